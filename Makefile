@@ -1,0 +1,65 @@
+# softsgx: what one types. `make` alone lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 >/dev/null 2>&1 && echo python3.11 || echo python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.stamp
+PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# Python code outside src and tests, as far as it exists.
+EXTRA  := $(wildcard bench) $(wildcard tools/*.py)
+# For example: make test PYTEST_ARGS='-k tidy'
+PYTEST_ARGS ?=
+
+.PHONY: help setup lint test format bench docs lock clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+setup: $(STAMP)  ## .venv with the locked dependencies and softsgx itself (.venv/bin/softsgx)
+
+# The lock holds the build backend too, so that nothing is resolved while installing.
+$(STAMP): pyproject.toml requirements/dev.txt tools/make-venv
+	@tools/make-venv "$(PYTHON)" $(VENV)
+	@$(PIP) install --no-deps -r requirements/dev.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lint: setup  ## formatting, ruff, mypy --strict
+	@$(BIN)/ruff format --check --quiet . || { echo 'softsgx: lint: not formatted: run make format' >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --strict src tests $(EXTRA)
+
+test: lint  ## everything CI runs: setup, lint, the whole suite
+	@$(BIN)/python -m pytest -n 2 -q $(PYTEST_ARGS)
+
+format: setup  ## rewrite the sources in the project's format
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+bench: setup  ## measure; the table goes to stdout and bench/README.md
+	@test -d bench || { echo 'softsgx: bench: bench/: not there yet' >&2; exit 2; }
+	@$(BIN)/python -m bench | tee bench/README.md.new
+	@mv bench/README.md.new bench/README.md
+
+docs: setup  ## regenerate docs/spec-map.md
+	@test -f tools/spec_map.py || { echo 'softsgx: docs: tools/spec_map.py: not there yet' >&2; exit 2; }
+	@$(BIN)/python tools/spec_map.py
+
+# Resolved afresh from pyproject.toml in an environment of its own, so that nothing left over gets in.
+lock:  ## rewrite requirements/dev.txt from the pins of pyproject.toml
+	@tools/make-venv "$(PYTHON)" build/lock
+	@build/lock/bin/python -m pip --quiet --disable-pip-version-check install --upgrade \
+		$$(build/lock/bin/python tools/pins.py)
+	@{ echo '# Written by `make lock`: every package, direct or not, that `make setup` installs.'; \
+		build/lock/bin/python -m pip freeze --all --exclude pip; } > build/lock.txt
+	@mv build/lock.txt requirements/dev.txt
+	@rm -rf build/lock
+
+clean:  ## remove everything that can be made again
+	@rm -rf $(VENV) build dist src/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,89 @@
+"""The command `softsgx`: finds the subcommand, and imports nothing but that one."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any, Final, NamedTuple, NoReturn
+
+from softsgx import __version__
+from softsgx.cli.errors import EXIT_BAD_INPUT, UsageError
+
+HELP_WIDTH: Final = 80  # fixed, so that help is byte-identical on every terminal
+
+
+class Command(NamedTuple):
+    """A subcommand: its module, imported when the command is chosen, and its line in `--help`.
+
+    The module has `register(parser: argparse.ArgumentParser) -> None`, which adds the arguments,
+    and `run(args: argparse.Namespace) -> int`, which returns a code of `softsgx.cli.errors`.
+    """
+
+    module: str
+    help: str
+
+
+COMMANDS: Final[Mapping[str, Command]] = {}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, except that a refusal is a UsageError, help has one width, nothing is guessed."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=_formatter, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the arguments."""
+        raise UsageError(f"{message}: see {self.prog} --help")
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    return argparse.HelpFormatter(prog, width=HELP_WIDTH)
+
+
+def _parser(commands: Mapping[str, Command], chosen: str | None) -> Parser:
+    """All commands with their line of help; arguments, and so imports, of the chosen one only."""
+    parser = Parser(
+        prog="softsgx",
+        description="Intel SGX2 in software.",
+        epilog="exit codes: 0 nothing found, 1 a finding, 2 bad input",
+    )
+    parser.add_argument("--version", action="version", version=f"softsgx {__version__}")
+    if not commands:
+        return parser
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, command in commands.items():
+        subparser = subparsers.add_parser(name, help=command.help, description=command.help)
+        if name == chosen:
+            module = import_module(command.module)
+            module.register(subparser)
+            subparser.set_defaults(run=module.run)
+    return parser
+
+
+def _dispatch(argv: Sequence[str], chosen: str | None, commands: Mapping[str, Command]) -> int:
+    if chosen is not None and chosen not in commands:
+        raise UsageError("unknown command: see softsgx --help")
+    parser = _parser(commands, chosen)
+    args = parser.parse_args(argv)
+    if chosen is None:
+        parser.print_help(sys.stderr)
+        return EXIT_BAD_INPUT
+    code: int = args.run(args)
+    return code
+
+
+def main(argv: Sequence[str] | None = None, commands: Mapping[str, Command] = COMMANDS) -> int:
+    """Run `softsgx ARGV` and return its exit code: 0 nothing found, 1 a finding, 2 bad input."""
+    argv = sys.argv[1:] if argv is None else argv
+    # No option before the command takes a value, so the first word that is not one is the command.
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    try:
+        return _dispatch(argv, chosen, commands)
+    except UsageError as error:
+        print(": ".join(filter(None, ("softsgx", chosen, str(error)))), file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

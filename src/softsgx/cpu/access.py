@@ -1,0 +1,201 @@
+"""Access control at address translation: what happens when the TLB has no answer.
+
+SDM 3D, 37.3 "Access control requirements"; SDM 3A, 4.6 and 4.7. The layers in their order: ordinary
+paging first, then, for an access from inside to ELRANGE, the EPCM. The result is a TLB entry, which
+serves until the architecture flushes it; that is the only place where the EPCM is enforced.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from softsgx.cpu.fault import GP, PF, Fault
+from softsgx.mem.pagetable import (
+    DIRECT_MAP,
+    DIRECT_MAP_SIZE,
+    PTE_A,
+    PTE_D,
+    PTE_NX,
+    PTE_P,
+    PTE_PFN_MASK,
+    PTE_U,
+    PTE_W,
+)
+from softsgx.mem.tlb import ABORT, CLEAN, FETCH, READ, WRITE
+from softsgx.sim.cpu_events import TlbFilled
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, canonical
+from softsgx.spec.epcm import (
+    BLOCKED,
+    MODIFIED,
+    PENDING,
+    PT_MASK,
+    REG,
+    VALID,
+    R,
+    W,
+    X,
+)
+from softsgx.spec.faults import PFEC_I, PFEC_P, PFEC_SGX, PFEC_U, PFEC_W
+
+if TYPE_CHECKING:
+    from softsgx.cpu.lp import LogicalProcessor
+
+# EPCM bits that an ordinary access looks at, and what they must be.
+_USABLE_MASK: Final = VALID | BLOCKED | PENDING | MODIFIED | PT_MASK
+_USABLE: Final = VALID | REG
+
+_PFEC_OF: Final = {READ: PFEC_U, WRITE: PFEC_U | PFEC_W, FETCH: PFEC_U | PFEC_I}
+_RIGHT_OF: Final = {READ: R, WRITE: W, FETCH: X}
+_ABORT_ENTRY: Final = READ | WRITE | FETCH | ABORT
+_PTE_PRESENT_USER: Final = PTE_P | PTE_U
+
+
+def fill(lp: LogicalProcessor, address: int, access: int) -> int:
+    """Translate `address` for one access (READ, WRITE or FETCH), load the TLB, return the entry.
+
+    Raises the fault that the access causes. `lp.tlb` had no entry that permits the access.
+    """
+    inside = lp.secs is not None
+    in_elrange = inside and lp.elrange_base <= address < lp.elrange_end
+    fetch_leaves = access == FETCH and inside and not in_elrange
+    if fetch_leaves and lp.processor.readings.fetch_outside_elrange_first:
+        raise GP("ACCESS.01")  # fetch outside ELRANGE while in enclave mode
+    if not canonical(address):
+        raise _bad_address(address)
+    page = address >> PAGE_SHIFT
+    _stale_narrow(lp, address, page, access)
+    pte = walk(lp, address, access)
+    if fetch_leaves:
+        raise GP("ACCESS.03")  # fetch outside ELRANGE, after paging (an open reading)
+    number = lp.processor.epc.index((pte & PTE_PFN_MASK) >> PAGE_SHIFT)
+    if not in_elrange:
+        # From outside, or from inside through an alias: EPC is the abort page, never a fault.
+        rights = _ABORT_ENTRY if number >= 0 else _pte_rights(pte)
+    elif number < 0:
+        sgx = PFEC_SGX if lp.processor.readings.nonepc_in_elrange_sgx else 0
+        raise _violation(lp, address, "ACCESS.04", PFEC_P | _PFEC_OF[access] | sgx)  # not EPC
+    else:
+        rights = _pte_rights(pte) & _epcm_rights(lp, number, address, access)
+    entry = pte & PTE_PFN_MASK | rights
+    lp.tlb.entries[page] = entry
+    if lp.log.on:
+        lp.log.emit(TlbFilled(lp.id, page, entry))
+    return entry
+
+
+def walk(lp: LogicalProcessor, address: int, access: int) -> int:
+    """The ordinary page walk at CPL 3: check the entry, set A (and D for a write), return it."""
+    page = address >> PAGE_SHIFT
+    ptes = lp.space.ptes
+    pte = ptes.get(page, 0)
+    if not pte & PTE_P:
+        raise PF(address, "PAGING.01", _PFEC_OF[access])  # page not present
+    if not pte & PTE_U:
+        raise PF(address, "PAGING.02", PFEC_P | _PFEC_OF[access])  # supervisor page
+    if access == WRITE and not pte & PTE_W:
+        raise PF(address, "PAGING.03", PFEC_P | PFEC_U | PFEC_W)  # page not writable
+    if access == FETCH and pte & PTE_NX:
+        raise PF(address, "PAGING.04", PFEC_P | PFEC_U | PFEC_I)  # page not executable
+    used = pte | PTE_A | (PTE_D if access == WRITE else 0)
+    if used != pte:
+        ptes[page] = used
+    return used
+
+
+def supervisor_physical(lp: LogicalProcessor, address: int, write: bool) -> int:
+    """Physical address of a CPL 0 access: direct map, or a mapping of the current space."""
+    offset = address - DIRECT_MAP
+    if 0 <= offset < DIRECT_MAP_SIZE:
+        return offset
+    if not canonical(address):
+        raise _bad_address(address)
+    code = PFEC_W if write else 0
+    pte = lp.space.ptes.get(address >> PAGE_SHIFT, 0)
+    if not pte & PTE_P:
+        raise PF(address, "PAGING.05", code)  # supervisor access to a page not present
+    if write and not pte & PTE_W:
+        raise PF(address, "PAGING.06", PFEC_P | code)  # supervisor write, CR0.WP = 1
+    return (pte & PTE_PFN_MASK) | (address & PAGE_MASK)
+
+
+def _bad_address(address: int) -> Fault:
+    if not 0 <= address < 1 << 64:
+        raise ValueError(f"address {address:#x} is not a 64-bit linear address")
+    return GP("ACCESS.02")  # address not canonical
+
+
+def _pte_rights(pte: int) -> int:
+    rights = READ
+    if pte & PTE_W:
+        # A write needs D set; without it the first write must walk again, as on hardware.
+        rights |= WRITE if pte & PTE_D else CLEAN
+    if not pte & PTE_NX:
+        rights |= FETCH
+    return rights
+
+
+def _epcm_rights(lp: LogicalProcessor, number: int, address: int, access: int) -> int:
+    """The EPCM check of an access from inside to ELRANGE; the rights the entry allows."""
+    epcm = lp.processor.epcm
+    word = epcm.state[number]
+    if (
+        word & _USABLE_MASK != _USABLE
+        or not word & _RIGHT_OF[access]
+        or epcm.secs[number] != lp.secs_page
+        or epcm.address[number] != address & ~PAGE_MASK
+    ):
+        code = PFEC_P | PFEC_SGX | _PFEC_OF[access]
+        raise _violation(lp, address, _why(lp, number, address), code)
+    # R, W, X of the EPCM word are READ, WRITE, FETCH of a TLB entry; CLEAN goes with W.
+    return word & (R | W | X) | (CLEAN if word & W else 0)
+
+
+def _why(lp: LogicalProcessor, number: int, address: int) -> str:
+    """Which requirement the EPCM entry misses, in the order of the manual's list."""
+    epcm = lp.processor.epcm
+    word = epcm.state[number]
+    if not word & VALID:
+        return "ACCESS.05"  # EPCM: VALID = 0
+    if word & PT_MASK != REG:
+        return "ACCESS.06"  # EPCM: the page type is not PT_REG
+    if epcm.secs[number] != lp.secs_page:
+        return "ACCESS.07"  # EPCM: ENCLAVESECS is another enclave
+    if epcm.address[number] != address & ~PAGE_MASK:
+        return "ACCESS.08"  # EPCM: ENCLAVEADDRESS is another address
+    if word & BLOCKED:
+        return "ACCESS.09"  # EPCM: BLOCKED = 1
+    if word & PENDING:
+        return "ACCESS.10"  # EPCM: PENDING = 1
+    if word & MODIFIED:
+        return "ACCESS.11"  # EPCM: MODIFIED = 1
+    return "ACCESS.12"  # EPCM: R, W or X does not permit the access
+
+
+def _violation(lp: LogicalProcessor, address: int, rule: str, code: int) -> Fault:
+    """An SGX-specific refusal: #PF, or #GP(0) on first-generation parts."""
+    processor = lp.processor
+    if not processor.part.sgx2 and processor.readings.sgx1_violation_is_gp:
+        return GP(rule)
+    return PF(address, rule, code)
+
+
+def _stale_narrow(lp: LogicalProcessor, address: int, page: int, access: int) -> None:
+    """A cached translation that is narrower than the access may fault although a walk would not."""
+    entry = lp.tlb.entries.get(page)
+    if entry is None or (access == WRITE and entry & CLEAN):
+        return
+    if lp.processor.readings.stale_narrow_rewalks:
+        return
+    # The fault itself drops the entry, SDM 3A, 4.10.4.1; so does the AEX that follows.
+    del lp.tlb.entries[page]
+    code = PFEC_P | _PFEC_OF[access]
+    try:
+        walk(lp, address, access)
+    except Fault:
+        return  # the walk refuses as well and says why
+    if lp.secs is not None and lp.elrange_base <= address < lp.elrange_end:
+        number = lp.processor.epc.index((lp.space.lookup(address) & PTE_PFN_MASK) >> PAGE_SHIFT)
+        if number >= 0:
+            _epcm_rights(lp, number, address, access)  # refuses by itself if the EPCM does today
+    sgx = PFEC_SGX if lp.processor.readings.stale_narrow_sgx else 0
+    raise PF(address, "ACCESS.13", code | sgx)  # only the stale TLB entry denies the access

@@ -1,0 +1,129 @@
+"""Concurrency of leaves: who holds what while a leaf is in flight. SDM 3D, concurrency tables.
+
+A leaf that runs in a task claims the resources `spec.concurrency` lists for it, yields one point,
+runs its body, releases. A body asks `lp.busy` at the place where its operation listing tests for
+the conflict, so that the refusal keeps its place in the order of checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from softsgx.cpu.fault import Fault
+from softsgx.spec import concurrency
+from softsgx.spec.concurrency import CONCURRENCY, EXCLUSIVE, REFUSED
+
+if TYPE_CHECKING:
+    from softsgx.cpu.lp import LogicalProcessor
+
+_KIND: Final = {
+    concurrency.BASE: 0,
+    concurrency.M: 1,
+    concurrency.B: 2,
+    concurrency.T: 3,
+}
+
+# Per leaf: (operand, kind number, exclusive, refused only, busy bit).
+_Compiled = tuple[tuple[str, int, bool, bool, int], ...]
+_COMPILED: Final[dict[str, _Compiled]] = {
+    leaf: tuple(
+        (c.operand, _KIND[c.kind], c.mode == EXCLUSIVE, c.mode == REFUSED, c.busy) for c in claims
+    )
+    for leaf, claims in CONCURRENCY.items()
+}
+
+Held = tuple[tuple[int, bool], ...]
+
+# Claims of a processor: (EPC page << 2 | kind) -> -1 held exclusively, n > 0 shared by n leaves.
+Claims = dict[int, int]
+
+
+def busy_bits(lp: LogicalProcessor, leaf: str, user: bool) -> int:
+    """Which resources of `leaf` are held by others right now. Operands are in lp's registers."""
+    claims = lp.processor.claims
+    busy = 0
+    for operand, kind, exclusive, _refused, bit in _COMPILED[leaf]:
+        page = _resolve(lp, operand, user)
+        if page >= 0:
+            count = claims.get(page << 2 | kind, 0)
+            if count < 0 or (exclusive and count):
+                busy |= bit
+    return busy
+
+
+def claim(lp: LogicalProcessor, leaf: str, user: bool) -> tuple[int, Held]:
+    """Take what `leaf` locks: (0, what is held), or (busy bits, nothing) if any of it is taken."""
+    busy = busy_bits(lp, leaf, user) if lp.processor.claims else 0
+    if busy:
+        return busy, ()
+    claims = lp.processor.claims
+    held = []
+    for operand, kind, exclusive, refused, _bit in _COMPILED[leaf]:
+        page = -1 if refused else _resolve(lp, operand, user)
+        if page >= 0:
+            key = page << 2 | kind
+            claims[key] = -1 if exclusive else claims.get(key, 0) + 1
+            held.append((key, exclusive))
+    return 0, tuple(held)
+
+
+def release(lp: LogicalProcessor, held: Held) -> None:
+    """Give back what `claim` took."""
+    claims = lp.processor.claims
+    for key, exclusive in held:
+        left = 0 if exclusive else claims[key] - 1
+        if left:
+            claims[key] = left
+        else:
+            del claims[key]
+
+
+def target(lp: LogicalProcessor, leaf: str, user: bool) -> int:
+    """The EPC page a leaf is about, for the point it yields; -1 if it has none."""
+    for operand, _kind, _exclusive, _refused, _bit in _COMPILED[leaf]:
+        return _resolve(lp, operand, user)
+    return -1
+
+
+def _resolve(lp: LogicalProcessor, operand: str, user: bool) -> int:
+    """EPC page number of a leaf's operand; -1 if the operand leads to none (the body will say)."""
+    try:
+        return _RESOLVERS[operand](lp, user)
+    except Fault:
+        return -1
+
+
+def _page(lp: LogicalProcessor, address: int, user: bool) -> int:
+    return lp.peek_epc_page(address, user)
+
+
+def _pageinfo_secs(lp: LogicalProcessor, _user: bool) -> int:
+    rbx = lp.regs[3]
+    if rbx % 32:
+        return -1
+    raw = lp.system_read(rbx + 24, 8)
+    return _page(lp, int.from_bytes(raw, "little"), False)
+
+
+def _parent(lp: LogicalProcessor, user: bool) -> int:
+    epcm = lp.processor.epcm
+    page = _page(lp, lp.regs[1], user)
+    if page < 0:
+        return -1
+    secs = lp.processor.secs_of(page)
+    return -1 if secs is None else secs.page if epcm.state[page] else -1
+
+
+def _current_tcs(lp: LogicalProcessor, _user: bool) -> int:
+    return lp.tcs_page
+
+
+_RESOLVERS: Final[dict[str, Callable[[LogicalProcessor, bool], int]]] = {
+    concurrency.RBX: lambda lp, user: _page(lp, lp.regs[3], user),
+    concurrency.RCX: lambda lp, user: _page(lp, lp.regs[1], user),
+    concurrency.RDX: lambda lp, user: _page(lp, lp.regs[2], user),
+    concurrency.PAGEINFO_SECS: _pageinfo_secs,
+    concurrency.PARENT: _parent,
+    concurrency.CURRENT_TCS: _current_tcs,
+}

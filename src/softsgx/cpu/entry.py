@@ -1,0 +1,177 @@
+"""What EENTER, ERESUME and EDECCSSA share: tests of TCS and SSA frames, and the entry itself.
+
+The rules are numbered once: ENTRY for tests on the TCS and the machine, FRAME for tests on a frame.
+SDM 3D, EENTER, ERESUME, EDECCSSA.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softsgx.cpu import tracking
+from softsgx.cpu.access import walk
+from softsgx.cpu.fault import ENCLU_PFEC_W, GP, PF
+from softsgx.cpu.part import XSAVE_COMPONENTS
+from softsgx.cpu.secs import Secs
+from softsgx.mem.pagetable import PTE_PFN_MASK
+from softsgx.mem.tlb import READ, WRITE
+from softsgx.sim.cpu_events import Entered
+from softsgx.spec.attributes import ATTR_AEXNOTIFY, ATTR_MODE64BIT
+from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, canonical
+from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_MASK, REG, VALID, R, W
+from softsgx.spec.msr import CR4_OSFXSR, CR4_OSXSAVE, RFLAGS_TF
+from softsgx.spec.registers import RBP, RFLAGS, RSP
+from softsgx.spec.ssa import GPR_OFF_URSP, GPRSGX_SIZE, compute_xsave_size
+from softsgx.spec.tcs import (
+    TCS,
+    TCS_ACTIVE,
+    TCS_AEXNOTIFY,
+    TCS_DBGOPTIN,
+    TCS_FLAGS_DEFINED,
+    TCS_OFF_AEP,
+    TCS_OFF_CSSA,
+    TCS_OFF_STATE,
+)
+
+if TYPE_CHECKING:
+    from softsgx.cpu.lp import LogicalProcessor
+
+
+def check_tcs(lp: LogicalProcessor, tcs: TCS, secs: Secs) -> None:
+    """The tests between those on the TCS's EPCM entry and those on CSSA."""
+    if tcs.OSSA & PAGE_MASK:
+        raise GP("ENTRY.01")  # TCS.OSSA not 4 KiB aligned
+    if tcs.OFSBASGX & PAGE_MASK:
+        raise GP("ENTRY.02")  # TCS.OFSBASGX not 4 KiB aligned
+    if tcs.OGSBASGX & PAGE_MASK:
+        raise GP("ENTRY.03")  # TCS.OGSBASGX not 4 KiB aligned
+    if tcs.FLAGS & ~TCS_FLAGS_DEFINED:
+        raise GP("ENTRY.04")  # TCS.FLAGS has a reserved bit
+    if not secs.initialised:
+        raise GP("ENTRY.05")  # the enclave is not initialised
+    if not secs.ATTRIBUTES & ATTR_MODE64BIT:
+        raise GP("ENTRY.06")  # the enclave is of another mode than the processor (64-bit)
+    if not lp.cr4 & CR4_OSFXSR:
+        raise GP("ENTRY.07")  # CR4.OSFXSR = 0
+    if not lp.cr4 & CR4_OSXSAVE:
+        if secs.XFRM != 3:
+            raise GP("ENTRY.08")  # CR4.OSXSAVE = 0 and XFRM is not 3
+    elif secs.XFRM & ~lp.xcr0:
+        raise GP("ENTRY.09")  # XFRM has a bit that XCR0 lacks
+    if not tcs.FLAGS & TCS_DBGOPTIN and bool(tcs.FLAGS & TCS_AEXNOTIFY) != bool(
+        secs.ATTRIBUTES & ATTR_AEXNOTIFY
+    ):
+        raise GP("ENTRY.10")  # TCS.FLAGS.AEXNOTIFY differs from ATTRIBUTES.AEXNOTIFY
+
+
+def check_bases(rip: int, fsbase: int, gsbase: int) -> None:
+    """The tests on where execution goes on, and on FS and GS."""
+    if not canonical(rip):
+        raise GP("ENTRY.11")  # entry or resume address not canonical
+    if not canonical(fsbase):
+        raise GP("ENTRY.12")  # FS base not canonical
+    if not canonical(gsbase):
+        raise GP("ENTRY.13")  # GS base not canonical
+
+
+def check_inactive(tcs: TCS) -> None:
+    """A TCS serves one processor at a time."""
+    if tcs.STATE == TCS_ACTIVE:
+        raise GP("ENTRY.14")  # TCS.STATE is active: another processor runs on it
+
+
+def frame_address(secs: Secs, tcs: TCS, index: int) -> int:
+    """Linear address of SSA frame `index`."""
+    return (secs.BASEADDR + tcs.OSSA + PAGE_SIZE * secs.SSAFRAMESIZE * index) & MASK64
+
+
+def check_frame(lp: LogicalProcessor, secs: Secs, address: int) -> tuple[int, ...]:
+    """Test the pages of the frame that AEX will write; their physical page addresses.
+
+    The XSAVE region and the page of GPRSGX are tested and cached; pages between them are not used
+    and stand as 0 in the result.
+    """
+    xsave = compute_xsave_size(secs.XFRM, dict(XSAVE_COMPONENTS))
+    if not lp.processor.readings.xsave_end_inclusive:
+        xsave -= 1
+    used = set(range(xsave // PAGE_SIZE + 1)) | {secs.SSAFRAMESIZE - 1}
+    return tuple(
+        _frame_page(lp, secs, address + number * PAGE_SIZE) if number in used else 0
+        for number in range(secs.SSAFRAMESIZE)
+    )
+
+
+def _frame_page(lp: LogicalProcessor, secs: Secs, address: int) -> int:
+    walk(lp, address, READ)
+    pte = walk(lp, address, WRITE)
+    processor = lp.processor
+    page = processor.epc.index((pte & PTE_PFN_MASK) >> PAGE_SHIFT)
+    if page < 0:
+        raise PF(address, "FRAME.01", ENCLU_PFEC_W)  # SSA page is not in the EPC
+    epcm = processor.epcm
+    word = epcm.state[page]
+    if not word & VALID:
+        raise PF(address, "FRAME.02", ENCLU_PFEC_W)  # SSA page, EPCM: VALID = 0
+    if word & BLOCKED:
+        raise PF(address, "FRAME.03", ENCLU_PFEC_W)  # SSA page, EPCM: BLOCKED = 1
+    if word & (PENDING | MODIFIED):
+        raise PF(address, "FRAME.04", ENCLU_PFEC_W)  # SSA page, EPCM: PENDING or MODIFIED is 1
+    if (
+        epcm.address[page] != address & ~PAGE_MASK
+        or word & PT_MASK != REG
+        or epcm.secs[page] != secs.page
+    ):
+        raise PF(address, "FRAME.05", ENCLU_PFEC_W)  # SSA page: address, type or enclave differs
+    if word & (R | W) != R | W:
+        raise PF(address, "FRAME.06", ENCLU_PFEC_W)  # SSA page, EPCM: R = 0 or W = 0
+    return pte & PTE_PFN_MASK
+
+
+def gpr_offset(secs: Secs) -> int:
+    """Offset of GPRSGX in a frame."""
+    return secs.SSAFRAMESIZE * PAGE_SIZE - GPRSGX_SIZE
+
+
+def enter(
+    lp: LogicalProcessor,
+    secs: Secs,
+    tcs_page: int,
+    tcs_address: int,
+    frame: tuple[int, ...],
+    *,
+    cssa: int,
+    aep: int,
+    resumed: bool,
+) -> None:
+    """Enter enclave mode on a TCS whose next AEX goes to `frame`; registers are the caller's."""
+    processor = lp.processor
+    memory = processor.memory
+    tcs = processor.epc.physical(tcs_page)
+    opt_in = memory.read(tcs + 8, 1)[0] & TCS_DBGOPTIN
+    memory.write(tcs + TCS_OFF_STATE, TCS_ACTIVE.to_bytes(8, "little"))
+    memory.write(tcs + TCS_OFF_AEP, aep.to_bytes(8, "little"))
+    memory.write(tcs + TCS_OFF_CSSA, cssa.to_bytes(4, "little"))
+    lp.outside = (lp.fsbase, lp.gsbase, lp.xcr0, lp.regs[RFLAGS] & RFLAGS_TF)
+    if not opt_in:
+        lp.regs[RFLAGS] &= ~RFLAGS_TF
+    if lp.cr4 & CR4_OSXSAVE:
+        lp.xcr0 = secs.XFRM
+    lp.secs = secs
+    lp.secs_page = secs.page
+    lp.tcs_page = tcs_page
+    lp.tcs_address = tcs_address
+    lp.elrange_base = secs.BASEADDR
+    lp.elrange_end = secs.elrange_end
+    lp.ssa_frame = frame
+    lp.epoch = tracking.enter(secs)
+    lp.entry = secs.entries
+    lp.flush_tlb("ERESUME" if resumed else "EENTER")
+    if lp.log.on:
+        lp.log.emit(Entered(lp.id, secs.EID, tcs_address, cssa, resumed))
+
+
+def store_outside_stack(lp: LogicalProcessor, secs: Secs, frame: tuple[int, ...]) -> None:
+    """URSP and URBP of the frame := RSP and RBP of the outside, for the next AEX."""
+    at = frame[-1] | (gpr_offset(secs) + GPR_OFF_URSP) & PAGE_MASK
+    outside = lp.regs[RSP].to_bytes(8, "little") + lp.regs[RBP].to_bytes(8, "little")
+    lp.processor.memory.write(at, outside)

@@ -1,0 +1,68 @@
+"""EPC sections: which physical pages are enclave page cache. SDM 3D, 37.5; CPUID leaf 12H.
+
+EPC pages are numbered 0, 1, 2.. through all sections in order; that number indexes the EPCM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
+
+DEFAULT_EPC_BASE = 1 << 40
+
+
+class Epc:
+    """The sections of a processor, as (physical base, pages) pairs in ascending order."""
+
+    __slots__ = ("_first", "_last", "_single", "pages", "sections")
+
+    def __init__(self, sections: Sequence[tuple[int, int]]) -> None:
+        end = 0
+        for base, pages in sections:
+            if pages <= 0:
+                raise ValueError(f"EPC section at {base:#x}: {pages} pages")
+            if base % PAGE_SIZE or base < end:
+                raise ValueError(f"EPC section at {base:#x}: not page aligned, or out of order")
+            end = base + pages * PAGE_SIZE
+        if end > 1 << 46:
+            raise ValueError(f"EPC section ends at {end:#x}, above what the kernel can map (2^46)")
+        self.sections = tuple(sections)
+        self.pages = sum(pages for _, pages in sections)
+        self._first = sections[0][0] >> PAGE_SHIFT
+        self._last = end >> PAGE_SHIFT
+        self._single = len(sections) == 1
+
+    def index(self, pfn: int) -> int:
+        """EPC page number of a frame; -1 if the frame is not EPC."""
+        if pfn < self._first or pfn >= self._last:
+            return -1
+        if self._single:
+            return pfn - self._first
+        number = 0
+        for base, pages in self.sections:
+            offset = pfn - (base >> PAGE_SHIFT)
+            if 0 <= offset < pages:
+                return number + offset
+            number += pages
+        return -1
+
+    def pfn(self, page: int) -> int:
+        """Frame of an EPC page number."""
+        if not 0 <= page < self.pages:
+            raise ValueError(f"EPC page {page}: the processor has pages 0 to {self.pages - 1}")
+        if self._single:
+            return self._first + page
+        for base, pages in self.sections:
+            if page < pages:
+                return (base >> PAGE_SHIFT) + page
+            page -= pages
+        raise AssertionError("unreachable: page was checked")
+
+    def physical(self, page: int) -> int:
+        """Physical address of an EPC page number."""
+        return self.pfn(page) << PAGE_SHIFT
+
+    def cpuid_sections(self) -> list[tuple[int, int]]:
+        """(physical base, bytes) of each section, as CPUID leaf 12H lists them."""
+        return [(base, pages * PAGE_SIZE) for base, pages in self.sections]

@@ -1,0 +1,63 @@
+"""The cryptography of EWB and ELD. SDM 3D, EWB and ELDB/ELDU.
+
+AES-GCM under the paging key of this boot. The counter is the version that goes into the VA slot,
+the additional data a 128-byte header of enclave id, linear address, SECINFO and the reserved bytes
+of the PCMD: a page that is replayed, swapped, moved or altered in any of them does not verify.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from softsgx.spec.bits import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from softsgx.cpu.processor import Processor
+
+_HEADER = struct.Struct("<QQ104s8x")  # EID, LINADDR, SECINFO and reserved of the PCMD
+_COUNTER_SHIFT = 32
+MAC_SIZE = 16
+
+
+def _nonce(version: int) -> bytes:
+    return (version << _COUNTER_SHIFT).to_bytes(12, "little")
+
+
+def fresh_version(processor: Processor) -> int:
+    """A VA slot value that was never used before; never small, so that EDBGRD sees it as used."""
+    version = processor.next_version << 3
+    processor.next_version += 1
+    return version
+
+
+def seal(
+    processor: Processor, version: int, eid: int, linaddr: int, metadata: bytes, page: bytes
+) -> tuple[bytes, bytes]:
+    """Ciphertext and MAC. `metadata` is SECINFO and the reserved bytes of the PCMD, 104 bytes."""
+    header = _HEADER.pack(eid, linaddr, metadata)
+    sealed = processor.keys.paging.encrypt(_nonce(version), page, header)
+    return sealed[:PAGE_SIZE], sealed[PAGE_SIZE:]
+
+
+def unseal(
+    processor: Processor,
+    version: int,
+    eid: int,
+    linaddr: int,
+    metadata: bytes,
+    sealed: tuple[bytes, bytes],
+) -> bytes | None:
+    """The page, or None if the MAC differs. `sealed` is ciphertext and MAC."""
+    from cryptography.exceptions import InvalidTag
+
+    header = _HEADER.pack(eid, linaddr, metadata)
+    try:
+        return processor.keys.paging.decrypt(_nonce(version), sealed[0] + sealed[1], header)
+    except InvalidTag:
+        return None
+
+
+def pcmd_metadata(pcmd: bytes) -> bytes:
+    """What of an encoded PCMD is bound by the MAC besides ENCLAVEID: SECINFO and reserved bytes."""
+    return pcmd[:64] + pcmd[72:112]

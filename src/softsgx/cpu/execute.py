@@ -1,0 +1,186 @@
+"""ENCLS, ENCLU, ENCLV: the tests in front of every leaf, the dispatch, what happens behind it.
+
+SDM 3D, "ENCLS", "ENCLU", "ENCLV". The functions here are the methods of `LogicalProcessor`.
+
+Operands are given as arguments and loaded into RAX (leaf number), RBX, RCX, RDX, as the program
+would. A leaf that writes RAX returns its `Status`; one that does not returns None. A fault leaves
+RAX, flags and everything else as they were.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softsgx.cpu.claims import busy_bits, claim, release, target
+from softsgx.cpu.dispatch import Body, leaf_body
+from softsgx.cpu.fault import GP, NM, UD, Fault, Status
+from softsgx.sim import Unmodelled
+from softsgx.sim.cpu_events import LeafDone, LeafFaulted
+from softsgx.spec.leaves import EENTER, ENCLV_LEAVES, ERESUME, EVERIFYREPORT2
+from softsgx.spec.msr import (
+    CR0_NE,
+    CR0_PE,
+    CR0_PG,
+    CR0_TS,
+    FEATURE_LOCK,
+    FEATURE_SGX_ENABLE,
+    RFLAGS_STATUS,
+)
+from softsgx.spec.registers import RAX, RBX, RCX, RDX, RFLAGS
+
+if TYPE_CHECKING:
+    from softsgx.cpu.lp import LogicalProcessor
+    from softsgx.sim import Steps
+
+_ENABLED = FEATURE_LOCK | FEATURE_SGX_ENABLE
+_ENCLU_CR0 = CR0_PE | CR0_TS | CR0_PG | CR0_NE
+_ENCLU_CR0_OK = CR0_PE | CR0_PG | CR0_NE
+
+
+def _encls_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]:
+    if not lp.cr0 & CR0_PE:
+        raise UD("ENCLS.01")  # CR0.PE = 0
+    if cpl > 0 or lp.secs is not None:
+        raise UD("ENCLS.02")  # CPL > 0 (inside an enclave CPL is 3)
+    if lp.feature_control & _ENABLED != _ENABLED:
+        raise GP("ENCLS.03")  # IA32_FEATURE_CONTROL not locked, or SGX not enabled
+    entry = lp.processor.encls_leaves.get(leaf & 0xFFFFFFFF)
+    if entry is None:
+        entry = leaf_body("ENCLS", leaf & 0xFFFFFFFF, lp.processor.part)
+        if entry is None:
+            raise GP("ENCLS.04")  # leaf not supported
+    if not lp.cr0 & CR0_PG:
+        raise GP("ENCLS.05")  # CR0.PG = 0
+    return entry
+
+
+def _enclu_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]:
+    if lp.cr0 & _ENCLU_CR0 != _ENCLU_CR0_OK or cpl != 3:
+        _enclu_mode_checks(lp, cpl)
+    if lp.feature_control & _ENABLED != _ENABLED:
+        raise GP("ENCLU.04")  # IA32_FEATURE_CONTROL not locked, or SGX not enabled
+    leaf &= 0xFFFFFFFF
+    entry = lp.processor.enclu_leaves.get(leaf)
+    if entry is None:
+        entry = leaf_body("ENCLU", leaf, lp.processor.part)
+        if entry is None:
+            raise GP("ENCLU.05")  # leaf not supported
+    if not lp.cr0 & CR0_PG:
+        raise GP("ENCLU.06")  # CR0.PG = 0
+    if not lp.cr0 & CR0_NE:
+        raise GP("ENCLU.07")  # CR0.NE = 0
+    if leaf in (EENTER, ERESUME):
+        if lp.secs is not None:
+            raise GP("ENCLU.08")  # EENTER or ERESUME while in enclave mode
+    elif lp.secs is None and leaf != EVERIFYREPORT2:
+        raise GP("ENCLU.09")  # a leaf for use inside, while not in enclave mode
+    return entry
+
+
+def _enclu_mode_checks(lp: LogicalProcessor, cpl: int) -> None:
+    if not lp.cr0 & CR0_PE:
+        raise UD("ENCLU.01")  # CR0.PE = 0
+    if lp.cr0 & CR0_TS:
+        raise NM("ENCLU.02")  # CR0.TS = 1
+    if cpl < 3:
+        raise UD("ENCLU.03")  # CPL < 3
+
+
+def _load_operands(lp: LogicalProcessor, leaf: int, rbx: int, rcx: int, rdx: int) -> None:
+    for name, value in (("leaf", leaf), ("rbx", rbx), ("rcx", rcx), ("rdx", rdx)):
+        if not isinstance(value, int) or not 0 <= value < 1 << 64:
+            raise ValueError(f"{name}: {value!r} is not a 64-bit register value")
+    regs = lp.regs
+    regs[RAX], regs[RBX], regs[RCX], regs[RDX] = leaf, rbx, rcx, rdx
+
+
+def _execute(
+    lp: LogicalProcessor, name: str, body: Body, rbx: int, rcx: int, rdx: int
+) -> Status | None:
+    """Run a body; write RAX and flags; tell who listens."""
+    if lp.log.on:
+        return _execute_logged(lp, name, body, rbx, rcx, rdx)
+    status = body(lp, rbx, rcx, rdx)
+    if status is not None:
+        regs = lp.regs
+        regs[RAX] = int(status)
+        regs[RFLAGS] = regs[RFLAGS] & ~RFLAGS_STATUS | status.flags
+    return status
+
+
+def _execute_logged(
+    lp: LogicalProcessor, name: str, body: Body, rbx: int, rcx: int, rdx: int
+) -> Status | None:
+    lp.processor.epcm.cause = (lp.id, name)
+    try:
+        status = body(lp, rbx, rcx, rdx)
+    except Fault as f:
+        lp.log.emit(LeafFaulted(lp.id, name, rbx, rcx, rdx, f.vector, f.code, f.address, f.rule))
+        raise
+    if status is None:
+        lp.log.emit(LeafDone(lp.id, name, rbx, rcx, rdx, -1, ""))
+        return None
+    regs = lp.regs
+    regs[RAX] = int(status)
+    regs[RFLAGS] = regs[RFLAGS] & ~RFLAGS_STATUS | status.flags
+    lp.log.emit(LeafDone(lp.id, name, rbx, rcx, rdx, int(status), status.rule))
+    return status
+
+
+def encls(
+    self: LogicalProcessor, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0, *, cpl: int = 0
+) -> Status | None:
+    """Execute ENCLS at once. Returns the Status of a leaf that writes RAX, else None."""
+    _load_operands(self, leaf, rbx, rcx, rdx)
+    name, body = _encls_checks(self, leaf, cpl)
+    self.busy = busy_bits(self, name, False) if self.processor.claims else 0
+    return _execute(self, name, body, rbx, rcx, rdx)
+
+
+def enclu(
+    self: LogicalProcessor, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0, *, cpl: int = 3
+) -> Status | None:
+    """Execute ENCLU at once. Returns the Status of a leaf that writes RAX, else None."""
+    _load_operands(self, leaf, rbx, rcx, rdx)
+    name, body = _enclu_checks(self, leaf, cpl)
+    self.busy = busy_bits(self, name, True) if self.processor.claims else 0
+    return _execute(self, name, body, rbx, rcx, rdx)
+
+
+def enclv(self: LogicalProcessor, leaf: int) -> None:
+    """Execute ENCLV: not modelled, and not announced."""
+    if not self.processor.part.absent_leaves_fault:
+        raise Unmodelled(f"ENCLV[{ENCLV_LEAVES.get(leaf, hex(leaf))}]")
+    raise UD("ENCLV.01")  # CPUID.12H.0:EAX[5] = 0
+
+
+def encls_steps(
+    self: LogicalProcessor, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0, *, cpl: int = 0
+) -> Steps[Status | None]:
+    """ENCLS in a task: claim what the leaf locks, yield one point, execute, release."""
+    _load_operands(self, leaf, rbx, rcx, rdx)
+    name, body = _encls_checks(self, leaf, cpl)
+    return (yield from _in_flight(self, name, body, rbx, rcx, rdx, user=False))
+
+
+def enclu_steps(
+    self: LogicalProcessor, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0, *, cpl: int = 3
+) -> Steps[Status | None]:
+    """ENCLU in a task: claim what the leaf locks, yield one point, execute, release."""
+    _load_operands(self, leaf, rbx, rcx, rdx)
+    name, body = _enclu_checks(self, leaf, cpl)
+    return (yield from _in_flight(self, name, body, rbx, rcx, rdx, user=True))
+
+
+def _in_flight(
+    lp: LogicalProcessor, name: str, body: Body, rbx: int, rcx: int, rdx: int, *, user: bool
+) -> Steps[Status | None]:
+    busy, held = claim(lp, name, user)
+    lp.in_flight = True
+    try:
+        yield (name, ("epc", target(lp, name, user)), True)
+        lp.busy = busy
+        return _execute(lp, name, body, rbx, rcx, rdx)
+    finally:
+        lp.in_flight = False
+        release(lp, held)

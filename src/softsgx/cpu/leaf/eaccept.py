@@ -1,0 +1,112 @@
+"""EACCEPT, ENCLU leaf 05H: the enclave accepts a change to one of its pages. SDM 3D, EACCEPT."""
+
+from softsgx.cpu.fault import ENCLU_PFEC, GP, PF, SUCCESS, Status, refuse
+from softsgx.cpu.lp import LogicalProcessor
+from softsgx.cpu.operands import enclave_page, epc_read, in_elrange, secinfo_flags, usable_page
+from softsgx.cpu.tracking import tracked
+from softsgx.spec.attributes import ATTR_MODE64BIT
+from softsgx.spec.concurrency import BUSY_TARGET, BUSY_TARGET_M
+from softsgx.spec.epcm import (
+    BLOCKED,
+    MODIFIED,
+    PENDING,
+    PR,
+    PT_MASK,
+    REG,
+    RWX,
+    TCS,
+    TRIM,
+    VALID,
+    R,
+)
+from softsgx.spec.status import SGX_PAGE_ATTRIBUTES_MISMATCH, SGX_PAGE_NOT_TRACKED
+from softsgx.spec.tcs import TCS as TCS_PAGE
+from softsgx.spec.tcs import TCS_DBGOPTIN, TCS_FLAGS_DEFINED
+
+_COMPARED = RWX | PT_MASK | PENDING | MODIFIED
+
+
+def eaccept(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
+    """Accept the page at RCX as the SECINFO at RBX describes it: clear PENDING, MODIFIED, PR.
+
+    Verifies, and changes no permission: R, W, X, PT, PENDING and MODIFIED must equal the EPCM; PR
+    is not compared. After EMODPR or EMODT it also verifies that tracking is complete.
+    """
+    if rbx & 63:
+        raise GP("EACCEPT.01")  # RBX (SECINFO) not 64-byte aligned
+    if not in_elrange(lp, rbx):
+        raise GP("EACCEPT.02")  # RBX outside ELRANGE
+    info = enclave_page(lp, rbx, False, "EACCEPT.03")  # RBX is not in the EPC
+    usable_page(lp, info, rbx, "EACCEPT.04")  # SECINFO not in a readable PT_REG page of the enclave
+    raw = epc_read(lp, info, rbx, 64)
+    flags = secinfo_flags(lp, raw, "EACCEPT.05", consumes_state=True)  # SECINFO reserved not zero
+    if rcx & 4095:
+        raise GP("EACCEPT.06")  # RCX not 4 KiB aligned
+    if not in_elrange(lp, rcx):
+        raise GP("EACCEPT.07")  # RCX outside ELRANGE
+    page = enclave_page(lp, rcx, False, "EACCEPT.08")  # RCX is not in the EPC
+    pt = flags & PT_MASK
+    if pt == REG:
+        if flags & MODIFIED:
+            raise GP("EACCEPT.09")  # SECINFO: PT_REG with MODIFIED
+        if not flags & (PR | PENDING):
+            raise GP("EACCEPT.10")  # SECINFO: PT_REG with neither PR nor PENDING
+    elif pt in (TCS, TRIM):
+        if flags & (PR | PENDING | MODIFIED) != MODIFIED:
+            raise GP("EACCEPT.11")  # SECINFO: PT_TCS or PT_TRIM without MODIFIED alone
+    else:
+        raise GP("EACCEPT.12")  # SECINFO.PT is not PT_REG, PT_TCS or PT_TRIM
+    epcm = lp.processor.epcm
+    word = epcm.state[page]
+    if not word & VALID:
+        raise PF(rcx, "EACCEPT.13", ENCLU_PFEC)  # EPCM: VALID = 0
+    if word & BLOCKED:
+        raise PF(rcx, "EACCEPT.14", ENCLU_PFEC)  # EPCM: BLOCKED = 1
+    held_type = word & PT_MASK
+    if held_type not in (REG, TCS, TRIM):
+        raise PF(rcx, "EACCEPT.15", ENCLU_PFEC)  # EPCM: PT_SECS or PT_VA
+    if epcm.secs[page] != lp.secs_page:
+        raise PF(rcx, "EACCEPT.16", ENCLU_PFEC)  # EPCM: ENCLAVESECS is another enclave
+    if held_type == REG and not word & R and lp.processor.readings.eaccept_needs_read:
+        raise PF(rcx, "EACCEPT.17", ENCLU_PFEC)  # EPCM: R = 0 (an open reading, off by default)
+    if lp.busy & (BUSY_TARGET | BUSY_TARGET_M):
+        raise GP("EACCEPT.18")  # another leaf uses the page
+    # The listing tests VALID and ENCLAVESECS again here, for what another processor may have done
+    # since; in the model a leaf that could change them holds the page, and row 18 refused it.
+    if epcm.address[page] != rcx:
+        return refuse("EACCEPT.19", SGX_PAGE_ATTRIBUTES_MISMATCH)  # ENCLAVEADDRESS is not RCX
+    if (word ^ flags) & _COMPARED:
+        return refuse(
+            "EACCEPT.20", SGX_PAGE_ATTRIBUTES_MISMATCH
+        )  # R W X PT PENDING MODIFIED differ
+    secs = lp.secs
+    assert secs is not None
+    if not tracked(lp.processor, secs, page):
+        return refuse("EACCEPT.21", SGX_PAGE_NOT_TRACKED)  # tracking is not complete
+    if pt == TCS:
+        _tcs_contents(lp, page, rcx)
+
+    epcm.put(page, word & ~(PENDING | MODIFIED | PR))
+    epcm.stamp[page] = 0
+    return SUCCESS
+
+
+def _tcs_contents(lp: LogicalProcessor, page: int, rcx: int) -> None:
+    """A page that becomes a TCS must already hold a legal one."""
+    raw = epc_read(lp, page, rcx, 4096)
+    tcs = TCS_PAGE.unpack(raw)
+    if not TCS_PAGE.reserved_clear(raw):
+        raise GP("EACCEPT.22")  # TCS: reserved area not zero
+    if tcs.FLAGS & TCS_DBGOPTIN:
+        raise GP("EACCEPT.23")  # TCS: DBGOPTIN = 1
+    if tcs.CSSA >= tcs.NSSA:
+        raise GP("EACCEPT.24")  # TCS: CSSA >= NSSA
+    if tcs.AEP:
+        raise GP("EACCEPT.25")  # TCS: AEP not zero
+    if tcs.STATE:
+        raise GP("EACCEPT.26")  # TCS: STATE not inactive
+    assert lp.secs is not None
+    if not lp.secs.ATTRIBUTES & ATTR_MODE64BIT:
+        raise AssertionError("a 32-bit enclave runs")  # entry refuses it
+    if tcs.FLAGS & ~TCS_FLAGS_DEFINED and lp.processor.readings.tcs_flags_reserved_at_eaccept:
+        raise GP("EACCEPT.27")  # TCS: reserved FLAGS bit (an open reading, off by default)

@@ -1,0 +1,84 @@
+"""EADD, ENCLS leaf 01H: add a page to an enclave that is being built. SDM 3D, EADD."""
+
+from softsgx.cpu import measurement
+from softsgx.cpu.fault import ENCLS_PFEC, GP, PF
+from softsgx.cpu.lp import LogicalProcessor
+from softsgx.cpu.operands import absent_page_type, secinfo_flags
+from softsgx.spec.attributes import ATTR_MODE64BIT
+from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.concurrency import BUSY_SECS, BUSY_SECS_B, BUSY_TARGET
+from softsgx.spec.epcm import PT_MASK, REG, RWX, SECS, TCS, VALID, R, W
+from softsgx.spec.paging import PAGEINFO
+from softsgx.spec.tcs import TCS as TCS_PAGE
+from softsgx.spec.tcs import TCS_DBGOPTIN, TCS_FLAGS_DEFINED
+
+_LIMIT_LOW = 0xFFF
+
+
+def eadd(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
+    """Copy PAGEINFO.SRCPGE to the free EPC page at RCX; measure its offset, type and rights."""
+    if rbx & 31:
+        raise GP("EADD.01")  # RBX (PAGEINFO) not 32-byte aligned
+    if rcx & 4095:
+        raise GP("EADD.02")  # RCX not 4 KiB aligned
+    page = lp.system_epc_page(rcx)
+    if page < 0:
+        raise PF(rcx, "EADD.03", ENCLS_PFEC)  # RCX is not in the EPC
+    linaddr, srcpge, secinfo, secs_address = PAGEINFO.S.unpack(lp.system_read(rbx, 32))
+    if srcpge & 4095:
+        raise GP("EADD.04")  # PAGEINFO.SRCPGE not 4 KiB aligned
+    if secs_address & 4095:
+        raise GP("EADD.05")  # PAGEINFO.SECS not 4 KiB aligned
+    if secinfo & 63:
+        raise GP("EADD.06")  # PAGEINFO.SECINFO not 64-byte aligned
+    if linaddr & 4095:
+        raise GP("EADD.07")  # PAGEINFO.LINADDR not 4 KiB aligned
+    secs_page = lp.system_epc_page(secs_address)
+    if secs_page < 0:
+        raise PF(secs_address, "EADD.08", ENCLS_PFEC)  # PAGEINFO.SECS is not in the EPC
+    raw = lp.system_read(secinfo, 64)
+    flags = secinfo_flags(lp, raw, "EADD.09", consumes_state=False)  # SECINFO reserved not zero
+    pt = flags & PT_MASK
+    if pt not in (REG, TCS):
+        absent_page_type(lp, flags)
+        raise GP("EADD.10")  # SECINFO.PT is neither PT_REG nor PT_TCS
+    if lp.busy & BUSY_TARGET:
+        raise GP("EADD.11")  # another leaf uses the page
+    processor = lp.processor
+    epcm = processor.epcm
+    if epcm.state[page] & VALID:
+        raise PF(rcx, "EADD.12", ENCLS_PFEC)  # EPCM: VALID = 1
+    if lp.busy & BUSY_SECS:
+        raise GP("EADD.13")  # another leaf uses the SECS
+    if epcm.state[secs_page] & (VALID | PT_MASK) != VALID | SECS:
+        raise PF(secs_address, "EADD.14", ENCLS_PFEC)  # PAGEINFO.SECS is no valid SECS page
+    secs = processor.secs[secs_page]
+    content = lp.system_read(srcpge, PAGE_SIZE)
+    if pt == TCS:
+        content = _tcs(lp, content, bool(secs.ATTRIBUTES & ATTR_MODE64BIT))
+        flags &= ~RWX
+    elif flags & (R | W) == W:
+        raise GP("EADD.18")  # SECINFO asks for W without R
+    if not secs.BASEADDR <= linaddr < secs.elrange_end:
+        raise GP("EADD.19")  # PAGEINFO.LINADDR outside ELRANGE
+    if lp.busy & BUSY_SECS_B:
+        raise GP("EADD.20")  # the enclave is being measured or initialised by another leaf
+    if secs.initialised:
+        raise GP("EADD.21")  # the enclave is initialised
+
+    processor.memory.write_page(processor.epc.pfn(page), content)
+    measurement.add(secs, linaddr - secs.BASEADDR, flags)
+    epcm.install(page, VALID | flags & (RWX | PT_MASK), secs_page, linaddr)
+    secs.children += 1
+
+
+def _tcs(lp: LogicalProcessor, content: bytes, wide: bool) -> bytes:
+    """Check a TCS page and force DBGOPTIN, CSSA, AEP and STATE to 0 in the copy."""
+    tcs = TCS_PAGE.unpack(content)
+    if not TCS_PAGE.reserved_clear(content):
+        raise GP("EADD.15")  # TCS: reserved area not zero
+    if not wide and (tcs.FSLIMIT & _LIMIT_LOW) & (tcs.GSLIMIT & _LIMIT_LOW) != _LIMIT_LOW:
+        raise GP("EADD.16")  # TCS of a 32-bit enclave: FSLIMIT or GSLIMIT does not end in FFFH
+    if tcs.FLAGS & ~TCS_FLAGS_DEFINED and lp.processor.readings.tcs_flags_reserved_at_eadd:
+        raise GP("EADD.17")  # TCS: reserved FLAGS bit (an open reading, off by default)
+    return tcs.replace(FLAGS=tcs.FLAGS & ~TCS_DBGOPTIN, CSSA=0, AEP=0, STATE=0).pack()

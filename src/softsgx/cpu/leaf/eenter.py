@@ -1,0 +1,65 @@
+"""EENTER, ENCLU leaf 02H: enter an enclave. SDM 3D, EENTER."""
+
+from softsgx.cpu.entry import (
+    check_bases,
+    check_frame,
+    check_inactive,
+    check_tcs,
+    enter,
+    frame_address,
+    store_outside_stack,
+)
+from softsgx.cpu.fault import ENCLU_PFEC, GP, PF
+from softsgx.cpu.lp import LogicalProcessor
+from softsgx.cpu.operands import enclave_page, epc_read
+from softsgx.spec.bits import MASK64, PAGE_SIZE, canonical
+from softsgx.spec.concurrency import BUSY_TARGET
+from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_MASK, TCS, VALID
+from softsgx.spec.registers import RAX, RCX, RIP
+from softsgx.spec.tcs import TCS as TCS_PAGE
+
+_ENCLU_LENGTH = 3
+
+
+def eenter(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
+    """Enter at the TCS at RBX, with RCX as AEP. RAX := CSSA, RCX := the address behind ENCLU.
+
+    RSP, RBP and all other registers keep their outside values.
+    """
+    if rbx & 4095:
+        raise GP("EENTER.01")  # RBX (TCS) not 4 KiB aligned
+    page = enclave_page(lp, rbx, False, "EENTER.02")  # RBX is not in the EPC
+    if not canonical(rcx):
+        raise GP("EENTER.03")  # RCX (AEP) not canonical
+    if lp.busy & BUSY_TARGET:
+        raise GP("EENTER.04")  # another leaf uses the TCS
+    processor = lp.processor
+    epcm = processor.epcm
+    word = epcm.state[page]
+    if not word & VALID:
+        raise PF(rbx, "EENTER.05", ENCLU_PFEC)  # EPCM: VALID = 0
+    if word & BLOCKED:
+        raise PF(rbx, "EENTER.06", ENCLU_PFEC)  # EPCM: BLOCKED = 1
+    if epcm.address[page] != rbx or word & PT_MASK != TCS:
+        raise PF(rbx, "EENTER.07", ENCLU_PFEC)  # EPCM: ENCLAVEADDRESS is not RBX, or no TCS
+    if word & (PENDING | MODIFIED):
+        raise PF(rbx, "EENTER.08", ENCLU_PFEC)  # EPCM: PENDING or MODIFIED is 1
+    tcs = TCS_PAGE.unpack(epc_read(lp, page, rbx, PAGE_SIZE))
+    secs = processor.parent(page)
+    check_tcs(lp, tcs, secs)
+    if tcs.CSSA >= tcs.NSSA:
+        raise GP("EENTER.09")  # TCS.CSSA >= TCS.NSSA
+    frame = check_frame(lp, secs, frame_address(secs, tcs, tcs.CSSA))
+    entry = (secs.BASEADDR + tcs.OENTRY) & MASK64
+    fsbase = (secs.BASEADDR + tcs.OFSBASGX) & MASK64
+    gsbase = (secs.BASEADDR + tcs.OGSBASGX) & MASK64
+    check_bases(entry, fsbase, gsbase)
+    check_inactive(tcs)
+
+    enter(lp, secs, page, rbx, frame, cssa=tcs.CSSA, aep=rcx, resumed=False)
+    store_outside_stack(lp, secs, frame)
+    regs = lp.regs
+    regs[RAX] = tcs.CSSA
+    regs[RCX] = (regs[RIP] + _ENCLU_LENGTH) & MASK64
+    regs[RIP] = entry
+    lp.fsbase, lp.gsbase = fsbase, gsbase

@@ -1,0 +1,140 @@
+"""ERESUME, ENCLU leaf 03H: go on where an AEX interrupted. SDM 3D, ERESUME."""
+
+import struct
+
+from softsgx.cpu.entry import (
+    check_bases,
+    check_frame,
+    check_inactive,
+    check_tcs,
+    enter,
+    frame_address,
+    gpr_offset,
+    store_outside_stack,
+)
+from softsgx.cpu.fault import ENCLU_PFEC, GP, PF
+from softsgx.cpu.lp import LogicalProcessor
+from softsgx.cpu.operands import enclave_page, epc_read
+from softsgx.cpu.part import XSAVE_COMPONENTS
+from softsgx.cpu.secs import Secs
+from softsgx.cpu.xstate import XState
+from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SIZE, canonical
+from softsgx.spec.concurrency import BUSY_TARGET
+from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_MASK, TCS, VALID
+from softsgx.spec.msr import (
+    RFLAGS_AC,
+    RFLAGS_AF,
+    RFLAGS_CF,
+    RFLAGS_DF,
+    RFLAGS_FIXED,
+    RFLAGS_ID,
+    RFLAGS_IF,
+    RFLAGS_IOPL,
+    RFLAGS_NT,
+    RFLAGS_OF,
+    RFLAGS_PF,
+    RFLAGS_RF,
+    RFLAGS_SF,
+    RFLAGS_TF,
+    RFLAGS_ZF,
+)
+from softsgx.spec.registers import RAX, RCX, RFLAGS, RIP
+from softsgx.spec.ssa import GPRSGX, GPRSGX_SIZE, compute_xsave_size
+from softsgx.spec.tcs import TCS as TCS_PAGE
+from softsgx.spec.tcs import TCS_AEXNOTIFY, TCS_DBGOPTIN
+
+_GPRS = struct.Struct("<18Q")
+_ENCLU_LENGTH = 3
+_FROM_SSA = (
+    RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_DF | RFLAGS_OF | RFLAGS_NT
+) | (RFLAGS_AC | RFLAGS_ID | RFLAGS_RF)
+
+
+def eresume(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
+    """Restore all state from SSA frame CSSA - 1 of the TCS at RBX; RCX is the AEP.
+
+    With AEX-Notify set in TCS and frame it behaves like EENTER instead, and the frame stays.
+    """
+    if rbx & 4095:
+        raise GP("ERESUME.01")  # RBX (TCS) not 4 KiB aligned
+    page = enclave_page(lp, rbx, False, "ERESUME.02")  # RBX is not in the EPC
+    if not canonical(rcx):
+        raise GP("ERESUME.03")  # RCX (AEP) not canonical
+    if lp.busy & BUSY_TARGET:
+        raise GP("ERESUME.04")  # another leaf uses the TCS
+    processor = lp.processor
+    epcm = processor.epcm
+    word = epcm.state[page]
+    if not word & VALID:
+        raise PF(rbx, "ERESUME.05", ENCLU_PFEC)  # EPCM: VALID = 0
+    if word & BLOCKED:
+        raise PF(rbx, "ERESUME.06", ENCLU_PFEC)  # EPCM: BLOCKED = 1
+    if word & (PENDING | MODIFIED):
+        raise PF(rbx, "ERESUME.07", ENCLU_PFEC)  # EPCM: PENDING or MODIFIED is 1
+    if epcm.address[page] != rbx or word & PT_MASK != TCS:
+        raise PF(rbx, "ERESUME.08", ENCLU_PFEC)  # EPCM: ENCLAVEADDRESS is not RBX, or no TCS
+    tcs = TCS_PAGE.unpack(epc_read(lp, page, rbx, PAGE_SIZE))
+    secs = processor.parent(page)
+    check_tcs(lp, tcs, secs)
+    if tcs.CSSA == 0:
+        raise GP("ERESUME.09")  # TCS.CSSA = 0: nothing to resume
+    frame = check_frame(lp, secs, frame_address(secs, tcs, tcs.CSSA - 1))
+    gpr = GPRSGX.unpack(_frame_read(lp, frame, gpr_offset(secs), GPRSGX_SIZE))
+    if tcs.FLAGS & TCS_AEXNOTIFY and gpr.AEXNOTIFY & 1:
+        _notify(lp, secs, tcs, page, rbx, rcx)
+        return
+    check_bases(gpr.RIP, gpr.FSBASE, gpr.GSBASE)
+    check_inactive(tcs)
+    size = compute_xsave_size(secs.XFRM, dict(XSAVE_COMPONENTS))
+    image = _frame_read(lp, frame, 0, size)
+    # XRSTOR from the frame faults: XSTATE_BV beyond XFRM, header or MXCSR malformed
+    state = XState.load(image, secs.XFRM, "ERESUME.11")
+
+    enter(lp, secs, page, rbx, frame, cssa=tcs.CSSA - 1, aep=rcx, resumed=True)
+    if processor.readings.eresume_updates_ursp:
+        store_outside_stack(lp, secs, frame)
+    outside_flags = lp.regs[RFLAGS]
+    lp.regs[:] = _GPRS.unpack(gpr.pack()[: _GPRS.size])
+    lp.regs[RFLAGS] = _resumed_flags(outside_flags, gpr.RFLAGS, bool(tcs.FLAGS & TCS_DBGOPTIN))
+    lp.x = state
+    lp.fsbase, lp.gsbase = gpr.FSBASE, gpr.GSBASE
+
+
+def _notify(lp: LogicalProcessor, secs: Secs, tcs: TCS_PAGE, page: int, rbx: int, rcx: int) -> None:
+    """AEX-Notify: enter the enclave's handler on the next frame, and leave the frame as it is."""
+    if tcs.CSSA >= tcs.NSSA:
+        raise GP("ERESUME.10")  # AEX-Notify: TCS.CSSA >= TCS.NSSA
+    frame = check_frame(lp, secs, frame_address(secs, tcs, tcs.CSSA))
+    entry = (secs.BASEADDR + tcs.OENTRY) & MASK64
+    fsbase = (secs.BASEADDR + tcs.OFSBASGX) & MASK64
+    gsbase = (secs.BASEADDR + tcs.OGSBASGX) & MASK64
+    check_bases(entry, fsbase, gsbase)
+    check_inactive(tcs)
+    enter(lp, secs, page, rbx, frame, cssa=tcs.CSSA, aep=rcx, resumed=True)
+    store_outside_stack(lp, secs, frame)
+    regs = lp.regs
+    regs[RAX] = tcs.CSSA
+    regs[RCX] = (regs[RIP] + _ENCLU_LENGTH) & MASK64
+    regs[RIP] = entry
+    lp.fsbase, lp.gsbase = fsbase, gsbase
+
+
+def _resumed_flags(outside: int, saved: int, opt_in: bool) -> int:
+    """RFLAGS: status and control bits from the SSA; IF only if IOPL is 3; TF only by opt-in."""
+    flags = outside & ~_FROM_SSA | saved & _FROM_SSA | RFLAGS_FIXED
+    if outside & RFLAGS_IOPL == RFLAGS_IOPL:
+        flags = flags & ~RFLAGS_IF | saved & RFLAGS_IF
+    if opt_in:
+        flags = flags & ~RFLAGS_TF | saved & RFLAGS_TF
+    return flags
+
+
+def _frame_read(lp: LogicalProcessor, frame: tuple[int, ...], offset: int, size: int) -> bytes:
+    out = b""
+    while size:
+        at = offset & PAGE_MASK
+        length = min(size, PAGE_SIZE - at)
+        out += lp.processor.memory.read(frame[offset // PAGE_SIZE] | at, length)
+        offset += length
+        size -= length
+    return out

@@ -1,0 +1,25 @@
+"""ETRACK, ENCLS leaf 0CH: open a tracking cycle of an enclave. SDM 3D, ETRACK."""
+
+from softsgx.cpu.fault import ENCLS_PFEC, GP, PF, SUCCESS, Status, refuse
+from softsgx.cpu.lp import LogicalProcessor
+from softsgx.cpu.tracking import track
+from softsgx.spec.concurrency import BUSY_SECS, BUSY_SECS_T
+from softsgx.spec.epcm import PT_MASK, SECS, VALID
+from softsgx.spec.status import SGX_PREV_TRK_INCMPL
+
+
+def etrack(lp: LogicalProcessor, _rbx: int, rcx: int, _rdx: int) -> Status:
+    """Follow the processors that are inside the enclave whose SECS is at RCX until they leave."""
+    if rcx & 4095:
+        raise GP("ETRACK.01")  # RCX not 4 KiB aligned
+    page = lp.system_epc_page(rcx)
+    if page < 0:
+        raise PF(rcx, "ETRACK.02", ENCLS_PFEC)  # RCX is not in the EPC
+    if lp.busy & (BUSY_SECS | BUSY_SECS_T):
+        raise GP("ETRACK.03")  # another leaf uses the SECS or its tracking facility
+    processor = lp.processor
+    if processor.epcm.state[page] & (VALID | PT_MASK) != VALID | SECS:
+        raise PF(rcx, "ETRACK.04", ENCLS_PFEC)  # RCX is no valid SECS page
+    if not track(processor.secs[page]):
+        return refuse("ETRACK.05", SGX_PREV_TRK_INCMPL)  # the previous cycle is not complete
+    return SUCCESS

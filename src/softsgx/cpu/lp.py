@@ -1,0 +1,320 @@
+"""A logical processor: registers, enclave mode, TLB, and the instructions of SGX.
+
+State that belongs to enclave mode is grouped under CR_ENCLAVE_MODE below; everything else is the
+ordinary context that software sees outside.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from softsgx.cpu.access import fill, supervisor_physical
+from softsgx.cpu.aex import Delivered, aex
+from softsgx.cpu.execute import encls, encls_steps, enclu, enclu_steps, enclv
+from softsgx.cpu.fault import GP
+from softsgx.cpu.xstate import XState
+from softsgx.mem.pagetable import PTE_P, PTE_PFN_MASK, AddressSpace
+from softsgx.mem.tlb import ABORT, FETCH, READ, WRITE, Tlb
+from softsgx.sim.cpu_events import AccessFaulted, TlbFlushed
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+from softsgx.spec.msr import (
+    CR0_NE,
+    CR0_PE,
+    CR0_PG,
+    CR4_OSFXSR,
+    CR4_OSXSAVE,
+    FEATURE_LOCK,
+    FEATURE_SGX_ENABLE,
+    FEATURE_SGX_LC,
+    IA32_FEATURE_CONTROL,
+    IA32_SGXLEPUBKEYHASH,
+    INTEL_LEPUBKEYHASH,
+    RFLAGS_FIXED,
+    RFLAGS_IF,
+)
+from softsgx.spec.registers import RFLAGS
+
+if TYPE_CHECKING:
+    from softsgx.cpu.fault import Fault
+    from softsgx.cpu.processor import Processor
+    from softsgx.cpu.secs import Secs
+
+_RESET_REGS: Final = [0] * 16 + [RFLAGS_FIXED | RFLAGS_IF, 0]
+
+# Scalar state that a snapshot keeps; `secs` and the containers are treated one by one.
+_SCALARS: Final = (
+    *("cr0", "cr4", "xcr0", "feature_control", "lepubkeyhash", "fsbase", "gsbase"),
+    *("pending_event", "secs_page", "tcs_page", "tcs_address", "elrange_base", "elrange_end"),
+    *("ssa_frame", "epoch", "entry", "outside"),
+)
+
+LpImage = tuple[object, ...]
+
+
+class LogicalProcessor:
+    """One logical processor of a `Processor`.
+
+    `regs` holds RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8..R15, RFLAGS, RIP (`spec.registers`).
+    Instructions: `encls`, `enclu`, `enclv` execute one leaf at once; `encls_steps`, `enclu_steps`
+    are the same for tasks that interleave. `load`, `store`, `fetch` are data accesses and fetches
+    at CPL 3 through the TLB. `deliver` takes an event, with an AEX if the processor is inside an
+    enclave.
+    """
+
+    __slots__ = (
+        *("busy", "id", "in_flight", "log", "processor", "regs", "secs", "space", "tlb", "x"),
+        *_SCALARS,
+    )
+
+    regs: list[int]
+
+    def __init__(self, processor: Processor, number: int, space: AddressSpace) -> None:
+        self.processor = processor
+        self.log = processor.log
+        self.id = number
+        self.space = space
+        self.tlb = Tlb()
+        self.regs = _RESET_REGS[:]
+        self.fsbase = 0
+        self.gsbase = 0
+        self.x = XState()
+        self.cr0 = CR0_PE | CR0_PG | CR0_NE
+        self.cr4 = CR4_OSFXSR | CR4_OSXSAVE
+        self.xcr0 = processor.part.xfrm
+        self.feature_control = FEATURE_LOCK | FEATURE_SGX_ENABLE | FEATURE_SGX_LC
+        self.lepubkeyhash = INTEL_LEPUBKEYHASH
+        self.pending_event = False  # an unmasked event waits; EINIT gives up for it
+        # CR_ENCLAVE_MODE: secs is None outside.
+        self.secs: Secs | None = None  # CR_ACTIVE_SECS
+        self.secs_page = -1
+        self.tcs_page = -1
+        self.tcs_address = 0
+        self.elrange_base = 0
+        self.elrange_end = 0
+        # Physical page addresses of the SSA frame CSSA, cached at entry for AEX.
+        self.ssa_frame: tuple[int, ...] = ()
+        self.epoch = 0  # the tracking epoch in which this processor entered
+        self.entry = 0  # its number among the entries of the enclave
+        # FS base, GS base, XCR0, TF of the outside, saved at entry.
+        self.outside: tuple[int, int, int, int] = (0, 0, 0, 0)
+        # Concurrency: bits of the resources found busy for the leaf that executes now.
+        self.busy = 0
+        self.in_flight = False
+
+    @property
+    def cpu(self) -> int:
+        """The number of this logical processor, as interprocessor interrupts name it."""
+        return self.id
+
+    @property
+    def enclave_mode(self) -> bool:
+        """CR_ENCLAVE_MODE."""
+        return self.secs is not None
+
+    def interruptible(self) -> bool:
+        """Whether an interrupt can be taken now: not in the middle of a leaf."""
+        return not self.in_flight
+
+    # Instructions
+    encls = encls
+    enclu = enclu
+    enclv = enclv
+    encls_steps = encls_steps
+    enclu_steps = enclu_steps
+
+    # Memory accesses at CPL 3
+
+    def translate(self, address: int, access: int) -> int:
+        """The TLB entry (`mem.tlb`) for an access READ, WRITE or FETCH; faults as hardware does."""
+        entry = self.tlb.entries.get(address >> PAGE_SHIFT)
+        if entry is not None and entry & access:
+            return entry
+        return self._miss(address, access)
+
+    def _miss(self, address: int, access: int) -> int:
+        if not self.log.on:
+            return fill(self, address, access)
+        try:
+            return fill(self, address, access)
+        except Exception as fault:
+            vector = getattr(fault, "vector", -1)
+            code, rule = getattr(fault, "code", 0), getattr(fault, "rule", "")
+            self.log.emit(AccessFaulted(self.id, address, access, vector, code, rule))
+            raise
+
+    def load(self, address: int, size: int) -> bytes:
+        """Read `size` bytes at a linear address."""
+        return self._read(address, size, READ)
+
+    def fetch(self, address: int, size: int = 1) -> bytes:
+        """Fetch `size` instruction bytes at a linear address."""
+        return self._read(address, size, FETCH)
+
+    def store(self, address: int, data: bytes) -> None:
+        """Write `data` at a linear address. Nothing is written if any of its pages faults."""
+        size = len(data)
+        offset = address & PAGE_MASK
+        if offset + size <= PAGE_SIZE:
+            entry = self.translate(address, WRITE)
+            if not entry & ABORT:
+                self.processor.memory.write(entry & ~PAGE_MASK | offset, data)
+            return
+        pieces, done = [], 0
+        while done < size:
+            at = address + done
+            length = min(PAGE_SIZE - (at & PAGE_MASK), size - done)
+            pieces.append((self.translate(at, WRITE), at & PAGE_MASK, data[done : done + length]))
+            done += length
+        for entry, offset, piece in pieces:
+            if not entry & ABORT:
+                self.processor.memory.write(entry & ~PAGE_MASK | offset, piece)
+
+    def _read(self, address: int, size: int, access: int) -> bytes:
+        offset = address & PAGE_MASK
+        if offset + size <= PAGE_SIZE:
+            entry = self.translate(address, access)
+            if entry & ABORT:
+                return b"\xff" * size
+            return self.processor.memory.read(entry & ~PAGE_MASK | offset, size)
+        head = PAGE_SIZE - offset
+        return self._read(address, head, access) + self._read(address + head, size - head, access)
+
+    # Memory accesses at CPL 0: what the kernel does, and the operands of ENCLS
+
+    def system_read(self, address: int, size: int) -> bytes:
+        """Read at CPL 0; EPC reads as ones (abort page)."""
+        out = b""
+        while size:
+            physical = supervisor_physical(self, address, False)
+            length = min(size, PAGE_SIZE - (physical & PAGE_MASK))
+            if self.processor.epc.index(physical >> PAGE_SHIFT) >= 0:
+                out += b"\xff" * length
+            else:
+                out += self.processor.memory.read(physical, length)
+            address += length
+            size -= length
+        return out
+
+    def system_write(self, address: int, data: bytes) -> None:
+        """Write at CPL 0; writes to EPC are dropped (abort page)."""
+        while data:
+            physical = supervisor_physical(self, address, True)
+            length = min(len(data), PAGE_SIZE - (physical & PAGE_MASK))
+            if self.processor.epc.index(physical >> PAGE_SHIFT) < 0:
+                self.processor.memory.write(physical, data[:length])
+            address += length
+            data = data[length:]
+
+    def system_write_check(self, address: int, size: int) -> None:
+        """Raise the fault that `system_write` of `size` bytes would raise; write nothing."""
+        supervisor_physical(self, address, True)
+        supervisor_physical(self, address + size - 1, True)
+
+    def system_epc_page(self, address: int) -> int:
+        """EPC page number of an ENCLS operand; -1 if it is not EPC. Page faults as usual."""
+        return self.processor.epc.index(supervisor_physical(self, address, False) >> PAGE_SHIFT)
+
+    def peek_epc_page(self, address: int, user: bool) -> int:
+        """As `system_epc_page` for either CPL, without effects: -1 also if nothing is mapped."""
+        if user:
+            pte = self.space.lookup(address)
+            if not pte & PTE_P:
+                return -1
+            return self.processor.epc.index((pte & PTE_PFN_MASK) >> PAGE_SHIFT)
+        return self.system_epc_page(address)
+
+    # Model-specific registers
+
+    def rdmsr(self, msr: int) -> int:
+        """IA32_FEATURE_CONTROL or an IA32_SGXLEPUBKEYHASH register."""
+        if msr == IA32_FEATURE_CONTROL:
+            return self.feature_control
+        at = 8 * self._hash_msr(msr)
+        return int.from_bytes(self.lepubkeyhash[at : at + 8], "little")
+
+    def wrmsr(self, msr: int, value: int) -> None:
+        """Write an MSR; #GP(0) where it is locked or launch control is not enabled."""
+        if msr == IA32_FEATURE_CONTROL:
+            if self.feature_control & FEATURE_LOCK:
+                raise GP("WRMSR.01")  # IA32_FEATURE_CONTROL is locked
+            self.feature_control = value
+            return
+        at = 8 * self._hash_msr(msr)
+        enabled = FEATURE_LOCK | FEATURE_SGX_LC
+        if not self.processor.part.launch_control or self.feature_control & enabled != enabled:
+            raise GP("WRMSR.02")  # IA32_SGXLEPUBKEYHASH: launch control not locked and enabled
+        old = self.lepubkeyhash
+        self.lepubkeyhash = old[:at] + value.to_bytes(8, "little") + old[at + 8 :]
+
+    @staticmethod
+    def _hash_msr(msr: int) -> int:
+        if msr not in IA32_SGXLEPUBKEYHASH:
+            raise ValueError(f"MSR {msr:#x} has nothing to do with SGX; 3AH and 8CH to 8FH have")
+        return msr - IA32_SGXLEPUBKEYHASH[0]
+
+    # TLB maintenance and events
+
+    def flush_tlb(self, cause: str) -> None:
+        """Drop all translations. `cause` names what flushed, for the event log."""
+        self.tlb.flush()
+        if self.log.on:
+            self.log.emit(TlbFlushed(self.id, cause))
+
+    def load_cr3(self, space: AddressSpace) -> None:
+        """Switch to another address space. Only outside enclave mode."""
+        assert self.secs is None, "MOV to CR3 is not possible inside an enclave"
+        self.space = space
+        self.flush_tlb("CR3")
+
+    def deliver(self, vector: int, code: int = 0, address: int = 0) -> Delivered:
+        """Take an exception or interrupt: AEX if inside, then what the OS handler finds."""
+        if self.secs is not None:
+            return aex(self, vector, code, address)
+        return Delivered(vector, code, address, from_enclave=False)
+
+    def deliver_fault(self, fault: Fault) -> Delivered:
+        """Deliver a `Fault` raised by an access or a leaf."""
+        return self.deliver(fault.vector, fault.code, fault.address)
+
+    def interrupt(self, vector: int = 0xFB) -> Delivered:
+        """Take an external interrupt: AEX if inside; outside nothing changes."""
+        return self.deliver(vector)
+
+    # Snapshots
+
+    def snapshot(self) -> LpImage:
+        """All state; the active SECS by its EPC page number."""
+        return (
+            tuple(self.regs),
+            self.space,
+            dict(self.tlb.entries),
+            self.x.key(),
+            -1 if self.secs is None else self.secs.page,
+            *[getattr(self, name) for name in _SCALARS],
+        )
+
+    def restore(self, image: LpImage) -> None:
+        """Go back to a snapshot. The processor's SECS table must have been restored before."""
+        regs, self.space, entries, xkey, secs_page, *scalars = image  # type: ignore[assignment]
+        self.regs[:] = regs  # type: ignore[call-overload]
+        self.tlb.entries.clear()
+        self.tlb.entries.update(entries)  # type: ignore[call-overload]
+        self.x = XState.restored(xkey)  # type: ignore[arg-type]
+        self.secs = None if secs_page == -1 else self.processor.secs[secs_page]  # type: ignore[index]
+        for name, value in zip(_SCALARS, scalars, strict=True):
+            setattr(self, name, value)
+        self.busy = 0
+        self.in_flight = False
+
+    def key(self) -> tuple[object, ...]:
+        """What the fingerprint of the machine sees of this processor."""
+        return (
+            tuple(self.regs),
+            tuple(sorted(self.tlb.entries.items())),
+            self.x.key(),
+            *[getattr(self, name) for name in _SCALARS],
+        )
+
+    def __repr__(self) -> str:
+        where = "outside" if self.secs is None else f"inside enclave {self.secs.EID}"
+        return f"<LP {self.id} {where}, flags {self.regs[RFLAGS]:#x}>"

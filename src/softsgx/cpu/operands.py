@@ -1,0 +1,96 @@
+"""Operands of leaves: the tests that many operation listings share, each under the leaf's own rule.
+
+ENCLS operands are linear addresses of CPL 0. ENCLU operands inside an enclave are translated by the
+page tables as CPL 3 and must lie in ELRANGE; the EPCM is tested by the leaf, not by the TLB.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from softsgx.cpu.access import walk
+from softsgx.cpu.fault import ENCLU_PFEC, ENCLU_PFEC_W, GP, PF
+from softsgx.mem.pagetable import PTE_PFN_MASK
+from softsgx.mem.tlb import READ, WRITE
+from softsgx.sim import Unmodelled
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT
+from softsgx.spec.epcm import (
+    BLOCKED,
+    MODIFIED,
+    PENDING,
+    PR,
+    PT_MASK,
+    REG,
+    SS_FIRST,
+    SS_REST,
+    VALID,
+    R,
+    W,
+)
+from softsgx.spec.paging import SECINFO_FLAGS_RESERVED, SECINFO_TAIL
+
+if TYPE_CHECKING:
+    from softsgx.cpu.lp import LogicalProcessor
+
+_OP_MASK: Final = VALID | BLOCKED | PENDING | MODIFIED | PT_MASK
+_OP: Final = VALID | REG
+
+
+def in_elrange(lp: LogicalProcessor, address: int) -> bool:
+    """Whether `address` lies in the ELRANGE of the running enclave."""
+    return lp.elrange_base <= address < lp.elrange_end
+
+
+def enclave_page(lp: LogicalProcessor, address: int, write: bool, rule: str) -> int:
+    """EPC page number of an ENCLU operand; ordinary page faults as usual, not EPC is `rule`."""
+    pte = walk(lp, address, WRITE if write else READ)
+    page = lp.processor.epc.index((pte & PTE_PFN_MASK) >> PAGE_SHIFT)
+    if page < 0:
+        raise PF(address, rule, ENCLU_PFEC_W if write else ENCLU_PFEC)
+    return page
+
+
+def usable_page(
+    lp: LogicalProcessor, page: int, address: int, rule: str, *, write: bool = False
+) -> None:
+    """OP(x, R) or OP(x, W): an accepted, readable or writable PT_REG page of the enclave."""
+    epcm = lp.processor.epcm
+    word = epcm.state[page]
+    if (
+        word & _OP_MASK != _OP
+        or not word & (W if write else R)
+        or epcm.secs[page] != lp.secs_page
+        or epcm.address[page] != address & ~PAGE_MASK
+    ):
+        raise PF(address, rule, ENCLU_PFEC_W if write else ENCLU_PFEC)
+
+
+def epc_read(lp: LogicalProcessor, page: int, address: int, size: int) -> bytes:
+    """`size` bytes of an EPC page, at the offset of `address`."""
+    processor = lp.processor
+    return processor.memory.read(processor.epc.physical(page) | (address & PAGE_MASK), size)
+
+
+def secinfo_flags(lp: LogicalProcessor, raw: bytes, rule: str, *, consumes_state: bool) -> int:
+    """FLAGS of an encoded SECINFO; reserved bits set are #GP(0).
+
+    `consumes_state`: the leaf uses PENDING, MODIFIED, PR. Where it does not, a reading may reserve
+    them (`Readings.secinfo_state_bits_reserved`).
+    """
+    flags = int.from_bytes(raw[:8], "little")
+    if flags & SECINFO_FLAGS_RESERVED or raw[8:64] != SECINFO_TAIL:
+        raise GP(rule)
+    if (
+        not consumes_state
+        and flags & (PENDING | MODIFIED | PR)
+        and lp.processor.readings.secinfo_state_bits_reserved
+    ):
+        raise GP(rule)
+    return flags
+
+
+def absent_page_type(lp: LogicalProcessor, flags: int) -> None:
+    """Shadow-stack page types belong to CET, which is not modelled; raise that, unless the part is
+    told to behave like one without CET. Then the caller's own #GP(0) follows."""
+    if flags & PT_MASK in (SS_FIRST, SS_REST) and not lp.processor.part.absent_leaves_fault:
+        raise Unmodelled("shadow-stack pages (PT_SS_FIRST, PT_SS_REST)")

@@ -1,0 +1,135 @@
+"""What kind of processor this is: the features it announces, and CPUID made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from softsgx.sim import Unmodelled
+from softsgx.spec import leaves
+from softsgx.spec.attributes import (
+    ATTR_AEXNOTIFY,
+    ATTR_DEBUG,
+    ATTR_EINITTOKENKEY,
+    ATTR_KSS,
+    ATTR_MODE64BIT,
+    ATTR_PROVISIONKEY,
+    MISC_EXINFO,
+    XFRM_LEGACY,
+)
+from softsgx.spec.bits import MASK32
+from softsgx.spec.cpuid import (
+    LEAF7_EBX_SGX,
+    LEAF7_ECX_SGX_LC,
+    LEAF12_EDECCSSA,
+    LEAF12_OVERSUB,
+    LEAF12_SGX1,
+    LEAF12_SGX2,
+    NOTHING,
+    Registers,
+    epc_section,
+)
+
+# CPUID leaf 0DH for the components this model knows: bit -> (size, offset in the standard format).
+XSAVE_COMPONENTS = MappingProxyType(
+    {
+        2: (256, 576),  # AVX
+        5: (64, 1088),  # AVX-512 opmask
+        6: (512, 1152),  # AVX-512 ZMM_Hi256
+        7: (1024, 1664),  # AVX-512 Hi16_ZMM
+        9: (8, 2688),  # PKRU
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """The announced features of a processor. The default is a current server part without CET.
+
+    `xfrm` is the set of XCR0 bits the part supports; sizes are log2 of bytes. CET, ENCLV,
+    EVERIFYREPORT2 and EUPDATESVN are not modelled: asking for one raises `Unmodelled`. Executing
+    one raises `Unmodelled` as well, unless `absent_leaves_fault` is set: then the processor does
+    what a part without them does, which is what an unmodified program must see.
+    """
+
+    sgx2: bool = True
+    oversub: bool = True
+    edeccssa: bool = True
+    kss: bool = True
+    aexnotify: bool = True
+    exinfo: bool = True
+    launch_control: bool = True
+    xfrm: int = 0b111
+    max_size_32: int = 31
+    max_size_64: int = 46
+    cpusvn: bytes = field(default=bytes([0x0B, 0x0B, 0x10, 0x0F, 0xFF, 0xFF, 1]) + bytes(9))
+    vendor: bytes = b"GenuineIntel"
+    absent_leaves_fault: bool = False
+    cet: bool = False
+    enclv: bool = False
+    everifyreport2: bool = False
+    eupdatesvn: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("cet", "enclv", "everifyreport2", "eupdatesvn"):
+            if getattr(self, name):
+                raise Unmodelled(f"Part({name}=True)")
+        if self.xfrm & XFRM_LEGACY != XFRM_LEGACY:
+            raise ValueError(f"Part.xfrm: {self.xfrm:#x} lacks x87 or SSE")
+        unknown = [b for b in range(2, 64) if self.xfrm >> b & 1 and b not in XSAVE_COMPONENTS]
+        if unknown:
+            raise ValueError(f"Part.xfrm: no XSAVE layout known for bit {unknown[0]}")
+        if len(self.cpusvn) != 16:
+            raise ValueError(f"Part.cpusvn: {len(self.cpusvn)} bytes given, 16 needed")
+
+    @property
+    def miscselect(self) -> int:
+        """Supported MISCSELECT bits."""
+        return MISC_EXINFO if self.exinfo else 0
+
+    @property
+    def attributes(self) -> int:
+        """Permitted ATTRIBUTES[63:0] bits. INIT is not among them: only EINIT sets it."""
+        bits = ATTR_DEBUG | ATTR_MODE64BIT | ATTR_PROVISIONKEY | ATTR_EINITTOKENKEY
+        return bits | (ATTR_KSS if self.kss else 0) | (ATTR_AEXNOTIFY if self.aexnotify else 0)
+
+    def extensions(self) -> frozenset[str]:
+        """The instruction set extensions of `spec.leaves` that this part has."""
+        have = {
+            leaves.SGX1: True,
+            leaves.SGX2: self.sgx2,
+            leaves.OVERSUB: self.oversub,
+            leaves.KEY_EDECCSSA: self.edeccssa,
+        }
+        return frozenset(name for name, present in have.items() if present)
+
+    def cpuid(self, leaf: int, subleaf: int, sections: Sequence[tuple[int, int]]) -> Registers:
+        """CPUID leaf 7 or 12H; `sections` are (physical base, bytes) of the EPC."""
+        if leaf == 7:
+            return self._leaf7() if subleaf == 0 else NOTHING
+        if leaf != 0x12:
+            raise ValueError(f"Part.cpuid: leaf {leaf:#x} says nothing about SGX; 7 and 0x12 do")
+        if subleaf == 0:
+            return self._leaf12()
+        if subleaf == 1:
+            low, high = self.attributes & MASK32, self.attributes >> 32
+            return Registers(low, high, self.xfrm & MASK32, self.xfrm >> 32)
+        if subleaf - 2 < len(sections):
+            return epc_section(*sections[subleaf - 2])
+        return NOTHING
+
+    def _leaf7(self) -> Registers:
+        lc = LEAF7_ECX_SGX_LC if self.launch_control else 0
+        return Registers(0, LEAF7_EBX_SGX, lc, 0)
+
+    def _leaf12(self) -> Registers:
+        eax = LEAF12_SGX1
+        eax |= LEAF12_SGX2 if self.sgx2 else 0
+        eax |= LEAF12_OVERSUB if self.oversub else 0
+        eax |= LEAF12_EDECCSSA if self.edeccssa else 0
+        return Registers(eax, self.miscselect, 0, self.max_size_64 << 8 | self.max_size_32)
+
+
+DEFAULT_PART = Part()
+SGX1_PART = Part(sgx2=False, oversub=False, edeccssa=False, kss=False, aexnotify=False)

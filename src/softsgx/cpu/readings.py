@@ -1,0 +1,149 @@
+"""Open readings of the manual, each a switch.
+
+Where the manual is silent or contradicts itself and a test could tell the readings apart, the
+choice is a field here: its default is what the model does, `why` says on what ground.
+docs/readings.md is generated from this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def _switch(default: Any, why: str) -> Any:
+    return field(default=default, metadata={"why": why})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readings:
+    """One reading of every open point. Frozen; make another with `dataclasses.replace`."""
+
+    # Operand checks
+    eaccept_needs_read: bool = _switch(
+        False,
+        "EACCEPT of a PT_REG page whose EPCM.R is 0 gives #PF. The operand is labelled a read, but "
+        "the operation listing tests no R, and a page restricted to no rights must be acceptable.",
+    )
+    emodpe_needs_read: bool = _switch(
+        False,
+        "EMODPE of a page whose EPCM.R is 0 gives #PF. Labelled a read as well; the listing tests "
+        "R only to refuse W without R.",
+    )
+    secinfo_state_bits_reserved: bool = _switch(
+        False,
+        "PENDING, MODIFIED, PR set in the SECINFO of EADD, EMODPR, EMODT, EMODPE, EACCEPTCOPY give "
+        "#GP(0). They are defined bits, so they are no part of the reserved test.",
+    )
+    tcs_flags_reserved_at_eadd: bool = _switch(
+        False,
+        "EADD refuses reserved TCS.FLAGS bits. Only the reserved area is named; entry tests FLAGS.",
+    )
+    tcs_flags_reserved_at_eaccept: bool = _switch(
+        False,
+        "EACCEPT of a TCS refuses reserved TCS.FLAGS bits. As for EADD.",
+    )
+    eld_checks_secs: bool = _switch(
+        True,
+        "ELDB/ELDU give #PF when PAGEINFO.SECS is no valid SECS page. The listing has no test; "
+        "without one a wrong page would read as an enclave id and end in SGX_MAC_COMPARE_FAIL.",
+    )
+    keyrequest_cet_mask_reserved: bool = _switch(
+        True,
+        "Byte 6 of KEYREQUEST must be zero on a part without CET, as older layouts have it.",
+    )
+    eremove_frees_accepted_trim: bool = _switch(
+        True,
+        "EREMOVE of an accepted PT_TRIM page frees it while the enclave runs. The listing names "
+        "the case twice with opposite results; Linux relies on this one.",
+    )
+    tcs_limit: int = _switch(
+        72,
+        "EDBGRD of a TCS at this offset or above gives #GP(0): SGX_TCS_LIMIT, not printed; the "
+        "architectural size without CET.",
+    )
+    xsave_end_inclusive: bool = _switch(
+        False,
+        "Entry also tests the page behind an XSAVE region that ends exactly on a page boundary. "
+        "The handling of the boundary is not spelled out.",
+    )
+    einit_attribute_code: int = _switch(
+        2,
+        "RAX when EINIT's token disagrees in ATTRIBUTES: SGX_INVALID_EINIT_ATTRIBUTE has no number "
+        "in the error table; SGX_INVALID_ATTRIBUTE is the nearest.",
+    )
+    eblock_locked_first: bool = _switch(
+        True,
+        "EBLOCK reports SGX_ENTRYEPOCH_LOCKED before it looks at the page. Code 15 stands only in "
+        "the error table, without a place in the listing.",
+    )
+    # Tracking
+    etrack_needed_when_empty: bool = _switch(
+        True,
+        "EWB and EACCEPT ask for an ETRACK even if no processor is inside. Listings know no "
+        "exception.",
+    )
+    late_entry_counts: bool = _switch(
+        True,
+        "A processor that entered after EBLOCK, EMODPR or EMODT but before ETRACK must leave as "
+        "well. An epoch per ETRACK cannot tell it from one that entered before.",
+    )
+    repeated_emodpr_restamps: bool = _switch(
+        True,
+        "A second EMODPR of a page with PR=1 renews its epoch, so an older ETRACK no longer covers "
+        "it. Needed for soundness when the second one removes more.",
+    )
+    noop_emodpr_restamps: bool = _switch(
+        True,
+        "An EMODPR that removes no right renews the epoch too. The listing has no such case.",
+    )
+    repeated_eblock_restamps: bool = _switch(
+        False,
+        "EBLOCK of a blocked page (SGX_BLKSTATE) renews its epoch. It is reported as information, "
+        "not done again.",
+    )
+    reloaded_tracked: bool = _switch(
+        True,
+        "A page reloaded with PR or MODIFIED counts as tracked: since its EWB no processor can "
+        "hold a translation from before.",
+    )
+    # Faults and error codes
+    nonepc_in_elrange_sgx: bool = _switch(
+        True,
+        "A non-EPC page inside ELRANGE gives #PF with the SGX bit: the refusal is SGX's own.",
+    )
+    stale_narrow_rewalks: bool = _switch(
+        False,
+        "An access that a narrower, stale TLB entry denies walks again instead of faulting. The "
+        "manual allows the spurious fault, and software must cope with it.",
+    )
+    stale_narrow_sgx: bool = _switch(
+        False,
+        "That spurious fault carries the SGX bit. The TLB does not know which layer was narrower.",
+    )
+    fetch_outside_elrange_first: bool = _switch(
+        True,
+        "A fetch outside ELRANGE gives #GP(0) even if the address is not mapped.",
+    )
+    sgx1_violation_is_gp: bool = _switch(
+        True,
+        "On a part without SGX2 an EPCM violation is #GP(0) instead of #PF, as Linux and KVM note.",
+    )
+    # Entry, exit
+    aex_mxcsr: int = _switch(
+        0x1F80,
+        "MXCSR after AEX. Printed as 1FB0H, which is no INIT value; a misprint of 1F80H.",
+    )
+    eresume_updates_ursp: bool = _switch(
+        False,
+        "ERESUME stores RSP and RBP as URSP and URBP of the frame. Only the notify case lists it.",
+    )
+    # Layouts the manual does not print
+    rdinfo_blocked_bit: int = _switch(6, "Bit of BLOCKED in RDINFO.FLAGS; not printed.")
+    rdinfo_childpresent_bit: int = _switch(0, "Bit of CHILDPRESENT in RDINFO.STATUS; not printed.")
+    rdinfo_virtchildpresent_bit: int = _switch(
+        1, "Bit of VIRTCHILDPRESENT in RDINFO.STATUS; not printed."
+    )
+
+
+DEFAULT_READINGS = Readings()

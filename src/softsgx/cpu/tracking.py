@@ -1,0 +1,72 @@
+"""Tracking: have all processors left that might hold an old translation? SDM 3D, ETRACK, EWB.
+
+The manual names the rule and leaves the means to the implementation. The model: an enclave has an
+epoch. Each processor inside belongs to the epoch in which it entered; `current` counts those of
+this epoch, `previous` those of the one before. ETRACK opens the next epoch, once `previous` is
+empty. EBLOCK, EMODPR and EMODT stamp the page with the epoch (stored plus one; 0 = no stamp). A
+stamped page is tracked when an ETRACK came later and the processors inside at that ETRACK have
+left:
+
+    stamp epoch <= EPOCH - 2, or stamp epoch = EPOCH - 1 and previous = 0
+
+The representation is ours; every result the manual prints follows from it (docs/readings.md).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softsgx.cpu.secs import Secs
+
+if TYPE_CHECKING:
+    from softsgx.cpu.processor import Processor
+
+
+def enter(secs: Secs) -> int:
+    """A processor enters: count it. Returns the epoch it belongs to."""
+    secs.current += 1
+    secs.entries += 1
+    return secs.EPOCH
+
+
+def leave(secs: Secs, epoch: int) -> None:
+    """A processor that entered in `epoch` leaves."""
+    if epoch == secs.EPOCH:
+        secs.current -= 1
+    else:
+        secs.previous -= 1
+    assert min(secs.current, secs.previous) >= 0, "tracking count below zero"
+
+
+def track(secs: Secs) -> bool:
+    """Open a tracking cycle; False, and nothing changed, while the previous one is incomplete."""
+    if secs.previous:
+        return False
+    secs.previous = secs.current
+    secs.current = 0
+    secs.EPOCH += 1
+    return True
+
+
+def stamp(processor: Processor, secs: Secs, page: int) -> None:
+    """EBLOCK, EMODPR, EMODT: remember when the page's translations became obsolete."""
+    processor.epcm.stamp[page] = secs.EPOCH + 1
+    if not processor.readings.late_entry_counts:
+        processor.stamp_entries[page] = secs.entries
+
+
+def tracked(processor: Processor, secs: Secs, page: int) -> bool:
+    """Whether no processor can hold a translation of the page from before its stamp."""
+    stamped = processor.epcm.stamp[page]
+    if stamped == 0:
+        return True
+    age = secs.EPOCH - (stamped - 1)
+    if age >= 2 or (age == 1 and not secs.previous):
+        return True
+    if not processor.readings.etrack_needed_when_empty and not secs.inside:
+        return True
+    if age == 1 and not processor.readings.late_entry_counts:
+        # Only those who were inside at the stamp matter; who entered later saw the new EPCM.
+        before = processor.stamp_entries.get(page, 0)
+        return not any(lp.secs is secs and lp.entry <= before for lp in processor.lps)
+    return False

@@ -1,0 +1,100 @@
+"""Extended processor state: the x87/SSE legacy region and the XSAVE components. SDM 1, 13.
+
+The model does not compute with this state; it keeps it, saves it at AEX, restores it at ERESUME.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from softsgx.cpu.fault import GP
+from softsgx.cpu.part import XSAVE_COMPONENTS
+from softsgx.spec.ssa import (
+    FCW_INIT,
+    MXCSR_INIT,
+    XSAVE_HEADER_SIZE,
+    XSAVE_LEGACY_SIZE,
+    XSAVE_MINIMUM,
+    compute_xsave_size,
+)
+
+_MXCSR_MASK: Final = 0xFFFF
+_BV: Final = struct.Struct("<QQQ")
+
+
+def legacy_init(fcw: int = FCW_INIT, fsw: int = 0, mxcsr: int = MXCSR_INIT) -> bytes:
+    """The 512-byte legacy region in INIT state, with the given control and status words."""
+    head = struct.pack("<HHBxHQQII", fcw, fsw, 0, 0, 0, 0, mxcsr, _MXCSR_MASK)
+    return head + bytes(XSAVE_LEGACY_SIZE - len(head))
+
+
+LEGACY_INIT: Final = legacy_init()
+
+XKey = tuple[bytes, tuple[tuple[int, bytes], ...]]
+
+
+class XState:
+    """`legacy` is the 512-byte x87/SSE region; `components` maps bit >= 2 -> its bytes.
+
+    A component that is not in `components` is in its INIT state.
+    """
+
+    __slots__ = ("components", "legacy")
+
+    def __init__(self, legacy: bytes = LEGACY_INIT) -> None:
+        self.legacy = legacy
+        self.components: dict[int, bytes] = {}
+
+    def key(self) -> XKey:
+        """The whole state, comparable and hashable."""
+        return self.legacy, tuple(sorted(self.components.items()))
+
+    @staticmethod
+    def restored(key: XKey) -> XState:
+        """A state from its key."""
+        self = XState(key[0])
+        self.components = dict(key[1])
+        return self
+
+    def save(self, xfrm: int) -> bytes:
+        """The XSAVE image (standard format) for XFRM, as AEX writes it to the SSA."""
+        size = compute_xsave_size(xfrm, dict(XSAVE_COMPONENTS))
+        image = bytearray(size)
+        image[:XSAVE_LEGACY_SIZE] = self.legacy
+        present = xfrm & 3
+        for bit, data in self.components.items():
+            if xfrm >> bit & 1:
+                length, start = XSAVE_COMPONENTS[bit]
+                image[start : start + length] = data
+                present |= 1 << bit
+        _BV.pack_into(image, XSAVE_LEGACY_SIZE, present, 0, 0)
+        return bytes(image)
+
+    @staticmethod
+    def load(image: bytes, xfrm: int, rule: str) -> XState:
+        """The state that XRSTOR takes from an image; a malformed image is #GP(0) under `rule`."""
+        present, compacted, reserved = _BV.unpack_from(image, XSAVE_LEGACY_SIZE)
+        if present & ~xfrm or compacted or reserved:
+            raise GP(rule)
+        if any(image[XSAVE_LEGACY_SIZE + 24 : XSAVE_LEGACY_SIZE + XSAVE_HEADER_SIZE]):
+            raise GP(rule)
+        if int.from_bytes(image[24:28], "little") & ~_MXCSR_MASK:
+            raise GP(rule)
+        self = XState(_legacy(image, present))
+        for bit in range(2, 64):
+            if present >> bit & 1:
+                length, start = XSAVE_COMPONENTS[bit]
+                self.components[bit] = bytes(image[start : start + length])
+        return self
+
+
+def _legacy(image: bytes, present: int) -> bytes:
+    """The legacy region, x87 and SSE parts in INIT state where XSTATE_BV says so."""
+    x87 = image[:24] + image[32:160] if present & 1 else LEGACY_INIT[:24] + LEGACY_INIT[32:160]
+    xmm = image[160:416] if present & 2 else bytes(256)
+    # XRSTOR loads MXCSR whenever SSE or AVX is requested, whatever XSTATE_BV says.
+    return bytes(x87[:24] + image[24:32] + x87[24:] + xmm + image[416:XSAVE_LEGACY_SIZE])
+
+
+assert XSAVE_MINIMUM == XSAVE_LEGACY_SIZE + XSAVE_HEADER_SIZE

@@ -1,0 +1,109 @@
+"""Page tables: one entry per linear page, with the bits of x86. SDM 3A, 4.5.
+
+Two ranges of linear addresses exist. User pages (below 2^47) have entries in an `AddressSpace`. The
+kernel reaches all physical memory, EPC included, at DIRECT_MAP + physical address; that range needs
+no entries, never faults inside installed memory, and is only for CPL 0.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from softsgx.sim.cpu_events import PteChanged
+from softsgx.sim.events import Log
+from softsgx.spec.bits import PAGE_SHIFT
+
+PTE_P: Final = 1 << 0
+PTE_W: Final = 1 << 1
+PTE_U: Final = 1 << 2
+PTE_A: Final = 1 << 5
+PTE_D: Final = 1 << 6
+PTE_NX: Final = 1 << 63
+PTE_PFN_MASK: Final = 0x000F_FFFF_FFFF_F000
+
+DIRECT_MAP: Final = 0xFFFF_8880_0000_0000
+DIRECT_MAP_SIZE: Final = 1 << 46
+USER_TOP: Final = 1 << 47
+
+
+def direct(physical: int) -> int:
+    """The kernel's linear address of a physical address."""
+    return DIRECT_MAP + physical
+
+
+def pte_text(pte: int) -> str:
+    """Rights of an entry as 'rw-', or 'none' when not present."""
+    if not pte & PTE_P:
+        return "none"
+    return "r" + ("w" if pte & PTE_W else "-") + ("-" if pte & PTE_NX else "x")
+
+
+class AddressSpace:
+    """The page tables of one process. `ptes` maps linear page number -> x86 PTE word.
+
+    Changing an entry does not touch any TLB; that is the kernel's job, as on a real machine.
+    """
+
+    __slots__ = ("log", "name", "ptes")
+
+    def __init__(self, name: str = "", log: Log | None = None) -> None:
+        self.name = name
+        self.log = log if log is not None else Log()
+        self.ptes: dict[int, int] = {}
+
+    def map(
+        self,
+        address: int,
+        pfn: int,
+        *,
+        write: bool = True,
+        execute: bool = False,
+        user: bool = True,
+    ) -> None:
+        """Map the page at linear `address` to frame `pfn`, readable, with the given rights."""
+        pte = pfn << PAGE_SHIFT | PTE_P
+        if write:
+            pte |= PTE_W
+        if user:
+            pte |= PTE_U
+        if not execute:
+            pte |= PTE_NX
+        self.set(address, pte)
+
+    def set(self, address: int, pte: int) -> None:
+        """Store an entry word for the page at linear `address`."""
+        if address >= USER_TOP or address < 0:
+            raise ValueError(f"AddressSpace.set: address {address:#x} is not a user address")
+        page = address >> PAGE_SHIFT
+        if self.log.on:
+            self.log.emit(PteChanged(self.name, page, self.ptes.get(page, 0), pte))
+        self.ptes[page] = pte
+
+    def unmap(self, address: int) -> int:
+        """Remove the entry of the page at linear `address`; return the old word, 0 if none."""
+        page = address >> PAGE_SHIFT
+        old = self.ptes.pop(page, 0)
+        if old and self.log.on:
+            self.log.emit(PteChanged(self.name, page, old, 0))
+        return old
+
+    def lookup(self, address: int) -> int:
+        """The entry word of the page at linear `address`; 0 if there is none."""
+        return self.ptes.get(address >> PAGE_SHIFT, 0)
+
+    def test_and_clear_accessed(self, address: int) -> bool:
+        """Clear the A bit of an entry; say whether it was set."""
+        page = address >> PAGE_SHIFT
+        pte = self.ptes.get(page, 0)
+        if not pte & PTE_A:
+            return False
+        self.ptes[page] = pte & ~PTE_A
+        return True
+
+    def snapshot(self) -> dict[int, int]:
+        """All entries."""
+        return dict(self.ptes)
+
+    def restore(self, image: dict[int, int]) -> None:
+        """Go back to a snapshot."""
+        self.ptes = dict(image)

@@ -1,0 +1,75 @@
+"""What the simulation refuses, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from softsgx.sim.point import Blocker
+    from softsgx.sim.task import Task
+
+
+class Unmodelled(Exception):
+    """What is not modelled raises this, naming it; nothing unmodelled ever succeeds silently."""
+
+
+class SimError(Exception):
+    """An execution that cannot go on, or a schedule that cannot be followed."""
+
+
+class ScheduleError(SimError, ValueError):
+    """A string that is no schedule. `position` counts characters from 0."""
+
+    def __init__(self, text: str, position: int, reason: str) -> None:
+        shown = text if len(text) <= 60 else text[:57] + "..."
+        super().__init__(f"schedule {shown!r}, character {position}: {reason}")
+        self.text = text
+        self.position = position
+        self.reason = reason
+
+
+class ScheduleMismatch(SimError):
+    """A schedule that asks for what the execution does not offer. `step` counts choices from 0."""
+
+    def __init__(self, step: int, reason: str) -> None:
+        super().__init__(f"choice {step} of the schedule: {reason}")
+        self.step = step
+        self.reason = reason
+
+
+class StepBound(SimError):
+    """An execution that took more steps than it was allowed: a livelock, or too low a bound."""
+
+    def __init__(self, max_steps: int, schedule: str) -> None:
+        super().__init__(f"not ended after {max_steps} steps (max_steps)")
+        self.max_steps = max_steps
+        self.schedule = schedule
+
+
+class Blocked(NamedTuple):
+    """One line of a deadlock report."""
+
+    task: Task
+    kind: str
+    object: Blocker
+    holders: tuple[Task, ...]
+    interrupted_by: Task | None
+
+    def __str__(self) -> str:
+        daemon = " (daemon)" if self.task.daemon else ""
+        if self.interrupted_by is not None:
+            by = f"by {self.interrupted_by}"
+            return f"{self.task}{daemon} is interrupted on cpu {self.task.cpu} {by}"
+        held_by = ", held by " + ", ".join(map(str, self.holders)) if self.holders else ""
+        return f"{self.task}{daemon} waits for {self.kind} {self.object.name!r}{held_by}"
+
+
+class Deadlock(SimError):
+    """Tasks are left and none of them can go on."""
+
+    def __init__(self, blocked: Sequence[Blocked], schedule: str) -> None:
+        lines = ["deadlock: no task can go on", *map(str, blocked)]
+        super().__init__("\n  ".join(lines))
+        self.blocked = tuple(blocked)
+        self.schedule = schedule

@@ -1,0 +1,122 @@
+"""The log, and the events of scheduling. The processor's events are in cpu_events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from softsgx.sim.point import Blocker, Point
+    from softsgx.sim.task import Task
+
+Event: TypeAlias = NamedTuple
+"""Any NamedTuple class; what a listener is given."""
+
+Listener: TypeAlias = Callable[[Event], None]
+
+
+class Log:
+    """Hands events to whoever listens.
+
+    Hot code writes `if log.on: log.emit(Event(...))`, so that nothing is built when nobody listens.
+    `seq` is the number of the last event emitted, the first is 1; a listener reads there
+    the number of the event that it is given.
+    """
+
+    __slots__ = ("on", "seq", "_listeners")
+
+    def __init__(self) -> None:
+        self.on = False
+        self.seq = 0
+        # Replaced, never changed in place: a listener may unsubscribe while events are handed out.
+        self._listeners: tuple[Listener, ...] = ()
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Hand every further event to the listener, until the returned function is called."""
+
+        # A cell of its own, so that the same function can be subscribed twice and taken back once.
+        def deliver(event: Event) -> None:
+            listener(event)
+
+        def unsubscribe() -> None:
+            self._listeners = tuple(known for known in self._listeners if known is not deliver)
+            self.on = bool(self._listeners)
+
+        self._listeners += (deliver,)
+        self.on = True
+        return unsubscribe
+
+    def emit(self, event: Event) -> None:
+        """Number the event and hand it to every listener, in the order of subscription."""
+        self.seq += 1
+        for listener in self._listeners:
+            listener(event)
+
+    @contextmanager
+    def record(self) -> Iterator[list[Event]]:
+        """`with log.record() as events:` collects what is emitted in the block."""
+        events: list[Event] = []
+        unsubscribe = self.subscribe(events.append)
+        try:
+            yield events
+        finally:
+            unsubscribe()
+
+
+class TaskSpawned(NamedTuple):
+    """A task was spawned; its code before the first point has not run yet."""
+
+    task: Task
+
+
+class TaskEnded(NamedTuple):
+    """A task ended, by returning or by an exception; see its `result` and `exception`."""
+
+    task: Task
+
+
+class Stepped(NamedTuple):
+    """A task is about to execute this point."""
+
+    task: Task
+    point: Point
+
+
+class Drawn(NamedTuple):
+    """A number below n was drawn; `task` is None while no task runs."""
+
+    task: Task | None
+    what: str
+    n: int
+    value: int
+
+
+class LockTaken(NamedTuple):
+    """A lock was taken, for writing or for reading."""
+
+    task: Task
+    lock: Blocker
+    write: bool
+
+
+class LockReleased(NamedTuple):
+    """A lock was released. Part of the step that is going on, not a point."""
+
+    task: Task
+    lock: Blocker
+    write: bool
+
+
+class IpiSent(NamedTuple):
+    """An interprocessor interrupt was sent to these processors, ascending."""
+
+    task: Task
+    cpus: tuple[int, ...]
+
+
+class IpiTaken(NamedTuple):
+    """A processor takes an interprocessor interrupt; `task` runs the handler."""
+
+    task: Task
+    cpu: int

@@ -1,0 +1,231 @@
+"""Locks as points: mutex and reader-writer lock.
+
+Taking a lock is one blocking point, after which the task owns it. Releasing is no point: it
+belongs to the step that is going on; who waits is enabled when that step has ended.
+
+No lock is fair. Whoever is enabled may be chosen next, in any order of arrival, so all orders that
+a fair lock permits are among those explored. The one thing lost is a deadlock that needs fairness,
+a second read of one task behind a waiting writer; recursion is refused for that reason.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol
+
+from softsgx.sim.events import LockReleased, LockTaken
+from softsgx.sim.point import LOCK, TRYLOCK, Blocker, Point, Steps
+from softsgx.sim.task import Task
+
+
+class Guard(Protocol):
+    """What `with (yield from lock.acquire()):` holds."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+class Mutex:
+    """A sleeping lock of one owner. Not recursive; released by its owner only."""
+
+    __slots__ = ("name", "owner", "_point", "_try")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.owner: Task | None = None
+        self._point: Point = (LOCK, self, True)
+        self._try: Point = (TRYLOCK, self, True)
+
+    def __repr__(self) -> str:
+        return f"Mutex({self.name!r})"
+
+    def acquire(self) -> Steps[Guard]:
+        """Wait until it is free and own it: `with (yield from lock.acquire()):`."""
+        assert not _runs(self.owner), f"{self.owner} acquires {self.name!r}, which it holds"
+        me = yield self._point
+        self.owner = me
+        taken(me, self, True)
+        return self
+
+    def trylock(self) -> Steps[bool]:
+        """Own it if it is free; whether it was. A point, since the answer depends on others."""
+        me = yield self._try
+        if self.owner is not None:
+            return False
+        self.owner = me
+        taken(me, self, True)
+        return True
+
+    def release(self) -> None:
+        """Give it up. Only the owner, while it runs, may."""
+        owner = self.owner
+        assert owner is not None, f"release of {self.name!r}, which nobody holds"
+        assert _runs(owner), f"release of {self.name!r} by another than its owner {owner}"
+        self.owner = None
+        released(owner, self, True)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody holds it."""
+        return self.owner is None
+
+    def ready(self, task: Task, /) -> bool:
+        """Whether a task at acquire() can go on."""
+        return self.owner is None
+
+    def holders(self) -> tuple[Task, ...]:
+        """The owner."""
+        return () if self.owner is None else (self.owner,)
+
+    def __enter__(self) -> object:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+class RwLock:
+    """A lock of one writer or any number of readers, as the kernel's rw_semaphore, but not fair."""
+
+    __slots__ = ("name", "writer", "readers", "_read", "_write", "_try_read", "_try_write")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.writer: Task | None = None
+        self.readers: list[Task] = []
+        self._read: Point = (LOCK, self, False)
+        self._write: Point = (LOCK, self, True)
+        self._try_read: Point = (TRYLOCK, self, False)
+        self._try_write: Point = (TRYLOCK, self, True)
+
+    def __repr__(self) -> str:
+        return f"RwLock({self.name!r})"
+
+    def acquire_read(self) -> Steps[Guard]:
+        """Wait until there is no writer and be one of the readers."""
+        self._refuse_recursion()
+        me = yield self._read
+        self._take(me, False)
+        return _Side(self, False)
+
+    def acquire_write(self) -> Steps[Guard]:
+        """Wait until there is neither writer nor reader and be the writer."""
+        self._refuse_recursion()
+        me = yield self._write
+        self._take(me, True)
+        return _Side(self, True)
+
+    def trylock_read(self) -> Steps[bool]:
+        """Be a reader if there is no writer; whether that was so. A point, as Mutex.trylock()."""
+        me = yield self._try_read
+        free = self._free(False)
+        if free:
+            self._take(me, False)
+        return free
+
+    def trylock_write(self) -> Steps[bool]:
+        """Be the writer if nobody holds it; whether that was so. A point, as Mutex.trylock()."""
+        me = yield self._try_write
+        free = self._free(True)
+        if free:
+            self._take(me, True)
+        return free
+
+    def release_read(self) -> None:
+        """Be a reader no longer."""
+        for reader in self.readers:
+            if _runs(reader):
+                self.readers.remove(reader)
+                released(reader, self, False)
+                return
+        raise AssertionError(f"release of {self.name!r} by a task that is not among its readers")
+
+    def release_write(self) -> None:
+        """Be the writer no longer."""
+        writer = self.writer
+        assert writer is not None, f"release of {self.name!r}, which has no writer"
+        assert _runs(writer), f"release of {self.name!r} by another than its writer {writer}"
+        self.writer = None
+        released(writer, self, True)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody holds it."""
+        return self._free(True)
+
+    def ready(self, task: Task, /) -> bool:
+        """Whether a task at acquire_read() or acquire_write() can go on; its point says which."""
+        return self._free(task.point[2])
+
+    def holders(self) -> tuple[Task, ...]:
+        """The writer or the readers."""
+        return tuple(self.readers) if self.writer is None else (self.writer,)
+
+    def _free(self, write: bool) -> bool:
+        return self.writer is None and not (write and self.readers)
+
+    def _take(self, me: Task, write: bool) -> None:
+        if write:
+            self.writer = me
+        else:
+            self.readers.append(me)
+        taken(me, self, write)
+
+    def _refuse_recursion(self) -> None:
+        for holder in self.holders():
+            assert not _runs(holder), f"{holder} acquires {self.name!r}, which it holds"
+
+
+class _Side:
+    """The guard of one side of an RwLock."""
+
+    __slots__ = ("_lock", "_write")
+
+    def __init__(self, lock: RwLock, write: bool) -> None:
+        self._lock = lock
+        self._write = write
+
+    def __enter__(self) -> object:
+        return self._lock
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._write:
+            self._lock.release_write()
+        else:
+            self._lock.release_read()
+
+
+def taken(task: Task, lock: Blocker, write: bool) -> None:
+    """Note that the task holds the lock now."""
+    task.held.append(lock)
+    log = task.execution.log
+    if log.on:
+        log.emit(LockTaken(task, lock, write))
+
+
+def released(task: Task, lock: Blocker, write: bool) -> None:
+    """Note that the task holds the lock no longer."""
+    task.held.remove(lock)
+    log = task.execution.log
+    if log.on:
+        log.emit(LockReleased(task, lock, write))
+
+
+def _runs(task: Task | None) -> bool:
+    return task is not None and task.execution.current is task

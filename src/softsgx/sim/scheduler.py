@@ -1,0 +1,31 @@
+"""Schedulers: who decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from softsgx.sim.task import Task
+
+
+class Scheduler(Protocol):
+    """Three decisions. All else about an execution follows from them.
+
+    Whoever wants several executions asks begin() before each one; Execution itself never does.
+    """
+
+    def begin(self) -> bool:
+        """Make ready for the next execution; False when there is none left."""
+
+    def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
+        """One of the enabled tasks, to take its next step.
+
+        Called before every step, even if only one task is enabled, because time passes at each.
+        `enabled` is in the order of the indices; it belongs to the execution and changes after the
+        call. `current` is the task that took the last step if it is enabled, else None; so to
+        choose another than `current` when that is not None is a preemption.
+        """
+
+    def draw(self, n: int, what: str) -> int:
+        """A number in [0, n), n > 1. By custom 0 is the ordinary course, without fault or lie."""

@@ -1,0 +1,108 @@
+"""The scheduler by prices: a discrete-event simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from softsgx.sim.errors import Unmodelled
+
+if TYPE_CHECKING:
+    from softsgx.sim.task import Task
+
+
+class VirtualTime:
+    """Every kind of point has a price in cycles; the point that is finished first runs next.
+
+    A point starts when its task is enabled at it and finishes its price later; the step takes
+    place, and the processor's clock is set, at the finish. Ties go to the lower index. Steps are
+    ordered by finish and not by start because a step's effects come at its end: a lock that is
+    released after a leaf of 10,000 cycles must not be free for whoever asks in the middle of it.
+
+    A blocked task starts at the finish of the step that released it; a spawned one at the finish
+    of the step that spawned it.
+
+    A processor does one thing at a time. What a task finishes on it delays the points of the others
+    there by the time that it took from them: an interrupted task keeps the work done so far. While
+    an interrupt handler is enabled, other tasks of its processor do not run. A task without
+    processor has one of its own.
+    """
+
+    def __init__(self, prices: Mapping[str, int], default: int | None = None) -> None:
+        self.prices = dict(prices)
+        self.default = default
+        self.counts: dict[str, int] = {}
+        """How many points of each kind were executed."""
+        self.elapsed = 0
+        """The finish of the last step, in cycles."""
+        self._clocks: dict[int, int] = {}
+        # When the pending point of each enabled task started.
+        self._started: dict[Task, int] = {}
+        self._begun = False
+
+    def now(self, cpu: int) -> int:
+        """The processor's clock in cycles: the finish of the last step on it."""
+        return self._clocks.get(cpu, 0)
+
+    def begin(self) -> bool:
+        """True once; all clocks at 0."""
+        first = not self._begun
+        self._begun = True
+        self.counts.clear()
+        self.elapsed = 0
+        self._clocks.clear()
+        self._started.clear()
+        return first
+
+    def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
+        """The enabled task whose point is finished first; charges it."""
+        # Whoever was not enabled before the last step became so at its finish.
+        started = self._started
+        now = self.elapsed
+        for task in enabled:
+            started.setdefault(task, now)
+        if len(started) > len(enabled):
+            self._forget_blocked(enabled)
+
+        interrupted = [task.cpu for task in enabled if task.interrupt]
+        first: Task | None = None
+        finish = 0
+        for task in enabled:
+            if interrupted and not task.interrupt and task.cpu in interrupted:
+                continue
+            done = started[task] + self._price(task.point[0])
+            if first is None or done < finish:
+                first, finish = task, done
+        assert first is not None, "an interrupt handler is never excluded"
+        self._charge(first, finish)
+        return first
+
+    def draw(self, n: int, what: str) -> int:
+        """The ordinary course."""
+        return 0
+
+    def _forget_blocked(self, enabled: Sequence[Task]) -> None:
+        # A task that lost the race for a lock starts anew when that is released. One that is merely
+        # interrupted stands at a point it could pass, and keeps the work done.
+        for task in list(self._started):
+            if task not in enabled and task.gate is not None and not task.gate(task):
+                del self._started[task]
+
+    def _price(self, kind: str) -> int:
+        price = self.prices.get(kind, self.default)
+        if price is None:
+            raise Unmodelled(f"no price for points of kind {kind!r}, and no default price")
+        return price
+
+    def _charge(self, task: Task, finish: int) -> None:
+        start = self._started.pop(task)
+        kind = task.point[0]
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        self.elapsed = finish
+        cpu = task.cpu
+        if cpu is None:
+            return
+        self._clocks[cpu] = finish
+        for other, other_start in self._started.items():
+            if other.cpu == cpu:
+                self._started[other] = other_start + finish - max(other_start, start)

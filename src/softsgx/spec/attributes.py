@@ -1,0 +1,20 @@
+"""ATTRIBUTES, XFRM and MISCSELECT bits. SDM 3D, "SGX Enclave Control Structure (SECS)"."""
+
+from typing import Final
+
+ATTR_INIT: Final = 1 << 0
+ATTR_DEBUG: Final = 1 << 1
+ATTR_MODE64BIT: Final = 1 << 2
+ATTR_PROVISIONKEY: Final = 1 << 4
+ATTR_EINITTOKENKEY: Final = 1 << 5
+ATTR_CET: Final = 1 << 6
+ATTR_KSS: Final = 1 << 7
+ATTR_AEXNOTIFY: Final = 1 << 10
+
+XFRM_X87: Final = 1 << 0
+XFRM_SSE: Final = 1 << 1
+XFRM_AVX: Final = 1 << 2
+XFRM_LEGACY: Final = XFRM_X87 | XFRM_SSE  # must both be set
+
+MISC_EXINFO: Final = 1 << 0
+MISC_CPINFO: Final = 1 << 1

@@ -1,0 +1,40 @@
+"""TCS: the thread control structure, one EPC page of type PT_TCS. SDM 3D, 38.8."""
+
+from typing import Final
+
+from softsgx.spec.structure import Structure, u32, u64
+
+
+class TCS(Structure, size=4096, align=4096):
+    """Where a thread enters the enclave and where its state is saved.
+
+    OSSA, OENTRY, OFSBASGX, OGSBASGX are offsets from BASEADDR; NSSA counts SSA frames.
+    """
+
+    STATE: int = u64(0)
+    FLAGS: int = u64(8)
+    OSSA: int = u64(16)
+    CSSA: int = u32(24)
+    NSSA: int = u32(28)
+    OENTRY: int = u64(32)
+    AEP: int = u64(40)
+    OFSBASGX: int = u64(48)
+    OGSBASGX: int = u64(56)
+    FSLIMIT: int = u32(64)
+    GSLIMIT: int = u32(68)
+
+
+TCS_INACTIVE: Final = 0
+TCS_ACTIVE: Final = 1
+TCS_DBGOPTIN: Final = 1 << 0
+TCS_AEXNOTIFY: Final = 1 << 1
+TCS_FLAGS_DEFINED: Final = TCS_DBGOPTIN | TCS_AEXNOTIFY
+
+# Byte offsets of the fields that the processor writes one at a time.
+TCS_OFF_STATE: Final = 0
+TCS_OFF_FLAGS: Final = 8
+TCS_OFF_CSSA: Final = 24
+TCS_OFF_AEP: Final = 40
+
+# The architectural part of a TCS on a part without CET; EDBGRD reads no further.
+SGX_TCS_LIMIT: Final = 72

@@ -1,0 +1,256 @@
+"""Execution: stepping, ending, failing."""
+
+import gc
+
+import pytest
+
+from softsgx.sim import (
+    Execution,
+    Follow,
+    Log,
+    Mutex,
+    RunToCompletion,
+    ScheduleMismatch,
+    StepBound,
+    Stepped,
+    Steps,
+    Task,
+    TaskEnded,
+    TaskSpawned,
+    WaitFlag,
+    run,
+)
+from tests.sim.builders import at, follow, points
+
+
+def test_a_body_of_n_points_takes_n_steps() -> None:
+    execution = follow("1:", points("p q r"))
+    execution.run()
+    assert execution.steps == 3
+
+
+def test_a_body_is_sent_its_own_task() -> None:
+    def body() -> Steps[Task]:
+        return (yield at("p"))
+
+    execution = Execution(RunToCompletion())
+    task = execution.spawn(body(), "T", cpu=3)
+    execution.run()
+    assert task.result is task
+    assert (task.execution, task.name, task.index, task.cpu) == (execution, "T", 0, 3)
+
+
+def test_the_pending_point_is_known_before_the_first_step() -> None:
+    execution = Execution(RunToCompletion())
+    assert execution.spawn(points("p q"), "T").point == at("p")
+    assert execution.steps == 0
+
+
+def test_a_body_without_points_ends_when_spawned() -> None:
+    task = Execution(RunToCompletion()).spawn(points(""), "T")
+    assert task.done
+    assert task.result == ""
+
+
+def test_steps_interleave_as_chosen() -> None:
+    trace: list[str] = []
+    follow([0, 1, 1, 0], points("p q", trace), points("r s", trace)).run()
+    assert trace == ["p", "r", "s", "q"]
+
+
+def test_a_running_task_spawns_and_joins() -> None:
+    def parent() -> Steps[str]:
+        me = yield at("p")
+        child = me.execution.spawn(points("q r"), "child")
+        result: str = yield from child.join()
+        return result
+
+    assert run(parent()) == "q r"
+
+
+def test_run_goes_on_with_tasks_spawned_later() -> None:
+    execution = follow("1:", points("p"))
+    execution.run()
+    later = execution.spawn(points("q"), "later")
+    assert not later.done
+    execution.run()
+    assert later.done
+    assert later.index == 1
+
+
+def test_run_ends_without_its_daemons_and_later_goes_on_with_them() -> None:
+    def forever() -> Steps[None]:
+        while True:
+            yield at("d")
+            trace.append("d")
+
+    trace: list[str] = []
+    execution = Execution(Follow("1:aba2b"))
+    daemon = execution.spawn(forever(), "daemon", daemon=True)
+    execution.spawn(points("p", trace), "first")
+    execution.run()
+    assert trace == ["d", "p"]
+    execution.spawn(points("q", trace), "second")
+    with pytest.raises(ScheduleMismatch):
+        execution.run()
+    assert trace == ["d", "p", "d", "d"]
+    assert not daemon.done
+
+
+def test_the_end_of_a_daemon_ends_nothing_else() -> None:
+    execution = follow("1:b", points("p q"))
+    work = execution.tasks[0]
+    daemon = execution.spawn(points("d"), "daemon", daemon=True)
+    execution.run()
+    assert daemon.done
+    assert work.done
+
+
+def test_close_unwinds_so_that_locks_are_released() -> None:
+    lock = Mutex("m")
+
+    def daemon() -> Steps[None]:
+        with (yield from lock.acquire()):
+            yield from WaitFlag("never").wait()
+
+    execution = follow("1:b", points("p"))
+    execution.spawn(daemon(), "daemon", daemon=True)
+    execution.run()
+    assert not lock.idle
+    execution.close()
+    assert lock.idle
+    assert execution.tasks == ()
+
+
+def test_an_exception_names_task_point_and_schedule() -> None:
+    def fails() -> Steps[None]:
+        yield at("p")
+        raise KeyError("page")
+
+    execution = follow([0, 1], points("q r"), fails())
+    failing = execution.tasks[1]
+    with pytest.raises(KeyError) as caught:
+        execution.run()
+    assert caught.value.__notes__ == ["in task b 'B', point ('p', 'x', True)", "schedule 1:ab"]
+    assert failing.exception is caught.value
+    assert failing.done
+
+
+def test_an_exception_before_the_first_point_comes_out_of_spawn() -> None:
+    def fails() -> Steps[None]:
+        raise KeyError("page")
+        yield at("p")
+
+    execution = Execution(RunToCompletion())
+    with pytest.raises(KeyError) as caught:
+        execution.spawn(fails(), "T")
+    assert caught.value.__notes__ == ["in task a 'T', before any point"]
+    assert execution.tasks == ()
+
+
+def test_a_failure_unwinds_the_other_tasks_at_once() -> None:
+    lock = Mutex("m")
+
+    def holder() -> Steps[None]:
+        with (yield from lock.acquire()):
+            yield at("p")
+
+    def fails() -> Steps[None]:
+        yield at("q")
+        raise KeyError
+
+    execution = follow([0, 1], holder(), fails())
+    with pytest.raises(KeyError):
+        execution.run()
+    assert lock.idle
+    assert execution.tasks == ()
+
+
+def test_trouble_in_unwinding_does_not_hide_the_failure() -> None:
+    def stubborn() -> Steps[None]:
+        try:
+            yield at("p")
+        finally:
+            raise ValueError("no")
+
+    def fails() -> Steps[None]:
+        yield at("q")
+        raise KeyError
+
+    with pytest.raises(KeyError) as caught:
+        follow([1], stubborn(), fails()).run()
+    assert any("ValueError('no')" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize("bodies", [1, 2])
+def test_too_many_steps_raise_step_bound(bodies: int) -> None:
+    def forever() -> Steps[None]:
+        while True:
+            yield at("p")
+
+    execution = Execution(RunToCompletion(), max_steps=10)
+    for _ in range(bodies):
+        execution.spawn(forever(), "T")
+    with pytest.raises(StepBound, match="not ended after 10 steps") as caught:
+        execution.run()
+    assert execution.steps == 10
+    assert caught.value.schedule == execution.schedule
+
+
+@pytest.mark.parametrize("bodies", [1, 2])
+def test_exactly_max_steps_are_allowed(bodies: int) -> None:
+    execution = Execution(RunToCompletion(), max_steps=2 * bodies)
+    for _ in range(bodies):
+        execution.spawn(points("p q"), "T")
+    execution.run()
+
+
+def test_a_task_must_not_end_with_a_lock() -> None:
+    lock = Mutex("m")
+
+    def forgets() -> Steps[None]:
+        yield from lock.acquire()
+
+    with pytest.raises(AssertionError, match="the task ended holding m") as caught:
+        run(forgets(), "T")
+    assert "in task a 'T', point ('lock', Mutex('m'), True)" in caught.value.__notes__
+
+
+def test_a_scheduler_must_choose_an_enabled_task() -> None:
+    class Wrong(RunToCompletion):
+        def choose(self, enabled: object, current: object) -> Task:
+            return stranger
+
+    stranger = Execution(RunToCompletion()).spawn(points("p"), "stranger")
+    execution = Execution(Wrong())
+    execution.spawn(points("p"), "T")
+    with pytest.raises(AssertionError, match="which is not enabled"):
+        execution.run()
+
+
+def test_events_tell_of_spawns_steps_and_ends() -> None:
+    log = Log()
+    with log.record() as events:
+        run(points("p"), "T", log=log)
+    assert [type(event) for event in events] == [TaskSpawned, Stepped, TaskEnded]
+    assert events[1] == Stepped(events[0][0], at("p"))
+
+
+def test_an_ended_execution_leaves_no_garbage_cycle() -> None:
+    def locks() -> Steps[None]:
+        me = yield at("p")
+        assert me.name
+
+    def once() -> None:
+        execution = Execution(RunToCompletion())
+        for _ in range(2):
+            execution.spawn(locks(), "T")
+        execution.run()
+
+    gc.collect()
+    gc.disable()
+    try:
+        once()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -1,0 +1,224 @@
+"""The repository's rules. Each is run over the tree, and over examples that it must refuse."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.tidy import form, purity, repository, rooms
+from tests.tidy.source import ROOT, Source, sources
+
+Rule = Callable[[Source], Iterator[str]]
+
+RULES: list[Rule] = [
+    rooms.room_order,
+    purity.no_clock_no_entropy,
+    purity.no_set_order,
+    form.no_hiding,
+    form.lengths,
+    form.docstrings,
+]
+
+
+def name_of(rule: object) -> str:
+    return getattr(rule, "__name__", "")
+
+
+def report(findings: Iterator[str]) -> None:
+    found = list(findings)
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=name_of)
+def test_sources_obey(rule: Rule) -> None:
+    report(finding for source in sources() for finding in rule(source))
+
+
+def test_no_file_names_this_workplace_or_a_registry() -> None:
+    report(
+        finding
+        for path, text in repository.text_files()
+        for finding in repository.banned_words(path, text)
+    )
+
+
+def test_pins_have_reasons_and_are_locked() -> None:
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    lock = (ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8")
+    report(repository.reasoned_pins(pyproject))
+    report(repository.stale_lock(pyproject, lock))
+
+
+def test_lists_of_exceptions_are_needed() -> None:
+    """An entry without its file or function, or no longer too long, goes."""
+    long = {finding.split(": ")[0] for source in sources() for finding in form.lengths(source, {})}
+    places = {entry.split(":")[0] for entry in form.LONG}
+    assert places <= {finding.split(":")[0] for finding in long}
+    assert all(form.LONG.values()), "an entry without a reason"
+    assert list(purity.EXEMPT.values()) == ["random"], "one seeded source, and one only"
+
+
+# Every rule can fail: (rule, file, text). The file decides what its text may do.
+REFUSED: list[tuple[Rule, str, str]] = [
+    (rooms.room_order, "spec/a.py", "import softsgx.sim"),
+    (rooms.room_order, "spec/a.py", "import softsgx.sim.tasks as tasks"),
+    (rooms.room_order, "sim/a.py", "from softsgx.cpu import leaf"),
+    (rooms.room_order, "sim/a.py", "from softsgx import cpu"),
+    (rooms.room_order, "sim/a.py", "from softsgx import Machine"),
+    (rooms.room_order, "sim/a.py", "import softsgx"),
+    (rooms.room_order, "mem/__init__.py", "from ..cpu import leaf"),
+    (rooms.room_order, "mem/__init__.py", "from .. import cpu"),
+    (rooms.room_order, "cpu/leaf/a.py", "from ...linux import main"),
+    (rooms.room_order, "cpu/leaf/__init__.py", "from ...linux import main"),
+    (rooms.room_order, "cpu/a.py", "def f():\n    from softsgx.system import Machine"),
+    (
+        rooms.room_order,
+        "cpu/a.py",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import softsgx.linux",
+    ),
+    (rooms.room_order, "cpu/a.py", "import importlib\nimportlib.import_module('softsgx.linux')"),
+    (rooms.room_order, "linux/a.py", "import softsgx.image"),
+    (rooms.room_order, "image/a.py", "import softsgx.linux"),
+    (rooms.room_order, "explore/a.py", "import softsgx.spec"),
+    (rooms.room_order, "report/a.py", "import softsgx.mem"),
+    (rooms.room_order, "lab/a.py", "import softsgx.runner"),
+    (rooms.room_order, "runner/a.py", "import softsgx.lab"),
+    (rooms.room_order, "runner/a.py", "import softsgx.cli"),
+    (rooms.room_order, "cli/a.py", "import softsgx.attic"),
+    (rooms.room_order, "__init__.py", "from softsgx.cli import main"),
+    (rooms.room_order, "attic/a.py", ""),
+    *(
+        (purity.no_clock_no_entropy, f"{room}/a.py", f"import {module}")
+        for room in ("spec", "sim", "system", "lab", "explore")
+        for module in sorted(purity.FORBIDDEN_MODULES)
+    ),
+    (purity.no_clock_no_entropy, "__init__.py", "import time"),
+    (purity.no_clock_no_entropy, "sim/rng.py", "import secrets"),
+    (purity.no_clock_no_entropy, "sim/other.py", "from random import Random"),
+    (purity.no_clock_no_entropy, "sim/a.py", "from concurrent.futures import Future"),
+    (purity.no_clock_no_entropy, "sim/a.py", "import os\nos.urandom(8)"),
+    (purity.no_clock_no_entropy, "sim/a.py", "from os import urandom as bytes_of"),
+    (purity.no_clock_no_entropy, "sim/a.py", "import copy as c\nc.deepcopy([])"),
+    (purity.no_clock_no_entropy, "sim/a.py", "from copy import deepcopy"),
+    (purity.no_clock_no_entropy, "sim/a.py", "import datetime\ndatetime.datetime.now()"),
+    (purity.no_clock_no_entropy, "sim/a.py", "from datetime import date as d\nd.today()"),
+    (purity.no_set_order, "cpu/a.py", "for x in {1, 2}: pass"),
+    (purity.no_set_order, "cpu/a.py", "for x in set(y): pass"),
+    (purity.no_set_order, "cpu/a.py", "a = [x for x in frozenset(y)]"),
+    (purity.no_set_order, "cpu/a.py", "a = {x: 1 for x in {y for y in z}}"),
+    (purity.no_set_order, "cpu/a.py", "for x in set(y) - z: pass"),
+    (purity.no_set_order, "cpu/a.py", "a = list({1, 2})"),
+    (purity.no_set_order, "cpu/a.py", "a = [*{1, 2}]"),
+    (purity.no_set_order, "cpu/a.py", "a = ' '.join(set(y))"),
+    (purity.no_set_order, "cpu/a.py", "def f(y: set[int]):\n    yield from y"),
+    (purity.no_set_order, "cpu/a.py", "class A:\n    y: set[int]\n    def f(self): list(self.y)"),
+    (purity.no_set_order, "cpu/a.py", "import typing\ny: typing.Final[set[int]] = set()\n[*y]"),
+    (form.no_hiding, "cpu/a.py", "from os import *"),
+    (form.no_hiding, "cpu/a.py", "try: pass\nexcept: pass"),
+    (form.no_hiding, "cpu/a.py", "raise Exception('no')"),
+    (form.no_hiding, "cpu/a.py", "raise BaseException"),
+    (form.no_hiding, "runner/a.py", "print('hello')"),
+    (form.lengths, "cpu/a.py", "f()\n" * (form.FILE_LINES_MAX + 1)),
+    (form.lengths, "cpu/a.py", "def f():\n" + "    g()\n" * form.FUNCTION_LINES_MAX),
+    (
+        form.lengths,
+        "cpu/a.py",
+        "class A:\n    def f():\n" + "        g()\n" * form.FUNCTION_LINES_MAX,
+    ),
+    (form.docstrings, "cpu/__init__.py", ""),
+    (form.docstrings, "cpu/a.py", "x = 1"),
+    (form.docstrings, "cpu/a.py", '"""A."""\nclass A: pass'),
+    (form.docstrings, "cpu/a.py", '"""A."""\nclass A:\n    """A."""\n    class B: pass'),
+]
+
+ACCEPTED: list[tuple[Rule, str, str]] = [
+    (rooms.room_order, "cpu/a.py", "from softsgx import __version__, mem, spec"),
+    (rooms.room_order, "cpu/leaf/a.py", "from ..access import walk\nfrom ...mem import tlb"),
+    (rooms.room_order, "cpu/leaf/a.py", "from . import b\nfrom .. import epcm\nimport os"),
+    (rooms.room_order, "explore/a.py", "from softsgx.sim import tasks"),
+    (rooms.room_order, "report/a.py", "from softsgx.spec import leaves"),
+    (rooms.room_order, "cli/a.py", "import softsgx\nfrom softsgx.runner import ptrace"),
+    (rooms.room_order, "__init__.py", "def f():\n    from softsgx.system import Machine"),
+    (purity.no_clock_no_entropy, "sim/rng.py", "from random import Random"),
+    (purity.no_clock_no_entropy, "runner/a.py", "import ctypes, time, os\nos.urandom(8)"),
+    (purity.no_clock_no_entropy, "sim/a.py", "from .time import Clock\ntime = 1\ncopy = [time]"),
+    (purity.no_set_order, "cpu/a.py", "for x in sorted({2, 1}): pass"),
+    (purity.no_set_order, "cpu/a.py", "a = any(x for x in {1}) or 1 in {1, 2}"),
+    (purity.no_set_order, "cpu/a.py", "a = sorted(x for x in set(y))"),
+    (purity.no_set_order, "cpu/a.py", "a: dict[str, set[int]] = {}\nfor x in a: pass"),
+    (form.no_hiding, "cli/a.py", "print('hello')"),
+    (form.no_hiding, "cpu/a.py", "try: pass\nexcept ValueError: raise"),
+    (form.lengths, "spec/a.py", "x = (\n" + "    1,\n" * form.FILE_LINES_MAX + ")\n"),
+    (form.docstrings, "cpu/_a.py", "x = 1"),
+    (form.docstrings, "cpu/a.py", '"""A."""\nclass _A: pass'),
+]
+
+
+def example_id(value: object) -> str | None:
+    return name_of(value) if callable(value) else None if isinstance(value, str) else ""
+
+
+@pytest.mark.parametrize(("rule", "path", "text"), REFUSED, ids=example_id)
+def test_rule_refuses(rule: Rule, path: str, text: str) -> None:
+    assert list(rule(Source(f"src/softsgx/{path}", text)))
+
+
+@pytest.mark.parametrize(("rule", "path", "text"), ACCEPTED, ids=example_id)
+def test_rule_accepts(rule: Rule, path: str, text: str) -> None:
+    report(rule(Source(f"src/softsgx/{path}", text)))
+
+
+def test_long_needs_an_entry_of_its_own() -> None:
+    source = Source("src/softsgx/cpu/a.py", "def f():\n" + "    g()\n" * form.FUNCTION_LINES_MAX)
+    assert list(form.lengths(source, {"src/softsgx/cpu/a.py": "the file only"}))
+    assert not list(form.lengths(source, {"src/softsgx/cpu/a.py:f": "one step of the manual"}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cd /wo" + "rk/main",
+        'open("/ro' + 'ot/.cache")',
+        "https://py" + "pi.org/simple",
+        "files.python" + "hosted.org",
+        "deb.deb" + "ian.org",
+        "registry.npm" + "js.org",
+    ],
+)
+def test_banned_words_are_found(text: str) -> None:
+    assert list(repository.banned_words("README.md", f"first line\n{text}\n"))
+
+
+@pytest.mark.parametrize("text", ["PyPI", "src/work/a.py", "tree/root/", "the roots of /sys"])
+def test_other_words_are_not(text: str) -> None:
+    report(repository.banned_words("README.md", text))
+
+
+PYPROJECT = """
+[build-system]
+requires = ["a==1"]  # builds
+[project]
+dependencies = [
+    # reads
+    "b==2",
+    {}
+]
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "findings"),
+    [
+        ('"c==3",  # writes', 0),
+        ('"c==3",', 1),
+        ('"c>=3",  # writes', 1),
+        ('"c",', 2),
+    ],
+)
+def test_pins_are_exact_and_have_reasons(line: str, findings: int) -> None:
+    assert len(list(repository.reasoned_pins(PYPROJECT.format(line)))) == findings
+
+
+def test_lock_repeats_the_pins() -> None:
+    pyproject = PYPROJECT.format('"Some_Name==3",')
+    assert list(repository.stale_lock(pyproject, "a==1\nb==2\nsome-name==4\n"))
+    report(repository.stale_lock(pyproject, "# lock\na==1\nb==2\nsome-name==3\n"))

@@ -1,0 +1,80 @@
+"""How a file reads: its length, its docstrings, and a few statements that hide what happens."""
+
+import ast
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from tests.tidy.source import Source
+
+FILE_LINES_MAX: Final = 400
+FUNCTION_LINES_MAX: Final = 60
+PRINTING_ROOMS: Final = ("cli", "lab", "report")
+
+# Path, or path:function, and why it may be longer. Files that are mostly tables need no entry.
+LONG: Final[Mapping[str, str]] = {
+    # An operation listing of the manual reads better in one piece than cut at 60 lines.
+    "src/softsgx/cpu/leaf/eaccept.py:eaccept": "one operation listing",
+    "src/softsgx/cpu/leaf/einit.py:einit": "one operation listing",
+    "src/softsgx/cpu/leaf/eld.py:_eld": "one operation listing",
+    "src/softsgx/cpu/leaf/ewb.py:ewb": "one operation listing",
+}
+
+
+def no_hiding(source: Source) -> Iterator[str]:
+    """Star imports, bare excepts, exceptions of no kind, prints outside the rooms that write."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.ImportFrom) and node.names[0].name == "*":
+            yield source.finding(node, "star import")
+        elif isinstance(node, ast.ExceptHandler) and node.type is None:
+            yield source.finding(node, "bare except")
+        elif isinstance(node, ast.Raise) and node.exc is not None:
+            raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+            if source.dotted(raised) in ("Exception", "BaseException"):
+                yield source.finding(node, "raise Exception: name the kind")
+        elif isinstance(node, ast.Call) and source.dotted(node.func) == "print":
+            if source.room not in PRINTING_ROOMS:
+                yield source.finding(node, f"print in {source.room}")
+
+
+def lengths(source: Source, long: Mapping[str, str] = LONG) -> Iterator[str]:
+    """Files and functions in which there may be an idea that wants its own room."""
+    lines = source.text.count("\n")
+    if lines > FILE_LINES_MAX and source.path not in long and not mostly_tables(source):
+        yield source.finding(source.tree, f"{lines} lines, more than {FILE_LINES_MAX}")
+    for name, node in source.functions():
+        lines = (node.end_lineno or node.lineno) - node.lineno + 1
+        if lines > FUNCTION_LINES_MAX and f"{source.path}:{name}" not in long:
+            yield source.finding(node, f"{name}: {lines} lines, more than {FUNCTION_LINES_MAX}")
+
+
+def mostly_tables(source: Source) -> bool:
+    """Whether more than half of the file is data: assignments, and classes of nothing else."""
+    tables = sum(
+        (node.end_lineno or node.lineno) - node.lineno + 1
+        for node in source.tree.body
+        if _is_table(node)
+    )
+    return 2 * tables > source.text.count("\n")
+
+
+def _is_table(node: ast.stmt) -> bool:
+    if isinstance(node, ast.ClassDef):
+        docstring = 1 if ast.get_docstring(node) is not None else 0
+        return all(_is_table(part) for part in node.body[docstring:])
+    return isinstance(node, ast.Assign | ast.AnnAssign)
+
+
+def docstrings(source: Source) -> Iterator[str]:
+    """Public modules and classes without a docstring."""
+    private = any(part.startswith("_") and part != "__main__" for part in source.module)
+    if not private:
+        yield from _docstrings(source, source.tree)
+
+
+def _docstrings(source: Source, node: ast.Module | ast.ClassDef) -> Iterator[str]:
+    if not (ast.get_docstring(node) or "").strip():
+        name = f"class {node.name}" if isinstance(node, ast.ClassDef) else "module"
+        yield source.finding(node, f"{name} has no docstring")
+    for part in node.body:
+        if isinstance(part, ast.ClassDef) and not part.name.startswith("_"):
+            yield from _docstrings(source, part)

@@ -1,0 +1,87 @@
+"""Rules about files that are not Python: what they must not name, and pins with their reasons."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+from tests.tidy.source import ROOT
+from tools.pins import pins
+
+# In pieces, so that this file passes its own rule. A path counts where it begins, not as a part of
+# a longer one.
+BANNED: Final = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"(?<![\w.~}-])/" + "work/",
+        r"(?<![\w.~}-])/" + "root/",
+        "pypi" + r"\.org",
+        "python" + "hosted",
+        "debi" + r"an\.org",
+        "npm" + "js",
+    )
+)
+NOT_OURS: Final = (".git", ".venv", "build", "dist")
+
+
+def text_files() -> Iterator[tuple[str, str]]:
+    """Path and text of all files that are, or would be, committed; binary files are left out."""
+    for path in _paths():
+        data = (ROOT / path).read_bytes()
+        if b"\0" not in data:
+            yield path, data.decode("utf-8", errors="replace")
+
+
+def _paths() -> list[str]:
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    if (ROOT / ".git").exists():
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return sorted(path for path in done.stdout.split("\0") if (ROOT / path).is_file())
+    # An unpacked archive: everything but what the Makefile makes.
+    return sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*") if _is_ours(path))
+
+
+def _is_ours(path: Path) -> bool:
+    parts = path.relative_to(ROOT).parts
+    made = parts[0] in NOT_OURS or any(p.endswith(("_cache", "__", ".egg-info")) for p in parts)
+    return path.is_file() and not made
+
+
+def banned_words(path: str, text: str) -> Iterator[str]:
+    """Names of one workplace or of registry hosts, which mean nothing to the next reader."""
+    for number, line in enumerate(text.splitlines(), 1):
+        for pattern in BANNED:
+            if found := pattern.search(line):
+                yield f"{path}:{number}: names {found.group()}"
+
+
+def reasoned_pins(pyproject: str) -> Iterator[str]:
+    """Dependencies without an exact version, or without a comment on their line or above it."""
+    lines = ["", *pyproject.splitlines()]
+    for pin in pins(pyproject):
+        if not re.fullmatch(r"[\w.-]+(\[[\w,.-]+\])?==[\w.]+( *;.*)?", pin):
+            yield f"{pin}: not pinned by =="
+        reasons = [
+            above.lstrip().startswith("#") or "#" in line.split(pin, 1)[1]
+            for above, line in pairwise(lines)
+            if f'"{pin}"' in line
+        ]
+        if not any(reasons):
+            yield f"{pin}: no comment says why"
+
+
+def stale_lock(pyproject: str, lock: str) -> Iterator[str]:
+    """Pins of pyproject.toml that the lock does not repeat."""
+    locked = {_normal(line) for line in lock.splitlines()}
+    for pin in pins(pyproject):
+        name = re.sub(r"\[.*\]", "", pin.split(";")[0].strip())
+        if _normal(name) not in locked:
+            yield f"{pin}: not in requirements/dev.txt: run make lock"
+
+
+def _normal(pin: str) -> str:
+    """A requirement as package indexes compare them: lower case, - for _ and for a dot in names."""
+    name, _, version = pin.partition("==")
+    return re.sub(r"[-_.]+", "-", name).lower() + "==" + version

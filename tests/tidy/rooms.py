@@ -1,0 +1,80 @@
+"""The import order of the rooms: downwards only, and rooms of one line do not know each other."""
+
+import ast
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Final
+
+from tests.tidy.source import PACKAGE, Source
+
+# From the bottom up; the picture in ARCHITECTURE.md, the other way round.
+LINES: Final = (
+    {"spec"},
+    {"sim"},
+    {"mem"},
+    {"cpu"},
+    {"linux", "image", "explore", "report"},
+    {"system"},
+    {"lab", "runner"},
+    {"cli"},
+)
+BELOW: Final = accumulate(LINES, lambda below, line: below | line, initial=set[str]())
+ALLOWED: Final = {
+    **{room: below | {room} for line, below in zip(LINES, BELOW, strict=False) for room in line},
+    # A generic concurrency tester that could be published alone, and a reader of its events.
+    "explore": {"sim", "explore"},
+    "report": {"sim", "spec", "report"},
+    # Not rooms: the face, `softsgx.Machine`, stands above everything but the command line.
+    PACKAGE: set().union(*LINES) - {"cli"},
+    "__main__": {"cli"},
+}
+
+
+def room_order(source: Source) -> Iterator[str]:
+    """Every import of a room that the file's own room must not know."""
+    allowed = ALLOWED.get(source.room)
+    if allowed is None:
+        yield source.finding(source.tree, f"{source.room} is no room of ARCHITECTURE.md")
+        return
+    for node, name in _imports(source):
+        room = _room(name)
+        if room not in allowed and not (room == PACKAGE and source.room in ("cli", PACKAGE)):
+            yield source.finding(node, f"{source.room} must not import {'.'.join(name)}")
+
+
+def _room(name: tuple[str, ...]) -> str:
+    """The room of an imported module; `softsgx` where the face itself is imported."""
+    return name[1] if len(name) > 1 else PACKAGE
+
+
+def _imports(source: Source) -> Iterator[tuple[ast.AST, tuple[str, ...]]]:
+    """Modules of softsgx imported anywhere in the file, functions and TYPE_CHECKING included."""
+    for node in ast.walk(source.tree):
+        names: list[tuple[str, ...]] = []
+        if isinstance(node, ast.Import):
+            names = [tuple(alias.name.split(".")) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = _imported_from(source, node)
+        elif isinstance(node, ast.Call) and _is_dynamic(source, node):
+            names = [tuple(str(ast.literal_eval(node.args[0])).split("."))]
+        yield from ((node, name) for name in names if name[0] == PACKAGE)
+
+
+def _imported_from(source: Source, node: ast.ImportFrom) -> list[tuple[str, ...]]:
+    module = tuple(node.module.split(".")) if node.module else ()
+    if node.level:
+        up = node.level - 1 if source.is_package else node.level
+        module = source.module[: len(source.module) - up] + module
+    if module != (PACKAGE,):
+        return [module]
+    # A room, or something of the face; of that, the version is for everybody.
+    names = [alias.name for alias in node.names if alias.name != "__version__"]
+    return [(PACKAGE, name) if name in ALLOWED else (PACKAGE,) for name in names]
+
+
+def _is_dynamic(source: Source, node: ast.Call) -> bool:
+    return (
+        source.dotted(node.func) in ("importlib.import_module", "__import__")
+        and bool(node.args)
+        and isinstance(node.args[0], ast.Constant)
+    )
