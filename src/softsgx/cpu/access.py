@@ -46,7 +46,6 @@ _USABLE: Final = VALID | REG
 
 _PFEC_OF: Final = {READ: PFEC_U, WRITE: PFEC_U | PFEC_W, FETCH: PFEC_U | PFEC_I}
 _RIGHT_OF: Final = {READ: R, WRITE: W, FETCH: X}
-_ABORT_ENTRY: Final = READ | WRITE | FETCH | ABORT
 _PTE_PRESENT_USER: Final = PTE_P | PTE_U
 
 
@@ -63,14 +62,17 @@ def fill(lp: LogicalProcessor, address: int, access: int) -> int:
     if not canonical(address):
         raise _bad_address(address)
     page = address >> PAGE_SHIFT
-    _stale_narrow(lp, address, page, access)
+    if not fetch_leaves:
+        _stale_narrow(lp, address, page, access)
     pte = walk(lp, address, access)
     if fetch_leaves:
         raise GP("ACCESS.03")  # fetch outside ELRANGE, after paging (an open reading)
     number = lp.processor.epc.index((pte & PTE_PFN_MASK) >> PAGE_SHIFT)
     if not in_elrange:
         # From outside, or from inside through an alias: EPC is the abort page, never a fault.
-        rights = _ABORT_ENTRY if number >= 0 else _pte_rights(pte)
+        rights = _pte_rights(pte) | (ABORT if number >= 0 else 0)
+        if inside:
+            rights &= ~FETCH  # so that a fetch after a load comes here and gets its #GP(0)
     elif number < 0:
         sgx = PFEC_SGX if lp.processor.readings.nonepc_in_elrange_sgx else 0
         raise _violation(lp, address, "ACCESS.04", PFEC_P | _PFEC_OF[access] | sgx)  # not EPC
@@ -89,6 +91,8 @@ def walk(lp: LogicalProcessor, address: int, access: int) -> int:
     ptes = lp.space.ptes
     pte = ptes.get(page, 0)
     if not pte & PTE_P:
+        if not canonical(address):
+            raise _bad_address(address)
         raise PF(address, "PAGING.01", _PFEC_OF[access])  # page not present
     if not pte & PTE_U:
         raise PF(address, "PAGING.02", PFEC_P | _PFEC_OF[access])  # supervisor page
@@ -99,6 +103,7 @@ def walk(lp: LogicalProcessor, address: int, access: int) -> int:
     used = pte | PTE_A | (PTE_D if access == WRITE else 0)
     if used != pte:
         ptes[page] = used
+        lp.space.changed = True
     return used
 
 
@@ -195,7 +200,8 @@ def _stale_narrow(lp: LogicalProcessor, address: int, page: int, access: int) ->
         return  # the walk refuses as well and says why
     if lp.secs is not None and lp.elrange_base <= address < lp.elrange_end:
         number = lp.processor.epc.index((lp.space.lookup(address) & PTE_PFN_MASK) >> PAGE_SHIFT)
-        if number >= 0:
-            _epcm_rights(lp, number, address, access)  # refuses by itself if the EPCM does today
+        if number < 0:
+            return  # not EPC, which the caller refuses
+        _epcm_rights(lp, number, address, access)  # refuses by itself if the EPCM does today
     sgx = PFEC_SGX if lp.processor.readings.stale_narrow_sgx else 0
     raise PF(address, "ACCESS.13", code | sgx)  # only the stale TLB entry denies the access

@@ -40,11 +40,9 @@ from softsgx.spec.ssa import (
     REPORTED_WITH_EXINFO,
 )
 from softsgx.spec.tcs import (
-    TCS_DBGOPTIN,
     TCS_INACTIVE,
     TCS_OFF_AEP,
     TCS_OFF_CSSA,
-    TCS_OFF_FLAGS,
     TCS_OFF_STATE,
 )
 
@@ -52,9 +50,11 @@ if TYPE_CHECKING:
     from softsgx.cpu.lp import LogicalProcessor
 
 _GPRS: Final = struct.Struct("<18Q")
+_INACTIVE: Final = TCS_INACTIVE.to_bytes(8, "little")
 _TWO: Final = struct.Struct("<QQ")
 _EXINFO: Final = struct.Struct("<QII")
 _CLEARED: Final = RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_OF | RFLAGS_RF
+_INTERRUPT: Final = -1  # in place of a vector: the event is no exception
 # Exceptions of the fault class: the pushed RFLAGS image has RF set.
 _FAULT_CLASS: Final = frozenset(
     {faults.DE, faults.BR, faults.UD, faults.NM, faults.SS, faults.GP, faults.PF}
@@ -71,17 +71,23 @@ class Delivered(NamedTuple):
     from_enclave: bool
 
 
-def aex(lp: LogicalProcessor, vector: int, code: int, address: int) -> Delivered:
-    """Leave the enclave because of an event; return what the handler sees."""
+def aex(
+    lp: LogicalProcessor, vector: int, code: int, address: int, *, exception: bool = True
+) -> Delivered:
+    """Leave the enclave because of an event; return what the handler sees.
+
+    An interrupt (`exception` False) may have any vector, also one of an exception.
+    """
     secs = lp.secs
     assert secs is not None
     memory = lp.processor.memory
     tcs = lp.processor.epc.physical(lp.tcs_page)
-    _save(lp, vector, code, address)
-    _synthesise(lp, vector)
+    event = vector if exception else _INTERRUPT
+    _save(lp, event, code, address)
+    _synthesise(lp, event)
     cssa = int.from_bytes(memory.read(tcs + TCS_OFF_CSSA, 4), "little")
     memory.write(tcs + TCS_OFF_CSSA, (cssa + 1).to_bytes(4, "little"))
-    cr2 = address & ~PAGE_MASK if vector == faults.PF else address
+    cr2 = address & ~PAGE_MASK if event == faults.PF else address
     leave_enclave(lp, "AEX", vector)
     return Delivered(vector, code, cr2, from_enclave=True)
 
@@ -92,7 +98,7 @@ def leave_enclave(lp: LogicalProcessor, cause: str, vector: int) -> None:
     assert secs is not None
     processor = lp.processor
     tcs = processor.epc.physical(lp.tcs_page)
-    processor.memory.write(tcs + TCS_OFF_STATE, TCS_INACTIVE.to_bytes(8, "little"))
+    processor.memory.write(tcs + TCS_OFF_STATE, _INACTIVE)
     lp.fsbase, lp.gsbase, lp.xcr0, _ = lp.outside
     tcs_address = lp.tcs_address
     lp.secs, lp.secs_page, lp.tcs_page, lp.tcs_address = None, -1, -1, 0
@@ -101,6 +107,7 @@ def leave_enclave(lp: LogicalProcessor, cause: str, vector: int) -> None:
     tracking.leave(secs, lp.epoch)
     lp.epoch = lp.entry = 0
     lp.outside = (0, 0, 0, 0)
+    lp.dbgoptin = False
     lp.flush_tlb(cause)
     if lp.log.on:
         lp.log.emit(Left(lp.id, secs.EID, tcs_address, vector))
@@ -168,7 +175,6 @@ def _synthesise(lp: LogicalProcessor, vector: int) -> None:
     tcs = processor.epc.physical(lp.tcs_page)
     gpr = secs.SSAFRAMESIZE * PAGE_SIZE - GPRSGX_SIZE
     aep = int.from_bytes(processor.memory.read(tcs + TCS_OFF_AEP, 8), "little")
-    opt_in = processor.memory.read(tcs + TCS_OFF_FLAGS, 1)[0] & TCS_DBGOPTIN
     regs = lp.regs
     regs[RAX], regs[RBX], regs[RCX] = ERESUME, lp.tcs_address, aep
     regs[RDX] = regs[RSI] = regs[RDI] = 0
@@ -177,10 +183,12 @@ def _synthesise(lp: LogicalProcessor, vector: int) -> None:
     regs[RSP], regs[RBP] = _TWO.unpack(ssa_read(lp, gpr + GPR_OFF_URSP, 16))
     regs[RIP] = aep
     flags = regs[RFLAGS] & ~_CLEARED & MASK64
-    if not opt_in:
+    if not lp.dbgoptin:
         flags = flags & ~RFLAGS_TF | lp.outside[3]
     regs[RFLAGS] = flags
-    lp.x = XState(_synthetic_legacy(vector, processor.readings.aex_mxcsr))
+    state = XState(_synthetic_legacy(vector, processor.readings.aex_mxcsr))
+    state.keep_others(lp.x, secs.XFRM)
+    lp.x = state
 
 
 def _synthetic_legacy(vector: int, mxcsr: int) -> bytes:

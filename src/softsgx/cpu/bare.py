@@ -56,6 +56,8 @@ class Bare:
     """
 
     def __init__(self, epc_pages: int = 64, *, processor: Processor | None = None, **options: Any):
+        if processor is not None and options:
+            raise TypeError(f"Bare: {', '.join(options)} is for a new processor, yet one is given")
         self.processor = processor or Processor(epc_pages, **options)
         memory = self.processor.memory
         base = memory.alloc(4) << PAGE_SHIFT
@@ -75,7 +77,10 @@ class Bare:
 
     def word(self, page: int) -> int:
         """The packed EPCM word of a page (`spec.epcm`)."""
-        word: int = self.processor.epcm.state[page]
+        epcm = self.processor.epcm
+        if not 0 <= page < epcm.pages:
+            self.processor.epc.pfn(page)  # says which pages there are
+        word: int = epcm.state[page]
         return word
 
     def free_page(self) -> int:

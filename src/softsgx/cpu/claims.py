@@ -58,14 +58,16 @@ def claim(lp: LogicalProcessor, leaf: str, user: bool) -> tuple[int, Held]:
     if busy:
         return busy, ()
     claims = lp.processor.claims
-    held = []
+    # Two operands of a leaf may be one page; it is claimed once, exclusively if either asks that.
+    wanted: dict[int, bool] = {}
     for operand, kind, exclusive, refused, _bit in _COMPILED[leaf]:
         page = -1 if refused else _resolve(lp, operand, user)
         if page >= 0:
             key = page << 2 | kind
-            claims[key] = -1 if exclusive else claims.get(key, 0) + 1
-            held.append((key, exclusive))
-    return 0, tuple(held)
+            wanted[key] = exclusive or wanted.get(key, False)
+    for key, exclusive in wanted.items():
+        claims[key] = -1 if exclusive else claims.get(key, 0) + 1
+    return 0, tuple(wanted.items())
 
 
 def release(lp: LogicalProcessor, held: Held) -> None:
@@ -107,12 +109,15 @@ def _pageinfo_secs(lp: LogicalProcessor, _user: bool) -> int:
 
 
 def _parent(lp: LogicalProcessor, user: bool) -> int:
-    epcm = lp.processor.epcm
     page = _page(lp, lp.regs[1], user)
-    if page < 0:
-        return -1
-    secs = lp.processor.secs_of(page)
-    return -1 if secs is None else secs.page if epcm.state[page] else -1
+    owner = _owner(lp, user)
+    return -1 if owner == page else owner
+
+
+def _owner(lp: LogicalProcessor, user: bool) -> int:
+    page = _page(lp, lp.regs[1], user)
+    secs = None if page < 0 else lp.processor.secs_of(page)
+    return -1 if secs is None else secs.page
 
 
 def _current_tcs(lp: LogicalProcessor, _user: bool) -> int:
@@ -125,5 +130,6 @@ _RESOLVERS: Final[dict[str, Callable[[LogicalProcessor, bool], int]]] = {
     concurrency.RDX: lambda lp, user: _page(lp, lp.regs[2], user),
     concurrency.PAGEINFO_SECS: _pageinfo_secs,
     concurrency.PARENT: _parent,
+    concurrency.OWNER: _owner,
     concurrency.CURRENT_TCS: _current_tcs,
 }

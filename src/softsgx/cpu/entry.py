@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from softsgx.cpu import tracking
 from softsgx.cpu.access import walk
 from softsgx.cpu.fault import ENCLU_PFEC_W, GP, PF
-from softsgx.cpu.part import XSAVE_COMPONENTS
+from softsgx.cpu.part import xsave_size
 from softsgx.cpu.secs import Secs
-from softsgx.mem.pagetable import PTE_PFN_MASK
+from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_PFN_MASK, PTE_U, PTE_W
 from softsgx.mem.tlb import READ, WRITE
 from softsgx.sim.cpu_events import Entered
 from softsgx.spec.attributes import ATTR_AEXNOTIFY, ATTR_MODE64BIT
@@ -21,7 +21,7 @@ from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, canonica
 from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_MASK, REG, VALID, R, W
 from softsgx.spec.msr import CR4_OSFXSR, CR4_OSXSAVE, RFLAGS_TF
 from softsgx.spec.registers import RBP, RFLAGS, RSP
-from softsgx.spec.ssa import GPR_OFF_URSP, GPRSGX_SIZE, compute_xsave_size
+from softsgx.spec.ssa import GPR_OFF_URSP, GPRSGX_SIZE
 from softsgx.spec.tcs import (
     TCS,
     TCS_ACTIVE,
@@ -30,11 +30,17 @@ from softsgx.spec.tcs import (
     TCS_FLAGS_DEFINED,
     TCS_OFF_AEP,
     TCS_OFF_CSSA,
+    TCS_OFF_FLAGS,
     TCS_OFF_STATE,
 )
 
 if TYPE_CHECKING:
     from softsgx.cpu.lp import LogicalProcessor
+
+
+_ACTIVE = TCS_ACTIVE.to_bytes(8, "little")
+# A writable user page whose A and D bits are set already: a walk would find nothing to do.
+_PTE_WRITE_DONE = PTE_P | PTE_W | PTE_U | PTE_A | PTE_D
 
 
 def check_tcs(lp: LogicalProcessor, tcs: TCS, secs: Secs) -> None:
@@ -91,19 +97,26 @@ def check_frame(lp: LogicalProcessor, secs: Secs, address: int) -> tuple[int, ..
     The XSAVE region and the page of GPRSGX are tested and cached; pages between them are not used
     and stand as 0 in the result.
     """
-    xsave = compute_xsave_size(secs.XFRM, dict(XSAVE_COMPONENTS))
+    xsave = xsave_size(secs.XFRM)
     if not lp.processor.readings.xsave_end_inclusive:
         xsave -= 1
-    used = set(range(xsave // PAGE_SIZE + 1)) | {secs.SSAFRAMESIZE - 1}
-    return tuple(
-        _frame_page(lp, secs, address + number * PAGE_SIZE) if number in used else 0
-        for number in range(secs.SSAFRAMESIZE)
-    )
+    last = secs.SSAFRAMESIZE - 1
+    if last == 0:
+        return (_frame_page(lp, secs, address),)
+    pages = [
+        _frame_page(lp, secs, address + number * PAGE_SIZE) if number <= xsave // PAGE_SIZE else 0
+        for number in range(last)
+    ]
+    # The page of GPRSGX is touched at GPRSGX, unless the XSAVE region reaches into it.
+    gpr = 0 if last <= xsave // PAGE_SIZE else PAGE_SIZE - GPRSGX_SIZE
+    return (*pages, _frame_page(lp, secs, address + last * PAGE_SIZE + gpr))
 
 
 def _frame_page(lp: LogicalProcessor, secs: Secs, address: int) -> int:
-    walk(lp, address, READ)
-    pte = walk(lp, address, WRITE)
+    pte = lp.space.ptes.get(address >> PAGE_SHIFT, 0)
+    if pte & _PTE_WRITE_DONE != _PTE_WRITE_DONE:
+        walk(lp, address, READ)
+        pte = walk(lp, address, WRITE)
     processor = lp.processor
     page = processor.epc.index((pte & PTE_PFN_MASK) >> PAGE_SHIFT)
     if page < 0:
@@ -147,11 +160,13 @@ def enter(
     processor = lp.processor
     memory = processor.memory
     tcs = processor.epc.physical(tcs_page)
-    opt_in = memory.read(tcs + 8, 1)[0] & TCS_DBGOPTIN
-    memory.write(tcs + TCS_OFF_STATE, TCS_ACTIVE.to_bytes(8, "little"))
+    opt_in = memory.read_int(tcs + TCS_OFF_FLAGS, 1) & TCS_DBGOPTIN
+    memory.write(tcs + TCS_OFF_STATE, _ACTIVE)
     memory.write(tcs + TCS_OFF_AEP, aep.to_bytes(8, "little"))
-    memory.write(tcs + TCS_OFF_CSSA, cssa.to_bytes(4, "little"))
+    if cssa != memory.read_int(tcs + TCS_OFF_CSSA, 4):
+        memory.write(tcs + TCS_OFF_CSSA, cssa.to_bytes(4, "little"))
     lp.outside = (lp.fsbase, lp.gsbase, lp.xcr0, lp.regs[RFLAGS] & RFLAGS_TF)
+    lp.dbgoptin = bool(opt_in)
     if not opt_in:
         lp.regs[RFLAGS] &= ~RFLAGS_TF
     if lp.cr4 & CR4_OSXSAVE:
@@ -164,7 +179,9 @@ def enter(
     lp.elrange_end = secs.elrange_end
     lp.ssa_frame = frame
     lp.epoch = tracking.enter(secs)
-    lp.entry = secs.entries
+    if not processor.readings.late_entry_counts:
+        secs.entries += 1  # only that reading tells entries apart
+        lp.entry = secs.entries
     lp.flush_tlb("ERESUME" if resumed else "EENTER")
     if lp.log.on:
         lp.log.emit(Entered(lp.id, secs.EID, tcs_address, cssa, resumed))

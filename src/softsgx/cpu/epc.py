@@ -12,33 +12,43 @@ from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 DEFAULT_EPC_BASE = 1 << 40
 
 
+def _section(section: object) -> tuple[int, int]:
+    match section:
+        case (int() as base, int() as pages):
+            return base, pages
+    raise TypeError(f"EPC section {section!r}: (physical base, pages) is needed")
+
+
 class Epc:
     """The sections of a processor, as (physical base, pages) pairs in ascending order."""
 
-    __slots__ = ("_first", "_last", "_single", "pages", "sections")
+    __slots__ = ("_last", "_single", "first", "pages", "sections")
 
     def __init__(self, sections: Sequence[tuple[int, int]]) -> None:
         end = 0
-        for base, pages in sections:
+        for section in sections:
+            base, pages = _section(section)
             if pages <= 0:
                 raise ValueError(f"EPC section at {base:#x}: {pages} pages")
             if base % PAGE_SIZE or base < end:
                 raise ValueError(f"EPC section at {base:#x}: not page aligned, or out of order")
             end = base + pages * PAGE_SIZE
+        if not end:
+            raise ValueError("EPC: no section given, at least 1 is needed")
         if end > 1 << 46:
             raise ValueError(f"EPC section ends at {end:#x}, above what the kernel can map (2^46)")
         self.sections = tuple(sections)
         self.pages = sum(pages for _, pages in sections)
-        self._first = sections[0][0] >> PAGE_SHIFT
+        self.first = sections[0][0] >> PAGE_SHIFT
         self._last = end >> PAGE_SHIFT
         self._single = len(sections) == 1
 
     def index(self, pfn: int) -> int:
         """EPC page number of a frame; -1 if the frame is not EPC."""
-        if pfn < self._first or pfn >= self._last:
+        if pfn < self.first or pfn >= self._last:
             return -1
         if self._single:
-            return pfn - self._first
+            return pfn - self.first
         number = 0
         for base, pages in self.sections:
             offset = pfn - (base >> PAGE_SHIFT)
@@ -52,7 +62,7 @@ class Epc:
         if not 0 <= page < self.pages:
             raise ValueError(f"EPC page {page}: the processor has pages 0 to {self.pages - 1}")
         if self._single:
-            return self._first + page
+            return self.first + page
         for base, pages in self.sections:
             if page < pages:
                 return (base >> PAGE_SHIFT) + page
@@ -61,6 +71,8 @@ class Epc:
 
     def physical(self, page: int) -> int:
         """Physical address of an EPC page number."""
+        if self._single and 0 <= page < self.pages:
+            return (self.first + page) << PAGE_SHIFT
         return self.pfn(page) << PAGE_SHIFT
 
     def cpuid_sections(self) -> list[tuple[int, int]]:

@@ -57,7 +57,7 @@ class Epcm:
 
     def put(self, page: int, word: int) -> None:
         """Change the packed word of a VALID entry."""
-        if self.log.on:
+        if self.log.on and word != self.state[page]:
             self._changed(page, word)
         self.state[page] = word
 

@@ -16,7 +16,15 @@ from softsgx.cpu.dispatch import Body, leaf_body
 from softsgx.cpu.fault import GP, NM, UD, Fault, Status
 from softsgx.sim import Unmodelled
 from softsgx.sim.cpu_events import LeafDone, LeafFaulted
-from softsgx.spec.leaves import EENTER, ENCLV_LEAVES, ERESUME, EVERIFYREPORT2
+from softsgx.spec.bits import MASK32
+from softsgx.spec.leaves import (
+    EENTER,
+    ENCLS_LEAVES,
+    ENCLU_LEAVES,
+    ENCLV_LEAVES,
+    ERESUME,
+    EVERIFYREPORT2,
+)
 from softsgx.spec.msr import (
     CR0_NE,
     CR0_PE,
@@ -87,11 +95,23 @@ def _enclu_mode_checks(lp: LogicalProcessor, cpl: int) -> None:
 
 
 def _load_operands(lp: LogicalProcessor, leaf: int, rbx: int, rcx: int, rdx: int) -> None:
-    for name, value in (("leaf", leaf), ("rbx", rbx), ("rcx", rcx), ("rdx", rdx)):
-        if not isinstance(value, int) or not 0 <= value < 1 << 64:
-            raise ValueError(f"{name}: {value!r} is not a 64-bit register value")
+    try:
+        wide = (leaf | rbx | rcx | rdx) >> 64
+    except TypeError:
+        wide = 1
+    if wide:
+        _bad_operand(leaf, rbx, rcx, rdx)
     regs = lp.regs
     regs[RAX], regs[RBX], regs[RCX], regs[RDX] = leaf, rbx, rcx, rdx
+
+
+def _bad_operand(leaf: object, rbx: object, rcx: object, rdx: object) -> None:
+    """Say which operand is no register value."""
+    for name, value in (("leaf", leaf), ("rbx", rbx), ("rcx", rcx), ("rdx", rdx)):
+        if not isinstance(value, int):
+            raise TypeError(f"{name}: {value!r} is not an integer")
+        if not 0 <= value < 1 << 64:
+            raise ValueError(f"{name}: {value:#x} is not a 64-bit register value")
 
 
 def _execute(
@@ -127,12 +147,28 @@ def _execute_logged(
     return status
 
 
+def _refused(
+    lp: LogicalProcessor, leaves: dict[int, tuple[str, str]], instruction: str, f: Fault
+) -> None:
+    """Tell who listens of a fault in front of the leaf."""
+    if lp.log.on:
+        regs = lp.regs
+        number = regs[RAX] & MASK32
+        name, _extension = leaves.get(number, (f"{instruction}[{number:#x}]", ""))
+        rbx, rcx, rdx = regs[RBX], regs[RCX], regs[RDX]
+        lp.log.emit(LeafFaulted(lp.id, name, rbx, rcx, rdx, f.vector, f.code, f.address, f.rule))
+
+
 def encls(
     self: LogicalProcessor, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0, *, cpl: int = 0
 ) -> Status | None:
     """Execute ENCLS at once. Returns the Status of a leaf that writes RAX, else None."""
     _load_operands(self, leaf, rbx, rcx, rdx)
-    name, body = _encls_checks(self, leaf, cpl)
+    try:
+        name, body = _encls_checks(self, leaf, cpl)
+    except Fault as fault:
+        _refused(self, ENCLS_LEAVES, "ENCLS", fault)
+        raise
     self.busy = busy_bits(self, name, False) if self.processor.claims else 0
     return _execute(self, name, body, rbx, rcx, rdx)
 
@@ -142,7 +178,11 @@ def enclu(
 ) -> Status | None:
     """Execute ENCLU at once. Returns the Status of a leaf that writes RAX, else None."""
     _load_operands(self, leaf, rbx, rcx, rdx)
-    name, body = _enclu_checks(self, leaf, cpl)
+    try:
+        name, body = _enclu_checks(self, leaf, cpl)
+    except Fault as fault:
+        _refused(self, ENCLU_LEAVES, "ENCLU", fault)
+        raise
     self.busy = busy_bits(self, name, True) if self.processor.claims else 0
     return _execute(self, name, body, rbx, rcx, rdx)
 
@@ -159,7 +199,11 @@ def encls_steps(
 ) -> Steps[Status | None]:
     """ENCLS in a task: claim what the leaf locks, yield one point, execute, release."""
     _load_operands(self, leaf, rbx, rcx, rdx)
-    name, body = _encls_checks(self, leaf, cpl)
+    try:
+        name, body = _encls_checks(self, leaf, cpl)
+    except Fault as fault:
+        _refused(self, ENCLS_LEAVES, "ENCLS", fault)
+        raise
     return (yield from _in_flight(self, name, body, rbx, rcx, rdx, user=False))
 
 
@@ -168,7 +212,11 @@ def enclu_steps(
 ) -> Steps[Status | None]:
     """ENCLU in a task: claim what the leaf locks, yield one point, execute, release."""
     _load_operands(self, leaf, rbx, rcx, rdx)
-    name, body = _enclu_checks(self, leaf, cpl)
+    try:
+        name, body = _enclu_checks(self, leaf, cpl)
+    except Fault as fault:
+        _refused(self, ENCLU_LEAVES, "ENCLU", fault)
+        raise
     return (yield from _in_flight(self, name, body, rbx, rcx, rdx, user=True))
 
 
@@ -176,11 +224,14 @@ def _in_flight(
     lp: LogicalProcessor, name: str, body: Body, rbx: int, rcx: int, rdx: int, *, user: bool
 ) -> Steps[Status | None]:
     busy, held = claim(lp, name, user)
+    claims = lp.processor.claims
     lp.in_flight = True
     try:
         yield (name, ("epc", target(lp, name, user)), True)
         lp.busy = busy
         return _execute(lp, name, body, rbx, rcx, rdx)
     finally:
-        lp.in_flight = False
-        release(lp, held)
+        # A restore of the processor has forgotten this leaf: there is nothing to give back.
+        if lp.processor.claims is claims:
+            lp.in_flight = False
+            release(lp, held)

@@ -6,16 +6,19 @@ ordinary context that software sees outside.
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu.access import fill, supervisor_physical
 from softsgx.cpu.aex import Delivered, aex
 from softsgx.cpu.execute import encls, encls_steps, enclu, enclu_steps, enclv
 from softsgx.cpu.fault import GP
-from softsgx.cpu.xstate import XState
-from softsgx.mem.pagetable import PTE_P, PTE_PFN_MASK, AddressSpace
+from softsgx.cpu.xstate import XKey, XState
+from softsgx.mem.pagetable import DIRECT_MAP, DIRECT_MAP_SIZE, PTE_P, PTE_PFN_MASK, AddressSpace
 from softsgx.mem.tlb import ABORT, FETCH, READ, WRITE, Tlb
 from softsgx.sim.cpu_events import AccessFaulted, TlbFlushed
+from softsgx.sim.slots import reader, writer
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.msr import (
     CR0_NE,
@@ -45,10 +48,14 @@ _RESET_REGS: Final = [0] * 16 + [RFLAGS_FIXED | RFLAGS_IF, 0]
 _SCALARS: Final = (
     *("cr0", "cr4", "xcr0", "feature_control", "lepubkeyhash", "fsbase", "gsbase"),
     *("pending_event", "secs_page", "tcs_page", "tcs_address", "elrange_base", "elrange_end"),
-    *("ssa_frame", "epoch", "entry", "outside"),
+    *("ssa_frame", "epoch", "entry", "outside", "dbgoptin"),
 )
 
-LpImage = tuple[object, ...]
+_read_scalars, _write_scalars = reader(_SCALARS), writer(_SCALARS)
+_REGS: Final = struct.Struct("<18Q")
+
+# Registers, address space, TLB entries, extended state, EPC page of the active SECS, scalars.
+LpImage = tuple[list[int], AddressSpace, dict[int, int], XKey, int, tuple[object, ...]]
 
 
 class LogicalProcessor:
@@ -97,6 +104,7 @@ class LogicalProcessor:
         self.entry = 0  # its number among the entries of the enclave
         # FS base, GS base, XCR0, TF of the outside, saved at entry.
         self.outside: tuple[int, int, int, int] = (0, 0, 0, 0)
+        self.dbgoptin = False  # CR_DBGOPTIN: TCS.FLAGS.DBGOPTIN at entry
         # Concurrency: bits of the resources found busy for the leaf that executes now.
         self.busy = 0
         self.in_flight = False
@@ -195,6 +203,14 @@ class LogicalProcessor:
             size -= length
         return out
 
+    def system_read_int(self, address: int, size: int) -> int:
+        """`size` bytes inside one page as a little-endian integer; otherwise as `system_read`."""
+        processor = self.processor
+        offset = address - DIRECT_MAP
+        if 0 <= offset < processor.epc_base:
+            return processor.memory.read_int(offset, size)
+        return int.from_bytes(self.system_read(address, size), "little")
+
     def system_write(self, address: int, data: bytes) -> None:
         """Write at CPL 0; writes to EPC are dropped (abort page)."""
         while data:
@@ -212,7 +228,10 @@ class LogicalProcessor:
 
     def system_epc_page(self, address: int) -> int:
         """EPC page number of an ENCLS operand; -1 if it is not EPC. Page faults as usual."""
-        return self.processor.epc.index(supervisor_physical(self, address, False) >> PAGE_SHIFT)
+        offset = address - DIRECT_MAP
+        if not 0 <= offset < DIRECT_MAP_SIZE:
+            offset = supervisor_physical(self, address, False)
+        return self.processor.epc.index(offset >> PAGE_SHIFT)
 
     def peek_epc_page(self, address: int, user: bool) -> int:
         """As `system_epc_page` for either CPL, without effects: -1 also if nothing is mapped."""
@@ -234,6 +253,10 @@ class LogicalProcessor:
 
     def wrmsr(self, msr: int, value: int) -> None:
         """Write an MSR; #GP(0) where it is locked or launch control is not enabled."""
+        if not isinstance(value, int):
+            raise TypeError(f"value: {value!r} is not an integer")
+        if not 0 <= value < 1 << 64:
+            raise ValueError(f"value: {value:#x} is not a 64-bit register value")
         if msr == IA32_FEATURE_CONTROL:
             if self.feature_control & FEATURE_LOCK:
                 raise GP("WRMSR.01")  # IA32_FEATURE_CONTROL is locked
@@ -277,42 +300,58 @@ class LogicalProcessor:
         return self.deliver(fault.vector, fault.code, fault.address)
 
     def interrupt(self, vector: int = 0xFB) -> Delivered:
-        """Take an external interrupt: AEX if inside; outside nothing changes."""
-        return self.deliver(vector)
+        """Take an external interrupt, whatever its vector: AEX if inside, else nothing changes."""
+        if self.secs is not None:
+            return aex(self, vector, 0, 0, exception=False)
+        return Delivered(vector, 0, 0, from_enclave=False)
+
+    def shootdown(self, pages: Sequence[int] | None) -> None:
+        """Take the interrupt of a TLB shootdown (`mem.shootdown`).
+
+        Inside, the interrupt is an AEX, which drops all translations. Outside, the handler drops
+        those of `pages`, a linear address in each, or all of them if it is None.
+        """
+        if self.secs is not None:
+            self.interrupt()
+        elif pages is None:
+            self.flush_tlb("shootdown")
+        else:
+            for address in pages:
+                self.tlb.invlpg(address)
 
     # Snapshots
 
     def snapshot(self) -> LpImage:
         """All state; the active SECS by its EPC page number."""
         return (
-            tuple(self.regs),
+            self.regs[:],
             self.space,
             dict(self.tlb.entries),
             self.x.key(),
             -1 if self.secs is None else self.secs.page,
-            *[getattr(self, name) for name in _SCALARS],
+            _read_scalars(self),
         )
 
     def restore(self, image: LpImage) -> None:
         """Go back to a snapshot. The processor's SECS table must have been restored before."""
-        regs, self.space, entries, xkey, secs_page, *scalars = image  # type: ignore[assignment]
-        self.regs[:] = regs  # type: ignore[call-overload]
+        regs, self.space, entries, xkey, secs_page, scalars = image
+        self.regs[:] = regs
         self.tlb.entries.clear()
-        self.tlb.entries.update(entries)  # type: ignore[call-overload]
-        self.x = XState.restored(xkey)  # type: ignore[arg-type]
-        self.secs = None if secs_page == -1 else self.processor.secs[secs_page]  # type: ignore[index]
-        for name, value in zip(_SCALARS, scalars, strict=True):
-            setattr(self, name, value)
+        self.tlb.entries.update(entries)
+        self.x = XState.restored(xkey)
+        self.secs = None if secs_page == -1 else self.processor.secs[secs_page]
+        _write_scalars(self, scalars)
         self.busy = 0
         self.in_flight = False
 
     def key(self) -> tuple[object, ...]:
         """What the fingerprint of the machine sees of this processor."""
+        entries = self.tlb.entries
         return (
-            tuple(self.regs),
-            tuple(sorted(self.tlb.entries.items())),
-            self.x.key(),
-            *[getattr(self, name) for name in _SCALARS],
+            _REGS.pack(*self.regs),
+            tuple(sorted(entries.items())) if entries else (),
+            self.x.digest(),
+            _read_scalars(self),
         )
 
     def __repr__(self) -> str:

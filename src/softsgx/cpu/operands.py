@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu.access import walk
 from softsgx.cpu.fault import ENCLU_PFEC, ENCLU_PFEC_W, GP, PF
-from softsgx.mem.pagetable import PTE_PFN_MASK
+from softsgx.mem.pagetable import PTE_A, PTE_P, PTE_PFN_MASK, PTE_U
 from softsgx.mem.tlb import READ, WRITE
 from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT
@@ -18,7 +18,6 @@ from softsgx.spec.epcm import (
     BLOCKED,
     MODIFIED,
     PENDING,
-    PR,
     PT_MASK,
     REG,
     SS_FIRST,
@@ -27,13 +26,17 @@ from softsgx.spec.epcm import (
     R,
     W,
 )
-from softsgx.spec.paging import SECINFO_FLAGS_RESERVED, SECINFO_TAIL
+from softsgx.spec.paging import SECINFO_RESERVED
 
 if TYPE_CHECKING:
     from softsgx.cpu.lp import LogicalProcessor
 
 _OP_MASK: Final = VALID | BLOCKED | PENDING | MODIFIED | PT_MASK
 _OP: Final = VALID | REG
+
+
+# A user page whose A bit is set already: a read needs nothing more from the walk.
+_PTE_READ_DONE: Final = PTE_P | PTE_U | PTE_A
 
 
 def in_elrange(lp: LogicalProcessor, address: int) -> bool:
@@ -43,7 +46,9 @@ def in_elrange(lp: LogicalProcessor, address: int) -> bool:
 
 def enclave_page(lp: LogicalProcessor, address: int, write: bool, rule: str) -> int:
     """EPC page number of an ENCLU operand; ordinary page faults as usual, not EPC is `rule`."""
-    pte = walk(lp, address, WRITE if write else READ)
+    pte = lp.space.ptes.get(address >> PAGE_SHIFT, 0)
+    if write or pte & _PTE_READ_DONE != _PTE_READ_DONE:
+        pte = walk(lp, address, WRITE if write else READ)
     page = lp.processor.epc.index((pte & PTE_PFN_MASK) >> PAGE_SHIFT)
     if page < 0:
         raise PF(address, rule, ENCLU_PFEC_W if write else ENCLU_PFEC)
@@ -71,20 +76,23 @@ def epc_read(lp: LogicalProcessor, page: int, address: int, size: int) -> bytes:
     return processor.memory.read(processor.epc.physical(page) | (address & PAGE_MASK), size)
 
 
-def secinfo_flags(lp: LogicalProcessor, raw: bytes, rule: str, *, consumes_state: bool) -> int:
-    """FLAGS of an encoded SECINFO; reserved bits set are #GP(0).
-
-    `consumes_state`: the leaf uses PENDING, MODIFIED, PR. Where it does not, a reading may reserve
-    them (`Readings.secinfo_state_bits_reserved`).
-    """
-    flags = int.from_bytes(raw[:8], "little")
-    if flags & SECINFO_FLAGS_RESERVED or raw[8:64] != SECINFO_TAIL:
+def enclave_secinfo(
+    lp: LogicalProcessor, page: int, address: int, rule: str, reserved: int = SECINFO_RESERVED
+) -> int:
+    """FLAGS of the SECINFO at `address` in EPC page `page`; a reserved bit set is #GP(0)."""
+    processor = lp.processor
+    flags = processor.memory.read_int(processor.epc.physical(page) | address & PAGE_MASK, 64)
+    if flags & reserved:
         raise GP(rule)
-    if (
-        not consumes_state
-        and flags & (PENDING | MODIFIED | PR)
-        and lp.processor.readings.secinfo_state_bits_reserved
-    ):
+    return flags
+
+
+def system_secinfo(
+    lp: LogicalProcessor, address: int, rule: str, reserved: int = SECINFO_RESERVED
+) -> int:
+    """FLAGS of the SECINFO at `address` in ordinary memory; a reserved bit set is #GP(0)."""
+    flags = lp.system_read_int(address, 64)
+    if flags & reserved:
         raise GP(rule)
     return flags
 

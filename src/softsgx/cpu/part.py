@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from types import MappingProxyType
 
+from softsgx.cpu.arguments import check_range, check_types
 from softsgx.sim import Unmodelled
 from softsgx.spec import leaves
 from softsgx.spec.attributes import (
@@ -30,6 +32,7 @@ from softsgx.spec.cpuid import (
     Registers,
     epc_section,
 )
+from softsgx.spec.ssa import compute_xsave_size
 
 # CPUID leaf 0DH for the components this model knows: bit -> (size, offset in the standard format).
 XSAVE_COMPONENTS = MappingProxyType(
@@ -41,6 +44,12 @@ XSAVE_COMPONENTS = MappingProxyType(
         9: (8, 2688),  # PKRU
     }
 )
+
+
+@cache
+def xsave_size(xfrm: int) -> int:
+    """Bytes of the XSAVE area for XFRM, with the component layout of this model."""
+    return compute_xsave_size(xfrm, dict(XSAVE_COMPONENTS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,16 +81,24 @@ class Part:
     eupdatesvn: bool = False
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("cet", "enclv", "everifyreport2", "eupdatesvn"):
             if getattr(self, name):
                 raise Unmodelled(f"Part({name}=True)")
+        if not 0 <= self.xfrm < 1 << 64:
+            raise ValueError(f"Part.xfrm: {self.xfrm:#x} does not fit 64 bits")
         if self.xfrm & XFRM_LEGACY != XFRM_LEGACY:
             raise ValueError(f"Part.xfrm: {self.xfrm:#x} lacks x87 or SSE")
         unknown = [b for b in range(2, 64) if self.xfrm >> b & 1 and b not in XSAVE_COMPONENTS]
         if unknown:
             raise ValueError(f"Part.xfrm: no XSAVE layout known for bit {unknown[0]}")
-        if len(self.cpusvn) != 16:
-            raise ValueError(f"Part.cpusvn: {len(self.cpusvn)} bytes given, 16 needed")
+        for name, size in (("cpusvn", 16), ("vendor", 12)):
+            given = len(getattr(self, name))
+            if given != size:
+                raise ValueError(f"Part.{name}: {given} bytes given, {size} needed")
+        # An enclave has at least two pages and is smaller than the limit.
+        check_range("Part.max_size_32", self.max_size_32, 14, 32)
+        check_range("Part.max_size_64", self.max_size_64, 14, 64)
 
     @property
     def miscselect(self) -> int:
@@ -106,6 +123,8 @@ class Part:
 
     def cpuid(self, leaf: int, subleaf: int, sections: Sequence[tuple[int, int]]) -> Registers:
         """CPUID leaf 7 or 12H; `sections` are (physical base, bytes) of the EPC."""
+        if subleaf < 0:
+            raise ValueError(f"Part.cpuid: subleaf {subleaf} is negative")
         if leaf == 7:
             return self._leaf7() if subleaf == 0 else NOTHING
         if leaf != 0x12:

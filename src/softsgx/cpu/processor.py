@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import blake2b
 from marshal import dumps
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from softsgx.cpu.claims import Claims
 from softsgx.cpu.dispatch import leaves_of
@@ -20,7 +20,11 @@ from softsgx.mem.pagetable import AddressSpace
 from softsgx.mem.physical import MemoryImage, PhysicalMemory
 from softsgx.sim.events import Log
 from softsgx.spec import cpuid
-from softsgx.spec.epcm import PT_MASK, SECS, VALID, child_type
+from softsgx.spec.epcm import MODIFIED, PENDING, PR, PT_MASK, SECS, VALID, child_type
+from softsgx.spec.paging import SECINFO_RESERVED
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 _MARSHAL_VERSION = 2  # without references, so that equal values give equal bytes
 
@@ -31,10 +35,23 @@ class Snapshot(NamedTuple):
     memory: MemoryImage
     epcm: EpcmImage
     secs: tuple[SecsImage, ...]
-    hashes: dict[int, object]
+    hashes: dict[int, _Hash]
     lps: tuple[LpImage, ...]
     spaces: tuple[tuple[AddressSpace, dict[int, int]], ...]
     counters: tuple[int, int, dict[int, int]]
+
+
+def _check_arguments(
+    epc_pages: object, lps: object, seed: object, part: object, readings: object
+) -> None:
+    for name, value, least in (("epc_pages", epc_pages, 1), ("lps", lps, 1), ("seed", seed, None)):
+        if not isinstance(value, int):
+            raise TypeError(f"Processor: {name}={value!r}, an integer is needed")
+        if least is not None and value < least:
+            raise ValueError(f"Processor: {name}={value}, at least {least} is needed")
+    for name, value, kind in (("part", part, Part), ("readings", readings, Readings)):
+        if not isinstance(value, kind):
+            raise TypeError(f"Processor: {name}={value!r}, a {kind.__name__} is needed")
 
 
 class Processor:
@@ -46,9 +63,20 @@ class Processor:
     """
 
     __slots__ = (
-        *("claims", "encls_leaves", "enclu_leaves", "epc", "epcm", "keys", "log", "lps", "memory"),
+        *(
+            "claims",
+            "encls_leaves",
+            "enclu_leaves",
+            "epc",
+            "epc_base",
+            "epcm",
+            "keys",
+            "log",
+            "lps",
+            "memory",
+        ),
         *("hashes", "next_eid", "next_version", "part", "readings", "secs", "space"),
-        *("stamp_entries",),
+        *("secinfo_reserved", "stamp_entries"),
     )
 
     def __init__(
@@ -62,21 +90,25 @@ class Processor:
         sections: Sequence[tuple[int, int]] | None = None,
         log: Log | None = None,
     ) -> None:
-        if lps < 1:
-            raise ValueError(f"Processor: lps={lps}, at least 1 is needed")
+        _check_arguments(epc_pages, lps, seed, part, readings)
         self.part = part
         self.readings = readings
         self.log = log if log is not None else Log()
+        # Reserved bits of a SECINFO for leaves that do not consume PENDING, MODIFIED and PR.
+        unused = PENDING | MODIFIED | PR if readings.secinfo_state_bits_reserved else 0
+        self.secinfo_reserved = SECINFO_RESERVED | unused
         self.encls_leaves = leaves_of(part, "ENCLS")
         self.enclu_leaves = leaves_of(part, "ENCLU")
         self.memory = PhysicalMemory()
         self.epc = Epc(sections if sections is not None else ((DEFAULT_EPC_BASE, epc_pages),))
+        self.epc_base = self.epc.sections[0][0]  # no EPC below this physical address
+        self.memory.frames = min(self.memory.frames, self.epc.first)  # RAM ends there
         self.epcm = Epcm(self.epc.pages, self.log)
         self.keys = Keys(seed)
         # Live enclaves: EPC page of the SECS -> its contents.
         self.secs: dict[int, Secs] = {}
         # Running MRENCLAVE hashes of evicted, uninitialised enclaves: EID -> SHA-256 object.
-        self.hashes: dict[int, object] = {}
+        self.hashes: dict[int, _Hash] = {}
         self.next_eid = 1
         self.next_version = 1
         self.claims: Claims = {}
@@ -101,29 +133,37 @@ class Processor:
         """The SECS of a VALID child page."""
         return self.secs[self.epcm.secs[page]]
 
-    # Snapshots. Only with no leaf in flight; address spaces are those the processors use.
+    # Snapshots. Only with no leaf in flight.
+
+    def _spaces(self) -> dict[int, AddressSpace]:
+        """By identity: the space all processors start in, and those they are in now."""
+        spaces = {id(self.space): self.space}
+        spaces.update([(id(lp.space), lp.space) for lp in self.lps])
+        return spaces
 
     def snapshot(self) -> Snapshot:
-        """The whole state; restoring it any number of times gives the same machine."""
+        """The whole state; restoring it any number of times gives the same machine.
+
+        Of address spaces those that a processor is in, and `space`; others are their owner's.
+        """
         assert not self.claims, "a leaf is in flight"
-        spaces = {id(lp.space): lp.space for lp in self.lps}
         return Snapshot(
             self.memory.snapshot(),
             self.epcm.snapshot(),
             tuple([secs.snapshot() for secs in self.secs.values()]),
-            {eid: h.copy() for eid, h in self.hashes.items()},  # type: ignore[attr-defined]
+            {eid: h.copy() for eid, h in self.hashes.items()},
             tuple([lp.snapshot() for lp in self.lps]),
-            tuple([(space, space.snapshot()) for space in spaces.values()]),
+            tuple([(space, space.snapshot()) for space in self._spaces().values()]),
             (self.next_eid, self.next_version, dict(self.stamp_entries)),
         )
 
     def restore(self, image: Snapshot) -> None:
         """Go back to a snapshot of this processor."""
-        self.claims.clear()
+        self.claims = {}  # another one, so that a leaf in flight can tell (`execute`)
         self.memory.restore(image.memory)
         self.epcm.restore(image.epcm)
         self.secs = {s.page: s for s in map(Secs.restored, image.secs)}
-        self.hashes = {eid: h.copy() for eid, h in image.hashes.items()}  # type: ignore[attr-defined]
+        self.hashes = {eid: h.copy() for eid, h in image.hashes.items()}
         for space, entries in image.spaces:
             space.restore(entries)
         for lp, lp_image in zip(self.lps, image.lps, strict=True):
@@ -132,15 +172,22 @@ class Processor:
         self.stamp_entries = dict(entries)
 
     def fingerprint(self) -> int:
-        """A 64-bit hash of the whole architectural state; equal states give equal hashes."""
-        memory = self.memory
+        """A 64-bit hash of the whole architectural state; equal states give equal hashes.
+
+        Address spaces count as they do for a snapshot, and so does who is in which.
+        """
+        spaces = self._spaces()
+        numbers = {identity: number for number, identity in enumerate(spaces)}
         state = (
             self.epcm.digest_bytes(),
-            [(pfn, memory.page_digest(pfn)) for pfn in sorted(memory.pages)],
-            [secs.key() for secs in self.secs.values()],
+            self.memory.digest(),
+            [secs.key() for _page, secs in sorted(self.secs.items())],
+            [(eid, running.digest()) for eid, running in sorted(self.hashes.items())],
             [lp.key() for lp in self.lps],
-            sorted(self.lps[0].space.ptes.items()),
+            [space.digest() for space in spaces.values()],
+            [numbers[id(lp.space)] for lp in self.lps],
             (self.next_eid, self.next_version),
+            sorted(self.stamp_entries.items()),
         )
         raw = blake2b(dumps(state, _MARSHAL_VERSION), digest_size=8).digest()
         return int.from_bytes(raw, "little")

@@ -7,12 +7,15 @@ docs/readings.md is generated from this file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from softsgx.cpu.arguments import check_range, check_types
 
-def _switch(default: Any, why: str) -> Any:
-    return field(default=default, metadata={"why": why})
+
+def _switch(default: Any, why: str, *, most: int = 0) -> Any:
+    """A reading; one that is a number lies between 0 and `most`."""
+    return field(default=default, metadata={"why": why, "most": most})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,7 @@ class Readings:
         72,
         "EDBGRD of a TCS at this offset or above gives #GP(0): SGX_TCS_LIMIT, not printed; the "
         "architectural size without CET.",
+        most=4096,
     )
     xsave_end_inclusive: bool = _switch(
         False,
@@ -71,6 +75,7 @@ class Readings:
         2,
         "RAX when EINIT's token disagrees in ATTRIBUTES: SGX_INVALID_EINIT_ATTRIBUTE has no number "
         "in the error table; SGX_INVALID_ATTRIBUTE is the nearest.",
+        most=0xFFFFFFFF,
     )
     eblock_locked_first: bool = _switch(
         True,
@@ -133,17 +138,27 @@ class Readings:
     aex_mxcsr: int = _switch(
         0x1F80,
         "MXCSR after AEX. Printed as 1FB0H, which is no INIT value; a misprint of 1F80H.",
+        most=0xFFFF,
     )
     eresume_updates_ursp: bool = _switch(
         False,
         "ERESUME stores RSP and RBP as URSP and URBP of the frame. Only the notify case lists it.",
     )
     # Layouts the manual does not print
-    rdinfo_blocked_bit: int = _switch(6, "Bit of BLOCKED in RDINFO.FLAGS; not printed.")
-    rdinfo_childpresent_bit: int = _switch(0, "Bit of CHILDPRESENT in RDINFO.STATUS; not printed.")
-    rdinfo_virtchildpresent_bit: int = _switch(
-        1, "Bit of VIRTCHILDPRESENT in RDINFO.STATUS; not printed."
+    rdinfo_blocked_bit: int = _switch(6, "Bit of BLOCKED in RDINFO.FLAGS; not printed.", most=63)
+    rdinfo_childpresent_bit: int = _switch(
+        0, "Bit of CHILDPRESENT in RDINFO.STATUS; not printed.", most=63
     )
+    rdinfo_virtchildpresent_bit: int = _switch(
+        1, "Bit of VIRTCHILDPRESENT in RDINFO.STATUS; not printed.", most=63
+    )
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for reading in fields(self):
+            if isinstance(reading.default, int) and not isinstance(reading.default, bool):
+                value = getattr(self, reading.name)
+                check_range(f"Readings.{reading.name}", value, 0, reading.metadata["most"])
 
 
 DEFAULT_READINGS = Readings()

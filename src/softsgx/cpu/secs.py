@@ -6,8 +6,10 @@ encodes it and ELD decodes it again. Field names are the manual's. SDM 3D, 38.7.
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from softsgx.sim.slots import reader, writer
 from softsgx.spec.attributes import ATTR_INIT
 from softsgx.spec.secs import SECS
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 # Fields that go into the page when the SECS is evicted, and come back unchanged.
 _STORED = tuple(name for name in SECS.NAMES if name != "SIZE_")
 
-SecsImage = tuple[object, ...]
+SecsImage = tuple["_Hash | None", tuple[object, ...]]
 
 
 class Secs:
@@ -30,6 +32,7 @@ class Secs:
     __slots__ = (
         *("SIZE", *_STORED),
         *("children", "current", "elrange_end", "entries", "measurement", "page", "previous"),
+        "_fixed",
     )
 
     SIZE: int
@@ -61,6 +64,7 @@ class Secs:
     entries: int
     elrange_end: int
     measurement: _Hash | None
+    _fixed: bytes
 
     def __init__(self, page: int, data: SECS) -> None:
         self.page = page
@@ -73,6 +77,7 @@ class Secs:
         self.previous = 0
         self.entries = 0
         self.measurement = None
+        self._fixed = b""
 
     @property
     def initialised(self) -> bool:
@@ -91,24 +96,34 @@ class Secs:
     def snapshot(self) -> SecsImage:
         """Everything, the running hash as a copy."""
         hash_ = self.measurement
-        values = tuple([getattr(self, name) for name in _IMAGE])
-        return (*values, None if hash_ is None else hash_.copy())
+        return (None if hash_ is None else hash_.copy(), _read(self))
 
     @staticmethod
     def restored(image: SecsImage) -> Secs:
         """A live SECS from a snapshot."""
         self = Secs.__new__(Secs)
-        for name, value in zip(_IMAGE, image, strict=False):
-            setattr(self, name, value)
-        hash_ = image[-1]
-        self.measurement = None if hash_ is None else hash_.copy()  # type: ignore[attr-defined]
+        hash_, values = image
+        _write(self, values)
+        self.measurement = None if hash_ is None else hash_.copy()
+        self._fixed = b""
         return self
 
     def key(self) -> tuple[object, ...]:
         """What the fingerprint of the machine sees of this enclave."""
         hash_ = self.measurement
-        values = tuple([getattr(self, name) for name in _IMAGE])
-        return (*values, b"" if hash_ is None else hash_.digest())
+        if hash_ is not None:
+            return (hash_.digest(), repr(_read(self)))
+        if not self._fixed:
+            # After EINIT these never change, so they are hashed once.
+            self._fixed = sha256(repr(_read_fixed(self)).encode()).digest()
+        return (self._fixed, *_read_varying(self))
 
 
-_IMAGE = tuple(name for name in Secs.__slots__ if name != "measurement")
+_IMAGE = tuple(name for name in Secs.__slots__ if name not in ("measurement", "_fixed"))
+_VARYING = (
+    *("EPOCH", "VIRTCHILDCNT", "ENCLAVECONTEXT"),
+    *("children", "current", "entries", "previous", "page"),
+)
+_read, _write = reader(_IMAGE), writer(_IMAGE)
+_read_varying = reader(_VARYING)
+_read_fixed = reader([name for name in _IMAGE if name not in _VARYING])

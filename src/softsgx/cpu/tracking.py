@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 def enter(secs: Secs) -> int:
     """A processor enters: count it. Returns the epoch it belongs to."""
     secs.current += 1
-    secs.entries += 1
     return secs.EPOCH
 
 
@@ -50,6 +49,9 @@ def track(secs: Secs) -> bool:
 
 def stamp(processor: Processor, secs: Secs, page: int) -> None:
     """EBLOCK, EMODPR, EMODT: remember when the page's translations became obsolete."""
+    if not processor.readings.etrack_needed_when_empty and not secs.inside:
+        processor.epcm.stamp[page] = 0  # nobody to follow, even for an EACCEPT from inside later
+        return
     processor.epcm.stamp[page] = secs.EPOCH + 1
     if not processor.readings.late_entry_counts:
         processor.stamp_entries[page] = secs.entries

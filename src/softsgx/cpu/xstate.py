@@ -6,17 +6,17 @@ The model does not compute with this state; it keeps it, saves it at AEX, restor
 from __future__ import annotations
 
 import struct
+from hashlib import sha256
 from typing import Final
 
 from softsgx.cpu.fault import GP
-from softsgx.cpu.part import XSAVE_COMPONENTS
+from softsgx.cpu.part import XSAVE_COMPONENTS, xsave_size
 from softsgx.spec.ssa import (
     FCW_INIT,
     MXCSR_INIT,
     XSAVE_HEADER_SIZE,
     XSAVE_LEGACY_SIZE,
     XSAVE_MINIMUM,
-    compute_xsave_size,
 )
 
 _MXCSR_MASK: Final = 0xFFFF
@@ -31,6 +31,8 @@ def legacy_init(fcw: int = FCW_INIT, fsw: int = 0, mxcsr: int = MXCSR_INIT) -> b
 
 LEGACY_INIT: Final = legacy_init()
 
+_INIT_DIGEST: Final = sha256(LEGACY_INIT).digest()
+
 XKey = tuple[bytes, tuple[tuple[int, bytes], ...]]
 
 
@@ -40,15 +42,26 @@ class XState:
     A component that is not in `components` is in its INIT state.
     """
 
-    __slots__ = ("components", "legacy")
+    __slots__ = ("_hashed", "_key", "components", "legacy")
 
     def __init__(self, legacy: bytes = LEGACY_INIT) -> None:
         self.legacy = legacy
         self.components: dict[int, bytes] = {}
+        self._hashed: bytes | None = None  # the legacy region that _key stands for
+        self._key = b""
 
     def key(self) -> XKey:
         """The whole state, comparable and hashable."""
         return self.legacy, tuple(sorted(self.components.items()))
+
+    def digest(self) -> bytes:
+        """Bytes that stand for the whole state; cheap while the legacy region is not replaced."""
+        if self._hashed is not self.legacy:
+            self._hashed = self.legacy
+            self._key = _INIT_DIGEST if self.legacy == LEGACY_INIT else sha256(self.legacy).digest()
+        if not self.components:
+            return self._key
+        return self._key + repr(sorted(self.components.items())).encode()
 
     @staticmethod
     def restored(key: XKey) -> XState:
@@ -59,7 +72,7 @@ class XState:
 
     def save(self, xfrm: int) -> bytes:
         """The XSAVE image (standard format) for XFRM, as AEX writes it to the SSA."""
-        size = compute_xsave_size(xfrm, dict(XSAVE_COMPONENTS))
+        size = xsave_size(xfrm)
         image = bytearray(size)
         image[:XSAVE_LEGACY_SIZE] = self.legacy
         present = xfrm & 3
@@ -77,8 +90,6 @@ class XState:
         present, compacted, reserved = _BV.unpack_from(image, XSAVE_LEGACY_SIZE)
         if present & ~xfrm or compacted or reserved:
             raise GP(rule)
-        if any(image[XSAVE_LEGACY_SIZE + 24 : XSAVE_LEGACY_SIZE + XSAVE_HEADER_SIZE]):
-            raise GP(rule)
         if int.from_bytes(image[24:28], "little") & ~_MXCSR_MASK:
             raise GP(rule)
         self = XState(_legacy(image, present))
@@ -88,13 +99,20 @@ class XState:
                 self.components[bit] = bytes(image[start : start + length])
         return self
 
+    def keep_others(self, old: XState, xfrm: int) -> None:
+        """Take over the components outside XFRM: neither AEX nor ERESUME touches those."""
+        for bit, data in old.components.items():
+            if not xfrm >> bit & 1:
+                self.components[bit] = data
+
 
 def _legacy(image: bytes, present: int) -> bytes:
     """The legacy region, x87 and SSE parts in INIT state where XSTATE_BV says so."""
     x87 = image[:24] + image[32:160] if present & 1 else LEGACY_INIT[:24] + LEGACY_INIT[32:160]
     xmm = image[160:416] if present & 2 else bytes(256)
     # XRSTOR loads MXCSR whenever SSE or AVX is requested, whatever XSTATE_BV says.
-    return bytes(x87[:24] + image[24:32] + x87[24:] + xmm + image[416:XSAVE_LEGACY_SIZE])
+    mxcsr = image[24:28] + LEGACY_INIT[28:32]
+    return bytes(x87[:24] + mxcsr + x87[24:] + xmm + image[416:XSAVE_LEGACY_SIZE])
 
 
 assert XSAVE_MINIMUM == XSAVE_LEGACY_SIZE + XSAVE_HEADER_SIZE

@@ -7,6 +7,7 @@ no entries, never faults inside installed memory, and is only for CPL 0.
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Final
 
 from softsgx.sim.cpu_events import PteChanged
@@ -44,12 +45,15 @@ class AddressSpace:
     Changing an entry does not touch any TLB; that is the kernel's job, as on a real machine.
     """
 
-    __slots__ = ("log", "name", "ptes")
+    __slots__ = ("_digest", "changed", "log", "name", "ptes")
 
     def __init__(self, name: str = "", log: Log | None = None) -> None:
         self.name = name
         self.log = log if log is not None else Log()
         self.ptes: dict[int, int] = {}
+        # Set by whoever writes `ptes`, so that the digest is made anew.
+        self.changed = True
+        self._digest = b""
 
     def map(
         self,
@@ -78,11 +82,13 @@ class AddressSpace:
         if self.log.on:
             self.log.emit(PteChanged(self.name, page, self.ptes.get(page, 0), pte))
         self.ptes[page] = pte
+        self.changed = True
 
     def unmap(self, address: int) -> int:
         """Remove the entry of the page at linear `address`; return the old word, 0 if none."""
         page = address >> PAGE_SHIFT
         old = self.ptes.pop(page, 0)
+        self.changed = True
         if old and self.log.on:
             self.log.emit(PteChanged(self.name, page, old, 0))
         return old
@@ -98,6 +104,7 @@ class AddressSpace:
         if not pte & PTE_A:
             return False
         self.ptes[page] = pte & ~PTE_A
+        self.changed = True
         return True
 
     def snapshot(self) -> dict[int, int]:
@@ -107,3 +114,15 @@ class AddressSpace:
     def restore(self, image: dict[int, int]) -> None:
         """Go back to a snapshot."""
         self.ptes = dict(image)
+        self.changed = True
+
+    def digest(self) -> bytes:
+        """Eight bytes that stand for all entries; kept until an entry changes."""
+        if self.changed:
+            entries = b"".join(
+                page.to_bytes(8, "little") + pte.to_bytes(8, "little")
+                for page, pte in sorted(self.ptes.items())
+            )
+            self._digest = blake2b(entries, digest_size=8).digest()
+            self.changed = False
+        return self._digest

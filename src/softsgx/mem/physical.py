@@ -12,7 +12,7 @@ from hashlib import blake2b
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
 Page = bytearray | bytes
-MemoryImage = tuple[dict[int, Page], dict[int, int], int]
+MemoryImage = tuple[dict[int, Page], dict[int, int], dict[int, None], int, int]
 
 _ZERO_PAGE = bytes(PAGE_SIZE)
 
@@ -23,14 +23,17 @@ class PhysicalMemory:
     `frames` bounds what `alloc` hands out; EPC sections lie above it.
     """
 
-    __slots__ = ("_digest", "_next", "_owned", "frames", "pages")
+    __slots__ = ("_digest", "_dirty", "_next", "_owned", "_sum", "frames", "pages")
 
     def __init__(self, frames: int = 1 << 26) -> None:
         self.frames = frames
         self.pages: dict[int, Page] = {}
         # Frames that may be written in place; all others are shared with a snapshot.
         self._owned: set[int] = set()
+        # Digests of frames as they were last hashed, their XOR, and the frames written since.
         self._digest: dict[int, int] = {}
+        self._sum = 0
+        self._dirty: dict[int, None] = {}
         self._next = 1  # frame 0 stays unused, so that a zero pfn is always a mistake
 
     def alloc(self, count: int = 1) -> int:
@@ -49,16 +52,33 @@ class PhysicalMemory:
             if page is None:
                 return bytes(size)
             return bytes(page[offset : offset + size])
-        head = PAGE_SIZE - offset
-        return self.read(address, head) + self.read(address + head, size - head)
+        # Page by page, in a loop: the size has no bound.
+        pieces, done = [], 0
+        while done < size:
+            at = address + done
+            length = min(PAGE_SIZE - (at & PAGE_MASK), size - done)
+            pieces.append(self.read(at, length))
+            done += length
+        return b"".join(pieces)
+
+    def read_int(self, address: int, size: int) -> int:
+        """`size` bytes inside one page as a little-endian integer: the fast way to a field."""
+        page = self.pages.get(address >> PAGE_SHIFT)
+        if page is None:
+            return 0
+        offset = address & PAGE_MASK
+        return int.from_bytes(page[offset : offset + size], "little")
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Write `data` at physical `address`; may cross pages."""
         pfn, offset, size = address >> PAGE_SHIFT, address & PAGE_MASK, len(data)
         if offset + size > PAGE_SIZE:
-            head = PAGE_SIZE - offset
-            self.write(address, data[:head])
-            self.write(address + head, data[head:])
+            done = 0
+            while done < size:
+                at = address + done
+                length = min(PAGE_SIZE - (at & PAGE_MASK), size - done)
+                self.write(at, data[done : done + length])
+                done += length
             return
         if pfn in self._owned:
             page = self.pages[pfn]
@@ -66,7 +86,11 @@ class PhysicalMemory:
             page = self.pages[pfn] = bytearray(self.pages.get(pfn, _ZERO_PAGE))
             self._owned.add(pfn)
         page[offset : offset + size] = data  # type: ignore[index]
-        self._digest.pop(pfn, None)
+        self._dirty[pfn] = None
+
+    def page_view(self, pfn: int) -> Page:
+        """The frame itself, not a copy: to decode from at once, never to keep or write."""
+        return self.pages.get(pfn, _ZERO_PAGE)
 
     def read_page(self, pfn: int) -> bytes:
         """The 4096 bytes of a frame."""
@@ -77,33 +101,41 @@ class PhysicalMemory:
         assert len(data) == PAGE_SIZE
         self.pages[pfn] = bytearray(data)
         self._owned.add(pfn)
-        self._digest.pop(pfn, None)
+        self._dirty[pfn] = None
 
     def clear_page(self, pfn: int) -> None:
         """Zero a frame; it costs nothing again."""
         self.pages.pop(pfn, None)
         self._owned.discard(pfn)
-        self._digest.pop(pfn, None)
+        self._dirty[pfn] = None
+
+    def digest(self) -> int:
+        """A 64-bit digest of all contents. Only frames written since the last call are hashed."""
+        for pfn in self._dirty:
+            old, new = self._digest.pop(pfn, 0), self.page_digest(pfn)
+            self._sum ^= old ^ new
+            if new:
+                self._digest[pfn] = new
+        self._dirty.clear()
+        return self._sum
 
     def page_digest(self, pfn: int) -> int:
-        """A 64-bit digest of a frame, kept until the frame is written; 0 for an unwritten frame."""
-        digest = self._digest.get(pfn)
-        if digest is None:
-            page = self.pages.get(pfn)
-            if page is None:
-                return 0
-            raw = blake2b(page, digest_size=8).digest()
-            digest = self._digest[pfn] = int.from_bytes(raw, "little")
-        return digest
+        """A 64-bit digest of one frame, which depends on its number too; 0 for a frame of zeros."""
+        page = self.pages.get(pfn)
+        if page is None or page == _ZERO_PAGE:
+            return 0
+        salt = pfn.to_bytes(8, "little")
+        return int.from_bytes(blake2b(page, digest_size=8, salt=salt).digest(), "little")
 
     def snapshot(self) -> MemoryImage:
         """All contents; pages are shared until one side writes."""
         self._owned.clear()
-        return dict(self.pages), dict(self._digest), self._next
+        return dict(self.pages), dict(self._digest), dict(self._dirty), self._sum, self._next
 
     def restore(self, image: MemoryImage) -> None:
         """Go back to a snapshot, any number of times."""
-        pages, digests, self._next = image
+        pages, digests, dirty, self._sum, self._next = image
         self.pages = dict(pages)
         self._digest = dict(digests)
+        self._dirty = dict(dirty)
         self._owned.clear()

@@ -30,11 +30,23 @@ from softsgx.sim.events import (
 from softsgx.sim.execution import MAX_STEPS, Execution, run
 from softsgx.sim.ipi import Acknowledgements, Interrupt, Target, ipi
 from softsgx.sim.locks import Guard, Mutex, RwLock
-from softsgx.sim.point import BLOCKING, IPI, IRQ, LOCK, SRCU, TRYLOCK, WAIT, Blocker, Point, Steps
+from softsgx.sim.point import (
+    BLOCKING,
+    IPI,
+    IRQ,
+    LOCK,
+    RETRY,
+    SRCU,
+    TRYLOCK,
+    WAIT,
+    Blocker,
+    Point,
+    Steps,
+)
 from softsgx.sim.rng import Rng
 from softsgx.sim.schedule import Choice, decode, encode, letters
 from softsgx.sim.scheduler import Scheduler
-from softsgx.sim.schedulers import Follow, RunToCompletion, VirtualTime
+from softsgx.sim.schedulers import Cooperative, Follow, RunToCompletion, VirtualTime
 from softsgx.sim.srcu import Srcu
 from softsgx.sim.task import Task
 from softsgx.sim.waits import Completion, Counter, WaitFlag, WaitQueue
@@ -44,6 +56,7 @@ __all__ = [
     "IPI",
     "IRQ",
     "LOCK",
+    "RETRY",
     "MAX_STEPS",
     "SRCU",
     "TRYLOCK",
@@ -53,6 +66,7 @@ __all__ = [
     "Blocker",
     "Choice",
     "Completion",
+    "Cooperative",
     "Counter",
     "Deadlock",
     "Drawn",

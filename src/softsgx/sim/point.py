@@ -28,6 +28,8 @@ Steps: TypeAlias = Generator[Point, "Task", T]
 LOCK: Final = "lock"
 WAIT: Final = "wait"
 IRQ: Final = "irq"
+# Not blocking: the task spins for something that only another task can bring about.
+RETRY: Final = "retry"
 
 BLOCKING: Final = frozenset({LOCK, WAIT, IRQ})
 """The kinds at which a task is resumed only while `object.ready(task)`.

@@ -11,4 +11,4 @@ MASK64: Final = (1 << 64) - 1
 
 def canonical(address: int) -> bool:
     """Whether a 64-bit linear address is canonical with 48 bits (4-level paging)."""
-    return address < 1 << 47 or (1 << 64) - (1 << 47) <= address <= MASK64
+    return 0 <= address < 1 << 47 or (1 << 64) - (1 << 47) <= address <= MASK64

@@ -30,6 +30,7 @@ RCX: Final = "RCX"
 RDX: Final = "RDX"
 PAGEINFO_SECS: Final = "PAGEINFO.SECS"
 PARENT: Final = "SECS of RCX"
+OWNER: Final = "SECS of RCX, or RCX itself"
 CURRENT_TCS: Final = "current TCS"
 
 # The names under which a leaf asks whether a resource was busy.
@@ -82,9 +83,11 @@ CONCURRENCY: Final[dict[str, tuple[Claim, ...]]] = {
     ),
     "ETRACKC": (
         Claim(RCX, BASE, SHARED, BUSY_TARGET, SGX_EPC_PAGE_CONFLICT),
-        Claim(PARENT, T, EXCLUSIVE, BUSY_SECS_T, SGX_EPC_PAGE_CONFLICT),
+        Claim(OWNER, T, EXCLUSIVE, BUSY_SECS_T, SGX_EPC_PAGE_CONFLICT),
     ),
     "EWB": (
+        # NOTE: one concurrency table adds RDX exclusive vs T, and the exceptions list a tracking
+        # resource in use; the operation listing tests neither.
         Claim(RCX, BASE, EXCLUSIVE, BUSY_TARGET, GP),
         Claim(RDX, BASE, SHARED, BUSY_VA, GP),
     ),

@@ -43,7 +43,8 @@ class RDINFO(Structure, size=32, align=32):
 
 # SECINFO.FLAGS bits that must be zero: 7:6 and 63:16. PENDING, MODIFIED and PR are defined bits.
 SECINFO_FLAGS_RESERVED: Final = ~(epcm.SAVED) & ((1 << 64) - 1)
-SECINFO_TAIL: Final = bytes(56)
+# The same for a whole SECINFO read as one integer: bytes 8..63 are reserved as well.
+SECINFO_RESERVED: Final = ~(epcm.SAVED) & ((1 << 512) - 1)
 
 VA_SLOT_SIZE: Final = 8
 VA_SLOTS: Final = 512

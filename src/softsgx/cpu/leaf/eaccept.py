@@ -2,7 +2,7 @@
 
 from softsgx.cpu.fault import ENCLU_PFEC, GP, PF, SUCCESS, Status, refuse
 from softsgx.cpu.lp import LogicalProcessor
-from softsgx.cpu.operands import enclave_page, epc_read, in_elrange, secinfo_flags, usable_page
+from softsgx.cpu.operands import enclave_page, enclave_secinfo, epc_read, in_elrange, usable_page
 from softsgx.cpu.tracking import tracked
 from softsgx.spec.attributes import ATTR_MODE64BIT
 from softsgx.spec.concurrency import BUSY_TARGET, BUSY_TARGET_M
@@ -38,8 +38,7 @@ def eaccept(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
         raise GP("EACCEPT.02")  # RBX outside ELRANGE
     info = enclave_page(lp, rbx, False, "EACCEPT.03")  # RBX is not in the EPC
     usable_page(lp, info, rbx, "EACCEPT.04")  # SECINFO not in a readable PT_REG page of the enclave
-    raw = epc_read(lp, info, rbx, 64)
-    flags = secinfo_flags(lp, raw, "EACCEPT.05", consumes_state=True)  # SECINFO reserved not zero
+    flags = enclave_secinfo(lp, info, rbx, "EACCEPT.05")  # SECINFO reserved field not zero
     if rcx & 4095:
         raise GP("EACCEPT.06")  # RCX not 4 KiB aligned
     if not in_elrange(lp, rcx):
@@ -76,9 +75,8 @@ def eaccept(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
     if epcm.address[page] != rcx:
         return refuse("EACCEPT.19", SGX_PAGE_ATTRIBUTES_MISMATCH)  # ENCLAVEADDRESS is not RCX
     if (word ^ flags) & _COMPARED:
-        return refuse(
-            "EACCEPT.20", SGX_PAGE_ATTRIBUTES_MISMATCH
-        )  # R W X PT PENDING MODIFIED differ
+        # R, W, X, PT, PENDING or MODIFIED differs
+        return refuse("EACCEPT.20", SGX_PAGE_ATTRIBUTES_MISMATCH)
     secs = lp.secs
     assert secs is not None
     if not tracked(lp.processor, secs, page):

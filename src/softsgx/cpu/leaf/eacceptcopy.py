@@ -2,7 +2,13 @@
 
 from softsgx.cpu.fault import GP, SUCCESS, Status, refuse
 from softsgx.cpu.lp import LogicalProcessor
-from softsgx.cpu.operands import enclave_page, epc_read, in_elrange, secinfo_flags, usable_page
+from softsgx.cpu.operands import (
+    enclave_page,
+    enclave_secinfo,
+    epc_read,
+    in_elrange,
+    usable_page,
+)
 from softsgx.spec.concurrency import BUSY_TARGET_M
 from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_MASK, REG, RWX, VALID, R, W
 from softsgx.spec.status import SGX_PAGE_ATTRIBUTES_MISMATCH
@@ -20,12 +26,12 @@ def eacceptcopy(lp: LogicalProcessor, rbx: int, rcx: int, rdx: int) -> Status:
     page = enclave_page(lp, rcx, True, "EACCEPTCOPY.05")  # RCX is not in the EPC
     source = enclave_page(lp, rdx, False, "EACCEPTCOPY.06")  # RDX is not in the EPC
     usable_page(lp, info, rbx, "EACCEPTCOPY.07")  # SECINFO not in a readable PT_REG page
-    raw = epc_read(lp, info, rbx, 64)
-    flags = secinfo_flags(
+    flags = enclave_secinfo(
         lp,
-        raw,
+        info,
+        rbx,
         "EACCEPTCOPY.08",  # SECINFO reserved field not zero
-        consumes_state=False,
+        lp.processor.secinfo_reserved,
     )
     if flags & (R | W) == W:
         raise GP("EACCEPTCOPY.09")  # SECINFO asks for W without R

@@ -3,7 +3,7 @@
 from softsgx.cpu import measurement
 from softsgx.cpu.fault import ENCLS_PFEC, GP, PF
 from softsgx.cpu.lp import LogicalProcessor
-from softsgx.cpu.operands import absent_page_type, secinfo_flags
+from softsgx.cpu.operands import absent_page_type, system_secinfo
 from softsgx.spec.attributes import ATTR_MODE64BIT
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.concurrency import BUSY_SECS, BUSY_SECS_B, BUSY_TARGET
@@ -36,8 +36,12 @@ def eadd(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     secs_page = lp.system_epc_page(secs_address)
     if secs_page < 0:
         raise PF(secs_address, "EADD.08", ENCLS_PFEC)  # PAGEINFO.SECS is not in the EPC
-    raw = lp.system_read(secinfo, 64)
-    flags = secinfo_flags(lp, raw, "EADD.09", consumes_state=False)  # SECINFO reserved not zero
+    flags = system_secinfo(
+        lp,
+        secinfo,
+        "EADD.09",  # SECINFO reserved field not zero
+        lp.processor.secinfo_reserved,
+    )
     pt = flags & PT_MASK
     if pt not in (REG, TCS):
         absent_page_type(lp, flags)

@@ -2,7 +2,7 @@
 
 from softsgx.cpu.fault import ENCLS_PFEC, GP, PF
 from softsgx.cpu.lp import LogicalProcessor
-from softsgx.cpu.operands import absent_page_type, secinfo_flags
+from softsgx.cpu.operands import absent_page_type, system_secinfo
 from softsgx.spec.concurrency import BUSY_SECS, BUSY_TARGET
 from softsgx.spec.epcm import PENDING, PT_MASK, REG, SECS, VALID, R, W
 from softsgx.spec.paging import PAGEINFO
@@ -39,8 +39,7 @@ def eaug(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     if epcm.state[page] & VALID:
         raise PF(rcx, "EAUG.10", ENCLS_PFEC)  # EPCM: VALID = 1
     if secinfo:
-        raw = lp.system_read(secinfo, 64)
-        flags = secinfo_flags(lp, raw, "EAUG.11", consumes_state=True)  # SECINFO reserved not zero
+        flags = system_secinfo(lp, secinfo, "EAUG.11")  # SECINFO reserved not zero
         absent_page_type(lp, flags)
         raise GP("EAUG.12")  # SECINFO given, yet only shadow-stack pages may have one
     if lp.busy & BUSY_SECS:

@@ -3,8 +3,8 @@
 from softsgx.cpu import measurement
 from softsgx.cpu.fault import ENCLS_PFEC, GP, PF
 from softsgx.cpu.lp import LogicalProcessor
-from softsgx.cpu.operands import secinfo_flags
-from softsgx.cpu.part import XSAVE_COMPONENTS
+from softsgx.cpu.operands import system_secinfo
+from softsgx.cpu.part import xsave_size
 from softsgx.cpu.secs import Secs
 from softsgx.spec.attributes import ATTR_KSS, ATTR_MODE64BIT, XFRM_LEGACY
 from softsgx.spec.bits import PAGE_SIZE, canonical
@@ -13,7 +13,7 @@ from softsgx.spec.epcm import PT_MASK, SECS, VALID
 from softsgx.spec.paging import PAGEINFO
 from softsgx.spec.secs import SECS as SECS_PAGE
 from softsgx.spec.secs import SECS_SOURCE_RESERVED
-from softsgx.spec.ssa import GPRSGX_SIZE, compute_xsave_size, misc_size
+from softsgx.spec.ssa import GPRSGX_SIZE, misc_size
 
 
 def ecreate(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
@@ -32,8 +32,7 @@ def ecreate(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
         raise GP("ECREATE.05")  # PAGEINFO.SECINFO not 64-byte aligned
     if linaddr or secs_address:
         raise GP("ECREATE.06")  # PAGEINFO.LINADDR or PAGEINFO.SECS not zero
-    raw = lp.system_read(secinfo, 64)
-    flags = secinfo_flags(lp, raw, "ECREATE.07", consumes_state=True)  # SECINFO reserved not zero
+    flags = system_secinfo(lp, secinfo, "ECREATE.07")  # SECINFO reserved not zero
     if flags & PT_MASK != SECS:
         raise GP("ECREATE.08")  # SECINFO.PT is not PT_SECS
     if lp.busy & BUSY_TARGET:
@@ -65,7 +64,7 @@ def _check_source(lp: LogicalProcessor, source: bytes) -> None:
         raise GP("ECREATE.12")  # XFRM not supported, or no legal value of XCR0
     if secs.MISCSELECT & ~part.miscselect:
         raise GP("ECREATE.13")  # MISCSELECT has a bit that CPUID.12H.0:EBX lacks
-    needed = compute_xsave_size(secs.XFRM, dict(XSAVE_COMPONENTS)) + GPRSGX_SIZE
+    needed = xsave_size(secs.XFRM) + GPRSGX_SIZE
     if needed + misc_size(secs.MISCSELECT) > secs.SSAFRAMESIZE * PAGE_SIZE:
         raise GP("ECREATE.14")  # SSAFRAMESIZE too small for XFRM and MISCSELECT
     wide = secs.ATTRIBUTES & ATTR_MODE64BIT

@@ -11,8 +11,8 @@ from softsgx.cpu.entry import (
 )
 from softsgx.cpu.fault import ENCLU_PFEC, GP, PF
 from softsgx.cpu.lp import LogicalProcessor
-from softsgx.cpu.operands import enclave_page, epc_read
-from softsgx.spec.bits import MASK64, PAGE_SIZE, canonical
+from softsgx.cpu.operands import enclave_page
+from softsgx.spec.bits import MASK64, canonical
 from softsgx.spec.concurrency import BUSY_TARGET
 from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_MASK, TCS, VALID
 from softsgx.spec.registers import RAX, RCX, RIP
@@ -44,7 +44,7 @@ def eenter(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
         raise PF(rbx, "EENTER.07", ENCLU_PFEC)  # EPCM: ENCLAVEADDRESS is not RBX, or no TCS
     if word & (PENDING | MODIFIED):
         raise PF(rbx, "EENTER.08", ENCLU_PFEC)  # EPCM: PENDING or MODIFIED is 1
-    tcs = TCS_PAGE.unpack(epc_read(lp, page, rbx, PAGE_SIZE))
+    tcs = TCS_PAGE.unpack(processor.memory.page_view(processor.epc.pfn(page)))
     secs = processor.parent(page)
     check_tcs(lp, tcs, secs)
     if tcs.CSSA >= tcs.NSSA:

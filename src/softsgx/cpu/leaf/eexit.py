@@ -6,7 +6,7 @@ from softsgx.cpu.lp import LogicalProcessor
 from softsgx.spec.bits import canonical
 from softsgx.spec.msr import RFLAGS_TF
 from softsgx.spec.registers import RCX, RFLAGS, RIP
-from softsgx.spec.tcs import TCS_DBGOPTIN, TCS_OFF_AEP, TCS_OFF_FLAGS
+from softsgx.spec.tcs import TCS_OFF_AEP
 
 _BY_EEXIT = -1
 
@@ -19,7 +19,7 @@ def eexit(lp: LogicalProcessor, rbx: int, _rcx: int, _rdx: int) -> None:
     memory = lp.processor.memory
     tcs = lp.processor.epc.physical(lp.tcs_page)
     aep = int.from_bytes(memory.read(tcs + TCS_OFF_AEP, 8), "little")
-    if not memory.read(tcs + TCS_OFF_FLAGS, 1)[0] & TCS_DBGOPTIN:
+    if not lp.dbgoptin:
         lp.regs[RFLAGS] = lp.regs[RFLAGS] & ~RFLAGS_TF | lp.outside[3]
     lp.regs[RIP] = rbx
     lp.regs[RCX] = aep

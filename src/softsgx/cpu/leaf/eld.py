@@ -129,7 +129,7 @@ def _install(
     if word & PT_MASK == SECS:
         loaded = Secs(page, SECS_PAGE.unpack(content))
         loaded.ENCLAVECONTEXT = processor.epc.physical(page)
-        loaded.measurement = processor.hashes.pop(loaded.EID, None)  # type: ignore[assignment]
+        loaded.measurement = processor.hashes.pop(loaded.EID, None)
         processor.secs[page] = loaded
         epcm.install(page, word, 0, linaddr)
         return

@@ -2,7 +2,7 @@
 
 from softsgx.cpu.fault import ENCLU_PFEC, GP, PF
 from softsgx.cpu.lp import LogicalProcessor
-from softsgx.cpu.operands import enclave_page, epc_read, in_elrange, secinfo_flags, usable_page
+from softsgx.cpu.operands import enclave_page, enclave_secinfo, in_elrange, usable_page
 from softsgx.spec.concurrency import BUSY_TARGET_M
 from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_MASK, REG, RWX, VALID, R, W
 
@@ -23,8 +23,13 @@ def emodpe(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     info = enclave_page(lp, rbx, False, "EMODPE.05")  # RBX is not in the EPC
     page = enclave_page(lp, rcx, False, "EMODPE.06")  # RCX is not in the EPC
     usable_page(lp, info, rbx, "EMODPE.07")  # SECINFO not in a readable PT_REG page of the enclave
-    raw = epc_read(lp, info, rbx, 64)
-    flags = secinfo_flags(lp, raw, "EMODPE.08", consumes_state=False)  # SECINFO reserved not zero
+    flags = enclave_secinfo(
+        lp,
+        info,
+        rbx,
+        "EMODPE.08",  # SECINFO reserved field not zero
+        lp.processor.secinfo_reserved,
+    )
     epcm = lp.processor.epcm
     word = epcm.state[page]
     if not word & VALID:

@@ -2,7 +2,7 @@
 
 from softsgx.cpu.fault import ENCLS_PFEC, GP, PF, SUCCESS, Status, refuse
 from softsgx.cpu.lp import LogicalProcessor
-from softsgx.cpu.operands import secinfo_flags
+from softsgx.cpu.operands import system_secinfo
 from softsgx.cpu.tracking import stamp
 from softsgx.spec.concurrency import BUSY_TARGET, BUSY_TARGET_M
 from softsgx.spec.epcm import MODIFIED, PENDING, PR, PT_MASK, REG, RWX, VALID, R, W
@@ -22,11 +22,11 @@ def emodpr(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
     page = lp.system_epc_page(rcx)
     if page < 0:
         raise PF(rcx, "EMODPR.03", ENCLS_PFEC)  # RCX is not in the EPC
-    mask = secinfo_flags(
+    mask = system_secinfo(
         lp,
-        lp.system_read(rbx, 64),
+        rbx,
         "EMODPR.04",  # SECINFO reserved field not zero
-        consumes_state=False,
+        lp.processor.secinfo_reserved,
     )
     if mask & (R | W) == W:
         raise GP("EMODPR.05")  # SECINFO asks for W without R

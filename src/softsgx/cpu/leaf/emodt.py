@@ -2,7 +2,7 @@
 
 from softsgx.cpu.fault import ENCLS_PFEC, GP, PF, SUCCESS, Status, refuse
 from softsgx.cpu.lp import LogicalProcessor
-from softsgx.cpu.operands import secinfo_flags
+from softsgx.cpu.operands import system_secinfo
 from softsgx.cpu.tracking import stamp
 from softsgx.spec.concurrency import BUSY_TARGET, BUSY_TARGET_M
 from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_MASK, REG, TCS, TRIM, VALID
@@ -21,11 +21,11 @@ def emodt(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
     page = lp.system_epc_page(rcx)
     if page < 0:
         raise PF(rcx, "EMODT.03", ENCLS_PFEC)  # RCX is not in the EPC
-    flags = secinfo_flags(
+    flags = system_secinfo(
         lp,
-        lp.system_read(rbx, 64),
+        rbx,
         "EMODT.04",  # SECINFO reserved field not zero
-        consumes_state=False,
+        lp.processor.secinfo_reserved,
     )
     new = flags & PT_MASK
     if new not in (TCS, TRIM):

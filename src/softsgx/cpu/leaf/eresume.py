@@ -14,8 +14,8 @@ from softsgx.cpu.entry import (
 )
 from softsgx.cpu.fault import ENCLU_PFEC, GP, PF
 from softsgx.cpu.lp import LogicalProcessor
-from softsgx.cpu.operands import enclave_page, epc_read
-from softsgx.cpu.part import XSAVE_COMPONENTS
+from softsgx.cpu.operands import enclave_page
+from softsgx.cpu.part import xsave_size
 from softsgx.cpu.secs import Secs
 from softsgx.cpu.xstate import XState
 from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SIZE, canonical
@@ -35,13 +35,12 @@ from softsgx.spec.msr import (
     RFLAGS_PF,
     RFLAGS_RF,
     RFLAGS_SF,
-    RFLAGS_TF,
     RFLAGS_ZF,
 )
 from softsgx.spec.registers import RAX, RCX, RFLAGS, RIP
-from softsgx.spec.ssa import GPRSGX, GPRSGX_SIZE, compute_xsave_size
+from softsgx.spec.ssa import GPRSGX, GPRSGX_SIZE
 from softsgx.spec.tcs import TCS as TCS_PAGE
-from softsgx.spec.tcs import TCS_AEXNOTIFY, TCS_DBGOPTIN
+from softsgx.spec.tcs import TCS_AEXNOTIFY
 
 _GPRS = struct.Struct("<18Q")
 _ENCLU_LENGTH = 3
@@ -73,7 +72,7 @@ def eresume(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
         raise PF(rbx, "ERESUME.07", ENCLU_PFEC)  # EPCM: PENDING or MODIFIED is 1
     if epcm.address[page] != rbx or word & PT_MASK != TCS:
         raise PF(rbx, "ERESUME.08", ENCLU_PFEC)  # EPCM: ENCLAVEADDRESS is not RBX, or no TCS
-    tcs = TCS_PAGE.unpack(epc_read(lp, page, rbx, PAGE_SIZE))
+    tcs = TCS_PAGE.unpack(processor.memory.page_view(processor.epc.pfn(page)))
     secs = processor.parent(page)
     check_tcs(lp, tcs, secs)
     if tcs.CSSA == 0:
@@ -85,7 +84,7 @@ def eresume(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
         return
     check_bases(gpr.RIP, gpr.FSBASE, gpr.GSBASE)
     check_inactive(tcs)
-    size = compute_xsave_size(secs.XFRM, dict(XSAVE_COMPONENTS))
+    size = xsave_size(secs.XFRM)
     image = _frame_read(lp, frame, 0, size)
     # XRSTOR from the frame faults: XSTATE_BV beyond XFRM, header or MXCSR malformed
     state = XState.load(image, secs.XFRM, "ERESUME.11")
@@ -95,7 +94,8 @@ def eresume(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
         store_outside_stack(lp, secs, frame)
     outside_flags = lp.regs[RFLAGS]
     lp.regs[:] = _GPRS.unpack(gpr.pack()[: _GPRS.size])
-    lp.regs[RFLAGS] = _resumed_flags(outside_flags, gpr.RFLAGS, bool(tcs.FLAGS & TCS_DBGOPTIN))
+    lp.regs[RFLAGS] = _resumed_flags(outside_flags, gpr.RFLAGS)
+    state.keep_others(lp.x, secs.XFRM)
     lp.x = state
     lp.fsbase, lp.gsbase = gpr.FSBASE, gpr.GSBASE
 
@@ -119,13 +119,11 @@ def _notify(lp: LogicalProcessor, secs: Secs, tcs: TCS_PAGE, page: int, rbx: int
     lp.fsbase, lp.gsbase = fsbase, gsbase
 
 
-def _resumed_flags(outside: int, saved: int, opt_in: bool) -> int:
-    """RFLAGS: status and control bits from the SSA; IF only if IOPL is 3; TF only by opt-in."""
+def _resumed_flags(outside: int, saved: int) -> int:
+    """RFLAGS: status and control bits from the SSA; IF only if IOPL is 3. Never TF."""
     flags = outside & ~_FROM_SSA | saved & _FROM_SSA | RFLAGS_FIXED
     if outside & RFLAGS_IOPL == RFLAGS_IOPL:
         flags = flags & ~RFLAGS_IF | saved & RFLAGS_IF
-    if opt_in:
-        flags = flags & ~RFLAGS_TF | saved & RFLAGS_TF
     return flags
 
 

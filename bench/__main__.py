@@ -1,0 +1,25 @@
+"""`python -m bench`: measure everything and print Markdown."""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+from bench import cpu
+
+
+def main() -> None:
+    """Print all sections to standard output."""
+
+    def show(text: str) -> None:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    show("# Benchmarks\n")
+    show("Written by `make bench`; medians of several rounds on a shared, noisy machine.")
+    show(f"Python {platform.python_version()}, {platform.machine()}.\n")
+    cpu.main(show)
+
+
+if __name__ == "__main__":
+    main()
