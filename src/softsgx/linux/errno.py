@@ -1,0 +1,33 @@
+"""Error numbers of Linux; the kernel returns them negated. include/uapi/asm-generic/errno.h."""
+
+from typing import Final
+
+EPERM: Final = 1
+ENOENT: Final = 2
+EINTR: Final = 4
+EIO: Final = 5
+EBADF: Final = 9
+EAGAIN: Final = 11
+ENOMEM: Final = 12
+EACCES: Final = 13
+EFAULT: Final = 14
+EBUSY: Final = 16
+EEXIST: Final = 17
+ENODEV: Final = 19
+EINVAL: Final = 22
+EMFILE: Final = 24
+ENOTTY: Final = 25
+EOVERFLOW: Final = 75
+ERESTARTSYS: Final = 512  # never seen by user space
+ENOIOCTLCMD: Final = 515  # becomes ENOTTY
+
+ERRNO_NAMES: Final[dict[int, str]] = {
+    value: name for name, value in globals().copy().items() if name.startswith("E")
+}
+
+
+def errno_text(result: int) -> str:
+    """'-EINVAL' for -22; the number itself for anything that is no error."""
+    if result >= 0:
+        return str(result)
+    return f"-{ERRNO_NAMES.get(-result, -result)}"

@@ -1,0 +1,117 @@
+"""Page faults: the x86 part in front of the driver, and what becomes of a refusal.
+
+Linux 6.12, arch/x86/mm/fault.c (do_user_addr_fault), mm/memory.c.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softsgx.linux.errno import EFAULT
+from softsgx.linux.mm import VM_EXEC, VM_READ, VM_RWX, VM_WRITE, Vma, vm_pte_bits
+from softsgx.linux.process import (
+    BUS_ADRERR,
+    SEGV_ACCERR,
+    SEGV_MAPERR,
+    SEGV_PKUERR,
+    SIGBUS,
+    SIGSEGV,
+    Signal,
+    Thread,
+)
+from softsgx.linux.sgx import encl as e
+from softsgx.linux.sgx.encl import VM_FAULT_BUSY, VM_FAULT_NOPAGE, VM_FAULT_OOM
+from softsgx.linux.uaccess import anonymous_page
+from softsgx.mem.pagetable import PTE_P, PTE_PFN_MASK, PTE_W
+from softsgx.sim.point import RETRY
+from softsgx.spec import faults
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT
+from softsgx.spec.faults import PFEC_P, PFEC_PK, PFEC_SGX, PFEC_U, PFEC_W
+
+if TYPE_CHECKING:
+    from softsgx.sim import Steps
+
+
+def do_user_addr_fault(current: Thread, error_code: int, address: int) -> Steps[Signal | None]:
+    """A #PF of a user access: None if it was repaired and the access may be tried again."""
+    mm = current.mm
+    if not 0 <= address < 1 << 47:
+        return _signal(SIGSEGV, SEGV_MAPERR, address, error_code)
+    with (yield from mm.mmap_lock.acquire_read()):
+        vma = mm.vma_lookup(address)
+        if vma is None:
+            return _signal(SIGSEGV, SEGV_MAPERR, address, error_code)
+        if error_code & PFEC_PK:
+            return _signal(SIGSEGV, SEGV_PKUERR, address, error_code)
+        if error_code & PFEC_SGX:
+            # The EPCM refused; nothing the kernel could repair. The driver is not asked.
+            return _signal(SIGSEGV, SEGV_ACCERR, address, error_code)
+        if _access_error(vma, error_code):
+            return _signal(SIGSEGV, SEGV_ACCERR, address, error_code)
+        result = yield from handle_mm_fault(current, vma, address, error_code)
+    if result == VM_FAULT_NOPAGE:
+        return None
+    if result == VM_FAULT_BUSY:
+        yield (RETRY, mm.name, False)
+        return None
+    if result == VM_FAULT_OOM:
+        # Memory reclaim or the OOM killer makes room; the instruction is tried again.
+        yield ("oom", mm.name, True)
+        return None
+    return _signal(SIGBUS, BUS_ADRERR, address, error_code)
+
+
+def _access_error(vma: Vma, error_code: int) -> bool:
+    """access_error: whether the area forbids the access."""
+    if error_code & PFEC_W:
+        return not vma.flags & VM_WRITE
+    if error_code & PFEC_P:
+        return True
+    return not vma.flags & (VM_READ | VM_EXEC | VM_WRITE)
+
+
+def handle_mm_fault(current: Thread, vma: Vma, address: int, error_code: int) -> Steps[str]:
+    """Ask the area. mmap_lock held for reading."""
+    mm = current.mm
+    if not vma.sgx:
+        anonymous_page(current, address & ~PAGE_MASK, vma.flags)
+        return VM_FAULT_NOPAGE
+    pte = mm.space.lookup(address)
+    if pte & PTE_P and error_code & PFEC_W and not pte & PTE_W:
+        return (yield from _wp_pfn_shared(current, vma, address, pte))
+    if pte & PTE_P:
+        # Another thread was faster, or a TLB was stale: spurious, the access is tried again.
+        return VM_FAULT_NOPAGE
+    return (yield from e.sgx_vma_fault(current, vma, address, bool(error_code & PFEC_W)))
+
+
+def _wp_pfn_shared(current: Thread, vma: Vma, address: int, pte: int) -> Steps[str]:
+    """A write to a page mapped read-only in a writable area."""
+    if current.kernel.version.interface == "v2":
+        return (yield from e.sgx_vma_pfn_mkwrite(current, vma, address))
+    yield ("pte", (current.mm.name, address & ~PAGE_MASK), True)
+    current.mm.space.set(address, pte & ~VM_RWX | pte & PTE_PFN_MASK | vm_pte_bits(vma.flags))
+    return VM_FAULT_NOPAGE
+
+
+def fault_in_user(current: Thread, address: int, write: bool) -> Steps[int]:
+    """For copies to and from user memory: fault the page in; its pfn, or -EFAULT."""
+    code = PFEC_U | (PFEC_W if write else 0)
+    for _ in range(_COPY_RETRIES):
+        if current.mm.space.lookup(address) & PTE_P:
+            code |= PFEC_P
+        signal = yield from do_user_addr_fault(current, code, address)
+        if signal is not None:
+            return -EFAULT
+        pte = current.mm.space.lookup(address)
+        if pte & PTE_P and (not write or pte & PTE_W):
+            return (pte & PTE_PFN_MASK) >> PAGE_SHIFT
+        code &= ~PFEC_P
+    return -EFAULT
+
+
+_COPY_RETRIES = 1000  # a page in the reclaimer's hands is tried again; this ends a livelock
+
+
+def _signal(number: int, code: int, address: int, error_code: int) -> Signal:
+    return Signal(number, code, address, faults.PF, error_code)

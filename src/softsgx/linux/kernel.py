@@ -1,0 +1,105 @@
+"""The kernel as a whole: one processor, its switches, EPC lists, and what tests inject.
+
+Everything that interleaves is a generator (`sim.Steps`); `Kernel` itself only holds state.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from softsgx.linux.version import VERSIONS, KernelVersion
+from softsgx.mem.pagetable import direct
+from softsgx.sim.locks import Mutex
+from softsgx.sim.waits import WaitQueue
+from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
+
+if TYPE_CHECKING:
+    from softsgx.cpu import LogicalProcessor, Processor
+    from softsgx.linux.process import Thread
+    from softsgx.linux.sgx.main import SgxEpcPage
+
+_OPERAND_BYTES = 256  # PAGEINFO, SECINFO or PCMD, RDINFO: one block of operands
+
+
+class KernelBug(Exception):
+    """The kernel would oops here: a NULL dereference or a failed assertion in its own code."""
+
+
+class Operands:
+    """Kernel memory for the operands of one ENCLS: a 256-byte block, reused."""
+
+    __slots__ = ("address", "physical")
+
+    def __init__(self, physical: int) -> None:
+        self.physical = physical
+        self.address = direct(physical)
+
+
+class Kernel:
+    """State of the kernel that is not of one process or one enclave.
+
+    `free_pages` is the list of EPC pages that were freed; pages from `next_unused` on were never
+    handed out and are free as well (all of EPC right after boot). `active_page_list` what the
+    reclaimer may take (sgx_active_page_list), both under their spinlocks, which no point can divide
+    here. `inject(site)` makes tests decide whether the kernel fails at a named place; see `fail`.
+    """
+
+    def __init__(self, processor: Processor, version: KernelVersion | None = None) -> None:
+        self.processor = processor
+        self.version = version if version is not None else VERSIONS["6.12"]
+        self.races = self.version.races
+        self.has_sgx2 = processor.part.sgx2
+        self.inject: Callable[[str], bool] | None = None
+        # EPC: filled by sgx_init.
+        self.next_unused = 0
+        self.nr_free = processor.epc.pages
+        self.free_pages: deque[SgxEpcPage] = deque()
+        self.active_page_list: dict[SgxEpcPage, None] = {}
+        self.ksgxd_waitq = WaitQueue("ksgxd_waitq")
+        self.ksgxd_running = False
+        self.low_watermark = 32
+        self.high_watermark = 64
+        self.zombie_lock = Mutex("zombie_secs_pages_lock")
+        self.warnings: list[str] = []
+        self.enclaves_opened = 0
+        self._operands: list[Operands] = []
+        self._frames: list[int] = []
+
+    def fail(self, site: str) -> bool:
+        """Whether the test wants the kernel to fail at `site` now (allocation, split, ..)."""
+        return self.inject is not None and self.inject(site)
+
+    def warn(self, text: str) -> None:
+        """A kernel warning: recorded, so that tests can demand that there is none."""
+        self.warnings.append(text)
+
+    # Kernel memory
+
+    def get_operands(self) -> Operands:
+        """A block of operand memory for one ENCLS."""
+        if not self._operands:
+            frame = self.processor.memory.alloc() << PAGE_SHIFT
+            blocks = range(frame, frame + PAGE_SIZE, _OPERAND_BYTES)
+            self._operands += [Operands(block) for block in reversed(blocks)]
+        return self._operands.pop()
+
+    def put_operands(self, block: Operands) -> None:
+        """Give a block back."""
+        self._operands.append(block)
+
+    def alloc_page(self) -> int:
+        """alloc_page(GFP_ZERO): a frame of RAM, zeroed; its pfn."""
+        if self._frames:
+            return self._frames.pop()
+        return self.processor.memory.alloc()
+
+    def free_page(self, pfn: int) -> None:
+        """Give a frame back."""
+        self.processor.memory.clear_page(pfn)
+        self._frames.append(pfn)
+
+    def lp(self, current: Thread) -> LogicalProcessor:
+        """The logical processor on which `current` runs."""
+        return self.processor.lps[current.cpu]

@@ -1,0 +1,242 @@
+"""Address spaces: VMAs and the calls that change them. Linux 6.12, mm/mmap.c, mprotect.c, mremap.c.
+
+Only what an SGX process can see is here: areas are anonymous memory or mappings of
+/dev/sgx_enclave. SGX areas are VM_PFNMAP and VM_IO, hence never merged; each mprotect or partial
+munmap may split.
+
+Locking: `mmap_lock` protects the VMAs and the insertion of PTEs; the functions say what is held.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from softsgx.linux.errno import EINVAL, ENOMEM
+from softsgx.linux.uapi import PROT_EXEC, PROT_READ, PROT_WRITE
+from softsgx.mem.pagetable import PTE_A, PTE_NX, PTE_P, PTE_U, PTE_W, AddressSpace
+from softsgx.sim.locks import RwLock
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+
+if TYPE_CHECKING:
+    from softsgx.linux.kernel import Kernel
+    from softsgx.linux.sgx.encl import SgxEncl
+    from softsgx.linux.vfs import File
+    from softsgx.sim import Steps
+
+TASK_SIZE: Final = (1 << 47) - PAGE_SIZE
+MMAP_BASE: Final = 0x7FFF_F000_0000
+MMAP_MIN_ADDR: Final = 0x1_0000
+DEFAULT_MAX_MAP_COUNT: Final = 65530
+
+# VM_READ, VM_WRITE, VM_EXEC have the values of PROT_*, and of SECINFO's R, W, X.
+VM_READ: Final = PROT_READ
+VM_WRITE: Final = PROT_WRITE
+VM_EXEC: Final = PROT_EXEC
+VM_RWX: Final = VM_READ | VM_WRITE | VM_EXEC
+
+
+class Vma:
+    """struct vm_area_struct: [start, end), rights, and for an SGX area its file and enclave.
+
+    `may` are the VM_MAY* bits: what mprotect can ever grant. `encl` is vm_private_data: None in an
+    SGX area whose registration failed at fork.
+    """
+
+    __slots__ = ("encl", "end", "file", "flags", "may", "start")
+
+    def __init__(
+        self,
+        start: int,
+        end: int,
+        flags: int,
+        *,
+        may: int = VM_RWX,
+        file: File | None = None,
+        encl: SgxEncl | None = None,
+    ) -> None:
+        self.start = start
+        self.end = end
+        self.flags = flags
+        self.may = may
+        self.file = file
+        self.encl = encl
+
+    @property
+    def sgx(self) -> bool:
+        """Whether this is a mapping of /dev/sgx_enclave."""
+        return self.file is not None
+
+    def __repr__(self) -> str:
+        rights = "".join(c if self.flags & b else "-" for c, b in (("r", 1), ("w", 2), ("x", 4)))
+        what = " /dev/sgx_enclave" if self.sgx else ""
+        return f"<{self.start:x}-{self.end:x} {rights}{what}>"
+
+
+class Mm:
+    """struct mm_struct: VMAs in order, page tables, mmap_lock, and the CPUs that have it loaded."""
+
+    def __init__(self, kernel: Kernel, name: str) -> None:
+        self.kernel = kernel
+        self.name = name
+        self.mmap_lock = RwLock(f"mmap_lock({name})")
+        self.space = AddressSpace(name, kernel.processor.log)
+        # Protected by mmap_lock:
+        self.vmas: list[Vma] = []
+        self._starts: list[int] = []
+        self.max_map_count = DEFAULT_MAX_MAP_COUNT
+        # Processors on which a thread of this mm runs: logical processor number -> users.
+        self.cpumask: dict[int, int] = {}
+        self.read_implies_exec = False
+        self.exited = False
+        # MMU notifiers, called once when the address space goes away.
+        self.notifiers: list[Callable[[], Steps[None]]] = []
+
+    # Looking up
+
+    def find_vma(self, address: int) -> Vma | None:
+        """The first area that ends above `address`."""
+        at = bisect_right(self._starts, address)
+        if at and self.vmas[at - 1].end > address:
+            return self.vmas[at - 1]
+        return self.vmas[at] if at < len(self.vmas) else None
+
+    def vma_lookup(self, address: int) -> Vma | None:
+        """The area that contains `address`."""
+        vma = self.find_vma(address)
+        return vma if vma is not None and vma.start <= address else None
+
+    def for_each_vma(self, start: int, end: int) -> Iterator[Vma]:
+        """Areas that overlap [start, end), in order; the list may be changed while iterating."""
+        at = bisect_right(self._starts, start)
+        if at and self.vmas[at - 1].end > start:
+            at -= 1
+        for vma in self.vmas[at:]:
+            if vma.start >= end:
+                return
+            yield vma
+
+    def get_unmapped_area(self, address: int, length: int) -> int:
+        """A free range: at `address` if that is free, else the highest gap below MMAP_BASE."""
+        if length > TASK_SIZE:
+            return -ENOMEM
+        hint = (address + PAGE_MASK) & ~PAGE_MASK
+        if (
+            hint >= MMAP_MIN_ADDR
+            and hint + length <= TASK_SIZE
+            and next(self.for_each_vma(hint, hint + length), None) is None
+        ):
+            return hint
+        top = MMAP_BASE
+        for vma in reversed(self.vmas):
+            if vma.start >= top:
+                continue
+            if top - max(vma.end, MMAP_MIN_ADDR) >= length:
+                break
+            top = vma.start
+        low = top - length
+        return low if low >= MMAP_MIN_ADDR else -ENOMEM
+
+    # Changing; mmap_lock held for writing
+
+    def insert(self, vma: Vma) -> None:
+        """Add an area; its range must be free."""
+        at = bisect_right(self._starts, vma.start)
+        assert at == 0 or self.vmas[at - 1].end <= vma.start, "VMAs overlap"
+        assert at == len(self.vmas) or vma.end <= self.vmas[at].start, "VMAs overlap"
+        self.vmas.insert(at, vma)
+        self._starts.insert(at, vma.start)
+        if vma.file is not None:
+            vma.file.get()
+
+    def remove(self, vma: Vma) -> None:
+        """Take an area out; the caller drops its reference to the file afterwards."""
+        at = self._starts.index(vma.start)
+        del self.vmas[at], self._starts[at]
+
+    def split_vma(self, vma: Vma, address: int) -> int:
+        """Cut an area in two at `address`; the upper half is a new area. 0, or -ENOMEM."""
+        if len(self.vmas) >= self.max_map_count:
+            return -ENOMEM
+        if self.kernel.fail("split_vma"):
+            return -ENOMEM
+        upper = Vma(address, vma.end, vma.flags, may=vma.may, file=vma.file, encl=vma.encl)
+        vma.end = address
+        # The open hook of an SGX area runs here; the mm is registered already.
+        self.insert(upper)
+        return 0
+
+    def isolate(self, start: int, end: int) -> int | list[Vma]:
+        """Split so that areas in [start, end) lie wholly inside; those areas, or -ENOMEM."""
+        first = self.vma_lookup(start)
+        if first is not None and first.start < start:
+            error = self.split_vma(first, start)
+            if error:
+                return error
+        last = self.vma_lookup(end - 1)
+        if last is not None and last.end > end:
+            error = self.split_vma(last, end)
+            if error:
+                return error
+        return list(self.for_each_vma(start, end))
+
+    def zap_page_range(self, start: int, end: int) -> None:
+        """Remove the PTEs of [start, end); the TLBs are the caller's business."""
+        space = self.space
+        first, last = start >> PAGE_SHIFT, end >> PAGE_SHIFT
+        if last - first > len(space.ptes):
+            for page in [p for p in space.ptes if first <= p < last]:
+                space.unmap(page << PAGE_SHIFT)
+            return
+        for page in range(first, last):
+            space.unmap(page << PAGE_SHIFT)
+
+    def change_protection(self, vma: Vma, start: int, end: int) -> None:
+        """Rewrite the PTEs that exist in [start, end) to the rights of the area."""
+        space = self.space
+        pages = range(start >> PAGE_SHIFT, end >> PAGE_SHIFT)
+        if len(pages) > len(space.ptes):
+            present = [p for p in space.ptes if p in pages]
+        else:
+            present = [p for p in pages if p in space.ptes]
+        for page in present:
+            pte = space.ptes[page]
+            space.set(page << PAGE_SHIFT, pte & ~_PTE_RIGHTS | vm_pte_bits(vma.flags))
+
+    def insert_pfn(self, address: int, pfn: int, flags: int) -> int:
+        """vmf_insert_pfn: map `pfn` with R, W, X of `flags`. An entry that exists is kept."""
+        if self.kernel.fail("vmf_insert_pfn"):
+            return -ENOMEM
+        if not self.space.lookup(address) & PTE_P:
+            # Fresh entries are born accessed.
+            self.space.set(address, pfn << PAGE_SHIFT | vm_pte_bits(flags) | _PTE_ACCESSED)
+        return 0
+
+
+_PTE_RIGHTS: Final = PTE_P | PTE_W | PTE_U | PTE_NX
+_PTE_ACCESSED: Final = PTE_A
+
+
+def vm_pte_bits(flags: int) -> int:
+    """vm_get_page_prot: x86 PTE bits for the rights of an area; PROT_NONE is not present."""
+    if not flags & VM_RWX:
+        return 0
+    bits = PTE_P | PTE_U
+    if flags & VM_WRITE:
+        bits |= PTE_W
+    if not flags & VM_EXEC:
+        bits |= PTE_NX
+    return bits
+
+
+def page_aligned_range(address: int, length: int) -> int | tuple[int, int]:
+    """[start, end) of a system call's address and length, rounded up; or -EINVAL, -ENOMEM."""
+    if address & PAGE_MASK:
+        return -EINVAL
+    rounded = (length + PAGE_MASK) & ~PAGE_MASK
+    if length == 0 or rounded == 0:
+        return -EINVAL
+    if address + rounded > TASK_SIZE + PAGE_SIZE:
+        return -ENOMEM
+    return address, address + rounded

@@ -1,0 +1,104 @@
+"""Processes and threads, as far as the driver can see them: mm, descriptors, pending signals."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from softsgx.linux.errno import EBADF, EMFILE
+from softsgx.linux.mm import Mm
+
+if TYPE_CHECKING:
+    from softsgx.linux.kernel import Kernel
+    from softsgx.linux.vfs import File
+
+SIGILL: Final = 4
+SIGTRAP: Final = 5
+SIGBUS: Final = 7
+SIGFPE: Final = 8
+SIGSEGV: Final = 11
+
+SEGV_MAPERR: Final = 1
+SEGV_ACCERR: Final = 2
+SEGV_PKUERR: Final = 4
+BUS_ADRERR: Final = 2
+ILL_ILLOPN: Final = 2
+SI_KERNEL: Final = 0x80
+
+RLIMIT_NOFILE: Final = 1024
+
+
+class Signal(NamedTuple):
+    """siginfo of a synchronous signal, with the exception that caused it."""
+
+    number: int
+    code: int
+    address: int
+    vector: int
+    error_code: int
+
+
+class Process:
+    """One process: an address space, open descriptors, threads."""
+
+    def __init__(self, kernel: Kernel, name: str, mm: Mm | None = None) -> None:
+        self.kernel = kernel
+        self.name = name
+        self.mm = mm if mm is not None else Mm(kernel, name)
+        self.files: dict[int, File] = {}
+        self.threads: list[Thread] = []
+
+    def install_fd(self, file: File) -> int:
+        """The lowest free descriptor for `file`, which the caller holds a reference to."""
+        for fd in range(3, RLIMIT_NOFILE):
+            if fd not in self.files:
+                self.files[fd] = file
+                return fd
+        return -EMFILE
+
+    def fget(self, fd: int) -> File | int:
+        """The open file of a descriptor, or -EBADF."""
+        return self.files.get(fd, -EBADF)
+
+
+class Thread:
+    """struct task_struct: one thread of a process, or a kernel thread (process None).
+
+    `cpu` is the logical processor it runs on; `pending_signals` counts signals that interrupt an
+    interruptible sleep or a loop that looks for them.
+    """
+
+    __slots__ = ("cpu", "kernel", "name", "pending_signals", "process")
+
+    def __init__(self, kernel: Kernel, process: Process | None, name: str, cpu: int) -> None:
+        self.kernel = kernel
+        self.process = process
+        self.name = name
+        self.cpu = cpu
+        self.pending_signals = 0
+        if process is not None:
+            process.threads.append(self)
+
+    @property
+    def mm(self) -> Mm:
+        """The address space of a user thread."""
+        assert self.process is not None, "a kernel thread has no mm"
+        return self.process.mm
+
+    def signal_pending(self) -> bool:
+        """Whether a signal waits for this thread."""
+        return self.pending_signals > 0
+
+    def switch_in(self) -> None:
+        """Start running on `cpu`: load the address space there."""
+        lp = self.kernel.lp(self)
+        mm = self.mm
+        mm.cpumask[self.cpu] = mm.cpumask.get(self.cpu, 0) + 1
+        if lp.space is not mm.space:
+            lp.load_cr3(mm.space)
+
+    def switch_out(self) -> None:
+        """Stop running on `cpu`."""
+        mask = self.mm.cpumask
+        mask[self.cpu] -= 1
+        if not mask[self.cpu]:
+            del mask[self.cpu]

@@ -1,0 +1,113 @@
+"""Backing store of evicted pages: an unlinked shmem file per enclave. Linux 6.12, sgx/encl.c.
+
+The file holds page contents by page index, the SECS behind them, then PCMDs, 32 to a page. A page
+that is punched out of the file while someone holds a reference lives on as an orphan: what is
+written there is lost with it. That is what the races K9 and K10 are about.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from softsgx.mem.pagetable import direct
+from softsgx.spec.bits import PAGE_SHIFT
+from softsgx.spec.paging import PCMD
+
+if TYPE_CHECKING:
+    from softsgx.linux.kernel import Kernel
+
+PCMDS_PER_PAGE: Final = 32
+
+
+class ShmemPage:
+    """One page of the file: a frame of RAM, references, whether the file still contains it."""
+
+    __slots__ = ("in_file", "pfn", "refs")
+
+    def __init__(self, pfn: int) -> None:
+        self.pfn = pfn
+        self.refs = 0
+        self.in_file = True
+
+
+class SgxBacking:
+    """struct sgx_backing: the pages for one enclave page, referenced until `put`."""
+
+    __slots__ = ("contents", "kernel", "pcmd", "pcmd_offset")
+
+    def __init__(self, kernel: Kernel, contents: ShmemPage, pcmd: ShmemPage, offset: int) -> None:
+        self.kernel = kernel
+        self.contents = contents
+        self.pcmd = pcmd
+        self.pcmd_offset = offset
+        contents.refs += 1
+        pcmd.refs += 1
+
+    @property
+    def contents_address(self) -> int:
+        """Kernel address of the page's place for contents."""
+        return direct(self.contents.pfn << PAGE_SHIFT)
+
+    @property
+    def pcmd_physical(self) -> int:
+        """Physical address of the page's PCMD."""
+        return (self.pcmd.pfn << PAGE_SHIFT) + self.pcmd_offset
+
+    def clear_pcmd(self) -> bool:
+        """Zero the PCMD; whether the whole PCMD page is zero now."""
+        memory = self.kernel.processor.memory
+        memory.write(self.pcmd_physical, bytes(PCMD.SIZE))
+        return not any(memory.read_page(self.pcmd.pfn))
+
+    def put(self) -> None:
+        """Drop the references; an orphan goes with its last one."""
+        for page in (self.contents, self.pcmd):
+            page.refs -= 1
+            if not page.refs and not page.in_file:
+                self.kernel.free_page(page.pfn)
+
+
+class Shmem:
+    """The file. Pages exist from their first look-up on."""
+
+    __slots__ = ("contents", "kernel", "pcmds")
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.contents: dict[int, ShmemPage] = {}
+        self.pcmds: dict[int, ShmemPage] = {}
+
+    def get(self, index: int) -> SgxBacking | None:
+        """The backing of page `index`, with references; None if memory is short."""
+        if self.kernel.fail("sgx_encl_get_backing"):
+            return None
+        contents = self._page(self.contents, index)
+        pcmd = self._page(self.pcmds, index // PCMDS_PER_PAGE)
+        return SgxBacking(self.kernel, contents, pcmd, index % PCMDS_PER_PAGE * PCMD.SIZE)
+
+    def truncate_contents(self, index: int) -> None:
+        """Punch the contents of page `index` out of the file."""
+        self._punch(self.contents, index)
+
+    def truncate_pcmd(self, index: int) -> None:
+        """Punch the PCMD page that serves page `index` out of the file."""
+        self._punch(self.pcmds, index // PCMDS_PER_PAGE)
+
+    def close(self) -> None:
+        """The file goes away with all its pages."""
+        for table in (self.contents, self.pcmds):
+            for key in list(table):
+                self._punch(table, key)
+
+    def _page(self, table: dict[int, ShmemPage], key: int) -> ShmemPage:
+        page = table.get(key)
+        if page is None:
+            page = table[key] = ShmemPage(self.kernel.alloc_page())
+        return page
+
+    def _punch(self, table: dict[int, ShmemPage], key: int) -> None:
+        page = table.pop(key, None)
+        if page is not None:
+            page.in_file = False
+            if not page.refs:
+                self.kernel.free_page(page.pfn)

@@ -1,0 +1,327 @@
+"""The ioctls that change pages of a running enclave. Linux 6.12, sgx/ioctl.c.
+
+RESTRICT_PERMISSIONS, MODIFY_TYPES, REMOVE_PAGES work page by page in ascending order. On every
+return after validation `count` is the number of bytes done and `result` the code of the leaf that
+refused; both are written back also on failure, so the caller knows that the page at offset + count
+failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from softsgx.linux.errno import EAGAIN, EBUSY, EFAULT, EINVAL, ENODEV, EPERM
+from softsgx.linux.process import Thread
+from softsgx.linux.sgx import encl as e
+from softsgx.linux.sgx import main as m
+from softsgx.linux.sgx.encl import SgxEncl, SgxEnclPage
+from softsgx.linux.sgx.encls import FAULT_PF, encls, encls_failed, encls_faulted
+from softsgx.linux.sgx.ranges import sgx_validate_offset_length
+from softsgx.linux.uaccess import copy_from_user, copy_to_user
+from softsgx.linux.uapi import (
+    SgxEnclaveModifyTypes,
+    SgxEnclaveRemovePages,
+    SgxEnclaveRestrictPermissions,
+)
+from softsgx.sim import Steps
+from softsgx.spec import leaves
+from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
+from softsgx.spec.epcm import PT_REG, PT_TCS, PT_TRIM, RWX, R, W
+from softsgx.spec.paging import SECINFO
+
+Body = Callable[[Thread, SgxEncl, Any], Steps[int]]
+
+
+def _run(
+    current: Thread,
+    encl: SgxEncl,
+    arg: int,
+    structure: type[Any],
+    check: Callable[[Thread, Any], int],
+    body: Body,
+) -> Steps[int]:
+    """The frame of all three: state, argument, range, own checks, run, write back."""
+    if not current.kernel.has_sgx2:
+        return -ENODEV
+    if not encl.flags & e.SGX_ENCL_INITIALIZED:
+        return -EINVAL
+    raw = yield from copy_from_user(current, arg, structure.SIZE)
+    if raw is None:
+        return -EFAULT
+    params = structure.unpack(raw)
+    ret = sgx_validate_offset_length(current.kernel, encl, params.offset, params.length)
+    if not ret:
+        ret = check(current, params)
+    if ret:
+        return ret
+    ret = yield from body(current, encl, params)
+    if not (yield from copy_to_user(current, arg, params.pack())):
+        return -EFAULT
+    return ret
+
+
+def sgx_load_for_ioctl(current: Thread, encl: SgxEncl, address: int) -> Steps[SgxEnclPage | int]:
+    """The page at `address`, resident. -EAGAIN while the reclaimer holds it, else -EFAULT."""
+    entry = yield from e.sgx_encl_load_page(current, encl, address)
+    if isinstance(entry, int):
+        return -EAGAIN if entry == -EBUSY else -EFAULT
+    return entry
+
+
+def sgx_enclave_etrack(current: Thread, encl: SgxEncl) -> Steps[int]:
+    """ETRACK, once more after an IPI round if it fails, and always an IPI round at the end.
+
+    encl.lock is held from the leaf that needs tracking until here is done.
+    """
+    secs = encl.secs.epc_page
+    assert secs is not None
+    ret = yield from encls(current, leaves.ETRACK, 0, secs.address)
+    if ret:
+        # The previous cycle is not complete: drive everybody out, then try again.
+        yield from e.sgx_ipi_enclave_cpus(current, encl)
+        ret = yield from encls(current, leaves.ETRACK, 0, secs.address)
+        if ret:
+            if encls_failed(ret):
+                current.kernel.warn(f"ETRACK: {ret:#x}")
+            return -EFAULT
+    yield from e.sgx_ipi_enclave_cpus(current, encl)
+    return 0
+
+
+# RESTRICT_PERMISSIONS
+
+
+def sgx_ioc_enclave_restrict_permissions(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]:
+    """SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS."""
+    return (
+        yield from _run(
+            current,
+            encl,
+            arg,
+            SgxEnclaveRestrictPermissions,
+            _check_restrict,
+            sgx_enclave_restrict_permissions,
+        )
+    )
+
+
+def _check_restrict(current: Thread, params: SgxEnclaveRestrictPermissions) -> int:
+    if params.permissions & ~RWX:
+        return -EINVAL
+    if params.permissions & (R | W) == W:
+        return -EINVAL
+    if current.kernel.version.restrict_requires_read and not params.permissions & R:
+        return -EINVAL  # the rule of the V3 and V4 series
+    return -EINVAL if params.result or params.count else 0
+
+
+def sgx_enclave_restrict_permissions(
+    current: Thread, encl: SgxEncl, modp: SgxEnclaveRestrictPermissions
+) -> Steps[int]:
+    """Per page: EMODPR, ETRACK, IPIs. No VMA, PTE or cap is touched, and no rollback done."""
+    kernel = current.kernel
+    block = kernel.get_operands()
+    secinfo = SECINFO(FLAGS=modp.permissions & RWX).pack()
+    kernel.processor.memory.write(block.physical, secinfo)
+    ret, done = 0, 0
+    while done < modp.length:
+        yield from m.sgx_reclaim_direct(current)
+        with (yield from encl.lock.acquire()):
+            ret = yield from _restrict_page(current, encl, modp, done, block.address)
+        if ret:
+            break
+        done += PAGE_SIZE
+    modp.count = done
+    kernel.put_operands(block)
+    return ret
+
+
+def _restrict_page(
+    current: Thread,
+    encl: SgxEncl,
+    modp: SgxEnclaveRestrictPermissions,
+    done: int,
+    secinfo: int,
+) -> Steps[int]:
+    """One page, mutex held from EMODPR until tracking is complete."""
+    entry = yield from sgx_load_for_ioctl(current, encl, encl.base + modp.offset + done)
+    if isinstance(entry, int):
+        return entry
+    if entry.type != PT_REG:
+        return -EINVAL
+    assert entry.epc_page is not None
+    ret = yield from encls(current, leaves.EMODPR, secinfo, entry.epc_page.address)
+    if encls_faulted(ret):
+        return -EFAULT
+    if encls_failed(ret):
+        modp.result = ret
+        return -EFAULT
+    # L4: a failure from here on leaves the EPCM changed, yet the page is not counted.
+    return (yield from sgx_enclave_etrack(current, encl))
+
+
+# MODIFY_TYPES
+
+
+def sgx_ioc_enclave_modify_types(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]:
+    """SGX_IOC_ENCLAVE_MODIFY_TYPES."""
+    return (
+        yield from _run(
+            current, encl, arg, SgxEnclaveModifyTypes, _check_types, sgx_enclave_modify_types
+        )
+    )
+
+
+def _check_types(_current: Thread, params: SgxEnclaveModifyTypes) -> int:
+    if params.page_type & ~0xFF:
+        return -EINVAL
+    return -EINVAL if params.result or params.count else 0
+
+
+def sgx_enclave_modify_types(
+    current: Thread, encl: SgxEncl, modt: SgxEnclaveModifyTypes
+) -> Steps[int]:
+    """Per page: EMODT, ETRACK, IPIs; before it, for a new TCS, the PTEs are zapped."""
+    if modt.page_type not in (PT_TCS, PT_TRIM):
+        return -EINVAL
+    kernel = current.kernel
+    block = kernel.get_operands()
+    kernel.processor.memory.write(block.physical, SECINFO(FLAGS=modt.page_type << 8).pack())
+    ret, done = 0, 0
+    while done < modt.length:
+        yield from m.sgx_reclaim_direct(current)
+        address = encl.base + modt.offset + done
+        ret = yield from _modify_page(current, encl, modt, address, block.address)
+        if ret:
+            break
+        done += PAGE_SIZE
+    modt.count = done
+    kernel.put_operands(block)
+    return ret
+
+
+def _modify_page(
+    current: Thread, encl: SgxEncl, modt: SgxEnclaveModifyTypes, address: int, secinfo: int
+) -> Steps[int]:
+    """One page. The mutex is dropped in the middle to zap PTEs; see K3."""
+    guard = yield from encl.lock.acquire()
+    with guard:
+        entry = yield from sgx_load_for_ioctl(current, encl, address)
+        if isinstance(entry, int):
+            return entry
+        new = modt.page_type
+        if not (entry.type == PT_REG or (entry.type == PT_TCS and new == PT_TRIM)):
+            return -EINVAL
+        max_prot = entry.vm_max_prot_bits
+        to_tcs = entry.type == PT_REG and new == PT_TCS
+        if to_tcs:
+            if max_prot & (R | W) != R | W:
+                return -EPERM
+            entry.vm_max_prot_bits = R | W
+            assert entry.epc_page is not None
+            if m.sgx_unmark_page_reclaimable(current.kernel, entry.epc_page):
+                entry.vm_max_prot_bits = max_prot
+                return -EAGAIN
+            entry.busy = not current.kernel.races.modify_vs_fault
+        else:
+            return (yield from _emodt(current, encl, entry, modt, max_prot, secinfo))
+    # K3: with the mutex dropped a fault may map the page again, unless it is marked busy.
+    yield from e.sgx_zap_enclave_ptes(current, encl, address)
+    guard = yield from encl.lock.acquire()
+    with guard:
+        assert entry.epc_page is not None
+        m.sgx_mark_page_reclaimable(current.kernel, entry.epc_page)
+        ret = yield from _emodt(current, encl, entry, modt, max_prot, secinfo)
+        entry.busy = False
+    return ret
+
+
+def _emodt(
+    current: Thread,
+    encl: SgxEncl,
+    entry: SgxEnclPage,
+    modt: SgxEnclaveModifyTypes,
+    max_prot: int,
+    secinfo: int,
+) -> Steps[int]:
+    """EMODT and tracking; the kernel's own record changes last (L5)."""
+    assert entry.epc_page is not None
+    ret = yield from encls(current, leaves.EMODT, secinfo, entry.epc_page.address)
+    if ret:
+        entry.vm_max_prot_bits = max_prot
+        if not encls_faulted(ret):
+            modt.result = ret
+        return -EFAULT
+    ret = yield from sgx_enclave_etrack(current, encl)
+    if ret:
+        return ret
+    entry.type = modt.page_type
+    return 0
+
+
+# REMOVE_PAGES
+
+
+def sgx_ioc_enclave_remove_pages(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]:
+    """SGX_IOC_ENCLAVE_REMOVE_PAGES."""
+    return (
+        yield from _run(
+            current, encl, arg, SgxEnclaveRemovePages, _check_remove, sgx_encl_remove_pages
+        )
+    )
+
+
+def _check_remove(_current: Thread, params: SgxEnclaveRemovePages) -> int:
+    return -EINVAL if params.count else 0
+
+
+def sgx_encl_remove_pages(
+    current: Thread, encl: SgxEncl, params: SgxEnclaveRemovePages
+) -> Steps[int]:
+    """Per page: prove that the enclave accepted PT_TRIM, zap the PTEs, EREMOVE."""
+    kernel = current.kernel
+    block = kernel.get_operands()
+    kernel.processor.memory.write(block.physical, SECINFO(FLAGS=RWX).pack())
+    ret, done = 0, 0
+    while done < params.length:
+        yield from m.sgx_reclaim_direct(current)
+        address = encl.base + params.offset + done
+        ret = yield from _remove_page(current, encl, address, block.address)
+        if ret:
+            break
+        done += PAGE_SIZE
+    params.count = done
+    kernel.put_operands(block)
+    return ret
+
+
+def _remove_page(current: Thread, encl: SgxEncl, address: int, secinfo: int) -> Steps[int]:
+    """One page. The mutex is dropped in the middle to zap PTEs; see K2."""
+    kernel = current.kernel
+    guard = yield from encl.lock.acquire()
+    with guard:
+        entry = yield from sgx_load_for_ioctl(current, encl, address)
+        if isinstance(entry, int):
+            return entry
+        if entry.type != PT_TRIM:
+            return -EPERM
+        assert entry.epc_page is not None
+        # An accepted PT_TRIM page is the only one on which EMODPR raises #PF.
+        ret = yield from encls(current, leaves.EMODPR, secinfo, entry.epc_page.address)
+        if ret != FAULT_PF:
+            return -EPERM
+        if m.sgx_unmark_page_reclaimable(kernel, entry.epc_page):
+            return -EBUSY
+        entry.busy = not kernel.races.remove_vs_fault
+    # K2: with the mutex dropped a fault may map the page again, unless it is marked busy.
+    yield from e.sgx_zap_enclave_ptes(current, encl, address)
+    guard = yield from encl.lock.acquire()
+    with guard:
+        assert entry.epc_page is not None
+        yield from e.sgx_encl_free_epc_page(current, entry.epc_page)
+        encl.secs_child_cnt -= 1
+        entry.epc_page = None
+        del encl.page_array[address >> PAGE_SHIFT]
+        yield from e.sgx_encl_shrink(current, encl, None)
+    return 0

@@ -1,0 +1,574 @@
+"""Enclaves: objects, page loading, page faults, address spaces. Linux 6.12, sgx/encl.c.
+
+`encl.lock`, the mutex of an enclave, protects its page descriptors, types and caps, the child
+count, VA pages and slots, and every ENCLS on its pages. It nests inside mmap_lock; so PTEs, whose
+removal takes foreign mmap_locks, are never zapped with the mutex held.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from softsgx.linux.errno import EACCES, EBUSY, EFAULT, EINTR, ENOMEM
+from softsgx.linux.kernel import KernelBug
+from softsgx.linux.mm import VM_RWX, Mm, Vma
+from softsgx.linux.process import Thread
+from softsgx.linux.sgx import main as m
+from softsgx.linux.sgx.backing import PCMDS_PER_PAGE, SgxBacking, Shmem
+from softsgx.linux.sgx.encls import encls, encls_failed
+from softsgx.linux.smp import flush_tlb_mm, on_each_cpu_mask
+from softsgx.mem.pagetable import direct
+from softsgx.sim import Steps
+from softsgx.sim.locks import Mutex
+from softsgx.sim.srcu import Srcu
+from softsgx.spec import leaves
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT
+from softsgx.spec.epcm import PT_REG, PT_SECS, PT_VA, W
+from softsgx.spec.paging import PAGEINFO
+
+if TYPE_CHECKING:
+    from softsgx.linux.kernel import Kernel
+    from softsgx.linux.sgx.main import SgxEpcPage
+
+# Bits of encl.flags; the kernel uses the constants as bit numbers.
+SGX_ENCL_IOCTL: Final = 1 << 1
+SGX_ENCL_DEBUG: Final = 1 << 2
+SGX_ENCL_CREATED: Final = 1 << 4
+SGX_ENCL_INITIALIZED: Final = 1 << 8
+
+SGX_VA_SLOT_COUNT: Final = 512
+_ALL_SLOTS: Final = (1 << SGX_VA_SLOT_COUNT) - 1
+
+# Results of the fault handler.
+VM_FAULT_NOPAGE: Final = "VM_FAULT_NOPAGE"
+# VM_FAULT_NOPAGE as well, where the kernel waits for the reclaimer by faulting again and again.
+VM_FAULT_BUSY: Final = "VM_FAULT_NOPAGE, busy"
+VM_FAULT_SIGBUS: Final = "VM_FAULT_SIGBUS"
+VM_FAULT_OOM: Final = "VM_FAULT_OOM"
+
+
+class SgxVaPage:
+    """struct sgx_va_page: an EPC page of 512 version slots; `used` is a bit mask of them."""
+
+    __slots__ = ("epc_page", "used")
+
+    def __init__(self, epc_page: SgxEpcPage) -> None:
+        self.epc_page = epc_page
+        self.used = 0
+
+    @property
+    def full(self) -> bool:
+        """No slot is free."""
+        return self.used == _ALL_SLOTS
+
+    def alloc_slot(self) -> int:
+        """The first free slot, taken; its number."""
+        free = ~self.used & _ALL_SLOTS
+        assert free, "VA page has no free slot"
+        slot = (free & -free).bit_length() - 1
+        self.used |= 1 << slot
+        return slot
+
+    def free_slot(self, slot: int) -> None:
+        """Give a slot back."""
+        self.used &= ~(1 << slot)
+
+
+class SgxEnclPage:
+    """struct sgx_encl_page: the kernel's record of one enclave page. Protected by encl.lock.
+
+    `epc_page` is None while the page is swapped out; then `va_page` and `va_slot` hold its version.
+    `vm_run_prot_bits` is used by the V2 series only, `busy` only by the fixes of K2 and K3.
+    """
+
+    __slots__ = (
+        *("address", "being_reclaimed", "busy", "encl", "epc_page", "type", "va_page", "va_slot"),
+        *("vm_max_prot_bits", "vm_run_prot_bits"),
+    )
+
+    def __init__(self, encl: SgxEncl, address: int, prot: int, page_type: int = PT_REG) -> None:
+        self.encl = encl
+        self.address = address
+        self.vm_max_prot_bits = prot
+        self.vm_run_prot_bits = prot
+        self.type = page_type
+        self.epc_page: SgxEpcPage | None = None
+        self.va_page: SgxVaPage | None = None
+        self.va_slot = 0
+        self.being_reclaimed = False
+        self.busy = False
+
+
+class SgxEnclMm:
+    """struct sgx_encl_mm: an address space that maps, or once mapped, the enclave."""
+
+    __slots__ = ("encl", "mm")
+
+    def __init__(self, encl: SgxEncl, mm: Mm) -> None:
+        self.encl = encl
+        self.mm = mm
+
+
+class SgxEncl:
+    """struct sgx_encl: one open /dev/sgx_enclave is one enclave."""
+
+    def __init__(self, kernel: Kernel, name: str) -> None:
+        self.kernel = kernel
+        self.name = name
+        self.refcount = 1
+        self.lock = Mutex(f"encl->lock({name})")
+        # Set by CREATE under the ioctl busy bit.
+        self.base = 0
+        self.size = 0
+        self.attributes = 0
+        self.attributes_mask = 0
+        self.flags = 0
+        # Protected by encl.lock (and, while building, by the busy bit).
+        self.page_cnt = 0
+        self.secs_child_cnt = 0
+        self.page_array: dict[int, SgxEnclPage] = {}
+        self.secs = SgxEnclPage(self, 0, 0, PT_SECS)
+        self.va_pages: list[SgxVaPage] = []
+        self.backing = Shmem(kernel)
+        # Protected by mm_lock, a spinlock no point divides; walked under SRCU.
+        self.mm_list: list[SgxEnclMm] = []
+        self.mm_list_version = 0
+        self.srcu = Srcu(f"encl->srcu({name})")
+
+    def kref_get_unless_zero(self) -> bool:
+        """Take a reference unless the enclave is being destroyed."""
+        if not self.refcount:
+            return False
+        self.refcount += 1
+        return True
+
+    def kref_put(self, current: Thread) -> Steps[None]:
+        """Drop a reference; the last one destroys the enclave."""
+        self.refcount -= 1
+        assert self.refcount >= 0, f"{self.name}: reference count below zero"
+        if not self.refcount:
+            yield from sgx_encl_release(current, self)
+
+    def page(self, address: int) -> SgxEnclPage | None:
+        """xa_load of the page array."""
+        return self.page_array.get(address >> PAGE_SHIFT)
+
+
+# VA pages
+
+
+def sgx_encl_grow(current: Thread, encl: SgxEncl, reclaim: bool) -> Steps[SgxVaPage | int | None]:
+    """Count one more page; every 512th needs a new VA page, which is returned."""
+    va_page: SgxVaPage | None = None
+    if encl.page_cnt % SGX_VA_SLOT_COUNT == 0:
+        epc_page = yield from m.sgx_alloc_epc_page(current, None, reclaim)
+        if isinstance(epc_page, int):
+            return epc_page
+        ret = yield from encls(current, leaves.EPA, PT_VA, epc_page.address)
+        if ret:
+            current.kernel.warn(f"EPA of {epc_page}: {ret:#x}")
+            yield from sgx_encl_free_epc_page(current, epc_page)
+            return -EFAULT
+        va_page = SgxVaPage(epc_page)
+        encl.va_pages.insert(0, va_page)
+    encl.page_cnt += 1
+    return va_page
+
+
+def sgx_encl_shrink(current: Thread, encl: SgxEncl, va_page: SgxVaPage | None) -> Steps[None]:
+    """Undo `sgx_encl_grow`."""
+    encl.page_cnt -= 1
+    if va_page is not None:
+        yield from sgx_encl_free_epc_page(current, va_page.epc_page)
+        encl.va_pages.remove(va_page)
+
+
+def sgx_encl_free_epc_page(current: Thread, page: SgxEpcPage) -> Steps[None]:
+    """EREMOVE, then the free list; a page that cannot be removed is leaked with a warning."""
+    ret = yield from encls(current, leaves.EREMOVE, 0, page.address)
+    if ret:
+        current.kernel.warn(f"EREMOVE of {page}: {ret:#x}: page leaked")
+        return
+    m.sgx_free_epc_page(current.kernel, page)
+
+
+# Eviction and reload of one page; encl.lock held
+
+
+def __sgx_encl_ewb(
+    current: Thread, page: SgxEpcPage, va_page: SgxVaPage, slot: int, backing: SgxBacking
+) -> Steps[int]:
+    """One EWB."""
+    kernel = current.kernel
+    block = kernel.get_operands()
+    pginfo = PAGEINFO(SRCPGE=backing.contents_address, SECINFO=direct(backing.pcmd_physical))
+    kernel.processor.memory.write(block.physical, pginfo.pack())
+    rdx = va_page.epc_page.address + 8 * slot
+    ret = yield from encls(current, leaves.EWB, block.address, page.address, rdx)
+    kernel.put_operands(block)
+    return ret
+
+
+def __sgx_encl_eldu(
+    current: Thread, encl_page: SgxEnclPage, epc_page: SgxEpcPage, secs: SgxEpcPage | None
+) -> Steps[int]:
+    """ELDU of a page and, whatever comes of it, the end of its backing."""
+    kernel = current.kernel
+    encl = encl_page.encl
+    is_secs = secs is None
+    index = encl.size >> PAGE_SHIFT if is_secs else (encl_page.address - encl.base) >> PAGE_SHIFT
+    backing = encl.backing.get(index)
+    if backing is None:
+        return -EFAULT
+    assert encl_page.va_page is not None
+    block = kernel.get_operands()
+    pginfo = PAGEINFO(
+        LINADDR=0 if is_secs else encl_page.address,
+        SRCPGE=backing.contents_address,
+        SECINFO=direct(backing.pcmd_physical),
+        SECS=0 if secs is None else secs.address,
+    )
+    kernel.processor.memory.write(block.physical, pginfo.pack())
+    rdx = encl_page.va_page.epc_page.address + 8 * encl_page.va_slot
+    ret = yield from encls(current, leaves.ELDU, block.address, epc_page.address, rdx)
+    kernel.put_operands(block)
+    if ret:
+        if encls_failed(ret):
+            kernel.warn(f"ELDU of {encl_page.address:#x}: {ret:#x}")
+        ret = -EFAULT
+    pcmd_page_empty = backing.clear_pcmd()
+    backing.put()
+    encl.backing.truncate_contents(index)
+    writing = not kernel.races.pcmd_truncated and reclaimer_writing_to_pcmd(encl, index)
+    if pcmd_page_empty and not writing:
+        encl.backing.truncate_pcmd(index)
+    return ret
+
+
+def reclaimer_writing_to_pcmd(encl: SgxEncl, index: int) -> bool:
+    """Whether a page that shares the PCMD page of `index` is on its way out."""
+    first = index & ~(PCMDS_PER_PAGE - 1)
+    # The SECS is alone: it is written under the mutex, at once.
+    for number in range(first, first + PCMDS_PER_PAGE):
+        entry = encl.page(encl.base + (number << PAGE_SHIFT))
+        if entry is not None and entry.epc_page is not None and entry.being_reclaimed:
+            return True
+    return False
+
+
+def sgx_encl_eldu(
+    current: Thread, encl_page: SgxEnclPage, secs: SgxEpcPage | None
+) -> Steps[SgxEpcPage | int]:
+    """Bring a page back from its backing store."""
+    encl = encl_page.encl
+    epc_page = yield from m.sgx_alloc_epc_page(current, encl_page, False)
+    if isinstance(epc_page, int):
+        return epc_page
+    ret = yield from __sgx_encl_eldu(current, encl_page, epc_page, secs)
+    if ret:
+        yield from sgx_encl_free_epc_page(current, epc_page)
+        return ret
+    va_page = encl_page.va_page
+    assert va_page is not None
+    va_page.free_slot(encl_page.va_slot)
+    encl.va_pages.remove(va_page)
+    encl.va_pages.insert(0, va_page)
+    encl_page.va_page = None
+    encl_page.epc_page = epc_page
+    return epc_page
+
+
+def sgx_encl_load_secs(current: Thread, encl: SgxEncl) -> Steps[SgxEpcPage | int]:
+    """Make sure that the SECS is resident."""
+    secs = encl.secs.epc_page
+    if secs is not None:
+        return secs
+    return (yield from sgx_encl_eldu(current, encl.secs, None))
+
+
+def __sgx_encl_load_page(
+    current: Thread, encl: SgxEncl, entry: SgxEnclPage
+) -> Steps[SgxEnclPage | int]:
+    """Make sure that a page is resident; -EBUSY while the reclaimer, or a fix, holds it."""
+    if entry.busy:
+        return -EBUSY
+    if entry.epc_page is not None:
+        return -EBUSY if entry.being_reclaimed else entry
+    secs = yield from sgx_encl_load_secs(current, encl)
+    if isinstance(secs, int):
+        return secs
+    epc_page = yield from sgx_encl_eldu(current, entry, secs)
+    if isinstance(epc_page, int):
+        return epc_page
+    encl.secs_child_cnt += 1
+    m.sgx_mark_page_reclaimable(current.kernel, epc_page)
+    return entry
+
+
+def sgx_encl_load_page_in_vma(
+    current: Thread, encl: SgxEncl, address: int, vm_flags: int
+) -> Steps[SgxEnclPage | int]:
+    """For a fault: the area's rights must all be within the cap of the page."""
+    entry = encl.page(address)
+    if entry is None:
+        return -EFAULT
+    if vm_flags & VM_RWX & ~entry.vm_max_prot_bits:
+        return -EFAULT
+    return (yield from __sgx_encl_load_page(current, encl, entry))
+
+
+def sgx_encl_load_page(current: Thread, encl: SgxEncl, address: int) -> Steps[SgxEnclPage | int]:
+    """For the ioctls: whatever is mapped, or is not."""
+    entry = encl.page(address)
+    if entry is None:
+        return -EFAULT
+    return (yield from __sgx_encl_load_page(current, encl, entry))
+
+
+# Page faults; mmap_lock held for reading
+
+
+def sgx_vma_fault(current: Thread, vma: Vma, address: int, write: bool) -> Steps[str]:
+    """The fault handler of an SGX area: map the page, swap it in, or add it.
+
+    `write` matters only to the V2 series; the merged driver does not look at the kind of access.
+    """
+    encl = vma.encl
+    if encl is None:
+        return VM_FAULT_SIGBUS  # registration failed at fork
+    address &= ~PAGE_MASK
+    kernel = current.kernel
+    yield ("xa_load", (encl.name, address), False)
+    if kernel.has_sgx2 and encl.page(address) is None:
+        return (yield from sgx_encl_eaug_page(current, vma, encl, address))
+    with (yield from encl.lock.acquire()):
+        entry = yield from sgx_encl_load_page_in_vma(current, encl, address, vma.flags)
+        if isinstance(entry, int):
+            return _busy_or_sigbus(entry)
+        assert entry.epc_page is not None
+        if write and not pte_rights(kernel, vma, entry) & W:
+            return VM_FAULT_SIGBUS  # V2 only: the mirror of the EPCM lacks W
+        pfn = kernel.processor.epc.pfn(entry.epc_page.number)
+        mm = current.mm
+        yield ("pte", (mm.name, address), True)
+        if mm.insert_pfn(address, pfn, pte_rights(kernel, vma, entry)):
+            return VM_FAULT_SIGBUS
+        mm.space.test_and_clear_accessed(address)
+    return VM_FAULT_NOPAGE
+
+
+def _busy_or_sigbus(error: int) -> str:
+    """Busy pages and momentary lack of EPC: the instruction executes again, and faults again."""
+    return VM_FAULT_BUSY if error == -EBUSY else VM_FAULT_SIGBUS
+
+
+def pte_rights(kernel: Kernel, vma: Vma, entry: SgxEnclPage) -> int:
+    """R, W, X for a PTE: those of the area; in the V2 series only what the mirror has, too."""
+    if kernel.version.interface == "v2":
+        return vma.flags & entry.vm_run_prot_bits
+    return vma.flags
+
+
+def sgx_vma_pfn_mkwrite(current: Thread, vma: Vma, address: int) -> Steps[str]:
+    """V2 only: a write to a page whose PTE lacks W because the mirror lacked it."""
+    encl = vma.encl
+    if encl is None:
+        return VM_FAULT_SIGBUS
+    address &= ~PAGE_MASK
+    with (yield from encl.lock.acquire()):
+        entry = encl.page(address)
+        if entry is None or not entry.vm_run_prot_bits & W:
+            return VM_FAULT_SIGBUS
+        yield ("pte", (current.mm.name, address), True)
+        current.mm.space.unmap(address)
+        if entry.epc_page is not None:
+            pfn = current.kernel.processor.epc.pfn(entry.epc_page.number)
+            current.mm.insert_pfn(address, pfn, pte_rights(current.kernel, vma, entry))
+    return VM_FAULT_NOPAGE
+
+
+def sgx_encl_eaug_page(current: Thread, vma: Vma, encl: SgxEncl, address: int) -> Steps[str]:
+    """Add a page on first touch. The enclave must accept it."""
+    kernel = current.kernel
+    if not encl.flags & SGX_ENCL_INITIALIZED:
+        return VM_FAULT_SIGBUS
+    if kernel.fail("sgx_encl_page_alloc"):
+        return VM_FAULT_OOM
+    encl_page = SgxEnclPage(encl, address, kernel.version.eaug_cap)
+    with (yield from encl.lock.acquire()):
+        if not kernel.races.eaug_double_fault and encl.page(address) is not None:
+            return VM_FAULT_NOPAGE  # K1 fixed: another thread was faster
+        if kernel.races.eaug_without_secs:
+            secs = encl.secs.epc_page  # K5: not loaded if the reclaimer has just evicted it
+        else:
+            loaded = yield from sgx_encl_load_secs(current, encl)
+            if isinstance(loaded, int):
+                return _busy_or_sigbus(loaded)
+            secs = loaded
+        epc_page = yield from m.sgx_alloc_epc_page(current, encl_page, False)
+        if isinstance(epc_page, int):
+            return _busy_or_sigbus(epc_page)
+        va_page = yield from sgx_encl_grow(current, encl, False)
+        if isinstance(va_page, int):
+            yield from sgx_encl_free_epc_page(current, epc_page)
+            if kernel.races.va_shortage_is_sigbus:
+                return VM_FAULT_SIGBUS  # K6
+            return _busy_or_sigbus(va_page)
+        failed = yield from _eaug_insert(current, encl_page, epc_page, secs)
+        if failed:
+            yield from sgx_encl_shrink(current, encl, va_page)
+            yield from sgx_encl_free_epc_page(current, epc_page)
+            return VM_FAULT_SIGBUS
+        encl_page.epc_page = epc_page
+        encl_page.type = PT_REG
+        encl.secs_child_cnt += 1
+        m.sgx_mark_page_reclaimable(kernel, epc_page)
+        yield ("pte", (current.mm.name, address), True)
+        pfn = kernel.processor.epc.pfn(epc_page.number)
+        if current.mm.insert_pfn(address, pfn, pte_rights(kernel, vma, encl_page)):
+            return VM_FAULT_SIGBUS
+    return VM_FAULT_NOPAGE
+
+
+def _eaug_insert(
+    current: Thread, encl_page: SgxEnclPage, epc_page: SgxEpcPage, secs: SgxEpcPage | None
+) -> Steps[bool]:
+    """Insert into the page array, then EAUG; True if either failed and nothing is left of it."""
+    kernel = current.kernel
+    encl = encl_page.encl
+    index = encl_page.address >> PAGE_SHIFT
+    if index in encl.page_array or kernel.fail("xa_insert"):
+        return True  # K1: also when another thread has inserted the same page
+    encl.page_array[index] = encl_page
+    if secs is None:
+        raise KernelBug("sgx_encl_eaug_page: NULL dereference of encl->secs.epc_page")
+    block = kernel.get_operands()
+    pginfo = PAGEINFO(LINADDR=encl_page.address, SECS=secs.address)
+    kernel.processor.memory.write(block.physical, pginfo.pack())
+    ret = yield from encls(current, leaves.EAUG, block.address, epc_page.address)
+    kernel.put_operands(block)
+    if ret:
+        del encl.page_array[index]
+        return True
+    return False
+
+
+# Rights of mappings
+
+
+def sgx_encl_may_map(
+    current: Thread, encl: SgxEncl, start: int, end: int, flags: int
+) -> Steps[int]:
+    """Whether [start, end) may be mapped with the given R, W, X: -EACCES if not."""
+    if encl.flags & SGX_ENCL_INITIALIZED and (start < encl.base or end > encl.base + encl.size):
+        return -EACCES
+    if current.mm.read_implies_exec:
+        return -EACCES
+    prot = flags & VM_RWX
+    with (yield from encl.lock.acquire()):
+        for page in _pages_in(encl, start >> PAGE_SHIFT, end >> PAGE_SHIFT):
+            if prot & ~page.vm_max_prot_bits:
+                return -EACCES
+    return 0
+
+
+def _pages_in(encl: SgxEncl, first: int, last: int) -> list[SgxEnclPage]:
+    array = encl.page_array
+    if last - first > len(array):
+        return [page for index, page in array.items() if first <= index < last]
+    return [array[index] for index in range(first, last) if index in array]
+
+
+# Address spaces
+
+
+def sgx_encl_mm_add(current: Thread, encl: SgxEncl, mm: Mm) -> Steps[int]:
+    """Register an address space with the enclave; mmap_lock of `mm` held for writing."""
+    if any(entry.mm is mm for entry in encl.mm_list):
+        return 0
+    if current.kernel.fail("sgx_encl_mm_add"):
+        return -ENOMEM
+    entry = SgxEnclMm(encl, mm)
+    encl.refcount += 1
+    if current.signal_pending():
+        # The reference taken just before is not returned: the enclave is never freed.
+        return -EINTR
+    mm.notifiers.append(lambda: _mmu_notifier_release(current, entry))
+    yield ("mm_list", encl.name, True)
+    encl.mm_list.append(entry)
+    encl.mm_list_version += 1
+    return 0
+
+
+def _mmu_notifier_release(current: Thread, entry: SgxEnclMm) -> Steps[None]:
+    """The address space goes away before the file: unlink, wait for readers, drop the reference."""
+    encl = entry.encl
+    yield ("mm_list", encl.name, True)
+    if entry in encl.mm_list:
+        encl.mm_list.remove(entry)
+        yield from encl.srcu.synchronize()
+        yield from encl.kref_put(current)
+
+
+def sgx_zap_enclave_ptes(current: Thread, encl: SgxEncl, address: int) -> Steps[None]:
+    """Remove the PTEs of one page in every address space. The mutex must not be held."""
+    while True:
+        version = encl.mm_list_version
+        reader = yield from encl.srcu.read_lock()
+        for encl_mm in tuple(encl.mm_list):
+            mm = encl_mm.mm
+            if mm.exited:
+                continue
+            with (yield from mm.mmap_lock.acquire_read()):
+                vma = mm.vma_lookup(address)
+                if vma is not None and vma.encl is encl:
+                    yield ("pte", (mm.name, address), True)
+                    if mm.space.unmap(address):
+                        yield from flush_tlb_mm(current, mm)
+        encl.srcu.read_unlock(reader)
+        if encl.mm_list_version == version:
+            return
+
+
+def sgx_encl_cpumask(encl: SgxEncl) -> dict[int, None]:
+    """Processors on which an address space of the enclave is loaded."""
+    mask: dict[int, None] = {}
+    for encl_mm in encl.mm_list:
+        if not encl_mm.mm.exited:
+            mask.update(dict.fromkeys(encl_mm.mm.cpumask))
+    return mask
+
+
+def sgx_ipi_enclave_cpus(current: Thread, encl: SgxEncl) -> Steps[None]:
+    """Interrupt every processor that may run the enclave: whoever is inside takes an AEX."""
+    reader = yield from encl.srcu.read_lock()
+    cpus = sgx_encl_cpumask(encl)
+    encl.srcu.read_unlock(reader)
+    yield from on_each_cpu_mask(current, cpus)
+
+
+# The end
+
+
+def sgx_encl_release(current: Thread, encl: SgxEncl) -> Steps[None]:
+    """The last reference is gone: free every EPC page, the backing store and the rest."""
+    kernel = current.kernel
+    for entry in list(encl.page_array.values()):
+        if entry.epc_page is not None:
+            if m.sgx_unmark_page_reclaimable(kernel, entry.epc_page):
+                continue  # the reclaimer holds it, and frees it
+            yield from sgx_encl_free_epc_page(current, entry.epc_page)
+            encl.secs_child_cnt -= 1
+            entry.epc_page = None
+    encl.page_array.clear()
+    if not encl.secs_child_cnt and encl.secs.epc_page is not None:
+        yield from sgx_encl_free_epc_page(current, encl.secs.epc_page)
+        encl.secs.epc_page = None
+    while encl.va_pages:
+        va_page = encl.va_pages.pop()
+        yield from sgx_encl_free_epc_page(current, va_page.epc_page)
+    encl.backing.close()
+    if encl.mm_list:
+        kernel.warn(f"{encl.name}: an address space is left at release")
+    if encl.secs_child_cnt or encl.secs.epc_page is not None:
+        kernel.warn(f"{encl.name}: {encl.secs_child_cnt} children or the SECS left at release")

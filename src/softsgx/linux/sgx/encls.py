@@ -1,0 +1,42 @@
+"""How one ENCLS ends, as the kernel encodes it. Linux 6.12, sgx/encls.h.
+
+0 success; 1 .. 0x3FFFFFFF the status in EAX; 0x40000000 + vector an exception.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from softsgx.cpu.fault import Fault
+from softsgx.spec import faults
+
+if TYPE_CHECKING:
+    from softsgx.linux.process import Thread
+    from softsgx.sim import Steps
+
+ENCLS_FAULT_FLAG: Final = 0x4000_0000
+FAULT_PF: Final = ENCLS_FAULT_FLAG | faults.PF
+
+
+def encls_faulted(ret: int) -> bool:
+    """An exception was raised, whatever its vector."""
+    return bool(ret & ENCLS_FAULT_FLAG)
+
+
+def encls_failed(ret: int) -> bool:
+    """A status code, or an exception other than #PF: EPC contents may vanish at any time."""
+    return ret != 0 and ret != FAULT_PF
+
+
+def encls(current: Thread, leaf: int, rbx: int, rcx: int, rdx: int = 0) -> Steps[int]:
+    """Execute one ENCLS leaf on the processor of `current`; registers of the thread are kept."""
+    lp = current.kernel.processor.lps[current.cpu]
+    regs = lp.regs
+    saved = regs[:4], regs[16]
+    try:
+        status = yield from lp.encls_steps(leaf, rbx, rcx, rdx)
+    except Fault as fault:
+        return ENCLS_FAULT_FLAG | fault.vector
+    finally:
+        regs[:4], regs[16] = saved
+    return 0 if status is None else int(status)

@@ -1,0 +1,282 @@
+"""EPC pages: allocation, freeing, and the reclaimer. Linux 6.12, sgx/main.c."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from softsgx.linux.errno import EBUSY, ENOMEM, ERESTARTSYS
+from softsgx.linux.process import Thread
+from softsgx.linux.sgx import encl as e
+from softsgx.linux.sgx.backing import SgxBacking
+from softsgx.linux.sgx.encls import encls, encls_failed
+from softsgx.mem.pagetable import direct
+from softsgx.sim import Steps
+from softsgx.spec import leaves
+from softsgx.spec.status import SGX_NOT_TRACKED
+
+if TYPE_CHECKING:
+    from softsgx.linux.kernel import Kernel
+    from softsgx.linux.sgx.encl import SgxEnclPage
+
+SGX_NR_TO_SCAN: Final = 16
+
+# Flags of an EPC page.
+RECLAIMER_TRACKED: Final = 1 << 0
+IS_FREE: Final = 1 << 1
+
+
+class SgxEpcPage:
+    """struct sgx_epc_page: the kernel's record of one EPC page. `owner` only if tracked."""
+
+    __slots__ = ("address", "flags", "number", "owner", "poison")
+
+    def __init__(self, kernel: Kernel, number: int) -> None:
+        self.number = number
+        self.address = direct(kernel.processor.epc.physical(number))
+        self.flags = IS_FREE
+        self.owner: SgxEnclPage | None = None
+        self.poison = False
+
+    def __repr__(self) -> str:
+        return f"<EPC page {self.number}>"
+
+
+def __sgx_alloc_epc_page(kernel: Kernel) -> SgxEpcPage | None:
+    """Take a page off the free list: unused ones in order first, then those freed, oldest first."""
+    if kernel.fail("sgx_alloc_epc_page"):
+        return None
+    if kernel.next_unused < kernel.processor.epc.pages:
+        page = SgxEpcPage(kernel, kernel.next_unused)
+        kernel.next_unused += 1
+    elif kernel.free_pages:
+        page = kernel.free_pages.popleft()
+    else:
+        return None
+    page.flags = 0
+    kernel.nr_free -= 1
+    return page
+
+
+def sgx_should_reclaim(kernel: Kernel, watermark: int) -> bool:
+    """Fewer free pages than the watermark, and something to take."""
+    return kernel.nr_free < watermark and bool(kernel.active_page_list)
+
+
+def sgx_alloc_epc_page(
+    current: Thread, owner: SgxEnclPage | None, reclaim: bool
+) -> Steps[SgxEpcPage | int]:
+    """A free EPC page. With `reclaim` it may evict others first; without, -EBUSY says try again.
+
+    -ENOMEM if nothing can be reclaimed, -ERESTARTSYS if a signal is pending.
+    """
+    kernel = current.kernel
+    while True:
+        yield ("epc", "free list", True)
+        page = __sgx_alloc_epc_page(kernel)
+        result: SgxEpcPage | int
+        if page is not None:
+            page.owner = owner
+            result = page
+            break
+        if not kernel.active_page_list:
+            return -ENOMEM
+        if not reclaim:
+            result = -EBUSY
+            break
+        if current.signal_pending():
+            result = -ERESTARTSYS
+            break
+        yield from sgx_reclaim_pages(current)
+    if sgx_should_reclaim(kernel, kernel.low_watermark):
+        kernel.ksgxd_waitq.wake_up()
+    return result
+
+
+def sgx_free_epc_page(kernel: Kernel, page: SgxEpcPage) -> None:
+    """Put a page at the tail of the free list. Its EPCM entry must be invalid."""
+    page.owner = None
+    page.flags = IS_FREE
+    kernel.nr_free += 1
+    if page.poison:
+        return
+    kernel.free_pages.append(page)
+
+
+def sgx_mark_page_reclaimable(kernel: Kernel, page: SgxEpcPage) -> None:
+    """Put a page at the tail of the reclaimer's list."""
+    page.flags |= RECLAIMER_TRACKED
+    kernel.active_page_list[page] = None
+
+
+def sgx_unmark_page_reclaimable(kernel: Kernel, page: SgxEpcPage) -> int:
+    """Take a page off the list; -EBUSY if the reclaimer holds it."""
+    if page.flags & RECLAIMER_TRACKED:
+        if page not in kernel.active_page_list:
+            return -EBUSY
+        del kernel.active_page_list[page]
+        page.flags &= ~RECLAIMER_TRACKED
+    return 0
+
+
+def sgx_reclaim_direct(current: Thread) -> Steps[None]:
+    """One pass before the mutex is taken, if EPC is short."""
+    if sgx_should_reclaim(current.kernel, current.kernel.low_watermark):
+        yield from sgx_reclaim_pages(current)
+
+
+def ksgxd(current: Thread) -> Steps[None]:
+    """The reclaim daemon: sleeps until EPC is short, then reclaims up to the high watermark."""
+    kernel = current.kernel
+    while True:
+        yield from kernel.ksgxd_waitq.wait_event(
+            lambda: sgx_should_reclaim(kernel, kernel.high_watermark)
+        )
+        kernel.ksgxd_running = True
+        yield from sgx_reclaim_pages(current)
+        kernel.ksgxd_running = False
+
+
+# One reclaim pass
+
+
+def sgx_reclaim_pages(current: Thread) -> Steps[None]:
+    """Evict up to 16 pages from the head of the list. No lock is held."""
+    kernel = current.kernel
+    chunk: list[SgxEpcPage] = []
+    yield ("epc", "active_page_list", True)
+    for _ in range(min(SGX_NR_TO_SCAN, len(kernel.active_page_list))):
+        page = next(iter(kernel.active_page_list))
+        del kernel.active_page_list[page]
+        assert page.owner is not None
+        if page.owner.encl.kref_get_unless_zero():
+            chunk.append(page)
+        else:
+            # The owner is being destroyed and will free the page itself.
+            page.flags &= ~RECLAIMER_TRACKED
+    victims: list[tuple[SgxEpcPage, SgxBacking]] = []
+    for page in chunk:
+        backing = yield from _isolate(current, page)
+        if backing is not None:
+            victims.append((page, backing))
+    for page, _backing in victims:
+        yield from sgx_reclaimer_block(current, page)
+    for page, backing in victims:
+        yield from sgx_reclaimer_write(current, page, backing)
+        owner = page.owner
+        assert owner is not None
+        yield from owner.encl.kref_put(current)
+        page.flags &= ~RECLAIMER_TRACKED
+        sgx_free_epc_page(kernel, page)
+
+
+def _isolate(current: Thread, page: SgxEpcPage) -> Steps[SgxBacking | None]:
+    """Age a page; if it is old, get its backing and mark it; else put it back."""
+    kernel = current.kernel
+    owner = page.owner
+    assert owner is not None
+    encl = owner.encl
+    young = yield from sgx_reclaimer_age(current, page)
+    backing = None
+    if not young:
+        index = (owner.address - encl.base) >> 12
+        if kernel.races.backing_without_lock:
+            # K10: the backing pages are looked up before the mutex is taken.
+            backing = encl.backing.get(index)
+        guard = yield from encl.lock.acquire()
+        with guard:
+            if not kernel.races.backing_without_lock:
+                backing = encl.backing.get(index)
+            if backing is not None:
+                owner.being_reclaimed = True
+    if backing is None:
+        yield ("epc", "active_page_list", True)
+        kernel.active_page_list[page] = None
+        yield from encl.kref_put(current)
+    return backing
+
+
+def sgx_reclaimer_age(current: Thread, page: SgxEpcPage) -> Steps[bool]:
+    """Whether some address space used the page since the last pass; clears what it finds."""
+    owner = page.owner
+    assert owner is not None
+    encl = owner.encl
+    reader = yield from encl.srcu.read_lock()
+    young = False
+    for encl_mm in tuple(encl.mm_list):
+        mm = encl_mm.mm
+        if mm.exited:
+            continue
+        with (yield from mm.mmap_lock.acquire_read()):
+            vma = mm.vma_lookup(owner.address)
+            if vma is not None and vma.encl is encl:
+                young = mm.space.test_and_clear_accessed(owner.address)
+        if young:
+            break
+    encl.srcu.read_unlock(reader)
+    return young
+
+
+def sgx_reclaimer_block(current: Thread, page: SgxEpcPage) -> Steps[None]:
+    """Zap the PTEs of a page in every address space, then EBLOCK it."""
+    owner = page.owner
+    assert owner is not None
+    encl = owner.encl
+    yield from e.sgx_zap_enclave_ptes(current, encl, owner.address)
+    with (yield from encl.lock.acquire()):
+        ret = yield from encls(current, leaves.EBLOCK, 0, page.address)
+        if encls_failed(ret):
+            current.kernel.warn(f"EBLOCK of {page}: {ret:#x}")
+
+
+def sgx_reclaimer_write(current: Thread, page: SgxEpcPage, backing: SgxBacking) -> Steps[None]:
+    """EWB a page; evict the SECS too when its last child is gone."""
+    owner = page.owner
+    assert owner is not None
+    encl = owner.encl
+    with (yield from encl.lock.acquire()):
+        yield from sgx_encl_ewb(current, page, backing)
+        backing.put()
+        owner.epc_page = None
+        encl.secs_child_cnt -= 1
+        if not encl.secs_child_cnt and encl.flags & e.SGX_ENCL_INITIALIZED:
+            secs_backing = encl.backing.get(encl.size >> 12)
+            if secs_backing is None:
+                return
+            secs = encl.secs.epc_page
+            assert secs is not None
+            yield from sgx_encl_ewb(current, secs, secs_backing)
+            secs_backing.put()
+            yield from e.sgx_encl_free_epc_page(current, secs)
+            encl.secs.epc_page = None
+
+
+def sgx_encl_ewb(current: Thread, page: SgxEpcPage, backing: SgxBacking) -> Steps[None]:
+    """EWB with the ladder: as it is; after ETRACK; after ETRACK and IPIs. Mutex held."""
+    kernel = current.kernel
+    owner = page.owner
+    assert owner is not None
+    encl = owner.encl
+    owner.being_reclaimed = False
+    va_page = encl.va_pages[0]
+    slot = va_page.alloc_slot()
+    if va_page.full:
+        encl.va_pages.append(encl.va_pages.pop(0))
+    ret = yield from e.__sgx_encl_ewb(current, page, va_page, slot, backing)
+    if ret == SGX_NOT_TRACKED:
+        secs = encl.secs.epc_page
+        assert secs is not None
+        tracked = yield from encls(current, leaves.ETRACK, 0, secs.address)
+        if encls_failed(tracked):
+            kernel.warn(f"ETRACK of {secs}: {tracked:#x}")
+        ret = yield from e.__sgx_encl_ewb(current, page, va_page, slot, backing)
+        if ret == SGX_NOT_TRACKED:
+            # Computed after ETRACK: only who was inside at that moment matters.
+            yield from e.sgx_ipi_enclave_cpus(current, encl)
+            ret = yield from e.__sgx_encl_ewb(current, page, va_page, slot, backing)
+    if ret:
+        if encls_failed(ret):
+            kernel.warn(f"EWB of {page}: {ret:#x}")
+        va_page.free_slot(slot)
+    else:
+        owner.va_page = va_page
+        owner.va_slot = slot

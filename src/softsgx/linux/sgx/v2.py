@@ -1,0 +1,201 @@
+"""What the 32-patch series of February 2022 (V2) did otherwise.
+
+The kernel mirrors its belief about EPCM rights in `vm_run_prot_bits`, builds PTEs from the VMA and
+that mirror, and zaps PTEs whenever it changes the mirror. RELAX and RESTRICT take a SECINFO
+pointer. Source: the series as posted; patches 06, 08, 12, 15 and 16 of 32.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from softsgx.linux.errno import EAGAIN, EBUSY, EFAULT, EINVAL, ENODEV, EPERM
+from softsgx.linux.process import Thread
+from softsgx.linux.sgx import edmm
+from softsgx.linux.sgx import encl as e
+from softsgx.linux.sgx import main as m
+from softsgx.linux.sgx.encl import SgxEncl
+from softsgx.linux.sgx.encls import encls, encls_faulted
+from softsgx.linux.sgx.ranges import sgx_validate_offset_length
+from softsgx.linux.uaccess import copy_from_user, copy_to_user
+from softsgx.linux.uapi import (
+    V2_IOC_ENCLAVE_MODIFY_TYPE,
+    V2_IOC_ENCLAVE_RELAX_PERMISSIONS,
+    V2_IOC_ENCLAVE_REMOVE_PAGES,
+    V2_IOC_ENCLAVE_RESTRICT_PERMISSIONS,
+    SgxEnclaveModifyTypes,
+    SgxEnclaveRelaxPerm,
+    SgxEnclaveRestrictPerm,
+)
+from softsgx.sim import Steps
+from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.epcm import PT_MASK, PT_REG, PT_SHIFT, RWX, R, W
+from softsgx.spec.leaves import EMODPR
+from softsgx.spec.paging import SECINFO
+
+
+def sgx_perm_from_user_secinfo(current: Thread, address: int) -> Steps[int]:
+    """R, W, X of a SECINFO in user memory, or -EFAULT, -EINVAL. Even a page type is refused."""
+    raw = yield from copy_from_user(current, address, SECINFO.SIZE)
+    if raw is None:
+        return -EFAULT
+    flags = SECINFO.unpack(raw).FLAGS
+    if flags & ~RWX or not SECINFO.reserved_clear(raw):
+        return -EINVAL
+    if flags & (R | W) == W:
+        return -EINVAL
+    if current.kernel.version.restrict_requires_read and not flags & R:
+        return -EINVAL
+    return flags
+
+
+def _arguments(
+    current: Thread, encl: SgxEncl, arg: int, structure: type[Any]
+) -> Steps[tuple[Any, int] | int]:
+    """State, argument block and range; then the flags of its SECINFO are the caller's to judge."""
+    if not current.kernel.has_sgx2:
+        return -ENODEV
+    if not encl.flags & e.SGX_ENCL_INITIALIZED:
+        return -EINVAL
+    raw = yield from copy_from_user(current, arg, structure.SIZE)
+    if raw is None:
+        return -EFAULT
+    params = structure.unpack(raw)
+    ret = sgx_validate_offset_length(current.kernel, encl, params.offset, params.length)
+    return ret or (params, 0)
+
+
+def sgx_ioc_enclave_relax_perm(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]:
+    """RELAX_PERMISSIONS: raise the mirror and zap PTEs; the EPCM is the enclave's to extend."""
+    checked = yield from _arguments(current, encl, arg, SgxEnclaveRelaxPerm)
+    if isinstance(checked, int):
+        return checked
+    params = checked[0]
+    perm = yield from sgx_perm_from_user_secinfo(current, params.secinfo)
+    if perm < 0:
+        return perm
+    if params.count:
+        return -EINVAL
+    ret, done = 0, 0
+    while done < params.length:
+        ret = yield from _relax_page(current, encl, encl.base + params.offset + done, perm)
+        if ret:
+            break
+        done += PAGE_SIZE
+    params.count = done
+    if not (yield from copy_to_user(current, arg, params.pack())):
+        return -EFAULT
+    return ret
+
+
+def _relax_page(current: Thread, encl: SgxEncl, address: int, perm: int) -> Steps[int]:
+    with (yield from encl.lock.acquire()):
+        entry = encl.page(address)  # no swap-in
+        if entry is None:
+            return -EFAULT
+        if entry.type != PT_REG:
+            return -EINVAL
+        if perm & ~entry.vm_max_prot_bits:
+            return -EPERM
+        entry.vm_run_prot_bits = perm
+    yield from e.sgx_zap_enclave_ptes(current, encl, address)
+    return 0
+
+
+def sgx_ioc_enclave_restrict_perm(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]:
+    """RESTRICT_PERMISSIONS: lower the mirror, zap PTEs, then EMODPR and tracking."""
+    checked = yield from _arguments(current, encl, arg, SgxEnclaveRestrictPerm)
+    if isinstance(checked, int):
+        return checked
+    params = checked[0]
+    perm = yield from sgx_perm_from_user_secinfo(current, params.secinfo)
+    if perm < 0:
+        return perm
+    if params.result or params.count:
+        return -EINVAL
+    kernel = current.kernel
+    block = kernel.get_operands()
+    kernel.processor.memory.write(block.physical, SECINFO(FLAGS=perm).pack())
+    ret, done = 0, 0
+    while done < params.length:
+        yield from m.sgx_reclaim_direct(current)
+        address = encl.base + params.offset + done
+        ret = yield from _restrict_page(current, encl, params, address, perm, block.address)
+        if ret:
+            break
+        done += PAGE_SIZE
+    params.count = done
+    kernel.put_operands(block)
+    if not (yield from copy_to_user(current, arg, params.pack())):
+        return -EFAULT
+    return ret
+
+
+def _restrict_page(
+    current: Thread,
+    encl: SgxEncl,
+    params: SgxEnclaveRestrictPerm,
+    address: int,
+    perm: int,
+    secinfo: int,
+) -> Steps[int]:
+    """One page. The mirror is narrow while the mutex is dropped: see L1 and L2."""
+    guard = yield from encl.lock.acquire()
+    with guard:
+        entry = yield from e.sgx_encl_load_page(current, encl, address)
+        if isinstance(entry, int):
+            return -EAGAIN if entry == -EBUSY else -EFAULT
+        if entry.type != PT_REG:
+            return -EINVAL
+        if perm & ~entry.vm_max_prot_bits:
+            return -EPERM
+        assert entry.epc_page is not None
+        if m.sgx_unmark_page_reclaimable(current.kernel, entry.epc_page):
+            return -EAGAIN
+        run_prot_restore = entry.vm_run_prot_bits
+        entry.vm_run_prot_bits = perm
+    yield from e.sgx_zap_enclave_ptes(current, encl, address)
+    guard = yield from encl.lock.acquire()
+    with guard:
+        ret = yield from encls(current, EMODPR, secinfo, entry.epc_page.address)
+        if ret:
+            entry.vm_run_prot_bits = run_prot_restore
+            if not encls_faulted(ret):
+                params.result = ret
+            m.sgx_mark_page_reclaimable(current.kernel, entry.epc_page)
+            return -EFAULT
+        ret = yield from edmm.sgx_enclave_etrack(current, encl)
+        m.sgx_mark_page_reclaimable(current.kernel, entry.epc_page)
+    return ret
+
+
+def sgx_ioc_enclave_modt(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]:
+    """MODIFY_TYPE: the type comes in a SECINFO whose other bits must be zero."""
+    checked = yield from _arguments(current, encl, arg, SgxEnclaveRestrictPerm)
+    if isinstance(checked, int):
+        return checked
+    params = checked[0]
+    raw = yield from copy_from_user(current, params.secinfo, SECINFO.SIZE)
+    if raw is None:
+        return -EFAULT
+    flags = SECINFO.unpack(raw).FLAGS
+    if flags & ~PT_MASK or not SECINFO.reserved_clear(raw):
+        return -EINVAL
+    if params.result or params.count:
+        return -EINVAL
+    types = SgxEnclaveModifyTypes(
+        offset=params.offset, length=params.length, page_type=flags >> PT_SHIFT
+    )
+    ret = yield from edmm.sgx_enclave_modify_types(current, encl, types)
+    params.result, params.count = types.result, types.count
+    if not (yield from copy_to_user(current, arg, params.pack())):
+        return -EFAULT
+    return ret
+
+
+V2_HANDLERS: Final = {
+    V2_IOC_ENCLAVE_RELAX_PERMISSIONS: sgx_ioc_enclave_relax_perm,
+    V2_IOC_ENCLAVE_RESTRICT_PERMISSIONS: sgx_ioc_enclave_restrict_perm,
+    V2_IOC_ENCLAVE_MODIFY_TYPE: sgx_ioc_enclave_modt,
+    V2_IOC_ENCLAVE_REMOVE_PAGES: edmm.sgx_ioc_enclave_remove_pages,
+}

@@ -1,0 +1,437 @@
+"""System calls that touch enclaves. Linux 6.12, fs/open.c, fs/ioctl.c, mm/mmap.c, mm/mprotect.c, ..
+
+Each is a generator that returns what the system call returns: a value, or a negated errno.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softsgx.linux.errno import (
+    EACCES,
+    EBADF,
+    EEXIST,
+    EFAULT,
+    EINTR,
+    EINVAL,
+    ENOENT,
+    ENOMEM,
+    ERESTARTSYS,
+)
+from softsgx.linux.mm import VM_RWX, Mm, Vma, page_aligned_range
+from softsgx.linux.process import Process, Thread
+from softsgx.linux.sgx import encl as e
+from softsgx.linux.sgx.driver import SgxEnclaveNode
+from softsgx.linux.smp import flush_tlb_mm
+from softsgx.linux.uapi import (
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_FIXED_NOREPLACE,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    MAP_SHARED_VALIDATE,
+    MAP_TYPE,
+    MREMAP_DONTUNMAP,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
+    PROT_EXEC,
+    PROT_READ,
+    PROT_WRITE,
+)
+from softsgx.linux.vfs import O_RDWR, File, ProvisionNode
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+
+if TYPE_CHECKING:
+    from softsgx.sim import Steps
+
+SGX_ENCLAVE = "/dev/sgx_enclave"
+SGX_PROVISION = "/dev/sgx_provision"
+
+
+# Descriptors
+
+
+def sys_open(current: Thread, path: str, mode: int = O_RDWR) -> Steps[int]:
+    """open(2) of an SGX node; an open /dev/sgx_enclave is a new, empty enclave."""
+    kernel = current.kernel
+    process = _process(current)
+    if path == SGX_ENCLAVE:
+        if kernel.fail("sgx_open"):
+            return -ENOMEM
+        file = File(path, SgxEnclaveNode(), mode)
+        kernel.enclaves_opened += 1
+        file.encl = e.SgxEncl(kernel, f"enclave {kernel.enclaves_opened}")
+    elif path == SGX_PROVISION:
+        file = File(path, ProvisionNode(), mode)
+    else:
+        return -ENOENT
+    fd = process.install_fd(file)
+    if fd < 0:
+        yield from file.put(current)
+    return fd
+    yield
+
+
+def sys_dup(current: Thread, fd: int) -> Steps[int]:
+    """dup(2): the same description, so the same enclave."""
+    process = _process(current)
+    file = process.fget(fd)
+    if isinstance(file, int):
+        return file
+    file.get()
+    return process.install_fd(file)
+    yield
+
+
+def sys_close(current: Thread, fd: int) -> Steps[int]:
+    """close(2)."""
+    file = _process(current).files.pop(fd, None)
+    if file is None:
+        return -EBADF
+    yield from file.put(current)
+    return 0
+
+
+def sys_ioctl(current: Thread, fd: int, cmd: int, arg: int) -> Steps[int]:
+    """ioctl(2). -ERESTARTSYS becomes -EINTR: a handler without SA_RESTART ran."""
+    file = _process(current).fget(fd)
+    if isinstance(file, int):
+        return file
+    file.get()
+    ret = yield from file.f_op.ioctl(current, file, cmd, arg)
+    yield from file.put(current)
+    return -EINTR if ret == -ERESTARTSYS else ret
+
+
+# Mappings
+
+
+def sys_mmap(
+    current: Thread, address: int, length: int, prot: int, flags: int, fd: int = -1
+) -> Steps[int]:
+    """mmap(2) of anonymous memory or of an SGX node; the file offset is of no account."""
+    mm = current.mm
+    file: File | None = None
+    if not flags & MAP_ANONYMOUS:
+        found = _process(current).fget(fd)
+        if isinstance(found, int):
+            return found
+        file = found
+        file.get()
+    with (yield from mm.mmap_lock.acquire_write()):
+        ret, dead = yield from do_mmap(current, file, address, length, prot, flags)
+    if file is not None:
+        dead.append(file)
+    yield from _put_files(current, dead)
+    return ret
+
+
+def do_mmap(
+    current: Thread, file: File | None, address: int, length: int, prot: int, flags: int
+) -> Steps[tuple[int, list[File]]]:
+    """The part under mmap_lock: the address or an errno, and files whose areas went away."""
+    mm = current.mm
+    if not length:
+        return -EINVAL, []
+    if flags & MAP_TYPE not in (MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE):
+        return -EINVAL, []
+    if file is not None and mm.read_implies_exec and prot & PROT_READ:
+        prot |= PROT_EXEC
+    length = (length + PAGE_MASK) & ~PAGE_MASK
+    if len(mm.vmas) > mm.max_map_count:
+        return -ENOMEM, []
+    fixed = flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)
+    if file is not None:
+        kind = flags | (MAP_FIXED if fixed else 0)
+        start = file.f_op.get_unmapped_area(mm, address, length, kind)
+    else:
+        start = address if fixed else mm.get_unmapped_area(address, length)
+    if start < 0:
+        return start, []
+    checked = page_aligned_range(start, length)
+    if isinstance(checked, int):
+        return checked, []
+    start, end = checked
+    if flags & MAP_FIXED_NOREPLACE and next(mm.for_each_vma(start, end), None) is not None:
+        return -EEXIST, []
+    if file is not None:
+        if prot & PROT_WRITE and not file.writable:
+            return -EACCES, []
+        if not file.readable:
+            return -EACCES, []
+    unmapped = yield from _unmap_locked(current, start, end)
+    if isinstance(unmapped, int):
+        return unmapped, []
+    vma = Vma(start, end, prot & VM_RWX, file=file)
+    if file is not None:
+        ret = yield from file.f_op.mmap(current, file, vma)
+        if ret:
+            return ret, unmapped  # what was mapped there before is gone already
+    mm.insert(vma)
+    return start, unmapped
+
+
+def sys_munmap(current: Thread, address: int, length: int) -> Steps[int]:
+    """munmap(2). Frees no EPC page and forgets no address space."""
+    checked = page_aligned_range(address, length)
+    if isinstance(checked, int):
+        return -EINVAL
+    start, end = checked
+    with (yield from current.mm.mmap_lock.acquire_write()):
+        unmapped = yield from _unmap_locked(current, start, end)
+    if isinstance(unmapped, int):
+        return unmapped
+    yield from _put_files(current, unmapped)
+    return 0
+
+
+def _unmap_locked(current: Thread, start: int, end: int) -> Steps[int | list[File]]:
+    """Take [start, end) out of the address space; files to put, or -ENOMEM if a split failed."""
+    mm = current.mm
+    areas = mm.isolate(start, end)
+    if isinstance(areas, int):
+        return areas
+    files = []
+    for vma in areas:
+        mm.remove(vma)
+        yield ("pte", (mm.name, vma.start), True)
+        _free_anonymous(mm, vma)
+        mm.zap_page_range(vma.start, vma.end)
+        if vma.file is not None:
+            files.append(vma.file)
+    if areas:
+        yield from flush_tlb_mm(current, mm)
+    return files
+
+
+def _free_anonymous(mm: Mm, vma: Vma) -> None:
+    """Give back the frames of an anonymous area."""
+    if vma.sgx:
+        return
+    first, last = vma.start >> PAGE_SHIFT, vma.end >> PAGE_SHIFT
+    ptes = mm.space.ptes
+    if last - first > len(ptes):
+        pages = [p for p in ptes if first <= p < last]
+    else:
+        pages = [p for p in range(first, last) if p in ptes]
+    for page in pages:
+        mm.kernel.free_page((ptes[page] & 0x000F_FFFF_FFFF_F000) >> PAGE_SHIFT)
+
+
+def _put_files(current: Thread, files: list[File]) -> Steps[None]:
+    for file in files:
+        yield from file.put(current)
+
+
+def sys_mprotect(current: Thread, address: int, length: int, prot: int) -> Steps[int]:
+    """mprotect(2): areas are split as needed, one by one, and PTEs rewritten at once.
+
+    A refusal in the middle leaves the areas before it changed, and the splits made.
+    """
+    mm = current.mm
+    if address & PAGE_MASK or prot & ~VM_RWX:
+        return -EINVAL
+    if not length:
+        return 0
+    end = address + ((length + PAGE_MASK) & ~PAGE_MASK)
+    if end <= address or end >= 1 << 64:
+        return -ENOMEM
+    with (yield from mm.mmap_lock.acquire_write()):
+        at = address
+        while at < end:
+            vma = mm.vma_lookup(at)
+            if vma is None:
+                return -ENOMEM
+            stop = min(vma.end, end)
+            ret = yield from mprotect_fixup(current, vma, at, stop, prot)
+            if ret:
+                return ret
+            at = stop
+    return 0
+
+
+def mprotect_fixup(current: Thread, vma: Vma, start: int, end: int, prot: int) -> Steps[int]:
+    """One area of a mprotect call; mmap_lock held for writing."""
+    mm = current.mm
+    if prot & ~vma.may:
+        return -EACCES
+    if vma.sgx:
+        assert vma.encl is not None
+        ret = yield from e.sgx_encl_may_map(current, vma.encl, start, end, prot)
+        if ret:
+            return ret
+    if vma.flags == prot:
+        return 0
+    if start > vma.start:
+        ret = mm.split_vma(vma, start)
+        if ret:
+            return ret
+        vma = mm.vma_lookup(start) or vma
+    if end < vma.end:
+        ret = mm.split_vma(vma, end)
+        if ret:
+            return ret
+    vma.flags = prot
+    yield ("pte", (mm.name, start), True)
+    mm.change_protection(vma, start, end)
+    yield from flush_tlb_mm(current, mm)
+    return 0
+
+
+def sys_mremap(
+    current: Thread, old: int, old_length: int, new_length: int, flags: int, new: int = 0
+) -> Steps[int]:
+    """mremap(2) of an SGX area: no growing; a move takes PTEs along that the EPCM will refuse."""
+    mm = current.mm
+    if flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP) or old & PAGE_MASK:
+        return -EINVAL
+    if flags & MREMAP_FIXED and not flags & MREMAP_MAYMOVE:
+        return -EINVAL
+    old_length = (old_length + PAGE_MASK) & ~PAGE_MASK
+    new_length = (new_length + PAGE_MASK) & ~PAGE_MASK
+    if not new_length:
+        return -EINVAL
+    with (yield from mm.mmap_lock.acquire_write()):
+        ret, files = yield from _mremap(current, old, old_length, new_length, flags, new)
+    yield from _put_files(current, files)
+    return ret
+
+
+def _mremap(
+    current: Thread, old: int, old_length: int, new_length: int, flags: int, new: int
+) -> Steps[tuple[int, list[File]]]:
+    mm = current.mm
+    vma = mm.vma_lookup(old)
+    if vma is None or old + old_length > vma.end:
+        return -EFAULT, []
+    if flags & MREMAP_DONTUNMAP and vma.sgx:
+        return -EINVAL, []
+    if new_length > old_length and vma.sgx:
+        return -EFAULT, []
+    if new_length < old_length:
+        cut = yield from _unmap_locked(current, old + new_length, old + old_length)
+        return (cut, []) if isinstance(cut, int) else (old, cut)
+    if not flags & MREMAP_FIXED:
+        return (old, []) if new_length == old_length else (-ENOMEM, [])
+    if new & PAGE_MASK or (new < old + old_length and old < new + new_length):
+        return -EINVAL, []
+    return (yield from _move(current, vma, old, new_length, new))
+
+
+def _move(
+    current: Thread, vma: Vma, old: int, length: int, new: int
+) -> Steps[tuple[int, list[File]]]:
+    """Move an area of unchanged size; no driver hook vets it."""
+    mm = current.mm
+    gone = yield from _unmap_locked(current, new, new + length)
+    if isinstance(gone, int):
+        return gone, []
+    areas = mm.isolate(old, old + length)
+    if isinstance(areas, int):
+        return areas, gone
+    for area in areas:
+        mm.remove(area)
+        offset = new - old
+        moved = Vma(
+            area.start + offset,
+            area.end + offset,
+            area.flags,
+            may=area.may,
+            file=area.file,
+            encl=area.encl,
+        )
+        mm.insert(moved)
+        if area.file is not None:
+            gone.append(area.file)  # `insert` took a reference for the new area
+        for page in range(area.start, area.end, PAGE_SIZE):
+            pte = mm.space.unmap(page)
+            if pte:
+                mm.space.set(page + offset, pte)
+    yield from flush_tlb_mm(current, mm)
+    return new, gone
+
+
+# Processes
+
+
+def sys_fork(current: Thread, name: str, cpu: int) -> Steps[Thread]:
+    """fork(2): the child shares the enclave, PTEs included; its only thread runs on `cpu`."""
+    parent = current.mm
+    process = Process(current.kernel, name)
+    child_mm = process.mm
+    with (yield from parent.mmap_lock.acquire_write()):
+        for vma in parent.vmas:
+            copy = Vma(vma.start, vma.end, vma.flags, may=vma.may, file=vma.file, encl=vma.encl)
+            child_mm.insert(copy)
+            if vma.sgx and vma.encl is not None:
+                # The open hook: a failure leaves an area without an enclave.
+                if (yield from e.sgx_encl_mm_add(current, vma.encl, child_mm)):
+                    copy.encl = None
+                _copy_ptes(parent, child_mm, vma)
+            else:
+                _copy_memory(current, parent, child_mm, vma)
+    for fd, file in _process(current).files.items():
+        file.get()
+        process.files[fd] = file
+    return Thread(current.kernel, process, name, cpu)
+
+
+def _copy_ptes(parent: Mm, child: Mm, vma: Vma) -> None:
+    for page in range(vma.start, vma.end, PAGE_SIZE):
+        pte = parent.space.lookup(page)
+        if pte:
+            child.space.set(page, pte)
+
+
+def _copy_memory(current: Thread, parent: Mm, child: Mm, vma: Vma) -> None:
+    """Copy an anonymous area at once: copy-on-write cannot be told apart."""
+    memory = current.kernel.processor.memory
+    for page in range(vma.start, vma.end, PAGE_SIZE):
+        pte = parent.space.lookup(page)
+        if pte:
+            pfn = current.kernel.alloc_page()
+            memory.write_page(pfn, memory.read_page((pte & 0x000F_FFFF_FFFF_F000) >> PAGE_SHIFT))
+            child.space.set(page, pte & ~0x000F_FFFF_FFFF_F000 | pfn << PAGE_SHIFT)
+
+
+def exit_mmap(current: Thread, mm: Mm) -> Steps[None]:
+    """The address space goes away: notifiers first, then every area."""
+    mm.exited = True
+    for notifier in mm.notifiers:
+        yield from notifier()
+    mm.notifiers.clear()
+    with (yield from mm.mmap_lock.acquire_write()):
+        files = []
+        for vma in list(mm.vmas):
+            mm.remove(vma)
+            _free_anonymous(mm, vma)
+            mm.zap_page_range(vma.start, vma.end)
+            if vma.file is not None:
+                files.append(vma.file)
+    yield from _put_files(current, files)
+
+
+def sys_exit_group(current: Thread) -> Steps[int]:
+    """exit_group(2): the address space first, then the descriptors."""
+    process = _process(current)
+    yield from exit_mmap(current, process.mm)
+    for fd in list(process.files):
+        yield from process.files.pop(fd).put(current)
+    process.threads.clear()
+    return 0
+
+
+def sys_execve(current: Thread) -> Steps[int]:
+    """execve(2): a new address space; descriptors stay open."""
+    process = _process(current)
+    old = process.mm
+    current.switch_out()
+    process.mm = Mm(current.kernel, old.name)
+    current.switch_in()
+    yield from exit_mmap(current, old)
+    return 0
+
+
+def _process(current: Thread) -> Process:
+    assert current.process is not None, "a kernel thread makes no system calls"
+    return current.process

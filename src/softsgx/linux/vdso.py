@@ -1,0 +1,79 @@
+"""__vdso_sgx_enter_enclave and its exception fix-up. Linux 6.12, entry/vdso/vsgx.S, extable.c.
+
+The enclave itself is not code here but a callback that runs until it leaves: `run_enclave` executes
+on the thread's logical processor after EENTER or ERESUME and returns how the enclave ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from softsgx.linux.errno import EINVAL
+from softsgx.spec import faults, leaves
+from softsgx.spec.bits import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from softsgx.linux.process import Thread
+    from softsgx.linux.uapi import SgxEnclaveRun
+    from softsgx.sim import Steps
+
+# Where the vDSO lies, and in it the ENCLU whose address is the AEP.
+VDSO_BASE: Final = 0x7FFF_F7FC_1000
+VDSO_ENCLU: Final = VDSO_BASE + 0x6C0
+ENCLU_LENGTH: Final = 3
+VDSO_SIZE: Final = 2 * PAGE_SIZE
+
+# Exceptions that the fix-up turns into a return of the vDSO function; the others become signals.
+FIXED_UP: Final = frozenset(
+    {faults.DE, 4, faults.BR, faults.UD, 9, 10, 11, faults.SS, faults.GP, faults.PF}
+    | {faults.MF, faults.AC, faults.XM}
+)
+_WITH_CODE: Final = frozenset({10, 11, faults.SS, faults.GP, faults.PF, faults.AC})
+
+
+class Exit(NamedTuple):
+    """How one ENCLU at the vDSO ended: by EEXIT, or by an exception that nobody repaired.
+
+    `function` is EAX at that moment: EEXIT; EENTER if EENTER itself faulted; ERESUME after an AEX.
+    """
+
+    function: int
+    vector: int = 0
+    error_code: int = 0
+    address: int = 0
+
+
+UserHandler = Callable[["Thread", "SgxEnclaveRun", Exit], "Steps[int]"]
+Enter = Callable[["Thread", int, int], "Steps[Exit]"]
+
+
+def sgx_enter_enclave(
+    current: Thread,
+    function: int,
+    run: SgxEnclaveRun,
+    enter: Enter,
+    handler: UserHandler | None = None,
+) -> Steps[int]:
+    """The vDSO function. `enter(current, leaf, tcs)` executes ENCLU until the enclave is left.
+
+    Returns 0 on EEXIT and on exceptions alike (look at run.function), -EINVAL for a bad leaf or a
+    reserved field that is set, else what the handler said. Exception fields are never cleared.
+    """
+    while True:
+        if function not in (leaves.EENTER, leaves.ERESUME):
+            return -EINVAL
+        if any(run.reserved):
+            return -EINVAL
+        end = yield from enter(current, function, run.tcs)
+        run.function = end.function
+        if end.function != leaves.EEXIT:
+            run.exception_vector = end.vector
+            run.exception_error_code = end.error_code if end.vector in _WITH_CODE else 0
+            run.exception_addr = end.address if end.vector == faults.PF else 0
+        if handler is None:
+            return 0
+        answer = yield from handler(current, run, end)
+        if answer <= 0:
+            return answer
+        function = answer

@@ -1,0 +1,123 @@
+"""Which kernel is modelled: its user interface, and the races its code has.
+
+Each race is one small difference in the flow, made where the field is read. True means that the
+kernel has the race. Sources: the patches and mails named with each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+
+def _race(name: str, what: str) -> Any:
+    return field(default=False, metadata={"name": name, "what": what})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Races:
+    """Known races of the driver, by their number in docs/kernel-races.md."""
+
+    eaug_double_fault: bool = _race(
+        "K1",
+        "Two threads fault on the same hole: the loser of the insertion gets SIGBUS for a page "
+        "that exists. Fixed by looking again under the enclave mutex.",
+    )
+    remove_vs_fault: bool = _race(
+        "K2",
+        "REMOVE_PAGES drops the mutex to zap PTEs while the page is still in the array: a fault "
+        "maps it again. Fixed by marking the page busy.",
+    )
+    modify_vs_fault: bool = _race(
+        "K3",
+        "MODIFY_TYPES to TCS drops the mutex to zap PTEs: a fault maps the page again before "
+        "EMODT. Fixed by marking the page busy.",
+    )
+    eaug_without_secs: bool = _race(
+        "K5",
+        "The EAUG path uses the SECS without loading it: the reclaimer may just have evicted it. "
+        "NULL pointer dereference.",
+    )
+    va_shortage_is_sigbus: bool = _race(
+        "K6",
+        "No VA page to be had without reclaim in the EAUG path gives SIGBUS instead of a retry.",
+    )
+    pcmd_truncated: bool = _race(
+        "K9",
+        "A PCMD page that looks empty is punched out although a page sharing it is about to be "
+        "written by the reclaimer: that page is lost.",
+    )
+    backing_without_lock: bool = _race(
+        "K10",
+        "The reclaimer looks up backing pages without the enclave mutex, so a fault may punch "
+        "the PCMD page out between.",
+    )
+    range_overflow: bool = _race(
+        "K11",
+        "offset + length may wrap around 64 bits in the range check of every ioctl.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelVersion:
+    """A kernel: its name, its interface ("6" or "v2"), what differs, and its races.
+
+    `aexnotify`: ATTRIBUTES.AEXNOTIFY is allowed. `restrict_requires_read`: RESTRICT_PERMISSIONS
+    without R is -EINVAL, the rule of the V3 and V4 series. `eaug_cap` is the upper bound of VMA
+    permissions for pages added by EAUG.
+    """
+
+    name: str
+    interface: str = "6"
+    aexnotify: bool = True
+    restrict_requires_read: bool = False
+    eaug_cap: int = 0b111
+    races: Races = Races()
+
+
+VERSIONS: dict[str, KernelVersion] = {
+    "6.12": KernelVersion(
+        name="6.12",
+        # Reported 2024 with patches that were not merged; the windows stand in 6.12.117.
+        races=Races(eaug_double_fault=True, remove_vs_fault=True, modify_vs_fault=True),
+    ),
+    "6.1": KernelVersion(
+        name="6.1",
+        aexnotify=False,
+        races=Races(eaug_double_fault=True, remove_vs_fault=True, modify_vs_fault=True),
+    ),
+    "v2": KernelVersion(
+        name="v2",
+        interface="v2",
+        aexnotify=False,
+        eaug_cap=0b011,
+        races=Races(
+            eaug_double_fault=True,
+            remove_vs_fault=True,
+            modify_vs_fault=True,
+            eaug_without_secs=True,
+            va_shortage_is_sigbus=True,
+            pcmd_truncated=True,
+            backing_without_lock=True,
+            range_overflow=True,
+        ),
+    ),
+}
+
+
+def kernel_version(
+    name: str, *, restrict_requires_read: bool = False, races: dict[str, bool] | None = None
+) -> KernelVersion:
+    """The named version, with single races switched on or off.
+
+    ValueError names an unknown version or race and lists the known ones.
+    """
+    if name not in VERSIONS:
+        raise ValueError(f"linux={name!r}: known versions are {', '.join(VERSIONS)}")
+    version = VERSIONS[name]
+    known = [f.name for f in fields(Races)]
+    for race in races or {}:
+        if race not in known:
+            raise ValueError(f"race {race!r}: known races are {', '.join(known)}")
+    changed = replace(version.races, **(races or {}))
+    return replace(version, races=changed, restrict_requires_read=restrict_requires_read)

@@ -1,0 +1,95 @@
+"""Open files: a description, its references, and the operations of the three SGX nodes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from softsgx.linux.errno import EINVAL, ENODEV, ENOTTY
+
+if TYPE_CHECKING:
+    from softsgx.linux.mm import Mm, Vma
+    from softsgx.linux.process import Thread
+    from softsgx.sim import Steps
+
+O_RDONLY = 0
+O_WRONLY = 1
+O_RDWR = 2
+O_ACCMODE = 3
+
+
+class FileOperations(Protocol):
+    """struct file_operations, as far as the SGX nodes implement it."""
+
+    def release(self, current: Thread, file: File) -> Steps[None]:
+        """The last reference to the description is gone."""
+
+    def ioctl(self, current: Thread, file: File, cmd: int, arg: int) -> Steps[int]:
+        """unlocked_ioctl."""
+
+    def get_unmapped_area(self, mm: Mm, address: int, length: int, flags: int) -> int:
+        """Choose the address of a mapping."""
+
+    def mmap(self, current: Thread, file: File, vma: Vma) -> Steps[int]:
+        """Vet and prepare an area; mmap_lock held for writing."""
+
+
+class File:
+    """struct file: one open description of a device node. `encl` is set for /dev/sgx_enclave."""
+
+    __slots__ = ("count", "encl", "f_op", "mode", "path")
+
+    def __init__(self, path: str, f_op: FileOperations, mode: int) -> None:
+        self.path = path
+        self.f_op = f_op
+        self.mode = mode
+        self.count = 1
+        self.encl: object = None
+
+    @property
+    def readable(self) -> bool:
+        """FMODE_READ."""
+        return self.mode & O_ACCMODE != O_WRONLY
+
+    @property
+    def writable(self) -> bool:
+        """FMODE_WRITE."""
+        return self.mode & O_ACCMODE != O_RDONLY
+
+    def get(self) -> None:
+        """Take a reference."""
+        self.count += 1
+
+    def put(self, current: Thread) -> Steps[None]:
+        """Drop a reference; the last one releases."""
+        self.count -= 1
+        assert self.count >= 0, f"{self.path}: reference count below zero"
+        if not self.count:
+            yield from self.f_op.release(current, self)
+
+
+class ProvisionNode:
+    """/dev/sgx_provision: an access token; nothing but being open-able."""
+
+    def release(self, current: Thread, file: File) -> Steps[None]:
+        """Nothing to do."""
+        return
+        yield
+
+    def ioctl(self, current: Thread, file: File, cmd: int, arg: int) -> Steps[int]:
+        """No ioctl exists."""
+        return -ENOTTY
+        yield
+
+    def get_unmapped_area(self, mm: Mm, address: int, length: int, flags: int) -> int:
+        """No mapping exists."""
+        return -ENODEV
+
+    def mmap(self, current: Thread, file: File, vma: Vma) -> Steps[int]:
+        """No mapping exists."""
+        return -ENODEV
+        yield
+
+
+def sys_read_write() -> int:
+    """read(2) and write(2) on any SGX node."""
+    return -EINVAL

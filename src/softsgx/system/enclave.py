@@ -1,0 +1,152 @@
+"""Enclave code in Python: a generator that loads, stores, fetches and runs ENCLU leaves.
+
+An enclave program is a function `program(t: EnclaveThread)` whose body is a generator. Each
+operation of `t` is a generator, too (`value = yield from t.load(address, 8)`), with one point in
+front, so that other tasks can get in between. Interrupts, repaired page faults and the ERESUME
+after them happen below the program, as on a real machine; an exception that the kernel does not
+repair suspends the program until the host resumes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from softsgx.cpu.fault import Fault, Status
+from softsgx.linux.fault import do_user_addr_fault
+from softsgx.linux.vdso import VDSO_ENCLU, Exit
+from softsgx.sim import Steps
+from softsgx.spec import faults, leaves
+from softsgx.spec.bits import PAGE_SHIFT
+from softsgx.spec.epcm import MODIFIED, PENDING, PR, REG, RWX, TCS, TRIM, R, W
+from softsgx.spec.paging import SECINFO
+
+if TYPE_CHECKING:
+    from softsgx.cpu import LogicalProcessor
+    from softsgx.linux.process import Thread
+
+EnclaveProgram = Callable[["EnclaveThread"], Steps[Any]]
+
+
+class Suspended(NamedTuple):
+    """Yielded by an operation instead of a point: the kernel did not repair its exception."""
+
+    exit: Exit
+
+
+class EnclaveThread:
+    """What enclave code can do. One per entry; `cssa` is 0 for a plain entry, 1 in a handler.
+
+    `secinfo` is the linear address of 64 writable bytes in the enclave, one slot per TCS, for the
+    SECINFO operand of leaves. `args` are what the host passed to `enter`; `result` what the program
+    returned.
+    """
+
+    def __init__(self, current: Thread, tcs: int, cssa: int, secinfo: int, args: Any) -> None:
+        self.current = current
+        self.tcs = tcs
+        self.cssa = cssa
+        self.secinfo = secinfo
+        self.args = args
+        self.result: Any = None
+
+    @property
+    def lp(self) -> LogicalProcessor:
+        """The logical processor the thread runs on."""
+        return self.current.kernel.lp(self.current)
+
+    # Accesses
+
+    def load(self, address: int, size: int = 8) -> Steps[bytes]:
+        """Read `size` bytes."""
+        yield ("load", ("linear", address >> PAGE_SHIFT), False)
+        data: bytes = yield from self._run(lambda: self.lp.load(address, size))
+        return data
+
+    def store(self, address: int, data: bytes) -> Steps[None]:
+        """Write bytes."""
+        yield ("store", ("linear", address >> PAGE_SHIFT), True)
+        yield from self._run(lambda: self.lp.store(address, data))
+
+    def fetch(self, address: int) -> Steps[bytes]:
+        """Fetch one instruction byte, as a jump to `address` would."""
+        yield ("fetch", ("linear", address >> PAGE_SHIFT), False)
+        data: bytes = yield from self._run(lambda: self.lp.fetch(address))
+        return data
+
+    # Leaves
+
+    def enclu(self, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0) -> Steps[Status | None]:
+        """Any ENCLU leaf for use inside."""
+        while True:
+            yield from self._be_inside()
+            try:
+                return (yield from self.lp.enclu_steps(leaf, rbx, rcx, rdx))
+            except Fault as fault:
+                yield from self._repair(fault)
+
+    def _with_secinfo(self, leaf: int, flags: int, rcx: int, rdx: int = 0) -> Steps[Status | None]:
+        yield from self.store(self.secinfo, SECINFO(FLAGS=flags).pack())
+        return (yield from self.enclu(leaf, self.secinfo, rcx, rdx))
+
+    def eaccept(self, address: int, flags: int) -> Steps[Status | None]:
+        """EACCEPT with SECINFO.FLAGS (`spec.epcm` bits)."""
+        return (yield from self._with_secinfo(leaves.EACCEPT, flags, address))
+
+    def accept_new(self, address: int) -> Steps[Status | None]:
+        """EACCEPT of a page that EAUG added."""
+        return (yield from self.eaccept(address, REG | PENDING | R | W))
+
+    def accept_restricted(self, address: int, rights: int) -> Steps[Status | None]:
+        """EACCEPT of a page after RESTRICT_PERMISSIONS."""
+        return (yield from self.eaccept(address, REG | PR | rights))
+
+    def accept_trim(self, address: int) -> Steps[Status | None]:
+        """EACCEPT of a page that MODIFY_TYPES made PT_TRIM."""
+        return (yield from self.eaccept(address, TRIM | MODIFIED))
+
+    def accept_tcs(self, address: int) -> Steps[Status | None]:
+        """EACCEPT of a page that MODIFY_TYPES made PT_TCS."""
+        return (yield from self.eaccept(address, TCS | MODIFIED))
+
+    def eacceptcopy(self, address: int, source: int, rights: int) -> Steps[Status | None]:
+        """EACCEPTCOPY of `source` to the PENDING page `address`."""
+        flags = REG | rights
+        return (yield from self._with_secinfo(leaves.EACCEPTCOPY, flags, address, source))
+
+    def emodpe(self, address: int, rights: int) -> Steps[None]:
+        """EMODPE."""
+        yield from self._with_secinfo(leaves.EMODPE, REG | rights & RWX, address)
+
+    # Below the program
+
+    def _run(self, action: Callable[[], Any]) -> Steps[Any]:
+        """Execute an access until it succeeds: interrupts and repaired faults are invisible."""
+        while True:
+            yield from self._be_inside()
+            try:
+                return action()
+            except Fault as fault:
+                yield from self._repair(fault)
+
+    def _be_inside(self) -> Steps[None]:
+        """An interrupt may have thrown the thread out: the CPU is at the AEP, which resumes."""
+        while not self.lp.enclave_mode:
+            yield from self._resume()
+
+    def _resume(self) -> Steps[None]:
+        try:
+            yield from self.lp.enclu_steps(leaves.ERESUME, self.tcs, VDSO_ENCLU)
+        except Fault as fault:
+            # ERESUME itself faulted: the TCS or the SSA frame may have been swapped out.
+            yield from self._repair(fault)
+
+    def _repair(self, fault: Fault) -> Steps[None]:
+        """Deliver an exception. Returns if it may be tried again; suspends the program if not."""
+        delivered = self.lp.deliver_fault(fault)
+        if delivered.vector == faults.PF:
+            signal = yield from do_user_addr_fault(self.current, delivered.code, delivered.cr2)
+            if signal is None:
+                return
+        end = Exit(leaves.ERESUME, delivered.vector, delivered.code, delivered.cr2)
+        yield Suspended(end)  # type: ignore[misc]

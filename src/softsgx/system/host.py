@@ -1,0 +1,207 @@
+"""A host thread in Python: system calls, memory, and the way into enclaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from softsgx.cpu.fault import Fault
+from softsgx.linux import syscalls
+from softsgx.linux.fault import do_user_addr_fault
+from softsgx.linux.process import SIGSEGV, SIGTRAP, Process, Signal, Thread
+from softsgx.linux.uapi import (
+    MAP_ANONYMOUS,
+    MAP_PRIVATE,
+    PROT_READ,
+    PROT_WRITE,
+    SgxEnclaveRun,
+)
+from softsgx.linux.vdso import FIXED_UP, VDSO_ENCLU, Exit, UserHandler, sgx_enter_enclave
+from softsgx.sim import Steps
+from softsgx.spec import faults, leaves
+from softsgx.spec.bits import PAGE_SHIFT
+from softsgx.system.enclave import EnclaveProgram, EnclaveThread, Suspended
+
+if TYPE_CHECKING:
+    from softsgx.linux.kernel import Kernel
+
+
+class SignalRaised(Exception):
+    """A synchronous signal that nothing handled; `signal` is its siginfo."""
+
+    def __init__(self, signal: Signal) -> None:
+        super().__init__(signal)
+        self.signal = signal
+
+
+class HostThread:
+    """A thread of a host process on one logical processor. All methods are generators.
+
+    System calls return what Linux returns: a value or a negated errno. `enter` is the vDSO
+    function.
+    """
+
+    def __init__(self, kernel: Kernel, process: Process, name: str, cpu: int) -> None:
+        self.kernel = kernel
+        self.thread = Thread(kernel, process, name, cpu)
+        self.thread.switch_in()
+
+    @property
+    def process(self) -> Process:
+        """The process of this thread."""
+        assert self.thread.process is not None
+        return self.thread.process
+
+    # System calls
+
+    def open(self, path: str = syscalls.SGX_ENCLAVE) -> Steps[int]:
+        """open(2) for reading and writing."""
+        return (yield from syscalls.sys_open(self.thread, path))
+
+    def close(self, fd: int) -> Steps[int]:
+        """close(2)."""
+        return (yield from syscalls.sys_close(self.thread, fd))
+
+    def ioctl(self, fd: int, cmd: int, arg: int) -> Steps[int]:
+        """ioctl(2) with the address of an argument block."""
+        return (yield from syscalls.sys_ioctl(self.thread, fd, cmd, arg))
+
+    def mmap(self, address: int, length: int, prot: int, flags: int, fd: int = -1) -> Steps[int]:
+        """mmap(2)."""
+        return (yield from syscalls.sys_mmap(self.thread, address, length, prot, flags, fd))
+
+    def munmap(self, address: int, length: int) -> Steps[int]:
+        """munmap(2)."""
+        return (yield from syscalls.sys_munmap(self.thread, address, length))
+
+    def mprotect(self, address: int, length: int, prot: int) -> Steps[int]:
+        """mprotect(2)."""
+        return (yield from syscalls.sys_mprotect(self.thread, address, length, prot))
+
+    def mremap(
+        self, old: int, old_length: int, new_length: int, flags: int, new: int = 0
+    ) -> Steps[int]:
+        """mremap(2)."""
+        return (
+            yield from syscalls.sys_mremap(self.thread, old, old_length, new_length, flags, new)
+        )
+
+    def fork(self, name: str, cpu: int) -> Steps[HostThread]:
+        """fork(2): the only thread of the child, on logical processor `cpu`."""
+        child = yield from syscalls.sys_fork(self.thread, name, cpu)
+        host = HostThread.__new__(HostThread)
+        host.kernel, host.thread = self.kernel, child
+        child.switch_in()
+        return host
+
+    def exit(self) -> Steps[None]:
+        """exit_group(2)."""
+        yield from syscalls.sys_exit_group(self.thread)
+        self.thread.switch_out()
+
+    # Memory
+
+    def alloc(self, size: int) -> Steps[int]:
+        """Anonymous memory; its address."""
+        prot, flags = PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS
+        return (yield from self.mmap(0, size, prot, flags))
+
+    def load(self, address: int, size: int) -> Steps[bytes]:
+        """Read memory as a load instruction does; SignalRaised if it faults for good."""
+        yield ("load", ("linear", address >> PAGE_SHIFT), False)
+        data: bytes = yield from self._access(lambda: self._lp.load(address, size))
+        return data
+
+    def store(self, address: int, data: bytes) -> Steps[None]:
+        """Write memory as a store instruction does; SignalRaised if it faults for good."""
+        yield ("store", ("linear", address >> PAGE_SHIFT), True)
+        yield from self._access(lambda: self._lp.store(address, data))
+
+    @property
+    def _lp(self) -> Any:
+        return self.kernel.lp(self.thread)
+
+    def _access(self, action: Callable[[], Any]) -> Steps[Any]:
+        while True:
+            try:
+                return action()
+            except Fault as fault:
+                self._lp.deliver_fault(fault)
+                if fault.vector != faults.PF:
+                    signal = Signal(SIGSEGV, 0x80, 0, fault.vector, fault.code)
+                    raise SignalRaised(signal) from fault
+                found = yield from do_user_addr_fault(self.thread, fault.code, fault.address)
+                if found is not None:
+                    raise SignalRaised(found) from fault
+
+    # Enclaves
+
+    def enter(
+        self,
+        entry: EnclaveEntry,
+        run: SgxEnclaveRun,
+        function: int = leaves.EENTER,
+        *,
+        args: Any = None,
+        handler: UserHandler | None = None,
+    ) -> Steps[int]:
+        """__vdso_sgx_enter_enclave. `run` is filled in as by the kernel; look at run.function."""
+        entry.args = args
+        return (yield from sgx_enter_enclave(self.thread, function, run, entry.enter, handler))
+
+
+class EnclaveEntry:
+    """The code of an enclave, and the programs suspended on its threads.
+
+    `program` runs at every EENTER; `secinfo` gives the operand slot of a TCS. Programs nest: after
+    an exception the host may enter again at CSSA = 1, then resume the interrupted one. `result` is
+    what the last program that left by EEXIT returned.
+    """
+
+    def __init__(self, program: EnclaveProgram, secinfo: Callable[[int], int]) -> None:
+        self.program = program
+        self.secinfo = secinfo
+        self.args: Any = None
+        self.result: Any = None
+        self.stacks: dict[int, list[tuple[EnclaveThread, Steps[Any]]]] = {}
+
+    def enter(self, current: Thread, leaf: int, tcs: int) -> Steps[Exit]:
+        """Execute ENCLU[EENTER or ERESUME], then the program until it leaves or is suspended."""
+        lp = current.kernel.lp(current)
+        while True:
+            try:
+                yield from lp.enclu_steps(leaf, tcs, VDSO_ENCLU)
+                break
+            except Fault as fault:
+                delivered = lp.deliver_fault(fault)
+                if delivered.vector == faults.PF:
+                    code, address = delivered.code, delivered.cr2
+                    if (yield from do_user_addr_fault(current, code, address)) is None:
+                        continue
+                return Exit(leaf, delivered.vector, delivered.code, delivered.cr2)
+        stack = self.stacks.setdefault(tcs, [])
+        if leaf == leaves.EENTER:
+            thread = EnclaveThread(current, tcs, lp.regs[0], self.secinfo(tcs), self.args)
+            stack.append((thread, self.program(thread)))
+        else:
+            stack[-1][0].current = current
+        return (yield from self._go_on(stack))
+
+    def _go_on(self, stack: list[tuple[EnclaveThread, Steps[Any]]]) -> Steps[Exit]:
+        """Drive the topmost program."""
+        thread, body = stack[-1]
+        me: Any = None
+        while True:
+            try:
+                point = body.send(me)
+            except StopIteration as stop:
+                self.result = thread.result = stop.value
+                yield from thread.enclu(leaves.EEXIT, VDSO_ENCLU + 3)
+                stack.pop()
+                return Exit(leaves.EEXIT)
+            if isinstance(point, Suspended):
+                if point.exit.vector not in FIXED_UP:
+                    signal = Signal(SIGTRAP, 0, 0, point.exit.vector, point.exit.error_code)
+                    raise SignalRaised(signal)
+                return point.exit
+            me = yield point

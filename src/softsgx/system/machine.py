@@ -1,0 +1,116 @@
+"""A machine: processors with SGX, a Linux kernel with its reclaimer, processes with enclaves."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from softsgx.cpu import Part, Processor, Readings
+from softsgx.cpu.part import DEFAULT_PART
+from softsgx.cpu.readings import DEFAULT_READINGS
+from softsgx.linux.kernel import Kernel
+from softsgx.linux.process import Process, Thread
+from softsgx.linux.sgx.main import ksgxd
+from softsgx.linux.version import kernel_version
+from softsgx.sim import RETRY, Cooperative, Execution, Scheduler, Steps
+from softsgx.spec.bits import PAGE_SIZE
+from softsgx.system.host import HostThread
+
+T = TypeVar("T")
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+class Machine:
+    """`cpus` logical processors for threads, and one more on which the kernel thread ksgxd runs.
+
+    `epc` is the size of EPC: bytes, or a text such as "4M". `linux` names the kernel
+    (`linux.version`), `races` switches its known races on or off by name. `seed` determines all
+    keys.
+    """
+
+    def __init__(
+        self,
+        *,
+        cpus: int = 2,
+        epc: int | str = "16M",
+        linux: str = "6.12",
+        races: dict[str, bool] | None = None,
+        restrict_requires_read: bool = False,
+        seed: int = 0,
+        part: Part = DEFAULT_PART,
+        readings: Readings = DEFAULT_READINGS,
+    ) -> None:
+        if cpus < 1:
+            raise ValueError(f"Machine: cpus={cpus}, at least 1 is needed")
+        version = kernel_version(linux, restrict_requires_read=restrict_requires_read, races=races)
+        pages = epc_bytes(epc) // PAGE_SIZE
+        self.cpus = cpus
+        self.processor = Processor(pages, lps=cpus + 1, seed=seed, part=part, readings=readings)
+        self.kernel = Kernel(self.processor, version)
+        self.ksgxd = Thread(self.kernel, None, "ksgxd", cpus)
+        self._live: Execution | None = None
+
+    def process(self, name: str = "host") -> Process:
+        """A new process."""
+        return Process(self.kernel, name)
+
+    def thread(
+        self, process: Process | None = None, cpu: int = 0, name: str = "main"
+    ) -> HostThread:
+        """A thread of `process` (a new one by default) on logical processor `cpu`."""
+        if not 0 <= cpu < self.cpus:
+            raise ValueError(f"cpu {cpu}: this machine has processors 0 to {self.cpus - 1}")
+        return HostThread(self.kernel, process or self.process(), name, cpu)
+
+    def execution(self, scheduler: Scheduler, **options: Any) -> Execution:
+        """A fresh execution of this machine under `scheduler`, the reclaim daemon waiting in it.
+
+        What `run` started is brought to rest first.
+        """
+        self.settle()
+        execution = Execution(scheduler, log=self.processor.log, **options)
+        execution.spawn(ksgxd(self.ksgxd), "ksgxd", self.cpus, daemon=True)
+        return execution
+
+    def run(self, body: Steps[T], cpu: int = 0) -> T:
+        """Drive one body to its end, the reclaim daemon beside it; its result.
+
+        The daemon goes on where it was at the next `run`. An exception out of the body passes
+        through; the daemon then starts anew.
+        """
+        if self._live is None:
+            self._live = Execution(Cooperative(), log=self.processor.log, max_steps=1 << 62)
+            self._live.spawn(ksgxd(self.ksgxd), "ksgxd", self.cpus, daemon=True)
+        live = self._live
+        task = live.spawn(body, "main", cpu)
+        try:
+            live.run()
+        except BaseException:
+            self._live = None
+            raise
+        result: T = task.result
+        return result
+
+    def settle(self) -> None:
+        """Let the reclaim daemon finish the pass it is in, and end the execution behind `run`."""
+        if self._live is not None:
+            self.run(_until_idle(self.kernel))
+            self._live.close()
+            self._live = None
+
+
+def _until_idle(kernel: Kernel) -> Steps[None]:
+    while kernel.ksgxd_running:
+        yield (RETRY, "ksgxd", False)
+
+
+def epc_bytes(size: int | str) -> int:
+    """Bytes from a number or a text with K, M, G or T; ValueError names a bad one."""
+    if isinstance(size, str):
+        unit = _UNITS.get(size[-1:].upper(), 1)
+        digits = size[:-1] if unit > 1 else size
+        if not digits.isdecimal():
+            raise ValueError(f"epc={size!r}: a size such as 4096K, 16M or 1G is needed")
+        size = int(digits) * unit
+    if size < 16 * PAGE_SIZE or size % PAGE_SIZE:
+        raise ValueError(f"epc={size}: a multiple of 4096 of at least 65536 bytes is needed")
+    return size
