@@ -46,9 +46,8 @@ bench: setup  ## measure; the table goes to stdout and bench/README.md
 	@$(BIN)/python -m bench | tee bench/README.md.new
 	@mv bench/README.md.new bench/README.md
 
-docs: setup  ## regenerate docs/spec-map.md
-	@test -f tools/spec_map.py || { echo 'softsgx: docs: tools/spec_map.py: not there yet' >&2; exit 2; }
-	@$(BIN)/python tools/spec_map.py
+docs: setup  ## regenerate docs/spec-map.md and docs/readings.md
+	@$(BIN)/python -m tools.spec_map
 
 # Resolved afresh from pyproject.toml in an environment of its own, so that nothing left over gets in.
 lock:  ## rewrite requirements/dev.txt from the pins of pyproject.toml

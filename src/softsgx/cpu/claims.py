@@ -24,15 +24,9 @@ _KIND: Final = {
     concurrency.T: 3,
 }
 
-# Per leaf: (operand, kind number, exclusive, refused only, busy bit).
-_Compiled = tuple[tuple[str, int, bool, bool, int], ...]
-_COMPILED: Final[dict[str, _Compiled]] = {
-    leaf: tuple(
-        (c.operand, _KIND[c.kind], c.mode == EXCLUSIVE, c.mode == REFUSED, c.busy) for c in claims
-    )
-    for leaf, claims in CONCURRENCY.items()
-}
-
+_Resolver = Callable[["LogicalProcessor", bool], int]
+# What one operand is claimed for: (kind number, exclusive, refused only, busy bit).
+_Part = tuple[int, bool, bool, int]
 Held = tuple[tuple[int, bool], ...]
 
 # Claims of a processor: (EPC page << 2 | kind) -> -1 held exclusively, n > 0 shared by n leaves.
@@ -43,31 +37,44 @@ def busy_bits(lp: LogicalProcessor, leaf: str, user: bool) -> int:
     """Which resources of `leaf` are held by others right now. Operands are in lp's registers."""
     claims = lp.processor.claims
     busy = 0
-    for operand, kind, exclusive, _refused, bit in _COMPILED[leaf]:
-        page = _resolve(lp, operand, user)
+    for resolve, parts in _COMPILED[leaf]:
+        page = _resolved(lp, resolve, user)
         if page >= 0:
-            count = claims.get(page << 2 | kind, 0)
-            if count < 0 or (exclusive and count):
-                busy |= bit
+            for kind, exclusive, _refused, bit in parts:
+                count = claims.get(page << 2 | kind, 0)
+                if count < 0 or (exclusive and count):
+                    busy |= bit
     return busy
 
 
-def claim(lp: LogicalProcessor, leaf: str, user: bool) -> tuple[int, Held]:
-    """Take what `leaf` locks: (0, what is held), or (busy bits, nothing) if any of it is taken."""
-    busy = busy_bits(lp, leaf, user) if lp.processor.claims else 0
-    if busy:
-        return busy, ()
+def claim(lp: LogicalProcessor, leaf: str, user: bool) -> tuple[int, Held, int]:
+    """Take what `leaf` locks: busy bits, what is held, and the EPC page the leaf is about.
+
+    If anything is busy nothing is held. The page is that of the first operand, -1 if there is none.
+    """
     claims = lp.processor.claims
+    busy, target = 0, None
     # Two operands of a leaf may be one page; it is claimed once, exclusively if either asks that.
     wanted: dict[int, bool] = {}
-    for operand, kind, exclusive, refused, _bit in _COMPILED[leaf]:
-        page = -1 if refused else _resolve(lp, operand, user)
-        if page >= 0:
+    for resolve, parts in _COMPILED[leaf]:
+        page = _resolved(lp, resolve, user)
+        if target is None:
+            target = page
+        if page < 0:
+            continue
+        for kind, exclusive, refused, bit in parts:
             key = page << 2 | kind
-            wanted[key] = exclusive or wanted.get(key, False)
+            count = claims.get(key, 0)
+            if count < 0 or (exclusive and count):
+                busy |= bit
+            elif not refused:
+                wanted[key] = exclusive or wanted.get(key, False)
+    target = -1 if target is None else target
+    if busy:
+        return busy, (), target
     for key, exclusive in wanted.items():
         claims[key] = -1 if exclusive else claims.get(key, 0) + 1
-    return 0, tuple(wanted.items())
+    return 0, tuple(wanted.items()), target
 
 
 def release(lp: LogicalProcessor, held: Held) -> None:
@@ -81,17 +88,10 @@ def release(lp: LogicalProcessor, held: Held) -> None:
             del claims[key]
 
 
-def target(lp: LogicalProcessor, leaf: str, user: bool) -> int:
-    """The EPC page a leaf is about, for the point it yields; -1 if it has none."""
-    for operand, _kind, _exclusive, _refused, _bit in _COMPILED[leaf]:
-        return _resolve(lp, operand, user)
-    return -1
-
-
-def _resolve(lp: LogicalProcessor, operand: str, user: bool) -> int:
+def _resolved(lp: LogicalProcessor, resolve: _Resolver, user: bool) -> int:
     """EPC page number of a leaf's operand; -1 if the operand leads to none (the body will say)."""
     try:
-        return _RESOLVERS[operand](lp, user)
+        return resolve(lp, user)
     except Fault:
         return -1
 
@@ -124,7 +124,7 @@ def _current_tcs(lp: LogicalProcessor, _user: bool) -> int:
     return lp.tcs_page
 
 
-_RESOLVERS: Final[dict[str, Callable[[LogicalProcessor, bool], int]]] = {
+_RESOLVERS: Final[dict[str, _Resolver]] = {
     concurrency.RBX: lambda lp, user: _page(lp, lp.regs[3], user),
     concurrency.RCX: lambda lp, user: _page(lp, lp.regs[1], user),
     concurrency.RDX: lambda lp, user: _page(lp, lp.regs[2], user),
@@ -133,3 +133,15 @@ _RESOLVERS: Final[dict[str, Callable[[LogicalProcessor, bool], int]]] = {
     concurrency.OWNER: _owner,
     concurrency.CURRENT_TCS: _current_tcs,
 }
+
+
+def _compile(leaf: str) -> tuple[tuple[_Resolver, tuple[_Part, ...]], ...]:
+    """The claims of a leaf by operand, so that each operand is resolved once."""
+    parts: dict[str, list[_Part]] = {}
+    for c in CONCURRENCY[leaf]:
+        part = (_KIND[c.kind], c.mode == EXCLUSIVE, c.mode == REFUSED, c.busy)
+        parts.setdefault(c.operand, []).append(part)
+    return tuple((_RESOLVERS[operand], tuple(found)) for operand, found in parts.items())
+
+
+_COMPILED: Final = {leaf: _compile(leaf) for leaf in CONCURRENCY}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from softsgx.cpu.claims import busy_bits, claim, release, target
+from softsgx.cpu.claims import busy_bits, claim, release
 from softsgx.cpu.dispatch import Body, leaf_body
 from softsgx.cpu.fault import GP, NM, UD, Fault, Status
 from softsgx.sim import Unmodelled
@@ -223,11 +223,12 @@ def enclu_steps(
 def _in_flight(
     lp: LogicalProcessor, name: str, body: Body, rbx: int, rcx: int, rdx: int, *, user: bool
 ) -> Steps[Status | None]:
-    busy, held = claim(lp, name, user)
+    assert not lp.in_flight, f"{name}: logical processor {lp.id} is in the middle of a leaf"
+    busy, held, page = claim(lp, name, user)
     claims = lp.processor.claims
     lp.in_flight = True
     try:
-        yield (name, ("epc", target(lp, name, user)), True)
+        yield (name, ("epc", page), True)
         lp.busy = busy
         return _execute(lp, name, body, rbx, rcx, rdx)
     finally:

@@ -243,7 +243,9 @@ def build(host: HostThread, fd: int, base: int, image: EnclaveImage) -> Steps[No
 def _in_memory(host: HostThread, data: bytes) -> Steps[int]:
     """Fresh anonymous memory that holds `data`; its address."""
     address = yield from host.alloc(len(data))
-    yield from host.store(address, data)
+    for at in range(0, len(data), PAGE_SIZE):
+        # Page by page: an access that faults is executed again from its start.
+        yield from host.store(address + at, data[at : at + PAGE_SIZE])
     return address
 
 

@@ -78,7 +78,7 @@ class Machine:
         through; the daemon then starts anew.
         """
         if self._live is None:
-            self._live = Execution(Cooperative(), log=self.processor.log, max_steps=1 << 62)
+            self._live = Execution(Cooperative(), log=self.processor.log, record=False)
             self._live.spawn(ksgxd(self.ksgxd), "ksgxd", self.cpus, daemon=True)
         live = self._live
         task = live.spawn(body, "main", cpu)
