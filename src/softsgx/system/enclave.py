@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from softsgx.cpu.fault import Fault, Status
 from softsgx.linux.fault import do_user_addr_fault
-from softsgx.linux.vdso import VDSO_ENCLU, Exit
+from softsgx.linux.vdso import ENCLU_LENGTH, VDSO_ENCLU, Exit
 from softsgx.sim import Steps
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import PAGE_SHIFT
@@ -28,10 +28,21 @@ if TYPE_CHECKING:
 EnclaveProgram = Callable[["EnclaveThread"], Steps[Any]]
 
 
+class EnclaveAbort(Exception):
+    """Raised by enclave code that gives up, because its host lied to it. It leaves by EEXIT."""
+
+
 class Suspended(NamedTuple):
     """Yielded by an operation instead of a point: the kernel did not repair its exception."""
 
     exit: Exit
+
+
+class Ocall(NamedTuple):
+    """Yielded by `EnclaveThread.ocall`: leave, let the host run `function`, enter again."""
+
+    function: Callable[..., Steps[Any]]
+    args: tuple[Any, ...]
 
 
 class EnclaveThread:
@@ -118,7 +129,28 @@ class EnclaveThread:
         """EMODPE."""
         yield from self._with_secinfo(leaves.EMODPE, REG | rights & RWX, address)
 
+    # Calls out
+
+    def ocall(self, function: Callable[..., Steps[Any]], *args: Any) -> Steps[Any]:
+        """EEXIT, run `function(host, *args)` on the host, EENTER with its answer.
+
+        The answer comes from the host: untrusted.
+        """
+        yield from self.enclu(leaves.EEXIT, VDSO_ENCLU + ENCLU_LENGTH)
+        answer: Any = yield Ocall(function, args)  # type: ignore[misc]
+        return answer
+
     # Below the program
+
+    def run(self, program: EnclaveProgram) -> Steps[Any]:
+        """The program, and EEXIT behind it; what the program returned, or its EnclaveAbort."""
+        result: Any
+        try:
+            result = yield from program(self)
+        except EnclaveAbort as abort:
+            result = abort
+        yield from self.enclu(leaves.EEXIT, VDSO_ENCLU + ENCLU_LENGTH)
+        return result
 
     def _run(self, action: Callable[[], Any]) -> Steps[Any]:
         """Execute an access until it succeeds: interrupts and repaired faults are invisible."""

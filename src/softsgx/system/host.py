@@ -20,7 +20,7 @@ from softsgx.linux.vdso import FIXED_UP, VDSO_ENCLU, Exit, UserHandler, sgx_ente
 from softsgx.sim import Steps
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import PAGE_SHIFT
-from softsgx.system.enclave import EnclaveProgram, EnclaveThread, Suspended
+from softsgx.system.enclave import EnclaveProgram, EnclaveThread, Ocall, Suspended
 
 if TYPE_CHECKING:
     from softsgx.linux.kernel import Kernel
@@ -164,6 +164,9 @@ class EnclaveEntry:
         self.args: Any = None
         self.result: Any = None
         self.stacks: dict[int, list[tuple[EnclaveThread, Steps[Any]]]] = {}
+        # By TCS: the call out that the host has to serve, and its answer for the next EENTER.
+        self.requests: dict[int, Ocall] = {}
+        self._answers: dict[int, Any] = {}
 
     def enter(self, current: Thread, leaf: int, tcs: int) -> Steps[Exit]:
         """Execute ENCLU[EENTER or ERESUME], then the program until it leaves or is suspended."""
@@ -180,23 +183,41 @@ class EnclaveEntry:
                         continue
                 return Exit(leaf, delivered.vector, delivered.code, delivered.cr2)
         stack = self.stacks.setdefault(tcs, [])
-        if leaf == leaves.EENTER:
+        answer = None
+        if leaf == leaves.EENTER and tcs in self._answers:
+            answer = self._answers.pop(tcs)
+            stack[-1][0].current = current
+        elif leaf == leaves.EENTER:
             thread = EnclaveThread(current, tcs, lp.regs[0], self.secinfo(tcs), self.args)
-            stack.append((thread, self.program(thread)))
+            stack.append((thread, thread.run(self.program)))
         else:
             stack[-1][0].current = current
-        return (yield from self._go_on(stack))
+        return (yield from self._go_on(tcs, stack, answer))
 
-    def _go_on(self, stack: list[tuple[EnclaveThread, Steps[Any]]]) -> Steps[Exit]:
-        """Drive the topmost program."""
+    def abandon(self, tcs: int) -> None:
+        """Forget the programs suspended on a TCS; what they hold is released."""
+        while stack := self.stacks.get(tcs, []):
+            stack.pop()[1].close()
+
+    def serve(self, host: HostThread, tcs: int) -> Steps[bool]:
+        """Run what the enclave called out for; False if it did not call. Then enter again."""
+        request = self.requests.pop(tcs, None)
+        if request is None:
+            return False
+        self._answers[tcs] = yield from request.function(host, *request.args)
+        return True
+
+    def _go_on(
+        self, tcs: int, stack: list[tuple[EnclaveThread, Steps[Any]]], answer: Any
+    ) -> Steps[Exit]:
+        """Drive the topmost program; `answer` is what its call out returned."""
         thread, body = stack[-1]
-        me: Any = None
+        me: Any = answer
         while True:
             try:
                 point = body.send(me)
             except StopIteration as stop:
                 self.result = thread.result = stop.value
-                yield from thread.enclu(leaves.EEXIT, VDSO_ENCLU + 3)
                 stack.pop()
                 return Exit(leaves.EEXIT)
             if isinstance(point, Suspended):
@@ -204,4 +225,7 @@ class EnclaveEntry:
                     signal = Signal(SIGTRAP, 0, 0, point.exit.vector, point.exit.error_code)
                     raise SignalRaised(signal)
                 return point.exit
+            if isinstance(point, Ocall):
+                self.requests[tcs] = point
+                return Exit(leaves.EEXIT)
             me = yield point

@@ -32,7 +32,7 @@ from softsgx.spec.epcm import PT_TCS, PT_TRIM, REG, RWX, TCS, R, W
 from softsgx.spec.paging import SECINFO
 from softsgx.spec.structure import Structure
 from softsgx.spec.tcs import TCS as TCS_PAGE
-from softsgx.system.enclave import EnclaveProgram
+from softsgx.system.enclave import EnclaveAbort, EnclaveProgram
 from softsgx.system.host import EnclaveEntry, HostThread
 
 _SLOT: Final = SECINFO.SIZE
@@ -76,12 +76,20 @@ class Enclave:
     def call(
         self, host: HostThread, program: EnclaveProgram, *, thread: int = 0, args: Any = None
     ) -> Steps[Any]:
-        """Enter, run `program`, leave; its result, or an `EnclaveFault` if it did not leave."""
+        """Enter, run `program`, serve its calls out, leave; its result.
+
+        EnclaveFault if an exception ended it that nobody repaired, EnclaveAbort if it gave up.
+        """
         entry, run = self.entry(program), self.run(thread)
-        yield from host.enter(entry, run, args=args)
-        if run.function != leaves.EEXIT:
-            raise EnclaveFault(run)
-        return entry.result
+        while True:
+            yield from host.enter(entry, run, args=args)
+            if run.function != leaves.EEXIT:
+                entry.abandon(run.tcs)
+                raise EnclaveFault(run)
+            if not (yield from entry.serve(host, run.tcs)):
+                if isinstance(entry.result, EnclaveAbort):
+                    raise entry.result
+                return entry.result
 
     # ioctls
 

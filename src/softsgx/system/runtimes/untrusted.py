@@ -1,0 +1,75 @@
+"""The host's side: ioctls in retry loops. Nothing it returns is believed inside.
+
+Every function is run by `EnclaveThread.ocall`, so its first argument is the host thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from softsgx.linux.errno import EAGAIN, EBUSY, EINTR
+from softsgx.sim import RETRY, Steps
+
+if TYPE_CHECKING:
+    from softsgx.system.host import HostThread
+    from softsgx.system.loader import Enclave
+
+RETRIES_MAX: Final = 1000
+_AGAIN: Final = (-EBUSY, -EAGAIN, -EINTR)
+
+Call = Callable[["HostThread", int, int, int], Steps[tuple[int, Any]]]
+
+
+class Answer(NamedTuple):
+    """What an ioctl loop came to: errno (0 or negative), the leaf's code, bytes done."""
+
+    errno: int
+    result: int
+    done: int
+
+
+def retry(host: HostThread, call: Call, address: int, length: int, what: int) -> Steps[Answer]:
+    """Repeat an ioctl over [address, address + length) until it is done or fails for good.
+
+    -EBUSY, -EAGAIN and -EINTR are tried again, behind the pages that are done.
+    """
+    done = 0
+    for _ in range(RETRIES_MAX):
+        errno, block = yield from call(host, address + done, length - done, what)
+        done += block.count
+        if errno == 0 and done >= length:
+            return Answer(0, 0, done)
+        if errno not in _AGAIN and errno != 0:
+            return Answer(errno, getattr(block, "result", 0), done)
+        yield (RETRY, "ioctl", False)
+    return Answer(-EAGAIN, 0, done)
+
+
+class Untrusted:
+    """The host functions that a `TrustedManager` calls out for. Replace one to play a liar."""
+
+    def __init__(self, enclave: Enclave) -> None:
+        self.enclave = enclave
+
+    def restrict(self, host: HostThread, address: int, length: int, rights: int) -> Steps[Answer]:
+        """RESTRICT_PERMISSIONS."""
+        return (yield from retry(host, self.enclave.restrict, address, length, rights))
+
+    def modify_types(
+        self, host: HostThread, address: int, length: int, page_type: int
+    ) -> Steps[Answer]:
+        """MODIFY_TYPES."""
+        return (yield from retry(host, self.enclave.modify_types, address, length, page_type))
+
+    def remove(self, host: HostThread, address: int, length: int) -> Steps[Answer]:
+        """REMOVE_PAGES."""
+
+        def call(host: HostThread, address: int, length: int, _: int) -> Steps[tuple[int, Any]]:
+            return (yield from self.enclave.remove(host, address, length))
+
+        return (yield from retry(host, call, address, length, 0))
+
+    def mprotect(self, host: HostThread, address: int, length: int, rights: int) -> Steps[int]:
+        """mprotect(2)."""
+        return (yield from host.mprotect(address, length, rights))
