@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 
-from bench import cpu
+from bench import cpu, linux
 
 
 def main() -> None:
@@ -19,6 +19,7 @@ def main() -> None:
     show("Written by `make bench`; medians of several rounds on a shared, noisy machine.")
     show(f"Python {platform.python_version()}, {platform.machine()}.\n")
     cpu.main(show)
+    linux.main(show)
 
 
 if __name__ == "__main__":

@@ -36,12 +36,16 @@ _ONES = (1 << 64) - 1
 
 
 @cache
-def launch_key() -> RSAPrivateKey:
-    """A second signer, besides the development key."""
-    pem = Path(__file__).with_name("launch-key.pem").read_bytes()
-    key = load_pem_private_key(pem, password=None)
+def key_of(name: str) -> RSAPrivateKey:
+    """An RSA key with exponent 3 from the file of that name."""
+    key = load_pem_private_key(Path(__file__).with_name(name).read_bytes(), password=None)
     assert isinstance(key, RSAPrivateKey)
     return key
+
+
+def launch_key() -> RSAPrivateKey:
+    """A second signer, besides the development key."""
+    return key_of("launch-key.pem")
 
 
 def set_launch_hash(bare: Bare, digest: bytes) -> None:

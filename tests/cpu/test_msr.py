@@ -1,5 +1,7 @@
 """IA32_FEATURE_CONTROL and IA32_SGXLEPUBKEYHASH: who may write them when. SDM 3D, 37.7 and 42.2."""
 
+from functools import partial
+
 import pytest
 
 from softsgx.cpu import Fault, LogicalProcessor, Part, Processor
@@ -33,15 +35,17 @@ ROWS = [
     Row("WRMSR.02", lambda: attempt(0x8C, 1, control=LOCK | SGX_ENABLE), gp(), "not enabled"),
     Row("WRMSR.02", lambda: attempt(0x8F, 1, control=0), gp(), "neither"),
     Row("WRMSR.02", lambda: attempt(0x8C, 1, part=NO_LC), gp(), "part without"),
+    Row("RDMSR.01", lambda: attempt(0x8C, 0, part=NO_LC)._replace(instruction="rdmsr"), gp()),
 ]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=row_id)
 def test_wrmsr_refuses(row: Row) -> None:
-    lp, _, msr, value, *_ = row.build()
+    lp, instruction, msr, value, *_ = row.build()
     before = lp.processor.fingerprint()
+    access = partial(lp.rdmsr, msr) if instruction == "rdmsr" else partial(lp.wrmsr, msr, value)
     with pytest.raises(Fault) as caught:
-        lp.wrmsr(msr, value)
+        access()
     fault = caught.value
     assert (fault.vector, fault.code, fault.rule) == (faults.GP, 0, row.rule)
     assert lp.processor.fingerprint() == before
@@ -58,7 +62,9 @@ def test_reset_values() -> None:
 
 
 def test_the_hash_can_be_read_where_it_cannot_be_written() -> None:
-    assert hashes(Processor(8, part=NO_LC).lps[0]) == RESET
+    lp = Processor(8).lps[0]
+    lp.feature_control = LOCK | SGX_ENABLE
+    assert hashes(lp) == RESET
 
 
 @pytest.mark.parametrize("number", range(4))

@@ -217,9 +217,13 @@ def test_a_leaf_is_one_point_and_releases_all(machine: EveryLeaf, leaf: str) -> 
 @pytest.mark.parametrize("leaf", CONCURRENCY)
 def test_a_leaf_closed_midway_releases_all_and_does_nothing(machine: EveryLeaf, leaf: str) -> None:
     attempt = machine.attempt(leaf)
+    regs = attempt.lp.regs
+    operands = (attempt.leaf, attempt.rcx, attempt.rdx, attempt.rbx)
+    regs[:4] = operands  # RAX, RCX, RDX, RBX
+    before = machine.processor.fingerprint()
     body = steps_of(attempt)
     next(body)
-    before = machine.processor.fingerprint()
+    assert machine.processor.fingerprint() != before or not machine.processor.claims
     body.close()
     assert not machine.processor.claims
     assert attempt.lp.interruptible()

@@ -41,7 +41,9 @@ def test_map_makes_the_entry_x86_would_read(rights: dict[str, bool], bits: int) 
 
 def test_an_entry_covers_its_page_and_no_other() -> None:
     space = AddressSpace()
-    space.map(ADDRESS + 0x123, 7)
+    with pytest.raises(ValueError, match="not a multiple of 4096"):
+        space.map(ADDRESS + 0x123, 7)
+    space.map(ADDRESS, 7)
     assert space.ptes == {PAGE: space.lookup(ADDRESS)}
     assert space.lookup(ADDRESS + 0xFFF) == space.lookup(ADDRESS) != 0
     assert (space.lookup(ADDRESS - 1), space.lookup(ADDRESS + 0x1000)) == (0, 0)
@@ -70,7 +72,7 @@ def test_only_user_addresses_have_entries(address: int) -> None:
     with pytest.raises(ValueError, match="is not a user address"):
         space.map(address, 7)
     assert space.ptes == {}
-    space.map(USER_TOP - 1, 7)
+    space.map(USER_TOP - 4096, 7)
     assert list(space.ptes) == [(USER_TOP >> 12) - 1]
 
 

@@ -17,6 +17,10 @@ LONG: Final[Mapping[str, str]] = {
     "src/softsgx/cpu/leaf/einit.py:einit": "one operation listing",
     "src/softsgx/cpu/leaf/eld.py:_eld": "one operation listing",
     "src/softsgx/cpu/leaf/ewb.py:ewb": "one operation listing",
+    # Read side by side with the kernel's own files.
+    "src/softsgx/linux/sgx/encl.py": "the kernel's encl.c",
+    "src/softsgx/linux/sgx/ioctl.py": "the kernel's ioctl.c",
+    "src/softsgx/linux/syscalls.py": "one function per system call",
 }
 
 

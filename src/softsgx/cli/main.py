@@ -23,7 +23,11 @@ class Command(NamedTuple):
     help: str
 
 
-COMMANDS: Final[Mapping[str, Command]] = {}
+COMMANDS: Final[Mapping[str, Command]] = {
+    "measure": Command("softsgx.cli.measure", "the MRENCLAVE of an ELF program or SGXS stream"),
+    "sign": Command("softsgx.cli.sign", "make the SIGSTRUCT of an enclave with your own key"),
+    "show": Command("softsgx.cli.show", "what is in an ELF, SGXS or SIGSTRUCT file"),
+}
 
 
 class Parser(argparse.ArgumentParser):

@@ -120,6 +120,10 @@ def supervisor_physical(lp: LogicalProcessor, address: int, write: bool) -> int:
         raise PF(address, "PAGING.05", code)  # supervisor access to a page not present
     if write and not pte & PTE_W:
         raise PF(address, "PAGING.06", PFEC_P | code)  # supervisor write, CR0.WP = 1
+    used = pte | PTE_A | (PTE_D if write else 0)
+    if used != pte:
+        lp.space.ptes[address >> PAGE_SHIFT] = used
+        lp.space.changed = True
     return (pte & PTE_PFN_MASK) | (address & PAGE_MASK)
 
 
@@ -187,7 +191,11 @@ def _violation(lp: LogicalProcessor, address: int, rule: str, code: int) -> Faul
 def _stale_narrow(lp: LogicalProcessor, address: int, page: int, access: int) -> None:
     """A cached translation that is narrower than the access may fault although a walk would not."""
     entry = lp.tlb.entries.get(page)
-    if entry is None or (access == WRITE and entry & CLEAN):
+    if entry is None:
+        return
+    if access == WRITE and entry & CLEAN:
+        # The first write walks again to set D; should it fault, the translation is gone as well.
+        del lp.tlb.entries[page]
         return
     if lp.processor.readings.stale_narrow_rewalks:
         return

@@ -113,13 +113,20 @@ def leave_enclave(lp: LogicalProcessor, cause: str, vector: int) -> None:
         lp.log.emit(Left(lp.id, secs.EID, tcs_address, vector))
 
 
+def _frame_page(lp: LogicalProcessor, offset: int) -> int:
+    """Physical page of an offset in the frame: a page of XSAVE, or else the last one."""
+    frame = lp.ssa_frame
+    number = offset // PAGE_SIZE
+    return frame[number] if number < len(frame) - 1 else frame[-1]
+
+
 def ssa_write(lp: LogicalProcessor, offset: int, data: bytes) -> None:
     """Write into the current SSA frame through its cached physical pages."""
     memory = lp.processor.memory
     while data:
         at = offset & PAGE_MASK
         length = min(len(data), PAGE_SIZE - at)
-        memory.write(lp.ssa_frame[offset // PAGE_SIZE] | at, data[:length])
+        memory.write(_frame_page(lp, offset) | at, data[:length])
         offset += length
         data = data[length:]
 
@@ -130,7 +137,7 @@ def ssa_read(lp: LogicalProcessor, offset: int, size: int) -> bytes:
     while size:
         at = offset & PAGE_MASK
         length = min(size, PAGE_SIZE - at)
-        out += memory.read(lp.ssa_frame[offset // PAGE_SIZE] | at, length)
+        out += memory.read(_frame_page(lp, offset) | at, length)
         offset += length
         size -= length
     return out

@@ -77,6 +77,16 @@ def claim(lp: LogicalProcessor, leaf: str, user: bool) -> tuple[int, Held, int]:
     return 0, tuple(wanted.items()), target
 
 
+def claim_moved(lp: LogicalProcessor, leaf: str, user: bool, held: Held) -> bool:
+    """Whether the operands lead to other pages now than when `held` was claimed."""
+    wanted: dict[int, None] = {}
+    for resolve, parts in _COMPILED[leaf]:
+        page = _resolved(lp, resolve, user)
+        if page >= 0:
+            wanted.update((page << 2 | kind, None) for kind, _, refused, _ in parts if not refused)
+    return list(wanted) != [key for key, _exclusive in held]
+
+
 def release(lp: LogicalProcessor, held: Held) -> None:
     """Give back what `claim` took."""
     claims = lp.processor.claims

@@ -94,8 +94,8 @@ def frame_address(secs: Secs, tcs: TCS, index: int) -> int:
 def check_frame(lp: LogicalProcessor, secs: Secs, address: int) -> tuple[int, ...]:
     """Test the pages of the frame that AEX will write; their physical page addresses.
 
-    The XSAVE region and the page of GPRSGX are tested and cached; pages between them are not used
-    and stand as 0 in the result.
+    Tested and cached are the pages of the XSAVE region and the page of GPRSGX, which is last in the
+    result (MISC lies in it, too). A frame may be huge; pages between them are of no account.
     """
     xsave = xsave_size(secs.XFRM)
     if not lp.processor.readings.xsave_end_inclusive:
@@ -104,12 +104,17 @@ def check_frame(lp: LogicalProcessor, secs: Secs, address: int) -> tuple[int, ..
     if last == 0:
         return (_frame_page(lp, secs, address),)
     pages = [
-        _frame_page(lp, secs, address + number * PAGE_SIZE) if number <= xsave // PAGE_SIZE else 0
-        for number in range(last)
+        _frame_page(lp, secs, address + number * PAGE_SIZE)
+        for number in range(min(xsave // PAGE_SIZE, last - 1) + 1)
     ]
-    # The page of GPRSGX is touched at GPRSGX, unless the XSAVE region reaches into it.
+    # The last page is touched at GPRSGX, unless the XSAVE region reaches into it.
     gpr = 0 if last <= xsave // PAGE_SIZE else PAGE_SIZE - GPRSGX_SIZE
     return (*pages, _frame_page(lp, secs, address + last * PAGE_SIZE + gpr))
+
+
+def frame_page(frame: tuple[int, ...], number: int) -> int:
+    """Physical address of page `number` of a frame: one of XSAVE, or else the last."""
+    return frame[number] if number < len(frame) - 1 else frame[-1]
 
 
 def _frame_page(lp: LogicalProcessor, secs: Secs, address: int) -> int:

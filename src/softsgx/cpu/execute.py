@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from softsgx.cpu.claims import busy_bits, claim, release
+from softsgx.cpu.claims import busy_bits, claim, claim_moved, release
 from softsgx.cpu.dispatch import Body, leaf_body
 from softsgx.cpu.fault import GP, NM, UD, Fault, Status
 from softsgx.sim import Unmodelled
 from softsgx.sim.cpu_events import LeafDone, LeafFaulted
+from softsgx.sim.live import LIVE
 from softsgx.spec.bits import MASK32
 from softsgx.spec.leaves import (
     EENTER,
@@ -48,7 +49,8 @@ _ENCLU_CR0_OK = CR0_PE | CR0_PG | CR0_NE
 def _encls_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]:
     if not lp.cr0 & CR0_PE:
         raise UD("ENCLS.01")  # CR0.PE = 0
-    if cpl > 0 or lp.secs is not None:
+    if cpl != 0 or lp.secs is not None:
+        _check_cpl(cpl)
         raise UD("ENCLS.02")  # CPL > 0 (inside an enclave CPL is 3)
     if lp.feature_control & _ENABLED != _ENABLED:
         raise GP("ENCLS.03")  # IA32_FEATURE_CONTROL not locked, or SGX not enabled
@@ -85,7 +87,13 @@ def _enclu_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]
     return entry
 
 
+def _check_cpl(cpl: object) -> None:
+    if cpl not in (0, 1, 2, 3):
+        raise ValueError(f"cpl: {cpl!r} is not a privilege level from 0 to 3")
+
+
 def _enclu_mode_checks(lp: LogicalProcessor, cpl: int) -> None:
+    _check_cpl(cpl)
     if not lp.cr0 & CR0_PE:
         raise UD("ENCLU.01")  # CR0.PE = 0
     if lp.cr0 & CR0_TS:
@@ -101,6 +109,8 @@ def _load_operands(lp: LogicalProcessor, leaf: int, rbx: int, rcx: int, rdx: int
         wide = 1
     if wide:
         _bad_operand(leaf, rbx, rcx, rdx)
+    if lp.in_flight:
+        lp.refuse_in_flight("a leaf")
     regs = lp.regs
     regs[RAX], regs[RBX], regs[RCX], regs[RDX] = leaf, rbx, rcx, rdx
 
@@ -198,6 +208,8 @@ def encls_steps(
     self: LogicalProcessor, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0, *, cpl: int = 0
 ) -> Steps[Status | None]:
     """ENCLS in a task: claim what the leaf locks, yield one point, execute, release."""
+    if LIVE.execution is not None:
+        return encls(self, leaf, rbx, rcx, rdx, cpl=cpl)
     _load_operands(self, leaf, rbx, rcx, rdx)
     try:
         name, body = _encls_checks(self, leaf, cpl)
@@ -211,6 +223,8 @@ def enclu_steps(
     self: LogicalProcessor, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0, *, cpl: int = 3
 ) -> Steps[Status | None]:
     """ENCLU in a task: claim what the leaf locks, yield one point, execute, release."""
+    if LIVE.execution is not None:
+        return enclu(self, leaf, rbx, rcx, rdx, cpl=cpl)
     _load_operands(self, leaf, rbx, rcx, rdx)
     try:
         name, body = _enclu_checks(self, leaf, cpl)
@@ -223,12 +237,17 @@ def enclu_steps(
 def _in_flight(
     lp: LogicalProcessor, name: str, body: Body, rbx: int, rcx: int, rdx: int, *, user: bool
 ) -> Steps[Status | None]:
-    assert not lp.in_flight, f"{name}: logical processor {lp.id} is in the middle of a leaf"
     busy, held, page = claim(lp, name, user)
     claims = lp.processor.claims
     lp.in_flight = True
     try:
         yield (name, ("epc", page), True)
+        if lp.processor.claims is not claims:
+            raise RuntimeError(f"{name}: the processor was restored while the leaf was in flight")
+        if not busy and claim_moved(lp, name, user, held):
+            # A PTE or a PAGEINFO was changed meanwhile: what the body will work on is another page.
+            release(lp, held)
+            busy, held, _ = claim(lp, name, user)
         lp.busy = busy
         return _execute(lp, name, body, rbx, rcx, rdx)
     finally:

@@ -140,6 +140,9 @@ class LogicalProcessor:
         return self._miss(address, access)
 
     def _miss(self, address: int, access: int) -> int:
+        if access not in (READ, WRITE, FETCH):
+            raise ValueError(f"access {access!r}: one of READ, WRITE, FETCH (mem.tlb) is needed")
+        self.refuse_in_flight("an access")
         if not self.log.on:
             return fill(self, address, access)
         try:
@@ -161,6 +164,8 @@ class LogicalProcessor:
     def store(self, address: int, data: bytes) -> None:
         """Write `data` at a linear address. Nothing is written if any of its pages faults."""
         size = len(data)
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"data: bytes are needed, not {data!r}")
         offset = address & PAGE_MASK
         if offset + size <= PAGE_SIZE:
             entry = self.translate(address, WRITE)
@@ -183,9 +188,15 @@ class LogicalProcessor:
             entry = self.translate(address, access)
             if entry & ABORT:
                 return b"\xff" * size
+            if size < 0:
+                raise ValueError(f"size {size}: negative")
             return self.processor.memory.read(entry & ~PAGE_MASK | offset, size)
-        head = PAGE_SIZE - offset
-        return self._read(address, head, access) + self._read(address + head, size - head, access)
+        out, done = [], 0
+        while done < size:
+            length = min(PAGE_SIZE - (address + done & PAGE_MASK), size - done)
+            out.append(self._read(address + done, length, access))
+            done += length
+        return b"".join(out)
 
     # Memory accesses at CPL 0: what the kernel does, and the operands of ENCLS
 
@@ -245,9 +256,11 @@ class LogicalProcessor:
     # Model-specific registers
 
     def rdmsr(self, msr: int) -> int:
-        """IA32_FEATURE_CONTROL or an IA32_SGXLEPUBKEYHASH register."""
+        """IA32_FEATURE_CONTROL or an IA32_SGXLEPUBKEYHASH register; #GP(0) if the part has none."""
         if msr == IA32_FEATURE_CONTROL:
             return self.feature_control
+        if msr in IA32_SGXLEPUBKEYHASH and not self.processor.part.launch_control:
+            raise GP("RDMSR.01")  # IA32_SGXLEPUBKEYHASH on a part without launch control
         at = 8 * self._hash_msr(msr)
         return int.from_bytes(self.lepubkeyhash[at : at + 8], "little")
 
@@ -271,6 +284,8 @@ class LogicalProcessor:
 
     @staticmethod
     def _hash_msr(msr: int) -> int:
+        if not isinstance(msr, int):
+            raise TypeError(f"msr: {msr!r} is not a number")
         if msr not in IA32_SGXLEPUBKEYHASH:
             raise ValueError(f"MSR {msr:#x} has nothing to do with SGX; 3AH and 8CH to 8FH have")
         return msr - IA32_SGXLEPUBKEYHASH[0]
@@ -283,14 +298,31 @@ class LogicalProcessor:
         if self.log.on:
             self.log.emit(TlbFlushed(self.id, cause))
 
+    def refuse_in_flight(self, what: str) -> None:
+        """RuntimeError if this processor is in the middle of a leaf: a mistake of the caller."""
+        if self.in_flight:
+            raise RuntimeError(f"{what}: logical processor {self.id} is in the middle of a leaf")
+
     def load_cr3(self, space: AddressSpace) -> None:
         """Switch to another address space. Only outside enclave mode."""
-        assert self.secs is None, "MOV to CR3 is not possible inside an enclave"
+        if not isinstance(space, AddressSpace):
+            raise TypeError(f"space: {space!r} is not an AddressSpace")
+        if self.secs is not None:
+            raise RuntimeError("MOV to CR3 is not possible inside an enclave: CPL is 3")
+        self.refuse_in_flight("MOV to CR3")
         self.space = space
         self.flush_tlb("CR3")
 
     def deliver(self, vector: int, code: int = 0, address: int = 0) -> Delivered:
         """Take an exception or interrupt: AEX if inside, then what the OS handler finds."""
+        for name, value, bits in (
+            ("vector", vector, 8),
+            ("code", code, 32),
+            ("address", address, 64),
+        ):
+            if not isinstance(value, int) or not 0 <= value < 1 << bits:
+                raise ValueError(f"{name}: {value!r} is not a {bits}-bit number")
+        self.refuse_in_flight("an event")
         if self.secs is not None:
             return aex(self, vector, code, address)
         return Delivered(vector, code, address, from_enclave=False)
@@ -301,6 +333,7 @@ class LogicalProcessor:
 
     def interrupt(self, vector: int = 0xFB) -> Delivered:
         """Take an external interrupt, whatever its vector: AEX if inside, else nothing changes."""
+        self.refuse_in_flight("an interrupt")
         if self.secs is not None:
             return aex(self, vector, 0, 0, exception=False)
         return Delivered(vector, 0, 0, from_enclave=False)

@@ -32,6 +32,7 @@ _MARSHAL_VERSION = 2  # without references, so that equal values give equal byte
 class Snapshot(NamedTuple):
     """The whole state of a processor at rest. Opaque; for `Processor.restore`."""
 
+    shape: tuple[tuple[tuple[int, int], ...], int]
     memory: MemoryImage
     epcm: EpcmImage
     secs: tuple[SecsImage, ...]
@@ -146,8 +147,9 @@ class Processor:
 
         Of address spaces those that a processor is in, and `space`; others are their owner's.
         """
-        assert not self.claims, "a leaf is in flight"
+        self._refuse_in_flight("snapshot")
         return Snapshot(
+            (self.epc.sections, len(self.lps)),
             self.memory.snapshot(),
             self.epcm.snapshot(),
             tuple([secs.snapshot() for secs in self.secs.values()]),
@@ -157,8 +159,14 @@ class Processor:
             (self.next_eid, self.next_version, dict(self.stamp_entries)),
         )
 
+    def _refuse_in_flight(self, what: str) -> None:
+        for lp in self.lps:
+            lp.refuse_in_flight(what)
+
     def restore(self, image: Snapshot) -> None:
-        """Go back to a snapshot of this processor."""
+        """Go back to a snapshot of this processor; leaves in flight are forgotten."""
+        if image.shape != (self.epc.sections, len(self.lps)):
+            raise ValueError("restore: the snapshot is of a processor with another EPC or more LPs")
         self.claims = {}  # another one, so that a leaf in flight can tell (`execute`)
         self.memory.restore(image.memory)
         self.epcm.restore(image.epcm)
@@ -188,6 +196,8 @@ class Processor:
             [numbers[id(lp.space)] for lp in self.lps],
             (self.next_eid, self.next_version),
             sorted(self.stamp_entries.items()),
+            [(lp.in_flight, lp.busy) for lp in self.lps] if self.claims else 0,
+            sorted(self.claims.items()),
         )
         raw = blake2b(dumps(state, _MARSHAL_VERSION), digest_size=8).digest()
         return int.from_bytes(raw, "little")

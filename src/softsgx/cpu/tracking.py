@@ -57,6 +57,12 @@ def stamp(processor: Processor, secs: Secs, page: int) -> None:
         processor.stamp_entries[page] = secs.entries
 
 
+def forget(processor: Processor, page: int) -> None:
+    """The page's stamp is of no account any more: it was accepted, or is no page any more."""
+    processor.epcm.stamp[page] = 0
+    processor.stamp_entries.pop(page, None)
+
+
 def tracked(processor: Processor, secs: Secs, page: int) -> bool:
     """Whether no processor can hold a translation of the page from before its stamp."""
     stamped = processor.epcm.stamp[page]

@@ -21,6 +21,7 @@ from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
     from softsgx.linux.kernel import Kernel
+    from softsgx.linux.process import Thread
     from softsgx.linux.sgx.encl import SgxEncl
     from softsgx.linux.vfs import File
     from softsgx.sim import Steps
@@ -90,8 +91,8 @@ class Mm:
         self.cpumask: dict[int, int] = {}
         self.read_implies_exec = False
         self.exited = False
-        # MMU notifiers, called once when the address space goes away.
-        self.notifiers: list[Callable[[], Steps[None]]] = []
+        # MMU notifiers, called once when the address space goes away, by whom it leaves last.
+        self.notifiers: list[Callable[[Thread], Steps[None]]] = []
 
     # Looking up
 
@@ -159,6 +160,10 @@ class Mm:
         """Cut an area in two at `address`; the upper half is a new area. 0, or -ENOMEM."""
         if len(self.vmas) >= self.max_map_count:
             return -ENOMEM
+        return self.__split_vma(vma, address)
+
+    def __split_vma(self, vma: Vma, address: int) -> int:
+        """split_vma whatever the number of areas."""
         if self.kernel.fail("split_vma"):
             return -ENOMEM
         upper = Vma(address, vma.end, vma.flags, may=vma.may, file=vma.file, encl=vma.encl)
@@ -168,15 +173,20 @@ class Mm:
         return 0
 
     def isolate(self, start: int, end: int) -> int | list[Vma]:
-        """Split so that areas in [start, end) lie wholly inside; those areas, or -ENOMEM."""
+        """For munmap: split so that areas in [start, end) lie wholly inside; those, or -ENOMEM.
+
+        The limit counts only where one area becomes two for good, cut out of its middle.
+        """
         first = self.vma_lookup(start)
         if first is not None and first.start < start:
-            error = self.split_vma(first, start)
+            if end < first.end and len(self.vmas) >= self.max_map_count:
+                return -ENOMEM
+            error = self.__split_vma(first, start)
             if error:
                 return error
         last = self.vma_lookup(end - 1)
         if last is not None and last.end > end:
-            error = self.split_vma(last, end)
+            error = self.__split_vma(last, end)
             if error:
                 return error
         return list(self.for_each_vma(start, end))
@@ -231,12 +241,10 @@ def vm_pte_bits(flags: int) -> int:
 
 
 def page_aligned_range(address: int, length: int) -> int | tuple[int, int]:
-    """[start, end) of a system call's address and length, rounded up; or -EINVAL, -ENOMEM."""
-    if address & PAGE_MASK:
-        return -EINVAL
+    """[start, end) of a system call's address and length, rounded up; or -ENOMEM, -EINVAL."""
     rounded = (length + PAGE_MASK) & ~PAGE_MASK
-    if length == 0 or rounded == 0:
-        return -EINVAL
-    if address + rounded > TASK_SIZE + PAGE_SIZE:
+    if address + rounded > TASK_SIZE:
         return -ENOMEM
+    if address & PAGE_MASK or not length:
+        return -EINVAL
     return address, address + rounded

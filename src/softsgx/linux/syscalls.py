@@ -16,9 +16,11 @@ from softsgx.linux.errno import (
     EINVAL,
     ENOENT,
     ENOMEM,
+    EPERM,
     ERESTARTSYS,
 )
-from softsgx.linux.mm import VM_RWX, Mm, Vma, page_aligned_range
+from softsgx.linux.kernel import KernelBug
+from softsgx.linux.mm import TASK_SIZE, VM_RWX, Mm, Vma, page_aligned_range
 from softsgx.linux.process import Process, Thread
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx.driver import SgxEnclaveNode
@@ -39,6 +41,7 @@ from softsgx.linux.uapi import (
     PROT_WRITE,
 )
 from softsgx.linux.vfs import O_RDWR, File, ProvisionNode
+from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -79,8 +82,10 @@ def sys_dup(current: Thread, fd: int) -> Steps[int]:
     if isinstance(file, int):
         return file
     file.get()
-    return process.install_fd(file)
-    yield
+    new = process.install_fd(file)
+    if new < 0:
+        yield from file.put(current)
+    return new
 
 
 def sys_close(current: Thread, fd: int) -> Steps[int]:
@@ -135,10 +140,13 @@ def do_mmap(
         return -EINVAL, []
     if flags & MAP_TYPE not in (MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE):
         return -EINVAL, []
-    if file is not None and mm.read_implies_exec and prot & PROT_READ:
+    noexec = file is not None and current.kernel.dev_noexec
+    if mm.read_implies_exec and prot & PROT_READ and not noexec:
         prot |= PROT_EXEC
     length = (length + PAGE_MASK) & ~PAGE_MASK
     if len(mm.vmas) > mm.max_map_count:
+        return -ENOMEM, []
+    if length > TASK_SIZE:
         return -ENOMEM, []
     fixed = flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)
     if file is not None:
@@ -159,11 +167,15 @@ def do_mmap(
             return -EACCES, []
         if not file.readable:
             return -EACCES, []
+        if noexec and prot & PROT_EXEC:
+            return -EPERM, []
     unmapped = yield from _unmap_locked(current, start, end)
     if isinstance(unmapped, int):
         return unmapped, []
     vma = Vma(start, end, prot & VM_RWX, file=file)
     if file is not None:
+        # VM_MAYWRITE, VM_MAYEXEC: what mprotect may grant later.
+        vma.may &= ~(0 if file.writable else PROT_WRITE) & ~(PROT_EXEC if noexec else 0)
         ret = yield from file.f_op.mmap(current, file, vma)
         if ret:
             return ret, unmapped  # what was mapped there before is gone already
@@ -229,13 +241,15 @@ def sys_mprotect(current: Thread, address: int, length: int, prot: int) -> Steps
     A refusal in the middle leaves the areas before it changed, and the splits made.
     """
     mm = current.mm
-    if address & PAGE_MASK or prot & ~VM_RWX:
+    if address & PAGE_MASK:
         return -EINVAL
     if not length:
         return 0
     end = address + ((length + PAGE_MASK) & ~PAGE_MASK)
-    if end <= address or end >= 1 << 64:
+    if end >= 1 << 64:
         return -ENOMEM
+    if prot & ~VM_RWX:
+        return -EINVAL
     with (yield from mm.mmap_lock.acquire_write()):
         at = address
         while at < end:
@@ -256,7 +270,8 @@ def mprotect_fixup(current: Thread, vma: Vma, start: int, end: int, prot: int) -
     if prot & ~vma.may:
         return -EACCES
     if vma.sgx:
-        assert vma.encl is not None
+        if vma.encl is None:
+            raise KernelBug("sgx_vma_mprotect: NULL dereference of vm_private_data")
         ret = yield from e.sgx_encl_may_map(current, vma.encl, start, end, prot)
         if ret:
             return ret
@@ -281,11 +296,13 @@ def mprotect_fixup(current: Thread, vma: Vma, start: int, end: int, prot: int) -
 def sys_mremap(
     current: Thread, old: int, old_length: int, new_length: int, flags: int, new: int = 0
 ) -> Steps[int]:
-    """mremap(2) of an SGX area: no growing; a move takes PTEs along that the EPCM will refuse."""
+    """mremap(2): an SGX area never grows; a move takes PTEs along that the EPCM will refuse."""
     mm = current.mm
     if flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP) or old & PAGE_MASK:
         return -EINVAL
-    if flags & MREMAP_FIXED and not flags & MREMAP_MAYMOVE:
+    if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) and not flags & MREMAP_MAYMOVE:
+        return -EINVAL
+    if flags & MREMAP_DONTUNMAP and old_length != new_length:
         return -EINVAL
     old_length = (old_length + PAGE_MASK) & ~PAGE_MASK
     new_length = (new_length + PAGE_MASK) & ~PAGE_MASK
@@ -300,32 +317,66 @@ def sys_mremap(
 def _mremap(
     current: Thread, old: int, old_length: int, new_length: int, flags: int, new: int
 ) -> Steps[tuple[int, list[File]]]:
+    """The part under mmap_lock: the address or an errno, and files whose areas went away."""
     mm = current.mm
-    vma = mm.vma_lookup(old)
-    if vma is None or old + old_length > vma.end:
+    if mm.vma_lookup(old) is None:
         return -EFAULT, []
-    if flags & MREMAP_DONTUNMAP and vma.sgx:
+    if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP):
+        return (yield from _mremap_to(current, old, old_length, new_length, flags, new))
+    if new_length > old_length:
+        return _vma_to_resize(mm, old, old_length, new_length, flags), []
+    cut = yield from _unmap_locked(current, old + new_length, old + old_length)
+    return (cut, []) if isinstance(cut, int) else (old, cut)
+
+
+def _mremap_to(
+    current: Thread, old: int, old_length: int, new_length: int, flags: int, new: int
+) -> Steps[tuple[int, list[File]]]:
+    """To a given address: what is mapped there goes first, whatever comes of the move."""
+    mm = current.mm
+    if new & PAGE_MASK or new + new_length > TASK_SIZE:
         return -EINVAL, []
-    if new_length > old_length and vma.sgx:
-        return -EFAULT, []
+    if new < old + old_length and old < new + new_length:
+        return -EINVAL, []
+    if len(mm.vmas) + 2 >= mm.max_map_count - 3:
+        return -ENOMEM, []
+    gone: list[File] = []
+    cleared = [(new, new + new_length)] if flags & MREMAP_FIXED else []
     if new_length < old_length:
-        cut = yield from _unmap_locked(current, old + new_length, old + old_length)
-        return (cut, []) if isinstance(cut, int) else (old, cut)
-    if not flags & MREMAP_FIXED:
-        return (old, []) if new_length == old_length else (-ENOMEM, [])
-    if new & PAGE_MASK or (new < old + old_length and old < new + new_length):
-        return -EINVAL, []
-    return (yield from _move(current, vma, old, new_length, new))
+        cleared.append((old + new_length, old + old_length))
+        old_length = new_length
+    for start, end in cleared:
+        files = yield from _unmap_locked(current, start, end)
+        if isinstance(files, int):
+            return files, gone
+        gone += files
+    error = _vma_to_resize(mm, old, old_length, new_length, flags)
+    if error:
+        return error, gone
+    return (yield from _move(current, old, new_length, new, gone))
+
+
+def _vma_to_resize(mm: Mm, old: int, old_length: int, new_length: int, flags: int) -> int:
+    """Whether an area may be moved and grow: not an SGX area, which is VM_PFNMAP."""
+    vma = mm.vma_lookup(old)
+    if vma is None:
+        return -EFAULT
+    if flags & MREMAP_DONTUNMAP and vma.sgx:
+        return -EINVAL
+    if old_length > vma.end - old:
+        return -EFAULT
+    if new_length > old_length and vma.sgx:
+        return -EFAULT
+    if new_length > old_length or flags & MREMAP_DONTUNMAP:
+        raise Unmodelled("mremap of anonymous memory that grows it or leaves it mapped")
+    return 0
 
 
 def _move(
-    current: Thread, vma: Vma, old: int, length: int, new: int
+    current: Thread, old: int, length: int, new: int, gone: list[File]
 ) -> Steps[tuple[int, list[File]]]:
     """Move an area of unchanged size; no driver hook vets it."""
     mm = current.mm
-    gone = yield from _unmap_locked(current, new, new + length)
-    if isinstance(gone, int):
-        return gone, []
     areas = mm.isolate(old, old + length)
     if isinstance(areas, int):
         return areas, gone
@@ -363,9 +414,9 @@ def sys_fork(current: Thread, name: str, cpu: int) -> Steps[Thread]:
         for vma in parent.vmas:
             copy = Vma(vma.start, vma.end, vma.flags, may=vma.may, file=vma.file, encl=vma.encl)
             child_mm.insert(copy)
-            if vma.sgx and vma.encl is not None:
+            if vma.sgx:
                 # The open hook: a failure leaves an area without an enclave.
-                if (yield from e.sgx_encl_mm_add(current, vma.encl, child_mm)):
+                if vma.encl and (yield from e.sgx_encl_mm_add(current, vma.encl, child_mm)):
                     copy.encl = None
                 _copy_ptes(parent, child_mm, vma)
             else:
@@ -398,7 +449,7 @@ def exit_mmap(current: Thread, mm: Mm) -> Steps[None]:
     """The address space goes away: notifiers first, then every area."""
     mm.exited = True
     for notifier in mm.notifiers:
-        yield from notifier()
+        yield from notifier(current)
     mm.notifiers.clear()
     with (yield from mm.mmap_lock.acquire_write()):
         files = []

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.linux.errno import EINVAL
 from softsgx.spec import faults, leaves
-from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.bits import MASK32, PAGE_SIZE
 
 if TYPE_CHECKING:
     from softsgx.linux.process import Thread
@@ -60,6 +60,7 @@ def sgx_enter_enclave(
     Returns 0 on EEXIT and on exceptions alike (look at run.function), -EINVAL for a bad leaf or a
     reserved field that is set, else what the handler said. Exception fields are never cleared.
     """
+    function &= MASK32
     while True:
         if function not in (leaves.EENTER, leaves.ERESUME):
             return -EINVAL

@@ -12,7 +12,7 @@ from typing import Final
 
 from softsgx.sim.cpu_events import PteChanged
 from softsgx.sim.events import Log
-from softsgx.spec.bits import PAGE_SHIFT
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT
 
 PTE_P: Final = 1 << 0
 PTE_W: Final = 1 << 1
@@ -65,6 +65,10 @@ class AddressSpace:
         user: bool = True,
     ) -> None:
         """Map the page at linear `address` to frame `pfn`, readable, with the given rights."""
+        if address & PAGE_MASK:
+            raise ValueError(f"address {address:#x}: not a multiple of 4096")
+        if not 0 <= pfn <= PTE_PFN_MASK >> PAGE_SHIFT:
+            raise ValueError(f"pfn {pfn:#x}: not a frame number of 40 bits")
         pte = pfn << PAGE_SHIFT | PTE_P
         if write:
             pte |= PTE_W

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 from softsgx.sim.errors import Blocked, Deadlock, StepBound
 from softsgx.sim.events import Drawn, Log, Stepped, TaskEnded, TaskSpawned
+from softsgx.sim.live import LIVE
 from softsgx.sim.point import BLOCKING, RETRY, Point, Steps
 from softsgx.sim.schedule import Choice, encode
 from softsgx.sim.scheduler import Scheduler
@@ -124,7 +125,11 @@ class Execution:
             if self.record or self.log.on:
                 self._loop(self._drive_alone())
             else:
-                self._loop_unrecorded()
+                outer, LIVE.execution = LIVE.execution, self
+                try:
+                    self._loop_unrecorded()
+                finally:
+                    LIVE.execution = outer
         except BaseException as exception:
             exception.add_note(self._schedule_note())
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import TracebackType
 
+from softsgx.sim.live import LIVE
 from softsgx.sim.locks import released, taken
 from softsgx.sim.point import SRCU, WAIT, Point, Steps
 from softsgx.sim.task import Task
@@ -28,7 +29,10 @@ class Srcu:
 
         A point, because it matters whether a synchronize() begins before it. May be nested.
         """
-        me = yield self._read
+        live = LIVE.execution
+        me = live.current if live is not None else None
+        if me is None:
+            me = yield self._read
         reader = Reader(self, me)
         self._readers.append(reader)
         taken(me, reader, False)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from softsgx.cpu.fault import Fault, Status
 from softsgx.linux.fault import do_user_addr_fault
-from softsgx.linux.vdso import ENCLU_LENGTH, VDSO_ENCLU, Exit
+from softsgx.linux.vdso import ENCLU_LENGTH, FIXED_UP, VDSO_ENCLU, Exit
 from softsgx.sim import Steps
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import PAGE_SHIFT
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from softsgx.linux.process import Thread
 
 EnclaveProgram = Callable[["EnclaveThread"], Steps[Any]]
+# What an instruction can raise by itself; the other vectors are the kernel's own business.
+_RAISED = FIXED_UP - {faults.PF} | {faults.DB, faults.BP}
 
 
 class EnclaveAbort(Exception):
@@ -84,6 +86,18 @@ class EnclaveThread:
         yield ("fetch", ("linear", address >> PAGE_SHIFT), False)
         data: bytes = yield from self._run(lambda: self.lp.fetch(address))
         return data
+
+    def exception(self, vector: int, code: int = 0) -> Steps[None]:
+        """Raise an exception as an instruction would; #PF is left to accesses.
+
+        When the host resumes, the program goes on behind it, as after a trap or after a handler
+        that moved RIP.
+        """
+        if vector not in _RAISED:
+            raise ValueError(f"exception: vector {vector}: known are {sorted(_RAISED)}")
+        yield ("exception", ("vector", vector), False)
+        yield from self._be_inside()
+        yield from self._repair(Fault(vector, "", code))
 
     # Leaves
 

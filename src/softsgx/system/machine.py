@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any, TypeVar
 
 from softsgx.cpu import Part, Processor, Readings
@@ -80,6 +81,8 @@ class Machine:
         if self._live is None:
             self._live = Execution(Cooperative(), log=self.processor.log, record=False)
             self._live.spawn(ksgxd(self.ksgxd), "ksgxd", self.cpus, daemon=True)
+            # The daemon holds locks that only a running task may release: unwind it in time.
+            weakref.finalize(self, self._live.close)
         live = self._live
         task = live.spawn(body, "main", cpu)
         try:

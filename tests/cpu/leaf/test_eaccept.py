@@ -44,7 +44,7 @@ from tests.cpu.edmm import (
     user_leaf,
     word,
 )
-from tests.cpu.table import Attempt, Row, code, gp, hold, pf, row_id
+from tests.cpu.table import Attempt, Expected, Row, code, gp, hold, pf, row_id
 
 AUGMENTED: Final = REG | PENDING | R | W  # what the SECINFO says after EAUG
 RESTRICTED: Final = REG | PR | R  # after EMODPR to R
@@ -195,6 +195,23 @@ ORDER = [
 @pytest.mark.parametrize("row", ORDER, ids=row_id)
 def test_eaccept_tests_in_the_order_of_the_listing(row: Row) -> None:
     check_row(row)
+
+
+@pytest.mark.parametrize(
+    ("rbx", "spoil", "rule", "expected"),
+    [
+        (edmm.OUTSIDE, edmm.not_epc, "EACCEPT.02", gp()),
+        (DATA, edmm.not_epc, "EACCEPT.03", PF_RBX),
+        (DATA, edmm.pending, "EACCEPT.04", PF_RBX),
+        (DATA, edmm.unreadable, "EACCEPT.04", PF_RBX),
+        (BASE, all_of(), "EACCEPT.04", PF_RBX),
+    ],
+)
+def test_secinfo_of_enclu_lies_in_an_accepted_readable_page_of_the_enclave(
+    rbx: int, spoil: edmm.Spoil, rule: str, expected: Expected
+) -> None:
+    """Not outside, not in ordinary memory, not in a page to be accepted, not in a TCS."""
+    check_row(Row(rule, case(rbx=rbx, spoil={rbx: spoil}), expected))
 
 
 @pytest.mark.parametrize("flags", [REG | R | W, TCS, TRIM, TCS | MODIFIED | PR, TRIM | PENDING])

@@ -81,6 +81,18 @@ def test_eaccept_of_a_tcs_page_clears_modified_alone_and_the_tcs_can_be_entered(
     assert third.tcs_page == page
 
 
+def test_a_tcs_made_by_emodt_must_already_hold_legal_values() -> None:
+    """A page of zeros has NSSA = 0, so CSSA is not below it; with an SSA frame it is accepted."""
+    enclave = edmm.running()
+    enclave.bare.emodt(enclave.pages[DATA], TCS)
+    etrack(enclave)
+    with pytest.raises(Fault, match=r"EACCEPT\.24"):
+        edmm.eaccept(enclave, DATA, TCS | MODIFIED)
+    assert edmm.entry(enclave, DATA) == VALID | TCS | MODIFIED
+    edmm.thread_page()(enclave, edmm.DATA2)
+    assert edmm.eaccept(enclave, edmm.DATA2, TCS | MODIFIED) == 0
+
+
 @pytest.mark.parametrize(
     "fields",
     [{"FLAGS": 2}, {"FSLIMIT": 1, "GSLIMIT": 2}, {"CSSA": 1, "NSSA": 2}, {"OSSA": 8}],
@@ -260,6 +272,16 @@ def test_reading_etrack_needed_when_empty_frees_nobody_who_was_inside(needed: bo
     enclave = restricted(readings=Readings(etrack_needed_when_empty=needed))
     reenter(enclave)
     assert accept_r(enclave) == SGX_PAGE_NOT_TRACKED
+
+
+@pytest.mark.parametrize(("needed", "rax"), [(True, SGX_PAGE_NOT_TRACKED), (False, 0)])
+def test_reading_etrack_needed_when_empty_forgets_an_older_stamp(needed: bool, rax: int) -> None:
+    """Restricted with a thread inside, and again when it had left: nothing old is left either."""
+    enclave = restricted(readings=Readings(etrack_needed_when_empty=needed))
+    enclave.exit(inside(enclave))
+    enclave.bare.emodpr(enclave.pages[DATA], R)
+    enclave.enter(inside(enclave))
+    assert accept_r(enclave) == rax
 
 
 @pytest.mark.parametrize(("counts", "rax"), [(True, SGX_PAGE_NOT_TRACKED), (False, 0)])

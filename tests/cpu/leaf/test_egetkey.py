@@ -16,7 +16,7 @@ from softsgx.spec.attributes import (
     ATTR_PROVISIONKEY,
 )
 from softsgx.spec.epcm import PR
-from softsgx.spec.faults import PF
+from softsgx.spec.faults import GP, PF
 from softsgx.spec.keys import (
     EINITTOKEN_KEY,
     KEYREQUEST,
@@ -122,6 +122,21 @@ def test_egetkey_operands_are_explicit_accesses(number: int) -> None:
     fault = refused.value
     assert (fault.vector, fault.code) == (PF, 6 if number else 4)
     assert fault.address == k.enclave.data[number]
+
+
+@pytest.mark.parametrize(("register", "align"), [("rbx", 512), ("rcx", 16)])
+def test_egetkey_alignments(register: str, align: int) -> None:
+    """Each operand may stand at any multiple of its alignment, and at no other place."""
+    k = kept()
+    k.write(0, request().pack() * 2)
+    setattr(k, register, getattr(k, register) + align)
+    assert execute(k.attempt()) == 0
+    for shift in range(align.bit_length() - 1):
+        k = kept()
+        setattr(k, register, getattr(k, register) + (1 << shift))
+        with pytest.raises(Fault) as refused:
+            execute(k.attempt())
+        assert refused.value.vector == GP
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["KEYREQUEST", "key"])

@@ -4,6 +4,9 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from softsgx.cpu import Bare, Fault
 from softsgx.cpu.signature import sign
@@ -27,6 +30,7 @@ from tests.cpu.launch import (
     TOKEN_AT,
     Launch,
     attempt,
+    key_of,
     launch_key,
     set_launch_hash,
 )
@@ -148,6 +152,33 @@ def test_an_initialised_enclave_takes_no_more_pages() -> None:
         enclave.add(enclave.heap)
     with pytest.raises(Fault, match=r"EEXTEND\.10"):
         bare.eextend(enclave.secs, enclave.pages[enclave.data[0]])
+
+
+def signed_with(sig: SIGSTRUCT, key: RSAPrivateKey) -> SIGSTRUCT:
+    """A SIGSTRUCT signed with whatever key, Q1 and Q2 from their definition."""
+    raw, n = sig.pack(), key.public_key().public_numbers().n
+    signature = key.sign(raw[:128] + raw[900:1028], PKCS1v15(), SHA256())
+    s = int.from_bytes(signature, "big")
+    q1 = s**2 // n
+    q2 = (s**3 - q1 * s * n) // n
+    numbers = {"MODULUS": n, "SIGNATURE": s, "Q1": q1, "Q2": q2}
+    return sig.replace(**{name: v.to_bytes(384, "little") for name, v in numbers.items()})
+
+
+@pytest.mark.parametrize(("name", "expected"), [("launch-key.pem", 0), ("short-key.pem", 8)])
+def test_a_modulus_of_less_than_3072_bits_is_refused(name: str, expected: int) -> None:
+    # The signature is right in both cases; the second modulus has 3071 bits.
+    bare = Bare(16)
+    enclave = bare.enclave(init=False)
+    sig = signed_with(bare.sigstruct(enclave.secs), key_of(name))
+    assert bare.einit(enclave.secs, sig) == expected
+
+
+def test_sign_refuses_a_key_that_sgx_does_not_know() -> None:
+    sig = sigstruct_of(attempt())
+    with pytest.raises(ValueError, match=r"^RSA key: 3071 bits, exponent 3; SGX needs 3072 bits"):
+        sign(sig, key_of("short-key.pem"))
+    assert signed_with(sig, launch_key()) == sign(sig, launch_key())
 
 
 # Launch control

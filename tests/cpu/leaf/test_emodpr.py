@@ -263,6 +263,13 @@ def test_emodpr_does_not_touch_the_page_tables() -> None:
     assert space.snapshot() == before
 
 
+def test_secinfo_of_encls_lies_in_ordinary_memory() -> None:
+    """The same 64 bytes are a mask there, and reserved bits when they lie in the EPC."""
+    attempt = edmm.secinfo_in_epc(EMODPR, R)
+    check_row(Row("EMODPR.04", lambda: attempt, gp()))
+    assert success(case(R)(), writes_rax=True).words == {PAGE: VALID | REG | PR | R}
+
+
 def test_emodpr_reaches_the_page_through_any_mapping() -> None:
     """RCX is the kernel's address; ENCLAVEADDRESS is not compared with it."""
     enclave = edmm.built()

@@ -2,8 +2,15 @@
 
 from softsgx.cpu.fault import ENCLU_PFEC, GP, PF, SUCCESS, Status, refuse
 from softsgx.cpu.lp import LogicalProcessor
-from softsgx.cpu.operands import enclave_page, enclave_secinfo, epc_read, in_elrange, usable_page
-from softsgx.cpu.tracking import tracked
+from softsgx.cpu.operands import (
+    absent_page_type,
+    enclave_page,
+    enclave_secinfo,
+    epc_read,
+    in_elrange,
+    usable_page,
+)
+from softsgx.cpu.tracking import forget, tracked
 from softsgx.spec.attributes import ATTR_MODE64BIT
 from softsgx.spec.concurrency import BUSY_TARGET, BUSY_TARGET_M
 from softsgx.spec.epcm import (
@@ -54,6 +61,7 @@ def eaccept(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
         if flags & (PR | PENDING | MODIFIED) != MODIFIED:
             raise GP("EACCEPT.11")  # SECINFO: PT_TCS or PT_TRIM without MODIFIED alone
     else:
+        absent_page_type(lp, flags)
         raise GP("EACCEPT.12")  # SECINFO.PT is not PT_REG, PT_TCS or PT_TRIM
     epcm = lp.processor.epcm
     word = epcm.state[page]
@@ -85,7 +93,7 @@ def eaccept(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
         _tcs_contents(lp, page, rcx)
 
     epcm.put(page, word & ~(PENDING | MODIFIED | PR))
-    epcm.stamp[page] = 0
+    forget(lp.processor, page)
     return SUCCESS
 
 

@@ -9,6 +9,7 @@ from softsgx.cpu.entry import (
     check_tcs,
     enter,
     frame_address,
+    frame_page,
     gpr_offset,
     store_outside_stack,
 )
@@ -132,7 +133,7 @@ def _frame_read(lp: LogicalProcessor, frame: tuple[int, ...], offset: int, size:
     while size:
         at = offset & PAGE_MASK
         length = min(size, PAGE_SIZE - at)
-        out += lp.processor.memory.read(frame[offset // PAGE_SIZE] | at, length)
+        out += lp.processor.memory.read(frame_page(frame, offset // PAGE_SIZE) | at, length)
         offset += length
         size -= length
     return out

@@ -3,7 +3,7 @@
 from softsgx.cpu.eviction import fresh_version, pcmd_metadata, seal
 from softsgx.cpu.fault import ENCLS_PFEC, GP, PF, SUCCESS, Status, inform, refuse
 from softsgx.cpu.lp import LogicalProcessor
-from softsgx.cpu.tracking import tracked
+from softsgx.cpu.tracking import forget, tracked
 from softsgx.spec.bits import PAGE_SHIFT
 from softsgx.spec.concurrency import BUSY_TARGET, BUSY_VA
 from softsgx.spec.epcm import BLOCKED, PT_MASK, SAVED, SECS, VA, VALID, child_type
@@ -103,5 +103,6 @@ def _forget(lp: LogicalProcessor, page: int, word: int) -> None:
             processor.hashes[secs.EID] = secs.measurement
     elif child_type(word):
         processor.parent(page).children -= 1
+        forget(processor, page)
     processor.memory.clear_page(processor.epc.pfn(page))
     processor.epcm.free(page)

@@ -493,7 +493,7 @@ def sgx_encl_mm_add(current: Thread, encl: SgxEncl, mm: Mm) -> Steps[int]:
     if current.signal_pending():
         # The reference taken just before is not returned: the enclave is never freed.
         return -EINTR
-    mm.notifiers.append(lambda: _mmu_notifier_release(current, entry))
+    mm.notifiers.append(lambda exiting: _mmu_notifier_release(exiting, entry))
     yield ("mm_list", encl.name, True)
     encl.mm_list.append(entry)
     encl.mm_list_version += 1

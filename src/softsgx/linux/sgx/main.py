@@ -145,8 +145,7 @@ def sgx_reclaim_pages(current: Thread) -> Steps[None]:
     chunk: list[SgxEpcPage] = []
     yield ("epc", "active_page_list", True)
     for _ in range(min(SGX_NR_TO_SCAN, len(kernel.active_page_list))):
-        page = next(iter(kernel.active_page_list))
-        del kernel.active_page_list[page]
+        page, _ = kernel.active_page_list.popitem(last=False)
         assert page.owner is not None
         if page.owner.encl.kref_get_unless_zero():
             chunk.append(page)

@@ -1,0 +1,66 @@
+"""Reading and writing for subcommands: whatever the system refuses is one line, a UsageError."""
+
+import os
+import sys
+
+from softsgx.cli.errors import UsageError
+from softsgx.image.errors import ImageError
+from softsgx.image.file import HEAD_SIZE, kind
+
+
+def read(path: str) -> bytes:
+    """The bytes of a file."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise _refused(path, error) from None
+
+
+def read_enclave(path: str) -> tuple[str, bytes]:
+    """Which kind of enclave file it is (`image.file`), and its bytes.
+
+    The kind is decided by the first bytes, so that a file which is none may even be endless.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD_SIZE)
+            return kind(head), head + file.read()
+    except OSError as error:
+        raise _refused(path, error) from None
+    except ImageError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def write(path: str, data: bytes) -> None:
+    """Write a file, or replace it."""
+    try:
+        with open(path, "wb") as file:
+            file.write(data)
+    except OSError as error:
+        raise _refused(path, error) from None
+
+
+def refuse_same(inputs: list[str], outputs: list[str]) -> None:
+    """Refuse to write over what is read, or twice to one file."""
+    taken = [os.path.realpath(path) for path in inputs]
+    for path in outputs:
+        real = os.path.realpath(path)
+        if real in taken:
+            raise UsageError(f"{path}: would be written over: choose another name")
+        taken.append(real)
+
+
+def show(text: str) -> None:
+    """Write to standard output, at once; a reader that is gone is reported like a full disk."""
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        # The interpreter would complain a second time when it flushes at its end.
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
+        raise _refused("standard output", error) from None
+
+
+def _refused(name: str, error: OSError) -> UsageError:
+    return UsageError(f"{name}: {error.strerror}")

@@ -1,0 +1,41 @@
+"""`softsgx measure`: the MRENCLAVE of a program or of an SGXS file."""
+
+import argparse
+import json
+
+from softsgx.cli import files, options
+from softsgx.cli.errors import EXIT_OK
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """FILE, --json, and the layout."""
+    parser.add_argument("file", metavar="FILE", help="ELF program or SGXS stream")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options.add_layout(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what is measured; sizes and addresses in bytes."""
+    kind, image = options.enclave(args)
+    if args.json:
+        found = {
+            "kind": kind,
+            "mrenclave": image.mrenclave().hex(),
+            "size": image.size,
+            "baseaddr": image.baseaddr,
+            "ssaframesize": image.ssaframesize,
+            "pages": image.page_count(),
+            "tcs": list(image.tcs),
+        }
+        files.show(json.dumps(found, indent=2) + "\n")
+        return EXIT_OK
+    base = "any" if image.baseaddr is None else f"{image.baseaddr:#x}"
+    rows = (
+        ("MRENCLAVE", image.mrenclave().hex()),
+        ("SIZE", f"{image.size:#x}"),
+        ("BASEADDR", base),
+        ("pages", str(image.page_count())),
+        ("TCS", str(len(image.tcs))),
+    )
+    files.show("".join(f"{name:<10} {value}\n" for name, value in rows))
+    return EXIT_OK

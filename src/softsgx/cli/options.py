@@ -1,0 +1,112 @@
+"""Arguments that the enclave commands share: numbers, and how an ELF file becomes an enclave."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any, Final
+
+from softsgx.cli import files
+from softsgx.cli.errors import UsageError
+from softsgx.image.errors import ImageError
+from softsgx.image.file import load
+from softsgx.image.image import EnclaveImage
+from softsgx.image.layout import Layout, SelftestLayout, ThreadLayout
+
+# Fields of ThreadLayout by option, with what the option's help says.
+_COUNTS: Final = {
+    "threads": "TCS pages, each with its own stack, SSA and data",
+    "nssa": "SSA frames per thread",
+    "ssaframesize": "pages per SSA frame",
+    "stack_pages": "pages of stack per thread",
+    "heap_pages": "pages of heap",
+    "guard_pages": "holes below each stack",
+    "thread_data_pages": "pages per thread that FS and GS point to",
+}
+_OF_THREADS: Final = ("threads", "nssa", "stack_pages", "guard_pages", "thread_data_pages")
+
+
+def number(bits: int) -> Callable[[str], int]:
+    """An argument type: a decimal or 0x number of at most so many bits."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text, 16 if text[:2] in ("0x", "0X") else 10)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text}: no number") from None
+        if not 0 <= value < 1 << bits:
+            raise argparse.ArgumentTypeError(f"{text}: not from 0 to {(1 << bits) - 1:#x}")
+        return value
+
+    return parse
+
+
+def identifier(text: str) -> bytes:
+    """An argument type: 16 bytes as 32 hexadecimal digits."""
+    try:
+        value = bytes.fromhex(text)
+    except ValueError:
+        value = b""
+    if len(value) != 16:
+        raise argparse.ArgumentTypeError(f"{text}: not 32 hexadecimal digits")
+    return value
+
+
+def add_layout(parser: argparse.ArgumentParser) -> None:
+    """The arguments that `enclave` reads."""
+    group = parser.add_argument_group("how an ELF program becomes an enclave (docs/image.md)")
+    group.add_argument(
+        "--layout",
+        choices=["threads", "selftest"],
+        help="selftest: the first segment holds the TCS pages (default: threads)",
+    )
+    for name, text in _COUNTS.items():
+        group.add_argument(
+            _option(name), type=number(32), metavar="N", help=f"{text} (default: {_default(name)})"
+        )
+    group.add_argument("--measure-heap", action="store_true", help="measure the heap, too")
+    group.add_argument(
+        "--relocate-to",
+        type=number(64),
+        metavar="BASEADDR",
+        help="apply relative relocations for this address",
+    )
+
+
+def enclave(args: argparse.Namespace) -> tuple[str, EnclaveImage]:
+    """What kind of file `args.file` is, and the enclave in it."""
+    kind, data = files.read_enclave(args.file)
+    return kind, enclave_of(args, data)
+
+
+def enclave_of(args: argparse.Namespace, data: bytes) -> EnclaveImage:
+    """The enclave in the bytes of `args.file`."""
+    try:
+        return load(data, layout(args))
+    except ImageError as error:
+        raise UsageError(f"{args.file}: {error}") from None
+
+
+def layout(args: argparse.Namespace) -> Layout | None:
+    """The layout asked for; None if no argument asks for any. Raises ImageError."""
+    given: dict[str, Any] = {
+        name: value for name in _COUNTS if (value := getattr(args, name)) is not None
+    }
+    if args.measure_heap:
+        given["measure_heap"] = True
+    if args.relocate_to is not None:
+        given["relocate_to"] = args.relocate_to
+    if args.layout == "selftest":
+        for name in (*_OF_THREADS, "relocate_to"):
+            if name in given:
+                raise UsageError(f"{_option(name)}: not with --layout selftest")
+        return SelftestLayout(**given)
+    return ThreadLayout(**given) if given or args.layout else None
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _default(name: str) -> str:
+    default = getattr(ThreadLayout(), name)
+    other = getattr(SelftestLayout(), name, default)
+    return f"{default}" if other == default else f"{default}, selftest {other}"

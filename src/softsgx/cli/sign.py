@@ -1,0 +1,106 @@
+"""`softsgx sign`: the SIGSTRUCT of an enclave, made with one's own key."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from softsgx.cli import files, options
+from softsgx.cli.errors import EXIT_OK, UsageError
+from softsgx.image import sgxs
+from softsgx.image.errors import ImageError
+from softsgx.image.image import EnclaveImage
+from softsgx.image.sigstruct import SignOptions, load_key, mrsigner, sign
+from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT, XFRM_LEGACY
+from softsgx.spec.bits import MASK32, MASK64
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """FILE, the key, the outputs, and what SIGSTRUCT says."""
+    parser.add_argument("file", metavar="FILE", help="ELF program or SGXS stream")
+    parser.add_argument(
+        "--key", required=True, metavar="PEM", help="RSA-3072 private key with exponent 3"
+    )
+    parser.add_argument(
+        "-o", dest="output", metavar="SIG", help="the SIGSTRUCT (default: FILE with suffix .sig)"
+    )
+    parser.add_argument("--sgxs", metavar="SGXS", help="write the SGXS stream, too")
+    _add_fields(parser)
+    options.add_layout(parser)
+
+
+def _add_fields(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("fields of SIGSTRUCT; numbers are decimal or 0x...")
+    u16, u32, u64 = options.number(16), options.number(32), options.number(64)
+    numbers = (
+        ("--attributes", u64, ATTR_MODE64BIT, "ATTRIBUTES of the enclave"),
+        ("--attributemask", u64, MASK64, "bits of ATTRIBUTES that are signed"),
+        ("--xfrm", u64, XFRM_LEGACY, "XFRM of the enclave"),
+        ("--xfrmmask", u64, MASK64, "bits of XFRM that are signed"),
+        ("--miscselect", u32, 0, "MISCSELECT of the enclave"),
+        ("--miscmask", u32, MASK32, "bits of MISCSELECT that are signed"),
+        ("--isvprodid", u16, 0, "product"),
+        ("--isvsvn", u16, 0, "security version of the product"),
+        ("--vendor", u32, 0, "0 or 0x8086"),
+        ("--swdefined", u32, 0, "free for the signer"),
+    )
+    for name, kind, default, text in numbers:
+        shown = f"{text} (default: {default:#x})"
+        group.add_argument(name, type=kind, default=default, metavar="N", help=shown)
+    for name, text in (("--isvfamilyid", "family, needs KSS"), ("--isvextprodid", "product")):
+        group.add_argument(
+            name,
+            type=options.identifier,
+            default=bytes(16),
+            metavar="HEX",
+            help=f"{text}, 32 hexadecimal digits (default: zeros)",
+        )
+    group.add_argument(
+        "--date", default="", metavar="YYYY-MM-DD", help="(default: none, DATE is 0)"
+    )
+    group.add_argument("--debug", action="store_true", help="set ATTRIBUTES.DEBUG (0x2)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the SIGSTRUCT; print MRENCLAVE and MRSIGNER."""
+    output = args.output or str(Path(args.file).with_suffix(".sig"))
+    outputs = [output, args.sgxs] if args.sgxs else [output]
+    files.refuse_same([args.file, args.key], outputs)
+    _, image = options.enclave(args)
+    try:
+        key = load_key(files.read(args.key))
+    except ImageError as error:
+        raise UsageError(f"{args.key}: {error}") from None
+    try:
+        image = _with_secs(image, args)
+        sig = sign(image, key, _sign_options(args))
+    except ImageError as error:
+        raise UsageError(f"{args.file}: {error}") from None
+    files.write(output, sig.pack())
+    if args.sgxs:
+        files.write(args.sgxs, sgxs.write(image))
+    files.show(f"MRENCLAVE  {sig.ENCLAVEHASH.hex()}\nMRSIGNER   {mrsigner(sig).hex()}\n")
+    return EXIT_OK
+
+
+def _with_secs(image: EnclaveImage, args: argparse.Namespace) -> EnclaveImage:
+    return replace(
+        image,
+        attributes=args.attributes | (ATTR_DEBUG if args.debug else 0),
+        xfrm=args.xfrm,
+        miscselect=args.miscselect,
+    )
+
+
+def _sign_options(args: argparse.Namespace) -> SignOptions:
+    return SignOptions(
+        vendor=args.vendor,
+        date=args.date,
+        swdefined=args.swdefined,
+        attributemask=args.attributemask,
+        xfrmmask=args.xfrmmask,
+        miscmask=args.miscmask,
+        isvprodid=args.isvprodid,
+        isvsvn=args.isvsvn,
+        isvfamilyid=args.isvfamilyid,
+        isvextprodid=args.isvextprodid,
+    )

@@ -1,0 +1,267 @@
+"""Reading an ELF program for an enclave: its PT_LOAD segments, entry and relative relocations.
+
+Names are those of the standard (System V ABI, "Object Files" and "Program Loading"; x86-64 psABI).
+pyelftools has the layouts; every field that is used is checked here first, because an error must
+say which one is wrong and where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from struct import Struct, pack_into
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from elftools.elf.constants import P_FLAGS
+from elftools.elf.structs import ELFStructs
+
+from softsgx.image.errors import ImageError
+from softsgx.spec.bits import MASK64
+from softsgx.spec.epcm import R, W, X
+
+if TYPE_CHECKING:
+    from elftools.construct import Struct as Layout
+
+MAGIC: Final = b"\x7fELF"
+_IDENT: Final = (
+    ("e_ident", 0, MAGIC, "ELF magic"),
+    ("EI_CLASS", 4, b"\x02", "64-bit program (02)"),
+    ("EI_DATA", 5, b"\x01", "little-endian program (01)"),
+)
+# The code models of static x86-64 programs reach no further. x86-64 psABI, "Code Models".
+SPAN_MAX: Final = 1 << 31
+_ADDRESS_END: Final = 1 << 47
+_R_X86_64_NONE: Final = 0
+_R_X86_64_RELATIVE: Final = 8
+_RELA: Final = Struct("<QQQ")
+_TAGS: Final = "DT_RELA DT_RELASZ DT_JMPREL DT_PLTRELSZ DT_RELR DT_REL".split()
+_TCS_NAME: Final = b".tcs\0"
+
+
+class Header:
+    """A structure of the file with the place it came from, so that its fields can be refused."""
+
+    def __init__(self, data: bytes, name: str, at: int, layout: Layout) -> None:
+        self.name, self.at, self.layout = name, at, layout
+        size = layout.sizeof()
+        if at + size > len(data):
+            why = f"needs {size} bytes, but the file ends at byte {len(data)}"
+            raise ImageError(f"{name} at byte {at}", why)
+        self.values: Any = layout.parse(data[at : at + size])
+
+    def __getitem__(self, field: str) -> Any:
+        return self.values[field]
+
+    def refuse(self, field: str, why: str) -> NoReturn:
+        """Refuse a field."""
+        offset = self.at
+        for part in self.layout.subcons:
+            if part.name == field:
+                break
+            offset += part.sizeof()
+        raise ImageError(f"{self.name}, {field} at byte {offset}", why)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A PT_LOAD: its number among the program headers, and what it puts where.
+
+    `p_vaddr` and `p_memsz` are bytes; `rights` are R, W, X of `spec.epcm`; `content` is p_filesz
+    bytes of the file, behind which memory is zero; `header` is for errors.
+    """
+
+    number: int
+    header: Header
+    p_vaddr: int
+    p_memsz: int
+    rights: int
+    content: bytes
+
+    @property
+    def end(self) -> int:
+        """Address of the first byte behind the segment."""
+        return self.p_vaddr + self.p_memsz
+
+    def __str__(self) -> str:
+        return f"PT_LOAD {self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Elf:
+    """What an enclave needs to know of a program. `loads` are in ascending order, none is empty.
+
+    `dynamic` holds the tags that are used, with the byte offset of their entry in the file;
+    `tcs_section` tells whether there is a section called .tcs; `header` is for errors.
+    """
+
+    header: Header
+    e_type: str
+    e_entry: int
+    loads: tuple[Load, ...]
+    dynamic: dict[str, tuple[int, int]]
+    tcs_section: bool
+
+
+def read(data: bytes) -> Elf:
+    """Read a static or static-pie program for x86-64. Raises ImageError."""
+    structs = ELFStructs(little_endian=True, elfclass=64)
+    structs.create_basic_structs()
+    ehdr = _ehdr(data, structs)
+    structs.create_advanced_structs(ehdr["e_type"], ehdr["e_machine"], None)
+    phdrs = list(_phdrs(data, ehdr, structs))
+    dynamic: dict[str, tuple[int, int]] = {}
+    for phdr in phdrs:
+        if phdr["p_type"] == "PT_INTERP":
+            phdr.refuse("p_type", "PT_INTERP: dynamically linked; link with -static or -static-pie")
+        if phdr["p_type"] == "PT_DYNAMIC":
+            dynamic = _dynamic(data, phdr, structs)
+    loads = tuple(
+        _load(data, number, phdr)
+        for number, phdr in enumerate(phdrs)
+        if phdr["p_type"] == "PT_LOAD" and phdr["p_memsz"]
+    )
+    if not loads:
+        ehdr.refuse("e_phnum", "there is no PT_LOAD with memory, so nothing to load")
+    for below, above in pairwise(loads):
+        if above.p_vaddr < below.end:
+            why = f"{above.p_vaddr:#x} is below the end {below.end:#x} of {below}"
+            above.header.refuse("p_vaddr", why)
+    if loads[-1].end - loads[0].p_vaddr > SPAN_MAX:
+        why = f"the program would span more than {SPAN_MAX:#x} bytes"
+        loads[-1].header.refuse("p_memsz", why)
+    tcs = _has_tcs_section(data, ehdr, structs)
+    return Elf(ehdr, ehdr["e_type"], ehdr["e_entry"], loads, dynamic, tcs)
+
+
+def _ehdr(data: bytes, structs: ELFStructs) -> Header:
+    if len(data) >= structs.Elf_Ehdr.sizeof():
+        # Before anything is decoded: pyelftools knows no other class and data encoding.
+        for field, at, expected, meaning in _IDENT:
+            found = data[at : at + len(expected)]
+            if found != expected:
+                where = f"ELF header, {field} at byte {at}"
+                raise ImageError(where, f"{found.hex()} is no {meaning}")
+    ehdr = Header(data, "ELF header", 0, structs.Elf_Ehdr)
+    if ehdr["e_machine"] != "EM_X86_64":
+        ehdr.refuse("e_machine", f"{ehdr['e_machine']} is not EM_X86_64")
+    if ehdr["e_type"] not in ("ET_EXEC", "ET_DYN"):
+        ehdr.refuse("e_type", f"{ehdr['e_type']} is neither ET_EXEC nor ET_DYN: link it first")
+    return ehdr
+
+
+def _phdrs(data: bytes, ehdr: Header, structs: ELFStructs) -> Iterator[Header]:
+    size = structs.Elf_Phdr.sizeof()
+    if ehdr["e_phnum"] and ehdr["e_phentsize"] != size:
+        ehdr.refuse("e_phentsize", f"{ehdr['e_phentsize']} is not {size}")
+    for number in range(ehdr["e_phnum"]):
+        at = ehdr["e_phoff"] + number * size
+        yield Header(data, f"program header {number}", at, structs.Elf_Phdr)
+
+
+def _load(data: bytes, number: int, phdr: Header) -> Load:
+    start, filesz, memsz = phdr["p_offset"], phdr["p_filesz"], phdr["p_memsz"]
+    vaddr, flags = phdr["p_vaddr"], phdr["p_flags"]
+    if start + filesz > len(data):
+        why = f"{start:#x} + p_filesz {filesz:#x} is behind the end of the file ({len(data):#x})"
+        phdr.refuse("p_offset", why)
+    if filesz > memsz:
+        phdr.refuse("p_filesz", f"{filesz:#x} is more than p_memsz {memsz:#x}")
+    if vaddr + memsz > _ADDRESS_END:
+        phdr.refuse("p_vaddr", f"{vaddr:#x} + p_memsz {memsz:#x} is no user address")
+    if memsz > SPAN_MAX:
+        phdr.refuse("p_memsz", f"{memsz:#x} is more than {SPAN_MAX:#x}")
+    names = ((P_FLAGS.PF_R, R), (P_FLAGS.PF_W, W), (P_FLAGS.PF_X, X))
+    rights = sum(right for flag, right in names if flags & flag)
+    if flags & ~(P_FLAGS.PF_R | P_FLAGS.PF_W | P_FLAGS.PF_X):
+        phdr.refuse("p_flags", f"{flags:#x} has bits besides PF_R, PF_W, PF_X")
+    if rights & (R | W) == W:
+        phdr.refuse("p_flags", "PF_W without PF_R: EADD refuses such a page")
+    return Load(number, phdr, vaddr, memsz, rights, data[start : start + filesz])
+
+
+def _dynamic(data: bytes, phdr: Header, structs: ELFStructs) -> dict[str, tuple[int, int]]:
+    """Tags of the dynamic section: value, and byte offset of the entry."""
+    start, size = phdr["p_offset"], phdr["p_filesz"]
+    if start + size > len(data):
+        phdr.refuse("p_offset", f"{start:#x} + p_filesz {size:#x} is behind the end of the file")
+    tags: dict[str, tuple[int, int]] = {}
+    step = structs.Elf_Dyn.sizeof()
+    for at in range(start, start + size - step + 1, step):
+        entry = Header(data, "dynamic section", at, structs.Elf_Dyn)
+        tag = entry["d_tag"]
+        if tag == "DT_NULL":
+            break
+        if tag == "DT_NEEDED":
+            entry.refuse("d_tag", "DT_NEEDED: shared libraries; link with -static or -static-pie")
+        if tag in _TAGS:
+            tags[tag] = (entry["d_val"], at)
+    return tags
+
+
+def _has_tcs_section(data: bytes, ehdr: Header, structs: ELFStructs) -> bool:
+    """Whether a section is called .tcs. Nothing is loaded by sections, so nothing is refused."""
+    size = structs.Elf_Shdr.sizeof()
+    start, count = ehdr["e_shoff"], ehdr["e_shnum"]
+    end = start + count * size
+    if ehdr["e_shentsize"] != size or end > len(data) or ehdr["e_shstrndx"] >= count:
+        return False
+    shdrs = [structs.Elf_Shdr.parse(data[at : at + size]) for at in range(start, end, size)]
+    strings = shdrs[ehdr["e_shstrndx"]]["sh_offset"]
+    names = [strings + shdr["sh_name"] for shdr in shdrs]
+    return any(data[at : at + len(_TCS_NAME)] == _TCS_NAME for at in names)
+
+
+def relocate(elf: Elf, base: int) -> Elf:
+    """The program with R_X86_64_RELATIVE applied for a load address. Raises ImageError."""
+    for tag in ("DT_RELR", "DT_REL"):
+        if tag in elf.dynamic:
+            why = f"{tag}: only DT_RELA can be applied here: link with -z nopack-relative-relocs"
+            raise ImageError(f"dynamic section, d_tag at byte {elf.dynamic[tag][1]}", why)
+    contents = [bytearray(load.content) for load in elf.loads]
+    for table, size in (("DT_RELA", "DT_RELASZ"), ("DT_JMPREL", "DT_PLTRELSZ")):
+        if elf.dynamic.get(size, (0, 0))[0]:
+            _apply(elf, contents, base, table, size)
+    loads = (
+        replace(load, content=bytes(content))
+        for load, content in zip(elf.loads, contents, strict=True)
+    )
+    return replace(elf, loads=tuple(loads))
+
+
+def _apply(elf: Elf, contents: list[bytearray], base: int, table: str, size: str) -> None:
+    address = elf.dynamic.get(table, (0, 0))[0]
+    length, at = elf.dynamic[size]
+    home = _place(elf, address, length)
+    if home is None or address + length > elf.loads[home].p_vaddr + len(elf.loads[home].content):
+        why = f"{length:#x} bytes at {address:#x} are not in the program"
+        raise ImageError(f"dynamic section, {size} at byte {at}", why)
+    if length % _RELA.size:
+        why = f"{length:#x} is not a multiple of {_RELA.size}"
+        raise ImageError(f"dynamic section, {size} at byte {at}", why)
+    # The table itself is not relocated, so the unchanged content is the one to read.
+    start = address - elf.loads[home].p_vaddr
+    entries = _RELA.iter_unpack(elf.loads[home].content[start : start + length])
+    for number, (r_offset, r_info, r_addend) in enumerate(entries):
+        where = f"{table} entry {number} at address {address + number * _RELA.size:#x}"
+        kind = r_info & 0xFFFFFFFF
+        if kind == _R_X86_64_NONE:
+            continue
+        if kind != _R_X86_64_RELATIVE:
+            why = f"type {kind}: only R_X86_64_RELATIVE (8) can be applied here"
+            raise ImageError(f"{where}, r_info", why)
+        target = _place(elf, r_offset, 8)
+        if target is None:
+            raise ImageError(f"{where}, r_offset", f"{r_offset:#x} is not in the program")
+        content, inside = contents[target], r_offset - elf.loads[target].p_vaddr
+        if len(content) < inside + 8:
+            content.extend(bytes(inside + 8 - len(content)))
+        pack_into("<Q", content, inside, base + r_addend & MASK64)
+
+
+def _place(elf: Elf, address: int, length: int) -> int | None:
+    """Index of the PT_LOAD in which [address, address + length) lies."""
+    for index, load in enumerate(elf.loads):
+        if load.p_vaddr <= address and address + length <= load.end:
+            return index
+    return None

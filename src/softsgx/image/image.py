@@ -1,0 +1,208 @@
+"""An enclave as it is loaded: what goes into ECREATE, EADD and EEXTEND, in this order.
+
+code = Segment(0x0, 0x2000, REG | R | X, program)
+tcs = Segment(0x2000, 0x1000, TCS, TCS_PAGE(OSSA=0x3000, NSSA=1, OENTRY=0).pack())
+image = EnclaveImage(size=0x8000, segments=(code, tcs, Segment(0x3000, 0x1000, REG | R | W)))
+image.mrenclave()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from softsgx.image import records, rules
+from softsgx.image.errors import ImageError
+from softsgx.image.records import CHUNKS_PER_PAGE, ZERO_PAGE
+from softsgx.spec.attributes import ATTR_MODE64BIT, XFRM_LEGACY
+from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
+from softsgx.spec.epcm import PT_MASK, TCS
+from softsgx.spec.secs import SECS
+
+# Which 256-byte chunks of a page are measured, in the order of their EEXTENDs.
+Chunks = tuple[int, ...]
+ALL_CHUNKS: Final[Chunks] = tuple(range(CHUNKS_PER_PAGE))
+NO_CHUNKS: Final[Chunks] = ()
+
+
+class Page(NamedTuple):
+    """One page: byte offset from BASEADDR, SECINFO.FLAGS, content, measured chunks.
+
+    `content` is 4096 bytes, or empty for a page of zeros.
+    """
+
+    offset: int
+    flags: int
+    content: bytes
+    chunks: Chunks
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Consecutive pages with the same SECINFO.FLAGS, measured alike: one ADD_PAGES of Linux.
+
+    `offset` from BASEADDR and `size` are bytes, multiples of 4096; `flags` are SECINFO.FLAGS with
+    type and permissions; `content` holds the first bytes, the rest is zero; `chunks` are measured
+    in each page. `label` says what it is, to people. Raises ImageError.
+    """
+
+    offset: int
+    size: int
+    flags: int
+    content: bytes = b""
+    chunks: Chunks = ALL_CHUNKS
+    label: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if self.offset < 0 or self.offset & PAGE_MASK:
+            raise self.error("offset", "not a multiple of 4096")
+        if self.size <= 0 or self.size & PAGE_MASK:
+            raise self.error("size", f"{self.size:#x} is not a positive multiple of 4096")
+        if why := rules.flags_fault(self.flags):
+            raise self.error("flags", why)
+        if len(self.content) > self.size:
+            raise self.error("content", f"{len(self.content):#x} bytes exceed size {self.size:#x}")
+        if not set(self.chunks) <= set(ALL_CHUNKS) or len(set(self.chunks)) != len(self.chunks):
+            raise self.error("chunks", f"{self.chunks} are not different numbers from 0 to 15")
+        if self.is_tcs:
+            for page in self.pages():
+                if fault := rules.tcs_fault(page.content or ZERO_PAGE):
+                    place = f"TCS at {page.offset:#x}, {fault.field} at byte {fault.offset}"
+                    raise ImageError(place, fault.why)
+
+    def error(self, name: str, why: str) -> ImageError:
+        """An error of the field `name`."""
+        return ImageError(f"segment at {self.offset:#x}, {name}", why)
+
+    @property
+    def end(self) -> int:
+        """Offset of the first byte behind the segment."""
+        return self.offset + self.size
+
+    @property
+    def is_tcs(self) -> bool:
+        """Whether the pages are TCS pages."""
+        return self.flags & PT_MASK == TCS
+
+    def data(self) -> bytes:
+        """All `size` bytes, the zeros included."""
+        return self.content.ljust(self.size, b"\0")
+
+    def pages(self) -> Iterator[Page]:
+        """The pages in ascending order; those behind `content` cost next to nothing."""
+        content, flags, chunks = self.content, self.flags, self.chunks
+        for at in range(0, self.size, PAGE_SIZE):
+            part = content[at : at + PAGE_SIZE]
+            yield Page(self.offset + at, flags, part and part.ljust(PAGE_SIZE, b"\0"), chunks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnclaveImage:
+    """A whole enclave. Segments are in the order of EADD, which the measurement depends on.
+
+    `size` is SECS.SIZE in bytes, `ssaframesize` SECS.SSAFRAMESIZE in pages. Only these two and the
+    segments are measured; `attributes`, `xfrm` and `miscselect` are what the loader puts into the
+    SECS. `baseaddr` is where the code has to run, None for anywhere. Raises ImageError.
+    """
+
+    size: int
+    segments: tuple[Segment, ...]
+    ssaframesize: int = 1
+    attributes: int = ATTR_MODE64BIT
+    xfrm: int = XFRM_LEGACY
+    miscselect: int = 0
+    baseaddr: int | None = None
+
+    def __post_init__(self) -> None:
+        if why := rules.size_fault(self.size):
+            raise ImageError("SIZE", why)
+        if why := rules.xfrm_fault(self.xfrm):
+            raise ImageError("XFRM", why)
+        if why := rules.frame_fault(self.ssaframesize):
+            raise ImageError("SSAFRAMESIZE", why)
+        if self.baseaddr is not None and self.baseaddr & (self.size - 1):
+            raise ImageError("BASEADDR", f"{self.baseaddr:#x} is not a multiple of {self.size:#x}")
+        for segment in self.segments:
+            if segment.end > self.size:
+                raise segment.error("size", f"ends behind SIZE {self.size:#x}")
+        for below, above in pairwise(sorted(self.segments, key=lambda s: s.offset)):
+            if below.end > above.offset:
+                raise above.error("offset", f"inside the segment at {below.offset:#x}")
+
+    @property
+    def tcs(self) -> tuple[int, ...]:
+        """Offsets of the TCS pages, in the order of EADD."""
+        return tuple(
+            page for segment in self.segments if segment.is_tcs for page in _offsets(segment)
+        )
+
+    @property
+    def ascending(self) -> bool:
+        """Whether every page is added above the one before."""
+        return all(below.end <= above.offset for below, above in pairwise(self.segments))
+
+    def pages(self) -> Iterator[Page]:
+        """All pages, in the order of EADD."""
+        for segment in self.segments:
+            yield from segment.pages()
+
+    def page_count(self) -> int:
+        """Number of pages added."""
+        return sum(segment.size for segment in self.segments) // PAGE_SIZE
+
+    def blocks(self) -> Iterator[bytes]:
+        """What is hashed, in pieces of any length. SDM 3D, 39.4.1."""
+        yield records.ecreate(self.size, self.ssaframesize)
+        for segment in self.segments:
+            yield from records.segment_blocks(segment)
+
+    def mrenclave(self) -> bytes:
+        """The 32 bytes that EINIT compares with SIGSTRUCT.ENCLAVEHASH."""
+        digest = sha256()
+        for block in self.blocks():
+            digest.update(block)
+        return digest.digest()
+
+    def secs(self, baseaddr: int) -> SECS:
+        """The source page of ECREATE, for an enclave at `baseaddr`."""
+        return SECS(
+            SIZE_=self.size,
+            BASEADDR=baseaddr,
+            SSAFRAMESIZE=self.ssaframesize,
+            MISCSELECT=self.miscselect,
+            ATTRIBUTES=self.attributes,
+            XFRM=self.xfrm,
+        )
+
+
+def segments_of(pages: Iterable[Page]) -> tuple[Segment, ...]:
+    """Pages joined to segments; one with content begins a new segment behind a page of zeros."""
+    runs: list[list[Page]] = []
+    for page in pages:
+        last = runs[-1][-1] if runs else None
+        if (
+            last is not None
+            and (last.offset + PAGE_SIZE, last.flags, last.chunks)
+            == (page.offset, page.flags, page.chunks)
+            and (last.content or not page.content)
+        ):
+            runs[-1].append(page)
+        else:
+            runs.append([page])
+    return tuple(
+        Segment(
+            run[0].offset,
+            len(run) * PAGE_SIZE,
+            run[0].flags,
+            b"".join(page.content for page in run),
+            run[0].chunks,
+        )
+        for run in runs
+    )
+
+
+def _offsets(segment: Segment) -> range:
+    return range(segment.offset, segment.end, PAGE_SIZE)

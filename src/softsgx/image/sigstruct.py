@@ -1,0 +1,191 @@
+"""SIGSTRUCT: made for an image, signed with a user's key, verified as EINIT does. SDM 3D, 38.13."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from softsgx.cpu.signature import quotients, verified_padding
+from softsgx.cpu.signature import sign as sign_sigstruct
+from softsgx.image.errors import ImageError
+from softsgx.spec.attributes import ATTR_KSS
+from softsgx.spec.bits import MASK32, MASK64
+from softsgx.spec.sigstruct import (
+    SIGSTRUCT,
+    SIGSTRUCT_EXPONENT,
+    SIGSTRUCT_HEADER,
+    SIGSTRUCT_HEADER2,
+    SIGSTRUCT_VENDORS,
+)
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+    from softsgx.image.image import EnclaveImage
+
+KEY_BITS: Final = 3072
+_DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_OFFSETS: Final = {field.name: field.offset for field in SIGSTRUCT.FIELDS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignOptions:
+    """What the signer decides. Fields of SIGSTRUCT, except that `date` is "YYYY-MM-DD" or empty.
+
+    A set bit of a mask demands that the enclave has that bit as it is in the image; by default the
+    signature is good for exactly the ATTRIBUTES, XFRM and MISCSELECT of the image. Without a date
+    DATE is 0, so that signing twice gives the same bytes.
+    """
+
+    vendor: int = 0
+    date: str = ""
+    swdefined: int = 0
+    attributemask: int = MASK64
+    xfrmmask: int = MASK64
+    miscmask: int = MASK32
+    isvprodid: int = 0
+    isvsvn: int = 0
+    isvfamilyid: bytes = bytes(16)
+    isvextprodid: bytes = bytes(16)
+
+
+class Finding(NamedTuple):
+    """Something that makes EINIT refuse a SIGSTRUCT: the field, its byte offset, and why."""
+
+    field: str
+    offset: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.field} at byte {self.offset}: {self.why}"
+
+
+def create(image: EnclaveImage, options: SignOptions | None = None) -> SIGSTRUCT:
+    """The SIGSTRUCT of an image, not yet signed. Raises ImageError."""
+    options = options or SignOptions()
+    if options.vendor not in SIGSTRUCT_VENDORS:
+        raise ImageError("VENDOR", f"{options.vendor:#x} is neither 0 nor 0x8086")
+    if any(options.isvfamilyid) and not image.attributes & ATTR_KSS:
+        raise ImageError("ISVFAMILYID", "needs ATTRIBUTES.KSS (bit 7)")
+    return SIGSTRUCT(
+        HEADER=SIGSTRUCT_HEADER,
+        VENDOR=options.vendor,
+        DATE=_bcd(options.date),
+        HEADER2=SIGSTRUCT_HEADER2,
+        SWDEFINED=options.swdefined,
+        EXPONENT=SIGSTRUCT_EXPONENT,
+        MISCSELECT=image.miscselect,
+        MISCMASK=options.miscmask,
+        ISVFAMILYID=options.isvfamilyid,
+        ATTRIBUTES=image.attributes,
+        XFRM=image.xfrm,
+        ATTRIBUTEMASK=options.attributemask,
+        XFRMMASK=options.xfrmmask,
+        ENCLAVEHASH=image.mrenclave(),
+        ISVEXTPRODID=options.isvextprodid,
+        ISVPRODID=options.isvprodid,
+        ISVSVN=options.isvsvn,
+    )
+
+
+def sign(image: EnclaveImage, key: RSAPrivateKey, options: SignOptions | None = None) -> SIGSTRUCT:
+    """The signed SIGSTRUCT of an image; `key` as from `load_key`. Raises ImageError."""
+    return sign_sigstruct(create(image, options), key)
+
+
+def _bcd(text: str) -> int:
+    """DATE: the decimal digits of the date, read as hexadecimal ones."""
+    if not text:
+        return 0
+    try:
+        day = date.fromisoformat(text) if _DATE.fullmatch(text) else None
+    except ValueError:
+        day = None
+    if day is None:
+        raise ImageError("DATE", f"{text} is no date of the form YYYY-MM-DD")
+    return int(text.replace("-", ""), 16)
+
+
+def load_key(pem: bytes) -> RSAPrivateKey:
+    """An RSA-3072 private key with exponent 3, from PEM without a password. Raises ImageError."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    if b"PUBLIC KEY" in pem:
+        raise ImageError("key", "a public key: signing needs the private one")
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except TypeError:
+        raise ImageError("key", "encrypted: decrypt it first (openssl rsa -in KEY)") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ImageError("key", "no private key in PEM format") from None
+    if not isinstance(key, RSAPrivateKey):
+        raise ImageError("key", "not an RSA key: SGX needs RSA-3072 with exponent 3")
+    exponent = key.public_key().public_numbers().e
+    if key.key_size != KEY_BITS or exponent != SIGSTRUCT_EXPONENT:
+        why = f"RSA-{key.key_size} with exponent {exponent}: SGX needs RSA-3072 with exponent 3"
+        raise ImageError("key", why)
+    return key
+
+
+def parse(data: bytes) -> SIGSTRUCT:
+    """A SIGSTRUCT from its 1808 bytes; nothing but the length is checked. Raises ImageError."""
+    if len(data) != SIGSTRUCT.SIZE:
+        raise ImageError("SIGSTRUCT", f"{len(data)} bytes, {SIGSTRUCT.SIZE} are needed")
+    return SIGSTRUCT.unpack(data)
+
+
+def mrsigner(sig: SIGSTRUCT) -> bytes:
+    """The 32 bytes of MRSIGNER: SHA-256 of the modulus as stored."""
+    return sha256(sig.MODULUS).digest()
+
+
+def verify(data: bytes) -> tuple[Finding, ...]:
+    """What EINIT would refuse in these 1808 bytes, whatever the enclave; empty if it is good."""
+    sig = parse(data)
+    expected = (
+        ("HEADER", sig.HEADER == SIGSTRUCT_HEADER, sig.HEADER.hex()),
+        ("VENDOR", sig.VENDOR in SIGSTRUCT_VENDORS, f"{sig.VENDOR:#x} is neither 0 nor 0x8086"),
+        ("HEADER2", sig.HEADER2 == SIGSTRUCT_HEADER2, sig.HEADER2.hex()),
+        ("EXPONENT", sig.EXPONENT == SIGSTRUCT_EXPONENT, f"{sig.EXPONENT:#x} is not 3"),
+        *_cet(sig),
+    )
+    findings = [Finding(name, _OFFSETS[name], why) for name, good, why in expected if not good]
+    for start, end in SIGSTRUCT.RESERVED:
+        offset = next((at for at in range(start, end) if data[at]), None)
+        if offset is not None:
+            findings.append(Finding("reserved bytes", offset, f"{data[offset]:#x} is not 0"))
+    return (*findings, *_verify_signature(sig, data))
+
+
+def _cet(sig: SIGSTRUCT) -> list[tuple[str, bool, str]]:
+    names = ("CET_ATTRIBUTES", "CET_ATTRIBUTES_MASK")
+    why = "not 0, though reserved on processors without CET"
+    return [(name, not getattr(sig, name), why) for name in names]
+
+
+def _verify_signature(sig: SIGSTRUCT, data: bytes) -> list[Finding]:
+    """Modulus, signature, and both quotients, each for itself."""
+    modulus = int.from_bytes(sig.MODULUS, "little")
+    signature = int.from_bytes(sig.SIGNATURE, "little")
+    if modulus.bit_length() != KEY_BITS or not modulus & 1:
+        why = "even" if modulus.bit_length() == KEY_BITS else "too small"
+        return [Finding("MODULUS", _OFFSETS["MODULUS"], f"no modulus of RSA-3072: {why}")]
+    findings = []
+    q1, q2 = quotients(modulus, signature)
+    # `verified_padding` answers for all three at once: with quotients that are right, for one.
+    right = {"Q1": q1, "Q2": q2}
+    small = signature < modulus
+    if small:
+        fixed = sig.replace(**{name: q.to_bytes(384, "little") for name, q in right.items()})
+    if not small or verified_padding(fixed, data) is None:
+        why = "does not verify with MODULUS" if small else "not less than MODULUS"
+        findings.append(Finding("SIGNATURE", _OFFSETS["SIGNATURE"], why))
+    for name, formula in (("Q1", "S^2 / M"), ("Q2", "(S^3 - Q1*S*M) / M")):
+        if int.from_bytes(getattr(sig, name), "little") != right[name]:
+            findings.append(Finding(name, _OFFSETS[name], f"not the floor of {formula}"))
+    return findings

@@ -1,0 +1,142 @@
+"""The kernel reads and writes user memory: anonymous, enclave, none. Linux 6.12, lib/usercopy.c."""
+
+import pytest
+
+from softsgx.linux import uapi
+from softsgx.linux.errno import EFAULT, EINVAL
+from softsgx.linux.uaccess import copy_from_user, copy_to_user, get_user_page
+from softsgx.sim import Steps
+from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.epcm import R, W, X
+from softsgx.system import EnclaveThread
+from tests.linux.world import World, world
+
+
+def read(w: World, address: int, size: int) -> bytes | None:
+    return w.do(copy_from_user(w.host.thread, address, size))
+
+
+def write(w: World, address: int, data: bytes) -> bool:
+    return w.do(copy_to_user(w.host.thread, address, data))
+
+
+def test_anonymous_memory_across_pages() -> None:
+    w = world()
+    at = w.do(w.host.alloc(2 * PAGE_SIZE)) + PAGE_SIZE - 3
+    assert write(w, at, b"abcdef")
+    assert w.do(w.host.load(at, 6)) == b"abcdef"
+    assert read(w, at, 6) == b"abcdef"
+
+
+@pytest.mark.parametrize("address", [0, 0x1000, (1 << 47) - 1, 1 << 47, (1 << 64) - 8], ids=hex)
+def test_bad_address_is_efault(address: int) -> None:
+    w = world()
+    assert read(w, address, 8) is None
+    assert not write(w, address, bytes(8))
+
+
+def test_end_of_memory_in_the_middle_is_efault() -> None:
+    w = world()
+    at = w.do(w.host.alloc(2 * PAGE_SIZE))
+    assert w.do(w.host.munmap(at + PAGE_SIZE, PAGE_SIZE)) == 0
+    assert read(w, at + PAGE_SIZE - 4, 8) is None
+    assert not write(w, at + PAGE_SIZE - 4, b"abcdefgh")
+    assert w.do(w.host.load(at + PAGE_SIZE - 4, 4)) == b"abcd", "some of it is written"
+
+
+@pytest.mark.parametrize(
+    ("rights", "readable", "writable"), [(0, False, False), (R, True, False), (R | W, True, True)]
+)
+def test_rights_of_the_area_count(rights: int, readable: bool, writable: bool) -> None:
+    w = world()
+    at = w.do(w.host.alloc(PAGE_SIZE))
+    assert w.protect(at, rights) == 0
+    assert (read(w, at, 8) is not None) is readable
+    assert write(w, at, b"x") is writable
+    # Once more, now that there may be an entry.
+    assert (read(w, at, 8) is not None) is readable
+    assert write(w, at, b"x") is writable
+
+
+def secret(t: EnclaveThread) -> Steps[None]:
+    yield from t.store(t.args, b"secret")
+
+
+def reveal(t: EnclaveThread) -> Steps[bytes]:
+    return (yield from t.load(t.args, 6))
+
+
+def test_enclave_memory_reads_as_ones_and_swallows_writes() -> None:
+    w = world()
+    data = w.enclave.data[0]
+    w.call(secret, data)
+    assert read(w, data, 6) == b"\xff" * 6
+    assert write(w, data, b"forged")
+    assert w.call(reveal, data) == b"secret"
+
+
+def test_missing_entry_of_enclave_memory_is_repaired() -> None:
+    w = world()
+    data = w.enclave.data[0]
+    assert w.mm.space.lookup(data) == 0
+    assert read(w, data, 1) == b"\xff"
+    assert w.mm.space.lookup(data) != 0
+
+
+@pytest.mark.parametrize("writing", [False, True])
+def test_hole_is_added_by_the_kernels_own_access(writing: bool) -> None:
+    w = world()
+    heap = w.enclave.heap
+    if writing:
+        assert write(w, heap, b"x")
+    else:
+        assert read(w, heap, 1) == b"\xff"
+    assert w.encl.page(heap) is not None
+
+
+def test_write_to_a_read_only_area_of_the_enclave_is_efault() -> None:
+    w = world()
+    data = w.enclave.data[0]
+    assert w.protect(data, R) == 0
+    assert not write(w, data, b"x")
+    assert read(w, data, 1) == b"\xff"
+    assert not write(w, data, b"x")
+
+
+def test_sigbus_is_efault() -> None:
+    w = world()
+    w.kernel.inject = "vmf_insert_pfn".__eq__
+    assert read(w, w.enclave.data[0], 1) is None
+
+
+def test_evicted_page_is_brought_back() -> None:
+    w = world(pages=300, hole=4)
+    pages = [(a, w.encl.page(a)) for a in w.enclave.data]
+    out = next(a for a, page in pages if page is not None and page.epc_page is None)
+    assert read(w, out, 2) == b"\xff\xff"
+
+
+def test_ioctl_argument_in_enclave_memory_is_all_ones() -> None:
+    """RESTRICT_PERMISSIONS sees offset 0xFFFF_FFFF_FFFF_FFFF, which is not page aligned."""
+    w = world()
+    data = w.enclave.data[0]
+    request = uapi.SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS
+    assert w.do(w.host.ioctl(w.enclave.fd, request, data)) == -EINVAL
+
+
+# Pinning: the source of ADD_PAGES
+
+
+def test_enclave_memory_cannot_be_pinned() -> None:
+    w = world()
+    w.call(secret, w.enclave.data[0])
+    assert get_user_page(w.host.thread, w.enclave.data[0]) == -EFAULT
+
+
+@pytest.mark.parametrize(("rights", "good"), [(0, False), (X, False), (R, True), (R | W, True)])
+def test_pinning_needs_an_area_that_can_be_read(rights: int, good: bool) -> None:
+    w = world()
+    at = w.do(w.host.alloc(PAGE_SIZE))
+    assert w.protect(at, rights) == 0
+    assert (get_user_page(w.host.thread, at) > 0) is good
+    assert get_user_page(w.host.thread, 0x1000) == -EFAULT

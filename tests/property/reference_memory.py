@@ -1,0 +1,201 @@
+"""The memory of the naive processor: EPC pages, page tables, TLBs, and who waits for whom.
+
+Half of the model of `reference.py`; what that file says about its purpose holds here.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+SECS, TCS, REG, VA, TRIM = 0, 1, 2, 3, 4
+CHILDREN = (TCS, REG, TRIM)
+R, W, X = 1, 2, 4
+UD, GP, PF = 6, 13, 14
+PAGE = 4096
+
+Target = tuple[str, int]  # ("epc", number) or ("ram", number)
+
+
+class Refused(Exception):
+    """A fault. `code` is None where the manual leaves the page-fault error code open."""
+
+    def __init__(self, vector: int, address: int | None = None, code: int | None = None) -> None:
+        super().__init__(vector, address, code)
+        self.vector, self.address, self.code = vector, address, code
+
+
+@dataclass(eq=False)
+class Page:
+    """An EPC page and its EPCM entry."""
+
+    valid: bool = False
+    pt: int = 0
+    rwx: int = 0
+    secs: int | None = None
+    address: int = 0
+    blocked: bool = False
+    pending: bool = False
+    modified: bool = False
+    pr: bool = False
+    data: bytearray = field(default_factory=lambda: bytearray(PAGE))
+    # The stays that must end before the page is tracked; None: stamped, and no ETRACK since.
+    waits_for: frozenset[int] | None = frozenset()
+
+    def get(self, offset: int, size: int = 8) -> int:
+        return int.from_bytes(self.data[offset : offset + size], "little")
+
+    def put(self, offset: int, size: int, value: int) -> None:
+        self.data[offset : offset + size] = value.to_bytes(size, "little")
+
+
+@dataclass
+class Enclave:
+    """ELRANGE, and the stays that were inside at the last ETRACK."""
+
+    base: int
+    size: int
+    followed: frozenset[int] = frozenset()
+
+    def holds(self, address: int) -> bool:
+        return self.base <= address < self.base + self.size
+
+
+@dataclass
+class Pte:
+    """A user page: always readable; W and X as `rights` say."""
+
+    target: Target
+    rights: int
+    dirty: bool = False
+
+
+@dataclass
+class TlbEntry:
+    """What may be done through it; `clean`: a write is allowed, but walks again to set D."""
+
+    target: Target
+    rights: int
+    clean: bool
+    abort: bool
+
+
+@dataclass
+class Lp:
+    """A logical processor: the EPC numbers of SECS and TCS while inside, the stay, the TLB."""
+
+    enclave: int | None = None
+    tcs: int | None = None
+    stay: int = 0
+    tlb: dict[int, TlbEntry] = field(default_factory=dict)
+
+
+def page_of(address: int) -> int:
+    return address & ~(PAGE - 1)
+
+
+def canonical(address: int) -> bool:
+    return address >> 47 in (0, 0x1FFFF)
+
+
+class Memory:
+    """EPC, page tables of user and kernel, logical processors."""
+
+    def __init__(self, pages: int, lps: int) -> None:
+        self.epc = [Page() for _ in range(pages)]
+        self.lps = [Lp() for _ in range(lps)]
+        self.enclaves: dict[int, Enclave] = {}  # by EPC number of the SECS
+        self.ram: dict[int, bytearray] = {}
+        self.pte: dict[int, Pte] = {}
+        self.kernel: dict[int, int] = {}  # linear page of the kernel -> EPC number
+        self.stays = 0
+
+    # Tracking: every entry opens a stay with a number of its own.
+
+    def inside(self, secs: int | None) -> frozenset[int]:
+        return frozenset(lp.stay for lp in self.lps if lp.enclave == secs)
+
+    def children(self, secs: int) -> Iterable[Page]:
+        return [page for page in self.epc if page.valid and page.secs == secs]
+
+    def tracked(self, page: Page) -> bool:
+        return page.waits_for is not None and not page.waits_for & self.inside(page.secs)
+
+    # Translation
+
+    def walk(self, address: int, need: int) -> Target:
+        """The page tables as they are now, for user mode; the EPCM is not asked."""
+        if not canonical(address):
+            raise Refused(GP)
+        pte = self.pte.get(page_of(address))
+        access = 4 | (2 if need == W else 0) | (0x10 if need == X else 0)
+        if pte is None:
+            raise Refused(PF, address, access)
+        if need & ~pte.rights:
+            raise Refused(PF, address, access | 1)
+        pte.dirty |= need == W
+        return pte.target
+
+    def fill(self, lp: Lp, address: int, need: int) -> TlbEntry:
+        target = self.walk(address, need)
+        pte = self.pte[page_of(address)]
+        entry = TlbEntry(target, pte.rights, False, target[0] == "epc")
+        if lp.enclave is not None and self.enclaves[lp.enclave].holds(address):
+            if target[0] != "epc":
+                raise Refused(PF, address)
+            page = self.epc[target[1]]
+            if not self.usable(page, lp.enclave, address, need):
+                code = 0x8005 | (2 if need == W else 0) | (0x10 if need == X else 0)
+                raise Refused(PF, address, code)
+            entry.rights &= page.rwx
+            entry.abort = False
+        if entry.rights & W and not pte.dirty:
+            entry.rights, entry.clean = entry.rights & ~W, True
+        return entry
+
+    def translate(self, n: int, address: int, need: int) -> TlbEntry:
+        lp = self.lps[n]
+        if need == X and lp.enclave is not None and not self.enclaves[lp.enclave].holds(address):
+            raise Refused(GP)
+        entry = lp.tlb.get(page_of(address))
+        if entry is not None and need & entry.rights:
+            return entry
+        if entry is not None and not (need == W and entry.clean):
+            # Denied by what is cached. A page fault also drops the translation, SDM 3A 4.10.4.1.
+            del lp.tlb[page_of(address)]
+            self.fill(lp, address, need)  # denied today as well: that fault
+            raise Refused(PF, address)  # else a spurious one, whose code is open
+        entry = lp.tlb[page_of(address)] = self.fill(lp, address, need)
+        return entry
+
+    def contents(self, target: Target) -> bytearray:
+        return self.epc[target[1]].data if target[0] == "epc" else self.ram[target[1]]
+
+    def load(self, n: int, address: int, size: int) -> bytes:
+        entry = self.translate(n, address, R)
+        offset = address % PAGE
+        if entry.abort:
+            return b"\xff" * size
+        return bytes(self.contents(entry.target)[offset : offset + size])
+
+    def store(self, n: int, address: int, data: bytes) -> None:
+        entry = self.translate(n, address, W)
+        if not entry.abort:
+            offset = address % PAGE
+            self.contents(entry.target)[offset : offset + len(data)] = data
+
+    def fetch(self, n: int, address: int) -> None:
+        self.translate(n, address, X)
+
+    # Operands
+
+    def usable(self, page: Page, secs: int, address: int, need: int) -> bool:
+        """An accepted PT_REG page of the enclave at this address, with these rights."""
+        if not page.valid or page.blocked or page.pending or page.modified or page.pt != REG:
+            return False
+        return page.secs == secs and page.address == page_of(address) and not need & ~page.rwx
+
+    def operand(self, address: int, need: int = R) -> Page:
+        """The EPC page under an operand of ENCLU; the leaf itself checks the EPCM."""
+        target = self.walk(address, need)
+        if target[0] != "epc":
+            raise Refused(PF, address)
+        return self.epc[target[1]]
