@@ -4,8 +4,6 @@ In the first half the ENCLU is a script: how each of them ends is given. In the 
 processor executes it.
 """
 
-from collections.abc import Iterator
-
 import pytest
 
 from softsgx.linux.errno import EINVAL
@@ -329,11 +327,11 @@ def test_other_vectors_are_not_raised_by_instructions(vector: int) -> None:
     """Of the kernel's own, or with #PF of accesses: asking for one is a mistake."""
     w = world()
 
-    def program(t: EnclaveThread) -> Iterator[object]:
+    def program(t: EnclaveThread) -> Steps[None]:
         yield from t.exception(vector)
 
     with pytest.raises(ValueError, match=f"vector {vector}"):
-        w.do(w.host.enter(w.enclave.entry(program), w.enclave.run()))  # type: ignore[arg-type]
+        w.do(w.host.enter(w.enclave.entry(program), w.enclave.run()))
 
 
 def test_two_phase_exception_handling() -> None:

@@ -140,6 +140,8 @@ class KernelMoves(Machine):
     def ewb(self, n: int, number: int, value: int, spoil: int) -> None:
         words = enumerate(self.epcm.state)
         blocked = [page for page, word in words if word & epcm.BLOCKED]
+        # What somebody still uses must not go; so that is tried most.
+        blocked += 3 * [page for page in blocked if page in self.cached()]
         page = pick(blocked, number) if blocked else self.page_at(number, spoil, dispensable=True)
         if spoil == 2:
             page = pick(self.va_pages() or [page], number)

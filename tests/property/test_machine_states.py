@@ -20,11 +20,13 @@ from tests.property.world import LEAVES, LPS, campaign
 
 # How often each move is tried, relative to the others.
 WEIGHTS = {
-    **dict.fromkeys("go_on work".split(), 5),
-    **dict.fromkeys("eaug emodpr touch enter build".split(), 4),
-    **dict.fromkeys("emodpe emodt change_pte eaccept eacceptcopy etrack reload wild".split(), 2),
-    **dict.fromkeys("eblock eremove ewb epa leave make_tcs inspect identify".split(), 1),
-    **dict.fromkeys("drop_frame overlap swap_out tear_down".split(), 1),
+    **dict.fromkeys("work".split(), 8),
+    **dict.fromkeys("go_on emodpr".split(), 6),
+    **dict.fromkeys("eaug touch enter".split(), 4),
+    **dict.fromkeys("build emodpe eaccept make_tcs reload".split(), 3),
+    **dict.fromkeys("emodt change_pte eacceptcopy etrack wild eblock ewb".split(), 2),
+    **dict.fromkeys("eremove epa leave inspect identify drop_frame overlap".split(), 1),
+    **dict.fromkeys("swap_out tear_down".split(), 1),
 }
 MOVE = st.sampled_from([name for name, weight in WEIGHTS.items() for _ in range(weight)])
 LP = st.sampled_from(range(LPS))

@@ -13,11 +13,21 @@ from typing import TYPE_CHECKING
 
 from softsgx.cpu.claims import busy_bits, claim, claim_moved, release
 from softsgx.cpu.dispatch import Body, leaf_body
-from softsgx.cpu.fault import GP, NM, UD, Fault, Status
+from softsgx.cpu.fault import (
+    ENCLS_PFEC,
+    ENCLU_PFEC,
+    ENCLU_PFEC_W,
+    GP,
+    NM,
+    UD,
+    Fault,
+    Status,
+)
 from softsgx.sim import Unmodelled
 from softsgx.sim.cpu_events import LeafDone, LeafFaulted
 from softsgx.sim.live import LIVE
 from softsgx.spec.bits import MASK32
+from softsgx.spec.faults import PF
 from softsgx.spec.leaves import (
     EENTER,
     ENCLS_LEAVES,
@@ -128,7 +138,7 @@ def _execute(
     lp: LogicalProcessor, name: str, body: Body, rbx: int, rcx: int, rdx: int
 ) -> Status | None:
     """Run a body; write RAX and flags; tell who listens."""
-    if lp.log.on:
+    if lp.log.on or lp.processor.recodes_faults:
         return _execute_logged(lp, name, body, rbx, rcx, rdx)
     status = body(lp, rbx, rcx, rdx)
     if status is not None:
@@ -138,6 +148,15 @@ def _execute(
     return status
 
 
+def _recode(lp: LogicalProcessor, fault: Fault) -> None:
+    """Give a #PF that a leaf raised itself the error code of the readings."""
+    readings = lp.processor.readings
+    if fault.vector == PF and fault.code == ENCLS_PFEC:
+        fault.code = readings.encls_pf_code
+    elif fault.vector == PF and fault.code == ENCLU_PFEC_W and not readings.enclu_pf_write_bit:
+        fault.code = ENCLU_PFEC
+
+
 def _execute_logged(
     lp: LogicalProcessor, name: str, body: Body, rbx: int, rcx: int, rdx: int
 ) -> Status | None:
@@ -145,6 +164,8 @@ def _execute_logged(
     try:
         status = body(lp, rbx, rcx, rdx)
     except Fault as f:
+        if lp.processor.recodes_faults:
+            _recode(lp, f)
         lp.log.emit(LeafFaulted(lp.id, name, rbx, rcx, rdx, f.vector, f.code, f.address, f.rule))
         raise
     if status is None:

@@ -77,7 +77,7 @@ class Processor:
             "memory",
         ),
         *("hashes", "next_eid", "next_version", "part", "readings", "secs", "space"),
-        *("secinfo_reserved", "stamp_entries"),
+        *("recodes_faults", "secinfo_reserved", "stamp_entries"),
     )
 
     def __init__(
@@ -98,6 +98,7 @@ class Processor:
         # Reserved bits of a SECINFO for leaves that do not consume PENDING, MODIFIED and PR.
         unused = PENDING | MODIFIED | PR if readings.secinfo_state_bits_reserved else 0
         self.secinfo_reserved = SECINFO_RESERVED | unused
+        self.recodes_faults = readings.encls_pf_code != 0x8003 or not readings.enclu_pf_write_bit
         self.encls_leaves = leaves_of(part, "ENCLS")
         self.enclu_leaves = leaves_of(part, "ENCLU")
         self.memory = PhysicalMemory()

@@ -82,6 +82,21 @@ class Readings:
         "EBLOCK reports SGX_ENTRYEPOCH_LOCKED before it looks at the page. Code 15 stands only in "
         "the error table, without a place in the listing.",
     )
+    eacceptcopy_tests_blocked: bool = _switch(
+        True,
+        "EACCEPTCOPY to a BLOCKED page gives SGX_PAGE_ATTRIBUTES_MISMATCH. The listing prints the "
+        "source's operand in the test, which would leave the destination untested.",
+    )
+    einit_initialised_is_pf: bool = _switch(
+        False,
+        "EINIT of an initialised enclave gives #PF instead of #GP(0): the exceptions list names "
+        "the case under both.",
+    )
+    etrack_conflict_is_code: bool = _switch(
+        False,
+        "ETRACK while another leaf uses the tracking facility gives SGX_EPC_PAGE_CONFLICT, as the "
+        "concurrency table prints it. The operation listing, which is followed, gives #GP(0).",
+    )
     # Tracking
     etrack_needed_when_empty: bool = _switch(
         True,
@@ -112,7 +127,22 @@ class Readings:
         "A page reloaded with PR or MODIFIED counts as tracked: since its EWB no processor can "
         "hold a translation from before.",
     )
+    reloaded_blocked_tracked: bool = _switch(
+        True,
+        "A page that ELDB loaded, and so blocked, counts as tracked for a following EWB: no "
+        "processor can have used it since.",
+    )
     # Faults and error codes
+    encls_pf_code: int = _switch(
+        0x8003,
+        "Error code of a #PF that an ENCLS leaf raises itself. KVM injects P, W, SGX; the manual "
+        "prints only the SGX bit.",
+        most=0xFFFF,
+    )
+    enclu_pf_write_bit: bool = _switch(
+        True,
+        "A #PF that an ENCLU leaf raises for an operand it writes has the W bit.",
+    )
     nonepc_in_elrange_sgx: bool = _switch(
         True,
         "A non-EPC page inside ELRANGE gives #PF with the SGX bit: the refusal is SGX's own.",

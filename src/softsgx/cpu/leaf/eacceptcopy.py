@@ -40,7 +40,8 @@ def eacceptcopy(lp: LogicalProcessor, rbx: int, rcx: int, rdx: int) -> Status:
     usable_page(lp, source, rdx, "EACCEPTCOPY.11")  # source not a readable PT_REG page
     epcm = lp.processor.epcm
     word = epcm.state[page]
-    if word & (VALID | PENDING | MODIFIED | BLOCKED) != VALID | PENDING:
+    blocked = BLOCKED if lp.processor.readings.eacceptcopy_tests_blocked else 0
+    if word & (VALID | PENDING | MODIFIED | blocked) != VALID | PENDING:
         # EPCM of the destination: not VALID, not PENDING, MODIFIED or BLOCKED
         return refuse("EACCEPTCOPY.12", SGX_PAGE_ATTRIBUTES_MISMATCH)
     if word & PT_MASK != REG:
@@ -59,5 +60,5 @@ def eacceptcopy(lp: LogicalProcessor, rbx: int, rcx: int, rdx: int) -> Status:
 
     processor = lp.processor
     processor.memory.write_page(processor.epc.pfn(page), epc_read(lp, source, rdx, 4096))
-    epcm.put(page, VALID | REG | flags & RWX)
+    epcm.put(page, VALID | REG | flags & RWX | word & BLOCKED)
     return SUCCESS

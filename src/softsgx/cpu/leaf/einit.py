@@ -79,7 +79,9 @@ def einit(lp: LogicalProcessor, rbx: int, rcx: int, rdx: int) -> Status:
     if lp.busy & BUSY_SECS_B:
         raise GP("EINIT.11")  # the enclave is being measured or initialised by another leaf
     if secs.initialised:
-        raise GP("EINIT.12")  # the enclave is initialised already
+        already = "EINIT.12"  # the enclave is initialised already
+        as_pf = processor.readings.einit_initialised_is_pf
+        raise PF(rcx, already, ENCLS_PFEC) if as_pf else GP(already)
     mrenclave = measurement.running(secs).digest()
     mrsigner = sha256(sig.MODULUS).digest()
     if mrenclave != sig.ENCLAVEHASH:

@@ -135,5 +135,9 @@ def _install(
         return
     processor.memory.write_page(processor.epc.pfn(page), content)
     epcm.install(page, word, 0 if secs is None else secs.page, linaddr)
-    if secs is not None and word & (PR | MODIFIED) and not processor.readings.reloaded_tracked:
+    readings = processor.readings
+    if secs is not None and (
+        (word & (PR | MODIFIED) and not readings.reloaded_tracked)
+        or (word & BLOCKED and not readings.reloaded_blocked_tracked)
+    ):
         stamp(processor, secs, page)

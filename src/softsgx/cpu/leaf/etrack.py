@@ -5,7 +5,7 @@ from softsgx.cpu.lp import LogicalProcessor
 from softsgx.cpu.tracking import track
 from softsgx.spec.concurrency import BUSY_SECS, BUSY_SECS_T
 from softsgx.spec.epcm import PT_MASK, SECS, VALID
-from softsgx.spec.status import SGX_PREV_TRK_INCMPL
+from softsgx.spec.status import SGX_EPC_PAGE_CONFLICT, SGX_PREV_TRK_INCMPL
 
 
 def etrack(lp: LogicalProcessor, _rbx: int, rcx: int, _rdx: int) -> Status:
@@ -16,7 +16,10 @@ def etrack(lp: LogicalProcessor, _rbx: int, rcx: int, _rdx: int) -> Status:
     if page < 0:
         raise PF(rcx, "ETRACK.02", ENCLS_PFEC)  # RCX is not in the EPC
     if lp.busy & (BUSY_SECS | BUSY_SECS_T):
-        raise GP("ETRACK.03")  # another leaf uses the SECS or its tracking facility
+        conflict = "ETRACK.03"  # another leaf uses the SECS or its tracking facility
+        if lp.processor.readings.etrack_conflict_is_code and not lp.busy & BUSY_SECS:
+            return refuse(conflict, SGX_EPC_PAGE_CONFLICT)
+        raise GP(conflict)
     processor = lp.processor
     if processor.epcm.state[page] & (VALID | PT_MASK) != VALID | SECS:
         raise PF(rcx, "ETRACK.04", ENCLS_PFEC)  # RCX is no valid SECS page
