@@ -112,8 +112,9 @@ def test_saved_rip_is_where_execution_goes_on(vector: int) -> None:
     assert t.gpr().RIP == INSIDE_RIP
 
 
-def test_aex_takes_the_next_frame_each_time() -> None:
-    t = thread(frames=3)
+@pytest.mark.parametrize("frame_pages", [1, 3])
+def test_aex_takes_the_next_frame_each_time(frame_pages: int) -> None:
+    t = thread(frames=3, frame_pages=frame_pages)
     for depth in range(3):
         t.enter()
         t.lp.regs[RIP] = INSIDE_RIP + depth

@@ -12,7 +12,7 @@ from softsgx.cpu.dispatch import UNMODELLED_LEAVES, bodies
 from softsgx.cpu.part import DEFAULT_PART
 from softsgx.sim import Unmodelled
 from softsgx.spec import faults
-from softsgx.spec.epcm import REG, SS_FIRST, SS_REST, R, W
+from softsgx.spec.epcm import PENDING, REG, SS_FIRST, SS_REST, R, W
 from softsgx.spec.leaves import (
     EAUG,
     EDECVIRTCHILD,
@@ -190,3 +190,19 @@ def test_an_ordinary_page_type_in_eaug_is_gp_whatever_the_part() -> None:
         )
         with pytest.raises(Fault, match=r"EAUG\.12"):
             bare.lp.encls(EAUG, info, bare.address(bare.free_page()))
+
+
+@pytest.mark.parametrize("page_type", [SS_FIRST, SS_REST])
+def test_eaccept_of_a_shadow_stack_page(page_type: int) -> None:
+    bare = Bare(32)
+    enclave = bare.enclave()
+    enclave.eaug(enclave.heap)
+    enclave.enter()
+    with pytest.raises(Unmodelled, match="shadow-stack pages"):
+        enclave.eaccept(enclave.heap, page_type | PENDING | R | W)
+    bare = Bare(32, part=Part(absent_leaves_fault=True))
+    enclave = bare.enclave()
+    enclave.eaug(enclave.heap)
+    enclave.enter()
+    with pytest.raises(Fault, match=r"EACCEPT\.12"):
+        enclave.eaccept(enclave.heap, page_type | PENDING | R | W)

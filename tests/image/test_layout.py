@@ -141,6 +141,8 @@ def test_segments_that_share_a_page_with_other_rights_are_refused() -> None:
     ("link", "heap_pages", "baseaddr", "size", "first"),
     [
         (0x40_0000, 16, 0x40_0000, 0x40000, 0x1000),
+        (0x40_0000, 39, 0x40_0000, 0x40000, 0x1000),  # exactly full
+        (0x40_0000, 40, 0x40_0000, 0x80000, 0x1000),
         # Too large to begin at 0x400000, which is no multiple of 8 MiB.
         (0x40_0000, 0x500, 0, 0x100_0000, 0x40_1000),
         (0x1_4000_0000, 0x500, 0x1_4000_0000, 0x80_0000, 0x1000),
@@ -198,6 +200,11 @@ def test_selftest_layout_of_the_fact_sheet() -> None:
     assert [s.chunks == ALL_CHUNKS for s in image.segments] == [True, True, True, False]
 
 
+def test_largest_layout() -> None:
+    image = SelftestLayout(heap_pages=(1 << 24) - 11).image(elf_file(*SELFTEST))
+    assert (image.segments[-1].end, image.size) == (1 << 36, 1 << 36)
+
+
 def test_selftest_layout_begins_at_offset_0_wherever_it_is_linked() -> None:
     moved = [segment._replace(vaddr=segment.vaddr + 0x30000) for segment in SELFTEST]
     images = [
@@ -244,8 +251,8 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         "layout: 16855059 pages: 16777216 are the limit",
     ),
     "all selftest pages": (
-        lambda: SelftestLayout(heap_pages=1 << 24).image(elf_file(*SELFTEST)),
-        "layout: 16777227 pages: 16777216 are the limit",
+        lambda: SelftestLayout(heap_pages=(1 << 24) - 10).image(elf_file(*SELFTEST)),
+        "layout: 16777217 pages: 16777216 are the limit",
     ),
     "selftest without TCS": (
         lambda: SelftestLayout().image(PROGRAM),

@@ -304,7 +304,8 @@ def test_last_reference_is_dropped_by_who_exits() -> None:
     assert w.all_epc_free()
 
 
-def test_release_waits_for_readers_of_the_list_of_address_spaces() -> None:
+@pytest.mark.parametrize("how", ["exit", "munmap and close"])
+def test_release_waits_for_readers_of_the_list_of_address_spaces(how: str) -> None:
     w = world()
     encl, order = w.encl, []
 
@@ -314,11 +315,15 @@ def test_release_waits_for_readers_of_the_list_of_address_spaces() -> None:
                 yield (RETRY, "reader", False)
             order.append("reader ends")
 
-    def exiting() -> Steps[None]:
-        yield from w.host.exit()
+    def ending() -> Steps[None]:
+        if how == "exit":
+            yield from w.host.exit()
+        else:
+            yield from w.host.munmap(w.enclave.base, w.enclave.size)
+            yield from w.host.close(w.enclave.fd)
         order.append("enclave gone")
 
-    together(w, (1, reader()), (0, exiting()))
+    together(w, (1, reader()), (0, ending()))
     assert order == ["reader ends", "enclave gone"]
     assert encl.refcount == 0
 

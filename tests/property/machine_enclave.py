@@ -101,17 +101,13 @@ class EnclaveMoves(KernelMoves):
             self.count("EMODPE")
 
     def identify(self, n: int, number: int, value: int, spoil: int) -> None:
-        """EGETKEY of a seal key, or EREPORT for the enclave of measurement 0, to a data page."""
+        """EGETKEY, mostly of a seal key, then EREPORT for measurement 0, to a data page."""
         n, enclave = self.operands(n, spoil)
-        data = enclave.data[-1]
-        request = KEYREQUEST(KEYNAME=SEAL_KEY if value & 2 else number % 8, KEYPOLICY=1)
-        if self.access(n, data, "store", request.pack() if value & 1 else bytes(512)) is None:
-            return
-        off = 8 if spoil == 4 else 0
-        if value & 1:
+        data, off = enclave.data[-1], 8 if spoil == 4 else 0
+        request = KEYREQUEST(KEYNAME=SEAL_KEY if value & 1 else number % 8, KEYPOLICY=1)
+        if self.access(n, data, "store", request.pack() + bytes(512)) is not None:
             self.leaf(n, "EGETKEY", data, data + 1024 + off)
-        else:
-            self.leaf(n, "EREPORT", data, enclave.scratch, data + 2048 + off)
+            self.leaf(n, "EREPORT", data + 512, enclave.scratch, data + 2048 + off)
 
     # Accesses
 
@@ -139,6 +135,9 @@ class EnclaveMoves(KernelMoves):
             pages = held if value & 1 and held else good
             for kind in ("load", "store") if pages else ():
                 self.use(lp.id, self.epcm.address[pick(pages, number)], kind, value)
+            code = [page for page in mine if self.word(page) & (_OP | epcm.X) == _CODE]
+            if code:
+                self.use(lp.id, self.epcm.address[pick(code, number)], "fetch", value)
 
     def use(self, n: int, address: int, kind: str, value: int) -> None:
         """One access; what an outsider reads of the EPC is all ones."""
@@ -250,6 +249,7 @@ class EnclaveMoves(KernelMoves):
 
 
 _OP = epcm.VALID | epcm.BLOCKED | epcm.PENDING | epcm.MODIFIED | epcm.PT_MASK
+_CODE = epcm.VALID | epcm.REG | epcm.X
 _USABLE = epcm.VALID | epcm.REG | epcm.R | epcm.W
 # What succeeds by chance and then is unknown to the software of these moves.
 _TOO_WILD = ("EADD", "EAUG", "EWB", "ELDU", "ELDB", "ELDUC", "ELDBC", "ECREATE", "EREMOVE")

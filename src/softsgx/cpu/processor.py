@@ -197,7 +197,7 @@ class Processor:
             [numbers[id(lp.space)] for lp in self.lps],
             (self.next_eid, self.next_version),
             sorted(self.stamp_entries.items()),
-            [(lp.in_flight, lp.busy) for lp in self.lps] if self.claims else 0,
+            [lp.in_flight for lp in self.lps] if self.claims else 0,
             sorted(self.claims.items()),
         )
         raw = blake2b(dumps(state, _MARSHAL_VERSION), digest_size=8).digest()

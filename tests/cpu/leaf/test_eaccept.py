@@ -16,8 +16,6 @@ from softsgx.spec.epcm import (
     REG,
     RWX,
     SECS,
-    SS_FIRST,
-    SS_REST,
     TCS,
     TRIM,
     VA,
@@ -92,7 +90,7 @@ COMBINATIONS = [
     ),
     *(
         Row("EACCEPT.12", case(pt | PENDING | R | W), gp(), f"{pt:#x}")
-        for pt in (SECS, VA, SS_FIRST, SS_REST, 7 << 8, 0xFF << 8)
+        for pt in (SECS, VA, 7 << 8, 0xFF << 8)
     ),
 ]
 MISMATCHES = [

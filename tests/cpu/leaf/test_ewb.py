@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from softsgx.mem.pagetable import PTE_A, PTE_P, PTE_U
 from softsgx.spec.epcm import REG, VALID, R, W
 from softsgx.spec.leaves import EWB
 from softsgx.spec.status import (
@@ -193,7 +194,9 @@ def test_ewb_faults_on_its_outputs_before_it_changes_anything(output: str, mappe
     user = 0x5000_0000
     places = {"SRCPGE": user, "PCMD": user + 4096, "PAGEINFO": user + 8192}
     for number, address in enumerate(places.values()):
-        bare.processor.space.map(address, frames + number, write=False)
+        # Accessed already: reading PAGEINFO sets A, and that may stay behind a fault.
+        pte = (frames + number) << 12 | PTE_P | PTE_U | PTE_A
+        bare.processor.space.set(address, pte)
     info_block = bare.pageinfo(
         srcpge=places["SRCPGE"] if output == "SRCPGE" else backing.page,
         secinfo=places["PCMD"] if output == "PCMD" else backing.pcmd,

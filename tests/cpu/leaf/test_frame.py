@@ -70,6 +70,17 @@ def test_pages_between_are_not_used(leaf: int) -> None:
     assert t.ssa()[PAGE_SIZE : 2 * PAGE_SIZE] == bytes(PAGE_SIZE)
 
 
+def test_frames_follow_each_other() -> None:
+    """Frame i starts SSAFRAMESIZE pages behind frame i - 1; the fault names its first byte."""
+    t = thread(frames=3, frame_pages=3)
+    for _ in range(2):
+        t.enter()
+        t.lp.interrupt()
+    t.leaf, t.rbx = EENTER, t.tcs_address
+    t.bare.processor.space.unmap(t.frame(2, 0))
+    assert refusal(t) == (PF, 4, ENCLAVE_BASE + PAGE_SIZE * 7)
+
+
 # What the page tables say comes before the EPCM, and is reported without the SGX bit.
 @pytest.mark.parametrize("leaf", FRAME_LEAVES, ids=name)
 @pytest.mark.parametrize(
@@ -143,10 +154,12 @@ def test_reading_xsave_end_inclusive(
 
 
 @pytest.mark.parametrize("leaf", FRAME_LEAVES, ids=name)
-def test_frame_reaching_into_the_next_page_is_tested_there(
-    leaf: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("frame_pages", [2, 3])
+def test_xsave_region_is_tested_on_its_second_page(
+    leaf: int, frame_pages: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    t = before(leaf, wide)
+    """The fault is at the page of XSAVE, also where GPRSGX lies in the same page."""
+    t = before(leaf, lambda: thread(frame_pages=frame_pages))
     monkeypatch.setattr("softsgx.cpu.entry.xsave_size", lambda xfrm: PAGE_SIZE + 1)
     t.bare.processor.space.unmap(t.frame(0, 1))
     assert refusal(t) == (PF, 4, t.frame(0, 1))
