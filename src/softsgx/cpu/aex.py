@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 _GPRS: Final = struct.Struct("<18Q")
 _INACTIVE: Final = TCS_INACTIVE.to_bytes(8, "little")
 _TWO: Final = struct.Struct("<QQ")
+_U32: Final = struct.Struct("<I")
 _EXINFO: Final = struct.Struct("<QII")
 _CLEARED: Final = RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_OF | RFLAGS_RF
 _INTERRUPT: Final = -1  # in place of a vector: the event is no exception
@@ -153,17 +154,19 @@ def _save(lp: LogicalProcessor, vector: int, code: int, address: int) -> None:
     if vector in _FAULT_CLASS:
         image[RFLAGS] |= RFLAGS_RF
     ssa_write(lp, 0, lp.x.save(secs.XFRM))
-    ssa_write(lp, gpr, _GPRS.pack(*image))
-    ssa_write(lp, gpr + GPR_OFF_FSBASE, _TWO.pack(lp.fsbase, lp.gsbase))
+    # EXINFO and GPRSGX as one: read, because URSP, URBP and AEXNOTIFY stay as they are.
+    area = bytearray(ssa_read(lp, gpr - _EXINFO.size, _EXINFO.size + GPRSGX_SIZE))
+    _GPRS.pack_into(area, _EXINFO.size, *image)
+    _TWO.pack_into(area, _EXINFO.size + GPR_OFF_FSBASE, lp.fsbase, lp.gsbase)
     exinfo = bool(secs.MISCSELECT & MISC_EXINFO)
     if exinfo and vector in REPORTED_WITH_EXINFO:
         maddr = address if vector == faults.PF else 0
         if vector == faults.PF and not code & faults.PFEC_U:
             exinfo = False  # a #PF of a supervisor access is not reported
         else:
-            ssa_write(lp, gpr - 16, _EXINFO.pack(maddr, code, 0))
-    info = _exitinfo(vector, exinfo)
-    ssa_write(lp, gpr + GPR_OFF_EXITINFO, info.to_bytes(4, "little"))
+            _EXINFO.pack_into(area, 0, maddr, code, 0)
+    _U32.pack_into(area, _EXINFO.size + GPR_OFF_EXITINFO, _exitinfo(vector, exinfo))
+    ssa_write(lp, gpr - _EXINFO.size, bytes(area))
 
 
 def _exitinfo(vector: int, exinfo: bool) -> int:

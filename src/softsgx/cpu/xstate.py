@@ -6,6 +6,7 @@ The model does not compute with this state; it keeps it, saves it at AEX, restor
 from __future__ import annotations
 
 import struct
+from functools import cache
 from hashlib import sha256
 from typing import Final
 
@@ -72,6 +73,11 @@ class XState:
 
     def save(self, xfrm: int) -> bytes:
         """The XSAVE image (standard format) for XFRM, as AEX writes it to the SSA."""
+        if self.legacy is LEGACY_INIT and not self.components:
+            return _init_image(xfrm)
+        return self._image(xfrm)
+
+    def _image(self, xfrm: int) -> bytes:
         size = xsave_size(xfrm)
         image = bytearray(size)
         image[:XSAVE_LEGACY_SIZE] = self.legacy
@@ -87,6 +93,8 @@ class XState:
     @staticmethod
     def load(image: bytes, xfrm: int, rule: str) -> XState:
         """The state that XRSTOR takes from an image; a malformed image is #GP(0) under `rule`."""
+        if image == _init_image(xfrm):
+            return XState()
         present, compacted, reserved = _BV.unpack_from(image, XSAVE_LEGACY_SIZE)
         if present & ~xfrm or compacted or reserved:
             raise GP(rule)
@@ -116,3 +124,9 @@ def _legacy(image: bytes, present: int) -> bytes:
 
 
 assert XSAVE_MINIMUM == XSAVE_LEGACY_SIZE + XSAVE_HEADER_SIZE
+
+
+@cache
+def _init_image(xfrm: int) -> bytes:
+    """The image of a state that was never touched: most exits of enclaves in Python save this."""
+    return XState()._image(xfrm)
