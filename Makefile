@@ -15,7 +15,7 @@ EXTRA  := $(wildcard bench) $(wildcard tools/*.py)
 # For example: make test PYTEST_ARGS='-k tidy'
 PYTEST_ARGS ?=
 
-.PHONY: help setup lint test format bench docs lock clean
+.PHONY: help setup lint test format fuzz bench docs lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -40,6 +40,11 @@ test: lint  ## everything CI runs: setup, lint, the whole suite
 format: setup  ## rewrite the sources in the project's format
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
+
+# For example: make fuzz EXAMPLES=100000
+EXAMPLES ?= 20000
+fuzz: setup  ## a long campaign of the property tests, EXAMPLES random examples each
+	@SOFTSGX_FUZZ=$(EXAMPLES) $(BIN)/python -m pytest tests/property -q -s
 
 bench: setup  ## measure; the table goes to stdout and bench/README.md
 	@test -d bench || { echo 'softsgx: bench: bench/: not there yet' >&2; exit 2; }
