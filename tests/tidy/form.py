@@ -15,7 +15,7 @@ LONG: Final[Mapping[str, str]] = {
     # An operation listing of the manual reads better in one piece than cut at 60 lines.
     "src/softsgx/cpu/leaf/eaccept.py:eaccept": "one operation listing",
     "src/softsgx/cpu/leaf/einit.py:einit": "one operation listing",
-    "src/softsgx/cpu/leaf/eld.py:_eld": "one operation listing",
+    "src/softsgx/cpu/leaf/eld.py:load_page": "one operation listing",
     "src/softsgx/cpu/leaf/ewb.py:ewb": "one operation listing",
     # Read side by side with the kernel's own files.
     "src/softsgx/linux/sgx/encl.py": "the kernel's encl.c",

@@ -20,8 +20,6 @@ Body = Callable[["LogicalProcessor", int, int, int], Status | None]
 _LEAVES: Final = {"ENCLS": ENCLS_LEAVES, "ENCLU": ENCLU_LEAVES}
 # Leaves with a number in the manual and no body here.
 UNMODELLED_LEAVES: Final = frozenset({"EVERIFYREPORT2", "EUPDATESVN"})
-# Leaves that share one file with their family.
-_MODULE_OF: Final = {"ELDB": "eld", "ELDU": "eld", "ELDBC": "eld", "ELDUC": "eld"}
 
 
 @cache
@@ -34,7 +32,7 @@ def bodies() -> dict[str, Body]:
     for table in _LEAVES.values():
         for name, _extension in table.values():
             if name not in UNMODELLED_LEAVES:
-                module = import_module(f"softsgx.cpu.leaf.{_MODULE_OF.get(name, name.lower())}")
+                module = import_module(f"softsgx.cpu.leaf.{name.lower()}")
                 found[name] = getattr(module, name.lower())
     return found
 

@@ -1,7 +1,7 @@
-"""ELDB, ELDU, ELDBC, ELDUC: ENCLS leaves 07H, 08H, 12H, 13H: load an evicted page.
+"""The listing that ELDB, ELDU, ELDBC and ELDUC share. SDM 3D, ELDB/ELDU/ELDBC/ELDUC.
 
-SDM 3D, ELDB/ELDU/ELDBC/ELDUC. The four are one listing: B leaves the page blocked, U unblocked;
-with C a conflict is reported in RAX instead of a fault. The rules are numbered once, under ELD.
+B leaves the page blocked, U unblocked; with C a conflict is reported in RAX instead of a fault. The
+rules are numbered once, under ELD.
 """
 
 from __future__ import annotations
@@ -29,35 +29,19 @@ from softsgx.spec.secs import SECS as SECS_PAGE
 from softsgx.spec.status import SGX_EPC_PAGE_CONFLICT, SGX_MAC_COMPARE_FAIL
 
 
-def eldb(lp: LogicalProcessor, rbx: int, rcx: int, rdx: int) -> Status:
-    """Load the page as BLOCKED; a conflict is #GP(0)."""
-    return _eld(lp, rbx, rcx, rdx, blocked=True, codes=False)
-
-
-def eldu(lp: LogicalProcessor, rbx: int, rcx: int, rdx: int) -> Status:
-    """Load the page unblocked; a conflict is #GP(0)."""
-    return _eld(lp, rbx, rcx, rdx, blocked=False, codes=False)
-
-
-def eldbc(lp: LogicalProcessor, rbx: int, rcx: int, rdx: int) -> Status:
-    """Load the page as BLOCKED; a conflict is SGX_EPC_PAGE_CONFLICT."""
-    return _eld(lp, rbx, rcx, rdx, blocked=True, codes=True)
-
-
-def elduc(lp: LogicalProcessor, rbx: int, rcx: int, rdx: int) -> Status:
-    """Load the page unblocked; a conflict is SGX_EPC_PAGE_CONFLICT."""
-    return _eld(lp, rbx, rcx, rdx, blocked=False, codes=True)
-
-
 def _conflict(rule: str, codes: bool) -> Status:
     if codes:
         return refuse(rule, SGX_EPC_PAGE_CONFLICT)
     raise GP(rule)
 
 
-def _eld(
+def load_page(
     lp: LogicalProcessor, rbx: int, rcx: int, rdx: int, *, blocked: bool, codes: bool
 ) -> Status:
+    """Decrypt and verify PAGEINFO.SRCPGE into the free EPC page at RCX; the slot at RDX is used up.
+
+    `blocked` and `codes` tell the four leaves apart.
+    """
     if rbx & 31:
         raise GP("ELD.01")  # RBX (PAGEINFO) not 32-byte aligned
     if rcx & 4095:
