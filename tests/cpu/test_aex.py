@@ -138,6 +138,23 @@ def test_aex_leaves_the_enclave() -> None:
     assert t.tcs == running.replace(CSSA=1, STATE=TCS_INACTIVE)
 
 
+@pytest.mark.parametrize("leave", ["EEXIT", "AEX"])
+def test_nothing_of_the_entry_remains(leave: str) -> None:
+    """Processors outside are in the same state however they came there, so states compare."""
+    t = thread()
+    t.opt_in()
+    t.bare.etrack(t.enclave.secs)
+    outside(t.lp)
+    t.enter()
+    assert (t.lp.epoch, t.lp.dbgoptin, t.lp.outside[2]) == (1, True, 7)
+    if leave == "EEXIT":
+        t.exit()
+    else:
+        t.lp.interrupt()
+    lp = t.lp
+    assert (lp.epoch, lp.entry, lp.dbgoptin, lp.outside) == (0, 0, False, (0, 0, 0, 0))
+
+
 def test_aex_leaves_the_epoch_it_entered() -> None:
     t = inside()
     secs = t.bare.processor.secs[t.enclave.secs]

@@ -163,6 +163,7 @@ def test_every_field_of_a_secs_survives(leaf: int) -> None:
     assert before["EPOCH"] == 3
     m.bare.enclave(base=0x10_0000_0000, init=False)  # takes the next EID
     backing = m.evict(m.enclave.secs)
+    assert m.bare.processor.hashes == {}  # its measurement is finished
     m.bare.free_page()
     page, _ = m.load(backing, secs=None, leaf=leaf)
     now = m.bare.processor.secs[page]

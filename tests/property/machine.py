@@ -18,7 +18,8 @@ from softsgx.spec.registers import RAX, RBX, RCX, RDX, RFLAGS
 from softsgx.spec.status import SGX_VA_SLOT_OCCUPIED
 from softsgx.spec.tcs import TCS as TCS_PAGE
 from tests.property import invariants, transitions
-from tests.property.transitions import Evicted, Step, capture
+from tests.property.steps import Step, capture
+from tests.property.transitions import Evicted
 from tests.property.world import LEAVES, pick, world
 
 AEP = 0x40_1000
@@ -69,7 +70,7 @@ class Machine(RuleBasedStateMachine):
         except Fault as raised:
             fault = raised
         return self.ended(
-            Step(name, n, fault is not None, before, capture(self.processor)), status, fault
+            Step(name, n, rcx, fault is not None, before, capture(self.processor)), status, fault
         )
 
     def begin(self, n: int, name: str, rbx: int, rcx: int) -> Steps[Status | None] | None:
@@ -81,11 +82,11 @@ class Machine(RuleBasedStateMachine):
         try:
             next(steps)
         except Fault as fault:
-            self.ended(Step(name, n, True, before, capture(self.processor)), None, fault)
+            self.ended(Step(name, n, rcx, True, before, capture(self.processor)), None, fault)
             return None
         return steps
 
-    def finish(self, n: int, name: str, steps: Steps[Status | None]) -> bool:
+    def finish(self, n: int, name: str, rcx: int, steps: Steps[Status | None]) -> bool:
         """The rest of a leaf that `begin` left in flight."""
         before = capture(self.processor)
         status: Status | None = None
@@ -99,7 +100,7 @@ class Machine(RuleBasedStateMachine):
             fault = raised
         assert not self.processor.claims, "a leaf ended and holds something"
         return self.ended(
-            Step(name, n, fault is not None, before, capture(self.processor)), status, fault
+            Step(name, n, rcx, fault is not None, before, capture(self.processor)), status, fault
         )
 
     def load_operands(self, n: int, name: str, *operands: int) -> LogicalProcessor:
@@ -128,7 +129,7 @@ class Machine(RuleBasedStateMachine):
         before = capture(self.processor)
         lp.deliver(vector, code, address)
         if inside:
-            self.verify(Step("AEX", n, False, before, capture(self.processor)))
+            self.verify(Step("AEX", n, 0, False, before, capture(self.processor)))
             self.count("AEX")
 
     def access(self, n: int, address: int, kind: str, data: bytes = b"") -> bytes | None:
@@ -145,7 +146,7 @@ class Machine(RuleBasedStateMachine):
                 found = lp.fetch(address)
         except Fault as raised:
             fault = raised
-        self.verify(Step(kind, n, fault is not None, before, capture(self.processor)))
+        self.verify(Step(kind, n, address, fault is not None, before, capture(self.processor)))
         if fault is not None:
             self.deliver(n, fault.vector, fault.code, fault.address)
             return None

@@ -23,9 +23,10 @@ class EnclaveMoves(KernelMoves):
 
     def enter(self, n: int, number: int, value: int, spoil: int) -> None:
         enclave = self.enclave_at(number)
-        if spoil == 0 and self.lps[n].secs is None:
+        if spoil == 0 and value % 8 and self.lps[n].secs is None:
             self.enter_anywhere(n, enclave, number >> 2)
             return
+        # Any TCS, also one on which a processor runs.
         address = pick(enclave.tcs, number) if spoil != 1 else self.address_in(enclave, number)
         rbx = {2: address + 8, 3: 1 << 47}.get(spoil, address)
         name = "ERESUME" if value & 1 else "EENTER"
@@ -78,12 +79,16 @@ class EnclaveMoves(KernelMoves):
         self.leaf(n, "EACCEPT", rbx, self.address_in(enclave, number) + (64 if spoil == 4 else 0))
 
     def eaccept_by(self, n: int, enclave: BareEnclave, page: int) -> None:
-        """EACCEPT of a page as it is."""
+        """EACCEPT of a page as it is; in a new TCS a thread begins at once."""
         word = self.word(page)
         flags = word & epcm.SAVED
         kind = "EAUG" if word & epcm.PENDING else ACCEPTED[word & epcm.PT_MASK]
-        if self.leaf(n, "EACCEPT", secinfo_at(enclave, flags), self.epcm.address[page]):
+        address = self.epcm.address[page]
+        if self.leaf(n, "EACCEPT", secinfo_at(enclave, flags), address):
             self.count(f"EACCEPT {kind}")
+            outside = [lp.id for lp in self.lps if lp.secs is None]
+            if kind == "TCS" and outside and self.leaf(outside[0], "EENTER", address, AEP):
+                self.count("entered a new TCS")
 
     def eacceptcopy(self, n: int, number: int, value: int, spoil: int) -> None:
         n, enclave = self.operands(n, spoil)
@@ -128,6 +133,8 @@ class EnclaveMoves(KernelMoves):
         for lp in self.lps:
             enclave = self.enclave_of(lp.id)
             if enclave is None:
+                if value & 2:
+                    self.use(lp.id, self.address_in(self.enclave_at(number), number), "load", value)
                 continue
             mine = [page for page in self.pages_of(enclave) if self.is_data(page)]
             held = [page for page in mine if page in self.cached()]
@@ -195,6 +202,30 @@ class EnclaveMoves(KernelMoves):
             if self.enclave_of(n) is enclave:
                 self.eaccept_by(n, enclave, page)
 
+    def hurry(self, n: int, number: int, value: int, _spoil: int) -> None:
+        """A kernel that forgets the interrupts, or ETRACK as well, for a page that is in use."""
+        used = [page for page in self.cached() if self.is_data(page, dispensable=value % 4 > 0)]
+        if not used:
+            return
+        page = pick(used, number)
+        enclave, rcx, n = self.owner(page), self.bare.address(page), self.kernel_on(n)
+        assert enclave is not None
+        if value & 16:
+            self.leaf(n, "EBLOCK", 0, rcx)
+        elif value & 32:
+            self.emodt_of(n, rcx, epcm.TRIM)
+        else:
+            self.leaf(n, "EMODPR", self.bare.secinfo(epcm.R), rcx)
+        if value & 64:
+            self.leaf(n, "ETRACK", 0, self.bare.address(enclave.secs))
+        if value & 16:
+            self.evict(n, page)
+        elif self.word(page) & epcm.SAVED in LEGAL_SECINFOS:
+            self.map(self.epcm.address[page], page)
+            n = self.enclave_on(n, 0, enclave)
+            if self.enclave_of(n) is enclave and self.word(page) & BEGUN:
+                self.eaccept_by(n, enclave, page)
+
     def shoot_down(self, n: int, enclave: BareEnclave) -> None:
         """ETRACK, then interrupt those who entered before."""
         self.leaf(self.kernel_on(n), "ETRACK", 0, self.bare.address(enclave.secs))
@@ -220,7 +251,7 @@ class EnclaveMoves(KernelMoves):
         if steps is not None:
             if not self.leaf(*second):
                 self.count("refused beside another leaf")
-            self.finish(first[0], first[1], steps)
+            self.finish(first[0], first[1], first[3], steps)
 
     def plan(self, enclave: BareEnclave, page: int, name: str) -> tuple[int, int]:
         """RBX and RCX of a leaf on a page."""

@@ -18,7 +18,8 @@ from softsgx.spec.msr import IA32_SGXLEPUBKEYHASH
 from softsgx.spec.secs import SECS as SECS_PAGE
 from softsgx.spec.sigstruct import EINITTOKEN, SIGSTRUCT
 from tests.property.machine import Machine, Record
-from tests.property.transitions import capture, comes_back_the_same, evicted
+from tests.property.steps import capture
+from tests.property.transitions import comes_back_the_same, evicted
 from tests.property.world import BASE_C, SIZE, pick, secinfo_page, tcs_image
 
 
@@ -351,6 +352,9 @@ class KernelMoves(Machine):
             space.unmap(address)
         elif how == 1:
             space.set(address, self.world.ram | rights)
+        elif how == 4:
+            mine = self.pages_of(enclave) or [0]
+            space.set(address, self.processor.epc.physical(pick(mine, number >> 5)) | rights)
         elif how < 4:
             place = ALIAS if how == 2 else address
             space.set(place, self.processor.epc.physical(number % self.epcm.pages) | rights)

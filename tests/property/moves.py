@@ -199,8 +199,10 @@ class KernelMoves(Choices):
             self.set_pte(address, ("ram", self.ram), rights, dirty=dirty)
         elif how == 2:
             self.set_pte(ALIAS, ("epc", number % EPC_PAGES), rights, dirty=dirty)
-        elif how == 3:
-            self.set_pte(address, ("epc", number % EPC_PAGES), 7, dirty=dirty)
+        elif how in (3, 4):
+            mine = [p for p, page in enumerate(self.ref.epc) if self.is_data(page)]
+            page = pick(mine, number >> 5) if how == 4 and mine else number % EPC_PAGES
+            self.set_pte(address, ("epc", page), 7, dirty=dirty)
         elif own:
             self.set_pte(address, ("epc", pick(own, number)), 7 if how > 8 else rights, dirty=dirty)
         if value & 64:
@@ -214,9 +216,10 @@ class EnclaveMoves(KernelMoves):
 
     def enter(self, n: int, number: int, value: int, spoil: int) -> None:
         enclave = self.enclave_at(number)
-        if spoil == 0 and self.ref.lps[n].enclave is None:
+        if spoil == 0 and value % 8 and self.ref.lps[n].enclave is None:
             self.enter_anywhere(n, enclave, number >> 2)
             return
+        # Any TCS, also one on which a processor runs.
         tcs = [page.address for page in self.ref.children(enclave.secs) if page.pt == mem.TCS]
         rbx = pick(tcs, number) if tcs and spoil != 1 else self.address_in(enclave, number)
         rbx = {2: rbx + 8, 3: 1 << 47}.get(spoil, rbx)
@@ -243,11 +246,14 @@ class EnclaveMoves(KernelMoves):
         self.leaf(n, "EACCEPT", (rbx, rcx), lambda: self.ref.eaccept(n, rbx, rcx))
 
     def eaccept_by(self, n: int, page: mem.Page) -> None:
-        """EACCEPT of the page as it is."""
+        """EACCEPT of the page as it is; in a new TCS a thread begins at once."""
         rbx, rcx = secinfo_at(self.enclave_of(n), accepting(page)), page.address
         kind = "EAUG" if page.pending else ACCEPTED[page.pt]
         if self.leaf(n, "EACCEPT", (rbx, rcx), lambda: self.ref.eaccept(n, rbx, rcx)):
             self.count(f"EACCEPT {kind}")
+            outside = [i for i, lp in enumerate(self.ref.lps) if lp.enclave is None]
+            if kind == "TCS" and outside:
+                self.enter_at(outside[0], rcx, AEP, resume=False)
 
     def eacceptcopy(self, n: int, number: int, value: int, spoil: int) -> None:
         n = self.enclave_on(n, spoil)
@@ -285,6 +291,8 @@ class EnclaveMoves(KernelMoves):
         """All threads inside use a page that they may use, or one that their TLB holds already."""
         for n, lp in enumerate(self.ref.lps):
             if lp.enclave is None:
+                if value & 2:
+                    self.touch_from_outside(n, self.address_in(self.enclave_at(number), number))
                 continue
             data = [page for page in self.ref.children(lp.enclave) if self.is_data(page)]
             held = [page for page in data if page.address in lp.tlb]
@@ -293,6 +301,11 @@ class EnclaveMoves(KernelMoves):
                 if pages := held if value & 1 and held else mine:
                     address = pick(pages, number).address
                     self.access_one(n, address, kind, value.to_bytes(8, "little"))
+
+    def touch_from_outside(self, n: int, address: int) -> None:
+        """A load at an address of an enclave, by a processor that is not inside."""
+        if address not in self.ssa:
+            self.access_one(n, address, "r", b"")
 
     def access_one(self, n: int, address: int, kind: str, data: bytes) -> None:
         """One load ("r"), store ("w") or fetch ("x")."""

@@ -1,17 +1,14 @@
 """The invariants that show in what one instruction changes; docs/invariants.md says what and why.
 
-`Image` is a copy of everything a check looks at; `Step` is one instruction, access or event between
-two of them. Each check yields a sentence per violation.
+Each check looks at a `Step` between two copies of the state and yields a sentence per violation.
 """
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from softsgx.cpu import Processor
-from softsgx.mem.pagetable import PTE_A, PTE_D
-from softsgx.mem.tlb import ABORT
+from softsgx.mem.tlb import CLEAN, FETCH, READ, WRITE, rights_text
 from softsgx.spec.attributes import ATTR_DEBUG, ATTR_INIT
-from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT
+from softsgx.spec.bits import PAGE_SHIFT
 from softsgx.spec.epcm import (
     BLOCKED,
     MODIFIED,
@@ -26,107 +23,19 @@ from softsgx.spec.epcm import (
     TRIM,
     VA,
     VALID,
+    W,
     child_type,
     word_text,
 )
+from tests.property.steps import IDENTITY, Image, Step
 
 Findings = Iterator[str]
 
-ACCESSES = ("load", "store", "fetch")
+ACCESSES = {"load": READ, "store": WRITE, "fetch": FETCH}
 LOADS = ("ELDB", "ELDU", "ELDBC", "ELDUC")
 FLUSHES = ("EENTER", "ERESUME", "EEXIT", "AEX")
-_IDENTITY = (
-    *("EID", "BASEADDR", "SIZE", "SSAFRAMESIZE", "MISCSELECT", "ATTRIBUTES", "XFRM", "CONFIGID"),
-    *("CONFIGSVN", "MRENCLAVE", "MRSIGNER", "ISVPRODID", "ISVSVN", "ISVEXTPRODID", "ISVFAMILYID"),
-)
-
-
-class Where(NamedTuple):
-    """A logical processor: enclave and TCS by EPC page (-1 outside), pages of its SSA frame."""
-
-    secs: int
-    tcs: int
-    frame: tuple[int, ...]
-    # (linear page, EPC page) of the translations that lead into an enclave, then the whole TLB.
-    mapped: tuple[tuple[int, int], ...]
-    tlb: dict[int, int]
-    key: tuple[object, ...]
-
-
-class Image(NamedTuple):
-    """A copy of the processor's state."""
-
-    words: tuple[int, ...]
-    owners: tuple[int, ...]
-    addresses: tuple[int, ...]
-    stamps: tuple[int, ...]
-    contents: tuple[bytes, ...]
-    enclaves: dict[int, tuple[object, ...]]  # EPC page of the SECS -> identity
-    epochs: dict[int, tuple[int, int]]  # EPOCH, and how many are still followed
-    lps: tuple[Where, ...]
-    ptes: dict[int, int]  # without A and D
-    rest: tuple[object, ...]
-
-
-class Step(NamedTuple):
-    """One instruction, access ("load", "store", "fetch") or "AEX", on logical processor `lp`."""
-
-    name: str
-    lp: int
-    faulted: bool
-    before: Image
-    after: Image
-
-    @property
-    def inside(self) -> int:
-        """SECS page of the enclave in which it was executed; -1 outside."""
-        return self.before.lps[self.lp].secs
-
-    def kept(self) -> list[tuple[int, int, int]]:
-        """(EPC page, word before, word after) of pages that stayed VALID."""
-        pairs = enumerate(zip(self.before.words, self.after.words, strict=True))
-        return [(page, old, new) for page, (old, new) in pairs if old & new & VALID]
-
-    def changed(self) -> list[tuple[int, int, int]]:
-        """The pages that stayed VALID and whose entry is another one now."""
-        return [(page, old, new) for page, old, new in self.kept() if old != new]
-
-
-def capture(processor: Processor) -> Image:
-    """Copy the state."""
-    epcm, memory, epc = processor.epcm, processor.memory, processor.epc
-    ptes = {page: pte & ~(PTE_A | PTE_D) for page, pte in processor.space.ptes.items()}
-    lps = []
-    for lp in processor.lps:
-        mapped = [
-            (page, epc.index((entry & ~PAGE_MASK) >> PAGE_SHIFT))
-            for page, entry in lp.tlb.entries.items()
-            if lp.secs is not None and not entry & ABORT
-        ]
-        frame = tuple(epc.index(physical >> PAGE_SHIFT) for physical in lp.ssa_frame)
-        regs, _, *others = lp.key()
-        in_epc = tuple((page, epc_page) for page, epc_page in mapped if epc_page >= 0)
-        key = (regs, *others)
-        lps.append(Where(lp.secs_page, lp.tcs_page, frame, in_epc, dict(lp.tlb.entries), key))
-    return Image(
-        tuple(epcm.state),
-        tuple(epcm.secs),
-        tuple(epcm.address),
-        tuple(epcm.stamp),
-        tuple(memory.read_page(epc.pfn(page)) for page in range(epc.pages)),
-        {
-            page: tuple(getattr(secs, name) for name in _IDENTITY)
-            for page, secs in processor.secs.items()
-        },
-        {page: (secs.EPOCH, secs.previous) for page, secs in processor.secs.items()},
-        tuple(lps),
-        ptes,
-        (
-            memory.digest(),
-            [secs.key() for secs in processor.secs.values()],
-            *(processor.next_eid, processor.next_version, sorted(processor.hashes)),
-        ),
-    )
+_OP = VALID | BLOCKED | PENDING | MODIFIED | PT_MASK
+_EPCM_OF_TLB = READ | WRITE | FETCH | CLEAN
 
 
 # What may change at all
@@ -171,11 +80,37 @@ def translations_come_from_accesses(step: Step) -> Findings:
         yield f"{step.name} changed the TLB"
 
 
+def translations_are_made_as_permitted(step: Step) -> Findings:
+    """I27."""
+    before, after = step.before.lps[step.lp], step.after.lps[step.lp]
+    for linear, page in after.mapped:
+        entry = after.tlb[linear]
+        if entry != before.tlb.get(linear):
+            word, image = step.after.words[page], step.after
+            owner = (image.owners[page], image.addresses[page])
+            usable = word & _OP == VALID | REG and owner == (after.secs, linear << PAGE_SHIFT)
+            if not usable or entry & _EPCM_OF_TLB & ~_as_tlb(word):
+                yield f"{step.name}: translation to EPC page {page}: {word_text(word)}"
+
+
+def _as_tlb(word: int) -> int:
+    """What a TLB entry may permit of an EPCM word. CLEAN goes with W."""
+    return word & RWX | (CLEAN if word & W else 0)
+
+
+def accesses_have_a_right(step: Step) -> Findings:
+    """I28."""
+    if step.name in ACCESSES and not step.faulted:
+        entry = step.after.lps[step.lp].tlb.get(step.operand >> PAGE_SHIFT, 0)
+        if not entry & ACCESSES[step.name]:
+            yield f"{step.name} at {step.operand:#x} through {rights_text(entry)}"
+
+
 # The life of an EPCM entry
 
 
 def pages_come_and_go_by_few_leaves(step: Step) -> Findings:
-    """I27."""
+    """I29."""
     makes = {"ECREATE": (SECS,), "EADD": (REG, TCS), "EAUG": (REG,), "EPA": (VA,)}
     types = dict.fromkeys(LOADS, (SECS, TCS, REG, VA, TRIM)) | makes
     came, went = [], []
@@ -198,7 +133,7 @@ def pages_come_and_go_by_few_leaves(step: Step) -> Findings:
 
 
 def pages_leave_unused(step: Step) -> Findings:
-    """I28."""
+    """I30."""
     for page, (old, new) in enumerate(zip(step.before.words, step.after.words, strict=True)):
         if old & VALID and not new & VALID:
             for number, lp in enumerate(step.before.lps):
@@ -209,7 +144,7 @@ def pages_leave_unused(step: Step) -> Findings:
 
 
 def owner_and_address_are_fixed(step: Step) -> Findings:
-    """I29."""
+    """I31."""
     for page, _, _ in step.kept():
         old = (step.before.owners[page], step.before.addresses[page])
         if old != (step.after.owners[page], step.after.addresses[page]):
@@ -217,7 +152,7 @@ def owner_and_address_are_fixed(step: Step) -> Findings:
 
 
 def rights_change_by_own_leaves_or_shrink(step: Step) -> Findings:
-    """I30."""
+    """I32."""
     for page, old, new in step.changed():
         own = step.inside == step.before.owners[page]
         lost, won = old & ~new & RWX, new & ~old & RWX
@@ -235,7 +170,7 @@ def rights_change_by_own_leaves_or_shrink(step: Step) -> Findings:
 
 
 def types_change_by_emodt(step: Step) -> Findings:
-    """I31."""
+    """I33."""
     ways = ((REG, TCS), (REG, TRIM), (TCS, TRIM))
     for page, old, new in step.changed():
         if (old ^ new) & PT_MASK:
@@ -245,7 +180,7 @@ def types_change_by_emodt(step: Step) -> Findings:
 
 
 def state_bits_have_their_leaves(step: Step) -> Findings:
-    """I32."""
+    """I34."""
     setters = {MODIFIED: ("EMODT",), PR: ("EMODPR",), BLOCKED: ("EBLOCK",), PENDING: ()}
     accept = ("EACCEPT",)
     clearers = {MODIFIED: accept, PR: (*accept, "EMODT"), PENDING: (*accept, "EACCEPTCOPY")}
@@ -259,8 +194,20 @@ def state_bits_have_their_leaves(step: Step) -> Findings:
                     yield f"{step.name} cleared a bit: {word_text(old)} to {word_text(new)}"
 
 
+def enclave_leaves_act_on_their_operand(step: Step) -> Findings:
+    """I35."""
+    wants = {"EACCEPT": 0, "EACCEPTCOPY": PENDING, "EMODPE": 0}
+    if step.name in wants:
+        for page, old, _ in step.changed():
+            place = (step.before.owners[page], step.before.addresses[page])
+            state = old & (PENDING | MODIFIED)
+            fits = step.name == "EACCEPT" or state == wants[step.name]
+            if place != (step.inside, step.operand) or old & BLOCKED or not fits:
+                yield f"{step.name} at {step.operand:#x} changed EPC page {page}: {word_text(old)}"
+
+
 def stamps_have_their_leaves(step: Step) -> Findings:
-    """I33."""
+    """I36."""
     for page, _, _ in step.kept():
         old, new = step.before.stamps[page], step.after.stamps[page]
         if old != new and step.name not in (("EBLOCK", "EMODPR", "EMODT") if new else ("EACCEPT",)):
@@ -268,7 +215,7 @@ def stamps_have_their_leaves(step: Step) -> Findings:
 
 
 def epochs_advance_when_drained(step: Step) -> Findings:
-    """I34."""
+    """I37."""
     for page, (epoch, followed) in step.before.epochs.items():
         after = step.after.epochs.get(page, (epoch, 0))[0]
         if after != epoch:
@@ -281,7 +228,7 @@ def epochs_advance_when_drained(step: Step) -> Findings:
 
 
 def contents_change_by_their_enclave(step: Step) -> Findings:
-    """I35."""
+    """I38."""
     for page, old, _ in step.kept():
         if step.before.contents[page] != step.after.contents[page]:
             if not _may_write(step, page, old):
@@ -300,14 +247,14 @@ def _may_write(step: Step, page: int, word: int) -> bool:
     if name in ("EEXIT", "AEX", "EDECCSSA"):
         return page == before.tcs or (name == "AEX" and page in before.frame)
     if name == "EDBGWR":
-        attributes = step.before.enclaves[step.before.owners[page]][_IDENTITY.index("ATTRIBUTES")]
+        attributes = step.before.enclaves[step.before.owners[page]][IDENTITY.index("ATTRIBUTES")]
         return isinstance(attributes, int) and bool(attributes & ATTR_DEBUG)
     return (name == "EWB" or name in LOADS) and word & PT_MASK == VA
 
 
 def identity_is_fixed(step: Step) -> Findings:
-    """I36."""
-    flag = _IDENTITY.index("ATTRIBUTES")
+    """I39."""
+    flag = IDENTITY.index("ATTRIBUTES")
     for page, old in step.before.enclaves.items():
         new = step.after.enclaves.get(page, old)
         if old != new:
@@ -327,10 +274,11 @@ CHECKS: dict[str, Check] = {
     for number, check in enumerate(
         (
             *(faults_leave_no_trace, page_tables_are_the_kernels, other_processors_are_untouched),
-            *(translations_come_from_accesses, pages_come_and_go_by_few_leaves),
-            *(pages_leave_unused, owner_and_address_are_fixed),
-            *(rights_change_by_own_leaves_or_shrink, types_change_by_emodt),
-            *(state_bits_have_their_leaves, stamps_have_their_leaves),
+            *(translations_come_from_accesses, translations_are_made_as_permitted),
+            *(accesses_have_a_right, pages_come_and_go_by_few_leaves, pages_leave_unused),
+            *(owner_and_address_are_fixed, rights_change_by_own_leaves_or_shrink),
+            *(types_change_by_emodt, state_bits_have_their_leaves),
+            *(enclave_leaves_act_on_their_operand, stamps_have_their_leaves),
             *(epochs_advance_when_drained, contents_change_by_their_enclave, identity_is_fixed),
         ),
         23,
@@ -358,7 +306,7 @@ def _secs(image: Image, page: int) -> tuple[object, ...]:
 
 
 def comes_back_the_same(was: Evicted, blocked: bool, page: int, after: Image) -> Findings:
-    """I37: ELD gives the page back bit for bit; that it does so once, the machine tries."""
+    """I40: ELD gives the page back bit for bit; that it does so once, the machine tries."""
     word = was.word | VALID | (BLOCKED if blocked and child_type(was.word) else 0)
     if (after.words[page], after.addresses[page]) != (word, was.address):
         yield f"EPC page {page}: {word_text(was.word)} came back as {word_text(after.words[page])}"

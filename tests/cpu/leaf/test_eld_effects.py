@@ -70,6 +70,8 @@ def test_eld_tells_a_reloaded_secs_where_it_is(name: str) -> None:
     assert secs != machine.enclave.secs
     context = bare.processor.secs[secs].ENCLAVECONTEXT
     assert context == bare.processor.epc.physical(secs)
+    # The processor keeps a SECS decoded; as after ECREATE, nothing of it lies in memory.
+    assert machine.content(secs) == bytes(4096)
 
 
 @pytest.mark.parametrize("name", LEAVES)

@@ -514,20 +514,22 @@ def sgx_zap_enclave_ptes(current: Thread, encl: SgxEncl, address: int) -> Steps[
     """Remove the PTEs of one page in every address space. The mutex must not be held."""
     while True:
         version = encl.mm_list_version
-        reader = yield from encl.srcu.read_lock()
-        for encl_mm in tuple(encl.mm_list):
-            mm = encl_mm.mm
-            if mm.exited:
-                continue
-            with (yield from mm.mmap_lock.acquire_read()):
-                vma = mm.vma_lookup(address)
-                if vma is not None and vma.encl is encl:
-                    yield ("pte", (mm.name, address), True)
-                    if mm.space.unmap(address):
-                        yield from flush_tlb_mm(current, mm)
-        encl.srcu.read_unlock(reader)
+        with (yield from encl.srcu.read_lock()):
+            for encl_mm in tuple(encl.mm_list):
+                if not encl_mm.mm.exited:
+                    yield from _zap_pte(current, encl, encl_mm.mm, address)
         if encl.mm_list_version == version:
             return
+
+
+def _zap_pte(current: Thread, encl: SgxEncl, mm: Mm, address: int) -> Steps[None]:
+    """zap_vma_ptes of one page in one address space."""
+    with (yield from mm.mmap_lock.acquire_read()):
+        vma = mm.vma_lookup(address)
+        if vma is not None and vma.encl is encl:
+            yield ("pte", (mm.name, address), True)
+            if mm.space.unmap(address):
+                yield from flush_tlb_mm(current, mm)
 
 
 def sgx_encl_cpumask(encl: SgxEncl) -> dict[int, None]:
@@ -541,9 +543,8 @@ def sgx_encl_cpumask(encl: SgxEncl) -> dict[int, None]:
 
 def sgx_ipi_enclave_cpus(current: Thread, encl: SgxEncl) -> Steps[None]:
     """Interrupt every processor that may run the enclave: whoever is inside takes an AEX."""
-    reader = yield from encl.srcu.read_lock()
-    cpus = sgx_encl_cpumask(encl)
-    encl.srcu.read_unlock(reader)
+    with (yield from encl.srcu.read_lock()):
+        cpus = sgx_encl_cpumask(encl)
     yield from on_each_cpu_mask(current, cpus)
 
 

@@ -243,7 +243,8 @@ def sgx_encl_add_page(
     prot = R | W if page_type == PT_TCS else flags & RWX
     if kernel.fail("sgx_encl_page_alloc"):
         return -ENOMEM
-    encl_page = SgxEnclPage(encl, encl.base + offset, prot, page_type)
+    # K11: the sum wraps as in C; EADD refuses an address outside of the enclave.
+    encl_page = SgxEnclPage(encl, (encl.base + offset) & MASK64, prot, page_type)
     epc_page = yield from m.sgx_alloc_epc_page(current, encl_page, True)
     if isinstance(epc_page, int):
         return epc_page

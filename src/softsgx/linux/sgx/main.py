@@ -199,20 +199,17 @@ def sgx_reclaimer_age(current: Thread, page: SgxEpcPage) -> Steps[bool]:
     owner = page.owner
     assert owner is not None
     encl = owner.encl
-    reader = yield from encl.srcu.read_lock()
-    young = False
-    for encl_mm in tuple(encl.mm_list):
-        mm = encl_mm.mm
-        if mm.exited:
-            continue
-        with (yield from mm.mmap_lock.acquire_read()):
-            vma = mm.vma_lookup(owner.address)
-            if vma is not None and vma.encl is encl:
-                young = mm.space.test_and_clear_accessed(owner.address)
-        if young:
-            break
-    encl.srcu.read_unlock(reader)
-    return young
+    with (yield from encl.srcu.read_lock()):
+        for encl_mm in tuple(encl.mm_list):
+            mm = encl_mm.mm
+            if mm.exited:
+                continue
+            with (yield from mm.mmap_lock.acquire_read()):
+                vma = mm.vma_lookup(owner.address)
+                if vma is not None and vma.encl is encl:
+                    if mm.space.test_and_clear_accessed(owner.address):
+                        return True
+    return False
 
 
 def sgx_reclaimer_block(current: Thread, page: SgxEpcPage) -> Steps[None]:

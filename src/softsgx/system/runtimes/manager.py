@@ -75,6 +75,8 @@ class TrustedManager:
         """
         page = address & ~PAGE_MASK
         with (yield from self.lock.acquire()):
+            if self.aborted:
+                raise EnclaveAbort(self.aborted)
             state, _rights = self.pages.get(page, ("", 0))
             if state == COMMITTED:
                 return True  # another thread was faster; the access may be tried again
@@ -105,6 +107,8 @@ class TrustedManager:
         with (yield from self.lock.acquire()):
             for page in _pages(address, length):
                 self._expect(page, COMMITTED, TCS_STATE)
+            # EACCEPT needs the page mapped; RW is what a TCS may be mapped with, too.
+            yield from t.ocall(self.untrusted.mprotect, address, length, R | W)
             yield from self._ask(t, self.untrusted.modify_types, address, length, PT_TRIM)
             for page in _pages(address, length):
                 self._verified("EACCEPT of TRIM", page, (yield from t.accept_trim(page)))
@@ -113,6 +117,8 @@ class TrustedManager:
             if answer.errno:
                 # The pages are useless either way; an honest host would have removed them.
                 yield from self._abort(f"REMOVE_PAGES at {address:#x}: {errno_text(answer.errno)}")
+            # Reserved address space is mapped with all rights, so that it may become anything.
+            yield from t.ocall(self.untrusted.mprotect, address, length, RWX)
             for page in _pages(address, length):
                 self.pages[page] = (RESERVED, 0)
 
@@ -121,6 +127,8 @@ class TrustedManager:
         with (yield from self.lock.acquire()):
             self._expect(address, COMMITTED)
             yield from t.store(address, TCS_PAGE(**fields).pack())
+            # A TCS may be mapped RW at most: a wider area would refuse every later fault.
+            yield from self.mprotect(t, [address], R | W)
             yield from self._ask(t, self.untrusted.modify_types, address, PAGE_SIZE, PT_TCS)
             self._verified("EACCEPT of TCS", address, (yield from t.accept_tcs(address)))
             self.pages[address] = (TCS_STATE, 0)

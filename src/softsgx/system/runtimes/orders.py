@@ -73,7 +73,8 @@ class Gramine:
         yield from m.restrict(t, pages, new)
         for page in pages:
             yield from m.accept_restricted(t, page, new)
-        yield from m.mprotect(t, pages, new)
+        # Never to nothing: EMODPE and EACCEPT of the next change need the page mapped.
+        yield from m.mprotect(t, pages, new | R)
 
 
 class Enarx:
