@@ -198,10 +198,9 @@ class KernelMoves(Machine):
         if not self.leaf(n, name, rbx, self.bare.address(page), place):
             assert spoil, f"{name} refused what EWB took"
             return
-        found = comes_back_the_same(
-            record.was, name in ("ELDB", "ELDBC"), page, capture(self.processor)
-        )
-        assert not list(found), list(found)
+        blocked, image = name in ("ELDB", "ELDBC"), capture(self.processor)
+        found = [*comes_back_the_same(record.was, blocked, page, image)]
+        assert not found, "I40: " + "; ".join(found)
         self.count("EWB and ELD round trip")
         self.evicted.remove(record)
         self.welcome(record, page)
