@@ -26,8 +26,11 @@ class EnclaveMoves(KernelMoves):
         if spoil == 0 and value % 8 and self.lps[n].secs is None:
             self.enter_anywhere(n, enclave, number >> 2)
             return
-        # Any TCS, also one on which a processor runs.
-        address = pick(enclave.tcs, number) if spoil != 1 else self.address_in(enclave, number)
+        # Any TCS, also one on which a processor runs or that is not accepted.
+        tcs = [p for p in self.pages_of(enclave) if self.word(p) & epcm.PT_MASK == epcm.TCS]
+        tcs += 2 * [page for page in tcs if self.word(page) & epcm.MODIFIED]
+        places = [int(self.epcm.address[page]) for page in tcs] or enclave.tcs
+        address = pick(places, number >> 2) if spoil != 1 else self.address_in(enclave, number)
         rbx = {2: address + 8, 3: 1 << 47}.get(spoil, address)
         name = "ERESUME" if value & 1 else "EENTER"
         self.leaf(n, name, rbx, 1 << 63 if spoil == 4 else AEP)
@@ -163,7 +166,7 @@ class EnclaveMoves(KernelMoves):
             if cached == physical and self.processor.epc.index(physical >> 12) >= 0:
                 assert found == b"\xff" * 8, "the EPC is readable from outside"
 
-    def make_tcs(self, n: int, number: int, _value: int, spoil: int) -> None:
+    def make_tcs(self, n: int, number: int, value: int, spoil: int) -> None:
         """A thread writes a TCS to a data page, the kernel changes its type; go_on finishes."""
         n, enclave = self.operands(n, spoil)
         heap = [page for page in self.pages_of(enclave) if self.is_data(page, dispensable=True)]
@@ -173,7 +176,10 @@ class EnclaveMoves(KernelMoves):
             bad = {1: {"AEP": 1}, 2: {"STATE": 1}, 3: {"CSSA": 2}, 4: {"FLAGS": 1}}
             image = tcs_image(enclave, **bad.get(spoil, {}))
             self.access(n, self.epcm.address[page], "store", image)
-            self.emodt_of(self.kernel_on(n), self.bare.address(page), epcm.TCS)
+            n = self.kernel_on(n)
+            self.emodt_of(n, self.bare.address(page), epcm.TCS)
+            if value & 1:
+                self.leaf(n, "EENTER", self.epcm.address[page], AEP)  # too early
 
     # Both sides
 

@@ -158,9 +158,9 @@ class Memory:
         entry = lp.tlb.get(page_of(address))
         if entry is not None and need & entry.rights:
             return entry
+        # What does not permit the access goes: a page fault drops it, SDM 3A 4.10.4.1.
+        lp.tlb.pop(page_of(address), None)
         if entry is not None and not (need == W and entry.clean):
-            # Denied by what is cached. A page fault also drops the translation, SDM 3A 4.10.4.1.
-            del lp.tlb[page_of(address)]
             self.fill(lp, address, need)  # denied today as well: that fault
             raise Refused(PF, address)  # else a spurious one, whose code is open
         entry = lp.tlb[page_of(address)] = self.fill(lp, address, need)

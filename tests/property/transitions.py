@@ -23,6 +23,7 @@ from softsgx.spec.epcm import (
     TRIM,
     VA,
     VALID,
+    R,
     W,
     child_type,
     word_text,
@@ -267,6 +268,17 @@ def identity_is_fixed(step: Step) -> Findings:
                 yield f"{step.name} changed SECS {page}"
 
 
+def entry_needs_usable_pages(step: Step) -> Findings:
+    """I41."""
+    if step.name in ("EENTER", "ERESUME", "EDECCSSA") and not step.faulted:
+        lp, words = step.after.lps[step.lp], step.after.words
+        if step.name != "EDECCSSA" and words[lp.tcs] != VALID | TCS:
+            yield f"{step.name} on EPC page {lp.tcs}: {word_text(words[lp.tcs])}"
+        for page in lp.frame:
+            if words[page] & (_OP | R | W) != VALID | REG | R | W:
+                yield f"{step.name}: SSA frame in EPC page {page}: {word_text(words[page])}"
+
+
 Check = Callable[[Step], Findings]
 
 CHECKS: dict[str, Check] = {
@@ -284,6 +296,7 @@ CHECKS: dict[str, Check] = {
         23,
     )
 }
+CHECKS["I41"] = entry_needs_usable_pages
 
 
 class Evicted(NamedTuple):
@@ -309,7 +322,7 @@ def comes_back_the_same(was: Evicted, blocked: bool, page: int, after: Image) ->
     """I40: ELD gives the page back bit for bit; that it does so once, the machine tries."""
     word = was.word | VALID | (BLOCKED if blocked and child_type(was.word) else 0)
     if (after.words[page], after.addresses[page]) != (word, was.address):
-        yield f"EPC page {page}: {word_text(was.word)} came back as {word_text(after.words[page])}"
+        yield f"EPC page {page}: {word_text(word)} came back as {word_text(after.words[page])}"
     if was.word & PT_MASK != SECS and after.contents[page] != was.contents:
         yield f"EPC page {page}: came back with other contents"
     if _secs(after, page) != was.secs:
