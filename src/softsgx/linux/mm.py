@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from softsgx.linux.kernel import Kernel
     from softsgx.linux.process import Thread
     from softsgx.linux.sgx.encl import SgxEncl
+    from softsgx.linux.uaccess import UserMemory
     from softsgx.linux.vfs import File
     from softsgx.sim import Steps
 
@@ -91,6 +92,8 @@ class Mm:
         self.cpumask: dict[int, int] = {}
         self.read_implies_exec = False
         self.exited = False
+        # Memory outside the model: a real process, of which only SGX areas are in `vmas`.
+        self.user: UserMemory | None = None
         # MMU notifiers, called once when the address space goes away, by whom it leaves last.
         self.notifiers: list[Callable[[Thread], Steps[None]]] = []
 

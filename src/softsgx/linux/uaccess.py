@@ -6,11 +6,12 @@ reads as ones and swallows writes: the copy is an access from outside.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from softsgx.linux.errno import EFAULT
-from softsgx.linux.mm import VM_READ, VM_WRITE
+from softsgx.linux.errno import EACCES, EFAULT
+from softsgx.linux.mm import VM_EXEC, VM_READ, VM_WRITE
 from softsgx.mem.pagetable import PTE_P, PTE_PFN_MASK, PTE_U, PTE_W
+from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -18,9 +19,25 @@ if TYPE_CHECKING:
     from softsgx.sim import Steps
 
 
+class UserMemory(Protocol):
+    """Memory of a real process. Enclave areas are not in it: those are the model's."""
+
+    def read(self, address: int, size: int) -> bytes | None:
+        """`size` bytes, None if they cannot all be read."""
+
+    def write(self, address: int, data: bytes) -> bool:
+        """Write; whether all of it could be written."""
+
+    def source_page(self, address: int) -> int:
+        """The pfn of a frame that holds a copy of the page, for ADD_PAGES; or a negated errno."""
+
+
 def copy_from_user(current: Thread, address: int, size: int) -> Steps[bytes | None]:
     """`size` bytes at a user address; None stands for -EFAULT."""
     kernel, out = current.kernel, b""
+    user = current.mm.user
+    if user is not None and not _touches_enclave(current, address, size):
+        return user.read(address, size)
     while size:
         pfn = yield from _user_pfn(current, address, write=False)
         if pfn < 0:
@@ -39,6 +56,9 @@ def copy_from_user(current: Thread, address: int, size: int) -> Steps[bytes | No
 def copy_to_user(current: Thread, address: int, data: bytes) -> Steps[bool]:
     """Write `data` to a user address; False stands for -EFAULT (some of it may be written)."""
     kernel = current.kernel
+    user = current.mm.user
+    if user is not None and not _touches_enclave(current, address, len(data)):
+        return user.write(address, data)
     while data:
         pfn = yield from _user_pfn(current, address, write=True)
         if pfn < 0:
@@ -50,6 +70,28 @@ def copy_to_user(current: Thread, address: int, data: bytes) -> Steps[bool]:
         address += length
         data = data[length:]
     return True
+
+
+def _touches_enclave(current: Thread, address: int, size: int) -> bool:
+    areas = current.mm.for_each_vma(address, address + max(size, 1))
+    return any(vma.sgx for vma in areas)
+
+
+def pin_source_page(current: Thread, address: int) -> int:
+    """The source page of ADD_PAGES, mmap_lock held: its pfn, -EFAULT, or -EACCES from noexec.
+
+    The area looked at is the one at or above the address, as the driver does it.
+    """
+    mm = current.mm
+    vma = mm.find_vma(address)
+    if mm.user is not None:
+        inside = vma is not None and vma.start <= address
+        return -EFAULT if inside else mm.user.source_page(address)
+    if vma is None:
+        return -EFAULT
+    if not vma.may & VM_EXEC:
+        return -EACCES
+    return get_user_page(current, address)
 
 
 def get_user_page(current: Thread, address: int) -> int:
@@ -74,6 +116,8 @@ def anonymous_page(current: Thread, address: int, flags: int) -> int:
 
 def _user_pfn(current: Thread, address: int, *, write: bool) -> Steps[int]:
     """The frame behind a user address, faulted in if need be; -EFAULT."""
+    if current.mm.user is not None and not _touches_enclave(current, address, 1):
+        raise Unmodelled("a copy that is half in enclave memory and half outside")
     if not 0 <= address < 1 << 47:
         return -EFAULT
     pte = current.mm.space.lookup(address)

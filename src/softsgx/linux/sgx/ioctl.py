@@ -22,7 +22,6 @@ from softsgx.linux.errno import (
     EPERM,
     ERESTARTSYS,
 )
-from softsgx.linux.mm import VM_EXEC
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx import main as m
@@ -34,7 +33,7 @@ from softsgx.linux.sgx.edmm import (
 from softsgx.linux.sgx.encl import SgxEncl, SgxEnclPage
 from softsgx.linux.sgx.encls import encls, encls_failed, encls_faulted
 from softsgx.linux.sgx.ranges import sgx_validate_offset_length
-from softsgx.linux.uaccess import copy_from_user, copy_to_user, get_user_page
+from softsgx.linux.uaccess import copy_from_user, copy_to_user, pin_source_page
 from softsgx.linux.uapi import (
     SGX_IOC_ENCLAVE_ADD_PAGES,
     SGX_IOC_ENCLAVE_CREATE,
@@ -298,14 +297,9 @@ def __sgx_encl_add_page(
 ) -> Steps[int]:
     """Pin the source page, EADD it."""
     kernel = current.kernel
-    vma = current.mm.find_vma(src)
-    if vma is None:
-        return -EFAULT
-    if not vma.may & VM_EXEC:
-        return -EACCES
-    pfn = get_user_page(current, src)
+    pfn = pin_source_page(current, src)
     if pfn < 0:
-        return -EFAULT
+        return pfn
     secs = encl_page.encl.secs.epc_page
     assert secs is not None
     block = kernel.get_operands()

@@ -1,0 +1,1 @@
+"""Real programs: a ptrace supervisor, a vDSO image, and the engines that execute enclave code."""

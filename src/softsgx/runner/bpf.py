@@ -1,0 +1,197 @@
+"""Seccomp filters: which system calls of the program stop for the supervisor.
+
+Classic BPF over struct seccomp_data (nr, arch, instruction_pointer, args). man 2 seccomp.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+_NR: Final = 0
+_ARCH: Final = 4
+_IP_LOW: Final = 8
+_IP_HIGH: Final = 12
+
+AUDIT_ARCH_X86_64: Final = 0xC000003E
+AUDIT_ARCH_I386: Final = 0x40000003
+RET_ALLOW: Final = 0x7FFF0000
+RET_TRACE: Final = 0x7FF00000
+
+_LD_W_ABS: Final = 0x20
+_AND: Final = 0x54
+_JEQ: Final = 0x15
+_JGT: Final = 0x25
+_JGE: Final = 0x35
+_JSET: Final = 0x45
+_RET: Final = 0x06
+
+
+def arg_low(number: int) -> int:
+    """Offset of the low 32 bits of an argument."""
+    return 16 + 8 * number
+
+
+def arg_high(number: int) -> int:
+    """Offset of the high 32 bits of an argument."""
+    return 20 + 8 * number
+
+
+class Program:
+    """A filter under construction; jumps go to labels, which are resolved by `assemble`."""
+
+    def __init__(self) -> None:
+        self._code: list[tuple[int, int, str, str]] = []
+        self._labels: dict[str, int] = {}
+
+    def load(self, offset: int) -> None:
+        """A := the 32-bit word of seccomp_data at `offset`."""
+        self._code.append((_LD_W_ABS, offset, "", ""))
+
+    def and_(self, mask: int) -> None:
+        """A &= mask."""
+        self._code.append((_AND, mask, "", ""))
+
+    def equal(self, value: int, yes: str = "", no: str = "") -> None:
+        """Jump by A == value; an empty label is the next instruction."""
+        self._code.append((_JEQ, value, yes, no))
+
+    def greater(self, value: int, yes: str = "", no: str = "") -> None:
+        """Jump by A > value."""
+        self._code.append((_JGT, value, yes, no))
+
+    def at_least(self, value: int, yes: str = "", no: str = "") -> None:
+        """Jump by A >= value."""
+        self._code.append((_JGE, value, yes, no))
+
+    def has(self, bits: int, yes: str = "", no: str = "") -> None:
+        """Jump by A & bits."""
+        self._code.append((_JSET, bits, yes, no))
+
+    def ret(self, value: int) -> None:
+        """End with an action."""
+        self._code.append((_RET, value, "", ""))
+
+    def label(self, name: str) -> None:
+        """The next instruction is called `name`."""
+        assert name not in self._labels, f"label {name} twice"
+        self._labels[name] = len(self._code)
+
+    def assemble(self) -> bytes:
+        """struct sock_filter for each instruction."""
+        out = b""
+        for at, (code, k, yes, no) in enumerate(self._code):
+            jumps = [self._labels[x] - at - 1 if x else 0 for x in (yes, no)]
+            assert all(0 <= jump < 256 for jump in jumps), "a jump that is too far"
+            out += struct.pack("<HBBI", code, *jumps, k)
+        return out
+
+
+OPEN, STAT, LSTAT, ACCESS, READLINK = 2, 4, 6, 21, 89
+MMAP, MPROTECT, MUNMAP, IOCTL, MREMAP = 9, 10, 11, 16, 25
+OPENAT, NEWFSTATAT, FACCESSAT, FACCESSAT2, STATX, OPENAT2 = 257, 262, 269, 439, 332, 437
+CLOCK_GETTIME, GETRUSAGE, TIMES, PKEY_MPROTECT = 228, 98, 100, 329
+MADVISE, SHMAT = 28, 30
+
+_ALWAYS: Final = (
+    *(OPEN, OPENAT, OPENAT2, STAT, LSTAT, NEWFSTATAT, STATX, ACCESS, FACCESSAT, FACCESSAT2),
+    *(GETRUSAGE, TIMES),
+)
+MAP_FIXED_ANY: Final = 0x10 | 0x100000
+MAP_ANONYMOUS: Final = 0x20
+
+
+def base_filter(gate: int, pages: int) -> bytes:
+    """What every supervised process runs under from its start.
+
+    Calls from the gate's `pages` pages at `gate` are ours and pass. `int 0x80` always stops: it
+    stands where CPUID and ENCLU stood.
+    """
+    p = Program()
+    p.load(_ARCH)
+    p.equal(AUDIT_ARCH_X86_64, no="trace")
+    p.load(_IP_HIGH)
+    p.equal(gate >> 32, no="program")
+    p.load(_IP_LOW)
+    p.at_least(gate & 0xFFFFFFFF, no="program")
+    p.at_least((gate & 0xFFFFFFFF) + pages * 4096, no="allow", yes="program")
+    p.label("program")
+    p.load(_NR)
+    p.equal(IOCTL, yes="ioctl")
+    p.equal(MMAP, yes="mmap")
+    p.equal(CLOCK_GETTIME, yes="clock")
+    for number in _ALWAYS:
+        p.equal(number, yes="trace")
+    p.ret(RET_ALLOW)
+    p.label("ioctl")
+    p.load(arg_low(1))
+    p.and_(0xFF00)
+    p.equal(0xA400, yes="trace", no="allow")
+    p.label("mmap")
+    # New anonymous memory where the kernel likes is none of our business.
+    p.load(arg_low(3))
+    p.has(MAP_FIXED_ANY, yes="trace")
+    p.has(MAP_ANONYMOUS, yes="allow", no="trace")
+    p.label("clock")
+    # CLOCK_PROCESS_CPUTIME_ID and CLOCK_THREAD_CPUTIME_ID
+    p.load(arg_low(0))
+    p.equal(2, yes="trace")
+    p.equal(3, yes="trace")
+    p.label("allow")
+    p.ret(RET_ALLOW)
+    p.label("trace")
+    p.ret(RET_TRACE)
+    return p.assemble()
+
+
+def range_filter(gate: int, pages: int, low: int, high: int) -> bytes:
+    """Stop mprotect, munmap, mremap, madvise that begin in [low, high), or might reach into it.
+
+    A range that begins below `low` is stopped from 16 MiB below on, or if it is 16 MiB or longer;
+    so `low` should be given as it is and short calls far away cost nothing.
+    """
+    p = Program()
+    p.load(_ARCH)
+    p.equal(AUDIT_ARCH_X86_64, no="allow")
+    p.load(_IP_HIGH)
+    p.equal(gate >> 32, no="program")
+    p.load(_IP_LOW)
+    p.at_least(gate & 0xFFFFFFFF, no="program")
+    p.at_least((gate & 0xFFFFFFFF) + pages * 4096, no="allow", yes="program")
+    p.label("program")
+    p.load(_NR)
+    for number in (MPROTECT, MUNMAP, MREMAP, PKEY_MPROTECT, MADVISE):
+        p.equal(number, yes="range")
+    p.ret(RET_ALLOW)
+    p.label("range")
+    # Long ones may reach anywhere.
+    p.load(arg_high(1))
+    p.greater(0, yes="trace")
+    p.load(arg_low(1))
+    p.at_least(_FAR, yes="trace")
+    low = max(low - _FAR, 0)
+    p.load(arg_high(0))
+    p.greater(high >> 32, yes="allow")
+    p.equal(high >> 32, yes="at high")
+    p.label("low")
+    p.load(arg_high(0))
+    p.greater(low >> 32, yes="trace")
+    p.equal(low >> 32, no="allow")
+    p.load(arg_low(0))
+    p.at_least(low & 0xFFFFFFFF, yes="trace", no="allow")
+    p.label("at high")
+    p.load(arg_low(0))
+    p.at_least(high & 0xFFFFFFFF, yes="allow")
+    p.load(arg_high(0))
+    p.greater(low >> 32, yes="trace")
+    p.equal(low >> 32, no="allow")
+    p.load(arg_low(0))
+    p.at_least(low & 0xFFFFFFFF, yes="trace")
+    p.label("allow")
+    p.ret(RET_ALLOW)
+    p.label("trace")
+    p.ret(RET_TRACE)
+    return p.assemble()
+
+
+_FAR: Final = 16 << 20

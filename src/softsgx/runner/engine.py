@@ -1,0 +1,374 @@
+"""The reference engine: enclave code of one address space, executed by Unicorn.
+
+The model's TLB is the only source of translations: the emulator's TLB-fill hook asks it, and is
+flushed when the model's TLB was. Threads take turns on one emulator, in slices that end at the
+start of a block, where the state is exact; so atomic operations are atomic between them.
+
+A slice ends when the doorbell rings (something happened outside), when its budget of blocks is
+used up, or when the code spins on PAUSE.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import struct
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from softsgx.cpu.fault import GP, PF, UD, Fault
+from softsgx.mem.tlb import ABORT, FETCH, READ, WRITE
+from softsgx.runner.fpu import Fpu
+from softsgx.runner.scan import Illegal, Scanner
+from softsgx.runner.unicorn_api import (
+    UC_ERR_EXCEPTION,
+    UC_ERR_OK,
+    UC_HOOK_BLOCK,
+    UC_HOOK_INSN_INVALID,
+    UC_HOOK_INTR,
+    UC_HOOK_TLB_FILL,
+    UC_PROT_EXEC,
+    UC_PROT_READ,
+    UC_PROT_WRITE,
+    Batch,
+    BlockHook,
+    Context,
+    FillHook,
+    IntrHook,
+    InvalidHook,
+    Uc,
+    UnicornError,
+)
+from softsgx.spec import faults
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+from softsgx.spec.registers import RFLAGS, RIP
+
+if TYPE_CHECKING:
+    from softsgx.cpu import LogicalProcessor
+    from softsgx.runner.arena import ArenaMemory
+    from softsgx.runner.doorbell import Doorbell
+    from softsgx.runner.hostmem import HostMemory
+
+HOST_PHYSICAL: Final = 1 << 48  # host memory, by linear address
+HOST_SIZE: Final = 1 << 47
+SHADOW_PHYSICAL: Final = 1 << 44
+_GDT: Final = 0xFFFF_8000_0000_0000
+_BOOT_PAGES: Final = {0x10000: 0, 0x20000: 1}
+
+SLICE_BLOCKS: Final = 40_000
+PAUSES: Final = 64
+
+# RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8.., RFLAGS, RIP, FS base, GS base
+_REGISTERS: Final = [35, 38, 40, 37, 44, 36, 43, 39, *range(106, 114), 253, 41, 250, 251]
+_WORDS: Final = struct.Struct("<20Q")
+_ACCESS: Final = {16: READ, 17: WRITE, 18: FETCH}
+
+# The block hook, in machine code: rdi emulator, rsi address, rcx Control. It ends the slice when
+# the doorbell has rung, the budget is used up, or too many blocks behind a PAUSE were begun; it
+# calls back for a block that is not in the table of known ones. hook.s has the source.
+_HOOK: Final = bytes.fromhex(
+    "488b018b003b4108753683690c01783a89f04189f041c1e80c4431c00fb7c04c8b49284d8b04c14939f07410490fba"
+    "f03f4939f07507836920017818c3ff6118c7412401000000ff6110c7412402000000ff6110c7412403000000ff6110"
+)
+_TABLE_BITS: Final = 16
+_AFTER_PAUSE: Final = 1 << 63
+
+
+class Control(ctypes.Structure):
+    """What the block hook looks at."""
+
+    _fields_ = (
+        ("doorbell", ctypes.c_uint64),
+        ("seen", ctypes.c_uint32),
+        ("budget", ctypes.c_int32),
+        ("stop", ctypes.c_uint64),
+        ("unknown", ctypes.c_uint64),
+        ("pauses", ctypes.c_int32),
+        ("reason", ctypes.c_uint32),
+        ("table", ctypes.c_uint64),
+    )
+
+
+class Why(Enum):
+    """Why `Engine.run` returned."""
+
+    ENCLU = "an ENCLU instruction is next"
+    FAULT = "an exception"
+    DOORBELL = "something happened outside"
+    BUDGET = "the slice is over"
+    PAUSE = "the code spins"
+
+
+class Stop(NamedTuple):
+    """How a slice ended. `fault` with Why.FAULT; its address is page aligned for #PF."""
+
+    why: Why
+    fault: Fault | None = None
+
+
+_REASONS: Final = {1: Why.DOORBELL, 2: Why.BUDGET, 3: Why.PAUSE}
+
+
+class Engine:
+    """One emulator for the enclaves of one address space."""
+
+    def __init__(self, memory: ArenaMemory, host: HostMemory, doorbell: Doorbell) -> None:
+        self.host = host
+        self.memory = memory
+        self.doorbell = doorbell
+        self.uc = Uc()
+        self._scanner = Scanner()
+        self._batch = Batch(self.uc, _REGISTERS, [8 * i for i in range(20)], 160)
+        self.fpu = Fpu(self.uc)
+        self._lp: LogicalProcessor | None = None
+        self._valid: tuple[Any, int] = (None, -1)
+        self._fault: Fault | None = None
+        self._intr = -1
+        self._invalid = False
+        self._illegal: tuple[int, Illegal] | None = None
+        self._upto = 0
+        self.fills = 0
+        self._map()
+        self.uc.hook(UC_HOOK_TLB_FILL, FillHook(self._fill))
+        self._prepare_ring3()
+        self._install_hooks()
+        self._clean = Context(self.uc)
+
+    # Setting up
+
+    def _map(self) -> None:
+        uc, memory = self.uc, self.memory
+        uc.map_memory(memory.first << PAGE_SHIFT, memory.count * PAGE_SIZE, memory.address)
+        uc.map_memory(SHADOW_PHYSICAL, self.host.shadow_size, self.host.shadow_address)
+        uc.map_mmio(HOST_PHYSICAL, HOST_SIZE, self.host.mmio_read, self.host.mmio_write)
+
+    def _prepare_ring3(self) -> None:
+        """Bring the emulator to CPL 3 by an IRET: privileged instructions then raise #GP."""
+        uc = self.uc
+        shadow = self.host.shadow
+        shadow[0:2] = b"\x48\xcf"  # iretq
+        descriptors = [0, 0, 0, 0, 0, 0x00CFF3000000FFFF, 0x00AFFB000000FFFF, 0]
+        shadow[2 * PAGE_SIZE : 2 * PAGE_SIZE + 64] = struct.pack("<8Q", *descriptors)
+        frame = struct.pack("<5Q", 0x10100, 0x33, 0x202, 0x20800, 0x2B)
+        shadow[PAGE_SIZE + 0x800 : PAGE_SIZE + 0x828] = frame
+        table = (ctypes.c_uint64 * 3)(0, _GDT, 63)
+        uc.write_register(243, table)  # GDTR: selector, base, limit
+        # MXEXC, OSXSAVE, FSGSBASE, OSFXSR, UMIP of CR4
+        uc.write_register(54, ctypes.c_uint64(0x20 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 16 | 1 << 18))
+        uc.write_register(44, ctypes.c_uint64(0x20800))
+        error = uc.start(0x10000, 0x10100)
+        if error:
+            raise UnicornError(f"the emulator cannot be brought to CPL 3: error {error}")
+        shadow[: 3 * PAGE_SIZE] = bytes(3 * PAGE_SIZE)
+
+    def _install_hooks(self) -> None:
+        uc = self.uc
+        self._table = mmap.mmap(-1, 8 << _TABLE_BITS)
+        self._known = memoryview(self._table).cast("Q")
+        self._hook_code = mmap.mmap(-1, PAGE_SIZE, prot=7)
+        self._hook_code[: len(_HOOK)] = _HOOK
+        self._unknown = BlockHook(self._unknown_block)
+        control = self._control = Control()
+        control.doorbell = self.doorbell.address
+        control.stop = ctypes.cast(uc.lib.uc_emu_stop, ctypes.c_void_p).value or 0
+        control.unknown = ctypes.cast(self._unknown, ctypes.c_void_p).value or 0
+        control.table = _address(self._table)
+        uc.hook(UC_HOOK_BLOCK, _address(self._hook_code), ctypes.addressof(control))
+        uc.hook(UC_HOOK_INTR, IntrHook(self._on_intr))
+        uc.hook(UC_HOOK_INSN_INVALID, InvalidHook(self._on_invalid))
+
+    def close(self) -> None:
+        """Free the emulator."""
+        self.uc.close()
+
+    # Running
+
+    def run(self, lp: LogicalProcessor) -> Stop:
+        """Execute the enclave code of `lp`, which is inside, until something stops it.
+
+        Registers are taken from and given back to `lp`, so between two slices it is as if the
+        processor itself had executed.
+        """
+        self._load(lp)
+        control = self._control
+        control.seen = self.doorbell.seen
+        control.budget = SLICE_BLOCKS
+        control.pauses = PAUSES
+        control.reason = 0
+        self._fault = None
+        self._intr = -1
+        self._invalid = False
+        self._illegal = None
+        self._upto = 0
+        error = self.uc.start(lp.regs[RIP], 0)
+        if self._illegal is not None:
+            error = self._up_to_illegal(*self._illegal)
+        self._save(lp)
+        return self._reason(lp, error)
+
+    def _up_to_illegal(self, block: int, illegal: Illegal) -> int:
+        """Stopped at the start of a block with an illegal instruction: execute up to that."""
+        self._upto = block + illegal.offset
+        if illegal.offset == 0:
+            return UC_ERR_OK
+        self.uc.forget_code(block, self._upto + 1)
+        return self.uc.start(block, self._upto)
+
+    def _load(self, lp: LogicalProcessor) -> None:
+        state = (lp, lp.tlb.flushes)
+        if self.host.begin_slice() or state != self._valid:
+            self.host.drop_shadows()
+            self.uc.flush_tlb()
+            self._valid = state
+        if self.memory.code_written:
+            self.uc.flush_code()
+            self._forget_blocks()
+            self.memory.code_written = False
+        self._lp = lp
+        _WORDS.pack_into(self._batch.buffer, 0, *lp.regs, lp.fsbase, lp.gsbase)
+        self._batch.write()
+        self.fpu.load(lp.x.legacy)
+
+    def _save(self, lp: LogicalProcessor) -> None:
+        self._batch.read()
+        *regs, lp.fsbase, lp.gsbase = _WORDS.unpack(self._batch.buffer)
+        lp.regs[:] = regs
+        image = self.fpu.save()
+        if image != lp.x.legacy:
+            lp.x.legacy = image
+        self.host.end_slice()
+
+    def _reason(self, lp: LogicalProcessor, error: int) -> Stop:
+        if self._fault is not None or self._intr >= 0 or error == UC_ERR_EXCEPTION:
+            self._recover()
+        if self._fault is not None:
+            return Stop(Why.FAULT, self._fault)
+        if self._intr >= 0:
+            return Stop(Why.FAULT, _exception(self._intr))
+        if error == UC_ERR_EXCEPTION:
+            raise UnicornError(f"exception without a cause at {lp.regs[RIP]:#x}")
+        if self._invalid:
+            code = self._code_at(lp, lp.regs[RIP], 3)
+            return Stop(Why.ENCLU) if code == b"\x0f\x01\xd7" else Stop(Why.FAULT, UD("CODE.01"))
+        if self._upto and lp.regs[RIP] == self._upto:
+            return Stop(Why.FAULT, self._refusal(lp, self._upto))
+        if error:
+            raise UnicornError(f"error {error} at {lp.regs[RIP]:#x}")
+        return Stop(_REASONS.get(self._control.reason, Why.DOORBELL))
+
+    def _refusal(self, lp: LogicalProcessor, rip: int) -> Fault:
+        """What an illegal instruction raises: #UD, but INT3 after an opt-in entry is #BP."""
+        if lp.dbgoptin and self._code_at(lp, rip, 1) == b"\xcc":
+            return Fault(faults.BP, "CODE.03")
+        return UD("CODE.02")  # an instruction that is illegal inside an enclave
+
+    def _recover(self) -> None:
+        """The emulator remembers an exception until somebody delivers it, which is not its part:
+        the next one would become a double fault. Go back to a state without it."""
+        self._clean.restore()
+        self.fpu.image = None
+
+    def _code_at(self, lp: LogicalProcessor, rip: int, size: int) -> bytes:
+        """Instruction bytes, which have just been fetched."""
+        out = b""
+        while len(out) < size:
+            at = rip + len(out)
+            entry = lp.tlb.entries.get(at >> PAGE_SHIFT, 0)
+            if not entry & FETCH:
+                break
+            length = min(size - len(out), PAGE_SIZE - (at & PAGE_MASK))
+            out += self.memory.read(entry & ~PAGE_MASK | at & PAGE_MASK, length)
+        return out
+
+    # Hooks
+
+    def _fill(self, _uc: Any, address: int, kind: int, entry: Any, _data: Any) -> bool:
+        self.fills += 1
+        lp = self._lp
+        access = _ACCESS[kind]
+        answer = entry[0]
+        if lp is None:  # bringing the emulator to CPL 3: code, stack, descriptor table
+            answer.paddr = SHADOW_PHYSICAL + PAGE_SIZE * _BOOT_PAGES.get(address, 2)
+            answer.perms = UC_PROT_READ | UC_PROT_WRITE | UC_PROT_EXEC
+            return True
+        try:
+            if lp.elrange_base <= address < lp.elrange_end:
+                word = lp.tlb.entries.get(address >> PAGE_SHIFT, 0)
+                if not word & access:
+                    word = lp.translate(address, access)
+                answer.paddr = word & ~PAGE_MASK
+                answer.perms = (
+                    (UC_PROT_READ if word & READ else 0)
+                    | (UC_PROT_WRITE if word & WRITE else 0)
+                    | (UC_PROT_EXEC if word & FETCH else 0)
+                )
+                number = (word >> PAGE_SHIFT) - self.memory.first
+                if word & WRITE:
+                    self._writable(number)
+                if access == FETCH:
+                    self.memory.code[number] = 1
+                return True
+            if access == FETCH:
+                raise GP("ACCESS.01")  # fetch outside ELRANGE while in enclave mode
+            if self.host.is_enclave(address):
+                lp.translate(address, access)  # the abort page, if the page tables allow it
+                physical, writable = HOST_PHYSICAL + address, True
+            else:
+                physical, writable = self.host.translate(address, access == WRITE)
+        except Fault as fault:
+            self._fault = fault
+            return False
+        answer.paddr = physical
+        answer.perms = UC_PROT_READ | (UC_PROT_WRITE if writable else 0)
+        return True
+
+    def _writable(self, number: int) -> None:
+        """The enclave may now write an EPC page without anyone noticing."""
+        self.memory.touched[number] = 1
+        if self.memory.code[number]:
+            # Code of this page was looked at; it may change from now on.
+            self.memory.code[number] = 0
+            self._forget_blocks()
+
+    def _forget_blocks(self) -> None:
+        self._table[:] = bytes(len(self._table))
+
+    def _on_intr(self, _uc: Any, number: int, _data: Any) -> None:
+        self._intr = number
+        self.uc.stop()
+
+    def _on_invalid(self, _uc: Any, _data: Any) -> bool:
+        self._invalid = True
+        self.uc.stop()
+        return True
+
+    def _unknown_block(self, _uc: Any, address: int, size: int, _data: Any) -> None:
+        """A block for the first time: may all of it execute?"""
+        lp = self._lp
+        assert lp is not None
+        if self._illegal is not None or self._control.reason:
+            return
+        code = self._code_at(lp, address, size)
+        found = self._scanner.first(code, address)
+        if found is not None:
+            self._illegal = (address, found)
+            self.uc.stop()
+            return
+        entry = lp.tlb.entries.get(address >> PAGE_SHIFT, 0)
+        if entry & WRITE:
+            return  # code that can change under our eyes is looked at each time
+        paused = address & PAGE_MASK >= 2 and self._code_at(lp, address - 2, 2) == b"\xf3\x90"
+        slot = (address ^ address >> 12) & 0xFFFF
+        self._known[slot] = address | (_AFTER_PAUSE if paused else 0)
+
+
+def _exception(number: int) -> Fault:
+    """An exception that the emulator raised by itself; it does not tell error codes: they are 0."""
+    return Fault(number, "CODE.04") if number < 32 else UD("CODE.02")
+
+
+def _address(memory: mmap.mmap) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+__all__ = ["ABORT", "PF", "Control", "Engine", "Stop", "Why"]

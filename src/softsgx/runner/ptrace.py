@@ -1,0 +1,197 @@
+"""ptrace(2), process memory and waiting, by ctypes. man 2 ptrace, man 2 process_vm_readv.
+
+Only the thread that seized a tracee may make requests; all calls here keep the GIL (PyDLL), since
+none of them blocks for long.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from typing import Final
+
+_libc = ctypes.PyDLL(None, use_errno=True)
+_ptrace = _libc.ptrace
+_ptrace.restype = ctypes.c_long
+_ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+
+PTRACE_PEEKUSER: Final = 3
+PTRACE_CONT: Final = 7
+PTRACE_SINGLESTEP: Final = 9
+PTRACE_GETREGS: Final = 12
+PTRACE_SETREGS: Final = 13
+PTRACE_GETFPREGS: Final = 14
+PTRACE_SETFPREGS: Final = 15
+PTRACE_SYSCALL: Final = 24
+PTRACE_GETEVENTMSG: Final = 0x4201
+PTRACE_GETSIGINFO: Final = 0x4202
+PTRACE_SETSIGINFO: Final = 0x4203
+PTRACE_SEIZE: Final = 0x4206
+PTRACE_INTERRUPT: Final = 0x4207
+PTRACE_LISTEN: Final = 0x4208
+PTRACE_GETSIGMASK: Final = 0x420A
+PTRACE_SETSIGMASK: Final = 0x420B
+
+PTRACE_O_TRACESYSGOOD: Final = 1 << 0
+PTRACE_O_TRACEFORK: Final = 1 << 1
+PTRACE_O_TRACEVFORK: Final = 1 << 2
+PTRACE_O_TRACECLONE: Final = 1 << 3
+PTRACE_O_TRACEEXEC: Final = 1 << 4
+PTRACE_O_TRACESECCOMP: Final = 1 << 7
+PTRACE_O_EXITKILL: Final = 1 << 20
+OPTIONS: Final = (
+    PTRACE_O_TRACESYSGOOD
+    | PTRACE_O_TRACEFORK
+    | PTRACE_O_TRACEVFORK
+    | PTRACE_O_TRACECLONE
+    | PTRACE_O_TRACEEXEC
+    | PTRACE_O_TRACESECCOMP
+    | PTRACE_O_EXITKILL
+)
+
+EVENT_FORK: Final = 1
+EVENT_VFORK: Final = 2
+EVENT_CLONE: Final = 3
+EVENT_EXEC: Final = 4
+EVENT_SECCOMP: Final = 7
+EVENT_STOP: Final = 128
+
+WALL: Final = 0x4000_0000
+SYSCALL_STOP: Final = 0x85  # SIGTRAP | 0x80, with TRACESYSGOOD
+
+_PROCESS_VM_READV: Final = 310
+_PROCESS_VM_WRITEV: Final = 311
+_TGKILL: Final = 234
+_KCMP: Final = 312
+
+# user_regs_struct: 27 words in this order.
+(
+    R15, R14, R13, R12, RBP, RBX, R11, R10, R9, R8, RAX, RCX, RDX, RSI, RDI, ORIG_RAX,
+    RIP, CS, EFLAGS, RSP, SS, FS_BASE, GS_BASE, DS, ES, FS, GS,
+) = range(27)  # fmt: skip
+Regs = ctypes.c_uint64 * 27
+MASK64: Final = (1 << 64) - 1
+
+
+class NoSuchTracee(OSError):
+    """The tracee is gone, or not stopped (ESRCH): it was killed meanwhile."""
+
+
+def request(what: int, tid: int, address: int = 0, data: int = 0) -> int:
+    """One ptrace request; NoSuchTracee or OSError if it fails."""
+    ctypes.set_errno(0)
+    result = _ptrace(what, tid, address, data)
+    if result == -1:
+        error = ctypes.get_errno()
+        if error == errno.ESRCH:
+            raise NoSuchTracee(error, "ptrace: no such tracee")
+        if error:
+            raise OSError(error, f"ptrace({what:#x}): {os.strerror(error)}")
+    return int(result)
+
+
+def get_regs(tid: int) -> list[int]:
+    """The 27 words of user_regs_struct."""
+    block = Regs()
+    request(PTRACE_GETREGS, tid, 0, ctypes.addressof(block))
+    return list(block)
+
+
+def set_regs(tid: int, regs: list[int]) -> None:
+    """Write user_regs_struct."""
+    block = Regs(*regs)
+    request(PTRACE_SETREGS, tid, 0, ctypes.addressof(block))
+
+
+def get_fpregs(tid: int) -> bytes:
+    """The 512-byte FXSAVE image."""
+    block = ctypes.create_string_buffer(512)
+    request(PTRACE_GETFPREGS, tid, 0, ctypes.addressof(block))
+    return block.raw
+
+
+def set_fpregs(tid: int, image: bytes) -> None:
+    """Write the FXSAVE image."""
+    block = ctypes.create_string_buffer(image, 512)
+    request(PTRACE_SETFPREGS, tid, 0, ctypes.addressof(block))
+
+
+def event_message(tid: int) -> int:
+    """PTRACE_GETEVENTMSG: the new child's tid, the former tid at exec."""
+    word = ctypes.c_ulong()
+    request(PTRACE_GETEVENTMSG, tid, 0, ctypes.addressof(word))
+    return word.value
+
+
+def get_siginfo(tid: int) -> bytes:
+    """The 128-byte siginfo of a signal-delivery stop."""
+    block = ctypes.create_string_buffer(128)
+    request(PTRACE_GETSIGINFO, tid, 0, ctypes.addressof(block))
+    return block.raw
+
+
+def set_siginfo(tid: int, info: bytes) -> None:
+    """Replace the siginfo of a signal-delivery stop."""
+    block = ctypes.create_string_buffer(info, 128)
+    request(PTRACE_SETSIGINFO, tid, 0, ctypes.addressof(block))
+
+
+def get_sigmask(tid: int) -> int:
+    """The blocked signals, bit n-1 for signal n."""
+    word = ctypes.c_uint64()
+    request(PTRACE_GETSIGMASK, tid, 8, ctypes.addressof(word))
+    return word.value
+
+
+def set_sigmask(tid: int, mask: int) -> None:
+    """Replace the blocked signals."""
+    word = ctypes.c_uint64(mask)
+    request(PTRACE_SETSIGMASK, tid, 8, ctypes.addressof(word))
+
+
+def tgkill(pid: int, tid: int, signal: int) -> None:
+    """Send a signal to one thread; nothing if it is gone."""
+    _syscall(_TGKILL, pid, tid, signal)
+
+
+def same_mm(one: int, other: int) -> bool:
+    """Whether two tasks share an address space (kcmp KCMP_VM)."""
+    return int(_syscall(_KCMP, one, other, 1, 0, 0)) == 0
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+def read_memory(pid: int, address: int, size: int) -> bytes | None:
+    """`size` bytes of another process, as its own loads would see them; None on a fault."""
+    buffer = ctypes.create_string_buffer(size)
+    done = read_into(pid, address, ctypes.addressof(buffer), size)
+    return buffer.raw if done == size else None
+
+
+def read_into(pid: int, address: int, target: int, size: int) -> int:
+    """Copy into memory of this process at `target`; the bytes done, -1 if none."""
+    local, remote = _Iovec(target, size), _Iovec(address, size)
+    one = ctypes.c_ulong(1)
+    return int(
+        _syscall(
+            _PROCESS_VM_READV, pid, ctypes.byref(local), one, ctypes.byref(remote), one,
+            ctypes.c_ulong(0),
+        )
+    )  # fmt: skip
+
+
+def write_memory(pid: int, address: int, data: bytes) -> bool:
+    """Write to another process as its own stores would; False on a fault, maybe half done."""
+    local = _Iovec(ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p), len(data))
+    remote = _Iovec(address, len(data))
+    one = ctypes.c_ulong(1)
+    done = _syscall(
+        _PROCESS_VM_WRITEV, pid, ctypes.byref(local), one, ctypes.byref(remote), one,
+        ctypes.c_ulong(0),
+    )  # fmt: skip
+    return int(done) == len(data)
