@@ -15,7 +15,7 @@ EXTRA  := $(wildcard bench) $(wildcard tools/*.py)
 # For example: make test PYTEST_ARGS='-k tidy'
 PYTEST_ARGS ?=
 
-.PHONY: help setup lint test format fuzz bench docs lock clean
+.PHONY: help setup lint test format fuzz bench docs asm lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -53,6 +53,9 @@ bench: setup  ## measure; the table goes to stdout and bench/README.md
 
 docs: setup  ## regenerate docs/spec-map.md and docs/readings.md
 	@$(BIN)/python -m tools.spec_map
+
+asm: setup  ## assemble the runner's stub and vDSO function anew (needs binutils)
+	@$(BIN)/python -m tools.assemble
 
 # Resolved afresh from pyproject.toml in an environment of its own, so that nothing left over gets in.
 lock:  ## rewrite requirements/dev.txt from the pins of pyproject.toml

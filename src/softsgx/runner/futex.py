@@ -1,0 +1,58 @@
+"""futex(2): words that are shared between processes. Linux 6.12, linux/futex.h."""
+
+import ctypes
+import errno
+from typing import Final
+
+_SYS_FUTEX: Final = 202
+_FUTEX_WAIT: Final = 0
+_FUTEX_WAKE: Final = 1
+_FUTEX_WAKE_OP: Final = 5
+_OP_ADD: Final = 1
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))
+
+
+def _futex(library: ctypes.CDLL) -> "ctypes._CFuncPtr":
+    function = library.syscall
+    word, pointer = ctypes.c_long, ctypes.c_void_p
+    function.argtypes = (word, pointer, word, word, pointer, pointer, word)
+    function.restype = word
+    return function
+
+
+# Waking keeps the interpreter's lock, which costs less than to give it away and take it again.
+_wait: Final = _futex(ctypes.CDLL(None, use_errno=True))
+_wake: Final = _futex(ctypes.PyDLL(None, use_errno=True))
+
+
+def wait(address: int, value: int, timeout: float | None = None) -> None:
+    """Sleep while the word at `address` is `value`, at most `timeout` seconds.
+
+    Also returns for no reason at all, as futexes do: look at the word again.
+    """
+    time = None
+    if timeout is not None:
+        seconds = int(timeout)
+        time = ctypes.byref(_Timespec(seconds, int((timeout - seconds) * 1e9)))
+    # The kernel compares 32 bits.
+    if _wait(_SYS_FUTEX, address, _FUTEX_WAIT, value, time, 0, 0) < 0:
+        code = ctypes.get_errno()
+        if code not in (errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT):
+            raise OSError(code, f"futex wait at {address:#x}")
+
+
+def wake(address: int, waiters: int = 1) -> int:
+    """Wake up to so many who sleep on the word at `address`; how many did."""
+    woken = int(_wake(_SYS_FUTEX, address, _FUTEX_WAKE, waiters, None, 0, 0))
+    if woken < 0:
+        raise OSError(ctypes.get_errno(), f"futex wake at {address:#x}")
+    return woken
+
+
+def add_and_wake(address: int) -> None:
+    """Add 1 to the word at `address`, in one atomic step, and wake one who sleeps on it."""
+    if _wake(_SYS_FUTEX, address, _FUTEX_WAKE_OP, 1, None, address, _OP_ADD << 28 | 1 << 12) < 0:
+        raise OSError(ctypes.get_errno(), f"futex wake-op at {address:#x}")

@@ -1,0 +1,42 @@
+"""Addresses of what the supervisor maps into every supervised process, from the bottom up.
+
+The low end of the address space stays free: enclaves may have base 0 and extend over 1 TiB. Nothing
+here is inside what mmap hands out by itself, and everything is within 2 GiB, so that the code
+reaches it RIP-relative.
+"""
+
+from typing import Final
+
+from softsgx.spec.bits import PAGE_SIZE
+
+BASE: Final = 0x6F00_0000_0000
+
+# One page, R-X, with instructions that the supervisor runs the program's threads over.
+GATE: Final = BASE
+GATE_CODE: Final = b"\x0f\x05\xcc"  # syscall; int3
+GATE_INT80: Final = GATE + 16
+GATE_INT80_CODE: Final = b"\xcd\x80\xcc"  # int 0x80; int3
+
+# The vDSO image, R-X.
+VDSO: Final = BASE + 0x1000
+VDSO_SIZE_MAX: Final = 0x7000
+
+MAILBOXES: Final = 256
+# From one mailbox to the next, and likewise from the code of one mailbox to that of the next: so
+# every mailbox is equally far from its code, and the code of all mailboxes is the same bytes.
+MAILBOX_STRIDE: Final = 0x300
+
+# The stub, R-X: a page of common code, then the code of each mailbox.
+STUB: Final = BASE + 0x8000
+STUB_BLOCKS: Final = STUB + PAGE_SIZE
+STUB_SIZE: Final = PAGE_SIZE + MAILBOXES * MAILBOX_STRIDE
+
+# Shared with the supervisor, RW: the control page, then the mailboxes.
+BOX: Final = BASE + 0x40000
+BOX_MAILBOXES: Final = BOX + PAGE_SIZE
+BOX_SIZE: Final = PAGE_SIZE + MAILBOXES * MAILBOX_STRIDE
+
+END: Final = BOX + BOX_SIZE
+
+assert VDSO + VDSO_SIZE_MAX <= STUB
+assert STUB + STUB_SIZE <= BOX

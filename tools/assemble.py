@@ -1,0 +1,119 @@
+"""Write src/softsgx/runner/machine_code.py from stub.s and vdso.s: `make asm`.
+
+The assembled bytes are committed, so that a machine without binutils runs programs as well; a test
+assembles again and compares. The sources take every number from the declarations in Python.
+"""
+
+import subprocess
+from collections.abc import Iterator, Mapping
+from errno import EINVAL
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, NamedTuple
+
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
+
+from softsgx.linux.uapi import SgxEnclaveRun
+from softsgx.runner import box, layout
+from softsgx.spec import leaves
+from softsgx.spec.registers import REGISTER_NAMES
+from tools.rules import ROOT
+
+RUNNER: Final = ROOT / "src" / "softsgx" / "runner"
+MACHINE_CODE: Final = RUNNER / "machine_code.py"
+
+STUB_SYMBOLS: Final[Mapping[str, int]] = {
+    **{name: getattr(layout, name) for name in ("STUB", "STUB_BLOCKS", "BOX", "BOX_MAILBOXES")},
+    "MAILBOX_STRIDE": layout.MAILBOX_STRIDE,
+    **{f"CONTROL_{name}": offset for name, offset in box.CONTROL_AT.items()},
+    **{f"BOX_{name}": box.MAILBOX_AT["REGISTERS"] + 8 * i for i, name in enumerate(REGISTER_NAMES)},
+    "BOX_FX": box.MAILBOX_AT["FX"],
+    **{name: getattr(box, name) for name in ("IDLE", "REQUEST", "REPLY")},
+    # x86-64 psABI, "The Stack Frame"; Linux, asm/unistd_64.h and linux/futex.h.
+    "RED_ZONE": 128,
+    "SYS_GETTID": 186,
+    "SYS_FUTEX": 202,
+    "FUTEX_WAIT": 0,
+    "FUTEX_WAKE": 1,
+}
+VDSO_SYMBOLS: Final[Mapping[str, int]] = {
+    **{name: getattr(leaves, name) for name in ("EENTER", "ERESUME", "EEXIT")},
+    **{f"RUN_{field.name.upper()}": field.offset for field in SgxEnclaveRun.FIELDS},
+    "RUN_SIZE": SgxEnclaveRun.SIZE,
+    "EINVAL": EINVAL,
+}
+
+_HEAD: Final = '''\
+"""What stub.s and vdso.s assemble to. Written by `make asm`; do not edit.
+
+Code is a list of (label, bytes up to the next label); .eh_frame is as the assembler leaves it, with
+the address of the function still to be filled in.
+"""
+
+from typing import Final
+
+# ruff: noqa: E501
+'''
+
+
+class Assembled(NamedTuple):
+    """One source: code by label, and the .eh_frame section if it has one."""
+
+    code: list[tuple[str, bytes]]
+    eh_frame: bytes
+
+
+def assemble(source: Path, symbols: Mapping[str, int]) -> Assembled:
+    """Run `as`, and refuse code that would need a linker."""
+    with TemporaryDirectory() as directory:
+        made = Path(directory) / "out.o"
+        definitions = [f"--defsym={name}={value}" for name, value in symbols.items()]
+        subprocess.run(["as", "--64", *definitions, "-o", made, source], check=True)
+        with made.open("rb") as file:
+            return _read(ELFFile(file), source)
+
+
+def _read(elf: ELFFile, source: Path) -> Assembled:
+    if elf.get_section_by_name(".rela.text") is not None:
+        raise SystemExit(f"softsgx: assemble: {source}: code with relocations")
+    text = elf.get_section_by_name(".text").data()
+    index = elf.get_section_index(".text")
+    table = elf.get_section_by_name(".symtab")
+    assert isinstance(table, SymbolTableSection)
+    labels = [
+        (symbol["st_value"], position, symbol.name)
+        for position, symbol in enumerate(table.iter_symbols())
+        # Symbols beyond the code are the memory around it; those of type SECTION have no name.
+        if symbol["st_shndx"] == index and symbol.name and symbol["st_value"] <= len(text)
+    ]
+    labels.sort()
+    ends = [at for at, _, _ in labels[1:]] + [len(text)]
+    code = [(name, text[at:end]) for (at, _, name), end in zip(labels, ends, strict=True)]
+    assert b"".join(part for _, part in code) == text, "code before the first label"
+    eh_frame = elf.get_section_by_name(".eh_frame")
+    return Assembled(code, eh_frame.data() if eh_frame is not None else b"")
+
+
+def _lines(name: str, assembled: Assembled) -> Iterator[str]:
+    yield f"\n{name}_CODE: Final[tuple[tuple[str, str], ...]] = ("
+    for label, part in assembled.code:
+        # A gap of one byte, as between the common code and the blocks, is not written out.
+        if len(part) > 64 and len(set(part)) == 1:
+            yield f'    ("{label}", "{part[:1].hex()}" * {len(part)}),'
+        else:
+            yield f'    ("{label}", "{part.hex()}"),'
+    yield ")"
+    if assembled.eh_frame:
+        yield f'{name}_EH_FRAME: Final = "{assembled.eh_frame.hex()}"'
+
+
+def module() -> str:
+    """The text of machine_code.py."""
+    stub = assemble(RUNNER / "stub.s", STUB_SYMBOLS)
+    function = assemble(RUNNER / "vdso.s", VDSO_SYMBOLS)
+    return _HEAD + "\n".join([*_lines("STUB", stub), *_lines("VDSO", function), ""])
+
+
+if __name__ == "__main__":
+    MACHINE_CODE.write_text(module(), encoding="utf-8")
