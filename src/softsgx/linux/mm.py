@@ -194,26 +194,23 @@ class Mm:
                 return error
         return list(self.for_each_vma(start, end))
 
+    def pages_mapped(self, start: int, end: int) -> list[int]:
+        """The numbers of the pages of [start, end) that have a PTE; the range may be huge."""
+        ptes = self.space.ptes
+        first, last = start >> PAGE_SHIFT, end >> PAGE_SHIFT
+        if last - first > len(ptes):
+            return sorted(page for page in ptes if first <= page < last)
+        return [page for page in range(first, last) if page in ptes]
+
     def zap_page_range(self, start: int, end: int) -> None:
         """Remove the PTEs of [start, end); the TLBs are the caller's business."""
-        space = self.space
-        first, last = start >> PAGE_SHIFT, end >> PAGE_SHIFT
-        if last - first > len(space.ptes):
-            for page in [p for p in space.ptes if first <= p < last]:
-                space.unmap(page << PAGE_SHIFT)
-            return
-        for page in range(first, last):
-            space.unmap(page << PAGE_SHIFT)
+        for page in self.pages_mapped(start, end):
+            self.space.unmap(page << PAGE_SHIFT)
 
     def change_protection(self, vma: Vma, start: int, end: int) -> None:
         """Rewrite the PTEs that exist in [start, end) to the rights of the area."""
         space = self.space
-        pages = range(start >> PAGE_SHIFT, end >> PAGE_SHIFT)
-        if len(pages) > len(space.ptes):
-            present = [p for p in space.ptes if p in pages]
-        else:
-            present = [p for p in pages if p in space.ptes]
-        for page in present:
+        for page in self.pages_mapped(start, end):
             pte = space.ptes[page]
             space.set(page << PAGE_SHIFT, pte & ~_PTE_RIGHTS | vm_pte_bits(vma.flags))
 

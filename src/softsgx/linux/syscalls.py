@@ -394,10 +394,9 @@ def _move(
         mm.insert(moved)
         if area.file is not None:
             gone.append(area.file)  # `insert` took a reference for the new area
-        for page in range(area.start, area.end, PAGE_SIZE):
-            pte = mm.space.unmap(page)
-            if pte:
-                mm.space.set(page + offset, pte)
+        for page in mm.pages_mapped(area.start, area.end):
+            pte = mm.space.unmap(page << PAGE_SHIFT)
+            mm.space.set((page << PAGE_SHIFT) + offset, pte)
     yield from flush_tlb_mm(current, mm)
     return new, gone
 
@@ -405,10 +404,16 @@ def _move(
 # Processes
 
 
-def sys_fork(current: Thread, name: str, cpu: int) -> Steps[Thread]:
-    """fork(2): the child shares the enclave, PTEs included; its only thread runs on `cpu`."""
+def sys_fork(
+    current: Thread, name: str, cpu: int, process: Process | None = None
+) -> Steps[Thread]:
+    """fork(2): the child shares the enclave, PTEs included; its only thread runs on `cpu`.
+
+    `process` is the child, if it exists already.
+    """
     parent = current.mm
-    process = Process(current.kernel, name)
+    if process is None:
+        process = Process(current.kernel, name)
     child_mm = process.mm
     with (yield from parent.mmap_lock.acquire_write()):
         for vma in parent.vmas:
@@ -428,10 +433,8 @@ def sys_fork(current: Thread, name: str, cpu: int) -> Steps[Thread]:
 
 
 def _copy_ptes(parent: Mm, child: Mm, vma: Vma) -> None:
-    for page in range(vma.start, vma.end, PAGE_SIZE):
-        pte = parent.space.lookup(page)
-        if pte:
-            child.space.set(page, pte)
+    for page in parent.pages_mapped(vma.start, vma.end):
+        child.space.set(page << PAGE_SHIFT, parent.space.ptes[page])
 
 
 def _copy_memory(current: Thread, parent: Mm, child: Mm, vma: Vma) -> None:

@@ -113,6 +113,10 @@ class Control:
     def aep(self, value: int) -> None:
         self._aep[0] = value
 
+    def tid(self, mailbox: int) -> int:
+        """Whose mailbox it is."""
+        return self._tids[mailbox]
+
     def find(self, tid: int) -> int | None:
         """The mailbox of a thread, by the same probing as the stub's."""
         for i in range(tid, tid + MAILBOXES):

@@ -11,7 +11,12 @@ import ctypes
 import mmap
 import signal
 import struct
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
+
+from softsgx.runner import futex
+
+if TYPE_CHECKING:
+    from softsgx.runner.mailboxes import Mailboxes
 
 # handler: mov rax,[rip+4]; lock inc dword [rax]; ret; .quad doorbell; restorer: rt_sigreturn
 _HANDLER: Final = bytes.fromhex("488b0504000000f0ff00c3")
@@ -20,54 +25,34 @@ _RESTORER: Final = bytes.fromhex("b80f0000000f05")
 _SA_RESTORER: Final = 0x0400_0000
 _SA_ONSTACK: Final = 0x0800_0000
 _SYS_RT_SIGACTION: Final = 13
-_SYS_FUTEX: Final = 202
-_FUTEX_WAIT: Final = 0
-_FUTEX_WAKE: Final = 1
 
-_libc = ctypes.CDLL(None, use_errno=True)  # FUTEX_WAIT blocks: without the GIL
-
-
-class Timespec(ctypes.Structure):
-    """struct timespec."""
-
-    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
+_libc = ctypes.PyDLL(None, use_errno=True)
 
 
 class Doorbell:
-    """`address` of a 32-bit word in memory of this process; `seen` is its value last looked at."""
+    """The doorbell of `mailboxes`; `seen` is its value when it was last looked at."""
 
-    def __init__(self, word: Any, sleeping: Any = None) -> None:
-        self._word = word
-        self.address = ctypes.addressof(word)
-        self._sleeping = sleeping
-        self.seen = word.value
+    def __init__(self, mailboxes: Mailboxes) -> None:
+        self._control = mailboxes.control
+        self.address = mailboxes.doorbell
+        self.seen = 0
         self._code: mmap.mmap | None = None
 
     def look(self) -> None:
         """What happened so far will be handled now."""
-        self.seen = self._word.value
+        self.seen = self._control.doorbell
 
     @property
     def rung(self) -> bool:
         """Whether it rang since `look`."""
-        return bool(self._word.value != self.seen)
+        return self._control.doorbell != self.seen
 
-    def wait(self, seconds: float | None = None) -> None:
-        """Sleep until it differs from `seen`, a signal arrives, or the time is over."""
-        if self.rung:
-            return
-        timeout = None
-        if seconds is not None:
-            whole = int(seconds)
-            timeout = ctypes.byref(Timespec(whole, int((seconds - whole) * 1e9)))
-        if self._sleeping is not None:
-            self._sleeping.value = 1
-        _libc.syscall(
-            _SYS_FUTEX, ctypes.c_void_p(self.address), _FUTEX_WAIT, ctypes.c_uint32(self.seen),
-            timeout, None, 0,
-        )  # fmt: skip
-        if self._sleeping is not None:
-            self._sleeping.value = 0
+    def wait(self, timeout: float | None = None) -> None:
+        """Sleep until it differs from `seen`, a signal arrives, or `timeout` seconds are over."""
+        self._control.sleeping = True
+        if not self.rung:
+            futex.wait(self.address, self.seen, timeout)
+        self._control.sleeping = False
 
     def install(self, number: int = signal.SIGCHLD) -> None:
         """Have a signal ring it."""

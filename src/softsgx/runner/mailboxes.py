@@ -25,7 +25,7 @@ class Mailboxes:
         self.control: Final = Control(view)
         self.boxes: Final = tuple(Box(view, i) for i in range(MAILBOXES))
         base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
-        self._doorbell = base + CONTROL_AT["DOORBELL"]
+        self.doorbell = base + CONTROL_AT["DOORBELL"]
         self._states = base + CONTROL_AT["STATES"]
 
     def wait(self, timeout: float | None = None) -> list[int]:
@@ -39,13 +39,13 @@ class Mailboxes:
         if taken := control.take():
             return taken
         control.sleeping = True
-        futex.wait(self._doorbell, rung, timeout)
+        futex.wait(self.doorbell, rung, timeout)
         control.sleeping = False
         return control.take()
 
     def ring(self) -> None:
         """Make `wait` return, from another thread of the supervisor."""
-        futex.add_and_wake(self._doorbell)
+        futex.add_and_wake(self.doorbell)
 
     def reply(self, mailbox: int, registers: Sequence[int], fx: bytes | None = None) -> None:
         """Let the thread go on with these registers; without `fx`, with the request's."""

@@ -1,0 +1,311 @@
+"""Threads in enclaves: ENCLU outside and inside, slices of emulation, exceptions, signals.
+
+A thread that executed ENCLU outside waits, in its mailbox or in a ptrace stop, until the enclave is
+left. Meanwhile its logical processor is inside, or, after an interrupt, at the AEP.
+"""
+
+from __future__ import annotations
+
+import signal
+import struct
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from softsgx.cpu.fault import Fault
+from softsgx.linux.fault import do_user_addr_fault
+from softsgx.linux.process import (
+    BUS_ADRERR,
+    SEGV_ACCERR,
+    SEGV_MAPERR,
+    SIGBUS,
+    SIGFPE,
+    SIGILL,
+    SIGSEGV,
+    SIGTRAP,
+    Signal,
+)
+from softsgx.linux.vdso import FIXED_UP
+from softsgx.runner import ptrace as p
+from softsgx.runner.box import IDLE
+from softsgx.runner.engine import Engine, Why
+from softsgx.spec import faults, leaves
+from softsgx.spec.bits import MASK32
+from softsgx.spec.registers import RAX, RBX, RCX, RDI, RDX, RIP, RSI
+
+if TYPE_CHECKING:
+    from softsgx.cpu.aex import Delivered
+    from softsgx.runner.doorbell import Doorbell
+    from softsgx.runner.mailboxes import Mailboxes
+    from softsgx.runner.tracee import Tracee
+    from softsgx.runner.vdso import VdsoImage
+    from softsgx.runner.world import World
+
+ENCLU_LENGTH: Final = 3
+_SI_KERNEL: Final = 0x80
+_FPE_INTDIV: Final = 1
+_ILL_ILLOPN: Final = 2
+_WITH_CODE: Final = frozenset({10, 11, faults.SS, faults.GP, faults.PF, faults.AC})
+_SIGINFO: Final = struct.Struct("<iii4xQ")
+_SLICES_BETWEEN_LOOKS: Final = 4
+
+
+class Enclaves:
+    """All threads that are in enclaves, and the turns they take."""
+
+    def __init__(
+        self, world: World, mailboxes: Mailboxes, doorbell: Doorbell, vdso: VdsoImage
+    ) -> None:
+        self.world = world
+        self.mailboxes = mailboxes
+        self.doorbell = doorbell
+        self.vdso = vdso
+        self.ready: deque[Tracee] = deque()
+
+    # In
+
+    def request(self, t: Tracee, mailbox: int) -> None:
+        """A thread asks by its mailbox: ENCLU with these registers."""
+        box = self.mailboxes.boxes[mailbox]
+        t.model()
+        lp = t.lp
+        lp.regs[:] = box.registers
+        lp.x.legacy = box.fx
+        t.mailbox = mailbox
+        t.inside = True
+        self._go(t)
+
+    def trapped(self, t: Tracee, regs: list[int], rip: int) -> None:
+        """A thread asks by a ptrace stop; `rip` is where its ENCLU stands."""
+        t.model()
+        lp = t.lp
+        t.host_regs(regs)
+        lp.regs[RIP] = rip
+        lp.x.legacy = p.get_fpregs(t.tid)
+        t.mailbox = None
+        t.inside = True
+        self._go(t)
+
+    def _go(self, t: Tracee) -> None:
+        if self._enclu_outside(t):
+            if t.space.engine is None:
+                host = t.space.attach_memory()
+                t.space.engine = Engine(self.world.memory, host, self.doorbell)
+            self._slice(t)
+
+    def _enclu_outside(self, t: Tracee) -> bool:
+        """Execute ENCLU at RIP, outside; True if the thread is inside now."""
+        lp = t.lp
+        regs = lp.regs
+        while True:
+            rip = regs[RIP]
+            try:
+                lp.enclu(regs[RAX] & MASK32, regs[RBX], regs[RCX], regs[RDX])
+            except Fault as fault:
+                regs[RIP] = rip
+                delivered = lp.deliver_fault(fault)
+                if not self._repaired(t, delivered):
+                    return False
+                continue
+            return True
+
+    # Slices
+
+    def turn(self) -> None:
+        """Let the next thread execute for a slice."""
+        self._slice(self.ready.popleft())
+
+    def _slice(self, t: Tracee) -> None:
+        engine = t.space.engine
+        lp = t.lp
+        assert engine is not None
+        while True:
+            if lp.secs is None:
+                # An interrupt or a repaired fault: the processor is at the AEP.
+                if not self._is_enclu(t, lp.regs[RIP]):
+                    self._leave(t)
+                    return
+                if not self._enclu_outside(t):
+                    return
+            began = time.perf_counter()
+            stop = engine.run(lp)
+            t.cpu_time += time.perf_counter() - began
+            if stop.why is Why.ENCLU:
+                if lp.regs[RAX] & MASK32 == leaves.EEXIT:
+                    if self._eexit(t):
+                        return
+                else:
+                    self._enclu_inside(t)
+            elif stop.why is Why.FAULT:
+                assert stop.fault is not None
+                self._fault_inside(t, stop.fault)
+            else:
+                self._end_of_slice(t)
+                return
+            if not t.inside:
+                return
+            if self.doorbell.rung:
+                self._end_of_slice(t)
+                return
+
+    def _end_of_slice(self, t: Tracee) -> None:
+        t.slices += 1
+        if t.mailbox is None and t.slices % _SLICES_BETWEEN_LOOKS == 0 and _signal_waits(t):
+            # Stopped by ptrace, a thread does not get its signals: let it go to the AEP.
+            t.lp.interrupt()
+            self._leave(t)
+            return
+        self.ready.append(t)
+
+    def _is_enclu(self, t: Tracee, rip: int) -> bool:
+        return rip == self.vdso.enclu or t.space.sites.get(rip) == "enclu"
+
+    def _enclu_inside(self, t: Tracee) -> None:
+        lp = t.lp
+        regs = lp.regs
+        try:
+            lp.enclu(regs[RAX] & MASK32, regs[RBX], regs[RCX], regs[RDX])
+        except Fault as fault:
+            self._fault_inside(t, fault)
+            return
+        regs[RIP] += ENCLU_LENGTH
+
+    def _eexit(self, t: Tracee) -> bool:
+        lp = t.lp
+        regs = lp.regs
+        try:
+            lp.enclu(regs[RAX] & MASK32, regs[RBX], regs[RCX], regs[RDX])
+        except Fault as fault:
+            self._fault_inside(t, fault)
+            return not t.inside
+        self._leave(t)
+        return True
+
+    # Exceptions
+
+    def _fault_inside(self, t: Tracee, fault: Fault) -> None:
+        """AEX, and then what the kernel makes of it."""
+        delivered = t.lp.deliver_fault(fault)
+        self._repaired(t, delivered)
+
+    def _repaired(self, t: Tracee, delivered: Delivered) -> bool:
+        """Whether the thread may go on where it is; otherwise it was told, and is outside."""
+        found = self._kernel(t, delivered)
+        if found is None:
+            return True
+        lp = t.lp
+        rip = lp.regs[RIP]
+        if rip == self.vdso.enclu and delivered.vector in FIXED_UP:
+            regs = lp.regs
+            regs[RDI] = delivered.vector
+            regs[RSI] = delivered.code if delivered.vector in _WITH_CODE else 0
+            regs[RDX] = delivered.cr2 if delivered.vector == faults.PF else 0
+            regs[RIP] = self.vdso.exception
+            self._leave(t)
+            return False
+        self._signal(t, found)
+        return False
+
+    def _kernel(self, t: Tracee, delivered: Delivered) -> Signal | None:
+        vector, code, address = delivered.vector, delivered.code, delivered.cr2
+        if vector == faults.PF:
+            thread = t.model()
+            vma = thread.mm.vma_lookup(address) if address < 1 << 47 else None
+            if vma is None:
+                rights = t.space.attach_memory().area(address)
+                kind = SEGV_ACCERR if rights else SEGV_MAPERR
+                return Signal(SIGSEGV, kind, address, vector, code)
+            return self.world.run(do_user_addr_fault(thread, code, address), thread.cpu)
+        rip = t.lp.regs[RIP]
+        if vector == faults.DE:
+            return Signal(SIGFPE, _FPE_INTDIV, rip, vector, code)
+        if vector == faults.UD:
+            return Signal(SIGILL, _ILL_ILLOPN, rip, vector, code)
+        if vector in (faults.DB, faults.BP):
+            return Signal(SIGTRAP, _SI_KERNEL, 0, vector, code)
+        if vector in (faults.MF, faults.XM):
+            return Signal(SIGFPE, 7, rip, vector, code)
+        if vector == faults.AC:
+            return Signal(SIGBUS, 1, 0, vector, code)
+        return Signal(SIGSEGV, _SI_KERNEL, 0, vector, code)
+
+    # Out
+
+    def _leave(self, t: Tracee) -> None:
+        """Give the host thread the registers of its processor and let it run."""
+        t.inside = False
+        lp = t.lp
+        mailbox = t.mailbox
+        if mailbox is not None:
+            t.mailbox = None
+            self.mailboxes.reply(mailbox, lp.regs, lp.x.legacy)
+            return
+        self._set_registers(t)
+        p.request(p.PTRACE_CONT, t.tid)
+
+    def _set_registers(self, t: Tracee) -> None:
+        p.set_regs(t.tid, t.to_user(p.get_regs(t.tid)))
+        p.set_fpregs(t.tid, t.lp.x.legacy)
+
+    def _signal(self, t: Tracee, found: Signal) -> None:
+        """A synchronous signal: the thread is at RIP, as the exception left it."""
+        info = _SIGINFO.pack(found.number, 0, found.code, found.address)
+        t.siginfo[found.number] = info.ljust(128, b"\0")
+        t.inside = False
+        t.forced = found.number
+        if t.mailbox is not None:
+            # It is running, in the futex: stop it first.
+            p.request(p.PTRACE_INTERRUPT, t.tid)
+            return
+        self.force_signal(t)
+
+    def force_signal(self, t: Tracee) -> None:
+        """Send the signal that `_signal` decided on; the thread is stopped."""
+        if t.mailbox is not None:
+            self.mailboxes.control.set_state(t.mailbox, IDLE)
+            t.mailbox = None
+        self._set_registers(t)
+        self._force(t, t.forced)
+        p.tgkill(t.pid, t.tid, t.forced)
+        t.forced = 0
+        p.request(p.PTRACE_CONT, t.tid)
+
+    def _force(self, t: Tracee, number: int) -> None:
+        """The kernel's force_sig: a blocked signal is unblocked."""
+        mask = p.get_sigmask(t.tid)
+        if mask >> (number - 1) & 1:
+            p.set_sigmask(t.tid, mask & ~(1 << (number - 1)))
+
+    def interrupted(self, t: Tracee) -> None:
+        """A signal reached a thread that waits in its mailbox: AEX; it is at the AEP."""
+        lp = t.lp
+        if lp.enclave_mode:
+            lp.interrupt()
+        if t in self.ready:
+            self.ready.remove(t)
+        assert t.mailbox is not None
+        self.mailboxes.control.set_state(t.mailbox, IDLE)
+        t.inside = False
+        t.mailbox = None
+        self._set_registers(t)
+
+    def gone(self, t: Tracee) -> None:
+        """The thread has died."""
+        if t in self.ready:
+            self.ready.remove(t)
+        self.mailboxes.control.remove(t.tid)
+
+
+def _signal_waits(t: Tracee) -> bool:
+    """Whether a signal that is not blocked is pending for a stopped thread."""
+    pending = blocked = 0
+    with open(f"/proc/{t.tid}/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith(("SigPnd:", "ShdPnd:")):
+                pending |= int(line.split()[1], 16)
+            elif line.startswith("SigBlk:"):
+                blocked = int(line.split()[1], 16)
+    return bool(pending & ~blocked)
+
+
+__all__ = ["BUS_ADRERR", "Enclaves", "signal"]

@@ -1,0 +1,332 @@
+"""The supervisor: starts a program, follows its threads, serves what they ask for.
+
+One thread does everything: it waits for stops and mailboxes, drives the model, and emulates.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from softsgx.linux import syscalls
+from softsgx.runner import bpf
+from softsgx.runner import ptrace as p
+from softsgx.runner.box import IDLE, REPLY
+from softsgx.runner.calls import Calls
+from softsgx.runner.doorbell import Doorbell
+from softsgx.runner.enclaves import Enclaves
+from softsgx.runner.layout import END, GATE
+from softsgx.runner.loading import Loader
+from softsgx.runner.mailboxes import Mailboxes
+from softsgx.runner.stub import INT80_DONE, Phase, rolled_back, rolled_forward, where
+from softsgx.runner.tracee import Space, Tracee
+from softsgx.runner.world import LiveProcess, World
+from softsgx.spec.registers import RIP
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_SYS_SECCOMP: Final = 317
+_STOPPING: Final = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
+
+
+class Supervisor:
+    """Runs one program and its descendants."""
+
+    def __init__(self, world: World, loader: Loader) -> None:
+        self.world = world
+        self.mailboxes = Mailboxes()
+        self.doorbell = Doorbell(self.mailboxes)
+        self.loader = loader
+        loader.mailboxes = self.mailboxes
+        self.enclaves = Enclaves(world, self.mailboxes, self.doorbell, loader.vdso)
+        self.calls = Calls(self)
+        self.tracees: dict[int, Tracee] = {}
+        self._early: dict[int, int] = {}  # stops of children whose parent's event has not come
+        self.first = 0
+        self.exit_status: int | None = None
+
+    # Starting
+
+    def start(self, path: str, argv: Sequence[str], env: dict[str, str]) -> None:
+        """Fork, be traced, install the filter, execute."""
+        self.doorbell.install()
+        fprog = bpf.base_filter(GATE, (END - GATE) >> 12)
+        tid = os.fork()
+        if tid == 0:
+            _child(path, argv, env, fprog)
+        os.waitpid(tid, os.WUNTRACED)
+        p.request(p.PTRACE_SEIZE, tid, 0, p.OPTIONS)
+        os.kill(tid, signal.SIGCONT)
+        self.first = tid
+        space = Space(self.world, tid)
+        self.tracees[tid] = Tracee(self.world, tid, tid, space)
+
+    def run(self) -> int:
+        """Serve until every process is gone; the wait status of the first."""
+        doorbell, enclaves = self.doorbell, self.enclaves
+        while self.tracees:
+            doorbell.look()
+            self._drain()
+            for mailbox in self.mailboxes.control.take():
+                self._request(mailbox)
+            if enclaves.ready:
+                enclaves.turn()
+            elif self.tracees:
+                doorbell.wait()
+        assert self.exit_status is not None
+        return self.exit_status
+
+    def kill(self) -> None:
+        """End every process; the caller goes on with `run`."""
+        for pid in {t.pid for t in self.tracees.values()}:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+    # Events
+
+    def _drain(self) -> None:
+        while self.tracees:
+            try:
+                tid, status = os.waitpid(-1, p.WALL | os.WNOHANG)
+            except ChildProcessError:
+                for t in list(self.tracees.values()):
+                    self._gone(t)
+                return
+            if tid == 0:
+                return
+            t = self.tracees.get(tid)
+            if t is None:
+                if os.WIFSTOPPED(status):
+                    self._early[tid] = status
+                continue
+            try:
+                self._event(t, status)
+            except p.NoSuchTracee:
+                continue  # killed while we looked; its exit comes next
+
+    def _event(self, t: Tracee, status: int) -> None:
+        if not os.WIFSTOPPED(status):
+            if t.tid == self.first:
+                self.exit_status = status
+            self._gone(t)
+            return
+        number, event = os.WSTOPSIG(status), status >> 16
+        if event == p.EVENT_SECCOMP:
+            self._seccomp(t)
+        elif event in (p.EVENT_FORK, p.EVENT_VFORK, p.EVENT_CLONE):
+            self._child_of(t, p.event_message(t.tid))
+            p.request(p.PTRACE_CONT, t.tid)
+        elif event == p.EVENT_EXEC:
+            self._exec(t)
+        elif event == p.EVENT_STOP:
+            self._stopped(t, number)
+        elif number == p.SYSCALL_STOP:
+            at_exit, t.at_exit = t.at_exit, None
+            if at_exit is not None:
+                at_exit(t)
+            p.request(p.PTRACE_CONT, t.tid)
+        else:
+            self._signal(t, number)
+
+    def _stopped(self, t: Tracee, number: int) -> None:
+        if t.forced:
+            self.enclaves.force_signal(t)
+        elif number in _STOPPING and not t.starting:
+            p.request(p.PTRACE_LISTEN, t.tid)
+        else:
+            t.starting = False
+            p.request(p.PTRACE_CONT, t.tid)
+
+    def _signal(self, t: Tracee, number: int) -> None:
+        """A signal is about to be delivered: the thread must not seem to be in our code."""
+        self._out_of_stub(t)
+        info = t.siginfo.pop(number, None)
+        if info is not None:
+            p.set_siginfo(t.tid, info)
+        p.request(p.PTRACE_CONT, t.tid, 0, number)
+
+    def _out_of_stub(self, t: Tracee) -> None:
+        regs = p.get_regs(t.tid)
+        rip = regs[p.RIP]
+        if not GATE <= rip < END:
+            return
+        vdso = self.loader.vdso
+        if rip == vdso.jump:
+            regs[p.RIP] = vdso.enclu
+            p.set_regs(t.tid, regs)
+            return
+        place = where(rip)
+        if place is None:
+            return
+        mailbox = place.mailbox
+        if mailbox is None:
+            mailbox = self.mailboxes.control.find(t.tid)
+        if place.phase is Phase.WAIT and t.mailbox is not None:
+            self.enclaves.interrupted(t)
+        elif place.phase is Phase.WAIT and mailbox is not None:
+            state = self.mailboxes.control.state(mailbox)
+            if state == REPLY:
+                self._roll_forward(t, regs, mailbox)
+            else:
+                # A request that nobody has taken: it is withdrawn.
+                self.mailboxes.control.set_state(mailbox, IDLE)
+                self._set(t, regs, self.mailboxes.boxes[mailbox].registers)
+        elif place.phase is Phase.DEPART and mailbox is not None:
+            self._roll_forward(t, regs, mailbox)
+        elif place.phase in (Phase.ARRIVE, Phase.TRAP):
+            current = _in_model_order(regs)
+            self._set(t, regs, rolled_back(current, self._reader(t), vdso.enclu))
+
+    def _reader(self, t: Tracee) -> Any:
+        def read(address: int, size: int) -> bytes:
+            data = p.read_memory(t.tid, address, size)
+            if data is None:
+                raise p.NoSuchTracee(3, "stack of a stopped thread is gone")
+            return data
+
+        return read
+
+    def _roll_forward(self, t: Tracee, regs: list[int], mailbox: int) -> None:
+        box = self.mailboxes.boxes[mailbox]
+        self.mailboxes.control.set_state(mailbox, IDLE)
+        p.set_fpregs(t.tid, box.fx)
+        self._set(t, regs, rolled_forward(box))
+
+    def _set(self, t: Tracee, regs: list[int], values: Sequence[int]) -> None:
+        t.model()
+        t.lp.regs[:] = values
+        p.set_regs(t.tid, t.to_user(regs))
+
+    # ENCLU and CPUID of the program
+
+    def _request(self, mailbox: int) -> None:
+        tid = self.mailboxes.control.tid(mailbox)
+        t = self.tracees.get(tid)
+        if t is None or t.inside:
+            self.mailboxes.control.set_state(mailbox, IDLE)
+            return
+        try:
+            self.enclaves.request(t, mailbox)
+        except p.NoSuchTracee:
+            return
+
+    def _seccomp(self, t: Tracee) -> None:
+        regs = p.get_regs(t.tid)
+        rip = regs[p.RIP]
+        site = t.space.sites.get(rip - 2)
+        if rip == INT80_DONE:
+            self._enclu(t, regs, self.loader.vdso.enclu)
+        elif site == "enclu":
+            self._enclu(t, regs, rip - 2)
+        elif site is not None:
+            self.loader.cpuid(t, regs)
+            p.request(p.PTRACE_CONT, t.tid)
+        else:
+            self.calls.serve(t, regs)
+
+    def _enclu(self, t: Tracee, regs: list[int], rip: int) -> None:
+        # The kernel keeps the low half of RAX in orig_rax; ENCLU looks at no more.
+        regs[p.RAX] = regs[p.ORIG_RAX] & 0xFFFFFFFF
+        if rip == self.loader.vdso.enclu:
+            self.mailboxes.control.insert(t.tid)
+        self.enclaves.trapped(t, regs, rip)
+
+    # Processes
+
+    def _child_of(self, parent: Tracee, tid: int) -> None:
+        if p.same_mm(parent.tid, tid):
+            space = parent.space
+            child = Tracee(self.world, _thread_group(tid), tid, space)
+        else:
+            space = parent.space.forked(tid, None)
+            child = Tracee(self.world, tid, tid, space)
+            if parent.space.mm.vmas:
+                self._fork_model(parent, child)
+        child.starting = True
+        self.tracees[tid] = child
+        early = self._early.pop(tid, None)
+        if early is not None:
+            self._event(child, early)
+
+    def _fork_model(self, parent: Tracee, child: Tracee) -> None:
+        world = self.world
+        lp = world.take_lp()
+        process = LiveProcess(world, child.tid)
+        child.space.process = process
+        thread = parent.model()
+        body = syscalls.sys_fork(thread, str(child.tid), lp.id, process)
+        child.thread = world.run(body, thread.cpu)
+        child.space.attach_memory()
+        child.thread.switch_in()
+
+    def _exec(self, t: Tracee) -> None:
+        """Only this thread is left; it may have taken the leader's number."""
+        former = p.event_message(t.tid)
+        if former != t.tid and former in self.tracees:
+            self._gone(self.tracees[former], keep_space=True)
+        self._leave_space(t)
+        t.space = Space(self.world, t.tid)
+        t.space.users += 1
+        t.pid = t.tid
+        t.at_exit = self.loader.executed
+        p.request(p.PTRACE_SYSCALL, t.tid)
+
+    def _gone(self, t: Tracee, keep_space: bool = False) -> None:
+        self.enclaves.gone(t)
+        self.tracees.pop(t.tid, None)
+        self._leave_space(t)
+        self.calls.look_for_released()
+
+    def _leave_space(self, t: Tracee) -> None:
+        space = t.space
+        space.users -= 1
+        mm = space.process.mm
+        t.drop_model()
+        if not space.users:
+            if mm.vmas or mm.notifiers:
+                self.world.run(syscalls.exit_mmap(self.world.machine.ksgxd, mm), 0)
+            space.close()
+
+
+def _thread_group(tid: int) -> int:
+    with open(f"/proc/{tid}/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("Tgid:"):
+                return int(line.split()[1])
+    return tid
+
+
+def _in_model_order(regs: list[int]) -> list[int]:
+    from softsgx.runner.tracee import ORDER
+
+    out = [regs[n] for n in ORDER]
+    assert out[RIP] == regs[p.RIP]
+    return out
+
+
+def _child(path: str, argv: Sequence[str], env: dict[str, str], fprog: bytes) -> None:
+    """In the child: wait to be seized, filter, execute. Never returns."""
+    try:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        libc = ctypes.PyDLL(None, use_errno=True)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        code = ctypes.create_string_buffer(fprog, len(fprog))
+        program = (ctypes.c_uint64 * 2)(len(fprog) // 8, ctypes.addressof(code))
+        if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.syscall(
+            _SYS_SECCOMP, 1, 0, ctypes.byref(program)
+        ):
+            raise OSError(ctypes.get_errno(), "seccomp")
+        os.execve(path, list(argv), env)
+    except OSError as error:
+        sys.stderr.write(f"softsgx: run: {path}: {error.strerror}\n")
+    finally:
+        os._exit(127)

@@ -1,0 +1,192 @@
+"""Supervised threads and their address spaces, and system calls run on their behalf.
+
+A `Space` is one address space: what was mapped into it, its sites, its emulator. A `Tracee` is one
+thread. Requests of a tracee are valid only while it is stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from softsgx.runner import ptrace as p
+from softsgx.runner.hostmem import HostMemory
+from softsgx.runner.layout import GATE
+from softsgx.runner.world import LiveProcess, LiveUser, Thread, World, enclave_area
+
+if TYPE_CHECKING:
+    from softsgx.cpu import LogicalProcessor
+    from softsgx.runner.engine import Engine
+
+# lp.regs order (RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8..R15, RFLAGS, RIP) in user_regs_struct.
+ORDER: Final = (
+    p.RAX, p.RCX, p.RDX, p.RBX, p.RSP, p.RBP, p.RSI, p.RDI,
+    p.R8, p.R9, p.R10, p.R11, p.R12, p.R13, p.R14, p.R15, p.EFLAGS, p.RIP,
+)  # fmt: skip
+
+NR_MMAP, NR_MPROTECT, NR_MUNMAP, NR_CLOSE = 9, 10, 11, 3
+
+
+class Space:
+    """One address space. `users` counts its threads; `vdso_enclu` is the AEP of its vDSO."""
+
+    def __init__(self, world: World, pid: int) -> None:
+        self.world = world
+        self.process = LiveProcess(world, pid)
+        self.process.mm.exited = False
+        self.users = 0
+        self.sites: dict[int, str] = {}  # address -> "cpuid" or "enclu", patched in this space
+        self.gate_ready = False
+        self.real_vdso = 0
+        self.filters = 0
+        self.traced: list[tuple[int, int]] = []
+        self.host: HostMemory | None = None
+        self.engine: Engine | None = None
+        self._pid = pid
+
+    @property
+    def mm(self) -> Any:
+        """The model's address space."""
+        return self.process.mm
+
+    def attach_memory(self) -> HostMemory:
+        """Open the real memory, once something needs it."""
+        if self.host is None:
+            mm = self.process.mm
+            self.host = HostMemory(self._pid, lambda address: enclave_area(mm, address))
+            mm.user = LiveUser(self.world, self.host)
+        return self.host
+
+    def forked(self, pid: int, process: LiveProcess | None) -> Space:
+        """The copy that fork made, for the child `pid`."""
+        child = Space(self.world, pid)
+        if process is not None:
+            child.process = process
+        child.sites = dict(self.sites)
+        child.gate_ready = self.gate_ready
+        child.real_vdso = self.real_vdso
+        child.filters = self.filters
+        child.traced = list(self.traced)
+        return child
+
+    def close(self) -> None:
+        """The last thread is gone."""
+        if self.engine is not None:
+            self.engine.close()
+            self.engine = None
+        if self.host is not None:
+            self.host.close()
+            self.host = None
+
+
+class Tracee:
+    """One supervised thread."""
+
+    def __init__(self, world: World, pid: int, tid: int, space: Space) -> None:
+        self.world = world
+        self.pid = pid
+        self.tid = tid
+        self.space = space
+        space.users += 1
+        self.thread: Thread | None = None
+        # What to do at the exit stop of the system call that is being executed.
+        self.at_exit: Callable[[Tracee], None] | None = None
+        self.starting = False  # its first stop has not been seen
+        # An enclave call in progress: inside the enclave, or at its AEP after an interrupt.
+        self.inside = False
+        self.mailbox: int | None = None  # where its request waits; None: stopped by ptrace
+        self.siginfo: dict[int, bytes] = {}  # for signals that the supervisor sends itself
+        self.forced = 0  # a signal to be sent once the thread is stopped
+        self.slices = 0
+        self.cpu_time = 0.0  # seconds emulated
+
+    @property
+    def lp(self) -> LogicalProcessor:
+        """Its logical processor."""
+        assert self.thread is not None
+        return self.world.machine.processor.lps[self.thread.cpu]
+
+    def model(self) -> Thread:
+        """Its thread in the model, made when first needed."""
+        if self.thread is None:
+            lp = self.world.take_lp()
+            self.space.attach_memory()
+            self.thread = Thread(self.world.kernel, self.space.process, str(self.tid), lp.id)
+            self.thread.switch_in()
+        return self.thread
+
+    def drop_model(self) -> None:
+        """It is gone, or has another address space: leave the enclave and the processor."""
+        if self.thread is None:
+            return
+        lp = self.lp
+        if lp.enclave_mode:
+            lp.interrupt()
+        self.thread.switch_out()
+        if self.thread in self.space.process.threads:
+            self.space.process.threads.remove(self.thread)
+        self.thread = None
+        self.inside = False
+        self.mailbox = None
+        self.world.give_lp(lp)
+
+    # Registers
+
+    def host_regs(self, regs: list[int]) -> None:
+        """user_regs_struct -> the logical processor."""
+        lp = self.lp
+        lp.regs[:] = [regs[n] for n in ORDER]
+        lp.fsbase, lp.gsbase = regs[p.FS_BASE], regs[p.GS_BASE]
+
+    def to_user(self, regs: list[int]) -> list[int]:
+        """The logical processor -> user_regs_struct; segments as they are in `regs`."""
+        out = list(regs)
+        for at, value in zip(ORDER, self.lp.regs, strict=True):
+            out[at] = value
+        out[p.ORIG_RAX] = p.MASK64
+        return out
+
+    # System calls on its behalf, while it is stopped outside of one
+
+    def inject(self, number: int, *args: int) -> int:
+        """Run one system call at the gate and wait for it; its result. Registers are kept."""
+        saved = p.get_regs(self.tid)
+        result = self._at_gate(saved, GATE, number, args)
+        saved[p.ORIG_RAX] = p.MASK64
+        p.set_regs(self.tid, saved)
+        return result
+
+    def inject_at(self, instruction: int, number: int, *args: int) -> int:
+        """As `inject`, over a `syscall` instruction at another address."""
+        saved = p.get_regs(self.tid)
+        result = self._at_gate(saved, instruction, number, args)
+        saved[p.ORIG_RAX] = p.MASK64
+        p.set_regs(self.tid, saved)
+        return result
+
+    def _at_gate(self, saved: list[int], rip: int, number: int, args: tuple[int, ...]) -> int:
+        regs = list(saved)
+        regs[p.RIP] = rip
+        regs[p.RAX] = number
+        regs[p.ORIG_RAX] = p.MASK64
+        for at, value in zip((p.RDI, p.RSI, p.RDX, p.R10, p.R8, p.R9), args, strict=False):
+            regs[at] = value & p.MASK64
+        p.set_regs(self.tid, regs)
+        others: list[int] = []  # signals of the program that came first; it gets them afterwards
+        while True:
+            p.request(p.PTRACE_SINGLESTEP, self.tid)
+            _, status = os.waitpid(self.tid, p.WALL)
+            if not os.WIFSTOPPED(status):
+                raise p.NoSuchTracee(3, "the tracee died in an injected call")
+            number_of = os.WSTOPSIG(status)
+            if number_of == signal.SIGTRAP and status >> 16 == 0:
+                break
+            if status >> 16 == p.EVENT_SECCOMP or status >> 16 == p.EVENT_STOP:
+                continue
+            others.append(number_of)
+        for number_of in others:
+            p.tgkill(self.pid, self.tid, number_of)
+        result = p.get_regs(self.tid)[p.RAX]
+        return result - (1 << 64) if result >= 1 << 63 else result
