@@ -77,7 +77,9 @@ def assemble(source: Path, symbols: Mapping[str, int]) -> Assembled:
 def _read(elf: ELFFile, source: Path) -> Assembled:
     if elf.get_section_by_name(".rela.text") is not None:
         raise SystemExit(f"softsgx: assemble: {source}: code with relocations")
-    text = elf.get_section_by_name(".text").data()
+    section = elf.get_section_by_name(".text")
+    assert section is not None
+    text = section.data()
     index = elf.get_section_index(".text")
     table = elf.get_section_by_name(".symtab")
     assert isinstance(table, SymbolTableSection)

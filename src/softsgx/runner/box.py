@@ -5,7 +5,7 @@ or TAKEN:
 
     IDLE -> REQUEST    the thread has stored its registers, and rings the doorbell
     REQUEST -> TAKEN   the supervisor has seen it (`Control.take`)
-    TAKEN -> REPLY     the supervisor has stored the registers to go on with, and wakes the state word
+    TAKEN -> REPLY     the supervisor has stored the registers to go on with; it wakes the thread
     REPLY -> IDLE      the thread loads them; until its next REQUEST they stay in the mailbox
 
 The supervisor must not trust what it reads here: the program can write to all of it.
@@ -60,7 +60,9 @@ FX_SIZE: Final = 512
 # Native: with "<" the struct module would copy byte by byte.
 REGISTERS: Final = Struct("18Q")
 _MAILBOXES_AT: Final = BOX_MAILBOXES - BOX
-assert MAILBOX_STRIDE % 16 == 0 and MAILBOX_AT["FX"] % 16 == 0, "FXSAVE needs 16"
+# FXSAVE needs 16.
+assert MAILBOX_STRIDE % 16 == 0
+assert MAILBOX_AT["FX"] % 16 == 0
 
 
 def _words(memory: memoryview, offset: int, count: int) -> memoryview:

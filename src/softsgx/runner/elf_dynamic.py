@@ -66,7 +66,7 @@ def sysv_hash(name: bytes) -> int:
 
 
 def defined_symbols(image: bytes) -> list[Symbol]:
-    """The symbols that an image linked for address 0 defines; the markers of versions are left out."""
+    """What an image linked for address 0 defines; the markers of versions are left out."""
     try:
         return list(_defined_symbols(image))
     except (error, IndexError, KeyError) as broken:

@@ -2,7 +2,8 @@
 
 import ctypes
 import errno
-from typing import Final
+from collections.abc import Callable
+from typing import Final, cast
 
 _SYS_FUTEX: Final = 202
 _FUTEX_WAIT: Final = 0
@@ -15,12 +16,12 @@ class _Timespec(ctypes.Structure):
     _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))
 
 
-def _futex(library: ctypes.CDLL) -> "ctypes._CFuncPtr":
+def _futex(library: ctypes.CDLL) -> Callable[..., int]:
     function = library.syscall
     word, pointer = ctypes.c_long, ctypes.c_void_p
     function.argtypes = (word, pointer, word, word, pointer, pointer, word)
     function.restype = word
-    return function
+    return cast(Callable[..., int], function)
 
 
 # Waking keeps the interpreter's lock, which costs less than to give it away and take it again.
@@ -46,7 +47,7 @@ def wait(address: int, value: int, timeout: float | None = None) -> None:
 
 def wake(address: int, waiters: int = 1) -> int:
     """Wake up to so many who sleep on the word at `address`; how many did."""
-    woken = int(_wake(_SYS_FUTEX, address, _FUTEX_WAKE, waiters, None, 0, 0))
+    woken = _wake(_SYS_FUTEX, address, _FUTEX_WAKE, waiters, None, 0, 0)
     if woken < 0:
         raise OSError(ctypes.get_errno(), f"futex wake at {address:#x}")
     return woken
