@@ -1,0 +1,1 @@
+"""Real processes: unmodified SGX programs run under supervision, their enclaves in an emulator."""
