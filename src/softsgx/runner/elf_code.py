@@ -101,7 +101,7 @@ class ElfCode:
         """The file offset of `size` loaded bytes at an address. Raises BadElf."""
         for segment in self.segments:
             inside = vaddr - segment.vaddr
-            if segment.kind == PT_LOAD and 0 <= inside and inside + size <= segment.size:
+            if segment.kind == PT_LOAD and inside >= 0 and inside + size <= segment.size:
                 return segment.offset + inside
         raise BadElf(f"{vaddr:#x} is not in a loaded part of the file")
 

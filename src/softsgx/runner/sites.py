@@ -16,7 +16,7 @@ import os
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Final, Literal, NamedTuple
 
 from softsgx.runner.disassembler import Code, Instruction, reach
@@ -94,7 +94,7 @@ def _prove(elf: ElfCode, hits: list[tuple[Segment, Site]]) -> Sites:
     patch, unproven = [], []
     prover = _Prover(elf)
     for segment, site in hits:
-        why = prover.doubt(segment, site.vaddr, lambda found, site=site: _is_site(found, site))
+        why = prover.doubt(segment, site.vaddr, partial(_is_site, site))
         if why:
             unproven.append(Unproven(*site, why))
         else:
@@ -102,7 +102,7 @@ def _prove(elf: ElfCode, hits: list[tuple[Segment, Site]]) -> Sites:
     return Sites(tuple(patch), tuple(unproven))
 
 
-def _is_site(found: Instruction, site: Site) -> bool:
+def _is_site(site: Site, found: Instruction) -> bool:
     """Whether the instruction is the one of the pattern; CPUID may have prefixes without effect."""
     if site.kind == "enclu":
         return found.mnemonic == "enclu" and found.address == site.vaddr and found.size == 3
