@@ -46,8 +46,8 @@ class Instruction(NamedTuple):
 
 
 @cache
-def _library() -> tuple[ctypes.PyDLL, ctypes.c_size_t]:
-    """The library and a handle for 64-bit code."""
+def load() -> tuple[ctypes.PyDLL, ctypes.c_size_t]:
+    """The library and a handle for 64-bit code. Raises RunnerError."""
     spec = find_spec("capstone")
     places = spec.submodule_search_locations if spec is not None else None
     if not places:
@@ -87,7 +87,7 @@ class Code:
 
     @contextmanager
     def _decoded(self, start: int, end: int, count: int) -> Iterator[tuple[int, Any]]:
-        library, handle = _library()
+        library, handle = load()
         found = ctypes.POINTER(_Insn)()
         size = min(end, self.end) - start
         where = self._base + start - self.vaddr
