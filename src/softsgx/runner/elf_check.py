@@ -160,18 +160,19 @@ def _check_elf(path: str) -> tuple[str, bool]:
         if e_type not in (ET_EXEC, ET_DYN):
             raise RunnerError(path, f"ELF file of type {e_type}, no program")
         size = phnum * PHDR.size
-        if phentsize != PHDR.size or not 0 < size <= _HEADERS_MAX_BYTES or phoff >> 63:
+        length = os.fstat(file.fileno()).st_size
+        if phentsize != PHDR.size or not 0 < size <= _HEADERS_MAX_BYTES:
             raise RunnerError(path, "damaged ELF file: no usable program headers")
+        if phoff + size > length:
+            raise RunnerError(path, "damaged ELF file: program headers behind its end")
         file.seek(phoff)
         table = file.read(size)
-        if len(table) < size:
-            raise RunnerError(path, "damaged ELF file: program headers behind its end")
         headers = list(PHDR.iter_unpack(table))
         if not any(header[0] == PT_LOAD for header in headers):
             raise RunnerError(path, "damaged ELF file: nothing to load")
         for kind, _, offset, _, _, filesz, _, _ in headers:
             if kind == PT_INTERP:
-                if not 2 <= filesz <= _PATH_MAX or offset >> 63:
+                if not 2 <= filesz <= _PATH_MAX or offset + filesz > length:
                     raise RunnerError(path, "damaged ELF file: PT_INTERP is no path")
                 file.seek(offset)
                 return _interpreter(path, file.read(filesz)), e_type == ET_DYN

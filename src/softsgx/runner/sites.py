@@ -29,7 +29,8 @@ PATTERNS: Final[dict[bytes, Kind]] = {b"\x0f\xa2": "cpuid", b"\x0f\x01\xd7": "en
 _HIT: Final = re.compile(rb"\x0f\xa2|\x0f\x01\xd7")
 # Feature selection in these stays native, and ld.so runs before a library can be patched.
 _NATIVE: Final = re.compile(
-    r"(ld-linux.*|ld64|ld-\d[\d.]*|ld-musl.*|lib(c|m|mvec|pthread|dl|rt))(-[\d.]+)?\.so(\.[\d.]+)?"
+    r"(ld-linux.*|ld64|ld-musl.*|libc\.musl.*|(ld|lib(c|m|mvec|pthread|dl|rt))(-[\d.]+)?)"
+    r"\.so(\.[\d.]+)?"
 )
 _CALL_PROOFS_MAX: Final = 64
 # Calls out of proven code are looked for in small programs only: it costs 100 ms per 2 MiB.
@@ -117,6 +118,7 @@ class _Prover:
         self.elf = elf
         self.frames = Frames(elf)
         self._codes: dict[Segment, Code] = {}
+        self._near: dict[Segment, list[tuple[int, int]]] = {}
 
     def doubt(
         self, segment: Segment, vaddr: int, wanted: Callable[[Instruction], bool], depth: int = 0
@@ -182,25 +184,33 @@ class _Prover:
 
     def called(self, segment: Segment, low: int, high: int) -> Iterator[int]:
         """Addresses in a gap that proven calls and jumps elsewhere in the segment lead to."""
-        if segment.size > _CALLED_SIZE_MAX:
-            return
-        code, data = self.code(segment), self.elf.data
-        tried = 0
-        for match in _NEAR.finditer(data, segment.offset, segment.offset + segment.size - 4):
-            at = match.start()
-            near = segment.to_vaddr(at)
-            target = near + 5 + int.from_bytes(data[at + 1 : at + 5], "little", signed=True)
-            if not low <= target < high or low <= near < high or target not in code:
-                continue
-            tried += 1
-            if tried > _CALL_PROOFS_MAX:
-                return
-
-            def leads(found: Instruction, target: int = target) -> bool:
-                return found.mnemonic in ("call", "jmp") and found.operands == f"{target:#x}"
-
-            if not self.doubt(segment, near, leads, depth=1):
+        near = self.near(segment)
+        first, last = bisect_right(near, (low, -1)), bisect_right(near, (high, -1))
+        outside = [pair for pair in near[first:last] if not low <= pair[1] < high]
+        for target, at in outside[:_CALL_PROOFS_MAX]:
+            if not self.doubt(segment, at, partial(_leads_to, target), depth=1):
                 yield target
+
+    def near(self, segment: Segment) -> list[tuple[int, int]]:
+        """(target, address) of whatever looks like a near call or jump within the segment."""
+        if segment.size > _CALLED_SIZE_MAX:
+            return []
+        if segment not in self._near:
+            data, code = self.elf.data, self.code(segment)
+            found = []
+            for match in _NEAR.finditer(data, segment.offset, segment.offset + segment.size - 4):
+                start = match.end()
+                at = segment.to_vaddr(match.start())
+                target = at + 5 + int.from_bytes(data[start : start + 4], "little", signed=True)
+                if target in code:
+                    found.append((target, at))
+            self._near[segment] = sorted(found)
+        return self._near[segment]
+
+
+def _leads_to(target: int, found: Instruction) -> bool:
+    """Whether the instruction is a direct call or jump to an address."""
+    return found.mnemonic in ("call", "jmp") and found.operands == f"{target:#x}"
 
 
 def _reached(
