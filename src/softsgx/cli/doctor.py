@@ -1,0 +1,45 @@
+"""`softsgx doctor`: can this machine run SGX programs, and what to do about each 'no'."""
+
+import argparse
+import json
+
+from softsgx.cli import files
+from softsgx.cli.errors import EXIT_FINDING, EXIT_OK
+from softsgx.runner.doctor import Check, examine
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """--json."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print every check; one that is needed and fails is a finding."""
+    checks = examine()
+    ready = all(check.ok or not check.needed for check in checks)
+    if args.json:
+        found = {"ready": ready, "checks": [_fields(check) for check in checks]}
+        files.show(json.dumps(found, indent=2) + "\n")
+    else:
+        files.show(text(checks, ready))
+    return EXIT_OK if ready else EXIT_FINDING
+
+
+def text(checks: list[Check], ready: bool) -> str:
+    """The table, with a remedy under each line that is not good, and the verdict."""
+    width = max(len(check.name) for check in checks)
+    lines = []
+    for check in checks:
+        word = "ok" if check.ok else "NO" if check.needed else "no"
+        lines.append(f"{word:<3} {check.name:<{width}}  {check.detail}")
+        if not check.ok:
+            lines.append(f"    {'':<{width}}  -> {check.remedy}")
+    verdict = "programs can run here" if ready else "programs cannot run here"
+    return "\n".join([*lines, verdict, ""])
+
+
+def _fields(check: Check) -> dict[str, object]:
+    fields = check._asdict()
+    if check.ok:
+        del fields["remedy"]
+    return fields

@@ -1,0 +1,202 @@
+"""Whether this machine can run SGX programs under supervision: what is tried, and the remedies.
+
+Whatever can be tried is tried, with a child process that is gone afterwards; what the kernel only
+says about itself is read. Nothing needs the superuser.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import platform
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from struct import pack_into
+from typing import Final, NamedTuple
+
+from softsgx.runner import disassembler, probes
+from softsgx.runner.errors import RunnerError
+
+KERNEL_MIN: Final = (4, 17)  # MAP_FIXED_NOREPLACE; the rest of what is used is older
+PROCMAP_QUERY: Final = 0xC0686611  # Linux 6.11, linux/fs.h
+_PROCMAP_QUERY_BYTES: Final = 104
+_COVERING_OR_NEXT: Final = 0x10
+_AT_HWCAP2: Final = 26
+_HWCAP2_FSGSBASE: Final = 1 << 1
+_MMAP_MIN_ADDR_USUAL: Final = 65536
+_PROC: Final = Path("/proc")
+_NEWER: Final = "update the kernel"
+
+
+class Check(NamedTuple):
+    """One line of the report. Without a `needed` one nothing runs; else something is missing."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+    needed: bool = True
+
+
+def platform_check() -> Check:
+    """x86-64 Linux: host programs run natively."""
+    system, machine = platform.system(), platform.machine()
+    ok = (system, machine) == ("Linux", "x86_64")
+    return Check("platform", ok, f"{system} {machine}", "use an x86-64 Linux machine, or a VM")
+
+
+def kernel_check() -> Check:
+    """The version of the kernel."""
+    release = platform.release()
+    numbers = re.match(r"(\d+)\.(\d+)", release)
+    ok = numbers is not None and (int(numbers[1]), int(numbers[2])) >= KERNEL_MIN
+    return Check("kernel", ok, release, f"{_NEWER}: {'.'.join(map(str, KERNEL_MIN))} or newer")
+
+
+def ptrace_check(proc: Path = _PROC) -> Check:
+    """A child can be traced."""
+    remedy = "in a container: --cap-add SYS_PTRACE, or a seccomp profile that allows ptrace"
+    scope = _read(proc / "sys/kernel/yama/ptrace_scope")
+    if scope == "3":
+        remedy = "kernel.yama.ptrace_scope is 3, which forbids all tracing until the next boot"
+    elif scope == "2":
+        remedy = "sysctl kernel.yama.ptrace_scope=1, or give CAP_SYS_PTRACE"
+    return _tried("ptrace", probes.try_ptrace, "a child was traced", remedy)
+
+
+def seccomp_check() -> Check:
+    """A filter can hand system calls to the tracer."""
+    remedy = "CONFIG_SECCOMP_FILTER is needed; in a container, a profile that allows seccomp"
+    return _tried("seccomp", probes.try_seccomp_trace, "a system call was answered", remedy)
+
+
+def ia32_check() -> Check:
+    """`int 0x80` enters the kernel: it stands where CPUID and ENCLU were."""
+    remedy = "boot without ia32_emulation=off, with CONFIG_IA32_EMULATION; until then ud2 is used"
+    return _tried("int 0x80", probes.try_int80, "enters the kernel", remedy, needed=False)
+
+
+def mmap_min_addr_check(proc: Path = _PROC) -> Check:
+    """How low memory can be mapped: enclaves with base 0 start there."""
+    text = _read(proc / "sys/vm/mmap_min_addr")
+    ok = text.isdecimal() and int(text) <= _MMAP_MIN_ADDR_USUAL
+    remedy = f"for enclaves with base 0: sysctl vm.mmap_min_addr={_MMAP_MIN_ADDR_USUAL}"
+    return Check("vm.mmap_min_addr", ok, text or "cannot be read", remedy, needed=False)
+
+
+def memfd_check() -> Check:
+    """Memory files, of which EPC and device descriptors are made."""
+    try:
+        os.close(os.memfd_create("softsgx-doctor"))
+    except OSError as error:
+        return Check("memfd", False, _said(error), "in a container: allow memfd_create")
+    return Check("memfd", True, "created")
+
+
+def procmap_query_check(proc: Path = _PROC) -> Check:
+    """One VMA can be asked for; else /proc/PID/maps is read as text, 30 times slower."""
+    name, remedy = "PROCMAP_QUERY", f"{_NEWER} for speed: 6.11 or newer"
+    query = bytearray(_PROCMAP_QUERY_BYTES)
+    pack_into("<QQQ", query, 0, _PROCMAP_QUERY_BYTES, _COVERING_OR_NEXT, 0)
+    try:
+        with open(proc / "self/maps", "rb") as maps:
+            fcntl.ioctl(maps, PROCMAP_QUERY, query)
+    except OSError as error:
+        return Check(name, False, _said(error), remedy, needed=False)
+    found = int.from_bytes(query[24:32], "little")
+    return Check(name, found != 0, f"lowest mapping at {found:#x}", remedy, needed=False)
+
+
+def limits_check(proc: Path = _PROC) -> Check:
+    """What a container or a service manager has set for this process. Only a hint."""
+    status = _status(proc)
+    said = [
+        f"NoNewPrivs {status.get('NoNewPrivs', '?')}",
+        f"Seccomp {status.get('Seccomp', '?')}",
+        f"CapEff {status.get('CapEff', '?')}",
+        f"ptrace_scope {_read(proc / 'sys/kernel/yama/ptrace_scope') or '-'}",
+    ]
+    filtered = status.get("Seccomp", "0") != "0"
+    remedy = "a filter is in force here: if a check above fails, it is the first suspect"
+    return Check("limits", not filtered, ", ".join(said), remedy, needed=False)
+
+
+def emulator_check() -> Check:
+    """The emulator and the disassembler can be loaded."""
+    try:
+        import_module("unicorn")
+        disassembler.load()
+        versions = [f"{name} {version(name)}" for name in ("unicorn", "capstone")]
+    except (ImportError, OSError, RunnerError) as error:
+        return Check("emulator", False, str(error), "pip install softsgx, for this Python")
+    return Check("emulator", True, ", ".join(versions))
+
+
+def fsgsbase_check() -> Check:
+    """Programs may use RDFSBASE and its like: native enclave code does."""
+    libc = ctypes.CDLL(None)
+    libc.getauxval.restype, libc.getauxval.argtypes = ctypes.c_ulong, (ctypes.c_ulong,)
+    ok = bool(libc.getauxval(_AT_HWCAP2) & _HWCAP2_FSGSBASE)
+    remedy = "for --engine native: kernel 5.9 or newer, without nofsgsbase"
+    return Check("FSGSBASE", ok, "enabled" if ok else "not enabled", remedy, needed=False)
+
+
+def gcc_check() -> Check:
+    """The demo is compiled on the spot."""
+    path = shutil.which("gcc")
+    remedy = "for make demo: install gcc"
+    return Check("gcc", path is not None, path or "not in PATH", remedy, needed=False)
+
+
+CHECKS: Final[tuple[Callable[[], Check], ...]] = (
+    kernel_check,
+    ptrace_check,
+    seccomp_check,
+    ia32_check,
+    memfd_check,
+    emulator_check,
+    mmap_min_addr_check,
+    procmap_query_check,
+    fsgsbase_check,
+    gcc_check,
+    limits_check,
+)
+
+
+def examine() -> list[Check]:
+    """All checks; on another platform than x86-64 Linux the others would mean nothing."""
+    first = platform_check()
+    return [first, *(check() for check in CHECKS)] if first.ok else [first]
+
+
+def _tried(
+    name: str, attempt: Callable[[], None], worked: str, remedy: str, needed: bool = True
+) -> Check:
+    try:
+        attempt()
+    except (probes.Refused, RunnerError) as error:
+        return Check(name, False, str(error), remedy, needed)
+    except OSError as error:
+        return Check(name, False, _said(error), remedy, needed)
+    return Check(name, True, worked, remedy, needed)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _status(proc: Path) -> Mapping[str, str]:
+    lines = (line.partition(":") for line in _read(proc / "self/status").splitlines())
+    return {name: value.strip() for name, _, value in lines}
+
+
+def _said(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -1,0 +1,144 @@
+"""Where the code of an ELF file is, and where its functions start.
+
+Only what the search of `sites` needs, read with as few bytes touched as possible: the search runs
+before the program starts. Names are those of the standard (System V ABI, "Object Files" and
+"Program Loading"). Whatever is wrong with the file is a `BadElf`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import Struct
+from typing import Final, NamedTuple
+
+MAGIC: Final = b"\x7fELF"
+ELFCLASS64: Final = 2
+ELFDATA2LSB: Final = 1
+EM_X86_64: Final = 62
+ET_EXEC: Final = 2
+ET_DYN: Final = 3
+PT_LOAD: Final = 1
+PT_INTERP: Final = 3
+PT_GNU_EH_FRAME: Final = 0x6474E550
+PF_X: Final = 1
+SHT_SYMTAB: Final = 2
+SHT_NOBITS: Final = 8
+SHT_DYNSYM: Final = 11
+STT_FUNC: Final = 2
+STT_GNU_IFUNC: Final = 10
+
+EHDR: Final = Struct("<16sHHIQQQIHHHHHH")
+PHDR: Final = Struct("<IIQQQQQQ")
+SHDR: Final = Struct("<IIQQQQIIQQ")
+SYM: Final = Struct("<IBBHQQ")
+
+# A file with more of either is damaged: compilers and linkers stay far below.
+_HEADERS_MAX: Final = 4096
+_SYMBOLS_MAX: Final = 4_000_000
+
+
+class BadElf(ValueError):
+    """The file is no ELF program for x86-64, or is damaged."""
+
+
+class Segment(NamedTuple):
+    """A program header: `offset`, `size` in the file, `vaddr` in memory, all in bytes."""
+
+    kind: int
+    flags: int
+    offset: int
+    vaddr: int
+    size: int
+
+    def to_vaddr(self, offset: int) -> int:
+        """The address of a byte of the file."""
+        return self.vaddr + offset - self.offset
+
+
+class Section(NamedTuple):
+    """A section header."""
+
+    name: bytes
+    kind: int
+    vaddr: int
+    offset: int
+    size: int
+
+
+class ElfCode:
+    """The parts of an ELF file that tell code from data."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        if data[:4] != MAGIC:
+            raise BadElf("not an ELF file")
+        if len(data) < EHDR.size:
+            raise BadElf("ELF header cut short")
+        ehdr = EHDR.unpack_from(data)
+        ident, self.e_type, machine, _, self.entry, self.phoff, self.shoff = ehdr[:7]
+        self.phentsize, self.phnum, self.shentsize, self.shnum, self.shstrndx = ehdr[9:]
+        if ident[4] != ELFCLASS64 or ident[5] != ELFDATA2LSB or machine != EM_X86_64:
+            raise BadElf("not a 64-bit x86-64 ELF file")
+        self.segments = list(self._segments())
+        self.code = [s for s in self.segments if s.kind == PT_LOAD and s.flags & PF_X and s.size]
+
+    def _segments(self) -> Iterator[Segment]:
+        if self.phnum and self.phentsize != PHDR.size:
+            raise BadElf(f"e_phentsize is {self.phentsize}, not {PHDR.size}")
+        if self.phnum > _HEADERS_MAX:
+            raise BadElf(f"e_phnum is {self.phnum}")
+        end = len(self.data)
+        for number in range(self.phnum):
+            at = self.phoff + number * PHDR.size
+            if at + PHDR.size > end:
+                raise BadElf(f"program header {number} is behind the end of the file")
+            kind, flags, offset, vaddr, _, filesz, _, _ = PHDR.unpack_from(self.data, at)
+            if kind == PT_LOAD and offset + filesz > end:
+                raise BadElf(f"program header {number} names bytes behind the end of the file")
+            yield Segment(kind, flags, offset, vaddr, filesz)
+
+    def at(self, vaddr: int, size: int) -> int:
+        """The file offset of `size` loaded bytes at an address. Raises BadElf."""
+        for segment in self.segments:
+            inside = vaddr - segment.vaddr
+            if segment.kind == PT_LOAD and inside >= 0 and inside + size <= segment.size:
+                return segment.offset + inside
+        raise BadElf(f"{vaddr:#x} is not in a loaded part of the file")
+
+    def code_at(self, vaddr: int) -> Segment | None:
+        """The executable segment that an address is in."""
+        for segment in self.code:
+            if 0 <= vaddr - segment.vaddr < segment.size:
+                return segment
+        return None
+
+    def sections(self) -> list[Section]:
+        """The section headers; none where the file has no table, or a damaged one."""
+        data = self.data
+        if not self.shnum or self.shentsize != SHDR.size or self.shnum > _HEADERS_MAX:
+            return []
+        if self.shoff + self.shnum * SHDR.size > len(data) or self.shstrndx >= self.shnum:
+            return []
+        raw = [SHDR.unpack_from(data, self.shoff + i * SHDR.size) for i in range(self.shnum)]
+        names_at, names_end = raw[self.shstrndx][4], sum(raw[self.shstrndx][4:6])
+        found = []
+        for name, kind, _, vaddr, offset, size, *_ in raw:
+            if kind != SHT_NOBITS and offset + size > len(data):
+                continue
+            stop = data.find(b"\0", names_at + name, min(names_end, len(data)))
+            text = data[names_at + name : stop] if stop >= 0 else b""
+            found.append(Section(text, kind, vaddr, offset, size))
+        return found
+
+    def functions(self) -> list[tuple[int, int]]:
+        """(address, size) of the functions in .symtab and .dynsym; size is 0 if not stated."""
+        found = set()
+        for section in self.sections():
+            count = section.size // SYM.size
+            if section.kind not in (SHT_SYMTAB, SHT_DYNSYM) or count > _SYMBOLS_MAX:
+                continue
+            table = memoryview(self.data)[section.offset : section.offset + count * SYM.size]
+            for _, info, _, shndx, value, size in SYM.iter_unpack(table):
+                if info & 0xF in (STT_FUNC, STT_GNU_IFUNC) and shndx:
+                    found.add((value, size))
+        return sorted(found)

@@ -1,0 +1,33 @@
+"""Machine code as a function of this process, for instructions that Python has no word for."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+from typing import Any, Final
+
+from softsgx.runner.errors import RunnerError
+
+_PAGE: Final = mmap.PAGESIZE
+
+
+class MachineCode:
+    """A page with code in it, callable with the System V calling convention.
+
+    The page is written first and executable afterwards, never both, as hardened kernels ask.
+    """
+
+    def __init__(self, code: bytes, restype: Any, *argtypes: Any) -> None:
+        if len(code) > _PAGE:
+            raise ValueError(f"MachineCode: {len(code)} bytes do not fit a page")
+        self._page = mmap.mmap(-1, _PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._page.write(code)
+        self._view = ctypes.c_char.from_buffer(self._page)  # keeps the mapping
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        address = ctypes.addressof(self._view)
+        if libc.mprotect(address, _PAGE, mmap.PROT_READ | mmap.PROT_EXEC):
+            why = os.strerror(ctypes.get_errno())
+            raise RunnerError("mprotect", f"new code cannot be made executable here: {why}")
+        self.call = ctypes.CFUNCTYPE(restype, *argtypes)(address)
