@@ -144,6 +144,16 @@ class HostMemory:
                     return sum(bit for bit, c in ((1, "r"), (2, "w"), (4, "x")) if c in rights)
         return 0
 
+    def noexec(self, address: int) -> bool:
+        """Whether the page is of a file on a file system mounted noexec: never executable."""
+        with open(f"/proc/{self.pid}/maps", encoding="utf-8", errors="surrogateescape") as maps:
+            for line in maps:
+                fields = line.rstrip("\n").split(None, 5)
+                start, end = (int(x, 16) for x in fields[0].split("-"))
+                if start <= address < end:
+                    return len(fields) > 5 and fields[5].startswith("/") and _noexec(fields[5])
+        return False
+
     def _readable(self, address: int) -> bool:
         return ptrace.read_memory(self.pid, address & ~PAGE_MASK, 1) is not None
 
@@ -154,3 +164,10 @@ class HostMemory:
     def write(self, address: int, data: bytes) -> bool:
         """For the kernel: copy_to_user."""
         return ptrace.write_memory(self.pid, address, data)
+
+
+def _noexec(path: str) -> bool:
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_NOEXEC)
+    except OSError:
+        return False  # deleted, or a memfd

@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from softsgx.runner import ptrace as p
-from softsgx.runner.cpuid import CpuidPolicy, native_cpuid
+from softsgx.runner.cpuid import CpuidPolicy
 from softsgx.runner.layout import (
     BOX,
     BOX_SIZE,
@@ -24,7 +24,7 @@ from softsgx.runner.layout import (
     STUB_SIZE,
     VDSO,
 )
-from softsgx.runner.sites import Sites, patchable
+from softsgx.runner.sites import PATTERNS, Sites, patchable
 from softsgx.runner.stub import stub_image
 from softsgx.runner.tracee import NR_CLOSE, NR_MMAP, NR_MPROTECT, Tracee
 from softsgx.runner.vdso import vdso_image
@@ -37,6 +37,7 @@ _NR_OPENAT: Final = 257
 _PROT_RW, _PROT_RX = 3, 5
 _PRIVATE_ANON_NOREPLACE: Final = 0x02 | 0x20 | 0x100000
 _SHARED_NOREPLACE: Final = 0x01 | 0x100000
+_CODE: Final = {kind: code for code, kind in PATTERNS.items()}
 _INT80: Final = b"\xcd\x80\x90"
 _AUX: Final = struct.Struct("<QQ")
 _CODE_SIZE: Final = (STUB + STUB_SIZE - GATE + 4095) & ~4095
@@ -142,9 +143,9 @@ class Loader:
                 address = site.offset - offset + start
                 if not start <= address:
                     continue
-                original = os.pread(mem, len(site.code), address)
-                if original == site.code:
-                    os.pwrite(mem, _INT80[: len(site.code)], address)
+                code = _CODE[site.kind]
+                if os.pread(mem, len(code), address) == code:
+                    os.pwrite(mem, _INT80[: len(code)], address)
                     t.space.sites[address] = site.kind
         except OSError:
             return  # that part of the file is not mapped here
@@ -152,14 +153,14 @@ class Loader:
             os.close(mem)
 
     def _sites_of(self, path: str) -> Sites:
-        from softsgx.runner.site_cache import sites_of
+        from softsgx.runner.site_cache import find_sites
 
-        return sites_of(path)
+        return find_sites(path)
 
     def cpuid(self, t: Tracee, regs: list[int]) -> None:
         """The program executed a CPUID that was replaced."""
         leaf, subleaf = regs[p.ORIG_RAX] & 0xFFFFFFFF, regs[p.RCX] & 0xFFFFFFFF
-        a, b, c, d = self.policy.apply(leaf, subleaf, native_cpuid(leaf, subleaf))
+        a, b, c, d = self.policy.cpuid(leaf, subleaf)
         regs[p.RAX], regs[p.RBX], regs[p.RCX], regs[p.RDX] = a, b, c, d
         regs[p.ORIG_RAX] = p.MASK64
         p.set_regs(t.tid, regs)
