@@ -175,7 +175,16 @@ class Harness:
 def compile_c(directory: Path, *sources: str, name: str, compiler: str = "gcc") -> Path:
     """Compile a program of this directory."""
     program = directory / name
-    options = ("-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-mno-red-zone", "-o", str(program))
+    options = (
+        "-O1",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-pthread",
+        "-mno-red-zone",
+        "-o",
+        str(program),
+    )
     subprocess.run([compiler, *options, *(str(HERE / source) for source in sources)], check=True)
     return program
 

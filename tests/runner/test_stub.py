@@ -6,7 +6,7 @@ import pytest
 
 from softsgx.runner import layout
 from softsgx.runner.stub import INT80_DONE, PHASES, Phase, stub_image, where
-from softsgx.spec.registers import RAX, RFLAGS, RIP, RSP
+from softsgx.spec.registers import RAX, RIP
 from tests.runner.rig import AEP, LOOP, STACK, STACK_SIZE, Harness, random_state, same_fx
 
 # CF, PF, AF, ZF, SF, DF, OF, and the two that are always so in user mode.

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from softsgx.spec.leaves import EENTER, ERESUME
-from softsgx.spec.registers import RAX, RBP, RBX, RCX, RDI, RDX, RFLAGS, RIP, RSI, RSP
+from softsgx.spec.registers import RAX, RBX, RCX, RDI, RDX, RFLAGS, RIP, RSI, RSP
 from tests.runner.rig import AEP, VDSO_IMAGE, Answer, Harness, Run
 
 RBX_KEPT, RBP_KEPT = 0x1122334455667788, 0x99AABBCCDDEEFF00

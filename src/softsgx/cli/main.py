@@ -27,6 +27,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "measure": Command("softsgx.cli.measure", "the MRENCLAVE of an ELF program or SGXS stream"),
     "sign": Command("softsgx.cli.sign", "make the SIGSTRUCT of an enclave with your own key"),
     "show": Command("softsgx.cli.show", "what is in an ELF, SGXS or SIGSTRUCT file"),
+    "run": Command("softsgx.cli.run", "run an SGX program on a machine without SGX"),
     "doctor": Command("softsgx.cli.doctor", "whether this machine can run SGX programs"),
 }
 

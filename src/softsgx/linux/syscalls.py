@@ -404,9 +404,7 @@ def _move(
 # Processes
 
 
-def sys_fork(
-    current: Thread, name: str, cpu: int, process: Process | None = None
-) -> Steps[Thread]:
+def sys_fork(current: Thread, name: str, cpu: int, process: Process | None = None) -> Steps[Thread]:
     """fork(2): the child shares the enclave, PTEs included; its only thread runs on `cpu`.
 
     `process` is the child, if it exists already.

@@ -25,7 +25,17 @@ class ArenaMemory(PhysicalMemory):
     emulator has fetched instructions; `code_written` becomes True when the model writes to one.
     """
 
-    __slots__ = ("address", "code", "code_written", "count", "fd", "first", "map", "touched", "view")
+    __slots__ = (
+        "address",
+        "code",
+        "code_written",
+        "count",
+        "fd",
+        "first",
+        "map",
+        "touched",
+        "view",
+    )
 
     def __init__(self, first: int, count: int) -> None:
         super().__init__()

@@ -348,14 +348,12 @@ class Calls:
             lambda t, result: mapped(t, result, length, prot, flags, fd),
         )
 
-    def _refused(
-        self, t: Tracee, regs: list[int], address: int, length: int, result: int
-    ) -> None:
+    def _refused(self, t: Tracee, regs: list[int], address: int, length: int, result: int) -> None:
         changes = {p.ORIG_RAX: NR_MUNMAP, p.RAX: NR_MUNMAP, p.RDI: address, p.RSI: length}
         self._changed(t, regs, changes, lambda _t, _result: result)
 
     def _mapped_fixed(
-        self, t: Tracee, result: int, length: int, _prot: int, _flags: int, _fd: int
+        self, t: Tracee, result: int, length: int, prot: int, flags: int, fd: int
     ) -> int | None:
         if -4096 < result < 0:
             return None
@@ -454,9 +452,7 @@ class Calls:
 
     def _mprotect_model(self, t: Tracee, address: int, length: int, prot: int) -> int:
         thread = t.model()
-        return self.world.run(
-            syscalls.sys_mprotect(thread, address, length, prot), thread.cpu
-        )
+        return self.world.run(syscalls.sys_mprotect(thread, address, length, prot), thread.cpu)
 
     def _mremap(self, t: Tracee, regs: list[int]) -> None:
         old, old_length, new_length, flags, new = (

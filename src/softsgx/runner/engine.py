@@ -41,7 +41,7 @@ from softsgx.runner.unicorn_api import (
 )
 from softsgx.spec import faults
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
-from softsgx.spec.registers import RFLAGS, RIP
+from softsgx.spec.registers import RIP
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
@@ -154,7 +154,9 @@ class Engine:
         table = (ctypes.c_uint64 * 3)(0, _GDT, 63)
         uc.write_register(243, table)  # GDTR: selector, base, limit
         # MXEXC, OSXSAVE, FSGSBASE, OSFXSR, UMIP of CR4
-        uc.write_register(54, ctypes.c_uint64(0x20 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 16 | 1 << 18))
+        uc.write_register(
+            54, ctypes.c_uint64(0x20 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 16 | 1 << 18)
+        )
         uc.write_register(44, ctypes.c_uint64(0x20800))
         error = uc.start(0x10000, 0x10100)
         if error:

@@ -65,7 +65,9 @@ class Loader:
         size, image = _vdso_bytes(tid, real)
         at = image.find(b"\x0f\x05")
         if at < 0:
-            raise LoadError(f"process {tid}: no system call instruction in the vDSO of {size} bytes")
+            raise LoadError(
+                f"process {tid}: no system call instruction in the vDSO of {size} bytes"
+            )
         first = real + at
         code = t.inject_at(
             first, NR_MMAP, GATE, _CODE_SIZE, _PROT_RW, _PRIVATE_ANON_NOREPLACE, p.MASK64, 0

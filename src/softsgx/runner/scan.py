@@ -47,7 +47,7 @@ class Scanner:
         if _SUSPECT.search(code) is None:
             return None
         if self._decoder is None:
-            import capstone
+            import capstone  # type: ignore[import-untyped]
 
             self._decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
         for at, size, name, operands in self._decoder.disasm_lite(code, address):

@@ -96,8 +96,8 @@ class Supervisor:
             try:
                 tid, status = os.waitpid(-1, p.WALL | os.WNOHANG)
             except ChildProcessError:
-                for t in list(self.tracees.values()):
-                    self._gone(t)
+                for orphan in list(self.tracees.values()):
+                    self._gone(orphan)
                 return
             if tid == 0:
                 return

@@ -1,0 +1,61 @@
+"""`softsgx run`: an unmodified SGX program on a machine without SGX."""
+
+import argparse
+import os
+
+from softsgx.cli.errors import UsageError
+from softsgx.runner.errors import RunnerError
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """Options of the machine, then the program."""
+    parser.usage = "softsgx run [options] -- PROGRAM [ARGS ...]"
+    parser.add_argument(
+        "--engine",
+        default="unicorn",
+        metavar="ENGINE",
+        help="what executes enclave code: unicorn (the reference) or native (the real CPU)",
+    )
+    parser.add_argument(
+        "--epc", default="256M", metavar="SIZE", help="size of EPC, for example 8M (default 256M)"
+    )
+    parser.add_argument(
+        "--linux", default="6.12", metavar="VERSION", help="the kernel: 6.12 (default), 6.1, v2"
+    )
+    parser.add_argument("--sgx1", action="store_true", help="a processor without SGX2")
+    parser.add_argument(
+        "--cpu-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a switch of the processor model: docs/readings.md",
+    )
+    parser.add_argument(
+        "--vendor", metavar="TEXT", help="vendor string of CPUID leaf 0, 12 characters"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="determines every key of the machine"
+    )
+    parser.add_argument("program", nargs=argparse.REMAINDER, metavar="PROGRAM", help="what to run")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run it; its exit code, or 128 + the signal that killed it."""
+    from softsgx.runner.session import Options, run_program
+
+    argv = args.program[1:] if args.program[:1] == ["--"] else args.program
+    if not argv:
+        raise UsageError("no program: softsgx run [options] -- PROGRAM [ARGS ...]")
+    options = Options(
+        epc=args.epc,
+        linux=args.linux,
+        engine=args.engine,
+        sgx1=args.sgx1,
+        seed=args.seed,
+        vendor=args.vendor,
+        cpu_options=args.cpu_option,
+    )
+    try:
+        return run_program(argv, options, os.environ)
+    except RunnerError as error:
+        raise UsageError(str(error)) from None

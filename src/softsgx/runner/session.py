@@ -1,0 +1,108 @@
+"""One run of `softsgx run`: options in, exit status out, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from softsgx.cpu import Readings
+from softsgx.cpu.part import Part
+from softsgx.linux.version import VERSIONS
+from softsgx.runner.cpuid import CpuidPolicy, part_for
+from softsgx.runner.elf_check import check_program
+from softsgx.runner.errors import RunnerError
+from softsgx.runner.loading import Loader
+from softsgx.runner.supervisor import Supervisor
+from softsgx.runner.world import World
+from softsgx.system.machine import epc_bytes
+
+ENGINES = ("unicorn", "native")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a run is asked for; the command line's words. Raises RunnerError for a bad one."""
+
+    epc: str = "256M"
+    linux: str = "6.12"
+    engine: str = "unicorn"
+    sgx1: bool = False
+    seed: int = 0
+    vendor: str | None = None
+    cpu_options: Sequence[str] = field(default=())
+
+    def machine(self) -> tuple[Part, Readings]:
+        """The part and the readings that the options choose."""
+        if self.engine not in ENGINES:
+            raise RunnerError("--engine", f"{self.engine!r}: known are {', '.join(ENGINES)}")
+        if self.linux not in VERSIONS:
+            raise RunnerError("--linux", f"{self.linux!r}: known are {', '.join(VERSIONS)}")
+        try:
+            epc_bytes(self.epc)
+        except ValueError as error:
+            raise RunnerError("--epc", str(error)) from None
+        part: Any = part_for("unicorn" if self.engine == "unicorn" else "native", self.sgx1)
+        readings: Any = Readings()
+        for option in self.cpu_options:
+            name, equals, text = option.partition("=")
+            if not equals:
+                raise RunnerError("--cpu-option", f"{option!r}: NAME=VALUE is needed")
+            if any(f.name == name for f in fields(Readings)):
+                readings = _replaced(readings, name, text)
+            elif any(f.name == name for f in fields(Part)):
+                part = _replaced(part, name, text)
+            else:
+                known = sorted(f.name for kind in (Readings, Part) for f in fields(kind))
+                raise RunnerError("--cpu-option", f"{name!r}: known are {', '.join(known)}")
+        return part, readings
+
+
+def _replaced(target: Any, name: str, text: str) -> Any:
+    old = getattr(target, name)
+    try:
+        if isinstance(old, bool):
+            value: Any = {"1": True, "true": True, "0": False, "false": False}[text.lower()]
+        elif isinstance(old, int):
+            value = int(text, 0)
+        elif isinstance(old, bytes):
+            value = bytes.fromhex(text)
+        else:
+            value = text
+        return replace(target, **{name: value})
+    except (KeyError, ValueError, TypeError) as error:
+        raise RunnerError("--cpu-option", f"{name}={text}: {error}") from None
+
+
+def run_program(argv: Sequence[str], options: Options, environ: Mapping[str, str]) -> int:
+    """Run a program to its end; its exit code, or 128 + the signal that killed it.
+
+    RunnerError if it cannot be started.
+    """
+    facts = check_program(argv[0], environ)
+    part, readings = options.machine()
+    world = World(
+        epc=options.epc, linux=options.linux, seed=options.seed, part=part, readings=readings
+    )
+    vendor = None if options.vendor is None else options.vendor.encode("ascii", "replace")
+    engine: Any = options.engine
+    sections = world.machine.processor.epc.cpuid_sections()
+    try:
+        policy = CpuidPolicy(part, sections, engine, vendor)
+    except ValueError as error:
+        raise RunnerError("--vendor", str(error)) from None
+    supervisor = Supervisor(world, Loader(policy))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program's own business
+    sys.stdout.flush()
+    supervisor.start(facts.path, argv, dict(environ))
+    try:
+        status = supervisor.run()
+    except BaseException:
+        supervisor.kill()
+        raise
+    if os.WIFSIGNALED(status):
+        return 128 + os.WTERMSIG(status)
+    return os.WEXITSTATUS(status)
