@@ -11,7 +11,7 @@ import pytest
 from softsgx.runner import site_cache
 from softsgx.runner.site_cache import directory, find_sites
 from softsgx.runner.sites import Sites
-from tests.runner.programs import bare
+from tests.runner.small_elfs import bare
 
 CODE = ".globl _start\n_start: {}cpuid\nmov $60, %eax\nsyscall\n"
 

@@ -8,7 +8,7 @@ import pytest
 
 from softsgx.runner import sites
 from softsgx.runner.sites import Sites, patchable, scan
-from tests.runner.programs import PROBE, bare, build, disassembled, strip, symbols
+from tests.runner.small_elfs import PROBE, bare, build, disassembled, strip, symbols
 
 
 def proven(found: Sites) -> list[tuple[int, str]]:

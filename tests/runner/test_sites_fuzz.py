@@ -14,7 +14,7 @@ from softsgx.runner.elf_check import check_program
 from softsgx.runner.elf_code import ElfCode
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.sites import Sites, scan
-from tests.runner.programs import PROBE, build
+from tests.runner.small_elfs import PROBE, build
 
 STATIC = """
     .globl _start
