@@ -15,10 +15,10 @@ EXTRA  := $(wildcard bench) $(wildcard tools/*.py)
 # For example: make test PYTEST_ARGS='-k tidy'
 PYTEST_ARGS ?=
 
-.PHONY: help setup lint test format fuzz bench docs asm lock clean
+.PHONY: help setup lint test format fuzz demo conformance bench docs asm lock clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 setup: $(STAMP)  ## .venv with the locked dependencies and softsgx itself (.venv/bin/softsgx)
 
@@ -45,6 +45,39 @@ format: setup  ## rewrite the sources in the project's format
 EXAMPLES ?= 20000
 fuzz: setup  ## a long campaign of the property tests, EXAMPLES random examples each
 	@SOFTSGX_FUZZ=$(EXAMPLES) $(BIN)/python -m pytest tests/property -q -s
+
+# examples/edmm: host and enclave with gcc, a key of its own, the SIGSTRUCT with `softsgx sign`.
+ifeq ($(origin CC),default)
+CC     := gcc
+endif
+CCWARN := -std=gnu11 -O2 -Wall -Wextra -Werror
+EDMM   := examples/edmm
+DEMO   := build/demo
+
+demo: setup $(DEMO)/host $(DEMO)/enclave.sig  ## build examples/edmm with gcc and run it under softsgx
+	@$(BIN)/softsgx run --explain --stats -- $(DEMO)/host $(DEMO)/enclave.sgxs $(DEMO)/enclave.sig
+
+$(DEMO)/host: $(EDMM)/host.c $(wildcard $(EDMM)/*.h)
+	@command -v $(CC) >/dev/null || { echo 'softsgx: demo: $(CC) is not installed' >&2; exit 2; }
+	@mkdir -p $(DEMO)
+	@$(CC) $(CCWARN) -pthread -o $@ $<
+
+$(DEMO)/enclave: $(EDMM)/enclave.c $(wildcard $(EDMM)/*.h)
+	@command -v $(CC) >/dev/null || { echo 'softsgx: demo: $(CC) is not installed' >&2; exit 2; }
+	@mkdir -p $(DEMO)
+	@$(CC) $(CCWARN) -nostdlib -static-pie -fpie -fno-stack-protector -fcf-protection=none \
+		-Wl,-z,max-page-size=4096,-z,noexecstack -o $@ $<
+
+$(DEMO)/key.pem: $(STAMP)
+	@mkdir -p $(DEMO)
+	@$(BIN)/python -m tools.make_key $@
+
+$(DEMO)/enclave.sig: $(DEMO)/enclave $(DEMO)/key.pem
+	@$(BIN)/softsgx sign $< --key $(DEMO)/key.pem --threads 2 -o $@ --sgxs $(DEMO)/enclave.sgxs
+
+# For example: make conformance CONFORMANCE='--linux 6.1 --engine native'
+conformance: setup  ## the kernel's own SGX selftests of Linux 6.1 and 6.12, unmodified
+	@$(BIN)/python -m tools.conformance $(CONFORMANCE)
 
 bench: setup  ## measure; the table goes to stdout and bench/README.md
 	@test -d bench || { echo 'softsgx: bench: bench/: not there yet' >&2; exit 2; }

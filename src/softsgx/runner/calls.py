@@ -46,6 +46,7 @@ _AT_EMPTY_PATH: Final = 0x1000
 _STAT_MODE, _STAT_RDEV = 24, 40
 _STATX_MODE, _STATX_RDEV = 28, 128
 _FILTERS_MAX: Final = 6
+_DEVICE_SIZE: Final = 1 << 46  # sparse: pages of ones for the abort page
 _IN_DELETE_SELF: Final = 0x400
 _MADV_REFUSED: Final = frozenset({4, 8, 9, 11})  # DONTNEED, FREE, REMOVE, DOFORK
 _BELOW: Final = 128 + 4096  # scratch memory below the red zone
@@ -187,6 +188,7 @@ class Calls:
             self.look_for_released()
             path = f"/proc/{t.tid}/fd/{fd}"
             inode = os.stat(path).st_ino
+            os.truncate(path, _DEVICE_SIZE)
             self.world.opened(NODES[name], inode, flags & os.O_ACCMODE)
             watch = _libc.inotify_add_watch(self._watch, path.encode(), _IN_DELETE_SELF)
             self._watched[watch] = inode

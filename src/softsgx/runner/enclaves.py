@@ -249,8 +249,7 @@ class Enclaves:
 
     def _signal(self, t: Tracee, found: Signal) -> None:
         """A synchronous signal: the thread is at RIP, as the exception left it."""
-        info = _SIGINFO.pack(found.number, 0, found.code, found.address)
-        t.siginfo[found.number] = info.ljust(128, b"\0")
+        t.siginfo[found.number] = found
         t.inside = False
         t.forced = found.number
         if t.mailbox is not None:
@@ -294,6 +293,11 @@ class Enclaves:
         if t in self.ready:
             self.ready.remove(t)
         self.mailboxes.control.remove(t.tid)
+
+
+def siginfo(found: Signal) -> bytes:
+    """The 128 bytes that a handler gets."""
+    return _SIGINFO.pack(found.number, 0, found.code, found.address).ljust(128, b"\0")
 
 
 def _signal_waits(t: Tracee) -> bool:

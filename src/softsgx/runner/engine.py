@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from softsgx.cpu.fault import GP, PF, UD, Fault
 from softsgx.mem.tlb import ABORT, FETCH, READ, WRITE
 from softsgx.runner.fpu import Fpu
+from softsgx.runner.maddr import exact_address
 from softsgx.runner.scan import Illegal, Scanner
 from softsgx.runner.unicorn_api import (
     UC_ERR_EXCEPTION,
@@ -40,6 +41,7 @@ from softsgx.runner.unicorn_api import (
     UnicornError,
 )
 from softsgx.spec import faults
+from softsgx.spec.attributes import MISC_EXINFO
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.registers import RIP
 
@@ -244,6 +246,7 @@ class Engine:
         if self._fault is not None or self._intr >= 0 or error == UC_ERR_EXCEPTION:
             self._recover()
         if self._fault is not None:
+            self._exact(lp, self._fault)
             return Stop(Why.FAULT, self._fault)
         if self._intr >= 0:
             return Stop(Why.FAULT, _exception(self._intr))
@@ -257,6 +260,17 @@ class Engine:
         if error:
             raise UnicornError(f"error {error} at {lp.regs[RIP]:#x}")
         return Stop(_REASONS.get(self._control.reason, Why.DOORBELL))
+
+    def _exact(self, lp: LogicalProcessor, fault: Fault) -> None:
+        """An enclave that is told of its page faults is told the exact address."""
+        secs = lp.secs
+        if fault.vector != faults.PF or secs is None or not secs.MISCSELECT & MISC_EXINFO:
+            return
+        rip = lp.regs[RIP]
+        if fault.code & faults.PFEC_I:
+            fault.address = max(rip, fault.address)
+            return
+        fault.address = exact_address(lp, self._code_at(lp, rip, 15), fault.address)
 
     def _refusal(self, lp: LogicalProcessor, rip: int) -> Fault:
         """What an illegal instruction raises: #UD, but INT3 after an opt-in entry is #BP."""

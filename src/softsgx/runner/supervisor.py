@@ -8,16 +8,18 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import struct
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from softsgx.linux import syscalls
 from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
+from softsgx.runner.abort_page import AbortPage
 from softsgx.runner.box import IDLE, REPLY
 from softsgx.runner.calls import Calls
 from softsgx.runner.doorbell import Doorbell
-from softsgx.runner.enclaves import Enclaves
+from softsgx.runner.enclaves import Enclaves, siginfo
 from softsgx.runner.layout import END, GATE
 from softsgx.runner.loading import Loader
 from softsgx.runner.mailboxes import Mailboxes
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _SYS_SECCOMP: Final = 317
+# struct rt_sigframe: return address, then ucontext, whose registers begin at 40; ERR is the 20th.
+_UCONTEXT_ERR: Final = 8 + 40 + 8 * 19
 _STOPPING: Final = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 
 
@@ -45,6 +49,7 @@ class Supervisor:
         loader.mailboxes = self.mailboxes
         self.enclaves = Enclaves(world, self.mailboxes, self.doorbell, loader.vdso)
         self.calls = Calls(self)
+        self.abort_page = AbortPage(world)
         self.tracees: dict[int, Tracee] = {}
         self._early: dict[int, int] = {}  # stops of children whose parent's event has not come
         self.first = 0
@@ -75,7 +80,10 @@ class Supervisor:
             for mailbox in self.mailboxes.control.take():
                 self._request(mailbox)
             if enclaves.ready:
-                enclaves.turn()
+                try:
+                    enclaves.turn()
+                except p.NoSuchTracee:
+                    continue  # killed while it was inside; its exit comes next
             elif self.tracees:
                 doorbell.wait()
         assert self.exit_status is not None
@@ -132,7 +140,10 @@ class Supervisor:
             if at_exit is not None:
                 at_exit(t)
             p.request(p.PTRACE_CONT, t.tid)
+        elif number == signal.SIGTRAP and t.frame is not None:
+            self._complete_frame(t)
         else:
+            t.frame = None
             self._signal(t, number)
 
     def _stopped(self, t: Tracee, number: int) -> None:
@@ -146,11 +157,27 @@ class Supervisor:
 
     def _signal(self, t: Tracee, number: int) -> None:
         """A signal is about to be delivered: the thread must not seem to be in our code."""
+        if number == signal.SIGSEGV and number not in t.siginfo and self.abort_page.access(t):
+            return
         self._out_of_stub(t)
-        info = t.siginfo.pop(number, None)
-        if info is not None:
-            p.set_siginfo(t.tid, info)
-        p.request(p.PTRACE_CONT, t.tid, 0, number)
+        found = t.siginfo.pop(number, None)
+        if found is None:
+            p.request(p.PTRACE_CONT, t.tid, 0, number)
+            return
+        p.set_siginfo(t.tid, siginfo(found))
+        # To the first instruction of the handler, where its frame can be completed.
+        t.frame = found
+        p.request(p.PTRACE_SINGLESTEP, t.tid, 0, number)
+
+    def _complete_frame(self, t: Tracee) -> None:
+        """What the kernel puts into ucontext of an exception, and no ptrace request can set."""
+        found, t.frame = t.frame, None
+        assert found is not None
+        regs = p.get_regs(t.tid)
+        values = struct.pack("<QQ", found.error_code, found.vector)
+        p.write_memory(t.tid, regs[p.RSP] + _UCONTEXT_ERR, values)
+        p.write_memory(t.tid, regs[p.RSP] + _UCONTEXT_ERR + 24, struct.pack("<Q", found.address))
+        p.request(p.PTRACE_CONT, t.tid)
 
     def _out_of_stub(self, t: Tracee) -> None:
         regs = p.get_regs(t.tid)

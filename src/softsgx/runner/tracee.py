@@ -7,7 +7,6 @@ thread. Requests of a tracee are valid only while it is stopped.
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +17,7 @@ from softsgx.runner.world import LiveProcess, LiveUser, Thread, World, enclave_a
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
+    from softsgx.linux.process import Signal
     from softsgx.runner.engine import Engine
 
 # lp.regs order (RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8..R15, RFLAGS, RIP) in user_regs_struct.
@@ -97,7 +97,8 @@ class Tracee:
         # An enclave call in progress: inside the enclave, or at its AEP after an interrupt.
         self.inside = False
         self.mailbox: int | None = None  # where its request waits; None: stopped by ptrace
-        self.siginfo: dict[int, bytes] = {}  # for signals that the supervisor sends itself
+        self.siginfo: dict[int, Signal] = {}  # signals that the supervisor sends itself
+        self.frame: Signal | None = None  # being stepped to the handler of this one
         self.forced = 0  # a signal to be sent once the thread is stopped
         self.slices = 0
         self.cpu_time = 0.0  # seconds emulated
@@ -175,17 +176,19 @@ class Tracee:
             regs[at] = value & p.MASK64
         p.set_regs(self.tid, regs)
         others: list[int] = []  # signals of the program that came first; it gets them afterwards
-        while True:
-            p.request(p.PTRACE_SINGLESTEP, self.tid)
+        stops = 0
+        # By system call stops, not by single steps: those are a forced SIGTRAP, which changes the
+        # mask and the handler of a program that blocks it.
+        while stops < 2:
+            p.request(p.PTRACE_SYSCALL, self.tid)
             _, status = os.waitpid(self.tid, p.WALL)
             if not os.WIFSTOPPED(status):
                 raise p.NoSuchTracee(3, "the tracee died in an injected call")
-            number_of = os.WSTOPSIG(status)
-            if number_of == signal.SIGTRAP and status >> 16 == 0:
-                break
-            if status >> 16 == p.EVENT_SECCOMP or status >> 16 == p.EVENT_STOP:
-                continue
-            others.append(number_of)
+            number_of, event = os.WSTOPSIG(status), status >> 16
+            if number_of == p.SYSCALL_STOP:
+                stops += 1
+            elif event == 0:
+                others.append(number_of)
         for number_of in others:
             p.tgkill(self.pid, self.tid, number_of)
         result = p.get_regs(self.tid)[p.RAX]

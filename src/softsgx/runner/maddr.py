@@ -1,0 +1,81 @@
+"""The exact address of a page fault: EXINFO.MADDR. SDM 3D, "EXINFO".
+
+The emulator knows the page of an access that it cannot translate. The instruction says the rest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from softsgx.spec.bits import MASK64, PAGE_MASK
+from softsgx.spec.registers import RIP, RSP
+
+if TYPE_CHECKING:
+    from softsgx.cpu import LogicalProcessor
+
+_NAMES: Final = (
+    *"rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15".split(),
+    "rflags",
+    "rip",
+)
+_LOW32: Final = dict(
+    zip(
+        "eax ecx edx ebx esp ebp esi edi r8d r9d r10d r11d r12d r13d r14d r15d".split(),
+        range(16),
+        strict=True,
+    )
+)
+_PUSHES: Final = ("push", "call", "enter")
+_decoder: list[Any] = []
+
+
+def exact_address(lp: LogicalProcessor, code: bytes, page: int) -> int:
+    """The first byte that the instruction `code` at RIP accesses in `page`; `page` if unknown."""
+    import capstone  # type: ignore[import-untyped]
+    from capstone import x86  # type: ignore[import-untyped]
+
+    if not _decoder:
+        decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+        decoder.detail = True
+        _decoder.append(decoder)
+    rip = lp.regs[RIP]
+    found = next(_decoder[0].disasm(code, rip, 1), None)
+    if found is None:
+        return page
+    ranges = [
+        (_effective(lp, found, operand.mem), operand.size)
+        for operand in found.operands
+        if operand.type == x86.X86_OP_MEM
+    ]
+    rsp = lp.regs[RSP]
+    if found.mnemonic.startswith(_PUSHES):
+        ranges.append((rsp - 8, 8))
+    elif found.mnemonic.startswith(("pop", "ret", "leave")):
+        ranges.append((rsp, 8))
+    for start, size in ranges:
+        start &= MASK64
+        last = (start + max(size, 1) - 1) & MASK64
+        if start & ~PAGE_MASK == page:
+            return start
+        if last & ~PAGE_MASK == page:
+            return page
+    return page
+
+
+def _effective(lp: LogicalProcessor, found: Any, mem: Any) -> int:
+    address = int(mem.disp)
+    if mem.base:
+        name = found.reg_name(mem.base)
+        address += lp.regs[RIP] + found.size if name == "rip" else _value(lp, name)
+    if mem.index:
+        address += _value(lp, found.reg_name(mem.index)) * mem.scale
+    if mem.segment:
+        segment = found.reg_name(mem.segment)
+        address += {"fs": lp.fsbase, "gs": lp.gsbase}.get(segment, 0)
+    return address & MASK64
+
+
+def _value(lp: LogicalProcessor, name: str) -> int:
+    if name in _LOW32:
+        return lp.regs[_LOW32[name]] & 0xFFFFFFFF
+    return lp.regs[_NAMES.index(name)] if name in _NAMES else 0

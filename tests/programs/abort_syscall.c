@@ -1,0 +1,33 @@
+/*
+ * The kernel touches enclave memory for the host: a system call with such a buffer does not fail;
+ * it reads FF bytes, and what it writes is lost. SDM 3D, abort page semantics.
+ *
+ * enclave: ops
+ * engines: unicorn
+ */
+#include "host.h"
+
+int main(int argc, char **argv)
+{
+    struct sgx_enclave_run run = {0};
+    struct enclave e;
+    uint8_t got[16];
+    int ends[2];
+
+    start(&e, argc, argv);
+    run.tcs = e.tcs[0];
+    uint8_t *at = (uint8_t *)ask(&run, OP_BUFFER, 0, 0, 0);
+    ask(&run, OP_WRITE, (uint64_t)at, M1, 0);
+    DO(pipe(ends));
+    SAME(DO(write(ends[1], at, 16)), 16);
+    SAME(DO(read(ends[0], got, 16)), 16);
+    for (int i = 0; i < 16; i++)
+        SAME(got[i], 0xff);
+    ok("write(2) from the enclave writes FF bytes");
+    memset(got, 0, sizeof(got));
+    SAME(DO(write(ends[1], got, 16)), 16);
+    SAME(DO(read(ends[0], at, 16)), 16);
+    SAME(ask(&run, OP_READ, (uint64_t)at, 0, 0), M1);
+    ok("read(2) into the enclave changes nothing");
+    return 0;
+}

@@ -1,0 +1,76 @@
+"""Every program of tests/programs under `softsgx run`, with the engines that its comment names."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from softsgx.cpu.bare import ENCLAVE_BASE
+from softsgx.image import sgxs
+from softsgx.image.sigstruct import mrsigner, parse
+from tests.image.builders import load
+from tests.runner.programs import ENGINES, Program, Workshop, programs
+
+CASES = [
+    pytest.param(program, engine, id=f"{program.name}-{engine}")
+    for program in programs()
+    for engine in program.engines
+]
+# A program that hangs is a failure; the slowest takes a few seconds.
+LIMIT_S = 180
+
+needs_run = pytest.mark.skipif(
+    importlib.util.find_spec("softsgx.cli.run") is None, reason="`softsgx run` is not there yet"
+)
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """One directory for all programs."""
+    return Workshop(tmp_path_factory.mktemp("programs"))
+
+
+@needs_run
+@pytest.mark.parametrize(("program", "engine"), CASES)
+def test_program(workshop: Workshop, program: Program, engine: str) -> None:
+    options = ["--engine", engine, *program.options]
+    done = subprocess.run(
+        [sys.executable, "-m", "softsgx", "run", *options, "--", *workshop.command(program)],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    said = f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
+    # A signal may be passed on as such, or as a shell does it.
+    accepted = {program.exit, 128 - program.exit} if program.exit < 0 else {program.exit}
+    assert done.returncode in accepted, said
+    lines = done.stdout.splitlines()
+    assert lines, said
+    assert all(line.startswith("ok ") for line in lines), said
+    assert "FAIL" not in done.stderr, said
+
+
+@pytest.mark.parametrize("program", programs(), ids=lambda program: program.name)
+def test_program_builds_and_its_enclave_can_be_initialised(
+    workshop: Workshop, program: Program
+) -> None:
+    """With all warnings; what the program is given is what EINIT accepts."""
+    assert set(program.engines) <= set(ENGINES)
+    _, *files = workshop.command(program)
+    if not files:
+        return
+    stream, signature, signer = (Path(file).read_bytes() for file in files)
+    sig = parse(signature)
+    words = dict(program.words)
+    # MISCSELECT is not in the stream; the program sets it as its comment says.
+    image = replace(sgxs.read(stream), miscselect=words.get("miscselect", 0))
+    enclave, status = load(image, sig, base=0 if "text" in words else ENCLAVE_BASE)
+    assert status == 0
+    assert len(enclave.tcs) == words.get("threads", 1)
+    assert mrsigner(sig) == signer

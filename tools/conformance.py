@@ -1,0 +1,229 @@
+"""The kernel's own SGX selftests, unmodified, under `softsgx run`: python -m tools.conformance.
+
+Debian's packages linux-source-6.1 and linux-source-6.12 are installed if they are not (apt-get, as
+root); tools/testing/selftests/sgx of each is built outside the repository, in
+$XDG_CACHE_HOME/softsgx/conformance, and run with each engine. Every run has to pass all of its
+tests and skip none, and has to evict pages: two tests make an enclave as large as the EPC.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+VERSIONS: Final = ("6.1", "6.12")
+ENGINES: Final = ("unicorn", "native")
+TESTS: Final = 16
+# Oversubscribed by two tests, so this many pages are built and removed one by one.
+EPC: Final = "8M"
+LIMIT_S: Final = 1800
+
+# What the build reads, below the directory of the package.
+_SELFTESTS: Final = "tools/testing/selftests"
+_NEEDED: Final = (
+    *(f"{_SELFTESTS}/{name}" for name in ("sgx/", "lib.mk", "kselftest")),
+    *(f"{_SELFTESTS}/x86/{name}" for name in ("check_cc.sh", "trivial_64bit_program.c")),
+    *("tools/include/", "tools/arch/x86/include/", "tools/scripts/", "arch/x86/include/"),
+)
+_TOTALS: Final = re.compile(r"^# Totals: (.*)$", re.MULTILINE)
+_EVICTIONS: Final = re.compile(r"evict\w*[:=\s]+(\d+)|(\d+)[ \t]+(?:pages )?evict", re.IGNORECASE)
+
+
+class CannotRunError(Exception):
+    """Something is missing on this machine; the text says what to do."""
+
+
+class Outcome(NamedTuple):
+    """One run of test_sgx. `why` is empty if it is as it has to be."""
+
+    version: str
+    engine: str
+    totals: dict[str, int]
+    evictions: int
+    seconds: float
+    why: str
+
+
+def cache() -> Path:
+    """Where sources are unpacked and built: never inside the repository."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(home) / "softsgx" / "conformance"
+
+
+def install(packages: list[str]) -> None:
+    """Debian packages, if apt-get is there and allowed to."""
+    names = " ".join(packages)
+    if shutil.which("apt-get") is None:
+        raise CannotRunError(f"apt-get is not there: {names} of Debian are needed")
+    if os.geteuid() != 0:
+        raise CannotRunError(f"not root: run: sudo apt-get install {names}")
+    done = subprocess.run(
+        ["apt-get", "install", "-y", "--no-install-recommends", *packages],
+        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise CannotRunError(f"apt-get install {names}: {last}")
+
+
+def archive(version: str) -> Path:
+    """The tar file of the package."""
+    path = Path(f"/usr/src/linux-source-{version}.tar.xz")
+    if not path.exists():
+        install([f"linux-source-{version}"])
+    if not path.exists():
+        raise CannotRunError(f"{path} is not there, though linux-source-{version} is installed")
+    return path
+
+
+def prepare_tools() -> None:
+    """A compiler, make, and the headers of libcrypto, with which test_sgx signs."""
+    programs = {"gcc": "gcc", "make": "make"}
+    missing = [package for name, package in programs.items() if shutil.which(name) is None]
+    if not Path("/usr/include/openssl/pem.h").exists():
+        missing.append("libssl-dev")
+    if missing:
+        install(missing)
+
+
+def _wanted(tar: tarfile.TarFile, top: str) -> Iterator[tarfile.TarInfo]:
+    needed = tuple(f"{top}/{name}" for name in _NEEDED)
+    for member in tar:
+        if member.name.removeprefix("./").startswith(needed):
+            yield member
+
+
+def unpack(version: str) -> Path:
+    """The sources that the build reads; unpacked once for each version of the package."""
+    source = archive(version)
+    stamp = f"{version}-{int(source.stat().st_mtime)}-{source.stat().st_size}"
+    place = cache() / stamp
+    top = f"linux-source-{version}"
+    if not place.exists():
+        new = place.with_suffix(".new")
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(parents=True)
+        print(f"softsgx: conformance: unpacking {source.name}", flush=True)
+        with tarfile.open(source, "r|xz") as tar:
+            tar.extractall(new, members=_wanted(tar, top), filter="data")
+        new.rename(place)
+    return place / top
+
+
+def build(version: str) -> Path:
+    """The directory with test_sgx and test_encl.elf."""
+    directory = unpack(version) / _SELFTESTS / "sgx"
+    # Of an outer make, which would change where lib.mk puts its output.
+    env = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFL"))
+    }
+    done = subprocess.run(
+        ["make", "-C", str(directory)], env=env, capture_output=True, text=True, check=False
+    )
+    made = [directory / name for name in ("test_sgx", "test_encl.elf")]
+    if done.returncode != 0 or not all(path.exists() for path in made):
+        raise CannotRunError(f"{directory}: make failed:\n{done.stdout}{done.stderr}")
+    return directory
+
+
+def totals(output: str) -> dict[str, int]:
+    """The counts of the last line of a TAP report, or none."""
+    found = _TOTALS.findall(output)
+    pairs = (word.split(":") for word in found[-1].split()) if found else ()
+    return {name: int(count) for name, count in pairs}
+
+
+def evictions(stats: str) -> int:
+    """How many pages `--stats` says were evicted; 0 if it says nothing."""
+    found = (_EVICTIONS.search(line) for line in stats.splitlines())
+    return next((int(match[1] or match[2]) for match in found if match), 0)
+
+
+def verdict(counts: dict[str, int], evicted: int, code: int) -> str:
+    """What is wrong with a run; empty if nothing is."""
+    if not counts:
+        return f"no totals, exit code {code}"
+    if counts.get("pass") != TESTS:
+        return f"not {TESTS} passed"
+    others = [name for name, count in counts.items() if name != "pass" and count]
+    if others:
+        return ", ".join(others)
+    if code != 0:
+        return f"exit code {code}"
+    return "" if evicted else "nothing was evicted"
+
+
+def run(version: str, engine: str, epc: str, directory: Path, log: Path) -> Outcome:
+    """test_sgx under one engine; what it printed goes to `log`."""
+    options = ["--linux", version, "--engine", engine, "--epc", epc, "--stats"]
+    command = [sys.executable, "-m", "softsgx", "run", *options, "--", "./test_sgx"]
+    begin = time.monotonic()
+    try:
+        done = subprocess.run(
+            command, cwd=directory, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return Outcome(version, engine, {}, 0, LIMIT_S, f"not done in {LIMIT_S} s")
+    seconds = time.monotonic() - begin
+    log.write_text(done.stdout + done.stderr, encoding="utf-8")
+    counts, evicted = totals(done.stdout), evictions(done.stderr)
+    why = verdict(counts, evicted, done.returncode)
+    return Outcome(version, engine, counts, evicted, seconds, why and f"{why}: see {log}")
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """One line for each run."""
+    lines = [f"{'Linux':8}{'engine':10}{'pass':>5}{'fail':>5}{'skip':>5}{'evicted':>9}{'s':>8}"]
+    for o in outcomes:
+        counts = "".join(f"{o.totals.get(name, '-'):>5}" for name in ("pass", "fail", "skip"))
+        line = f"{o.version:8}{o.engine:10}{counts}{o.evictions:>9}{o.seconds:>8.1f}"
+        lines.append(f"{line}  {o.why}".rstrip())
+    return "\n".join(lines)
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="conformance", description=__doc__.splitlines()[0])
+    parser.add_argument("--linux", choices=VERSIONS, action="append", help="default: all")
+    parser.add_argument("--engine", choices=ENGINES, action="append", help="default: all")
+    parser.add_argument("--epc", default=EPC, metavar="SIZE", help=f"default: {EPC}")
+    parser.add_argument("--build-only", action="store_true", help="do not run anything")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """0 if every run is as it has to be, 1 if not, 2 if this machine lacks something."""
+    args = arguments()
+    outcomes = []
+    try:
+        prepare_tools()
+        for version in args.linux or VERSIONS:
+            directory = build(version)
+            if args.build_only:
+                print(directory)
+                continue
+            for engine in args.engine or ENGINES:
+                log = cache() / f"{version}-{engine}.log"
+                outcomes.append(run(version, engine, args.epc, directory, log))
+    except CannotRunError as error:
+        print(f"softsgx: conformance: {error}", file=sys.stderr)
+        return 2
+    if outcomes:
+        print(table(outcomes))
+    return 1 if any(outcome.why for outcome in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
