@@ -27,7 +27,9 @@ _ONES: Final = b"\xff" * PAGE_SIZE
 _CODE_AT, _ADDRESS_AT = 8, 16
 _PAGES_MAX: Final = 4
 _RT_SIGACTION: Final = 13
-_NSIG_HALF: Final = 32
+_SEGV: Final = 1 << (signal.SIGSEGV - 1)
+_NEVER_BLOCKED: Final = 1 << (signal.SIGKILL - 1) | 1 << (signal.SIGSTOP - 1)
+_STANDARD: Final = (1 << 31) - 1
 
 
 class AbortPage:
@@ -48,13 +50,50 @@ class AbortPage:
             return False
         opened: list[int] = []
         rip = p.get_regs(t.tid)[p.RIP]
+        mask = self._mask_before(t)
         try:
-            return self._step(t, address, rip, opened)
+            return self._step(t, address, rip, opened, mask)
         finally:
-            for page in opened:
-                t.inject(NR_MPROTECT, page, PAGE_SIZE, 0)
+            self.close(t, opened)
 
-    def _step(self, t: Tracee, address: int, rip: int, opened: list[int]) -> bool:
+    def _mask_before(self, t: Tracee) -> int:
+        """The blocked signals as they were before the fault.
+
+        A fault of a thread that blocks SIGSEGV makes the kernel unblock it and reset its handler,
+        before anybody is asked. That it was blocked shows by all others being blocked.
+        """
+        mask = p.get_sigmask(t.tid)
+        if mask & _STANDARD | _SEGV | _NEVER_BLOCKED == _STANDARD:
+            if t.space.segv_action:
+                at = (p.get_regs(t.tid)[p.RSP] - 512) & ~15
+                p.write_memory(t.tid, at, t.space.segv_action)
+                t.inject(_RT_SIGACTION, signal.SIGSEGV, at, 0, 8)
+            mask |= _SEGV
+        return mask
+
+    def _done(self, t: Tracee, opened: list[int], mask: int, number: int = 0) -> None:
+        self.close(t, opened)
+        p.set_sigmask(t.tid, mask)  # a single step is a SIGTRAP, which unblocks itself, too
+        p.request(p.PTRACE_CONT, t.tid, 0, number)
+
+    def open_range(self, t: Tracee, address: int, length: int, opened: list[int]) -> None:
+        """Make the enclave pages of a buffer pages of ones, as far as their areas allow it."""
+        for page in range(address & ~PAGE_MASK, address + length, PAGE_SIZE):
+            vma = t.space.mm.vma_lookup(page)
+            if (
+                vma is not None
+                and vma.flags & VM_RWX
+                and self._fault(t, page, 0, vma.flags) is None
+            ):
+                self._open(t, page, vma.flags)
+                opened.append(page)
+
+    def close(self, t: Tracee, opened: list[int]) -> None:
+        """Nobody may touch the pages any more."""
+        while opened:
+            t.inject(NR_MPROTECT, opened.pop(), PAGE_SIZE, 0)
+
+    def _step(self, t: Tracee, address: int, rip: int, opened: list[int], mask: int) -> bool:
         """Open the page, execute one instruction, perhaps with a second page."""
         while len(opened) < _PAGES_MAX:
             page = address & ~PAGE_MASK
@@ -75,16 +114,10 @@ class AbortPage:
                 raise p.NoSuchTracee(3, "died in a single step")
             number = os.WSTOPSIG(status)
             if number == signal.SIGTRAP:
-                for done in opened:
-                    t.inject(NR_MPROTECT, done, PAGE_SIZE, 0)
-                opened.clear()
-                p.request(p.PTRACE_CONT, t.tid)
+                self._done(t, opened, mask)
                 return True
             if number != signal.SIGSEGV:
-                for done in opened:
-                    t.inject(NR_MPROTECT, done, PAGE_SIZE, 0)
-                opened.clear()
-                p.request(p.PTRACE_CONT, t.tid, 0, number)
+                self._done(t, opened, mask, number)
                 return True
             (address,) = struct.unpack_from("<Q", p.get_siginfo(t.tid), _ADDRESS_AT)
         return False

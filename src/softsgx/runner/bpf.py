@@ -91,11 +91,17 @@ OPEN, STAT, LSTAT, ACCESS, READLINK = 2, 4, 6, 21, 89
 MMAP, MPROTECT, MUNMAP, IOCTL, MREMAP = 9, 10, 11, 16, 25
 OPENAT, NEWFSTATAT, FACCESSAT, FACCESSAT2, STATX, OPENAT2 = 257, 262, 269, 439, 332, 437
 CLOCK_GETTIME, GETRUSAGE, TIMES, PKEY_MPROTECT = 228, 98, 100, 329
-MADVISE, SHMAT = 28, 30
+MADVISE, RT_SIGACTION, FSTAT = 28, 13, 5
+READ, WRITE, PREAD, PWRITE, READV, WRITEV, SENDTO, RECVFROM = 0, 1, 17, 18, 19, 20, 44, 45
+BUFFERS: Final = (READ, WRITE, PREAD, PWRITE, SENDTO, RECVFROM)
+"""Calls with a buffer in their second argument and its length in the third."""
+DEVICE: Final = (READ, WRITE, PREAD, PWRITE, READV, WRITEV, FSTAT)
+_SIGSEGV: Final = 11
+GETXATTR, LGETXATTR = 191, 192
 
 _ALWAYS: Final = (
     *(OPEN, OPENAT, OPENAT2, STAT, LSTAT, NEWFSTATAT, STATX, ACCESS, FACCESSAT, FACCESSAT2),
-    *(GETRUSAGE, TIMES),
+    *(GETRUSAGE, TIMES, GETXATTR, LGETXATTR),
 )
 MAP_FIXED_ANY: Final = 0x10 | 0x100000
 MAP_ANONYMOUS: Final = 0x20
@@ -120,6 +126,7 @@ def base_filter(gate: int, pages: int) -> bytes:
     p.equal(IOCTL, yes="ioctl")
     p.equal(MMAP, yes="mmap")
     p.equal(CLOCK_GETTIME, yes="clock")
+    p.equal(RT_SIGACTION, yes="sigaction")
     for number in _ALWAYS:
         p.equal(number, yes="trace")
     p.ret(RET_ALLOW)
@@ -132,6 +139,9 @@ def base_filter(gate: int, pages: int) -> bytes:
     p.load(arg_low(3))
     p.has(MAP_FIXED_ANY, yes="trace")
     p.has(MAP_ANONYMOUS, yes="allow", no="trace")
+    p.label("sigaction")
+    p.load(arg_low(0))
+    p.equal(_SIGSEGV, yes="trace", no="allow")
     p.label("clock")
     # CLOCK_PROCESS_CPUTIME_ID and CLOCK_THREAD_CPUTIME_ID
     p.load(arg_low(0))
@@ -145,53 +155,78 @@ def base_filter(gate: int, pages: int) -> bytes:
 
 
 def range_filter(gate: int, pages: int, low: int, high: int) -> bytes:
-    """Stop mprotect, munmap, mremap, madvise that begin in [low, high), or might reach into it.
+    """For an enclave area [low, high): calls that change it, or that read or write memory of it.
 
-    A range that begins below `low` is stopped from 16 MiB below on, or if it is 16 MiB or longer;
-    so `low` should be given as it is and short calls far away cost nothing.
+    mprotect, munmap, mremap and madvise stop if they begin in the area or might reach into it: a
+    range that begins below it does from 16 MiB below on, or if it is 16 MiB or longer. So short
+    calls far away cost nothing.
     """
     p = Program()
+    _ours(p, gate, pages)
+    for number in (MPROTECT, MUNMAP, MREMAP, PKEY_MPROTECT, MADVISE):
+        p.equal(number, yes="range")
+    for number in BUFFERS:
+        p.equal(number, yes="buffer")
+    p.ret(RET_ALLOW)
+    p.label("range")
+    p.load(arg_high(1))
+    p.greater(0, yes="trace")  # long ones may reach anywhere
+    p.load(arg_low(1))
+    p.at_least(_FAR, yes="trace")
+    _inside(p, 0, max(low - _FAR, 0), high)
+    p.label("buffer")
+    _inside(p, 1, low, high)
+    p.label("allow")
+    p.ret(RET_ALLOW)
+    p.label("trace")
+    p.ret(RET_TRACE)
+    return p.assemble()
+
+
+def device_filter(gate: int, pages: int, fd: int) -> bytes:
+    """Calls on one descriptor that the memfd in place of the device would answer differently."""
+    p = Program()
+    _ours(p, gate, pages)
+    for number in DEVICE:
+        p.equal(number, yes="device")
+    p.ret(RET_ALLOW)
+    p.label("device")
+    p.load(arg_low(0))
+    p.equal(fd, yes="trace")
+    p.label("allow")
+    p.ret(RET_ALLOW)
+    p.label("trace")
+    p.ret(RET_TRACE)
+    return p.assemble()
+
+
+def _ours(p: Program, gate: int, pages: int) -> None:
+    """Calls that we run ourselves pass; leaves the number of any other call in A."""
     p.load(_ARCH)
     p.equal(AUDIT_ARCH_X86_64, no="allow")
     p.load(_IP_HIGH)
     p.equal(gate >> 32, no="program")
     p.load(_IP_LOW)
     p.at_least(gate & 0xFFFFFFFF, no="program")
-    p.at_least((gate & 0xFFFFFFFF) + pages * 4096, no="allow", yes="program")
+    p.at_least((gate & 0xFFFFFFFF) + pages * 4096, yes="program", no="allow")
     p.label("program")
     p.load(_NR)
-    for number in (MPROTECT, MUNMAP, MREMAP, PKEY_MPROTECT, MADVISE):
-        p.equal(number, yes="range")
-    p.ret(RET_ALLOW)
-    p.label("range")
-    # Long ones may reach anywhere.
-    p.load(arg_high(1))
-    p.greater(0, yes="trace")
-    p.load(arg_low(1))
-    p.at_least(_FAR, yes="trace")
-    low = max(low - _FAR, 0)
-    p.load(arg_high(0))
+
+
+def _inside(p: Program, argument: int, low: int, high: int) -> None:
+    """End: stop if low <= argument < high, else let it pass."""
+    name = f"argument {argument}"
+    p.load(arg_high(argument))
     p.greater(high >> 32, yes="allow")
-    p.equal(high >> 32, yes="at high")
-    p.label("low")
-    p.load(arg_high(0))
-    p.greater(low >> 32, yes="trace")
-    p.equal(low >> 32, no="allow")
-    p.load(arg_low(0))
-    p.at_least(low & 0xFFFFFFFF, yes="trace", no="allow")
-    p.label("at high")
-    p.load(arg_low(0))
+    p.equal(high >> 32, no=f"{name} low")
+    p.load(arg_low(argument))
     p.at_least(high & 0xFFFFFFFF, yes="allow")
-    p.load(arg_high(0))
+    p.label(f"{name} low")
+    p.load(arg_high(argument))
     p.greater(low >> 32, yes="trace")
     p.equal(low >> 32, no="allow")
-    p.load(arg_low(0))
-    p.at_least(low & 0xFFFFFFFF, yes="trace")
-    p.label("allow")
-    p.ret(RET_ALLOW)
-    p.label("trace")
-    p.ret(RET_TRACE)
-    return p.assemble()
+    p.load(arg_low(argument))
+    p.at_least(low & 0xFFFFFFFF, yes="trace", no="allow")
 
 
 _FAR: Final = 16 << 20

@@ -41,6 +41,7 @@ _PATH_MAX: Final = max(len(name) for name in (*NODES, _CPUINFO)) + 1
 
 _NR_SECCOMP: Final = 317
 _NR_MEMFD_CREATE: Final = 319
+_NR_GETPID: Final = 39
 _MFD_CLOEXEC: Final = 1
 _AT_EMPTY_PATH: Final = 0x1000
 _STAT_MODE, _STAT_RDEV = 24, 40
@@ -83,6 +84,11 @@ class Calls:
             bpf.CLOCK_GETTIME: self._clock,
             bpf.GETRUSAGE: self._rusage,
             bpf.TIMES: self._times,
+            bpf.RT_SIGACTION: self._sigaction,
+            bpf.GETXATTR: lambda t, r: self._path_only(t, r, p.RDI),
+            bpf.LGETXATTR: lambda t, r: self._path_only(t, r, p.RDI),
+            bpf.FSTAT: self._fstat,
+            **dict.fromkeys((*bpf.BUFFERS, bpf.READV, bpf.WRITEV), self._transfer),
         }
 
     def serve(self, t: Tracee, regs: list[int]) -> None:
@@ -192,6 +198,7 @@ class Calls:
             self.world.opened(NODES[name], inode, flags & os.O_ACCMODE)
             watch = _libc.inotify_add_watch(self._watch, path.encode(), _IN_DELETE_SELF)
             self._watched[watch] = inode
+            self._trace_device(t, fd)
             return None
 
         self._changed(t, regs, changes, opened)
@@ -266,6 +273,46 @@ class Calls:
             _go_on(t)
             return
         self._looking(t, regs, p.RSI, lambda t, node: _patch_statx(t, place, node))
+
+    def _fstat(self, t: Tracee, regs: list[int]) -> None:
+        file, place = t.space.process.fget(_signed32(regs[p.RDI])), regs[p.RSI]
+        if isinstance(file, File):
+            self._to_exit(t, lambda t, _result: _patch_stat(t, place, file.path))
+            return
+        _go_on(t)
+
+    def _transfer(self, t: Tracee, regs: list[int]) -> None:
+        """read(2), write(2) and the like: of a node, or with a buffer in enclave memory."""
+        if isinstance(t.space.process.fget(_signed32(regs[p.RDI])), File):
+            self._answer(t, regs, -EINVAL)
+            return
+        number, address, length = regs[p.ORIG_RAX], regs[p.RSI], regs[p.RDX]
+        if number not in bpf.BUFFERS or not self._areas(t, address, min(length, 1 << 30)):
+            _go_on(t)
+            return
+        # Pages of ones while the call runs; what it writes there is lost with them.
+        opened: list[int] = []
+
+        def run(t: Tracee, _result: int) -> int:
+            self.supervisor.abort_page.open_range(t, address, length, opened)
+            fixed = [regs[n] for n in (p.RDI, p.RSI, p.RDX, p.R10, p.R8, p.R9)]
+            result = t.inject(number, *fixed)
+            self.supervisor.abort_page.close(t, opened)
+            return result
+
+        # A call that does nothing, to come to a place where calls can be injected.
+        self._changed(t, regs, {p.ORIG_RAX: _NR_GETPID, p.RAX: _NR_GETPID}, run)
+
+    def _sigaction(self, t: Tracee, regs: list[int]) -> None:
+        """The program's handler of SIGSEGV, in case the kernel takes it away (see AbortPage)."""
+        place = regs[p.RSI]
+        action = p.read_memory(t.tid, place, 32) if place else None
+
+        def done(t: Tracee, result: int) -> None:
+            if result == 0 and action is not None:
+                t.space.segv_action = action
+
+        self._to_exit(t, done)
 
     # The driver
 
@@ -386,13 +433,15 @@ class Calls:
             return
         if space.filters + 1 >= _FILTERS_MAX:
             start, end = 0, TASK_SIZE
-        code = bpf.range_filter(GATE, (END - GATE) >> 12, start, end)
-        rsp = p.get_regs(t.tid)[p.RSP]
-        at = (rsp - _BELOW) & ~15
-        block = struct.pack("<QQ", len(code) // 8, at + 16) + code
-        if p.write_memory(t.tid, at, block) and t.inject(_NR_SECCOMP, 1, 1, at) == 0:
+        if _add_filter(t, bpf.range_filter(GATE, (END - GATE) >> 12, start, end)):
             space.traced.append((start, end))
             space.filters += 1
+
+    def _trace_device(self, t: Tracee, fd: int) -> None:
+        devices = t.space.devices
+        if fd not in devices and len(devices) < _FILTERS_MAX:
+            if _add_filter(t, bpf.device_filter(GATE, (END - GATE) >> 12, fd)):
+                devices.append(fd)
 
     def _areas(self, t: Tracee, address: int, length: int) -> list[tuple[int, int]]:
         """The enclave areas of a range, cut to it."""
@@ -530,6 +579,13 @@ class Calls:
         if thread_only:
             return t.cpu_time
         return sum(x.cpu_time for x in self.supervisor.tracees.values() if x.pid == t.pid)
+
+
+def _add_filter(t: Tracee, code: bytes) -> bool:
+    """One more filter for all threads of the process."""
+    at = (p.get_regs(t.tid)[p.RSP] - _BELOW) & ~15
+    block = struct.pack("<QQ", len(code) // 8, at + 16) + code
+    return p.write_memory(t.tid, at, block) and t.inject(_NR_SECCOMP, 1, 1, at) == 0
 
 
 def _go_on(t: Tracee) -> None:

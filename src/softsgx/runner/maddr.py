@@ -32,7 +32,7 @@ _decoder: list[Any] = []
 def exact_address(lp: LogicalProcessor, code: bytes, page: int) -> int:
     """The first byte that the instruction `code` at RIP accesses in `page`; `page` if unknown."""
     import capstone  # type: ignore[import-untyped]
-    from capstone import x86  # type: ignore[import-untyped]
+    from capstone import x86
 
     if not _decoder:
         decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)

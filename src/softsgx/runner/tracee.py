@@ -42,6 +42,8 @@ class Space:
         self.real_vdso = 0
         self.filters = 0
         self.traced: list[tuple[int, int]] = []
+        self.devices: list[int] = []  # descriptors with a filter of their own
+        self.segv_action = b""  # struct sigaction of SIGSEGV, as the program set it
         self.host: HostMemory | None = None
         self.engine: Engine | None = None
         self._pid = pid
@@ -69,6 +71,8 @@ class Space:
         child.real_vdso = self.real_vdso
         child.filters = self.filters
         child.traced = list(self.traced)
+        child.devices = list(self.devices)
+        child.segv_action = self.segv_action
         return child
 
     def close(self) -> None:
