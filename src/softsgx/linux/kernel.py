@@ -63,6 +63,7 @@ class Kernel:
         self.high_watermark = 64
         self.zombie_lock = Mutex("zombie_secs_pages_lock")
         self.warnings: list[str] = []
+        self.printed: dict[str, str] = {}  # the kernel log: what is said once -> its line
         self.enclaves_opened = 0
         self.dev_noexec = False  # /dev is mounted noexec
         self._operands: list[Operands] = []
@@ -75,6 +76,11 @@ class Kernel:
     def warn(self, text: str) -> None:
         """A kernel warning: recorded, so that tests can demand that there is none."""
         self.warnings.append(text)
+
+    def pr_err_once(self, what: str, values: str) -> None:
+        """A line of the kernel log; it is printed once, whatever the values are later."""
+        if what not in self.printed:
+            self.printed[what] = f"sgx: {what} {values}"
 
     # Kernel memory
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from softsgx.linux.errno import EFAULT
-from softsgx.linux.mm import VM_READ, VM_WRITE
+from softsgx.linux.mm import VM_READ, vm_pte_bits
 from softsgx.mem.pagetable import PTE_P, PTE_PFN_MASK, PTE_U, PTE_W
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
+    from softsgx.linux.mm import Mm
     from softsgx.linux.process import Thread
     from softsgx.sim import Steps
 
@@ -57,18 +58,17 @@ def get_user_page(current: Thread, address: int) -> int:
     vma = current.mm.vma_lookup(address)
     if vma is None or vma.sgx or not vma.flags & VM_READ:
         return -EFAULT
-    return anonymous_page(current, address, vma.flags)
+    return anonymous_page(current.mm, address, vma.flags)
 
 
-def anonymous_page(current: Thread, address: int, flags: int) -> int:
+def anonymous_page(mm: Mm, address: int, flags: int) -> int:
     """The frame of a page of anonymous memory, allocated on first touch; its pfn."""
-    mm = current.mm
     pte = mm.space.lookup(address)
     if pte & PTE_P:
         return (pte & PTE_PFN_MASK) >> PAGE_SHIFT
     held = pte & PTE_PFN_MASK
-    pfn = held >> PAGE_SHIFT if held else current.kernel.alloc_page()
-    mm.space.map(address, pfn, write=bool(flags & VM_WRITE), execute=bool(flags & 4))
+    pfn = held >> PAGE_SHIFT if held else mm.kernel.alloc_page()
+    mm.space.set(address, pfn << PAGE_SHIFT | vm_pte_bits(flags))
     return pfn
 
 

@@ -272,6 +272,7 @@ def sgx_encl_ewb(current: Thread, page: SgxEpcPage, backing: SgxBacking) -> Step
     if ret:
         if encls_failed(ret):
             kernel.warn(f"EWB of {page}: {ret:#x}")
+        # The contents are lost, and the EPC page goes to the free list with a valid EPCM entry.
         va_page.free_slot(slot)
     else:
         owner.va_page = va_page
