@@ -49,9 +49,22 @@ class Scene:
             ret, _ = self.w.do(self.w.enclave.restrict(self.w.host, self.page, PAGE_SIZE, R))
             assert ret == 0
         if leaf == "EACCEPT of TRIM":
-            assert self.w.do(self.w.enclave.trim(self.w.host, self.page, PAGE_SIZE))[0] == 0
+            self.trim(self.page)
         for index in list(self.w.encl.page_array):
             self.w.do(self.w.host.load(index * PAGE_SIZE, 1))  # every page has its PTE
+
+    def trim(self, address: int) -> None:
+        """Make a page PT_TRIM; it is not accepted."""
+        assert self.w.do(self.w.enclave.trim(self.w.host, address, PAGE_SIZE))[0] == 0
+
+    def accept_trim(self, address: int) -> None:
+        """Accept such a page."""
+        assert self.w.call(lambda t: t.accept_trim(address)) == 0
+
+    def accept_new(self, address: int) -> None:
+        """Touch a hole and accept what EAUG added."""
+        self.w.do(self.w.host.load(address, 1))
+        assert self.w.call(lambda t: t.accept_new(address)) == 0
 
     def _pending_third(self) -> None:
         """Four pages behind the image; all but the third are accepted."""
@@ -59,9 +72,10 @@ class Scene:
         assert self.w.protect(self.first, R | W, 4 * PAGE_SIZE) == 0  # a TCS could not be mapped X
         for number in range(4):
             address = self.first + number * PAGE_SIZE
-            self.w.do(self.w.host.load(address, 1))
-            if number != THIRD:
-                self.w.call(lambda t, a=address: t.accept_new(a))
+            if number == THIRD:
+                self.w.do(self.w.host.load(address, 1))
+            else:
+                self.accept_new(address)
 
     def program(self, t: EnclaveThread) -> Steps[Any]:
         """The leaf in question, on the third page."""
@@ -220,9 +234,8 @@ def trimmed(races: dict[str, bool] | None = None) -> Scene:
     """All four pages are PT_TRIM; the third is not accepted."""
     s = Scene("EACCEPT of TRIM", races)
     for number in (0, 1, 3):
-        address = s.first + number * PAGE_SIZE
-        assert s.w.do(s.w.enclave.trim(s.w.host, address, PAGE_SIZE))[0] == 0
-        assert s.w.call(lambda t, a=address: t.accept_trim(a)) == 0
+        s.trim(s.first + number * PAGE_SIZE)
+        s.accept_trim(s.first + number * PAGE_SIZE)
     return s
 
 
@@ -246,7 +259,7 @@ def test_k2_and_a_leaf_in_flight_leak_the_page(raced: bool) -> None:
     """
     s = trimmed({"remove_vs_fault": raced})
     w, free = s.w, s.w.kernel.nr_free
-    assert w.call(lambda t: t.accept_trim(s.page)) == 0
+    s.accept_trim(s.page)
     s.leaf = "EACCEPT"
 
     def again(t: EnclaveThread) -> Steps[Any]:

@@ -4,6 +4,7 @@ from typing import Final
 
 EPERM: Final = 1
 ENOENT: Final = 2
+ESRCH: Final = 3
 EINTR: Final = 4
 EIO: Final = 5
 EBADF: Final = 9

@@ -63,7 +63,11 @@ class Kernel:
         self.high_watermark = 64
         self.zombie_lock = Mutex("zombie_secs_pages_lock")
         self.warnings: list[str] = []
-        self.printed: dict[str, str] = {}  # the kernel log: what is said once -> its line
+        # The kernel log: what is said once -> its line.
+        self.printed = {
+            f"EPC section {number}": f"sgx: EPC section {base:#x}-{base + pages * PAGE_SIZE - 1:#x}"
+            for number, (base, pages) in enumerate(processor.epc.sections)
+        }
         self.enclaves_opened = 0
         self.dev_noexec = False  # /dev is mounted noexec
         self._operands: list[Operands] = []
@@ -106,6 +110,10 @@ class Kernel:
         """Give a frame back."""
         self.processor.memory.clear_page(pfn)
         self._frames.append(pfn)
+
+    def sgx_total_bytes(self) -> str:
+        """The text of /sys/devices/system/node/node0/x86/sgx_total_bytes."""
+        return f"{self.processor.epc.pages * PAGE_SIZE}\n"
 
     def lp(self, current: Thread) -> LogicalProcessor:
         """The logical processor on which `current` runs."""

@@ -25,6 +25,7 @@ from softsgx.linux.process import Process, Thread
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx.driver import SgxEnclaveNode
 from softsgx.linux.smp import flush_tlb_mm
+from softsgx.linux.uaccess import free_anonymous
 from softsgx.linux.uapi import (
     MAP_ANONYMOUS,
     MAP_FIXED,
@@ -108,13 +109,30 @@ def sys_ioctl(current: Thread, fd: int, cmd: int, arg: int) -> Steps[int]:
     return -EINTR if ret == -ERESTARTSYS else ret
 
 
+def sys_read_write(current: Thread, fd: int, *, write: bool) -> Steps[int]:
+    """read(2) and write(2): no SGX node has either."""
+    file = _process(current).fget(fd)
+    if isinstance(file, int):
+        return file
+    return -EINVAL if (file.writable if write else file.readable) else -EBADF
+    yield
+
+
 # Mappings
 
 
 def sys_mmap(
-    current: Thread, address: int, length: int, prot: int, flags: int, fd: int = -1
+    current: Thread,
+    address: int,
+    length: int,
+    prot: int,
+    flags: int,
+    fd: int = -1,
+    offset: int = 0,
 ) -> Steps[int]:
-    """mmap(2) of anonymous memory or of an SGX node; the file offset is of no account."""
+    """mmap(2) of anonymous memory or of an SGX node, to which the file offset is of no account."""
+    if offset & PAGE_MASK:
+        return -EINVAL
     mm = current.mm
     file: File | None = None
     if not flags & MAP_ANONYMOUS:
@@ -124,7 +142,7 @@ def sys_mmap(
         file = found
         file.get()
     with (yield from mm.mmap_lock.acquire_write()):
-        ret, dead = yield from do_mmap(current, file, address, length, prot, flags)
+        ret, dead = yield from do_mmap(current, file, address, length, prot, flags, offset)
     if file is not None:
         dead.append(file)
     yield from _put_files(current, dead)
@@ -132,7 +150,13 @@ def sys_mmap(
 
 
 def do_mmap(
-    current: Thread, file: File | None, address: int, length: int, prot: int, flags: int
+    current: Thread,
+    file: File | None,
+    address: int,
+    length: int,
+    prot: int,
+    flags: int,
+    offset: int,
 ) -> Steps[tuple[int, list[File]]]:
     """The part under mmap_lock: the address or an errno, and files whose areas went away."""
     mm = current.mm
@@ -172,7 +196,7 @@ def do_mmap(
     unmapped = yield from _unmap_locked(current, start, end)
     if isinstance(unmapped, int):
         return unmapped, []
-    vma = Vma(start, end, prot & VM_RWX, file=file)
+    vma = Vma(start, end, prot & VM_RWX, file=file, offset=offset if file is not None else 0)
     if file is not None:
         # VM_MAYWRITE, VM_MAYEXEC: what mprotect may grant later.
         vma.may &= ~(0 if file.writable else PROT_WRITE) & ~(PROT_EXEC if noexec else 0)
@@ -207,27 +231,14 @@ def _unmap_locked(current: Thread, start: int, end: int) -> Steps[int | list[Fil
     for vma in areas:
         mm.remove(vma)
         yield ("pte", (mm.name, vma.start), True)
-        _free_anonymous(mm, vma)
+        if not vma.sgx:
+            free_anonymous(mm, vma.start, vma.end)
         mm.zap_page_range(vma.start, vma.end)
         if vma.file is not None:
             files.append(vma.file)
     if areas:
         yield from flush_tlb_mm(current, mm)
     return files
-
-
-def _free_anonymous(mm: Mm, vma: Vma) -> None:
-    """Give back the frames of an anonymous area."""
-    if vma.sgx:
-        return
-    first, last = vma.start >> PAGE_SHIFT, vma.end >> PAGE_SHIFT
-    ptes = mm.space.ptes
-    if last - first > len(ptes):
-        pages = [p for p in ptes if first <= p < last]
-    else:
-        pages = [p for p in range(first, last) if p in ptes]
-    for page in pages:
-        mm.kernel.free_page((ptes[page] & 0x000F_FFFF_FFFF_F000) >> PAGE_SHIFT)
 
 
 def _put_files(current: Thread, files: list[File]) -> Steps[None]:
@@ -390,6 +401,7 @@ def _move(
             may=area.may,
             file=area.file,
             encl=area.encl,
+            offset=area.offset,
         )
         mm.insert(moved)
         if area.file is not None:
@@ -412,7 +424,7 @@ def sys_fork(current: Thread, name: str, cpu: int) -> Steps[Thread]:
     child_mm = process.mm
     with (yield from parent.mmap_lock.acquire_write()):
         for vma in parent.vmas:
-            copy = Vma(vma.start, vma.end, vma.flags, may=vma.may, file=vma.file, encl=vma.encl)
+            copy = vma.copy()
             child_mm.insert(copy)
             if vma.sgx:
                 # The open hook: a failure leaves an area without an enclave.
@@ -455,7 +467,8 @@ def exit_mmap(current: Thread, mm: Mm) -> Steps[None]:
         files = []
         for vma in list(mm.vmas):
             mm.remove(vma)
-            _free_anonymous(mm, vma)
+            if not vma.sgx:
+                free_anonymous(mm, vma.start, vma.end)
             mm.zap_page_range(vma.start, vma.end)
             if vma.file is not None:
                 files.append(vma.file)

@@ -55,10 +55,15 @@ def copy_to_user(current: Thread, address: int, data: bytes) -> Steps[bool]:
 
 def get_user_page(current: Thread, address: int) -> int:
     """get_user_pages for reading, mmap_lock held: the pfn, or -EFAULT, also for enclave memory."""
-    vma = current.mm.vma_lookup(address)
+    return get_user_page_remote(current.mm, address)
+
+
+def get_user_page_remote(mm: Mm, address: int) -> int:
+    """get_user_page in any address space."""
+    vma = mm.vma_lookup(address)
     if vma is None or vma.sgx or not vma.flags & VM_READ:
         return -EFAULT
-    return anonymous_page(current.mm, address, vma.flags)
+    return anonymous_page(mm, address, vma.flags)
 
 
 def anonymous_page(mm: Mm, address: int, flags: int) -> int:
@@ -70,6 +75,18 @@ def anonymous_page(mm: Mm, address: int, flags: int) -> int:
     pfn = held >> PAGE_SHIFT if held else mm.kernel.alloc_page()
     mm.space.set(address, pfn << PAGE_SHIFT | vm_pte_bits(flags))
     return pfn
+
+
+def free_anonymous(mm: Mm, start: int, end: int) -> None:
+    """Give back the frames of [start, end), which is anonymous; the caller drops the PTEs."""
+    first, last = start >> PAGE_SHIFT, end >> PAGE_SHIFT
+    ptes = mm.space.ptes
+    if last - first > len(ptes):
+        pages = [p for p in ptes if first <= p < last]
+    else:
+        pages = [p for p in range(first, last) if p in ptes]
+    for page in pages:
+        mm.kernel.free_page((ptes[page] & PTE_PFN_MASK) >> PAGE_SHIFT)
 
 
 def _user_pfn(current: Thread, address: int, *, write: bool) -> Steps[int]:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from softsgx.cpu.fault import Fault
-from softsgx.linux import syscalls
+from softsgx.linux import ptrace, syscalls
 from softsgx.linux.fault import do_user_addr_fault
+from softsgx.linux.madvise import sys_madvise
 from softsgx.linux.process import SIGSEGV, SIGTRAP, Process, Signal, Thread
 from softsgx.linux.uapi import (
     MAP_ANONYMOUS,
@@ -66,9 +67,19 @@ class HostThread:
         """ioctl(2) with the address of an argument block."""
         return (yield from syscalls.sys_ioctl(self.thread, fd, cmd, arg))
 
-    def mmap(self, address: int, length: int, prot: int, flags: int, fd: int = -1) -> Steps[int]:
+    def read(self, fd: int) -> Steps[int]:
+        """read(2) of any length: an errno."""
+        return (yield from syscalls.sys_read_write(self.thread, fd, write=False))
+
+    def write(self, fd: int) -> Steps[int]:
+        """write(2) of any bytes: an errno."""
+        return (yield from syscalls.sys_read_write(self.thread, fd, write=True))
+
+    def mmap(
+        self, address: int, length: int, prot: int, flags: int, fd: int = -1, offset: int = 0
+    ) -> Steps[int]:
         """mmap(2)."""
-        return (yield from syscalls.sys_mmap(self.thread, address, length, prot, flags, fd))
+        return (yield from syscalls.sys_mmap(self.thread, address, length, prot, flags, fd, offset))
 
     def munmap(self, address: int, length: int) -> Steps[int]:
         """munmap(2)."""
@@ -85,6 +96,10 @@ class HostThread:
         return (
             yield from syscalls.sys_mremap(self.thread, old, old_length, new_length, flags, new)
         )
+
+    def madvise(self, address: int, length: int, advice: int) -> Steps[int]:
+        """madvise(2)."""
+        return (yield from sys_madvise(self.thread, address, length, advice))
 
     def fork(self, name: str, cpu: int) -> Steps[HostThread]:
         """fork(2): the only thread of the child, on logical processor `cpu`."""
@@ -116,6 +131,31 @@ class HostThread:
         """Write memory as a store instruction does; SignalRaised if it faults for good."""
         yield ("store", ("linear", address >> PAGE_SHIFT), True)
         yield from self._access(lambda: self._lp.store(address, data))
+
+    # The memory of another process, as a debugger sees it
+
+    def peek(self, tracee: Process, address: int) -> Steps[int]:
+        """PTRACE_PEEKDATA: a word of 8 bytes, or -EIO."""
+        return (yield from ptrace.ptrace_peekdata(self.thread, tracee, address))
+
+    def poke(self, tracee: Process, address: int, word: int) -> Steps[int]:
+        """PTRACE_POKEDATA: 0, or -EIO."""
+        return (yield from ptrace.ptrace_pokedata(self.thread, tracee, address, word))
+
+    def mem_read(self, process: Process, address: int, size: int) -> Steps[bytes | int]:
+        """pread(2) of /proc/<pid>/mem: the bytes that could be read, or -EIO."""
+        buf = bytearray(size)
+        ret = yield from ptrace.mem_rw(self.thread, process, address, memoryview(buf), False)
+        return ret if ret < 0 else bytes(buf[:ret])
+
+    def mem_write(self, process: Process, address: int, data: bytes) -> Steps[int]:
+        """pwrite(2) of /proc/<pid>/mem: how many bytes were written, or -EIO."""
+        view = memoryview(bytearray(data))
+        return (yield from ptrace.mem_rw(self.thread, process, address, view, True))
+
+    def process_vm_readv(self, process: Process, address: int, size: int) -> Steps[bytes | int]:
+        """process_vm_readv(2): the bytes that could be read, or an errno."""
+        return (yield from ptrace.process_vm_readv(process, address, size))
 
     @property
     def _lp(self) -> Any:
