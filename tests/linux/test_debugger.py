@@ -33,8 +33,8 @@ SECRET = b"a secret of 16 B"
 class Debugged:
     """An enclave with a secret in its first data page, and a debugger on another processor."""
 
-    def __init__(self, w: World | None = None, **layout: int) -> None:
-        self.w = w or world(**{"pages": 2} | layout)
+    def __init__(self, w: World | None = None) -> None:
+        self.w = w or world(pages=2)
         self.data = self.w.enclave.data[0]
         self.debugger = self.w.machine.thread(cpu=3, name="debugger")
 

@@ -7,6 +7,7 @@ ENOENT: Final = 2
 ESRCH: Final = 3
 EINTR: Final = 4
 EIO: Final = 5
+ENXIO: Final = 6
 EBADF: Final = 9
 EAGAIN: Final = 11
 ENOMEM: Final = 12

@@ -17,6 +17,7 @@ from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor, Processor
+    from softsgx.linux.mm import Mm
     from softsgx.linux.process import Thread
     from softsgx.linux.sgx.main import SgxEpcPage
 
@@ -54,6 +55,8 @@ class Kernel:
         self.inject: Callable[[str], bool] | None = None
         # EPC: filled by sgx_init.
         self.next_unused = 0
+        self.epc_pages: list[SgxEpcPage] = []  # by number, as far as they were ever handed out
+        self.poisoned_unused: dict[int, None] = {}
         self.nr_free = processor.epc.pages
         self.free_pages: deque[SgxEpcPage] = deque()
         self.active_page_list: OrderedDict[SgxEpcPage, None] = OrderedDict()
@@ -61,6 +64,8 @@ class Kernel:
         self.ksgxd_running = False
         self.low_watermark = 32
         self.high_watermark = 64
+        # Logical processor -> the address space whose threads run there, one at a time.
+        self.loaded: dict[int, Mm] = {}
         self.zombie_lock = Mutex("zombie_secs_pages_lock")
         self.warnings: list[str] = []
         # The kernel log: what is said once -> its line.

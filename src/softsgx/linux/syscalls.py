@@ -481,15 +481,19 @@ def sys_exit_group(current: Thread) -> Steps[int]:
     yield from exit_mmap(current, process.mm)
     for fd in list(process.files):
         yield from process.files.pop(fd).put(current)
+    for thread in process.threads:
+        thread.switch_out()
     process.threads.clear()
     return 0
 
 
 def sys_execve(current: Thread) -> Steps[int]:
-    """execve(2): a new address space; descriptors stay open."""
+    """execve(2): a new address space; other threads die, descriptors stay open."""
     process = _process(current)
     old = process.mm
-    current.switch_out()
+    for thread in process.threads:
+        thread.switch_out()
+    process.threads[:] = [current]
     process.mm = Mm(current.kernel, old.name)
     current.switch_in()
     yield from exit_mmap(current, old)

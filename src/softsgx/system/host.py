@@ -9,7 +9,7 @@ from softsgx.cpu.fault import Fault
 from softsgx.linux import ptrace, syscalls
 from softsgx.linux.fault import do_user_addr_fault
 from softsgx.linux.madvise import sys_madvise
-from softsgx.linux.process import SIGSEGV, SIGTRAP, Process, Signal, Thread
+from softsgx.linux.process import SIGSEGV, SIGTRAP, Process, Signal, Thread, refuse_cpu
 from softsgx.linux.uapi import (
     MAP_ANONYMOUS,
     MAP_PRIVATE,
@@ -21,9 +21,10 @@ from softsgx.linux.vdso import FIXED_UP, VDSO_ENCLU, Exit, UserHandler, sgx_ente
 from softsgx.sim import Steps
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import PAGE_SHIFT
-from softsgx.system.enclave import EnclaveProgram, EnclaveThread, Ocall, Suspended
+from softsgx.system.enclave import EnclaveProgram, EnclaveThread, Ocall, Suspended, occupied
 
 if TYPE_CHECKING:
+    from softsgx.cpu import LogicalProcessor
     from softsgx.linux.kernel import Kernel
 
 
@@ -102,7 +103,8 @@ class HostThread:
         return (yield from sys_madvise(self.thread, address, length, advice))
 
     def fork(self, name: str, cpu: int) -> Steps[HostThread]:
-        """fork(2): the only thread of the child, on logical processor `cpu`."""
+        """fork(2): the only thread of the child, on logical processor `cpu`, which must be free."""
+        refuse_cpu(self.kernel, cpu, None)
         child = yield from syscalls.sys_fork(self.thread, name, cpu)
         host = HostThread.__new__(HostThread)
         host.kernel, host.thread = self.kernel, child
@@ -112,7 +114,6 @@ class HostThread:
     def exit(self) -> Steps[None]:
         """exit_group(2)."""
         yield from syscalls.sys_exit_group(self.thread)
-        self.thread.switch_out()
 
     # Memory
 
@@ -158,8 +159,11 @@ class HostThread:
         return (yield from ptrace.process_vm_readv(process, address, size))
 
     @property
-    def _lp(self) -> Any:
-        return self.kernel.lp(self.thread)
+    def _lp(self) -> LogicalProcessor:
+        lp = self.kernel.lp(self.thread)
+        if lp.enclave_mode or lp.in_flight:
+            raise occupied(self.thread)
+        return lp
 
     def _access(self, action: Callable[[], Any]) -> Steps[Any]:
         while True:
@@ -211,6 +215,8 @@ class EnclaveEntry:
     def enter(self, current: Thread, leaf: int, tcs: int) -> Steps[Exit]:
         """Execute ENCLU[EENTER or ERESUME], then the program until it leaves or is suspended."""
         lp = current.kernel.lp(current)
+        if lp.enclave_mode or lp.in_flight:
+            raise occupied(current)
         while True:
             try:
                 yield from lp.enclu_steps(leaf, tcs, VDSO_ENCLU)
