@@ -6,14 +6,22 @@ from typing import Any
 
 import pytest
 
+from softsgx.linux.errno import ENOMEM
 from softsgx.linux.sgx.main import sgx_reclaim_pages
+from softsgx.linux.uapi import (
+    MAP_FIXED,
+    MAP_SHARED,
+    SGX_IOC_ENCLAVE_ADD_PAGES,
+    SgxEnclaveAddPages,
+)
 from softsgx.sim import RETRY, Steps
 from softsgx.sim.cpu_events import LeafDone
 from softsgx.sim.events import IpiSent
 from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.paging import SECINFO
 from softsgx.system import Enclave, EnclaveThread, HostThread, Machine, load
-from tests.linux.building import filled
-from tests.linux.held import at, to_the_end
+from tests.linux.building import created, filled
+from tests.linux.held import Held, at, at_lock, to_the_end
 from tests.linux.test_races import alone, scheduled, second
 from tests.linux.world import World, together, world
 
@@ -282,3 +290,39 @@ def test_a_full_va_page_goes_to_the_tail() -> None:
     w.do(w.host.load(entry.address, 1))
     assert w.encl.va_pages == [newer, older]
     assert not newer.used >> slot & 1
+
+
+def test_a_new_va_page_is_nobody_elses_before_its_page_is_added() -> None:
+    """It is listed under the mutex. Evictions in between use the old one, so undoing loses nothing.
+
+    The model once listed it at once: the reclaimer put a version there, ADD_PAGES failed and freed
+    the VA page, and the evicted page could never be loaded again.
+    """
+    b = created(Machine(cpus=4, epc="4M"), size=1 << 22)
+    assert b.add(0, 511) == (0, 511 * PAGE_SIZE)
+    source, secinfo = b.memory(bytes(PAGE_SIZE)), b.memory(SECINFO(FLAGS=0x203).pack())
+    add = SgxEnclaveAddPages(src=source, offset=511 * PAGE_SIZE, length=PAGE_SIZE, secinfo=secinfo)
+    argument = b.memory(add.pack())
+    b.machine.kernel.inject = "xa_insert".__eq__
+    hosts = [b.machine.thread(b.host.process, cpu) for cpu in (1, 2)]
+    results: list[int] = []
+
+    def adding() -> Steps[None]:
+        results.append((yield from hosts[0].ioctl(b.fd, SGX_IOC_ENCLAVE_ADD_PAGES, argument)))
+
+    stages = [("add", at_lock("encl->lock")), ("reclaim", to_the_end), ("add", to_the_end)]
+    execution = b.machine.execution(Held(*stages))
+    execution.spawn(adding(), "add", 1)
+    execution.spawn(sgx_reclaim_pages(hosts[1].thread), "reclaim", 2)
+    execution.run()
+    execution.close()
+    assert results == [-ENOMEM]
+    (va_page,) = b.encl.va_pages
+    assert va_page.used.bit_count() == 16
+    b.machine.kernel.inject = None
+    out = [page for page in b.encl.page_array.values() if page.epc_page is None]
+    assert len(out) == 16
+    address = out[0].address
+    flags = MAP_SHARED | MAP_FIXED
+    assert b.do(b.host.mmap(address, PAGE_SIZE, 1, flags, b.fd)) == address
+    assert b.do(b.host.load(address, 1)) == b"\xff"
