@@ -44,7 +44,7 @@ def sys_madvise(current: Thread, address: int, length: int, advice: int) -> Step
                 start, stop = max(vma.start, address), min(vma.end, end)
                 yield ("pte", (mm.name, start), True)
                 free_anonymous(mm, start, stop)
-                mm.zap_page_range(start, stop)
-                yield from flush_tlb_mm(current, mm)
+                if mm.zap_page_range(start, stop):
+                    yield from flush_tlb_mm(current, mm)
             at = vma.end
     return -ENOMEM if hole or at < end else 0

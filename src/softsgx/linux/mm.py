@@ -215,28 +215,37 @@ class Mm:
                 return error
         return list(self.for_each_vma(start, end))
 
-    def zap_page_range(self, start: int, end: int) -> None:
-        """Remove the PTEs of [start, end); the TLBs are the caller's business."""
+    def zap_page_range(self, start: int, end: int) -> bool:
+        """Remove the PTEs of [start, end); whether there were any, so that TLBs must be flushed."""
         space = self.space
         first, last = start >> PAGE_SHIFT, end >> PAGE_SHIFT
+        found = False
         if last - first > len(space.ptes):
             for page in [p for p in space.ptes if first <= p < last]:
-                space.unmap(page << PAGE_SHIFT)
-            return
-        for page in range(first, last):
-            space.unmap(page << PAGE_SHIFT)
+                found |= bool(space.unmap(page << PAGE_SHIFT))
+        else:
+            for page in range(first, last):
+                found |= bool(space.unmap(page << PAGE_SHIFT))
+        return found
 
-    def change_protection(self, vma: Vma, start: int, end: int) -> None:
-        """Rewrite the PTEs that exist in [start, end) to the rights of the area."""
+    def change_protection(self, vma: Vma, start: int, end: int) -> bool:
+        """Rewrite the PTEs that exist in [start, end) to the rights of the area.
+
+        Whether a present one changed, so that TLBs must be flushed (pte_needs_flush).
+        """
         space = self.space
         pages = range(start >> PAGE_SHIFT, end >> PAGE_SHIFT)
         if len(pages) > len(space.ptes):
             present = [p for p in space.ptes if p in pages]
         else:
             present = [p for p in pages if p in space.ptes]
+        changed = False
         for page in present:
             pte = space.ptes[page]
-            space.set(page << PAGE_SHIFT, pte & ~_PTE_RIGHTS | vm_pte_bits(vma.flags))
+            new = pte & ~_PTE_RIGHTS | vm_pte_bits(vma.flags)
+            changed |= bool(pte & PTE_P) and new != pte
+            space.set(page << PAGE_SHIFT, new)
+        return changed
 
     def insert_pfn(self, address: int, pfn: int, flags: int) -> int:
         """vmf_insert_pfn: map `pfn` with R, W, X of `flags`. An entry that exists is kept."""

@@ -227,16 +227,16 @@ def _unmap_locked(current: Thread, start: int, end: int) -> Steps[int | list[Fil
     areas = mm.isolate(start, end)
     if isinstance(areas, int):
         return areas
-    files = []
+    files, flush = [], False
     for vma in areas:
         mm.remove(vma)
         yield ("pte", (mm.name, vma.start), True)
         if not vma.sgx:
             free_anonymous(mm, vma.start, vma.end)
-        mm.zap_page_range(vma.start, vma.end)
+        flush |= mm.zap_page_range(vma.start, vma.end)
         if vma.file is not None:
             files.append(vma.file)
-    if areas:
+    if flush:
         yield from flush_tlb_mm(current, mm)
     return files
 
@@ -299,8 +299,8 @@ def mprotect_fixup(current: Thread, vma: Vma, start: int, end: int, prot: int) -
             return ret
     vma.flags = prot
     yield ("pte", (mm.name, start), True)
-    mm.change_protection(vma, start, end)
-    yield from flush_tlb_mm(current, mm)
+    if mm.change_protection(vma, start, end):
+        yield from flush_tlb_mm(current, mm)
     return 0
 
 
@@ -391,6 +391,7 @@ def _move(
     areas = mm.isolate(old, old + length)
     if isinstance(areas, int):
         return areas, gone
+    flush = False
     for area in areas:
         mm.remove(area)
         offset = new - old
@@ -409,8 +410,10 @@ def _move(
         for page in range(area.start, area.end, PAGE_SIZE):
             pte = mm.space.unmap(page)
             if pte:
+                flush = True
                 mm.space.set(page + offset, pte)
-    yield from flush_tlb_mm(current, mm)
+    if flush:
+        yield from flush_tlb_mm(current, mm)
     return new, gone
 
 
@@ -433,6 +436,7 @@ def sys_fork(current: Thread, name: str, cpu: int) -> Steps[Thread]:
                 _copy_ptes(parent, child_mm, vma)
             else:
                 _copy_memory(current, parent, child_mm, vma)
+        yield from flush_tlb_mm(current, parent)
     for fd, file in _process(current).files.items():
         file.get()
         process.files[fd] = file
