@@ -16,6 +16,7 @@ from softsgx.linux.errno import (
     EINVAL,
     ENOENT,
     ENOMEM,
+    EOPNOTSUPP,
     EPERM,
     ERESTARTSYS,
 )
@@ -27,6 +28,7 @@ from softsgx.linux.sgx.driver import SgxEnclaveNode
 from softsgx.linux.smp import flush_tlb_mm
 from softsgx.linux.uaccess import free_anonymous
 from softsgx.linux.uapi import (
+    LEGACY_MAP_MASK,
     MAP_ANONYMOUS,
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
@@ -186,13 +188,9 @@ def do_mmap(
     start, end = checked
     if flags & MAP_FIXED_NOREPLACE and next(mm.for_each_vma(start, end), None) is not None:
         return -EEXIST, []
-    if file is not None:
-        if prot & PROT_WRITE and not file.writable:
-            return -EACCES, []
-        if not file.readable:
-            return -EACCES, []
-        if noexec and prot & PROT_EXEC:
-            return -EPERM, []
+    refused = _refused_mapping(file, prot, flags, noexec)
+    if refused:
+        return refused, []
     unmapped = yield from _unmap_locked(current, start, end)
     if isinstance(unmapped, int):
         return unmapped, []
@@ -205,6 +203,20 @@ def do_mmap(
             return ret, unmapped  # what was mapped there before is gone already
     mm.insert(vma)
     return start, unmapped
+
+
+def _refused_mapping(file: File | None, prot: int, flags: int, noexec: bool) -> int:
+    """What the type of the mapping and the mode of the descriptor rule out: an errno, or 0."""
+    validate = flags & MAP_TYPE == MAP_SHARED_VALIDATE
+    if file is None:
+        return -EINVAL if validate else 0
+    if validate and flags & ~LEGACY_MAP_MASK:
+        return -EOPNOTSUPP
+    if prot & PROT_WRITE and not file.writable:
+        return -EACCES
+    if not file.readable:
+        return -EACCES
+    return -EPERM if noexec and prot & PROT_EXEC else 0
 
 
 def sys_munmap(current: Thread, address: int, length: int) -> Steps[int]:
