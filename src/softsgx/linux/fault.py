@@ -74,7 +74,7 @@ def handle_mm_fault(current: Thread, vma: Vma, address: int, error_code: int) ->
     """Ask the area. mmap_lock held for reading."""
     mm = current.mm
     if not vma.sgx:
-        anonymous_page(current, address & ~PAGE_MASK, vma.flags)
+        anonymous_page(mm, address & ~PAGE_MASK, vma.flags)
         return VM_FAULT_NOPAGE
     pte = mm.space.lookup(address)
     if pte & PTE_P and error_code & PFEC_W and not pte & PTE_W:

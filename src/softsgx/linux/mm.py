@@ -43,10 +43,10 @@ class Vma:
     """struct vm_area_struct: [start, end), rights, and for an SGX area its file and enclave.
 
     `may` are the VM_MAY* bits: what mprotect can ever grant. `encl` is vm_private_data: None in an
-    SGX area whose registration failed at fork.
+    SGX area whose registration failed at fork. `offset` in the file is shown, and never used.
     """
 
-    __slots__ = ("encl", "end", "file", "flags", "may", "start")
+    __slots__ = ("encl", "end", "file", "flags", "may", "offset", "start")
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class Vma:
         may: int = VM_RWX,
         file: File | None = None,
         encl: SgxEncl | None = None,
+        offset: int = 0,
     ) -> None:
         self.start = start
         self.end = end
@@ -64,6 +65,19 @@ class Vma:
         self.may = may
         self.file = file
         self.encl = encl
+        self.offset = offset
+
+    def copy(self) -> Vma:
+        """The same area for another address space."""
+        return Vma(
+            self.start,
+            self.end,
+            self.flags,
+            may=self.may,
+            file=self.file,
+            encl=self.encl,
+            offset=self.offset,
+        )
 
     @property
     def sgx(self) -> bool:
@@ -142,6 +156,13 @@ class Mm:
         low = top - length
         return low if low >= MMAP_MIN_ADDR else -ENOMEM
 
+    def maps(self) -> str:
+        """The text of /proc/<pid>/maps for the areas that the model has, one a line.
+
+        Anonymous areas stand as they were made; the kernel would merge neighbours of equal rights.
+        """
+        return "".join(f"{_maps_line(vma)}\n" for vma in self.vmas)
+
     # Changing; mmap_lock held for writing
 
     def insert(self, vma: Vma) -> None:
@@ -169,7 +190,10 @@ class Mm:
         """split_vma whatever the number of areas."""
         if self.kernel.fail("split_vma"):
             return -ENOMEM
-        upper = Vma(address, vma.end, vma.flags, may=vma.may, file=vma.file, encl=vma.encl)
+        upper = vma.copy()
+        upper.start = address
+        if vma.sgx:
+            upper.offset += address - vma.start
         vma.end = address
         # The open hook of an SGX area runs here; the mm is registered already.
         self.insert(upper)
@@ -202,17 +226,26 @@ class Mm:
             return sorted(page for page in ptes if first <= page < last)
         return [page for page in range(first, last) if page in ptes]
 
-    def zap_page_range(self, start: int, end: int) -> None:
-        """Remove the PTEs of [start, end); the TLBs are the caller's business."""
+    def zap_page_range(self, start: int, end: int) -> bool:
+        """Remove the PTEs of [start, end); whether there were any, so that TLBs must be flushed."""
+        found = False
         for page in self.pages_mapped(start, end):
-            self.space.unmap(page << PAGE_SHIFT)
+            found |= bool(self.space.unmap(page << PAGE_SHIFT))
+        return found
 
-    def change_protection(self, vma: Vma, start: int, end: int) -> None:
-        """Rewrite the PTEs that exist in [start, end) to the rights of the area."""
+    def change_protection(self, vma: Vma, start: int, end: int) -> bool:
+        """Rewrite the PTEs that exist in [start, end) to the rights of the area.
+
+        Whether a present one changed, so that TLBs must be flushed (pte_needs_flush).
+        """
         space = self.space
+        changed = False
         for page in self.pages_mapped(start, end):
             pte = space.ptes[page]
-            space.set(page << PAGE_SHIFT, pte & ~_PTE_RIGHTS | vm_pte_bits(vma.flags))
+            new = pte & ~_PTE_RIGHTS | vm_pte_bits(vma.flags)
+            changed |= bool(pte & PTE_P) and new != pte
+            space.set(page << PAGE_SHIFT, new)
+        return changed
 
     def insert_pfn(self, address: int, pfn: int, flags: int) -> int:
         """vmf_insert_pfn: map `pfn` with R, W, X of `flags`. An entry that exists is kept."""
@@ -226,6 +259,20 @@ class Mm:
 
 _PTE_RIGHTS: Final = PTE_P | PTE_W | PTE_U | PTE_NX
 _PTE_ACCESSED: Final = PTE_A
+
+
+_MAPS_NAME_COLUMN: Final = 73
+_DEVTMPFS: Final = "00:05"
+
+
+def _maps_line(vma: Vma) -> str:
+    """show_map_vma: range, rights, offset, device and inode of the file, its name."""
+    rights = "".join(c if vma.flags & 1 << n else "-" for n, c in enumerate("rwx"))
+    line = f"{vma.start:08x}-{vma.end:08x} {rights}"
+    if vma.file is None:
+        return f"{line}p 00000000 00:00 0 "
+    line = f"{line}s {vma.offset:08x} {_DEVTMPFS} {vma.file.inode} "
+    return f"{line:{_MAPS_NAME_COLUMN}}{vma.file.path}"
 
 
 def vm_pte_bits(flags: int) -> int:

@@ -16,6 +16,7 @@ from softsgx.linux.errno import (
     EINVAL,
     ENOENT,
     ENOMEM,
+    EOPNOTSUPP,
     EPERM,
     ERESTARTSYS,
 )
@@ -25,7 +26,9 @@ from softsgx.linux.process import Process, Thread
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx.driver import SgxEnclaveNode
 from softsgx.linux.smp import flush_tlb_mm
+from softsgx.linux.uaccess import free_anonymous
 from softsgx.linux.uapi import (
+    LEGACY_MAP_MASK,
     MAP_ANONYMOUS,
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
@@ -108,13 +111,30 @@ def sys_ioctl(current: Thread, fd: int, cmd: int, arg: int) -> Steps[int]:
     return -EINTR if ret == -ERESTARTSYS else ret
 
 
+def sys_read_write(current: Thread, fd: int, *, write: bool) -> Steps[int]:
+    """read(2) and write(2): no SGX node has either."""
+    file = _process(current).fget(fd)
+    if isinstance(file, int):
+        return file
+    return -EINVAL if (file.writable if write else file.readable) else -EBADF
+    yield
+
+
 # Mappings
 
 
 def sys_mmap(
-    current: Thread, address: int, length: int, prot: int, flags: int, fd: int = -1
+    current: Thread,
+    address: int,
+    length: int,
+    prot: int,
+    flags: int,
+    fd: int = -1,
+    offset: int = 0,
 ) -> Steps[int]:
-    """mmap(2) of anonymous memory or of an SGX node; the file offset is of no account."""
+    """mmap(2) of anonymous memory or of an SGX node, to which the file offset is of no account."""
+    if offset & PAGE_MASK:
+        return -EINVAL
     mm = current.mm
     file: File | None = None
     if not flags & MAP_ANONYMOUS:
@@ -124,7 +144,7 @@ def sys_mmap(
         file = found
         file.get()
     with (yield from mm.mmap_lock.acquire_write()):
-        ret, dead = yield from do_mmap(current, file, address, length, prot, flags)
+        ret, dead = yield from do_mmap(current, file, address, length, prot, flags, offset)
     if file is not None:
         dead.append(file)
     yield from _put_files(current, dead)
@@ -132,7 +152,13 @@ def sys_mmap(
 
 
 def do_mmap(
-    current: Thread, file: File | None, address: int, length: int, prot: int, flags: int
+    current: Thread,
+    file: File | None,
+    address: int,
+    length: int,
+    prot: int,
+    flags: int,
+    offset: int,
 ) -> Steps[tuple[int, list[File]]]:
     """The part under mmap_lock: the address or an errno, and files whose areas went away."""
     mm = current.mm
@@ -162,17 +188,13 @@ def do_mmap(
     start, end = checked
     if flags & MAP_FIXED_NOREPLACE and next(mm.for_each_vma(start, end), None) is not None:
         return -EEXIST, []
-    if file is not None:
-        if prot & PROT_WRITE and not file.writable:
-            return -EACCES, []
-        if not file.readable:
-            return -EACCES, []
-        if noexec and prot & PROT_EXEC:
-            return -EPERM, []
+    refused = _refused_mapping(file, prot, flags, noexec)
+    if refused:
+        return refused, []
     unmapped = yield from _unmap_locked(current, start, end)
     if isinstance(unmapped, int):
         return unmapped, []
-    vma = Vma(start, end, prot & VM_RWX, file=file)
+    vma = Vma(start, end, prot & VM_RWX, file=file, offset=offset if file is not None else 0)
     if file is not None:
         # VM_MAYWRITE, VM_MAYEXEC: what mprotect may grant later.
         vma.may &= ~(0 if file.writable else PROT_WRITE) & ~(PROT_EXEC if noexec else 0)
@@ -181,6 +203,20 @@ def do_mmap(
             return ret, unmapped  # what was mapped there before is gone already
     mm.insert(vma)
     return start, unmapped
+
+
+def _refused_mapping(file: File | None, prot: int, flags: int, noexec: bool) -> int:
+    """What the type of the mapping and the mode of the descriptor rule out: an errno, or 0."""
+    validate = flags & MAP_TYPE == MAP_SHARED_VALIDATE
+    if file is None:
+        return -EINVAL if validate else 0
+    if validate and flags & ~LEGACY_MAP_MASK:
+        return -EOPNOTSUPP
+    if prot & PROT_WRITE and not file.writable:
+        return -EACCES
+    if not file.readable:
+        return -EACCES
+    return -EPERM if noexec and prot & PROT_EXEC else 0
 
 
 def sys_munmap(current: Thread, address: int, length: int) -> Steps[int]:
@@ -203,31 +239,18 @@ def _unmap_locked(current: Thread, start: int, end: int) -> Steps[int | list[Fil
     areas = mm.isolate(start, end)
     if isinstance(areas, int):
         return areas
-    files = []
+    files, flush = [], False
     for vma in areas:
         mm.remove(vma)
         yield ("pte", (mm.name, vma.start), True)
-        _free_anonymous(mm, vma)
-        mm.zap_page_range(vma.start, vma.end)
+        if not vma.sgx:
+            free_anonymous(mm, vma.start, vma.end)
+        flush |= mm.zap_page_range(vma.start, vma.end)
         if vma.file is not None:
             files.append(vma.file)
-    if areas:
+    if flush:
         yield from flush_tlb_mm(current, mm)
     return files
-
-
-def _free_anonymous(mm: Mm, vma: Vma) -> None:
-    """Give back the frames of an anonymous area."""
-    if vma.sgx:
-        return
-    first, last = vma.start >> PAGE_SHIFT, vma.end >> PAGE_SHIFT
-    ptes = mm.space.ptes
-    if last - first > len(ptes):
-        pages = [p for p in ptes if first <= p < last]
-    else:
-        pages = [p for p in range(first, last) if p in ptes]
-    for page in pages:
-        mm.kernel.free_page((ptes[page] & 0x000F_FFFF_FFFF_F000) >> PAGE_SHIFT)
 
 
 def _put_files(current: Thread, files: list[File]) -> Steps[None]:
@@ -288,8 +311,8 @@ def mprotect_fixup(current: Thread, vma: Vma, start: int, end: int, prot: int) -
             return ret
     vma.flags = prot
     yield ("pte", (mm.name, start), True)
-    mm.change_protection(vma, start, end)
-    yield from flush_tlb_mm(current, mm)
+    if mm.change_protection(vma, start, end):
+        yield from flush_tlb_mm(current, mm)
     return 0
 
 
@@ -380,6 +403,7 @@ def _move(
     areas = mm.isolate(old, old + length)
     if isinstance(areas, int):
         return areas, gone
+    flush = False
     for area in areas:
         mm.remove(area)
         offset = new - old
@@ -390,14 +414,17 @@ def _move(
             may=area.may,
             file=area.file,
             encl=area.encl,
+            offset=area.offset,
         )
         mm.insert(moved)
         if area.file is not None:
             gone.append(area.file)  # `insert` took a reference for the new area
         for page in mm.pages_mapped(area.start, area.end):
+            flush = True
             pte = mm.space.unmap(page << PAGE_SHIFT)
             mm.space.set((page << PAGE_SHIFT) + offset, pte)
-    yield from flush_tlb_mm(current, mm)
+    if flush:
+        yield from flush_tlb_mm(current, mm)
     return new, gone
 
 
@@ -415,7 +442,7 @@ def sys_fork(current: Thread, name: str, cpu: int, process: Process | None = Non
     child_mm = process.mm
     with (yield from parent.mmap_lock.acquire_write()):
         for vma in parent.vmas:
-            copy = Vma(vma.start, vma.end, vma.flags, may=vma.may, file=vma.file, encl=vma.encl)
+            copy = vma.copy()
             child_mm.insert(copy)
             if vma.sgx:
                 # The open hook: a failure leaves an area without an enclave.
@@ -424,6 +451,7 @@ def sys_fork(current: Thread, name: str, cpu: int, process: Process | None = Non
                 _copy_ptes(parent, child_mm, vma)
             else:
                 _copy_memory(current, parent, child_mm, vma)
+        yield from flush_tlb_mm(current, parent)
     for fd, file in _process(current).files.items():
         file.get()
         process.files[fd] = file
@@ -456,7 +484,8 @@ def exit_mmap(current: Thread, mm: Mm) -> Steps[None]:
         files = []
         for vma in list(mm.vmas):
             mm.remove(vma)
-            _free_anonymous(mm, vma)
+            if not vma.sgx:
+                free_anonymous(mm, vma.start, vma.end)
             mm.zap_page_range(vma.start, vma.end)
             if vma.file is not None:
                 files.append(vma.file)
@@ -469,15 +498,19 @@ def sys_exit_group(current: Thread) -> Steps[int]:
     yield from exit_mmap(current, process.mm)
     for fd in list(process.files):
         yield from process.files.pop(fd).put(current)
+    for thread in process.threads:
+        thread.switch_out()
     process.threads.clear()
     return 0
 
 
 def sys_execve(current: Thread) -> Steps[int]:
-    """execve(2): a new address space; descriptors stay open."""
+    """execve(2): a new address space; other threads die, descriptors stay open."""
     process = _process(current)
     old = process.mm
-    current.switch_out()
+    for thread in process.threads:
+        thread.switch_out()
+    process.threads[:] = [current]
     process.mm = Mm(current.kernel, old.name)
     current.switch_in()
     yield from exit_mmap(current, old)

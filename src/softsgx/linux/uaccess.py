@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from softsgx.linux.errno import EACCES, EFAULT
-from softsgx.linux.mm import VM_EXEC, VM_READ, VM_WRITE
+from softsgx.linux.mm import VM_EXEC, VM_READ, vm_pte_bits
 from softsgx.mem.pagetable import PTE_P, PTE_PFN_MASK, PTE_U, PTE_W
 from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
+    from softsgx.linux.mm import Mm
     from softsgx.linux.process import Thread
     from softsgx.sim import Steps
 
@@ -96,22 +97,32 @@ def pin_source_page(current: Thread, address: int) -> int:
 
 def get_user_page(current: Thread, address: int) -> int:
     """get_user_pages for reading, mmap_lock held: the pfn, or -EFAULT, also for enclave memory."""
-    vma = current.mm.vma_lookup(address)
+    return get_user_page_remote(current.mm, address)
+
+
+def get_user_page_remote(mm: Mm, address: int) -> int:
+    """get_user_page in any address space."""
+    vma = mm.vma_lookup(address)
     if vma is None or vma.sgx or not vma.flags & VM_READ:
         return -EFAULT
-    return anonymous_page(current, address, vma.flags)
+    return anonymous_page(mm, address, vma.flags)
 
 
-def anonymous_page(current: Thread, address: int, flags: int) -> int:
+def anonymous_page(mm: Mm, address: int, flags: int) -> int:
     """The frame of a page of anonymous memory, allocated on first touch; its pfn."""
-    mm = current.mm
     pte = mm.space.lookup(address)
     if pte & PTE_P:
         return (pte & PTE_PFN_MASK) >> PAGE_SHIFT
     held = pte & PTE_PFN_MASK
-    pfn = held >> PAGE_SHIFT if held else current.kernel.alloc_page()
-    mm.space.map(address, pfn, write=bool(flags & VM_WRITE), execute=bool(flags & 4))
+    pfn = held >> PAGE_SHIFT if held else mm.kernel.alloc_page()
+    mm.space.set(address, pfn << PAGE_SHIFT | vm_pte_bits(flags))
     return pfn
+
+
+def free_anonymous(mm: Mm, start: int, end: int) -> None:
+    """Give back the frames of [start, end), which is anonymous; the caller drops the PTEs."""
+    for page in mm.pages_mapped(start, end):
+        mm.kernel.free_page((mm.space.ptes[page] & PTE_PFN_MASK) >> PAGE_SHIFT)
 
 
 def _user_pfn(current: Thread, address: int, *, write: bool) -> Steps[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from softsgx.linux.errno import EINVAL, ENODEV, ENOTTY
+from softsgx.linux.errno import ENODEV, ENOTTY
 
 if TYPE_CHECKING:
     from softsgx.linux.mm import Mm, Vma
@@ -15,6 +15,8 @@ O_RDONLY = 0
 O_WRONLY = 1
 O_RDWR = 2
 O_ACCMODE = 3
+
+_INODES = {"/dev/sgx_enclave": 126, "/dev/sgx_provision": 125}
 
 
 class FileOperations(Protocol):
@@ -44,6 +46,11 @@ class File:
         self.mode = mode
         self.count = 1
         self.encl: object = None
+
+    @property
+    def inode(self) -> int:
+        """The inode of the node in devtmpfs: another number at every boot; here always the same."""
+        return _INODES[self.path]
 
     @property
     def readable(self) -> bool:
@@ -88,8 +95,3 @@ class ProvisionNode:
         """No mapping exists."""
         return -ENODEV
         yield
-
-
-def sys_read_write() -> int:
-    """read(2) and write(2) on any SGX node."""
-    return -EINVAL

@@ -78,6 +78,7 @@ class SgxEnclPage:
     """struct sgx_encl_page: the kernel's record of one enclave page. Protected by encl.lock.
 
     `epc_page` is None while the page is swapped out; then `va_page` and `va_slot` hold its version.
+    A page that came back keeps the pointer, at slot 0: what a failing EWB leaves to the next ELDU.
     `vm_run_prot_bits` is used by the V2 series only, `busy` only by the fixes of K2 and K3.
     """
 
@@ -158,9 +159,11 @@ class SgxEncl:
 
 
 def sgx_encl_grow(current: Thread, encl: SgxEncl, reclaim: bool) -> Steps[SgxVaPage | int | None]:
-    """Count one more page; every 512th needs a new VA page, which is returned."""
+    """Count one more page; every 512th needs a new VA page: the caller lists it under encl.lock."""
     va_page: SgxVaPage | None = None
     if encl.page_cnt % SGX_VA_SLOT_COUNT == 0:
+        if current.kernel.fail("sgx_encl_grow"):
+            return -ENOMEM
         epc_page = yield from m.sgx_alloc_epc_page(current, None, reclaim)
         if isinstance(epc_page, int):
             return epc_page
@@ -170,9 +173,14 @@ def sgx_encl_grow(current: Thread, encl: SgxEncl, reclaim: bool) -> Steps[SgxVaP
             yield from sgx_encl_free_epc_page(current, epc_page)
             return -EFAULT
         va_page = SgxVaPage(epc_page)
-        encl.va_pages.insert(0, va_page)
     encl.page_cnt += 1
     return va_page
+
+
+def sgx_encl_add_va_page(encl: SgxEncl, va_page: SgxVaPage | None) -> None:
+    """Put what `sgx_encl_grow` returned at the head of the list."""
+    if va_page is not None:
+        encl.va_pages.insert(0, va_page)
 
 
 def sgx_encl_shrink(current: Thread, encl: SgxEncl, va_page: SgxVaPage | None) -> Steps[None]:
@@ -185,6 +193,8 @@ def sgx_encl_shrink(current: Thread, encl: SgxEncl, va_page: SgxVaPage | None) -
 
 def sgx_encl_free_epc_page(current: Thread, page: SgxEpcPage) -> Steps[None]:
     """EREMOVE, then the free list; a page that cannot be removed is leaked with a warning."""
+    if page.flags & m.RECLAIMER_TRACKED:
+        current.kernel.warn(f"{page} is freed while the reclaimer tracks it")
     ret = yield from encls(current, leaves.EREMOVE, 0, page.address)
     if ret:
         current.kernel.warn(f"EREMOVE of {page}: {ret:#x}: page leaked")
@@ -219,8 +229,9 @@ def __sgx_encl_eldu(
     index = encl.size >> PAGE_SHIFT if is_secs else (encl_page.address - encl.base) >> PAGE_SHIFT
     backing = encl.backing.get(index)
     if backing is None:
-        return -EFAULT
-    assert encl_page.va_page is not None
+        return -ENOMEM
+    if encl_page.va_page is None:
+        raise KernelBug("__sgx_encl_eldu: NULL dereference of encl_page->va_page: its EWB failed")
     block = kernel.get_operands()
     pginfo = PAGEINFO(
         LINADDR=0 if is_secs else encl_page.address,
@@ -273,7 +284,7 @@ def sgx_encl_eldu(
     va_page.free_slot(encl_page.va_slot)
     encl.va_pages.remove(va_page)
     encl.va_pages.insert(0, va_page)
-    encl_page.va_page = None
+    encl_page.va_slot = 0
     encl_page.epc_page = epc_page
     return epc_page
 
@@ -414,6 +425,7 @@ def sgx_encl_eaug_page(current: Thread, vma: Vma, encl: SgxEncl, address: int) -
             if kernel.races.va_shortage_is_sigbus:
                 return VM_FAULT_SIGBUS  # K6
             return _busy_or_sigbus(va_page)
+        sgx_encl_add_va_page(encl, va_page)
         failed = yield from _eaug_insert(current, encl_page, epc_page, secs)
         if failed:
             yield from sgx_encl_shrink(current, encl, va_page)
@@ -490,8 +502,10 @@ def sgx_encl_mm_add(current: Thread, encl: SgxEncl, mm: Mm) -> Steps[int]:
         return -ENOMEM
     entry = SgxEnclMm(encl, mm)
     encl.refcount += 1
+    # The reference taken just before is returned in neither case: the enclave is never freed.
+    if current.kernel.fail("mmu_notifier_register"):
+        return -ENOMEM
     if current.signal_pending():
-        # The reference taken just before is not returned: the enclave is never freed.
         return -EINTR
     mm.notifiers.append(lambda exiting: _mmu_notifier_release(exiting, entry))
     yield ("mm_list", encl.name, True)
