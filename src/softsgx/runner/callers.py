@@ -22,7 +22,9 @@ def near_calls(
     end = len(content) - _SIZE + 1
     for block in range(0, end, _BLOCK):
         stop = min(block + _BLOCK, end)
-        for match in _pattern(vaddr + block, vaddr + stop, gaps).finditer(content, block, stop):
+        pattern = _pattern(vaddr + block, vaddr + stop, gaps)
+        # The pattern looks at the whole distance, which may end beyond the block.
+        for match in pattern.finditer(content, block, stop + _SIZE - 1):
             start = match.start()
             at = vaddr + start
             distance = int.from_bytes(content[start + 1 : start + _SIZE], "little", signed=True)
@@ -39,5 +41,5 @@ def _pattern(first: int, stop: int, gaps: Sequence[tuple[int, int]]) -> re.Patte
         uppers |= {upper & 0xFFFF for upper in range(nearest >> 16, (farthest >> 16) + 1)}
     third = b"".join(sorted({re.escape(bytes([upper & 0xFF])) for upper in uppers}))
     fourth = b"".join(sorted({re.escape(bytes([upper >> 8])) for upper in uppers}))
-    # The distance may reach beyond the block, so it is looked at and not taken.
+    # Looked at and not taken: the next call may begin inside these bytes.
     return re.compile(rb"[\xe8\xe9](?=..[" + third + rb"][" + fourth + rb"])", re.DOTALL)
