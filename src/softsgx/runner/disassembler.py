@@ -75,7 +75,7 @@ class Code:
     def __init__(self, content: bytes, vaddr: int) -> None:
         self.vaddr = vaddr
         self.end = vaddr + len(content)
-        self._content = content  # keeps the memory that _base points to
+        self.content = content  # keeps the memory that _base points to
         self._base = ctypes.cast(ctypes.c_char_p(content), ctypes.c_void_p).value or 0
 
     def __contains__(self, vaddr: int) -> bool:
@@ -83,7 +83,7 @@ class Code:
 
     def at(self, vaddr: int, size: int) -> bytes:
         """Bytes at an address."""
-        return self._content[vaddr - self.vaddr : vaddr - self.vaddr + size]
+        return self.content[vaddr - self.vaddr : vaddr - self.vaddr + size]
 
     @contextmanager
     def _decoded(self, start: int, end: int, count: int) -> Iterator[tuple[int, Any]]:

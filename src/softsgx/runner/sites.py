@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from typing import Final, Literal, NamedTuple
 
+from softsgx.runner.callers import near_calls
 from softsgx.runner.disassembler import Code, Instruction, reach
 from softsgx.runner.eh_frame import Frames
 from softsgx.runner.elf_code import BadElf, ElfCode, Segment
@@ -32,10 +33,12 @@ _NATIVE: Final = re.compile(
     r"(ld-linux.*|ld64|ld-musl.*|libc\.musl.*|(ld|lib(c|m|mvec|pthread|dl|rt))(-[\d.]+)?)"
     r"\.so(\.[\d.]+)?"
 )
-_CALL_PROOFS_MAX: Final = 64
-# Calls out of proven code are looked for in small programs only: it costs 100 ms per 2 MiB.
-_CALLED_SIZE_MAX: Final = 1 << 19
-_NEAR: Final = re.compile(rb"[\xe8\xe9]")
+# Calls into gaps are searched in segments of up to so many bytes (20 ms), and of those only the
+# nearest targets and a few of their callers are looked at.
+_CALLED_SIZE_MAX: Final = 16 << 20
+_TARGETS_MAX: Final = 16
+_CALLS_MAX: Final = 4
+ORPHAN: Final = "in no known function"
 
 
 class Site(NamedTuple):
@@ -92,15 +95,18 @@ def _hits(elf: ElfCode) -> Iterator[tuple[Segment, Site]]:
 
 
 def _prove(elf: ElfCode, hits: list[tuple[Segment, Site]]) -> Sites:
-    patch, unproven = [], []
     prover = _Prover(elf)
-    for segment, site in hits:
-        why = prover.doubt(segment, site.vaddr, partial(_is_site, site))
-        if why:
-            unproven.append(Unproven(*site, why))
-        else:
-            patch.append(site)
-    return Sites(tuple(patch), tuple(unproven))
+    doubts = {
+        site: prover.doubt(segment, site.vaddr, partial(_is_site, site)) for segment, site in hits
+    }
+    for segment in elf.code:
+        orphans = [site for where, site in hits if where == segment and doubts[site] == ORPHAN]
+        for site in prover.led_to(segment, orphans):
+            doubts[site] = ""
+    return Sites(
+        tuple(site for site, why in doubts.items() if not why),
+        tuple(Unproven(*site, why) for site, why in doubts.items() if why),
+    )
 
 
 def _is_site(site: Site, found: Instruction) -> bool:
@@ -118,14 +124,11 @@ class _Prover:
         self.elf = elf
         self.frames = Frames(elf)
         self._codes: dict[Segment, Code] = {}
-        self._near: dict[Segment, list[tuple[int, int]]] = {}
 
-    def doubt(
-        self, segment: Segment, vaddr: int, wanted: Callable[[Instruction], bool], depth: int = 0
-    ) -> str:
+    def doubt(self, segment: Segment, vaddr: int, wanted: Callable[[Instruction], bool]) -> str:
         """Why the byte at an address is not known to be the wanted instruction; empty if it is."""
         code = self.code(segment)
-        why = "in no known function"
+        why = ORPHAN
         for start, end in self.ranges(vaddr):
             found = code.covering(start, vaddr) if start in code else start
             if isinstance(found, Instruction):
@@ -134,15 +137,40 @@ class _Prover:
             if _reached(reach(code, [start], start, end), vaddr, wanted):
                 return ""
             why = f"no instruction at {found:#x}, on the way from {start:#x}"
-        if depth:
-            return why
-        low, high = self.gap(segment, vaddr)
-        if _reached(self.from_entry, vaddr, wanted):
-            return ""
-        starts = list(self.called(segment, low, high))
-        if starts and _reached(reach(code, starts, low, high), vaddr, wanted):
-            return ""
         return why
+
+    def led_to(self, segment: Segment, orphans: list[Site]) -> Iterator[Site]:
+        """Sites outside all functions that control reaches from the entry or from a function."""
+        code = self.code(segment)
+        entries = [self.elf.entry, *(start for start, size in self.functions if not size)]
+        gaps: dict[tuple[int, int], list[Site]] = {}
+        for site in orphans:
+            gaps.setdefault(self.gap(segment, site.vaddr), []).append(site)
+        lost = []
+        for (low, high), sites in gaps.items():
+            found = reach(code, [start for start in entries if low <= start < high], low, high)
+            reached = [
+                site for site in sites if _reached(found, site.vaddr, partial(_is_site, site))
+            ]
+            yield from reached
+            lost += [(site, low, high) for site in sites if site not in reached]
+        if not lost or segment.size > _CALLED_SIZE_MAX:
+            return
+        calls: dict[int, list[int]] = {}
+        for target, at in near_calls(code.content, code.vaddr, list(gaps)):
+            calls.setdefault(target, []).append(at)
+        targets = sorted(calls)
+        for site, low, high in lost:
+            number = bisect_right(targets, site.vaddr)
+            nearest = reversed(targets[max(0, number - _TARGETS_MAX) : number])
+            starts = [one for one in nearest if low <= one and self.is_called(segment, one, calls)]
+            if _reached(reach(code, starts, low, high), site.vaddr, partial(_is_site, site)):
+                yield site
+
+    def is_called(self, segment: Segment, target: int, calls: dict[int, list[int]]) -> bool:
+        """Whether one of the likely calls of an address is an instruction of a known function."""
+        leads = partial(_leads_to, target)
+        return any(not self.doubt(segment, at, leads) for at in calls[target][:_CALLS_MAX])
 
     def code(self, segment: Segment) -> Code:
         """The bytes of a segment, ready to be disassembled."""
@@ -167,45 +195,10 @@ class _Prover:
         """Function symbols."""
         return self.elf.functions()
 
-    @cached_property
-    def from_entry(self) -> dict[int, Instruction]:
-        """What control reaches from the entry point, and from symbols without a size."""
-        segment = self.elf.code_at(self.elf.entry)
-        if segment is None:
-            return {}
-        code = self.code(segment)
-        starts = [self.elf.entry, *(start for start, size in self.functions if not size)]
-        return reach(code, starts, code.vaddr, code.end)
-
     def gap(self, segment: Segment, vaddr: int) -> tuple[int, int]:
         """The addresses around one that belong to no function."""
         low, high = self.frames.around(vaddr)
         return max(low, segment.vaddr), min(high, segment.vaddr + segment.size)
-
-    def called(self, segment: Segment, low: int, high: int) -> Iterator[int]:
-        """Addresses in a gap that proven calls and jumps elsewhere in the segment lead to."""
-        near = self.near(segment)
-        first, last = bisect_right(near, (low, -1)), bisect_right(near, (high, -1))
-        outside = [pair for pair in near[first:last] if not low <= pair[1] < high]
-        for target, at in outside[:_CALL_PROOFS_MAX]:
-            if not self.doubt(segment, at, partial(_leads_to, target), depth=1):
-                yield target
-
-    def near(self, segment: Segment) -> list[tuple[int, int]]:
-        """(target, address) of whatever looks like a near call or jump within the segment."""
-        if segment.size > _CALLED_SIZE_MAX:
-            return []
-        if segment not in self._near:
-            data, code = self.elf.data, self.code(segment)
-            found = []
-            for match in _NEAR.finditer(data, segment.offset, segment.offset + segment.size - 4):
-                start = match.end()
-                at = segment.to_vaddr(match.start())
-                target = at + 5 + int.from_bytes(data[start : start + 4], "little", signed=True)
-                if target in code:
-                    found.append((target, at))
-            self._near[segment] = sorted(found)
-        return self._near[segment]
 
 
 def _leads_to(target: int, found: Instruction) -> bool:
