@@ -175,8 +175,20 @@ class Harness:
 def compile_c(directory: Path, *sources: str, name: str, compiler: str = "gcc") -> Path:
     """Compile a program of this directory; options among its sources begin with -."""
     program = directory / name
-    options = ("-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-mno-red-zone", "-o", str(program))
-    subprocess.run([compiler, *options, *(s if s.startswith("-") else str(HERE / s) for s in sources)], check=True)
+    options = (
+        "-O1",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-pthread",
+        "-mno-red-zone",
+        "-o",
+        str(program),
+    )
+    subprocess.run(
+        [compiler, *options, *(s if s.startswith("-") else str(HERE / s) for s in sources)],
+        check=True,
+    )
     return program
 
 

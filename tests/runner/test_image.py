@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,8 @@ def small_vdso(tmp_path: Path, *options: str) -> bytes:
 
 
 def test_sysv_hash_is_the_one_of_the_abi() -> None:
-    # From `readelf` of any vDSO, and the linker's own.
+    # vd_hash in the vDSO of every Linux.
     assert sysv_hash(b"LINUX_2.6") == 0x3AE75F6
-    assert sysv_hash(b"linux-vdso.so.1") == 0xFD30D41 or sysv_hash(b"") == 0
 
 
 @pytest.mark.parametrize("real", [b"", pytest.param("own", marks=needs_vdso)])
@@ -181,6 +181,7 @@ def launched(
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    @cache
     def compile_program(source: str, *options: str) -> Path:
         compiler = "g++" if source.endswith(".cc") else "gcc"
         if shutil.which(compiler) is None:

@@ -1,12 +1,13 @@
 """The stub, natively: every register there and back, and a thread that has no mailbox."""
 
+from itertools import pairwise
 from random import Random
 
 import pytest
 
 from softsgx.runner import layout
 from softsgx.runner.stub import INT80_DONE, PHASES, Phase, stub_image, where
-from softsgx.spec.registers import RAX, RFLAGS, RIP, RSP
+from softsgx.spec.registers import RAX, RIP
 from tests.runner.rig import AEP, LOOP, STACK, STACK_SIZE, Harness, random_state, same_fx
 
 # CF, PF, AF, ZF, SF, DF, OF, and the two that are always so in user mode.
@@ -128,7 +129,7 @@ def test_ring_ends_a_wait(harness: Harness) -> None:
 
 def test_phases_cover_the_common_code_without_a_gap() -> None:
     assert PHASES[0].start == layout.STUB
-    assert all(a.end == b.start for a, b in zip(PHASES, PHASES[1:], strict=False))
+    assert all(a.end == b.start for a, b in pairwise(PHASES))
     image = stub_image()
     assert len(image) == layout.STUB_SIZE
     assert not image[PHASES[-1].end - layout.STUB : layout.STUB_BLOCKS - layout.STUB].strip(b"\xcc")

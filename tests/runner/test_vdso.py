@@ -8,7 +8,17 @@ import pytest
 
 from softsgx.spec.leaves import EENTER, ERESUME
 from softsgx.spec.registers import (
-    R8, RAX, RBX, RCX, RDI, RDX, REGISTER_NAMES, RFLAGS, RIP, RSI, RSP,
+    R8,
+    RAX,
+    RBX,
+    RCX,
+    RDI,
+    RDX,
+    REGISTER_NAMES,
+    RFLAGS,
+    RIP,
+    RSI,
+    RSP,
 )
 from tests.runner.rig import AEP, LOOP, VDSO_IMAGE, Answer, Harness, Run
 
