@@ -149,6 +149,16 @@ def test_from_every_instruction_to_int80(harness: Harness, traced: Traced) -> No
     thread.expect_landing()
 
 
+def test_a_thread_without_a_stack_faults_where_it_can_be_rolled_back(
+    harness: Harness, traced: Traced
+) -> None:
+    harness.insert()
+    sent = random_state(Random(6), NOWHERE, rip=STUB, flags=FLAGS)
+    harness.enter(sent)
+    assert traced.stopped() == signal.SIGSEGV
+    assert rolled_back(traced.registers, traced.read, STUB) == sent.registers
+
+
 def test_a_signal_ends_the_sleep_and_finds_the_request(harness: Harness, traced: Traced) -> None:
     """The thread sleeps in the kernel; a signal stops it there at once."""
     harness.mailboxes.control.aep = STUB

@@ -65,6 +65,16 @@ def test_without_a_mailbox_int80_shows_the_registers_of_the_enclu(
     assert harness.mailboxes.control.doorbell == 0
 
 
+def test_a_forked_child_has_no_mailbox_until_it_gets_one(harness: Harness) -> None:
+    """It shares the memory of its parent's mailbox, but not the tid."""
+    harness.insert()
+    harness.filter()
+    harness.enter(random_state(Random(1), STACK + 4096), b"k")
+    got, _ = harness.landed()
+    assert got.registers[RIP] == INT80_DONE
+    assert harness.mailboxes.control.doorbell == 0
+
+
 def test_a_full_table_is_searched_once_around(harness: Harness) -> None:
     pid = harness.process.pid
     for i in range(1, layout.MAILBOXES + 1):

@@ -30,6 +30,10 @@ ARGUMENTS = [RANDOM.getrandbits(64) for _ in range(6)]
 RDI_SENT, RSI_SENT, RDX_SENT, _, R8_SENT, R9_SENT = ARGUMENTS
 
 
+Call = Callable[..., Callable[[], Answer]]
+RUN = Run()
+
+
 def arguments(leaf: int) -> list[int]:
     # The upper half of RCX is none of the function's business.
     return [*ARGUMENTS[:3], leaf | 0x5A5A_5A5A << 32, *ARGUMENTS[4:]]
@@ -60,18 +64,15 @@ def fix_up(harness: Harness, registers: list[int], leaf: int, vector: int = 14) 
 
 
 @pytest.fixture
-def call(harness: Harness) -> Callable[..., Callable[[], Answer]]:
+def call(harness: Harness) -> Call:
     harness.insert()
 
     def begin(
-        leaf: int = EENTER, run: Run = Run(), answers: Sequence[int] | None = None
+        leaf: int = EENTER, run: Run = RUN, answers: Sequence[int] | None = None
     ) -> Callable[[], Answer]:
         return harness.call(arguments(leaf), run, answers)
 
     return begin
-
-
-Call = Callable[..., Callable[[], Answer]]
 
 
 def assert_frame_kept(answer: Answer) -> None:
