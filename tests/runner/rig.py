@@ -212,3 +212,4 @@ def harness(program: Path) -> Iterator[Harness]:
             yield Harness(process, mailboxes)
         finally:
             process.kill()
+            mailboxes.close()

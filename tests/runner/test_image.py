@@ -177,6 +177,7 @@ def launched(
         process.stdin.write(b"\n")
         process.stdin.flush()
         yield process, mailboxes
+    mailboxes.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The stub, natively: every register there and back, and a thread that has no mailbox."""
 
+import os
 from itertools import pairwise
 from random import Random
 
@@ -135,6 +136,11 @@ def test_ring_ends_a_wait(harness: Harness) -> None:
     harness.mailboxes.ring()
     assert harness.mailboxes.control.doorbell == 1
     assert harness.mailboxes.wait(0.0) == []
+
+
+def test_a_program_cannot_shrink_what_the_supervisor_reads(harness: Harness) -> None:
+    with pytest.raises(PermissionError):
+        os.ftruncate(harness.mailboxes.fd, 4096)
 
 
 def test_phases_cover_the_common_code_without_a_gap() -> None:
