@@ -31,7 +31,7 @@ STUB_SYMBOLS: Final[Mapping[str, int]] = {
     "BOX_FX": box.MAILBOX_AT["FX"],
     **{name: getattr(box, name) for name in ("IDLE", "REQUEST", "REPLY")},
     # x86-64 psABI, "The Stack Frame"; Linux, asm/unistd_64.h and linux/futex.h.
-    "RED_ZONE": 128,
+    "RED_ZONE": 64,
     "SYS_GETTID": 186,
     "SYS_FUTEX": 202,
     "FUTEX_WAIT": 0,
@@ -54,6 +54,7 @@ the address of the function still to be filled in.
 from typing import Final
 
 # ruff: noqa: E501
+# fmt: off
 '''
 
 

@@ -173,7 +173,7 @@ class Harness:
 
 
 def compile_c(directory: Path, *sources: str, name: str, compiler: str = "gcc") -> Path:
-    """Compile a program of this directory."""
+    """Compile a program of this directory; options among its sources begin with -."""
     program = directory / name
     options = (
         "-O1",
@@ -185,7 +185,10 @@ def compile_c(directory: Path, *sources: str, name: str, compiler: str = "gcc") 
         "-o",
         str(program),
     )
-    subprocess.run([compiler, *options, *(str(HERE / source) for source in sources)], check=True)
+    subprocess.run(
+        [compiler, *options, *(s if s.startswith("-") else str(HERE / s) for s in sources)],
+        check=True,
+    )
     return program
 
 
@@ -209,3 +212,4 @@ def harness(program: Path) -> Iterator[Harness]:
             yield Harness(process, mailboxes)
         finally:
             process.kill()
+            mailboxes.close()
