@@ -76,7 +76,8 @@ class Supervisor:
         doorbell, enclaves = self.doorbell, self.enclaves
         while self.tracees:
             doorbell.look()
-            self._drain()
+            if doorbell.stopped():
+                self._drain()
             for mailbox in self.mailboxes.control.take():
                 self._request(mailbox)
             if enclaves.ready:
