@@ -21,7 +21,7 @@ from softsgx.runner.calls import Calls
 from softsgx.runner.doorbell import Doorbell
 from softsgx.runner.enclaves import Enclaves, siginfo
 from softsgx.runner.layout import END, GATE
-from softsgx.runner.loading import Loader
+from softsgx.runner.loading import Loader, LoadError
 from softsgx.runner.mailboxes import Mailboxes
 from softsgx.runner.stub import INT80_DONE, Phase, rolled_back, rolled_forward, where
 from softsgx.runner.tracee import Space, Tracee
@@ -138,8 +138,13 @@ class Supervisor:
             self._stopped(t, number)
         elif number == p.SYSCALL_STOP:
             at_exit, t.at_exit = t.at_exit, None
-            if at_exit is not None:
-                at_exit(t)
+            try:
+                if at_exit is not None:
+                    at_exit(t)
+            except LoadError as error:
+                sys.stderr.write(f"softsgx: run: {error}\n")
+                os.kill(t.pid, signal.SIGKILL)
+                return
             p.request(p.PTRACE_CONT, t.tid)
         elif number == signal.SIGTRAP and t.frame is not None:
             self._complete_frame(t)
