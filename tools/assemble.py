@@ -31,7 +31,7 @@ STUB_SYMBOLS: Final[Mapping[str, int]] = {
     "BOX_FX": box.MAILBOX_AT["FX"],
     **{name: getattr(box, name) for name in ("IDLE", "REQUEST", "REPLY")},
     # x86-64 psABI, "The Stack Frame"; Linux, asm/unistd_64.h and linux/futex.h.
-    "RED_ZONE": 64,
+    "RED_ZONE": 128,
     "SYS_GETTID": 186,
     "SYS_FUTEX": 202,
     "FUTEX_WAIT": 0,

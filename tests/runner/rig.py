@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from select import select
 from struct import Struct, pack
 from typing import IO, Final, NamedTuple
 
@@ -111,8 +112,14 @@ class Harness:
         (self.landing,) = Struct("Q").unpack(self.read(8))
 
     def read(self, size: int) -> bytes:
-        """Exactly so many bytes of its answer."""
-        data = self._output.read(size)
+        """Exactly so many bytes of its answer. What does not come for 20 seconds never will."""
+        data = b""
+        while len(data) < size:
+            assert select([self._output], [], [], 20)[0], "the harness hangs"
+            part = self._output.read(size - len(data))
+            if not part:
+                break
+            data += part
         assert len(data) == size, f"the harness ended with {self.process.wait()}"
         return data
 
@@ -204,7 +211,7 @@ def harness(program: Path) -> Iterator[Harness]:
     fd = os.dup(mailboxes.fd)
     command = [str(program), *files, str(fd), str(FUNCTION), str(STUB)]
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[fd]
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[fd], bufsize=0
     )
     os.close(fd)
     with process:

@@ -126,6 +126,30 @@ def test_from_every_instruction_to_the_reply(harness: Harness, traced: Traced) -
     assert len(seen) > 60
 
 
+def test_a_reply_before_any_instruction_is_seen(harness: Harness, traced: Traced) -> None:
+    """Up to the system call that sleeps, which must not: nobody wakes it any more."""
+    harness.mailboxes.control.aep = STUB
+    mailbox = harness.insert()
+    last = 0
+    for steps in range(1000):
+        thread = Stepped(harness, traced, steps)
+        while traced.registers[RIP] != LABELS["published"]:
+            traced.step()
+        for _ in range(steps):
+            traced.step()
+        registers = traced.registers
+        last = registers[RIP]
+        traced.registers = [*registers[:RFLAGS], registers[RFLAGS] & ~TF, last]
+        harness.mailboxes.control.take()
+        harness.mailboxes.reply(mailbox, thread.reply.registers, thread.reply.fx)
+        thread.answered = True
+        thread.expect_landing()
+        if last > LABELS["sleep"] and traced.read(last, 2) == b"\x0f\x05":
+            break
+    assert LABELS["sleep"] < last < LABELS["reply"]
+    assert steps > 10
+
+
 def test_from_every_instruction_to_int80(harness: Harness, traced: Traced) -> None:
     """No mailbox: back from everywhere, INT80 with everything in place, and on from there."""
     harness.mailboxes.control.aep = STUB
