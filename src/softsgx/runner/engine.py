@@ -16,7 +16,7 @@ import struct
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from softsgx.cpu.fault import GP, PF, UD, Fault
+from softsgx.cpu.fault import GP, UD, Fault
 from softsgx.mem.tlb import FETCH, READ, WRITE
 from softsgx.runner.fpu import Fpu
 from softsgx.runner.hostmem import OutOfCopies, Stored
@@ -46,8 +46,9 @@ from softsgx.runner.unicorn_api import (
 )
 from softsgx.spec import faults
 from softsgx.spec.attributes import MISC_EXINFO
-from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
-from softsgx.spec.registers import RIP
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, canonical
+from softsgx.spec.msr import RFLAGS_TF
+from softsgx.spec.registers import RFLAGS, RIP
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
@@ -131,6 +132,7 @@ class Engine:
         # What the emulator's TLB stands for: see _keep_or_drop.
         self._valid: tuple[Any, ...] = (None,)
         self._flushes = -1
+        self._code_writes = memory.code_writes
         self._entries: dict[int, int] = {}
         self._full = False
         self._fault: Fault | None = None
@@ -219,35 +221,46 @@ class Engine:
         self._invalid = False
         self._illegal = None
         self._upto = 0
-        error = self.uc.start(lp.regs[RIP], 0)
-        while self._full or (error == UC_ERR_WRITE_PROT and self._fault is None):
-            # A store on top of a stale copy, or no room for one more: the instruction again.
-            self._save(lp)
-            if self._full:
-                self._full = False
-                self._recover()
-                self._drop()
-                self._load_registers(lp)
-            error = self.uc.start(lp.regs[RIP], 0)
+        error = self._execute(lp, lp.regs[RIP], 0)
         if self._illegal is not None:
-            error = self._up_to_illegal(*self._illegal)
+            error = self._up_to_illegal(lp, *self._illegal)
         self._save(lp)
         return self._reason(lp, error)
 
-    def _up_to_illegal(self, block: int, illegal: Illegal) -> int:
+    def _execute(self, lp: LogicalProcessor, rip: int, until: int) -> int:
+        """Execute from `rip`; go on after what is no concern of the enclave."""
+        error = self.uc.start(rip, until)
+        while True:
+            if self._full or self._intr == faults.DB and not lp.dbgoptin:
+                self._save(lp)
+                if self._full:  # no room for one more copy: all anew, and the instruction again
+                    self._full = False
+                    self._drop()
+                else:  # after an opt-out entry POPF leaves TF as it is: 0
+                    self._intr = -1
+                    lp.regs[RFLAGS] &= ~RFLAGS_TF
+                self._recover()
+                self._load_registers(lp)
+            elif error == UC_ERR_WRITE_PROT and self._fault is None:
+                self._save(lp)  # a store on top of a stale copy: the instruction again
+            else:
+                return error
+            error = self.uc.start(lp.regs[RIP], until)
+
+    def _up_to_illegal(self, lp: LogicalProcessor, block: int, illegal: Illegal) -> int:
         """Stopped at the start of a block with an illegal instruction: execute up to that."""
         self._upto = block + illegal.offset
         if illegal.offset == 0:
             return UC_ERR_OK
         self.uc.forget_code(block, self._upto + 1)
-        return self.uc.start(block, self._upto)
+        return self._execute(lp, block, self._upto)
 
     def _load(self, lp: LogicalProcessor) -> None:
         self._keep_or_drop(lp)
-        if self.memory.code_written:
+        if self.memory.code_writes != self._code_writes:
+            self._code_writes = self.memory.code_writes
             self.uc.flush_code()
             self._forget_blocks()
-            self.memory.code_written = False
         self._lp = lp
         self._load_registers(lp)
 
@@ -260,14 +273,18 @@ class Engine:
         processor = lp.processor
         state = (lp, lp.secs, lp.space, lp.space.generation, processor.epcm.generation)
         fresh = not self.host.begin_slice()
+        if self.memory.engine is not self:
+            # What another engine did to pages that both use shows when they are filled again.
+            self.memory.engine = self
+            fresh = False
         if fresh and state == self._valid:
             if lp.tlb.flushes != self._flushes:
                 lp.tlb.entries.update(self._entries)
                 self._flushes = lp.tlb.flushes
             return
         if lp.tlb.flushes == self._flushes and self._valid[0] is lp and fresh:
-            # The model's TLB was not flushed: what it holds, stale or not, stays valid.
-            self._valid = state
+            # The model's TLB was not flushed: what it holds, stale or not, stays valid until then.
+            self._valid = (lp,)
             return
         self._valid = state
         self._flushes = lp.tlb.flushes
@@ -357,6 +374,8 @@ class Engine:
             answer.perms = UC_PROT_READ | UC_PROT_WRITE | UC_PROT_EXEC
             return True
         try:
+            if not canonical(address):
+                raise GP("ACCESS.02")  # address not canonical
             if lp.elrange_base <= address < lp.elrange_end:
                 word = lp.tlb.entries.get(address >> PAGE_SHIFT, 0)
                 if not word & access:
@@ -397,16 +416,17 @@ class Engine:
             return True
         stored = self.host.store(physical - SHADOW_PHYSICAL, size, value)
         if stored is Stored.FAULT:
-            address = self.host.address_of(physical - SHADOW_PHYSICAL)
-            self._fault = PF(address & ~PAGE_MASK, "HOST.02", faults.PFEC_U | faults.PFEC_W)
+            self._fault = self.host.refusal(self.host.address_of(physical - SHADOW_PHYSICAL))
         return stored is Stored.DONE
 
     def _writable(self, number: int) -> None:
         """The enclave may now write an EPC page without anyone noticing."""
         self.memory.touched[number] = 1
         if self.memory.code[number]:
-            # Code of this page was looked at; it may change from now on.
+            # Code of this page was looked at; it may change from now on. This emulator sees it.
             self.memory.code[number] = 0
+            self.memory.code_writes += 1
+            self._code_writes += 1
             self._forget_blocks()
 
     def _forget_blocks(self) -> None:
@@ -434,7 +454,7 @@ class Engine:
             self.uc.stop()
             return
         entry = lp.tlb.entries.get(address >> PAGE_SHIFT, 0)
-        if entry & WRITE:
+        if entry & WRITE or len(code) < size:
             return  # code that can change under our eyes is looked at each time
         paused = address & PAGE_MASK >= 2 and self._code_at(lp, address - 2, 2) == b"\xf3\x90"
         slot = (address ^ address >> 12) & 0xFFFF

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
-from softsgx.cpu.fault import PF
+from softsgx.cpu.fault import PF, Fault
 from softsgx.runner import ptrace
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.faults import PFEC_P, PFEC_U, PFEC_W
@@ -56,6 +56,7 @@ class HostMemory:
         self.shadow_address = ctypes.addressof(ctypes.c_char.from_buffer(self.shadow))
         self._slots: dict[int, int] = {}  # page number -> slot
         self._pages: list[int] = []  # slot -> page number
+        self._writable: set[int] = set()  # pages that were found writable in this slice
         self._mem = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
         self._maps = os.open(f"/proc/{pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
         self._query_works = True
@@ -69,10 +70,9 @@ class HostMemory:
 
     def translate(self, address: int, write: bool) -> int:
         """Offset of the copy of a host page; PF if the program has no such access there."""
-        if write and not self.area(address) & VM_WRITE:
-            present = PFEC_P if self._readable(address) else 0
-            raise PF(address, "HOST.02", PFEC_U | PFEC_W | present)
         page = address >> PAGE_SHIFT
+        if write and not self._may_write(page):
+            raise self.refusal(address)
         slot = self._slots.get(page)
         if slot is None:
             slot = len(self._pages)
@@ -89,6 +89,8 @@ class HostMemory:
         slot = offset >> PAGE_SHIFT
         page = self._pages[slot]
         address = page << PAGE_SHIFT | offset & PAGE_MASK
+        if not self._may_write(page):
+            return Stored.FAULT
         try:
             if os.pread(self._mem, size, address) != self.shadow[offset : offset + size]:
                 return Stored.STALE if self._copy(page, slot) else Stored.FAULT
@@ -103,8 +105,23 @@ class HostMemory:
         """The host address of a place in the copies."""
         return self._pages[offset >> PAGE_SHIFT] << PAGE_SHIFT | offset & PAGE_MASK
 
+    def _may_write(self, page: int) -> bool:
+        """Whether its area is writable: /proc/pid/mem, which stores go through, does not ask."""
+        if page in self._writable:
+            return True
+        if not self.area(page << PAGE_SHIFT) & VM_WRITE:
+            return False
+        self._writable.add(page)
+        return True
+
+    def refusal(self, address: int) -> Fault:
+        """The fault of a store that the program itself may not do."""
+        present = PFEC_P if self._readable(address) else 0
+        return PF(address & ~PAGE_MASK, "HOST.02", PFEC_U | PFEC_W | present)
+
     def begin_slice(self) -> bool:
         """Make the copies fresh; True if they must be dropped, with the emulator's TLB."""
+        self._writable.clear()
         if len(self._pages) > _REFRESHED_MAX:
             return True
         return not all([self._copy(page, slot) for slot, page in enumerate(self._pages)])
