@@ -77,7 +77,7 @@ class EngineRig:
         code_pages: int = 1,
         dbgoptin: bool = False,
     ) -> None:
-        bare = self.bare = Bare(epc_pages=EPC_PAGES, lps=lps)
+        bare = self.bare = Bare(epc_pages=EPC_PAGES, lps=1 + lps)
         processor = self.processor = bare.processor
         memory = self.memory = ArenaMemory(processor.epc.first, EPC_PAGES)
         memory.frames = processor.memory.frames
@@ -110,8 +110,8 @@ class EngineRig:
         self.memory.close()
 
     def lp(self, number: int = 0) -> LogicalProcessor:
-        """A logical processor."""
-        return self.processor.lps[number]
+        """A logical processor of the enclave's; the very first one is the kernel's."""
+        return self.processor.lps[1 + number]
 
     def enter(self, number: int = 0) -> None:
         """EENTER by a logical processor, on a TCS of its own."""

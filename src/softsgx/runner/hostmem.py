@@ -85,7 +85,12 @@ class HostMemory:
         return slot * PAGE_SIZE
 
     def store(self, offset: int, size: int, value: int) -> Stored:
-        """One store of the emulator to the copy at `offset`; inside one page."""
+        """One store of the emulator to the copy at `offset`.
+
+        One that is not aligned is announced first, and comes again byte by byte.
+        """
+        if offset & (size - 1):
+            return Stored.DONE
         slot = offset >> PAGE_SHIFT
         page = self._pages[slot]
         address = page << PAGE_SHIFT | offset & PAGE_MASK
