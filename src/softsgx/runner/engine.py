@@ -172,7 +172,8 @@ class Engine:
         shadow[PAGE_SIZE + 0x800 : PAGE_SIZE + 0x828] = frame
         table = (ctypes.c_uint64 * 3)(0, _GDT, 63)
         uc.write_register(243, table)  # GDTR: selector, base, limit
-        # MXEXC, OSXSAVE, FSGSBASE, OSFXSR, UMIP of CR4
+        # CR0: PE, MP, ET, NE, WP, PG. CR4: PAE, OSFXSR, OSXMMEXCPT, UMIP, FSGSBASE, OSXSAVE.
+        uc.write_register(50, ctypes.c_uint64(0x8001_0033))
         uc.write_register(
             54, ctypes.c_uint64(0x20 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 16 | 1 << 18)
         )
