@@ -1,0 +1,205 @@
+"""Moves of enclave threads: enter, do a few drawn things, leave; go on behind an exception.
+
+What a stay does is a list of (operation, number, value). An exception that the kernel does not
+repair suspends the program; a later move goes on behind it, as if a handler had moved RIP, or
+executes it again, or enters a handler first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from softsgx.linux.uapi import SgxEnclaveRun
+from softsgx.sim import Steps
+from softsgx.spec import faults, leaves
+from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.epcm import MODIFIED, PENDING, PR, REG, RWX, TCS, TRIM, R, W, X
+from softsgx.spec.tcs import TCS as TCS_PAGE
+from softsgx.system import EnclaveThread, HostThread
+from softsgx.system.host import EnclaveEntry
+from tests.property.driver_hosts import HostMoves
+from tests.property.driver_ioctls import IoctlMoves
+from tests.property.driver_world import Enclave, Slot, Suspended
+from tests.property.world import pick
+
+Operation = tuple[int, int, int]
+OPERATIONS = (
+    *("store", "store", "store", "load", "load", "fetch", "accept", "accept", "accept", "emodpe"),
+    *("accept_new", "accept_new", "copy", "report", "pause", "pause", "raise_", "ocall", "tcs"),
+    *("claim", "claim"),
+)
+ACCEPTED = (
+    *(REG | PENDING | R | W, REG | PR | R, REG | PR | R | W, TRIM | MODIFIED, TCS | MODIFIED),
+    *(REG | PR, REG | PR | R | X, REG | R | W, REG | PR | RWX),
+)
+
+
+class Stays(IoctlMoves):
+    """Enclave code."""
+
+    def enter(self, slot: Slot, number: int, value: int, spoil: int) -> Steps[None]:
+        """EENTER on some thread; or go on with one that was stopped."""
+        host = self.host(slot)
+        enclave = self.enterable(host, number)
+        if enclave is None or not enclave.tcs:
+            return
+        tcs = pick(enclave.tcs, value) if spoil != 1 else enclave.data
+        stopped = self.suspended.get(tcs, [])
+        length = 1 + number % 6
+        todo = [(value * 7 + k * k * 5 + number, number * 3 + k * 11, value + k) for k in range(length)]
+        run = SgxEnclaveRun(tcs=tcs)
+        entry = self.entry(enclave, tcs)
+        if stopped and value % 4:
+            yield from self.resume(host, entry, stopped, value, todo)
+        else:
+            yield from host.enter(entry, run, args=(enclave, todo))
+            yield from self.served(host, entry, run)
+            self.left(enclave, run)
+
+    def enterable(self, host: HostThread, number: int) -> Enclave | None:
+        """An enclave whose every area is registered for this address space."""
+        mm = host.thread.mm
+        mapped = [
+            x
+            for x in self.enclaves
+            if any(vma.encl is x.encl for vma in mm.vmas) and mm not in self.orphans
+        ]
+        return pick(mapped, number) if mapped else None
+
+    def entry(self, enclave: Enclave, tcs: int) -> EnclaveEntry:
+        return enclave.entries.setdefault(tcs, EnclaveEntry(self.program, enclave.secinfo_slot))
+
+    def served(self, host: HostThread, entry: EnclaveEntry, run: SgxEnclaveRun) -> Steps[None]:
+        """Serve calls out until the enclave leaves for good."""
+        while run.function == leaves.EEXIT and (yield from entry.serve(host, run.tcs)):
+            yield from host.enter(entry, run, args=None)
+
+    def resume(
+        self,
+        host: HostThread,
+        entry: EnclaveEntry,
+        stopped: list[Suspended],
+        value: int,
+        todo: list[Operation],
+    ) -> Steps[None]:
+        """ERESUME: behind the exception with something else to do, or the same once more."""
+        last = stopped.pop()
+        stack = entry.stacks.get(last.run.tcs, [])
+        if value % 4 > 1 and stack:
+            thread, body = stack.pop()
+            body.close()
+            thread.args = (last.enclave, todo)
+            stack.append((thread, thread.run(self.program)))
+        run = last.run
+        try:
+            yield from host.enter(entry, run, leaves.ERESUME, args=(last.enclave, todo))
+        finally:
+            if run.function == leaves.ERESUME:
+                stopped.append(last)
+        self.count("ERESUME by the host")
+        yield from self.served(host, entry, run)
+        if run.function == leaves.EENTER:
+            self.left(last.enclave, run)
+
+    def left(self, enclave: Enclave, run: SgxEnclaveRun) -> None:
+        """How the stay ended."""
+        if run.function == leaves.EEXIT:
+            self.count("a stay ended")
+        elif run.function == leaves.ERESUME:
+            self.suspended.setdefault(run.tcs, []).append(Suspended(enclave, run, []))
+            self.count(f"exception {run.exception_vector} code {run.exception_error_code:#x}")
+
+    # Inside
+
+    def program(self, t: EnclaveThread) -> Steps[Any]:
+        """What the enclave does in one stay."""
+        if t.args is None:
+            return
+        enclave, todo = t.args
+        for operation, number, value in todo:
+            name = pick(OPERATIONS, operation)
+            address = self.address(enclave, number, 0)
+            result = yield from getattr(self, f"do_{name}")(t, enclave, address, value)
+            self.count(f"inside: {name}" + (f" {result}" if result is not None else ""))
+
+    def do_store(self, t: EnclaveThread, x: Enclave, address: int, value: int) -> Steps[None]:
+        at = address + 8 * (value % 500) + value % 9
+        data = bytes(((value + k) * 37 + 1) % 256 for k in range(1 + value % 20))
+        yield from t.store(at, data)
+        self.page_written(x, at, data)
+
+    def do_load(self, t: EnclaveThread, x: Enclave, address: int, value: int) -> Steps[None]:
+        offset = value % (PAGE_SIZE - 16)
+        data = yield from t.load(address + offset, 16)
+        entry = x.encl.page(address)
+        assert entry is not None, f"a load at {address:#x}, where the kernel has no page"
+        assert data == self.expected(x, entry)[offset : offset + 16], f"{address:#x}: a byte lost"
+
+    def do_fetch(self, t: EnclaveThread, _x: Enclave, address: int, _value: int) -> Steps[None]:
+        yield from t.fetch(address)
+
+    def do_accept(self, t: EnclaveThread, _x: Enclave, address: int, value: int) -> Steps[Any]:
+        return (yield from t.eaccept(address, pick(ACCEPTED, value)))
+
+    def do_claim(self, t: EnclaveThread, _x: Enclave, address: int, value: int) -> Steps[Any]:
+        """EACCEPT of what is really there: the right SECINFO, read from the EPCM."""
+        for page in self.processor.epcm.touched_pages():
+            word = self.processor.epcm.state[page]
+            if self.processor.epcm.address[page] == address and word & (PENDING | MODIFIED | PR):
+                flags = word & (RWX | PENDING | MODIFIED | PR | 0xFF00)
+                return (yield from t.eaccept(address, flags))
+        return None
+
+    def do_accept_new(self, t: EnclaveThread, _x: Enclave, address: int, _v: int) -> Steps[Any]:
+        return (yield from t.accept_new(address))
+
+    def do_emodpe(self, t: EnclaveThread, _x: Enclave, address: int, value: int) -> Steps[None]:
+        yield from t.emodpe(address, R | value % 8)
+
+    def do_copy(self, t: EnclaveThread, x: Enclave, address: int, value: int) -> Steps[Any]:
+        """EACCEPTCOPY, from the first data page."""
+        source = x.data
+        status = yield from t.eacceptcopy(address, source, R | value % 8)
+        if not status:
+            entry, origin = x.encl.page(address), x.encl.page(source)
+            assert entry is not None
+            assert origin is not None
+            self.expected(x, entry)[:] = self.expected(x, origin)
+        return status
+
+    def do_report(self, t: EnclaveThread, x: Enclave, _address: int, _v: int) -> Steps[Any]:
+        """EREPORT with operands in the scratch page."""
+        at = x.scratch + 2048
+        return (yield from t.enclu(leaves.EREPORT, at, at + 512, at + 1024))
+
+    def do_pause(self, _t: EnclaveThread, _x: Enclave, _address: int, value: int) -> Steps[None]:
+        for _ in range(1 + value % 3):
+            yield ("pause", "enclave", False)
+
+    def do_raise_(self, t: EnclaveThread, _x: Enclave, _address: int, value: int) -> Steps[None]:
+        if value % 3 == 0:
+            yield from t.exception(pick((faults.UD, faults.DE), value))
+
+    def do_ocall(self, t: EnclaveThread, _x: Enclave, _address: int, value: int) -> Steps[None]:
+        def nothing(_host: HostThread) -> Steps[None]:
+            for _ in range(value % 3):
+                yield ("pause", "host", False)
+
+        yield from t.ocall(nothing)
+
+    def do_tcs(self, t: EnclaveThread, x: Enclave, address: int, value: int) -> Steps[Any]:
+        """Fill a page so that it can become a TCS; or accept one and use it."""
+        if address < x.data + 2 * PAGE_SIZE:
+            return None
+        if value % 2:
+            tcs = TCS_PAGE(OSSA=PAGE_SIZE, NSSA=2, OENTRY=0).pack()
+            yield from t.store(address, tcs)
+            self.page_written(x, address, tcs)
+            return None
+        status = yield from t.accept_tcs(address)
+        if not status and address not in x.tcs:
+            x.tcs.append(address)
+        return status
+
+
+assert issubclass(Stays, HostMoves)

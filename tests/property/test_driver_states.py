@@ -1,0 +1,76 @@
+"""Random hosts and enclaves on the whole driver, interleaved step by step.
+
+docs/invariants.md lists what holds (D1 ..), driver_invariants.py checks it, driver_machine.py says
+when. Longer runs: SOFTSGX_FUZZ=examples, see world.py; with -s the counts of what happened are
+shown.
+"""
+
+from __future__ import annotations
+
+from hypothesis import event
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize, rule, run_state_machine_as_test
+
+from tests.property.driver_machine import COUNTS, watched
+from tests.property.driver_stays import Stays
+from tests.property.driver_world import CPUS
+from tests.property.world import campaign
+
+WEIGHTS = {
+    **dict.fromkeys("enter".split(), 12),
+    **dict.fromkeys("restrict modify touch".split(), 5),
+    **dict.fromkeys("remove build map_all mprotect reclaim".split(), 4),
+    **dict.fromkeys("fork mmap munmap".split(), 2),
+    **dict.fromkeys("open dup close pass_fd mremap thread exit execve signal lack".split(), 1),
+    **dict.fromkeys("provision unknown".split(), 1),
+}
+MOVE = st.sampled_from([name for name, weight in WEIGHTS.items() for _ in range(weight)])
+CPU = st.sampled_from(range(CPUS))
+NUMBER = st.sampled_from(range(1 << 12))
+SPOIL = st.sampled_from([0] * 20 + [1, 2, 3, 4])
+# How far a move goes before the next one begins; the last ones mostly reach its end.
+STEPS = st.sampled_from([0, 1, 2, 3, 5, 8, 13, 21, 34, 60, 100, 300, 300, 300, 300])
+EPC = st.sampled_from([26, 40, 64])
+
+
+class Play(Stays):
+    """One rule for all moves, so that their weights are ours."""
+
+    @initialize(epc=EPC, low=st.sampled_from([2, 4, 8]))
+    def power_on(self, epc: int, low: int) -> None:
+        """The machine, and an enclave that is ready in one process."""
+        self.begin(epc, low)
+        slot = self.slots[0]
+        self.start(slot, self.open(slot, 1, 0, 0), "open")
+        self.finish()
+        while not self.enclaves[0].tcs:
+            self.start(slot, self.build(slot, 0, 0, 0), "build")
+            self.finish()
+        self.start(slot, self.map_all(slot, 0, 0, 0), "map")
+        self.finish()
+
+    @rule(n=CPU, move=MOVE, number=NUMBER, value=NUMBER, spoil=SPOIL, steps=STEPS)
+    def step(self, n: int, move: str, number: int, value: int, spoil: int, steps: int) -> None:
+        """Begin a move on a processor that is idle; let that processor go on."""
+        slot = self.slots[n]
+        if slot.task is None and slot.host is None:
+            slot = next((s for s in self.slots if s.host and not s.task), slot)
+            move = ("fork", "thread")[number % 2]
+        if slot.task is None and slot.host is not None:
+            self.start(slot, getattr(self, move)(slot, number, value, spoil), move)
+        self.go_on(slot.task, steps, number)
+
+    def teardown(self) -> None:
+        """Read back, close, and see what is left."""
+        if hasattr(self, "machine"):
+            self.end()
+        for what in self.reached:
+            event(what)
+
+
+def test_driver_keeps_its_records() -> None:
+    COUNTS.clear()
+    with watched():
+        run_state_machine_as_test(Play, settings=campaign(examples=20, steps=50))
+    for what, count in sorted(COUNTS.items()):
+        print(f"{count:8} {what}")
