@@ -30,7 +30,7 @@ from softsgx.sim import Steps, Unmodelled
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 from softsgx.system import HostThread
 from tests.property.driver_machine import DriverMachine
-from tests.property.driver_world import ALIAS, ENCLAVES, SIZE, Enclave, Slot
+from tests.property.driver_world import ALIAS, DATA, ENCLAVES, HEAP, SIZE, Enclave, Slot
 from tests.property.world import pick
 
 RW = PROT_READ | PROT_WRITE
@@ -109,10 +109,10 @@ class HostMoves(DriverMachine):
 
     def span(self, enclave: Enclave, number: int, spoil: int) -> tuple[int, int]:
         """Some pages of an enclave: (address, length), or nearly."""
-        first = number % (SIZE // PAGE_SIZE)
-        pages = (1, 1, 1, 2, 3, 8, 32)[number // 32 % 7]
-        if number // 256 % 4 == 0:
-            first, pages = 0, SIZE // PAGE_SIZE
+        first = (enclave.data - enclave.base) // PAGE_SIZE + number % (DATA + HEAP)
+        pages = (1, 1, 1, 2, 3, 8)[number // 32 % 6]
+        if number // 256 % 16 == 0:
+            first, pages = number % 16, SIZE // PAGE_SIZE
         pages = min(pages, SIZE // PAGE_SIZE - first)
         start, length = enclave.base + first * PAGE_SIZE, pages * PAGE_SIZE
         if spoil == 1:
@@ -304,7 +304,11 @@ class HostMoves(DriverMachine):
             self.count("the host read an enclave")
 
     def address(self, enclave: Enclave, number: int, spoil: int) -> int:
-        """Mostly a page of data or of the hole."""
+        """Mostly a page of data or of the hole, above all one that exists."""
+        there = [a << PAGE_SHIFT for a in enclave.encl.page_array]
+        there = [a for a in there if a >= enclave.data]
+        if number % 4 and there and spoil != 1:
+            return pick(there, number >> 3)
         first = enclave.data
         count = (enclave.end - first) // PAGE_SIZE
         if number % 8 == 0 or spoil == 1:

@@ -159,7 +159,7 @@ class DriverMachine(RuleBasedStateMachine):
             for name, check in driver_invariants.QUIET_CHECKS.items():
                 found += [f"{name}: {finding}" for finding in check(self)]
         found += [*self.contents()]
-        assert not found, "; ".join(found)
+        assert not found, "; ".join([*found, *self.kernel.warnings])
 
     def contents(self) -> Iterator[str]:
         """D17: every resident page holds what its enclave wrote last."""
@@ -298,7 +298,13 @@ PLAYED: list[DriverMachine] = []
 @contextmanager
 def watched() -> Iterator[None]:
     """Look over the driver's shoulder: results of leaves in ioctls, and refused faults."""
-    encls, frame, fault = edmm.encls, edmm._run, e.sgx_vma_fault
+    encls, frame, fault, eldu = edmm.encls, edmm._run, e.sgx_vma_fault, e.sgx_encl_eldu
+
+    def watched_eldu(current: Thread, page: SgxEnclPage, *arguments: Any) -> Steps[Any]:
+        ret = yield from eldu(current, page, *arguments)
+        if not isinstance(ret, int):
+            PLAYED[0].count("a page came back" if page.address else "a SECS came back")
+        return ret
 
     def watched_run(current: Thread, *arguments: Any) -> Steps[int]:
         if current in PLAYED[0].watches:
@@ -322,5 +328,6 @@ def watched() -> Iterator[None]:
         patch.object(edmm, "encls", watched_encls),
         patch.object(edmm, "_run", watched_run),
         patch.object(e, "sgx_vma_fault", watched_fault),
+        patch.object(e, "sgx_encl_eldu", watched_eldu),
     ):
         yield

@@ -13,7 +13,7 @@ from softsgx.linux.uapi import SgxEnclaveRun
 from softsgx.sim import Steps
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import PAGE_SIZE
-from softsgx.spec.epcm import MODIFIED, PENDING, PR, REG, RWX, TCS, TRIM, R, W, X
+from softsgx.spec.epcm import MODIFIED, PENDING, PR, PT_MASK, REG, RWX, TCS, TRIM, R, W, X
 from softsgx.spec.tcs import TCS as TCS_PAGE
 from softsgx.system import EnclaveThread, HostThread
 from softsgx.system.host import EnclaveEntry
@@ -34,8 +34,30 @@ ACCEPTED = (
 )
 
 
+_STATE = PENDING | MODIFIED
+# Operation -> bits of the EPCM word and what they should be; whether a hole will do.
+WANTED = {
+    "store": (_STATE | W, (W,), False),
+    "load": (_STATE | R, (R,), False),
+    "fetch": (_STATE | X, (X,), False),
+    "emodpe": (_STATE | PT_MASK, (REG,), False),
+    "accept_new": (PENDING, (PENDING,), True),
+    "copy": (PENDING, (PENDING,), True),
+    "claim": (_STATE | PR, (PENDING, MODIFIED, PR), False),
+    "tcs": (_STATE | W, (W, MODIFIED), False),
+}
+
+
 class Stays(IoctlMoves):
-    """Enclave code."""
+    """Enclave code.
+
+    One host thread at a time uses a TCS: a Python program belongs to the thread that runs it, so it
+    could not follow its context if another thread resumed it between an AEX and the ERESUME.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.busy_tcs: set[int] = set()
 
     def enter(self, slot: Slot, number: int, value: int, spoil: int) -> Steps[None]:
         """EENTER on some thread; or go on with one that was stopped."""
@@ -43,9 +65,23 @@ class Stays(IoctlMoves):
         enclave = self.enterable(host, number)
         if enclave is None or not enclave.tcs:
             return
-        tcs = pick(enclave.tcs, value) if spoil != 1 else enclave.data
+        stopped = [tcs for tcs in enclave.tcs if self.suspended.get(tcs)]
+        tcs = pick(stopped if stopped and value & 8 else enclave.tcs, value)
+        if spoil == 1:
+            tcs = enclave.data
+        if tcs in self.busy_tcs:
+            return
+        self.busy_tcs.add(tcs)
+        try:
+            yield from self.stay(host, enclave, tcs, number, value)
+        finally:
+            self.busy_tcs.discard(tcs)
+
+    def stay(
+        self, host: HostThread, enclave: Enclave, tcs: int, number: int, value: int
+    ) -> Steps[None]:
         stopped = self.suspended.get(tcs, [])
-        length = 1 + number % 6
+        length = 1 + number % 8
         todo = [(value * 7 + k * k * 5 + number, number * 3 + k * 11, value + k) for k in range(length)]
         run = SgxEnclaveRun(tcs=tcs)
         entry = self.entry(enclave, tcs)
@@ -118,9 +154,25 @@ class Stays(IoctlMoves):
         enclave, todo = t.args
         for operation, number, value in todo:
             name = pick(OPERATIONS, operation)
-            address = self.address(enclave, number, 0)
+            address = self.place(enclave, name, number)
             result = yield from getattr(self, f"do_{name}")(t, enclave, address, value)
             self.count(f"inside: {name}" + (f" {result}" if result is not None else ""))
+
+    def place(self, enclave: Enclave, name: str, number: int) -> int:
+        """Mostly a page on which the operation could succeed; any address occurs."""
+        wanted = WANTED.get(name)
+        if wanted is None or number % 8 == 0:
+            return self.address(enclave, number, 0)
+        mask, value, new = wanted
+        words, found = self.processor.epcm.state, []
+        for address in range(enclave.data, enclave.end, PAGE_SIZE):
+            entry = enclave.encl.page(address)
+            held = None if entry is None else entry.epc_page
+            if entry is None:
+                found += [address] * new
+            elif held is None or words[held.number] & mask in value:
+                found.append(address)
+        return pick(found, number >> 3) if found else self.address(enclave, number, 0)
 
     def do_store(self, t: EnclaveThread, x: Enclave, address: int, value: int) -> Steps[None]:
         at = address + 8 * (value % 500) + value % 9
@@ -141,14 +193,16 @@ class Stays(IoctlMoves):
     def do_accept(self, t: EnclaveThread, _x: Enclave, address: int, value: int) -> Steps[Any]:
         return (yield from t.eaccept(address, pick(ACCEPTED, value)))
 
-    def do_claim(self, t: EnclaveThread, _x: Enclave, address: int, value: int) -> Steps[Any]:
+    def do_claim(self, t: EnclaveThread, x: Enclave, address: int, _v: int) -> Steps[Any]:
         """EACCEPT of what is really there: the right SECINFO, read from the EPCM."""
-        for page in self.processor.epcm.touched_pages():
-            word = self.processor.epcm.state[page]
-            if self.processor.epcm.address[page] == address and word & (PENDING | MODIFIED | PR):
-                flags = word & (RWX | PENDING | MODIFIED | PR | 0xFF00)
-                return (yield from t.eaccept(address, flags))
-        return None
+        entry = x.encl.page(address)
+        if entry is None or entry.epc_page is None:
+            return None
+        word = self.processor.epcm.state[entry.epc_page.number]
+        status = yield from t.eaccept(address, word & (RWX | PENDING | MODIFIED | PR | PT_MASK))
+        if not status and word & PT_MASK == TCS and address not in x.tcs:
+            x.tcs.append(address)
+        return status
 
     def do_accept_new(self, t: EnclaveThread, _x: Enclave, address: int, _v: int) -> Steps[Any]:
         return (yield from t.accept_new(address))

@@ -17,11 +17,11 @@ from tests.property.driver_world import CPUS
 from tests.property.world import campaign
 
 WEIGHTS = {
-    **dict.fromkeys("enter".split(), 12),
-    **dict.fromkeys("restrict modify touch".split(), 5),
-    **dict.fromkeys("remove build map_all mprotect reclaim".split(), 4),
-    **dict.fromkeys("fork mmap munmap".split(), 2),
-    **dict.fromkeys("open dup close pass_fd mremap thread exit execve signal lack".split(), 1),
+    **dict.fromkeys("enter".split(), 30),
+    **dict.fromkeys("modify remove".split(), 6),
+    **dict.fromkeys("restrict touch build reclaim map_all".split(), 4),
+    **dict.fromkeys("mprotect fork mmap munmap signal lack".split(), 2),
+    **dict.fromkeys("open dup close pass_fd mremap thread exit execve".split(), 1),
     **dict.fromkeys("provision unknown".split(), 1),
 }
 MOVE = st.sampled_from([name for name, weight in WEIGHTS.items() for _ in range(weight)])
