@@ -180,7 +180,9 @@ def _entry_leads_home(
     entry = vma.encl.page(address)
     held = None if entry is None else entry.epc_page
     if held is None or held.number != number:
-        if not world.kernel.races.remove_vs_fault and mm not in world.orphans:
+        enclave = world.enclave_of(vma.encl)
+        k2 = world.kernel.races.remove_vs_fault and enclave and address in enclave.removed
+        if not k2 and mm not in world.orphans:
             yield f"{mm.name}: {address:#x} leads to EPC page {number}, the page is {entry}, {held}"
     pte = mm.space.lookup(address)
     if mm.mmap_lock.idle and (pte ^ vm_pte_bits(vma.flags)) & (PTE_P | PTE_W | PTE_NX):

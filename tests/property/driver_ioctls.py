@@ -55,6 +55,12 @@ BAD_POINTER = 8
 BUILD_ERRORS = {-EBUSY, -EINTR, -EINVAL, -ENOMEM, -EFAULT, -EBADF}
 PAGE_ERRORS = {-EBUSY, -EAGAIN, -EFAULT, -EINVAL, -EPERM, -EBADF}
 
+REQUESTS: dict[type[Structure], int] = {
+    SgxEnclaveRestrictPermissions: SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS,
+    SgxEnclaveModifyTypes: SGX_IOC_ENCLAVE_MODIFY_TYPES,
+    SgxEnclaveRemovePages: SGX_IOC_ENCLAVE_REMOVE_PAGES,
+}
+
 
 class IoctlMoves(HostMoves):
     """CREATE to REMOVE_PAGES."""
@@ -250,8 +256,8 @@ class IoctlMoves(HostMoves):
             argument.offset += pick((8, 1 << 40, (1 << 64) - PAGE_SIZE - argument.offset), number)
         first = address >> PAGE_SHIFT
         bad = bad or spoil in (2, 3) or not enclave.encl.flags & e.SGX_ENCL_INITIALIZED
-        watch = Watch(self, enclave, host, first, argument.length)
-        ret, after = yield from self.watched_ioctl(watch, cmd, argument)
+        watch = Watch(self, enclave, cmd, first, argument.length)
+        ret, after = yield from self.watched_ioctl(host, watch, argument)
         assert ret in PAGE_ERRORS | {0}, ret
         name = type(argument).__name__.removeprefix("SgxEnclave")
         self.count(f"{name} {ret}")
@@ -262,20 +268,31 @@ class IoctlMoves(HostMoves):
         assert ret or after.count == argument.length
         assert not ret or after.count < argument.length
 
+    def one_page(
+        self, host: HostThread, enclave: Enclave, address: int, argument: Any
+    ) -> Steps[None]:
+        """One of the three on one page, whatever comes of it."""
+        argument.offset, argument.length = address - enclave.base, PAGE_SIZE
+        cmd = REQUESTS[type(argument)]
+        watch = Watch(self, enclave, cmd, address >> PAGE_SHIFT, PAGE_SIZE)
+        ret, _ = yield from self.watched_ioctl(host, watch, argument)
+        assert ret in PAGE_ERRORS | {0}, ret
+        self.count(f"{type(argument).__name__.removeprefix('SgxEnclave')} {ret}")
+
     def watched_ioctl(
-        self, watch: Watch, cmd: int, argument: Any
+        self, host: HostThread, watch: Watch, argument: Any
     ) -> Steps[tuple[int, Any]]:
         """The ioctl itself, compared in the step in which it returns to the host."""
-        host, enclave = watch.host, watch.enclave
+        enclave = watch.enclave
         address = yield from host.alloc(PAGE_SIZE)
         yield from host.store(address, argument.pack())
         fds = self.fds(host, enclave.file)
         self.watches[host.thread] = watch
-        ret = yield from host.ioctl(fds[0] if fds else 77, cmd, address)
+        ret = yield from host.ioctl(fds[0] if fds else 77, watch.cmd, address)
         del self.watches[host.thread]
         # In the step in which the call returns, so that no other call has changed anything since.
         after = type(argument).unpack(self.kernel.lp(host.thread).load(address, argument.SIZE))
-        watch.end(cmd, ret, after)
+        watch.end(ret, after)
         yield from host.munmap(address, PAGE_SIZE)
         self.forget()
         return ret, after

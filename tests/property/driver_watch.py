@@ -10,7 +10,6 @@ from softsgx.linux.sgx import encl as e
 from softsgx.linux.uapi import SGX_IOC_ENCLAVE_REMOVE_PAGES
 from softsgx.spec.bits import PAGE_SHIFT
 from softsgx.spec.epcm import BLOCKED
-from softsgx.system import HostThread
 from tests.property.driver_world import Enclave
 
 if TYPE_CHECKING:
@@ -21,9 +20,9 @@ class Watch:
     """What one of the three ioctls did, page by page, against `count` and `result`."""
 
     def __init__(
-        self, world: DriverMachine, enclave: Enclave, host: HostThread, first: int, length: int
+        self, world: DriverMachine, enclave: Enclave, cmd: int, first: int, length: int
     ) -> None:
-        self.world, self.enclave, self.host = world, enclave, host
+        self.world, self.enclave, self.cmd = world, enclave, cmd
         self.first, self.pages = first, min(length >> PAGE_SHIFT, 64)
         self.records: list[e.SgxEnclPage | None] = []
         self.leaves: list[int] = []  # results of EMODPR or EMODT
@@ -32,12 +31,14 @@ class Watch:
         """The busy bit is ours: nobody else adds, changes or removes pages by an ioctl."""
         array = self.enclave.encl.page_array
         self.records = [array.get(self.first + n) for n in range(self.pages)]
+        if self.cmd == SGX_IOC_ENCLAVE_REMOVE_PAGES:
+            self.enclave.removed |= {r.address for r in self.records if r is not None}
 
-    def end(self, cmd: int, ret: int, after: Any) -> None:
+    def end(self, ret: int, after: Any) -> None:
         """D20."""
         done = after.count >> PAGE_SHIFT
         leaves = self.leaves
-        if cmd == SGX_IOC_ENCLAVE_REMOVE_PAGES:
+        if self.cmd == SGX_IOC_ENCLAVE_REMOVE_PAGES:
             self.removed(done)
             return
         good = len([r for r in leaves if not r])

@@ -97,6 +97,7 @@ class Enclave:
     tcs: list[int] = field(default_factory=list)
     entries: dict[int, EnclaveEntry] = field(default_factory=dict)
     written: dict[SgxEnclPage, bytearray] = field(default_factory=dict)
+    removed: set[int] = field(default_factory=set)  # addresses that REMOVE_PAGES was asked for
     leaked: int = 0  # references that a registration which ended in -EINTR did not give back
     torn: bool = False  # a type change failed between EMODT and the kernel's record (L5)
 

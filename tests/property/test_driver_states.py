@@ -17,9 +17,9 @@ from tests.property.driver_world import CPUS
 from tests.property.world import campaign
 
 WEIGHTS = {
-    **dict.fromkeys("enter".split(), 30),
-    **dict.fromkeys("modify remove".split(), 6),
-    **dict.fromkeys("restrict touch build reclaim map_all".split(), 4),
+    **dict.fromkeys("enter".split(), 24),
+    **dict.fromkeys("cycle".split(), 14),
+    **dict.fromkeys("modify remove restrict touch build reclaim map_all".split(), 4),
     **dict.fromkeys("mprotect fork mmap munmap signal lack".split(), 2),
     **dict.fromkeys("open dup close pass_fd mremap thread exit execve".split(), 1),
     **dict.fromkeys("provision unknown".split(), 1),
