@@ -42,7 +42,7 @@ from softsgx.linux.uapi import (
 )
 from softsgx.sim import Steps
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
-from softsgx.spec.epcm import BLOCKED, PT_REG, PT_TCS, PT_TRIM, R, W
+from softsgx.spec.epcm import PT_REG, PT_TCS, PT_TRIM, R, W
 from softsgx.spec.paging import SECINFO
 from softsgx.spec.structure import Structure
 from softsgx.system import HostThread
@@ -263,7 +263,9 @@ class IoctlMoves(HostMoves):
         self.count(f"{name} {ret}")
         if bad:
             assert ret, f"{name} accepted what it must refuse"
-            assert not [r for r in watch.leaves if not r], f"{name} was refused with {ret} and changed a page"
+            assert not [r for r in watch.leaves if not r], (
+                f"{name} was refused with {ret} and changed a page"
+            )
             return
         assert ret or after.count == argument.length
         assert not ret or after.count < argument.length

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 from hypothesis.stateful import RuleBasedStateMachine
@@ -19,6 +19,7 @@ from softsgx.linux.process import Thread
 from softsgx.linux.sgx import edmm
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx.encl import SgxEncl, SgxEnclPage
+from softsgx.linux.sgx.encls import encls as real_encls
 from softsgx.linux.sgx.main import sgx_reclaim_pages
 from softsgx.linux.syscalls import SGX_ENCLAVE
 from softsgx.linux.vfs import File
@@ -54,7 +55,7 @@ _STEPS_MAX = 100_000  # in which everything in flight comes to an end, if it eve
 class DriverMachine(RuleBasedStateMachine):
     """One machine, its processes and enclaves, and what they must look like."""
 
-    races: dict[str, bool] = FIXED
+    races: ClassVar[dict[str, bool]] = FIXED
 
     def __init__(self) -> None:
         super().__init__()
@@ -294,9 +295,7 @@ class DriverMachine(RuleBasedStateMachine):
             for entry in list(enclave.encl.page_array.values()):
                 while entry.epc_page is None:
                     with (yield from enclave.encl.lock.acquire()):
-                        ret = yield from e.sgx_encl_load_page(
-                            current, enclave.encl, entry.address
-                        )
+                        ret = yield from e.sgx_encl_load_page(current, enclave.encl, entry.address)
                     if isinstance(ret, int):
                         yield from sgx_reclaim_pages(current)
 
@@ -308,7 +307,7 @@ PLAYED: list[DriverMachine] = []
 @contextmanager
 def watched() -> Iterator[None]:
     """Look over the driver's shoulder: results of leaves in ioctls, and refused faults."""
-    encls, frame, fault, eldu = edmm.encls, edmm._run, e.sgx_vma_fault, e.sgx_encl_eldu
+    encls, frame, fault, eldu = real_encls, edmm._run, e.sgx_vma_fault, e.sgx_encl_eldu
 
     def watched_eldu(current: Thread, page: SgxEnclPage, *arguments: Any) -> Steps[Any]:
         ret = yield from eldu(current, page, *arguments)
@@ -335,7 +334,7 @@ def watched() -> Iterator[None]:
         return ret
 
     with (
-        patch.object(edmm, "encls", watched_encls),
+        patch("softsgx.linux.sgx.edmm.encls", watched_encls),
         patch.object(edmm, "_run", watched_run),
         patch.object(e, "sgx_vma_fault", watched_fault),
         patch.object(e, "sgx_encl_eldu", watched_eldu),

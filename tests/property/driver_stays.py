@@ -18,7 +18,21 @@ from softsgx.linux.uapi import (
 from softsgx.sim import Steps
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import PAGE_SIZE
-from softsgx.spec.epcm import MODIFIED, PENDING, PR, PT_MASK, PT_TCS, PT_TRIM, REG, RWX, TCS, TRIM, R, W, X
+from softsgx.spec.epcm import (
+    MODIFIED,
+    PENDING,
+    PR,
+    PT_MASK,
+    PT_TCS,
+    PT_TRIM,
+    REG,
+    RWX,
+    TCS,
+    TRIM,
+    R,
+    W,
+    X,
+)
 from softsgx.spec.tcs import TCS as TCS_PAGE
 from softsgx.system import EnclaveThread, HostThread
 from softsgx.system.host import EnclaveEntry
@@ -86,7 +100,9 @@ class Stays(IoctlMoves):
     ) -> Steps[None]:
         stopped = self.suspended.get(tcs, [])
         length = 1 + number % 8
-        todo = [(value * 7 + k * k * 5 + number, number * 3 + k * 11, value + k) for k in range(length)]
+        todo = [
+            (value * 7 + k * k * 5 + number, number * 3 + k * 11, value + k) for k in range(length)
+        ]
         run = SgxEnclaveRun(tcs=tcs)
         entry = self.entry(enclave, tcs)
         if stopped and value % 4:
@@ -113,12 +129,16 @@ class Stays(IoctlMoves):
         try:
             if kind == 0:
                 yield from self.stay_for(host, enclave, tcs, [("store_tcs", address)])
-                yield from self.one_page(host, enclave, address, SgxEnclaveModifyTypes(page_type=PT_TCS))
+                yield from self.one_page(
+                    host, enclave, address, SgxEnclaveModifyTypes(page_type=PT_TCS)
+                )
             elif kind == 1:
                 rights = SgxEnclaveRestrictPermissions(permissions=R | value & X)
                 yield from self.one_page(host, enclave, address, rights)
             else:
-                yield from self.one_page(host, enclave, address, SgxEnclaveModifyTypes(page_type=PT_TRIM))
+                yield from self.one_page(
+                    host, enclave, address, SgxEnclaveModifyTypes(page_type=PT_TRIM)
+                )
             yield from self.stay_for(host, enclave, tcs, [("claim", address)])
             if kind > 1:
                 yield from self.one_page(host, enclave, address, SgxEnclaveRemovePages())
@@ -185,7 +205,7 @@ class Stays(IoctlMoves):
         if run.function == leaves.EEXIT:
             self.count("a stay ended")
         elif run.function == leaves.ERESUME:
-            self.suspended.setdefault(run.tcs, []).append(Suspended(enclave, run, []))
+            self.suspended.setdefault(run.tcs, []).append(Suspended(enclave, run))
             self.count(f"exception {run.exception_vector} code {run.exception_error_code:#x}")
 
     # Inside

@@ -60,9 +60,7 @@ def image() -> EnclaveImage:
         chunks: dict[str, Any] = {} if number == 1 else {"chunks": NO_CHUNKS}
         segments.append(Segment(at, size, flags, content, label="data", **chunks))
         at += size
-    return EnclaveImage(
-        size=SIZE, segments=tuple(segments), attributes=ATTR_MODE64BIT | ATTR_DEBUG
-    )
+    return EnclaveImage(size=SIZE, segments=tuple(segments), attributes=ATTR_MODE64BIT | ATTR_DEBUG)
 
 
 @cache
@@ -88,7 +86,7 @@ PRIVATE_PAGES: Final = frozenset(
 
 @dataclass(eq=False)
 class Enclave:
-    """One open /dev/sgx_enclave. `added` segments are in, `ioctls` of this enclave in flight."""
+    """One open /dev/sgx_enclave, at a fixed base: `number` says which."""
 
     number: int
     file: File
@@ -125,11 +123,10 @@ class Enclave:
 
 @dataclass(eq=False)
 class Suspended:
-    """A program that an exception stopped, and what of it is to be done behind the exception."""
+    """A program that an exception stopped, and the run structure that says where."""
 
     enclave: Enclave
     run: SgxEnclaveRun
-    rest: list[tuple[int, int, int]]
 
 
 @dataclass(eq=False)
@@ -139,4 +136,4 @@ class Slot:
     cpu: int
     host: HostThread | None = None
     task: Task | None = None
-    moved: bool = False
+    reserved: bool = False  # for the child of a fork that is in flight
