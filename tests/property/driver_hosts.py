@@ -278,7 +278,7 @@ class HostMoves(DriverMachine):
             self.count("exit")
 
     def execve(self, slot: Slot, number: int, _value: int, _spoil: int) -> Steps[None]:
-        if number % 4 == 0 and self.alone(slot):
+        if number % 2 == 0 and self.alone(slot):
             yield from syscalls.sys_execve(self.host(slot).thread)
             self.count("exec")
             self.forget()

@@ -361,6 +361,9 @@ def sigbus_has_a_reason(world: DriverMachine, vma: Vma, address: int) -> Finding
         return
     if not kernel.nr_free and not kernel.active_page_list:
         return  # nothing that could be reclaimed: EPC is exhausted
+    enclave = world.enclave_of(encl)
+    if entry is None and enclave is not None and page in enclave.removed:
+        return  # REMOVE_PAGES took it between the look and the mutex
     if kernel.races.eaug_double_fault and entry is not None:
         return  # K1
     yield f"D18: SIGBUS at {address:#x} in {vma}: the page is {entry}, {kernel.nr_free} pages free"

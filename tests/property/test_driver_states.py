@@ -26,8 +26,9 @@ WEIGHTS = {
     **dict.fromkeys("enter".split(), 24),
     **dict.fromkeys("cycle".split(), 14),
     **dict.fromkeys("modify remove restrict touch build reclaim map_all".split(), 4),
-    **dict.fromkeys("mprotect fork mmap munmap signal lack".split(), 2),
-    **dict.fromkeys("open dup close pass_fd mremap thread exit execve".split(), 1),
+    **dict.fromkeys("lack".split(), 3),
+    **dict.fromkeys("mprotect fork mmap munmap signal pass_fd mremap execve".split(), 2),
+    **dict.fromkeys("open dup close thread exit".split(), 1),
     **dict.fromkeys("provision unknown".split(), 1),
 }
 MOVE = st.sampled_from([name for name, weight in WEIGHTS.items() for _ in range(weight)])
