@@ -36,8 +36,9 @@ from tests.property.world import pick
 RW = PROT_READ | PROT_WRITE
 PROTS = (RW, RW, RW, RW | PROT_EXEC, PROT_READ, 0, PROT_READ | PROT_EXEC, PROT_WRITE)
 SITES = (
-    *("sgx_open", "create_buffer", "init_page", "sgx_encl_page_alloc", "xa_insert", "split_vma"),
-    *("sgx_alloc_epc_page", "sgx_encl_get_backing", "vmf_insert_pfn", "sgx_encl_mm_add"),
+    *("sgx_open", "create_buffer", "init_page", "sgx_encl_page_alloc", "split_vma"),
+    *("xa_insert", "sgx_alloc_epc_page", "sgx_encl_get_backing", "vmf_insert_pfn") * 3,
+    *("sgx_encl_mm_add",),
 )
 _FDS_MAX = 6
 
@@ -273,7 +274,7 @@ class HostMoves(DriverMachine):
     def exit(self, slot: Slot, number: int, _value: int, _spoil: int) -> Steps[None]:
         """exit_group, unless it is the last process."""
         others = [h for h in self.hosts() if h.process is not self.host(slot).process]
-        if others and number % 2 and self.alone(slot):
+        if others and self.alone(slot):
             yield from self.exits(slot)
             self.count("exit")
 
@@ -323,8 +324,9 @@ class HostMoves(DriverMachine):
 
     def lack(self, _slot: Slot, number: int, value: int, _spoil: int) -> Steps[None]:
         """The next, or one of the next, uses of a site will fail."""
-        if len(self.armed) < 2:
-            self.armed[pick(SITES, number)] = value % 3
+        if len(self.armed) == 2:
+            del self.armed[next(iter(self.armed))]
+        self.armed[pick(SITES, number)] = value % 3
         return
         yield
 
