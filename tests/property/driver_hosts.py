@@ -300,7 +300,9 @@ class HostMoves(DriverMachine):
             self.count("the host read an enclave")
 
     def address(self, enclave: Enclave, number: int, spoil: int) -> int:
-        """Mostly a page of data or of the hole, above all one that exists."""
+        """Mostly a page of data or of the hole, above all one that exists or is being changed."""
+        if enclave.hot and number % 5 < 2 and spoil != 1:
+            return enclave.hot
         there = [a << PAGE_SHIFT for a in enclave.encl.page_array]
         there = [a for a in there if a >= enclave.data]
         if number % 4 and there and spoil != 1:

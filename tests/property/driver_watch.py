@@ -24,6 +24,7 @@ class Watch:
     ) -> None:
         self.world, self.enclave, self.cmd = world, enclave, cmd
         self.first, self.pages = first, min(length >> PAGE_SHIFT, 64)
+        enclave.hot = first << PAGE_SHIFT
         self.records: list[e.SgxEnclPage | None] = []
         self.leaves: list[int] = []  # results of EMODPR or EMODT
 

@@ -96,6 +96,7 @@ class Enclave:
     entries: dict[int, EnclaveEntry] = field(default_factory=dict)
     written: dict[SgxEnclPage, bytearray] = field(default_factory=dict)
     removed: set[int] = field(default_factory=set)  # addresses that REMOVE_PAGES was asked for
+    hot: int = 0  # the page that an ioctl was last asked to change, for others to collide with
     leaked: int = 0  # references that a registration which ended in -EINTR did not give back
     torn: bool = False  # a type change failed between EMODT and the kernel's record (L5)
 

@@ -24,10 +24,10 @@ from tests.property.world import campaign
 
 WEIGHTS = {
     **dict.fromkeys("enter".split(), 24),
-    **dict.fromkeys("cycle".split(), 14),
-    **dict.fromkeys("modify remove restrict touch build reclaim map_all".split(), 4),
+    **dict.fromkeys("cycle touch".split(), 12),
+    **dict.fromkeys("modify remove restrict build reclaim map_all mprotect".split(), 4),
     **dict.fromkeys("lack pass_fd".split(), 4),
-    **dict.fromkeys("mprotect fork mmap munmap signal mremap execve exit".split(), 2),
+    **dict.fromkeys("fork mmap munmap signal mremap execve exit".split(), 2),
     **dict.fromkeys("open dup close thread".split(), 1),
     **dict.fromkeys("provision unknown".split(), 1),
 }
