@@ -41,7 +41,7 @@ from softsgx.linux.uapi import (
     SgxEnclaveRestrictPermissions,
 )
 from softsgx.sim import Steps
-from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
+from softsgx.spec.bits import MASK64, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.epcm import PT_REG, PT_TCS, PT_TRIM, R, W
 from softsgx.spec.paging import SECINFO
 from softsgx.spec.structure import Structure
@@ -251,7 +251,7 @@ class IoctlMoves(HostMoves):
         argument.offset = address - enclave.base
         argument.length = (1, 1, 2, 3)[number >> 9 & 3] * PAGE_SIZE
         if spoil == 2:
-            argument.length = (1 << 64) - pick((PAGE_SIZE, argument.offset, 8), number)
+            argument.length = -pick((PAGE_SIZE, argument.offset, 8), number) & MASK64
         elif spoil == 3:
             argument.offset += pick((8, 1 << 40, (1 << 64) - PAGE_SIZE - argument.offset), number)
         first = address >> PAGE_SHIFT

@@ -53,7 +53,7 @@ class Play(Stays):
         while not self.enclaves[0].tcs:
             self.start(slot, self.build(slot, 0, 0, 0), "build")
             self.finish()
-        self.start(slot, self.map_all(slot, 0, 0, 0), "map")
+        self.start(slot, self.map_all(slot, 8, 0, 0), "map")
         self.finish()
 
     @rule(n=CPU, move=MOVE, number=NUMBER, value=NUMBER, spoil=SPOIL, steps=STEPS)
@@ -91,7 +91,7 @@ SITUATIONS = (
     *("inside: store", "inside: load", "inside: fetch", "inside: emodpe", "inside: ocall"),
     *("inside: accept_new SGX_SUCCESS", "inside: claim SGX_SUCCESS", "inside: copy SGX_SUCCESS"),
     *("inside: accept SGX_PAGE_ATTRIBUTES_MISMATCH", "the host read an enclave"),
-    *("failed: sgx_encl_get_backing", "failed: vmf_insert_pfn"),
+    *("failed: sgx_alloc_epc_page", "failed: vmf_insert_pfn"),
 )
 
 
