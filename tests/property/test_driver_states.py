@@ -83,10 +83,10 @@ class PlayOnTheRealKernel(Play):
 
 # What has to happen in a run; otherwise the machine misses what it is for.
 SITUATIONS = (
-    *("INIT", "fork", "exec", "exit", "mremap", "mmap of an enclave", "mprotect 0"),
+    *("INIT", "fork", "exec", "exit", "mmap of an enclave", "mprotect 0"),
     *("a descriptor was passed", "a pass found something", "a page came back", "a SECS came back"),
     *("RestrictPermissions 0", "ModifyTypes 0", "RemovePages 0", "a page was removed"),
-    *("RestrictPermissions -16", "RestrictPermissions -14", "ModifyTypes -22", "RemovePages -1"),
+    *("RestrictPermissions -14", "ModifyTypes -22", "RemovePages -1"),
     *("a stay ended", "ERESUME by the host", "a signal during a call", "signal 11"),
     *("inside: store", "inside: load", "inside: fetch", "inside: emodpe", "inside: ocall"),
     *("inside: accept_new SGX_SUCCESS", "inside: claim SGX_SUCCESS", "inside: copy SGX_SUCCESS"),
