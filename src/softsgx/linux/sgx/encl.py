@@ -509,7 +509,7 @@ def sgx_encl_mm_add(current: Thread, encl: SgxEncl, mm: Mm) -> Steps[int]:
         return -EINTR
     mm.notifiers.append(lambda exiting: _mmu_notifier_release(exiting, entry))
     yield ("mm_list", encl.name, True)
-    encl.mm_list.append(entry)
+    encl.mm_list.insert(0, entry)  # list_add_rcu: at the head
     encl.mm_list_version += 1
     return 0
 
