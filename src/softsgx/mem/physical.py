@@ -80,13 +80,16 @@ class PhysicalMemory:
                 self.write(at, data[done : done + length])
                 done += length
             return
-        if pfn in self._owned:
-            page = self.pages[pfn]
-        else:
-            page = self.pages[pfn] = bytearray(self.pages.get(pfn, _ZERO_PAGE))
-            self._owned.add(pfn)
-        page[offset : offset + size] = data  # type: ignore[index]
+        self.writable(pfn)[offset : offset + size] = data
+
+    def writable(self, pfn: int) -> bytearray:
+        """The frame itself, to be changed in place at once; never to keep."""
         self._dirty[pfn] = None
+        if pfn in self._owned:
+            return self.pages[pfn]  # type: ignore[return-value]
+        page = self.pages[pfn] = bytearray(self.pages.get(pfn, _ZERO_PAGE))
+        self._owned.add(pfn)
+        return page
 
     def page_view(self, pfn: int) -> Page:
         """The frame itself, not a copy: to decode from at once, never to keep or write."""
