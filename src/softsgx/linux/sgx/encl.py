@@ -19,6 +19,7 @@ from softsgx.linux.sgx.encls import encls, encls_failed
 from softsgx.linux.smp import flush_tlb_mm, on_each_cpu_mask
 from softsgx.mem.pagetable import direct
 from softsgx.sim import Steps
+from softsgx.sim.live import LIVE
 from softsgx.sim.locks import Mutex
 from softsgx.sim.srcu import Srcu
 from softsgx.spec import leaves
@@ -338,7 +339,8 @@ def sgx_vma_fault(current: Thread, vma: Vma, address: int, write: bool) -> Steps
         return VM_FAULT_SIGBUS  # registration failed at fork
     address &= ~PAGE_MASK
     kernel = current.kernel
-    yield ("xa_load", (encl.name, address), False)
+    if LIVE.execution is None:
+        yield ("xa_load", (encl.name, address), False)
     if kernel.has_sgx2 and encl.page(address) is None:
         return (yield from sgx_encl_eaug_page(current, vma, encl, address))
     with (yield from encl.lock.acquire()):
@@ -350,7 +352,8 @@ def sgx_vma_fault(current: Thread, vma: Vma, address: int, write: bool) -> Steps
             return VM_FAULT_SIGBUS  # V2 only: the mirror of the EPCM lacks W
         pfn = kernel.processor.epc.pfn(entry.epc_page.number)
         mm = current.mm
-        yield ("pte", (mm.name, address), True)
+        if LIVE.execution is None:
+            yield ("pte", (mm.name, address), True)
         if mm.insert_pfn(address, pfn, pte_rights(kernel, vma, entry)):
             return VM_FAULT_SIGBUS
         mm.space.test_and_clear_accessed(address)
@@ -401,10 +404,12 @@ def sgx_encl_eaug_page(current: Thread, vma: Vma, encl: SgxEncl, address: int) -
         if kernel.races.eaug_without_secs:
             secs = encl.secs.epc_page  # K5: not loaded if the reclaimer has just evicted it
         else:
-            loaded = yield from sgx_encl_load_secs(current, encl)
-            if isinstance(loaded, int):
-                return _busy_or_sigbus(loaded)
-            secs = loaded
+            secs = encl.secs.epc_page
+            if secs is None:
+                loaded = yield from sgx_encl_load_secs(current, encl)
+                if isinstance(loaded, int):
+                    return _busy_or_sigbus(loaded)
+                secs = loaded
         epc_page = yield from m.sgx_alloc_epc_page(current, encl_page, False)
         if isinstance(epc_page, int):
             return _busy_or_sigbus(epc_page)
@@ -423,7 +428,8 @@ def sgx_encl_eaug_page(current: Thread, vma: Vma, encl: SgxEncl, address: int) -
         encl_page.type = PT_REG
         encl.secs_child_cnt += 1
         m.sgx_mark_page_reclaimable(kernel, epc_page)
-        yield ("pte", (current.mm.name, address), True)
+        if LIVE.execution is None:
+            yield ("pte", (current.mm.name, address), True)
         pfn = kernel.processor.epc.pfn(epc_page.number)
         if current.mm.insert_pfn(address, pfn, pte_rights(kernel, vma, encl_page)):
             return VM_FAULT_SIGBUS
@@ -443,8 +449,8 @@ def _eaug_insert(
     if secs is None:
         raise KernelBug("sgx_encl_eaug_page: NULL dereference of encl->secs.epc_page")
     block = kernel.get_operands()
-    pginfo = PAGEINFO(LINADDR=encl_page.address, SECS=secs.address)
-    kernel.processor.memory.write(block.physical, pginfo.pack())
+    pginfo = PAGEINFO.S.pack(encl_page.address, 0, 0, secs.address)
+    kernel.processor.memory.write(block.physical, pginfo)
     ret = yield from encls(current, leaves.EAUG, block.address, epc_page.address)
     kernel.put_operands(block)
     if ret:
@@ -527,7 +533,8 @@ def _zap_pte(current: Thread, encl: SgxEncl, mm: Mm, address: int) -> Steps[None
     with (yield from mm.mmap_lock.acquire_read()):
         vma = mm.vma_lookup(address)
         if vma is not None and vma.encl is encl:
-            yield ("pte", (mm.name, address), True)
+            if LIVE.execution is None:
+                yield ("pte", (mm.name, address), True)
             if mm.space.unmap(address):
                 yield from flush_tlb_mm(current, mm)
 
