@@ -52,11 +52,28 @@ if TYPE_CHECKING:
     from softsgx.sim import Steps
 
 _ENABLED = FEATURE_LOCK | FEATURE_SGX_ENABLE
+_ENCLS_CR0 = CR0_PE | CR0_PG
+_ENTRIES = frozenset({EENTER, ERESUME})
 _ENCLU_CR0 = CR0_PE | CR0_TS | CR0_PG | CR0_NE
 _ENCLU_CR0_OK = CR0_PE | CR0_PG | CR0_NE
 
 
+def _encls_leaf(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]:
+    """Name and body of the leaf, if nothing in front of it refuses."""
+    if (
+        lp.cr0 & _ENCLS_CR0 == _ENCLS_CR0
+        and cpl == 0
+        and lp.secs is None
+        and lp.feature_control & _ENABLED == _ENABLED
+    ):
+        entry = lp.processor.encls_leaves.get(leaf & MASK32)
+        if entry is not None:
+            return entry
+    return _encls_checks(lp, leaf, cpl)
+
+
 def _encls_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]:
+    """The tests one by one, in the order of the listing."""
     if not lp.cr0 & CR0_PE:
         raise UD("ENCLS.01")  # CR0.PE = 0
     if cpl != 0 or lp.secs is not None:
@@ -64,9 +81,9 @@ def _encls_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]
         raise UD("ENCLS.02")  # CPL > 0 (inside an enclave CPL is 3)
     if lp.feature_control & _ENABLED != _ENABLED:
         raise GP("ENCLS.03")  # IA32_FEATURE_CONTROL not locked, or SGX not enabled
-    entry = lp.processor.encls_leaves.get(leaf & 0xFFFFFFFF)
+    entry = lp.processor.encls_leaves.get(leaf & MASK32)
     if entry is None:
-        entry = leaf_body("ENCLS", leaf & 0xFFFFFFFF, lp.processor.part)
+        entry = leaf_body("ENCLS", leaf & MASK32, lp.processor.part)
         if entry is None:
             raise GP("ENCLS.04")  # leaf not supported
     if not lp.cr0 & CR0_PG:
@@ -74,12 +91,27 @@ def _encls_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]
     return entry
 
 
+def _enclu_leaf(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]:
+    """Name and body of the leaf, if nothing in front of it refuses."""
+    if (
+        lp.cr0 & _ENCLU_CR0 == _ENCLU_CR0_OK
+        and cpl == 3
+        and lp.feature_control & _ENABLED == _ENABLED
+    ):
+        leaf &= MASK32
+        entry = lp.processor.enclu_leaves.get(leaf)
+        if entry is not None and (lp.secs is None) == (leaf in _ENTRIES):
+            return entry
+    return _enclu_checks(lp, leaf, cpl)
+
+
 def _enclu_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]:
+    """The tests one by one, in the order of the listing."""
     if lp.cr0 & _ENCLU_CR0 != _ENCLU_CR0_OK or cpl != 3:
         _enclu_mode_checks(lp, cpl)
     if lp.feature_control & _ENABLED != _ENABLED:
         raise GP("ENCLU.04")  # IA32_FEATURE_CONTROL not locked, or SGX not enabled
-    leaf &= 0xFFFFFFFF
+    leaf &= MASK32
     entry = lp.processor.enclu_leaves.get(leaf)
     if entry is None:
         entry = leaf_body("ENCLU", leaf, lp.processor.part)
@@ -89,7 +121,7 @@ def _enclu_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]
         raise GP("ENCLU.06")  # CR0.PG = 0
     if not lp.cr0 & CR0_NE:
         raise GP("ENCLU.07")  # CR0.NE = 0
-    if leaf in (EENTER, ERESUME):
+    if leaf in _ENTRIES:
         if lp.secs is not None:
             raise GP("ENCLU.08")  # EENTER or ERESUME while in enclave mode
     elif lp.secs is None and leaf != EVERIFYREPORT2:
@@ -196,7 +228,7 @@ def encls(
     """Execute ENCLS at once. Returns the Status of a leaf that writes RAX, else None."""
     _load_operands(self, leaf, rbx, rcx, rdx)
     try:
-        name, body = _encls_checks(self, leaf, cpl)
+        name, body = _encls_leaf(self, leaf, cpl)
     except Fault as fault:
         _refused(self, ENCLS_LEAVES, "ENCLS", fault)
         raise
@@ -210,7 +242,7 @@ def enclu(
     """Execute ENCLU at once. Returns the Status of a leaf that writes RAX, else None."""
     _load_operands(self, leaf, rbx, rcx, rdx)
     try:
-        name, body = _enclu_checks(self, leaf, cpl)
+        name, body = _enclu_leaf(self, leaf, cpl)
     except Fault as fault:
         _refused(self, ENCLU_LEAVES, "ENCLU", fault)
         raise
@@ -233,7 +265,7 @@ def encls_steps(
         return encls(self, leaf, rbx, rcx, rdx, cpl=cpl)
     _load_operands(self, leaf, rbx, rcx, rdx)
     try:
-        name, body = _encls_checks(self, leaf, cpl)
+        name, body = _encls_leaf(self, leaf, cpl)
     except Fault as fault:
         _refused(self, ENCLS_LEAVES, "ENCLS", fault)
         raise
@@ -248,7 +280,7 @@ def enclu_steps(
         return enclu(self, leaf, rbx, rcx, rdx, cpl=cpl)
     _load_operands(self, leaf, rbx, rcx, rdx)
     try:
-        name, body = _enclu_checks(self, leaf, cpl)
+        name, body = _enclu_leaf(self, leaf, cpl)
     except Fault as fault:
         _refused(self, ENCLU_LEAVES, "ENCLU", fault)
         raise
