@@ -202,6 +202,9 @@ class LogicalProcessor:
 
     def system_read(self, address: int, size: int) -> bytes:
         """Read at CPL 0; EPC reads as ones (abort page)."""
+        offset = address - DIRECT_MAP
+        if 0 <= offset <= self.processor.epc_base - size:
+            return self.processor.memory.read(offset, size)  # RAM, all of it
         out = b""
         while size:
             physical = supervisor_physical(self, address, False)
@@ -224,6 +227,10 @@ class LogicalProcessor:
 
     def system_write(self, address: int, data: bytes) -> None:
         """Write at CPL 0; writes to EPC are dropped (abort page)."""
+        offset = address - DIRECT_MAP
+        if 0 <= offset <= self.processor.epc_base - len(data):
+            self.processor.memory.write(offset, data)  # RAM, all of it
+            return
         while data:
             physical = supervisor_physical(self, address, True)
             length = min(len(data), PAGE_SIZE - (physical & PAGE_MASK))

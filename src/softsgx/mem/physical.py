@@ -112,6 +112,11 @@ class PhysicalMemory:
         self._owned.discard(pfn)
         self._dirty[pfn] = None
 
+    def is_zero(self, pfn: int) -> bool:
+        """Whether a frame holds nothing but zeros."""
+        page = self.pages.get(pfn)
+        return page is None or page == _ZERO_PAGE
+
     def digest(self) -> int:
         """A 64-bit digest of all contents. Only frames written since the last call are hashed."""
         for pfn in self._dirty:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from softsgx.linux.kernel import Kernel
 
 PCMDS_PER_PAGE: Final = 32
+_NO_PCMD: Final = bytes(PCMD.SIZE)
 
 
 class ShmemPage:
@@ -56,8 +57,8 @@ class SgxBacking:
     def clear_pcmd(self) -> bool:
         """Zero the PCMD; whether the whole PCMD page is zero now."""
         memory = self.kernel.processor.memory
-        memory.write(self.pcmd_physical, bytes(PCMD.SIZE))
-        return not any(memory.read_page(self.pcmd.pfn))
+        memory.write(self.pcmd_physical, _NO_PCMD)
+        return memory.is_zero(self.pcmd.pfn)
 
     def put(self) -> None:
         """Drop the references; an orphan goes with its last one."""

@@ -202,8 +202,8 @@ def __sgx_encl_ewb(
     """One EWB."""
     kernel = current.kernel
     block = kernel.get_operands()
-    pginfo = PAGEINFO(SRCPGE=backing.contents_address, SECINFO=direct(backing.pcmd_physical))
-    kernel.processor.memory.write(block.physical, pginfo.pack())
+    pginfo = PAGEINFO.S.pack(0, backing.contents_address, direct(backing.pcmd_physical), 0)
+    kernel.processor.memory.write(block.physical, pginfo)
     rdx = va_page.epc_page.address + 8 * slot
     ret = yield from encls(current, leaves.EWB, block.address, page.address, rdx)
     kernel.put_operands(block)
@@ -223,13 +223,10 @@ def __sgx_encl_eldu(
         return -EFAULT
     assert encl_page.va_page is not None
     block = kernel.get_operands()
-    pginfo = PAGEINFO(
-        LINADDR=0 if is_secs else encl_page.address,
-        SRCPGE=backing.contents_address,
-        SECINFO=direct(backing.pcmd_physical),
-        SECS=0 if secs is None else secs.address,
-    )
-    kernel.processor.memory.write(block.physical, pginfo.pack())
+    linaddr, parent = (0, 0) if secs is None else (encl_page.address, secs.address)
+    pcmd = direct(backing.pcmd_physical)
+    pginfo = PAGEINFO.S.pack(linaddr, backing.contents_address, pcmd, parent)
+    kernel.processor.memory.write(block.physical, pginfo)
     rdx = encl_page.va_page.epc_page.address + 8 * encl_page.va_slot
     ret = yield from encls(current, leaves.ELDU, block.address, epc_page.address, rdx)
     kernel.put_operands(block)
@@ -240,9 +237,10 @@ def __sgx_encl_eldu(
     pcmd_page_empty = backing.clear_pcmd()
     backing.put()
     encl.backing.truncate_contents(index)
-    writing = not kernel.races.pcmd_truncated and reclaimer_writing_to_pcmd(encl, index)
-    if pcmd_page_empty and not writing:
-        encl.backing.truncate_pcmd(index)
+    if pcmd_page_empty:
+        writing = not kernel.races.pcmd_truncated and reclaimer_writing_to_pcmd(encl, index)
+        if not writing:
+            encl.backing.truncate_pcmd(index)
     return ret
 
 
