@@ -71,16 +71,17 @@ class PhysicalMemory:
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Write `data` at physical `address`; may cross pages."""
-        pfn, offset, size = address >> PAGE_SHIFT, address & PAGE_MASK, len(data)
-        if offset + size > PAGE_SIZE:
-            done = 0
-            while done < size:
-                at = address + done
-                length = min(PAGE_SIZE - (at & PAGE_MASK), size - done)
-                self.write(at, data[done : done + length])
-                done += length
+        offset = address & PAGE_MASK
+        end = offset + len(data)
+        if end <= PAGE_SIZE:
+            self.writable(address >> PAGE_SHIFT)[offset:end] = data
             return
-        self.writable(pfn)[offset : offset + size] = data
+        done, size = 0, len(data)
+        while done < size:
+            at = address + done
+            length = min(PAGE_SIZE - (at & PAGE_MASK), size - done)
+            self.write(at, data[done : done + length])
+            done += length
 
     def writable(self, pfn: int) -> bytearray:
         """The frame itself, to be changed in place at once; never to keep."""

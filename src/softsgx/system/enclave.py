@@ -63,18 +63,17 @@ class EnclaveThread:
     """
 
     def __init__(self, current: Thread, tcs: int, cssa: int, secinfo: int, args: Any) -> None:
-        self.current = current
+        self.run_on(current)
         self.tcs = tcs
         self.cssa = cssa
         self.secinfo = secinfo
         self.args = args
         self.result: Any = None
 
-    @property
-    def lp(self) -> LogicalProcessor:
-        """The logical processor the thread runs on."""
-        current = self.current
-        return current.kernel.processor.lps[current.cpu]
+    def run_on(self, current: Thread) -> None:
+        """Go on as the thread of the host that enters now, on its logical processor `lp`."""
+        self.current = current
+        self.lp: LogicalProcessor = current.kernel.lp(current)
 
     # Accesses
 

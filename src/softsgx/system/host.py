@@ -184,12 +184,12 @@ class EnclaveEntry:
         answer = None
         if leaf == leaves.EENTER and tcs in self._answers:
             answer = self._answers.pop(tcs)
-            stack[-1][0].current = current
+            stack[-1][0].run_on(current)
         elif leaf == leaves.EENTER:
             thread = EnclaveThread(current, tcs, lp.regs[0], self.secinfo(tcs), self.args)
             stack.append((thread, thread.run(self.program)))
         else:
-            stack[-1][0].current = current
+            stack[-1][0].run_on(current)
         return (yield from self._go_on(tcs, stack, answer))
 
     def abandon(self, tcs: int) -> None:
