@@ -53,11 +53,15 @@ def copy_to_user(current: Thread, address: int, data: bytes) -> Steps[bool]:
 
 
 def get_user_page(current: Thread, address: int) -> int:
-    """get_user_pages for reading, mmap_lock held: the pfn, or -EFAULT, also for enclave memory."""
+    """get_user_pages for reading, mmap_lock held: the pfn, or -EFAULT, also for enclave memory.
+
+    Anonymous memory that was never touched is the shared zero page; it need not be mapped for that.
+    """
     vma = current.mm.vma_lookup(address)
     if vma is None or vma.sgx or not vma.flags & VM_READ:
         return -EFAULT
-    return anonymous_page(current, address, vma.flags)
+    pte = current.mm.space.lookup(address)
+    return (pte & PTE_PFN_MASK) >> PAGE_SHIFT if pte else current.kernel.zero_page
 
 
 def anonymous_page(current: Thread, address: int, flags: int) -> int:

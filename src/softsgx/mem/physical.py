@@ -49,6 +49,8 @@ class PhysicalMemory:
         offset = address & PAGE_MASK
         if offset + size <= PAGE_SIZE:
             page = self.pages.get(address >> PAGE_SHIFT)
+            if size == PAGE_SIZE:
+                return _ZERO_PAGE if page is None else bytes(page)
             if page is None:
                 return bytes(size)
             return bytes(page[offset : offset + size])
@@ -101,17 +103,20 @@ class PhysicalMemory:
         return bytes(self.pages.get(pfn, _ZERO_PAGE))
 
     def write_page(self, pfn: int, data: bytes | bytearray) -> None:
-        """Replace the 4096 bytes of a frame."""
+        """Replace the 4096 bytes of a frame. Bytes are kept as they are until the next write."""
+        if data is _ZERO_PAGE:
+            self.clear_page(pfn)
+            return
         assert len(data) == PAGE_SIZE
-        self.pages[pfn] = bytearray(data)
-        self._owned.add(pfn)
+        self.pages[pfn] = bytes(data)
+        self._owned.discard(pfn)
         self._dirty[pfn] = None
 
     def clear_page(self, pfn: int) -> None:
         """Zero a frame; it costs nothing again."""
-        self.pages.pop(pfn, None)
-        self._owned.discard(pfn)
-        self._dirty[pfn] = None
+        if self.pages.pop(pfn, None) is not None:
+            self._owned.discard(pfn)
+            self._dirty[pfn] = None
 
     def is_zero(self, pfn: int) -> bool:
         """Whether a frame holds nothing but zeros."""

@@ -348,7 +348,7 @@ def sgx_vma_fault(current: Thread, vma: Vma, address: int, write: bool) -> Steps
         assert entry.epc_page is not None
         if write and not pte_rights(kernel, vma, entry) & W:
             return VM_FAULT_SIGBUS  # V2 only: the mirror of the EPCM lacks W
-        pfn = kernel.processor.epc.pfn(entry.epc_page.number)
+        pfn = entry.epc_page.pfn
         mm = current.mm
         if LIVE.execution is None:
             yield ("pte", (mm.name, address), True)
@@ -383,7 +383,7 @@ def sgx_vma_pfn_mkwrite(current: Thread, vma: Vma, address: int) -> Steps[str]:
         yield ("pte", (current.mm.name, address), True)
         current.mm.space.unmap(address)
         if entry.epc_page is not None:
-            pfn = current.kernel.processor.epc.pfn(entry.epc_page.number)
+            pfn = entry.epc_page.pfn
             current.mm.insert_pfn(address, pfn, pte_rights(current.kernel, vma, entry))
     return VM_FAULT_NOPAGE
 
@@ -428,7 +428,7 @@ def sgx_encl_eaug_page(current: Thread, vma: Vma, encl: SgxEncl, address: int) -
         m.sgx_mark_page_reclaimable(kernel, epc_page)
         if LIVE.execution is None:
             yield ("pte", (current.mm.name, address), True)
-        pfn = kernel.processor.epc.pfn(epc_page.number)
+        pfn = epc_page.pfn
         if current.mm.insert_pfn(address, pfn, pte_rights(kernel, vma, encl_page)):
             return VM_FAULT_SIGBUS
     return VM_FAULT_NOPAGE
