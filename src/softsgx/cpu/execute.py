@@ -58,8 +58,18 @@ _ENCLU_CR0 = CR0_PE | CR0_TS | CR0_PG | CR0_NE
 _ENCLU_CR0_OK = CR0_PE | CR0_PG | CR0_NE
 
 
-def _encls_leaf(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]:
-    """Name and body of the leaf, if nothing in front of it refuses."""
+def _encls_start(
+    lp: LogicalProcessor, leaf: int, rbx: int, rcx: int, rdx: int, cpl: int
+) -> tuple[str, Body]:
+    """Load the operands; name and body of the leaf, if nothing in front of it refuses."""
+    try:
+        wide = (leaf | rbx | rcx | rdx) >> 64
+    except TypeError:
+        wide = 1
+    if wide or lp.in_flight:
+        _refuse_operands(lp, leaf, rbx, rcx, rdx)
+    regs = lp.regs
+    regs[RAX], regs[RBX], regs[RCX], regs[RDX] = leaf, rbx, rcx, rdx
     if (
         lp.cr0 & _ENCLS_CR0 == _ENCLS_CR0
         and cpl == 0
@@ -69,7 +79,11 @@ def _encls_leaf(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]:
         entry = lp.processor.encls_leaves.get(leaf & MASK32)
         if entry is not None:
             return entry
-    return _encls_checks(lp, leaf, cpl)
+    try:
+        return _encls_checks(lp, leaf, cpl)
+    except Fault as fault:
+        _refused(lp, ENCLS_LEAVES, "ENCLS", fault)
+        raise
 
 
 def _encls_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]:
@@ -91,8 +105,18 @@ def _encls_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]
     return entry
 
 
-def _enclu_leaf(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]:
-    """Name and body of the leaf, if nothing in front of it refuses."""
+def _enclu_start(
+    lp: LogicalProcessor, leaf: int, rbx: int, rcx: int, rdx: int, cpl: int
+) -> tuple[str, Body]:
+    """Load the operands; name and body of the leaf, if nothing in front of it refuses."""
+    try:
+        wide = (leaf | rbx | rcx | rdx) >> 64
+    except TypeError:
+        wide = 1
+    if wide or lp.in_flight:
+        _refuse_operands(lp, leaf, rbx, rcx, rdx)
+    regs = lp.regs
+    regs[RAX], regs[RBX], regs[RCX], regs[RDX] = leaf, rbx, rcx, rdx
     if (
         lp.cr0 & _ENCLU_CR0 == _ENCLU_CR0_OK
         and cpl == 3
@@ -102,7 +126,11 @@ def _enclu_leaf(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]:
         entry = lp.processor.enclu_leaves.get(leaf)
         if entry is not None and (lp.secs is None) == (leaf in _ENTRIES):
             return entry
-    return _enclu_checks(lp, leaf, cpl)
+    try:
+        return _enclu_checks(lp, leaf, cpl)
+    except Fault as fault:
+        _refused(lp, ENCLU_LEAVES, "ENCLU", fault)
+        raise
 
 
 def _enclu_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]:
@@ -144,26 +172,16 @@ def _enclu_mode_checks(lp: LogicalProcessor, cpl: int) -> None:
         raise UD("ENCLU.03")  # CPL < 3
 
 
-def _load_operands(lp: LogicalProcessor, leaf: int, rbx: int, rcx: int, rdx: int) -> None:
-    try:
-        wide = (leaf | rbx | rcx | rdx) >> 64
-    except TypeError:
-        wide = 1
-    if wide:
-        _bad_operand(leaf, rbx, rcx, rdx)
-    if lp.in_flight:
-        lp.refuse_in_flight("a leaf")
-    regs = lp.regs
-    regs[RAX], regs[RBX], regs[RCX], regs[RDX] = leaf, rbx, rcx, rdx
-
-
-def _bad_operand(leaf: object, rbx: object, rcx: object, rdx: object) -> None:
-    """Say which operand is no register value."""
+def _refuse_operands(
+    lp: LogicalProcessor, leaf: object, rbx: object, rcx: object, rdx: object
+) -> None:
+    """Say which operand is no register value, or that a leaf is in flight."""
     for name, value in (("leaf", leaf), ("rbx", rbx), ("rcx", rcx), ("rdx", rdx)):
         if not isinstance(value, int):
             raise TypeError(f"{name}: {value!r} is not an integer")
         if not 0 <= value < 1 << 64:
             raise ValueError(f"{name}: {value:#x} is not a 64-bit register value")
+    lp.refuse_in_flight("a leaf")
 
 
 def _execute(
@@ -226,12 +244,7 @@ def encls(
     self: LogicalProcessor, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0, *, cpl: int = 0
 ) -> Status | None:
     """Execute ENCLS at once. Returns the Status of a leaf that writes RAX, else None."""
-    _load_operands(self, leaf, rbx, rcx, rdx)
-    try:
-        name, body = _encls_leaf(self, leaf, cpl)
-    except Fault as fault:
-        _refused(self, ENCLS_LEAVES, "ENCLS", fault)
-        raise
+    name, body = _encls_start(self, leaf, rbx, rcx, rdx, cpl)
     self.busy = busy_bits(self, name, False) if self.processor.claims else 0
     return _execute(self, name, body, rbx, rcx, rdx)
 
@@ -240,12 +253,7 @@ def enclu(
     self: LogicalProcessor, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0, *, cpl: int = 3
 ) -> Status | None:
     """Execute ENCLU at once. Returns the Status of a leaf that writes RAX, else None."""
-    _load_operands(self, leaf, rbx, rcx, rdx)
-    try:
-        name, body = _enclu_leaf(self, leaf, cpl)
-    except Fault as fault:
-        _refused(self, ENCLU_LEAVES, "ENCLU", fault)
-        raise
+    name, body = _enclu_start(self, leaf, rbx, rcx, rdx, cpl)
     self.busy = busy_bits(self, name, True) if self.processor.claims else 0
     return _execute(self, name, body, rbx, rcx, rdx)
 
@@ -263,12 +271,7 @@ def encls_steps(
     """ENCLS in a task: claim what the leaf locks, yield one point, execute, release."""
     if LIVE.execution is not None:
         return encls(self, leaf, rbx, rcx, rdx, cpl=cpl)
-    _load_operands(self, leaf, rbx, rcx, rdx)
-    try:
-        name, body = _encls_leaf(self, leaf, cpl)
-    except Fault as fault:
-        _refused(self, ENCLS_LEAVES, "ENCLS", fault)
-        raise
+    name, body = _encls_start(self, leaf, rbx, rcx, rdx, cpl)
     return (yield from _in_flight(self, name, body, rbx, rcx, rdx, user=False))
 
 
@@ -278,12 +281,7 @@ def enclu_steps(
     """ENCLU in a task: claim what the leaf locks, yield one point, execute, release."""
     if LIVE.execution is not None:
         return enclu(self, leaf, rbx, rcx, rdx, cpl=cpl)
-    _load_operands(self, leaf, rbx, rcx, rdx)
-    try:
-        name, body = _enclu_leaf(self, leaf, cpl)
-    except Fault as fault:
-        _refused(self, ENCLU_LEAVES, "ENCLU", fault)
-        raise
+    name, body = _enclu_start(self, leaf, rbx, rcx, rdx, cpl)
     return (yield from _in_flight(self, name, body, rbx, rcx, rdx, user=True))
 
 
