@@ -51,6 +51,7 @@ from softsgx.spec.tcs import (
 if TYPE_CHECKING:
     from softsgx.cpu.lp import LogicalProcessor
     from softsgx.cpu.secs import Secs
+    from softsgx.mem import PhysicalMemory
 
 _GPRS: Final = struct.Struct("<18Q")
 _TWO: Final = struct.Struct("<QQ")
@@ -94,7 +95,7 @@ def aex(
     _U32.pack_into(tcs, TCS_OFF_CSSA, cssa + 1)
     cr2 = address & ~PAGE_MASK if event == faults.PF else address
     leave_enclave(lp, "AEX", vector)
-    return Delivered(vector, code, cr2, from_enclave=True)
+    return Delivered(vector, code, cr2, True)
 
 
 def leave_enclave(lp: LogicalProcessor, cause: str, vector: int) -> None:
@@ -121,11 +122,7 @@ def leave_enclave(lp: LogicalProcessor, cause: str, vector: int) -> None:
 def _save(lp: LogicalProcessor, secs: Secs, vector: int, code: int, address: int) -> None:
     """Fill the SSA frame: extended state, GPRs, FS and GS base, EXITINFO, EXINFO."""
     memory, frame = lp.processor.memory, lp.ssa_frame
-    xsave = lp.x.save(secs.XFRM)
-    for at in range(0, len(xsave), PAGE_SIZE):
-        piece = xsave[at : at + PAGE_SIZE]
-        page = memory.writable(frame_page(frame, at // PAGE_SIZE) >> PAGE_SHIFT)
-        page[: len(piece)] = piece
+    _save_extended(memory, frame, lp.x.save(secs.XFRM))
     # EXINFO and GPRSGX field by field: URSP, URBP and AEXNOTIFY stay as they are.
     page = memory.writable(frame[-1] >> PAGE_SHIFT)
     gprs = lp.regs[:]
@@ -142,6 +139,16 @@ def _save(lp: LogicalProcessor, secs: Secs, vector: int, code: int, address: int
         else:
             _EXINFO.pack_into(page, EXINFO_IN_PAGE, maddr, code, 0)
     _U32.pack_into(page, GPRSGX_IN_PAGE + GPR_OFF_EXITINFO, _exitinfo(vector, exinfo))
+
+
+def _save_extended(memory: PhysicalMemory, frame: tuple[int, ...], xsave: bytes) -> None:
+    """Write the XSAVE image to the start of the frame."""
+    if len(xsave) <= PAGE_SIZE:
+        memory.writable(frame[0] >> PAGE_SHIFT)[: len(xsave)] = xsave
+        return
+    for at in range(0, len(xsave), PAGE_SIZE):
+        piece = xsave[at : at + PAGE_SIZE]
+        memory.write(frame_page(frame, at // PAGE_SIZE), piece)
 
 
 def _exitinfo(vector: int, exinfo: bool) -> int:

@@ -317,7 +317,7 @@ class LogicalProcessor:
         self.refuse_in_flight("an interrupt")
         if self.secs is not None:
             return aex(self, vector, 0, 0, exception=False)
-        return Delivered(vector, 0, 0, from_enclave=False)
+        return Delivered(vector, 0, 0, False)
 
     def shootdown(self, pages: Sequence[int] | None) -> None:
         """Take the interrupt of a TLB shootdown (`mem.shootdown`).

@@ -45,6 +45,8 @@ from softsgx.spec.tcs import TCS_AEXNOTIFY
 _GPRS = struct.Struct("<18Q")
 _TWO = struct.Struct("<QQ")
 _ENCLU_LENGTH = 3
+_USABLE_MASK = VALID | BLOCKED | PENDING | MODIFIED | PT_MASK
+_USABLE = VALID | TCS
 _FROM_SSA = (
     RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_DF | RFLAGS_OF | RFLAGS_NT
 ) | (RFLAGS_AC | RFLAGS_ID | RFLAGS_RF)
@@ -65,13 +67,13 @@ def eresume(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     processor = lp.processor
     epcm = processor.epcm
     word = epcm.state[page]
-    if not word & VALID:
-        raise PF(rbx, "ERESUME.05", ENCLU_PFEC)  # EPCM: VALID = 0
-    if word & BLOCKED:
-        raise PF(rbx, "ERESUME.06", ENCLU_PFEC)  # EPCM: BLOCKED = 1
-    if word & (PENDING | MODIFIED):
-        raise PF(rbx, "ERESUME.07", ENCLU_PFEC)  # EPCM: PENDING or MODIFIED is 1
-    if epcm.address[page] != rbx or word & PT_MASK != TCS:
+    if word & _USABLE_MASK != _USABLE or epcm.address[page] != rbx:
+        if not word & VALID:
+            raise PF(rbx, "ERESUME.05", ENCLU_PFEC)  # EPCM: VALID = 0
+        if word & BLOCKED:
+            raise PF(rbx, "ERESUME.06", ENCLU_PFEC)  # EPCM: BLOCKED = 1
+        if word & (PENDING | MODIFIED):
+            raise PF(rbx, "ERESUME.07", ENCLU_PFEC)  # EPCM: PENDING or MODIFIED is 1
         raise PF(rbx, "ERESUME.08", ENCLU_PFEC)  # EPCM: ENCLAVEADDRESS is not RBX, or no TCS
     tcs = TCS_PAGE.unpack(processor.memory.page_view(processor.epc.pfn(page)))
     secs = processor.parent(page)

@@ -99,6 +99,11 @@ class SgxEnclPage:
         self.being_reclaimed = False
         self.busy = False
 
+    @property
+    def at_hand(self) -> bool:
+        """Resident, and held neither by the reclaimer nor by a fix."""
+        return not (self.epc_page is None or self.being_reclaimed or self.busy)
+
 
 class SgxEnclMm:
     """struct sgx_encl_mm: an address space that maps, or once mapped, the enclave."""
@@ -289,10 +294,10 @@ def __sgx_encl_load_page(
     current: Thread, encl: SgxEncl, entry: SgxEnclPage
 ) -> Steps[SgxEnclPage | int]:
     """Make sure that a page is resident; -EBUSY while the reclaimer, or a fix, holds it."""
-    if entry.busy:
+    if entry.at_hand:
+        return entry
+    if entry.busy or entry.epc_page is not None:
         return -EBUSY
-    if entry.epc_page is not None:
-        return -EBUSY if entry.being_reclaimed else entry
     secs = yield from sgx_encl_load_secs(current, encl)
     if isinstance(secs, int):
         return secs
