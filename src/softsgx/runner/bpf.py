@@ -163,11 +163,14 @@ def range_filter(gate: int, pages: int, low: int, high: int) -> bytes:
     """
     p = Program()
     _ours(p, gate, pages)
-    for number in (MPROTECT, MUNMAP, MREMAP, PKEY_MPROTECT, MADVISE):
+    p.equal(MREMAP, yes="mremap")
+    for number in (MPROTECT, MUNMAP, PKEY_MPROTECT, MADVISE):
         p.equal(number, yes="range")
     for number in BUFFERS:
         p.equal(number, yes="buffer")
     p.ret(RET_ALLOW)
+    p.label("mremap")  # its target, too
+    _inside(p, 4, max(low - _FAR, 0), high, "range")
     p.label("range")
     p.load(arg_high(1))
     p.greater(0, yes="trace")  # long ones may reach anywhere
@@ -213,20 +216,20 @@ def _ours(p: Program, gate: int, pages: int) -> None:
     p.load(_NR)
 
 
-def _inside(p: Program, argument: int, low: int, high: int) -> None:
-    """End: stop if low <= argument < high, else let it pass."""
+def _inside(p: Program, argument: int, low: int, high: int, other: str = "allow") -> None:
+    """Stop if low <= argument < high, else go to `other`."""
     name = f"argument {argument}"
     p.load(arg_high(argument))
-    p.greater(high >> 32, yes="allow")
+    p.greater(high >> 32, yes=other)
     p.equal(high >> 32, no=f"{name} low")
     p.load(arg_low(argument))
-    p.at_least(high & 0xFFFFFFFF, yes="allow")
+    p.at_least(high & 0xFFFFFFFF, yes=other)
     p.label(f"{name} low")
     p.load(arg_high(argument))
     p.greater(low >> 32, yes="trace")
-    p.equal(low >> 32, no="allow")
+    p.equal(low >> 32, no=other)
     p.load(arg_low(argument))
-    p.at_least(low & 0xFFFFFFFF, yes="trace", no="allow")
+    p.at_least(low & 0xFFFFFFFF, yes="trace", no=other)
 
 
 _FAR: Final = 16 << 20

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Final
 from softsgx.linux import syscalls
 from softsgx.linux.errno import EACCES, EINVAL, EPERM
 from softsgx.linux.mm import TASK_SIZE
-from softsgx.linux.uapi import MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, PROT_EXEC
+from softsgx.linux.uapi import (
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_FIXED_NOREPLACE,
+    MREMAP_FIXED,
+    PROT_EXEC,
+)
 from softsgx.linux.vfs import File
 from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
@@ -511,7 +517,10 @@ class Calls:
             regs[n] for n in (p.RDI, p.RSI, p.RDX, p.R10, p.R8)
         )
         if not self._areas(t, old, max(old_length, 1)):
-            _go_on(t)
+            if flags & MREMAP_FIXED and self._areas(t, new, new_length):
+                self._to_exit(t, lambda t, result: self._replaced(t, result, new_length))
+            else:
+                _go_on(t)
             return
         thread = t.model()
         body = syscalls.sys_mremap(thread, old, old_length, new_length, flags, new)
