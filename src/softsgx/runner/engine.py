@@ -393,8 +393,8 @@ class Engine:
         self, _uc: Any, _kind: int, physical: int, size: int, value: int, _data: Any
     ) -> bool:
         """A store to a copy of a host page, or to the abort page."""
-        if physical >= ABORT_PHYSICAL:
-            return True
+        if physical >= ABORT_PHYSICAL or (physical & PAGE_MASK) + size > PAGE_SIZE:
+            return True  # across two pages it comes again, byte by byte, once both are there
         stored = self.host.store(physical - SHADOW_PHYSICAL, size, value)
         if stored is Stored.FAULT:
             address = self.host.address_of(physical - SHADOW_PHYSICAL)
