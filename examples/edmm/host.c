@@ -81,7 +81,7 @@ static void *work(void *argument)
     for (;;) {
         while (sem_wait(&hand->todo))
             ;
-        int got = enter((unsigned long)hand->request, 0, 0, hand->leaf, 0, 0, &hand->run);
+        int got = call_enclave((uint64_t)hand->request, hand->leaf, &hand->run, enter);
 
         if (got) {
             fprintf(stderr, "edmm: step %d: the vDSO function returned %d\n", steps, got);

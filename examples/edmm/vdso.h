@@ -10,6 +10,8 @@
 #include <string.h>
 #include <sys/auxv.h>
 
+#include "sgx.h"
+
 #define VDSO_ENTER "__vdso_sgx_enter_enclave"
 
 static inline uint32_t elf_hash(const char *name)
@@ -75,6 +77,37 @@ static inline sgx_enter_enclave_t vdso_enter(void)
     const Elf64_Sym *symbol = ehdr ? vdso_symbol(ehdr, VDSO_ENTER, &bias) : NULL;
 
     return symbol ? (sgx_enter_enclave_t)(bias + symbol->st_value) : NULL;
+}
+
+/*
+ * Calls the vDSO function: RDI for the enclave, the leaf, the run. After an asynchronous exit R12 to
+ * R15 are zero (SDM 3D, AEX) and the vDSO function leaves it at that, so they are kept here.
+ */
+__attribute__((naked, noinline, unused)) static int
+call_enclave(uint64_t rdi, unsigned leaf, struct sgx_enclave_run *run, sgx_enter_enclave_t enter)
+{
+    (void)rdi;
+    (void)leaf;
+    (void)run;
+    (void)enter;
+    __asm__("push %r12\n\t"
+            "push %r13\n\t"
+            "push %r14\n\t"
+            "push %r15\n\t"
+            "push %rdx\n\t" /* the seventh argument */
+            "mov %rcx, %rax\n\t"
+            "mov %esi, %ecx\n\t"
+            "xor %esi, %esi\n\t"
+            "xor %edx, %edx\n\t"
+            "xor %r8d, %r8d\n\t"
+            "xor %r9d, %r9d\n\t"
+            "call *%rax\n\t"
+            "add $8, %rsp\n\t"
+            "pop %r15\n\t"
+            "pop %r14\n\t"
+            "pop %r13\n\t"
+            "pop %r12\n\t"
+            "ret");
 }
 
 #endif
