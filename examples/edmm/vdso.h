@@ -80,8 +80,8 @@ static inline sgx_enter_enclave_t vdso_enter(void)
 }
 
 /*
- * Calls the vDSO function: RDI for the enclave, the leaf, the run. After an asynchronous exit R12 to
- * R15 are zero (SDM 3D, AEX) and the vDSO function leaves it at that, so they are kept here.
+ * Calls the vDSO function: RDI for the enclave, the leaf, the run. After an asynchronous exit R12
+ * to R15 are zero (SDM 3D, AEX) and the vDSO function leaves it at that, so they are kept here.
  */
 __attribute__((naked, noinline, unused)) static int
 call_enclave(uint64_t rdi, unsigned leaf, struct sgx_enclave_run *run, sgx_enter_enclave_t enter)

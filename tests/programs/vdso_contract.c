@@ -123,7 +123,7 @@ static void handlers(struct sgx_enclave_run *run)
     DO(mprotect((void *)buffer, PAGE_SIZE, PROT_READ));
     SAME((long)with_handler(run, EENTER, &call, -3), -3L);
     SAME(handler.rdi, VECTOR_PF);
-    SAME(handler.rsi, PF_P | PF_U | PF_W);
+    SAME(handler.rsi, PFEC_P | PFEC_U | PFEC_W);
     SAME(handler.rdx, buffer);
     SAME(run->exception_vector, VECTOR_PF);
     DO(mprotect((void *)buffer, PAGE_SIZE, PROT_RW));
