@@ -13,6 +13,7 @@ import pytest
 from softsgx.cpu.bare import ENCLAVE_BASE
 from softsgx.image import sgxs
 from softsgx.image.sigstruct import mrsigner, parse
+from softsgx.spec.attributes import XFRM_LEGACY
 from tests.image.builders import load
 from tests.runner.programs import ENGINES, Program, Workshop, programs
 
@@ -68,8 +69,9 @@ def test_program_builds_and_its_enclave_can_be_initialised(
     stream, signature, signer = (Path(file).read_bytes() for file in files)
     sig = parse(signature)
     words = dict(program.words)
-    # MISCSELECT is not in the stream; the program sets it as its comment says.
-    image = replace(sgxs.read(stream), miscselect=words.get("miscselect", 0))
+    # MISCSELECT and XFRM are not in the stream; the program sets them as its comment says.
+    miscselect, xfrm = words.get("miscselect", 0), words.get("xfrm", XFRM_LEGACY)
+    image = replace(sgxs.read(stream), miscselect=miscselect, xfrm=xfrm)
     enclave, status = load(image, sig, base=0 if "text" in words else ENCLAVE_BASE)
     assert status == 0
     assert len(enclave.tcs) == words.get("threads", 1)
