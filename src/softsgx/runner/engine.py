@@ -22,6 +22,7 @@ from softsgx.runner.fpu import Fpu
 from softsgx.runner.hostmem import OutOfCopies, Stored
 from softsgx.runner.maddr import exact_address
 from softsgx.runner.scan import Illegal, Scanner
+from softsgx.runner.stores import Kind, Store, StringStores, classify
 from softsgx.runner.unicorn_api import (
     UC_ERR_EXCEPTION,
     UC_ERR_OK,
@@ -68,6 +69,8 @@ PAUSES: Final = 64
 # RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8.., RFLAGS, RIP, FS base, GS base
 _REGISTERS: Final = [35, 38, 40, 37, 44, 36, 43, 39, *range(106, 114), 253, 41, 250, 251]
 _WORDS: Final = struct.Struct("<20Q")
+_RIP_ID: Final = 41
+_STORES_MAX: Final = 4096
 _ACCESS: Final = {16: READ, 17: WRITE, 18: FETCH}
 
 # The block hook, in machine code: rdi emulator, rsi address, rcx Control. It ends the slice when
@@ -133,6 +136,12 @@ class Engine:
         self._flushes = -1
         self._entries: dict[int, int] = {}
         self._full = False
+        # Stores to host memory: their kinds by RIP, a string store to be done, one not to be.
+        self._stores: dict[int, Store] = {}
+        self._string: Store | None = None
+        self._single = False
+        self._strings = StringStores(memory, host)
+        self._rip_word = ctypes.c_uint64()
         self._fault: Fault | None = None
         self._intr = -1
         self._invalid = False
@@ -223,6 +232,10 @@ class Engine:
         while self._full or (error == UC_ERR_WRITE_PROT and self._fault is None):
             # A store on top of a stale copy, or no room for one more: the instruction again.
             self._save(lp)
+            if self._string is not None:
+                self._do_string(lp)
+                if self._fault is not None:
+                    break
             if self._full:
                 self._full = False
                 self._recover()
@@ -290,6 +303,7 @@ class Engine:
         if image != lp.x.legacy:
             lp.x.legacy = image
         self._entries = dict(lp.tlb.entries)
+        self.host.drain()
 
     def _reason(self, lp: LogicalProcessor, error: int) -> Stop:
         if self._fault is not None or self._intr >= 0 or error == UC_ERR_EXCEPTION:
@@ -379,7 +393,8 @@ class Engine:
                 lp.translate(address, access)  # the abort page, if the page tables allow it
                 answer.paddr = ABORT_PHYSICAL
             else:
-                answer.paddr = SHADOW_PHYSICAL + self.host.translate(address, access == WRITE)
+                offset = self.host.translate(address, access == WRITE)
+                answer.paddr = SHADOW_PHYSICAL + (offset & ~PAGE_MASK)
         except Fault as fault:
             self._fault = fault
             return False
@@ -395,11 +410,46 @@ class Engine:
         """A store to a copy of a host page, or to the abort page."""
         if physical >= ABORT_PHYSICAL or (physical & PAGE_MASK) + size > PAGE_SIZE:
             return True  # across two pages it comes again, byte by byte, once both are there
-        stored = self.host.store(physical - SHADOW_PHYSICAL, size, value)
+        offset = physical - SHADOW_PHYSICAL
+        store = self._store_at(self._rip())
+        if store.kind is Kind.STRING and not self._single:
+            self._string = store
+            return False
+        self._single = False
+        data = (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+        if store.kind is Kind.LOCKED:
+            stored = self.host.store_locked(offset, data)
+        else:
+            stored = self.host.store(offset, data)
         if stored is Stored.FAULT:
-            address = self.host.address_of(physical - SHADOW_PHYSICAL)
+            address = self.host.address_of(offset)
             self._fault = PF(address & ~PAGE_MASK, "HOST.02", faults.PFEC_U | faults.PFEC_W)
         return stored is Stored.DONE
+
+    def _rip(self) -> int:
+        self.uc.read_register(_RIP_ID, self._rip_word)
+        return int(self._rip_word.value)
+
+    def _store_at(self, rip: int) -> Store:
+        found = self._stores.get(rip)
+        if found is None:
+            assert self._lp is not None
+            if len(self._stores) > _STORES_MAX:
+                self._stores.clear()
+            found = self._stores[rip] = classify(self._code_at(self._lp, rip, 15))
+        return found
+
+    def _do_string(self, lp: LogicalProcessor) -> None:
+        """A REP string store to host memory, done here as far as it goes by whole pages."""
+        store, self._string = self._string, None
+        assert store is not None
+        try:
+            self._single = not self._strings.run(lp, store)
+        except Fault as fault:
+            self._fault = fault
+        except OutOfCopies:
+            self._full = True
+        self._load_registers(lp)
 
     def _writable(self, number: int) -> None:
         """The enclave may now write an EPC page without anyone noticing."""
@@ -410,6 +460,7 @@ class Engine:
             self._forget_blocks()
 
     def _forget_blocks(self) -> None:
+        self._stores.clear()
         self._table[:] = bytes(len(self._table))
 
     def _on_intr(self, _uc: Any, number: int, _data: Any) -> None:
