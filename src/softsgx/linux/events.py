@@ -17,10 +17,12 @@ from softsgx.sim.kernel_events import (
     Fields,
     IoctlArguments,
     IoctlResults,
+    SignalSent,
+    VdsoReturned,
 )
 
 if TYPE_CHECKING:
-    from softsgx.linux.process import Thread
+    from softsgx.linux.process import Signal, Thread
     from softsgx.linux.version import KernelVersion
     from softsgx.sim import Steps
     from softsgx.spec.structure import Structure
@@ -88,6 +90,21 @@ def tell_results(current: Thread, block: Structure) -> None:
     if log.on:
         fields = tuple([(n, v) for n, v in _numbers(block) if n in ("result", "count")])
         log.emit(IoctlResults(current.cpu, current.name, fields))
+
+
+def tell_signal(current: Thread, signal: Signal) -> None:
+    """The thread gets a signal for an exception."""
+    log = current.kernel.processor.log
+    if log.on:
+        name, at, code = signal.text, signal.address, signal.error_code
+        log.emit(SignalSent(current.cpu, current.name, name, at, signal.vector, code))
+
+
+def tell_vdso(current: Thread, vector: int, code: int, address: int) -> None:
+    """The vDSO function returns an exception."""
+    log = current.kernel.processor.log
+    if log.on:
+        log.emit(VdsoReturned(current.cpu, current.name, vector, code, address))
 
 
 def _numbers(block: Structure) -> Fields:

@@ -45,6 +45,7 @@ class World:
         self.memory.frames = processor.memory.frames
         processor.memory = self.memory
         self.kernel = self.machine.kernel
+        self.log = processor.log
         self.files: dict[int, File] = {}
         self._spare: list[LogicalProcessor] = []
         self.zero_frame = self.memory.alloc()

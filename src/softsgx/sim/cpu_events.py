@@ -44,6 +44,16 @@ class AccessFaulted(NamedTuple):
     rule: str
 
 
+class InstructionFaulted(NamedTuple):
+    """An instruction inside an enclave was refused, or raised an exception, at `rip`."""
+
+    lp: int
+    rip: int
+    vector: int
+    code: int
+    rule: str
+
+
 class TlbFilled(NamedTuple):
     """A translation was loaded; `entry` is the TLB word."""
 
