@@ -36,9 +36,9 @@ class Explanation:
     def text(self) -> str:
         """All of it, with an end of line."""
         width = max((len(layer.name) for layer in self.layers), default=4)
-        lines = [self.headline]
+        lines = [f"{self.headline}, event {self.event}"]
         lines += [_line(layer, width) for layer in self.layers]
-        lines.append(f"  {'rule':{width}}  {self.rule}: {self.rule_text}, event {self.event}")
+        lines.append(f"  {'rule':{width}}  {self.rule_text}")
         if self.where:
             lines.append(f"  {'by':{width}}  {self.where}")
         if self.outcome:

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any, Final
 
 from softsgx.sim.kernel_events import Fields
-from softsgx.spec.epcm import rwx_text
+from softsgx.spec.epcm import BLOCKED, PT_NAMES, VALID, rwx_text, word_text
 from softsgx.spec.faults import PF, VECTOR_NAMES
 from softsgx.spec.status import status_name
 
@@ -30,6 +30,10 @@ def number(name: str, value: int) -> str:
     """A number as a reader wants to see the field of this name."""
     if name in _RIGHTS and 0 <= value <= 7:
         return rwx_text(value)
+    if name == "page_type":
+        return PT_NAMES.get(value, str(value))
+    if name == "secinfo_flags":
+        return word_text(value & ~BLOCKED | VALID).replace(" ", "|")
     return f"{value:#x}" if name in HEX else str(value)
 
 

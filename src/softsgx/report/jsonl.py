@@ -60,7 +60,7 @@ def _render(kind: type[Any]) -> Render:
             values.append(_same)
         else:
             parts.append(f'"{name}": %s')
-            values.append(_quoted if hints[name] is str else _object)
+            values.append(_quoted if hints[name] in (str, bool) else _object)
     form = ", ".join(parts)
 
     def render(event: tuple[Any, ...]) -> str:
@@ -80,8 +80,8 @@ def _same(value: object) -> object:
 
 
 @lru_cache(maxsize=4096)
-def _quoted(text: str) -> str:
-    return json.dumps(text)
+def _quoted(value: str | bool) -> str:
+    return json.dumps(value)
 
 
 def _object(fields: Fields) -> str:

@@ -7,24 +7,25 @@ when the kernel has given up, everything else as it was at the moment of the ref
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from softsgx.cpu.fault import Fault
 from softsgx.report.explanation import Explanation, Layer
-from softsgx.report.fields import call_text, errno_or_value, exception_text, status_text
+from softsgx.report.fields import exception_text, status_text
 from softsgx.sim import Event
 from softsgx.sim import cpu_events as c
 from softsgx.sim import kernel_events as k
-from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
-from softsgx.spec.epcm import word_text
+from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
+from softsgx.spec.epcm import BLOCKED, RWX, VALID, rwx_text, word_text
 from softsgx.spec.faults import PF
 from softsgx.spec.leaves import ENCLU_LEAVES
 from softsgx.spec.rules import RULES
 from softsgx.spec.ssa import GPR_OFF_RIP, GPRSGX_SIZE
 from softsgx.spec.tcs import TCS
 from softsgx.spec.translation import ACCESS_NAMES, PTE_P, PTE_PFN_MASK
-from softsgx.system.facts import Facts, look
+from softsgx.system.facts import Cached, Facts, cached, look
 from softsgx.system.history import History
+from softsgx.system.refused_calls import explain_call
 from softsgx.system.ways import fallback, way_of_access, way_of_leaf
 
 if TYPE_CHECKING:
@@ -43,9 +44,17 @@ _ELSEWHERE: Final = {
 _ENCLU: Final = frozenset(name for name, _ in ENCLU_LEAVES.values())
 _SECINFO_LEAVES: Final = frozenset({"EACCEPT", "EMODPE", "EACCEPTCOPY"})
 _TCS_LEAVES: Final = frozenset({"EENTER", "ERESUME"})
-_CAPPED: Final = frozenset({"mmap", "mprotect"})
 
 Tell = Callable[[Explanation], None]
+
+
+class _Waiting(NamedTuple):
+    """What ordinary paging refused: event number, event, the TLB at that time, and by whom."""
+
+    seq: int
+    refused: c.AccessFaulted | c.LeafFaulted
+    tlb: Cached
+    where: str
 
 
 class Explainer:
@@ -60,10 +69,9 @@ class Explainer:
         self.history = History(machine)
         self.tell = tell
         self.last: Explanation | None = None
-        # By processor: explained already, waiting for its outcome; or the event, and the TLB word
-        # at that time, of what ordinary paging refused.
+        # By processor: explained already, and waiting for its outcome; or not explained yet.
         self._open: dict[int, Explanation] = {}
-        self._paging: dict[int, tuple[int, c.AccessFaulted | c.LeafFaulted, int, str]] = {}
+        self._paging: dict[int, _Waiting] = {}
         # By processor: where the AEX stores RIP, and the base of the enclave.
         self._rips: dict[int, tuple[int, int]] = {}
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -95,21 +103,20 @@ class Explainer:
     def _access_faulted(self, e: c.AccessFaulted) -> None:
         lp = self.machine.processor.lps[e.lp]
         if e.rule.startswith("PAGING."):
-            tlb = lp.tlb.entries.get(e.linear >> PAGE_SHIFT, 0)
-            self._wait(e, tlb, self._where(lp))
+            self._wait(e, cached(self.history, lp, e.linear), self._where(lp))
             return
         self._open[e.lp] = self._access(e, look(self.history, lp, e.linear), self._where(lp))
 
-    def _wait(self, e: c.AccessFaulted | c.LeafFaulted, tlb: int, where: str) -> None:
+    def _wait(self, e: c.AccessFaulted | c.LeafFaulted, tlb: Cached, where: str) -> None:
         self._open.pop(e.lp, None)
-        self._paging[e.lp] = (self.machine.processor.log.seq, e, tlb, where)
+        self._paging[e.lp] = _Waiting(self.machine.processor.log.seq, e, tlb, where)
 
     def _leaf_faulted(self, e: c.LeafFaulted) -> None:
         if e.leaf not in _ENCLU:
             return
         lp = self.machine.processor.lps[e.lp]
         if e.rule.startswith("PAGING."):
-            self._wait(e, 0, self._where(lp))
+            self._wait(e, cached(self.history, lp, e.address), self._where(lp))
         else:
             end = exception_text(e.vector, e.code)
             self._open[e.lp] = self._leaf(e, end, self._where(lp))
@@ -196,13 +203,14 @@ class Explainer:
         end = exception_text(e.vector, e.code)
         by = refusing_layer(e.rule, facts, e.access)
         name = ACCESS_NAMES.get(e.access, "access")
+        missing = e.access & RWX & ~facts.word
         return Explanation(
             event=self.machine.processor.log.seq,
             headline=f"{name} at {e.linear:#x} refused by {by} ({e.rule}): {end}",
             rule=e.rule,
             rule_text=rule_text(e.rule),
             key=(e.rule, e.access, facts.page, facts.word),
-            layers=[] if e.rule.startswith("HOST.") else facts.layers(),
+            layers=[] if e.rule.startswith("HOST.") else facts.layers(missing),
             where=where,
             way=way_of_access(facts, e.access, e.rule) or fallback(rule_text(e.rule)),
         )
@@ -216,7 +224,7 @@ class Explainer:
         secinfo = secinfo_at(lp, e.rbx) if e.leaf in _SECINFO_LEAVES else None
         layers = []
         if secinfo is not None:
-            layers.append(Layer("SECINFO", word_text(secinfo | 0x80)[:3], _flags(secinfo)))
+            layers.append(Layer("SECINFO", rwx_text(secinfo), _flags(secinfo)))
         if e.leaf in _TCS_LEAVES:
             layers += self._tcs(facts)
         layers += facts.layers()
@@ -240,74 +248,10 @@ class Explainer:
         state = "active" if tcs.STATE else "inactive"
         return [Layer("TCS", "", f"{state}, CSSA {tcs.CSSA} of {tcs.NSSA}")]
 
-    # Calls that the kernel refused
-
     def _call_ended(self, e: k.CallEnded) -> None:
-        if not -4096 < e.result < 0:
-            return
-        context = self.history.busy(e.cpu)
-        refused = context.refused if context is not None else None
-        text = call_text(e.name, e.fields) if e.name in _CAPPED else str(context or e.name)
-        if isinstance(refused, c.LeafDone):
-            end = status_text(refused.status)
-        elif refused is not None:
-            end = exception_text(refused.vector, refused.code)
-        elif e.name not in _CAPPED:
-            return
-        if refused is not None:
-            self._tell(self._ioctl(e, text, refused, end))
-        elif e.name in _CAPPED:
-            self._cap(e, text)
-
-    def _ioctl(
-        self, e: k.CallEnded, text: str, refused: c.LeafDone | c.LeafFaulted, end: str
-    ) -> Explanation:
-        processor = self.machine.processor
-        lp = processor.lps[e.cpu]
-        number = lp.system_epc_page(refused.rcx) if refused.rcx >> 63 else -1
-        layers = []
-        if number >= 0:
-            facts = look(self.history, lp, processor.epcm.address[number])
-            facts.number, facts.word = number, processor.epcm.state[number]
-            layers.append(facts.epcm_layer())
-        return Explanation(
-            event=processor.log.seq,
-            headline=f"{text} refused: {errno_or_value(e.result)}, {refused.leaf}: {end}",
-            rule=refused.rule,
-            rule_text=rule_text(refused.rule),
-            key=(refused.rule, e.name, number),
-            layers=layers,
-            way=fallback(rule_text(refused.rule)),
-        )
-
-    def _cap(self, e: k.CallEnded, text: str) -> None:
-        """-EACCES of mmap and mprotect: the first page whose cap is below what was asked for."""
-        fields = dict(e.fields)
-        prot = fields["prot"] & 7
-        mm = self.machine.kernel.loaded.get(e.cpu)
-        if mm is None or errno_or_value(e.result) != "-EACCES":
-            return
-        start, end = fields["address"], fields["address"] + fields["length"]
-        for vma in mm.for_each_vma(start, end):
-            encl = vma.encl
-            pages = sorted(encl.page_array.items()) if encl is not None else []
-            for number, page in pages:
-                inside = max(vma.start, start) <= number << PAGE_SHIFT < min(vma.end, end)
-                if inside and prot & ~page.vm_max_prot_bits:
-                    cap = word_text(page.vm_max_prot_bits | 0x80)[:3]
-                    at = number << PAGE_SHIFT
-                    self._tell(
-                        Explanation(
-                            event=self.machine.processor.log.seq,
-                            headline=f"{text} refused: -EACCES",
-                            rule="sgx_encl_may_map",
-                            rule_text="an area never gets more rights than its pages have as cap",
-                            key=("may_map", e.name, at, prot),
-                            layers=[Layer("cap", cap, f"vm_max_prot_bits of the page {at:#x}")],
-                            way="to be allowed: ADD_PAGES with a SECINFO that has these rights",
-                        )
-                    )
-                    return
+        found = explain_call(self.history, e) if -4096 < e.result < 0 else None
+        if found is not None:
+            self._tell(found)
 
     # The API
 
@@ -357,4 +301,4 @@ def secinfo_at(lp: LogicalProcessor, address: int) -> int | None:
 
 
 def _flags(flags: int) -> str:
-    return f"FLAGS of the operand: {word_text(flags | 0x80)}"
+    return f"FLAGS of the operand: {word_text(flags & ~BLOCKED | VALID)[4:]}"

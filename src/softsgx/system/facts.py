@@ -6,7 +6,7 @@ Only looks; nothing here changes the machine, and no point is yielded.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.linux.sgx.encl import SgxEncl, SgxEnclPage
 from softsgx.report.explanation import Layer
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
     from softsgx.linux.mm import Mm, Vma
 
-DUE = PENDING | MODIFIED | PR
+DUE: Final = PENDING | MODIFIED | PR
+_ACCEPTS: Final = frozenset({"EACCEPT", "EACCEPTCOPY"})
 
 
 @dataclass
 class Facts:
     """`page` is the linear page address, `number` its EPC page (-1: not EPC), `word` its EPCM word.
 
-    `entry` is the kernel's record of the enclave page. `tlb` is the word of the TLB entry, 0 if
-    there is none.
+    `entry` is the kernel's record of the enclave page.
     """
 
     history: History
@@ -46,7 +46,7 @@ class Facts:
     mm: Mm | None
     vma: Vma | None
     pte: int
-    tlb: int
+    tlb: Cached
     number: int
     word: int
     encl: SgxEncl | None
@@ -64,19 +64,13 @@ class Facts:
             return self.entry.vm_max_prot_bits
         return self.history.machine.kernel.version.eaug_cap
 
-    @property
-    def change(self) -> Change | None:
-        """The last change of the EPCM entry, or the one that took the latest right away."""
-        changes = self.history.epcm.get(self.number, [])
-        return changes[-1] if changes else None
-
     # Layers
 
-    def layers(self) -> list[Layer]:
-        """VMA, PTE, TLB and, where the page table leads to EPC, EPCM."""
+    def layers(self, missing: int = 0) -> list[Layer]:
+        """VMA, PTE, TLB, EPCM. `missing` are rights that the EPCM lacked."""
         found = [self.vma_layer(), self.pte_layer(), self.tlb_layer()]
         if self.pte & PTE_P or self.number >= 0:
-            found.append(self.epcm_layer())
+            found.append(self.epcm_layer(missing))
         return found
 
     def vma_layer(self) -> Layer:
@@ -104,24 +98,33 @@ class Facts:
 
     def tlb_layer(self) -> Layer:
         """The translation that the processor has, or what flushed it."""
-        seq, cause = self.history.flushed.get(self.lp.id, (0, ""))
-        if not self.tlb:
+        entry, (seq, cause) = self.tlb
+        if not entry:
             return Layer("TLB", "-", f"flushed by {cause}, event {seq}" if seq else "empty")
-        kind = "abort page, " if self.tlb & ABORT else ""
+        kind = "abort page, " if entry & ABORT else ""
         since = f"loaded after {cause}, event {seq}" if seq else "loaded"
-        return Layer("TLB", rights_text(self.tlb), kind + since)
+        return Layer("TLB", rights_text(entry), kind + since)
 
-    def epcm_layer(self) -> Layer:
-        """The EPCM entry, whose it is, and who changed it last."""
+    def epcm_layer(self, missing: int = 0) -> Layer:
+        """The EPCM entry, whose it is, and who changed it last; rights `missing`: who took them."""
         if self.number < 0:
             return Layer("EPCM", "-", "none: the page table leads to ordinary memory")
-        change = self.change
-        since = f" since {change}" if change is not None else ""
+        since = self._since(missing)
         if not self.word & VALID:
             return Layer("EPCM", "-", f"EPC page {self.number} is free{since}")
         flags = word_text(self.word)[4:]
         due = "; EACCEPT still due" if self.word & DUE and self.word & PT_MASK != VA else ""
         return Layer("EPCM", rwx_text(self.word), f"{flags}{self._whose()}{since}{due}")
+
+    def _since(self, missing: int) -> str:
+        """The change that made the entry what it is; of rights, the one that set them so."""
+        changes = self.history.epcm.get(self.number, [])
+        if not changes:
+            return ""
+        last = changes[-1]
+        chosen = next((x for x in reversed(changes) if _sets(x, missing)), last)
+        accepted = f", accepted by {last.by}, event {last.seq}" if last.leaf in _ACCEPTS else ""
+        return f" since {chosen}{accepted if chosen is not last else ''}"
 
     def _whose(self) -> str:
         """Named only where it is not the page one expects."""
@@ -136,8 +139,29 @@ class Facts:
         return f" of enclave {secs.EID}, for {epcm.address[self.number]:#x}"
 
 
-def look(history: History, lp: LogicalProcessor, address: int, tlb: int | None = None) -> Facts:
-    """The facts of an address on a processor; `tlb` if its entry was another one at that time."""
+def _sets(change: Change, rights: int) -> bool:
+    """Whether a change took these rights away, or made a page without them."""
+    if not rights:
+        return True
+    made = not change.before & VALID
+    return not change.after & rights and (made or bool(change.before & rights))
+
+
+class Cached(NamedTuple):
+    """The TLB at an earlier moment: the word of the entry, number and cause of the last flush."""
+
+    entry: int
+    flushed: tuple[int, str]
+
+
+def cached(history: History, lp: LogicalProcessor, address: int) -> Cached:
+    """What the TLB of a processor has of an address now."""
+    entry = lp.tlb.entries.get(address >> PAGE_SHIFT, 0)
+    return Cached(entry, history.flushed.get(lp.id, (0, "")))
+
+
+def look(history: History, lp: LogicalProcessor, address: int, tlb: Cached | None = None) -> Facts:
+    """The facts of an address on a processor; `tlb` if the TLB was another one at that time."""
     machine = history.machine
     processor = machine.processor
     mm = machine.kernel.loaded.get(lp.id)
@@ -152,5 +176,5 @@ def look(history: History, lp: LogicalProcessor, address: int, tlb: int | None =
         number = entry.epc_page.number
     word = processor.epcm.state[number] if number >= 0 else 0
     if tlb is None:
-        tlb = lp.tlb.entries.get(address >> PAGE_SHIFT, 0)
+        tlb = cached(history, lp, address)
     return Facts(history, lp, address, mm, vma, pte, tlb, number, word, encl, entry)

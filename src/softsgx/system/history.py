@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from softsgx.report.fields import SHORT, call_text
+from softsgx.report.fields import SHORT, call_text, number
 from softsgx.sim import Event
 from softsgx.sim import cpu_events as c
 from softsgx.sim import kernel_events as k
@@ -24,6 +24,7 @@ PAGES_MAX: Final = 1 << 16
 CALLS_MAX: Final = 256
 
 _MAPPING: Final = frozenset({"mmap", "mprotect", "mremap", "munmap"})
+_SHOWN: Final = frozenset("address length prot old old_length new_length new".split())
 # The arguments of an ioctl that say what was to be done; the others are addresses of the host.
 _TOLD: Final = frozenset("base size offset length secinfo_flags permissions page_type".split())
 
@@ -43,11 +44,12 @@ class Context:
     def __str__(self) -> str:
         who = f" of thread {self.thread}"
         if not self.name:
-            return f"page fault at {dict(self.fields)['address']:#x}{who}"
+            return f"page fault{who}"
         if self.name.startswith("SGX_IOC"):
             fields = tuple([(n, v) for n, v in self.fields if n in _TOLD])
             return f"ioctl {call_text(self.name.removeprefix(SHORT), fields)}{who}"
-        return f"{call_text(self.name, self.fields)}{who}"
+        values = [number(n, v) for n, v in self.fields if n in _SHOWN]
+        return f"{self.name}({', '.join(values)}){who}"
 
 
 class Change(NamedTuple):
@@ -155,10 +157,9 @@ class History:
         self.entered[e.lp] = (self.log.seq, e)
 
     def _leaf(self, e: c.LeafDone | c.LeafFaulted) -> None:
-        if e.rule:
-            busy = self.busy(e.lp)
-            if busy is not None:
-                busy.refused = e
+        busy = self.busy(e.lp)
+        if busy is not None:
+            busy.refused = e if e.rule else None
 
     def _begun(self, e: k.CallBegun) -> None:
         context = Context(e.name, e.thread, e.fields, self.log.seq)

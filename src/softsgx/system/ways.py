@@ -243,4 +243,4 @@ def _holder(facts: Facts) -> str:
 
 def fallback(text: str) -> str:
     """Where only the rule itself can say it."""
-    return f"it must not be that: {text}"
+    return f"allowed as soon as this is not so: {text}"
