@@ -35,7 +35,7 @@ class Explanation:
     @property
     def text(self) -> str:
         """All of it, with an end of line."""
-        width = max((len(layer.name) for layer in self.layers), default=4)
+        width = max([4, *(len(layer.name) for layer in self.layers)])
         lines = [f"{self.headline}, event {self.event}"]
         lines += [_line(layer, width) for layer in self.layers]
         lines.append(f"  {'rule':{width}}  {self.rule_text}")

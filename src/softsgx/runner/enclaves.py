@@ -315,10 +315,11 @@ def _tell_fault(lp: LogicalProcessor, fault: Fault) -> None:
     if rule.startswith("CODE."):
         lp.log.emit(InstructionFaulted(lp.id, rip, fault.vector, fault.code, rule))
     elif rule == _FETCH_OUTSIDE:
-        lp.log.emit(AccessFaulted(lp.id, rip, FETCH, fault.vector, fault.code, rule))
+        lp.log.emit(AccessFaulted(lp.id, rip, FETCH, fault.vector, fault.code, rule, 0))
     elif rule.startswith("HOST."):
         access = WRITE if fault.code & faults.PFEC_W else READ
-        lp.log.emit(AccessFaulted(lp.id, fault.address, access, fault.vector, fault.code, rule))
+        at = fault.address
+        lp.log.emit(AccessFaulted(lp.id, at, access, fault.vector, fault.code, rule, 0))
 
 
 def siginfo(found: Signal) -> bytes:

@@ -43,7 +43,7 @@ class Listening:
         self._voice: Voice | None = None
         if options.explain:
             self._voice = Voice()
-            Explainer(world.machine, self._voice.tell)
+            Explainer(world.machine, self._voice.tell, instructions=True)
             log.subscribe(self._voice)
 
     @property

@@ -34,7 +34,8 @@ class LeafFaulted(NamedTuple):
 
 
 class AccessFaulted(NamedTuple):
-    """A load, store or fetch was refused; `access` is a TLB right bit."""
+    """A load, store or fetch was refused; `access` is a TLB right bit, `entry` the TLB word that
+    the processor had (0: none), which the fault may have dropped."""
 
     lp: int
     linear: int
@@ -42,6 +43,7 @@ class AccessFaulted(NamedTuple):
     vector: int
     code: int
     rule: str
+    entry: int
 
 
 class InstructionFaulted(NamedTuple):

@@ -60,14 +60,18 @@ class _Waiting(NamedTuple):
 class Explainer:
     """Explains every refusal from now on. `tell` gets each when its outcome is known.
 
-    `last` is the latest explanation. Make it before the enclave is built: what was changed before
+    `last` is the latest explanation. `instructions`: RIP means something, because enclaves are
+    machine code. Make it before the enclave is built: what was changed before
     has no author.
     """
 
-    def __init__(self, machine: Machine, tell: Tell | None = None) -> None:
+    def __init__(
+        self, machine: Machine, tell: Tell | None = None, *, instructions: bool = False
+    ) -> None:
         self.machine = machine
         self.history = History(machine)
         self.tell = tell
+        self._instructions = instructions
         self.last: Explanation | None = None
         # By processor: explained already, and waiting for its outcome; or not explained yet.
         self._open: dict[int, Explanation] = {}
@@ -102,21 +106,23 @@ class Explainer:
 
     def _access_faulted(self, e: c.AccessFaulted) -> None:
         lp = self.machine.processor.lps[e.lp]
+        tlb = cached(self.history, lp, e.entry)
         if e.rule.startswith("PAGING."):
-            self._wait(e, cached(self.history, lp, e.linear), self._where(lp))
+            self._wait(e, tlb, self._where(lp))
             return
-        self._open[e.lp] = self._access(e, look(self.history, lp, e.linear), self._where(lp))
+        facts = look(self.history, lp, e.linear, tlb)
+        self._open[e.lp] = self._access(e, facts, self._where(lp))
 
     def _wait(self, e: c.AccessFaulted | c.LeafFaulted, tlb: Cached, where: str) -> None:
         self._open.pop(e.lp, None)
         self._paging[e.lp] = _Waiting(self.machine.processor.log.seq, e, tlb, where)
 
     def _leaf_faulted(self, e: c.LeafFaulted) -> None:
-        if e.leaf not in _ENCLU:
+        if e.leaf not in _ENCLU and not e.leaf.startswith("ENCLU["):
             return
         lp = self.machine.processor.lps[e.lp]
         if e.rule.startswith("PAGING."):
-            self._wait(e, cached(self.history, lp, e.address), self._where(lp))
+            self._wait(e, cached(self.history, lp, 0), self._where(lp))
         else:
             end = exception_text(e.vector, e.code)
             self._open[e.lp] = self._leaf(e, end, self._where(lp))
@@ -178,9 +184,9 @@ class Explainer:
             self._tell(found)
 
     def _rip(self, physical: int, base: int) -> str:
-        """Where the AEX interrupted; an enclave in Python has no instruction pointer."""
+        """Where the AEX interrupted."""
         rip = self.machine.processor.memory.read_int(physical, 8)
-        return f", rip {rip:#x} (base + {rip - base:#x})" if rip else ""
+        return f", rip {rip:#x} (base + {rip - base:#x})"
 
     def _tell(self, found: Explanation) -> None:
         self.last = found
@@ -195,6 +201,8 @@ class Explainer:
         self._rips.pop(lp.id, None)
         if lp.secs is None:
             return f"{who}, outside of enclaves"
+        if not self._instructions:
+            return f"{who} in enclave {lp.secs.EID} on the TCS {lp.tcs_address:#x}"
         at = lp.ssa_frame[-1] | (PAGE_SIZE - GPRSGX_SIZE + GPR_OFF_RIP)
         self._rips[lp.id] = (at, lp.secs.BASEADDR)
         return f"{who} in enclave {lp.secs.EID} on the TCS {lp.tcs_address:#x}"
@@ -222,16 +230,20 @@ class Explainer:
             target = e.address
         facts = look(self.history, lp, target)
         secinfo = secinfo_at(lp, e.rbx) if e.leaf in _SECINFO_LEAVES else None
+        operand = "RBX" if target == e.rbx else "RCX" if target == e.rcx else "RDX"
+        headline = f"{e.leaf}({operand}={target:#x}) refused ({e.rule}): {end}"
         layers = []
         if secinfo is not None:
             layers.append(Layer("SECINFO", rwx_text(secinfo), _flags(secinfo)))
         if e.leaf in _TCS_LEAVES:
             layers += self._tcs(facts)
         layers += facts.layers()
-        operand = "RBX" if target == e.rbx else "RCX" if target == e.rcx else "RDX"
+        if e.rule.startswith("ENCLU."):
+            # Refused before any operand was looked at.
+            layers, headline = [], f"{e.leaf} refused ({e.rule}): {end}"
         return Explanation(
             event=self.machine.processor.log.seq,
-            headline=f"{e.leaf}({operand}={target:#x}) refused ({e.rule}): {end}",
+            headline=headline,
             rule=e.rule,
             rule_text=rule_text(e.rule),
             key=(e.rule, e.leaf, target & ~PAGE_MASK, facts.word),

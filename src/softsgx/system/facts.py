@@ -154,9 +154,8 @@ class Cached(NamedTuple):
     flushed: tuple[int, str]
 
 
-def cached(history: History, lp: LogicalProcessor, address: int) -> Cached:
-    """What the TLB of a processor has of an address now."""
-    entry = lp.tlb.entries.get(address >> PAGE_SHIFT, 0)
+def cached(history: History, lp: LogicalProcessor, entry: int) -> Cached:
+    """The TLB of a processor, of which `entry` is the word in question."""
     return Cached(entry, history.flushed.get(lp.id, (0, "")))
 
 
@@ -176,5 +175,5 @@ def look(history: History, lp: LogicalProcessor, address: int, tlb: Cached | Non
         number = entry.epc_page.number
     word = processor.epcm.state[number] if number >= 0 else 0
     if tlb is None:
-        tlb = cached(history, lp, address)
+        tlb = cached(history, lp, lp.tlb.entries.get(address >> PAGE_SHIFT, 0))
     return Facts(history, lp, address, mm, vma, pte, tlb, number, word, encl, entry)

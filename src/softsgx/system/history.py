@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from softsgx.report.fields import SHORT, call_text, number
-from softsgx.sim import Event
+from softsgx.sim import Event, Stepped
 from softsgx.sim import cpu_events as c
 from softsgx.sim import kernel_events as k
 from softsgx.sim.live import LIVE
@@ -91,6 +91,7 @@ class History:
         self.entered: dict[int, tuple[int, c.Entered]] = {}
         self.runs: dict[int, Runs] = {}
         self._busy: dict[int, list[Context]] = {}
+        self._cpu = -1  # on which the last step was taken
         self._handlers: dict[type, Callable[[Any], None]] = {
             c.EpcmChanged: self._epcm_changed,
             c.PteChanged: self._pte_changed,
@@ -104,6 +105,7 @@ class History:
             k.PageFaultBegun: self._fault_begun,
             k.PageFaultEnded: self._fault_ended,
             k.ThreadSwitchedIn: self._switched_in,
+            Stepped: self._stepped,
         }
 
     def __call__(self, event: Event) -> None:
@@ -143,7 +145,7 @@ class History:
     def _pte_changed(self, e: c.PteChanged) -> None:
         live = LIVE.execution
         task = live.current if live is not None else None
-        cpu = task.cpu if task is not None and task.cpu is not None else -1
+        cpu = self._cpu if task is None or task.cpu is None else task.cpu
         by = self.busy(cpu) or (self.who(cpu) if cpu >= 0 else "the kernel")
         key = (e.space, e.page)
         if key not in self.ptes and len(self.ptes) >= PAGES_MAX:
@@ -190,6 +192,9 @@ class History:
         stack = self._busy.get(e.cpu)
         if stack:
             stack.pop()
+
+    def _stepped(self, e: Stepped) -> None:
+        self._cpu = -1 if e.task.cpu is None else e.task.cpu
 
     def _switched_in(self, e: k.ThreadSwitchedIn) -> None:
         self.runs[e.cpu] = Runs(e.thread, e.process, e.space)

@@ -181,6 +181,8 @@ def way_of_leaf(facts: Facts, leaf: str, rule: str, secinfo: int | None) -> str:
         return to + _untracked(facts)
     if rule == "ENTRY.14":
         return to + _holder(facts)
+    if rule == "EACCEPTCOPY.12" and word & VALID and not word & (PENDING | MODIFIED | BLOCKED):
+        return f"{to}the page must be as EAUG made it, PENDING: this one is {word_text(word)}"
     if rule.split(".")[0] in ("EACCEPT", "EMODPE", "EACCEPTCOPY") and facts.number >= 0:
         out = _unusable(word)
         return to + out if out else ""
