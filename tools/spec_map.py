@@ -44,7 +44,7 @@ others. Written by `make docs`; do not edit.
 
 
 _RULES_HEAD: Final = """\
-\"\"\"What each rule of the processor says. Written by `make docs` from `softsgx.cpu`; do not edit.\"\"\"
+\"\"\"What each rule of the processor says. Written by `make docs`; do not edit.\"\"\"
 
 from typing import Final
 

@@ -8,6 +8,7 @@ executes a leaf in one step: its slice has no width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, BinaryIO, Final
 
 from softsgx.report.fields import errno_or_value, exception_text, number, status_text
@@ -29,7 +30,7 @@ _ANNOTATION, _TYPE, _TRACK, _CATEGORY, _EVENT_NAME, _VALUE = 4, 9, 11, 22, 23, 3
 _KEY, _INT, _STRING = 10, 4, 6
 _BEGIN, _END, _INSTANT, _COUNT = 1, 2, 3, 4
 
-_SEQUENCE_ID: Final = 1
+_OF_SEQUENCE: Final = integer(_SEQUENCE, 1)
 _CLEARED: Final = 1  # SEQ_INCREMENTAL_STATE_CLEARED
 _ALL: Final = 1  # uuid of the track of the machine
 _EPC: Final = 2
@@ -154,19 +155,28 @@ class Perfetto:
         name: str = "",
         notes: Notes = (),
     ) -> None:
-        body = integer(_TYPE, kind) + integer(_TRACK, track)
-        if name:
-            body += data(_CATEGORY, category) + data(_EVENT_NAME, name)
-        for key, value in notes:
-            if isinstance(value, int):
-                told = integer(_INT, value)
-            else:
-                told = data(_STRING, value)
-            body += data(_ANNOTATION, data(_KEY, key) + told)
+        body = _head(kind, track, category, name)
+        if notes:
+            body += b"".join([_note(key, value) for key, value in notes])
         self._packet(integer(_TIMESTAMP, ns) + data(_EVENT, body))
 
     def _packet(self, body: bytes) -> None:
-        self._stream.write(data(_PACKET, body + integer(_SEQUENCE, _SEQUENCE_ID)))
+        self._stream.write(data(_PACKET, body + _OF_SEQUENCE))
+
+
+# Most events have been there in the same form before.
+
+
+@lru_cache(maxsize=4096)
+def _head(kind: int, track: int, category: str, name: str) -> bytes:
+    body = integer(_TYPE, kind) + integer(_TRACK, track)
+    return body + (data(_CATEGORY, category) + data(_EVENT_NAME, name) if name else b"")
+
+
+@lru_cache(maxsize=4096)
+def _note(key: str, value: int | str) -> bytes:
+    told = integer(_INT, value) if isinstance(value, int) else data(_STRING, value)
+    return data(_ANNOTATION, data(_KEY, key) + told)
 
 
 def _notes(fields: k.Fields) -> Notes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
@@ -40,9 +41,14 @@ class TraceFile:
         self.log = log
         try:
             self._stream: IO[bytes] = open(path, "wb", buffering=_BUFFER)  # noqa: SIM115
+        except OSError as error:
+            raise RunnerError("--trace", f"{path}: {error.strerror}") from None
+        try:
             self._writer = _writer(path, self._stream, {**header, "start_ns": time.monotonic_ns()})
             self._stream.flush()
         except OSError as error:
+            with suppress(OSError):
+                self._stream.close()
             raise RunnerError("--trace", f"{path}: {error.strerror}") from None
         self._flushed = time.monotonic_ns()
 

@@ -1,4 +1,4 @@
-"""What each rule of the processor says. Written by `make docs` from `softsgx.cpu`; do not edit."""
+"""What each rule of the processor says. Written by `make docs`; do not edit."""
 
 from typing import Final
 
