@@ -56,7 +56,7 @@ class Loader:
         self.mailboxes: Mailboxes | None = None
         self.vdso = vdso_image(b"", 0, VDSO, STUB)
         self._stub = stub_image()
-        self._sites: dict[tuple[str, int, int], Sites] = {}
+        self.files: dict[str, Sites] = {}  # what was found in the files that were mapped
 
     def executed(self, t: Tracee) -> None:
         """At the exit stop of execve: nothing of the program has run yet."""
@@ -139,7 +139,7 @@ class Loader:
         """Replace the proven sites of the part of a file that is mapped at `start`."""
         if not patchable(path):
             return
-        found = self._sites_of(path)
+        found = self.files[path] = self._sites_of(path)
         if not found.patch:
             return
         mem = os.open(f"/proc/{t.tid}/mem", os.O_RDWR | os.O_CLOEXEC)

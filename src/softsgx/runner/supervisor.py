@@ -27,6 +27,7 @@ from softsgx.runner.mailboxes import Mailboxes
 from softsgx.runner.stub import INT80_DONE, Phase, rolled_back, rolled_forward, where
 from softsgx.runner.tracee import Space, Tracee
 from softsgx.runner.world import LiveProcess, World
+from softsgx.sim.kernel_events import ProcessEnded, ProcessStarted
 from softsgx.spec.registers import RIP
 
 if TYPE_CHECKING:
@@ -141,6 +142,8 @@ class Supervisor:
         if not os.WIFSTOPPED(status):
             if t.tid == self.first:
                 self.exit_status = status
+            if t.tid == t.pid:
+                self._tell_end(t, status)
             self._gone(t)
             return
         number, event = os.WSTOPSIG(status), status >> 16
@@ -301,6 +304,8 @@ class Supervisor:
                 self._fork_model(parent, child)
         child.starting = True
         self.tracees[tid] = child
+        if self.world.log.on and child.space is not parent.space:
+            self.world.log.emit(ProcessStarted(str(child.pid), str(parent.pid), ""))
         early = self._early.pop(tid, None)
         if early is not None:
             self._event(child, early)
@@ -325,8 +330,25 @@ class Supervisor:
         t.space = Space(self.world, t.tid)
         t.space.users += 1
         t.pid = t.tid
-        t.at_exit = self.loader.executed
+        t.at_exit = self._executed
         p.request(p.PTRACE_SYSCALL, t.tid)
+
+    def _executed(self, t: Tracee) -> None:
+        self.loader.executed(t)
+        if self.world.log.on:
+            path = os.readlink(f"/proc/{t.tid}/exe")
+            self.world.log.emit(ProcessStarted(str(t.pid), "", path))
+
+    def _tell_end(self, t: Tracee, status: int) -> None:
+        if not self.world.log.on:
+            return
+        if os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            known = number in [*signal.Signals]
+            outcome = signal.Signals(number).name if known else f"signal {number}"
+        else:
+            outcome = f"exit {os.WEXITSTATUS(status)}"
+        self.world.log.emit(ProcessEnded(str(t.pid), outcome))
 
     def _gone(self, t: Tracee, keep_space: bool = False) -> None:
         self.enclaves.gone(t)

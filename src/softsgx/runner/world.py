@@ -45,6 +45,7 @@ class World:
         self.memory = ArenaMemory(processor.memory, epc.first, epc.pages)
         processor.memory = self.memory
         self.kernel = self.machine.kernel
+        self.log = processor.log
         self.files: dict[int, File] = {}
         self._spare: list[LogicalProcessor] = []
 
