@@ -92,6 +92,7 @@ class Supervisor:
             doorbell.look()
             if doorbell.stopped():
                 self._drain()
+            self._bury()
             for mailbox in self.mailboxes.control.take():
                 self._request(mailbox)
             if enclaves.ready:
@@ -117,6 +118,12 @@ class Supervisor:
                 continue
 
     # Events
+
+    def _bury(self) -> None:
+        """Threads that died while a call was run on their behalf: nobody will report them again."""
+        for t in [t for t in self.tracees.values() if t.ended is not None]:
+            assert t.ended is not None
+            self._event(t, t.ended)
 
     def _drain(self) -> None:
         while self.tracees:
