@@ -121,9 +121,9 @@ class Supervisor:
 
     def _bury(self) -> None:
         """Threads that died while a call was run on their behalf: nobody will report them again."""
-        for t in [t for t in self.tracees.values() if t.ended is not None]:
-            assert t.ended is not None
-            self._event(t, t.ended)
+        ended = self.world.ended
+        while ended:
+            self._event(*ended.pop())
 
     def _drain(self) -> None:
         while self.tracees:

@@ -105,7 +105,6 @@ class Tracee:
         self.frame: Signal | None = None  # being stepped to the handler of this one
         self.forced = 0  # a signal to be sent once the thread is stopped
         self.slices = 0
-        self.ended: int | None = None  # its exit status, if that was seen while waiting for a step
         self.cpu_time = 0.0  # seconds emulated
 
     @property
@@ -197,7 +196,7 @@ class Tracee:
             p.request(p.PTRACE_SYSCALL, self.tid)
             _, status = os.waitpid(self.tid, p.WALL)
             if not os.WIFSTOPPED(status):
-                self.ended = status
+                self.world.ended.append((self, status))
                 raise p.NoSuchTracee(3, "the tracee died in an injected call")
             number_of, event = os.WSTOPSIG(status), status >> 16
             if number_of == p.SYSCALL_STOP:
