@@ -21,6 +21,7 @@ from softsgx.linux.vfs import File
 from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
 from softsgx.runner.layout import END, GATE
+from softsgx.runner.native_load import elrange, keep, unkeep
 from softsgx.runner.tracee import NR_MPROTECT, NR_MUNMAP, Tracee
 from softsgx.runner.world import SGX_ENCLAVE, SGX_PROVISION
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
@@ -351,6 +352,7 @@ class Calls:
         if result >= 0:
             thread = t.model()
             self.world.run(syscalls.sys_munmap(thread, result, length), thread.cpu)
+            unkeep(t, self.world)
             self.look_for_released()
 
     def _mmap_code(self, t: Tracee, regs: list[int]) -> None:
@@ -406,8 +408,16 @@ class Calls:
     ) -> int | None:
         if -4096 < result < 0:
             return None
-        self._trace(t, result, result + length)
+        self._mapped(t, result, length, fd)
         return None
+
+    def _mapped(self, t: Tracee, start: int, length: int, fd: int) -> None:
+        """An enclave area was made."""
+        code = None
+        if self.world.native:
+            code = elrange(t, fd, (start, start + length))
+            keep(t, fd)
+        self._trace(t, start, start + length, code)
 
     def _mapped_anywhere(
         self, t: Tracee, result: int, length: int, prot: int, flags: int, fd: int
@@ -423,17 +433,17 @@ class Calls:
         if answer < 0:
             t.inject(NR_MUNMAP, result, length)
             return answer
-        self._trace(t, result, result + length)
+        self._mapped(t, result, length, fd)
         return None
 
-    def _trace(self, t: Tracee, start: int, end: int) -> None:
+    def _trace(self, t: Tracee, start: int, end: int, code: tuple[int, int] | None) -> None:
         """From now on, calls that change this range stop."""
         space = t.space
         if any(low <= start and end <= high for low, high in space.traced):
             return
         if space.filters + 1 >= _FILTERS_MAX:
             start, end = 0, TASK_SIZE
-        if _add_filter(t, bpf.range_filter(GATE, (END - GATE) >> 12, start, end)):
+        if _add_filter(t, bpf.range_filter(GATE, (END - GATE) >> 12, start, end, code)):
             space.traced.append((start, end))
             space.filters += 1
 
@@ -463,6 +473,7 @@ class Calls:
             if result == 0:
                 thread = t.model()
                 self.world.run(syscalls.sys_munmap(thread, address, length), thread.cpu)
+                unkeep(t, self.world)
                 self.look_for_released()
 
         self._to_exit(t, unmapped)

@@ -62,6 +62,19 @@ class Enclaves:
         self.vdso = vdso
         self.ready: deque[Tracee] = deque()
 
+    # What only the native engine has to do
+
+    def stopped(self, t: Tracee, number: int) -> bool:
+        """A signal-delivery stop: True if it was of enclave code, and is served."""
+        return False
+
+    def syscall(self, t: Tracee, regs: list[int]) -> bool:
+        """A stop at a system call: True if it was of enclave code, and is served."""
+        return False
+
+    def forked(self, parent: Tracee, child: Tracee) -> None:
+        """A process was copied."""
+
     # In
 
     def request(self, t: Tracee, mailbox: int) -> None:

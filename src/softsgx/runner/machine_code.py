@@ -1,4 +1,4 @@
-"""What stub.s and vdso.s assemble to. Written by `make asm`; do not edit.
+"""What stub.s, vdso.s and native.s assemble to. Written by `make asm`; do not edit.
 
 Code is a list of (label, bytes up to the next label); .eh_frame is as the assembler leaves it, with
 the address of the function still to be filled in.
@@ -62,3 +62,20 @@ VDSO_CODE: Final[tuple[tuple[str, str], ...]] = (
     ("function_end", ""),
 )
 VDSO_EH_FRAME: Final = "1400000000000000017a5200017810011b0c070890010000240000001c000000000000009500000000450e108602430d0641830302460a410c0708410b000000"
+
+NATIVE_CODE: Final[tuple[tuple[str, str], ...]] = (
+    (
+        "enter",
+        "b80e000000bf01000000488db3c8000000488d93c000000041ba080000000f054c8da300200000448babd8000000",
+    ),
+    (
+        "operation",
+        "4183ed01722f498b0424498b7c2408498b742410498b5424184d8b5424204d8b4424284d8b4c24300f0549894424384983c440ebcb",
+    ),
+    (
+        "bases",
+        "f3480faec0488983b0000000f3480faec8488983b8000000c783dc00000001000000488b83a0000000f3480faed0488b83a8000000f3480faed88b83d00000008b93d400000089c109d17408480faeab00100000",
+    ),
+    ("registers", "c783dc00000002000000488d23415f415e415d415c415b415a415941585f5e5d5b5a595848cf"),
+    ("inside", ""),
+)

@@ -31,28 +31,7 @@ _decoder: list[Any] = []
 
 def exact_address(lp: LogicalProcessor, code: bytes, page: int) -> int:
     """The first byte that the instruction `code` at RIP accesses in `page`; `page` if unknown."""
-    import capstone  # type: ignore[import-untyped]
-    from capstone import x86
-
-    if not _decoder:
-        decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-        decoder.detail = True
-        _decoder.append(decoder)
-    rip = lp.regs[RIP]
-    found = next(_decoder[0].disasm(code, rip, 1), None)
-    if found is None:
-        return page
-    ranges = [
-        (_effective(lp, found, operand.mem), operand.size)
-        for operand in found.operands
-        if operand.type == x86.X86_OP_MEM
-    ]
-    rsp = lp.regs[RSP]
-    if found.mnemonic.startswith(_PUSHES):
-        ranges.append((rsp - 8, 8))
-    elif found.mnemonic.startswith(("pop", "ret", "leave")):
-        ranges.append((rsp, 8))
-    for start, size in ranges:
+    for start, size, _ in memory_operands(lp, code) or ():
         start &= MASK64
         last = (start + max(size, 1) - 1) & MASK64
         if start & ~PAGE_MASK == page:
@@ -60,6 +39,34 @@ def exact_address(lp: LogicalProcessor, code: bytes, page: int) -> int:
         if last & ~PAGE_MASK == page:
             return page
     return page
+
+
+def memory_operands(lp: LogicalProcessor, code: bytes) -> list[tuple[int, int, int]] | None:
+    """Address, size, and access (1 read, 2 write, 0 unknown) of what the instruction touches.
+
+    None if it is no instruction, or not all of it.
+    """
+    import capstone  # type: ignore[import-untyped]
+    from capstone import x86
+
+    if not _decoder:
+        decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+        decoder.detail = True
+        _decoder.append(decoder)
+    found = next(_decoder[0].disasm(code, lp.regs[RIP], 1), None)
+    if found is None:
+        return None
+    out = [
+        (_effective(lp, found, operand.mem), operand.size, int(operand.access))
+        for operand in found.operands
+        if operand.type == x86.X86_OP_MEM
+    ]
+    rsp = lp.regs[RSP]
+    if found.mnemonic.startswith(_PUSHES):
+        out.append((rsp - 8, 8, 2))
+    elif found.mnemonic.startswith(("pop", "ret", "leave")):
+        out.append((rsp, 8, 1))
+    return out
 
 
 def _effective(lp: LogicalProcessor, found: Any, mem: Any) -> int:

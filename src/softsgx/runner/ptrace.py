@@ -29,6 +29,8 @@ PTRACE_SYSCALL: Final = 24
 PTRACE_GETEVENTMSG: Final = 0x4201
 PTRACE_GETSIGINFO: Final = 0x4202
 PTRACE_SETSIGINFO: Final = 0x4203
+PTRACE_GETREGSET: Final = 0x4204
+PTRACE_SETREGSET: Final = 0x4205
 PTRACE_SEIZE: Final = 0x4206
 PTRACE_INTERRUPT: Final = 0x4207
 PTRACE_LISTEN: Final = 0x4208
@@ -74,6 +76,12 @@ _KCMP: Final = 312
 ) = range(27)  # fmt: skip
 Regs = ctypes.c_uint64 * 27
 MASK64: Final = (1 << 64) - 1
+_NT_X86_XSTATE: Final = 0x202
+_XSTATE_MAX: Final = 16384  # AMX tiles included
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
 class NoSuchTracee(OSError):
@@ -119,6 +127,20 @@ def set_fpregs(tid: int, image: bytes) -> None:
     request(PTRACE_SETFPREGS, tid, 0, ctypes.addressof(block))
 
 
+def get_xstate(tid: int) -> bytearray:
+    """The XSAVE image, standard format, of all that the kernel gives out."""
+    image = bytearray(_XSTATE_MAX)
+    vector = _Iovec(ctypes.addressof(ctypes.c_char.from_buffer(image)), _XSTATE_MAX)
+    request(PTRACE_GETREGSET, tid, _NT_X86_XSTATE, ctypes.addressof(vector))
+    return image[: vector.length]
+
+
+def set_xstate(tid: int, image: bytearray) -> None:
+    """Write the XSAVE image."""
+    vector = _Iovec(ctypes.addressof(ctypes.c_char.from_buffer(image)), len(image))
+    request(PTRACE_SETREGSET, tid, _NT_X86_XSTATE, ctypes.addressof(vector))
+
+
 def event_message(tid: int) -> int:
     """PTRACE_GETEVENTMSG: the new child's tid, the former tid at exec."""
     word = ctypes.c_ulong()
@@ -160,10 +182,6 @@ def tgkill(pid: int, tid: int, signal: int) -> None:
 def same_mm(one: int, other: int) -> bool:
     """Whether two tasks share an address space (kcmp KCMP_VM)."""
     return int(_syscall(_KCMP, one, other, 1, 0, 0)) == 0
-
-
-class _Iovec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
 def read_memory(pid: int, address: int, size: int) -> bytes | None:

@@ -16,6 +16,7 @@ from softsgx.runner.cpuid import CpuidPolicy, part_for
 from softsgx.runner.elf_check import check_program
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.loading import Loader
+from softsgx.runner.native_load import announce
 from softsgx.runner.supervisor import Supervisor
 from softsgx.runner.world import World
 from softsgx.system.machine import epc_bytes
@@ -84,8 +85,16 @@ def run_program(argv: Sequence[str], options: Options, environ: Mapping[str, str
     """
     facts = check_program(argv[0], environ)
     part, readings = options.machine()
+    native = options.engine == "native"
+    if native:
+        announce()
     world = World(
-        epc=options.epc, linux=options.linux, seed=options.seed, part=part, readings=readings
+        native=native,
+        epc=options.epc,
+        linux=options.linux,
+        seed=options.seed,
+        part=part,
+        readings=readings,
     )
     vendor = None if options.vendor is None else options.vendor.encode("ascii", "replace")
     engine: Any = options.engine

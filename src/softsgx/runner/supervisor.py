@@ -47,13 +47,26 @@ class Supervisor:
         self.doorbell = Doorbell(self.mailboxes)
         self.loader = loader
         loader.mailboxes = self.mailboxes
-        self.enclaves = Enclaves(world, self.mailboxes, self.doorbell, loader.vdso)
-        self.calls = Calls(self)
         self.abort_page = AbortPage(world)
+        self.postponed: list[tuple[int, int]] = []  # ends of threads that somebody else came upon
+        self.enclaves = self._engine(world, loader)
+        self.calls = Calls(self)
         self.tracees: dict[int, Tracee] = {}
         self._early: dict[int, int] = {}  # stops of children whose parent's event has not come
         self.first = 0
         self.exit_status: int | None = None
+
+    def _engine(self, world: World, loader: Loader) -> Enclaves:
+        parts = (world, self.mailboxes, self.doorbell, loader.vdso)
+        if not world.native:
+            return Enclaves(*parts)
+        from softsgx.runner.native import NativeEnclaves
+        from softsgx.runner.native_load import NativeParts
+
+        native = NativeEnclaves(*parts, self.abort_page)
+        self.postponed = native.postponed
+        loader.native = NativeParts(world.memory, native.slots)
+        return native
 
     # Starting
 
@@ -102,7 +115,10 @@ class Supervisor:
     def _drain(self) -> None:
         while self.tracees:
             try:
-                tid, status = os.waitpid(-1, p.WALL | os.WNOHANG)
+                if self.postponed:
+                    tid, status = self.postponed.pop()
+                else:
+                    tid, status = os.waitpid(-1, p.WALL | os.WNOHANG)
             except ChildProcessError:
                 for orphan in list(self.tracees.values()):
                     self._gone(orphan)
@@ -157,6 +173,8 @@ class Supervisor:
 
     def _signal(self, t: Tracee, number: int) -> None:
         """A signal is about to be delivered: the thread must not seem to be in our code."""
+        if self.enclaves.stopped(t, number):
+            return
         if number == signal.SIGSEGV and number not in t.siginfo and self.abort_page.access(t):
             return
         self._out_of_stub(t)
@@ -246,6 +264,8 @@ class Supervisor:
 
     def _seccomp(self, t: Tracee) -> None:
         regs = p.get_regs(t.tid)
+        if self.enclaves.syscall(t, regs):
+            return
         rip = regs[p.RIP]
         site = t.space.sites.get(rip - 2)
         if rip == INT80_DONE:
@@ -292,6 +312,7 @@ class Supervisor:
         child.thread = world.run(body, thread.cpu)
         child.space.attach_memory()
         child.thread.switch_in()
+        self.enclaves.forked(parent, child)
 
     def _exec(self, t: Tracee) -> None:
         """Only this thread is left; it may have taken the leader's number."""

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 from softsgx.runner import ptrace as p
 from softsgx.runner.hostmem import HostMemory
 from softsgx.runner.layout import GATE
+from softsgx.runner.native_lp import NativeLp
 from softsgx.runner.world import LiveProcess, LiveUser, Thread, World, enclave_area
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
     from softsgx.linux.process import Signal
     from softsgx.runner.engine import Engine
+    from softsgx.runner.native_maps import NativeMap
+    from softsgx.runner.native_state import Inside
 
 # lp.regs order (RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8..R15, RFLAGS, RIP) in user_regs_struct.
 ORDER: Final = (
@@ -46,6 +49,8 @@ class Space:
         self.segv_action = b""  # struct sigaction of SIGSEGV, as the program set it
         self.host: HostMemory | None = None
         self.engine: Engine | None = None
+        self.native: NativeMap | None = None
+        self.kept: dict[int, int] = {}  # inode of a device -> the page that keeps it in use
         self._pid = pid
 
     @property
@@ -73,6 +78,7 @@ class Space:
         child.traced = list(self.traced)
         child.devices = list(self.devices)
         child.segv_action = self.segv_action
+        child.kept = dict(self.kept)
         return child
 
     def close(self) -> None:
@@ -80,6 +86,9 @@ class Space:
         if self.engine is not None:
             self.engine.close()
             self.engine = None
+        if self.native is not None:
+            self.native.close()
+            self.native = None
         if self.host is not None:
             self.host.close()
             self.host = None
@@ -104,6 +113,7 @@ class Tracee:
         self.siginfo: dict[int, Signal] = {}  # signals that the supervisor sends itself
         self.frame: Signal | None = None  # being stepped to the handler of this one
         self.forced = 0  # a signal to be sent once the thread is stopped
+        self.native: Inside | None = None  # once it was inside natively
         self.slices = 0
         self.cpu_time = 0.0  # seconds emulated
 
@@ -129,6 +139,8 @@ class Tracee:
         lp = self.lp
         if lp.enclave_mode:
             lp.interrupt()
+        if isinstance(lp, NativeLp):
+            lp.catch = None
         self.thread.switch_out()
         if self.thread in self.space.process.threads:
             self.space.process.threads.remove(self.thread)

@@ -1,0 +1,139 @@
+"""What a thread takes with it into an enclave that runs natively: one slot of shared memory each.
+
+The supervisor fills the slot of a thread and sends the thread to native.s. It must not trust what
+it reads here afterwards: the program can write to all of it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from softsgx.runner.layout import NATIVE_SLOTS, SLOT_STRIDE, SLOTS, SLOTS_SIZE
+from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.registers import R8, RAX, RBP, RBX, RCX, RDI, RDX, RFLAGS, RIP, RSI, RSP
+from softsgx.spec.structure import Structure, raw, u32, u64
+
+# STAGE: how far the thread has come.
+ENTERING: Final = 0  # FS and GS bases are the host's
+SAVED: Final = 1  # they were saved, and may be either
+INSIDE: Final = 2  # all operations are done, all but general registers is loaded
+
+OPERATION_SIZE: Final = 64
+OPERATIONS_MAX: Final = 128
+
+
+class SLOT(Structure, size=SLOT_STRIDE, align=PAGE_SIZE):
+    """REGISTERS: R15 to R8, RDI, RSI, RBP, RBX, RDX, RCX, RAX, then a frame for IRET.
+
+    OPERATIONS are system calls: number, six arguments, and the place for the result. COMPONENTS is
+    the mask for XRSTOR of XSAVE; 0 leaves the state alone. BLOCKED is what was blocked before.
+    """
+
+    REGISTERS: bytes = raw(0x000, 20 * 8)
+    FS: int = u64(0x0A0)
+    GS: int = u64(0x0A8)
+    HOST_FS: int = u64(0x0B0)
+    HOST_GS: int = u64(0x0B8)
+    BLOCKED: int = u64(0x0C0)
+    UNBLOCK: int = u64(0x0C8)
+    COMPONENTS: int = u64(0x0D0)
+    COUNT: int = u32(0x0D8)
+    STAGE: int = u32(0x0DC)
+    XSAVE: bytes = raw(0x1000, PAGE_SIZE)
+    OPERATIONS: bytes = raw(0x2000, OPERATION_SIZE * OPERATIONS_MAX)
+
+
+SLOT_AT: Final = {field.name: field.offset for field in SLOT.FIELDS}
+# Native: with "<" the struct module would copy byte by byte.
+_HEAD: Final = struct.Struct("27QII")
+_BACK: Final = struct.Struct("3Q")
+_OPERATION: Final = struct.Struct("8Q")
+_CS, _SS = 0x33, 0x2B
+assert _HEAD.size == SLOT_AT["STAGE"] + 4
+
+
+class Operation(NamedTuple):
+    """A system call for native.s to make."""
+
+    number: int
+    arguments: tuple[int, int, int, int, int, int]
+
+
+class Entered(NamedTuple):
+    """What native.s left behind: the host's bases, and the signals that were blocked."""
+
+    fs: int
+    gs: int
+    blocked: int
+
+
+class Slots:
+    """All slots; `fd` is what processes map at NATIVE_SLOTS, MAP_SHARED."""
+
+    def __init__(self) -> None:
+        self.fd: Final = os.memfd_create("softsgx-slots", os.MFD_CLOEXEC)
+        os.ftruncate(self.fd, SLOTS_SIZE)
+        self._view = memoryview(mmap.mmap(self.fd, SLOTS_SIZE))
+        self._words = self._view.cast("I")
+        self._free = list(range(SLOTS - 1, -1, -1))
+
+    def take(self) -> int | None:
+        """A slot for one thread; None if all are taken."""
+        return self._free.pop() if self._free else None
+
+    def give(self, slot: int) -> None:
+        """Its thread is gone."""
+        self._free.append(slot)
+
+    @staticmethod
+    def address(slot: int) -> int:
+        """Where processes see it."""
+        return NATIVE_SLOTS + slot * SLOT_STRIDE
+
+    def fill(
+        self,
+        slot: int,
+        regs: Sequence[int],
+        bases: tuple[int, int],
+        unblock: int,
+        operations: Sequence[Operation],
+        xsave: tuple[int, bytes] | None,
+    ) -> None:
+        """Everything for one entry. `xsave` is a mask of components and the image with them."""
+        at = slot * SLOT_STRIDE
+        view = self._view
+        for n, (number, arguments) in enumerate(operations):
+            place = at + SLOT_AT["OPERATIONS"] + n * OPERATION_SIZE
+            _OPERATION.pack_into(view, place, number, *arguments, 0)
+        components = 0
+        if xsave is not None:
+            components, image = xsave
+            place = at + SLOT_AT["XSAVE"]
+            view[place : place + len(image)] = image
+        _HEAD.pack_into(
+            view,
+            at,
+            *regs[R8 + 7 : R8 - 1 : -1],
+            *(regs[RDI], regs[RSI], regs[RBP], regs[RBX], regs[RDX], regs[RCX], regs[RAX]),
+            *(regs[RIP], _CS, regs[RFLAGS], regs[RSP], _SS),
+            *bases,
+            *(0, 0, 0, unblock, components, len(operations), ENTERING),
+        )
+
+    def stage(self, slot: int) -> int:
+        """ENTERING, SAVED or INSIDE, unless the program wrote something else there."""
+        return self._words[(slot * SLOT_STRIDE + SLOT_AT["STAGE"]) // 4]
+
+    def entered(self, slot: int) -> Entered:
+        """What was found on the way in; bases are valid from SAVED on."""
+        return Entered(*_BACK.unpack_from(self._view, slot * SLOT_STRIDE + SLOT_AT["HOST_FS"]))
+
+    def result(self, slot: int, operation: int) -> int:
+        """What an operation returned, when INSIDE."""
+        place = SLOT_AT["OPERATIONS"] + operation * OPERATION_SIZE + 56
+        at = slot * SLOT_STRIDE + place
+        return int.from_bytes(self._view[at : at + 8], "little", signed=True)
