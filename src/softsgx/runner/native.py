@@ -317,18 +317,20 @@ class NativeEnclaves(Enclaves):
             return
         page = address >> PAGE_SHIFT
         rip = lp.regs[RIP]
-        access = nf.access_of(lp, address, native.mapped.get(page, 0) & RIGHTS)
-        if access == READ and state.served == (rip, address, READ):
-            access = WRITE  # a read had been served
-        state.served = (rip, address, access)
+        mapped = native.mapped.get(page, 0) & RIGHTS
+        access = nf.access_of(lp, address, mapped)
+        if access & mapped and state.served == (rip, address, READ):
+            access = WRITE  # the decoder is wrong: a read was served already
         # What the TLB holds may be older than the mapping: an entry may always be dropped.
         lp.tlb.entries.pop(page, None)
         try:
             word = lp.translate(address, access)
         except Fault as fault:
+            state.served = (0, 0, 0)
             self._fault_inside(t, fault)
             self._onwards(t, state)
             return
+        state.served = (rip, address, access)
         self._enter(t, state, (page, word))
 
     def _host_fault(self, t: Tracee, state: Inside, address: int) -> None:
