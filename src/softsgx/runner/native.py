@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 _SYSCALL_LENGTH: Final = 2
 _FLAGS: Final = 0x202
 _VM_WRITE: Final = 2
+_AGAIN: Final = 8
 
 
 class NativeEnclaves(Enclaves):
@@ -319,18 +320,22 @@ class NativeEnclaves(Enclaves):
         rip = lp.regs[RIP]
         mapped = native.mapped.get(page, 0) & RIGHTS
         access = nf.access_of(lp, address, mapped)
-        if access & mapped and state.served == (rip, address, READ):
-            access = WRITE  # the decoder is wrong: a read was served already
+        # Another thread may have replaced the mapping meanwhile, so a fault may come again. One that
+        # does not end is a write that the decoder takes for a read.
+        same = mapped & READ and state.served == (rip, address)
+        state.again = state.again + 1 if same else 0
+        state.served = (rip, address)
+        if access == READ and state.again > _AGAIN:
+            access = WRITE
         # What the TLB holds may be older than the mapping: an entry may always be dropped.
         lp.tlb.entries.pop(page, None)
         try:
             word = lp.translate(address, access)
         except Fault as fault:
-            state.served = (0, 0, 0)
+            state.again = 0
             self._fault_inside(t, fault)
             self._onwards(t, state)
             return
-        state.served = (rip, address, access)
         self._enter(t, state, (page, word))
 
     def _host_fault(self, t: Tracee, state: Inside, address: int) -> None:

@@ -123,10 +123,7 @@ def access_of(lp: LogicalProcessor, address: int, mapped: int) -> int:
     kinds = {kind for start, size, kind in operands if _touches(start, size, page)}
     if not kinds:
         kinds = {kind for _, _, kind in operands}
-    # What the decoder does not know: a read would have had no reason to fault.
-    if any(kind & WRITE for kind in kinds) or (mapped & READ and 0 in kinds):
-        return WRITE
-    return READ
+    return WRITE if WRITE in kinds else READ
 
 
 def _touches(start: int, size: int, page: int) -> bool:

@@ -26,7 +26,7 @@ class Inside:
     """
 
     __slots__ = (
-        *("bases", "blocked", "held", "operations", "real", "running"),
+        *("again", "bases", "blocked", "held", "operations", "real", "running"),
         *("served", "slot", "user", "within"),
     )
 
@@ -40,7 +40,8 @@ class Inside:
         self.held = 0  # a signal to be delivered where the thread stands
         self.real: XState | None = None
         self.operations = 0
-        self.served: tuple[int, int, int] = (0, 0, 0)  # the last page fault: RIP, address, access
+        self.served: tuple[int, int] = (0, 0)  # the last page fault: RIP, address
+        self.again = 0  # how often it came again
 
 
 def read_state(t: Tracee, xfrm: int) -> XState:
