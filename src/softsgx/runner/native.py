@@ -25,7 +25,7 @@ from softsgx.runner.native_lp import NativeLp
 from softsgx.runner.native_maps import NativeMap
 from softsgx.runner.native_state import Inside, read_state, write_state
 from softsgx.runner.slots import ENTERING, INSIDE, Slots
-from softsgx.runner.tracee import ORDER
+from softsgx.runner.tracee import in_model_order
 from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32, PAGE_SHIFT
 from softsgx.spec.faults import PFEC_P, PFEC_U, PFEC_W
@@ -191,7 +191,7 @@ class NativeEnclaves(Enclaves):
             if stage == INSIDE:
                 self._check(t, state)
         if not GATE <= rip < END:
-            lp.regs[:] = [user[n] for n in ORDER]
+            lp.regs[:] = in_model_order(user)
             lp.fsbase, lp.gsbase = user[p.FS_BASE], user[p.GS_BASE]
             state.bases = (entered.fs, entered.gs)
             state.real = lp.x

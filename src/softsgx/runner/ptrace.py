@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 from typing import Final
 
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -74,7 +75,10 @@ _KCMP: Final = 312
     R15, R14, R13, R12, RBP, RBX, R11, R10, R9, R8, RAX, RCX, RDX, RSI, RDI, ORIG_RAX,
     RIP, CS, EFLAGS, RSP, SS, FS_BASE, GS_BASE, DS, ES, FS, GS,
 ) = range(27)  # fmt: skip
-Regs = ctypes.c_uint64 * 27
+_REGS: Final = struct.Struct("27Q")
+# One block for all: a request is over before the next one begins.
+_block = ctypes.create_string_buffer(_REGS.size)
+_block_at = ctypes.addressof(_block)
 MASK64: Final = (1 << 64) - 1
 _NT_X86_XSTATE: Final = 0x202
 _XSTATE_MAX: Final = 16384  # AMX tiles included
@@ -90,7 +94,6 @@ class NoSuchTracee(OSError):
 
 def request(what: int, tid: int, address: int = 0, data: int = 0) -> int:
     """One ptrace request; NoSuchTracee or OSError if it fails."""
-    ctypes.set_errno(0)
     result = _ptrace(what, tid, address, data)
     if result == -1:
         error = ctypes.get_errno()
@@ -103,15 +106,14 @@ def request(what: int, tid: int, address: int = 0, data: int = 0) -> int:
 
 def get_regs(tid: int) -> list[int]:
     """The 27 words of user_regs_struct."""
-    block = Regs()
-    request(PTRACE_GETREGS, tid, 0, ctypes.addressof(block))
-    return list(block)
+    request(PTRACE_GETREGS, tid, 0, _block_at)
+    return list(_REGS.unpack(_block))
 
 
 def set_regs(tid: int, regs: list[int]) -> None:
     """Write user_regs_struct."""
-    block = Regs(*regs)
-    request(PTRACE_SETREGS, tid, 0, ctypes.addressof(block))
+    _REGS.pack_into(_block, 0, *regs)
+    request(PTRACE_SETREGS, tid, 0, _block_at)
 
 
 def get_fpregs(tid: int) -> bytes:

@@ -24,7 +24,7 @@ from softsgx.runner.layout import END, GATE
 from softsgx.runner.loading import Loader
 from softsgx.runner.mailboxes import Mailboxes
 from softsgx.runner.stub import INT80_DONE, Phase, rolled_back, rolled_forward, where
-from softsgx.runner.tracee import Space, Tracee
+from softsgx.runner.tracee import Space, Tracee, in_model_order
 from softsgx.runner.world import LiveProcess, World
 from softsgx.spec.registers import RIP
 
@@ -142,6 +142,8 @@ class Supervisor:
             self._gone(t)
             return
         number, event = os.WSTOPSIG(status), status >> 16
+        if not event and self.enclaves.stopped(t, number):
+            return
         if event == p.EVENT_SECCOMP:
             self._seccomp(t)
         elif event in (p.EVENT_FORK, p.EVENT_VFORK, p.EVENT_CLONE):
@@ -173,8 +175,6 @@ class Supervisor:
 
     def _signal(self, t: Tracee, number: int) -> None:
         """A signal is about to be delivered: the thread must not seem to be in our code."""
-        if self.enclaves.stopped(t, number):
-            return
         if number == signal.SIGSEGV and number not in t.siginfo and self.abort_page.access(t):
             return
         self._out_of_stub(t)
@@ -352,9 +352,7 @@ def _thread_group(tid: int) -> int:
 
 
 def _in_model_order(regs: list[int]) -> list[int]:
-    from softsgx.runner.tracee import ORDER
-
-    out = [regs[n] for n in ORDER]
+    out = list(in_model_order(regs))
     assert out[RIP] == regs[p.RIP]
     return out
 

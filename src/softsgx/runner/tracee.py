@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from softsgx.runner import ptrace as p
@@ -28,6 +29,15 @@ ORDER: Final = (
     p.RAX, p.RCX, p.RDX, p.RBX, p.RSP, p.RBP, p.RSI, p.RDI,
     p.R8, p.R9, p.R10, p.R11, p.R12, p.R13, p.R14, p.R15, p.EFLAGS, p.RIP,
 )  # fmt: skip
+
+in_model_order: Final = itemgetter(*ORDER)
+# Of the model's registers, then user_regs_struct, then -1 for orig_rax: user_regs_struct again.
+_in_user_order: Final = itemgetter(
+    *(
+        ORDER.index(n) if n in ORDER else len(ORDER) + (27 if n == p.ORIG_RAX else n)
+        for n in range(27)
+    )
+)
 
 NR_MMAP, NR_MPROTECT, NR_MUNMAP, NR_CLOSE = 9, 10, 11, 3
 
@@ -154,16 +164,12 @@ class Tracee:
     def host_regs(self, regs: list[int]) -> None:
         """user_regs_struct -> the logical processor."""
         lp = self.lp
-        lp.regs[:] = [regs[n] for n in ORDER]
+        lp.regs[:] = in_model_order(regs)
         lp.fsbase, lp.gsbase = regs[p.FS_BASE], regs[p.GS_BASE]
 
     def to_user(self, regs: list[int]) -> list[int]:
         """The logical processor -> user_regs_struct; segments as they are in `regs`."""
-        out = list(regs)
-        for at, value in zip(ORDER, self.lp.regs, strict=True):
-            out[at] = value
-        out[p.ORIG_RAX] = p.MASK64
-        return out
+        return list(_in_user_order((*self.lp.regs, *regs, p.MASK64)))
 
     # System calls on its behalf, while it is stopped outside of one
 
