@@ -8,8 +8,9 @@ Lines of that comment, all optional:
     cc: -static -no-pie        options of the compiler; enclaves may have this line, too
     exit: 7                    exit code, or minus the signal that ends it (default: 0)
 
-Of the words behind the name of the enclave, `isvprodid` and `isvsvn` go to SIGSTRUCT, `miscselect`
-and `size` to SECS; `text` is the address where it is linked; the others are fields of ThreadLayout.
+Of the words behind the name of the enclave, `isvprodid` and `isvsvn` go to SIGSTRUCT, `miscselect`,
+`size` and `xfrm` to SECS; `text` is the address where it is linked; the others are fields of
+ThreadLayout.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _ENCLAVE: Final = (
     "-Wl,-z,max-page-size=4096,-z,noexecstack",
 )
 _SIGNED: Final = ("isvprodid", "isvsvn")
-_SECS: Final = ("miscselect", "size")
+_SECS: Final = ("miscselect", "size", "xfrm")
 
 
 def _asked(source: Path) -> dict[str, str]:

@@ -68,8 +68,10 @@ def test_program_builds_and_its_enclave_can_be_initialised(
     stream, signature, signer = (Path(file).read_bytes() for file in files)
     sig = parse(signature)
     words = dict(program.words)
-    # MISCSELECT is not in the stream; the program sets it as its comment says.
-    image = replace(sgxs.read(stream), miscselect=words.get("miscselect", 0))
+    # MISCSELECT and XFRM are not in the stream; the program sets them as its comment says.
+    image = replace(
+        sgxs.read(stream), miscselect=words.get("miscselect", 0), xfrm=words.get("xfrm", 3)
+    )
     enclave, status = load(image, sig, base=0 if "text" in words else ENCLAVE_BASE)
     assert status == 0
     assert len(enclave.tcs) == words.get("threads", 1)
