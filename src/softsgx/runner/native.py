@@ -8,8 +8,10 @@ mapped with the rights of the model's TLB entries, one by one, as they are fault
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -19,8 +21,7 @@ from softsgx.runner import native_faults as nf
 from softsgx.runner import ptrace as p
 from softsgx.runner.box import IDLE
 from softsgx.runner.enclaves import Enclaves
-from softsgx.runner.errors import RunnerError
-from softsgx.runner.layout import END, GATE, NATIVE_CODE, STUB, STUB_SIZE
+from softsgx.runner.layout import END, GATE, NATIVE_CODE, SLOTS, STUB, STUB_SIZE
 from softsgx.runner.native_lp import NativeLp
 from softsgx.runner.native_maps import NativeMap
 from softsgx.runner.native_state import Inside, read_state, write_state
@@ -69,7 +70,8 @@ class NativeEnclaves(Enclaves):
         if t.native is None:
             slot = self.slots.take()
             if slot is None:
-                raise RunnerError("--engine native", "too many threads with enclaves at a time")
+                _give_up(t, f"more than {SLOTS} threads with enclaves at a time")
+                raise p.NoSuchTracee(errno.ESRCH, "killed")
             t.native = Inside(slot)
             self._slots[t.tid] = slot
         lp = t.lp
@@ -214,11 +216,9 @@ class NativeEnclaves(Enclaves):
         for n in range(state.operations):
             result = self.slots.result(state.slot, n)
             if -4096 < result < 0:
-                raise RunnerError(
-                    "--engine native",
-                    f"thread {t.tid}: a page of the enclave cannot be mapped: "
-                    f"{os.strerror(-result)} (vm.max_map_count?)",
-                )
+                why = os.strerror(-result)
+                _give_up(t, f"a page cannot be mapped: {why} (vm.max_map_count?)")
+                return
 
     def _load_state(self, t: Tracee, state: Inside) -> None:
         """The extended state, needed once an AEX is to save it."""
@@ -229,7 +229,7 @@ class NativeEnclaves(Enclaves):
     def stopped(self, t: Tracee, number: int) -> bool:
         """A signal-delivery stop. True if the thread ran inside: then it was served here."""
         state = t.native
-        if state is None or not state.running:
+        if state is None or not state.running or number == p.SYSCALL_STOP:
             return False
         within = self._load(t, state)
         lp = t.lp
@@ -241,7 +241,8 @@ class NativeEnclaves(Enclaves):
             self._interrupted(t, state, number)
             return True
         if not within:
-            raise RunnerError("--engine native", f"thread {t.tid}: signal {number} on its way in")
+            _give_up(t, f"signal {number} on its way into an enclave")
+            return True
         if number == signal.SIGFPE:
             self._load_state(t, state)
         fault = nf.exception(lp, number, info)
@@ -422,3 +423,9 @@ class NativeEnclaves(Enclaves):
             t.space.native.entered(t.tid, certain=False)
         self.slots.give(self._slots.pop(t.tid))
         t.native = None
+
+
+def _give_up(t: Tracee, why: str) -> None:
+    """Only the program is to blame, or a limit of the machine: its process ends."""
+    sys.stderr.write(f"softsgx: run: native engine: process {t.pid}: {why}; killed\n")
+    os.kill(t.pid, signal.SIGKILL)

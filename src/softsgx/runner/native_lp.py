@@ -95,4 +95,3 @@ class WatchedSpace(AddressSpace):
 def watch(processor: Processor) -> None:
     """Have a machine that nothing runs on yet tell of changes."""
     processor.epcm = WatchedEpcm(processor.epc.pages, processor.log)
-
