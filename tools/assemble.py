@@ -45,7 +45,15 @@ VDSO_SYMBOLS: Final[Mapping[str, int]] = {
 }
 NATIVE_SYMBOLS: Final[Mapping[str, int]] = {
     **{f"SLOT_{name}": offset for name, offset in slots.SLOT_AT.items()},
-    **{name: getattr(slots, name) for name in ("ENTERING", "SAVED", "INSIDE", "OPERATION_SIZE")},
+    **{name: getattr(slots, name) for name in ("SAVED", "INSIDE", "OPERATION_SIZE")},
+    **{name: getattr(slots, name) for name in ("ARMED", "CLAIMED")},
+    **{f"HOST_{name}": slots.SLOT_AT["HOST"] + 8 * i for i, name in enumerate(REGISTER_NAMES)},
+    **{name: getattr(layout, name) for name in ("STUB", "BOX", "NATIVE_CODE", "NATIVE_SLOTS")},
+    "CONTROL_AEP": box.CONTROL_AT["AEP"],
+    "TABLE_MASK": slots.TABLE_SIZE - 1,
+    "EENTER": leaves.EENTER,
+    "ENCLU_LENGTH": 3,
+    "SYS_GETTID": 186,
     # Linux, asm/unistd_64.h and asm-generic/signal-defs.h.
     "SYS_RT_SIGPROCMASK": 14,
     "SIG_UNBLOCK": 1,

@@ -72,6 +72,13 @@ class Enclaves:
         """A stop at a system call: True if it was of enclave code, and is served."""
         return False
 
+    def settle(self) -> None:
+        """Something is about to happen to the model that is more than an enclave call."""
+
+    def on_the_way(self, t: Tracee, regs: list[int]) -> bool:
+        """A stop between ENCLU and the stub: True if the thread is at its ENCLU again."""
+        return False
+
     def forked(self, parent: Tracee, child: Tracee) -> None:
         """A process was copied."""
 

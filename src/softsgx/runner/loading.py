@@ -73,7 +73,7 @@ class Loader:
         )
         if code != GATE:
             raise LoadError(f"process {tid}: {GATE:#x} cannot be mapped: {code}")
-        vdso = vdso_image(image, real, VDSO, STUB)
+        vdso = vdso_image(image, real, VDSO, STUB if self.native is None else self.native.arrive)
         assert vdso.enclu == self.vdso.enclu
         assert self.mailboxes is not None
         path = f"/proc/{os.getpid()}/fd/{self.mailboxes.fd}\0".encode()

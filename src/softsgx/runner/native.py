@@ -22,6 +22,7 @@ from softsgx.runner import ptrace as p
 from softsgx.runner.box import IDLE
 from softsgx.runner.enclaves import Enclaves
 from softsgx.runner.layout import END, GATE, NATIVE_CODE, SLOTS, STUB, STUB_SIZE
+from softsgx.runner.native_armed import Armed
 from softsgx.runner.native_lp import NativeLp
 from softsgx.runner.native_maps import NativeMap
 from softsgx.runner.native_state import Inside, read_state, write_state
@@ -31,9 +32,10 @@ from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32, PAGE_SHIFT
 from softsgx.spec.faults import PFEC_P, PFEC_U, PFEC_W
 from softsgx.spec.msr import RFLAGS_RF
-from softsgx.spec.registers import RAX, RBX, RFLAGS, RIP
+from softsgx.spec.registers import RAX, RBX, RCX, RDX, RFLAGS, RIP
 
 if TYPE_CHECKING:
+    from softsgx.cpu.aex import Delivered
     from softsgx.runner.abort_page import AbortPage
     from softsgx.runner.doorbell import Doorbell
     from softsgx.runner.mailboxes import Mailboxes
@@ -60,6 +62,7 @@ class NativeEnclaves(Enclaves):
     ) -> None:
         super().__init__(world, mailboxes, doorbell, vdso)
         self.slots = Slots()
+        self.armed = Armed(self.slots, vdso.enclu)
         self.abort_page = abort_page
         self.xfrm = world.machine.processor.part.xfrm
         self._slots: dict[int, int] = {}  # tid -> slot
@@ -93,6 +96,29 @@ class NativeEnclaves(Enclaves):
             parent.space.native.copy_to(self._map(child))
 
     # In
+
+    def request(self, t: Tracee, mailbox: int) -> None:
+        """As Enclaves.request. An EENTER concerns only those who are on the same TCS."""
+        regs = self.mailboxes.boxes[mailbox].registers
+        leaf = regs[RAX] & MASK32
+        if leaf != leaves.EENTER or t in self.armed.threads or self.armed.uses(regs[RBX]):
+            self.settle()
+        super().request(t, mailbox)
+        state = t.native
+        if leaf == leaves.EENTER and state is not None and state.running and not state.operations:
+            if t.lp.x is state.real:
+                self.armed.note(state, t.lp)
+
+    def settle(self) -> None:
+        """Something is about to happen that is more than a call."""
+        self.armed.settle()
+
+    def on_the_way(self, t: Tracee, regs: list[int]) -> bool:
+        """A stop in native.s before the thread entered: now it is at the ENCLU."""
+        if not self.armed.roll_back(regs):
+            return False
+        p.set_regs(t.tid, regs)
+        return True
 
     def trapped(self, t: Tracee, regs: list[int], rip: int) -> None:
         """As Enclaves.trapped."""
@@ -229,7 +255,13 @@ class NativeEnclaves(Enclaves):
     def stopped(self, t: Tracee, number: int) -> bool:
         """A signal-delivery stop. True if the thread ran inside: then it was served here."""
         state = t.native
-        if state is None or not state.running or number == p.SYSCALL_STOP:
+        if state is None or number == p.SYSCALL_STOP:
+            return False
+        if self.armed.claimed(t):
+            if number == signal.SIGILL and self.armed.round_trip(t, state):
+                return True
+            self.armed.adopt(t, state)
+        if not state.running:
             return False
         within = self._load(t, state)
         lp = t.lp
@@ -287,13 +319,32 @@ class NativeEnclaves(Enclaves):
         lp = t.lp
         lp.regs[RFLAGS] &= ~RFLAGS_RF
         if lp.regs[RAX] & MASK32 == leaves.EEXIT:
-            if self._eexit(t):
+            if self._exited(t, state):
                 return
         else:
+            self.settle()
             self._enclu_inside(t)
         self._onwards(t, state)
 
+    def _exited(self, t: Tracee, state: Inside) -> bool:
+        """EEXIT; False if it faulted."""
+        lp = t.lp
+        rip = lp.regs[RIP]
+        try:
+            lp.enclu(leaves.EEXIT, lp.regs[RBX], lp.regs[RCX], lp.regs[RDX])
+        except Fault as fault:
+            self._fault_inside(t, fault)
+            return not t.inside
+        self.armed.arm(t, state, rip)
+        self._leave(t)
+        return True
+
+    def _repaired(self, t: Tracee, delivered: Delivered) -> bool:
+        self.settle()
+        return super()._repaired(t, delivered)
+
     def _fault_inside(self, t: Tracee, fault: Fault) -> None:
+        self.settle()
         assert t.native is not None
         self._load_state(t, t.native)
         super()._fault_inside(t, fault)
@@ -341,6 +392,7 @@ class NativeEnclaves(Enclaves):
 
     def _host_fault(self, t: Tracee, state: Inside, address: int) -> None:
         """Memory of the host, or of an enclave that is not this one."""
+        self.settle()
         lp = t.lp
         host = t.space.attach_memory()
         if host.is_enclave(address):
@@ -419,6 +471,7 @@ class NativeEnclaves(Enclaves):
         if state is None:
             return
         state.running = False
+        self.armed.forget(t)
         if t.space.native is not None:
             t.space.native.entered(t.tid, certain=False)
         self.slots.give(self._slots.pop(t.tid))

@@ -21,6 +21,7 @@ from softsgx.runner.layout import (
     SLOTS_SIZE,
 )
 from softsgx.runner.machine_code import NATIVE_CODE as _PARTS
+from softsgx.runner.native_armed import ARRIVE
 from softsgx.spec.bits import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class NativeParts:
 
     def __init__(self, memory: ArenaMemory, slots: Slots) -> None:
         self.memory = memory
+        self.arrive = ARRIVE
         self.slots = slots
 
     def map(self, t: Tracee) -> None:

@@ -11,6 +11,7 @@ from softsgx.runner import ptrace as p
 from softsgx.spec.ssa import XSAVE_LEGACY_SIZE
 
 if TYPE_CHECKING:
+    from softsgx.runner.native_armed import Arm
     from softsgx.runner.tracee import Tracee
 
 _BV: Final = struct.Struct("<Q")
@@ -26,13 +27,14 @@ class Inside:
     """
 
     __slots__ = (
-        *("again", "bases", "blocked", "held", "operations", "real", "running"),
+        *("again", "arm", "bases", "blocked", "held", "operations", "real", "running"),
         *("served", "slot", "user", "within"),
     )
 
     def __init__(self, slot: int) -> None:
         self.slot = slot
         self.running = False
+        self.arm: Arm | None = None  # the last EENTER, if it can be done again
         self.within = False  # the stop was inside, not on the way
         self.user: list[int] | None = None
         self.bases: tuple[int, int] | None = None

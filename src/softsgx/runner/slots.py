@@ -6,6 +6,7 @@ it reads here afterwards: the program can write to all of it.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import struct
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from softsgx.runner.layout import NATIVE_SLOTS, SLOT_STRIDE, SLOTS, SLOTS_SIZE
+from softsgx.runner.native_code import MachineCode
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.registers import R8, RAX, RBP, RBX, RCX, RDI, RDX, RFLAGS, RIP, RSI, RSP
 from softsgx.spec.structure import Structure, raw, u32, u64
@@ -21,6 +23,13 @@ from softsgx.spec.structure import Structure, raw, u32, u64
 ENTERING: Final = 0  # FS and GS bases are the host's
 SAVED: Final = 1  # they were saved, and may be either
 INSIDE: Final = 2  # all operations are done, all but general registers is loaded
+
+# ARM.
+UNARMED: Final = 0
+ARMED: Final = 1
+CLAIMED: Final = 2
+# In place of the first slot: who is armed, by the low bits of the tid. Tid, address of the slot.
+TABLE_SIZE: Final = SLOT_STRIDE // 16
 
 OPERATION_SIZE: Final = 64
 OPERATIONS_MAX: Final = 128
@@ -31,6 +40,9 @@ class SLOT(Structure, size=SLOT_STRIDE, align=PAGE_SIZE):
 
     OPERATIONS are system calls: number, six arguments, and the place for the result. COMPONENTS is
     the mask for XRSTOR of XSAVE; 0 leaves the state alone. BLOCKED is what was blocked before.
+
+    A thread that is ARMED may enter at TCS by itself, with ENTRY for RIP and CSSA for RAX. It is
+    CLAIMED then, and HOST has its registers, in the order of `spec.registers`, once KEPT is 1.
     """
 
     REGISTERS: bytes = raw(0x000, 20 * 8)
@@ -43,6 +55,12 @@ class SLOT(Structure, size=SLOT_STRIDE, align=PAGE_SIZE):
     COMPONENTS: int = u64(0x0D0)
     COUNT: int = u32(0x0D8)
     STAGE: int = u32(0x0DC)
+    ARM: int = u32(0x0E0)
+    KEPT: int = u32(0x0E4)
+    TCS: int = u64(0x0E8)
+    ENTRY: int = u64(0x0F0)
+    CSSA: int = u64(0x0F8)
+    HOST: bytes = raw(0x100, 18 * 8)
     XSAVE: bytes = raw(0x1000, PAGE_SIZE)
     OPERATIONS: bytes = raw(0x2000, OPERATION_SIZE * OPERATIONS_MAX)
 
@@ -52,7 +70,12 @@ SLOT_AT: Final = {field.name: field.offset for field in SLOT.FIELDS}
 _HEAD: Final = struct.Struct("27QII")
 _BACK: Final = struct.Struct("3Q")
 _OPERATION: Final = struct.Struct("8Q")
+_ARM: Final = struct.Struct("IIQQQ")
+_HOST: Final = struct.Struct("18Q")
+_ENTRY: Final = struct.Struct("QQ")
 _CS, _SS = 0x33, 0x2B
+# mov eax,esi; lock cmpxchg [rdi],edx; ret
+_SWAP: Final = bytes.fromhex("89f0f00fb117c3")
 assert _HEAD.size == SLOT_AT["STAGE"] + 4
 
 
@@ -77,9 +100,15 @@ class Slots:
     def __init__(self) -> None:
         self.fd: Final = os.memfd_create("softsgx-slots", os.MFD_CLOEXEC)
         os.ftruncate(self.fd, SLOTS_SIZE)
-        self._view = memoryview(mmap.mmap(self.fd, SLOTS_SIZE))
+        self._memory = mmap.mmap(self.fd, SLOTS_SIZE)
+        self._view = memoryview(self._memory)
         self._words = self._view.cast("I")
-        self._free = list(range(SLOTS - 1, -1, -1))
+        base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        self._arm_at = base + SLOT_AT["ARM"]
+        self._swap = MachineCode(
+            _SWAP, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32
+        ).call
+        self._free = list(range(SLOTS - 1, 0, -1))
 
     def take(self) -> int | None:
         """A slot for one thread; None if all are taken."""
@@ -131,6 +160,51 @@ class Slots:
     def entered(self, slot: int) -> Entered:
         """What was found on the way in; bases are valid from SAVED on."""
         return Entered(*_BACK.unpack_from(self._view, slot * SLOT_STRIDE + SLOT_AT["HOST_FS"]))
+
+    # Arming
+
+    def arm(
+        self, slot: int, tid: int, tcs: int, entry: int, cssa: int, bases: tuple[int, int]
+    ) -> None:
+        """Let a thread enter by itself. The rest of the slot is as its last entry left it."""
+        at = slot * SLOT_STRIDE
+        _ENTRY.pack_into(self._view, at + SLOT_AT["FS"], *bases)
+        _ENTRY.pack_into(self._view, tid % TABLE_SIZE * 16, tid, self.address(slot))
+        _ARM.pack_into(self._view, at + SLOT_AT["ARM"], UNARMED, 0, tcs, entry, cssa)
+        self.rearm(slot)
+
+    def rearm(self, slot: int) -> None:
+        """The same once more."""
+        at = slot * SLOT_STRIDE // 4
+        self._words[at + SLOT_AT["KEPT"] // 4] = 0
+        self._words[at + SLOT_AT["STAGE"] // 4] = SAVED
+        self._words[at + SLOT_AT["ARM"] // 4] = ARMED
+
+    def armed(self, slot: int) -> int:
+        """UNARMED, ARMED or CLAIMED, unless the program wrote something else there."""
+        return self._words[(slot * SLOT_STRIDE + SLOT_AT["ARM"]) // 4]
+
+    def disarm(self, slot: int) -> bool:
+        """Not any more; False if the thread has already claimed it, and then nothing changes."""
+        return bool(self._swap(self._arm_at + slot * SLOT_STRIDE, ARMED, UNARMED) != CLAIMED)
+
+    def forget(self, tid: int) -> None:
+        """A tid that may become another thread's."""
+        at = tid % TABLE_SIZE * 16
+        if _ENTRY.unpack_from(self._view, at)[0] == tid:
+            _ENTRY.pack_into(self._view, at, 0, 0)
+
+    def withdraw(self, slot: int) -> None:
+        """The claim of a thread that is stopped, or has been taken over."""
+        self._words[(slot * SLOT_STRIDE + SLOT_AT["ARM"]) // 4] = UNARMED
+
+    def kept(self, slot: int) -> bool:
+        """Whether `host` has the registers."""
+        return self._words[(slot * SLOT_STRIDE + SLOT_AT["KEPT"]) // 4] == 1
+
+    def host(self, slot: int) -> tuple[int, ...]:
+        """Registers of the host at its ENCLU; RAX, RBX, RCX, R11, RFLAGS and RIP are not stored."""
+        return _HOST.unpack_from(self._view, slot * SLOT_STRIDE + SLOT_AT["HOST"])
 
     def result(self, slot: int, operation: int) -> int:
         """What an operation returned, when INSIDE."""

@@ -137,6 +137,7 @@ class Supervisor:
 
     def _event(self, t: Tracee, status: int) -> None:
         if not os.WIFSTOPPED(status):
+            self.enclaves.settle()
             if t.tid == self.first:
                 self.exit_status = status
             self._gone(t)
@@ -144,6 +145,7 @@ class Supervisor:
         number, event = os.WSTOPSIG(status), status >> 16
         if not event and self.enclaves.stopped(t, number):
             return
+        self.enclaves.settle()
         if event == p.EVENT_SECCOMP:
             self._seccomp(t)
         elif event in (p.EVENT_FORK, p.EVENT_VFORK, p.EVENT_CLONE):
@@ -171,6 +173,7 @@ class Supervisor:
             p.request(p.PTRACE_LISTEN, t.tid)
         else:
             t.starting = False
+            self.enclaves.on_the_way(t, p.get_regs(t.tid))
             p.request(p.PTRACE_CONT, t.tid)
 
     def _signal(self, t: Tracee, number: int) -> None:
@@ -201,6 +204,8 @@ class Supervisor:
         regs = p.get_regs(t.tid)
         rip = regs[p.RIP]
         if not GATE <= rip < END:
+            return
+        if self.enclaves.on_the_way(t, regs):
             return
         vdso = self.loader.vdso
         if rip == vdso.jump:
