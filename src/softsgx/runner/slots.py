@@ -107,7 +107,7 @@ class Slots:
         self._arm_at = base + SLOT_AT["ARM"]
         self._swap = MachineCode(
             _SWAP, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32
-        ).call
+        )
         self._free = list(range(SLOTS - 1, 0, -1))
 
     def take(self) -> int | None:
@@ -186,7 +186,7 @@ class Slots:
 
     def disarm(self, slot: int) -> bool:
         """Not any more; False if the thread has already claimed it, and then nothing changes."""
-        return bool(self._swap(self._arm_at + slot * SLOT_STRIDE, ARMED, UNARMED) != CLAIMED)
+        return bool(self._swap.call(self._arm_at + slot * SLOT_STRIDE, ARMED, UNARMED) != CLAIMED)
 
     def forget(self, tid: int) -> None:
         """A tid that may become another thread's."""
