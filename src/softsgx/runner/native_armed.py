@@ -10,6 +10,7 @@ Whatever else the supervisor does, it disarms everybody first (`Armed.settle`).
 from __future__ import annotations
 
 import os
+import signal
 import struct
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
@@ -44,7 +45,7 @@ _ASKED, _SAVED, _END = LABELS["asked"], LABELS["saved"], LABELS["end"]
 _STACK: Final = struct.Struct("<QQ")
 _R11: Final = R8 + 3
 _FLAGS: Final = 0x202
-_PATIENCE: Final = 10_000
+_PATIENCE: Final = 100_000
 
 
 class Arm:
@@ -181,7 +182,8 @@ class Armed:
             if _stopped(t.tid):
                 return self.slots.kept(state.slot)
             os.sched_yield()
-        raise p.NoSuchTracee(3, f"thread {t.tid} neither enters nor stops")
+        os.kill(t.pid, signal.SIGKILL)  # it has written to its slot
+        return False
 
     def forget(self, t: Tracee) -> None:
         """The thread is gone."""
