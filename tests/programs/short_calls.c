@@ -31,6 +31,47 @@ static void *calls(void *tcs)
     return NULL;
 }
 
+static volatile uint64_t buffer, restricted, refused;
+
+/* Writes as often as it can, until it is refused. */
+static void *writes(void *tcs)
+{
+    struct sgx_enclave_run run = {.tcs = (uint64_t)tcs};
+
+    for (uint64_t i = 1;; i++) {
+        uint64_t before = restricted;
+        struct call call = {OP_WRITE, buffer, i, 0, 0};
+
+        go(&run, EENTER, &call);
+        if (run.function == ERESUME) {
+            FAULTED(&run, VECTOR_PF, PF_P | PF_W | PF_U | PF_SGX, buffer);
+            refused = 1;
+            while (restricted)
+                usleep(1000);
+            go(&run, ERESUME, &call);
+            LEFT(&run);
+            return NULL;
+        }
+        CHECK(!before, "write %lu after RESTRICT_PERMISSIONS had returned", i);
+    }
+}
+
+static void restrict_writer(struct sgx_enclave_run *run)
+{
+    pthread_t writer;
+
+    SAME(pthread_create(&writer, NULL, writes, (void *)e.tcs[0]), 0);
+    usleep(30000);
+    DO(restrict_page(&e, buffer, SGX_R));
+    restricted = 1;
+    while (!refused)
+        usleep(1000);
+    SAME(ask(run, OP_ACCEPT, buffer, SGX_R | SGX_PT_REG | SGX_PR, 0), 0);
+    ask(run, OP_EXTEND, buffer, RW, 0);
+    refused = restricted = 0;
+    SAME(pthread_join(writer, NULL), 0);
+}
+
 int main(int argc, char **argv)
 {
     struct itimerval every = {{0, 700}, {0, 700}}, never = {{0, 0}, {0, 0}};
@@ -39,7 +80,7 @@ int main(int argc, char **argv)
 
     start(&e, argc, argv);
     run.tcs = e.tcs[2];
-    uint64_t buffer = ask(&run, OP_BUFFER, 0, 0, 0);
+    buffer = ask(&run, OP_BUFFER, 0, 0, 0);
     handle(SIGALRM, alarmed);
     DO(setitimer(ITIMER_REAL, &every, NULL));
     calls((void *)e.tcs[0]);
@@ -62,5 +103,8 @@ int main(int argc, char **argv)
     SAME(ask(&run, OP_TOTAL, 0, 0, 0), 3 * CALLS);
     CHECK(alarms, "no signal came");
     ok("two threads, a timer and a driver that flushes");
+    for (int i = 0; i < 5; i++)
+        restrict_writer(&run);
+    ok("no short call writes a page that was restricted");
     return 0;
 }

@@ -96,6 +96,11 @@ asked:
         mov     r11, [r11 + 8]
         cmp     rbx, [r11 + SLOT_TCS]
         jne     absent
+# EENTER stores RSP and RBP where the enclave can read them: they must be those of before.
+        cmp     rsp, [r11 + HOST_RSP]
+        jne     absent
+        cmp     rbp, [r11 + HOST_RBP]
+        jne     absent
         mov     eax, ARMED
         mov     ecx, CLAIMED
         lock cmpxchg dword ptr [r11 + SLOT_ARM], ecx
@@ -106,8 +111,6 @@ absent:
         jmp     stub
 claimed:
         mov     [r11 + HOST_RDX], rdx
-        mov     [r11 + HOST_RSP], rsp
-        mov     [r11 + HOST_RBP], rbp
         mov     [r11 + HOST_RSI], rsi
         mov     [r11 + HOST_RDI], rdi
         mov     [r11 + HOST_R8], r8

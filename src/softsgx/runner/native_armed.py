@@ -2,8 +2,8 @@
 
 After an EENTER and its EEXIT between which nothing happened, the same EENTER has the same outcome
 as long as nothing happens that the model would see. So the thread is armed: native.s enters
-without asking. If the next stop is the EEXIT, all that the two leave behind is URSP and URBP in
-the frame; otherwise EENTER is executed in the model then, with the registers that the thread kept.
+without asking. If the next stop is the EEXIT, the two leave nothing behind; otherwise EENTER is
+executed in the model then, with the registers that the thread kept.
 Whatever else the supervisor does, it disarms everybody first (`Armed.settle`).
 """
 
@@ -21,7 +21,7 @@ from softsgx.runner import ptrace as p
 from softsgx.runner.layout import NATIVE_CODE
 from softsgx.runner.machine_code import NATIVE_CODE as _PARTS
 from softsgx.runner.native_faults import ENCLU, UNBLOCK
-from softsgx.runner.slots import CLAIMED, Slots
+from softsgx.runner.slots import CLAIMED, Again, Slots
 from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.msr import RFLAGS_RF
@@ -51,17 +51,19 @@ _PATIENCE: Final = 100_000
 class Arm:
     """One EENTER that may be done again. `exits` are ENCLUs by which it ended: RIP -> physical."""
 
-    __slots__ = ("bases", "changes", "cssa", "entry", "exits", "stack", "stack_at", "tcs")
+    __slots__ = ("again", "changes", "exits", "stack", "stack_at", "tcs")
 
     def __init__(self, lp: LogicalProcessor, changes: int) -> None:
         secs = lp.secs
         assert secs is not None
         self.changes = changes
         self.tcs = lp.tcs_address
-        self.entry, self.cssa = lp.regs[RIP], lp.regs[RAX]
-        self.bases = (lp.fsbase, lp.gsbase)
+        stack = (lp.regs[RSP], lp.regs[RBP])
+        bases = (lp.fsbase, lp.gsbase)
+        self.again = Again(self.tcs, lp.regs[RIP], lp.regs[RAX], bases, stack)
+        # URSP and URBP: what EENTER stores, and where.
         self.stack_at = lp.ssa_frame[-1] | (gpr_offset(secs) + GPR_OFF_URSP) & PAGE_MASK
-        self.stack = (lp.regs[RSP], lp.regs[RBP])
+        self.stack = _STACK.pack(*stack)
         self.exits: dict[int, int] = {}
 
 
@@ -87,7 +89,8 @@ class Armed:
             state.arm = None
             return
         arm.exits[rip] = t.lp.space.ptes[rip >> PAGE_SHIFT] & PTE_PFN_MASK | rip & PAGE_MASK
-        self.slots.arm(state.slot, t.tid, arm.tcs, arm.entry, arm.cssa, arm.bases)
+        _store_stack(t, arm)
+        self.slots.arm(state.slot, t.tid, arm.again)
         self.threads[t] = state
 
     def uses(self, tcs: int) -> bool:
@@ -115,11 +118,8 @@ class Armed:
             or memory.read(physical, len(ENCLU)) != ENCLU
         ):
             return False
-        host, entered = slots.host(slot), slots.entered(slot)
-        stack = (host[RSP], host[RBP])
-        if stack != arm.stack:
-            memory.write(arm.stack_at, _STACK.pack(*stack))
-            arm.stack = stack
+        entered = slots.entered(slot)
+        _store_stack(t, arm)
         t.lp.tlb.flushes += 2
         user[p.RIP], user[p.RCX] = user[p.RBX], self.aep
         user[p.EFLAGS] &= ~RFLAGS_RF
@@ -149,7 +149,7 @@ class Armed:
         self._drop(t, state)
         lp.regs[:] = host
         lp.enclu(leaves.EENTER, arm.tcs, self.aep, host[RDX])
-        assert lp.regs[RIP] == arm.entry, "armed, but something has changed"
+        assert lp.regs[RIP] == arm.again.entry, "armed, but something has changed"
         t.inside = True
         t.mailbox = None
         state.running = True
@@ -202,6 +202,13 @@ class Armed:
         regs[p.RIP] = self.aep
         regs[p.ORIG_RAX] = p.MASK64
         return True
+
+
+def _store_stack(t: Tracee, arm: Arm) -> None:
+    """URSP and URBP, as the next EENTER would store them: the enclave may have written there."""
+    memory = t.world.memory
+    if memory.read(arm.stack_at, _STACK.size) != arm.stack:
+        memory.write(arm.stack_at, arm.stack)
 
 
 def _stopped(tid: int) -> bool:

@@ -42,7 +42,8 @@ class SLOT(Structure, size=SLOT_STRIDE, align=PAGE_SIZE):
     the mask for XRSTOR of XSAVE; 0 leaves the state alone. BLOCKED is what was blocked before.
 
     A thread that is ARMED may enter at TCS by itself, with ENTRY for RIP and CSSA for RAX. It is
-    CLAIMED then, and HOST has its registers, in the order of `spec.registers`, once KEPT is 1.
+    CLAIMED then, and HOST has its registers, in the order of `spec.registers`, once KEPT is 1. RSP
+    and RBP of HOST are what it must have to enter.
     """
 
     REGISTERS: bytes = raw(0x000, 20 * 8)
@@ -76,6 +77,7 @@ _ENTRY: Final = struct.Struct("QQ")
 _CS, _SS = 0x33, 0x2B
 # mov eax,esi; lock cmpxchg [rdi],edx; ret
 _SWAP: Final = bytes.fromhex("89f0f00fb117c3")
+assert RBP == RSP + 1
 assert _HEAD.size == SLOT_AT["STAGE"] + 4
 
 
@@ -84,6 +86,16 @@ class Operation(NamedTuple):
 
     number: int
     arguments: tuple[int, int, int, int, int, int]
+
+
+class Again(NamedTuple):
+    """An EENTER that has the same outcome as before: FS and GS base, RSP and RBP outside."""
+
+    tcs: int
+    entry: int
+    cssa: int
+    bases: tuple[int, int]
+    stack: tuple[int, int]
 
 
 class Entered(NamedTuple):
@@ -163,11 +175,11 @@ class Slots:
 
     # Arming
 
-    def arm(
-        self, slot: int, tid: int, tcs: int, entry: int, cssa: int, bases: tuple[int, int]
-    ) -> None:
+    def arm(self, slot: int, tid: int, again: Again) -> None:
         """Let a thread enter by itself. The rest of the slot is as its last entry left it."""
         at = slot * SLOT_STRIDE
+        tcs, entry, cssa, bases, stack = again
+        _ENTRY.pack_into(self._view, at + SLOT_AT["HOST"] + 8 * RSP, *stack)
         _ENTRY.pack_into(self._view, at + SLOT_AT["FS"], *bases)
         _ENTRY.pack_into(self._view, tid % TABLE_SIZE * 16, tid, self.address(slot))
         _ARM.pack_into(self._view, at + SLOT_AT["ARM"], UNARMED, 0, tcs, entry, cssa)
