@@ -21,7 +21,7 @@ from softsgx.linux.vfs import File
 from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
 from softsgx.runner.layout import END, GATE
-from softsgx.runner.native_load import elrange, keep, unkeep
+from softsgx.runner.native_load import elrange
 from softsgx.runner.tracee import NR_MPROTECT, NR_MUNMAP, Tracee
 from softsgx.runner.world import SGX_ENCLAVE, SGX_PROVISION
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
@@ -352,7 +352,6 @@ class Calls:
         if result >= 0:
             thread = t.model()
             self.world.run(syscalls.sys_munmap(thread, result, length), thread.cpu)
-            unkeep(t, self.world)
             self.look_for_released()
 
     def _mmap_code(self, t: Tracee, regs: list[int]) -> None:
@@ -416,7 +415,6 @@ class Calls:
         code = None
         if self.world.native:
             code = elrange(t, fd, (start, start + length))
-            keep(t, fd)
         self._trace(t, start, start + length, code)
 
     def _mapped_anywhere(
@@ -473,7 +471,6 @@ class Calls:
             if result == 0:
                 thread = t.model()
                 self.world.run(syscalls.sys_munmap(thread, address, length), thread.cpu)
-                unkeep(t, self.world)
                 self.look_for_released()
 
         self._to_exit(t, unmapped)

@@ -46,13 +46,9 @@ SLOTS_SIZE: Final = SLOTS * SLOT_STRIDE
 
 END: Final = NATIVE_SLOTS + SLOTS_SIZE
 
-# One page, PROT_NONE, for each enclave that is mapped: what keeps its file in use. Then all of EPC,
-# PROT_NONE, from where single pages are duplicated into enclave areas.
-NATIVE_KEEP: Final = BASE + 0x200_0000
-KEEP_COUNT: Final = 4096
+# All of EPC, PROT_NONE, from where single pages are duplicated into enclave areas.
 NATIVE_EPC: Final = BASE - (1 << 40)
 
 assert VDSO + VDSO_SIZE_MAX <= STUB
 assert STUB + STUB_SIZE <= BOX
 assert BOX + BOX_SIZE <= NATIVE_CODE
-assert END <= NATIVE_KEEP

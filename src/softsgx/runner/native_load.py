@@ -13,10 +13,8 @@ from softsgx.runner import ptrace as p
 from softsgx.runner.errors import LoadError, RunnerError
 from softsgx.runner.layout import (
     GATE,
-    KEEP_COUNT,
     NATIVE_CODE,
     NATIVE_EPC,
-    NATIVE_KEEP,
     NATIVE_SLOTS,
     SLOTS_SIZE,
 )
@@ -28,14 +26,12 @@ if TYPE_CHECKING:
     from softsgx.runner.arena import ArenaMemory
     from softsgx.runner.slots import Slots
     from softsgx.runner.tracee import Tracee
-    from softsgx.runner.world import World
 
-_NR_MMAP, _NR_CLOSE, _NR_MUNMAP, _NR_OPENAT = 9, 3, 11, 257
+_NR_MMAP, _NR_CLOSE, _NR_OPENAT = 9, 3, 257
 _PATH_AT: Final = GATE + 64
 _CODE: Final = b"".join(bytes.fromhex(part) for _, part in _PARTS)
 _SHARED_NOREPLACE: Final = 0x01 | 0x100000 | 0x4000  # and MAP_NORESERVE
 _PRIVATE_NOREPLACE: Final = 0x02 | 0x20 | 0x100000
-_SHARED_FIXED: Final = 0x01 | 0x10 | 0x4000
 _RW, _RX = 3, 5
 _AT_HWCAP2: Final = 26
 _FSGSBASE: Final = 2
@@ -101,35 +97,3 @@ def elrange(t: Tracee, fd: int, area: tuple[int, int]) -> tuple[int, int]:
     if not isinstance(encl, SgxEncl) or not encl.size:
         return area
     return min(area[0], encl.base), max(area[1], encl.base + encl.size)
-
-
-def keep(t: Tracee, fd: int) -> None:
-    """Pages of an enclave area give way to pages of EPC: map one that stays, for the device file
-    to be in use as long as an area is. The thread is at the exit of its mmap."""
-    inode = os.stat(f"/proc/{t.tid}/fd/{fd}").st_ino
-    kept = t.space.kept
-    if inode in kept:
-        return
-    used = set(kept.values())
-    place = next(
-        (
-            at
-            for at in range(NATIVE_KEEP, NATIVE_KEEP + KEEP_COUNT * PAGE_SIZE, PAGE_SIZE)
-            if at not in used
-        ),
-        None,
-    )
-    if place is None:
-        raise RunnerError("--engine native", f"more than {KEEP_COUNT} enclaves in one process")
-    if t.inject(_NR_MMAP, place, PAGE_SIZE, 0, _SHARED_FIXED, fd, 0) == place:
-        kept[inode] = place
-
-
-def unkeep(t: Tracee, world: World) -> None:
-    """Areas were unmapped: devices without any left need not be kept."""
-    kept = t.space.kept
-    for inode, place in list(kept.items()):
-        file = world.files.get(inode)
-        if not any(vma.file is file for vma in t.space.mm.vmas):
-            t.inject(_NR_MUNMAP, place, PAGE_SIZE)
-            del kept[inode]

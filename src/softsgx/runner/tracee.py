@@ -60,7 +60,6 @@ class Space:
         self.host: HostMemory | None = None
         self.engine: Engine | None = None
         self.native: NativeMap | None = None
-        self.kept: dict[int, int] = {}  # inode of a device -> the page that keeps it in use
         self._pid = pid
 
     @property
@@ -88,7 +87,6 @@ class Space:
         child.traced = list(self.traced)
         child.devices = list(self.devices)
         child.segv_action = self.segv_action
-        child.kept = dict(self.kept)
         return child
 
     def close(self) -> None:
