@@ -14,7 +14,8 @@ from softsgx.spec.status import status_name
 # Addresses, lengths and words: numbers of which nobody wants to see the decimal digits.
 HEX: Final = frozenset(
     "rbx rcx rdx address linear tcs rip entry before after code arg src base size offset length"
-    " flags secinfo secinfo_flags sigstruct attributes xfrm old new old_length new_length count".split()
+    " flags secinfo secinfo_flags sigstruct attributes xfrm old new old_length new_length"
+    " count".split()
 )
 _RIGHTS: Final = frozenset({"prot", "permissions"})
 SHORT: Final = "SGX_IOC_ENCLAVE_"
