@@ -445,7 +445,12 @@ def sys_fork(current: Thread, name: str, cpu: int, process: Process | None = Non
     if process is None:
         process = Process(current.kernel, name)
     child_mm = process.mm
-    with (yield from parent.mmap_lock.acquire_write()):
+    # dup_mmap: both locks, until the last entry is copied. Otherwise who zaps entries meanwhile
+    # finds the child registered by an area it has, and misses one that it will have.
+    with (
+        (yield from parent.mmap_lock.acquire_write()),
+        (yield from child_mm.mmap_lock.acquire_write()),
+    ):
         for vma in parent.vmas:
             copy = vma.copy()
             child_mm.insert(copy)

@@ -56,12 +56,13 @@ class AddressSpace:
     Changing an entry does not touch any TLB; that is the kernel's job, as on a real machine.
     """
 
-    __slots__ = ("_digest", "changed", "log", "name", "ptes")
+    __slots__ = ("_digest", "changed", "generation", "log", "name", "ptes")
 
     def __init__(self, name: str = "", log: Log | None = None) -> None:
         self.name = name
         self.log = log if log is not None else Log()
         self.ptes: dict[int, int] = {}
+        self.generation = 0  # changes whenever software changes an entry; no state
         # Set by whoever writes `ptes`, so that the digest is made anew.
         self.changed = True
         self._digest = b""
@@ -98,12 +99,14 @@ class AddressSpace:
             self.log.emit(PteChanged(self.name, page, self.ptes.get(page, 0), pte))
         self.ptes[page] = pte
         self.changed = True
+        self.generation += 1
 
     def unmap(self, address: int) -> int:
         """Remove the entry of the page at linear `address`; return the old word, 0 if none."""
         page = address >> PAGE_SHIFT
         old = self.ptes.pop(page, 0)
         self.changed = True
+        self.generation += 1
         if old and self.log.on:
             self.log.emit(PteChanged(self.name, page, old, 0))
         return old
@@ -120,6 +123,7 @@ class AddressSpace:
             return False
         self.ptes[page] = pte & ~PTE_A
         self.changed = True
+        self.generation += 1
         return True
 
     def snapshot(self) -> dict[int, int]:
@@ -130,6 +134,7 @@ class AddressSpace:
         """Go back to a snapshot."""
         self.ptes = dict(image)
         self.changed = True
+        self.generation += 1
 
     def digest(self) -> bytes:
         """Eight bytes that stand for all entries; kept until an entry changes."""

@@ -97,6 +97,7 @@ class Calls:
         if handler is None or p.read_memory(t.tid, regs[p.RIP] - 2, 2) != b"\x0f\x05":
             _go_on(t)  # int 0x80 of the program itself
             return
+        t.speak()
         handler(t, regs)
 
     # Ways to end a stop

@@ -125,6 +125,7 @@ class Enclaves:
         engine = t.space.engine
         lp = t.lp
         assert engine is not None
+        t.speak()
         while True:
             if lp.secs is None:
                 # An interrupt or a repaired fault: the processor is at the AEP.

@@ -32,6 +32,7 @@ from softsgx.runner.vdso import vdso_image
 if TYPE_CHECKING:
     from softsgx.runner.mailboxes import Mailboxes
 
+_CS_64: Final = 0x33
 AT_NULL, AT_SYSINFO_EHDR = 0, 33
 _NR_OPENAT: Final = 257
 _PROT_RW, _PROT_RX = 3, 5
@@ -61,6 +62,8 @@ class Loader:
         """At the exit stop of execve: nothing of the program has run yet."""
         tid = t.tid
         regs = p.get_regs(tid)
+        if regs[p.CS] != _CS_64:
+            return  # a 32-bit program: SGX has nothing to offer it, so it runs as it is
         real, place = self._find_vdso(t, regs[p.RSP])
         size, image = _vdso_bytes(tid, real)
         at = image.find(b"\x0f\x05")

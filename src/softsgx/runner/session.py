@@ -18,6 +18,7 @@ from softsgx.runner.elf_check import check_program
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.listening import Listening
 from softsgx.runner.loading import Loader
+from softsgx.runner.probes import Refused, try_int80
 from softsgx.runner.supervisor import Supervisor
 from softsgx.runner.world import World
 from softsgx.system.machine import epc_bytes
@@ -102,6 +103,10 @@ def run_program(argv: Sequence[str], options: Options, environ: Mapping[str, str
     RunnerError if it cannot be started.
     """
     facts = check_program(argv[0], environ)
+    try:
+        try_int80()
+    except Refused as refused:
+        raise RunnerError("int 0x80", f"{refused}: softsgx doctor says what to do") from None
     part, readings = options.machine()
     world = World(
         epc=options.epc, linux=options.linux, seed=options.seed, part=part, readings=readings

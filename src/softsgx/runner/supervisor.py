@@ -20,8 +20,9 @@ from softsgx.runner.box import IDLE, REPLY
 from softsgx.runner.calls import Calls
 from softsgx.runner.doorbell import Doorbell
 from softsgx.runner.enclaves import Enclaves, siginfo
+from softsgx.runner.errors import RunnerError
 from softsgx.runner.layout import END, GATE
-from softsgx.runner.loading import Loader
+from softsgx.runner.loading import Loader, LoadError
 from softsgx.runner.mailboxes import Mailboxes
 from softsgx.runner.stub import INT80_DONE, Phase, rolled_back, rolled_forward, where
 from softsgx.runner.tracee import Space, Tracee
@@ -55,29 +56,42 @@ class Supervisor:
         self._early: dict[int, int] = {}  # stops of children whose parent's event has not come
         self.first = 0
         self.exit_status: int | None = None
+        self._refusal = -1  # a pipe by which the child says why it cannot execute
 
     # Starting
 
     def start(self, path: str, argv: Sequence[str], env: dict[str, str]) -> None:
-        """Fork, be traced, install the filter, execute."""
+        """Fork, be traced, install the filter, execute. RunnerError if ptrace is refused."""
         self.doorbell.install()
         fprog = bpf.base_filter(GATE, (END - GATE) >> 12)
+        self._refusal, said = os.pipe2(os.O_CLOEXEC)
         tid = os.fork()
         if tid == 0:
-            _child(path, argv, env, fprog)
+            _child(path, argv, env, fprog, said)
+        os.close(said)
         os.waitpid(tid, os.WUNTRACED)
-        p.request(p.PTRACE_SEIZE, tid, 0, p.OPTIONS)
+        try:
+            p.request(p.PTRACE_SEIZE, tid, 0, p.OPTIONS)
+        except OSError as error:
+            os.kill(tid, signal.SIGKILL)
+            os.waitpid(tid, 0)
+            why = error.strerror or str(error)
+            raise RunnerError("ptrace", f"{why}: softsgx doctor says what to do") from None
         os.kill(tid, signal.SIGCONT)
         self.first = tid
         space = Space(self.world, tid)
         self.tracees[tid] = Tracee(self.world, tid, tid, space)
 
     def run(self) -> int:
-        """Serve until every process is gone; the wait status of the first."""
+        """Serve until every process is gone; the wait status of the first.
+
+        RunnerError if it could not be executed.
+        """
         doorbell, enclaves = self.doorbell, self.enclaves
         while self.tracees:
             doorbell.look()
-            self._drain()
+            if doorbell.stopped():
+                self._drain()
             for mailbox in self.mailboxes.control.take():
                 self._request(mailbox)
             if enclaves.ready:
@@ -88,6 +102,10 @@ class Supervisor:
             elif self.tracees:
                 doorbell.wait()
         assert self.exit_status is not None
+        refusal = os.read(self._refusal, 200)
+        os.close(self._refusal)
+        if refusal:
+            raise RunnerError(*refusal.decode(errors="replace").split("\0", 1))
         return self.exit_status
 
     def kill(self) -> None:
@@ -140,8 +158,13 @@ class Supervisor:
             self._stopped(t, number)
         elif number == p.SYSCALL_STOP:
             at_exit, t.at_exit = t.at_exit, None
-            if at_exit is not None:
-                at_exit(t)
+            try:
+                if at_exit is not None:
+                    at_exit(t)
+            except LoadError as error:
+                sys.stderr.write(f"softsgx: run: {error}\n")
+                os.kill(t.pid, signal.SIGKILL)
+                return
             p.request(p.PTRACE_CONT, t.tid)
         elif number == signal.SIGTRAP and t.frame is not None:
             self._complete_frame(t)
@@ -360,8 +383,9 @@ def _in_model_order(regs: list[int]) -> list[int]:
     return out
 
 
-def _child(path: str, argv: Sequence[str], env: dict[str, str], fprog: bytes) -> None:
+def _child(path: str, argv: Sequence[str], env: dict[str, str], fprog: bytes, said: int) -> None:
     """In the child: wait to be seized, filter, execute. Never returns."""
+    step = "exec"
     try:
         os.kill(os.getpid(), signal.SIGSTOP)
         libc = ctypes.PyDLL(None, use_errno=True)
@@ -373,9 +397,11 @@ def _child(path: str, argv: Sequence[str], env: dict[str, str], fprog: bytes) ->
         if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.syscall(
             _SYS_SECCOMP, 1, 0, ctypes.byref(program)
         ):
-            raise OSError(ctypes.get_errno(), "seccomp")
+            step = "seccomp"
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        step = path
         os.execve(path, list(argv), env)
     except OSError as error:
-        sys.stderr.write(f"softsgx: run: {path}: {error.strerror}\n")
+        os.write(said, f"{step}\0{error.strerror}".encode())
     finally:
         os._exit(127)

@@ -113,6 +113,15 @@ class Tracee:
         assert self.thread is not None
         return self.world.machine.processor.lps[self.thread.cpu]
 
+    def speak(self) -> None:
+        """From now on this thread stands for its process: another one may be gone by now.
+
+        After vfork two processes have one address space, but each its own descriptors.
+        """
+        self.space.process.pid = self.tid
+        if self.space.host is not None:
+            self.space.host.pid = self.tid
+
     def model(self) -> Thread:
         """Its thread in the model, made when first needed."""
         if self.thread is None:

@@ -41,14 +41,13 @@ class World:
     def __init__(self, **options: Any) -> None:
         self.machine = Machine(cpus=1, **options)
         processor = self.machine.processor
-        self.memory = ArenaMemory(processor.epc.first, processor.epc.pages)
-        self.memory.frames = processor.memory.frames
+        epc = processor.epc
+        self.memory = ArenaMemory(processor.memory, epc.first, epc.pages)
         processor.memory = self.memory
         self.kernel = self.machine.kernel
         self.log = processor.log
         self.files: dict[int, File] = {}
         self._spare: list[LogicalProcessor] = []
-        self.zero_frame = self.memory.alloc()
 
     def run(self, body: Steps[T], cpu: int) -> T:
         """Drive one system call or fault to its end."""
@@ -139,7 +138,7 @@ class LiveUser:
             offset = 0
         page = self._batch[offset : offset + PAGE_SIZE]
         if page == _ZERO_PAGE:
-            return self.world.zero_frame
+            return self.world.kernel.zero_page
         self.world.memory.write_page(self._frame, page)
         return self._frame
 

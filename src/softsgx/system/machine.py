@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from softsgx.cpu import Part, Processor, Readings
 from softsgx.cpu.part import DEFAULT_PART
@@ -14,8 +14,10 @@ from softsgx.linux.sgx.main import ksgxd
 from softsgx.linux.version import kernel_version
 from softsgx.sim import RETRY, Cooperative, Execution, Scheduler, Steps
 from softsgx.spec.bits import PAGE_SIZE
-from softsgx.system.explain import Explainer
-from softsgx.system.host import HostThread
+
+if TYPE_CHECKING:
+    from softsgx.system.explain import Explainer
+    from softsgx.system.host import HostThread
 
 T = TypeVar("T")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -51,7 +53,11 @@ class Machine:
         self.kernel = Kernel(self.processor, version)
         self.ksgxd = Thread(self.kernel, None, "ksgxd", cpus)
         self._live: Execution | None = None
-        self.explainer = Explainer(self) if explain else None
+        self.explainer: Explainer | None = None
+        if explain:
+            from softsgx.system.explain import Explainer
+
+            self.explainer = Explainer(self)
 
     def explain(self, fault: Exception | None = None) -> str:
         """Why it was refused: for a `Fault` that was just raised, or else the last refusal.
@@ -77,6 +83,8 @@ class Machine:
         """
         process = process or self.process()
         refuse_cpu(self.kernel, cpu, process.mm)
+        from softsgx.system.host import HostThread
+
         return HostThread(self.kernel, process, name, cpu)
 
     def execution(self, scheduler: Scheduler, **options: Any) -> Execution:
