@@ -26,7 +26,7 @@ from softsgx.spec.translation import ACCESS_NAMES, PTE_P, PTE_PFN_MASK
 from softsgx.system.facts import Cached, Facts, cached, look
 from softsgx.system.history import History
 from softsgx.system.refused_calls import explain_call
-from softsgx.system.ways import fallback, way_of_access, way_of_leaf
+from softsgx.system.ways import fallback, way_of_access, way_of_instruction, way_of_leaf
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
@@ -41,7 +41,9 @@ _ELSEWHERE: Final = {
     "HOST.01": "memory of the host that cannot be read",
     "HOST.02": "memory of the host that cannot be written",
 }
+_RAISED: Final = frozenset({"CODE.03", "CODE.04"})
 _ENCLU: Final = frozenset(name for name, _ in ENCLU_LEAVES.values())
+_CONTENTS: Final = frozenset({"EGETKEY", "EREPORT"})
 _SECINFO_LEAVES: Final = frozenset({"EACCEPT", "EMODPE", "EACCEPTCOPY"})
 _TCS_LEAVES: Final = frozenset({"EENTER", "ERESUME"})
 
@@ -138,14 +140,15 @@ class Explainer:
     def _instruction_faulted(self, e: c.InstructionFaulted) -> None:
         lp = self.machine.processor.lps[e.lp]
         end = exception_text(e.vector, e.code)
+        verb = "raised" if e.rule in _RAISED else "refused"
         self._open[e.lp] = Explanation(
             event=self.machine.processor.log.seq,
-            headline=f"instruction at {e.rip:#x} refused ({e.rule}): {end}",
+            headline=f"instruction at {e.rip:#x} {verb} ({e.rule}): {end}",
             rule=e.rule,
             rule_text=rule_text(e.rule),
             key=(e.rule, e.rip),
             where=self._where(lp),
-            way=way_of_leaf(look(self.history, lp, e.rip), "it", e.rule, None),
+            way=way_of_instruction(e.rule),
         )
 
     # Outcomes
@@ -240,6 +243,9 @@ class Explainer:
         layers += facts.layers()
         if e.rule.startswith("ENCLU."):
             # Refused before any operand was looked at.
+            layers, headline = [], f"{e.leaf} refused ({e.rule}): {end}"
+        if e.leaf in _CONTENTS and isinstance(e, c.LeafDone):
+            # Refused for what the operand contains.
             layers, headline = [], f"{e.leaf} refused ({e.rule}): {end}"
         return Explanation(
             event=self.machine.processor.log.seq,
