@@ -400,6 +400,21 @@ def test_a_fault_that_the_kernel_repairs_is_no_refusal() -> None:
     assert w.machine.explain() == ""
 
 
+def test_v2_the_mirror_of_the_kernel_lacks_w() -> None:
+    """In the series of 2022 the kernel withholds what it believes the EPCM withholds."""
+    machine = Machine(cpus=4, epc="1M", explain=True, linux="v2")
+    w = world(machine)
+    page = w.enclave.data[0]
+    entry = w.encl.page(page)
+    assert entry is not None
+    entry.vm_run_prot_bits = R
+    w.fault(store, page)
+    assert_in_order(
+        machine.explain(),
+        ("refused by the driver (PAGING.01)", "RELAX_PERMISSIONS(W) by the host, and EMODPE(W)"),
+    )
+
+
 # Leaves
 
 LEAVES = [

@@ -15,8 +15,13 @@ if TYPE_CHECKING:
 def tell_exec(t: Tracee) -> None:
     """The process executes another program from now on."""
     log = t.world.log
-    if log.on:
-        log.emit(ProcessStarted(str(t.pid), "", os.readlink(f"/proc/{t.tid}/exe")))
+    if not log.on:
+        return
+    try:
+        path = os.readlink(f"/proc/{t.tid}/exe")
+    except OSError:
+        path = "?"  # killed while we look
+    log.emit(ProcessStarted(str(t.pid), "", path))
 
 
 def tell_fork(parent: Tracee, child: Tracee) -> None:

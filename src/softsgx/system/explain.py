@@ -19,6 +19,7 @@ from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 from softsgx.spec.epcm import BLOCKED, RWX, VALID, rwx_text, word_text
 from softsgx.spec.faults import PF
 from softsgx.spec.leaves import ENCLU_LEAVES
+from softsgx.spec.registers import RIP
 from softsgx.spec.rules import RULES
 from softsgx.spec.ssa import GPR_OFF_RIP, GPRSGX_SIZE
 from softsgx.spec.tcs import TCS
@@ -134,7 +135,8 @@ class Explainer:
             lp = self.machine.processor.lps[e.lp]
             found = self._leaf(e, status_text(e.status), self._where(lp))
             found.outcome = f"RAX = {e.status}: the enclave goes on"
-            self._rips.pop(e.lp, None)
+            if self._rips.pop(e.lp, None) and lp.secs is not None:
+                found.where += rip_text(lp.regs[RIP], lp.secs.BASEADDR)
             self._tell(found)
 
     def _instruction_faulted(self, e: c.InstructionFaulted) -> None:
@@ -188,8 +190,7 @@ class Explainer:
 
     def _rip(self, physical: int, base: int) -> str:
         """Where the AEX interrupted."""
-        rip = self.machine.processor.memory.read_int(physical, 8)
-        return f", rip {rip:#x} (base + {rip - base:#x})"
+        return rip_text(self.machine.processor.memory.read_int(physical, 8), base)
 
     def _tell(self, found: Explanation) -> None:
         self.last = found
@@ -289,6 +290,11 @@ class Explainer:
                     found.event = seq
                     return found.text
         return ""
+
+
+def rip_text(rip: int, base: int) -> str:
+    """Where an instruction is in its enclave."""
+    return f", rip {rip:#x} (base + {rip - base:#x})"
 
 
 def rule_text(rule: str) -> str:

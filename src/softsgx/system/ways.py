@@ -137,10 +137,10 @@ def _paging(facts: Facts, right: int) -> str:
         out = _mprotect(facts, right)
         lacks = facts.word & VALID and not facts.word & right and not right & ~facts.cap
         return f"{out}, and {_extend(facts.word, right)} from inside" if lacks else out
-    return _driver(facts)
+    return _driver(facts, right)
 
 
-def _driver(facts: Facts) -> str:
+def _driver(facts: Facts, right: int) -> str:
     """The area allows it, and the driver did not map the page."""
     kernel, vma = facts.history.machine.kernel, facts.vma
     assert vma is not None
@@ -156,6 +156,9 @@ def _driver(facts: Facts) -> str:
         if not kernel.nr_free:
             return "EPC is exhausted and nothing can be evicted: a larger --epc, or fewer pages"
         return "the driver could not add a page there (EAUG)"
+    if kernel.version.interface == "v2" and right & ~facts.entry.vm_run_prot_bits:
+        letters = "".join(letter for bit, letter in _LETTERS.items() if right & bit)
+        return f"RELAX_PERMISSIONS({letters}) by the host, and EMODPE({letters}) from inside"
     excess = vma.flags & ~facts.cap
     if excess:
         return (
