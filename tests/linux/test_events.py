@@ -1,5 +1,7 @@
 """What the log says of the kernel: calls with their arguments, page faults, who runs where."""
 
+from typing import Any
+
 import pytest
 
 from softsgx.linux.errno import EINVAL
@@ -25,7 +27,7 @@ def write(t: EnclaveThread) -> Steps[None]:
     yield from t.store(t.args, b"x")
 
 
-def of(events: list[Event], *kinds: type[Event]) -> list[Event]:
+def of(events: list[Event], *kinds: type[Any]) -> list[Any]:
     return [event for event in events if isinstance(event, kinds)]
 
 

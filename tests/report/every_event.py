@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_type_hints
 
-from softsgx.sim import Event, IpiSent, IpiTaken, cpu_events, kernel_events
+from softsgx.sim import IpiSent, IpiTaken, cpu_events, kernel_events
 
 
 class Task:
@@ -29,7 +29,8 @@ def _value(name: str, kind: Any) -> Any:
 
 def every_event() -> list[Any]:
     """Processor, kernel and interrupts; the values are made up."""
-    found: list[Event] = [IpiSent(Task(), (1, 2)), IpiTaken(Task(), 1)]  # type: ignore[arg-type]
+    task: Any = Task()
+    found: list[Any] = [IpiSent(task, (1, 2)), IpiTaken(task, 1)]
     for module in (cpu_events, kernel_events):
         for kind in vars(module).values():
             if isinstance(kind, type) and issubclass(kind, tuple) and kind is not tuple:

@@ -1,6 +1,7 @@
 """The events of a short story with a fixed seed: a page is written, restricted, refused, accepted.
 
-The clock stands for that of the runner: a microsecond an event.
+The clock stands for that of the runner: a microsecond an event. Events are numbered as they come,
+not as the log does, which counts the model's own steps, too.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def story() -> Story:
 
     def hear(event: Event) -> None:
         if not isinstance(event, INTERNAL):
-            events.append((1000 * log.seq, log.seq, event))
+            number = len(events) + 1
+            events.append((1000 * number, number, event))
 
     log.subscribe(hear)
     w = world(machine)

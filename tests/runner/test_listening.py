@@ -16,7 +16,7 @@ import pytest
 
 from softsgx.report.explanation import Explanation
 from softsgx.runner.errors import RunnerError
-from softsgx.runner.listening import SHOWN_MAX, Voice
+from softsgx.runner.listening import SHOWN_BY_RULE_MAX, SHOWN_MAX, Voice
 from softsgx.runner.trace_file import TraceFile
 from softsgx.sim import Log, Stepped, TaskEnded
 from softsgx.sim.cpu_events import TlbFlushed
@@ -115,6 +115,16 @@ def test_a_refusal_is_not_said_again_and_again(capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().err
     assert said.count("no, event 9") == SHOWN_MAX
     assert said.endswith("softsgx: explain: 3 more refusals, of kinds shown above\n")
+
+
+def test_one_rule_does_not_fill_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
+    """A runtime that accepts each page when it is touched first is refused at each page."""
+    voice = Voice()
+    for page in range(2 * SHOWN_BY_RULE_MAX):
+        voice.tell(Explanation(page, "no", "ACCESS.10", "text", ("ACCESS.10", page)))
+    assert capsys.readouterr().err.count("no, event") == SHOWN_BY_RULE_MAX
+    voice.tell(explanation("ACCESS.12"))
+    assert "no, event 9" in capsys.readouterr().err
 
 
 def test_what_a_program_dies_of_is_said_even_if_it_was_silenced(

@@ -14,13 +14,14 @@ import pytest
 from softsgx.cpu import Readings
 from softsgx.cpu.fault import Fault
 from softsgx.cpu.tracking import stamp
-from softsgx.linux.errno import EACCES, EINVAL, EPERM
+from softsgx.linux.errno import EACCES, EINVAL, ENOMEM, EPERM
 from softsgx.linux.uapi import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE
 from softsgx.mem.pagetable import PTE_W
 from softsgx.mem.tlb import CLEAN
 from softsgx.mem.tlb import WRITE as TLB_WRITE
 from softsgx.sim import Steps
 from softsgx.spec import leaves
+from softsgx.spec.attributes import ATTR_MODE64BIT, ATTR_PROVISIONKEY
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.epcm import (
     BLOCKED,
@@ -36,6 +37,7 @@ from softsgx.spec.epcm import (
 from softsgx.spec.status import SGX_PAGE_NOT_TRACKED
 from softsgx.system import EnclaveThread, HostThread, Machine, load
 from softsgx.system.history import CALLS_MAX, KEPT
+from tests.linux.building import Building
 from tests.linux.world import World, world
 
 Provoke = Callable[[World], Any]
@@ -400,6 +402,21 @@ def test_a_fault_that_the_kernel_repairs_is_no_refusal() -> None:
     assert w.machine.explain() == ""
 
 
+def test_v2_the_mirror_of_the_kernel_lacks_w() -> None:
+    """In the series of 2022 the kernel withholds what it believes the EPCM withholds."""
+    machine = Machine(cpus=4, epc="1M", explain=True, linux="v2")
+    w = world(machine)
+    page = w.enclave.data[0]
+    entry = w.encl.page(page)
+    assert entry is not None
+    entry.vm_run_prot_bits = R
+    w.fault(store, page)
+    assert_in_order(
+        machine.explain(),
+        ("refused by the driver (PAGING.01)", "RELAX_PERMISSIONS(W) by the host, and EMODPE(W)"),
+    )
+
+
 # Leaves
 
 LEAVES = [
@@ -646,6 +663,36 @@ def test_remove_of_a_page_in_each_state() -> None:
             "refused: -EPERM; EMODPR: SGX_PAGE_NOT_MODIFIABLE (EMODPR.09)",
             "EPCM  ---  TRIM MODIFIED since EMODT by ioctl MODIFY_TYPES(",
             "EACCEPT of what is due, from inside the enclave",
+        ),
+    )
+
+
+def test_create_when_epc_is_full() -> None:
+    """16 pages; each enclave that was only created has two that cannot be evicted."""
+    machine = Machine(cpus=1, epc="64K", explain=True)
+    b = Building(machine)
+    for _ in range(8):
+        assert b.create() == 0
+        b.fd = b.do(b.host.open())
+    assert b.create() == -ENOMEM
+    assert_in_order(
+        machine.explain(),
+        ("ioctl CREATE(", "refused by the driver: -ENOMEM", "EPC is full: 0 of 16 pages", "--epc"),
+    )
+
+
+def test_init_of_a_provisioning_enclave_without_the_token() -> None:
+    machine = Machine(cpus=1, explain=True)
+    b = Building(machine, attributes=ATTR_MODE64BIT | ATTR_PROVISIONKEY)
+    assert b.create() == 0
+    b.fill()
+    assert b.init() == -EACCES
+    assert_in_order(
+        machine.explain(),
+        (
+            "ioctl INIT() of thread main refused by the driver: -EACCES",
+            "SECS.ATTRIBUTES has bits that this enclave may not have: 0x10",
+            "open /dev/sgx_provision, and SGX_IOC_ENCLAVE_PROVISION before INIT",
         ),
     )
 

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from softsgx.runner.supervisor import Supervisor
     from softsgx.runner.world import World
 
-# Refusals of one kind at one page that are printed; a runtime that polls would print for ever.
+# Refusals of one kind at one page that are printed, and refusals by one rule: a runtime that polls,
+# or that accepts each page when it is touched first, would print for ever.
 SHOWN_MAX: Final = 2
+SHOWN_BY_RULE_MAX: Final = 24
 
 
 class Listening:
@@ -80,6 +82,8 @@ class Voice:
 
     def __init__(self) -> None:
         self._times: Counter[tuple[object, ...]] = Counter()
+        self._by_rule: Counter[str] = Counter()
+        self._last_said: Explanation | None = None
         self._process: dict[str, str] = {}  # thread -> its process
         self._fatal: dict[str, Explanation] = {}  # process -> what its last signal came from
         self._last: Explanation | None = None
@@ -88,8 +92,10 @@ class Voice:
     def tell(self, found: Explanation) -> None:
         """Print one, unless it was said before."""
         self._last = found
-        self._times[found.key] += 1
-        if self._times[found.key] <= SHOWN_MAX:
+        if self._by_rule[found.rule] < SHOWN_BY_RULE_MAX and self._times[found.key] < SHOWN_MAX:
+            self._by_rule[found.rule] += 1
+            self._times[found.key] += 1
+            self._last_said = found
             _say(found.text)
         else:
             self._silent += 1
@@ -107,7 +113,7 @@ class Voice:
                 self._died(f"process {event.process} died of {event.outcome}", found)
 
     def _died(self, what: str, found: Explanation) -> None:
-        if self._times[found.key] <= SHOWN_MAX:
+        if found is self._last_said:
             _say(f"{what}: see event {found.event} above\n")
         else:
             _say(f"{what}:\n{found.text}")

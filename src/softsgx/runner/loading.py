@@ -109,7 +109,8 @@ class Loader:
         at = rsp
         stage = 0
         while True:
-            data = p.read_memory(t.tid, at, 4096 - at % 4096)
+            # An entry of the vector may lie across two pages.
+            data = p.read_memory(t.tid, at, max(_AUX.size, 4096 - at % 4096))
             if data is None:
                 raise LoadError(f"process {t.tid}: no auxiliary vector")
             words = struct.unpack(f"<{len(data) // 8}Q", data)
@@ -130,9 +131,7 @@ class Loader:
                     return words[n + 1], at + 8 * n
                 if words[n] == AT_NULL:
                     raise LoadError(f"process {t.tid}: this kernel gives it no vDSO")
-            at += 16 * (len(words) // 2) or 8
-            if len(words) < 2:
-                raise LoadError(f"process {t.tid}: auxiliary vector at the end of a page")
+            at += _AUX.size * (len(words) // 2)
 
     # CPUID and ENCLU
 

@@ -24,10 +24,10 @@ from softsgx.runner.errors import RunnerError
 from softsgx.runner.layout import END, GATE
 from softsgx.runner.loading import Loader, LoadError
 from softsgx.runner.mailboxes import Mailboxes
+from softsgx.runner.process_events import tell_end, tell_exec, tell_fork
 from softsgx.runner.stub import INT80_DONE, Phase, rolled_back, rolled_forward, where
 from softsgx.runner.tracee import Space, Tracee, in_model_order
 from softsgx.runner.world import LiveProcess, World
-from softsgx.sim.kernel_events import ProcessEnded, ProcessStarted
 from softsgx.spec.registers import RIP
 
 if TYPE_CHECKING:
@@ -166,8 +166,7 @@ class Supervisor:
             self.enclaves.settle()
             if t.tid == self.first:
                 self.exit_status = status
-            if t.tid == t.pid:
-                self._tell_end(t, status)
+            tell_end(t, status)
             self._gone(t)
             return
         number, event = os.WSTOPSIG(status), status >> 16
@@ -336,8 +335,7 @@ class Supervisor:
                 self._fork_model(parent, child)
         child.starting = True
         self.tracees[tid] = child
-        if self.world.log.on and child.space is not parent.space:
-            self.world.log.emit(ProcessStarted(str(child.pid), str(parent.pid), ""))
+        tell_fork(parent, child)
         early = self._early.pop(tid, None)
         if early is not None:
             self._event(child, early)
@@ -368,20 +366,7 @@ class Supervisor:
 
     def _executed(self, t: Tracee) -> None:
         self.loader.executed(t)
-        if self.world.log.on:
-            path = os.readlink(f"/proc/{t.tid}/exe")
-            self.world.log.emit(ProcessStarted(str(t.pid), "", path))
-
-    def _tell_end(self, t: Tracee, status: int) -> None:
-        if not self.world.log.on:
-            return
-        if os.WIFSIGNALED(status):
-            number = os.WTERMSIG(status)
-            known = number in [*signal.Signals]
-            outcome = signal.Signals(number).name if known else f"signal {number}"
-        else:
-            outcome = f"exit {os.WEXITSTATUS(status)}"
-        self.world.log.emit(ProcessEnded(str(t.pid), outcome))
+        tell_exec(t)
 
     def _gone(self, t: Tracee, keep_space: bool = False) -> None:
         self.enclaves.gone(t)

@@ -19,6 +19,7 @@ from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 from softsgx.spec.epcm import BLOCKED, RWX, VALID, rwx_text, word_text
 from softsgx.spec.faults import PF
 from softsgx.spec.leaves import ENCLU_LEAVES
+from softsgx.spec.registers import RIP
 from softsgx.spec.rules import RULES
 from softsgx.spec.ssa import GPR_OFF_RIP, GPRSGX_SIZE
 from softsgx.spec.tcs import TCS
@@ -26,7 +27,7 @@ from softsgx.spec.translation import ACCESS_NAMES, PTE_P, PTE_PFN_MASK
 from softsgx.system.facts import Cached, Facts, cached, look
 from softsgx.system.history import History
 from softsgx.system.refused_calls import explain_call
-from softsgx.system.ways import fallback, way_of_access, way_of_leaf
+from softsgx.system.ways import fallback, way_of_access, way_of_instruction, way_of_leaf
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
@@ -41,7 +42,9 @@ _ELSEWHERE: Final = {
     "HOST.01": "memory of the host that cannot be read",
     "HOST.02": "memory of the host that cannot be written",
 }
+_RAISED: Final = frozenset({"CODE.03", "CODE.04"})
 _ENCLU: Final = frozenset(name for name, _ in ENCLU_LEAVES.values())
+_CONTENTS: Final = frozenset({"EGETKEY", "EREPORT"})
 _SECINFO_LEAVES: Final = frozenset({"EACCEPT", "EMODPE", "EACCEPTCOPY"})
 _TCS_LEAVES: Final = frozenset({"EENTER", "ERESUME"})
 
@@ -132,20 +135,22 @@ class Explainer:
             lp = self.machine.processor.lps[e.lp]
             found = self._leaf(e, status_text(e.status), self._where(lp))
             found.outcome = f"RAX = {e.status}: the enclave goes on"
-            self._rips.pop(e.lp, None)
+            if self._rips.pop(e.lp, None) and lp.secs is not None:
+                found.where += rip_text(lp.regs[RIP], lp.secs.BASEADDR)
             self._tell(found)
 
     def _instruction_faulted(self, e: c.InstructionFaulted) -> None:
         lp = self.machine.processor.lps[e.lp]
         end = exception_text(e.vector, e.code)
+        verb = "raised" if e.rule in _RAISED else "refused"
         self._open[e.lp] = Explanation(
             event=self.machine.processor.log.seq,
-            headline=f"instruction at {e.rip:#x} refused ({e.rule}): {end}",
+            headline=f"instruction at {e.rip:#x} {verb} ({e.rule}): {end}",
             rule=e.rule,
             rule_text=rule_text(e.rule),
             key=(e.rule, e.rip),
             where=self._where(lp),
-            way=way_of_leaf(look(self.history, lp, e.rip), "it", e.rule, None),
+            way=way_of_instruction(e.rule),
         )
 
     # Outcomes
@@ -185,8 +190,7 @@ class Explainer:
 
     def _rip(self, physical: int, base: int) -> str:
         """Where the AEX interrupted."""
-        rip = self.machine.processor.memory.read_int(physical, 8)
-        return f", rip {rip:#x} (base + {rip - base:#x})"
+        return rip_text(self.machine.processor.memory.read_int(physical, 8), base)
 
     def _tell(self, found: Explanation) -> None:
         self.last = found
@@ -241,6 +245,9 @@ class Explainer:
         if e.rule.startswith("ENCLU."):
             # Refused before any operand was looked at.
             layers, headline = [], f"{e.leaf} refused ({e.rule}): {end}"
+        if e.leaf in _CONTENTS and isinstance(e, c.LeafDone):
+            # Refused for what the operand contains.
+            layers, headline = [], f"{e.leaf} refused ({e.rule}): {end}"
         return Explanation(
             event=self.machine.processor.log.seq,
             headline=headline,
@@ -283,6 +290,11 @@ class Explainer:
                     found.event = seq
                     return found.text
         return ""
+
+
+def rip_text(rip: int, base: int) -> str:
+    """Where an instruction is in its enclave."""
+    return f", rip {rip:#x} (base + {rip - base:#x})"
 
 
 def rule_text(rule: str) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from softsgx.linux.errno import EACCES, EBUSY, EINVAL, ENODEV, EPERM
+from softsgx.linux.errno import EACCES, EBUSY, EINVAL, ENODEV, ENOMEM, EPERM
 from softsgx.linux.sgx.encl import SGX_ENCL_CREATED, SGX_ENCL_INITIALIZED, SgxEncl
 from softsgx.report.explanation import Explanation, Layer
 from softsgx.report.fields import SHORT, errno_or_value, exception_text, status_text
 from softsgx.sim import cpu_events as c
 from softsgx.sim import kernel_events as k
+from softsgx.spec.attributes import ATTR_PROVISIONKEY
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT
 from softsgx.spec.epcm import PT_TCS, PT_TRIM, R, W, rwx_text
 from softsgx.spec.rules import RULES
@@ -23,6 +24,7 @@ from softsgx.system.history import History
 from softsgx.system.ways import fallback
 
 _EDMM: Final = frozenset({"RESTRICT_PERMISSIONS", "MODIFY_TYPES", "REMOVE_PAGES"})
+_FEW: Final = 2  # CREATE takes two pages, and gives the first back if there is no second
 _AREAS: Final = frozenset({"mmap", "mprotect"})
 
 
@@ -35,8 +37,8 @@ def explain_call(history: History, e: k.CallEnded) -> Explanation | None:
         return _leaf(history, e, str(context), context.refused)
     if e.name in _AREAS and e.result == -EACCES:
         return _cap(history, e, str(context))
-    if e.name.removeprefix(SHORT) in _EDMM:
-        return _edmm(history, e, str(context), dict(context.fields))
+    if e.name.startswith(SHORT):
+        return _driver(history, e, str(context), dict(context.fields))
     return None
 
 
@@ -111,11 +113,13 @@ def _enclaves(history: History, cpu: int, address: int) -> list[SgxEncl]:
     return list(found.values())
 
 
-def _edmm(
+def _driver(
     history: History, e: k.CallEnded, text: str, fields: dict[str, int]
 ) -> Explanation | None:
     """The driver refused before any leaf."""
-    found = _edmm_reason(history, e, fields)
+    found = _any_reason(history, e)
+    if found is None and e.name.removeprefix(SHORT) in _EDMM:
+        found = _edmm_reason(history, e, fields)
     if found is None:
         return None
     rule, way = found
@@ -129,17 +133,48 @@ def _edmm(
     )
 
 
+def _any_reason(history: History, e: k.CallEnded) -> tuple[str, str] | None:
+    """Of any ioctl: the rule, and the way out."""
+    kernel = history.machine.kernel
+    if e.result == -ENODEV:
+        return "it needs a processor with SGX2", "run without --sgx1"
+    if e.result == -ENOMEM and kernel.nr_free < _FEW:
+        pages = kernel.processor.epc.pages
+        return (
+            f"EPC is full: {kernel.nr_free} of {pages} pages are free, none can be evicted",
+            "a larger --epc, or close an enclave; SECS and VA pages stay in EPC",
+        )
+    encl = _enclave(history, e)
+    if encl is None:
+        return None
+    excess = encl.attributes & ~encl.attributes_mask
+    if e.result == -EACCES and e.name.endswith("INIT") and excess:
+        way = "leave them out of SECS.ATTRIBUTES"
+        if excess & ATTR_PROVISIONKEY:
+            way = "open /dev/sgx_provision, and SGX_IOC_ENCLAVE_PROVISION before INIT"
+        return f"SECS.ATTRIBUTES has bits that this enclave may not have: {excess:#x}", way
+    return None
+
+
+def _enclave(history: History, e: k.CallEnded) -> SgxEncl | None:
+    """The enclave of an ioctl: found by its EPC pages, or else by the areas of the caller."""
+    wanted = dict(e.fields).get("enclave")
+    kernel = history.machine.kernel
+    for page in kernel.active_page_list:
+        if page.owner is not None and page.owner.encl.number == wanted:
+            return page.owner.encl
+    mm = kernel.loaded.get(e.cpu)
+    areas = mm.vmas if mm is not None else []
+    return next((v.encl for v in areas if v.encl and v.encl.number == wanted), None)
+
+
 def _edmm_reason(
     history: History, e: k.CallEnded, fields: dict[str, int]
 ) -> tuple[str, str] | None:
-    """The rule, and the way out."""
-    if e.result == -ENODEV:
-        return "it needs a processor with SGX2", "run without --sgx1"
+    """Of those that change pages of a running enclave."""
     if e.result == -EBUSY:
         return "one ioctl per enclave runs at a time", "try again when the other one has ended"
-    mm = history.machine.kernel.loaded.get(e.cpu)
-    enclaves = [v.encl for v in mm.vmas if v.encl is not None] if mm is not None else []
-    encl = next((x for x in enclaves if x.number == dict(e.fields).get("enclave")), None)
+    encl = _enclave(history, e)
     if "offset" not in fields:
         if encl is not None and not encl.flags & SGX_ENCL_INITIALIZED:
             what = "EINIT" if encl.flags & SGX_ENCL_CREATED else "CREATE"

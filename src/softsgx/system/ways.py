@@ -48,7 +48,7 @@ _FIXED: Final[dict[str, str]] = {
     "CODE.01": "the instruction is undefined, or the emulator lacks it: `--engine native` has more",
     "CODE.02": "move it out of the enclave: EEXIT, or let the exception handler emulate it",
     "CODE.03": "INT3 in an enclave entered with DBGOPTIN: for the debugger",
-    "CODE.04": "the program's own exception: its handler, or the one outside, decides",
+    "CODE.04": "an exception of the program's own: a handler inside, or the host, decides",
     "ENCLU.04": "set and lock IA32_FEATURE_CONTROL.SGX_ENABLE",
     "ENCLU.05": "ask CPUID leaf 12H first; `--sgx1` and --cpu-option take leaves away",
     "ENCLU.08": "EEXIT first: enclaves do not nest",
@@ -135,12 +135,12 @@ def _paging(facts: Facts, right: int) -> str:
         return f"mmap /dev/sgx_enclave over {facts.page:#x} with {_PROTS[right]}"
     if not vma.flags & right:
         out = _mprotect(facts, right)
-        lacks = facts.word & VALID and not facts.word & right
+        lacks = facts.word & VALID and not facts.word & right and not right & ~facts.cap
         return f"{out}, and {_extend(facts.word, right)} from inside" if lacks else out
-    return _driver(facts)
+    return _driver(facts, right)
 
 
-def _driver(facts: Facts) -> str:
+def _driver(facts: Facts, right: int) -> str:
     """The area allows it, and the driver did not map the page."""
     kernel, vma = facts.history.machine.kernel, facts.vma
     assert vma is not None
@@ -156,6 +156,9 @@ def _driver(facts: Facts) -> str:
         if not kernel.nr_free:
             return "EPC is exhausted and nothing can be evicted: a larger --epc, or fewer pages"
         return "the driver could not add a page there (EAUG)"
+    if kernel.version.interface == "v2" and right & ~facts.entry.vm_run_prot_bits:
+        letters = "".join(letter for bit, letter in _LETTERS.items() if right & bit)
+        return f"RELAX_PERMISSIONS({letters}) by the host, and EMODPE({letters}) from inside"
     excess = vma.flags & ~facts.cap
     if excess:
         return (
@@ -189,7 +192,10 @@ def way_of_leaf(facts: Facts, leaf: str, rule: str, secinfo: int | None) -> str:
     if rule.startswith("FRAME."):
         return f"{to}the SSA frame must be REG pages of the enclave, accepted, RW"
     if rule in ("EENTER.07", "ERESUME.08"):
-        return f"{to}RBX must be the ENCLAVEADDRESS of a TCS page"
+        return (
+            f"{to}RBX must be the ENCLAVEADDRESS of a TCS page; a REG page becomes one by"
+            " MODIFY_TYPES(PT_TCS) and EACCEPT(TCS MODIFIED)"
+        )
     return ""
 
 
@@ -241,6 +247,11 @@ def _holder(facts: Facts) -> str:
             who = facts.history.who(lp.id)
             return f"another TCS, or wait: {who} is inside on this one since event {seq}"
     return "another TCS, or wait until this one is free"
+
+
+def way_of_instruction(rule: str) -> str:
+    """The way out of an instruction that was refused, or that raised an exception."""
+    return f"to go on: {_FIXED[rule]}" if rule in _FIXED else ""
 
 
 def fallback(text: str) -> str:
