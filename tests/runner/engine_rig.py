@@ -79,8 +79,7 @@ class EngineRig:
     ) -> None:
         bare = self.bare = Bare(epc_pages=EPC_PAGES, lps=1 + lps)
         processor = self.processor = bare.processor
-        memory = self.memory = ArenaMemory(processor.epc.first, EPC_PAGES)
-        memory.frames = processor.memory.frames
+        memory = self.memory = ArenaMemory(processor.memory, processor.epc.first, EPC_PAGES)
         processor.memory = memory
         enclave = self.enclave = bare.enclave(
             pages=2, threads=lps, size=1 << 22, tcs={"OENTRY": CODE_OFFSET}, init=False

@@ -334,19 +334,47 @@ def test_more_pages_of_the_host_than_copies_in_one_slice() -> None:
         assert all(pages.word(n * PAGE_SIZE + 8) == count - n for n in range(count))
 
 
+@pytest.mark.parametrize("instruction", ["rep movsq", "rep movsb", "rep stosd", "std; rep movsq"])
+@pytest.mark.parametrize("skew", [0, 3])
 def test_one_string_instruction_over_more_pages_than_copies(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, instruction: str, skew: int
 ) -> None:
+    """Also where elements lie across two pages, which no whole page has.
+
+    The story: of such an element one byte was stored, then all of it again, for ever.
+    """
     monkeypatch.setattr(hostmem, "SHADOWS", 16)
-    half = 30 * PAGE_SIZE
-    pages = HostPages(60)
-    content = struct.pack("<I", 0x01020304) * (half // 4)
+    down = "std" in instruction
+    half = (1 if down else 20) * PAGE_SIZE
+    pages = HostPages(42)
+    content = bytes(n * 7 & 0xFF for n in range(half))
     pages.map[:half] = content
-    with rig("rep movsq; enclu") as r:
-        r.set(rsi=pages.address, rdi=pages.address + half, rcx=half // 8)
+    width = {"b": 1, "d": 4, "q": 8}[instruction[-1]]
+    stos = "stos" in instruction
+    expected = b"\x04\x03\x02\x01" * (half // 4) if stos else content
+    with rig(f"{instruction}; enclu") as r:
+        last = half - 8 if down else 0
+        to = pages.address + half + skew
+        r.set(rsi=pages.address + last, rdi=to + last, rcx=half // width, rax=0x01020304)
         r.expect_exit()
-        assert (r.get("rcx"), r.get("rsi")) == (0, pages.address + half)
-    assert pages.map[half:] == content
+        assert r.get("rcx") == 0
+        assert r.get("rdi") == to + (-8 if down else half)
+    assert pages.map[half + skew : 2 * half + skew] == expected
+    assert not any(pages.map[half : half + skew])
+
+
+def test_a_string_store_that_runs_into_a_read_only_page() -> None:
+    """It is done up to that page, and the registers say so."""
+    pages = HostPages(3)
+    pages.protect(mmap.PROT_READ, first=1)
+    with rig("rep stosb; enclu") as r:
+        r.set(rdi=pages.address + 100, rcx=8000, rax=0x55)
+        fault = r.fault()
+        assert (fault.code, fault.address) == (0x7, pages.address + PAGE_SIZE)
+        r.resume()
+        assert r.get("rdi") == pages.address + PAGE_SIZE
+        assert r.get("rcx") == 8000 - (PAGE_SIZE - 100)
+        assert pages.map[:PAGE_SIZE] == bytes(100) + b"\x55" * (PAGE_SIZE - 100)
 
 
 def test_no_room_for_a_copy_in_a_block_with_an_illegal_instruction(
@@ -371,7 +399,6 @@ def test_no_room_for_a_copy_in_a_block_with_an_illegal_instruction(
         ("lock inc qword ptr [rdi]", 101),
         ("lock xadd [rdi], rsi", 105),
         ("lock bts qword ptr [rdi], 1", 102),
-        ("inc qword ptr [rdi]", 101),
         ("xchg [rdi], rsi", 5),
         ("lock cmpxchg [rdi], rsi", 100),
     ],
@@ -383,15 +410,15 @@ def test_what_the_host_stores_between_load_and_store_is_not_lost(
     instruction, executed again, works on 100. CMPXCHG compares with 1, and must fail then."""
     pages = HostPages(1)
     pages.map[0] = 1
-    store = hostmem.HostMemory.store
+    store = hostmem.HostMemory.store_locked
 
-    def late(host: hostmem.HostMemory, offset: int, size: int, value: int) -> hostmem.Stored:
+    def late(host: hostmem.HostMemory, offset: int, data: bytes) -> hostmem.Stored:
         if pages.map[0] == 1:
             pages.map[0] = 100
-        return store(host, offset, size, value)
+        return store(host, offset, data)
 
-    monkeypatch.setattr(hostmem.HostMemory, "store", late)
-    with rig(f"{text}; setz cl; enclu") as r:
+    monkeypatch.setattr(hostmem.HostMemory, "store_locked", late)
+    with rig(f"mov r8, rax; {text}; setz cl; enclu") as r:
         r.set(rdi=pages.address, rsi=5, rax=1)
         r.expect_exit()
         assert pages.word() == result

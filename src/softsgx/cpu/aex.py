@@ -159,7 +159,7 @@ def _exitinfo(vector: int, exinfo: bool) -> int:
     return 0 if kind is None else EXIT_VALID | kind << EXIT_TYPE_SHIFT | vector
 
 
-def _synthesise(lp: LogicalProcessor, secs: Secs, tcs: bytearray, vector: int) -> None:
+def _synthesise(lp: LogicalProcessor, secs: Secs, tcs: bytearray | memoryview, vector: int) -> None:
     """Load what the handler finds in the interrupted context."""
     processor = lp.processor
     (aep,) = _U64.unpack_from(tcs, TCS_OFF_AEP)

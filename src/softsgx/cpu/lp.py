@@ -144,12 +144,13 @@ class LogicalProcessor:
         self.refuse_in_flight("an access")
         if not self.log.on:
             return fill(self, address, access)
+        entry = self.tlb.entries.get(address >> PAGE_SHIFT, 0)
         try:
             return fill(self, address, access)
         except Exception as fault:
             vector = getattr(fault, "vector", -1)
             code, rule = getattr(fault, "code", 0), getattr(fault, "rule", "")
-            self.log.emit(AccessFaulted(self.id, address, access, vector, code, rule))
+            self.log.emit(AccessFaulted(self.id, address, access, vector, code, rule, entry))
             raise
 
     def load(self, address: int, size: int) -> bytes:

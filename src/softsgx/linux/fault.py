@@ -23,6 +23,7 @@ from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx.encl import VM_FAULT_BUSY, VM_FAULT_NOPAGE, VM_FAULT_OOM
 from softsgx.linux.uaccess import anonymous_page
 from softsgx.mem.pagetable import PTE_P, PTE_PFN_MASK, PTE_W
+from softsgx.sim.kernel_events import PageFaultBegun, PageFaultEnded
 from softsgx.sim.point import RETRY
 from softsgx.spec import faults
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT
@@ -34,6 +35,23 @@ if TYPE_CHECKING:
 
 def do_user_addr_fault(current: Thread, error_code: int, address: int) -> Steps[Signal | None]:
     """A #PF of a user access: None if it was repaired and the access may be tried again."""
+    steps = _do_user_addr_fault(current, error_code, address)
+    log = current.kernel.processor.log
+    return _told(current, error_code, address, steps) if log.on else steps
+
+
+def _told(
+    current: Thread, error_code: int, address: int, steps: Steps[Signal | None]
+) -> Steps[Signal | None]:
+    log = current.kernel.processor.log
+    log.emit(PageFaultBegun(current.cpu, current.name, address, error_code))
+    signal = yield from steps
+    outcome = "repaired" if signal is None else signal.text
+    log.emit(PageFaultEnded(current.cpu, current.name, address, error_code, outcome))
+    return signal
+
+
+def _do_user_addr_fault(current: Thread, error_code: int, address: int) -> Steps[Signal | None]:
     mm = current.mm
     if not 0 <= address < 1 << 47:
         return _signal(SIGSEGV, SEGV_MAPERR, address, error_code)

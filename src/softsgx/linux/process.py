@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.linux.errno import EBADF, EMFILE
 from softsgx.linux.mm import Mm
+from softsgx.sim.kernel_events import ThreadSwitchedIn
 
 if TYPE_CHECKING:
     from softsgx.linux.kernel import Kernel
@@ -24,6 +25,21 @@ BUS_ADRERR: Final = 2
 ILL_ILLOPN: Final = 2
 SI_KERNEL: Final = 0x80
 
+_SIGNALS: Final = {
+    SIGILL: "SIGILL",
+    SIGTRAP: "SIGTRAP",
+    SIGBUS: "SIGBUS",
+    SIGFPE: "SIGFPE",
+    SIGSEGV: "SIGSEGV",
+}
+_CODES: Final = {
+    (SIGSEGV, SEGV_MAPERR): "SEGV_MAPERR",
+    (SIGSEGV, SEGV_ACCERR): "SEGV_ACCERR",
+    (SIGSEGV, SEGV_PKUERR): "SEGV_PKUERR",
+    (SIGBUS, BUS_ADRERR): "BUS_ADRERR",
+    (SIGILL, ILL_ILLOPN): "ILL_ILLOPN",
+}
+
 RLIMIT_NOFILE: Final = 1024
 
 
@@ -35,6 +51,12 @@ class Signal(NamedTuple):
     address: int
     vector: int
     error_code: int
+
+    @property
+    def text(self) -> str:
+        """Its name and that of its code."""
+        code = "SI_KERNEL" if self.code == SI_KERNEL else f"code {self.code}"
+        return f"{_SIGNALS[self.number]} {_CODES.get((self.number, self.code), code)}"
 
 
 class Process:
@@ -99,6 +121,9 @@ class Thread:
         mm.cpumask[self.cpu] = mm.cpumask.get(self.cpu, 0) + 1
         if lp.space is not mm.space:
             lp.load_cr3(mm.space)
+        log = self.kernel.processor.log
+        if log.on and self.process is not None:
+            log.emit(ThreadSwitchedIn(self.cpu, self.name, self.process.name, mm.space.name))
 
     def switch_out(self) -> None:
         """Stop running on `cpu`; nothing if it does not run."""

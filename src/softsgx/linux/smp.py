@@ -32,7 +32,7 @@ def flush_tlb_mm(current: Thread, mm: Mm) -> Steps[None]:
     lps = current.kernel.processor.lps
     targets = [lps[cpu] for cpu in sorted(mm.cpumask) if cpu != current.cpu]
     if current.cpu in mm.cpumask:
-        lps[current.cpu].flush_tlb("mprotect")
+        lps[current.cpu].flush_tlb("flush_tlb_mm")
     if targets:
         yield from ipi(targets, _flush)
 

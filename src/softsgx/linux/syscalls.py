@@ -20,6 +20,7 @@ from softsgx.linux.errno import (
     EPERM,
     ERESTARTSYS,
 )
+from softsgx.linux.events import told
 from softsgx.linux.kernel import KernelBug
 from softsgx.linux.mm import TASK_SIZE, VM_RWX, Mm, Vma, page_aligned_range
 from softsgx.linux.process import Process, Thread
@@ -123,6 +124,7 @@ def sys_read_write(current: Thread, fd: int, *, write: bool) -> Steps[int]:
 # Mappings
 
 
+@told
 def sys_mmap(
     current: Thread,
     address: int,
@@ -219,6 +221,7 @@ def _refused_mapping(file: File | None, prot: int, flags: int, noexec: bool) -> 
     return -EPERM if noexec and prot & PROT_EXEC else 0
 
 
+@told
 def sys_munmap(current: Thread, address: int, length: int) -> Steps[int]:
     """munmap(2). Frees no EPC page and forgets no address space."""
     checked = page_aligned_range(address, length)
@@ -258,6 +261,7 @@ def _put_files(current: Thread, files: list[File]) -> Steps[None]:
         yield from file.put(current)
 
 
+@told
 def sys_mprotect(current: Thread, address: int, length: int, prot: int) -> Steps[int]:
     """mprotect(2): areas are split as needed, one by one, and PTEs rewritten at once.
 
@@ -316,6 +320,7 @@ def mprotect_fixup(current: Thread, vma: Vma, start: int, end: int, prot: int) -
     return 0
 
 
+@told
 def sys_mremap(
     current: Thread, old: int, old_length: int, new_length: int, flags: int, new: int = 0
 ) -> Steps[int]:

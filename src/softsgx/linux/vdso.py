@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.linux.errno import EINVAL
+from softsgx.linux.events import tell_vdso
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import MASK32, PAGE_SIZE
 
@@ -72,6 +73,7 @@ def sgx_enter_enclave(
             run.exception_vector = end.vector
             run.exception_error_code = end.error_code if end.vector in _WITH_CODE else 0
             run.exception_addr = end.address if end.vector == faults.PF else 0
+            tell_vdso(current, end.vector, end.error_code, end.address)
         if handler is None:
             return 0
         answer = yield from handler(current, run, end)

@@ -85,7 +85,7 @@ class PhysicalMemory:
             self.write(at, data[done : done + length])
             done += length
 
-    def writable(self, pfn: int) -> bytearray:
+    def writable(self, pfn: int) -> bytearray | memoryview:
         """The frame itself, to be changed in place at once; never to keep."""
         self._dirty[pfn] = None
         if pfn in self._owned:

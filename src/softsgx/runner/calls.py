@@ -27,6 +27,7 @@ from softsgx.linux.vfs import File
 from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
 from softsgx.runner.layout import END, GATE
+from softsgx.runner.native_load import elrange
 from softsgx.runner.tracee import NR_MPROTECT, NR_MUNMAP, Tracee
 from softsgx.runner.world import SGX_ENCLAVE, SGX_PROVISION
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
@@ -384,7 +385,7 @@ class Calls:
         fd = _signed32(regs[p.R8])
         thread = t.model()
         if flags & MAP_FIXED and not flags & MAP_FIXED_NOREPLACE:
-            body = syscalls.sys_mmap(thread, address, length, prot, flags, fd)
+            body = syscalls.sys_mmap(thread, address, length, prot, flags, fd, regs[p.R9])
             result = self.world.run(body, thread.cpu)
             if result < 0:
                 if _driver_refused(file, address, length, prot, result):
@@ -401,7 +402,7 @@ class Calls:
             t,
             regs,
             {p.RDX: 0, p.R9: 0},
-            lambda t, result: mapped(t, result, length, prot, flags, fd),
+            lambda t, result: mapped(t, result, length, prot, flags, fd, regs[p.R9]),
         )
 
     def _refused(self, t: Tracee, regs: list[int], address: int, length: int, result: int) -> None:
@@ -409,15 +410,22 @@ class Calls:
         self._changed(t, regs, changes, lambda _t, _result: result)
 
     def _mapped_fixed(
-        self, t: Tracee, result: int, length: int, prot: int, flags: int, fd: int
+        self, t: Tracee, result: int, length: int, prot: int, flags: int, fd: int, offset: int
     ) -> int | None:
         if -4096 < result < 0:
             return None
-        self._trace(t, result, result + length)
+        self._mapped(t, result, length, fd)
         return None
 
+    def _mapped(self, t: Tracee, start: int, length: int, fd: int) -> None:
+        """An enclave area was made."""
+        code = None
+        if self.world.native:
+            code = elrange(t, fd, (start, start + length))
+        self._trace(t, start, start + length, code)
+
     def _mapped_anywhere(
-        self, t: Tracee, result: int, length: int, prot: int, flags: int, fd: int
+        self, t: Tracee, result: int, length: int, prot: int, flags: int, fd: int, offset: int
     ) -> int | None:
         """The real kernel has chosen an address; now the model is asked."""
         if -4096 < result < 0:
@@ -425,22 +433,22 @@ class Calls:
         thread = t.model()
         kind = flags & ~MAP_FIXED_NOREPLACE | MAP_FIXED
         answer = self.world.run(
-            syscalls.sys_mmap(thread, result, length, prot, kind, fd), thread.cpu
+            syscalls.sys_mmap(thread, result, length, prot, kind, fd, offset), thread.cpu
         )
         if answer < 0:
             t.inject(NR_MUNMAP, result, length)
             return answer
-        self._trace(t, result, result + length)
+        self._mapped(t, result, length, fd)
         return None
 
-    def _trace(self, t: Tracee, start: int, end: int) -> None:
+    def _trace(self, t: Tracee, start: int, end: int, code: tuple[int, int] | None) -> None:
         """From now on, calls that change this range stop."""
         space = t.space
         if any(low <= start and end <= high for low, high in space.traced):
             return
         if space.filters + 1 >= _FILTERS_MAX:
             start, end = 0, TASK_SIZE
-        if _add_filter(t, bpf.range_filter(GATE, (END - GATE) >> 12, start, end)):
+        if _add_filter(t, bpf.range_filter(GATE, (END - GATE) >> 12, start, end, code)):
             space.traced.append((start, end))
             space.filters += 1
 

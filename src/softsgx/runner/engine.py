@@ -22,6 +22,7 @@ from softsgx.runner.fpu import Fpu
 from softsgx.runner.hostmem import OutOfCopies, Stored
 from softsgx.runner.maddr import exact_address
 from softsgx.runner.scan import Illegal, Scanner
+from softsgx.runner.stores import Kind, Store, StringStores, classify
 from softsgx.runner.unicorn_api import (
     UC_ERR_EXCEPTION,
     UC_ERR_OK,
@@ -48,7 +49,7 @@ from softsgx.spec import faults
 from softsgx.spec.attributes import MISC_EXINFO
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, canonical
 from softsgx.spec.msr import RFLAGS_TF
-from softsgx.spec.registers import RFLAGS, RIP
+from softsgx.spec.registers import RCX, RFLAGS, RIP
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
@@ -69,6 +70,8 @@ PAUSES: Final = 64
 # RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8.., RFLAGS, RIP, FS base, GS base
 _REGISTERS: Final = [35, 38, 40, 37, 44, 36, 43, 39, *range(106, 114), 253, 41, 250, 251]
 _WORDS: Final = struct.Struct("<20Q")
+_RIP_ID, _RCX_ID = 41, 38
+_STORES_MAX: Final = 4096
 _ACCESS: Final = {16: READ, 17: WRITE, 18: FETCH}
 
 # The block hook, in machine code: rdi emulator, rsi address, rcx Control. It ends the slice when
@@ -135,6 +138,13 @@ class Engine:
         self._code_writes = memory.code_writes
         self._entries: dict[int, int] = {}
         self._full = False
+        # Stores to host memory: their kinds by RIP, a string store to be done, one not to be.
+        self._stores: dict[int, Store] = {}
+        self._string: Store | None = None
+        self._single = -1  # RCX of the element that the emulator stores itself
+        self._strings = StringStores(memory, host)
+        self._rip_word = ctypes.c_uint64()
+        self._rcx_word = ctypes.c_uint64()
         self._fault: Fault | None = None
         self._intr = -1
         self._invalid = False
@@ -221,6 +231,8 @@ class Engine:
         self._intr = -1
         self._invalid = False
         self._illegal = None
+        self._string = None
+        self._single = -1
         self._upto = 0
         error = self._execute(lp, lp.regs[RIP], 0)
         if self._illegal is not None:
@@ -232,6 +244,11 @@ class Engine:
         """Execute from `rip`; go on after what is no concern of the enclave."""
         error = self.uc.start(rip, until)
         while True:
+            if self._string is not None:
+                self._save(lp)
+                self._do_string(lp)
+                if self._fault is not None:
+                    return error
             if self._full or self._intr == faults.DB and not lp.dbgoptin:
                 self._save(lp)
                 if self._full:  # no room for one more copy: all anew, and the instruction again
@@ -308,6 +325,7 @@ class Engine:
         if image != lp.x.legacy:
             lp.x.legacy = image
         self._entries = dict(lp.tlb.entries)
+        self.host.drain()
 
     def _reason(self, lp: LogicalProcessor, error: int) -> Stop:
         if self._fault is not None or self._intr >= 0 or error == UC_ERR_EXCEPTION:
@@ -399,7 +417,8 @@ class Engine:
                 lp.translate(address, access)  # the abort page, if the page tables allow it
                 answer.paddr = ABORT_PHYSICAL
             else:
-                answer.paddr = SHADOW_PHYSICAL + self.host.translate(address, access == WRITE)
+                offset = self.host.translate(address, access == WRITE)
+                answer.paddr = SHADOW_PHYSICAL + (offset & ~PAGE_MASK)
         except Fault as fault:
             self._fault = fault
             return False
@@ -415,10 +434,50 @@ class Engine:
         """A store to a copy of a host page, or to the abort page."""
         if physical >= ABORT_PHYSICAL:
             return True
-        stored = self.host.store(physical - SHADOW_PHYSICAL, size, value)
+        offset = physical - SHADOW_PHYSICAL
+        store = self._store_at(self._register(self._rip_word, _RIP_ID))
+        if store.kind is Kind.STRING and self._register(self._rcx_word, _RCX_ID) != self._single:
+            self._string = store
+            return False
+        if offset & (size - 1):
+            return True  # one that is not aligned is announced only: it comes again byte by byte
+        data = (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+        if store.kind is Kind.LOCKED:
+            stored = self.host.store_locked(offset, data)
+        else:
+            stored = self.host.store(offset, data)
         if stored is Stored.FAULT:
-            self._fault = self.host.refusal(self.host.address_of(physical - SHADOW_PHYSICAL))
+            self._fault = self.host.refusal(self.host.address_of(offset))
         return stored is Stored.DONE
+
+    def _register(self, word: ctypes.c_uint64, number: int) -> int:
+        self.uc.read_register(number, word)
+        return int(word.value)
+
+    def _store_at(self, rip: int) -> Store:
+        found = self._stores.get(rip)
+        if found is None:
+            assert self._lp is not None
+            found = classify(self._code_at(self._lp, rip, 15))
+            if self._lp.tlb.entries.get(rip >> PAGE_SHIFT, 0) & WRITE:
+                return found  # code that can change
+            if len(self._stores) > _STORES_MAX:
+                self._stores.clear()
+            self._stores[rip] = found
+        return found
+
+    def _do_string(self, lp: LogicalProcessor) -> None:
+        """A REP string store to host memory, done here as far as it goes by whole pages."""
+        store, self._string = self._string, None
+        assert store is not None
+        try:
+            if not self._strings.run(lp, store):
+                self._single = lp.regs[RCX]
+        except Fault as fault:
+            self._fault = fault
+        except OutOfCopies:
+            self._full = True
+        self._load_registers(lp)
 
     def _writable(self, number: int) -> None:
         """The enclave may now write an EPC page without anyone noticing."""
@@ -431,6 +490,7 @@ class Engine:
             self._forget_blocks()
 
     def _forget_blocks(self) -> None:
+        self._stores.clear()
         self._table[:] = bytes(len(self._table))
 
     def _on_intr(self, _uc: Any, number: int, _data: Any) -> None:

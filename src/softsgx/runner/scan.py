@@ -68,9 +68,7 @@ class Scanner:
 
     def _refused(self, code: bytes, name: str, operands: str) -> bool:
         word = name.split()[-1]
-        if word in self._illegal:
-            return True
-        if word in ("mov", "pop") and operands.split(",")[0] in _SEGMENTS:
+        if illegal(word, operands, self._illegal):
             return True
         at = next((n for n, byte in enumerate(code) if byte not in _PREFIXES), 0)
         if code[at] & 0xF0 == 0x40:
@@ -81,3 +79,10 @@ class Scanner:
         if opcode == 0xFF:
             return register in _FAR
         return opcode in _ONE_FORM and register != 0
+
+
+def illegal(name: str, operands: str, names: frozenset[str] = _ILLEGAL) -> bool:
+    """Whether enclaves must not execute this instruction, whatever the processor says to it."""
+    if name in names:
+        return True
+    return name in ("mov", "pop") and operands.split(",")[0] in _SEGMENTS

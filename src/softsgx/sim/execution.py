@@ -122,7 +122,7 @@ class Execution:
         assert not self._running, "run() of an execution that is running"
         self._running = True
         try:
-            if self.record or self.log.on:
+            if self.record:
                 self._loop(self._drive_alone())
             else:
                 outer, LIVE.execution = LIVE.execution, self
@@ -231,8 +231,10 @@ class Execution:
         """As `_loop` under Cooperative, without a record of choices: the fast way to a value.
 
         The current task is stepped until it blocks, ends or is about to retry; nobody is asked.
+        Listening to the log changes nothing of it: the events are those of the same steps.
         """
         current: Task | None = None
+        log = self.log
         while self._foreground:
             enabled = self._enabled()
             if not enabled:
@@ -244,6 +246,8 @@ class Execution:
             try:
                 while True:
                     self.steps += 1
+                    if log.on:
+                        log.emit(Stepped(task, task.point))
                     point = send(task)
                     kind = point[0]
                     if kind in BLOCKING:

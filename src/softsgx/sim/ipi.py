@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from softsgx.sim.events import IpiSent, IpiTaken
 from softsgx.sim.live import LIVE
 from softsgx.sim.point import IPI, IRQ, WAIT, Steps
 from softsgx.sim.task import Task
+
+if TYPE_CHECKING:
+    from softsgx.sim.execution import Execution
 
 
 class Target(Protocol):
@@ -49,7 +52,10 @@ def ipi(targets: Iterable[P], handler: Callable[[P], Steps[None] | None]) -> Ste
     live = LIVE.execution
     if live is not None and all(target.interruptible() for target in ordered):
         # Nobody could get in between: every target takes it at once.
+        log = live.log
         for target in ordered:
+            if log.on:
+                _tell(live, target, ordered)
             assert handler(target) is None, "a handler with points needs a recorded execution"
         return
     cpus = tuple(target.cpu for target in ordered)
@@ -72,6 +78,15 @@ def ipi(targets: Iterable[P], handler: Callable[[P], Steps[None] | None]) -> Ste
         yield from _handle(me, target, handler)
     if sent:
         yield (WAIT, Acknowledgements(tuple(sent)), False)
+
+
+def _tell(live: Execution, target: Target, ordered: Sequence[Target]) -> None:
+    """The events of an interrupt that is taken as soon as it is sent."""
+    me = live.current
+    assert me is not None
+    if target is ordered[0]:
+        live.log.emit(IpiSent(me, tuple([target.cpu for target in ordered])))
+    live.log.emit(IpiTaken(me, target.cpu))
 
 
 class Interrupt:

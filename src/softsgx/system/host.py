@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from softsgx.cpu.fault import Fault
 from softsgx.linux import ptrace, syscalls
+from softsgx.linux.events import tell_signal
 from softsgx.linux.fault import do_user_addr_fault
 from softsgx.linux.madvise import sys_madvise
 from softsgx.linux.process import SIGSEGV, SIGTRAP, Process, Signal, Thread, refuse_cpu
@@ -171,9 +172,11 @@ class HostThread:
                 self._lp.deliver_fault(fault)
                 if fault.vector != faults.PF:
                     signal = Signal(SIGSEGV, 0x80, 0, fault.vector, fault.code)
+                    tell_signal(self.thread, signal)
                     raise SignalRaised(signal) from fault
                 found = yield from do_user_addr_fault(self.thread, fault.code, fault.address)
                 if found is not None:
+                    tell_signal(self.thread, found)
                     raise SignalRaised(found) from fault
 
     # Enclaves

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from softsgx.linux.errno import EAGAIN, EBUSY, EFAULT, EINVAL, ENODEV, EPERM
+from softsgx.linux.events import tell_arguments, tell_results
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx import main as m
@@ -56,12 +57,14 @@ def _run(
     if raw is None:
         return -EFAULT
     params = structure.unpack(raw)
+    tell_arguments(current, params)
     ret = sgx_validate_offset_length(current.kernel, encl, params.offset, params.length)
     if not ret:
         ret = check(current, params)
     if ret:
         return ret
     ret = yield from body(current, encl, params)
+    tell_results(current, params)
     if not (yield from copy_to_user(current, arg, params.pack())):
         return -EFAULT
     return ret

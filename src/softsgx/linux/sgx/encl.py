@@ -122,6 +122,7 @@ class SgxEncl:
     def __init__(self, kernel: Kernel, name: str) -> None:
         self.kernel = kernel
         self.name = name
+        self.number = kernel.enclaves_opened
         self.refcount = 1
         self.lock = Mutex(f"encl->lock({name})")
         # Set by CREATE under the ioctl busy bit.
