@@ -57,8 +57,9 @@ class Enclave:
 class View:
     """The supervisor's world as tests.property.driver_invariants looks at it."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, ever: list[File]) -> None:
         self._supervisor = supervisor
+        self._ever = ever
         world = supervisor.world
         self.processor = world.machine.processor
         self.kernel = world.kernel
@@ -69,9 +70,10 @@ class View:
     @property
     def enclaves(self) -> list[Enclave]:
         """Those that somebody has open or mapped."""
-        files = self._supervisor.world.ever
         return [
-            Enclave(f.encl, f) for f in files if isinstance(f.encl, SgxEncl) and f.encl.refcount
+            Enclave(f.encl, f)
+            for f in self._ever
+            if isinstance(f.encl, SgxEncl) and f.encl.refcount
         ]
 
     def enclave_of(self, encl: SgxEncl) -> Enclave | None:
@@ -132,8 +134,9 @@ class Findings:
 class Watched(Supervisor):
     """A supervisor that checks the invariants while it runs."""
 
-    def __init__(self, world: World, loader: Loader) -> None:
+    def __init__(self, world: WatchedWorld, loader: Loader) -> None:
         super().__init__(world, loader)
+        self.ever = world
         self.found = Findings()
         self._events = 0
 
@@ -142,13 +145,13 @@ class Watched(Supervisor):
         self._events += 1
         if self._events % EVENTS_PER_CHECK == 0:
             self.found.looks += 1
-            self.found.sentences += violations(self)
+            self.found.sentences += violations(self, self.ever.ever)
             assert not self.found.sentences, self.found.sentences[:10]
 
 
-def violations(supervisor: Supervisor) -> Iterator[str]:
+def violations(supervisor: Supervisor, ever: list[File]) -> Iterator[str]:
     """A sentence for each invariant that does not hold now."""
-    view: Any = View(supervisor)
+    view: Any = View(supervisor, ever)
     for name in SELECTED:
         for sentence in CHECKS[name](view):
             yield f"{name}: {sentence}"

@@ -27,9 +27,7 @@ LOCKING = """
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 3, 5])
-def test_u1_no_instruction_repeats_at_a_stop(
-    monkeypatch: pytest.MonkeyPatch, blocks: int
-) -> None:
+def test_u1_no_instruction_repeats_at_a_stop(monkeypatch: pytest.MonkeyPatch, blocks: int) -> None:
     """A lock that is taken twice is found taken; 2000 stops, by budget and by doorbell."""
     monkeypatch.setattr(engine_module, "SLICE_BLOCKS", blocks)
     with rig(LOCKING) as r:
@@ -214,10 +212,25 @@ ILLEGAL = (
     *("vmfunc", "smsw eax", "smsw [rdi]", "in al, dx", "in eax, 0x80", "insb", "rep insd"),
     *("out dx, al", "out 0x80, eax", "outsb", "rep outsd", "lcall [rdi]", "ljmp [rdi]"),
     *("rex.w lcall [rdi]", "lret", "lret 8", "int 0x80", "int 3", "int3", "int1", "iret"),
-    *("iretq", ".byte 0x48, 0x0f, 0xb4, 7", ".byte 0x48, 0x0f, 0xb5, 7", ".byte 0x0f, 0xb2, 7", "mov ds, eax"),
+    *(
+        "iretq",
+        ".byte 0x48, 0x0f, 0xb4, 7",
+        ".byte 0x48, 0x0f, 0xb5, 7",
+        ".byte 0x0f, 0xb2, 7",
+        "mov ds, eax",
+    ),
     *("mov es, [rdi]", "mov ss, ecx", "mov fs, eax", "mov gs, eax", "pop fs", "pop gs"),
     *("syscall", "sysenter", ".byte 0xce", ".byte 0xc5, 0x00", ".byte 0xc4, 0x00"),
-    *("encls", "ud2", ".byte 0x1f", ".byte 0x07", "data16 mov ss, eax", ".byte 0xf3, 0x0f, 5", ".byte 0xf0, 0x0f, 0xa2", ".byte 0x48, 0xc5, 0xf1, 0xfe, 0xd0"),
+    *(
+        "encls",
+        "ud2",
+        ".byte 0x1f",
+        ".byte 0x07",
+        "data16 mov ss, eax",
+        ".byte 0xf3, 0x0f, 5",
+        ".byte 0xf0, 0x0f, 0xa2",
+        ".byte 0x48, 0xc5, 0xf1, 0xfe, 0xd0",
+    ),
 )
 
 
@@ -317,7 +330,9 @@ WORKS = {
     "popcnt": "mov rcx, 0xf0f; popcnt rax, rcx; enclu",
     "lzcnt": "mov ecx, 1; bsr eax, ecx; bsf edx, ecx; or eax, edx; enclu",
     "crc32": "mov eax, 0; mov ecx, 1; crc32 eax, ecx; enclu",
-    "fsgsbase": "wrfsbase rdi; wrgsbase rsi; rdfsbase rax; mov fs:[8], rsi; add rax, [rdi+8]; enclu",
+    "fsgsbase": (
+        "wrfsbase rdi; wrgsbase rsi; rdfsbase rax; mov fs:[8], rsi; add rax, [rdi+8]; enclu"
+    ),
     "rdtscp": "rdtscp; rdtsc; mov eax, 1; enclu",
     "xgetbv": "xor ecx, ecx; xgetbv; enclu",
     "endbr64": "endbr64; mov eax, 5; enclu",

@@ -249,7 +249,7 @@ class Engine:
                 self._do_string(lp)
                 if self._fault is not None:
                     return error
-            if self._full or self._intr == faults.DB and not lp.dbgoptin:
+            if self._full or (self._intr == faults.DB and not lp.dbgoptin):
                 self._save(lp)
                 if self._full:  # no room for one more copy: all anew, and the instruction again
                     self._full = False
