@@ -90,8 +90,10 @@ def test_u3_a_thread_that_spins_on_pause_gives_way() -> None:
             if stop.why is Why.ENCLU:
                 break
             assert stop.why is Why.PAUSE
-            # What was not used of the turn: all but the rounds of the spinning loop.
-            assert r.engine._control.budget > engine_module.SLICE_BLOCKS - 3 * engine_module.PAUSES
+            assert (
+                r.engine.blocks.control.budget
+                > engine_module.SLICE_BLOCKS - 3 * engine_module.PAUSES
+            )
             assert r.run(1).why is (Why.BUDGET if turns < 4 else Why.ENCLU)
             turns += 1
         assert turns == 5

@@ -192,6 +192,30 @@ def test_code_that_the_model_writes_runs_as_written() -> None:
             r.reenter()
 
 
+def test_an_illegal_instruction_in_another_epc_page_at_the_same_address_is_ud() -> None:
+    """The story: blocks were known by their address, so that a page that was removed and came again
+    in another EPC page, with other contents, was not looked at."""
+    with rig("1: call rdi; enclu; jmp 1b") as r:
+        target, lp = r.enclave.heap, r.lp()
+        for text in ("inc rcx; nop; ret", "cpuid; inc rcx; ret"):
+            page = r.enclave.eaug(target)
+            lp.store(r.enclave.data[1], assemble(text))
+            assert r.enclave.eacceptcopy(target, r.enclave.data[1], REG | R | X, lp) == 0
+            r.set(rip=r.code, rdi=target, rsp=r.data + 0x800)
+            if "cpuid" in text:
+                assert r.fault().vector == faults.UD
+                continue
+            r.expect_exit()
+            assert r.bare.emodt(page, TRIM) == 0
+            assert r.bare.etrack(r.enclave.secs) == 0
+            r.reenter()
+            assert r.enclave.eaccept(target, TRIM | MODIFIED, lp) == 0
+            r.processor.space.unmap(target)
+            assert r.bare.eremove(page) == 0
+            r.reenter()
+            assert r.bare.free_page() != page
+
+
 def test_code_written_on_one_engine_runs_as_written_on_another() -> None:
     """Two processes after fork share an enclave; each has an emulator with translated code.
 
@@ -314,6 +338,18 @@ def test_an_access_over_the_end_of_a_mapping(text: str, size: int) -> None:
         if "[rdi], rax" not in text:
             return
         assert pages.word(PAGE_SIZE - 8) == 5, "a store that faults writes nothing"
+
+
+@pytest.mark.parametrize("code", ["mov [rdi], rax", "lock add [rdi], rax", "movdqu [rdi], xmm0"])
+def test_a_store_into_a_read_only_second_page_writes_nothing(code: str) -> None:
+    pages = HostPages(2)
+    pages.protect(mmap.PROT_READ, first=1)
+    with rig(code) as r:
+        r.set(rdi=pages.address + PAGE_SIZE - 4, rax=MASK64)
+        r.lp().x.legacy = bytes(160) + b"\xff" * 256 + bytes(96)
+        fault = r.fault()
+        assert (fault.code, fault.address) == (0x7, pages.address + PAGE_SIZE)
+    assert not any(pages.map[:])
 
 
 def test_more_pages_of_the_host_than_copies_in_one_slice() -> None:

@@ -18,25 +18,26 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from softsgx.cpu.fault import GP, UD, Fault
 from softsgx.mem.tlb import FETCH, READ, WRITE
+from softsgx.runner.blocks import Blocks, address_of
 from softsgx.runner.fpu import Fpu
 from softsgx.runner.hostmem import OutOfCopies, Stored
 from softsgx.runner.maddr import exact_address
+from softsgx.runner.ring3 import BOOT_PAGES, boot_offset, enter_ring3
 from softsgx.runner.scan import Illegal, Scanner
 from softsgx.runner.stores import Kind, Store, StringStores, classify
 from softsgx.runner.unicorn_api import (
     UC_ERR_EXCEPTION,
     UC_ERR_OK,
     UC_ERR_WRITE_PROT,
-    UC_HOOK_BLOCK,
     UC_HOOK_INSN_INVALID,
     UC_HOOK_INTR,
     UC_HOOK_MEM_WRITE_PROT,
     UC_HOOK_TLB_FILL,
+    UC_PROT_ALL,
     UC_PROT_EXEC,
     UC_PROT_READ,
     UC_PROT_WRITE,
     Batch,
-    BlockHook,
     Context,
     FillHook,
     IntrHook,
@@ -61,8 +62,6 @@ if TYPE_CHECKING:
 SHADOW_PHYSICAL: Final = 1 << 44  # copies of host pages: stores to them ask the write hook
 BOOT_PHYSICAL: Final = 1 << 45
 ABORT_PHYSICAL: Final = 1 << 46  # a page of ones: the write hook drops what is stored there
-_GDT: Final = 0xFFFF_8000_0000_0000
-_BOOT_PAGES: Final = {0x10000: 0, 0x20000: 1}
 
 SLICE_BLOCKS: Final = 40_000
 PAUSES: Final = 64
@@ -73,31 +72,6 @@ _WORDS: Final = struct.Struct("<20Q")
 _RIP_ID, _RCX_ID = 41, 38
 _STORES_MAX: Final = 4096
 _ACCESS: Final = {16: READ, 17: WRITE, 18: FETCH}
-
-# The block hook, in machine code: rdi emulator, rsi address, rcx Control. It ends the slice when
-# the doorbell has rung, the budget is used up, or too many blocks behind a PAUSE were begun; it
-# calls back for a block that is not in the table of known ones. hook.s has the source.
-_HOOK: Final = bytes.fromhex(
-    "488b018b003b4108753683690c01783a89f04189f041c1e80c4431c00fb7c04c8b49284d8b04c14939f07410490fba"
-    "f03f4939f07507836920017818c3ff6118c7412401000000ff6110c7412402000000ff6110c7412403000000ff6110"
-)
-_TABLE_BITS: Final = 16
-_AFTER_PAUSE: Final = 1 << 63
-
-
-class Control(ctypes.Structure):
-    """What the block hook looks at."""
-
-    _fields_ = (
-        ("doorbell", ctypes.c_uint64),
-        ("seen", ctypes.c_uint32),
-        ("budget", ctypes.c_int32),
-        ("stop", ctypes.c_uint64),
-        ("unknown", ctypes.c_uint64),
-        ("pauses", ctypes.c_int32),
-        ("reason", ctypes.c_uint32),
-        ("table", ctypes.c_uint64),
-    )
 
 
 class Why(Enum):
@@ -137,6 +111,7 @@ class Engine:
         self._flushes = -1
         self._code_writes = memory.code_writes
         self._entries: dict[int, int] = {}
+        self._code_pages: dict[int, int] = {}  # linear address -> number of the EPC page
         self._full = False
         # Stores to host memory: their kinds by RIP, a string store to be done, one not to be.
         self._stores: dict[int, Store] = {}
@@ -151,12 +126,12 @@ class Engine:
         self._illegal: tuple[int, Illegal] | None = None
         self._upto = 0
         self.fills = 0
-        self._boot = mmap.mmap(-1, 3 * PAGE_SIZE)
+        self._boot = mmap.mmap(-1, BOOT_PAGES * PAGE_SIZE)
         self._ones = mmap.mmap(-1, PAGE_SIZE)
         self._ones[:] = b"\xff" * PAGE_SIZE
         self._map()
         self.uc.hook(UC_HOOK_TLB_FILL, FillHook(self._fill))
-        self._prepare_ring3()
+        enter_ring3(self.uc, self._boot)
         self._install_hooks()
         self._clean = Context(self.uc)
 
@@ -167,44 +142,13 @@ class Engine:
         uc.map_memory(memory.first << PAGE_SHIFT, memory.count * PAGE_SIZE, memory.address)
         host = self.host
         uc.map_memory(SHADOW_PHYSICAL, host.shadow_size, host.shadow_address, UC_PROT_READ)
-        uc.map_memory(BOOT_PHYSICAL, 3 * PAGE_SIZE, _address(self._boot))
-        ones = _address(self._ones)
+        uc.map_memory(BOOT_PHYSICAL, BOOT_PAGES * PAGE_SIZE, address_of(self._boot))
+        ones = address_of(self._ones)
         uc.map_memory(ABORT_PHYSICAL, PAGE_SIZE, ones, UC_PROT_READ)
-
-    def _prepare_ring3(self) -> None:
-        """Bring the emulator to CPL 3 by an IRET: privileged instructions then raise #GP."""
-        uc = self.uc
-        shadow = self._boot
-        shadow[0:2] = b"\x48\xcf"  # iretq
-        descriptors = [0, 0, 0, 0, 0, 0x00CFF3000000FFFF, 0x00AFFB000000FFFF, 0]
-        shadow[2 * PAGE_SIZE : 2 * PAGE_SIZE + 64] = struct.pack("<8Q", *descriptors)
-        frame = struct.pack("<5Q", 0x10100, 0x33, 0x202, 0x20800, 0x2B)
-        shadow[PAGE_SIZE + 0x800 : PAGE_SIZE + 0x828] = frame
-        table = (ctypes.c_uint64 * 3)(0, _GDT, 63)
-        uc.write_register(243, table)  # GDTR: selector, base, limit
-        # CR0: PE, MP, ET, NE, WP, PG. CR4: PAE, OSFXSR, OSXMMEXCPT, UMIP, FSGSBASE, OSXSAVE.
-        uc.write_register(50, ctypes.c_uint64(0x8001_0033))
-        uc.write_register(
-            54, ctypes.c_uint64(0x20 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 16 | 1 << 18)
-        )
-        uc.write_register(44, ctypes.c_uint64(0x20800))
-        error = uc.start(0x10000, 0x10100)
-        if error:
-            raise UnicornError(f"the emulator cannot be brought to CPL 3: error {error}")
 
     def _install_hooks(self) -> None:
         uc = self.uc
-        self._table = mmap.mmap(-1, 8 << _TABLE_BITS)
-        self._known = memoryview(self._table).cast("Q")
-        self._hook_code = mmap.mmap(-1, PAGE_SIZE, prot=7)
-        self._hook_code[: len(_HOOK)] = _HOOK
-        self._unknown = BlockHook(self._unknown_block)
-        control = self._control = Control()
-        control.doorbell = self.doorbell.address
-        control.stop = ctypes.cast(uc.lib.uc_emu_stop, ctypes.c_void_p).value or 0
-        control.unknown = ctypes.cast(self._unknown, ctypes.c_void_p).value or 0
-        control.table = _address(self._table)
-        uc.hook(UC_HOOK_BLOCK, _address(self._hook_code), ctypes.addressof(control))
+        self.blocks = Blocks(uc, self.doorbell.address, self._unknown_block)
         uc.hook(UC_HOOK_MEM_WRITE_PROT, WriteHook(self._on_write))
         uc.hook(UC_HOOK_INTR, IntrHook(self._on_intr))
         uc.hook(UC_HOOK_INSN_INVALID, InvalidHook(self._on_invalid))
@@ -222,11 +166,7 @@ class Engine:
         processor itself had executed.
         """
         self._load(lp)
-        control = self._control
-        control.seen = self.doorbell.seen
-        control.budget = SLICE_BLOCKS
-        control.pauses = PAUSES
-        control.reason = 0
+        self.blocks.begin(self.doorbell.seen, SLICE_BLOCKS, PAUSES)
         self._fault = None
         self._intr = -1
         self._invalid = False
@@ -344,7 +284,7 @@ class Engine:
             return Stop(Why.FAULT, self._refusal(lp, self._upto))
         if error:
             raise UnicornError(f"error {error} at {lp.regs[RIP]:#x}")
-        return Stop(_REASONS.get(self._control.reason, Why.DOORBELL))
+        return Stop(_REASONS.get(self.blocks.control.reason, Why.DOORBELL))
 
     def _exact(self, lp: LogicalProcessor, fault: Fault) -> None:
         """An enclave that is told of its page faults is told the exact address."""
@@ -389,8 +329,8 @@ class Engine:
         access = _ACCESS[kind]
         answer = entry[0]
         if lp is None:  # bringing the emulator to CPL 3: code, stack, descriptor table
-            answer.paddr = BOOT_PHYSICAL + PAGE_SIZE * _BOOT_PAGES.get(address, 2)
-            answer.perms = UC_PROT_READ | UC_PROT_WRITE | UC_PROT_EXEC
+            answer.paddr = BOOT_PHYSICAL + boot_offset(address)
+            answer.perms = UC_PROT_ALL
             return True
         try:
             if not canonical(address):
@@ -409,7 +349,7 @@ class Engine:
                 if word & WRITE:
                     self._writable(number)
                 if access == FETCH:
-                    self.memory.code[number] = 1
+                    self._fetches(address, number)
                 return True
             if access == FETCH:
                 raise GP("ACCESS.01")  # fetch outside ELRANGE while in enclave mode
@@ -489,9 +429,16 @@ class Engine:
             self._code_writes += 1
             self._forget_blocks()
 
+    def _fetches(self, page: int, number: int) -> None:
+        """Code at `page` comes from this EPC page. Was it another one, the blocks are others."""
+        self.memory.code[number] = 1
+        if self._code_pages.setdefault(page, number) != number:
+            self._code_pages[page] = number
+            self._forget_blocks()
+
     def _forget_blocks(self) -> None:
         self._stores.clear()
-        self._table[:] = bytes(len(self._table))
+        self.blocks.forget()
 
     def _on_intr(self, _uc: Any, number: int, _data: Any) -> None:
         self._intr = number
@@ -506,7 +453,7 @@ class Engine:
         """A block for the first time: may all of it execute?"""
         lp = self._lp
         assert lp is not None
-        if self._illegal is not None or self._control.reason:
+        if self._illegal is not None or self.blocks.control.reason:
             return
         code = self._code_at(lp, address, size)
         found = self._scanner.first(code, address)
@@ -514,18 +461,15 @@ class Engine:
             self._illegal = (address, found)
             self.uc.stop()
             return
-        entry = lp.tlb.entries.get(address >> PAGE_SHIFT, 0)
+        entries = lp.tlb.entries
+        entry = entries.get(address >> PAGE_SHIFT, 0)
+        entry |= entries.get((address + size - 1) >> PAGE_SHIFT, 0)
         if entry & WRITE or len(code) < size:
             return  # code that can change under our eyes is looked at each time
         paused = address & PAGE_MASK >= 2 and self._code_at(lp, address - 2, 2) == b"\xf3\x90"
-        slot = (address ^ address >> 12) & 0xFFFF
-        self._known[slot] = address | (_AFTER_PAUSE if paused else 0)
+        self.blocks.know(address, paused)
 
 
 def _exception(number: int) -> Fault:
     """An exception that the emulator raised by itself; it does not tell error codes: they are 0."""
     return Fault(number, "CODE.04") if number < 32 else UD("CODE.02")
-
-
-def _address(memory: mmap.mmap) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
