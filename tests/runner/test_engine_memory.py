@@ -193,8 +193,8 @@ def test_code_that_the_model_writes_runs_as_written() -> None:
 
 
 def test_an_illegal_instruction_in_another_epc_page_at_the_same_address_is_ud() -> None:
-    """The story: blocks were known by their address, so that a page that was removed and came again
-    in another EPC page, with other contents, was not looked at."""
+    """Blocks are known by their address: a page that was removed and came again, with other
+    contents, is looked at again."""
     with rig("1: call rdi; enclu; jmp 1b") as r:
         target, lp = r.enclave.heap, r.lp()
         for text in ("inc rcx; nop; ret", "cpuid; inc rcx; ret"):

@@ -111,7 +111,6 @@ class Engine:
         self._flushes = -1
         self._code_writes = memory.code_writes
         self._entries: dict[int, int] = {}
-        self._code_pages: dict[int, int] = {}  # linear address -> number of the EPC page
         self._full = False
         # Stores to host memory: their kinds by RIP, a string store to be done, one not to be.
         self._stores: dict[int, Store] = {}
@@ -349,7 +348,7 @@ class Engine:
                 if word & WRITE:
                     self._writable(number)
                 if access == FETCH:
-                    self._fetches(address, number)
+                    self.memory.code[number] = 1
                 return True
             if access == FETCH:
                 raise GP("ACCESS.01")  # fetch outside ELRANGE while in enclave mode
@@ -427,13 +426,6 @@ class Engine:
             self.memory.code[number] = 0
             self.memory.code_writes += 1
             self._code_writes += 1
-            self._forget_blocks()
-
-    def _fetches(self, page: int, number: int) -> None:
-        """Code at `page` comes from this EPC page. Was it another one, the blocks are others."""
-        self.memory.code[number] = 1
-        if self._code_pages.setdefault(page, number) != number:
-            self._code_pages[page] = number
             self._forget_blocks()
 
     def _forget_blocks(self) -> None:
