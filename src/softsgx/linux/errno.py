@@ -18,6 +18,7 @@ EINVAL: Final = 22
 EMFILE: Final = 24
 ENOTTY: Final = 25
 EOVERFLOW: Final = 75
+EOPNOTSUPP: Final = 95
 ERESTARTSYS: Final = 512  # never seen by user space
 ENOIOCTLCMD: Final = 515  # becomes ENOTTY
 

@@ -39,14 +39,38 @@ VM_EXEC: Final = PROT_EXEC
 VM_RWX: Final = VM_READ | VM_WRITE | VM_EXEC
 
 
+class SharedMemory:
+    """The shmem file behind a MAP_SHARED anonymous area: frames by page, and areas that map it."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.areas = 0
+        self.frames: dict[int, int] = {}
+
+    def page(self, number: int) -> int:
+        """The frame of a page, allocated on first touch; its pfn."""
+        if number not in self.frames:
+            self.frames[number] = self.kernel.alloc_page()
+        return self.frames[number]
+
+    def put(self) -> None:
+        """An area is gone; the last one takes the file along."""
+        self.areas -= 1
+        if not self.areas:
+            for pfn in self.frames.values():
+                self.kernel.free_page(pfn)
+            self.frames.clear()
+
+
 class Vma:
     """struct vm_area_struct: [start, end), rights, and for an SGX area its file and enclave.
 
     `may` are the VM_MAY* bits: what mprotect can ever grant. `encl` is vm_private_data: None in an
-    SGX area whose registration failed at fork.
+    SGX area whose registration failed at fork. `shared` is the memory of an anonymous area that is
+    MAP_SHARED, and `pgoff` the number of the area's first page in it.
     """
 
-    __slots__ = ("encl", "end", "file", "flags", "may", "start")
+    __slots__ = ("encl", "end", "file", "flags", "may", "pgoff", "shared", "start")
 
     def __init__(
         self,
@@ -57,6 +81,8 @@ class Vma:
         may: int = VM_RWX,
         file: File | None = None,
         encl: SgxEncl | None = None,
+        shared: SharedMemory | None = None,
+        pgoff: int = 0,
     ) -> None:
         self.start = start
         self.end = end
@@ -64,6 +90,22 @@ class Vma:
         self.may = may
         self.file = file
         self.encl = encl
+        self.shared = shared
+        self.pgoff = pgoff
+
+    def dup(self, start: int, end: int, offset: int = 0) -> Vma:
+        """vm_area_dup: an area like [start, end) of this one, `offset` bytes further up."""
+        pgoff = self.pgoff + (start - self.start >> PAGE_SHIFT)
+        return Vma(
+            start + offset,
+            end + offset,
+            self.flags,
+            may=self.may,
+            file=self.file,
+            encl=self.encl,
+            shared=self.shared,
+            pgoff=pgoff,
+        )
 
     @property
     def sgx(self) -> bool:
@@ -125,7 +167,7 @@ class Mm:
         """A free range: at `address` if that is free, else the highest gap below MMAP_BASE."""
         if length > TASK_SIZE:
             return -ENOMEM
-        hint = (address + PAGE_MASK) & ~PAGE_MASK
+        hint = address & ~PAGE_MASK
         if (
             hint >= MMAP_MIN_ADDR
             and hint + length <= TASK_SIZE
@@ -153,6 +195,8 @@ class Mm:
         self._starts.insert(at, vma.start)
         if vma.file is not None:
             vma.file.get()
+        if vma.shared is not None:
+            vma.shared.areas += 1
 
     def remove(self, vma: Vma) -> None:
         """Take an area out; the caller drops its reference to the file afterwards."""
@@ -169,7 +213,7 @@ class Mm:
         """split_vma whatever the number of areas."""
         if self.kernel.fail("split_vma"):
             return -ENOMEM
-        upper = Vma(address, vma.end, vma.flags, may=vma.may, file=vma.file, encl=vma.encl)
+        upper = vma.dup(address, vma.end)
         vma.end = address
         # The open hook of an SGX area runs here; the mm is registered already.
         self.insert(upper)
@@ -202,17 +246,22 @@ class Mm:
             return sorted(page for page in ptes if first <= page < last)
         return [page for page in range(first, last) if page in ptes]
 
-    def zap_page_range(self, start: int, end: int) -> None:
-        """Remove the PTEs of [start, end); the TLBs are the caller's business."""
-        for page in self.pages_mapped(start, end):
-            self.space.unmap(page << PAGE_SHIFT)
+    def zap_page_range(self, start: int, end: int) -> list[int]:
+        """Remove the PTEs of [start, end) and return them; the caller flushes if there are any."""
+        return [self.space.unmap(page << PAGE_SHIFT) for page in self.pages_mapped(start, end)]
 
-    def change_protection(self, vma: Vma, start: int, end: int) -> None:
-        """Rewrite the PTEs that exist in [start, end) to the rights of the area."""
-        space = self.space
+    def change_protection(self, vma: Vma, start: int, end: int) -> bool:
+        """Rewrite the PTEs that exist in [start, end) to the rights of the area.
+
+        Whether TLBs need a flush: a PTE that was present has other rights now.
+        """
+        space, flush = self.space, False
         for page in self.pages_mapped(start, end):
             pte = space.ptes[page]
-            space.set(page << PAGE_SHIFT, pte & ~_PTE_RIGHTS | vm_pte_bits(vma.flags))
+            changed = pte & ~_PTE_RIGHTS | vm_pte_bits(vma.flags)
+            flush |= bool(pte & PTE_P and pte != changed)
+            space.set(page << PAGE_SHIFT, changed)
+        return flush
 
     def insert_pfn(self, address: int, pfn: int, flags: int) -> int:
         """vmf_insert_pfn: map `pfn` with R, W, X of `flags`. An entry that exists is kept."""

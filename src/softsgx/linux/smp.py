@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from softsgx.sim import Steps
 
 CALL_FUNCTION_VECTOR = 0xFB
+RESCHEDULE_VECTOR = 0xFC
 TLB_FLUSH_VECTOR = 0xFD
 
 
@@ -25,6 +26,14 @@ def on_each_cpu_mask(current: Thread, cpus: Iterable[int]) -> Steps[None]:
     """Interrupt the given processors and wait until each took it; the function called is empty."""
     lps = current.kernel.processor.lps
     yield from ipi([lps[cpu] for cpu in sorted(cpus)], _no_op)
+
+
+def smp_send_reschedule(current: Thread, cpus: Iterable[int]) -> Steps[None]:
+    """Kick the given processors: who runs there looks for signals, inside an enclave after AEX."""
+    lps = current.kernel.processor.lps
+    targets = [lps[cpu] for cpu in sorted(cpus) if cpu != current.cpu]
+    if targets:
+        yield from ipi(targets, _reschedule)
 
 
 def flush_tlb_mm(current: Thread, mm: Mm) -> Steps[None]:
@@ -39,6 +48,10 @@ def flush_tlb_mm(current: Thread, mm: Mm) -> Steps[None]:
 
 def _no_op(lp: LogicalProcessor) -> None:
     lp.interrupt(CALL_FUNCTION_VECTOR)
+
+
+def _reschedule(lp: LogicalProcessor) -> None:
+    lp.interrupt(RESCHEDULE_VECTOR)
 
 
 def _flush(lp: LogicalProcessor) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from softsgx.linux.errno import EACCES, EFAULT
-from softsgx.linux.mm import VM_EXEC, VM_READ, VM_WRITE
+from softsgx.linux.mm import VM_EXEC, VM_READ, VM_WRITE, Vma
 from softsgx.mem.pagetable import PTE_P, PTE_PFN_MASK, PTE_U, PTE_W
 from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
@@ -99,18 +99,24 @@ def get_user_page(current: Thread, address: int) -> int:
     vma = current.mm.vma_lookup(address)
     if vma is None or vma.sgx or not vma.flags & VM_READ:
         return -EFAULT
-    return anonymous_page(current, address, vma.flags)
+    return anonymous_page(current, vma, address)
 
 
-def anonymous_page(current: Thread, address: int, flags: int) -> int:
-    """The frame of a page of anonymous memory, allocated on first touch; its pfn."""
+def anonymous_page(current: Thread, vma: Vma, address: int) -> int:
+    """The frame of a page of an anonymous area, allocated on first touch; its pfn."""
     mm = current.mm
     pte = mm.space.lookup(address)
     if pte & PTE_P:
         return (pte & PTE_PFN_MASK) >> PAGE_SHIFT
     held = pte & PTE_PFN_MASK
-    pfn = held >> PAGE_SHIFT if held else current.kernel.alloc_page()
-    mm.space.map(address, pfn, write=bool(flags & VM_WRITE), execute=bool(flags & 4))
+    if held:
+        pfn = held >> PAGE_SHIFT
+    elif vma.shared is not None:
+        pfn = vma.shared.page(vma.pgoff + (address - vma.start >> PAGE_SHIFT))
+    else:
+        pfn = current.kernel.alloc_page()
+    write, execute = bool(vma.flags & VM_WRITE), bool(vma.flags & VM_EXEC)
+    mm.space.map(address, pfn, write=write, execute=execute)
     return pfn
 
 

@@ -155,6 +155,17 @@ class RwLock:
             self._take(me, True)
         return free
 
+    def downgrade(self) -> None:
+        """Turn the writer, which runs, into a reader without letting another writer in between.
+
+        The guard of acquire_write() then releases the read side.
+        """
+        writer = self.writer
+        assert writer is not None, f"downgrade of {self.name!r}, which has no writer"
+        assert _runs(writer), f"downgrade of {self.name!r} by another than its writer {writer}"
+        self.release_write()
+        self._take(writer, False)
+
     def release_read(self) -> None:
         """Be a reader no longer."""
         for reader in self.readers:
@@ -201,7 +212,7 @@ class RwLock:
 
 
 class _Side:
-    """The guard of one side of an RwLock."""
+    """The guard of one side of an RwLock; of the read side once the writer downgraded it."""
 
     __slots__ = ("_lock", "_write")
 
@@ -218,7 +229,7 @@ class _Side:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._write:
+        if self._write and self._lock.writer is not None:
             self._lock.release_write()
         else:
             self._lock.release_read()

@@ -119,6 +119,7 @@ class HostThread:
 
     @property
     def _lp(self) -> Any:
+        self.thread.run_user_code()
         return self.kernel.lp(self.thread)
 
     def _access(self, action: Callable[[], Any]) -> Steps[Any]:
@@ -172,16 +173,19 @@ class EnclaveEntry:
         """Execute ENCLU[EENTER or ERESUME], then the program until it leaves or is suspended."""
         lp = current.kernel.lp(current)
         while True:
+            current.run_user_code()
             try:
                 yield from lp.enclu_steps(leaf, tcs, VDSO_ENCLU)
                 break
             except Fault as fault:
                 delivered = lp.deliver_fault(fault)
+                code, address = delivered.code, delivered.cr2
                 if delivered.vector == faults.PF:
-                    code, address = delivered.code, delivered.cr2
-                    if (yield from do_user_addr_fault(current, code, address)) is None:
+                    signal = yield from do_user_addr_fault(current, code, address)
+                    if signal is None:
                         continue
-                return Exit(leaf, delivered.vector, delivered.code, delivered.cr2)
+                    code = signal.error_code
+                return Exit(leaf, delivered.vector, code, address)
         stack = self.stacks.setdefault(tcs, [])
         answer = None
         if leaf == leaves.EENTER and tcs in self._answers:
