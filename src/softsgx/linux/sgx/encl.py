@@ -37,6 +37,7 @@ SGX_ENCL_CREATED: Final = 1 << 4
 SGX_ENCL_INITIALIZED: Final = 1 << 8
 
 SGX_VA_SLOT_COUNT: Final = 512
+XA_CHECK_SCHED: Final = 4096
 _ALL_SLOTS: Final = (1 << SGX_VA_SLOT_COUNT) - 1
 
 # Results of the fault handler.
@@ -77,7 +78,8 @@ class SgxVaPage:
 class SgxEnclPage:
     """struct sgx_encl_page: the kernel's record of one enclave page. Protected by encl.lock.
 
-    `epc_page` is None while the page is swapped out; then `va_page` and `va_slot` hold its version.
+    `epc_page` is None while the page is swapped out; then `va_page` and `va_slot` hold its version,
+    unless EWB failed: then they are what the page was last loaded from, and slot 0.
     `vm_run_prot_bits` is used by the V2 series only, `busy` only by the fixes of K2 and K3.
     """
 
@@ -158,7 +160,10 @@ class SgxEncl:
 
 
 def sgx_encl_grow(current: Thread, encl: SgxEncl, reclaim: bool) -> Steps[SgxVaPage | int | None]:
-    """Count one more page; every 512th needs a new VA page, which is returned."""
+    """Count one more page; every 512th needs a new VA page, which is returned.
+
+    The caller publishes it by `add_va_page`, with encl.lock held once the enclave exists.
+    """
     va_page: SgxVaPage | None = None
     if encl.page_cnt % SGX_VA_SLOT_COUNT == 0:
         epc_page = yield from m.sgx_alloc_epc_page(current, None, reclaim)
@@ -170,9 +175,14 @@ def sgx_encl_grow(current: Thread, encl: SgxEncl, reclaim: bool) -> Steps[SgxVaP
             yield from sgx_encl_free_epc_page(current, epc_page)
             return -EFAULT
         va_page = SgxVaPage(epc_page)
-        encl.va_pages.insert(0, va_page)
     encl.page_cnt += 1
     return va_page
+
+
+def add_va_page(encl: SgxEncl, va_page: SgxVaPage | None) -> None:
+    """Publish what `sgx_encl_grow` returned: from here on the reclaimer takes slots of it."""
+    if va_page is not None:
+        encl.va_pages.insert(0, va_page)
 
 
 def sgx_encl_shrink(current: Thread, encl: SgxEncl, va_page: SgxVaPage | None) -> Steps[None]:
@@ -185,6 +195,8 @@ def sgx_encl_shrink(current: Thread, encl: SgxEncl, va_page: SgxVaPage | None) -
 
 def sgx_encl_free_epc_page(current: Thread, page: SgxEpcPage) -> Steps[None]:
     """EREMOVE, then the free list; a page that cannot be removed is leaked with a warning."""
+    if page.flags & m.RECLAIMER_TRACKED:
+        current.kernel.warn(f"{page} is freed while the reclaimer tracks it")
     ret = yield from encls(current, leaves.EREMOVE, 0, page.address)
     if ret:
         current.kernel.warn(f"EREMOVE of {page}: {ret:#x}: page leaked")
@@ -220,7 +232,8 @@ def __sgx_encl_eldu(
     backing = encl.backing.get(index)
     if backing is None:
         return -EFAULT
-    assert encl_page.va_page is not None
+    if encl_page.va_page is None:
+        raise KernelBug("__sgx_encl_eldu: NULL dereference of va_page: its first EWB had failed")
     block = kernel.get_operands()
     pginfo = PAGEINFO(
         LINADDR=0 if is_secs else encl_page.address,
@@ -273,7 +286,7 @@ def sgx_encl_eldu(
     va_page.free_slot(encl_page.va_slot)
     encl.va_pages.remove(va_page)
     encl.va_pages.insert(0, va_page)
-    encl_page.va_page = None
+    encl_page.va_slot = 0  # `va_page` stays, and is stale if the next EWB fails
     encl_page.epc_page = epc_page
     return epc_page
 
@@ -414,6 +427,7 @@ def sgx_encl_eaug_page(current: Thread, vma: Vma, encl: SgxEncl, address: int) -
             if kernel.races.va_shortage_is_sigbus:
                 return VM_FAULT_SIGBUS  # K6
             return _busy_or_sigbus(va_page)
+        add_va_page(encl, va_page)
         failed = yield from _eaug_insert(current, encl_page, epc_page, secs)
         if failed:
             yield from sgx_encl_shrink(current, encl, va_page)
@@ -465,18 +479,32 @@ def sgx_encl_may_map(
     if current.mm.read_implies_exec:
         return -EACCES
     prot = flags & VM_RWX
-    with (yield from encl.lock.acquire()):
-        for page in _pages_in(encl, start >> PAGE_SHIFT, end >> PAGE_SHIFT):
-            if prot & ~page.vm_max_prot_bits:
-                return -EACCES
+    first, last = start >> PAGE_SHIFT, end >> PAGE_SHIFT
+    indices = [first]
+    while indices:
+        # Every so many pages the mutex is dropped, to let others run.
+        with (yield from encl.lock.acquire()):
+            indices = _indices_in(encl, first, last)[:XA_CHECK_SCHED]
+            for index in indices:
+                if prot & ~mapping_cap(encl, encl.page_array[index]):
+                    return -EACCES
+        if len(indices) < XA_CHECK_SCHED:
+            break
+        first = indices[-1] + 1
     return 0
 
 
-def _pages_in(encl: SgxEncl, first: int, last: int) -> list[SgxEnclPage]:
+def mapping_cap(encl: SgxEncl, page: SgxEnclPage) -> int:
+    """What mmap and mprotect may give at most: the cap; in the V2 series the mirror."""
+    v2 = encl.kernel.version.interface == "v2"
+    return page.vm_run_prot_bits if v2 else page.vm_max_prot_bits
+
+
+def _indices_in(encl: SgxEncl, first: int, last: int) -> list[int]:
     array = encl.page_array
     if last - first > len(array):
-        return [page for index, page in array.items() if first <= index < last]
-    return [array[index] for index in range(first, last) if index in array]
+        return sorted(index for index in array if first <= index < last)
+    return [index for index in range(first, last) if index in array]
 
 
 # Address spaces
@@ -495,7 +523,7 @@ def sgx_encl_mm_add(current: Thread, encl: SgxEncl, mm: Mm) -> Steps[int]:
         return -EINTR
     mm.notifiers.append(lambda exiting: _mmu_notifier_release(exiting, entry))
     yield ("mm_list", encl.name, True)
-    encl.mm_list.append(entry)
+    encl.mm_list.insert(0, entry)  # list_add_rcu: at the head
     encl.mm_list_version += 1
     return 0
 
@@ -554,7 +582,7 @@ def sgx_ipi_enclave_cpus(current: Thread, encl: SgxEncl) -> Steps[None]:
 def sgx_encl_release(current: Thread, encl: SgxEncl) -> Steps[None]:
     """The last reference is gone: free every EPC page, the backing store and the rest."""
     kernel = current.kernel
-    for entry in list(encl.page_array.values()):
+    for _, entry in sorted(encl.page_array.items()):
         if entry.epc_page is not None:
             if m.sgx_unmark_page_reclaimable(kernel, entry.epc_page):
                 continue  # the reclaimer holds it, and frees it
@@ -566,7 +594,7 @@ def sgx_encl_release(current: Thread, encl: SgxEncl) -> Steps[None]:
         yield from sgx_encl_free_epc_page(current, encl.secs.epc_page)
         encl.secs.epc_page = None
     while encl.va_pages:
-        va_page = encl.va_pages.pop()
+        va_page = encl.va_pages.pop(0)
         yield from sgx_encl_free_epc_page(current, va_page.epc_page)
     encl.backing.close()
     if encl.mm_list:

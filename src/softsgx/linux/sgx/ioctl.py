@@ -33,6 +33,7 @@ from softsgx.linux.sgx.edmm import (
 from softsgx.linux.sgx.encl import SgxEncl, SgxEnclPage
 from softsgx.linux.sgx.encls import encls, encls_failed, encls_faulted
 from softsgx.linux.sgx.ranges import sgx_validate_offset_length
+from softsgx.linux.smp import preempt_disabled
 from softsgx.linux.uaccess import copy_from_user, copy_to_user, pin_source_page
 from softsgx.linux.uapi import (
     SGX_IOC_ENCLAVE_ADD_PAGES,
@@ -136,6 +137,7 @@ def sgx_encl_create(current: Thread, encl: SgxEncl, raw: bytes) -> Steps[int]:
     va_page = yield from e.sgx_encl_grow(current, encl, True)
     if isinstance(va_page, int):
         return va_page
+    e.add_va_page(encl, va_page)
     # The backing file holds contents, SECS and PCMDs; its size must fit a signed 64-bit offset.
     if size + PAGE_SIZE + (size + PAGE_SIZE) // 32 >= 1 << 63:
         yield from e.sgx_encl_shrink(current, encl, va_page)
@@ -252,6 +254,7 @@ def sgx_encl_add_page(
         yield from e.sgx_encl_free_epc_page(current, epc_page)
         return va_page
     with (yield from current.mm.mmap_lock.acquire_read()), (yield from encl.lock.acquire()):
+        e.add_va_page(encl, va_page)
         ret = yield from _add_locked(current, encl_page, epc_page, src, flags, measure)
         if not ret:
             m.sgx_mark_page_reclaimable(kernel, epc_page)
@@ -378,9 +381,11 @@ def sgx_encl_init(current: Thread, encl: SgxEncl, sig: SIGSTRUCT, page: int) -> 
         ret = 0
         for _sleep in range(SGX_EINIT_SLEEP_COUNT):
             for _spin in range(SGX_EINIT_SPIN_COUNT):
-                sgx_update_lepubkeyhash(current, signer)
                 rdx = sigstruct + PAGE_SIZE // 2
-                ret = yield from encls(current, leaves.EINIT, sigstruct, secs.address, rdx)
+                # The hash MSRs are the processor's: EINIT must find what was written there.
+                with preempt_disabled(encl.lock.owner):
+                    sgx_update_lepubkeyhash(current, signer)
+                    ret = yield from encls(current, leaves.EINIT, sigstruct, secs.address, rdx)
                 if ret != SGX_UNMASKED_EVENT:
                     break
             if ret != SGX_UNMASKED_EVENT:
