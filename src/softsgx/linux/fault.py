@@ -88,13 +88,15 @@ def handle_mm_fault(current: Thread, vma: Vma, address: int, error_code: int) ->
     if pte & PTE_P:
         # Another thread was faster, or a TLB was stale: spurious, the access is tried again.
         return VM_FAULT_NOPAGE
-    return (yield from e.sgx_vma_fault(current, vma, address, bool(error_code & PFEC_W)))
+    return (yield from e.sgx_vma_fault(current, vma, address))
 
 
 def _wp_pfn_shared(current: Thread, vma: Vma, address: int, pte: int) -> Steps[str]:
     """A write to a page mapped read-only in a writable area."""
     if current.kernel.version.interface == "v2":
-        return (yield from e.sgx_vma_pfn_mkwrite(current, vma, address))
+        refused = yield from e.sgx_vma_pfn_mkwrite(current, vma, address)
+        if refused != VM_FAULT_NOPAGE:
+            return refused
     yield ("pte", (current.mm.name, address & ~PAGE_MASK), True)
     current.mm.space.set(address, pte | PTE_A | PTE_D | PTE_W)
     return VM_FAULT_NOPAGE

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.errno import EINVAL, ENOMEM
 from softsgx.linux.uapi import PROT_EXEC, PROT_READ, PROT_WRITE
-from softsgx.mem.pagetable import PTE_A, PTE_NX, PTE_P, PTE_U, PTE_W, AddressSpace
+from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_NX, PTE_P, PTE_U, PTE_W, AddressSpace
 from softsgx.sim.locks import RwLock
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
@@ -124,7 +124,8 @@ class Mm:
     def __init__(self, kernel: Kernel, name: str) -> None:
         self.kernel = kernel
         self.name = name
-        self.mmap_lock = RwLock(f"mmap_lock({name})")
+        recursive = kernel.races.direct_reclaim_in_fault
+        self.mmap_lock = RwLock(f"mmap_lock({name})", recursive=recursive)
         self.space = AddressSpace(name, kernel.processor.log)
         # Protected by mmap_lock:
         self.vmas: list[Vma] = []
@@ -256,9 +257,13 @@ class Mm:
         Whether TLBs need a flush: a PTE that was present has other rights now.
         """
         space, flush = self.space, False
+        # vma_wants_writenotify: V2 has pfn_mkwrite, and is asked again unless the page is dirty.
+        notify = vma.sgx and self.kernel.version.interface == "v2"
         for page in self.pages_mapped(start, end):
             pte = space.ptes[page]
             changed = pte & ~_PTE_RIGHTS | vm_pte_bits(vma.flags)
+            if notify and not pte & PTE_D:
+                changed &= ~PTE_W
             flush |= bool(pte & PTE_P and pte != changed)
             space.set(page << PAGE_SHIFT, changed)
         return flush

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from softsgx.sim.events import LockReleased, LockTaken
 from softsgx.sim.live import LIVE
-from softsgx.sim.point import LOCK, TRYLOCK, Blocker, Point, Steps
+from softsgx.sim.point import LOCK, TRYLOCK, WAIT, Blocker, Point, Steps
 from softsgx.sim.task import Task
 
 
@@ -103,10 +103,15 @@ class Mutex:
 class RwLock:
     """A lock of one writer or any number of readers, as the kernel's rw_semaphore, but not fair."""
 
-    __slots__ = ("name", "writer", "readers", "_read", "_write", "_try_read", "_try_write")
+    __slots__ = (
+        *("name", "recursive", "writer", "readers"),
+        *("_read", "_write", "_try_read", "_try_write"),
+    )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, recursive: bool = False) -> None:
         self.name = name
+        # A reader may read again, which as in the kernel waits for a writer that waits for it.
+        self.recursive = recursive
         self.writer: Task | None = None
         self.readers: list[Task] = []
         self._read: Point = (LOCK, self, False)
@@ -119,6 +124,10 @@ class RwLock:
 
     def acquire_read(self) -> Steps[Guard]:
         """Wait until there is no writer and be one of the readers."""
+        if self.recursive and any(_runs(reader) for reader in self.readers):
+            me = yield (WAIT, Again(self), False)
+            self._take(me, False)
+            return _Side(self, False)
         self._refuse_recursion()
         live = LIVE.execution
         if live is not None and self.writer is None and live.current is not None:
@@ -209,6 +218,27 @@ class RwLock:
     def _refuse_recursion(self) -> None:
         for holder in self.holders():
             assert not _runs(holder), f"{holder} acquires {self.name!r}, which it holds"
+
+
+class Again:
+    """What a reader that reads a second time waits for: that no writer waits."""
+
+    def __init__(self, lock: RwLock) -> None:
+        self.lock = lock
+        self.name = f"{lock.name}, again"
+
+    def ready(self, task: Task, /) -> bool:
+        """Whether no other task stands before the lock for writing."""
+        return not self.holders_of(task)
+
+    def holders(self) -> tuple[Task, ...]:
+        """The writers are found when a task asks; they wait for it in turn."""
+        return ()
+
+    def holders_of(self, task: Task) -> list[Task]:
+        """The writers that wait."""
+        wanted = (LOCK, self.lock, True)
+        return [t for t in task.execution.tasks if t is not task and t.point == wanted]
 
 
 class _Side:

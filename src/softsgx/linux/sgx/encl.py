@@ -18,12 +18,12 @@ from softsgx.linux.sgx.backing import PCMDS_PER_PAGE, SgxBacking, Shmem
 from softsgx.linux.sgx.encls import encls, encls_failed
 from softsgx.linux.smp import flush_tlb_mm, on_each_cpu_mask
 from softsgx.mem.pagetable import direct
-from softsgx.sim import Steps
+from softsgx.sim import Steps, Unmodelled
 from softsgx.sim.locks import Mutex
 from softsgx.sim.srcu import Srcu
 from softsgx.spec import leaves
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT
-from softsgx.spec.epcm import PT_REG, PT_SECS, PT_VA, W
+from softsgx.spec.epcm import PT_REG, PT_SECS, PT_VA, R, W
 from softsgx.spec.paging import PAGEINFO
 
 if TYPE_CHECKING:
@@ -341,10 +341,11 @@ def sgx_encl_load_page(current: Thread, encl: SgxEncl, address: int) -> Steps[Sg
 # Page faults; mmap_lock held for reading
 
 
-def sgx_vma_fault(current: Thread, vma: Vma, address: int, write: bool) -> Steps[str]:
+def sgx_vma_fault(current: Thread, vma: Vma, address: int) -> Steps[str]:
     """The fault handler of an SGX area: map the page, swap it in, or add it.
 
-    `write` matters only to the V2 series; the merged driver does not look at the kind of access.
+    It does not look at the kind of access. The V2 series does not look at the area's rights either:
+    the entry it makes has those that the mirror has, too, and the access may fault again on it.
     """
     encl = vma.encl
     if encl is None:
@@ -352,15 +353,17 @@ def sgx_vma_fault(current: Thread, vma: Vma, address: int, write: bool) -> Steps
     address &= ~PAGE_MASK
     kernel = current.kernel
     yield ("xa_load", (encl.name, address), False)
+    v2 = kernel.version.interface == "v2"
     if kernel.has_sgx2 and encl.page(address) is None:
+        if kernel.races.direct_reclaim_in_fault:
+            return (yield from v2_encl_eaug_page(current, vma, encl, address))
         return (yield from sgx_encl_eaug_page(current, vma, encl, address))
     with (yield from encl.lock.acquire()):
-        entry = yield from sgx_encl_load_page_in_vma(current, encl, address, vma.flags)
+        rights = 0 if v2 else vma.flags
+        entry = yield from sgx_encl_load_page_in_vma(current, encl, address, rights)
         if isinstance(entry, int):
             return _busy_or_sigbus(entry)
         assert entry.epc_page is not None
-        if write and not pte_rights(kernel, vma, entry) & W:
-            return VM_FAULT_SIGBUS  # V2 only: the mirror of the EPCM lacks W
         pfn = kernel.processor.epc.pfn(entry.epc_page.number)
         mm = current.mm
         yield ("pte", (mm.name, address), True)
@@ -377,13 +380,16 @@ def _busy_or_sigbus(error: int) -> str:
 
 def pte_rights(kernel: Kernel, vma: Vma, entry: SgxEnclPage) -> int:
     """R, W, X for a PTE: those of the area; in the V2 series only what the mirror has, too."""
-    if kernel.version.interface == "v2":
-        return vma.flags & entry.vm_run_prot_bits
-    return vma.flags
+    if kernel.version.interface != "v2":
+        return vma.flags
+    rights = vma.flags & entry.vm_run_prot_bits
+    if not rights:
+        raise Unmodelled("V2: an entry with no rights in an area that has some")
+    return rights
 
 
 def sgx_vma_pfn_mkwrite(current: Thread, vma: Vma, address: int) -> Steps[str]:
-    """V2 only: a write to a page whose PTE lacks W because the mirror lacked it."""
+    """V2 only: a write to a page whose PTE lacks W. Only the mirror decides."""
     encl = vma.encl
     if encl is None:
         return VM_FAULT_SIGBUS
@@ -392,11 +398,6 @@ def sgx_vma_pfn_mkwrite(current: Thread, vma: Vma, address: int) -> Steps[str]:
         entry = encl.page(address)
         if entry is None or not entry.vm_run_prot_bits & W:
             return VM_FAULT_SIGBUS
-        yield ("pte", (current.mm.name, address), True)
-        current.mm.space.unmap(address)
-        if entry.epc_page is not None:
-            pfn = current.kernel.processor.epc.pfn(entry.epc_page.number)
-            current.mm.insert_pfn(address, pfn, pte_rights(current.kernel, vma, entry))
     return VM_FAULT_NOPAGE
 
 
@@ -433,14 +434,60 @@ def sgx_encl_eaug_page(current: Thread, vma: Vma, encl: SgxEncl, address: int) -
             yield from sgx_encl_shrink(current, encl, va_page)
             yield from sgx_encl_free_epc_page(current, epc_page)
             return VM_FAULT_SIGBUS
-        encl_page.epc_page = epc_page
-        encl_page.type = PT_REG
-        encl.secs_child_cnt += 1
-        m.sgx_mark_page_reclaimable(kernel, epc_page)
-        yield ("pte", (current.mm.name, address), True)
-        pfn = kernel.processor.epc.pfn(epc_page.number)
-        if current.mm.insert_pfn(address, pfn, pte_rights(kernel, vma, encl_page)):
+        return (yield from _eaug_done(current, vma, encl_page, epc_page))
+
+
+def v2_encl_eaug_page(current: Thread, vma: Vma, encl: SgxEncl, address: int) -> Steps[str]:
+    """K8: allocation with direct reclaim, mmap_lock held and the mutex not yet; then as now.
+
+    Any failure is SIGBUS, and pages are counted without the mutex.
+    """
+    kernel = current.kernel
+    if not encl.flags & SGX_ENCL_INITIALIZED:
+        return VM_FAULT_SIGBUS
+    if kernel.fail("sgx_encl_page_alloc"):
+        return VM_FAULT_OOM
+    encl_page = SgxEnclPage(encl, address, kernel.version.eaug_cap)
+    epc_page = yield from m.sgx_alloc_epc_page(current, encl_page, True)
+    if isinstance(epc_page, int):
+        return VM_FAULT_SIGBUS
+    va_page = yield from sgx_encl_grow(current, encl, True)
+    if isinstance(va_page, int):
+        yield from sgx_encl_free_epc_page(current, epc_page)
+        return VM_FAULT_SIGBUS
+    with (yield from encl.lock.acquire()):
+        add_va_page(encl, va_page)
+        if not kernel.races.eaug_double_fault and encl.page(address) is not None:
+            yield from sgx_encl_shrink(current, encl, va_page)
+            yield from sgx_encl_free_epc_page(current, epc_page)
+            return VM_FAULT_NOPAGE  # K1 fixed: another thread was faster
+        secs: SgxEpcPage | int | None = encl.secs.epc_page
+        if not kernel.races.eaug_without_secs:
+            secs = yield from sgx_encl_load_secs(current, encl)
+        if isinstance(secs, int) or (yield from _eaug_insert(current, encl_page, epc_page, secs)):
+            yield from sgx_encl_shrink(current, encl, va_page)
+            yield from sgx_encl_free_epc_page(current, epc_page)
             return VM_FAULT_SIGBUS
+        return (yield from _eaug_done(current, vma, encl_page, epc_page))
+
+
+def _eaug_done(
+    current: Thread, vma: Vma, encl_page: SgxEnclPage, epc_page: SgxEpcPage
+) -> Steps[str]:
+    """The page exists: record it, track it, map it.
+
+    The PTE of V2 is PAGE_SHARED, that is R and W, whatever the rights of the area are.
+    """
+    kernel, encl = current.kernel, encl_page.encl
+    encl_page.epc_page = epc_page
+    encl_page.type = PT_REG
+    encl.secs_child_cnt += 1
+    m.sgx_mark_page_reclaimable(kernel, epc_page)
+    yield ("pte", (current.mm.name, encl_page.address), True)
+    pfn = kernel.processor.epc.pfn(epc_page.number)
+    rights = R | W if kernel.version.interface == "v2" else vma.flags
+    if current.mm.insert_pfn(encl_page.address, pfn, rights):
+        return VM_FAULT_SIGBUS
     return VM_FAULT_NOPAGE
 
 
