@@ -12,7 +12,7 @@ from softsgx.linux.fault import do_user_addr_fault
 from softsgx.linux.mm import MMAP_MIN_ADDR, TASK_SIZE
 from softsgx.linux.process import Process, Thread
 from softsgx.linux.sgx.main import sgx_reclaim_pages
-from softsgx.linux.uaccess import copy_from_user
+from softsgx.linux.uaccess import copy_from_user, copy_to_user
 from softsgx.linux.uapi import (
     MAP_ANONYMOUS,
     MAP_DROPPABLE,
@@ -421,6 +421,21 @@ def test_a_write_to_a_clean_entry_makes_it_young_and_dirty() -> None:
     w.mm.space.set(page, pte & ~(PTE_W | PTE_A | PTE_D))
     assert w.do(do_user_addr_fault(w.host.thread, PFEC_P | PFEC_W | PFEC_U, page)) is None
     assert w.mm.space.lookup(page) == pte | PTE_W | PTE_A | PTE_D
+
+
+@pytest.mark.parametrize("write", [False, True])
+def test_a_copy_of_the_kernel_leaves_its_mark_in_the_entry(write: bool) -> None:
+    """So a page that system calls use is young to the reclaimer."""
+    w = world(pages=1)
+    page = w.enclave.data[0]
+    w.call(load_, page)
+    w.mm.space.set(page, w.mm.space.lookup(page) & ~(PTE_A | PTE_D))
+    copy: Steps[Any] = copy_from_user(w.host.thread, page, 1)
+    if write:
+        copy = copy_to_user(w.host.thread, page, b"x")
+    w.do(copy)
+    used = w.mm.space.lookup(page) & (PTE_A | PTE_D)
+    assert used == (PTE_A | PTE_D if write else PTE_A)
 
 
 @pytest.mark.parametrize("address", [TASK_SIZE, 0xFFFF_9000_0000_0000])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from softsgx.linux.errno import EACCES, EFAULT
 from softsgx.linux.mm import VM_EXEC, VM_READ, VM_WRITE, Vma
-from softsgx.mem.pagetable import PTE_P, PTE_PFN_MASK, PTE_U, PTE_W
+from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_PFN_MASK, PTE_U, PTE_W
 from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
@@ -127,8 +127,15 @@ def _user_pfn(current: Thread, address: int, *, write: bool) -> Steps[int]:
     if not 0 <= address < 1 << 47:
         return -EFAULT
     pte = current.mm.space.lookup(address)
-    if pte & PTE_P and pte & PTE_U and (not write or pte & PTE_W):
-        return (pte & PTE_PFN_MASK) >> PAGE_SHIFT
-    from softsgx.linux.fault import fault_in_user
+    if not pte & PTE_P or not pte & PTE_U or (write and not pte & PTE_W):
+        from softsgx.linux.fault import fault_in_user
 
-    return (yield from fault_in_user(current, address, write))
+        pfn = yield from fault_in_user(current, address, write)
+        if pfn < 0:
+            return pfn
+    # The copy is an access like any other: the walk sets A, and D.
+    pte = current.mm.space.lookup(address)
+    used = pte | PTE_A | (PTE_D if write else 0)
+    if used != pte:
+        current.mm.space.set(address, used)
+    return (pte & PTE_PFN_MASK) >> PAGE_SHIFT
