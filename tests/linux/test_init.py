@@ -1,14 +1,21 @@
 """SGX_IOC_ENCLAVE_INIT: its checks in order, and what becomes of an answer of EINIT."""
 
+from hashlib import sha256
+
 import pytest
 
+from softsgx.cpu import LogicalProcessor
 from softsgx.linux import uapi
 from softsgx.linux.errno import EACCES, EFAULT, EINVAL, EIO, ENOMEM, EPERM
 from softsgx.linux.sgx.encl import SGX_ENCL_CREATED, SGX_ENCL_INITIALIZED
 from softsgx.spec.attributes import ATTR_EINITTOKENKEY, ATTR_KSS, ATTR_MODE64BIT, ATTR_PROVISIONKEY
 from softsgx.spec.bits import MASK64
+from softsgx.spec.leaves import EINIT
+from softsgx.spec.msr import CR4_OSXSAVE
+from softsgx.spec.status import SGX_UNMASKED_EVENT
 from softsgx.system import Machine
 from tests.linux.building import BAD, Building, created, filled, initialized
+from tests.linux.failing import failing
 
 INIT = uapi.SGX_IOC_ENCLAVE_INIT
 
@@ -133,3 +140,52 @@ def test_aexnotify_of_sigstruct_is_reserved_in_6_1() -> None:
     fields = {"ATTRIBUTES": 1 << 10, "ATTRIBUTEMASK": 1 << 10}
     assert init_with(filled(Machine(epc="1M", linux="6.1")), **fields) == -EINVAL
     assert init_with(filled(Machine(epc="1M")), **fields) == -EPERM
+
+
+# The launch key
+
+
+def test_hash_of_the_signer_is_in_the_msrs() -> None:
+    """SHA-256 of MODULUS as it is stored, little endian, in MSRs 8CH to 8FH: so all may launch."""
+    b = filled()
+    sig = b.sigstruct()
+    lp = b.machine.processor.lps[0]
+    assert b.init(sig) == 0
+    found = b"".join(lp.rdmsr(msr).to_bytes(8, "little") for msr in range(0x8C, 0x90))
+    assert found == sha256(sig.MODULUS).digest()
+    assert b.machine.processor.lps[1].rdmsr(0x8C) != lp.rdmsr(0x8C), "of this processor only"
+
+
+def test_all_four_msrs_are_written_at_every_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest of a hypervisor, say, may have changed them in between."""
+    b = filled()
+    lp = b.machine.processor.lps[0]
+    written: list[int] = []
+    real = type(lp).wrmsr
+
+    def wrmsr(self: LogicalProcessor, msr: int, value: int) -> None:
+        written.append(msr)
+        real(self, msr, value)
+
+    monkeypatch.setattr(type(lp), "wrmsr", wrmsr)
+    failing(monkeypatch, EINIT, {1: int(SGX_UNMASKED_EVENT), 2: int(SGX_UNMASKED_EVENT)})
+    assert b.init() == 0
+    assert written == [0x8C, 0x8D, 0x8E, 0x8F] * 3
+
+
+def test_einittokenkey_is_out_of_reach_even_with_provision() -> None:
+    b = filled(attributes=ATTR_MODE64BIT | ATTR_EINITTOKENKEY)
+    fd = b.do(b.host.open("/dev/sgx_provision"))
+    assert b.provision(fd) == 0
+    assert b.init() == -EACCES
+
+
+@pytest.mark.parametrize("bit", [2, 9])
+def test_xfrm_without_osxsave_is_legacy_only(bit: int) -> None:
+    """CR4.OSXSAVE decides what of XFRM is reserved in a SIGSTRUCT."""
+    b = filled()
+    fields = {"XFRM": 1 << bit, "XFRMMASK": 1 << bit}
+    known = bool(b.machine.processor.part.xfrm >> bit & 1)
+    assert init_with(b, **fields) == (-EPERM if known else -EINVAL)
+    b.machine.processor.lps[0].cr4 &= ~CR4_OSXSAVE
+    assert init_with(b, **fields) == -EINVAL

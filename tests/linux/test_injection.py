@@ -5,31 +5,13 @@ from typing import Any
 import pytest
 
 from softsgx.linux.errno import EFAULT, ENOMEM
-from softsgx.linux.process import Thread
-from softsgx.linux.sgx.encls import encls as real
-from softsgx.sim import Steps
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import PT_REG, PT_TRIM, R
 from softsgx.spec.leaves import EMODPR, EMODT, ETRACK
 from softsgx.spec.status import SGX_EPC_PAGE_CONFLICT
 from tests.linux.building import created
+from tests.linux.failing import GP, PF, failing, nth
 from tests.linux.world import World, world
-
-GP, PF = 0x4000000D, 0x4000000E
-
-
-def failing(patch: pytest.MonkeyPatch, leaf: int, answers: dict[int, int]) -> None:
-    """The leaf ends as `answers` says at its n-th use (from 1) in an SGX2 ioctl."""
-    uses = 0
-
-    def encls(current: Thread, number: int, *operands: int) -> Steps[int]:
-        nonlocal uses
-        uses += number == leaf
-        if number == leaf and uses in answers:
-            return answers[uses]
-        return (yield from real(current, number, *operands))
-
-    patch.setattr("softsgx.linux.sgx.edmm.encls", encls)
 
 
 def answer(w: World, leaf: int) -> tuple[int, int, int]:
@@ -71,6 +53,7 @@ def test_etrack_fails_once_and_is_tried_again(monkeypatch: pytest.MonkeyPatch) -
     failing(monkeypatch, ETRACK, {3: 17})
     assert answer(w, EMODPR) == (0, 0, 4)
     assert w.kernel.warnings == []
+    assert w.kernel.printed["ETRACK returned"] == "sgx: ETRACK returned 17 (0x11)"
 
 
 @pytest.mark.parametrize("leaf", [EMODPR, EMODT])
@@ -80,19 +63,14 @@ def test_etrack_fails_twice(leaf: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # The EPCM of the third page has changed, but neither count nor the record of its type.
     assert answer(w, leaf) == (-EFAULT, 0, 2)
     assert types(w)[2:] == [PT_REG, PT_REG]
+    assert w.kernel.printed["ETRACK repeat returned"] == "sgx: ETRACK repeat returned 17 (0x11)"
     assert released(w)
 
 
 @pytest.mark.parametrize("site", ["sgx_encl_page_alloc", "xa_insert", "sgx_alloc_epc_page"])
 def test_add_pages_out_of_memory_at_the_third_page(site: str) -> None:
-    b, uses = created(), 0
-
-    def inject(at: str) -> bool:
-        nonlocal uses
-        uses += at == site
-        return at == site and uses == 3
-
-    b.machine.kernel.inject = inject
+    b = created()
+    b.machine.kernel.inject = nth(site, 3)
     # Only what cannot be reclaimed is out of the question: an EPC page comes by another try.
     done = 4 if site == "sgx_alloc_epc_page" else 2
     assert b.add(0, 4) == (0 if done == 4 else -ENOMEM, done * PAGE_SIZE)

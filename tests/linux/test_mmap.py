@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from softsgx.linux.errno import EACCES, EEXIST, EINTR, EINVAL, ENOMEM, EPERM
+from softsgx.linux.errno import EACCES, EEXIST, EINTR, EINVAL, ENOMEM, EOPNOTSUPP, EPERM
 from softsgx.linux.mm import MMAP_BASE, TASK_SIZE, VM_RWX
 from softsgx.linux.uapi import (
     MAP_ANONYMOUS,
@@ -26,6 +26,8 @@ from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import RWX, R, W, X
 from softsgx.system import Machine
 from tests.linux.world import World, unmapped, world
+
+MAP_LOCKED, MAP_POPULATE, MAP_SYNC = 0x2000, 0x8000, 0x8_0000
 
 
 @dataclass
@@ -199,6 +201,37 @@ def test_shared_validate_is_shared() -> None:
     address = w.enclave.data[0]
     flags = MAP_SHARED_VALIDATE | MAP_FIXED
     assert w.do(w.host.mmap(address, PAGE_SIZE, R, flags, w.enclave.fd)) == address
+
+
+@pytest.mark.parametrize(
+    ("flags", "file", "result"),
+    [
+        (MAP_SHARED_VALIDATE | MAP_POPULATE | MAP_LOCKED, True, None),
+        (MAP_SHARED_VALIDATE | MAP_SYNC, True, -EOPNOTSUPP),
+        (MAP_SHARED_VALIDATE | MAP_FIXED_NOREPLACE, True, -EOPNOTSUPP),
+        (MAP_SHARED_VALIDATE | MAP_FIXED_NOREPLACE | MAP_FIXED, True, -EEXIST),
+        (MAP_SHARED | MAP_SYNC | 1 << 30, True, None),
+        (MAP_SHARED_VALIDATE | MAP_ANONYMOUS, False, -EINVAL),
+    ],
+)
+def test_shared_validate_refuses_flags_it_does_not_know(
+    flags: int, file: bool, result: int | None
+) -> None:
+    """MAP_SHARED ignores them. MAP_FIXED_NOREPLACE is unknown to it; but first, is the range free?
+
+    Linux 6.12, mm/mmap.c, do_mmap; include/linux/mman.h, LEGACY_MAP_MASK.
+    """
+    w = unmapped()
+    free = w.enclave.base - PAGE_SIZE
+    assert w.mm.vma_lookup(free) is None
+    if flags & MAP_FIXED:
+        free = w.enclave.base
+    answer = w.do(w.host.mmap(free, PAGE_SIZE, 0, flags, w.enclave.fd if file else -1))
+    if result is None:
+        # The driver is asked, and refuses a range outside of the enclave.
+        assert answer == -EACCES
+    else:
+        assert answer == result
 
 
 # Where the mapping goes

@@ -1,5 +1,7 @@
 """mprotect and munmap of enclave areas: checks, splitting, entries. Linux 6.12, mm/mprotect.c."""
 
+from typing import Any
+
 import pytest
 
 from softsgx.cpu.fault import Fault
@@ -7,6 +9,7 @@ from softsgx.linux.errno import EACCES, EINVAL, ENOMEM
 from softsgx.mem.pagetable import PTE_P, PTE_W
 from softsgx.mem.tlb import FETCH, READ, WRITE
 from softsgx.sim import Steps, WaitFlag
+from softsgx.sim.events import IpiSent
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import RWX, R, W, X
 from softsgx.system import EnclaveThread, SignalRaised
@@ -263,3 +266,43 @@ def test_area_of_the_enclave_may_become_executable_where_the_cap_says_so() -> No
         return (yield from t.fetch(data))
 
     assert w.call(program) == b"\0"
+
+
+def interrupts(w: World, call: str, prot: int = 0) -> int:
+    """Rounds of interrupts that a call costs; another thread of the process is on processor 1."""
+    data = w.enclave.data[0]
+    body: Any = w.host.mprotect(data, PAGE_SIZE, prot)
+    if call == "munmap":
+        body = w.host.munmap(data, PAGE_SIZE)
+    elif call == "mremap":
+        body = w.host.mremap(data, PAGE_SIZE, PAGE_SIZE, 3, w.enclave.heap)
+    elif call == "fork":
+        body = w.host.fork("child", 2)
+    w.machine.settle()
+    with w.machine.processor.log.record() as events:
+        result = w.do(body)
+    assert not isinstance(result, int) or result >= 0
+    return sum(isinstance(event, IpiSent) for event in events)
+
+
+@pytest.mark.parametrize(
+    ("call", "prot", "without", "present"),
+    [
+        ("mprotect", R, 0, 1),
+        ("mprotect", 0, 0, 1),
+        ("mprotect", W, 0, 0),  # of RW: the entry stays what it was
+        ("munmap", 0, 0, 1),
+        ("mremap", 0, 0, 1),
+        ("fork", 0, 1, 1),  # the parent's translations are dropped in any case
+    ],
+)
+def test_interrupts_only_where_an_entry_changed(
+    call: str, prot: int, without: int, present: int
+) -> None:
+    """A thread inside an enclave is thrown out by mprotect only if one of its entries changed."""
+    for touched, rounds in ((False, without), (True, present)):
+        w = world()
+        w.machine.thread(w.host.process, cpu=1)
+        if touched:
+            w.do(w.host.load(w.enclave.data[0], 1))
+        assert interrupts(w, call, prot) == rounds

@@ -11,7 +11,6 @@ from softsgx.linux.errno import EBADF, EINTR, EINVAL, EMFILE, ENODEV, ENOENT, EN
 from softsgx.linux.process import RLIMIT_NOFILE
 from softsgx.linux.sgx.driver import encl_of
 from softsgx.linux.uapi import MAP_SHARED, PROT_READ
-from softsgx.linux.vfs import sys_read_write
 from softsgx.sim import Steps, WaitFlag
 from softsgx.sim.point import RETRY
 from softsgx.spec.bits import PAGE_SIZE
@@ -59,7 +58,7 @@ def test_provision_is_nothing_but_open_able() -> None:
     fd = machine.run(host.open("/dev/sgx_provision"))
     assert machine.run(host.ioctl(fd, uapi.SGX_IOC_ENCLAVE_CREATE, 0)) == -ENOTTY
     assert machine.run(host.mmap(0, PAGE_SIZE, PROT_READ, MAP_SHARED, fd)) == -ENODEV
-    assert sys_read_write() == -EINVAL
+    assert machine.run(host.read(fd)) == machine.run(host.write(fd)) == -EINVAL
     assert machine.run(host.close(fd)) == 0
 
 
@@ -70,6 +69,8 @@ def test_closed_descriptors_are_bad() -> None:
     assert machine.run(host.close(fd)) == 0
     for body in (
         host.close(fd),
+        host.read(fd),
+        host.write(fd),
         host.ioctl(fd, uapi.SGX_IOC_ENCLAVE_CREATE, 0),
         host.mmap(0, PAGE_SIZE, PROT_READ, MAP_SHARED, fd),
         syscalls.sys_dup(host.thread, fd),

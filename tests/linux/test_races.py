@@ -10,7 +10,12 @@ from softsgx.linux.errno import EFAULT, EINVAL
 from softsgx.linux.kernel import KernelBug
 from softsgx.linux.process import SIGBUS
 from softsgx.linux.sgx.main import sgx_reclaim_pages
-from softsgx.linux.uapi import SGX_IOC_ENCLAVE_REMOVE_PAGES, SgxEnclaveRemovePages
+from softsgx.linux.uapi import (
+    MAP_FIXED,
+    MAP_SHARED,
+    SGX_IOC_ENCLAVE_REMOVE_PAGES,
+    SgxEnclaveRemovePages,
+)
 from softsgx.mem.pagetable import PTE_P
 from softsgx.sim import Steps
 from softsgx.spec.bits import PAGE_SIZE
@@ -18,7 +23,7 @@ from softsgx.spec.epcm import R, W
 from softsgx.spec.tcs import TCS as TCS_PAGE
 from softsgx.system import HostThread, Machine, SignalRaised
 from tests.linux.held import Held, Until, at, at_lock, at_retry, to_the_end
-from tests.linux.world import World, world
+from tests.linux.world import World, unmapped, world
 
 GOOD = b"\xff"  # what the host reads from a resident enclave page
 each_way = pytest.mark.parametrize("on", [True, False])
@@ -211,3 +216,35 @@ def test_k11_a_range_that_wraps_around(on: bool) -> None:
     # Accepted, it looks for a page in front of the enclave.
     assert errno == (-EFAULT if on else -EINVAL)
     assert block.count == 0
+
+
+def test_zapping_starts_again_when_an_address_space_is_added() -> None:
+    """The child maps and touches the page while the only other address space is being zapped.
+
+    The version of the list has moved, so the walk is repeated and meets the child's entry, too.
+    """
+    w = unmapped()
+    page = w.enclave.data[0]
+    child = w.do(w.host.fork("child", 2))
+    assert w.map(page, R | W) == page
+    assert w.do(read(w.host, page)) == GOOD
+    seen: list[bool] = []
+
+    def register() -> Steps[None]:
+        yield ("test", "start", False)
+        flags = MAP_SHARED | MAP_FIXED
+        assert (yield from child.mmap(page, PAGE_SIZE, R | W, flags, w.enclave.fd)) == page
+        assert (yield from read(child, page)) == GOOD
+        seen.append(bool(child.thread.mm.space.lookup(page) & PTE_P))
+
+    ended = scheduled(
+        w,
+        [("a", at_lock("mmap_lock(host)", 3)), ("b", to_the_end), ("a", to_the_end)],
+        a=w.enclave.make_tcs(second(w, 1), page),
+        b=register(),
+    )
+    assert [name for name, _ in ended] == ["b", "a"]
+    assert dict(ended)["a"][0] == 0
+    assert seen == [True]
+    assert child.thread.mm.space.lookup(page) == 0
+    assert w.mm.space.lookup(page) == 0

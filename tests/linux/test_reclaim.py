@@ -6,13 +6,22 @@ from typing import Any
 
 import pytest
 
+from softsgx.linux.errno import ENOMEM
 from softsgx.linux.sgx.main import sgx_reclaim_pages
+from softsgx.linux.uapi import (
+    MAP_FIXED,
+    MAP_SHARED,
+    SGX_IOC_ENCLAVE_ADD_PAGES,
+    SgxEnclaveAddPages,
+)
 from softsgx.sim import RETRY, Steps
 from softsgx.sim.cpu_events import LeafDone
 from softsgx.sim.events import IpiSent
 from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.paging import SECINFO
 from softsgx.system import Enclave, EnclaveThread, HostThread, Machine, load
-from tests.linux.held import at, to_the_end
+from tests.linux.building import created, filled
+from tests.linux.held import Held, at, at_lock, to_the_end
 from tests.linux.test_races import alone, scheduled, second
 from tests.linux.world import World, together, world
 
@@ -197,3 +206,123 @@ def test_two_enclaves_share_epc() -> None:
     machine.run(first.host.exit())
     machine.run(host.exit())
     assert first.all_epc_free()
+
+
+# What can be taken, and from whom
+
+
+def test_neither_secs_nor_va_pages_are_on_the_list() -> None:
+    w = world(pages=2)
+    owners = [page.owner for page in w.kernel.active_page_list]
+    assert owners == list(w.encl.page_array.values())
+    secs = w.encl.secs.epc_page
+    assert secs is not None
+    assert secs not in w.kernel.active_page_list
+    assert all(va.epc_page not in w.kernel.active_page_list for va in w.encl.va_pages)
+
+
+def test_an_enclave_under_construction_gives_its_pages_but_not_its_secs() -> None:
+    """EINIT and EADD need the SECS only; the pages come back when they are used."""
+    b = filled()
+    thread = b.host.thread
+    b.do(sgx_reclaim_pages(thread))
+    assert b.encl.secs_child_cnt == 0
+    assert b.encl.secs.epc_page is not None
+    assert b.init() == 0
+    assert b.close() == 0
+    assert b.machine.kernel.warnings == []
+
+
+def test_a_dying_enclave_is_left_alone() -> None:
+    """Its pages are off the list already; a pass of the reclaimer in the middle takes none."""
+    w = world(pages=2)
+    encl = w.encl
+    ended = scheduled(
+        w,
+        [("exit", at("EREMOVE", 3)), ("reclaim", to_the_end), ("exit", to_the_end)],
+        reclaim=sgx_reclaim_pages(w.machine.thread(w.host.process, 1).thread),
+        exit=leave(w),
+    )
+    assert [name for name, _ in ended] == ["reclaim", "exit"]
+    assert encl.refcount == 0
+    assert not w.kernel.active_page_list
+    assert w.all_epc_free()
+
+
+def leave(w: World) -> Steps[None]:
+    """A thread of processor 2 takes the enclave down."""
+    host = w.machine.thread(w.host.process, 2)
+    yield from host.munmap(w.enclave.base, w.enclave.size)
+    yield from host.close(w.enclave.fd)
+
+
+def test_eviction_while_a_page_is_in_hand_keeps_the_enclave() -> None:
+    """The reclaimer holds a reference: closing the descriptor ends the enclave when it is done."""
+    w = world(pages=2)
+    encl = w.encl
+    for index in encl.page_array:
+        w.mm.space.test_and_clear_accessed(index * PAGE_SIZE)
+    ended = scheduled(
+        w,
+        [("reclaim", at("EBLOCK", 2)), ("exit", to_the_end), ("reclaim", to_the_end)],
+        reclaim=sgx_reclaim_pages(w.machine.thread(w.host.process, 1).thread),
+        exit=leave(w),
+    )
+    assert [name for name, _ in ended] == ["exit", "reclaim"]
+    assert encl.refcount == 0
+    assert w.all_epc_free()
+
+
+def test_a_full_va_page_goes_to_the_tail() -> None:
+    """Slots are taken from the first VA page of the list, the lowest free one first."""
+    w = world(Machine(cpus=4, epc="4M"), pages=520)
+    newer, older = w.encl.va_pages
+    passes = 0
+    while newer.used.bit_count() < 512 and passes < 100:
+        age(w)
+        reclaim(w)
+        passes += 1
+    assert newer.full
+    assert w.encl.va_pages == [older, newer]
+    # A page that comes back frees its slot and brings its VA page to the front.
+    entry = next(page for page in w.encl.page_array.values() if page.va_page is newer)
+    slot = entry.va_slot
+    w.do(w.host.load(entry.address, 1))
+    assert w.encl.va_pages == [newer, older]
+    assert not newer.used >> slot & 1
+
+
+def test_a_new_va_page_is_nobody_elses_before_its_page_is_added() -> None:
+    """It is listed under the mutex. Evictions in between use the old one, so undoing loses nothing.
+
+    The model once listed it at once: the reclaimer put a version there, ADD_PAGES failed and freed
+    the VA page, and the evicted page could never be loaded again.
+    """
+    b = created(Machine(cpus=4, epc="4M"), size=1 << 22)
+    assert b.add(0, 511) == (0, 511 * PAGE_SIZE)
+    source, secinfo = b.memory(bytes(PAGE_SIZE)), b.memory(SECINFO(FLAGS=0x203).pack())
+    add = SgxEnclaveAddPages(src=source, offset=511 * PAGE_SIZE, length=PAGE_SIZE, secinfo=secinfo)
+    argument = b.memory(add.pack())
+    b.machine.kernel.inject = "xa_insert".__eq__
+    hosts = [b.machine.thread(b.host.process, cpu) for cpu in (1, 2)]
+    results: list[int] = []
+
+    def adding() -> Steps[None]:
+        results.append((yield from hosts[0].ioctl(b.fd, SGX_IOC_ENCLAVE_ADD_PAGES, argument)))
+
+    stages = [("add", at_lock("encl->lock")), ("reclaim", to_the_end), ("add", to_the_end)]
+    execution = b.machine.execution(Held(*stages))
+    execution.spawn(adding(), "add", 1)
+    execution.spawn(sgx_reclaim_pages(hosts[1].thread), "reclaim", 2)
+    execution.run()
+    execution.close()
+    assert results == [-ENOMEM]
+    (va_page,) = b.encl.va_pages
+    assert va_page.used.bit_count() == 16
+    b.machine.kernel.inject = None
+    out = [page for page in b.encl.page_array.values() if page.epc_page is None]
+    assert len(out) == 16
+    address = out[0].address
+    flags = MAP_SHARED | MAP_FIXED
+    assert b.do(b.host.mmap(address, PAGE_SIZE, 1, flags, b.fd)) == address
+    assert b.do(b.host.load(address, 1)) == b"\xff"

@@ -6,7 +6,7 @@ from softsgx.linux import uapi
 from softsgx.linux.errno import EFAULT, EINVAL, ENODEV
 from softsgx.sim import Steps
 from softsgx.spec.bits import MASK64, PAGE_SIZE
-from softsgx.spec.epcm import RWX, R, W, X
+from softsgx.spec.epcm import PR, RWX, R, W, X
 from softsgx.spec.status import SGX_PAGE_NOT_MODIFIABLE
 from softsgx.system import EnclaveThread, Machine
 from tests.linux.building import BAD, created
@@ -194,3 +194,15 @@ def test_answer_that_cannot_be_written_back_is_efault() -> None:
 def test_range_goes_before_permissions_and_state_before_all() -> None:
     w = world()
     assert raw(w, offset=MASK64, permissions=MASK64, result=3, count=4) == (-EINVAL, 3, 4)
+
+
+@pytest.mark.parametrize(("asked", "left"), [(RWX, R | W), (R | X, R), (X, 0), (0, 0)])
+def test_nothing_is_ever_granted(asked: int, left: int) -> None:
+    """A page of RW: what was asked for is cut down to what was there. It succeeds either way."""
+    w = world()
+    page = w.encl.page(w.enclave.data[0])
+    assert page is not None
+    assert page.epc_page is not None
+    assert restrict(w, w.enclave.data[0], 1, asked) == (0, 0, 1)
+    word = w.machine.processor.epcm.state[page.epc_page.number]
+    assert word & (RWX | PR) == left | PR

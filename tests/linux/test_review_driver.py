@@ -97,7 +97,7 @@ def test_a_page_that_never_had_a_version_cannot_be_loaded() -> None:
     lose(w, page)
     evict(w, page)
     assert (descriptor(w, page).epc_page, descriptor(w, page).va_page) == (None, None)
-    with pytest.raises(KernelBug, match="NULL dereference of va_page"):
+    with pytest.raises(KernelBug, match="NULL dereference of encl_page->va_page"):
         w.do(w.host.load(page, 1))
 
 

@@ -4,8 +4,10 @@ from typing import Final
 
 EPERM: Final = 1
 ENOENT: Final = 2
+ESRCH: Final = 3
 EINTR: Final = 4
 EIO: Final = 5
+ENXIO: Final = 6
 EBADF: Final = 9
 EAGAIN: Final = 11
 ENOMEM: Final = 12

@@ -80,7 +80,7 @@ def handle_mm_fault(current: Thread, vma: Vma, address: int, error_code: int) ->
     """Ask the area. mmap_lock held for reading."""
     mm = current.mm
     if not vma.sgx:
-        anonymous_page(current, vma, address & ~PAGE_MASK)
+        anonymous_page(mm, vma, address & ~PAGE_MASK)
         return VM_FAULT_NOPAGE
     pte = mm.space.lookup(address)
     if pte & PTE_P and error_code & PFEC_W and not pte & PTE_W:

@@ -17,6 +17,7 @@ from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor, Processor
+    from softsgx.linux.mm import Mm
     from softsgx.linux.process import Thread
     from softsgx.linux.sgx.main import SgxEpcPage
 
@@ -54,6 +55,8 @@ class Kernel:
         self.inject: Callable[[str], bool] | None = None
         # EPC: filled by sgx_init.
         self.next_unused = 0
+        self.epc_pages: list[SgxEpcPage] = []  # by number, as far as they were ever handed out
+        self.poisoned_unused: dict[int, None] = {}
         self.nr_free = processor.epc.pages
         self.free_pages: deque[SgxEpcPage] = deque()
         self.active_page_list: OrderedDict[SgxEpcPage, None] = OrderedDict()
@@ -61,8 +64,15 @@ class Kernel:
         self.ksgxd_running = False
         self.low_watermark = 32
         self.high_watermark = 64
+        # Logical processor -> the address space whose threads run there, one at a time.
+        self.loaded: dict[int, Mm] = {}
         self.zombie_lock = Mutex("zombie_secs_pages_lock")
         self.warnings: list[str] = []
+        # The kernel log: what is said once -> its line.
+        self.printed = {
+            f"EPC section {number}": f"sgx: EPC section {base:#x}-{base + pages * PAGE_SIZE - 1:#x}"
+            for number, (base, pages) in enumerate(processor.epc.sections)
+        }
         self.enclaves_opened = 0
         self.dev_noexec = False  # /dev is mounted noexec
         self._operands: list[Operands] = []
@@ -75,6 +85,11 @@ class Kernel:
     def warn(self, text: str) -> None:
         """A kernel warning: recorded, so that tests can demand that there is none."""
         self.warnings.append(text)
+
+    def pr_err_once(self, what: str, values: str) -> None:
+        """A line of the kernel log; it is printed once, whatever the values are later."""
+        if what not in self.printed:
+            self.printed[what] = f"sgx: {what} {values}"
 
     # Kernel memory
 
@@ -100,6 +115,10 @@ class Kernel:
         """Give a frame back."""
         self.processor.memory.clear_page(pfn)
         self._frames.append(pfn)
+
+    def sgx_total_bytes(self) -> str:
+        """The text of /sys/devices/system/node/node0/x86/sgx_total_bytes."""
+        return f"{self.processor.epc.pages * PAGE_SIZE}\n"
 
     def lp(self, current: Thread) -> LogicalProcessor:
         """The logical processor on which `current` runs."""

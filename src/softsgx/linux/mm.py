@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.errno import EINVAL, ENOMEM
 from softsgx.linux.uapi import PROT_EXEC, PROT_READ, PROT_WRITE
-from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_NX, PTE_P, PTE_U, PTE_W, AddressSpace
+from softsgx.mem.pagetable import (
+    PTE_A,
+    PTE_D,
+    PTE_NX,
+    PTE_P,
+    PTE_PFN_MASK,
+    PTE_U,
+    PTE_W,
+    AddressSpace,
+)
 from softsgx.sim.locks import RwLock
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
@@ -66,11 +75,11 @@ class Vma:
     """struct vm_area_struct: [start, end), rights, and for an SGX area its file and enclave.
 
     `may` are the VM_MAY* bits: what mprotect can ever grant. `encl` is vm_private_data: None in an
-    SGX area whose registration failed at fork. `shared` is the memory of an anonymous area that is
-    MAP_SHARED, and `pgoff` the number of the area's first page in it.
+    SGX area whose registration failed at fork. `offset` in the file is shown, and never used.
+    `shared` is the memory of an anonymous area that is MAP_SHARED, `pgoff` its first page in it.
     """
 
-    __slots__ = ("encl", "end", "file", "flags", "may", "pgoff", "shared", "start")
+    __slots__ = ("encl", "end", "file", "flags", "may", "offset", "pgoff", "shared", "start")
 
     def __init__(
         self,
@@ -81,6 +90,7 @@ class Vma:
         may: int = VM_RWX,
         file: File | None = None,
         encl: SgxEncl | None = None,
+        offset: int = 0,
         shared: SharedMemory | None = None,
         pgoff: int = 0,
     ) -> None:
@@ -90,21 +100,23 @@ class Vma:
         self.may = may
         self.file = file
         self.encl = encl
+        self.offset = offset
         self.shared = shared
         self.pgoff = pgoff
 
-    def dup(self, start: int, end: int, offset: int = 0) -> Vma:
-        """vm_area_dup: an area like [start, end) of this one, `offset` bytes further up."""
-        pgoff = self.pgoff + (start - self.start >> PAGE_SHIFT)
+    def dup(self, start: int, end: int, by: int = 0) -> Vma:
+        """vm_area_dup: an area like [start, end) of this one, `by` bytes further up."""
+        skipped = start - self.start
         return Vma(
-            start + offset,
-            end + offset,
+            start + by,
+            end + by,
             self.flags,
             may=self.may,
             file=self.file,
             encl=self.encl,
+            offset=self.offset + skipped if self.sgx else 0,
             shared=self.shared,
-            pgoff=pgoff,
+            pgoff=self.pgoff + (skipped >> PAGE_SHIFT),
         )
 
     @property
@@ -184,6 +196,13 @@ class Mm:
             top = vma.start
         low = top - length
         return low if low >= MMAP_MIN_ADDR else -ENOMEM
+
+    def maps(self) -> str:
+        """The text of /proc/<pid>/maps for the areas that the model has, one a line.
+
+        Anonymous areas stand as they were made; the kernel would merge neighbours of equal rights.
+        """
+        return "".join(f"{_maps_line(vma)}\n" for vma in self.vmas)
 
     # Changing; mmap_lock held for writing
 
@@ -280,6 +299,27 @@ class Mm:
 
 _PTE_RIGHTS: Final = PTE_P | PTE_W | PTE_U | PTE_NX
 _PTE_ACCESSED: Final = PTE_A
+
+
+_MAPS_NAME_COLUMN: Final = 73
+_DEVTMPFS: Final = "00:05"
+
+
+def _maps_line(vma: Vma) -> str:
+    """show_map_vma: range, rights, offset, device and inode of the file, its name."""
+    rights = "".join(c if vma.flags & 1 << n else "-" for n, c in enumerate("rwx"))
+    line = f"{vma.start:08x}-{vma.end:08x} {rights}"
+    if vma.file is None:
+        return f"{line}p 00000000 00:00 0 "
+    line = f"{line}s {vma.offset:08x} {_DEVTMPFS} {vma.file.inode} "
+    return f"{line:{_MAPS_NAME_COLUMN}}{vma.file.path}"
+
+
+def private_frames(vma: Vma, zapped: list[int]) -> list[int]:
+    """The frames behind entries of private anonymous memory, which are nobody else's."""
+    if vma.sgx or vma.shared is not None:
+        return []
+    return [(pte & PTE_PFN_MASK) >> PAGE_SHIFT for pte in zapped]
 
 
 def vm_pte_bits(flags: int) -> int:

@@ -76,7 +76,9 @@ class Thread:
     user space. `killed` is a pending SIGKILL, `in_kernel` whether a system call or fault goes on.
     """
 
-    __slots__ = ("cpu", "in_kernel", "killed", "kernel", "name", "pending_signals", "process")
+    __slots__ = (
+        *("cpu", "in_kernel", "killed", "kernel", "name", "on_cpu", "pending_signals", "process"),
+    )
 
     def __init__(self, kernel: Kernel, process: Process | None, name: str, cpu: int) -> None:
         self.kernel = kernel
@@ -86,6 +88,7 @@ class Thread:
         self.pending_signals = 0
         self.killed = False
         self.in_kernel = False
+        self.on_cpu = False
         if process is not None:
             process.threads.append(self)
 
@@ -108,16 +111,38 @@ class Thread:
         """Start running on `cpu`: load the address space there."""
         lp = self.kernel.lp(self)
         mm = self.mm
+        loaded = self.kernel.loaded.setdefault(self.cpu, mm)
+        assert loaded is mm, f"{self.name}: {loaded.name} runs on processor {self.cpu}"
+        self.on_cpu = True
         mm.cpumask[self.cpu] = mm.cpumask.get(self.cpu, 0) + 1
         if lp.space is not mm.space:
             lp.load_cr3(mm.space)
 
     def switch_out(self) -> None:
-        """Stop running on `cpu`."""
+        """Stop running on `cpu`; nothing if it does not run."""
+        if not self.on_cpu:
+            return
+        self.on_cpu = False
         mask = self.mm.cpumask
         mask[self.cpu] -= 1
         if not mask[self.cpu]:
-            del mask[self.cpu]
+            del mask[self.cpu], self.kernel.loaded[self.cpu]
+
+
+def refuse_cpu(kernel: Kernel, cpu: int, mm: Mm | None) -> None:
+    """ValueError unless a thread of `mm`, None for a new one, can run on logical processor `cpu`.
+
+    Threads of one process may share a processor and take turns. Nothing is switched between two
+    processes; the last processor is for kernel threads.
+    """
+    last = len(kernel.processor.lps) - 2
+    if not 0 <= cpu <= last:
+        raise ValueError(f"cpu {cpu}: this machine has processors 0 to {last}")
+    loaded = kernel.loaded.get(cpu)
+    if loaded is not None and loaded is not mm:
+        raise ValueError(
+            f"cpu {cpu}: process {loaded.name!r} runs there; another one needs its own processor"
+        )
 
 
 class InKernel:

@@ -30,6 +30,7 @@ from softsgx.linux.mm import (
     SharedMemory,
     Vma,
     page_aligned_range,
+    private_frames,
 )
 from softsgx.linux.process import InKernel, Process, Thread, kernel_entry
 from softsgx.linux.sgx import encl as e
@@ -126,14 +127,31 @@ def sys_ioctl(current: Thread, fd: int, cmd: int, arg: int) -> Steps[int]:
     return -EINTR if ret == -ERESTARTSYS else ret
 
 
+def sys_read_write(current: Thread, fd: int, *, write: bool) -> Steps[int]:
+    """read(2) and write(2): no SGX node has either."""
+    file = _process(current).fget(fd)
+    if isinstance(file, int):
+        return file
+    return -EINVAL if (file.writable if write else file.readable) else -EBADF
+    yield
+
+
 # Mappings
 
 
 @kernel_entry
 def sys_mmap(
-    current: Thread, address: int, length: int, prot: int, flags: int, fd: int = -1
+    current: Thread,
+    address: int,
+    length: int,
+    prot: int,
+    flags: int,
+    fd: int = -1,
+    offset: int = 0,
 ) -> Steps[int]:
-    """mmap(2) of anonymous memory or of an SGX node; the file offset is of no account."""
+    """mmap(2) of anonymous memory or of an SGX node, to which the file offset is of no account."""
+    if offset & PAGE_MASK:
+        return -EINVAL
     mm = current.mm
     file: File | None = None
     if not flags & MAP_ANONYMOUS:
@@ -143,7 +161,7 @@ def sys_mmap(
         file = found
         file.get()
     with (yield from mm.mmap_lock.acquire_write()):
-        ret, dead = yield from do_mmap(current, file, address, length, prot, flags)
+        ret, dead = yield from do_mmap(current, file, address, length, prot, flags, offset)
     if file is not None:
         dead.append(file)
     yield from _put_files(current, dead)
@@ -151,7 +169,13 @@ def sys_mmap(
 
 
 def do_mmap(
-    current: Thread, file: File | None, address: int, length: int, prot: int, flags: int
+    current: Thread,
+    file: File | None,
+    address: int,
+    length: int,
+    prot: int,
+    flags: int,
+    offset: int,
 ) -> Steps[tuple[int, list[File]]]:
     """The part under mmap_lock: the address or an errno, and files whose areas went away."""
     mm = current.mm
@@ -175,7 +199,7 @@ def do_mmap(
     unmapped = yield from _unmap_locked(current, start, end)
     if isinstance(unmapped, int):
         return unmapped, []
-    vma = Vma(start, end, prot & VM_RWX, file=file)
+    vma = Vma(start, end, prot & VM_RWX, file=file, offset=offset if file is not None else 0)
     if file is None and flags & MAP_TYPE == MAP_SHARED:
         vma.shared = SharedMemory(current.kernel)
     if file is not None:
@@ -278,17 +302,10 @@ def _unmap_vmas(current: Thread, mm: Mm, areas: list[Vma]) -> Steps[None]:
         if vma.sgx and flush:
             yield from flush_tlb_mm(current, mm)
             flush = False
-        frames += _frames_of(vma, zapped)
+        frames += private_frames(vma, zapped)
     if flush:
         yield from flush_tlb_mm(current, mm)
     _free_memory(mm, areas, frames)
-
-
-def _frames_of(vma: Vma, zapped: list[int]) -> list[int]:
-    """The frames that private anonymous memory had: they are its own."""
-    if vma.sgx or vma.shared is not None:
-        return []
-    return [(pte & PTE_PFN_MASK) >> PAGE_SHIFT for pte in zapped]
 
 
 def _free_memory(mm: Mm, areas: list[Vma], frames: list[int]) -> None:
@@ -466,6 +483,7 @@ def _move(
     areas = mm.isolate(old, old + length)
     if isinstance(areas, int):
         return areas, gone
+    flush = False
     for area in areas:
         mm.remove(area)
         offset = new - old
@@ -477,8 +495,10 @@ def _move(
             area.shared.put()
         for page in mm.pages_mapped(area.start, area.end):
             pte = mm.space.unmap(page << PAGE_SHIFT)
+            flush = True
             mm.space.set((page << PAGE_SHIFT) + offset, pte)
-    yield from flush_tlb_mm(current, mm)
+    if flush:
+        yield from flush_tlb_mm(current, mm)
     return new, gone
 
 
@@ -550,12 +570,13 @@ def exit_mmap(current: Thread, mm: Mm) -> Steps[None]:
         for vma in mm.vmas:
             zapped = mm.zap_page_range(vma.start, vma.end)
             flush |= bool(zapped)
-            frames += _frames_of(vma, zapped)
+            frames += private_frames(vma, zapped)
     with (yield from mm.mmap_lock.acquire_write()):
         if flush:
             yield from flush_tlb_mm(current, mm)
         # Threads that were killed do not run any more.
-        mm.cpumask = {cpu: users for cpu, users in mm.cpumask.items() if cpu == current.cpu}
+        running = current.on_cpu and current.mm is mm
+        mm.cpumask = {current.cpu: 1} if running else {}
         areas = list(mm.vmas)
         _free_memory(mm, areas, frames)
         for vma in areas:
@@ -571,6 +592,8 @@ def sys_exit_group(current: Thread) -> Steps[int]:
     yield from exit_mmap(current, process.mm)
     for fd in list(process.files):
         yield from process.files.pop(fd).put(current)
+    for thread in process.threads:
+        thread.switch_out()
     process.threads.clear()
     return 0
 
@@ -601,7 +624,12 @@ def _kill_others(current: Thread, process: Process) -> Steps[None]:
         leaving = InKernel(others)
         if any(thread.in_kernel for thread in others):
             yield (WAIT, leaving, False)
-    process.threads = [current]
+        # Their processors keep the address space, and so are flushed, until it is gone.
+        cpumask = dict(process.mm.cpumask)
+        for thread in others:
+            thread.switch_out()
+        process.mm.cpumask = cpumask
+    process.threads[:] = [current]
 
 
 def _process(current: Thread) -> Process:

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from softsgx.linux.errno import EACCES, EFAULT
-from softsgx.linux.mm import VM_EXEC, VM_READ, VM_WRITE, Vma
+from softsgx.linux.mm import VM_EXEC, VM_READ, Vma, vm_pte_bits
 from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_PFN_MASK, PTE_U, PTE_W
 from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
+    from softsgx.linux.mm import Mm
     from softsgx.linux.process import Thread
     from softsgx.sim import Steps
 
@@ -96,15 +97,19 @@ def pin_source_page(current: Thread, address: int) -> int:
 
 def get_user_page(current: Thread, address: int) -> int:
     """get_user_pages for reading, mmap_lock held: the pfn, or -EFAULT, also for enclave memory."""
-    vma = current.mm.vma_lookup(address)
+    return get_user_page_remote(current.mm, address)
+
+
+def get_user_page_remote(mm: Mm, address: int) -> int:
+    """get_user_page in any address space."""
+    vma = mm.vma_lookup(address)
     if vma is None or vma.sgx or not vma.flags & VM_READ:
         return -EFAULT
-    return anonymous_page(current, vma, address)
+    return anonymous_page(mm, vma, address)
 
 
-def anonymous_page(current: Thread, vma: Vma, address: int) -> int:
+def anonymous_page(mm: Mm, vma: Vma, address: int) -> int:
     """The frame of a page of an anonymous area, allocated on first touch; its pfn."""
-    mm = current.mm
     pte = mm.space.lookup(address)
     if pte & PTE_P:
         return (pte & PTE_PFN_MASK) >> PAGE_SHIFT
@@ -114,9 +119,8 @@ def anonymous_page(current: Thread, vma: Vma, address: int) -> int:
     elif vma.shared is not None:
         pfn = vma.shared.page(vma.pgoff + (address - vma.start >> PAGE_SHIFT))
     else:
-        pfn = current.kernel.alloc_page()
-    write, execute = bool(vma.flags & VM_WRITE), bool(vma.flags & VM_EXEC)
-    mm.space.map(address, pfn, write=write, execute=execute)
+        pfn = mm.kernel.alloc_page()
+    mm.space.set(address, pfn << PAGE_SHIFT | vm_pte_bits(vma.flags))
     return pfn
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from softsgx.linux.errno import EINVAL, ENOTTY
+from softsgx.linux.errno import ENOTTY
 
 if TYPE_CHECKING:
     from softsgx.linux.mm import Mm, Vma
@@ -16,6 +16,8 @@ O_RDONLY = 0
 O_WRONLY = 1
 O_RDWR = 2
 O_ACCMODE = 3
+
+_INODES = {"/dev/sgx_enclave": 126, "/dev/sgx_provision": 125}
 
 
 class FileOperations(Protocol):
@@ -47,6 +49,11 @@ class File:
         self.mode = mode
         self.count = 1
         self.encl: object = None
+
+    @property
+    def inode(self) -> int:
+        """The inode of the node in devtmpfs: another number at every boot; here always the same."""
+        return _INODES[self.path]
 
     @property
     def readable(self) -> bool:
@@ -86,8 +93,3 @@ class ProvisionNode:
     # No mapping exists.
     get_unmapped_area = None
     mmap = None
-
-
-def sys_read_write() -> int:
-    """read(2) and write(2) on any SGX node."""
-    return -EINVAL

@@ -47,6 +47,14 @@ class Ocall(NamedTuple):
     args: tuple[Any, ...]
 
 
+def occupied(current: Thread) -> ValueError:
+    """For a schedule that runs two threads of one logical processor at once."""
+    return ValueError(
+        f"{current.name}: another thread is at work on cpu {current.cpu}; "
+        "threads that run at the same time need a processor each"
+    )
+
+
 class EnclaveThread:
     """What enclave code can do. One per entry; `cssa` is 0 for a plain entry, 1 in a handler.
 
@@ -177,8 +185,11 @@ class EnclaveThread:
 
     def _be_inside(self) -> Steps[None]:
         """An interrupt may have thrown the thread out: the CPU is at the AEP, which resumes."""
-        while not self.lp.enclave_mode:
+        lp = self.lp
+        while not lp.enclave_mode:
             yield from self._resume()
+        if lp.tcs_address != self.tcs:
+            raise occupied(self.current)
 
     def _resume(self) -> Steps[None]:
         self.current.run_user_code()

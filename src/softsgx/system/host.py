@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from softsgx.cpu.fault import Fault
-from softsgx.linux import syscalls
+from softsgx.linux import ptrace, syscalls
 from softsgx.linux.fault import do_user_addr_fault
-from softsgx.linux.process import SIGSEGV, SIGTRAP, Process, Signal, Thread
+from softsgx.linux.madvise import sys_madvise
+from softsgx.linux.process import SIGSEGV, SIGTRAP, Process, Signal, Thread, refuse_cpu
 from softsgx.linux.uapi import (
     MAP_ANONYMOUS,
     MAP_PRIVATE,
@@ -20,9 +21,10 @@ from softsgx.linux.vdso import FIXED_UP, VDSO_ENCLU, Exit, UserHandler, sgx_ente
 from softsgx.sim import Steps
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import PAGE_SHIFT
-from softsgx.system.enclave import EnclaveProgram, EnclaveThread, Ocall, Suspended
+from softsgx.system.enclave import EnclaveProgram, EnclaveThread, Ocall, Suspended, occupied
 
 if TYPE_CHECKING:
+    from softsgx.cpu import LogicalProcessor
     from softsgx.linux.kernel import Kernel
 
 
@@ -66,9 +68,19 @@ class HostThread:
         """ioctl(2) with the address of an argument block."""
         return (yield from syscalls.sys_ioctl(self.thread, fd, cmd, arg))
 
-    def mmap(self, address: int, length: int, prot: int, flags: int, fd: int = -1) -> Steps[int]:
+    def read(self, fd: int) -> Steps[int]:
+        """read(2) of any length: an errno."""
+        return (yield from syscalls.sys_read_write(self.thread, fd, write=False))
+
+    def write(self, fd: int) -> Steps[int]:
+        """write(2) of any bytes: an errno."""
+        return (yield from syscalls.sys_read_write(self.thread, fd, write=True))
+
+    def mmap(
+        self, address: int, length: int, prot: int, flags: int, fd: int = -1, offset: int = 0
+    ) -> Steps[int]:
         """mmap(2)."""
-        return (yield from syscalls.sys_mmap(self.thread, address, length, prot, flags, fd))
+        return (yield from syscalls.sys_mmap(self.thread, address, length, prot, flags, fd, offset))
 
     def munmap(self, address: int, length: int) -> Steps[int]:
         """munmap(2)."""
@@ -86,8 +98,13 @@ class HostThread:
             yield from syscalls.sys_mremap(self.thread, old, old_length, new_length, flags, new)
         )
 
+    def madvise(self, address: int, length: int, advice: int) -> Steps[int]:
+        """madvise(2)."""
+        return (yield from sys_madvise(self.thread, address, length, advice))
+
     def fork(self, name: str, cpu: int) -> Steps[HostThread]:
-        """fork(2): the only thread of the child, on logical processor `cpu`."""
+        """fork(2): the only thread of the child, on logical processor `cpu`, which must be free."""
+        refuse_cpu(self.kernel, cpu, None)
         child = yield from syscalls.sys_fork(self.thread, name, cpu)
         host = HostThread.__new__(HostThread)
         host.kernel, host.thread = self.kernel, child
@@ -97,7 +114,6 @@ class HostThread:
     def exit(self) -> Steps[None]:
         """exit_group(2)."""
         yield from syscalls.sys_exit_group(self.thread)
-        self.thread.switch_out()
 
     # Memory
 
@@ -117,10 +133,38 @@ class HostThread:
         yield ("store", ("linear", address >> PAGE_SHIFT), True)
         yield from self._access(lambda: self._lp.store(address, data))
 
+    # The memory of another process, as a debugger sees it
+
+    def peek(self, tracee: Process, address: int) -> Steps[int]:
+        """PTRACE_PEEKDATA: a word of 8 bytes, or -EIO."""
+        return (yield from ptrace.ptrace_peekdata(self.thread, tracee, address))
+
+    def poke(self, tracee: Process, address: int, word: int) -> Steps[int]:
+        """PTRACE_POKEDATA: 0, or -EIO."""
+        return (yield from ptrace.ptrace_pokedata(self.thread, tracee, address, word))
+
+    def mem_read(self, process: Process, address: int, size: int) -> Steps[bytes | int]:
+        """pread(2) of /proc/<pid>/mem: the bytes that could be read, or -EIO."""
+        buf = bytearray(size)
+        ret = yield from ptrace.mem_rw(self.thread, process, address, memoryview(buf), False)
+        return ret if ret < 0 else bytes(buf[:ret])
+
+    def mem_write(self, process: Process, address: int, data: bytes) -> Steps[int]:
+        """pwrite(2) of /proc/<pid>/mem: how many bytes were written, or -EIO."""
+        view = memoryview(bytearray(data))
+        return (yield from ptrace.mem_rw(self.thread, process, address, view, True))
+
+    def process_vm_readv(self, process: Process, address: int, size: int) -> Steps[bytes | int]:
+        """process_vm_readv(2): the bytes that could be read, or an errno."""
+        return (yield from ptrace.process_vm_readv(process, address, size))
+
     @property
-    def _lp(self) -> Any:
+    def _lp(self) -> LogicalProcessor:
         self.thread.run_user_code()
-        return self.kernel.lp(self.thread)
+        lp = self.kernel.lp(self.thread)
+        if lp.enclave_mode or lp.in_flight:
+            raise occupied(self.thread)
+        return lp
 
     def _access(self, action: Callable[[], Any]) -> Steps[Any]:
         while True:
@@ -172,6 +216,8 @@ class EnclaveEntry:
     def enter(self, current: Thread, leaf: int, tcs: int) -> Steps[Exit]:
         """Execute ENCLU[EENTER or ERESUME], then the program until it leaves or is suspended."""
         lp = current.kernel.lp(current)
+        if lp.enclave_mode or lp.in_flight:
+            raise occupied(current)
         while True:
             current.run_user_code()
             try:

@@ -9,7 +9,7 @@ from softsgx.cpu import Part, Processor, Readings
 from softsgx.cpu.part import DEFAULT_PART
 from softsgx.cpu.readings import DEFAULT_READINGS
 from softsgx.linux.kernel import Kernel
-from softsgx.linux.process import Process, Thread
+from softsgx.linux.process import Process, Thread, refuse_cpu
 from softsgx.linux.sgx.main import ksgxd
 from softsgx.linux.version import kernel_version
 from softsgx.sim import RETRY, Cooperative, Execution, Scheduler, Steps
@@ -57,10 +57,14 @@ class Machine:
     def thread(
         self, process: Process | None = None, cpu: int = 0, name: str = "main"
     ) -> HostThread:
-        """A thread of `process` (a new one by default) on logical processor `cpu`."""
-        if not 0 <= cpu < self.cpus:
-            raise ValueError(f"cpu {cpu}: this machine has processors 0 to {self.cpus - 1}")
-        return HostThread(self.kernel, process or self.process(), name, cpu)
+        """A thread of `process` (a new one by default) on logical processor `cpu`.
+
+        Threads of one process may share a processor if they run one after the other. ValueError if
+        another process runs there.
+        """
+        process = process or self.process()
+        refuse_cpu(self.kernel, cpu, process.mm)
+        return HostThread(self.kernel, process, name, cpu)
 
     def execution(self, scheduler: Scheduler, **options: Any) -> Execution:
         """A fresh execution of this machine under `scheduler`, the reclaim daemon waiting in it.

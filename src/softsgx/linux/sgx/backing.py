@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from softsgx.linux.errno import EINVAL, ENOMEM
 from softsgx.mem.pagetable import direct
 from softsgx.spec.bits import PAGE_SHIFT
 from softsgx.spec.paging import PCMD
@@ -65,6 +66,13 @@ class SgxBacking:
             page.refs -= 1
             if not page.refs and not page.in_file:
                 self.kernel.free_page(page.pfn)
+
+
+def shmem_file_setup(kernel: Kernel, size: int) -> int:
+    """Make the file: -EINVAL if its size is no signed 64-bit offset, -ENOMEM."""
+    if size >= 1 << 63:
+        return -EINVAL
+    return -ENOMEM if kernel.fail("shmem_file_setup") else 0
 
 
 class Shmem:

@@ -16,7 +16,13 @@ from softsgx.linux.process import Thread
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx import main as m
 from softsgx.linux.sgx.encl import SgxEncl, SgxEnclPage
-from softsgx.linux.sgx.encls import FAULT_PF, encls, encls_failed, encls_faulted
+from softsgx.linux.sgx.encls import (
+    ENCLS_FAULT_FLAG,
+    FAULT_PF,
+    encls,
+    encls_failed,
+    encls_faulted,
+)
 from softsgx.linux.sgx.ranges import sgx_validate_offset_length
 from softsgx.linux.uaccess import copy_from_user, copy_to_user
 from softsgx.linux.uapi import (
@@ -78,12 +84,12 @@ def sgx_enclave_etrack(current: Thread, encl: SgxEncl) -> Steps[int]:
     assert secs is not None
     ret = yield from encls(current, leaves.ETRACK, 0, secs.address)
     if ret:
+        current.kernel.pr_err_once("ETRACK returned", f"{ret} ({ret:#x})")
         # The previous cycle is not complete: drive everybody out, then try again.
         yield from e.sgx_ipi_enclave_cpus(current, encl)
         ret = yield from encls(current, leaves.ETRACK, 0, secs.address)
         if ret:
-            if encls_failed(ret):
-                current.kernel.warn(f"ETRACK: {ret:#x}")
+            current.kernel.pr_err_once("ETRACK repeat returned", f"{ret} ({ret:#x})")
             return -EFAULT
     yield from e.sgx_ipi_enclave_cpus(current, encl)
     return 0
@@ -153,6 +159,8 @@ def _restrict_page(
     assert entry.epc_page is not None
     ret = yield from encls(current, leaves.EMODPR, secinfo, entry.epc_page.address)
     if encls_faulted(ret):
+        vector = ret & ~ENCLS_FAULT_FLAG
+        current.kernel.pr_err_once("EMODPR encountered exception", str(vector))
         return -EFAULT
     if encls_failed(ret):
         modp.result = ret
@@ -250,7 +258,10 @@ def _emodt(
     ret = yield from encls(current, leaves.EMODT, secinfo, entry.epc_page.address)
     if ret:
         entry.vm_max_prot_bits, entry.vm_run_prot_bits = prots
-        if not encls_faulted(ret):
+        if encls_faulted(ret):
+            vector = ret & ~ENCLS_FAULT_FLAG
+            current.kernel.pr_err_once("EMODT encountered exception", str(vector))
+        else:
             modt.result = ret
         return -EFAULT
     ret = yield from sgx_enclave_etrack(current, encl)

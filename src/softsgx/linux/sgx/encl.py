@@ -162,10 +162,12 @@ class SgxEncl:
 def sgx_encl_grow(current: Thread, encl: SgxEncl, reclaim: bool) -> Steps[SgxVaPage | int | None]:
     """Count one more page; every 512th needs a new VA page, which is returned.
 
-    The caller publishes it by `add_va_page`, with encl.lock held once the enclave exists.
+    The caller publishes it by `sgx_encl_add_va_page`, with encl.lock held once the enclave exists.
     """
     va_page: SgxVaPage | None = None
     if encl.page_cnt % SGX_VA_SLOT_COUNT == 0:
+        if current.kernel.fail("sgx_encl_grow"):
+            return -ENOMEM
         epc_page = yield from m.sgx_alloc_epc_page(current, None, reclaim)
         if isinstance(epc_page, int):
             return epc_page
@@ -179,8 +181,8 @@ def sgx_encl_grow(current: Thread, encl: SgxEncl, reclaim: bool) -> Steps[SgxVaP
     return va_page
 
 
-def add_va_page(encl: SgxEncl, va_page: SgxVaPage | None) -> None:
-    """Publish what `sgx_encl_grow` returned: from here on the reclaimer takes slots of it."""
+def sgx_encl_add_va_page(encl: SgxEncl, va_page: SgxVaPage | None) -> None:
+    """Put what `sgx_encl_grow` returned at the head of the list."""
     if va_page is not None:
         encl.va_pages.insert(0, va_page)
 
@@ -231,9 +233,9 @@ def __sgx_encl_eldu(
     index = encl.size >> PAGE_SHIFT if is_secs else (encl_page.address - encl.base) >> PAGE_SHIFT
     backing = encl.backing.get(index)
     if backing is None:
-        return -EFAULT
+        return -ENOMEM
     if encl_page.va_page is None:
-        raise KernelBug("__sgx_encl_eldu: NULL dereference of va_page: its first EWB had failed")
+        raise KernelBug("__sgx_encl_eldu: NULL dereference of encl_page->va_page: its EWB failed")
     block = kernel.get_operands()
     pginfo = PAGEINFO(
         LINADDR=0 if is_secs else encl_page.address,
@@ -428,7 +430,7 @@ def sgx_encl_eaug_page(current: Thread, vma: Vma, encl: SgxEncl, address: int) -
             if kernel.races.va_shortage_is_sigbus:
                 return VM_FAULT_SIGBUS  # K6
             return _busy_or_sigbus(va_page)
-        add_va_page(encl, va_page)
+        sgx_encl_add_va_page(encl, va_page)
         failed = yield from _eaug_insert(current, encl_page, epc_page, secs)
         if failed:
             yield from sgx_encl_shrink(current, encl, va_page)
@@ -456,7 +458,7 @@ def v2_encl_eaug_page(current: Thread, vma: Vma, encl: SgxEncl, address: int) ->
         yield from sgx_encl_free_epc_page(current, epc_page)
         return VM_FAULT_SIGBUS
     with (yield from encl.lock.acquire()):
-        add_va_page(encl, va_page)
+        sgx_encl_add_va_page(encl, va_page)
         if not kernel.races.eaug_double_fault and encl.page(address) is not None:
             yield from sgx_encl_shrink(current, encl, va_page)
             yield from sgx_encl_free_epc_page(current, epc_page)
@@ -565,8 +567,10 @@ def sgx_encl_mm_add(current: Thread, encl: SgxEncl, mm: Mm) -> Steps[int]:
         return -ENOMEM
     entry = SgxEnclMm(encl, mm)
     encl.refcount += 1
+    # The reference taken just before is returned in neither case: the enclave is never freed.
+    if current.kernel.fail("mmu_notifier_register"):
+        return -ENOMEM
     if current.signal_pending():
-        # The reference taken just before is not returned: the enclave is never freed.
         return -EINTR
     mm.notifiers.append(lambda exiting: _mmu_notifier_release(exiting, entry))
     yield ("mm_list", encl.name, True)

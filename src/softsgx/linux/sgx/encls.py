@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu.fault import Fault
-from softsgx.spec import faults
+from softsgx.spec import faults, leaves
+from softsgx.spec.registers import RBX, RFLAGS
 
 if TYPE_CHECKING:
     from softsgx.linux.process import Thread
@@ -31,12 +32,38 @@ def encls_failed(ret: int) -> bool:
 def encls(current: Thread, leaf: int, rbx: int, rcx: int, rdx: int = 0) -> Steps[int]:
     """Execute one ENCLS leaf on the processor of `current`; registers of the thread are kept."""
     lp = current.kernel.processor.lps[current.cpu]
+    assert not lp.enclave_mode, f"{current.name}: ENCLS while another thread is inside an enclave"
     regs = lp.regs
-    saved = regs[:4], regs[16]
+    saved = regs[:4], regs[RFLAGS]
     try:
         status = yield from lp.encls_steps(leaf, rbx, rcx, rdx)
     except Fault as fault:
         return ENCLS_FAULT_FLAG | fault.vector
     finally:
-        regs[:4], regs[16] = saved
+        regs[:4], regs[RFLAGS] = saved
     return 0 if status is None else int(status)
+
+
+def edbgrd(current: Thread, address: int) -> Steps[tuple[int, int]]:
+    """__edbgrd: 0 and the word, or the exception. The kernel expects no status and drops it.
+
+    So SGX_PAGE_NOT_DEBUGGABLE reads as success, with what RBX held before: 0 here.
+    """
+    lp = current.kernel.processor.lps[current.cpu]
+    assert not lp.enclave_mode, f"{current.name}: ENCLS while another thread is inside an enclave"
+    regs = lp.regs
+    saved = regs[:4], regs[RFLAGS]
+    try:
+        yield from lp.encls_steps(leaves.EDBGRD, 0, address)
+        word = regs[RBX]
+    except Fault as fault:
+        return ENCLS_FAULT_FLAG | fault.vector, 0
+    finally:
+        regs[:4], regs[RFLAGS] = saved
+    return 0, word
+
+
+def edbgwr(current: Thread, address: int, word: int) -> Steps[int]:
+    """__edbgwr: 0, or the exception; a status is dropped, and then nothing was written."""
+    ret = yield from encls(current, leaves.EDBGWR, word, address)
+    return ret if encls_faulted(ret) else 0

@@ -25,6 +25,7 @@ from softsgx.linux.errno import (
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx import main as m
+from softsgx.linux.sgx.backing import shmem_file_setup
 from softsgx.linux.sgx.edmm import (
     sgx_ioc_enclave_modify_types,
     sgx_ioc_enclave_remove_pages,
@@ -137,11 +138,11 @@ def sgx_encl_create(current: Thread, encl: SgxEncl, raw: bytes) -> Steps[int]:
     va_page = yield from e.sgx_encl_grow(current, encl, True)
     if isinstance(va_page, int):
         return va_page
-    e.add_va_page(encl, va_page)
-    # The backing file holds contents, SECS and PCMDs; its size must fit a signed 64-bit offset.
-    if size + PAGE_SIZE + (size + PAGE_SIZE) // 32 >= 1 << 63:
+    e.sgx_encl_add_va_page(encl, va_page)
+    ret = shmem_file_setup(kernel, size + PAGE_SIZE + (size + PAGE_SIZE) // 32)
+    if ret:
         yield from e.sgx_encl_shrink(current, encl, va_page)
-        return -EINVAL
+        return ret
     secs_epc = yield from m.sgx_alloc_epc_page(current, encl.secs, True)
     if isinstance(secs_epc, int):
         yield from e.sgx_encl_shrink(current, encl, va_page)
@@ -254,7 +255,7 @@ def sgx_encl_add_page(
         yield from e.sgx_encl_free_epc_page(current, epc_page)
         return va_page
     with (yield from current.mm.mmap_lock.acquire_read()), (yield from encl.lock.acquire()):
-        e.add_va_page(encl, va_page)
+        e.sgx_encl_add_va_page(encl, va_page)
         ret = yield from _add_locked(current, encl_page, epc_page, src, flags, measure)
         if not ret:
             m.sgx_mark_page_reclaimable(kernel, epc_page)

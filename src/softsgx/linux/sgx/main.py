@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from softsgx.linux.errno import EBUSY, ENOMEM, ERESTARTSYS
+from softsgx.linux.errno import EBUSY, ENOMEM, ENXIO, ERESTARTSYS
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx.backing import SgxBacking
@@ -45,9 +45,10 @@ def __sgx_alloc_epc_page(kernel: Kernel) -> SgxEpcPage | None:
     """Take a page off the free list: unused ones in order first, then those freed, oldest first."""
     if kernel.fail("sgx_alloc_epc_page"):
         return None
+    while kernel.next_unused in kernel.poisoned_unused:
+        _first_use(kernel).poison = True
     if kernel.next_unused < kernel.processor.epc.pages:
-        page = SgxEpcPage(kernel, kernel.next_unused)
-        kernel.next_unused += 1
+        page = _first_use(kernel)
     elif kernel.free_pages:
         page = kernel.free_pages.popleft()
     else:
@@ -55,6 +56,39 @@ def __sgx_alloc_epc_page(kernel: Kernel) -> SgxEpcPage | None:
     page.flags = 0
     kernel.nr_free -= 1
     return page
+
+
+def _first_use(kernel: Kernel) -> SgxEpcPage:
+    """The record of the next page that was never handed out."""
+    page = SgxEpcPage(kernel, kernel.next_unused)
+    kernel.next_unused += 1
+    kernel.epc_pages.append(page)
+    return page
+
+
+def arch_memory_failure(kernel: Kernel, pfn: int, consumer: Thread | None = None) -> int:
+    """A hardware error in an EPC page: it is never handed out again once it is free.
+
+    `consumer` is the thread that ran into it (MF_ACTION_REQUIRED): it gets SIGBUS. The free page
+    count is not corrected, so the watermarks see EPC that nobody can have. -ENXIO for other memory.
+    """
+    number = kernel.processor.epc.index(pfn)
+    if number < 0:
+        return -ENXIO
+    if consumer is not None:
+        consumer.pending_signals += 1
+    if number >= kernel.next_unused:
+        kernel.poisoned_unused[number] = None
+        return 0
+    page = kernel.epc_pages[number]
+    if page.poison:
+        return 0
+    page.poison = True
+    if page.flags & IS_FREE:
+        kernel.free_pages.remove(page)
+    else:
+        sgx_unmark_page_reclaimable(kernel, page)
+    return 0
 
 
 def sgx_should_reclaim(kernel: Kernel, watermark: int) -> bool:
@@ -272,6 +306,7 @@ def sgx_encl_ewb(current: Thread, page: SgxEpcPage, backing: SgxBacking) -> Step
     if ret:
         if encls_failed(ret):
             kernel.warn(f"EWB of {page}: {ret:#x}")
+        # The contents are lost, and the EPC page goes to the free list with a valid EPCM entry.
         va_page.free_slot(slot)
     else:
         owner.va_page = va_page

@@ -1,0 +1,111 @@
+"""One process looks into the memory of another. Linux 6.12, mm/memory.c, kernel/ptrace.c,
+fs/proc/base.c (mem_rw), mm/process_vm_access.c.
+
+Enclave memory cannot be pinned; a debugger reaches it by the access hook of its area, and
+process_vm_readv does not reach it at all. Who may trace whom is not modelled: everybody may.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from softsgx.linux.errno import EFAULT, EIO, ESRCH
+from softsgx.linux.sgx.debug import sgx_vma_access
+from softsgx.linux.uaccess import anonymous_page, get_user_page_remote
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+
+if TYPE_CHECKING:
+    from softsgx.linux.mm import Mm, Vma
+    from softsgx.linux.process import Process, Thread
+    from softsgx.sim import Steps
+
+_WORD: Final = 8
+
+
+def access_process_vm(
+    current: Thread, process: Process, address: int, buf: memoryview, write: bool
+) -> Steps[int]:
+    """Move bytes to or from another address space, whatever the rights of its areas.
+
+    How many were moved: fewer than asked where an area ends or an enclave page cannot be had.
+    """
+    mm = process.mm
+    if mm.exited:
+        return 0
+    done = 0
+    with (yield from mm.mmap_lock.acquire_read()):
+        while done < len(buf):
+            vma = mm.vma_lookup(address + done)
+            if vma is None:
+                break
+            if vma.sgx:
+                moved = yield from sgx_vma_access(current, vma, address + done, buf[done:], write)
+                if moved <= 0:
+                    break
+            else:
+                moved = _copy(mm, vma, address + done, buf[done:], write)
+            done += moved
+    return done
+
+
+def _copy(mm: Mm, vma: Vma, address: int, buf: memoryview, write: bool) -> int:
+    """Anonymous memory up to the end of a page; FOLL_FORCE overrides the rights of the area."""
+    offset = address & PAGE_MASK
+    count = min(len(buf), PAGE_SIZE - offset)
+    physical = anonymous_page(mm, vma, address - offset) << PAGE_SHIFT | offset
+    memory = mm.kernel.processor.memory
+    if write:
+        memory.write(physical, bytes(buf[:count]))
+    else:
+        buf[:count] = memory.read(physical, count)
+    return count
+
+
+def ptrace_peekdata(current: Thread, tracee: Process, address: int) -> Steps[int]:
+    """PTRACE_PEEKDATA: the word, or -EIO if fewer than 8 bytes could be moved."""
+    word = bytearray(_WORD)
+    moved = yield from access_process_vm(current, tracee, address, memoryview(word), False)
+    return int.from_bytes(word, "little") if moved == _WORD else -EIO
+
+
+def ptrace_pokedata(current: Thread, tracee: Process, address: int, word: int) -> Steps[int]:
+    """PTRACE_POKEDATA: 0, or -EIO if fewer than 8 bytes could be moved."""
+    data = bytearray(word.to_bytes(_WORD, "little"))
+    moved = yield from access_process_vm(current, tracee, address, memoryview(data), True)
+    return 0 if moved == _WORD else -EIO
+
+
+def mem_rw(
+    current: Thread, process: Process, address: int, buf: memoryview, write: bool
+) -> Steps[int]:
+    """read(2) and write(2) of /proc/<pid>/mem: bytes moved, page by page; -EIO if none were.
+
+    0 if the address space is gone.
+    """
+    if process.mm.exited:
+        return 0
+    done = 0
+    while done < len(buf):
+        chunk = buf[done : done + PAGE_SIZE]
+        moved = yield from access_process_vm(current, process, address + done, chunk, write)
+        if not moved:
+            return done or -EIO
+        done += moved
+    return done
+
+
+def process_vm_readv(process: Process, address: int, size: int) -> Steps[bytes | int]:
+    """process_vm_readv(2) of one range: what could be read up to the first bad page, or -EFAULT."""
+    mm = process.mm
+    if mm.exited:
+        return -ESRCH
+    out = b""
+    with (yield from mm.mmap_lock.acquire_read()):
+        while len(out) < size:
+            offset = (address + len(out)) & PAGE_MASK
+            pfn = get_user_page_remote(mm, address + len(out) - offset)
+            if pfn < 0:
+                return out or -EFAULT
+            count = min(size - len(out), PAGE_SIZE - offset)
+            out += mm.kernel.processor.memory.read(pfn << PAGE_SHIFT | offset, count)
+    return out

@@ -1,0 +1,70 @@
+"""Debugger access to enclave memory: the access hook of SGX areas. Linux 6.12, sgx/encl.c.
+
+The area's rights and the cap of the page are compared as for a fault, and pages are swapped in; but
+a hole is not added. The length is not bound by the area: pages behind it are reached, too.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from softsgx.linux.errno import EBUSY, EFAULT, EIO
+from softsgx.linux.mm import Vma
+from softsgx.linux.process import Thread
+from softsgx.linux.sgx.encl import SGX_ENCL_DEBUG, SgxEncl, sgx_encl_load_page_in_vma
+from softsgx.linux.sgx.encls import edbgrd, edbgwr
+from softsgx.sim import Steps
+from softsgx.sim.point import RETRY
+from softsgx.spec.bits import PAGE_MASK
+
+_WORD: Final = 8
+
+
+def sgx_vma_access(
+    current: Thread, vma: Vma, address: int, buf: memoryview, write: bool
+) -> Steps[int]:
+    """Move `buf` to or from enclave memory word by word: bytes moved, or an errno.
+
+    An errno also if words before it were moved. mmap_lock held for reading.
+    """
+    encl = vma.encl
+    if encl is None:
+        return -EFAULT  # registration failed at fork
+    if not encl.flags & SGX_ENCL_DEBUG:
+        return -EFAULT
+    done = 0
+    while done < len(buf):
+        count = min(_WORD - (address + done) % _WORD, len(buf) - done)
+        part = buf[done : done + count]
+        while True:
+            ret = yield from _access_word(current, encl, vma, address + done, part, write)
+            if ret != -EBUSY:
+                break
+            yield (RETRY, encl.name, False)  # spins until the reclaimer is done with the page
+        if ret:
+            return ret
+        done += count
+    return done
+
+
+def _access_word(
+    current: Thread, encl: SgxEncl, vma: Vma, address: int, part: memoryview, write: bool
+) -> Steps[int]:
+    """One aligned word, of which `part` is read or written; sgx_encl_reserve_page in front."""
+    offset = address % _WORD
+    with (yield from encl.lock.acquire()):
+        entry = yield from sgx_encl_load_page_in_vma(current, encl, address & ~PAGE_MASK, vma.flags)
+        if isinstance(entry, int):
+            return entry
+        assert entry.epc_page is not None
+        at = entry.epc_page.address + (address & PAGE_MASK) - offset
+        ret, word = yield from edbgrd(current, at)
+        if ret:
+            return -EIO
+        data = bytearray(word.to_bytes(_WORD, "little"))
+        if not write:
+            part[:] = data[offset : offset + len(part)]
+            return 0
+        data[offset : offset + len(part)] = part
+        ret = yield from edbgwr(current, at, int.from_bytes(data, "little"))
+    return -EIO if ret else 0
