@@ -16,7 +16,7 @@ def main() -> None:
         sys.stdout.flush()
 
     show("# Benchmarks\n")
-    show("Written by `make bench`; medians of several rounds on a shared, noisy machine.")
+    show("Written by `make bench`; medians of several rounds of processor time, shared machine.")
     show(f"Python {platform.python_version()}, {platform.machine()}.\n")
     cpu.main(show)
     linux.main(show)

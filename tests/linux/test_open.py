@@ -119,6 +119,7 @@ def test_fork_and_exit_of_the_child() -> None:
     encl = w.encl
     child = w.do(w.host.fork("child", 1))
     assert encl.refcount == 3
+    # list_add_rcu adds at the head.
     assert [entry.mm for entry in encl.mm_list] == [child.thread.mm, w.mm]
     w.do(child.exit())
     assert encl.refcount == 2

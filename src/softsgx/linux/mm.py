@@ -163,8 +163,10 @@ class Mm:
 
     def vma_lookup(self, address: int) -> Vma | None:
         """The area that contains `address`."""
-        vma = self.find_vma(address)
-        return vma if vma is not None and vma.start <= address else None
+        at = bisect_right(self._starts, address)
+        if at and self.vmas[at - 1].end > address:
+            return self.vmas[at - 1]
+        return None
 
     def for_each_vma(self, start: int, end: int) -> Iterator[Vma]:
         """Areas that overlap [start, end), in order; the list may be changed while iterating."""

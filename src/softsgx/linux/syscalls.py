@@ -519,6 +519,8 @@ def sys_fork(current: Thread, name: str, cpu: int, process: Process | None = Non
     child_mm = process.mm
     child_mm.read_implies_exec = parent.read_implies_exec
     with (yield from parent.mmap_lock.acquire_write()):
+        # dup_mmap: both locks, until the last entry is copied. Otherwise who zaps entries meanwhile
+        # finds the child registered by an area it has, and misses one that it will have.
         with (yield from child_mm.mmap_lock.acquire_write()):
             yield from _dup_vmas(current, parent, child_mm)
         yield from flush_tlb_mm(current, parent)

@@ -101,11 +101,17 @@ def get_user_page(current: Thread, address: int) -> int:
 
 
 def get_user_page_remote(mm: Mm, address: int) -> int:
-    """get_user_page in any address space."""
+    """get_user_page in any address space.
+
+    Anonymous memory that was never touched is the shared zero page; it need not be mapped for that.
+    """
     vma = mm.vma_lookup(address)
     if vma is None or vma.sgx or not vma.flags & VM_READ:
         return -EFAULT
-    return anonymous_page(mm, vma, address)
+    if vma.shared is not None:
+        return anonymous_page(mm, vma, address)
+    pte = mm.space.lookup(address)
+    return (pte & PTE_PFN_MASK) >> PAGE_SHIFT if pte else mm.kernel.zero_page
 
 
 def anonymous_page(mm: Mm, vma: Vma, address: int) -> int:

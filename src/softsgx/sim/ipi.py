@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Protocol, TypeVar
 
 from softsgx.sim.events import IpiSent, IpiTaken
@@ -25,6 +26,9 @@ class Target(Protocol):
 P = TypeVar("P", bound=Target)
 
 
+_cpu = attrgetter("cpu")
+
+
 def ipi(targets: Iterable[P], handler: Callable[[P], Steps[None] | None]) -> Steps[None]:
     """Have every target run the handler, and wait until all have.
 
@@ -37,9 +41,11 @@ def ipi(targets: Iterable[P], handler: Callable[[P], Steps[None] | None]) -> Ste
     interrupted task off the processor until it has ended.
     """
     # In the order of the numbers, so that a caller may pass a set.
-    ordered = tuple(sorted(targets, key=lambda target: target.cpu))
+    ordered = tuple(targets)
     if not ordered:
         return
+    if len(ordered) > 1:
+        ordered = tuple(sorted(ordered, key=_cpu))
     live = LIVE.execution
     if live is not None and all(target.interruptible() for target in ordered):
         # Nobody could get in between: every target takes it at once.

@@ -48,11 +48,11 @@ class Mutex:
 
     def acquire(self) -> Steps[Guard]:
         """Wait until it is free and own it: `with (yield from lock.acquire()):`."""
-        assert not _runs(self.owner), f"{self.owner} acquires {self.name!r}, which it holds"
         live = LIVE.execution
         if live is not None and self.owner is None and live.current is not None:
             me = live.current
         else:
+            assert not _runs(self.owner), f"{self.owner} acquires {self.name!r}, which it holds"
             me = yield self._point
         self.owner = me
         taken(me, self, True)
@@ -71,7 +71,9 @@ class Mutex:
         """Give it up. Only the owner, while it runs, may."""
         owner = self.owner
         assert owner is not None, f"release of {self.name!r}, which nobody holds"
-        assert _runs(owner), f"release of {self.name!r} by another than its owner {owner}"
+        assert owner.execution.current is owner, (
+            f"release of {self.name!r} by another than its owner {owner}"
+        )
         self.owner = None
         released(owner, self, True)
 
@@ -105,7 +107,7 @@ class RwLock:
 
     __slots__ = (
         *("name", "recursive", "writer", "readers"),
-        *("_read", "_write", "_try_read", "_try_write"),
+        *("_read", "_write", "_try_read", "_try_write", "_read_side", "_write_side"),
     )
 
     def __init__(self, name: str, *, recursive: bool = False) -> None:
@@ -118,6 +120,8 @@ class RwLock:
         self._write: Point = (LOCK, self, True)
         self._try_read: Point = (TRYLOCK, self, False)
         self._try_write: Point = (TRYLOCK, self, True)
+        self._read_side = _Side(self, False)
+        self._write_side = _Side(self, True)
 
     def __repr__(self) -> str:
         return f"RwLock({self.name!r})"
@@ -127,15 +131,17 @@ class RwLock:
         if self.recursive and any(_runs(reader) for reader in self.readers):
             me = yield (WAIT, Again(self), False)
             self._take(me, False)
-            return _Side(self, False)
-        self._refuse_recursion()
+            return self._read_side
         live = LIVE.execution
+        if self.writer is not None or self.readers:
+            self._refuse_recursion()
         if live is not None and self.writer is None and live.current is not None:
             me = live.current
         else:
             me = yield self._read
-        self._take(me, False)
-        return _Side(self, False)
+        self.readers.append(me)
+        taken(me, self, False)
+        return self._read_side
 
     def acquire_write(self) -> Steps[Guard]:
         """Wait until there is neither writer nor reader and be the writer."""
@@ -146,7 +152,7 @@ class RwLock:
         else:
             me = yield self._write
         self._take(me, True)
-        return _Side(self, True)
+        return self._write_side
 
     def trylock_read(self) -> Steps[bool]:
         """Be a reader if there is no writer; whether that was so. A point, as Mutex.trylock()."""
@@ -178,7 +184,7 @@ class RwLock:
     def release_read(self) -> None:
         """Be a reader no longer."""
         for reader in self.readers:
-            if _runs(reader):
+            if reader.execution.current is reader:
                 self.readers.remove(reader)
                 released(reader, self, False)
                 return

@@ -236,7 +236,7 @@ def build(host: HostThread, fd: int, base: int, image: EnclaveImage) -> Steps[No
     ret, _ = yield from ioctl(host, fd, uapi.SGX_IOC_ENCLAVE_CREATE, create)
     _checked("SGX_IOC_ENCLAVE_CREATE", ret)
     for segment in image.segments:
-        source = yield from _in_memory(host, segment.data())
+        source = yield from _in_memory(host, segment.content, segment.size)
         secinfo = yield from _in_memory(host, SECINFO(FLAGS=segment.flags).pack())
         done = 0
         while done < segment.size:
@@ -261,9 +261,9 @@ def build(host: HostThread, fd: int, base: int, image: EnclaveImage) -> Steps[No
     yield from host.munmap(address, PAGE_SIZE)
 
 
-def _in_memory(host: HostThread, data: bytes) -> Steps[int]:
-    """Fresh anonymous memory that holds `data`; its address."""
-    address = yield from host.alloc(len(data))
+def _in_memory(host: HostThread, data: bytes, size: int = 0) -> Steps[int]:
+    """Fresh anonymous memory of `size` bytes that begins with `data`; its address."""
+    address = yield from host.alloc(size or len(data))
     for at in range(0, len(data), PAGE_SIZE):
         # Page by page: an access that faults is executed again from its start.
         yield from host.store(address + at, data[at : at + PAGE_SIZE])

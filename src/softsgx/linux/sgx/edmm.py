@@ -69,6 +69,9 @@ def _run(
 
 def sgx_load_for_ioctl(current: Thread, encl: SgxEncl, address: int) -> Steps[SgxEnclPage | int]:
     """The page at `address`, resident. -EAGAIN while the reclaimer holds it, else -EFAULT."""
+    page = encl.page(address)
+    if page is not None and page.at_hand:
+        return page
     entry = yield from e.sgx_encl_load_page(current, encl, address)
     if isinstance(entry, int):
         return -EAGAIN if entry == -EBUSY else -EFAULT

@@ -19,6 +19,7 @@ from softsgx.linux.sgx.encls import encls, encls_failed
 from softsgx.linux.smp import flush_tlb_mm, on_each_cpu_mask
 from softsgx.mem.pagetable import direct
 from softsgx.sim import Steps, Unmodelled
+from softsgx.sim.live import LIVE
 from softsgx.sim.locks import Mutex
 from softsgx.sim.srcu import Srcu
 from softsgx.spec import leaves
@@ -99,6 +100,11 @@ class SgxEnclPage:
         self.va_slot = 0
         self.being_reclaimed = False
         self.busy = False
+
+    @property
+    def at_hand(self) -> bool:
+        """Resident, and held neither by the reclaimer nor by a fix."""
+        return not (self.epc_page is None or self.being_reclaimed or self.busy)
 
 
 class SgxEnclMm:
@@ -215,8 +221,8 @@ def __sgx_encl_ewb(
     """One EWB."""
     kernel = current.kernel
     block = kernel.get_operands()
-    pginfo = PAGEINFO(SRCPGE=backing.contents_address, SECINFO=direct(backing.pcmd_physical))
-    kernel.processor.memory.write(block.physical, pginfo.pack())
+    pginfo = PAGEINFO.S.pack(0, backing.contents_address, direct(backing.pcmd_physical), 0)
+    kernel.processor.memory.write(block.physical, pginfo)
     rdx = va_page.epc_page.address + 8 * slot
     ret = yield from encls(current, leaves.EWB, block.address, page.address, rdx)
     kernel.put_operands(block)
@@ -237,13 +243,10 @@ def __sgx_encl_eldu(
     if encl_page.va_page is None:
         raise KernelBug("__sgx_encl_eldu: NULL dereference of encl_page->va_page: its EWB failed")
     block = kernel.get_operands()
-    pginfo = PAGEINFO(
-        LINADDR=0 if is_secs else encl_page.address,
-        SRCPGE=backing.contents_address,
-        SECINFO=direct(backing.pcmd_physical),
-        SECS=0 if secs is None else secs.address,
-    )
-    kernel.processor.memory.write(block.physical, pginfo.pack())
+    linaddr, parent = (0, 0) if secs is None else (encl_page.address, secs.address)
+    pcmd = direct(backing.pcmd_physical)
+    pginfo = PAGEINFO.S.pack(linaddr, backing.contents_address, pcmd, parent)
+    kernel.processor.memory.write(block.physical, pginfo)
     rdx = encl_page.va_page.epc_page.address + 8 * encl_page.va_slot
     ret = yield from encls(current, leaves.ELDU, block.address, epc_page.address, rdx)
     kernel.put_operands(block)
@@ -254,9 +257,10 @@ def __sgx_encl_eldu(
     pcmd_page_empty = backing.clear_pcmd()
     backing.put()
     encl.backing.truncate_contents(index)
-    writing = not kernel.races.pcmd_truncated and reclaimer_writing_to_pcmd(encl, index)
-    if pcmd_page_empty and not writing:
-        encl.backing.truncate_pcmd(index)
+    if pcmd_page_empty:
+        writing = not kernel.races.pcmd_truncated and reclaimer_writing_to_pcmd(encl, index)
+        if not writing:
+            encl.backing.truncate_pcmd(index)
     return ret
 
 
@@ -305,10 +309,10 @@ def __sgx_encl_load_page(
     current: Thread, encl: SgxEncl, entry: SgxEnclPage
 ) -> Steps[SgxEnclPage | int]:
     """Make sure that a page is resident; -EBUSY while the reclaimer, or a fix, holds it."""
-    if entry.busy:
+    if entry.at_hand:
+        return entry
+    if entry.busy or entry.epc_page is not None:
         return -EBUSY
-    if entry.epc_page is not None:
-        return -EBUSY if entry.being_reclaimed else entry
     secs = yield from sgx_encl_load_secs(current, encl)
     if isinstance(secs, int):
         return secs
@@ -354,7 +358,8 @@ def sgx_vma_fault(current: Thread, vma: Vma, address: int) -> Steps[str]:
         return VM_FAULT_SIGBUS  # registration failed at fork
     address &= ~PAGE_MASK
     kernel = current.kernel
-    yield ("xa_load", (encl.name, address), False)
+    if LIVE.execution is None:
+        yield ("xa_load", (encl.name, address), False)
     v2 = kernel.version.interface == "v2"
     if kernel.has_sgx2 and encl.page(address) is None:
         if kernel.races.direct_reclaim_in_fault:
@@ -366,9 +371,10 @@ def sgx_vma_fault(current: Thread, vma: Vma, address: int) -> Steps[str]:
         if isinstance(entry, int):
             return _busy_or_sigbus(entry)
         assert entry.epc_page is not None
-        pfn = kernel.processor.epc.pfn(entry.epc_page.number)
+        pfn = entry.epc_page.pfn
         mm = current.mm
-        yield ("pte", (mm.name, address), True)
+        if LIVE.execution is None:
+            yield ("pte", (mm.name, address), True)
         if mm.insert_pfn(address, pfn, pte_rights(kernel, vma, entry)):
             return VM_FAULT_SIGBUS
         mm.space.test_and_clear_accessed(address)
@@ -417,10 +423,12 @@ def sgx_encl_eaug_page(current: Thread, vma: Vma, encl: SgxEncl, address: int) -
         if kernel.races.eaug_without_secs:
             secs = encl.secs.epc_page  # K5: not loaded if the reclaimer has just evicted it
         else:
-            loaded = yield from sgx_encl_load_secs(current, encl)
-            if isinstance(loaded, int):
-                return _busy_or_sigbus(loaded)
-            secs = loaded
+            secs = encl.secs.epc_page
+            if secs is None:
+                loaded = yield from sgx_encl_load_secs(current, encl)
+                if isinstance(loaded, int):
+                    return _busy_or_sigbus(loaded)
+                secs = loaded
         epc_page = yield from m.sgx_alloc_epc_page(current, encl_page, False)
         if isinstance(epc_page, int):
             return _busy_or_sigbus(epc_page)
@@ -485,10 +493,10 @@ def _eaug_done(
     encl_page.type = PT_REG
     encl.secs_child_cnt += 1
     m.sgx_mark_page_reclaimable(kernel, epc_page)
-    yield ("pte", (current.mm.name, encl_page.address), True)
-    pfn = kernel.processor.epc.pfn(epc_page.number)
+    if LIVE.execution is None:
+        yield ("pte", (current.mm.name, encl_page.address), True)
     rights = R | W if kernel.version.interface == "v2" else vma.flags
-    if current.mm.insert_pfn(encl_page.address, pfn, rights):
+    if current.mm.insert_pfn(encl_page.address, epc_page.pfn, rights):
         return VM_FAULT_SIGBUS
     return VM_FAULT_NOPAGE
 
@@ -506,8 +514,8 @@ def _eaug_insert(
     if secs is None:
         raise KernelBug("sgx_encl_eaug_page: NULL dereference of encl->secs.epc_page")
     block = kernel.get_operands()
-    pginfo = PAGEINFO(LINADDR=encl_page.address, SECS=secs.address)
-    kernel.processor.memory.write(block.physical, pginfo.pack())
+    pginfo = PAGEINFO.S.pack(encl_page.address, 0, 0, secs.address)
+    kernel.processor.memory.write(block.physical, pginfo)
     ret = yield from encls(current, leaves.EAUG, block.address, epc_page.address)
     kernel.put_operands(block)
     if ret:
@@ -606,7 +614,8 @@ def _zap_pte(current: Thread, encl: SgxEncl, mm: Mm, address: int) -> Steps[None
     with (yield from mm.mmap_lock.acquire_read()):
         vma = mm.vma_lookup(address)
         if vma is not None and vma.encl is encl:
-            yield ("pte", (mm.name, address), True)
+            if LIVE.execution is None:
+                yield ("pte", (mm.name, address), True)
             if mm.space.unmap(address):
                 yield from flush_tlb_mm(current, mm)
 

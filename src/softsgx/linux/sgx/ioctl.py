@@ -307,13 +307,9 @@ def __sgx_encl_add_page(
     secs = encl_page.encl.secs.epc_page
     assert secs is not None
     block = kernel.get_operands()
-    pginfo = PAGEINFO(
-        LINADDR=encl_page.address,
-        SRCPGE=direct(pfn << PAGE_SHIFT),
-        SECINFO=block.address + 64,
-        SECS=secs.address,
-    )
-    operands = pginfo.pack() + bytes(32) + SECINFO(FLAGS=flags).pack()
+    source, secinfo = direct(pfn << PAGE_SHIFT), block.address + PAGEINFO.SIZE + 32
+    pginfo = PAGEINFO.S.pack(encl_page.address, source, secinfo, secs.address)
+    operands = pginfo + bytes(32) + SECINFO.S.pack(flags)
     kernel.processor.memory.write(block.physical, operands)
     ret = yield from encls(current, leaves.EADD, block.address, epc_page.address)
     kernel.put_operands(block)
