@@ -42,6 +42,11 @@ class Races:
         "K6",
         "No VA page to be had without reclaim in the EAUG path gives SIGBUS instead of a retry.",
     )
+    direct_reclaim_in_fault: bool = _race(
+        "K8",
+        "The EAUG path reclaims pages while it holds mmap_lock for reading; the reclaimer takes "
+        "that of enclave processes again. Deadlock as soon as a writer waits in between.",
+    )
     pcmd_truncated: bool = _race(
         "K9",
         "A PCMD page that looks empty is punched out although a page sharing it is about to be "
@@ -96,7 +101,7 @@ VERSIONS: dict[str, KernelVersion] = {
             remove_vs_fault=True,
             modify_vs_fault=True,
             eaug_without_secs=True,
-            va_shortage_is_sigbus=True,
+            direct_reclaim_in_fault=True,
             pcmd_truncated=True,
             backing_without_lock=True,
             range_overflow=True,

@@ -12,6 +12,7 @@ from softsgx.sim.errors import (
     ScheduleMismatch,
     SimError,
     StepBound,
+    TaskExit,
     Unmodelled,
 )
 from softsgx.sim.events import (
@@ -97,6 +98,7 @@ __all__ = [
     "Target",
     "Task",
     "TaskEnded",
+    "TaskExit",
     "TaskSpawned",
     "Unmodelled",
     "VirtualTime",

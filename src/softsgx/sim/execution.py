@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
-from softsgx.sim.errors import Blocked, Deadlock, StepBound
+from softsgx.sim.errors import Blocked, Deadlock, StepBound, TaskExit
 from softsgx.sim.events import Drawn, Log, Stepped, TaskEnded, TaskSpawned
 from softsgx.sim.live import LIVE
 from softsgx.sim.point import BLOCKING, RETRY, Point, Steps
@@ -103,6 +103,8 @@ class Execution:
             point = next(body)
         except StopIteration as stop:
             self._end(task, stop.value)
+        except TaskExit as exit_:
+            self._fail(task, exit_)
         except BaseException as exception:
             self._fail(task, exception)
             raise
@@ -218,6 +220,9 @@ class Execution:
             except StopIteration as stop:
                 self._end(task, stop.value)
                 current = None
+            except TaskExit as exit_:
+                self._fail(task, exit_)
+                current = None
             except BaseException as exception:
                 self._fail(task, exception)
                 raise
@@ -263,6 +268,9 @@ class Execution:
             except StopIteration as stop:
                 self._end(task, stop.value)
                 current = None
+            except TaskExit as exit_:
+                self._fail(task, exit_)
+                current = None
             except BaseException as exception:
                 self._fail(task, exception)
                 raise
@@ -291,6 +299,10 @@ class Execution:
         except StopIteration as stop:
             task.point = point
             self._end(task, stop.value)
+            return None
+        except TaskExit as exit_:
+            task.point = point
+            self._fail(task, exit_)
             return None
         except BaseException as exception:
             task.point = point
@@ -379,5 +391,7 @@ def run(
     execution = Execution(RunToCompletion(), max_steps=max_steps, log=log)
     task = execution.spawn(body, name, cpu)
     execution.run()
+    if task.exception is not None:
+        raise task.exception
     result: T = task.result
     return result

@@ -115,6 +115,8 @@ class Machine:
         except BaseException:
             self._live = None
             raise
+        if task.exception is not None:
+            raise task.exception
         result: T = task.result
         return result
 

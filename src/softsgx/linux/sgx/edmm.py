@@ -227,26 +227,26 @@ def _modify_page(
         new = modt.page_type
         if not (entry.type == PT_REG or (entry.type == PT_TCS and new == PT_TRIM)):
             return -EINVAL
-        max_prot = entry.vm_max_prot_bits
+        max_prot, run_prot = entry.vm_max_prot_bits, entry.vm_run_prot_bits
         to_tcs = entry.type == PT_REG and new == PT_TCS
         if to_tcs:
             if max_prot & (R | W) != R | W:
                 return -EPERM
-            entry.vm_max_prot_bits = R | W
+            entry.vm_max_prot_bits = entry.vm_run_prot_bits = R | W
             assert entry.epc_page is not None
             if m.sgx_unmark_page_reclaimable(current.kernel, entry.epc_page):
-                entry.vm_max_prot_bits = max_prot
+                entry.vm_max_prot_bits, entry.vm_run_prot_bits = max_prot, run_prot
                 return -EAGAIN
             entry.busy = not current.kernel.races.modify_vs_fault
         else:
-            return (yield from _emodt(current, encl, entry, modt, max_prot, secinfo))
+            return (yield from _emodt(current, encl, entry, modt, (max_prot, run_prot), secinfo))
     # K3: with the mutex dropped a fault may map the page again, unless it is marked busy.
     yield from e.sgx_zap_enclave_ptes(current, encl, address)
     guard = yield from encl.lock.acquire()
     with guard:
         assert entry.epc_page is not None
         m.sgx_mark_page_reclaimable(current.kernel, entry.epc_page)
-        ret = yield from _emodt(current, encl, entry, modt, max_prot, secinfo)
+        ret = yield from _emodt(current, encl, entry, modt, (max_prot, run_prot), secinfo)
         entry.busy = False
     return ret
 
@@ -256,14 +256,14 @@ def _emodt(
     encl: SgxEncl,
     entry: SgxEnclPage,
     modt: SgxEnclaveModifyTypes,
-    max_prot: int,
+    prots: tuple[int, int],
     secinfo: int,
 ) -> Steps[int]:
     """EMODT and tracking; the kernel's own record changes last (L5)."""
     assert entry.epc_page is not None
     ret = yield from encls(current, leaves.EMODT, secinfo, entry.epc_page.address)
     if ret:
-        entry.vm_max_prot_bits = max_prot
+        entry.vm_max_prot_bits, entry.vm_run_prot_bits = prots
         if encls_faulted(ret):
             vector = ret & ~ENCLS_FAULT_FLAG
             current.kernel.pr_err_once("EMODT encountered exception", str(vector))
