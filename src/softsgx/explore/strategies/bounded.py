@@ -1,0 +1,131 @@
+"""Depth first through all schedules with at most so many preemptions.
+
+A preemption is to choose another task although the current one could go on. To leave a task that
+is blocked, has ended or is about to retry is none. Within the bound nothing is left out and nothing
+is done twice: the count of executions is the count of schedules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from softsgx.explore.strategies.strategy import Trail, candidates, following
+from softsgx.sim import RETRY, Choice, ScheduleMismatch
+
+if TYPE_CHECKING:
+    from softsgx.sim import Task
+
+
+class Bounded:
+    """`bound` preemptions at most; None for no bound, which is plain depth first.
+
+    With `prefix`, only the subtree below these choices: disjoint subtrees can be searched apart.
+    """
+
+    def __init__(self, bound: int | None, prefix: Sequence[Choice] = ()) -> None:
+        self.bound = bound
+        self.cut = False
+        """Whether the bound has left anything out."""
+        self.preemptions = 0
+        """Of the execution that runs."""
+        self.fraction = 0.0
+        # Per choice: what was taken, what is left to take, the share of the tree, preemptions
+        # before it. A draw is a choice as well: ~value.
+        self._taken: list[Choice] = list(prefix)
+        self._left: list[tuple[tuple[Choice, int], ...]] = [()] * len(prefix)
+        self._share: list[float] = [1.0] * len(prefix)
+        self._fixed = len(prefix)
+        self._trail: Trail = []
+        self._last = -1
+        self._depth = 0
+        self._begun = False
+        self._over = False
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether everything was done, with nothing left out by the bound."""
+        return self._over and not self.cut
+
+    def begin(self) -> bool:
+        """Take the deepest choice that is left."""
+        if self._begun:
+            taken, left, share = self._taken, self._left, self._share
+            while len(left) > self._fixed and not left[-1]:
+                taken.pop(), left.pop(), share.pop()
+            if len(left) <= self._fixed:
+                self._over = True
+                return False
+            (taken[-1], _cost), *rest = left[-1]
+            left[-1] = tuple(rest)
+        self._begun = True
+        self._depth = 0
+        self._last = -1
+        self.preemptions = 0
+        self._trail.clear()
+        return True
+
+    def end(self, left: Sequence[Task] | None) -> None:
+        """Count the leaf of the tree."""
+        self.fraction += self._share[-1] if self._share else 1.0
+
+    def alternatives(self) -> list[list[Choice]]:
+        """The prefixes that are left beside the execution just done, in the order of begin()."""
+        found = []
+        for depth in range(len(self._left) - 1, self._fixed - 1, -1):
+            for choice, _cost in self._left[depth]:
+                found.append([*self._taken[:depth], choice])
+        return found
+
+    def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
+        """What was taken here before, or a new choice: the current task first."""
+        if len(enabled) == 1:
+            task = enabled[0]
+        else:
+            depth = self._depth
+            self._depth = depth + 1
+            task = self._again(depth, enabled) if depth < len(self._taken) else None  # type: ignore[assignment]
+            if task is None:
+                task = self._new(candidates(enabled, self._trail), current)
+            if current is not None and task is not current and self._could_go_on(current, enabled):
+                self.preemptions += 1
+        self._last = task.index
+        self._trail.append((task.index, task.point[0]))
+        return task
+
+    def draw(self, n: int, what: str) -> int:
+        """0 first, then all other values."""
+        depth = self._depth
+        self._depth = depth + 1
+        if depth == len(self._taken):
+            self._push(~0, tuple((~value, 0) for value in range(1, n)))
+        value = ~self._taken[depth]
+        if not 0 <= value < n:
+            raise ScheduleMismatch(depth, f"{what!r} below {n} is drawn where it was not before")
+        return value
+
+    def _again(self, depth: int, enabled: Sequence[Task]) -> Task:
+        index = self._taken[depth]
+        for task in enabled:
+            if task.index == index:
+                return task
+        raise ScheduleMismatch(depth, f"task {index} was enabled here before and is not now")
+
+    def _could_go_on(self, current: Task, enabled: Sequence[Task]) -> bool:
+        return current.point[0] != RETRY and current in enabled
+
+    def _new(self, tasks: Sequence[Task], current: Task | None) -> Task:
+        first = following(tasks, current, self._last)
+        others = tuple([(task.index, 0) for task in tasks if task is not first])
+        if others and first is current and self.bound is not None:
+            if self.preemptions >= self.bound:
+                self.cut = True
+                others = ()
+        self._push(first.index, others)
+        return first
+
+    def _push(self, choice: Choice, others: tuple[tuple[Choice, int], ...]) -> None:
+        share = self._share[-1] if self._share else 1.0
+        self._taken.append(choice)
+        self._left.append(others)
+        self._share.append(share / (1 + len(others)))
