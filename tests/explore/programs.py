@@ -42,7 +42,7 @@ def body(state: State, execution: Execution, name: str, ops: tuple[Op, ...]) -> 
     seen = state.seen.setdefault(name, [])
     number = ord(name[0]) - ord("a") + 1
     held: list[Callable[[], None]] = []
-    for op, which in ops:
+    for place, (op, which) in enumerate(ops):
         if op == "read":
             yield ("read", ("v", which), False)
             seen.append(state.values[which])
@@ -83,9 +83,9 @@ def body(state: State, execution: Execution, name: str, ops: tuple[Op, ...]) -> 
             state.values[which] = state.values[which] * 7 + execution.draw(2, "coin")
         elif op == "spawn":
             yield ("spawn", name, False)
-            child: Task = execution.spawn(
-                body(state, execution, name + "'", (("read", which), ("write", which))), name + "'"
-            )
+            own = f"{name}{place}"
+            steps = (("read", which), ("write", which))
+            child: Task = execution.spawn(body(state, execution, own, steps), own)
             if which:
                 yield from child.join()
     while held:

@@ -49,8 +49,8 @@ def advance(scenario: Scenario, strategy: Strategy) -> Attempt | None:
     """The next execution of a strategy that has begun it; None if the strategy cut it."""
     try:
         found = attempt(scenario, strategy)
-    except Cut:
-        strategy.end(None)
+    except Cut as cut:
+        strategy.end(cut.blocked)
         return None
     strategy.end(found.left)
     return found

@@ -209,7 +209,7 @@ def coverage(outcome: Outcome) -> str:
         parts.append(f"complete up to {outcome.bound} preemptions")
     else:
         parts.append("not complete")
-    if outcome.fraction and outcome.strategy in ("deepening", "dfs"):
+    if outcome.stopped and outcome.fraction and outcome.strategy in ("deepening", "dfs"):
         parts.append(f"{outcome.fraction:.1%} of the tree of {outcome.bound + 1} preemptions")
     if outcome.schedules:
         parts.append(f"of about {outcome.schedules:.2g} schedules in all")

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from softsgx.explore.attempt import Attempt, attempt
 from softsgx.explore.footprint import key_of
 from softsgx.explore.scenario import Scenario
-from softsgx.sim import RETRY, Choice, Follow, Point, Scheduler, Task
+from softsgx.explore.strategies.strategy import preempts
+from softsgx.sim import Choice, Follow, Point, Scheduler, Task
 
 
 class Step(NamedTuple):
@@ -44,10 +45,10 @@ class Recorder:
         if self._with_states:
             self.states.append(self.scenario.state())
         task = self.inner.choose(enabled, current)
-        preempts = current is not None and task is not current and current.point[0] != RETRY
         point: Point = task.point
         words = self.scenario.words(point) if self._with_states else ""
-        self.steps.append(Step(task.index, task.name, point[0], words, preempts))
+        preemption = len(enabled) > 1 and preempts(task, enabled, current)
+        self.steps.append(Step(task.index, task.name, point[0], words, preemption))
         self.keys.append(key_of(point[1]))
         return task
 

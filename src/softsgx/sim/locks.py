@@ -236,6 +236,8 @@ class _Side:
 
 def taken(task: Task, lock: Blocker, write: bool) -> None:
     """Note that the task holds the lock now."""
+    if TOUCHES.taken is not None:
+        TOUCHES.taken(task, lock)
     task.held.append(lock)
     log = task.execution.log
     if log.on:

@@ -11,8 +11,12 @@ sets, a task that it spawns, shows only while it runs; it is noted here. Bodies 
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Final
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from softsgx.sim.point import Blocker
+    from softsgx.sim.task import Task
 
 READ: Final = 0
 WRITE: Final = 1
@@ -22,12 +26,16 @@ SPAWN: Final = 3
 
 
 class Touches:
-    """`noted` lists (object, mode) of the step that runs; None while nobody asks."""
+    """`noted` lists (object, mode) of the step that runs; None while nobody asks.
 
-    __slots__ = ("noted",)
+    `taken` is told of every lock that a task takes, before it counts among those held.
+    """
+
+    __slots__ = ("noted", "taken")
 
     def __init__(self) -> None:
         self.noted: list[tuple[Hashable, int]] | None = None
+        self.taken: Callable[[Task, Blocker], None] | None = None
 
 
 TOUCHES: Final = Touches()

@@ -1,8 +1,9 @@
 """Depth first through all schedules with at most so many preemptions.
 
-A preemption is to choose another task although the current one could go on. To leave a task that
-is blocked, has ended or is about to retry is none. Within the bound nothing is left out and nothing
-is done twice: the count of executions is the count of schedules.
+A preemption is to choose another task although the current one could go on, or although an
+interrupt could be taken. To leave a task that is blocked, has ended or is about to retry is none.
+Within the bound nothing is left out and nothing is done twice: the count of executions is the count
+of schedules.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from softsgx.explore.strategies.strategy import Trail, candidates, following
-from softsgx.sim import RETRY, Choice, ScheduleMismatch
+from softsgx.explore.strategies.strategy import Trail, candidates, following, preempts
+from softsgx.sim import Choice, ScheduleMismatch
 
 if TYPE_CHECKING:
     from softsgx.sim import Task
@@ -33,7 +34,7 @@ class Bounded:
         # Per choice: what was taken, what is left to take, the share of the tree, preemptions
         # before it. A draw is a choice as well: ~value.
         self._taken: list[Choice] = list(prefix)
-        self._left: list[tuple[tuple[Choice, int], ...]] = [()] * len(prefix)
+        self._left: list[tuple[Choice, ...]] = [()] * len(prefix)
         self._share: list[float] = [1.0] * len(prefix)
         self._fixed = len(prefix)
         self._trail: Trail = []
@@ -56,7 +57,7 @@ class Bounded:
             if len(left) <= self._fixed:
                 self._over = True
                 return False
-            (taken[-1], _cost), *rest = left[-1]
+            taken[-1], *rest = left[-1]
             left[-1] = tuple(rest)
         self._begun = True
         self._depth = 0
@@ -65,7 +66,7 @@ class Bounded:
         self._trail.clear()
         return True
 
-    def end(self, left: Sequence[Task] | None) -> None:
+    def end(self, left: Sequence[Task]) -> None:
         """Count the leaf of the tree."""
         self.fraction += self._share[-1] if self._share else 1.0
 
@@ -73,7 +74,7 @@ class Bounded:
         """The prefixes that are left beside the execution just done, in the order of begin()."""
         found = []
         for depth in range(len(self._left) - 1, self._fixed - 1, -1):
-            for choice, _cost in self._left[depth]:
+            for choice in self._left[depth]:
                 found.append([*self._taken[:depth], choice])
         return found
 
@@ -86,8 +87,8 @@ class Bounded:
             self._depth = depth + 1
             task = self._again(depth, enabled) if depth < len(self._taken) else None  # type: ignore[assignment]
             if task is None:
-                task = self._new(candidates(enabled, self._trail), current)
-            if current is not None and task is not current and self._could_go_on(current, enabled):
+                task = self._new(enabled, current)
+            if task is not current and preempts(task, enabled, current):
                 self.preemptions += 1
         self._last = task.index
         self._trail.append((task.index, task.point[0]))
@@ -98,7 +99,7 @@ class Bounded:
         depth = self._depth
         self._depth = depth + 1
         if depth == len(self._taken):
-            self._push(~0, tuple((~value, 0) for value in range(1, n)))
+            self._push(~0, tuple([~value for value in range(1, n)]))
         value = ~self._taken[depth]
         if not 0 <= value < n:
             raise ScheduleMismatch(depth, f"{what!r} below {n} is drawn where it was not before")
@@ -111,20 +112,18 @@ class Bounded:
                 return task
         raise ScheduleMismatch(depth, f"task {index} was enabled here before and is not now")
 
-    def _could_go_on(self, current: Task, enabled: Sequence[Task]) -> bool:
-        return current.point[0] != RETRY and current in enabled
-
-    def _new(self, tasks: Sequence[Task], current: Task | None) -> Task:
+    def _new(self, enabled: Sequence[Task], current: Task | None) -> Task:
+        tasks = candidates(enabled, self._trail)
         first = following(tasks, current, self._last)
-        others = tuple([(task.index, 0) for task in tasks if task is not first])
-        if others and first is current and self.bound is not None:
-            if self.preemptions >= self.bound:
-                self.cut = True
-                others = ()
-        self._push(first.index, others)
+        others = [task for task in tasks if task is not first]
+        if self.bound is not None and self.preemptions >= self.bound:
+            free = [task for task in others if not preempts(task, enabled, current)]
+            self.cut = self.cut or len(free) < len(others)
+            others = free
+        self._push(first.index, tuple([task.index for task in others]))
         return first
 
-    def _push(self, choice: Choice, others: tuple[tuple[Choice, int], ...]) -> None:
+    def _push(self, choice: Choice, others: tuple[Choice, ...]) -> None:
         share = self._share[-1] if self._share else 1.0
         self._taken.append(choice)
         self._left.append(others)

@@ -118,11 +118,11 @@ class Dpor:
         TOUCHES.noted = None
         return True
 
-    def end(self, left: Sequence[Task] | None) -> None:
+    def end(self, left: Sequence[Task]) -> None:
         """Account for the last step, and for the steps that tasks never came to."""
         self._record()
         TOUCHES.noted = None
-        for task in left or ():
+        for task in left:
             known = self._last.get(task.index, self._born.get(task.index, 0))
             blocking = task.point[0] in BLOCKING
             self._races(task.index, len(self._nodes), self._announced(task), known, blocking)
@@ -181,7 +181,7 @@ class Dpor:
         awake = [task for task in tasks if task.index not in sleep] if sleep else tasks
         if not awake:
             self.redundant += 1
-            raise Cut
+            raise Cut([t for t in enabled[0].execution.tasks if t not in enabled])
         last = self._nodes[-1].chosen if depth else -1
         chosen = following(awake, current, last)
         self._nodes.append(_Node([task.index for task in tasks], chosen.index, sleep))

@@ -53,7 +53,7 @@ class Pct:
         self._change = dict.fromkeys(steps, 1)
         return True
 
-    def end(self, left: Sequence[Task] | None) -> None:
+    def end(self, left: Sequence[Task]) -> None:
         """Nothing to keep."""
 
     def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:

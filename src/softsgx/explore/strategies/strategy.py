@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class Strategy(Scheduler, Protocol):
     """A scheduler of many executions: begin(), one execution, end(), until begin() is False."""
 
-    def end(self, left: Sequence[Task] | None) -> None:
-        """The execution is over. `left` are tasks that have not ended; None if it was cut."""
+    def end(self, left: Sequence[Task]) -> None:
+        """The execution is over, perhaps cut. `left` are the tasks that came no further."""
 
     @property
     def exhausted(self) -> bool:
@@ -53,10 +53,24 @@ def candidates(enabled: Sequence[Task], trail: Trail) -> Sequence[Task]:
     return enabled
 
 
+def preempts(task: Task, enabled: Sequence[Task], current: Task | None) -> bool:
+    """Whether to choose this task is a preemption.
+
+    It is if the current task could go on, or if an interrupt could be taken: processors take them
+    at once, and one that is kept waiting is a coincidence like any other.
+    """
+    if current is not None and current.point[0] != RETRY and current in enabled:
+        return task is not current
+    return not task.interrupt and any([other.interrupt for other in enabled])
+
+
 def following(tasks: Sequence[Task], current: Task | None, last: int) -> Task:
-    """The current task if it may go on, else the next by index after the last one."""
+    """The current task if it may go on, else an interrupt, else the next after the last one."""
     if current is not None and current in tasks and current.point[0] != RETRY:
         return current
+    for task in tasks:
+        if task.interrupt:
+            return task
     for task in tasks:
         if task.index > last:
             return task

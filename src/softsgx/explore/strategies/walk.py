@@ -48,7 +48,7 @@ class Walk:
         self._trail.clear()
         return True
 
-    def end(self, left: Sequence[Task] | None) -> None:
+    def end(self, left: Sequence[Task]) -> None:
         """Count the walk."""
         self._products += self._product
         self._walks += 1

@@ -342,6 +342,8 @@ def sgx_vma_fault(current: Thread, vma: Vma, address: int, write: bool) -> Steps
     if kernel.has_sgx2 and encl.page(address) is None:
         return (yield from sgx_encl_eaug_page(current, vma, encl, address))
     with (yield from encl.lock.acquire()):
+        if not kernel.races.lookup_before_removal and encl.page(address) is None:
+            return VM_FAULT_BUSY  # L7 fixed: removed since it was looked up
         entry = yield from sgx_encl_load_page_in_vma(current, encl, address, vma.flags)
         if isinstance(entry, int):
             return _busy_or_sigbus(entry)
