@@ -63,7 +63,11 @@ CASES = {
     "draws": Program((steps(("draw", 0)), steps(("draw", 0), ("read", 1)))),
     # Sleeping tasks end the second execution early; who is blocked there still has its race.
     "cut": Program(
-        (steps(("write", 1)), steps(("await", 0), ("write", 1)), steps(("complete", 0), ("await", 0)))
+        (
+            steps(("write", 1)),
+            steps(("await", 0), ("write", 1)),
+            steps(("complete", 0), ("await", 0)),
+        )
     ),
     "children": Program((steps(("spawn", 1)), steps(("spawn", 0), ("write", 0)))),
 }

@@ -1,6 +1,5 @@
 """How a strategy ends an execution early."""
 
-
 from __future__ import annotations
 
 from collections.abc import Sequence

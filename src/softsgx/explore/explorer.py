@@ -188,7 +188,7 @@ def unsteady(scenario: Scenario, choices: list[Choice], steps: int) -> Failure |
 
 def judged(scenario: Scenario, failure: Failure, plan: Plan, least: int) -> Failure:
     """A failure that was repeated, counted, and made small."""
-    if failure.kind is Kind.NONDETERMINISM:
+    if failure.kind is Kind.NONDETERMINISM or not failure.steps:
         return failure
     again = unsteady(scenario, list(failure.choices), failure.steps)
     if again is not None:

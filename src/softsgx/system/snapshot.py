@@ -95,7 +95,7 @@ class Snapshot:
             self._undo.append(_refill_dict(thing, pairs))
         elif isinstance(thing, set | bytearray):
             self._undo.append(_refill_other(thing))
-        elif is_dataclass(thing) and getattr(type(thing), "__dataclass_params__").frozen:
+        elif is_dataclass(thing) and type(thing).__dataclass_params__.frozen:
             pending.extend(_attributes(thing).values())
         elif type(thing).__module__.startswith("softsgx.") or hasattr(thing, "__dict__"):
             self._keep_object(thing, pending)

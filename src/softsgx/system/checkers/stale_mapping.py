@@ -38,6 +38,8 @@ class StaleMapping(Checker):
                 held = entry.epc_page if entry is not None else None
                 if held is None or held.number != number:
                     has = "no page" if held is None else f"EPC page {held.number}"
-                    raise self.violated(f"PTE of {address:#x} leads to EPC page {number}, not {has}")
+                    raise self.violated(
+                        f"PTE of {address:#x} leads to EPC page {number}, not {has}"
+                    )
                 if not epcm.state[number] & VALID or epcm.address[number] != address:
                     raise self.violated(f"PTE of {address:#x}: EPC page {number} is another's")
