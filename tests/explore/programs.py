@@ -125,7 +125,8 @@ def search(program: Program, strategy: Callable[[Run], Strategy], limit: int = 2
     """All final states that a strategy comes to."""
     run = Run(program)
     chosen = strategy(run)
-    states, executions = set(), 0
+    states: set[Any] = set()
+    executions = 0
     while chosen.begin():
         executions += 1
         if executions > limit:

@@ -14,7 +14,7 @@ from softsgx.explore.scenario import Scenario
 from softsgx.explore.strategies import Bounded, Dpor, Pct, Strategy, Walk
 from softsgx.sim import Choice, Rng
 
-WALKS: Final = 32
+WALKS: Final = 64
 """Walks from which the number of schedules is estimated when not all were seen."""
 
 STRATEGIES: Final = ("deepening", "exhaustive", "dfs", "pct", "random")
@@ -211,6 +211,6 @@ def coverage(outcome: Outcome) -> str:
         parts.append("not complete")
     if outcome.stopped and outcome.fraction and outcome.strategy in ("deepening", "dfs"):
         parts.append(f"{outcome.fraction:.1%} of the tree of {outcome.bound + 1} preemptions")
-    if outcome.schedules:
-        parts.append(f"of about {outcome.schedules:.2g} schedules in all")
+    if outcome.schedules > outcome.executions:
+        parts.append(f"of roughly {outcome.schedules:.1g} schedules in all")
     return ", ".join(parts)

@@ -32,7 +32,7 @@ class Unstable(TypeError):
 
 def key_of(touched: Any) -> Hashable:
     """The key of an object."""
-    kind = type(touched)
+    kind: Any = type(touched)
     if kind in _PLAIN:
         key: Hashable = touched
         return key

@@ -116,7 +116,7 @@ def _search(scenario: Scenario, failure: Failure, bound: int) -> Failure | None:
 
 def _size(scenario: Scenario, choices: Sequence[Choice]) -> _Size:
     recorder = record(scenario, choices).recorder
-    switches = sum(1 for _ in groupby(step.index for step in recorder.steps))
+    switches = sum(1 for _ in groupby(step.task for step in recorder.steps))
     draws = sum(1 for choice in choices if choice < ~0)
     return _Size(recorder.preemptions, draws, len(recorder.steps), switches)
 

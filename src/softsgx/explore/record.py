@@ -15,7 +15,7 @@ from softsgx.sim import Choice, Follow, Point, Scheduler, Task
 class Step(NamedTuple):
     """One step: who, what it announced, in words, and whether it preempted another task."""
 
-    index: int
+    task: int
     name: str
     kind: str
     words: str
@@ -72,7 +72,7 @@ class Recording(NamedTuple):
     def trace(self) -> Hashable:
         """What two runs of one schedule must have in common."""
         failure = self.attempt.failure
-        steps = tuple([(step.index, step.kind) for step in self.recorder.steps])
+        steps = tuple([(step.task, step.kind) for step in self.recorder.steps])
         found = (failure.kind, failure.rule, failure.text) if failure is not None else None
         return steps, tuple(self.recorder.keys), found, tuple(self.attempt.execution.choices)
 
@@ -98,7 +98,7 @@ def deterministic(scenario: Scenario, choices: Sequence[Choice]) -> str:
     again = scenario.fingerprint()
     pairs = zip(first.recorder.steps, second.recorder.steps, strict=False)
     for number, (one, two) in enumerate(pairs, 1):
-        if (one.index, one.kind) != (two.index, two.kind):
+        if (one.task, one.kind) != (two.task, two.kind):
             return f"step {number} is {one.kind} of {one.name}, then {two.kind} of {two.name}"
     if first.trace != second.trace:
         return _difference(first, second)

@@ -30,12 +30,12 @@ CHUNK = 64
 
 
 class Unit(NamedTuple):
-    """Random executions `first` to `first + count - 1`; or all below a prefix, within a bound."""
+    """Random executions `first` to `first + number - 1`; or all below a prefix, within a bound."""
 
     strategy: str
     seed: int = 0
     first: int = 0
-    count: int = 0
+    number: int = 0
     depth: int = 0
     steps: int = 0
     bound: int | None = None
@@ -45,9 +45,9 @@ class Unit(NamedTuple):
         """The strategy that executes it."""
         rng = Rng(self.seed)
         if self.strategy == "random":
-            return Walk(rng, self.count, self.first)
+            return Walk(rng, self.number, self.first)
         if self.strategy == "pct":
-            return Pct(rng, self.count, self.depth, self.steps, self.first)
+            return Pct(rng, self.number, self.depth, self.steps, self.first)
         return Bounded(self.bound, self.prefix)
 
 

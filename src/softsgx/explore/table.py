@@ -24,8 +24,8 @@ def table(scenario: Scenario, choices: Sequence[Choice]) -> str:
     columns: dict[int, int] = {}
     for step in steps:
         cell = len(step.words) + 2
-        columns[step.index] = max(columns.get(step.index, 0), min(cell, WIDTH_MAX), len(step.name))
-    names = {step.index: step.name for step in steps}
+        columns[step.task] = max(columns.get(step.task, 0), min(cell, WIDTH_MAX), len(step.name))
+    names = {step.task: step.name for step in steps}
     order = sorted(columns)
     head = "  ".join(names[index][: columns[index]].ljust(columns[index]) for index in order)
     lines = [f"{'':{_NUMBER}}  {head}  {recorder.states[0] if recorder.states else ''}"]
@@ -34,7 +34,7 @@ def table(scenario: Scenario, choices: Sequence[Choice]) -> str:
         state = recorder.states[number]
         mark = "*" if step.preempts else " "
         cells = [
-            f"{mark}{step.words}"[:width].ljust(width) if index == step.index else " " * width
+            f"{mark}{step.words}"[:width].ljust(width) if index == step.task else " " * width
             for index, width in ((index, columns[index]) for index in order)
         ]
         shown = state if state != known else ""

@@ -63,9 +63,9 @@ class Races:
     )
     lookup_before_removal: bool = _race(
         "L7",
-        "A fault looks a page up, waits for the mutex while REMOVE_PAGES erases the page, and gives "
-        "SIGBUS because it is gone, where a later fault would add a new page. Found by exploring; "
-        "the fix of K2 leaves it. Without the race the fault is tried again.",
+        "A fault looks a page up and waits for the mutex while REMOVE_PAGES erases the page: "
+        "SIGBUS, where a later fault would add one. Found by exploring; the fix of K2 leaves it. "
+        "Without the race the fault is tried again.",
     )
 
 

@@ -29,8 +29,10 @@ from softsgx.sim import Execution, Log, Task, Unmodelled
 from softsgx.sim.slots import reader, writer
 from softsgx.spec.structure import Structure
 
-_ATOMS: Final = (int, str, bytes, float, complex, type(None), type, Enum, range, ModuleType)
-_FIXED: Final = (BuiltinFunctionType, BuiltinMethodType, Log)
+_ATOMS: Final = (
+    *(int, str, bytes, float, complex, type(None), type, Enum, range, ModuleType),
+    *(BuiltinFunctionType, BuiltinMethodType, Log),
+)
 # They belong to one execution and must be over before a snapshot.
 _RUNNING: Final = (GeneratorType, Execution, Task)
 
@@ -65,7 +67,7 @@ class Snapshot:
             undo()
 
     def _visit(self, thing: Any, pending: list[object]) -> None:
-        if isinstance(thing, _ATOMS) or isinstance(thing, _FIXED) or id(thing) in self._seen:
+        if isinstance(thing, _ATOMS) or id(thing) in self._seen:
             return
         self._seen[id(thing)] = thing
         if isinstance(thing, LogicalProcessor):
@@ -95,7 +97,7 @@ class Snapshot:
             self._undo.append(_refill_dict(thing, pairs))
         elif isinstance(thing, set | bytearray):
             self._undo.append(_refill_other(thing))
-        elif is_dataclass(thing) and type(thing).__dataclass_params__.frozen:
+        elif is_dataclass(thing) and _parameters(thing).frozen:
             pending.extend(_attributes(thing).values())
         elif type(thing).__module__.startswith("softsgx.") or hasattr(thing, "__dict__"):
             self._keep_object(thing, pending)
@@ -112,6 +114,10 @@ class Snapshot:
         slots = [name for name in _slots(type(thing)) if hasattr(thing, name)]
         if slots:
             self._undo.append(_rewrite(thing, slots))
+
+
+def _parameters(thing: Any) -> Any:
+    return thing.__dataclass_params__
 
 
 def _slots(kind: type) -> list[str]:

@@ -61,7 +61,7 @@ def preempts(task: Task, enabled: Sequence[Task], current: Task | None) -> bool:
     """
     if current is not None and current.point[0] != RETRY and current in enabled:
         return task is not current
-    return not task.interrupt and any([other.interrupt for other in enabled])
+    return not task.interrupt and any(other.interrupt for other in enabled)
 
 
 def following(tasks: Sequence[Task], current: Task | None, last: int) -> Task:

@@ -7,7 +7,17 @@ from typing import NamedTuple
 
 from softsgx.linux.version import VERSIONS, Races
 from softsgx.system.scenarios.first_touch import FirstTouch
+from softsgx.system.scenarios.fork_share import ForkShare
+from softsgx.system.scenarios.hostile_host import HostileHost
+from softsgx.system.scenarios.lazy_stack import LazyStack
 from softsgx.system.scenarios.pcmd_sharing import PcmdSharing
+from softsgx.system.scenarios.protect import (
+    ExtendRestrict,
+    ProtectAccess,
+    ProtectReclaim,
+    TrimReuse,
+    TwoProtects,
+)
 from softsgx.system.scenarios.remove_touch import RemoveTouch
 from softsgx.system.scenarios.restrict_report import RestrictReport
 from softsgx.system.scenarios.scenario import MachineScenario
@@ -23,6 +33,14 @@ SCENARIOS: tuple[type[MachineScenario], ...] = (
     VaShortage,
     PcmdSharing,
     RestrictReport,
+    ProtectAccess,
+    ProtectReclaim,
+    TwoProtects,
+    ExtendRestrict,
+    TrimReuse,
+    ForkShare,
+    LazyStack,
+    HostileHost,
 )
 
 

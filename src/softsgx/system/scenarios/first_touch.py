@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 from softsgx.system.scenarios.scenario import Cast, MachineScenario
 from softsgx.system.scenarios.scene import Scene
@@ -11,7 +12,7 @@ from softsgx.system.scenarios.scene import Scene
 class FirstTouch(MachineScenario):
     """Each of two host threads reads one byte of a page that does not exist yet."""
 
-    layout = {"threads": 1, "pages": 1}
+    layout: ClassVar = {"threads": 1, "pages": 1}
 
     def build(self, scene: Scene) -> None:
         """Nothing but the hole."""

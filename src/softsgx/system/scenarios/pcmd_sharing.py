@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 from softsgx.linux.sgx.main import sgx_reclaim_pages
 from softsgx.system.scenarios.scenario import Cast, MachineScenario
@@ -14,7 +15,7 @@ PRECIOUS = b"precious"
 class PcmdSharing(MachineScenario):
     """The second data page is swapped out; it is read while the reclaimer takes the first."""
 
-    layout = {"threads": 2, "pages": 2}
+    layout: ClassVar = {"threads": 2, "pages": 2}
 
     def build(self, scene: Scene) -> None:
         """Contents in the first page, the second one evicted, the first one next in the list."""

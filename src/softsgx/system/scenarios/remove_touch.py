@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 from softsgx.sim import Steps
 from softsgx.spec.bits import PAGE_SIZE
@@ -16,7 +17,7 @@ class RemoveTouch(MachineScenario):
     The reader may find the old page or a new one. Afterwards a page can be added as to any hole.
     """
 
-    layout = {"threads": 3, "pages": 1, "nssa": 4}
+    layout: ClassVar = {"threads": 3, "pages": 1, "nssa": 4}
 
     def build(self, scene: Scene) -> None:
         """A page of the heap, added, accepted, trimmed, accepted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 from softsgx.sim import Execution, Steps
 from softsgx.spec.bits import PAGE_SIZE
@@ -15,7 +16,7 @@ from softsgx.system.scenarios.scene import Scene
 class RestrictReport(MachineScenario):
     """Two pages are restricted; at each of them ETRACK may fail for good, which is a draw."""
 
-    layout = {"threads": 3, "pages": 2}
+    layout: ClassVar = {"threads": 3, "pages": 2}
 
     def build(self, scene: Scene) -> None:
         """The data pages as they were built: REG, RW."""

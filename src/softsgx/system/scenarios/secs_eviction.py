@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 from softsgx.linux.sgx.main import sgx_reclaim_pages
 from softsgx.sim import Steps
@@ -13,7 +14,7 @@ from softsgx.system.scenarios.scene import Scene
 class SecsEviction(MachineScenario):
     """One thread touches a hole while EPC is so short that the whole enclave is evicted."""
 
-    layout = {"threads": 1, "pages": 1}
+    layout: ClassVar = {"threads": 1, "pages": 1}
 
     def build(self, scene: Scene) -> None:
         """Pages that nobody has used lately, so that one pass takes them all."""

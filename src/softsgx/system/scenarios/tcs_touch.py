@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 from softsgx.sim import Steps
 from softsgx.spec.bits import PAGE_SIZE
@@ -17,7 +18,7 @@ from softsgx.system.scenarios.scene import Scene
 class TcsTouch(MachineScenario):
     """A filled page becomes a TCS while another host thread reads it."""
 
-    layout = {"threads": 2, "pages": 1}
+    layout: ClassVar = {"threads": 2, "pages": 1}
     checkers = (Zapped, *CHECKERS)
 
     def build(self, scene: Scene) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 from softsgx.linux.sgx.driver import encl_of
 from softsgx.linux.sgx.encl import SGX_VA_SLOT_COUNT
@@ -24,7 +25,7 @@ class VaShortage(MachineScenario):
     comes too late has to wait, not to die.
     """
 
-    layout = {"threads": 1, "pages": 507}
+    layout: ClassVar = {"threads": 1, "pages": 507}
 
     def machine(self) -> Machine:
         """EPC with two pages more than both enclaves have; the daemon keeps it at that."""
@@ -42,8 +43,8 @@ class VaShortage(MachineScenario):
         scene.facts["neighbour"] = enclave.heap
         scene.others.append(encl_of(other.process.files[enclave.fd]))
         scene.holes.append(scene.enclave.heap)
-        # Two old pages among young ones keep a reclaim pass short. The list is longer than a pass:
-        # while it is empty for a moment, an allocation gives up for good (docs/kernel-races.md, L8).
+        # Two old pages among young ones keep a reclaim pass short. The list is longer than a pass
+        # takes: while it is empty, an allocation gives up for good (docs/kernel-races.md, L8).
         scene.kernel.active_page_list.clear()
         for place, address in enumerate(scene.enclave.data[: SGX_NR_TO_SCAN + 2]):
             page = scene.encl.page(address)

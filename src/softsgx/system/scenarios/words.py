@@ -59,9 +59,9 @@ def page_words(scene: Scene, address: int) -> str:
         f"PTE {pte_text(pte)}",
     ]
     for lp in scene.machine.processor.lps:
-        entry = lp.tlb.entries.get(address >> PAGE_SHIFT)
-        if entry is not None:
-            parts.append(f"TLB{lp.id} {rights_text(entry)}")
+        held = lp.tlb.entries.get(address >> PAGE_SHIFT)
+        if held is not None:
+            parts.append(f"TLB{lp.id} {rights_text(held)}")
     entry = scene.encl.page(address)
     word = scene.epcm_word(address)
     if word is not None:
