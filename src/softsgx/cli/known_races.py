@@ -54,6 +54,7 @@ def row(race: KnownRace, seed: int, budget: float) -> dict[str, Any]:
         "steps": failure.steps if failure is not None else None,
         "fixed_rule": fixed.failure.rule if fixed.failure is not None else None,
         "fixed_executions": fixed.executions,
+        "fixed_bound": fixed.bound,
         "fixed_covered": fixed.covered,
         "mainline_6_12": race.mainline,
     }
@@ -64,6 +65,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(_HEAD) + " |", "| " + " | ".join("---" for _ in _HEAD) + " |"]
     for found in rows:
         fixed = found["fixed_rule"] or f"nothing in {found['fixed_executions']}"
+        if not found["fixed_rule"] and found["fixed_bound"] >= 0:
+            fixed += f", complete up to {found['fixed_bound']} preemptions"
         cells = [
             found["race"],
             found["scenario"],

@@ -53,7 +53,8 @@ class Outcome:
     bound        all schedules with at most so many preemptions were executed; -1: none is sure
     redundant    executions among them that partial-order reduction cut as equivalent to others
     found_after  executions until the failure, minimising not included
-    schedules    estimated number of all schedules, 0 if it was not needed or not estimated
+    schedules    estimated number of all schedules, 0 if it was not needed or not estimated; the
+                 walks for it are not counted among the executions
     fraction     part of the tree of the last bound that was covered
     """
 
@@ -111,12 +112,13 @@ def explore(
         outcome.found_after = outcome.executions
         outcome.failure = judged(scenario, outcome.failure, plan, outcome.bound + 1)
     elif not outcome.complete and plan.strategy != "random":
-        walks = Walk(Rng(plan.seed).stream("estimate"), WALKS)
-        drive(scenario, walks, outcome, outcome.executions + WALKS, never, progress)
-        outcome.schedules = walks.schedules
-        if outcome.failure is not None:
-            outcome.found_after = outcome.executions
-            outcome.failure = judged(scenario, outcome.failure, plan, outcome.bound + 1)
+        walk = Walk(Rng(plan.seed).stream("estimate"), WALKS)
+        estimate = Outcome(scenario.name, "random")
+        drive(scenario, walk, estimate, WALKS, never, None)
+        outcome.schedules = walk.schedules
+        if estimate.failure is not None:
+            outcome.found_after = outcome.executions + estimate.executions
+            outcome.failure = judged(scenario, estimate.failure, plan, outcome.bound + 1)
     return outcome
 
 
