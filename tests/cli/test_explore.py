@@ -62,8 +62,8 @@ class Mortal(Scenario):
     def body(self, name, execution):
         for step in range(5):
             yield ("write", "x", True)
-            late = step == 4 and name == "A" and os.environ.get("SOFTSGX_PARENT") != str(os.getpid())
-            if late and not MARK.exists():
+            child = os.environ.get("SOFTSGX_PARENT") != str(os.getpid())
+            if child and step == 4 and name == "A" and not MARK.exists():
                 MARK.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import comb
 from typing import Any
 
@@ -86,7 +87,7 @@ def _schedules(a: int, b: int) -> list[str]:
 
 def _preemptions(schedule: str, a: int, b: int) -> int:
     left, count = {"a": a, "b": b}, 0
-    for now, following in zip(schedule, schedule[1:], strict=False):
+    for now, following in pairwise(schedule):
         left[now] -= 1
         count += now != following and left[now] > 0
     return count

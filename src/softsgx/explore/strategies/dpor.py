@@ -28,7 +28,7 @@ from softsgx.explore.strategies.extras import Extras
 from softsgx.explore.strategies.strategy import Trail, candidates, following
 from softsgx.sim import ScheduleMismatch
 from softsgx.sim.point import BLOCKING
-from softsgx.sim.touch import ENABLE, SPAWN, TOUCHES, WRITE
+from softsgx.sim.touch import ENABLE, READ, SPAWN, TOUCHES, WRITE
 
 if TYPE_CHECKING:
     from softsgx.sim import Task
@@ -135,9 +135,12 @@ class Dpor:
         self._depth = depth + 1
         nodes = self._nodes
         if depth < self._fresh:
-            task = self._again(enabled, nodes[depth].chosen, depth)
             self._draw = 0
-            return task
+            index = nodes[depth].chosen
+            for task in enabled:
+                if task.index == index:
+                    return task
+            return self._again(enabled, index, depth)
         self._record()
         if depth < len(nodes):
             task = self._again(enabled, nodes[depth].chosen, depth)
@@ -146,7 +149,8 @@ class Dpor:
         node = nodes[depth]
         node.footprint = self._announced(task)
         self._trail.append((task.index, task.point[0]))
-        self._extras.look(task, enabled)
+        if not self._extras.on:
+            self._extras.look(enabled)
         self._pending = task
         self._draw = 0
         TOUCHES.noted = []
@@ -191,9 +195,12 @@ class Dpor:
         if self._objects is not None:
             footprint = self._objects(task, task.point)
         else:
-            footprint = of_point(task.point)
-        extra = self._extras.of(task)
-        return merged(footprint, extra) if extra else footprint
+            kind, touched, write = task.point
+            if type(touched) is str and kind not in BLOCKING:
+                footprint = ((touched, WRITE if write else READ),)  # as of_point, but faster
+            else:
+                footprint = of_point(task.point)
+        return merged(footprint, self._extras.of(task)) if self._extras.on else footprint
 
     # Accounting
 

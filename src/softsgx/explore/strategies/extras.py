@@ -34,17 +34,14 @@ class Extras:
         self.on = True
         self.wanted = False
 
-    def look(self, task: Task, enabled: Sequence[Task]) -> None:
-        """Note whether this step, or a task that could take one, orders more than its object."""
-        if not self.on:
-            for other in enabled:
-                if other.daemon or other.interrupt or other.point[0] == RETRY:
-                    self.wanted = True
+    def look(self, enabled: Sequence[Task]) -> None:
+        """Note whether a task that could take a step orders more than its object says."""
+        for task in enabled:
+            if task.daemon or task.interrupt or task.point[0] == RETRY:
+                self.wanted = True
 
     def of(self, task: Task) -> Footprint:
-        """What is added to the footprint of a step before it runs."""
-        if not self.on:
-            return ()
+        """What is added to the footprint of a step before it runs, when it is on."""
         retries = task.point[0] == RETRY
         found: list[tuple[Hashable, int]] = [(_RETRIED, WRITE if retries else READ)]
         if task.daemon:

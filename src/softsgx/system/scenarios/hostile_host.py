@@ -1,4 +1,4 @@
-"""A host with a menu of lies: whatever it draws, a trusted protect is true or the enclave aborts."""
+"""A host with a menu of lies: whatever it draws, a protect is true or the enclave aborts."""
 
 from __future__ import annotations
 
