@@ -9,6 +9,7 @@ from softsgx.explore.failure import Failure, classify
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.strategies.strategy import Strategy
 from softsgx.sim import Deadlock, Execution, Scheduler, Task
+from softsgx.sim.touch import TOUCHES
 
 
 class Attempt(NamedTuple):
@@ -28,7 +29,11 @@ def attempt(scenario: Scenario, scheduler: Scheduler) -> Attempt:
     left: tuple[Task, ...] = ()
     try:
         scenario.start(execution)
-        execution.run()
+        try:
+            execution.run()
+        finally:
+            # What is done from here on belongs to no step.
+            TOUCHES.noted = None
         if execution.tasks:
             left = execution.tasks
             execution.close()

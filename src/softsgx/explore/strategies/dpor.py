@@ -94,6 +94,8 @@ class Dpor:
         self._fresh = 0
         self._draw = 0
         self._pending: Task | None = None
+        # What the step in progress has noted so far.
+        self._noted: list[tuple[Hashable, int]] = []
 
     @property
     def exhausted(self) -> bool:
@@ -153,7 +155,7 @@ class Dpor:
             self._extras.look(enabled)
         self._pending = task
         self._draw = 0
-        TOUCHES.noted = []
+        TOUCHES.noted = self._noted = []
         return task
 
     def draw(self, n: int, what: str) -> int:
@@ -211,7 +213,7 @@ class Dpor:
             return
         depth = len(self._trail) - 1
         node = self._nodes[depth]
-        noted = TOUCHES.noted
+        noted = self._noted
         born: list[int] = []
         footprint = node.footprint
         if noted:

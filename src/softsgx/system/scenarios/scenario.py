@@ -14,13 +14,14 @@ to be true at the end is for the checkers.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from softsgx.explore import Scenario, Violation
+from softsgx.explore.footprint import Footprint, key_of
 from softsgx.linux.kernel import KernelBug
 from softsgx.linux.sgx.main import ksgxd
-from softsgx.sim import Execution, Point, Steps
-from softsgx.sim.touch import TOUCHES
+from softsgx.sim import Execution, Point, Steps, Task
+from softsgx.sim.touch import READ, TOUCHES, WRITE
 from softsgx.system.checkers import CHECKERS, Checker
 from softsgx.system.enclave import EnclaveAbort
 from softsgx.system.host import SignalRaised
@@ -33,7 +34,9 @@ from softsgx.system.snapshot import Snapshot
 Cast = tuple[str, int, Steps[Any]]
 """A task: its name, its processor (1 and up), its body."""
 
-_SIGNALS = {4: "SIGILL", 5: "SIGTRAP", 7: "SIGBUS", 8: "SIGFPE", 11: "SIGSEGV"}
+_MACHINE: Final = ("machine",)
+_ACCESSES: Final = frozenset({"load", "store", "fetch"})
+_SIGNALS: Final = {4: "SIGILL", 5: "SIGTRAP", 7: "SIGBUS", 8: "SIGFPE", 11: "SIGSEGV"}
 
 
 class MachineScenario(Scenario):
@@ -113,6 +116,19 @@ class MachineScenario(Scenario):
             TOUCHES.taken = None
         for checker in self._checkers:
             checker.check(scene)
+
+    def objects(self, task: Task, point: Point) -> Footprint:
+        """Accesses of user code commute if they are not to one page; all other steps are in order.
+
+        A point of the kernel or of a leaf names one object, but the code behind it goes on to the
+        next point: it touches the enclave's records, tracking, lists. To call that independent of
+        other such steps would lose schedules, so no two of them are.
+        """
+        kind, touched, write = point
+        if kind in _ACCESSES:
+            mode = WRITE if write else READ
+            return ((_MACHINE, READ), (key_of(touched), mode))
+        return ((_MACHINE, WRITE),)
 
     def state(self) -> str:
         """The watched pages."""
