@@ -133,12 +133,25 @@ def test_reports_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert place["region"]["startLine"] == 20
 
 
+def test_the_order_of_a_runtime_is_in_the_name_and_in_the_replay(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    target = "TrimReuse,6.12,order=enarx"
+    assert main(["explore", target, "--preemptions", "2", "--json"]) == 1
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["scenario"] == target
+    assert main(shlex.split(found["failure"]["replay"])[1:]) == 1
+    assert capsys.readouterr().out.startswith(f"VIOLATION {found['failure']['rule']}: ")
+
+
 REFUSED = {
     "no file": (["nowhere.py"], "nowhere.py: no such file"),
     "no scenario": (["Nothing"], "Nothing: no file, and no scenario"),
     "no target": ([], "TARGET: a file or a scenario is needed"),
     "no kernel": (["FirstTouch,5.4"], "kernel 5.4: known are 6.12"),
     "no race": (["FirstTouch,6.12,luck=1"], "luck=1: not RACE=0 or RACE=1"),
+    "no order": (["TwoProtects,6.12,order=mine"], "order mine: known are intel-emm"),
+    "no runtime": (["FirstTouch,6.12,order=enarx"], "order=enarx: not RACE=0 or RACE=1"),
     "no time": (["FirstTouch", "--budget", "soon"], "soon: no time such as 60s or 5m"),
     "no replay": (["FirstTouch", "--replay", "1:ab"], "not VERSION/SCENARIO/IDENTITY/SCHEDULE"),
     "old replay": (["--replay", "9/FirstTouch,6.12/0/1:a"], "made by softsgx 9"),

@@ -85,9 +85,11 @@ class WrongOrder(MachineScenario):
 
     def tasks(self, scene: Scene) -> Iterable[Cast]:
         def path() -> Steps[None]:
-            with (yield from scene.encl.lock.acquire()):
-                with (yield from scene.mm.mmap_lock.acquire_read()):
-                    pass
+            with (
+                (yield from scene.encl.lock.acquire()),
+                (yield from scene.mm.mmap_lock.acquire_read()),
+            ):
+                pass
 
         yield "driver", 1, path()
 

@@ -15,7 +15,8 @@ from softsgx.explore import Scenario
 def find(target: str) -> list[Scenario]:
     """The scenarios that a target names, in the order of the file; never none.
 
-    A target is a Python file, or NAME, or NAME,KERNEL,RACE=0,RACE=1... of a shipped scenario.
+    A target is a Python file, or NAME, or NAME,KERNEL,RACE=0,RACE=1,order=ORDER of a shipped
+    scenario, whatever is left out having its default.
     """
     if target.endswith(".py"):
         return in_file(Path(target))
@@ -25,7 +26,9 @@ def find(target: str) -> list[Scenario]:
 def shipped(name: str) -> Scenario:
     """A shipped scenario by its name."""
     from softsgx.linux.version import VERSIONS, Races
+    from softsgx.system.runtimes import ORDERS
     from softsgx.system.scenarios.catalogue import SCENARIOS
+    from softsgx.system.scenarios.protect import Managed
 
     first, *rest = name.split(",")
     known = {kind.__name__: kind for kind in SCENARIOS}
@@ -34,13 +37,18 @@ def shipped(name: str) -> Scenario:
     linux = rest.pop(0) if rest and "=" not in rest[0] else "6.12"
     if linux not in VERSIONS:
         raise UsageError(f"{name}: kernel {linux}: known are {', '.join(VERSIONS)}")
-    races = {}
+    races, orders = {}, {}
     for switch in rest:
         race, _, value = switch.partition("=")
-        if race not in [field.name for field in fields(Races)] or value not in ("0", "1"):
+        if race == "order" and issubclass(known[first], Managed):
+            if value not in ORDERS:
+                raise UsageError(f"{name}: order {value}: known are {', '.join(ORDERS)}")
+            orders[race] = value
+        elif race in [field.name for field in fields(Races)] and value in ("0", "1"):
+            races[race] = value == "1"
+        else:
             raise UsageError(f"{name}: {switch}: not RACE=0 or RACE=1")
-        races[race] = value == "1"
-    return known[first](linux, races or None)
+    return known[first](linux, races or None, **orders)
 
 
 def in_file(path: Path) -> list[Scenario]:

@@ -240,6 +240,9 @@ class Execution:
             enabled = self._enabled()
             if not enabled:
                 raise Deadlock(self._blocked(), self.schedule)
+            if self.steps >= self.max_steps:
+                # Asked only when the task changes or retries: what spins for ever comes by here.
+                raise StepBound(self.max_steps, self.schedule)
             if current not in enabled:
                 current = None
             task = self.current = current = self.scheduler.choose(enabled, current)

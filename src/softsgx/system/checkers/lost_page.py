@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from softsgx.sim import Steps
+from softsgx.sim import StepBound, Steps
 from softsgx.spec.epcm import PENDING
 from softsgx.system.checkers.checker import Checker
 from softsgx.system.host import SignalRaised
@@ -41,6 +41,8 @@ class LostPage(Checker):
             return scene.probe(scene.enter(program))
         except (EnclaveFault, SignalRaised) as fault:
             raise self.violated(f"{address:#x} cannot be used any more: {fault}") from fault
+        except StepBound as bound:
+            raise self.violated(f"the access to {address:#x} is tried for ever") from bound
 
 
 def _fill(t: EnclaveThread, address: int, scene: Scene) -> Steps[bytes]:

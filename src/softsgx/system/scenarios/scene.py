@@ -18,6 +18,7 @@ from softsgx.system.loader import Enclave, default_image, load
 from softsgx.system.machine import Machine
 
 T = TypeVar("T")
+_PROBE_STEPS_MAX = 200_000
 
 
 @dataclass
@@ -91,8 +92,9 @@ class Scene:
             self.host.thread.switch_out()
 
     def probe(self, body: Steps[T]) -> T:
-        """Run something by itself, the reclaim daemon beside it."""
-        execution = Execution(Cooperative(), log=self.machine.processor.log, record=False)
+        """Run something by itself, the reclaim daemon beside it; StepBound if it does not end."""
+        log = self.machine.processor.log
+        execution = Execution(Cooperative(), log=log, record=False, max_steps=_PROBE_STEPS_MAX)
         machine = self.machine
         execution.spawn(ksgxd(machine.ksgxd), "ksgxd", machine.cpus, daemon=True)
         task = execution.spawn(body, "probe", self.host.thread.cpu)
