@@ -32,8 +32,8 @@ def attempt(scenario: Scenario, scheduler: Scheduler) -> Attempt:
         try:
             execution.run()
         finally:
-            # What is done from here on belongs to no step.
-            TOUCHES.noted = None
+            # What is done from here on belongs to no step, and to no checker that looks on.
+            TOUCHES.noted = TOUCHES.taken = None
         if execution.tasks:
             left = execution.tasks
             execution.close()

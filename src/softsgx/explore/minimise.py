@@ -16,7 +16,9 @@ from softsgx.explore.strategies.strategy import Trail, candidates, following
 from softsgx.sim import Choice, Task
 
 SEARCH_MAX: Final = 2_000
+"""Executions in which fewer preemptions are searched for, all bounds together."""
 TRIES_MAX: Final = 600
+"""Schedules made from the failing one that are tried."""
 
 
 class Loose:
@@ -81,8 +83,9 @@ def minimise(scenario: Scenario, failure: Failure, *, least: int = 0) -> Failure
     `least` preemptions are known to be needed; fewer are not searched for.
     """
     best, size = measured(scenario, failure), _size(scenario, failure.choices)
+    left = SEARCH_MAX
     for bound in range(least, best.preemptions):
-        found = _search(scenario, failure, bound)
+        found, left = _search(scenario, failure, bound, left)
         if found is not None:
             best, size = measured(scenario, found), _size(scenario, found.choices)
             break
@@ -103,15 +106,17 @@ def minimise(scenario: Scenario, failure: Failure, *, least: int = 0) -> Failure
     return best
 
 
-def _search(scenario: Scenario, failure: Failure, bound: int) -> Failure | None:
+def _search(
+    scenario: Scenario, failure: Failure, bound: int, left: int
+) -> tuple[Failure | None, int]:
+    """The failure with at most `bound` preemptions, and how many more executions are allowed."""
     strategy = Bounded(bound)
-    for _ in range(SEARCH_MAX):
-        if not strategy.begin():
-            return None
+    while left and strategy.begin():
+        left -= 1
         found = advance(scenario, strategy)
         if found is not None and failure.same(found.failure):
-            return found.failure
-    return None
+            return found.failure, left
+    return None, left
 
 
 def _size(scenario: Scenario, choices: Sequence[Choice]) -> _Size:
