@@ -206,7 +206,7 @@ def _replay(args: argparse.Namespace) -> int:
         choices = choices_of(args.replay, scenario)
     except (ReplayRefused, ScheduleError) as error:
         raise UsageError(f"--replay: {error}") from None
-    failure = record(scenario, choices).attempt.failure
+    failure = record(scenario, choices).failure
     if failure is None:
         files.show(f"{scenario.name}: this schedule shows nothing\n")
     else:

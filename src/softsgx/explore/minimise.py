@@ -73,8 +73,7 @@ class _Size(NamedTuple):
 
 def measured(scenario: Scenario, failure: Failure) -> Failure:
     """The failure with its preemptions counted."""
-    recording = record(scenario, failure.choices)
-    return replace(failure, preemptions=recording.recorder.preemptions)
+    return replace(failure, preemptions=record(scenario, failure.choices).recorder.preemptions)
 
 
 def minimise(scenario: Scenario, failure: Failure, *, least: int = 0) -> Failure:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from softsgx.explore.attempt import Attempt, attempt
+from softsgx.explore.failure import Failure
 from softsgx.explore.footprint import key_of
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.strategies.strategy import preempts
@@ -69,12 +72,28 @@ class Recording(NamedTuple):
     recorder: Recorder
 
     @property
+    def failure(self) -> Failure | None:
+        """The failure, with its preemptions counted."""
+        failure = self.attempt.failure
+        if failure is None:
+            return None
+        return replace(failure, preemptions=self.recorder.preemptions)
+
+    @property
     def trace(self) -> Hashable:
         """What two runs of one schedule must have in common."""
         failure = self.attempt.failure
         steps = tuple([(step.task, step.kind) for step in self.recorder.steps])
-        found = (failure.kind, failure.rule, failure.text) if failure is not None else None
+        found = (failure.kind, failure.rule, _text(failure)) if failure is not None else None
         return steps, tuple(self.recorder.keys), found, tuple(self.attempt.execution.choices)
+
+
+_OBJECT: Final = re.compile(r" object at 0x[0-9a-f]+")
+
+
+def _text(failure: Failure) -> str:
+    """The text of a failure without what Python's own repr puts in: it differs from run to run."""
+    return _OBJECT.sub(" object", failure.text)
 
 
 def record(
@@ -109,8 +128,8 @@ def deterministic(scenario: Scenario, choices: Sequence[Choice]) -> str:
 
 def _difference(first: Recording, second: Recording) -> str:
     one, two = first.attempt.failure, second.attempt.failure
-    if (one and one.text) != (two and two.text):
-        texts = [found.text if found is not None else "no failure" for found in (one, two)]
+    texts = [_text(found) if found is not None else "no failure" for found in (one, two)]
+    if texts[0] != texts[1]:
         return f"the first run ends with: {texts[0]}; the second with: {texts[1]}"
     lengths = [len(run.recorder.steps) for run in (first, second)]
     return f"two runs of one schedule differ: {lengths[0]} and {lengths[1]} steps"
