@@ -62,7 +62,7 @@ def classify(
     frames = traceback.extract_tb(exception.__traceback__)
     own = [frame for frame in frames if frame.filename == scenario.file]
     innermost = frames[-1] if frames else None
-    place = own[-1] if own else innermost
+    place = own[-1] if own else _cause(scenario, exception) or innermost
     rule, text = type(exception).__name__, str(exception)
     if isinstance(exception, Violation):
         kind, rule, text = Kind.VIOLATION, exception.rule, exception.text
@@ -80,6 +80,14 @@ def classify(
     else:
         kind, text = Kind.SCENARIO, f"{type(exception).__name__}: {exception}"
     return Failure(kind, rule, text, _place(place), _task(exception), tuple(choices), steps)
+
+
+def _cause(scenario: Scenario, exception: BaseException) -> traceback.FrameSummary | None:
+    """The scenario's own line behind what a wrapper has turned into another exception."""
+    cause = exception.__cause__
+    frames = traceback.extract_tb(cause.__traceback__) if cause is not None else []
+    own = [frame for frame in frames if frame.filename == scenario.file]
+    return own[-1] if own else None
 
 
 def _place(frame: traceback.FrameSummary | None) -> str:
