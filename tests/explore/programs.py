@@ -10,9 +10,6 @@ from softsgx.explore.failure import Kind
 from softsgx.explore.scenario import Bodies
 from softsgx.explore.strategies import Bounded, Dpor, Strategy
 from softsgx.sim import Completion, Execution, Mutex, Rng, RwLock, Steps, Task, WaitFlag
-from softsgx.sim.execution import Execution as _Execution
-
-assert _Execution is Execution
 
 Op = tuple[str, int]
 """An operation and the variable, lock or flag that it is about."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from softsgx.explore.attempt import advance
 from softsgx.explore.scenario import Bodies
 from softsgx.explore.strategies import Dpor
 from softsgx.sim import Rng, Steps
@@ -60,6 +61,10 @@ CASES = {
     ),
     "clear before wait": Program((steps(("set", 0), ("clear", 0)), steps(("wait", 0)))),
     "daemon": Program((steps(("read", 0), ("read", 0)), steps(("read", 1), ("write", 0))), 1),
+    # The daemon can go on only when the last step has ended everything.
+    "late daemon": Program(
+        (steps(("write", 0), ("read", 1)), steps(("set", 0)), steps(("wait", 0), ("read", 1))), 2
+    ),
     "draws": Program((steps(("draw", 0)), steps(("draw", 0), ("read", 1)))),
     # Sleeping tasks end the second execution early; who is blocked there still has its race.
     "cut": Program(
@@ -89,8 +94,6 @@ def test_independent_tasks_need_one_execution() -> None:
     scenario = Bodies(lambda: None, *[lambda _s, which=which: body(which) for which in range(4)])
     strategy = Dpor(scenario)
     executions = 0
-    from softsgx.explore.attempt import advance
-
     while strategy.begin():
         executions += advance(scenario, strategy) is not None
     assert executions == 1
@@ -104,8 +107,6 @@ def test_readers_of_one_object_need_one_execution() -> None:
     scenario = Bodies(lambda: None, lambda _s: body(), lambda _s: body())
     strategy = Dpor(scenario)
     executions = 0
-    from softsgx.explore.attempt import advance
-
     while strategy.begin():
         executions += advance(scenario, strategy) is not None
     assert executions == 1

@@ -124,6 +124,9 @@ class Dpor:
         """Account for the last step, and for the steps that tasks never came to."""
         self._record()
         TOUCHES.noted = None
+        if not self._extras.on:
+            # A daemon may have been let go on by the very last step.
+            self._extras.look(left)
         for task in left:
             known = self._last.get(task.index, self._born.get(task.index, 0))
             blocking = task.point[0] in BLOCKING

@@ -35,7 +35,7 @@ class Extras:
         self.wanted = False
 
     def look(self, enabled: Sequence[Task]) -> None:
-        """Note whether a task that could take a step orders more than its object says."""
+        """Note whether a task that could take a step, or could have, orders more than it says."""
         for task in enabled:
             if task.daemon or task.interrupt or task.point[0] == RETRY:
                 self.wanted = True
