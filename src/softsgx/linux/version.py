@@ -61,6 +61,17 @@ class Races:
         "K11",
         "offset + length may wrap around 64 bits in the range check of every ioctl.",
     )
+    etrack_failure_uncounted: bool = _race(
+        "L4",
+        "ETRACK fails after a good EMODPR: count leaves out a page whose EPCM entry has changed. "
+        "No fix was proposed; without the race such a page is counted.",
+    )
+    lookup_before_removal: bool = _race(
+        "L7",
+        "A fault looks a page up and waits for the mutex while REMOVE_PAGES erases the page: "
+        "SIGBUS, where a later fault would add one. Found by exploring; the fix of K2 leaves it. "
+        "Without the race the fault is tried again.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +95,24 @@ VERSIONS: dict[str, KernelVersion] = {
     "6.12": KernelVersion(
         name="6.12",
         # Reported 2024 with patches that were not merged; the windows stand in 6.12.117.
-        races=Races(eaug_double_fault=True, remove_vs_fault=True, modify_vs_fault=True),
+        races=Races(
+            eaug_double_fault=True,
+            remove_vs_fault=True,
+            modify_vs_fault=True,
+            etrack_failure_uncounted=True,
+            lookup_before_removal=True,
+        ),
     ),
     "6.1": KernelVersion(
         name="6.1",
         aexnotify=False,
-        races=Races(eaug_double_fault=True, remove_vs_fault=True, modify_vs_fault=True),
+        races=Races(
+            eaug_double_fault=True,
+            remove_vs_fault=True,
+            modify_vs_fault=True,
+            etrack_failure_uncounted=True,
+            lookup_before_removal=True,
+        ),
     ),
     "v2": KernelVersion(
         name="v2",
@@ -105,6 +128,8 @@ VERSIONS: dict[str, KernelVersion] = {
             pcmd_truncated=True,
             backing_without_lock=True,
             range_overflow=True,
+            etrack_failure_uncounted=True,
+            lookup_before_removal=True,
         ),
     ),
 }

@@ -14,6 +14,7 @@ from softsgx.sim.scheduler import Scheduler
 from softsgx.sim.schedulers.cooperative import Cooperative
 from softsgx.sim.schedulers.run_to_completion import RunToCompletion
 from softsgx.sim.task import Task
+from softsgx.sim.touch import ENABLE, SPAWN, TOUCHES, touch
 
 T = TypeVar("T")
 
@@ -98,6 +99,8 @@ class Execution:
             self._foreground += 1
         if self.log.on:
             self.log.emit(TaskSpawned(task))
+        if TOUCHES.noted is not None:
+            touch(task, SPAWN)
         spawner, self.current = self.current, task
         try:
             point = next(body)
@@ -244,6 +247,9 @@ class Execution:
             enabled = self._enabled()
             if not enabled:
                 raise Deadlock(self._blocked(), self.schedule)
+            if self.steps >= self.max_steps:
+                # Asked only when the task changes or retries: what spins for ever comes by here.
+                raise StepBound(self.max_steps, self.schedule)
             if current not in enabled:
                 current = None
             task = self.current = current = self.scheduler.choose(enabled, current)
@@ -339,6 +345,8 @@ class Execution:
             raise broken
         self._leave(task)
         task.result = result
+        if TOUCHES.noted is not None:
+            touch(task, ENABLE)
         if self.log.on:
             self.log.emit(TaskEnded(task))
 

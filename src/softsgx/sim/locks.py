@@ -17,6 +17,7 @@ from softsgx.sim.events import LockReleased, LockTaken
 from softsgx.sim.live import LIVE
 from softsgx.sim.point import LOCK, TRYLOCK, WAIT, Blocker, Point, Steps
 from softsgx.sim.task import Task
+from softsgx.sim.touch import ENABLE, TOUCHES, touch
 
 
 class Guard(Protocol):
@@ -75,6 +76,8 @@ class Mutex:
             f"release of {self.name!r} by another than its owner {owner}"
         )
         self.owner = None
+        if TOUCHES.noted is not None:
+            touch(self, ENABLE)
         released(owner, self, True)
 
     @property
@@ -165,6 +168,7 @@ class RwLock:
     def trylock_write(self) -> Steps[bool]:
         """Be the writer if nobody holds it; whether that was so. A point, as Mutex.trylock()."""
         me = yield self._try_write
+        touch(("readers", self.name))
         free = self._free(True)
         if free:
             self._take(me, True)
@@ -186,6 +190,9 @@ class RwLock:
         for reader in self.readers:
             if reader.execution.current is reader:
                 self.readers.remove(reader)
+                if TOUCHES.noted is not None:
+                    # Not the lock itself: it is nothing to those who want to read.
+                    touch(("readers", self.name), ENABLE)
                 released(reader, self, False)
                 return
         raise AssertionError(f"release of {self.name!r} by a task that is not among its readers")
@@ -196,6 +203,8 @@ class RwLock:
         assert writer is not None, f"release of {self.name!r}, which has no writer"
         assert _runs(writer), f"release of {self.name!r} by another than its writer {writer}"
         self.writer = None
+        if TOUCHES.noted is not None:
+            touch(self, ENABLE)
         released(writer, self, True)
 
     @property
@@ -217,6 +226,7 @@ class RwLock:
     def _take(self, me: Task, write: bool) -> None:
         if write:
             self.writer = me
+            touch(("readers", self.name))
         else:
             self.readers.append(me)
         taken(me, self, write)
@@ -273,6 +283,8 @@ class _Side:
 
 def taken(task: Task, lock: Blocker, write: bool) -> None:
     """Note that the task holds the lock now."""
+    if TOUCHES.taken is not None:
+        TOUCHES.taken(task, lock)
     task.held.append(lock)
     log = task.execution.log
     if log.on:

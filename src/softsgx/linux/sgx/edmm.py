@@ -88,6 +88,8 @@ def sgx_enclave_etrack(current: Thread, encl: SgxEncl) -> Steps[int]:
     """
     secs = encl.secs.epc_page
     assert secs is not None
+    if current.kernel.fail("ETRACK"):
+        return -EFAULT
     ret = yield from encls(current, leaves.ETRACK, 0, secs.address)
     if ret:
         current.kernel.pr_err_once("ETRACK returned", f"{ret} ({ret:#x})")
@@ -140,10 +142,11 @@ def sgx_enclave_restrict_permissions(
     while done < modp.length:
         yield from m.sgx_reclaim_direct(current)
         with (yield from encl.lock.acquire()):
-            ret = yield from _restrict_page(current, encl, modp, done, block.address)
+            ret, changed = yield from _restrict_page(current, encl, modp, done, block.address)
+        if changed:
+            done += PAGE_SIZE
         if ret:
             break
-        done += PAGE_SIZE
     modp.count = done
     kernel.put_operands(block)
     return ret
@@ -155,24 +158,25 @@ def _restrict_page(
     modp: SgxEnclaveRestrictPermissions,
     done: int,
     secinfo: int,
-) -> Steps[int]:
-    """One page, mutex held from EMODPR until tracking is complete."""
+) -> Steps[tuple[int, bool]]:
+    """One page, mutex held from EMODPR until tracking is complete: errno, and whether it counts."""
     entry = yield from sgx_load_for_ioctl(current, encl, encl.base + modp.offset + done)
     if isinstance(entry, int):
-        return entry
+        return entry, False
     if entry.type != PT_REG:
-        return -EINVAL
+        return -EINVAL, False
     assert entry.epc_page is not None
     ret = yield from encls(current, leaves.EMODPR, secinfo, entry.epc_page.address)
     if encls_faulted(ret):
         vector = ret & ~ENCLS_FAULT_FLAG
         current.kernel.pr_err_once("EMODPR encountered exception", str(vector))
-        return -EFAULT
+        return -EFAULT, False
     if encls_failed(ret):
         modp.result = ret
-        return -EFAULT
+        return -EFAULT, False
     # L4: a failure from here on leaves the EPCM changed, yet the page is not counted.
-    return (yield from sgx_enclave_etrack(current, encl))
+    ret = yield from sgx_enclave_etrack(current, encl)
+    return ret, not ret or not current.kernel.races.etrack_failure_uncounted
 
 
 # MODIFY_TYPES

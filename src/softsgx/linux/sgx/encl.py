@@ -367,6 +367,8 @@ def sgx_vma_fault(current: Thread, vma: Vma, address: int) -> Steps[str]:
             return (yield from v2_encl_eaug_page(current, vma, encl, address))
         return (yield from sgx_encl_eaug_page(current, vma, encl, address))
     with (yield from encl.lock.acquire()):
+        if not kernel.races.lookup_before_removal and encl.page(address) is None:
+            return VM_FAULT_BUSY  # L7 fixed: removed since it was looked up
         rights = 0 if v2 else vma.flags
         entry = yield from sgx_encl_load_page_in_vma(current, encl, address, rights)
         if isinstance(entry, int):
