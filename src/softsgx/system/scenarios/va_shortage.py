@@ -25,20 +25,22 @@ class VaShortage(MachineScenario):
     comes too late has to wait, not to die.
     """
 
+    cpus: ClassVar = 2  # of the process; its neighbour has one of its own
     layout: ClassVar = {"threads": 1, "pages": 507}
 
     def machine(self) -> Machine:
         """EPC with two pages more than both enclaves have; the daemon keeps it at that."""
         epc = (_BIG + _SMALL + 2) * PAGE_SIZE
-        machine = Machine(cpus=self.cpus, epc=epc, linux=self.linux, races=self.races)
+        machine = Machine(cpus=self.cpus + 1, epc=epc, linux=self.linux, races=self.races)
         machine.kernel.low_watermark, machine.kernel.high_watermark = 2, 2
         return machine
 
     def build(self, scene: Scene) -> None:
         """The other enclave, of another process."""
         assert scene.encl.page_cnt == SGX_VA_SLOT_COUNT
-        other = scene.machine.thread(scene.machine.process("neighbour"), 2, "neighbour")
-        scene.threads[2] = other
+        place = self.cpus
+        other = scene.machine.thread(scene.machine.process("neighbour"), place, "neighbour")
+        scene.threads[place] = other
         enclave = scene.probe(load(other, default_image(pages=0)))
         scene.facts["neighbour"] = enclave.heap
         scene.others.append(encl_of(other.process.files[enclave.fd]))
@@ -60,4 +62,4 @@ class VaShortage(MachineScenario):
     def tasks(self, scene: Scene) -> Iterable[Cast]:
         """Both enclaves grow."""
         yield "reader", 1, scene.thread(1).load(scene.enclave.heap, 1)
-        yield "neighbour", 2, scene.thread(2).load(scene.facts["neighbour"], 1)
+        yield "neighbour", self.cpus, scene.thread(self.cpus).load(scene.facts["neighbour"], 1)
