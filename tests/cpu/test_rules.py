@@ -6,7 +6,6 @@ from typing import NamedTuple
 import pytest
 
 from tools.rules import Module, modules, problems
-from tools.spec_map import RULES as TABLE
 from tools.spec_map import (
     READINGS,
     SPEC_MAP,
@@ -20,6 +19,7 @@ from tools.spec_map import (
     spec_map,
     without_lines,
 )
+from tools.spec_map import RULES as TABLE
 
 STALE = "not current: run make docs"
 

@@ -124,19 +124,6 @@ static void unmappings(struct sgx_enclave_run *run)
     LEFT(run);
     SAME(call.result, M1);
     ok("the page is still there");
-    SAME((long)DO(mmap((void *)data, PAGE_SIZE, PROT_RW,
-                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0)),
-         (long)data);
-    *(uint64_t *)data = M2;
-    go(run, EENTER, &call);
-    CHECK(run->function == ERESUME && run->exception_vector == VECTOR_PF,
-          "ordinary memory in ELRANGE was read");
-    SAME(*(uint64_t *)data, M2);
-    ok("ordinary memory in ELRANGE is nothing to the enclave");
-    DO(map(data, PAGE_SIZE, PROT_RW, SHARED_FIXED));
-    go(run, ERESUME, NULL);
-    LEFT(run);
-    SAME(call.result, M1);
     row("munmap: everything", munmap((void *)e.base, e.size), 0);
 }
 

@@ -21,6 +21,7 @@ from softsgx.linux.vfs import File
 from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
 from softsgx.runner.layout import END, GATE
+from softsgx.runner.native_load import elrange
 from softsgx.runner.tracee import NR_MPROTECT, NR_MUNMAP, Tracee
 from softsgx.runner.world import SGX_ENCLAVE, SGX_PROVISION
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
@@ -407,8 +408,15 @@ class Calls:
     ) -> int | None:
         if -4096 < result < 0:
             return None
-        self._trace(t, result, result + length)
+        self._mapped(t, result, length, fd)
         return None
+
+    def _mapped(self, t: Tracee, start: int, length: int, fd: int) -> None:
+        """An enclave area was made."""
+        code = None
+        if self.world.native:
+            code = elrange(t, fd, (start, start + length))
+        self._trace(t, start, start + length, code)
 
     def _mapped_anywhere(
         self, t: Tracee, result: int, length: int, prot: int, flags: int, fd: int, offset: int
@@ -424,17 +432,17 @@ class Calls:
         if answer < 0:
             t.inject(NR_MUNMAP, result, length)
             return answer
-        self._trace(t, result, result + length)
+        self._mapped(t, result, length, fd)
         return None
 
-    def _trace(self, t: Tracee, start: int, end: int) -> None:
+    def _trace(self, t: Tracee, start: int, end: int, code: tuple[int, int] | None) -> None:
         """From now on, calls that change this range stop."""
         space = t.space
         if any(low <= start and end <= high for low, high in space.traced):
             return
         if space.filters + 1 >= _FILTERS_MAX:
             start, end = 0, TASK_SIZE
-        if _add_filter(t, bpf.range_filter(GATE, (END - GATE) >> 12, start, end)):
+        if _add_filter(t, bpf.range_filter(GATE, (END - GATE) >> 12, start, end, code)):
             space.traced.append((start, end))
             space.filters += 1
 

@@ -68,6 +68,26 @@ class Enclaves:
         self.ready: deque[Tracee] = deque()
         self.emulated = 0.0  # seconds, of all threads
 
+    # What only the native engine has to do
+
+    def stopped(self, t: Tracee, number: int) -> bool:
+        """A signal-delivery stop: True if it was of enclave code, and is served."""
+        return False
+
+    def syscall(self, t: Tracee, regs: list[int]) -> bool:
+        """A stop at a system call: True if it was of enclave code, and is served."""
+        return False
+
+    def settle(self) -> None:
+        """Something is about to happen to the model that is more than an enclave call."""
+
+    def on_the_way(self, t: Tracee, regs: list[int]) -> bool:
+        """A stop between ENCLU and the stub: True if the thread is at its ENCLU again."""
+        return False
+
+    def forked(self, parent: Tracee, child: Tracee) -> None:
+        """A process was copied."""
+
     # In
 
     def request(self, t: Tracee, mailbox: int) -> None:

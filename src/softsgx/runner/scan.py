@@ -57,11 +57,16 @@ class Scanner:
 
     def _refused(self, code: bytes, name: str, operands: str) -> bool:
         words = name.split()
-        if words[-1] in self._illegal:
-            return True
-        if words[-1] == "mov" and operands.split(",")[0] in _SEGMENTS:
-            return True
-        if words[-1] == "pop" and operands in _SEGMENTS:
+        if illegal(words[-1], operands, self._illegal):
             return True
         first = next((byte for byte in code if byte not in _PREFIXES), 0)
         return first in (0xC4, 0xC5) and words[-1] not in _BMI
+
+
+def illegal(name: str, operands: str, names: frozenset[str] = _ILLEGAL) -> bool:
+    """Whether enclaves must not execute this instruction, whatever the processor says to it."""
+    if name in names:
+        return True
+    if name == "mov" and operands.split(",")[0] in _SEGMENTS:
+        return True
+    return name == "pop" and operands in _SEGMENTS

@@ -18,6 +18,7 @@ from softsgx.runner.elf_check import check_program
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.listening import Listening
 from softsgx.runner.loading import Loader
+from softsgx.runner.native_load import announce
 from softsgx.runner.probes import Refused, try_int80
 from softsgx.runner.supervisor import Supervisor
 from softsgx.runner.world import World
@@ -108,8 +109,16 @@ def run_program(argv: Sequence[str], options: Options, environ: Mapping[str, str
     except Refused as refused:
         raise RunnerError("int 0x80", f"{refused}: softsgx doctor says what to do") from None
     part, readings = options.machine()
+    native = options.engine == "native"
+    if native:
+        announce()
     world = World(
-        epc=options.epc, linux=options.linux, seed=options.seed, part=part, readings=readings
+        native=native,
+        epc=options.epc,
+        linux=options.linux,
+        seed=options.seed,
+        part=part,
+        readings=readings,
     )
     vendor = None if options.vendor is None else options.vendor.encode("ascii", "replace")
     engine: Any = options.engine

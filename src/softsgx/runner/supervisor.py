@@ -26,7 +26,7 @@ from softsgx.runner.loading import Loader, LoadError
 from softsgx.runner.mailboxes import Mailboxes
 from softsgx.runner.process_events import tell_end, tell_exec, tell_fork
 from softsgx.runner.stub import INT80_DONE, Phase, rolled_back, rolled_forward, where
-from softsgx.runner.tracee import Space, Tracee
+from softsgx.runner.tracee import Space, Tracee, in_model_order
 from softsgx.runner.world import LiveProcess, World
 from softsgx.spec.registers import RIP
 
@@ -49,14 +49,27 @@ class Supervisor:
         self.doorbell = Doorbell(self.mailboxes)
         self.loader = loader
         loader.mailboxes = self.mailboxes
-        self.enclaves = Enclaves(world, self.mailboxes, self.doorbell, loader.vdso)
-        self.calls = Calls(self)
         self.abort_page = AbortPage(world)
+        self.postponed: list[tuple[int, int]] = []  # ends of threads that somebody else came upon
+        self.enclaves = self._engine(world, loader)
+        self.calls = Calls(self)
         self.tracees: dict[int, Tracee] = {}
         self._early: dict[int, int] = {}  # stops of children whose parent's event has not come
         self.first = 0
         self.exit_status: int | None = None
         self._refusal = -1  # a pipe by which the child says why it cannot execute
+
+    def _engine(self, world: World, loader: Loader) -> Enclaves:
+        parts = (world, self.mailboxes, self.doorbell, loader.vdso)
+        if not world.native:
+            return Enclaves(*parts)
+        from softsgx.runner.native import NativeEnclaves
+        from softsgx.runner.native_load import NativeParts
+
+        native = NativeEnclaves(*parts, self.abort_page)
+        self.postponed = native.postponed
+        loader.native = NativeParts(world.memory, native.slots)
+        return native
 
     # Starting
 
@@ -92,6 +105,7 @@ class Supervisor:
             doorbell.look()
             if doorbell.stopped():
                 self._drain()
+            self._bury()
             for mailbox in self.mailboxes.control.take():
                 self._request(mailbox)
             if enclaves.ready:
@@ -118,10 +132,19 @@ class Supervisor:
 
     # Events
 
+    def _bury(self) -> None:
+        """Threads that died while a call was run on their behalf: nobody will report them again."""
+        ended = self.world.ended
+        while ended:
+            self._event(*ended.pop())
+
     def _drain(self) -> None:
         while self.tracees:
             try:
-                tid, status = os.waitpid(-1, p.WALL | os.WNOHANG)
+                if self.postponed:
+                    tid, status = self.postponed.pop()
+                else:
+                    tid, status = os.waitpid(-1, p.WALL | os.WNOHANG)
             except ChildProcessError:
                 for orphan in list(self.tracees.values()):
                     self._gone(orphan)
@@ -140,12 +163,16 @@ class Supervisor:
 
     def _event(self, t: Tracee, status: int) -> None:
         if not os.WIFSTOPPED(status):
+            self.enclaves.settle()
             if t.tid == self.first:
                 self.exit_status = status
             tell_end(t, status)
             self._gone(t)
             return
         number, event = os.WSTOPSIG(status), status >> 16
+        if not event and self.enclaves.stopped(t, number):
+            return
+        self.enclaves.settle()
         if event == p.EVENT_SECCOMP:
             self._seccomp(t)
         elif event in (p.EVENT_FORK, p.EVENT_VFORK, p.EVENT_CLONE):
@@ -178,6 +205,7 @@ class Supervisor:
             p.request(p.PTRACE_LISTEN, t.tid)
         else:
             t.starting = False
+            self.enclaves.on_the_way(t, p.get_regs(t.tid))
             p.request(p.PTRACE_CONT, t.tid)
 
     def _signal(self, t: Tracee, number: int) -> None:
@@ -208,6 +236,8 @@ class Supervisor:
         regs = p.get_regs(t.tid)
         rip = regs[p.RIP]
         if not GATE <= rip < END:
+            return
+        if self.enclaves.on_the_way(t, regs):
             return
         vdso = self.loader.vdso
         if rip == vdso.jump:
@@ -271,6 +301,8 @@ class Supervisor:
 
     def _seccomp(self, t: Tracee) -> None:
         regs = p.get_regs(t.tid)
+        if self.enclaves.syscall(t, regs):
+            return
         rip = regs[p.RIP]
         site = t.space.sites.get(rip - 2)
         if rip == INT80_DONE:
@@ -318,6 +350,7 @@ class Supervisor:
         child.thread = world.run(body, thread.cpu)
         child.space.attach_memory()
         child.thread.switch_in()
+        self.enclaves.forked(parent, child)
 
     def _exec(self, t: Tracee) -> None:
         """Only this thread is left; it may have taken the leader's number."""
@@ -361,9 +394,7 @@ def _thread_group(tid: int) -> int:
 
 
 def _in_model_order(regs: list[int]) -> list[int]:
-    from softsgx.runner.tracee import ORDER
-
-    out = [regs[n] for n in ORDER]
+    out = list(in_model_order(regs))
     assert out[RIP] == regs[p.RIP]
     return out
 

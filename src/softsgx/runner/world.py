@@ -19,11 +19,13 @@ from softsgx.linux.sgx.encl import SgxEncl
 from softsgx.linux.vfs import O_RDWR, File, ProvisionNode
 from softsgx.runner.arena import ArenaMemory
 from softsgx.runner.hostmem import VM_READ, HostMemory
+from softsgx.runner.native_lp import NativeLp, WatchedSpace, watch
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 from softsgx.system.machine import Machine
 
 if TYPE_CHECKING:
     from softsgx.linux.mm import Mm
+    from softsgx.runner.tracee import Tracee
     from softsgx.sim import Steps
 
 T = TypeVar("T")
@@ -38,15 +40,20 @@ _ZERO_PAGE: Final = bytes(PAGE_SIZE)
 class World:
     """The machine and what is open on it."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, native: bool = False, **options: Any) -> None:
         self.machine = Machine(cpus=1, **options)
+        self.native = native
         processor = self.machine.processor
+        if native:
+            watch(processor)
         epc = processor.epc
         self.memory = ArenaMemory(processor.memory, epc.first, epc.pages)
         processor.memory = self.memory
         self.kernel = self.machine.kernel
         self.log = processor.log
         self.files: dict[int, File] = {}
+        # Threads whose exit was seen while a call was run on their behalf, with their status.
+        self.ended: list[tuple[Tracee, int]] = []
         self._spare: list[LogicalProcessor] = []
 
     def run(self, body: Steps[T], cpu: int) -> T:
@@ -60,7 +67,8 @@ class World:
         if self._spare:
             return self._spare.pop()
         processor = self.machine.processor
-        lp = LogicalProcessor(processor, len(processor.lps), processor.space)
+        kind = NativeLp if self.native else LogicalProcessor
+        lp = kind(processor, len(processor.lps), processor.space)
         processor.lps.append(lp)
         return lp
 
@@ -94,6 +102,8 @@ class LiveProcess(Process):
 
     def __init__(self, world: World, pid: int) -> None:
         super().__init__(world.kernel, str(pid))
+        if world.native:
+            self.mm.space = WatchedSpace(self.mm.name, self.mm.space.log)
         self.world = world
         self.pid = pid
 

@@ -79,6 +79,14 @@ static void bases(struct call *call)
     call->c = gs;
 }
 
+static uint64_t outside_stack(struct gprsgx *frame)
+{
+    uint64_t rsp = frame->ursp;
+
+    frame->ursp = 0;
+    return rsp;
+}
+
 static void work(struct call *call)
 {
     uint32_t mxcsr;
@@ -118,6 +126,9 @@ static void work(struct call *call)
         break;
     case OP_BASES:
         bases(call);
+        break;
+    case OP_STACK:
+        call->result = outside_stack((struct gprsgx *)(call->a + 2 * 4096) - 1);
         break;
     default:
         __builtin_trap();

@@ -30,6 +30,7 @@ enum {
     OP_MEET,       /* a (0 or 1) and the other side take turns, b rounds each */
     OP_MXCSR,      /* result = MXCSR */
     OP_BASES,      /* a = 8 bytes at FS:0, b = FS base by RDFSBASE, c = GS base */
+    OP_STACK,      /* result = URSP of the first SSA frame of the TCS at a, where 0 is written then */
 };
 
 #define BUFFER_PAGES 4
