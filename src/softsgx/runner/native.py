@@ -246,8 +246,7 @@ class NativeEnclaves(NativeThreads):
         if state is None or not state.running:
             return
         try:
-            p.request(p.PTRACE_INTERRUPT, t.tid)
-            _, status = os.waitpid(t.tid, p.WALL)
+            status = _stop(t.tid)
         except (p.NoSuchTracee, ChildProcessError):
             state.running = False
             return
@@ -278,3 +277,20 @@ class NativeEnclaves(NativeThreads):
             self._deliver(t, state, number)
             return
         self._onwards(t, state)
+
+
+def _stop(tid: int) -> int:
+    """Stop a running thread; the wait status of how it stopped.
+
+    An exception that it has already raised comes before the interrupt, or else it would be
+    delivered later, wherever the thread is then.
+    """
+    p.request(p.PTRACE_INTERRUPT, tid)
+    _, status = os.waitpid(tid, p.WALL)
+    if os.WIFSTOPPED(status) and status >> 16 == p.EVENT_STOP:
+        for info in p.queued_signals(tid):
+            if nf.from_kernel(int.from_bytes(info[:4], "little"), info):
+                p.request(p.PTRACE_CONT, tid)
+                _, status = os.waitpid(tid, p.WALL)
+                break
+    return status
