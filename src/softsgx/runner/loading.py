@@ -106,7 +106,9 @@ class Loader:
         at = rsp
         stage = 0
         while True:
-            data = p.read_memory(t.tid, at, 4096 - at % 4096)
+            # Up to the end of the page; an entry that spans two needs some of the next one.
+            size = 4096 - at % 4096
+            data = p.read_memory(t.tid, at, size if size > 8 else size + 8)
             if data is None:
                 raise LoadError(f"process {t.tid}: no auxiliary vector")
             words = struct.unpack(f"<{len(data) // 8}Q", data)
@@ -127,9 +129,7 @@ class Loader:
                     return words[n + 1], at + 8 * n
                 if words[n] == AT_NULL:
                     raise LoadError(f"process {t.tid}: this kernel gives it no vDSO")
-            at += 16 * (len(words) // 2) or 8
-            if len(words) < 2:
-                raise LoadError(f"process {t.tid}: auxiliary vector at the end of a page")
+            at += 16 * (len(words) // 2)
 
     # CPUID and ENCLU
 
