@@ -376,7 +376,7 @@ class Supervisor:
         self.enclaves.gone(t)
         self.tracees.pop(t.tid, None)
         self._leave_space(t)
-        self.calls.look_for_released()
+        self.calls.nodes.look_for_released()
 
     def _leave_space(self, t: Tracee) -> None:
         space = t.space
