@@ -11,6 +11,7 @@ from softsgx.spec.epcm import RWX, R, W, X
 from softsgx.spec.paging import SECINFO
 from softsgx.system import Machine
 from tests.linux.building import BAD, Building, created, initialized
+from tests.linux.world import signalled
 
 ADD = uapi.SGX_IOC_ENCLAVE_ADD_PAGES
 REG, TCS = 0x200, 0x100
@@ -181,7 +182,7 @@ def test_refusal_of_eadd_is_eio_and_the_page_is_unwound() -> None:
 
 def test_signal_before_the_first_page_is_eintr() -> None:
     b = created()
-    b.host.thread.pending_signals = 1
+    signalled(b.host)
     assert b.add(0, 2, count=9) == (-EINTR, 0)  # written back
 
 

@@ -3,7 +3,6 @@
  * by a signal that it has no handler for.
  *
  * enclave: ops
- * engines: unicorn
  * exit: -11
  */
 #include "host.h"

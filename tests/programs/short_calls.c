@@ -1,6 +1,8 @@
 /*
  * Many short calls: by two threads at a time, interrupted by a timer at any point on the way in and
- * out, while another thread makes the driver flush. No call is lost and none is done twice.
+ * out, while another thread makes the driver flush. No call is lost and none is done twice; once a
+ * page is restricted no call writes it. Natively, a thread that was stopped for a flush just when it
+ * executed ENCLU had its #UD delivered later, where it was somewhere else.
  *
  * enclave: ops threads=3
  */
@@ -31,7 +33,7 @@ static void *calls(void *tcs)
     return NULL;
 }
 
-static volatile uint64_t buffer, restricted, refused;
+static volatile uint64_t buffer, restricted, refused, opened;
 
 /* Writes as often as it can, until it is refused. */
 static void *writes(void *tcs)
@@ -44,9 +46,9 @@ static void *writes(void *tcs)
 
         go(&run, EENTER, &call);
         if (run.function == ERESUME) {
-            FAULTED(&run, VECTOR_PF, PF_P | PF_W | PF_U | PF_SGX, buffer);
+            FAULTED(&run, VECTOR_PF, PFEC_P | PFEC_W | PFEC_U | PFEC_SGX, buffer);
             refused = 1;
-            while (restricted)
+            while (!opened)
                 usleep(1000);
             go(&run, ERESUME, &call);
             LEFT(&run);
@@ -68,8 +70,10 @@ static void restrict_writer(struct sgx_enclave_run *run)
         usleep(1000);
     SAME(ask(run, OP_ACCEPT, buffer, SGX_R | SGX_PT_REG | SGX_PR, 0), 0);
     ask(run, OP_EXTEND, buffer, RW, 0);
-    refused = restricted = 0;
+    restricted = 0;
+    opened = 1;
     SAME(pthread_join(writer, NULL), 0);
+    opened = refused = 0;
 }
 
 int main(int argc, char **argv)

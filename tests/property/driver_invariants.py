@@ -138,8 +138,10 @@ def versions_are_counted(world: DriverMachine) -> Findings:
             continue
         places = {}
         for entry in pages_of(encl):
-            if entry.va_page is not None and entry.epc_page is not None:
-                yield f"{encl.name}: {entry.address:#x} is resident and has a version"
+            if entry.epc_page is not None:
+                # A page that came back keeps the pointer to its VA page, at slot 0.
+                if entry.va_slot:
+                    yield f"{encl.name}: {entry.address:#x} is resident and has a version"
             elif entry.va_page is not None:
                 places[entry.va_page.epc_page.number, entry.va_slot] = entry
             elif entry.epc_page is None and (entry is not encl.secs or encl.size):
@@ -386,6 +388,6 @@ def _memory_is_free(world: DriverMachine) -> Findings:
     frames, rest = divmod(len(kernel._operands), PAGE_SIZE // _OPERAND_BYTES)
     if rest:
         yield f"{rest} operand blocks more or less than frames hold"
-    taken = memory._next - 1 - frames - len(kernel._frames)
+    taken = memory._next - 2 - frames - len(kernel._frames)  # frame 0, the page of zeroes
     if taken:
         yield f"{taken} frames of ordinary memory are left"

@@ -329,8 +329,8 @@ def watched() -> Iterator[None]:
             PLAYED[0].watches[current].leaves.append(ret)
         return ret
 
-    def watched_fault(current: Thread, vma: Any, address: int, write: bool) -> Steps[str]:
-        ret = yield from fault(current, vma, address, write)
+    def watched_fault(current: Thread, vma: Any, address: int) -> Steps[str]:
+        ret = yield from fault(current, vma, address)
         if ret == e.VM_FAULT_SIGBUS:
             found = [*driver_invariants.sigbus_has_a_reason(PLAYED[0], vma, address)]
             assert not found, "; ".join(found)

@@ -19,8 +19,9 @@ from typing import Final
 from softsgx.cpu import Bare, LogicalProcessor
 from softsgx.cpu.fault import Fault
 from softsgx.runner.arena import ArenaMemory
+from softsgx.runner.blocks import Stop, Why
 from softsgx.runner.doorbell import Doorbell
-from softsgx.runner.engine import Engine, Stop, Why
+from softsgx.runner.engine import Engine
 from softsgx.runner.hostmem import HostMemory
 from softsgx.runner.mailboxes import Mailboxes
 from softsgx.spec.bits import MASK64, PAGE_SIZE

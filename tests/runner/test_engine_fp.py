@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from softsgx.runner.engine import Why
+from softsgx.runner.blocks import Why
 from softsgx.runner.fpu import Fpu
 from softsgx.runner.unicorn_api import Uc
 from softsgx.spec import faults

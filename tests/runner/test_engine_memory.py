@@ -7,9 +7,10 @@ import mmap
 import pytest
 
 from softsgx.mem.pagetable import PTE_A, PTE_W
-from softsgx.runner import engine as engine_module
+from softsgx.runner import blocks as blocks_module
 from softsgx.runner import hostmem
-from softsgx.runner.engine import Engine, Why
+from softsgx.runner.blocks import Why
+from softsgx.runner.engine import Engine
 from softsgx.spec import faults
 from softsgx.spec.bits import MASK64, PAGE_SIZE
 from softsgx.spec.epcm import MODIFIED, REG, TRIM, R, W, X
@@ -473,7 +474,7 @@ def test_increments_of_two_emulators_on_host_memory_add_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two processes that share memory outside, each with an engine; they take turns."""
-    monkeypatch.setattr(engine_module, "SLICE_BLOCKS", 7)
+    monkeypatch.setattr(blocks_module, "SLICE_BLOCKS", 7)
     pages = HostPages(1)
     with rig("1: lock inc qword ptr [rdi]; dec rcx; jne 1b; enclu", lps=2) as r:
         host = hostmem.HostMemory(r.host.pid, lambda address: False)

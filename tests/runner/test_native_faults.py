@@ -9,9 +9,10 @@ from softsgx.cpu import Bare, LogicalProcessor
 from softsgx.mem.pagetable import PTE_PFN_MASK
 from softsgx.mem.tlb import FETCH, READ, WRITE
 from softsgx.runner import native_faults as nf
+from softsgx.runner.maddr import memory_operands
 from softsgx.spec import faults
 from softsgx.spec.bits import PAGE_SIZE
-from softsgx.spec.registers import RBP, RCX, RDI, RIP, RSI, RSP
+from softsgx.spec.registers import RBP, RBX, RCX, RDI, RIP, RSI, RSP
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +155,28 @@ def test_outside_elrange_every_exception_is_gp(lp: LogicalProcessor) -> None:
 )
 def test_signals_that_somebody_sent_are_not_exceptions(number: int, code: int, ours: bool) -> None:
     assert nf.from_kernel(number, info(number, code)) == ours
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "address"),
+    [
+        ("mov rax, fs:[28h]", "64488b042528000000", 0x10028),
+        ("mov rax, gs:[rcx]", "65488b01", 0x20000 + A),
+        ("mov [rip + 60h], rax", "48890560000000", None),
+        ("mov rax, [rbx + rcx*8 - 1f0h]", "488b84cb10feffff", B + 8 * A - 0x1F0),
+        ("mov eax, [ecx]", "678b01", A),
+        ("xsave [rcx]", "0fae21", A),
+        ("fld tbyte [rcx]", "db29", A),
+        ("push rax", "50", STACK - 8),
+    ],
+)
+def test_the_address_of_an_operand(
+    lp: LogicalProcessor, name: str, code: str, address: int | None
+) -> None:
+    page = put(lp, code)
+    lp.regs[RCX], lp.regs[RBX], lp.regs[RSP] = A, B, STACK
+    lp.fsbase, lp.gsbase = 0x10000, 0x20000
+    operands = memory_operands(lp, bytes.fromhex(code))
+    expected = page + 0x100 + 7 + 0x60 if address is None else address
+    assert operands, name
+    assert operands[0][0] == expected, name

@@ -413,7 +413,10 @@ def test_v2_the_mirror_of_the_kernel_lacks_w() -> None:
     w.fault(store, page)
     assert_in_order(
         machine.explain(),
-        ("refused by the driver (PAGING.01)", "RELAX_PERMISSIONS(W) by the host, and EMODPE(W)"),
+        (
+            "refused by the page table (PAGING.03)",
+            "RELAX_PERMISSIONS(W) by the host, and EMODPE(W)",
+        ),
     )
 
 

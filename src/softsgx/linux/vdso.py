@@ -30,6 +30,7 @@ FIXED_UP: Final = frozenset(
     {faults.DE, 4, faults.BR, faults.UD, 9, 10, 11, faults.SS, faults.GP, faults.PF}
     | {faults.MF, faults.AC, faults.XM}
 )
+_INT_SIGN: Final = 1 << 31
 _WITH_CODE: Final = frozenset({10, 11, faults.SS, faults.GP, faults.PF, faults.AC})
 
 
@@ -77,6 +78,7 @@ def sgx_enter_enclave(
         if handler is None:
             return 0
         answer = yield from handler(current, run, end)
+        answer = (answer + _INT_SIGN & MASK32) - _INT_SIGN  # an int of C
         if answer <= 0:
             return answer
         function = answer

@@ -29,8 +29,9 @@ from softsgx.linux.process import (
 from softsgx.linux.vdso import FIXED_UP
 from softsgx.mem.tlb import FETCH, READ, WRITE
 from softsgx.runner import ptrace as p
+from softsgx.runner.blocks import Why
 from softsgx.runner.box import IDLE
-from softsgx.runner.engine import Engine, Why
+from softsgx.runner.engine import Engine
 from softsgx.sim.cpu_events import AccessFaulted, InstructionFaulted
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import MASK32

@@ -10,21 +10,19 @@ used up, or when the code spins on PAUSE.
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import struct
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from softsgx.cpu.fault import GP, UD, Fault
 from softsgx.mem.tlb import FETCH, READ, WRITE
-from softsgx.runner.blocks import Blocks, address_of
+from softsgx.runner.blocks import Blocks, Stop, Why, address_of, exception
 from softsgx.runner.fpu import Fpu
 from softsgx.runner.hostmem import OutOfCopies, Stored
 from softsgx.runner.maddr import exact_address
-from softsgx.runner.ring3 import BOOT_PAGES, boot_offset, enter_ring3
-from softsgx.runner.scan import Illegal, Scanner
-from softsgx.runner.stores import Kind, Store, StringStores, classify
+from softsgx.runner.ring3 import PAGES, enter_ring3
+from softsgx.runner.scan import Illegal
+from softsgx.runner.stores import Kind, Store, StoreKinds, StringStores
 from softsgx.runner.unicorn_api import (
     UC_ERR_EXCEPTION,
     UC_ERR_OK,
@@ -33,7 +31,6 @@ from softsgx.runner.unicorn_api import (
     UC_HOOK_INTR,
     UC_HOOK_MEM_WRITE_PROT,
     UC_HOOK_TLB_FILL,
-    UC_PROT_ALL,
     UC_PROT_EXEC,
     UC_PROT_READ,
     UC_PROT_WRITE,
@@ -63,35 +60,10 @@ SHADOW_PHYSICAL: Final = 1 << 44  # copies of host pages: stores to them ask the
 BOOT_PHYSICAL: Final = 1 << 45
 ABORT_PHYSICAL: Final = 1 << 46  # a page of ones: the write hook drops what is stored there
 
-SLICE_BLOCKS: Final = 40_000
-PAUSES: Final = 64
-
 # RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8.., RFLAGS, RIP, FS base, GS base
 _REGISTERS: Final = [35, 38, 40, 37, 44, 36, 43, 39, *range(106, 114), 253, 41, 250, 251]
 _WORDS: Final = struct.Struct("<20Q")
-_RIP_ID, _RCX_ID = 41, 38
-_STORES_MAX: Final = 4096
 _ACCESS: Final = {16: READ, 17: WRITE, 18: FETCH}
-
-
-class Why(Enum):
-    """Why `Engine.run` returned."""
-
-    ENCLU = "an ENCLU instruction is next"
-    FAULT = "an exception"
-    DOORBELL = "something happened outside"
-    BUDGET = "the slice is over"
-    PAUSE = "the code spins"
-
-
-class Stop(NamedTuple):
-    """How a slice ended. `fault` with Why.FAULT; its address is page aligned for #PF."""
-
-    why: Why
-    fault: Fault | None = None
-
-
-_REASONS: Final = {1: Why.DOORBELL, 2: Why.BUDGET, 3: Why.PAUSE}
 
 
 class Engine:
@@ -102,7 +74,6 @@ class Engine:
         self.memory = memory
         self.doorbell = doorbell
         self.uc = Uc()
-        self._scanner = Scanner()
         self._batch = Batch(self.uc, _REGISTERS, [8 * i for i in range(20)], 160)
         self.fpu = Fpu(self.uc)
         self._lp: LogicalProcessor | None = None
@@ -113,19 +84,16 @@ class Engine:
         self._entries: dict[int, int] = {}
         self._full = False
         # Stores to host memory: their kinds by RIP, a string store to be done, one not to be.
-        self._stores: dict[int, Store] = {}
         self._string: Store | None = None
         self._single = -1  # RCX of the element that the emulator stores itself
         self._strings = StringStores(memory, host)
-        self._rip_word = ctypes.c_uint64()
-        self._rcx_word = ctypes.c_uint64()
+        self._kinds = StoreKinds(self.uc, self._own_code, self._changing)
         self._fault: Fault | None = None
         self._intr = -1
         self._invalid = False
-        self._illegal: tuple[int, Illegal] | None = None
         self._upto = 0
         self.fills = 0
-        self._boot = mmap.mmap(-1, BOOT_PAGES * PAGE_SIZE)
+        self._boot = mmap.mmap(-1, 3 * PAGE_SIZE)
         self._ones = mmap.mmap(-1, PAGE_SIZE)
         self._ones[:] = b"\xff" * PAGE_SIZE
         self._map()
@@ -137,17 +105,15 @@ class Engine:
     # Setting up
 
     def _map(self) -> None:
-        uc, memory = self.uc, self.memory
+        uc, memory, host = self.uc, self.memory, self.host
         uc.map_memory(memory.first << PAGE_SHIFT, memory.count * PAGE_SIZE, memory.address)
-        host = self.host
         uc.map_memory(SHADOW_PHYSICAL, host.shadow_size, host.shadow_address, UC_PROT_READ)
-        uc.map_memory(BOOT_PHYSICAL, BOOT_PAGES * PAGE_SIZE, address_of(self._boot))
-        ones = address_of(self._ones)
-        uc.map_memory(ABORT_PHYSICAL, PAGE_SIZE, ones, UC_PROT_READ)
+        uc.map_memory(BOOT_PHYSICAL, 3 * PAGE_SIZE, address_of(self._boot))
+        uc.map_memory(ABORT_PHYSICAL, PAGE_SIZE, address_of(self._ones), UC_PROT_READ)
 
     def _install_hooks(self) -> None:
         uc = self.uc
-        self.blocks = Blocks(uc, self.doorbell.address, self._unknown_block)
+        self.blocks = Blocks(uc, self.doorbell, self._own_code, self._changing)
         uc.hook(UC_HOOK_MEM_WRITE_PROT, WriteHook(self._on_write))
         uc.hook(UC_HOOK_INTR, IntrHook(self._on_intr))
         uc.hook(UC_HOOK_INSN_INVALID, InvalidHook(self._on_invalid))
@@ -165,17 +131,16 @@ class Engine:
         processor itself had executed.
         """
         self._load(lp)
-        self.blocks.begin(self.doorbell.seen, SLICE_BLOCKS, PAUSES)
+        self.blocks.begin()
         self._fault = None
         self._intr = -1
         self._invalid = False
-        self._illegal = None
         self._string = None
         self._single = -1
         self._upto = 0
         error = self._execute(lp, lp.regs[RIP], 0)
-        if self._illegal is not None:
-            error = self._up_to_illegal(lp, *self._illegal)
+        if self.blocks.illegal is not None:
+            error = self._up_to_illegal(lp, *self.blocks.illegal)
         self._save(lp)
         return self._reason(lp, error)
 
@@ -273,7 +238,7 @@ class Engine:
             self._exact(lp, self._fault)
             return Stop(Why.FAULT, self._fault)
         if self._intr >= 0:
-            return Stop(Why.FAULT, _exception(self._intr))
+            return Stop(Why.FAULT, exception(self._intr))
         if error == UC_ERR_EXCEPTION:
             raise UnicornError(f"exception without a cause at {lp.regs[RIP]:#x}")
         if self._invalid:
@@ -283,7 +248,7 @@ class Engine:
             return Stop(Why.FAULT, self._refusal(lp, self._upto))
         if error:
             raise UnicornError(f"error {error} at {lp.regs[RIP]:#x}")
-        return Stop(_REASONS.get(self.blocks.control.reason, Why.DOORBELL))
+        return Stop(self.blocks.why)
 
     def _exact(self, lp: LogicalProcessor, fault: Fault) -> None:
         """An enclave that is told of its page faults is told the exact address."""
@@ -328,8 +293,8 @@ class Engine:
         access = _ACCESS[kind]
         answer = entry[0]
         if lp is None:  # bringing the emulator to CPL 3: code, stack, descriptor table
-            answer.paddr = BOOT_PHYSICAL + boot_offset(address)
-            answer.perms = UC_PROT_ALL
+            answer.paddr = BOOT_PHYSICAL + PAGE_SIZE * PAGES.get(address, 2)
+            answer.perms = UC_PROT_READ | UC_PROT_WRITE | UC_PROT_EXEC
             return True
         try:
             if not canonical(address):
@@ -374,8 +339,8 @@ class Engine:
         if physical >= ABORT_PHYSICAL:
             return True
         offset = physical - SHADOW_PHYSICAL
-        store = self._store_at(self._register(self._rip_word, _RIP_ID))
-        if store.kind is Kind.STRING and self._register(self._rcx_word, _RCX_ID) != self._single:
+        store = self._kinds.current()
+        if store.kind is Kind.STRING and self._kinds.rcx() != self._single:
             self._string = store
             return False
         if offset & (size - 1):
@@ -388,22 +353,6 @@ class Engine:
         if stored is Stored.FAULT:
             self._fault = self.host.refusal(self.host.address_of(offset))
         return stored is Stored.DONE
-
-    def _register(self, word: ctypes.c_uint64, number: int) -> int:
-        self.uc.read_register(number, word)
-        return int(word.value)
-
-    def _store_at(self, rip: int) -> Store:
-        found = self._stores.get(rip)
-        if found is None:
-            assert self._lp is not None
-            found = classify(self._code_at(self._lp, rip, 15))
-            if self._lp.tlb.entries.get(rip >> PAGE_SHIFT, 0) & WRITE:
-                return found  # code that can change
-            if len(self._stores) > _STORES_MAX:
-                self._stores.clear()
-            self._stores[rip] = found
-        return found
 
     def _do_string(self, lp: LogicalProcessor) -> None:
         """A REP string store to host memory, done here as far as it goes by whole pages."""
@@ -429,7 +378,7 @@ class Engine:
             self._forget_blocks()
 
     def _forget_blocks(self) -> None:
-        self._stores.clear()
+        self._kinds.forget()
         self.blocks.forget()
 
     def _on_intr(self, _uc: Any, number: int, _data: Any) -> None:
@@ -441,27 +390,10 @@ class Engine:
         self.uc.stop()
         return True
 
-    def _unknown_block(self, _uc: Any, address: int, size: int, _data: Any) -> None:
-        """A block for the first time: may all of it execute?"""
-        lp = self._lp
-        assert lp is not None
-        if self._illegal is not None or self.blocks.control.reason:
-            return
-        code = self._code_at(lp, address, size)
-        found = self._scanner.first(code, address)
-        if found is not None:
-            self._illegal = (address, found)
-            self.uc.stop()
-            return
-        entries = lp.tlb.entries
-        entry = entries.get(address >> PAGE_SHIFT, 0)
-        entry |= entries.get((address + size - 1) >> PAGE_SHIFT, 0)
-        if entry & WRITE or len(code) < size:
-            return  # code that can change under our eyes is looked at each time
-        paused = address & PAGE_MASK >= 2 and self._code_at(lp, address - 2, 2) == b"\xf3\x90"
-        self.blocks.know(address, paused)
+    def _own_code(self, address: int, size: int) -> bytes:
+        assert self._lp is not None
+        return self._code_at(self._lp, address, size)
 
-
-def _exception(number: int) -> Fault:
-    """An exception that the emulator raised by itself; it does not tell error codes: they are 0."""
-    return Fault(number, "CODE.04") if number < 32 else UD("CODE.02")
+    def _changing(self, address: int) -> bool:
+        assert self._lp is not None
+        return bool(self._lp.tlb.entries.get(address >> PAGE_SHIFT, 0) & WRITE)

@@ -171,8 +171,11 @@ class NativeEnclaves(NativeThreads):
         self._load_state(t, t.native)
         super()._fault_inside(t, fault)
 
-    def _onwards(self, t: Tracee, state: Inside, *maps: tuple[int, int]) -> None:
-        """After whatever was served: back inside, by ERESUME if there was an AEX."""
+    def _onwards(self, t: Tracee, state: Inside, again: tuple[int, int] | None = None) -> None:
+        """After whatever was served: back inside, by ERESUME if there was an AEX.
+
+        `again` are address and access of what the next instruction will do, if that is known.
+        """
         if not t.inside:
             return
         lp = t.lp
@@ -182,6 +185,13 @@ class NativeEnclaves(NativeThreads):
                 return
             if not self._enclu_outside(t):
                 return
+        maps = []
+        if again is not None and lp.regs[RIP] == state.served[0]:
+            try:
+                word = lp.translate(*again)
+                maps = [(again[0] >> PAGE_SHIFT, word)]
+            except Fault:
+                maps = []  # it will fault once more, by itself
         self._enter(t, state, *maps)
 
     def _page_fault(self, t: Tracee, state: Inside, address: int) -> None:
@@ -208,7 +218,7 @@ class NativeEnclaves(NativeThreads):
         except Fault as fault:
             state.again = 0
             self._fault_inside(t, fault)
-            self._onwards(t, state)
+            self._onwards(t, state, (address, access))
             return
         self._enter(t, state, (page, word))
 
@@ -236,8 +246,7 @@ class NativeEnclaves(NativeThreads):
         if state is None or not state.running:
             return
         try:
-            p.request(p.PTRACE_INTERRUPT, t.tid)
-            _, status = os.waitpid(t.tid, p.WALL)
+            status = _stop(t.tid)
         except (p.NoSuchTracee, ChildProcessError):
             state.running = False
             return
@@ -268,3 +277,20 @@ class NativeEnclaves(NativeThreads):
             self._deliver(t, state, number)
             return
         self._onwards(t, state)
+
+
+def _stop(tid: int) -> int:
+    """Stop a running thread; the wait status of how it stopped.
+
+    An exception that it has already raised comes before the interrupt, or else it would be
+    delivered later, wherever the thread is then.
+    """
+    p.request(p.PTRACE_INTERRUPT, tid)
+    _, status = os.waitpid(tid, p.WALL)
+    if os.WIFSTOPPED(status) and status >> 16 == p.EVENT_STOP:
+        for info in p.queued_signals(tid):
+            if nf.from_kernel(int.from_bytes(info[:4], "little"), info):
+                p.request(p.PTRACE_CONT, tid)
+                _, status = os.waitpid(tid, p.WALL)
+                break
+    return status

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from softsgx.cpu.fault import GP, UD, Fault
 from softsgx.mem.pagetable import PTE_P, PTE_PFN_MASK
 from softsgx.mem.tlb import FETCH, READ, WRITE
+from softsgx.runner.disassembler import Code
 from softsgx.runner.maddr import memory_operands
 from softsgx.runner.scan import illegal
 from softsgx.spec import faults
@@ -100,12 +101,9 @@ def before_trap(lp: LogicalProcessor) -> None:
 
 def _protection(lp: LogicalProcessor, rip: int) -> Fault:
     """#GP, or an instruction that enclaves must not execute and that is privileged as well."""
-    import capstone  # type: ignore[import-untyped]
-
-    decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
-    for _, _, name, operands in decoder.disasm_lite(code_at(lp, rip, _LONGEST), rip, 1):
-        if illegal(name.split()[-1], operands):
-            return UD("CODE.02")  # an instruction that is illegal inside an enclave
+    found = Code(code_at(lp, rip, _LONGEST), rip).first()
+    if found is not None and illegal(found.mnemonic.split()[-1], found.operands):
+        return UD("CODE.02")  # an instruction that is illegal inside an enclave
     return GP("CODE.04")
 
 

@@ -22,7 +22,7 @@ from softsgx.runner.native_faults import UNBLOCK
 from softsgx.runner.native_lp import NativeLp
 from softsgx.runner.native_maps import NativeMap
 from softsgx.runner.native_state import Inside, read_state, write_state
-from softsgx.runner.slots import ENTERING, INSIDE, Slots
+from softsgx.runner.slots import ENTERING, INSIDE, USER_BITS, Slots
 from softsgx.runner.tracee import in_model_order
 from softsgx.spec.registers import RBX, RFLAGS, RIP
 
@@ -99,8 +99,9 @@ class NativeThreads(Enclaves):
         lp = t.lp
         operations = native.enter(t.tid, maps)
         if state.within and not operations and lp.x is state.real:
-            self._continue(t, state)
-            return
+            if not (lp.fsbase | lp.gsbase) >> USER_BITS:  # ptrace refuses others
+                self._continue(t, state)
+                return
         xsave = None
         if lp.x is not state.real:
             assert lp.secs is not None

@@ -35,6 +35,7 @@ PTRACE_SETREGSET: Final = 0x4205
 PTRACE_SEIZE: Final = 0x4206
 PTRACE_INTERRUPT: Final = 0x4207
 PTRACE_LISTEN: Final = 0x4208
+PTRACE_PEEKSIGINFO: Final = 0x4209
 PTRACE_GETSIGMASK: Final = 0x420A
 PTRACE_SETSIGMASK: Final = 0x420B
 
@@ -165,6 +166,19 @@ def set_siginfo(tid: int, info: bytes) -> None:
     """Replace the siginfo of a signal-delivery stop."""
     block = ctypes.create_string_buffer(info, 128)
     request(PTRACE_SETSIGINFO, tid, 0, ctypes.addressof(block))
+
+
+def queued_signals(tid: int) -> list[bytes]:
+    """The siginfo of what waits for this thread alone, the first eight."""
+    infos = ctypes.create_string_buffer(8 * 128)
+    arguments = struct.pack("<QIi", 0, 0, 8)
+    count = request(
+        PTRACE_PEEKSIGINFO,
+        tid,
+        ctypes.cast(ctypes.c_char_p(arguments), ctypes.c_void_p).value or 0,
+        ctypes.addressof(infos),
+    )
+    return [infos.raw[128 * n : 128 * n + 128] for n in range(count)]
 
 
 def get_sigmask(tid: int) -> int:

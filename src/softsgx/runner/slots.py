@@ -31,6 +31,8 @@ CLAIMED: Final = 2
 # In place of the first slot: who is armed, by the low bits of the tid. Tid, address of the slot.
 TABLE_SIZE: Final = SLOT_STRIDE // 16
 
+USER_BITS: Final = 47  # of an address
+
 OPERATION_SIZE: Final = 64
 OPERATIONS_MAX: Final = 128
 
@@ -170,8 +172,14 @@ class Slots:
         return self._words[(slot * SLOT_STRIDE + SLOT_AT["STAGE"]) // 4]
 
     def entered(self, slot: int) -> Entered:
-        """What was found on the way in; bases are valid from SAVED on."""
-        return Entered(*_BACK.unpack_from(self._view, slot * SLOT_STRIDE + SLOT_AT["HOST_FS"]))
+        """What was found on the way in; bases are valid from SAVED on.
+
+        Bases that ptrace would refuse are 0: the program has written there.
+        """
+        fs, gs, blocked = _BACK.unpack_from(self._view, slot * SLOT_STRIDE + SLOT_AT["HOST_FS"])
+        if (fs | gs) >> USER_BITS:
+            fs, gs = (base if not base >> USER_BITS else 0 for base in (fs, gs))
+        return Entered(fs, gs, blocked)
 
     # Arming
 

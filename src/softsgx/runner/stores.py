@@ -7,6 +7,8 @@ whole, page by page.
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -18,12 +20,16 @@ if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
     from softsgx.runner.arena import ArenaMemory
     from softsgx.runner.hostmem import HostMemory
+    from softsgx.runner.unicorn_api import Uc
 
 _DF: Final = 1 << 10
 _PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 _LOCK, _REP, _SHORT, _ADDRESS_32 = 0xF0, 0xF3, 0x66, 0x67
 _MOVS, _STOS = (0xA4, 0xA5), (0xAA, 0xAB)
 _XCHG: Final = (0x86, 0x87)
+_RIP_ID, _RCX_ID = 41, 38
+_LENGTH_MAX: Final = 15
+_FOUND_MAX: Final = 4096
 _PAGES_MAX: Final = 256
 
 
@@ -65,6 +71,48 @@ def classify(code: bytes) -> Store:
         wide = 8 if rex & 8 else 2 if _SHORT in prefixes else 4
         return Store(Kind.STRING, opcode in _MOVS, wide if opcode & 1 else 1, at + 1)
     return PLAIN
+
+
+class StoreKinds:
+    """The kinds of the instructions of one emulator, by RIP.
+
+    `code_at(address, size)` reads instruction bytes; `changing(address)` says whether they may be
+    written without anyone noticing.
+    """
+
+    def __init__(
+        self, uc: Uc, code_at: Callable[[int, int], bytes], changing: Callable[[int], bool]
+    ) -> None:
+        self._uc = uc
+        self._code_at = code_at
+        self._changing = changing
+        self._found: dict[int, Store] = {}
+        self._word = ctypes.c_uint64()
+
+    def current(self) -> Store:
+        """The instruction that is being executed."""
+        rip = self._register(_RIP_ID)
+        found = self._found.get(rip)
+        if found is None:
+            found = classify(self._code_at(rip, _LENGTH_MAX))
+            if self._changing(rip):
+                return found
+            if len(self._found) > _FOUND_MAX:
+                self._found.clear()
+            self._found[rip] = found
+        return found
+
+    def rcx(self) -> int:
+        """RCX as it is while the instruction is being executed."""
+        return self._register(_RCX_ID)
+
+    def forget(self) -> None:
+        """Code has changed."""
+        self._found.clear()
+
+    def _register(self, number: int) -> int:
+        self._uc.read_register(number, self._word)
+        return int(self._word.value)
 
 
 class StringStores:

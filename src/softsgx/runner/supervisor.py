@@ -5,7 +5,6 @@ One thread does everything: it waits for stops and mailboxes, drives the model, 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import struct
@@ -18,6 +17,7 @@ from softsgx.runner import ptrace as p
 from softsgx.runner.abort_page import AbortPage
 from softsgx.runner.box import IDLE, REPLY
 from softsgx.runner.calls import Calls
+from softsgx.runner.child import be_child, thread_group
 from softsgx.runner.doorbell import Doorbell
 from softsgx.runner.enclaves import Enclaves, siginfo
 from softsgx.runner.errors import RunnerError
@@ -33,8 +33,6 @@ from softsgx.spec.registers import RIP
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_PR_SET_NO_NEW_PRIVS: Final = 38
-_SYS_SECCOMP: Final = 317
 # struct rt_sigframe: return address, then ucontext, whose registers begin at 40; ERR is the 20th.
 _UCONTEXT_ERR: Final = 8 + 40 + 8 * 19
 _STOPPING: Final = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
@@ -80,7 +78,7 @@ class Supervisor:
         self._refusal, said = os.pipe2(os.O_CLOEXEC)
         tid = os.fork()
         if tid == 0:
-            _child(path, argv, env, fprog, said)
+            be_child(path, argv, env, fprog, said)
         os.close(said)
         os.waitpid(tid, os.WUNTRACED)
         try:
@@ -329,7 +327,7 @@ class Supervisor:
             return  # it has ended already
         if p.same_mm(parent.tid, tid):
             space = parent.space
-            child = Tracee(self.world, _thread_group(tid), tid, space)
+            child = Tracee(self.world, thread_group(tid), tid, space)
         else:
             space = parent.space.forked(tid, None)
             child = Tracee(self.world, tid, tid, space)
@@ -376,7 +374,7 @@ class Supervisor:
         self.enclaves.gone(t)
         self.tracees.pop(t.tid, None)
         self._leave_space(t)
-        self.calls.look_for_released()
+        self.calls.nodes.look_for_released()
 
     def _leave_space(self, t: Tracee) -> None:
         space = t.space
@@ -389,39 +387,7 @@ class Supervisor:
             space.close()
 
 
-def _thread_group(tid: int) -> int:
-    with open(f"/proc/{tid}/status", encoding="ascii", errors="replace") as status:
-        for line in status:
-            if line.startswith("Tgid:"):
-                return int(line.split()[1])
-    return tid
-
-
 def _in_model_order(regs: list[int]) -> list[int]:
     out = list(in_model_order(regs))
     assert out[RIP] == regs[p.RIP]
     return out
-
-
-def _child(path: str, argv: Sequence[str], env: dict[str, str], fprog: bytes, said: int) -> None:
-    """In the child: wait to be seized, filter, execute. Never returns."""
-    step = "exec"
-    try:
-        os.kill(os.getpid(), signal.SIGSTOP)
-        libc = ctypes.PyDLL(None, use_errno=True)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        code = ctypes.create_string_buffer(fprog, len(fprog))
-        program = (ctypes.c_uint64 * 2)(len(fprog) // 8, ctypes.addressof(code))
-        if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.syscall(
-            _SYS_SECCOMP, 1, 0, ctypes.byref(program)
-        ):
-            step = "seccomp"
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        step = path
-        os.execve(path, list(argv), env)
-    except OSError as error:
-        os.write(said, f"{step}\0{error.strerror}".encode())
-    finally:
-        os._exit(127)

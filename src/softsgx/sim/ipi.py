@@ -136,6 +136,11 @@ class Acknowledgements:
         """Whether all have acknowledged."""
         return all(handler.done for handler in self.handlers)
 
+    @property
+    def depends(self) -> tuple[Task, ...]:
+        """Their ends make it ready."""
+        return self.handlers
+
     def holders(self) -> tuple[Task, ...]:
         """The handlers that have not ended."""
         return tuple(handler for handler in self.handlers if not handler.done)

@@ -208,6 +208,7 @@ class EnclaveThread:
         return lp
 
     def _resume(self) -> Steps[None]:
+        self.current.run_user_code()
         try:
             if LIVE.execution is not None:
                 self.lp.enclu(leaves.ERESUME, self.tcs, VDSO_ENCLU)
@@ -220,9 +221,11 @@ class EnclaveThread:
     def _repair(self, fault: Fault) -> Steps[None]:
         """Deliver an exception. Returns if it may be tried again; suspends the program if not."""
         delivered = self.lp.deliver_fault(fault)
+        code = delivered.code
         if delivered.vector == faults.PF:
-            signal = yield from do_user_addr_fault(self.current, delivered.code, delivered.cr2)
+            signal = yield from do_user_addr_fault(self.current, code, delivered.cr2)
             if signal is None:
                 return
-        end = Exit(leaves.ERESUME, delivered.vector, delivered.code, delivered.cr2)
+            code = signal.error_code
+        end = Exit(leaves.ERESUME, delivered.vector, code, delivered.cr2)
         yield Suspended(end)  # type: ignore[misc]

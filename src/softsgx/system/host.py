@@ -159,6 +159,7 @@ class HostThread:
 
     @property
     def _lp(self) -> LogicalProcessor:
+        self.thread.run_user_code()
         lp = self.kernel.lp(self.thread)
         if lp.enclave_mode or lp.in_flight:
             raise occupied(self.thread)
@@ -219,16 +220,19 @@ class EnclaveEntry:
         if lp.enclave_mode or lp.in_flight:
             raise occupied(current)
         while True:
+            current.run_user_code()
             try:
                 yield from lp.enclu_steps(leaf, tcs, VDSO_ENCLU)
                 break
             except Fault as fault:
                 delivered = lp.deliver_fault(fault)
+                code, address = delivered.code, delivered.cr2
                 if delivered.vector == faults.PF:
-                    code, address = delivered.code, delivered.cr2
-                    if (yield from do_user_addr_fault(current, code, address)) is None:
+                    signal = yield from do_user_addr_fault(current, code, address)
+                    if signal is None:
                         continue
-                return Exit(leaf, delivered.vector, delivered.code, delivered.cr2)
+                    code = signal.error_code
+                return Exit(leaf, delivered.vector, code, address)
         stack = self.stacks.setdefault(tcs, [])
         answer = None
         if leaf == leaves.EENTER and tcs in self._answers:

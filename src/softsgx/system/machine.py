@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from softsgx.system.host import HostThread
 
 T = TypeVar("T")
+_NO_BOUND = 1 << 62  # the live execution goes on as long as the machine is used
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -104,7 +105,8 @@ class Machine:
         through; the daemon then starts anew.
         """
         if self._live is None:
-            self._live = Execution(Cooperative(), log=self.processor.log, record=False)
+            log = self.processor.log
+            self._live = Execution(Cooperative(), log=log, record=False, max_steps=_NO_BOUND)
             self._live.spawn(ksgxd(self.ksgxd), "ksgxd", self.cpus, daemon=True)
             # The daemon holds locks that only a running task may release: unwind it in time.
             weakref.finalize(self, self._live.close)
@@ -115,6 +117,8 @@ class Machine:
         except BaseException:
             self._live = None
             raise
+        if task.exception is not None:
+            raise task.exception
         result: T = task.result
         return result
 

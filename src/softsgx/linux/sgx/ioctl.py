@@ -35,6 +35,7 @@ from softsgx.linux.sgx.edmm import (
 from softsgx.linux.sgx.encl import SgxEncl, SgxEnclPage
 from softsgx.linux.sgx.encls import encls, encls_failed, encls_faulted
 from softsgx.linux.sgx.ranges import sgx_validate_offset_length
+from softsgx.linux.smp import preempt_disabled
 from softsgx.linux.uaccess import copy_from_user, copy_to_user, pin_source_page
 from softsgx.linux.uapi import (
     SGX_IOC_ENCLAVE_ADD_PAGES,
@@ -405,9 +406,11 @@ def sgx_encl_init(current: Thread, encl: SgxEncl, sig: SIGSTRUCT, page: int) -> 
         ret = 0
         for _sleep in range(SGX_EINIT_SLEEP_COUNT):
             for _spin in range(SGX_EINIT_SPIN_COUNT):
-                sgx_update_lepubkeyhash(current, signer)
                 rdx = sigstruct + PAGE_SIZE // 2
-                ret = yield from encls(current, leaves.EINIT, sigstruct, secs.address, rdx)
+                # The hash MSRs are the processor's: EINIT must find what was written there.
+                with preempt_disabled(encl.lock.owner):
+                    sgx_update_lepubkeyhash(current, signer)
+                    ret = yield from encls(current, leaves.EINIT, sigstruct, secs.address, rdx)
                 if ret != SGX_UNMASKED_EVENT:
                     break
             if ret != SGX_UNMASKED_EVENT:
