@@ -69,6 +69,7 @@ the address of the function still to be filled in.
 from typing import Final
 
 # ruff: noqa: E501
+# fmt: off
 '''
 
 

@@ -2,7 +2,7 @@
  * An enclave with AVX in its XFRM: asynchronous exits save the upper halves of YMM, show the initial
  * state outside, and ERESUME brings them back, whatever the host computes meanwhile.
  *
- * enclave: avx xfrm=7
+ * enclave: avx_state xfrm=7
  * engines: native
  * cc: -mavx
  */

@@ -46,7 +46,7 @@ static void *writes(void *tcs)
 
         go(&run, EENTER, &call);
         if (run.function == ERESUME) {
-            FAULTED(&run, VECTOR_PF, PF_P | PF_W | PF_U | PF_SGX, buffer);
+            FAULTED(&run, VECTOR_PF, PFEC_P | PFEC_W | PFEC_U | PFEC_SGX, buffer);
             refused = 1;
             while (!opened)
                 usleep(1000);

@@ -53,7 +53,7 @@ int main(int argc, char **argv)
     SAME(ask(&run, OP_WAIT, (uint64_t)&stop, 0, 0), 0);
     DO(setitimer(ITIMER_REAL, &never, NULL));
     ok("handler at the AEP with RAX = 3, RBX = TCS, RCX = AEP, the rest 0");
-    uintptr_t first = (uintptr_t)enter;
+    uintptr_t first = vdso_function;
     CHECK(aep >= first && aep < first + 4096, "AEP %#lx is not in the vDSO function",
           (unsigned long)aep);
     ok("AEP is in the vDSO function");

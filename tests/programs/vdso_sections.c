@@ -1,6 +1,6 @@
 /*
- * A runtime that looks the vDSO function up through the section headers, .dynsym and .dynstr; it has
- * to find the same as one that goes through the dynamic section.
+ * A runtime that looks the vDSO function up through the section headers, .dynsym and .dynstr; it
+ * has to find the same as one that goes through the dynamic section.
  *
  * enclave: ops
  */
@@ -45,7 +45,7 @@ int main(int argc, char **argv)
     start(&e, argc, argv);
     uintptr_t bias = 0;
     CHECK(vdso_symbol(ehdr, VDSO_ENTER, &bias), "not in DT_HASH");
-    SAME(bias + found->st_value, (uintptr_t)enter);
+    SAME(bias + found->st_value, vdso_function);
     enter = (sgx_enter_enclave_t)(bias + found->st_value);
     run.tcs = e.tcs[0];
     SAME(ask(&run, OP_COUNT, 10, 0, 0), 0);

@@ -19,6 +19,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -118,6 +119,24 @@ static void raw(int trap)
 	trap_first = trap;
 	raw_enter();
 	put_out();
+}
+
+/* 'k': as 'r', but in a child, which is another thread for the stub. */
+static void forked(void)
+{
+	pid_t child;
+
+	get(&in, sizeof(in));
+	memset((void *)STACK, 0xa5, STACK_SIZE);
+	trap_first = 0;
+	child = fork();
+	must(child >= 0, "fork");
+	if (child == 0) {
+		raw_enter();
+		put_out();
+		_exit(0);
+	}
+	must(waitpid(child, NULL, 0) == child, "waitpid");
 }
 
 static void on_sigsys(int number, siginfo_t *info, void *context)
@@ -327,6 +346,9 @@ int main(int argc, char **argv)
 			break;
 		case 't':
 			raw(1);
+			break;
+		case 'k':
+			forked();
 			break;
 		case 'f':
 			filter();

@@ -44,6 +44,9 @@ _SIGNED: Final = ("isvprodid", "isvsvn")
 _SECS: Final = ("miscselect", "size", "xfrm")
 
 
+EDMM: Final = ROOT / "examples" / "edmm"
+
+
 def _asked(source: Path) -> dict[str, str]:
     comment = source.read_text(encoding="utf-8").split("*/")[0]
     return dict(re.findall(r"^ \* (enclave|run|engines|cc|exit): (.*)$", comment, re.MULTILINE))
@@ -99,6 +102,12 @@ class Workshop:
         """The program, and as its arguments the files of its enclave: SGXS, SIGSTRUCT, MRSIGNER."""
         return self._host(program) + (self._files(program) if program.enclave else [])
 
+    def example(self) -> list[str]:
+        """The host of examples/edmm, and the files of its enclave."""
+        host = Program(source=EDMM / "host.c")
+        enclave = Program(source=EDMM / "enclave.c", enclave="edmm", words=(("threads", 2),))
+        return self._host(host) + self._files(enclave)[:2]
+
     def _host(self, program: Program) -> list[str]:
         if program.source not in self._made:
             output = self.directory / program.name
@@ -121,7 +130,7 @@ class Workshop:
         return self._made[key]
 
     def _image(self, name: str, words: dict[str, Any]) -> EnclaveImage:
-        source = PROGRAMS / "enclave" / f"{name}.c"
+        source = EDMM / "enclave.c" if name == "edmm" else PROGRAMS / "enclave" / f"{name}.c"
         link = ["-static-pie", "-fpie"]
         if "text" in words:
             link = ["-static", "-no-pie", f"-Wl,-Ttext-segment={words['text']:#x}"]

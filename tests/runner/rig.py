@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from select import select
 from struct import Struct, pack
 from typing import IO, Final, NamedTuple
 
@@ -111,8 +112,14 @@ class Harness:
         (self.landing,) = Struct("Q").unpack(self.read(8))
 
     def read(self, size: int) -> bytes:
-        """Exactly so many bytes of its answer."""
-        data = self._output.read(size)
+        """Exactly so many bytes of its answer. What does not come for 20 seconds never will."""
+        data = b""
+        while len(data) < size:
+            assert select([self._output], [], [], 20)[0], "the harness hangs"
+            part = self._output.read(size - len(data))
+            if not part:
+                break
+            data += part
         assert len(data) == size, f"the harness ended with {self.process.wait()}"
         return data
 
@@ -173,7 +180,7 @@ class Harness:
 
 
 def compile_c(directory: Path, *sources: str, name: str, compiler: str = "gcc") -> Path:
-    """Compile a program of this directory."""
+    """Compile a program of this directory; options among its sources begin with -."""
     program = directory / name
     options = (
         "-O1",
@@ -185,7 +192,10 @@ def compile_c(directory: Path, *sources: str, name: str, compiler: str = "gcc") 
         "-o",
         str(program),
     )
-    subprocess.run([compiler, *options, *(str(HERE / source) for source in sources)], check=True)
+    subprocess.run(
+        [compiler, *options, *(s if s.startswith("-") else str(HERE / s) for s in sources)],
+        check=True,
+    )
     return program
 
 
@@ -201,7 +211,7 @@ def harness(program: Path) -> Iterator[Harness]:
     fd = os.dup(mailboxes.fd)
     command = [str(program), *files, str(fd), str(FUNCTION), str(STUB)]
     process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[fd]
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=[fd], bufsize=0
     )
     os.close(fd)
     with process:
@@ -209,3 +219,4 @@ def harness(program: Path) -> Iterator[Harness]:
             yield Harness(process, mailboxes)
         finally:
             process.kill()
+            mailboxes.close()

@@ -1,5 +1,7 @@
 """The stub, natively: every register there and back, and a thread that has no mailbox."""
 
+import os
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -61,6 +63,16 @@ def test_without_a_mailbox_int80_shows_the_registers_of_the_enclu(
     assert got.registers == tuple(expected)
     assert same_fx(got.fx, sent.fx)
     assert stack[rsp - 128 - STACK :] == b"\xa5" * (STACK_SIZE - (rsp - 128 - STACK))
+    assert harness.mailboxes.control.doorbell == 0
+
+
+def test_a_forked_child_has_no_mailbox_until_it_gets_one(harness: Harness) -> None:
+    """It shares the memory of its parent's mailbox, but not the tid."""
+    harness.insert()
+    harness.filter()
+    harness.enter(random_state(Random(1), STACK + 4096), b"k")
+    got, _ = harness.landed()
+    assert got.registers[RIP] == INT80_DONE
     assert harness.mailboxes.control.doorbell == 0
 
 
@@ -126,9 +138,14 @@ def test_ring_ends_a_wait(harness: Harness) -> None:
     assert harness.mailboxes.wait(0.0) == []
 
 
+def test_a_program_cannot_shrink_what_the_supervisor_reads(harness: Harness) -> None:
+    with pytest.raises(PermissionError):
+        os.ftruncate(harness.mailboxes.fd, 4096)
+
+
 def test_phases_cover_the_common_code_without_a_gap() -> None:
     assert PHASES[0].start == layout.STUB
-    assert all(a.end == b.start for a, b in zip(PHASES, PHASES[1:], strict=False))
+    assert all(a.end == b.start for a, b in pairwise(PHASES))
     image = stub_image()
     assert len(image) == layout.STUB_SIZE
     assert not image[PHASES[-1].end - layout.STUB : layout.STUB_BLOCKS - layout.STUB].strip(b"\xcc")

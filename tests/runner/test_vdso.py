@@ -7,15 +7,31 @@ from random import Random
 import pytest
 
 from softsgx.spec.leaves import EENTER, ERESUME
-from softsgx.spec.registers import RAX, RBX, RCX, RDI, RDX, RFLAGS, RIP, RSI, RSP
-from tests.runner.rig import AEP, VDSO_IMAGE, Answer, Harness, Run
+from softsgx.spec.registers import (
+    R8,
+    RAX,
+    RBX,
+    RCX,
+    RDI,
+    RDX,
+    REGISTER_NAMES,
+    RFLAGS,
+    RIP,
+    RSI,
+    RSP,
+)
+from tests.runner.rig import AEP, LOOP, VDSO_IMAGE, Answer, Harness, Run
 
 RBX_KEPT, RBP_KEPT = 0x1122334455667788, 0x99AABBCCDDEEFF00
-R8, R9 = 8, 9
+R9 = R8 + 1
 DF = 0x400
 RANDOM = Random(7)
 ARGUMENTS = [RANDOM.getrandbits(64) for _ in range(6)]
 RDI_SENT, RSI_SENT, RDX_SENT, _, R8_SENT, R9_SENT = ARGUMENTS
+
+
+Call = Callable[..., Callable[[], Answer]]
+RUN = Run()
 
 
 def arguments(leaf: int) -> list[int]:
@@ -30,7 +46,7 @@ def next_entry(harness: Harness) -> list[int]:
 def eexit(harness: Harness, registers: list[int], **changed: int) -> None:
     """The enclave leaves by EEXIT to the RCX that it got, with some registers changed."""
     for name, value in changed.items():
-        registers[globals()[name.upper()]] = value
+        registers[REGISTER_NAMES.index(name.upper())] = value
     registers[RAX], registers[RIP] = 4, registers[RCX] + 3
     mailbox = harness.mailboxes.control.find(harness.process.pid)
     assert mailbox is not None
@@ -48,18 +64,15 @@ def fix_up(harness: Harness, registers: list[int], leaf: int, vector: int = 14) 
 
 
 @pytest.fixture
-def call(harness: Harness) -> Callable[..., Callable[[], Answer]]:
+def call(harness: Harness) -> Call:
     harness.insert()
 
     def begin(
-        leaf: int = EENTER, run: Run = Run(), answers: Sequence[int] | None = None
+        leaf: int = EENTER, run: Run = RUN, answers: Sequence[int] | None = None
     ) -> Callable[[], Answer]:
         return harness.call(arguments(leaf), run, answers)
 
     return begin
-
-
-Call = Callable[..., Callable[[], Answer]]
 
 
 def assert_frame_kept(answer: Answer) -> None:
@@ -199,8 +212,6 @@ def test_two_threads_have_their_own_requests(harness: Harness) -> None:
         registers[RDI] += registers[RSI]
         registers[RIP] += 3
         harness.mailboxes.reply(mailbox, registers)
-    from tests.runner.rig import LOOP
-
     for _ in range(2):
         _, _, _, wrong, _ = LOOP.unpack(harness.read(LOOP.size))
         assert wrong == 0

@@ -1,12 +1,16 @@
 """The processor: logical processors, EPC, EPCM, access control, tracking, and every SGX leaf."""
 
+from typing import TYPE_CHECKING, Any
+
 from softsgx.cpu.aex import Delivered
-from softsgx.cpu.bare import Bare
 from softsgx.cpu.fault import Fault, Status
 from softsgx.cpu.lp import LogicalProcessor
 from softsgx.cpu.part import SGX1_PART, Part
 from softsgx.cpu.processor import Processor
 from softsgx.cpu.readings import Readings
+
+if TYPE_CHECKING:
+    from softsgx.cpu.bare import Bare
 
 __all__ = [
     "SGX1_PART",
@@ -19,3 +23,12 @@ __all__ = [
     "Readings",
     "Status",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what builds whole enclaves when it is asked for: running programs need none of it."""
+    if name == "Bare":
+        from softsgx.cpu.bare import Bare
+
+        return Bare
+    raise AttributeError(f"module 'softsgx.cpu' has no attribute {name!r}")

@@ -32,12 +32,14 @@ class Epcm:
     """
 
     __slots__ = (
-        *("_buffer", "_touched", "address", "cause", "log", "pages", "secs", "stamp", "state"),
+        *("_buffer", "_touched", "address", "cause", "generation", "log", "pages", "secs"),
+        *("stamp", "state"),
     )
 
     def __init__(self, pages: int, log: Log) -> None:
         self.pages = pages
         self.log = log
+        self.generation = 0  # changes with every change of an entry; no state
         self.cause: tuple[int, str] = (0, "")  # logical processor and leaf, for events
         # Block number -> None, in order of first use (a dict, for its order).
         self._touched: dict[int, None] = {}
@@ -60,6 +62,7 @@ class Epcm:
         if self.log.on and word != self.state[page]:
             self._changed(page, word)
         self.state[page] = word
+        self.generation += 1
 
     def install(self, page: int, word: int, secs: int, address: int) -> None:
         """Make a free entry VALID with the given contents."""
@@ -69,11 +72,13 @@ class Epcm:
         if self.log.on:
             self._changed(page, word)
         self.state[page] = word
+        self.generation += 1
 
     def free(self, page: int) -> None:
         """VALID := 0."""
         if self.log.on:
             self._changed(page, 0)
+        self.generation += 1
         self.state[page] = 0
         self.secs[page] = 0
         self.address[page] = 0

@@ -13,14 +13,32 @@ from typing import Final
 from softsgx.sim.cpu_events import PteChanged
 from softsgx.sim.events import Log
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT
+from softsgx.spec.translation import (
+    PTE_A,
+    PTE_D,
+    PTE_NX,
+    PTE_P,
+    PTE_PFN_MASK,
+    PTE_U,
+    PTE_W,
+    pte_text,
+)
 
-PTE_P: Final = 1 << 0
-PTE_W: Final = 1 << 1
-PTE_U: Final = 1 << 2
-PTE_A: Final = 1 << 5
-PTE_D: Final = 1 << 6
-PTE_NX: Final = 1 << 63
-PTE_PFN_MASK: Final = 0x000F_FFFF_FFFF_F000
+__all__ = [
+    "DIRECT_MAP",
+    "DIRECT_MAP_SIZE",
+    "PTE_A",
+    "PTE_D",
+    "PTE_NX",
+    "PTE_P",
+    "PTE_PFN_MASK",
+    "PTE_U",
+    "PTE_W",
+    "USER_TOP",
+    "AddressSpace",
+    "direct",
+    "pte_text",
+]
 
 DIRECT_MAP: Final = 0xFFFF_8880_0000_0000
 DIRECT_MAP_SIZE: Final = 1 << 46
@@ -32,25 +50,19 @@ def direct(physical: int) -> int:
     return DIRECT_MAP + physical
 
 
-def pte_text(pte: int) -> str:
-    """Rights of an entry as 'rw-', or 'none' when not present."""
-    if not pte & PTE_P:
-        return "none"
-    return "r" + ("w" if pte & PTE_W else "-") + ("-" if pte & PTE_NX else "x")
-
-
 class AddressSpace:
     """The page tables of one process. `ptes` maps linear page number -> x86 PTE word.
 
     Changing an entry does not touch any TLB; that is the kernel's job, as on a real machine.
     """
 
-    __slots__ = ("_digest", "changed", "log", "name", "ptes")
+    __slots__ = ("_digest", "changed", "generation", "log", "name", "ptes")
 
     def __init__(self, name: str = "", log: Log | None = None) -> None:
         self.name = name
         self.log = log if log is not None else Log()
         self.ptes: dict[int, int] = {}
+        self.generation = 0  # changes whenever software changes an entry; no state
         # Set by whoever writes `ptes`, so that the digest is made anew.
         self.changed = True
         self._digest = b""
@@ -87,12 +99,14 @@ class AddressSpace:
             self.log.emit(PteChanged(self.name, page, self.ptes.get(page, 0), pte))
         self.ptes[page] = pte
         self.changed = True
+        self.generation += 1
 
     def unmap(self, address: int) -> int:
         """Remove the entry of the page at linear `address`; return the old word, 0 if none."""
         page = address >> PAGE_SHIFT
         old = self.ptes.pop(page, 0)
         self.changed = True
+        self.generation += 1
         if old and self.log.on:
             self.log.emit(PteChanged(self.name, page, old, 0))
         return old
@@ -109,6 +123,7 @@ class AddressSpace:
             return False
         self.ptes[page] = pte & ~PTE_A
         self.changed = True
+        self.generation += 1
         return True
 
     def snapshot(self) -> dict[int, int]:
@@ -119,6 +134,7 @@ class AddressSpace:
         """Go back to a snapshot."""
         self.ptes = dict(image)
         self.changed = True
+        self.generation += 1
 
     def digest(self) -> bytes:
         """Eight bytes that stand for all entries; kept until an entry changes."""

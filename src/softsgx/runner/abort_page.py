@@ -111,6 +111,7 @@ class AbortPage:
             p.request(p.PTRACE_SINGLESTEP, t.tid)
             _, status = os.waitpid(t.tid, p.WALL)
             if not os.WIFSTOPPED(status):
+                self.world.ended.append((t, status))
                 raise p.NoSuchTracee(3, "died in a single step")
             number = os.WSTOPSIG(status)
             if number == signal.SIGTRAP:

@@ -19,7 +19,7 @@ _MADV_REMOVE = 9
 
 
 class ArenaMemory(PhysicalMemory):
-    """`first` is the frame of the first EPC page, `count` how many there are.
+    """Takes over from `ram`. EPC is `count` frames from `first` on.
 
     `touched[i]` is 1 once EPC page i may differ from zero. `code` holds EPC pages from which the
     emulator has fetched instructions; `code_written` becomes True when the model writes to one.
@@ -37,8 +37,10 @@ class ArenaMemory(PhysicalMemory):
         "view",
     )
 
-    def __init__(self, first: int, count: int) -> None:
+    def __init__(self, ram: PhysicalMemory, first: int, count: int) -> None:
         super().__init__()
+        # RAM goes on where it was: what is in use there, and how much there is.
+        self.frames, self.pages, self._next = ram.frames, ram.pages, ram._next
         self.first = first
         self.count = count
         self.fd = os.memfd_create("softsgx-epc", os.MFD_CLOEXEC)
@@ -83,6 +85,20 @@ class ArenaMemory(PhysicalMemory):
         at = number << PAGE_SHIFT | offset
         self.view[at : at + size] = data
         self._wrote(number)
+
+    def writable(self, pfn: int) -> bytearray | memoryview:
+        """As PhysicalMemory.writable."""
+        number = self._index(pfn)
+        if number < 0:
+            return super().writable(pfn)
+        self._wrote(number)
+        at = number << PAGE_SHIFT
+        return self.view[at : at + PAGE_SIZE]
+
+    def is_zero(self, pfn: int) -> bool:
+        """As PhysicalMemory.is_zero."""
+        number = self._index(pfn)
+        return super().is_zero(pfn) if number < 0 else not self.touched[number]
 
     def page_view(self, pfn: int) -> Page:
         """As PhysicalMemory.page_view."""

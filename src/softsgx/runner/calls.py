@@ -98,6 +98,7 @@ class Calls:
         if handler is None or p.read_memory(t.tid, regs[p.RIP] - 2, 2) != b"\x0f\x05":
             _go_on(t)  # int 0x80 of the program itself
             return
+        t.speak()
         handler(t, regs)
 
     # Ways to end a stop
@@ -378,7 +379,7 @@ class Calls:
         fd = _signed32(regs[p.R8])
         thread = t.model()
         if flags & MAP_FIXED and not flags & MAP_FIXED_NOREPLACE:
-            body = syscalls.sys_mmap(thread, address, length, prot, flags, fd)
+            body = syscalls.sys_mmap(thread, address, length, prot, flags, fd, regs[p.R9])
             result = self.world.run(body, thread.cpu)
             if result < 0:
                 if _driver_refused(file, address, length, prot, result):
@@ -395,7 +396,7 @@ class Calls:
             t,
             regs,
             {p.RDX: 0, p.R9: 0},
-            lambda t, result: mapped(t, result, length, prot, flags, fd),
+            lambda t, result: mapped(t, result, length, prot, flags, fd, regs[p.R9]),
         )
 
     def _refused(self, t: Tracee, regs: list[int], address: int, length: int, result: int) -> None:
@@ -403,7 +404,7 @@ class Calls:
         self._changed(t, regs, changes, lambda _t, _result: result)
 
     def _mapped_fixed(
-        self, t: Tracee, result: int, length: int, prot: int, flags: int, fd: int
+        self, t: Tracee, result: int, length: int, prot: int, flags: int, fd: int, offset: int
     ) -> int | None:
         if -4096 < result < 0:
             return None
@@ -418,7 +419,7 @@ class Calls:
         self._trace(t, start, start + length, code)
 
     def _mapped_anywhere(
-        self, t: Tracee, result: int, length: int, prot: int, flags: int, fd: int
+        self, t: Tracee, result: int, length: int, prot: int, flags: int, fd: int, offset: int
     ) -> int | None:
         """The real kernel has chosen an address; now the model is asked."""
         if -4096 < result < 0:
@@ -426,7 +427,7 @@ class Calls:
         thread = t.model()
         kind = flags & ~MAP_FIXED_NOREPLACE | MAP_FIXED
         answer = self.world.run(
-            syscalls.sys_mmap(thread, result, length, prot, kind, fd), thread.cpu
+            syscalls.sys_mmap(thread, result, length, prot, kind, fd, offset), thread.cpu
         )
         if answer < 0:
             t.inject(NR_MUNMAP, result, length)

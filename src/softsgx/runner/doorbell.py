@@ -18,8 +18,9 @@ from softsgx.runner import futex
 if TYPE_CHECKING:
     from softsgx.runner.mailboxes import Mailboxes
 
-# handler: mov rax,[rip+4]; lock inc dword [rax]; ret; .quad doorbell; restorer: rt_sigreturn
-_HANDLER: Final = bytes.fromhex("488b0504000000f0ff00c3")
+# handler: lock inc dword [rip+15]; mov rax,[rip+12]; lock inc dword [rax]; ret;
+# .long children; .quad doorbell; restorer: rt_sigreturn
+_HANDLER: Final = bytes.fromhex("f0ff050b000000488b0508000000f0ff00c3")
 _RESTORER: Final = bytes.fromhex("b80f0000000f05")
 
 _SA_RESTORER: Final = 0x0400_0000
@@ -37,6 +38,17 @@ class Doorbell:
         self.address = mailboxes.doorbell
         self.seen = 0
         self._code: mmap.mmap | None = None
+        self._children: memoryview | None = None
+        self._stops = b""
+
+    def stopped(self) -> bool:
+        """Whether SIGCHLD came since this was asked last: some tracee has stopped or ended."""
+        assert self._children is not None
+        count = bytes(self._children)
+        if count == self._stops:
+            return False
+        self._stops = count
+        return True
 
     def look(self) -> None:
         """What happened so far will be handled now."""
@@ -59,8 +71,9 @@ class Doorbell:
         code = self._code = mmap.mmap(-1, mmap.PAGESIZE, prot=7)
         code[0 : len(_HANDLER)] = _HANDLER
         at = len(_HANDLER)
-        code[at : at + 8] = struct.pack("<Q", self.address)
-        at += 8
+        self._children = memoryview(code)[at : at + 4]
+        code[at : at + 12] = struct.pack("<IQ", 0, self.address)
+        at += 12
         code[at : at + len(_RESTORER)] = _RESTORER
         base = ctypes.addressof(ctypes.c_char.from_buffer(code))
         action = struct.pack("<QQQQ", base, _SA_RESTORER, base + at, 0)

@@ -17,16 +17,20 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from softsgx.cpu.fault import GP, PF, UD, Fault
-from softsgx.mem.tlb import ABORT, FETCH, READ, WRITE
+from softsgx.mem.tlb import FETCH, READ, WRITE
 from softsgx.runner.fpu import Fpu
+from softsgx.runner.hostmem import OutOfCopies, Stored
 from softsgx.runner.maddr import exact_address
 from softsgx.runner.scan import Illegal, Scanner
+from softsgx.runner.stores import Kind, Store, StringStores, classify
 from softsgx.runner.unicorn_api import (
     UC_ERR_EXCEPTION,
     UC_ERR_OK,
+    UC_ERR_WRITE_PROT,
     UC_HOOK_BLOCK,
     UC_HOOK_INSN_INVALID,
     UC_HOOK_INTR,
+    UC_HOOK_MEM_WRITE_PROT,
     UC_HOOK_TLB_FILL,
     UC_PROT_EXEC,
     UC_PROT_READ,
@@ -39,6 +43,7 @@ from softsgx.runner.unicorn_api import (
     InvalidHook,
     Uc,
     UnicornError,
+    WriteHook,
 )
 from softsgx.spec import faults
 from softsgx.spec.attributes import MISC_EXINFO
@@ -51,9 +56,10 @@ if TYPE_CHECKING:
     from softsgx.runner.doorbell import Doorbell
     from softsgx.runner.hostmem import HostMemory
 
-HOST_PHYSICAL: Final = 1 << 48  # host memory, by linear address
-HOST_SIZE: Final = 1 << 47
-SHADOW_PHYSICAL: Final = 1 << 44
+# Physical addresses for the emulator, beside those of the EPC.
+SHADOW_PHYSICAL: Final = 1 << 44  # copies of host pages: stores to them ask the write hook
+BOOT_PHYSICAL: Final = 1 << 45
+ABORT_PHYSICAL: Final = 1 << 46  # a page of ones: the write hook drops what is stored there
 _GDT: Final = 0xFFFF_8000_0000_0000
 _BOOT_PAGES: Final = {0x10000: 0, 0x20000: 1}
 
@@ -63,6 +69,8 @@ PAUSES: Final = 64
 # RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8.., RFLAGS, RIP, FS base, GS base
 _REGISTERS: Final = [35, 38, 40, 37, 44, 36, 43, 39, *range(106, 114), 253, 41, 250, 251]
 _WORDS: Final = struct.Struct("<20Q")
+_RIP_ID: Final = 41
+_STORES_MAX: Final = 4096
 _ACCESS: Final = {16: READ, 17: WRITE, 18: FETCH}
 
 # The block hook, in machine code: rdi emulator, rsi address, rcx Control. It ends the slice when
@@ -123,13 +131,26 @@ class Engine:
         self._batch = Batch(self.uc, _REGISTERS, [8 * i for i in range(20)], 160)
         self.fpu = Fpu(self.uc)
         self._lp: LogicalProcessor | None = None
-        self._valid: tuple[Any, int] = (None, -1)
+        # What the emulator's TLB stands for: see _keep_or_drop.
+        self._valid: tuple[Any, ...] = (None,)
+        self._flushes = -1
+        self._entries: dict[int, int] = {}
+        self._full = False
+        # Stores to host memory: their kinds by RIP, a string store to be done, one not to be.
+        self._stores: dict[int, Store] = {}
+        self._string: Store | None = None
+        self._single = False
+        self._strings = StringStores(memory, host)
+        self._rip_word = ctypes.c_uint64()
         self._fault: Fault | None = None
         self._intr = -1
         self._invalid = False
         self._illegal: tuple[int, Illegal] | None = None
         self._upto = 0
         self.fills = 0
+        self._boot = mmap.mmap(-1, 3 * PAGE_SIZE)
+        self._ones = mmap.mmap(-1, PAGE_SIZE)
+        self._ones[:] = b"\xff" * PAGE_SIZE
         self._map()
         self.uc.hook(UC_HOOK_TLB_FILL, FillHook(self._fill))
         self._prepare_ring3()
@@ -141,13 +162,16 @@ class Engine:
     def _map(self) -> None:
         uc, memory = self.uc, self.memory
         uc.map_memory(memory.first << PAGE_SHIFT, memory.count * PAGE_SIZE, memory.address)
-        uc.map_memory(SHADOW_PHYSICAL, self.host.shadow_size, self.host.shadow_address)
-        uc.map_mmio(HOST_PHYSICAL, HOST_SIZE, self.host.mmio_read, self.host.mmio_write)
+        host = self.host
+        uc.map_memory(SHADOW_PHYSICAL, host.shadow_size, host.shadow_address, UC_PROT_READ)
+        uc.map_memory(BOOT_PHYSICAL, 3 * PAGE_SIZE, _address(self._boot))
+        ones = _address(self._ones)
+        uc.map_memory(ABORT_PHYSICAL, PAGE_SIZE, ones, UC_PROT_READ)
 
     def _prepare_ring3(self) -> None:
         """Bring the emulator to CPL 3 by an IRET: privileged instructions then raise #GP."""
         uc = self.uc
-        shadow = self.host.shadow
+        shadow = self._boot
         shadow[0:2] = b"\x48\xcf"  # iretq
         descriptors = [0, 0, 0, 0, 0, 0x00CFF3000000FFFF, 0x00AFFB000000FFFF, 0]
         shadow[2 * PAGE_SIZE : 2 * PAGE_SIZE + 64] = struct.pack("<8Q", *descriptors)
@@ -163,7 +187,6 @@ class Engine:
         error = uc.start(0x10000, 0x10100)
         if error:
             raise UnicornError(f"the emulator cannot be brought to CPL 3: error {error}")
-        shadow[: 3 * PAGE_SIZE] = bytes(3 * PAGE_SIZE)
 
     def _install_hooks(self) -> None:
         uc = self.uc
@@ -178,6 +201,7 @@ class Engine:
         control.unknown = ctypes.cast(self._unknown, ctypes.c_void_p).value or 0
         control.table = _address(self._table)
         uc.hook(UC_HOOK_BLOCK, _address(self._hook_code), ctypes.addressof(control))
+        uc.hook(UC_HOOK_MEM_WRITE_PROT, WriteHook(self._on_write))
         uc.hook(UC_HOOK_INTR, IntrHook(self._on_intr))
         uc.hook(UC_HOOK_INSN_INVALID, InvalidHook(self._on_invalid))
 
@@ -205,6 +229,19 @@ class Engine:
         self._illegal = None
         self._upto = 0
         error = self.uc.start(lp.regs[RIP], 0)
+        while self._full or (error == UC_ERR_WRITE_PROT and self._fault is None):
+            # A store on top of a stale copy, or no room for one more: the instruction again.
+            self._save(lp)
+            if self._string is not None:
+                self._do_string(lp)
+                if self._fault is not None:
+                    break
+            if self._full:
+                self._full = False
+                self._recover()
+                self._drop()
+                self._load_registers(lp)
+            error = self.uc.start(lp.regs[RIP], 0)
         if self._illegal is not None:
             error = self._up_to_illegal(*self._illegal)
         self._save(lp)
@@ -219,16 +256,41 @@ class Engine:
         return self.uc.start(block, self._upto)
 
     def _load(self, lp: LogicalProcessor) -> None:
-        state = (lp, lp.tlb.flushes)
-        if self.host.begin_slice() or state != self._valid:
-            self.host.drop_shadows()
-            self.uc.flush_tlb()
-            self._valid = state
+        self._keep_or_drop(lp)
         if self.memory.code_written:
             self.uc.flush_code()
             self._forget_blocks()
             self.memory.code_written = False
         self._lp = lp
+        self._load_registers(lp)
+
+    def _keep_or_drop(self, lp: LogicalProcessor) -> None:
+        """Drop the emulator's translations when the model's were flushed.
+
+        If nothing has changed that a walk looks at, the walks would only give the same again; then
+        both keep them.
+        """
+        processor = lp.processor
+        state = (lp, lp.secs, lp.space, lp.space.generation, processor.epcm.generation)
+        fresh = not self.host.begin_slice()
+        if fresh and state == self._valid:
+            if lp.tlb.flushes != self._flushes:
+                lp.tlb.entries.update(self._entries)
+                self._flushes = lp.tlb.flushes
+            return
+        if lp.tlb.flushes == self._flushes and self._valid[0] is lp and fresh:
+            # The model's TLB was not flushed: what it holds, stale or not, stays valid.
+            self._valid = state
+            return
+        self._valid = state
+        self._flushes = lp.tlb.flushes
+        self._drop()
+
+    def _drop(self) -> None:
+        self.host.drop_copies()
+        self.uc.flush_tlb()
+
+    def _load_registers(self, lp: LogicalProcessor) -> None:
         _WORDS.pack_into(self._batch.buffer, 0, *lp.regs, lp.fsbase, lp.gsbase)
         self._batch.write()
         self.fpu.load(lp.x.legacy)
@@ -240,7 +302,8 @@ class Engine:
         image = self.fpu.save()
         if image != lp.x.legacy:
             lp.x.legacy = image
-        self.host.end_slice()
+        self._entries = dict(lp.tlb.entries)
+        self.host.drain()
 
     def _reason(self, lp: LogicalProcessor, error: int) -> Stop:
         if self._fault is not None or self._intr >= 0 or error == UC_ERR_EXCEPTION:
@@ -304,7 +367,7 @@ class Engine:
         access = _ACCESS[kind]
         answer = entry[0]
         if lp is None:  # bringing the emulator to CPL 3: code, stack, descriptor table
-            answer.paddr = SHADOW_PHYSICAL + PAGE_SIZE * _BOOT_PAGES.get(address, 2)
+            answer.paddr = BOOT_PHYSICAL + PAGE_SIZE * _BOOT_PAGES.get(address, 2)
             answer.perms = UC_PROT_READ | UC_PROT_WRITE | UC_PROT_EXEC
             return True
         try:
@@ -328,15 +391,65 @@ class Engine:
                 raise GP("ACCESS.01")  # fetch outside ELRANGE while in enclave mode
             if self.host.is_enclave(address):
                 lp.translate(address, access)  # the abort page, if the page tables allow it
-                physical, writable = HOST_PHYSICAL + address, True
+                answer.paddr = ABORT_PHYSICAL
             else:
-                physical, writable = self.host.translate(address, access == WRITE)
+                offset = self.host.translate(address, access == WRITE)
+                answer.paddr = SHADOW_PHYSICAL + (offset & ~PAGE_MASK)
         except Fault as fault:
             self._fault = fault
             return False
-        answer.paddr = physical
-        answer.perms = UC_PROT_READ | (UC_PROT_WRITE if writable else 0)
+        except OutOfCopies:
+            self._full = True
+            return False
+        answer.perms = UC_PROT_READ | (UC_PROT_WRITE if access == WRITE else 0)
         return True
+
+    def _on_write(
+        self, _uc: Any, _kind: int, physical: int, size: int, value: int, _data: Any
+    ) -> bool:
+        """A store to a copy of a host page, or to the abort page."""
+        if physical >= ABORT_PHYSICAL or (physical & PAGE_MASK) + size > PAGE_SIZE:
+            return True  # across two pages it comes again, byte by byte, once both are there
+        offset = physical - SHADOW_PHYSICAL
+        store = self._store_at(self._rip())
+        if store.kind is Kind.STRING and not self._single:
+            self._string = store
+            return False
+        self._single = False
+        data = (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+        if store.kind is Kind.LOCKED:
+            stored = self.host.store_locked(offset, data)
+        else:
+            stored = self.host.store(offset, data)
+        if stored is Stored.FAULT:
+            address = self.host.address_of(offset)
+            self._fault = PF(address & ~PAGE_MASK, "HOST.02", faults.PFEC_U | faults.PFEC_W)
+        return stored is Stored.DONE
+
+    def _rip(self) -> int:
+        self.uc.read_register(_RIP_ID, self._rip_word)
+        return int(self._rip_word.value)
+
+    def _store_at(self, rip: int) -> Store:
+        found = self._stores.get(rip)
+        if found is None:
+            assert self._lp is not None
+            if len(self._stores) > _STORES_MAX:
+                self._stores.clear()
+            found = self._stores[rip] = classify(self._code_at(self._lp, rip, 15))
+        return found
+
+    def _do_string(self, lp: LogicalProcessor) -> None:
+        """A REP string store to host memory, done here as far as it goes by whole pages."""
+        store, self._string = self._string, None
+        assert store is not None
+        try:
+            self._single = not self._strings.run(lp, store)
+        except Fault as fault:
+            self._fault = fault
+        except OutOfCopies:
+            self._full = True
+        self._load_registers(lp)
 
     def _writable(self, number: int) -> None:
         """The enclave may now write an EPC page without anyone noticing."""
@@ -347,6 +460,7 @@ class Engine:
             self._forget_blocks()
 
     def _forget_blocks(self) -> None:
+        self._stores.clear()
         self._table[:] = bytes(len(self._table))
 
     def _on_intr(self, _uc: Any, number: int, _data: Any) -> None:
@@ -385,6 +499,3 @@ def _exception(number: int) -> Fault:
 
 def _address(memory: mmap.mmap) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(memory))
-
-
-__all__ = ["ABORT", "PF", "Control", "Engine", "Stop", "Why"]

@@ -1,8 +1,10 @@
 """Memory of the host program, as enclave code reaches it from the emulator.
 
-Pages that the enclave only reads are copied when first touched and copied again at each slice;
-pages that it writes are reached access by access, so a store is seen at once and a lock word is
-read fresh. Both go to the real process.
+A page is copied when it is first touched, and copied again at each slice, so that a loop that polls
+sees a change within a slice. A store goes to the real page: that of a locked instruction only if
+the copy is still what is there; if not, the copy is taken anew and the instruction executes again.
+An ordinary store goes at once, but if it continues the one before it, it may wait until the slice
+ends or another place is written, as in the store buffer of a processor.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import mmap
 import os
 import struct
 from collections.abc import Callable
+from enum import Enum
 from typing import Final
 
 from softsgx.cpu.fault import PF
@@ -20,14 +23,24 @@ from softsgx.runner import ptrace
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.faults import PFEC_P, PFEC_U, PFEC_W
 
-SHADOWS: Final = 64
-_REFRESHED_MAX: Final = 8
-HOST_PHYSICAL: Final = 1 << 48
-SHADOW_PHYSICAL: Final = 1 << 44
+SHADOWS: Final = 1024
+_REFRESHED_MAX: Final = 16
 
 _PROCMAP_QUERY: Final = 0xC0686611
 _QUERY: Final = struct.Struct("<8QQIIIIQQ")
 VM_READ, VM_WRITE, VM_EXEC = 1, 2, 4
+
+
+class Stored(Enum):
+    """What became of a store."""
+
+    DONE = "it is in the real page"
+    STALE = "the copy was not what is there: execute again"
+    FAULT = "the real page cannot be accessed any more"
+
+
+class OutOfCopies(Exception):
+    """All copies are in use: drop them, and the emulator's TLB."""
 
 
 class HostMemory:
@@ -42,8 +55,11 @@ class HostMemory:
         self.shadow_size = SHADOWS * PAGE_SIZE
         self.shadow = mmap.mmap(-1, self.shadow_size)
         self.shadow_address = ctypes.addressof(ctypes.c_char.from_buffer(self.shadow))
-        self._shadows: dict[int, int] = {}  # page number -> slot
-        self._free = list(range(SHADOWS))
+        self._slots: dict[int, int] = {}  # page number -> slot
+        self._pages: list[int] = []  # slot -> page number
+        # Stores that follow each other: those that wait, and where the next one would go.
+        self._waiting = bytearray()
+        self._waiting_end = -1
         self._mem = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
         self._maps = os.open(f"/proc/{pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
         self._query_works = True
@@ -55,68 +71,87 @@ class HostMemory:
 
     # For the emulator
 
-    def translate(self, address: int, write: bool) -> tuple[int, bool]:
-        """(physical address for the emulator, writable) of a host page; PF if it has no access."""
+    def translate(self, address: int, write: bool) -> int:
+        """Offset of the copy of a host address; PF if the program has no such access there."""
+        if write and not self.area(address) & VM_WRITE:
+            present = PFEC_P if self._readable(address) else 0
+            raise PF(address, "HOST.02", PFEC_U | PFEC_W | present)
         page = address >> PAGE_SHIFT
-        if write:
-            if not self.area(address) & VM_WRITE:
-                present = PFEC_P if self._readable(address) else 0
-                raise PF(address, "HOST.02", PFEC_U | PFEC_W | present)
-            slot = self._shadows.pop(page, None)
-            if slot is not None:
-                self._free.append(slot)
-            return HOST_PHYSICAL + address, True
-        slot = self._shadows.get(page)
-        if slot is not None:
-            return SHADOW_PHYSICAL + slot * PAGE_SIZE, False
-        if not self._free:
-            if not self._readable(address):
-                raise PF(address, "HOST.01", PFEC_U)
-            return HOST_PHYSICAL + address, False
-        slot = self._free[-1]
-        target = self.shadow_address + slot * PAGE_SIZE
-        if ptrace.read_into(self.pid, address, target, PAGE_SIZE) != PAGE_SIZE:
-            raise PF(address, "HOST.01", PFEC_U)
-        self._shadows[page] = self._free.pop()
-        return SHADOW_PHYSICAL + slot * PAGE_SIZE, False
+        slot = self._slots.get(page)
+        if slot is None:
+            self.drain()
+            slot = len(self._pages)
+            if slot == SHADOWS:
+                raise OutOfCopies
+            if not self._copy(page, slot):
+                raise PF(address, "HOST.01", PFEC_U | (PFEC_W if write else 0))
+            self._slots[page] = slot
+            self._pages.append(page)
+        return slot * PAGE_SIZE | address & PAGE_MASK
+
+    def store_locked(self, offset: int, data: bytes) -> Stored:
+        """The store of a locked instruction to the copy at `offset`; inside one page."""
+        self.drain()
+        slot, size = offset >> PAGE_SHIFT, len(data)
+        page = self._pages[slot]
+        address = page << PAGE_SHIFT | offset & PAGE_MASK
+        try:
+            if os.pread(self._mem, size, address) != self.shadow[offset : offset + size]:
+                return Stored.STALE if self._copy(page, slot) else Stored.FAULT
+            os.pwrite(self._mem, data, address)
+        except OSError:
+            return Stored.FAULT
+        self.shadow[offset : offset + size] = data
+        return Stored.DONE
+
+    def store(self, offset: int, data: bytes) -> Stored:
+        """An ordinary store; inside one page. What follows another one at once waits for more."""
+        end = offset + len(data)
+        if offset == self._waiting_end and offset & PAGE_MASK:
+            self._waiting += data
+            self._waiting_end = end
+            self.shadow[offset:end] = data
+            return Stored.DONE
+        self.drain()
+        if not self.store_bytes(offset, data):
+            return Stored.FAULT
+        self._waiting_end = end
+        return Stored.DONE
+
+    def store_bytes(self, offset: int, data: bytes) -> bool:
+        """Write to the real page and to its copy; inside one page. False if it is gone."""
+        try:
+            os.pwrite(self._mem, data, self.address_of(offset))
+        except OSError:
+            return False
+        self.shadow[offset : offset + len(data)] = data
+        return True
+
+    def drain(self) -> None:
+        """Let the stores go that wait; where the program has unmapped the page, they are lost."""
+        if self._waiting:
+            data, self._waiting = bytes(self._waiting), bytearray()
+            self.store_bytes(self._waiting_end - len(data), data)
+        self._waiting_end = -1
+
+    def address_of(self, offset: int) -> int:
+        """The host address of a place in the copies."""
+        return self._pages[offset >> PAGE_SHIFT] << PAGE_SHIFT | offset & PAGE_MASK
 
     def begin_slice(self) -> bool:
         """Make the copies fresh; True if they must be dropped, with the emulator's TLB."""
-        if not self._shadows:
-            return False
-        if len(self._shadows) > _REFRESHED_MAX:
+        if len(self._pages) > _REFRESHED_MAX:
             return True
-        for page, slot in self._shadows.items():
-            target = self.shadow_address + slot * PAGE_SIZE
-            if ptrace.read_into(self.pid, page << PAGE_SHIFT, target, PAGE_SIZE) != PAGE_SIZE:
-                return True
-        return False
+        return not all(self._copy(page, slot) for slot, page in enumerate(self._pages))
 
-    def end_slice(self) -> None:
-        """Nothing is held back: stores went through at once."""
-
-    def drop_shadows(self) -> None:
+    def drop_copies(self) -> None:
         """Forget the copies."""
-        self._shadows.clear()
-        self._free = list(range(SHADOWS))
+        self._slots.clear()
+        self._pages.clear()
 
-    def mmio_read(self, address: int, size: int) -> int:
-        """One access of the emulator."""
-        if self.is_enclave(address):
-            return (1 << 8 * size) - 1
-        try:
-            return int.from_bytes(os.pread(self._mem, size, address), "little")
-        except OSError:
-            return 0
-
-    def mmio_write(self, address: int, size: int, value: int) -> None:
-        """One access of the emulator."""
-        if self.is_enclave(address):
-            return
-        try:
-            os.pwrite(self._mem, value.to_bytes(size, "little"), address)
-        except OSError:
-            return
+    def _copy(self, page: int, slot: int) -> bool:
+        target = self.shadow_address + slot * PAGE_SIZE
+        return ptrace.read_into(self.pid, page << PAGE_SHIFT, target, PAGE_SIZE) == PAGE_SIZE
 
     # Facts about the process
 

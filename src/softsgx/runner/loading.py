@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from softsgx.runner.mailboxes import Mailboxes
     from softsgx.runner.native_load import NativeParts
 
+_CS_64: Final = 0x33
 AT_NULL, AT_SYSINFO_EHDR = 0, 33
 _NR_OPENAT: Final = 257
 _PROT_RW, _PROT_RX = 3, 5
@@ -54,12 +55,14 @@ class Loader:
         self.native: NativeParts | None = None
         self.vdso = vdso_image(b"", 0, VDSO, STUB)
         self._stub = stub_image()
-        self._sites: dict[tuple[str, int, int], Sites] = {}
+        self.files: dict[str, Sites] = {}  # what was found in the files that were mapped
 
     def executed(self, t: Tracee) -> None:
         """At the exit stop of execve: nothing of the program has run yet."""
         tid = t.tid
         regs = p.get_regs(tid)
+        if regs[p.CS] != _CS_64:
+            return  # a 32-bit program: SGX has nothing to offer it, so it runs as it is
         real, place = self._find_vdso(t, regs[p.RSP])
         size, image = _vdso_bytes(tid, real)
         at = image.find(b"\x0f\x05")
@@ -106,9 +109,8 @@ class Loader:
         at = rsp
         stage = 0
         while True:
-            # Up to the end of the page; an entry that spans two needs some of the next one.
-            size = 4096 - at % 4096
-            data = p.read_memory(t.tid, at, size if size > 8 else size + 8)
+            # An entry of the vector may lie across two pages.
+            data = p.read_memory(t.tid, at, max(_AUX.size, 4096 - at % 4096))
             if data is None:
                 raise LoadError(f"process {t.tid}: no auxiliary vector")
             words = struct.unpack(f"<{len(data) // 8}Q", data)
@@ -129,7 +131,7 @@ class Loader:
                     return words[n + 1], at + 8 * n
                 if words[n] == AT_NULL:
                     raise LoadError(f"process {t.tid}: this kernel gives it no vDSO")
-            at += 16 * (len(words) // 2)
+            at += _AUX.size * (len(words) // 2)
 
     # CPUID and ENCLU
 
@@ -137,7 +139,7 @@ class Loader:
         """Replace the proven sites of the part of a file that is mapped at `start`."""
         if not patchable(path):
             return
-        found = self._sites_of(path)
+        found = self.files[path] = self._sites_of(path)
         if not found.patch:
             return
         mem = os.open(f"/proc/{t.tid}/mem", os.O_RDWR | os.O_CLOEXEC)

@@ -4,6 +4,7 @@ import ctypes
 import mmap
 import os
 from collections.abc import Sequence
+from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, fcntl
 from typing import Final
 
 from softsgx.runner import futex
@@ -18,8 +19,11 @@ class Mailboxes:
     """
 
     def __init__(self) -> None:
-        self.fd: Final = os.memfd_create("softsgx-mailboxes", os.MFD_CLOEXEC)
+        flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+        self.fd: Final = os.memfd_create("softsgx-mailboxes", flags)
         os.ftruncate(self.fd, BOX_SIZE)
+        # A program that gets hold of the file must not take the pages from under the supervisor.
+        fcntl(self.fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
         self._memory = mmap.mmap(self.fd, BOX_SIZE)
         view = memoryview(self._memory)
         self.control: Final = Control(view)
@@ -27,6 +31,10 @@ class Mailboxes:
         base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         self.doorbell = base + CONTROL_AT["DOORBELL"]
         self._states = base + CONTROL_AT["STATES"]
+
+    def close(self) -> None:
+        """Close `fd`; processes that have mapped it keep their mapping, as this object does."""
+        os.close(self.fd)
 
     def wait(self, timeout: float | None = None) -> list[int]:
         """Take the new requests; sleep first, at most `timeout` seconds, if there are none.

@@ -15,7 +15,6 @@ import struct
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
-from softsgx.cpu.entry import gpr_offset
 from softsgx.mem.pagetable import PTE_PFN_MASK
 from softsgx.runner import ptrace as p
 from softsgx.runner.layout import NATIVE_CODE
@@ -26,7 +25,7 @@ from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.msr import RFLAGS_RF
 from softsgx.spec.registers import R8, RAX, RBP, RBX, RCX, RDX, RFLAGS, RIP, RSP
-from softsgx.spec.ssa import GPR_OFF_URSP
+from softsgx.spec.ssa import GPR_OFF_URSP, GPRSGX_SIZE
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
@@ -54,15 +53,13 @@ class Arm:
     __slots__ = ("again", "changes", "exits", "stack", "stack_at", "tcs")
 
     def __init__(self, lp: LogicalProcessor, changes: int) -> None:
-        secs = lp.secs
-        assert secs is not None
         self.changes = changes
         self.tcs = lp.tcs_address
         stack = (lp.regs[RSP], lp.regs[RBP])
         bases = (lp.fsbase, lp.gsbase)
         self.again = Again(self.tcs, lp.regs[RIP], lp.regs[RAX], bases, stack)
         # URSP and URBP: what EENTER stores, and where.
-        self.stack_at = lp.ssa_frame[-1] | (gpr_offset(secs) + GPR_OFF_URSP) & PAGE_MASK
+        self.stack_at = lp.ssa_frame[-1] | PAGE_SIZE - GPRSGX_SIZE + GPR_OFF_URSP
         self.stack = _STACK.pack(*stack)
         self.exits: dict[int, int] = {}
 

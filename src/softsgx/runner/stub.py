@@ -9,7 +9,8 @@ things: the thread at the ENCLU, or the thread behind it. `where` says which:
 
     ARRIVE  no request exists. Give the thread the registers of `rolled_back` and deliver the
             signal; when the handler returns, the ENCLU is executed again. The floating-point
-            state is the thread's own.
+            state is the thread's own. A fault here (SIGSEGV, SIGBUS) means that the stack below
+            the red zone cannot be used: the thread, rolled back, is to be served as at INT80.
     WAIT    a request exists, and the state word decides. REQUEST, TAKEN: the enclave is the
             supervisor's to interrupt; then the registers of the AEX (or, if nothing was
             executed yet, those of the request) go to the thread by ptrace, and the state to IDLE.
@@ -46,6 +47,7 @@ from softsgx.runner.machine_code import STUB_CODE
 from softsgx.spec.registers import R8, RAX, RCX, RDX, RFLAGS, RIP, RSP
 
 RED_ZONE: Final = 128
+_RF: Final = 1 << 16
 _R11: Final = R8 + 3
 
 # Address of every label of stub.s.
@@ -164,6 +166,8 @@ def rolled_back(
             values[register] = value
     values[RSP] = rsp + size + RED_ZONE if part.moved else rsp
     values[RIP] = enclu
+    # The processor sets it in the frame of a fault.
+    values[RFLAGS] &= ~_RF
     return tuple(values)
 
 

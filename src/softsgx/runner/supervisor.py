@@ -20,9 +20,11 @@ from softsgx.runner.box import IDLE, REPLY
 from softsgx.runner.calls import Calls
 from softsgx.runner.doorbell import Doorbell
 from softsgx.runner.enclaves import Enclaves, siginfo
+from softsgx.runner.errors import RunnerError
 from softsgx.runner.layout import END, GATE
-from softsgx.runner.loading import Loader
+from softsgx.runner.loading import Loader, LoadError
 from softsgx.runner.mailboxes import Mailboxes
+from softsgx.runner.process_events import tell_end, tell_exec, tell_fork
 from softsgx.runner.stub import INT80_DONE, Phase, rolled_back, rolled_forward, where
 from softsgx.runner.tracee import Space, Tracee, in_model_order
 from softsgx.runner.world import LiveProcess, World
@@ -55,6 +57,7 @@ class Supervisor:
         self._early: dict[int, int] = {}  # stops of children whose parent's event has not come
         self.first = 0
         self.exit_status: int | None = None
+        self._refusal = -1  # a pipe by which the child says why it cannot execute
 
     def _engine(self, world: World, loader: Loader) -> Enclaves:
         parts = (world, self.mailboxes, self.doorbell, loader.vdso)
@@ -71,25 +74,38 @@ class Supervisor:
     # Starting
 
     def start(self, path: str, argv: Sequence[str], env: dict[str, str]) -> None:
-        """Fork, be traced, install the filter, execute."""
+        """Fork, be traced, install the filter, execute. RunnerError if ptrace is refused."""
         self.doorbell.install()
         fprog = bpf.base_filter(GATE, (END - GATE) >> 12)
+        self._refusal, said = os.pipe2(os.O_CLOEXEC)
         tid = os.fork()
         if tid == 0:
-            _child(path, argv, env, fprog)
+            _child(path, argv, env, fprog, said)
+        os.close(said)
         os.waitpid(tid, os.WUNTRACED)
-        p.request(p.PTRACE_SEIZE, tid, 0, p.OPTIONS)
+        try:
+            p.request(p.PTRACE_SEIZE, tid, 0, p.OPTIONS)
+        except OSError as error:
+            os.kill(tid, signal.SIGKILL)
+            os.waitpid(tid, 0)
+            why = error.strerror or str(error)
+            raise RunnerError("ptrace", f"{why}: softsgx doctor says what to do") from None
         os.kill(tid, signal.SIGCONT)
         self.first = tid
         space = Space(self.world, tid)
         self.tracees[tid] = Tracee(self.world, tid, tid, space)
 
     def run(self) -> int:
-        """Serve until every process is gone; the wait status of the first."""
+        """Serve until every process is gone; the wait status of the first.
+
+        RunnerError if it could not be executed.
+        """
         doorbell, enclaves = self.doorbell, self.enclaves
         while self.tracees:
             doorbell.look()
-            self._drain()
+            if doorbell.stopped():
+                self._drain()
+            self._bury()
             for mailbox in self.mailboxes.control.take():
                 self._request(mailbox)
             if enclaves.ready:
@@ -100,6 +116,10 @@ class Supervisor:
             elif self.tracees:
                 doorbell.wait()
         assert self.exit_status is not None
+        refusal = os.read(self._refusal, 200)
+        os.close(self._refusal)
+        if refusal:
+            raise RunnerError(*refusal.decode(errors="replace").split("\0", 1))
         return self.exit_status
 
     def kill(self) -> None:
@@ -111,6 +131,12 @@ class Supervisor:
                 continue
 
     # Events
+
+    def _bury(self) -> None:
+        """Threads that died while a call was run on their behalf: nobody will report them again."""
+        ended = self.world.ended
+        while ended:
+            self._event(*ended.pop())
 
     def _drain(self) -> None:
         while self.tracees:
@@ -140,6 +166,7 @@ class Supervisor:
             self.enclaves.settle()
             if t.tid == self.first:
                 self.exit_status = status
+            tell_end(t, status)
             self._gone(t)
             return
         number, event = os.WSTOPSIG(status), status >> 16
@@ -157,8 +184,13 @@ class Supervisor:
             self._stopped(t, number)
         elif number == p.SYSCALL_STOP:
             at_exit, t.at_exit = t.at_exit, None
-            if at_exit is not None:
-                at_exit(t)
+            try:
+                if at_exit is not None:
+                    at_exit(t)
+            except LoadError as error:
+                sys.stderr.write(f"softsgx: run: {error}\n")
+                os.kill(t.pid, signal.SIGKILL)
+                return
             p.request(p.PTRACE_CONT, t.tid)
         elif number == signal.SIGTRAP and t.frame is not None:
             self._complete_frame(t)
@@ -303,6 +335,7 @@ class Supervisor:
                 self._fork_model(parent, child)
         child.starting = True
         self.tracees[tid] = child
+        tell_fork(parent, child)
         early = self._early.pop(tid, None)
         if early is not None:
             self._event(child, early)
@@ -328,8 +361,12 @@ class Supervisor:
         t.space = Space(self.world, t.tid)
         t.space.users += 1
         t.pid = t.tid
-        t.at_exit = self.loader.executed
+        t.at_exit = self._executed
         p.request(p.PTRACE_SYSCALL, t.tid)
+
+    def _executed(self, t: Tracee) -> None:
+        self.loader.executed(t)
+        tell_exec(t)
 
     def _gone(self, t: Tracee, keep_space: bool = False) -> None:
         self.enclaves.gone(t)
@@ -362,8 +399,9 @@ def _in_model_order(regs: list[int]) -> list[int]:
     return out
 
 
-def _child(path: str, argv: Sequence[str], env: dict[str, str], fprog: bytes) -> None:
+def _child(path: str, argv: Sequence[str], env: dict[str, str], fprog: bytes, said: int) -> None:
     """In the child: wait to be seized, filter, execute. Never returns."""
+    step = "exec"
     try:
         os.kill(os.getpid(), signal.SIGSTOP)
         libc = ctypes.PyDLL(None, use_errno=True)
@@ -375,9 +413,11 @@ def _child(path: str, argv: Sequence[str], env: dict[str, str], fprog: bytes) ->
         if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.syscall(
             _SYS_SECCOMP, 1, 0, ctypes.byref(program)
         ):
-            raise OSError(ctypes.get_errno(), "seccomp")
+            step = "seccomp"
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        step = path
         os.execve(path, list(argv), env)
     except OSError as error:
-        sys.stderr.write(f"softsgx: run: {path}: {error.strerror}\n")
+        os.write(said, f"{step}\0{error.strerror}".encode())
     finally:
         os._exit(127)

@@ -131,6 +131,15 @@ class Tracee:
         assert self.thread is not None
         return self.world.machine.processor.lps[self.thread.cpu]
 
+    def speak(self) -> None:
+        """From now on this thread stands for its process: another one may be gone by now.
+
+        After vfork two processes have one address space, but each its own descriptors.
+        """
+        self.space.process.pid = self.tid
+        if self.space.host is not None:
+            self.space.host.pid = self.tid
+
     def model(self) -> Thread:
         """Its thread in the model, made when first needed."""
         if self.thread is None:
@@ -203,6 +212,7 @@ class Tracee:
             p.request(p.PTRACE_SYSCALL, self.tid)
             _, status = os.waitpid(self.tid, p.WALL)
             if not os.WIFSTOPPED(status):
+                self.world.ended.append((self, status))
                 raise p.NoSuchTracee(3, "the tracee died in an injected call")
             number_of, event = os.WSTOPSIG(status), status >> 16
             if number_of == p.SYSCALL_STOP:

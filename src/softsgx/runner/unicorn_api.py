@@ -21,11 +21,13 @@ UC_MEM_WRITE: Final = 17
 UC_MEM_FETCH: Final = 18
 
 UC_HOOK_INTR: Final = 1 << 0
+UC_HOOK_MEM_WRITE_PROT: Final = 1 << 8
 UC_HOOK_BLOCK: Final = 1 << 3
 UC_HOOK_INSN_INVALID: Final = 1 << 14
 UC_HOOK_TLB_FILL: Final = 1 << 17
 
 UC_ERR_OK: Final = 0
+UC_ERR_WRITE_PROT: Final = 12
 UC_ERR_EXCEPTION: Final = 21
 
 _WRITE: Final = 1
@@ -58,6 +60,15 @@ IntrHook = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_vo
 InvalidHook = ctypes.PYFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_void_p)
 BlockHook = ctypes.PYFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p
+)
+WriteHook = ctypes.PYFUNCTYPE(
+    ctypes.c_bool,
+    ctypes.c_void_p,
+    ctypes.c_int,
+    ctypes.c_uint64,
+    ctypes.c_int,
+    ctypes.c_int64,
+    ctypes.c_void_p,
 )
 MmioRead = ctypes.PYFUNCTYPE(
     ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p
@@ -127,9 +138,13 @@ class Uc:
         """Forget translated code of linear addresses [begin, end)."""
         self._control(_TB_REMOVE, ctypes.c_uint64(begin), ctypes.c_uint64(end))
 
-    def map_memory(self, physical: int, size: int, pointer: int) -> None:
-        """Physical [physical, physical + size) is memory of this process at `pointer`."""
-        self._check(self.lib.uc_mem_map_ptr(self.handle, physical, size, UC_PROT_ALL, pointer))
+    def map_memory(self, physical: int, size: int, pointer: int, perms: int = UC_PROT_ALL) -> None:
+        """Physical [physical, physical + size) is memory of this process at `pointer`.
+
+        Without UC_PROT_WRITE the write hook is asked, even where the TLB permits writing; if it
+        agrees, the emulator goes on without having written.
+        """
+        self._check(self.lib.uc_mem_map_ptr(self.handle, physical, size, perms, pointer))
 
     def map_mmio(self, physical: int, size: int, read: Any, write: Any) -> None:
         """Accesses to a physical range go to functions: (offset, size[, value])."""
@@ -164,6 +179,10 @@ class Uc:
     def write_register(self, register: int, value: Any) -> None:
         """Write one register from a ctypes object."""
         self._check(self.lib.uc_reg_write(self.handle, register, ctypes.byref(value)))
+
+    def read_register(self, register: int, value: Any) -> None:
+        """Read one register into a ctypes object."""
+        self.lib.uc_reg_read(self.handle, register, ctypes.byref(value))
 
 
 class Context:

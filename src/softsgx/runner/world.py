@@ -25,6 +25,7 @@ from softsgx.system.machine import Machine
 
 if TYPE_CHECKING:
     from softsgx.linux.mm import Mm
+    from softsgx.runner.tracee import Tracee
     from softsgx.sim import Steps
 
 T = TypeVar("T")
@@ -45,13 +46,15 @@ class World:
         processor = self.machine.processor
         if native:
             watch(processor)
-        self.memory = ArenaMemory(processor.epc.first, processor.epc.pages)
-        self.memory.frames = processor.memory.frames
+        epc = processor.epc
+        self.memory = ArenaMemory(processor.memory, epc.first, epc.pages)
         processor.memory = self.memory
         self.kernel = self.machine.kernel
+        self.log = processor.log
         self.files: dict[int, File] = {}
+        # Threads whose exit was seen while a call was run on their behalf, with their status.
+        self.ended: list[tuple[Tracee, int]] = []
         self._spare: list[LogicalProcessor] = []
-        self.zero_frame = self.memory.alloc()
 
     def run(self, body: Steps[T], cpu: int) -> T:
         """Drive one system call or fault to its end."""
@@ -145,7 +148,7 @@ class LiveUser:
             offset = 0
         page = self._batch[offset : offset + PAGE_SIZE]
         if page == _ZERO_PAGE:
-            return self.world.zero_frame
+            return self.world.kernel.zero_page
         self.world.memory.write_page(self._frame, page)
         return self._frame
 

@@ -14,6 +14,10 @@ class Unmodelled(Exception):
     """What is not modelled raises this, naming it; nothing unmodelled ever succeeds silently."""
 
 
+class TaskExit(Exception):
+    """A body that raises it has ended in the middle, as a killed thread does; nobody is upset."""
+
+
 class SimError(Exception):
     """An execution that cannot go on, or a schedule that cannot be followed."""
 

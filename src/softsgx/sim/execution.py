@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
-from softsgx.sim.errors import Blocked, Deadlock, StepBound
+from softsgx.sim.errors import Blocked, Deadlock, StepBound, TaskExit
 from softsgx.sim.events import Drawn, Log, Stepped, TaskEnded, TaskSpawned
 from softsgx.sim.live import LIVE
 from softsgx.sim.point import BLOCKING, RETRY, Point, Steps
@@ -14,6 +14,7 @@ from softsgx.sim.scheduler import Scheduler
 from softsgx.sim.schedulers.cooperative import Cooperative
 from softsgx.sim.schedulers.run_to_completion import RunToCompletion
 from softsgx.sim.task import Task
+from softsgx.sim.touch import ENABLE, SPAWN, TOUCHES, touch
 
 T = TypeVar("T")
 
@@ -98,11 +99,15 @@ class Execution:
             self._foreground += 1
         if self.log.on:
             self.log.emit(TaskSpawned(task))
+        if TOUCHES.noted is not None:
+            touch(task, SPAWN)
         spawner, self.current = self.current, task
         try:
             point = next(body)
         except StopIteration as stop:
             self._end(task, stop.value)
+        except TaskExit as exit_:
+            self._fail(task, exit_)
         except BaseException as exception:
             self._fail(task, exception)
             raise
@@ -122,7 +127,7 @@ class Execution:
         assert not self._running, "run() of an execution that is running"
         self._running = True
         try:
-            if self.record or self.log.on:
+            if self.record:
                 self._loop(self._drive_alone())
             else:
                 outer, LIVE.execution = LIVE.execution, self
@@ -218,6 +223,9 @@ class Execution:
             except StopIteration as stop:
                 self._end(task, stop.value)
                 current = None
+            except TaskExit as exit_:
+                self._fail(task, exit_)
+                current = None
             except BaseException as exception:
                 self._fail(task, exception)
                 raise
@@ -231,12 +239,17 @@ class Execution:
         """As `_loop` under Cooperative, without a record of choices: the fast way to a value.
 
         The current task is stepped until it blocks, ends or is about to retry; nobody is asked.
+        Listening to the log changes nothing of it: the events are those of the same steps.
         """
         current: Task | None = None
+        log = self.log
         while self._foreground:
             enabled = self._enabled()
             if not enabled:
                 raise Deadlock(self._blocked(), self.schedule)
+            if self.steps >= self.max_steps:
+                # Asked only when the task changes or retries: what spins for ever comes by here.
+                raise StepBound(self.max_steps, self.schedule)
             if current not in enabled:
                 current = None
             task = self.current = current = self.scheduler.choose(enabled, current)
@@ -244,6 +257,8 @@ class Execution:
             try:
                 while True:
                     self.steps += 1
+                    if log.on:
+                        log.emit(Stepped(task, task.point))
                     point = send(task)
                     kind = point[0]
                     if kind in BLOCKING:
@@ -258,6 +273,9 @@ class Execution:
                         break
             except StopIteration as stop:
                 self._end(task, stop.value)
+                current = None
+            except TaskExit as exit_:
+                self._fail(task, exit_)
                 current = None
             except BaseException as exception:
                 self._fail(task, exception)
@@ -287,6 +305,10 @@ class Execution:
         except StopIteration as stop:
             task.point = point
             self._end(task, stop.value)
+            return None
+        except TaskExit as exit_:
+            task.point = point
+            self._fail(task, exit_)
             return None
         except BaseException as exception:
             task.point = point
@@ -323,6 +345,8 @@ class Execution:
             raise broken
         self._leave(task)
         task.result = result
+        if TOUCHES.noted is not None:
+            touch(task, ENABLE)
         if self.log.on:
             self.log.emit(TaskEnded(task))
 
@@ -375,5 +399,7 @@ def run(
     execution = Execution(RunToCompletion(), max_steps=max_steps, log=log)
     task = execution.spawn(body, name, cpu)
     execution.run()
+    if task.exception is not None:
+        raise task.exception
     result: T = task.result
     return result

@@ -1,9 +1,27 @@
-"""A whole machine in Python: processors, kernel, processes, enclaves whose code is Python."""
+"""A whole machine in Python: processors, kernel, processes, enclaves whose code is Python.
 
-from softsgx.system.enclave import EnclaveThread
-from softsgx.system.host import HostThread, SignalRaised
-from softsgx.system.loader import BuildError, Enclave, EnclaveFault, load
-from softsgx.system.machine import Machine
+Imported when they are used: a supervisor of real programs needs the machine alone.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from softsgx.system.enclave import EnclaveThread
+    from softsgx.system.host import HostThread, SignalRaised
+    from softsgx.system.loader import BuildError, Enclave, EnclaveFault, load
+    from softsgx.system.machine import Machine
+
+_HOME: Final = {
+    "BuildError": "softsgx.system.loader",
+    "Enclave": "softsgx.system.loader",
+    "EnclaveFault": "softsgx.system.loader",
+    "EnclaveThread": "softsgx.system.enclave",
+    "HostThread": "softsgx.system.host",
+    "Machine": "softsgx.system.machine",
+    "SignalRaised": "softsgx.system.host",
+    "load": "softsgx.system.loader",
+}
 
 __all__ = [
     "BuildError",
@@ -15,3 +33,10 @@ __all__ = [
     "SignalRaised",
     "load",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that has it."""
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'softsgx.system' has no attribute {name!r}")

@@ -109,6 +109,10 @@ static void work(struct call *call)
     case OP_LOCKED:
         add_locked(call->a);
         break;
+    case OP_ATOMIC:
+        for (uint64_t i = 0; i < call->a; i++)
+            __atomic_fetch_add(&total, 1, __ATOMIC_RELAXED);
+        break;
     case OP_TOTAL:
         call->result = total;
         break;

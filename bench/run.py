@@ -1,0 +1,101 @@
+"""`softsgx run`: what a program sees, beside the same thing done natively in the same run."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+from bench.measure import Figure, table
+from tests.runner.programs import Program, Workshop
+
+ROOT = Path(__file__).parent
+ENGINES = ("unicorn", "native")
+_ROUNDS = 3
+# Byte code is kept between runs, as an installed package has it.
+_ENV = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+
+
+def _pinned(command: Sequence[str]) -> list[str]:
+    return ["taskset", "-c", str(max(os.sched_getaffinity(0))), *command]
+
+
+def _softsgx(engine: str, *options: str) -> list[str]:
+    return [sys.executable, "-m", "softsgx", "run", "--engine", engine, *options, "--"]
+
+
+def _figures_of(command: Sequence[str]) -> dict[str, float]:
+    """`name value` lines that a program prints."""
+    done = subprocess.run(_pinned(command), capture_output=True, text=True, check=True, env=_ENV)
+    found = re.findall(r"^(\w+) ([\d.]+)$", done.stdout, re.MULTILINE)
+    return {name: float(value) for name, value in found}
+
+
+def _seconds(command: Sequence[str]) -> list[float]:
+    times = []
+    for _ in range(_ROUNDS):
+        begin = time.perf_counter()
+        subprocess.run(_pinned(command), capture_output=True, check=True, env=_ENV)
+        times.append(time.perf_counter() - begin)
+    return times
+
+
+def _calls(workshop: Workshop, engine: str) -> list[Figure]:
+    """Entry, copies, loop and an untouched system call, with one engine."""
+    command = workshop.command(Program.read(ROOT / "programs" / "entry.c"))
+    rounds = [_figures_of([*_softsgx(engine), *command]) for _ in range(_ROUNDS)]
+    native = _figures_of(command[:1])
+
+    def figure(what: str, name: str, target: float = 0.0, remark: str = "") -> Figure:
+        values = [found[name] for found in rounds]
+        return Figure(f"{engine}: {what}", median(values), min(values), "us", target, remark)
+
+    loop = median(found["loop"] for found in rounds)
+    call = {"unicorn": 70.0, "native": 60.0}[engine]
+    ratio = f"{loop / native['loop']:.2f} times native ({native['loop']:.0f} us)"
+    beside = f"native {native['syscall']:.3f} us"
+    return [
+        figure("EENTER + EEXIT through the vDSO, empty call", "call", call),
+        figure("copy of 4 KiB from host memory", "copy", 500),
+        figure("copy of 4 KiB to host memory", "copy_out"),
+        figure("compute loop, 2 x 10^8 rounds", "loop", remark=ratio),
+        figure("untouched system call", "syscall", native["syscall"] + 0.1, beside),
+    ]
+
+
+def _start() -> Figure:
+    times = _seconds([*_softsgx("unicorn"), "/bin/true"])
+    return Figure("softsgx run -- /bin/true", median(times), min(times), "s", 0.35)
+
+
+def _build(workshop: Workshop) -> Figure:
+    """A 1 GiB enclave of unmeasured pages."""
+    command = workshop.command(Program.read(ROOT / "programs" / "build.c"))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    found = _figures_of([*_softsgx("unicorn", "--epc", "3G"), *command])["build"]
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    remark = f"peak {max(peak, before) / 1024:.0f} MiB resident (target 100 beside touched pages)"
+    return Figure("1 GiB of unmeasured pages by ADD_PAGES", found, found, "s", 8, remark)
+
+
+def figures() -> list[Figure]:
+    """All figures of this module."""
+    with tempfile.TemporaryDirectory() as directory:
+        workshop = Workshop(Path(directory))
+        return [
+            _start(),
+            *(figure for engine in ENGINES for figure in _calls(workshop, engine)),
+            _build(workshop),
+        ]
+
+
+def main(show: Callable[[str], None]) -> None:
+    """Print the section."""
+    show(table("softsgx run", figures()))
