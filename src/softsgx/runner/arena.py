@@ -22,14 +22,16 @@ class ArenaMemory(PhysicalMemory):
     """Takes over from `ram`. EPC is `count` frames from `first` on.
 
     `touched[i]` is 1 once EPC page i may differ from zero. `code` holds EPC pages from which the
-    emulator has fetched instructions; `code_written` becomes True when the model writes to one.
+    emulator has fetched instructions; `code_writes` counts how often one was, or may have been,
+    written to since. `engine` is the emulator that ran last.
     """
 
     __slots__ = (
         "address",
         "code",
-        "code_written",
+        "code_writes",
         "count",
+        "engine",
         "fd",
         "first",
         "map",
@@ -51,7 +53,8 @@ class ArenaMemory(PhysicalMemory):
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
         self.touched = bytearray(count)
         self.code = bytearray(count)
-        self.code_written = False
+        self.code_writes = 0
+        self.engine: object = None
 
     def _index(self, pfn: int) -> int:
         number = pfn - self.first
@@ -141,7 +144,7 @@ class ArenaMemory(PhysicalMemory):
         self.touched[number] = 1
         if self.code[number]:
             self.code[number] = 0
-            self.code_written = True
+            self.code_writes += 1
 
     def digest(self) -> int:
         """Not available: real programs are not explored."""

@@ -170,11 +170,14 @@ def range_filter(
         _within(p, _IP_LOW, _IP_HIGH, *code, no="calls")
         p.label("calls")
         p.load(_NR)
-    for number in (MPROTECT, MUNMAP, MREMAP, PKEY_MPROTECT, MADVISE):
+    p.equal(MREMAP, yes="mremap")
+    for number in (MPROTECT, MUNMAP, PKEY_MPROTECT, MADVISE):
         p.equal(number, yes="range")
     for number in BUFFERS:
         p.equal(number, yes="buffer")
     p.ret(RET_ALLOW)
+    p.label("mremap")  # its target, too
+    _within(p, arg_low(4), arg_high(4), max(low - _FAR, 0), high, no="range")
     p.label("range")
     p.load(arg_high(1))
     p.greater(0, yes="trace")  # long ones may reach anywhere

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Final
 from softsgx.linux import syscalls
 from softsgx.linux.errno import EACCES, EINVAL, EPERM
 from softsgx.linux.mm import TASK_SIZE
-from softsgx.linux.uapi import MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE, PROT_EXEC
+from softsgx.linux.uapi import (
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_FIXED_NOREPLACE,
+    MREMAP_FIXED,
+    PROT_EXEC,
+)
 from softsgx.linux.vfs import File
 from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
@@ -51,6 +57,7 @@ _FILTERS_MAX: Final = 6
 _DEVICE_SIZE: Final = 1 << 46  # sparse: pages of ones for the abort page
 _IN_DELETE_SELF: Final = 0x400
 _MADV_REFUSED: Final = frozenset({4, 8, 9, 11})  # DONTNEED, FREE, REMOVE, DOFORK
+_OPENED_MAX: Final = 4 << 20  # a transfer with enclave memory is cut to so many bytes
 _BELOW: Final = 128 + 4096  # scratch memory below the red zone
 
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -195,6 +202,8 @@ class Calls:
                 return None
             self.look_for_released()
             path = f"/proc/{t.tid}/fd/{fd}"
+            if not os.readlink(path).startswith("/memfd:"):
+                return None  # another thread has closed it, and opened something else
             inode = os.stat(path).st_ino
             os.truncate(path, _DEVICE_SIZE)
             self.world.opened(NODES[name], inode, flags & os.O_ACCMODE)
@@ -288,8 +297,8 @@ class Calls:
         if isinstance(t.space.process.fget(_signed32(regs[p.RDI])), File):
             self._answer(t, regs, -EINVAL)
             return
-        number, address, length = regs[p.ORIG_RAX], regs[p.RSI], regs[p.RDX]
-        if number not in bpf.BUFFERS or not self._areas(t, address, min(length, 1 << 30)):
+        number, address, length = regs[p.ORIG_RAX], regs[p.RSI], min(regs[p.RDX], _OPENED_MAX)
+        if number not in bpf.BUFFERS or not self._areas(t, address, length):
             _go_on(t)
             return
         # Pages of ones while the call runs; what it writes there is lost with them.
@@ -297,8 +306,8 @@ class Calls:
 
         def run(t: Tracee, _result: int) -> int:
             self.supervisor.abort_page.open_range(t, address, length, opened)
-            fixed = [regs[n] for n in (p.RDI, p.RSI, p.RDX, p.R10, p.R8, p.R9)]
-            result = t.inject(number, *fixed)
+            rest = (regs[n] for n in (p.R10, p.R8, p.R9))
+            result = t.inject(number, regs[p.RDI], address, length, *rest)
             self.supervisor.abort_page.close(t, opened)
             return result
 
@@ -392,12 +401,14 @@ class Calls:
             mapped = self._mapped_fixed
         else:
             mapped = self._mapped_anywhere
-        self._changed(
-            t,
-            regs,
-            {p.RDX: 0, p.R9: 0},
-            lambda t, result: mapped(t, result, length, prot, flags, fd, regs[p.R9]),
-        )
+
+        def done(t: Tracee, result: int) -> int | None:
+            if -4096 < result < 0 and mapped == self._mapped_fixed:
+                # Refused after all, as below vm.mmap_min_addr: the model has it, the process not.
+                self.world.run(syscalls.sys_munmap(t.model(), address, length), t.model().cpu)
+            return mapped(t, result, length, prot, flags, fd, regs[p.R9])
+
+        self._changed(t, regs, {p.RDX: 0, p.R9: 0}, done)
 
     def _refused(self, t: Tracee, regs: list[int], address: int, length: int, result: int) -> None:
         changes = {p.ORIG_RAX: NR_MUNMAP, p.RAX: NR_MUNMAP, p.RDI: address, p.RSI: length}
@@ -519,7 +530,10 @@ class Calls:
             regs[n] for n in (p.RDI, p.RSI, p.RDX, p.R10, p.R8)
         )
         if not self._areas(t, old, max(old_length, 1)):
-            _go_on(t)
+            if flags & MREMAP_FIXED and self._areas(t, new, new_length):
+                self._to_exit(t, lambda t, result: self._replaced(t, result, new_length))
+            else:
+                _go_on(t)
             return
         thread = t.model()
         body = syscalls.sys_mremap(thread, old, old_length, new_length, flags, new)

@@ -16,7 +16,7 @@ import struct
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from softsgx.cpu.fault import GP, PF, UD, Fault
+from softsgx.cpu.fault import GP, UD, Fault
 from softsgx.mem.tlb import FETCH, READ, WRITE
 from softsgx.runner.fpu import Fpu
 from softsgx.runner.hostmem import OutOfCopies, Stored
@@ -47,8 +47,9 @@ from softsgx.runner.unicorn_api import (
 )
 from softsgx.spec import faults
 from softsgx.spec.attributes import MISC_EXINFO
-from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
-from softsgx.spec.registers import RIP
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, canonical
+from softsgx.spec.msr import RFLAGS_TF
+from softsgx.spec.registers import RCX, RFLAGS, RIP
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
@@ -69,7 +70,7 @@ PAUSES: Final = 64
 # RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8.., RFLAGS, RIP, FS base, GS base
 _REGISTERS: Final = [35, 38, 40, 37, 44, 36, 43, 39, *range(106, 114), 253, 41, 250, 251]
 _WORDS: Final = struct.Struct("<20Q")
-_RIP_ID: Final = 41
+_RIP_ID, _RCX_ID = 41, 38
 _STORES_MAX: Final = 4096
 _ACCESS: Final = {16: READ, 17: WRITE, 18: FETCH}
 
@@ -134,14 +135,16 @@ class Engine:
         # What the emulator's TLB stands for: see _keep_or_drop.
         self._valid: tuple[Any, ...] = (None,)
         self._flushes = -1
+        self._code_writes = memory.code_writes
         self._entries: dict[int, int] = {}
         self._full = False
         # Stores to host memory: their kinds by RIP, a string store to be done, one not to be.
         self._stores: dict[int, Store] = {}
         self._string: Store | None = None
-        self._single = False
+        self._single = -1  # RCX of the element that the emulator stores itself
         self._strings = StringStores(memory, host)
         self._rip_word = ctypes.c_uint64()
+        self._rcx_word = ctypes.c_uint64()
         self._fault: Fault | None = None
         self._intr = -1
         self._invalid = False
@@ -179,7 +182,8 @@ class Engine:
         shadow[PAGE_SIZE + 0x800 : PAGE_SIZE + 0x828] = frame
         table = (ctypes.c_uint64 * 3)(0, _GDT, 63)
         uc.write_register(243, table)  # GDTR: selector, base, limit
-        # MXEXC, OSXSAVE, FSGSBASE, OSFXSR, UMIP of CR4
+        # CR0: PE, MP, ET, NE, WP, PG. CR4: PAE, OSFXSR, OSXMMEXCPT, UMIP, FSGSBASE, OSXSAVE.
+        uc.write_register(50, ctypes.c_uint64(0x8001_0033))
         uc.write_register(
             54, ctypes.c_uint64(0x20 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 16 | 1 << 18)
         )
@@ -227,40 +231,54 @@ class Engine:
         self._intr = -1
         self._invalid = False
         self._illegal = None
+        self._string = None
+        self._single = -1
         self._upto = 0
-        error = self.uc.start(lp.regs[RIP], 0)
-        while self._full or (error == UC_ERR_WRITE_PROT and self._fault is None):
-            # A store on top of a stale copy, or no room for one more: the instruction again.
-            self._save(lp)
-            if self._string is not None:
-                self._do_string(lp)
-                if self._fault is not None:
-                    break
-            if self._full:
-                self._full = False
-                self._recover()
-                self._drop()
-                self._load_registers(lp)
-            error = self.uc.start(lp.regs[RIP], 0)
+        error = self._execute(lp, lp.regs[RIP], 0)
         if self._illegal is not None:
-            error = self._up_to_illegal(*self._illegal)
+            error = self._up_to_illegal(lp, *self._illegal)
         self._save(lp)
         return self._reason(lp, error)
 
-    def _up_to_illegal(self, block: int, illegal: Illegal) -> int:
+    def _execute(self, lp: LogicalProcessor, rip: int, until: int) -> int:
+        """Execute from `rip`; go on after what is no concern of the enclave."""
+        error = self.uc.start(rip, until)
+        while True:
+            if self._string is not None:
+                self._save(lp)
+                self._do_string(lp)
+                if self._fault is not None:
+                    return error
+            if self._full or (self._intr == faults.DB and not lp.dbgoptin):
+                self._save(lp)
+                if self._full:  # no room for one more copy: all anew, and the instruction again
+                    self._full = False
+                    self._drop()
+                else:  # after an opt-out entry POPF leaves TF as it is: 0
+                    self._intr = -1
+                    lp.regs[RFLAGS] &= ~RFLAGS_TF
+                self._recover()
+                self._load_registers(lp)
+            elif error == UC_ERR_WRITE_PROT and self._fault is None:
+                self._save(lp)  # a store on top of a stale copy: the instruction again
+            else:
+                return error
+            error = self.uc.start(lp.regs[RIP], until)
+
+    def _up_to_illegal(self, lp: LogicalProcessor, block: int, illegal: Illegal) -> int:
         """Stopped at the start of a block with an illegal instruction: execute up to that."""
         self._upto = block + illegal.offset
         if illegal.offset == 0:
             return UC_ERR_OK
         self.uc.forget_code(block, self._upto + 1)
-        return self.uc.start(block, self._upto)
+        return self._execute(lp, block, self._upto)
 
     def _load(self, lp: LogicalProcessor) -> None:
         self._keep_or_drop(lp)
-        if self.memory.code_written:
+        if self.memory.code_writes != self._code_writes:
+            self._code_writes = self.memory.code_writes
             self.uc.flush_code()
             self._forget_blocks()
-            self.memory.code_written = False
         self._lp = lp
         self._load_registers(lp)
 
@@ -273,14 +291,18 @@ class Engine:
         processor = lp.processor
         state = (lp, lp.secs, lp.space, lp.space.generation, processor.epcm.generation)
         fresh = not self.host.begin_slice()
+        if self.memory.engine is not self:
+            # What another engine did to pages that both use shows when they are filled again.
+            self.memory.engine = self
+            fresh = False
         if fresh and state == self._valid:
             if lp.tlb.flushes != self._flushes:
                 lp.tlb.entries.update(self._entries)
                 self._flushes = lp.tlb.flushes
             return
         if lp.tlb.flushes == self._flushes and self._valid[0] is lp and fresh:
-            # The model's TLB was not flushed: what it holds, stale or not, stays valid.
-            self._valid = state
+            # The model's TLB was not flushed: what it holds, stale or not, stays valid until then.
+            self._valid = (lp,)
             return
         self._valid = state
         self._flushes = lp.tlb.flushes
@@ -371,6 +393,8 @@ class Engine:
             answer.perms = UC_PROT_READ | UC_PROT_WRITE | UC_PROT_EXEC
             return True
         try:
+            if not canonical(address):
+                raise GP("ACCESS.02")  # address not canonical
             if lp.elrange_base <= address < lp.elrange_end:
                 word = lp.tlb.entries.get(address >> PAGE_SHIFT, 0)
                 if not word & access:
@@ -408,35 +432,38 @@ class Engine:
         self, _uc: Any, _kind: int, physical: int, size: int, value: int, _data: Any
     ) -> bool:
         """A store to a copy of a host page, or to the abort page."""
-        if physical >= ABORT_PHYSICAL or (physical & PAGE_MASK) + size > PAGE_SIZE:
-            return True  # across two pages it comes again, byte by byte, once both are there
+        if physical >= ABORT_PHYSICAL:
+            return True
         offset = physical - SHADOW_PHYSICAL
-        store = self._store_at(self._rip())
-        if store.kind is Kind.STRING and not self._single:
+        store = self._store_at(self._register(self._rip_word, _RIP_ID))
+        if store.kind is Kind.STRING and self._register(self._rcx_word, _RCX_ID) != self._single:
             self._string = store
             return False
-        self._single = False
+        if offset & (size - 1):
+            return True  # one that is not aligned is announced only: it comes again byte by byte
         data = (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
         if store.kind is Kind.LOCKED:
             stored = self.host.store_locked(offset, data)
         else:
             stored = self.host.store(offset, data)
         if stored is Stored.FAULT:
-            address = self.host.address_of(offset)
-            self._fault = PF(address & ~PAGE_MASK, "HOST.02", faults.PFEC_U | faults.PFEC_W)
+            self._fault = self.host.refusal(self.host.address_of(offset))
         return stored is Stored.DONE
 
-    def _rip(self) -> int:
-        self.uc.read_register(_RIP_ID, self._rip_word)
-        return int(self._rip_word.value)
+    def _register(self, word: ctypes.c_uint64, number: int) -> int:
+        self.uc.read_register(number, word)
+        return int(word.value)
 
     def _store_at(self, rip: int) -> Store:
         found = self._stores.get(rip)
         if found is None:
             assert self._lp is not None
+            found = classify(self._code_at(self._lp, rip, 15))
+            if self._lp.tlb.entries.get(rip >> PAGE_SHIFT, 0) & WRITE:
+                return found  # code that can change
             if len(self._stores) > _STORES_MAX:
                 self._stores.clear()
-            found = self._stores[rip] = classify(self._code_at(self._lp, rip, 15))
+            self._stores[rip] = found
         return found
 
     def _do_string(self, lp: LogicalProcessor) -> None:
@@ -444,7 +471,8 @@ class Engine:
         store, self._string = self._string, None
         assert store is not None
         try:
-            self._single = not self._strings.run(lp, store)
+            if not self._strings.run(lp, store):
+                self._single = lp.regs[RCX]
         except Fault as fault:
             self._fault = fault
         except OutOfCopies:
@@ -455,8 +483,10 @@ class Engine:
         """The enclave may now write an EPC page without anyone noticing."""
         self.memory.touched[number] = 1
         if self.memory.code[number]:
-            # Code of this page was looked at; it may change from now on.
+            # Code of this page was looked at; it may change from now on. This emulator sees it.
             self.memory.code[number] = 0
+            self.memory.code_writes += 1
+            self._code_writes += 1
             self._forget_blocks()
 
     def _forget_blocks(self) -> None:
@@ -485,7 +515,7 @@ class Engine:
             self.uc.stop()
             return
         entry = lp.tlb.entries.get(address >> PAGE_SHIFT, 0)
-        if entry & WRITE:
+        if entry & WRITE or len(code) < size:
             return  # code that can change under our eyes is looked at each time
         paused = address & PAGE_MASK >= 2 and self._code_at(lp, address - 2, 2) == b"\xf3\x90"
         slot = (address ^ address >> 12) & 0xFFFF

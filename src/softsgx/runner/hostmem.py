@@ -18,7 +18,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
-from softsgx.cpu.fault import PF
+from softsgx.cpu.fault import PF, Fault
 from softsgx.runner import ptrace
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.faults import PFEC_P, PFEC_U, PFEC_W
@@ -57,6 +57,7 @@ class HostMemory:
         self.shadow_address = ctypes.addressof(ctypes.c_char.from_buffer(self.shadow))
         self._slots: dict[int, int] = {}  # page number -> slot
         self._pages: list[int] = []  # slot -> page number
+        self._writable: set[int] = set()  # pages that were found writable in this slice
         # Stores that follow each other: those that wait, and where the next one would go.
         self._waiting = bytearray()
         self._waiting_end = -1
@@ -73,10 +74,9 @@ class HostMemory:
 
     def translate(self, address: int, write: bool) -> int:
         """Offset of the copy of a host address; PF if the program has no such access there."""
-        if write and not self.area(address) & VM_WRITE:
-            present = PFEC_P if self._readable(address) else 0
-            raise PF(address, "HOST.02", PFEC_U | PFEC_W | present)
         page = address >> PAGE_SHIFT
+        if write and not self._may_write(page):
+            raise self.refusal(address)
         slot = self._slots.get(page)
         if slot is None:
             self.drain()
@@ -84,7 +84,7 @@ class HostMemory:
             if slot == SHADOWS:
                 raise OutOfCopies
             if not self._copy(page, slot):
-                raise PF(address, "HOST.01", PFEC_U | (PFEC_W if write else 0))
+                raise PF(page << PAGE_SHIFT, "HOST.01", PFEC_U | (PFEC_W if write else 0))
             self._slots[page] = slot
             self._pages.append(page)
         return slot * PAGE_SIZE | address & PAGE_MASK
@@ -95,6 +95,8 @@ class HostMemory:
         slot, size = offset >> PAGE_SHIFT, len(data)
         page = self._pages[slot]
         address = page << PAGE_SHIFT | offset & PAGE_MASK
+        if not self._may_write(page):
+            return Stored.FAULT
         try:
             if os.pread(self._mem, size, address) != self.shadow[offset : offset + size]:
                 return Stored.STALE if self._copy(page, slot) else Stored.FAULT
@@ -119,9 +121,12 @@ class HostMemory:
         return Stored.DONE
 
     def store_bytes(self, offset: int, data: bytes) -> bool:
-        """Write to the real page and to its copy; inside one page. False if it is gone."""
+        """Write to the real page and to its copy; inside one page. False if it may not be."""
+        address = self.address_of(offset)
+        if not self._may_write(address >> PAGE_SHIFT):
+            return False
         try:
-            os.pwrite(self._mem, data, self.address_of(offset))
+            os.pwrite(self._mem, data, address)
         except OSError:
             return False
         self.shadow[offset : offset + len(data)] = data
@@ -138,8 +143,23 @@ class HostMemory:
         """The host address of a place in the copies."""
         return self._pages[offset >> PAGE_SHIFT] << PAGE_SHIFT | offset & PAGE_MASK
 
+    def _may_write(self, page: int) -> bool:
+        """Whether its area is writable: /proc/pid/mem, which stores go through, does not ask."""
+        if page in self._writable:
+            return True
+        if not self.area(page << PAGE_SHIFT) & VM_WRITE:
+            return False
+        self._writable.add(page)
+        return True
+
+    def refusal(self, address: int) -> Fault:
+        """The fault of a store that the program itself may not do."""
+        present = PFEC_P if self._readable(address) else 0
+        return PF(address & ~PAGE_MASK, "HOST.02", PFEC_U | PFEC_W | present)
+
     def begin_slice(self) -> bool:
         """Make the copies fresh; True if they must be dropped, with the emulator's TLB."""
+        self._writable.clear()
         if len(self._pages) > _REFRESHED_MAX:
             return True
         return not all(self._copy(page, slot) for slot, page in enumerate(self._pages))

@@ -89,8 +89,12 @@ class _Iovec(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
-class NoSuchTracee(OSError):
+class NoSuchTracee(ProcessLookupError):
     """The tracee is gone, or not stopped (ESRCH): it was killed meanwhile."""
+
+
+# What looking at a process raises, by ptrace and in /proc, when it was killed meanwhile.
+GONE: Final = (ProcessLookupError, FileNotFoundError)
 
 
 def request(what: int, tid: int, address: int = 0, data: int = 0) -> int:
@@ -125,8 +129,8 @@ def get_fpregs(tid: int) -> bytes:
 
 
 def set_fpregs(tid: int, image: bytes) -> None:
-    """Write the FXSAVE image."""
-    block = ctypes.create_string_buffer(image, 512)
+    """Write the FXSAVE image; without reserved bits of MXCSR, which the kernel refuses."""
+    block = ctypes.create_string_buffer(image[:26] + b"\0\0" + image[28:], 512)
     request(PTRACE_SETFPREGS, tid, 0, ctypes.addressof(block))
 
 

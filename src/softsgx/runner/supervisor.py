@@ -111,7 +111,7 @@ class Supervisor:
             if enclaves.ready:
                 try:
                     enclaves.turn()
-                except p.NoSuchTracee:
+                except p.GONE:
                     continue  # killed while it was inside; its exit comes next
             elif self.tracees:
                 doorbell.wait()
@@ -153,12 +153,11 @@ class Supervisor:
                 return
             t = self.tracees.get(tid)
             if t is None:
-                if os.WIFSTOPPED(status):
-                    self._early[tid] = status
+                self._early[tid] = status
                 continue
             try:
                 self._event(t, status)
-            except p.NoSuchTracee:
+            except p.GONE:
                 continue  # killed while we looked; its exit comes next
 
     def _event(self, t: Tracee, status: int) -> None:
@@ -296,7 +295,7 @@ class Supervisor:
             return
         try:
             self.enclaves.request(t, mailbox)
-        except p.NoSuchTracee:
+        except p.GONE:
             return
 
     def _seccomp(self, t: Tracee) -> None:
@@ -325,20 +324,25 @@ class Supervisor:
     # Processes
 
     def _child_of(self, parent: Tracee, tid: int) -> None:
+        early = self._early.pop(tid, None)
+        if early is not None and not os.WIFSTOPPED(early):
+            return  # it has ended already
         if p.same_mm(parent.tid, tid):
             space = parent.space
             child = Tracee(self.world, _thread_group(tid), tid, space)
         else:
             space = parent.space.forked(tid, None)
             child = Tracee(self.world, tid, tid, space)
-            if parent.space.mm.vmas:
-                self._fork_model(parent, child)
         child.starting = True
         self.tracees[tid] = child
-        tell_fork(parent, child)
-        early = self._early.pop(tid, None)
-        if early is not None:
-            self._event(child, early)
+        try:
+            if space is not parent.space and parent.space.mm.vmas:
+                self._fork_model(parent, child)
+            tell_fork(parent, child)
+            if early is not None:
+                self._event(child, early)
+        except p.GONE:
+            return  # killed already: its end comes next, and its parent goes on
 
     def _fork_model(self, parent: Tracee, child: Tracee) -> None:
         world = self.world

@@ -60,7 +60,6 @@ class Space:
         self.host: HostMemory | None = None
         self.engine: Engine | None = None
         self.native: NativeMap | None = None
-        self._pid = pid
 
     @property
     def mm(self) -> Any:
@@ -71,7 +70,8 @@ class Space:
         """Open the real memory, once something needs it."""
         if self.host is None:
             mm = self.process.mm
-            self.host = HostMemory(self._pid, lambda address: enclave_area(mm, address))
+            # Not the process's own number: its first thread may have ended.
+            self.host = HostMemory(self.process.pid, lambda address: enclave_area(mm, address))
             mm.user = LiveUser(self.world, self.host)
         return self.host
 

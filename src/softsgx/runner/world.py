@@ -49,6 +49,7 @@ class World:
         epc = processor.epc
         self.memory = ArenaMemory(processor.memory, epc.first, epc.pages)
         processor.memory = self.memory
+        self.source_frame = self.memory.alloc()  # where ADD_PAGES has its source, for one leaf
         self.kernel = self.machine.kernel
         self.log = processor.log
         self.files: dict[int, File] = {}
@@ -122,7 +123,6 @@ class LiveUser:
     def __init__(self, world: World, host: HostMemory) -> None:
         self.host = host
         self.world = world
-        self._frame = world.memory.alloc()
         self._batch = b""
         self._batch_at = 0
 
@@ -149,8 +149,8 @@ class LiveUser:
         page = self._batch[offset : offset + PAGE_SIZE]
         if page == _ZERO_PAGE:
             return self.world.kernel.zero_page
-        self.world.memory.write_page(self._frame, page)
-        return self._frame
+        self.world.memory.write_page(self.world.source_frame, page)
+        return self.world.source_frame
 
     def _read_ahead(self, address: int) -> int:
         """0, or the negated errno of the first page."""
