@@ -31,6 +31,7 @@ from softsgx.linux.sgx.encl import SgxEncl
 from softsgx.linux.vfs import O_RDWR, File
 from softsgx.runner.cpuid import CpuidPolicy, part_for
 from softsgx.runner.loading import Loader
+from softsgx.runner.session import ENGINES
 from softsgx.runner.supervisor import Supervisor
 from softsgx.runner.world import World
 from softsgx.spec.bits import PAGE_SHIFT
@@ -193,12 +194,14 @@ def build(directory: Path) -> list[str]:
     return [str(program), *(str(enclave.with_suffix(suffix)) for suffix in files)]
 
 
-def run(command: list[str], seed: int, operations: int, epc: str = "2M") -> Findings:
+def run(
+    command: list[str], seed: int, operations: int, epc: str = "2M", engine: Any = "unicorn"
+) -> Findings:
     """One program from its start to its end, supervised by this process."""
-    part: Any = part_for("unicorn", sgx1=False)
+    part: Any = part_for(engine, sgx1=False)
     MOVED.watch()
-    world = WatchedWorld(epc=epc, linux="6.12", seed=seed, part=part)
-    policy = CpuidPolicy(part, world.machine.processor.epc.cpuid_sections(), "unicorn", None)
+    world = WatchedWorld(native=engine == "native", epc=epc, linux="6.12", seed=seed, part=part)
+    policy = CpuidPolicy(part, world.machine.processor.epc.cpuid_sections(), engine, None)
     supervisor = Watched(world, Loader(policy))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     supervisor.start(command[0], [*command, str(seed), str(operations)], dict(os.environ))
@@ -220,9 +223,11 @@ def main() -> int:
     parser.add_argument("--operations", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epc", default="2M")
+    parser.add_argument("--engine", default="unicorn", choices=ENGINES)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        found = run(build(Path(directory)), options.seed, options.operations, options.epc)
+        command = build(Path(directory))
+        found = run(command, options.seed, options.operations, options.epc, options.engine)
     print(f"seed {options.seed}: {options.operations} operations, {found.looks} looks")
     for sentence in found.sentences:
         print(sentence)

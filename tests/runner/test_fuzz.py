@@ -14,9 +14,10 @@ OPERATIONS = 2500
 
 
 @needs_gcc
-@pytest.mark.parametrize("seed", [1, 2])
-def test_nothing_a_program_does_breaks_the_supervisor_or_the_model(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "engine"), [(1, "unicorn"), (2, "unicorn"), (3, "native")])
+def test_nothing_a_program_does_breaks_the_supervisor_or_the_model(seed: int, engine: str) -> None:
     command = ["-m", "tests.runner.fuzz", "--operations", str(OPERATIONS), "--seed", str(seed)]
+    command += ["--engine", engine]
     done = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, timeout=180, check=False
     )
