@@ -171,6 +171,24 @@ def test_an_illegal_instruction_written_by_another_thread_is_ud() -> None:
         assert stop.why is Why.FAULT
 
 
+def test_an_illegal_instruction_written_to_the_second_page_of_a_block_is_ud() -> None:
+    """The first page is not writable: what is known of a block is not, if its end can change."""
+    filler = b"\x48\xff\xc1" * 1365  # inc rcx, up to one byte before the second page
+    legal, cpuid = (assemble(text) for text in ("nop; nop; nop; enclu", "nop; cpuid; enclu"))
+    writer = assemble("mov [rdi], rsi; enclu")
+    code = (filler + legal).ljust(PAGE_SIZE + 0x800, b"\x90") + writer
+    with rig(code, code_pages=2, code_rights=R | W | X) as r:
+        second = r.code + PAGE_SIZE
+        r.bare.emodpr(r.page(r.code), R | X)
+        r.reenter()
+        for text in (legal, legal, cpuid):
+            r.set(rip=second + 0x800, rdi=second, rsi=int.from_bytes(text[1:9], "little"))
+            r.expect_exit()
+            r.set(rip=r.code)
+            stop = r.run()
+            assert stop.why is (Why.FAULT if text is cpuid else Why.ENCLU)
+
+
 def test_code_that_the_model_writes_runs_as_written() -> None:
     """EACCEPTCOPY to an address, and in fact an EPC page, where other code has run before."""
     with rig("1: call rdi; enclu; jmp 1b") as r:
