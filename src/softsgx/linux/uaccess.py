@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Protocol
 from softsgx.linux.errno import EACCES, EFAULT
 from softsgx.linux.mm import VM_EXEC, VM_READ, Vma, vm_pte_bits
 from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_PFN_MASK, PTE_U, PTE_W
-from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -40,11 +39,19 @@ def copy_from_user(current: Thread, address: int, size: int) -> Steps[bytes | No
     if user is not None and not _touches_enclave(current, address, size):
         return user.read(address, size)
     while size:
+        offset = address & PAGE_MASK
+        length = min(size, PAGE_SIZE - offset)
+        if user is not None and not _touches_enclave(current, address, 1):
+            part = user.read(address, length)  # half in enclave memory, half outside
+            if part is None:
+                return None
+            out += part
+            address += length
+            size -= length
+            continue
         pfn = yield from _user_pfn(current, address, write=False)
         if pfn < 0:
             return None
-        offset = address & PAGE_MASK
-        length = min(size, PAGE_SIZE - offset)
         if kernel.processor.epc.index(pfn) >= 0:
             out += b"\xff" * length
         else:
@@ -61,11 +68,17 @@ def copy_to_user(current: Thread, address: int, data: bytes) -> Steps[bool]:
     if user is not None and not _touches_enclave(current, address, len(data)):
         return user.write(address, data)
     while data:
+        offset = address & PAGE_MASK
+        length = min(len(data), PAGE_SIZE - offset)
+        if user is not None and not _touches_enclave(current, address, 1):
+            if not user.write(address, data[:length]):
+                return False
+            address += length
+            data = data[length:]
+            continue
         pfn = yield from _user_pfn(current, address, write=True)
         if pfn < 0:
             return False
-        offset = address & PAGE_MASK
-        length = min(len(data), PAGE_SIZE - offset)
         if kernel.processor.epc.index(pfn) < 0:
             kernel.processor.memory.write(pfn << PAGE_SHIFT | offset, data[:length])
         address += length
@@ -132,8 +145,6 @@ def anonymous_page(mm: Mm, vma: Vma, address: int) -> int:
 
 def _user_pfn(current: Thread, address: int, *, write: bool) -> Steps[int]:
     """The frame behind a user address, faulted in if need be; -EFAULT."""
-    if current.mm.user is not None and not _touches_enclave(current, address, 1):
-        raise Unmodelled("a copy that is half in enclave memory and half outside")
     if not 0 <= address < 1 << 47:
         return -EFAULT
     pte = current.mm.space.lookup(address)
