@@ -365,6 +365,7 @@ static void with_child(void)
     pid_t pid = one_in(4) ? vfork() : fork();
 
     if (pid == 0) {
+        alarm(4);
         for (int i = 0; i < 20; i++)
             step(1);
         if (one_in(4))

@@ -157,5 +157,13 @@ class AbortPage:
 
     def _send(self, t: Tracee, found: Signal) -> None:
         t.siginfo[found.number] = found
+        mask, bit = p.get_sigmask(t.tid), 1 << (found.number - 1)
+        if mask & bit:
+            # force_sig: who blocks it dies of it. Otherwise it would stay pending, and the access
+            # happen again and again.
+            at = (p.get_regs(t.tid)[p.RSP] - 512) & ~15
+            p.write_memory(t.tid, at, bytes(32))
+            t.inject(_RT_SIGACTION, found.number, at, 0, 8)
+            p.set_sigmask(t.tid, mask & ~bit)
         p.tgkill(t.pid, t.tid, found.number)
         p.request(p.PTRACE_CONT, t.tid)
