@@ -28,7 +28,7 @@ from softsgx.sim.events import (
     TaskEnded,
     TaskSpawned,
 )
-from softsgx.sim.execution import MAX_STEPS, Execution, run
+from softsgx.sim.execution import MAX_STEPS, Execution
 from softsgx.sim.ipi import Acknowledgements, Interrupt, Target, ipi
 from softsgx.sim.locks import Guard, Mutex, RwLock
 from softsgx.sim.point import (
@@ -45,6 +45,7 @@ from softsgx.sim.point import (
     Steps,
 )
 from softsgx.sim.rng import Rng
+from softsgx.sim.run import run
 from softsgx.sim.schedule import Choice, decode, encode, letters
 from softsgx.sim.scheduler import Scheduler
 from softsgx.sim.schedulers import Cooperative, Follow, RunToCompletion, VirtualTime

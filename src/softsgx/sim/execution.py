@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from softsgx.sim.errors import Blocked, Deadlock, StepBound, TaskExit
 from softsgx.sim.events import Drawn, Log, Stepped, TaskEnded, TaskSpawned
@@ -15,8 +15,6 @@ from softsgx.sim.schedulers.cooperative import Cooperative
 from softsgx.sim.schedulers.run_to_completion import RunToCompletion
 from softsgx.sim.task import Task
 from softsgx.sim.touch import ENABLE, SPAWN, TOUCHES, touch
-
-T = TypeVar("T")
 
 MAX_STEPS: Final = 1_000_000
 _NOTE_LENGTH_MAX: Final = 2_000
@@ -385,21 +383,3 @@ class Execution:
         if len(schedule) > _NOTE_LENGTH_MAX:
             return f"schedule {schedule[:_NOTE_LENGTH_MAX]}... ({len(self.choices)} choices)"
         return f"schedule {schedule}"
-
-
-def run(
-    body: Steps[T],
-    name: str = "main",
-    cpu: int | None = None,
-    *,
-    max_steps: int = MAX_STEPS,
-    log: Log | None = None,
-) -> T:
-    """Drive one body, and whatever it spawns, to completion without preemption; its value."""
-    execution = Execution(RunToCompletion(), max_steps=max_steps, log=log)
-    task = execution.spawn(body, name, cpu)
-    execution.run()
-    if task.exception is not None:
-        raise task.exception
-    result: T = task.result
-    return result

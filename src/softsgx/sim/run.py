@@ -1,0 +1,30 @@
+"""One body driven to its end, for whoever wants only its value."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from softsgx.sim.events import Log
+from softsgx.sim.execution import MAX_STEPS, Execution
+from softsgx.sim.point import Steps
+from softsgx.sim.schedulers.run_to_completion import RunToCompletion
+
+T = TypeVar("T")
+
+
+def run(
+    body: Steps[T],
+    name: str = "main",
+    cpu: int | None = None,
+    *,
+    max_steps: int = MAX_STEPS,
+    log: Log | None = None,
+) -> T:
+    """Drive one body, and whatever it spawns, to completion without preemption; its value."""
+    execution = Execution(RunToCompletion(), max_steps=max_steps, log=log)
+    task = execution.spawn(body, name, cpu)
+    execution.run()
+    if task.exception is not None:
+        raise task.exception
+    result: T = task.result
+    return result
