@@ -13,7 +13,9 @@ from softsgx.sim.schedule import Choice, encode
 from softsgx.sim.scheduler import Scheduler
 from softsgx.sim.schedulers.cooperative import Cooperative
 from softsgx.sim.schedulers.run_to_completion import RunToCompletion
+from softsgx.sim.schedulers.virtual_time import VirtualTime
 from softsgx.sim.task import Task
+from softsgx.sim.timed import Timed
 
 T = TypeVar("T")
 
@@ -27,7 +29,7 @@ class Execution:
     scheduler  who decides
     max_steps  how many steps run() may take in all before it raises StepBound
     log        where events go
-    record     keep the choices; without it a long run under Cooperative costs no memory
+    record     keep the choices; without it a long run costs no memory (Cooperative, VirtualTime)
     choices    every choice made so far, as in the schedule string
     steps      how many steps were taken so far
     current    the task that is running: inside a step, or inside its code before the first point
@@ -46,7 +48,7 @@ class Execution:
         log: Log | None = None,
         record: bool = True,
     ) -> None:
-        assert record or type(scheduler) is Cooperative, "only Cooperative needs no record"
+        assert record or type(scheduler) in (Cooperative, VirtualTime), "this one needs a record"
         self.scheduler = scheduler
         self.record = record
         self.max_steps = max_steps
@@ -124,6 +126,8 @@ class Execution:
         try:
             if self.record or self.log.on:
                 self._loop(self._drive_alone())
+            elif isinstance(self.scheduler, VirtualTime):
+                Timed(self, self.scheduler).run()
             else:
                 outer, LIVE.execution = LIVE.execution, self
                 try:

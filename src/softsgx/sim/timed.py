@@ -1,0 +1,240 @@
+"""The loop of an unrecorded execution under VirtualTime: the same order, found by a heap.
+
+`VirtualTime.choose` asks every task before every step. Here a task is looked at when something
+changes for it: its finish waits in a heap, and tasks that stand at equal blocking points form a
+group whose `ready` is asked once a step. A comparison of the two on random programs is among the
+tests of VirtualTime.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+from softsgx.sim.errors import Deadlock, StepBound
+from softsgx.sim.point import BLOCKING, IRQ, Point
+
+if TYPE_CHECKING:
+    from softsgx.sim.execution import Execution
+    from softsgx.sim.schedulers.virtual_time import VirtualTime
+    from softsgx.sim.task import Task
+
+
+class _Group:
+    """Tasks at equal blocking points, which are ready together or not at all."""
+
+    __slots__ = ("begun", "point", "ready", "tasks")
+
+    def __init__(self, point: Point) -> None:
+        self.point = point
+        self.ready = False
+        self.tasks: list[Task] = []
+        # How many of `tasks`, from the front, have been begun since it became ready.
+        self.begun = 0
+
+
+class Timed:
+    """One run() of an execution; made anew for each, from where the tasks stand.
+
+    A part of Execution in a file of its own: it uses that one's private state.
+    """
+
+    def __init__(self, execution: Execution, time: VirtualTime) -> None:
+        self.execution = execution
+        self.time = time
+        # When the pending point of each begun task started; the clock's own record.
+        self._started = time.started
+        self._heap: list[tuple[int, int, int, Task]] = []
+        # The number of a task's valid entry in the heap: older ones are skipped.
+        self._entry: dict[Task, int] = {}
+        self._entries = 0
+        self._groups: dict[Point, _Group] = {}
+        # Those that are asked before every step.
+        self._polled: dict[Point, _Group] = {}
+        self._on_cpu: dict[int, list[Task]] = {}
+        # Begun interrupt handlers by processor, and who has to wait for them.
+        self._interrupts: dict[int, int] = {}
+        self._held_back: dict[int, list[Task]] = {}
+        # Tasks that may begin only when the handler in progress on their processor has ended.
+        self._deferred: dict[int, list[Task]] = {}
+        for task in execution.tasks:
+            self._arrived(task)
+        self._seen = execution._spawned
+        self._poll()
+
+    def run(self) -> None:
+        """Step until no foreground task is left, as `Execution.run`."""
+        execution, heap, entry = self.execution, self._heap, self._entry
+        handlers, interrupts = execution._handlers, self._interrupts
+        while execution._foreground:
+            if execution.steps >= execution.max_steps:
+                raise StepBound(execution.max_steps, execution.schedule)
+            while True:
+                if not heap:
+                    raise Deadlock(execution._blocked(), execution.schedule)
+                finish, _, number, task = heappop(heap)
+                if entry.get(task) != number:
+                    continue
+                cpu = task.cpu
+                if cpu is None or not (
+                    (cpu in interrupts and not task.interrupt)
+                    or (handlers and handlers.get(cpu, task) is not task)
+                ):
+                    break
+                self._held_back.setdefault(cpu, []).append(task)
+            self._charge(task, finish)
+            if task.gate is not None or task.interrupt:
+                self._leave(task)
+            in_progress = bool(handlers)
+            if self._step(task):
+                self._arrived(task)
+            if execution._spawned != self._seen:
+                for new in execution.tasks:
+                    if new.index >= self._seen:
+                        self._arrived(new)
+                self._seen = execution._spawned
+            if self._polled:
+                self._poll()
+            if in_progress or handlers:
+                self._release()
+
+    def _step(self, task: Task) -> bool:
+        """Take the step; False if the task ended by it."""
+        execution = self.execution
+        execution.steps += 1
+        execution.current = task
+        try:
+            point = task.send(task)
+        except StopIteration as stop:
+            execution._end(task, stop.value)
+            return False
+        except BaseException as exception:
+            execution._fail(task, exception)
+            raise
+        if task.gate is None and point[0] not in BLOCKING:
+            task.point = point
+        else:
+            execution._arrive(task, point)
+        return True
+
+    def _charge(self, task: Task, finish: int) -> None:
+        """Advance the clocks; delay what else was begun on the processor."""
+        started = self._started
+        start = started.pop(task)
+        del self._entry[task]
+        time = self.time
+        kind = task.point[0]
+        time.counts[kind] = time.counts.get(kind, 0) + 1
+        time.elapsed = finish
+        cpu = task.cpu
+        if cpu is None:
+            return
+        time.clocks[cpu] = finish
+        others = self._on_cpu[cpu]
+        others.remove(task)
+        for other in others:
+            shift = finish - max(started[other], start)
+            if shift:
+                started[other] += shift
+                self._push(other)
+
+    def _leave(self, task: Task) -> None:
+        """The task leaves its point: its group, and its place among the interrupts."""
+        point = task.point
+        if point[0] in BLOCKING:
+            group = self._groups[point]
+            at = group.tasks.index(task)
+            del group.tasks[at]
+            group.begun -= at < group.begun
+            if not group.tasks:
+                del self._groups[point]
+                self._polled.pop(point, None)
+        if task.interrupt:
+            self._uninterrupt(task)
+
+    def _uninterrupt(self, task: Task) -> None:
+        cpu = task.cpu
+        assert cpu is not None
+        self._interrupts[cpu] -= 1
+        if not self._interrupts[cpu]:
+            del self._interrupts[cpu]
+            for held in self._held_back.pop(cpu, ()):
+                if held in self._entry:
+                    self._push(held)
+
+    def _arrived(self, task: Task) -> None:
+        """The task stands at a new point."""
+        point = task.point
+        if point[0] not in BLOCKING:
+            self._begin(task)
+            return
+        group = self._groups.get(point)
+        if group is None:
+            group = self._groups[point] = _Group(point)
+        group.tasks.append(task)
+        self._polled[point] = group
+
+    def _poll(self) -> None:
+        """Ask every group; begin the tasks of those that became ready, forget the others'."""
+        for group in list(self._polled.values()):
+            first = group.tasks[0]
+            assert first.gate is not None
+            ready = first.gate(first)
+            if ready:
+                group.ready = True
+                while group.begun < len(group.tasks):
+                    group.begun += 1
+                    self._begin(group.tasks[group.begun - 1])
+                if group.point[0] == IRQ:
+                    # Until it has been taken nothing else runs on that processor.
+                    del self._polled[group.point]
+            elif group.ready:
+                group.ready = False
+                for task in group.tasks[: group.begun]:
+                    self._forget(task)
+                group.begun = 0
+
+    def _begin(self, task: Task) -> None:
+        handlers = self.execution._handlers
+        cpu = task.cpu
+        if cpu is not None:
+            if handlers and handlers.get(cpu, task) is not task:
+                self._deferred.setdefault(cpu, []).append(task)
+                return
+            self._on_cpu.setdefault(cpu, []).append(task)
+            if task.interrupt:
+                self._interrupts[cpu] = self._interrupts.get(cpu, 0) + 1
+        # A task that stood here when an earlier run() ended keeps the work done.
+        self._started.setdefault(task, self.time.elapsed)
+        self._push(task)
+
+    def _forget(self, task: Task) -> None:
+        """A task that lost the race for what it waits for starts anew when that is free again."""
+        if task not in self._entry:
+            for waiting in self._deferred.values():
+                if task in waiting:
+                    waiting.remove(task)
+            return
+        del self._entry[task], self._started[task]
+        if task.cpu is not None:
+            self._on_cpu[task.cpu].remove(task)
+            if task.interrupt:
+                self._uninterrupt(task)
+
+    def _push(self, task: Task) -> None:
+        self._entries += 1
+        self._entry[task] = self._entries
+        finish = self._started[task] + self.time.price(task)
+        heappush(self._heap, (finish, task.index, self._entries, task))
+
+    def _release(self) -> None:
+        """A handler of several points began, or ended: who may go on now?"""
+        handlers = self.execution._handlers
+        for cpu in [*self._deferred]:
+            for task in self._deferred.pop(cpu):
+                self._begin(task)
+        for cpu in [*self._held_back]:
+            if cpu not in handlers and not self._interrupts.get(cpu):
+                for task in self._held_back.pop(cpu):
+                    if task in self._entry:
+                        self._push(task)
