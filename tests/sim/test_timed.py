@@ -1,5 +1,7 @@
 """Unrecorded executions under VirtualTime take the steps of recorded ones, at the same times."""
 
+from typing import Any
+
 import pytest
 
 from softsgx.sim import (
@@ -11,6 +13,7 @@ from softsgx.sim import (
     RwLock,
     StepBound,
     Steps,
+    Task,
     Unmodelled,
     VirtualTime,
     WaitFlag,
@@ -149,7 +152,11 @@ def test_errors_are_those_of_a_recorded_execution() -> None:
 
 
 def test_a_price_may_be_a_function_of_the_task() -> None:
-    time = VirtualTime({"ipi": lambda task: 5 * len(task.point[1]), "irq": 1, "wait": 0})
+    def by_receivers(task: Task) -> int:
+        cpus: Any = task.point[1]
+        return 5 * len(cpus)
+
+    time = VirtualTime({"ipi": by_receivers, "irq": 1, "wait": 0})
     execution = Execution(time, record=False)
     execution.spawn(ipi([Cpu(1), Cpu(2), Cpu(3)], Cpu.take), "T", 0)
     execution.run()

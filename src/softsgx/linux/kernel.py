@@ -9,6 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from softsgx.linux.sgx.design import PermissionDesign
 from softsgx.linux.version import VERSIONS, KernelVersion
 from softsgx.mem.pagetable import direct
 from softsgx.sim.locks import Mutex
@@ -53,6 +54,9 @@ class Kernel:
         self.races = self.version.races
         self.has_sgx2 = processor.part.sgx2
         self.inject: Callable[[str], bool] | None = None
+        self.design = PermissionDesign()
+        # What an interrupted processor does next, for a clock that cannot wait for its thread.
+        self.after_interrupt: Callable[[LogicalProcessor], None] | None = None
         # EPC: filled by sgx_init.
         self.next_unused = 0
         self.epc_pages: list[SgxEpcPage] = []  # by number, as far as they were ever handed out

@@ -23,7 +23,8 @@ from softsgx.spec.paging import SECINFO
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
-    from softsgx.linux.process import Thread
+    from softsgx.cpu.aex import Delivered
+    from softsgx.linux.process import Signal, Thread
 
 EnclaveProgram = Callable[["EnclaveThread"], Steps[Any]]
 # What an instruction can raise by itself; the other vectors are the kernel's own business.
@@ -202,8 +203,11 @@ class EnclaveThread:
         """Deliver an exception. Returns if it may be tried again; suspends the program if not."""
         delivered = self.lp.deliver_fault(fault)
         if delivered.vector == faults.PF:
-            signal = yield from do_user_addr_fault(self.current, delivered.code, delivered.cr2)
-            if signal is None:
+            if (yield from self._page_fault(delivered)) is None:
                 return
         end = Exit(leaves.ERESUME, delivered.vector, delivered.code, delivered.cr2)
         yield Suspended(end)  # type: ignore[misc]
+
+    def _page_fault(self, delivered: Delivered) -> Steps[Signal | None]:
+        """What the kernel makes of a #PF: None if it repaired it."""
+        return (yield from do_user_addr_fault(self.current, delivered.code, delivered.cr2))

@@ -357,6 +357,8 @@ def sgx_vma_fault(current: Thread, vma: Vma, address: int, write: bool) -> Steps
         if isinstance(entry, int):
             return _busy_or_sigbus(entry)
         assert entry.epc_page is not None
+        if (yield from kernel.design.before_pte(current, encl, entry)):
+            return VM_FAULT_SIGBUS
         if write and not pte_rights(kernel, vma, entry) & W:
             return VM_FAULT_SIGBUS  # V2 only: the mirror of the EPCM lacks W
         pfn = kernel.processor.epc.pfn(entry.epc_page.number)
