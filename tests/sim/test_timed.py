@@ -57,7 +57,7 @@ class Program:
 
     def body(self, name: str, rng: Rng, cpus: list[Cpu]) -> Steps[None]:
         for _ in range(12):
-            what = rng.below(9)
+            what = rng.below(10)
             if what == 0:
                 with (yield from rng.choice(self.mutexes).acquire()):
                     self.note(name)
@@ -89,9 +89,14 @@ class Program:
                 if (yield from mutex.trylock()):
                     yield at("work")
                     mutex.release()
+            elif what == 8:
+                yield from ipi([rng.choice(cpus)], self.take_and_charge)
             else:
                 yield at("work")
             self.note(name)
+
+    def take_and_charge(self, cpu: Cpu) -> None:
+        self.time.charge(cpu.cpu, "work")
 
     def handler(self, _cpu: Cpu) -> Steps[None]:
         yield at("step")

@@ -11,7 +11,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from softsgx.image.image import EnclaveImage, Segment
-from softsgx.lab.designs import DESIGNS, Design
+from softsgx.lab.designs import DESIGNS
+from softsgx.lab.designs.base import Design
 from softsgx.lab.measured import (
     CannotWork,
     MeasuredHost,
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
     from softsgx.cpu import Status
     from softsgx.sim import Execution
 
-# Fresh pages of each innocent.
-ARENA_PAGES: Final = 24
+# Fresh pages of all innocents together.
+ARENA_PAGES: Final = 640
 # Above the reclaimer's high watermark, with room for VA pages and the SECS.
 _EPC_SLACK: Final = 192
 _MAX_POINTS: Final = 50_000_000
@@ -101,7 +102,8 @@ class Bench:
         n = combination.n
         base = combination.runtime == NO_CHANGE
         self.design: Design = DESIGNS["ioctl" if base else combination.design]()
-        hole = workload.pages + n * ARENA_PAGES
+        self.arena_pages = -(-ARENA_PAGES // n)
+        hole = workload.pages + n * self.arena_pages
         self.image = image(n, hole)
         pages = 2 * n + hole + (n >> 6) + _EPC_SLACK
         self.machine = Machine(
@@ -127,9 +129,9 @@ class Bench:
         how = ORDERS[runtime] if base else order(runtime, self.design)
         self.manager = LabManager(self.untrusted, how)
         heap, length = self.enclave.heap, self.workload.pages * PAGE_SIZE
-        arena = heap + length
+        arena, per_thread = heap + length, self.arena_pages
         self.arenas = [
-            [arena + (cpu * ARENA_PAGES + page) * PAGE_SIZE for page in range(ARENA_PAGES)]
+            [arena + (cpu * per_thread + page) * PAGE_SIZE for page in range(per_thread)]
             for cpu in range(n)
         ]
         self.manager.reserve(heap, length)
@@ -140,7 +142,7 @@ class Bench:
         for host in hosts:
             yield from host.prepare()
         enclave, pages = self.enclave, self.workload.pages
-        everything = pages * PAGE_SIZE + len(self.arenas) * ARENA_PAGES * PAGE_SIZE
+        everything = (pages + len(self.arenas) * self.arena_pages) * PAGE_SIZE
         if self.design.linux == "v2":
             # The cap of added pages is RW there: an area with X could map none of them.
             yield from hosts[0].mprotect(enclave.heap, everything, R | W)
@@ -185,7 +187,8 @@ class Bench:
         if held != rights:
             raise CannotWork(f"asked for {rwx_text(rights)}, got {rwx_text(held)}")
         entry = self.encl.page(self.address(page))
-        assert entry is not None and entry.epc_page is not None
+        assert entry is not None
+        assert entry.epc_page is not None
         word = self.machine.processor.epcm.state[entry.epc_page.number]
         if word & RWX != rights:
             raise CannotWork(f"asked for {rwx_text(rights)}, the EPCM has {rwx_text(word)}")
@@ -201,7 +204,7 @@ class Bench:
         """Run the program in virtual time; what was measured, or the reason why nothing was."""
         execution = self.machine.execution(self.time, record=False, max_steps=_MAX_POINTS)
         by_cpu = {seat.number: seat for seat in self.seats}
-        self.kernel.after_interrupt = resume_at_once(execution, by_cpu)
+        self.kernel.take_interrupt = resume_at_once(self.time, by_cpu)
         rng = Rng(self.seed).stream(self.workload.name)
         changers = self.workload.changers(len(self.seats))
         self._changing = changers
@@ -212,11 +215,9 @@ class Bench:
             execution.spawn(body, f"thread {seat.number}", seat.number)
         execution.run()
         execution.close()
-        return summary(self, execution.steps)
+        return summary(self)
 
-    def _thread(
-        self, seat: Seat, rng: Rng, changes: bool, execution: Execution
-    ) -> Steps[None]:
+    def _thread(self, seat: Seat, rng: Rng, changes: bool, execution: Execution) -> Steps[None]:
         program = self.workload.changer if changes else self.workload.innocent
 
         def inside(t: Any) -> Steps[None]:
@@ -251,7 +252,9 @@ class Bench:
         return f"{refused}; {text}" if refused else text
 
 
-def measure(combination: Combination, workload: Workload, profile: Profile, seed: int) -> Measurement:
+def measure(
+    combination: Combination, workload: Workload, profile: Profile, seed: int
+) -> Measurement:
     """Build and run one combination."""
     return Bench(combination, workload, profile, seed).run()
 
@@ -259,5 +262,3 @@ def measure(combination: Combination, workload: Workload, profile: Profile, seed
 def without_changes(combination: Combination) -> Combination:
     """The run to which a combination is compared."""
     return combination._replace(design=NO_CHANGE, runtime=NO_CHANGE)
-
-

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from softsgx.cpu.fault import Fault
+from softsgx.cpu.passing import interrupt_and_resume
 from softsgx.linux.vdso import VDSO_ENCLU
 from softsgx.sim import Steps
 from softsgx.spec import leaves
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
     from softsgx.cpu.aex import Delivered
     from softsgx.linux.process import Signal
-    from softsgx.sim import Execution, VirtualTime
+    from softsgx.sim import VirtualTime
 
 
 # A fault that is repaired again and again without progress: the access can never succeed.
@@ -140,26 +141,25 @@ class MeasuredHost(HostThread):
 
 
 def resume_at_once(
-    execution: Execution, seats: dict[int, Seat]
-) -> Callable[[LogicalProcessor], None]:
-    """For Kernel.after_interrupt: a thread that computes goes back into the enclave.
+    time: VirtualTime, seats: dict[int, Seat]
+) -> Callable[[LogicalProcessor, int], object]:
+    """For Kernel.take_interrupt: a thread that computes goes back into the enclave at once.
 
-    The interrupt returns to the AEP, whose ERESUME is a step of its own, ahead of the work.
+    The interrupt returns to the AEP, whose ERESUME delays what the thread was at.
     """
 
-    def after(lp: LogicalProcessor) -> None:
+    def take(lp: LogicalProcessor, vector: int) -> object:
         seat = seats.get(lp.id)
-        if seat is not None and seat.computing and lp.secs is None:
-            name = f"ERESUME on cpu {lp.id}"
-            body = _resume(lp, seat.tcs)
-            execution.spawn(body, name, lp.id, daemon=True, interrupt=True)
+        if seat is None or not seat.computing or lp.secs is None:
+            return lp.interrupt(vector)
+        if not interrupt_and_resume(lp):
+            lp.interrupt(vector)
+            try:
+                lp.enclu(leaves.ERESUME, seat.tcs, VDSO_ENCLU)
+            except Fault:
+                # The frame is gone, say; the thread meets the fault when it goes on by itself.
+                return None
+        time.charge(lp.id, "ERESUME")
+        return None
 
-    return after
-
-
-def _resume(lp: LogicalProcessor, tcs: int) -> Steps[None]:
-    try:
-        yield from lp.enclu_steps(leaves.ERESUME, tcs, VDSO_ENCLU)
-    except Fault:
-        # The SSA frame is gone, say; the thread meets the fault when it goes on itself.
-        return
+    return take

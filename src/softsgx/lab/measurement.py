@@ -64,7 +64,7 @@ class Measurement:
         return self.latency[QUANTILES.index(per_mille)] if self.latency else None
 
 
-def summary(bench: Bench, points: int) -> Measurement:
+def summary(bench: Bench) -> Measurement:
     """What a bench measured."""
     changers = bench.workload.changers(len(bench.seats))
     innocents = bench.seats[changers:]
@@ -90,7 +90,7 @@ def summary(bench: Bench, points: int) -> Measurement:
         latency=tuple(quantile(faults, q) for q in QUANTILES) if faults else (),
         vmas=len(bench.mm.vmas) - bench.vmas_before,
         elapsed=bench.time.elapsed,
-        points=points,
+        points=sum(bench.time.counts.values()),
         counts={kind: counts[kind] for kind in COUNTED if counts.get(kind)},
     )
 

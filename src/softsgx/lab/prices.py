@@ -101,7 +101,7 @@ class Profile:
 
         def named(task: Task) -> int:
             what: Any = task.point[1]
-            return c["syscall"] + c.get(what, 0)
+            return c["syscall"] + int(c.get(what, 0))
 
         def compute(task: Task) -> int:
             cycles: Any = task.point[1]
@@ -124,7 +124,7 @@ class Profile:
 
 
 PROFILES: Final = {
-    column: Profile(column, {name: row[at] for name, row in ENTRIES.items()})
+    column: Profile(column, {name: int(row[at]) for name, row in ENTRIES.items()})
     for at, column in enumerate(COLUMNS)
 }
 

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 _OPERAND_BYTES = 256  # PAGEINFO, SECINFO or PCMD, RDINFO: one block of operands
 
 
+def take_interrupt(lp: LogicalProcessor, vector: int) -> object:
+    """An interrupt as the processor takes it: an AEX if it is inside."""
+    return lp.interrupt(vector)
+
+
 class KernelBug(Exception):
     """The kernel would oops here: a NULL dereference or a failed assertion in its own code."""
 
@@ -55,8 +60,8 @@ class Kernel:
         self.has_sgx2 = processor.part.sgx2
         self.inject: Callable[[str], bool] | None = None
         self.design = PermissionDesign()
-        # What an interrupted processor does next, for a clock that cannot wait for its thread.
-        self.after_interrupt: Callable[[LogicalProcessor], None] | None = None
+        # How a processor takes an interrupt: (processor, vector).
+        self.take_interrupt: Callable[[LogicalProcessor, int], object] = take_interrupt
         # EPC: filled by sgx_init.
         self.next_unused = 0
         self.epc_pages: list[SgxEpcPage] = []  # by number, as far as they were ever handed out

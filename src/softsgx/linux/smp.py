@@ -6,8 +6,8 @@ translations: that is why the driver's handler need not do anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from softsgx.sim.ipi import ipi
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from softsgx.linux.process import Thread
     from softsgx.sim import Steps
 
-Handler: TypeAlias = "Callable[[LogicalProcessor], None]"
-
 CALL_FUNCTION_VECTOR = 0xFB
 TLB_FLUSH_VECTOR = 0xFD
 
@@ -26,36 +24,25 @@ TLB_FLUSH_VECTOR = 0xFD
 def on_each_cpu_mask(current: Thread, cpus: Iterable[int]) -> Steps[None]:
     """Interrupt the given processors and wait until each took it; the function called is empty."""
     lps = current.kernel.processor.lps
-    yield from ipi([lps[cpu] for cpu in sorted(cpus)], _handler(current, _no_op))
+    take = current.kernel.take_interrupt
+
+    def no_op(lp: LogicalProcessor) -> None:
+        take(lp, CALL_FUNCTION_VECTOR)
+
+    yield from ipi([lps[cpu] for cpu in sorted(cpus)], no_op)
 
 
 def flush_tlb_mm(current: Thread, mm: Mm) -> Steps[None]:
     """flush_tlb_range: drop the translations of an address space on every processor that has it."""
     lps = current.kernel.processor.lps
+    take = current.kernel.take_interrupt
+
+    def flush(lp: LogicalProcessor) -> None:
+        take(lp, TLB_FLUSH_VECTOR)
+        lp.flush_tlb("IPI")
+
     targets = [lps[cpu] for cpu in sorted(mm.cpumask) if cpu != current.cpu]
     if current.cpu in mm.cpumask:
         lps[current.cpu].flush_tlb("mprotect")
     if targets:
-        yield from ipi(targets, _handler(current, _flush))
-
-
-def _handler(current: Thread, handler: Handler) -> Handler:
-    """The handler, and behind it what `Kernel.after_interrupt` says."""
-    after = current.kernel.after_interrupt
-    if after is None:
-        return handler
-
-    def both(lp: LogicalProcessor) -> None:
-        handler(lp)
-        after(lp)
-
-    return both
-
-
-def _no_op(lp: LogicalProcessor) -> None:
-    lp.interrupt(CALL_FUNCTION_VECTOR)
-
-
-def _flush(lp: LogicalProcessor) -> None:
-    lp.interrupt(TLB_FLUSH_VECTOR)
-    lp.flush_tlb("IPI")
+        yield from ipi(targets, flush)

@@ -44,13 +44,14 @@ class Timed:
         self.time = time
         # When the pending point of each begun task started; the clock's own record.
         self._started = time.started
+        self._prices = time.prices
         self._heap: list[tuple[int, int, int, Task]] = []
         # The number of a task's valid entry in the heap: older ones are skipped.
         self._entry: dict[Task, int] = {}
         self._entries = 0
         self._groups: dict[Point, _Group] = {}
-        # Those that are asked before every step.
-        self._polled: dict[Point, _Group] = {}
+        self._group_of: dict[Task, _Group] = {}
+        # Begun tasks by processor.
         self._on_cpu: dict[int, list[Task]] = {}
         # Begun interrupt handlers by processor, and who has to wait for them.
         self._interrupts: dict[int, int] = {}
@@ -64,39 +65,82 @@ class Timed:
 
     def run(self) -> None:
         """Step until no foreground task is left, as `Execution.run`."""
-        execution, heap, entry = self.execution, self._heap, self._entry
-        handlers, interrupts = execution._handlers, self._interrupts
-        while execution._foreground:
-            if execution.steps >= execution.max_steps:
-                raise StepBound(execution.max_steps, execution.schedule)
-            while True:
-                if not heap:
-                    raise Deadlock(execution._blocked(), execution.schedule)
-                finish, _, number, task = heappop(heap)
-                if entry.get(task) != number:
-                    continue
-                cpu = task.cpu
-                if cpu is None or not (
-                    (cpu in interrupts and not task.interrupt)
-                    or (handlers and handlers.get(cpu, task) is not task)
-                ):
-                    break
-                self._held_back.setdefault(cpu, []).append(task)
-            self._charge(task, finish)
-            if task.gate is not None or task.interrupt:
-                self._leave(task)
-            in_progress = bool(handlers)
-            if self._step(task):
-                self._arrived(task)
-            if execution._spawned != self._seen:
-                for new in execution.tasks:
-                    if new.index >= self._seen:
-                        self._arrived(new)
-                self._seen = execution._spawned
-            if self._polled:
-                self._poll()
-            if in_progress or handlers:
-                self._release()
+        execution, time = self.execution, self.time
+        handlers, delays = execution._handlers, time.delays
+        time.heap = True
+        try:
+            while execution._foreground:
+                if execution.steps >= execution.max_steps:
+                    raise StepBound(execution.max_steps, execution.schedule)
+                task = self._next()
+                if task.gate is not None or task.interrupt:
+                    self._leave(task)
+                in_progress = bool(handlers)
+                if self._step(task):
+                    if task.gate is None:
+                        self._begin(task)
+                    else:
+                        self._arrived(task)
+                if execution._spawned != self._seen:
+                    self._welcome()
+                if delays:
+                    self._delay()
+                if self._groups:
+                    self._poll()
+                if in_progress or handlers:
+                    self._release()
+        finally:
+            time.heap = False
+
+    def _next(self) -> Task:
+        """The task whose point is finished first; advance the clocks to there."""
+        heap, entry = self._heap, self._entry
+        interrupts, handlers = self._interrupts, self.execution._handlers
+        started = self._started
+        while True:
+            if not heap:
+                raise Deadlock(self.execution._blocked(), self.execution.schedule)
+            finish, _, number, task = heappop(heap)
+            if entry.get(task) != number:
+                continue
+            due = started[task] + self._price(task)
+            if due > finish:
+                # It was delayed after this entry was made.
+                heappush(heap, (due, task.index, number, task))
+                continue
+            cpu = task.cpu
+            if cpu is None or not (
+                (cpu in interrupts and not task.interrupt)
+                or (handlers and handlers.get(cpu, task) is not task)
+            ):
+                break
+            self._held_back.setdefault(cpu, []).append(task)
+        del entry[task]
+        start = started.pop(task)
+        time = self.time
+        counts, kind = time.counts, task.point[0]
+        counts[kind] = counts.get(kind, 0) + 1
+        time.elapsed = finish
+        if cpu is not None:
+            time.clocks[cpu] = finish
+            others = self._on_cpu[cpu]
+            others.remove(task)
+            if others:
+                self._shift(others, start, finish)
+        return task
+
+    def _shift(self, others: list[Task], start: int, finish: int) -> None:
+        """What was begun on the same processor keeps the work done, and loses this time."""
+        started = self._started
+        for other in others:
+            started[other] += finish - max(started[other], start)
+
+    def _delay(self) -> None:
+        """Charges on a processor delay all that was begun there."""
+        for cpu, cycles in self.time.delays:
+            for task in self._on_cpu.get(cpu, ()):
+                self._started[task] += cycles
+        self.time.delays.clear()
 
     def _step(self, task: Task) -> bool:
         """Take the step; False if the task ended by it."""
@@ -117,77 +161,60 @@ class Timed:
             execution._arrive(task, point)
         return True
 
-    def _charge(self, task: Task, finish: int) -> None:
-        """Advance the clocks; delay what else was begun on the processor."""
-        started = self._started
-        start = started.pop(task)
-        del self._entry[task]
-        time = self.time
-        kind = task.point[0]
-        time.counts[kind] = time.counts.get(kind, 0) + 1
-        time.elapsed = finish
-        cpu = task.cpu
-        if cpu is None:
-            return
-        time.clocks[cpu] = finish
-        others = self._on_cpu[cpu]
-        others.remove(task)
-        for other in others:
-            shift = finish - max(started[other], start)
-            if shift:
-                started[other] += shift
-                self._push(other)
-
     def _leave(self, task: Task) -> None:
         """The task leaves its point: its group, and its place among the interrupts."""
-        point = task.point
-        if point[0] in BLOCKING:
-            group = self._groups[point]
+        group = self._group_of.pop(task, None)
+        if group is not None:
             at = group.tasks.index(task)
             del group.tasks[at]
             group.begun -= at < group.begun
             if not group.tasks:
-                del self._groups[point]
-                self._polled.pop(point, None)
+                del self._groups[group.point]
         if task.interrupt:
             self._uninterrupt(task)
 
     def _uninterrupt(self, task: Task) -> None:
         cpu = task.cpu
         assert cpu is not None
-        self._interrupts[cpu] -= 1
-        if not self._interrupts[cpu]:
-            del self._interrupts[cpu]
-            for held in self._held_back.pop(cpu, ()):
-                if held in self._entry:
-                    self._push(held)
+        left = self._interrupts[cpu] - 1
+        if left:
+            self._interrupts[cpu] = left
+            return
+        del self._interrupts[cpu]
+        for held in self._held_back.pop(cpu, ()):
+            if held in self._entry:
+                self._push(held)
+
+    def _welcome(self) -> None:
+        """Tasks were spawned by the last step."""
+        for new in self.execution.tasks[-(self.execution._spawned - self._seen) :]:
+            if new.index >= self._seen:
+                self._arrived(new)
+        self._seen = self.execution._spawned
 
     def _arrived(self, task: Task) -> None:
         """The task stands at a new point."""
-        point = task.point
-        if point[0] not in BLOCKING:
+        gate, point = task.gate, task.point
+        if gate is None or (point[0] == IRQ and gate(task)):
+            # An interrupt that can be taken will be: nothing else runs there before it.
             self._begin(task)
             return
         group = self._groups.get(point)
         if group is None:
             group = self._groups[point] = _Group(point)
         group.tasks.append(task)
-        self._polled[point] = group
+        self._group_of[task] = group
 
     def _poll(self) -> None:
         """Ask every group; begin the tasks of those that became ready, forget the others'."""
-        for group in list(self._polled.values()):
+        for group in self._groups.values():
             first = group.tasks[0]
             assert first.gate is not None
-            ready = first.gate(first)
-            if ready:
+            if first.gate(first):
                 group.ready = True
                 while group.begun < len(group.tasks):
                     group.begun += 1
                     self._begin(group.tasks[group.begun - 1])
-                if group.point[0] == IRQ:
-                    # Until it has been taken nothing else runs on that processor.
-                    del self._polled[group.point]
             elif group.ready:
                 group.ready = False
                 for task in group.tasks[: group.begun]:
@@ -195,17 +222,22 @@ class Timed:
                 group.begun = 0
 
     def _begin(self, task: Task) -> None:
-        handlers = self.execution._handlers
         cpu = task.cpu
         if cpu is not None:
+            handlers = self.execution._handlers
             if handlers and handlers.get(cpu, task) is not task:
                 self._deferred.setdefault(cpu, []).append(task)
                 return
-            self._on_cpu.setdefault(cpu, []).append(task)
+            begun = self._on_cpu.get(cpu)
+            if begun is None:
+                self._on_cpu[cpu] = [task]
+            else:
+                begun.append(task)
             if task.interrupt:
                 self._interrupts[cpu] = self._interrupts.get(cpu, 0) + 1
-        # A task that stood here when an earlier run() ended keeps the work done.
-        self._started.setdefault(task, self.time.elapsed)
+        if task not in self._started:
+            # Otherwise it stood here when an earlier run() ended, and keeps the work done.
+            self._started[task] = self.time.elapsed
         self._push(task)
 
     def _forget(self, task: Task) -> None:
@@ -222,10 +254,14 @@ class Timed:
                 self._uninterrupt(task)
 
     def _push(self, task: Task) -> None:
-        self._entries += 1
-        self._entry[task] = self._entries
-        finish = self._started[task] + self.time.price(task)
-        heappush(self._heap, (finish, task.index, self._entries, task))
+        number = self._entries = self._entries + 1
+        self._entry[task] = number
+        finish = self._started[task] + self._price(task)
+        heappush(self._heap, (finish, task.index, number, task))
+
+    def _price(self, task: Task) -> int:
+        price = self._prices.get(task.point[0])
+        return price if type(price) is int else self.time.price(task)
 
     def _release(self) -> None:
         """A handler of several points began, or ended: who may go on now?"""
@@ -234,7 +270,7 @@ class Timed:
             for task in self._deferred.pop(cpu):
                 self._begin(task)
         for cpu in [*self._held_back]:
-            if cpu not in handlers and not self._interrupts.get(cpu):
+            if cpu not in handlers:
                 for task in self._held_back.pop(cpu):
                     if task in self._entry:
                         self._push(task)

@@ -31,9 +31,7 @@ def _ioctl(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]:
     return (yield from edmm.sgx_ioc_enclave_restrict_permissions(current, encl, arg, _body))
 
 
-def _body(
-    current: Thread, encl: SgxEncl, modp: SgxEnclaveRestrictPermissions
-) -> Steps[int]:
+def _body(current: Thread, encl: SgxEncl, modp: SgxEnclaveRestrictPermissions) -> Steps[int]:
     """What was done before a failure is tracked and counted, so that it can be accepted."""
     yield from m.sgx_reclaim_direct(current)
     ret, done = 0, 0

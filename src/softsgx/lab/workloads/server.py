@@ -16,12 +16,12 @@ _INTERVAL = 400_000
 
 
 class Server(Workload):
-    """Workers allocate three times as fast as elsewhere; a seal or reopen every 400,000 cycles."""
+    """Workers allocate faster than elsewhere; a seal or reopen every 400,000 cycles."""
 
     name = "server"
     about = "workers allocate at a fixed rate; every 400,000 cycles a buffer of 2 pages is sealed"
     pages = 16
-    touch_every = 200_000
+    touch_every = 16_000
 
     def changer(self, t: MeasuredThread, bench: Bench, rng: Rng) -> Steps[None]:
         """Six buffers sealed and reopened, by the clock."""

@@ -44,6 +44,10 @@ class VirtualTime:
         """By processor, the finish of the last step on it."""
         self.started: dict[Task, int] = {}
         """When the pending point of each enabled task started."""
+        self.delays: list[tuple[int, int]] = []
+        """Processors and cycles: charges that the loop of `timed.py` has not taken account of."""
+        self.heap = False
+        """Whether that loop is running."""
         self._begun = False
 
     def now(self, cpu: int) -> int:
@@ -101,6 +105,23 @@ class VirtualTime:
         if price is None:
             raise Unmodelled(f"no price for points of kind {kind!r}, and no default price")
         return price if isinstance(price, int) else price(task)
+
+    def charge(self, cpu: int, kind: str) -> None:
+        """Another point on a processor, within the step that goes on: counted, and time taken.
+
+        It delays what was begun there. For what follows an interrupt whatever was interrupted.
+        """
+        price = self.prices.get(kind, self.default)
+        assert isinstance(price, int), f"no fixed price for {kind!r}"
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        self.clocks[cpu] = self.now(cpu) + price
+        self.delays.append((cpu, price))
+        if self.heap:
+            return
+        for task in self.started:
+            if task.cpu == cpu:
+                self.started[task] += price
+        self.delays.clear()
 
     def _charge(self, task: Task, finish: int) -> None:
         start = self.started.pop(task)
