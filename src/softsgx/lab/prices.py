@@ -88,8 +88,9 @@ class Profile:
     def prices(self, processor: Processor) -> dict[str, Price]:
         """What a clock charges for each kind of point; kinds that are not here have no price."""
         c = self.cycles
-        lps = processor.lps
         interrupt, interrupt_inside = c["irq"], c["irq"] + c["AEX"]
+
+        lps = processor.lps
 
         def irq(task: Task) -> int:
             assert task.cpu is not None

@@ -65,32 +65,29 @@ class Timed:
 
     def run(self) -> None:
         """Step until no foreground task is left, as `Execution.run`."""
-        execution, time = self.execution, self.time
-        handlers, delays = execution._handlers, time.delays
-        time.heap = True
-        try:
-            while execution._foreground:
-                if execution.steps >= execution.max_steps:
-                    raise StepBound(execution.max_steps, execution.schedule)
-                task = self._next()
-                if task.gate is not None or task.interrupt:
-                    self._leave(task)
-                in_progress = bool(handlers)
-                if self._step(task):
-                    if task.gate is None:
-                        self._begin(task)
-                    else:
-                        self._arrived(task)
-                if execution._spawned != self._seen:
-                    self._welcome()
-                if delays:
-                    self._delay()
-                if self._groups:
-                    self._poll()
-                if in_progress or handlers:
-                    self._release()
-        finally:
-            time.heap = False
+        execution = self.execution
+        handlers, delays = execution._handlers, self.time.delays
+        while execution._foreground:
+            if execution.steps >= execution.max_steps:
+                raise StepBound(execution.max_steps, execution.schedule)
+            task = self._next()
+            if task.gate is not None or task.interrupt:
+                self._leave(task)
+            in_progress = bool(handlers)
+            goes_on = self._step(task)
+            if delays:
+                self._delay()
+            if goes_on:
+                if task.gate is None:
+                    self._begin(task)
+                else:
+                    self._arrived(task)
+            if execution._spawned != self._seen:
+                self._welcome()
+            if self._groups:
+                self._poll()
+            if in_progress or handlers:
+                self._release()
 
     def _next(self) -> Task:
         """The task whose point is finished first; advance the clocks to there."""
@@ -237,7 +234,7 @@ class Timed:
                 self._interrupts[cpu] = self._interrupts.get(cpu, 0) + 1
         if task not in self._started:
             # Otherwise it stood here when an earlier run() ended, and keeps the work done.
-            self._started[task] = self.time.elapsed
+            self._started[task] = self.time.begins(task)
         self._push(task)
 
     def _forget(self, task: Task) -> None:

@@ -45,9 +45,9 @@ class VirtualTime:
         self.started: dict[Task, int] = {}
         """When the pending point of each enabled task started."""
         self.delays: list[tuple[int, int]] = []
-        """Processors and cycles: charges that the loop of `timed.py` has not taken account of."""
-        self.heap = False
-        """Whether that loop is running."""
+        """Processors and cycles: charges by which what was begun there has not been delayed yet."""
+        self.busy: dict[int, int] = {}
+        """By processor, until when a charge occupies it: nothing begins there before."""
         self._begun = False
 
     def now(self, cpu: int) -> int:
@@ -62,18 +62,21 @@ class VirtualTime:
         self.elapsed = 0
         self.clocks.clear()
         self.started.clear()
+        self.delays.clear()
+        self.busy.clear()
         return first
 
     def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
         """The enabled task whose point is finished first; charges it."""
         # Whoever was not enabled before the last step became so at its finish.
         started = self.started
-        now = self.elapsed
+        if self.delays:
+            self._delay()
         for task in enabled:
-            started.setdefault(task, now)
+            if task not in started:
+                started[task] = self.begins(task)
         if len(started) > len(enabled):
             self._forget_blocked(enabled)
-
         interrupted = [task.cpu for task in enabled if task.interrupt]
         first: Task | None = None
         finish = 0
@@ -109,18 +112,25 @@ class VirtualTime:
     def charge(self, cpu: int, kind: str) -> None:
         """Another point on a processor, within the step that goes on: counted, and time taken.
 
-        It delays what was begun there. For what follows an interrupt whatever was interrupted.
+        It delays all that was, or is now, begun there. For what follows an interrupt, whatever it
+        was that was interrupted.
         """
         price = self.prices.get(kind, self.default)
         assert isinstance(price, int), f"no fixed price for {kind!r}"
         self.counts[kind] = self.counts.get(kind, 0) + 1
-        self.clocks[cpu] = self.now(cpu) + price
+        self.clocks[cpu] = self.busy[cpu] = max(self.now(cpu), self.elapsed) + price
         self.delays.append((cpu, price))
-        if self.heap:
-            return
-        for task in self.started:
-            if task.cpu == cpu:
-                self.started[task] += price
+
+    def begins(self, task: Task) -> int:
+        """When the point of a task begins that is enabled now."""
+        cpu = task.cpu
+        busy = 0 if cpu is None else self.busy.get(cpu, 0)
+        return max(self.elapsed, busy)
+
+    def _delay(self) -> None:
+        for cpu, cycles in self.delays:
+            for task in self.started:
+                self.started[task] += cycles if task.cpu == cpu else 0
         self.delays.clear()
 
     def _charge(self, task: Task, finish: int) -> None:
