@@ -28,6 +28,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "sign": Command("softsgx.cli.sign", "make the SIGSTRUCT of an enclave with your own key"),
     "show": Command("softsgx.cli.show", "what is in an ELF, SGXS or SIGSTRUCT file"),
     "run": Command("softsgx.cli.run", "run an SGX program on a machine without SGX"),
+    "compare": Command("softsgx.cli.compare", "compare designs of restricting page permissions"),
     "doctor": Command("softsgx.cli.doctor", "whether this machine can run SGX programs"),
 }
 

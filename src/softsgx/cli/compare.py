@@ -1,0 +1,171 @@
+"""`softsgx compare`: what each way of restricting permissions costs, loses and breaks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from softsgx.cli import files
+from softsgx.cli.errors import EXIT_OK
+from softsgx.lab.compare import N_MAX, Cell, Comparison, Plan, run_cell
+from softsgx.lab.designs import DESIGNS
+from softsgx.lab.prices import COLUMNS, PriceError, Profile, profile
+from softsgx.lab.runtimes import RUNTIMES
+from softsgx.lab.table import conclusions_text, table
+from softsgx.lab.workloads import WORKLOADS, workload
+from softsgx.lab.workloads.recorded import RECORDED, TraceError
+
+if TYPE_CHECKING:
+    from softsgx.lab.measurement import Measurement
+
+DEFAULT_NS: Final = (1, 4, 16, 64)
+EXIT_INTERRUPTED: Final = 130
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """What is compared, under which prices, and where the result goes."""
+    what = parser.add_argument_group("what is compared (lists are separated by commas)")
+    what.add_argument("--designs", type=_names("design", DESIGNS), default=tuple(DESIGNS))
+    what.add_argument("--runtimes", type=_names("runtime", RUNTIMES), default=RUNTIMES)
+    what.add_argument(
+        "--workloads",
+        type=_workloads,
+        default=tuple(WORKLOADS),
+        help="also recorded:FILE, from softsgx run --trace FILE",
+    )
+    what.add_argument(
+        "--n", type=_ns, default=DEFAULT_NS, help="logical processors, 1 to 256 (1,4,16,64)"
+    )
+    what.add_argument(
+        "--prices",
+        type=_profiles,
+        default=None,
+        help="default, low, high, or a .toml or .json file; the first is shown, all are corners",
+    )
+    what.add_argument("--seed", type=int, default=1)
+    how = parser.add_argument_group("how")
+    how.add_argument("--jobs", type=_jobs, default=None, help="processes (all cores)")
+    how.add_argument("--all", action="store_true", help="show every N, not the largest only")
+    how.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the plan; what was finished when it was interrupted is shown all the same."""
+    profiles = args.prices or _profiles(",".join(COLUMNS))
+    plan = Plan(args.designs, args.runtimes, args.workloads, args.n, profiles, args.seed)
+    measured, whole = measure_all(plan.cells(), args.jobs or os.cpu_count() or 1)
+    comparison = Comparison(plan, measured)
+    if args.json:
+        from softsgx.lab.report import as_json
+
+        files.show(json.dumps(as_json(comparison), indent=1) + "\n")
+    else:
+        files.show(table(comparison, plan.ns if args.all else (max(plan.ns),)))
+        files.show(conclusions_text(comparison.conclusions()))
+    if not whole:
+        print(f"interrupted: {comparison.finished} of {comparison.wanted} runs", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_OK
+
+
+def measure_all(cells: Sequence[Cell], jobs: int) -> tuple[list[Measurement], bool]:
+    """Measure all cells on so many processes; what was finished, and whether that is all."""
+    done: list[Measurement] = []
+    try:
+        for m in _progress(_results(cells, jobs), len(cells)):
+            done.append(m)
+    except KeyboardInterrupt:
+        return done, False
+    return done, True
+
+
+def _results(cells: Sequence[Cell], jobs: int) -> Iterator[Measurement]:
+    if jobs == 1 or len(cells) == 1:
+        yield from map(run_cell, cells)
+        return
+    # Workers leave the interrupt to the parent, which keeps what has arrived.
+    context = multiprocessing.get_context("spawn" if sys.platform == "darwin" else "fork")
+    with context.Pool(min(jobs, len(cells)), _deaf) as pool:
+        yield from pool.imap_unordered(run_cell, cells)
+
+
+def _deaf() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _progress(results: Iterator[Measurement], total: int) -> Iterator[Measurement]:
+    """Pass results through; on a terminal, say how far it is."""
+    shown = sys.stderr.isatty()
+    for number, m in enumerate(results, 1):
+        if shown:
+            text = f"{number} of {total}: {m.workload}, {m.n} processors, {m.design}, {m.runtime}"
+            print(f"\r{text:<78.78}", end="", file=sys.stderr, flush=True)
+        yield m
+    if shown:
+        print(f"\r{'':<78}\r", end="", file=sys.stderr, flush=True)
+
+
+# Arguments
+
+
+def _names(what: str, known: Sequence[str] | dict[str, type]) -> object:
+    """An argument type: a list of known names."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(text.split(",")))
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(
+                    f"{name!r}: unknown {what}; known are {', '.join(known)}"
+                )
+        return names
+
+    return parse
+
+
+def _workloads(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(text.split(",")))
+    for name in names:
+        if name.startswith(RECORDED):
+            try:
+                workload(name)
+            except TraceError as error:
+                raise argparse.ArgumentTypeError(str(error)) from None
+        elif name not in WORKLOADS:
+            known = ", ".join([*WORKLOADS, f"{RECORDED}FILE"])
+            raise argparse.ArgumentTypeError(f"{name!r}: unknown workload; known are {known}")
+    return names
+
+
+def _ns(text: str) -> tuple[int, ...]:
+    found = []
+    for part in text.split(","):
+        if not part.isdecimal() or not 1 <= int(part) <= N_MAX:
+            raise argparse.ArgumentTypeError(f"{part!r}: not a number from 1 to {N_MAX}")
+        found.append(int(part))
+    return tuple(sorted(dict.fromkeys(found)))
+
+
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r}: not a number from 1 to 1024")
+    return int(text)
+
+
+def _profiles(text: str) -> tuple[Profile, ...]:
+    found: dict[str, Profile] = {}
+    for name in text.split(","):
+        try:
+            each = profile(name)
+        except PriceError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        if each.name in found:
+            raise argparse.ArgumentTypeError(f"{name}: two profiles called {each.name}")
+        found[each.name] = each
+    return tuple(found.values())
