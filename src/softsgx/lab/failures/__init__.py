@@ -1,0 +1,5 @@
+"""The same injected failure in every design: what the caller learns, and what is left.
+
+`stage.py` has the machine and what the threads do on it, `scenarios.py` the failures, `outcome.py`
+the checkers that turn what happened into verdicts, `matrix.py` all of them together.
+"""

@@ -1,0 +1,159 @@
+"""From what happened to verdicts: checkers over the facts and the final state.
+
+Verified: what the caller was told, rights beyond and short of those due, faults of permitted
+accesses, the effect of a repair that uses only what was told. Not verified: whether a better repair
+exists, and every other interleaving than the one played.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import NamedTuple
+
+from softsgx.lab.failures.scenarios import SCENARIOS, InUse, Scenario
+from softsgx.lab.failures.stage import PAGES, Facts, Stage, rights_beyond
+from softsgx.linux.errno import errno_text
+from softsgx.spec.epcm import PENDING, PR, RWX, rwx_text
+from softsgx.spec.status import status_name
+
+
+class Outcome(NamedTuple):
+    """One design and one failure.
+
+    arises       the failure could be brought about at all
+    told         what the failing call told its caller: the answer's own words
+    errno, result  of that answer
+    page         the answer names the page at which it failed; None where there is none to name
+    left         the state before any repair
+    repair       "yes", "no", or "" where the failure leaves nothing to repair
+    undeserved   faults of accesses that old and new rights permit
+    wider        pages with rights beyond those due although nothing told so
+    wider_told   pages with such rights of which a call or EACCEPT told
+    lost         pages short of rights due although nothing told so
+    stuck        what can never succeed
+    schedule     the schedule that shows it
+    """
+
+    design: str
+    failure: str
+    arises: bool
+    told: str
+    errno: int
+    result: int
+    page: bool | None
+    left: str
+    repair: str
+    undeserved: tuple[str, ...]
+    wider: tuple[int, ...]
+    wider_told: tuple[int, ...]
+    lost: tuple[int, ...]
+    stuck: str
+    schedule: str
+
+    def evidence(self) -> str:
+        """One line: what was told, what is left, and what went wrong."""
+        if not self.arises:
+            return "does not arise, wherever the other thread is brought into its leaf"
+        parts = [self.told, self.left, *self.undeserved]
+        if self.stuck:
+            parts.append(self.stuck)
+        return "; ".join(parts)
+
+    @property
+    def bad(self) -> bool:
+        """A fault without reason, rights wrong in silence, or something that cannot be repaired."""
+        return bool(self.undeserved or self.wider or self.lost or self.stuck or self.repair == "no")
+
+
+def play(design: str, failure: str, schedule: str | None = None) -> tuple[Outcome, Stage]:
+    """Run one failure on one design, or replay a schedule; the outcome, and the stage after it."""
+    scenario, stage, played = _play(design, failure, schedule)
+    facts = stage.facts
+    arises = not isinstance(scenario, InUse) or scenario.struck
+    left = stage.state_text()
+    answer = next((a for a in facts.answers if a.errno), facts.answers[0])
+    wider, wider_told, lost = _rights(stage, facts)
+    told = "; ".join([a.text() for a in facts.answers] + _refusals(facts))
+    page = None
+    if scenario.at_page is not None and arises:
+        page = answer.done == scenario.at_page and bool(answer.errno)
+    repair = ""
+    if scenario.repairs and arises and not _fulfilled(stage):
+        scenario.repair(stage)
+        repair = "yes" if _fulfilled(stage) else "no"
+    scenario.afterwards(stage)
+    undeserved = tuple(
+        f"{met.who}: {met.doing} of page {met.page} refused, #PF {met.code:#x}"
+        for met in facts.undeserved
+    )
+    return (
+        Outcome(
+            design, failure, arises, told, answer.errno, answer.result or 0, page, left, repair,
+            undeserved, wider, wider_told, lost, facts.stuck, played,
+        ),
+        stage,
+    )  # fmt: skip
+
+
+def _play(design: str, failure: str, schedule: str | None) -> tuple[Scenario, Stage, str]:
+    """Run the scenario; a meeting of two threads is looked for at every place."""
+    kind = SCENARIOS[failure]
+    if not issubclass(kind, InUse) or schedule:
+        scenario = kind()
+        stage = Stage(design, scenario.asked)
+        return scenario, stage, scenario.run(stage, schedule)
+    for attempt in (1, 2):
+        for meeting in count(1):
+            found = kind(meeting, attempt)
+            stage = Stage(design, found.asked)
+            played = found.run(stage)
+            if found.struck:
+                return found, stage, played
+            if not found.met:
+                break
+    return found, stage, played
+
+
+def _refusals(facts: Facts) -> list[str]:
+    """What EACCEPT told, page by page."""
+    return [
+        f"EACCEPT of page {page}: {'fault' if status is None else status_name(status)}"
+        for page, status in facts.accepts.items()
+        if status != 0
+    ]
+
+
+def _rights(stage: Stage, facts: Facts) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Pages wider than due and silent, wider and told, short and silent."""
+    failed = any(answer.errno for answer in facts.answers)
+    wider, told, lost = [], [], []
+    for page in range(PAGES):
+        word = stage.word(page)
+        if not word or word & PENDING:
+            continue
+        due = facts.entitled.get(page, stage.asked)
+        known = failed or facts.accepts.get(page, 0) != 0
+        if rights_beyond(word, due) or stage.cached(page) & ~due & RWX:
+            (told if known else wider).append(page)
+        if due & ~word and not known:
+            lost.append(page)
+    return tuple(wider), tuple(told), tuple(lost)
+
+
+def _fulfilled(stage: Stage) -> bool:
+    """Every page exists, has what was asked for, and is accepted."""
+    return all(
+        word & (RWX | PR | PENDING) == stage.asked and bool(word)
+        for word in (stage.word(page) for page in range(PAGES))
+    )
+
+
+def rights_asked(failure: str) -> str:
+    """What a failure's caller asks for."""
+    return rwx_text(SCENARIOS[failure].asked)
+
+
+def answer_text(outcome: Outcome) -> str:
+    """errno and code, as a table shows them."""
+    code = f", {status_name(outcome.result)}" if outcome.result else ""
+    return (errno_text(outcome.errno) if outcome.errno else "success") + code
