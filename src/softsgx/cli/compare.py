@@ -8,18 +8,23 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from softsgx.cli import files
-from softsgx.cli.errors import EXIT_OK
+from softsgx.cli.errors import EXIT_FINDING, EXIT_OK, UsageError
 from softsgx.lab.compare import N_MAX, Cell, Comparison, Plan, run_cell
 from softsgx.lab.designs import DESIGNS
+from softsgx.lab.failures.matrix import matrix
+from softsgx.lab.failures.outcome import play, story
+from softsgx.lab.failures.scenarios import SCENARIOS
 from softsgx.lab.prices import COLUMNS, PriceError, Profile, profile
+from softsgx.lab.report import as_json
 from softsgx.lab.runtimes import RUNTIMES
-from softsgx.lab.table import conclusions_text, table
+from softsgx.lab.table import conclusions_text, matrix_text, table
 from softsgx.lab.workloads import WORKLOADS, workload
 from softsgx.lab.workloads.recorded import RECORDED, TraceError
+from softsgx.sim import ScheduleError, ScheduleMismatch
 
 if TYPE_CHECKING:
     from softsgx.lab.measurement import Measurement
@@ -52,26 +57,49 @@ def register(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how")
     how.add_argument("--jobs", type=_jobs, default=None, help="processes (all cores)")
     how.add_argument("--all", action="store_true", help="show every N, not the largest only")
+    how.add_argument(
+        "--failure",
+        type=_failure,
+        metavar="DESIGN/FAILURE",
+        help="play one failure in one design, event by event, and nothing else",
+    )
+    how.add_argument("--schedule", metavar="S", help="replay this schedule of --failure")
     how.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the plan; what was finished when it was interrupted is shown all the same."""
+    if args.failure is not None:
+        return _one_failure(args.failure, args.schedule)
     profiles = args.prices or _profiles(",".join(COLUMNS))
     plan = Plan(args.designs, args.runtimes, args.workloads, args.n, profiles, args.seed)
     measured, whole = measure_all(plan.cells(), args.jobs or os.cpu_count() or 1)
     comparison = Comparison(plan, measured)
+    outcomes = matrix(plan.designs) if whole else []
     if args.json:
-        from softsgx.lab.report import as_json
-
-        files.show(json.dumps(as_json(comparison), indent=1) + "\n")
+        files.show(json.dumps(as_json(comparison, outcomes), indent=1) + "\n")
     else:
         files.show(table(comparison, plan.ns if args.all else (max(plan.ns),)))
-        files.show(conclusions_text(comparison.conclusions()))
+        files.show(conclusions_text(comparison.conclusions(), profiles))
+        if outcomes:
+            files.show(matrix_text(outcomes))
     if not whole:
         print(f"interrupted: {comparison.finished} of {comparison.wanted} runs", file=sys.stderr)
         return EXIT_INTERRUPTED
     return EXIT_OK
+
+
+def _one_failure(which: tuple[str, str], schedule: str | None) -> int:
+    """Show one cell of the matrix: the verdicts, the schedule, and the story."""
+    design, failure = which
+    try:
+        outcome, events = story(design, failure, schedule)
+    except (ScheduleError, ScheduleMismatch) as error:
+        raise UsageError(f"--schedule: {error}") from None
+    everything = [outcome if name == failure else play(design, name) for name in SCENARIOS]
+    files.show(matrix_text([outcome], everything))
+    files.show("\n" + "\n".join(events) + "\n")
+    return EXIT_FINDING if outcome.bad else EXIT_OK
 
 
 def measure_all(cells: Sequence[Cell], jobs: int) -> tuple[list[Measurement], bool]:
@@ -114,7 +142,17 @@ def _progress(results: Iterator[Measurement], total: int) -> Iterator[Measuremen
 # Arguments
 
 
-def _names(what: str, known: Sequence[str] | dict[str, type]) -> object:
+def _failure(text: str) -> tuple[str, str]:
+    design, _, failure = text.partition("/")
+    if design not in DESIGNS or failure not in SCENARIOS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: DESIGN/FAILURE is needed, of {', '.join(DESIGNS)} and "
+            f"{', '.join(SCENARIOS)}"
+        )
+    return design, failure
+
+
+def _names(what: str, known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
     """An argument type: a list of known names."""
 
     def parse(text: str) -> tuple[str, ...]:

@@ -81,9 +81,10 @@ class Row(NamedTuple):
 
 
 class Conclusion(NamedTuple):
-    """`better` costs less than `worse` by `metric` in `wins` of `rows` combinations.
+    """`better` is never behind `worse` by `metric`: better in `wins`, equal in `ties` of `rows`.
 
-    The three are counted at the first profile; `corners` of the wins hold with every profile.
+    Wins and ties are counted at the first profile. In `corners` of the combinations it is not
+    behind with any profile.
     """
 
     metric: str
@@ -91,21 +92,13 @@ class Conclusion(NamedTuple):
     worse: str
     rows: int
     wins: int
+    ties: int
     corners: int
 
     @property
     def holds(self) -> bool:
-        """In every combination, with every profile."""
-        return self.corners == self.rows
-
-    def text(self) -> str:
-        """One line."""
-        if self.holds:
-            mark = "holds at all corners"
-        else:
-            mark = f"does not hold at all corners: {self.corners} of {self.rows}"
-        ahead = f"in {self.wins} of {self.rows} combinations"
-        return f"{self.better} before {self.worse}, {self.metric}, {ahead}: {mark}"
+        """In every combination, with every profile; and it is better somewhere."""
+        return self.corners == self.rows and self.wins > 0
 
 
 class Comparison:
@@ -185,7 +178,8 @@ class Comparison:
             *((one, other) if better < 0 else (other, one)),
             rows=len(signs),
             wins=first.count(better),
-            corners=sum(all(part == better for part in sign) for sign in signs),
+            ties=first.count(0),
+            corners=sum(all(part in (better, 0) for part in sign) for sign in signs),
         )
 
 

@@ -88,17 +88,20 @@ class Profile:
     def prices(self, processor: Processor) -> dict[str, Price]:
         """What a clock charges for each kind of point; kinds that are not here have no price."""
         c = self.cycles
-        interrupt, interrupt_inside = c["irq"], c["irq"] + c["AEX"]
+        interrupt: int = c["irq"]
+        interrupt_inside: int = c["irq"] + c["AEX"]
 
         lps = processor.lps
 
         def irq(task: Task) -> int:
             assert task.cpu is not None
-            return interrupt if lps[task.cpu].secs is None else interrupt_inside
+            inside: bool = lps[task.cpu].secs is not None
+            return interrupt_inside if inside else interrupt
 
         def broadcast(task: Task) -> int:
             cpus: Any = task.point[1]
-            return c["ipi"] + c["ipi_receiver"] * sum(cpu != task.cpu for cpu in cpus)
+            receivers = len([cpu for cpu in cpus if cpu != task.cpu])
+            return c["ipi"] + c["ipi_receiver"] * receivers
 
         def named(task: Task) -> int:
             what: Any = task.point[1]
@@ -108,7 +111,7 @@ class Profile:
             cycles: Any = task.point[1]
             return int(cycles)
 
-        return {
+        prices: dict[str, Price] = {
             **dict.fromkeys(_FREE, 0),
             **{leaf: c[leaf] for leaf in _LEAVES},
             "EADD": c["EADD"] + c["add_driver"] + c["add_loader"],
@@ -122,6 +125,7 @@ class Profile:
             "syscall": named,
             "compute": compute,
         }
+        return prices
 
 
 PROFILES: Final = {

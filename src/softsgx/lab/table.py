@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from softsgx.lab.compare import Comparison, Conclusion, Figures, Row
+from softsgx.lab.failures.matrix import verdicts
+from softsgx.lab.failures.outcome import Outcome
+from softsgx.lab.failures.scenarios import SCENARIOS
 from softsgx.lab.prices import Profile
 
 _HEAD: Final = (
@@ -15,8 +18,9 @@ _HEAD: Final = (
 LEGEND: Final = """\
 call: a change as its caller sees it; lost: of all processors, per change, in us; corners: lost at
 the least and greatest prices. work: part of the innocents' work lost. fault: latency of an
-innocent's page fault, in us. Then per change: EMODPR, ETRACK, rounds of interrupts, blast (processors
-interrupted), AEX, faults of all threads, system calls, exits (EEXIT). areas: VMAs left behind."""
+innocent's page fault, in us. Then per change: EMODPR, ETRACK, rounds of interrupts, blast
+(processors interrupted), AEX, faults of all threads, system calls, exits (EEXIT). areas: VMAs left
+behind."""
 
 
 def table(comparison: Comparison, ns: Sequence[int]) -> str:
@@ -83,13 +87,31 @@ def _us(profile: Profile, cycles: int | None) -> str:
     return "-" if cycles is None else f"{profile.us(cycles):.1f}"
 
 
-def conclusions_text(conclusions: Sequence[Conclusion]) -> str:
-    """What holds at all corners first, by metric."""
-    lines = []
+def conclusions_text(conclusions: Sequence[Conclusion], profiles: Sequence[Profile]) -> str:
+    """By metric, what holds at all corners first."""
+    corners = ", ".join(profile.name for profile in profiles)
+    lines = [f"\nconclusions: the left one is never behind; figures at {profiles[0].name} prices"]
     for metric in dict.fromkeys(c.metric for c in conclusions):
-        lines.append(f"\nby {metric}")
+        lines.append(f"by {metric}")
         of_metric = [c for c in conclusions if c.metric == metric]
         for c in sorted(of_metric, key=lambda c: not c.holds):
-            mark = "all corners" if c.holds else f"NOT at all corners ({c.corners} of {c.rows})"
-            lines.append(f"  {c.better:<14} before {c.worse:<14} {c.wins:>4} of {c.rows:<4} {mark}")
+            count = f"{c.wins:>3} better, {c.ties:>3} equal of {c.rows:<3}"
+            mark = f"HOLDS at all corners ({corners})" if c.holds else f"holds in {c.corners}"
+            lines.append(f"  {c.better:<14} {c.worse:<14} {count}  {mark}")
+    return "\n".join(lines) + "\n"
+
+
+def matrix_text(outcomes: Sequence[Outcome], among: Sequence[Outcome] | None = None) -> str:
+    """The failures: a block for each, a line for each design, evidence and schedule below it.
+
+    `among` are all outcomes of these designs, if `outcomes` are a part of them.
+    """
+    lines = ["\nfailures: what the caller learns, and what is left"]
+    for failure in dict.fromkeys(outcome.failure for outcome in outcomes):
+        lines += ["", f"{failure}: {SCENARIOS[failure].about}"]
+        for outcome in outcomes:
+            if outcome.failure == failure:
+                words = "; ".join(verdicts(outcome, among or outcomes))
+                lines.append(f"  {outcome.design:<14} {words}")
+                lines.append(f"  {'':<14}   {outcome.evidence()}; schedule {outcome.schedule}")
     return "\n".join(lines) + "\n"

@@ -10,7 +10,7 @@ from softsgx.lab.failures.scenarios import SCENARIOS
 
 def matrix(designs: Sequence[str]) -> list[Outcome]:
     """Every failure in every design."""
-    return [play(design, failure)[0] for failure in SCENARIOS for design in designs]
+    return [play(design, failure) for failure in SCENARIOS for design in designs]
 
 
 def told_apart(outcome: Outcome, all_of_them: Sequence[Outcome]) -> bool:

@@ -65,9 +65,22 @@ class Outcome(NamedTuple):
         return bool(self.undeserved or self.wider or self.lost or self.stuck or self.repair == "no")
 
 
-def play(design: str, failure: str, schedule: str | None = None) -> tuple[Outcome, Stage]:
-    """Run one failure on one design, or replay a schedule; the outcome, and the stage after it."""
-    scenario, stage, played = _play(design, failure, schedule)
+def play(design: str, failure: str, schedule: str | None = None) -> Outcome:
+    """Run one failure on one design, or replay a schedule."""
+    return _judge(design, failure, *_play(design, failure, schedule))
+
+
+def story(design: str, failure: str, schedule: str | None = None) -> tuple[Outcome, list[str]]:
+    """The same, and every leaf and refused access in order: one line each."""
+    if schedule is None:
+        schedule = play(design, failure).schedule
+    lines: list[str] = []
+    outcome = _judge(design, failure, *_play(design, failure, schedule, lines))
+    return outcome, lines
+
+
+def _judge(design: str, failure: str, scenario: Scenario, stage: Stage, played: str) -> Outcome:
+    """The verdicts; repairs are tried on the way."""
     facts = stage.facts
     arises = not isinstance(scenario, InUse) or scenario.struck
     left = stage.state_text()
@@ -79,28 +92,31 @@ def play(design: str, failure: str, schedule: str | None = None) -> tuple[Outcom
         page = answer.done == scenario.at_page and bool(answer.errno)
     repair = ""
     if scenario.repairs and arises and not _fulfilled(stage):
+        stage.remark("repair, with what was told:")
         scenario.repair(stage)
         repair = "yes" if _fulfilled(stage) else "no"
+    stage.remark("afterwards:")
     scenario.afterwards(stage)
     undeserved = tuple(
         f"{met.who}: {met.doing} of page {met.page} refused, #PF {met.code:#x}"
         for met in facts.undeserved
     )
-    return (
-        Outcome(
-            design, failure, arises, told, answer.errno, answer.result or 0, page, left, repair,
-            undeserved, wider, wider_told, lost, facts.stuck, played,
-        ),
-        stage,
+    return Outcome(
+        design, failure, arises, told, answer.errno, answer.result or 0, page, left, repair,
+        undeserved, wider, wider_told, lost, facts.stuck, played,
     )  # fmt: skip
 
 
-def _play(design: str, failure: str, schedule: str | None) -> tuple[Scenario, Stage, str]:
+def _play(
+    design: str, failure: str, schedule: str | None, lines: list[str] | None = None
+) -> tuple[Scenario, Stage, str]:
     """Run the scenario; a meeting of two threads is looked for at every place."""
     kind = SCENARIOS[failure]
     if not issubclass(kind, InUse) or schedule:
         scenario = kind()
         stage = Stage(design, scenario.asked)
+        if lines is not None:
+            stage.tell(lines)
         return scenario, stage, scenario.run(stage, schedule)
     for attempt in (1, 2):
         for meeting in count(1):
@@ -126,7 +142,9 @@ def _refusals(facts: Facts) -> list[str]:
 def _rights(stage: Stage, facts: Facts) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Pages wider than due and silent, wider and told, short and silent."""
     failed = any(answer.errno for answer in facts.answers)
-    wider, told, lost = [], [], []
+    wider: list[int] = []
+    told: list[int] = []
+    lost: list[int] = []
     for page in range(PAGES):
         word = stage.word(page)
         if not word or word & PENDING:

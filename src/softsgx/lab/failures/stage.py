@@ -22,8 +22,8 @@ from softsgx.linux.sgx.driver import encl_of
 from softsgx.linux.version import Races
 from softsgx.mem.tlb import CLEAN, FETCH, READ, WRITE
 from softsgx.sim import Event, Execution, Scheduler, Steps, WaitFlag
-from softsgx.sim.cpu_events import LeafDone
-from softsgx.spec.bits import PAGE_SIZE
+from softsgx.sim.cpu_events import AccessFaulted, LeafDone, LeafFaulted, Left
+from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 from softsgx.spec.epcm import RWX, R, W, X, word_text
 from softsgx.spec.faults import PF
 from softsgx.spec.status import status_name
@@ -84,7 +84,7 @@ class Stage:
     def __init__(self, design: str, asked: int = R) -> None:
         self.design = DESIGNS[design]()
         self.asked = asked
-        races = {name: False for name in Races.__slots__}
+        races = dict.fromkeys(Races.__slots__, False)
         self.machine = Machine(cpus=3, epc="2M", linux=self.design.linux, races=races)
         self.kernel = self.machine.kernel
         self.kernel.design = self.design
@@ -98,6 +98,7 @@ class Stage:
         self.returned = WaitFlag("the call returned")
         self.disturbed = WaitFlag("the second thread is done")
         self.mm: Mm = process.mm
+        self._lines: list[str] | None = None
         self._tcs = iter(range(_TCS_PAGES))
         self.machine.run(self._prepare())
         self.areas_before = len(self.mm.vmas)
@@ -130,6 +131,40 @@ class Stage:
                 note(event.status)
 
         self.machine.processor.log.subscribe(listen)
+
+    def tell(self, lines: list[str]) -> None:
+        """Have every leaf and every refused access written down."""
+
+        def listen(event: Event) -> None:
+            if isinstance(event, LeafDone):
+                status = "" if event.status < 0 else f" -> {status_name(event.status)}"
+                lines.append(f"cpu {event.lp}  {event.leaf}{self._where(event.rcx)}{status}")
+            elif isinstance(event, LeafFaulted):
+                lines.append(f"cpu {event.lp}  {event.leaf} faults, {event.rule}")
+            elif isinstance(event, AccessFaulted):
+                where = self._where(event.linear)
+                lines.append(f"cpu {event.lp}  access{where} refused, {event.rule}")
+            elif isinstance(event, Left) and event.vector >= 0:
+                lines.append(f"cpu {event.lp}  AEX, vector {event.vector:#x}")
+
+        self._lines = lines
+        self.machine.processor.log.subscribe(listen)
+
+    def remark(self, text: str) -> None:
+        """A headline in what is written down, if anything follows it."""
+        if self._lines and self._lines[-1].endswith(":"):
+            self._lines.pop()
+        if self._lines is not None:
+            self._lines.append(text)
+
+    def _where(self, address: int) -> str:
+        """Which of the four pages an operand is, by its linear or its EPC address."""
+        for page in range(PAGES):
+            entry = self.encl.page(self.address(page))
+            epc = -1 if entry is None or entry.epc_page is None else entry.epc_page.address
+            if address & ~PAGE_MASK == self.address(page) or address == epc:
+                return f" page {page}"
+        return ""
 
     def inside(self, host: MeasuredHost, program: Callable[[Any], Steps[Any]]) -> Steps[Any]:
         """Enclave code on the host's processor, on a TCS of its own."""
@@ -220,7 +255,8 @@ class Stage:
         try:
             yield from self.inside(host, program)
         except EnclaveFault as fault:
-            assert fault.run.exception_vector == PF, fault
+            if fault.run.exception_vector != PF:
+                raise
             met = Met(host.thread.name, page, doing, fault.run.exception_error_code)
             (self.facts.undeserved if deserved else self.facts.other_faults).append(met)
         except CannotWork as cannot:

@@ -36,12 +36,12 @@ class TraceError(ValueError):
 
 
 class Change(NamedTuple):
-    """One change: the thread, when (seconds, or -1), pages, rights."""
+    """One change: the thread, when (seconds, or -1), first page and how many, rights."""
 
     thread: int
     at: float
     first: int
-    count: int
+    pages: int
     rights: int
 
 
@@ -77,15 +77,15 @@ class Recorded(Workload):
                 pause = min(_PAUSE_MAX, max(1000, int((change.at - before) * 1e6 * mhz)))
             before = change.at
             yield from t.wait(pause)
-            yield from bench.change(t, change.first, change.count, change.rights)
+            yield from bench.change(t, change.first, change.pages, change.rights)
 
 
 def compact(changes: list[Change]) -> tuple[list[Change], int]:
     """The same changes over pages that are numbered from 0 without gaps; how many pages."""
-    used = sorted({page for c in changes for page in range(c.first, c.first + c.count)})
+    used = sorted({page for c in changes for page in range(c.first, c.first + c.pages)})
     number = {page: at for at, page in enumerate(used[:PAGES_MAX])}
     kept = [
-        change._replace(first=number[change.first], count=_known(change, number))
+        change._replace(first=number[change.first], pages=_known(change, number))
         for change in changes
         if change.first in number
     ]
@@ -94,7 +94,7 @@ def compact(changes: list[Change]) -> tuple[list[Change], int]:
 
 def _known(change: Change, number: Mapping[int, int]) -> int:
     """How many pages of a change, from its first on, are kept."""
-    return sum(page in number for page in range(change.first, change.first + change.count))
+    return sum(page in number for page in range(change.first, change.first + change.pages))
 
 
 def read(path: str) -> list[Change]:
