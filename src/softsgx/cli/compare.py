@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -16,7 +17,7 @@ from softsgx.cli.errors import EXIT_FINDING, EXIT_OK, UsageError
 from softsgx.lab.compare import N_MAX, Cell, Comparison, Plan, run_cell
 from softsgx.lab.designs import DESIGNS
 from softsgx.lab.failures.matrix import matrix
-from softsgx.lab.failures.outcome import play, story
+from softsgx.lab.failures.outcome import Outcome, play, story
 from softsgx.lab.failures.scenarios import SCENARIOS
 from softsgx.lab.prices import COLUMNS, PriceError, Profile, profile
 from softsgx.lab.report import as_json
@@ -65,6 +66,13 @@ def register(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--schedule", metavar="S", help="replay this schedule of --failure")
     how.add_argument("--json", action="store_true", help="print one JSON object")
+    how.add_argument("--html", metavar="FILE", help="write a report that needs nothing else")
+    how.add_argument("--plots", metavar="DIR", help="write each plot as SVG and PNG")
+    how.add_argument(
+        "--validate",
+        action="store_true",
+        help="compare the model with published figures, and nothing else",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -72,6 +80,10 @@ def run(args: argparse.Namespace) -> int:
     if args.failure is not None:
         return _one_failure(args.failure, args.schedule)
     profiles = args.prices or _profiles(",".join(COLUMNS))
+    if args.validate:
+        return _validate(profiles[0])
+    if args.html or args.plots:
+        _need_plots()
     plan = Plan(args.designs, args.runtimes, args.workloads, args.n, profiles, args.seed)
     measured, whole = measure_all(plan.cells(), args.jobs or os.cpu_count() or 1)
     comparison = Comparison(plan, measured)
@@ -83,10 +95,58 @@ def run(args: argparse.Namespace) -> int:
         files.show(conclusions_text(comparison.conclusions(), profiles))
         if outcomes:
             files.show(matrix_text(outcomes))
+    if args.html or args.plots:
+        _write(args, comparison, outcomes)
     if not whole:
         print(f"interrupted: {comparison.finished} of {comparison.wanted} runs", file=sys.stderr)
         return EXIT_INTERRUPTED
     return EXIT_OK
+
+
+def _validate(prices: Profile) -> int:
+    """The table target, model, ratio; what is missed is a finding."""
+    from softsgx.lab.validate import targets, text
+
+    found = targets(prices)
+    files.show(text(found, prices))
+    return EXIT_FINDING if any(t.verdict == "MISSED" for t in found) else EXIT_OK
+
+
+def _need_plots() -> None:
+    """Say what is missing before the long run, not after it."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("--html and --plots need matplotlib: pip install 'softsgx[plots]'")
+
+
+def _write(args: argparse.Namespace, comparison: Comparison, outcomes: list[Outcome]) -> None:
+    from softsgx.lab.html import page
+    from softsgx.lab.plots import plots
+
+    drawn = list(plots(comparison))
+    if args.plots:
+        try:
+            os.makedirs(args.plots, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{args.plots}: {error.strerror}") from None
+        for plot in drawn:
+            files.write(os.path.join(args.plots, f"{plot.name}.svg"), plot.svg)
+            files.write(os.path.join(args.plots, f"{plot.name}.png"), plot.png)
+    if args.html:
+        text = page(comparison, outcomes, drawn, _command(comparison.plan))
+        files.write(args.html, text.encode())
+
+
+def _command(plan: Plan) -> str:
+    """The command line that makes the same comparison."""
+    lists = {
+        "designs": plan.designs,
+        "runtimes": plan.runtimes,
+        "workloads": plan.workloads,
+        "n": [str(n) for n in plan.ns],
+        "prices": [profile.name for profile in plan.profiles],
+    }
+    options = " ".join(f"--{name} {','.join(values)}" for name, values in lists.items())
+    return f"softsgx compare {options} --seed {plan.seed} --html FILE"
 
 
 def _one_failure(which: tuple[str, str], schedule: str | None) -> int:

@@ -63,20 +63,21 @@ class Combination(NamedTuple):
 
 
 @cache
-def image(threads: int, pages: int) -> EnclaveImage:
-    """`threads` TCS, as many SSA frames, SECINFO slots, a hole of `pages`; nothing measured."""
+def image(threads: int, pages: int, nssa: int = 1) -> EnclaveImage:
+    """`threads` TCS, `nssa` frames each, SECINFO slots, a hole of `pages`; nothing measured."""
     ssa = threads * PAGE_SIZE
-    scratch = 2 * ssa
+    scratch = ssa + ssa * nssa
     end = scratch + ((threads * SECINFO.SIZE + PAGE_MASK) & ~PAGE_MASK)
     size = 2 * PAGE_SIZE
     while size < end + pages * PAGE_SIZE:
         size *= 2
     tcs = b"".join(
-        TCS_PAGE(OSSA=ssa + at * PAGE_SIZE, NSSA=1, OENTRY=0).pack() for at in range(threads)
+        TCS_PAGE(OSSA=ssa + at * nssa * PAGE_SIZE, NSSA=nssa, OENTRY=0).pack()
+        for at in range(threads)
     )
     segments = (
         Segment(0, ssa, TCS, tcs, (), label="TCS"),
-        Segment(ssa, ssa, REG | R | W, b"", (), label="SSA"),
+        Segment(ssa, ssa * nssa, REG | R | W, b"", (), label="SSA"),
         Segment(scratch, end - scratch, REG | R | W, b"", (), label="scratch"),
     )
     return EnclaveImage(
