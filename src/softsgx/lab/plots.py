@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Okabe and Ito: told apart also by those who see few colours.
 _COLOURS: Final = ("#000000", "#999999", "#D55E00", "#E69F00", "#0072B2", "#56B4E9", "#009E73")
 _MARKERS: Final = "osv^DPX"
+# Every second one is dashed: designs that differ in nothing lie on one line.
+_DASHES: Final = ("-", (0, (4, 3)))
 _SETTINGS: Final[Any] = {
     "svg.hashsalt": "softsgx",
     "svg.fonttype": "none",
@@ -107,7 +109,13 @@ def _legend(figure: Figure, axes: dict[str, Axes]) -> None:
 
 def _style(comparison: Comparison, design: str) -> dict[str, Any]:
     at = comparison.plan.designs.index(design) % len(_COLOURS)
-    return {"color": _COLOURS[at], "marker": _MARKERS[at], "markersize": 4, "label": design}
+    return {
+        "color": _COLOURS[at],
+        "marker": _MARKERS[at],
+        "markersize": 4,
+        "linestyle": _DASHES[at % 2],
+        "label": design,
+    }
 
 
 def _lost(comparison: Comparison, rows: Sequence[Row]) -> Figure:
@@ -155,5 +163,8 @@ def _latency(comparison: Comparison, rows: Sequence[Row]) -> Figure:
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_ylim(0.5e-3, 1.1)
+        for axis_format in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
+            axis_format("{x:g}")
+        ax.tick_params(axis="x", which="both", labelsize=7)
     _legend(figure, axes)
     return figure
