@@ -100,6 +100,14 @@ class Conclusion(NamedTuple):
         """In every combination, with every profile; and it is better somewhere."""
         return self.corners == self.rows and self.wins > 0
 
+    def mark(self) -> str:
+        """In words, for a line of text."""
+        if self.holds:
+            return "HOLDS at all corners"
+        if self.corners == self.rows:
+            return "equal at all corners"
+        return f"at all corners in {self.corners}"
+
 
 class Comparison:
     """What was measured of a plan, whole or in part."""

@@ -23,7 +23,8 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 76em;
 h1 { font-size: 1.5em } h2 { margin-top: 2em; font-size: 1.2em; border-bottom: 1px solid #ccc }
 table { border-collapse: collapse; font-size: 13px } th, td { padding: .3em .6em; text-align: left;
   vertical-align: top; border: 1px solid #ddd } th { background: #f4f4f4 }
-td.bad { background: #fdecea } td.good { background: #eef7ee } td.none { color: #777 }
+th:first-child { min-width: 11em } td.none { color: #777 }
+td.bad { background: #fdecea } td.good { background: #eef7ee }
 figure { margin: 1em 0 } figure img { max-width: 100% } figcaption { color: #444; font-size: 13px }
 pre { font-size: 12px; overflow-x: auto; background: #f7f7f7; padding: .6em }
 summary { cursor: pointer; color: #0055aa } .scroll { overflow-x: auto } code { font-size: 12px }
@@ -44,6 +45,7 @@ def page(
         *_conclusions(comparison),
         *_plots(drawn),
         *_failures(outcomes),
+        *_cannot(comparison),
         *_rows(comparison),
         "</body></html>",
     ]
@@ -92,11 +94,7 @@ def _conclusions(comparison: Comparison) -> list[str]:
 
 
 def _conclusion(c: Conclusion) -> str:
-    mark = (
-        '<span class="yes">holds</span>'
-        if c.holds
-        else (f'<span class="no">does not hold</span> (in {c.corners})')
-    )
+    mark = f'<span class="{"yes" if c.holds else "no"}">{escape(c.mark())}</span>'
     return (
         f"<tr><td>{escape(c.better)}<td>{escape(c.worse)}<td>{c.wins}<td>{c.ties}<td>{c.rows}"
         f"<td>{mark}</tr>"
@@ -144,6 +142,26 @@ def _cell(outcome: Outcome, outcomes: Sequence[Outcome]) -> str:
         f'<td class="{kind}">{words}<details><summary>evidence</summary>'
         f"{escape(outcome.evidence())}<br><code>{escape(again)}</code></details>"
     )
+
+
+def _cannot(comparison: Comparison) -> list[str]:
+    """What a runtime cannot have of a design: once for all N, if the reason is the same."""
+    seen: dict[tuple[str, str, str, str], list[int]] = {}
+    for row in comparison.rows():
+        if row.reason:
+            c = row.combination
+            seen.setdefault((c.workload, c.runtime, c.design, row.reason), []).append(c.n)
+    if not seen:
+        return []
+    lines = [
+        "<h2>What cannot work</h2><p>The reason is what the run met.</p>",
+        "<details><summary>show</summary><table>",
+        "<tr><th>workload<th>runtime<th>design<th>processors<th>reason</tr>",
+    ]
+    for (name, runtime, design, reason), ns in seen.items():
+        cells = (name, runtime, design, ", ".join(map(str, ns)), reason)
+        lines.append("<tr>" + "".join(f"<td>{escape(cell)}" for cell in cells) + "</tr>")
+    return [*lines, "</table></details>"]
 
 
 def _rows(comparison: Comparison) -> list[str]:

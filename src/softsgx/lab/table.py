@@ -96,8 +96,7 @@ def conclusions_text(conclusions: Sequence[Conclusion], profiles: Sequence[Profi
         of_metric = [c for c in conclusions if c.metric == metric]
         for c in sorted(of_metric, key=lambda c: not c.holds):
             count = f"{c.wins:>3} better, {c.ties:>3} equal of {c.rows:<3}"
-            mark = f"HOLDS at all corners ({corners})" if c.holds else f"holds in {c.corners}"
-            lines.append(f"  {c.better:<14} {c.worse:<14} {count}  {mark}")
+            lines.append(f"  {c.better:<14} {c.worse:<14} {count}  {c.mark()} ({corners})")
     return "\n".join(lines) + "\n"
 
 

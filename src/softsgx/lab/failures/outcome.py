@@ -10,7 +10,9 @@ from __future__ import annotations
 from itertools import count
 from typing import NamedTuple
 
-from softsgx.lab.failures.scenarios import SCENARIOS, InUse, Scenario
+from softsgx.lab.failures.meeting import InUse
+from softsgx.lab.failures.scenario import Scenario
+from softsgx.lab.failures.scenarios import SCENARIOS
 from softsgx.lab.failures.stage import PAGES, Facts, Stage, rights_beyond
 from softsgx.linux.errno import errno_text
 from softsgx.spec.epcm import PENDING, PR, RWX, rwx_text

@@ -2,105 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from softsgx.cpu.fault import Status
 from softsgx.cpu.lp import LogicalProcessor
-from softsgx.lab.failures.stage import OTHERS_CPU, PAGES, SECONDS_CPU, TARGET, Stage
+from softsgx.lab.failures.meeting import InUse
+from softsgx.lab.failures.scenario import Scenario
+from softsgx.lab.failures.stage import OTHERS_CPU, PAGES, TARGET, Stage
 from softsgx.lab.measured import MeasuredHost
 from softsgx.linux import syscalls
 from softsgx.linux.sgx.main import sgx_reclaim_pages
-from softsgx.sim import LOCK, Follow, RunToCompletion, Scheduler, Steps, Task
+from softsgx.sim import Follow, Steps
 from softsgx.spec import leaves
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import PENDING, R, W
-from softsgx.spec.status import (
-    SGX_EPC_PAGE_CONFLICT,
-    SGX_PAGE_NOT_MODIFIABLE,
-    SGX_PREV_TRK_INCMPL,
-)
+from softsgx.spec.status import SGX_PREV_TRK_INCMPL
 from softsgx.system.loader import EnclaveFault
-
-_REPAIRS: Final = 3
-# The second thread is inside and about to execute its leaf.
-READY: Final = "ready"
-
-
-class Scenario:
-    """One failure. `at_page`: the page at which it strikes, if the call could name it."""
-
-    name: ClassVar[str]
-    about: ClassVar[str]
-    asked: ClassVar[int] = R
-    at_page: ClassVar[int | None] = TARGET
-    # Whether a repair is asked for: whether the failure leaves the wish unfulfilled.
-    repairs: ClassVar[bool] = True
-
-    def prepare(self, stage: Stage) -> None:
-        """Commit the pages and set the trap."""
-        stage.commit(range(PAGES))
-
-    def caller(self, stage: Stage) -> Steps[None]:
-        """Ask, let the second thread act, accept what the call reported as done."""
-        answer = yield from stage.ask()
-        stage.returned.set()
-        yield from stage.disturbed.wait()
-        if not answer.errno:
-            yield from stage.accept(list(range(PAGES)))
-
-    def second(self, stage: Stage) -> Steps[None]:
-        """Read all pages once the call has returned."""
-        yield from stage.returned.wait()
-        for page in range(PAGES):
-            if not stage.word(page) & PENDING:
-                yield from stage.read(stage.second, page)
-        stage.disturbed.set()
-
-    def scheduler(self, stage: Stage) -> Scheduler:
-        """Who goes on."""
-        return RunToCompletion()
-
-    def disarm(self, stage: Stage) -> None:
-        """The failure is over, as far as it passes by itself."""
-
-    def afterwards(self, stage: Stage) -> None:
-        """What must work whatever became of the call."""
-
-    def run(self, stage: Stage, schedule: str | None = None) -> str:
-        """Prepare and play; the schedule."""
-        self.prepare(stage)
-        scheduler = Follow(schedule) if schedule else self.scheduler(stage)
-        tasks = {
-            "caller": (self.caller(stage), 0),
-            "second": (self.second(stage), SECONDS_CPU),
-        }
-        return stage.play(scheduler, tasks)
-
-    def repair(self, stage: Stage) -> None:
-        """What a runtime can do with what it was told, three times at most."""
-        self.disarm(stage)
-        stage.machine.run(self._repair(stage))
-
-    def _repair(self, stage: Stage) -> Steps[None]:
-        for _ in range(_REPAIRS):
-            answer = stage.facts.answers[-1]
-            refused = [page for page, status in stage.facts.accepts.items() if status != 0]
-            if not answer.errno and stage.facts.accepts and not refused:
-                return
-            first = 0
-            if answer.done is not None and answer.errno:
-                first = answer.done
-                if answer.result == SGX_PAGE_NOT_MODIFIABLE:
-                    # The one thing that its owner knows how to do with such a page.
-                    def program(t: Any, page: int = first) -> Steps[None]:
-                        status = yield from t.accept_new(stage.address(page))
-                        stage.facts.accepts[page] = int(status)
-
-                    yield from stage.try_inside(stage.caller, program, first, "EACCEPT", True)
-            answer = yield from stage.ask(first, PAGES - first)
-            if not answer.errno:
-                yield from stage.accept(list(range(PAGES)))
 
 
 class Pending(Scenario):
@@ -132,98 +49,6 @@ class Pending(Scenario):
 
         steps = stage.try_inside(stage.caller, accept, TARGET, "EACCEPT of the new page", True)
         stage.machine.run(steps)
-
-
-class InUse(Scenario):
-    """A leaf of the second thread is on page TARGET when EMODPR comes to it.
-
-    `meeting`: the second thread is brought into its EMODPE when the caller is about to take the
-    enclave's mutex for the so-manieth time; `attempt`: into its so-manieth execution, since a fault
-    may come first. All are tried until EMODPR meets the leaf.
-    """
-
-    name = "in-use"
-    about = "EMODPR refused at page 2: another thread's EMODPE is on it"
-
-    def __init__(self, meeting: int = 1, attempt: int = 1) -> None:
-        self.meeting = meeting
-        self.attempt = attempt
-        self.met = False
-        self.struck = False
-
-    def second(self, stage: Stage) -> Steps[None]:
-        """EMODPE of a right that the page has: it changes nothing, it is only there."""
-
-        def program(t: Any) -> Steps[None]:
-            # Touch what EMODPE needs: a fault would wait for the caller's mmap_lock.
-            yield from t.store(t.secinfo, bytes(8))
-            yield (READY, "EMODPE", False)
-            yield from t.emodpe(stage.address(TARGET), R)
-
-        yield from stage.try_inside(stage.second, program, TARGET, "EMODPE", True)
-        yield from super().second(stage)
-
-    def run(self, stage: Stage, schedule: str | None = None) -> str:
-        """Watch whether EMODPR is refused for the conflict."""
-        stage.on_leaf("EMODPR", self._watch)
-        return super().run(stage, schedule)
-
-    def _watch(self, status: int) -> None:
-        self.struck = self.struck or status == SGX_EPC_PAGE_CONFLICT
-
-    def scheduler(self, stage: Stage) -> Scheduler:
-        """The caller up to the meeting, the second into its leaf, the caller to its return."""
-        return _Meeting(self, stage)
-
-
-class _Meeting:
-    """The second until it is ready, then RunToCompletion but for the meeting.
-
-    Interrupts are taken before all else.
-    """
-
-    def __init__(self, scenario: InUse, stage: Stage) -> None:
-        self._scenario = scenario
-        self._lock = stage.encl.lock
-        self._left = scenario.meeting
-        self._attempts = scenario.attempt
-        self._moved = False
-        self._counted = False
-        self._ready = False
-        self._rest = RunToCompletion()
-
-    def begin(self) -> bool:
-        """As RunToCompletion."""
-        return self._rest.begin()
-
-    def draw(self, n: int, what: str) -> int:
-        """The ordinary course."""
-        return 0
-
-    def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
-        """See above."""
-        by_name = {task.name: task for task in enabled}
-        for task in enabled:
-            if task.interrupt:
-                return task
-        caller, second = by_name.get("caller"), by_name.get("second")
-        if caller is None:
-            return enabled[0]
-        if not self._ready and second is not None:
-            self._ready = second.point[0] == READY
-            if not self._ready:
-                return second
-        at_lock = caller.point[0] == LOCK and caller.point[1] is self._lock
-        if at_lock and not self._counted:
-            self._left -= 1
-        self._counted = at_lock
-        if second is not None and self._moved and second.point[0] == "EMODPE":
-            self._attempts -= 1
-        self._moved = False
-        if self._left or second is None or not self._attempts or not at_lock:
-            return caller
-        self._scenario.met = self._moved = True
-        return second
 
 
 class TrackingFails(Scenario):
