@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 
-from bench import cpu, linux
+from bench import cpu, lab, linux
 
 
 def main() -> None:
@@ -20,6 +20,7 @@ def main() -> None:
     show(f"Python {platform.python_version()}, {platform.machine()}.\n")
     cpu.main(show)
     linux.main(show)
+    lab.main(show)
 
 
 if __name__ == "__main__":

@@ -209,7 +209,9 @@ class Bench:
         rng = Rng(self.seed).stream(self.workload.name)
         changers = self.workload.changers(len(self.seats))
         self._changing = changers
-        for seat in self.seats:
+        # Innocents first: at a tie the lower index goes on, so a mutex that is released goes to
+        # who spins for it (the kernel's optimistic spinning), not back to its last owner.
+        for seat in reversed(self.seats):
             seat.time = self.time
             own = rng.stream(str(seat.number))
             body = self._thread(seat, own, seat.number < changers, execution)

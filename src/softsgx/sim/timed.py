@@ -49,6 +49,8 @@ class Timed:
         # The number of a task's valid entry in the heap: older ones are skipped.
         self._entry: dict[Task, int] = {}
         self._entries = 0
+        # Tasks whose entry in the heap is too early, since they were delayed.
+        self._moved: dict[Task, None] = {}
         self._groups: dict[Point, _Group] = {}
         self._group_of: dict[Task, _Group] = {}
         # Begun tasks by processor.
@@ -93,18 +95,20 @@ class Timed:
         """The task whose point is finished first; advance the clocks to there."""
         heap, entry = self._heap, self._entry
         interrupts, handlers = self._interrupts, self.execution._handlers
-        started = self._started
+        started, moved = self._started, self._moved
         while True:
             if not heap:
                 raise Deadlock(self.execution._blocked(), self.execution.schedule)
             finish, _, number, task = heappop(heap)
             if entry.get(task) != number:
                 continue
-            due = started[task] + self._price(task)
-            if due > finish:
+            if task in moved:
                 # It was delayed after this entry was made.
-                heappush(heap, (due, task.index, number, task))
-                continue
+                del moved[task]
+                due = started[task] + self._price(task)
+                if due > finish:
+                    heappush(heap, (due, task.index, number, task))
+                    continue
             cpu = task.cpu
             if cpu is None or not (
                 (cpu in interrupts and not task.interrupt)
@@ -131,12 +135,14 @@ class Timed:
         started = self._started
         for other in others:
             started[other] += finish - max(started[other], start)
+            self._moved[other] = None
 
     def _delay(self) -> None:
         """Charges on a processor delay all that was begun there."""
         for cpu, cycles in self.time.delays:
             for task in self._on_cpu.get(cpu, ()):
                 self._started[task] += cycles
+                self._moved[task] = None
         self.time.delays.clear()
 
     def _step(self, task: Task) -> bool:
@@ -234,7 +240,8 @@ class Timed:
                 self._interrupts[cpu] = self._interrupts.get(cpu, 0) + 1
         if task not in self._started:
             # Otherwise it stood here when an earlier run() ended, and keeps the work done.
-            self._started[task] = self.time.begins(task)
+            time = self.time
+            self._started[task] = time.begins(task) if time.busy else time.elapsed
         self._push(task)
 
     def _forget(self, task: Task) -> None:
@@ -253,12 +260,15 @@ class Timed:
     def _push(self, task: Task) -> None:
         number = self._entries = self._entries + 1
         self._entry[task] = number
+        self._moved.pop(task, None)
         finish = self._started[task] + self._price(task)
         heappush(self._heap, (finish, task.index, number, task))
 
     def _price(self, task: Task) -> int:
         price = self._prices.get(task.point[0])
-        return price if type(price) is int else self.time.price(task)
+        if type(price) is int:
+            return price
+        return price(task) if callable(price) else self.time.price(task)
 
     def _release(self) -> None:
         """A handler of several points began, or ended: who may go on now?"""
