@@ -1,4 +1,4 @@
-"""docs/permission-designs.md: every sentence has its command, and the commands show what it says."""
+"""docs/permission-designs.md: every sentence has a command, and the commands show what it says."""
 
 import argparse
 import re
