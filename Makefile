@@ -15,10 +15,10 @@ EXTRA  := $(wildcard bench) $(wildcard tools/*.py)
 # For example: make test PYTEST_ARGS='-k tidy'
 PYTEST_ARGS ?=
 
-.PHONY: help setup lint test format fuzz demo conformance bench docs asm lock clean
+.PHONY: help setup lint test format fuzz fuzz-run demo conformance bench docs asm lock clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
 setup: $(STAMP)  ## .venv with the locked dependencies and softsgx itself (.venv/bin/softsgx)
 
@@ -45,6 +45,12 @@ format: setup  ## rewrite the sources in the project's format
 EXAMPLES ?= 20000
 fuzz: setup  ## a long campaign of the property tests, EXAMPLES random examples each
 	@SOFTSGX_FUZZ=$(EXAMPLES) $(BIN)/python -m pytest tests/property -q -s
+
+# For example: make fuzz-run OPERATIONS=1000000 SEED=7
+OPERATIONS ?= 100000
+SEED ?= 1
+fuzz-run: setup  ## OPERATIONS random operations of a program under softsgx run (needs gcc)
+	@$(BIN)/python -m tests.runner.fuzz --operations $(OPERATIONS) --seed $(SEED)
 
 # examples/edmm: host and enclave with gcc, a key of its own, the SIGSTRUCT with `softsgx sign`.
 ifeq ($(origin CC),default)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 
-from bench import cpu, lab, linux
+from bench import cpu, explore, lab, linux
 
 
 def main() -> None:
@@ -16,10 +16,11 @@ def main() -> None:
         sys.stdout.flush()
 
     show("# Benchmarks\n")
-    show("Written by `make bench`; medians of several rounds on a shared, noisy machine.")
+    show("Written by `make bench`; medians of several rounds of processor time, shared machine.")
     show(f"Python {platform.python_version()}, {platform.machine()}.\n")
     cpu.main(show)
     linux.main(show)
+    explore.main(show)
     lab.main(show)
 
 

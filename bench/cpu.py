@@ -15,6 +15,7 @@ from softsgx.spec import leaves
 from softsgx.spec.attributes import ATTR_MODE64BIT
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.epcm import PR, REG, RWX, VALID, R, W, X
+from softsgx.spec.faults import PF, PFEC_U
 from softsgx.spec.paging import PAGEINFO, SECINFO
 from softsgx.spec.secs import SECS
 
@@ -83,13 +84,20 @@ def _leaves() -> list[Figure]:
         enclave.enter()
         enclave.exit()
 
+    def aex_and_back() -> None:
+        lp.deliver(PF, PFEC_U, address)
+        lp.enclu(leaves.ERESUME, enclave.tcs[0], 0x1000)
+
+    enclave.resume()
+    aex = per_call("AEX + ERESUME", aex_and_back, number=5000)
+    lp.interrupt()
     enclave2 = bare.enclave(base=ENCLAVE_BASE + (1 << 30), size=1 << 16)
 
     def entry() -> None:
         lp.enclu(leaves.EENTER, enclave2.tcs[0], 0x1000)
         lp.enclu(leaves.EEXIT, 0x2000)
 
-    return [*enclave_out, *inside, per_call("EENTER + EEXIT", entry, number=5000)]
+    return [*enclave_out, *inside, per_call("EENTER + EEXIT", entry, number=5000), aex]
 
 
 def _accesses() -> list[Figure]:

@@ -1,4 +1,4 @@
-"""Write src/softsgx/runner/machine_code.py from stub.s and vdso.s: `make asm`.
+"""Write src/softsgx/runner/machine_code.py from stub.s, vdso.s and native.s: `make asm`.
 
 The assembled bytes are committed, so that a machine without binutils runs programs as well; a test
 assembles again and compares. The sources take every number from the declarations in Python.
@@ -15,7 +15,7 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from softsgx.linux.uapi import SgxEnclaveRun
-from softsgx.runner import box, layout
+from softsgx.runner import box, layout, slots
 from softsgx.spec import leaves
 from softsgx.spec.registers import REGISTER_NAMES
 from tools.rules import ROOT
@@ -43,9 +43,24 @@ VDSO_SYMBOLS: Final[Mapping[str, int]] = {
     "RUN_SIZE": SgxEnclaveRun.SIZE,
     "EINVAL": EINVAL,
 }
+NATIVE_SYMBOLS: Final[Mapping[str, int]] = {
+    **{f"SLOT_{name}": offset for name, offset in slots.SLOT_AT.items()},
+    **{name: getattr(slots, name) for name in ("SAVED", "INSIDE", "OPERATION_SIZE")},
+    **{name: getattr(slots, name) for name in ("ARMED", "CLAIMED")},
+    **{f"HOST_{name}": slots.SLOT_AT["HOST"] + 8 * i for i, name in enumerate(REGISTER_NAMES)},
+    **{name: getattr(layout, name) for name in ("STUB", "BOX", "NATIVE_CODE", "NATIVE_SLOTS")},
+    "CONTROL_AEP": box.CONTROL_AT["AEP"],
+    "TABLE_MASK": slots.TABLE_SIZE - 1,
+    "EENTER": leaves.EENTER,
+    "ENCLU_LENGTH": 3,
+    "SYS_GETTID": 186,
+    # Linux, asm/unistd_64.h and asm-generic/signal-defs.h.
+    "SYS_RT_SIGPROCMASK": 14,
+    "SIG_UNBLOCK": 1,
+}
 
 _HEAD: Final = '''\
-"""What stub.s and vdso.s assemble to. Written by `make asm`; do not edit.
+"""What stub.s, vdso.s and native.s assemble to. Written by `make asm`; do not edit.
 
 Code is a list of (label, bytes up to the next label); .eh_frame is as the assembler leaves it, with
 the address of the function still to be filled in.
@@ -115,7 +130,10 @@ def module() -> str:
     """The text of machine_code.py."""
     stub = assemble(RUNNER / "stub.s", STUB_SYMBOLS)
     function = assemble(RUNNER / "vdso.s", VDSO_SYMBOLS)
-    return _HEAD + "\n".join([*_lines("STUB", stub), *_lines("VDSO", function), ""])
+    native = assemble(RUNNER / "native.s", NATIVE_SYMBOLS)
+    return _HEAD + "\n".join(
+        [*_lines("STUB", stub), *_lines("VDSO", function), *_lines("NATIVE", native), ""]
+    )
 
 
 if __name__ == "__main__":

@@ -66,9 +66,12 @@ def install(packages: list[str]) -> None:
         raise CannotRunError(f"apt-get is not there: {names} of Debian are needed")
     if os.geteuid() != 0:
         raise CannotRunError(f"not root: run: sudo apt-get install {names}")
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    # Its failure shows in the next step, if that needed it.
+    subprocess.run(["apt-get", "update", "-qq"], env=env, capture_output=True, check=False)
     done = subprocess.run(
         ["apt-get", "install", "-y", "--no-install-recommends", *packages],
-        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        env=env,
         capture_output=True,
         text=True,
         check=False,

@@ -1,4 +1,5 @@
-"""Write docs/spec-map.md and docs/readings.md: `make docs`, or `python -m tools.spec_map`.
+"""Write docs/spec-map.md, docs/readings.md and src/softsgx/spec/rules.py: `make docs`, or
+`python -m tools.spec_map`.
 
 The map has one line per rule of the processor: rule, paraphrase, line of code, rows of the tests.
 It holds line numbers because a reader with the manual in the other hand wants to land on the line;
@@ -22,6 +23,7 @@ from tools.rules import ROOT, Module, modules
 TESTS: Final = "tests/cpu"
 SPEC_MAP: Final = ROOT / "docs" / "spec-map.md"
 READINGS: Final = ROOT / "docs" / "readings.md"
+RULES: Final = ROOT / "src" / "softsgx" / "spec" / "rules.py"
 
 _HEAD: Final = """\
 # Map of the manual
@@ -38,6 +40,15 @@ others. Written by `make docs`; do not edit.
 
 | switch | default | why |
 | --- | --- | --- |
+"""
+
+
+_RULES_HEAD: Final = """\
+\"\"\"What each rule of the processor says. Written by `make docs`; do not edit.\"\"\"
+
+from typing import Final
+
+RULES: Final[dict[str, str]] = {
 """
 
 
@@ -138,6 +149,17 @@ def readings() -> str:
     return _READINGS_HEAD + "\n".join(lines) + "\n"
 
 
+def rule_table(files: Sequence[Module]) -> str:
+    """src/softsgx/spec/rules.py."""
+    rules = sorted((rule.id, rule.paraphrase) for module in files for rule in module.rules)
+    lines = [f"    {_string(name)}: {_string(says)},\n" for name, says in rules]
+    return _RULES_HEAD + "".join(lines) + "}\n"
+
+
+def _string(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 def without_lines(text: str) -> str:
     """The map without line numbers: what must be current at any time."""
     return re.sub(r"(\.py):[0-9]+", r"\1", text)
@@ -166,7 +188,8 @@ def _code(text: str) -> str:
 
 
 def main() -> None:
-    """Write both documents."""
+    """Write all of them."""
+    RULES.write_text(rule_table(modules()), encoding="utf-8")
     SPEC_MAP.write_text(spec_map(modules(), collect_rows()), encoding="utf-8")
     READINGS.write_text(readings(), encoding="utf-8")
 

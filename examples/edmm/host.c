@@ -4,8 +4,9 @@
  *   host ENCLAVE.sgxs ENCLAVE.sig
  *
  * Two threads, each with a TCS of its own: the `worker` gets into trouble, the `manager` repairs it
- * from inside. One waits while the other is told what to do, so that the story is always the same. Every value that is printed is compared with
- * what SDM 3D and Linux 6.12 say; the first that differs ends the story with exit code 1.
+ * from inside. One waits while the other is told what to do, so the story is always the same. Every
+ * value that is printed is compared with what SDM 3D and Linux 6.12 say; the first that differs
+ * ends the story with exit code 1.
  */
 #include <pthread.h>
 #include <semaphore.h>
@@ -23,6 +24,10 @@
 #define RW (SGX_R | SGX_W)
 #define RX (SGX_R | SGX_X)
 #define RWX (SGX_R | SGX_W | SGX_X)
+
+/* Error codes of page faults: of the page tables, and of the EPCM. */
+#define WRITE_REFUSED (PFEC_P | PFEC_W | PFEC_U)
+#define FETCH_REFUSED (PFEC_P | PFEC_I | PFEC_U)
 
 /* mov $42, %eax; ret. A variable, so that it is in host memory and not in an instruction. */
 static const uint8_t code[] = {0xb8, 42, 0, 0, 0, 0xc3};
@@ -81,7 +86,7 @@ static void *work(void *argument)
     for (;;) {
         while (sem_wait(&hand->todo))
             ;
-        int got = enter((unsigned long)hand->request, 0, 0, hand->leaf, 0, 0, &hand->run);
+        int got = call_enclave((uint64_t)hand->request, hand->leaf, &hand->run, enter);
 
         if (got) {
             fprintf(stderr, "edmm: step %d: the vDSO function returned %d\n", steps, got);
@@ -226,7 +231,7 @@ static void grow(void)
 
     step("The worker touches the hole. The kernel adds a page by EAUG; it waits for consent.");
     go(&worker, EENTER, &write);
-    faulted(&worker, PF_P | PF_W | PF_U | PF_SGX, "worker: write refused, the page is PENDING");
+    faulted(&worker, WRITE_REFUSED | PFEC_SGX, "worker: write refused, the page is PENDING");
 
     step("The manager accepts the page, the worker repeats its write.");
     accept(RWX | SGX_PT_REG | SGX_PENDING, SGX_PAGE_ATTRIBUTES_MISMATCH, "rwx REG PENDING");
@@ -255,7 +260,7 @@ static void make_executable(void)
 
     step("The worker calls it. The page is not executable, until the manager says so: EMODPE.");
     go(&worker, EENTER, &call);
-    faulted(&worker, PF_P | PF_U | PF_I | PF_SGX, "worker: fetch refused by the EPCM");
+    faulted(&worker, FETCH_REFUSED | PFEC_SGX, "worker: fetch refused by the EPCM");
     extend(RX, "r-x");
     go(&worker, ERESUME, NULL);
     left(&worker, "worker: the same call goes through, no system call was needed");
@@ -274,13 +279,13 @@ static void take_w_away(void)
 
     step("The worker writes, and is refused: by the EPCM, and by the page table, if asked first.");
     go(&worker, EENTER, &write);
-    faulted(&worker, PF_P | PF_W | PF_U | PF_SGX, "worker: write refused by the EPCM");
+    faulted(&worker, WRITE_REFUSED | PFEC_SGX, "worker: write refused by the EPCM");
     must(mprotect((void *)page, PAGE_SIZE, PROT_READ | PROT_EXEC), "mprotect(RX)");
     go(&worker, ERESUME, NULL);
-    faulted(&worker, PF_P | PF_W | PF_U, "worker: after mprotect(r-x), by the page table");
+    faulted(&worker, WRITE_REFUSED, "worker: after mprotect(r-x), by the page table");
     must(mprotect((void *)page, PAGE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC), "mprotect(RWX)");
     go(&worker, ERESUME, NULL);
-    faulted(&worker, PF_P | PF_W | PF_U | PF_SGX, "worker: after mprotect(rwx), by the EPCM again");
+    faulted(&worker, WRITE_REFUSED | PFEC_SGX, "worker: after mprotect(rwx), by the EPCM again");
 
     step("W without R is no right a page can have.");
     restricted(SGX_W, EINVAL, "-w-");

@@ -192,7 +192,7 @@ def test_a_refused_access_is_one_event_and_fills_nothing() -> None:
     address = lp.elrange_base
     with bare.processor.log.record() as events, pytest.raises(Fault):
         lp.load(address, 8)
-    assert events == [AccessFaulted(0, address, READ, faults.PF, 0x8005, "ACCESS.06")]
+    assert events == [AccessFaulted(0, address, READ, faults.PF, 0x8005, "ACCESS.06", 0)]
 
 
 def test_operands_of_leaves_fill_no_translation(machine: EveryLeaf) -> None:

@@ -15,9 +15,11 @@ from tools.spec_map import (
     readings,
     row_problems,
     rows_of,
+    rule_table,
     spec_map,
     without_lines,
 )
+from tools.spec_map import RULES as TABLE
 
 STALE = "not current: run make docs"
 
@@ -40,6 +42,11 @@ def test_the_map_is_current_apart_from_line_numbers() -> None:
 
 def test_the_list_of_readings_is_current() -> None:
     assert READINGS.read_text(encoding="utf-8") == readings(), STALE
+
+
+def test_the_table_of_rules_is_current() -> None:
+    """What `--explain` quotes is what the map says."""
+    assert TABLE.read_text(encoding="utf-8") == rule_table(modules()), STALE
 
 
 # The checker itself

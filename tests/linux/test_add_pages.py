@@ -11,6 +11,7 @@ from softsgx.spec.epcm import RWX, R, W, X
 from softsgx.spec.paging import SECINFO
 from softsgx.system import Machine
 from tests.linux.building import BAD, Building, created, initialized
+from tests.linux.world import signalled
 
 ADD = uapi.SGX_IOC_ENCLAVE_ADD_PAGES
 REG, TCS = 0x200, 0x100
@@ -181,7 +182,7 @@ def test_refusal_of_eadd_is_eio_and_the_page_is_unwound() -> None:
 
 def test_signal_before_the_first_page_is_eintr() -> None:
     b = created()
-    b.host.thread.pending_signals = 1
+    signalled(b.host)
     assert b.add(0, 2, count=9) == (-EINTR, 0)  # written back
 
 
@@ -232,3 +233,22 @@ def test_result_that_cannot_be_written_back_is_efault() -> None:
     b.do(b.host.mprotect(block, PAGE_SIZE, PROT_READ))
     assert b.at(ADD, block) == -EFAULT
     assert len(b.encl.page_array) == 1  # the page is there
+
+
+def test_pages_added_from_untouched_memory_hold_zeros_and_cost_none() -> None:
+    # The shared zero page (mm/gup.c) is the source; neither it nor the EPC pages are stored.
+    b = created()
+    area = b.do(b.host.alloc(3 * PAGE_SIZE))
+    before = len(b.machine.processor.memory.pages)
+    assert b.add(0, 3, src=area) == (0, 3 * PAGE_SIZE)
+    assert len(b.machine.processor.memory.pages) <= before + 2  # SECINFO and operands
+    assert not b.host.thread.mm.space.lookup(area)
+    b.do(b.host.store(area, b"mine"))
+    assert b.do(b.host.load(area + PAGE_SIZE, 4)) == bytes(4)
+    for page in b.encl.page_array.values():
+        assert page.epc_page is not None
+        assert b.machine.processor.memory.is_zero(page.epc_page.pfn)
+    assert b.add(3 * PAGE_SIZE, 1, src=area) == (0, PAGE_SIZE)
+    last = list(b.encl.page_array.values())[-1].epc_page
+    assert last is not None
+    assert b.machine.processor.memory.read(last.pfn << 12, 4) == b"mine"

@@ -11,6 +11,7 @@ from softsgx.spec.bits import PAGE_SIZE
 from softsgx.system import Machine
 from softsgx.system.loader import load
 from tests.linux.building import BAD, Building, created, initialized
+from tests.linux.world import signalled
 
 CREATE = uapi.SGX_IOC_ENCLAVE_CREATE
 
@@ -116,14 +117,13 @@ def test_exhausted_epc_and_a_signal() -> None:
     b = Building(Machine(epc="1M"))
     b.machine.run(load(b.machine.thread(cpu=1), pages=300), cpu=1)
     b.machine.kernel.inject = lambda site: site == "sgx_alloc_epc_page"
-    b.host.thread.pending_signals = 1
+    signalled(b.host)
     assert b.create() == -EINTR
     b.machine.kernel.inject = None
-    b.host.thread.pending_signals = 0
     assert b.create() == 0
 
 
 def test_a_signal_alone_does_not_matter() -> None:
     b = Building()
-    b.host.thread.pending_signals = 1
+    signalled(b.host)
     assert b.create() == 0

@@ -16,6 +16,7 @@ from softsgx.sim.point import RETRY
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R, W
 from softsgx.system import EnclaveThread, Machine, load
+from softsgx.system.loader import BuildError, build, default_image, reserve
 from tests.linux.world import World, together, unmapped, world
 
 # Nodes
@@ -118,7 +119,8 @@ def test_fork_and_exit_of_the_child() -> None:
     encl = w.encl
     child = w.do(w.host.fork("child", 1))
     assert encl.refcount == 3
-    assert [entry.mm for entry in encl.mm_list] == [w.mm, child.thread.mm]
+    # list_add_rcu adds at the head.
+    assert [entry.mm for entry in encl.mm_list] == [child.thread.mm, w.mm]
     w.do(child.exit())
     assert encl.refcount == 2
     assert [entry.mm for entry in encl.mm_list] == [w.mm]
@@ -252,8 +254,10 @@ def test_enclave_that_was_only_created_is_freed() -> None:
     machine = Machine(epc="1M")
     host = machine.thread()
     machine.kernel.inject = lambda site: site == "init_page"
-    with pytest.raises(Exception, match="SGX_IOC_ENCLAVE_INIT: -ENOMEM"):
-        machine.run(load(host))
+    fd, image = machine.run(host.open()), default_image()
+    base = machine.run(reserve(host, image.size))
+    with pytest.raises(BuildError, match="SGX_IOC_ENCLAVE_INIT: -ENOMEM"):
+        machine.run(build(host, fd, base, image))
     assert machine.kernel.nr_free < machine.processor.epc.pages
     machine.run(host.exit())
     assert machine.kernel.nr_free == machine.processor.epc.pages

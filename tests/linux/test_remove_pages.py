@@ -8,7 +8,7 @@ from softsgx.sim import Steps
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.system import EnclaveThread
 from tests.linux.building import BAD
-from tests.linux.world import World, world
+from tests.linux.world import World, signalled, world
 
 REMOVE = uapi.SGX_IOC_ENCLAVE_REMOVE_PAGES
 
@@ -77,5 +77,5 @@ def test_signal_does_not_stop_it() -> None:
     w = world(pages=2)
     trim(w, *w.enclave.data)
     w.call(accept, w.enclave.data)
-    w.host.thread.pending_signals = 1
+    signalled(w.host)
     assert remove(w, w.enclave.data[0], 2) == (0, 2)

@@ -10,7 +10,7 @@ from softsgx.spec.epcm import PR, RWX, R, W, X
 from softsgx.spec.status import SGX_PAGE_NOT_MODIFIABLE
 from softsgx.system import EnclaveThread, Machine
 from tests.linux.building import BAD, created
-from tests.linux.world import World, unmapped, world
+from tests.linux.world import World, signalled, unmapped, world
 
 RESTRICT = uapi.SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS
 Answer = tuple[int, int, int]
@@ -176,7 +176,7 @@ def test_narrower_vma_does_not_matter() -> None:
 
 def test_signal_does_not_stop_it() -> None:
     w = world(pages=3)
-    w.host.thread.pending_signals = 1
+    signalled(w.host)
     assert restrict(w, w.enclave.data[0], 3, R) == (0, 0, 3)
 
 

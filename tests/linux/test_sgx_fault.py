@@ -16,7 +16,7 @@ from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import PENDING, REG, RWX, VALID, R, W, X
 from softsgx.spec.faults import PFEC_U, PFEC_W
 from softsgx.system import EnclaveThread, Machine, SignalRaised
-from softsgx.system.loader import BuildError, load
+from softsgx.system.loader import BuildError, build, default_image, reserve
 from tests.linux.world import World, unmapped, world
 
 
@@ -94,9 +94,10 @@ def test_fault_before_init_maps_the_page() -> None:
     machine = Machine(epc="1M")
     host = machine.thread()
     machine.kernel.inject = "init_page".__eq__
+    fd, image = machine.run(host.open()), default_image()
+    base = machine.run(reserve(host, image.size))
     with pytest.raises(BuildError, match="INIT"):
-        machine.run(load(host))
-    (fd,) = host.process.files
+        machine.run(build(host, fd, base, image))
     encl = encl_of(host.process.files[fd])
     flags = MAP_SHARED | MAP_FIXED
     assert machine.run(host.mmap(encl.base, encl.size, R, flags, fd)) == encl.base

@@ -54,6 +54,15 @@ class Handler:
         yield
 
 
+@pytest.mark.parametrize(
+    ("answer", "expected"), [(1 << 32, 0), (0x8000_0000, -(1 << 31)), (-5 - (1 << 40), -5)]
+)
+def test_a_handlers_answer_is_an_int(answer: int, expected: int) -> None:
+    """The function looks at 32 bits, with a sign."""
+    script = Script(PAGE_FAULT)
+    assert script.call(SgxEnclaveRun(tcs=TCS), EENTER, Handler(answer)) == expected
+
+
 # Arguments
 
 

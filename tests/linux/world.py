@@ -83,6 +83,17 @@ class World:
 Fault = tuple[int, int, int]
 
 
+def signalled(host: HostThread) -> None:
+    """From now on a signal arrives at the beginning of each ioctl of this thread."""
+    ioctl = host.ioctl
+
+    def interrupted(fd: int, cmd: int, arg: int) -> Steps[int]:
+        host.thread.pending_signals = 1
+        return (yield from ioctl(fd, cmd, arg))
+
+    setattr(host, "ioctl", interrupted)  # noqa: B010 - a method of this one object
+
+
 def world(machine: Machine | None = None, **layout: int) -> World:
     """An enclave that is built and mapped; `layout` as for `default_image`."""
     machine = machine or Machine(cpus=4, epc="1M")

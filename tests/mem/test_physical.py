@@ -71,6 +71,47 @@ def test_a_page_written_from_a_bytearray_is_a_copy() -> None:
     assert memory.read_page(5) == bytes(PAGE_SIZE)
 
 
+def test_a_copied_page_is_shared_until_one_side_is_written() -> None:
+    memory = PhysicalMemory()
+    memory.write(BASE, b"old")
+    memory.write_page(9, memory.read_page(5))
+    memory.write_page(10, memory.read_page(9))
+    assert memory.pages[10] is memory.pages[9]
+    memory.write(9 << 12, b"new")
+    assert [memory.read(pfn << 12, 3) for pfn in (5, 9, 10)] == [b"old", b"new", b"old"]
+
+
+def test_a_copy_of_unwritten_memory_costs_nothing() -> None:
+    memory = PhysicalMemory()
+    memory.write(BASE, b"old")
+    digest = PhysicalMemory().digest()
+    memory.write_page(5, memory.read(9 << 12, PAGE_SIZE))
+    assert memory.is_zero(5)
+    assert memory.pages == {}
+    assert memory.digest() == digest
+
+
+def test_a_frame_is_zero_however_it_came_to_be_so() -> None:
+    memory = PhysicalMemory()
+    memory.write(BASE, b"x")
+    assert not memory.is_zero(5)
+    memory.write(BASE, b"\0")
+    assert memory.is_zero(5)
+    assert memory.is_zero(6)
+
+
+def test_a_frame_changed_in_place_is_digested_again_and_no_snapshot_sees_it() -> None:
+    memory = PhysicalMemory()
+    memory.write(BASE, b"old")
+    image, digest = memory.snapshot(), memory.digest()
+    memory.writable(5)[:3] = b"new"
+    assert memory.read(BASE, 3) == b"new"
+    assert memory.digest() != digest
+    memory.restore(image)
+    assert memory.read(BASE, 3) == b"old"
+    assert memory.digest() == digest
+
+
 def test_read_int_is_little_endian() -> None:
     memory = PhysicalMemory()
     memory.write(BASE + 8, bytes(range(1, 9)))

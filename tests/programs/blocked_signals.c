@@ -56,7 +56,7 @@ int main(int argc, char **argv)
     struct call call = {OP_WRITE, buffer, M2, 0, 0};
     DO(mprotect((void *)buffer, PAGE_SIZE, PROT_READ));
     go(&run, EENTER, &call);
-    FAULTED(&run, VECTOR_PF, PF_P | PF_W | PF_U, buffer);
+    FAULTED(&run, VECTOR_PF, PFEC_P | PFEC_W | PFEC_U, buffer);
     unchanged("a fault inside");
     DO(mprotect((void *)buffer, PAGE_SIZE, PROT_RW));
     go(&run, ERESUME, NULL);

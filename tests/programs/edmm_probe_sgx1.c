@@ -32,7 +32,7 @@ int main(int argc, char **argv)
     struct call call = {OP_WRITE, e.base + e.end, M1, 0, 0};
     DO(enclave_map_range(&e, e.end, PAGE_SIZE, PROT_RW));
     go(&run, EENTER, &call);
-    FAULTED(&run, VECTOR_PF, PF_U | PF_W, e.base + e.end);
+    FAULTED(&run, VECTOR_PF, PFEC_U | PFEC_W, e.base + e.end);
     ok("a hole stays a hole");
     return 0;
 }

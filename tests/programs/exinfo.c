@@ -26,8 +26,8 @@ int main(int argc, char **argv)
     SAME(run.function, ERESUME);
     SAME(run.exception_vector, VECTOR_PF);
     SAME(run.exception_addr, e.base);
-    CHECK(run.exception_error_code == (PF_P | PF_U | PF_W) ||
-              run.exception_error_code == (PF_U | PF_W),
+    CHECK(run.exception_error_code == (PFEC_P | PFEC_U | PFEC_W) ||
+              run.exception_error_code == (PFEC_U | PFEC_W),
           "error code %#x", run.exception_error_code);
     uint64_t code = run.exception_error_code;
     go(&run, EENTER, &handler);

@@ -5,12 +5,9 @@
  * enclave: faults
  * engines: unicorn
  */
-#include "host.h"
+#include "illegal.h"
 
-static const struct {
-    const char *name;
-    unsigned what, vector;
-} refused[] = {
+static const struct row refused[] = {
     {"UD2", TRY_UD2, VECTOR_UD},           {"CPUID", TRY_CPUID, VECTOR_UD},
     {"SYSCALL", TRY_SYSCALL, VECTOR_UD},   {"SYSENTER", TRY_SYSENTER, VECTOR_UD},
     {"INT 80H", TRY_INT80, VECTOR_UD},     {"INT3", TRY_INT3, VECTOR_UD},
@@ -43,22 +40,8 @@ int main(int argc, char **argv)
 
     start(&e, argc, argv);
     run.tcs = e.tcs[0];
-    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
-        struct call call = {refused[i].what, 0, 0, 0, 0}, handler = {HANDLE, 0, 0, 0, 0};
-
-        go(&run, EENTER, &call);
-        CHECK(run.function == ERESUME && run.exception_vector == refused[i].vector,
-              "%s: function %u, vector %u, to be %u", refused[i].name, run.function,
-              run.exception_vector, refused[i].vector);
-        go(&run, EENTER, &handler);
-        LEFT(&run);
-        /* Without MISCSELECT.EXINFO a #GP leaves EXITINFO invalid. */
-        SAME(handler.a, refused[i].vector == VECTOR_GP ? 0 : 0x80000300UL | refused[i].vector);
-        go(&run, ERESUME, NULL);
-        LEFT(&run);
-        SAME(call.result, SKIPPED);
-        ok("%s: vector %u, not executed", refused[i].name, refused[i].vector);
-    }
+    for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
+        refuses(&run, &refused[i]);
     for (size_t i = 0; i < sizeof(legal) / sizeof(legal[0]); i++) {
         struct call call = {legal[i].what, 0, 0, 0, 0};
 

@@ -115,12 +115,14 @@ static void secinfos(void)
 
 static void created(void)
 {
-    struct sgx_enclave_provision none = {.fd = (uint64_t)-1}, null = {.fd = DO(open("/dev/null", 0))};
+    struct sgx_enclave_provision null = {.fd = DO(open("/dev/null", 0))};
+    struct sgx_enclave_provision none = {.fd = (uint64_t)-1};
     struct sgx_enclave_init init = {.sigstruct = (uint64_t)BAD};
 
     row("ADD_PAGES: argument", call(SGX_IOC_ENCLAVE_ADD_PAGES, BAD), EFAULT);
     row("ADD_PAGES: src unaligned", add(page + 8, 0, PAGE_SIZE, SGX_PT_REG | SGX_R), EINVAL);
-    row("ADD_PAGES: src unmapped", add((void *)PAGE_SIZE, 0, PAGE_SIZE, SGX_PT_REG | SGX_R), EFAULT);
+    row("ADD_PAGES: src unmapped", add((void *)PAGE_SIZE, 0, PAGE_SIZE, SGX_PT_REG | SGX_R),
+        EFAULT);
     row("ADD_PAGES: offset unaligned", add_good_to(8), EINVAL);
     row("ADD_PAGES: no length", add(page, 0, 0, SGX_PT_REG | SGX_R), EINVAL);
     row("ADD_PAGES: length unaligned", add(page, 0, 100, SGX_PT_REG | SGX_R), EINVAL);

@@ -1,6 +1,6 @@
 /*
- * A handler of a signal that came inside leaves by siglongjmp: the thread stays where it was, and is
- * resumed later from somewhere else.
+ * A handler of a signal that came inside leaves by siglongjmp: the thread stays where it was, and
+ * is resumed later.
  *
  * enclave: ops
  */

@@ -105,14 +105,14 @@ int main(int argc, char **argv)
     repair = writable;
     DO(mprotect((void *)buffer, PAGE_SIZE, PROT_READ));
     own(0, OP_WRITE, buffer, M2);
-    saw(SIGSEGV, SEGV_ACCERR, buffer, PF_P | PF_W | PF_U);
+    saw(SIGSEGV, SEGV_ACCERR, buffer, PFEC_P | PFEC_W | PFEC_U);
     SAME(own(0, OP_READ, buffer, 0), M2);
     ok("SIGSEGV at the AEP, repaired by mprotect");
 
     repair = accepted;
     DO(enclave_map_range(&e, e.end, PAGE_SIZE, PROT_RW));
     own(0, OP_WRITE, e.base + e.end, M1);
-    saw(SIGSEGV, SEGV_ACCERR, e.base + e.end, PF_P | PF_W | PF_U | PF_SGX);
+    saw(SIGSEGV, SEGV_ACCERR, e.base + e.end, PFEC_P | PFEC_W | PFEC_U | PFEC_SGX);
     SAME(own(0, OP_READ, e.base + e.end, 0), M1);
     ok("SIGSEGV of a pending page, repaired by an entry from the handler");
     return 0;

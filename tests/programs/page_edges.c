@@ -38,7 +38,7 @@ static void reads(uint64_t buffer)
 
     struct call beyond = {OP_COPY, buffer, (uint64_t)edge - LENGTH, LENGTH + 8, 0};
     go(&run, EENTER, &beyond);
-    FAULTED(&run, VECTOR_PF, PF_U, (uint64_t)edge);
+    FAULTED(&run, VECTOR_PF, PFEC_U, (uint64_t)edge);
     appear(edge);
     go(&run, ERESUME, NULL);
     LEFT(&run);
@@ -48,7 +48,7 @@ static void reads(uint64_t buffer)
     edge = fresh();
     struct call across = {OP_READ, (uint64_t)edge - 4, 0, 0, 0};
     go(&run, EENTER, &across);
-    FAULTED(&run, VECTOR_PF, PF_U, (uint64_t)edge);
+    FAULTED(&run, VECTOR_PF, PFEC_U, (uint64_t)edge);
     appear(edge);
     go(&run, ERESUME, NULL);
     LEFT(&run);
@@ -68,7 +68,7 @@ static void writes(uint64_t buffer)
     struct call beyond = {OP_COPY, (uint64_t)edge - 8, buffer, 16, 0};
     memset(edge - 8, 0, 8);
     go(&run, EENTER, &beyond);
-    FAULTED(&run, VECTOR_PF, PF_U | PF_W, (uint64_t)edge);
+    FAULTED(&run, VECTOR_PF, PFEC_U | PFEC_W, (uint64_t)edge);
     SAME(*(uint64_t *)(edge - 8), M1);
     appear(edge);
     go(&run, ERESUME, NULL);
@@ -79,7 +79,7 @@ static void writes(uint64_t buffer)
     struct call across = {OP_WRITE, (uint64_t)edge - 4, M2, 0, 0};
     memset(edge - 4, 0, 4);
     go(&run, EENTER, &across);
-    FAULTED(&run, VECTOR_PF, PF_U | PF_W, (uint64_t)edge);
+    FAULTED(&run, VECTOR_PF, PFEC_U | PFEC_W, (uint64_t)edge);
     SAME(*(uint32_t *)(edge - 4), 0);
     appear(edge);
     go(&run, ERESUME, NULL);
@@ -91,7 +91,7 @@ static void writes(uint64_t buffer)
     DO(mprotect(pages, PAGE_SIZE, PROT_READ));
     struct call refused = {OP_WRITE, (uint64_t)pages + 16, M2, 0, 0};
     go(&run, EENTER, &refused);
-    FAULTED(&run, VECTOR_PF, PF_P | PF_U | PF_W, (uint64_t)pages);
+    FAULTED(&run, VECTOR_PF, PFEC_P | PFEC_U | PFEC_W, (uint64_t)pages);
     DO(mprotect(pages, PAGE_SIZE, PROT_RW));
     go(&run, ERESUME, NULL);
     LEFT(&run);

@@ -25,7 +25,7 @@ int main(int argc, char **argv)
     ok("an untrimmed page is not removed");
     DO(modify_page(&e, buffer, PT_TRIM));
     hand_wait(&reader);
-    FAULTED(&reader.run, VECTOR_PF, PF_P | PF_U | PF_SGX, buffer);
+    FAULTED(&reader.run, VECTOR_PF, PFEC_P | PFEC_U | PFEC_SGX, buffer);
     ok("the reader was refused");
     SAME(remove_page(&e, buffer), -1);
     SAME(errno, EPERM);
@@ -37,7 +37,7 @@ int main(int argc, char **argv)
 
     hand_resume(&reader);
     hand_wait(&reader);
-    FAULTED(&reader.run, VECTOR_PF, PF_P | PF_U | PF_SGX, buffer);
+    FAULTED(&reader.run, VECTOR_PF, PFEC_P | PFEC_U | PFEC_SGX, buffer);
     SAME(ask(&manager, OP_ACCEPT, buffer, RW | SGX_PT_REG | SGX_PENDING, 0), 0);
     stop = 1;
     hand_resume(&reader);

@@ -30,7 +30,7 @@ int main(int argc, char **argv)
         for (int j = 0; j < 5; j++)
             SAME(ask(&manager, OP_READ, buffer, 0, 0), last);
         hand_wait(&writer);
-        FAULTED(&writer.run, VECTOR_PF, PF_P | PF_W | PF_U | PF_SGX, buffer);
+        FAULTED(&writer.run, VECTOR_PF, PFEC_P | PFEC_W | PFEC_U | PFEC_SGX, buffer);
         SAME(ask(&manager, OP_ACCEPT, buffer, SGX_R | SGX_PT_REG | SGX_PR, 0), 0);
         ask(&manager, OP_EXTEND, buffer, RW, 0);
         SAME(ask(&manager, OP_READ, buffer, 0, 0), last);

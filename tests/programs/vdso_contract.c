@@ -38,7 +38,7 @@ __attribute__((noinline)) static int with_handler(struct sgx_enclave_run *run, u
     handler.times = 0;
     handler.returns = returns;
     run->user_handler = (uint64_t)user_handler;
-    int got = enter((unsigned long)call, 0, 0, leaf, 0, 0, run);
+    int got = call_enclave((uint64_t)call, leaf, run, enter);
 
     run->user_handler = 0;
     return got;
@@ -53,19 +53,19 @@ static void arguments(struct sgx_enclave_run *run)
         if (leaf == EENTER || leaf == ERESUME)
             continue;
         before = *run;
-        SAME((long)enter((unsigned long)&call, 0, 0, leaf, 0, 0, run), (long)-EINVAL);
+        SAME((long)call_enclave((uint64_t)&call, leaf, run, enter), (long)-EINVAL);
         SAME(memcmp(run, &before, sizeof(before)), 0);
     }
     ok("other leaves: -EINVAL, run untouched");
     for (unsigned i = 0; i < sizeof(run->reserved); i += 43) {
         run->reserved[i] = 1;
-        SAME((long)enter((unsigned long)&call, 0, 0, EENTER, 0, 0, run), (long)-EINVAL);
+        SAME((long)call_enclave((uint64_t)&call, EENTER, run, enter), (long)-EINVAL);
         run->reserved[i] = 0;
     }
     ok("reserved bytes: -EINVAL");
     run->user_data = M1;
     run->exception_vector = 99;
-    SAME(enter((unsigned long)&call, 0, 0, EENTER, 0, 0, run), 0);
+    SAME(call_enclave((uint64_t)&call, EENTER, run, enter), 0);
     SAME(run->function, EEXIT);
     SAME(run->user_data, M1);
     SAME(run->exception_vector, 99);
@@ -123,7 +123,7 @@ static void handlers(struct sgx_enclave_run *run)
     DO(mprotect((void *)buffer, PAGE_SIZE, PROT_READ));
     SAME((long)with_handler(run, EENTER, &call, -3), -3L);
     SAME(handler.rdi, VECTOR_PF);
-    SAME(handler.rsi, PF_P | PF_U | PF_W);
+    SAME(handler.rsi, PFEC_P | PFEC_U | PFEC_W);
     SAME(handler.rdx, buffer);
     SAME(run->exception_vector, VECTOR_PF);
     DO(mprotect((void *)buffer, PAGE_SIZE, PROT_RW));

@@ -8,8 +8,9 @@ Lines of that comment, all optional:
     cc: -static -no-pie        options of the compiler; enclaves may have this line, too
     exit: 7                    exit code, or minus the signal that ends it (default: 0)
 
-Of the words behind the name of the enclave, `isvprodid` and `isvsvn` go to SIGSTRUCT, `miscselect`
-and `size` to SECS; `text` is the address where it is linked; the others are fields of ThreadLayout.
+Of the words behind the name of the enclave, `isvprodid` and `isvsvn` go to SIGSTRUCT, `miscselect`,
+`size` and `xfrm` to SECS; `text` is the address where it is linked; the others are fields of
+ThreadLayout.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ _ENCLAVE: Final = (
     "-Wl,-z,max-page-size=4096,-z,noexecstack",
 )
 _SIGNED: Final = ("isvprodid", "isvsvn")
-_SECS: Final = ("miscselect", "size")
+_SECS: Final = ("miscselect", "size", "xfrm")
+
+
+EDMM: Final = ROOT / "examples" / "edmm"
 
 
 def _asked(source: Path) -> dict[str, str]:
@@ -98,6 +102,12 @@ class Workshop:
         """The program, and as its arguments the files of its enclave: SGXS, SIGSTRUCT, MRSIGNER."""
         return self._host(program) + (self._files(program) if program.enclave else [])
 
+    def example(self) -> list[str]:
+        """The host of examples/edmm, and the files of its enclave."""
+        host = Program(source=EDMM / "host.c")
+        enclave = Program(source=EDMM / "enclave.c", enclave="edmm", words=(("threads", 2),))
+        return self._host(host) + self._files(enclave)[:2]
+
     def _host(self, program: Program) -> list[str]:
         if program.source not in self._made:
             output = self.directory / program.name
@@ -120,7 +130,7 @@ class Workshop:
         return self._made[key]
 
     def _image(self, name: str, words: dict[str, Any]) -> EnclaveImage:
-        source = PROGRAMS / "enclave" / f"{name}.c"
+        source = EDMM / "enclave.c" if name == "edmm" else PROGRAMS / "enclave" / f"{name}.c"
         link = ["-static-pie", "-fpie"]
         if "text" in words:
             link = ["-static", "-no-pie", f"-Wl,-Ttext-segment={words['text']:#x}"]

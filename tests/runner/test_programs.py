@@ -13,6 +13,7 @@ import pytest
 from softsgx.cpu.bare import ENCLAVE_BASE
 from softsgx.image import sgxs
 from softsgx.image.sigstruct import mrsigner, parse
+from softsgx.spec.attributes import XFRM_LEGACY
 from tests.image.builders import load
 from tests.runner.programs import ENGINES, Program, Workshop, programs
 
@@ -35,17 +36,30 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return Workshop(tmp_path_factory.mktemp("programs"))
 
 
-@needs_run
-@pytest.mark.parametrize(("program", "engine"), CASES)
-def test_program(workshop: Workshop, program: Program, engine: str) -> None:
-    options = ["--engine", engine, *program.options]
-    done = subprocess.run(
-        [sys.executable, "-m", "softsgx", "run", *options, "--", *workshop.command(program)],
+def run(command: list[str], *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "softsgx", "run", *options, "--", *command],
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
         check=False,
     )
+
+
+@needs_run
+@pytest.mark.parametrize("engine", ENGINES)
+def test_example_tells_its_story(workshop: Workshop, engine: str) -> None:
+    done = run(workshop.example(), "--engine", engine)
+    assert done.returncode == 0, done.stdout + done.stderr
+    steps = [line.split()[0] for line in done.stdout.splitlines() if line[:2].strip().isdigit()]
+    assert steps == [str(number) for number in range(1, 11)]
+    assert done.stdout.endswith("edmm: 10 steps, as the manual and the kernel say\n")
+
+
+@needs_run
+@pytest.mark.parametrize(("program", "engine"), CASES)
+def test_program(workshop: Workshop, program: Program, engine: str) -> None:
+    done = run(workshop.command(program), "--engine", engine, *program.options)
     said = f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
     # A signal may be passed on as such, or as a shell does it.
     accepted = {program.exit, 128 - program.exit} if program.exit < 0 else {program.exit}
@@ -68,8 +82,9 @@ def test_program_builds_and_its_enclave_can_be_initialised(
     stream, signature, signer = (Path(file).read_bytes() for file in files)
     sig = parse(signature)
     words = dict(program.words)
-    # MISCSELECT is not in the stream; the program sets it as its comment says.
-    image = replace(sgxs.read(stream), miscselect=words.get("miscselect", 0))
+    # MISCSELECT and XFRM are not in the stream; the program sets them as its comment says.
+    miscselect, xfrm = words.get("miscselect", 0), words.get("xfrm", XFRM_LEGACY)
+    image = replace(sgxs.read(stream), miscselect=miscselect, xfrm=xfrm)
     enclave, status = load(image, sig, base=0 if "text" in words else ENCLAVE_BASE)
     assert status == 0
     assert len(enclave.tcs) == words.get("threads", 1)

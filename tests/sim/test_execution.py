@@ -5,6 +5,8 @@ import gc
 import pytest
 
 from softsgx.sim import (
+    Cooperative,
+    Event,
     Execution,
     Follow,
     Log,
@@ -254,3 +256,24 @@ def test_an_ended_execution_leaves_no_garbage_cycle() -> None:
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+def test_an_unrecorded_execution_goes_the_same_way_when_somebody_listens() -> None:
+    """It went the way of recorded ones then, and remembered a choice per step for ever."""
+
+    def run_two(listen: bool) -> tuple[list[str], Execution, list[Event]]:
+        trace: list[str] = []
+        events: list[Event] = []
+        execution = Execution(Cooperative(), record=False)
+        if listen:
+            execution.log.subscribe(events.append)
+        for name in "AB":
+            execution.spawn(points("p q r", trace), name)
+        execution.run()
+        return trace, execution, events
+
+    quiet, loud = run_two(False), run_two(True)
+    assert quiet[0] == loud[0]
+    assert quiet[1].steps == loud[1].steps == 6
+    assert loud[1].choices == []
+    assert sum(isinstance(event, Stepped) for event in loud[2]) == 6

@@ -3,6 +3,7 @@
 import pytest
 
 from softsgx.sim import (
+    Cooperative,
     Execution,
     IpiSent,
     IpiTaken,
@@ -125,3 +126,13 @@ def test_run_serves_interrupts() -> None:
     targets = [Cpu(1), Cpu(2)]
     run(ipi(targets, Cpu.take), cpu=0)
     assert [target.taken for target in targets] == [1, 1]
+
+
+def test_the_live_clock_tells_of_interrupts_as_well() -> None:
+    execution = Execution(Cooperative(), record=False)
+    with execution.log.record() as events:
+        execution.spawn(ipi([Cpu(2), Cpu(1)], Cpu.take), "S", cpu=0)
+        execution.run()
+    sent = [event.cpus for event in events if isinstance(event, IpiSent)]
+    taken = [event.cpu for event in events if isinstance(event, IpiTaken)]
+    assert (sent, taken) == ([(1, 2)], [1, 2])

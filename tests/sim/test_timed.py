@@ -14,6 +14,7 @@ from softsgx.sim import (
     StepBound,
     Steps,
     Task,
+    TaskExit,
     Unmodelled,
     VirtualTime,
     WaitFlag,
@@ -166,3 +167,19 @@ def test_a_price_may_be_a_function_of_the_task() -> None:
     execution.spawn(ipi([Cpu(1), Cpu(2), Cpu(3)], Cpu.take), "T", 0)
     execution.run()
     assert time.elapsed == 16
+
+
+def test_a_task_that_exits_ends_alone() -> None:
+    def exits() -> Steps[None]:
+        yield at("step")
+        raise TaskExit
+
+    def twice(record: bool) -> tuple[int, dict[str, int]]:
+        time = VirtualTime(PRICES)
+        execution = Execution(time, record=record)
+        execution.spawn(exits(), "exits", 0)
+        execution.spawn(points("work"), "other", 1)
+        execution.run()
+        return time.elapsed, time.counts
+
+    assert twice(False) == twice(True) == (100, {"step": 1, "work": 1})

@@ -280,7 +280,9 @@ class Block:
         self.result = result
 
 
-def retried(script: Sequence[tuple[int, int, int]]) -> tuple[Answer, list[tuple[int, int]]]:
+def retried(
+    script: Sequence[tuple[int, int, int]], tries_max: int = RETRIES_MAX
+) -> tuple[Answer, list[tuple[int, int]]]:
     """`retry` over four pages from 0x10000; each call answers the next (errno, pages, result).
 
     The answer, and (first page, pages) of each call.
@@ -295,7 +297,7 @@ def retried(script: Sequence[tuple[int, int, int]]) -> tuple[Answer, list[tuple[
         return errno, Block(pages * PAGE_SIZE, result)
         yield
 
-    return w.do(retry(w.host, call, 0x10000, 4 * PAGE_SIZE, R)), asked
+    return w.do(retry(w.host, call, 0x10000, 4 * PAGE_SIZE, R, tries_max)), asked
 
 
 @pytest.mark.parametrize("errno", [EBUSY, EAGAIN, EINTR])
@@ -321,6 +323,14 @@ def test_retries_end() -> None:
     answer, asked = retried([(-EBUSY, 0, 0)])
     assert answer == (-EAGAIN, 0, 0)
     assert len(asked) == RETRIES_MAX
+
+
+def test_enarx_tries_once_and_does_not_look_at_the_code() -> None:
+    answer, asked = retried([(-EAGAIN, 1, 0)], 1)
+    assert (answer, len(asked)) == ((-EAGAIN, 0, PAGE_SIZE), 1)
+    assert retried([(-EFAULT, 0, 20)], 1)[0] == (-EFAULT, 0, 0)
+    assert retried([(0, 4, 0)], 1)[0] == (0, 0, 4 * PAGE_SIZE)
+    assert Untrusted(world().enclave, patient=False).tries_max == 1
 
 
 def raced(other: Callable[[World, int], Steps[Any]], until: Until) -> list[int]:

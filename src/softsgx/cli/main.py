@@ -26,6 +26,7 @@ class Command(NamedTuple):
 COMMANDS: Final[Mapping[str, Command]] = {
     "measure": Command("softsgx.cli.measure", "the MRENCLAVE of an ELF program or SGXS stream"),
     "sign": Command("softsgx.cli.sign", "make the SIGSTRUCT of an enclave with your own key"),
+    "explore": Command("softsgx.cli.explore", "find the interleaving that breaks a scenario"),
     "show": Command("softsgx.cli.show", "what is in an ELF, SGXS or SIGSTRUCT file"),
     "run": Command("softsgx.cli.run", "run an SGX program on a machine without SGX"),
     "compare": Command("softsgx.cli.compare", "compare designs of restricting page permissions"),

@@ -36,6 +36,17 @@ def register(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="determines every key of the machine"
     )
+    parser.add_argument(
+        "--explain", action="store_true", help="say why an access, leaf or call was refused"
+    )
+    parser.add_argument(
+        "--stats", action="store_true", help="say at the end how often what happened"
+    )
+    parser.add_argument(
+        "--trace",
+        metavar="FILE",
+        help="write all events: JSON lines, text (.txt), or for ui.perfetto.dev (.pftrace)",
+    )
     parser.add_argument("program", nargs=argparse.REMAINDER, metavar="PROGRAM", help="what to run")
 
 
@@ -54,6 +65,9 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         vendor=args.vendor,
         cpu_options=args.cpu_option,
+        stats=args.stats,
+        trace=args.trace,
+        explain=args.explain,
     )
     try:
         return run_program(argv, options, os.environ)

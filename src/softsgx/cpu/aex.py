@@ -11,11 +11,12 @@ import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.cpu import tracking
+from softsgx.cpu.entry import frame_page
 from softsgx.cpu.xstate import LEGACY_INIT, XState, legacy_init
 from softsgx.sim.cpu_events import Left
 from softsgx.spec import faults
 from softsgx.spec.attributes import MISC_EXINFO
-from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SIZE
+from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.leaves import ERESUME
 from softsgx.spec.msr import (
     RFLAGS_AF,
@@ -27,15 +28,16 @@ from softsgx.spec.msr import (
     RFLAGS_TF,
     RFLAGS_ZF,
 )
-from softsgx.spec.registers import R8, R15, RAX, RBP, RBX, RCX, RDI, RDX, RFLAGS, RIP, RSI, RSP
+from softsgx.spec.registers import RFLAGS
 from softsgx.spec.ssa import (
+    EXINFO_IN_PAGE,
     EXIT_HARDWARE,
     EXIT_TYPE_SHIFT,
     EXIT_VALID,
     GPR_OFF_EXITINFO,
     GPR_OFF_FSBASE,
     GPR_OFF_URSP,
-    GPRSGX_SIZE,
+    GPRSGX_IN_PAGE,
     REPORTED_ALWAYS,
     REPORTED_WITH_EXINFO,
 )
@@ -48,13 +50,16 @@ from softsgx.spec.tcs import (
 
 if TYPE_CHECKING:
     from softsgx.cpu.lp import LogicalProcessor
+    from softsgx.cpu.secs import Secs
+    from softsgx.mem import PhysicalMemory
 
 _GPRS: Final = struct.Struct("<18Q")
-_INACTIVE: Final = TCS_INACTIVE.to_bytes(8, "little")
 _TWO: Final = struct.Struct("<QQ")
 _U32: Final = struct.Struct("<I")
+_U64: Final = struct.Struct("<Q")
 _EXINFO: Final = struct.Struct("<QII")
 _CLEARED: Final = RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_OF | RFLAGS_RF
+_TEN_ZEROS: Final = (0,) * 10
 _INTERRUPT: Final = -1  # in place of a vector: the event is no exception
 # Exceptions of the fault class: the pushed RFLAGS image has RF set.
 _FAULT_CLASS: Final = frozenset(
@@ -81,16 +86,16 @@ def aex(
     """
     secs = lp.secs
     assert secs is not None
-    memory = lp.processor.memory
-    tcs = lp.processor.epc.physical(lp.tcs_page)
+    processor = lp.processor
+    tcs = processor.memory.writable(processor.epc.pfn(lp.tcs_page))
     event = vector if exception else _INTERRUPT
-    _save(lp, event, code, address)
-    _synthesise(lp, event)
-    cssa = int.from_bytes(memory.read(tcs + TCS_OFF_CSSA, 4), "little")
-    memory.write(tcs + TCS_OFF_CSSA, (cssa + 1).to_bytes(4, "little"))
+    _save(lp, secs, event, code, address)
+    _synthesise(lp, secs, tcs, event)
+    (cssa,) = _U32.unpack_from(tcs, TCS_OFF_CSSA)
+    _U32.pack_into(tcs, TCS_OFF_CSSA, cssa + 1)
     cr2 = address & ~PAGE_MASK if event == faults.PF else address
     leave_enclave(lp, "AEX", vector)
-    return Delivered(vector, code, cr2, from_enclave=True)
+    return Delivered(vector, code, cr2, True)
 
 
 def leave_enclave(lp: LogicalProcessor, cause: str, vector: int) -> None:
@@ -98,8 +103,8 @@ def leave_enclave(lp: LogicalProcessor, cause: str, vector: int) -> None:
     secs = lp.secs
     assert secs is not None
     processor = lp.processor
-    tcs = processor.epc.physical(lp.tcs_page)
-    processor.memory.write(tcs + TCS_OFF_STATE, _INACTIVE)
+    tcs = processor.memory.writable(processor.epc.pfn(lp.tcs_page))
+    _U64.pack_into(tcs, TCS_OFF_STATE, TCS_INACTIVE)
     lp.fsbase, lp.gsbase, lp.xcr0, _ = lp.outside
     tcs_address = lp.tcs_address
     lp.secs, lp.secs_page, lp.tcs_page, lp.tcs_address = None, -1, -1, 0
@@ -114,59 +119,36 @@ def leave_enclave(lp: LogicalProcessor, cause: str, vector: int) -> None:
         lp.log.emit(Left(lp.id, secs.EID, tcs_address, vector))
 
 
-def _frame_page(lp: LogicalProcessor, offset: int) -> int:
-    """Physical page of an offset in the frame: a page of XSAVE, or else the last one."""
-    frame = lp.ssa_frame
-    number = offset // PAGE_SIZE
-    return frame[number] if number < len(frame) - 1 else frame[-1]
-
-
-def ssa_write(lp: LogicalProcessor, offset: int, data: bytes) -> None:
-    """Write into the current SSA frame through its cached physical pages."""
-    memory = lp.processor.memory
-    while data:
-        at = offset & PAGE_MASK
-        length = min(len(data), PAGE_SIZE - at)
-        memory.write(_frame_page(lp, offset) | at, data[:length])
-        offset += length
-        data = data[length:]
-
-
-def ssa_read(lp: LogicalProcessor, offset: int, size: int) -> bytes:
-    """Read from the current SSA frame through its cached physical pages."""
-    memory, out = lp.processor.memory, b""
-    while size:
-        at = offset & PAGE_MASK
-        length = min(size, PAGE_SIZE - at)
-        out += memory.read(_frame_page(lp, offset) | at, length)
-        offset += length
-        size -= length
-    return out
-
-
-def _save(lp: LogicalProcessor, vector: int, code: int, address: int) -> None:
-    """Fill the SSA frame: GPRs, FS and GS base, extended state, EXITINFO, EXINFO."""
-    secs = lp.secs
-    assert secs is not None
-    gpr = secs.SSAFRAMESIZE * PAGE_SIZE - GPRSGX_SIZE
-    image = lp.regs[:]
-    image[RFLAGS] &= ~RFLAGS_TF
+def _save(lp: LogicalProcessor, secs: Secs, vector: int, code: int, address: int) -> None:
+    """Fill the SSA frame: extended state, GPRs, FS and GS base, EXITINFO, EXINFO."""
+    memory, frame = lp.processor.memory, lp.ssa_frame
+    _save_extended(memory, frame, lp.x.save(secs.XFRM))
+    # EXINFO and GPRSGX field by field: URSP, URBP and AEXNOTIFY stay as they are.
+    page = memory.writable(frame[-1] >> PAGE_SHIFT)
+    gprs = lp.regs[:]
+    gprs[RFLAGS] &= ~RFLAGS_TF
     if vector in _FAULT_CLASS:
-        image[RFLAGS] |= RFLAGS_RF
-    ssa_write(lp, 0, lp.x.save(secs.XFRM))
-    # EXINFO and GPRSGX as one: read, because URSP, URBP and AEXNOTIFY stay as they are.
-    area = bytearray(ssa_read(lp, gpr - _EXINFO.size, _EXINFO.size + GPRSGX_SIZE))
-    _GPRS.pack_into(area, _EXINFO.size, *image)
-    _TWO.pack_into(area, _EXINFO.size + GPR_OFF_FSBASE, lp.fsbase, lp.gsbase)
+        gprs[RFLAGS] |= RFLAGS_RF
+    _GPRS.pack_into(page, GPRSGX_IN_PAGE, *gprs)
+    _TWO.pack_into(page, GPRSGX_IN_PAGE + GPR_OFF_FSBASE, lp.fsbase, lp.gsbase)
     exinfo = bool(secs.MISCSELECT & MISC_EXINFO)
     if exinfo and vector in REPORTED_WITH_EXINFO:
         maddr = address if vector == faults.PF else 0
         if vector == faults.PF and not code & faults.PFEC_U:
             exinfo = False  # a #PF of a supervisor access is not reported
         else:
-            _EXINFO.pack_into(area, 0, maddr, code, 0)
-    _U32.pack_into(area, _EXINFO.size + GPR_OFF_EXITINFO, _exitinfo(vector, exinfo))
-    ssa_write(lp, gpr - _EXINFO.size, bytes(area))
+            _EXINFO.pack_into(page, EXINFO_IN_PAGE, maddr, code, 0)
+    _U32.pack_into(page, GPRSGX_IN_PAGE + GPR_OFF_EXITINFO, _exitinfo(vector, exinfo))
+
+
+def _save_extended(memory: PhysicalMemory, frame: tuple[int, ...], xsave: bytes) -> None:
+    """Write the XSAVE image to the start of the frame."""
+    if len(xsave) <= PAGE_SIZE:
+        memory.writable(frame[0] >> PAGE_SHIFT)[: len(xsave)] = xsave
+        return
+    for at in range(0, len(xsave), PAGE_SIZE):
+        piece = xsave[at : at + PAGE_SIZE]
+        memory.write(frame_page(frame, at // PAGE_SIZE), piece)
 
 
 def _exitinfo(vector: int, exinfo: bool) -> int:
@@ -177,28 +159,23 @@ def _exitinfo(vector: int, exinfo: bool) -> int:
     return 0 if kind is None else EXIT_VALID | kind << EXIT_TYPE_SHIFT | vector
 
 
-def _synthesise(lp: LogicalProcessor, vector: int) -> None:
+def _synthesise(lp: LogicalProcessor, secs: Secs, tcs: bytearray | memoryview, vector: int) -> None:
     """Load what the handler finds in the interrupted context."""
-    secs = lp.secs
-    assert secs is not None
     processor = lp.processor
-    tcs = processor.epc.physical(lp.tcs_page)
-    gpr = secs.SSAFRAMESIZE * PAGE_SIZE - GPRSGX_SIZE
-    aep = int.from_bytes(processor.memory.read(tcs + TCS_OFF_AEP, 8), "little")
+    (aep,) = _U64.unpack_from(tcs, TCS_OFF_AEP)
+    frame_end = processor.memory.page_view(lp.ssa_frame[-1] >> PAGE_SHIFT)
+    rsp, rbp = _TWO.unpack_from(frame_end, GPRSGX_IN_PAGE + GPR_OFF_URSP)
     regs = lp.regs
-    regs[RAX], regs[RBX], regs[RCX] = ERESUME, lp.tcs_address, aep
-    regs[RDX] = regs[RSI] = regs[RDI] = 0
-    for number in range(R8, R15 + 1):
-        regs[number] = 0
-    regs[RSP], regs[RBP] = _TWO.unpack(ssa_read(lp, gpr + GPR_OFF_URSP, 16))
-    regs[RIP] = aep
     flags = regs[RFLAGS] & ~_CLEARED & MASK64
     if not lp.dbgoptin:
         flags = flags & ~RFLAGS_TF | lp.outside[3]
-    regs[RFLAGS] = flags
-    state = XState(_synthetic_legacy(vector, processor.readings.aex_mxcsr))
-    state.keep_others(lp.x, secs.XFRM)
-    lp.x = state
+    # RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 .. R15, RFLAGS, RIP
+    regs[:] = (ERESUME, aep, 0, lp.tcs_address, rsp, rbp, *_TEN_ZEROS, flags, aep)
+    legacy = _synthetic_legacy(vector, processor.readings.aex_mxcsr)
+    if lp.x.legacy is not legacy or lp.x.components:
+        state = XState(legacy)
+        state.keep_others(lp.x, secs.XFRM)
+        lp.x = state
 
 
 def _synthetic_legacy(vector: int, mxcsr: int) -> bytes:

@@ -6,7 +6,8 @@ SDM 3D, EENTER, ERESUME, EDECCSSA.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import struct
+from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu import tracking
 from softsgx.cpu.access import walk
@@ -21,7 +22,7 @@ from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, canonica
 from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_MASK, REG, VALID, R, W
 from softsgx.spec.msr import CR4_OSFXSR, CR4_OSXSAVE, RFLAGS_TF
 from softsgx.spec.registers import RBP, RFLAGS, RSP
-from softsgx.spec.ssa import GPR_OFF_URSP, GPRSGX_SIZE
+from softsgx.spec.ssa import GPR_OFF_URSP, GPRSGX_IN_PAGE, GPRSGX_SIZE
 from softsgx.spec.tcs import (
     TCS,
     TCS_ACTIVE,
@@ -38,9 +39,14 @@ if TYPE_CHECKING:
     from softsgx.cpu.lp import LogicalProcessor
 
 
-_ACTIVE = TCS_ACTIVE.to_bytes(8, "little")
+_TWO: Final = struct.Struct("<QQ")
+_U32: Final = struct.Struct("<I")
+_U64: Final = struct.Struct("<Q")
 # A writable user page whose A and D bits are set already: a walk would find nothing to do.
-_PTE_WRITE_DONE = PTE_P | PTE_W | PTE_U | PTE_A | PTE_D
+_PTE_WRITE_DONE: Final = PTE_P | PTE_W | PTE_U | PTE_A | PTE_D
+# What the EPCM word of an SSA page must be.
+_USABLE_MASK: Final = VALID | BLOCKED | PENDING | MODIFIED | PT_MASK | R | W
+_USABLE: Final = VALID | REG | R | W
 
 
 def check_tcs(lp: LogicalProcessor, tcs: TCS, secs: Secs) -> None:
@@ -97,12 +103,12 @@ def check_frame(lp: LogicalProcessor, secs: Secs, address: int) -> tuple[int, ..
     Tested and cached are the pages of the XSAVE region and the page of GPRSGX, which is last in the
     result (MISC lies in it, too). A frame may be huge; pages between them are of no account.
     """
-    xsave = xsave_size(secs.XFRM)
-    if not lp.processor.readings.xsave_end_inclusive:
-        xsave -= 1
     last = secs.SSAFRAMESIZE - 1
     if last == 0:
         return (_frame_page(lp, secs, address),)
+    xsave = xsave_size(secs.XFRM)
+    if not lp.processor.readings.xsave_end_inclusive:
+        xsave -= 1
     pages = [
         _frame_page(lp, secs, address + number * PAGE_SIZE)
         for number in range(min(xsave // PAGE_SIZE, last - 1) + 1)
@@ -123,11 +129,19 @@ def _frame_page(lp: LogicalProcessor, secs: Secs, address: int) -> int:
         walk(lp, address, READ)
         pte = walk(lp, address, WRITE)
     processor = lp.processor
-    page = processor.epc.index((pte & PTE_PFN_MASK) >> PAGE_SHIFT)
+    frame = pte & PTE_PFN_MASK
+    page = processor.epc.index(frame >> PAGE_SHIFT)
     if page < 0:
         raise PF(address, "FRAME.01", ENCLU_PFEC_W)  # SSA page is not in the EPC
     epcm = processor.epcm
     word = epcm.state[page]
+    if (
+        word & _USABLE_MASK == _USABLE
+        and epcm.address[page] == address & ~PAGE_MASK
+        and epcm.secs[page] == secs.page
+    ):
+        return frame
+    # Something is wrong: say what, in the order of the listing.
     if not word & VALID:
         raise PF(address, "FRAME.02", ENCLU_PFEC_W)  # SSA page, EPCM: VALID = 0
     if word & BLOCKED:
@@ -140,14 +154,7 @@ def _frame_page(lp: LogicalProcessor, secs: Secs, address: int) -> int:
         or epcm.secs[page] != secs.page
     ):
         raise PF(address, "FRAME.05", ENCLU_PFEC_W)  # SSA page: address, type or enclave differs
-    if word & (R | W) != R | W:
-        raise PF(address, "FRAME.06", ENCLU_PFEC_W)  # SSA page, EPCM: R = 0 or W = 0
-    return pte & PTE_PFN_MASK
-
-
-def gpr_offset(secs: Secs) -> int:
-    """Offset of GPRSGX in a frame."""
-    return secs.SSAFRAMESIZE * PAGE_SIZE - GPRSGX_SIZE
+    raise PF(address, "FRAME.06", ENCLU_PFEC_W)  # SSA page, EPCM: R = 0 or W = 0
 
 
 def enter(
@@ -163,16 +170,13 @@ def enter(
 ) -> None:
     """Enter enclave mode on a TCS whose next AEX goes to `frame`; registers are the caller's."""
     processor = lp.processor
-    memory = processor.memory
-    tcs = processor.epc.physical(tcs_page)
-    opt_in = memory.read_int(tcs + TCS_OFF_FLAGS, 1) & TCS_DBGOPTIN
-    memory.write(tcs + TCS_OFF_STATE, _ACTIVE)
-    memory.write(tcs + TCS_OFF_AEP, aep.to_bytes(8, "little"))
-    if cssa != memory.read_int(tcs + TCS_OFF_CSSA, 4):
-        memory.write(tcs + TCS_OFF_CSSA, cssa.to_bytes(4, "little"))
+    tcs = processor.memory.writable(processor.epc.pfn(tcs_page))
+    _U64.pack_into(tcs, TCS_OFF_STATE, TCS_ACTIVE)
+    _U64.pack_into(tcs, TCS_OFF_AEP, aep)
+    _U32.pack_into(tcs, TCS_OFF_CSSA, cssa)
     lp.outside = (lp.fsbase, lp.gsbase, lp.xcr0, lp.regs[RFLAGS] & RFLAGS_TF)
-    lp.dbgoptin = bool(opt_in)
-    if not opt_in:
+    lp.dbgoptin = bool(tcs[TCS_OFF_FLAGS] & TCS_DBGOPTIN)
+    if not lp.dbgoptin:
         lp.regs[RFLAGS] &= ~RFLAGS_TF
     if lp.cr4 & CR4_OSXSAVE:
         lp.xcr0 = secs.XFRM
@@ -192,8 +196,7 @@ def enter(
         lp.log.emit(Entered(lp.id, secs.EID, tcs_address, cssa, resumed))
 
 
-def store_outside_stack(lp: LogicalProcessor, secs: Secs, frame: tuple[int, ...]) -> None:
+def store_outside_stack(lp: LogicalProcessor, frame: tuple[int, ...]) -> None:
     """URSP and URBP of the frame := RSP and RBP of the outside, for the next AEX."""
-    at = frame[-1] | (gpr_offset(secs) + GPR_OFF_URSP) & PAGE_MASK
-    outside = lp.regs[RSP].to_bytes(8, "little") + lp.regs[RBP].to_bytes(8, "little")
-    lp.processor.memory.write(at, outside)
+    page = lp.processor.memory.writable(frame[-1] >> PAGE_SHIFT)
+    _TWO.pack_into(page, GPRSGX_IN_PAGE + GPR_OFF_URSP, lp.regs[RSP], lp.regs[RBP])

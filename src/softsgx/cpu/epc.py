@@ -22,7 +22,7 @@ def _section(section: object) -> tuple[int, int]:
 class Epc:
     """The sections of a processor, as (physical base, pages) pairs in ascending order."""
 
-    __slots__ = ("_last", "_single", "first", "pages", "sections")
+    __slots__ = ("_last", "contiguous", "first", "pages", "sections")
 
     def __init__(self, sections: Sequence[tuple[int, int]]) -> None:
         end = 0
@@ -41,14 +41,16 @@ class Epc:
         self.pages = sum(pages for _, pages in sections)
         self.first = sections[0][0] >> PAGE_SHIFT
         self._last = end >> PAGE_SHIFT
-        self._single = len(sections) == 1
+        # The pages of the first section: their frames are `first` + number.
+        self.contiguous = sections[0][1]
 
     def index(self, pfn: int) -> int:
         """EPC page number of a frame; -1 if the frame is not EPC."""
-        if pfn < self.first or pfn >= self._last:
+        number = pfn - self.first
+        if 0 <= number < self.contiguous:
+            return number
+        if number < 0 or pfn >= self._last:
             return -1
-        if self._single:
-            return pfn - self.first
         number = 0
         for base, pages in self.sections:
             offset = pfn - (base >> PAGE_SHIFT)
@@ -59,10 +61,10 @@ class Epc:
 
     def pfn(self, page: int) -> int:
         """Frame of an EPC page number."""
+        if 0 <= page < self.contiguous:
+            return self.first + page
         if not 0 <= page < self.pages:
             raise ValueError(f"EPC page {page}: the processor has pages 0 to {self.pages - 1}")
-        if self._single:
-            return self.first + page
         for base, pages in self.sections:
             if page < pages:
                 return (base >> PAGE_SHIFT) + page
@@ -71,7 +73,7 @@ class Epc:
 
     def physical(self, page: int) -> int:
         """Physical address of an EPC page number."""
-        if self._single and 0 <= page < self.pages:
+        if 0 <= page < self.contiguous:
             return (self.first + page) << PAGE_SHIFT
         return self.pfn(page) << PAGE_SHIFT
 

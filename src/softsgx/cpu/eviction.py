@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from softsgx.cpu.processor import Processor
 
 _HEADER = struct.Struct("<QQ104s8x")  # EID, LINADDR, SECINFO and reserved of the PCMD
+_METADATA = struct.Struct("<Q56x40x")  # SECINFO with its FLAGS, then the reserved bytes
 _COUNTER_SHIFT = 32
 MAC_SIZE = 16
 
@@ -32,7 +33,12 @@ def fresh_version(processor: Processor) -> int:
 
 
 def seal(
-    processor: Processor, version: int, eid: int, linaddr: int, metadata: bytes, page: bytes
+    processor: Processor,
+    version: int,
+    eid: int,
+    linaddr: int,
+    metadata: bytes,
+    page: bytes | bytearray,
 ) -> tuple[bytes, bytes]:
     """Ciphertext and MAC. `metadata` is SECINFO and the reserved bytes of the PCMD, 104 bytes."""
     header = _HEADER.pack(eid, linaddr, metadata)
@@ -41,23 +47,22 @@ def seal(
 
 
 def unseal(
-    processor: Processor,
-    version: int,
-    eid: int,
-    linaddr: int,
-    metadata: bytes,
-    sealed: tuple[bytes, bytes],
+    processor: Processor, version: int, eid: int, linaddr: int, metadata: bytes, sealed: bytes
 ) -> bytes | None:
     """The page, or None if the MAC differs. `sealed` is ciphertext and MAC."""
-    from cryptography.exceptions import InvalidTag
-
     header = _HEADER.pack(eid, linaddr, metadata)
+    keys = processor.keys
     try:
-        return processor.keys.paging.decrypt(_nonce(version), sealed[0] + sealed[1], header)
-    except InvalidTag:
+        return keys.paging.decrypt(_nonce(version), sealed, header)
+    except keys.invalid_tag:
         return None
 
 
-def pcmd_metadata(pcmd: bytes) -> bytes:
-    """What of an encoded PCMD is bound by the MAC besides ENCLAVEID: SECINFO and reserved bytes."""
+def pcmd_metadata(flags: int) -> bytes:
+    """What of the PCMD that EWB writes is bound by the MAC besides ENCLAVEID."""
+    return _METADATA.pack(flags)
+
+
+def stored_metadata(pcmd: bytes) -> bytes:
+    """The same of a PCMD in memory: its SECINFO and its reserved bytes, whatever they hold now."""
     return pcmd[:64] + pcmd[72:112]

@@ -52,11 +52,42 @@ if TYPE_CHECKING:
     from softsgx.sim import Steps
 
 _ENABLED = FEATURE_LOCK | FEATURE_SGX_ENABLE
+_ENCLS_CR0 = CR0_PE | CR0_PG
+_ENTRIES = frozenset({EENTER, ERESUME})
 _ENCLU_CR0 = CR0_PE | CR0_TS | CR0_PG | CR0_NE
 _ENCLU_CR0_OK = CR0_PE | CR0_PG | CR0_NE
 
 
+def _encls_start(
+    lp: LogicalProcessor, leaf: int, rbx: int, rcx: int, rdx: int, cpl: int
+) -> tuple[str, Body]:
+    """Load the operands; name and body of the leaf, if nothing in front of it refuses."""
+    try:
+        wide = (leaf | rbx | rcx | rdx) >> 64
+    except TypeError:
+        wide = 1
+    if wide or lp.in_flight:
+        _refuse_operands(lp, leaf, rbx, rcx, rdx)
+    regs = lp.regs
+    regs[RAX], regs[RBX], regs[RCX], regs[RDX] = leaf, rbx, rcx, rdx
+    if (
+        lp.cr0 & _ENCLS_CR0 == _ENCLS_CR0
+        and cpl == 0
+        and lp.secs is None
+        and lp.feature_control & _ENABLED == _ENABLED
+    ):
+        entry = lp.processor.encls_leaves.get(leaf & MASK32)
+        if entry is not None:
+            return entry
+    try:
+        return _encls_checks(lp, leaf, cpl)
+    except Fault as fault:
+        _refused(lp, ENCLS_LEAVES, "ENCLS", fault)
+        raise
+
+
 def _encls_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]:
+    """The tests one by one, in the order of the listing."""
     if not lp.cr0 & CR0_PE:
         raise UD("ENCLS.01")  # CR0.PE = 0
     if cpl != 0 or lp.secs is not None:
@@ -64,9 +95,9 @@ def _encls_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]
         raise UD("ENCLS.02")  # CPL > 0 (inside an enclave CPL is 3)
     if lp.feature_control & _ENABLED != _ENABLED:
         raise GP("ENCLS.03")  # IA32_FEATURE_CONTROL not locked, or SGX not enabled
-    entry = lp.processor.encls_leaves.get(leaf & 0xFFFFFFFF)
+    entry = lp.processor.encls_leaves.get(leaf & MASK32)
     if entry is None:
-        entry = leaf_body("ENCLS", leaf & 0xFFFFFFFF, lp.processor.part)
+        entry = leaf_body("ENCLS", leaf & MASK32, lp.processor.part)
         if entry is None:
             raise GP("ENCLS.04")  # leaf not supported
     if not lp.cr0 & CR0_PG:
@@ -74,12 +105,41 @@ def _encls_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]
     return entry
 
 
+def _enclu_start(
+    lp: LogicalProcessor, leaf: int, rbx: int, rcx: int, rdx: int, cpl: int
+) -> tuple[str, Body]:
+    """Load the operands; name and body of the leaf, if nothing in front of it refuses."""
+    try:
+        wide = (leaf | rbx | rcx | rdx) >> 64
+    except TypeError:
+        wide = 1
+    if wide or lp.in_flight:
+        _refuse_operands(lp, leaf, rbx, rcx, rdx)
+    regs = lp.regs
+    regs[RAX], regs[RBX], regs[RCX], regs[RDX] = leaf, rbx, rcx, rdx
+    if (
+        lp.cr0 & _ENCLU_CR0 == _ENCLU_CR0_OK
+        and cpl == 3
+        and lp.feature_control & _ENABLED == _ENABLED
+    ):
+        leaf &= MASK32
+        entry = lp.processor.enclu_leaves.get(leaf)
+        if entry is not None and (lp.secs is None) == (leaf in _ENTRIES):
+            return entry
+    try:
+        return _enclu_checks(lp, leaf, cpl)
+    except Fault as fault:
+        _refused(lp, ENCLU_LEAVES, "ENCLU", fault)
+        raise
+
+
 def _enclu_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]:
+    """The tests one by one, in the order of the listing."""
     if lp.cr0 & _ENCLU_CR0 != _ENCLU_CR0_OK or cpl != 3:
         _enclu_mode_checks(lp, cpl)
     if lp.feature_control & _ENABLED != _ENABLED:
         raise GP("ENCLU.04")  # IA32_FEATURE_CONTROL not locked, or SGX not enabled
-    leaf &= 0xFFFFFFFF
+    leaf &= MASK32
     entry = lp.processor.enclu_leaves.get(leaf)
     if entry is None:
         entry = leaf_body("ENCLU", leaf, lp.processor.part)
@@ -89,7 +149,7 @@ def _enclu_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]
         raise GP("ENCLU.06")  # CR0.PG = 0
     if not lp.cr0 & CR0_NE:
         raise GP("ENCLU.07")  # CR0.NE = 0
-    if leaf in (EENTER, ERESUME):
+    if leaf in _ENTRIES:
         if lp.secs is not None:
             raise GP("ENCLU.08")  # EENTER or ERESUME while in enclave mode
     elif lp.secs is None and leaf != EVERIFYREPORT2:
@@ -112,26 +172,16 @@ def _enclu_mode_checks(lp: LogicalProcessor, cpl: int) -> None:
         raise UD("ENCLU.03")  # CPL < 3
 
 
-def _load_operands(lp: LogicalProcessor, leaf: int, rbx: int, rcx: int, rdx: int) -> None:
-    try:
-        wide = (leaf | rbx | rcx | rdx) >> 64
-    except TypeError:
-        wide = 1
-    if wide:
-        _bad_operand(leaf, rbx, rcx, rdx)
-    if lp.in_flight:
-        lp.refuse_in_flight("a leaf")
-    regs = lp.regs
-    regs[RAX], regs[RBX], regs[RCX], regs[RDX] = leaf, rbx, rcx, rdx
-
-
-def _bad_operand(leaf: object, rbx: object, rcx: object, rdx: object) -> None:
-    """Say which operand is no register value."""
+def _refuse_operands(
+    lp: LogicalProcessor, leaf: object, rbx: object, rcx: object, rdx: object
+) -> None:
+    """Say which operand is no register value, or that a leaf is in flight."""
     for name, value in (("leaf", leaf), ("rbx", rbx), ("rcx", rcx), ("rdx", rdx)):
         if not isinstance(value, int):
             raise TypeError(f"{name}: {value!r} is not an integer")
         if not 0 <= value < 1 << 64:
             raise ValueError(f"{name}: {value:#x} is not a 64-bit register value")
+    lp.refuse_in_flight("a leaf")
 
 
 def _execute(
@@ -194,12 +244,7 @@ def encls(
     self: LogicalProcessor, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0, *, cpl: int = 0
 ) -> Status | None:
     """Execute ENCLS at once. Returns the Status of a leaf that writes RAX, else None."""
-    _load_operands(self, leaf, rbx, rcx, rdx)
-    try:
-        name, body = _encls_checks(self, leaf, cpl)
-    except Fault as fault:
-        _refused(self, ENCLS_LEAVES, "ENCLS", fault)
-        raise
+    name, body = _encls_start(self, leaf, rbx, rcx, rdx, cpl)
     self.busy = busy_bits(self, name, False) if self.processor.claims else 0
     return _execute(self, name, body, rbx, rcx, rdx)
 
@@ -208,12 +253,7 @@ def enclu(
     self: LogicalProcessor, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0, *, cpl: int = 3
 ) -> Status | None:
     """Execute ENCLU at once. Returns the Status of a leaf that writes RAX, else None."""
-    _load_operands(self, leaf, rbx, rcx, rdx)
-    try:
-        name, body = _enclu_checks(self, leaf, cpl)
-    except Fault as fault:
-        _refused(self, ENCLU_LEAVES, "ENCLU", fault)
-        raise
+    name, body = _enclu_start(self, leaf, rbx, rcx, rdx, cpl)
     self.busy = busy_bits(self, name, True) if self.processor.claims else 0
     return _execute(self, name, body, rbx, rcx, rdx)
 
@@ -231,12 +271,7 @@ def encls_steps(
     """ENCLS in a task: claim what the leaf locks, yield one point, execute, release."""
     if LIVE.execution is not None:
         return encls(self, leaf, rbx, rcx, rdx, cpl=cpl)
-    _load_operands(self, leaf, rbx, rcx, rdx)
-    try:
-        name, body = _encls_checks(self, leaf, cpl)
-    except Fault as fault:
-        _refused(self, ENCLS_LEAVES, "ENCLS", fault)
-        raise
+    name, body = _encls_start(self, leaf, rbx, rcx, rdx, cpl)
     return (yield from _in_flight(self, name, body, rbx, rcx, rdx, user=False))
 
 
@@ -246,12 +281,7 @@ def enclu_steps(
     """ENCLU in a task: claim what the leaf locks, yield one point, execute, release."""
     if LIVE.execution is not None:
         return enclu(self, leaf, rbx, rcx, rdx, cpl=cpl)
-    _load_operands(self, leaf, rbx, rcx, rdx)
-    try:
-        name, body = _enclu_checks(self, leaf, cpl)
-    except Fault as fault:
-        _refused(self, ENCLU_LEAVES, "ENCLU", fault)
-        raise
+    name, body = _enclu_start(self, leaf, rbx, rcx, rdx, cpl)
     return (yield from _in_flight(self, name, body, rbx, rcx, rdx, user=True))
 
 

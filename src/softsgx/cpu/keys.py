@@ -82,6 +82,13 @@ class Keys:
         return AESGCM(self.secret("paging key"))
 
     @cached_property
+    def invalid_tag(self) -> type[Exception]:
+        """What decryption under `paging` raises if the MAC differs."""
+        from cryptography.exceptions import InvalidTag
+
+        return InvalidTag
+
+    @cached_property
     def report_keyid(self) -> bytes:
         """KEYID that EREPORT puts into every report of this boot."""
         return self.secret("report key id", 32)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from softsgx.cpu.access import fill, supervisor_physical
 from softsgx.cpu.aex import Delivered, aex
 from softsgx.cpu.execute import encls, encls_steps, enclu, enclu_steps, enclv
-from softsgx.cpu.fault import GP
+from softsgx.cpu.msr import rdmsr, wrmsr
 from softsgx.cpu.xstate import XKey, XState
 from softsgx.mem.pagetable import DIRECT_MAP, DIRECT_MAP_SIZE, PTE_P, PTE_PFN_MASK, AddressSpace
 from softsgx.mem.tlb import ABORT, FETCH, READ, WRITE, Tlb
@@ -29,8 +29,6 @@ from softsgx.spec.msr import (
     FEATURE_LOCK,
     FEATURE_SGX_ENABLE,
     FEATURE_SGX_LC,
-    IA32_FEATURE_CONTROL,
-    IA32_SGXLEPUBKEYHASH,
     INTEL_LEPUBKEYHASH,
     RFLAGS_FIXED,
     RFLAGS_IF,
@@ -42,6 +40,7 @@ if TYPE_CHECKING:
     from softsgx.cpu.processor import Processor
     from softsgx.cpu.secs import Secs
 
+_BYTES: Final = (bytes, bytearray, memoryview)
 _RESET_REGS: Final = [0] * 16 + [RFLAGS_FIXED | RFLAGS_IF, 0]
 
 # Scalar state that a snapshot keeps; `secs` and the containers are treated one by one.
@@ -145,12 +144,13 @@ class LogicalProcessor:
         self.refuse_in_flight("an access")
         if not self.log.on:
             return fill(self, address, access)
+        entry = self.tlb.entries.get(address >> PAGE_SHIFT, 0)
         try:
             return fill(self, address, access)
         except Exception as fault:
             vector = getattr(fault, "vector", -1)
             code, rule = getattr(fault, "code", 0), getattr(fault, "rule", "")
-            self.log.emit(AccessFaulted(self.id, address, access, vector, code, rule))
+            self.log.emit(AccessFaulted(self.id, address, access, vector, code, rule, entry))
             raise
 
     def load(self, address: int, size: int) -> bytes:
@@ -164,7 +164,7 @@ class LogicalProcessor:
     def store(self, address: int, data: bytes) -> None:
         """Write `data` at a linear address. Nothing is written if any of its pages faults."""
         size = len(data)
-        if not isinstance(data, bytes | bytearray | memoryview):
+        if not isinstance(data, _BYTES):
             raise TypeError(f"data: bytes are needed, not {data!r}")
         offset = address & PAGE_MASK
         if offset + size <= PAGE_SIZE:
@@ -202,6 +202,9 @@ class LogicalProcessor:
 
     def system_read(self, address: int, size: int) -> bytes:
         """Read at CPL 0; EPC reads as ones (abort page)."""
+        offset = address - DIRECT_MAP
+        if 0 <= offset <= self.processor.epc_base - size:
+            return self.processor.memory.read(offset, size)  # RAM, all of it
         out = b""
         while size:
             physical = supervisor_physical(self, address, False)
@@ -224,6 +227,10 @@ class LogicalProcessor:
 
     def system_write(self, address: int, data: bytes) -> None:
         """Write at CPL 0; writes to EPC are dropped (abort page)."""
+        offset = address - DIRECT_MAP
+        if 0 <= offset <= self.processor.epc_base - len(data):
+            self.processor.memory.write(offset, data)  # RAM, all of it
+            return
         while data:
             physical = supervisor_physical(self, address, True)
             length = min(len(data), PAGE_SIZE - (physical & PAGE_MASK))
@@ -234,15 +241,20 @@ class LogicalProcessor:
 
     def system_write_check(self, address: int, size: int) -> None:
         """Raise the fault that `system_write` of `size` bytes would raise; write nothing."""
-        supervisor_physical(self, address, True)
-        supervisor_physical(self, address + size - 1, True)
+        if not 0 <= address - DIRECT_MAP <= DIRECT_MAP_SIZE - size:
+            supervisor_physical(self, address, True)
+            supervisor_physical(self, address + size - 1, True)
 
     def system_epc_page(self, address: int) -> int:
         """EPC page number of an ENCLS operand; -1 if it is not EPC. Page faults as usual."""
         offset = address - DIRECT_MAP
+        epc = self.processor.epc
+        number = (offset >> PAGE_SHIFT) - epc.first
+        if 0 <= number < epc.contiguous:
+            return number
         if not 0 <= offset < DIRECT_MAP_SIZE:
             offset = supervisor_physical(self, address, False)
-        return self.processor.epc.index(offset >> PAGE_SHIFT)
+        return epc.index(offset >> PAGE_SHIFT)
 
     def peek_epc_page(self, address: int, user: bool) -> int:
         """As `system_epc_page` for either CPL, without effects: -1 also if nothing is mapped."""
@@ -254,41 +266,8 @@ class LogicalProcessor:
         return self.system_epc_page(address)
 
     # Model-specific registers
-
-    def rdmsr(self, msr: int) -> int:
-        """IA32_FEATURE_CONTROL or an IA32_SGXLEPUBKEYHASH register; #GP(0) if the part has none."""
-        if msr == IA32_FEATURE_CONTROL:
-            return self.feature_control
-        if msr in IA32_SGXLEPUBKEYHASH and not self.processor.part.launch_control:
-            raise GP("RDMSR.01")  # IA32_SGXLEPUBKEYHASH on a part without launch control
-        at = 8 * self._hash_msr(msr)
-        return int.from_bytes(self.lepubkeyhash[at : at + 8], "little")
-
-    def wrmsr(self, msr: int, value: int) -> None:
-        """Write an MSR; #GP(0) where it is locked or launch control is not enabled."""
-        if not isinstance(value, int):
-            raise TypeError(f"value: {value!r} is not an integer")
-        if not 0 <= value < 1 << 64:
-            raise ValueError(f"value: {value:#x} is not a 64-bit register value")
-        if msr == IA32_FEATURE_CONTROL:
-            if self.feature_control & FEATURE_LOCK:
-                raise GP("WRMSR.01")  # IA32_FEATURE_CONTROL is locked
-            self.feature_control = value
-            return
-        at = 8 * self._hash_msr(msr)
-        enabled = FEATURE_LOCK | FEATURE_SGX_LC
-        if not self.processor.part.launch_control or self.feature_control & enabled != enabled:
-            raise GP("WRMSR.02")  # IA32_SGXLEPUBKEYHASH: launch control not locked and enabled
-        old = self.lepubkeyhash
-        self.lepubkeyhash = old[:at] + value.to_bytes(8, "little") + old[at + 8 :]
-
-    @staticmethod
-    def _hash_msr(msr: int) -> int:
-        if not isinstance(msr, int):
-            raise TypeError(f"msr: {msr!r} is not a number")
-        if msr not in IA32_SGXLEPUBKEYHASH:
-            raise ValueError(f"MSR {msr:#x} has nothing to do with SGX; 3AH and 8CH to 8FH have")
-        return msr - IA32_SGXLEPUBKEYHASH[0]
+    rdmsr = rdmsr
+    wrmsr = wrmsr
 
     # TLB maintenance and events
 
@@ -322,6 +301,9 @@ class LogicalProcessor:
         ):
             if not isinstance(value, int) or not 0 <= value < 1 << bits:
                 raise ValueError(f"{name}: {value!r} is not a {bits}-bit number")
+        return self._deliver(vector, code, address)
+
+    def _deliver(self, vector: int, code: int, address: int) -> Delivered:
         self.refuse_in_flight("an event")
         if self.secs is not None:
             return aex(self, vector, code, address)
@@ -329,14 +311,14 @@ class LogicalProcessor:
 
     def deliver_fault(self, fault: Fault) -> Delivered:
         """Deliver a `Fault` raised by an access or a leaf."""
-        return self.deliver(fault.vector, fault.code, fault.address)
+        return self._deliver(fault.vector, fault.code, fault.address)
 
     def interrupt(self, vector: int = 0xFB) -> Delivered:
         """Take an external interrupt, whatever its vector: AEX if inside, else nothing changes."""
         self.refuse_in_flight("an interrupt")
         if self.secs is not None:
             return aex(self, vector, 0, 0, exception=False)
-        return Delivered(vector, 0, 0, from_enclave=False)
+        return Delivered(vector, 0, 0, False)
 
     def shootdown(self, pages: Sequence[int] | None) -> None:
         """Take the interrupt of a TLB shootdown (`mem.shootdown`).

@@ -49,7 +49,11 @@ def enclave_page(lp: LogicalProcessor, address: int, write: bool, rule: str) -> 
     pte = lp.space.ptes.get(address >> PAGE_SHIFT, 0)
     if write or pte & _PTE_READ_DONE != _PTE_READ_DONE:
         pte = walk(lp, address, WRITE if write else READ)
-    page = lp.processor.epc.index((pte & PTE_PFN_MASK) >> PAGE_SHIFT)
+    epc = lp.processor.epc
+    page = ((pte & PTE_PFN_MASK) >> PAGE_SHIFT) - epc.first
+    if 0 <= page < epc.contiguous:
+        return page
+    page = epc.index(page + epc.first)
     if page < 0:
         raise PF(address, rule, ENCLU_PFEC_W if write else ENCLU_PFEC)
     return page
@@ -81,7 +85,9 @@ def enclave_secinfo(
 ) -> int:
     """FLAGS of the SECINFO at `address` in EPC page `page`; a reserved bit set is #GP(0)."""
     processor = lp.processor
-    flags = processor.memory.read_int(processor.epc.physical(page) | address & PAGE_MASK, 64)
+    offset = address & PAGE_MASK
+    view = processor.memory.page_view(processor.epc.pfn(page))
+    flags = int.from_bytes(view[offset : offset + 64], "little")
     if flags & reserved:
         raise GP(rule)
     return flags

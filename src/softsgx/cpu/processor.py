@@ -185,20 +185,34 @@ class Processor:
 
         Address spaces count as they do for a snapshot, and so does who is in which.
         """
-        spaces = self._spaces()
-        numbers = {identity: number for number, identity in enumerate(spaces)}
+        # What is mostly empty costs a 0 then.
         state = (
             self.epcm.digest_bytes(),
             self.memory.digest(),
             [secs.key() for _page, secs in sorted(self.secs.items())],
-            [(eid, running.digest()) for eid, running in sorted(self.hashes.items())],
+            [(eid, running.digest()) for eid, running in sorted(self.hashes.items())]
+            if self.hashes
+            else 0,
             [lp.key() for lp in self.lps],
-            [space.digest() for space in spaces.values()],
-            [numbers[id(lp.space)] for lp in self.lps],
-            (self.next_eid, self.next_version),
-            sorted(self.stamp_entries.items()),
-            [lp.in_flight for lp in self.lps] if self.claims else 0,
-            sorted(self.claims.items()),
+            self.space.digest(),
+            self._foreign_spaces(),
+            self.next_eid,
+            self.next_version,
+            sorted(self.stamp_entries.items()) if self.stamp_entries else 0,
+            ([lp.in_flight for lp in self.lps], sorted(self.claims.items())) if self.claims else 0,
         )
         raw = blake2b(dumps(state, _MARSHAL_VERSION), digest_size=8).digest()
         return int.from_bytes(raw, "little")
+
+    def _foreign_spaces(self) -> tuple[tuple[bytes, ...], tuple[int, ...]] | int:
+        """For the fingerprint: address spaces besides `space`, and who is in which; 0 if none."""
+        first = self.space
+        for lp in self.lps:
+            if lp.space is not first:
+                break
+        else:
+            return 0
+        spaces = self._spaces()
+        numbers = {identity: number for number, identity in enumerate(spaces)}
+        digests = tuple(space.digest() for space in spaces.values())
+        return digests, tuple(numbers[id(lp.space)] for lp in self.lps)

@@ -26,7 +26,7 @@ from softsgx.lab.runtimes import LabManager, LabUntrusted, order, why
 from softsgx.lab.workloads.base import Workload
 from softsgx.linux.sgx.driver import encl_of
 from softsgx.linux.version import Races
-from softsgx.sim import Rng, Steps, VirtualTime
+from softsgx.sim import Rng, Steps, Unmodelled, VirtualTime
 from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT, MISC_EXINFO
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 from softsgx.spec.epcm import REG, RWX, TCS, R, W, rwx_text
@@ -238,6 +238,8 @@ class Bench:
             self._give_up(f"signal {raised.signal.number} in the host")
         except CannotWork as cannot:
             self._give_up(str(cannot))
+        except Unmodelled as unmodelled:
+            self._give_up(f"not modelled: {unmodelled}")
         if changes:
             self._changing -= 1
             self.done = self.done or not self._changing

@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from softsgx.sim import VirtualTime
 
 
-# A fault that is repaired again and again without progress: the access can never succeed.
-FAULTS_IN_VAIN_MAX = 50
-
-
 class CannotWork(Exception):
     """The design cannot give what the runtime or the program needs; the text says what."""
 
@@ -60,9 +56,6 @@ class Seat:
 
 class MeasuredThread(EnclaveThread):
     """Enclave code whose faults are timed. `args` is its Seat."""
-
-    _last_fault = -1
-    _in_vain = 0
 
     @property
     def seat(self) -> Seat:
@@ -98,12 +91,6 @@ class MeasuredThread(EnclaveThread):
         signal = yield from super()._page_fault(delivered)
         if not seat.changing:
             seat.faults.append(seat.now() - start)
-        self._in_vain = self._in_vain + 1 if self._last_fault == delivered.cr2 else 0
-        self._last_fault = delivered.cr2
-        if self._in_vain > FAULTS_IN_VAIN_MAX:
-            raise CannotWork(
-                f"page {delivered.cr2:#x} faults for ever: the kernel maps it without rights"
-            )
         return signal
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from softsgx.linux.errno import EFAULT
-from softsgx.linux.mm import VM_EXEC, VM_READ, VM_RWX, VM_WRITE, Vma, vm_pte_bits
+from softsgx.linux.mm import TASK_SIZE, VM_EXEC, VM_READ, VM_WRITE, Vma
 from softsgx.linux.process import (
     BUS_ADRERR,
     SEGV_ACCERR,
@@ -18,11 +18,13 @@ from softsgx.linux.process import (
     SIGSEGV,
     Signal,
     Thread,
+    kernel_entry,
 )
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx.encl import VM_FAULT_BUSY, VM_FAULT_NOPAGE, VM_FAULT_OOM
 from softsgx.linux.uaccess import anonymous_page
-from softsgx.mem.pagetable import PTE_P, PTE_PFN_MASK, PTE_W
+from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_PFN_MASK, PTE_W
+from softsgx.sim.kernel_events import PageFaultBegun, PageFaultEnded
 from softsgx.sim.point import RETRY
 from softsgx.spec import faults
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT
@@ -32,11 +34,33 @@ if TYPE_CHECKING:
     from softsgx.sim import Steps
 
 
+@kernel_entry
 def do_user_addr_fault(current: Thread, error_code: int, address: int) -> Steps[Signal | None]:
-    """A #PF of a user access: None if it was repaired and the access may be tried again."""
+    """A #PF of a user access: None if it was repaired and the access may be tried again.
+
+    The signal's error code is what user space sees, also through the vDSO.
+    """
+    steps = _do_user_addr_fault(current, error_code, address)
+    log = current.kernel.processor.log
+    return _told(current, error_code, address, steps) if log.on else steps
+
+
+def _told(
+    current: Thread, error_code: int, address: int, steps: Steps[Signal | None]
+) -> Steps[Signal | None]:
+    log = current.kernel.processor.log
+    log.emit(PageFaultBegun(current.cpu, current.name, address, error_code))
+    signal = yield from steps
+    outcome = "repaired" if signal is None else signal.text
+    log.emit(PageFaultEnded(current.cpu, current.name, address, error_code, outcome))
+    return signal
+
+
+def _do_user_addr_fault(current: Thread, error_code: int, address: int) -> Steps[Signal | None]:
     mm = current.mm
-    if not 0 <= address < 1 << 47:
-        return _signal(SIGSEGV, SEGV_MAPERR, address, error_code)
+    if not 0 <= address < TASK_SIZE:
+        # sanitize_error_code: nothing is told about the kernel's page tables.
+        return _signal(SIGSEGV, SEGV_MAPERR, address, error_code | PFEC_P)
     with (yield from mm.mmap_lock.acquire_read()):
         vma = mm.vma_lookup(address)
         if vma is None:
@@ -74,7 +98,7 @@ def handle_mm_fault(current: Thread, vma: Vma, address: int, error_code: int) ->
     """Ask the area. mmap_lock held for reading."""
     mm = current.mm
     if not vma.sgx:
-        anonymous_page(mm, address & ~PAGE_MASK, vma.flags)
+        anonymous_page(mm, vma, address & ~PAGE_MASK)
         return VM_FAULT_NOPAGE
     pte = mm.space.lookup(address)
     if pte & PTE_P and error_code & PFEC_W and not pte & PTE_W:
@@ -82,22 +106,27 @@ def handle_mm_fault(current: Thread, vma: Vma, address: int, error_code: int) ->
     if pte & PTE_P:
         # Another thread was faster, or a TLB was stale: spurious, the access is tried again.
         return VM_FAULT_NOPAGE
-    return (yield from e.sgx_vma_fault(current, vma, address, bool(error_code & PFEC_W)))
+    return (yield from e.sgx_vma_fault(current, vma, address))
 
 
 def _wp_pfn_shared(current: Thread, vma: Vma, address: int, pte: int) -> Steps[str]:
     """A write to a page mapped read-only in a writable area."""
     if current.kernel.version.interface == "v2":
-        return (yield from e.sgx_vma_pfn_mkwrite(current, vma, address))
+        refused = yield from e.sgx_vma_pfn_mkwrite(current, vma, address)
+        if refused != VM_FAULT_NOPAGE:
+            return refused
     yield ("pte", (current.mm.name, address & ~PAGE_MASK), True)
-    current.mm.space.set(address, pte & ~VM_RWX | pte & PTE_PFN_MASK | vm_pte_bits(vma.flags))
+    current.mm.space.set(address, pte | PTE_A | PTE_D | PTE_W)
     return VM_FAULT_NOPAGE
 
 
 def fault_in_user(current: Thread, address: int, write: bool) -> Steps[int]:
-    """For copies to and from user memory: fault the page in; its pfn, or -EFAULT."""
+    """For copies to and from user memory: fault the page in; its pfn, or -EFAULT.
+
+    As long as the reclaimer holds the page, it spins.
+    """
     code = PFEC_U | (PFEC_W if write else 0)
-    for _ in range(_COPY_RETRIES):
+    while True:
         if current.mm.space.lookup(address) & PTE_P:
             code |= PFEC_P
         signal = yield from do_user_addr_fault(current, code, address)
@@ -107,10 +136,6 @@ def fault_in_user(current: Thread, address: int, write: bool) -> Steps[int]:
         if pte & PTE_P and (not write or pte & PTE_W):
             return (pte & PTE_PFN_MASK) >> PAGE_SHIFT
         code &= ~PFEC_P
-    return -EFAULT
-
-
-_COPY_RETRIES = 1000  # a page in the reclaimer's hands is tried again; this ends a livelock
 
 
 def _signal(number: int, code: int, address: int, error_code: int) -> Signal:

@@ -5,7 +5,7 @@ Everything that interleaves is a generator (`sim.Steps`); `Kernel` itself only h
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -68,7 +68,7 @@ class Kernel:
         self.poisoned_unused: dict[int, None] = {}
         self.nr_free = processor.epc.pages
         self.free_pages: deque[SgxEpcPage] = deque()
-        self.active_page_list: OrderedDict[SgxEpcPage, None] = OrderedDict()
+        self.active_page_list: dict[SgxEpcPage, None] = {}
         self.ksgxd_waitq = WaitQueue("ksgxd_waitq")
         self.ksgxd_running = False
         self.low_watermark = 32
@@ -86,6 +86,7 @@ class Kernel:
         self.dev_noexec = False  # /dev is mounted noexec
         self._operands: list[Operands] = []
         self._frames: list[int] = []
+        self.zero_page = self.alloc_page()  # ZERO_PAGE: never written
 
     def fail(self, site: str) -> bool:
         """Whether the test wants the kernel to fail at `site` now (allocation, split, ..)."""

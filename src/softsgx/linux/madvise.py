@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.errno import EINVAL, ENOMEM
+from softsgx.linux.mm import private_frames
+from softsgx.linux.process import kernel_entry
 from softsgx.linux.smp import flush_tlb_mm
-from softsgx.linux.uaccess import free_anonymous
 from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_MASK
 
@@ -20,6 +21,7 @@ MADV_POPULATE_READ: Final = 22
 MADV_POPULATE_WRITE: Final = 23
 
 
+@kernel_entry
 def sys_madvise(current: Thread, address: int, length: int, advice: int) -> Steps[int]:
     """An SGX area, which is VM_PFNMAP, refuses to be discarded or populated: -EINVAL.
 
@@ -43,8 +45,9 @@ def sys_madvise(current: Thread, address: int, length: int, advice: int) -> Step
             if advice == MADV_DONTNEED:
                 start, stop = max(vma.start, address), min(vma.end, end)
                 yield ("pte", (mm.name, start), True)
-                free_anonymous(mm, start, stop)
-                if mm.zap_page_range(start, stop):
+                if zapped := mm.zap_page_range(start, stop):
                     yield from flush_tlb_mm(current, mm)
+                for pfn in private_frames(vma, zapped):
+                    mm.kernel.free_page(pfn)
             at = vma.end
     return -ENOMEM if hole or at < end else 0

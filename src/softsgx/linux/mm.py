@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.errno import EINVAL, ENOMEM
 from softsgx.linux.uapi import PROT_EXEC, PROT_READ, PROT_WRITE
-from softsgx.mem.pagetable import PTE_A, PTE_NX, PTE_P, PTE_U, PTE_W, AddressSpace
+from softsgx.mem.pagetable import (
+    PTE_A,
+    PTE_D,
+    PTE_NX,
+    PTE_P,
+    PTE_PFN_MASK,
+    PTE_U,
+    PTE_W,
+    AddressSpace,
+)
 from softsgx.sim.locks import RwLock
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
@@ -39,14 +48,38 @@ VM_EXEC: Final = PROT_EXEC
 VM_RWX: Final = VM_READ | VM_WRITE | VM_EXEC
 
 
+class SharedMemory:
+    """The shmem file behind a MAP_SHARED anonymous area: frames by page, and areas that map it."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.areas = 0
+        self.frames: dict[int, int] = {}
+
+    def page(self, number: int) -> int:
+        """The frame of a page, allocated on first touch; its pfn."""
+        if number not in self.frames:
+            self.frames[number] = self.kernel.alloc_page()
+        return self.frames[number]
+
+    def put(self) -> None:
+        """An area is gone; the last one takes the file along."""
+        self.areas -= 1
+        if not self.areas:
+            for pfn in self.frames.values():
+                self.kernel.free_page(pfn)
+            self.frames.clear()
+
+
 class Vma:
     """struct vm_area_struct: [start, end), rights, and for an SGX area its file and enclave.
 
     `may` are the VM_MAY* bits: what mprotect can ever grant. `encl` is vm_private_data: None in an
     SGX area whose registration failed at fork. `offset` in the file is shown, and never used.
+    `shared` is the memory of an anonymous area that is MAP_SHARED, `pgoff` its first page in it.
     """
 
-    __slots__ = ("encl", "end", "file", "flags", "may", "offset", "start")
+    __slots__ = ("encl", "end", "file", "flags", "may", "offset", "pgoff", "shared", "start")
 
     def __init__(
         self,
@@ -58,6 +91,8 @@ class Vma:
         file: File | None = None,
         encl: SgxEncl | None = None,
         offset: int = 0,
+        shared: SharedMemory | None = None,
+        pgoff: int = 0,
     ) -> None:
         self.start = start
         self.end = end
@@ -66,17 +101,22 @@ class Vma:
         self.file = file
         self.encl = encl
         self.offset = offset
+        self.shared = shared
+        self.pgoff = pgoff
 
-    def copy(self) -> Vma:
-        """The same area for another address space."""
+    def dup(self, start: int, end: int, by: int = 0) -> Vma:
+        """vm_area_dup: an area like [start, end) of this one, `by` bytes further up."""
+        skipped = start - self.start
         return Vma(
-            self.start,
-            self.end,
+            start + by,
+            end + by,
             self.flags,
             may=self.may,
             file=self.file,
             encl=self.encl,
-            offset=self.offset,
+            offset=self.offset + skipped if self.sgx else 0,
+            shared=self.shared,
+            pgoff=self.pgoff + (skipped >> PAGE_SHIFT),
         )
 
     @property
@@ -96,7 +136,8 @@ class Mm:
     def __init__(self, kernel: Kernel, name: str) -> None:
         self.kernel = kernel
         self.name = name
-        self.mmap_lock = RwLock(f"mmap_lock({name})")
+        recursive = kernel.races.direct_reclaim_in_fault
+        self.mmap_lock = RwLock(f"mmap_lock({name})", recursive=recursive)
         self.space = AddressSpace(name, kernel.processor.log)
         # Protected by mmap_lock:
         self.vmas: list[Vma] = []
@@ -122,8 +163,10 @@ class Mm:
 
     def vma_lookup(self, address: int) -> Vma | None:
         """The area that contains `address`."""
-        vma = self.find_vma(address)
-        return vma if vma is not None and vma.start <= address else None
+        at = bisect_right(self._starts, address)
+        if at and self.vmas[at - 1].end > address:
+            return self.vmas[at - 1]
+        return None
 
     def for_each_vma(self, start: int, end: int) -> Iterator[Vma]:
         """Areas that overlap [start, end), in order; the list may be changed while iterating."""
@@ -139,7 +182,7 @@ class Mm:
         """A free range: at `address` if that is free, else the highest gap below MMAP_BASE."""
         if length > TASK_SIZE:
             return -ENOMEM
-        hint = (address + PAGE_MASK) & ~PAGE_MASK
+        hint = address & ~PAGE_MASK
         if (
             hint >= MMAP_MIN_ADDR
             and hint + length <= TASK_SIZE
@@ -174,6 +217,8 @@ class Mm:
         self._starts.insert(at, vma.start)
         if vma.file is not None:
             vma.file.get()
+        if vma.shared is not None:
+            vma.shared.areas += 1
 
     def remove(self, vma: Vma) -> None:
         """Take an area out; the caller drops its reference to the file afterwards."""
@@ -190,10 +235,7 @@ class Mm:
         """split_vma whatever the number of areas."""
         if self.kernel.fail("split_vma"):
             return -ENOMEM
-        upper = vma.copy()
-        upper.start = address
-        if vma.sgx:
-            upper.offset += address - vma.start
+        upper = vma.dup(address, vma.end)
         vma.end = address
         # The open hook of an SGX area runs here; the mm is registered already.
         self.insert(upper)
@@ -226,26 +268,26 @@ class Mm:
             return sorted(page for page in ptes if first <= page < last)
         return [page for page in range(first, last) if page in ptes]
 
-    def zap_page_range(self, start: int, end: int) -> bool:
-        """Remove the PTEs of [start, end); whether there were any, so that TLBs must be flushed."""
-        found = False
-        for page in self.pages_mapped(start, end):
-            found |= bool(self.space.unmap(page << PAGE_SHIFT))
-        return found
+    def zap_page_range(self, start: int, end: int) -> list[int]:
+        """Remove the PTEs of [start, end) and return them; the caller flushes if there are any."""
+        return [self.space.unmap(page << PAGE_SHIFT) for page in self.pages_mapped(start, end)]
 
     def change_protection(self, vma: Vma, start: int, end: int) -> bool:
         """Rewrite the PTEs that exist in [start, end) to the rights of the area.
 
-        Whether a present one changed, so that TLBs must be flushed (pte_needs_flush).
+        Whether TLBs need a flush: a PTE that was present has other rights now.
         """
-        space = self.space
-        changed = False
+        space, flush = self.space, False
+        # vma_wants_writenotify: V2 has pfn_mkwrite, and is asked again unless the page is dirty.
+        notify = vma.sgx and self.kernel.version.interface == "v2"
         for page in self.pages_mapped(start, end):
             pte = space.ptes[page]
-            new = pte & ~_PTE_RIGHTS | vm_pte_bits(vma.flags)
-            changed |= bool(pte & PTE_P) and new != pte
-            space.set(page << PAGE_SHIFT, new)
-        return changed
+            changed = pte & ~_PTE_RIGHTS | vm_pte_bits(vma.flags)
+            if notify and not pte & PTE_D:
+                changed &= ~PTE_W
+            flush |= bool(pte & PTE_P and pte != changed)
+            space.set(page << PAGE_SHIFT, changed)
+        return flush
 
     def insert_pfn(self, address: int, pfn: int, flags: int) -> int:
         """vmf_insert_pfn: map `pfn` with R, W, X of `flags`. An entry that exists is kept."""
@@ -273,6 +315,13 @@ def _maps_line(vma: Vma) -> str:
         return f"{line}p 00000000 00:00 0 "
     line = f"{line}s {vma.offset:08x} {_DEVTMPFS} {vma.file.inode} "
     return f"{line:{_MAPS_NAME_COLUMN}}{vma.file.path}"
+
+
+def private_frames(vma: Vma, zapped: list[int]) -> list[int]:
+    """The frames behind entries of private anonymous memory, which are nobody else's."""
+    if vma.sgx or vma.shared is not None:
+        return []
+    return [(pte & PTE_PFN_MASK) >> PAGE_SHIFT for pte in zapped]
 
 
 def vm_pte_bits(flags: int) -> int:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 from softsgx.linux.errno import EBADF, EMFILE
 from softsgx.linux.mm import Mm
+from softsgx.sim import Task, TaskExit
+from softsgx.sim.kernel_events import ThreadSwitchedIn
 
 if TYPE_CHECKING:
     from softsgx.linux.kernel import Kernel
     from softsgx.linux.vfs import File
+    from softsgx.sim import Steps
 
 SIGILL: Final = 4
 SIGTRAP: Final = 5
@@ -24,6 +29,21 @@ BUS_ADRERR: Final = 2
 ILL_ILLOPN: Final = 2
 SI_KERNEL: Final = 0x80
 
+_SIGNALS: Final = {
+    SIGILL: "SIGILL",
+    SIGTRAP: "SIGTRAP",
+    SIGBUS: "SIGBUS",
+    SIGFPE: "SIGFPE",
+    SIGSEGV: "SIGSEGV",
+}
+_CODES: Final = {
+    (SIGSEGV, SEGV_MAPERR): "SEGV_MAPERR",
+    (SIGSEGV, SEGV_ACCERR): "SEGV_ACCERR",
+    (SIGSEGV, SEGV_PKUERR): "SEGV_PKUERR",
+    (SIGBUS, BUS_ADRERR): "BUS_ADRERR",
+    (SIGILL, ILL_ILLOPN): "ILL_ILLOPN",
+}
+
 RLIMIT_NOFILE: Final = 1024
 
 
@@ -35,6 +55,12 @@ class Signal(NamedTuple):
     address: int
     vector: int
     error_code: int
+
+    @property
+    def text(self) -> str:
+        """Its name and that of its code."""
+        code = "SI_KERNEL" if self.code == SI_KERNEL else f"code {self.code}"
+        return f"{_SIGNALS[self.number]} {_CODES.get((self.number, self.code), code)}"
 
 
 class Process:
@@ -60,14 +86,21 @@ class Process:
         return self.files.get(fd, -EBADF)
 
 
+class ThreadKilled(TaskExit):
+    """A thread of a process that exit_group or execve of another thread has ended."""
+
+
 class Thread:
     """struct task_struct: one thread of a process, or a kernel thread (process None).
 
     `cpu` is the logical processor it runs on; `pending_signals` counts signals that interrupt an
-    interruptible sleep or a loop that looks for them.
+    interruptible sleep or a loop that looks for them, until their handlers run at the way back to
+    user space. `killed` is a pending SIGKILL, `in_kernel` whether a system call or fault goes on.
     """
 
-    __slots__ = ("cpu", "kernel", "name", "on_cpu", "pending_signals", "process")
+    __slots__ = (
+        *("cpu", "in_kernel", "killed", "kernel", "name", "on_cpu", "pending_signals", "process"),
+    )
 
     def __init__(self, kernel: Kernel, process: Process | None, name: str, cpu: int) -> None:
         self.kernel = kernel
@@ -75,6 +108,8 @@ class Thread:
         self.name = name
         self.cpu = cpu
         self.pending_signals = 0
+        self.killed = False
+        self.in_kernel = False
         self.on_cpu = False
         if process is not None:
             process.threads.append(self)
@@ -87,7 +122,12 @@ class Thread:
 
     def signal_pending(self) -> bool:
         """Whether a signal waits for this thread."""
-        return self.pending_signals > 0
+        return self.pending_signals > 0 or self.killed
+
+    def run_user_code(self) -> None:
+        """To be called where the thread is in user space: ThreadKilled if it is no more."""
+        if self.killed:
+            raise ThreadKilled(f"{self.name}: its process has ended")
 
     def switch_in(self) -> None:
         """Start running on `cpu`: load the address space there."""
@@ -99,6 +139,9 @@ class Thread:
         mm.cpumask[self.cpu] = mm.cpumask.get(self.cpu, 0) + 1
         if lp.space is not mm.space:
             lp.load_cr3(mm.space)
+        log = self.kernel.processor.log
+        if log.on and self.process is not None:
+            log.emit(ThreadSwitchedIn(self.cpu, self.name, self.process.name, mm.space.name))
 
     def switch_out(self) -> None:
         """Stop running on `cpu`; nothing if it does not run."""
@@ -125,3 +168,49 @@ def refuse_cpu(kernel: Kernel, cpu: int, mm: Mm | None) -> None:
         raise ValueError(
             f"cpu {cpu}: process {loaded.name!r} runs there; another one needs its own processor"
         )
+
+
+class InKernel:
+    """What the killer of threads waits for: that each has finished its system call or fault."""
+
+    name = "killed threads to leave the kernel"
+
+    def __init__(self, threads: list[Thread]) -> None:
+        self.threads = threads
+
+    def ready(self, _task: Task, /) -> bool:
+        """Whether none is in the kernel."""
+        return not any(thread.in_kernel for thread in self.threads)
+
+    def holders(self) -> Sequence[Task]:
+        """Not known: threads do not know their tasks."""
+        return ()
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def kernel_entry(
+    body: Callable[Concatenate[Thread, P], Steps[T]],
+) -> Callable[Concatenate[Thread, P], Steps[T]]:
+    """A way from user space into the kernel and back: on return signals are handled, and die.
+
+    A fault that the kernel itself takes is no way back; it passes through.
+    """
+
+    @wraps(body)
+    def enter(current: Thread, /, *args: P.args, **kwargs: P.kwargs) -> Steps[T]:
+        if current.in_kernel or current.process is None:
+            return (yield from body(current, *args, **kwargs))
+        current.run_user_code()
+        current.in_kernel = True
+        try:
+            result = yield from body(current, *args, **kwargs)
+        finally:
+            current.in_kernel = False
+        current.pending_signals = 0
+        current.run_user_code()
+        return result
+
+    return enter

@@ -52,7 +52,7 @@ def _copy(mm: Mm, vma: Vma, address: int, buf: memoryview, write: bool) -> int:
     """Anonymous memory up to the end of a page; FOLL_FORCE overrides the rights of the area."""
     offset = address & PAGE_MASK
     count = min(len(buf), PAGE_SIZE - offset)
-    physical = anonymous_page(mm, address - offset, vma.flags) << PAGE_SHIFT | offset
+    physical = anonymous_page(mm, vma, address - offset) << PAGE_SHIFT | offset
     memory = mm.kernel.processor.memory
     if write:
         memory.write(physical, bytes(buf[:count]))

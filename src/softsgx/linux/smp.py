@@ -6,7 +6,8 @@ translations: that is why the driver's handler need not do anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from softsgx.sim.ipi import ipi
@@ -15,10 +16,24 @@ if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
     from softsgx.linux.mm import Mm
     from softsgx.linux.process import Thread
-    from softsgx.sim import Steps
+    from softsgx.sim import Steps, Task
 
 CALL_FUNCTION_VECTOR = 0xFB
+RESCHEDULE_VECTOR = 0xFC
 TLB_FLUSH_VECTOR = 0xFD
+
+
+@contextmanager
+def preempt_disabled(me: Task | None) -> Iterator[None]:
+    """preempt_disable and preempt_enable: no other task gets the processor of `me` meanwhile."""
+    if me is None or me.cpu is None:
+        yield
+        return
+    me.execution.enter_interrupt(me)
+    try:
+        yield
+    finally:
+        me.execution.leave_interrupt(me)
 
 
 def on_each_cpu_mask(current: Thread, cpus: Iterable[int]) -> Steps[None]:
@@ -32,6 +47,14 @@ def on_each_cpu_mask(current: Thread, cpus: Iterable[int]) -> Steps[None]:
     yield from ipi([lps[cpu] for cpu in sorted(cpus)], no_op)
 
 
+def smp_send_reschedule(current: Thread, cpus: Iterable[int]) -> Steps[None]:
+    """Kick the given processors: who runs there looks for signals, inside an enclave after AEX."""
+    lps = current.kernel.processor.lps
+    targets = [lps[cpu] for cpu in sorted(cpus) if cpu != current.cpu]
+    if targets:
+        yield from ipi(targets, _reschedule)
+
+
 def flush_tlb_mm(current: Thread, mm: Mm) -> Steps[None]:
     """flush_tlb_range: drop the translations of an address space on every processor that has it."""
     lps = current.kernel.processor.lps
@@ -43,6 +66,10 @@ def flush_tlb_mm(current: Thread, mm: Mm) -> Steps[None]:
 
     targets = [lps[cpu] for cpu in sorted(mm.cpumask) if cpu != current.cpu]
     if current.cpu in mm.cpumask:
-        lps[current.cpu].flush_tlb("mprotect")
+        lps[current.cpu].flush_tlb("flush_tlb_mm")
     if targets:
         yield from ipi(targets, flush)
+
+
+def _reschedule(lp: LogicalProcessor) -> None:
+    lp.interrupt(RESCHEDULE_VECTOR)

@@ -14,22 +14,33 @@ from softsgx.linux.errno import (
     EFAULT,
     EINTR,
     EINVAL,
+    ENODEV,
     ENOENT,
     ENOMEM,
     EOPNOTSUPP,
     EPERM,
     ERESTARTSYS,
 )
+from softsgx.linux.events import told
 from softsgx.linux.kernel import KernelBug
-from softsgx.linux.mm import TASK_SIZE, VM_RWX, Mm, Vma, page_aligned_range
-from softsgx.linux.process import Process, Thread
+from softsgx.linux.mm import (
+    MMAP_MIN_ADDR,
+    TASK_SIZE,
+    VM_RWX,
+    Mm,
+    SharedMemory,
+    Vma,
+    page_aligned_range,
+    private_frames,
+)
+from softsgx.linux.process import InKernel, Process, Thread, kernel_entry
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx.driver import SgxEnclaveNode
-from softsgx.linux.smp import flush_tlb_mm
-from softsgx.linux.uaccess import free_anonymous
+from softsgx.linux.smp import flush_tlb_mm, smp_send_reschedule
 from softsgx.linux.uapi import (
     LEGACY_MAP_MASK,
     MAP_ANONYMOUS,
+    MAP_DROPPABLE,
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
     MAP_PRIVATE,
@@ -41,10 +52,12 @@ from softsgx.linux.uapi import (
     MREMAP_MAYMOVE,
     PROT_EXEC,
     PROT_READ,
+    PROT_SEM,
     PROT_WRITE,
 )
 from softsgx.linux.vfs import O_RDWR, File, ProvisionNode
-from softsgx.sim import Unmodelled
+from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_PFN_MASK
+from softsgx.sim import WAIT, Unmodelled
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -57,6 +70,7 @@ SGX_PROVISION = "/dev/sgx_provision"
 # Descriptors
 
 
+@kernel_entry
 def sys_open(current: Thread, path: str, mode: int = O_RDWR) -> Steps[int]:
     """open(2) of an SGX node; an open /dev/sgx_enclave is a new, empty enclave."""
     kernel = current.kernel
@@ -78,6 +92,7 @@ def sys_open(current: Thread, path: str, mode: int = O_RDWR) -> Steps[int]:
     yield
 
 
+@kernel_entry
 def sys_dup(current: Thread, fd: int) -> Steps[int]:
     """dup(2): the same description, so the same enclave."""
     process = _process(current)
@@ -91,6 +106,7 @@ def sys_dup(current: Thread, fd: int) -> Steps[int]:
     return new
 
 
+@kernel_entry
 def sys_close(current: Thread, fd: int) -> Steps[int]:
     """close(2)."""
     file = _process(current).files.pop(fd, None)
@@ -100,6 +116,7 @@ def sys_close(current: Thread, fd: int) -> Steps[int]:
     return 0
 
 
+@kernel_entry
 def sys_ioctl(current: Thread, fd: int, cmd: int, arg: int) -> Steps[int]:
     """ioctl(2). -ERESTARTSYS becomes -EINTR: a handler without SA_RESTART ran."""
     file = _process(current).fget(fd)
@@ -123,6 +140,8 @@ def sys_read_write(current: Thread, fd: int, *, write: bool) -> Steps[int]:
 # Mappings
 
 
+@kernel_entry
+@told
 def sys_mmap(
     current: Thread,
     address: int,
@@ -164,40 +183,31 @@ def do_mmap(
     mm = current.mm
     if not length:
         return -EINVAL, []
-    if flags & MAP_TYPE not in (MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE):
-        return -EINVAL, []
     noexec = file is not None and current.kernel.dev_noexec
     if mm.read_implies_exec and prot & PROT_READ and not noexec:
         prot |= PROT_EXEC
     length = (length + PAGE_MASK) & ~PAGE_MASK
     if len(mm.vmas) > mm.max_map_count:
         return -ENOMEM, []
-    if length > TASK_SIZE:
-        return -ENOMEM, []
-    fixed = flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)
-    if file is not None:
-        kind = flags | (MAP_FIXED if fixed else 0)
-        start = file.f_op.get_unmapped_area(mm, address, length, kind)
-    else:
-        start = address if fixed else mm.get_unmapped_area(address, length)
+    start = _get_unmapped_area(mm, file, address, length, flags)
     if start < 0:
         return start, []
-    checked = page_aligned_range(start, length)
-    if isinstance(checked, int):
-        return checked, []
-    start, end = checked
+    end = start + length
     if flags & MAP_FIXED_NOREPLACE and next(mm.for_each_vma(start, end), None) is not None:
         return -EEXIST, []
-    refused = _refused_mapping(file, prot, flags, noexec)
-    if refused:
-        return refused, []
+    error = _mmap_type_error(file, prot, flags, noexec)
+    if error:
+        return error, []
     unmapped = yield from _unmap_locked(current, start, end)
     if isinstance(unmapped, int):
         return unmapped, []
     vma = Vma(start, end, prot & VM_RWX, file=file, offset=offset if file is not None else 0)
+    if file is None and flags & MAP_TYPE == MAP_SHARED:
+        vma.shared = SharedMemory(current.kernel)
     if file is not None:
         # VM_MAYWRITE, VM_MAYEXEC: what mprotect may grant later.
         vma.may &= ~(0 if file.writable else PROT_WRITE) & ~(PROT_EXEC if noexec else 0)
+        assert file.f_op.mmap is not None
         ret = yield from file.f_op.mmap(current, file, vma)
         if ret:
             return ret, unmapped  # what was mapped there before is gone already
@@ -205,20 +215,49 @@ def do_mmap(
     return start, unmapped
 
 
-def _refused_mapping(file: File | None, prot: int, flags: int, noexec: bool) -> int:
-    """What the type of the mapping and the mode of the descriptor rule out: an errno, or 0."""
-    validate = flags & MAP_TYPE == MAP_SHARED_VALIDATE
+def _get_unmapped_area(mm: Mm, file: File | None, address: int, length: int, flags: int) -> int:
+    """__get_unmapped_area: the address to map to, checked, or an errno."""
+    fixed = flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)
+    if not fixed:
+        address &= ~PAGE_MASK
+        if address:
+            address = max(address, MMAP_MIN_ADDR)
+    if length > TASK_SIZE:
+        return -ENOMEM
+    if file is not None and (choose := file.f_op.get_unmapped_area) is not None:
+        start = choose(mm, address, length, flags | (MAP_FIXED if fixed else 0))
+    else:
+        start = address if fixed else mm.get_unmapped_area(address, length)
+    if start < 0:
+        return start
+    checked = page_aligned_range(start, length)
+    if isinstance(checked, int):
+        return checked
+    return start if start >= MMAP_MIN_ADDR else -EPERM
+
+
+def _mmap_type_error(file: File | None, prot: int, flags: int, noexec: bool) -> int:
+    """The switch over MAP_TYPE in do_mmap: 0, or what forbids this kind of mapping."""
+    kind = flags & MAP_TYPE
+    if kind == MAP_DROPPABLE and file is None:
+        raise Unmodelled("mmap of anonymous memory with MAP_DROPPABLE")
     if file is None:
-        return -EINVAL if validate else 0
-    if validate and flags & ~LEGACY_MAP_MASK:
+        return 0 if kind in (MAP_SHARED, MAP_PRIVATE) else -EINVAL
+    if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE):
+        return -EINVAL
+    if kind == MAP_SHARED_VALIDATE and flags & ~LEGACY_MAP_MASK:
         return -EOPNOTSUPP
-    if prot & PROT_WRITE and not file.writable:
+    if kind != MAP_PRIVATE and prot & PROT_WRITE and not file.writable:
         return -EACCES
     if not file.readable:
         return -EACCES
-    return -EPERM if noexec and prot & PROT_EXEC else 0
+    if noexec and prot & PROT_EXEC:
+        return -EPERM
+    return 0 if file.f_op.mmap is not None else -ENODEV
 
 
+@kernel_entry
+@told
 def sys_munmap(current: Thread, address: int, length: int) -> Steps[int]:
     """munmap(2). Frees no EPC page and forgets no address space."""
     checked = page_aligned_range(address, length)
@@ -226,31 +265,59 @@ def sys_munmap(current: Thread, address: int, length: int) -> Steps[int]:
         return -EINVAL
     start, end = checked
     with (yield from current.mm.mmap_lock.acquire_write()):
-        unmapped = yield from _unmap_locked(current, start, end)
+        unmapped = yield from _unmap_locked(current, start, end, downgrade=True)
     if isinstance(unmapped, int):
         return unmapped
     yield from _put_files(current, unmapped)
     return 0
 
 
-def _unmap_locked(current: Thread, start: int, end: int) -> Steps[int | list[File]]:
-    """Take [start, end) out of the address space; files to put, or -ENOMEM if a split failed."""
+def _unmap_locked(
+    current: Thread, start: int, end: int, *, downgrade: bool = False
+) -> Steps[int | list[File]]:
+    """Take [start, end) out of the address space; files to put, or -ENOMEM if a split failed.
+
+    With `downgrade` PTEs go while mmap_lock is held for reading: faults elsewhere need not wait.
+    """
     mm = current.mm
     areas = mm.isolate(start, end)
     if isinstance(areas, int):
         return areas
-    files, flush = [], False
     for vma in areas:
         mm.remove(vma)
+    if areas and downgrade:
+        mm.mmap_lock.downgrade()
+    yield from _unmap_vmas(current, mm, areas)
+    return [vma.file for vma in areas if vma.file is not None]
+
+
+def _unmap_vmas(current: Thread, mm: Mm, areas: list[Vma]) -> Steps[None]:
+    """unmap_vmas and tlb_finish_mmu: zap PTEs, flush TLBs, and only then free what was mapped.
+
+    An area of raw pfns (an enclave) is flushed by itself; the others all together. What had no
+    PTE needs no flush.
+    """
+    frames, flush = [], False
+    for vma in areas:
         yield ("pte", (mm.name, vma.start), True)
-        if not vma.sgx:
-            free_anonymous(mm, vma.start, vma.end)
-        flush |= mm.zap_page_range(vma.start, vma.end)
-        if vma.file is not None:
-            files.append(vma.file)
+        zapped = mm.zap_page_range(vma.start, vma.end)
+        flush |= bool(zapped)
+        if vma.sgx and flush:
+            yield from flush_tlb_mm(current, mm)
+            flush = False
+        frames += private_frames(vma, zapped)
     if flush:
         yield from flush_tlb_mm(current, mm)
-    return files
+    _free_memory(mm, areas, frames)
+
+
+def _free_memory(mm: Mm, areas: list[Vma], frames: list[int]) -> None:
+    """Give back what areas held, once no TLB knows of it."""
+    for pfn in frames:
+        mm.kernel.free_page(pfn)
+    for vma in areas:
+        if vma.shared is not None:
+            vma.shared.put()
 
 
 def _put_files(current: Thread, files: list[File]) -> Steps[None]:
@@ -258,6 +325,8 @@ def _put_files(current: Thread, files: list[File]) -> Steps[None]:
         yield from file.put(current)
 
 
+@kernel_entry
+@told
 def sys_mprotect(current: Thread, address: int, length: int, prot: int) -> Steps[int]:
     """mprotect(2): areas are split as needed, one by one, and PTEs rewritten at once.
 
@@ -271,8 +340,10 @@ def sys_mprotect(current: Thread, address: int, length: int, prot: int) -> Steps
     end = address + ((length + PAGE_MASK) & ~PAGE_MASK)
     if end >= 1 << 64:
         return -ENOMEM
-    if prot & ~VM_RWX:
+    if prot & ~(VM_RWX | PROT_SEM):
         return -EINVAL
+    prot &= VM_RWX
+    read_implies_exec = mm.read_implies_exec and bool(prot & PROT_READ)
     with (yield from mm.mmap_lock.acquire_write()):
         at = address
         while at < end:
@@ -280,7 +351,8 @@ def sys_mprotect(current: Thread, address: int, length: int, prot: int) -> Steps
             if vma is None:
                 return -ENOMEM
             stop = min(vma.end, end)
-            ret = yield from mprotect_fixup(current, vma, at, stop, prot)
+            wanted = prot | (vma.may & PROT_EXEC if read_implies_exec else 0)
+            ret = yield from mprotect_fixup(current, vma, at, stop, wanted)
             if ret:
                 return ret
             at = stop
@@ -322,6 +394,8 @@ def mprotect_fixup(current: Thread, vma: Vma, start: int, end: int, prot: int) -
     return 0
 
 
+@kernel_entry
+@told
 def sys_mremap(
     current: Thread, old: int, old_length: int, new_length: int, flags: int, new: int = 0
 ) -> Steps[int]:
@@ -354,7 +428,12 @@ def _mremap(
         return (yield from _mremap_to(current, old, old_length, new_length, flags, new))
     if new_length > old_length:
         return _vma_to_resize(mm, old, old_length, new_length, flags), []
-    cut = yield from _unmap_locked(current, old + new_length, old + old_length)
+    if new_length == old_length:
+        return old, []
+    start, end = old + new_length, old + old_length
+    if end > TASK_SIZE:
+        return -EINVAL, []
+    cut = yield from _unmap_locked(current, start, end, downgrade=True)
     return (cut, []) if isinstance(cut, int) else (old, cut)
 
 
@@ -375,11 +454,15 @@ def _mremap_to(
         cleared.append((old + new_length, old + old_length))
         old_length = new_length
     for start, end in cleared:
+        if end > TASK_SIZE:
+            return -EINVAL, gone
         files = yield from _unmap_locked(current, start, end)
         if isinstance(files, int):
             return files, gone
         gone += files
     error = _vma_to_resize(mm, old, old_length, new_length, flags)
+    if not error and new < MMAP_MIN_ADDR:
+        error = -EPERM  # security_mmap_addr, asked by get_unmapped_area
     if error:
         return error, gone
     return (yield from _move(current, old, new_length, new, gone))
@@ -390,6 +473,8 @@ def _vma_to_resize(mm: Mm, old: int, old_length: int, new_length: int, flags: in
     vma = mm.vma_lookup(old)
     if vma is None:
         return -EFAULT
+    if not old_length and not vma.sgx and vma.shared is None:
+        return -EINVAL
     if flags & MREMAP_DONTUNMAP and vma.sgx:
         return -EINVAL
     if old_length > vma.end - old:
@@ -413,21 +498,16 @@ def _move(
     for area in areas:
         mm.remove(area)
         offset = new - old
-        moved = Vma(
-            area.start + offset,
-            area.end + offset,
-            area.flags,
-            may=area.may,
-            file=area.file,
-            encl=area.encl,
-            offset=area.offset,
-        )
-        mm.insert(moved)
+        mm.insert(area.dup(area.start, area.end, offset))
+        # `insert` took references for the new area.
         if area.file is not None:
-            gone.append(area.file)  # `insert` took a reference for the new area
+            gone.append(area.file)
+        if area.shared is not None:
+            area.shared.put()
         for page in mm.pages_mapped(area.start, area.end):
             flush = True
             pte = mm.space.unmap(page << PAGE_SHIFT)
+            flush = True
             mm.space.set((page << PAGE_SHIFT) + offset, pte)
     if flush:
         yield from flush_tlb_mm(current, mm)
@@ -437,26 +517,24 @@ def _move(
 # Processes
 
 
+@kernel_entry
 def sys_fork(current: Thread, name: str, cpu: int, process: Process | None = None) -> Steps[Thread]:
     """fork(2): the child shares the enclave, PTEs included; its only thread runs on `cpu`.
 
-    `process` is the child, if it exists already.
+    `process` is the child, if it exists already. A pending signal is handled first, behind the
+    program's back (-ERESTARTNOINTR); only one that arrives later interrupts anything.
     """
+    current.pending_signals = 0
     parent = current.mm
     if process is None:
         process = Process(current.kernel, name)
     child_mm = process.mm
+    child_mm.read_implies_exec = parent.read_implies_exec
     with (yield from parent.mmap_lock.acquire_write()):
-        for vma in parent.vmas:
-            copy = vma.copy()
-            child_mm.insert(copy)
-            if vma.sgx:
-                # The open hook: a failure leaves an area without an enclave.
-                if vma.encl and (yield from e.sgx_encl_mm_add(current, vma.encl, child_mm)):
-                    copy.encl = None
-                _copy_ptes(parent, child_mm, vma)
-            else:
-                _copy_memory(current, parent, child_mm, vma)
+        # dup_mmap: both locks, until the last entry is copied. Otherwise who zaps entries meanwhile
+        # finds the child registered by an area it has, and misses one that it will have.
+        with (yield from child_mm.mmap_lock.acquire_write()):
+            yield from _dup_vmas(current, parent, child_mm)
         yield from flush_tlb_mm(current, parent)
     for fd, file in _process(current).files.items():
         file.get()
@@ -464,9 +542,24 @@ def sys_fork(current: Thread, name: str, cpu: int, process: Process | None = Non
     return Thread(current.kernel, process, name, cpu)
 
 
+def _dup_vmas(current: Thread, parent: Mm, child: Mm) -> Steps[None]:
+    """The loop of dup_mmap: areas, and what of their pages the child gets at once."""
+    for vma in parent.vmas:
+        copy = vma.dup(vma.start, vma.end)
+        child.insert(copy)
+        if vma.sgx:
+            # The open hook: a failure leaves an area without an enclave.
+            if vma.encl and (yield from e.sgx_encl_mm_add(current, vma.encl, child)):
+                copy.encl = None
+            _copy_ptes(parent, child, vma)
+        elif vma.shared is None:
+            _copy_memory(current, parent, child, vma)
+
+
 def _copy_ptes(parent: Mm, child: Mm, vma: Vma) -> None:
+    """PTEs of a shared mapping: old and clean in the child."""
     for page in parent.pages_mapped(vma.start, vma.end):
-        child.space.set(page << PAGE_SHIFT, parent.space.ptes[page])
+        child.space.set(page << PAGE_SHIFT, parent.space.ptes[page] & ~(PTE_A | PTE_D))
 
 
 def _copy_memory(current: Thread, parent: Mm, child: Mm, vma: Vma) -> None:
@@ -476,8 +569,8 @@ def _copy_memory(current: Thread, parent: Mm, child: Mm, vma: Vma) -> None:
         pte = parent.space.lookup(page)
         if pte:
             pfn = current.kernel.alloc_page()
-            memory.write_page(pfn, memory.read_page((pte & 0x000F_FFFF_FFFF_F000) >> PAGE_SHIFT))
-            child.space.set(page, pte & ~0x000F_FFFF_FFFF_F000 | pfn << PAGE_SHIFT)
+            memory.write_page(pfn, memory.read_page((pte & PTE_PFN_MASK) >> PAGE_SHIFT))
+            child.space.set(page, pte & ~(PTE_PFN_MASK | PTE_A) | pfn << PAGE_SHIFT)
 
 
 def exit_mmap(current: Thread, mm: Mm) -> Steps[None]:
@@ -486,21 +579,30 @@ def exit_mmap(current: Thread, mm: Mm) -> Steps[None]:
     for notifier in mm.notifiers:
         yield from notifier(current)
     mm.notifiers.clear()
+    frames, flush = [], False
+    with (yield from mm.mmap_lock.acquire_read()):
+        for vma in mm.vmas:
+            zapped = mm.zap_page_range(vma.start, vma.end)
+            flush |= bool(zapped)
+            frames += private_frames(vma, zapped)
     with (yield from mm.mmap_lock.acquire_write()):
-        files = []
-        for vma in list(mm.vmas):
+        if flush:
+            yield from flush_tlb_mm(current, mm)
+        # Threads that were killed do not run any more.
+        running = current.on_cpu and current.mm is mm
+        mm.cpumask = {current.cpu: 1} if running else {}
+        areas = list(mm.vmas)
+        _free_memory(mm, areas, frames)
+        for vma in areas:
             mm.remove(vma)
-            if not vma.sgx:
-                free_anonymous(mm, vma.start, vma.end)
-            mm.zap_page_range(vma.start, vma.end)
-            if vma.file is not None:
-                files.append(vma.file)
-    yield from _put_files(current, files)
+    yield from _put_files(current, [vma.file for vma in areas if vma.file is not None])
 
 
+@kernel_entry
 def sys_exit_group(current: Thread) -> Steps[int]:
-    """exit_group(2): the address space first, then the descriptors."""
+    """exit_group(2): the other threads, then the address space, then the descriptors."""
     process = _process(current)
+    yield from _kill_others(current, process)
     yield from exit_mmap(current, process.mm)
     for fd in list(process.files):
         yield from process.files.pop(fd).put(current)
@@ -510,17 +612,38 @@ def sys_exit_group(current: Thread) -> Steps[int]:
     return 0
 
 
+@kernel_entry
 def sys_execve(current: Thread) -> Steps[int]:
-    """execve(2): a new address space; other threads die, descriptors stay open."""
+    """execve(2): the other threads end; a new address space; descriptors stay open."""
     process = _process(current)
+    yield from _kill_others(current, process)
     old = process.mm
-    for thread in process.threads:
-        thread.switch_out()
-    process.threads[:] = [current]
+    current.switch_out()
     process.mm = Mm(current.kernel, old.name)
     current.switch_in()
     yield from exit_mmap(current, old)
     return 0
+
+
+def _kill_others(current: Thread, process: Process) -> Steps[None]:
+    """zap_other_threads: SIGKILL, an interrupt where they run, and the wait until they are gone.
+
+    In the kernel it is the last thread, not the killer, that takes the address space down.
+    """
+    others = [thread for thread in process.threads if thread is not current]
+    for thread in others:
+        thread.killed = True
+    if others:
+        yield from smp_send_reschedule(current, {thread.cpu: None for thread in others})
+        leaving = InKernel(others)
+        if any(thread.in_kernel for thread in others):
+            yield (WAIT, leaving, False)
+        # Their processors keep the address space, and so are flushed, until it is gone.
+        cpumask = dict(process.mm.cpumask)
+        for thread in others:
+            thread.switch_out()
+        process.mm.cpumask = cpumask
+    process.threads[:] = [current]
 
 
 def _process(current: Thread) -> Process:

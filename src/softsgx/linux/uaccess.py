@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from softsgx.linux.errno import EACCES, EFAULT
-from softsgx.linux.mm import VM_EXEC, VM_READ, vm_pte_bits
-from softsgx.mem.pagetable import PTE_P, PTE_PFN_MASK, PTE_U, PTE_W
+from softsgx.linux.mm import VM_EXEC, VM_READ, Vma, vm_pte_bits
+from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_PFN_MASK, PTE_U, PTE_W
 from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
@@ -101,28 +101,33 @@ def get_user_page(current: Thread, address: int) -> int:
 
 
 def get_user_page_remote(mm: Mm, address: int) -> int:
-    """get_user_page in any address space."""
+    """get_user_page in any address space.
+
+    Anonymous memory that was never touched is the shared zero page; it need not be mapped for that.
+    """
     vma = mm.vma_lookup(address)
     if vma is None or vma.sgx or not vma.flags & VM_READ:
         return -EFAULT
-    return anonymous_page(mm, address, vma.flags)
+    if vma.shared is not None:
+        return anonymous_page(mm, vma, address)
+    pte = mm.space.lookup(address)
+    return (pte & PTE_PFN_MASK) >> PAGE_SHIFT if pte else mm.kernel.zero_page
 
 
-def anonymous_page(mm: Mm, address: int, flags: int) -> int:
-    """The frame of a page of anonymous memory, allocated on first touch; its pfn."""
+def anonymous_page(mm: Mm, vma: Vma, address: int) -> int:
+    """The frame of a page of an anonymous area, allocated on first touch; its pfn."""
     pte = mm.space.lookup(address)
     if pte & PTE_P:
         return (pte & PTE_PFN_MASK) >> PAGE_SHIFT
     held = pte & PTE_PFN_MASK
-    pfn = held >> PAGE_SHIFT if held else mm.kernel.alloc_page()
-    mm.space.set(address, pfn << PAGE_SHIFT | vm_pte_bits(flags))
+    if held:
+        pfn = held >> PAGE_SHIFT
+    elif vma.shared is not None:
+        pfn = vma.shared.page(vma.pgoff + (address - vma.start >> PAGE_SHIFT))
+    else:
+        pfn = mm.kernel.alloc_page()
+    mm.space.set(address, pfn << PAGE_SHIFT | vm_pte_bits(vma.flags))
     return pfn
-
-
-def free_anonymous(mm: Mm, start: int, end: int) -> None:
-    """Give back the frames of [start, end), which is anonymous; the caller drops the PTEs."""
-    for page in mm.pages_mapped(start, end):
-        mm.kernel.free_page((mm.space.ptes[page] & PTE_PFN_MASK) >> PAGE_SHIFT)
 
 
 def _user_pfn(current: Thread, address: int, *, write: bool) -> Steps[int]:
@@ -132,8 +137,15 @@ def _user_pfn(current: Thread, address: int, *, write: bool) -> Steps[int]:
     if not 0 <= address < 1 << 47:
         return -EFAULT
     pte = current.mm.space.lookup(address)
-    if pte & PTE_P and pte & PTE_U and (not write or pte & PTE_W):
-        return (pte & PTE_PFN_MASK) >> PAGE_SHIFT
-    from softsgx.linux.fault import fault_in_user
+    if not pte & PTE_P or not pte & PTE_U or (write and not pte & PTE_W):
+        from softsgx.linux.fault import fault_in_user
 
-    return (yield from fault_in_user(current, address, write))
+        pfn = yield from fault_in_user(current, address, write)
+        if pfn < 0:
+            return pfn
+    # The copy is an access like any other: the walk sets A, and D.
+    pte = current.mm.space.lookup(address)
+    used = pte | PTE_A | (PTE_D if write else 0)
+    if used != pte:
+        current.mm.space.set(address, used)
+    return (pte & PTE_PFN_MASK) >> PAGE_SHIFT

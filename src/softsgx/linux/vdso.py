@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.linux.errno import EINVAL
+from softsgx.linux.events import tell_vdso
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import MASK32, PAGE_SIZE
 
@@ -29,6 +30,7 @@ FIXED_UP: Final = frozenset(
     {faults.DE, 4, faults.BR, faults.UD, 9, 10, 11, faults.SS, faults.GP, faults.PF}
     | {faults.MF, faults.AC, faults.XM}
 )
+_INT_SIGN: Final = 1 << 31
 _WITH_CODE: Final = frozenset({10, 11, faults.SS, faults.GP, faults.PF, faults.AC})
 
 
@@ -72,9 +74,11 @@ def sgx_enter_enclave(
             run.exception_vector = end.vector
             run.exception_error_code = end.error_code if end.vector in _WITH_CODE else 0
             run.exception_addr = end.address if end.vector == faults.PF else 0
+            tell_vdso(current, end.vector, end.error_code, end.address)
         if handler is None:
             return 0
         answer = yield from handler(current, run, end)
+        answer = (answer + _INT_SIGN & MASK32) - _INT_SIGN  # an int of C
         if answer <= 0:
             return answer
         function = answer

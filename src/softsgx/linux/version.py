@@ -42,6 +42,11 @@ class Races:
         "K6",
         "No VA page to be had without reclaim in the EAUG path gives SIGBUS instead of a retry.",
     )
+    direct_reclaim_in_fault: bool = _race(
+        "K8",
+        "The EAUG path reclaims pages while it holds mmap_lock for reading; the reclaimer takes "
+        "that of enclave processes again. Deadlock as soon as a writer waits in between.",
+    )
     pcmd_truncated: bool = _race(
         "K9",
         "A PCMD page that looks empty is punched out although a page sharing it is about to be "
@@ -55,6 +60,17 @@ class Races:
     range_overflow: bool = _race(
         "K11",
         "offset + length may wrap around 64 bits in the range check of every ioctl.",
+    )
+    etrack_failure_uncounted: bool = _race(
+        "L4",
+        "ETRACK fails after a good EMODPR: count leaves out a page whose EPCM entry has changed. "
+        "No fix was proposed; without the race such a page is counted.",
+    )
+    lookup_before_removal: bool = _race(
+        "L7",
+        "A fault looks a page up and waits for the mutex while REMOVE_PAGES erases the page: "
+        "SIGBUS, where a later fault would add one. Found by exploring; the fix of K2 leaves it. "
+        "Without the race the fault is tried again.",
     )
 
 
@@ -79,12 +95,24 @@ VERSIONS: dict[str, KernelVersion] = {
     "6.12": KernelVersion(
         name="6.12",
         # Reported 2024 with patches that were not merged; the windows stand in 6.12.117.
-        races=Races(eaug_double_fault=True, remove_vs_fault=True, modify_vs_fault=True),
+        races=Races(
+            eaug_double_fault=True,
+            remove_vs_fault=True,
+            modify_vs_fault=True,
+            etrack_failure_uncounted=True,
+            lookup_before_removal=True,
+        ),
     ),
     "6.1": KernelVersion(
         name="6.1",
         aexnotify=False,
-        races=Races(eaug_double_fault=True, remove_vs_fault=True, modify_vs_fault=True),
+        races=Races(
+            eaug_double_fault=True,
+            remove_vs_fault=True,
+            modify_vs_fault=True,
+            etrack_failure_uncounted=True,
+            lookup_before_removal=True,
+        ),
     ),
     "v2": KernelVersion(
         name="v2",
@@ -96,10 +124,12 @@ VERSIONS: dict[str, KernelVersion] = {
             remove_vs_fault=True,
             modify_vs_fault=True,
             eaug_without_secs=True,
-            va_shortage_is_sigbus=True,
+            direct_reclaim_in_fault=True,
             pcmd_truncated=True,
             backing_without_lock=True,
             range_overflow=True,
+            etrack_failure_uncounted=True,
+            lookup_before_removal=True,
         ),
     ),
 }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
-from softsgx.linux.errno import ENODEV, ENOTTY
+from softsgx.linux.errno import ENOTTY
 
 if TYPE_CHECKING:
     from softsgx.linux.mm import Mm, Vma
@@ -28,11 +29,13 @@ class FileOperations(Protocol):
     def ioctl(self, current: Thread, file: File, cmd: int, arg: int) -> Steps[int]:
         """unlocked_ioctl."""
 
-    def get_unmapped_area(self, mm: Mm, address: int, length: int, flags: int) -> int:
-        """Choose the address of a mapping."""
+    @property
+    def get_unmapped_area(self) -> Callable[[Mm, int, int, int], int] | None:
+        """Choose the address of a mapping: (mm, address, length, flags). None: as for memory."""
 
-    def mmap(self, current: Thread, file: File, vma: Vma) -> Steps[int]:
-        """Vet and prepare an area; mmap_lock held for writing."""
+    @property
+    def mmap(self) -> Callable[[Thread, File, Vma], Steps[int]] | None:
+        """Vet and prepare an area; mmap_lock held for writing. None: no mapping exists."""
 
 
 class File:
@@ -87,11 +90,6 @@ class ProvisionNode:
         return -ENOTTY
         yield
 
-    def get_unmapped_area(self, mm: Mm, address: int, length: int, flags: int) -> int:
-        """No mapping exists."""
-        return -ENODEV
-
-    def mmap(self, current: Thread, file: File, vma: Vma) -> Steps[int]:
-        """No mapping exists."""
-        return -ENODEV
-        yield
+    # No mapping exists.
+    get_unmapped_area = None
+    mmap = None

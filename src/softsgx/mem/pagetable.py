@@ -13,14 +13,32 @@ from typing import Final
 from softsgx.sim.cpu_events import PteChanged
 from softsgx.sim.events import Log
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT
+from softsgx.spec.translation import (
+    PTE_A,
+    PTE_D,
+    PTE_NX,
+    PTE_P,
+    PTE_PFN_MASK,
+    PTE_U,
+    PTE_W,
+    pte_text,
+)
 
-PTE_P: Final = 1 << 0
-PTE_W: Final = 1 << 1
-PTE_U: Final = 1 << 2
-PTE_A: Final = 1 << 5
-PTE_D: Final = 1 << 6
-PTE_NX: Final = 1 << 63
-PTE_PFN_MASK: Final = 0x000F_FFFF_FFFF_F000
+__all__ = [
+    "DIRECT_MAP",
+    "DIRECT_MAP_SIZE",
+    "PTE_A",
+    "PTE_D",
+    "PTE_NX",
+    "PTE_P",
+    "PTE_PFN_MASK",
+    "PTE_U",
+    "PTE_W",
+    "USER_TOP",
+    "AddressSpace",
+    "direct",
+    "pte_text",
+]
 
 DIRECT_MAP: Final = 0xFFFF_8880_0000_0000
 DIRECT_MAP_SIZE: Final = 1 << 46
@@ -30,13 +48,6 @@ USER_TOP: Final = 1 << 47
 def direct(physical: int) -> int:
     """The kernel's linear address of a physical address."""
     return DIRECT_MAP + physical
-
-
-def pte_text(pte: int) -> str:
-    """Rights of an entry as 'rw-', or 'none' when not present."""
-    if not pte & PTE_P:
-        return "none"
-    return "r" + ("w" if pte & PTE_W else "-") + ("-" if pte & PTE_NX else "x")
 
 
 class AddressSpace:

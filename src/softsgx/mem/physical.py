@@ -49,6 +49,8 @@ class PhysicalMemory:
         offset = address & PAGE_MASK
         if offset + size <= PAGE_SIZE:
             page = self.pages.get(address >> PAGE_SHIFT)
+            if size == PAGE_SIZE:
+                return _ZERO_PAGE if page is None else bytes(page)
             if page is None:
                 return bytes(size)
             return bytes(page[offset : offset + size])
@@ -71,22 +73,26 @@ class PhysicalMemory:
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Write `data` at physical `address`; may cross pages."""
-        pfn, offset, size = address >> PAGE_SHIFT, address & PAGE_MASK, len(data)
-        if offset + size > PAGE_SIZE:
-            done = 0
-            while done < size:
-                at = address + done
-                length = min(PAGE_SIZE - (at & PAGE_MASK), size - done)
-                self.write(at, data[done : done + length])
-                done += length
+        offset = address & PAGE_MASK
+        end = offset + len(data)
+        if end <= PAGE_SIZE:
+            self.writable(address >> PAGE_SHIFT)[offset:end] = data
             return
-        if pfn in self._owned:
-            page = self.pages[pfn]
-        else:
-            page = self.pages[pfn] = bytearray(self.pages.get(pfn, _ZERO_PAGE))
-            self._owned.add(pfn)
-        page[offset : offset + size] = data  # type: ignore[index]
+        done, size = 0, len(data)
+        while done < size:
+            at = address + done
+            length = min(PAGE_SIZE - (at & PAGE_MASK), size - done)
+            self.write(at, data[done : done + length])
+            done += length
+
+    def writable(self, pfn: int) -> bytearray | memoryview:
+        """The frame itself, to be changed in place at once; never to keep."""
         self._dirty[pfn] = None
+        if pfn in self._owned:
+            return self.pages[pfn]  # type: ignore[return-value]
+        page = self.pages[pfn] = bytearray(self.pages.get(pfn, _ZERO_PAGE))
+        self._owned.add(pfn)
+        return page
 
     def page_view(self, pfn: int) -> Page:
         """The frame itself, not a copy: to decode from at once, never to keep or write."""
@@ -97,17 +103,25 @@ class PhysicalMemory:
         return bytes(self.pages.get(pfn, _ZERO_PAGE))
 
     def write_page(self, pfn: int, data: bytes | bytearray) -> None:
-        """Replace the 4096 bytes of a frame."""
+        """Replace the 4096 bytes of a frame. Bytes are kept as they are until the next write."""
+        if data is _ZERO_PAGE:
+            self.clear_page(pfn)
+            return
         assert len(data) == PAGE_SIZE
-        self.pages[pfn] = bytearray(data)
-        self._owned.add(pfn)
+        self.pages[pfn] = bytes(data)
+        self._owned.discard(pfn)
         self._dirty[pfn] = None
 
     def clear_page(self, pfn: int) -> None:
         """Zero a frame; it costs nothing again."""
-        self.pages.pop(pfn, None)
-        self._owned.discard(pfn)
-        self._dirty[pfn] = None
+        if self.pages.pop(pfn, None) is not None:
+            self._owned.discard(pfn)
+            self._dirty[pfn] = None
+
+    def is_zero(self, pfn: int) -> bool:
+        """Whether a frame holds nothing but zeros."""
+        page = self.pages.get(pfn)
+        return page is None or page == _ZERO_PAGE
 
     def digest(self) -> int:
         """A 64-bit digest of all contents. Only frames written since the last call are hashed."""

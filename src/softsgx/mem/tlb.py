@@ -3,7 +3,7 @@
 An entry stays until the architecture flushes it; neither a changed PTE nor a changed EPCM entry
 reaches into it. That is why tracking exists. SDM 3A, 4.10; SDM 3D, 37.3.
 
-An entry is one integer: the physical page address, and in its low bits what the entry permits.
+An entry is one integer, whose bits `spec.translation` names.
 """
 
 from __future__ import annotations
@@ -11,22 +11,11 @@ from __future__ import annotations
 from typing import Final
 
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT
+from softsgx.spec.translation import ABORT, CLEAN, FETCH, READ, WRITE, rights_text
 
-READ: Final = 1 << 0
-WRITE: Final = 1 << 1  # writable, and the PTE's D bit is already set
-FETCH: Final = 1 << 2
-CLEAN: Final = 1 << 3  # writable, but the first write must walk again to set D
-ABORT: Final = 1 << 4  # not EPC to this access: reads give ones, writes are dropped
+__all__ = ["ABORT", "CLEAN", "FETCH", "READ", "RIGHTS", "WRITE", "Tlb", "rights_text"]
+
 RIGHTS: Final = READ | WRITE | FETCH
-
-
-def rights_text(entry: int) -> str:
-    """Rights of an entry as 'rw-'. A writable page whose D bit is still clear shows as 'w' too."""
-    return (
-        ("r" if entry & READ else "-")
-        + ("w" if entry & (WRITE | CLEAN) else "-")
-        + ("x" if entry & FETCH else "-")
-    )
 
 
 class Tlb:

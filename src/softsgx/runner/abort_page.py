@@ -17,7 +17,7 @@ from softsgx.linux.mm import VM_EXEC, VM_READ, VM_RWX, VM_WRITE
 from softsgx.linux.process import SIGBUS, Signal
 from softsgx.runner import ptrace as p
 from softsgx.runner.tracee import NR_MPROTECT, Tracee
-from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.faults import PFEC_I, PFEC_U, PFEC_W
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ class AbortPage:
             p.request(p.PTRACE_SINGLESTEP, t.tid)
             _, status = os.waitpid(t.tid, p.WALL)
             if not os.WIFSTOPPED(status):
+                self.world.ended.append((t, status))
                 raise p.NoSuchTracee(3, "died in a single step")
             number = os.WSTOPSIG(status)
             if number == signal.SIGTRAP:
@@ -132,6 +133,13 @@ class AbortPage:
         return self.world.run(body, thread.cpu)
 
     def _open(self, t: Tracee, page: int, flags: int) -> None:
+        native = t.space.native
+        if native is not None:
+            self._nobody_inside(t)
+            native.hide((page >> PAGE_SHIFT,))
+            for operation in native.pending():
+                t.inject(operation.number, *operation.arguments)
+            native.hidden.clear()
         t.inject(NR_MPROTECT, page, PAGE_SIZE, VM_READ | VM_WRITE)
         p.write_memory(t.tid, page, _ONES)
         prot = flags & VM_RWX
@@ -139,6 +147,13 @@ class AbortPage:
             prot |= VM_READ
         if prot != VM_READ | VM_WRITE:
             t.inject(NR_MPROTECT, page, PAGE_SIZE, prot)
+
+    def _nobody_inside(self, t: Tracee) -> None:
+        """Threads that run natively would see the page of ones: interrupt them."""
+        for thread in t.space.process.threads:
+            lp = self.world.machine.processor.lps[thread.cpu]
+            if thread is not t.thread and lp.enclave_mode:
+                lp.interrupt()
 
     def _send(self, t: Tracee, found: Signal) -> None:
         t.siginfo[found.number] = found

@@ -19,17 +19,19 @@ _MADV_REMOVE = 9
 
 
 class ArenaMemory(PhysicalMemory):
-    """`first` is the frame of the first EPC page, `count` how many there are.
+    """Takes over from `ram`. EPC is `count` frames from `first` on.
 
     `touched[i]` is 1 once EPC page i may differ from zero. `code` holds EPC pages from which the
-    emulator has fetched instructions; `code_written` becomes True when the model writes to one.
+    emulator has fetched instructions; `code_writes` counts how often one was, or may have been,
+    written to since. `engine` is the emulator that ran last.
     """
 
     __slots__ = (
         "address",
         "code",
-        "code_written",
+        "code_writes",
         "count",
+        "engine",
         "fd",
         "first",
         "map",
@@ -37,8 +39,10 @@ class ArenaMemory(PhysicalMemory):
         "view",
     )
 
-    def __init__(self, first: int, count: int) -> None:
+    def __init__(self, ram: PhysicalMemory, first: int, count: int) -> None:
         super().__init__()
+        # RAM goes on where it was: what is in use there, and how much there is.
+        self.frames, self.pages, self._next = ram.frames, ram.pages, ram._next
         self.first = first
         self.count = count
         self.fd = os.memfd_create("softsgx-epc", os.MFD_CLOEXEC)
@@ -49,7 +53,8 @@ class ArenaMemory(PhysicalMemory):
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
         self.touched = bytearray(count)
         self.code = bytearray(count)
-        self.code_written = False
+        self.code_writes = 0
+        self.engine: object = None
 
     def _index(self, pfn: int) -> int:
         number = pfn - self.first
@@ -83,6 +88,20 @@ class ArenaMemory(PhysicalMemory):
         at = number << PAGE_SHIFT | offset
         self.view[at : at + size] = data
         self._wrote(number)
+
+    def writable(self, pfn: int) -> bytearray | memoryview:
+        """As PhysicalMemory.writable."""
+        number = self._index(pfn)
+        if number < 0:
+            return super().writable(pfn)
+        self._wrote(number)
+        at = number << PAGE_SHIFT
+        return self.view[at : at + PAGE_SIZE]
+
+    def is_zero(self, pfn: int) -> bool:
+        """As PhysicalMemory.is_zero."""
+        number = self._index(pfn)
+        return super().is_zero(pfn) if number < 0 else not self.touched[number]
 
     def page_view(self, pfn: int) -> Page:
         """As PhysicalMemory.page_view."""
@@ -125,7 +144,7 @@ class ArenaMemory(PhysicalMemory):
         self.touched[number] = 1
         if self.code[number]:
             self.code[number] = 0
-            self.code_written = True
+            self.code_writes += 1
 
     def digest(self) -> int:
         """Not available: real programs are not explored."""

@@ -154,20 +154,30 @@ def base_filter(gate: int, pages: int) -> bytes:
     return p.assemble()
 
 
-def range_filter(gate: int, pages: int, low: int, high: int) -> bytes:
+def range_filter(
+    gate: int, pages: int, low: int, high: int, code: tuple[int, int] | None = None
+) -> bytes:
     """For an enclave area [low, high): calls that change it, or that read or write memory of it.
 
     mprotect, munmap, mremap and madvise stop if they begin in the area or might reach into it: a
     range that begins below it does from 16 MiB below on, or if it is 16 MiB or longer. So short
-    calls far away cost nothing.
+    calls far away cost nothing. `code` is a range in which no system call instruction executes
+    unnoticed, as it is #UD inside an enclave.
     """
     p = Program()
     _ours(p, gate, pages)
-    for number in (MPROTECT, MUNMAP, MREMAP, PKEY_MPROTECT, MADVISE):
+    if code is not None:
+        _within(p, _IP_LOW, _IP_HIGH, *code, no="calls")
+        p.label("calls")
+        p.load(_NR)
+    p.equal(MREMAP, yes="mremap")
+    for number in (MPROTECT, MUNMAP, PKEY_MPROTECT, MADVISE):
         p.equal(number, yes="range")
     for number in BUFFERS:
         p.equal(number, yes="buffer")
     p.ret(RET_ALLOW)
+    p.label("mremap")  # its target, too
+    _within(p, arg_low(4), arg_high(4), max(low - _FAR, 0), high, no="range")
     p.label("range")
     p.load(arg_high(1))
     p.greater(0, yes="trace")  # long ones may reach anywhere
@@ -215,18 +225,23 @@ def _ours(p: Program, gate: int, pages: int) -> None:
 
 def _inside(p: Program, argument: int, low: int, high: int) -> None:
     """End: stop if low <= argument < high, else let it pass."""
-    name = f"argument {argument}"
-    p.load(arg_high(argument))
-    p.greater(high >> 32, yes="allow")
-    p.equal(high >> 32, no=f"{name} low")
-    p.load(arg_low(argument))
-    p.at_least(high & 0xFFFFFFFF, yes="allow")
-    p.label(f"{name} low")
-    p.load(arg_high(argument))
+    _within(p, arg_low(argument), arg_high(argument), low, high, no="allow")
+
+
+def _within(p: Program, word: int, upper: int, low: int, high: int, *, no: str) -> None:
+    """Stop if the 64 bits at `word` and `upper` are in [low, high), else go on at `no`."""
+    name = f"from {word}"
+    p.load(upper)
+    p.greater(high >> 32, yes=no)
+    p.equal(high >> 32, no=name)
+    p.load(word)
+    p.at_least(high & 0xFFFFFFFF, yes=no)
+    p.label(name)
+    p.load(upper)
     p.greater(low >> 32, yes="trace")
-    p.equal(low >> 32, no="allow")
-    p.load(arg_low(argument))
-    p.at_least(low & 0xFFFFFFFF, yes="trace", no="allow")
+    p.equal(low >> 32, no=no)
+    p.load(word)
+    p.at_least(low & 0xFFFFFFFF, yes="trace", no=no)
 
 
 _FAR: Final = 16 << 20

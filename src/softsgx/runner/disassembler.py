@@ -121,6 +121,11 @@ class Code:
                         high = middle - 1
                 return _instruction(found[low])
 
+    def first(self) -> Instruction | None:
+        """The instruction at the beginning; None if all of it is not there."""
+        with self._decoded(self.vaddr, self.end, 1) as (number, found):
+            return _instruction(found[0]) if number else None
+
     def run(self, start: int, end: int) -> list[Instruction]:
         """The instructions in a straight line from `start`, a short piece of it."""
         with self._decoded(start, min(end, start + 256), 32) as (number, found):

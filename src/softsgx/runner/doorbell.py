@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # handler: lock inc dword [rip+15]; mov rax,[rip+12]; lock inc dword [rax]; ret;
 # .long children; .quad doorbell; restorer: rt_sigreturn
-_HANDLER: Final = bytes.fromhex("f0ff050b000000" "488b0508000000" "f0ff00" "c3")
+_HANDLER: Final = bytes.fromhex("f0ff050b000000488b0508000000f0ff00c3")
 _RESTORER: Final = bytes.fromhex("b80f0000000f05")
 
 _SA_RESTORER: Final = 0x0400_0000

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu.fault import Fault
+from softsgx.linux.events import tell_signal, tell_vdso
 from softsgx.linux.fault import do_user_addr_fault
 from softsgx.linux.process import (
     BUS_ADRERR,
@@ -26,14 +27,18 @@ from softsgx.linux.process import (
     Signal,
 )
 from softsgx.linux.vdso import FIXED_UP
+from softsgx.mem.tlb import FETCH, READ, WRITE
 from softsgx.runner import ptrace as p
+from softsgx.runner.blocks import Why
 from softsgx.runner.box import IDLE
-from softsgx.runner.engine import Engine, Why
+from softsgx.runner.engine import Engine
+from softsgx.sim.cpu_events import AccessFaulted, InstructionFaulted
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import MASK32
 from softsgx.spec.registers import RAX, RBX, RCX, RDI, RDX, RIP, RSI
 
 if TYPE_CHECKING:
+    from softsgx.cpu import LogicalProcessor
     from softsgx.cpu.aex import Delivered
     from softsgx.runner.doorbell import Doorbell
     from softsgx.runner.mailboxes import Mailboxes
@@ -48,6 +53,7 @@ _ILL_ILLOPN: Final = 2
 _WITH_CODE: Final = frozenset({10, 11, faults.SS, faults.GP, faults.PF, faults.AC})
 _SIGINFO: Final = struct.Struct("<iii4xQ")
 _SLICES_BETWEEN_LOOKS: Final = 4
+_FETCH_OUTSIDE: Final = "ACCESS.01"
 
 
 class Enclaves:
@@ -61,6 +67,27 @@ class Enclaves:
         self.doorbell = doorbell
         self.vdso = vdso
         self.ready: deque[Tracee] = deque()
+        self.emulated = 0.0  # seconds, of all threads
+
+    # What only the native engine has to do
+
+    def stopped(self, t: Tracee, number: int) -> bool:
+        """A signal-delivery stop: True if it was of enclave code, and is served."""
+        return False
+
+    def syscall(self, t: Tracee, regs: list[int]) -> bool:
+        """A stop at a system call: True if it was of enclave code, and is served."""
+        return False
+
+    def settle(self) -> None:
+        """Something is about to happen to the model that is more than an enclave call."""
+
+    def on_the_way(self, t: Tracee, regs: list[int]) -> bool:
+        """A stop between ENCLU and the stub: True if the thread is at its ENCLU again."""
+        return False
+
+    def forked(self, parent: Tracee, child: Tracee) -> None:
+        """A process was copied."""
 
     # In
 
@@ -130,7 +157,9 @@ class Enclaves:
                     return
             began = time.perf_counter()
             stop = engine.run(lp)
-            t.cpu_time += time.perf_counter() - began
+            spent = time.perf_counter() - began
+            t.cpu_time += spent
+            self.emulated += spent
             if stop.why is Why.ENCLU:
                 if lp.regs[RAX] & MASK32 == leaves.EEXIT:
                     if self._eexit(t):
@@ -186,6 +215,8 @@ class Enclaves:
 
     def _fault_inside(self, t: Tracee, fault: Fault) -> None:
         """AEX, and then what the kernel makes of it."""
+        if self.world.log.on:
+            _tell_fault(t.lp, fault)
         delivered = t.lp.deliver_fault(fault)
         self._repaired(t, delivered)
 
@@ -202,6 +233,8 @@ class Enclaves:
             regs[RSI] = delivered.code if delivered.vector in _WITH_CODE else 0
             regs[RDX] = delivered.cr2 if delivered.vector == faults.PF else 0
             regs[RIP] = self.vdso.exception
+            if t.thread is not None:
+                tell_vdso(t.thread, delivered.vector, delivered.code, delivered.cr2)
             self._leave(t)
             return False
         self._signal(t, found)
@@ -252,6 +285,8 @@ class Enclaves:
         """A synchronous signal: the thread is at RIP, as the exception left it."""
         t.siginfo[found.number] = found
         t.inside = False
+        if t.thread is not None:
+            tell_signal(t.thread, found)
         t.forced = found.number
         if t.mailbox is not None:
             # It is running, in the futex: stop it first.
@@ -294,6 +329,19 @@ class Enclaves:
         if t in self.ready:
             self.ready.remove(t)
         self.mailboxes.control.remove(t.tid)
+
+
+def _tell_fault(lp: LogicalProcessor, fault: Fault) -> None:
+    """Faults that neither an access through the TLB nor a leaf has told of."""
+    rip, rule = lp.regs[RIP], fault.rule
+    if rule.startswith("CODE."):
+        lp.log.emit(InstructionFaulted(lp.id, rip, fault.vector, fault.code, rule))
+    elif rule == _FETCH_OUTSIDE:
+        lp.log.emit(AccessFaulted(lp.id, rip, FETCH, fault.vector, fault.code, rule, 0))
+    elif rule.startswith("HOST."):
+        access = WRITE if fault.code & faults.PFEC_W else READ
+        at = fault.address
+        lp.log.emit(AccessFaulted(lp.id, at, access, fault.vector, fault.code, rule, 0))
 
 
 def siginfo(found: Signal) -> bytes:

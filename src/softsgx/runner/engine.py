@@ -10,23 +10,23 @@ used up, or when the code spins on PAUSE.
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import struct
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from softsgx.cpu.fault import GP, PF, UD, Fault
+from softsgx.cpu.fault import GP, UD, Fault
 from softsgx.mem.tlb import FETCH, READ, WRITE
+from softsgx.runner.blocks import Blocks, Stop, Why, address_of, exception
 from softsgx.runner.fpu import Fpu
 from softsgx.runner.hostmem import OutOfCopies, Stored
 from softsgx.runner.maddr import exact_address
-from softsgx.runner.scan import Illegal, Scanner
+from softsgx.runner.ring3 import PAGES, enter_ring3
+from softsgx.runner.scan import Illegal
+from softsgx.runner.stores import Kind, Store, StoreKinds, StringStores
 from softsgx.runner.unicorn_api import (
     UC_ERR_EXCEPTION,
     UC_ERR_OK,
     UC_ERR_WRITE_PROT,
-    UC_HOOK_BLOCK,
     UC_HOOK_INSN_INVALID,
     UC_HOOK_INTR,
     UC_HOOK_MEM_WRITE_PROT,
@@ -35,7 +35,6 @@ from softsgx.runner.unicorn_api import (
     UC_PROT_READ,
     UC_PROT_WRITE,
     Batch,
-    BlockHook,
     Context,
     FillHook,
     IntrHook,
@@ -46,8 +45,9 @@ from softsgx.runner.unicorn_api import (
 )
 from softsgx.spec import faults
 from softsgx.spec.attributes import MISC_EXINFO
-from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
-from softsgx.spec.registers import RIP
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, canonical
+from softsgx.spec.msr import RFLAGS_TF
+from softsgx.spec.registers import RCX, RFLAGS, RIP
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
@@ -59,61 +59,11 @@ if TYPE_CHECKING:
 SHADOW_PHYSICAL: Final = 1 << 44  # copies of host pages: stores to them ask the write hook
 BOOT_PHYSICAL: Final = 1 << 45
 ABORT_PHYSICAL: Final = 1 << 46  # a page of ones: the write hook drops what is stored there
-_GDT: Final = 0xFFFF_8000_0000_0000
-_BOOT_PAGES: Final = {0x10000: 0, 0x20000: 1}
-
-SLICE_BLOCKS: Final = 40_000
-PAUSES: Final = 64
 
 # RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8.., RFLAGS, RIP, FS base, GS base
 _REGISTERS: Final = [35, 38, 40, 37, 44, 36, 43, 39, *range(106, 114), 253, 41, 250, 251]
 _WORDS: Final = struct.Struct("<20Q")
 _ACCESS: Final = {16: READ, 17: WRITE, 18: FETCH}
-
-# The block hook, in machine code: rdi emulator, rsi address, rcx Control. It ends the slice when
-# the doorbell has rung, the budget is used up, or too many blocks behind a PAUSE were begun; it
-# calls back for a block that is not in the table of known ones. hook.s has the source.
-_HOOK: Final = bytes.fromhex(
-    "488b018b003b4108753683690c01783a89f04189f041c1e80c4431c00fb7c04c8b49284d8b04c14939f07410490fba"
-    "f03f4939f07507836920017818c3ff6118c7412401000000ff6110c7412402000000ff6110c7412403000000ff6110"
-)
-_TABLE_BITS: Final = 16
-_AFTER_PAUSE: Final = 1 << 63
-
-
-class Control(ctypes.Structure):
-    """What the block hook looks at."""
-
-    _fields_ = (
-        ("doorbell", ctypes.c_uint64),
-        ("seen", ctypes.c_uint32),
-        ("budget", ctypes.c_int32),
-        ("stop", ctypes.c_uint64),
-        ("unknown", ctypes.c_uint64),
-        ("pauses", ctypes.c_int32),
-        ("reason", ctypes.c_uint32),
-        ("table", ctypes.c_uint64),
-    )
-
-
-class Why(Enum):
-    """Why `Engine.run` returned."""
-
-    ENCLU = "an ENCLU instruction is next"
-    FAULT = "an exception"
-    DOORBELL = "something happened outside"
-    BUDGET = "the slice is over"
-    PAUSE = "the code spins"
-
-
-class Stop(NamedTuple):
-    """How a slice ended. `fault` with Why.FAULT; its address is page aligned for #PF."""
-
-    why: Why
-    fault: Fault | None = None
-
-
-_REASONS: Final = {1: Why.DOORBELL, 2: Why.BUDGET, 3: Why.PAUSE}
 
 
 class Engine:
@@ -124,19 +74,23 @@ class Engine:
         self.memory = memory
         self.doorbell = doorbell
         self.uc = Uc()
-        self._scanner = Scanner()
         self._batch = Batch(self.uc, _REGISTERS, [8 * i for i in range(20)], 160)
         self.fpu = Fpu(self.uc)
         self._lp: LogicalProcessor | None = None
         # What the emulator's TLB stands for: see _keep_or_drop.
         self._valid: tuple[Any, ...] = (None,)
         self._flushes = -1
+        self._code_writes = memory.code_writes
         self._entries: dict[int, int] = {}
         self._full = False
+        # Stores to host memory: their kinds by RIP, a string store to be done, one not to be.
+        self._string: Store | None = None
+        self._single = -1  # RCX of the element that the emulator stores itself
+        self._strings = StringStores(memory, host)
+        self._kinds = StoreKinds(self.uc, self._own_code, self._changing)
         self._fault: Fault | None = None
         self._intr = -1
         self._invalid = False
-        self._illegal: tuple[int, Illegal] | None = None
         self._upto = 0
         self.fills = 0
         self._boot = mmap.mmap(-1, 3 * PAGE_SIZE)
@@ -144,54 +98,22 @@ class Engine:
         self._ones[:] = b"\xff" * PAGE_SIZE
         self._map()
         self.uc.hook(UC_HOOK_TLB_FILL, FillHook(self._fill))
-        self._prepare_ring3()
+        enter_ring3(self.uc, self._boot)
         self._install_hooks()
         self._clean = Context(self.uc)
 
     # Setting up
 
     def _map(self) -> None:
-        uc, memory = self.uc, self.memory
+        uc, memory, host = self.uc, self.memory, self.host
         uc.map_memory(memory.first << PAGE_SHIFT, memory.count * PAGE_SIZE, memory.address)
-        host = self.host
         uc.map_memory(SHADOW_PHYSICAL, host.shadow_size, host.shadow_address, UC_PROT_READ)
-        uc.map_memory(BOOT_PHYSICAL, 3 * PAGE_SIZE, _address(self._boot))
-        ones = _address(self._ones)
-        uc.map_memory(ABORT_PHYSICAL, PAGE_SIZE, ones, UC_PROT_READ)
-
-    def _prepare_ring3(self) -> None:
-        """Bring the emulator to CPL 3 by an IRET: privileged instructions then raise #GP."""
-        uc = self.uc
-        shadow = self._boot
-        shadow[0:2] = b"\x48\xcf"  # iretq
-        descriptors = [0, 0, 0, 0, 0, 0x00CFF3000000FFFF, 0x00AFFB000000FFFF, 0]
-        shadow[2 * PAGE_SIZE : 2 * PAGE_SIZE + 64] = struct.pack("<8Q", *descriptors)
-        frame = struct.pack("<5Q", 0x10100, 0x33, 0x202, 0x20800, 0x2B)
-        shadow[PAGE_SIZE + 0x800 : PAGE_SIZE + 0x828] = frame
-        table = (ctypes.c_uint64 * 3)(0, _GDT, 63)
-        uc.write_register(243, table)  # GDTR: selector, base, limit
-        # MXEXC, OSXSAVE, FSGSBASE, OSFXSR, UMIP of CR4
-        uc.write_register(
-            54, ctypes.c_uint64(0x20 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 16 | 1 << 18)
-        )
-        uc.write_register(44, ctypes.c_uint64(0x20800))
-        error = uc.start(0x10000, 0x10100)
-        if error:
-            raise UnicornError(f"the emulator cannot be brought to CPL 3: error {error}")
+        uc.map_memory(BOOT_PHYSICAL, 3 * PAGE_SIZE, address_of(self._boot))
+        uc.map_memory(ABORT_PHYSICAL, PAGE_SIZE, address_of(self._ones), UC_PROT_READ)
 
     def _install_hooks(self) -> None:
         uc = self.uc
-        self._table = mmap.mmap(-1, 8 << _TABLE_BITS)
-        self._known = memoryview(self._table).cast("Q")
-        self._hook_code = mmap.mmap(-1, PAGE_SIZE, prot=7)
-        self._hook_code[: len(_HOOK)] = _HOOK
-        self._unknown = BlockHook(self._unknown_block)
-        control = self._control = Control()
-        control.doorbell = self.doorbell.address
-        control.stop = ctypes.cast(uc.lib.uc_emu_stop, ctypes.c_void_p).value or 0
-        control.unknown = ctypes.cast(self._unknown, ctypes.c_void_p).value or 0
-        control.table = _address(self._table)
-        uc.hook(UC_HOOK_BLOCK, _address(self._hook_code), ctypes.addressof(control))
+        self.blocks = Blocks(uc, self.doorbell, self._own_code, self._changing)
         uc.hook(UC_HOOK_MEM_WRITE_PROT, WriteHook(self._on_write))
         uc.hook(UC_HOOK_INTR, IntrHook(self._on_intr))
         uc.hook(UC_HOOK_INSN_INVALID, InvalidHook(self._on_invalid))
@@ -209,45 +131,58 @@ class Engine:
         processor itself had executed.
         """
         self._load(lp)
-        control = self._control
-        control.seen = self.doorbell.seen
-        control.budget = SLICE_BLOCKS
-        control.pauses = PAUSES
-        control.reason = 0
+        self.blocks.begin()
         self._fault = None
         self._intr = -1
         self._invalid = False
-        self._illegal = None
+        self._string = None
+        self._single = -1
         self._upto = 0
-        error = self.uc.start(lp.regs[RIP], 0)
-        while self._full or (error == UC_ERR_WRITE_PROT and self._fault is None):
-            # A store on top of a stale copy, or no room for one more: the instruction again.
-            self._save(lp)
-            if self._full:
-                self._full = False
-                self._recover()
-                self._drop()
-                self._load_registers(lp)
-            error = self.uc.start(lp.regs[RIP], 0)
-        if self._illegal is not None:
-            error = self._up_to_illegal(*self._illegal)
+        error = self._execute(lp, lp.regs[RIP], 0)
+        if self.blocks.illegal is not None:
+            error = self._up_to_illegal(lp, *self.blocks.illegal)
         self._save(lp)
         return self._reason(lp, error)
 
-    def _up_to_illegal(self, block: int, illegal: Illegal) -> int:
+    def _execute(self, lp: LogicalProcessor, rip: int, until: int) -> int:
+        """Execute from `rip`; go on after what is no concern of the enclave."""
+        error = self.uc.start(rip, until)
+        while True:
+            if self._string is not None:
+                self._save(lp)
+                self._do_string(lp)
+                if self._fault is not None:
+                    return error
+            if self._full or (self._intr == faults.DB and not lp.dbgoptin):
+                self._save(lp)
+                if self._full:  # no room for one more copy: all anew, and the instruction again
+                    self._full = False
+                    self._drop()
+                else:  # after an opt-out entry POPF leaves TF as it is: 0
+                    self._intr = -1
+                    lp.regs[RFLAGS] &= ~RFLAGS_TF
+                self._recover()
+                self._load_registers(lp)
+            elif error == UC_ERR_WRITE_PROT and self._fault is None:
+                self._save(lp)  # a store on top of a stale copy: the instruction again
+            else:
+                return error
+            error = self.uc.start(lp.regs[RIP], until)
+
+    def _up_to_illegal(self, lp: LogicalProcessor, block: int, illegal: Illegal) -> int:
         """Stopped at the start of a block with an illegal instruction: execute up to that."""
         self._upto = block + illegal.offset
         if illegal.offset == 0:
             return UC_ERR_OK
         self.uc.forget_code(block, self._upto + 1)
-        return self.uc.start(block, self._upto)
+        return self._execute(lp, block, self._upto)
 
     def _load(self, lp: LogicalProcessor) -> None:
         self._keep_or_drop(lp)
-        if self.memory.code_written:
+        if self.memory.code_writes != self._code_writes:
+            self._code_writes = self.memory.code_writes
             self.uc.flush_code()
             self._forget_blocks()
-            self.memory.code_written = False
         self._lp = lp
         self._load_registers(lp)
 
@@ -260,14 +195,18 @@ class Engine:
         processor = lp.processor
         state = (lp, lp.secs, lp.space, lp.space.generation, processor.epcm.generation)
         fresh = not self.host.begin_slice()
+        if self.memory.engine is not self:
+            # What another engine did to pages that both use shows when they are filled again.
+            self.memory.engine = self
+            fresh = False
         if fresh and state == self._valid:
             if lp.tlb.flushes != self._flushes:
                 lp.tlb.entries.update(self._entries)
                 self._flushes = lp.tlb.flushes
             return
         if lp.tlb.flushes == self._flushes and self._valid[0] is lp and fresh:
-            # The model's TLB was not flushed: what it holds, stale or not, stays valid.
-            self._valid = state
+            # The model's TLB was not flushed: what it holds, stale or not, stays valid until then.
+            self._valid = (lp,)
             return
         self._valid = state
         self._flushes = lp.tlb.flushes
@@ -290,6 +229,7 @@ class Engine:
         if image != lp.x.legacy:
             lp.x.legacy = image
         self._entries = dict(lp.tlb.entries)
+        self.host.drain()
 
     def _reason(self, lp: LogicalProcessor, error: int) -> Stop:
         if self._fault is not None or self._intr >= 0 or error == UC_ERR_EXCEPTION:
@@ -298,7 +238,7 @@ class Engine:
             self._exact(lp, self._fault)
             return Stop(Why.FAULT, self._fault)
         if self._intr >= 0:
-            return Stop(Why.FAULT, _exception(self._intr))
+            return Stop(Why.FAULT, exception(self._intr))
         if error == UC_ERR_EXCEPTION:
             raise UnicornError(f"exception without a cause at {lp.regs[RIP]:#x}")
         if self._invalid:
@@ -308,7 +248,7 @@ class Engine:
             return Stop(Why.FAULT, self._refusal(lp, self._upto))
         if error:
             raise UnicornError(f"error {error} at {lp.regs[RIP]:#x}")
-        return Stop(_REASONS.get(self._control.reason, Why.DOORBELL))
+        return Stop(self.blocks.why)
 
     def _exact(self, lp: LogicalProcessor, fault: Fault) -> None:
         """An enclave that is told of its page faults is told the exact address."""
@@ -353,10 +293,12 @@ class Engine:
         access = _ACCESS[kind]
         answer = entry[0]
         if lp is None:  # bringing the emulator to CPL 3: code, stack, descriptor table
-            answer.paddr = BOOT_PHYSICAL + PAGE_SIZE * _BOOT_PAGES.get(address, 2)
+            answer.paddr = BOOT_PHYSICAL + PAGE_SIZE * PAGES.get(address, 2)
             answer.perms = UC_PROT_READ | UC_PROT_WRITE | UC_PROT_EXEC
             return True
         try:
+            if not canonical(address):
+                raise GP("ACCESS.02")  # address not canonical
             if lp.elrange_base <= address < lp.elrange_end:
                 word = lp.tlb.entries.get(address >> PAGE_SHIFT, 0)
                 if not word & access:
@@ -379,7 +321,8 @@ class Engine:
                 lp.translate(address, access)  # the abort page, if the page tables allow it
                 answer.paddr = ABORT_PHYSICAL
             else:
-                answer.paddr = SHADOW_PHYSICAL + self.host.translate(address, access == WRITE)
+                offset = self.host.translate(address, access == WRITE)
+                answer.paddr = SHADOW_PHYSICAL + (offset & ~PAGE_MASK)
         except Fault as fault:
             self._fault = fault
             return False
@@ -395,22 +338,48 @@ class Engine:
         """A store to a copy of a host page, or to the abort page."""
         if physical >= ABORT_PHYSICAL:
             return True
-        stored = self.host.store(physical - SHADOW_PHYSICAL, size, value)
+        offset = physical - SHADOW_PHYSICAL
+        store = self._kinds.current()
+        if store.kind is Kind.STRING and self._kinds.rcx() != self._single:
+            self._string = store
+            return False
+        if offset & (size - 1):
+            return True  # one that is not aligned is announced only: it comes again byte by byte
+        data = (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+        if store.kind is Kind.LOCKED:
+            stored = self.host.store_locked(offset, data)
+        else:
+            stored = self.host.store(offset, data)
         if stored is Stored.FAULT:
-            address = self.host.address_of(physical - SHADOW_PHYSICAL)
-            self._fault = PF(address & ~PAGE_MASK, "HOST.02", faults.PFEC_U | faults.PFEC_W)
+            self._fault = self.host.refusal(self.host.address_of(offset))
         return stored is Stored.DONE
+
+    def _do_string(self, lp: LogicalProcessor) -> None:
+        """A REP string store to host memory, done here as far as it goes by whole pages."""
+        store, self._string = self._string, None
+        assert store is not None
+        try:
+            if not self._strings.run(lp, store):
+                self._single = lp.regs[RCX]
+        except Fault as fault:
+            self._fault = fault
+        except OutOfCopies:
+            self._full = True
+        self._load_registers(lp)
 
     def _writable(self, number: int) -> None:
         """The enclave may now write an EPC page without anyone noticing."""
         self.memory.touched[number] = 1
         if self.memory.code[number]:
-            # Code of this page was looked at; it may change from now on.
+            # Code of this page was looked at; it may change from now on. This emulator sees it.
             self.memory.code[number] = 0
+            self.memory.code_writes += 1
+            self._code_writes += 1
             self._forget_blocks()
 
     def _forget_blocks(self) -> None:
-        self._table[:] = bytes(len(self._table))
+        self._kinds.forget()
+        self.blocks.forget()
 
     def _on_intr(self, _uc: Any, number: int, _data: Any) -> None:
         self._intr = number
@@ -421,30 +390,10 @@ class Engine:
         self.uc.stop()
         return True
 
-    def _unknown_block(self, _uc: Any, address: int, size: int, _data: Any) -> None:
-        """A block for the first time: may all of it execute?"""
-        lp = self._lp
-        assert lp is not None
-        if self._illegal is not None or self._control.reason:
-            return
-        code = self._code_at(lp, address, size)
-        found = self._scanner.first(code, address)
-        if found is not None:
-            self._illegal = (address, found)
-            self.uc.stop()
-            return
-        entry = lp.tlb.entries.get(address >> PAGE_SHIFT, 0)
-        if entry & WRITE:
-            return  # code that can change under our eyes is looked at each time
-        paused = address & PAGE_MASK >= 2 and self._code_at(lp, address - 2, 2) == b"\xf3\x90"
-        slot = (address ^ address >> 12) & 0xFFFF
-        self._known[slot] = address | (_AFTER_PAUSE if paused else 0)
+    def _own_code(self, address: int, size: int) -> bytes:
+        assert self._lp is not None
+        return self._code_at(self._lp, address, size)
 
-
-def _exception(number: int) -> Fault:
-    """An exception that the emulator raised by itself; it does not tell error codes: they are 0."""
-    return Fault(number, "CODE.04") if number < 32 else UD("CODE.02")
-
-
-def _address(memory: mmap.mmap) -> int:
-    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    def _changing(self, address: int) -> bool:
+        assert self._lp is not None
+        return bool(self._lp.tlb.entries.get(address >> PAGE_SHIFT, 0) & WRITE)

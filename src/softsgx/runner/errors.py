@@ -17,3 +17,7 @@ class RunnerError(ValueError):
         super().__init__(" ".join(f"{what}: {why}".split()))
         self.what = what
         self.why = why
+
+
+class LoadError(RuntimeError):
+    """A process that cannot be prepared."""

@@ -48,10 +48,15 @@ class Fpu:
         self.image = image
 
     def save(self) -> bytes:
-        """Emulator -> image; FOP, FIP, FDP and reserved bytes as loaded last."""
+        """Emulator -> image; FOP, FIP, FDP and reserved bytes as loaded last.
+
+        Reserved bits of MXCSR, which the emulator lets LDMXCSR set, are dropped: a thread that has
+        them cannot be continued.
+        """
         batch = self._batch
         batch.read()
         buffer = batch.buffer
+        buffer[26:28] = b"\0\0"
         (tags,) = _U16.unpack_from(buffer, _TAG_PLACE)
         buffer[4] = sum(1 << i for i in range(8) if tags >> 2 * i & 3 != 3) if tags != 0xFFFF else 0
         top = buffer[3] >> 3 & 7

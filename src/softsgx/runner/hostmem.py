@@ -1,9 +1,10 @@
 """Memory of the host program, as enclave code reaches it from the emulator.
 
-A page is copied when it is first touched, and copied again at each slice. A store goes to the real
-page at once, if the copy is still what is there; if not, the copy is taken anew and the instruction
-executes again. So what the enclave writes is seen at once, a locked instruction works on what is
-really there, and a loop that polls sees a change within a slice.
+A page is copied when it is first touched, and copied again at each slice, so that a loop that polls
+sees a change within a slice. A store goes to the real page: that of a locked instruction only if
+the copy is still what is there; if not, the copy is taken anew and the instruction executes again.
+An ordinary store goes at once, but if it continues the one before it, it may wait until the slice
+ends or another place is written, as in the store buffer of a processor.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
-from softsgx.cpu.fault import PF
+from softsgx.cpu.fault import PF, Fault
 from softsgx.runner import ptrace
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.faults import PFEC_P, PFEC_U, PFEC_W
@@ -56,6 +57,10 @@ class HostMemory:
         self.shadow_address = ctypes.addressof(ctypes.c_char.from_buffer(self.shadow))
         self._slots: dict[int, int] = {}  # page number -> slot
         self._pages: list[int] = []  # slot -> page number
+        self._writable: set[int] = set()  # pages that were found writable in this slice
+        # Stores that follow each other: those that wait, and where the next one would go.
+        self._waiting = bytearray()
+        self._waiting_end = -1
         self._mem = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
         self._maps = os.open(f"/proc/{pid}/maps", os.O_RDONLY | os.O_CLOEXEC)
         self._query_works = True
@@ -68,46 +73,96 @@ class HostMemory:
     # For the emulator
 
     def translate(self, address: int, write: bool) -> int:
-        """Offset of the copy of a host page; PF if the program has no such access there."""
-        if write and not self.area(address) & VM_WRITE:
-            present = PFEC_P if self._readable(address) else 0
-            raise PF(address, "HOST.02", PFEC_U | PFEC_W | present)
+        """Offset of the copy of a host address; PF if the program has no such access there."""
         page = address >> PAGE_SHIFT
+        if write and not self._may_write(page):
+            raise self.refusal(address)
         slot = self._slots.get(page)
         if slot is None:
+            self.drain()
             slot = len(self._pages)
             if slot == SHADOWS:
                 raise OutOfCopies
             if not self._copy(page, slot):
-                raise PF(address, "HOST.01", PFEC_U | (PFEC_W if write else 0))
+                raise PF(page << PAGE_SHIFT, "HOST.01", PFEC_U | (PFEC_W if write else 0))
             self._slots[page] = slot
             self._pages.append(page)
-        return slot * PAGE_SIZE
+        return slot * PAGE_SIZE | address & PAGE_MASK
 
-    def store(self, offset: int, size: int, value: int) -> Stored:
-        """One store of the emulator to the copy at `offset`; inside one page."""
-        slot = offset >> PAGE_SHIFT
+    def store_locked(self, offset: int, data: bytes) -> Stored:
+        """The store of a locked instruction to the copy at `offset`; inside one page."""
+        self.drain()
+        slot, size = offset >> PAGE_SHIFT, len(data)
         page = self._pages[slot]
         address = page << PAGE_SHIFT | offset & PAGE_MASK
+        if not self._may_write(page):
+            return Stored.FAULT
         try:
             if os.pread(self._mem, size, address) != self.shadow[offset : offset + size]:
                 return Stored.STALE if self._copy(page, slot) else Stored.FAULT
-            data = (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
             os.pwrite(self._mem, data, address)
         except OSError:
             return Stored.FAULT
         self.shadow[offset : offset + size] = data
         return Stored.DONE
 
+    def store(self, offset: int, data: bytes) -> Stored:
+        """An ordinary store; inside one page. What follows another one at once waits for more."""
+        end = offset + len(data)
+        if offset == self._waiting_end and offset & PAGE_MASK:
+            self._waiting += data
+            self._waiting_end = end
+            self.shadow[offset:end] = data
+            return Stored.DONE
+        self.drain()
+        if not self.store_bytes(offset, data):
+            return Stored.FAULT
+        self._waiting_end = end
+        return Stored.DONE
+
+    def store_bytes(self, offset: int, data: bytes) -> bool:
+        """Write to the real page and to its copy; inside one page. False if it may not be."""
+        address = self.address_of(offset)
+        if not self._may_write(address >> PAGE_SHIFT):
+            return False
+        try:
+            os.pwrite(self._mem, data, address)
+        except OSError:
+            return False
+        self.shadow[offset : offset + len(data)] = data
+        return True
+
+    def drain(self) -> None:
+        """Let the stores go that wait; where the program has unmapped the page, they are lost."""
+        if self._waiting:
+            data, self._waiting = bytes(self._waiting), bytearray()
+            self.store_bytes(self._waiting_end - len(data), data)
+        self._waiting_end = -1
+
     def address_of(self, offset: int) -> int:
         """The host address of a place in the copies."""
         return self._pages[offset >> PAGE_SHIFT] << PAGE_SHIFT | offset & PAGE_MASK
 
+    def _may_write(self, page: int) -> bool:
+        """Whether its area is writable: /proc/pid/mem, which stores go through, does not ask."""
+        if page in self._writable:
+            return True
+        if not self.area(page << PAGE_SHIFT) & VM_WRITE:
+            return False
+        self._writable.add(page)
+        return True
+
+    def refusal(self, address: int) -> Fault:
+        """The fault of a store that the program itself may not do."""
+        present = PFEC_P if self._readable(address) else 0
+        return PF(address & ~PAGE_MASK, "HOST.02", PFEC_U | PFEC_W | present)
+
     def begin_slice(self) -> bool:
         """Make the copies fresh; True if they must be dropped, with the emulator's TLB."""
+        self._writable.clear()
         if len(self._pages) > _REFRESHED_MAX:
             return True
-        return not all([self._copy(page, slot) for slot, page in enumerate(self._pages)])
+        return not all(self._copy(page, slot) for slot, page in enumerate(self._pages))
 
     def drop_copies(self) -> None:
         """Forget the copies."""

@@ -36,7 +36,19 @@ BOX: Final = BASE + 0x40000
 BOX_MAILBOXES: Final = BOX + PAGE_SIZE
 BOX_SIZE: Final = PAGE_SIZE + MAILBOXES * MAILBOX_STRIDE
 
-END: Final = BOX + BOX_SIZE
+# For the native engine. Its code, R-X, and shared with the supervisor, RW, one slot for each thread
+# that enters: what native.s loads.
+NATIVE_CODE: Final = BASE + 0x80000
+NATIVE_SLOTS: Final = BASE + 0x100000
+SLOT_STRIDE: Final = 0x4000
+SLOTS: Final = 1024
+SLOTS_SIZE: Final = SLOTS * SLOT_STRIDE
+
+END: Final = NATIVE_SLOTS + SLOTS_SIZE
+
+# All of EPC, PROT_NONE, from where single pages are duplicated into enclave areas.
+NATIVE_EPC: Final = BASE - (1 << 40)
 
 assert VDSO + VDSO_SIZE_MAX <= STUB
 assert STUB + STUB_SIZE <= BOX
+assert BOX + BOX_SIZE <= NATIVE_CODE

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from softsgx.runner import ptrace as p
 from softsgx.runner.cpuid import CpuidPolicy
+from softsgx.runner.errors import LoadError
 from softsgx.runner.layout import (
     BOX,
     BOX_SIZE,
@@ -31,6 +32,7 @@ from softsgx.runner.vdso import vdso_image
 
 if TYPE_CHECKING:
     from softsgx.runner.mailboxes import Mailboxes
+    from softsgx.runner.native_load import NativeParts
 
 _CS_64: Final = 0x33
 AT_NULL, AT_SYSINFO_EHDR = 0, 33
@@ -44,19 +46,16 @@ _AUX: Final = struct.Struct("<QQ")
 _CODE_SIZE: Final = (STUB + STUB_SIZE - GATE + 4095) & ~4095
 
 
-class LoadError(RuntimeError):
-    """A process that cannot be prepared."""
-
-
 class Loader:
     """Prepares address spaces. `policy` is the processor that programs see."""
 
     def __init__(self, policy: CpuidPolicy) -> None:
         self.policy = policy
         self.mailboxes: Mailboxes | None = None
+        self.native: NativeParts | None = None
         self.vdso = vdso_image(b"", 0, VDSO, STUB)
         self._stub = stub_image()
-        self._sites: dict[tuple[str, int, int], Sites] = {}
+        self.files: dict[str, Sites] = {}  # what was found in the files that were mapped
 
     def executed(self, t: Tracee) -> None:
         """At the exit stop of execve: nothing of the program has run yet."""
@@ -77,7 +76,7 @@ class Loader:
         )
         if code != GATE:
             raise LoadError(f"process {tid}: {GATE:#x} cannot be mapped: {code}")
-        vdso = vdso_image(image, real, VDSO, STUB)
+        vdso = vdso_image(image, real, VDSO, STUB if self.native is None else self.native.arrive)
         assert vdso.enclu == self.vdso.enclu
         assert self.mailboxes is not None
         path = f"/proc/{os.getpid()}/fd/{self.mailboxes.fd}\0".encode()
@@ -97,6 +96,8 @@ class Loader:
             raise LoadError(f"process {tid}: {BOX:#x} cannot be mapped: {box}")
         t.inject_at(first, NR_MPROTECT, GATE, _CODE_SIZE, _PROT_RX)
         t.space.gate_ready = True
+        if self.native is not None:
+            self.native.map(t)
         if place:
             p.write_memory(tid, place, _AUX.pack(AT_SYSINFO_EHDR, VDSO))
         self.mailboxes.control.aep = self.vdso.enclu
@@ -108,7 +109,8 @@ class Loader:
         at = rsp
         stage = 0
         while True:
-            data = p.read_memory(t.tid, at, 4096 - at % 4096)
+            # An entry of the vector may lie across two pages.
+            data = p.read_memory(t.tid, at, max(_AUX.size, 4096 - at % 4096))
             if data is None:
                 raise LoadError(f"process {t.tid}: no auxiliary vector")
             words = struct.unpack(f"<{len(data) // 8}Q", data)
@@ -129,9 +131,7 @@ class Loader:
                     return words[n + 1], at + 8 * n
                 if words[n] == AT_NULL:
                     raise LoadError(f"process {t.tid}: this kernel gives it no vDSO")
-            at += 16 * (len(words) // 2) or 8
-            if len(words) < 2:
-                raise LoadError(f"process {t.tid}: auxiliary vector at the end of a page")
+            at += _AUX.size * (len(words) // 2)
 
     # CPUID and ENCLU
 
@@ -139,7 +139,7 @@ class Loader:
         """Replace the proven sites of the part of a file that is mapped at `start`."""
         if not patchable(path):
             return
-        found = self._sites_of(path)
+        found = self.files[path] = self._sites_of(path)
         if not found.patch:
             return
         mem = os.open(f"/proc/{t.tid}/mem", os.O_RDWR | os.O_CLOEXEC)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 from typing import Final
 
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -29,9 +30,12 @@ PTRACE_SYSCALL: Final = 24
 PTRACE_GETEVENTMSG: Final = 0x4201
 PTRACE_GETSIGINFO: Final = 0x4202
 PTRACE_SETSIGINFO: Final = 0x4203
+PTRACE_GETREGSET: Final = 0x4204
+PTRACE_SETREGSET: Final = 0x4205
 PTRACE_SEIZE: Final = 0x4206
 PTRACE_INTERRUPT: Final = 0x4207
 PTRACE_LISTEN: Final = 0x4208
+PTRACE_PEEKSIGINFO: Final = 0x4209
 PTRACE_GETSIGMASK: Final = 0x420A
 PTRACE_SETSIGMASK: Final = 0x420B
 
@@ -72,17 +76,29 @@ _KCMP: Final = 312
     R15, R14, R13, R12, RBP, RBX, R11, R10, R9, R8, RAX, RCX, RDX, RSI, RDI, ORIG_RAX,
     RIP, CS, EFLAGS, RSP, SS, FS_BASE, GS_BASE, DS, ES, FS, GS,
 ) = range(27)  # fmt: skip
-Regs = ctypes.c_uint64 * 27
+_REGS: Final = struct.Struct("27Q")
+# One block for all: a request is over before the next one begins.
+_block = ctypes.create_string_buffer(_REGS.size)
+_block_at = ctypes.addressof(_block)
 MASK64: Final = (1 << 64) - 1
+_NT_X86_XSTATE: Final = 0x202
+_XSTATE_MAX: Final = 16384  # AMX tiles included
 
 
-class NoSuchTracee(OSError):
+class _Iovec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class NoSuchTracee(ProcessLookupError):
     """The tracee is gone, or not stopped (ESRCH): it was killed meanwhile."""
+
+
+# What looking at a process raises, by ptrace and in /proc, when it was killed meanwhile.
+GONE: Final = (ProcessLookupError, FileNotFoundError)
 
 
 def request(what: int, tid: int, address: int = 0, data: int = 0) -> int:
     """One ptrace request; NoSuchTracee or OSError if it fails."""
-    ctypes.set_errno(0)
     result = _ptrace(what, tid, address, data)
     if result == -1:
         error = ctypes.get_errno()
@@ -95,15 +111,14 @@ def request(what: int, tid: int, address: int = 0, data: int = 0) -> int:
 
 def get_regs(tid: int) -> list[int]:
     """The 27 words of user_regs_struct."""
-    block = Regs()
-    request(PTRACE_GETREGS, tid, 0, ctypes.addressof(block))
-    return list(block)
+    request(PTRACE_GETREGS, tid, 0, _block_at)
+    return list(_REGS.unpack(_block))
 
 
 def set_regs(tid: int, regs: list[int]) -> None:
     """Write user_regs_struct."""
-    block = Regs(*regs)
-    request(PTRACE_SETREGS, tid, 0, ctypes.addressof(block))
+    _REGS.pack_into(_block, 0, *regs)
+    request(PTRACE_SETREGS, tid, 0, _block_at)
 
 
 def get_fpregs(tid: int) -> bytes:
@@ -114,9 +129,23 @@ def get_fpregs(tid: int) -> bytes:
 
 
 def set_fpregs(tid: int, image: bytes) -> None:
-    """Write the FXSAVE image."""
-    block = ctypes.create_string_buffer(image, 512)
+    """Write the FXSAVE image; without reserved bits of MXCSR, which the kernel refuses."""
+    block = ctypes.create_string_buffer(image[:26] + b"\0\0" + image[28:], 512)
     request(PTRACE_SETFPREGS, tid, 0, ctypes.addressof(block))
+
+
+def get_xstate(tid: int) -> bytearray:
+    """The XSAVE image, standard format, of all that the kernel gives out."""
+    image = bytearray(_XSTATE_MAX)
+    vector = _Iovec(ctypes.addressof(ctypes.c_char.from_buffer(image)), _XSTATE_MAX)
+    request(PTRACE_GETREGSET, tid, _NT_X86_XSTATE, ctypes.addressof(vector))
+    return image[: vector.length]
+
+
+def set_xstate(tid: int, image: bytearray) -> None:
+    """Write the XSAVE image."""
+    vector = _Iovec(ctypes.addressof(ctypes.c_char.from_buffer(image)), len(image))
+    request(PTRACE_SETREGSET, tid, _NT_X86_XSTATE, ctypes.addressof(vector))
 
 
 def event_message(tid: int) -> int:
@@ -137,6 +166,19 @@ def set_siginfo(tid: int, info: bytes) -> None:
     """Replace the siginfo of a signal-delivery stop."""
     block = ctypes.create_string_buffer(info, 128)
     request(PTRACE_SETSIGINFO, tid, 0, ctypes.addressof(block))
+
+
+def queued_signals(tid: int) -> list[bytes]:
+    """The siginfo of what waits for this thread alone, the first eight."""
+    infos = ctypes.create_string_buffer(8 * 128)
+    arguments = struct.pack("<QIi", 0, 0, 8)
+    count = request(
+        PTRACE_PEEKSIGINFO,
+        tid,
+        ctypes.cast(ctypes.c_char_p(arguments), ctypes.c_void_p).value or 0,
+        ctypes.addressof(infos),
+    )
+    return [infos.raw[128 * n : 128 * n + 128] for n in range(count)]
 
 
 def get_sigmask(tid: int) -> int:
@@ -160,10 +202,6 @@ def tgkill(pid: int, tid: int, signal: int) -> None:
 def same_mm(one: int, other: int) -> bool:
     """Whether two tasks share an address space (kcmp KCMP_VM)."""
     return int(_syscall(_KCMP, one, other, 1, 0, 0)) == 0
-
-
-class _Iovec(ctypes.Structure):
-    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
 def read_memory(pid: int, address: int, size: int) -> bytes | None:

@@ -1,7 +1,8 @@
 """Instructions that enclaves must not execute: #UD. SDM 3D, "Enclave Code Execution", isa 8.
 
-The emulator executes some of them as if they were legal, and VEX forms as if they were SSE. Each
-block of code is looked at once, before it runs for the first time.
+The emulator executes some of them as if they were legal, and VEX forms, XOP, TSX and WAITPKG, which
+it does not know, as if they were something else. Each block of code is looked at once, before it
+runs for the first time. What cannot be decoded is illegal as well.
 """
 
 from __future__ import annotations
@@ -11,19 +12,27 @@ from typing import Any, Final, NamedTuple
 
 # Blocks without any of these bytes need no decoding.
 _SUSPECT: Final = re.compile(
-    rb"[\x6c-\x6f\x8e\x9a\xc4\xc5\xca\xcb\xcc\xcd\xce\xcf\xe4-\xe7\xea\xec-\xef\xf1\xff]"
-    rb"|\x0f[\x00\x01\x05\x07\x31\x33-\x35\x37\xa1\xa2\xa9\xb2\xb4\xb5]",
+    rb"[\x6c-\x6f\x8e\x8f\x9a\xc4\xc5\xca-\xcf\xe4-\xe7\xea\xec-\xf1]"
+    rb"|\xff[\x18-\x1f\x28-\x2f\x58-\x5f\x68-\x6f\x98-\x9f\xa8-\xaf]"
+    rb"|[\xc6\xc7][\x08-\x3f\x48-\x7f\x88-\xbf\xc8-\xff]"
+    rb"|\x0f[\x00\x01\x05\x07\x31\x33-\x35\x37\xa1\xa2\xa9\xae\xb2\xb4\xb5]",
+    re.DOTALL,
 )
 _ILLEGAL: Final = frozenset(
     "cpuid getsec rdpmc sgdt sidt sldt str vmcall vmfunc smsw in out insb insw insd outsb outsw "
     "outsd lcall ljmp retf retfq int into iret iretd iretq lss lfs lgs lds les syscall sysenter "
     "sysexit sysret sysexitq sysretq int1 int3".split()
 )
+_ABSENT: Final = frozenset({"umonitor", "umwait", "tpause"})
 _SGX1_ILLEGAL: Final = frozenset({"rdtsc", "rdtscp"})
 # VEX forms that use general registers only: they need no AVX state.
 _BMI: Final = frozenset(
     "andn bextr blsi blsmsk blsr bzhi mulx pdep pext rorx sarx shlx shrx".split()
 )
+# CALL and JMP through memory to another segment. The decoder does not tell their names apart.
+_FAR: Final = (3, 5)
+# Opcodes with one form only, if there is no XOP (POP) and no TSX (MOV).
+_ONE_FORM: Final = (0x8F, 0xC6, 0xC7)
 _PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 _SEGMENTS: Final = ("ds", "es", "ss", "fs", "gs", "cs")
 
@@ -39,7 +48,7 @@ class Scanner:
     """Finds illegal instructions. `sgx1` adds those that only parts without SGX2 refuse."""
 
     def __init__(self, sgx1: bool = False) -> None:
-        self._illegal = _ILLEGAL | (_SGX1_ILLEGAL if sgx1 else frozenset())
+        self._illegal = _ILLEGAL | _ABSENT | (_SGX1_ILLEGAL if sgx1 else frozenset())
         self._decoder: Any = None
 
     def first(self, code: bytes, address: int) -> Illegal | None:
@@ -50,18 +59,30 @@ class Scanner:
             import capstone  # type: ignore[import-untyped]
 
             self._decoder = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+        end = 0
         for at, size, name, operands in self._decoder.disasm_lite(code, address):
             if self._refused(code[at - address : at - address + size], name, operands):
                 return Illegal(at - address, name)
-        return None
+            end = at - address + size
+        return Illegal(end, "undefined") if end < len(code) else None
 
     def _refused(self, code: bytes, name: str, operands: str) -> bool:
-        words = name.split()
-        if words[-1] in self._illegal:
+        word = name.split()[-1]
+        if illegal(word, operands, self._illegal):
             return True
-        if words[-1] == "mov" and operands.split(",")[0] in _SEGMENTS:
-            return True
-        if words[-1] == "pop" and operands in _SEGMENTS:
-            return True
-        first = next((byte for byte in code if byte not in _PREFIXES), 0)
-        return first in (0xC4, 0xC5) and words[-1] not in _BMI
+        at = next((n for n, byte in enumerate(code) if byte not in _PREFIXES), 0)
+        if code[at] & 0xF0 == 0x40:
+            at += 1  # REX
+        opcode, register = code[at], code[at + 1] >> 3 & 7 if at + 1 < len(code) else 0
+        if opcode in (0xC4, 0xC5):
+            return word not in _BMI
+        if opcode == 0xFF:
+            return register in _FAR
+        return opcode in _ONE_FORM and register != 0
+
+
+def illegal(name: str, operands: str, names: frozenset[str] = _ILLEGAL) -> bool:
+    """Whether enclaves must not execute this instruction, whatever the processor says to it."""
+    if name in names:
+        return True
+    return name in ("mov", "pop") and operands.split(",")[0] in _SEGMENTS

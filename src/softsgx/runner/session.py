@@ -9,13 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from softsgx import __version__
 from softsgx.cpu import Readings
 from softsgx.cpu.part import Part
 from softsgx.linux.version import VERSIONS
 from softsgx.runner.cpuid import CpuidPolicy, part_for
 from softsgx.runner.elf_check import check_program
 from softsgx.runner.errors import RunnerError
+from softsgx.runner.listening import Listening
 from softsgx.runner.loading import Loader
+from softsgx.runner.native_load import announce
+from softsgx.runner.probes import Refused, try_int80
 from softsgx.runner.supervisor import Supervisor
 from softsgx.runner.world import World
 from softsgx.system.machine import epc_bytes
@@ -34,6 +38,9 @@ class Options:
     seed: int = 0
     vendor: str | None = None
     cpu_options: Sequence[str] = field(default=())
+    stats: bool = False
+    trace: str | None = None
+    explain: bool = False
 
     def machine(self) -> tuple[Part, Readings]:
         """The part and the readings that the options choose."""
@@ -61,6 +68,20 @@ class Options:
         return part, readings
 
 
+def _told(argv: Sequence[str], options: Options) -> dict[str, Any]:
+    """What the first line of a trace says of the run."""
+    asked = {f.name: getattr(options, f.name) for f in fields(options)}
+    asked["cpu_options"] = list(options.cpu_options)
+    for name in ("stats", "trace", "explain"):
+        del asked[name]
+    return {"version": __version__, "program": list(argv), **asked}
+
+
+def _terminated(number: int, _frame: Any) -> None:
+    """The program dies with its supervisor; what was recorded is written first."""
+    raise SystemExit(128 + number)
+
+
 def _replaced(target: Any, name: str, text: str) -> Any:
     old = getattr(target, name)
     try:
@@ -83,9 +104,21 @@ def run_program(argv: Sequence[str], options: Options, environ: Mapping[str, str
     RunnerError if it cannot be started.
     """
     facts = check_program(argv[0], environ)
+    try:
+        try_int80()
+    except Refused as refused:
+        raise RunnerError("int 0x80", f"{refused}: softsgx doctor says what to do") from None
     part, readings = options.machine()
+    native = options.engine == "native"
+    if native:
+        announce()
     world = World(
-        epc=options.epc, linux=options.linux, seed=options.seed, part=part, readings=readings
+        native=native,
+        epc=options.epc,
+        linux=options.linux,
+        seed=options.seed,
+        part=part,
+        readings=readings,
     )
     vendor = None if options.vendor is None else options.vendor.encode("ascii", "replace")
     engine: Any = options.engine
@@ -95,14 +128,19 @@ def run_program(argv: Sequence[str], options: Options, environ: Mapping[str, str
     except ValueError as error:
         raise RunnerError("--vendor", str(error)) from None
     supervisor = Supervisor(world, Loader(policy))
+    listening = Listening(world, supervisor, _told(argv, options), options)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program's own business
+    if listening.on:
+        signal.signal(signal.SIGTERM, _terminated)
     sys.stdout.flush()
-    supervisor.start(facts.path, argv, dict(environ))
     try:
+        supervisor.start(facts.path, argv, dict(environ))
         status = supervisor.run()
     except BaseException:
         supervisor.kill()
         raise
+    finally:
+        listening.close()
     if os.WIFSIGNALED(status):
         return 128 + os.WTERMSIG(status)
     return os.WEXITSTATUS(status)

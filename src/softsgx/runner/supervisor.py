@@ -5,7 +5,6 @@ One thread does everything: it waits for stops and mailboxes, drives the model, 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import struct
@@ -18,21 +17,22 @@ from softsgx.runner import ptrace as p
 from softsgx.runner.abort_page import AbortPage
 from softsgx.runner.box import IDLE, REPLY
 from softsgx.runner.calls import Calls
+from softsgx.runner.child import be_child, thread_group
 from softsgx.runner.doorbell import Doorbell
 from softsgx.runner.enclaves import Enclaves, siginfo
+from softsgx.runner.errors import RunnerError
 from softsgx.runner.layout import END, GATE
 from softsgx.runner.loading import Loader, LoadError
 from softsgx.runner.mailboxes import Mailboxes
+from softsgx.runner.process_events import tell_end, tell_exec, tell_fork
 from softsgx.runner.stub import INT80_DONE, Phase, rolled_back, rolled_forward, where
-from softsgx.runner.tracee import Space, Tracee
+from softsgx.runner.tracee import Space, Tracee, in_model_order
 from softsgx.runner.world import LiveProcess, World
 from softsgx.spec.registers import RIP
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_PR_SET_NO_NEW_PRIVS: Final = 38
-_SYS_SECCOMP: Final = 317
 # struct rt_sigframe: return address, then ucontext, whose registers begin at 40; ERR is the 20th.
 _UCONTEXT_ERR: Final = 8 + 40 + 8 * 19
 _STOPPING: Final = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
@@ -47,47 +47,77 @@ class Supervisor:
         self.doorbell = Doorbell(self.mailboxes)
         self.loader = loader
         loader.mailboxes = self.mailboxes
-        self.enclaves = Enclaves(world, self.mailboxes, self.doorbell, loader.vdso)
-        self.calls = Calls(self)
         self.abort_page = AbortPage(world)
+        self.postponed: list[tuple[int, int]] = []  # ends of threads that somebody else came upon
+        self.enclaves = self._engine(world, loader)
+        self.calls = Calls(self)
         self.tracees: dict[int, Tracee] = {}
         self._early: dict[int, int] = {}  # stops of children whose parent's event has not come
         self.first = 0
         self.exit_status: int | None = None
+        self._refusal = -1  # a pipe by which the child says why it cannot execute
+
+    def _engine(self, world: World, loader: Loader) -> Enclaves:
+        parts = (world, self.mailboxes, self.doorbell, loader.vdso)
+        if not world.native:
+            return Enclaves(*parts)
+        from softsgx.runner.native import NativeEnclaves
+        from softsgx.runner.native_load import NativeParts
+
+        native = NativeEnclaves(*parts, self.abort_page)
+        self.postponed = native.postponed
+        loader.native = NativeParts(world.memory, native.slots)
+        return native
 
     # Starting
 
     def start(self, path: str, argv: Sequence[str], env: dict[str, str]) -> None:
-        """Fork, be traced, install the filter, execute."""
+        """Fork, be traced, install the filter, execute. RunnerError if ptrace is refused."""
         self.doorbell.install()
         fprog = bpf.base_filter(GATE, (END - GATE) >> 12)
+        self._refusal, said = os.pipe2(os.O_CLOEXEC)
         tid = os.fork()
         if tid == 0:
-            _child(path, argv, env, fprog)
+            be_child(path, argv, env, fprog, said)
+        os.close(said)
         os.waitpid(tid, os.WUNTRACED)
-        p.request(p.PTRACE_SEIZE, tid, 0, p.OPTIONS)
+        try:
+            p.request(p.PTRACE_SEIZE, tid, 0, p.OPTIONS)
+        except OSError as error:
+            os.kill(tid, signal.SIGKILL)
+            os.waitpid(tid, 0)
+            why = error.strerror or str(error)
+            raise RunnerError("ptrace", f"{why}: softsgx doctor says what to do") from None
         os.kill(tid, signal.SIGCONT)
         self.first = tid
         space = Space(self.world, tid)
         self.tracees[tid] = Tracee(self.world, tid, tid, space)
 
     def run(self) -> int:
-        """Serve until every process is gone; the wait status of the first."""
+        """Serve until every process is gone; the wait status of the first.
+
+        RunnerError if it could not be executed.
+        """
         doorbell, enclaves = self.doorbell, self.enclaves
         while self.tracees:
             doorbell.look()
             if doorbell.stopped():
                 self._drain()
+            self._bury()
             for mailbox in self.mailboxes.control.take():
                 self._request(mailbox)
             if enclaves.ready:
                 try:
                     enclaves.turn()
-                except p.NoSuchTracee:
+                except p.GONE:
                     continue  # killed while it was inside; its exit comes next
             elif self.tracees:
                 doorbell.wait()
         assert self.exit_status is not None
+        refusal = os.read(self._refusal, 200)
+        os.close(self._refusal)
+        if refusal:
+            raise RunnerError(*refusal.decode(errors="replace").split("\0", 1))
         return self.exit_status
 
     def kill(self) -> None:
@@ -100,10 +130,19 @@ class Supervisor:
 
     # Events
 
+    def _bury(self) -> None:
+        """Threads that died while a call was run on their behalf: nobody will report them again."""
+        ended = self.world.ended
+        while ended:
+            self._event(*ended.pop())
+
     def _drain(self) -> None:
         while self.tracees:
             try:
-                tid, status = os.waitpid(-1, p.WALL | os.WNOHANG)
+                if self.postponed:
+                    tid, status = self.postponed.pop()
+                else:
+                    tid, status = os.waitpid(-1, p.WALL | os.WNOHANG)
             except ChildProcessError:
                 for orphan in list(self.tracees.values()):
                     self._gone(orphan)
@@ -112,21 +151,25 @@ class Supervisor:
                 return
             t = self.tracees.get(tid)
             if t is None:
-                if os.WIFSTOPPED(status):
-                    self._early[tid] = status
+                self._early[tid] = status
                 continue
             try:
                 self._event(t, status)
-            except p.NoSuchTracee:
+            except p.GONE:
                 continue  # killed while we looked; its exit comes next
 
     def _event(self, t: Tracee, status: int) -> None:
         if not os.WIFSTOPPED(status):
+            self.enclaves.settle()
             if t.tid == self.first:
                 self.exit_status = status
+            tell_end(t, status)
             self._gone(t)
             return
         number, event = os.WSTOPSIG(status), status >> 16
+        if not event and self.enclaves.stopped(t, number):
+            return
+        self.enclaves.settle()
         if event == p.EVENT_SECCOMP:
             self._seccomp(t)
         elif event in (p.EVENT_FORK, p.EVENT_VFORK, p.EVENT_CLONE):
@@ -159,6 +202,7 @@ class Supervisor:
             p.request(p.PTRACE_LISTEN, t.tid)
         else:
             t.starting = False
+            self.enclaves.on_the_way(t, p.get_regs(t.tid))
             p.request(p.PTRACE_CONT, t.tid)
 
     def _signal(self, t: Tracee, number: int) -> None:
@@ -189,6 +233,8 @@ class Supervisor:
         regs = p.get_regs(t.tid)
         rip = regs[p.RIP]
         if not GATE <= rip < END:
+            return
+        if self.enclaves.on_the_way(t, regs):
             return
         vdso = self.loader.vdso
         if rip == vdso.jump:
@@ -247,11 +293,13 @@ class Supervisor:
             return
         try:
             self.enclaves.request(t, mailbox)
-        except p.NoSuchTracee:
+        except p.GONE:
             return
 
     def _seccomp(self, t: Tracee) -> None:
         regs = p.get_regs(t.tid)
+        if self.enclaves.syscall(t, regs):
+            return
         rip = regs[p.RIP]
         site = t.space.sites.get(rip - 2)
         if rip == INT80_DONE:
@@ -274,19 +322,25 @@ class Supervisor:
     # Processes
 
     def _child_of(self, parent: Tracee, tid: int) -> None:
+        early = self._early.pop(tid, None)
+        if early is not None and not os.WIFSTOPPED(early):
+            return  # it has ended already
         if p.same_mm(parent.tid, tid):
             space = parent.space
-            child = Tracee(self.world, _thread_group(tid), tid, space)
+            child = Tracee(self.world, thread_group(tid), tid, space)
         else:
             space = parent.space.forked(tid, None)
             child = Tracee(self.world, tid, tid, space)
-            if parent.space.mm.vmas:
-                self._fork_model(parent, child)
         child.starting = True
         self.tracees[tid] = child
-        early = self._early.pop(tid, None)
-        if early is not None:
-            self._event(child, early)
+        try:
+            if space is not parent.space and parent.space.mm.vmas:
+                self._fork_model(parent, child)
+            tell_fork(parent, child)
+            if early is not None:
+                self._event(child, early)
+        except p.GONE:
+            return  # killed already: its end comes next, and its parent goes on
 
     def _fork_model(self, parent: Tracee, child: Tracee) -> None:
         world = self.world
@@ -298,6 +352,7 @@ class Supervisor:
         child.thread = world.run(body, thread.cpu)
         child.space.attach_memory()
         child.thread.switch_in()
+        self.enclaves.forked(parent, child)
 
     def _exec(self, t: Tracee) -> None:
         """Only this thread is left; it may have taken the leader's number."""
@@ -308,14 +363,18 @@ class Supervisor:
         t.space = Space(self.world, t.tid)
         t.space.users += 1
         t.pid = t.tid
-        t.at_exit = self.loader.executed
+        t.at_exit = self._executed
         p.request(p.PTRACE_SYSCALL, t.tid)
+
+    def _executed(self, t: Tracee) -> None:
+        self.loader.executed(t)
+        tell_exec(t)
 
     def _gone(self, t: Tracee, keep_space: bool = False) -> None:
         self.enclaves.gone(t)
         self.tracees.pop(t.tid, None)
         self._leave_space(t)
-        self.calls.look_for_released()
+        self.calls.nodes.look_for_released()
 
     def _leave_space(self, t: Tracee) -> None:
         space = t.space
@@ -328,38 +387,7 @@ class Supervisor:
             space.close()
 
 
-def _thread_group(tid: int) -> int:
-    with open(f"/proc/{tid}/status", encoding="ascii", errors="replace") as status:
-        for line in status:
-            if line.startswith("Tgid:"):
-                return int(line.split()[1])
-    return tid
-
-
 def _in_model_order(regs: list[int]) -> list[int]:
-    from softsgx.runner.tracee import ORDER
-
-    out = [regs[n] for n in ORDER]
+    out = list(in_model_order(regs))
     assert out[RIP] == regs[p.RIP]
     return out
-
-
-def _child(path: str, argv: Sequence[str], env: dict[str, str], fprog: bytes) -> None:
-    """In the child: wait to be seized, filter, execute. Never returns."""
-    try:
-        os.kill(os.getpid(), signal.SIGSTOP)
-        libc = ctypes.PyDLL(None, use_errno=True)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        code = ctypes.create_string_buffer(fprog, len(fprog))
-        program = (ctypes.c_uint64 * 2)(len(fprog) // 8, ctypes.addressof(code))
-        if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.syscall(
-            _SYS_SECCOMP, 1, 0, ctypes.byref(program)
-        ):
-            raise OSError(ctypes.get_errno(), "seccomp")
-        os.execve(path, list(argv), env)
-    except OSError as error:
-        sys.stderr.write(f"softsgx: run: {path}: {error.strerror}\n")
-    finally:
-        os._exit(127)

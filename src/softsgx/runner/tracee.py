@@ -8,23 +8,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from softsgx.runner import ptrace as p
 from softsgx.runner.hostmem import HostMemory
 from softsgx.runner.layout import GATE
+from softsgx.runner.native_lp import NativeLp
 from softsgx.runner.world import LiveProcess, LiveUser, Thread, World, enclave_area
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
     from softsgx.linux.process import Signal
     from softsgx.runner.engine import Engine
+    from softsgx.runner.native_maps import NativeMap
+    from softsgx.runner.native_state import Inside
 
 # lp.regs order (RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8..R15, RFLAGS, RIP) in user_regs_struct.
 ORDER: Final = (
     p.RAX, p.RCX, p.RDX, p.RBX, p.RSP, p.RBP, p.RSI, p.RDI,
     p.R8, p.R9, p.R10, p.R11, p.R12, p.R13, p.R14, p.R15, p.EFLAGS, p.RIP,
 )  # fmt: skip
+
+in_model_order: Final = itemgetter(*ORDER)
+# Of the model's registers, then user_regs_struct, then -1 for orig_rax: user_regs_struct again.
+_in_user_order: Final = itemgetter(
+    *(
+        ORDER.index(n) if n in ORDER else len(ORDER) + (27 if n == p.ORIG_RAX else n)
+        for n in range(27)
+    )
+)
 
 NR_MMAP, NR_MPROTECT, NR_MUNMAP, NR_CLOSE = 9, 10, 11, 3
 
@@ -46,7 +59,7 @@ class Space:
         self.segv_action = b""  # struct sigaction of SIGSEGV, as the program set it
         self.host: HostMemory | None = None
         self.engine: Engine | None = None
-        self._pid = pid
+        self.native: NativeMap | None = None
 
     @property
     def mm(self) -> Any:
@@ -57,7 +70,8 @@ class Space:
         """Open the real memory, once something needs it."""
         if self.host is None:
             mm = self.process.mm
-            self.host = HostMemory(self._pid, lambda address: enclave_area(mm, address))
+            # Not the process's own number: its first thread may have ended.
+            self.host = HostMemory(self.process.pid, lambda address: enclave_area(mm, address))
             mm.user = LiveUser(self.world, self.host)
         return self.host
 
@@ -80,6 +94,9 @@ class Space:
         if self.engine is not None:
             self.engine.close()
             self.engine = None
+        if self.native is not None:
+            self.native.close()
+            self.native = None
         if self.host is not None:
             self.host.close()
             self.host = None
@@ -104,6 +121,7 @@ class Tracee:
         self.siginfo: dict[int, Signal] = {}  # signals that the supervisor sends itself
         self.frame: Signal | None = None  # being stepped to the handler of this one
         self.forced = 0  # a signal to be sent once the thread is stopped
+        self.native: Inside | None = None  # once it was inside natively
         self.slices = 0
         self.cpu_time = 0.0  # seconds emulated
 
@@ -138,6 +156,8 @@ class Tracee:
         lp = self.lp
         if lp.enclave_mode:
             lp.interrupt()
+        if isinstance(lp, NativeLp):
+            lp.catch = None
         self.thread.switch_out()
         if self.thread in self.space.process.threads:
             self.space.process.threads.remove(self.thread)
@@ -151,16 +171,12 @@ class Tracee:
     def host_regs(self, regs: list[int]) -> None:
         """user_regs_struct -> the logical processor."""
         lp = self.lp
-        lp.regs[:] = [regs[n] for n in ORDER]
+        lp.regs[:] = in_model_order(regs)
         lp.fsbase, lp.gsbase = regs[p.FS_BASE], regs[p.GS_BASE]
 
     def to_user(self, regs: list[int]) -> list[int]:
         """The logical processor -> user_regs_struct; segments as they are in `regs`."""
-        out = list(regs)
-        for at, value in zip(ORDER, self.lp.regs, strict=True):
-            out[at] = value
-        out[p.ORIG_RAX] = p.MASK64
-        return out
+        return list(_in_user_order((*self.lp.regs, *regs, p.MASK64)))
 
     # System calls on its behalf, while it is stopped outside of one
 
@@ -196,6 +212,7 @@ class Tracee:
             p.request(p.PTRACE_SYSCALL, self.tid)
             _, status = os.waitpid(self.tid, p.WALL)
             if not os.WIFSTOPPED(status):
+                self.world.ended.append((self, status))
                 raise p.NoSuchTracee(3, "the tracee died in an injected call")
             number_of, event = os.WSTOPSIG(status), status >> 16
             if number_of == p.SYSCALL_STOP:

@@ -180,6 +180,10 @@ class Uc:
         """Write one register from a ctypes object."""
         self._check(self.lib.uc_reg_write(self.handle, register, ctypes.byref(value)))
 
+    def read_register(self, register: int, value: Any) -> None:
+        """Read one register into a ctypes object."""
+        self.lib.uc_reg_read(self.handle, register, ctypes.byref(value))
+
 
 class Context:
     """uc_context: all registers and the emulator's own state, to go back to after an exception."""

@@ -19,11 +19,13 @@ from softsgx.linux.sgx.encl import SgxEncl
 from softsgx.linux.vfs import O_RDWR, File, ProvisionNode
 from softsgx.runner.arena import ArenaMemory
 from softsgx.runner.hostmem import VM_READ, HostMemory
+from softsgx.runner.native_lp import NativeLp, WatchedSpace, watch
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 from softsgx.system.machine import Machine
 
 if TYPE_CHECKING:
     from softsgx.linux.mm import Mm
+    from softsgx.runner.tracee import Tracee
     from softsgx.sim import Steps
 
 T = TypeVar("T")
@@ -38,16 +40,22 @@ _ZERO_PAGE: Final = bytes(PAGE_SIZE)
 class World:
     """The machine and what is open on it."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, native: bool = False, **options: Any) -> None:
         self.machine = Machine(cpus=1, **options)
+        self.native = native
         processor = self.machine.processor
-        self.memory = ArenaMemory(processor.epc.first, processor.epc.pages)
-        self.memory.frames = processor.memory.frames
+        if native:
+            watch(processor)
+        epc = processor.epc
+        self.memory = ArenaMemory(processor.memory, epc.first, epc.pages)
         processor.memory = self.memory
+        self.source_frame = self.memory.alloc()  # where ADD_PAGES has its source, for one leaf
         self.kernel = self.machine.kernel
+        self.log = processor.log
         self.files: dict[int, File] = {}
+        # Threads whose exit was seen while a call was run on their behalf, with their status.
+        self.ended: list[tuple[Tracee, int]] = []
         self._spare: list[LogicalProcessor] = []
-        self.zero_frame = self.memory.alloc()
 
     def run(self, body: Steps[T], cpu: int) -> T:
         """Drive one system call or fault to its end."""
@@ -60,7 +68,8 @@ class World:
         if self._spare:
             return self._spare.pop()
         processor = self.machine.processor
-        lp = LogicalProcessor(processor, len(processor.lps), processor.space)
+        kind = NativeLp if self.native else LogicalProcessor
+        lp = kind(processor, len(processor.lps), processor.space)
         processor.lps.append(lp)
         return lp
 
@@ -94,6 +103,8 @@ class LiveProcess(Process):
 
     def __init__(self, world: World, pid: int) -> None:
         super().__init__(world.kernel, str(pid))
+        if world.native:
+            self.mm.space = WatchedSpace(self.mm.name, self.mm.space.log)
         self.world = world
         self.pid = pid
 
@@ -112,7 +123,6 @@ class LiveUser:
     def __init__(self, world: World, host: HostMemory) -> None:
         self.host = host
         self.world = world
-        self._frame = world.memory.alloc()
         self._batch = b""
         self._batch_at = 0
 
@@ -138,9 +148,9 @@ class LiveUser:
             offset = 0
         page = self._batch[offset : offset + PAGE_SIZE]
         if page == _ZERO_PAGE:
-            return self.world.zero_frame
-        self.world.memory.write_page(self._frame, page)
-        return self._frame
+            return self.world.kernel.zero_page
+        self.world.memory.write_page(self.world.source_frame, page)
+        return self.world.source_frame
 
     def _read_ahead(self, address: int) -> int:
         """0, or the negated errno of the first page."""

@@ -12,6 +12,7 @@ from softsgx.sim.errors import (
     ScheduleMismatch,
     SimError,
     StepBound,
+    TaskExit,
     Unmodelled,
 )
 from softsgx.sim.events import (
@@ -49,6 +50,7 @@ from softsgx.sim.scheduler import Scheduler
 from softsgx.sim.schedulers import Cooperative, Follow, RunToCompletion, VirtualTime
 from softsgx.sim.srcu import Srcu
 from softsgx.sim.task import Task
+from softsgx.sim.touch import touch
 from softsgx.sim.waits import Completion, Counter, WaitFlag, WaitQueue
 
 __all__ = [
@@ -97,6 +99,7 @@ __all__ = [
     "Target",
     "Task",
     "TaskEnded",
+    "TaskExit",
     "TaskSpawned",
     "Unmodelled",
     "VirtualTime",
@@ -107,4 +110,5 @@ __all__ = [
     "ipi",
     "letters",
     "run",
+    "touch",
 ]

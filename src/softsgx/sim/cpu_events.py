@@ -34,11 +34,23 @@ class LeafFaulted(NamedTuple):
 
 
 class AccessFaulted(NamedTuple):
-    """A load, store or fetch was refused; `access` is a TLB right bit."""
+    """A load, store or fetch was refused; `access` is a TLB right bit, `entry` the TLB word that
+    the processor had (0: none), which the fault may have dropped."""
 
     lp: int
     linear: int
     access: int
+    vector: int
+    code: int
+    rule: str
+    entry: int
+
+
+class InstructionFaulted(NamedTuple):
+    """An instruction inside an enclave was refused, or raised an exception, at `rip`."""
+
+    lp: int
+    rip: int
     vector: int
     code: int
     rule: str

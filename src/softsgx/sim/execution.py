@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
-from softsgx.sim.errors import Blocked, Deadlock, StepBound
+from softsgx.sim.errors import Blocked, Deadlock, StepBound, TaskExit, blocked
 from softsgx.sim.events import Drawn, Log, Stepped, TaskEnded, TaskSpawned
 from softsgx.sim.live import LIVE
 from softsgx.sim.point import BLOCKING, RETRY, Point, Steps
@@ -16,6 +16,7 @@ from softsgx.sim.schedulers.run_to_completion import RunToCompletion
 from softsgx.sim.schedulers.virtual_time import VirtualTime
 from softsgx.sim.task import Task
 from softsgx.sim.timed import Timed
+from softsgx.sim.touch import ENABLE, SPAWN, TOUCHES, touch
 
 T = TypeVar("T")
 
@@ -57,8 +58,7 @@ class Execution:
         self.steps = 0
         self.current: Task | None = None
         self._spawned = 0
-        # Tasks not ended, by index. Ended ones are not kept: a long simulation spawns a
-        # handler for every interrupt.
+        # Tasks not ended, by index: a long simulation spawns a handler for every interrupt.
         self._live: list[Task] = []
         # How many of them are no daemons.
         self._foreground = 0
@@ -100,11 +100,15 @@ class Execution:
             self._foreground += 1
         if self.log.on:
             self.log.emit(TaskSpawned(task))
+        if TOUCHES.noted is not None:
+            touch(task, SPAWN)
         spawner, self.current = self.current, task
         try:
             point = next(body)
         except StopIteration as stop:
             self._end(task, stop.value)
+        except TaskExit as exit_:
+            self._fail(task, exit_)
         except BaseException as exception:
             self._fail(task, exception)
             raise
@@ -124,7 +128,7 @@ class Execution:
         assert not self._running, "run() of an execution that is running"
         self._running = True
         try:
-            if self.record or self.log.on:
+            if self.record:
                 self._loop(self._drive_alone())
             elif isinstance(self.scheduler, VirtualTime):
                 Timed(self, self.scheduler).run()
@@ -222,6 +226,9 @@ class Execution:
             except StopIteration as stop:
                 self._end(task, stop.value)
                 current = None
+            except TaskExit as exit_:
+                self._fail(task, exit_)
+                current = None
             except BaseException as exception:
                 self._fail(task, exception)
                 raise
@@ -235,12 +242,17 @@ class Execution:
         """As `_loop` under Cooperative, without a record of choices: the fast way to a value.
 
         The current task is stepped until it blocks, ends or is about to retry; nobody is asked.
+        Listening to the log changes nothing of it: the events are those of the same steps.
         """
         current: Task | None = None
+        log = self.log
         while self._foreground:
             enabled = self._enabled()
             if not enabled:
                 raise Deadlock(self._blocked(), self.schedule)
+            if self.steps >= self.max_steps:
+                # Asked only when the task changes or retries: what spins for ever comes by here.
+                raise StepBound(self.max_steps, self.schedule)
             if current not in enabled:
                 current = None
             task = self.current = current = self.scheduler.choose(enabled, current)
@@ -248,6 +260,8 @@ class Execution:
             try:
                 while True:
                     self.steps += 1
+                    if log.on:
+                        log.emit(Stepped(task, task.point))
                     point = send(task)
                     kind = point[0]
                     if kind in BLOCKING:
@@ -262,6 +276,9 @@ class Execution:
                         break
             except StopIteration as stop:
                 self._end(task, stop.value)
+                current = None
+            except TaskExit as exit_:
+                self._fail(task, exit_)
                 current = None
             except BaseException as exception:
                 self._fail(task, exception)
@@ -291,6 +308,10 @@ class Execution:
         except StopIteration as stop:
             task.point = point
             self._end(task, stop.value)
+            return None
+        except TaskExit as exit_:
+            task.point = point
+            self._fail(task, exit_)
             return None
         except BaseException as exception:
             task.point = point
@@ -327,6 +348,8 @@ class Execution:
             raise broken
         self._leave(task)
         task.result = result
+        if TOUCHES.noted is not None:
+            touch(task, ENABLE)
         if self.log.on:
             self.log.emit(TaskEnded(task))
 
@@ -350,15 +373,7 @@ class Execution:
             self._restricted -= 1
 
     def _blocked(self) -> list[Blocked]:
-        lines = []
-        for task in self._live:
-            kind, blocker, _ = task.point
-            handler = None if task.cpu is None else self._handlers.get(task.cpu)
-            interrupted_by = None if handler is task else handler
-            known: Any = blocker
-            holders = tuple(known.holders()) if kind in BLOCKING else ()
-            lines.append(Blocked(task, kind, known, holders, interrupted_by))
-        return lines
+        return blocked(self._live, self._handlers)
 
     def _schedule_note(self) -> str:
         schedule = self.schedule
@@ -379,5 +394,7 @@ def run(
     execution = Execution(RunToCompletion(), max_steps=max_steps, log=log)
     task = execution.spawn(body, name, cpu)
     execution.run()
+    if task.exception is not None:
+        raise task.exception
     result: T = task.result
     return result

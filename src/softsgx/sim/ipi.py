@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from softsgx.sim.events import IpiSent, IpiTaken
 from softsgx.sim.live import LIVE
 from softsgx.sim.point import IPI, IRQ, WAIT, Steps
 from softsgx.sim.task import Task
+
+if TYPE_CHECKING:
+    from softsgx.sim.execution import Execution
 
 
 class Target(Protocol):
@@ -25,6 +29,9 @@ class Target(Protocol):
 P = TypeVar("P", bound=Target)
 
 
+_cpu = attrgetter("cpu")
+
+
 def ipi(targets: Iterable[P], handler: Callable[[P], Steps[None] | None]) -> Steps[None]:
     """Have every target run the handler, and wait until all have.
 
@@ -37,13 +44,18 @@ def ipi(targets: Iterable[P], handler: Callable[[P], Steps[None] | None]) -> Ste
     interrupted task off the processor until it has ended.
     """
     # In the order of the numbers, so that a caller may pass a set.
-    ordered = tuple(sorted(targets, key=lambda target: target.cpu))
+    ordered = tuple(targets)
     if not ordered:
         return
+    if len(ordered) > 1:
+        ordered = tuple(sorted(ordered, key=_cpu))
     live = LIVE.execution
     if live is not None and all(target.interruptible() for target in ordered):
         # Nobody could get in between: every target takes it at once.
+        log = live.log
         for target in ordered:
+            if log.on:
+                _tell(live, target, ordered)
             assert handler(target) is None, "a handler with points needs a recorded execution"
         return
     cpus = tuple(target.cpu for target in ordered)
@@ -66,6 +78,15 @@ def ipi(targets: Iterable[P], handler: Callable[[P], Steps[None] | None]) -> Ste
         yield from _handle(me, target, handler)
     if sent:
         yield (WAIT, Acknowledgements(tuple(sent)), False)
+
+
+def _tell(live: Execution, target: Target, ordered: Sequence[Target]) -> None:
+    """The events of an interrupt that is taken as soon as it is sent."""
+    me = live.current
+    assert me is not None
+    if target is ordered[0]:
+        live.log.emit(IpiSent(me, tuple([target.cpu for target in ordered])))
+    live.log.emit(IpiTaken(me, target.cpu))
 
 
 class Interrupt:
@@ -124,6 +145,11 @@ class Acknowledgements:
             at += 1
         self._ended = at
         return at == len(handlers)
+
+    @property
+    def depends(self) -> tuple[Task, ...]:
+        """Their ends make it ready."""
+        return self.handlers
 
     def holders(self) -> tuple[Task, ...]:
         """The handlers that have not ended."""

@@ -1,8 +1,9 @@
 """The live clock: an execution in which nobody gets in between unless a task waits.
 
 While `Execution` drives tasks unrecorded, under Cooperative, the task that runs goes on at every
-point anyway. Hot code asks `LIVE.execution` and leaves out what would change nothing: the point of
-a free lock or of a leaf, and the claims of that leaf. In every other execution it is None.
+point anyway. Hot code asks `LIVE.execution` and leaves out what would change nothing: points that
+are neither blocking nor RETRY, the point of a free lock or of a leaf, and the claims of that leaf.
+In every other execution it is None.
 """
 
 from __future__ import annotations

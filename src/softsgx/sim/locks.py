@@ -15,8 +15,9 @@ from typing import Protocol
 
 from softsgx.sim.events import LockReleased, LockTaken
 from softsgx.sim.live import LIVE
-from softsgx.sim.point import LOCK, TRYLOCK, Blocker, Point, Steps
+from softsgx.sim.point import LOCK, TRYLOCK, WAIT, Blocker, Point, Steps
 from softsgx.sim.task import Task
+from softsgx.sim.touch import ENABLE, TOUCHES, touch
 
 
 class Guard(Protocol):
@@ -48,11 +49,11 @@ class Mutex:
 
     def acquire(self) -> Steps[Guard]:
         """Wait until it is free and own it: `with (yield from lock.acquire()):`."""
-        assert not _runs(self.owner), f"{self.owner} acquires {self.name!r}, which it holds"
         live = LIVE.execution
         if live is not None and self.owner is None and live.current is not None:
             me = live.current
         else:
+            assert not _runs(self.owner), f"{self.owner} acquires {self.name!r}, which it holds"
             me = yield self._point
         self.owner = me
         taken(me, self, True)
@@ -71,8 +72,12 @@ class Mutex:
         """Give it up. Only the owner, while it runs, may."""
         owner = self.owner
         assert owner is not None, f"release of {self.name!r}, which nobody holds"
-        assert _runs(owner), f"release of {self.name!r} by another than its owner {owner}"
+        assert owner.execution.current is owner, (
+            f"release of {self.name!r} by another than its owner {owner}"
+        )
         self.owner = None
+        if TOUCHES.noted is not None:
+            touch(self, ENABLE)
         released(owner, self, True)
 
     @property
@@ -103,30 +108,43 @@ class Mutex:
 class RwLock:
     """A lock of one writer or any number of readers, as the kernel's rw_semaphore, but not fair."""
 
-    __slots__ = ("name", "writer", "readers", "_read", "_write", "_try_read", "_try_write")
+    __slots__ = (
+        *("name", "recursive", "writer", "readers"),
+        *("_read", "_write", "_try_read", "_try_write", "_read_side", "_write_side"),
+    )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, recursive: bool = False) -> None:
         self.name = name
+        # A reader may read again, which as in the kernel waits for a writer that waits for it.
+        self.recursive = recursive
         self.writer: Task | None = None
         self.readers: list[Task] = []
         self._read: Point = (LOCK, self, False)
         self._write: Point = (LOCK, self, True)
         self._try_read: Point = (TRYLOCK, self, False)
         self._try_write: Point = (TRYLOCK, self, True)
+        self._read_side = _Side(self, False)
+        self._write_side = _Side(self, True)
 
     def __repr__(self) -> str:
         return f"RwLock({self.name!r})"
 
     def acquire_read(self) -> Steps[Guard]:
         """Wait until there is no writer and be one of the readers."""
-        self._refuse_recursion()
+        if self.recursive and any(_runs(reader) for reader in self.readers):
+            me = yield (WAIT, Again(self), False)
+            self._take(me, False)
+            return self._read_side
         live = LIVE.execution
+        if self.writer is not None or self.readers:
+            self._refuse_recursion()
         if live is not None and self.writer is None and live.current is not None:
             me = live.current
         else:
             me = yield self._read
-        self._take(me, False)
-        return _Side(self, False)
+        self.readers.append(me)
+        taken(me, self, False)
+        return self._read_side
 
     def acquire_write(self) -> Steps[Guard]:
         """Wait until there is neither writer nor reader and be the writer."""
@@ -137,7 +155,7 @@ class RwLock:
         else:
             me = yield self._write
         self._take(me, True)
-        return _Side(self, True)
+        return self._write_side
 
     def trylock_read(self) -> Steps[bool]:
         """Be a reader if there is no writer; whether that was so. A point, as Mutex.trylock()."""
@@ -150,16 +168,31 @@ class RwLock:
     def trylock_write(self) -> Steps[bool]:
         """Be the writer if nobody holds it; whether that was so. A point, as Mutex.trylock()."""
         me = yield self._try_write
+        touch(("readers", self.name))
         free = self._free(True)
         if free:
             self._take(me, True)
         return free
 
+    def downgrade(self) -> None:
+        """Turn the writer, which runs, into a reader without letting another writer in between.
+
+        The guard of acquire_write() then releases the read side.
+        """
+        writer = self.writer
+        assert writer is not None, f"downgrade of {self.name!r}, which has no writer"
+        assert _runs(writer), f"downgrade of {self.name!r} by another than its writer {writer}"
+        self.release_write()
+        self._take(writer, False)
+
     def release_read(self) -> None:
         """Be a reader no longer."""
         for reader in self.readers:
-            if _runs(reader):
+            if reader.execution.current is reader:
                 self.readers.remove(reader)
+                if TOUCHES.noted is not None:
+                    # Not the lock itself: it is nothing to those who want to read.
+                    touch(("readers", self.name), ENABLE)
                 released(reader, self, False)
                 return
         raise AssertionError(f"release of {self.name!r} by a task that is not among its readers")
@@ -170,6 +203,8 @@ class RwLock:
         assert writer is not None, f"release of {self.name!r}, which has no writer"
         assert _runs(writer), f"release of {self.name!r} by another than its writer {writer}"
         self.writer = None
+        if TOUCHES.noted is not None:
+            touch(self, ENABLE)
         released(writer, self, True)
 
     @property
@@ -191,6 +226,7 @@ class RwLock:
     def _take(self, me: Task, write: bool) -> None:
         if write:
             self.writer = me
+            touch(("readers", self.name))
         else:
             self.readers.append(me)
         taken(me, self, write)
@@ -200,8 +236,29 @@ class RwLock:
             assert not _runs(holder), f"{holder} acquires {self.name!r}, which it holds"
 
 
+class Again:
+    """What a reader that reads a second time waits for: that no writer waits."""
+
+    def __init__(self, lock: RwLock) -> None:
+        self.lock = lock
+        self.name = f"{lock.name}, again"
+
+    def ready(self, task: Task, /) -> bool:
+        """Whether no other task stands before the lock for writing."""
+        return not self.holders_of(task)
+
+    def holders(self) -> tuple[Task, ...]:
+        """The writers are found when a task asks; they wait for it in turn."""
+        return ()
+
+    def holders_of(self, task: Task) -> list[Task]:
+        """The writers that wait."""
+        wanted = (LOCK, self.lock, True)
+        return [t for t in task.execution.tasks if t is not task and t.point == wanted]
+
+
 class _Side:
-    """The guard of one side of an RwLock."""
+    """The guard of one side of an RwLock; of the read side once the writer downgraded it."""
 
     __slots__ = ("_lock", "_write")
 
@@ -218,7 +275,7 @@ class _Side:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._write:
+        if self._write and self._lock.writer is not None:
             self._lock.release_write()
         else:
             self._lock.release_read()
@@ -226,6 +283,8 @@ class _Side:
 
 def taken(task: Task, lock: Blocker, write: bool) -> None:
     """Note that the task holds the lock now."""
+    if TOUCHES.taken is not None:
+        TOUCHES.taken(task, lock)
     task.held.append(lock)
     log = task.execution.log
     if log.on:

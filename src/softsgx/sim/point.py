@@ -6,7 +6,7 @@ built once where possible, because a fresh dataclass would cost more than the st
 
 A point says what its step touches: two steps of different tasks are in conflict if their objects
 are equal and at least one of them writes. A step may also release a lock or wake a sleeper;
-that is not declared beforehand, it shows as tasks becoming enabled and as LockReleased events.
+that is not declared beforehand, it is noted while it happens (`sim.touch`).
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ IPI: Final = "ipi"
 
 
 class Blocker(Protocol):
-    """What the object of a blocking point must be able to say."""
+    """What the object of a blocking point must be able to say.
+
+    If it becomes ready by changes of other objects, it lists them in an attribute `depends`.
+    """
 
     @property
     def name(self) -> str:

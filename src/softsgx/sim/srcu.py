@@ -8,6 +8,7 @@ from softsgx.sim.live import LIVE
 from softsgx.sim.locks import released, taken
 from softsgx.sim.point import SRCU, WAIT, Point, Steps
 from softsgx.sim.task import Task
+from softsgx.sim.touch import touch
 
 
 class Srcu:
@@ -42,11 +43,13 @@ class Srcu:
         """End to read."""
         assert reader in self._readers, f"second read_unlock of {self.name!r} by {reader.task}"
         self._readers.remove(reader)
+        touch(("grace period", self.name))
         released(reader.task, reader, False)
 
     def synchronize(self) -> Steps[None]:
         """Wait until every reader that began before has ended."""
         me = yield self._synchronize
+        touch(("grace period", self.name))
         readers = tuple(self._readers)
         own = [reader for reader in readers if reader.task is me]
         assert not own, f"{me} synchronizes {self.name!r}, which it reads"
@@ -103,10 +106,11 @@ class Reader:
 class _GracePeriod:
     """The readers that one synchronize() waits for."""
 
-    __slots__ = ("srcu", "_readers")
+    __slots__ = ("depends", "srcu", "_readers")
 
     def __init__(self, srcu: Srcu, readers: tuple[Reader, ...]) -> None:
         self.srcu = srcu
+        self.depends = (("grace period", srcu.name),)
         self._readers = readers
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
-from softsgx.sim.errors import Deadlock, StepBound
+from softsgx.sim.errors import Deadlock, StepBound, TaskExit
 from softsgx.sim.point import BLOCKING, IRQ, Point
 
 if TYPE_CHECKING:
@@ -154,6 +154,9 @@ class Timed:
             point = task.send(task)
         except StopIteration as stop:
             execution._end(task, stop.value)
+            return False
+        except TaskExit as exit_:
+            execution._fail(task, exit_)
             return False
         except BaseException as exception:
             execution._fail(task, exception)

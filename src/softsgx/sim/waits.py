@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from softsgx.sim.point import WAIT, Point, Steps
 from softsgx.sim.task import Task
+from softsgx.sim.touch import ENABLE, READ, touch
 
 
 class WaitFlag:
@@ -27,11 +28,13 @@ class WaitFlag:
 
     def set(self) -> None:
         """Enable all that wait."""
+        touch(self, READ if self.is_set else ENABLE)
         self.is_set = True
 
     def clear(self) -> None:
         """Whoever waits has to wait for the next set()."""
         self.is_set = False
+        touch(self)
 
     def wait(self) -> Steps[None]:
         """Wait until it is set."""
@@ -64,10 +67,12 @@ class Completion:
     def complete(self) -> None:
         """Let one waiter through, now or later."""
         self._done += 1
+        touch(self)
 
     def complete_all(self) -> None:
         """Let every waiter through from now on."""
         self._all = True
+        touch(self)
 
     def wait(self) -> Steps[None]:
         """Wait for a complete() that nobody else has used, or for complete_all()."""
@@ -100,11 +105,13 @@ class Counter:
     def get(self) -> None:
         """One user more."""
         self.value += 1
+        touch(self)
 
     def put(self) -> bool:
         """One user less; whether that was the last."""
         assert self.value > 0, f"put of {self.name!r}, which is at {self.value}"
         self.value -= 1
+        touch(self)
         return self.value == 0
 
     def wait_zero(self) -> Steps[None]:
@@ -147,8 +154,9 @@ class WaitQueue:
         Looking and falling asleep are one step: the kernel queues itself before it looks, so a
         wake_up() in between is not lost.
         """
+        touch(self)
         while not condition():
-            sleeper = _Sleeper(self.name)
+            sleeper = _Sleeper(self)
             self._sleepers.append(sleeper)
             try:
                 yield (WAIT, sleeper, False)
@@ -156,9 +164,11 @@ class WaitQueue:
                 # Still there only if the task is unwound in its sleep.
                 if sleeper in self._sleepers:
                     self._sleepers.remove(sleeper)
+            touch(self)
 
     def wake_up(self) -> None:
         """Let every sleeper look at its condition again."""
+        touch(self)
         for sleeper in self._sleepers:
             sleeper.woken = True
         self._sleepers.clear()
@@ -172,10 +182,11 @@ class WaitQueue:
 class _Sleeper:
     """One sleep of one task."""
 
-    __slots__ = ("name", "woken")
+    __slots__ = ("depends", "name", "woken")
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, queue: WaitQueue) -> None:
+        self.name = queue.name
+        self.depends = (queue,)
         self.woken = False
 
     def __repr__(self) -> str:

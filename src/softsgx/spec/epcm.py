@@ -51,10 +51,12 @@ SS_REST: Final = PT_SS_REST << PT_SHIFT
 SAVED: Final = RWX | PENDING | MODIFIED | PR | PT_MASK
 
 
+_CHILD_TYPES: Final = frozenset({REG, TCS, TRIM, SS_FIRST, SS_REST})
+
+
 def child_type(word: int) -> bool:
     """Whether the page type is one that has a parent SECS: REG, TCS, TRIM, SS_FIRST, SS_REST."""
-    pt = word & PT_MASK
-    return pt != SECS and pt != VA and pt <= SS_REST
+    return word & PT_MASK in _CHILD_TYPES
 
 
 def rwx_text(word: int) -> str:

@@ -7,6 +7,7 @@ the MISC components selected by MISCSELECT directly below GPRSGX.
 from typing import Final
 
 from softsgx.spec import attributes, faults
+from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.structure import Structure, raw, u8, u16, u32, u64
 
 
@@ -102,6 +103,10 @@ GPR_OFF_URSP: Final = 144
 GPR_OFF_EXITINFO: Final = 160
 GPR_OFF_AEXNOTIFY: Final = 167
 GPR_OFF_FSBASE: Final = 168
+
+# Where GPRSGX and EXINFO lie in the last page of a frame.
+GPRSGX_IN_PAGE: Final = PAGE_SIZE - GPRSGX_SIZE
+EXINFO_IN_PAGE: Final = GPRSGX_IN_PAGE - EXINFO.SIZE
 
 # What the INIT state of x87 and SSE looks like in the legacy region.
 FCW_INIT: Final = 0x037F

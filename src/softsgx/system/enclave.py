@@ -10,25 +10,32 @@ repair suspends the program until the host resumes it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from softsgx.cpu import LogicalProcessor
 from softsgx.cpu.fault import Fault, Status
 from softsgx.linux.fault import do_user_addr_fault
 from softsgx.linux.vdso import ENCLU_LENGTH, FIXED_UP, VDSO_ENCLU, Exit
 from softsgx.sim import Steps
+from softsgx.sim.live import LIVE
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import PAGE_SHIFT
 from softsgx.spec.epcm import MODIFIED, PENDING, PR, REG, RWX, TCS, TRIM, R, W
 from softsgx.spec.paging import SECINFO
 
 if TYPE_CHECKING:
-    from softsgx.cpu import LogicalProcessor
     from softsgx.cpu.aex import Delivered
     from softsgx.linux.process import Signal, Thread
 
 EnclaveProgram = Callable[["EnclaveThread"], Steps[Any]]
 # What an instruction can raise by itself; the other vectors are the kernel's own business.
 _RAISED = FIXED_UP - {faults.PF} | {faults.DB, faults.BP}
+
+
+@cache
+def _secinfo(flags: int) -> bytes:
+    return SECINFO(FLAGS=flags).pack()
 
 
 class EnclaveAbort(Exception):
@@ -65,35 +72,37 @@ class EnclaveThread:
     """
 
     def __init__(self, current: Thread, tcs: int, cssa: int, secinfo: int, args: Any) -> None:
-        self.current = current
+        self.run_on(current)
         self.tcs = tcs
         self.cssa = cssa
         self.secinfo = secinfo
         self.args = args
         self.result: Any = None
 
-    @property
-    def lp(self) -> LogicalProcessor:
-        """The logical processor the thread runs on."""
-        return self.current.kernel.lp(self.current)
+    def run_on(self, current: Thread) -> None:
+        """Go on as the thread of the host that enters now, on its logical processor `lp`."""
+        self.current = current
+        self.lp: LogicalProcessor = current.kernel.lp(current)
 
     # Accesses
 
     def load(self, address: int, size: int = 8) -> Steps[bytes]:
         """Read `size` bytes."""
-        yield ("load", ("linear", address >> PAGE_SHIFT), False)
-        data: bytes = yield from self._run(lambda: self.lp.load(address, size))
+        if LIVE.execution is None:
+            yield ("load", ("linear", address >> PAGE_SHIFT), False)
+        data: bytes = yield from self._run(LogicalProcessor.load, address, size)
         return data
 
     def store(self, address: int, data: bytes) -> Steps[None]:
         """Write bytes."""
-        yield ("store", ("linear", address >> PAGE_SHIFT), True)
-        yield from self._run(lambda: self.lp.store(address, data))
+        if LIVE.execution is None:
+            yield ("store", ("linear", address >> PAGE_SHIFT), True)
+        yield from self._run(LogicalProcessor.store, address, data)
 
     def fetch(self, address: int) -> Steps[bytes]:
         """Fetch one instruction byte, as a jump to `address` would."""
         yield ("fetch", ("linear", address >> PAGE_SHIFT), False)
-        data: bytes = yield from self._run(lambda: self.lp.fetch(address))
+        data: bytes = yield from self._run(LogicalProcessor.fetch, address, 1)
         return data
 
     def exception(self, vector: int, code: int = 0) -> Steps[None]:
@@ -113,40 +122,44 @@ class EnclaveThread:
     def enclu(self, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0) -> Steps[Status | None]:
         """Any ENCLU leaf for use inside."""
         while True:
-            yield from self._be_inside()
+            lp = self.lp
+            if lp.tcs_address != self.tcs or lp.secs is None:
+                lp = yield from self._be_inside()
             try:
-                return (yield from self.lp.enclu_steps(leaf, rbx, rcx, rdx))
+                if LIVE.execution is not None:
+                    return lp.enclu(leaf, rbx, rcx, rdx)
+                return (yield from lp.enclu_steps(leaf, rbx, rcx, rdx))
             except Fault as fault:
                 yield from self._repair(fault)
 
     def _with_secinfo(self, leaf: int, flags: int, rcx: int, rdx: int = 0) -> Steps[Status | None]:
-        yield from self.store(self.secinfo, SECINFO(FLAGS=flags).pack())
+        yield from self.store(self.secinfo, _secinfo(flags))
         return (yield from self.enclu(leaf, self.secinfo, rcx, rdx))
 
     def eaccept(self, address: int, flags: int) -> Steps[Status | None]:
         """EACCEPT with SECINFO.FLAGS (`spec.epcm` bits)."""
-        return (yield from self._with_secinfo(leaves.EACCEPT, flags, address))
+        return self._with_secinfo(leaves.EACCEPT, flags, address)
 
     def accept_new(self, address: int) -> Steps[Status | None]:
         """EACCEPT of a page that EAUG added."""
-        return (yield from self.eaccept(address, REG | PENDING | R | W))
+        return self.eaccept(address, REG | PENDING | R | W)
 
     def accept_restricted(self, address: int, rights: int) -> Steps[Status | None]:
         """EACCEPT of a page after RESTRICT_PERMISSIONS."""
-        return (yield from self.eaccept(address, REG | PR | rights))
+        return self.eaccept(address, REG | PR | rights)
 
     def accept_trim(self, address: int) -> Steps[Status | None]:
         """EACCEPT of a page that MODIFY_TYPES made PT_TRIM."""
-        return (yield from self.eaccept(address, TRIM | MODIFIED))
+        return self.eaccept(address, TRIM | MODIFIED)
 
     def accept_tcs(self, address: int) -> Steps[Status | None]:
         """EACCEPT of a page that MODIFY_TYPES made PT_TCS."""
-        return (yield from self.eaccept(address, TCS | MODIFIED))
+        return self.eaccept(address, TCS | MODIFIED)
 
     def eacceptcopy(self, address: int, source: int, rights: int) -> Steps[Status | None]:
         """EACCEPTCOPY of `source` to the PENDING page `address`."""
         flags = REG | rights
-        return (yield from self._with_secinfo(leaves.EACCEPTCOPY, flags, address, source))
+        return self._with_secinfo(leaves.EACCEPTCOPY, flags, address, source)
 
     def emodpe(self, address: int, rights: int) -> Steps[None]:
         """EMODPE."""
@@ -175,26 +188,33 @@ class EnclaveThread:
         yield from self.enclu(leaves.EEXIT, VDSO_ENCLU + ENCLU_LENGTH)
         return result
 
-    def _run(self, action: Callable[[], Any]) -> Steps[Any]:
+    def _run(self, access: Callable[..., Any], address: int, operand: object) -> Steps[Any]:
         """Execute an access until it succeeds: interrupts and repaired faults are invisible."""
         while True:
-            yield from self._be_inside()
+            lp = self.lp
+            if lp.tcs_address != self.tcs or lp.secs is None:
+                lp = yield from self._be_inside()
             try:
-                return action()
+                return access(lp, address, operand)
             except Fault as fault:
                 yield from self._repair(fault)
 
-    def _be_inside(self) -> Steps[None]:
+    def _be_inside(self) -> Steps[LogicalProcessor]:
         """An interrupt may have thrown the thread out: the CPU is at the AEP, which resumes."""
         lp = self.lp
-        while not lp.enclave_mode:
+        while lp.secs is None:
             yield from self._resume()
         if lp.tcs_address != self.tcs:
             raise occupied(self.current)
+        return lp
 
     def _resume(self) -> Steps[None]:
+        self.current.run_user_code()
         try:
-            yield from self.lp.enclu_steps(leaves.ERESUME, self.tcs, VDSO_ENCLU)
+            if LIVE.execution is not None:
+                self.lp.enclu(leaves.ERESUME, self.tcs, VDSO_ENCLU)
+            else:
+                yield from self.lp.enclu_steps(leaves.ERESUME, self.tcs, VDSO_ENCLU)
         except Fault as fault:
             # ERESUME itself faulted: the TCS or the SSA frame may have been swapped out.
             yield from self._repair(fault)
@@ -202,10 +222,13 @@ class EnclaveThread:
     def _repair(self, fault: Fault) -> Steps[None]:
         """Deliver an exception. Returns if it may be tried again; suspends the program if not."""
         delivered = self.lp.deliver_fault(fault)
+        code = delivered.code
         if delivered.vector == faults.PF:
-            if (yield from self._page_fault(delivered)) is None:
+            signal = yield from self._page_fault(delivered)
+            if signal is None:
                 return
-        end = Exit(leaves.ERESUME, delivered.vector, delivered.code, delivered.cr2)
+            code = signal.error_code
+        end = Exit(leaves.ERESUME, delivered.vector, code, delivered.cr2)
         yield Suspended(end)  # type: ignore[misc]
 
     def _page_fault(self, delivered: Delivered) -> Steps[Signal | None]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from softsgx.cpu.fault import Fault
 from softsgx.linux import ptrace, syscalls
+from softsgx.linux.events import tell_signal
 from softsgx.linux.fault import do_user_addr_fault
 from softsgx.linux.madvise import sys_madvise
 from softsgx.linux.process import SIGSEGV, SIGTRAP, Process, Signal, Thread, refuse_cpu
@@ -58,15 +59,15 @@ class HostThread:
 
     def open(self, path: str = syscalls.SGX_ENCLAVE) -> Steps[int]:
         """open(2) for reading and writing."""
-        return (yield from syscalls.sys_open(self.thread, path))
+        return syscalls.sys_open(self.thread, path)
 
     def close(self, fd: int) -> Steps[int]:
         """close(2)."""
-        return (yield from syscalls.sys_close(self.thread, fd))
+        return syscalls.sys_close(self.thread, fd)
 
     def ioctl(self, fd: int, cmd: int, arg: int) -> Steps[int]:
         """ioctl(2) with the address of an argument block."""
-        return (yield from syscalls.sys_ioctl(self.thread, fd, cmd, arg))
+        return syscalls.sys_ioctl(self.thread, fd, cmd, arg)
 
     def read(self, fd: int) -> Steps[int]:
         """read(2) of any length: an errno."""
@@ -80,23 +81,21 @@ class HostThread:
         self, address: int, length: int, prot: int, flags: int, fd: int = -1, offset: int = 0
     ) -> Steps[int]:
         """mmap(2)."""
-        return (yield from syscalls.sys_mmap(self.thread, address, length, prot, flags, fd, offset))
+        return syscalls.sys_mmap(self.thread, address, length, prot, flags, fd, offset)
 
     def munmap(self, address: int, length: int) -> Steps[int]:
         """munmap(2)."""
-        return (yield from syscalls.sys_munmap(self.thread, address, length))
+        return syscalls.sys_munmap(self.thread, address, length)
 
     def mprotect(self, address: int, length: int, prot: int) -> Steps[int]:
         """mprotect(2)."""
-        return (yield from syscalls.sys_mprotect(self.thread, address, length, prot))
+        return syscalls.sys_mprotect(self.thread, address, length, prot)
 
     def mremap(
         self, old: int, old_length: int, new_length: int, flags: int, new: int = 0
     ) -> Steps[int]:
         """mremap(2)."""
-        return (
-            yield from syscalls.sys_mremap(self.thread, old, old_length, new_length, flags, new)
-        )
+        return syscalls.sys_mremap(self.thread, old, old_length, new_length, flags, new)
 
     def madvise(self, address: int, length: int, advice: int) -> Steps[int]:
         """madvise(2)."""
@@ -120,7 +119,7 @@ class HostThread:
     def alloc(self, size: int) -> Steps[int]:
         """Anonymous memory; its address."""
         prot, flags = PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS
-        return (yield from self.mmap(0, size, prot, flags))
+        return self.mmap(0, size, prot, flags)
 
     def load(self, address: int, size: int) -> Steps[bytes]:
         """Read memory as a load instruction does; SignalRaised if it faults for good."""
@@ -160,6 +159,7 @@ class HostThread:
 
     @property
     def _lp(self) -> LogicalProcessor:
+        self.thread.run_user_code()
         lp = self.kernel.lp(self.thread)
         if lp.enclave_mode or lp.in_flight:
             raise occupied(self.thread)
@@ -173,9 +173,11 @@ class HostThread:
                 self._lp.deliver_fault(fault)
                 if fault.vector != faults.PF:
                     signal = Signal(SIGSEGV, 0x80, 0, fault.vector, fault.code)
+                    tell_signal(self.thread, signal)
                     raise SignalRaised(signal) from fault
                 found = yield from do_user_addr_fault(self.thread, fault.code, fault.address)
                 if found is not None:
+                    tell_signal(self.thread, found)
                     raise SignalRaised(found) from fault
 
     # Enclaves
@@ -191,7 +193,7 @@ class HostThread:
     ) -> Steps[int]:
         """__vdso_sgx_enter_enclave. `run` is filled in as by the kernel; look at run.function."""
         entry.args = args
-        return (yield from sgx_enter_enclave(self.thread, function, run, entry.enter, handler))
+        return sgx_enter_enclave(self.thread, function, run, entry.enter, handler)
 
 
 class EnclaveEntry:
@@ -224,26 +226,29 @@ class EnclaveEntry:
         if lp.enclave_mode or lp.in_flight:
             raise occupied(current)
         while True:
+            current.run_user_code()
             try:
                 yield from lp.enclu_steps(leaf, tcs, VDSO_ENCLU)
                 break
             except Fault as fault:
                 delivered = lp.deliver_fault(fault)
+                code, address = delivered.code, delivered.cr2
                 if delivered.vector == faults.PF:
-                    code, address = delivered.code, delivered.cr2
-                    if (yield from do_user_addr_fault(current, code, address)) is None:
+                    signal = yield from do_user_addr_fault(current, code, address)
+                    if signal is None:
                         continue
-                return Exit(leaf, delivered.vector, delivered.code, delivered.cr2)
+                    code = signal.error_code
+                return Exit(leaf, delivered.vector, code, address)
         stack = self.stacks.setdefault(tcs, [])
         answer = None
         if leaf == leaves.EENTER and tcs in self._answers:
             answer = self._answers.pop(tcs)
-            stack[-1][0].current = current
+            stack[-1][0].run_on(current)
         elif leaf == leaves.EENTER:
             thread = self.thread_type(current, tcs, lp.regs[0], self.secinfo(tcs), self.args)
             stack.append((thread, thread.run(self.program)))
         else:
-            stack[-1][0].current = current
+            stack[-1][0].run_on(current)
         return (yield from self._go_on(tcs, stack, answer))
 
     def abandon(self, tcs: int) -> None:

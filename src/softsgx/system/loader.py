@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from softsgx.cpu.signature import development_key
-from softsgx.image.image import NO_CHUNKS, EnclaveImage, Segment
+from softsgx.image.image import ALL_CHUNKS, NO_CHUNKS, EnclaveImage, Segment
 from softsgx.image.sigstruct import sign
 from softsgx.linux import uapi
 from softsgx.linux.errno import errno_text
@@ -36,6 +36,7 @@ from softsgx.system.enclave import EnclaveAbort, EnclaveProgram, EnclaveThread
 from softsgx.system.host import EnclaveEntry, HostThread
 
 _SLOT: Final = SECINFO.SIZE
+_SLOTS: Final = PAGE_SIZE // _SLOT
 
 
 class BuildError(Exception):
@@ -190,8 +191,12 @@ def load(host: HostThread, image: EnclaveImage | None = None, **layout: int) -> 
     """Build and map an enclave as a runtime's loader does; BuildError names what failed."""
     image = image or default_image(**layout)
     fd = _checked("open", (yield from host.open()))
-    base = yield from reserve(host, image.size)
-    yield from build(host, fd, base, image)
+    try:
+        base = yield from reserve(host, image.size)
+        yield from build(host, fd, base, image)
+    except BuildError:
+        yield from host.close(fd)
+        raise
     enclave = Enclave(fd, base, image.size, image)
     for segment in image.segments:
         rights = R | W if segment.is_tcs else segment.flags & RWX
@@ -221,12 +226,21 @@ def reserve(host: HostThread, size: int) -> Steps[int]:
 
 def build(host: HostThread, fd: int, base: int, image: EnclaveImage) -> Steps[None]:
     """CREATE, ADD_PAGES per segment, INIT, signed with the development key."""
+    for segment in image.segments:
+        if segment.chunks and set(segment.chunks) != set(ALL_CHUNKS):
+            raise BuildError(
+                f"segment at {segment.offset:#x}: SGX_IOC_ENCLAVE_ADD_PAGES measures all of a page "
+                "or nothing"
+            )
+    slots = sum(s.size for s in image.segments if s.label == "scratch") // _SLOT or _SLOTS
+    if len(image.tcs) > slots:
+        raise BuildError(f"{len(image.tcs)} TCS: the scratch pages have {slots} SECINFO slots")
     secs = yield from _in_memory(host, image.secs(base).pack())
     create = uapi.SgxEnclaveCreate(src=secs)
     ret, _ = yield from ioctl(host, fd, uapi.SGX_IOC_ENCLAVE_CREATE, create)
     _checked("SGX_IOC_ENCLAVE_CREATE", ret)
     for segment in image.segments:
-        source = yield from _in_memory(host, segment.data())
+        source = yield from _in_memory(host, segment.content, segment.size)
         secinfo = yield from _in_memory(host, SECINFO(FLAGS=segment.flags).pack())
         done = 0
         while done < segment.size:
@@ -251,9 +265,9 @@ def build(host: HostThread, fd: int, base: int, image: EnclaveImage) -> Steps[No
     yield from host.munmap(address, PAGE_SIZE)
 
 
-def _in_memory(host: HostThread, data: bytes) -> Steps[int]:
-    """Fresh anonymous memory that holds `data`; its address."""
-    address = yield from host.alloc(len(data))
+def _in_memory(host: HostThread, data: bytes, size: int = 0) -> Steps[int]:
+    """Fresh anonymous memory of `size` bytes that begins with `data`; its address."""
+    address = yield from host.alloc(size or len(data))
     for at in range(0, len(data), PAGE_SIZE):
         # Page by page: an access that faults is executed again from its start.
         yield from host.store(address + at, data[at : at + PAGE_SIZE])

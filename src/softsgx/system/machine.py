@@ -16,9 +16,11 @@ from softsgx.sim import RETRY, Cooperative, Execution, Scheduler, Steps
 from softsgx.spec.bits import PAGE_SIZE
 
 if TYPE_CHECKING:
+    from softsgx.system.explain import Explainer
     from softsgx.system.host import HostThread
 
 T = TypeVar("T")
+_NO_BOUND = 1 << 62  # the live execution goes on as long as the machine is used
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -27,7 +29,7 @@ class Machine:
 
     `epc` is the size of EPC: bytes, or a text such as "4M". `linux` names the kernel
     (`linux.version`), `races` switches its known races on or off by name. `seed` determines all
-    keys.
+    keys. With `explain` the machine remembers who changed what, for the method `explain`.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Machine:
         seed: int = 0,
         part: Part = DEFAULT_PART,
         readings: Readings = DEFAULT_READINGS,
+        explain: bool = False,
     ) -> None:
         if cpus < 1:
             raise ValueError(f"Machine: cpus={cpus}, at least 1 is needed")
@@ -51,6 +54,21 @@ class Machine:
         self.kernel = Kernel(self.processor, version)
         self.ksgxd = Thread(self.kernel, None, "ksgxd", cpus)
         self._live: Execution | None = None
+        self.explainer: Explainer | None = None
+        if explain:
+            from softsgx.system.explain import Explainer
+
+            self.explainer = Explainer(self)
+
+    def explain(self, fault: Exception | None = None) -> str:
+        """Why it was refused: for a `Fault` that was just raised, or else the last refusal.
+
+        "" if nothing was refused. The machine must have been made with `explain=True`, because
+        the answer names who changed what before.
+        """
+        if self.explainer is None:
+            raise ValueError("explain: a Machine made with explain=True is needed")
+        return self.explainer.explain(fault)
 
     def process(self, name: str = "host") -> Process:
         """A new process."""
@@ -87,7 +105,8 @@ class Machine:
         through; the daemon then starts anew.
         """
         if self._live is None:
-            self._live = Execution(Cooperative(), log=self.processor.log, record=False)
+            log = self.processor.log
+            self._live = Execution(Cooperative(), log=log, record=False, max_steps=_NO_BOUND)
             self._live.spawn(ksgxd(self.ksgxd), "ksgxd", self.cpus, daemon=True)
             # The daemon holds locks that only a running task may release: unwind it in time.
             weakref.finalize(self, self._live.close)
@@ -98,6 +117,8 @@ class Machine:
         except BaseException:
             self._live = None
             raise
+        if task.exception is not None:
+            raise task.exception
         result: T = task.result
         return result
 

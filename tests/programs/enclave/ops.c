@@ -79,6 +79,14 @@ static void bases(struct call *call)
     call->c = gs;
 }
 
+static uint64_t outside_stack(struct gprsgx *frame)
+{
+    uint64_t rsp = frame->ursp;
+
+    frame->ursp = 0;
+    return rsp;
+}
+
 static void work(struct call *call)
 {
     uint32_t mxcsr;
@@ -101,6 +109,10 @@ static void work(struct call *call)
     case OP_LOCKED:
         add_locked(call->a);
         break;
+    case OP_ATOMIC:
+        for (uint64_t i = 0; i < call->a; i++)
+            __atomic_fetch_add(&total, 1, __ATOMIC_RELAXED);
+        break;
     case OP_TOTAL:
         call->result = total;
         break;
@@ -114,6 +126,9 @@ static void work(struct call *call)
         break;
     case OP_BASES:
         bases(call);
+        break;
+    case OP_STACK:
+        call->result = outside_stack((struct gprsgx *)(call->a + 2 * 4096) - 1);
         break;
     default:
         __builtin_trap();

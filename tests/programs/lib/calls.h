@@ -1,4 +1,4 @@
-/* What hosts ask the enclaves of these tests for: RDI holds the address of a call in host memory. */
+/* What hosts ask the enclaves of these tests for: RDI holds the address of a call. */
 #ifndef CALLS_H
 #define CALLS_H
 
@@ -25,10 +25,12 @@ enum {
     OP_SPIN_WRITE, /* 1, 2, 3... to the 8 bytes at a, until the 4 bytes at b are not 0 */
     OP_SPIN_READ,  /* the same, reading */
     OP_LOCKED,     /* a times: take the spin lock, add 1 to the total; result = total at the end */
+    OP_ATOMIC,     /* a times: add 1 to the total by one locked instruction */
     OP_TOTAL,      /* result = the total */
     OP_MEET,       /* a (0 or 1) and the other side take turns, b rounds each */
     OP_MXCSR,      /* result = MXCSR */
     OP_BASES,      /* a = 8 bytes at FS:0, b = FS base by RDFSBASE, c = GS base */
+    OP_STACK,      /* result = URSP of the first SSA frame of the TCS at a, where 0 is written then */
 };
 
 #define BUFFER_PAGES 4

@@ -1,6 +1,6 @@
 /*
- * A host thread that enters one TCS, by EENTER and ERESUME from the same place of its stack, when it
- * is told to; the program goes on meanwhile.
+ * A host thread that enters one TCS, by EENTER and ERESUME from the same place of its stack, when
+ * it is told to; the program goes on meanwhile.
  */
 #ifndef HAND_H
 #define HAND_H

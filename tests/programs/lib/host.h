@@ -101,7 +101,7 @@ __attribute__((unused, noinline)) static void go(struct sgx_enclave_run *run, un
     run->exception_vector = run->exception_error_code = 0;
     run->exception_addr = 0;
 
-    int got = enter((unsigned long)call, 0, 0, leaf, 0, 0, run);
+    int got = call_enclave((uint64_t)call, leaf, run, enter);
 
     CHECK(got == 0, "the vDSO function returned %d", got);
 }

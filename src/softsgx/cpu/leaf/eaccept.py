@@ -7,7 +7,6 @@ from softsgx.cpu.operands import (
     enclave_page,
     enclave_secinfo,
     epc_read,
-    in_elrange,
     usable_page,
 )
 from softsgx.cpu.tracking import forget, tracked
@@ -30,6 +29,7 @@ from softsgx.spec.status import SGX_PAGE_ATTRIBUTES_MISMATCH, SGX_PAGE_NOT_TRACK
 from softsgx.spec.tcs import TCS as TCS_PAGE
 from softsgx.spec.tcs import TCS_DBGOPTIN, TCS_FLAGS_DEFINED
 
+_ACCEPTED_TYPES = frozenset({REG, TCS, TRIM})
 _COMPARED = RWX | PT_MASK | PENDING | MODIFIED
 
 
@@ -41,14 +41,14 @@ def eaccept(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
     """
     if rbx & 63:
         raise GP("EACCEPT.01")  # RBX (SECINFO) not 64-byte aligned
-    if not in_elrange(lp, rbx):
+    if not lp.elrange_base <= rbx < lp.elrange_end:
         raise GP("EACCEPT.02")  # RBX outside ELRANGE
     info = enclave_page(lp, rbx, False, "EACCEPT.03")  # RBX is not in the EPC
     usable_page(lp, info, rbx, "EACCEPT.04")  # SECINFO not in a readable PT_REG page of the enclave
     flags = enclave_secinfo(lp, info, rbx, "EACCEPT.05")  # SECINFO reserved field not zero
     if rcx & 4095:
         raise GP("EACCEPT.06")  # RCX not 4 KiB aligned
-    if not in_elrange(lp, rcx):
+    if not lp.elrange_base <= rcx < lp.elrange_end:
         raise GP("EACCEPT.07")  # RCX outside ELRANGE
     page = enclave_page(lp, rcx, False, "EACCEPT.08")  # RCX is not in the EPC
     pt = flags & PT_MASK
@@ -57,7 +57,7 @@ def eaccept(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
             raise GP("EACCEPT.09")  # SECINFO: PT_REG with MODIFIED
         if not flags & (PR | PENDING):
             raise GP("EACCEPT.10")  # SECINFO: PT_REG with neither PR nor PENDING
-    elif pt in (TCS, TRIM):
+    elif pt in _ACCEPTED_TYPES:
         if flags & (PR | PENDING | MODIFIED) != MODIFIED:
             raise GP("EACCEPT.11")  # SECINFO: PT_TCS or PT_TRIM without MODIFIED alone
     else:
@@ -70,7 +70,7 @@ def eaccept(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
     if word & BLOCKED:
         raise PF(rcx, "EACCEPT.14", ENCLU_PFEC)  # EPCM: BLOCKED = 1
     held_type = word & PT_MASK
-    if held_type not in (REG, TCS, TRIM):
+    if held_type not in _ACCEPTED_TYPES:
         raise PF(rcx, "EACCEPT.15", ENCLU_PFEC)  # EPCM: PT_SECS or PT_VA
     if epcm.secs[page] != lp.secs_page:
         raise PF(rcx, "EACCEPT.16", ENCLU_PFEC)  # EPCM: ENCLAVESECS is another enclave

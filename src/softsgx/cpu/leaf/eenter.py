@@ -57,7 +57,7 @@ def eenter(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     check_inactive(tcs)
 
     enter(lp, secs, page, rbx, frame, cssa=tcs.CSSA, aep=rcx, resumed=False)
-    store_outside_stack(lp, secs, frame)
+    store_outside_stack(lp, frame)
     regs = lp.regs
     regs[RAX] = tcs.CSSA
     regs[RCX] = (regs[RIP] + _ENCLU_LENGTH) & MASK64

@@ -6,7 +6,7 @@ rules are numbered once, under ELD.
 
 from __future__ import annotations
 
-from softsgx.cpu.eviction import pcmd_metadata, unseal
+from softsgx.cpu.eviction import stored_metadata, unseal
 from softsgx.cpu.fault import ENCLS_PFEC, GP, PF, SUCCESS, Status, refuse
 from softsgx.cpu.lp import LogicalProcessor
 from softsgx.cpu.secs import Secs
@@ -88,10 +88,10 @@ def load_page(
     elif secs_address:
         raise GP("ELD.16")  # PAGEINFO.SECS not zero for a page without a parent
     slot = processor.epc.pfn(va_page) << PAGE_SHIFT | rdx & 4095
-    version = int.from_bytes(processor.memory.read(slot, 8), "little")
-    sealed = (lp.system_read(srcpge, 4096), pcmd.MAC)
+    version = processor.memory.read_int(slot, 8)
+    sealed = lp.system_read(srcpge, 4096) + pcmd.MAC
     eid = 0 if secs is None else secs.EID
-    content = unseal(processor, version, eid, linaddr, pcmd_metadata(raw), sealed)
+    content = unseal(processor, version, eid, linaddr, stored_metadata(raw), sealed)
     if content is None:
         return refuse("ELD.17", SGX_MAC_COMPARE_FAIL)  # page, metadata, enclave or version altered
 

@@ -10,7 +10,6 @@ from softsgx.cpu.entry import (
     enter,
     frame_address,
     frame_page,
-    gpr_offset,
     store_outside_stack,
 )
 from softsgx.cpu.fault import ENCLU_PFEC, GP, PF
@@ -19,7 +18,7 @@ from softsgx.cpu.operands import enclave_page
 from softsgx.cpu.part import xsave_size
 from softsgx.cpu.secs import Secs
 from softsgx.cpu.xstate import XState
-from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SIZE, canonical
+from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, canonical
 from softsgx.spec.concurrency import BUSY_TARGET
 from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_MASK, TCS, VALID
 from softsgx.spec.msr import (
@@ -39,12 +38,15 @@ from softsgx.spec.msr import (
     RFLAGS_ZF,
 )
 from softsgx.spec.registers import RAX, RCX, RFLAGS, RIP
-from softsgx.spec.ssa import GPRSGX, GPRSGX_SIZE
+from softsgx.spec.ssa import GPR_OFF_AEXNOTIFY, GPR_OFF_FSBASE, GPRSGX_IN_PAGE
 from softsgx.spec.tcs import TCS as TCS_PAGE
 from softsgx.spec.tcs import TCS_AEXNOTIFY
 
 _GPRS = struct.Struct("<18Q")
+_TWO = struct.Struct("<QQ")
 _ENCLU_LENGTH = 3
+_USABLE_MASK = VALID | BLOCKED | PENDING | MODIFIED | PT_MASK
+_USABLE = VALID | TCS
 _FROM_SSA = (
     RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_DF | RFLAGS_OF | RFLAGS_NT
 ) | (RFLAGS_AC | RFLAGS_ID | RFLAGS_RF)
@@ -65,13 +67,13 @@ def eresume(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     processor = lp.processor
     epcm = processor.epcm
     word = epcm.state[page]
-    if not word & VALID:
-        raise PF(rbx, "ERESUME.05", ENCLU_PFEC)  # EPCM: VALID = 0
-    if word & BLOCKED:
-        raise PF(rbx, "ERESUME.06", ENCLU_PFEC)  # EPCM: BLOCKED = 1
-    if word & (PENDING | MODIFIED):
-        raise PF(rbx, "ERESUME.07", ENCLU_PFEC)  # EPCM: PENDING or MODIFIED is 1
-    if epcm.address[page] != rbx or word & PT_MASK != TCS:
+    if word & _USABLE_MASK != _USABLE or epcm.address[page] != rbx:
+        if not word & VALID:
+            raise PF(rbx, "ERESUME.05", ENCLU_PFEC)  # EPCM: VALID = 0
+        if word & BLOCKED:
+            raise PF(rbx, "ERESUME.06", ENCLU_PFEC)  # EPCM: BLOCKED = 1
+        if word & (PENDING | MODIFIED):
+            raise PF(rbx, "ERESUME.07", ENCLU_PFEC)  # EPCM: PENDING or MODIFIED is 1
         raise PF(rbx, "ERESUME.08", ENCLU_PFEC)  # EPCM: ENCLAVEADDRESS is not RBX, or no TCS
     tcs = TCS_PAGE.unpack(processor.memory.page_view(processor.epc.pfn(page)))
     secs = processor.parent(page)
@@ -79,26 +81,26 @@ def eresume(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     if tcs.CSSA == 0:
         raise GP("ERESUME.09")  # TCS.CSSA = 0: nothing to resume
     frame = check_frame(lp, secs, frame_address(secs, tcs, tcs.CSSA - 1))
-    gpr = GPRSGX.unpack(_frame_read(lp, frame, gpr_offset(secs), GPRSGX_SIZE))
-    if tcs.FLAGS & TCS_AEXNOTIFY and gpr.AEXNOTIFY & 1:
+    last = processor.memory.page_view(frame[-1] >> PAGE_SHIFT)
+    if tcs.FLAGS & TCS_AEXNOTIFY and last[GPRSGX_IN_PAGE + GPR_OFF_AEXNOTIFY] & 1:
         _notify(lp, secs, tcs, page, rbx, rcx)
         return
-    check_bases(gpr.RIP, gpr.FSBASE, gpr.GSBASE)
+    gprs = _GPRS.unpack_from(last, GPRSGX_IN_PAGE)
+    fsbase, gsbase = _TWO.unpack_from(last, GPRSGX_IN_PAGE + GPR_OFF_FSBASE)
+    check_bases(gprs[RIP], fsbase, gsbase)
     check_inactive(tcs)
-    size = xsave_size(secs.XFRM)
-    image = _frame_read(lp, frame, 0, size)
     # XRSTOR from the frame faults: XSTATE_BV beyond XFRM, header or MXCSR malformed
-    state = XState.load(image, secs.XFRM, "ERESUME.11")
+    state = XState.load(_xsave_image(lp, frame, secs.XFRM), secs.XFRM, "ERESUME.11")
 
     enter(lp, secs, page, rbx, frame, cssa=tcs.CSSA - 1, aep=rcx, resumed=True)
     if processor.readings.eresume_updates_ursp:
-        store_outside_stack(lp, secs, frame)
+        store_outside_stack(lp, frame)
     outside_flags = lp.regs[RFLAGS]
-    lp.regs[:] = _GPRS.unpack(gpr.pack()[: _GPRS.size])
-    lp.regs[RFLAGS] = _resumed_flags(outside_flags, gpr.RFLAGS)
+    lp.regs[:] = gprs
+    lp.regs[RFLAGS] = _resumed_flags(outside_flags, gprs[RFLAGS])
     state.keep_others(lp.x, secs.XFRM)
     lp.x = state
-    lp.fsbase, lp.gsbase = gpr.FSBASE, gpr.GSBASE
+    lp.fsbase, lp.gsbase = fsbase, gsbase
 
 
 def _notify(lp: LogicalProcessor, secs: Secs, tcs: TCS_PAGE, page: int, rbx: int, rcx: int) -> None:
@@ -112,7 +114,7 @@ def _notify(lp: LogicalProcessor, secs: Secs, tcs: TCS_PAGE, page: int, rbx: int
     check_bases(entry, fsbase, gsbase)
     check_inactive(tcs)
     enter(lp, secs, page, rbx, frame, cssa=tcs.CSSA, aep=rcx, resumed=True)
-    store_outside_stack(lp, secs, frame)
+    store_outside_stack(lp, frame)
     regs = lp.regs
     regs[RAX] = tcs.CSSA
     regs[RCX] = (regs[RIP] + _ENCLU_LENGTH) & MASK64
@@ -128,12 +130,10 @@ def _resumed_flags(outside: int, saved: int) -> int:
     return flags
 
 
-def _frame_read(lp: LogicalProcessor, frame: tuple[int, ...], offset: int, size: int) -> bytes:
-    out = b""
-    while size:
-        at = offset & PAGE_MASK
-        length = min(size, PAGE_SIZE - at)
-        out += lp.processor.memory.read(frame_page(frame, offset // PAGE_SIZE) | at, length)
-        offset += length
-        size -= length
-    return out
+def _xsave_image(lp: LogicalProcessor, frame: tuple[int, ...], xfrm: int) -> bytes:
+    """The XSAVE area at the start of the frame."""
+    memory, size = lp.processor.memory, xsave_size(xfrm)
+    if size <= PAGE_SIZE:
+        return bytes(memory.page_view(frame[0] >> PAGE_SHIFT)[:size])
+    pages = range((size + PAGE_MASK) // PAGE_SIZE)
+    return b"".join(memory.read_page(frame_page(frame, n) >> PAGE_SHIFT) for n in pages)[:size]

@@ -67,29 +67,28 @@ def ewb(lp: LogicalProcessor, rbx: int, rcx: int, rdx: int) -> Status:
     for address, size in ((srcpge, 4096), (pcmd_address, PCMD.SIZE), (rbx, 8)):
         lp.system_write_check(address, size)
     slot = processor.epc.pfn(va_page) << PAGE_SHIFT | rdx & 4095
-    occupied = any(processor.memory.read(slot, 8))
+    occupied = processor.memory.read_int(slot, 8) != 0
 
     linaddr = epcm.address[page]
     eid = 0 if secs is None else secs.EID
     bound_eid = eid if child_type(word) else 0
     version = fresh_version(processor)
-    pcmd = PCMD(FLAGS=word & SAVED, ENCLAVEID=eid)
     content = _content(lp, page, word)
-    sealed, mac = seal(processor, version, bound_eid, linaddr, pcmd_metadata(pcmd.pack()), content)
+    sealed, mac = seal(processor, version, bound_eid, linaddr, pcmd_metadata(word & SAVED), content)
     lp.system_write(srcpge, sealed)
-    lp.system_write(pcmd_address, pcmd.replace(MAC=mac).pack())
+    lp.system_write(pcmd_address, PCMD.S.pack(word & SAVED, eid, mac))
     lp.system_write(rbx, linaddr.to_bytes(8, "little"))
     processor.memory.write(slot, version.to_bytes(8, "little"))
     _forget(lp, page, word)
     return inform("EWB.17", SGX_VA_SLOT_OCCUPIED) if occupied else SUCCESS  # slot was in use
 
 
-def _content(lp: LogicalProcessor, page: int, word: int) -> bytes:
+def _content(lp: LogicalProcessor, page: int, word: int) -> bytes | bytearray:
     """The 4096 bytes to encrypt; a SECS is encoded from what the processor keeps of it."""
     processor = lp.processor
     if word & PT_MASK == SECS:
         return processor.secs[page].encode()
-    return processor.memory.read_page(processor.epc.pfn(page))
+    return processor.memory.page_view(processor.epc.pfn(page))
 
 
 def _forget(lp: LogicalProcessor, page: int, word: int) -> None:

@@ -32,7 +32,7 @@ class FaultOnce(MprotectDesign):
         for page in range(start >> PAGE_SHIFT, end >> PAGE_SHIFT):
             if page in encl.page_array:
                 self.marked[encl, page] = None
-        return mm.zap_page_range(start, end)
+        return bool(mm.zap_page_range(start, end))
 
     def before_pte(self, current: Thread, encl: SgxEncl, entry: SgxEnclPage) -> Steps[int]:
         """EMODPR(R) and tracking of a marked page; a refusal has nobody to be told to: SIGBUS."""

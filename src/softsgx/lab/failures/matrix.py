@@ -51,6 +51,6 @@ def verdicts(outcome: Outcome, all_of_them: Sequence[Outcome]) -> list[str]:
         words.append("wider, told")
     if outcome.lost:
         words.append("LOST in silence")
-    if outcome.stuck:
-        words.append("STUCK")
+    if outcome.unmodelled:
+        words.append("not modelled from here on")
     return words

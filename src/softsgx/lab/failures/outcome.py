@@ -32,7 +32,7 @@ class Outcome(NamedTuple):
     wider        pages with rights beyond those due although nothing told so
     wider_told   pages with such rights of which a call or EACCEPT told
     lost         pages short of rights due although nothing told so
-    stuck        what can never succeed
+    unmodelled   what the model does not have, so that the verdicts end there
     schedule     the schedule that shows it
     """
 
@@ -49,7 +49,7 @@ class Outcome(NamedTuple):
     wider: tuple[int, ...]
     wider_told: tuple[int, ...]
     lost: tuple[int, ...]
-    stuck: str
+    unmodelled: str
     schedule: str
 
     def evidence(self) -> str:
@@ -57,14 +57,14 @@ class Outcome(NamedTuple):
         if not self.arises:
             return "does not arise, wherever the other thread is brought into its leaf"
         parts = [self.told, self.left, *self.undeserved]
-        if self.stuck:
-            parts.append(self.stuck)
+        if self.unmodelled:
+            parts.append(f"not modelled: {self.unmodelled}")
         return "; ".join(parts)
 
     @property
     def bad(self) -> bool:
-        """A fault without reason, rights wrong in silence, or something that cannot be repaired."""
-        return bool(self.undeserved or self.wider or self.lost or self.stuck or self.repair == "no")
+        """A fault without reason, rights wrong in silence, or what cannot be repaired."""
+        return bool(self.undeserved or self.wider or self.lost or self.repair == "no")
 
 
 def play(design: str, failure: str, schedule: str | None = None) -> Outcome:
@@ -93,7 +93,7 @@ def _judge(design: str, failure: str, scenario: Scenario, stage: Stage, played: 
     if scenario.at_page is not None and arises:
         page = answer.done == scenario.at_page and bool(answer.errno)
     repair = ""
-    if scenario.repairs and arises and not _fulfilled(stage):
+    if scenario.repairs and arises and not facts.unmodelled and not _fulfilled(stage):
         stage.remark("repair, with what was told:")
         scenario.repair(stage)
         repair = "yes" if _fulfilled(stage) else "no"
@@ -105,7 +105,7 @@ def _judge(design: str, failure: str, scenario: Scenario, stage: Stage, played: 
     )
     return Outcome(
         design, failure, arises, told, answer.errno, answer.result or 0, page, left, repair,
-        undeserved, wider, wider_told, lost, facts.stuck, played,
+        undeserved, wider, wider_told, lost, facts.unmodelled, played,
     )  # fmt: skip
 
 

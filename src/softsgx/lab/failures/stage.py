@@ -15,13 +15,13 @@ from softsgx.lab.bench import image
 from softsgx.lab.designs import DESIGNS
 from softsgx.lab.designs.base import BY_V2, TO_READ, MprotectDesign
 from softsgx.lab.designs.ioctl_v2 import IoctlV2
-from softsgx.lab.measured import CannotWork, MeasuredHost, MeasuredThread, Seat
+from softsgx.lab.measured import MeasuredHost, MeasuredThread, Seat
 from softsgx.linux.errno import errno_text
 from softsgx.linux.mm import Mm
 from softsgx.linux.sgx.driver import encl_of
 from softsgx.linux.version import Races
 from softsgx.mem.tlb import CLEAN, FETCH, READ, WRITE
-from softsgx.sim import Event, Execution, Scheduler, Steps, WaitFlag
+from softsgx.sim import Event, Execution, Scheduler, Steps, Unmodelled, WaitFlag
 from softsgx.sim.cpu_events import AccessFaulted, LeafDone, LeafFaulted, Left
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 from softsgx.spec.epcm import RWX, R, W, X, word_text
@@ -73,7 +73,7 @@ class Facts:
     accepts: dict[int, int | None] = field(default_factory=dict)
     undeserved: list[Met] = field(default_factory=list)
     other_faults: list[Met] = field(default_factory=list)
-    stuck: str = ""
+    unmodelled: str = ""
     # Rights a page must end with, if others than asked.
     entitled: dict[int, int] = field(default_factory=dict)
 
@@ -85,6 +85,8 @@ class Stage:
         self.design = DESIGNS[design]()
         self.asked = asked
         races = dict.fromkeys(Races.__slots__, False)
+        # Not a race of threads but the accounting of the merged ioctl (L4): part of the design.
+        del races["etrack_failure_uncounted"]
         self.machine = Machine(cpus=3, epc="2M", linux=self.design.linux, races=races)
         self.kernel = self.machine.kernel
         self.kernel.design = self.design
@@ -259,11 +261,8 @@ class Stage:
                 raise
             met = Met(host.thread.name, page, doing, fault.run.exception_error_code)
             (self.facts.undeserved if deserved else self.facts.other_faults).append(met)
-        except CannotWork as cannot:
-            self.facts.stuck = f"{doing} of page {page}: {cannot}"
-            if host.kernel.lp(host.thread).enclave_mode:
-                # The thread hangs inside for ever; here it is taken out so that others may look.
-                host.kernel.lp(host.thread).interrupt()
+        except Unmodelled as unmodelled:
+            self.facts.unmodelled = f"{doing} of page {page}: {unmodelled}"
 
     # What a checker sees
 

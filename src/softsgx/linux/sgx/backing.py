@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from softsgx.linux.kernel import Kernel
 
 PCMDS_PER_PAGE: Final = 32
+_NO_PCMD: Final = bytes(PCMD.SIZE)
 
 
 class ShmemPage:
@@ -57,8 +58,8 @@ class SgxBacking:
     def clear_pcmd(self) -> bool:
         """Zero the PCMD; whether the whole PCMD page is zero now."""
         memory = self.kernel.processor.memory
-        memory.write(self.pcmd_physical, bytes(PCMD.SIZE))
-        return not any(memory.read_page(self.pcmd.pfn))
+        memory.write(self.pcmd_physical, _NO_PCMD)
+        return memory.is_zero(self.pcmd.pfn)
 
     def put(self) -> None:
         """Drop the references; an orphan goes with its last one."""
@@ -89,8 +90,9 @@ class Shmem:
         """The backing of page `index`, with references; None if memory is short."""
         if self.kernel.fail("sgx_encl_get_backing"):
             return None
-        contents = self._page(self.contents, index)
-        pcmd = self._page(self.pcmds, index // PCMDS_PER_PAGE)
+        contents = self.contents.get(index) or self._new_page(self.contents, index)
+        number = index // PCMDS_PER_PAGE
+        pcmd = self.pcmds.get(number) or self._new_page(self.pcmds, number)
         return SgxBacking(self.kernel, contents, pcmd, index % PCMDS_PER_PAGE * PCMD.SIZE)
 
     def truncate_contents(self, index: int) -> None:
@@ -107,10 +109,8 @@ class Shmem:
             for key in list(table):
                 self._punch(table, key)
 
-    def _page(self, table: dict[int, ShmemPage], key: int) -> ShmemPage:
-        page = table.get(key)
-        if page is None:
-            page = table[key] = ShmemPage(self.kernel.alloc_page())
+    def _new_page(self, table: dict[int, ShmemPage], key: int) -> ShmemPage:
+        page = table[key] = ShmemPage(self.kernel.alloc_page())
         return page
 
     def _punch(self, table: dict[int, ShmemPage], key: int) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from softsgx.linux.errno import EAGAIN, EBUSY, EFAULT, EINVAL, ENODEV, EPERM
+from softsgx.linux.events import tell_arguments, tell_results
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx import main as m
@@ -56,12 +57,14 @@ def _run(
     if raw is None:
         return -EFAULT
     params = structure.unpack(raw)
+    tell_arguments(current, params)
     ret = sgx_validate_offset_length(current.kernel, encl, params.offset, params.length)
     if not ret:
         ret = check(current, params)
     if ret:
         return ret
     ret = yield from body(current, encl, params)
+    tell_results(current, params)
     if not (yield from copy_to_user(current, arg, params.pack())):
         return -EFAULT
     return ret
@@ -69,6 +72,9 @@ def _run(
 
 def sgx_load_for_ioctl(current: Thread, encl: SgxEncl, address: int) -> Steps[SgxEnclPage | int]:
     """The page at `address`, resident. -EAGAIN while the reclaimer holds it, else -EFAULT."""
+    page = encl.page(address)
+    if page is not None and page.at_hand:
+        return page
     entry = yield from e.sgx_encl_load_page(current, encl, address)
     if isinstance(entry, int):
         return -EAGAIN if entry == -EBUSY else -EFAULT
@@ -82,6 +88,8 @@ def sgx_enclave_etrack(current: Thread, encl: SgxEncl) -> Steps[int]:
     """
     secs = encl.secs.epc_page
     assert secs is not None
+    if current.kernel.fail("ETRACK"):
+        return -EFAULT
     ret = yield from encls(current, leaves.ETRACK, 0, secs.address)
     if ret:
         current.kernel.pr_err_once("ETRACK returned", f"{ret} ({ret:#x})")
@@ -128,12 +136,15 @@ def sgx_enclave_restrict_permissions(
         # The mutex is held from EMODPR until tracking is complete.
         with (yield from encl.lock.acquire()):
             ret = yield from sgx_restrict_one(current, encl, modp, done)
+            changed = False
             if not ret:
                 # L4: a failure here leaves the EPCM changed, yet the page is not counted.
                 ret = yield from sgx_enclave_etrack(current, encl)
+                changed = not ret or not current.kernel.races.etrack_failure_uncounted
+        if changed:
+            done += PAGE_SIZE
         if ret:
             break
-        done += PAGE_SIZE
     modp.count = done
     return ret
 
@@ -222,26 +233,26 @@ def _modify_page(
         new = modt.page_type
         if not (entry.type == PT_REG or (entry.type == PT_TCS and new == PT_TRIM)):
             return -EINVAL
-        max_prot = entry.vm_max_prot_bits
+        max_prot, run_prot = entry.vm_max_prot_bits, entry.vm_run_prot_bits
         to_tcs = entry.type == PT_REG and new == PT_TCS
         if to_tcs:
             if max_prot & (R | W) != R | W:
                 return -EPERM
-            entry.vm_max_prot_bits = R | W
+            entry.vm_max_prot_bits = entry.vm_run_prot_bits = R | W
             assert entry.epc_page is not None
             if m.sgx_unmark_page_reclaimable(current.kernel, entry.epc_page):
-                entry.vm_max_prot_bits = max_prot
+                entry.vm_max_prot_bits, entry.vm_run_prot_bits = max_prot, run_prot
                 return -EAGAIN
             entry.busy = not current.kernel.races.modify_vs_fault
         else:
-            return (yield from _emodt(current, encl, entry, modt, max_prot, secinfo))
+            return (yield from _emodt(current, encl, entry, modt, (max_prot, run_prot), secinfo))
     # K3: with the mutex dropped a fault may map the page again, unless it is marked busy.
     yield from e.sgx_zap_enclave_ptes(current, encl, address)
     guard = yield from encl.lock.acquire()
     with guard:
         assert entry.epc_page is not None
         m.sgx_mark_page_reclaimable(current.kernel, entry.epc_page)
-        ret = yield from _emodt(current, encl, entry, modt, max_prot, secinfo)
+        ret = yield from _emodt(current, encl, entry, modt, (max_prot, run_prot), secinfo)
         entry.busy = False
     return ret
 
@@ -251,14 +262,14 @@ def _emodt(
     encl: SgxEncl,
     entry: SgxEnclPage,
     modt: SgxEnclaveModifyTypes,
-    max_prot: int,
+    prots: tuple[int, int],
     secinfo: int,
 ) -> Steps[int]:
     """EMODT and tracking; the kernel's own record changes last (L5)."""
     assert entry.epc_page is not None
     ret = yield from encls(current, leaves.EMODT, secinfo, entry.epc_page.address)
     if ret:
-        entry.vm_max_prot_bits = max_prot
+        entry.vm_max_prot_bits, entry.vm_run_prot_bits = prots
         if encls_faulted(ret):
             vector = ret & ~ENCLS_FAULT_FLAG
             current.kernel.pr_err_once("EMODT encountered exception", str(vector))

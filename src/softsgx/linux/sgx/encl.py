@@ -18,12 +18,13 @@ from softsgx.linux.sgx.backing import PCMDS_PER_PAGE, SgxBacking, Shmem
 from softsgx.linux.sgx.encls import encls, encls_failed
 from softsgx.linux.smp import flush_tlb_mm, on_each_cpu_mask
 from softsgx.mem.pagetable import direct
-from softsgx.sim import Steps
+from softsgx.sim import Steps, Unmodelled
+from softsgx.sim.live import LIVE
 from softsgx.sim.locks import Mutex
 from softsgx.sim.srcu import Srcu
 from softsgx.spec import leaves
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT
-from softsgx.spec.epcm import PT_REG, PT_SECS, PT_VA, W
+from softsgx.spec.epcm import PT_REG, PT_SECS, PT_VA, R, W
 from softsgx.spec.paging import PAGEINFO
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ SGX_ENCL_CREATED: Final = 1 << 4
 SGX_ENCL_INITIALIZED: Final = 1 << 8
 
 SGX_VA_SLOT_COUNT: Final = 512
+XA_CHECK_SCHED: Final = 4096
 _ALL_SLOTS: Final = (1 << SGX_VA_SLOT_COUNT) - 1
 
 # Results of the fault handler.
@@ -77,8 +79,8 @@ class SgxVaPage:
 class SgxEnclPage:
     """struct sgx_encl_page: the kernel's record of one enclave page. Protected by encl.lock.
 
-    `epc_page` is None while the page is swapped out; then `va_page` and `va_slot` hold its version.
-    A page that came back keeps the pointer, at slot 0: what a failing EWB leaves to the next ELDU.
+    `epc_page` is None while the page is swapped out; then `va_page` and `va_slot` hold its version,
+    unless EWB failed: then they are what the page was last loaded from, and slot 0.
     `vm_run_prot_bits` is used by the V2 series only, `busy` only by the fixes of K2 and K3.
     """
 
@@ -99,6 +101,11 @@ class SgxEnclPage:
         self.being_reclaimed = False
         self.busy = False
 
+    @property
+    def at_hand(self) -> bool:
+        """Resident, and held neither by the reclaimer nor by a fix."""
+        return not (self.epc_page is None or self.being_reclaimed or self.busy)
+
 
 class SgxEnclMm:
     """struct sgx_encl_mm: an address space that maps, or once mapped, the enclave."""
@@ -116,6 +123,7 @@ class SgxEncl:
     def __init__(self, kernel: Kernel, name: str) -> None:
         self.kernel = kernel
         self.name = name
+        self.number = kernel.enclaves_opened
         self.refcount = 1
         self.lock = Mutex(f"encl->lock({name})")
         # Set by CREATE under the ioctl busy bit.
@@ -159,7 +167,10 @@ class SgxEncl:
 
 
 def sgx_encl_grow(current: Thread, encl: SgxEncl, reclaim: bool) -> Steps[SgxVaPage | int | None]:
-    """Count one more page; every 512th needs a new VA page: the caller lists it under encl.lock."""
+    """Count one more page; every 512th needs a new VA page, which is returned.
+
+    The caller publishes it by `sgx_encl_add_va_page`, with encl.lock held once the enclave exists.
+    """
     va_page: SgxVaPage | None = None
     if encl.page_cnt % SGX_VA_SLOT_COUNT == 0:
         if current.kernel.fail("sgx_encl_grow"):
@@ -211,8 +222,8 @@ def __sgx_encl_ewb(
     """One EWB."""
     kernel = current.kernel
     block = kernel.get_operands()
-    pginfo = PAGEINFO(SRCPGE=backing.contents_address, SECINFO=direct(backing.pcmd_physical))
-    kernel.processor.memory.write(block.physical, pginfo.pack())
+    pginfo = PAGEINFO.S.pack(0, backing.contents_address, direct(backing.pcmd_physical), 0)
+    kernel.processor.memory.write(block.physical, pginfo)
     rdx = va_page.epc_page.address + 8 * slot
     ret = yield from encls(current, leaves.EWB, block.address, page.address, rdx)
     kernel.put_operands(block)
@@ -233,13 +244,10 @@ def __sgx_encl_eldu(
     if encl_page.va_page is None:
         raise KernelBug("__sgx_encl_eldu: NULL dereference of encl_page->va_page: its EWB failed")
     block = kernel.get_operands()
-    pginfo = PAGEINFO(
-        LINADDR=0 if is_secs else encl_page.address,
-        SRCPGE=backing.contents_address,
-        SECINFO=direct(backing.pcmd_physical),
-        SECS=0 if secs is None else secs.address,
-    )
-    kernel.processor.memory.write(block.physical, pginfo.pack())
+    linaddr, parent = (0, 0) if secs is None else (encl_page.address, secs.address)
+    pcmd = direct(backing.pcmd_physical)
+    pginfo = PAGEINFO.S.pack(linaddr, backing.contents_address, pcmd, parent)
+    kernel.processor.memory.write(block.physical, pginfo)
     rdx = encl_page.va_page.epc_page.address + 8 * encl_page.va_slot
     ret = yield from encls(current, leaves.ELDU, block.address, epc_page.address, rdx)
     kernel.put_operands(block)
@@ -250,9 +258,10 @@ def __sgx_encl_eldu(
     pcmd_page_empty = backing.clear_pcmd()
     backing.put()
     encl.backing.truncate_contents(index)
-    writing = not kernel.races.pcmd_truncated and reclaimer_writing_to_pcmd(encl, index)
-    if pcmd_page_empty and not writing:
-        encl.backing.truncate_pcmd(index)
+    if pcmd_page_empty:
+        writing = not kernel.races.pcmd_truncated and reclaimer_writing_to_pcmd(encl, index)
+        if not writing:
+            encl.backing.truncate_pcmd(index)
     return ret
 
 
@@ -284,7 +293,7 @@ def sgx_encl_eldu(
     va_page.free_slot(encl_page.va_slot)
     encl.va_pages.remove(va_page)
     encl.va_pages.insert(0, va_page)
-    encl_page.va_slot = 0
+    encl_page.va_slot = 0  # `va_page` stays, and is stale if the next EWB fails
     encl_page.epc_page = epc_page
     return epc_page
 
@@ -301,10 +310,10 @@ def __sgx_encl_load_page(
     current: Thread, encl: SgxEncl, entry: SgxEnclPage
 ) -> Steps[SgxEnclPage | int]:
     """Make sure that a page is resident; -EBUSY while the reclaimer, or a fix, holds it."""
-    if entry.busy:
+    if entry.at_hand:
+        return entry
+    if entry.busy or entry.epc_page is not None:
         return -EBUSY
-    if entry.epc_page is not None:
-        return -EBUSY if entry.being_reclaimed else entry
     secs = yield from sgx_encl_load_secs(current, encl)
     if isinstance(secs, int):
         return secs
@@ -339,31 +348,38 @@ def sgx_encl_load_page(current: Thread, encl: SgxEncl, address: int) -> Steps[Sg
 # Page faults; mmap_lock held for reading
 
 
-def sgx_vma_fault(current: Thread, vma: Vma, address: int, write: bool) -> Steps[str]:
+def sgx_vma_fault(current: Thread, vma: Vma, address: int) -> Steps[str]:
     """The fault handler of an SGX area: map the page, swap it in, or add it.
 
-    `write` matters only to the V2 series; the merged driver does not look at the kind of access.
+    It does not look at the kind of access. The V2 series does not look at the area's rights either:
+    the entry it makes has those that the mirror has, too, and the access may fault again on it.
     """
     encl = vma.encl
     if encl is None:
         return VM_FAULT_SIGBUS  # registration failed at fork
     address &= ~PAGE_MASK
     kernel = current.kernel
-    yield ("xa_load", (encl.name, address), False)
+    if LIVE.execution is None:
+        yield ("xa_load", (encl.name, address), False)
+    v2 = kernel.version.interface == "v2"
     if kernel.has_sgx2 and encl.page(address) is None:
+        if kernel.races.direct_reclaim_in_fault:
+            return (yield from v2_encl_eaug_page(current, vma, encl, address))
         return (yield from sgx_encl_eaug_page(current, vma, encl, address))
     with (yield from encl.lock.acquire()):
-        entry = yield from sgx_encl_load_page_in_vma(current, encl, address, vma.flags)
+        if not kernel.races.lookup_before_removal and encl.page(address) is None:
+            return VM_FAULT_BUSY  # L7 fixed: removed since it was looked up
+        rights = 0 if v2 else vma.flags
+        entry = yield from sgx_encl_load_page_in_vma(current, encl, address, rights)
         if isinstance(entry, int):
             return _busy_or_sigbus(entry)
         assert entry.epc_page is not None
         if (yield from kernel.design.before_pte(current, encl, entry)):
             return VM_FAULT_SIGBUS
-        if write and not pte_rights(kernel, vma, entry) & W:
-            return VM_FAULT_SIGBUS  # V2 only: the mirror of the EPCM lacks W
-        pfn = kernel.processor.epc.pfn(entry.epc_page.number)
+        pfn = entry.epc_page.pfn
         mm = current.mm
-        yield ("pte", (mm.name, address), True)
+        if LIVE.execution is None:
+            yield ("pte", (mm.name, address), True)
         if mm.insert_pfn(address, pfn, pte_rights(kernel, vma, entry)):
             return VM_FAULT_SIGBUS
         mm.space.test_and_clear_accessed(address)
@@ -377,13 +393,16 @@ def _busy_or_sigbus(error: int) -> str:
 
 def pte_rights(kernel: Kernel, vma: Vma, entry: SgxEnclPage) -> int:
     """R, W, X for a PTE: those of the area; in the V2 series only what the mirror has, too."""
-    if kernel.version.interface == "v2":
-        return vma.flags & entry.vm_run_prot_bits
-    return vma.flags
+    if kernel.version.interface != "v2":
+        return vma.flags
+    rights = vma.flags & entry.vm_run_prot_bits
+    if not rights:
+        raise Unmodelled("V2: an entry with no rights in an area that has some")
+    return rights
 
 
 def sgx_vma_pfn_mkwrite(current: Thread, vma: Vma, address: int) -> Steps[str]:
-    """V2 only: a write to a page whose PTE lacks W because the mirror lacked it."""
+    """V2 only: a write to a page whose PTE lacks W. Only the mirror decides."""
     encl = vma.encl
     if encl is None:
         return VM_FAULT_SIGBUS
@@ -392,11 +411,6 @@ def sgx_vma_pfn_mkwrite(current: Thread, vma: Vma, address: int) -> Steps[str]:
         entry = encl.page(address)
         if entry is None or not entry.vm_run_prot_bits & W:
             return VM_FAULT_SIGBUS
-        yield ("pte", (current.mm.name, address), True)
-        current.mm.space.unmap(address)
-        if entry.epc_page is not None:
-            pfn = current.kernel.processor.epc.pfn(entry.epc_page.number)
-            current.mm.insert_pfn(address, pfn, pte_rights(current.kernel, vma, entry))
     return VM_FAULT_NOPAGE
 
 
@@ -414,10 +428,12 @@ def sgx_encl_eaug_page(current: Thread, vma: Vma, encl: SgxEncl, address: int) -
         if kernel.races.eaug_without_secs:
             secs = encl.secs.epc_page  # K5: not loaded if the reclaimer has just evicted it
         else:
-            loaded = yield from sgx_encl_load_secs(current, encl)
-            if isinstance(loaded, int):
-                return _busy_or_sigbus(loaded)
-            secs = loaded
+            secs = encl.secs.epc_page
+            if secs is None:
+                loaded = yield from sgx_encl_load_secs(current, encl)
+                if isinstance(loaded, int):
+                    return _busy_or_sigbus(loaded)
+                secs = loaded
         epc_page = yield from m.sgx_alloc_epc_page(current, encl_page, False)
         if isinstance(epc_page, int):
             return _busy_or_sigbus(epc_page)
@@ -433,14 +449,60 @@ def sgx_encl_eaug_page(current: Thread, vma: Vma, encl: SgxEncl, address: int) -
             yield from sgx_encl_shrink(current, encl, va_page)
             yield from sgx_encl_free_epc_page(current, epc_page)
             return VM_FAULT_SIGBUS
-        encl_page.epc_page = epc_page
-        encl_page.type = PT_REG
-        encl.secs_child_cnt += 1
-        m.sgx_mark_page_reclaimable(kernel, epc_page)
-        yield ("pte", (current.mm.name, address), True)
-        pfn = kernel.processor.epc.pfn(epc_page.number)
-        if current.mm.insert_pfn(address, pfn, pte_rights(kernel, vma, encl_page)):
+        return (yield from _eaug_done(current, vma, encl_page, epc_page))
+
+
+def v2_encl_eaug_page(current: Thread, vma: Vma, encl: SgxEncl, address: int) -> Steps[str]:
+    """K8: allocation with direct reclaim, mmap_lock held and the mutex not yet; then as now.
+
+    Any failure is SIGBUS, and pages are counted without the mutex.
+    """
+    kernel = current.kernel
+    if not encl.flags & SGX_ENCL_INITIALIZED:
+        return VM_FAULT_SIGBUS
+    if kernel.fail("sgx_encl_page_alloc"):
+        return VM_FAULT_OOM
+    encl_page = SgxEnclPage(encl, address, kernel.version.eaug_cap)
+    epc_page = yield from m.sgx_alloc_epc_page(current, encl_page, True)
+    if isinstance(epc_page, int):
+        return VM_FAULT_SIGBUS
+    va_page = yield from sgx_encl_grow(current, encl, True)
+    if isinstance(va_page, int):
+        yield from sgx_encl_free_epc_page(current, epc_page)
+        return VM_FAULT_SIGBUS
+    with (yield from encl.lock.acquire()):
+        sgx_encl_add_va_page(encl, va_page)
+        if not kernel.races.eaug_double_fault and encl.page(address) is not None:
+            yield from sgx_encl_shrink(current, encl, va_page)
+            yield from sgx_encl_free_epc_page(current, epc_page)
+            return VM_FAULT_NOPAGE  # K1 fixed: another thread was faster
+        secs: SgxEpcPage | int | None = encl.secs.epc_page
+        if not kernel.races.eaug_without_secs:
+            secs = yield from sgx_encl_load_secs(current, encl)
+        if isinstance(secs, int) or (yield from _eaug_insert(current, encl_page, epc_page, secs)):
+            yield from sgx_encl_shrink(current, encl, va_page)
+            yield from sgx_encl_free_epc_page(current, epc_page)
             return VM_FAULT_SIGBUS
+        return (yield from _eaug_done(current, vma, encl_page, epc_page))
+
+
+def _eaug_done(
+    current: Thread, vma: Vma, encl_page: SgxEnclPage, epc_page: SgxEpcPage
+) -> Steps[str]:
+    """The page exists: record it, track it, map it.
+
+    The PTE of V2 is PAGE_SHARED, that is R and W, whatever the rights of the area are.
+    """
+    kernel, encl = current.kernel, encl_page.encl
+    encl_page.epc_page = epc_page
+    encl_page.type = PT_REG
+    encl.secs_child_cnt += 1
+    m.sgx_mark_page_reclaimable(kernel, epc_page)
+    if LIVE.execution is None:
+        yield ("pte", (current.mm.name, encl_page.address), True)
+    rights = R | W if kernel.version.interface == "v2" else vma.flags
+    if current.mm.insert_pfn(encl_page.address, epc_page.pfn, rights):
+        return VM_FAULT_SIGBUS
     return VM_FAULT_NOPAGE
 
 
@@ -457,8 +519,8 @@ def _eaug_insert(
     if secs is None:
         raise KernelBug("sgx_encl_eaug_page: NULL dereference of encl->secs.epc_page")
     block = kernel.get_operands()
-    pginfo = PAGEINFO(LINADDR=encl_page.address, SECS=secs.address)
-    kernel.processor.memory.write(block.physical, pginfo.pack())
+    pginfo = PAGEINFO.S.pack(encl_page.address, 0, 0, secs.address)
+    kernel.processor.memory.write(block.physical, pginfo)
     ret = yield from encls(current, leaves.EAUG, block.address, epc_page.address)
     kernel.put_operands(block)
     if ret:
@@ -479,18 +541,32 @@ def sgx_encl_may_map(
     if current.mm.read_implies_exec:
         return -EACCES
     prot = flags & VM_RWX
-    with (yield from encl.lock.acquire()):
-        for page in _pages_in(encl, start >> PAGE_SHIFT, end >> PAGE_SHIFT):
-            if prot & ~page.vm_max_prot_bits:
-                return -EACCES
+    first, last = start >> PAGE_SHIFT, end >> PAGE_SHIFT
+    indices = [first]
+    while indices:
+        # Every so many pages the mutex is dropped, to let others run.
+        with (yield from encl.lock.acquire()):
+            indices = _indices_in(encl, first, last)[:XA_CHECK_SCHED]
+            for index in indices:
+                if prot & ~mapping_cap(encl, encl.page_array[index]):
+                    return -EACCES
+        if len(indices) < XA_CHECK_SCHED:
+            break
+        first = indices[-1] + 1
     return 0
 
 
-def _pages_in(encl: SgxEncl, first: int, last: int) -> list[SgxEnclPage]:
+def mapping_cap(encl: SgxEncl, page: SgxEnclPage) -> int:
+    """What mmap and mprotect may give at most: the cap; in the V2 series the mirror."""
+    v2 = encl.kernel.version.interface == "v2"
+    return page.vm_run_prot_bits if v2 else page.vm_max_prot_bits
+
+
+def _indices_in(encl: SgxEncl, first: int, last: int) -> list[int]:
     array = encl.page_array
     if last - first > len(array):
-        return [page for index, page in array.items() if first <= index < last]
-    return [array[index] for index in range(first, last) if index in array]
+        return sorted(index for index in array if first <= index < last)
+    return [index for index in range(first, last) if index in array]
 
 
 # Address spaces
@@ -511,7 +587,7 @@ def sgx_encl_mm_add(current: Thread, encl: SgxEncl, mm: Mm) -> Steps[int]:
         return -EINTR
     mm.notifiers.append(lambda exiting: _mmu_notifier_release(exiting, entry))
     yield ("mm_list", encl.name, True)
-    encl.mm_list.append(entry)
+    encl.mm_list.insert(0, entry)  # list_add_rcu: at the head
     encl.mm_list_version += 1
     return 0
 
@@ -543,7 +619,8 @@ def _zap_pte(current: Thread, encl: SgxEncl, mm: Mm, address: int) -> Steps[None
     with (yield from mm.mmap_lock.acquire_read()):
         vma = mm.vma_lookup(address)
         if vma is not None and vma.encl is encl:
-            yield ("pte", (mm.name, address), True)
+            if LIVE.execution is None:
+                yield ("pte", (mm.name, address), True)
             if mm.space.unmap(address):
                 yield from flush_tlb_mm(current, mm)
 
@@ -570,7 +647,7 @@ def sgx_ipi_enclave_cpus(current: Thread, encl: SgxEncl) -> Steps[None]:
 def sgx_encl_release(current: Thread, encl: SgxEncl) -> Steps[None]:
     """The last reference is gone: free every EPC page, the backing store and the rest."""
     kernel = current.kernel
-    for entry in list(encl.page_array.values()):
+    for _, entry in sorted(encl.page_array.items()):
         if entry.epc_page is not None:
             if m.sgx_unmark_page_reclaimable(kernel, entry.epc_page):
                 continue  # the reclaimer holds it, and frees it
@@ -582,7 +659,7 @@ def sgx_encl_release(current: Thread, encl: SgxEncl) -> Steps[None]:
         yield from sgx_encl_free_epc_page(current, encl.secs.epc_page)
         encl.secs.epc_page = None
     while encl.va_pages:
-        va_page = encl.va_pages.pop()
+        va_page = encl.va_pages.pop(0)
         yield from sgx_encl_free_epc_page(current, va_page.epc_page)
     encl.backing.close()
     if encl.mm_list:

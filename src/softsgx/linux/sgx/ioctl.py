@@ -22,6 +22,7 @@ from softsgx.linux.errno import (
     EPERM,
     ERESTARTSYS,
 )
+from softsgx.linux.events import request_name, tell_arguments, tell_call, tell_results
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx import main as m
@@ -34,6 +35,7 @@ from softsgx.linux.sgx.edmm import (
 from softsgx.linux.sgx.encl import SgxEncl, SgxEnclPage
 from softsgx.linux.sgx.encls import encls, encls_failed, encls_faulted
 from softsgx.linux.sgx.ranges import sgx_validate_offset_length
+from softsgx.linux.smp import preempt_disabled
 from softsgx.linux.uaccess import copy_from_user, copy_to_user, pin_source_page
 from softsgx.linux.uapi import (
     SGX_IOC_ENCLAVE_ADD_PAGES,
@@ -85,6 +87,14 @@ _MISC_RESERVED: Final = ~1 & 0xFFFFFFFF
 
 def sgx_ioctl(current: Thread, encl: SgxEncl, cmd: int, arg: int) -> Steps[int]:
     """Dispatch one request; -EBUSY while another runs, even for an unknown one."""
+    steps = _sgx_ioctl(current, encl, cmd, arg)
+    if not current.kernel.processor.log.on:
+        return steps
+    fields = (("enclave", encl.number), ("arg", arg))
+    return tell_call(current, request_name(current.kernel.version, cmd), fields, steps)
+
+
+def _sgx_ioctl(current: Thread, encl: SgxEncl, cmd: int, arg: int) -> Steps[int]:
     yield ("ioctl", encl.name, True)
     if encl.flags & e.SGX_ENCL_IOCTL:
         return -EBUSY
@@ -122,10 +132,25 @@ def sgx_ioc_enclave_create(current: Thread, encl: SgxEncl, arg: int) -> Steps[in
         return -EFAULT
     if current.kernel.fail("create_buffer"):
         return -ENOMEM
-    secs = yield from copy_from_user(current, SgxEnclaveCreate.unpack(raw).src, PAGE_SIZE)
+    create = SgxEnclaveCreate.unpack(raw)
+    secs = yield from copy_from_user(current, create.src, PAGE_SIZE)
     if secs is None:
         return -EFAULT
+    _tell_secs(current, create, SECS.unpack(secs))
     return (yield from sgx_encl_create(current, encl, secs))
+
+
+def _tell_secs(current: Thread, create: SgxEnclaveCreate, secs: SECS) -> None:
+    tell_arguments(
+        current,
+        create,
+        base=secs.BASEADDR,
+        size=secs.SIZE_,
+        attributes=secs.ATTRIBUTES,
+        xfrm=secs.XFRM,
+        ssaframesize=secs.SSAFRAMESIZE,
+        miscselect=secs.MISCSELECT,
+    )
 
 
 def sgx_encl_create(current: Thread, encl: SgxEncl, raw: bytes) -> Steps[int]:
@@ -195,10 +220,11 @@ def sgx_ioc_enclave_add_pages(current: Thread, encl: SgxEncl, arg: int) -> Steps
     secinfo = yield from copy_from_user(current, add.secinfo, SECINFO.SIZE)
     if secinfo is None:
         return -EFAULT
+    flags = SECINFO.unpack(secinfo).FLAGS
+    tell_arguments(current, add, secinfo_flags=flags)
     ret = sgx_validate_secinfo(secinfo)
     if ret:
         return ret
-    flags = SECINFO.unpack(secinfo).FLAGS
     done = 0
     while done < add.length:
         if current.signal_pending():
@@ -216,6 +242,7 @@ def sgx_ioc_enclave_add_pages(current: Thread, encl: SgxEncl, arg: int) -> Steps
             break
         done += PAGE_SIZE
     add.count = done
+    tell_results(current, add)
     if not (yield from copy_to_user(current, arg, add.pack())):
         return -EFAULT
     return ret
@@ -307,13 +334,9 @@ def __sgx_encl_add_page(
     secs = encl_page.encl.secs.epc_page
     assert secs is not None
     block = kernel.get_operands()
-    pginfo = PAGEINFO(
-        LINADDR=encl_page.address,
-        SRCPGE=direct(pfn << PAGE_SHIFT),
-        SECINFO=block.address + 64,
-        SECS=secs.address,
-    )
-    operands = pginfo.pack() + bytes(32) + SECINFO(FLAGS=flags).pack()
+    source, secinfo = direct(pfn << PAGE_SHIFT), block.address + PAGEINFO.SIZE + 32
+    pginfo = PAGEINFO.S.pack(encl_page.address, source, secinfo, secs.address)
+    operands = pginfo + bytes(32) + SECINFO.S.pack(flags)
     kernel.processor.memory.write(block.physical, operands)
     ret = yield from encls(current, leaves.EADD, block.address, epc_page.address)
     kernel.put_operands(block)
@@ -346,7 +369,9 @@ def sgx_ioc_enclave_init(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]
         return -EFAULT
     if kernel.fail("init_page"):
         return -ENOMEM
-    sig = yield from copy_from_user(current, SgxEnclaveInit.unpack(raw).sigstruct, SIGSTRUCT.SIZE)
+    init = SgxEnclaveInit.unpack(raw)
+    tell_arguments(current, init)
+    sig = yield from copy_from_user(current, init.sigstruct, SIGSTRUCT.SIZE)
     if sig is None:
         return -EFAULT
     if SIGSTRUCT.unpack(sig).VENDOR not in SIGSTRUCT_VENDORS:
@@ -382,9 +407,11 @@ def sgx_encl_init(current: Thread, encl: SgxEncl, sig: SIGSTRUCT, page: int) -> 
         ret = 0
         for _sleep in range(SGX_EINIT_SLEEP_COUNT):
             for _spin in range(SGX_EINIT_SPIN_COUNT):
-                sgx_update_lepubkeyhash(current, signer)
                 rdx = sigstruct + PAGE_SIZE // 2
-                ret = yield from encls(current, leaves.EINIT, sigstruct, secs.address, rdx)
+                # The hash MSRs are the processor's: EINIT must find what was written there.
+                with preempt_disabled(encl.lock.owner):
+                    sgx_update_lepubkeyhash(current, signer)
+                    ret = yield from encls(current, leaves.EINIT, sigstruct, secs.address, rdx)
                 if ret != SGX_UNMASKED_EVENT:
                     break
             if ret != SGX_UNMASKED_EVENT:
@@ -415,7 +442,9 @@ def sgx_ioc_enclave_provision(current: Thread, encl: SgxEncl, arg: int) -> Steps
     if raw is None:
         return -EFAULT
     assert current.process is not None
-    file = current.process.fget(SgxEnclaveProvision.unpack(raw).fd & 0xFFFFFFFF)
+    provision = SgxEnclaveProvision.unpack(raw)
+    tell_arguments(current, provision)
+    file = current.process.fget(provision.fd & 0xFFFFFFFF)
     if isinstance(file, int) or file.path != "/dev/sgx_provision":
         return -EINVAL
     encl.attributes_mask |= ATTR_PROVISIONKEY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.errno import EBUSY, ENOMEM, ENXIO, ERESTARTSYS
@@ -9,9 +10,11 @@ from softsgx.linux.process import Thread
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx.backing import SgxBacking
 from softsgx.linux.sgx.encls import encls, encls_failed
-from softsgx.mem.pagetable import direct
+from softsgx.mem.pagetable import DIRECT_MAP, direct
 from softsgx.sim import Steps
+from softsgx.sim.live import LIVE
 from softsgx.spec import leaves
+from softsgx.spec.bits import PAGE_SHIFT
 from softsgx.spec.status import SGX_NOT_TRACKED
 
 if TYPE_CHECKING:
@@ -28,14 +31,25 @@ IS_FREE: Final = 1 << 1
 class SgxEpcPage:
     """struct sgx_epc_page: the kernel's record of one EPC page. `owner` only if tracked."""
 
-    __slots__ = ("address", "flags", "number", "owner", "poison")
+    __slots__ = ("address", "epc", "flags", "owner", "poison")
 
     def __init__(self, kernel: Kernel, number: int) -> None:
-        self.number = number
-        self.address = direct(kernel.processor.epc.physical(number))
+        self.epc = kernel.processor.epc
+        # The kernel's own address of the page; its numbers follow from it.
+        self.address = direct(self.epc.physical(number))
         self.flags = IS_FREE
         self.owner: SgxEnclPage | None = None
         self.poison = False
+
+    @property
+    def pfn(self) -> int:
+        """Its frame."""
+        return (self.address - DIRECT_MAP) >> PAGE_SHIFT
+
+    @property
+    def number(self) -> int:
+        """Its number in the EPC."""
+        return self.epc.index(self.pfn)
 
     def __repr__(self) -> str:
         return f"<EPC page {self.number}>"
@@ -105,7 +119,8 @@ def sgx_alloc_epc_page(
     """
     kernel = current.kernel
     while True:
-        yield ("epc", "free list", True)
+        if LIVE.execution is None:
+            yield ("epc", "free list", True)
         page = __sgx_alloc_epc_page(kernel)
         result: SgxEpcPage | int
         if page is not None:
@@ -178,8 +193,9 @@ def sgx_reclaim_pages(current: Thread) -> Steps[None]:
     kernel = current.kernel
     chunk: list[SgxEpcPage] = []
     yield ("epc", "active_page_list", True)
-    for _ in range(min(SGX_NR_TO_SCAN, len(kernel.active_page_list))):
-        page, _ = kernel.active_page_list.popitem(last=False)
+    # All at once: a dict finds its first entry by a walk over those that were deleted.
+    for page in list(islice(kernel.active_page_list, SGX_NR_TO_SCAN)):
+        del kernel.active_page_list[page]
         assert page.owner is not None
         if page.owner.encl.kref_get_unless_zero():
             chunk.append(page)
@@ -222,7 +238,8 @@ def _isolate(current: Thread, page: SgxEpcPage) -> Steps[SgxBacking | None]:
             if backing is not None:
                 owner.being_reclaimed = True
     if backing is None:
-        yield ("epc", "active_page_list", True)
+        if LIVE.execution is None:
+            yield ("epc", "active_page_list", True)
         kernel.active_page_list[page] = None
         yield from encl.kref_put(current)
     return backing

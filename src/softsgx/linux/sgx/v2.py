@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from softsgx.linux.errno import EAGAIN, EBUSY, EFAULT, EINVAL, ENODEV, EPERM
+from softsgx.linux.events import tell_arguments, tell_results
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import edmm
 from softsgx.linux.sgx import encl as e
@@ -61,6 +62,7 @@ def _arguments(
     if raw is None:
         return -EFAULT
     params = structure.unpack(raw)
+    tell_arguments(current, params)
     ret = sgx_validate_offset_length(current.kernel, encl, params.offset, params.length)
     return ret or (params, 0)
 
@@ -83,6 +85,7 @@ def sgx_ioc_enclave_relax_perm(current: Thread, encl: SgxEncl, arg: int) -> Step
             break
         done += PAGE_SIZE
     params.count = done
+    tell_results(current, params)
     if not (yield from copy_to_user(current, arg, params.pack())):
         return -EFAULT
     return ret
@@ -126,6 +129,7 @@ def sgx_ioc_enclave_restrict_perm(current: Thread, encl: SgxEncl, arg: int) -> S
         done += PAGE_SIZE
     params.count = done
     kernel.put_operands(block)
+    tell_results(current, params)
     if not (yield from copy_to_user(current, arg, params.pack())):
         return -EFAULT
     return ret
@@ -188,6 +192,7 @@ def sgx_ioc_enclave_modt(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]
     )
     ret = yield from edmm.sgx_enclave_modify_types(current, encl, types)
     params.result, params.count = types.result, types.count
+    tell_results(current, params)
     if not (yield from copy_to_user(current, arg, params.pack())):
         return -EFAULT
     return ret

@@ -29,17 +29,27 @@ class Answer(NamedTuple):
     done: int
 
 
-def retry(host: HostThread, call: Call, address: int, length: int, what: int) -> Steps[Answer]:
+def retry(
+    host: HostThread,
+    call: Call,
+    address: int,
+    length: int,
+    what: int,
+    tries_max: int = RETRIES_MAX,
+) -> Steps[Answer]:
     """Repeat an ioctl over [address, address + length) until it is done or fails for good.
 
-    -EBUSY, -EAGAIN and -EINTR are tried again, behind the pages that are done.
+    -EBUSY, -EAGAIN and -EINTR are tried again, behind the pages that are done. Who tries once only
+    takes whatever comes of it, and does not look at the leaf's code.
     """
     done = 0
-    for _ in range(RETRIES_MAX):
+    for _ in range(tries_max):
         errno, block = yield from call(host, address + done, length - done, what)
         done += block.count
         if errno == 0 and done >= length:
             return Answer(0, 0, done)
+        if tries_max == 1:
+            return Answer(errno, 0, done)
         if errno not in _AGAIN and errno != 0:
             return Answer(errno, getattr(block, "result", 0), done)
         yield (RETRY, "ioctl", False)
@@ -47,20 +57,27 @@ def retry(host: HostThread, call: Call, address: int, length: int, what: int) ->
 
 
 class Untrusted:
-    """The host functions that a `TrustedManager` calls out for. Replace one to play a liar."""
+    """The host functions that a `TrustedManager` calls out for. Replace one to play a liar.
 
-    def __init__(self, enclave: Enclave) -> None:
+    Gramine and Intel's EMM try again what is only busy. With `patient` false an ioctl is tried
+    once, as Enarx does it.
+    """
+
+    def __init__(self, enclave: Enclave, *, patient: bool = True) -> None:
         self.enclave = enclave
+        self.tries_max = RETRIES_MAX if patient else 1
 
     def restrict(self, host: HostThread, address: int, length: int, rights: int) -> Steps[Answer]:
         """RESTRICT_PERMISSIONS."""
-        return (yield from retry(host, self.enclave.restrict, address, length, rights))
+        call = self.enclave.restrict
+        return (yield from retry(host, call, address, length, rights, self.tries_max))
 
     def modify_types(
         self, host: HostThread, address: int, length: int, page_type: int
     ) -> Steps[Answer]:
         """MODIFY_TYPES."""
-        return (yield from retry(host, self.enclave.modify_types, address, length, page_type))
+        call = self.enclave.modify_types
+        return (yield from retry(host, call, address, length, page_type, self.tries_max))
 
     def remove(self, host: HostThread, address: int, length: int) -> Steps[Answer]:
         """REMOVE_PAGES."""
@@ -68,7 +85,7 @@ class Untrusted:
         def call(host: HostThread, address: int, length: int, _: int) -> Steps[tuple[int, Any]]:
             return (yield from self.enclave.remove(host, address, length))
 
-        return (yield from retry(host, call, address, length, 0))
+        return (yield from retry(host, call, address, length, 0, self.tries_max))
 
     def mprotect(self, host: HostThread, address: int, length: int, rights: int) -> Steps[int]:
         """mprotect(2)."""

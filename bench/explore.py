@@ -1,0 +1,116 @@
+"""The explorer: executions and points a second, known races, reduction, two processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from math import comb
+
+from bench.measure import Figure, per_call, table
+from softsgx.cli.jobs import explore_with
+from softsgx.cli.scenarios import find
+from softsgx.explore import Plan, Scenario, explore
+from softsgx.sim import Execution, Point, Steps
+from softsgx.system.scenarios.catalogue import KNOWN_RACES
+
+EXECUTIONS = comb(12, 6)
+POINTS = 12
+
+
+class Twelve(Scenario):
+    """Two tasks of six points each that are all in conflict: 924 schedules."""
+
+    point: Point = ("write", "x", True)
+
+    def start(self, execution: Execution) -> None:
+        """Two tasks."""
+        execution.spawn(self.body(), "A")
+        execution.spawn(self.body(), "B")
+
+    def body(self) -> Steps[None]:
+        """Six points."""
+        point = self.point
+        for _ in range(6):
+            yield point
+
+
+class Own(Twelve):
+    """As many points, half of them on objects of the task's own."""
+
+    def start(self, execution: Execution) -> None:
+        """Two tasks."""
+        for name in "AB":
+            execution.spawn(self.other(name), name)
+
+    def other(self, name: str) -> Steps[None]:
+        """Three points that conflict, three that do not."""
+        for _ in range(3):
+            yield ("write", "x", True)
+            yield ("write", name, True)
+
+
+def figures() -> list[Figure]:
+    """All figures of this module."""
+    return [*_speed(), *_reduction(), *_races(), _two_processes()]
+
+
+def _speed() -> list[Figure]:
+    found = []
+    for strategy, target in (("dfs", 66.7), ("exhaustive", 66.7), ("random", 66.7)):
+        plan = Plan(strategy=strategy, executions=EXECUTIONS)
+
+        def run(plan: Plan = plan) -> None:
+            outcome = explore(Twelve(), plan)
+            assert outcome.failure is None
+            assert outcome.executions == EXECUTIONS
+
+        what = f"execution of 2 tasks, 12 points, {strategy}"
+        one = per_call(what, run, number=1, rounds=9, divide=EXECUTIONS, target=target)
+        rate = 1e6 / one.median
+        remark = f"{rate:,.0f} executions/s (target 15,000), {rate * POINTS:,.0f} points/s"
+        found.append(one._replace(remark=remark))
+    return found
+
+
+def _reduction() -> list[Figure]:
+    found = []
+    for scenario in (Twelve(), Own()):
+        every = explore(scenario, Plan(strategy="dfs")).executions
+        some = explore(scenario, Plan(strategy="exhaustive")).executions
+        what = f"executions of {scenario.name} with reduction"
+        saved = f"{every - some} of {every} saved"
+        found.append(Figure(what, some, some, "", 0, saved))
+    return found
+
+
+def _races() -> list[Figure]:
+    found = []
+    for race in KNOWN_RACES:
+        scenario = race.alone(True)
+        start = time.perf_counter()
+        outcome = explore(scenario, Plan(preemptions=2))
+        seconds = time.perf_counter() - start
+        assert outcome.failure is not None, race.number
+        remark = f"{outcome.found_after} executions, then minimised"
+        what = f"race {race.number} found, machine built"
+        found.append(Figure(what, seconds, seconds, "s", 5, remark))
+    return found
+
+
+def _two_processes() -> Figure:
+    target = "TwoProtects,6.12,eaug_double_fault=0"
+    plan = Plan(preemptions=3)
+    times = []
+    for jobs in (1, 2):
+        (scenario,) = find(target)
+        start = time.perf_counter()
+        explore_with(jobs, target, scenario, plan, None)
+        times.append(time.perf_counter() - start)
+    gain = times[0] / times[1] / 2
+    remark = f"{times[0]:.1f} s by one, {times[1]:.1f} s by two (target 0.9)"
+    return Figure("two processes, of twice one's rate", gain, gain, "", 0, remark)
+
+
+def main(show: Callable[[str], None]) -> None:
+    """Print the section."""
+    show(table("Explorer", figures()))

@@ -1,0 +1,240 @@
+"""`softsgx explore`: find the interleaving that breaks a scenario."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from softsgx.cli import files
+from softsgx.cli.errors import EXIT_BAD_INPUT, EXIT_FINDING, EXIT_OK, UsageError
+from softsgx.cli.jobs import explore_with, until
+from softsgx.cli.options import number
+from softsgx.cli.scenarios import find
+from softsgx.cli.verdicts import junit, sarif
+from softsgx.explore import (
+    STRATEGIES,
+    Failure,
+    Kind,
+    Outcome,
+    Plan,
+    ReplayRefused,
+    Scenario,
+    choices_of,
+    explore,
+    record,
+    replay_string,
+    scenario_of,
+)
+from softsgx.explore.explorer import Progress
+from softsgx.explore.table import table
+from softsgx.sim import ScheduleError
+
+_OF_THE_CODE = (Kind.VIOLATION, Kind.DEADLOCK, Kind.ASSERTION)
+
+
+class Finished(NamedTuple):
+    """An exploration that is over."""
+
+    target: str
+    scenario: Scenario
+    outcome: Outcome
+    seconds: float
+
+    def json(self) -> dict[str, Any]:
+        """For --json: plain data."""
+        outcome, failure = self.outcome, self.outcome.failure
+        found: dict[str, Any] = {
+            "scenario": outcome.scenario,
+            "strategy": outcome.strategy,
+            "executions": outcome.executions,
+            "points": outcome.points,
+            "seconds": round(self.seconds, 3),
+            "complete": outcome.complete,
+            "preemptions_complete": outcome.bound,
+            "schedules_estimated": outcome.schedules,
+            "failure": None,
+        }
+        if failure is not None:
+            found["failure"] = {
+                "kind": failure.kind.value,
+                "rule": failure.rule,
+                "text": failure.text,
+                "where": failure.where,
+                "task": failure.task,
+                "found_after": outcome.found_after,
+                "preemptions": failure.preemptions,
+                "steps": failure.steps,
+                "replay": self.command(failure),
+            }
+        return found
+
+    def command(self, failure: Failure) -> str:
+        """The command that executes the failing schedule again."""
+        replay = shlex.quote(replay_string(self.scenario, failure.choices))
+        place = f" {shlex.quote(self.target)}" if self.target.endswith(".py") else ""
+        return f"softsgx explore{place} --replay {replay}"
+
+
+def register(parser: argparse.ArgumentParser) -> None:
+    """TARGET, what to do, how to search, and how to report."""
+    add = parser.add_argument
+    add("target", nargs="?", metavar="TARGET", help="a Python file, or a shipped scenario")
+    add("--known-races", action="store_true", help="find each known race of the driver")
+    add("--list", action="store_true", help="the scenarios of TARGET, or those shipped")
+    add("--replay", metavar="STRING", help="execute one schedule and show it")
+    add("--strategy", choices=STRATEGIES, default="deepening", help="(default: deepening)")
+    add("--preemptions", type=number(16), metavar="N", help="no more than N preemptions")
+    add("--executions", type=number(32), default=1_000_000, metavar="N", help="no more than N")
+    add("--depth", type=number(8), default=3, metavar="D", help="of pct (default: 3)")
+    add("--budget", type=_seconds, metavar="TIME", help="no longer than this, as 60s or 5m")
+    add("--seed", type=number(64), default=0, metavar="N", help="of everything random")
+    add("--jobs", type=number(8), metavar="N", help="search with N processes")
+    add("--json", action="store_true", help="print one JSON object")
+    add("--junit", metavar="FILE", help="write a JUnit report")
+    add("--sarif", metavar="FILE", help="write a SARIF report")
+    add("--progress", action="store_true", help="rate and coverage to standard error")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Explore and report."""
+    if args.known_races:
+        from softsgx.cli.known_races import show_known_races
+
+        return show_known_races(args)
+    if args.replay is not None:
+        return _replay(args)
+    if args.list:
+        return _list(args.target)
+    if args.target is None:
+        raise UsageError("TARGET: a file or a scenario is needed: see softsgx explore --list")
+    finished = [_explored(args, scenario) for scenario in find(args.target)]
+    _report(args, finished)
+    return exit_code([done.outcome.failure for done in finished])
+
+
+def plan_of(args: argparse.Namespace) -> Plan:
+    """The plan that the arguments ask for."""
+    return Plan(
+        strategy=args.strategy,
+        seed=args.seed,
+        executions=args.executions,
+        preemptions=args.preemptions,
+        depth=max(1, args.depth),
+    )
+
+
+def exit_code(failures: Sequence[Failure | None]) -> int:
+    """1 for a finding, 2 if a scenario could not be judged, else 0."""
+    kinds = [failure.kind for failure in failures if failure is not None]
+    if any(kind in _OF_THE_CODE for kind in kinds):
+        return EXIT_FINDING
+    return EXIT_BAD_INPUT if kinds else EXIT_OK
+
+
+def _explored(args: argparse.Namespace, scenario: Scenario) -> Finished:
+    start = time.time()
+    if args.jobs:
+        if args.strategy == "exhaustive":
+            raise UsageError("--jobs: not with --strategy exhaustive, which is one search")
+        outcome = explore_with(args.jobs, args.target, scenario, plan_of(args), args.budget)
+    else:
+        deadline = until(None if args.budget is None else start + args.budget)
+        progress = _progress(start) if args.progress else None
+        outcome = explore(scenario, plan_of(args), deadline=deadline, progress=progress)
+    return Finished(args.target, scenario, outcome, time.time() - start)
+
+
+def _progress(start: float) -> Progress:
+    shown = start
+
+    def show(outcome: Outcome) -> None:
+        nonlocal shown
+        now = time.time()
+        if now - shown >= 1:
+            shown = now
+            rate = outcome.executions / (now - start)
+            text = f"{outcome.scenario}: {outcome.executions} executions, {rate:.0f}/s"
+            print(f"{text}, complete up to {outcome.bound} preemptions", file=sys.stderr)
+
+    return show
+
+
+def _report(args: argparse.Namespace, finished: Sequence[Finished]) -> None:
+    if args.junit:
+        Path(args.junit).write_text(junit(finished), encoding="utf-8")
+    if args.sarif:
+        Path(args.sarif).write_text(sarif(finished), encoding="utf-8")
+    if args.json:
+        files.show(json.dumps([done.json() for done in finished], indent=2) + "\n")
+        return
+    for done in finished:
+        files.show(story(done))
+
+
+def story(done: Finished) -> str:
+    """An outcome in words; a failure with its schedule as a table."""
+    outcome, failure = done.outcome, done.outcome.failure
+    counted = f"{outcome.executions} executions, {done.seconds:.1f} s; {outcome.covered}"
+    if failure is None:
+        return f"{outcome.scenario}: nothing found in {counted}\n"
+    lines = [
+        f"{failure.kind.value.upper()} {failure.rule}: {failure.text}",
+        f"  in {outcome.scenario}, {failure.where}",
+        f"  found after {outcome.found_after} executions, {done.seconds:.1f} s; "
+        f"{failure.preemptions} preemptions, {failure.steps} steps; {outcome.covered}",
+        f"  replay: {done.command(failure)}",
+    ]
+    if failure.kind in _OF_THE_CODE:
+        lines.append(table(done.scenario, failure.choices).rstrip("\n"))
+    return "\n".join(lines) + "\n"
+
+
+def _replay(args: argparse.Namespace) -> int:
+    try:
+        name = scenario_of(args.replay)
+        target = args.target or name
+        named = [scenario for scenario in find(target) if scenario.name == name]
+        if not named:
+            raise ReplayRefused(f"{target} has no scenario {name}")
+        scenario = named[0]
+        choices = choices_of(args.replay, scenario)
+    except (ReplayRefused, ScheduleError) as error:
+        raise UsageError(f"--replay: {error}") from None
+    failure = record(scenario, choices).failure
+    if failure is None:
+        files.show(f"{scenario.name}: this schedule shows nothing\n")
+    else:
+        files.show(f"{failure.kind.value.upper()} {failure.rule}: {failure.text}\n")
+    files.show(table(scenario, choices))
+    return exit_code([failure])
+
+
+def _list(target: str | None) -> int:
+    if target is None:
+        from softsgx.system.scenarios.catalogue import SCENARIOS
+
+        for kind in SCENARIOS:
+            files.show(f"{kind.__name__:<18} {(kind.__doc__ or '').splitlines()[0]}\n")
+        return EXIT_OK
+    for scenario in find(target):
+        files.show(f"{scenario.name}\n")
+    return EXIT_OK
+
+
+def _seconds(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600}
+    unit = units.get(text[-1:], 1)
+    digits = text[:-1] if text[-1:] in units else text
+    try:
+        value = float(digits) * unit
+    except ValueError:
+        value = 0.0
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text}: no time such as 60s or 5m")
+    return value

@@ -1,0 +1,96 @@
+"""Finding scenarios: in a file, or among those that are shipped."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from dataclasses import fields
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+from softsgx.cli.errors import UsageError
+from softsgx.explore import Scenario
+
+
+def find(target: str) -> list[Scenario]:
+    """The scenarios that a target names, in the order of the file; never none.
+
+    A target is a Python file, or NAME, or NAME,KERNEL,RACE=0,RACE=1,order=ORDER of a shipped
+    scenario, whatever is left out having its default.
+    """
+    if target.endswith(".py"):
+        return in_file(Path(target))
+    return [shipped(target)]
+
+
+def shipped(name: str) -> Scenario:
+    """A shipped scenario by its name."""
+    from softsgx.linux.version import VERSIONS, Races
+    from softsgx.system.runtimes import ORDERS
+    from softsgx.system.scenarios.catalogue import SCENARIOS
+    from softsgx.system.scenarios.protect import Managed
+
+    first, *rest = name.split(",")
+    known = {kind.__name__: kind for kind in SCENARIOS}
+    if first not in known:
+        raise UsageError(f"{first}: no file, and no scenario; known are {', '.join(known)}")
+    linux = rest.pop(0) if rest and "=" not in rest[0] else "6.12"
+    if linux not in VERSIONS:
+        raise UsageError(f"{name}: kernel {linux}: known are {', '.join(VERSIONS)}")
+    races, orders = {}, {}
+    for switch in rest:
+        race, _, value = switch.partition("=")
+        if race == "order" and issubclass(known[first], Managed):
+            if value not in ORDERS:
+                raise UsageError(f"{name}: order {value}: known are {', '.join(ORDERS)}")
+            orders[race] = value
+        elif race in [field.name for field in fields(Races)] and value in ("0", "1"):
+            races[race] = value == "1"
+        else:
+            raise UsageError(f"{name}: {switch}: not RACE=0 or RACE=1")
+    return known[first](linux, races or None, **orders)
+
+
+def in_file(path: Path) -> list[Scenario]:
+    """Every scenario class of a Python file that can be made without arguments."""
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file")
+    spec = spec_from_file_location(f"scenarios_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[module.__name__] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        line = _line(error, path)
+        raise UsageError(f"{path}{line}: {type(error).__name__}: {error}") from None
+    found = [
+        kind
+        for kind in vars(module).values()
+        if inspect.isclass(kind)
+        and issubclass(kind, Scenario)
+        and kind.__module__ == module.__name__
+        and not kind.__name__.startswith("_")
+    ]
+    if not found:
+        raise UsageError(f"{path}: no class in it derives from Scenario")
+    return [_made(kind, path) for kind in found]
+
+
+def _made(kind: type[Scenario], path: Path) -> Scenario:
+    try:
+        return kind()
+    except TypeError as error:
+        raise UsageError(f"{path}: {kind.__name__}(): {error}") from None
+
+
+def _line(error: BaseException, path: Path) -> str:
+    if isinstance(error, SyntaxError):
+        return f":{error.lineno}"
+    line, trace = "", error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = f":{trace.tb_lineno}"
+        trace = trace.tb_next
+    return line

@@ -1,0 +1,74 @@
+"""Reports for machines: JUnit XML, and SARIF 2.1.0."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape, quoteattr
+
+from softsgx import __version__
+from softsgx.explore import FINDINGS
+
+if TYPE_CHECKING:
+    from softsgx.cli.explore import Finished
+
+
+def junit(finished: Sequence[Finished]) -> str:
+    """One test case a scenario; a violation is a failure, trouble with the scenario an error."""
+    cases = []
+    failures = errors = 0
+    for done in finished:
+        failure = done.outcome.failure
+        case = f'<testcase classname="softsgx.explore" name={quoteattr(done.outcome.scenario)}'
+        case += f' time="{done.seconds:.3f}"'
+        if failure is None:
+            cases.append(f"  {case}/>")
+            continue
+        found = failure.kind in FINDINGS
+        failures, errors = failures + found, errors + (not found)
+        tag = "failure" if found else "error"
+        text = f"{failure.text}\n{failure.where}\nreplay: {done.command(failure)}"
+        cases.append(
+            f"  {case}><{tag} type={quoteattr(failure.kind.value)} "
+            f"message={quoteattr(failure.rule)}>{escape(text)}</{tag}></testcase>"
+        )
+    head = f'<testsuite name="softsgx explore" tests="{len(cases)}" '
+    head += f'failures="{failures}" errors="{errors}">'
+    lines = ['<?xml version="1.0" encoding="utf-8"?>', head, *cases, "</testsuite>"]
+    return "\n".join(lines) + "\n"
+
+
+def sarif(finished: Sequence[Finished]) -> str:
+    """One result a failure, at the file of its scenario."""
+    results: list[dict[str, Any]] = []
+    rules: dict[str, None] = {}
+    for done in finished:
+        failure = done.outcome.failure
+        if failure is None:
+            continue
+        rules[failure.rule] = None
+        line = failure.where.rpartition(":")[2]
+        location: dict[str, Any] = {"artifactLocation": {"uri": done.scenario.file}}
+        if line.isdecimal() and done.scenario.file.endswith(failure.where.rpartition(":")[0]):
+            location["region"] = {"startLine": int(line)}
+        text = f"{failure.text} ({done.outcome.scenario}). Replay: {done.command(failure)}"
+        results.append(
+            {
+                "ruleId": failure.rule,
+                "level": "error",
+                "message": {"text": text},
+                "locations": [{"physicalLocation": location}],
+            }
+        )
+    driver = {
+        "name": "softsgx explore",
+        "version": __version__,
+        "rules": [{"id": rule} for rule in rules],
+    }
+    document = {
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{"tool": {"driver": driver}, "results": results}],
+    }
+    return json.dumps(document, indent=2) + "\n"

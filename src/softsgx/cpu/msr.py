@@ -1,0 +1,56 @@
+"""RDMSR and WRMSR of the registers that SGX has. SDM 3D, 38.1; SDM 4.
+
+The functions here are methods of `LogicalProcessor`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softsgx.cpu.fault import GP
+from softsgx.spec.msr import (
+    FEATURE_LOCK,
+    FEATURE_SGX_LC,
+    IA32_FEATURE_CONTROL,
+    IA32_SGXLEPUBKEYHASH,
+)
+
+if TYPE_CHECKING:
+    from softsgx.cpu.lp import LogicalProcessor
+
+
+def rdmsr(self: LogicalProcessor, msr: int) -> int:
+    """IA32_FEATURE_CONTROL or an IA32_SGXLEPUBKEYHASH register; #GP(0) if the part has none."""
+    if msr == IA32_FEATURE_CONTROL:
+        return self.feature_control
+    if msr in IA32_SGXLEPUBKEYHASH and not self.processor.part.launch_control:
+        raise GP("RDMSR.01")  # IA32_SGXLEPUBKEYHASH on a part without launch control
+    at = 8 * _hash_msr(msr)
+    return int.from_bytes(self.lepubkeyhash[at : at + 8], "little")
+
+
+def wrmsr(self: LogicalProcessor, msr: int, value: int) -> None:
+    """Write an MSR; #GP(0) where it is locked or launch control is not enabled."""
+    if not isinstance(value, int):
+        raise TypeError(f"value: {value!r} is not an integer")
+    if not 0 <= value < 1 << 64:
+        raise ValueError(f"value: {value:#x} is not a 64-bit register value")
+    if msr == IA32_FEATURE_CONTROL:
+        if self.feature_control & FEATURE_LOCK:
+            raise GP("WRMSR.01")  # IA32_FEATURE_CONTROL is locked
+        self.feature_control = value
+        return
+    at = 8 * _hash_msr(msr)
+    enabled = FEATURE_LOCK | FEATURE_SGX_LC
+    if not self.processor.part.launch_control or self.feature_control & enabled != enabled:
+        raise GP("WRMSR.02")  # IA32_SGXLEPUBKEYHASH: launch control not locked and enabled
+    old = self.lepubkeyhash
+    self.lepubkeyhash = old[:at] + value.to_bytes(8, "little") + old[at + 8 :]
+
+
+def _hash_msr(msr: int) -> int:
+    if not isinstance(msr, int):
+        raise TypeError(f"msr: {msr!r} is not a number")
+    if msr not in IA32_SGXLEPUBKEYHASH:
+        raise ValueError(f"MSR {msr:#x} has nothing to do with SGX; 3AH and 8CH to 8FH have")
+    return msr - IA32_SGXLEPUBKEYHASH[0]

@@ -1,0 +1,29 @@
+"""Systematic concurrency testing: find the interleaving that breaks it.
+
+It knows nothing of SGX: a scenario is a set of `sim` tasks that start from the same state each
+time, and what must be true in the end.
+"""
+
+from softsgx.explore.explorer import STRATEGIES, Outcome, Plan, explore
+from softsgx.explore.failure import FINDINGS, Failure, Kind
+from softsgx.explore.record import record
+from softsgx.explore.replay import ReplayRefused, choices_of, replay_string, scenario_of
+from softsgx.explore.scenario import Bodies, Scenario, Violation
+
+__all__ = [
+    "FINDINGS",
+    "STRATEGIES",
+    "Bodies",
+    "Failure",
+    "Kind",
+    "Outcome",
+    "Plan",
+    "ReplayRefused",
+    "Scenario",
+    "Violation",
+    "choices_of",
+    "explore",
+    "record",
+    "replay_string",
+    "scenario_of",
+]

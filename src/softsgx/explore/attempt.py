@@ -1,0 +1,61 @@
+"""One execution of a scenario."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from softsgx.explore.cut import Cut
+from softsgx.explore.failure import Failure, classify
+from softsgx.explore.scenario import Scenario
+from softsgx.explore.strategies.strategy import Strategy
+from softsgx.sim import Deadlock, Execution, Scheduler, Task
+from softsgx.sim.touch import TOUCHES
+
+
+class Attempt(NamedTuple):
+    """An execution that is over; `left` are the tasks that it left unfinished."""
+
+    execution: Execution
+    failure: Failure | None
+    left: tuple[Task, ...]
+
+
+def attempt(scenario: Scenario, scheduler: Scheduler) -> Attempt:
+    """Run a scenario once by a scheduler that has begun.
+
+    Cut, and whatever is no Exception, passes through.
+    """
+    execution = Execution(scheduler, max_steps=scenario.max_steps, log=scenario.log)
+    left: tuple[Task, ...] = ()
+    try:
+        scenario.start(execution)
+        try:
+            execution.run()
+        finally:
+            # What is done from here on belongs to no step, and to no checker that looks on.
+            TOUCHES.noted = TOUCHES.taken = None
+        if execution.tasks:
+            left = execution.tasks
+            execution.close()
+        scenario.check(execution)
+    except Cut:
+        raise
+    except Exception as exception:
+        if execution.tasks:
+            execution.close()
+        if isinstance(exception, Deadlock):
+            left = tuple([line.task for line in exception.blocked])
+        failure = classify(scenario, exception, execution.choices, execution.steps)
+        return Attempt(execution, failure, left)
+    return Attempt(execution, None, left)
+
+
+def advance(scenario: Scenario, strategy: Strategy) -> Attempt | None:
+    """The next execution of a strategy that has begun it; None if the strategy cut it."""
+    try:
+        found = attempt(scenario, strategy)
+    except Cut as cut:
+        strategy.end(cut.blocked)
+        return None
+    strategy.end(found.left)
+    return found

@@ -1,0 +1,101 @@
+"""What can be wrong with an execution: a closed list, and how an exception gets its place in it."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from softsgx.explore.scenario import Scenario, Violation
+from softsgx.sim import Choice, Deadlock, ScheduleMismatch, StepBound, encode
+
+
+class Kind(StrEnum):
+    """The kinds of failure. Only the first is a finding about what the scenario tests."""
+
+    VIOLATION = "violation"
+    DEADLOCK = "deadlock"
+    ASSERTION = "assertion in the model"
+    SCENARIO = "scenario error"
+    STEP_BOUND = "step bound"
+    NONDETERMINISM = "nondeterminism"
+
+
+FINDINGS = frozenset({Kind.VIOLATION, Kind.DEADLOCK})
+"""Kinds that speak about the tested code; the others say that the test itself is in trouble."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failing execution.
+
+    rule    what was broken: the rule of a Violation, the class of an exception
+    where   "file:line", for a scenario error the line of the scenario
+    task    whose step failed, "" if it was the check in the end
+    """
+
+    kind: Kind
+    rule: str
+    text: str
+    where: str
+    task: str
+    choices: tuple[Choice, ...]
+    steps: int
+    preemptions: int = 0
+
+    @property
+    def schedule(self) -> str:
+        """The string by which `sim.Follow` repeats it."""
+        return encode(self.choices)
+
+    def same(self, other: Failure | None) -> bool:
+        """Whether another failure is the same one, perhaps by another schedule."""
+        return other is not None and (self.kind, self.rule) == (other.kind, other.rule)
+
+
+def classify(
+    scenario: Scenario, exception: BaseException, choices: Sequence[Choice], steps: int
+) -> Failure:
+    """The failure that an exception out of an execution stands for."""
+    frames = traceback.extract_tb(exception.__traceback__)
+    own = [frame for frame in frames if frame.filename == scenario.file]
+    innermost = frames[-1] if frames else None
+    place = own[-1] if own else _cause(scenario, exception) or innermost
+    rule, text = type(exception).__name__, str(exception)
+    if isinstance(exception, Violation):
+        kind, rule, text = Kind.VIOLATION, exception.rule, exception.text
+    elif isinstance(exception, scenario.violations):
+        kind = Kind.VIOLATION
+    elif isinstance(exception, Deadlock):
+        kind, rule = Kind.DEADLOCK, "deadlock"
+    elif isinstance(exception, StepBound):
+        kind, rule = Kind.STEP_BOUND, "step bound"
+    elif isinstance(exception, ScheduleMismatch):
+        kind, rule = Kind.NONDETERMINISM, "nondeterminism"
+    elif isinstance(exception, AssertionError) and not (own and own[-1] is innermost):
+        kind, place = Kind.ASSERTION, innermost
+        rule = f"assertion at {_place(innermost)}"
+    else:
+        kind, text = Kind.SCENARIO, f"{type(exception).__name__}: {exception}"
+    return Failure(kind, rule, text, _place(place), _task(exception), tuple(choices), steps)
+
+
+def _cause(scenario: Scenario, exception: BaseException) -> traceback.FrameSummary | None:
+    """The scenario's own line behind what a wrapper has turned into another exception."""
+    cause = exception.__cause__
+    frames = traceback.extract_tb(cause.__traceback__) if cause is not None else []
+    own = [frame for frame in frames if frame.filename == scenario.file]
+    return own[-1] if own else None
+
+
+def _place(frame: traceback.FrameSummary | None) -> str:
+    return "" if frame is None else f"{Path(frame.filename).name}:{frame.lineno}"
+
+
+def _task(exception: BaseException) -> str:
+    for note in getattr(exception, "__notes__", ()):
+        if note.startswith("in task "):
+            return str(note).removeprefix("in task ").split(", ")[0]
+    return ""

@@ -1,0 +1,135 @@
+"""Watching an execution: its steps, its preemptions, the state after each step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from softsgx.explore.attempt import Attempt, attempt
+from softsgx.explore.failure import Failure
+from softsgx.explore.footprint import key_of
+from softsgx.explore.scenario import Scenario
+from softsgx.explore.strategies.strategy import preempts
+from softsgx.sim import Choice, Follow, Point, Scheduler, Task
+
+
+class Step(NamedTuple):
+    """One step: who, what it announced, in words, and whether it preempted another task."""
+
+    task: int
+    name: str
+    kind: str
+    words: str
+    preempts: bool
+
+
+class Recorder:
+    """A scheduler that does what another one says and keeps what happened.
+
+    `states` has the scenario's state before the first step and after each; only if asked for.
+    """
+
+    def __init__(self, inner: Scheduler, scenario: Scenario, *, states: bool = False) -> None:
+        self.inner = inner
+        self.scenario = scenario
+        self.steps: list[Step] = []
+        self.states: list[str] = []
+        self.keys: list[Hashable] = []
+        self._with_states = states
+
+    def begin(self) -> bool:
+        """As the other."""
+        return self.inner.begin()
+
+    def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
+        """As the other."""
+        if self._with_states:
+            self.states.append(self.scenario.state())
+        task = self.inner.choose(enabled, current)
+        point: Point = task.point
+        words = self.scenario.words(point) if self._with_states else ""
+        preemption = len(enabled) > 1 and preempts(task, enabled, current)
+        self.steps.append(Step(task.index, task.name, point[0], words, preemption))
+        self.keys.append(key_of(point[1]))
+        return task
+
+    def draw(self, n: int, what: str) -> int:
+        """As the other."""
+        return self.inner.draw(n, what)
+
+    @property
+    def preemptions(self) -> int:
+        """How many steps preempted another task."""
+        return sum(step.preempts for step in self.steps)
+
+
+class Recording(NamedTuple):
+    """An execution with all that happened in it."""
+
+    attempt: Attempt
+    recorder: Recorder
+
+    @property
+    def failure(self) -> Failure | None:
+        """The failure, with its preemptions counted."""
+        failure = self.attempt.failure
+        if failure is None:
+            return None
+        return replace(failure, preemptions=self.recorder.preemptions)
+
+    @property
+    def trace(self) -> Hashable:
+        """What two runs of one schedule must have in common."""
+        failure = self.attempt.failure
+        steps = tuple([(step.task, step.kind) for step in self.recorder.steps])
+        found = (failure.kind, failure.rule, _text(failure)) if failure is not None else None
+        return steps, tuple(self.recorder.keys), found, tuple(self.attempt.execution.choices)
+
+
+_OBJECT: Final = re.compile(r" object at 0x[0-9a-f]+")
+
+
+def _text(failure: Failure) -> str:
+    """The text of a failure without what Python's own repr puts in: it differs from run to run."""
+    return _OBJECT.sub(" object", failure.text)
+
+
+def record(
+    scenario: Scenario, scheduler: Scheduler | Sequence[Choice], *, states: bool = False
+) -> Recording:
+    """Run once and keep everything. A list of choices is followed."""
+    inner = Follow(scheduler) if isinstance(scheduler, Sequence) else scheduler
+    recorder = Recorder(inner, scenario, states=states)
+    recorder.begin()
+    done = attempt(scenario, recorder)
+    if states:
+        recorder.states.append(scenario.state())
+    return Recording(done, recorder)
+
+
+def deterministic(scenario: Scenario, choices: Sequence[Choice]) -> str:
+    """Run a schedule twice: "" if both runs agree, else where they differ."""
+    first = record(scenario, choices)
+    mark = scenario.fingerprint()
+    second = record(scenario, choices)
+    again = scenario.fingerprint()
+    pairs = zip(first.recorder.steps, second.recorder.steps, strict=False)
+    for number, (one, two) in enumerate(pairs, 1):
+        if (one.task, one.kind) != (two.task, two.kind):
+            return f"step {number} is {one.kind} of {one.name}, then {two.kind} of {two.name}"
+    if first.trace != second.trace:
+        return _difference(first, second)
+    if mark != again:
+        return "the final states of two runs differ"
+    return ""
+
+
+def _difference(first: Recording, second: Recording) -> str:
+    one, two = first.attempt.failure, second.attempt.failure
+    texts = [_text(found) if found is not None else "no failure" for found in (one, two)]
+    if texts[0] != texts[1]:
+        return f"the first run ends with: {texts[0]}; the second with: {texts[1]}"
+    lengths = [len(run.recorder.steps) for run in (first, second)]
+    return f"two runs of one schedule differ: {lengths[0]} and {lengths[1]} steps"

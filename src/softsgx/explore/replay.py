@@ -1,0 +1,46 @@
+"""The line by which a failure is repeated: which program, which scenario, which schedule.
+
+    0.1.0/FirstTouch/5f3a91c2/1:a3ba12
+
+A schedule means something only for the scenario and the version that made it; for another one it
+would be followed into nonsense. So it is refused, with the reason.
+"""
+
+from __future__ import annotations
+
+from softsgx import __version__
+from softsgx.explore.scenario import Scenario
+from softsgx.sim import Choice, SimError, decode, encode
+
+
+class ReplayRefused(SimError, ValueError):
+    """A replay string that cannot be meant for this scenario; the text says why."""
+
+
+def replay_string(scenario: Scenario, choices: tuple[Choice, ...]) -> str:
+    """The string for these choices."""
+    return f"{__version__}/{scenario.name}/{scenario.identity()}/{encode(choices)}"
+
+
+def scenario_of(text: str) -> str:
+    """The name of the scenario that a replay string is for."""
+    return _parts(text)[1]
+
+
+def choices_of(text: str, scenario: Scenario) -> list[Choice]:
+    """The choices in a replay string for this scenario; ReplayRefused, ScheduleError."""
+    version, name, identity, schedule = _parts(text)
+    if version != __version__:
+        raise ReplayRefused(f"made by softsgx {version}, this is {__version__}")
+    if name != scenario.name:
+        raise ReplayRefused(f"for scenario {name}, not for {scenario.name}")
+    if identity != scenario.identity():
+        raise ReplayRefused(f"scenario {name} has changed since ({identity} then)")
+    return decode(schedule)
+
+
+def _parts(text: str) -> list[str]:
+    parts = text.split("/", 3)
+    if len(parts) != 4:
+        raise ReplayRefused("not VERSION/SCENARIO/IDENTITY/SCHEDULE")
+    return parts

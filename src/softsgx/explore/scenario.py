@@ -1,0 +1,139 @@
+"""Scenarios: what is explored. A fresh start, tasks, and what must be true in the end."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from softsgx.explore.footprint import Footprint, of_point
+from softsgx.sim import BLOCKING, Execution, Log, Point, Steps, Task
+
+MAX_STEPS: Final = 20_000
+
+
+class Violation(Exception):
+    """A rule was broken. `rule` is its short name, the same for every way to break it."""
+
+    def __init__(self, rule: str, text: str) -> None:
+        super().__init__(f"{rule}: {text}")
+        self.rule = rule
+        self.text = text
+
+
+class Scenario:
+    """Tasks that may be interleaved, from the same state each time.
+
+    A user's scenario overrides `start`, and `check` or the bodies of its tasks raise `Violation`:
+
+        class Counter(Scenario):
+            def start(self, execution):
+                self.value = 0
+                execution.spawn(self.add(), "A")
+                execution.spawn(self.add(), "B")
+
+            def add(self):
+                yield ("read", "value", False)
+                value = self.value
+                yield ("write", "value", True)
+                self.value = value + 1
+
+            def check(self, execution):
+                if self.value != 2:
+                    raise Violation("lost update", f"value {self.value} after two additions")
+
+    `start` is called before every execution; what was built once is brought back there from a
+    snapshot. Everything that one task can see of another must be behind points whose objects say
+    so, or be noted by `sim.touch`: the reduction believes them.
+    """
+
+    name: str = ""
+    """How it is called on the command line; the name of the class if empty."""
+    max_steps: int = MAX_STEPS
+    log: Log | None = None
+    violations: ClassVar[tuple[type[BaseException], ...]] = ()
+    """Exceptions out of a task that are findings, beside Violation."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "name" not in cls.__dict__:
+            cls.name = cls.__name__
+
+    def start(self, execution: Execution) -> None:
+        """Bring the state back to the beginning and spawn the tasks."""
+        raise NotImplementedError(f"{type(self).__name__}.start")
+
+    def check(self, execution: Execution) -> None:
+        """Look at what is left when every task has ended; raise Violation."""
+
+    def objects(self, task: Task, point: Point) -> Footprint:
+        """What the step behind a point touches: pairs of a stable key and a mode of `sim.touch`.
+
+        To be overridden where the object of a point does not say all.
+        """
+        return of_point(point)
+
+    def state(self) -> str:
+        """The state column of a report, after each step."""
+        return ""
+
+    def words(self, point: Point) -> str:
+        """A point in the words of the reader."""
+        kind, touched, _write = point
+        name = getattr(touched, "name", touched)
+        if isinstance(name, tuple):
+            name = " ".join(f"{part:#x}" if isinstance(part, int) else str(part) for part in name)
+        return f"{kind} {name}" if kind not in BLOCKING or name else kind
+
+    def fingerprint(self) -> Hashable:
+        """What two executions by one schedule must agree on, beside their steps."""
+        return None
+
+    @property
+    def file(self) -> str:
+        """The file it is written in; "" if it was typed in."""
+        try:
+            return inspect.getsourcefile(type(self)) or ""
+        except (OSError, TypeError):
+            return ""
+
+    def identity(self) -> str:
+        """Eight hexadecimal digits that change when the text of its file does."""
+        try:
+            text = Path(self.file).read_bytes()
+        except OSError:
+            text = b""
+        return blake2b(text + self.name.encode(), digest_size=4).hexdigest()
+
+
+class Bodies(Scenario):
+    """A scenario of plain generator functions, for tests and sketches.
+
+    `bodies` are called with one fresh `state` made by `fresh()`; `judge(state)` may raise.
+    """
+
+    def __init__(
+        self,
+        fresh: Callable[[], Any],
+        *bodies: Callable[[Any], Steps[Any]],
+        judge: Callable[[Any], None] | None = None,
+        name: str = "bodies",
+    ) -> None:
+        self.fresh = fresh
+        self.bodies = bodies
+        self.judge = judge
+        self.name = name
+        self.shared: Any = None
+
+    def start(self, execution: Execution) -> None:
+        """A fresh state, and a task for each body: A, B, C..."""
+        self.shared = self.fresh()
+        for number, body in enumerate(self.bodies):
+            execution.spawn(body(self.shared), chr(ord("A") + number))
+
+    def check(self, execution: Execution) -> None:
+        """The judge's opinion."""
+        if self.judge is not None:
+            self.judge(self.shared)

@@ -1,0 +1,9 @@
+"""Strategies: schedulers that search. Each is one short file."""
+
+from softsgx.explore.strategies.bounded import Bounded
+from softsgx.explore.strategies.dpor import Dpor
+from softsgx.explore.strategies.pct import Pct
+from softsgx.explore.strategies.strategy import Strategy
+from softsgx.explore.strategies.walk import Walk
+
+__all__ = ["Bounded", "Dpor", "Pct", "Strategy", "Walk"]

@@ -1,0 +1,130 @@
+"""Depth first through all schedules with at most so many preemptions.
+
+A preemption is to choose another task although the current one could go on, or although an
+interrupt could be taken. To leave a task that is blocked, has ended or is about to retry is none.
+Within the bound nothing is left out and nothing is done twice: the count of executions is the count
+of schedules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from softsgx.explore.strategies.strategy import Trail, candidates, following, preempts
+from softsgx.sim import Choice, ScheduleMismatch
+
+if TYPE_CHECKING:
+    from softsgx.sim import Task
+
+
+class Bounded:
+    """`bound` preemptions at most; None for no bound, which is plain depth first.
+
+    With `prefix`, only the subtree below these choices: disjoint subtrees can be searched apart.
+    """
+
+    def __init__(self, bound: int | None, prefix: Sequence[Choice] = ()) -> None:
+        self.bound = bound
+        self.cut = False
+        """Whether the bound has left anything out."""
+        self.preemptions = 0
+        """Of the execution that runs."""
+        self.fraction = 0.0
+        # Per choice: what was taken, what is left to take, the share of the tree, preemptions
+        # before it. A draw is a choice as well: ~value.
+        self._taken: list[Choice] = list(prefix)
+        self._left: list[tuple[Choice, ...]] = [()] * len(prefix)
+        self._share: list[float] = [1.0] * len(prefix)
+        self._fixed = len(prefix)
+        self._trail: Trail = []
+        self._last = -1
+        self._depth = 0
+        self._begun = False
+        self._over = False
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether everything was done, with nothing left out by the bound."""
+        return self._over and not self.cut
+
+    def begin(self) -> bool:
+        """Take the deepest choice that is left."""
+        if self._begun:
+            taken, left, share = self._taken, self._left, self._share
+            while len(left) > self._fixed and not left[-1]:
+                taken.pop(), left.pop(), share.pop()
+            if len(left) <= self._fixed:
+                self._over = True
+                return False
+            taken[-1], *rest = left[-1]
+            left[-1] = tuple(rest)
+        self._begun = True
+        self._depth = 0
+        self._last = -1
+        self.preemptions = 0
+        self._trail.clear()
+        return True
+
+    def end(self, left: Sequence[Task]) -> None:
+        """Count the leaf of the tree."""
+        self.fraction += self._share[-1] if self._share else 1.0
+
+    def alternatives(self) -> list[list[Choice]]:
+        """The prefixes that are left beside the execution just done, in the order of begin()."""
+        found = []
+        for depth in range(len(self._left) - 1, self._fixed - 1, -1):
+            for choice in self._left[depth]:
+                found.append([*self._taken[:depth], choice])
+        return found
+
+    def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
+        """What was taken here before, or a new choice: the current task first."""
+        if len(enabled) == 1:
+            task = enabled[0]
+        else:
+            depth = self._depth
+            self._depth = depth + 1
+            task = self._again(depth, enabled) if depth < len(self._taken) else None  # type: ignore[assignment]
+            if task is None:
+                task = self._new(enabled, current)
+            if task is not current and preempts(task, enabled, current):
+                self.preemptions += 1
+        self._last = task.index
+        self._trail.append((task.index, task.point[0]))
+        return task
+
+    def draw(self, n: int, what: str) -> int:
+        """0 first, then all other values."""
+        depth = self._depth
+        self._depth = depth + 1
+        if depth == len(self._taken):
+            self._push(~0, tuple([~value for value in range(1, n)]))
+        value = ~self._taken[depth]
+        if not 0 <= value < n:
+            raise ScheduleMismatch(depth, f"{what!r} below {n} is drawn where it was not before")
+        return value
+
+    def _again(self, depth: int, enabled: Sequence[Task]) -> Task:
+        index = self._taken[depth]
+        for task in enabled:
+            if task.index == index:
+                return task
+        raise ScheduleMismatch(depth, f"task {index} was enabled here before and is not now")
+
+    def _new(self, enabled: Sequence[Task], current: Task | None) -> Task:
+        tasks = candidates(enabled, self._trail)
+        first = following(tasks, current, self._last)
+        others = [task for task in tasks if task is not first]
+        if self.bound is not None and self.preemptions >= self.bound:
+            free = [task for task in others if not preempts(task, enabled, current)]
+            self.cut = self.cut or len(free) < len(others)
+            others = free
+        self._push(first.index, tuple([task.index for task in others]))
+        return first
+
+    def _push(self, choice: Choice, others: tuple[Choice, ...]) -> None:
+        share = self._share[-1] if self._share else 1.0
+        self._taken.append(choice)
+        self._left.append(others)
+        self._share.append(share / (1 + len(others)))

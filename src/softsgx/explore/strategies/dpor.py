@@ -1,0 +1,359 @@
+"""Depth first with dynamic partial-order reduction: one schedule of each equivalence class.
+
+Two schedules are equivalent if one becomes the other by swapping neighbouring steps that are not in
+conflict. The algorithm is that of source sets with sleep sets (Abdulla, Aronis, Jonsson, Sagonas,
+Optimal dynamic partial order reduction, 2014), with these additions:
+
+* What a step touches is known only when it has run (`sim.touch`). The sleeping task's step has run
+  before, so its footprint is at hand, too.
+* A step that merely enables a blocked one (releases its lock) is before it, but is no race with it:
+  the race is with whoever took the lock.
+* Draws are choices inside a step. All values are tried, and the footprint of a sleeping step is
+  that of all of them.
+* Tasks that retry, daemons and interrupt handlers order more than their objects say (`Extras`).
+
+The order of steps is kept as bit masks over the steps of the execution: `mask` of a step has the
+bits of all steps that happen before it, and its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from softsgx.explore.cut import Cut
+from softsgx.explore.footprint import COMMUTE, TAKE, Footprint, conflict, key_of, merged, of_point
+from softsgx.explore.scenario import Scenario
+from softsgx.explore.strategies.extras import Extras
+from softsgx.explore.strategies.strategy import Trail, candidates, following
+from softsgx.sim import ScheduleMismatch
+from softsgx.sim.point import BLOCKING
+from softsgx.sim.touch import ENABLE, READ, SPAWN, TOUCHES, WRITE
+
+if TYPE_CHECKING:
+    from softsgx.sim import Task
+
+_SPAWNING: Final = (("spawn",), WRITE)
+
+
+class _Node:
+    """The state before one step, and the step that was taken from it last.
+
+    enabled    tasks that could take a step here, by index
+    todo       tasks to be tried here, the one in progress included
+    sleep      tasks that need not be tried, with the footprint of their step here
+    draws      [value, n] of each draw inside the step in progress
+    union      footprint of the step in progress, over all its draws so far
+    before     what happens before the step in its own task, as a mask
+    """
+
+    __slots__ = (
+        "chosen", "enabled", "todo", "sleep", "draws", "footprint", "union", "mask", "before",
+    )  # fmt: skip
+
+    def __init__(self, enabled: list[int], chosen: int, sleep: dict[int, Footprint]) -> None:
+        self.enabled = enabled
+        self.chosen = chosen
+        self.todo = {chosen: None}
+        self.sleep = sleep
+        self.draws: list[list[int]] = []
+        self.footprint: Footprint = ()
+        self.union: Footprint = ()
+        self.mask = 0
+        self.before = 0
+
+
+class Dpor:
+    """Exhaustive search of one scenario up to equivalence."""
+
+    fraction = 0.0
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.redundant = 0
+        """Executions that were cut because all that was left slept."""
+        self.restarts = 0
+        overridden = type(scenario).objects is not Scenario.objects
+        self._objects = scenario.objects if overridden else None
+        self._extras = Extras()
+        self._clear()
+        self._begun = False
+        self._over = False
+
+    def _clear(self) -> None:
+        self._nodes: list[_Node] = []
+        # Draws while the scenario starts, before any step.
+        self._first = _Node([], -1, {})
+        self._trail: Trail = []
+        # Per key, the steps that touched it so far: (step, mode).
+        self._accesses: dict[Hashable, list[tuple[int, int]]] = {}
+        # Per task, the mask of its last step; at first, that of the step that spawned it.
+        self._last: dict[int, int] = {}
+        self._born: dict[int, int] = {}
+        self._depth = 0
+        # Steps before this one are as in the execution before, and already accounted for.
+        self._fresh = 0
+        self._draw = 0
+        self._pending: Task | None = None
+        # What the step in progress has noted so far.
+        self._noted: list[tuple[Hashable, int]] = []
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every class has been seen."""
+        return self._over
+
+    def begin(self) -> bool:
+        """Go back to the deepest node where something is left to try."""
+        if self._extras.wanted:
+            # What was done so far ordered too little: again, from the start.
+            self._extras.use()
+            self.restarts += 1
+            self._clear()
+        elif self._begun and not self._back():
+            self._over = True
+            TOUCHES.noted = None
+            return False
+        self._begun = True
+        self._depth = 0
+        self._draw = 0
+        self._pending = None
+        TOUCHES.noted = None
+        return True
+
+    def end(self, left: Sequence[Task]) -> None:
+        """Account for the last step, and for the steps that tasks never came to."""
+        self._record()
+        TOUCHES.noted = None
+        if not self._extras.on:
+            # A daemon may have been let go on by the very last step.
+            self._extras.look(left)
+        for task in left:
+            known = self._last.get(task.index, self._born.get(task.index, 0))
+            blocking = task.point[0] in BLOCKING
+            self._races(task.index, len(self._nodes), self._announced(task), known, blocking)
+
+    # Choosing
+
+    def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
+        """What the path says; behind it the current task, unless it sleeps."""
+        depth = self._depth
+        self._depth = depth + 1
+        nodes = self._nodes
+        if depth < self._fresh:
+            self._draw = 0
+            index = nodes[depth].chosen
+            for task in enabled:
+                if task.index == index:
+                    return task
+            return self._again(enabled, index, depth)
+        self._record()
+        if depth < len(nodes):
+            task = self._again(enabled, nodes[depth].chosen, depth)
+        else:
+            task = self._new(enabled, current, depth)
+        node = nodes[depth]
+        node.footprint = self._announced(task)
+        self._trail.append((task.index, task.point[0]))
+        if not self._extras.on:
+            self._extras.look(enabled)
+        self._pending = task
+        self._draw = 0
+        TOUCHES.noted = self._noted = []
+        return task
+
+    def draw(self, n: int, what: str) -> int:
+        """0 first, then all other values."""
+        node = self._nodes[self._depth - 1] if self._depth else self._first
+        place = self._draw
+        self._draw = place + 1
+        if place == len(node.draws):
+            node.draws.append([0, n])
+        value, known = node.draws[place]
+        if known != n:
+            raise ScheduleMismatch(self._depth, f"{what!r} was below {known} and is below {n} now")
+        return value
+
+    def _again(self, enabled: Sequence[Task], index: int, depth: int) -> Task:
+        for task in enabled:
+            if task.index == index:
+                return task
+        raise ScheduleMismatch(depth, f"task {index} was enabled here before and is not now")
+
+    def _new(self, enabled: Sequence[Task], current: Task | None, depth: int) -> Task:
+        tasks = candidates(enabled, self._trail) if len(enabled) > 1 else enabled
+        sleep: dict[int, Footprint] = {}
+        if depth:
+            parent = self._nodes[-1]
+            for index, footprint in parent.sleep.items():
+                if index != parent.chosen and not conflict(footprint, parent.footprint):
+                    sleep[index] = footprint
+        awake = [task for task in tasks if task.index not in sleep] if sleep else tasks
+        if not awake:
+            self.redundant += 1
+            raise Cut([t for t in enabled[0].execution.tasks if t not in enabled])
+        last = self._nodes[-1].chosen if depth else -1
+        chosen = following(awake, current, last)
+        self._nodes.append(_Node([task.index for task in tasks], chosen.index, sleep))
+        return chosen
+
+    def _announced(self, task: Task) -> Footprint:
+        if self._objects is not None:
+            footprint = self._objects(task, task.point)
+        else:
+            kind, touched, write = task.point
+            if type(touched) is str and kind not in BLOCKING:
+                footprint = ((touched, WRITE if write else READ),)  # as of_point, but faster
+            else:
+                footprint = of_point(task.point)
+        return merged(footprint, self._extras.of(task)) if self._extras.on else footprint
+
+    # Accounting
+
+    def _record(self) -> None:
+        """The step in progress is over: complete its footprint, find its races, order it."""
+        task, self._pending = self._pending, None
+        if task is None:
+            return
+        depth = len(self._trail) - 1
+        node = self._nodes[depth]
+        noted = self._noted
+        born: list[int] = []
+        footprint = node.footprint
+        if noted:
+            more: list[tuple[Hashable, int]] = []
+            for touched, mode in noted:
+                if mode == SPAWN:
+                    born.append(touched.index)  # type: ignore[attr-defined]
+                    more.append(_SPAWNING)
+                else:
+                    more.append((key_of(touched), mode))
+            if task.done:
+                more.extend(self._extras.at_end(task))
+            footprint = node.footprint = merged(footprint, tuple(more))
+        node.union = merged(node.union, footprint) if node.union else footprint
+        index = task.index
+        last = self._last
+        node.before = before = last.get(index, -1)
+        known = self._born.get(index, 0) if before < 0 else before
+        blocking = self._trail[depth][1] in BLOCKING
+        node.mask = mask = self._races(index, depth, footprint, known, blocking) | 1 << depth
+        last[index] = mask
+        for key, mode in footprint:
+            steps = self._accesses.get(key)
+            if steps is None:
+                self._accesses[key] = [(depth, mode)]
+            else:
+                steps.append((depth, mode))
+        for child in born:
+            self._born[child] = mask
+
+    def _races(
+        self, index: int, depth: int, footprint: Footprint, known: int, blocking: bool
+    ) -> int:
+        """Make sure that every race of a step with earlier ones is tried the other way round.
+
+        `known` happens before the step in its own task. Returns all that happens before it.
+        """
+        nodes = self._nodes
+        hb = known
+        races: list[tuple[int, int]] = []
+        for key, mode in footprint:
+            for step, other in reversed(self._accesses.get(key, ())):
+                if known >> step & 1:
+                    if other not in COMMUTE:
+                        break
+                    continue
+                if mode == other and mode in COMMUTE:
+                    continue
+                hb |= nodes[step].mask
+                if not (blocking and other == ENABLE):
+                    races.append((step, other))
+        if races:
+            if len(footprint) > 1:
+                races = sorted(set(races), reverse=True)
+            ordered = known
+            for step, other in races:
+                if not ordered >> step & 1:
+                    tried = self._reverse(step, depth, index, hb, blocking and other != TAKE)
+                    if tried:
+                        ordered |= nodes[step].mask
+        return hb
+
+    def _reverse(self, step: int, depth: int, index: int, hb: int, unsure: bool) -> bool:
+        """Let a task that can start the other order be tried before `step`.
+
+        False if none can, or if it is `unsure` whether the other order exists: then earlier races
+        are not covered by this one.
+        """
+        nodes = self._nodes
+        node = nodes[step]
+        inside = 0
+        starts: list[int] = []
+        seen: set[int] = set()
+        for later in range(step + 1, depth):
+            other = nodes[later]
+            if other.mask >> step & 1:
+                continue
+            if other.chosen not in seen:
+                seen.add(other.chosen)
+                if not other.mask & inside:
+                    starts.append(other.chosen)
+            inside |= 1 << later
+        if index not in seen and not hb & inside:
+            starts.append(index)
+            if unsure:
+                if index not in node.enabled:
+                    return False
+                unsure = False
+        todo, sleep = node.todo, node.sleep
+        first = -1
+        for start in starts:
+            if start in todo or start in sleep:
+                return not unsure
+            if start in node.enabled and (first < 0 or start == index):
+                first = start
+        if first < 0:
+            return False
+        todo[first] = None
+        return not unsure
+
+    def _back(self) -> bool:
+        nodes = self._nodes
+        while nodes:
+            node = nodes[-1]
+            self._forget(node, len(nodes) - 1)
+            while node.draws:
+                draw = node.draws[-1]
+                draw[0] += 1
+                if draw[0] < draw[1]:
+                    self._fresh = len(nodes) - 1
+                    return True
+                node.draws.pop()
+            node.sleep[node.chosen] = node.union
+            for index in node.todo:
+                if index not in node.sleep:
+                    node.chosen = index
+                    node.union = ()
+                    self._fresh = len(nodes) - 1
+                    return True
+            nodes.pop()
+        self._fresh = 0
+        while self._first.draws:
+            draw = self._first.draws[-1]
+            draw[0] += 1
+            if draw[0] < draw[1]:
+                return True
+            self._first.draws.pop()
+        return False
+
+    def _forget(self, node: _Node, depth: int) -> None:
+        """Take a step out of the account."""
+        if len(self._trail) <= depth:
+            return
+        self._trail.pop()
+        for key, _mode in node.footprint:
+            self._accesses[key].pop()
+        if node.before < 0:
+            self._last.pop(node.chosen, None)
+        else:
+            self._last[node.chosen] = node.before

@@ -1,0 +1,111 @@
+"""Who listens is told what the kernel does: the events of `sim.kernel_events`, and nothing else.
+
+Without a listener a call costs one test more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from inspect import signature
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec
+
+from softsgx.linux import uapi
+from softsgx.sim.kernel_events import (
+    CallBegun,
+    CallEnded,
+    Fields,
+    IoctlArguments,
+    IoctlResults,
+    SignalSent,
+    VdsoReturned,
+)
+
+if TYPE_CHECKING:
+    from softsgx.linux.process import Signal, Thread
+    from softsgx.linux.version import KernelVersion
+    from softsgx.sim import Steps
+    from softsgx.spec.structure import Structure
+
+P = ParamSpec("P")
+Call = Callable[Concatenate["Thread", P], "Steps[int]"]
+
+_REQUESTS: Final = {
+    value: name for name, value in vars(uapi).items() if name.startswith("SGX_IOC_")
+}
+_V2_REQUESTS: Final = {
+    **_REQUESTS,
+    **{
+        value: name.replace("V2_", "SGX_")
+        for name, value in vars(uapi).items()
+        if name.startswith("V2_IOC_")
+    },
+}
+
+
+def told(function: Call[P]) -> Call[P]:
+    """A system call whose begin and end are events; named by the function, without `sys_`."""
+    name = function.__name__.removeprefix("sys_")
+    names = list(signature(function).parameters)[1:]
+    defaults = signature(function).parameters
+
+    @wraps(function)
+    def call(current: Thread, /, *args: P.args, **kwargs: P.kwargs) -> Steps[int]:
+        steps = function(current, *args, **kwargs)
+        if not current.kernel.processor.log.on:
+            return steps
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        values = [(n, given.get(n, defaults[n].default)) for n in names]
+        return tell_call(current, name, tuple([(n, v) for n, v in values if type(v) is int]), steps)
+
+    return call
+
+
+def tell_call(current: Thread, name: str, fields: Fields, steps: Steps[int]) -> Steps[int]:
+    """A call, and the events around it."""
+    log = current.kernel.processor.log
+    log.emit(CallBegun(current.cpu, current.name, name, fields))
+    result = yield from steps
+    log.emit(CallEnded(current.cpu, current.name, name, fields, result))
+    return result
+
+
+def request_name(version: KernelVersion, cmd: int) -> str:
+    """The name of an ioctl of /dev/sgx_enclave; requests that it has not, as a number."""
+    known = _V2_REQUESTS if version.interface == "v2" else _REQUESTS
+    return known.get(cmd, f"ioctl {cmd:#x}")
+
+
+def tell_arguments(current: Thread, block: Structure, **more: int) -> None:
+    """The argument block of an ioctl, as it was copied; `more` is what it points to."""
+    log = current.kernel.processor.log
+    if log.on:
+        fields = (*_numbers(block), *more.items())
+        log.emit(IoctlArguments(current.cpu, current.name, fields))
+
+
+def tell_results(current: Thread, block: Structure) -> None:
+    """The fields that are written back."""
+    log = current.kernel.processor.log
+    if log.on:
+        fields = tuple([(n, v) for n, v in _numbers(block) if n in ("result", "count")])
+        log.emit(IoctlResults(current.cpu, current.name, fields))
+
+
+def tell_signal(current: Thread, signal: Signal) -> None:
+    """The thread gets a signal for an exception."""
+    log = current.kernel.processor.log
+    if log.on:
+        name, at, code = signal.text, signal.address, signal.error_code
+        log.emit(SignalSent(current.cpu, current.name, name, at, signal.vector, code))
+
+
+def tell_vdso(current: Thread, vector: int, code: int, address: int) -> None:
+    """The vDSO function returns an exception."""
+    log = current.kernel.processor.log
+    if log.on:
+        log.emit(VdsoReturned(current.cpu, current.name, vector, code, address))
+
+
+def _numbers(block: Structure) -> Fields:
+    return tuple([(field.name, getattr(block, field.name)) for field in block.FIELDS])

@@ -1,0 +1,70 @@
+"""The fields of events: which are shown in hexadecimal, and how values look to a reader."""
+
+from __future__ import annotations
+
+from errno import errorcode
+from functools import cache
+from typing import Any, Final
+
+from softsgx.sim.kernel_events import Fields
+from softsgx.spec.epcm import BLOCKED, PT_NAMES, VALID, rwx_text, word_text
+from softsgx.spec.faults import PF, VECTOR_NAMES
+from softsgx.spec.status import status_name
+
+# Addresses, lengths and words: numbers of which nobody wants to see the decimal digits.
+HEX: Final = frozenset(
+    "rbx rcx rdx address linear tcs rip entry before after code arg src base size offset length"
+    " flags secinfo secinfo_flags sigstruct attributes xfrm old new old_length new_length"
+    " count".split()
+)
+_RIGHTS: Final = frozenset({"prot", "permissions"})
+SHORT: Final = "SGX_IOC_ENCLAVE_"
+
+
+@cache
+def is_hex(name: str) -> bool:
+    """Whether a field of this name is shown in hexadecimal."""
+    return name in HEX
+
+
+def number(name: str, value: int) -> str:
+    """A number as a reader wants to see the field of this name."""
+    if name in _RIGHTS and 0 <= value <= 7:
+        return rwx_text(value)
+    if name == "page_type":
+        return PT_NAMES.get(value, str(value))
+    if name == "secinfo_flags":
+        return word_text(value & ~BLOCKED | VALID).replace(" ", "|")
+    return f"{value:#x}" if name in HEX else str(value)
+
+
+def call_text(name: str, fields: Fields) -> str:
+    """A call as `mprotect(address=0x7000, length=0x1000, prot=r--)`."""
+    return f"{name}({', '.join(f'{n}={number(n, v)}' for n, v in fields)})"
+
+
+def errno_or_value(result: int) -> str:
+    """What a call returned: `-EACCES`, or the value."""
+    if -4096 < result < 0:
+        return f"-{errorcode.get(-result, str(-result))}"
+    return f"{result:#x}" if result > 9 else str(result)
+
+
+def exception_text(vector: int, code: int) -> str:
+    """`#PF 0x8007`, `#GP`, `vector 0xfb`."""
+    name = VECTOR_NAMES.get(vector, f"vector {vector:#x}")
+    return f"{name} {code:#x}" if vector == PF else name
+
+
+def status_text(status: int) -> str:
+    """RAX of a leaf; a leaf that does not write RAX has none."""
+    return "done" if status < 0 else status_name(status)
+
+
+def plain(value: Any) -> Any:
+    """A value of any event as JSON can hold it: tasks, points and locks as their texts."""
+    if value is None or isinstance(value, int | str):
+        return value
+    if isinstance(value, tuple) and all(isinstance(item, int) for item in value):
+        return list(value)
+    return str(value)

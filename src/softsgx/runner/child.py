@@ -1,0 +1,47 @@
+"""The first process of a run, between fork and exec; and what process a thread belongs to."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+_PR_SET_NO_NEW_PRIVS: Final = 38
+_SYS_SECCOMP: Final = 317
+
+
+def be_child(
+    path: str, argv: Sequence[str], env: dict[str, str], fprog: bytes, said: int
+) -> NoReturn:
+    """In the child: wait to be seized, filter, execute. Never returns."""
+    step = "exec"
+    try:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        libc = ctypes.PyDLL(None, use_errno=True)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        code = ctypes.create_string_buffer(fprog, len(fprog))
+        program = (ctypes.c_uint64 * 2)(len(fprog) // 8, ctypes.addressof(code))
+        if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.syscall(
+            _SYS_SECCOMP, 1, 0, ctypes.byref(program)
+        ):
+            step = "seccomp"
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        step = path
+        os.execve(path, list(argv), env)
+    except OSError as error:
+        os.write(said, f"{step}\0{error.strerror}".encode())
+    finally:
+        os._exit(127)
+
+
+def thread_group(tid: int) -> int:
+    """The process of a thread."""
+    with open(f"/proc/{tid}/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("Tgid:"):
+                return int(line.split()[1])
+    return tid

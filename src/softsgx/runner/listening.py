@@ -1,0 +1,129 @@
+"""Who listens to a run: `--stats`, `--trace`, `--explain`. What they say goes to stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final
+
+from softsgx.report.explanation import Explanation
+from softsgx.report.stats import Stats
+from softsgx.runner.trace_file import TraceFile
+from softsgx.sim import Event
+from softsgx.sim.kernel_events import ProcessEnded, SignalSent, ThreadSwitchedIn
+from softsgx.system.explain import Explainer
+
+if TYPE_CHECKING:
+    from softsgx.runner.session import Options
+    from softsgx.runner.supervisor import Supervisor
+    from softsgx.runner.world import World
+
+# Refusals of one kind at one page that are printed, and refusals by one rule: a runtime that polls,
+# or that accepts each page when it is touched first, would print for ever.
+SHOWN_MAX: Final = 2
+SHOWN_BY_RULE_MAX: Final = 24
+
+
+class Listening:
+    """The listeners that the options ask for. RunnerError if the trace cannot be written."""
+
+    def __init__(
+        self, world: World, supervisor: Supervisor, header: dict[str, Any], options: Options
+    ) -> None:
+        self._supervisor = supervisor
+        self._began = time.perf_counter()
+        log = world.log
+        self._trace: TraceFile | None = None
+        if options.trace is not None:
+            self._trace = TraceFile(options.trace, header, log)
+            log.subscribe(self._trace)
+        self._stats: Stats | None = None
+        if options.stats:
+            self._stats = Stats()
+            log.subscribe(self._stats)
+        self._voice: Voice | None = None
+        if options.explain:
+            self._voice = Voice()
+            Explainer(world.machine, self._voice.tell, instructions=True)
+            log.subscribe(self._voice)
+
+    @property
+    def on(self) -> bool:
+        """Whether there is anything to be said or written at the end."""
+        return any((self._trace, self._stats, self._voice))
+
+    def close(self) -> None:
+        """The run is over, however it ended."""
+        if self._trace is not None:
+            self._trace.close()
+            if self._trace.trouble:
+                _say(f"softsgx: run: --trace: {self._trace.trouble}: the trace is not complete\n")
+        if self._voice is not None:
+            self._voice.close()
+        if self._stats is not None:
+            _say("softsgx: stats\n" + self._stats.text(self._further()))
+
+    def _further(self) -> list[tuple[str, str]]:
+        """What no event tells."""
+        files = self._supervisor.loader.files.values()
+        patched = sum(len(sites.patch) for sites in files)
+        unproven = sum(len(sites.unproven) for sites in files)
+        wall = time.perf_counter() - self._began
+        emulated = self._supervisor.enclaves.emulated
+        return [
+            ("CPUID, ENCLU", f"patched {patched}, unproven {unproven}"),
+            ("seconds", f"{wall:.3f} in all, {emulated:.3f} of them emulating"),
+        ]
+
+
+class Voice:
+    """Prints explanations, those of one kind SHOWN_MAX times, and again when a program dies."""
+
+    def __init__(self) -> None:
+        self._times: Counter[tuple[object, ...]] = Counter()
+        self._by_rule: Counter[str] = Counter()
+        self._last_said: Explanation | None = None
+        self._process: dict[str, str] = {}  # thread -> its process
+        self._fatal: dict[str, Explanation] = {}  # process -> what its last signal came from
+        self._last: Explanation | None = None
+        self._silent = 0
+
+    def tell(self, found: Explanation) -> None:
+        """Print one, unless it was said before."""
+        self._last = found
+        if self._by_rule[found.rule] < SHOWN_BY_RULE_MAX and self._times[found.key] < SHOWN_MAX:
+            self._by_rule[found.rule] += 1
+            self._times[found.key] += 1
+            self._last_said = found
+            _say(found.text)
+        else:
+            self._silent += 1
+
+    def __call__(self, event: Event) -> None:
+        """Remember what a signal came from, and say it when the process dies of it."""
+        if isinstance(event, ThreadSwitchedIn):
+            self._process[event.thread] = event.process
+        elif isinstance(event, SignalSent):
+            if self._last is not None:
+                self._fatal[self._process.get(event.thread, event.thread)] = self._last
+        elif isinstance(event, ProcessEnded):
+            found = self._fatal.pop(event.process, None)
+            if found is not None and event.outcome in ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE"):
+                self._died(f"process {event.process} died of {event.outcome}", found)
+
+    def _died(self, what: str, found: Explanation) -> None:
+        if found is self._last_said:
+            _say(f"{what}: see event {found.event} above\n")
+        else:
+            _say(f"{what}:\n{found.text}")
+
+    def close(self) -> None:
+        """How much was not said."""
+        if self._silent:
+            _say(f"softsgx: explain: {self._silent} more refusals, of kinds shown above\n")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()

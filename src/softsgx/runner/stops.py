@@ -1,0 +1,97 @@
+"""Ways to end the stop of a system call, and what the services of calls share.
+
+A call is either answered (it does not run), or runs, perhaps with other arguments, and is completed
+at its exit. Whatever is not about enclaves goes on untouched.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from softsgx.runner import ptrace as p
+from softsgx.runner.tracee import Tracee
+from softsgx.spec.bits import PAGE_MASK
+
+Handler = Callable[[Tracee, list[int]], None]
+
+_NR_SECCOMP: Final = 317
+BELOW: Final = 128 + 4096  # scratch memory below the red zone
+
+
+def answer(t: Tracee, regs: list[int], result: int) -> None:
+    """The call does not run; this is its result."""
+    regs[p.ORIG_RAX] = p.MASK64
+    regs[p.RAX] = result & p.MASK64
+    p.set_regs(t.tid, regs)
+    go_on(t)
+
+
+def to_exit(t: Tracee, then: Callable[[Tracee, int], int | None]) -> None:
+    """Let the call run, then call `then(t, result)`; what it returns replaces the result."""
+
+    def at_exit(t: Tracee) -> None:
+        regs = p.get_regs(t.tid)
+        new = then(t, signed(regs[p.RAX]))
+        if new is not None:
+            regs = p.get_regs(t.tid)
+            regs[p.RAX] = new & p.MASK64
+            p.set_regs(t.tid, regs)
+
+    t.at_exit = at_exit
+    p.request(p.PTRACE_SYSCALL, t.tid)
+
+
+def changed(
+    t: Tracee,
+    regs: list[int],
+    changes: dict[int, int],
+    then: Callable[[Tracee, int], int | None],
+) -> None:
+    """Run the call with other registers, which the program gets back as they were."""
+    before = {at: regs[at] for at in changes if at not in (p.RAX, p.ORIG_RAX)}
+    new = list(regs)
+    for at, value in changes.items():
+        new[at] = value & p.MASK64
+    p.set_regs(t.tid, new)
+
+    def restore(t: Tracee, result: int) -> int | None:
+        after = p.get_regs(t.tid)
+        for at, value in before.items():
+            after[at] = value
+        p.set_regs(t.tid, after)
+        return then(t, result)
+
+    to_exit(t, restore)
+
+
+def areas(t: Tracee, address: int, length: int) -> list[tuple[int, int]]:
+    """The enclave areas of a range, cut to it."""
+    if not t.space.mm.vmas or address + length > 1 << 64:
+        return []
+    end = address + ((length + PAGE_MASK) & ~PAGE_MASK)
+    return [
+        (max(vma.start, address), min(vma.end, end))
+        for vma in t.space.mm.for_each_vma(address, end)
+    ]
+
+
+def add_filter(t: Tracee, code: bytes) -> bool:
+    """One more filter for all threads of the process."""
+    at = (p.get_regs(t.tid)[p.RSP] - BELOW) & ~15
+    block = struct.pack("<QQ", len(code) // 8, at + 16) + code
+    return p.write_memory(t.tid, at, block) and t.inject(_NR_SECCOMP, 1, 1, at) == 0
+
+
+def go_on(t: Tracee) -> None:
+    p.request(p.PTRACE_CONT, t.tid)
+
+
+def signed(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value
+
+
+def signed32(value: int) -> int:
+    value &= 0xFFFFFFFF
+    return value - (1 << 32) if value >> 31 else value

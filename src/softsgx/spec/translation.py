@@ -1,0 +1,39 @@
+"""Words of address translation: an entry of a page table (SDM 3A, 4.5), and one of the TLB.
+
+A TLB entry is the model's own: the physical page address, and in its low bits what the entry
+permits. READ, WRITE, FETCH stand where SECINFO.FLAGS has R, W, X.
+"""
+
+from typing import Final
+
+PTE_P: Final = 1 << 0
+PTE_W: Final = 1 << 1
+PTE_U: Final = 1 << 2
+PTE_A: Final = 1 << 5
+PTE_D: Final = 1 << 6
+PTE_NX: Final = 1 << 63
+PTE_PFN_MASK: Final = 0x000F_FFFF_FFFF_F000
+
+READ: Final = 1 << 0
+WRITE: Final = 1 << 1  # writable, and the PTE's D bit is already set
+FETCH: Final = 1 << 2
+CLEAN: Final = 1 << 3  # writable, but the first write must walk again to set D
+ABORT: Final = 1 << 4  # not EPC to this access: reads give ones, writes are dropped
+
+ACCESS_NAMES: Final[dict[int, str]] = {READ: "read", WRITE: "write", FETCH: "fetch"}
+
+
+def rights_text(entry: int) -> str:
+    """Rights of a TLB entry as 'rw-'. A writable page whose D bit is still clear shows 'w' too."""
+    return (
+        ("r" if entry & READ else "-")
+        + ("w" if entry & (WRITE | CLEAN) else "-")
+        + ("x" if entry & FETCH else "-")
+    )
+
+
+def pte_text(pte: int) -> str:
+    """Rights of a page-table entry as 'rw-', or 'none' when not present."""
+    if not pte & PTE_P:
+        return "none"
+    return "r" + ("w" if pte & PTE_W else "-") + ("-" if pte & PTE_NX else "x")

@@ -1,0 +1,34 @@
+"""What must be true whatever the schedule: general rules that name no bug. One file each.
+
+A checker is asked when an execution has ended and raises `Violation`; it may look on before, from
+`start` on. Each file says what is verified and what is not.
+"""
+
+from softsgx.system.checkers.checker import Checker
+from softsgx.system.checkers.epc_leak import EpcLeak
+from softsgx.system.checkers.kernel_warning import KernelWarning
+from softsgx.system.checkers.lock_order import LockOrder
+from softsgx.system.checkers.lost_page import LostPage
+from softsgx.system.checkers.stale_mapping import StaleMapping
+from softsgx.system.checkers.wider_right import WiderRight
+
+CHECKERS: tuple[type[Checker], ...] = (
+    KernelWarning,
+    LockOrder,
+    StaleMapping,
+    WiderRight,
+    EpcLeak,
+    LostPage,
+)
+"""In the order of asking: the last one changes the machine."""
+
+__all__ = [
+    "CHECKERS",
+    "Checker",
+    "EpcLeak",
+    "KernelWarning",
+    "LockOrder",
+    "LostPage",
+    "StaleMapping",
+    "WiderRight",
+]

@@ -1,0 +1,26 @@
+"""The face of a checker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softsgx.explore import Violation
+
+if TYPE_CHECKING:
+    from softsgx.system.scenarios.scene import Scene
+
+
+class Checker:
+    """`rule` is the name under which it reports."""
+
+    rule = ""
+
+    def start(self, scene: Scene) -> None:
+        """An execution begins."""
+
+    def check(self, scene: Scene) -> None:
+        """It has ended: raise Violation if the rule is broken."""
+
+    def violated(self, text: str) -> Violation:
+        """To be raised."""
+        return Violation(self.rule, text)

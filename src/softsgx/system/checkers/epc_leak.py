@@ -1,0 +1,41 @@
+"""Every EPC page is free or somebody's.
+
+Verified: the pages on the free list, those that enclaves of the scene have (children, SECS, version
+arrays), and no other, make up EPC; and no page is both.
+Not verified: that a page is still needed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softsgx.system.checkers.checker import Checker
+
+if TYPE_CHECKING:
+    from softsgx.system.scenarios.scene import Scene
+
+
+class EpcLeak(Checker):
+    """Counts pages."""
+
+    rule = "leaked EPC page"
+
+    def check(self, scene: Scene) -> None:
+        """Raise the difference."""
+        kernel = scene.kernel
+        used: dict[int, None] = {}
+        for encl in scene.enclaves:
+            pages = [page.epc_page for page in encl.page_array.values()]
+            pages += [encl.secs.epc_page, *[va_page.epc_page for va_page in encl.va_pages]]
+            for page in pages:
+                if page is not None:
+                    if page.number in used:
+                        raise self.violated(f"EPC page {page.number} has two owners")
+                    used[page.number] = None
+        free = {page.number: None for page in kernel.free_pages}
+        both = [number for number in free if number in used]
+        if both:
+            raise self.violated(f"EPC page {both[0]} is free and in use")
+        missing = scene.machine.processor.epc.pages - kernel.nr_free - len(used)
+        if missing:
+            raise self.violated(f"{missing} EPC pages are neither free nor in use")

@@ -1,0 +1,26 @@
+"""The kernel does not complain.
+
+Verified: it has recorded no warning (a leaf that failed where it cannot, a page that it had to
+leak) since the execution began.
+Not verified: that it would notice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softsgx.system.checkers.checker import Checker
+
+if TYPE_CHECKING:
+    from softsgx.system.scenarios.scene import Scene
+
+
+class KernelWarning(Checker):
+    """No warning."""
+
+    rule = "kernel warning"
+
+    def check(self, scene: Scene) -> None:
+        """Raise the first warning."""
+        if scene.kernel.warnings:
+            raise self.violated(scene.kernel.warnings[0])

@@ -1,0 +1,53 @@
+"""No page becomes unreachable, and none loses its contents.
+
+Verified, by entering the enclave on a thread of its own when all is quiet: every page of
+`Scene.expected` can be read and has its contents; every hole of `Scene.holes` can be filled by
+EACCEPT and written, unless the execution has filled it.
+Not verified: that it would be so at every moment before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softsgx.sim import StepBound, Steps
+from softsgx.spec.epcm import PENDING
+from softsgx.system.checkers.checker import Checker
+from softsgx.system.host import SignalRaised
+from softsgx.system.loader import EnclaveFault
+
+if TYPE_CHECKING:
+    from softsgx.system.enclave import EnclaveThread
+    from softsgx.system.scenarios.scene import Scene
+
+
+class LostPage(Checker):
+    """Uses the pages."""
+
+    rule = "lost page"
+
+    def check(self, scene: Scene) -> None:
+        """Raise the first page that cannot be used, or has something else in it."""
+        for address, contents in scene.expected.items():
+            found = self._enter(scene, address, lambda t, a=address: t.load(a, 8))
+            if found != contents:
+                data = f"{address:#x} has {found!r} where {contents!r} was written"
+                raise type(self.violated(""))("lost data", data)
+        for address in scene.holes:
+            self._enter(scene, address, lambda t, a=address: _fill(t, a, scene))
+
+    def _enter(self, scene: Scene, address: int, program: object) -> object:
+        try:
+            return scene.probe(scene.enter(program))
+        except (EnclaveFault, SignalRaised) as fault:
+            raise self.violated(f"{address:#x} cannot be used any more: {fault}") from fault
+        except StepBound as bound:
+            raise self.violated(f"the access to {address:#x} is tried for ever") from bound
+
+
+def _fill(t: EnclaveThread, address: int, scene: Scene) -> Steps[bytes]:
+    word = scene.epcm_word(address)
+    if word is None or word & PENDING:
+        yield from t.accept_new(address)
+    yield from t.store(address, b"usable")
+    return (yield from t.load(address, 6))

@@ -1,0 +1,42 @@
+"""After a successful trusted protect nobody can use a wider right.
+
+Verified: for every page that a scenario has declared protected (`Scene.protected`), the EPCM has
+exactly the rights that the enclave believes in, and no logical processor holds a TLB entry with
+more; at the end, and when the scenario asks in the moment of success.
+Not verified: pages that the scenario says nothing about.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softsgx.mem.tlb import CLEAN, FETCH, READ, WRITE
+from softsgx.spec.bits import PAGE_SHIFT
+from softsgx.spec.epcm import RWX
+from softsgx.system.checkers.checker import Checker
+from softsgx.system.scenarios.words import rights_words
+
+if TYPE_CHECKING:
+    from softsgx.system.scenarios.scene import Scene
+
+
+class WiderRight(Checker):
+    """EPCM and TLBs of protected pages."""
+
+    rule = "wider right"
+
+    def check(self, scene: Scene) -> None:
+        """Raise the first right too many."""
+        processor = scene.machine.processor
+        for address, rights in scene.protected.items():
+            allowed = rights_words(rights)
+            for lp in processor.lps:
+                entry = lp.tlb.entries.get(address >> PAGE_SHIFT, 0)
+                held = entry & (READ | WRITE | FETCH) | (WRITE if entry & CLEAN else 0)
+                if lp.secs is not None and held & ~rights:
+                    text = f"cpu {lp.id} still translates {address:#x} with {rights_words(held)}"
+                    raise self.violated(f"{text}, the enclave was promised {allowed}")
+            word = scene.epcm_word(address)
+            if word is not None and word & RWX & ~rights:
+                has = rights_words(word & RWX)
+                raise self.violated(f"EPCM of {address:#x} has {has}, not {allowed}")

@@ -1,0 +1,328 @@
+"""Why was it refused? Listens to a machine and explains refused accesses, ENCLU leaves and calls.
+
+A page fault that the kernel repairs is no refusal; so what ordinary paging refused is explained
+when the kernel has given up, everything else as it was at the moment of the refusal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from softsgx.cpu.fault import Fault
+from softsgx.report.explanation import Explanation, Layer
+from softsgx.report.fields import exception_text, status_text
+from softsgx.sim import Event
+from softsgx.sim import cpu_events as c
+from softsgx.sim import kernel_events as k
+from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
+from softsgx.spec.epcm import BLOCKED, RWX, VALID, rwx_text, word_text
+from softsgx.spec.faults import PF
+from softsgx.spec.leaves import ENCLU_LEAVES
+from softsgx.spec.registers import RIP
+from softsgx.spec.rules import RULES
+from softsgx.spec.ssa import GPR_OFF_RIP, GPRSGX_SIZE
+from softsgx.spec.tcs import TCS
+from softsgx.spec.translation import ACCESS_NAMES, PTE_P, PTE_PFN_MASK
+from softsgx.system.facts import Cached, Facts, cached, look
+from softsgx.system.history import History
+from softsgx.system.refused_calls import explain_call
+from softsgx.system.ways import fallback, way_of_access, way_of_instruction, way_of_leaf
+
+if TYPE_CHECKING:
+    from softsgx.cpu import LogicalProcessor
+    from softsgx.system.machine import Machine
+
+# Rules of whoever executes instructions and reaches memory of the host (`runner`).
+_ELSEWHERE: Final = {
+    "CODE.01": "an instruction that does not exist, or that the emulator lacks",
+    "CODE.02": "an instruction that is illegal inside an enclave",
+    "CODE.03": "INT3 after an opt-in entry",
+    "CODE.04": "an exception of the instruction itself",
+    "HOST.01": "memory of the host that cannot be read",
+    "HOST.02": "memory of the host that cannot be written",
+}
+_RAISED: Final = frozenset({"CODE.03", "CODE.04"})
+_ENCLU: Final = frozenset(name for name, _ in ENCLU_LEAVES.values())
+_CONTENTS: Final = frozenset({"EGETKEY", "EREPORT"})
+_SECINFO_LEAVES: Final = frozenset({"EACCEPT", "EMODPE", "EACCEPTCOPY"})
+_TCS_LEAVES: Final = frozenset({"EENTER", "ERESUME"})
+
+Tell = Callable[[Explanation], None]
+
+
+class _Waiting(NamedTuple):
+    """What ordinary paging refused: event number, event, the TLB at that time, and by whom."""
+
+    seq: int
+    refused: c.AccessFaulted | c.LeafFaulted
+    tlb: Cached
+    where: str
+
+
+class Explainer:
+    """Explains every refusal from now on. `tell` gets each when its outcome is known.
+
+    `last` is the latest explanation. `instructions`: RIP means something, because enclaves are
+    machine code. Make it before the enclave is built: what was changed before
+    has no author.
+    """
+
+    def __init__(
+        self, machine: Machine, tell: Tell | None = None, *, instructions: bool = False
+    ) -> None:
+        self.machine = machine
+        self.history = History(machine)
+        self.tell = tell
+        self._instructions = instructions
+        self.last: Explanation | None = None
+        # By processor: explained already, and waiting for its outcome; or not explained yet.
+        self._open: dict[int, Explanation] = {}
+        self._paging: dict[int, _Waiting] = {}
+        # By processor: where the AEX stores RIP, and the base of the enclave.
+        self._rips: dict[int, tuple[int, int]] = {}
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            c.AccessFaulted: self._access_faulted,
+            c.LeafFaulted: self._leaf_faulted,
+            c.LeafDone: self._leaf_done,
+            c.InstructionFaulted: self._instruction_faulted,
+            k.PageFaultEnded: self._page_fault_ended,
+            k.CallEnded: self._call_ended,
+            k.SignalSent: self._signal_sent,
+            k.VdsoReturned: self._vdso_returned,
+        }
+        log = machine.processor.log
+        self._unsubscribe = log.subscribe(self._listen)
+
+    def close(self) -> None:
+        """Listen no longer."""
+        self._unsubscribe()
+
+    def _listen(self, event: Event) -> None:
+        # Calls are explained by what the history knows of them before they end.
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(event)
+        self.history(event)
+
+    # Refusals
+
+    def _access_faulted(self, e: c.AccessFaulted) -> None:
+        lp = self.machine.processor.lps[e.lp]
+        tlb = cached(self.history, lp, e.entry)
+        if e.rule.startswith("PAGING."):
+            self._wait(e, tlb, self._where(lp))
+            return
+        facts = look(self.history, lp, e.linear, tlb)
+        self._open[e.lp] = self._access(e, facts, self._where(lp))
+
+    def _wait(self, e: c.AccessFaulted | c.LeafFaulted, tlb: Cached, where: str) -> None:
+        self._open.pop(e.lp, None)
+        self._paging[e.lp] = _Waiting(self.machine.processor.log.seq, e, tlb, where)
+
+    def _leaf_faulted(self, e: c.LeafFaulted) -> None:
+        if e.leaf not in _ENCLU and not e.leaf.startswith("ENCLU["):
+            return
+        lp = self.machine.processor.lps[e.lp]
+        if e.rule.startswith("PAGING."):
+            self._wait(e, cached(self.history, lp, 0), self._where(lp))
+        else:
+            end = exception_text(e.vector, e.code)
+            self._open[e.lp] = self._leaf(e, end, self._where(lp))
+
+    def _leaf_done(self, e: c.LeafDone) -> None:
+        if e.rule and e.leaf in _ENCLU:
+            lp = self.machine.processor.lps[e.lp]
+            found = self._leaf(e, status_text(e.status), self._where(lp))
+            found.outcome = f"RAX = {e.status}: the enclave goes on"
+            if self._rips.pop(e.lp, None) and lp.secs is not None:
+                found.where += rip_text(lp.regs[RIP], lp.secs.BASEADDR)
+            self._tell(found)
+
+    def _instruction_faulted(self, e: c.InstructionFaulted) -> None:
+        lp = self.machine.processor.lps[e.lp]
+        end = exception_text(e.vector, e.code)
+        verb = "raised" if e.rule in _RAISED else "refused"
+        self._open[e.lp] = Explanation(
+            event=self.machine.processor.log.seq,
+            headline=f"instruction at {e.rip:#x} {verb} ({e.rule}): {end}",
+            rule=e.rule,
+            rule_text=rule_text(e.rule),
+            key=(e.rule, e.rip),
+            where=self._where(lp),
+            way=way_of_instruction(e.rule),
+        )
+
+    # Outcomes
+
+    def _page_fault_ended(self, e: k.PageFaultEnded) -> None:
+        waiting = self._paging.pop(e.cpu, None)
+        if e.outcome == "repaired":
+            return
+        if waiting is not None:
+            seq, refused, tlb, where = waiting
+            lp = self.machine.processor.lps[e.cpu]
+            if isinstance(refused, c.AccessFaulted):
+                found = self._access(refused, look(self.history, lp, refused.linear, tlb), where)
+            else:
+                end = exception_text(refused.vector, refused.code)
+                found = self._leaf(refused, end, where)
+            found.event = seq
+            self._open[e.cpu] = found
+        if e.cpu in self._open:
+            self._open[e.cpu].outcome = f"the kernel: {e.outcome}"
+
+    def _signal_sent(self, e: k.SignalSent) -> None:
+        self._close_open(e.cpu, f"{e.signal} to thread {e.thread}")
+
+    def _vdso_returned(self, e: k.VdsoReturned) -> None:
+        end = exception_text(e.vector, e.code)
+        self._close_open(e.cpu, f"the vDSO function returns {end} to thread {e.thread}")
+
+    def _close_open(self, cpu: int, outcome: str) -> None:
+        self._paging.pop(cpu, None)
+        found = self._open.pop(cpu, None)
+        if found is not None:
+            found.outcome = outcome
+            if cpu in self._rips:
+                found.where += self._rip(*self._rips.pop(cpu))
+            self._tell(found)
+
+    def _rip(self, physical: int, base: int) -> str:
+        """Where the AEX interrupted."""
+        return rip_text(self.machine.processor.memory.read_int(physical, 8), base)
+
+    def _tell(self, found: Explanation) -> None:
+        self.last = found
+        if self.tell is not None:
+            self.tell(found)
+
+    # Texts
+
+    def _where(self, lp: LogicalProcessor) -> str:
+        """Which thread, in which enclave; the instruction pointer as far as the model has it."""
+        who = self.history.who(lp.id)
+        self._rips.pop(lp.id, None)
+        if lp.secs is None:
+            return f"{who}, outside of enclaves"
+        if not self._instructions:
+            return f"{who} in enclave {lp.secs.EID} on the TCS {lp.tcs_address:#x}"
+        at = lp.ssa_frame[-1] | (PAGE_SIZE - GPRSGX_SIZE + GPR_OFF_RIP)
+        self._rips[lp.id] = (at, lp.secs.BASEADDR)
+        return f"{who} in enclave {lp.secs.EID} on the TCS {lp.tcs_address:#x}"
+
+    def _access(self, e: c.AccessFaulted, facts: Facts, where: str) -> Explanation:
+        end = exception_text(e.vector, e.code)
+        by = refusing_layer(e.rule, facts, e.access)
+        name = ACCESS_NAMES.get(e.access, "access")
+        missing = e.access & RWX & ~facts.word
+        return Explanation(
+            event=self.machine.processor.log.seq,
+            headline=f"{name} at {e.linear:#x} refused by {by} ({e.rule}): {end}",
+            rule=e.rule,
+            rule_text=rule_text(e.rule),
+            key=(e.rule, e.access, facts.page, facts.word),
+            layers=[] if e.rule.startswith("HOST.") else facts.layers(missing),
+            where=where,
+            way=way_of_access(facts, e.access, e.rule) or fallback(rule_text(e.rule)),
+        )
+
+    def _leaf(self, e: c.LeafDone | c.LeafFaulted, end: str, where: str) -> Explanation:
+        lp = self.machine.processor.lps[e.lp]
+        target = e.rbx if e.leaf in _TCS_LEAVES else e.rcx
+        if isinstance(e, c.LeafFaulted) and e.vector == PF:
+            target = e.address
+        facts = look(self.history, lp, target)
+        secinfo = secinfo_at(lp, e.rbx) if e.leaf in _SECINFO_LEAVES else None
+        operand = "RBX" if target == e.rbx else "RCX" if target == e.rcx else "RDX"
+        headline = f"{e.leaf}({operand}={target:#x}) refused ({e.rule}): {end}"
+        layers = []
+        if secinfo is not None:
+            layers.append(Layer("SECINFO", rwx_text(secinfo), _flags(secinfo)))
+        if e.leaf in _TCS_LEAVES:
+            layers += self._tcs(facts)
+        layers += facts.layers()
+        if e.rule.startswith("ENCLU."):
+            # Refused before any operand was looked at.
+            layers, headline = [], f"{e.leaf} refused ({e.rule}): {end}"
+        if e.leaf in _CONTENTS and isinstance(e, c.LeafDone):
+            # Refused for what the operand contains.
+            layers, headline = [], f"{e.leaf} refused ({e.rule}): {end}"
+        return Explanation(
+            event=self.machine.processor.log.seq,
+            headline=headline,
+            rule=e.rule,
+            rule_text=rule_text(e.rule),
+            key=(e.rule, e.leaf, target & ~PAGE_MASK, facts.word),
+            layers=layers,
+            where=where,
+            way=way_of_leaf(facts, e.leaf, e.rule, secinfo) or fallback(rule_text(e.rule)),
+        )
+
+    def _tcs(self, facts: Facts) -> list[Layer]:
+        if facts.number < 0:
+            return []
+        processor = self.machine.processor
+        tcs = TCS.unpack(processor.memory.read(processor.epc.physical(facts.number), TCS.SIZE))
+        state = "active" if tcs.STATE else "inactive"
+        return [Layer("TCS", "", f"{state}, CSSA {tcs.CSSA} of {tcs.NSSA}")]
+
+    def _call_ended(self, e: k.CallEnded) -> None:
+        found = explain_call(self.history, e) if -4096 < e.result < 0 else None
+        if found is not None:
+            self._tell(found)
+
+    # The API
+
+    def explain(self, fault: Exception | None = None) -> str:
+        """The text for a `Fault` that was just raised, or else for the last refusal; "" if none."""
+        if not isinstance(fault, Fault):
+            fault = None
+        waiting = list(self._open.values())
+        for found in [*reversed(waiting), *([self.last] if self.last else [])]:
+            if fault is None or found.rule == fault.rule:
+                return found.text
+        if fault is not None and self._paging:
+            for cpu, (seq, e, tlb, where) in self._paging.items():
+                if e.rule == fault.rule and isinstance(e, c.AccessFaulted):
+                    lp = self.machine.processor.lps[cpu]
+                    found = self._access(e, look(self.history, lp, e.linear, tlb), where)
+                    found.event = seq
+                    return found.text
+        return ""
+
+
+def rip_text(rip: int, base: int) -> str:
+    """Where an instruction is in its enclave."""
+    return f", rip {rip:#x} (base + {rip - base:#x})"
+
+
+def rule_text(rule: str) -> str:
+    """What a rule says."""
+    return RULES.get(rule) or _ELSEWHERE.get(rule, "")
+
+
+def refusing_layer(rule: str, facts: Facts, access: int) -> str:
+    """Which layer a rule of an access belongs to."""
+    if rule.startswith("PAGING."):
+        if facts.vma is None or not facts.vma.flags & access:
+            return "the VMA"
+        return "the driver" if not facts.pte & PTE_P else "the page table"
+    if rule.startswith("HOST."):
+        return "memory of the host"
+    if rule == "ACCESS.13":
+        return "the TLB"
+    return "the EPCM" if "ACCESS.05" <= rule <= "ACCESS.12" else "the processor"
+
+
+def secinfo_at(lp: LogicalProcessor, address: int) -> int | None:
+    """FLAGS of the SECINFO at an address, None if it cannot be read."""
+    pte = lp.space.lookup(address)
+    if not pte & PTE_P or address & 63:
+        return None
+    physical = pte & PTE_PFN_MASK | address & PAGE_MASK
+    return lp.processor.memory.read_int(physical, 8)
+
+
+def _flags(flags: int) -> str:
+    return f"FLAGS of the operand: {word_text(flags & ~BLOCKED | VALID)[4:]}"

@@ -1,0 +1,179 @@
+"""What every layer says of one address at one moment: VMA, PTE, TLB, EPCM, and the kernel's record.
+
+Only looks; nothing here changes the machine, and no point is yielded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from softsgx.linux.sgx.encl import SgxEncl, SgxEnclPage
+from softsgx.report.explanation import Layer
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT
+from softsgx.spec.epcm import (
+    MODIFIED,
+    PENDING,
+    PR,
+    PT_MASK,
+    VA,
+    VALID,
+    child_type,
+    rwx_text,
+    word_text,
+)
+from softsgx.spec.translation import ABORT, PTE_P, PTE_PFN_MASK, pte_text, rights_text
+from softsgx.system.history import Change, History
+
+if TYPE_CHECKING:
+    from softsgx.cpu import LogicalProcessor
+    from softsgx.linux.mm import Mm, Vma
+
+DUE: Final = PENDING | MODIFIED | PR
+_ACCEPTS: Final = frozenset({"EACCEPT", "EACCEPTCOPY"})
+
+
+@dataclass
+class Facts:
+    """`page` is the linear page address, `number` its EPC page (-1: not EPC), `word` its EPCM word.
+
+    `entry` is the kernel's record of the enclave page.
+    """
+
+    history: History
+    lp: LogicalProcessor
+    address: int
+    mm: Mm | None
+    vma: Vma | None
+    pte: int
+    tlb: Cached
+    number: int
+    word: int
+    encl: SgxEncl | None
+    entry: SgxEnclPage | None
+
+    @property
+    def page(self) -> int:
+        """The linear address of the page."""
+        return self.address & ~PAGE_MASK
+
+    @property
+    def cap(self) -> int:
+        """R, W, X that the kernel will ever let an area have here: vm_max_prot_bits."""
+        if self.entry is not None:
+            return self.entry.vm_max_prot_bits
+        return self.history.machine.kernel.version.eaug_cap
+
+    # Layers
+
+    def layers(self, missing: int = 0) -> list[Layer]:
+        """VMA, PTE, TLB, EPCM. `missing` are rights that the EPCM lacked."""
+        found = [self.vma_layer(), self.pte_layer(), self.tlb_layer()]
+        if self.pte & PTE_P or self.number >= 0:
+            found.append(self.epcm_layer(missing))
+        return found
+
+    def vma_layer(self) -> Layer:
+        """The area, who mapped it, and who changed its rights since."""
+        space = self.mm.space.name if self.mm is not None else ""
+        calls = list(self.history.mapped(space, self.address))
+        last = f"; {calls[0][1]}, event {calls[0][0]}" if calls else ""
+        if self.vma is None:
+            return Layer("VMA", "-", f"no area of an enclave there{last}")
+        what = "/dev/sgx_enclave" if self.vma.sgx else "memory of the host"
+        mapped = next(self.history.mapped(space, self.address, "mmap"), None)
+        by = f", mapped by thread {mapped[1].thread}, event {mapped[0]}" if mapped else ""
+        if not calls or calls[0][1].name == "mmap":
+            last = ""
+        return Layer("VMA", rwx_text(self.vma.flags), f"{what}{by}{last}")
+
+    def pte_layer(self) -> Layer:
+        """The page-table entry, and who made it or took it away."""
+        space = self.mm.space.name if self.mm is not None else ""
+        changes = self.history.ptes.get((space, self.address >> PAGE_SHIFT), [])
+        since = f" since {changes[-1]}" if changes else ""
+        if not self.pte & PTE_P:
+            return Layer("PTE", "-", f"not present{since}")
+        return Layer("PTE", pte_text(self.pte), f"present{since}")
+
+    def tlb_layer(self) -> Layer:
+        """The translation that the processor has, or what flushed it."""
+        entry, (seq, cause) = self.tlb
+        if not entry:
+            return Layer("TLB", "-", f"flushed by {cause}, event {seq}" if seq else "empty")
+        kind = "abort page, " if entry & ABORT else ""
+        since = f"loaded after {cause}, event {seq}" if seq else "loaded"
+        return Layer("TLB", rights_text(entry), kind + since)
+
+    def epcm_layer(self, missing: int = 0) -> Layer:
+        """The EPCM entry, whose it is, and who changed it last; rights `missing`: who took them."""
+        if self.number < 0:
+            return Layer("EPCM", "-", "none: the page table leads to ordinary memory")
+        since = self._since(missing)
+        if not self.word & VALID:
+            return Layer("EPCM", "-", f"EPC page {self.number} is free{since}")
+        flags = word_text(self.word)[4:]
+        due = "; EACCEPT still due" if self.word & DUE and self.word & PT_MASK != VA else ""
+        return Layer("EPCM", rwx_text(self.word), f"{flags}{self._whose()}{since}{due}")
+
+    def _since(self, missing: int) -> str:
+        """The change that made the entry what it is; of rights, the one that set them so."""
+        changes = self.history.epcm.get(self.number, [])
+        if not changes:
+            return ""
+        last = changes[-1]
+        chosen = next((x for x in reversed(changes) if _sets(x, missing)), last)
+        accepted = f", accepted by {last.by}, event {last.seq}" if last.leaf in _ACCEPTS else ""
+        return f" since {chosen}{accepted if chosen is not last else ''}"
+
+    def _whose(self) -> str:
+        """Named only where it is not the page one expects."""
+        epcm, processor = self.lp.processor.epcm, self.lp.processor
+        if not child_type(self.word):
+            return ""
+        secs = processor.secs.get(epcm.secs[self.number])
+        away = epcm.address[self.number] != self.page
+        other = secs is not None and not secs.BASEADDR <= self.address < secs.elrange_end
+        if not (away or other) or secs is None:
+            return ""
+        return f" of enclave {secs.EID}, for {epcm.address[self.number]:#x}"
+
+
+def _sets(change: Change, rights: int) -> bool:
+    """Whether a change took these rights away, or made a page without them."""
+    if not rights:
+        return True
+    made = not change.before & VALID
+    return not change.after & rights and (made or bool(change.before & rights))
+
+
+class Cached(NamedTuple):
+    """The TLB at an earlier moment: the word of the entry, number and cause of the last flush."""
+
+    entry: int
+    flushed: tuple[int, str]
+
+
+def cached(history: History, lp: LogicalProcessor, entry: int) -> Cached:
+    """The TLB of a processor, of which `entry` is the word in question."""
+    return Cached(entry, history.flushed.get(lp.id, (0, "")))
+
+
+def look(history: History, lp: LogicalProcessor, address: int, tlb: Cached | None = None) -> Facts:
+    """The facts of an address on a processor; `tlb` if the TLB was another one at that time."""
+    machine = history.machine
+    processor = machine.processor
+    mm = machine.kernel.loaded.get(lp.id)
+    vma = mm.vma_lookup(address) if mm is not None else None
+    pte = lp.space.lookup(address)
+    encl = vma.encl if vma is not None else None
+    entry = encl.page(address) if encl is not None else None
+    number = -1
+    if pte & PTE_P:
+        number = processor.epc.index((pte & PTE_PFN_MASK) >> PAGE_SHIFT)
+    elif entry is not None and entry.epc_page is not None:
+        number = entry.epc_page.number
+    word = processor.epcm.state[number] if number >= 0 else 0
+    if tlb is None:
+        tlb = cached(history, lp, lp.tlb.entries.get(address >> PAGE_SHIFT, 0))
+    return Facts(history, lp, address, mm, vma, pte, tlb, number, word, encl, entry)

@@ -1,0 +1,211 @@
+"""Who changed what last: a listener that remembers a few changes of each page, and who runs where.
+
+Memory is bounded: KEPT changes for each EPC page and each linear page, PAGES_MAX linear pages,
+CALLS_MAX calls that changed areas. Texts are made when somebody asks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from softsgx.report.fields import SHORT, call_text, number
+from softsgx.sim import Event, Stepped
+from softsgx.sim import cpu_events as c
+from softsgx.sim import kernel_events as k
+from softsgx.sim.live import LIVE
+
+if TYPE_CHECKING:
+    from softsgx.system.machine import Machine
+
+KEPT: Final = 4
+PAGES_MAX: Final = 1 << 16
+CALLS_MAX: Final = 256
+
+_MAPPING: Final = frozenset({"mmap", "mprotect", "mremap", "munmap"})
+_SHOWN: Final = frozenset("address length prot old old_length new_length new".split())
+# The arguments of an ioctl that say what was to be done; the others are addresses of the host.
+_TOLD: Final = frozenset("base size offset length secinfo_flags permissions page_type".split())
+
+
+class Context:
+    """A call or page fault that a processor is busy with. `refused`: a leaf of it, if one was."""
+
+    __slots__ = ("fields", "name", "refused", "seq", "thread")
+
+    def __init__(self, name: str, thread: str, fields: k.Fields, seq: int) -> None:
+        self.name = name
+        self.thread = thread
+        self.fields = fields
+        self.seq = seq
+        self.refused: c.LeafDone | c.LeafFaulted | None = None
+
+    def __str__(self) -> str:
+        who = f" of thread {self.thread}"
+        if not self.name:
+            return f"page fault{who}"
+        if self.name.startswith("SGX_IOC"):
+            fields = tuple([(n, v) for n, v in self.fields if n in _TOLD])
+            return f"ioctl {call_text(self.name.removeprefix(SHORT), fields)}{who}"
+        values = [number(n, v) for n, v in self.fields if n in _SHOWN]
+        return f"{self.name}({', '.join(values)}){who}"
+
+
+class Change(NamedTuple):
+    """One change of an EPCM entry or a page-table entry: event number, words, by whom."""
+
+    seq: int
+    before: int
+    after: int
+    leaf: str
+    by: Context | str
+
+    def __str__(self) -> str:
+        how = f"{self.leaf} by " if self.leaf else ""
+        return f"{how}{self.by}, event {self.seq}"
+
+
+class Runs(NamedTuple):
+    """The thread on a logical processor."""
+
+    thread: str
+    process: str
+    space: str
+
+
+class History:
+    """Listens to a machine. Keys: EPC page number; (address space, linear page number); processor.
+
+    `flushed` has the number and the cause of the last flush of a processor, `entered` the number of
+    its last entry into an enclave.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.log = machine.processor.log
+        self.epcm: dict[int, list[Change]] = {}
+        self.ptes: dict[tuple[str, int], list[Change]] = {}
+        self.calls: dict[str, deque[tuple[int, Context]]] = {}
+        self.flushed: dict[int, tuple[int, str]] = {}
+        self.entered: dict[int, tuple[int, c.Entered]] = {}
+        self.runs: dict[int, Runs] = {}
+        self._busy: dict[int, list[Context]] = {}
+        self._cpu = -1  # on which the last step was taken
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            c.EpcmChanged: self._epcm_changed,
+            c.PteChanged: self._pte_changed,
+            c.TlbFlushed: self._tlb_flushed,
+            c.Entered: self._has_entered,
+            c.LeafDone: self._leaf,
+            c.LeafFaulted: self._leaf,
+            k.CallBegun: self._begun,
+            k.IoctlArguments: self._arguments,
+            k.CallEnded: self._ended,
+            k.PageFaultBegun: self._fault_begun,
+            k.PageFaultEnded: self._fault_ended,
+            k.ThreadSwitchedIn: self._switched_in,
+            Stepped: self._stepped,
+        }
+
+    def __call__(self, event: Event) -> None:
+        """Remember one event."""
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(event)
+
+    # Asking
+
+    def who(self, lp: int) -> str:
+        """The thread on a processor."""
+        runs = self.runs.get(lp)
+        if runs is not None:
+            return f"thread {runs.thread}"
+        return "ksgxd" if lp == self.machine.ksgxd.cpu else f"processor {lp}"
+
+    def busy(self, lp: int) -> Context | None:
+        """What a processor is busy with in the kernel."""
+        stack = self._busy.get(lp)
+        return stack[-1] if stack else None
+
+    def mapped(self, space: str, address: int, name: str = "") -> Iterator[tuple[int, Context]]:
+        """The calls that changed the area of an address, the latest first, with their numbers."""
+        for seq, call in reversed(self.calls.get(space, ())):
+            fields = dict(call.fields)
+            start = fields.get("result", fields.get("address", 0))
+            if start <= address < start + fields.get("length", 0) and name in ("", call.name):
+                yield seq, call
+
+    # Listening
+
+    def _epcm_changed(self, e: c.EpcmChanged) -> None:
+        by = self.busy(e.lp) or self.who(e.lp)
+        _keep(self.epcm, e.page, Change(self.log.seq, e.before, e.after, e.leaf, by))
+
+    def _pte_changed(self, e: c.PteChanged) -> None:
+        live = LIVE.execution
+        task = live.current if live is not None else None
+        cpu = self._cpu if task is None or task.cpu is None else task.cpu
+        by = self.busy(cpu) or (self.who(cpu) if cpu >= 0 else "the kernel")
+        key = (e.space, e.page)
+        if key not in self.ptes and len(self.ptes) >= PAGES_MAX:
+            del self.ptes[next(iter(self.ptes))]
+        _keep(self.ptes, key, Change(self.log.seq, e.before, e.after, "", by))
+
+    def _tlb_flushed(self, e: c.TlbFlushed) -> None:
+        self.flushed[e.lp] = (self.log.seq, e.cause)
+
+    def _has_entered(self, e: c.Entered) -> None:
+        self.entered[e.lp] = (self.log.seq, e)
+
+    def _leaf(self, e: c.LeafDone | c.LeafFaulted) -> None:
+        busy = self.busy(e.lp)
+        if busy is not None:
+            busy.refused = e if e.rule else None
+
+    def _begun(self, e: k.CallBegun) -> None:
+        context = Context(e.name, e.thread, e.fields, self.log.seq)
+        self._busy.setdefault(e.cpu, []).append(context)
+
+    def _arguments(self, e: k.IoctlArguments) -> None:
+        busy = self.busy(e.cpu)
+        if busy is not None:
+            busy.fields = e.fields
+
+    def _ended(self, e: k.CallEnded) -> None:
+        stack = self._busy.get(e.cpu)
+        context = stack.pop() if stack else Context(e.name, e.thread, e.fields, self.log.seq)
+        if e.result >= 0 and e.name in _MAPPING:
+            runs = self.runs.get(e.cpu)
+            space = runs.space if runs is not None else ""
+            if e.name in ("mmap", "mremap"):
+                length = dict(e.fields).get("length", dict(e.fields).get("new_length", 0))
+                context.fields = (*e.fields, ("length", length), ("result", e.result))
+            kept = self.calls.setdefault(space, deque(maxlen=CALLS_MAX))
+            kept.append((self.log.seq, context))
+
+    def _fault_begun(self, e: k.PageFaultBegun) -> None:
+        context = Context("", e.thread, (("address", e.address),), self.log.seq)
+        self._busy.setdefault(e.cpu, []).append(context)
+
+    def _fault_ended(self, e: k.PageFaultEnded) -> None:
+        stack = self._busy.get(e.cpu)
+        if stack:
+            stack.pop()
+
+    def _stepped(self, e: Stepped) -> None:
+        self._cpu = -1 if e.task.cpu is None else e.task.cpu
+
+    def _switched_in(self, e: k.ThreadSwitchedIn) -> None:
+        self.runs[e.cpu] = Runs(e.thread, e.process, e.space)
+        self._busy.pop(e.cpu, None)
+
+
+def _keep(changes: dict[Any, list[Change]], key: Any, change: Change) -> None:
+    kept = changes.get(key)
+    if kept is None:
+        changes[key] = [change]
+        return
+    kept.append(change)
+    if len(kept) > KEPT:
+        del kept[0]

@@ -1,0 +1,1 @@
+"""Scenarios of a machine with an enclave. Each file is one."""

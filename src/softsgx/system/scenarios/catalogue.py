@@ -1,0 +1,75 @@
+"""The scenarios that are shipped, and the known races with the scenario that shows each."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import NamedTuple
+
+from softsgx.linux.version import VERSIONS, Races
+from softsgx.system.scenarios.first_touch import FirstTouch
+from softsgx.system.scenarios.fork_share import ForkShare
+from softsgx.system.scenarios.hostile_host import HostileHost
+from softsgx.system.scenarios.lazy_stack import LazyStack
+from softsgx.system.scenarios.pcmd_sharing import PcmdSharing
+from softsgx.system.scenarios.protect import (
+    ExtendRestrict,
+    ProtectAccess,
+    ProtectReclaim,
+    TrimReuse,
+    TwoProtects,
+)
+from softsgx.system.scenarios.remove_touch import RemoveTouch
+from softsgx.system.scenarios.restrict_report import RestrictReport
+from softsgx.system.scenarios.scenario import MachineScenario
+from softsgx.system.scenarios.secs_eviction import SecsEviction
+from softsgx.system.scenarios.tcs_touch import TcsTouch
+from softsgx.system.scenarios.va_shortage import VaShortage
+
+SCENARIOS: tuple[type[MachineScenario], ...] = (
+    FirstTouch,
+    RemoveTouch,
+    TcsTouch,
+    SecsEviction,
+    VaShortage,
+    PcmdSharing,
+    RestrictReport,
+    ProtectAccess,
+    ProtectReclaim,
+    TwoProtects,
+    ExtendRestrict,
+    TrimReuse,
+    ForkShare,
+    LazyStack,
+    HostileHost,
+)
+
+
+class KnownRace(NamedTuple):
+    """A race, by number and field of `linux.version.Races`, and the scenario that shows it."""
+
+    number: str
+    race: str
+    scenario: type[MachineScenario]
+
+    def alone(self, on: bool) -> MachineScenario:
+        """The scenario on a kernel that has no other race, and this one or not."""
+        races = {field.name: False for field in fields(Races)}
+        return self.scenario(races={**races, self.race: on})
+
+    @property
+    def mainline(self) -> str:
+        """Whether Linux 6.12 has it."""
+        return "present" if getattr(VERSIONS["6.12"].races, self.race) else "fixed"
+
+
+KNOWN_RACES: tuple[KnownRace, ...] = (
+    KnownRace("K1", "eaug_double_fault", FirstTouch),
+    KnownRace("K2", "remove_vs_fault", RemoveTouch),
+    KnownRace("K3", "modify_vs_fault", TcsTouch),
+    KnownRace("K5", "eaug_without_secs", SecsEviction),
+    KnownRace("K6", "va_shortage_is_sigbus", VaShortage),
+    KnownRace("K9", "pcmd_truncated", PcmdSharing),
+    KnownRace("K10", "backing_without_lock", PcmdSharing),
+    KnownRace("L4", "etrack_failure_uncounted", RestrictReport),
+    KnownRace("L7", "lookup_before_removal", RemoveTouch),
+)

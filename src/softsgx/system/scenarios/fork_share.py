@@ -1,0 +1,49 @@
+"""fork: the child shares the enclave while the reclaimer looks for its mappings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from softsgx.linux.sgx.main import sgx_reclaim_pages
+from softsgx.sim import Steps
+from softsgx.system.scenarios.scenario import Cast, MachineScenario
+from softsgx.system.scenarios.scene import Scene
+
+KEPT = b"kept-kep"
+
+
+class ForkShare(MachineScenario):
+    """A process forks and the child reads the enclave; meanwhile a page of it is evicted.
+
+    The zap must reach the child's mappings, too, or a stale one survives the eviction.
+    """
+
+    cpus: ClassVar[int] = 4
+    layout: ClassVar = {"threads": 2, "pages": 1}
+
+    def build(self, scene: Scene) -> None:
+        """A page with contents, mapped, old, and alone in the reclaimer's list."""
+        page = scene.enclave.data[0]
+        scene.probe(scene.call(1, lambda t: t.store(page, KEPT)))
+        scene.expected[page] = KEPT
+        scene.watch = [page]
+        entry = scene.encl.page(page)
+        assert entry is not None
+        assert entry.epc_page is not None
+        scene.kernel.active_page_list.clear()
+        scene.kernel.active_page_list[entry.epc_page] = None
+        scene.mm.space.test_and_clear_accessed(page)
+        # The child's processor; the parent has no thread there.
+        scene.thread(3).thread.switch_out()
+
+    def tasks(self, scene: Scene) -> Iterable[Cast]:
+        """The forking parent with its child, and the reclaimer."""
+        page = scene.enclave.data[0]
+
+        def family() -> Steps[None]:
+            child = yield from scene.thread(1).fork("child", 3)
+            yield from child.load(page, 1)
+
+        yield "parent and child", 1, family()
+        yield "reclaimer", 2, sgx_reclaim_pages(scene.thread(2).thread)

@@ -1,0 +1,43 @@
+"""Two pages share a page of PCMDs: one comes back while the other leaves. Races K9 and K10."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from softsgx.linux.sgx.main import sgx_reclaim_pages
+from softsgx.system.scenarios.scenario import Cast, MachineScenario
+from softsgx.system.scenarios.scene import Scene
+
+PRECIOUS = b"precious"
+
+
+class PcmdSharing(MachineScenario):
+    """The second data page is swapped out; it is read while the reclaimer takes the first."""
+
+    layout: ClassVar = {"threads": 2, "pages": 2}
+
+    def build(self, scene: Scene) -> None:
+        """Contents in the first page, the second one evicted, the first one next in the list."""
+        first, second = scene.enclave.data
+        scene.probe(scene.call(1, lambda t: t.store(first, PRECIOUS)))
+        self._only(scene, second)
+        scene.probe(sgx_reclaim_pages(scene.thread(1).thread))
+        self._only(scene, first)
+        scene.expected[first] = PRECIOUS
+        scene.watch = [first]
+
+    @staticmethod
+    def _only(scene: Scene, address: int) -> None:
+        """Of all pages the reclaimer takes this one next, because it is old."""
+        page = scene.encl.page(address)
+        assert page is not None
+        assert page.epc_page is not None
+        scene.kernel.active_page_list.clear()
+        scene.kernel.active_page_list[page.epc_page] = None
+        scene.mm.space.test_and_clear_accessed(address)
+
+    def tasks(self, scene: Scene) -> Iterable[Cast]:
+        """The reclaimer and the reader."""
+        yield "reclaimer", 1, sgx_reclaim_pages(scene.thread(1).thread)
+        yield "reader", 2, scene.thread(2).load(scene.enclave.data[1], 1)

@@ -1,0 +1,159 @@
+"""Scenarios on a machine: built once, explored from a snapshot.
+
+A new one says how its machine is built and what the tasks are:
+
+    class Touch(MachineScenario):
+        def tasks(self, scene):
+            for cpu in (1, 2):
+                yield f"toucher {cpu}", cpu, scene.thread(cpu).load(scene.enclave.heap, 1)
+
+Accesses in it are all deserved: a signal is a finding, and so is an enclave that gives up. What has
+to be true at the end is for the checkers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, ClassVar, Final
+
+from softsgx.explore import Scenario, Violation
+from softsgx.explore.footprint import Footprint, key_of
+from softsgx.linux.kernel import KernelBug
+from softsgx.linux.sgx.main import ksgxd
+from softsgx.sim import Execution, Point, Steps, Task
+from softsgx.sim.touch import READ, WRITE
+from softsgx.system.checkers import CHECKERS, Checker
+from softsgx.system.enclave import EnclaveAbort
+from softsgx.system.host import SignalRaised
+from softsgx.system.loader import EnclaveFault
+from softsgx.system.machine import Machine
+from softsgx.system.scenarios.scene import Scene
+from softsgx.system.scenarios.words import page_words, point_words
+from softsgx.system.snapshot import Snapshot
+
+Cast = tuple[str, int, Steps[Any]]
+"""A task: its name, its processor (1 and up), its body."""
+
+_MACHINE: Final = ("machine",)
+_ACCESSES: Final = frozenset({"load", "store", "fetch"})
+_SIGNALS: Final = {4: "SIGILL", 5: "SIGTRAP", 7: "SIGBUS", 8: "SIGFPE", 11: "SIGSEGV"}
+
+
+class MachineScenario(Scenario):
+    """`linux` names the kernel, `races` switches its known races, as for `Machine`."""
+
+    cpus: ClassVar[int] = 3
+    epc: ClassVar[str] = "1M"
+    layout: ClassVar[dict[str, int]] = {"threads": 3, "pages": 2}
+    checkers: ClassVar[Sequence[type[Checker]]] = CHECKERS
+
+    def __init__(self, linux: str = "6.12", races: dict[str, bool] | None = None) -> None:
+        self.linux = linux
+        self.races = races
+        self._scene: Scene | None = None
+        self._snapshot: Snapshot | None = None
+        self._checkers = [checker() for checker in self.checkers]
+        switched = [f"{race}={int(on)}" for race, on in sorted((races or {}).items())]
+        self.name = ",".join([type(self).name, linux, *switched])
+
+    # What a scenario says
+
+    def machine(self) -> Machine:
+        """The machine, before anything is built on it."""
+        return Machine(cpus=self.cpus, epc=self.epc, linux=self.linux, races=self.races)
+
+    def build(self, scene: Scene) -> None:
+        """Go on from the built enclave to the state that every execution starts from."""
+
+    def tasks(self, scene: Scene) -> Iterable[Cast]:
+        """The tasks, fresh for one execution."""
+        raise NotImplementedError(f"{type(self).__name__}.tasks")
+
+    def judge(self, scene: Scene) -> None:
+        """What only this scenario can know to be wrong in the end; raise Violation."""
+
+    # What the explorer asks
+
+    @property
+    def scene(self) -> Scene:
+        """The scene, built at first use."""
+        if self._scene is None:
+            machine = self.machine()
+            scene = Scene.built(machine, **self.layout)
+            for cpu in range(1, self.cpus):
+                scene.thread(cpu)
+            self.build(scene)
+            # It takes no part; a processor that runs it would have to take every interrupt.
+            scene.host.thread.switch_out()
+            machine.settle()
+            self._scene = scene
+            self._snapshot = Snapshot(machine.processor, scene)
+        return self._scene
+
+    def start(self, execution: Execution) -> None:
+        """Restore, and spawn the tasks; the reclaim daemon is the last one."""
+        scene = self.scene
+        assert self._snapshot is not None
+        self._snapshot.restore()
+        for checker in self._checkers:
+            checker.start(scene)
+        self.begin(execution, scene)
+        for name, cpu, body in self.tasks(scene):
+            execution.spawn(_deserved(name, body), name, cpu)
+        machine = scene.machine
+        execution.spawn(ksgxd(machine.ksgxd), "ksgxd", machine.cpus, daemon=True)
+
+    def begin(self, execution: Execution, scene: Scene) -> None:
+        """For scenarios that draw: the kernel's `inject` may be set here."""
+
+    def check(self, execution: Execution) -> None:
+        """The scenario's own judgement, then every checker."""
+        scene = self.scene
+        scene.kernel.inject = None
+        self.judge(scene)
+        for checker in self._checkers:
+            checker.check(scene)
+
+    def objects(self, task: Task, point: Point) -> Footprint:
+        """Accesses of user code commute if they are not to one page; all other steps are in order.
+
+        A point of the kernel or of a leaf names one object, but the code behind it goes on to the
+        next point: it touches the enclave's records, tracking, lists. To call that independent of
+        other such steps would lose schedules, so no two of them are.
+        """
+        kind, touched, write = point
+        if kind in _ACCESSES:
+            mode = WRITE if write else READ
+            return ((_MACHINE, READ), (key_of(touched), mode))
+        return ((_MACHINE, WRITE),)
+
+    def state(self) -> str:
+        """The watched pages."""
+        scene = self.scene
+        watched = scene.watch or [scene.enclave.heap]
+        return "; ".join(page_words(scene, address) for address in watched)
+
+    def words(self, point: Point) -> str:
+        """As a kernel developer says it."""
+        return point_words(point)
+
+    def fingerprint(self) -> Hashable:
+        """The processors' state."""
+        return self.scene.machine.processor.fingerprint()
+
+
+def _deserved(name: str, body: Steps[Any]) -> Steps[Any]:
+    """A task whose accesses all deserve to succeed."""
+    try:
+        return (yield from body)
+    except SignalRaised as raised:
+        signal = raised.signal
+        number = _SIGNALS.get(signal.number, f"signal {signal.number}")
+        text = f"{name} gets {number} for {signal.address:#x}, error code {signal.error_code:#x}"
+        raise Violation("spurious fault", text) from raised
+    except EnclaveFault as fault:
+        raise Violation("spurious fault", f"{name} leaves its enclave by {fault}") from fault
+    except EnclaveAbort as abort:
+        raise Violation("spurious abort", f"{name} gives up: {abort}") from abort
+    except KernelBug as bug:
+        raise Violation("kernel bug", str(bug)) from bug

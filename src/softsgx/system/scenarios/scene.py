@@ -1,0 +1,111 @@
+"""What a scenario of a machine plays on: one process, one enclave, threads, what is true of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from softsgx.linux.kernel import Kernel
+from softsgx.linux.mm import Mm
+from softsgx.linux.sgx.driver import encl_of
+from softsgx.linux.sgx.encl import SgxEncl
+from softsgx.linux.sgx.main import ksgxd
+from softsgx.sim import Cooperative, Execution, Steps
+from softsgx.system.enclave import EnclaveThread
+from softsgx.system.host import HostThread
+from softsgx.system.loader import Enclave, default_image, load
+from softsgx.system.machine import Machine
+
+T = TypeVar("T")
+_PROBE_STEPS_MAX = 200_000
+
+
+@dataclass
+class Scene:
+    """`enclave` was built by `host`, which runs on processor 0 and takes no part in the race.
+
+    expected   contents that pages must have in the end, 8 bytes by address
+    holes      addresses at which a page can be added in the end
+    protected  rights that the enclave was promised, by address
+    facts      whatever the tasks want to remember for the check
+    watch      pages of the state column; the first of the heap if empty
+    threads    by processor
+    others     enclaves beside the one of the scene
+    """
+
+    machine: Machine
+    host: HostThread
+    enclave: Enclave
+    encl: SgxEncl
+    expected: dict[int, bytes] = field(default_factory=dict)
+    holes: list[int] = field(default_factory=list)
+    protected: dict[int, int] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    watch: list[int] = field(default_factory=list)
+    threads: dict[int, HostThread] = field(default_factory=dict)
+    others: list[SgxEncl] = field(default_factory=list)
+
+    @staticmethod
+    def built(machine: Machine, **layout: int) -> Scene:
+        """A process with an enclave; its last TCS is left to checkers."""
+        host = machine.thread()
+        enclave = machine.run(load(host, default_image(**layout)))
+        return Scene(machine, host, enclave, encl_of(host.process.files[enclave.fd]))
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel."""
+        return self.machine.kernel
+
+    @property
+    def mm(self) -> Mm:
+        """The address space of the process."""
+        return self.host.thread.mm
+
+    @property
+    def enclaves(self) -> list[SgxEncl]:
+        """All enclaves of the machine."""
+        return [self.encl, *self.others]
+
+    def thread(self, cpu: int) -> HostThread:
+        """The thread of the process on another processor, made at first use."""
+        if cpu not in self.threads:
+            name = f"thread of cpu {cpu}"
+            self.threads[cpu] = self.machine.thread(self.host.process, cpu, name)
+        return self.threads[cpu]
+
+    def call(
+        self, cpu: int, program: Callable[[EnclaveThread], Steps[Any]], args: Any = None
+    ) -> Steps[Any]:
+        """Enclave code on the thread of a processor, which has the TCS of that number less one."""
+        host = self.thread(cpu)
+        return (yield from self.enclave.call(host, program, thread=cpu - 1, args=args))
+
+    def enter(self, program: Any) -> Steps[Any]:
+        """Enclave code on the host's thread and the last TCS."""
+        last = len(self.enclave.tcs) - 1
+        self.host.thread.switch_in()
+        try:
+            return (yield from self.enclave.call(self.host, program, thread=last))
+        finally:
+            self.host.thread.switch_out()
+
+    def probe(self, body: Steps[T]) -> T:
+        """Run something by itself, the reclaim daemon beside it; StepBound if it does not end."""
+        log = self.machine.processor.log
+        execution = Execution(Cooperative(), log=log, record=False, max_steps=_PROBE_STEPS_MAX)
+        machine = self.machine
+        execution.spawn(ksgxd(machine.ksgxd), "ksgxd", machine.cpus, daemon=True)
+        task = execution.spawn(body, "probe", self.host.thread.cpu)
+        execution.run()
+        execution.close()
+        result: T = task.result
+        return result
+
+    def epcm_word(self, address: int) -> int | None:
+        """The EPCM word of a page of the enclave; None if it is not resident."""
+        entry = self.encl.page(address)
+        if entry is None or entry.epc_page is None:
+            return None
+        return self.machine.processor.epcm.state[entry.epc_page.number]

@@ -1,0 +1,81 @@
+"""Points and pages in the words of a kernel developer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from softsgx.mem.pagetable import pte_text
+from softsgx.mem.tlb import rights_text
+from softsgx.sim import BLOCKING, IPI, IRQ, LOCK, RETRY, SRCU, TRYLOCK, WAIT, Point
+from softsgx.spec.bits import PAGE_SHIFT
+from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PR, PT_MASK, REG, TCS, TRIM, VALID
+from softsgx.spec.leaves import ENCLS_LEAVES, ENCLU_LEAVES
+
+if TYPE_CHECKING:
+    from softsgx.system.scenarios.scene import Scene
+
+_LEAVES: Final = frozenset(name for name, _ in (*ENCLS_LEAVES.values(), *ENCLU_LEAVES.values()))
+_TYPES: Final = {REG: "REG", TCS: "TCS", TRIM: "TRIM"}
+_FLAGS: Final = ((PENDING, "PENDING"), (MODIFIED, "MODIFIED"), (PR, "PR"), (BLOCKED, "BLOCKED"))
+
+
+def rights_words(rights: int) -> str:
+    """R, W, X as 'rw-'."""
+    return "".join(c if rights & b else "-" for c, b in (("r", 1), ("w", 2), ("x", 4)))
+
+
+def point_words(point: Point) -> str:
+    """What a task does in the step behind a point."""
+    kind, touched, write = point
+    name = str(getattr(touched, "name", touched)).split("(")[0]
+    if kind in _LEAVES and isinstance(touched, tuple):
+        return f"{kind} of EPC page {touched[1]}" if touched[1] >= 0 else kind
+    if kind in ("load", "store", "fetch") and isinstance(touched, tuple):
+        return f"{kind} at {touched[1] << PAGE_SHIFT:#x}"
+    if kind == "pte" and isinstance(touched, tuple):
+        return f"set PTE of {touched[1]:#x}"
+    if kind == "xa_load" and isinstance(touched, tuple):
+        return f"#PF: xa_load {touched[1]:#x}"
+    if kind in (LOCK, TRYLOCK):
+        how = "" if not hasattr(touched, "readers") else ", write" if write else ", read"
+        return f"{kind} {name}{how}"
+    if kind == SRCU:
+        return "synchronize_srcu" if write else "srcu_read_lock"
+    if kind == IPI and isinstance(touched, tuple):
+        return "IPI to cpu " + ", ".join(map(str, touched))
+    if kind in (IRQ, WAIT):
+        return f"take interrupt on {name}" if kind == IRQ else f"wait: {name}"
+    if kind == RETRY:
+        return "try again"
+    return f"{kind} {name}" if kind not in BLOCKING else kind
+
+
+def page_words(scene: Scene, address: int) -> str:
+    """VMA, PTE, TLBs and EPCM of a page."""
+    vma = scene.mm.vma_lookup(address)
+    pte = scene.mm.space.lookup(address)
+    parts = [
+        f"VMA {rights_words(vma.flags) if vma is not None else 'none'}",
+        f"PTE {pte_text(pte)}",
+    ]
+    for lp in scene.machine.processor.lps:
+        held = lp.tlb.entries.get(address >> PAGE_SHIFT)
+        if held is not None:
+            parts.append(f"TLB{lp.id} {rights_text(held)}")
+    entry = scene.encl.page(address)
+    word = scene.epcm_word(address)
+    if word is not None:
+        parts.append(f"EPCM {epcm_words(word)}")
+    elif entry is not None:
+        parts.append("swapped out" if entry.va_page is not None else "no EPC page")
+    else:
+        parts.append("hole")
+    return " ".join(parts)
+
+
+def epcm_words(word: int) -> str:
+    """An EPCM word as 'REG rw- PENDING'."""
+    if not word & VALID:
+        return "invalid"
+    flags = [name for bit, name in _FLAGS if word & bit]
+    return " ".join([_TYPES.get(word & PT_MASK, "other"), rights_words(word & 7), *flags])

@@ -1,0 +1,140 @@
+"""pytest plugin: a machine as a fixture, and tests that run over schedules.
+
+    def test_protect(softsgx):
+        machine = softsgx(cpus=2, epc="1M")
+
+    @pytest.mark.explore(preemptions=2)
+    def test_counter(execution):
+        counter = Counter()
+        execution.spawn(counter.add(), "A")
+        execution.spawn(counter.add(), "B")
+
+        def check():
+            assert counter.value == 2
+
+        return check
+
+An explored test is called once for each schedule; what it returns is called when its tasks have
+ended. Arguments of the mark are those of `softsgx.explore.Plan`; `executions` is 10,000 if not
+given. Outside the package, and importing it only when used, so that pytest starts as fast without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+EXECUTIONS = 10_000
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--explore-replay."""
+    group = parser.getgroup("softsgx")
+    text = "execute only this schedule of an explored test, as printed by its failure"
+    group.addoption("--explore-replay", metavar="STRING", help=text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The mark."""
+    config.addinivalue_line("markers", "explore(...): run the test over schedules of its tasks")
+
+
+@pytest.fixture
+def softsgx() -> Callable[..., Any]:
+    """Makes machines: `softsgx(cpus=2, epc="16M")`."""
+    from softsgx import Machine
+
+    return Machine
+
+
+@pytest.fixture
+def execution() -> None:
+    """The execution of an explored test; the plugin gives it when it calls the test."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Explore a marked test; others are none of our business."""
+    mark = pyfuncitem.get_closest_marker("explore")
+    if mark is None:
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    given = {name: pyfuncitem.funcargs[name] for name in names if name != "execution"}
+    if "execution" not in names:
+        pytest.fail("an explored test takes the argument `execution`", pytrace=False)
+    options = {"executions": EXECUTIONS, **mark.kwargs}
+    replay: str | None = pyfuncitem.config.getoption("--explore-replay")
+    report = _explored(pyfuncitem.name, pyfuncitem.obj, given, options, replay)
+    if report is not None:
+        text = report.replace("REPLAY", f"pytest {pyfuncitem.nodeid!r} --explore-replay")
+        pytest.fail(text, pytrace=False)
+    return True
+
+
+def _explored(
+    name: str,
+    test: Callable[..., Any],
+    given: dict[str, Any],
+    options: dict[str, Any],
+    replay: str | None,
+) -> str | None:
+    """The report of the failure, None if there is none."""
+    from softsgx.explore import Plan, ReplayRefused, choices_of, explore, record, replay_string
+    from softsgx.explore.table import table
+    from softsgx.sim import ScheduleError
+
+    scenario = _scenario(name, test, given)
+    if replay is not None:
+        try:
+            failure = record(scenario, choices_of(replay, scenario)).failure
+        except (ReplayRefused, ScheduleError) as error:
+            return f"--explore-replay: {error}"
+        found = "this schedule"
+    else:
+        outcome = explore(scenario, Plan(**options))
+        failure = outcome.failure
+        found = f"found after {outcome.found_after} executions, seed {options.get('seed', 0)}"
+    if failure is None:
+        return None
+    lines = [
+        f"{failure.kind.value.upper()} {failure.rule}: {failure.text}",
+        f"  {failure.where}; {found}; {failure.preemptions} preemptions, {failure.steps} steps",
+        f"  replay: REPLAY {replay_string(scenario, failure.choices)!r}",
+        table(scenario, failure.choices),
+    ]
+    return "\n".join(lines)
+
+
+def _scenario(name: str, test: Callable[..., Any], given: dict[str, Any]) -> Any:
+    """The test as a scenario."""
+    from softsgx.explore import Scenario, Violation
+    from softsgx.sim import Execution
+
+    class Test(Scenario):
+        """Calls the test for every execution."""
+
+        ended: Callable[[], object] | None = None
+
+        def start(self, execution: Execution) -> None:
+            """The test spawns its tasks."""
+            self.ended = test(execution=execution, **given)
+
+        def check(self, execution: Execution) -> None:
+            """What the test has returned."""
+            if self.ended is None:
+                return
+            try:
+                self.ended()
+            except AssertionError as error:
+                raise Violation("assertion of the test", str(error)) from error
+
+        @property
+        def file(self) -> str:
+            """The file of the test."""
+            return test.__code__.co_filename
+
+    scenario = Test()
+    scenario.name = name
+    return scenario

@@ -1,0 +1,224 @@
+"""`softsgx explore`: exit codes, replay of the printed command, reports, processes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from softsgx.cli.main import main
+from tests.cli import snapshots
+
+COUNTER = '''
+from softsgx.explore import Scenario, Violation
+
+class Counter(Scenario):
+    """Two additions that are not atomic."""
+
+    def start(self, execution):
+        self.value = 0
+        execution.spawn(self.add(), "A")
+        execution.spawn(self.add(), "B")
+
+    def add(self):
+        yield ("read", "value", False)
+        value = self.value
+        yield ("write", "value", True)
+        self.value = value + 1
+
+    def check(self, execution):
+        if self.value != 2:
+            raise Violation("lost update", f"value {self.value} after two additions")
+'''
+
+CORRECT = """
+from softsgx.explore import Scenario
+
+class Correct(Scenario):
+    def start(self, execution):
+        for name in "AB":
+            execution.spawn(self.body(name), name)
+
+    def body(self, name):
+        for _ in range(5):
+            yield ("write", "x", True)
+"""
+
+# Kills the worker that executes it for the first time.
+MORTAL = """
+import os, signal
+from pathlib import Path
+from softsgx.explore import Scenario
+
+MARK = Path(__file__).with_suffix(".mark")
+
+class Mortal(Scenario):
+    def start(self, execution):
+        for name in "AB":
+            execution.spawn(self.body(name, execution), name)
+
+    def body(self, name, execution):
+        for step in range(5):
+            yield ("write", "x", True)
+            child = os.environ.get("SOFTSGX_PARENT") != str(os.getpid())
+            if child and step == 4 and name == "A" and not MARK.exists():
+                MARK.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def written(tmp_path: Path, text: str, name: str = "scenarios.py") -> str:
+    path = tmp_path / name
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_violation_is_exit_code_1_and_its_replay_shows_it_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explore", written(tmp_path, COUNTER)]) == 1
+    story = capsys.readouterr().out
+    assert story.startswith("VIOLATION lost update: value 1 after two additions\n")
+    (line,) = [line for line in story.splitlines() if line.startswith("  replay: ")]
+    program, *argv = shlex.split(line.removeprefix("  replay: "))
+    assert program == "softsgx"
+    assert main(argv) == 1
+    replayed = capsys.readouterr().out
+    assert replayed.startswith("VIOLATION lost update: value 1 after two additions\n")
+    # The same table.
+    assert replayed.splitlines()[1:] == story.splitlines()[4:]
+
+
+def test_a_shipped_scenario_is_replayed_without_a_file(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["explore", "FirstTouch", "--preemptions", "1", "--json"]) == 1
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["failure"]["rule"] == "spurious fault"
+    argv = shlex.split(found["failure"]["replay"])[1:]
+    assert main(argv) == 1
+    assert "reader 1 gets SIGBUS" in capsys.readouterr().out
+
+
+def test_switches_of_a_shipped_scenario_are_in_its_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    target = "FirstTouch,6.12,eaug_double_fault=0"
+    assert main(["explore", target, "--preemptions", "1"]) == 0
+    assert capsys.readouterr().out.startswith(f"{target}: nothing found in ")
+
+
+def test_what_is_complete_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, CORRECT)
+    assert main(["explore", path, "--strategy", "dfs"]) == 0
+    assert "252 executions" in capsys.readouterr().out
+    assert main(["explore", path, "--executions", "10"]) == 0
+    assert "complete: " not in capsys.readouterr().out
+
+
+def test_reports_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, COUNTER + CORRECT)
+    out, log = tmp_path / "out.xml", tmp_path / "out.sarif"
+    assert main(["explore", path, "--junit", str(out), "--sarif", str(log)]) == 1
+    suite = ElementTree.parse(out).getroot()
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("2", "1", "0")
+    (failure,) = suite.iter("failure")
+    assert failure.get("message") == "lost update"
+    (result,) = json.loads(log.read_text())["runs"][0]["results"]
+    assert result["ruleId"] == "lost update"
+    place = result["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == path
+    assert place["region"]["startLine"] == 20
+
+
+def test_the_order_of_a_runtime_is_in_the_name_and_in_the_replay(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    target = "TrimReuse,6.12,order=enarx"
+    assert main(["explore", target, "--preemptions", "2", "--json"]) == 1
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["scenario"] == target
+    assert main(shlex.split(found["failure"]["replay"])[1:]) == 1
+    assert capsys.readouterr().out.startswith(f"VIOLATION {found['failure']['rule']}: ")
+
+
+REFUSED = {
+    "no file": (["nowhere.py"], "nowhere.py: no such file"),
+    "no scenario": (["Nothing"], "Nothing: no file, and no scenario"),
+    "no target": ([], "TARGET: a file or a scenario is needed"),
+    "no kernel": (["FirstTouch,5.4"], "kernel 5.4: known are 6.12"),
+    "no race": (["FirstTouch,6.12,luck=1"], "luck=1: not RACE=0 or RACE=1"),
+    "no order": (["TwoProtects,6.12,order=mine"], "order mine: known are intel-emm"),
+    "no runtime": (["FirstTouch,6.12,order=enarx"], "order=enarx: not RACE=0 or RACE=1"),
+    "no time": (["FirstTouch", "--budget", "soon"], "soon: no time such as 60s or 5m"),
+    "no replay": (["FirstTouch", "--replay", "1:ab"], "not VERSION/SCENARIO/IDENTITY/SCHEDULE"),
+    "old replay": (["--replay", "9/FirstTouch,6.12/0/1:a"], "made by softsgx 9"),
+    "one search": (["FirstTouch", "--jobs", "2", "--strategy", "exhaustive"], "one search"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_input_is_one_line_and_exit_code_2(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv, reason = REFUSED[name]
+    assert main(["explore", *argv]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("softsgx: explore: ")
+    assert reason in line
+
+
+def test_a_file_that_cannot_be_read_is_refused_with_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explore", written(tmp_path, "\n\nraise ValueError('no')\n")]) == 2
+    assert "scenarios.py:3: ValueError: no" in capsys.readouterr().err
+    assert main(["explore", written(tmp_path, "x = 1\n")]) == 2
+    assert "no class in it derives from Scenario" in capsys.readouterr().err
+
+
+def test_trouble_with_a_scenario_is_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = CORRECT.replace('yield ("write", "x", True)', 'yield ("write", "x", True); 1 / 0')
+    assert main(["explore", written(tmp_path, text)]) == 2
+    assert capsys.readouterr().out.startswith("SCENARIO ERROR ZeroDivisionError")
+
+
+def explored(argv: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    main(["explore", *argv, "--json"])
+    (found,) = json.loads(capsys.readouterr().out)
+    del found["seconds"]
+    return dict(found)
+
+
+def test_processes_find_what_one_finds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for text in (COUNTER, CORRECT):
+        path = written(tmp_path, text)
+        one = explored([path, "--jobs", "1", "--preemptions", "4"], capsys)
+        assert explored([path, "--jobs", "2", "--preemptions", "4"], capsys) == one
+        alone = explored([path, "--preemptions", "4"], capsys)
+        alone["schedules_estimated"] = one["schedules_estimated"]
+        assert alone == one
+
+
+def test_a_worker_that_is_killed_loses_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    monkeypatch.setenv("SOFTSGX_PARENT", str(os.getpid()))
+    path = written(tmp_path, MORTAL)
+    found = explored([path, "--jobs", "2", "--strategy", "dfs"], capsys)
+    assert Path(path).with_suffix(".mark").exists()
+    assert (found["executions"], found["complete"]) == (252, True)
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["explore", "--help"])
+    assert stop.value.code == 0
+    snapshots.check("explore-help.txt", capsys.readouterr().out)

@@ -1,0 +1,58 @@
+"""The examples of docs/explore.md do what the text says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from softsgx.cli.main import main
+from softsgx.linux.version import VERSIONS
+from softsgx.system.checkers import CHECKERS
+from softsgx.system.scenarios.catalogue import KNOWN_RACES
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+TEXT = (DOCS / "explore.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def examples() -> list[str]:
+    return [text for language, text in BLOCKS if language == "python"]
+
+
+def test_the_counter_gives_the_report_of_the_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("scenarios.py").write_text(examples()[0])
+    assert main(["explore", "scenarios.py"]) == 1
+    (expected,) = [text for language, text in BLOCKS if not language]
+    found = capsys.readouterr().out
+    # The identity of the file, its line and the time are its own.
+    own = re.compile(r"/[0-9a-f]{8}/|\.py:\d+|\d+\.\d s")
+    assert own.sub("", found) == own.sub("", expected)
+
+
+def test_a_scenario_takes_20_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for text in examples():
+        assert len([line for line in text.splitlines() if line.strip()]) <= 20
+    path = tmp_path / "touch.py"
+    path.write_text(examples()[1])
+    assert main(["explore", str(path), "--preemptions", "1"]) == 1
+    assert capsys.readouterr().out.startswith("VIOLATION spurious fault: toucher 1 gets SIGBUS")
+
+
+def test_every_rule_is_in_the_table() -> None:
+    for checker in CHECKERS:
+        assert checker.rule in TEXT
+
+
+def test_the_table_of_races_is_that_of_the_program() -> None:
+    text = (DOCS / "kernel-races.md").read_text(encoding="utf-8")
+    for race in KNOWN_RACES:
+        row = next(line for line in text.splitlines() if line.startswith(f"| {race.number} |"))
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert cells[1] == race.scenario.__name__
+        assert cells[-1] == race.mainline
+    assert VERSIONS["6.12"].races.lookup_before_removal

@@ -1,0 +1,32 @@
+"""`softsgx run`: its options and what it refuses before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from softsgx.cli.main import main
+from tests.cli import snapshots
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "--help"])
+    assert stop.value.code == 0
+    snapshots.check("run-help.txt", capsys.readouterr().out)
+
+
+def test_no_program_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--explain"]) == 2
+    assert capsys.readouterr().err.startswith("softsgx: run: no program: ")
+
+
+def test_no_such_program_leaves_no_trace_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The program is looked at before any file is made."""
+    trace = tmp_path / "t.jsonl"
+    assert main(["run", "--trace", str(trace), "--", str(tmp_path / "missing")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not trace.exists()

@@ -1,0 +1,34 @@
+"""What exploring has found in the driver beyond the known races: docs/kernel-races.md, L8.
+
+L7 is among the known races by now.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from softsgx.explore import Plan, explore
+from softsgx.linux.version import Races
+from softsgx.system.scenarios.scene import Scene
+from softsgx.system.scenarios.va_shortage import VaShortage
+
+OFF = {field.name: False for field in fields(Races)}
+
+
+class ShortList(VaShortage):
+    """No more pages can be reclaimed than one pass takes."""
+
+    def build(self, scene: Scene) -> None:
+        super().build(scene)
+        pages = list(scene.kernel.active_page_list)
+        scene.kernel.active_page_list.clear()
+        scene.kernel.active_page_list.update(dict.fromkeys(pages[:6]))
+
+
+def test_l8_an_allocation_during_a_reclaim_pass_gives_up() -> None:
+    outcome = explore(ShortList(races=OFF), Plan(preemptions=1, executions=400))
+    failure = outcome.failure
+    assert failure is not None
+    assert failure.rule == "spurious fault"
+    assert "SIGBUS" in failure.text
+    assert failure.preemptions <= 1

@@ -1,0 +1,47 @@
+"""The loader: what it cannot build is said before anything is built, and leaves nothing behind."""
+
+from dataclasses import replace
+
+import pytest
+
+from softsgx.spec.bits import PAGE_SIZE
+from softsgx.system import Machine, load
+from softsgx.system.loader import BuildError, default_image
+
+
+def test_half_measured_pages_are_refused() -> None:
+    """ADD_PAGES measures pages as a whole; the signed measurement would be another one."""
+    image = default_image()
+    halves = tuple(replace(segment, chunks=(0, 1)) for segment in image.segments)
+    machine = Machine()
+    with pytest.raises(BuildError, match=r"segment at 0x0: .* all of a page or nothing"):
+        machine.run(load(machine.thread(), replace(image, segments=halves)))
+
+
+def test_more_threads_than_secinfo_slots_are_refused() -> None:
+    image = default_image(threads=65, nssa=1)
+    one_page = tuple(
+        replace(segment, size=PAGE_SIZE) if segment.label == "scratch" else segment
+        for segment in image.segments
+    )
+    machine = Machine()
+    with pytest.raises(BuildError, match="65 TCS: the scratch pages have 64 SECINFO slots"):
+        machine.run(load(machine.thread(), replace(image, segments=one_page)))
+
+
+def test_every_thread_has_a_secinfo_slot_of_its_own() -> None:
+    """The 65th shared the slot of the first, whose SECINFO it overwrote in mid-leaf."""
+    machine = Machine()
+    enclave = machine.run(load(machine.thread(), threads=65, nssa=1))
+    assert len({enclave.secinfo_slot(tcs) for tcs in enclave.tcs}) == 65
+
+
+def test_the_descriptor_is_closed_if_the_enclave_cannot_be_built() -> None:
+    machine = Machine()
+    host = machine.thread()
+    machine.kernel.inject = "init_page".__eq__
+    with pytest.raises(BuildError, match="SGX_IOC_ENCLAVE_INIT: -ENOMEM"):
+        machine.run(load(host))
+    assert host.process.files == {}
+    machine.settle()
+    assert machine.kernel.nr_free == machine.processor.epc.pages

@@ -1,0 +1,111 @@
+"""Scenarios of a machine: every execution starts from the same state, and reduction is exact."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from softsgx.explore import Scenario
+from softsgx.explore.attempt import advance
+from softsgx.explore.strategies import Bounded, Dpor, Strategy, Walk
+from softsgx.linux.version import Races
+from softsgx.sim import Execution, Rng, RunToCompletion, Unmodelled
+from softsgx.system import Machine
+from softsgx.system.scenarios.catalogue import SCENARIOS
+from softsgx.system.scenarios.first_touch import FirstTouch
+from softsgx.system.scenarios.scenario import MachineScenario
+from softsgx.system.scenarios.scene import Scene
+from softsgx.system.snapshot import Snapshot
+
+OFF = {field.name: False for field in fields(Races)}
+
+
+def kernel_state(scene: Scene) -> Any:
+    """What the kernel knows, beside what the processor has."""
+    encl, kernel = scene.encl, scene.kernel
+    pages = [
+        (page.address, page.type, page.epc_page and page.epc_page.number, page.busy)
+        for page in encl.page_array.values()
+    ]
+    lists = [[p.number for p in kernel.active_page_list], [p.number for p in kernel.free_pages]]
+    areas = [(vma.start, vma.end, vma.flags) for vma in scene.mm.vmas]
+    counts = (encl.page_cnt, encl.secs_child_cnt, encl.refcount, kernel.nr_free, encl.flags)
+    space = sorted(scene.mm.space.ptes.items())
+    return pages, lists, areas, counts, space, scene.mm.cpumask, sorted(scene.facts)
+
+
+@pytest.mark.parametrize("kind", SCENARIOS, ids=lambda kind: kind.__name__)
+def test_every_execution_starts_from_the_same_state(kind: type[MachineScenario]) -> None:
+    scenario = kind(races=OFF)
+
+    def at_start() -> Any:
+        execution = Execution(RunToCompletion())
+        scenario.start(execution)
+        execution.close()
+        scene = scenario.scene
+        return kernel_state(scene), scene.machine.processor.fingerprint()
+
+    first = at_start()
+    walk = Walk(Rng(1), 3)
+    while walk.begin():
+        assert advance(scenario, walk) is not None
+        assert at_start() == first
+
+
+def ends(scenario: Scenario, strategy: Strategy) -> tuple[set[Any], int]:
+    assert isinstance(scenario, MachineScenario)
+    found, executions = set(), 0
+    while strategy.begin():
+        executions += 1
+        done = advance(scenario, strategy)
+        if done is not None:
+            failure = done.failure
+            found.add(failure.rule if failure is not None else scenario.fingerprint())
+    return found, executions
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_reduction_ends_in_the_same_states(on: bool) -> None:
+    scenario = FirstTouch(races={**OFF, "eaug_double_fault": on})
+    every, all_of_them = ends(scenario, Bounded(None))
+    some, fewer = ends(scenario, Dpor(scenario))
+    assert some == every
+    assert fewer <= all_of_them
+
+
+def test_a_snapshot_restores_what_the_kernel_and_the_processor_changed() -> None:
+    machine = Machine(cpus=2, epc="1M")
+    scene = Scene.built(machine, threads=1, pages=1)
+    machine.settle()
+    snapshot = Snapshot(machine.processor, scene)
+    before = kernel_state(scene), machine.processor.fingerprint()
+    heap = scene.enclave.heap
+    for _ in range(2):
+        scene.probe(scene.host.load(heap, 1))
+        scene.probe(scene.host.munmap(scene.enclave.data[0], 4096))
+        scene.facts["more"] = []
+        assert scene.encl.page(heap) is not None
+        snapshot.restore()
+        assert (kernel_state(scene), machine.processor.fingerprint()) == before
+        assert scene.encl.page(heap) is None
+
+
+def test_a_snapshot_of_a_running_task_is_refused() -> None:
+    machine = Machine(cpus=1, epc="1M")
+    execution = Execution(RunToCompletion())
+
+    def body() -> Any:
+        yield ("read", "x", False)
+
+    task = execution.spawn(body(), "left over")
+    with pytest.raises(Unmodelled, match="snapshot of a running Task"):
+        Snapshot(machine.processor, {"task": task})
+    execution.close()
+
+
+def test_a_snapshot_names_what_it_does_not_understand() -> None:
+    machine = Machine(cpus=1, epc="1M")
+    with pytest.raises(Unmodelled, match="snapshot of a memoryview"):
+        Snapshot(machine.processor, [memoryview(b"")])
