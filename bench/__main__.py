@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 
-from bench import cpu, explore, linux
+from bench import cpu, explore, lab, linux
 
 
 def main() -> None:
@@ -21,6 +21,7 @@ def main() -> None:
     cpu.main(show)
     linux.main(show)
     explore.main(show)
+    lab.main(show)
 
 
 if __name__ == "__main__":

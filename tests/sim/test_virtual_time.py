@@ -163,3 +163,26 @@ def test_begin_sets_the_clocks_to_zero_and_allows_one_execution() -> None:
     assert time.begin()
     assert (time.elapsed, time.now(0), time.counts) == (0, 0, {})
     assert not time.begin()
+
+
+def test_a_charge_delays_what_was_begun_and_what_begins_on_the_processor() -> None:
+    time = VirtualTime(PRICES)
+
+    def take(_: Cpu) -> None:
+        time.charge(1, "long")
+
+    execution = Execution(time)
+    execution.spawn(ipi([Cpu(1)], take), "sender", 0)
+    execution.spawn(points("long"), "interrupted", 1)
+    execution.spawn(points("work"), "other", 2)
+    execution.run()
+    # Sent at 200; handler 200-1200, charge until 1700; the other 300 of 500 until 2000.
+    assert (time.now(0), time.now(1), time.now(2)) == (1200, 2000, 100)
+    assert time.counts["long"] == 2
+
+    execution.spawn(ipi([Cpu(1), Cpu(2)], take), "sender again", 0)
+    execution.run()
+    # Sent at 2200; both handlers 2200-3200; two charges on processor 1 until 4200.
+    execution.spawn(points("step"), "late", 1)
+    execution.run()
+    assert time.now(1) == 4250

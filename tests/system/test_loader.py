@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from softsgx.spec.bits import PAGE_SIZE
 from softsgx.system import Machine, load
 from softsgx.system.loader import BuildError, default_image
 
@@ -18,9 +19,21 @@ def test_half_measured_pages_are_refused() -> None:
 
 
 def test_more_threads_than_secinfo_slots_are_refused() -> None:
+    image = default_image(threads=65, nssa=1)
+    one_page = tuple(
+        replace(segment, size=PAGE_SIZE) if segment.label == "scratch" else segment
+        for segment in image.segments
+    )
     machine = Machine()
-    with pytest.raises(BuildError, match="65 TCS: the scratch page has 64 SECINFO slots"):
-        machine.run(load(machine.thread(), threads=65, nssa=1))
+    with pytest.raises(BuildError, match="65 TCS: the scratch pages have 64 SECINFO slots"):
+        machine.run(load(machine.thread(), replace(image, segments=one_page)))
+
+
+def test_every_thread_has_a_secinfo_slot_of_its_own() -> None:
+    """The 65th shared the slot of the first, whose SECINFO it overwrote in mid-leaf."""
+    machine = Machine()
+    enclave = machine.run(load(machine.thread(), threads=65, nssa=1))
+    assert len({enclave.secinfo_slot(tcs) for tcs in enclave.tcs}) == 65
 
 
 def test_the_descriptor_is_closed_if_the_enclave_cannot_be_built() -> None:

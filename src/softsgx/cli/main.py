@@ -29,6 +29,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "explore": Command("softsgx.cli.explore", "find the interleaving that breaks a scenario"),
     "show": Command("softsgx.cli.show", "what is in an ELF, SGXS or SIGSTRUCT file"),
     "run": Command("softsgx.cli.run", "run an SGX program on a machine without SGX"),
+    "compare": Command("softsgx.cli.compare", "compare designs of restricting page permissions"),
     "doctor": Command("softsgx.cli.doctor", "whether this machine can run SGX programs"),
 }
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from softsgx.linux.sgx.design import PermissionDesign
 from softsgx.linux.version import VERSIONS, KernelVersion
 from softsgx.mem.pagetable import direct
 from softsgx.sim.locks import Mutex
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from softsgx.linux.sgx.main import SgxEpcPage
 
 _OPERAND_BYTES = 256  # PAGEINFO, SECINFO or PCMD, RDINFO: one block of operands
+
+
+def take_interrupt(lp: LogicalProcessor, vector: int) -> object:
+    """An interrupt as the processor takes it: an AEX if it is inside."""
+    return lp.interrupt(vector)
 
 
 class KernelBug(Exception):
@@ -53,6 +59,9 @@ class Kernel:
         self.races = self.version.races
         self.has_sgx2 = processor.part.sgx2
         self.inject: Callable[[str], bool] | None = None
+        self.design = PermissionDesign()
+        # How a processor takes an interrupt: (processor, vector).
+        self.take_interrupt: Callable[[LogicalProcessor, int], object] = take_interrupt
         # EPC: filled by sgx_init.
         self.next_unused = 0
         self.epc_pages: list[SgxEpcPage] = []  # by number, as far as they were ever handed out

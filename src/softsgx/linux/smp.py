@@ -39,7 +39,12 @@ def preempt_disabled(me: Task | None) -> Iterator[None]:
 def on_each_cpu_mask(current: Thread, cpus: Iterable[int]) -> Steps[None]:
     """Interrupt the given processors and wait until each took it; the function called is empty."""
     lps = current.kernel.processor.lps
-    yield from ipi([lps[cpu] for cpu in sorted(cpus)], _no_op)
+    take = current.kernel.take_interrupt
+
+    def no_op(lp: LogicalProcessor) -> None:
+        take(lp, CALL_FUNCTION_VECTOR)
+
+    yield from ipi([lps[cpu] for cpu in sorted(cpus)], no_op)
 
 
 def smp_send_reschedule(current: Thread, cpus: Iterable[int]) -> Steps[None]:
@@ -53,21 +58,18 @@ def smp_send_reschedule(current: Thread, cpus: Iterable[int]) -> Steps[None]:
 def flush_tlb_mm(current: Thread, mm: Mm) -> Steps[None]:
     """flush_tlb_range: drop the translations of an address space on every processor that has it."""
     lps = current.kernel.processor.lps
+    take = current.kernel.take_interrupt
+
+    def flush(lp: LogicalProcessor) -> None:
+        take(lp, TLB_FLUSH_VECTOR)
+        lp.flush_tlb("IPI")
+
     targets = [lps[cpu] for cpu in sorted(mm.cpumask) if cpu != current.cpu]
     if current.cpu in mm.cpumask:
         lps[current.cpu].flush_tlb("flush_tlb_mm")
     if targets:
-        yield from ipi(targets, _flush)
-
-
-def _no_op(lp: LogicalProcessor) -> None:
-    lp.interrupt(CALL_FUNCTION_VECTOR)
+        yield from ipi(targets, flush)
 
 
 def _reschedule(lp: LogicalProcessor) -> None:
     lp.interrupt(RESCHEDULE_VECTOR)
-
-
-def _flush(lp: LogicalProcessor) -> None:
-    lp.interrupt(TLB_FLUSH_VECTOR)
-    lp.flush_tlb("IPI")

@@ -370,21 +370,27 @@ def mprotect_fixup(current: Thread, vma: Vma, start: int, end: int, prot: int) -
         ret = yield from e.sgx_encl_may_map(current, vma.encl, start, end, prot)
         if ret:
             return ret
-    if vma.flags == prot:
-        return 0
-    if start > vma.start:
-        ret = mm.split_vma(vma, start)
-        if ret:
-            return ret
-        vma = mm.vma_lookup(start) or vma
-    if end < vma.end:
-        ret = mm.split_vma(vma, end)
-        if ret:
-            return ret
-    vma.flags = prot
-    yield ("pte", (mm.name, start), True)
-    if mm.change_protection(vma, start, end):
+    flush = False
+    if vma.flags != prot:
+        if start > vma.start:
+            ret = mm.split_vma(vma, start)
+            if ret:
+                return ret
+            vma = mm.vma_lookup(start) or vma
+        if end < vma.end:
+            ret = mm.split_vma(vma, end)
+            if ret:
+                return ret
+        vma.flags = prot
+        yield ("pte", (mm.name, start), True)
+        flush = mm.change_protection(vma, start, end)
+    design = current.kernel.design
+    if vma.encl is not None:
+        flush |= design.change_ptes(mm, vma.encl, start, end)
+    if flush:
         yield from flush_tlb_mm(current, mm)
+    if vma.encl is not None:
+        return (yield from design.after_mprotect(current, vma.encl, start, end, prot))
     return 0
 
 

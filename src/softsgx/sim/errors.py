@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from softsgx.sim.point import BLOCKING
 
 if TYPE_CHECKING:
     from softsgx.sim.point import Blocker
@@ -67,6 +69,19 @@ class Blocked(NamedTuple):
             return f"{self.task}{daemon} is interrupted on cpu {self.task.cpu} {by}"
         held_by = ", held by " + ", ".join(map(str, self.holders)) if self.holders else ""
         return f"{self.task}{daemon} waits for {self.kind} {self.object.name!r}{held_by}"
+
+
+def blocked(live: Sequence[Task], handlers: Mapping[int, Task]) -> list[Blocked]:
+    """A line for each task that is left; `handlers` are those in progress, by processor."""
+    lines = []
+    for task in live:
+        kind, blocker, _ = task.point
+        handler = None if task.cpu is None else handlers.get(task.cpu)
+        interrupted_by = None if handler is task else handler
+        known: Any = blocker
+        holders = tuple(known.holders()) if kind in BLOCKING else ()
+        lines.append(Blocked(task, kind, known, holders, interrupted_by))
+    return lines
 
 
 class Deadlock(SimError):

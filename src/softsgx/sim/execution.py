@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from softsgx.sim.errors import Blocked, Deadlock, StepBound, TaskExit
+from softsgx.sim.errors import Blocked, Deadlock, StepBound, TaskExit, blocked
 from softsgx.sim.events import Drawn, Log, Stepped, TaskEnded, TaskSpawned
 from softsgx.sim.live import LIVE
 from softsgx.sim.point import BLOCKING, RETRY, Point, Steps
@@ -13,7 +13,9 @@ from softsgx.sim.schedule import Choice, encode
 from softsgx.sim.scheduler import Scheduler
 from softsgx.sim.schedulers.cooperative import Cooperative
 from softsgx.sim.schedulers.run_to_completion import RunToCompletion
+from softsgx.sim.schedulers.virtual_time import VirtualTime
 from softsgx.sim.task import Task
+from softsgx.sim.timed import Timed
 from softsgx.sim.touch import ENABLE, SPAWN, TOUCHES, touch
 
 MAX_STEPS: Final = 1_000_000
@@ -26,7 +28,7 @@ class Execution:
     scheduler  who decides
     max_steps  how many steps run() may take in all before it raises StepBound
     log        where events go
-    record     keep the choices; without it a long run under Cooperative costs no memory
+    record     keep the choices; without it a long run costs no memory (Cooperative, VirtualTime)
     choices    every choice made so far, as in the schedule string
     steps      how many steps were taken so far
     current    the task that is running: inside a step, or inside its code before the first point
@@ -45,7 +47,7 @@ class Execution:
         log: Log | None = None,
         record: bool = True,
     ) -> None:
-        assert record or type(scheduler) is Cooperative, "only Cooperative needs no record"
+        assert record or type(scheduler) in (Cooperative, VirtualTime), "this one needs a record"
         self.scheduler = scheduler
         self.record = record
         self.max_steps = max_steps
@@ -54,8 +56,7 @@ class Execution:
         self.steps = 0
         self.current: Task | None = None
         self._spawned = 0
-        # Tasks not ended, by index. Ended ones are not kept: a long simulation spawns a
-        # handler for every interrupt.
+        # Tasks not ended, by index: a long simulation spawns a handler for every interrupt.
         self._live: list[Task] = []
         # How many of them are no daemons.
         self._foreground = 0
@@ -127,6 +128,8 @@ class Execution:
         try:
             if self.record:
                 self._loop(self._drive_alone())
+            elif isinstance(self.scheduler, VirtualTime):
+                Timed(self, self.scheduler).run()
             else:
                 outer, LIVE.execution = LIVE.execution, self
                 try:
@@ -368,15 +371,7 @@ class Execution:
             self._restricted -= 1
 
     def _blocked(self) -> list[Blocked]:
-        lines = []
-        for task in self._live:
-            kind, blocker, _ = task.point
-            handler = None if task.cpu is None else self._handlers.get(task.cpu)
-            interrupted_by = None if handler is task else handler
-            known: Any = blocker
-            holders = tuple(known.holders()) if kind in BLOCKING else ()
-            lines.append(Blocked(task, kind, known, holders, interrupted_by))
-        return lines
+        return blocked(self._live, self._handlers)
 
     def _schedule_note(self) -> str:
         schedule = self.schedule

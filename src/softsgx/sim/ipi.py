@@ -92,11 +92,15 @@ def _tell(live: Execution, target: Target, ordered: Sequence[Target]) -> None:
 class Interrupt:
     """An interrupt on its way to a processor. Equal to all others to it: their order matters."""
 
-    __slots__ = ("target", "name")
+    __slots__ = ("target",)
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self.name = f"cpu {target.cpu} to be interruptible"
+
+    @property
+    def name(self) -> str:
+        """What is waited for."""
+        return f"cpu {self.target.cpu} to be interruptible"
 
     def __repr__(self) -> str:
         return f"Interrupt(cpu={self.target.cpu})"
@@ -119,10 +123,12 @@ class Interrupt:
 class Acknowledgements:
     """What the sender of an interrupt waits for: the end of all handlers."""
 
-    __slots__ = ("handlers",)
+    __slots__ = ("handlers", "_ended")
 
     def __init__(self, handlers: tuple[Task, ...]) -> None:
         self.handlers = handlers
+        # So many from the front are known to have ended: what has ended stays so.
+        self._ended = 0
 
     def __repr__(self) -> str:
         return f"Acknowledgements({self.name!r})"
@@ -134,7 +140,11 @@ class Acknowledgements:
 
     def ready(self, task: Task, /) -> bool:
         """Whether all have acknowledged."""
-        return all(handler.done for handler in self.handlers)
+        handlers, at = self.handlers, self._ended
+        while at < len(handlers) and handlers[at].done:
+            at += 1
+        self._ended = at
+        return at == len(handlers)
 
     @property
     def depends(self) -> tuple[Task, ...]:

@@ -33,6 +33,7 @@ TCS_FLAGS_DEFINED: Final = TCS_DBGOPTIN | TCS_AEXNOTIFY
 # Byte offsets of the fields that the processor writes one at a time.
 TCS_OFF_STATE: Final = 0
 TCS_OFF_FLAGS: Final = 8
+TCS_OFF_OSSA: Final = 16
 TCS_OFF_CSSA: Final = 24
 TCS_OFF_AEP: Final = 40
 

@@ -25,7 +25,8 @@ from softsgx.spec.epcm import MODIFIED, PENDING, PR, REG, RWX, TCS, TRIM, R, W
 from softsgx.spec.paging import SECINFO
 
 if TYPE_CHECKING:
-    from softsgx.linux.process import Thread
+    from softsgx.cpu.aex import Delivered
+    from softsgx.linux.process import Signal, Thread
 
 EnclaveProgram = Callable[["EnclaveThread"], Steps[Any]]
 # What an instruction can raise by itself; the other vectors are the kernel's own business.
@@ -223,9 +224,13 @@ class EnclaveThread:
         delivered = self.lp.deliver_fault(fault)
         code = delivered.code
         if delivered.vector == faults.PF:
-            signal = yield from do_user_addr_fault(self.current, code, delivered.cr2)
+            signal = yield from self._page_fault(delivered)
             if signal is None:
                 return
             code = signal.error_code
         end = Exit(leaves.ERESUME, delivered.vector, code, delivered.cr2)
         yield Suspended(end)  # type: ignore[misc]
+
+    def _page_fault(self, delivered: Delivered) -> Steps[Signal | None]:
+        """What the kernel makes of a #PF: None if it repaired it."""
+        return (yield from do_user_addr_fault(self.current, delivered.code, delivered.cr2))

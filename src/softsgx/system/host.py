@@ -204,9 +204,15 @@ class EnclaveEntry:
     what the last program that left by EEXIT returned.
     """
 
-    def __init__(self, program: EnclaveProgram, secinfo: Callable[[int], int]) -> None:
+    def __init__(
+        self,
+        program: EnclaveProgram,
+        secinfo: Callable[[int], int],
+        thread_type: type[EnclaveThread] = EnclaveThread,
+    ) -> None:
         self.program = program
         self.secinfo = secinfo
+        self.thread_type = thread_type
         self.args: Any = None
         self.result: Any = None
         self.stacks: dict[int, list[tuple[EnclaveThread, Steps[Any]]]] = {}
@@ -239,7 +245,7 @@ class EnclaveEntry:
             answer = self._answers.pop(tcs)
             stack[-1][0].run_on(current)
         elif leaf == leaves.EENTER:
-            thread = EnclaveThread(current, tcs, lp.regs[0], self.secinfo(tcs), self.args)
+            thread = self.thread_type(current, tcs, lp.regs[0], self.secinfo(tcs), self.args)
             stack.append((thread, thread.run(self.program)))
         else:
             stack[-1][0].run_on(current)

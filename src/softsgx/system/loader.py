@@ -27,12 +27,12 @@ from softsgx.linux.uapi import (
 from softsgx.sim import Steps
 from softsgx.spec import leaves
 from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT, MISC_EXINFO
-from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 from softsgx.spec.epcm import PT_TCS, PT_TRIM, REG, RWX, TCS, R, W
 from softsgx.spec.paging import SECINFO
 from softsgx.spec.structure import Structure
 from softsgx.spec.tcs import TCS as TCS_PAGE
-from softsgx.system.enclave import EnclaveAbort, EnclaveProgram
+from softsgx.system.enclave import EnclaveAbort, EnclaveProgram, EnclaveThread
 from softsgx.system.host import EnclaveEntry, HostThread
 
 _SLOT: Final = SECINFO.SIZE
@@ -60,15 +60,17 @@ class Enclave:
     tcs: list[int] = field(default_factory=list)
     data: list[int] = field(default_factory=list)
     heap: int = 0
+    thread_type: type[EnclaveThread] = EnclaveThread
 
     def entry(self, program: EnclaveProgram) -> EnclaveEntry:
         """Enclave code to be entered; keep it to resume an interrupted program."""
-        return EnclaveEntry(program, self.secinfo_slot)
+        return EnclaveEntry(program, self.secinfo_slot, self.thread_type)
 
     def secinfo_slot(self, tcs: int) -> int:
-        """The SECINFO operand slot of a thread, in the scratch page."""
-        number = self.tcs.index(tcs) if tcs in self.tcs else tcs // PAGE_SIZE
-        return self.scratch + number * _SLOT % PAGE_SIZE
+        """The SECINFO operand slot of a thread, in the scratch pages: one each for those built."""
+        if tcs in self.tcs:
+            return self.scratch + self.tcs.index(tcs) * _SLOT
+        return self.scratch + tcs // PAGE_SIZE * _SLOT % PAGE_SIZE
 
     def run(self, thread: int = 0) -> SgxEnclaveRun:
         """A fresh run structure for a TCS."""
@@ -160,15 +162,16 @@ def ioctl(host: HostThread, fd: int, cmd: int, argument: Structure) -> Steps[tup
 def default_image(
     *, pages: int = 1, threads: int = 1, nssa: int = 2, hole: int = 16, rights: int = R | W
 ) -> EnclaveImage:
-    """`threads` TCS with `nssa` SSA frames each, a scratch page, `pages` data pages, a hole."""
+    """`threads` TCS with `nssa` SSA frames each, scratch, `pages` data pages, a hole."""
     segments, at = [], 0
     for _ in range(threads):
         tcs = TCS_PAGE(OSSA=at + PAGE_SIZE, NSSA=nssa, OENTRY=0)
         segments.append(Segment(at, PAGE_SIZE, TCS, tcs.pack(), label="TCS"))
         segments.append(Segment(at + PAGE_SIZE, nssa * PAGE_SIZE, REG | R | W, label="SSA"))
         at += (1 + nssa) * PAGE_SIZE
-    segments.append(Segment(at, PAGE_SIZE, REG | R | W, label="scratch"))
-    at += PAGE_SIZE
+    scratch = (threads * _SLOT + PAGE_MASK) & ~PAGE_MASK
+    segments.append(Segment(at, scratch, REG | R | W, label="scratch"))
+    at += scratch
     if pages:
         length = pages * PAGE_SIZE
         segments.append(Segment(at, length, REG | rights, chunks=NO_CHUNKS, label="data"))
@@ -229,8 +232,9 @@ def build(host: HostThread, fd: int, base: int, image: EnclaveImage) -> Steps[No
                 f"segment at {segment.offset:#x}: SGX_IOC_ENCLAVE_ADD_PAGES measures all of a page "
                 "or nothing"
             )
-    if len(image.tcs) > _SLOTS:
-        raise BuildError(f"{len(image.tcs)} TCS: the scratch page has {_SLOTS} SECINFO slots")
+    slots = sum(s.size for s in image.segments if s.label == "scratch") // _SLOT or _SLOTS
+    if len(image.tcs) > slots:
+        raise BuildError(f"{len(image.tcs)} TCS: the scratch pages have {slots} SECINFO slots")
     secs = yield from _in_memory(host, image.secs(base).pack())
     create = uapi.SgxEnclaveCreate(src=secs)
     ret, _ = yield from ioctl(host, fd, uapi.SGX_IOC_ENCLAVE_CREATE, create)

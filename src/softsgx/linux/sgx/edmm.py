@@ -106,18 +106,14 @@ def sgx_enclave_etrack(current: Thread, encl: SgxEncl) -> Steps[int]:
 # RESTRICT_PERMISSIONS
 
 
-def sgx_ioc_enclave_restrict_permissions(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]:
-    """SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS."""
-    return (
-        yield from _run(
-            current,
-            encl,
-            arg,
-            SgxEnclaveRestrictPermissions,
-            _check_restrict,
-            sgx_enclave_restrict_permissions,
-        )
-    )
+def sgx_ioc_enclave_restrict_permissions(
+    current: Thread, encl: SgxEncl, arg: int, body: Body | None = None
+) -> Steps[int]:
+    """SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS; `body` is another design's."""
+    if body is None:
+        body = sgx_enclave_restrict_permissions
+    structure = SgxEnclaveRestrictPermissions
+    return (yield from _run(current, encl, arg, structure, _check_restrict, body))
 
 
 def _check_restrict(current: Thread, params: SgxEnclaveRestrictPermissions) -> int:
@@ -134,49 +130,55 @@ def sgx_enclave_restrict_permissions(
     current: Thread, encl: SgxEncl, modp: SgxEnclaveRestrictPermissions
 ) -> Steps[int]:
     """Per page: EMODPR, ETRACK, IPIs. No VMA, PTE or cap is touched, and no rollback done."""
-    kernel = current.kernel
-    block = kernel.get_operands()
-    secinfo = SECINFO(FLAGS=modp.permissions & RWX).pack()
-    kernel.processor.memory.write(block.physical, secinfo)
     ret, done = 0, 0
     while done < modp.length:
         yield from m.sgx_reclaim_direct(current)
+        # The mutex is held from EMODPR until tracking is complete.
         with (yield from encl.lock.acquire()):
-            ret, changed = yield from _restrict_page(current, encl, modp, done, block.address)
+            ret = yield from sgx_restrict_one(current, encl, modp, done)
+            changed = False
+            if not ret:
+                # L4: a failure here leaves the EPCM changed, yet the page is not counted.
+                ret = yield from sgx_enclave_etrack(current, encl)
+                changed = not ret or not current.kernel.races.etrack_failure_uncounted
         if changed:
             done += PAGE_SIZE
         if ret:
             break
     modp.count = done
-    kernel.put_operands(block)
     return ret
 
 
-def _restrict_page(
-    current: Thread,
-    encl: SgxEncl,
-    modp: SgxEnclaveRestrictPermissions,
-    done: int,
-    secinfo: int,
-) -> Steps[tuple[int, bool]]:
-    """One page, mutex held from EMODPR until tracking is complete: errno, and whether it counts."""
+def sgx_restrict_one(
+    current: Thread, encl: SgxEncl, modp: SgxEnclaveRestrictPermissions, done: int
+) -> Steps[int]:
+    """EMODPR of one page, mutex held; tracking is the caller's."""
     entry = yield from sgx_load_for_ioctl(current, encl, encl.base + modp.offset + done)
     if isinstance(entry, int):
-        return entry, False
+        return entry
     if entry.type != PT_REG:
-        return -EINVAL, False
-    assert entry.epc_page is not None
-    ret = yield from encls(current, leaves.EMODPR, secinfo, entry.epc_page.address)
+        return -EINVAL
+    ret = yield from sgx_emodpr(current, entry, modp.permissions)
     if encls_faulted(ret):
         vector = ret & ~ENCLS_FAULT_FLAG
         current.kernel.pr_err_once("EMODPR encountered exception", str(vector))
-        return -EFAULT, False
+        return -EFAULT
     if encls_failed(ret):
         modp.result = ret
-        return -EFAULT, False
-    # L4: a failure from here on leaves the EPCM changed, yet the page is not counted.
-    ret = yield from sgx_enclave_etrack(current, encl)
-    return ret, not ret or not current.kernel.races.etrack_failure_uncounted
+        return -EFAULT
+    return 0
+
+
+def sgx_emodpr(current: Thread, entry: SgxEnclPage, rights: int) -> Steps[int]:
+    """EMODPR of a resident page, mutex held: the leaf's code as `encls` gives it."""
+    assert entry.epc_page is not None
+    kernel = current.kernel
+    block = kernel.get_operands()
+    secinfo = SECINFO(FLAGS=rights & RWX).pack()
+    kernel.processor.memory.write(block.physical, secinfo)
+    ret = yield from encls(current, leaves.EMODPR, block.address, entry.epc_page.address)
+    kernel.put_operands(block)
+    return ret
 
 
 # MODIFY_TYPES

@@ -374,6 +374,8 @@ def sgx_vma_fault(current: Thread, vma: Vma, address: int) -> Steps[str]:
         if isinstance(entry, int):
             return _busy_or_sigbus(entry)
         assert entry.epc_page is not None
+        if (yield from kernel.design.before_pte(current, encl, entry)):
+            return VM_FAULT_SIGBUS
         pfn = entry.epc_page.pfn
         mm = current.mm
         if LIVE.execution is None:

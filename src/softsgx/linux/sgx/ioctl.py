@@ -116,7 +116,8 @@ def handlers(kernel: Kernel) -> dict[int, Handler]:
         from softsgx.linux.sgx.v2 import V2_HANDLERS
 
         return {**_BUILD, **V2_HANDLERS}
-    return _ALL
+    own = kernel.design.ioctls()
+    return {**_ALL, **own} if own else _ALL
 
 
 # CREATE

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from softsgx.sim.errors import Unmodelled
 
 if TYPE_CHECKING:
     from softsgx.sim.task import Task
+
+Price: TypeAlias = "int | Callable[[Task], int]"
+"""Cycles; or a function that reads them off the task that stands at the point, changing nothing."""
 
 
 class VirtualTime:
@@ -26,23 +29,30 @@ class VirtualTime:
     there by the time that it took from them: an interrupted task keeps the work done so far. While
     an interrupt handler is enabled, other tasks of its processor do not run. A task without
     processor has one of its own.
+
+    An unrecorded execution under this scheduler does not ask it; see `timed.py`.
     """
 
-    def __init__(self, prices: Mapping[str, int], default: int | None = None) -> None:
+    def __init__(self, prices: Mapping[str, Price], default: int | None = None) -> None:
         self.prices = dict(prices)
         self.default = default
         self.counts: dict[str, int] = {}
         """How many points of each kind were executed."""
         self.elapsed = 0
         """The finish of the last step, in cycles."""
-        self._clocks: dict[int, int] = {}
-        # When the pending point of each enabled task started.
-        self._started: dict[Task, int] = {}
+        self.clocks: dict[int, int] = {}
+        """By processor, the finish of the last step on it."""
+        self.started: dict[Task, int] = {}
+        """When the pending point of each enabled task started."""
+        self.delays: list[tuple[int, int]] = []
+        """Processors and cycles: charges by which what was begun there has not been delayed yet."""
+        self.busy: dict[int, int] = {}
+        """By processor, until when a charge occupies it: nothing begins there before."""
         self._begun = False
 
     def now(self, cpu: int) -> int:
         """The processor's clock in cycles: the finish of the last step on it."""
-        return self._clocks.get(cpu, 0)
+        return self.clocks.get(cpu, 0)
 
     def begin(self) -> bool:
         """True once; all clocks at 0."""
@@ -50,27 +60,30 @@ class VirtualTime:
         self._begun = True
         self.counts.clear()
         self.elapsed = 0
-        self._clocks.clear()
-        self._started.clear()
+        self.clocks.clear()
+        self.started.clear()
+        self.delays.clear()
+        self.busy.clear()
         return first
 
     def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
         """The enabled task whose point is finished first; charges it."""
         # Whoever was not enabled before the last step became so at its finish.
-        started = self._started
-        now = self.elapsed
+        started = self.started
+        if self.delays:
+            self._delay()
         for task in enabled:
-            started.setdefault(task, now)
+            if task not in started:
+                started[task] = self.begins(task)
         if len(started) > len(enabled):
             self._forget_blocked(enabled)
-
         interrupted = [task.cpu for task in enabled if task.interrupt]
         first: Task | None = None
         finish = 0
         for task in enabled:
             if interrupted and not task.interrupt and task.cpu in interrupted:
                 continue
-            done = started[task] + self._price(task.point[0])
+            done = started[task] + self.price(task)
             if first is None or done < finish:
                 first, finish = task, done
         assert first is not None, "an interrupt handler is never excluded"
@@ -84,25 +97,51 @@ class VirtualTime:
     def _forget_blocked(self, enabled: Sequence[Task]) -> None:
         # A task that lost the race for a lock starts anew when that is released. One that is merely
         # interrupted stands at a point it could pass, and keeps the work done.
-        for task in list(self._started):
+        for task in list(self.started):
             if task not in enabled and task.gate is not None and not task.gate(task):
-                del self._started[task]
+                del self.started[task]
 
-    def _price(self, kind: str) -> int:
+    def price(self, task: Task) -> int:
+        """What the point costs at which the task stands; Unmodelled if its kind has no price."""
+        kind = task.point[0]
         price = self.prices.get(kind, self.default)
         if price is None:
             raise Unmodelled(f"no price for points of kind {kind!r}, and no default price")
-        return price
+        return price if isinstance(price, int) else price(task)
+
+    def charge(self, cpu: int, kind: str) -> None:
+        """Another point on a processor, within the step that goes on: counted, and time taken.
+
+        It delays all that was, or is now, begun there. For what follows an interrupt, whatever it
+        was that was interrupted.
+        """
+        price = self.prices.get(kind, self.default)
+        assert isinstance(price, int), f"no fixed price for {kind!r}"
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        self.clocks[cpu] = self.busy[cpu] = max(self.now(cpu), self.elapsed) + price
+        self.delays.append((cpu, price))
+
+    def begins(self, task: Task) -> int:
+        """When the point of a task begins that is enabled now."""
+        cpu = task.cpu
+        busy = 0 if cpu is None else self.busy.get(cpu, 0)
+        return max(self.elapsed, busy)
+
+    def _delay(self) -> None:
+        for cpu, cycles in self.delays:
+            for task in self.started:
+                self.started[task] += cycles if task.cpu == cpu else 0
+        self.delays.clear()
 
     def _charge(self, task: Task, finish: int) -> None:
-        start = self._started.pop(task)
+        start = self.started.pop(task)
         kind = task.point[0]
         self.counts[kind] = self.counts.get(kind, 0) + 1
         self.elapsed = finish
         cpu = task.cpu
         if cpu is None:
             return
-        self._clocks[cpu] = finish
-        for other, other_start in self._started.items():
+        self.clocks[cpu] = finish
+        for other, other_start in self.started.items():
             if other.cpu == cpu:
-                self._started[other] = other_start + finish - max(other_start, start)
+                self.started[other] = other_start + finish - max(other_start, start)

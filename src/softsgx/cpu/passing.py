@@ -1,0 +1,67 @@
+"""An interrupt that returns to the AEP, where ERESUME follows at once: AEX and ERESUME in one.
+
+What is left of the pair: the translations are gone, and the thread belongs to the epoch of its new
+entry. Registers and extended state come back as they went. The frame is not written, so this is
+for clocks that only count and price; SDM 3D, "Enclave Exiting Events" and ERESUME, do the rest.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from softsgx.cpu import tracking
+from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_PFN_MASK, PTE_U, PTE_W
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_MASK, REG, TCS, VALID, R, W
+from softsgx.spec.tcs import TCS_AEXNOTIFY, TCS_OFF_CSSA, TCS_OFF_FLAGS, TCS_OFF_OSSA
+
+if TYPE_CHECKING:
+    from softsgx.cpu.lp import LogicalProcessor
+
+_USER: Final = PTE_P | PTE_U
+_DONE: Final = _USER | PTE_W | PTE_A | PTE_D
+_USABLE: Final = VALID | BLOCKED | PENDING | MODIFIED | PT_MASK
+
+
+def interrupt_and_resume(lp: LogicalProcessor) -> bool:
+    """Take an interrupt inside and resume. False, and nothing is changed, unless both must succeed.
+
+    That is for a thread whose TCS and one-page frame are mapped and in the EPCM as they have to be,
+    without AEX-Notify, while nobody listens. Otherwise use `interrupt` and ERESUME.
+    """
+    secs = lp.secs
+    if secs is None or lp.in_flight or lp.log.on or not _would_resume(lp):
+        return False
+    tracking.leave(secs, lp.epoch)
+    lp.epoch = tracking.enter(secs)
+    if not lp.processor.readings.late_entry_counts:
+        secs.entries += 1
+        lp.entry = secs.entries
+    lp.tlb.flush()
+    return True
+
+
+def _would_resume(lp: LogicalProcessor) -> bool:
+    """Whether ERESUME of the current TCS would find everything in place."""
+    secs, frame = lp.secs, lp.ssa_frame
+    assert secs is not None
+    if len(frame) != 1:
+        return False
+    processor = lp.processor
+    memory, epcm = processor.memory, processor.epcm
+    tcs = processor.epc.physical(lp.tcs_page)
+    if memory.read_int(tcs + TCS_OFF_FLAGS, 8) & TCS_AEXNOTIFY:
+        return False
+    ptes = lp.space.ptes
+    pte = ptes.get(lp.tcs_address >> PAGE_SHIFT, 0)
+    if pte & _USER != _USER or pte & PTE_PFN_MASK != tcs:
+        return False
+    if epcm.state[lp.tcs_page] & _USABLE != VALID | TCS:
+        return False
+    cssa = memory.read_int(tcs + TCS_OFF_CSSA, 4)
+    ssa = secs.BASEADDR + memory.read_int(tcs + TCS_OFF_OSSA, 8) + cssa * PAGE_SIZE
+    pte = ptes.get(ssa >> PAGE_SHIFT, 0)
+    if pte & _DONE != _DONE or pte & PTE_PFN_MASK != frame[0] & ~PAGE_MASK:
+        return False
+    word = epcm.state[processor.epc.index(frame[0] >> PAGE_SHIFT)]
+    return word & (_USABLE | R | W) == VALID | REG | R | W

@@ -1,0 +1,269 @@
+"""One combination on a bench: a machine with a design, a runtime, a workload; measured.
+
+Everything is a function of the combination and its seed. What cannot work ends in a reason, which
+is what the run met, and not an error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from softsgx.image.image import EnclaveImage, Segment
+from softsgx.lab.designs import DESIGNS
+from softsgx.lab.designs.base import Design
+from softsgx.lab.measured import (
+    CannotWork,
+    MeasuredHost,
+    MeasuredThread,
+    Seat,
+    resume_at_once,
+)
+from softsgx.lab.measurement import Measurement, summary
+from softsgx.lab.prices import Profile
+from softsgx.lab.runtimes import LabManager, LabUntrusted, order, why
+from softsgx.lab.workloads.base import Workload
+from softsgx.linux.sgx.driver import encl_of
+from softsgx.linux.version import Races
+from softsgx.sim import Rng, Steps, Unmodelled, VirtualTime
+from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT, MISC_EXINFO
+from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
+from softsgx.spec.epcm import REG, RWX, TCS, R, W, rwx_text
+from softsgx.spec.faults import PFEC_SGX
+from softsgx.spec.paging import SECINFO
+from softsgx.spec.tcs import TCS as TCS_PAGE
+from softsgx.system.enclave import EnclaveAbort
+from softsgx.system.host import SignalRaised
+from softsgx.system.loader import EnclaveFault, load
+from softsgx.system.machine import Machine
+from softsgx.system.runtimes import ORDERS
+
+if TYPE_CHECKING:
+    from softsgx.cpu import Status
+    from softsgx.sim import Execution
+
+# Fresh pages of all innocents together.
+ARENA_PAGES: Final = 640
+# Above the reclaimer's high watermark, with room for VA pages and the SECS.
+_EPC_SLACK: Final = 192
+_MAX_POINTS: Final = 50_000_000
+_NO_RACES: Final = {field.name: False for field in fields(Races)}
+# The runtime of the run without any change, to which the others are compared.
+NO_CHANGE: Final = "-"
+
+
+class Combination(NamedTuple):
+    """What is measured. `design` and `runtime` are NO_CHANGE for the run without changes."""
+
+    design: str
+    runtime: str
+    workload: str
+    n: int
+
+
+@cache
+def image(threads: int, pages: int, nssa: int = 1) -> EnclaveImage:
+    """`threads` TCS, `nssa` frames each, SECINFO slots, a hole of `pages`; nothing measured."""
+    ssa = threads * PAGE_SIZE
+    scratch = ssa + ssa * nssa
+    end = scratch + ((threads * SECINFO.SIZE + PAGE_MASK) & ~PAGE_MASK)
+    size = 2 * PAGE_SIZE
+    while size < end + pages * PAGE_SIZE:
+        size *= 2
+    tcs = b"".join(
+        TCS_PAGE(OSSA=ssa + at * nssa * PAGE_SIZE, NSSA=nssa, OENTRY=0).pack()
+        for at in range(threads)
+    )
+    segments = (
+        Segment(0, ssa, TCS, tcs, (), label="TCS"),
+        Segment(ssa, ssa * nssa, REG | R | W, b"", (), label="SSA"),
+        Segment(scratch, end - scratch, REG | R | W, b"", (), label="scratch"),
+    )
+    return EnclaveImage(
+        size=size,
+        segments=segments,
+        attributes=ATTR_MODE64BIT | ATTR_DEBUG,
+        miscselect=MISC_EXINFO,
+    )
+
+
+class Bench:
+    """The machine, the enclave with its memory manager, and a seat for each thread."""
+
+    def __init__(
+        self, combination: Combination, workload: Workload, profile: Profile, seed: int
+    ) -> None:
+        self.combination = combination
+        self.workload = workload
+        self.profile = profile
+        self.seed = seed
+        self.done = False
+        self.reason = ""
+        n = combination.n
+        base = combination.runtime == NO_CHANGE
+        self.design: Design = DESIGNS["ioctl" if base else combination.design]()
+        self.arena_pages = -(-ARENA_PAGES // n)
+        hole = workload.pages + n * self.arena_pages
+        self.image = image(n, hole)
+        pages = 2 * n + hole + (n >> 6) + _EPC_SLACK
+        self.machine = Machine(
+            cpus=n, epc=pages * PAGE_SIZE, linux=self.design.linux, races=_NO_RACES, seed=seed
+        )
+        self.kernel = self.machine.kernel
+        self.kernel.design = self.design
+        self.time = VirtualTime(profile.prices(self.machine.processor))
+        self._setup(base)
+
+    def _setup(self, base: bool) -> None:
+        """Load the enclave, commit the managed pages: not measured."""
+        machine, n = self.machine, self.combination.n
+        process = machine.process("server")
+        hosts = [MeasuredHost(self.kernel, process, f"thread {cpu}", cpu) for cpu in range(n)]
+        self.enclave = machine.run(load(hosts[0], self.image))
+        self.enclave.thread_type = MeasuredThread
+        self.seats = [Seat(cpu, hosts[cpu], self.enclave.tcs[cpu]) for cpu in range(n)]
+        self.encl = encl_of(process.files[self.enclave.fd])
+        self.mm = process.mm
+        self.untrusted = LabUntrusted(self.enclave, self.design)
+        runtime = "intel-emm" if base else self.combination.runtime
+        how = ORDERS[runtime] if base else order(runtime, self.design)
+        self.manager = LabManager(self.untrusted, how)
+        heap, length = self.enclave.heap, self.workload.pages * PAGE_SIZE
+        arena, per_thread = heap + length, self.arena_pages
+        self.arenas = [
+            [arena + (cpu * per_thread + page) * PAGE_SIZE for page in range(per_thread)]
+            for cpu in range(n)
+        ]
+        self.manager.reserve(heap, length)
+        machine.run(self._prepare(hosts, base))
+        self.vmas_before = len(self.mm.vmas)
+
+    def _prepare(self, hosts: list[MeasuredHost], base: bool) -> Steps[None]:
+        for host in hosts:
+            yield from host.prepare()
+        enclave, pages = self.enclave, self.workload.pages
+        everything = (pages + len(self.arenas) * self.arena_pages) * PAGE_SIZE
+        if self.design.linux == "v2":
+            # The cap of added pages is RW there: an area with X could map none of them.
+            yield from hosts[0].mprotect(enclave.heap, everything, R | W)
+        elif not base:
+            yield from hosts[0].mprotect(enclave.heap, pages * PAGE_SIZE, R | W)
+
+        def commit(t: Any) -> Steps[None]:
+            yield from self.manager.commit(t, enclave.heap, pages * PAGE_SIZE)
+            if base:
+                for page in range(pages):
+                    yield from t.emodpe(self.address(page), RWX)
+
+        yield from enclave.call(hosts[0], commit, args=self.seats[0])
+
+    # What workloads use
+
+    def address(self, page: int) -> int:
+        """The linear address of a managed page."""
+        return self.enclave.heap + page * PAGE_SIZE
+
+    def rights(self, page: int) -> int:
+        """What the runtime believes of a managed page."""
+        return self.manager.pages[self.address(page)][1]
+
+    def change(self, t: MeasuredThread, first: int, count: int, rights: int) -> Steps[None]:
+        """Change the rights of managed pages by way of the runtime; timed. Nothing in the base."""
+        if self.combination.runtime == NO_CHANGE:
+            return
+        seat = t.seat
+        seat.changing = True
+        start = seat.now()
+        yield from self.manager.protect(t, self.address(first), count * PAGE_SIZE, rights)
+        seat.changes.append(seat.now() - start)
+        seat.pages_changed += count
+        seat.changing = False
+        for page in range(first, first + count):
+            self._verify(page, rights)
+
+    def _verify(self, page: int, rights: int) -> None:
+        """The page must have what was asked for, in the runtime's books and in the EPCM."""
+        held = self.rights(page)
+        if held != rights:
+            raise CannotWork(f"asked for {rwx_text(rights)}, got {rwx_text(held)}")
+        entry = self.encl.page(self.address(page))
+        assert entry is not None
+        assert entry.epc_page is not None
+        word = self.machine.processor.epcm.state[entry.epc_page.number]
+        if word & RWX != rights:
+            raise CannotWork(f"asked for {rwx_text(rights)}, the EPCM has {rwx_text(word)}")
+
+    def accepted(self, page: int, status: Status | None) -> None:
+        """A fresh page must be accepted."""
+        if status is None or status != 0:
+            raise CannotWork(f"EACCEPT of the new page {page:#x}: {status!r}")
+
+    # The run
+
+    def run(self) -> Measurement:
+        """Run the program in virtual time; what was measured, or the reason why nothing was."""
+        execution = self.machine.execution(self.time, record=False, max_steps=_MAX_POINTS)
+        by_cpu = {seat.number: seat for seat in self.seats}
+        self.kernel.take_interrupt = resume_at_once(self.time, by_cpu)
+        rng = Rng(self.seed).stream(self.workload.name)
+        changers = self.workload.changers(len(self.seats))
+        self._changing = changers
+        # Innocents first: at a tie the lower index goes on, so a mutex that is released goes to
+        # who spins for it (the kernel's optimistic spinning), not back to its last owner.
+        for seat in reversed(self.seats):
+            seat.time = self.time
+            own = rng.stream(str(seat.number))
+            body = self._thread(seat, own, seat.number < changers, execution)
+            execution.spawn(body, f"thread {seat.number}", seat.number)
+        execution.run()
+        execution.close()
+        return summary(self)
+
+    def _thread(self, seat: Seat, rng: Rng, changes: bool, execution: Execution) -> Steps[None]:
+        program = self.workload.changer if changes else self.workload.innocent
+
+        def inside(t: Any) -> Steps[None]:
+            seat.started = seat.now()
+            yield from program(t, self, rng)
+            seat.ended = seat.now()
+
+        try:
+            yield from self.enclave.call(seat.host, inside, thread=seat.number, args=seat)
+        except EnclaveAbort as abort:
+            self._give_up(why(abort, self.untrusted))
+        except EnclaveFault as fault:
+            self._give_up(self._fault_text(fault))
+        except SignalRaised as raised:
+            self._give_up(f"signal {raised.signal.number} in the host")
+        except CannotWork as cannot:
+            self._give_up(str(cannot))
+        except Unmodelled as unmodelled:
+            self._give_up(f"not modelled: {unmodelled}")
+        if changes:
+            self._changing -= 1
+            self.done = self.done or not self._changing
+
+    def _give_up(self, reason: str) -> None:
+        self.reason = self.reason or reason
+        self.done = True
+
+    def _fault_text(self, fault: EnclaveFault) -> str:
+        run = fault.run
+        page = (run.exception_addr - self.enclave.heap) // PAGE_SIZE
+        who = "the EPCM" if run.exception_error_code & PFEC_SGX else "the kernel"
+        refused = "; ".join(self.untrusted.errors[-1:])
+        text = f"{who} refused an access to page {page}, #PF {run.exception_error_code:#x}"
+        return f"{refused}; {text}" if refused else text
+
+
+def measure(
+    combination: Combination, workload: Workload, profile: Profile, seed: int
+) -> Measurement:
+    """Build and run one combination."""
+    return Bench(combination, workload, profile, seed).run()
+
+
+def without_changes(combination: Combination) -> Combination:
+    """The run to which a combination is compared."""
+    return combination._replace(design=NO_CHANGE, runtime=NO_CHANGE)

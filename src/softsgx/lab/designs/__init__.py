@@ -1,0 +1,25 @@
+"""The designs of restricting enclave page permissions, by name."""
+
+from typing import Final
+
+from softsgx.lab.designs.base import Design
+from softsgx.lab.designs.fault_always import FaultAlways
+from softsgx.lab.designs.fault_once import FaultOnce
+from softsgx.lab.designs.ioctl import Ioctl
+from softsgx.lab.designs.ioctl_batched import IoctlBatched
+from softsgx.lab.designs.ioctl_v2 import IoctlV2
+from softsgx.lab.designs.mprotect_prot import MprotectProt
+from softsgx.lab.designs.mprotect_read import MprotectRead
+
+DESIGNS: Final[dict[str, type[Design]]] = {
+    design.name: design
+    for design in (
+        Ioctl,
+        IoctlV2,
+        FaultOnce,
+        FaultAlways,
+        MprotectProt,
+        MprotectRead,
+        IoctlBatched,
+    )
+}

@@ -1,0 +1,56 @@
+"""All failures in all designs, and which of them a caller can tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from softsgx.lab.failures.outcome import Outcome, answer_text, play
+from softsgx.lab.failures.scenarios import SCENARIOS
+
+
+def matrix(designs: Sequence[str]) -> list[Outcome]:
+    """Every failure in every design."""
+    return [play(design, failure) for failure in SCENARIOS for design in designs]
+
+
+def told_apart(outcome: Outcome, all_of_them: Sequence[Outcome]) -> bool:
+    """Whether no other failure of the same design gives its caller the same answer.
+
+    Errno and code are compared; a success tells nothing, so it is never told apart.
+    """
+    if not outcome.errno:
+        return False
+    same = [
+        other
+        for other in all_of_them
+        if other.design == outcome.design
+        and (other.errno, other.result) == (outcome.errno, outcome.result)
+        and other.failure != outcome.failure
+        and other.arises
+    ]
+    return not same
+
+
+def verdicts(outcome: Outcome, all_of_them: Sequence[Outcome]) -> list[str]:
+    """The cell of a table: short words, the bad ones in capitals."""
+    if not outcome.arises:
+        return ["does not arise"]
+    words = [answer_text(outcome)]
+    if outcome.page is not None:
+        words.append("page named" if outcome.page else "page NOT named")
+    if outcome.errno:
+        known = told_apart(outcome, all_of_them)
+        words.append("failure named" if known else "failure NOT named")
+    if outcome.repair:
+        words.append("repaired" if outcome.repair == "yes" else "NOT repairable")
+    if outcome.undeserved:
+        words.append("UNDESERVED FAULT")
+    if outcome.wider:
+        words.append("WIDER in silence")
+    if outcome.wider_told:
+        words.append("wider, told")
+    if outcome.lost:
+        words.append("LOST in silence")
+    if outcome.unmodelled:
+        words.append("not modelled from here on")
+    return words

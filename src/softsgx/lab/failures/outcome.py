@@ -1,0 +1,179 @@
+"""From what happened to verdicts: checkers over the facts and the final state.
+
+Verified: what the caller was told, rights beyond and short of those due, faults of permitted
+accesses, the effect of a repair that uses only what was told. Not verified: whether a better repair
+exists, and every other interleaving than the one played.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import NamedTuple
+
+from softsgx.lab.failures.meeting import InUse
+from softsgx.lab.failures.scenario import Scenario
+from softsgx.lab.failures.scenarios import SCENARIOS
+from softsgx.lab.failures.stage import PAGES, Facts, Stage, rights_beyond
+from softsgx.linux.errno import errno_text
+from softsgx.spec.epcm import PENDING, PR, RWX, rwx_text
+from softsgx.spec.status import status_name
+
+
+class Outcome(NamedTuple):
+    """One design and one failure.
+
+    arises       the failure could be brought about at all
+    told         what the failing call told its caller: the answer's own words
+    errno, result  of that answer
+    page         the answer names the page at which it failed; None where there is none to name
+    left         the state before any repair
+    repair       "yes", "no", or "" where the failure leaves nothing to repair
+    undeserved   faults of accesses that old and new rights permit
+    wider        pages with rights beyond those due although nothing told so
+    wider_told   pages with such rights of which a call or EACCEPT told
+    lost         pages short of rights due although nothing told so
+    unmodelled   what the model does not have, so that the verdicts end there
+    schedule     the schedule that shows it
+    """
+
+    design: str
+    failure: str
+    arises: bool
+    told: str
+    errno: int
+    result: int
+    page: bool | None
+    left: str
+    repair: str
+    undeserved: tuple[str, ...]
+    wider: tuple[int, ...]
+    wider_told: tuple[int, ...]
+    lost: tuple[int, ...]
+    unmodelled: str
+    schedule: str
+
+    def evidence(self) -> str:
+        """One line: what was told, what is left, and what went wrong."""
+        if not self.arises:
+            return "does not arise, wherever the other thread is brought into its leaf"
+        parts = [self.told, self.left, *self.undeserved]
+        if self.unmodelled:
+            parts.append(f"not modelled: {self.unmodelled}")
+        return "; ".join(parts)
+
+    @property
+    def bad(self) -> bool:
+        """A fault without reason, rights wrong in silence, or what cannot be repaired."""
+        return bool(self.undeserved or self.wider or self.lost or self.repair == "no")
+
+
+def play(design: str, failure: str, schedule: str | None = None) -> Outcome:
+    """Run one failure on one design, or replay a schedule."""
+    return _judge(design, failure, *_play(design, failure, schedule))
+
+
+def story(design: str, failure: str, schedule: str | None = None) -> tuple[Outcome, list[str]]:
+    """The same, and every leaf and refused access in order: one line each."""
+    if schedule is None:
+        schedule = play(design, failure).schedule
+    lines: list[str] = []
+    outcome = _judge(design, failure, *_play(design, failure, schedule, lines))
+    return outcome, lines
+
+
+def _judge(design: str, failure: str, scenario: Scenario, stage: Stage, played: str) -> Outcome:
+    """The verdicts; repairs are tried on the way."""
+    facts = stage.facts
+    arises = not isinstance(scenario, InUse) or scenario.struck
+    left = stage.state_text()
+    answer = next((a for a in facts.answers if a.errno), facts.answers[0])
+    wider, wider_told, lost = _rights(stage, facts)
+    told = "; ".join([a.text() for a in facts.answers] + _refusals(facts))
+    page = None
+    if scenario.at_page is not None and arises:
+        page = answer.done == scenario.at_page and bool(answer.errno)
+    repair = ""
+    if scenario.repairs and arises and not facts.unmodelled and not _fulfilled(stage):
+        stage.remark("repair, with what was told:")
+        scenario.repair(stage)
+        repair = "yes" if _fulfilled(stage) else "no"
+    stage.remark("afterwards:")
+    scenario.afterwards(stage)
+    undeserved = tuple(
+        f"{met.who}: {met.doing} of page {met.page} refused, #PF {met.code:#x}"
+        for met in facts.undeserved
+    )
+    return Outcome(
+        design, failure, arises, told, answer.errno, answer.result or 0, page, left, repair,
+        undeserved, wider, wider_told, lost, facts.unmodelled, played,
+    )  # fmt: skip
+
+
+def _play(
+    design: str, failure: str, schedule: str | None, lines: list[str] | None = None
+) -> tuple[Scenario, Stage, str]:
+    """Run the scenario; a meeting of two threads is looked for at every place."""
+    kind = SCENARIOS[failure]
+    if not issubclass(kind, InUse) or schedule:
+        scenario = kind()
+        stage = Stage(design, scenario.asked)
+        if lines is not None:
+            stage.tell(lines)
+        return scenario, stage, scenario.run(stage, schedule)
+    for attempt in (1, 2):
+        for meeting in count(1):
+            found = kind(meeting, attempt)
+            stage = Stage(design, found.asked)
+            played = found.run(stage)
+            if found.struck:
+                return found, stage, played
+            if not found.met:
+                break
+    return found, stage, played
+
+
+def _refusals(facts: Facts) -> list[str]:
+    """What EACCEPT told, page by page."""
+    return [
+        f"EACCEPT of page {page}: {'fault' if status is None else status_name(status)}"
+        for page, status in facts.accepts.items()
+        if status != 0
+    ]
+
+
+def _rights(stage: Stage, facts: Facts) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Pages wider than due and silent, wider and told, short and silent."""
+    failed = any(answer.errno for answer in facts.answers)
+    wider: list[int] = []
+    told: list[int] = []
+    lost: list[int] = []
+    for page in range(PAGES):
+        word = stage.word(page)
+        if not word or word & PENDING:
+            continue
+        due = facts.entitled.get(page, stage.asked)
+        known = failed or facts.accepts.get(page, 0) != 0
+        if rights_beyond(word, due) or stage.cached(page) & ~due & RWX:
+            (told if known else wider).append(page)
+        if due & ~word and not known:
+            lost.append(page)
+    return tuple(wider), tuple(told), tuple(lost)
+
+
+def _fulfilled(stage: Stage) -> bool:
+    """Every page exists, has what was asked for, and is accepted."""
+    return all(
+        word & (RWX | PR | PENDING) == stage.asked and bool(word)
+        for word in (stage.word(page) for page in range(PAGES))
+    )
+
+
+def rights_asked(failure: str) -> str:
+    """What a failure's caller asks for."""
+    return rwx_text(SCENARIOS[failure].asked)
+
+
+def answer_text(outcome: Outcome) -> str:
+    """errno and code, as a table shows them."""
+    code = f", {status_name(outcome.result)}" if outcome.result else ""
+    return (errno_text(outcome.errno) if outcome.errno else "success") + code

@@ -1,0 +1,152 @@
+"""Threads whose page faults, calls and computing cost virtual time, and who interrupts whom.
+
+The points that are only prices are here, so that schedules of other rooms stay short: the fault
+(AEX and the kernel's entry), the system call, the call out, and computing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from softsgx.cpu.fault import Fault
+from softsgx.cpu.passing import interrupt_and_resume
+from softsgx.linux.vdso import VDSO_ENCLU
+from softsgx.sim import Steps
+from softsgx.spec import leaves
+from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.structure import Structure
+from softsgx.system.enclave import EnclaveThread
+from softsgx.system.host import HostThread
+
+if TYPE_CHECKING:
+    from softsgx.cpu import LogicalProcessor
+    from softsgx.cpu.aex import Delivered
+    from softsgx.linux.process import Signal
+    from softsgx.sim import VirtualTime
+
+
+class CannotWork(Exception):
+    """The design cannot give what the runtime or the program needs; the text says what."""
+
+
+class Seat:
+    """One thread of the program under measurement, and what is noted of it. Times are in cycles."""
+
+    def __init__(self, number: int, host: MeasuredHost, tcs: int) -> None:
+        self.number = number
+        self.host = host
+        self.tcs = tcs
+        self.time: VirtualTime | None = None
+        # In the middle of computing: an interrupt is followed by ERESUME at once.
+        self.computing = False
+        # In the middle of changing permissions: its faults are no innocent's.
+        self.changing = False
+        self.useful = 0
+        self.faults: list[int] = []
+        self.changes: list[int] = []
+        self.pages_changed = 0
+        self.started = 0
+        self.ended = 0
+
+    def now(self) -> int:
+        """The time, in cycles; 0 while nothing is measured."""
+        return 0 if self.time is None else self.time.elapsed
+
+
+class MeasuredThread(EnclaveThread):
+    """Enclave code whose faults are timed. `args` is its Seat."""
+
+    @property
+    def seat(self) -> Seat:
+        """What is noted of this thread."""
+        seat: Seat = self.args
+        return seat
+
+    def compute(self, cycles: int) -> Steps[None]:
+        """Work that touches nothing shared."""
+        yield from self._be_inside()
+        seat = self.seat
+        seat.computing = True
+        try:
+            yield ("compute", cycles, False)
+        finally:
+            seat.computing = False
+        seat.useful += cycles
+
+    def wait(self, cycles: int) -> Steps[None]:
+        """The same, but not counted as work done."""
+        yield from self.compute(cycles)
+        self.seat.useful -= cycles
+
+    def ocall(self, function: Callable[..., Steps[Any]], *args: Any) -> Steps[Any]:
+        """As EnclaveThread; the runtime's software costs, too."""
+        yield ("ocall", "software", False)
+        return (yield from super().ocall(function, *args))
+
+    def _page_fault(self, delivered: Delivered) -> Steps[Signal | None]:
+        seat = self.seat
+        start = seat.now()
+        yield ("fault", ("lp", self.current.cpu), False)
+        signal = yield from super()._page_fault(delivered)
+        if not seat.changing:
+            seat.faults.append(seat.now() - start)
+        return signal
+
+
+class MeasuredHost(HostThread):
+    """A host thread whose system calls cost; one page holds its arguments."""
+
+    arguments = 0
+
+    def prepare(self) -> Steps[None]:
+        """Allocate the page of arguments."""
+        self.arguments = yield from self.alloc(PAGE_SIZE)
+
+    def ioctl(self, fd: int, cmd: int, arg: int) -> Steps[int]:
+        """ioctl(2)."""
+        yield ("syscall", "ioctl", False)
+        return (yield from super().ioctl(fd, cmd, arg))
+
+    def mprotect(self, address: int, length: int, prot: int) -> Steps[int]:
+        """mprotect(2)."""
+        yield ("syscall", "mprotect", False)
+        return (yield from super().mprotect(address, length, prot))
+
+    def ioctl_block(self, fd: int, cmd: int, argument: Structure) -> Steps[tuple[int, Any]]:
+        """An ioctl with its block on the stack, where a program has it."""
+        yield from self.store(self.arguments, argument.pack())
+        ret = yield from self.ioctl(fd, cmd, self.arguments)
+        raw = yield from self.load(self.arguments, argument.SIZE)
+        return ret, type(argument).unpack(raw)
+
+    def put_operand(self, data: bytes) -> Steps[int]:
+        """Further operands behind the block; their address."""
+        address = self.arguments + PAGE_SIZE // 2
+        yield from self.store(address, data)
+        return address
+
+
+def resume_at_once(
+    time: VirtualTime, seats: dict[int, Seat]
+) -> Callable[[LogicalProcessor, int], object]:
+    """For Kernel.take_interrupt: a thread that computes goes back into the enclave at once.
+
+    The interrupt returns to the AEP, whose ERESUME delays what the thread was at.
+    """
+
+    def take(lp: LogicalProcessor, vector: int) -> object:
+        seat = seats.get(lp.id)
+        if seat is None or not seat.computing or lp.secs is None:
+            return lp.interrupt(vector)
+        if not interrupt_and_resume(lp):
+            lp.interrupt(vector)
+            try:
+                lp.enclu(leaves.ERESUME, seat.tcs, VDSO_ENCLU)
+            except Fault:
+                # The frame is gone, say; the thread meets the fault when it goes on by itself.
+                return None
+        time.charge(lp.id, "ERESUME")
+        return None
+
+    return take

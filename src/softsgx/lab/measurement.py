@@ -1,0 +1,120 @@
+"""What one run says: counts, times, latencies. All times in cycles of the profile's clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from softsgx.lab.bench import Bench
+
+# Parts per thousand at which latencies are kept: enough for a curve, and the ends.
+QUANTILES: Final = (0, *range(50, 951, 50), 990, 999, 1000)
+COUNTED: Final = (
+    *("EMODPR", "ETRACK", "ipi", "irq", "AEX", "fault", "syscall"),
+    *("EACCEPT", "EMODPE", "EAUG", "EEXIT"),
+)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One combination under one profile. `reason` is not empty if it cannot work.
+
+    design, runtime, workload, n   the combination
+    profile, seed                  prices and seed
+    changes, pages                 permission changes completed, pages changed by them
+    caller                         mean cycles of a change, as its caller sees it
+    others_window, others_useful   cycles that innocents ran, and spent computing, in sum
+    faults, latency                innocents' page faults; their latency at QUANTILES
+    counts                         points by kind, and AEX
+    vmas                           areas more than before
+    elapsed, points                cycles from start to end; points executed
+    """
+
+    design: str
+    runtime: str
+    workload: str
+    n: int
+    profile: str
+    seed: int
+    reason: str
+    changes: int
+    pages: int
+    caller: float
+    others_window: int
+    others_useful: int
+    faults: int
+    latency: tuple[int, ...]
+    vmas: int
+    elapsed: int
+    points: int
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def utilisation(self) -> float | None:
+        """Which part of the innocents' time was work; None without innocents."""
+        return self.others_useful / self.others_window if self.others_window else None
+
+    def per_change(self, kind: str) -> float:
+        """How many of a kind there were for each change."""
+        return self.counts.get(kind, 0) / self.changes if self.changes else 0.0
+
+    def latency_at(self, per_mille: int) -> int | None:
+        """Latency at one of QUANTILES; None if no innocent faulted."""
+        return self.latency[QUANTILES.index(per_mille)] if self.latency else None
+
+
+def summary(bench: Bench) -> Measurement:
+    """What a bench measured."""
+    changers = bench.workload.changers(len(bench.seats))
+    innocents = bench.seats[changers:]
+    changes = [cycles for seat in bench.seats for cycles in seat.changes]
+    # A fault lasts until the thread runs again: ERESUME is a step of its own, at a fixed price.
+    back = bench.profile.cycles["ERESUME"]
+    faults = sorted(cycles + back for seat in innocents for cycles in seat.faults)
+    counts = dict(bench.time.counts)
+    # Whoever was thrown out came back by ERESUME.
+    counts["AEX"] = counts.get("ERESUME", 0)
+    combination = bench.combination
+    return Measurement(
+        *combination,
+        profile=bench.profile.name,
+        seed=bench.seed,
+        reason=bench.reason,
+        changes=len(changes),
+        pages=sum(seat.pages_changed for seat in bench.seats),
+        caller=sum(changes) / len(changes) if changes else 0.0,
+        others_window=sum(seat.ended - seat.started for seat in innocents),
+        others_useful=sum(seat.useful for seat in innocents),
+        faults=len(faults),
+        latency=tuple(quantile(faults, q) for q in QUANTILES) if faults else (),
+        vmas=len(bench.mm.vmas) - bench.vmas_before,
+        elapsed=bench.time.elapsed,
+        points=sum(bench.time.counts.values()),
+        counts={kind: counts[kind] for kind in COUNTED if counts.get(kind)},
+    )
+
+
+def quantile(ordered: list[int], per_mille: int) -> int:
+    """The value at a rank, nearest rank upwards: 0 is the least, 1000 the greatest."""
+    rank = -(-per_mille * len(ordered) // 1000)
+    return ordered[max(0, rank - 1)]
+
+
+def lost_per_change(m: Measurement, base: Measurement) -> float:
+    """Cycles of all processors that one change costs: its caller's, and the innocents' loss."""
+    return m.caller + others_lost(m, base)
+
+
+def others_lost(m: Measurement, base: Measurement) -> float:
+    """Cycles of work that the innocents lose for each change."""
+    u, u0 = m.utilisation, base.utilisation
+    if u is None or u0 is None or not m.changes:
+        return 0.0
+    return (u0 - u) * m.others_window / m.changes
+
+
+def throughput_lost(m: Measurement, base: Measurement) -> float | None:
+    """Which part of the innocents' work is lost while permissions are changed."""
+    u, u0 = m.utilisation, base.utilisation
+    return None if u is None or not u0 else 1 - u / u0

@@ -1,0 +1,223 @@
+"""The published orders of a permission change, adapted to how each design restricts.
+
+Where a design restricts by the ioctl the orders are those of `system.runtimes`. Elsewhere the
+restriction and the change of the VMA are one call, and a runtime that wants its own order must ask
+twice or cannot have it: what then fails is seen by EACCEPT, in the run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from softsgx.lab.designs.base import BY_IOCTL, BY_MPROTECT, BY_V2, TO_READ, Design
+from softsgx.lab.designs.ioctl_v2 import IoctlV2
+from softsgx.lab.measured import MeasuredHost
+from softsgx.linux.errno import errno_text
+from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.epcm import R
+from softsgx.system.enclave import EnclaveAbort
+from softsgx.system.runtimes import ORDERS, TrustedManager
+from softsgx.system.runtimes.orders import Order
+from softsgx.system.runtimes.untrusted import Answer, Untrusted, retry
+
+if TYPE_CHECKING:
+    from softsgx.sim import Steps
+    from softsgx.system.enclave import EnclaveThread
+    from softsgx.system.host import HostThread
+    from softsgx.system.loader import Enclave
+
+Pages = list[int]
+
+
+class LabUntrusted(Untrusted):
+    """The host's side for a design. `errors` collects what mprotect() said no to."""
+
+    def __init__(self, enclave: Enclave, design: Design) -> None:
+        super().__init__(enclave)
+        self.design = design
+        self.errors: list[str] = []
+
+    def restrict(self, host: HostThread, address: int, length: int, rights: int) -> Steps[Answer]:
+        """The design's ioctl, in the usual retry loop."""
+
+        def call(host: Any, address: int, length: int, rights: int) -> Steps[tuple[int, Any]]:
+            return (yield from self.design.restrict(host, self.enclave, address, length, rights))
+
+        return (yield from retry(host, call, address, length, rights))
+
+    def relax(self, host: MeasuredHost, address: int, length: int, rights: int) -> Steps[Answer]:
+        """RELAX_PERMISSIONS of the V2 series."""
+        design = self.design
+        assert isinstance(design, IoctlV2)
+
+        def call(host: Any, address: int, length: int, rights: int) -> Steps[tuple[int, Any]]:
+            return (yield from design.relax(host, self.enclave, address, length, rights))
+
+        return (yield from retry(host, call, address, length, rights))
+
+    def mprotect(self, host: HostThread, address: int, length: int, rights: int) -> Steps[int]:
+        """mprotect(2); what it refuses is kept for the report."""
+        ret = yield from super().mprotect(host, address, length, rights)
+        if ret:
+            self.errors.append(f"mprotect: {errno_text(ret)}")
+        return ret
+
+
+class LabManager(TrustedManager):
+    """A TrustedManager that can ask for what a design needs beside."""
+
+    untrusted: LabUntrusted
+
+    def relax(self, t: EnclaveThread, pages: Pages, rights: int) -> Steps[None]:
+        """RELAX_PERMISSIONS of consecutive pages."""
+        yield from self._ask(t, self.untrusted.relax, pages[0], len(pages) * PAGE_SIZE, rights)
+
+
+def _extend(m: TrustedManager, t: EnclaveThread, pages: Pages, rights: int) -> Steps[None]:
+    for page in pages:
+        yield from m.extend(t, page, rights)
+
+
+def _accept(m: TrustedManager, t: EnclaveThread, pages: Pages, rights: int) -> Steps[None]:
+    for page in pages:
+        yield from m.accept_restricted(t, page, rights)
+
+
+class _Adapted:
+    """An order for one way of asking."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class _IntelV2(_Adapted):
+    """EMODPR, EMODPE, RELAX if rights are added, EACCEPT."""
+
+    def change(
+        self, m: TrustedManager, t: EnclaveThread, pages: Pages, old: int, new: int
+    ) -> Steps[None]:
+        """Rights old -> new."""
+        assert isinstance(m, LabManager)
+        removes, adds = old & ~new, new & ~old
+        if removes:
+            yield from m.restrict(t, pages, new)
+        if new:
+            yield from m.mprotect(t, pages, new | R)
+        if adds:
+            yield from _extend(m, t, pages, new)
+            yield from m.relax(t, pages, new)
+        if removes:
+            yield from _accept(m, t, pages, new)
+        if not new:
+            yield from m.mprotect(t, pages, 0)
+
+
+class _EnarxV2(_Adapted):
+    """mprotect, RESTRICT to R, EACCEPT and EMODPE, RELAX."""
+
+    def change(
+        self, m: TrustedManager, t: EnclaveThread, pages: Pages, old: int, new: int
+    ) -> Steps[None]:
+        """Rights old -> new | R."""
+        assert isinstance(m, LabManager)
+        yield from m.mprotect(t, pages, new | R)
+        yield from m.restrict(t, pages, R)
+        yield from _accept(m, t, pages, R)
+        if new & ~R:
+            yield from _extend(m, t, pages, new | R)
+            yield from m.relax(t, pages, new | R)
+
+
+class _IntelMprotect(_Adapted):
+    """mprotect(new), EMODPE if rights are added, EACCEPT if some were removed."""
+
+    def change(
+        self, m: TrustedManager, t: EnclaveThread, pages: Pages, old: int, new: int
+    ) -> Steps[None]:
+        """Rights old -> new."""
+        yield from m.mprotect(t, pages, new)
+        if new & ~old:
+            yield from _extend(m, t, pages, new)
+        if old & ~new:
+            yield from _accept(m, t, pages, new)
+
+
+class _GramineMprotect(_Adapted):
+    """EMODPE, mprotect(new), EACCEPT, whatever the direction."""
+
+    def change(
+        self, m: TrustedManager, t: EnclaveThread, pages: Pages, old: int, new: int
+    ) -> Steps[None]:
+        """Rights old -> new."""
+        if new:
+            yield from _extend(m, t, pages, new)
+        yield from m.mprotect(t, pages, new)
+        yield from _accept(m, t, pages, new)
+
+
+class _EnarxMprotect(_Adapted):
+    """mprotect(R), EACCEPT, EMODPE, and mprotect(new) for the VMA: two calls."""
+
+    def change(
+        self, m: TrustedManager, t: EnclaveThread, pages: Pages, old: int, new: int
+    ) -> Steps[None]:
+        """Rights old -> new | R."""
+        yield from m.mprotect(t, pages, R)
+        yield from _accept(m, t, pages, R)
+        if new & ~R:
+            yield from _extend(m, t, pages, new | R)
+            yield from m.mprotect(t, pages, new | R)
+
+
+class _IntelRead(_Adapted):
+    """mprotect(new), which leaves R; EMODPE to new; EACCEPT of new."""
+
+    def change(
+        self, m: TrustedManager, t: EnclaveThread, pages: Pages, old: int, new: int
+    ) -> Steps[None]:
+        """Rights old -> new."""
+        yield from m.mprotect(t, pages, new)
+        if new & ~R:
+            yield from _extend(m, t, pages, new)
+        yield from _accept(m, t, pages, new)
+
+
+class _EnarxRead(_Adapted):
+    """mprotect(new), which leaves R; EACCEPT of R; EMODPE to new: its own order, in one call."""
+
+    def change(
+        self, m: TrustedManager, t: EnclaveThread, pages: Pages, old: int, new: int
+    ) -> Steps[None]:
+        """Rights old -> new | R."""
+        yield from m.mprotect(t, pages, new | R)
+        yield from _accept(m, t, pages, R)
+        if new & ~R:
+            yield from _extend(m, t, pages, new | R)
+
+
+RUNTIMES: Final = ("intel-emm", "gramine", "enarx")
+
+_ORDERS: Final[dict[tuple[str, str], Order]] = {
+    **{(name, BY_IOCTL): ORDERS[name] for name in RUNTIMES},
+    ("intel-emm", BY_V2): _IntelV2("intel-emm"),
+    # RESTRICT(new) comes after EMODPE and sets the mirror, too: nothing to adapt.
+    ("gramine", BY_V2): ORDERS["gramine"],
+    ("enarx", BY_V2): _EnarxV2("enarx"),
+    ("intel-emm", BY_MPROTECT): _IntelMprotect("intel-emm"),
+    ("gramine", BY_MPROTECT): _GramineMprotect("gramine"),
+    ("enarx", BY_MPROTECT): _EnarxMprotect("enarx"),
+    ("intel-emm", TO_READ): _IntelRead("intel-emm"),
+    # EMODPE comes first by Gramine's order, and mprotect() undoes it: EACCEPT will tell.
+    ("gramine", TO_READ): _GramineMprotect("gramine"),
+    ("enarx", TO_READ): _EnarxRead("enarx"),
+}
+
+
+def order(runtime: str, design: Design) -> Order:
+    """The order of a runtime, adapted to a design."""
+    return _ORDERS[runtime, design.asks]
+
+
+def why(error: EnclaveAbort, untrusted: LabUntrusted) -> str:
+    """An abort in one line, with what mprotect() had refused before it."""
+    return "; ".join([*untrusted.errors[-1:], str(error)])

@@ -1,0 +1,65 @@
+"""What a workload is: threads that change permissions, beside innocents that compute and allocate.
+
+Every workload is a program of N threads on N logical processors. Thread 0 is the first to change
+permissions; `changers` says how many do. All others are innocents: they compute, and at a fixed
+rate, the same for all N together, touch fresh pages, which the kernel adds and they accept.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from softsgx.spec.bits import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from softsgx.lab.bench import Bench
+    from softsgx.lab.measured import MeasuredThread
+    from softsgx.sim import Rng, Steps
+
+# Cycles of one stretch of work of an innocent, at least and at most.
+STRETCH = (60_000, 120_000)
+
+
+class Workload:
+    """One program. `pages` is the memory whose rights change.
+
+    `touch_every`: cycles between two first touches of the innocents as a whole. Per thread it would
+    be a rate that saturates the one mutex of the enclave when N is large, whatever the design.
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    pages: int = 16
+    touch_every: int = 40_000
+
+    def changers(self, n: int) -> int:
+        """How many of n threads change permissions."""
+        return 1
+
+    def changer(self, t: MeasuredThread, bench: Bench, rng: Rng) -> Steps[None]:
+        """The program of such a thread; its number is t.seat.number."""
+        raise NotImplementedError
+        yield
+
+    def innocent(self, t: MeasuredThread, bench: Bench, rng: Rng) -> Steps[None]:
+        """The program of the others."""
+        seat, low, high = t.seat, *STRETCH
+        every = self.touch_every * (bench.combination.n - self.changers(bench.combination.n))
+        touch = seat.now() + rng.below(every)
+        while not bench.done:
+            yield from t.compute(low + rng.below(high - low))
+            if seat.now() >= touch and bench.arenas[seat.number]:
+                page = bench.arenas[seat.number].pop()
+                bench.accepted(page, (yield from t.accept_new(page)))
+                touch += every
+
+
+def fill(t: MeasuredThread, bench: Bench, first: int, count: int) -> Steps[None]:
+    """Write into pages, one store each."""
+    for page in range(first, first + count):
+        yield from t.store(bench.address(page), bytes(8))
+
+
+def page_range(first: int, count: int) -> range:
+    """Byte offsets of consecutive pages."""
+    return range(first * PAGE_SIZE, (first + count) * PAGE_SIZE, PAGE_SIZE)

@@ -1,0 +1,58 @@
+"""docs/permission-designs.md: every sentence has a command, and the commands show what it says."""
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+
+from softsgx.cli import compare
+from softsgx.cli.main import main
+
+PAGE = (Path(__file__).parents[2] / "docs" / "permission-designs.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"`softsgx (compare [^`]*)`", PAGE)
+FAILURES = [command.split()[-1] for command in COMMANDS if "--failure" in command]
+
+
+def sentences() -> list[str]:
+    """The findings: the items of the lists."""
+    return re.findall(r"^- (.*?)(?=^- |^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def test_every_finding_has_a_command() -> None:
+    assert len(sentences()) > 20
+    for sentence in sentences():
+        assert re.search(r"`(softsgx|pytest) [^`]*`|`\[all\]`", sentence), sentence
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "FILE" not in c])
+def test_commands_are_understood(command: str) -> None:
+    parser = argparse.ArgumentParser()
+    compare.register(parser)
+    parser.parse_args(command.split()[1:])
+
+
+BAD = {
+    "mprotect-read/pending": "NOT repairable",
+    "fault-once/pending": "UNDESERVED FAULT",
+    "fault-always/reclaimed": "LOST in silence",
+    "mprotect-read/two-processes": "UNDESERVED FAULT; LOST in silence",
+}
+FINE = {
+    "ioctl/pending": "page named; failure named; repaired",
+    "ioctl/etrack": "page named",
+    "mprotect-prot/in-use": "page NOT named; failure NOT named; repaired",
+    "ioctl/unmapped": "success",
+    "mprotect-read/unmapped": "-ENOMEM",
+    "fault-once/emodpe-between": "EACCEPT of page 2: SGX_PAGE_ATTRIBUTES_MISMATCH",
+}
+
+
+def test_every_failure_of_the_page_is_checked_here() -> None:
+    assert sorted(FAILURES) == sorted([*BAD, *FINE])
+
+
+@pytest.mark.parametrize("which", sorted([*BAD, *FINE]))
+def test_failures_are_as_the_page_says(which: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--failure", which]) == (1 if which in BAD else 0)
+    assert {**BAD, **FINE}[which] in capsys.readouterr().out
