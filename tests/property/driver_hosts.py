@@ -96,12 +96,17 @@ class HostMoves(DriverMachine):
         host = self.host(slot)
         others = [h for h in self.hosts() if h.process is not host.process]
         files = list(host.process.files.values())
-        if others and files:
-            other, file = pick(others, number), pick(files, value)
-            if len(other.process.files) < _FDS_MAX and not self.fds(other, file):
-                file.get()
-                assert other.process.install_fd(file) >= 0
-                self.count("a descriptor was passed")
+        pairs = [
+            (other, file)
+            for other in others
+            for file in files
+            if len(other.process.files) < _FDS_MAX and not self.fds(other, file)
+        ]
+        if pairs:
+            other, file = pick(pairs, number + value)
+            file.get()
+            assert other.process.install_fd(file) >= 0
+            self.count("a descriptor was passed")
         return
         yield
 
