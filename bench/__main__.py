@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 
-from bench import cpu, explore, lab, linux
+from bench import cpu, explore, lab, linux, run
 
 
 def main() -> None:
@@ -22,6 +22,7 @@ def main() -> None:
     linux.main(show)
     explore.main(show)
     lab.main(show)
+    run.main(show)
 
 
 if __name__ == "__main__":
