@@ -35,7 +35,7 @@ lint: setup  ## formatting, ruff, mypy --strict
 	@$(BIN)/mypy --strict src tests $(EXTRA)
 
 test: lint  ## everything CI runs: setup, lint, the whole suite
-	@$(BIN)/python -m pytest -n 2 -q $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -q $(PYTEST_ARGS)
 
 format: setup  ## rewrite the sources in the project's format
 	@$(BIN)/ruff format --quiet .
