@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from softsgx.explore import Plan, explore
+from softsgx.linux.sgx.main import SGX_NR_TO_SCAN
 from softsgx.linux.version import Races
 from softsgx.system.scenarios.scene import Scene
 from softsgx.system.scenarios.va_shortage import VaShortage
@@ -22,7 +23,7 @@ class ShortList(VaShortage):
         super().build(scene)
         pages = list(scene.kernel.active_page_list)
         scene.kernel.active_page_list.clear()
-        scene.kernel.active_page_list.update(dict.fromkeys(pages[:6]))
+        scene.kernel.active_page_list.update(dict.fromkeys(pages[:SGX_NR_TO_SCAN]))
 
 
 def test_l8_an_allocation_during_a_reclaim_pass_gives_up() -> None:
