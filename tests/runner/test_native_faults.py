@@ -94,6 +94,15 @@ def test_a_fault_at_rip_is_a_fetch_unless_that_page_can_be_executed(lp: LogicalP
     assert nf.access_of(lp, page + 0x100, READ | FETCH) == WRITE
 
 
+def test_a_page_that_was_away_for_a_moment_was_fetched(lp: LogicalProcessor) -> None:
+    """Rights were added to a page of code for one thread, and another that ran in it stopped at a
+    PUSH. That counted as a write to the code, and the program got a #PF with W that nobody made.
+    """
+    page = put(lp, "4152")  # push r10
+    lp.regs[RSP] = STACK
+    assert nf.access_of(lp, page + 0x100, READ | FETCH) == FETCH
+
+
 def test_an_instruction_that_spans_into_a_missing_page_is_a_fetch(lp: LogicalProcessor) -> None:
     page = put(lp, "48", PAGE_SIZE - 1)
     lp.space.ptes.pop((page + PAGE_SIZE) >> 12, None)

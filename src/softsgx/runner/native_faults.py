@@ -118,7 +118,12 @@ def access_of(lp: LogicalProcessor, address: int, mapped: int) -> int:
         # Not all of the instruction can be fetched.
         return FETCH if rip < address < rip + _LONGEST and not mapped & FETCH else READ
     page = address & ~PAGE_MASK
-    kinds = {kind for start, size, kind in operands if _touches(start, size, page)}
+    kinds = {kind for start, size, kind in operands if (address - start) & MASK64 < max(size, 1)}
+    if not kinds and rip <= address < rip + _LONGEST:
+        # The page was away for a moment, while rights were added to it for another thread.
+        return FETCH
+    if not kinds:
+        kinds = {kind for start, size, kind in operands if _touches(start, size, page)}
     if not kinds:
         kinds = {kind for _, _, kind in operands}
     return WRITE if WRITE in kinds else READ
