@@ -34,11 +34,13 @@ def _ioctl(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]:
 def _body(current: Thread, encl: SgxEncl, modp: SgxEnclaveRestrictPermissions) -> Steps[int]:
     """What was done before a failure is tracked and counted, so that it can be accepted."""
     yield from m.sgx_reclaim_direct(current)
+    block = edmm.sgx_rights_operand(current.kernel, modp.permissions)
     ret, done = 0, 0
     with (yield from encl.lock.acquire()):
         while done < modp.length and not ret:
-            ret = yield from edmm.sgx_restrict_one(current, encl, modp, done)
+            ret = yield from edmm.sgx_restrict_one(current, encl, modp, done, block.address)
             done += 0 if ret else PAGE_SIZE
         tracked = (yield from edmm.sgx_enclave_etrack(current, encl)) if done else 0
+    current.kernel.put_operands(block)
     modp.count = 0 if tracked else done
     return tracked or ret

@@ -13,6 +13,7 @@ from typing import Any
 
 from softsgx.linux.errno import EAGAIN, EBUSY, EFAULT, EINVAL, ENODEV, EPERM
 from softsgx.linux.events import tell_arguments, tell_results
+from softsgx.linux.kernel import Kernel, Operands
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx import main as m
@@ -130,12 +131,13 @@ def sgx_enclave_restrict_permissions(
     current: Thread, encl: SgxEncl, modp: SgxEnclaveRestrictPermissions
 ) -> Steps[int]:
     """Per page: EMODPR, ETRACK, IPIs. No VMA, PTE or cap is touched, and no rollback done."""
+    block = sgx_rights_operand(current.kernel, modp.permissions)
     ret, done = 0, 0
     while done < modp.length:
         yield from m.sgx_reclaim_direct(current)
         # The mutex is held from EMODPR until tracking is complete.
         with (yield from encl.lock.acquire()):
-            ret = yield from sgx_restrict_one(current, encl, modp, done)
+            ret = yield from sgx_restrict_one(current, encl, modp, done, block.address)
             changed = False
             if not ret:
                 # L4: a failure here leaves the EPCM changed, yet the page is not counted.
@@ -146,19 +148,32 @@ def sgx_enclave_restrict_permissions(
         if ret:
             break
     modp.count = done
+    current.kernel.put_operands(block)
     return ret
 
 
+def sgx_rights_operand(kernel: Kernel, rights: int) -> Operands:
+    """A SECINFO with these rights in operand memory, until put_operands()."""
+    block = kernel.get_operands()
+    kernel.processor.memory.write(block.physical, SECINFO(FLAGS=rights & RWX).pack())
+    return block
+
+
 def sgx_restrict_one(
-    current: Thread, encl: SgxEncl, modp: SgxEnclaveRestrictPermissions, done: int
+    current: Thread,
+    encl: SgxEncl,
+    modp: SgxEnclaveRestrictPermissions,
+    done: int,
+    secinfo: int,
 ) -> Steps[int]:
-    """EMODPR of one page, mutex held; tracking is the caller's."""
+    """EMODPR of one page with the SECINFO at `secinfo`, mutex held; tracking is the caller's."""
     entry = yield from sgx_load_for_ioctl(current, encl, encl.base + modp.offset + done)
     if isinstance(entry, int):
         return entry
     if entry.type != PT_REG:
         return -EINVAL
-    ret = yield from sgx_emodpr(current, entry, modp.permissions)
+    assert entry.epc_page is not None
+    ret = yield from encls(current, leaves.EMODPR, secinfo, entry.epc_page.address)
     if encls_faulted(ret):
         vector = ret & ~ENCLS_FAULT_FLAG
         current.kernel.pr_err_once("EMODPR encountered exception", str(vector))
@@ -172,12 +187,9 @@ def sgx_restrict_one(
 def sgx_emodpr(current: Thread, entry: SgxEnclPage, rights: int) -> Steps[int]:
     """EMODPR of a resident page, mutex held: the leaf's code as `encls` gives it."""
     assert entry.epc_page is not None
-    kernel = current.kernel
-    block = kernel.get_operands()
-    secinfo = SECINFO(FLAGS=rights & RWX).pack()
-    kernel.processor.memory.write(block.physical, secinfo)
+    block = sgx_rights_operand(current.kernel, rights)
     ret = yield from encls(current, leaves.EMODPR, block.address, entry.epc_page.address)
-    kernel.put_operands(block)
+    current.kernel.put_operands(block)
     return ret
 
 
