@@ -12,6 +12,7 @@ from softsgx.sim import (
     Rng,
     RwLock,
     StepBound,
+    Stepped,
     Steps,
     Task,
     TaskExit,
@@ -183,3 +184,18 @@ def test_a_task_that_exits_ends_alone() -> None:
         return time.elapsed, time.counts
 
     assert twice(False) == twice(True) == (100, {"step": 1, "work": 1})
+
+
+def test_who_listens_hears_of_every_step() -> None:
+    """An unrecorded execution told nobody of its steps when a log was on."""
+
+    def heard(record: bool) -> list[str]:
+        program = Program(1, record)
+        steps: list[str] = []
+        program.execution.log.subscribe(
+            lambda event: steps.append(str(event)) if isinstance(event, Stepped) else None
+        )
+        program.execution.run()
+        return steps
+
+    assert heard(False) == heard(True) != []

@@ -126,10 +126,11 @@ class Execution:
         assert not self._running, "run() of an execution that is running"
         self._running = True
         try:
-            if self.record:
-                self._loop(self._drive_alone())
-            elif isinstance(self.scheduler, VirtualTime):
-                Timed(self, self.scheduler).run()
+            timed = self.scheduler if isinstance(self.scheduler, VirtualTime) else None
+            if self.record or (timed and self.log.on):
+                self._loop(self._drive_alone())  # Timed tells nobody of its steps
+            elif timed:
+                Timed(self, timed).run()
             else:
                 outer, LIVE.execution = LIVE.execution, self
                 try:
