@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Final, NamedTuple
 
-from softsgx.lab.bench import NO_CHANGE, Combination, measure
+from softsgx.lab.bench import NO_CHANGE, Combination, measure, without_changes
 from softsgx.lab.measurement import (
     Measurement,
     lost_per_change,
@@ -133,7 +133,7 @@ class Comparison:
         return [row for row in rows if row is not None]
 
     def _row(self, combination: Combination) -> Row | None:
-        base = combination._replace(design=NO_CHANGE, runtime=NO_CHANGE)
+        base = without_changes(combination)
         figures: dict[str, Figures] = {}
         reason = ""
         for profile in self.plan.profiles:

@@ -6,7 +6,7 @@ translations: that is why the driver's handler need not do anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -39,12 +39,7 @@ def preempt_disabled(me: Task | None) -> Iterator[None]:
 def on_each_cpu_mask(current: Thread, cpus: Iterable[int]) -> Steps[None]:
     """Interrupt the given processors and wait until each took it; the function called is empty."""
     lps = current.kernel.processor.lps
-    take = current.kernel.take_interrupt
-
-    def no_op(lp: LogicalProcessor) -> None:
-        take(lp, CALL_FUNCTION_VECTOR)
-
-    yield from ipi([lps[cpu] for cpu in sorted(cpus)], no_op)
+    yield from ipi([lps[cpu] for cpu in sorted(cpus)], _taken(current, CALL_FUNCTION_VECTOR))
 
 
 def smp_send_reschedule(current: Thread, cpus: Iterable[int]) -> Steps[None]:
@@ -52,16 +47,16 @@ def smp_send_reschedule(current: Thread, cpus: Iterable[int]) -> Steps[None]:
     lps = current.kernel.processor.lps
     targets = [lps[cpu] for cpu in sorted(cpus) if cpu != current.cpu]
     if targets:
-        yield from ipi(targets, _reschedule)
+        yield from ipi(targets, _taken(current, RESCHEDULE_VECTOR))
 
 
 def flush_tlb_mm(current: Thread, mm: Mm) -> Steps[None]:
     """flush_tlb_range: drop the translations of an address space on every processor that has it."""
     lps = current.kernel.processor.lps
-    take = current.kernel.take_interrupt
+    take = _taken(current, TLB_FLUSH_VECTOR)
 
     def flush(lp: LogicalProcessor) -> None:
-        take(lp, TLB_FLUSH_VECTOR)
+        take(lp)
         lp.flush_tlb("IPI")
 
     targets = [lps[cpu] for cpu in sorted(mm.cpumask) if cpu != current.cpu]
@@ -71,5 +66,11 @@ def flush_tlb_mm(current: Thread, mm: Mm) -> Steps[None]:
         yield from ipi(targets, flush)
 
 
-def _reschedule(lp: LogicalProcessor) -> None:
-    lp.interrupt(RESCHEDULE_VECTOR)
+def _taken(current: Thread, vector: int) -> Callable[[LogicalProcessor], None]:
+    """What a processor does with an interrupt, however the kernel has it take them."""
+    take = current.kernel.take_interrupt
+
+    def taken(lp: LogicalProcessor) -> None:
+        take(lp, vector)
+
+    return taken

@@ -91,45 +91,37 @@ class KernelVersion:
     races: Races = Races()
 
 
+# Reported 2024 with patches that were not merged; the windows stand in 6.12.117.
+_OPEN = Races(
+    eaug_double_fault=True,
+    remove_vs_fault=True,
+    modify_vs_fault=True,
+    etrack_failure_uncounted=True,
+    lookup_before_removal=True,
+)
+
 VERSIONS: dict[str, KernelVersion] = {
     "6.12": KernelVersion(
         name="6.12",
-        # Reported 2024 with patches that were not merged; the windows stand in 6.12.117.
-        races=Races(
-            eaug_double_fault=True,
-            remove_vs_fault=True,
-            modify_vs_fault=True,
-            etrack_failure_uncounted=True,
-            lookup_before_removal=True,
-        ),
+        races=_OPEN,
     ),
     "6.1": KernelVersion(
         name="6.1",
         aexnotify=False,
-        races=Races(
-            eaug_double_fault=True,
-            remove_vs_fault=True,
-            modify_vs_fault=True,
-            etrack_failure_uncounted=True,
-            lookup_before_removal=True,
-        ),
+        races=_OPEN,
     ),
     "v2": KernelVersion(
         name="v2",
         interface="v2",
         aexnotify=False,
         eaug_cap=0b011,
-        races=Races(
-            eaug_double_fault=True,
-            remove_vs_fault=True,
-            modify_vs_fault=True,
+        races=replace(
+            _OPEN,
             eaug_without_secs=True,
             direct_reclaim_in_fault=True,
             pcmd_truncated=True,
             backing_without_lock=True,
             range_overflow=True,
-            etrack_failure_uncounted=True,
-            lookup_before_removal=True,
         ),
     ),
 }

@@ -14,7 +14,6 @@ _IP_LOW: Final = 8
 _IP_HIGH: Final = 12
 
 AUDIT_ARCH_X86_64: Final = 0xC000003E
-AUDIT_ARCH_I386: Final = 0x40000003
 RET_ALLOW: Final = 0x7FFF0000
 RET_TRACE: Final = 0x7FF00000
 
@@ -87,7 +86,7 @@ class Program:
         return out
 
 
-OPEN, STAT, LSTAT, ACCESS, READLINK = 2, 4, 6, 21, 89
+OPEN, STAT, LSTAT, ACCESS = 2, 4, 6, 21
 MMAP, MPROTECT, MUNMAP, IOCTL, MREMAP = 9, 10, 11, 16, 25
 OPENAT, NEWFSTATAT, FACCESSAT, FACCESSAT2, STATX, OPENAT2 = 257, 262, 269, 439, 332, 437
 CLOCK_GETTIME, GETRUSAGE, TIMES, PKEY_MPROTECT = 228, 98, 100, 329
@@ -114,15 +113,7 @@ def base_filter(gate: int, pages: int) -> bytes:
     stands where CPUID and ENCLU stood.
     """
     p = Program()
-    p.load(_ARCH)
-    p.equal(AUDIT_ARCH_X86_64, no="trace")
-    p.load(_IP_HIGH)
-    p.equal(gate >> 32, no="program")
-    p.load(_IP_LOW)
-    p.at_least(gate & 0xFFFFFFFF, no="program")
-    p.at_least((gate & 0xFFFFFFFF) + pages * 4096, no="allow", yes="program")
-    p.label("program")
-    p.load(_NR)
+    _ours(p, gate, pages, other_arch="trace")
     p.equal(IOCTL, yes="ioctl")
     p.equal(MMAP, yes="mmap")
     p.equal(CLOCK_GETTIME, yes="clock")
@@ -147,11 +138,7 @@ def base_filter(gate: int, pages: int) -> bytes:
     p.load(arg_low(0))
     p.equal(2, yes="trace")
     p.equal(3, yes="trace")
-    p.label("allow")
-    p.ret(RET_ALLOW)
-    p.label("trace")
-    p.ret(RET_TRACE)
-    return p.assemble()
+    return _ended(p)
 
 
 def range_filter(
@@ -186,11 +173,7 @@ def range_filter(
     _inside(p, 0, max(low - _FAR, 0), high)
     p.label("buffer")
     _inside(p, 1, low, high)
-    p.label("allow")
-    p.ret(RET_ALLOW)
-    p.label("trace")
-    p.ret(RET_TRACE)
-    return p.assemble()
+    return _ended(p)
 
 
 def device_filter(gate: int, pages: int, fd: int) -> bytes:
@@ -203,17 +186,16 @@ def device_filter(gate: int, pages: int, fd: int) -> bytes:
     p.label("device")
     p.load(arg_low(0))
     p.equal(fd, yes="trace")
-    p.label("allow")
-    p.ret(RET_ALLOW)
-    p.label("trace")
-    p.ret(RET_TRACE)
-    return p.assemble()
+    return _ended(p)
 
 
-def _ours(p: Program, gate: int, pages: int) -> None:
-    """Calls that we run ourselves pass; leaves the number of any other call in A."""
+def _ours(p: Program, gate: int, pages: int, other_arch: str = "allow") -> None:
+    """Calls that we run ourselves pass; leaves the number of any other call in A.
+
+    Calls of another architecture go to the label `other_arch`.
+    """
     p.load(_ARCH)
-    p.equal(AUDIT_ARCH_X86_64, no="allow")
+    p.equal(AUDIT_ARCH_X86_64, no=other_arch)
     p.load(_IP_HIGH)
     p.equal(gate >> 32, no="program")
     p.load(_IP_LOW)
@@ -221,6 +203,15 @@ def _ours(p: Program, gate: int, pages: int) -> None:
     p.at_least((gate & 0xFFFFFFFF) + pages * 4096, yes="program", no="allow")
     p.label("program")
     p.load(_NR)
+
+
+def _ended(p: Program) -> bytes:
+    """The filter, with its two ends."""
+    p.label("allow")
+    p.ret(RET_ALLOW)
+    p.label("trace")
+    p.ret(RET_TRACE)
+    return p.assemble()
 
 
 def _inside(p: Program, argument: int, low: int, high: int) -> None:

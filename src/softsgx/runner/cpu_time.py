@@ -31,35 +31,12 @@ class CpuTime:
 
     def _clock(self, t: Tracee, regs: list[int]) -> None:
         place, thread_only = regs[p.RSI], regs[p.RDI] == 3
-        seconds = self._emulated(t, thread_only)
-        if not seconds:
-            go_on(t)
-            return
-
-        def read(t: Tracee, result: int) -> None:
-            raw = p.read_memory(t.tid, place, 16) if result == 0 else None
-            if raw is not None:
-                whole, nanoseconds = struct.unpack("<qq", raw)
-                total = whole * 10**9 + nanoseconds + int(seconds * 1e9)
-                p.write_memory(t.tid, place, struct.pack("<qq", *divmod(total, 10**9)))
-
-        to_exit(t, read)
+        _add(t, place, self._emulated(t, thread_only), 10**9)
 
     def _rusage(self, t: Tracee, regs: list[int]) -> None:
         who, place = signed32(regs[p.RDI]), regs[p.RSI]
         seconds = self._emulated(t, who == 1) if who in (0, 1) else 0.0
-        if not seconds:
-            go_on(t)
-            return
-
-        def read(t: Tracee, result: int) -> None:
-            raw = p.read_memory(t.tid, place, 16) if result == 0 else None
-            if raw is not None:
-                whole, micros = struct.unpack("<qq", raw)
-                total = whole * 10**6 + micros + int(seconds * 1e6)
-                p.write_memory(t.tid, place, struct.pack("<qq", *divmod(total, 10**6)))
-
-        to_exit(t, read)
+        _add(t, place, seconds, 10**6)
 
     def _times(self, t: Tracee, regs: list[int]) -> None:
         place = regs[p.RDI]
@@ -80,3 +57,19 @@ class CpuTime:
         if thread_only:
             return t.cpu_time
         return sum(x.cpu_time for x in self.supervisor.tracees.values() if x.pid == t.pid)
+
+
+def _add(t: Tracee, place: int, seconds: float, unit: int) -> None:
+    """Let the call be made; to the seconds and 1/unit seconds that it writes come `seconds`."""
+    if not seconds:
+        go_on(t)
+        return
+
+    def read(t: Tracee, result: int) -> None:
+        raw = p.read_memory(t.tid, place, 16) if result == 0 else None
+        if raw is not None:
+            whole, fraction = struct.unpack("<qq", raw)
+            total = whole * unit + fraction + int(seconds * unit)
+            p.write_memory(t.tid, place, struct.pack("<qq", *divmod(total, unit)))
+
+    to_exit(t, read)

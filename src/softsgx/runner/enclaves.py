@@ -136,6 +136,16 @@ class Enclaves:
                 continue
             return True
 
+    def _resumed(self, t: Tracee) -> bool:
+        """After an interrupt or a repaired fault the processor is at the AEP: ERESUME, if that is
+        what stands there. True if the thread is inside."""
+        if t.lp.secs is not None:
+            return True
+        if self._is_enclu(t, t.lp.regs[RIP]):
+            return self._enclu_outside(t)
+        self._leave(t)
+        return False
+
     # Slices
 
     def turn(self) -> None:
@@ -148,13 +158,8 @@ class Enclaves:
         assert engine is not None
         t.speak()
         while True:
-            if lp.secs is None:
-                # An interrupt or a repaired fault: the processor is at the AEP.
-                if not self._is_enclu(t, lp.regs[RIP]):
-                    self._leave(t)
-                    return
-                if not self._enclu_outside(t):
-                    return
+            if not self._resumed(t):
+                return
             began = time.perf_counter()
             stop = engine.run(lp)
             spent = time.perf_counter() - began
@@ -191,24 +196,24 @@ class Enclaves:
         return rip == self.vdso.enclu or t.space.sites.get(rip) == "enclu"
 
     def _enclu_inside(self, t: Tracee) -> None:
-        lp = t.lp
-        regs = lp.regs
-        try:
-            lp.enclu(regs[RAX] & MASK32, regs[RBX], regs[RCX], regs[RDX])
-        except Fault as fault:
-            self._fault_inside(t, fault)
-            return
-        regs[RIP] += ENCLU_LENGTH
+        if self._executed(t):
+            t.lp.regs[RIP] += ENCLU_LENGTH
 
     def _eexit(self, t: Tracee) -> bool:
+        if not self._executed(t):
+            return not t.inside
+        self._leave(t)
+        return True
+
+    def _executed(self, t: Tracee) -> bool:
+        """Execute the ENCLU of an enclave; False if it faults, which is served."""
         lp = t.lp
         regs = lp.regs
         try:
             lp.enclu(regs[RAX] & MASK32, regs[RBX], regs[RCX], regs[RDX])
         except Fault as fault:
             self._fault_inside(t, fault)
-            return not t.inside
-        self._leave(t)
+            return False
         return True
 
     # Exceptions

@@ -178,13 +178,9 @@ class NativeEnclaves(NativeThreads):
         """
         if not t.inside:
             return
+        if not self._resumed(t):
+            return
         lp = t.lp
-        if lp.secs is None:
-            if not self._is_enclu(t, lp.regs[RIP]):
-                self._leave(t)
-                return
-            if not self._enclu_outside(t):
-                return
         maps = []
         if again is not None and lp.regs[RIP] == state.served[0]:
             try:

@@ -198,29 +198,31 @@ class Nodes:
     def _fstatat(self, t: Tracee, regs: list[int]) -> None:
         place, flags = regs[p.RDX], regs[p.R10]
         if flags & _AT_EMPTY_PATH and p.read_memory(t.tid, regs[p.RSI], 1) in (b"\0", None):
-            file = t.space.process.fget(signed32(regs[p.RDI]))
-            if isinstance(file, File):
-                to_exit(t, lambda t, _result: _patch_stat(t, place, file.path))
-                return
-            go_on(t)
+            self._stat_open(t, regs, place, _patch_stat)
             return
         self._stat(t, regs, p.RSI, p.RDX)
 
     def _statx(self, t: Tracee, regs: list[int]) -> None:
         place = regs[p.R8]
         if regs[p.RDX] & _AT_EMPTY_PATH and p.read_memory(t.tid, regs[p.RSI], 1) in (b"\0", None):
-            file = t.space.process.fget(signed32(regs[p.RDI]))
-            if isinstance(file, File):
-                to_exit(t, lambda t, _result: _patch_statx(t, place, file.path))
-                return
-            go_on(t)
+            self._stat_open(t, regs, place, _patch_statx)
             return
         self._looking(t, regs, p.RSI, lambda t, node: _patch_statx(t, place, node))
 
     def _fstat(self, t: Tracee, regs: list[int]) -> None:
-        file, place = t.space.process.fget(signed32(regs[p.RDI])), regs[p.RSI]
+        self._stat_open(t, regs, regs[p.RSI], _patch_stat)
+
+    def _stat_open(
+        self,
+        t: Tracee,
+        regs: list[int],
+        place: int,
+        patch: Callable[[Tracee, int, str], None],
+    ) -> None:
+        """What a descriptor is: of an open node, `patch` what the kernel writes to `place`."""
+        file = t.space.process.fget(signed32(regs[p.RDI]))
         if isinstance(file, File):
-            to_exit(t, lambda t, _result: _patch_stat(t, place, file.path))
+            to_exit(t, lambda t, _result: patch(t, place, file.path))
             return
         go_on(t)
 

@@ -358,7 +358,7 @@ class Supervisor:
         """Only this thread is left; it may have taken the leader's number."""
         former = p.event_message(t.tid)
         if former != t.tid and former in self.tracees:
-            self._gone(self.tracees[former], keep_space=True)
+            self._gone(self.tracees[former])
         self._leave_space(t)
         t.space = Space(self.world, t.tid)
         t.space.users += 1
@@ -370,7 +370,7 @@ class Supervisor:
         self.loader.executed(t)
         tell_exec(t)
 
-    def _gone(self, t: Tracee, keep_space: bool = False) -> None:
+    def _gone(self, t: Tracee) -> None:
         self.enclaves.gone(t)
         self.tracees.pop(t.tid, None)
         self._leave_space(t)

@@ -30,20 +30,26 @@ class IoctlV2(Design):
         self, host: MeasuredHost, enclave: Enclave, address: int, length: int, rights: int
     ) -> Steps[tuple[int, Any]]:
         """RESTRICT_PERMISSIONS with a SECINFO in user memory."""
-        secinfo = yield from host.put_operand(SECINFO(FLAGS=rights).pack())
-        argument = SgxEnclaveRestrictPerm(
-            offset=address - enclave.base, length=length, secinfo=secinfo
-        )
-        cmd = V2_IOC_ENCLAVE_RESTRICT_PERMISSIONS
-        return (yield from host.ioctl_block(enclave.fd, cmd, argument))
+        cmd, block = V2_IOC_ENCLAVE_RESTRICT_PERMISSIONS, SgxEnclaveRestrictPerm
+        return (yield from _change(host, enclave, cmd, block, address, length, rights))
 
     def relax(
         self, host: MeasuredHost, enclave: Enclave, address: int, length: int, rights: int
     ) -> Steps[tuple[int, Any]]:
         """RELAX_PERMISSIONS."""
-        secinfo = yield from host.put_operand(SECINFO(FLAGS=rights).pack())
-        argument = SgxEnclaveRelaxPerm(
-            offset=address - enclave.base, length=length, secinfo=secinfo
-        )
-        cmd = V2_IOC_ENCLAVE_RELAX_PERMISSIONS
-        return (yield from host.ioctl_block(enclave.fd, cmd, argument))
+        cmd, block = V2_IOC_ENCLAVE_RELAX_PERMISSIONS, SgxEnclaveRelaxPerm
+        return (yield from _change(host, enclave, cmd, block, address, length, rights))
+
+
+def _change(
+    host: MeasuredHost,
+    enclave: Enclave,
+    cmd: int,
+    block: type[Any],
+    address: int,
+    length: int,
+    rights: int,
+) -> Steps[tuple[int, Any]]:
+    secinfo = yield from host.put_operand(SECINFO(FLAGS=rights).pack())
+    argument = block(offset=address - enclave.base, length=length, secinfo=secinfo)
+    return (yield from host.ioctl_block(enclave.fd, cmd, argument))

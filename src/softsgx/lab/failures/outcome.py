@@ -15,7 +15,7 @@ from softsgx.lab.failures.scenario import Scenario
 from softsgx.lab.failures.scenarios import SCENARIOS
 from softsgx.lab.failures.stage import PAGES, Facts, Stage, rights_beyond
 from softsgx.linux.errno import errno_text
-from softsgx.spec.epcm import PENDING, PR, RWX, rwx_text
+from softsgx.spec.epcm import PENDING, PR, RWX
 from softsgx.spec.status import status_name
 
 
@@ -166,11 +166,6 @@ def _fulfilled(stage: Stage) -> bool:
         word & (RWX | PR | PENDING) == stage.asked and bool(word)
         for word in (stage.word(page) for page in range(PAGES))
     )
-
-
-def rights_asked(failure: str) -> str:
-    """What a failure's caller asks for."""
-    return rwx_text(SCENARIOS[failure].asked)
 
 
 def answer_text(outcome: Outcome) -> str:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from softsgx.spec.bits import PAGE_SIZE
-
 if TYPE_CHECKING:
     from softsgx.lab.bench import Bench
     from softsgx.lab.measured import MeasuredThread
@@ -58,8 +56,3 @@ def fill(t: MeasuredThread, bench: Bench, first: int, count: int) -> Steps[None]
     """Write into pages, one store each."""
     for page in range(first, first + count):
         yield from t.store(bench.address(page), bytes(8))
-
-
-def page_range(first: int, count: int) -> range:
-    """Byte offsets of consecutive pages."""
-    return range(first * PAGE_SIZE, (first + count) * PAGE_SIZE, PAGE_SIZE)

@@ -425,15 +425,13 @@ def sgx_encl_eaug_page(current: Thread, vma: Vma, encl: SgxEncl, address: int) -
     with (yield from encl.lock.acquire()):
         if not kernel.races.eaug_double_fault and encl.page(address) is not None:
             return VM_FAULT_NOPAGE  # K1 fixed: another thread was faster
-        if kernel.races.eaug_without_secs:
-            secs = encl.secs.epc_page  # K5: not loaded if the reclaimer has just evicted it
-        else:
-            secs = encl.secs.epc_page
-            if secs is None:
-                loaded = yield from sgx_encl_load_secs(current, encl)
-                if isinstance(loaded, int):
-                    return _busy_or_sigbus(loaded)
-                secs = loaded
+        secs = encl.secs.epc_page
+        # K5: not loaded if the reclaimer has just evicted it.
+        if secs is None and not kernel.races.eaug_without_secs:
+            loaded = yield from sgx_encl_load_secs(current, encl)
+            if isinstance(loaded, int):
+                return _busy_or_sigbus(loaded)
+            secs = loaded
         epc_page = yield from m.sgx_alloc_epc_page(current, encl_page, False)
         if isinstance(epc_page, int):
             return _busy_or_sigbus(epc_page)

@@ -28,12 +28,7 @@ class ForkShare(MachineScenario):
         scene.probe(scene.call(1, lambda t: t.store(page, KEPT)))
         scene.expected[page] = KEPT
         scene.watch = [page]
-        entry = scene.encl.page(page)
-        assert entry is not None
-        assert entry.epc_page is not None
-        scene.kernel.active_page_list.clear()
-        scene.kernel.active_page_list[entry.epc_page] = None
-        scene.mm.space.test_and_clear_accessed(page)
+        scene.offer_to_reclaimer(page)
         # The child's processor; the parent has no thread there.
         scene.thread(3).thread.switch_out()
 

@@ -81,12 +81,7 @@ class ProtectReclaim(Managed):
     def tasks(self, scene: Scene) -> Iterable[Cast]:
         """One reclaim pass."""
         page = scene.enclave.heap
-        entry = scene.encl.page(page)
-        assert entry is not None
-        assert entry.epc_page is not None
-        scene.kernel.active_page_list.clear()
-        scene.kernel.active_page_list[entry.epc_page] = None
-        scene.mm.space.test_and_clear_accessed(page)
+        scene.offer_to_reclaimer(page)
         yield "protector", 1, self.protect(scene, 1, page, R)
         yield "reclaimer", 2, sgx_reclaim_pages(scene.thread(2).thread)
 

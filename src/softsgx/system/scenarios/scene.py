@@ -103,6 +103,15 @@ class Scene:
         result: T = task.result
         return result
 
+    def offer_to_reclaimer(self, address: int) -> None:
+        """Make a resident page of the enclave old, and the only one in the reclaimer's list."""
+        entry = self.encl.page(address)
+        assert entry is not None
+        assert entry.epc_page is not None
+        self.kernel.active_page_list.clear()
+        self.kernel.active_page_list[entry.epc_page] = None
+        self.mm.space.test_and_clear_accessed(address)
+
     def epcm_word(self, address: int) -> int | None:
         """The EPCM word of a page of the enclave; None if it is not resident."""
         entry = self.encl.page(address)
