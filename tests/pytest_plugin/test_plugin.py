@@ -65,7 +65,7 @@ def test_an_explored_test_fails_with_its_schedule_and_replays(
     assert "VIOLATION assertion of the test: assert 1 == 2" in text
     assert "an explored test takes the argument `execution`" in text
     assert re.search(r"^ +3 +write value$", text, re.MULTILINE)
-    # With CI in the environment pytest prints a failure's whole text again in its short summary: the same line twice.
+    # With CI in the environment pytest repeats a failure's whole text in its short summary.
     (line,) = set(re.findall(r"replay: pytest (.*)$", text, re.MULTILINE))
     again = run(pytester, *shlex.split(line))
     again.assert_outcomes(failed=1)
