@@ -64,7 +64,7 @@ def test_json_has_rows_conclusions_and_outcomes(capsys: pytest.CaptureFixture[st
     assert data["runs"] == {"finished": 24, "wanted": 24}
     rows = {r["design"]: r for r in data["rows"] if r["workload"] == "stacks"}
     assert set(rows["ioctl"]["figures"]) == {"default", "low", "high"}
-    assert "refused an access" in rows["mprotect-read"]["cannot"]
+    assert "EACCEPT of page 0 refused by the kernel" in rows["mprotect-read"]["cannot"]
     assert rows["ioctl"]["figures"]["low"]["call"] < rows["ioctl"]["figures"]["high"]["call"]
     assert {c["better"] for c in data["conclusions"]} <= set(DESIGNS)
     assert len(data["outcomes"]) == 3 * len(data["failures"])

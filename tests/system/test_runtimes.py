@@ -475,7 +475,7 @@ LIARS = [
     (DoesNotTrack, "EACCEPT at .*SGX_NOT_TRACKED"),
     (RestrictsMore, "EACCEPT at .*SGX_PAGE_ATTRIBUTES_MISMATCH"),
     (RestrictsLess, "EACCEPT at .*SGX_PAGE_ATTRIBUTES_MISMATCH"),
-    (SwapsFrames, "page .*: -EFAULT, SGX_PAGE_NOT_MODIFIABLE"),
+    (SwapsFrames, r"RESTRICT_PERMISSIONS\(.*: -EFAULT, SGX_PAGE_NOT_MODIFIABLE"),
 ]
 
 

@@ -6,6 +6,7 @@ is what the run met, and not an error.
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -27,10 +28,11 @@ from softsgx.lab.workloads.base import Workload
 from softsgx.linux.sgx.driver import encl_of
 from softsgx.linux.version import Races
 from softsgx.sim import Rng, Steps, Unmodelled, VirtualTime
+from softsgx.spec import leaves
 from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT, MISC_EXINFO
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 from softsgx.spec.epcm import REG, RWX, TCS, R, W, rwx_text
-from softsgx.spec.faults import PFEC_SGX
+from softsgx.spec.faults import PFEC_I, PFEC_SGX, PFEC_W
 from softsgx.spec.paging import SECINFO
 from softsgx.spec.tcs import TCS as TCS_PAGE
 from softsgx.system.enclave import EnclaveAbort
@@ -186,7 +188,8 @@ class Bench:
         """The page must have what was asked for, in the runtime's books and in the EPCM."""
         held = self.rights(page)
         if held != rights:
-            raise CannotWork(f"asked for {rwx_text(rights)}, got {rwx_text(held)}")
+            who = self.combination.runtime
+            raise CannotWork(f"{who} asked for {rwx_text(rights)} keeps {rwx_text(held)}")
         entry = self.encl.page(self.address(page))
         assert entry is not None
         assert entry.epc_page is not None
@@ -233,7 +236,7 @@ class Bench:
         except EnclaveAbort as abort:
             self._give_up(why(abort, self.untrusted))
         except EnclaveFault as fault:
-            self._give_up(self._fault_text(fault))
+            self._give_up(self._fault_text(seat, fault))
         except SignalRaised as raised:
             self._give_up(f"signal {raised.signal.number} in the host")
         except CannotWork as cannot:
@@ -245,16 +248,25 @@ class Bench:
             self.done = self.done or not self._changing
 
     def _give_up(self, reason: str) -> None:
-        self.reason = self.reason or reason
+        self.reason = self.reason or re.sub("at (0x[0-9a-f]+)", self._place, reason)
         self.done = True
 
-    def _fault_text(self, fault: EnclaveFault) -> str:
+    def _place(self, found: re.Match[str]) -> str:
+        """A managed page by its number: its address says nothing to a reader."""
+        page = (int(found[1], 16) - self.enclave.heap) // PAGE_SIZE
+        return f"of page {page}" if 0 <= page < self.workload.pages else found[0]
+
+    def _fault_text(self, seat: Seat, fault: EnclaveFault) -> str:
         run = fault.run
-        page = (run.exception_addr - self.enclave.heap) // PAGE_SIZE
-        who = "the EPCM" if run.exception_error_code & PFEC_SGX else "the kernel"
-        refused = "; ".join(self.untrusted.errors[-1:])
-        text = f"{who} refused an access to page {page}, #PF {run.exception_error_code:#x}"
-        return f"{refused}; {text}" if refused else text
+        code, address = run.exception_error_code, run.exception_addr
+        who = "the EPCM" if code & PFEC_SGX else "the kernel"
+        access = "a fetch" if code & PFEC_I else "a store" if code & PFEC_W else "a load"
+        doing = leaves.ENCLU_LEAVES[seat.leaf][0] if seat.leaf else access
+        area = self.mm.vma_lookup(address)
+        rights = rwx_text(area.flags & RWX) if area is not None else "none"
+        mapped = "" if code & PFEC_SGX else f", the VMA is {rights}"
+        text = f"{doing} at {address:#x} refused by {who}{mapped}, #PF {code:#x}"
+        return "; ".join([*self.untrusted.errors[-1:], text])
 
 
 def measure(

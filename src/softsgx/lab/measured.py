@@ -20,7 +20,7 @@ from softsgx.system.enclave import EnclaveThread
 from softsgx.system.host import HostThread
 
 if TYPE_CHECKING:
-    from softsgx.cpu import LogicalProcessor
+    from softsgx.cpu import LogicalProcessor, Status
     from softsgx.cpu.aex import Delivered
     from softsgx.linux.process import Signal
     from softsgx.sim import VirtualTime
@@ -42,6 +42,8 @@ class Seat:
         self.computing = False
         # In the middle of changing permissions: its faults are no innocent's.
         self.changing = False
+        # The leaf that was begun last, 0 after it came an access of the program's own.
+        self.leaf = 0
         self.useful = 0
         self.faults: list[int] = []
         self.changes: list[int] = []
@@ -56,6 +58,15 @@ class Seat:
 
 class MeasuredThread(EnclaveThread):
     """Enclave code whose faults are timed. `args` is its Seat."""
+
+    def enclu(self, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0) -> Steps[Status | None]:
+        """As EnclaveThread; the seat knows what met a fault."""
+        self.seat.leaf = leaf
+        return super().enclu(leaf, rbx, rcx, rdx)
+
+    def _run(self, access: Callable[..., Any], address: int, operand: object) -> Steps[Any]:
+        self.seat.leaf = 0
+        return super()._run(access, address, operand)
 
     @property
     def seat(self) -> Seat:

@@ -14,7 +14,7 @@ from softsgx.lab.designs.ioctl_v2 import IoctlV2
 from softsgx.lab.measured import MeasuredHost
 from softsgx.linux.errno import errno_text
 from softsgx.spec.bits import PAGE_SIZE
-from softsgx.spec.epcm import R
+from softsgx.spec.epcm import R, rwx_text
 from softsgx.system.enclave import EnclaveAbort
 from softsgx.system.runtimes import ORDERS, TrustedManager
 from softsgx.system.runtimes.orders import Order
@@ -59,7 +59,7 @@ class LabUntrusted(Untrusted):
         """mprotect(2); what it refuses is kept for the report."""
         ret = yield from super().mprotect(host, address, length, rights)
         if ret:
-            self.errors.append(f"mprotect: {errno_text(ret)}")
+            self.errors.append(f"mprotect({rwx_text(rights)}) at {address:#x}: {errno_text(ret)}")
         return ret
 
 
@@ -70,7 +70,8 @@ class LabManager(TrustedManager):
 
     def relax(self, t: EnclaveThread, pages: Pages, rights: int) -> Steps[None]:
         """RELAX_PERMISSIONS of consecutive pages."""
-        yield from self._ask(t, self.untrusted.relax, pages[0], len(pages) * PAGE_SIZE, rights)
+        name, length = f"RELAX_PERMISSIONS({rwx_text(rights)})", len(pages) * PAGE_SIZE
+        yield from self._ask(t, name, self.untrusted.relax, pages[0], length, rights)
 
 
 def _extend(m: TrustedManager, t: EnclaveThread, pages: Pages, rights: int) -> Steps[None]:
@@ -91,7 +92,10 @@ class _Adapted:
 
 
 class _IntelV2(_Adapted):
-    """EMODPR, EMODPE, RELAX if rights are added, EACCEPT."""
+    """EMODPR, EMODPE and RELAX if rights are added, EACCEPT.
+
+    RELAX comes before mprotect(), which may not go beyond the mirror.
+    """
 
     def change(
         self, m: TrustedManager, t: EnclaveThread, pages: Pages, old: int, new: int
@@ -101,11 +105,11 @@ class _IntelV2(_Adapted):
         removes, adds = old & ~new, new & ~old
         if removes:
             yield from m.restrict(t, pages, new)
-        if new:
-            yield from m.mprotect(t, pages, new | R)
         if adds:
             yield from _extend(m, t, pages, new)
             yield from m.relax(t, pages, new)
+        if new:
+            yield from m.mprotect(t, pages, new | R)
         if removes:
             yield from _accept(m, t, pages, new)
         if not new:
@@ -113,19 +117,19 @@ class _IntelV2(_Adapted):
 
 
 class _EnarxV2(_Adapted):
-    """mprotect, RESTRICT to R, EACCEPT and EMODPE, RELAX."""
+    """RESTRICT to R, EACCEPT and EMODPE, RELAX; mprotect last, for the mirror is narrow before."""
 
     def change(
         self, m: TrustedManager, t: EnclaveThread, pages: Pages, old: int, new: int
     ) -> Steps[None]:
         """Rights old -> new | R."""
         assert isinstance(m, LabManager)
-        yield from m.mprotect(t, pages, new | R)
         yield from m.restrict(t, pages, R)
         yield from _accept(m, t, pages, R)
         if new & ~R:
             yield from _extend(m, t, pages, new | R)
             yield from m.relax(t, pages, new | R)
+        yield from m.mprotect(t, pages, new | R)
 
 
 class _IntelMprotect(_Adapted):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from softsgx.linux.errno import EFAULT, errno_text
 from softsgx.sim import Mutex, Steps
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
-from softsgx.spec.epcm import PT_TCS, PT_TRIM, RWX, R, W
+from softsgx.spec.epcm import PT_TCS, PT_TRIM, RWX, R, W, rwx_text
 from softsgx.spec.status import SGX_PAGE_NOT_MODIFIABLE, status_name
 from softsgx.spec.tcs import TCS as TCS_PAGE
 from softsgx.system.enclave import EnclaveAbort
@@ -109,7 +109,9 @@ class TrustedManager:
                 self._expect(page, COMMITTED, TCS_STATE)
             # EACCEPT needs the page mapped; RW is what a TCS may be mapped with, too.
             yield from t.ocall(self.untrusted.mprotect, address, length, R | W)
-            yield from self._ask(t, self.untrusted.modify_types, address, length, PT_TRIM)
+            yield from self._ask(
+                t, "MODIFY_TYPES", self.untrusted.modify_types, address, length, PT_TRIM
+            )
             for page in _pages(address, length):
                 self._verified("EACCEPT of TRIM", page, (yield from t.accept_trim(page)))
                 self.pages[page] = (TRIMMED, 0)
@@ -129,7 +131,9 @@ class TrustedManager:
             yield from t.store(address, TCS_PAGE(**fields).pack())
             # A TCS may be mapped RW at most: a wider area would refuse every later fault.
             yield from self.mprotect(t, [address], R | W)
-            yield from self._ask(t, self.untrusted.modify_types, address, PAGE_SIZE, PT_TCS)
+            yield from self._ask(
+                t, "MODIFY_TYPES", self.untrusted.modify_types, address, PAGE_SIZE, PT_TCS
+            )
             self._verified("EACCEPT of TCS", address, (yield from t.accept_tcs(address)))
             self.pages[address] = (TCS_STATE, 0)
 
@@ -138,7 +142,8 @@ class TrustedManager:
     def restrict(self, t: EnclaveThread, pages: list[int], rights: int) -> Steps[None]:
         """RESTRICT_PERMISSIONS of consecutive pages, until all are done."""
         length = len(pages) * PAGE_SIZE
-        yield from self._ask(t, self.untrusted.restrict, pages[0], length, rights)
+        name = f"RESTRICT_PERMISSIONS({rwx_text(rights)})"
+        yield from self._ask(t, name, self.untrusted.restrict, pages[0], length, rights)
 
     def extend(self, t: EnclaveThread, page: int, rights: int) -> Steps[None]:
         """EMODPE; a page that still waits for its first touch is committed first."""
@@ -165,6 +170,7 @@ class TrustedManager:
     def _ask(
         self,
         t: EnclaveThread,
+        name: str,
         function: Callable[..., Steps[Any]],
         address: int,
         length: int,
@@ -175,13 +181,14 @@ class TrustedManager:
         while done < length:
             answer: Answer = yield from t.ocall(function, address + done, length - done, what)
             if not 0 <= answer.done <= length - done:
-                yield from self._abort(f"count {answer.done} of {length - done}")
+                yield from self._abort(f"{name}: count {answer.done} of {length - done}")
             done += answer.done
             if not answer.errno:
                 break  # what it is worth shows at EACCEPT
             if not (yield from self._repaired(t, address + done, answer)):
-                text = f"{errno_text(answer.errno)}, {status_name(answer.result)}"
-                yield from self._abort(f"page {address + done:#x}: {text}")
+                why = f", {status_name(answer.result)}" if answer.result else ""
+                where = f"{name} at {address + done:#x}"
+                yield from self._abort(f"{where}: {errno_text(answer.errno)}{why}")
 
     def _repaired(self, t: EnclaveThread, page: int, answer: Answer) -> Steps[bool]:
         """A page that waits for its first touch is PENDING or missing: accept it, if it is due."""
