@@ -159,7 +159,12 @@ def test_one_failure_is_told_event_by_event(capsys: pytest.CaptureFixture[str]) 
     text = out(capsys, "--failure", "fault-always/reclaimed", code=1)
     assert "UNDESERVED FAULT; LOST in silence" in text
     assert "cpu 1  EMODPR page 2 -> SGX_SUCCESS" in text
-    assert "EMODPR" in out(capsys, "--failure", "ioctl/pending")
+    assert re.search(r"EBLOCK -> SGX_SUCCESS  x \d+\n", text)
+    # A headline that nothing follows is not shown.
+    assert "afterwards:" not in out(capsys, "--failure", "ioctl/pending")
+    text = out(capsys, "--failure", "mprotect-read/pending", code=1)
+    assert "EMODPR page 2 -> SGX_PAGE_NOT_MODIFIABLE\ncpu 0  caller: mprotect: -EIO" in text
+    assert "afterwards:" in text
 
 
 def test_a_conclusion_holds_only_if_it_holds_with_every_profile() -> None:

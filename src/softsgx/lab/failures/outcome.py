@@ -99,6 +99,7 @@ def _judge(design: str, failure: str, scenario: Scenario, stage: Stage, played: 
         repair = "yes" if _fulfilled(stage) else "no"
     stage.remark("afterwards:")
     scenario.afterwards(stage)
+    stage.remark("")
     undeserved = tuple(
         f"{met.who}: {met.doing} of page {met.page} refused, #PF {met.code:#x}"
         for met in facts.undeserved

@@ -54,7 +54,9 @@ class Scenario:
 
     def run(self, stage: Stage, schedule: str | None = None) -> str:
         """Prepare and play; the schedule."""
+        stage.remark("the pages are made ready:")
         self.prepare(stage)
+        stage.remark(f"{self.about}:")
         scheduler = Follow(schedule) if schedule else self.scheduler(stage)
         tasks = {
             "caller": (self.caller(stage), 0),

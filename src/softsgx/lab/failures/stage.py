@@ -135,29 +135,47 @@ class Stage:
         self.machine.processor.log.subscribe(listen)
 
     def tell(self, lines: list[str]) -> None:
-        """Have every leaf and every refused access written down."""
+        """Have every call, leaf and refused access written down; equal ones in a row as one."""
 
         def listen(event: Event) -> None:
             if isinstance(event, LeafDone):
                 status = "" if event.status < 0 else f" -> {status_name(event.status)}"
-                lines.append(f"cpu {event.lp}  {event.leaf}{self._where(event.rcx)}{status}")
+                self._line(f"cpu {event.lp}  {event.leaf}{self._where(event.rcx)}{status}")
             elif isinstance(event, LeafFaulted):
-                lines.append(f"cpu {event.lp}  {event.leaf} faults, {event.rule}")
+                self._line(f"cpu {event.lp}  {event.leaf} faults, {event.rule}")
             elif isinstance(event, AccessFaulted):
                 where = self._where(event.linear)
-                lines.append(f"cpu {event.lp}  access{where} refused, {event.rule}")
+                self._line(f"cpu {event.lp}  access{where} refused, {event.rule}")
             elif isinstance(event, Left) and event.vector >= 0:
-                lines.append(f"cpu {event.lp}  AEX, vector {event.vector:#x}")
+                self._line(f"cpu {event.lp}  AEX, vector {event.vector:#x}")
 
         self._lines = lines
         self.machine.processor.log.subscribe(listen)
 
     def remark(self, text: str) -> None:
-        """A headline in what is written down, if anything follows it."""
+        """A headline in what is written down, in place of one that nothing follows."""
         if self._lines and self._lines[-1].endswith(":"):
             self._lines.pop()
-        if self._lines is not None:
-            self._lines.append(text)
+        if text:
+            self._line(text)
+
+    def _line(self, text: str) -> None:
+        lines = self._lines
+        if lines is None:
+            return
+        last, times, number = lines[-1].rpartition("  x ") if lines else ("", "", "")
+        if times and last == text:
+            lines[-1] = f"{text}  x {int(number) + 1}"
+        elif lines and lines[-1] == text:
+            lines[-1] = f"{text}  x 2"
+        else:
+            lines.append(text)
+
+    def answered(self, host: MeasuredHost, answer: Answer) -> Answer:
+        """Note what a call told its caller."""
+        self.facts.answers.append(answer)
+        self._line(f"cpu {host.thread.cpu}  {host.thread.name}: {answer.text()}")
+        return answer
 
     def _where(self, address: int) -> str:
         """Which of the four pages an operand is, by its linear or its EPC address."""
@@ -194,15 +212,12 @@ class Stage:
             answer = Answer("mprotect", errno)
         else:
             answer = Answer("ioctl", errno, block.result, first + block.count // PAGE_SIZE)
-        self.facts.answers.append(answer)
-        return answer
+        return self.answered(self.caller, answer)
 
     def mprotect(self, host: MeasuredHost, first: int, count: int, rights: int) -> Steps[Answer]:
         """mprotect(2) alone."""
         ret = yield from host.mprotect(self.address(first), count * PAGE_SIZE, rights)
-        answer = Answer("mprotect", ret)
-        self.facts.answers.append(answer)
-        return answer
+        return self.answered(host, Answer("mprotect", ret))
 
     def accept(self, pages: list[int], rights: int | None = None) -> Steps[None]:
         """EACCEPT of restricted pages by the caller, each in an entry of its own."""
