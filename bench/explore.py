@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from math import comb
+from pathlib import Path
 
 from bench.measure import Figure, per_call, table
 from softsgx.cli.jobs import explore_with
@@ -13,6 +17,11 @@ from softsgx.explore import Plan, Scenario, explore
 from softsgx.sim import Execution, Point, Steps
 from softsgx.system.scenarios.catalogue import KNOWN_RACES
 
+ROOT = Path(__file__).parents[1]
+_FLAGS = (
+    *("-std=gnu11", "-O2", "-nostdlib", "-static-pie", "-fpie", "-fno-stack-protector"),
+    *("-fcf-protection=none", "-Wl,-z,max-page-size=4096,-z,noexecstack"),
+)
 EXECUTIONS = comb(12, 6)
 POINTS = 12
 
@@ -51,7 +60,7 @@ class Own(Twelve):
 
 def figures() -> list[Figure]:
     """All figures of this module."""
-    return [*_speed(), *_reduction(), *_races(), _two_processes()]
+    return [*_speed(), *_reduction(), *_races(), *_binary(), _two_processes()]
 
 
 def _speed() -> list[Figure]:
@@ -95,6 +104,25 @@ def _races() -> list[Figure]:
         what = f"race {race.number} found, machine built"
         found.append(Figure(what, seconds, seconds, "s", 5, remark))
     return found
+
+
+def _binary() -> list[Figure]:
+    """The enclave of examples/explored, by its real code; nothing without gcc."""
+    if shutil.which("gcc") is None:
+        return []
+    source = ROOT / "examples" / "explored"
+    with tempfile.TemporaryDirectory() as directory:
+        shutil.copy(source / "scenarios.py", directory)
+        output = str(Path(directory) / "enclave")
+        subprocess.run(["gcc", *_FLAGS, "-o", output, str(source / "enclave.c")], check=True)
+        once = find(str(Path(directory) / "scenarios.py"))[0]
+        explore(once, Plan(executions=1))
+        start = time.perf_counter()
+        outcome = explore(once, Plan(executions=1000))
+        each = (time.perf_counter() - start) / outcome.executions * 1000
+    points = outcome.points / outcome.executions
+    remark = f"{points:.0f} points each, {points / each * 1000:,.0f} points/s"
+    return [Figure("execution of a real enclave, two threads", each, each, "ms", 0, remark)]
 
 
 def _two_processes() -> Figure:

@@ -78,7 +78,7 @@ def classify(
         kind, place = Kind.ASSERTION, innermost
         rule = f"assertion at {_place(innermost)}"
     else:
-        kind, text = Kind.SCENARIO, f"{type(exception).__name__}: {exception}"
+        kind = Kind.SCENARIO
     return Failure(kind, rule, text, _place(place), _task(exception), tuple(choices), steps)
 
 

@@ -42,6 +42,7 @@ class Why(Enum):
     DOORBELL = "something happened outside"
     BUDGET = "the slice is over"
     PAUSE = "the code spins"
+    MISS = "an access misses the TLB"
 
 
 class Stop(NamedTuple):

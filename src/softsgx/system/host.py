@@ -22,6 +22,7 @@ from softsgx.linux.vdso import FIXED_UP, VDSO_ENCLU, Exit, UserHandler, sgx_ente
 from softsgx.sim import Steps
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import PAGE_SHIFT
+from softsgx.spec.registers import RDX
 from softsgx.system.enclave import EnclaveProgram, EnclaveThread, Ocall, Suspended, occupied
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ class EnclaveEntry:
         while True:
             current.run_user_code()
             try:
-                yield from lp.enclu_steps(leaf, tcs, VDSO_ENCLU)
+                yield from lp.enclu_steps(leaf, tcs, VDSO_ENCLU, lp.regs[RDX])  # as the vDSO has it
                 break
             except Fault as fault:
                 delivered = lp.deliver_fault(fault)

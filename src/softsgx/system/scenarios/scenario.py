@@ -62,6 +62,10 @@ class MachineScenario(Scenario):
         """The machine, before anything is built on it."""
         return Machine(cpus=self.cpus, epc=self.epc, linux=self.linux, races=self.races)
 
+    def built(self, machine: Machine) -> Scene:
+        """The process and its enclave, as `layout` says."""
+        return Scene.built(machine, **self.layout)
+
     def build(self, scene: Scene) -> None:
         """Go on from the built enclave to the state that every execution starts from."""
 
@@ -79,7 +83,7 @@ class MachineScenario(Scenario):
         """The scene, built at first use."""
         if self._scene is None:
             machine = self.machine()
-            scene = Scene.built(machine, **self.layout)
+            scene = self.built(machine)
             for cpu in range(1, self.cpus):
                 scene.thread(cpu)
             self.build(scene)

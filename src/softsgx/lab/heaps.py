@@ -1,0 +1,131 @@
+"""Enclaves that touch their heap: on demand by a runtime's handler, or a static one at start-up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from softsgx.image.image import EnclaveImage, Segment
+from softsgx.lab.bench import image
+from softsgx.lab.measured import MeasuredHost, MeasuredThread, Seat
+from softsgx.lab.prices import Profile
+from softsgx.linux.version import Races
+from softsgx.sim import Steps, VirtualTime
+from softsgx.spec import leaves
+from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT
+from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.epcm import REG, TCS, R, W
+from softsgx.spec.tcs import TCS as TCS_PAGE
+from softsgx.system.loader import load
+from softsgx.system.machine import Machine
+from softsgx.system.runtimes import ORDERS, TrustedManager
+from softsgx.system.runtimes.untrusted import Untrusted
+
+_NO_RACES = dict.fromkeys(Races.__slots__, False)
+
+
+def static_heap(pages: int) -> EnclaveImage:
+    """A TCS, its frame, and a heap that is added and not measured."""
+    tcs = TCS_PAGE(OSSA=PAGE_SIZE, NSSA=1, OENTRY=0).pack()
+    size = 2 * PAGE_SIZE
+    while size < (pages + 2) * PAGE_SIZE:
+        size *= 2
+    return EnclaveImage(
+        size=size,
+        segments=(
+            Segment(0, PAGE_SIZE, TCS, tcs, ()),
+            Segment(PAGE_SIZE, PAGE_SIZE, REG | R | W, b"", ()),
+            Segment(2 * PAGE_SIZE, pages * PAGE_SIZE, REG | R | W, b"", ()),
+        ),
+        attributes=ATTR_MODE64BIT | ATTR_DEBUG,
+    )
+
+
+def touch_all(profile: Profile, threads: int, pages: int) -> tuple[VirtualTime, int]:
+    """Threads that touch pages which their runtime commits at the first touch, by its handler."""
+    machine = Machine(cpus=threads, epc="16M", races=_NO_RACES)
+    kernel, process = machine.kernel, machine.process()
+    hosts = [MeasuredHost(kernel, process, f"thread {n}", n) for n in range(threads)]
+    enclave = machine.run(load(hosts[0], image(threads, threads * pages, nssa=2)))
+    enclave.thread_type = MeasuredThread
+    manager = TrustedManager(Untrusted(enclave), ORDERS["intel-emm"])
+    manager.reserve(enclave.heap, threads * pages * PAGE_SIZE)
+    manager.commit_on_demand(enclave.heap, threads * pages * PAGE_SIZE)
+    machine.run(_warm(enclave, hosts))
+    time = VirtualTime(profile.prices(machine.processor))
+    execution = machine.execution(time, record=False, max_steps=50_000_000)
+    for number, host in enumerate(hosts):
+        seat = Seat(number, host, enclave.tcs[number])
+        first = enclave.heap + number * pages * PAGE_SIZE
+        body = _touch(enclave, manager, seat, range(first, first + pages * PAGE_SIZE, PAGE_SIZE))
+        execution.spawn(body, f"thread {number}", number)
+    execution.run()
+    execution.close()
+    return time, threads * pages
+
+
+def _warm(enclave: Any, hosts: list[MeasuredHost]) -> Steps[None]:
+    """Touch the frames and the slots, so that only the heap faults later."""
+
+    def program(t: Any) -> Steps[None]:
+        yield from t.store(t.secinfo, bytes(8))
+
+    for number, host in enumerate(hosts):
+        seat = Seat(number, host, enclave.tcs[number])
+        yield from enclave.call(host, program, thread=number, args=seat)
+        # The second frame, for the handler: a store from inside, as its AEX would not fault.
+        frame = enclave.base + (len(hosts) + 2 * number + 1) * PAGE_SIZE
+
+        def second(t: Any, frame: int = frame) -> Steps[None]:
+            yield from t.store(frame, bytes(8))
+
+        yield from enclave.call(host, second, thread=number, args=seat)
+
+
+def _touch(enclave: Any, manager: TrustedManager, seat: Seat, pages: range) -> Steps[None]:
+    """One thread: its program, and the handler whenever an exception ends it."""
+    run = enclave.run(seat.number)
+
+    def program(t: Any) -> Steps[Any]:
+        if t.cssa:
+            return (yield from manager.handle_fault(t, run.exception_addr))
+        for page in pages:
+            yield from t.store(page, bytes(8))
+        return None
+
+    entry, leaf = enclave.entry(program), leaves.EENTER
+    while True:
+        yield from seat.host.enter(entry, run, leaf, args=seat)
+        if run.function == leaves.EEXIT:
+            return
+        yield from seat.host.enter(entry, run, args=seat)
+        assert entry.result is True
+        leaf = leaves.ERESUME
+
+
+def heap_touched(profile: Profile, pages: int, first: bool) -> tuple[int, int]:
+    """AEX up to the end of the start-up and behind it; `first`: the start-up touches the heap."""
+    machine = Machine(cpus=1, epc="8M", races=_NO_RACES)
+    host = MeasuredHost(machine.kernel, machine.process(), "thread 0", 0)
+    enclave = machine.run(load(host, static_heap(pages)))
+    enclave.thread_type = MeasuredThread
+    time = VirtualTime(profile.prices(machine.processor))
+    execution = machine.execution(time, record=False, max_steps=50_000_000)
+    after_init = 0
+
+    def program(t: Any) -> Steps[None]:
+        nonlocal after_init
+        heap = range(
+            enclave.base + 2 * PAGE_SIZE, enclave.base + (2 + pages) * PAGE_SIZE, PAGE_SIZE
+        )
+        if first:
+            for page in heap:
+                yield from t.load(page)
+        after_init = time.counts.get("ERESUME", 0)
+        for page in heap:
+            yield from t.store(page, bytes(8))
+
+    body = enclave.call(host, program, args=Seat(0, host, enclave.tcs[0]))
+    execution.spawn(body, "thread 0", 0)
+    execution.run()
+    execution.close()
+    return after_init, time.counts.get("ERESUME", 0) - after_init
