@@ -156,7 +156,6 @@ REFUSED = {
     "no time": (["FirstTouch", "--budget", "soon"], "soon: no time such as 60s or 5m"),
     "no replay": (["FirstTouch", "--replay", "1:ab"], "not VERSION/SCENARIO/IDENTITY/SCHEDULE"),
     "old replay": (["--replay", "9/FirstTouch,6.12/0/1:a"], "made by softsgx 9"),
-    "one search": (["FirstTouch", "--jobs", "2", "--strategy", "exhaustive"], "one search"),
 }
 
 

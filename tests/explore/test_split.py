@@ -1,45 +1,124 @@
-"""Units of work add up to what one process finds."""
+"""Units of work add up to what one process finds, whoever works on them and in whatever order."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from softsgx.explore import Outcome, Plan, explore
-from softsgx.explore.split import finish, gather, rounds, work
+from softsgx.explore import Outcome, Plan, Scenario, explore
+from softsgx.explore.split import Search
+from softsgx.explore.unit import Part, Unit, work
+from softsgx.sim import Choice, Execution, Rng
+from softsgx.system.scenarios.catalogue import SCENARIOS
+from tests.explore.programs import OPS, Run, random_program
 from tests.explore.test_explorer import Counter, tasks
 
 
+def search(scenario: Scenario, plan: Plan, quantum: int, order: Rng | None = None) -> Outcome:
+    """Search with three workers that give back after `quantum` executions.
+
+    With `order` they end in any order.
+    """
+    found = Search(scenario, plan)
+    waiting: list[tuple[Any, Unit]] = []
+    while not found.over:
+        while len(waiting) < 3 and (taken := found.take()) is not None:
+            waiting.append(taken)
+        assert waiting, "nothing to do, and not over"
+        ticket, unit = waiting.pop(order.below(len(waiting)) if order is not None else 0)
+        found.give(ticket, some(scenario, unit, quantum))
+    return found.finish()
+
+
+def some(scenario: Scenario, unit: Unit, quantum: int) -> Part:
+    left = iter(range(quantum - 1))
+    return work(scenario, unit, pause=lambda: next(left, None) is None)
+
+
+def summary(outcome: Outcome) -> tuple[object, ...]:
+    return (
+        outcome.executions,
+        outcome.points,
+        outcome.redundant,
+        outcome.complete,
+        outcome.bound,
+        outcome.failure,
+    )
+
+
+@pytest.mark.parametrize("quantum", [1, 3, 1000])
 @pytest.mark.parametrize("plan", [Plan(strategy="dfs"), Plan(preemptions=3), Plan()])
-def test_units_count_as_the_whole(plan: Plan) -> None:
+def test_units_count_as_the_whole(plan: Plan, quantum: int) -> None:
     whole = explore(tasks(4, 3), plan)
-    outcome = Outcome("bodies", plan.strategy)
-    for turn in rounds(tasks(4, 3), plan):
-        parts = [work(tasks(4, 3), unit) for unit in turn.units]
-        if not gather(outcome, turn, parts):
-            break
-    assert outcome.executions == whole.executions
-    assert (outcome.complete, outcome.bound) == (whole.complete, whole.bound)
+    for order in (None, Rng(1), Rng(2)):
+        outcome = search(tasks(4, 3), plan, quantum, order)
+        assert summary(outcome) == summary(whole)
+        if outcome.complete:
+            assert outcome.fraction == pytest.approx(1.0)
 
 
-def test_the_first_failure_in_order_counts() -> None:
-    plan = Plan()
-    whole = explore(Counter(), plan)
-    outcome = Outcome("Counter", "deepening")
-    for turn in rounds(Counter(), plan):
-        if not gather(outcome, turn, [work(Counter(), unit) for unit in turn.units]):
-            break
-    assert finish(Counter(), outcome, plan).failure == whole.failure
-    assert outcome.executions == whole.executions
+@pytest.mark.parametrize("quantum", [1, 2, 1000])
+def test_the_first_failure_in_order_counts(quantum: int) -> None:
+    whole = explore(Counter(), Plan())
+    for order in (None, Rng(1), Rng(2)):
+        assert summary(search(Counter(), Plan(), quantum, order)) == summary(whole)
 
 
 def test_random_executions_are_the_same_in_any_units() -> None:
     plan = Plan(strategy="random", executions=100, seed=5)
-    (turn,) = rounds(tasks(3, 3), plan)
-    assert [unit.number for unit in turn.units] == [64, 36]
-    points = sum(work(tasks(3, 3), unit).points for unit in turn.units)
-    assert points == explore(tasks(3, 3), plan).points == 600
+    outcome = search(tasks(3, 3), plan, 1)
+    assert outcome.points == explore(tasks(3, 3), plan).points == 600
+    assert (outcome.executions, outcome.complete) == (100, False)
 
 
-def test_reduction_is_not_divided() -> None:
-    with pytest.raises(ValueError, match="not divided"):
-        next(rounds(Counter(), Plan(strategy="exhaustive")))
+# Partial-order reduction
+
+
+class Seen:
+    """A scenario whose executions are remembered by their choices."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.choices: list[tuple[Choice, ...]] = []
+        check = scenario.check
+
+        def noted(execution: Execution) -> None:
+            self.choices.append(tuple(execution.choices))
+            check(execution)
+
+        scenario.check = noted  # type: ignore[method-assign] # to see every execution
+
+
+LOCKS = ("lock", "unlock", "read lock", "write lock", "trylock", "read", "write")
+
+
+@pytest.mark.parametrize("quantum", [1, 2, 7, 50])
+@pytest.mark.parametrize("ops", [OPS, LOCKS], ids=["all", "locks"])
+def test_subtrees_are_the_whole_reduction(ops: tuple[str, ...], quantum: int) -> None:
+    """The set of executions, each once, and those cut: with draws, locks, daemons, retries."""
+    compared = 0
+    for number in range(30):
+        program = random_program(Rng(7).stream(f"{ops} {number}"), 3, 4, ops)
+        alone, divided = Seen(Run(program)), Seen(Run(program))
+        plan = Plan(strategy="exhaustive", executions=2_000, minimise=False)
+        one = explore(alone.scenario, plan)
+        if one.stopped:
+            continue
+        many = search(divided.scenario, plan, quantum, Rng(number))
+        assert summary(many) == summary(one), program
+        if one.failure is None:
+            compared += 1
+            # Executions that began before `Extras` were known to be needed are done again.
+            assert set(divided.choices) == set(alone.choices), program
+    assert compared > 8
+
+
+def test_every_shipped_scenario_is_divided_exactly() -> None:
+    for kind in SCENARIOS[:4]:
+        plan = Plan(strategy="exhaustive", executions=60)
+        one = explore(kind(), plan)
+        many = search(kind(), plan, 60)
+        assert (many.failure is None) == (one.failure is None), kind
+        if one.complete:
+            assert summary(many) == summary(one), kind

@@ -139,13 +139,12 @@ def exit_code(failures: Sequence[Failure | None]) -> int:
 
 def _explored(args: argparse.Namespace, scenario: Scenario) -> Finished:
     start = time.time()
+    progress = _progress(start) if args.progress else None
     if args.jobs:
-        if args.strategy == "exhaustive":
-            raise UsageError("--jobs: not with --strategy exhaustive, which is one search")
-        outcome = explore_with(args.jobs, args.target, scenario, plan_of(args), args.budget)
+        plan = plan_of(args)
+        outcome = explore_with(args.jobs, args.target, scenario, plan, args.budget, progress)
     else:
         deadline = until(None if args.budget is None else start + args.budget)
-        progress = _progress(start) if args.progress else None
         outcome = explore(scenario, plan_of(args), deadline=deadline, progress=progress)
     return Finished(args.target, scenario, outcome, time.time() - start)
 

@@ -108,6 +108,11 @@ def explore(
             outcome.complete = True
             break
         outcome.bound = max(outcome.bound, bound)
+    return concluded(scenario, outcome, plan)
+
+
+def concluded(scenario: Scenario, outcome: Outcome, plan: Plan) -> Outcome:
+    """Judge the failure of a search that is over; without one, estimate what is left."""
     if outcome.failure is not None:
         outcome.found_after = outcome.executions
         outcome.failure = judged(scenario, outcome.failure, plan, outcome.bound + 1)
@@ -164,19 +169,26 @@ def drive(
         if outcome.executions >= limit or deadline():
             outcome.stopped = True
             return
-        found = advance(scenario, strategy)
-        outcome.executions += 1
-        if found is not None:
-            execution = found.execution
-            outcome.points += execution.steps
-            outcome.failure = found.failure
-            # Now and then a schedule is executed twice.
-            if found.failure is None and outcome.executions.bit_count() == 1:
-                outcome.failure = unsteady(scenario, execution.choices, execution.steps)
+        once(scenario, strategy, outcome)
         if progress is not None:
+            outcome.fraction = strategy.fraction
             progress(outcome)
     if isinstance(strategy, Dpor):
         outcome.redundant = strategy.redundant
+
+
+def once(scenario: Scenario, strategy: Strategy, outcome: Outcome) -> None:
+    """One execution of a strategy that has begun it, added to the outcome."""
+    found = advance(scenario, strategy)
+    outcome.executions += 1
+    if found is None:
+        return
+    execution = found.execution
+    outcome.points += execution.steps
+    outcome.failure = found.failure
+    # Now and then a schedule is executed twice.
+    if found.failure is None and outcome.executions.bit_count() == 1:
+        outcome.failure = unsteady(scenario, execution.choices, execution.steps)
 
 
 def unsteady(scenario: Scenario, choices: list[Choice], steps: int) -> Failure | None:

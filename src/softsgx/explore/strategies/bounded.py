@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 class Bounded:
     """`bound` preemptions at most; None for no bound, which is plain depth first.
 
-    With `prefix`, only the subtree below these choices: disjoint subtrees can be searched apart.
+    With `prefix`, only the subtree below these choices, which is `share` of the whole: disjoint
+    subtrees can be searched apart.
     """
 
-    def __init__(self, bound: int | None, prefix: Sequence[Choice] = ()) -> None:
+    def __init__(
+        self, bound: int | None, prefix: Sequence[Choice] = (), share: float = 1.0
+    ) -> None:
         self.bound = bound
         self.cut = False
         """Whether the bound has left anything out."""
@@ -35,7 +38,7 @@ class Bounded:
         # before it. A draw is a choice as well: ~value.
         self._taken: list[Choice] = list(prefix)
         self._left: list[tuple[Choice, ...]] = [()] * len(prefix)
-        self._share: list[float] = [1.0] * len(prefix)
+        self._share: list[float] = [share] * len(prefix)
         self._fixed = len(prefix)
         self._trail: Trail = []
         self._last = -1
@@ -70,12 +73,15 @@ class Bounded:
         """Count the leaf of the tree."""
         self.fraction += self._share[-1] if self._share else 1.0
 
-    def alternatives(self) -> list[list[Choice]]:
-        """The prefixes that are left beside the execution just done, in the order of begin()."""
+    def alternatives(self) -> list[tuple[list[Choice], float]]:
+        """The prefixes that are left behind the execution just done, with their shares of the tree.
+
+        In the order of begin().
+        """
         found = []
         for depth in range(len(self._left) - 1, self._fixed - 1, -1):
             for choice in self._left[depth]:
-                found.append([*self._taken[:depth], choice])
+                found.append(([*self._taken[:depth], choice], self._share[depth]))
         return found
 
     def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:

@@ -26,6 +26,16 @@ from softsgx.explore.footprint import COMMUTE, TAKE, Footprint, conflict, key_of
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.strategies.extras import Extras
 from softsgx.explore.strategies.strategy import Trail, candidates, following
+from softsgx.explore.strategies.subtree import (
+    WHOLE,
+    Draws,
+    Node,
+    Open,
+    Request,
+    Subtree,
+    advanced,
+    frozen,
+)
 from softsgx.sim import ScheduleMismatch
 from softsgx.sim.point import BLOCKING
 from softsgx.sim.touch import ENABLE, READ, SPAWN, TOUCHES, WRITE
@@ -36,53 +46,38 @@ if TYPE_CHECKING:
 _SPAWNING: Final = (("spawn",), WRITE)
 
 
-class _Node:
-    """The state before one step, and the step that was taken from it last.
-
-    enabled    tasks that could take a step here, by index
-    todo       tasks to be tried here, the one in progress included
-    sleep      tasks that need not be tried, with the footprint of their step here
-    draws      [value, n] of each draw inside the step in progress
-    union      footprint of the step in progress, over all its draws so far
-    before     what happens before the step in its own task, as a mask
-    """
-
-    __slots__ = (
-        "chosen", "enabled", "todo", "sleep", "draws", "footprint", "union", "mask", "before",
-    )  # fmt: skip
-
-    def __init__(self, enabled: list[int], chosen: int, sleep: dict[int, Footprint]) -> None:
-        self.enabled = enabled
-        self.chosen = chosen
-        self.todo = {chosen: None}
-        self.sleep = sleep
-        self.draws: list[list[int]] = []
-        self.footprint: Footprint = ()
-        self.union: Footprint = ()
-        self.mask = 0
-        self.before = 0
-
-
 class Dpor:
-    """Exhaustive search of one scenario up to equivalence."""
+    """Exhaustive search of one scenario up to equivalence, or of a subtree.
+
+    Below a subtree everything is as in the whole; what its executions ask of nodes above is in
+    `requests`, in order and each once. `union` is the footprint of its step when all is done.
+    """
 
     fraction = 0.0
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, subtree: Subtree = WHOLE) -> None:
+        self.subtree = subtree
+        self.requests: dict[Request, None] = {}
+        # The node of the subtree's step; what lies before it is not ours.
+        self._top = len(subtree.path) if subtree.task >= 0 else -1
         self.redundant = 0
         """Executions that were cut because all that was left slept."""
         self.restarts = 0
         overridden = type(scenario).objects is not Scenario.objects
         self._objects = scenario.objects if overridden else None
         self._extras = Extras()
+        if subtree.extras:
+            self._extras.use()
         self._clear()
         self._begun = False
         self._over = False
 
     def _clear(self) -> None:
-        self._nodes: list[_Node] = []
+        self._nodes: list[Node] = []
         # Draws while the scenario starts, before any step.
-        self._first = _Node([], -1, {})
+        self._first = Node([], -1, {})
+        subtree = self.subtree
+        self._first.draws = [list(d) for d in subtree.first or subtree.draws * (self._top < 0)]
         self._trail: Trail = []
         # Per key, the steps that touched it so far: (step, mode).
         self._accesses: dict[Hashable, list[tuple[int, int]]] = {}
@@ -102,9 +97,15 @@ class Dpor:
         """Whether every class has been seen."""
         return self._over
 
+    @property
+    def wants_extras(self) -> bool:
+        """Whether it has to begin anew with `Extras`; begin() will do that for the whole tree."""
+        return self._extras.wanted
+
     def begin(self) -> bool:
         """Go back to the deepest node where something is left to try."""
         if self._extras.wanted:
+            assert self._top < 0, "a subtree is not begun anew"
             # What was done so far ordered too little: again, from the start.
             self._extras.use()
             self.restarts += 1
@@ -179,7 +180,21 @@ class Dpor:
                 return task
         raise ScheduleMismatch(depth, f"task {index} was enabled here before and is not now")
 
+    def _given(self, enabled: Sequence[Task], depth: int) -> Task:
+        """A step of the path, or the step of the subtree."""
+        subtree = self.subtree
+        tasks = candidates(enabled, self._trail) if len(enabled) > 1 else enabled
+        own = depth == self._top
+        index, draws = (subtree.task, subtree.draws) if own else subtree.path[depth]
+        node = Node([task.index for task in tasks], index, dict(subtree.sleep) if own else {})
+        node.draws = [list(draw) for draw in draws]
+        node.union = subtree.union if own else ()
+        self._nodes.append(node)
+        return self._again(enabled, index, depth)
+
     def _new(self, enabled: Sequence[Task], current: Task | None, depth: int) -> Task:
+        if depth <= self._top:
+            return self._given(enabled, depth)
         tasks = candidates(enabled, self._trail) if len(enabled) > 1 else enabled
         sleep: dict[int, Footprint] = {}
         if depth:
@@ -193,7 +208,7 @@ class Dpor:
             raise Cut([t for t in enabled[0].execution.tasks if t not in enabled])
         last = self._nodes[-1].chosen if depth else -1
         chosen = following(awake, current, last)
-        self._nodes.append(_Node([task.index for task in tasks], chosen.index, sleep))
+        self._nodes.append(Node([task.index for task in tasks], chosen.index, sleep))
         return chosen
 
     def _announced(self, task: Task) -> Footprint:
@@ -268,7 +283,8 @@ class Dpor:
                 hb |= nodes[step].mask
                 if not (blocking and other == ENABLE):
                     races.append((step, other))
-        if races:
+        # Races inside the path were found before.
+        if races and depth >= self._top:
             if len(footprint) > 1:
                 races = sorted(set(races), reverse=True)
             ordered = known
@@ -305,6 +321,11 @@ class Dpor:
                 if index not in node.enabled:
                     return False
                 unsure = False
+        if step <= self._top:
+            if not any(start in node.enabled for start in starts):
+                return False
+            self.requests[Request(step, tuple(starts), index)] = None
+            return not unsure
         todo, sleep = node.todo, node.sleep
         first = -1
         for start in starts:
@@ -317,18 +338,39 @@ class Dpor:
         todo[first] = None
         return not unsure
 
+    def left(self) -> tuple[Draws, list[Open]]:
+        """What is left behind the execution done last: draws before any step, and open nodes.
+
+        The nodes are those from the step of the subtree on, from there downwards.
+        """
+        nodes = [
+            Open(
+                tuple(node.enabled),
+                tuple(node.todo),
+                tuple(node.sleep.items()),
+                node.chosen,
+                frozen(node.draws),
+                node.union,
+            )
+            for node in self._nodes[max(0, self._top) :]
+        ]
+        return frozen(self._first.draws), nodes
+
+    @property
+    def union(self) -> Footprint:
+        """Footprint of the step of the subtree over all draws so far."""
+        return self._nodes[self._top].union
+
     def _back(self) -> bool:
         nodes = self._nodes
         while nodes:
             node = nodes[-1]
             self._forget(node, len(nodes) - 1)
-            while node.draws:
-                draw = node.draws[-1]
-                draw[0] += 1
-                if draw[0] < draw[1]:
-                    self._fresh = len(nodes) - 1
-                    return True
-                node.draws.pop()
+            if advanced(node.draws):
+                self._fresh = len(nodes) - 1
+                return True
+            if len(nodes) - 1 == self._top:
+                return False
             node.sleep[node.chosen] = node.union
             for index in node.todo:
                 if index not in node.sleep:
@@ -338,15 +380,9 @@ class Dpor:
                     return True
             nodes.pop()
         self._fresh = 0
-        while self._first.draws:
-            draw = self._first.draws[-1]
-            draw[0] += 1
-            if draw[0] < draw[1]:
-                return True
-            self._first.draws.pop()
-        return False
+        return advanced(self._first.draws)
 
-    def _forget(self, node: _Node, depth: int) -> None:
+    def _forget(self, node: Node, depth: int) -> None:
         """Take a step out of the account."""
         if len(self._trail) <= depth:
             return

@@ -1,0 +1,69 @@
+"""Units in a row, each worked on by itself: depth first within a bound, and random executions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+from softsgx.explore.unit import Part, Unit
+
+if TYPE_CHECKING:
+    from softsgx.explore.explorer import Outcome
+
+Key = tuple[int, ...]
+"""The place of a unit in the order of one process; what is left of it comes right behind it."""
+
+
+class Line:
+    """Hands out units in any order, adds up their parts in their own."""
+
+    def __init__(self, units: Iterable[Unit]) -> None:
+        self.over = False
+        """Everything was added up, or what is left does not count."""
+        self.cut = False
+        self._units: dict[Key, Unit] = {}
+        self._parts: dict[Key, Part] = {}
+        # Places of units that nobody works on, and of those that were not added up.
+        self._idle: list[Key] = []
+        self._open: list[Key] = []
+        self._first_failure: Key | None = None
+        for number, unit in enumerate(units):
+            self._add((number,), unit)
+
+    def _add(self, key: Key, unit: Unit) -> None:
+        self._units[key] = unit
+        heappush(self._idle, key)
+        heappush(self._open, key)
+
+    def take(self) -> tuple[Key, Unit] | None:
+        """A unit that nobody works on; None if there is none at present."""
+        if not self._idle or self.over:
+            return None
+        if self._first_failure is not None and self._idle[0] > self._first_failure:
+            return None
+        key = heappop(self._idle)
+        return key, self._units[key]
+
+    def give(self, key: Key, part: Part) -> None:
+        """What came of a unit."""
+        self._parts[key] = part
+        if part.failure is not None and (self._first_failure is None or key < self._first_failure):
+            self._first_failure = key
+        for number, unit in enumerate(part.rest):
+            self._add((*key, number), unit)
+
+    def add_up(self, outcome: Outcome, limit: int) -> None:
+        """Add to the outcome what has come, as far as nothing before it is missing."""
+        while self._open and self._open[0] in self._parts and not self.over:
+            key = heappop(self._open)
+            del self._units[key]
+            part = self._parts.pop(key)
+            outcome.executions += part.executions
+            outcome.points += part.points
+            outcome.fraction += part.fraction
+            outcome.failure = part.failure
+            self.cut = self.cut or part.cut
+            outcome.stopped = part.stopped or (bool(self._open) and outcome.executions >= limit)
+            self.over = part.failure is not None or outcome.stopped
+        self.over = self.over or not self._open

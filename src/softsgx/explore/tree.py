@@ -1,0 +1,237 @@
+"""Partial-order reduction by many: the executions are exactly those of one process.
+
+One process tries the children of a node in the order in which races ask for them, each with its
+elder siblings asleep. What a subtree asks of the nodes above it is a list of requests; nothing else
+connects it with the rest. So subtrees are searched apart, and here their requests are applied in
+the order in which one process would have come to them: depth first. What has been applied is final,
+for children are only ever added behind the others. Therefore a child whose elder siblings' steps
+are known may be searched before their subtrees are: its sleep set does not depend on them.
+
+Whoever works on a subtree gives it back after a while with its open nodes; from then on they are
+nodes here, and their children can be searched by others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softsgx.explore.footprint import Footprint
+from softsgx.explore.strategies.subtree import Draws, Open, Request, Subtree, advanced
+from softsgx.explore.unit import Part, Unit
+
+if TYPE_CHECKING:
+    from softsgx.explore.explorer import Outcome
+
+Ticket = tuple[int, int]
+"""The run of the search (`Extras` begin it anew) and a number."""
+
+
+class _Item:
+    """A child to be searched, from certain draws on."""
+
+    __slots__ = ("draws", "index", "node", "part", "sent", "union")
+
+    def __init__(self, node: _Node, index: int, draws: Draws = (), union: Footprint = ()) -> None:
+        self.node = node
+        self.index = index
+        self.draws = draws
+        self.union = union
+        self.sent = False
+        self.part: Part | None = None
+
+
+class _Node:
+    """An open node, from the root down to where one process would be.
+
+    via     the step that leads here from the node above: task, draws; None at the root
+    sleep   tasks asleep from above
+    unions  footprints of the steps of children, over all their draws
+    queue   children that are not added up yet, in order
+    """
+
+    __slots__ = ("enabled", "queue", "sleep", "todo", "unions", "via")
+
+    def __init__(self, opened: Open | None, via: tuple[int, Draws] | None) -> None:
+        self.via = via
+        self.queue: list[_Item] = []
+        self.unions: dict[int, Footprint] = {}
+        self.enabled: tuple[int, ...] = ()
+        self.todo: list[int] = []
+        self.sleep: dict[int, Footprint] = {}
+        if opened is None:
+            return
+        self.enabled = opened.enabled
+        self.todo = list(opened.todo)
+        for index, footprint in opened.sleep:
+            (self.unions if index in self.todo else self.sleep)[index] = footprint
+        self._go_on(opened.chosen, opened.draws, opened.union)
+        self.queue += [
+            _Item(self, index)
+            for index in self.todo
+            if index != opened.chosen and index not in self.unions
+        ]
+
+    def _go_on(self, index: int, draws: Draws, union: Footprint) -> None:
+        """After a child with these draws: its next draws, or its footprint is final."""
+        following = [list(draw) for draw in draws]
+        if advanced(following):
+            values = tuple([(value, known) for value, known in following])
+            self.queue.insert(0, _Item(self, index, values, union))
+        else:
+            self.unions[index] = union
+
+    def added_up(self, item: _Item, draws: Draws | None, union: Footprint) -> None:
+        """A child is done, or, if `draws` are given, with these only."""
+        if draws is None:
+            self.unions[item.index] = union
+        else:
+            self._go_on(item.index, draws, union)
+
+    def ask(self, request: Request) -> None:
+        """A race below wants one of some children to be tried."""
+        starts = request.starts
+        if any(start in self.todo or start in self.sleep for start in starts):
+            return
+        able = [start for start in starts if start in self.enabled]
+        if able:
+            index = request.task if request.task in able else able[0]
+            self.todo.append(index)
+            self.queue.append(_Item(self, index))
+
+    def asleep(self, index: int) -> dict[int, Footprint] | None:
+        """Who sleeps when a child is tried; None if that is not known yet."""
+        found = dict(self.sleep)
+        for elder in self.todo:
+            if elder == index:
+                return found
+            if elder not in self.unions:
+                return None
+            found[elder] = self.unions[elder]
+        raise AssertionError(f"{index} is no child")
+
+
+class Tree:
+    """Hands out subtrees, adds up their parts depth first."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self.cut = False
+        self._extras = False
+        self._run = 0
+        self._tickets = 0
+        self._sent: dict[Ticket, _Item] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        self._run += 1
+        self._first: Draws = ()
+        root = _Node(None, None)
+        root.queue.append(_Item(root, -1))
+        # The root stands for what is drawn before any step; the node of step d is at d + 1.
+        self._stack = [root]
+
+    def take(self) -> tuple[Ticket, Unit] | None:
+        """A subtree that nobody works on; None if there is none at present."""
+        if self.over:
+            return None
+        for depth in range(len(self._stack) - 1, -1, -1):
+            node = self._stack[depth]
+            for item in node.queue:
+                if item.sent:
+                    continue
+                subtree = self._subtree(item, depth - 1)
+                if subtree is None:
+                    break
+                item.sent = True
+                self._tickets += 1
+                ticket = self._run, self._tickets
+                self._sent[ticket] = item
+                return ticket, Unit("exhaustive", subtree=subtree)
+        return None
+
+    def _subtree(self, item: _Item, depth: int) -> Subtree | None:
+        if item.index < 0:
+            return Subtree(self._extras, draws=item.draws)
+        sleep = item.node.asleep(item.index)
+        if sleep is None:
+            return None
+        path = [node.via for node in self._stack[2 : depth + 2] if node.via is not None]
+        return Subtree(
+            self._extras,
+            self._first,
+            tuple(path),
+            tuple(sleep.items()),
+            item.index,
+            item.draws,
+            item.union,
+        )
+
+    def give(self, ticket: Ticket, part: Part) -> None:
+        """What came of a subtree."""
+        item = self._sent.pop(ticket, None)
+        if item is not None:
+            item.part = part
+
+    def add_up(self, outcome: Outcome, limit: int) -> None:
+        """Add to the outcome what has come, as far as nothing before it is missing."""
+        while self._stack and not self.over:
+            node = self._stack[-1]
+            if not node.queue:
+                self._stack.pop()
+                continue
+            item = node.queue[0]
+            part = item.part
+            if part is None:
+                break
+            del node.queue[0]
+            outcome.executions += part.executions
+            outcome.points += part.points
+            outcome.redundant += part.redundant
+            outcome.failure = part.failure
+            if part.wants_extras and part.failure is None:
+                self._extras = True
+                self._sent.clear()
+                self._begin()
+            else:
+                for request in part.requests:
+                    self._stack[request.depth + 1].ask(request)
+                self._open(item, part)
+            outcome.stopped = part.stopped or (
+                bool(self._stack) and outcome.executions >= limit and self._left
+            )
+            self.over = part.failure is not None or outcome.stopped
+        outcome.fraction = self._fraction()
+        self.over = self.over or not self._stack
+
+    @property
+    def _left(self) -> bool:
+        return any(node.queue for node in self._stack)
+
+    def _open(self, item: _Item, part: Part) -> None:
+        """What is left of a subtree becomes nodes here."""
+        node = item.node
+        opened = list(part.open)
+        if item.index < 0:
+            if opened or part.first:
+                self._first = part.first
+            following = [list(draw) for draw in part.first]
+            if opened and advanced(following):
+                values = tuple([(value, known) for value, known in following])
+                node.queue.append(_Item(node, -1, values))
+            via = None
+        else:
+            own = opened.pop(0) if opened else None
+            node.added_up(item, own.draws if own else None, own.union if own else part.union)
+            via = (item.index, own.draws) if own else None
+        for each in opened:
+            self._stack.append(_Node(each, via))
+            via = (each.chosen, each.draws)
+
+    def _fraction(self) -> float:
+        """Part of the tree as far as it is known; what races will add is not."""
+        found, share = 0.0, 1.0
+        for node in self._stack:
+            children = max(1, len(node.todo))
+            found += share * max(0, children - len(node.queue) - 1) / children
+            share /= children
+        return found if self._stack else 1.0

@@ -1,0 +1,124 @@
+"""Units of exploration: plain data that any process can work on, and what comes of them.
+
+A unit may be interrupted after any execution; then it says what is left, as further units or as
+open nodes. However often that happens, and whoever works, the executions of all units together are
+those of one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from softsgx.explore.explorer import Deadline, Outcome, never, once
+from softsgx.explore.failure import Failure
+from softsgx.explore.footprint import Footprint
+from softsgx.explore.scenario import Scenario
+from softsgx.explore.strategies import Bounded, Dpor, Pct, Strategy, Walk
+from softsgx.explore.strategies.subtree import Draws, Open, Request, Subtree
+from softsgx.sim import Choice, Rng
+
+Pause = Callable[[], bool]
+
+
+class Unit(NamedTuple):
+    """What is to be executed.
+
+    random, pct   executions `first` to `first + number - 1` of the seed
+    dfs           everything below a prefix, within a bound; `share` of the whole tree
+    exhaustive    `subtree`
+    """
+
+    strategy: str
+    seed: int = 0
+    first: int = 0
+    number: int = 0
+    depth: int = 0
+    steps: int = 0
+    bound: int | None = None
+    prefix: tuple[Choice, ...] = ()
+    share: float = 1.0
+    subtree: Subtree = Subtree()
+
+    def scheduler(self, scenario: Scenario) -> Strategy:
+        """The strategy that executes it."""
+        if self.strategy == "random":
+            return Walk(Rng(self.seed), self.number, self.first)
+        if self.strategy == "pct":
+            return Pct(Rng(self.seed), self.number, self.depth, self.steps, self.first)
+        if self.strategy == "exhaustive":
+            return Dpor(scenario, self.subtree)
+        return Bounded(self.bound, self.prefix, self.share)
+
+
+class Part(NamedTuple):
+    """What came of a unit, up to its first failure or its interruption.
+
+    cut           the bound left something out
+    stopped       the time was over
+    fraction      part of the tree that was covered
+    rest          units that are left, in order (dfs)
+    redundant     executions that were cut as equivalent to others, and what follows (exhaustive)
+    requests      races with steps above the subtree
+    wants_extras  the whole search has to begin anew
+    union         footprint of the step of the subtree over all draws that were done
+    first, open   draws before any step and nodes that are left; empty if nothing is
+    """
+
+    executions: int = 0
+    points: int = 0
+    cut: bool = False
+    stopped: bool = False
+    failure: Failure | None = None
+    fraction: float = 0.0
+    rest: tuple[Unit, ...] = ()
+    redundant: int = 0
+    requests: tuple[Request, ...] = ()
+    wants_extras: bool = False
+    union: Footprint = ()
+    first: Draws = ()
+    open: tuple[Open, ...] = ()
+
+
+def work(scenario: Scenario, unit: Unit, deadline: Deadline = never, pause: Pause = never) -> Part:
+    """Execute a unit until it ends, fails, or `pause` says to give back what is left."""
+    strategy = unit.scheduler(scenario)
+    outcome = Outcome(scenario.name, unit.strategy)
+    paused = False
+    while outcome.failure is None:
+        if isinstance(strategy, Dpor) and strategy.wants_extras:
+            break
+        if outcome.executions and isinstance(strategy, Bounded | Dpor) and pause():
+            paused = True
+            break
+        if not strategy.begin():
+            break
+        if deadline():
+            outcome.stopped = True
+            break
+        once(scenario, strategy, outcome)
+    part = Part(
+        outcome.executions,
+        outcome.points,
+        isinstance(strategy, Bounded) and strategy.cut,
+        outcome.stopped,
+        outcome.failure,
+        strategy.fraction,
+    )
+    if isinstance(strategy, Dpor):
+        part = part._replace(
+            redundant=strategy.redundant,
+            requests=tuple(strategy.requests),
+            wants_extras=strategy.wants_extras,
+            union=strategy.union if unit.subtree.task >= 0 and outcome.executions else (),
+        )
+        if paused:
+            first, opened = strategy.left()
+            part = part._replace(first=first, open=tuple(opened))
+    elif isinstance(strategy, Bounded) and paused:
+        rest = [
+            unit._replace(prefix=tuple(prefix), share=share)
+            for prefix, share in strategy.alternatives()
+        ]
+        part = part._replace(rest=tuple(rest))
+    return part
