@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,27 @@ def test_the_counter_gives_the_report_of_the_text(
     # The identity of the file, its line and the time are its own.
     own = re.compile(r"/[0-9a-f]{8}/|\.py:\d+|\d+\.\d s")
     assert own.sub("", found) == own.sub("", expected)
+
+
+def commands() -> list[str]:
+    text = "".join(text for language, text in BLOCKS if language == "sh")
+    return [line for line in text.splitlines() if "--known-races" not in line]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_commands_of_the_text_find_something(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Those of known races have a test of their own."""
+    monkeypatch.chdir(tmp_path)
+    Path("scenarios.py").write_text(examples()[0])
+    program, *argv = shlex.split(command)
+    assert program == "softsgx"
+    assert main(argv) == 1
+    assert capsys.readouterr().out.startswith("VIOLATION ")
 
 
 def test_a_scenario_takes_20_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

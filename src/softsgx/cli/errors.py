@@ -5,6 +5,8 @@ from typing import Final
 EXIT_OK: Final = 0
 EXIT_FINDING: Final = 1
 EXIT_BAD_INPUT: Final = 2
+EXIT_INTERRUPTED: Final = 130
+"""By Ctrl-C, as shells say it."""
 
 
 class UsageError(Exception):

@@ -7,15 +7,19 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from softsgx.cli import files
-from softsgx.cli.errors import EXIT_BAD_INPUT, EXIT_FINDING, EXIT_OK, UsageError
-from softsgx.cli.jobs import explore_with, until
+from softsgx.cli.crew import Crew, explore_with
+from softsgx.cli.errors import EXIT_BAD_INPUT, EXIT_FINDING, EXIT_INTERRUPTED, EXIT_OK, UsageError
+from softsgx.cli.jobs import Processes
 from softsgx.cli.options import number
+from softsgx.cli.progress import Bar
 from softsgx.cli.scenarios import find
+from softsgx.cli.stopping import Stopping
 from softsgx.cli.verdicts import junit, sarif
 from softsgx.explore import (
     STRATEGIES,
@@ -31,7 +35,6 @@ from softsgx.explore import (
     replay_string,
     scenario_of,
 )
-from softsgx.explore.explorer import Progress
 from softsgx.explore.table import table
 from softsgx.sim import ScheduleError
 
@@ -45,6 +48,7 @@ class Finished(NamedTuple):
     scenario: Scenario
     outcome: Outcome
     seconds: float
+    interrupted: bool = False
 
     def json(self) -> dict[str, Any]:
         """For --json: plain data."""
@@ -95,6 +99,14 @@ def register(parser: argparse.ArgumentParser) -> None:
     add("--budget", type=_seconds, metavar="TIME", help="no longer than this, as 60s or 5m")
     add("--seed", type=number(64), default=0, metavar="N", help="of everything random")
     add("--jobs", type=number(8), metavar="N", help="search with N processes")
+    add(
+        "--cluster",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="search with the workers of a"
+        " Dask scheduler; without ADDRESS with a cluster on this machine, of N workers",
+    )
     add("--json", action="store_true", help="print one JSON object")
     add("--junit", metavar="FILE", help="write a JUnit report")
     add("--sarif", metavar="FILE", help="write a SARIF report")
@@ -113,9 +125,10 @@ def run(args: argparse.Namespace) -> int:
         return _list(args.target)
     if args.target is None:
         raise UsageError("TARGET: a file or a scenario is needed: see softsgx explore --list")
-    finished = [_explored(args, scenario) for scenario in find(args.target)]
+    finished = explore_all(args, [(args.target, scenario) for scenario in find(args.target)])
     _report(args, finished)
-    return exit_code([done.outcome.failure for done in finished])
+    code = exit_code([done.outcome.failure for done in finished])
+    return EXIT_INTERRUPTED if code == EXIT_OK and any(d.interrupted for d in finished) else code
 
 
 def plan_of(args: argparse.Namespace) -> Plan:
@@ -137,31 +150,53 @@ def exit_code(failures: Sequence[Failure | None]) -> int:
     return EXIT_BAD_INPUT if kinds else EXIT_OK
 
 
-def _explored(args: argparse.Namespace, scenario: Scenario) -> Finished:
+def explore_all(
+    args: argparse.Namespace, targets: Sequence[tuple[str, Scenario]]
+) -> list[Finished]:
+    """Explore one scenario after the other; after Ctrl-C no more of them."""
+    finished = []
+    with Stopping(args.budget) as stopping, _crew(args) as crew:
+        for number, (target, scenario) in enumerate(targets):
+            part = stopping.share(len(targets) - number)
+            finished.append(_explored(args, target, scenario, crew, part))
+            if stopping.interrupted:
+                print("softsgx: explore: interrupted", file=sys.stderr)
+                break
+    return finished
+
+
+def _explored(
+    args: argparse.Namespace, target: str, scenario: Scenario, crew: Crew | None, stopping: Stopping
+) -> Finished:
     start = time.time()
-    progress = _progress(start) if args.progress else None
-    if args.jobs:
-        plan = plan_of(args)
-        outcome = explore_with(args.jobs, args.target, scenario, plan, args.budget, progress)
+    plan = plan_of(args)
+    bar = Bar(plan.executions) if args.progress else None
+    if crew is not None:
+        outcome = explore_with(crew, target, scenario, plan, stopping, bar)
     else:
-        deadline = until(None if args.budget is None else start + args.budget)
-        outcome = explore(scenario, plan_of(args), deadline=deadline, progress=progress)
-    return Finished(args.target, scenario, outcome, time.time() - start)
+        outcome = explore(scenario, plan, deadline=stopping, progress=bar)
+    if bar is not None:
+        bar.close()
+    return Finished(target, scenario, outcome, time.time() - start, stopping.interrupted)
 
 
-def _progress(start: float) -> Progress:
-    shown = start
+@contextmanager
+def _crew(args: argparse.Namespace) -> Iterator[Crew | None]:
+    """The workers that the arguments ask for; none for this process alone."""
+    crew: Crew
+    if args.cluster is not None:
+        from softsgx.cli.cluster import Cluster
 
-    def show(outcome: Outcome) -> None:
-        nonlocal shown
-        now = time.time()
-        if now - shown >= 1:
-            shown = now
-            rate = outcome.executions / (now - start)
-            text = f"{outcome.scenario}: {outcome.executions} executions, {rate:.0f}/s"
-            print(f"{text}, complete up to {outcome.bound} preemptions", file=sys.stderr)
-
-    return show
+        crew = Cluster(args.cluster, args.jobs)
+    elif args.jobs:
+        crew = Processes(args.jobs)
+    else:
+        yield None
+        return
+    try:
+        yield crew
+    finally:
+        crew.close()
 
 
 def _report(args: argparse.Namespace, finished: Sequence[Finished]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from softsgx.cli import files
 from softsgx.cli.errors import EXIT_FINDING, EXIT_OK
-from softsgx.cli.jobs import until
+from softsgx.cli.stopping import Stopping
 from softsgx.explore import Plan, explore
 from softsgx.system.scenarios.catalogue import KNOWN_RACES, KnownRace
 
@@ -38,9 +38,9 @@ def row(race: KnownRace, seed: int, budget: float) -> dict[str, Any]:
     plan = Plan(preemptions=PREEMPTIONS, seed=seed)
     present = race.alone(True)
     start = time.time()
-    found = explore(present, plan, deadline=until(start + budget))
+    found = explore(present, plan, deadline=Stopping(budget))
     seconds = time.time() - start
-    fixed = explore(race.alone(False), plan, deadline=until(time.time() + budget))
+    fixed = explore(race.alone(False), plan, deadline=Stopping(budget))
     failure = found.failure
     return {
         "race": race.number,

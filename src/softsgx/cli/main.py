@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any, Final, NamedTuple, NoReturn
 
 from softsgx import __version__
-from softsgx.cli.errors import EXIT_BAD_INPUT, UsageError
+from softsgx.cli.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
 
 HELP_WIDTH: Final = 80  # fixed, so that help is byte-identical on every terminal
 
@@ -91,6 +91,9 @@ def main(argv: Sequence[str] | None = None, commands: Mapping[str, Command] = CO
     except UsageError as error:
         print(": ".join(filter(None, ("softsgx", chosen, str(error)))), file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print(": ".join(filter(None, ("softsgx", chosen, "interrupted"))), file=sys.stderr)
+        return EXIT_INTERRUPTED
 
 
 if __name__ == "__main__":

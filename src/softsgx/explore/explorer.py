@@ -177,8 +177,11 @@ def drive(
         outcome.redundant = strategy.redundant
 
 
-def once(scenario: Scenario, strategy: Strategy, outcome: Outcome) -> None:
-    """One execution of a strategy that has begun it, added to the outcome."""
+def once(scenario: Scenario, strategy: Strategy, outcome: Outcome, before: int = 0) -> None:
+    """One execution of a strategy that has begun it, added to the outcome.
+
+    `before`: executions that do not count there.
+    """
     found = advance(scenario, strategy)
     outcome.executions += 1
     if found is None:
@@ -187,7 +190,7 @@ def once(scenario: Scenario, strategy: Strategy, outcome: Outcome) -> None:
     outcome.points += execution.steps
     outcome.failure = found.failure
     # Now and then a schedule is executed twice.
-    if found.failure is None and outcome.executions.bit_count() == 1:
+    if found.failure is None and (before + outcome.executions).bit_count() == 1:
         outcome.failure = unsteady(scenario, execution.choices, execution.steps)
 
 

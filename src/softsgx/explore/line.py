@@ -58,12 +58,22 @@ class Line:
         while self._open and self._open[0] in self._parts and not self.over:
             key = heappop(self._open)
             del self._units[key]
-            part = self._parts.pop(key)
-            outcome.executions += part.executions
-            outcome.points += part.points
-            outcome.fraction += part.fraction
-            outcome.failure = part.failure
-            self.cut = self.cut or part.cut
-            outcome.stopped = part.stopped or (bool(self._open) and outcome.executions >= limit)
-            self.over = part.failure is not None or outcome.stopped
+            self._count(outcome, self._parts.pop(key))
+            outcome.stopped = bool(self._open) and outcome.executions >= limit
+            self.over = outcome.failure is not None or outcome.stopped
         self.over = self.over or not self._open
+
+    def stop(self, outcome: Outcome) -> None:
+        """Add up what else has come, up to the first failure."""
+        for key in sorted(self._parts):
+            self._count(outcome, self._parts[key])
+            if outcome.failure is not None:
+                break
+        self.over = True
+
+    def _count(self, outcome: Outcome, part: Part) -> None:
+        outcome.executions += part.executions
+        outcome.points += part.points
+        outcome.fraction += part.fraction
+        outcome.failure = part.failure
+        self.cut = self.cut or part.cut

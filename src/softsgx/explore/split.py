@@ -100,6 +100,13 @@ class Search:
             outcome.bound = max(outcome.bound, self._bound)
             self._next()
 
+    def stop(self) -> None:
+        """The time is over. What has come counts, even if something before it is missing."""
+        if not self.over:
+            self._division.stop(self.outcome)
+            self.outcome.stopped = True
+            self.over = True
+
     def finish(self) -> Outcome:
         """Judge what was found, in one process again."""
         return concluded(self.scenario, self.outcome, self.plan)

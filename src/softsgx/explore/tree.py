@@ -184,10 +184,7 @@ class Tree:
             if part is None:
                 break
             del node.queue[0]
-            outcome.executions += part.executions
-            outcome.points += part.points
-            outcome.redundant += part.redundant
-            outcome.failure = part.failure
+            _count(outcome, part)
             if part.wants_extras and part.failure is None:
                 self._extras = True
                 self._sent.clear()
@@ -196,12 +193,18 @@ class Tree:
                 for request in part.requests:
                     self._stack[request.depth + 1].ask(request)
                 self._open(item, part)
-            outcome.stopped = part.stopped or (
-                bool(self._stack) and outcome.executions >= limit and self._left
-            )
+            outcome.stopped = outcome.executions >= limit and self._left
             self.over = part.failure is not None or outcome.stopped
         outcome.fraction = self._fraction()
         self.over = self.over or not self._stack
+
+    def stop(self, outcome: Outcome) -> None:
+        """Add up what else has come, up to the first failure."""
+        for node in reversed(self._stack):
+            for item in node.queue:
+                if item.part is not None and outcome.failure is None:
+                    _count(outcome, item.part)
+        self.over = True
 
     @property
     def _left(self) -> bool:
@@ -235,3 +238,10 @@ class Tree:
             found += share * max(0, children - len(node.queue) - 1) / children
             share /= children
         return found if self._stack else 1.0
+
+
+def _count(outcome: Outcome, part: Part) -> None:
+    outcome.executions += part.executions
+    outcome.points += part.points
+    outcome.redundant += part.redundant
+    outcome.failure = part.failure

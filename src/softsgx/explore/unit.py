@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from softsgx.explore.explorer import Deadline, Outcome, never, once
+from softsgx.explore.explorer import Outcome, never, once
 from softsgx.explore.failure import Failure
 from softsgx.explore.footprint import Footprint
 from softsgx.explore.scenario import Scenario
@@ -55,9 +55,8 @@ class Part(NamedTuple):
     """What came of a unit, up to its first failure or its interruption.
 
     cut           the bound left something out
-    stopped       the time was over
     fraction      part of the tree that was covered
-    rest          units that are left, in order (dfs)
+    rest          units that are left, in order (all but exhaustive)
     redundant     executions that were cut as equivalent to others, and what follows (exhaustive)
     requests      races with steps above the subtree
     wants_extras  the whole search has to begin anew
@@ -68,7 +67,6 @@ class Part(NamedTuple):
     executions: int = 0
     points: int = 0
     cut: bool = False
-    stopped: bool = False
     failure: Failure | None = None
     fraction: float = 0.0
     rest: tuple[Unit, ...] = ()
@@ -80,28 +78,27 @@ class Part(NamedTuple):
     open: tuple[Open, ...] = ()
 
 
-def work(scenario: Scenario, unit: Unit, deadline: Deadline = never, pause: Pause = never) -> Part:
-    """Execute a unit until it ends, fails, or `pause` says to give back what is left."""
+def work(scenario: Scenario, unit: Unit, pause: Pause = never, before: int = 0) -> Part:
+    """Execute a unit until it ends, fails, or `pause` says to give back what is left.
+
+    `before`: executions that the worker has done already.
+    """
     strategy = unit.scheduler(scenario)
     outcome = Outcome(scenario.name, unit.strategy)
     paused = False
     while outcome.failure is None:
         if isinstance(strategy, Dpor) and strategy.wants_extras:
             break
-        if outcome.executions and isinstance(strategy, Bounded | Dpor) and pause():
+        if outcome.executions and pause():
             paused = True
             break
         if not strategy.begin():
             break
-        if deadline():
-            outcome.stopped = True
-            break
-        once(scenario, strategy, outcome)
+        once(scenario, strategy, outcome, before)
     part = Part(
         outcome.executions,
         outcome.points,
         isinstance(strategy, Bounded) and strategy.cut,
-        outcome.stopped,
         outcome.failure,
         strategy.fraction,
     )
@@ -121,4 +118,8 @@ def work(scenario: Scenario, unit: Unit, deadline: Deadline = never, pause: Paus
             for prefix, share in strategy.alternatives()
         ]
         part = part._replace(rest=tuple(rest))
+    elif paused and outcome.executions < unit.number:
+        done = outcome.executions
+        left = unit._replace(first=unit.first + done, number=unit.number - done)
+        part = part._replace(rest=(left,))
     return part

@@ -34,6 +34,7 @@ from softsgx.explore.strategies.subtree import (
     Request,
     Subtree,
     advanced,
+    done,
     frozen,
 )
 from softsgx.sim import ScheduleMismatch
@@ -52,8 +53,6 @@ class Dpor:
     Below a subtree everything is as in the whole; what its executions ask of nodes above is in
     `requests`, in order and each once. `union` is the footprint of its step when all is done.
     """
-
-    fraction = 0.0
 
     def __init__(self, scenario: Scenario, subtree: Subtree = WHOLE) -> None:
         self.subtree = subtree
@@ -98,8 +97,13 @@ class Dpor:
         return self._over
 
     @property
+    def fraction(self) -> float:
+        """Part of the tree as far as it is known: what races will add is not."""
+        return 1.0 if self._over else done(self._nodes)
+
+    @property
     def wants_extras(self) -> bool:
-        """Whether it has to begin anew with `Extras`; begin() will do that for the whole tree."""
+        """Whether to begin anew with `Extras`; begin() does that for the whole tree."""
         return self._extras.wanted
 
     def begin(self) -> bool:

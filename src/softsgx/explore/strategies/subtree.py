@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from softsgx.explore.footprint import Footprint
@@ -98,3 +99,12 @@ def advanced(draws: list[list[int]]) -> bool:
 def frozen(draws: list[list[int]]) -> Draws:
     """As they are in a subtree."""
     return tuple([(value, known) for value, known in draws])
+
+
+def done(nodes: Sequence[Node]) -> float:
+    """Part of the tree that was searched, if it has no other children than these."""
+    found, share = 0.0, 1.0
+    for node in nodes:
+        found += share * sum(index in node.sleep for index in node.todo) / len(node.todo)
+        share /= len(node.todo)
+    return found

@@ -1,0 +1,126 @@
+"""`--cluster [ADDRESS]`: a crew of the workers of a Dask scheduler (extra `cluster`)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from concurrent.futures import CancelledError, Future
+from importlib import import_module
+from typing import Any, Final
+
+from softsgx.cli.crew import Task, likeness, work_on
+from softsgx.cli.errors import UsageError
+from softsgx.explore.unit import Part, Unit
+
+ANSWER_S: Final = 5.0
+"""How long a scheduler may take to answer, in seconds."""
+
+
+class Cluster:
+    """Workers of a Dask scheduler; without an address, of one on this machine that ends with us.
+
+    They must have the same softsgx and Python as this process, and one PYTHONHASHSEED.
+    """
+
+    def __init__(self, address: str, workers: int | None) -> None:
+        try:
+            distributed: Any = import_module("distributed")
+        except ImportError:
+            raise UsageError("--cluster: needs Dask: pip install 'softsgx[cluster]'") from None
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        self.lost = (CancelledError, distributed.scheduler.KilledWorker)
+        self._name = f"--cluster {address}".strip()
+        self._local: Any = None
+        if address:
+            if workers:
+                raise UsageError(f"{self._name}: --jobs is for a cluster on this machine")
+            self._ask(address)
+            self._client: Any = distributed.Client(address, timeout=ANSWER_S)
+        else:
+            self._local = distributed.LocalCluster(
+                n_workers=workers or os.cpu_count() or 1,
+                threads_per_worker=1,
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+                preload=[__name__],
+            )
+            self._client = distributed.Client(self._local)
+        self._executor = self._client.get_executor(pure=False)
+        try:
+            self._check()
+        except BaseException:
+            self.close()
+            raise
+
+    def _ask(self, address: str) -> None:
+        """Whether a scheduler answers there."""
+        rpc: Any = import_module("distributed.core").rpc
+
+        async def identity() -> Any:
+            async with rpc(address, timeout=ANSWER_S) as there:
+                return await there.identity()
+
+        try:
+            found = asyncio.run(asyncio.wait_for(identity(), ANSWER_S))
+        except (OSError, ValueError, TimeoutError) as error:
+            why = str(error) or f"nothing in {ANSWER_S:.0f} s"
+            raise UsageError(f"{self._name}: no Dask scheduler answers: {why}") from None
+        except Exception:  # Whatever another protocol makes of it.
+            raise UsageError(f"{self._name}: what answers is no Dask scheduler") from None
+        if not isinstance(found, dict) or found.get("type") != "Scheduler":
+            raise UsageError(f"{self._name}: what answers is no Dask scheduler")
+        if not found.get("workers"):
+            raise UsageError(f"{self._name}: the scheduler has no workers")
+
+    def _check(self) -> None:
+        """Whether the workers can do it, and all in the same way."""
+        found = self._client.run(likeness, on_error="return")
+        ours = likeness()
+        like = next(iter(found.values()))
+        for worker, theirs in found.items():
+            if isinstance(theirs, BaseException):
+                raise UsageError(f"{self._name}: worker {worker}: {theirs}")
+            if theirs[:2] != ours[:2]:
+                raise UsageError(
+                    f"{self._name}: worker {worker} has softsgx {theirs[0]} on Python {theirs[1]}, "
+                    f"not {ours[0]} on {ours[1]}"
+                )
+            if theirs != like:
+                raise UsageError(
+                    f"{self._name}: workers have different hashes: "
+                    "start all of them with PYTHONHASHSEED=0"
+                )
+        self._like = like
+
+    @property
+    def size(self) -> int:
+        """Workers at present; one that has died is missing until Dask has replaced it."""
+        return max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
+
+    def submit(self, task: Task, units: list[Unit], seconds: float) -> Future[list[Part]]:
+        """Have one of them do `work_on`; Dask gives it to another one if that one dies."""
+        future: Future[list[Part]] = self._executor.submit(
+            work_on, task._replace(like=self._like), units, seconds
+        )
+        return future
+
+    def renew(self) -> None:
+        """Ask for all units again, if the scheduler is still there."""
+        if self._client.status != "running":
+            raise UsageError(f"{self._name}: the scheduler has gone")
+        self._executor.shutdown(wait=False)
+        self._executor = self._client.get_executor(pure=False)
+
+    def close(self) -> None:
+        """End the workers if they are ours; if not, cancel what they have not begun."""
+        self._executor.shutdown(wait=False)
+        self._client.close()
+        if self._local is not None:
+            self._local.close()
+
+
+def dask_setup(worker: Any) -> None:
+    """In a worker of our own, as its `preload`: the interrupt is for the parent, which ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,72 @@
+"""How far an exploration is, on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Final
+
+from softsgx.explore import Outcome
+
+EVERY_S: Final = 1.0
+EVERY_LINE_S: Final = 5.0
+"""Where it is not a terminal, and each is a line of its own."""
+
+
+class Bar:
+    """Called with the outcome so far; now and then it says the rate, the coverage, an estimate."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._start = self._shown = time.time()
+        self._terminal = sys.stderr.isatty()
+        # The bound in progress, and the executions and the time before it.
+        self._bound, self._executions, self._since = -1, 0, self._start
+
+    def __call__(self, outcome: Outcome) -> None:
+        now = time.time()
+        if outcome.bound != self._bound:
+            self._bound, self._since = outcome.bound, now
+            self._executions = outcome.executions
+        if now - self._shown >= (EVERY_S if self._terminal else EVERY_LINE_S):
+            self._shown = now
+            text = f"{outcome.scenario}: {self.text(outcome, now)}"
+            end = "" if self._terminal else "\n"
+            start = "\r" if self._terminal else ""
+            print(f"{start}{text:<78}", end=end, file=sys.stderr, flush=True)
+
+    def text(self, outcome: Outcome, now: float) -> str:
+        """Executions, rate, and how far the bound in progress is."""
+        rate = outcome.executions / max(1e-9, now - self._start)
+        parts = [f"{outcome.executions} executions, {rate:.0f}/s"]
+        if outcome.strategy in ("random", "pct"):
+            parts.append(f"{outcome.executions / self._limit:.1%} of {self._limit}")
+            left = (self._limit - outcome.executions) / rate if rate else 0.0
+            return "; ".join([*parts, _duration(left)])
+        if outcome.strategy == "deepening":
+            tree = f"the tree of {outcome.bound + 1} preemptions"
+            if outcome.bound >= 0:
+                parts.append(f"complete up to {outcome.bound}")
+        else:
+            tree = "the tree" if outcome.strategy == "dfs" else "the tree as far as it is known"
+        parts.append(f"{outcome.fraction:.1%} of {tree}")
+        if outcome.fraction > 0.001:
+            whole = (now - self._since) / outcome.fraction
+            executions = (outcome.executions - self._executions) / outcome.fraction
+            about = "at least" if outcome.strategy == "exhaustive" else "roughly"
+            left = _duration(whole * (1 - outcome.fraction))
+            parts.append(f"of {about} {executions:.2g}, {left}")
+        return "; ".join(parts)
+
+    def close(self) -> None:
+        """Clear the line."""
+        if self._terminal:
+            print(f"\r{'':<120}\r", end="", file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s left"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min left"
+    return f"{seconds / 3600:.3g} h left"

@@ -1,0 +1,59 @@
+"""When a search is over before its end: the time is up, or Ctrl-C was pressed."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+
+class Stopping:
+    """A deadline for `explore`: true from then on.
+
+    The first Ctrl-C lets the search end with what it has; a second one is a KeyboardInterrupt.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self.end = None if seconds is None else time.time() + seconds
+        self._interrupted = False
+        self._before: Any = None
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C was pressed."""
+        return self._interrupted
+
+    def __call__(self) -> bool:
+        return self.interrupted or (self.end is not None and time.time() >= self.end)
+
+    def share(self, parts: int) -> Stopping:
+        """The same with an equal share of the time that is left."""
+        left = None if self.end is None else max(0.0, self.end - time.time()) / parts
+        return _Share(self, left)
+
+    def __enter__(self) -> Stopping:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._pressed)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _pressed(self, number: int, frame: FrameType | None) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted = True
+
+
+class _Share(Stopping):
+    def __init__(self, whole: Stopping, seconds: float | None) -> None:
+        super().__init__(seconds)
+        self._whole = whole
+
+    @property
+    def interrupted(self) -> bool:
+        """As of the whole."""
+        return self._whole.interrupted

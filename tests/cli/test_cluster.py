@@ -1,0 +1,158 @@
+"""`softsgx explore --cluster`: a scheduler and its workers as a user starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from softsgx.cli import crew
+from softsgx.cli.main import main
+from softsgx.explore.unit import Unit
+from tests.cli.test_explore import CORRECT, COUNTER, MORTAL, explored, written
+
+Directory = Path
+
+
+@contextmanager
+def running(*argv: str, seed: str = "0") -> Iterator[None]:
+    """A process of Dask."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dask", *argv],
+        env={**os.environ, "PYTHONHASHSEED": seed},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@contextmanager
+def scheduler(directory: Path, *seeds: str) -> Iterator[str]:
+    """A scheduler with one worker for each seed; its address."""
+    file = directory / "scheduler.json"
+    named = ["--scheduler-file", str(file)]
+    free = ["--port", "0", "--no-dashboard", "--host", "127.0.0.1"]
+    with running("scheduler", *named, *free):
+        until(file.exists)
+        address = json.loads(file.read_text())["address"]
+        with _workers(address, seeds):
+            until(lambda: _count(address) == len(seeds))
+            yield address
+
+
+@contextmanager
+def _workers(address: str, seeds: tuple[str, ...]) -> Iterator[None]:
+    if not seeds:
+        yield
+        return
+    options = ["--nthreads", "2", "--no-dashboard", "--local-directory", "/tmp"]
+    # A nanny would give them one seed.
+    options += ["--no-nanny"] * (len(set(seeds)) > 1)
+    with running("worker", address, *options, seed=seeds[0]), _workers(address, seeds[1:]):
+        yield
+
+
+def _count(address: str) -> int:
+    code = (
+        "import sys, distributed; client = distributed.Client(sys.argv[1], timeout=20);"
+        "print(len(client.scheduler_info(n_workers=-1)['workers']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, address], capture_output=True, text=True)
+    return int(done.stdout or -1)
+
+
+def until(what: object, seconds: float = 60.0) -> None:
+    assert callable(what)
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "this takes too long"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A scheduler with two workers of two threads each."""
+    with scheduler(tmp_path_factory.mktemp("dask"), "0", "0") as found:
+        yield found
+
+
+@pytest.mark.parametrize("strategy", ["deepening", "exhaustive", "random"])
+@pytest.mark.parametrize("text", [COUNTER, CORRECT], ids=["counter", "correct"])
+def test_a_cluster_finds_what_one_process_finds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, strategy: str, address: str
+) -> None:
+    argv = [written(tmp_path, text), "--strategy", strategy]
+    argv += ["--executions", "200"] * (strategy == "random")
+    assert explored([*argv, "--cluster", address], capsys) == explored(argv, capsys)
+
+
+def test_a_worker_that_is_killed_loses_nothing(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
+) -> None:
+    """The file is found at its place, and there the mark of the one that was killed."""
+    path = written(tmp_path, MORTAL.replace("SOFTSGX_PARENT", "SOFTSGX_PARENT_OF_CLUSTER"))
+    monkeypatch.setenv("SOFTSGX_PARENT_OF_CLUSTER", str(os.getpid()))
+    found = explored([path, "--cluster", address, "--strategy", "dfs"], capsys)
+    assert Path(path).with_suffix(".mark").exists()
+    assert (found["executions"], found["complete"]) == (252, True)
+
+
+def test_a_file_that_a_worker_does_not_have_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or has with another text."""
+    for place in (tmp_path / "nowhere" / "own.py", tmp_path / "own.py"):
+        (tmp_path / "own.py").write_text("raise AssertionError('not this one')")
+        task = crew.Task(str(place), "Correct", CORRECT.encode(), crew.likeness())
+        (part,) = crew.work_on(task, [Unit("dfs")], 60.0)
+        assert (part.executions, part.failure) == (252, None)
+
+
+def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["explore", "FirstTouch", *argv]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line.removeprefix("softsgx: explore: ")
+
+
+def test_workers_that_hash_differently_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Footprints hold hashes of strings; work of one would mean something else to another."""
+    with scheduler(tmp_path, "1", "2") as found:
+        line = refused(["--cluster", found], capsys)
+    assert line == (
+        f"--cluster {found}: workers have different hashes: start all of them with PYTHONHASHSEED=0"
+    )
+
+
+def test_a_scheduler_without_workers_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with scheduler(tmp_path) as found:
+        assert refused(["--cluster", found], capsys).endswith(": the scheduler has no workers")
+
+
+def test_nobody_answers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "missing port number" in refused(["--cluster", "somewhere"], capsys)
+    line = refused(["--cluster", "127.0.0.1:1"], capsys)
+    assert line.startswith("--cluster 127.0.0.1:1: no Dask scheduler answers: ")
+    line = refused(["--cluster", "127.0.0.1:1", "--jobs", "2"], capsys)
+    assert line.endswith("--jobs is for a cluster on this machine")
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert refused(["--cluster"], capsys) == "--cluster: needs Dask: pip install 'softsgx[cluster]'"
