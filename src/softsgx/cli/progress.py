@@ -54,8 +54,8 @@ class Bar:
             whole = (now - self._since) / outcome.fraction
             executions = (outcome.executions - self._executions) / outcome.fraction
             about = "at least" if outcome.strategy == "exhaustive" else "roughly"
-            left = _duration(whole * (1 - outcome.fraction))
-            parts.append(f"of {about} {executions:.2g}, {left}")
+            rest = _duration(whole * (1 - outcome.fraction))
+            parts.append(f"of {about} {executions:.2g}, {rest}")
         return "; ".join(parts)
 
     def close(self) -> None:
