@@ -23,7 +23,7 @@ from softsgx.lab.measured import (
 )
 from softsgx.lab.measurement import Measurement, summary
 from softsgx.lab.prices import Profile
-from softsgx.lab.runtimes import LabManager, LabUntrusted, order, why
+from softsgx.lab.runtimes import LabUntrusted, order, why
 from softsgx.lab.workloads.base import Workload
 from softsgx.linux.sgx.driver import encl_of
 from softsgx.linux.version import Races
@@ -39,7 +39,7 @@ from softsgx.system.enclave import EnclaveAbort
 from softsgx.system.host import SignalRaised
 from softsgx.system.loader import EnclaveFault, load
 from softsgx.system.machine import Machine
-from softsgx.system.runtimes import ORDERS
+from softsgx.system.runtimes import ORDERS, TrustedManager
 
 if TYPE_CHECKING:
     from softsgx.cpu import Status
@@ -130,7 +130,7 @@ class Bench:
         self.untrusted = LabUntrusted(self.enclave, self.design)
         runtime = "intel-emm" if base else self.combination.runtime
         how = ORDERS[runtime] if base else order(runtime, self.design)
-        self.manager = LabManager(self.untrusted, how)
+        self.manager = TrustedManager(self.untrusted, how)
         heap, length = self.enclave.heap, self.workload.pages * PAGE_SIZE
         arena, per_thread = heap + length, self.arena_pages
         self.arenas = [

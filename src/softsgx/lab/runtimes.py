@@ -1,6 +1,6 @@
 """The published orders of a permission change, adapted to how each design restricts.
 
-Where a design restricts by the ioctl the orders are those of `system.runtimes`. Elsewhere the
+Where a design restricts by an ioctl the orders are those of `system.runtimes`. Elsewhere the
 restriction and the change of the VMA are one call, and a runtime that wants its own order must ask
 twice or cannot have it: what then fails is seen by EACCEPT, in the run.
 """
@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from softsgx.lab.designs.base import BY_IOCTL, BY_MPROTECT, BY_V2, TO_READ, Design
 from softsgx.lab.designs.ioctl_v2 import IoctlV2
-from softsgx.lab.measured import MeasuredHost
 from softsgx.linux.errno import errno_text
-from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R, rwx_text
 from softsgx.system.enclave import EnclaveAbort
-from softsgx.system.runtimes import ORDERS, TrustedManager
+from softsgx.system.runtimes import ORDERS, TrustedManager, order_of
 from softsgx.system.runtimes.orders import Order
 from softsgx.system.runtimes.untrusted import Answer, Untrusted, retry
 
@@ -45,7 +43,7 @@ class LabUntrusted(Untrusted):
 
         return (yield from retry(host, call, address, length, rights))
 
-    def relax(self, host: MeasuredHost, address: int, length: int, rights: int) -> Steps[Answer]:
+    def relax(self, host: HostThread, address: int, length: int, rights: int) -> Steps[Answer]:
         """RELAX_PERMISSIONS of the V2 series."""
         design = self.design
         assert isinstance(design, IoctlV2)
@@ -63,17 +61,6 @@ class LabUntrusted(Untrusted):
         return ret
 
 
-class LabManager(TrustedManager):
-    """A TrustedManager that can ask for what a design needs beside."""
-
-    untrusted: LabUntrusted
-
-    def relax(self, t: EnclaveThread, pages: Pages, rights: int) -> Steps[None]:
-        """RELAX_PERMISSIONS of consecutive pages."""
-        name, length = f"RELAX_PERMISSIONS({rwx_text(rights)})", len(pages) * PAGE_SIZE
-        yield from self._ask(t, name, self.untrusted.relax, pages[0], length, rights)
-
-
 def _extend(m: TrustedManager, t: EnclaveThread, pages: Pages, rights: int) -> Steps[None]:
     for page in pages:
         yield from m.extend(t, page, rights)
@@ -89,47 +76,6 @@ class _Adapted:
 
     def __init__(self, name: str) -> None:
         self.name = name
-
-
-class _IntelV2(_Adapted):
-    """EMODPR, EMODPE and RELAX if rights are added, EACCEPT.
-
-    RELAX comes before mprotect(), which may not go beyond the mirror.
-    """
-
-    def change(
-        self, m: TrustedManager, t: EnclaveThread, pages: Pages, old: int, new: int
-    ) -> Steps[None]:
-        """Rights old -> new."""
-        assert isinstance(m, LabManager)
-        removes, adds = old & ~new, new & ~old
-        if removes:
-            yield from m.restrict(t, pages, new)
-        if adds:
-            yield from _extend(m, t, pages, new)
-            yield from m.relax(t, pages, new)
-        if new:
-            yield from m.mprotect(t, pages, new | R)
-        if removes:
-            yield from _accept(m, t, pages, new)
-        if not new:
-            yield from m.mprotect(t, pages, 0)
-
-
-class _EnarxV2(_Adapted):
-    """RESTRICT to R, EACCEPT and EMODPE, RELAX; mprotect last, for the mirror is narrow before."""
-
-    def change(
-        self, m: TrustedManager, t: EnclaveThread, pages: Pages, old: int, new: int
-    ) -> Steps[None]:
-        """Rights old -> new | R."""
-        assert isinstance(m, LabManager)
-        yield from m.restrict(t, pages, R)
-        yield from _accept(m, t, pages, R)
-        if new & ~R:
-            yield from _extend(m, t, pages, new | R)
-            yield from m.relax(t, pages, new | R)
-        yield from m.mprotect(t, pages, new | R)
 
 
 class _IntelMprotect(_Adapted):
@@ -203,10 +149,7 @@ RUNTIMES: Final = ("intel-emm", "gramine", "enarx")
 
 _ORDERS: Final[dict[tuple[str, str], Order]] = {
     **{(name, BY_IOCTL): ORDERS[name] for name in RUNTIMES},
-    ("intel-emm", BY_V2): _IntelV2("intel-emm"),
-    # RESTRICT(new) comes after EMODPE and sets the mirror, too: nothing to adapt.
-    ("gramine", BY_V2): ORDERS["gramine"],
-    ("enarx", BY_V2): _EnarxV2("enarx"),
+    **{(name, BY_V2): order_of(name, "v2") for name in RUNTIMES},
     ("intel-emm", BY_MPROTECT): _IntelMprotect("intel-emm"),
     ("gramine", BY_MPROTECT): _GramineMprotect("gramine"),
     ("enarx", BY_MPROTECT): _EnarxMprotect("enarx"),

@@ -197,7 +197,7 @@ def load(host: HostThread, image: EnclaveImage | None = None, **layout: int) -> 
     except BuildError:
         yield from host.close(fd)
         raise
-    enclave = Enclave(fd, base, image.size, image)
+    enclave = _type(host)(fd, base, image.size, image)
     for segment in image.segments:
         rights = R | W if segment.is_tcs else segment.flags & RWX
         start = base + segment.offset
@@ -211,6 +211,15 @@ def load(host: HostThread, image: EnclaveImage | None = None, **layout: int) -> 
     if enclave.heap < base + image.size:
         yield from _map(host, fd, enclave.heap, base + image.size - enclave.heap, RWX)
     return enclave
+
+
+def _type(host: HostThread) -> type[Enclave]:
+    """The kind that speaks with this kernel."""
+    if host.thread.kernel.version.interface == "v2":
+        from softsgx.system.v2_enclave import V2Enclave
+
+        return V2Enclave
+    return Enclave
 
 
 def reserve(host: HostThread, size: int) -> Steps[int]:

@@ -37,6 +37,7 @@ from softsgx.spec import leaves
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.epcm import PT_REG, PT_TCS, PT_TRIM, RWX, R, W
 from softsgx.spec.paging import SECINFO
+from softsgx.spec.status import SGX_EPC_PAGE_CONFLICT
 
 Body = Callable[[Thread, SgxEncl, Any], Steps[int]]
 
@@ -173,7 +174,7 @@ def sgx_restrict_one(
     if entry.type != PT_REG:
         return -EINVAL
     assert entry.epc_page is not None
-    ret = yield from encls(current, leaves.EMODPR, secinfo, entry.epc_page.address)
+    ret = yield from sgx_encls_emodpr(current, secinfo, entry.epc_page.address)
     if encls_faulted(ret):
         vector = ret & ~ENCLS_FAULT_FLAG
         current.kernel.pr_err_once("EMODPR encountered exception", str(vector))
@@ -184,11 +185,18 @@ def sgx_restrict_one(
     return 0
 
 
+def sgx_encls_emodpr(current: Thread, secinfo: int, epc: int) -> Steps[int]:
+    """EMODPR; where a test wants it to fail, another leaf has the page at that moment."""
+    if current.kernel.fail("EMODPR"):
+        return SGX_EPC_PAGE_CONFLICT
+    return (yield from encls(current, leaves.EMODPR, secinfo, epc))
+
+
 def sgx_emodpr(current: Thread, entry: SgxEnclPage, rights: int) -> Steps[int]:
     """EMODPR of a resident page, mutex held: the leaf's code as `encls` gives it."""
     assert entry.epc_page is not None
     block = sgx_rights_operand(current.kernel, rights)
-    ret = yield from encls(current, leaves.EMODPR, block.address, entry.epc_page.address)
+    ret = yield from sgx_encls_emodpr(current, block.address, entry.epc_page.address)
     current.kernel.put_operands(block)
     return ret
 

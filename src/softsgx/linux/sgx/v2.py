@@ -16,7 +16,7 @@ from softsgx.linux.sgx import edmm
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx import main as m
 from softsgx.linux.sgx.encl import SgxEncl
-from softsgx.linux.sgx.encls import encls, encls_faulted
+from softsgx.linux.sgx.encls import encls_faulted
 from softsgx.linux.sgx.ranges import sgx_validate_offset_length
 from softsgx.linux.uaccess import copy_from_user, copy_to_user
 from softsgx.linux.uapi import (
@@ -31,7 +31,6 @@ from softsgx.linux.uapi import (
 from softsgx.sim import Steps
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import PT_MASK, PT_REG, PT_SHIFT, RWX, R, W
-from softsgx.spec.leaves import EMODPR
 from softsgx.spec.paging import SECINFO
 
 
@@ -161,7 +160,7 @@ def _restrict_page(
     yield from e.sgx_zap_enclave_ptes(current, encl, address)
     guard = yield from encl.lock.acquire()
     with guard:
-        ret = yield from encls(current, EMODPR, secinfo, entry.epc_page.address)
+        ret = yield from edmm.sgx_encls_emodpr(current, secinfo, entry.epc_page.address)
         if ret:
             entry.vm_run_prot_bits = run_prot_restore
             if not encls_faulted(ret):

@@ -1,10 +1,12 @@
 """A small trusted memory manager, with the published orders of a permission change.
 
-`manager.py` is the enclave's side, `untrusted.py` the host's, `orders.py` the three orders.
+`manager.py` is the enclave's side, `untrusted.py` the host's, `orders.py` the three orders, `v2.py`
+what they are under the V2 series.
 """
 
 from softsgx.system.enclave import EnclaveAbort
 from softsgx.system.runtimes.manager import TrustedManager
 from softsgx.system.runtimes.orders import ORDERS, Enarx, Gramine, IntelEmm
+from softsgx.system.runtimes.v2 import order_of
 
-__all__ = ["ORDERS", "Enarx", "EnclaveAbort", "Gramine", "IntelEmm", "TrustedManager"]
+__all__ = ["ORDERS", "Enarx", "EnclaveAbort", "Gramine", "IntelEmm", "TrustedManager", "order_of"]

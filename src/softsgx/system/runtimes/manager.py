@@ -145,6 +145,12 @@ class TrustedManager:
         name = f"RESTRICT_PERMISSIONS({rwx_text(rights)})"
         yield from self._ask(t, name, self.untrusted.restrict, pages[0], length, rights)
 
+    def relax(self, t: EnclaveThread, pages: list[int], rights: int) -> Steps[None]:
+        """RELAX_PERMISSIONS of the V2 series, of consecutive pages, until all are done."""
+        length = len(pages) * PAGE_SIZE
+        name = f"RELAX_PERMISSIONS({rwx_text(rights)})"
+        yield from self._ask(t, name, self.untrusted.relax, pages[0], length, rights)
+
     def extend(self, t: EnclaveThread, page: int, rights: int) -> Steps[None]:
         """EMODPE; a page that still waits for its first touch is committed first."""
         if self.pages[page][0] == ON_DEMAND:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from softsgx.linux.errno import EAGAIN, EBUSY, EINTR
 from softsgx.sim import RETRY, Steps
+from softsgx.system.v2_enclave import V2Enclave
 
 if TYPE_CHECKING:
     from softsgx.system.host import HostThread
@@ -70,6 +71,12 @@ class Untrusted:
     def restrict(self, host: HostThread, address: int, length: int, rights: int) -> Steps[Answer]:
         """RESTRICT_PERMISSIONS."""
         call = self.enclave.restrict
+        return (yield from retry(host, call, address, length, rights, self.tries_max))
+
+    def relax(self, host: HostThread, address: int, length: int, rights: int) -> Steps[Answer]:
+        """RELAX_PERMISSIONS; of an enclave under the V2 series."""
+        assert isinstance(self.enclave, V2Enclave)
+        call = self.enclave.relax
         return (yield from retry(host, call, address, length, rights, self.tries_max))
 
     def modify_types(

@@ -19,10 +19,12 @@ from softsgx.system.scenarios.protect import (
     TwoProtects,
 )
 from softsgx.system.scenarios.remove_touch import RemoveTouch
+from softsgx.system.scenarios.restrict_refused import RestrictRefused
 from softsgx.system.scenarios.restrict_report import RestrictReport
 from softsgx.system.scenarios.scenario import MachineScenario
 from softsgx.system.scenarios.secs_eviction import SecsEviction
 from softsgx.system.scenarios.tcs_touch import TcsTouch
+from softsgx.system.scenarios.thread_creation import ThreadCreation
 from softsgx.system.scenarios.va_shortage import VaShortage
 
 SCENARIOS: tuple[type[MachineScenario], ...] = (
@@ -33,6 +35,7 @@ SCENARIOS: tuple[type[MachineScenario], ...] = (
     VaShortage,
     PcmdSharing,
     RestrictReport,
+    RestrictRefused,
     ProtectAccess,
     ProtectReclaim,
     TwoProtects,
@@ -40,6 +43,7 @@ SCENARIOS: tuple[type[MachineScenario], ...] = (
     TrimReuse,
     ForkShare,
     LazyStack,
+    ThreadCreation,
     HostileHost,
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from softsgx.explore import Violation
+from softsgx.linux.uapi import SgxEnclaveRun
 from softsgx.sim import Steps
 from softsgx.spec import leaves
 from softsgx.spec.bits import PAGE_SIZE
@@ -33,8 +34,11 @@ class LazyStack(Managed):
             yield f"toucher {cpu}", cpu, touch(scene, cpu, page + 8 * cpu)
 
 
-def touch(scene: Scene, cpu: int, address: int) -> Steps[None]:
-    """The host loop of a runtime: after a #PF enter the handler at CSSA = 1, then ERESUME."""
+def touch(scene: Scene, cpu: int, address: int, run: SgxEnclaveRun | None = None) -> Steps[None]:
+    """The host loop of a runtime: after a #PF enter the handler at CSSA = 1, then ERESUME.
+
+    `run` names the TCS; without it, it is the one of the processor.
+    """
     manager: TrustedManager = scene.facts["manager"]
     faults: list[int] = []
 
@@ -44,8 +48,8 @@ def touch(scene: Scene, cpu: int, address: int) -> Steps[None]:
         yield from t.store(address, b"touched!")
         return (yield from t.load(address, 8))
 
-    host, thread = scene.thread(cpu), cpu - 1
-    entry, run, leaf = scene.enclave.entry(program), scene.enclave.run(thread), leaves.EENTER
+    host, run = scene.thread(cpu), run or scene.enclave.run(cpu - 1)
+    entry, leaf = scene.enclave.entry(program), leaves.EENTER
     while True:
         yield from host.enter(entry, run, leaf)
         if run.function == leaves.EEXIT:

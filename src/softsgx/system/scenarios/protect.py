@@ -11,7 +11,7 @@ from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R, W
 from softsgx.system.checkers import WiderRight
 from softsgx.system.enclave import EnclaveThread
-from softsgx.system.runtimes import ORDERS, TrustedManager
+from softsgx.system.runtimes import TrustedManager, order_of
 from softsgx.system.runtimes.untrusted import Untrusted
 from softsgx.system.scenarios.scenario import Cast, MachineScenario
 from softsgx.system.scenarios.scene import Scene
@@ -37,7 +37,9 @@ class Managed(MachineScenario):
 
     def build(self, scene: Scene) -> None:
         """The manager, and its pages."""
-        manager = TrustedManager(Untrusted(scene.enclave), ORDERS[self.order])
+        manager = TrustedManager(
+            Untrusted(scene.enclave), order_of(self.order, scene.kernel.version.interface)
+        )
         scene.facts["manager"] = manager
         heap = scene.enclave.heap
         manager.reserve(heap, 4 * PAGE_SIZE)
