@@ -82,6 +82,7 @@ def _explored(
 ) -> str | None:
     """The report of the failure, None if there is none."""
     from softsgx.explore import Plan, ReplayRefused, choices_of, explore, record, replay_string
+    from softsgx.explore.explorer import preemptions
     from softsgx.explore.table import table
     from softsgx.sim import ScheduleError
 
@@ -100,7 +101,7 @@ def _explored(
         return None
     lines = [
         f"{failure.kind.value.upper()} {failure.rule}: {failure.text}",
-        f"  {failure.where}; {found}; {failure.preemptions} preemptions, {failure.steps} steps",
+        f"  {failure.where}; {found}; {preemptions(failure.preemptions)}, {failure.steps} steps",
         f"  replay: REPLAY {replay_string(scenario, failure.choices)!r}",
         table(scenario, failure.choices),
     ]

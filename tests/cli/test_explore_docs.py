@@ -53,7 +53,7 @@ def test_the_commands_of_the_text_find_something(
     program, *argv = shlex.split(command)
     assert program == "softsgx"
     assert main(argv) == 1
-    assert capsys.readouterr().out.startswith("VIOLATION ")
+    assert "violation" in capsys.readouterr().out.lower()
 
 
 def test_a_scenario_takes_20_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,6 +58,18 @@ def test_units_count_as_the_whole(plan: Plan, quantum: int) -> None:
             assert outcome.fraction == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("quantum", [1, 3, 1000])
+@pytest.mark.parametrize("strategy", ["dfs", "deepening", "exhaustive", "random", "pct"])
+def test_a_limit_is_met_exactly(strategy: str, quantum: int) -> None:
+    """A unit that goes beyond it is done again; how far it went is a matter of time."""
+    for executions in (1, 2, 15, 69, 70, 71):
+        plan = Plan(strategy=strategy, executions=executions)
+        whole = explore(tasks(4, 4), plan)
+        for order in (None, Rng(1), Rng(2)):
+            outcome = search(tasks(4, 4), plan, quantum, order)
+            assert (*summary(outcome), outcome.stopped) == (*summary(whole), whole.stopped)
+
+
 @pytest.mark.parametrize("quantum", [1, 2, 1000])
 def test_the_first_failure_in_order_counts(quantum: int) -> None:
     whole = explore(Counter(), Plan())

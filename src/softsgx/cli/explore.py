@@ -7,10 +7,10 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from softsgx.cli import files
 from softsgx.cli.crew import Crew, explore_with
@@ -18,7 +18,7 @@ from softsgx.cli.errors import EXIT_BAD_INPUT, EXIT_FINDING, EXIT_INTERRUPTED, E
 from softsgx.cli.jobs import Processes
 from softsgx.cli.options import number
 from softsgx.cli.progress import Bar
-from softsgx.cli.scenarios import find
+from softsgx.cli.scenarios import all_shipped, find
 from softsgx.cli.stopping import Stopping
 from softsgx.cli.verdicts import junit, sarif
 from softsgx.explore import (
@@ -35,8 +35,14 @@ from softsgx.explore import (
     replay_string,
     scenario_of,
 )
+from softsgx.explore.explorer import preemptions
 from softsgx.explore.table import table
+from softsgx.linux.version import VERSIONS
 from softsgx.sim import ScheduleError
+from softsgx.system.runtimes import ORDERS
+
+SHIPPED_EXECUTIONS: Final = 500
+"""Of each with --shipped, where nothing else is said."""
 
 _OF_THE_CODE = (Kind.VIOLATION, Kind.DEADLOCK, Kind.ASSERTION)
 
@@ -90,11 +96,14 @@ def register(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("target", nargs="?", metavar="TARGET", help="a Python file, or a shipped scenario")
     add("--known-races", action="store_true", help="find each known race of the driver")
+    add("--shipped", action="store_true", help="all shipped scenarios: each kernel, each order")
+    add("--linux", choices=VERSIONS, help="of --shipped: this kernel only")
+    add("--order", choices=ORDERS, help="of --shipped: this runtime's order only")
     add("--list", action="store_true", help="the scenarios of TARGET, or those shipped")
     add("--replay", metavar="STRING", help="execute one schedule and show it")
     add("--strategy", choices=STRATEGIES, default="deepening", help="(default: deepening)")
     add("--preemptions", type=number(16), metavar="N", help="no more than N preemptions")
-    add("--executions", type=number(32), default=1_000_000, metavar="N", help="no more than N")
+    add("--executions", type=number(32), metavar="N", help="no more than N")
     add("--depth", type=number(8), default=3, metavar="D", help="of pct (default: 3)")
     add("--budget", type=_seconds, metavar="TIME", help="no longer than this, as 60s or 5m")
     add("--seed", type=number(64), default=0, metavar="N", help="of everything random")
@@ -123,12 +132,13 @@ def run(args: argparse.Namespace) -> int:
         return _replay(args)
     if args.list:
         return _list(args.target)
+    if args.shipped:
+        return _shipped(args)
     if args.target is None:
         raise UsageError("TARGET: a file or a scenario is needed: see softsgx explore --list")
     finished = explore_all(args, [(args.target, scenario) for scenario in find(args.target)])
     _report(args, finished)
-    code = exit_code([done.outcome.failure for done in finished])
-    return EXIT_INTERRUPTED if code == EXIT_OK and any(d.interrupted for d in finished) else code
+    return _code(finished)
 
 
 def plan_of(args: argparse.Namespace) -> Plan:
@@ -136,10 +146,16 @@ def plan_of(args: argparse.Namespace) -> Plan:
     return Plan(
         strategy=args.strategy,
         seed=args.seed,
-        executions=args.executions,
+        executions=args.executions or (SHIPPED_EXECUTIONS if args.shipped else Plan().executions),
         preemptions=args.preemptions,
         depth=max(1, args.depth),
     )
+
+
+def _code(finished: Sequence[Finished]) -> int:
+    code = exit_code([done.outcome.failure for done in finished])
+    interrupted = any(done.interrupted for done in finished)
+    return EXIT_INTERRUPTED if code == EXIT_OK and interrupted else code
 
 
 def exit_code(failures: Sequence[Failure | None]) -> int:
@@ -150,15 +166,51 @@ def exit_code(failures: Sequence[Failure | None]) -> int:
     return EXIT_BAD_INPUT if kinds else EXIT_OK
 
 
+def _shipped(args: argparse.Namespace) -> int:
+    """Every shipped scenario, a line each as soon as it is done."""
+    if args.target is not None:
+        raise UsageError("--shipped: no TARGET with it")
+    scenarios = all_shipped(args.linux, args.order)
+    width = max(len(scenario.name) for scenario in scenarios)
+
+    def show(done: Finished) -> None:
+        if not args.json:
+            files.show(line(done, width))
+
+    finished = explore_all(args, [(each.name, each) for each in scenarios], show)
+    write_reports(args, finished)
+    found = sum(done.outcome.failure is not None for done in finished)
+    if args.json:
+        files.show(json.dumps([done.json() for done in finished], indent=2) + "\n")
+    else:
+        files.show(
+            f"{len(finished)} of {len(scenarios)} scenarios, {found} with a finding, which "
+            "softsgx explore SCENARIO shows\n"
+        )
+    return _code(finished)
+
+
+def line(done: Finished, width: int) -> str:
+    """An outcome in one line."""
+    outcome, failure = done.outcome, done.outcome.failure
+    if failure is None:
+        return f"{outcome.scenario:<{width}}  nothing in {outcome.executions}; {outcome.covered}\n"
+    found = f"{failure.kind.value} {failure.rule} after {outcome.found_after}"
+    return f"{outcome.scenario:<{width}}  {found}: {failure.text}\n"
+
+
 def explore_all(
-    args: argparse.Namespace, targets: Sequence[tuple[str, Scenario]]
+    args: argparse.Namespace,
+    targets: Sequence[tuple[str, Scenario]],
+    show: Callable[[Finished], None] = lambda done: None,
 ) -> list[Finished]:
-    """Explore one scenario after the other; after Ctrl-C no more of them."""
+    """Explore one scenario after the other, `show` each; after Ctrl-C no more of them."""
     finished = []
     with Stopping(args.budget) as stopping, _crew(args) as crew:
         for number, (target, scenario) in enumerate(targets):
             part = stopping.share(len(targets) - number)
             finished.append(_explored(args, target, scenario, crew, part))
+            show(finished[-1])
             if stopping.interrupted:
                 print("softsgx: explore: interrupted", file=sys.stderr)
                 break
@@ -199,11 +251,16 @@ def _crew(args: argparse.Namespace) -> Iterator[Crew | None]:
         crew.close()
 
 
-def _report(args: argparse.Namespace, finished: Sequence[Finished]) -> None:
+def write_reports(args: argparse.Namespace, finished: Sequence[Finished]) -> None:
+    """The files that were asked for."""
     if args.junit:
         Path(args.junit).write_text(junit(finished), encoding="utf-8")
     if args.sarif:
         Path(args.sarif).write_text(sarif(finished), encoding="utf-8")
+
+
+def _report(args: argparse.Namespace, finished: Sequence[Finished]) -> None:
+    write_reports(args, finished)
     if args.json:
         files.show(json.dumps([done.json() for done in finished], indent=2) + "\n")
         return
@@ -221,7 +278,7 @@ def story(done: Finished) -> str:
         f"{failure.kind.value.upper()} {failure.rule}: {failure.text}",
         f"  in {outcome.scenario}, {failure.where}",
         f"  found after {outcome.found_after} executions, {done.seconds:.1f} s; "
-        f"{failure.preemptions} preemptions, {failure.steps} steps; {outcome.covered}",
+        f"{preemptions(failure.preemptions)}, {failure.steps} steps; {outcome.covered}",
         f"  replay: {done.command(failure)}",
     ]
     if failure.kind in _OF_THE_CODE:

@@ -7,6 +7,7 @@ import time
 from typing import Final
 
 from softsgx.explore import Outcome
+from softsgx.explore.explorer import preemptions
 
 EVERY_S: Final = 1.0
 EVERY_LINE_S: Final = 5.0
@@ -44,7 +45,7 @@ class Bar:
             left = (self._limit - outcome.executions) / rate if rate else 0.0
             return "; ".join([*parts, _duration(left)])
         if outcome.strategy == "deepening":
-            tree = f"the tree of {outcome.bound + 1} preemptions"
+            tree = f"the tree of {preemptions(outcome.bound + 1)}"
             if outcome.bound >= 0:
                 parts.append(f"complete up to {outcome.bound}")
         else:

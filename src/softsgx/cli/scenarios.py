@@ -51,6 +51,23 @@ def shipped(name: str) -> Scenario:
     return known[first](linux, races or None, **orders)
 
 
+def all_shipped(linux: str | None = None, order: str | None = None) -> list[Scenario]:
+    """Every shipped scenario on every kernel, where it has one in every order; or these only."""
+    from softsgx.linux.version import VERSIONS
+    from softsgx.system.runtimes import ORDERS
+    from softsgx.system.scenarios.catalogue import SCENARIOS
+    from softsgx.system.scenarios.protect import Managed
+
+    found: list[Scenario] = []
+    for kind in SCENARIOS:
+        for version in [linux] if linux else VERSIONS:
+            if issubclass(kind, Managed):
+                found += [kind(version, None, each) for each in ([order] if order else ORDERS)]
+            else:
+                found.append(kind(version))
+    return found
+
+
 def in_file(path: Path) -> list[Scenario]:
     """Every scenario class of a Python file that can be made without arguments."""
     if not path.is_file():

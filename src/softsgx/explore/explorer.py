@@ -221,13 +221,17 @@ def coverage(outcome: Outcome) -> str:
         return "complete: one schedule of each equivalence class was executed"
     if outcome.complete:
         return "complete: every schedule was executed"
-    parts = []
-    if outcome.bound >= 0:
-        parts.append(f"complete up to {outcome.bound} preemptions")
-    else:
-        parts.append("not complete")
+    parts = [
+        f"complete up to {preemptions(outcome.bound)}" if outcome.bound >= 0 else "not complete"
+    ]
     if outcome.stopped and outcome.fraction and outcome.strategy in ("deepening", "dfs"):
-        parts.append(f"{outcome.fraction:.1%} of the tree of {outcome.bound + 1} preemptions")
+        share = f"{outcome.fraction:.1%}" if outcome.fraction >= 0.001 else "less than 0.1%"
+        parts.append(f"{share} of the tree of {preemptions(outcome.bound + 1)}")
     if outcome.schedules > outcome.executions:
         parts.append(f"of roughly {outcome.schedules:.1g} schedules in all")
     return ", ".join(parts)
+
+
+def preemptions(number: int) -> str:
+    """So many, in words."""
+    return f"{number} preemption" if number == 1 else f"{number} preemptions"

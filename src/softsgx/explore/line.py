@@ -28,6 +28,8 @@ class Line:
         self._idle: list[Key] = []
         self._open: list[Key] = []
         self._first_failure: Key | None = None
+        # A unit that is done again because it went beyond the limit.
+        self._again: Key | None = None
         for number, unit in enumerate(units):
             self._add((number,), unit)
 
@@ -39,6 +41,8 @@ class Line:
     def take(self) -> tuple[Key, Unit] | None:
         """A unit that nobody works on; None if there is none at present."""
         if not self._idle or self.over:
+            return None
+        if self._again is not None and self._idle[0] != self._again:
             return None
         if self._first_failure is not None and self._idle[0] > self._first_failure:
             return None
@@ -56,12 +60,25 @@ class Line:
     def add_up(self, outcome: Outcome, limit: int) -> None:
         """Add to the outcome what has come, as far as nothing before it is missing."""
         while self._open and self._open[0] in self._parts and not self.over:
-            key = heappop(self._open)
+            key = self._open[0]
+            left = limit - outcome.executions
+            if self._parts[key].executions > left > 0:
+                self._redo(key, left)
+                return
+            heappop(self._open)
             del self._units[key]
             self._count(outcome, self._parts.pop(key))
             outcome.stopped = bool(self._open) and outcome.executions >= limit
             self.over = outcome.failure is not None or outcome.stopped
         self.over = self.over or not self._open
+
+    def _redo(self, key: Key, most: int) -> None:
+        """Its executions up to the limit only; what comes behind them does not count any more."""
+        del self._parts[key]
+        self._again = key
+        self._units[key] = self._units[key]._replace(most=most)
+        self._first_failure = None
+        self._open, self._idle = [key], [key]
 
     def stop(self, outcome: Outcome) -> None:
         """Add up what else has come, up to the first failure."""

@@ -16,13 +16,17 @@ from softsgx.sim import Choice, Follow, Point, Scheduler, Task
 
 
 class Step(NamedTuple):
-    """One step: who, what it announced, in words, and whether it preempted another task."""
+    """One step: who, what it announced, in words, and whether it preempted another task.
+
+    `drawn` has what was drawn in it, in words, beside the ordinary course.
+    """
 
     task: int
     name: str
     kind: str
     words: str
     preempts: bool
+    drawn: list[str]
 
 
 class Recorder:
@@ -38,6 +42,8 @@ class Recorder:
         self.states: list[str] = []
         self.keys: list[Hashable] = []
         self._with_states = states
+        self.drawn: list[str] = []
+        """As of a step, before the first one."""
 
     def begin(self) -> bool:
         """As the other."""
@@ -51,13 +57,17 @@ class Recorder:
         point: Point = task.point
         words = self.scenario.words(point) if self._with_states else ""
         preemption = len(enabled) > 1 and preempts(task, enabled, current)
-        self.steps.append(Step(task.index, task.name, point[0], words, preemption))
+        self.steps.append(Step(task.index, task.name, point[0], words, preemption, []))
         self.keys.append(key_of(point[1]))
         return task
 
     def draw(self, n: int, what: str) -> int:
         """As the other."""
-        return self.inner.draw(n, what)
+        value = self.inner.draw(n, what)
+        if value and self._with_states:
+            drawn = self.steps[-1].drawn if self.steps else self.drawn
+            drawn.append(self.scenario.drawn(what, value))
+        return value
 
     @property
     def preemptions(self) -> int:

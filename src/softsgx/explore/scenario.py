@@ -87,6 +87,10 @@ class Scenario:
             name = " ".join(f"{part:#x}" if isinstance(part, int) else str(part) for part in name)
         return f"{kind} {name}" if kind not in BLOCKING or name else kind
 
+    def drawn(self, what: str, value: int) -> str:
+        """A draw in the words of the reader; 0, the ordinary course, is not asked for."""
+        return what if value == 1 else f"{what}: {value}"
+
     def fingerprint(self) -> Hashable:
         """What two executions by one schedule must agree on, beside their steps."""
         return None

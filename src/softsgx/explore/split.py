@@ -71,6 +71,9 @@ class Search:
         if found is None:
             self.over = True
             return
+        if self.outcome.executions >= self.plan.executions:
+            self.outcome.stopped = self.over = True
+            return
         self._number += 1
         self._bound, self._division = found
         self.outcome.fraction = 0.0

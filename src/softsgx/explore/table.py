@@ -16,28 +16,34 @@ _NUMBER: Final = 4
 def table(scenario: Scenario, choices: Sequence[Choice]) -> str:
     """Execute a schedule and print it.
 
-    A task has a column if it takes a step; "*" marks a step that preempts another task. The state
-    is what it is after the step, and is left out where it does not change.
+    A task has a column if it takes a step; "*" marks a step that preempts another task. What was
+    drawn in a step is below it. The state is what it is after the step, and is left out where it
+    does not change.
     """
     recorder = record(scenario, choices, states=True).recorder
     steps = recorder.steps
-    columns: dict[int, int] = {}
+    # Tasks of one name, such as the interrupts of one processor, share a column.
+    columns: dict[str, int] = {}
     for step in steps:
-        cell = len(step.words) + 2
-        columns[step.task] = max(columns.get(step.task, 0), min(cell, WIDTH_MAX), len(step.name))
-    names = {step.task: step.name for step in steps}
-    order = sorted(columns)
-    head = "  ".join(names[index][: columns[index]].ljust(columns[index]) for index in order)
-    lines = [f"{'':{_NUMBER}}  {head}  {recorder.states[0] if recorder.states else ''}"]
+        cell = max(len(text) for text in (step.words, *step.drawn)) + 2
+        columns[step.name] = max(columns.get(step.name, 0), min(cell, WIDTH_MAX), len(step.name))
     known = recorder.states[0] if recorder.states else ""
+    head = "  ".join(name.ljust(width) for name, width in columns.items())
+    lines = [f"{'':{_NUMBER}}  {head}  {known}"]
+    lines += [f"{'':{_NUMBER}}  drawn: {text}" for text in recorder.drawn]
     for number, step in enumerate(steps, 1):
         state = recorder.states[number]
         mark = "*" if step.preempts else " "
-        cells = [
-            f"{mark}{step.words}"[:width].ljust(width) if index == step.task else " " * width
-            for index, width in ((index, columns[index]) for index in order)
-        ]
         shown = state if state != known else ""
         known = state
-        lines.append(f"{number:>{_NUMBER}}  {'  '.join(cells)}  {shown}".rstrip())
+        lines.append(f"{number:>{_NUMBER}}  {_row(columns, step.name, mark + step.words)}  {shown}")
+        lines += [f"{'':{_NUMBER}}  {_row(columns, step.name, f' [{d}]')}" for d in step.drawn]
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _row(columns: dict[str, int], name: str, text: str) -> str:
+    cells = [
+        text[:width].ljust(width) if name == column else " " * width
+        for column, width in columns.items()
+    ]
+    return "  ".join(cells)

@@ -29,7 +29,7 @@ Ticket = tuple[int, int]
 class _Item:
     """A child to be searched, from certain draws on."""
 
-    __slots__ = ("draws", "index", "node", "part", "sent", "union")
+    __slots__ = ("draws", "index", "most", "node", "part", "sent", "union")
 
     def __init__(self, node: _Node, index: int, draws: Draws = (), union: Footprint = ()) -> None:
         self.node = node
@@ -38,6 +38,7 @@ class _Item:
         self.union = union
         self.sent = False
         self.part: Part | None = None
+        self.most = 0
 
 
 class _Node:
@@ -120,6 +121,8 @@ class Tree:
         self._run = 0
         self._tickets = 0
         self._sent: dict[Ticket, _Item] = {}
+        # The last one to be searched, if there is a limit.
+        self._only: _Item | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -134,6 +137,8 @@ class Tree:
         """A subtree that nobody works on; None if there is none at present."""
         if self.over:
             return None
+        if self._only is not None and self._only.sent:
+            return None
         for depth in range(len(self._stack) - 1, -1, -1):
             node = self._stack[depth]
             for item in node.queue:
@@ -146,7 +151,7 @@ class Tree:
                 self._tickets += 1
                 ticket = self._run, self._tickets
                 self._sent[ticket] = item
-                return ticket, Unit("exhaustive", subtree=subtree)
+                return ticket, Unit("exhaustive", subtree=subtree, most=item.most)
         return None
 
     def _subtree(self, item: _Item, depth: int) -> Subtree | None:
@@ -182,6 +187,13 @@ class Tree:
             item = node.queue[0]
             part = item.part
             if part is None:
+                break
+            left = limit - outcome.executions
+            if part.executions > left > 0:
+                # Again, up to the limit only; what comes behind does not count any more.
+                item.part, item.sent, item.most = None, False, left
+                self._sent.clear()
+                self._only = item
                 break
             del node.queue[0]
             _count(outcome, part)

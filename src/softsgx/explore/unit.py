@@ -27,6 +27,8 @@ class Unit(NamedTuple):
     random, pct   executions `first` to `first + number - 1` of the seed
     dfs           everything below a prefix, within a bound; `share` of the whole tree
     exhaustive    `subtree`
+
+    After `most` executions it is interrupted, if that is not 0.
     """
 
     strategy: str
@@ -39,6 +41,7 @@ class Unit(NamedTuple):
     prefix: tuple[Choice, ...] = ()
     share: float = 1.0
     subtree: Subtree = Subtree()
+    most: int = 0
 
     def scheduler(self, scenario: Scenario) -> Strategy:
         """The strategy that executes it."""
@@ -89,7 +92,7 @@ def work(scenario: Scenario, unit: Unit, pause: Pause = never, before: int = 0) 
     while outcome.failure is None:
         if isinstance(strategy, Dpor) and strategy.wants_extras:
             break
-        if outcome.executions and pause():
+        if outcome.executions and (outcome.executions == unit.most or pause()):
             paused = True
             break
         if not strategy.begin():
@@ -114,12 +117,12 @@ def work(scenario: Scenario, unit: Unit, pause: Pause = never, before: int = 0) 
             part = part._replace(first=first, open=tuple(opened))
     elif isinstance(strategy, Bounded) and paused:
         rest = [
-            unit._replace(prefix=tuple(prefix), share=share)
+            unit._replace(prefix=tuple(prefix), share=share, most=0)
             for prefix, share in strategy.alternatives()
         ]
         part = part._replace(rest=tuple(rest))
     elif paused and outcome.executions < unit.number:
         done = outcome.executions
-        left = unit._replace(first=unit.first + done, number=unit.number - done)
+        left = unit._replace(first=unit.first + done, number=unit.number - done, most=0)
         part = part._replace(rest=(left,))
     return part

@@ -43,8 +43,10 @@ def point_words(point: Point) -> str:
         return "synchronize_srcu" if write else "srcu_read_lock"
     if kind == IPI and isinstance(touched, tuple):
         return "IPI to cpu " + ", ".join(map(str, touched))
-    if kind in (IRQ, WAIT):
-        return f"take interrupt on {name}" if kind == IRQ else f"wait: {name}"
+    if kind == IRQ:
+        return f"take IPI on {name.removesuffix(' to be interruptible')}"
+    if kind == WAIT:
+        return f"wait: {name}"
     if kind == RETRY:
         return "try again"
     return f"{kind} {name}" if kind not in BLOCKING else kind

@@ -1,0 +1,140 @@
+"""Each rule is broken by something: a checker that cannot fail would be worth nothing.
+
+Rules that a known race breaks are in `test_shipped.py`; here are the others, each by a fault that
+is put into the kernel, the runtime or the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from softsgx.explore import Kind, Plan, explore
+from softsgx.linux.sgx import edmm
+from softsgx.linux.sgx import encl as e
+from softsgx.linux.sgx import main as m
+from softsgx.linux.version import Races
+from softsgx.sim import Mutex, Steps
+from softsgx.system.runtimes import TrustedManager
+from softsgx.system.scenarios.fork_share import ForkShare
+from softsgx.system.scenarios.hostile_host import HostileHost, may_fail
+from softsgx.system.scenarios.protect import ProtectAccess
+from softsgx.system.scenarios.remove_touch import RemoveTouch
+from softsgx.system.scenarios.scenario import Cast, MachineScenario
+from softsgx.system.scenarios.scene import Scene
+
+OFF = dict.fromkeys(Races.__dataclass_fields__, False)
+
+
+def rule_of(scenario: MachineScenario, executions: int = 2000) -> str | None:
+    failure = explore(scenario, Plan(executions=executions, minimise=False)).failure
+    if failure is None:
+        return None
+    return failure.rule if failure.kind is Kind.VIOLATION else failure.kind.value
+
+
+def nothing(*_: Any) -> Steps[int]:
+    return 0
+    yield
+
+
+def test_without_etrack_a_protect_ends_in_an_abort(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edmm, "sgx_enclave_etrack", nothing)
+    assert rule_of(ProtectAccess(races=OFF)) == "spurious abort"
+
+
+def test_without_etrack_and_eaccept_another_processor_keeps_its_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class ProtectWrite(ProtectAccess):
+        def tasks(self, scene: Scene) -> Iterable[Cast]:
+            page = scene.enclave.heap
+            yield "protector", 1, self.protect(scene, 1, page, 1)
+
+            def twice(t: Any) -> Steps[None]:
+                yield from t.store(page + 128, b"first...")
+                yield from t.load(page + 64, 8)
+
+            yield "writer", 2, may_fail(scene.call(2, twice))
+
+    monkeypatch.setattr(TrustedManager, "_verified", lambda *_: None)
+    monkeypatch.setattr(edmm, "sgx_enclave_etrack", nothing)
+    assert rule_of(ProtectWrite(races=OFF)) == "wider right"
+
+
+@pytest.mark.parametrize(
+    ("unread", "rule"),
+    [
+        (("EACCEPT",), "wider right"),
+        (("EACCEPT of TRIM", "EACCEPT of a new page"), "data served twice"),
+    ],
+)
+def test_a_runtime_that_does_not_look_at_eaccept_believes_the_host(
+    unread: tuple[str, ...], rule: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified = TrustedManager._verified
+
+    def careless(self: TrustedManager, what: str, page: int, status: Any) -> None:
+        if what not in unread:
+            verified(self, what, page, status)
+
+    assert rule_of(HostileHost(races=OFF)) is None
+    monkeypatch.setattr(TrustedManager, "_verified", careless)
+    assert rule_of(HostileHost(races=OFF)) == rule
+
+
+def test_an_epc_page_that_is_not_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(m, "sgx_free_epc_page", lambda kernel, page: None)
+    assert rule_of(RemoveTouch(races=OFF)) == "leaked EPC page"
+
+
+def test_a_warning_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page is freed while the reclaimer still has it in its list."""
+    monkeypatch.setattr(m, "sgx_unmark_page_reclaimable", lambda kernel, page: 0)
+    assert rule_of(RemoveTouch(races=OFF)) == "kernel warning"
+
+
+def test_contents_that_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Corrupted(ForkShare):
+        def tasks(self, scene: Scene) -> Iterable[Cast]:
+            yield from super().tasks(scene)
+            yield "cosmic ray", 3, ray(scene)
+
+    def ray(scene: Scene) -> Steps[None]:
+        yield ("write", "dram", True)
+        entry = scene.encl.page(scene.enclave.data[0])
+        if entry is not None and entry.epc_page is not None:
+            processor = scene.machine.processor
+            pfn = processor.epc.pfn(entry.epc_page.number)
+            processor.memory.write(pfn << 12, b"struck")
+
+    assert rule_of(Corrupted(races=OFF)) == "lost data"
+
+
+def test_locks_in_the_wrong_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The zap is done with the mutex held, as it must not be: the reclaimer's order is another."""
+    zap = e.sgx_zap_enclave_ptes
+
+    def held(current: Any, encl: Any, address: int) -> Steps[None]:
+        with (yield from encl.lock.acquire()):
+            yield from zap(current, encl, address)
+
+    monkeypatch.setattr(e, "sgx_zap_enclave_ptes", held)
+    assert rule_of(RemoveTouch(races=OFF)) == "lock order"
+
+
+def test_two_locks_taken_crosswise() -> None:
+    class Crosswise(MachineScenario):
+        def tasks(self, scene: Scene) -> Iterable[Cast]:
+            locks = Mutex("a"), Mutex("b")
+
+            def take(first: Mutex, second: Mutex) -> Steps[None]:
+                with (yield from first.acquire()), (yield from second.acquire()):
+                    yield ("write", "x", True)
+
+            yield "ab", 1, take(*locks)
+            yield "ba", 2, take(*reversed(locks))
+
+    assert rule_of(Crosswise(races=OFF)) == "deadlock"
