@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 from softsgx.explore import Kind, Plan, explore
+from softsgx.linux import syscalls
 from softsgx.linux.sgx import edmm
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx import main as m
 from softsgx.linux.version import Races
 from softsgx.sim import Mutex, Steps
 from softsgx.system.runtimes import TrustedManager
-from softsgx.system.runtimes.untrusted import Untrusted
 from softsgx.system.scenarios.fork_share import ForkShare
 from softsgx.system.scenarios.hostile_host import HostileHost, may_fail
 from softsgx.system.scenarios.protect import ProtectAccess
@@ -62,8 +62,8 @@ def test_without_etrack_and_eaccept_another_processor_keeps_its_right(
 
     monkeypatch.setattr(TrustedManager, "_verified", lambda *_: None)
     monkeypatch.setattr(edmm, "sgx_enclave_etrack", nothing)
-    # An mprotect() would flush the TLBs.
-    monkeypatch.setattr(Untrusted, "mprotect", nothing)
+    # munmap() of the argument block and mprotect() would interrupt the writer.
+    monkeypatch.setattr(syscalls, "flush_tlb_mm", nothing)
     assert rule_of(ProtectWrite(races=OFF)) == "wider right"
 
 
