@@ -41,6 +41,13 @@ def nothing(*_: Any) -> Steps[int]:
     yield
 
 
+def flush_here(current: Any, mm: Any) -> Steps[None]:
+    """flush_tlb_mm without interrupts to other processors."""
+    current.kernel.processor.lps[current.cpu].flush_tlb("here only")
+    return
+    yield
+
+
 def test_without_etrack_a_protect_ends_in_an_abort(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edmm, "sgx_enclave_etrack", nothing)
     assert rule_of(ProtectAccess(races=OFF)) == "spurious abort"
@@ -63,7 +70,7 @@ def test_without_etrack_and_eaccept_another_processor_keeps_its_right(
     monkeypatch.setattr(TrustedManager, "_verified", lambda *_: None)
     monkeypatch.setattr(edmm, "sgx_enclave_etrack", nothing)
     # munmap() of the argument block and mprotect() would interrupt the writer.
-    monkeypatch.setattr(syscalls, "flush_tlb_mm", nothing)
+    monkeypatch.setattr(syscalls, "flush_tlb_mm", flush_here)
     assert rule_of(ProtectWrite(races=OFF)) == "wider right"
 
 
