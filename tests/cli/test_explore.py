@@ -262,6 +262,39 @@ def test_an_interrupt_shows_what_was_done_and_leaves_nothing(
     assert left == []
 
 
+HANGING = CORRECT.replace("for _ in range(5):", "while True: pass\n        for _ in range(5):")
+
+
+def test_workers_die_with_their_parent(tmp_path: Path) -> None:
+    """Killed, it cannot end them; one that hung went on for ever."""
+    path = written(tmp_path, HANGING)
+    command = [sys.executable, "-m", "softsgx.cli.main", "explore", path, "--jobs", "2"]
+    process = subprocess.Popen(command, start_new_session=True)
+    end = time.monotonic() + 30
+    try:
+        while len(members(process.pid)) < 3 and time.monotonic() < end:
+            time.sleep(0.1)
+        time.sleep(1)
+        process.kill()
+        process.wait()
+        while members(process.pid) and time.monotonic() < end:
+            time.sleep(0.1)
+    finally:
+        left = members(process.pid)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+    assert left == []
+
+
+def test_a_worker_that_hangs_does_not_keep_the_rest(tmp_path: Path) -> None:
+    """A body that never comes to a point cannot be interrupted from within."""
+    path = written(tmp_path, HANGING)
+    command = [sys.executable, "-m", "softsgx.cli.main", "explore", path, "--jobs", "2"]
+    done = subprocess.run([*command, "--budget", "1s"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert done.stdout.startswith("Correct: nothing found in 0 executions")
+
+
 def members(group: int) -> list[int]:
     """The processes of a group."""
     found = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from math import comb
 from typing import Any
@@ -234,7 +235,9 @@ def test_a_scenario_without_end_meets_the_step_bound() -> None:
         while True:
             yield ("read", "x", False)
 
-    assert failing(body(), max_steps=50)[:2] == (Kind.STEP_BOUND, "step bound")
+    line = body.__code__.co_firstlineno + 2
+    found = Kind.STEP_BOUND, "step bound", f"test_explorer.py:{line}"
+    assert failing(body(), max_steps=50) == found
 
 
 def test_a_scenario_that_remembers_is_nondeterministic() -> None:
@@ -250,6 +253,7 @@ def test_a_scenario_that_remembers_is_nondeterministic() -> None:
         failure = explore(Remembers(), Plan(strategy=strategy, executions=50)).failure
         assert failure is not None
         assert failure.kind is Kind.NONDETERMINISM
+        assert re.fullmatch(r"test_explorer\.py:\d+", failure.where)
 
 
 def test_an_unknown_strategy_is_refused_by_name() -> None:

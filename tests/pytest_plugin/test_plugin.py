@@ -69,7 +69,7 @@ def test_an_explored_test_fails_with_its_schedule_and_replays(
     (line,) = set(re.findall(r"replay: pytest (.*)$", text, re.MULTILINE))
     again = run(pytester, *shlex.split(line))
     again.assert_outcomes(failed=1)
-    again.stdout.fnmatch_lines(["*test_an_explored*; this schedule;*1 preemptions, 4 steps*"])
+    again.stdout.fnmatch_lines(["*test_an_explored*; this schedule;*1 preemption, 4 steps*"])
 
 
 def test_a_replay_of_another_test_is_refused(pytester: pytest.Pytester) -> None:

@@ -36,7 +36,7 @@ def test_race_is_found_and_shrunk(race: KnownRace) -> None:
     assert failure.steps <= steps
     assert failure.preemptions <= 1
     # The schedule shows it again, in a machine that was built anew, too.
-    assert deterministic(scenario, failure.choices) == ""
+    assert deterministic(scenario, failure.choices) == ("", "")
     assert failure.same(record(race.alone(True), failure.choices).attempt.failure)
 
 

@@ -33,6 +33,9 @@ BATCH: Final = 16
 
 PATIENCE: Final = 0.1
 
+GRACE: Final = 5.0
+"""Seconds that workers have to come back when it is to stop; one may hang in its scenario."""
+
 RENEWALS_MAX: Final = 20
 
 
@@ -91,8 +94,10 @@ def explore_with(
     """
     search = Search(scenario, plan)
     text = Path(target).read_bytes() if target.endswith(".py") else None
-    _Foreman(crew, search, Task(target, scenario.name, text), stopping).work(progress)
-    return search.finish()
+    foreman = _Foreman(crew, search, Task(target, scenario.name, text), stopping)
+    foreman.work(progress)
+    # What hangs in a worker would hang here, too.
+    return search.outcome if foreman.hung else search.finish()
 
 
 class _Foreman:
@@ -104,6 +109,8 @@ class _Foreman:
         self._task = task
         self._stopping = stopping
         self._waiting: dict[Future[list[Part]], list[_Taken]] = {}
+        self._stopped = 0.0
+        self.hung = False
         # Taken, and nobody has them.
         self._left: list[_Taken] = []
 
@@ -113,7 +120,8 @@ class _Foreman:
         while not self._search.over:
             try:
                 self._fill()
-                if not self._waiting:
+                self.hung = self._too_late()
+                if not self._waiting or self.hung:
                     self._search.stop()
                     return
                 self._collect()
@@ -139,6 +147,12 @@ class _Foreman:
                 seconds = max(0.0, min(seconds, self._stopping.end - time.time()))
             units = [unit for _ticket, unit in batch]
             self._waiting[self._crew.submit(self._task, units, seconds)] = batch
+
+    def _too_late(self) -> bool:
+        if not self._stopping():
+            return False
+        self._stopped = self._stopped or time.time()
+        return time.time() > self._stopped + GRACE
 
     def _batch(self, most: int) -> list[_Taken]:
         """So many units; of fewer than twice as many, half."""

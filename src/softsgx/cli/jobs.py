@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import Final
 
 from softsgx.cli.crew import Task, work_on
 from softsgx.explore.unit import Part, Unit
+
+_PR_SET_PDEATHSIG: Final = 1
 
 
 class Processes:
@@ -46,5 +51,7 @@ class Processes:
 
 
 def _deaf() -> None:
-    """Workers leave the interrupt to the parent, which ends them."""
+    """Workers leave the interrupt to the parent, which ends them, and do not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

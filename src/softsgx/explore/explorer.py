@@ -196,11 +196,11 @@ def once(scenario: Scenario, strategy: Strategy, outcome: Outcome, before: int =
 
 def unsteady(scenario: Scenario, choices: list[Choice], steps: int) -> Failure | None:
     """The failure that one schedule leads to two executions; None if it does not."""
-    why = deterministic(scenario, choices)
+    why, where = deterministic(scenario, choices)
     if not why:
         return None
     kind = Kind.NONDETERMINISM
-    return Failure(kind, "nondeterminism", why, scenario.file, "", tuple(choices), steps)
+    return Failure(kind, "nondeterminism", why, where or scenario.file, "", tuple(choices), steps)
 
 
 def judged(scenario: Scenario, failure: Failure, plan: Plan, least: int) -> Failure:

@@ -79,7 +79,16 @@ def classify(
         rule = f"assertion at {_place(innermost)}"
     else:
         kind = Kind.SCENARIO
-    return Failure(kind, rule, text, _place(place), _task(exception), tuple(choices), steps)
+    where = _place(place)
+    if isinstance(exception, StepBound):
+        where = standing(scenario, exception.lines)
+    return Failure(kind, rule, text, where, _task(exception), tuple(choices), steps)
+
+
+def standing(scenario: Scenario, lines: Sequence[tuple[str, int]]) -> str:
+    """Of the lines of a task the innermost as "file:line": in the scenario's file, if any is."""
+    own = [line for line in lines if line[0] == scenario.file]
+    return "".join(f"{Path(file).name}:{line}" for file, line in (own or lines)[-1:])
 
 
 def _cause(scenario: Scenario, exception: BaseException) -> traceback.FrameSummary | None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from softsgx.explore.attempt import Attempt, attempt
-from softsgx.explore.failure import Failure
+from softsgx.explore.failure import Failure, standing
 from softsgx.explore.footprint import key_of
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.strategies.strategy import preempts
@@ -18,7 +18,8 @@ from softsgx.sim import Choice, Follow, Point, Scheduler, Task
 class Step(NamedTuple):
     """One step: who, what it announced, in words, and whether it preempted another task.
 
-    `drawn` has what was drawn in it, in words, beside the ordinary course.
+    `drawn` has what was drawn in it, in words, beside the ordinary course; `where` is the line of
+    the scenario at which the task stood.
     """
 
     task: int
@@ -27,6 +28,7 @@ class Step(NamedTuple):
     words: str
     preempts: bool
     drawn: list[str]
+    where: str
 
 
 class Recorder:
@@ -56,8 +58,9 @@ class Recorder:
         task = self.inner.choose(enabled, current)
         point: Point = task.point
         words = self.scenario.words(point) if self._with_states else ""
+        where = standing(self.scenario, task.lines())
         preemption = len(enabled) > 1 and preempts(task, enabled, current)
-        self.steps.append(Step(task.index, task.name, point[0], words, preemption, []))
+        self.steps.append(Step(task.index, task.name, point[0], words, preemption, [], where))
         self.keys.append(key_of(point[1]))
         return task
 
@@ -119,8 +122,11 @@ def record(
     return Recording(done, recorder)
 
 
-def deterministic(scenario: Scenario, choices: Sequence[Choice]) -> str:
-    """Run a schedule twice: "" if both runs agree, else where they differ."""
+def deterministic(scenario: Scenario, choices: Sequence[Choice]) -> tuple[str, str]:
+    """Run a schedule twice: why they differ, and the line of it, as far as there is one.
+
+    Both empty if the runs agree.
+    """
     first = record(scenario, choices)
     mark = scenario.fingerprint()
     second = record(scenario, choices)
@@ -128,12 +134,15 @@ def deterministic(scenario: Scenario, choices: Sequence[Choice]) -> str:
     pairs = zip(first.recorder.steps, second.recorder.steps, strict=False)
     for number, (one, two) in enumerate(pairs, 1):
         if (one.task, one.kind) != (two.task, two.kind):
-            return f"step {number} is {one.kind} of {one.name}, then {two.kind} of {two.name}"
+            why = f"step {number} is {one.kind} of {one.name}, then {two.kind} of {two.name}"
+            return why, two.where
     if first.trace != second.trace:
-        return _difference(first, second)
+        longer = max(first.recorder.steps, second.recorder.steps, key=len)
+        behind = longer[min(len(first.recorder.steps), len(second.recorder.steps)) :]
+        return _difference(first, second), behind[0].where if behind else ""
     if mark != again:
-        return "the final states of two runs differ"
-    return ""
+        return "the final states of two runs differ", ""
+    return "", ""
 
 
 def _difference(first: Recording, second: Recording) -> str:

@@ -45,12 +45,16 @@ class ScheduleMismatch(SimError):
 
 
 class StepBound(SimError):
-    """An execution that took more steps than it was allowed: a livelock, or too low a bound."""
+    """An execution that took more steps than it was allowed: a livelock, or too low a bound.
 
-    def __init__(self, max_steps: int, schedule: str) -> None:
+    `lines` says where the task stood that took the last step; see `Task.lines`.
+    """
+
+    def __init__(self, max_steps: int, schedule: str, last: Task | None = None) -> None:
         super().__init__(f"not ended after {max_steps} steps (max_steps)")
         self.max_steps = max_steps
         self.schedule = schedule
+        self.lines = last.lines() if last is not None else []
 
 
 class Blocked(NamedTuple):

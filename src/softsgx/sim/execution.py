@@ -211,7 +211,7 @@ class Execution:
                 if current not in enabled:
                     current = None
             if self.steps >= max_steps:
-                raise StepBound(max_steps, self.schedule)
+                raise StepBound(max_steps, self.schedule, self.current)
             task = choose(enabled, current)
             assert task in enabled, f"the scheduler chose {task}, which is not enabled"
             if len(enabled) > 1:
@@ -251,7 +251,7 @@ class Execution:
                 raise Deadlock(self._blocked(), self.schedule)
             if self.steps >= self.max_steps:
                 # Asked only when the task changes or retries: what spins for ever comes by here.
-                raise StepBound(self.max_steps, self.schedule)
+                raise StepBound(self.max_steps, self.schedule, self.current)
             if current not in enabled:
                 current = None
             task = self.current = current = self.scheduler.choose(enabled, current)

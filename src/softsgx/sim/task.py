@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
 from softsgx.sim.point import WAIT, Blocker, Point, Steps
@@ -63,6 +64,15 @@ class Task:
 
     def __repr__(self) -> str:
         return f"<Task {self}>"
+
+    def lines(self) -> list[tuple[str, int]]:
+        """Where it waits to go on: file and line of each generator, the innermost last."""
+        found = []
+        body: Any = self.body
+        while isinstance(body, GeneratorType) and body.gi_frame is not None:
+            found.append((body.gi_frame.f_code.co_filename, body.gi_frame.f_lineno))
+            body = body.gi_yieldfrom
+        return found
 
     def join(self) -> Steps[Any]:
         """Wait until this task has ended; its result."""

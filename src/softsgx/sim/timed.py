@@ -71,7 +71,7 @@ class Timed:
         handlers, delays = execution._handlers, self.time.delays
         while execution._foreground:
             if execution.steps >= execution.max_steps:
-                raise StepBound(execution.max_steps, execution.schedule)
+                raise StepBound(execution.max_steps, execution.schedule, execution.current)
             task = self._next()
             if task.gate is not None or task.interrupt:
                 self._leave(task)
