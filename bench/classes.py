@@ -1,0 +1,62 @@
+"""How many schedules of plain depth first are equivalent to one that was executed before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from softsgx.explore import Scenario
+from softsgx.explore.attempt import advance
+from softsgx.explore.strategies import Dpor
+from softsgx.explore.strategies.strategy import candidates, following
+from softsgx.explore.strategies.subtree import Node
+
+if TYPE_CHECKING:
+    from softsgx.sim import Task
+
+
+class _Every(Dpor):
+    """Plain depth first with the footprints, and so the order of steps, that reduction uses."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        super().__init__(scenario)
+        self.found: set[int] = set()
+
+    def _new(self, enabled: Sequence[Task], current: Task | None, depth: int) -> Task:
+        tasks = candidates(enabled, self._trail) if len(enabled) > 1 else enabled
+        last = self._nodes[-1].chosen if depth else -1
+        chosen = following(tasks, current, last)
+        node = Node([task.index for task in tasks], chosen.index, {})
+        node.todo.update(dict.fromkeys(node.enabled))
+        self._nodes.append(node)
+        return chosen
+
+    def end(self, left: Sequence[Task]) -> None:
+        """Know the execution by what of each task happens before each step."""
+        super().end(left)
+        of_task: dict[int, int] = {}
+        for depth, node in enumerate(self._nodes):
+            of_task[node.chosen] = of_task.get(node.chosen, 0) | 1 << depth
+        clocks = [
+            (
+                node.chosen,
+                *[(task, (node.mask & mask).bit_count()) for task, mask in sorted(of_task.items())],
+                *[value for value, _ in node.draws],
+            )
+            for node in self._nodes
+        ]
+        self.found.add(hash(tuple(sorted(clocks))))
+
+
+def classes(scenario: Scenario, most: int) -> tuple[int, int, bool]:
+    """Schedules executed, how many are different, and whether these are all there are."""
+    strategy = _Every(scenario)
+    executions = restarts = 0
+    while executions < most and strategy.begin():
+        if strategy.restarts != restarts:
+            # What was done so far ordered too little.
+            restarts, executions = strategy.restarts, 0
+            strategy.found.clear()
+        advance(scenario, strategy)
+        executions += 1
+    return executions, len(strategy.found), strategy.exhausted
