@@ -11,6 +11,7 @@ from softsgx.cli import files
 from softsgx.cli.errors import EXIT_FINDING, EXIT_OK
 from softsgx.cli.stopping import Stopping
 from softsgx.explore import Plan, explore
+from softsgx.explore.explorer import preemptions
 from softsgx.system.scenarios.catalogue import KNOWN_RACES, KnownRace
 
 PREEMPTIONS: Final = 2
@@ -66,7 +67,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     for found in rows:
         fixed = found["fixed_rule"] or f"nothing in {found['fixed_executions']}"
         if not found["fixed_rule"] and found["fixed_bound"] >= 0:
-            fixed += f", complete up to {found['fixed_bound']} preemptions"
+            fixed += f", complete up to {preemptions(found['fixed_bound'])}"
         cells = [
             found["race"],
             found["scenario"],
