@@ -28,7 +28,7 @@ from softsgx.system.host import SignalRaised
 from softsgx.system.loader import EnclaveFault
 from softsgx.system.machine import Machine
 from softsgx.system.scenarios.scene import Scene
-from softsgx.system.scenarios.words import page_words, point_words
+from softsgx.system.scenarios.words import SIGNALS, page_words, point_words
 from softsgx.system.snapshot import Snapshot
 
 Cast = tuple[str, int, Steps[Any]]
@@ -36,7 +36,6 @@ Cast = tuple[str, int, Steps[Any]]
 
 _MACHINE: Final = ("machine",)
 _ACCESSES: Final = frozenset({"load", "store", "fetch"})
-_SIGNALS: Final = {4: "SIGILL", 5: "SIGTRAP", 7: "SIGBUS", 8: "SIGFPE", 11: "SIGSEGV"}
 
 
 class MachineScenario(Scenario):
@@ -152,7 +151,7 @@ def _deserved(name: str, body: Steps[Any]) -> Steps[Any]:
         return (yield from body)
     except SignalRaised as raised:
         signal = raised.signal
-        number = _SIGNALS.get(signal.number, f"signal {signal.number}")
+        number = SIGNALS.get(signal.number, f"signal {signal.number}")
         text = f"{name} gets {number} for {signal.address:#x}, error code {signal.error_code:#x}"
         raise Violation("spurious fault", text) from raised
     except EnclaveFault as fault:

@@ -19,6 +19,9 @@ _TYPES: Final = {REG: "REG", TCS: "TCS", TRIM: "TRIM"}
 _FLAGS: Final = ((PENDING, "PENDING"), (MODIFIED, "MODIFIED"), (PR, "PR"), (BLOCKED, "BLOCKED"))
 
 
+SIGNALS: Final = {4: "SIGILL", 5: "SIGTRAP", 7: "SIGBUS", 8: "SIGFPE", 11: "SIGSEGV"}
+
+
 def rights_words(rights: int) -> str:
     """R, W, X as 'rw-'."""
     return "".join(c if rights & b else "-" for c, b in (("r", 1), ("w", 2), ("x", 4)))
@@ -53,7 +56,7 @@ def point_words(point: Point) -> str:
 
 
 def page_words(scene: Scene, address: int) -> str:
-    """VMA, PTE, TLBs and EPCM of a page."""
+    """VMA, PTE, TLBs, EPCM of a page; what the kernel believes of the EPCM, under the V2 series."""
     vma = scene.mm.vma_lookup(address)
     pte = scene.mm.space.lookup(address)
     parts = [
@@ -66,6 +69,8 @@ def page_words(scene: Scene, address: int) -> str:
             parts.append(f"TLB{lp.id} {rights_text(held)}")
     entry = scene.encl.page(address)
     word = scene.epcm_word(address)
+    if entry is not None and scene.kernel.version.interface == "v2":
+        parts.append(f"mirror {rights_words(entry.vm_run_prot_bits)}")
     if word is not None:
         parts.append(f"EPCM {epcm_words(word)}")
     elif entry is not None:
