@@ -160,6 +160,14 @@ REFUSED = {
     "no order": (["TwoProtects,6.12,order=mine"], "order mine: known are intel-emm"),
     "no runtime": (["FirstTouch,6.12,order=enarx"], "order=enarx: not RACE=0 or RACE=1"),
     "no time": (["FirstTouch", "--budget", "soon"], "soon: no time such as 60s or 5m"),
+    "no worker": (["FirstTouch", "--jobs", "0"], "--jobs: at least 1"),
+    "no execution": (["FirstTouch", "--executions", "0"], "--executions: at least 1"),
+    "one kernel": (["FirstTouch", "--linux", "6.1"], "--linux: only with --shipped"),
+    "no bound": (
+        ["FirstTouch", "--strategy", "exhaustive", "--preemptions", "2"],
+        "--preemptions: not with --strategy exhaustive",
+    ),
+    "all of one": (["FirstTouch", "--shipped"], "--shipped: no TARGET with it"),
     "no replay": (["FirstTouch", "--replay", "1:ab"], "not VERSION/SCENARIO/IDENTITY/SCHEDULE"),
     "old replay": (["--replay", "9/FirstTouch,6.12/0/1:a"], "made by softsgx 9"),
 }

@@ -124,6 +124,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Explore and report."""
+    _check(args)
     if args.known_races:
         from softsgx.cli.known_races import show_known_races
 
@@ -141,15 +142,33 @@ def run(args: argparse.Namespace) -> int:
     return _code(finished)
 
 
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what would be passed over in silence."""
+    for name in ("executions", "jobs", "depth"):
+        if getattr(args, name) == 0:
+            raise UsageError(f"--{name}: at least 1")
+    for name in ("linux", "order"):
+        if getattr(args, name) is not None and not args.shipped:
+            raise UsageError(f"--{name}: only with --shipped; of one scenario it is in its name")
+    if args.preemptions is not None and args.strategy not in ("deepening", "dfs"):
+        raise UsageError(f"--preemptions: not with --strategy {args.strategy}, which has no bound")
+
+
 def plan_of(args: argparse.Namespace) -> Plan:
     """The plan that the arguments ask for."""
     return Plan(
         strategy=args.strategy,
         seed=args.seed,
-        executions=args.executions or (SHIPPED_EXECUTIONS if args.shipped else Plan().executions),
+        executions=_executions(args),
         preemptions=args.preemptions,
-        depth=max(1, args.depth),
+        depth=args.depth,
     )
+
+
+def _executions(args: argparse.Namespace) -> int:
+    if args.executions is not None:
+        return int(args.executions)
+    return SHIPPED_EXECUTIONS if args.shipped else Plan().executions
 
 
 def _code(finished: Sequence[Finished]) -> int:
