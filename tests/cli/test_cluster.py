@@ -80,6 +80,12 @@ def until(what: object, seconds: float = 60.0) -> None:
         time.sleep(0.1)
 
 
+def softsgx(argv: list[str]) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: Dask has threads that outlive a call."""
+    command = [sys.executable, "-m", "softsgx.cli.main", "explore", *argv]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A scheduler with two workers of two threads each."""
@@ -93,19 +99,19 @@ def test_a_cluster_finds_what_one_process_finds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, strategy: str, address: str
 ) -> None:
     argv = [written(tmp_path, text), "--strategy", strategy, "--executions", "200"]
-    assert explored([*argv, "--cluster", address], capsys) == explored(argv, capsys)
+    (found,) = json.loads(softsgx([*argv, "--cluster", address, "--json"]).stdout)
+    del found["seconds"]
+    assert found == explored(argv, capsys)
 
 
 def test_a_worker_that_is_killed_loses_nothing(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    address: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     """The file is found at its place, and there the mark of the one that was killed."""
     path = written(tmp_path, MORTAL.replace("SOFTSGX_PARENT", "SOFTSGX_PARENT_OF_CLUSTER"))
     monkeypatch.setenv("SOFTSGX_PARENT_OF_CLUSTER", str(os.getpid()))
-    found = explored([path, "--cluster", address, "--strategy", "dfs"], capsys)
+    argv = [path, "--cluster", address, "--strategy", "dfs", "--json"]
+    (found,) = json.loads(softsgx(argv).stdout)
     assert Path(path).with_suffix(".mark").exists()
     assert (found["executions"], found["complete"]) == (252, True)
 
@@ -121,37 +127,39 @@ def test_a_file_that_a_worker_does_not_have_is_sent(
         assert (part.executions, part.failure) == (252, None)
 
 
-def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    assert main(["explore", "FirstTouch", *argv]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
+def refused(argv: list[str]) -> str:
+    done = softsgx(["FirstTouch", *argv])
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
     return line.removeprefix("softsgx: explore: ")
 
 
-def test_workers_that_hash_differently_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_workers_that_hash_differently_are_refused(tmp_path: Path) -> None:
     """Footprints hold hashes of strings; work of one would mean something else to another."""
     with scheduler(tmp_path, "1", "2") as found:
-        line = refused(["--cluster", found], capsys)
+        line = refused(["--cluster", found])
     assert line == (
         f"--cluster {found}: workers have different hashes: start all of them with PYTHONHASHSEED=0"
     )
 
 
-def test_a_scheduler_without_workers_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_scheduler_without_workers_is_refused(tmp_path: Path) -> None:
     with scheduler(tmp_path) as found:
-        assert refused(["--cluster", found], capsys).endswith(": the scheduler has no workers")
+        assert refused(["--cluster", found]).endswith(": the scheduler has no workers")
 
 
-def test_nobody_answers(
+def test_nobody_answers() -> None:
+    assert "missing port number" in refused(["--cluster", "somewhere"])
+    line = refused(["--cluster", "127.0.0.1:1"])
+    assert line.startswith("--cluster 127.0.0.1:1: no Dask scheduler answers: ")
+    line = refused(["--cluster", "127.0.0.1:1", "--jobs", "2"])
+    assert line.endswith("--jobs is for a cluster on this machine")
+
+
+def test_without_the_extra(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "missing port number" in refused(["--cluster", "somewhere"], capsys)
-    line = refused(["--cluster", "127.0.0.1:1"], capsys)
-    assert line.startswith("--cluster 127.0.0.1:1: no Dask scheduler answers: ")
-    line = refused(["--cluster", "127.0.0.1:1", "--jobs", "2"], capsys)
-    assert line.endswith("--jobs is for a cluster on this machine")
     monkeypatch.setitem(sys.modules, "distributed", None)
-    assert refused(["--cluster"], capsys) == "--cluster: needs Dask: pip install 'softsgx[cluster]'"
+    assert main(["explore", "FirstTouch", "--cluster"]) == 2
+    line = "softsgx: explore: --cluster: needs Dask: pip install 'softsgx[cluster]'\n"
+    assert capsys.readouterr().err == line
