@@ -18,8 +18,6 @@ from softsgx.cli.main import main
 from softsgx.explore.unit import Unit
 from tests.cli.test_explore import CORRECT, COUNTER, MORTAL, explored, written
 
-Directory = Path
-
 
 @contextmanager
 def running(*argv: str, seed: str = "0") -> Iterator[None]:
