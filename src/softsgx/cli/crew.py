@@ -26,7 +26,7 @@ from softsgx.explore.unit import Part, Unit, work
 HUNGRY: Final = 0.05
 """Seconds for a unit while there is too little to do for all workers."""
 
-SATED: Final = 0.5
+SATED: Final = 0.15
 """Seconds for a batch of units while there is enough."""
 
 BATCH: Final = 16
