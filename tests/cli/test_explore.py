@@ -136,8 +136,36 @@ def test_reports_for_machines(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (result,) = json.loads(log.read_text())["runs"][0]["results"]
     assert result["ruleId"] == "lost update"
     place = result["locations"][0]["physicalLocation"]
-    assert place["artifactLocation"]["uri"] == path
+    assert place["artifactLocation"]["uri"] == Path(path).as_uri()
     assert place["region"]["startLine"] == 20
+
+
+def test_a_report_is_relative_to_the_working_directory_and_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, COUNTER.replace("after two additions", "\\x00 \\x1b ]]> &"), "my file.py")
+    assert main(["explore", "my file.py", "--junit", "out.xml", "--sarif", "out.sarif"]) == 1
+    ElementTree.parse("out.xml")
+    (result,) = json.loads(Path("out.sarif").read_text())["runs"][0]["results"]
+    uri = result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+    assert uri == "my%20file.py"
+
+
+@pytest.mark.parametrize("option", ["--junit", "--sarif"])
+def test_a_report_that_cannot_be_written_is_refused_before_the_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    """It was a traceback after it, and the outcome was lost."""
+    path = written(tmp_path, COUNTER)
+    for name, why in (("no/x", "no such directory"), (".", "is a directory")):
+        assert main(["explore", path, option, str(tmp_path / name)]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err == f"softsgx: explore: {tmp_path / name}: {why}\n"
+    assert main(["explore", path, option, path]) == 2
+    assert "would be written over" in capsys.readouterr().err
+    assert "class Counter" in Path(path).read_text()
 
 
 def test_the_order_of_a_runtime_is_in_the_name_and_in_the_replay(

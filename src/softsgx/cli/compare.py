@@ -84,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
         return _validate(profiles[0])
     if args.html or args.plots:
         _need_plots()
+    if args.html:
+        files.expect_write(args.html)
     plan = Plan(args.designs, args.runtimes, args.workloads, args.n, profiles, args.seed)
     measured, whole = measure_all(plan.cells(), args.jobs or os.cpu_count() or 1)
     comparison = Comparison(plan, measured)

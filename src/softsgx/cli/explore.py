@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from softsgx.cli import files
@@ -147,6 +146,10 @@ def _check(args: argparse.Namespace) -> None:
     for name in ("executions", "jobs", "depth"):
         if getattr(args, name) == 0:
             raise UsageError(f"--{name}: at least 1")
+    reports = [path for path in (args.junit, args.sarif) if path]
+    files.refuse_same([args.target] if args.target else [], reports)
+    for path in reports:
+        files.expect_write(path)
     for name in ("linux", "order"):
         if getattr(args, name) is not None and not args.shipped:
             raise UsageError(f"--{name}: only with --shipped; of one scenario it is in its name")
@@ -273,18 +276,18 @@ def _crew(args: argparse.Namespace) -> Iterator[Crew | None]:
 def write_reports(args: argparse.Namespace, finished: Sequence[Finished]) -> None:
     """The files that were asked for."""
     if args.junit:
-        Path(args.junit).write_text(junit(finished), encoding="utf-8")
+        files.write(args.junit, junit(finished).encode())
     if args.sarif:
-        Path(args.sarif).write_text(sarif(finished), encoding="utf-8")
+        files.write(args.sarif, sarif(finished).encode())
 
 
 def _report(args: argparse.Namespace, finished: Sequence[Finished]) -> None:
-    write_reports(args, finished)
     if args.json:
         files.show(json.dumps([done.json() for done in finished], indent=2) + "\n")
-        return
-    for done in finished:
-        files.show(story(done))
+    else:
+        for done in finished:
+            files.show(story(done))
+    write_reports(args, finished)
 
 
 def story(done: Finished) -> str:

@@ -41,6 +41,17 @@ def write(path: str, data: bytes) -> None:
         raise _refused(path, error) from None
 
 
+def expect_write(path: str) -> None:
+    """Refuse at once what `write` would refuse after the work, as far as that can be known."""
+    directory = os.path.dirname(path) or "."
+    if os.path.isdir(path):
+        raise UsageError(f"{path}: is a directory")
+    if not os.path.isdir(directory):
+        raise UsageError(f"{path}: no such directory")
+    if not os.access(path if os.path.exists(path) else directory, os.W_OK):
+        raise UsageError(f"{path}: may not be written")
+
+
 def refuse_same(inputs: list[str], outputs: list[str]) -> None:
     """Refuse to write over what is read, or twice to one file."""
     taken = [os.path.realpath(path) for path in inputs]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 from xml.sax.saxutils import escape, quoteattr
 
 from softsgx import __version__
@@ -12,6 +15,10 @@ from softsgx.explore import FINDINGS
 
 if TYPE_CHECKING:
     from softsgx.cli.explore import Finished
+
+
+_NO_XML: Final = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 has no way to write."""
 
 
 def junit(finished: Sequence[Finished]) -> str:
@@ -29,6 +36,7 @@ def junit(finished: Sequence[Finished]) -> str:
         failures, errors = failures + found, errors + (not found)
         tag = "failure" if found else "error"
         text = f"{failure.text}\n{failure.where}\nreplay: {done.command(failure)}"
+        text = _NO_XML.sub("\N{REPLACEMENT CHARACTER}", text)
         cases.append(
             f"  {case}><{tag} type={quoteattr(failure.kind.value)} "
             f"message={quoteattr(failure.rule)}>{escape(text)}</{tag}></testcase>"
@@ -49,7 +57,7 @@ def sarif(finished: Sequence[Finished]) -> str:
             continue
         rules[failure.rule] = None
         line = failure.where.rpartition(":")[2]
-        location: dict[str, Any] = {"artifactLocation": {"uri": done.scenario.file}}
+        location: dict[str, Any] = {"artifactLocation": {"uri": _uri(done.scenario.file)}}
         if line.isdecimal() and done.scenario.file.endswith(failure.where.rpartition(":")[0]):
             location["region"] = {"startLine": int(line)}
         text = f"{failure.text} ({done.outcome.scenario}). Replay: {done.command(failure)}"
@@ -72,3 +80,11 @@ def sarif(finished: Sequence[Finished]) -> str:
         "runs": [{"tool": {"driver": driver}, "results": results}],
     }
     return json.dumps(document, indent=2) + "\n"
+
+
+def _uri(file: str) -> str:
+    """Relative to the working directory if the file is below it, as code hosts want it."""
+    path = Path(file).resolve()
+    if path.is_relative_to(Path.cwd()):
+        return quote(path.relative_to(Path.cwd()).as_posix())
+    return path.as_uri()
