@@ -213,10 +213,15 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 
 def test_a_file_that_cannot_be_read_is_refused_with_its_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["explore", written(tmp_path, "\n\nraise ValueError('no')\n")]) == 2
     assert "scenarios.py:3: ValueError: no" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    for text in ("import sys; sys.exit(0)", "import nowhere"):
+        written(tmp_path, "\n\n" + text)
+        assert main(["explore", "scenarios.py"]) == 2
+        assert capsys.readouterr().err.startswith("softsgx: explore: scenarios.py:3: ")
     assert main(["explore", written(tmp_path, "x = 1\n")]) == 2
     assert "no class in it derives from Scenario" in capsys.readouterr().err
 

@@ -218,6 +218,33 @@ def test_a_scenario_that_raises_is_reported_with_its_line() -> None:
     assert where.startswith("test_explorer.py:")
 
 
+def test_a_scenario_without_tasks_is_no_success() -> None:
+    class Empty(Scenario):
+        def start(self, execution: Execution) -> None:
+            if self.daemon:  # type: ignore[attr-defined]
+                execution.spawn(steps(2), "daemon", daemon=True)
+
+    for daemon in (False, True):
+        scenario = Empty()
+        scenario.daemon = daemon  # type: ignore[attr-defined]
+        for strategy in STRATEGIES:
+            outcome = explore(scenario, Plan(strategy=strategy, executions=5))
+            assert outcome.failure is not None
+            assert outcome.failure.kind is Kind.SCENARIO
+            assert "no task was spawned" in outcome.failure.text
+            assert not outcome.complete
+
+
+def test_a_scenario_that_wants_to_leave_is_reported() -> None:
+    """sys.exit() in a body ended the explorer, without a word."""
+
+    def body() -> Steps[None]:
+        yield ("read", "x", False)
+        raise SystemExit(0)
+
+    assert failing(body())[:2] == (Kind.SCENARIO, "SystemExit")
+
+
 def test_a_broken_model_is_an_assertion() -> None:
     def body() -> Steps[None]:
         lock = Mutex("m")

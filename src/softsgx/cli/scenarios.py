@@ -79,7 +79,7 @@ def in_file(path: Path) -> list[Scenario]:
     sys.modules[module.__name__] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = _line(error, path)
         raise UsageError(f"{path}{line}: {type(error).__name__}: {error}") from None
     found = [
@@ -107,7 +107,7 @@ def _line(error: BaseException, path: Path) -> str:
         return f":{error.lineno}"
     line, trace = "", error.__traceback__
     while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
+        if Path(trace.tb_frame.f_code.co_filename).resolve() == path.resolve():
             line = f":{trace.tb_lineno}"
         trace = trace.tb_next
     return line

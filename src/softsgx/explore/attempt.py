@@ -23,12 +23,16 @@ class Attempt(NamedTuple):
 def attempt(scenario: Scenario, scheduler: Scheduler) -> Attempt:
     """Run a scenario once by a scheduler that has begun.
 
-    Cut, and whatever is no Exception, passes through.
+    Cut, and whatever is no Exception, passes through; SystemExit is one, of the scenario.
     """
     execution = Execution(scheduler, max_steps=scenario.max_steps, log=scenario.log)
     left: tuple[Task, ...] = ()
     try:
         scenario.start(execution)
+        if execution.spawned == sum(task.daemon for task in execution.tasks):
+            raise ValueError(
+                f"{type(scenario).__name__}: no task was spawned, there is no schedule"
+            )
         try:
             execution.run()
         finally:
@@ -40,7 +44,7 @@ def attempt(scenario: Scenario, scheduler: Scheduler) -> Attempt:
         scenario.check(execution)
     except Cut:
         raise
-    except Exception as exception:
+    except (Exception, SystemExit) as exception:
         if execution.tasks:
             execution.close()
         if isinstance(exception, Deadlock):

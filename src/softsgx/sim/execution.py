@@ -76,6 +76,11 @@ class Execution:
         """The tasks that have not ended, by index."""
         return tuple(self._live)
 
+    @property
+    def spawned(self) -> int:
+        """How many tasks there have been, daemons and those that have ended included."""
+        return self._spawned
+
     def spawn(
         self,
         body: Steps[Any],
