@@ -152,21 +152,6 @@ def test_outside_elrange_every_exception_is_gp(lp: LogicalProcessor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "ours"),
-    [
-        (signal.SIGSEGV, 1, True),
-        (signal.SIGSEGV, 0x80, True),
-        (signal.SIGSEGV, 0, False),  # kill
-        (signal.SIGSEGV, -6, False),  # tgkill
-        (signal.SIGCHLD, 1, False),
-        (signal.SIGALRM, 0x80, False),
-    ],
-)
-def test_signals_that_somebody_sent_are_not_exceptions(number: int, code: int, ours: bool) -> None:
-    assert nf.from_kernel(number, info(number, code)) == ours
-
-
-@pytest.mark.parametrize(
     ("name", "code", "address"),
     [
         ("mov rax, fs:[28h]", "64488b042528000000", 0x10028),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu.fault import GP, PF, UD, Fault
@@ -17,6 +18,7 @@ from softsgx.mem.tlb import READ, RIGHTS, WRITE
 from softsgx.runner import native_faults as nf
 from softsgx.runner import ptrace as p
 from softsgx.runner.native_threads import NativeThreads, give_up
+from softsgx.runner.trapped import REFUSED, from_kernel, trapped
 from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32, PAGE_SHIFT
 from softsgx.spec.faults import PFEC_P, PFEC_U, PFEC_W
@@ -80,18 +82,20 @@ class NativeEnclaves(NativeThreads):
         if state is None or number == p.SYSCALL_STOP:
             return False
         if self.armed.claimed(t):
-            if number == signal.SIGILL and self.armed.round_trip(t, state):
+            if number in REFUSED and self.armed.round_trip(t, state, number):
                 return True
             self.armed.adopt(t, state)
         if not state.running:
             return False
         within = self._load(t, state)
         lp = t.lp
-        if within and number == signal.SIGILL and nf.code_at(lp, lp.regs[RIP], 3) == nf.ENCLU:
-            self._enclu(t, state)
-            return True
         info = p.get_siginfo(t.tid)
-        if not nf.from_kernel(number, info):
+        if within:
+            found = trapped(number, info, lp.regs[RIP], partial(nf.code_at, lp))
+            if found is not None and found.kind == "enclu":
+                self._enclu(t, state)
+                return True
+        if not from_kernel(number, info):
             self._interrupted(t, state, number)
             return True
         if not within:
@@ -256,7 +260,7 @@ class NativeEnclaves(NativeThreads):
             t.lp.regs[RAX] = state.user[p.ORIG_RAX] if state.user else 0
             t.lp.regs[RIP] -= _SYSCALL_LENGTH
         elif event == 0 and number != p.SYSCALL_STOP:
-            if not nf.from_kernel(number, p.get_siginfo(t.tid)):
+            if not from_kernel(number, p.get_siginfo(t.tid)):
                 state.held = number
             elif number == signal.SIGTRAP and within:
                 nf.before_trap(t.lp)
@@ -285,7 +289,7 @@ def _stop(tid: int) -> int:
     _, status = os.waitpid(tid, p.WALL)
     if os.WIFSTOPPED(status) and status >> 16 == p.EVENT_STOP:
         for info in p.queued_signals(tid):
-            if nf.from_kernel(int.from_bytes(info[:4], "little"), info):
+            if from_kernel(int.from_bytes(info[:4], "little"), info):
                 p.request(p.PTRACE_CONT, tid)
                 _, status = os.waitpid(tid, p.WALL)
                 break

@@ -19,8 +19,9 @@ from softsgx.mem.pagetable import PTE_PFN_MASK
 from softsgx.runner import ptrace as p
 from softsgx.runner.layout import NATIVE_CODE
 from softsgx.runner.machine_code import NATIVE_CODE as _PARTS
-from softsgx.runner.native_faults import ENCLU, UNBLOCK
+from softsgx.runner.native_faults import UNBLOCK
 from softsgx.runner.slots import CLAIMED, Again, Slots
+from softsgx.runner.trapped import ENCLU, trapped
 from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.msr import RFLAGS_RF
@@ -101,8 +102,8 @@ class Armed:
         state = self.threads.get(t)
         return state is not None and self.slots.armed(state.slot) == CLAIMED
 
-    def round_trip(self, t: Tracee, state: Inside) -> bool:
-        """If the thread stands at its EEXIT: all of EENTER and EEXIT, and it is armed again."""
+    def round_trip(self, t: Tracee, state: Inside, number: int) -> bool:
+        """If EEXIT stopped the thread: all of EENTER and EEXIT, and it is armed again."""
         user = p.get_regs(t.tid)
         arm, slots, slot = state.arm, self.slots, state.slot
         assert arm is not None
@@ -113,6 +114,7 @@ class Armed:
             or user[p.RAX] & MASK32 != leaves.EEXIT
             or user[p.RBX] >> 47
             or memory.read(physical, len(ENCLU)) != ENCLU
+            or trapped(number, p.get_siginfo(t.tid), user[p.RIP], lambda *_: ENCLU) is None
         ):
             return False
         entered = slots.entered(slot)

@@ -7,7 +7,6 @@ nor a fetch: the instruction tells that.
 from __future__ import annotations
 
 import signal
-import struct
 from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu.fault import GP, UD, Fault
@@ -16,6 +15,7 @@ from softsgx.mem.tlb import FETCH, READ, WRITE
 from softsgx.runner.disassembler import Code
 from softsgx.runner.maddr import memory_operands
 from softsgx.runner.scan import illegal
+from softsgx.runner.trapped import INFO, LONGEST, SI_KERNEL, SYNCHRONOUS
 from softsgx.spec import faults
 from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.registers import RIP
@@ -23,23 +23,9 @@ from softsgx.spec.registers import RIP
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
 
-ENCLU: Final = b"\x0f\x01\xd7"
-SYNCHRONOUS: Final = frozenset(
-    {
-        signal.SIGILL,
-        signal.SIGTRAP,
-        signal.SIGBUS,
-        signal.SIGFPE,
-        signal.SIGSEGV,
-        signal.SIGSYS,
-    }
-)
 UNBLOCK: Final = sum(1 << (number - 1) for number in SYNCHRONOUS)
 
-_LONGEST: Final = 15
-_SI_KERNEL: Final = 0x80
 _BUS_ADRALN, _FPE_INTDIV, _TRAP_TRACE = 1, 1, 2
-_INFO: Final = struct.Struct("<iii4xQ")
 _FSW_ES: Final = 1 << 7
 
 
@@ -50,15 +36,9 @@ class PageFault(Fault):
         super().__init__(faults.PF, "NATIVE.01", 0, address)
 
 
-def from_kernel(number: int, info: bytes) -> bool:
-    """Whether an instruction caused this signal, and no kill or timer."""
-    code = _INFO.unpack_from(info)[2]
-    return number in SYNCHRONOUS and code > 0
-
-
 def exception(lp: LogicalProcessor, number: int, info: bytes) -> Fault:
     """The exception behind a signal that an instruction caused; RIP is set to where it is."""
-    _, _, code, address = _INFO.unpack_from(info)
+    _, _, code, address = INFO.unpack_from(info)
     rip = lp.regs[RIP]
     if number == signal.SIGTRAP:
         return _trap(lp, code)
@@ -69,14 +49,14 @@ def exception(lp: LogicalProcessor, number: int, info: bytes) -> Fault:
             return Fault(faults.DE, "CODE.04")
         x87 = int.from_bytes(lp.x.legacy[2:4], "little") & _FSW_ES
         return Fault(faults.MF if x87 else faults.XM, "CODE.04")
-    if number == signal.SIGSEGV and code != _SI_KERNEL:
+    if number == signal.SIGSEGV and code != SI_KERNEL:
         return PageFault(address)
     if number == signal.SIGSEGV:
         return _protection(lp, rip)
     if number == signal.SIGBUS and code == _BUS_ADRALN:
         return Fault(faults.AC, "CODE.04")
     if number == signal.SIGBUS:
-        return Fault(faults.SS, "CODE.04") if code == _SI_KERNEL else PageFault(address)
+        return Fault(faults.SS, "CODE.04") if code == SI_KERNEL else PageFault(address)
     return UD("CODE.01")
 
 
@@ -84,7 +64,7 @@ def _trap(lp: LogicalProcessor, code: int) -> Fault:
     """INT3 and INT1 are behind their instruction; inside an enclave they are faults."""
     rip = lp.regs[RIP] - 1
     before = code_at(lp, rip, 1)
-    if code == _SI_KERNEL and before == b"\xcc":
+    if code == SI_KERNEL and before == b"\xcc":
         lp.regs[RIP] = rip
         return Fault(faults.BP, "CODE.03") if lp.dbgoptin else UD("CODE.02")
     if before == b"\xf1" and code != _TRAP_TRACE:
@@ -101,7 +81,7 @@ def before_trap(lp: LogicalProcessor) -> None:
 
 def _protection(lp: LogicalProcessor, rip: int) -> Fault:
     """#GP, or an instruction that enclaves must not execute and that is privileged as well."""
-    found = Code(code_at(lp, rip, _LONGEST), rip).first()
+    found = Code(code_at(lp, rip, LONGEST), rip).first()
     if found is not None and illegal(found.mnemonic.split()[-1], found.operands):
         return UD("CODE.02")  # an instruction that is illegal inside an enclave
     return GP("CODE.04")
@@ -112,14 +92,14 @@ def access_of(lp: LogicalProcessor, address: int, mapped: int) -> int:
     rip = lp.regs[RIP]
     if address == rip and not mapped & FETCH:
         return FETCH
-    code = code_at(lp, rip, _LONGEST)
+    code = code_at(lp, rip, LONGEST)
     operands = memory_operands(lp, code)
     if operands is None:
         # Not all of the instruction can be fetched.
-        return FETCH if rip < address < rip + _LONGEST and not mapped & FETCH else READ
+        return FETCH if rip < address < rip + LONGEST and not mapped & FETCH else READ
     page = address & ~PAGE_MASK
     kinds = {kind for start, size, kind in operands if (address - start) & MASK64 < max(size, 1)}
-    if not kinds and rip <= address < rip + _LONGEST:
+    if not kinds and rip <= address < rip + LONGEST:
         # The page was away for a moment, while rights were added to it for another thread.
         return FETCH
     if not kinds:
