@@ -30,3 +30,11 @@ def test_no_such_program_leaves_no_trace_behind(
     assert main(["run", "--trace", str(trace), "--", str(tmp_path / "missing")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not trace.exists()
+
+
+@pytest.mark.parametrize("hz", ["-1", "1001"])
+def test_a_rate_that_no_kernel_has_is_bad_input(
+    hz: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--tick", hz, "--", "/bin/true"]) == 2
+    assert capsys.readouterr().err == f"softsgx: run: --tick: {hz}: 0 to 1000 in a second\n"

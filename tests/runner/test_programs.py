@@ -13,7 +13,7 @@ import pytest
 from softsgx.cpu.bare import ENCLAVE_BASE
 from softsgx.image import sgxs
 from softsgx.image.sigstruct import mrsigner, parse
-from softsgx.spec.attributes import XFRM_LEGACY
+from softsgx.spec.attributes import ATTR_AEXNOTIFY, ATTR_MODE64BIT, XFRM_LEGACY
 from tests.image.builders import load
 from tests.runner.programs import ENGINES, Program, Workshop, programs
 
@@ -84,7 +84,8 @@ def test_program_builds_and_its_enclave_can_be_initialised(
     words = dict(program.words)
     # MISCSELECT and XFRM are not in the stream; the program sets them as its comment says.
     miscselect, xfrm = words.get("miscselect", 0), words.get("xfrm", XFRM_LEGACY)
-    image = replace(sgxs.read(stream), miscselect=miscselect, xfrm=xfrm)
+    attributes = ATTR_MODE64BIT | (ATTR_AEXNOTIFY if words.get("aexnotify") else 0)
+    image = replace(sgxs.read(stream), miscselect=miscselect, xfrm=xfrm, attributes=attributes)
     enclave, status = load(image, sig, base=0 if "text" in words else ENCLAVE_BASE)
     assert status == 0
     assert len(enclave.tcs) == words.get("threads", 1)

@@ -37,6 +37,13 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, metavar="N", help="determines every key of the machine"
     )
     parser.add_argument(
+        "--tick",
+        type=int,
+        default=250,
+        metavar="HZ",
+        help="timer interrupts in a second of processor time inside (default 250; 0: none)",
+    )
+    parser.add_argument(
         "--explain", action="store_true", help="say why an access, leaf or call was refused"
     )
     parser.add_argument(
@@ -63,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         engine=args.engine,
         sgx1=args.sgx1,
         seed=args.seed,
+        tick_hz=args.tick,
         vendor=args.vendor,
         cpu_options=args.cpu_option,
         stats=args.stats,

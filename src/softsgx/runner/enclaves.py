@@ -53,6 +53,7 @@ _ILL_ILLOPN: Final = 2
 _WITH_CODE: Final = frozenset({10, 11, faults.SS, faults.GP, faults.PF, faults.AC})
 _SIGINFO: Final = struct.Struct("<iii4xQ")
 _SLICES_BETWEEN_LOOKS: Final = 4
+_TIMER: Final = 0xEC  # LOCAL_TIMER_VECTOR
 _FETCH_OUTSIDE: Final = "ACCESS.01"
 
 
@@ -160,9 +161,12 @@ class Enclaves:
         while True:
             if not self._resumed(t):
                 return
-            began = time.perf_counter()
+            if self.world.tick.due(t):
+                lp.interrupt(_TIMER)  # the kernel handles the timer, and returns to the AEP
+                continue
+            began = time.thread_time()
             stop = engine.run(lp)
-            spent = time.perf_counter() - began
+            spent = time.thread_time() - began
             t.cpu_time += spent
             self.emulated += spent
             if stop.why is Why.ENCLU:

@@ -21,6 +21,7 @@ from softsgx.runner.loading import Loader
 from softsgx.runner.native_load import announce
 from softsgx.runner.probes import Refused, try_int80
 from softsgx.runner.supervisor import Supervisor
+from softsgx.runner.tick import HZ_DEFAULT, HZ_MAX
 from softsgx.runner.world import World
 from softsgx.system.machine import epc_bytes
 
@@ -36,6 +37,7 @@ class Options:
     engine: str = "unicorn"
     sgx1: bool = False
     seed: int = 0
+    tick_hz: int = HZ_DEFAULT
     vendor: str | None = None
     cpu_options: Sequence[str] = field(default=())
     stats: bool = False
@@ -52,6 +54,8 @@ class Options:
             epc_bytes(self.epc)
         except ValueError as error:
             raise RunnerError("--epc", str(error)) from None
+        if not 0 <= self.tick_hz <= HZ_MAX:
+            raise RunnerError("--tick", f"{self.tick_hz}: 0 to {HZ_MAX} in a second")
         part: Any = part_for("unicorn" if self.engine == "unicorn" else "native", self.sgx1)
         readings: Any = Readings()
         for option in self.cpu_options:
@@ -114,6 +118,7 @@ def run_program(argv: Sequence[str], options: Options, environ: Mapping[str, str
         announce()
     world = World(
         native=native,
+        tick_hz=options.tick_hz,
         epc=options.epc,
         linux=options.linux,
         seed=options.seed,

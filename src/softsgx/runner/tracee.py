@@ -124,6 +124,7 @@ class Tracee:
         self.native: Inside | None = None  # once it was inside natively
         self.slices = 0
         self.cpu_time = 0.0  # seconds emulated
+        self.ticked = 0.0  # the value of `cpu_time` at the last timer tick
 
     @property
     def lp(self) -> LogicalProcessor:

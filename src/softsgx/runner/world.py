@@ -20,6 +20,7 @@ from softsgx.linux.vfs import O_RDWR, File, ProvisionNode
 from softsgx.runner.arena import ArenaMemory
 from softsgx.runner.hostmem import VM_READ, HostMemory
 from softsgx.runner.native_lp import NativeLp, WatchedSpace, watch
+from softsgx.runner.tick import Tick
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 from softsgx.system.machine import Machine
 
@@ -38,10 +39,11 @@ _ZERO_PAGE: Final = bytes(PAGE_SIZE)
 
 
 class World:
-    """The machine and what is open on it."""
+    """The machine and what is open on it. No tick interrupts enclaves unless `tick_hz` says so."""
 
-    def __init__(self, native: bool = False, **options: Any) -> None:
+    def __init__(self, native: bool = False, tick_hz: int = 0, **options: Any) -> None:
         self.machine = Machine(cpus=1, **options)
+        self.tick = Tick(tick_hz)
         self.native = native
         processor = self.machine.processor
         if native:
