@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from softsgx.runner.elf_check import ProgramFacts, check_program
 from softsgx.runner.errors import RunnerError
+from softsgx.runner.exec_chain import ProgramFacts, check_program
 from tests.runner.small_elfs import build
 
 MAIN = "int main(void) { return 0; }"
@@ -57,7 +57,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_facts(options: tuple[str, ...], loader: str, pie: bool, text: str, tmp_path: Path) -> None:
     path = build(tmp_path, MAIN, *options)
     facts = check_program(str(path))
-    assert facts == ProgramFacts(str(path), (), loader, pie)
+    assert facts == ProgramFacts(str(path), (), str(path), loader, pie)
     assert facts.static is not bool(loader)
     assert str(facts) == f"{path}: {text} x86-64 program"
 
@@ -77,8 +77,8 @@ def test_empty_entry_of_path_is_the_current_directory(
 ) -> None:
     executable(tmp_path / "app", program.read_bytes())
     monkeypatch.chdir(tmp_path)
-    assert check_program("app", {"PATH": "/nowhere:"}).path == "./app"
-    assert check_program("./app", {}).path == "./app"
+    assert check_program("app", {"PATH": "/nowhere:"}).file == "app"
+    assert check_program("./app", {}).file == "./app"
 
 
 def test_without_path_the_usual_places_are_searched() -> None:
@@ -99,33 +99,6 @@ def test_file_in_path_without_the_right_says_so(tmp_path: Path) -> None:
     (tmp_path / "app").write_text(MAIN)
     said = refusal("app", PATH=f"/nowhere:{tmp_path}")
     assert said == f"{tmp_path}/PROGRAM: is not executable: chmod +x"
-
-
-def test_scripts_lead_to_their_interpreter(tmp_path: Path) -> None:
-    inner = executable(tmp_path / "inner", "#! \t/bin/sh -e\nexit 0\n")
-    outer = executable(tmp_path / "outer", f"#!{inner}\n")
-    facts = check_program(str(outer))
-    assert facts.path == "/bin/sh"
-    assert facts.scripts == (str(outer), str(inner))
-    assert subprocess.run([str(outer)], check=False).returncode == 0, "the kernel agrees"
-
-
-def test_scripts_that_lead_nowhere(tmp_path: Path) -> None:
-    path = executable(tmp_path / "script", "#!/no/such/interpreter -x\n")
-    assert refusal(path) == "PROGRAM: its interpreter /no/such/interpreter does not exist"
-    for line in ("#!", "#!  \n", "#!\n/bin/sh\n"):
-        executable(path, line)
-        assert refusal(path) == "PROGRAM: its #! line names no interpreter"
-    executable(path, "#!/" + "x" * 300 + "\n")
-    assert refusal(path) == "PROGRAM: the interpreter in its #! line is cut short by the kernel"
-    executable(path, f"#!{path}\n")
-    assert refusal(path) == "PROGRAM: more than 5 scripts interpret each other"
-
-
-def test_text_without_a_first_line_for_the_kernel(tmp_path: Path) -> None:
-    for content in ("", "echo hello\n", "\x7fEL"):
-        path = executable(tmp_path / "text", content)
-        assert refusal(path) == "PROGRAM: neither an ELF program nor a script with a #! line"
 
 
 ONLY = "only x86-64 programs can be supervised"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from softsgx.runner.elf_check import check_program
 from softsgx.runner.elf_code import ElfCode
 from softsgx.runner.errors import RunnerError
+from softsgx.runner.exec_chain import check_program
 from softsgx.runner.sites import Sites, scan
 from tests.runner.small_elfs import PROBE, build
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 from collections.abc import Sequence
 from typing import Final, NoReturn
+
+from softsgx.runner.exec_chain import SHELL
 
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _SYS_SECCOMP: Final = 317
@@ -31,11 +34,21 @@ def be_child(
             step = "seccomp"
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         step = path
-        os.execve(path, list(argv), env)
+        _execute(path, list(argv), env)
     except OSError as error:
         os.write(said, f"{step}\0{error.strerror}".encode())
     finally:
         os._exit(127)
+
+
+def _execute(path: str, argv: list[str], env: dict[str, str]) -> None:
+    """As execvp does: a file that the kernel does not know is a script of the shell."""
+    try:
+        os.execve(path, argv, env)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+    os.execve(SHELL, [SHELL, path, *argv[1:]], env)
 
 
 def thread_group(tid: int) -> int:

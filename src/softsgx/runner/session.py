@@ -14,8 +14,8 @@ from softsgx.cpu import Readings
 from softsgx.cpu.part import Part
 from softsgx.linux.version import VERSIONS
 from softsgx.runner.cpuid import CpuidPolicy, part_for
-from softsgx.runner.elf_check import check_program
 from softsgx.runner.errors import RunnerError
+from softsgx.runner.exec_chain import check_program
 from softsgx.runner.listening import Listening
 from softsgx.runner.loading import Loader
 from softsgx.runner.native_load import announce
@@ -139,7 +139,7 @@ def run_program(argv: Sequence[str], options: Options, environ: Mapping[str, str
         signal.signal(signal.SIGTERM, _terminated)
     sys.stdout.flush()
     try:
-        supervisor.start(facts.path, argv, dict(environ))
+        supervisor.start(facts.file, argv, dict(environ))
         status = supervisor.run()
     except BaseException:
         supervisor.kill()
