@@ -1,8 +1,9 @@
 """The doorbell: one word that changes whenever the supervisor should look up.
 
-It lies in memory shared with the supervised processes. Mailboxes ring it, and so does SIGCHLD, by
-a signal handler in machine code that Python never sees: the emulator stops at its next block, and
-a FUTEX_WAIT on the word cannot miss it.
+It lies in memory shared with the supervised processes. Mailboxes ring it, and so do signals, by a
+handler in machine code that Python never sees: the emulator stops at its next block, and a
+FUTEX_WAIT on the word cannot miss it. A handler in Python could do neither, and what it raises is
+lost where ctypes called back.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from softsgx.runner.mailboxes import Mailboxes
 
 # handler: lock inc dword [rip+15]; mov rax,[rip+12]; lock inc dword [rax]; ret;
-# .long children; .quad doorbell; restorer: rt_sigreturn
+# .long count; .quad doorbell; restorer: rt_sigreturn
 _HANDLER: Final = bytes.fromhex("f0ff050b000000488b0508000000f0ff00c3")
 _RESTORER: Final = bytes.fromhex("b80f0000000f05")
 
@@ -37,18 +38,22 @@ class Doorbell:
         self._control = mailboxes.control
         self.address = mailboxes.doorbell
         self.seen = 0
-        self._code: mmap.mmap | None = None
-        self._children: memoryview | None = None
-        self._stops = b""
+        self._code: list[mmap.mmap] = []
+        self._counts: dict[int, memoryview] = {}  # by signal, how often it came
+        self._stops = bytes(4)
 
     def stopped(self) -> bool:
         """Whether SIGCHLD came since this was asked last: some tracee has stopped or ended."""
-        assert self._children is not None
-        count = bytes(self._children)
+        count = bytes(self._counts[signal.SIGCHLD])
         if count == self._stops:
             return False
         self._stops = count
         return True
+
+    @property
+    def terminated(self) -> bool:
+        """Whether SIGTERM came, if that was installed."""
+        return signal.SIGTERM in self._counts and any(self._counts[signal.SIGTERM])
 
     def look(self) -> None:
         """What happened so far will be handled now."""
@@ -67,11 +72,12 @@ class Doorbell:
         self._control.sleeping = False
 
     def install(self, number: int = signal.SIGCHLD) -> None:
-        """Have a signal ring it."""
-        code = self._code = mmap.mmap(-1, mmap.PAGESIZE, prot=7)
+        """Have a signal ring it, and count it."""
+        code = mmap.mmap(-1, mmap.PAGESIZE, prot=7)
+        self._code.append(code)
         code[0 : len(_HANDLER)] = _HANDLER
         at = len(_HANDLER)
-        self._children = memoryview(code)[at : at + 4]
+        self._counts[number] = memoryview(code)[at : at + 4]
         code[at : at + 12] = struct.pack("<IQ", 0, self.address)
         at += 12
         code[at : at + len(_RESTORER)] = _RESTORER
@@ -79,3 +85,9 @@ class Doorbell:
         action = struct.pack("<QQQQ", base, _SA_RESTORER, base + at, 0)
         result = _libc.syscall(_SYS_RT_SIGACTION, number, action, None, 8)
         assert result == 0, "rt_sigaction failed"
+
+    def close(self) -> None:
+        """Signals are the process's own again; the memory that the handlers are in may go."""
+        for number in self._counts:
+            ending = number == signal.SIGTERM and self.terminated
+            signal.signal(number, signal.SIG_IGN if ending else signal.SIG_DFL)

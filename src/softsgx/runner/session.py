@@ -81,11 +81,6 @@ def _told(argv: Sequence[str], options: Options) -> dict[str, Any]:
     return {"version": __version__, "program": list(argv), **asked}
 
 
-def _terminated(number: int, _frame: Any) -> None:
-    """The program dies with its supervisor; what was recorded is written first."""
-    raise SystemExit(128 + number)
-
-
 def _replaced(target: Any, name: str, text: str) -> Any:
     old = getattr(target, name)
     try:
@@ -105,7 +100,8 @@ def _replaced(target: Any, name: str, text: str) -> Any:
 def run_program(argv: Sequence[str], options: Options, environ: Mapping[str, str]) -> int:
     """Run a program to its end; its exit code, or 128 + the signal that killed it.
 
-    RunnerError if it cannot be started.
+    By SIGTERM the program dies with its supervisor, and what was recorded is written. RunnerError
+    if it cannot be started.
     """
     facts = check_program(argv[0], environ)
     try:
@@ -135,8 +131,9 @@ def run_program(argv: Sequence[str], options: Options, environ: Mapping[str, str
     supervisor = Supervisor(world, Loader(policy))
     listening = Listening(world, supervisor, _told(argv, options), options)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program's own business
+    doorbell = supervisor.doorbell
     if listening.on:
-        signal.signal(signal.SIGTERM, _terminated)
+        doorbell.install(signal.SIGTERM)
     sys.stdout.flush()
     try:
         supervisor.start(facts.file, argv, dict(environ))
@@ -146,6 +143,9 @@ def run_program(argv: Sequence[str], options: Options, environ: Mapping[str, str
         raise
     finally:
         listening.close()
+        doorbell.close()
+    if doorbell.terminated:
+        return 128 + signal.SIGTERM
     if os.WIFSIGNALED(status):
         return 128 + os.WTERMSIG(status)
     return os.WEXITSTATUS(status)

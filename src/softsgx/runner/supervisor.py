@@ -96,11 +96,13 @@ class Supervisor:
     def run(self) -> int:
         """Serve until every process is gone; the wait status of the first.
 
-        RunnerError if it could not be executed.
+        Once the doorbell was rung by SIGTERM that is soon. RunnerError if it could not be executed.
         """
         doorbell, enclaves = self.doorbell, self.enclaves
         while self.tracees:
             doorbell.look()
+            if doorbell.terminated:
+                self.kill()  # each time: there may be new ones
             if doorbell.stopped():
                 self._drain()
             self._bury()

@@ -1,0 +1,90 @@
+"""SIGTERM to a run that somebody listens to: reports are written, all its processes are gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.runner.programs import ENGINES, Program, Workshop
+
+LIMIT_S = 120
+SETTLED_S = 0.4  # until it is inside, mostly; wherever it is, the end is the same
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("terminated"))
+
+
+@pytest.fixture(scope="module")
+def spinning(workshop: Workshop) -> list[str]:
+    return workshop.command(Program.read(Path(__file__).parent / "spinning.c"))
+
+
+def is_gone(pid: int) -> bool:
+    """Waits for it: whoever inherited it may be slow to collect it."""
+    end = time.monotonic() + LIMIT_S
+    while time.monotonic() < end:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+        except FileNotFoundError:
+            return True
+        if state[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("what", ["computes", "stores", "waits"])
+@pytest.mark.parametrize("options", [("--stats", "--trace"), ("--explain",)], ids=" ".join)
+def test_sigterm_ends_a_run_whatever_it_does(
+    spinning: list[str], tmp_path: Path, engine: str, what: str, options: tuple[str, ...]
+) -> None:
+    """The handler raised SystemExit, which was lost where the emulator had called back."""
+    trace = tmp_path / "t.jsonl"
+    given = [word for name in options for word in (name, *([str(trace)] * (name == "--trace")))]
+    command = [sys.executable, "-m", "softsgx", "run", "--engine", engine, *given, "--"]
+    with subprocess.Popen(
+        [*command, *spinning, what], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        pids = [int(word) for word in run.stdout.readline().split()]
+        assert len(pids) == 2, run.communicate()
+        time.sleep(SETTLED_S)
+        run.terminate()
+        _, said = run.communicate(timeout=LIMIT_S)
+    assert run.returncode == 128 + signal.SIGTERM, said
+    assert all(map(is_gone, pids))
+    assert "ignored" not in said, "an exception that nobody got"
+    if "--stats" in options:
+        assert "softsgx: stats\n" in said
+        assert "EENTER" in said
+        events = [json.loads(line) for line in trace.read_text(encoding="utf-8").splitlines()]
+        ended = [e for e in events if e.get("what") == "ProcessEnded"]
+        assert {e["process"]: e["outcome"] for e in ended} == dict.fromkeys(
+            map(str, pids), "SIGKILL"
+        )
+
+
+def test_sigterm_comes_again_and_again(spinning: list[str]) -> None:
+    """To the last moment, when the reports are written already."""
+    command = [sys.executable, "-m", "softsgx", "run", "--stats", "--", *spinning, "stores"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        run.stdout.readline()
+        while run.poll() is None:
+            os.kill(run.pid, signal.SIGTERM)
+            time.sleep(0.001)
+        _, said = run.communicate(timeout=LIMIT_S)
+    assert run.returncode == 128 + signal.SIGTERM, said
+    assert "softsgx: stats\n" in said
