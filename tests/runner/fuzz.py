@@ -11,7 +11,6 @@ the program's calls return.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from softsgx.linux import syscalls
 from softsgx.linux.sgx.encl import SgxEncl
 from softsgx.linux.vfs import O_RDWR, File
 from softsgx.runner.cpuid import CpuidPolicy, part_for
+from softsgx.runner.inherited import inherited
 from softsgx.runner.loading import Loader
 from softsgx.runner.session import ENGINES
 from softsgx.runner.supervisor import Supervisor
@@ -204,7 +204,7 @@ def run(
     policy = CpuidPolicy(part, world.machine.processor.epc.cpuid_sections(), engine, None)
     supervisor = Watched(world, Loader(policy))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    supervisor.start(command[0], [*command, str(seed), str(operations)], dict(os.environ))
+    supervisor.start(command[0], [*command, str(seed), str(operations)], inherited())
     try:
         status = supervisor.run()
     except BaseException:

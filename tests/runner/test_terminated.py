@@ -88,3 +88,23 @@ def test_sigterm_comes_again_and_again(spinning: list[str]) -> None:
         _, said = run.communicate(timeout=LIMIT_S)
     assert run.returncode == 128 + signal.SIGTERM, said
     assert "softsgx: stats\n" in said
+
+
+def test_an_ignored_sigterm_stays_ignored() -> None:
+    """By whoever started softsgx, as with `nohup`: the program ends by itself."""
+    ignoring = "import os, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    ignoring += "; os.execv(sys.argv[1], sys.argv[1:])"
+    inner = [sys.executable, "-m", "softsgx", "run", "--stats", "--", "/bin/cat"]
+    with subprocess.Popen(
+        [sys.executable, "-c", ignoring, *inner],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as run:  # fmt: skip
+        assert run.stdin is not None
+        assert run.stdout is not None
+        run.stdin.write("here\n")
+        run.stdin.flush()
+        assert run.stdout.readline() == "here\n"
+        run.terminate()
+        time.sleep(SETTLED_S)
+        assert run.communicate("more\n", timeout=LIMIT_S)[0] == "more\n"
+    assert run.returncode == 0

@@ -1,7 +1,6 @@
 """`softsgx run`: an unmodified SGX program on a machine without SGX."""
 
 import argparse
-import os
 
 from softsgx.cli.errors import UsageError
 from softsgx.runner.errors import RunnerError
@@ -59,6 +58,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run it; its exit code, or 128 + the signal that killed it."""
+    from softsgx.runner.inherited import inherited
     from softsgx.runner.session import Options, run_program
 
     argv = args.program[1:] if args.program[:1] == ["--"] else args.program
@@ -78,6 +78,6 @@ def run(args: argparse.Namespace) -> int:
         explain=args.explain,
     )
     try:
-        return run_program(argv, options, os.environ)
+        return run_program(argv, options, inherited())
     except RunnerError as error:
         raise UsageError(str(error)) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from softsgx.linux.version import VERSIONS
 from softsgx.runner.cpuid import CpuidPolicy, part_for
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.exec_chain import check_program
+from softsgx.runner.inherited import Inherited
 from softsgx.runner.listening import Listening
 from softsgx.runner.loading import Loader
 from softsgx.runner.native_load import announce
@@ -97,13 +98,14 @@ def _replaced(target: Any, name: str, text: str) -> Any:
         raise RunnerError("--cpu-option", f"{name}={text}: {error}") from None
 
 
-def run_program(argv: Sequence[str], options: Options, environ: Mapping[str, str]) -> int:
+def run_program(argv: Sequence[str], options: Options, inherited: Inherited) -> int:
     """Run a program to its end; its exit code, or 128 + the signal that killed it.
 
     By SIGTERM the program dies with its supervisor, and what was recorded is written. RunnerError
     if it cannot be started.
     """
-    facts = check_program(argv[0], environ)
+    path = inherited.path()
+    facts = check_program(argv[0], {} if path is None else {"PATH": path})
     try:
         try_int80()
     except Refused as refused:
@@ -132,11 +134,11 @@ def run_program(argv: Sequence[str], options: Options, environ: Mapping[str, str
     listening = Listening(world, supervisor, _told(argv, options), options)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program's own business
     doorbell = supervisor.doorbell
-    if listening.on:
+    if listening.on and signal.SIGTERM not in inherited.ignored:
         doorbell.install(signal.SIGTERM)
     sys.stdout.flush()
     try:
-        supervisor.start(facts.file, argv, dict(environ))
+        supervisor.start(facts.file, argv, inherited)
         status = supervisor.run()
     except BaseException:
         supervisor.kill()

@@ -33,6 +33,8 @@ from softsgx.spec.registers import RIP
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from softsgx.runner.inherited import Inherited
+
 # struct rt_sigframe: return address, then ucontext, whose registers begin at 40; ERR is the 20th.
 _UCONTEXT_ERR: Final = 8 + 40 + 8 * 19
 _STOPPING: Final = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
@@ -71,14 +73,14 @@ class Supervisor:
 
     # Starting
 
-    def start(self, path: str, argv: Sequence[str], env: dict[str, str]) -> None:
+    def start(self, path: str, argv: Sequence[str], inherited: Inherited) -> None:
         """Fork, be traced, install the filter, execute. RunnerError if ptrace is refused."""
         self.doorbell.install()
         fprog = bpf.base_filter(GATE, (END - GATE) >> 12)
         self._refusal, said = os.pipe2(os.O_CLOEXEC)
         tid = os.fork()
         if tid == 0:
-            be_child(path, argv, env, fprog, said)
+            be_child(path, argv, inherited, fprog, said)
         os.close(said)
         os.waitpid(tid, os.WUNTRACED)
         try:

@@ -1,0 +1,43 @@
+"""What a program inherits of whoever started softsgx, as if there were no Python in between.
+
+The interpreter changes its own surroundings when it starts: it adds LC_CTYPE to the environment
+where the locale is C (PEP 538), drops what it cannot represent, and takes signals. execve(2) would
+pass all that on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import NamedTuple
+
+
+class Inherited(NamedTuple):
+    """`environ` are the strings of envp, in order; `ignored` signals that start as SIG_IGN.
+
+    Python ignores SIGPIPE and SIGXFSZ by itself, so whether the caller did is not known.
+    """
+
+    environ: tuple[bytes, ...]
+    ignored: frozenset[int] = frozenset()
+
+    def path(self) -> str | None:
+        """PATH, of which getenv(3) takes the first."""
+        for entry in self.environ:
+            if entry.startswith(b"PATH="):
+                return os.fsdecode(entry[5:])
+        return None
+
+
+def inherited() -> Inherited:
+    """Of this process. The kernel still has the environment as execve passed it."""
+    with open("/proc/self/environ", "rb") as file:
+        data = file.read()
+    strings = tuple(data.removesuffix(b"\0").split(b"\0")) if data else ()
+    return Inherited(strings, _ignored())
+
+
+def _ignored() -> frozenset[int]:
+    """Python takes SIGINT only if it was not ignored, and SIGTERM not at all."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    return frozenset(n for n in numbers if signal.getsignal(n) == signal.SIG_IGN)
