@@ -16,6 +16,7 @@ from softsgx.linux.fault import do_user_addr_fault
 from softsgx.linux.mm import VM_EXEC, VM_READ, VM_RWX, VM_WRITE
 from softsgx.linux.process import SIGBUS, Signal
 from softsgx.runner import ptrace as p
+from softsgx.runner.scratch import lend
 from softsgx.runner.tracee import NR_MPROTECT, Tracee
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.faults import PFEC_I, PFEC_U, PFEC_W
@@ -65,8 +66,7 @@ class AbortPage:
         mask = p.get_sigmask(t.tid)
         if mask & _STANDARD | _SEGV | _NEVER_BLOCKED == _STANDARD:
             if t.space.segv_action:
-                at = (p.get_regs(t.tid)[p.RSP] - 512) & ~15
-                p.write_memory(t.tid, at, t.space.segv_action)
+                at = lend(t, t.space.segv_action)
                 t.inject(_RT_SIGACTION, signal.SIGSEGV, at, 0, 8)
             mask |= _SEGV
         return mask
@@ -161,8 +161,7 @@ class AbortPage:
         if mask & bit:
             # force_sig: who blocks it dies of it. Otherwise it would stay pending, and the access
             # happen again and again.
-            at = (p.get_regs(t.tid)[p.RSP] - 512) & ~15
-            p.write_memory(t.tid, at, bytes(32))
+            at = lend(t, bytes(32))
             t.inject(_RT_SIGACTION, found.number, at, 0, 8)
             p.set_sigmask(t.tid, mask & ~bit)
         p.tgkill(t.pid, t.tid, found.number)

@@ -6,6 +6,7 @@ import os
 import struct
 from typing import TYPE_CHECKING
 
+from softsgx.linux.errno import EFAULT
 from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
 from softsgx.runner.stops import Handler, go_on, signed32, to_exit
@@ -45,8 +46,8 @@ class CpuTime:
             go_on(t)
             return
 
-        def read(t: Tracee, _result: int) -> None:
-            raw = p.read_memory(t.tid, place, 8)
+        def read(t: Tracee, result: int) -> None:
+            raw = p.read_memory(t.tid, place, 8) if result != -EFAULT else None
             if raw is not None:
                 p.write_memory(t.tid, place, struct.pack("<q", struct.unpack("<q", raw)[0] + ticks))
 

@@ -31,10 +31,13 @@ STUB: Final = BASE + 0x8000
 STUB_BLOCKS: Final = STUB + PAGE_SIZE
 STUB_SIZE: Final = PAGE_SIZE + MAILBOXES * MAILBOX_STRIDE
 
-# Shared with the supervisor, RW: the control page, then the mailboxes.
+# Shared with the supervisor, RW: the control page, the mailboxes, and what one injected call reads
+# (scratch.py).
 BOX: Final = BASE + 0x40000
 BOX_MAILBOXES: Final = BOX + PAGE_SIZE
-BOX_SIZE: Final = PAGE_SIZE + MAILBOXES * MAILBOX_STRIDE
+SCRATCH: Final = BOX_MAILBOXES + MAILBOXES * MAILBOX_STRIDE
+SCRATCH_SIZE: Final = PAGE_SIZE
+BOX_SIZE: Final = SCRATCH + SCRATCH_SIZE - BOX
 
 # For the native engine. Its code, R-X, and shared with the supervisor, RW, one slot for each thread
 # that enters: what native.s loads.
@@ -51,4 +54,5 @@ NATIVE_EPC: Final = BASE - (1 << 40)
 
 assert VDSO + VDSO_SIZE_MAX <= STUB
 assert STUB + STUB_SIZE <= BOX
+assert not SCRATCH % PAGE_SIZE
 assert BOX + BOX_SIZE <= NATIVE_CODE

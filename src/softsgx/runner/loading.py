@@ -25,6 +25,7 @@ from softsgx.runner.layout import (
     STUB_SIZE,
     VDSO,
 )
+from softsgx.runner.scratch import TEXTS, TEXTS_IMAGE
 from softsgx.runner.sites import PATTERNS, Sites, patchable
 from softsgx.runner.stub import stub_image
 from softsgx.runner.tracee import NR_CLOSE, NR_MMAP, NR_MPROTECT, Tracee
@@ -43,6 +44,7 @@ _SHARED_NOREPLACE: Final = 0x01 | 0x100000
 _CODE: Final = {kind: code for code, kind in PATTERNS.items()}
 _INT80: Final = b"\xcd\x80\x90"
 _AUX: Final = struct.Struct("<QQ")
+_PATH_AT: Final = GATE + 64  # before anything is mapped where it could be lent
 _CODE_SIZE: Final = (STUB + STUB_SIZE - GATE + 4095) & ~4095
 
 
@@ -83,11 +85,12 @@ class Loader:
         ok = p.write_memory(tid, GATE, GATE_CODE) and p.write_memory(
             tid, GATE_INT80, GATE_INT80_CODE
         )
-        ok = ok and p.write_memory(tid, GATE + 64, path)
+        ok = ok and p.write_memory(tid, _PATH_AT, path)
+        ok = ok and p.write_memory(tid, TEXTS, TEXTS_IMAGE)
         ok = ok and p.write_memory(tid, VDSO, vdso.image) and p.write_memory(tid, STUB, self._stub)
         if not ok:
             raise LoadError(f"process {tid}: its memory cannot be written")
-        fd = t.inject_at(first, _NR_OPENAT, -100, GATE + 64, os.O_RDWR | os.O_CLOEXEC)
+        fd = t.inject_at(first, _NR_OPENAT, -100, _PATH_AT, os.O_RDWR | os.O_CLOEXEC)
         if fd < 0:
             raise LoadError(f"process {tid}: the mailboxes cannot be opened: {fd}")
         box = t.inject_at(first, NR_MMAP, BOX, BOX_SIZE, _PROT_RW, _SHARED_NOREPLACE, fd, 0)

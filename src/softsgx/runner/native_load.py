@@ -11,15 +11,10 @@ from softsgx.linux.sgx.encl import SgxEncl
 from softsgx.linux.vfs import File
 from softsgx.runner import ptrace as p
 from softsgx.runner.errors import LoadError, RunnerError
-from softsgx.runner.layout import (
-    GATE,
-    NATIVE_CODE,
-    NATIVE_EPC,
-    NATIVE_SLOTS,
-    SLOTS_SIZE,
-)
+from softsgx.runner.layout import NATIVE_CODE, NATIVE_EPC, NATIVE_SLOTS, SLOTS_SIZE
 from softsgx.runner.machine_code import NATIVE_CODE as _PARTS
 from softsgx.runner.native_armed import ARRIVE
+from softsgx.runner.scratch import lend
 from softsgx.spec.bits import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -28,7 +23,6 @@ if TYPE_CHECKING:
     from softsgx.runner.tracee import Tracee
 
 _NR_MMAP, _NR_CLOSE, _NR_OPENAT = 9, 3, 257
-_PATH_AT: Final = GATE + 64
 _CODE: Final = b"".join(bytes.fromhex(part) for _, part in _PARTS)
 _SHARED_NOREPLACE: Final = 0x01 | 0x100000 | 0x4000  # and MAP_NORESERVE
 _PRIVATE_NOREPLACE: Final = 0x02 | 0x20 | 0x100000
@@ -74,8 +68,8 @@ class NativeParts:
                 (self.slots.fd, NATIVE_SLOTS, SLOTS_SIZE, _RW),
                 (self.memory.fd, NATIVE_EPC, self.memory.count * PAGE_SIZE, 0),
             ):
-                os.pwrite(mem, f"/proc/{os.getpid()}/fd/{fd}\0".encode(), _PATH_AT)
-                there = t.inject(_NR_OPENAT, -100, _PATH_AT, os.O_RDWR | os.O_CLOEXEC)
+                path = lend(t, f"/proc/{os.getpid()}/fd/{fd}\0".encode())
+                there = t.inject(_NR_OPENAT, -100, path, os.O_RDWR | os.O_CLOEXEC)
                 if there < 0:
                     raise LoadError(f"process {t.tid}: shared memory cannot be opened: {there}")
                 got = t.inject(_NR_MMAP, place, size, rights, _SHARED_NOREPLACE, there, 0)

@@ -17,8 +17,8 @@ from softsgx.linux.vfs import File
 from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
 from softsgx.runner.layout import END, GATE
+from softsgx.runner.scratch import CPUINFO, NULL, text
 from softsgx.runner.stops import (
-    BELOW,
     Handler,
     add_filter,
     answer,
@@ -43,8 +43,7 @@ NODES: Final = {
 }
 MINORS: Final = {SGX_ENCLAVE: 125, SGX_PROVISION: 126}
 _MISC_MAJOR: Final = 10
-_CPUINFO: Final = b"/proc/cpuinfo"
-_PATH_MAX: Final = max(len(name) for name in (*NODES, _CPUINFO)) + 1
+_PATH_MAX: Final = max(len(name) for name in (*NODES, CPUINFO)) + 1
 
 _NR_MEMFD_CREATE: Final = 319
 _NR_GETPID: Final = 39
@@ -93,10 +92,10 @@ class Nodes:
         raw = p.read_memory(t.tid, address, _PATH_MAX)
         if raw is None:
             raw = p.read_memory(t.tid, address, min(_PATH_MAX, PAGE_SIZE - address % PAGE_SIZE))
-        if raw is None or not raw.startswith((b"/dev/sgx", _CPUINFO)):
+        if raw is None or not raw.startswith((b"/dev/sgx", CPUINFO)):
             return None
         name = raw.split(b"\0", 1)[0]
-        return name if name in NODES or name == _CPUINFO else None
+        return name if name in NODES or name == CPUINFO else None
 
     def _open(self, t: Tracee, regs: list[int], path: int, flags: int) -> None:
         name = self._node(t, regs[path])
@@ -115,21 +114,17 @@ class Nodes:
 
     def _open_node(self, t: Tracee, regs: list[int], name: bytes, flags: int) -> None:
         """Instead: memfd_create. Its number, sharing and closing stay the real kernel's affair."""
-        scratch = (regs[p.RSP] - BELOW) & ~15
-        if not p.write_memory(t.tid, scratch, name + b"\0"):
-            go_on(t)
-            return
         changes = {
             p.ORIG_RAX: _NR_MEMFD_CREATE,
             p.RAX: _NR_MEMFD_CREATE,
-            p.RDI: scratch,
+            p.RDI: text(name),
             p.RSI: _MFD_CLOEXEC if flags & os.O_CLOEXEC else 0,
         }
 
         def opened(t: Tracee, fd: int) -> int | None:
             if fd < 0:
                 return None
-            if name == _CPUINFO:
+            if name == CPUINFO:
                 self._fill_cpuinfo(t, fd)
                 return None
             self.look_for_released()
@@ -179,8 +174,7 @@ class Nodes:
     ) -> None:
         name = self._node(t, regs[path])
         node = NODES.get(name) if name is not None else None
-        scratch = (regs[p.RSP] - BELOW) & ~15
-        if node is None or not p.write_memory(t.tid, scratch, b"/dev/null\0"):
+        if node is None:
             go_on(t)
             return
 
@@ -189,7 +183,7 @@ class Nodes:
                 patch(t, node)
             return None
 
-        changed(t, regs, {path: scratch}, looked)
+        changed(t, regs, {path: text(NULL)}, looked)
 
     def _stat(self, t: Tracee, regs: list[int], path: int, buffer: int) -> None:
         place = regs[buffer]
@@ -222,7 +216,12 @@ class Nodes:
         """What a descriptor is: of an open node, `patch` what the kernel writes to `place`."""
         file = t.space.process.fget(signed32(regs[p.RDI]))
         if isinstance(file, File):
-            to_exit(t, lambda t, _result: patch(t, place, file.path))
+
+            def seen(t: Tracee, result: int) -> None:
+                if result == 0:
+                    patch(t, place, file.path)
+
+            to_exit(t, seen)
             return
         go_on(t)
 

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from typing import Final
 
 from softsgx.runner import ptrace as p
+from softsgx.runner.layout import SCRATCH
+from softsgx.runner.scratch import lend
 from softsgx.runner.tracee import Tracee
 from softsgx.spec.bits import PAGE_MASK
 
 Handler = Callable[[Tracee, list[int]], None]
 
 _NR_SECCOMP: Final = 317
-BELOW: Final = 128 + 4096  # scratch memory below the red zone
 
 
 def answer(t: Tracee, regs: list[int], result: int) -> None:
@@ -79,9 +80,8 @@ def areas(t: Tracee, address: int, length: int) -> list[tuple[int, int]]:
 
 def add_filter(t: Tracee, code: bytes) -> bool:
     """One more filter for all threads of the process."""
-    at = (p.get_regs(t.tid)[p.RSP] - BELOW) & ~15
-    block = struct.pack("<QQ", len(code) // 8, at + 16) + code
-    return p.write_memory(t.tid, at, block) and t.inject(_NR_SECCOMP, 1, 1, at) == 0
+    at = lend(t, struct.pack("<QQ", len(code) // 8, SCRATCH + 16) + code)
+    return t.inject(_NR_SECCOMP, 1, 1, at) == 0
 
 
 def go_on(t: Tracee) -> None:
