@@ -1,4 +1,4 @@
-"""The first process of a run, between fork and exec; and what process a thread belongs to."""
+"""The first process of a run: forked, traced, filtered, executed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import signal
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
+from softsgx.runner import ptrace as p
+from softsgx.runner.errors import RunnerError
 from softsgx.runner.exec_chain import SHELL
 from softsgx.runner.inherited import Inherited
 
@@ -16,7 +18,37 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 _SYS_SECCOMP: Final = 317
 
 
-def be_child(
+class First:
+    """It stands still until `go`, traced from before its filter is there."""
+
+    def __init__(self, path: str, argv: Sequence[str], inherited: Inherited, fprog: bytes) -> None:
+        self._said, said = os.pipe2(os.O_CLOEXEC)
+        self.tid = os.fork()
+        if self.tid == 0:
+            _be_child(path, argv, inherited, fprog, said)
+        os.close(said)
+        os.waitpid(self.tid, os.WUNTRACED)
+        try:
+            p.request(p.PTRACE_SEIZE, self.tid, 0, p.OPTIONS)
+        except OSError as error:
+            os.kill(self.tid, signal.SIGKILL)
+            os.waitpid(self.tid, 0)
+            why = error.strerror or str(error)
+            raise RunnerError("ptrace", f"{why}: softsgx doctor says what to do") from None
+
+    def go(self) -> None:
+        """To its exec."""
+        os.kill(self.tid, signal.SIGCONT)
+
+    def check(self) -> None:
+        """Once it has ended: RunnerError if it could not be executed."""
+        refusal = os.read(self._said, 4096)
+        os.close(self._said)
+        if refusal:
+            raise RunnerError(*os.fsdecode(refusal).split("\0", 1))
+
+
+def _be_child(
     path: str, argv: Sequence[str], inherited: Inherited, fprog: bytes, said: int
 ) -> NoReturn:
     """In the child: wait to be seized, filter, execute. Never returns."""
@@ -38,7 +70,7 @@ def be_child(
         step = path
         _execute(libc, path, list(argv), inherited.environ)
     except OSError as error:
-        os.write(said, f"{step}\0{error.strerror}".encode())
+        os.write(said, os.fsencode(f"{step}\0{error.strerror}"))
     finally:
         os._exit(127)
 
@@ -59,12 +91,3 @@ def _execve(libc: Any, path: str, argv: Sequence[str], environ: Sequence[bytes])
         (ctypes.c_char_p * (len(environ) + 1))(*environ, None),
     )
     return ctypes.get_errno()
-
-
-def thread_group(tid: int) -> int:
-    """The process of a thread."""
-    with open(f"/proc/{tid}/status", encoding="ascii", errors="replace") as status:
-        for line in status:
-            if line.startswith("Tgid:"):
-                return int(line.split()[1])
-    return tid

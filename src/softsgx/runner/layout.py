@@ -16,6 +16,7 @@ GATE: Final = BASE
 GATE_CODE: Final = b"\x0f\x05\xcc"  # syscall; int3
 GATE_INT80: Final = GATE + 16
 GATE_INT80_CODE: Final = b"\xcd\x80\xcc"  # int 0x80; int3
+GATE_WORD: Final = GATE + PAGE_SIZE - 8  # see families.py
 
 # The vDSO image, R-X.
 VDSO: Final = BASE + 0x1000

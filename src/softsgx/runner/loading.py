@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from softsgx.runner import ptrace as p
 from softsgx.runner.cpuid import CpuidPolicy
@@ -145,20 +145,26 @@ class Loader:
         found = self.files[path] = self._sites_of(path)
         if not found.patch:
             return
-        mem = os.open(f"/proc/{t.tid}/mem", os.O_RDWR | os.O_CLOEXEC)
+        mem = os.open(f"/proc/{t.tid}/mem", os.O_RDONLY | os.O_CLOEXEC)
         try:
             for site in found.patch:
                 address = site.offset - offset + start
-                if not start <= address:
-                    continue
-                code = _CODE[site.kind]
-                if os.pread(mem, len(code), address) == code:
-                    os.pwrite(mem, _INT80[: len(code)], address)
-                    t.space.sites[address] = site.kind
+                if start <= address and os.pread(mem, 3, address).startswith(_CODE[site.kind]):
+                    self._replace(t, site.kind, address)
         except OSError:
             return  # that part of the file is not mapped here
         finally:
             os.close(mem)
+
+    def _replace(self, t: Tracee, kind: Literal["cpuid", "enclu"], address: int) -> None:
+        try:
+            p.write_code(t.tid, address, _INT80[: len(_CODE[kind])])
+        except p.GONE:
+            raise
+        except OSError as error:
+            why = f"{kind.upper()} at {address:#x} cannot be replaced: {error}"
+            raise LoadError(f"process {t.tid}: {why}") from None
+        t.space.sites[address] = kind
 
     def _sites_of(self, path: str) -> Sites:
         from softsgx.runner.site_cache import find_sites

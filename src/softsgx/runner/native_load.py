@@ -59,24 +59,20 @@ class NativeParts:
 
     def map(self, t: Tracee) -> None:
         """The code, the slots, and all of EPC where nobody can touch it."""
-        mem = os.open(f"/proc/{t.tid}/mem", os.O_RDWR | os.O_CLOEXEC)
-        try:
-            code = t.inject(_NR_MMAP, NATIVE_CODE, PAGE_SIZE, _RX, _PRIVATE_NOREPLACE, p.MASK64, 0)
-            _placed(t, NATIVE_CODE, code)
-            os.pwrite(mem, _CODE, NATIVE_CODE)
-            for fd, place, size, rights in (
-                (self.slots.fd, NATIVE_SLOTS, SLOTS_SIZE, _RW),
-                (self.memory.fd, NATIVE_EPC, self.memory.count * PAGE_SIZE, 0),
-            ):
-                path = lend(t, f"/proc/{os.getpid()}/fd/{fd}\0".encode())
-                there = t.inject(_NR_OPENAT, -100, path, os.O_RDWR | os.O_CLOEXEC)
-                if there < 0:
-                    raise LoadError(f"process {t.tid}: shared memory cannot be opened: {there}")
-                got = t.inject(_NR_MMAP, place, size, rights, _SHARED_NOREPLACE, there, 0)
-                t.inject(_NR_CLOSE, there)
-                _placed(t, place, got)
-        finally:
-            os.close(mem)
+        code = t.inject(_NR_MMAP, NATIVE_CODE, PAGE_SIZE, _RX, _PRIVATE_NOREPLACE, p.MASK64, 0)
+        _placed(t, NATIVE_CODE, code)
+        p.write_code(t.tid, NATIVE_CODE, _CODE)
+        for fd, place, size, rights in (
+            (self.slots.fd, NATIVE_SLOTS, SLOTS_SIZE, _RW),
+            (self.memory.fd, NATIVE_EPC, self.memory.count * PAGE_SIZE, 0),
+        ):
+            path = lend(t, f"/proc/{os.getpid()}/fd/{fd}\0".encode())
+            there = t.inject(_NR_OPENAT, -100, path, os.O_RDWR | os.O_CLOEXEC)
+            if there < 0:
+                raise LoadError(f"process {t.tid}: shared memory cannot be opened: {there}")
+            got = t.inject(_NR_MMAP, place, size, rights, _SHARED_NOREPLACE, there, 0)
+            t.inject(_NR_CLOSE, there)
+            _placed(t, place, got)
 
 
 def _placed(t: Tracee, place: int, got: int) -> None:

@@ -1,4 +1,4 @@
-"""ptrace(2), process memory and waiting, by ctypes. man 2 ptrace, man 2 process_vm_readv.
+"""ptrace(2) and waiting, by ctypes. man 2 ptrace.
 
 Only the thread that seized a tracee may make requests; all calls here keep the GIL (PyDLL), since
 none of them blocks for long.
@@ -12,6 +12,10 @@ import os
 import struct
 from typing import Final
 
+from softsgx.runner.process_memory import read_into as read_into
+from softsgx.runner.process_memory import read_memory as read_memory
+from softsgx.runner.process_memory import write_memory as write_memory
+
 _libc = ctypes.PyDLL(None, use_errno=True)
 _ptrace = _libc.ptrace
 _ptrace.restype = ctypes.c_long
@@ -20,6 +24,7 @@ _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 
 PTRACE_PEEKUSER: Final = 3
+PTRACE_POKEDATA: Final = 5
 PTRACE_CONT: Final = 7
 PTRACE_SINGLESTEP: Final = 9
 PTRACE_GETREGS: Final = 12
@@ -66,10 +71,7 @@ EVENT_STOP: Final = 128
 WALL: Final = 0x4000_0000
 SYSCALL_STOP: Final = 0x85  # SIGTRAP | 0x80, with TRACESYSGOOD
 
-_PROCESS_VM_READV: Final = 310
-_PROCESS_VM_WRITEV: Final = 311
 _TGKILL: Final = 234
-_KCMP: Final = 312
 
 # user_regs_struct: 27 words in this order.
 (
@@ -199,37 +201,19 @@ def tgkill(pid: int, tid: int, signal: int) -> None:
     _syscall(_TGKILL, pid, tid, signal)
 
 
-def same_mm(one: int, other: int) -> bool:
-    """Whether two tasks share an address space (kcmp KCMP_VM)."""
-    return int(_syscall(_KCMP, one, other, 1, 0, 0)) == 0
+def write_code(tid: int, address: int, data: bytes) -> None:
+    """Write where a stopped tracee itself may not, into private copies of its pages.
 
-
-def read_memory(pid: int, address: int, size: int) -> bytes | None:
-    """`size` bytes of another process, as its own loads would see them; None on a fault."""
-    buffer = ctypes.create_string_buffer(size)
-    done = read_into(pid, address, ctypes.addressof(buffer), size)
-    return buffer.raw if done == size else None
-
-
-def read_into(pid: int, address: int, target: int, size: int) -> int:
-    """Copy into memory of this process at `target`; the bytes done, -1 if none."""
-    local, remote = _Iovec(target, size), _Iovec(address, size)
-    one = ctypes.c_ulong(1)
-    return int(
-        _syscall(
-            _PROCESS_VM_READV, pid, ctypes.byref(local), one, ctypes.byref(remote), one,
-            ctypes.c_ulong(0),
-        )
-    )  # fmt: skip
-
-
-def write_memory(pid: int, address: int, data: bytes) -> bool:
-    """Write to another process as its own stores would; False on a fault, maybe half done."""
-    local = _Iovec(ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p), len(data))
-    remote = _Iovec(address, len(data))
-    one = ctypes.c_ulong(1)
-    done = _syscall(
-        _PROCESS_VM_WRITEV, pid, ctypes.byref(local), one, ctypes.byref(remote), one,
-        ctypes.c_ulong(0),
-    )  # fmt: skip
-    return int(done) == len(data)
+    OSError on a fault. A kernel may take this right from /proc/PID/mem and leaves it to ptrace
+    (Linux 6.12, fs/proc/base.c, proc_mem_foll_force).
+    """
+    start = address & ~7
+    end = (address + len(data) + 7) & ~7
+    mem = os.open(f"/proc/{tid}/mem", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        old = bytearray(os.pread(mem, end - start, start))
+    finally:
+        os.close(mem)
+    old[address - start : address - start + len(data)] = data
+    for at in range(0, len(old), 8):
+        request(PTRACE_POKEDATA, tid, start + at, int.from_bytes(old[at : at + 8], "little"))

@@ -17,10 +17,11 @@ from softsgx.runner import ptrace as p
 from softsgx.runner.abort_page import AbortPage
 from softsgx.runner.box import IDLE, REPLY
 from softsgx.runner.calls import Calls
-from softsgx.runner.child import be_child, thread_group
+from softsgx.runner.child import First
 from softsgx.runner.doorbell import Doorbell
 from softsgx.runner.enclaves import Enclaves, siginfo
 from softsgx.runner.errors import RunnerError
+from softsgx.runner.families import shares_memory, thread_group
 from softsgx.runner.layout import END, GATE
 from softsgx.runner.loading import Loader, LoadError
 from softsgx.runner.mailboxes import Mailboxes
@@ -57,7 +58,9 @@ class Supervisor:
         self._early: dict[int, int] = {}  # stops of children whose parent's event has not come
         self.first = 0
         self.exit_status: int | None = None
-        self._refusal = -1  # a pipe by which the child says why it cannot execute
+        self.started = False  # the program has been prepared
+        self._unprepared = ""  # why it could not be
+        self._first: First | None = None
 
     def _engine(self, world: World, loader: Loader) -> Enclaves:
         parts = (world, self.mailboxes, self.doorbell, loader.vdso)
@@ -77,20 +80,9 @@ class Supervisor:
         """Fork, be traced, install the filter, execute. RunnerError if ptrace is refused."""
         self.doorbell.install()
         fprog = bpf.base_filter(GATE, (END - GATE) >> 12)
-        self._refusal, said = os.pipe2(os.O_CLOEXEC)
-        tid = os.fork()
-        if tid == 0:
-            be_child(path, argv, inherited, fprog, said)
-        os.close(said)
-        os.waitpid(tid, os.WUNTRACED)
-        try:
-            p.request(p.PTRACE_SEIZE, tid, 0, p.OPTIONS)
-        except OSError as error:
-            os.kill(tid, signal.SIGKILL)
-            os.waitpid(tid, 0)
-            why = error.strerror or str(error)
-            raise RunnerError("ptrace", f"{why}: softsgx doctor says what to do") from None
-        os.kill(tid, signal.SIGCONT)
+        self._first = First(path, argv, inherited, fprog)
+        self._first.go()
+        tid = self._first.tid
         self.first = tid
         space = Space(self.world, tid)
         self.tracees[tid] = Tracee(self.world, tid, tid, space)
@@ -118,10 +110,10 @@ class Supervisor:
             elif self.tracees:
                 doorbell.wait()
         assert self.exit_status is not None
-        refusal = os.read(self._refusal, 200)
-        os.close(self._refusal)
-        if refusal:
-            raise RunnerError(*refusal.decode(errors="replace").split("\0", 1))
+        assert self._first is not None
+        self._first.check()
+        if self._unprepared:
+            raise RunnerError("the program cannot be prepared", self._unprepared)
         return self.exit_status
 
     def kill(self) -> None:
@@ -189,7 +181,10 @@ class Supervisor:
                 if at_exit is not None:
                     at_exit(t)
             except LoadError as error:
-                sys.stderr.write(f"softsgx: run: {error}\n")
+                if self.started:
+                    sys.stderr.write(f"softsgx: run: {error}\n")
+                else:
+                    self._unprepared = str(error)
                 os.kill(t.pid, signal.SIGKILL)
                 return
             p.request(p.PTRACE_CONT, t.tid)
@@ -329,12 +324,13 @@ class Supervisor:
         early = self._early.pop(tid, None)
         if early is not None and not os.WIFSTOPPED(early):
             return  # it has ended already
-        if p.same_mm(parent.tid, tid):
-            space = parent.space
-            child = Tracee(self.world, thread_group(tid), tid, space)
-        else:
-            space = parent.space.forked(tid, None)
-            child = Tracee(self.world, tid, tid, space)
+        try:
+            pid = thread_group(tid)
+            shared = pid == parent.pid or shares_memory(parent, tid)
+        except p.GONE:
+            pid, shared = tid, False  # one of them was killed already
+        space = parent.space if shared else parent.space.forked(tid, None)
+        child = Tracee(self.world, pid, tid, space)
         child.starting = True
         self.tracees[tid] = child
         try:
@@ -372,6 +368,7 @@ class Supervisor:
 
     def _executed(self, t: Tracee) -> None:
         self.loader.executed(t)
+        self.started = True
         tell_exec(t)
 
     def _gone(self, t: Tracee) -> None:

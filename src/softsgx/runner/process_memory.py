@@ -1,0 +1,126 @@
+"""Memory of another process, as its own loads and stores would find it.
+
+By process_vm_readv and process_vm_writev; where those are refused, as container runtimes do, by
+/proc/PID/mem. That file asks nobody for the rights of an area, so they are looked up.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Callable
+from typing import Final
+
+_libc = ctypes.PyDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+
+_PROCESS_VM_READV: Final = 310
+_PROCESS_VM_WRITEV: Final = 311
+_DENIED: Final = (errno.EPERM, errno.ENOSYS, errno.EACCES)
+_ONE: Final = ctypes.c_ulong(1)
+_NONE: Final = ctypes.c_ulong(0)
+
+
+class _Iovec(ctypes.Structure):
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class _Way:
+    """Which of the two ways this run takes."""
+
+    by_file = False
+
+
+def read_memory(pid: int, address: int, size: int) -> bytes | None:
+    """`size` bytes of another process, as its own loads would see them; None on a fault."""
+    buffer = ctypes.create_string_buffer(size)
+    done = read_into(pid, address, ctypes.addressof(buffer), size)
+    return buffer.raw if done == size else None
+
+
+def read_into(pid: int, address: int, target: int, size: int) -> int:
+    """Copy into memory of this process at `target`; the bytes done, -1 if none."""
+    if not _Way.by_file:
+        done = _move(_PROCESS_VM_READV, pid, _Iovec(target, size), address)
+        if done >= 0 or not _denied():
+            return done
+    data = by_file(pid, address, size, "r", lambda mem, length: os.pread(mem, length, address))
+    ctypes.memmove(target, data, len(data))
+    return len(data) or -1
+
+
+def write_memory(pid: int, address: int, data: bytes) -> bool:
+    """Write to another process as its own stores would; False on a fault, maybe half done."""
+    if not _Way.by_file:
+        local = _Iovec(ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p), len(data))
+        done = _move(_PROCESS_VM_WRITEV, pid, local, address)
+        if done >= 0 or not _denied():
+            return done == len(data)
+
+    def write(mem: int, length: int) -> bytes:
+        return data[: os.pwrite(mem, data[:length], address)]
+
+    return len(by_file(pid, address, len(data), "w", write)) == len(data)
+
+
+def try_vm_calls() -> None:
+    """Read and write this process by both calls. OSError if one is refused."""
+    word = ctypes.c_uint64(1)
+    for call in (_PROCESS_VM_READV, _PROCESS_VM_WRITEV):
+        local = _Iovec(ctypes.addressof(word), 8)
+        if _move(call, os.getpid(), local, ctypes.addressof(word)) != 8:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def use_file() -> None:
+    """From now on by /proc/PID/mem."""
+    _Way.by_file = True
+
+
+def by_file(
+    pid: int, address: int, size: int, right: str, move: Callable[[int, int], bytes]
+) -> bytes:
+    """What `move(descriptor of /proc/PID/mem, length)` gives for the part that may be accessed."""
+    try:
+        length = min(size, _accessible(pid, address, right))
+        if length <= 0:
+            return b""
+        mem = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            return move(mem, length)
+        finally:
+            os.close(mem)
+    except OSError:
+        return b""  # the process is gone, or nothing is behind that part of a file
+
+
+def _accessible(pid: int, address: int, right: str) -> int:
+    """How many bytes from `address` on are in areas that have the right."""
+    at = address
+    with open(f"/proc/{pid}/maps", encoding="ascii", errors="replace") as maps:
+        for line in maps:
+            start, end = (int(x, 16) for x in line.split(" ", 1)[0].split("-"))
+            if end <= at:
+                continue
+            if start > at or end > 1 << 63 or right not in line.split(" ", 2)[1]:
+                break
+            at = end
+    return at - address
+
+
+def _move(call: int, pid: int, local: _Iovec, address: int) -> int:
+    remote = _Iovec(address, local.length)
+    return int(_syscall(call, pid, ctypes.byref(local), _ONE, ctypes.byref(remote), _ONE, _NONE))
+
+
+def _denied() -> bool:
+    """Whether the call that failed is refused as such, and not for this process."""
+    if ctypes.get_errno() not in _DENIED:
+        return False
+    try:
+        try_vm_calls()
+    except OSError:
+        use_file()
+    return _Way.by_file
