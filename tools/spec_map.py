@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Final, NamedTuple
 
 from softsgx.cpu.readings import Readings
+from tests.silicon import PF, ROWS, Row
 from tools.rules import ROOT, Module, modules
 
 TESTS: Final = "tests/cpu"
@@ -38,8 +39,24 @@ Where the manual is silent or contradicts itself and a test could tell the readi
 choice is a field of `Readings` (`src/softsgx/cpu/readings.py`). `Processor(readings=...)` takes
 others. Written by `make docs`; do not edit.
 
-| switch | default | why |
-| --- | --- | --- |
+Measured: a processor of that name was seen to do what the default says; the others are read, not
+seen. The rows that were measured are below.
+
+| switch | default | measured | why |
+| --- | --- | --- | --- |
+"""
+_MEASURED_HEAD: Final = """
+## What was measured
+
+ENCLU outside of enclaves on a Xeon of the Emerald Rapids family (family 6, model 207) whose
+hypervisor hides SGX from CPUID, Linux 6.18, CPL 3; error codes are those of the signal frame.
+EENTER and ERESUME answer alike, and bits 63:32 of RAX do not matter. Every other leaf number that
+was tried (0 to 15, 7FFFFFFFH, FFFFFFFFH) is #GP(0), SI_KERNEL, whatever its operands.
+`tests/silicon.py` has the rows; the model is held against them as a bare processor, as a machine
+and under `softsgx run`.
+
+| EENTER, ERESUME | exception | error code | address | si_code |
+| --- | --- | --- | --- | --- |
 """
 
 
@@ -143,10 +160,18 @@ def spec_map(files: Sequence[Module], rows: Iterable[RowRef]) -> str:
 def readings() -> str:
     """docs/readings.md."""
     lines = [
-        f"| {_code(switch.name)} | {_code(_value(switch.default))} | {switch.metadata['why']} |"
+        f"| {_code(switch.name)} | {_code(_value(switch.default))} | {switch.metadata['measured']} "
+        f"| {switch.metadata['why']} |"
         for switch in dataclasses.fields(Readings)
     ]
-    return _READINGS_HEAD + "\n".join(lines) + "\n"
+    measured = "".join(f"{_measured(row)}\n" for row in ROWS)
+    return _READINGS_HEAD + "\n".join(lines) + "\n" + _MEASURED_HEAD + measured
+
+
+def _measured(row: Row) -> str:
+    name, address = ("#PF", "page + FFFH") if row.vector == PF else ("#GP", "-")
+    code = f"{row.code:X}H" if row.code > 9 else str(row.code)
+    return f"| {row.operands} | {name} | {code} | {address} | {row.si_code} |"
 
 
 def rule_table(files: Sequence[Module]) -> str:

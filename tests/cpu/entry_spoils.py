@@ -15,7 +15,7 @@ from softsgx.spec.msr import CR4_OSFXSR, CR4_OSXSAVE
 from softsgx.spec.tcs import TCS_ACTIVE, TCS_AEXNOTIFY
 from tests.cpu.spoil import Spoil, Trials
 from tests.cpu.table import Expected, gp, hold, pf
-from tests.cpu.thread import ENCLU_PFEC, ENCLU_PFEC_W, NON_CANONICAL, Thread, kept, name, thread
+from tests.cpu.thread import ENCLU_PFEC_W, NON_CANONICAL, Thread, kept, name, thread
 
 ThreadSpoil = Spoil[Thread]
 Change = Callable[[Thread], None]
@@ -61,7 +61,7 @@ def _alias(t: Thread) -> None:
 
 def tcs_spoils(leaf: int) -> list[ThreadSpoil]:
     """Operands and the EPCM entry of the TCS."""
-    own, at_rbx = name(leaf), pf("rbx", ENCLU_PFEC)
+    own, at_rbx = name(leaf), pf("rbx page", ENCLU_PFEC_W)
     differs, pending = ("07", "08") if leaf == EENTER else ("08", "07")
     retyped = word(_tcs_page, drop=PT_MASK, put=REG)
     kind = [
@@ -76,8 +76,8 @@ def tcs_spoils(leaf: int) -> list[ThreadSpoil]:
     ]
     return [
         gp_at(f"{own}.01", "rbx", _misalign),
-        Spoil(f"{own}.02", "tcs-map", lambda t: t.map_ram(t.rbx), at_rbx),
-        gp_at(f"{own}.03", "rcx", _bad_aep),
+        gp_at(f"{own}.02", "rcx", _bad_aep),
+        Spoil(f"{own}.03", "tcs-map", lambda t: t.map_ram(t.rbx), at_rbx),
         gp_at(f"{own}.04", "claims", lambda t: hold(t.bare, t.tcs_page, 0)),
         Spoil(f"{own}.05", "tcs-valid", word(_tcs_page, drop=VALID), at_rbx),
         Spoil(f"{own}.06", "tcs-blocked", word(_tcs_page, put=BLOCKED), at_rbx),

@@ -58,7 +58,10 @@ def ud() -> Expected:
 
 
 def pf(address: str | int, code: int) -> Expected:
-    """#PF; `address` is the operand ("rbx", "rcx", "rdx") that faults, or a linear address."""
+    """#PF; `address` is the operand that faults, or a linear address.
+
+    An operand is "rbx", "rcx", "rdx"; "rbx page" is the last byte of the page that RBX points at.
+    """
     return Expected("fault", faults.PF, code, address)
 
 
@@ -120,7 +123,8 @@ def _fault_of(attempt: Attempt) -> Fault:
 def _address(attempt: Attempt, address: str | int) -> int:
     if isinstance(address, int):
         return address
-    return {"rbx": attempt.rbx, "rcx": attempt.rcx, "rdx": attempt.rdx}[address]
+    operands = {"rbx": attempt.rbx, "rcx": attempt.rcx, "rdx": attempt.rdx}
+    return operands[address] if address in operands else attempt.rbx | 0xFFF
 
 
 def hold(bare: Bare, page: int, kind: int, *, exclusive: bool = True) -> None:

@@ -80,6 +80,7 @@ WITHOUT: list[tuple[str, int]] = [
     ("fetch", R | W),
 ]
 FIRST = Readings(fetch_outside_elrange_first=False)
+SPLIT = Readings(fetch_split_gp_first=True)
 PLAIN = Readings(nonepc_in_elrange_sgx=False)
 
 EPCM_ROWS = [
@@ -147,6 +148,7 @@ ROWS: list[Row | AccessRow] = [
         )
         for kind in [KINDS[name]]
     ),
+    AccessRow("ACCESS.14", from_inside(FETCH, END - 1, size=2, readings=SPLIT), gp()),
     AccessRow("ACCESS.03", from_inside(FETCH, OUTSIDE, edmm.not_epc, readings=FIRST), gp(), "RAM"),
     AccessRow("ACCESS.03", from_inside(FETCH, OUTSIDE, alias, readings=FIRST), gp(), "EPC"),
     *(

@@ -4,8 +4,10 @@ from typing import Final
 
 import pytest
 
-from softsgx.cpu import Bare, Fault, LogicalProcessor
+from softsgx.cpu import Bare, Fault, LogicalProcessor, Readings
 from softsgx.cpu.bare import BareEnclave
+from softsgx.sim import Event
+from softsgx.sim.cpu_events import AccessFaulted
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import REG, RWX, VALID, R
 from tests.cpu import edmm
@@ -20,9 +22,9 @@ RAM_PFN: Final = RAM >> 12
 HALVES: Final = b"in front" + b"+ behind"
 
 
-def full() -> tuple[BareEnclave, LogicalProcessor]:
+def full(readings: Readings | None = None) -> tuple[BareEnclave, LogicalProcessor]:
     """A running enclave that fills its ELRANGE, the last page with every right."""
-    enclave = Bare(16).enclave(pages=4, size=SIZE)
+    enclave = Bare(16, readings=readings or Readings()).enclave(pages=4, size=SIZE)
     word(VALID | REG | RWX)(enclave, LAST)
     lp = edmm.inside(enclave)
     enclave.enter(lp)
@@ -106,6 +108,42 @@ def test_a_fetch_over_the_start_of_elrange_is_gp() -> None:
     with pytest.raises(Fault) as caught:
         lp.fetch(BASE - 1, 2)
     assert (caught.value.vector, caught.value.rule) == (13, "ACCESS.01")
+
+
+@pytest.mark.parametrize("gp_first", [False, True])
+@pytest.mark.parametrize("behind", ["mapped", "not mapped"])
+def test_reading_fetch_split_gp_first(gp_first: bool, behind: str) -> None:
+    """Neither half may be executed: whose fault it is. The half outside is #GP(0) either way."""
+    enclave, lp = full(Readings(fetch_split_gp_first=gp_first))
+    if behind == "mapped":
+        edmm.not_epc(enclave, END)
+    assert lp.fetch(END - 8, 8) == bytes(8)
+    with pytest.raises(Fault) as caught:
+        lp.fetch(END - 8, 9)
+    assert (caught.value.vector, caught.value.code) == (13, 0)
+    word(VALID | REG | R)(enclave, LAST)
+    edmm.reenter(enclave)
+    with pytest.raises(Fault) as caught:
+        lp.fetch(END - 8, 9)
+    split = caught.value
+    if gp_first:
+        assert (split.vector, split.rule) == (13, "ACCESS.14")
+    else:
+        assert (split.rule, split.code, split.address) == ("ACCESS.12", 0x8015, END - 8)
+    with pytest.raises(Fault) as caught:
+        lp.fetch(END - 8, 8)
+    assert caught.value.rule == "ACCESS.12"
+
+
+def test_a_refused_split_fetch_is_told_once() -> None:
+    _, lp = full(Readings(fetch_split_gp_first=True))
+    told: list[Event] = []
+    lp.log.subscribe(told.append)
+    with pytest.raises(Fault):
+        lp.fetch(END - 8, 9)
+    assert [(e.rule, e.linear) for e in told if isinstance(e, AccessFaulted)] == [
+        ("ACCESS.14", END - 8)
+    ]
 
 
 def test_over_a_page_boundary_the_fault_names_the_second_page() -> None:

@@ -214,5 +214,13 @@ def test_only_line_numbers_may_differ() -> None:
 
 def test_readings_are_listed_with_default_and_reason() -> None:
     lines = readings().splitlines()
-    row = next(line for line in lines if line.startswith("| `tcs_limit` | `72` | "))
+    row = next(line for line in lines if line.startswith("| `tcs_limit` | `72` |  | "))
     assert "SGX_TCS_LIMIT" in row
+
+
+def test_readings_that_were_measured_are_marked_and_their_rows_listed() -> None:
+    lines = readings().splitlines()
+    for name in ("tcs_written", "tcs_last_byte", "aep_before_tcs"):
+        assert any(line.startswith(f"| `{name}` | `True` | Emerald Rapids | ") for line in lines)
+    assert "| RBX read-only | #PF | 7 | page + FFFH | SEGV_ACCERR |" in lines
+    assert len([line for line in lines if " | SI_KERNEL |" in line]) == 5

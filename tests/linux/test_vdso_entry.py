@@ -43,12 +43,12 @@ def test_tcs_without_access(how: str) -> None:
         assert w.do(w.host.munmap(tcs, PAGE_SIZE)) == 0
     else:
         assert w.protect(tcs, 0) == 0
-    assert enter(w, tcs) == (2, 14, 0x4, tcs)
+    assert enter(w, tcs) == (2, 14, 0x6, tcs + 0xFFF)
 
 
 def test_page_that_is_no_tcs() -> None:
     w = world()
-    assert enter(w, w.enclave.data[0]) == (2, 14, 0x8005, w.enclave.data[0])
+    assert enter(w, w.enclave.data[0]) == (2, 14, 0x8007, w.enclave.data[0] + 0xFFF)
 
 
 def test_nothing_to_resume() -> None:

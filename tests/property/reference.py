@@ -216,10 +216,9 @@ class Reference(Memory):
         if not self.tracked(page):
             return NOT_TRACKED
         if pt == TCS:
-            cssa, nssa, dbgoptin = page.get(24, 4), page.get(28, 4), page.get(8) & 1
-            aep, active = page.get(40), page.get(0)
-            if any(page.data[72:]) or dbgoptin or cssa >= nssa or aep or active:
-                raise Refused(GP)
+            dbgoptin, aep, active = page.get(8) & 1, page.get(40), page.get(0)
+            if any(page.data[72:]) or dbgoptin or aep or active:
+                raise Refused(GP)  # CSSA and NSSA are left to entry
         page.pending = page.modified = page.pr = False
         return SUCCESS
 
@@ -261,13 +260,16 @@ class Reference(Memory):
 
     def enter(self, n: int, rbx: int, rcx: int, resume: bool) -> None:
         """EENTER or ERESUME."""
-        if self.lps[n].enclave is not None or rbx % PAGE:
+        if self.lps[n].enclave is not None or rbx % PAGE or not canonical(rcx):
             raise Refused(GP)
-        tcs = self.operand(rbx)
-        if not canonical(rcx):
-            raise Refused(GP)
+        # As measured: a write to the last byte, and what is no EPC has W and SGX, too.
+        last = rbx + PAGE - 1
+        target = self.walk(last, W)
+        if target[0] != "epc":
+            raise Refused(PF, last, 0x8007)
+        tcs = self.epc[target[1]]
         if not tcs.valid or tcs.blocked or tcs.address != rbx or tcs.pt != TCS or tcs.modified:
-            raise Refused(PF, rbx)
+            raise Refused(PF, last)
         assert tcs.secs is not None
         base = self.enclaves[tcs.secs].base
         ossa, oentry, fs, gs = (tcs.get(offset) for offset in (16, 32, 48, 56))

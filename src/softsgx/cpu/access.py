@@ -22,7 +22,7 @@ from softsgx.mem.pagetable import (
     PTE_W,
 )
 from softsgx.mem.tlb import ABORT, CLEAN, FETCH, READ, WRITE
-from softsgx.sim.cpu_events import TlbFilled
+from softsgx.sim.cpu_events import AccessFaulted, TlbFilled
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, canonical
 from softsgx.spec.epcm import (
     BLOCKED,
@@ -83,6 +83,16 @@ def fill(lp: LogicalProcessor, address: int, access: int) -> int:
     if lp.log.on:
         lp.log.emit(TlbFilled(lp.id, page, entry))
     return entry
+
+
+def split_fetch(lp: LogicalProcessor, address: int, size: int) -> None:
+    """A fetch over the end of ELRANGE, by the reading that judges it before its half inside."""
+    if lp.elrange_base <= address < lp.elrange_end < address + size:
+        refused = GP("ACCESS.14")  # fetch over the end of ELRANGE (an open reading, off by default)
+        if lp.log.on:
+            vector, rule = refused.vector, refused.rule
+            lp.log.emit(AccessFaulted(lp.id, address, FETCH, vector, 0, rule, 0))
+        raise refused
 
 
 def walk(lp: LogicalProcessor, address: int, access: int) -> int:

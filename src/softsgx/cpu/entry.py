@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu import tracking
 from softsgx.cpu.access import walk
-from softsgx.cpu.fault import ENCLU_PFEC_W, GP, PF
+from softsgx.cpu.fault import ENCLU_PFEC, ENCLU_PFEC_W, GP, PF, Fault
 from softsgx.cpu.part import xsave_size
 from softsgx.cpu.secs import Secs
 from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_PFN_MASK, PTE_U, PTE_W
@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 _TWO: Final = struct.Struct("<QQ")
 _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
-# A writable user page whose A and D bits are set already: a walk would find nothing to do.
-_PTE_WRITE_DONE: Final = PTE_P | PTE_W | PTE_U | PTE_A | PTE_D
+# A user page whose A bit is set already, and a writable one with D: a walk would change nothing.
+_PTE_READ_DONE: Final = PTE_P | PTE_U | PTE_A
+_PTE_WRITE_DONE: Final = _PTE_READ_DONE | PTE_W | PTE_D
 # What the EPCM word of an SSA page must be.
 _USABLE_MASK: Final = VALID | BLOCKED | PENDING | MODIFIED | PT_MASK | R | W
 _USABLE: Final = VALID | REG | R | W
@@ -90,6 +91,33 @@ def check_inactive(tcs: TCS) -> None:
     """A TCS serves one processor at a time."""
     if tcs.STATE == TCS_ACTIVE:
         raise GP("ENTRY.14")  # TCS.STATE is active: another processor runs on it
+
+
+def tcs_operand(lp: LogicalProcessor, rbx: int, rcx: int, rule: str) -> int:
+    """EPC page of the TCS at RBX, by the page tables; not EPC is `rule`. RCX is the AEP.
+
+    Paging judges one access to the last byte of the page, a write: measured on silicon. So a TCS
+    that is mapped read-only cannot be entered, and its page is dirty afterwards.
+    """
+    readings = lp.processor.readings
+    wanted = _PTE_WRITE_DONE if readings.tcs_written else _PTE_READ_DONE
+    pte = lp.space.ptes.get(rbx >> PAGE_SHIFT, 0)
+    if pte & wanted != wanted:
+        address = rbx | PAGE_MASK if readings.tcs_last_byte else rbx
+        pte = walk(lp, address, WRITE if readings.tcs_written else READ)
+    page = lp.processor.epc.index((pte & PTE_PFN_MASK) >> PAGE_SHIFT)
+    if page < 0:
+        raise tcs_refusal(lp, rbx, rule)
+    if not readings.aep_before_tcs and not canonical(rcx):
+        raise GP("ENTRY.15")  # RCX (AEP) not canonical, tested behind the page (an open reading)
+    return page
+
+
+def tcs_refusal(lp: LogicalProcessor, rbx: int, rule: str) -> Fault:
+    """The #PF of a page at RBX that paging permits, and that is no TCS to enter."""
+    readings = lp.processor.readings
+    address = rbx | PAGE_MASK if readings.tcs_last_byte else rbx
+    return PF(address, rule, ENCLU_PFEC_W if readings.tcs_written else ENCLU_PFEC)
 
 
 def frame_address(secs: Secs, tcs: TCS, index: int) -> int:

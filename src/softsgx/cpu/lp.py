@@ -10,7 +10,7 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from softsgx.cpu.access import fill, supervisor_physical
+from softsgx.cpu.access import fill, split_fetch, supervisor_physical
 from softsgx.cpu.aex import Delivered, aex
 from softsgx.cpu.execute import encls, encls_steps, enclu, enclu_steps, enclv
 from softsgx.cpu.msr import rdmsr, wrmsr
@@ -159,6 +159,8 @@ class LogicalProcessor:
 
     def fetch(self, address: int, size: int = 1) -> bytes:
         """Fetch `size` instruction bytes at a linear address."""
+        if self.processor.readings.fetch_split_gp_first and self.secs is not None:
+            split_fetch(self, address, size)
         return self._read(address, size, FETCH)
 
     def store(self, address: int, data: bytes) -> None:

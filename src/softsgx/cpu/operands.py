@@ -30,6 +30,7 @@ from softsgx.spec.paging import SECINFO_RESERVED
 
 if TYPE_CHECKING:
     from softsgx.cpu.lp import LogicalProcessor
+    from softsgx.spec.tcs import TCS
 
 _OP_MASK: Final = VALID | BLOCKED | PENDING | MODIFIED | PT_MASK
 _OP: Final = VALID | REG
@@ -101,6 +102,11 @@ def system_secinfo(
     if flags & reserved:
         raise GP(rule)
     return flags
+
+
+def tcs_limits_end_in_fff(tcs: TCS) -> bool:
+    """Whether FSLIMIT and GSLIMIT are whole pages, as segments of a 32-bit enclave must be."""
+    return tcs.FSLIMIT & tcs.GSLIMIT & PAGE_MASK == PAGE_MASK
 
 
 def absent_page_type(lp: LogicalProcessor, flags: int) -> None:

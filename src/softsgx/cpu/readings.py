@@ -1,21 +1,26 @@
 """Open readings of the manual, each a switch.
 
 Where the manual is silent or contradicts itself and a test could tell the readings apart, the
-choice is a field here: its default is what the model does, `why` says on what ground.
+choice is a field here: its default is what the model does, `why` says on what ground. What has been
+measured on a processor is marked so: microcode of another part may still differ, hence the switch.
 docs/readings.md is generated from this file.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Final
 
 from softsgx.cpu.arguments import check_range, check_types
 
+# Family 6, model 207, CPL 3, SGX hidden by the hypervisor: no enclave and no EPC in reach.
+EMERALD_RAPIDS: Final = "Emerald Rapids"
 
-def _switch(default: Any, why: str, *, most: int = 0) -> Any:
-    """A reading; one that is a number lies between 0 and `most`."""
-    return field(default=default, metadata={"why": why, "most": most})
+
+def _switch(default: Any, why: str, *, most: int = 0, measured: str = "") -> Any:
+    """A reading; one that is a number lies between 0 and `most`. `measured` is a processor that
+    was seen to do what the default says."""
+    return field(default=default, metadata={"why": why, "most": most, "measured": measured})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +51,13 @@ class Readings:
         False,
         "EACCEPT of a TCS refuses reserved TCS.FLAGS bits. As for EADD.",
     )
+    eaccept_tests_nssa: bool = _switch(
+        False,
+        "EACCEPT of a TCS gives #GP(0) if CSSA >= NSSA, as the operation listing has it. But the "
+        "tests of Intel's enclave memory manager (intel/linux-sgx, external/sgx-emm/api_tests, "
+        "test_sgx_mm_types) make a page of zeroes a TCS and require success, and Intel states that "
+        "they pass on hardware. EENTER tests it in any case.",
+    )
     eld_checks_secs: bool = _switch(
         True,
         "ELDB/ELDU give #PF when PAGEINFO.SECS is no valid SECS page. The listing has no test; "
@@ -57,8 +69,9 @@ class Readings:
     )
     eremove_frees_accepted_trim: bool = _switch(
         True,
-        "EREMOVE of an accepted PT_TRIM page frees it while the enclave runs. The listing names "
-        "the case twice with opposite results; Linux relies on this one.",
+        "EREMOVE of an accepted PT_TRIM page frees it, also while the enclave runs. The listing "
+        "names the case twice: once among pages where there is nothing to do, so that the page "
+        "stays valid and RAX is 0, once among those that are freed. Linux relies on the latter.",
     )
     tcs_limit: int = _switch(
         72,
@@ -141,7 +154,28 @@ class Readings:
     )
     enclu_pf_write_bit: bool = _switch(
         True,
-        "A #PF that an ENCLU leaf raises for an operand it writes has the W bit.",
+        "A #PF that an ENCLU leaf raises for an operand it writes has the W bit. Seen for a TCS "
+        "operand that is not in the EPC: 8007H.",
+        measured=EMERALD_RAPIDS,
+    )
+    tcs_written: bool = _switch(
+        True,
+        "The TCS operand of EENTER and ERESUME is a write access for paging, so that a TCS mapped "
+        "read-only gives #PF with the W bit. The manual says read and write.",
+        measured=EMERALD_RAPIDS,
+    )
+    tcs_last_byte: bool = _switch(
+        True,
+        "A #PF for the TCS operand has the address of the last byte of the page, RBX + FFFH. Seen "
+        "where paging refuses and where the page is not in the EPC; taken over for refusals by "
+        "the EPCM, which the listing words alike.",
+        measured=EMERALD_RAPIDS,
+    )
+    aep_before_tcs: bool = _switch(
+        True,
+        "EENTER and ERESUME test that the AEP is canonical before they translate RBX. The listing "
+        "has it behind the test that RBX lies in the EPC.",
+        measured=EMERALD_RAPIDS,
     )
     nonepc_in_elrange_sgx: bool = _switch(
         True,
@@ -159,6 +193,13 @@ class Readings:
     fetch_outside_elrange_first: bool = _switch(
         True,
         "A fetch outside ELRANGE gives #GP(0) even if the address is not mapped.",
+    )
+    fetch_split_gp_first: bool = _switch(
+        False,
+        "A fetch over the end of ELRANGE gives #GP(0) even if the half inside is not executable. "
+        "The manual names the #GP(0) without an order; but the length of an instruction is not "
+        "known before its first bytes are, so their #PF comes first. Concerns `fetch`, which is "
+        "told a size; engines decode.",
     )
     sgx1_violation_is_gp: bool = _switch(
         True,

@@ -9,6 +9,8 @@ from typing import Any, Final
 import pytest
 
 from softsgx.cpu import Fault, Readings
+from softsgx.cpu.bare import BareEnclave
+from softsgx.spec.attributes import ATTR_MODE64BIT
 from softsgx.spec.epcm import (
     MODIFIED,
     PENDING,
@@ -49,6 +51,7 @@ RESTRICTED: Final = REG | PR | R  # after EMODPR to R
 NEW_TCS: Final = TCS | MODIFIED  # after EMODT
 NEEDS_READ: Final = Readings(eaccept_needs_read=True)
 FLAGS_RESERVED: Final = Readings(tcs_flags_reserved_at_eaccept=True)
+TESTS_NSSA: Final = Readings(eaccept_tests_nssa=True)
 
 PF_RBX, PF_RCX = pf("rbx", ENCLU_PFEC), pf("rcx", ENCLU_PFEC)
 MISMATCH, NOT_TRACKED = code(SGX_PAGE_ATTRIBUTES_MISMATCH), code(SGX_PAGE_NOT_TRACKED)
@@ -64,6 +67,16 @@ def new_tcs(flags: int = NEW_TCS, **fields: Any) -> Callable[[], Attempt]:
     readings = fields.pop("readings", None)
     spoil = {DATA: thread_page(**fields)}
     return lambda: user_leaf(EACCEPT, flags, rcx=DATA, spoil=spoil, readings=readings)
+
+
+def narrow_tcs(**fields: Any) -> Callable[[], Attempt]:
+    """The same in a 32-bit enclave, which the model cannot enter: it becomes one while it runs."""
+
+    def narrow(enclave: BareEnclave, _address: int) -> None:
+        enclave.bare.processor.secs[enclave.secs].ATTRIBUTES &= ~ATTR_MODE64BIT
+
+    spoil = {DATA: all_of(thread_page(**fields), narrow)}
+    return lambda: user_leaf(EACCEPT, NEW_TCS, rcx=DATA, spoil=spoil)
 
 
 def of_type(page_type: int, flags: int) -> Row:
@@ -112,14 +125,17 @@ CONTENTS = [
     Row("EACCEPT.22", new_tcs(ragged=72), gp(), "byte 72"),
     Row("EACCEPT.22", new_tcs(ragged=4095), gp(), "byte 4095"),
     Row("EACCEPT.23", new_tcs(FLAGS=1), gp()),
-    Row("EACCEPT.24", new_tcs(NSSA=0), gp(), "0 of 0"),
-    Row("EACCEPT.24", new_tcs(CSSA=1), gp(), "1 of 1"),
-    Row("EACCEPT.24", new_tcs(CSSA=3, NSSA=2), gp(), "3 of 2"),
+    Row("EACCEPT.24", new_tcs(NSSA=0, readings=TESTS_NSSA), gp(), "0 of 0"),
+    Row("EACCEPT.24", new_tcs(CSSA=1, readings=TESTS_NSSA), gp(), "1 of 1"),
+    Row("EACCEPT.24", new_tcs(CSSA=3, NSSA=2, readings=TESTS_NSSA), gp(), "3 of 2"),
     Row("EACCEPT.25", new_tcs(AEP=1 << 63), gp()),
     Row("EACCEPT.26", new_tcs(STATE=1), gp()),
     Row("EACCEPT.26", new_tcs(STATE=1 << 63), gp(), "bit 63"),
-    Row("EACCEPT.27", new_tcs(FLAGS=1 << 2, readings=FLAGS_RESERVED), gp(), "bit 2"),
-    Row("EACCEPT.27", new_tcs(FLAGS=1 << 63, readings=FLAGS_RESERVED), gp(), "bit 63"),
+    Row("EACCEPT.27", narrow_tcs(FSLIMIT=0xFFE, GSLIMIT=0xFFF), gp(), "FSLIMIT"),
+    Row("EACCEPT.27", narrow_tcs(FSLIMIT=0xFFF, GSLIMIT=0x1000), gp(), "GSLIMIT"),
+    Row("EACCEPT.27", narrow_tcs(), gp(), "both 0"),
+    Row("EACCEPT.28", new_tcs(FLAGS=1 << 2, readings=FLAGS_RESERVED), gp(), "bit 2"),
+    Row("EACCEPT.28", new_tcs(FLAGS=1 << 63, readings=FLAGS_RESERVED), gp(), "bit 63"),
 ]
 ROWS = [
     Row("EACCEPT.01", case(rbx=SCRATCH + 32), gp()),
@@ -296,7 +312,12 @@ def test_reading_tcs_flags_reserved_at_eaccept(bits: int) -> None:
     """By default the reserved area is tested and FLAGS are left to entry."""
     attempt = new_tcs(FLAGS=bits)()
     assert attempt.lp.enclu(EACCEPT, attempt.rbx, attempt.rcx) == 0
-    check_row(Row("EACCEPT.27", new_tcs(FLAGS=bits, readings=FLAGS_RESERVED), gp()))
+    check_row(Row("EACCEPT.28", new_tcs(FLAGS=bits, readings=FLAGS_RESERVED), gp()))
+
+
+def test_a_tcs_of_a_32_bit_enclave_has_limits_of_whole_pages() -> None:
+    attempt = narrow_tcs(FSLIMIT=0xFFF, GSLIMIT=0xFFFF_FFFF)()
+    assert attempt.lp.enclu(EACCEPT, attempt.rbx, attempt.rcx) == 0
 
 
 def test_eaccept_may_overlap_with_a_leaf_that_shares_the_page() -> None:

@@ -81,14 +81,24 @@ def test_eaccept_of_a_tcs_page_clears_modified_alone_and_the_tcs_can_be_entered(
     assert third.tcs_page == page
 
 
-def test_a_tcs_made_by_emodt_must_already_hold_legal_values() -> None:
-    """A page of zeros has NSSA = 0, so CSSA is not below it; with an SSA frame it is accepted."""
-    enclave = edmm.running()
+@pytest.mark.parametrize("tests_nssa", [False, True])
+def test_reading_eaccept_tests_nssa(tests_nssa: bool) -> None:
+    """A page of zeroes has NSSA = 0, so CSSA is not below it: Intel's own tests make such a TCS.
+
+    Nobody can enter it: EENTER tests NSSA in any case.
+    """
+    enclave = edmm.running(lps=3, readings=Readings(eaccept_tests_nssa=tests_nssa))
     enclave.bare.emodt(enclave.pages[DATA], TCS)
     etrack(enclave)
-    with pytest.raises(Fault, match=r"EACCEPT\.24"):
-        edmm.eaccept(enclave, DATA, TCS | MODIFIED)
-    assert edmm.entry(enclave, DATA) == VALID | TCS | MODIFIED
+    if tests_nssa:
+        with pytest.raises(Fault, match=r"EACCEPT\.24"):
+            edmm.eaccept(enclave, DATA, TCS | MODIFIED)
+        assert edmm.entry(enclave, DATA) == VALID | TCS | MODIFIED
+    else:
+        assert edmm.eaccept(enclave, DATA, TCS | MODIFIED) == 0
+        enclave.tcs.append(DATA)
+        with pytest.raises(Fault, match=r"EENTER\.09"):
+            enclave.enter(enclave.bare.processor.lps[2], thread=1)
     edmm.thread_page()(enclave, edmm.DATA2)
     assert edmm.eaccept(enclave, edmm.DATA2, TCS | MODIFIED) == 0
 

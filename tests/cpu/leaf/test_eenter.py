@@ -36,7 +36,7 @@ def test_eenter_order(first: Spoil[Thread]) -> None:
 
 @pytest.mark.parametrize(
     ("address", "expected"),
-    [(NON_CANONICAL, (GP, 0)), (0x1234_5000, (PF, 4))],
+    [(NON_CANONICAL, (GP, 0)), (0x1234_5000, (PF, 6))],
     ids=["not canonical", "not mapped"],
 )
 def test_eenter_operand_is_an_explicit_access(address: int, expected: tuple[int, int]) -> None:

@@ -5,14 +5,14 @@ from functools import partial
 
 import pytest
 
-from softsgx.cpu import Fault
+from softsgx.cpu import Fault, Readings
 from softsgx.spec.attributes import ATTR_DEBUG
 from softsgx.spec.leaves import EENTER, ERESUME
 from softsgx.spec.msr import CR4_OSXSAVE
 from softsgx.spec.tcs import TCS_AEXNOTIFY, TCS_DBGOPTIN
 from tests.cpu.entry_spoils import BASES, MACHINE, trials
 from tests.cpu.table import Attempt, Row, gp, row_id, run_row
-from tests.cpu.thread import NOTIFY_64, Thread, before, name, thread
+from tests.cpu.thread import NON_CANONICAL, NOTIFY_64, Thread, before, name, thread
 
 LEAVES = (EENTER, ERESUME)
 STATE_ACTIVE = 1
@@ -33,6 +33,17 @@ def uninitialised() -> Thread:
 def of_32_bits() -> Thread:
     limits: dict[str, int | bytes] = {"FSLIMIT": 0xFFF, "GSLIMIT": 0xFFF}
     return thread(base=0x1000_0000, attributes=ATTR_DEBUG, tcs=limits)
+
+
+def aep_last() -> Thread:
+    return thread(readings=Readings(aep_before_tcs=False))
+
+
+def bad_aep(leaf: int) -> Attempt:
+    """The reading of the listing: the AEP is tested behind the page."""
+    t = before(leaf, aep_last)
+    t.rcx = NON_CANONICAL
+    return t.attempt()
 
 
 def silent_tcs() -> Thread:
@@ -63,6 +74,7 @@ ROWS = [
         Row("ENTRY.14", partial(shared_by_processors, leaf), gp(), f"{name(leaf)} real")
         for leaf in LEAVES
     ),
+    *(Row("ENTRY.15", partial(bad_aep, leaf), gp(), name(leaf)) for leaf in LEAVES),
 ]
 
 

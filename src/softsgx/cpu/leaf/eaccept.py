@@ -7,6 +7,7 @@ from softsgx.cpu.operands import (
     enclave_page,
     enclave_secinfo,
     epc_read,
+    tcs_limits_end_in_fff,
     usable_page,
 )
 from softsgx.cpu.tracking import forget, tracked
@@ -105,14 +106,14 @@ def _tcs_contents(lp: LogicalProcessor, page: int, rcx: int) -> None:
         raise GP("EACCEPT.22")  # TCS: reserved area not zero
     if tcs.FLAGS & TCS_DBGOPTIN:
         raise GP("EACCEPT.23")  # TCS: DBGOPTIN = 1
-    if tcs.CSSA >= tcs.NSSA:
-        raise GP("EACCEPT.24")  # TCS: CSSA >= NSSA
+    if tcs.CSSA >= tcs.NSSA and lp.processor.readings.eaccept_tests_nssa:
+        raise GP("EACCEPT.24")  # TCS: CSSA >= NSSA (an open reading, off by default)
     if tcs.AEP:
         raise GP("EACCEPT.25")  # TCS: AEP not zero
     if tcs.STATE:
         raise GP("EACCEPT.26")  # TCS: STATE not inactive
     assert lp.secs is not None
-    if not lp.secs.ATTRIBUTES & ATTR_MODE64BIT:
-        raise AssertionError("a 32-bit enclave runs")  # entry refuses it
+    if not lp.secs.ATTRIBUTES & ATTR_MODE64BIT and not tcs_limits_end_in_fff(tcs):
+        raise GP("EACCEPT.27")  # TCS of a 32-bit enclave: FSLIMIT or GSLIMIT not ending in FFFH
     if tcs.FLAGS & ~TCS_FLAGS_DEFINED and lp.processor.readings.tcs_flags_reserved_at_eaccept:
-        raise GP("EACCEPT.27")  # TCS: reserved FLAGS bit (an open reading, off by default)
+        raise GP("EACCEPT.28")  # TCS: reserved FLAGS bit (an open reading, off by default)

@@ -3,7 +3,7 @@
 from softsgx.cpu import measurement
 from softsgx.cpu.fault import ENCLS_PFEC, GP, PF
 from softsgx.cpu.lp import LogicalProcessor
-from softsgx.cpu.operands import absent_page_type, system_secinfo
+from softsgx.cpu.operands import absent_page_type, system_secinfo, tcs_limits_end_in_fff
 from softsgx.spec.attributes import ATTR_MODE64BIT
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.concurrency import BUSY_SECS, BUSY_SECS_B, BUSY_TARGET
@@ -11,8 +11,6 @@ from softsgx.spec.epcm import PT_MASK, REG, RWX, SECS, TCS, VALID, R, W
 from softsgx.spec.paging import PAGEINFO
 from softsgx.spec.tcs import TCS as TCS_PAGE
 from softsgx.spec.tcs import TCS_DBGOPTIN, TCS_FLAGS_DEFINED
-
-_LIMIT_LOW = 0xFFF
 
 
 def eadd(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
@@ -81,7 +79,7 @@ def _tcs(lp: LogicalProcessor, content: bytes, wide: bool) -> bytes:
     tcs = TCS_PAGE.unpack(content)
     if not TCS_PAGE.reserved_clear(content):
         raise GP("EADD.15")  # TCS: reserved area not zero
-    if not wide and (tcs.FSLIMIT & _LIMIT_LOW) & (tcs.GSLIMIT & _LIMIT_LOW) != _LIMIT_LOW:
+    if not wide and not tcs_limits_end_in_fff(tcs):
         raise GP("EADD.16")  # TCS of a 32-bit enclave: FSLIMIT or GSLIMIT does not end in FFFH
     if tcs.FLAGS & ~TCS_FLAGS_DEFINED and lp.processor.readings.tcs_flags_reserved_at_eadd:
         raise GP("EADD.17")  # TCS: reserved FLAGS bit (an open reading, off by default)

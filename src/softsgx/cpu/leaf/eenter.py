@@ -8,10 +8,11 @@ from softsgx.cpu.entry import (
     enter,
     frame_address,
     store_outside_stack,
+    tcs_operand,
+    tcs_refusal,
 )
-from softsgx.cpu.fault import ENCLU_PFEC, GP, PF
+from softsgx.cpu.fault import GP
 from softsgx.cpu.lp import LogicalProcessor
-from softsgx.cpu.operands import enclave_page
 from softsgx.spec.bits import MASK64, canonical
 from softsgx.spec.concurrency import BUSY_TARGET
 from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_MASK, TCS, VALID
@@ -28,22 +29,22 @@ def eenter(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     """
     if rbx & 4095:
         raise GP("EENTER.01")  # RBX (TCS) not 4 KiB aligned
-    page = enclave_page(lp, rbx, False, "EENTER.02")  # RBX is not in the EPC
-    if not canonical(rcx):
-        raise GP("EENTER.03")  # RCX (AEP) not canonical
+    if not canonical(rcx) and lp.processor.readings.aep_before_tcs:
+        raise GP("EENTER.02")  # RCX (AEP) not canonical
+    page = tcs_operand(lp, rbx, rcx, "EENTER.03")  # RBX is not in the EPC
     if lp.busy & BUSY_TARGET:
         raise GP("EENTER.04")  # another leaf uses the TCS
     processor = lp.processor
     epcm = processor.epcm
     word = epcm.state[page]
     if not word & VALID:
-        raise PF(rbx, "EENTER.05", ENCLU_PFEC)  # EPCM: VALID = 0
+        raise tcs_refusal(lp, rbx, "EENTER.05")  # EPCM: VALID = 0
     if word & BLOCKED:
-        raise PF(rbx, "EENTER.06", ENCLU_PFEC)  # EPCM: BLOCKED = 1
+        raise tcs_refusal(lp, rbx, "EENTER.06")  # EPCM: BLOCKED = 1
     if epcm.address[page] != rbx or word & PT_MASK != TCS:
-        raise PF(rbx, "EENTER.07", ENCLU_PFEC)  # EPCM: ENCLAVEADDRESS is not RBX, or no TCS
+        raise tcs_refusal(lp, rbx, "EENTER.07")  # EPCM: ENCLAVEADDRESS is not RBX, or no TCS
     if word & (PENDING | MODIFIED):
-        raise PF(rbx, "EENTER.08", ENCLU_PFEC)  # EPCM: PENDING or MODIFIED is 1
+        raise tcs_refusal(lp, rbx, "EENTER.08")  # EPCM: PENDING or MODIFIED is 1
     tcs = TCS_PAGE.unpack(processor.memory.page_view(processor.epc.pfn(page)))
     secs = processor.parent(page)
     check_tcs(lp, tcs, secs)

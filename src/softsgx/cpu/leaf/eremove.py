@@ -20,9 +20,12 @@ def eremove(lp: LogicalProcessor, _rbx: int, rcx: int, _rdx: int) -> Status:
     processor = lp.processor
     epcm = processor.epcm
     word = epcm.state[page]
+    pt = word & PT_MASK
+    accepted_trim = pt == TRIM and not word & MODIFIED
     if not word & VALID:
         return SUCCESS  # nothing to do
-    pt = word & PT_MASK
+    if accepted_trim and not processor.readings.eremove_frees_accepted_trim:
+        return SUCCESS  # the listing names it here as well (an open reading)
     if pt == VA:
         processor.memory.clear_page(processor.epc.pfn(page))
         epcm.free(page)
@@ -34,9 +37,7 @@ def eremove(lp: LogicalProcessor, _rbx: int, rcx: int, _rdx: int) -> Status:
         epcm.free(page)
         return SUCCESS
     secs = processor.parent(page)
-    accepted_trim = pt == TRIM and not word & MODIFIED
-    frees_trim = accepted_trim and processor.readings.eremove_frees_accepted_trim
-    if secs.inside and not frees_trim:
+    if secs.inside and not accepted_trim:
         return refuse("EREMOVE.05", SGX_ENCLAVE_ACT)  # a processor is inside the enclave
 
     secs.children -= 1

@@ -11,10 +11,11 @@ from softsgx.cpu.entry import (
     frame_address,
     frame_page,
     store_outside_stack,
+    tcs_operand,
+    tcs_refusal,
 )
-from softsgx.cpu.fault import ENCLU_PFEC, GP, PF
+from softsgx.cpu.fault import GP
 from softsgx.cpu.lp import LogicalProcessor
-from softsgx.cpu.operands import enclave_page
 from softsgx.cpu.part import xsave_size
 from softsgx.cpu.secs import Secs
 from softsgx.cpu.xstate import XState
@@ -59,9 +60,9 @@ def eresume(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     """
     if rbx & 4095:
         raise GP("ERESUME.01")  # RBX (TCS) not 4 KiB aligned
-    page = enclave_page(lp, rbx, False, "ERESUME.02")  # RBX is not in the EPC
-    if not canonical(rcx):
-        raise GP("ERESUME.03")  # RCX (AEP) not canonical
+    if not canonical(rcx) and lp.processor.readings.aep_before_tcs:
+        raise GP("ERESUME.02")  # RCX (AEP) not canonical
+    page = tcs_operand(lp, rbx, rcx, "ERESUME.03")  # RBX is not in the EPC
     if lp.busy & BUSY_TARGET:
         raise GP("ERESUME.04")  # another leaf uses the TCS
     processor = lp.processor
@@ -69,12 +70,12 @@ def eresume(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     word = epcm.state[page]
     if word & _USABLE_MASK != _USABLE or epcm.address[page] != rbx:
         if not word & VALID:
-            raise PF(rbx, "ERESUME.05", ENCLU_PFEC)  # EPCM: VALID = 0
+            raise tcs_refusal(lp, rbx, "ERESUME.05")  # EPCM: VALID = 0
         if word & BLOCKED:
-            raise PF(rbx, "ERESUME.06", ENCLU_PFEC)  # EPCM: BLOCKED = 1
+            raise tcs_refusal(lp, rbx, "ERESUME.06")  # EPCM: BLOCKED = 1
         if word & (PENDING | MODIFIED):
-            raise PF(rbx, "ERESUME.07", ENCLU_PFEC)  # EPCM: PENDING or MODIFIED is 1
-        raise PF(rbx, "ERESUME.08", ENCLU_PFEC)  # EPCM: ENCLAVEADDRESS is not RBX, or no TCS
+            raise tcs_refusal(lp, rbx, "ERESUME.07")  # EPCM: PENDING or MODIFIED is 1
+        raise tcs_refusal(lp, rbx, "ERESUME.08")  # EPCM: ENCLAVEADDRESS is not RBX, or no TCS
     tcs = TCS_PAGE.unpack(processor.memory.page_view(processor.epc.pfn(page)))
     secs = processor.parent(page)
     check_tcs(lp, tcs, secs)
