@@ -30,13 +30,17 @@ from softsgx.spec.epcm import (
     PR,
     REG,
     RWX,
+    TCS,
     R,
     W,
     X,
 )
+from softsgx.spec.rules import RULES
 from softsgx.spec.status import SGX_PAGE_NOT_TRACKED
 from softsgx.system import EnclaveThread, HostThread, Machine, load
+from softsgx.system.facts import look
 from softsgx.system.history import CALLS_MAX, KEPT
+from softsgx.system.ways import way_of_leaf
 from tests.linux.building import Building
 from tests.linux.world import World, world
 
@@ -618,6 +622,84 @@ def test_only_a_stale_translation_refuses() -> None:
         )
 
     w.call(program)
+
+
+# The TCS as an operand
+
+
+def test_a_tcs_mapped_read_only() -> None:
+    """The operand is written: W of the area is missing, and no right in the EPCM."""
+    w = explained()
+    (tcs, *_) = w.enclave.tcs
+    w.call(read, w.enclave.data[0])
+    assert w.protect(tcs, R) == 0
+    w.do(w.host.enter(w.enclave.entry(store), w.enclave.run(), args=8))
+    assert_in_order(
+        w.machine.explain(),
+        (
+            f"EENTER(RBX={tcs:#x}) refused (PAGING.03): #PF 0x7",
+            "VMA   r--",
+            "EPCM  ---  TCS since EADD",
+            f"mprotect({tcs:#x}, 0x1000, PROT_READ|PROT_WRITE)\n",
+        ),
+    )
+    assert "EMODPE" not in w.machine.explain()
+
+
+def test_an_ssa_frame_mapped_read_only_is_no_operand() -> None:
+    w = explained()
+    frame = w.enclave.tcs[0] + PAGE_SIZE
+    assert w.protect(frame, R) == 0
+    w.do(w.host.enter(w.enclave.entry(store), w.enclave.run(), args=8))
+    assert_in_order(
+        w.machine.explain(),
+        (f"EENTER(SSA={frame:#x}) refused (PAGING.03): #PF 0x7", "PROT_READ|PROT_WRITE)"),
+    )
+
+
+def test_a_target_without_rights_needs_none_to_be_accepted() -> None:
+    """EMODPE(R) was advised as well: done literally, it made EACCEPT fail with a mismatch."""
+    w = explained()
+    page = restricted(w, 0)
+    assert w.protect(page, 0) == 0
+    w.fault(accept(REG | PR), page)
+    text = w.machine.explain()
+    assert_in_order(text, ("EACCEPT(RCX=", "(PAGING.01): #PF 0x4", f"mprotect({page:#x}, 0x1000, "))
+    assert "EMODPE" not in text
+
+
+def test_accepting_a_tcs_that_has_no_frames() -> None:
+    """The advice was the very call that was refused."""
+    readings = Readings(eaccept_tests_nssa=True)
+    w = world(Machine(cpus=4, epc="1M", explain=True, readings=readings))
+    page = w.enclave.data[0]
+    retyped(w, "TCS")
+    w.fault(accept(TCS | MODIFIED), page)
+    assert_in_order(
+        w.machine.explain(),
+        (
+            f"EACCEPT(RCX={page:#x}) refused (EACCEPT.24): #GP",
+            "for EACCEPT to succeed: set NSSA of the TCS above CSSA first, while the page is",
+        ),
+    )
+
+
+ABOUT_THE_TARGET = [
+    rule
+    for rule in RULES
+    if rule.startswith("EACCEPT.") and not rule.endswith(("01", "02", "03", "04", "05"))
+]
+
+
+@pytest.mark.parametrize("rule", ABOUT_THE_TARGET)
+@pytest.mark.parametrize("kind", ["TCS", "TRIM"])
+def test_no_refused_eaccept_is_advised_again(rule: str, kind: str) -> None:
+    """Whatever refused it: a target that is MODIFIED waits for just this call."""
+    w = explained()
+    page = retyped(w, kind)
+    assert w.machine.explainer is not None
+    facts = look(w.machine.explainer.history, w.machine.kernel.lp(w.host.thread), page)
+    assert "EACCEPT(" not in way_of_leaf(facts, "EACCEPT", rule, "RCX")
 
 
 # Calls

@@ -234,8 +234,8 @@ class Explainer:
             target = e.address
         facts = look(self.history, lp, target)
         secinfo = secinfo_at(lp, e.rbx) if e.leaf in _SECINFO_LEAVES else None
-        operand = "RBX" if target == e.rbx else "RCX" if target == e.rcx else "RDX"
-        headline = f"{e.leaf}({operand}={target:#x}) refused ({e.rule}): {end}"
+        operand, value = operand_at(e, target)
+        headline = f"{e.leaf}({operand}={value:#x}) refused ({e.rule}): {end}"
         layers = []
         if secinfo is not None:
             layers.append(Layer("SECINFO", rwx_text(secinfo), _flags(secinfo)))
@@ -256,7 +256,7 @@ class Explainer:
             key=(e.rule, e.leaf, target & ~PAGE_MASK, facts.word),
             layers=layers,
             where=where,
-            way=way_of_leaf(facts, e.leaf, e.rule, secinfo) or fallback(rule_text(e.rule)),
+            way=way_of_leaf(facts, e.leaf, e.rule, operand) or fallback(rule_text(e.rule)),
         )
 
     def _tcs(self, facts: Facts) -> list[Layer]:
@@ -295,6 +295,19 @@ class Explainer:
 def rip_text(rip: int, base: int) -> str:
     """Where an instruction is in its enclave."""
     return f", rip {rip:#x} (base + {rip - base:#x})"
+
+
+def operand_at(e: c.LeafDone | c.LeafFaulted, address: int) -> tuple[str, int]:
+    """The operand of a leaf that an address belongs to, and its value: a fault may name another
+    byte of the page. What is no operand is the SSA frame."""
+    operands = (("RBX", e.rbx), ("RCX", e.rcx), ("RDX", e.rdx))
+    for name, value in operands:
+        if value == address:
+            return name, value
+    for name, value in operands:
+        if value & ~PAGE_MASK == address & ~PAGE_MASK:
+            return name, value
+    return "SSA", address
 
 
 def rule_text(rule: str) -> str:

@@ -44,6 +44,7 @@ _FIXED: Final[dict[str, str]] = {
     "ACCESS.07": "map this enclave's own descriptor there",
     "ACCESS.08": "map the page at its ENCLAVEADDRESS: a mapping that was moved is of no use",
     "ACCESS.09": "try again: the page is being evicted, the next fault loads it",
+    "ACCESS.14": "end the code in front of the end of ELRANGE: no instruction may go over it",
     "ACCESS.13": "try again: only the old translation refused, and the exit has dropped it",
     "CODE.01": "the instruction is undefined, or the emulator lacks it: `--engine native` has more",
     "CODE.02": "move it out of the enclave: EEXIT, or let the exception handler emulate it",
@@ -62,11 +63,42 @@ _FIXED: Final[dict[str, str]] = {
     "EACCEPT.12": "only PT_REG, PT_TCS and PT_TRIM can be accepted",
     "EACCEPTCOPY.09": "ask for R as well: W without R does not exist",
     "EACCEPTCOPY.16": "the page must be as EAUG made it: RW, PENDING",
-    "EENTER.09": "no SSA frame is free: ERESUME what was interrupted, or build with more NSSA",
+    "EENTER.09": "no SSA frame is free: ERESUME what was interrupted, or build with more NSSA;"
+    " for a page that becomes a TCS set NSSA first",
     "ERESUME.09": "nothing was interrupted on this TCS: EENTER",
     "EMODPE.16": "EMODPE(RW): W without R does not exist",
     "HOST.01": "map memory of the host there, readable",
     "HOST.02": "map memory of the host there, writable",
+}
+
+# What a page must hold before it becomes a TCS; afterwards nobody can write it.
+_TCS_CONTENTS: Final[dict[str, str]] = {
+    "EACCEPT.22": "all bytes behind the fields of the TCS to 0",
+    "EACCEPT.23": "FLAGS.DBGOPTIN of the TCS to 0",
+    "EACCEPT.24": "NSSA of the TCS above CSSA",
+    "EACCEPT.25": "AEP of the TCS to 0",
+    "EACCEPT.26": "STATE of the TCS to 0",
+    "EACCEPT.27": "FSLIMIT and GSLIMIT of the TCS to whole pages (FFFH at the end)",
+    "EACCEPT.28": "the reserved bits of FLAGS of the TCS to 0",
+}
+_BEFORE_EMODT: Final = (
+    "while the page is PT_REG: MODIFY_TYPES(PT_TCS) takes its rights away. Trim it and start anew"
+)
+# Operands of ENCLU leaves that are written, and pages whose rights in the EPCM do not matter.
+_WRITTEN: Final[dict[str, tuple[str, ...]]] = {
+    "EENTER": ("RBX", "SSA"),
+    "ERESUME": ("RBX", "SSA"),
+    "EDECCSSA": ("SSA",),
+    "EACCEPTCOPY": ("RCX",),
+    "EGETKEY": ("RCX",),
+    "EREPORT": ("RDX",),
+}
+_TARGETS: Final[dict[str, tuple[str, ...]]] = {
+    "EENTER": ("RBX",),
+    "ERESUME": ("RBX",),
+    "EACCEPT": ("RCX",),
+    "EACCEPTCOPY": ("RCX",),
+    "EMODPE": ("RCX",),
 }
 
 
@@ -128,14 +160,16 @@ def _other_type(word: int) -> str:
     return "the page table leads to a page that only the processor uses: unmap it"
 
 
-def _paging(facts: Facts, right: int) -> str:
-    """Ordinary paging refused: the area, or the driver behind it."""
+def _paging(facts: Facts, right: int, *, by_epcm: bool = True) -> str:
+    """Ordinary paging refused: the area, or the driver behind it. `by_epcm`: the EPCM must give
+    the right as well, which it need not for a page that a leaf changes or enters."""
     vma = facts.vma
     if vma is None:
         return f"mmap /dev/sgx_enclave over {facts.page:#x} with {_PROTS[right]}"
     if not vma.flags & right:
         out = _mprotect(facts, right)
         lacks = facts.word & VALID and not facts.word & right and not right & ~facts.cap
+        lacks = lacks and by_epcm
         return f"{out}, and {_extend(facts.word, right)} from inside" if lacks else out
     return _driver(facts, right)
 
@@ -170,14 +204,17 @@ def _driver(facts: Facts, right: int) -> str:
     return "the driver could not load the page"
 
 
-def way_of_leaf(facts: Facts, leaf: str, rule: str, secinfo: int | None) -> str:
-    """The way out of a refused ENCLU leaf; `secinfo` are the FLAGS it was given."""
+def way_of_leaf(facts: Facts, leaf: str, rule: str, operand: str) -> str:
+    """The way out of a refused ENCLU leaf; `operand` is the one that `facts` are about."""
     to = f"for {leaf} to succeed: "
     word = facts.word
     if rule in _FIXED:
         return to + _FIXED[rule]
+    if rule in _TCS_CONTENTS:
+        return f"{to}set {_TCS_CONTENTS[rule]} first, {_BEFORE_EMODT}"
     if rule.startswith("PAGING."):
-        return to + _paging(facts, W if leaf in ("EACCEPTCOPY", "EGETKEY", "EREPORT") else R)
+        right = W if operand in _WRITTEN.get(leaf, ()) else R
+        return to + _paging(facts, right, by_epcm=operand not in _TARGETS.get(leaf, ()))
     if rule == "EACCEPT.20":
         return to + _matching(word)
     if rule == "EACCEPT.21":
@@ -187,7 +224,9 @@ def way_of_leaf(facts: Facts, leaf: str, rule: str, secinfo: int | None) -> str:
     if rule == "EACCEPTCOPY.12" and word & VALID and not word & (PENDING | MODIFIED | BLOCKED):
         return f"{to}the page must be as EAUG made it, PENDING: this one is {word_text(word)}"
     if rule.split(".")[0] in ("EACCEPT", "EMODPE", "EACCEPTCOPY") and facts.number >= 0:
-        out = _unusable(word)
+        # EACCEPT itself is what a target that is PENDING or MODIFIED waits for.
+        own = leaf == "EACCEPT" and operand == "RCX"
+        out = _unacceptable(word) if own else _unusable(word)
         return to + out if out else ""
     if rule.startswith("FRAME."):
         return f"{to}the SSA frame must be REG pages of the enclave, accepted, RW"
@@ -205,12 +244,19 @@ def _matching(word: int) -> str:
     return f"nothing is to be accepted: the page is {word_text(word)} already"
 
 
-def _unusable(word: int) -> str:
-    """What has to happen before a leaf can work on a page in this state."""
+def _unacceptable(word: int) -> str:
+    """What has to happen before anything can be done to a page in this state."""
     if not word & VALID:
         return "touch the page first: EAUG adds it"
     if word & BLOCKED:
         return "try again: the page is being evicted, the next fault loads it"
+    return ""
+
+
+def _unusable(word: int) -> str:
+    """What has to happen before a leaf can work on a page in this state."""
+    if _unacceptable(word):
+        return _unacceptable(word)
     if word & PT_MASK == TRIM:
         return _other_type(word)
     if word & (PENDING | MODIFIED):
