@@ -140,8 +140,6 @@ def test_arguments_of_madvise() -> None:
     assert w.do(w.host.madvise(data + 1, PAGE_SIZE, MADV_DONTNEED)) == -EINVAL
     assert w.do(w.host.madvise(data, (1 << 64) - PAGE_SIZE, MADV_DONTNEED)) == -EINVAL
     assert w.do(w.host.madvise(data, 0, MADV_DONTNEED)) == 0
-    with pytest.raises(Unmodelled, match="advice 14"):
-        w.do(w.host.madvise(data, PAGE_SIZE, 14))
 
 
 def test_ordinary_memory_is_discarded_up_to_the_enclave_area() -> None:

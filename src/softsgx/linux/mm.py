@@ -46,6 +46,12 @@ VM_READ: Final = PROT_READ
 VM_WRITE: Final = PROT_WRITE
 VM_EXEC: Final = PROT_EXEC
 VM_RWX: Final = VM_READ | VM_WRITE | VM_EXEC
+# What madvise leaves in an area.
+VM_SEQ_READ: Final = 0x8000
+VM_RAND_READ: Final = 0x1_0000
+VM_DONTCOPY: Final = 0x2_0000
+VM_HUGEPAGE: Final = 0x2000_0000
+VM_NOHUGEPAGE: Final = 0x4000_0000
 
 
 class SharedMemory:
@@ -77,9 +83,12 @@ class Vma:
     `may` are the VM_MAY* bits: what mprotect can ever grant. `encl` is vm_private_data: None in an
     SGX area whose registration failed at fork. `offset` in the file is shown, and never used.
     `shared` is the memory of an anonymous area that is MAP_SHARED, `pgoff` its first page in it.
+    `advised` are the flags that madvise set.
     """
 
-    __slots__ = ("encl", "end", "file", "flags", "may", "offset", "pgoff", "shared", "start")
+    __slots__ = (
+        *("advised", "encl", "end", "file", "flags", "may", "offset", "pgoff", "shared", "start"),
+    )
 
     def __init__(
         self,
@@ -93,6 +102,7 @@ class Vma:
         offset: int = 0,
         shared: SharedMemory | None = None,
         pgoff: int = 0,
+        advised: int = 0,
     ) -> None:
         self.start = start
         self.end = end
@@ -103,6 +113,7 @@ class Vma:
         self.offset = offset
         self.shared = shared
         self.pgoff = pgoff
+        self.advised = advised
 
     def dup(self, start: int, end: int, by: int = 0) -> Vma:
         """vm_area_dup: an area like [start, end) of this one, `by` bytes further up."""
@@ -117,6 +128,7 @@ class Vma:
             offset=self.offset + skipped if self.sgx else 0,
             shared=self.shared,
             pgoff=self.pgoff + (skipped >> PAGE_SHIFT),
+            advised=self.advised,
         )
 
     @property

@@ -26,6 +26,7 @@ from softsgx.linux.kernel import KernelBug
 from softsgx.linux.mm import (
     MMAP_MIN_ADDR,
     TASK_SIZE,
+    VM_DONTCOPY,
     VM_RWX,
     Mm,
     SharedMemory,
@@ -332,6 +333,22 @@ def sys_mprotect(current: Thread, address: int, length: int, prot: int) -> Steps
 
     A refusal in the middle leaves the areas before it changed, and the splits made.
     """
+    return (yield from do_mprotect_pkey(current, address, length, prot, -1))
+
+
+@kernel_entry
+@told
+def sys_pkey_mprotect(
+    current: Thread, address: int, length: int, prot: int, pkey: int
+) -> Steps[int]:
+    """pkey_mprotect(2). The processor has no protection keys: nobody has one but -1, none."""
+    return (yield from do_mprotect_pkey(current, address, length, prot, pkey))
+
+
+def do_mprotect_pkey(
+    current: Thread, address: int, length: int, prot: int, pkey: int
+) -> Steps[int]:
+    """Both of them."""
     mm = current.mm
     if address & PAGE_MASK:
         return -EINVAL
@@ -345,6 +362,8 @@ def sys_mprotect(current: Thread, address: int, length: int, prot: int) -> Steps
     prot &= VM_RWX
     read_implies_exec = mm.read_implies_exec and bool(prot & PROT_READ)
     with (yield from mm.mmap_lock.acquire_write()):
+        if pkey != -1:
+            return -EINVAL
         at = address
         while at < end:
             vma = mm.vma_lookup(at)
@@ -545,6 +564,8 @@ def sys_fork(current: Thread, name: str, cpu: int, process: Process | None = Non
 def _dup_vmas(current: Thread, parent: Mm, child: Mm) -> Steps[None]:
     """The loop of dup_mmap: areas, and what of their pages the child gets at once."""
     for vma in parent.vmas:
+        if vma.advised & VM_DONTCOPY:
+            continue
         copy = vma.dup(vma.start, vma.end)
         child.insert(copy)
         if vma.sgx:

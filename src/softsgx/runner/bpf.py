@@ -90,7 +90,10 @@ OPEN, STAT, LSTAT, ACCESS = 2, 4, 6, 21
 MMAP, MPROTECT, MUNMAP, IOCTL, MREMAP = 9, 10, 11, 16, 25
 OPENAT, NEWFSTATAT, FACCESSAT, FACCESSAT2, STATX, OPENAT2 = 257, 262, 269, 439, 332, 437
 CLOCK_GETTIME, GETRUSAGE, TIMES, PKEY_MPROTECT = 228, 98, 100, 329
-MADVISE, RT_SIGACTION, FSTAT = 28, 13, 5
+MADVISE, RT_SIGACTION, FSTAT, MSYNC = 28, 13, 5, 26
+MLOCK, MUNLOCK, MLOCKALL, MUNLOCKALL, MLOCK2 = 149, 150, 151, 152, 325
+RANGES: Final = (MPROTECT, MUNMAP, PKEY_MPROTECT, MADVISE, MSYNC, MLOCK, MUNLOCK, MLOCK2)
+"""Calls on a range: its start in their first argument, its length in the second."""
 READ, WRITE, PREAD, PWRITE, READV, WRITEV, SENDTO, RECVFROM = 0, 1, 17, 18, 19, 20, 44, 45
 BUFFERS: Final = (READ, WRITE, PREAD, PWRITE, SENDTO, RECVFROM)
 """Calls with a buffer in their second argument and its length in the third."""
@@ -146,9 +149,9 @@ def range_filter(
 ) -> bytes:
     """For an enclave area [low, high): calls that change it, or that read or write memory of it.
 
-    mprotect, munmap, mremap and madvise stop if they begin in the area or might reach into it: a
-    range that begins below it does from 16 MiB below on, or if it is 16 MiB or longer. So short
-    calls far away cost nothing. `code` is a range in which no system call instruction executes
+    RANGES and mremap stop if they begin in the area or might reach into it: a range that begins
+    below it does from 16 MiB below on, or if it is 16 MiB or longer. So short calls far away cost
+    nothing. `code` is a range in which no system call instruction executes
     unnoticed, as it is #UD inside an enclave.
     """
     p = Program()
@@ -158,8 +161,10 @@ def range_filter(
         p.label("calls")
         p.load(_NR)
     p.equal(MREMAP, yes="mremap")
-    for number in (MPROTECT, MUNMAP, PKEY_MPROTECT, MADVISE):
+    for number in RANGES:
         p.equal(number, yes="range")
+    for number in (MLOCKALL, MUNLOCKALL):
+        p.equal(number, yes="trace")
     for number in BUFFERS:
         p.equal(number, yes="buffer")
     p.ret(RET_ALLOW)

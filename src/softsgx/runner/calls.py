@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from softsgx.linux.vfs import File
 from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
+from softsgx.runner.advice import MemoryAdvice
 from softsgx.runner.cpu_time import CpuTime
 from softsgx.runner.mappings import Mappings
 from softsgx.runner.nodes import Nodes
@@ -27,6 +28,7 @@ class Calls:
         self._handlers: dict[int, Handler] = {
             **self.nodes.handlers(),
             **Mappings(supervisor).handlers(),
+            **MemoryAdvice(supervisor).handlers(),
             **CpuTime(supervisor).handlers(),
             bpf.IOCTL: self._ioctl,
             bpf.RT_SIGACTION: self._sigaction,

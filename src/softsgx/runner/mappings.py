@@ -1,4 +1,4 @@
-"""Mappings of enclave memory: mmap, munmap, mprotect, mremap, madvise.
+"""Mappings of enclave memory: mmap, munmap, mprotect, mremap.
 
 The real mapping is PROT_NONE, so that all accesses come to us; its rights are the model's. Where a
 call covers enclave memory and other memory, each part goes to whom it belongs.
@@ -7,10 +7,11 @@ call covers enclave memory and other memory, each part goes to whom it belongs.
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux import syscalls
-from softsgx.linux.errno import EACCES, EINVAL, EPERM
+from softsgx.linux.errno import EACCES, ENOMEM, EPERM
 from softsgx.linux.mm import TASK_SIZE
 from softsgx.linux.uapi import (
     MAP_ANONYMOUS,
@@ -18,6 +19,7 @@ from softsgx.linux.uapi import (
     MAP_FIXED_NOREPLACE,
     MREMAP_FIXED,
     PROT_EXEC,
+    PROT_READ,
 )
 from softsgx.linux.vfs import File
 from softsgx.runner import bpf
@@ -30,18 +32,19 @@ from softsgx.runner.stops import (
     answer,
     areas,
     changed,
+    divided,
     go_on,
+    in_parts,
     signed32,
     to_exit,
 )
-from softsgx.runner.tracee import NR_MPROTECT, NR_MUNMAP, Tracee
-from softsgx.spec.bits import PAGE_MASK
+from softsgx.runner.tracee import NR_MUNMAP, Tracee
+from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
     from softsgx.runner.supervisor import Supervisor
 
 _FILTERS_MAX: Final = 6
-_MADV_REFUSED: Final = frozenset({4, 8, 9, 11})  # DONTNEED, FREE, REMOVE, DOFORK
 
 
 class Mappings:
@@ -56,10 +59,9 @@ class Mappings:
         return {
             bpf.MMAP: self._mmap,
             bpf.MPROTECT: self._mprotect,
-            bpf.PKEY_MPROTECT: self._mprotect,
+            bpf.PKEY_MPROTECT: self._pkey_mprotect,
             bpf.MUNMAP: self._munmap,
             bpf.MREMAP: self._mremap,
-            bpf.MADVISE: self._madvise,
         }
 
     def _mmap(self, t: Tracee, regs: list[int]) -> None:
@@ -147,6 +149,8 @@ class Mappings:
         code = None
         if self.world.native:
             code = elrange(t, fd, (start, start + length))
+        if t.space.locks_new:
+            t.inject(bpf.MUNLOCK, start, length)
         self._trace(t, start, start + length, code)
 
     def _mapped_anywhere(
@@ -199,35 +203,35 @@ class Mappings:
             go_on(t)
             return
         end = address + ((length + PAGE_MASK) & ~PAGE_MASK)
-        parts: list[tuple[int, int, bool]] = []
-        at = address
-        for start, stop in found:
-            if at < start:
-                parts.append((at, start, False))
-            parts.append((start, stop, True))
-            at = stop
-        if at < end:
-            parts.append((at, end, False))
-        if all(ours for _, _, ours in parts):
-            answer(t, regs, self._mprotect_model(t, address, end - address, prot))
+        divided(t, regs, address, end, partial(self._mprotect_model, t, prot=prot))
+
+    def _pkey_mprotect(self, t: Tracee, regs: list[int]) -> None:
+        """Only the kernel knows which keys the process has, and looks at that before the range: a
+        range where nothing can be mapped tells one from none."""
+        address, length, prot, key = regs[p.RDI], regs[p.RSI], regs[p.RDX], signed32(regs[p.R10])
+        if key == -1 or address & PAGE_MASK or not areas(t, address, length):
+            self._mprotect(t, regs)
             return
 
-        def run(t: Tracee, _result: int) -> int:
-            for start, stop, ours in parts:
-                if ours:
-                    result = self._mprotect_model(t, start, stop - start, prot)
-                else:
-                    result = t.inject(NR_MPROTECT, start, stop - start, prot)
-                if result:
-                    return result
-            return 0
+        def asked(t: Tracee, result: int) -> int:
+            if result != -ENOMEM:
+                return self._mprotect_model(t, address, length, prot, key)
+            end = address + ((length + PAGE_MASK) & ~PAGE_MASK)
+            # Key 0 is what all memory has; of others the model has none.
+            model = partial(self._mprotect_model, t, prot=prot, key=key or -1)
+            return in_parts(t, regs, address, end, model)
 
-        # A call that does nothing, to come to a place where calls can be injected.
-        changed(t, regs, {p.RSI: 0}, run)
+        changed(t, regs, {p.RDI: TASK_SIZE, p.RSI: PAGE_SIZE, p.RDX: PROT_READ}, asked)
 
-    def _mprotect_model(self, t: Tracee, address: int, length: int, prot: int) -> int:
+    def _mprotect_model(
+        self, t: Tracee, address: int, length: int, prot: int, key: int = -1
+    ) -> int:
         thread = t.model()
-        return self.world.run(syscalls.sys_mprotect(thread, address, length, prot), thread.cpu)
+        if key == -1:
+            body = syscalls.sys_mprotect(thread, address, length, prot)
+        else:
+            body = syscalls.sys_pkey_mprotect(thread, address, length, prot, key)
+        return self.world.run(body, thread.cpu)
 
     def _mremap(self, t: Tracee, regs: list[int]) -> None:
         old, old_length, new_length, flags, new = (
@@ -246,12 +250,6 @@ class Mappings:
             answer(t, regs, result)
             return
         to_exit(t, lambda _t, _result: None)
-
-    def _madvise(self, t: Tracee, regs: list[int]) -> None:
-        if regs[p.RDX] in _MADV_REFUSED and areas(t, regs[p.RDI], regs[p.RSI]):
-            answer(t, regs, -EINVAL)
-            return
-        go_on(t)
 
 
 def _driver_refused(file: File, address: int, length: int, prot: int, result: int) -> bool:

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable
 from typing import Final
 
+from softsgx.linux.errno import ENOMEM
 from softsgx.runner import ptrace as p
 from softsgx.runner.layout import SCRATCH
 from softsgx.runner.scratch import lend
@@ -17,6 +18,7 @@ from softsgx.runner.tracee import Tracee
 from softsgx.spec.bits import PAGE_MASK
 
 Handler = Callable[[Tracee, list[int]], None]
+Model = Callable[[int, int], int]  # of start and length: 0, or a negated errno
 
 _NR_SECCOMP: Final = 317
 
@@ -76,6 +78,58 @@ def areas(t: Tracee, address: int, length: int) -> list[tuple[int, int]]:
         (max(vma.start, address), min(vma.end, end))
         for vma in t.space.mm.for_each_vma(address, end)
     ]
+
+
+def divided(
+    t: Tracee, regs: list[int], start: int, end: int, model: Model, *, past_holes: bool = False
+) -> None:
+    """A call on [start, end), which is or has enclave areas; see `in_parts`."""
+    if all(ours for _, _, ours in _parts(t, start, end)):
+        answer(t, regs, model(start, end - start))
+        return
+    # A call that does nothing, to come to a place where calls can be injected.
+    changed(
+        t,
+        regs,
+        {p.RSI: 0},
+        lambda t, _: in_parts(t, regs, start, end, model, past_holes=past_holes),
+    )
+
+
+def in_parts(
+    t: Tracee, regs: list[int], start: int, end: int, model: Model, *, past_holes: bool = False
+) -> int:
+    """The call of `regs` at its exit stop: enclave areas are for `model`, the rest for the kernel,
+    in their order.
+
+    The result is the first error; with `past_holes`, -ENOMEM only after all that lies behind.
+    """
+    missing = 0
+    for low, high, ours in _parts(t, start, end):
+        if ours:
+            result = model(low, high - low)
+        else:
+            more = (regs[p.RDX], regs[p.R10])
+            result = t.inject(regs[p.ORIG_RAX], low, high - low, *more)
+        if result == -ENOMEM and past_holes:
+            missing = result
+        elif result:
+            return result
+    return missing
+
+
+def _parts(t: Tracee, start: int, end: int) -> list[tuple[int, int, bool]]:
+    """A range cut where enclave areas begin and end: start, end, whether it is one."""
+    parts: list[tuple[int, int, bool]] = []
+    at = start
+    for low, high in areas(t, start, end - start):
+        if at < low:
+            parts.append((at, low, False))
+        parts.append((low, high, True))
+        at = high
+    if at < end:
+        parts.append((at, end, False))
+    return parts
 
 
 def add_filter(t: Tracee, code: bytes) -> bool:

@@ -201,6 +201,7 @@ class Supervisor:
             p.request(p.PTRACE_LISTEN, t.tid)
         else:
             t.starting = False
+            t.space.drop_not_copied(t)
             self.enclaves.on_the_way(t, p.get_regs(t.tid))
             p.request(p.PTRACE_CONT, t.tid)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from softsgx.linux.mm import VM_DONTCOPY
 from softsgx.runner import ptrace as p
 from softsgx.runner.hostmem import HostMemory
 from softsgx.runner.layout import GATE
@@ -57,6 +58,9 @@ class Space:
         self.traced: list[tuple[int, int]] = []
         self.devices: list[int] = []  # descriptors with a filter of their own
         self.segv_action = b""  # struct sigaction of SIGSEGV, as the program set it
+        self.locks_new = False  # mlockall: new mappings are locked
+        # Enclave areas that fork copied and Linux would not have: to be unmapped before it runs.
+        self.not_copied: list[tuple[int, int]] = []
         self.host: HostMemory | None = None
         self.engine: Engine | None = None
         self.native: NativeMap | None = None
@@ -87,7 +91,16 @@ class Space:
         child.traced = list(self.traced)
         child.devices = list(self.devices)
         child.segv_action = self.segv_action
+        child.not_copied = [
+            (vma.start, vma.end) for vma in self.mm.vmas if vma.advised & VM_DONTCOPY
+        ]
         return child
+
+    def drop_not_copied(self, t: Tracee) -> None:
+        """Bring the process to what fork should have made of it; `t` is its only thread."""
+        for start, end in self.not_copied:
+            t.inject(NR_MUNMAP, start, end - start)
+        self.not_copied.clear()
 
     def close(self) -> None:
         """The last thread is gone."""

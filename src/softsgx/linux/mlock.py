@@ -1,0 +1,108 @@
+"""mlock(2) and its kin, and msync(2), over SGX areas. Linux 6.12, mm/mlock.c, mm/msync.c.
+
+An SGX area is VM_SPECIAL: it is never locked, nor counted, nor populated, and that is no error.
+RLIMIT_MEMLOCK is not asked, as of somebody with CAP_IPC_LOCK.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from softsgx.linux.errno import EINVAL, ENOMEM
+from softsgx.linux.process import kernel_entry
+from softsgx.sim import Unmodelled
+from softsgx.spec.bits import MASK64, PAGE_MASK
+
+if TYPE_CHECKING:
+    from softsgx.linux.process import Thread
+    from softsgx.sim import Steps
+
+MLOCK_ONFAULT: Final = 1
+MCL_CURRENT: Final = 1
+MCL_FUTURE: Final = 2
+MCL_ONFAULT: Final = 4
+MS_ASYNC: Final = 1
+MS_INVALIDATE: Final = 2
+MS_SYNC: Final = 4
+
+
+@kernel_entry
+def sys_mlock(current: Thread, address: int, length: int) -> Steps[int]:
+    """mlock(2)."""
+    return (yield from _apply_vma_lock_flags(current, address, length))
+
+
+@kernel_entry
+def sys_mlock2(current: Thread, address: int, length: int, flags: int) -> Steps[int]:
+    """mlock2(2)."""
+    if flags & ~MLOCK_ONFAULT:
+        return -EINVAL
+    return (yield from _apply_vma_lock_flags(current, address, length))
+
+
+@kernel_entry
+def sys_munlock(current: Thread, address: int, length: int) -> Steps[int]:
+    """munlock(2)."""
+    return (yield from _apply_vma_lock_flags(current, address, length))
+
+
+@kernel_entry
+def sys_mlockall(current: Thread, flags: int) -> Steps[int]:
+    """mlockall(2): what the areas say to it does not matter."""
+    known = MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT
+    if not flags or flags & ~known or flags == MCL_ONFAULT:
+        return -EINVAL
+    return 0
+    yield
+
+
+@kernel_entry
+def sys_munlockall(current: Thread) -> Steps[int]:
+    """munlockall(2)."""
+    return 0
+    yield
+
+
+def lock_range(address: int, length: int) -> tuple[int, int] | None:
+    """The pages [start, end) that these calls are about; None if they wrap around."""
+    start = address & ~PAGE_MASK
+    rounded = (length + address - start + PAGE_MASK) & ~PAGE_MASK & MASK64
+    return (start, start + rounded) if start + rounded <= MASK64 else None
+
+
+def _apply_vma_lock_flags(current: Thread, address: int, length: int) -> Steps[int]:
+    """apply_vma_lock_flags: to the first hole."""
+    found = lock_range(address, length)
+    if found is None:
+        return -EINVAL
+    at, end = found
+    with (yield from current.mm.mmap_lock.acquire_write()):
+        for vma in current.mm.for_each_vma(at, end):
+            if vma.start > at:
+                return -ENOMEM
+            if not vma.sgx:
+                raise Unmodelled("mlock of anonymous memory")
+            at = min(vma.end, end)
+    return 0 if at >= end else -ENOMEM
+
+
+@kernel_entry
+def sys_msync(current: Thread, address: int, length: int, flags: int) -> Steps[int]:
+    """msync(2): the device has no fsync, so MS_SYNC of an area of it is -EINVAL, at once."""
+    if flags & ~(MS_ASYNC | MS_INVALIDATE | MS_SYNC) or address & PAGE_MASK:
+        return -EINVAL
+    if flags & MS_ASYNC and flags & MS_SYNC:
+        return -EINVAL
+    end = address + ((length + PAGE_MASK) & ~PAGE_MASK & MASK64)
+    if end > MASK64:
+        return -ENOMEM
+    at, hole = address, False
+    with (yield from current.mm.mmap_lock.acquire_read()):
+        for vma in current.mm.for_each_vma(address, end):
+            hole |= vma.start > at
+            if hole and flags == MS_ASYNC:
+                return -ENOMEM
+            if flags & MS_SYNC and vma.sgx:
+                return -EINVAL
+            at = min(vma.end, end)
+    return -ENOMEM if hole or at < end else 0
