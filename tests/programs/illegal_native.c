@@ -5,6 +5,9 @@
  * enclave: faults
  * engines: native
  */
+#include <asm/prctl.h>
+#include <sys/syscall.h>
+
 #include "illegal.h"
 
 static const struct row refused[] = {
@@ -28,5 +31,9 @@ int main(int argc, char **argv)
     run.tcs = e.tcs[0];
     for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
         refuses(&run, &refused[i]);
+    if (syscall(SYS_arch_prctl, ARCH_SET_CPUID, 1UL) == 0)
+        refuses(&run, &(const struct row){"CPUID", TRY_CPUID, VECTOR_UD});
+    else
+        ok("no CPUID faulting here");
     return 0;
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from softsgx.runner import disassembler, doctor, probes
+from softsgx.runner import disassembler, doctor, native_load, probes
 from softsgx.runner.doctor import Check
 from softsgx.runner.errors import RunnerError
 
@@ -210,3 +210,54 @@ def test_blocked_signals_of_the_caller_do_not_matter() -> None:
         probes.try_int80()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+def test_enclu_is_an_exception_whatever_the_processor() -> None:
+    """The line says which; neither is a reason not to run."""
+    found = doctor.enclu_check()
+    assert found.ok
+    sgx = probes.enclu_answer() == signal.SIGSEGV
+    assert found.detail.startswith("#GP" if sgx else "#UD")
+
+
+@pytest.mark.parametrize(
+    ("number", "detail"),
+    [(signal.SIGILL, "#UD: a processor without SGX"), (signal.SIGSEGV, "#GP: a processor with")],
+)
+def test_both_kinds_of_processor_can_run(
+    number: int, detail: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "enclu_answer", lambda: number)
+    assert doctor.enclu_check().detail.startswith(detail)
+
+
+def test_an_enclu_that_is_neither_stops_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd() -> int:
+        raise probes.Refused("ENCLU ends a child process with status 0x0")
+
+    monkeypatch.setattr(probes, "enclu_answer", odd)
+    found = doctor.enclu_check()
+    assert (found.ok, found.needed) == (False, True)
+
+
+def test_cpuid_faulting_is_announced_by_the_kernel() -> None:
+    """Where /proc/cpuinfo has the flag the probe finds it, and nowhere else."""
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    assert doctor.cpuid_faulting_check().ok == (" cpuid_fault" in flags)
+
+
+@pytest.mark.parametrize(("step", "said"), [(1, "mmap"), (2, "mremap"), (3, "mprotect")])
+def test_native_engine_is_refused_where_memory_files_cannot_be_executed(
+    step: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As with MemoryDenyWriteExecute: one line at the start instead of a program that dies."""
+    monkeypatch.setattr(probes, "_execute_page", lambda _libc, _fd: step)
+    found = doctor.native_check()
+    assert (found.ok, found.needed) == (False, False)
+    assert said in found.detail
+    with pytest.raises(RunnerError, match=f"--engine native: memory files .* {said} "):
+        native_load.announce()
+    assert capsys.readouterr().err == ""

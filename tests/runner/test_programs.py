@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,14 +14,31 @@ import pytest
 from softsgx.cpu.bare import ENCLAVE_BASE
 from softsgx.image import sgxs
 from softsgx.image.sigstruct import mrsigner, parse
+from softsgx.runner.probes import enclu_answer
 from softsgx.spec.attributes import ATTR_AEXNOTIFY, ATTR_MODE64BIT, XFRM_LEGACY
 from tests.image.builders import load
-from tests.runner.programs import ENGINES, Program, Workshop, programs
+from tests.runner.programs import ENGINES, ROOT, Program, Workshop, programs
+
+# Programs whose own instructions stop, or are patched.
+BOTH_WAYS = (
+    *("trapped_enclu", "trapped_cpuid", "own_stub", "own_stub_blocked", "static_cpuid"),
+    *("illegal_native", "cpuid_avx"),
+)
+# The kind of processor, as to ENCLU, that this one is not.
+OTHER_KIND = "with-sgx" if enclu_answer() == signal.SIGILL else "without-sgx"
 
 CASES = [
     pytest.param(program, engine, id=f"{program.name}-{engine}")
     for program in programs()
     for engine in program.engines
+]
+# ENCLU is #UD or #GP: natively every call depends on it. CPUID faulting is there, or not.
+PLAYED = [
+    pytest.param(program, engine, kind, id=f"{program.name}-{engine}-{kind}")
+    for program in programs()
+    for engine in program.engines
+    for kind in (OTHER_KIND, "no-faulting")
+    if (engine == "native" and kind == OTHER_KIND) or program.name in BOTH_WAYS
 ]
 # A program that hangs is a failure; the slowest takes a few seconds.
 LIMIT_S = 180
@@ -36,9 +54,12 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return Workshop(tmp_path_factory.mktemp("programs"))
 
 
-def run(command: list[str], *options: str) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], *options: str, processor: str = "") -> subprocess.CompletedProcess[str]:
+    """`softsgx run`, on this processor or on one that is played (`other_processor`)."""
+    softsgx = ["tests.runner.other_processor", processor] if processor else ["softsgx"]
     return subprocess.run(
-        [sys.executable, "-m", "softsgx", "run", *options, "--", *command],
+        [sys.executable, "-m", *softsgx, "run", *options, "--", *command],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
@@ -59,7 +80,20 @@ def test_example_tells_its_story(workshop: Workshop, engine: str) -> None:
 @needs_run
 @pytest.mark.parametrize(("program", "engine"), CASES)
 def test_program(workshop: Workshop, program: Program, engine: str) -> None:
-    done = run(workshop.command(program), "--engine", engine, *program.options)
+    _right(program, run(workshop.command(program), "--engine", engine, *program.options))
+
+
+@needs_run
+@pytest.mark.parametrize(("program", "engine", "processor"), PLAYED)
+def test_program_on_another_processor(
+    workshop: Workshop, program: Program, engine: str, processor: str
+) -> None:
+    """What depends on the processor, on the kinds that this one is not."""
+    command = workshop.command(program)
+    _right(program, run(command, "--engine", engine, *program.options, processor=processor))
+
+
+def _right(program: Program, done: subprocess.CompletedProcess[str]) -> None:
     said = f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
     # A signal may be passed on as such, or as a shell does it.
     accepted = {program.exit, 128 - program.exit} if program.exit < 0 else {program.exit}

@@ -16,7 +16,7 @@ from softsgx.linux.fault import do_user_addr_fault
 from softsgx.linux.mm import VM_EXEC, VM_READ, VM_RWX, VM_WRITE
 from softsgx.linux.process import SIGBUS, Signal
 from softsgx.runner import ptrace as p
-from softsgx.runner.scratch import lend
+from softsgx.runner.forced import ACTION_SIZE, mask_before, set_action
 from softsgx.runner.tracee import NR_MPROTECT, Tracee
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.faults import PFEC_I, PFEC_U, PFEC_W
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 _ONES: Final = b"\xff" * PAGE_SIZE
 _CODE_AT, _ADDRESS_AT = 8, 16
 _PAGES_MAX: Final = 4
-_RT_SIGACTION: Final = 13
-_SEGV: Final = 1 << (signal.SIGSEGV - 1)
-_NEVER_BLOCKED: Final = 1 << (signal.SIGKILL - 1) | 1 << (signal.SIGSTOP - 1)
-_STANDARD: Final = (1 << 31) - 1
 
 
 class AbortPage:
@@ -51,25 +47,11 @@ class AbortPage:
             return False
         opened: list[int] = []
         rip = p.get_regs(t.tid)[p.RIP]
-        mask = self._mask_before(t)
+        mask = mask_before(t, signal.SIGSEGV)
         try:
             return self._step(t, address, rip, opened, mask)
         finally:
             self.close(t, opened)
-
-    def _mask_before(self, t: Tracee) -> int:
-        """The blocked signals as they were before the fault.
-
-        A fault of a thread that blocks SIGSEGV makes the kernel unblock it and reset its handler,
-        before anybody is asked. That it was blocked shows by all others being blocked.
-        """
-        mask = p.get_sigmask(t.tid)
-        if mask & _STANDARD | _SEGV | _NEVER_BLOCKED == _STANDARD:
-            if t.space.segv_action:
-                at = lend(t, t.space.segv_action)
-                t.inject(_RT_SIGACTION, signal.SIGSEGV, at, 0, 8)
-            mask |= _SEGV
-        return mask
 
     def _done(self, t: Tracee, opened: list[int], mask: int, number: int = 0) -> None:
         self.close(t, opened)
@@ -161,8 +143,7 @@ class AbortPage:
         if mask & bit:
             # force_sig: who blocks it dies of it. Otherwise it would stay pending, and the access
             # happen again and again.
-            at = lend(t, bytes(32))
-            t.inject(_RT_SIGACTION, found.number, at, 0, 8)
+            set_action(t, found.number, bytes(ACTION_SIZE))
             p.set_sigmask(t.tid, mask & ~bit)
         p.tgkill(t.pid, t.tid, found.number)
         p.request(p.PTRACE_CONT, t.tid)

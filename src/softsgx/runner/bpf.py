@@ -8,6 +8,8 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from softsgx.runner.forced import WATCHED
+
 _NR: Final = 0
 _ARCH: Final = 4
 _IP_LOW: Final = 8
@@ -90,7 +92,7 @@ OPEN, STAT, LSTAT, ACCESS = 2, 4, 6, 21
 MMAP, MPROTECT, MUNMAP, IOCTL, MREMAP = 9, 10, 11, 16, 25
 OPENAT, NEWFSTATAT, FACCESSAT, FACCESSAT2, STATX, OPENAT2 = 257, 262, 269, 439, 332, 437
 CLOCK_GETTIME, GETRUSAGE, TIMES, PKEY_MPROTECT = 228, 98, 100, 329
-MADVISE, RT_SIGACTION, FSTAT, MSYNC = 28, 13, 5, 26
+MADVISE, RT_SIGACTION, FSTAT, MSYNC, ARCH_PRCTL = 28, 13, 5, 26, 158
 MLOCK, MUNLOCK, MLOCKALL, MUNLOCKALL, MLOCK2 = 149, 150, 151, 152, 325
 RANGES: Final = (MPROTECT, MUNMAP, PKEY_MPROTECT, MADVISE, MSYNC, MLOCK, MUNLOCK, MLOCK2)
 """Calls on a range: its start in their first argument, its length in the second."""
@@ -98,7 +100,7 @@ READ, WRITE, PREAD, PWRITE, READV, WRITEV, SENDTO, RECVFROM = 0, 1, 17, 18, 19, 
 BUFFERS: Final = (READ, WRITE, PREAD, PWRITE, SENDTO, RECVFROM)
 """Calls with a buffer in their second argument and its length in the third."""
 DEVICE: Final = (READ, WRITE, PREAD, PWRITE, READV, WRITEV, FSTAT)
-_SIGSEGV: Final = 11
+_ARCH_CPUID: Final = (0x1011, 0x1012)  # ARCH_GET_CPUID, ARCH_SET_CPUID
 GETXATTR, LGETXATTR = 191, 192
 
 _ALWAYS: Final = (
@@ -121,6 +123,7 @@ def base_filter(gate: int, pages: int) -> bytes:
     p.equal(MMAP, yes="mmap")
     p.equal(CLOCK_GETTIME, yes="clock")
     p.equal(RT_SIGACTION, yes="sigaction")
+    p.equal(ARCH_PRCTL, yes="cpuid")
     for number in _ALWAYS:
         p.equal(number, yes="trace")
     p.ret(RET_ALLOW)
@@ -135,7 +138,14 @@ def base_filter(gate: int, pages: int) -> bytes:
     p.has(MAP_ANONYMOUS, yes="allow", no="trace")
     p.label("sigaction")
     p.load(arg_low(0))
-    p.equal(_SIGSEGV, yes="trace", no="allow")
+    for number in WATCHED:
+        p.equal(number, yes="trace")
+    p.ret(RET_ALLOW)
+    p.label("cpuid")
+    p.load(arg_low(0))
+    for code in _ARCH_CPUID:
+        p.equal(code, yes="trace")
+    p.ret(RET_ALLOW)
     p.label("clock")
     # CLOCK_PROCESS_CPUTIME_ID and CLOCK_THREAD_CPUTIME_ID
     p.load(arg_low(0))

@@ -9,6 +9,7 @@ from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
 from softsgx.runner.advice import MemoryAdvice
 from softsgx.runner.cpu_time import CpuTime
+from softsgx.runner.forced import ACTION_SIZE
 from softsgx.runner.mappings import Mappings
 from softsgx.runner.nodes import Nodes
 from softsgx.runner.stops import Handler, answer, go_on, signed32, to_exit
@@ -32,6 +33,7 @@ class Calls:
             **CpuTime(supervisor).handlers(),
             bpf.IOCTL: self._ioctl,
             bpf.RT_SIGACTION: self._sigaction,
+            **supervisor.traps.handlers(),
         }
 
     def serve(self, t: Tracee, regs: list[int]) -> None:
@@ -57,12 +59,12 @@ class Calls:
         user.forget()
 
     def _sigaction(self, t: Tracee, regs: list[int]) -> None:
-        """The program's handler of SIGSEGV, in case the kernel takes it away (see AbortPage)."""
-        place = regs[p.RSI]
-        action = p.read_memory(t.tid, place, 32) if place else None
+        """The program's handler of an exception, in case the kernel takes it away (`forced`)."""
+        number, place = signed32(regs[p.RDI]), regs[p.RSI]
+        action = p.read_memory(t.tid, place, ACTION_SIZE) if place else None
 
         def done(t: Tracee, result: int) -> None:
             if result == 0 and action is not None:
-                t.space.segv_action = action
+                t.actions[number] = action
 
         to_exit(t, done)

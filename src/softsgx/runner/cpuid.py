@@ -114,7 +114,7 @@ class CpuidPolicy:
         self.sections = tuple(sections)
         self.engine = engine
         self.vendor = vendor
-        self._native = native
+        self.native = native
         self._native_max = native(0, 0).eax
         self._answers: dict[tuple[int, int], Registers] = {}
 
@@ -124,12 +124,12 @@ class CpuidPolicy:
         if leaf == LEAF_SGX:  # probed thousands of times; CPUID may cost 30 us in a VM
             return self.apply(leaf, subleaf, NOTHING)
         if leaf in _PER_PROCESSOR:
-            return self.apply(leaf, subleaf, self._native(leaf, subleaf))
+            return self.apply(leaf, subleaf, self.native(leaf, subleaf))
         found = self._answers.get((leaf, subleaf))
         if found is None:
             if len(self._answers) >= 1024:  # a program that counts through all sub-leaves
                 self._answers.clear()
-            found = self.apply(leaf, subleaf, self._native(leaf, subleaf))
+            found = self.apply(leaf, subleaf, self.native(leaf, subleaf))
             self._answers[leaf, subleaf] = found
         return found
 

@@ -6,12 +6,12 @@ says about itself is read. Nothing needs the superuser.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import platform
 import re
 import shutil
+import signal
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import version
@@ -26,8 +26,6 @@ KERNEL_MIN: Final = (4, 17)  # MAP_FIXED_NOREPLACE; the rest of what is used is 
 PROCMAP_QUERY: Final = 0xC0686611  # Linux 6.11, linux/fs.h
 _PROCMAP_QUERY_BYTES: Final = 104
 _COVERING_OR_NEXT: Final = 0x10
-_AT_HWCAP2: Final = 26
-_HWCAP2_FSGSBASE: Final = 1 << 1
 _MMAP_MIN_ADDR_USUAL: Final = 65536
 _PROC: Final = Path("/proc")
 _NEWER: Final = "update the kernel"
@@ -137,13 +135,36 @@ def emulator_check() -> Check:
     return Check("emulator", True, ", ".join(versions))
 
 
-def fsgsbase_check() -> Check:
-    """Programs may use RDFSBASE and its like: native enclave code does."""
-    libc = ctypes.CDLL(None)
-    libc.getauxval.restype, libc.getauxval.argtypes = ctypes.c_ulong, (ctypes.c_ulong,)
-    ok = bool(libc.getauxval(_AT_HWCAP2) & _HWCAP2_FSGSBASE)
-    remedy = "for --engine native: kernel 5.9 or newer, without nofsgsbase"
-    return Check("FSGSBASE", ok, "enabled" if ok else "not enabled", remedy, needed=False)
+def enclu_check() -> Check:
+    """What the processor under us says to ENCLU outside of an enclave: either is served."""
+    remedy = "report what `lscpu` says: ENCLU is expected to be #UD, #GP or #PF"
+    try:
+        number = probes.enclu_answer()
+    except (probes.Refused, RunnerError, OSError) as error:
+        return Check("ENCLU", False, str(error), remedy)
+    answers = {
+        signal.SIGILL: "#UD: a processor without SGX",
+        signal.SIGSEGV: "#GP: a processor with SGX, in use, switched off or hidden",
+    }
+    return Check("ENCLU", True, answers[signal.Signals(number)])
+
+
+def cpuid_faulting_check() -> Check:
+    """No CPUID has to be found beforehand."""
+    remedy = "without it only a CPUID that disassembly finds shows SGX (docs/run.md)"
+    tried = probes.try_cpuid_faulting
+    return _tried("CPUID faulting", tried, "every CPUID is served", remedy, needed=False)
+
+
+def native_check() -> Check:
+    """Whether enclave code can run on this processor."""
+    return _tried(
+        "native engine",
+        probes.try_native,
+        "FSGSBASE, executable memory files",
+        "--engine native cannot run here; the reference engine can",
+        needed=False,
+    )
 
 
 def gcc_check() -> Check:
@@ -162,7 +183,9 @@ CHECKS: Final[tuple[Callable[[], Check], ...]] = (
     emulator_check,
     mmap_min_addr_check,
     procmap_query_check,
-    fsgsbase_check,
+    enclu_check,
+    cpuid_faulting_check,
+    native_check,
     gcc_check,
     limits_check,
 )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from softsgx.cpu.fault import Fault
 from softsgx.linux.events import tell_signal, tell_vdso
 from softsgx.linux.fault import do_user_addr_fault
+from softsgx.linux.mm import VM_EXEC
 from softsgx.linux.process import (
     BUS_ADRERR,
     SEGV_ACCERR,
@@ -32,6 +33,7 @@ from softsgx.runner import ptrace as p
 from softsgx.runner.blocks import Why
 from softsgx.runner.box import IDLE
 from softsgx.runner.engine import Engine
+from softsgx.runner.trapped import ENCLU
 from softsgx.sim.cpu_events import AccessFaulted, InstructionFaulted
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import MASK32
@@ -46,7 +48,6 @@ if TYPE_CHECKING:
     from softsgx.runner.vdso import VdsoImage
     from softsgx.runner.world import World
 
-ENCLU_LENGTH: Final = 3
 _SI_KERNEL: Final = 0x80
 _FPE_INTDIV: Final = 1
 _ILL_ILLOPN: Final = 2
@@ -197,11 +198,15 @@ class Enclaves:
         self.ready.append(t)
 
     def _is_enclu(self, t: Tracee, rip: int) -> bool:
-        return rip == self.vdso.enclu or t.space.sites.get(rip) == "enclu"
+        """Whether an ENCLU stands there, replaced or not."""
+        if rip == self.vdso.enclu or t.space.sites.get(rip) == "enclu":
+            return True
+        host = t.space.attach_memory()
+        return host.read(rip, len(ENCLU)) == ENCLU and bool(host.area(rip) & VM_EXEC)
 
     def _enclu_inside(self, t: Tracee) -> None:
         if self._executed(t):
-            t.lp.regs[RIP] += ENCLU_LENGTH
+            t.lp.regs[RIP] += len(ENCLU)
 
     def _eexit(self, t: Tracee) -> bool:
         if not self._executed(t):

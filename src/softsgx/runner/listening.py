@@ -69,10 +69,12 @@ class Listening:
         files = self._supervisor.loader.files.values()
         patched = sum(len(sites.patch) for sites in files)
         unproven = sum(len(sites.unproven) for sites in files)
+        served = self._supervisor.traps.served
+        trapped = "".join(f", {kind} trapped {count}" for kind, count in sorted(served.items()))
         wall = time.perf_counter() - self._began
         emulated = self._supervisor.enclaves.emulated
         return [
-            ("CPUID, ENCLU", f"patched {patched}, unproven {unproven}"),
+            ("CPUID, ENCLU", f"patched {patched}, unproven {unproven}{trapped}"),
             ("seconds", f"{wall:.3f} in all, {emulated:.3f} of them emulating"),
         ]
 

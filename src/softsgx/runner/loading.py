@@ -25,6 +25,7 @@ from softsgx.runner.layout import (
     STUB_SIZE,
     VDSO,
 )
+from softsgx.runner.probes import ARCH_SET_CPUID
 from softsgx.runner.scratch import TEXTS, TEXTS_IMAGE
 from softsgx.runner.sites import PATTERNS, Sites, patchable
 from softsgx.runner.stub import stub_image
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 _CS_64: Final = 0x33
 AT_NULL, AT_SYSINFO_EHDR = 0, 33
-_NR_OPENAT: Final = 257
+_NR_OPENAT, _NR_ARCH_PRCTL = 257, 158
 _PROT_RW, _PROT_RX = 3, 5
 _PRIVATE_ANON_NOREPLACE: Final = 0x02 | 0x20 | 0x100000
 _SHARED_NOREPLACE: Final = 0x01 | 0x100000
@@ -104,8 +105,10 @@ class Loader:
         if place:
             p.write_memory(tid, place, _AUX.pack(AT_SYSINFO_EHDR, VDSO))
         self.mailboxes.control.aep = self.vdso.enclu
-        for start, path_, offset in _code_mappings(tid):
-            self.patch(t, path_, start, offset)
+        done = t.inject(_NR_ARCH_PRCTL, ARCH_SET_CPUID, 0)
+        t.space.cpuid_faults = done == 0  # reset by every exec
+        for start, end, path_, offset in _code_mappings(tid):
+            self.patch(t, path_, (start, end), offset)
 
     def _find_vdso(self, t: Tracee, rsp: int) -> tuple[int, int]:
         """Address of the real vDSO, and of its entry in the auxiliary vector."""
@@ -138,9 +141,12 @@ class Loader:
 
     # CPUID and ENCLU
 
-    def patch(self, t: Tracee, path: str, start: int, offset: int) -> None:
-        """Replace the proven sites of the part of a file that is mapped at `start`."""
-        if not patchable(path):
+    def patch(self, t: Tracee, path: str, area: tuple[int, int], offset: int) -> None:
+        """Replace the proven sites of the part of a file that is mapped in `area`."""
+        start, end = area
+        ours = patchable(path)
+        t.space.mapped_code(start, end, library=path.startswith("/") and not ours)
+        if not ours:
             return
         found = self.files[path] = self._sites_of(path)
         if not found.patch:
@@ -149,6 +155,8 @@ class Loader:
         try:
             for site in found.patch:
                 address = site.offset - offset + start
+                if site.kind == "cpuid" and t.space.cpuid_faults:
+                    continue
                 if start <= address and os.pread(mem, 3, address).startswith(_CODE[site.kind]):
                     self._replace(t, site.kind, address)
         except OSError:
@@ -170,14 +178,6 @@ class Loader:
         from softsgx.runner.site_cache import find_sites
 
         return find_sites(path)
-
-    def cpuid(self, t: Tracee, regs: list[int]) -> None:
-        """The program executed a CPUID that was replaced."""
-        leaf, subleaf = regs[p.ORIG_RAX] & 0xFFFFFFFF, regs[p.RCX] & 0xFFFFFFFF
-        a, b, c, d = self.policy.cpuid(leaf, subleaf)
-        regs[p.RAX], regs[p.RBX], regs[p.RCX], regs[p.RDX] = a, b, c, d
-        regs[p.ORIG_RAX] = p.MASK64
-        p.set_regs(t.tid, regs)
 
 
 def _vdso_bytes(tid: int, base: int) -> tuple[int, bytes]:
@@ -202,10 +202,10 @@ def maps(pid: int) -> list[tuple[int, int, str, int, str]]:
     return out
 
 
-def _code_mappings(tid: int) -> list[tuple[int, str, int]]:
+def _code_mappings(tid: int) -> list[tuple[int, int, str, int]]:
     return [
-        (start, path, offset)
-        for start, _end, rights, offset, path in maps(tid)
+        (start, end, path, offset)
+        for start, end, rights, offset, path in maps(tid)
         if "x" in rights and path.startswith("/")
     ]
 

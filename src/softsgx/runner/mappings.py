@@ -100,7 +100,8 @@ class Mappings:
                 path = os.readlink(f"/proc/{t.tid}/fd/{fd}")
             except OSError:
                 return
-            self.supervisor.loader.patch(t, path, result, offset)
+            end = result + ((length + PAGE_MASK) & ~PAGE_MASK)
+            self.supervisor.loader.patch(t, path, (result, end), offset)
 
         to_exit(t, mapped)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu.fault import GP, PF, UD, Fault
 from softsgx.mem.tlb import READ, RIGHTS, WRITE
+from softsgx.runner import forced
 from softsgx.runner import native_faults as nf
 from softsgx.runner import ptrace as p
 from softsgx.runner.native_threads import NativeThreads, give_up
@@ -90,6 +91,7 @@ class NativeEnclaves(NativeThreads):
         within = self._load(t, state)
         lp = t.lp
         info = p.get_siginfo(t.tid)
+        forced.still_ignored(t, number)
         if within:
             found = trapped(number, info, lp.regs[RIP], partial(nf.code_at, lp))
             if found is not None and found.kind == "enclu":

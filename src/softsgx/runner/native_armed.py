@@ -16,6 +16,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from softsgx.mem.pagetable import PTE_PFN_MASK
+from softsgx.runner import forced
 from softsgx.runner import ptrace as p
 from softsgx.runner.layout import NATIVE_CODE
 from softsgx.runner.machine_code import NATIVE_CODE as _PARTS
@@ -117,6 +118,7 @@ class Armed:
             or trapped(number, p.get_siginfo(t.tid), user[p.RIP], lambda *_: ENCLU) is None
         ):
             return False
+        forced.still_ignored(t, number)
         entered = slots.entered(slot)
         _store_stack(t, arm)
         t.lp.tlb.flushes += 2

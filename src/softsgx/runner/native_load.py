@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from typing import TYPE_CHECKING, Final
@@ -14,6 +13,7 @@ from softsgx.runner.errors import LoadError, RunnerError
 from softsgx.runner.layout import NATIVE_CODE, NATIVE_EPC, NATIVE_SLOTS, SLOTS_SIZE
 from softsgx.runner.machine_code import NATIVE_CODE as _PARTS
 from softsgx.runner.native_armed import ARRIVE
+from softsgx.runner.probes import Refused, try_cpuid_faulting, try_native
 from softsgx.runner.scratch import lend
 from softsgx.spec.bits import PAGE_SIZE
 
@@ -27,25 +27,25 @@ _CODE: Final = b"".join(bytes.fromhex(part) for _, part in _PARTS)
 _SHARED_NOREPLACE: Final = 0x01 | 0x100000 | 0x4000  # and MAP_NORESERVE
 _PRIVATE_NOREPLACE: Final = 0x02 | 0x20 | 0x100000
 _RW, _RX = 3, 5
-_AT_HWCAP2: Final = 26
-_FSGSBASE: Final = 2
 
 NOTICE: Final = (
     "softsgx: run: native engine: host threads can read and write mapped enclave pages, and enclave"
-    " code can execute CPUID and jump outside; docs/run.md lists what is not enforced\n"
+    " code can {}jump outside; docs/run.md lists what is not enforced\n"
 )
 
 
 def announce() -> None:
     """Say once what this engine does not enforce; RunnerError if the machine cannot run it."""
-    libc = ctypes.CDLL(None)
-    libc.getauxval.restype = ctypes.c_ulong
-    if not libc.getauxval(ctypes.c_ulong(_AT_HWCAP2)) & _FSGSBASE:
-        raise RunnerError(
-            "--engine native",
-            "FSGSBASE is needed: Linux 5.9, and a processor that has it; use --engine unicorn",
-        )
-    sys.stderr.write(NOTICE)
+    try:
+        try_native()
+    except Refused as refused:
+        raise RunnerError("--engine native", f"{refused}; use --engine unicorn") from None
+    try:
+        try_cpuid_faulting()
+        cpuid = ""
+    except (Refused, OSError):
+        cpuid = "execute CPUID and "
+    sys.stderr.write(NOTICE.format(cpuid))
     sys.stderr.flush()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import resource
 import signal
@@ -38,6 +39,17 @@ _RAX: Final = 10
 _RIP: Final = 16
 _ORIG_RAX: Final = 15
 
+_SYS_ARCH_PRCTL: Final = 158
+ARCH_SET_CPUID: Final = 0x1012
+_AT_HWCAP2: Final = 26
+_HWCAP2_FSGSBASE: Final = 1 << 1
+_MREMAP_MAYMOVE: Final = 1
+
+# xor eax, eax; enclu; ret (EREPORT: what it points to does not matter outside of an enclave)
+_ENCLU_CODE: Final = bytes.fromhex("31c00f01d7c3")
+# push rbx; xor eax, eax; cpuid; pop rbx; ret
+_CPUID_CODE: Final = bytes.fromhex("5331c00fa25bc3")
+_RETURN: Final = b"\xc3"
 # mov eax, 20 (getpid of i386); int 0x80; ret
 _INT80_CODE: Final = bytes.fromhex("b814000000cd80c3")
 
@@ -190,3 +202,86 @@ def try_int80() -> None:
             raise Refused(f"int 0x80 raises {signal.Signals(os.WTERMSIG(status)).name}")
         if status:
             raise Refused("int 0x80 does not reach the system calls of i386")
+
+
+def enclu_answer() -> int:
+    """The signal that ENCLU ends in here, outside of an enclave: SIGILL if there is no SGX.
+
+    SIGSEGV on a processor that has it, in use, switched off, or hidden by a hypervisor.
+    """
+    code = MachineCode(_ENCLU_CODE, None)
+
+    def body() -> int:
+        code.call()
+        return 0
+
+    with _Child(body) as child:
+        status = child.wait()
+    if not os.WIFSIGNALED(status) or os.WTERMSIG(status) not in (signal.SIGILL, signal.SIGSEGV):
+        raise Refused(f"ENCLU ends a child process with status {status:#x}")
+    return os.WTERMSIG(status)
+
+
+def try_cpuid_faulting() -> None:
+    """Make CPUID raise #GP, and execute one."""
+    libc = _libc()
+    code = MachineCode(_CPUID_CODE, None)
+
+    def body() -> int:
+        if libc.syscall(_SYS_ARCH_PRCTL, ARCH_SET_CPUID, 0):
+            return ctypes.get_errno()
+        code.call()
+        return 0
+
+    with _Child(body) as child:
+        status = child.wait()
+    if os.WIFEXITED(status):
+        number = os.WEXITSTATUS(status)
+        raise Refused(os.strerror(number) if number else "CPUID is executed all the same")
+    if os.WTERMSIG(status) != signal.SIGSEGV:
+        raise Refused(f"CPUID ends a child process with status {status:#x}")
+
+
+def try_native() -> None:
+    """What the native engine asks of the machine beside ENCLU: FSGSBASE, and pages of EPC.
+
+    A page of a memory file is duplicated to another address, made executable, and executed.
+    """
+    libc = _libc()
+    libc.getauxval.restype, libc.getauxval.argtypes = ctypes.c_ulong, (ctypes.c_ulong,)
+    if not libc.getauxval(_AT_HWCAP2) & _HWCAP2_FSGSBASE:
+        raise Refused("FSGSBASE is not enabled: Linux 5.9 or newer, without nofsgsbase")
+    fd = os.memfd_create("softsgx-doctor")
+    try:
+        os.ftruncate(fd, mmap.PAGESIZE)
+        os.pwrite(fd, _RETURN, 0)
+        with _Child(lambda: _execute_page(libc, fd)) as child:
+            status = child.wait()
+    finally:
+        os.close(fd)
+    if status:
+        steps = {1: "mmap", 2: "mremap", 3: "mprotect"}
+        step = steps.get(os.WEXITSTATUS(status), "execution")
+        raise Refused(f"memory files cannot be executed: {step} (status {status:#x})")
+
+
+def _execute_page(libc: ctypes.CDLL, fd: int) -> int:
+    """0, or the number of the step that was refused."""
+    size, failed = mmap.PAGESIZE, ctypes.c_void_p(-1).value
+    for name, *arguments in (
+        ("mmap", ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long),
+        ("mremap", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int),
+    ):
+        function = getattr(libc, str(name))
+        function.restype, function.argtypes = ctypes.c_void_p, tuple(arguments)
+    libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    window = libc.mmap(None, size, 0, mmap.MAP_SHARED, fd, 0)
+    if window == failed:
+        return 1
+    page = libc.mremap(window, 0, size, _MREMAP_MAYMOVE)
+    if page == failed:
+        return 2
+    if libc.mprotect(page, size, mmap.PROT_READ | mmap.PROT_EXEC):
+        return 3
+    ctypes.CFUNCTYPE(None)(page)()
+    return 0

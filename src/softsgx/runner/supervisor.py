@@ -9,27 +9,28 @@ import os
 import signal
 import struct
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from softsgx.linux import syscalls
-from softsgx.runner import bpf
+from softsgx.runner import bpf, forced
 from softsgx.runner import ptrace as p
 from softsgx.runner.abort_page import AbortPage
-from softsgx.runner.box import IDLE, REPLY
+from softsgx.runner.box import IDLE
 from softsgx.runner.calls import Calls
 from softsgx.runner.child import First
 from softsgx.runner.doorbell import Doorbell
 from softsgx.runner.enclaves import Enclaves, siginfo
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.families import shares_memory, thread_group
+from softsgx.runner.host_traps import HostTraps, cpuid
+from softsgx.runner.inserted import Inserted
 from softsgx.runner.layout import END, GATE
 from softsgx.runner.loading import Loader, LoadError
 from softsgx.runner.mailboxes import Mailboxes
 from softsgx.runner.process_events import tell_end, tell_exec, tell_fork
-from softsgx.runner.stub import INT80_DONE, Phase, rolled_back, rolled_forward, where
-from softsgx.runner.tracee import Space, Tracee, in_model_order
+from softsgx.runner.stub import INT80_DONE
+from softsgx.runner.tracee import Space, Tracee
 from softsgx.runner.world import LiveProcess, World
-from softsgx.spec.registers import RIP
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +54,8 @@ class Supervisor:
         self.abort_page = AbortPage(world)
         self.postponed: list[tuple[int, int]] = []  # ends of threads that somebody else came upon
         self.enclaves = self._engine(world, loader)
+        self.traps = HostTraps(self)
+        self.inserted = Inserted(self)
         self.calls = Calls(self)
         self.tracees: dict[int, Tracee] = {}
         self._early: dict[int, int] = {}  # stops of children whose parent's event has not come
@@ -207,9 +210,11 @@ class Supervisor:
 
     def _signal(self, t: Tracee, number: int) -> None:
         """A signal is about to be delivered: the thread must not seem to be in our code."""
+        if self.traps.serve(t, number):
+            return
         if number == signal.SIGSEGV and number not in t.siginfo and self.abort_page.access(t):
             return
-        self._out_of_stub(t)
+        self.inserted.leave(t)
         found = t.siginfo.pop(number, None)
         if found is None:
             p.request(p.PTRACE_CONT, t.tid, 0, number)
@@ -228,60 +233,6 @@ class Supervisor:
         p.write_memory(t.tid, regs[p.RSP] + _UCONTEXT_ERR, values)
         p.write_memory(t.tid, regs[p.RSP] + _UCONTEXT_ERR + 24, struct.pack("<Q", found.address))
         p.request(p.PTRACE_CONT, t.tid)
-
-    def _out_of_stub(self, t: Tracee) -> None:
-        regs = p.get_regs(t.tid)
-        rip = regs[p.RIP]
-        if not GATE <= rip < END:
-            return
-        if self.enclaves.on_the_way(t, regs):
-            return
-        vdso = self.loader.vdso
-        if rip == vdso.jump:
-            regs[p.RIP] = vdso.enclu
-            p.set_regs(t.tid, regs)
-            return
-        place = where(rip)
-        if place is None:
-            return
-        mailbox = place.mailbox
-        if mailbox is None:
-            mailbox = self.mailboxes.control.find(t.tid)
-        if place.phase is Phase.WAIT and t.mailbox is not None:
-            self.enclaves.interrupted(t)
-        elif place.phase is Phase.WAIT and mailbox is not None:
-            state = self.mailboxes.control.state(mailbox)
-            if state == REPLY:
-                self._roll_forward(t, regs, mailbox)
-            else:
-                # A request that nobody has taken: it is withdrawn.
-                self.mailboxes.control.set_state(mailbox, IDLE)
-                self._set(t, regs, self.mailboxes.boxes[mailbox].registers)
-        elif place.phase is Phase.DEPART and mailbox is not None:
-            self._roll_forward(t, regs, mailbox)
-        elif place.phase in (Phase.ARRIVE, Phase.TRAP):
-            current = _in_model_order(regs)
-            self._set(t, regs, rolled_back(current, self._reader(t), vdso.enclu))
-
-    def _reader(self, t: Tracee) -> Any:
-        def read(address: int, size: int) -> bytes:
-            data = p.read_memory(t.tid, address, size)
-            if data is None:
-                raise p.NoSuchTracee(3, "stack of a stopped thread is gone")
-            return data
-
-        return read
-
-    def _roll_forward(self, t: Tracee, regs: list[int], mailbox: int) -> None:
-        box = self.mailboxes.boxes[mailbox]
-        self.mailboxes.control.set_state(mailbox, IDLE)
-        p.set_fpregs(t.tid, box.fx)
-        self._set(t, regs, rolled_forward(box))
-
-    def _set(self, t: Tracee, regs: list[int], values: Sequence[int]) -> None:
-        t.model()
-        t.lp.regs[:] = values
-        p.set_regs(t.tid, t.to_user(regs))
 
     # ENCLU and CPUID of the program
 
@@ -303,16 +254,17 @@ class Supervisor:
         rip = regs[p.RIP]
         site = t.space.sites.get(rip - 2)
         if rip == INT80_DONE:
-            self._enclu(t, regs, self.loader.vdso.enclu)
+            self.enclu(t, regs, self.loader.vdso.enclu)
         elif site == "enclu":
-            self._enclu(t, regs, rip - 2)
+            self.enclu(t, regs, rip - 2)
         elif site is not None:
-            self.loader.cpuid(t, regs)
+            cpuid(t, regs, regs[p.ORIG_RAX], self.loader.policy)
             p.request(p.PTRACE_CONT, t.tid)
         else:
             self.calls.serve(t, regs)
 
-    def _enclu(self, t: Tracee, regs: list[int], rip: int) -> None:
+    def enclu(self, t: Tracee, regs: list[int], rip: int) -> None:
+        """An ENCLU at `rip` outside of the stub; RAX is in orig_rax."""
         # The kernel keeps the low half of RAX in orig_rax; ENCLU looks at no more.
         regs[p.RAX] = regs[p.ORIG_RAX] & 0xFFFFFFFF
         if rip == self.loader.vdso.enclu:
@@ -332,6 +284,8 @@ class Supervisor:
             pid, shared = tid, False  # one of them was killed already
         space = parent.space if shared else parent.space.forked(tid, None)
         child = Tracee(self.world, pid, tid, space)
+        child.actions = parent.actions if pid == parent.pid else dict(parent.actions)
+        child.cpuid_denied = parent.cpuid_denied
         child.starting = True
         self.tracees[tid] = child
         try:
@@ -364,6 +318,8 @@ class Supervisor:
         t.space = Space(self.world, t.tid)
         t.space.users += 1
         t.pid = t.tid
+        t.actions = forced.inherited(t.tid)
+        t.cpuid_denied = False
         t.at_exit = self._executed
         p.request(p.PTRACE_SYSCALL, t.tid)
 
@@ -387,9 +343,3 @@ class Supervisor:
             if mm.vmas or mm.notifiers:
                 self.world.run(syscalls.exit_mmap(self.world.machine.ksgxd, mm), 0)
             space.close()
-
-
-def _in_model_order(regs: list[int]) -> list[int]:
-    out = list(in_model_order(regs))
-    assert out[RIP] == regs[p.RIP]
-    return out

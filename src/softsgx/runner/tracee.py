@@ -57,10 +57,11 @@ class Space:
         self.filters = 0
         self.traced: list[tuple[int, int]] = []
         self.devices: list[int] = []  # descriptors with a filter of their own
-        self.segv_action = b""  # struct sigaction of SIGSEGV, as the program set it
         self.locks_new = False  # mlockall: new mappings are locked
         # Enclave areas that fork copied and Linux would not have: to be unmapped before it runs.
         self.not_copied: list[tuple[int, int]] = []
+        self.cpuid_faults = False  # CPUID stops at every place, and is replaced nowhere
+        self.libraries: list[tuple[int, int]] = []  # code of the C library, start and end
         self.host: HostMemory | None = None
         self.engine: Engine | None = None
         self.native: NativeMap | None = None
@@ -79,6 +80,21 @@ class Space:
             mm.user = LiveUser(self.world, self.host)
         return self.host
 
+    def mapped_code(self, start: int, end: int, library: bool) -> None:
+        """A file of code was mapped; what was there is gone."""
+        self.libraries = [
+            part
+            for low, high in self.libraries
+            for part in ((low, min(high, start)), (max(low, end), high))
+            if part[0] < part[1]
+        ]
+        if library:
+            self.libraries.append((start, end))
+
+    def in_library(self, rip: int) -> bool:
+        """Whether an address is in code of the C library."""
+        return any(start <= rip < end for start, end in self.libraries)
+
     def forked(self, pid: int, process: LiveProcess | None) -> Space:
         """The copy that fork made, for the child `pid`."""
         child = Space(self.world, pid)
@@ -90,10 +106,11 @@ class Space:
         child.filters = self.filters
         child.traced = list(self.traced)
         child.devices = list(self.devices)
-        child.segv_action = self.segv_action
         child.not_copied = [
             (vma.start, vma.end) for vma in self.mm.vmas if vma.advised & VM_DONTCOPY
         ]
+        child.cpuid_faults = self.cpuid_faults
+        child.libraries = list(self.libraries)
         return child
 
     def drop_not_copied(self, t: Tracee) -> None:
@@ -135,6 +152,9 @@ class Tracee:
         self.frame: Signal | None = None  # being stepped to the handler of this one
         self.forced = 0  # a signal to be sent once the thread is stopped
         self.native: Inside | None = None  # once it was inside natively
+        # struct sigaction of `forced.WATCHED`, as the program set them; of all threads.
+        self.actions: dict[int, bytes] = {}
+        self.cpuid_denied = False  # the program asked that its CPUID be refused
         self.slices = 0
         self.cpu_time = 0.0  # seconds emulated
         self.ticked = 0.0  # the value of `cpu_time` at the last timer tick
