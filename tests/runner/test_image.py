@@ -15,7 +15,14 @@ import pytest
 from elftools.dwarf.callframe import FDE
 from elftools.elf.elffile import ELFFile
 
-from softsgx.runner.elf_dynamic import Symbol, defined_symbols, sysv_hash
+from softsgx.runner.elf_dynamic import (
+    Symbol,
+    defined_symbols,
+    gnu_hash,
+    gnu_hash_order,
+    notes,
+    sysv_hash,
+)
 from softsgx.runner.layout import STUB, VDSO, VDSO_SIZE_MAX
 from softsgx.runner.mailboxes import Mailboxes
 from softsgx.runner.stub import stub_image
@@ -55,6 +62,63 @@ def small_vdso(tmp_path: Path, *options: str) -> bytes:
 def test_sysv_hash_is_the_one_of_the_abi() -> None:
     # vd_hash in the vDSO of every Linux.
     assert sysv_hash(b"LINUX_2.6") == 0x3AE75F6
+
+
+@pytest.mark.parametrize(("name", "wanted"), [(b"", 5381), (b"printf", 0x156B2BB8)])
+def test_gnu_hash_is_the_one_of_the_linker(name: bytes, wanted: int) -> None:
+    assert gnu_hash(name) == wanted
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 60])
+def test_every_symbol_is_in_both_hash_tables(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Not symbol_{n}: pyelftools loses its place where two hashes differ in the last bit only.
+    names = [f"{n}_symbol" for n in range(count)]
+    symbols = [Symbol(name.encode(), 0x12, 0, 8 * n, 8) for n, name in enumerate(names)]
+    monkeypatch.setattr("softsgx.runner.vdso.defined_symbols", lambda _: symbols)
+    monkeypatch.setattr("softsgx.runner.vdso.notes", lambda _: [])
+    elf = ELFFile(BytesIO(vdso_image(b"any", 0, VDSO, STUB).image))
+    for section in (".hash", ".gnu.hash"):
+        table: Any = elf.get_section_by_name(section)
+        assert table.get_number_of_symbols() == count + 2
+        for name in (*names, FUNCTION_NAME.decode()):
+            found = table.get_symbol(name)
+            assert found is not None, (section, name)
+            assert found.name == name
+        assert table.get_symbol("60_symbol") is None
+    every = [s.name for s in symbols] + [FUNCTION_NAME]
+    dynsym: Any = elf.get_section_by_name(".dynsym")
+    assert [s.name.encode() for s in dynsym.iter_symbols()][1:] == gnu_hash_order(every)
+
+
+def notes_of(image: bytes) -> list[tuple[Any, ...]]:
+    """As pyelftools reads them, from the segment and from the section, which are the same."""
+    elf: Any = ELFFile(BytesIO(image))
+    (segment,) = [s for s in elf.iter_segments() if s["p_type"] == "PT_NOTE"]
+    section = elf.get_section_by_name(".note")
+    assert section is not None
+    assert (section["sh_type"], section.data()) == ("SHT_NOTE", segment.data())
+    assert (segment["p_align"], segment["p_flags"]) == (4, 4)
+    return [(note["n_name"], note["n_type"], note["n_descdata"]) for note in segment.iter_notes()]
+
+
+@needs_vdso
+def test_the_notes_are_the_real_ones_but_for_the_build_id() -> None:
+    """ld.so and programs read the version of the kernel there; debuggers know images by the id."""
+    real, made = notes_of(real_vdso()), notes_of(vdso_image(real_vdso(), 0, VDSO, STUB).image)
+    *kept, build_id = made
+    assert kept == [note for note in real if note[1] != "NT_GNU_BUILD_ID"]
+    assert any(name == "Linux" and kind in (0, "NT_VERSION") for name, kind, _ in kept)
+    assert build_id[:2] == ("GNU", "NT_GNU_BUILD_ID")
+    assert len(build_id[2]) == 20
+    assert build_id not in real
+
+
+def test_images_that_differ_have_different_build_ids() -> None:
+    made = [vdso_image(b"", 0, VDSO, target).image for target in (STUB, STUB, STUB + 64)]
+    one, again, other = (notes_of(image)[-1][2] for image in made)
+    assert one == again
+    assert one != other
+    assert [note.type for note in notes(made[0])] == [3]
 
 
 @pytest.mark.parametrize("real", [b"", pytest.param("own", marks=needs_vdso)])
@@ -149,6 +213,7 @@ def test_what_is_no_vdso_is_refused(broken: bytes) -> None:
 def test_an_image_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     many = [Symbol(b"symbol%d" % i, 0x12, 0, 8 * i, 8) for i in range(1000)]
     monkeypatch.setattr("softsgx.runner.vdso.defined_symbols", lambda image: many)
+    monkeypatch.setattr("softsgx.runner.vdso.notes", lambda image: [])
     with pytest.raises(ValueError, match="reserved"):
         vdso_image(b"real", 0, VDSO, STUB)
 

@@ -5,8 +5,8 @@ read by its dynamic section alone; a malformed one raises ValueError. pyelftools
 slow to import for what every supervised exec needs.
 """
 
-from collections.abc import Callable, Iterator
-from struct import Struct, error, unpack_from
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from struct import Struct, error, pack, unpack_from
 from typing import Final, NamedTuple
 
 EHDR: Final = Struct("<16sHHIQQQIHHHHHH")
@@ -20,6 +20,7 @@ ET_DYN: Final = 3
 EM_X86_64: Final = 62
 PT_LOAD: Final = 1
 PT_DYNAMIC: Final = 2
+PT_NOTE: Final = 4
 PT_GNU_EH_FRAME: Final = 0x6474E550
 PF_R: Final = 4
 PF_RX: Final = 5
@@ -37,13 +38,32 @@ SHT_PROGBITS: Final = 1
 SHT_STRTAB: Final = 3
 SHT_HASH: Final = 5
 SHT_DYNAMIC: Final = 6
+SHT_NOTE: Final = 7
 SHT_DYNSYM: Final = 11
+SHT_GNU_HASH: Final = 0x6FFFFFF6
 SHT_GNU_VERDEF: Final = 0x6FFFFFFD
 SHT_GNU_VERSYM: Final = 0x6FFFFFFF
 SHF_ALLOC: Final = 2
 SHF_EXECINSTR: Final = 4
 _SHN_UNDEF: Final = 0
 _SHN_ABS: Final = 0xFFF1
+
+
+NT_GNU_BUILD_ID: Final = 3
+
+
+class Note(NamedTuple):
+    """An entry of a note section: owner, type, and what it says."""
+
+    name: bytes
+    type: int
+    description: bytes
+
+    def pack(self) -> bytes:
+        """As it stands in the section; each part begins at a multiple of 4."""
+        name = self.name + b"\0"
+        words = pack("<III", len(name), len(self.description), self.type)
+        return b"".join(part + bytes(-len(part) % 4) for part in (words, name, self.description))
 
 
 class Symbol(NamedTuple):
@@ -65,6 +85,43 @@ def sysv_hash(name: bytes) -> int:
     return h
 
 
+def gnu_hash(name: bytes) -> int:
+    """The hash of DT_GNU_HASH."""
+    h = 5381
+    for byte in name:
+        h = (h * 33 + byte) & 0xFFFF_FFFF
+    return h
+
+
+def notes(image: bytes) -> list[Note]:
+    """What the PT_NOTE segments of an image linked for address 0 say."""
+    try:
+        return list(_notes(image))
+    except (error, IndexError) as broken:
+        raise ValueError(f"no shared object in memory: {broken!r}") from broken
+
+
+def _notes(image: bytes) -> Iterator[Note]:
+    for p_type, _, at, _, _, p_filesz, _, _ in _segments(image):
+        end = at + p_filesz
+        while p_type == PT_NOTE and at + 12 <= end:
+            name_size, size, kind = unpack_from("<III", image, at)
+            at += 12
+            name = image[at : at + name_size]
+            at += (name_size + 3) & ~3
+            yield Note(name.rstrip(b"\0"), kind, image[at : at + size])
+            at += (size + 3) & ~3
+
+
+def _segments(image: bytes) -> Iterator[tuple[int, ...]]:
+    header = EHDR.unpack_from(image)
+    if header[0][:7] != IDENT[:7]:
+        raise ValueError(f"no 64-bit little-endian ELF image: it begins with {image[:7].hex()}")
+    phoff, phnum = header[5], header[10]
+    for i in range(phnum):
+        yield PHDR.unpack_from(image, phoff + PHDR.size * i)
+
+
 def defined_symbols(image: bytes) -> list[Symbol]:
     """What an image linked for address 0 defines; the markers of versions are left out."""
     try:
@@ -74,13 +131,8 @@ def defined_symbols(image: bytes) -> list[Symbol]:
 
 
 def _defined_symbols(image: bytes) -> Iterator[Symbol]:
-    header = EHDR.unpack_from(image)
-    if header[0][:7] != IDENT[:7]:
-        raise ValueError(f"no 64-bit little-endian ELF image: it begins with {image[:7].hex()}")
-    phoff, phnum = header[5], header[10]
-    segments = [PHDR.unpack_from(image, phoff + PHDR.size * i) for i in range(phnum)]
     tags: dict[int, int] = {}
-    for p_type, _, p_offset, _, _, p_filesz, _, _ in segments:
+    for p_type, _, p_offset, _, _, p_filesz, _, _ in _segments(image):
         if p_type == PT_DYNAMIC:
             for tag, value in DYN.iter_unpack(image[p_offset : p_offset + p_filesz]):
                 tags.setdefault(tag, value)
@@ -216,3 +268,30 @@ def hash_table(names: list[bytes], hash_of: Callable[[bytes], int] = sysv_hash) 
         bucket = hash_of(name) % len(buckets)
         chains[i], buckets[bucket] = buckets[bucket], i
     return [len(buckets), len(chains), *buckets, *chains]
+
+
+def gnu_hash_order(names: Iterable[bytes]) -> list[bytes]:
+    """Names in the order in which symbols of a DT_GNU_HASH stand: those of one bucket together."""
+    listed = list(names)
+    return sorted(listed, key=lambda name: gnu_hash(name) % _gnu_buckets(len(listed)))
+
+
+def gnu_hash_table(names: Sequence[bytes]) -> bytes:
+    """DT_GNU_HASH for symbols in this order, which is `gnu_hash_order`; the first is number 1."""
+    hashes = [gnu_hash(name) for name in names]
+    count = _gnu_buckets(len(names))
+    buckets, chains, bloom = [0] * count, [h & ~1 for h in hashes], 0
+    for i, h in enumerate(hashes):
+        bloom |= 1 << h % 64 | 1 << (h >> _BLOOM_SHIFT) % 64
+        buckets[h % count] = buckets[h % count] or i + 1
+        if i + 1 == len(hashes) or hashes[i + 1] % count != h % count:
+            chains[i] |= 1  # the last of its bucket
+    head = pack("<IIIIQ", count, 1, 1, _BLOOM_SHIFT, bloom)
+    return head + pack(f"<{count + len(chains)}I", *buckets, *chains)
+
+
+def _gnu_buckets(symbols: int) -> int:
+    return max(1, symbols // 2)
+
+
+_BLOOM_SHIFT: Final = 6

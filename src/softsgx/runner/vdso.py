@@ -2,7 +2,9 @@
 
 An ELF shared object that is mapped as it is. Programs find the function in three ways: by the
 dynamic section (glibc, musl and the kernel's selftest), by the section headers (some runtimes),
-and with or without the version LINUX_2.6; all three are there. The real vDSO stays mapped and is
+and with or without the version LINUX_2.6; all three are there, with both hash tables. Notes are
+the real ones (programs take the version of the kernel from them), but for the build id, by which
+debuggers know an image. The real vDSO stays mapped and is
 called where it is: its symbols get values that are relative to the new image modulo 2**64.
 An unwinder that starts inside the real vDSO finds no frame description, because no program knows
 that image any more.
@@ -11,10 +13,12 @@ The function is `vdso.s`, written from its contract: Linux 6.12, asm/sgx.h.
 """
 
 from collections.abc import Sequence
+from hashlib import sha1
 from struct import pack, unpack_from
 from typing import Final, NamedTuple
 
 from softsgx.runner.elf_dynamic import (
+    DT_GNU_HASH,
     DT_HASH,
     DT_SONAME,
     DT_STRSZ,
@@ -25,23 +29,31 @@ from softsgx.runner.elf_dynamic import (
     DT_VERDEFNUM,
     DT_VERSYM,
     DYN,
+    NT_GNU_BUILD_ID,
     PT_DYNAMIC,
     PT_GNU_EH_FRAME,
+    PT_NOTE,
     SHF_ALLOC,
     SHF_EXECINSTR,
     SHT_DYNAMIC,
     SHT_DYNSYM,
+    SHT_GNU_HASH,
     SHT_GNU_VERDEF,
     SHT_GNU_VERSYM,
     SHT_HASH,
+    SHT_NOTE,
     SHT_PROGBITS,
     SHT_STRTAB,
     SYMBOL,
+    Note,
     SharedObject,
     Strings,
     Symbol,
     defined_symbols,
+    gnu_hash_order,
+    gnu_hash_table,
     hash_table,
+    notes,
     sysv_hash,
 )
 from softsgx.runner.layout import VDSO_SIZE_MAX
@@ -57,6 +69,7 @@ _VER_NDX_BASE: Final = 1
 _VER_NDX_LINUX: Final = 2
 _VER_FLG_BASE: Final = 1
 _TEXT: Final = 1
+_BUILD_ID_SIZE: Final = 20
 
 
 class VdsoImage(NamedTuple):
@@ -86,7 +99,7 @@ def vdso_image(real: bytes, real_base: int, base: int, enclu_target: int) -> Vds
 
     `real` is the memory of the real vDSO at `real_base`, or nothing if there is none.
     """
-    elf = SharedObject(segments=2)
+    elf = SharedObject(segments=3)
     # First, so that its address does not depend on the real vDSO.
     code_at = elf.next_offset(64)
     text = elf.add(
@@ -107,7 +120,10 @@ def vdso_image(real: bytes, real_base: int, base: int, enclu_target: int) -> Vds
     ours = Symbol(FUNCTION_NAME, _STB_GLOBAL_STT_FUNC, 0, code_at + _LABELS["function"], size)
     _add_symbols(elf, [*symbols, ours])
     _add_unwinding(elf, code_at)
+    build_id = _add_notes(elf, notes(real) if real else [])
     image = elf.image()
+    made = sha1(image, usedforsecurity=False).digest()
+    image = image[:build_id] + made + image[build_id + _BUILD_ID_SIZE :]
     if len(image) > VDSO_SIZE_MAX:
         raise ValueError(f"vDSO: {len(image)} bytes, more than the {VDSO_SIZE_MAX} reserved for it")
     labels = ("function", "enclu", "jump", "exception")
@@ -122,7 +138,9 @@ def _jumping(code: int, target: int) -> bytes:
 
 
 def _add_symbols(elf: SharedObject, symbols: Sequence[Symbol]) -> None:
-    """.hash, .dynsym, .dynstr, the version sections and .dynamic."""
+    """.hash, .gnu.hash, .dynsym, .dynstr, the version sections and .dynamic."""
+    order = {name: at for at, name in enumerate(gnu_hash_order(s.name for s in symbols))}
+    symbols = sorted(symbols, key=lambda s: order[s.name])
     strings = Strings()
     table = bytes(SYMBOL.size)
     for s in symbols:
@@ -133,12 +151,16 @@ def _add_symbols(elf: SharedObject, symbols: Sequence[Symbol]) -> None:
     dynsym = elf.add(b".dynsym", SHT_DYNSYM, table, link=dynstr, info=1, entsize=SYMBOL.size)
     words = hash_table([b"", *(s.name for s in symbols)])
     hashes = elf.add(b".hash", SHT_HASH, pack(f"<{len(words)}I", *words), link=dynsym, entsize=4)
+    gnu = elf.add(
+        b".gnu.hash", SHT_GNU_HASH, gnu_hash_table([s.name for s in symbols]), link=dynsym
+    )
     indices = pack(f"<{len(symbols) + 1}H", 0, *[_VER_NDX_LINUX] * len(symbols))
     versym = elf.add(b".gnu.version", SHT_GNU_VERSYM, indices, link=dynsym, entsize=2)
     versions = elf.add(b".gnu.version_d", SHT_GNU_VERDEF, verdef, link=dynstr, info=2)
     tags = [
         (DT_SONAME, soname),
         (DT_HASH, elf.offset(hashes)),
+        (DT_GNU_HASH, elf.offset(gnu)),
         (DT_STRTAB, elf.offset(dynstr)),
         (DT_SYMTAB, elf.offset(dynsym)),
         (DT_STRSZ, len(strings.data)),
@@ -163,6 +185,16 @@ def _verdef(strings: Strings) -> bytes:
         data += pack("<HHHHIII", 1, flags, index, 1, sysv_hash(name), 20, following)
         data += pack("<II", strings.offset(name), 0)
     return data
+
+
+def _add_notes(elf: SharedObject, real: Sequence[Note]) -> int:
+    """.note; where the build id is to be written."""
+    kept = [n for n in real if (n.name, n.type) != (b"GNU", NT_GNU_BUILD_ID)]
+    build_id = Note(b"GNU", NT_GNU_BUILD_ID, bytes(_BUILD_ID_SIZE))
+    data = b"".join(note.pack() for note in (*kept, build_id))
+    section = elf.add(b".note", SHT_NOTE, data, align=4)
+    elf.segment(PT_NOTE, section)
+    return elf.offset(section) + len(data) - _BUILD_ID_SIZE
 
 
 def _add_unwinding(elf: SharedObject, function: int) -> None:
