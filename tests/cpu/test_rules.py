@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.silicon import ROWS
 from tools.rules import Module, modules, problems
 from tools.spec_map import (
     READINGS,
@@ -222,5 +223,6 @@ def test_readings_that_were_measured_are_marked_and_their_rows_listed() -> None:
     lines = readings().splitlines()
     for name in ("tcs_written", "tcs_last_byte", "aep_before_tcs"):
         assert any(line.startswith(f"| `{name}` | `True` | Emerald Rapids | ") for line in lines)
+    assert len([line for line in lines if line.startswith("| RBX ")]) == len(ROWS)
     assert "| RBX read-only | #PF | 7 | page + FFFH | SEGV_ACCERR |" in lines
     assert len([line for line in lines if " | SI_KERNEL |" in line]) == 5

@@ -5,6 +5,7 @@ import pytest
 from softsgx.cpu import Bare, Fault, LogicalProcessor, Part, Readings
 from softsgx.cpu.bare import AEP
 from softsgx.mem.pagetable import PTE_A, PTE_D
+from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.leaves import ERESUME
 from softsgx.spec.registers import RIP
 from tests.cpu.thread import NON_CANONICAL, before, thread
@@ -14,7 +15,11 @@ PAGE = 0x7000_0000
 KERNEL = 0xFFFF_8000_0000_0000
 BOTH = pytest.mark.parametrize("leaf", ENTRIES.values(), ids=ENTRIES)
 # What the kernel does before the program is told: it faults memory in, and hides its page tables.
-KERNELS = ("RBX ordinary memory, never touched", "RBX a kernel address, page-aligned")
+KERNELS = (
+    "RBX ordinary memory, never touched",
+    "RBX a kernel address, page-aligned",
+    "RBX behind the last user page",
+)
 
 
 def machine(readings: Readings | None = None) -> LogicalProcessor:
@@ -26,7 +31,7 @@ def machine(readings: Readings | None = None) -> LogicalProcessor:
 def operands(lp: LogicalProcessor, row: Row) -> tuple[int, int]:
     """RBX and RCX, and the page tables of the row. No kernel stands behind them."""
     space, ram = lp.space, lp.processor.memory.alloc()
-    if "ordinary" in row.operands or "mapped" in row.operands.split():
+    if "ordinary" in row.operands or row.operands.endswith((" mapped", "write-only")):
         space.map(PAGE, ram)
     if row.operands == "RBX read-only":
         space.map(PAGE, ram, write=False)
@@ -36,6 +41,7 @@ def operands(lp: LogicalProcessor, row: Row) -> tuple[int, int]:
         "RBX not canonical": NON_CANONICAL,
         "RBX a misaligned kernel address": KERNEL + 8,
         "RBX a kernel address, page-aligned": KERNEL,
+        "RBX behind the last user page": NON_CANONICAL - PAGE_SIZE,
         "RBX 0": 0,
     }.get(row.operands, PAGE)
     if "not page-aligned" in row.operands:

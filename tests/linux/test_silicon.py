@@ -38,16 +38,24 @@ def page(machine: Machine, host: HostThread, prot: int) -> int:
 
 def operands(machine: Machine, host: HostThread, row: Row) -> tuple[int, int]:
     """RBX and RCX of a row, and the memory it speaks of."""
-    rights = {"RBX read-only": PROT_READ, "RBX read and execute": PROT_READ | PROT_EXEC}
-    rbx = page(machine, host, PROT_NONE if "NONE" in row.operands else rights.get(row.operands, RW))
-    if row.operands == "RBX ordinary memory, never touched":
+    rights = {
+        "RBX read-only": PROT_READ,
+        "RBX read and execute": PROT_READ | PROT_EXEC,
+        "RBX write-only": PROT_WRITE,
+        "RBX PROT_NONE": PROT_NONE,
+    }
+    rbx = page(machine, host, rights.get(row.operands, RW))
+    if "never touched" in row.operands:
         rbx = machine.run(host.alloc(PAGE_SIZE))
+    if row.operands == "RBX read-only, never touched":
+        assert machine.run(host.mprotect(rbx, PAGE_SIZE, PROT_READ)) == 0
     if "unmapped" in row.operands:
         assert machine.run(host.munmap(rbx, PAGE_SIZE)) == 0
     fixed = {
         "RBX not canonical": NON_CANONICAL,
         "RBX a misaligned kernel address": KERNEL + 8,
         "RBX a kernel address, page-aligned": KERNEL,
+        "RBX behind the last user page": NON_CANONICAL - PAGE_SIZE,
         "RBX 0": 0,
     }
     rbx = fixed.get(row.operands, rbx) + (8 if "not page-aligned" in row.operands else 0)

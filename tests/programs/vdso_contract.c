@@ -86,7 +86,8 @@ static void refused(struct enclave *e, struct sgx_enclave_run *run)
     go(run, EENTER, &call);
     SAME(run->function, EENTER);
     SAME(run->exception_vector, VECTOR_PF);
-    SAME(run->exception_addr, 0x1000000);
+    SAME(run->exception_error_code, PFEC_W | PFEC_U);
+    SAME(run->exception_addr, 0x1000000 + PAGE_SIZE - 1);
     ok("TCS where nothing is: #PF of EENTER");
     run->tcs = tcs;
     go(run, ERESUME, &call);

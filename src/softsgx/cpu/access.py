@@ -100,6 +100,8 @@ def walk(lp: LogicalProcessor, address: int, access: int) -> int:
     page = address >> PAGE_SHIFT
     ptes = lp.space.ptes
     pte = ptes.get(page, 0)
+    if not pte and lp.space.elsewhere is not None:
+        pte = lp.space.elsewhere(address)
     if not pte & PTE_P:
         if not canonical(address):
             raise _bad_address(address)

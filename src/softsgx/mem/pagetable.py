@@ -7,6 +7,7 @@ no entries, never faults inside installed memory, and is only for CPL 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final
 
@@ -54,14 +55,17 @@ class AddressSpace:
     """The page tables of one process. `ptes` maps linear page number -> x86 PTE word.
 
     Changing an entry does not touch any TLB; that is the kernel's job, as on a real machine.
+    `elsewhere` gives the entries of memory that a real process has and the model has not, 0 if none
+    is present; with A and D set, since nobody looks at these here.
     """
 
-    __slots__ = ("_digest", "changed", "generation", "log", "name", "ptes")
+    __slots__ = ("_digest", "changed", "elsewhere", "generation", "log", "name", "ptes")
 
     def __init__(self, name: str = "", log: Log | None = None) -> None:
         self.name = name
         self.log = log if log is not None else Log()
         self.ptes: dict[int, int] = {}
+        self.elsewhere: Callable[[int], int] | None = None
         self.generation = 0  # changes whenever software changes an entry; no state
         # Set by whoever writes `ptes`, so that the digest is made anew.
         self.changed = True

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from softsgx.cpu.fault import Fault
 from softsgx.linux.events import tell_signal, tell_vdso
 from softsgx.linux.fault import do_user_addr_fault
-from softsgx.linux.mm import VM_EXEC
+from softsgx.linux.mm import TASK_SIZE, VM_EXEC
 from softsgx.linux.process import (
     BUS_ADRERR,
     SEGV_ACCERR,
@@ -35,6 +35,7 @@ from softsgx.runner.box import IDLE
 from softsgx.runner.engine import Engine
 from softsgx.runner.trapped import ENCLU
 from softsgx.sim.cpu_events import AccessFaulted, InstructionFaulted
+from softsgx.sim.kernel_events import PageFaultBegun, PageFaultEnded
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import MASK32
 from softsgx.spec.registers import RAX, RBX, RCX, RDI, RDX, RIP, RSI
@@ -42,7 +43,9 @@ from softsgx.spec.registers import RAX, RBX, RCX, RDI, RDX, RIP, RSI
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
     from softsgx.cpu.aex import Delivered
+    from softsgx.linux.process import Thread
     from softsgx.runner.doorbell import Doorbell
+    from softsgx.runner.hostmem import HostMemory
     from softsgx.runner.mailboxes import Mailboxes
     from softsgx.runner.tracee import Tracee
     from softsgx.runner.vdso import VdsoImage
@@ -129,7 +132,7 @@ class Enclaves:
         while True:
             rip = regs[RIP]
             try:
-                lp.enclu(regs[RAX] & MASK32, regs[RBX], regs[RCX], regs[RDX])
+                lp.enclu(regs[RAX], regs[RBX], regs[RCX], regs[RDX])
             except Fault as fault:
                 regs[RIP] = rip
                 delivered = lp.deliver_fault(fault)
@@ -219,7 +222,7 @@ class Enclaves:
         lp = t.lp
         regs = lp.regs
         try:
-            lp.enclu(regs[RAX] & MASK32, regs[RBX], regs[RCX], regs[RDX])
+            lp.enclu(regs[RAX], regs[RBX], regs[RCX], regs[RDX])
         except Fault as fault:
             self._fault_inside(t, fault)
             return False
@@ -244,11 +247,11 @@ class Enclaves:
         if rip == self.vdso.enclu and delivered.vector in FIXED_UP:
             regs = lp.regs
             regs[RDI] = delivered.vector
-            regs[RSI] = delivered.code if delivered.vector in _WITH_CODE else 0
+            regs[RSI] = found.error_code if delivered.vector in _WITH_CODE else 0
             regs[RDX] = delivered.cr2 if delivered.vector == faults.PF else 0
             regs[RIP] = self.vdso.exception
             if t.thread is not None:
-                tell_vdso(t.thread, delivered.vector, delivered.code, delivered.cr2)
+                tell_vdso(t.thread, delivered.vector, found.error_code, delivered.cr2)
             self._leave(t)
             return False
         self._signal(t, found)
@@ -258,11 +261,8 @@ class Enclaves:
         vector, code, address = delivered.vector, delivered.code, delivered.cr2
         if vector == faults.PF:
             thread = t.model()
-            vma = thread.mm.vma_lookup(address) if address < 1 << 47 else None
-            if vma is None:
-                rights = t.space.attach_memory().area(address)
-                kind = SEGV_ACCERR if rights else SEGV_MAPERR
-                return Signal(SIGSEGV, kind, address, vector, code)
+            if address < TASK_SIZE and thread.mm.vma_lookup(address) is None:
+                return _ordinary_fault(thread, t.space.attach_memory(), code, address)
             return self.world.run(do_user_addr_fault(thread, code, address), thread.cpu)
         rip = t.lp.regs[RIP]
         if vector == faults.DE:
@@ -343,6 +343,17 @@ class Enclaves:
         if t in self.ready:
             self.ready.remove(t)
         self.mailboxes.control.remove(t.tid)
+
+
+def _ordinary_fault(thread: Thread, host: HostMemory, code: int, address: int) -> Signal:
+    """A page fault at memory of the program that is no enclave's: the real kernel has its area."""
+    kind = SEGV_MAPERR if host.rights(address) is None else SEGV_ACCERR
+    found = Signal(SIGSEGV, kind, address, faults.PF, code)
+    log = thread.kernel.processor.log
+    if log.on:
+        log.emit(PageFaultBegun(thread.cpu, thread.name, address, code))
+        log.emit(PageFaultEnded(thread.cpu, thread.name, address, code, found.text))
+    return found
 
 
 def _tell_fault(lp: LogicalProcessor, fault: Fault) -> None:

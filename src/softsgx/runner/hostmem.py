@@ -19,6 +19,7 @@ from enum import Enum
 from typing import Final
 
 from softsgx.cpu.fault import PF, Fault
+from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_NX, PTE_P, PTE_U, PTE_W, USER_TOP
 from softsgx.runner import ptrace
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.faults import PFEC_P, PFEC_U, PFEC_W
@@ -176,28 +177,55 @@ class HostMemory:
     # Facts about the process
 
     def area(self, address: int) -> int:
-        """VM_READ, VM_WRITE, VM_EXEC of the area at `address`; 0 if there is none."""
+        """VM_READ, VM_WRITE, VM_EXEC of the area at `address`; 0 also if there is none."""
+        return self.rights(address) or 0
+
+    def rights(self, address: int) -> int | None:
+        """VM_READ, VM_WRITE, VM_EXEC of the area at `address`; None if there is none."""
         if self._query_works:
             block = bytearray(_QUERY.pack(_QUERY.size, 0, address, *(0,) * 12))
             try:
                 fcntl.ioctl(self._maps, _PROCMAP_QUERY, block)
             except FileNotFoundError:
-                return 0
+                return None
             except OSError:
                 self._query_works = False
             else:
                 return int(_QUERY.unpack(block)[5]) & 7
-        return self._area_from_text(address)
+        return self._rights_from_text(address)
 
-    def _area_from_text(self, address: int) -> int:
-        """As `area`, for kernels before 6.11."""
+    def _rights_from_text(self, address: int) -> int | None:
+        """As `rights`, for kernels before 6.11."""
         with open(f"/proc/{self.pid}/maps", encoding="ascii", errors="replace") as maps:
             for line in maps:
                 start, end = (int(x, 16) for x in line.split(" ", 1)[0].split("-"))
                 if start <= address < end:
                     rights = line.split(" ", 2)[1]
                     return sum(bit for bit, c in ((1, "r"), (2, "w"), (4, "x")) if c in rights)
-        return 0
+        return None
+
+    def page_table_entry(self, address: int) -> int:
+        """What the page tables of the process hold for ordinary memory, with A and D set.
+
+        A page that may be written counts as present: if it is not, the kernel faults it in, and the
+        instruction comes again.
+        """
+        if not 0 <= address < USER_TOP or self.is_enclave(address):
+            return 0
+        rights = self.area(address)
+        if not rights or not (rights & VM_WRITE or self._present(address)):
+            return 0
+        allowed = (PTE_W if rights & VM_WRITE else 0) | (0 if rights & VM_EXEC else PTE_NX)
+        return PTE_P | PTE_U | PTE_A | PTE_D | allowed
+
+    def _present(self, address: int) -> bool:
+        """Bit 63 of /proc/pid/pagemap."""
+        try:
+            with open(f"/proc/{self.pid}/pagemap", "rb", buffering=0) as pagemap:
+                word = os.pread(pagemap.fileno(), 8, (address >> PAGE_SHIFT) * 8)
+        except OSError:
+            return self._readable(address)
+        return bool(int.from_bytes(word, "little") >> 63)
 
     def noexec(self, address: int) -> bool:
         """Whether the page is of a file on a file system mounted noexec: never executable."""
