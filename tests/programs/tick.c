@@ -4,7 +4,6 @@
  * minute had counted none.
  *
  * enclave: ops
- * engines: unicorn
  */
 #include "counting_aep.h"
 

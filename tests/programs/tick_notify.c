@@ -3,7 +3,6 @@
  * and goes back to the interrupted code by itself.
  *
  * enclave: notify aexnotify=1
- * engines: unicorn
  */
 #include "host.h"
 

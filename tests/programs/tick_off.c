@@ -3,7 +3,6 @@
  *
  * enclave: ops
  * run: --tick 0
- * engines: unicorn
  */
 #include "counting_aep.h"
 

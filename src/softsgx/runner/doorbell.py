@@ -27,6 +27,7 @@ _RESTORER: Final = bytes.fromhex("b80f0000000f05")
 _SA_RESTORER: Final = 0x0400_0000
 _SA_ONSTACK: Final = 0x0800_0000
 _SYS_RT_SIGACTION: Final = 13
+_NONE: Final = bytes(4)
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 
@@ -40,14 +41,18 @@ class Doorbell:
         self.seen = 0
         self._code: list[mmap.mmap] = []
         self._counts: dict[int, memoryview] = {}  # by signal, how often it came
-        self._stops = bytes(4)
+        self._last: dict[int, bytes] = {}  # the counts as they were asked for last
 
     def stopped(self) -> bool:
         """Whether SIGCHLD came since this was asked last: some tracee has stopped or ended."""
-        count = bytes(self._counts[signal.SIGCHLD])
-        if count == self._stops:
+        return self.came(signal.SIGCHLD)
+
+    def came(self, number: int) -> bool:
+        """Whether a signal that was installed came since this was asked last."""
+        count = bytes(self._counts[number])
+        if count == self._last.get(number, _NONE):
             return False
-        self._stops = count
+        self._last[number] = count
         return True
 
     @property
@@ -86,8 +91,15 @@ class Doorbell:
         result = _libc.syscall(_SYS_RT_SIGACTION, number, action, None, 8)
         assert result == 0, "rt_sigaction failed"
 
+    def ring_every(self, period: float) -> None:
+        """Ring by SIGALRM every so many seconds; 0: no more."""
+        if signal.SIGALRM not in self._counts:
+            self.install(signal.SIGALRM)
+        signal.setitimer(signal.ITIMER_REAL, period, period)
+
     def close(self) -> None:
         """Signals are the process's own again; the memory that the handlers are in may go."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number in self._counts:
             ending = number == signal.SIGTERM and self.terminated
             signal.signal(number, signal.SIG_IGN if ending else signal.SIG_DFL)

@@ -33,6 +33,7 @@ from softsgx.runner import ptrace as p
 from softsgx.runner.blocks import Why
 from softsgx.runner.box import IDLE
 from softsgx.runner.engine import Engine
+from softsgx.runner.tick import TIMER_VECTOR
 from softsgx.runner.trapped import ENCLU
 from softsgx.sim.cpu_events import AccessFaulted, InstructionFaulted
 from softsgx.sim.kernel_events import PageFaultBegun, PageFaultEnded
@@ -57,7 +58,6 @@ _ILL_ILLOPN: Final = 2
 _WITH_CODE: Final = frozenset({10, 11, faults.SS, faults.GP, faults.PF, faults.AC})
 _SIGINFO: Final = struct.Struct("<iii4xQ")
 _SLICES_BETWEEN_LOOKS: Final = 4
-_TIMER: Final = 0xEC  # LOCAL_TIMER_VECTOR
 _FETCH_OUTSIDE: Final = "ACCESS.01"
 
 
@@ -93,6 +93,9 @@ class Enclaves:
 
     def forked(self, parent: Tracee, child: Tracee) -> None:
         """A process was copied."""
+
+    def rung(self) -> None:
+        """The doorbell rang."""
 
     # In
 
@@ -166,7 +169,7 @@ class Enclaves:
             if not self._resumed(t):
                 return
             if self.world.tick.due(t):
-                lp.interrupt(_TIMER)  # the kernel handles the timer, and returns to the AEP
+                lp.interrupt(TIMER_VECTOR)  # the kernel handles the timer, and returns to the AEP
                 continue
             began = time.thread_time()
             stop = engine.run(lp)

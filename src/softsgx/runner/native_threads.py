@@ -22,6 +22,7 @@ from softsgx.runner.native_faults import UNBLOCK
 from softsgx.runner.native_lp import NativeLp
 from softsgx.runner.native_maps import NativeMap
 from softsgx.runner.native_state import Inside, read_state, write_state
+from softsgx.runner.native_tick import NativeTick
 from softsgx.runner.slots import ENTERING, INSIDE, USER_BITS, Slots
 from softsgx.runner.tracee import in_model_order
 from softsgx.spec.registers import RBX, RFLAGS, RIP
@@ -52,6 +53,7 @@ class NativeThreads(Enclaves):
         self.slots = Slots()
         self.armed = Armed(self.slots, vdso.enclu)
         self.abort_page = abort_page
+        self.ticks = NativeTick(world.tick, doorbell, self.armed)
         self.xfrm = world.machine.processor.part.xfrm
         self._slots: dict[int, int] = {}  # tid -> slot
         # Ends of threads that were found out where only a stop was waited for.
@@ -65,6 +67,7 @@ class NativeThreads(Enclaves):
                 raise p.NoSuchTracee(errno.ESRCH, "killed")
             t.native = Inside(slot)
             self._slots[t.tid] = slot
+            self.ticks.add(t)
         lp = t.lp
         assert isinstance(lp, NativeLp)
         if lp.catch is None:
@@ -83,6 +86,10 @@ class NativeThreads(Enclaves):
         if parent.space.native is not None:
             parent.space.native.copy_to(self._map(child))
 
+    def rung(self) -> None:
+        """The doorbell rang: the timer, perhaps."""
+        self.ticks.rung()
+
     def settle(self) -> None:
         """Something is about to happen that is more than a call."""
         self.armed.settle()
@@ -95,6 +102,7 @@ class NativeThreads(Enclaves):
 
     def _enter(self, t: Tracee, state: Inside, *maps: tuple[int, int]) -> None:
         """The processor is inside; send the thread after it."""
+        self.ticks.start()
         native = self._settled(t)
         lp = t.lp
         operations = native.enter(t.tid, maps)
@@ -237,6 +245,7 @@ class NativeThreads(Enclaves):
         self.armed.forget(t)
         if t.space.native is not None:
             t.space.native.entered(t.tid, certain=False)
+        self.ticks.forget(t)
         self.slots.give(self._slots.pop(t.tid))
         t.native = None
 

@@ -103,6 +103,7 @@ class Supervisor:
             if doorbell.stopped():
                 self._drain()
             self._bury()
+            enclaves.rung()
             for mailbox in self.mailboxes.control.take():
                 self._request(mailbox)
             if enclaves.ready:

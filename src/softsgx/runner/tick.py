@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 HZ_DEFAULT: Final = 250  # CONFIG_HZ of most distributions' kernels
 HZ_MAX: Final = 1000  # the highest that Kconfig offers
+TIMER_VECTOR: Final = 0xEC  # LOCAL_TIMER_VECTOR
 
 
 class Tick:
@@ -22,6 +23,11 @@ class Tick:
 
     def __init__(self, hz: int) -> None:
         self.period = 1 / hz if hz else inf
+
+    @property
+    def on(self) -> bool:
+        """Whether there is one at all."""
+        return self.period < inf
 
     def due(self, t: Tracee) -> bool:
         """Whether the thread has computed for a period since the last one; then it is taken.
