@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from softsgx.cpu import Fault, LogicalProcessor, Part, Processor
+from softsgx.cpu import Bare, Fault, LogicalProcessor, Part, Processor
 from softsgx.cpu.part import DEFAULT_PART
 from softsgx.spec import faults
 from softsgx.spec.leaves import ECREATE, EENTER
@@ -14,6 +14,7 @@ from tests.cpu.table import Attempt, Row, gp, row_id
 LOCK, SGX_LC, SGX_ENABLE = 1 << 0, 1 << 17, 1 << 18
 RESET = (0xA6053E051270B7AC, 0x6CFBE8BA8B3B413D, 0xC4916D99F2B3735D, 0xD4F8C05909F9BB3B)
 NO_LC = Part(launch_control=False)
+CET = Part(cet=True)
 
 
 def attempt(
@@ -35,7 +36,18 @@ ROWS = [
     Row("WRMSR.02", lambda: attempt(0x8C, 1, control=LOCK | SGX_ENABLE), gp(), "not enabled"),
     Row("WRMSR.02", lambda: attempt(0x8F, 1, control=0), gp(), "neither"),
     Row("WRMSR.02", lambda: attempt(0x8C, 1, part=NO_LC), gp(), "part without"),
+    *(
+        Row("WRMSR.04", lambda value=value: attempt(0x6A0, value, part=CET), gp(), note)  # type: ignore[misc]
+        for note, value in (
+            ("bit 6", 1 << 6),
+            ("bit 9", 1 << 9),
+            ("TRACKER and SUPPRESS", 3 << 10),
+            ("bitmap not canonical", 1 << 47),
+        )
+    ),
+    Row("WRMSR.03", lambda: attempt(0x6A0, 0), gp()),
     Row("RDMSR.01", lambda: attempt(0x8C, 0, part=NO_LC)._replace(instruction="rdmsr"), gp()),
+    Row("RDMSR.02", lambda: attempt(0x6A0, 0)._replace(instruction="rdmsr"), gp()),
 ]
 
 
@@ -146,3 +158,18 @@ def test_wrmsr_takes_an_integer(value: object) -> None:
     lp = Processor(8).lps[0]
     with pytest.raises(TypeError, match=r"^value: .* is not an integer"):
         lp.wrmsr(0x8C, value)  # type: ignore[arg-type]
+
+
+def test_u_cet_holds_what_the_kernel_wrote() -> None:
+    lp = Processor(8, part=CET).lps[0]
+    assert lp.rdmsr(0x6A0) == 0
+    value = 0x7F00_0000_0000 | 0x3F | 1 << 11
+    lp.wrmsr(0x6A0, value)
+    assert lp.rdmsr(0x6A0) == lp.u_cet == value
+
+
+def test_u_cet_is_not_written_from_inside() -> None:
+    enclave = Bare(16, part=CET).enclave()
+    enclave.enter()
+    with pytest.raises(RuntimeError, match="CPL is 3"):
+        enclave.bare.lp.wrmsr(0x6A0, 0)

@@ -12,9 +12,7 @@ from softsgx.cpu.dispatch import UNMODELLED_LEAVES, bodies
 from softsgx.cpu.part import DEFAULT_PART
 from softsgx.sim import Unmodelled
 from softsgx.spec import faults
-from softsgx.spec.epcm import PENDING, REG, SS_FIRST, SS_REST, R, W
 from softsgx.spec.leaves import (
-    EAUG,
     EDECVIRTCHILD,
     EINCVIRTCHILD,
     ENCLS_LEAVES,
@@ -46,7 +44,7 @@ ABSENT_LEAVES = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.parametrize("option", ["cet", "enclv", "everifyreport2", "eupdatesvn"])
+@pytest.mark.parametrize("option", ["enclv", "everifyreport2", "eupdatesvn"])
 def test_a_part_cannot_announce_what_is_not_modelled(option: str) -> None:
     options: dict[str, Any] = {option: True}
     with pytest.raises(Unmodelled, match=rf"^Part\({option}=True\)$"):
@@ -140,69 +138,3 @@ def test_every_leaf_of_the_manual_has_a_body_or_is_listed_as_unmodelled() -> Non
     named = {name for table in (ENCLS_LEAVES, ENCLU_LEAVES) for name, _ in table.values()}
     assert set(bodies()) == named - UNMODELLED_LEAVES
     assert {"EVERIFYREPORT2", "EUPDATESVN"} == UNMODELLED_LEAVES
-
-
-# Shadow-stack pages
-
-
-@pytest.mark.parametrize("page_type", [SS_FIRST, SS_REST])
-def test_eadd_of_a_shadow_stack_page(page_type: int) -> None:
-    for part, expected, text in (
-        (DEFAULT_PART, Unmodelled, "shadow-stack pages"),
-        (ABSENT, Fault, r"#GP\(0\), EADD\.10"),
-    ):
-        bare = Bare(16, part=part)
-        enclave = bare.enclave(init=False)
-        before = bare.processor.epcm.snapshot()
-        with pytest.raises(expected, match=text):
-            bare.eadd(enclave.secs, enclave.heap, flags=page_type | R | W)
-        assert bare.processor.epcm.snapshot() == before
-
-
-@pytest.mark.parametrize("page_type", [SS_FIRST, SS_REST])
-def test_eaug_of_a_shadow_stack_page(page_type: int) -> None:
-    for part, expected, text in (
-        (DEFAULT_PART, Unmodelled, "shadow-stack pages"),
-        (ABSENT, Fault, r"#GP\(0\), EAUG\.12"),
-    ):
-        bare = Bare(16, part=part)
-        enclave = bare.enclave()
-        before = bare.processor.epcm.snapshot()
-        info = bare.pageinfo(
-            linaddr=enclave.heap,
-            secinfo=bare.secinfo(page_type | R | W),
-            secs=bare.address(enclave.secs),
-        )
-        with pytest.raises(expected, match=text):
-            bare.lp.encls(EAUG, info, bare.address(bare.free_page()))
-        assert bare.processor.epcm.snapshot() == before
-
-
-def test_an_ordinary_page_type_in_eaug_is_gp_whatever_the_part() -> None:
-    # Only shadow-stack pages may have a SECINFO here.
-    for part in (DEFAULT_PART, ABSENT):
-        bare = Bare(16, part=part)
-        enclave = bare.enclave()
-        info = bare.pageinfo(
-            linaddr=enclave.heap,
-            secinfo=bare.secinfo(REG | R | W),
-            secs=bare.address(enclave.secs),
-        )
-        with pytest.raises(Fault, match=r"EAUG\.12"):
-            bare.lp.encls(EAUG, info, bare.address(bare.free_page()))
-
-
-@pytest.mark.parametrize("page_type", [SS_FIRST, SS_REST])
-def test_eaccept_of_a_shadow_stack_page(page_type: int) -> None:
-    bare = Bare(32)
-    enclave = bare.enclave()
-    enclave.eaug(enclave.heap)
-    enclave.enter()
-    with pytest.raises(Unmodelled, match="shadow-stack pages"):
-        enclave.eaccept(enclave.heap, page_type | PENDING | R | W)
-    bare = Bare(32, part=Part(absent_leaves_fault=True))
-    enclave = bare.enclave()
-    enclave.eaug(enclave.heap)
-    enclave.enter()
-    with pytest.raises(Fault, match=r"EACCEPT\.12"):
-        enclave.eaccept(enclave.heap, page_type | PENDING | R | W)

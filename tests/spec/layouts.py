@@ -61,7 +61,9 @@ LAYOUTS: list[tuple[type[Structure], int, int, Layout]] = [
             ("OGSBASGX", 56, 8),
             ("FSLIMIT", 64, 4),
             ("GSLIMIT", 68, 4),
-            ("rsv", 72, 4024),
+            ("OCETSSA", 72, 8),
+            ("PREVSSP", 80, 8),
+            ("rsv", 88, 4008),
         ],
     ),
     (

@@ -14,6 +14,7 @@ PRINTING_ROOMS: Final = ("cli", "lab", "report")
 LONG: Final[Mapping[str, str]] = {
     # An operation listing of the manual reads better in one piece than cut at 60 lines.
     "src/softsgx/cpu/leaf/eaccept.py:eaccept": "one operation listing",
+    "src/softsgx/cpu/leaf/eadd.py:eadd": "one operation listing",
     "src/softsgx/cpu/leaf/einit.py:einit": "one operation listing",
     "src/softsgx/cpu/leaf/eld.py:load_page": "one operation listing",
     "src/softsgx/cpu/leaf/ewb.py:ewb": "one operation listing",

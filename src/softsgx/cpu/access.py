@@ -21,7 +21,16 @@ from softsgx.mem.pagetable import (
     PTE_U,
     PTE_W,
 )
-from softsgx.mem.tlb import ABORT, CLEAN, FETCH, READ, WRITE
+from softsgx.mem.tlb import (
+    ABORT,
+    CLEAN,
+    FETCH,
+    READ,
+    SHADOW,
+    SHADOW_READ,
+    SHADOW_WRITE,
+    WRITE,
+)
 from softsgx.sim.cpu_events import AccessFaulted, TlbFilled
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, canonical
 from softsgx.spec.epcm import (
@@ -34,8 +43,10 @@ from softsgx.spec.epcm import (
     R,
     W,
     X,
+    shadow_stack_type,
 )
-from softsgx.spec.faults import PFEC_I, PFEC_P, PFEC_SGX, PFEC_U, PFEC_W
+from softsgx.spec.faults import PFEC_I, PFEC_P, PFEC_SGX, PFEC_SS, PFEC_U, PFEC_W
+from softsgx.spec.msr import CR4_CET
 
 if TYPE_CHECKING:
     from softsgx.cpu.lp import LogicalProcessor
@@ -44,19 +55,28 @@ if TYPE_CHECKING:
 _USABLE_MASK: Final = VALID | BLOCKED | PENDING | MODIFIED | PT_MASK
 _USABLE: Final = VALID | REG
 
-_PFEC_OF: Final = {READ: PFEC_U, WRITE: PFEC_U | PFEC_W, FETCH: PFEC_U | PFEC_I}
-_RIGHT_OF: Final = {READ: R, WRITE: W, FETCH: X}
+_PFEC_OF: Final = {
+    READ: PFEC_U,
+    WRITE: PFEC_U | PFEC_W,
+    FETCH: PFEC_U | PFEC_I,
+    SHADOW_READ: PFEC_U | PFEC_SS,
+    SHADOW_WRITE: PFEC_U | PFEC_SS | PFEC_W,
+}
+# What a PT_REG page must permit; no PT_REG page permits a shadow-stack access.
+_RIGHT_OF: Final = {READ: R, WRITE: W, FETCH: X, SHADOW_READ: 0, SHADOW_WRITE: 0}
 _PTE_PRESENT_USER: Final = PTE_P | PTE_U
 
 
 def fill(lp: LogicalProcessor, address: int, access: int) -> int:
-    """Translate `address` for one access (READ, WRITE or FETCH), load the TLB, return the entry.
+    """Translate `address` for one access (`mem.tlb`), load the TLB, return the entry.
 
     Raises the fault that the access causes. `lp.tlb` had no entry that permits the access.
     """
     inside = lp.secs is not None
     in_elrange = inside and lp.elrange_base <= address < lp.elrange_end
     fetch_leaves = access == FETCH and inside and not in_elrange
+    if access & SHADOW and inside and not in_elrange:
+        raise _shadow_stack_outside()
     if fetch_leaves and lp.processor.readings.fetch_outside_elrange_first:
         raise GP("ACCESS.01")  # fetch outside ELRANGE while in enclave mode
     if not canonical(address):
@@ -70,14 +90,15 @@ def fill(lp: LogicalProcessor, address: int, access: int) -> int:
     number = lp.processor.epc.index((pte & PTE_PFN_MASK) >> PAGE_SHIFT)
     if not in_elrange:
         # From outside, or from inside through an alias: EPC is the abort page, never a fault.
-        rights = _pte_rights(pte) | (ABORT if number >= 0 else 0)
+        rights = _pte_rights(lp, pte) | (ABORT if number >= 0 else 0)
         if inside:
-            rights &= ~FETCH  # so that a fetch after a load comes here and gets its #GP(0)
+            # So that a fetch or shadow-stack access after a load comes here and gets its #GP(0).
+            rights &= ~(FETCH | SHADOW)
     elif number < 0:
         sgx = PFEC_SGX if lp.processor.readings.nonepc_in_elrange_sgx else 0
         raise _violation(lp, address, "ACCESS.04", PFEC_P | _PFEC_OF[access] | sgx)  # not EPC
     else:
-        rights = _pte_rights(pte) & _epcm_rights(lp, number, address, access)
+        rights = _pte_rights(lp, pte) & _epcm_rights(lp, number, address, access)
     entry = pte & PTE_PFN_MASK | rights
     lp.tlb.entries[page] = entry
     if lp.log.on:
@@ -112,6 +133,9 @@ def walk(lp: LogicalProcessor, address: int, access: int) -> int:
         raise PF(address, "PAGING.03", PFEC_P | PFEC_U | PFEC_W)  # page not writable
     if access == FETCH and pte & PTE_NX:
         raise PF(address, "PAGING.04", PFEC_P | PFEC_U | PFEC_I)  # page not executable
+    if access & SHADOW and pte & (PTE_W | PTE_D) != PTE_D:
+        # shadow-stack access to a page that is none: R/W = 1 or D = 0
+        raise PF(address, "PAGING.07", PFEC_P | _PFEC_OF[access])
     used = pte | PTE_A | (PTE_D if access == WRITE else 0)
     if used != pte:
         ptes[page] = used
@@ -145,11 +169,17 @@ def _bad_address(address: int) -> Fault:
     return GP("ACCESS.02")  # address not canonical
 
 
-def _pte_rights(pte: int) -> int:
+def _shadow_stack_outside() -> Fault:
+    return GP("ACCESS.15")  # shadow-stack access outside ELRANGE while in enclave mode
+
+
+def _pte_rights(lp: LogicalProcessor, pte: int) -> int:
     rights = READ
     if pte & PTE_W:
         # A write needs D set; without it the first write must walk again, as on hardware.
         rights |= WRITE if pte & PTE_D else CLEAN
+    elif pte & PTE_D and lp.cr4 & CR4_CET:
+        rights |= SHADOW
     if not pte & PTE_NX:
         rights |= FETCH
     return rights
@@ -165,19 +195,23 @@ def _epcm_rights(lp: LogicalProcessor, number: int, address: int, access: int) -
         or epcm.secs[number] != lp.secs_page
         or epcm.address[number] != address & ~PAGE_MASK
     ):
-        code = PFEC_P | PFEC_SGX | _PFEC_OF[access]
-        raise _violation(lp, address, _why(lp, number, address), code)
+        rule = _why(lp, number, address, access)
+        if rule:
+            raise _violation(lp, address, rule, PFEC_P | PFEC_SGX | _PFEC_OF[access])
+        return READ | SHADOW if lp.processor.readings.shadow_stack_pages_readable else SHADOW
     # R, W, X of the EPCM word are READ, WRITE, FETCH of a TLB entry; CLEAN goes with W.
     return word & (R | W | X) | (CLEAN if word & W else 0)
 
 
-def _why(lp: LogicalProcessor, number: int, address: int) -> str:
-    """Which requirement the EPCM entry misses, in the order of the manual's list."""
+def _why(lp: LogicalProcessor, number: int, address: int, access: int) -> str:
+    """Which requirement the EPCM entry misses, in the order of the manual's list; "" if none:
+    then it is a shadow-stack page, and the access one of those that such a page permits."""
     epcm = lp.processor.epcm
     word = epcm.state[number]
     if not word & VALID:
         return "ACCESS.05"  # EPCM: VALID = 0
-    if word & PT_MASK != REG:
+    shadow_stack = shadow_stack_type(word)
+    if word & PT_MASK != REG and not shadow_stack:
         return "ACCESS.06"  # EPCM: the page type is not PT_REG
     if epcm.secs[number] != lp.secs_page:
         return "ACCESS.07"  # EPCM: ENCLAVESECS is another enclave
@@ -189,7 +223,21 @@ def _why(lp: LogicalProcessor, number: int, address: int) -> str:
         return "ACCESS.10"  # EPCM: PENDING = 1
     if word & MODIFIED:
         return "ACCESS.11"  # EPCM: MODIFIED = 1
+    if shadow_stack or access & SHADOW:
+        return _why_shadow(lp, shadow_stack, access)
     return "ACCESS.12"  # EPCM: R, W or X does not permit the access
+
+
+def _why_shadow(lp: LogicalProcessor, shadow_stack: bool, access: int) -> str:
+    """Shadow-stack accesses go to shadow-stack pages, and those permit no other but loads."""
+    if not shadow_stack:
+        return (
+            "ACCESS.16"  # EPCM: shadow-stack access to a page that is not PT_SS_FIRST or PT_SS_REST
+        )
+    readable = lp.processor.readings.shadow_stack_pages_readable
+    if access in (WRITE, FETCH) or (access == READ and not readable):
+        return "ACCESS.17"  # EPCM: ordinary write to a shadow-stack page, or a fetch from it
+    return ""
 
 
 def _violation(lp: LogicalProcessor, address: int, rule: str, code: int) -> Fault:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from softsgx.cpu import tracking
+from softsgx.cpu import cet, tracking
 from softsgx.cpu.entry import frame_page
 from softsgx.cpu.xstate import LEGACY_INIT, XState, legacy_init
 from softsgx.sim.cpu_events import Left
 from softsgx.spec import faults
-from softsgx.spec.attributes import MISC_EXINFO
+from softsgx.spec.attributes import MISC_CPINFO, MISC_EXINFO
 from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.leaves import ERESUME
 from softsgx.spec.msr import (
@@ -39,6 +39,7 @@ from softsgx.spec.ssa import (
     GPR_OFF_URSP,
     GPRSGX_IN_PAGE,
     REPORTED_ALWAYS,
+    REPORTED_WITH_CPINFO,
     REPORTED_WITH_EXINFO,
 )
 from softsgx.spec.tcs import (
@@ -93,6 +94,8 @@ def aex(
     _synthesise(lp, secs, tcs, event)
     (cssa,) = _U32.unpack_from(tcs, TCS_OFF_CSSA)
     _U32.pack_into(tcs, TCS_OFF_CSSA, cssa + 1)
+    if processor.part.cet:
+        cet.save_at_aex(lp)
     cr2 = address & ~PAGE_MASK if event == faults.PF else address
     leave_enclave(lp, "AEX", vector)
     return Delivered(vector, code, cr2, True)
@@ -131,14 +134,16 @@ def _save(lp: LogicalProcessor, secs: Secs, vector: int, code: int, address: int
         gprs[RFLAGS] |= RFLAGS_RF
     _GPRS.pack_into(page, GPRSGX_IN_PAGE, *gprs)
     _TWO.pack_into(page, GPRSGX_IN_PAGE + GPR_OFF_FSBASE, lp.fsbase, lp.gsbase)
-    exinfo = bool(secs.MISCSELECT & MISC_EXINFO)
-    if exinfo and vector in REPORTED_WITH_EXINFO:
+    exinfo = (secs.MISCSELECT & MISC_EXINFO and vector in REPORTED_WITH_EXINFO) or (
+        secs.MISCSELECT & MISC_CPINFO and vector in REPORTED_WITH_CPINFO
+    )
+    if exinfo:
         maddr = address if vector == faults.PF else 0
         if vector == faults.PF and not code & faults.PFEC_U:
             exinfo = False  # a #PF of a supervisor access is not reported
         else:
             _EXINFO.pack_into(page, EXINFO_IN_PAGE, maddr, code, 0)
-    _U32.pack_into(page, GPRSGX_IN_PAGE + GPR_OFF_EXITINFO, _exitinfo(vector, exinfo))
+    _U32.pack_into(page, GPRSGX_IN_PAGE + GPR_OFF_EXITINFO, _exitinfo(vector, bool(exinfo)))
 
 
 def _save_extended(memory: PhysicalMemory, frame: tuple[int, ...], xsave: bytes) -> None:
@@ -154,7 +159,7 @@ def _save_extended(memory: PhysicalMemory, frame: tuple[int, ...], xsave: bytes)
 def _exitinfo(vector: int, exinfo: bool) -> int:
     """EXITINFO for the event that caused the exit; 0 where the enclave is told nothing."""
     kind = REPORTED_ALWAYS.get(vector)
-    if kind is None and exinfo and vector in REPORTED_WITH_EXINFO:
+    if kind is None and exinfo:
         kind = EXIT_HARDWARE
     return 0 if kind is None else EXIT_VALID | kind << EXIT_TYPE_SHIFT | vector
 

@@ -13,21 +13,20 @@ Python reach every leaf, in tests, benchmarks and at the prompt:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
 from softsgx.cpu import measurement
+from softsgx.cpu.bare_enclave import AEP, EXIT, Backing, BareEnclave
 from softsgx.cpu.fault import Status
 from softsgx.cpu.lp import LogicalProcessor
 from softsgx.cpu.processor import Processor
 from softsgx.cpu.signature import development_key, sign
 from softsgx.mem.pagetable import direct
 from softsgx.spec import leaves
-from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT, MISC_EXINFO, XFRM_LEGACY
+from softsgx.spec.attributes import ATTR_CET, ATTR_DEBUG, ATTR_MODE64BIT, MISC_EXINFO, XFRM_LEGACY
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
-from softsgx.spec.epcm import PT_VA, REG, RWX, TCS, VALID, R, W
+from softsgx.spec.epcm import PT_VA, REG, TCS, VALID, R, W
 from softsgx.spec.epcm import SECS as SECS_TYPE
 from softsgx.spec.msr import IA32_SGXLEPUBKEYHASH
 from softsgx.spec.paging import PAGEINFO, SECINFO
@@ -41,9 +40,9 @@ from softsgx.spec.sigstruct import (
 )
 from softsgx.spec.tcs import TCS as TCS_PAGE
 
+__all__ = ["AEP", "ENCLAVE_BASE", "EXIT", "Backing", "Bare", "BareEnclave"]
+
 ENCLAVE_BASE: Final = 0x7F00_0000_0000
-AEP: Final = 0x40_1000
-EXIT: Final = 0x40_2000
 _ALL_ONES: Final = (1 << 64) - 1
 
 
@@ -160,10 +159,11 @@ class Bare:
         rbx, rdx = direct(self._sigstruct), direct(self._token)
         return self.lp.encls(leaves.EINIT, rbx, self.address(secs), rdx)
 
-    def eaug(self, secs: int, linaddr: int) -> int:
-        """EAUG; the new EPC page."""
+    def eaug(self, secs: int, linaddr: int, flags: int = 0) -> int:
+        """EAUG, of a shadow-stack page with SECINFO `flags`; the new EPC page."""
         page = self.free_page()
-        info = self.pageinfo(linaddr=linaddr, secs=self.address(secs))
+        secinfo = self.secinfo(flags) if flags else 0
+        info = self.pageinfo(linaddr=linaddr, secinfo=secinfo, secs=self.address(secs))
         self.lp.encls(leaves.EAUG, info, self.address(page))
         return page
 
@@ -242,6 +242,8 @@ class Bare:
             "EXPONENT": SIGSTRUCT_EXPONENT,
             "MISCSELECT": live.MISCSELECT,
             "MISCMASK": 0xFFFFFFFF,
+            "CET_ATTRIBUTES": live.CET_ATTRIBUTES,
+            "CET_ATTRIBUTES_MASK": 0xFF if self.processor.part.cet else 0,
             "ATTRIBUTES": live.ATTRIBUTES,
             "ATTRIBUTEMASK": _ALL_ONES,
             "XFRM": live.XFRM,
@@ -262,6 +264,7 @@ class Bare:
         attributes: int = ATTR_MODE64BIT | ATTR_DEBUG,
         xfrm: int = XFRM_LEGACY,
         miscselect: int = MISC_EXINFO,
+        cet: int = 0,
         init: bool = True,
         measure: bool = False,
         secs: dict[str, int | bytes] | None = None,
@@ -269,15 +272,18 @@ class Bare:
     ) -> BareEnclave:
         """Build an enclave: a TCS and `nssa` SSA pages per thread, one scratch page, `pages` RW.
 
-        `secs` and `tcs` override fields of the source pages. All pages are mapped RWX in the page
-        tables of the processor's first address space.
+        With `cet`, SECS.CET_ATTRIBUTES, each thread has a PT_SS_REST page for the CET state save
+        area and a PT_SS_FIRST page as shadow stack behind its SSA. `secs` and `tcs` override fields
+        of the source pages. All pages are mapped RWX in the page tables of the processor's first
+        address space, shadow-stack pages as such.
         """
         fields: dict[str, int | bytes] = {
             "SIZE_": size,
             "BASEADDR": base,
             "SSAFRAMESIZE": 1,
             "MISCSELECT": miscselect,
-            "ATTRIBUTES": attributes,
+            "ATTRIBUTES": attributes | (ATTR_CET if cet else 0),
+            "CET_ATTRIBUTES": cet,
             "XFRM": xfrm,
         }
         fields.update(secs or {})
@@ -286,12 +292,16 @@ class Bare:
         for _ in range(threads):
             ssa = address + PAGE_SIZE
             block: dict[str, int | bytes] = {"OSSA": ssa - base, "NSSA": nssa, "OENTRY": 0x100}
+            block["OCETSSA"] = ssa + nssa * PAGE_SIZE - base if cet else 0
             block.update(tcs or {})
             enclave.tcs.append(address)
             enclave.add(address, TCS_PAGE(**block).pack(), TCS, measure=measure)
             for frame in range(nssa):
                 enclave.add(ssa + frame * PAGE_SIZE, measure=measure)
             address = ssa + nssa * PAGE_SIZE
+            if cet:
+                enclave.add_shadow_stack(address + PAGE_SIZE, address, measure=measure)
+                address += 2 * PAGE_SIZE
         enclave.scratch = address
         enclave.add(address, measure=measure)
         for _ in range(pages):
@@ -303,95 +313,3 @@ class Bare:
             status = self.einit(enclave.secs, self.sigstruct(enclave.secs))
             assert status == 0, f"EINIT: {status!r}"
         return enclave
-
-
-@dataclass
-class Backing:
-    """Where an evicted page lies: linear addresses of its RAM page and PCMD, and its LINADDR."""
-
-    page: int
-    pcmd: int
-    linaddr: int = 0
-
-
-@dataclass
-class BareEnclave:
-    """An enclave built by `Bare`, and the code inside it. Addresses are linear addresses.
-
-    `tcs` lists the TCS pages, `scratch` a page for SECINFO operands, `data` the RW pages, `heap`
-    the first address behind them.
-    """
-
-    bare: Bare
-    secs: int
-    base: int
-    size: int
-    tcs: list[int] = field(default_factory=list)
-    data: list[int] = field(default_factory=list)
-    scratch: int = 0
-    heap: int = 0
-    pages: dict[int, int] = field(default_factory=dict)
-
-    def map(self, address: int, page: int, *, write: bool = True, execute: bool = True) -> None:
-        """Map an EPC page at a linear address of the enclave, in the first address space."""
-        processor = self.bare.processor
-        self.pages[address] = page
-        processor.space.map(address, processor.epc.pfn(page), write=write, execute=execute)
-
-    def add(
-        self, address: int, content: bytes = b"", flags: int = REG | R | W, *, measure: bool = False
-    ) -> int:
-        """EADD, EEXTEND if `measure`, and map; the EPC page."""
-        page = self.bare.eadd(self.secs, address, content, flags)
-        if measure:
-            self.bare.eextend(self.secs, page)
-        self.map(address, page)
-        return page
-
-    def eaug(self, address: int) -> int:
-        """EAUG and map; the EPC page."""
-        page = self.bare.eaug(self.secs, address)
-        self.map(address, page)
-        return page
-
-    # The code inside
-
-    def enter(self, lp: LogicalProcessor | None = None, thread: int = 0) -> None:
-        """EENTER."""
-        (lp or self.bare.lp).enclu(leaves.EENTER, self.tcs[thread], AEP)
-
-    def resume(self, lp: LogicalProcessor | None = None, thread: int = 0) -> None:
-        """ERESUME."""
-        (lp or self.bare.lp).enclu(leaves.ERESUME, self.tcs[thread], AEP)
-
-    def exit(self, lp: LogicalProcessor | None = None) -> None:
-        """EEXIT."""
-        (lp or self.bare.lp).enclu(leaves.EEXIT, EXIT)
-
-    def secinfo(self, flags: int, lp: LogicalProcessor | None = None) -> int:
-        """Store a SECINFO in the scratch page, from inside; its linear address."""
-        (lp or self.bare.lp).store(self.scratch, SECINFO(FLAGS=flags).pack())
-        return self.scratch
-
-    def eaccept(
-        self, address: int, flags: int, lp: LogicalProcessor | None = None
-    ) -> Status | None:
-        """EACCEPT with the given SECINFO.FLAGS."""
-        lp = lp or self.bare.lp
-        return lp.enclu(leaves.EACCEPT, self.secinfo(flags, lp), address)
-
-    def eacceptcopy(
-        self, address: int, source: int, flags: int, lp: LogicalProcessor | None = None
-    ) -> Status | None:
-        """EACCEPTCOPY with the given SECINFO.FLAGS."""
-        lp = lp or self.bare.lp
-        return lp.enclu(leaves.EACCEPTCOPY, self.secinfo(flags, lp), address, source)
-
-    def emodpe(self, address: int, rights: int, lp: LogicalProcessor | None = None) -> None:
-        """EMODPE with the given R, W, X."""
-        lp = lp or self.bare.lp
-        lp.enclu(leaves.EMODPE, self.secinfo(REG | rights & RWX, lp), address)
-
-    def live(self) -> Sequence[LogicalProcessor]:
-        """The logical processors that are inside now."""
-        return [lp for lp in self.bare.processor.lps if lp.secs_page == self.secs]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from softsgx.cpu import cet
 from softsgx.cpu.claims import busy_bits, claim, claim_moved, release
 from softsgx.cpu.dispatch import Body, leaf_body
 from softsgx.cpu.fault import (
@@ -27,6 +28,7 @@ from softsgx.sim import Unmodelled
 from softsgx.sim.cpu_events import LeafDone, LeafFaulted
 from softsgx.sim.live import LIVE
 from softsgx.spec.bits import MASK32
+from softsgx.spec.cet import U_CET_TRACKER
 from softsgx.spec.faults import PF
 from softsgx.spec.leaves import (
     EENTER,
@@ -120,6 +122,7 @@ def _enclu_start(
     if (
         lp.cr0 & _ENCLU_CR0 == _ENCLU_CR0_OK
         and cpl == 3
+        and not lp.u_cet & U_CET_TRACKER
         and lp.feature_control & _ENABLED == _ENABLED
     ):
         leaf &= MASK32
@@ -135,6 +138,8 @@ def _enclu_start(
 
 def _enclu_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]:
     """The tests one by one, in the order of the listing."""
+    if lp.u_cet & U_CET_TRACKER and not (leaf & MASK32 == ERESUME and _eresume_may_wait(lp, cpl)):
+        cet.check_enclu(lp)
     if lp.cr0 & _ENCLU_CR0 != _ENCLU_CR0_OK or cpl != 3:
         _enclu_mode_checks(lp, cpl)
     if lp.feature_control & _ENABLED != _ENABLED:
@@ -155,6 +160,11 @@ def _enclu_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]
     elif lp.secs is None and leaf != EVERIFYREPORT2:
         raise GP("ENCLU.09")  # a leaf for use inside, while not in enclave mode
     return entry
+
+
+def _eresume_may_wait(lp: LogicalProcessor, cpl: int) -> bool:
+    """Whether ERESUME may stand where the tracker waits: at CPL 3 with CR0.TS = 0."""
+    return cpl == 3 and not lp.cr0 & CR0_TS
 
 
 def _check_cpl(cpl: object) -> None:

@@ -50,6 +50,11 @@ def UD(rule: str) -> Fault:
     return Fault(faults.UD, rule)
 
 
+def CP(rule: str, code: int) -> Fault:
+    """#CP with the given error code."""
+    return Fault(faults.CP, rule, code)
+
+
 def NM(rule: str) -> Fault:
     """#NM."""
     return Fault(faults.NM, rule)

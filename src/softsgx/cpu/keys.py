@@ -132,6 +132,7 @@ def requested_material(
             MEASUREMENT=secs.MRENCLAVE,
             ATTRIBUTES=secs.ATTRIBUTES,
             XFRM=secs.XFRM,
+            CET_ATTRIBUTES=secs.CET_ATTRIBUTES,
             CONFIGSVN=secs.CONFIGSVN,
             MISCSELECT=secs.MISCSELECT,
             CONFIGID=secs.CONFIGID,
@@ -170,6 +171,8 @@ def requested_material(
         MISCSELECT=request.MISCMASK & secs.MISCSELECT,
         MISCMASK=~request.MISCMASK & 0xFFFFFFFF if masks else 0,
         KEYPOLICY=policy if by_policy else 0,
+        CET_ATTRIBUTES=request.CET_ATTRIBUTES_MASK & secs.CET_ATTRIBUTES,
+        CET_ATTRIBUTES_MASK=request.CET_ATTRIBUTES_MASK if seals else 0,
     )
 
 
@@ -186,6 +189,7 @@ def report_material(keys: Keys, target: TARGETINFO, keyid: bytes, cpusvn: bytes)
         CPUSVN=cpusvn,
         PADDING=PADDING_CONSTANT,
         MISCSELECT=target.MISCSELECT,
+        CET_ATTRIBUTES=target.CET_ATTRIBUTES,
         CONFIGID=target.CONFIGID,
         CONFIGSVN=target.CONFIGSVN,
     )
@@ -209,6 +213,7 @@ def token_material(keys: Keys, token: EINITTOKEN, mrsigner: bytes) -> KeyDepende
         CPUSVN=token.CPUSVNLE,
         PADDING=PADDING_CONSTANT,
         MISCSELECT=token.MASKEDMISCSELECTLE,
+        CET_ATTRIBUTES=token.CET_MASKED_ATTRIBUTES_LE,
     )
 
 

@@ -14,6 +14,13 @@ from softsgx.cpu.access import fill, split_fetch, supervisor_physical
 from softsgx.cpu.aex import Delivered, aex
 from softsgx.cpu.execute import encls, encls_steps, enclu, enclu_steps, enclv
 from softsgx.cpu.msr import rdmsr, wrmsr
+from softsgx.cpu.shadow_stack import (
+    check_shadow_access,
+    endbranch,
+    indirect_branch,
+    shadow_load,
+    shadow_store,
+)
 from softsgx.cpu.xstate import XKey, XState
 from softsgx.mem.pagetable import DIRECT_MAP, DIRECT_MAP_SIZE, PTE_P, PTE_PFN_MASK, AddressSpace
 from softsgx.mem.tlb import ABORT, FETCH, READ, WRITE, Tlb
@@ -24,6 +31,7 @@ from softsgx.spec.msr import (
     CR0_NE,
     CR0_PE,
     CR0_PG,
+    CR4_CET,
     CR4_OSFXSR,
     CR4_OSXSAVE,
     FEATURE_LOCK,
@@ -48,6 +56,7 @@ _SCALARS: Final = (
     *("cr0", "cr4", "xcr0", "feature_control", "lepubkeyhash", "fsbase", "gsbase"),
     *("pending_event", "secs_page", "tcs_page", "tcs_address", "elrange_base", "elrange_end"),
     *("ssa_frame", "epoch", "entry", "outside", "dbgoptin"),
+    *("u_cet", "ssp", "cet_save_area", "outside_cet"),
 )
 
 _read_scalars, _write_scalars = reader(_SCALARS), writer(_SCALARS)
@@ -85,7 +94,9 @@ class LogicalProcessor:
         self.gsbase = 0
         self.x = XState()
         self.cr0 = CR0_PE | CR0_PG | CR0_NE
-        self.cr4 = CR4_OSFXSR | CR4_OSXSAVE
+        self.cr4 = CR4_OSFXSR | CR4_OSXSAVE | (CR4_CET if processor.part.cet else 0)
+        self.u_cet = 0  # IA32_U_CET
+        self.ssp = 0
         self.xcr0 = processor.part.xfrm
         self.feature_control = FEATURE_LOCK | FEATURE_SGX_ENABLE | FEATURE_SGX_LC
         self.lepubkeyhash = INTEL_LEPUBKEYHASH
@@ -103,6 +114,9 @@ class LogicalProcessor:
         self.entry = 0  # its number among the entries of the enclave
         # FS base, GS base, XCR0, TF of the outside, saved at entry.
         self.outside: tuple[int, int, int, int] = (0, 0, 0, 0)
+        # IA32_U_CET and SSP of the outside, saved at entry.
+        self.outside_cet: tuple[int, int] = (0, 0)
+        self.cet_save_area = 0  # CR_CET_SAVE_AREA_PA: physical address of CET frame CSSA, 0 if none
         self.dbgoptin = False  # CR_DBGOPTIN: TCS.FLAGS.DBGOPTIN at entry
         # Concurrency: bits of the resources found busy for the leaf that executes now.
         self.busy = 0
@@ -128,11 +142,10 @@ class LogicalProcessor:
     enclv = enclv
     encls_steps = encls_steps
     enclu_steps = enclu_steps
-
     # Memory accesses at CPL 3
 
     def translate(self, address: int, access: int) -> int:
-        """The TLB entry (`mem.tlb`) for an access READ, WRITE or FETCH; faults as hardware does."""
+        """The TLB entry for an access of `mem.tlb`; faults as hardware does."""
         entry = self.tlb.entries.get(address >> PAGE_SHIFT)
         if entry is not None and entry & access:
             return entry
@@ -140,7 +153,7 @@ class LogicalProcessor:
 
     def _miss(self, address: int, access: int) -> int:
         if access not in (READ, WRITE, FETCH):
-            raise ValueError(f"access {access!r}: one of READ, WRITE, FETCH (mem.tlb) is needed")
+            check_shadow_access(self, access)
         self.refuse_in_flight("an access")
         if not self.log.on:
             return fill(self, address, access)
@@ -199,6 +212,12 @@ class LogicalProcessor:
             out.append(self._read(address + done, length, access))
             done += length
         return b"".join(out)
+
+    # Shadow stack and indirect-branch tracker
+    shadow_load = shadow_load
+    shadow_store = shadow_store
+    indirect_branch = indirect_branch
+    endbranch = endbranch
 
     # Memory accesses at CPL 0: what the kernel does, and the operands of ENCLS
 

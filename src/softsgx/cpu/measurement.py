@@ -15,14 +15,15 @@ from softsgx.cpu.secs import Secs
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-_ECREATE: Final = struct.Struct("<8sIQ44x")
+_ECREATE: Final = struct.Struct("<8sIQQ36x")
 _EADD: Final = struct.Struct("<8sQQ40x")
 _EEXTEND: Final = struct.Struct("<8sQ48x")
 
 
-def begin(secs: Secs) -> None:
-    """The ECREATE record: SSAFRAMESIZE, and SIZE at the unaligned byte 12."""
-    secs.measurement = sha256(_ECREATE.pack(b"ECREATE\0", secs.SSAFRAMESIZE, secs.SIZE))
+def begin(secs: Secs, *, bitmap: bool = True) -> None:
+    """The ECREATE record: SSAFRAMESIZE, SIZE at the unaligned byte 12, CET_LEG_BITMAP_OFFSET."""
+    offset = secs.CET_LEG_BITMAP_OFFSET if bitmap else 0
+    secs.measurement = sha256(_ECREATE.pack(b"ECREATE\0", secs.SSAFRAMESIZE, secs.SIZE, offset))
     secs.MRENCLAVE_BLOCKS = 1
 
 

@@ -12,7 +12,6 @@ from softsgx.cpu.access import walk
 from softsgx.cpu.fault import ENCLU_PFEC, ENCLU_PFEC_W, GP, PF
 from softsgx.mem.pagetable import PTE_A, PTE_P, PTE_PFN_MASK, PTE_U
 from softsgx.mem.tlb import READ, WRITE
-from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT
 from softsgx.spec.epcm import (
     BLOCKED,
@@ -20,8 +19,6 @@ from softsgx.spec.epcm import (
     PENDING,
     PT_MASK,
     REG,
-    SS_FIRST,
-    SS_REST,
     VALID,
     R,
     W,
@@ -107,10 +104,3 @@ def system_secinfo(
 def tcs_limits_end_in_fff(tcs: TCS) -> bool:
     """Whether FSLIMIT and GSLIMIT are whole pages, as segments of a 32-bit enclave must be."""
     return tcs.FSLIMIT & tcs.GSLIMIT & PAGE_MASK == PAGE_MASK
-
-
-def absent_page_type(lp: LogicalProcessor, flags: int) -> None:
-    """Shadow-stack page types belong to CET, which is not modelled; raise that, unless the part is
-    told to behave like one without CET. Then the caller's own #GP(0) follows."""
-    if flags & PT_MASK in (SS_FIRST, SS_REST) and not lp.processor.part.absent_leaves_fault:
-        raise Unmodelled("shadow-stack pages (PT_SS_FIRST, PT_SS_REST)")

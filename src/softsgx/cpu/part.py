@@ -12,18 +12,22 @@ from softsgx.sim import Unmodelled
 from softsgx.spec import leaves
 from softsgx.spec.attributes import (
     ATTR_AEXNOTIFY,
+    ATTR_CET,
     ATTR_DEBUG,
     ATTR_EINITTOKENKEY,
     ATTR_KSS,
     ATTR_MODE64BIT,
     ATTR_PROVISIONKEY,
+    MISC_CPINFO,
     MISC_EXINFO,
     XFRM_LEGACY,
 )
 from softsgx.spec.bits import MASK32
 from softsgx.spec.cpuid import (
     LEAF7_EBX_SGX,
+    LEAF7_ECX_CET_SS,
     LEAF7_ECX_SGX_LC,
+    LEAF7_EDX_CET_IBT,
     LEAF12_EDECCSSA,
     LEAF12_OVERSUB,
     LEAF12_SGX1,
@@ -46,6 +50,11 @@ XSAVE_COMPONENTS = MappingProxyType(
 )
 
 
+# Supervisor components: XCR0, and so XFRM, never has them. An enclave's CET state is saved apart,
+# in the CET state save area. SDM 1, 13.3.
+_XSS_ONLY = 1 << 11 | 1 << 12
+
+
 @cache
 def xsave_size(xfrm: int) -> int:
     """Bytes of the XSAVE area for XFRM, with the component layout of this model."""
@@ -56,10 +65,12 @@ def xsave_size(xfrm: int) -> int:
 class Part:
     """The announced features of a processor. The default is a current server part without CET.
 
-    `xfrm` is the set of XCR0 bits the part supports; sizes are log2 of bytes. CET, ENCLV,
-    EVERIFYREPORT2 and EUPDATESVN are not modelled: asking for one raises `Unmodelled`. Executing
-    one raises `Unmodelled` as well, unless `absent_leaves_fault` is set: then the processor does
-    what a part without them does, which is what an unmodified program must see.
+    `xfrm` is the set of XCR0 bits the part supports; sizes are log2 of bytes. `cet` brings shadow
+    stacks, indirect-branch tracking and ATTRIBUTES.CET; `cpinfo`, with it, MISCSELECT.CPINFO.
+
+    ENCLV, EVERIFYREPORT2 and EUPDATESVN are not modelled: asking for one raises `Unmodelled`.
+    Executing one raises `Unmodelled` as well, unless `absent_leaves_fault` is set: then the
+    processor does what a part without them does, which is what an unmodified program must see.
     """
 
     sgx2: bool = True
@@ -76,19 +87,26 @@ class Part:
     vendor: bytes = b"GenuineIntel"
     absent_leaves_fault: bool = False
     cet: bool = False
+    cpinfo: bool = False
     enclv: bool = False
     everifyreport2: bool = False
     eupdatesvn: bool = False
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("cet", "enclv", "everifyreport2", "eupdatesvn"):
+        for name in ("enclv", "everifyreport2", "eupdatesvn"):
             if getattr(self, name):
                 raise Unmodelled(f"Part({name}=True)")
+        if self.cpinfo and not self.cet:
+            raise ValueError("Part.cpinfo: #CP is reported by a part with CET only")
         if not 0 <= self.xfrm < 1 << 64:
             raise ValueError(f"Part.xfrm: {self.xfrm:#x} does not fit 64 bits")
         if self.xfrm & XFRM_LEGACY != XFRM_LEGACY:
             raise ValueError(f"Part.xfrm: {self.xfrm:#x} lacks x87 or SSE")
+        if self.xfrm & _XSS_ONLY:
+            raise ValueError(
+                "Part.xfrm: bits 11 and 12 (CET_U, CET_S) belong to IA32_XSS, not XCR0"
+            )
         unknown = [b for b in range(2, 64) if self.xfrm >> b & 1 and b not in XSAVE_COMPONENTS]
         if unknown:
             raise ValueError(f"Part.xfrm: no XSAVE layout known for bit {unknown[0]}")
@@ -103,12 +121,13 @@ class Part:
     @property
     def miscselect(self) -> int:
         """Supported MISCSELECT bits."""
-        return MISC_EXINFO if self.exinfo else 0
+        return (MISC_EXINFO if self.exinfo else 0) | (MISC_CPINFO if self.cpinfo else 0)
 
     @property
     def attributes(self) -> int:
         """Permitted ATTRIBUTES[63:0] bits. INIT is not among them: only EINIT sets it."""
         bits = ATTR_DEBUG | ATTR_MODE64BIT | ATTR_PROVISIONKEY | ATTR_EINITTOKENKEY
+        bits |= ATTR_CET if self.cet else 0
         return bits | (ATTR_KSS if self.kss else 0) | (ATTR_AEXNOTIFY if self.aexnotify else 0)
 
     def extensions(self) -> frozenset[str]:
@@ -139,8 +158,9 @@ class Part:
         return NOTHING
 
     def _leaf7(self) -> Registers:
-        lc = LEAF7_ECX_SGX_LC if self.launch_control else 0
-        return Registers(0, LEAF7_EBX_SGX, lc, 0)
+        ecx = LEAF7_ECX_SGX_LC if self.launch_control else 0
+        ecx |= LEAF7_ECX_CET_SS if self.cet else 0
+        return Registers(0, LEAF7_EBX_SGX, ecx, LEAF7_EDX_CET_IBT if self.cet else 0)
 
     def _leaf12(self) -> Registers:
         eax = LEAF12_SGX1

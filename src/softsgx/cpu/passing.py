@@ -45,7 +45,7 @@ def _would_resume(lp: LogicalProcessor) -> bool:
     """Whether ERESUME of the current TCS would find everything in place."""
     secs, frame = lp.secs, lp.ssa_frame
     assert secs is not None
-    if len(frame) != 1:
+    if len(frame) != 1 or secs.CET_ATTRIBUTES or secs.CET_LEG_BITMAP_OFFSET:
         return False
     processor = lp.processor
     memory, epcm = processor.memory, processor.epcm

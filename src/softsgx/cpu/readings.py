@@ -65,7 +65,8 @@ class Readings:
     )
     keyrequest_cet_mask_reserved: bool = _switch(
         True,
-        "Byte 6 of KEYREQUEST must be zero on a part without CET, as older layouts have it.",
+        "Byte 6 of KEYREQUEST must be zero on a part without CET, as older layouts have it. With "
+        "CET it is CET_ATTRIBUTES_MASK.",
     )
     eremove_frees_accepted_trim: bool = _switch(
         True,
@@ -76,7 +77,7 @@ class Readings:
     tcs_limit: int = _switch(
         72,
         "EDBGRD of a TCS at this offset or above gives #GP(0): SGX_TCS_LIMIT, not printed; the "
-        "architectural size without CET.",
+        "architectural size without CET. With CET it is 16 bytes more: OCETSSA and PREVSSP.",
         most=4096,
     )
     xsave_end_inclusive: bool = _switch(
@@ -222,6 +223,36 @@ class Readings:
     )
     rdinfo_virtchildpresent_bit: int = _switch(
         1, "Bit of VIRTCHILDPRESENT in RDINFO.STATUS; not printed.", most=63
+    )
+
+    # CET
+    cet_save_area_shadow_access: bool = _switch(
+        True,
+        "Entry and EDECCSSA reach the page of the CET save area by a shadow-stack access, so that "
+        "paging must map it as such (R/W = 0, D = 1). The listings say read/write accessible; the "
+        "page is PT_SS_REST, and a stack may share it, which only shadow-stack accesses reach.",
+    )
+    aex_records_prevssp: bool = _switch(
+        True,
+        "AEX leaves SSP in TCS.PREVSSP, as the description of the field says (AEX or EEXIT): the "
+        "handler that EENTER starts then runs below what was interrupted.",
+    )
+    shadow_stack_pages_readable: bool = _switch(
+        True,
+        "Code inside reads PT_SS_FIRST and PT_SS_REST pages by ordinary loads. Paging lets "
+        "shadow-stack pages be read, and their EPCM.R is 1; off: #PF, as for other restricted "
+        "types.",
+    )
+    edbgrd_shadow_stack_as_va: bool = _switch(
+        False,
+        "EDBGRD of a shadow-stack page falls into the branch for PT_VA (all ones if a bit above 2 "
+        "is set, DEBUG not asked), as the listing prints it. That would open production enclaves; "
+        "EDBGWR treats the types as PT_REG.",
+    )
+    ecreate_measures_bitmap: bool = _switch(
+        True,
+        "The ECREATE record holds CET_LEG_BITMAP_OFFSET at bytes 20 to 27. The listing stores it "
+        "and in its next line clears from byte 20 on; that line means the bytes behind it.",
     )
 
     def __post_init__(self) -> None:

@@ -24,8 +24,15 @@ from softsgx.spec.epcm import (
     W,
     rwx_text,
 )
+from softsgx.spec.tcs import (
+    SGX_TCS_LIMIT,
+    TCS_DBGOPTIN,
+    TCS_OFF_AEP,
+    TCS_OFF_CSSA,
+    TCS_OFF_FLAGS,
+    TCS_OFF_STATE,
+)
 from softsgx.spec.tcs import TCS as TCS_PAGE
-from softsgx.spec.tcs import TCS_DBGOPTIN, TCS_OFF_AEP, TCS_OFF_CSSA, TCS_OFF_FLAGS, TCS_OFF_STATE
 
 ENCLAVE_SIZE_MIN: Final = 2 * PAGE_SIZE
 
@@ -88,8 +95,7 @@ def tcs_fault(page: bytes) -> TcsFault | None:
     for field, offset, value in forced:
         if value:
             return TcsFault(field, offset, f"{value:#x}: EADD writes 0, so it must be 0")
-    for start, end in TCS_PAGE.RESERVED:
-        for offset in range(start, end):
-            if page[offset]:
-                return TcsFault("reserved area", offset, f"{page[offset]:#x} is not 0")
+    for offset in range(SGX_TCS_LIMIT, PAGE_SIZE):
+        if page[offset]:
+            return TcsFault("reserved area", offset, f"{page[offset]:#x} is not 0")
     return None

@@ -11,9 +11,31 @@ from __future__ import annotations
 from typing import Final
 
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT
-from softsgx.spec.translation import ABORT, CLEAN, FETCH, READ, WRITE, rights_text
+from softsgx.spec.translation import (
+    ABORT,
+    CLEAN,
+    FETCH,
+    READ,
+    SHADOW,
+    SHADOW_READ,
+    SHADOW_WRITE,
+    WRITE,
+    rights_text,
+)
 
-__all__ = ["ABORT", "CLEAN", "FETCH", "READ", "RIGHTS", "WRITE", "Tlb", "rights_text"]
+__all__ = [
+    "ABORT",
+    "CLEAN",
+    "FETCH",
+    "READ",
+    "RIGHTS",
+    "SHADOW",
+    "SHADOW_READ",
+    "SHADOW_WRITE",
+    "WRITE",
+    "Tlb",
+    "rights_text",
+]
 
 RIGHTS: Final = READ | WRITE | FETCH
 

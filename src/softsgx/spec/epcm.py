@@ -59,6 +59,11 @@ def child_type(word: int) -> bool:
     return word & PT_MASK in _CHILD_TYPES
 
 
+def shadow_stack_type(word: int) -> bool:
+    """Whether the page type is PT_SS_FIRST or PT_SS_REST."""
+    return word & PT_MASK in (SS_FIRST, SS_REST)
+
+
 def rwx_text(word: int) -> str:
     """Permissions as 'rw-'."""
     return "".join(c if word & bit else "-" for bit, c in ((R, "r"), (W, "w"), (X, "x")))

@@ -26,6 +26,7 @@ CR0_NE: Final = 1 << 5
 CR0_PG: Final = 1 << 31
 CR4_OSFXSR: Final = 1 << 9
 CR4_OSXSAVE: Final = 1 << 18
+CR4_CET: Final = 1 << 23
 
 RFLAGS_CF: Final = 1 << 0
 RFLAGS_FIXED: Final = 1 << 1

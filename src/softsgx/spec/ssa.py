@@ -41,7 +41,10 @@ class GPRSGX(Structure, size=184):
 
 
 class EXINFO(Structure, size=16):
-    """The MISC component of MISCSELECT bit 0: address and error code of a #PF or #GP."""
+    """The MISC component of MISCSELECT bit 0: address and error code of a #PF or #GP.
+
+    A #CP is written to it as well if MISCSELECT bit 1, CPINFO, is set.
+    """
 
     MADDR: int = u64(0)
     ERRCD: int = u32(8)
@@ -88,8 +91,9 @@ REPORTED_ALWAYS: Final[dict[int, int]] = {
     faults.AC: EXIT_HARDWARE,
     faults.XM: EXIT_HARDWARE,
 }
-# Reported only if MISCSELECT.EXINFO is set.
+# Reported only if MISCSELECT.EXINFO is set, or MISCSELECT.CPINFO; both write EXINFO.
 REPORTED_WITH_EXINFO: Final = (faults.GP, faults.PF)
+REPORTED_WITH_CPINFO: Final = (faults.CP,)
 
 GPRSGX_SIZE: Final = GPRSGX.SIZE
 XSAVE_LEGACY_SIZE: Final = 512
@@ -115,7 +119,7 @@ MXCSR_INIT: Final = 0x1F80
 
 def misc_size(miscselect: int) -> int:
     """Bytes from GPRSGX down to the start of the highest MISC component selected."""
-    return 16 if miscselect & attributes.MISC_EXINFO else 0
+    return 16 if miscselect & (attributes.MISC_EXINFO | attributes.MISC_CPINFO) else 0
 
 
 def compute_xsave_size(xfrm: int, components: dict[int, tuple[int, int]]) -> int:

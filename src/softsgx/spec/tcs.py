@@ -8,7 +8,8 @@ from softsgx.spec.structure import Structure, u32, u64
 class TCS(Structure, size=4096, align=4096):
     """Where a thread enters the enclave and where its state is saved.
 
-    OSSA, OENTRY, OFSBASGX, OGSBASGX are offsets from BASEADDR; NSSA counts SSA frames.
+    OSSA, OENTRY, OFSBASGX, OGSBASGX, OCETSSA are offsets from BASEADDR; NSSA counts SSA frames. On
+    a part without CET OCETSSA and PREVSSP are reserved (`tcs_reserved_clear`).
     """
 
     STATE: int = u64(0)
@@ -22,6 +23,8 @@ class TCS(Structure, size=4096, align=4096):
     OGSBASGX: int = u64(56)
     FSLIMIT: int = u32(64)
     GSLIMIT: int = u32(68)
+    OCETSSA: int = u64(72)
+    PREVSSP: int = u64(80)
 
 
 TCS_INACTIVE: Final = 0
@@ -36,6 +39,15 @@ TCS_OFF_FLAGS: Final = 8
 TCS_OFF_OSSA: Final = 16
 TCS_OFF_CSSA: Final = 24
 TCS_OFF_AEP: Final = 40
+TCS_OFF_OCETSSA: Final = 72
+TCS_OFF_PREVSSP: Final = 80
 
 # The architectural part of a TCS on a part without CET; EDBGRD reads no further.
 SGX_TCS_LIMIT: Final = 72
+TCS_CET_SIZE: Final = 16  # OCETSSA and PREVSSP
+
+
+def tcs_reserved_clear(page: bytes, cet: bool) -> bool:
+    """Whether the reserved area of a TCS page is zero on a part with or without CET."""
+    own = SGX_TCS_LIMIT + (TCS_CET_SIZE if cet else 0)
+    return not any(page[own:])

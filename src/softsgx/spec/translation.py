@@ -2,6 +2,8 @@
 
 A TLB entry is the model's own: the physical page address, and in its low bits what the entry
 permits. READ, WRITE, FETCH stand where SECINFO.FLAGS has R, W, X.
+
+With CET, a page whose entry has R/W = 0 and D = 1 is a shadow-stack page. SDM 3A, 4.6.
 """
 
 from typing import Final
@@ -19,16 +21,29 @@ WRITE: Final = 1 << 1  # writable, and the PTE's D bit is already set
 FETCH: Final = 1 << 2
 CLEAN: Final = 1 << 3  # writable, but the first write must walk again to set D
 ABORT: Final = 1 << 4  # not EPC to this access: reads give ones, writes are dropped
+SHADOW_READ: Final = 1 << 5  # shadow-stack load
+SHADOW_WRITE: Final = 1 << 6  # shadow-stack store
+SHADOW: Final = SHADOW_READ | SHADOW_WRITE  # a translation permits both or none
 
-ACCESS_NAMES: Final[dict[int, str]] = {READ: "read", WRITE: "write", FETCH: "fetch"}
+ACCESS_NAMES: Final[dict[int, str]] = {
+    READ: "read",
+    WRITE: "write",
+    FETCH: "fetch",
+    SHADOW_READ: "shadow-stack load",
+    SHADOW_WRITE: "shadow-stack store",
+}
 
 
 def rights_text(entry: int) -> str:
-    """Rights of a TLB entry as 'rw-'. A writable page whose D bit is still clear shows 'w' too."""
+    """Rights of a TLB entry as 'rw-', with 's' behind them for a shadow-stack page.
+
+    A writable page whose D bit is still clear shows 'w' too.
+    """
     return (
         ("r" if entry & READ else "-")
         + ("w" if entry & (WRITE | CLEAN) else "-")
         + ("x" if entry & FETCH else "-")
+        + ("s" if entry & SHADOW else "")
     )
 
 

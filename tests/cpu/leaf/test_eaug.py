@@ -7,7 +7,6 @@ import pytest
 
 from softsgx.cpu import Fault, Part
 from softsgx.mem.pagetable import direct
-from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.concurrency import CONCURRENCY
 from softsgx.spec.epcm import (
@@ -107,8 +106,8 @@ ROWS = [
         Row("EAUG.12", case(secinfo=flags), gp(), f"{flags:#x}")
         for flags in (0, REG, REG | R | W, REG | PENDING, REG | RWX, TCS, TRIM)
     ),
-    Row("EAUG.12", case(secinfo=SS_FIRST | R | W, part=NO_CET), gp(), "SS_FIRST without CET"),
-    Row("EAUG.12", case(secinfo=SS_REST | R | W, part=NO_CET), gp(), "SS_REST without CET"),
+    Row("EAUG.12", case(secinfo=SS_FIRST | R | W), gp(), "SS_FIRST without CET"),
+    Row("EAUG.12", case(secinfo=SS_REST | R | W), gp(), "SS_REST without CET"),
     Row("EAUG.13", case(busy=SECS_PAGE), gp()),
     Row("EAUG.14", case(secs=epc_address(DATA_PAGE)), pf(epc_address(DATA_PAGE), ENCLS_PFEC)),
     Row("EAUG.14", case(secs=epc_address(21)), pf(epc_address(21), ENCLS_PFEC), "VALID = 0"),
@@ -145,13 +144,6 @@ ORDER = [
 @pytest.mark.parametrize("row", ORDER, ids=row_id)
 def test_eaug_tests_in_the_order_of_the_listing(row: Row) -> None:
     check_row(row)
-
-
-@pytest.mark.parametrize("flags", [SS_FIRST | R | W, SS_REST | R | W])
-def test_eaug_of_a_shadow_stack_page_is_not_modelled(flags: int) -> None:
-    attempt = case(secinfo=flags)()
-    with pytest.raises(Unmodelled, match="shadow-stack"):
-        attempt.lp.encls(EAUG, attempt.rbx, attempt.rcx)
 
 
 def test_eaug_makes_a_zeroed_pending_page_of_r_and_w() -> None:

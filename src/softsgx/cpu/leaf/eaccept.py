@@ -1,9 +1,9 @@
 """EACCEPT, ENCLU leaf 05H: the enclave accepts a change to one of its pages. SDM 3D, EACCEPT."""
 
+from softsgx.cpu import cet
 from softsgx.cpu.fault import ENCLU_PFEC, GP, PF, SUCCESS, Status, refuse
 from softsgx.cpu.lp import LogicalProcessor
 from softsgx.cpu.operands import (
-    absent_page_type,
     enclave_page,
     enclave_secinfo,
     epc_read,
@@ -21,16 +21,19 @@ from softsgx.spec.epcm import (
     PT_MASK,
     REG,
     RWX,
+    SS_FIRST,
+    SS_REST,
     TCS,
     TRIM,
     VALID,
     R,
+    shadow_stack_type,
 )
 from softsgx.spec.status import SGX_PAGE_ATTRIBUTES_MISMATCH, SGX_PAGE_NOT_TRACKED
 from softsgx.spec.tcs import TCS as TCS_PAGE
-from softsgx.spec.tcs import TCS_DBGOPTIN, TCS_FLAGS_DEFINED
+from softsgx.spec.tcs import TCS_DBGOPTIN, TCS_FLAGS_DEFINED, tcs_reserved_clear
 
-_ACCEPTED_TYPES = frozenset({REG, TCS, TRIM})
+_HELD_TYPES = frozenset({REG, TCS, TRIM, SS_FIRST, SS_REST})
 _COMPARED = RWX | PT_MASK | PENDING | MODIFIED
 
 
@@ -58,12 +61,14 @@ def eaccept(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
             raise GP("EACCEPT.09")  # SECINFO: PT_REG with MODIFIED
         if not flags & (PR | PENDING):
             raise GP("EACCEPT.10")  # SECINFO: PT_REG with neither PR nor PENDING
-    elif pt in _ACCEPTED_TYPES:
+    elif pt in (TCS, TRIM):
         if flags & (PR | PENDING | MODIFIED) != MODIFIED:
             raise GP("EACCEPT.11")  # SECINFO: PT_TCS or PT_TRIM without MODIFIED alone
+    elif shadow_stack_type(flags) and lp.processor.part.cet:
+        cet.check_eaccept_secinfo(flags)
     else:
-        absent_page_type(lp, flags)
-        raise GP("EACCEPT.12")  # SECINFO.PT is not PT_REG, PT_TCS or PT_TRIM
+        # SECINFO.PT is not PT_REG, PT_TCS or PT_TRIM, nor with CET a PT_SS type
+        raise GP("EACCEPT.12")
     epcm = lp.processor.epcm
     word = epcm.state[page]
     if not word & VALID:
@@ -71,7 +76,7 @@ def eaccept(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
     if word & BLOCKED:
         raise PF(rcx, "EACCEPT.14", ENCLU_PFEC)  # EPCM: BLOCKED = 1
     held_type = word & PT_MASK
-    if held_type not in _ACCEPTED_TYPES:
+    if held_type not in _HELD_TYPES:
         raise PF(rcx, "EACCEPT.15", ENCLU_PFEC)  # EPCM: PT_SECS or PT_VA
     if epcm.secs[page] != lp.secs_page:
         raise PF(rcx, "EACCEPT.16", ENCLU_PFEC)  # EPCM: ENCLAVESECS is another enclave
@@ -102,7 +107,8 @@ def _tcs_contents(lp: LogicalProcessor, page: int, rcx: int) -> None:
     """A page that becomes a TCS must already hold a legal one."""
     raw = epc_read(lp, page, rcx, 4096)
     tcs = TCS_PAGE.unpack(raw)
-    if not TCS_PAGE.reserved_clear(raw):
+    has_cet = lp.processor.part.cet
+    if not tcs_reserved_clear(raw, has_cet):
         raise GP("EACCEPT.22")  # TCS: reserved area not zero
     if tcs.FLAGS & TCS_DBGOPTIN:
         raise GP("EACCEPT.23")  # TCS: DBGOPTIN = 1
@@ -112,6 +118,8 @@ def _tcs_contents(lp: LogicalProcessor, page: int, rcx: int) -> None:
         raise GP("EACCEPT.25")  # TCS: AEP not zero
     if tcs.STATE:
         raise GP("EACCEPT.26")  # TCS: STATE not inactive
+    if has_cet:
+        cet.check_eaccept_tcs(tcs)
     assert lp.secs is not None
     if not lp.secs.ATTRIBUTES & ATTR_MODE64BIT and not tcs_limits_end_in_fff(tcs):
         raise GP("EACCEPT.27")  # TCS of a 32-bit enclave: FSLIMIT or GSLIMIT not ending in FFFH

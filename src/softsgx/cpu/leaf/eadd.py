@@ -1,16 +1,16 @@
 """EADD, ENCLS leaf 01H: add a page to an enclave that is being built. SDM 3D, EADD."""
 
-from softsgx.cpu import measurement
+from softsgx.cpu import cet, measurement
 from softsgx.cpu.fault import ENCLS_PFEC, GP, PF
 from softsgx.cpu.lp import LogicalProcessor
-from softsgx.cpu.operands import absent_page_type, system_secinfo, tcs_limits_end_in_fff
+from softsgx.cpu.operands import system_secinfo, tcs_limits_end_in_fff
 from softsgx.spec.attributes import ATTR_MODE64BIT
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.concurrency import BUSY_SECS, BUSY_SECS_B, BUSY_TARGET
-from softsgx.spec.epcm import PT_MASK, REG, RWX, SECS, TCS, VALID, R, W
+from softsgx.spec.epcm import PT_MASK, REG, RWX, SECS, TCS, VALID, R, W, shadow_stack_type
 from softsgx.spec.paging import PAGEINFO
 from softsgx.spec.tcs import TCS as TCS_PAGE
-from softsgx.spec.tcs import TCS_DBGOPTIN, TCS_FLAGS_DEFINED
+from softsgx.spec.tcs import TCS_DBGOPTIN, TCS_FLAGS_DEFINED, tcs_reserved_clear
 
 
 def eadd(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
@@ -41,9 +41,10 @@ def eadd(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
         lp.processor.secinfo_reserved,
     )
     pt = flags & PT_MASK
-    if pt not in (REG, TCS):
-        absent_page_type(lp, flags)
-        raise GP("EADD.10")  # SECINFO.PT is neither PT_REG nor PT_TCS
+    shadow_stack = shadow_stack_type(flags) and lp.processor.part.cet
+    if pt not in (REG, TCS) and not shadow_stack:
+        raise GP("EADD.10")  # SECINFO.PT is neither PT_REG nor PT_TCS, nor with CET a PT_SS type
+    cet.check_eadd_enabled(lp, flags)
     if lp.busy & BUSY_TARGET:
         raise GP("EADD.11")  # another leaf uses the page
     processor = lp.processor
@@ -59,6 +60,8 @@ def eadd(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     if pt == TCS:
         content = _tcs(lp, content, bool(secs.ATTRIBUTES & ATTR_MODE64BIT))
         flags &= ~RWX
+    elif shadow_stack:
+        cet.check_eadd_page(secs, linaddr, flags, content)
     elif flags & (R | W) == W:
         raise GP("EADD.18")  # SECINFO asks for W without R
     if not secs.BASEADDR <= linaddr < secs.elrange_end:
@@ -77,10 +80,13 @@ def eadd(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
 def _tcs(lp: LogicalProcessor, content: bytes, wide: bool) -> bytes:
     """Check a TCS page and force DBGOPTIN, CSSA, AEP and STATE to 0 in the copy."""
     tcs = TCS_PAGE.unpack(content)
-    if not TCS_PAGE.reserved_clear(content):
+    has_cet = lp.processor.part.cet
+    if not tcs_reserved_clear(content, has_cet):
         raise GP("EADD.15")  # TCS: reserved area not zero
     if not wide and not tcs_limits_end_in_fff(tcs):
         raise GP("EADD.16")  # TCS of a 32-bit enclave: FSLIMIT or GSLIMIT does not end in FFFH
+    if has_cet:
+        cet.check_eadd_tcs(tcs)
     if tcs.FLAGS & ~TCS_FLAGS_DEFINED and lp.processor.readings.tcs_flags_reserved_at_eadd:
         raise GP("EADD.17")  # TCS: reserved FLAGS bit (an open reading, off by default)
     return tcs.replace(FLAGS=tcs.FLAGS & ~TCS_DBGOPTIN, CSSA=0, AEP=0, STATE=0).pack()

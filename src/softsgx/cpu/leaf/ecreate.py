@@ -1,6 +1,6 @@
 """ECREATE, ENCLS leaf 00H: make an SECS page, the birth of an enclave. SDM 3D, ECREATE."""
 
-from softsgx.cpu import measurement
+from softsgx.cpu import cet, measurement
 from softsgx.cpu.fault import ENCLS_PFEC, GP, PF
 from softsgx.cpu.lp import LogicalProcessor
 from softsgx.cpu.operands import system_secinfo
@@ -12,7 +12,7 @@ from softsgx.spec.concurrency import BUSY_TARGET
 from softsgx.spec.epcm import PT_MASK, SECS, VALID
 from softsgx.spec.paging import PAGEINFO
 from softsgx.spec.secs import SECS as SECS_PAGE
-from softsgx.spec.secs import SECS_SOURCE_RESERVED
+from softsgx.spec.secs import SECS_SOURCE_RESERVED, SECS_SOURCE_RESERVED_CET
 from softsgx.spec.ssa import GPRSGX_SIZE, misc_size
 
 
@@ -49,7 +49,7 @@ def ecreate(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     secs.EID = processor.next_eid
     processor.next_eid += 1
     secs.ENCLAVECONTEXT = processor.epc.physical(page)
-    measurement.begin(secs)
+    measurement.begin(secs, bitmap=processor.readings.ecreate_measures_bitmap)
     processor.secs[page] = secs
     processor.epcm.install(page, VALID | SECS, 0, 0)
 
@@ -62,6 +62,8 @@ def _check_source(lp: LogicalProcessor, source: bytes) -> None:
         raise GP("ECREATE.11")  # XFRM[1:0] not both 1
     if secs.XFRM & ~part.xfrm or _illegal_xcr0(secs.XFRM):
         raise GP("ECREATE.12")  # XFRM not supported, or no legal value of XCR0
+    if part.cet:
+        cet.check_ecreate(secs)
     if secs.MISCSELECT & ~part.miscselect:
         raise GP("ECREATE.13")  # MISCSELECT has a bit that CPUID.12H.0:EBX lacks
     needed = xsave_size(secs.XFRM) + GPRSGX_SIZE
@@ -82,7 +84,8 @@ def _check_source(lp: LogicalProcessor, source: bytes) -> None:
         raise GP("ECREATE.20")  # BASEADDR not a multiple of SIZE
     if secs.ATTRIBUTES & ~part.attributes:
         raise GP("ECREATE.21")  # ATTRIBUTES has a bit that CPUID.12H.1 does not permit
-    if any(any(source[start:end]) for start, end in SECS_SOURCE_RESERVED):
+    reserved = SECS_SOURCE_RESERVED_CET if part.cet else SECS_SOURCE_RESERVED
+    if any(any(source[start:end]) for start, end in reserved):
         raise GP("ECREATE.22")  # SECS reserved field not zero
     if (any(secs.CONFIGID) or secs.CONFIGSVN) and not secs.ATTRIBUTES & ATTR_KSS:
         raise GP("ECREATE.23")  # CONFIGID or CONFIGSVN set without ATTRIBUTES.KSS

@@ -5,9 +5,21 @@ from softsgx.cpu.lp import LogicalProcessor
 from softsgx.spec.attributes import ATTR_DEBUG
 from softsgx.spec.bits import MASK64, PAGE_SHIFT
 from softsgx.spec.concurrency import BUSY_TARGET
-from softsgx.spec.epcm import MODIFIED, PENDING, PT_MASK, REG, TCS, VA, VALID
+from softsgx.spec.epcm import (
+    MODIFIED,
+    PENDING,
+    PT_MASK,
+    REG,
+    SS_FIRST,
+    SS_REST,
+    TCS,
+    VA,
+    VALID,
+    shadow_stack_type,
+)
 from softsgx.spec.registers import RBX
 from softsgx.spec.status import SGX_PAGE_NOT_DEBUGGABLE
+from softsgx.spec.tcs import TCS_CET_SIZE
 
 
 def edbgrd(lp: LogicalProcessor, _rbx: int, rcx: int, _rdx: int) -> Status:
@@ -24,19 +36,22 @@ def edbgrd(lp: LogicalProcessor, _rbx: int, rcx: int, _rdx: int) -> Status:
     if not word & VALID:
         raise PF(rcx, "EDBGRD.04", ENCLS_PFEC)  # EPCM: VALID = 0
     pt = word & PT_MASK
-    if pt not in (REG, TCS, VA):
-        raise PF(rcx, "EDBGRD.05", ENCLS_PFEC)  # EPCM: not PT_REG, PT_TCS or PT_VA
+    if pt not in (REG, TCS, VA, SS_FIRST, SS_REST):
+        # EPCM: not PT_REG, PT_TCS, PT_VA or a PT_SS type
+        raise PF(rcx, "EDBGRD.05", ENCLS_PFEC)
     if word & (PENDING | MODIFIED):
         return refuse("EDBGRD.06", SGX_PAGE_NOT_DEBUGGABLE)  # EPCM: PENDING or MODIFIED is 1
     offset = rcx & 4095
-    if pt == TCS and offset >= processor.readings.tcs_limit:
+    limit = processor.readings.tcs_limit + (TCS_CET_SIZE if processor.part.cet else 0)
+    if pt == TCS and offset >= limit:
         raise GP("EDBGRD.07")  # TCS: offset behind SGX_TCS_LIMIT
-    if pt != VA and not processor.parent(page).ATTRIBUTES & ATTR_DEBUG:
+    as_slot = pt == VA or (shadow_stack_type(word) and processor.readings.edbgrd_shadow_stack_as_va)
+    if not as_slot and not processor.parent(page).ATTRIBUTES & ATTR_DEBUG:
         raise GP("EDBGRD.08")  # not a debug enclave
 
     physical = processor.epc.pfn(page) << PAGE_SHIFT | offset
     value = int.from_bytes(processor.memory.read(physical, 8), "little")
-    if pt == VA:
+    if as_slot:
         value = MASK64 if value >> 3 else 0
     lp.regs[RBX] = value
     return SUCCESS

@@ -5,7 +5,7 @@ from softsgx.cpu.lp import LogicalProcessor
 from softsgx.spec.attributes import ATTR_DEBUG
 from softsgx.spec.bits import PAGE_SHIFT
 from softsgx.spec.concurrency import BUSY_TARGET
-from softsgx.spec.epcm import MODIFIED, PENDING, PT_MASK, REG, TCS, VALID
+from softsgx.spec.epcm import MODIFIED, PENDING, PT_MASK, REG, SS_FIRST, SS_REST, TCS, VALID
 from softsgx.spec.status import SGX_PAGE_NOT_DEBUGGABLE
 from softsgx.spec.tcs import TCS_OFF_FLAGS
 
@@ -24,8 +24,8 @@ def edbgwr(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
     if not word & VALID:
         raise PF(rcx, "EDBGWR.04", ENCLS_PFEC)  # EPCM: VALID = 0
     pt = word & PT_MASK
-    if pt not in (REG, TCS):
-        raise PF(rcx, "EDBGWR.05", ENCLS_PFEC)  # EPCM: neither PT_REG nor PT_TCS
+    if pt not in (REG, TCS, SS_FIRST, SS_REST):
+        raise PF(rcx, "EDBGWR.05", ENCLS_PFEC)  # EPCM: not PT_REG, PT_TCS or a PT_SS type
     if word & (PENDING | MODIFIED):
         return refuse("EDBGWR.06", SGX_PAGE_NOT_DEBUGGABLE)  # EPCM: PENDING or MODIFIED is 1
     offset = rcx & 4095

@@ -1,5 +1,6 @@
 """EDECCSSA, ENCLU leaf 09H: drop the topmost SSA frame. SDM 3D, EDECCSSA."""
 
+from softsgx.cpu import cet
 from softsgx.cpu.entry import check_frame, frame_address
 from softsgx.cpu.fault import GP
 from softsgx.cpu.lp import LogicalProcessor
@@ -20,6 +21,9 @@ def edeccssa(lp: LogicalProcessor, _rbx: int, _rcx: int, _rdx: int) -> None:
     if tcs.CSSA == 0:
         raise GP("EDECCSSA.02")  # TCS.CSSA = 0
     frame = check_frame(lp, secs, frame_address(secs, tcs, tcs.CSSA - 1))
+    has_cet = processor.part.cet
+    save_area = cet.check_save_area(lp, secs, tcs, tcs.CSSA - 1) if has_cet else 0
 
     processor.memory.write(physical + TCS_OFF_CSSA, (tcs.CSSA - 1).to_bytes(4, "little"))
     lp.ssa_frame = frame
+    lp.cet_save_area = save_area

@@ -1,5 +1,6 @@
 """EENTER, ENCLU leaf 02H: enter an enclave. SDM 3D, EENTER."""
 
+from softsgx.cpu import cet
 from softsgx.cpu.entry import (
     check_bases,
     check_frame,
@@ -56,6 +57,7 @@ def eenter(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     gsbase = (secs.BASEADDR + tcs.OGSBASGX) & MASK64
     check_bases(entry, fsbase, gsbase)
     check_inactive(tcs)
+    state = cet.check_entry(lp, secs, tcs, tcs.CSSA) if processor.part.cet else None
 
     enter(lp, secs, page, rbx, frame, cssa=tcs.CSSA, aep=rcx, resumed=False)
     store_outside_stack(lp, frame)
@@ -64,3 +66,5 @@ def eenter(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     regs[RCX] = (regs[RIP] + _ENCLU_LENGTH) & MASK64
     regs[RIP] = entry
     lp.fsbase, lp.gsbase = fsbase, gsbase
+    if state is not None:
+        cet.load(lp, state)

@@ -1,5 +1,6 @@
 """EEXIT, ENCLU leaf 04H: leave the enclave. SDM 3D, EEXIT."""
 
+from softsgx.cpu import cet
 from softsgx.cpu.aex import leave_enclave
 from softsgx.cpu.fault import GP
 from softsgx.cpu.lp import LogicalProcessor
@@ -23,4 +24,6 @@ def eexit(lp: LogicalProcessor, rbx: int, _rcx: int, _rdx: int) -> None:
         lp.regs[RFLAGS] = lp.regs[RFLAGS] & ~RFLAGS_TF | lp.outside[3]
     lp.regs[RIP] = rbx
     lp.regs[RCX] = aep
+    if lp.processor.part.cet:
+        cet.leave_by_eexit(lp)
     leave_enclave(lp, "EEXIT", _BY_EEXIT)

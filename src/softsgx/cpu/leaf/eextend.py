@@ -5,7 +5,7 @@ from softsgx.cpu.fault import ENCLS_PFEC, GP, PF
 from softsgx.cpu.lp import LogicalProcessor
 from softsgx.spec.bits import PAGE_SHIFT
 from softsgx.spec.concurrency import BUSY_SECS_B, BUSY_TARGET
-from softsgx.spec.epcm import PT_MASK, REG, TCS, VALID
+from softsgx.spec.epcm import PT_MASK, REG, SS_FIRST, SS_REST, TCS, VALID
 
 
 def eextend(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
@@ -27,8 +27,8 @@ def eextend(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     word = epcm.state[page]
     if not word & VALID:
         raise PF(rcx, "EEXTEND.06", ENCLS_PFEC)  # EPCM: VALID = 0
-    if word & PT_MASK not in (REG, TCS):
-        raise PF(rcx, "EEXTEND.07", ENCLS_PFEC)  # EPCM: neither PT_REG nor PT_TCS
+    if word & PT_MASK not in (REG, TCS, SS_FIRST, SS_REST):
+        raise PF(rcx, "EEXTEND.07", ENCLS_PFEC)  # EPCM: not PT_REG, PT_TCS or a PT_SS type
     if epcm.secs[page] != secs_page:
         raise GP("EEXTEND.08")  # RBX is not the SECS of the page
     if lp.busy & BUSY_SECS_B:

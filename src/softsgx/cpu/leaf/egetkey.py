@@ -44,8 +44,11 @@ def egetkey(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
     processor = lp.processor
     if not KEYREQUEST.reserved_clear(raw):
         raise GP("EGETKEY.09")  # KEYREQUEST reserved field not zero
-    if request.CET_ATTRIBUTES_MASK and processor.readings.keyrequest_cet_mask_reserved:
-        raise GP("EGETKEY.10")  # KEYREQUEST.CET_ATTRIBUTES_MASK not zero (an open reading, on)
+    if request.CET_ATTRIBUTES_MASK and not processor.part.cet:
+        if processor.readings.keyrequest_cet_mask_reserved:
+            # KEYREQUEST.CET_ATTRIBUTES_MASK on a part without CET (an open reading, on)
+            raise GP("EGETKEY.10")
+        request = request.replace(CET_ATTRIBUTES_MASK=0)
     if request.KEYPOLICY & ~POLICY_DEFINED:
         raise GP("EGETKEY.11")  # KEYPOLICY reserved bit
     secs = lp.secs

@@ -5,7 +5,7 @@ SDM 3D, EINIT.
 
 from hashlib import sha256
 
-from softsgx.cpu import measurement
+from softsgx.cpu import cet, measurement
 from softsgx.cpu.fault import ENCLS_PFEC, GP, PF, SUCCESS, Status, refuse
 from softsgx.cpu.keys import cmac, cpusvn_beyond, token_material
 from softsgx.cpu.lp import LogicalProcessor
@@ -57,8 +57,7 @@ def einit(lp: LogicalProcessor, rbx: int, rcx: int, rdx: int) -> Status:
         or sig.HEADER2 != SIGSTRUCT_HEADER2
         or sig.VENDOR not in SIGSTRUCT_VENDORS
         or sig.EXPONENT != SIGSTRUCT_EXPONENT
-        or sig.CET_ATTRIBUTES
-        or sig.CET_ATTRIBUTES_MASK
+        or ((sig.CET_ATTRIBUTES or sig.CET_ATTRIBUTES_MASK) and not lp.processor.part.cet)
         or not SIGSTRUCT.reserved_clear(raw)
     ):
         # SIGSTRUCT: HEADER, VENDOR, HEADER2, EXPONENT or a reserved field is wrong
@@ -97,6 +96,9 @@ def einit(lp: LogicalProcessor, rbx: int, rcx: int, rdx: int) -> Status:
     if (secs.MISCSELECT ^ sig.MISCSELECT) & sig.MISCMASK:
         # MISCSELECT differs from the SIGSTRUCT under its mask
         return refuse("EINIT.16", SGX_INVALID_ATTRIBUTE)
+    refusal = cet.check_einit(secs, sig) if processor.part.cet else None
+    if refusal is not None:
+        return refusal
     refusal = _launch_control(lp, secs, raw_token, mrenclave, mrsigner)
     if refusal is not None:
         return refusal
@@ -127,7 +129,10 @@ def _launch_control(
     if token.MASKEDATTRIBUTESLE & ATTR_DEBUG and not secs.ATTRIBUTES & ATTR_DEBUG:
         # token of a debug launch enclave for a production enclave
         return refuse("EINIT.18", SGX_INVALID_EINITTOKEN)
-    if token.VALID & ~EINITTOKEN_VALID or not EINITTOKEN.reserved_clear(raw):
+    reserved = token.VALID & ~EINITTOKEN_VALID
+    if not lp.processor.part.cet:
+        reserved |= token.CET_MASKED_ATTRIBUTES_LE
+    if reserved or not EINITTOKEN.reserved_clear(raw):
         return refuse("EINIT.19", SGX_INVALID_EINITTOKEN)  # token: reserved field not zero
     if cpusvn_beyond(token.CPUSVNLE, lp.processor.part.cpusvn):
         return refuse("EINIT.20", SGX_INVALID_CPUSVN)  # token: CPUSVN beyond the current one

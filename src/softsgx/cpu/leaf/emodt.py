@@ -5,14 +5,25 @@ from softsgx.cpu.lp import LogicalProcessor
 from softsgx.cpu.operands import system_secinfo
 from softsgx.cpu.tracking import stamp
 from softsgx.spec.concurrency import BUSY_TARGET, BUSY_TARGET_M
-from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_MASK, REG, TCS, TRIM, VALID
+from softsgx.spec.epcm import (
+    BLOCKED,
+    MODIFIED,
+    PENDING,
+    PT_MASK,
+    REG,
+    TCS,
+    TRIM,
+    VALID,
+    shadow_stack_type,
+)
 from softsgx.spec.status import SGX_EPC_PAGE_CONFLICT, SGX_PAGE_NOT_MODIFIABLE
 
 
 def emodt(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
     """Give the page at RCX the type in the SECINFO at RBX; set MODIFIED, clear R, W, X and PR.
 
-    Allowed: REG to TCS, REG to TRIM, TCS to TRIM. The contents stay. EACCEPT completes it.
+    Allowed: REG to TCS; REG, TCS and the shadow-stack types to TRIM. The contents stay. EACCEPT
+    completes it.
     """
     if rbx & 63:
         raise GP("EMODT.01")  # RBX (SECINFO) not 64-byte aligned
@@ -40,8 +51,10 @@ def emodt(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
     if lp.busy & BUSY_TARGET_M:
         return refuse("EMODT.08", SGX_EPC_PAGE_CONFLICT)  # another SGX2 leaf uses the page
     old = word & PT_MASK
-    if old != REG and not (old == TCS and new == TRIM):
-        raise PF(rcx, "EMODT.09", ENCLS_PFEC)  # not REG to TCS, REG to TRIM or TCS to TRIM
+    trimmed = (old == TCS or shadow_stack_type(word)) and new == TRIM
+    if old != REG and not trimmed:
+        # not REG to TCS, and not REG, TCS or a PT_SS type to TRIM
+        raise PF(rcx, "EMODT.09", ENCLS_PFEC)
     if word & (PENDING | MODIFIED):
         return refuse("EMODT.10", SGX_PAGE_NOT_MODIFIABLE)  # EPCM: PENDING or MODIFIED is 1
     secs = processor.secs[epcm.secs[page]]

@@ -24,7 +24,8 @@ def ereport(lp: LogicalProcessor, rbx: int, rcx: int, rdx: int) -> None:
     usable_page(lp, page, rbx, "EREPORT.04")  # TARGETINFO not in a readable PT_REG page
     raw = epc_read(lp, page, rbx, TARGETINFO.SIZE)
     target = TARGETINFO.unpack(raw)
-    if not TARGETINFO.reserved_clear(raw) or target.CET_ATTRIBUTES:
+    cet = lp.processor.part.cet
+    if not TARGETINFO.reserved_clear(raw) or (target.CET_ATTRIBUTES and not cet):
         raise GP("EREPORT.05")  # TARGETINFO reserved field not zero
     if rcx & (REPORTDATA_ALIGN - 1):
         raise GP("EREPORT.06")  # RCX (REPORTDATA) not 128-byte aligned
@@ -46,6 +47,7 @@ def ereport(lp: LogicalProcessor, rbx: int, rcx: int, rdx: int) -> None:
     report = REPORT(
         CPUSVN=cpusvn,
         MISCSELECT=secs.MISCSELECT,
+        CET_ATTRIBUTES=secs.CET_ATTRIBUTES,
         ISVEXTPRODID=secs.ISVEXTPRODID,
         ATTRIBUTES=secs.ATTRIBUTES,
         XFRM=secs.XFRM,

@@ -2,6 +2,7 @@
 
 import struct
 
+from softsgx.cpu import cet
 from softsgx.cpu.entry import (
     check_bases,
     check_frame,
@@ -90,6 +91,7 @@ def eresume(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     fsbase, gsbase = _TWO.unpack_from(last, GPRSGX_IN_PAGE + GPR_OFF_FSBASE)
     check_bases(gprs[RIP], fsbase, gsbase)
     check_inactive(tcs)
+    cet_state = cet.check_resume(lp, secs, tcs) if processor.part.cet else None
     # XRSTOR from the frame faults: XSTATE_BV beyond XFRM, header or MXCSR malformed
     state = XState.load(_xsave_image(lp, frame, secs.XFRM), secs.XFRM, "ERESUME.11")
 
@@ -102,6 +104,8 @@ def eresume(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     state.keep_others(lp.x, secs.XFRM)
     lp.x = state
     lp.fsbase, lp.gsbase = fsbase, gsbase
+    if cet_state is not None:
+        cet.load(lp, cet_state)
 
 
 def _notify(lp: LogicalProcessor, secs: Secs, tcs: TCS_PAGE, page: int, rbx: int, rcx: int) -> None:
@@ -114,6 +118,8 @@ def _notify(lp: LogicalProcessor, secs: Secs, tcs: TCS_PAGE, page: int, rbx: int
     gsbase = (secs.BASEADDR + tcs.OGSBASGX) & MASK64
     check_bases(entry, fsbase, gsbase)
     check_inactive(tcs)
+    has_cet = lp.processor.part.cet
+    state = cet.check_entry(lp, secs, tcs, tcs.CSSA) if has_cet else None
     enter(lp, secs, page, rbx, frame, cssa=tcs.CSSA, aep=rcx, resumed=True)
     store_outside_stack(lp, frame)
     regs = lp.regs
@@ -121,6 +127,8 @@ def _notify(lp: LogicalProcessor, secs: Secs, tcs: TCS_PAGE, page: int, rbx: int
     regs[RCX] = (regs[RIP] + _ENCLU_LENGTH) & MASK64
     regs[RIP] = entry
     lp.fsbase, lp.gsbase = fsbase, gsbase
+    if state is not None:
+        cet.load(lp, state)
 
 
 def _resumed_flags(outside: int, saved: int) -> int:
