@@ -35,6 +35,7 @@ def _bits(text: str) -> Mapping[int, str]:
 _VEX: Final = "the emulator executes VEX.128 forms wrongly and refuses VEX.256 and EVEX"
 _STATE: Final = "its registers are not in XFRM 3, the only one the emulator can save"
 _LACKS: Final = "the emulator raises #UD"
+_CET: Final = "the emulator has no shadow stacks, and no kernel gives them to enclaves"
 _SILENT: Final = "the emulator executes it as something else"
 
 # What the reference engine cannot execute.
@@ -65,8 +66,8 @@ HIDDEN: Final = (
     Rule((7, 0, ECX), _bits("23 aeskle, 29 enqcmd"), _LACKS),
     Rule((7, 0, ECX), _bits("5 waitpkg"), _SILENT),
     Rule((7, 0, ECX), _bits("3 pku, 4 ospke"), _STATE),
-    Rule((7, 0, ECX), _bits("7 user_shstk"), "CET inside enclaves is not modelled"),
-    Rule((7, 0, EDX), _bits("20 ibt"), "CET inside enclaves is not modelled"),
+    Rule((7, 0, ECX), _bits("7 user_shstk"), _CET),
+    Rule((7, 0, EDX), _bits("20 ibt"), _CET),
     Rule(
         (7, 0, EDX),
         _bits("2 avx512_4vnniw, 3 avx512_4fmaps, 8 avx512_vp2intersect, 23 avx512_fp16"),

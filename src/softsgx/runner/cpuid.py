@@ -152,12 +152,15 @@ class CpuidPolicy:
         return real
 
     def _leaf7(self, real: Registers) -> Registers:
-        """Leaf 7 with the bits of SGX as the model has them, whatever the host's processor says."""
+        """Leaf 7 with the bits of SGX as the model has them, whatever the host's processor says.
+
+        Those of CET stay the host's: they say what code outside enclaves may do.
+        """
         model = self.part.cpuid(7, 0, self.sections)
         return real._replace(
             ebx=real.ebx & ~LEAF7_EBX_SGX | model.ebx,
-            ecx=real.ecx & ~LEAF7_ECX_SGX_LC | model.ecx,
-            edx=real.edx & ~LEAF7_EDX_SGX_KEYS | model.edx,
+            ecx=real.ecx & ~LEAF7_ECX_SGX_LC | model.ecx & LEAF7_ECX_SGX_LC,
+            edx=real.edx & ~LEAF7_EDX_SGX_KEYS | model.edx & LEAF7_EDX_SGX_KEYS,
         )
 
     def _with_vendor(self, real: Registers) -> Registers:
