@@ -54,7 +54,7 @@ class Call:
 
     def mode(self, mode: int) -> None:
         """The descriptor was opened with this mode."""
-        self.w.host.process.files[self.w.enclave.fd].mode = mode
+        self.w.host.process.files[self.w.enclave.fd].flags = mode
 
 
 def no_length(c: Call) -> None:
@@ -315,7 +315,7 @@ def test_noexec_mount_never_gives_exec_later() -> None:
 
 def test_read_only_descriptor_never_gives_write_later() -> None:
     w = unmapped()
-    w.host.process.files[w.enclave.fd].mode = O_RDONLY
+    w.host.process.files[w.enclave.fd].flags = O_RDONLY
     assert w.map(w.enclave.heap, R) == w.enclave.heap
     assert w.protect(w.enclave.heap, R | W) == -EACCES
     assert w.protect(w.enclave.heap, R | X) == 0

@@ -8,9 +8,10 @@ Lines of that comment, all optional:
     cc: -static -no-pie        options of the compiler; enclaves may have this line, too
     exit: 7                    exit code, or minus the signal that ends it (default: 0)
 
-Of the words behind the name of the enclave, `isvprodid` and `isvsvn` go to SIGSTRUCT, `miscselect`,
-`size` and `xfrm` to SECS; `text` is the address where it is linked; `aexnotify` sets that bit in
-ATTRIBUTES and in the flags of every TCS; the others are fields of ThreadLayout.
+Of the words behind the name of the enclave, `isvprodid`, `isvsvn` and `attributemask` go to
+SIGSTRUCT, `miscselect`, `size` and `xfrm` to SECS; `text` is the address where it is linked;
+`aexnotify` sets that bit in ATTRIBUTES and in the flags of every TCS; the others are fields of
+ThreadLayout.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _ENCLAVE: Final = (
     *("-nostdlib", "-fno-stack-protector", "-fcf-protection=none"),
     "-Wl,-z,max-page-size=4096,-z,noexecstack",
 )
-_SIGNED: Final = ("isvprodid", "isvsvn")
+_SIGNED: Final = ("isvprodid", "isvsvn", "attributemask")
 _SECS: Final = ("miscselect", "size", "xfrm")
 _IMAGE: Final = ("text", "aexnotify")
 

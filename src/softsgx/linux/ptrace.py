@@ -7,6 +7,7 @@ process_vm_readv does not reach it at all. Who may trace whom is not modelled: e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.errno import EFAULT, EIO, ESRCH
@@ -22,8 +23,17 @@ if TYPE_CHECKING:
 _WORD: Final = 8
 
 
+Elsewhere = Callable[[int, memoryview, bool], int]
+"""Moves memory that is in no area of the model: address, buffer, whether to write; bytes moved."""
+
+
 def access_process_vm(
-    current: Thread, process: Process, address: int, buf: memoryview, write: bool
+    current: Thread,
+    process: Process,
+    address: int,
+    buf: memoryview,
+    write: bool,
+    elsewhere: Elsewhere | None = None,
 ) -> Steps[int]:
     """Move bytes to or from another address space, whatever the rights of its areas.
 
@@ -37,8 +47,13 @@ def access_process_vm(
         while done < len(buf):
             vma = mm.vma_lookup(address + done)
             if vma is None:
-                break
-            if vma.sgx:
+                if elsewhere is None:
+                    break
+                hole = _up_to(mm, address + done, buf[done:])
+                moved = elsewhere(address + done, hole, write)
+                if moved <= 0:
+                    break
+            elif vma.sgx:
                 moved = yield from sgx_vma_access(current, vma, address + done, buf[done:], write)
                 if moved <= 0:
                     break
@@ -46,6 +61,12 @@ def access_process_vm(
                 moved = _copy(mm, vma, address + done, buf[done:], write)
             done += moved
     return done
+
+
+def _up_to(mm: Mm, address: int, buf: memoryview) -> memoryview:
+    """The part of a buffer that is below the next area of the model."""
+    following = mm.find_vma(address)
+    return buf if following is None else buf[: following.start - address]
 
 
 def _copy(mm: Mm, vma: Vma, address: int, buf: memoryview, write: bool) -> int:
@@ -76,7 +97,12 @@ def ptrace_pokedata(current: Thread, tracee: Process, address: int, word: int) -
 
 
 def mem_rw(
-    current: Thread, process: Process, address: int, buf: memoryview, write: bool
+    current: Thread,
+    process: Process,
+    address: int,
+    buf: memoryview,
+    write: bool,
+    elsewhere: Elsewhere | None = None,
 ) -> Steps[int]:
     """read(2) and write(2) of /proc/<pid>/mem: bytes moved, page by page; -EIO if none were.
 
@@ -87,7 +113,9 @@ def mem_rw(
     done = 0
     while done < len(buf):
         chunk = buf[done : done + PAGE_SIZE]
-        moved = yield from access_process_vm(current, process, address + done, chunk, write)
+        moved = yield from access_process_vm(
+            current, process, address + done, chunk, write, elsewhere
+        )
         if not moved:
             return done or -EIO
         done += moved

@@ -16,6 +16,20 @@ O_RDONLY = 0
 O_WRONLY = 1
 O_RDWR = 2
 O_ACCMODE = 3
+O_CREAT = 0o100
+O_EXCL = 0o200
+O_NOCTTY = 0o400
+O_TRUNC = 0o1000
+O_APPEND = 0o2000
+O_NONBLOCK = 0o4000
+O_DIRECT = 0o40000
+O_LARGEFILE = 0o100000
+O_DIRECTORY = 0o200000
+O_NOFOLLOW = 0o400000
+O_NOATIME = 0o1000000
+O_PATH = 0o10000000
+O_SYNC_ALONE = 0o4000000  # __O_SYNC
+O_TMPFILE_ALONE = 0o20000000  # __O_TMPFILE
 
 _INODES = {"/dev/sgx_enclave": 126, "/dev/sgx_provision": 125}
 
@@ -39,14 +53,17 @@ class FileOperations(Protocol):
 
 
 class File:
-    """struct file: one open description of a device node. `encl` is set for /dev/sgx_enclave."""
+    """struct file: one open description of a device node. `encl` is set for /dev/sgx_enclave.
 
-    __slots__ = ("count", "encl", "f_op", "mode", "path")
+    `flags` is f_flags: the access mode and what else a program may ask for by F_GETFL.
+    """
 
-    def __init__(self, path: str, f_op: FileOperations, mode: int) -> None:
+    __slots__ = ("count", "encl", "f_op", "flags", "path")
+
+    def __init__(self, path: str, f_op: FileOperations, flags: int) -> None:
         self.path = path
         self.f_op = f_op
-        self.mode = mode
+        self.flags = flags
         self.count = 1
         self.encl: object = None
 
@@ -57,13 +74,13 @@ class File:
 
     @property
     def readable(self) -> bool:
-        """FMODE_READ."""
-        return self.mode & O_ACCMODE != O_WRONLY
+        """FMODE_READ. Access mode 3 gives neither right."""
+        return bool((self.flags + 1) & 1)
 
     @property
     def writable(self) -> bool:
         """FMODE_WRITE."""
-        return self.mode & O_ACCMODE != O_RDONLY
+        return bool((self.flags + 1) & 2)
 
     def get(self) -> None:
         """Take a reference."""

@@ -99,13 +99,29 @@ RANGES: Final = (MPROTECT, MUNMAP, PKEY_MPROTECT, MADVISE, MSYNC, MLOCK, MUNLOCK
 READ, WRITE, PREAD, PWRITE, READV, WRITEV, SENDTO, RECVFROM = 0, 1, 17, 18, 19, 20, 44, 45
 BUFFERS: Final = (READ, WRITE, PREAD, PWRITE, SENDTO, RECVFROM)
 """Calls with a buffer in their second argument and its length in the third."""
-DEVICE: Final = (READ, WRITE, PREAD, PWRITE, READV, WRITEV, FSTAT)
 _ARCH_CPUID: Final = (0x1011, 0x1012)  # ARCH_GET_CPUID, ARCH_SET_CPUID
-GETXATTR, LGETXATTR = 191, 192
+GETXATTR, LGETXATTR, LISTXATTR, LLISTXATTR = 191, 192, 194, 195
+READLINK, READLINKAT, STATFS, NAME_TO_HANDLE_AT, PIDFD_GETFD = 89, 267, 137, 303, 438
 
 _ALWAYS: Final = (
     *(OPEN, OPENAT, OPENAT2, STAT, LSTAT, NEWFSTATAT, STATX, ACCESS, FACCESSAT, FACCESSAT2),
-    *(GETRUSAGE, TIMES, GETXATTR, LGETXATTR),
+    *(READLINK, READLINKAT, STATFS, NAME_TO_HANDLE_AT, PIDFD_GETFD),
+    *(GETRUSAGE, TIMES, GETXATTR, LGETXATTR, LISTXATTR, LLISTXATTR),
+)
+# Calls on a descriptor in their first argument, by the names of linux/char_device.py.
+PREADV, PWRITEV, PREADV2, PWRITEV2 = 295, 296, 327, 328
+ON_DESCRIPTOR: Final = {
+    READ: "read", WRITE: "write", PREAD: "pread64", PWRITE: "pwrite64", READV: "readv",
+    WRITEV: "writev", PREADV: "preadv", PWRITEV: "pwritev", PREADV2: "preadv2",
+    PWRITEV2: "pwritev2", 8: "lseek", 77: "ftruncate", 285: "fallocate", 74: "fsync",
+    75: "fdatasync", 277: "sync_file_range", 187: "readahead", 72: "fcntl",
+}  # fmt: skip
+FCNTL, SENDFILE, SPLICE, COPY_FILE_RANGE = 72, 40, 275, 326
+DUP, DUP2, DUP3 = 32, 33, 292
+FSTATFS, FGETXATTR, FSETXATTR, FREMOVEXATTR = 138, 193, 190, 199
+_FIRST_ARGUMENT: Final = (
+    *ON_DESCRIPTOR,
+    *(IOCTL, FSTAT, FSTATFS, FGETXATTR, FSETXATTR, FREMOVEXATTR, DUP, DUP2, DUP3),
 )
 MAP_FIXED_ANY: Final = 0x10 | 0x100000
 MAP_ANONYMOUS: Final = 0x20
@@ -118,7 +134,7 @@ def base_filter(gate: int, pages: int) -> bytes:
     stands where CPUID and ENCLU stood.
     """
     p = Program()
-    _ours(p, gate, pages, other_arch="trace")
+    _begun(p, other_arch="stop")
     p.equal(IOCTL, yes="ioctl")
     p.equal(MMAP, yes="mmap")
     p.equal(CLOCK_GETTIME, yes="clock")
@@ -151,7 +167,7 @@ def base_filter(gate: int, pages: int) -> bytes:
     p.load(arg_low(0))
     p.equal(2, yes="trace")
     p.equal(3, yes="trace")
-    return _ended(p)
+    return _ended(p, gate, pages)
 
 
 def range_filter(
@@ -165,7 +181,7 @@ def range_filter(
     unnoticed, as it is #UD inside an enclave.
     """
     p = Program()
-    _ours(p, gate, pages)
+    _begun(p)
     if code is not None:
         _within(p, _IP_LOW, _IP_HIGH, *code, no="calls")
         p.label("calls")
@@ -188,43 +204,60 @@ def range_filter(
     _inside(p, 0, max(low - _FAR, 0), high)
     p.label("buffer")
     _inside(p, 1, low, high)
-    return _ended(p)
+    return _ended(p, gate, pages)
 
 
-def device_filter(gate: int, pages: int, fd: int) -> bytes:
-    """Calls on one descriptor that the memfd in place of the device would answer differently."""
-    p = Program()
-    _ours(p, gate, pages)
-    for number in DEVICE:
-        p.equal(number, yes="device")
-    p.ret(RET_ALLOW)
-    p.label("device")
-    p.load(arg_low(0))
-    p.equal(fd, yes="trace")
-    return _ended(p)
+def descriptor_filter(gate: int, pages: int, fd: int | None) -> bytes:
+    """Calls on one descriptor that the real file in its place would answer differently.
 
-
-def _ours(p: Program, gate: int, pages: int, other_arch: str = "allow") -> None:
-    """Calls that we run ourselves pass; leaves the number of any other call in A.
-
-    Calls of another architecture go to the label `other_arch`.
+    None: on any descriptor.
     """
+    p = Program()
+    _begun(p)
+    for number in _FIRST_ARGUMENT:
+        p.equal(number, yes="first")
+    p.equal(SENDFILE, yes="second")
+    p.equal(SPLICE, yes="third")
+    p.equal(COPY_FILE_RANGE, yes="third")
+    p.ret(RET_ALLOW)
+    for label, argument in (("second", 1), ("third", 2)):
+        p.label(label)
+        _descriptor(p, argument, fd, no="first")
+    p.label("first")
+    _descriptor(p, 0, fd, no="allow")
+    return _ended(p, gate, pages)
+
+
+def _descriptor(p: Program, argument: int, fd: int | None, no: str) -> None:
+    p.load(arg_low(argument))
+    if fd is None:
+        p.at_least(0, yes="trace")
+    else:
+        p.equal(fd, yes="trace", no=no)
+
+
+def _begun(p: Program, other_arch: str = "allow") -> None:
+    """The number of the call in A. Calls of another architecture go to the label `other_arch`."""
     p.load(_ARCH)
     p.equal(AUDIT_ARCH_X86_64, no=other_arch)
-    p.load(_IP_HIGH)
-    p.equal(gate >> 32, no="program")
-    p.load(_IP_LOW)
-    p.at_least(gate & 0xFFFFFFFF, no="program")
-    p.at_least((gate & 0xFFFFFFFF) + pages * 4096, yes="program", no="allow")
-    p.label("program")
     p.load(_NR)
 
 
-def _ended(p: Program) -> bytes:
-    """The filter, with its two ends."""
+def _ended(p: Program, gate: int, pages: int) -> bytes:
+    """The filter, with its ends. What is to be traced is not if it comes from the gate: ours.
+
+    Numbers are looked at before: the kernel (5.11 on) then knows of most calls that they pass,
+    whatever else is in them, and does not run the filter for them.
+    """
+    p.label("trace")
+    p.load(_IP_HIGH)
+    p.equal(gate >> 32, no="stop")
+    p.load(_IP_LOW)
+    p.at_least(gate & 0xFFFFFFFF, no="stop")
+    p.at_least((gate & 0xFFFFFFFF) + pages * 4096, yes="stop")
     p.label("allow")
     p.ret(RET_ALLOW)
-    p.label("trace")
+    p.label("stop")
     p.ret(RET_TRACE)
     return p.assemble()
 

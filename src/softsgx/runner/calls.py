@@ -9,10 +9,11 @@ from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
 from softsgx.runner.advice import MemoryAdvice
 from softsgx.runner.cpu_time import CpuTime
+from softsgx.runner.descriptors import Descriptors
 from softsgx.runner.forced import ACTION_SIZE
 from softsgx.runner.mappings import Mappings
 from softsgx.runner.nodes import Nodes
-from softsgx.runner.stops import Handler, answer, go_on, signed32, to_exit
+from softsgx.runner.stops import NR_GETPID, Handler, answer, changed, go_on, signed32, to_exit
 from softsgx.runner.tracee import Tracee
 
 if TYPE_CHECKING:
@@ -26,8 +27,10 @@ class Calls:
         self.supervisor = supervisor
         self.world = supervisor.world
         self.nodes = Nodes(supervisor)
+        self.descriptors = Descriptors(supervisor)
         self._handlers: dict[int, Handler] = {
             **self.nodes.handlers(),
+            **self.descriptors.handlers(),
             **Mappings(supervisor).handlers(),
             **MemoryAdvice(supervisor).handlers(),
             **CpuTime(supervisor).handlers(),
@@ -50,13 +53,28 @@ class Calls:
         if not isinstance(file, File):
             go_on(t)
             return
+        fd = signed32(regs[p.RDI])
+        if self.descriptors.watches(t, fd):
+            if not self.descriptors.ioctl(t, regs, file):
+                answer(t, regs, self._driver(t, regs, file))
+            return
+
+        def first(t: Tracee, _result: int) -> int:
+            self.descriptors.watch(t, fd)
+            return self._driver(t, regs, file)
+
+        # Somebody has passed it to this process: a stop is needed where calls can be injected.
+        changed(t, regs, {p.ORIG_RAX: NR_GETPID, p.RAX: NR_GETPID}, first)
+
+    def _driver(self, t: Tracee, regs: list[int], file: File) -> int:
         self.nodes.look_for_released()
         thread = t.model()
         user = t.space.mm.user
         user.forget()
         body = file.f_op.ioctl(thread, file, regs[p.RSI] & 0xFFFFFFFF, regs[p.RDX])
-        answer(t, regs, self.world.run(body, thread.cpu))
+        result = self.world.run(body, thread.cpu)
         user.forget()
+        return result
 
     def _sigaction(self, t: Tracee, regs: list[int]) -> None:
         """The program's handler of an exception, in case the kernel takes it away (`forced`)."""

@@ -147,6 +147,7 @@ class Mappings:
 
     def _mapped(self, t: Tracee, start: int, length: int, fd: int) -> None:
         """An enclave area was made."""
+        self.supervisor.calls.descriptors.watch(t, fd)
         code = None
         if self.world.native:
             code = elrange(t, fd, (start, start + length))

@@ -1,6 +1,7 @@
-"""The device nodes as the program sees them: opening, looking, reading; and when they are released.
+"""The device nodes as the program sees them: opening, looking; and when they are released.
 
-A memfd stands for an open node: its number, sharing and closing stay the real kernel's affair.
+A memfd stands for an open node: its number, sharing and closing stay the real kernel's affair. What
+calls on its descriptors answer is in descriptors.py.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from softsgx.linux.errno import EINVAL
-from softsgx.linux.vfs import File
+from softsgx.linux.char_device import O_CLOEXEC, open_flags
+from softsgx.linux.vfs import O_CREAT, O_EXCL, O_NOFOLLOW, O_PATH, File, ProvisionNode
 from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
-from softsgx.runner.layout import END, GATE
-from softsgx.runner.scratch import CPUINFO, NULL, text
+from softsgx.runner.paths import NODES, STAND_IN, Walk, read_path
+from softsgx.runner.scratch import CPUINFO, NULL, lend, text
 from softsgx.runner.stops import (
+    NR_GETPID,
     Handler,
-    add_filter,
     answer,
     areas,
     changed,
@@ -28,35 +29,30 @@ from softsgx.runner.stops import (
     signed32,
     to_exit,
 )
-from softsgx.runner.tracee import Tracee
+from softsgx.runner.tracee import NR_CLOSE, Tracee
 from softsgx.runner.world import SGX_ENCLAVE, SGX_PROVISION
-from softsgx.spec.bits import PAGE_SIZE
 
 if TYPE_CHECKING:
     from softsgx.runner.supervisor import Supervisor
 
-NODES: Final = {
-    b"/dev/sgx_enclave": SGX_ENCLAVE,
-    b"/dev/sgx/enclave": SGX_ENCLAVE,
-    b"/dev/sgx_provision": SGX_PROVISION,
-    b"/dev/sgx/provision": SGX_PROVISION,
-}
 MINORS: Final = {SGX_ENCLAVE: 125, SGX_PROVISION: 126}
 _MISC_MAJOR: Final = 10
-_PATH_MAX: Final = max(len(name) for name in (*NODES, CPUINFO)) + 1
 
 _NR_MEMFD_CREATE: Final = 319
-_NR_GETPID: Final = 39
 _MFD_CLOEXEC: Final = 1
+_AT_FDCWD: Final = -100
 _AT_EMPTY_PATH: Final = 0x1000
-_STAT_MODE, _STAT_RDEV = 24, 40
-_STATX_MODE, _STATX_RDEV = 28, 128
-_FILTERS_MAX: Final = 6
+_AT_SYMLINK_NOFOLLOW: Final = 0x100
+_AT_SYMLINK_FOLLOW: Final = 0x400
+_RESOLVE_LINKS: Final = 0x02 | 0x04 | 0x20  # NO_MAGICLINKS, NO_SYMLINKS, CACHED
+_STAT_INO, _STAT_MODE, _STAT_RDEV = 8, 24, 40
+_STATX_MODE, _STATX_INO, _STATX_RDEV = 28, 32, 128
 _DEVICE_SIZE: Final = 1 << 46  # sparse: pages of ones for the abort page
 _IN_DELETE_SELF: Final = 0x400
 _OPENED_MAX: Final = 4 << 20  # a transfer with enclave memory is cut to so many bytes
 
 _libc = ctypes.PyDLL(None, use_errno=True)
+Patch = Callable[[Tracee, File], None]
 
 
 class Nodes:
@@ -67,87 +63,135 @@ class Nodes:
         self.world = supervisor.world
         self._watch = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         self._watched: dict[int, int] = {}  # watch -> inode
+        # What a node looks like that is not open.
+        self._closed = {node: File(node, ProvisionNode(), 0) for node in MINORS}
 
     def handlers(self) -> dict[int, Handler]:
         """By number of the system call."""
+        here = _AT_FDCWD
         return {
-            bpf.OPEN: lambda t, r: self._open(t, r, p.RDI, p.RSI),
-            bpf.OPENAT: lambda t, r: self._open(t, r, p.RSI, p.RDX),
+            bpf.OPEN: lambda t, r: self._open(t, r, here, r[p.RDI], r[p.RSI]),
+            bpf.OPENAT: lambda t, r: self._open(t, r, r[p.RDI], r[p.RSI], r[p.RDX]),
             bpf.OPENAT2: self._openat2,
-            bpf.STAT: lambda t, r: self._stat(t, r, p.RDI, p.RSI),
-            bpf.LSTAT: lambda t, r: self._stat(t, r, p.RDI, p.RSI),
+            bpf.STAT: lambda t, r: self._stat(t, r, p.RDI, here, follow=True),
+            bpf.LSTAT: lambda t, r: self._stat(t, r, p.RDI, here, follow=False),
             bpf.NEWFSTATAT: self._fstatat,
             bpf.STATX: self._statx,
-            bpf.ACCESS: lambda t, r: self._path_only(t, r, p.RDI),
-            bpf.FACCESSAT: lambda t, r: self._path_only(t, r, p.RSI),
-            bpf.FACCESSAT2: lambda t, r: self._path_only(t, r, p.RSI),
-            bpf.GETXATTR: lambda t, r: self._path_only(t, r, p.RDI),
-            bpf.LGETXATTR: lambda t, r: self._path_only(t, r, p.RDI),
             bpf.FSTAT: self._fstat,
-            **dict.fromkeys((*bpf.BUFFERS, bpf.READV, bpf.WRITEV), self._transfer),
+            bpf.READLINK: lambda t, r: self._readlink(t, r, p.RDI, here),
+            bpf.READLINKAT: lambda t, r: self._readlink(t, r, p.RSI, r[p.RDI]),
+            **{
+                number: lambda t, r: self._path_only(t, r, p.RDI, here)
+                for number in (bpf.ACCESS, bpf.GETXATTR, bpf.LISTXATTR, bpf.STATFS)
+            },
+            **{
+                number: lambda t, r: self._path_only(t, r, p.RDI, here, follow=False)
+                for number in (bpf.LGETXATTR, bpf.LLISTXATTR)
+            },
+            bpf.FACCESSAT: lambda t, r: self._path_only(t, r, p.RSI, r[p.RDI]),
+            bpf.FACCESSAT2: lambda t, r: self._path_only(
+                t, r, p.RSI, r[p.RDI], follow=not r[p.R10] & _AT_SYMLINK_NOFOLLOW
+            ),
+            bpf.NAME_TO_HANDLE_AT: lambda t, r: self._path_only(
+                t, r, p.RSI, r[p.RDI], follow=bool(r[p.R8] & _AT_SYMLINK_FOLLOW)
+            ),
+            **dict.fromkeys(set(bpf.BUFFERS) - set(bpf.ON_DESCRIPTOR), self._buffer),
         }
 
-    def _node(self, t: Tracee, address: int) -> bytes | None:
-        """The path at an address, if it is one that concerns us."""
-        raw = p.read_memory(t.tid, address, _PATH_MAX)
-        if raw is None:
-            raw = p.read_memory(t.tid, address, min(_PATH_MAX, PAGE_SIZE - address % PAGE_SIZE))
-        if raw is None or not raw.startswith((b"/dev/sgx", CPUINFO)):
+    def _end(self, t: Tracee, address: int, directory: int, *, follow: bool = True) -> bytes | None:
+        """What a path at an address leads to, if that concerns us."""
+        path = read_path(t.tid, address)
+        if not path or not t.space.gate_ready:
             return None
-        name = raw.split(b"\0", 1)[0]
-        return name if name in NODES or name == CPUINFO else None
+        return Walk(t, directory, self.world.files).end(path, follow=follow)
 
-    def _open(self, t: Tracee, regs: list[int], path: int, flags: int) -> None:
-        name = self._node(t, regs[path])
-        if name is None:
-            go_on(t)
-            return
-        self._open_node(t, regs, name, regs[flags])
+    # Opening
+
+    def _open(self, t: Tracee, regs: list[int], directory: int, path: int, flags: int) -> None:
+        found = self._end(t, path, directory, follow=_follows(flags))
+        self._opens(t, regs, found, flags & 0xFFFFFFFF, 0, openat2=False)
 
     def _openat2(self, t: Tracee, regs: list[int]) -> None:
-        name = self._node(t, regs[p.RSI])
-        how = p.read_memory(t.tid, regs[p.RDX], 8) if name is not None else None
-        if name is None or how is None:
-            go_on(t)
-            return
-        self._open_node(t, regs, name, int.from_bytes(how, "little"))
+        how = p.read_memory(t.tid, regs[p.RDX], 24) if regs[p.R10] >= 24 else None
+        flags, mode, resolve = struct.unpack("<QQQ", how or bytes(24))
+        found = None
+        if how is not None and not resolve & ~_RESOLVE_LINKS:
+            follow = _follows(flags) and not resolve
+            found = self._end(t, regs[p.RSI], regs[p.RDI], follow=follow)
+        self._opens(t, regs, found, flags, mode, openat2=True)
 
-    def _open_node(self, t: Tracee, regs: list[int], name: bytes, flags: int) -> None:
+    def _opens(
+        self,
+        t: Tracee,
+        regs: list[int],
+        found: bytes | None,
+        flags: int,
+        mode: int,
+        *,
+        openat2: bool,
+    ) -> None:
+        if found is None:
+            go_on(t)
+        elif found in NODES:
+            kept = open_flags(flags, mode, openat2=openat2)
+            if kept < 0:
+                answer(t, regs, kept)
+                return
+            self._stand_in(
+                t, regs, found, flags, lambda t, fd: self._node_opened(t, fd, found, kept)
+            )
+        elif found == CPUINFO:
+            self._stand_in(t, regs, found, flags, self._fill_cpuinfo)
+        else:
+            to_exit(t, self._mem_opened)
+
+    def _stand_in(
+        self,
+        t: Tracee,
+        regs: list[int],
+        name: bytes,
+        flags: int,
+        then: Callable[[Tracee, int], int | None],
+    ) -> None:
         """Instead: memfd_create. Its number, sharing and closing stay the real kernel's affair."""
         changes = {
             p.ORIG_RAX: _NR_MEMFD_CREATE,
             p.RAX: _NR_MEMFD_CREATE,
             p.RDI: text(name),
-            p.RSI: _MFD_CLOEXEC if flags & os.O_CLOEXEC else 0,
+            p.RSI: _MFD_CLOEXEC if flags & O_CLOEXEC else 0,
         }
+        changed(t, regs, changes, lambda t, fd: None if fd < 0 else then(t, fd))
 
-        def opened(t: Tracee, fd: int) -> int | None:
-            if fd < 0:
-                return None
-            if name == CPUINFO:
-                self._fill_cpuinfo(t, fd)
-                return None
-            self.look_for_released()
-            path = f"/proc/{t.tid}/fd/{fd}"
-            if not os.readlink(path).startswith("/memfd:"):
-                return None  # another thread has closed it, and opened something else
-            inode = os.stat(path).st_ino
+    def _node_opened(self, t: Tracee, fd: int, name: bytes, flags: int) -> int | None:
+        self.look_for_released()
+        path = f"/proc/{t.tid}/fd/{fd}"
+        if not os.readlink(path).startswith(STAND_IN.decode()):
+            return None  # another thread has closed it, and opened something else
+        if flags & O_PATH:
+            error = _only_a_path(t, fd)
+            if error:
+                return error
+        else:
             os.truncate(path, _DEVICE_SIZE)
-            self.world.opened(NODES[name], inode, flags & os.O_ACCMODE)
-            watch = _libc.inotify_add_watch(self._watch, path.encode(), _IN_DELETE_SELF)
-            self._watched[watch] = inode
-            self._trace_device(t, fd)
-            return None
+        inode = os.stat(path).st_ino
+        self.world.opened(NODES[name], inode, flags)
+        watch = _libc.inotify_add_watch(self._watch, path.encode(), _IN_DELETE_SELF)
+        self._watched[watch] = inode
+        self.supervisor.calls.descriptors.watch(t, fd)
+        return None
 
-        changed(t, regs, changes, opened)
+    def _mem_opened(self, t: Tracee, fd: int) -> None:
+        if fd >= 0:
+            self.supervisor.calls.descriptors.watch(t, fd)
 
-    def _fill_cpuinfo(self, t: Tracee, fd: int) -> None:
+    def _fill_cpuinfo(self, t: Tracee, fd: int) -> int | None:
         from softsgx.runner.cpuinfo import cpuinfo_text
 
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as real:
-            text = cpuinfo_text(real.read(), self.supervisor.loader.policy)
+            content = cpuinfo_text(real.read(), self.supervisor.loader.policy)
         with open(f"/proc/{t.tid}/fd/{fd}", "w", encoding="ascii", errors="replace") as file:
-            file.write(text)
+            file.write(content)
+        return None
 
     def look_for_released(self) -> None:
         """Release the enclaves whose last descriptor and mapping are gone."""
@@ -165,75 +209,119 @@ class Nodes:
                     del self._watched[watch]
                     self.world.closed(inode)
 
-    def _path_only(self, t: Tracee, regs: list[int], path: int) -> None:
-        """access(2): as for /dev/null, which anybody may read and write."""
-        self._looking(t, regs, path, lambda _t, _node: None)
+    # Looking
+
+    def _path_only(
+        self, t: Tracee, regs: list[int], path: int, directory: int, *, follow: bool = True
+    ) -> None:
+        """access(2) and others: as for /dev/null, which anybody may read and write."""
+        self._looking(t, regs, path, directory, follow, None)
 
     def _looking(
-        self, t: Tracee, regs: list[int], path: int, patch: Callable[[Tracee, str], None]
-    ) -> None:
-        name = self._node(t, regs[path])
-        node = NODES.get(name) if name is not None else None
-        if node is None:
-            go_on(t)
-            return
-
-        def looked(t: Tracee, result: int) -> int | None:
-            if result == 0:
-                patch(t, node)
-            return None
-
-        changed(t, regs, {path: text(NULL)}, looked)
-
-    def _stat(self, t: Tracee, regs: list[int], path: int, buffer: int) -> None:
-        place = regs[buffer]
-        self._looking(t, regs, path, lambda t, node: _patch_stat(t, place, node))
-
-    def _fstatat(self, t: Tracee, regs: list[int]) -> None:
-        place, flags = regs[p.RDX], regs[p.R10]
-        if flags & _AT_EMPTY_PATH and p.read_memory(t.tid, regs[p.RSI], 1) in (b"\0", None):
-            self._stat_open(t, regs, place, _patch_stat)
-            return
-        self._stat(t, regs, p.RSI, p.RDX)
-
-    def _statx(self, t: Tracee, regs: list[int]) -> None:
-        place = regs[p.R8]
-        if regs[p.RDX] & _AT_EMPTY_PATH and p.read_memory(t.tid, regs[p.RSI], 1) in (b"\0", None):
-            self._stat_open(t, regs, place, _patch_statx)
-            return
-        self._looking(t, regs, p.RSI, lambda t, node: _patch_statx(t, place, node))
-
-    def _fstat(self, t: Tracee, regs: list[int]) -> None:
-        self._stat_open(t, regs, regs[p.RSI], _patch_stat)
-
-    def _stat_open(
         self,
         t: Tracee,
         regs: list[int],
-        place: int,
-        patch: Callable[[Tracee, int, str], None],
+        path: int,
+        directory: int,
+        follow: bool,
+        patch: Patch | None,
     ) -> None:
-        """What a descriptor is: of an open node, `patch` what the kernel writes to `place`."""
-        file = t.space.process.fget(signed32(regs[p.RDI]))
-        if isinstance(file, File):
+        found = self._end(t, regs[path], directory, follow=follow)
+        node = NODES.get(found) if found is not None else None
+        if node is None:
+            go_on(t)
+        else:
+            self._as_null(t, regs, {path: text(NULL)}, self._closed[node], patch)
 
-            def seen(t: Tracee, result: int) -> None:
-                if result == 0:
-                    patch(t, place, file.path)
+    def _as_null(
+        self,
+        t: Tracee,
+        regs: list[int],
+        changes: dict[int, int],
+        file: File,
+        patch: Patch | None,
+    ) -> None:
+        """Ask about /dev/null, and put into the result what differs."""
 
-            to_exit(t, seen)
+        def looked(t: Tracee, result: int) -> None:
+            if result == 0 and patch is not None:
+                patch(t, file)
+
+        changed(t, regs, changes, looked)
+
+    def _stat(self, t: Tracee, regs: list[int], path: int, directory: int, *, follow: bool) -> None:
+        place = regs[p.RDX if path == p.RSI else p.RSI]
+        self._looking(t, regs, path, directory, follow, lambda t, file: _patch_stat(t, place, file))
+
+    def _fstatat(self, t: Tracee, regs: list[int]) -> None:
+        place, flags = regs[p.RDX], regs[p.R10]
+        if _of_descriptor(t, regs, flags):
+            self._stat_open(
+                t, regs, {p.RSI: text(NULL)}, lambda t, file: _patch_stat(t, place, file)
+            )
             return
-        go_on(t)
+        follow = not flags & _AT_SYMLINK_NOFOLLOW
+        self._stat(t, regs, p.RSI, regs[p.RDI], follow=follow)
 
-    def _transfer(self, t: Tracee, regs: list[int]) -> None:
-        """read(2), write(2) and the like: of a node, or with a buffer in enclave memory."""
-        if isinstance(t.space.process.fget(signed32(regs[p.RDI])), File):
-            answer(t, regs, -EINVAL)
+    def _statx(self, t: Tracee, regs: list[int]) -> None:
+        place, flags = regs[p.R8], regs[p.RDX]
+
+        def patch(t: Tracee, file: File) -> None:
+            _patch_statx(t, place, file)
+
+        if _of_descriptor(t, regs, flags):
+            self._stat_open(t, regs, {p.RSI: text(NULL)}, patch)
             return
-        number, address, length = regs[p.ORIG_RAX], regs[p.RSI], min(regs[p.RDX], _OPENED_MAX)
-        if number not in bpf.BUFFERS or not areas(t, address, length):
+        follow = not flags & _AT_SYMLINK_NOFOLLOW
+        self._looking(t, regs, p.RSI, regs[p.RDI], follow, patch)
+
+    def _fstat(self, t: Tracee, regs: list[int]) -> None:
+        place = regs[p.RSI]
+        changes = {p.ORIG_RAX: bpf.STAT, p.RAX: bpf.STAT, p.RDI: text(NULL)}
+        self._stat_open(t, regs, changes, lambda t, file: _patch_stat(t, place, file))
+
+    def _stat_open(self, t: Tracee, regs: list[int], changes: dict[int, int], patch: Patch) -> None:
+        file = t.space.process.node(signed32(regs[p.RDI]))
+        if file is None:
+            go_on(t)
+        else:
+            self._as_null(t, regs, changes, file, patch)
+
+    def _readlink(self, t: Tracee, regs: list[int], path: int, directory: int) -> None:
+        """EINVAL for a node; and an open node is called by its own name."""
+        found = self._end(t, regs[path], directory, follow=False)
+        if found in NODES:
+            changed(t, regs, {path: text(NULL)}, lambda _t, _result: None)
+            return
+        name = read_path(t.tid, regs[path])
+        shown = None
+        if name is not None and name.rpartition(b"/")[2].isdigit():
+            shown = Walk(t, directory, self.world.files).shown(name)
+        if shown is None:
             go_on(t)
             return
+        buffer, size = (p.RSI, p.RDX) if path == p.RDI else (p.RDX, p.R10)
+        place, own = regs[buffer], shown[: regs[size]]
+
+        def read(t: Tracee, length: int) -> int | None:
+            if length <= 0:
+                return None
+            p.write_memory(t.tid, place, own)
+            return len(own)
+
+        to_exit(t, read)
+
+    # Buffers in enclave memory
+
+    def _buffer(self, t: Tracee, regs: list[int]) -> None:
+        if not self.transfer(t, regs):
+            go_on(t)
+
+    def transfer(self, t: Tracee, regs: list[int]) -> bool:
+        """read(2), write(2) and the like with a buffer in enclave memory. False: with another."""
+        number, address, length = regs[p.ORIG_RAX], regs[p.RSI], min(regs[p.RDX], _OPENED_MAX)
+        if number not in bpf.BUFFERS or not areas(t, address, length):
+            return False
         # Pages of ones while the call runs; what it writes there is lost with them.
         opened: list[int] = []
 
@@ -245,26 +333,46 @@ class Nodes:
             return result
 
         # A call that does nothing, to come to a place where calls can be injected.
-        changed(t, regs, {p.ORIG_RAX: _NR_GETPID, p.RAX: _NR_GETPID}, run)
-
-    def _trace_device(self, t: Tracee, fd: int) -> None:
-        devices = t.space.devices
-        if fd not in devices and len(devices) < _FILTERS_MAX:
-            if add_filter(t, bpf.device_filter(GATE, (END - GATE) >> 12, fd)):
-                devices.append(fd)
+        changed(t, regs, {p.ORIG_RAX: NR_GETPID, p.RAX: NR_GETPID}, run)
+        return True
 
 
-def _patch_stat(t: Tracee, place: int, node: str) -> None:
-    raw = p.read_memory(t.tid, place + _STAT_MODE, 4)
-    if raw is not None:
-        mode = stat.S_IFCHR | 0o666
-        p.write_memory(t.tid, place + _STAT_MODE, struct.pack("<I", mode))
-        p.write_memory(
-            t.tid, place + _STAT_RDEV, struct.pack("<Q", os.makedev(_MISC_MAJOR, MINORS[node]))
-        )
+def _follows(flags: int) -> bool:
+    """Whether an open follows a link in the last place."""
+    return not (flags & O_NOFOLLOW or (flags & O_CREAT and flags & O_EXCL))
 
 
-def _patch_statx(t: Tracee, place: int, node: str) -> None:
+def _of_descriptor(t: Tracee, regs: list[int], flags: int) -> bool:
+    """Whether a call with AT_EMPTY_PATH is about its descriptor."""
+    empty = (b"\0", None)
+    return bool(flags & _AT_EMPTY_PATH) and p.read_memory(t.tid, regs[p.RSI], 1) in empty
+
+
+def _only_a_path(t: Tracee, fd: int) -> int:
+    """Put an O_PATH descriptor of the same file in the place of `fd`; 0, or an errno."""
+    kept = t.inject(bpf.FCNTL, fd, 1)  # F_GETFD
+    flags = O_CLOEXEC if kept == 1 else 0
+    path = lend(t, f"/proc/self/fd/{fd}\0".encode())
+    other = t.inject(bpf.OPENAT, _AT_FDCWD, path, O_PATH | flags, 0)
+    if other < 0:
+        t.inject(NR_CLOSE, fd)
+        return other
+    t.inject(bpf.DUP3, other, fd, flags)
+    t.inject(NR_CLOSE, other)
+    return 0
+
+
+def _patch_stat(t: Tracee, place: int, file: File) -> None:
     mode = stat.S_IFCHR | 0o666
+    rdev = os.makedev(_MISC_MAJOR, MINORS[file.path])
+    p.write_memory(t.tid, place + _STAT_INO, struct.pack("<Q", file.inode))
+    p.write_memory(t.tid, place + _STAT_MODE, struct.pack("<I", mode))
+    p.write_memory(t.tid, place + _STAT_RDEV, struct.pack("<Q", rdev))
+
+
+def _patch_statx(t: Tracee, place: int, file: File) -> None:
+    mode = stat.S_IFCHR | 0o666
+    p.write_memory(t.tid, place + _STATX_INO, struct.pack("<Q", file.inode))
     p.write_memory(t.tid, place + _STATX_MODE, struct.pack("<H", mode))
-    p.write_memory(t.tid, place + _STATX_RDEV, struct.pack("<II", _MISC_MAJOR, MINORS[node]))
+    rdev = struct.pack("<II", _MISC_MAJOR, MINORS[file.path])
+    p.write_memory(t.tid, place + _STATX_RDEV, rdev)

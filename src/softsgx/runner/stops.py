@@ -21,6 +21,7 @@ Handler = Callable[[Tracee, list[int]], None]
 Model = Callable[[int, int], int]  # of start and length: 0, or a negated errno
 
 _NR_SECCOMP: Final = 317
+NR_GETPID: Final = 39
 
 
 def answer(t: Tracee, regs: list[int], result: int) -> None:

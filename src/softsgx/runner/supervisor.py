@@ -287,6 +287,7 @@ class Supervisor:
         child = Tracee(self.world, pid, tid, space)
         child.actions = parent.actions if pid == parent.pid else dict(parent.actions)
         child.cpuid_denied = parent.cpuid_denied
+        child.watched = parent.watched if child.pid == parent.pid else set(parent.watched)
         child.starting = True
         self.tracees[tid] = child
         try:

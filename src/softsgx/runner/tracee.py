@@ -56,7 +56,6 @@ class Space:
         self.real_vdso = 0
         self.filters = 0
         self.traced: list[tuple[int, int]] = []
-        self.devices: list[int] = []  # descriptors with a filter of their own
         self.locks_new = False  # mlockall: new mappings are locked
         # Enclave areas that fork copied and Linux would not have: to be unmapped before it runs.
         self.not_copied: list[tuple[int, int]] = []
@@ -106,7 +105,6 @@ class Space:
         child.real_vdso = self.real_vdso
         child.filters = self.filters
         child.traced = list(self.traced)
-        child.devices = list(self.devices)
         child.not_copied = [
             (vma.start, vma.end) for vma in self.mm.vmas if vma.advised & VM_DONTCOPY
         ]
@@ -143,6 +141,9 @@ class Tracee:
         self.space = space
         space.users += 1
         self.thread: Thread | None = None
+        # Descriptors with a filter of their own; None: calls on all descriptors stop. The set is
+        # the process's, as descriptors and filters are.
+        self.watched: set[int | None] = set()
         # What to do at the exit stop of the system call that is being executed.
         self.at_exit: Callable[[Tracee], None] | None = None
         self.starting = False  # its first stop has not been seen

@@ -16,7 +16,7 @@ from softsgx.linux.errno import EACCES, EBADF, EFAULT
 from softsgx.linux.process import Process, Thread
 from softsgx.linux.sgx.driver import SgxEnclaveNode
 from softsgx.linux.sgx.encl import SgxEncl
-from softsgx.linux.vfs import O_RDWR, File, ProvisionNode
+from softsgx.linux.vfs import O_PATH, O_RDWR, File, ProvisionNode
 from softsgx.runner.arena import ArenaMemory
 from softsgx.runner.hostmem import VM_READ, HostMemory
 from softsgx.runner.native_lp import NativeLp, WatchedSpace, watch
@@ -82,14 +82,14 @@ class World:
 
     # Open devices
 
-    def opened(self, path: str, inode: int, mode: int = O_RDWR) -> File:
+    def opened(self, path: str, inode: int, flags: int = O_RDWR) -> File:
         """A device was opened; the memfd with this inode stands for it."""
-        if path == SGX_ENCLAVE:
-            file = File(path, SgxEnclaveNode(), mode)
+        if path == SGX_ENCLAVE and not flags & O_PATH:
+            file = File(path, SgxEnclaveNode(), flags)
             self.kernel.enclaves_opened += 1
             file.encl = SgxEncl(self.kernel, f"enclave {self.kernel.enclaves_opened}")
         else:
-            file = File(path, ProvisionNode(), mode)
+            file = File(path, ProvisionNode(), flags)
         self.files[inode] = file
         return file
 
@@ -111,12 +111,17 @@ class LiveProcess(Process):
         self.pid = pid
 
     def fget(self, fd: int) -> File | int:
-        """The model's file behind a descriptor of the real process."""
+        """The model's file behind a descriptor of the real process. None is behind O_PATH."""
+        file = self.node(fd)
+        return -EBADF if file is None or file.flags & O_PATH else file
+
+    def node(self, fd: int) -> File | None:
+        """As `fget`, with O_PATH, too."""
         try:
             inode = os.stat(f"/proc/{self.pid}/fd/{fd}").st_ino
         except OSError:
-            return -EBADF
-        return self.world.files.get(inode, -EBADF)
+            return None
+        return self.world.files.get(inode)
 
 
 class LiveUser:

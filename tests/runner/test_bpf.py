@@ -1,0 +1,94 @@
+"""The filters, run by a small machine for classic BPF over struct seccomp_data."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import pytest
+
+from softsgx.linux.char_device import ANSWERS
+from softsgx.runner import bpf
+from softsgx.runner.layout import END, GATE
+
+GATE_PAGES = (END - GATE) >> 12
+FD = 7
+FUTEX, EPOLL_WAIT, GETPID = 202, 232, 39
+
+
+def execute(
+    code: bytes, number: int, args: Sequence[int], ip: int = 0x400000
+) -> tuple[int, set[int]]:
+    """The action, and what was loaded on the way to it."""
+    data = struct.pack("<IIQ6Q", number, bpf.AUDIT_ARCH_X86_64, ip, *args, *(0,) * (6 - len(args)))
+    loaded: set[int] = set()
+    at = word = 0
+    while True:
+        operation, yes, no, k = struct.unpack_from("<HBBI", code, 8 * at)
+        at += 1
+        if operation == 0x20:
+            loaded.add(k)
+            (word,) = struct.unpack_from("<I", data, k)
+        elif operation == 0x06:
+            return k, loaded
+        else:
+            holds = {
+                0x15: word == k, 0x25: word > k, 0x35: word >= k, 0x45: bool(word & k)
+            }[operation]  # fmt: skip
+            at += yes if holds else no
+
+
+FILTER = bpf.descriptor_filter(GATE, GATE_PAGES, FD)
+
+
+@pytest.mark.parametrize("number", [*bpf.ON_DESCRIPTOR, bpf.IOCTL, bpf.FSTAT, bpf.DUP, bpf.DUP3])
+def test_calls_on_the_descriptor_stop(number: int) -> None:
+    assert execute(FILTER, number, [FD])[0] == bpf.RET_TRACE
+    assert execute(FILTER, number, [FD + 1, FD, FD])[0] == bpf.RET_ALLOW
+    assert execute(FILTER, number, [FD], ip=GATE)[0] == bpf.RET_ALLOW  # a call of ours
+
+
+@pytest.mark.parametrize(
+    ("number", "args", "stops"),
+    [
+        (bpf.SENDFILE, [FD, 3], True),
+        (bpf.SENDFILE, [3, FD], True),
+        (bpf.SENDFILE, [3, 4, FD], False),
+        (bpf.SPLICE, [FD, 0, 3], True),
+        (bpf.SPLICE, [3, 0, FD], True),
+        (bpf.SPLICE, [3, FD, 4], False),
+        (bpf.COPY_FILE_RANGE, [3, 0, FD], True),
+    ],
+)
+def test_calls_on_two_descriptors(number: int, args: Sequence[int], stops: bool) -> None:
+    assert (execute(FILTER, number, args)[0] == bpf.RET_TRACE) == stops
+
+
+@pytest.mark.parametrize("number", [FUTEX, EPOLL_WAIT, GETPID])
+@pytest.mark.parametrize(
+    "code",
+    [
+        bpf.base_filter(GATE, GATE_PAGES),
+        bpf.range_filter(GATE, GATE_PAGES, 0x10000, 0x20000),
+        FILTER,
+    ],
+    ids=["base", "range", "descriptor"],
+)
+def test_other_calls_pass_by_their_number_alone(code: bytes, number: int) -> None:
+    """Then the kernel does not run the filters for them at all (Linux 5.11, kernel/seccomp.c)."""
+    action, loaded = execute(code, number, [FD])
+    assert action == bpf.RET_ALLOW
+    assert loaded <= {0, 4}
+
+
+def test_the_filter_of_all_descriptors() -> None:
+    code = bpf.descriptor_filter(GATE, GATE_PAGES, None)
+    for fd in (0, FD, 0xFFFFFFFF):
+        assert execute(code, bpf.READ, [fd])[0] == bpf.RET_TRACE
+    assert execute(code, bpf.READ, [0], ip=GATE)[0] == bpf.RET_ALLOW
+    assert execute(code, FUTEX, [0])[0] == bpf.RET_ALLOW
+
+
+def test_every_call_that_stops_has_an_answer() -> None:
+    sided = {f"{name} {side}" for name in ("sendfile", "splice") for side in ("from", "to")}
+    assert set(ANSWERS) == set(bpf.ON_DESCRIPTOR.values()) | sided | {"copy_file_range"}
