@@ -68,6 +68,12 @@ class Beside(RuleBasedStateMachine):
         data = bytearray(self.contents(page))
         self.ref.epc[page] = mem.Page(True, pt, rwx, secs, address, data=data)
 
+    def adopt_frames(self) -> None:
+        """Contents of SSA frames are not modelled, but a TCS made of one is looked at."""
+        for number, page in enumerate(self.ref.epc):
+            if page.valid and page.address in self.ssa and page.pt == mem.TCS and page.modified:
+                page.data[:] = self.contents(number)
+
     # Doing it to both
 
     def both(self, name: str, real: Callable[[], object], model: Callable[[], object]) -> bool:

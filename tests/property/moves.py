@@ -243,12 +243,14 @@ class EnclaveMoves(KernelMoves):
         rbx = self.secinfo_in(enclave, flags, value, spoil)
         rcx = page.address if page and spoil > 1 else self.address_in(enclave, number)
         rcx += 64 if spoil == 4 else 0
+        self.adopt_frames()
         self.leaf(n, "EACCEPT", (rbx, rcx), lambda: self.ref.eaccept(n, rbx, rcx))
 
     def eaccept_by(self, n: int, page: mem.Page) -> None:
         """EACCEPT of the page as it is; in a new TCS a thread begins at once."""
         rbx, rcx = secinfo_at(self.enclave_of(n), accepting(page)), page.address
         kind = "EAUG" if page.pending else ACCEPTED[page.pt]
+        self.adopt_frames()
         if self.leaf(n, "EACCEPT", (rbx, rcx), lambda: self.ref.eaccept(n, rbx, rcx)):
             self.count(f"EACCEPT {kind}")
             outside = [i for i, lp in enumerate(self.ref.lps) if lp.enclave is None]
