@@ -126,7 +126,7 @@ PAGING_ROWS = [
 ]
 # What ENCLS reads and writes at user addresses, at CPL 0: U is clear.
 SUPERVISOR_ROWS = [
-    Row("PAGING.05", lambda: operand(EBLOCK, rcx=OUTSIDE), pf("rcx", 0), "read"),
+    Row("PAGING.05", lambda: operand(ERDINFO, rbx=OUTSIDE, rcx=OUTSIDE), pf("rcx", 0), "read"),
     Row("PAGING.05", lambda: operand(ERDINFO, rbx=OUTSIDE), pf("rbx", 2), "write"),
     Row("PAGING.06", lambda: operand(ERDINFO, rbx=OUTSIDE, write=False), pf("rbx", 3)),
     Row("ACCESS.02", lambda: operand(EBLOCK, rcx=1 << 47), gp(), "ENCLS"),

@@ -266,15 +266,18 @@ class LogicalProcessor:
             supervisor_physical(self, address, True)
             supervisor_physical(self, address + size - 1, True)
 
-    def system_epc_page(self, address: int) -> int:
-        """EPC page number of an ENCLS operand; -1 if it is not EPC. Page faults as usual."""
+    def system_epc_page(self, address: int, *, write: bool = False) -> int:
+        """EPC page number of an ENCLS operand; -1 if it is not EPC. Page faults as usual.
+
+        `write`: the leaf is documented to write the page, so paging must permit that.
+        """
         offset = address - DIRECT_MAP
         epc = self.processor.epc
         number = (offset >> PAGE_SHIFT) - epc.first
         if 0 <= number < epc.contiguous:
             return number
         if not 0 <= offset < DIRECT_MAP_SIZE:
-            offset = supervisor_physical(self, address, False)
+            offset = supervisor_physical(self, address, write)
         return epc.index(offset >> PAGE_SHIFT)
 
     def peek_epc_page(self, address: int, user: bool) -> int:

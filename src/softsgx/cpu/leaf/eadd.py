@@ -19,7 +19,7 @@ def eadd(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
         raise GP("EADD.01")  # RBX (PAGEINFO) not 32-byte aligned
     if rcx & 4095:
         raise GP("EADD.02")  # RCX not 4 KiB aligned
-    page = lp.system_epc_page(rcx)
+    page = lp.system_epc_page(rcx, write=True)
     if page < 0:
         raise PF(rcx, "EADD.03", ENCLS_PFEC)  # RCX is not in the EPC
     linaddr, srcpge, secinfo, secs_address = PAGEINFO.S.unpack(lp.system_read(rbx, 32))
@@ -31,7 +31,7 @@ def eadd(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
         raise GP("EADD.06")  # PAGEINFO.SECINFO not 64-byte aligned
     if linaddr & 4095:
         raise GP("EADD.07")  # PAGEINFO.LINADDR not 4 KiB aligned
-    secs_page = lp.system_epc_page(secs_address)
+    secs_page = lp.system_epc_page(secs_address, write=True)
     if secs_page < 0:
         raise PF(secs_address, "EADD.08", ENCLS_PFEC)  # PAGEINFO.SECS is not in the EPC
     flags = system_secinfo(

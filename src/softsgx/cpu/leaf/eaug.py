@@ -30,7 +30,7 @@ def eaug(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
         raise GP("EAUG.01")  # RBX (PAGEINFO) not 32-byte aligned
     if rcx & 4095:
         raise GP("EAUG.02")  # RCX not 4 KiB aligned
-    page = lp.system_epc_page(rcx)
+    page = lp.system_epc_page(rcx, write=True)
     if page < 0:
         raise PF(rcx, "EAUG.03", ENCLS_PFEC)  # RCX is not in the EPC
     linaddr, srcpge, secinfo, secs_address = PAGEINFO.S.unpack(lp.system_read(rbx, 32))
@@ -42,7 +42,7 @@ def eaug(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
         raise GP("EAUG.06")  # PAGEINFO.LINADDR not 4 KiB aligned
     if srcpge:
         raise GP("EAUG.07")  # PAGEINFO.SRCPGE not zero
-    secs_page = lp.system_epc_page(secs_address)
+    secs_page = lp.system_epc_page(secs_address, write=True)
     if secs_page < 0:
         raise PF(secs_address, "EAUG.08", ENCLS_PFEC)  # PAGEINFO.SECS is not in the EPC
     if lp.busy & BUSY_TARGET:

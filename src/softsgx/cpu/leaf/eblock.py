@@ -19,7 +19,7 @@ def eblock(lp: LogicalProcessor, _rbx: int, rcx: int, _rdx: int) -> Status:
     """Set BLOCKED of the page at RCX, and stamp it with the epoch of its enclave."""
     if rcx & 4095:
         raise GP("EBLOCK.01")  # RCX not 4 KiB aligned
-    page = lp.system_epc_page(rcx)
+    page = lp.system_epc_page(rcx, write=True)
     if page < 0:
         raise PF(rcx, "EBLOCK.02", ENCLS_PFEC)  # RCX is not in the EPC
     if lp.busy & BUSY_TARGET:

@@ -22,7 +22,7 @@ def ecreate(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
         raise GP("ECREATE.01")  # RBX (PAGEINFO) not 32-byte aligned
     if rcx & 4095:
         raise GP("ECREATE.02")  # RCX not 4 KiB aligned
-    page = lp.system_epc_page(rcx)
+    page = lp.system_epc_page(rcx, write=True)
     if page < 0:
         raise PF(rcx, "ECREATE.03", ENCLS_PFEC)  # RCX is not in the EPC
     linaddr, srcpge, secinfo, secs_address = PAGEINFO.S.unpack(lp.system_read(rbx, 32))

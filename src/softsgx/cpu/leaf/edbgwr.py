@@ -14,7 +14,7 @@ def edbgwr(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
     """The 8 bytes at RCX := RBX, whatever R, W, X, BLOCKED. Of a TCS only FLAGS."""
     if rcx & 7:
         raise GP("EDBGWR.01")  # RCX not 8-byte aligned
-    page = lp.system_epc_page(rcx)
+    page = lp.system_epc_page(rcx, write=True)
     if page < 0:
         raise PF(rcx, "EDBGWR.02", ENCLS_PFEC)  # RCX is not in the EPC
     if lp.busy & BUSY_TARGET:

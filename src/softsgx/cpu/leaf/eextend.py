@@ -12,7 +12,7 @@ def eextend(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     """Hash the 256-byte chunk at RCX into MRENCLAVE of the enclave whose SECS is at RBX."""
     if rbx & 4095:
         raise GP("EEXTEND.01")  # RBX (SECS) not 4 KiB aligned
-    secs_page = lp.system_epc_page(rbx)
+    secs_page = lp.system_epc_page(rbx, write=True)
     if secs_page < 0:
         raise PF(rbx, "EEXTEND.02", ENCLS_PFEC)  # RBX is not in the EPC
     if rcx & 255:

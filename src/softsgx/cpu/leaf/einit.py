@@ -46,7 +46,7 @@ def einit(lp: LogicalProcessor, rbx: int, rcx: int, rdx: int) -> Status:
         raise GP("EINIT.02")  # RCX (SECS) not 4 KiB aligned
     if rdx & 511:
         raise GP("EINIT.03")  # RDX (EINITTOKEN) not 512-byte aligned
-    page = lp.system_epc_page(rcx)
+    page = lp.system_epc_page(rcx, write=True)
     if page < 0:
         raise PF(rcx, "EINIT.04", ENCLS_PFEC)  # RCX is not in the EPC
     raw = lp.system_read(rbx, SIGSTRUCT.SIZE)

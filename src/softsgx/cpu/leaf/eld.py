@@ -46,12 +46,12 @@ def load_page(
         raise GP("ELD.01")  # RBX (PAGEINFO) not 32-byte aligned
     if rcx & 4095:
         raise GP("ELD.02")  # RCX not 4 KiB aligned
-    page = lp.system_epc_page(rcx)
+    page = lp.system_epc_page(rcx, write=True)
     if page < 0:
         raise PF(rcx, "ELD.03", ENCLS_PFEC)  # RCX is not in the EPC
     if rdx & 7:
         raise GP("ELD.04")  # RDX (VA slot) not 8-byte aligned
-    va_page = lp.system_epc_page(rdx)
+    va_page = lp.system_epc_page(rdx, write=True)
     if va_page < 0:
         raise PF(rdx, "ELD.05", ENCLS_PFEC)  # RDX is not in the EPC
     linaddr, srcpge, pcmd_address, secs_address = PAGEINFO.S.unpack(lp.system_read(rbx, 32))
@@ -75,7 +75,7 @@ def load_page(
     if child_type(pcmd.FLAGS):
         if secs_address & 4095:
             raise GP("ELD.12")  # PAGEINFO.SECS not 4 KiB aligned
-        secs_page = lp.system_epc_page(secs_address)
+        secs_page = lp.system_epc_page(secs_address, write=True)
         if secs_page < 0:
             raise PF(secs_address, "ELD.13", ENCLS_PFEC)  # PAGEINFO.SECS is not in the EPC
         if lp.busy & BUSY_SECS:

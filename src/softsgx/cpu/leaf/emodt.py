@@ -29,7 +29,7 @@ def emodt(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
         raise GP("EMODT.01")  # RBX (SECINFO) not 64-byte aligned
     if rcx & 4095:
         raise GP("EMODT.02")  # RCX not 4 KiB aligned
-    page = lp.system_epc_page(rcx)
+    page = lp.system_epc_page(rcx, write=True)
     if page < 0:
         raise PF(rcx, "EMODT.03", ENCLS_PFEC)  # RCX is not in the EPC
     flags = system_secinfo(

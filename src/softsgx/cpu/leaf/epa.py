@@ -12,7 +12,7 @@ def epa(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
         raise GP("EPA.01")  # RBX is not PT_VA
     if rcx & 4095:
         raise GP("EPA.02")  # RCX not 4 KiB aligned
-    page = lp.system_epc_page(rcx)
+    page = lp.system_epc_page(rcx, write=True)
     if page < 0:
         raise PF(rcx, "EPA.03", ENCLS_PFEC)  # RCX is not in the EPC
     if lp.busy & BUSY_TARGET:

@@ -12,7 +12,7 @@ def eremove(lp: LogicalProcessor, _rbx: int, rcx: int, _rdx: int) -> Status:
     """Clear VALID of the page at RCX. Needs neither EBLOCK nor ETRACK, nor any permission."""
     if rcx & 4095:
         raise GP("EREMOVE.01")  # RCX not 4 KiB aligned
-    page = lp.system_epc_page(rcx)
+    page = lp.system_epc_page(rcx, write=True)
     if page < 0:
         raise PF(rcx, "EREMOVE.02", ENCLS_PFEC)  # RCX is not in the EPC
     if lp.busy & BUSY_TARGET:

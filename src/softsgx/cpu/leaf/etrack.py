@@ -12,7 +12,7 @@ def etrack(lp: LogicalProcessor, _rbx: int, rcx: int, _rdx: int) -> Status:
     """Follow the processors that are inside the enclave whose SECS is at RCX until they leave."""
     if rcx & 4095:
         raise GP("ETRACK.01")  # RCX not 4 KiB aligned
-    page = lp.system_epc_page(rcx)
+    page = lp.system_epc_page(rcx, write=True)
     if page < 0:
         raise PF(rcx, "ETRACK.02", ENCLS_PFEC)  # RCX is not in the EPC
     if lp.busy & (BUSY_SECS | BUSY_SECS_T):

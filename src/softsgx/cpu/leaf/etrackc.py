@@ -17,7 +17,7 @@ def etrackc(lp: LogicalProcessor, _rbx: int, rcx: int, _rdx: int) -> Status:
     """Open a tracking cycle of the enclave that owns the page at RCX."""
     if rcx & 4095:
         raise GP("ETRACKC.01")  # RCX not 4 KiB aligned
-    page = lp.system_epc_page(rcx)
+    page = lp.system_epc_page(rcx, write=True)
     if page < 0:
         raise PF(rcx, "ETRACKC.02", ENCLS_PFEC)  # RCX is not in the EPC
     if lp.busy & BUSY_TARGET:

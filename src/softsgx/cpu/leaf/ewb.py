@@ -26,12 +26,12 @@ def ewb(lp: LogicalProcessor, rbx: int, rcx: int, rdx: int) -> Status:
         raise GP("EWB.01")  # RBX (PAGEINFO) not 32-byte aligned
     if rcx & 4095:
         raise GP("EWB.02")  # RCX not 4 KiB aligned
-    page = lp.system_epc_page(rcx)
+    page = lp.system_epc_page(rcx, write=True)
     if page < 0:
         raise PF(rcx, "EWB.03", ENCLS_PFEC)  # RCX is not in the EPC
     if rdx & 7:
         raise GP("EWB.04")  # RDX (VA slot) not 8-byte aligned
-    va_page = lp.system_epc_page(rdx)
+    va_page = lp.system_epc_page(rdx, write=True)
     if va_page < 0:
         raise PF(rdx, "EWB.05", ENCLS_PFEC)  # RDX is not in the EPC
     if va_page == page:
