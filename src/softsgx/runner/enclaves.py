@@ -196,7 +196,7 @@ class Enclaves:
 
     def _end_of_slice(self, t: Tracee) -> None:
         t.slices += 1
-        if t.mailbox is None and t.slices % _SLICES_BETWEEN_LOOKS == 0 and _signal_waits(t):
+        if t.mailbox is None and t.slices % _SLICES_BETWEEN_LOOKS == 0 and signal_waits(t):
             # Stopped by ptrace, a thread does not get its signals: let it go to the AEP.
             t.lp.interrupt()
             self._leave(t)
@@ -377,7 +377,7 @@ def siginfo(found: Signal) -> bytes:
     return _SIGINFO.pack(found.number, 0, found.code, found.address).ljust(128, b"\0")
 
 
-def _signal_waits(t: Tracee) -> bool:
+def signal_waits(t: Tracee) -> bool:
     """Whether a signal that is not blocked is pending for a stopped thread."""
     pending = blocked = 0
     with open(f"/proc/{t.tid}/status", encoding="ascii", errors="replace") as status:

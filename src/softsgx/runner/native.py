@@ -277,8 +277,11 @@ class NativeEnclaves(NativeThreads):
         if state.held:
             number, state.held = state.held, 0
             self._deliver(t, state, number)
-            return
-        self._onwards(t, state)
+        elif state.yields:
+            state.yields = False
+            self.ticks.parking.park(t)
+        else:
+            self._onwards(t, state)
 
 
 def _stop(tid: int) -> int:

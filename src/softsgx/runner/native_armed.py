@@ -130,6 +130,7 @@ class Armed:
         if entered.blocked & UNBLOCK:
             p.set_sigmask(t.tid, p.get_sigmask(t.tid) | entered.blocked & UNBLOCK)
         slots.rearm(slot)
+        state.stops += 1
         p.request(p.PTRACE_CONT, t.tid)
         return True
 

@@ -24,11 +24,13 @@ class Inside:
     `running`: it executes in the enclave, or is on its way there. `user` are its registers at the
     stop; `bases` FS and GS of the host; `blocked` the signals that are to be blocked again outside.
     `real` is the extended state that the processor has: `lp.x` differs when it is to be loaded.
+    `stops` counts how often it was served, `stops_at_tick` is what that was at its last tick;
+    `parked` how often it was parked since it was last served (`native_parking`).
     """
 
     __slots__ = (
-        *("again", "arm", "bases", "blocked", "held", "operations", "real", "running"),
-        *("served", "slot", "user", "within"),
+        *("again", "arm", "bases", "blocked", "held", "operations", "parked", "real", "running"),
+        *("served", "slot", "stops", "stops_at_tick", "user", "within", "yields"),
     )
 
     def __init__(self, slot: int) -> None:
@@ -43,6 +45,10 @@ class Inside:
         self.real: XState | None = None
         self.operations = 0
         self.served: tuple[int, int] = (0, 0)  # the last page fault: RIP, address
+        self.stops = 0
+        self.stops_at_tick = 0
+        self.parked = 0
+        self.yields = False  # it is to make room for others if there are too many
         self.again = 0  # how often it came again
 
 

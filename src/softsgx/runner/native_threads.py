@@ -53,7 +53,7 @@ class NativeThreads(Enclaves):
         self.slots = Slots()
         self.armed = Armed(self.slots, vdso.enclu)
         self.abort_page = abort_page
-        self.ticks = NativeTick(world.tick, doorbell, self.armed)
+        self.ticks = NativeTick(world.tick, doorbell, self.armed, self.ready.append)
         self.xfrm = world.machine.processor.part.xfrm
         self._slots: dict[int, int] = {}  # tid -> slot
         # Ends of threads that were found out where only a stop was waited for.
@@ -174,6 +174,7 @@ class NativeThreads(Enclaves):
     def _load(self, t: Tracee, state: Inside) -> bool:
         """A running thread has stopped: its registers to the processor. Whether it was inside."""
         state.running = False
+        state.stops += 1
         lp = t.lp
         user = state.user = p.get_regs(t.tid)
         rip = user[p.RIP]

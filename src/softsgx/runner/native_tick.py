@@ -11,9 +11,12 @@ import signal
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from softsgx.runner.native_parking import Parking
 from softsgx.runner.tick import TIMER_VECTOR
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from softsgx.runner.doorbell import Doorbell
     from softsgx.runner.native_armed import Armed
     from softsgx.runner.tick import Tick
@@ -27,12 +30,15 @@ _LOOKS: Final = 8
 class NativeTick:
     """The timer, and the threads it is for."""
 
-    def __init__(self, tick: Tick, doorbell: Doorbell, armed: Armed) -> None:
+    def __init__(
+        self, tick: Tick, doorbell: Doorbell, armed: Armed, ready: Callable[[Tracee], None]
+    ) -> None:
         self.tick = tick
         self.doorbell = doorbell
         self.armed = armed
         self.threads: deque[Tracee] = deque()  # all that have been inside
         self._running = False
+        self.parking = Parking(self.running, ready)
 
     def add(self, t: Tracee) -> None:
         """A thread is about to enter for the first time."""
@@ -41,6 +47,7 @@ class NativeTick:
     def forget(self, t: Tracee) -> None:
         """It is gone."""
         self.threads.remove(t)
+        self.parking.forget(t)
 
     def start(self) -> None:
         """A thread goes in."""
@@ -54,21 +61,29 @@ class NativeTick:
         if not self._running or not self.doorbell.came(signal.SIGALRM):
             return
         threads = self.threads
-        for _ in range(min(_LOOKS, len(threads))):
+        looks = 0
+        for _ in range(len(threads)):
             t = threads[0]
             threads.rotate(-1)
-            self._look(t)
-        if not any(map(self._may_be_inside, threads)):
+            if self._may_be_inside(t):
+                self._look(t)
+                looks += 1
+                if looks == _LOOKS:
+                    break
+        self.parking.rung()
+        if not self.parking and not self.running():
             self.doorbell.ring_every(0)
             self._running = False
+
+    def running(self) -> int:
+        """How many threads are inside, or may be."""
+        return sum(map(self._may_be_inside, self.threads))
 
     def _may_be_inside(self, t: Tracee) -> bool:
         state = t.native
         return state is not None and (state.running or t in self.armed.threads)
 
     def _look(self, t: Tracee) -> None:
-        if not self._may_be_inside(t):
-            return
         used = processor_time(t.tid)
         if used - t.ticked < self.tick.period:
             return
@@ -78,7 +93,11 @@ class NativeTick:
         if not state.running and self.armed.claimed(t):
             self.armed.settle()  # it entered by itself: now it is inside in the model, too
         if state.running:
+            state.yields = state.stops == state.stops_at_tick
+            if not state.yields:
+                state.parked = 0
             t.lp.interrupt(TIMER_VECTOR)
+            state.stops_at_tick = state.stops
 
 
 def processor_time(tid: int) -> float:
