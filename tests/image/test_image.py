@@ -8,7 +8,7 @@ import pytest
 from softsgx.image import ALL_CHUNKS, NO_CHUNKS, EnclaveImage, ImageError, Segment
 from softsgx.image.sigstruct import create
 from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT
-from softsgx.spec.epcm import MODIFIED, PENDING, PR, REG, SECS, SS_FIRST, TCS, VA, R, W, X
+from softsgx.spec.epcm import MODIFIED, PENDING, PR, REG, SECS, SS_FIRST, SS_REST, TCS, VA, R, W, X
 from tests.image.builders import load, measured_bytes, small_image, tcs_page
 
 
@@ -126,10 +126,11 @@ FLAGS_ERRORS: list[tuple[int, str]] = [
     ),
     (REG | 0x40, "0x240 sets reserved bits 0x40"),
     (REG | 1 << 16, "0x10200 sets reserved bits 0x10000"),
-    (SECS, "0x0 has page type SECS: only REG and TCS can be added"),
-    (VA, "0x300 has page type VA: only REG and TCS can be added"),
-    (SS_FIRST | R | W, "0x503 has page type SS_FIRST: only REG and TCS can be added"),
-    (0x900, "0x900 has page type 9: only REG and TCS can be added"),
+    (SECS, "0x0 has page type SECS: only REG, TCS, SS_FIRST and SS_REST can be added"),
+    (VA, "0x300 has page type VA: only REG, TCS, SS_FIRST and SS_REST can be added"),
+    (0x900, "0x900 has page type 9: only REG, TCS, SS_FIRST and SS_REST can be added"),
+    (SS_FIRST | R, "0x501 gives r-- to a shadow-stack page, which has rw-"),
+    (SS_REST | R | W | X, "0x607 gives rwx to a shadow-stack page, which has rw-"),
     (TCS | R | W, "0x103 gives rw- to a TCS, which has no permissions"),
     (REG | W | X, "0x206 gives W without R"),
 ]
@@ -139,7 +140,9 @@ TCS_ERRORS: list[tuple[bytes, str]] = [
     (tcs_page(CSSA=2), "CSSA at byte 24: 0x2: EADD writes 0, so it must be 0"),
     (tcs_page(AEP=0x40), "AEP at byte 40: 0x40: EADD writes 0, so it must be 0"),
     (bytes(4095) + b"\7", "reserved area at byte 4095: 0x7 is not 0"),
-    (bytes(72) + b"\1", "reserved area at byte 72: 0x1 is not 0"),
+    (bytes(88) + b"\1", "reserved area at byte 88: 0x1 is not 0"),
+    (tcs_page(OCETSSA=8), "OCETSSA at byte 72: 0x8 is not a multiple of 16"),
+    (tcs_page(PREVSSP=8), "PREVSSP at byte 80: 0x8 is not 0"),
 ]
 
 

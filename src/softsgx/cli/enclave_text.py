@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from softsgx.image.image import ALL_CHUNKS, EnclaveImage, Segment
 from softsgx.image.sigstruct import Finding, mrsigner
-from softsgx.spec import attributes
+from softsgx.spec import attributes, cet
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import PT_MASK, PT_NAMES, PT_SHIFT, rwx_text
 from softsgx.spec.sigstruct import SIGSTRUCT
@@ -14,6 +14,7 @@ from softsgx.spec.tcs import TCS as TCS_PAGE
 
 _SHOWN_BYTES: Final = 32  # of a field with uninterpreted bytes
 _TCS_FIELDS: Final = "FLAGS OSSA NSSA OENTRY OFSBASGX OGSBASGX FSLIMIT GSLIMIT".split()
+_TCS_CET_FIELDS: Final = ("OCETSSA",)  # shown where they are set
 
 
 def _names(prefix: str) -> dict[int, str]:
@@ -27,6 +28,14 @@ _BIT_NAMES: Final = {
     "ATTRIBUTES": _names("ATTR_"),
     "XFRM": _names("XFRM_"),
     "MISCSELECT": _names("MISC_"),
+    "CET_ATTRIBUTES": {
+        cet.SH_STK_EN: "SH_STK_EN",
+        cet.WR_SHSTK_EN: "WR_SHSTK_EN",
+        cet.ENDBR_EN: "ENDBR_EN",
+        cet.LEG_IW_EN: "LEG_IW_EN",
+        cet.NO_TRACK_EN: "NO_TRACK_EN",
+        cet.SUPPRESS_DIS: "SUPPRESS_DIS",
+    },
 }
 
 
@@ -99,7 +108,8 @@ def _tcs_lines(image: EnclaveImage) -> Iterator[str]:
     for segment in image.segments:
         for page in segment.pages() if segment.is_tcs else ():
             tcs = TCS_PAGE.unpack(page.content or bytes(PAGE_SIZE))
-            fields = (f"{name} {getattr(tcs, name):#x}" for name in _TCS_FIELDS)
+            names = [*_TCS_FIELDS, *(name for name in _TCS_CET_FIELDS if getattr(tcs, name))]
+            fields = (f"{name} {getattr(tcs, name):#x}" for name in names)
             yield f"TCS at {page.offset:#x}: {', '.join(fields)}"
 
 

@@ -30,7 +30,7 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def _add_fields(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("fields of SIGSTRUCT; numbers are decimal or 0x...")
-    u16, u32, u64 = options.number(16), options.number(32), options.number(64)
+    u8, u16, u32, u64 = (options.number(bits) for bits in (8, 16, 32, 64))
     numbers = (
         ("--attributes", u64, ATTR_MODE64BIT, "ATTRIBUTES of the enclave"),
         ("--attributemask", u64, MASK64, "bits of ATTRIBUTES that are signed"),
@@ -38,6 +38,8 @@ def _add_fields(parser: argparse.ArgumentParser) -> None:
         ("--xfrmmask", u64, MASK64, "bits of XFRM that are signed"),
         ("--miscselect", u32, 0, "MISCSELECT of the enclave"),
         ("--miscmask", u32, MASK32, "bits of MISCSELECT that are signed"),
+        ("--cet-attributes", u8, 0, "CET_ATTRIBUTES of the enclave, needs ATTRIBUTES.CET (0x40)"),
+        ("--cetmask", u8, 0, "bits of CET_ATTRIBUTES that are signed"),
         ("--isvprodid", u16, 0, "product"),
         ("--isvsvn", u16, 0, "security version of the product"),
         ("--vendor", u32, 0, "0 or 0x8086"),
@@ -88,6 +90,7 @@ def _with_secs(image: EnclaveImage, args: argparse.Namespace) -> EnclaveImage:
         attributes=args.attributes | (ATTR_DEBUG if args.debug else 0),
         xfrm=args.xfrm,
         miscselect=args.miscselect,
+        cet_attributes=args.cet_attributes,
     )
 
 
@@ -99,6 +102,7 @@ def _sign_options(args: argparse.Namespace) -> SignOptions:
         attributemask=args.attributemask,
         xfrmmask=args.xfrmmask,
         miscmask=args.miscmask,
+        cetmask=args.cetmask,
         isvprodid=args.isvprodid,
         isvsvn=args.isvsvn,
         isvfamilyid=args.isvfamilyid,

@@ -19,7 +19,7 @@ from softsgx.image.errors import ImageError
 from softsgx.image.records import CHUNKS_PER_PAGE, ZERO_PAGE
 from softsgx.spec.attributes import ATTR_MODE64BIT, XFRM_LEGACY
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
-from softsgx.spec.epcm import PT_MASK, TCS
+from softsgx.spec.epcm import PT_MASK, PT_NAMES, PT_SHIFT, SS_FIRST, TCS, shadow_stack_type
 from softsgx.spec.secs import SECS
 
 # Which 256-byte chunks of a page are measured, in the order of their EEXTENDs.
@@ -67,10 +67,11 @@ class Segment:
             raise self.error("content", f"{len(self.content):#x} bytes exceed size {self.size:#x}")
         if not set(self.chunks) <= set(ALL_CHUNKS) or len(set(self.chunks)) != len(self.chunks):
             raise self.error("chunks", f"{self.chunks} are not different numbers from 0 to 15")
-        if self.is_tcs:
+        if self.is_tcs or self.is_shadow_stack:
+            name = PT_NAMES[(self.flags & PT_MASK) >> PT_SHIFT]
             for page in self.pages():
-                if fault := rules.tcs_fault(page.content or ZERO_PAGE):
-                    place = f"TCS at {page.offset:#x}, {fault.field} at byte {fault.offset}"
+                if fault := content_fault(self.flags, page.content or ZERO_PAGE):
+                    place = f"{name} at {page.offset:#x}, {fault.field} at byte {fault.offset}"
                     raise ImageError(place, fault.why)
 
     def error(self, name: str, why: str) -> ImageError:
@@ -86,6 +87,11 @@ class Segment:
     def is_tcs(self) -> bool:
         """Whether the pages are TCS pages."""
         return self.flags & PT_MASK == TCS
+
+    @property
+    def is_shadow_stack(self) -> bool:
+        """Whether the pages are PT_SS_FIRST or PT_SS_REST."""
+        return shadow_stack_type(self.flags)
 
     def data(self) -> bytes:
         """All `size` bytes, the zeros included."""
@@ -104,8 +110,10 @@ class EnclaveImage:
     """A whole enclave. Segments are in the order of EADD, which the measurement depends on.
 
     `size` is SECS.SIZE in bytes, `ssaframesize` SECS.SSAFRAMESIZE in pages. Only these two and the
-    segments are measured; `attributes`, `xfrm` and `miscselect` are what the loader puts into the
-    SECS. `baseaddr` is where the code has to run, None for anywhere. Raises ImageError.
+    segments are measured; `attributes`, `xfrm`, `miscselect` and `cet_attributes` are what the
+    loader puts into the SECS. `baseaddr` is where the code has to run, None for anywhere; the token
+    of a PT_SS_FIRST page names it, too. Shadow-stack pages are for processors with CET. Raises
+    ImageError.
     """
 
     size: int
@@ -114,6 +122,7 @@ class EnclaveImage:
     attributes: int = ATTR_MODE64BIT
     xfrm: int = XFRM_LEGACY
     miscselect: int = 0
+    cet_attributes: int = 0
     baseaddr: int | None = None
 
     def __post_init__(self) -> None:
@@ -128,9 +137,29 @@ class EnclaveImage:
         for segment in self.segments:
             if segment.end > self.size:
                 raise segment.error("size", f"ends behind SIZE {self.size:#x}")
+            if segment.is_shadow_stack:
+                self._check_shadow_stack(segment)
         for below, above in pairwise(sorted(self.segments, key=lambda s: s.offset)):
             if below.end > above.offset:
                 raise above.error("offset", f"inside the segment at {below.offset:#x}")
+
+    def _check_shadow_stack(self, segment: Segment) -> None:
+        """Place and tokens; the first token decides where the enclave has to run."""
+        if segment.offset == 0 or segment.end == self.size:
+            raise segment.error("offset", "a shadow-stack page is not first or last in ELRANGE")
+        for page in segment.pages() if segment.flags & PT_MASK == SS_FIRST else ():
+            base = rules.token_base(page.offset, page.content)
+            wide = self.attributes & ATTR_MODE64BIT
+            if page.content[-8] & 1 != bool(wide):
+                why = f"bit 0 is {page.content[-8] & 1}, not that of ATTRIBUTES.MODE64BIT"
+            elif base & (self.size - 1):
+                why = f"BASEADDR would be {base:#x}, which is not a multiple of {self.size:#x}"
+            elif self.baseaddr not in (None, base):
+                why = f"BASEADDR would be {base:#x}, not {self.baseaddr:#x}"
+            else:
+                object.__setattr__(self, "baseaddr", base)
+                continue
+            raise ImageError(f"SS_FIRST at {page.offset:#x}, RSTORSSP token", why)
 
     @property
     def tcs(self) -> tuple[int, ...]:
@@ -173,9 +202,17 @@ class EnclaveImage:
             BASEADDR=baseaddr,
             SSAFRAMESIZE=self.ssaframesize,
             MISCSELECT=self.miscselect,
+            CET_ATTRIBUTES=self.cet_attributes,
             ATTRIBUTES=self.attributes,
             XFRM=self.xfrm,
         )
+
+
+def content_fault(flags: int, page: bytes) -> rules.ContentFault | None:
+    """What EADD would refuse in the contents of a page with these SECINFO.FLAGS."""
+    if flags & PT_MASK == TCS:
+        return rules.tcs_fault(page)
+    return rules.shadow_stack_fault(flags, page) if shadow_stack_type(flags) else None
 
 
 def segments_of(pages: Iterable[Page]) -> tuple[Segment, ...]:

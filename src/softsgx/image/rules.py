@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from softsgx.spec.attributes import XFRM_LEGACY
-from softsgx.spec.bits import MASK32, MASK64, PAGE_SIZE
+from softsgx.spec.bits import MASK32, MASK64, PAGE_MASK, PAGE_SIZE
+from softsgx.spec.cet import CETSSA_FRAME_SIZE
 from softsgx.spec.epcm import (
     MODIFIED,
     PENDING,
@@ -19,26 +20,32 @@ from softsgx.spec.epcm import (
     PT_SHIFT,
     REG,
     RWX,
+    SS_FIRST,
     TCS,
     R,
     W,
     rwx_text,
+    shadow_stack_type,
 )
 from softsgx.spec.tcs import (
     SGX_TCS_LIMIT,
+    TCS_CET_SIZE,
     TCS_DBGOPTIN,
     TCS_OFF_AEP,
     TCS_OFF_CSSA,
     TCS_OFF_FLAGS,
+    TCS_OFF_OCETSSA,
+    TCS_OFF_PREVSSP,
     TCS_OFF_STATE,
 )
 from softsgx.spec.tcs import TCS as TCS_PAGE
 
 ENCLAVE_SIZE_MIN: Final = 2 * PAGE_SIZE
+_TOKEN: Final = PAGE_SIZE - 8  # where the RSTORSSP token of a PT_SS_FIRST page lies
 
 
-class TcsFault(NamedTuple):
-    """A field of a TCS page, its byte offset in the page, and what is wrong with it."""
+class ContentFault(NamedTuple):
+    """A field of a TCS or shadow-stack page, its byte offset in the page, and what is wrong."""
 
     field: str
     offset: int
@@ -73,9 +80,13 @@ def flags_fault(flags: int) -> str | None:
         return f"{flags:#x} sets PENDING, MODIFIED or PR, which no page has when it is added"
     if flags & ~(PT_MASK | RWX):
         return f"{flags:#x} sets reserved bits {flags & ~(PT_MASK | RWX):#x}"
-    if pt not in (REG, TCS):
+    shadow_stack = shadow_stack_type(flags)
+    if pt not in (REG, TCS) and not shadow_stack:
         name = PT_NAMES.get(pt >> PT_SHIFT, str(pt >> PT_SHIFT))
-        return f"{flags:#x} has page type {name}: only REG and TCS can be added"
+        added = "REG, TCS, SS_FIRST and SS_REST"
+        return f"{flags:#x} has page type {name}: only {added} can be added"
+    if shadow_stack and flags & RWX != R | W:
+        return f"{flags:#x} gives {rwx_text(flags)} to a shadow-stack page, which has rw-"
     if pt == TCS and flags & RWX:
         return f"{flags:#x} gives {rwx_text(flags)} to a TCS, which has no permissions"
     if flags & (R | W) == W:
@@ -83,8 +94,11 @@ def flags_fault(flags: int) -> str | None:
     return None
 
 
-def tcs_fault(page: bytes) -> TcsFault | None:
-    """A TCS page. What EADD would zero must be zero: it is zeroed before it is measured."""
+def tcs_fault(page: bytes) -> ContentFault | None:
+    """A TCS page. What EADD would zero must be zero: it is zeroed before it is measured.
+
+    OCETSSA is for processors with CET; others refuse it.
+    """
     tcs = TCS_PAGE.unpack(page)
     forced = (
         ("STATE", TCS_OFF_STATE, tcs.STATE),
@@ -94,8 +108,34 @@ def tcs_fault(page: bytes) -> TcsFault | None:
     )
     for field, offset, value in forced:
         if value:
-            return TcsFault(field, offset, f"{value:#x}: EADD writes 0, so it must be 0")
-    for offset in range(SGX_TCS_LIMIT, PAGE_SIZE):
+            return ContentFault(field, offset, f"{value:#x}: EADD writes 0, so it must be 0")
+    if tcs.OCETSSA % CETSSA_FRAME_SIZE:
+        why = f"{tcs.OCETSSA:#x} is not a multiple of {CETSSA_FRAME_SIZE}"
+        return ContentFault("OCETSSA", TCS_OFF_OCETSSA, why)
+    if tcs.PREVSSP:
+        return ContentFault("PREVSSP", TCS_OFF_PREVSSP, f"{tcs.PREVSSP:#x} is not 0")
+    for offset in range(SGX_TCS_LIMIT + TCS_CET_SIZE, PAGE_SIZE):
         if page[offset]:
-            return TcsFault("reserved area", offset, f"{page[offset]:#x} is not 0")
+            return ContentFault("reserved area", offset, f"{page[offset]:#x} is not 0")
     return None
+
+
+def shadow_stack_fault(flags: int, page: bytes) -> ContentFault | None:
+    """A shadow-stack page: zeros, and at the end of PT_SS_FIRST the RSTORSSP token."""
+    for offset in range(_TOKEN):
+        if page[offset]:
+            return ContentFault("content", offset, f"{page[offset]:#x} is not 0")
+    token = int.from_bytes(page[_TOKEN:], "little")
+    if flags & PT_MASK == SS_FIRST:
+        if token < PAGE_SIZE or token & PAGE_MASK & ~1:
+            why = f"{token:#x} is not the address of the end of a page, and MODE64BIT"
+            return ContentFault("RSTORSSP token", _TOKEN, why)
+    elif token:
+        return ContentFault("content", _TOKEN, f"{token:#x} is not 0")
+    return None
+
+
+def token_base(offset: int, page: bytes) -> int:
+    """BASEADDR, by the token of the PT_SS_FIRST page at `offset` from it."""
+    token = int.from_bytes(page[_TOKEN:], "little")
+    return (token & ~1) - PAGE_SIZE - offset & MASK64

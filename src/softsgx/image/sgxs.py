@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, NoReturn
 
 from softsgx.image import records, rules
 from softsgx.image.errors import ImageError
-from softsgx.image.image import ALL_CHUNKS, EnclaveImage, Page, segments_of
+from softsgx.image.image import ALL_CHUNKS, EnclaveImage, Page, content_fault, segments_of
 from softsgx.image.records import (
     CHUNK_SIZE,
     RECORD_SIZE,
@@ -33,7 +33,7 @@ from softsgx.image.records import (
     EextendRecord,
 )
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
-from softsgx.spec.epcm import PT_MASK, TCS
+from softsgx.spec.epcm import PT_MASK, PT_NAMES, PT_SHIFT, TCS, shadow_stack_type
 from softsgx.spec.structure import Structure
 
 TAG_UNMEASRD: Final = b"UNMEASRD"
@@ -190,8 +190,7 @@ def _pages(source: _Source, size: int) -> Iterator[Page]:
             if before != record.number:
                 why = f"{builder.offset:#x} was added by record {before} already"
                 record.refuse("offset", 8, why)
-            # A TCS keeps its records, because its fields are checked.
-            page = None if builder.is_tcs else source.usual_page(builder)
+            page = None if builder.is_checked else source.usual_page(builder)
             if page is not None:
                 yield page
                 builder = None
@@ -208,7 +207,8 @@ class _PageBuilder:
         fields = EaddRecord.unpack(record.raw)
         self.offset, self.flags = fields.OFFSET, fields.FLAGS
         self.record = record
-        self.is_tcs = self.flags & PT_MASK == TCS
+        # A TCS and a shadow stack keep their records, because their contents are checked.
+        self.is_checked = self.flags & PT_MASK == TCS or shadow_stack_type(self.flags)
         self.chunks: list[int] = []
         self.places: dict[int, Record] = {}
         if self.offset & PAGE_MASK:
@@ -240,10 +240,13 @@ class _PageBuilder:
         content = b"".join(
             places[number].data if number in places else ZERO_CHUNK for number in ALL_CHUNKS
         )
-        if self.is_tcs and (fault := rules.tcs_fault(content)):
-            # A byte that is not zero has been loaded, so its chunk has a record.
+        if self.is_checked and (fault := content_fault(self.flags, content)):
+            name = PT_NAMES[(self.flags & PT_MASK) >> PT_SHIFT]
             number, offset = divmod(fault.offset, CHUNK_SIZE)
-            places[number].refuse(f"TCS.{fault.field}", RECORD_SIZE + offset, fault.why)
+            if number not in places:  # a token that is missing
+                self.record.refuse(f"{name}.{fault.field}", RECORD_SIZE, fault.why)
+            # A byte that is not zero has been loaded, so its chunk has a record.
+            places[number].refuse(f"{name}.{fault.field}", RECORD_SIZE + offset, fault.why)
         if content == ZERO_PAGE:
             content = b""
         chunks = ALL_CHUNKS if self.chunks == list(ALL_CHUNKS) else tuple(self.chunks)

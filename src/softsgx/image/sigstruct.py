@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from softsgx.cpu.signature import quotients, verified_padding
 from softsgx.cpu.signature import sign as sign_sigstruct
 from softsgx.image.errors import ImageError
-from softsgx.spec.attributes import ATTR_KSS
+from softsgx.spec.attributes import ATTR_CET, ATTR_KSS
 from softsgx.spec.bits import MASK32, MASK64
 from softsgx.spec.sigstruct import (
     SIGSTRUCT,
@@ -36,8 +36,9 @@ class SignOptions:
     """What the signer decides. Fields of SIGSTRUCT, except that `date` is "YYYY-MM-DD" or empty.
 
     A set bit of a mask demands that the enclave has that bit as it is in the image; by default the
-    signature is good for exactly the ATTRIBUTES, XFRM and MISCSELECT of the image. Without a date
-    DATE is 0, so that signing twice gives the same bytes.
+    signature is good for exactly the ATTRIBUTES, XFRM and MISCSELECT of the image. `cetmask` is 0,
+    because processors without CET reserve the field. Without a date DATE is 0, so that signing
+    twice gives the same bytes.
     """
 
     vendor: int = 0
@@ -46,6 +47,7 @@ class SignOptions:
     attributemask: int = MASK64
     xfrmmask: int = MASK64
     miscmask: int = MASK32
+    cetmask: int = 0
     isvprodid: int = 0
     isvsvn: int = 0
     isvfamilyid: bytes = bytes(16)
@@ -70,6 +72,9 @@ def create(image: EnclaveImage, options: SignOptions | None = None) -> SIGSTRUCT
         raise ImageError("VENDOR", f"{options.vendor:#x} is neither 0 nor 0x8086")
     if any(options.isvfamilyid) and not image.attributes & ATTR_KSS:
         raise ImageError("ISVFAMILYID", "needs ATTRIBUTES.KSS (bit 7)")
+    cet = image.cet_attributes or options.cetmask
+    if cet and not image.attributes & ATTR_CET:
+        raise ImageError("CET_ATTRIBUTES", "needs ATTRIBUTES.CET (bit 6)")
     return SIGSTRUCT(
         HEADER=SIGSTRUCT_HEADER,
         VENDOR=options.vendor,
@@ -79,6 +84,8 @@ def create(image: EnclaveImage, options: SignOptions | None = None) -> SIGSTRUCT
         EXPONENT=SIGSTRUCT_EXPONENT,
         MISCSELECT=image.miscselect,
         MISCMASK=options.miscmask,
+        CET_ATTRIBUTES=image.cet_attributes,
+        CET_ATTRIBUTES_MASK=options.cetmask,
         ISVFAMILYID=options.isvfamilyid,
         ATTRIBUTES=image.attributes,
         XFRM=image.xfrm,
@@ -163,6 +170,9 @@ def verify(data: bytes) -> tuple[Finding, ...]:
 
 
 def _cet(sig: SIGSTRUCT) -> list[tuple[str, bool, str]]:
+    """What only a processor with CET accepts: in an enclave that needs one anyway."""
+    if sig.ATTRIBUTES & ATTR_CET:
+        return []
     names = ("CET_ATTRIBUTES", "CET_ATTRIBUTES_MASK")
     why = "not 0, though reserved on processors without CET"
     return [(name, not getattr(sig, name), why) for name in names]
