@@ -4,7 +4,7 @@ import pytest
 
 from softsgx.cpu import Bare, Fault, LogicalProcessor, Part, Readings
 from softsgx.cpu.bare import AEP
-from softsgx.mem.pagetable import PTE_A, PTE_D
+from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_U, PTE_W
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.leaves import ERESUME
 from softsgx.spec.registers import RIP
@@ -12,6 +12,7 @@ from tests.cpu.thread import NON_CANONICAL, before, thread
 from tests.silicon import ENTRIES, GP, OTHER_LEAVES, ROW, ROWS, Row
 
 PAGE = 0x7000_0000
+USED = PTE_P | PTE_U | PTE_A | PTE_D
 KERNEL = 0xFFFF_8000_0000_0000
 BOTH = pytest.mark.parametrize("leaf", ENTRIES.values(), ids=ENTRIES)
 # What the kernel does before the program is told: it faults memory in, and hides its page tables.
@@ -142,3 +143,47 @@ def test_reading_aep_before_tcs(leaf: int, first: bool) -> None:
     assert refused(lp, leaf, rbx, rcx).vector == (GP if first else 14)
     lp.space.unmap(rbx)
     assert refused(lp, leaf, rbx, rcx).vector == (GP if first else 14)
+
+
+# Memory that a real process has: its entries are asked for, and not kept.
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("entry", "code"),
+    [(USED | PTE_W, 0x8007), (USED, 7), (0, 6)],
+    ids=["writable", "read-only", "none"],
+)
+def test_entries_from_elsewhere_are_those_of_page_tables(leaf: int, entry: int, code: int) -> None:
+    lp = machine()
+    asked: list[int] = []
+
+    def elsewhere(address: int) -> int:
+        asked.append(address)
+        return entry
+
+    lp.space.elsewhere = elsewhere
+    fault = refused(lp, leaf, PAGE, AEP)
+    assert (fault.code, fault.address) == (code, PAGE + 0xFFF)
+    assert (asked, lp.space.ptes) == ([PAGE + 0xFFF], {})
+
+
+def test_the_model_s_own_entries_come_first() -> None:
+    t = before(2)
+    t.lp.space.elsewhere = lambda address: pytest.fail(f"asked for {address:#x}")
+    t.enter()
+    t.lp.load(t.enclave.data[0], 1)
+
+
+@pytest.mark.parametrize("access", ["load", "store", "fetch"])
+def test_ordinary_memory_in_elrange_from_elsewhere(access: str) -> None:
+    """It is not in the EPC: an SGX violation, whoever has the entry."""
+    t = before(2)
+    t.enter()
+    data = t.enclave.data[0]
+    t.lp.space.unmap(data)
+    t.lp.space.elsewhere = lambda _address: USED | PTE_W
+    code = {"load": 0x8005, "store": 0x8007, "fetch": 0x8015}[access]
+    with pytest.raises(Fault) as caught:
+        t.lp.store(data, b"\1") if access == "store" else getattr(t.lp, access)(data, 1)
+    assert (caught.value.rule, caught.value.code) == ("ACCESS.04", code)

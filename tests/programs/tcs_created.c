@@ -56,5 +56,14 @@ int main(int argc, char **argv)
     SAME(added.function, EENTER);
     SAME(added.exception_vector, VECTOR_PF);
     ok("removed, and not entered any more");
+
+    /* As the tests of Intel's memory manager do it: EACCEPT leaves NSSA to EENTER. */
+    ACCEPTED(&run, tcs, NEW);
+    DO(modify_page(&e, tcs, PT_TCS));
+    ACCEPTED(&run, tcs, SGX_PT_TCS | SGX_MODIFIED);
+    go(&added, EENTER, &call);
+    SAME(added.function, EENTER);
+    SAME(added.exception_vector, VECTOR_GP);
+    ok("a page of zeroes is accepted as a TCS, and cannot be entered");
     return 0;
 }

@@ -16,7 +16,7 @@ from softsgx.cpu.fault import Fault
 from softsgx.cpu.tracking import stamp
 from softsgx.linux.errno import EACCES, EINVAL, ENOMEM, EPERM
 from softsgx.linux.uapi import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MREMAP_FIXED, MREMAP_MAYMOVE
-from softsgx.mem.pagetable import PTE_W
+from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_NX, PTE_P, PTE_U, PTE_W
 from softsgx.mem.tlb import CLEAN
 from softsgx.mem.tlb import WRITE as TLB_WRITE
 from softsgx.sim import Steps
@@ -644,6 +644,40 @@ def test_a_tcs_mapped_read_only() -> None:
         ),
     )
     assert "EMODPE" not in w.machine.explain()
+
+
+@pytest.mark.parametrize(
+    ("tcs", "parts"),
+    [
+        (0x1000_0008, ("EENTER(RBX=0x10000008) refused (EENTER.01)", "the address of a page")),
+        (-1 << 47 & (1 << 64) - 1, ("(PAGING.01): #PF 0x6", "use an address of user space")),
+        (0, ("(PAGING.01): #PF 0x6", "mmap /dev/sgx_enclave over 0x0")),
+    ],
+)
+def test_a_tcs_that_cannot_be_one(tcs: int, parts: tuple[str, ...]) -> None:
+    w = explained()
+    run = w.enclave.run()
+    run.tcs = tcs
+    w.do(w.host.enter(w.enclave.entry(store), run, args=8))
+    assert_in_order(w.machine.explain(), parts)
+
+
+def test_a_tcs_in_memory_that_a_real_process_has() -> None:
+    """The model's page tables lack it; whoever has them tells (`runner`)."""
+    w = explained()
+    w.mm.space.elsewhere = lambda _address: PTE_P | PTE_U | PTE_W | PTE_NX | PTE_A | PTE_D
+    run = w.enclave.run()
+    run.tcs = 0x1000_0000
+    w.do(w.host.enter(w.enclave.entry(store), run, args=8))
+    assert_in_order(
+        w.machine.explain(),
+        (
+            "EENTER(RBX=0x10000000) refused (EENTER.03): #PF 0x8007",
+            "VMA   -    no area of an enclave there",
+            "EPCM  -    none: the page table leads to ordinary memory",
+            "for EENTER to succeed: RBX must be a TCS page of an enclave",
+        ),
+    )
 
 
 def test_an_ssa_frame_mapped_read_only_is_no_operand() -> None:

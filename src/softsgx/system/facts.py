@@ -166,6 +166,8 @@ def look(history: History, lp: LogicalProcessor, address: int, tlb: Cached | Non
     mm = machine.kernel.loaded.get(lp.id)
     vma = mm.vma_lookup(address) if mm is not None else None
     pte = lp.space.lookup(address)
+    if not pte and lp.space.elsewhere is not None:
+        pte = lp.space.elsewhere(address)
     encl = vma.encl if vma is not None else None
     entry = encl.page(address) if encl is not None else None
     number = -1

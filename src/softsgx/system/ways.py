@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu.tracking import tracked
+from softsgx.linux.mm import TASK_SIZE
 from softsgx.linux.sgx.encl import SGX_ENCL_INITIALIZED
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import (
@@ -63,6 +64,11 @@ _FIXED: Final[dict[str, str]] = {
     "EACCEPT.12": "only PT_REG, PT_TCS and PT_TRIM can be accepted",
     "EACCEPTCOPY.09": "ask for R as well: W without R does not exist",
     "EACCEPTCOPY.16": "the page must be as EAUG made it: RW, PENDING",
+    **dict.fromkeys(("EENTER.01", "ERESUME.01"), "RBX is the address of a page, the TCS"),
+    **dict.fromkeys(("EENTER.02", "ERESUME.02", "ENTRY.15"), "RCX, the AEP, must be canonical"),
+    **dict.fromkeys(
+        ("EENTER.03", "ERESUME.03"), "RBX must be a TCS page of an enclave that is mapped there"
+    ),
     "EENTER.09": "no SSA frame is free: ERESUME what was interrupted, or build with more NSSA;"
     " for a page that becomes a TCS set NSSA first",
     "ERESUME.09": "nothing was interrupted on this TCS: EENTER",
@@ -164,6 +170,8 @@ def _paging(facts: Facts, right: int, *, by_epcm: bool = True) -> str:
     """Ordinary paging refused: the area, or the driver behind it. `by_epcm`: the EPCM must give
     the right as well, which it need not for a page that a leaf changes or enters."""
     vma = facts.vma
+    if facts.address >= TASK_SIZE:
+        return "use an address of user space"
     if vma is None:
         return f"mmap /dev/sgx_enclave over {facts.page:#x} with {_PROTS[right]}"
     if not vma.flags & right:
