@@ -7,6 +7,15 @@
  */
 #include "host.h"
 
+static int pipe_in;
+
+static void write_later(int number)
+{
+    (void)number;
+    if (write(pipe_in, "sixteen bytes...", 16) != 16)
+        _exit(2);
+}
+
 int main(int argc, char **argv)
 {
     struct sgx_enclave_run run = {0};
@@ -29,5 +38,20 @@ int main(int argc, char **argv)
     SAME(DO(read(ends[0], at, 16)), 16);
     SAME(ask(&run, OP_READ, (uint64_t)at, 0, 0), M1);
     ok("read(2) into the enclave changes nothing");
+
+    /* Such a call that waits is interrupted as any other; it used to return -512. */
+    struct sigaction action = {.sa_handler = write_later};
+    pipe_in = ends[1];
+    DO(sigaction(SIGALRM, &action, NULL));
+    alarm(1);
+    SAME(read(ends[0], at, 16), -1);
+    SAME(errno, EINTR);
+    SAME(DO(read(ends[0], got, 16)), 16);
+    action.sa_flags = SA_RESTART;
+    DO(sigaction(SIGALRM, &action, NULL));
+    alarm(1);
+    SAME(DO(read(ends[0], at, 16)), 16);
+    SAME(ask(&run, OP_READ, (uint64_t)at, 0, 0), M1);
+    ok("read(2) into the enclave, interrupted");
     return 0;
 }

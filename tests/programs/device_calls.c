@@ -210,9 +210,23 @@ static void all_ways(const char *node, int supervised)
     }
     SAME(DO(waitpid(child, &status, 0)), child);
     SAME(status, 0);
+    struct stat st;
     int got = passed(again);
     ioctl(got, SGX_IOC_ENCLAVE_INIT, NULL);
     answers(node, "passed by a socket, after its first ioctl", got, O_RDWR);
+    DO(fstat(got = passed(again), &st));
+    answers(node, "passed by a socket, after fstat", got, O_RDWR);
+    if (supervised) {
+        char name[16];
+
+        snprintf(name, sizeof(name), "%d", again);
+        child = DO(fork());
+        if (child == 0) {
+            DO(execl("/proc/self/exe", "device_calls", node, name, NULL));
+        }
+        SAME(DO(waitpid(child, &status, 0)), child);
+        SAME(status, 0);
+    }
     snprintf(self, sizeof(self), "/proc/self/fd/%d", again);
     int reopened = DO(open(self, O_RDONLY));
     answers(node, "opened by its descriptor's name", reopened, O_RDONLY);
@@ -270,6 +284,10 @@ int main(int argc, char **argv)
     file = DO(memfd_create("file", 0));
     SAME(DO(write(file, "data", 4)), 4);
     DO(lseek(file, 0, SEEK_SET));
+    if (argc > 2) {
+        answers(argv[1], "kept over exec", atoi(argv[2]), O_RDWR);
+        return 0;
+    }
     if (argc > 1) {
         node_seeks = 1;
         all_ways(argv[1], 0);

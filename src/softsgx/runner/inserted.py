@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from softsgx.runner import forced
 from softsgx.runner import ptrace as p
 from softsgx.runner.box import IDLE, REPLY
 from softsgx.runner.layout import END, GATE
@@ -59,6 +61,24 @@ class Inserted:
         elif place.phase in (Phase.ARRIVE, Phase.TRAP):
             current = _in_model_order(regs)
             self._set(t, regs, rolled_back(current, _reader(t), vdso.enclu))
+
+    def no_stack(self, t: Tracee, number: int) -> bool:
+        """A fault because the stub found no stack below the red zone, where an ENCLU needs none:
+        then the ENCLU is served from here. False: it was another fault."""
+        if number not in (signal.SIGSEGV, signal.SIGBUS) or number in t.siginfo:
+            return False
+        regs = p.get_regs(t.tid)
+        place = where(regs[p.RIP])
+        if place is None or place.phase is not Phase.ARRIVE:
+            return False
+        forced.undo(t, number)
+        enclu = self.supervisor.loader.vdso.enclu
+        t.model()
+        t.lp.regs[:] = rolled_back(_in_model_order(regs), _reader(t), enclu)
+        regs = t.to_user(regs)
+        regs[p.ORIG_RAX] = regs[p.RAX]
+        self.supervisor.enclu(t, regs, enclu)
+        return True
 
     def _roll_forward(self, t: Tracee, regs: list[int], mailbox: int) -> None:
         mailboxes = self.supervisor.mailboxes

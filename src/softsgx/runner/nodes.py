@@ -51,6 +51,8 @@ _DEVICE_SIZE: Final = 1 << 46  # sparse: pages of ones for the abort page
 _IN_DELETE_SELF: Final = 0x400
 _OPENED_MAX: Final = 4 << 20  # a transfer with enclave memory is cut to so many bytes
 
+_RESTARTS: Final = (-512, -513, -514)  # ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND
+
 _libc = ctypes.PyDLL(None, use_errno=True)
 Patch = Callable[[Tracee, File], None]
 
@@ -281,11 +283,17 @@ class Nodes:
         self._stat_open(t, regs, changes, lambda t, file: _patch_stat(t, place, file))
 
     def _stat_open(self, t: Tracee, regs: list[int], changes: dict[int, int], patch: Patch) -> None:
-        file = t.space.process.node(signed32(regs[p.RDI]))
+        fd = signed32(regs[p.RDI])
+        file = t.space.process.node(fd)
         if file is None:
             go_on(t)
-        else:
-            self._as_null(t, regs, changes, file, patch)
+            return
+
+        def seen(t: Tracee, file: File) -> None:
+            patch(t, file)
+            self.supervisor.calls.descriptors.watch(t, fd)  # it may have come by a socket
+
+        self._as_null(t, regs, changes, file, seen)
 
     def _readlink(self, t: Tracee, regs: list[int], path: int, directory: int) -> None:
         """EINVAL for a node; and an open node is called by its own name."""
@@ -330,6 +338,12 @@ class Nodes:
             rest = (regs[n] for n in (p.R10, p.R8, p.R9))
             result = t.inject(number, regs[p.RDI], address, length, *rest)
             self.supervisor.abort_page.close(t, opened)
+            if result in _RESTARTS:
+                # A signal came. On the way out the kernel decides whether the program sees EINTR
+                # or its call is made again.
+                regs_now = p.get_regs(t.tid)
+                regs_now[p.ORIG_RAX] = number
+                p.set_regs(t.tid, regs_now)
             return result
 
         # A call that does nothing, to come to a place where calls can be injected.

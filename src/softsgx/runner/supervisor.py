@@ -211,7 +211,7 @@ class Supervisor:
 
     def _signal(self, t: Tracee, number: int) -> None:
         """A signal is about to be delivered: the thread must not seem to be in our code."""
-        if self.traps.serve(t, number):
+        if self.traps.serve(t, number) or self.inserted.no_stack(t, number):
             return
         if number == signal.SIGSEGV and number not in t.siginfo and self.abort_page.access(t):
             return
