@@ -34,6 +34,7 @@ ROWS: Final = (
     Row("RBX not canonical", GP, 0, SI_KERNEL),
     Row("RBX a misaligned kernel address", GP, 0, SI_KERNEL),
     Row("RBX ordinary memory, RCX (AEP) not canonical", GP, 0, SI_KERNEL),
+    Row("RBX unmapped, RCX (AEP) not canonical", GP, 0, SI_KERNEL),
     Row("RBX ordinary memory, present and writable", PF, 0x8007, ACCERR),
     Row("RBX ordinary memory, never touched", PF, 0x8007, ACCERR),
     Row("RBX read-only", PF, 7, ACCERR),

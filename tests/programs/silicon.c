@@ -110,6 +110,7 @@ static void entries(const char *leaf, uint64_t rax)
         {"RBX not canonical", NON_CANONICAL, AEP},
         {"RBX a misaligned kernel address", KERNEL + 8, AEP},
         {"RBX ordinary memory, RCX (AEP) not canonical", page(PROT_RW), NON_CANONICAL},
+        {"RBX unmapped, RCX (AEP) not canonical", unmapped, NON_CANONICAL},
         {"RBX ordinary memory, present and writable", page(PROT_RW), AEP},
         {"RBX ordinary memory, never touched", fresh(PROT_RW), AEP},
         {"RBX read-only", page(PROT_READ), AEP},
@@ -121,9 +122,14 @@ static void entries(const char *leaf, uint64_t rax)
         {"RBX read-only, never touched", fresh(PROT_READ), AEP},
         {"RBX write-only", page(PROT_WRITE), AEP},
         {"RBX behind the last user page", NON_CANONICAL - PAGE_SIZE, AEP},
+        {"RBX read-only, RCX (AEP) not canonical", page(PROT_READ), NON_CANONICAL},
         /* Not in the table; the real processor is asked all the same. */
         {"RBX PROT_NONE, never touched", fresh(PROT_NONE), AEP},
         {"RBX the program's code", (uint64_t)own_at & -PAGE_SIZE, AEP},
+        {"RBX a kernel address, RCX (AEP) one as well", KERNEL, KERNEL},
+        {"RBX ordinary memory, RCX (AEP) a kernel address", page(PROT_RW), KERNEL},
+        {"RBX shared memory", (uint64_t)DO(mmap(NULL, PAGE_SIZE, PROT_RW,
+                                                MAP_SHARED | MAP_ANONYMOUS, -1, 0)), AEP},
     };
 
     DO(munmap((void *)unmapped, PAGE_SIZE));
