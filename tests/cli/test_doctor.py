@@ -44,7 +44,7 @@ def test_exit_code_is_a_finding_where_something_needed_is_missing(
     assert main(["doctor"]) == code
     out, err = capsys.readouterr()
     assert err == ""
-    assert out.endswith(f"programs can{'not' if code else ''} run here\n")
+    assert out.endswith(f"programs can{'not run here: seccomp' if code else ' run here'}\n")
     assert main(["doctor", "--json"]) == code
     found = json.loads(capsys.readouterr().out)
     assert found["ready"] is (code == 0)

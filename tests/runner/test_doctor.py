@@ -6,11 +6,12 @@ import os
 import platform
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from softsgx.runner import disassembler, doctor, native_load, probes
+from softsgx.runner import attempts, disassembler, doctor, native_load, needs, probes
 from softsgx.runner.doctor import Check
 from softsgx.runner.errors import RunnerError
 
@@ -32,7 +33,7 @@ def test_every_check_leaves_no_child(check: Callable[[], Check]) -> None:
 
 def test_examine_has_one_line_per_check() -> None:
     names = [check.name for check in doctor.examine()]
-    assert len(names) == len(doctor.CHECKS) + 1 == len(set(names))
+    assert len(names) == len(doctor.CHECKS) + len(needs.NEEDS) + 1 == len(set(names))
 
 
 @pytest.mark.parametrize(
@@ -111,32 +112,63 @@ def test_limits_of_a_container_are_shown(seccomp: str, ok: bool, tmp_path: Path)
         ("", "SYS_PTRACE"),
     ],
 )
-def test_remedy_for_ptrace_follows_yama(
-    scope: str, remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refused() -> None:
-        raise probes.Refused("PTRACE_SEIZE: Operation not permitted")
-
-    monkeypatch.setattr(probes, "try_ptrace", refused)
-    found = doctor.ptrace_check(proc(tmp_path, sys__kernel__yama__ptrace_scope=scope))
-    assert (found.ok, found.needed) == (False, True)
-    assert remedy in found.remedy
+def test_remedy_for_ptrace_follows_yama(scope: str, remedy: str, tmp_path: Path) -> None:
+    found = needs._ptrace_remedy(proc(tmp_path, sys__kernel__yama__ptrace_scope=scope))
+    assert remedy in found
 
 
-def test_refusals_of_any_kind_are_findings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for error in (
+@pytest.mark.parametrize(
+    "error",
+    [
         probes.Refused("int 0x80 raises SIGSEGV"),
         RunnerError("mprotect", "refused"),
         OSError(11, "Resource temporarily unavailable"),
-    ):
+    ],
+)
+def test_refusals_of_any_kind_are_findings(error: Exception) -> None:
+    def refused() -> None:
+        raise error
 
-        def refused(error: Exception = error) -> None:
-            raise error
+    def worked() -> None:
+        pass
 
-        monkeypatch.setattr(probes, "try_int80", refused)
-        found = doctor.ia32_check()
-        assert (found.ok, found.needed) == (False, False)
-        assert found.detail in str(error)
+    (first, second, third) = probes.guarded([worked, refused, worked])
+    assert (first, third) == ("", "")
+    assert second in str(error)
+    need = needs.Need("name", "users", refused, "worked", "remedy")
+    assert doctor.need_check(need, second) == Check("name", False, second, "remedy", True)
+    assert doctor.need_check(need, "")[1:3] == (True, "worked")
+    around = replace(need, around="another way")
+    found = doctor.need_check(around, second)
+    assert (found.ok, found.needed, found.remedy) == (False, False, "another way; remedy")
+
+
+def test_attempts_go_on_behind_one_that_ends_the_process() -> None:
+    """A filter may answer a call by SIGSYS, and what the attempt has started must not be left."""
+
+    def killed() -> None:
+        if not os.fork():
+            signal.pause()
+        os.kill(os.getpid(), signal.SIGSYS)
+
+    def crashes() -> None:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    before = children()
+    found = probes.guarded([killed, crashes, lambda: None])
+    assert found[0] == "a seccomp filter ends the process that tries (SIGSYS)"
+    assert found[1].startswith("the process that tried ended with status")
+    assert found[2] == ""
+    assert children() == before
+
+
+def test_every_row_says_who_uses_it_and_what_to_do() -> None:
+    for need in needs.NEEDS:
+        assert need.users
+        assert need.worked
+        assert need.advice
+        assert need.around == "" or need.turn is not needs.Need.turn
+        assert "\n" not in need.advice
 
 
 def test_emulator_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,60 +188,48 @@ def test_disassembler_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> 
     assert found.detail.startswith("capstone: not installed")
 
 
-def test_memfd_that_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(name: str) -> int:
-        raise OSError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "memfd_create", refused)
-    assert doctor.memfd_check()[1:3] == (False, "Operation not permitted")
-
-
 def test_gcc_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     found = doctor.gcc_check()
     assert (found.ok, found.needed) == (False, False)
 
 
-def test_probes_work_here() -> None:
-    """The machines of this project's tests run programs."""
-    probes.try_ptrace()
-    probes.try_seccomp_trace()
-    probes.try_int80()
+@pytest.mark.parametrize("need", needs.NEEDS, ids=lambda need: need.name)
+def test_what_is_needed_is_here(need: needs.Need) -> None:
+    """The machines of this project's tests run programs; with signals of the caller blocked."""
+    before = children()
+    blocked = {signal.SIGCHLD, signal.SIGSEGV, signal.SIGCONT}
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+    try:
+        need.attempt()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    assert children() == before
 
 
 def test_int80_that_the_kernel_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without IA32 emulation the instruction is #GP, as HLT is."""
-    monkeypatch.setattr(probes, "_INT80_CODE", b"\xf4\xc3")
+    monkeypatch.setattr(attempts, "_INT80_CODE", b"\xf4\xc3")
     with pytest.raises(probes.Refused, match=r"^int 0x80 raises SIGSEGV$"):
-        probes.try_int80()
-    monkeypatch.setattr(probes, "_INT80_CODE", b"\x31\xc0\xc3")
-    with pytest.raises(probes.Refused, match="does not reach"):
-        probes.try_int80()
+        attempts.try_int80_enclu()
+    monkeypatch.setattr(attempts, "_INT80_CODE", b"\x31\xc0\xc3")
+    with pytest.raises(probes.Refused, match="EAX = 0x0 is answered by another filter"):
+        attempts.try_int80_cpuid()
 
 
 def test_tracer_whose_answer_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "_answer", lambda libc, pid: None)
+    monkeypatch.setattr(attempts, "_answer", lambda pid: None)
     with pytest.raises(probes.Refused, match="answer did not arrive"):
-        probes.try_seccomp_trace()
+        attempts.try_filter()
 
 
 def test_child_that_never_answers_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "WAIT_S", 0.05)
-    monkeypatch.setattr(probes, "_INT80_CODE", b"\xeb\xfe")  # jmp to itself
+    monkeypatch.setattr(attempts, "_INT80_CODE", b"\xeb\xfe")  # jmp to itself
     before = children()
     with pytest.raises(probes.Refused, match="no answer"):
-        probes.try_int80()
+        attempts.try_int80_enclu()
     assert children() == before
-
-
-def test_blocked_signals_of_the_caller_do_not_matter() -> None:
-    old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGSEGV, signal.SIGCONT})
-    try:
-        probes.try_ptrace()
-        probes.try_seccomp_trace()
-        probes.try_int80()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
 def test_enclu_is_an_exception_whatever_the_processor() -> None:
@@ -261,3 +281,10 @@ def test_native_engine_is_refused_where_memory_files_cannot_be_executed(
     with pytest.raises(RunnerError, match=f"--engine native: memory files .* {said} "):
         native_load.announce()
     assert capsys.readouterr().err == ""
+
+
+def test_proc_of_another_namespace_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its numbers are those of other processes, and every look would be at a stranger."""
+    monkeypatch.setattr(os, "getpid", lambda: 2)
+    with pytest.raises(probes.Refused, match="which is 2: another namespace's"):
+        attempts.try_proc()

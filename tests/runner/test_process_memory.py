@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from softsgx.runner import process_memory as m
+from softsgx.runner.ways import WAYS
 
 PAGE = mmap.PAGESIZE
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -21,7 +22,7 @@ _libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 @pytest.fixture(params=[False, True], ids=["calls", "file"])
 def by_file(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(m._Way, "by_file", request.param)
+    monkeypatch.setattr(WAYS, "memory_by_file", request.param)
 
 
 @contextmanager
@@ -110,14 +111,14 @@ def test_refused_calls_lead_to_the_file(refused: int, monkeypatch: pytest.Monkey
 
     word = ctypes.c_uint64(5)
     address = ctypes.addressof(word)
-    monkeypatch.setattr(m._Way, "by_file", False)
+    monkeypatch.setattr(WAYS, "memory_by_file", False)
     assert m.read_memory(os.getpid(), 8, 8) is None
-    assert not m._Way.by_file
+    assert not WAYS.memory_by_file
     with monkeypatch.context() as denied:
         denied.setattr(m, "_syscall", deny)
         with pytest.raises(OSError, match=os.strerror(refused)):
             m.try_vm_calls()
         assert m.write_memory(os.getpid(), address, b"\6")
-        assert m._Way.by_file
+        assert WAYS.memory_by_file
         assert m.read_memory(os.getpid(), address, 8) == b"\6" + bytes(7)
     m.try_vm_calls()

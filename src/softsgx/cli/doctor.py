@@ -34,7 +34,8 @@ def text(checks: list[Check], ready: bool) -> str:
         lines.append(f"{word:<3} {check.name:<{width}}  {check.detail}")
         if not check.ok:
             lines.append(f"    {'':<{width}}  -> {check.remedy}")
-    verdict = "programs can run here" if ready else "programs cannot run here"
+    missing = ", ".join(check.name for check in checks if check.needed and not check.ok)
+    verdict = "programs can run here" if ready else f"programs cannot run here: {missing}"
     return "\n".join([*lines, verdict, ""])
 
 

@@ -123,18 +123,31 @@ _FIRST_ARGUMENT: Final = (
     *ON_DESCRIPTOR,
     *(IOCTL, FSTAT, FSTATFS, FGETXATTR, FSETXATTR, FREMOVEXATTR, DUP, DUP2, DUP3),
 )
+# What the filters that are added later may stop.
+_LATER: Final = tuple(
+    dict.fromkeys(
+        (
+            *(MREMAP, *RANGES, MLOCKALL, MUNLOCKALL, *BUFFERS, *_FIRST_ARGUMENT),
+            *(SENDFILE, SPLICE, COPY_FILE_RANGE),
+        )
+    )
+)
 MAP_FIXED_ANY: Final = 0x10 | 0x100000
 MAP_ANONYMOUS: Final = 0x20
 
 
-def base_filter(gate: int, pages: int) -> bytes:
+def base_filter(gate: int, pages: int, everything: bool = False) -> bytes:
     """What every supervised process runs under from its start.
+
+    `everything`: no filter can be added later, so what those look for stops always.
 
     Calls from the gate's `pages` pages at `gate` are ours and pass. `int 0x80` always stops: it
     stands where CPUID and ENCLU stood.
     """
     p = Program()
     _begun(p, other_arch="stop")
+    for number in _LATER if everything else ():
+        p.equal(number, yes="trace")
     p.equal(IOCTL, yes="ioctl")
     p.equal(MMAP, yes="mmap")
     p.equal(CLOCK_GETTIME, yes="clock")

@@ -7,15 +7,14 @@ import errno
 import os
 import signal
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 from softsgx.runner import ptrace as p
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.exec_chain import SHELL
+from softsgx.runner.filters import install
 from softsgx.runner.inherited import Inherited
-
-_PR_SET_NO_NEW_PRIVS: Final = 38
-_SYS_SECCOMP: Final = 317
+from softsgx.runner.ways import WAYS
 
 
 class First:
@@ -60,13 +59,8 @@ def _be_child(
         for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM):
             kept = number in inherited.ignored
             signal.signal(number, signal.SIG_IGN if kept else signal.SIG_DFL)
-        code = ctypes.create_string_buffer(fprog, len(fprog))
-        program = (ctypes.c_uint64 * 2)(len(fprog) // 8, ctypes.addressof(code))
-        if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.syscall(
-            _SYS_SECCOMP, 1, 0, ctypes.byref(program)
-        ):
-            step = "seccomp"
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        step = "seccomp"
+        install(fprog, WAYS.filter_by_prctl)
         step = path
         _execute(libc, path, list(argv), inherited.environ)
     except OSError as error:

@@ -7,7 +7,6 @@ says about itself is read. Nothing needs the superuser.
 from __future__ import annotations
 
 import fcntl
-import os
 import platform
 import re
 import shutil
@@ -19,8 +18,9 @@ from pathlib import Path
 from struct import pack_into
 from typing import Final, NamedTuple
 
-from softsgx.runner import disassembler, probes
+from softsgx.runner import disassembler, needs, probes
 from softsgx.runner.errors import RunnerError
+from softsgx.runner.needs import Need
 
 KERNEL_MIN: Final = (4, 17)  # MAP_FIXED_NOREPLACE; the rest of what is used is older
 PROCMAP_QUERY: Final = 0xC0686611  # Linux 6.11, linux/fs.h
@@ -56,44 +56,12 @@ def kernel_check() -> Check:
     return Check("kernel", ok, release, f"{_NEWER}: {'.'.join(map(str, KERNEL_MIN))} or newer")
 
 
-def ptrace_check(proc: Path = _PROC) -> Check:
-    """A child can be traced."""
-    remedy = "in a container: --cap-add SYS_PTRACE, or a seccomp profile that allows ptrace"
-    scope = _read(proc / "sys/kernel/yama/ptrace_scope")
-    if scope == "3":
-        remedy = "kernel.yama.ptrace_scope is 3, which forbids all tracing until the next boot"
-    elif scope == "2":
-        remedy = "sysctl kernel.yama.ptrace_scope=1, or give CAP_SYS_PTRACE"
-    return _tried("ptrace", probes.try_ptrace, "a child was traced", remedy)
-
-
-def seccomp_check() -> Check:
-    """A filter can hand system calls to the tracer."""
-    remedy = "CONFIG_SECCOMP_FILTER is needed; in a container, a profile that allows seccomp"
-    return _tried("seccomp", probes.try_seccomp_trace, "a system call was answered", remedy)
-
-
-def ia32_check() -> Check:
-    """`int 0x80` enters the kernel: it stands where CPUID and ENCLU were."""
-    remedy = "boot without ia32_emulation=off, with CONFIG_IA32_EMULATION; until then ud2 is used"
-    return _tried("int 0x80", probes.try_int80, "enters the kernel", remedy, needed=False)
-
-
 def mmap_min_addr_check(proc: Path = _PROC) -> Check:
     """How low memory can be mapped: enclaves with base 0 start there."""
     text = _read(proc / "sys/vm/mmap_min_addr")
     ok = text.isdecimal() and int(text) <= _MMAP_MIN_ADDR_USUAL
     remedy = f"for enclaves with base 0: sysctl vm.mmap_min_addr={_MMAP_MIN_ADDR_USUAL}"
     return Check("vm.mmap_min_addr", ok, text or "cannot be read", remedy, needed=False)
-
-
-def memfd_check() -> Check:
-    """Memory files, of which EPC and device descriptors are made."""
-    try:
-        os.close(os.memfd_create("softsgx-doctor"))
-    except OSError as error:
-        return Check("memfd", False, _said(error), "in a container: allow memfd_create")
-    return Check("memfd", True, "created")
 
 
 def procmap_query_check(proc: Path = _PROC) -> Check:
@@ -176,10 +144,6 @@ def gcc_check() -> Check:
 
 CHECKS: Final[tuple[Callable[[], Check], ...]] = (
     kernel_check,
-    ptrace_check,
-    seccomp_check,
-    ia32_check,
-    memfd_check,
     emulator_check,
     mmap_min_addr_check,
     procmap_query_check,
@@ -194,19 +158,25 @@ CHECKS: Final[tuple[Callable[[], Check], ...]] = (
 def examine() -> list[Check]:
     """All checks; on another platform than x86-64 Linux the others would mean nothing."""
     first = platform_check()
-    return [first, *(check() for check in CHECKS)] if first.ok else [first]
+    if not first.ok:
+        return [first]
+    return [
+        first,
+        *(need_check(*found) for found in needs.examine()),
+        *(check() for check in CHECKS),
+    ]
+
+
+def need_check(need: Need, why: str) -> Check:
+    """A row of the table that `run` goes by."""
+    return Check(need.name, not why, why or need.worked, need.advice, not need.around)
 
 
 def _tried(
     name: str, attempt: Callable[[], None], worked: str, remedy: str, needed: bool = True
 ) -> Check:
-    try:
-        attempt()
-    except (probes.Refused, RunnerError) as error:
-        return Check(name, False, str(error), remedy, needed)
-    except OSError as error:
-        return Check(name, False, _said(error), remedy, needed)
-    return Check(name, True, worked, remedy, needed)
+    (why,) = probes.guarded([attempt])
+    return Check(name, not why, why or worked, remedy, needed)
 
 
 def _read(path: Path) -> str:

@@ -31,6 +31,7 @@ from softsgx.runner.sites import PATTERNS, Sites, patchable
 from softsgx.runner.stub import stub_image
 from softsgx.runner.tracee import NR_CLOSE, NR_MMAP, NR_MPROTECT, Tracee
 from softsgx.runner.vdso import vdso_image
+from softsgx.runner.ways import WAYS
 
 if TYPE_CHECKING:
     from softsgx.runner.mailboxes import Mailboxes
@@ -43,7 +44,6 @@ _PROT_RW, _PROT_RX = 3, 5
 _PRIVATE_ANON_NOREPLACE: Final = 0x02 | 0x20 | 0x100000
 _SHARED_NOREPLACE: Final = 0x01 | 0x100000
 _CODE: Final = {kind: code for code, kind in PATTERNS.items()}
-_INT80: Final = b"\xcd\x80\x90"
 _AUX: Final = struct.Struct("<QQ")
 _PATH_AT: Final = GATE + 64  # before anything is mapped where it could be lent
 _CODE_SIZE: Final = (STUB + STUB_SIZE - GATE + 4095) & ~4095
@@ -57,7 +57,7 @@ class Loader:
         self.mailboxes: Mailboxes | None = None
         self.native: NativeParts | None = None
         self.vdso = vdso_image(b"", 0, VDSO, STUB)
-        self._stub = stub_image()
+        self._stub = stub_image(WAYS.enclu)
         self.files: dict[str, Sites] = {}  # what was found in the files that were mapped
 
     def executed(self, t: Tracee) -> None:
@@ -166,7 +166,7 @@ class Loader:
 
     def _replace(self, t: Tracee, kind: Literal["cpuid", "enclu"], address: int) -> None:
         try:
-            p.write_code(t.tid, address, _INT80[: len(_CODE[kind])])
+            p.write_code(t.tid, address, getattr(WAYS, kind).ljust(len(_CODE[kind]), b"\x90"))
         except p.GONE:
             raise
         except OSError as error:

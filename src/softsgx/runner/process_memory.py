@@ -12,6 +12,8 @@ import os
 from collections.abc import Callable
 from typing import Final
 
+from softsgx.runner.ways import WAYS
+
 _libc = ctypes.PyDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
@@ -27,12 +29,6 @@ class _Iovec(ctypes.Structure):
     _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
-class _Way:
-    """Which of the two ways this run takes."""
-
-    by_file = False
-
-
 def read_memory(pid: int, address: int, size: int) -> bytes | None:
     """`size` bytes of another process, as its own loads would see them; None on a fault."""
     buffer = ctypes.create_string_buffer(size)
@@ -42,7 +38,7 @@ def read_memory(pid: int, address: int, size: int) -> bytes | None:
 
 def read_into(pid: int, address: int, target: int, size: int) -> int:
     """Copy into memory of this process at `target`; the bytes done, -1 if none."""
-    if not _Way.by_file:
+    if not WAYS.memory_by_file:
         done = _move(_PROCESS_VM_READV, pid, _Iovec(target, size), address)
         if done >= 0 or not _denied():
             return done
@@ -53,7 +49,7 @@ def read_into(pid: int, address: int, target: int, size: int) -> int:
 
 def write_memory(pid: int, address: int, data: bytes) -> bool:
     """Write to another process as its own stores would; False on a fault, maybe half done."""
-    if not _Way.by_file:
+    if not WAYS.memory_by_file:
         local = _Iovec(ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p), len(data))
         done = _move(_PROCESS_VM_WRITEV, pid, local, address)
         if done >= 0 or not _denied():
@@ -72,11 +68,6 @@ def try_vm_calls() -> None:
         local = _Iovec(ctypes.addressof(word), 8)
         if _move(call, os.getpid(), local, ctypes.addressof(word)) != 8:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-
-def use_file() -> None:
-    """From now on by /proc/PID/mem."""
-    _Way.by_file = True
 
 
 def by_file(
@@ -122,5 +113,5 @@ def _denied() -> bool:
     try:
         try_vm_calls()
     except OSError:
-        use_file()
-    return _Way.by_file
+        WAYS.memory_by_file = True
+    return WAYS.memory_by_file

@@ -44,6 +44,8 @@ PTRACE_PEEKSIGINFO: Final = 0x4209
 PTRACE_GETSIGMASK: Final = 0x420A
 PTRACE_SETSIGMASK: Final = 0x420B
 
+_NAMES: Final = {value: name for name, value in globals().items() if name.startswith("PTRACE_")}
+
 PTRACE_O_TRACESYSGOOD: Final = 1 << 0
 PTRACE_O_TRACEFORK: Final = 1 << 1
 PTRACE_O_TRACEVFORK: Final = 1 << 2
@@ -107,7 +109,8 @@ def request(what: int, tid: int, address: int = 0, data: int = 0) -> int:
         if error == errno.ESRCH:
             raise NoSuchTracee(error, "ptrace: no such tracee")
         if error:
-            raise OSError(error, f"ptrace({what:#x}): {os.strerror(error)}")
+            name = _NAMES.get(what, f"ptrace({what:#x})")
+            raise OSError(error, f"{name}: {os.strerror(error)}")
     return int(result)
 
 

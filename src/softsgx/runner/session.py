@@ -20,7 +20,7 @@ from softsgx.runner.inherited import Inherited
 from softsgx.runner.listening import Listening
 from softsgx.runner.loading import Loader
 from softsgx.runner.native_load import announce
-from softsgx.runner.probes import Refused, try_int80
+from softsgx.runner.needs import meet
 from softsgx.runner.supervisor import Supervisor
 from softsgx.runner.tick import HZ_DEFAULT, HZ_MAX
 from softsgx.runner.world import World
@@ -106,12 +106,9 @@ def run_program(argv: Sequence[str], options: Options, inherited: Inherited) -> 
     """
     path = inherited.path()
     facts = check_program(argv[0], {} if path is None else {"PATH": path})
-    try:
-        try_int80()
-    except Refused as refused:
-        raise RunnerError("int 0x80", f"{refused}: softsgx doctor says what to do") from None
     part, readings = options.machine()
     native = options.engine == "native"
+    meet(native)
     if native:
         announce()
     world = World(

@@ -119,9 +119,12 @@ PHASES: Final = tuple(
 _BLOCK_SIZE: Final = LABELS["block_end"] - LABELS["block"]
 
 
-def stub_image() -> bytes:
-    """The bytes at STUB: common code, then the same code for every mailbox; gaps are int3."""
-    code = b"".join(bytes.fromhex(part) for _, part in STUB_CODE)
+def stub_image(trap: bytes = b"\xcd\x80") -> bytes:
+    """The bytes at STUB: common code, then the same code for every mailbox; gaps are int3.
+
+    `trap` is the instruction at INT80: another one where `int 0x80` does not stop.
+    """
+    code = b"".join(trap if label == "int80" else bytes.fromhex(part) for label, part in STUB_CODE)
     common = code[: STUB_BLOCKS - STUB]
     block = code[STUB_BLOCKS - STUB :]
     assert len(block) == _BLOCK_SIZE <= MAILBOX_STRIDE

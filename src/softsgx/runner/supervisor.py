@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux import syscalls
-from softsgx.runner import bpf, forced
+from softsgx.runner import bpf, forced, ud2
 from softsgx.runner import ptrace as p
 from softsgx.runner.abort_page import AbortPage
 from softsgx.runner.box import IDLE
@@ -30,6 +30,7 @@ from softsgx.runner.mailboxes import Mailboxes
 from softsgx.runner.process_events import tell_end, tell_exec, tell_fork
 from softsgx.runner.stub import INT80_DONE
 from softsgx.runner.tracee import Space, Tracee
+from softsgx.runner.ways import WAYS
 from softsgx.runner.world import LiveProcess, World
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Supervisor:
     def start(self, path: str, argv: Sequence[str], inherited: Inherited) -> None:
         """Fork, be traced, install the filter, execute. RunnerError if ptrace is refused."""
         self.doorbell.install()
-        fprog = bpf.base_filter(GATE, (END - GATE) >> 12)
+        fprog = bpf.base_filter(GATE, (END - GATE) >> 12, WAYS.filter_by_prctl)
         self._first = First(path, argv, inherited, fprog)
         self._first.go()
         tid = self._first.tid
@@ -211,7 +212,9 @@ class Supervisor:
 
     def _signal(self, t: Tracee, number: int) -> None:
         """A signal is about to be delivered: the thread must not seem to be in our code."""
-        if self.traps.serve(t, number) or self.inserted.no_stack(t, number):
+        if ud2.served(self, t, number) or self.traps.serve(t, number):
+            return
+        if self.inserted.no_stack(t, number):
             return
         if number == signal.SIGSEGV and number not in t.siginfo and self.abort_page.access(t):
             return

@@ -1,0 +1,36 @@
+"""Installing a seccomp filter in this process. man 2 seccomp."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Final
+
+PR_SET_SECCOMP: Final = 22
+PR_SET_NO_NEW_PRIVS: Final = 38
+_SYS_SECCOMP: Final = 317
+_SET_MODE_FILTER: Final = 1
+_MODE_FILTER: Final = 2
+
+
+def install(code: bytes, by_prctl: bool) -> None:
+    """From now on `code` filters the calls of this thread. OSError if that is refused.
+
+    Both calls do the same; container engines list them apart.
+    """
+    libc = ctypes.PyDLL(None, use_errno=True)
+    libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
+    block = ctypes.create_string_buffer(code, len(code))
+    program = (ctypes.c_uint64 * 2)(len(code) // 8, ctypes.addressof(block))
+    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise _error("NO_NEW_PRIVS")
+    if by_prctl:
+        if libc.prctl(PR_SET_SECCOMP, _MODE_FILTER, ctypes.addressof(program), 0, 0):
+            raise _error("PR_SET_SECCOMP")
+    elif libc.syscall(_SYS_SECCOMP, _SET_MODE_FILTER, 0, ctypes.byref(program)):
+        raise _error("seccomp(2)")
+
+
+def _error(what: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{what}: {os.strerror(number)}")
