@@ -2,16 +2,21 @@
 
 Debian's packages linux-source-6.1 and linux-source-6.12 are installed if they are not (apt-get, as
 root); tools/testing/selftests/sgx of each is built outside the repository, in
-$XDG_CACHE_HOME/softsgx/conformance, and run with each engine. Every run has to pass all of its
-tests and skip none, and has to evict pages: two tests make an enclave as large as the EPC.
+$XDG_CACHE_HOME/softsgx/conformance, and run with each engine; natively also on the kind of
+processor that this one is not (ENCLU is #UD without SGX, #GP with it), which is played. Every run
+has to pass all of its tests and skip none, and has to evict pages: two tests make an enclave as
+large as the EPC.
+`--readme` writes the table, with the processor that it was made on, into README.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -20,8 +25,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from softsgx.runner.probes import enclu_answer
+
 VERSIONS: Final = ("6.1", "6.12")
 ENGINES: Final = ("unicorn", "native")
+ROOT: Final = Path(__file__).resolve().parents[1]
+README: Final = ROOT / "README.md"
 TESTS: Final = 16
 # Oversubscribed by two tests, so this many pages are built and removed one by one.
 EPC: Final = "8M"
@@ -34,6 +43,11 @@ _NEEDED: Final = (
     *(f"{_SELFTESTS}/x86/{name}" for name in ("check_cc.sh", "trivial_64bit_program.c")),
     *("tools/include/", "tools/arch/x86/include/", "tools/scripts/", "arch/x86/include/"),
 )
+EMULATED: Final = "the model's"
+UD: Final = "#UD"
+GP: Final = "#GP or #PF"
+BEGIN: Final = "<!-- make conformance CONFORMANCE=--readme -->"
+END: Final = "<!-- end of what make conformance wrote -->"
 _TOTALS: Final = re.compile(r"^# Totals: (.*)$", re.MULTILINE)
 _EVICTIONS: Final = re.compile(r"evict\w*[:=\s]+(\d+)|(\d+)[ \t]+(?:pages )?evict", re.IGNORECASE)
 
@@ -47,6 +61,7 @@ class Outcome(NamedTuple):
 
     version: str
     engine: str
+    enclu: str  # what it is to this engine
     totals: dict[str, int]
     evictions: int
     seconds: float
@@ -168,32 +183,102 @@ def verdict(counts: dict[str, int], evicted: int, code: int) -> str:
     return "" if evicted else "nothing was evicted"
 
 
-def run(version: str, engine: str, epc: str, directory: Path, log: Path) -> Outcome:
-    """test_sgx under one engine; what it printed goes to `log`."""
+class Way(NamedTuple):
+    """An engine, what ENCLU is to it, and the processor to be played for that, if any."""
+
+    engine: str
+    enclu: str
+    played: str = ""
+
+
+def ways(engines: list[str]) -> list[Way]:
+    """How the tests are run on this machine."""
+    found = []
+    for engine in engines:
+        if engine != "native":
+            found.append(Way(engine, EMULATED))
+            continue
+        here, other = UD, (GP, "with-sgx")
+        if enclu_answer() != signal.SIGILL:
+            here, other = GP, (UD, "without-sgx")
+        found += [Way(engine, here), Way(engine, f"{other[0]}, played", other[1])]
+    return found
+
+
+def run(version: str, way: Way, epc: str, directory: Path) -> Outcome:
+    """test_sgx in one way; what it printed goes to a file beside the sources."""
+    engine, enclu, played = way
+    log = cache() / f"{'-'.join(filter(None, (version, engine, played)))}.log"
     options = ["--linux", version, "--engine", engine, "--epc", epc, "--stats"]
-    command = [sys.executable, "-m", "softsgx", "run", *options, "--", "./test_sgx"]
+    module = ["tests.runner.other_processor", played] if played else ["softsgx"]
+    command = [sys.executable, "-m", *module, "run", *options, "--", "./test_sgx"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     begin = time.monotonic()
     try:
         done = subprocess.run(
-            command, cwd=directory, capture_output=True, text=True, timeout=LIMIT_S, check=False
+            command,
+            cwd=directory,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
-        return Outcome(version, engine, {}, 0, LIMIT_S, f"not done in {LIMIT_S} s")
+        return Outcome(version, engine, enclu, {}, 0, LIMIT_S, f"not done in {LIMIT_S} s")
     seconds = time.monotonic() - begin
     log.write_text(done.stdout + done.stderr, encoding="utf-8")
     counts, evicted = totals(done.stdout), evictions(done.stderr)
     why = verdict(counts, evicted, done.returncode)
-    return Outcome(version, engine, counts, evicted, seconds, why and f"{why}: see {log}")
+    why = why and f"{why}: see {log}"
+    return Outcome(version, engine, enclu, counts, evicted, seconds, why)
 
 
 def table(outcomes: list[Outcome]) -> str:
     """One line for each run."""
-    lines = [f"{'Linux':8}{'engine':10}{'pass':>5}{'fail':>5}{'skip':>5}{'evicted':>9}{'s':>8}"]
+    head = f"{'Linux':8}{'engine':10}{'ENCLU is':20}"
+    lines = [f"{head}{'pass':>5}{'fail':>5}{'skip':>5}{'evicted':>9}{'s':>8}"]
     for o in outcomes:
         counts = "".join(f"{o.totals.get(name, '-'):>5}" for name in ("pass", "fail", "skip"))
-        line = f"{o.version:8}{o.engine:10}{counts}{o.evictions:>9}{o.seconds:>8.1f}"
+        line = f"{o.version:8}{o.engine:10}{o.enclu:20}{counts}{o.evictions:>9}{o.seconds:>8.1f}"
         lines.append(f"{line}  {o.why}".rstrip())
     return "\n".join(lines)
+
+
+def markdown(outcomes: list[Outcome], processor: str) -> str:
+    """The table for README.md, between its marks."""
+    lines = [
+        BEGIN,
+        "| selftests of | engine | ENCLU is | passed | failed | skipped | pages evicted |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for o in outcomes:
+        counts = " | ".join(str(o.totals.get(name, "-")) for name in ("pass", "fail", "skip"))
+        lines.append(f"| Linux {o.version} | {o.engine} | {o.enclu} | {counts} | {o.evictions} |")
+    return "\n".join([*lines, "", f"Made on: {processor}.", END])
+
+
+def processor() -> str:
+    """What /proc/cpuinfo calls the first processor, and the kernel."""
+    names = ("model name", "cpu family", "model", "stepping")
+    found: dict[str, str] = {}
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in names:
+            found.setdefault(name.strip(), value.strip())
+    family, model, stepping = (found.get(name, "?") for name in names[1:])
+    kernel = platform.release().split("-")[0]
+    numbers = f"family {family}, model {model}, stepping {stepping}"
+    return f"{found.get(names[0], '?')} ({numbers}), Linux {kernel}"
+
+
+def write_readme(text: str, readme: Path = README) -> None:
+    """Put a table in the place of the last one."""
+    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    if not after:
+        raise CannotRunError(f"{readme}: no {BEGIN} and {END}")
+    readme.write_text(f"{before}{text}{after}", encoding="utf-8")
 
 
 def arguments() -> argparse.Namespace:
@@ -202,6 +287,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--linux", choices=VERSIONS, action="append", help="default: all")
     parser.add_argument("--engine", choices=ENGINES, action="append", help="default: all")
     parser.add_argument("--epc", default=EPC, metavar="SIZE", help=f"default: {EPC}")
+    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
     parser.add_argument("--build-only", action="store_true", help="do not run anything")
     return parser.parse_args()
 
@@ -217,9 +303,10 @@ def main() -> int:
             if args.build_only:
                 print(directory)
                 continue
-            for engine in args.engine or ENGINES:
-                log = cache() / f"{version}-{engine}.log"
-                outcomes.append(run(version, engine, args.epc, directory, log))
+            for way in ways(args.engine or list(ENGINES)):
+                outcomes.append(run(version, way, args.epc, directory))
+        if outcomes and args.readme:
+            write_readme(markdown(outcomes, processor()))
     except CannotRunError as error:
         print(f"softsgx: conformance: {error}", file=sys.stderr)
         return 2

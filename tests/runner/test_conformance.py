@@ -1,8 +1,29 @@
 """What tools/conformance.py makes of a TAP report and of --stats. The reports are made up."""
 
+import re
+import signal
+from pathlib import Path
+
 import pytest
 
-from tools.conformance import TESTS, Outcome, evictions, table, totals, verdict
+from tools import conformance
+from tools.conformance import (
+    EMULATED,
+    ENGINES,
+    GP,
+    TESTS,
+    UD,
+    VERSIONS,
+    CannotRunError,
+    Outcome,
+    evictions,
+    markdown,
+    table,
+    totals,
+    verdict,
+    ways,
+    write_readme,
+)
 
 GOOD = {"pass": TESTS, "fail": 0, "xfail": 0, "xpass": 0, "skip": 0, "error": 0}
 
@@ -51,11 +72,64 @@ def test_verdict(counts: dict[str, int], evicted: int, code: int, why: str) -> N
 
 def test_table_has_a_line_for_each_run() -> None:
     runs = [
-        Outcome("6.1", "unicorn", GOOD, 1234, 1.25, ""),
-        Outcome("6.12", "native", {}, 0, 1800, "not done in 1800 s"),
+        Outcome("6.1", "unicorn", EMULATED, GOOD, 1234, 1.25, ""),
+        Outcome("6.12", "native", GP, {}, 0, 1800, "too slow"),
     ]
     assert table(runs).splitlines() == [
-        "Linux   engine     pass fail skip  evicted       s",
-        "6.1     unicorn      16    0    0     1234     1.2",
-        "6.12    native        -    -    -        0  1800.0  not done in 1800 s",
+        "Linux   engine    ENCLU is             pass fail skip  evicted       s",
+        "6.1     unicorn   the model's            16    0    0     1234     1.2",
+        "6.12    native    #GP or #PF              -    -    -        0  1800.0  too slow",
     ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (signal.SIGILL, [(UD, ""), (f"{GP}, played", "with-sgx")]),
+        (signal.SIGSEGV, [(GP, ""), (f"{UD}, played", "without-sgx")]),
+    ],
+)
+def test_native_runs_are_on_both_kinds_of_processor(
+    answer: int, expected: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conformance, "enclu_answer", lambda: answer)
+    found = ways(["unicorn", "native"])
+    assert found == [("unicorn", EMULATED, ""), *(("native", *way) for way in expected)]
+
+
+def test_readme_has_the_table_of_a_run() -> None:
+    """Every selftest passes with each engine, natively on both kinds, and says on which machine."""
+    readme = conformance.README.read_text(encoding="utf-8")
+    written = conformance.BEGIN + readme.partition(conformance.BEGIN)[2]
+    written = written.partition(conformance.END)[0] + conformance.END
+    rows = [line.split(" | ") for line in written.splitlines() if line.startswith("| Linux")]
+    outcomes = []
+    for version, engine, enclu, *counts in rows:
+        passed, failed, skipped, evicted = (int(count.strip(" |")) for count in counts)
+        found = {"pass": passed, "fail": failed, "skip": skipped}
+        number = version.removeprefix("| Linux ")
+        outcomes.append(Outcome(number, engine, enclu, found, evicted, 0.0, ""))
+    machine = re.search(
+        r"^Made on: (.+ \(family \d+, model \d+, .+\), Linux [\d.]+)\.$", written, re.M
+    )
+    assert machine is not None
+    assert written == markdown(outcomes, machine[1])
+    kinds = {"unicorn": {EMULATED}, "native": {UD, GP}}
+    for version in VERSIONS:
+        for engine in ENGINES:
+            ours = [o for o in outcomes if (o.version, o.engine) == (version, engine)]
+            assert {o.enclu.removesuffix(", played") for o in ours} == kinds[engine]
+            assert all(o.totals["pass"] == TESTS and o.evictions for o in ours)
+            assert not any(o.totals["fail"] or o.totals["skip"] for o in ours)
+
+
+def test_the_table_of_readme_is_replaced_and_nothing_else(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{conformance.BEGIN}\nold\n{conformance.END}\nafter\n")
+    new = markdown([Outcome("6.1", "unicorn", EMULATED, GOOD, 7, 1.0, "")], "Z80 (family 1)")
+    write_readme(new, readme)
+    assert readme.read_text() == f"before\n{new}\nafter\n"
+    readme.write_text("no marks\n")
+    with pytest.raises(CannotRunError, match="no <!--"):
+        write_readme(new, readme)
+    assert readme.read_text() == "no marks\n"
