@@ -9,7 +9,7 @@ import pytest
 from softsgx.linux import syscalls
 from softsgx.linux.errno import EACCES, EEXIST, EINVAL, ENODEV, EOPNOTSUPP, EPERM
 from softsgx.linux.fault import do_user_addr_fault
-from softsgx.linux.mm import MMAP_MIN_ADDR, TASK_SIZE
+from softsgx.linux.mm import DEFAULT_MMAP_MIN_ADDR, TASK_SIZE
 from softsgx.linux.process import Process, Thread
 from softsgx.linux.sgx.main import sgx_reclaim_pages
 from softsgx.linux.uaccess import copy_from_user, copy_to_user
@@ -317,7 +317,7 @@ def test_a_hint_is_rounded_down_and_up_to_the_lowest_address() -> None:
     machine = Machine()
     host = machine.thread()
     assert machine.run(host.mmap(HINT + 0xFFF, PAGE_SIZE, R, ANON)) == HINT
-    assert machine.run(host.mmap(0x2000, PAGE_SIZE, R, ANON)) == MMAP_MIN_ADDR
+    assert machine.run(host.mmap(0x2000, PAGE_SIZE, R, ANON)) == DEFAULT_MMAP_MIN_ADDR
 
 
 def test_low_addresses_are_forbidden() -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 TASK_SIZE: Final = (1 << 47) - PAGE_SIZE
 MMAP_BASE: Final = 0x7FFF_F000_0000
-MMAP_MIN_ADDR: Final = 0x1_0000
+DEFAULT_MMAP_MIN_ADDR: Final = 0x1_0000
 DEFAULT_MAX_MAP_COUNT: Final = 65530
 
 # VM_READ, VM_WRITE, VM_EXEC have the values of PROT_*, and of SECINFO's R, W, X.
@@ -155,6 +155,7 @@ class Mm:
         self.vmas: list[Vma] = []
         self._starts: list[int] = []
         self.max_map_count = DEFAULT_MAX_MAP_COUNT
+        self.mmap_min_addr = DEFAULT_MMAP_MIN_ADDR
         # Processors on which a thread of this mm runs: logical processor number -> users.
         self.cpumask: dict[int, int] = {}
         self.read_implies_exec = False
@@ -196,7 +197,7 @@ class Mm:
             return -ENOMEM
         hint = address & ~PAGE_MASK
         if (
-            hint >= MMAP_MIN_ADDR
+            hint >= self.mmap_min_addr
             and hint + length <= TASK_SIZE
             and next(self.for_each_vma(hint, hint + length), None) is None
         ):
@@ -205,11 +206,11 @@ class Mm:
         for vma in reversed(self.vmas):
             if vma.start >= top:
                 continue
-            if top - max(vma.end, MMAP_MIN_ADDR) >= length:
+            if top - max(vma.end, self.mmap_min_addr) >= length:
                 break
             top = vma.start
         low = top - length
-        return low if low >= MMAP_MIN_ADDR else -ENOMEM
+        return low if low >= self.mmap_min_addr else -ENOMEM
 
     def maps(self) -> str:
         """The text of /proc/<pid>/maps for the areas that the model has, one a line.

@@ -24,7 +24,6 @@ from softsgx.linux.errno import (
 from softsgx.linux.events import told
 from softsgx.linux.kernel import KernelBug
 from softsgx.linux.mm import (
-    MMAP_MIN_ADDR,
     TASK_SIZE,
     VM_DONTCOPY,
     VM_RWX,
@@ -222,7 +221,7 @@ def _get_unmapped_area(mm: Mm, file: File | None, address: int, length: int, fla
     if not fixed:
         address &= ~PAGE_MASK
         if address:
-            address = max(address, MMAP_MIN_ADDR)
+            address = max(address, mm.mmap_min_addr)
     if length > TASK_SIZE:
         return -ENOMEM
     if file is not None and (choose := file.f_op.get_unmapped_area) is not None:
@@ -234,7 +233,7 @@ def _get_unmapped_area(mm: Mm, file: File | None, address: int, length: int, fla
     checked = page_aligned_range(start, length)
     if isinstance(checked, int):
         return checked
-    return start if start >= MMAP_MIN_ADDR else -EPERM
+    return start if start >= mm.mmap_min_addr else -EPERM
 
 
 def _mmap_type_error(file: File | None, prot: int, flags: int, noexec: bool) -> int:
@@ -480,7 +479,7 @@ def _mremap_to(
             return files, gone
         gone += files
     error = _vma_to_resize(mm, old, old_length, new_length, flags)
-    if not error and new < MMAP_MIN_ADDR:
+    if not error and new < mm.mmap_min_addr:
         error = -EPERM  # security_mmap_addr, asked by get_unmapped_area
     if error:
         return error, gone

@@ -56,7 +56,7 @@ class MemoryAdvice:
             return
 
         def model(at: int, size: int) -> int:
-            if advice in (MADV_HWPOISON, MADV_SOFT_OFFLINE) and not _capable(t, _CAP_SYS_ADMIN):
+            if advice in (MADV_HWPOISON, MADV_SOFT_OFFLINE) and not capable(t, _CAP_SYS_ADMIN):
                 return -EPERM
             return self._run(t, sys_madvise(t.model(), at, size, advice))
 
@@ -117,7 +117,7 @@ class MemoryAdvice:
 
 def _over_limit(t: Tracee, length: int) -> int:
     """do_mlock: -EPERM, -ENOMEM, or 0 if the process may lock so much more."""
-    if _capable(t, _CAP_IPC_LOCK):
+    if capable(t, _CAP_IPC_LOCK):
         return 0
     with open(f"/proc/{t.tid}/limits", encoding="ascii") as limits:
         soft = next(line for line in limits if line.startswith("Max locked memory")).split()[3]
@@ -129,7 +129,8 @@ def _over_limit(t: Tracee, length: int) -> int:
     return -ENOMEM if locked + length > int(soft) & ~PAGE_MASK else 0
 
 
-def _capable(t: Tracee, capability: int) -> bool:
+def capable(t: Tracee, capability: int) -> bool:
+    """Whether a stopped thread has the capability of this number."""
     return bool(int(_status(t, "CapEff"), 16) >> capability & 1)
 
 

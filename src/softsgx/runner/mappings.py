@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux import syscalls
-from softsgx.linux.errno import EACCES, ENOMEM, EPERM
-from softsgx.linux.mm import TASK_SIZE
+from softsgx.linux.errno import EACCES, ENOMEM
+from softsgx.linux.mm import DEFAULT_MMAP_MIN_ADDR, TASK_SIZE
 from softsgx.linux.uapi import (
     MAP_ANONYMOUS,
     MAP_FIXED,
@@ -24,6 +24,7 @@ from softsgx.linux.uapi import (
 from softsgx.linux.vfs import File
 from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
+from softsgx.runner.advice import capable
 from softsgx.runner.layout import END, GATE
 from softsgx.runner.native_load import elrange
 from softsgx.runner.stops import (
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from softsgx.runner.supervisor import Supervisor
 
 _FILTERS_MAX: Final = 6
+_CAP_SYS_RAWIO: Final = 17
 
 
 class Mappings:
@@ -111,6 +113,8 @@ class Mappings:
         fd = signed32(regs[p.R8])
         thread = t.model()
         if flags & MAP_FIXED and not flags & MAP_FIXED_NOREPLACE:
+            if address < DEFAULT_MMAP_MIN_ADDR:
+                thread.mm.mmap_min_addr = _mmap_min_addr(t)
             body = syscalls.sys_mmap(thread, address, length, prot, flags, fd, regs[p.R9])
             result = self.world.run(body, thread.cpu)
             if result < 0:
@@ -162,6 +166,7 @@ class Mappings:
         if -4096 < result < 0:
             return None
         thread = t.model()
+        thread.mm.mmap_min_addr = min(thread.mm.mmap_min_addr, result)
         kind = flags & ~MAP_FIXED_NOREPLACE | MAP_FIXED
         answer = self.world.run(
             syscalls.sys_mmap(thread, result, length, prot, kind, fd, offset), thread.cpu
@@ -254,8 +259,16 @@ class Mappings:
         to_exit(t, lambda _t, _result: None)
 
 
+def _mmap_min_addr(t: Tracee) -> int:
+    """The lowest address that the process may map: cap_mmap_addr."""
+    if capable(t, _CAP_SYS_RAWIO):
+        return 0
+    with open("/proc/sys/vm/mmap_min_addr", encoding="ascii") as limit:
+        return int(limit.read())
+
+
 def _driver_refused(file: File, address: int, length: int, prot: int, result: int) -> bool:
-    """Whether the refusal came from the driver, after the generic checks."""
-    if result not in (-EACCES, -EPERM) or address & PAGE_MASK or not length:
+    """Whether the refusal came from the driver, after the generic checks, which may be -EPERM."""
+    if result != -EACCES or address & PAGE_MASK or not length:
         return False
     return file.readable and (file.writable or not prot & 2)
