@@ -31,8 +31,12 @@ class Inherited(NamedTuple):
 
 def inherited() -> Inherited:
     """Of this process. The kernel still has the environment as execve passed it."""
-    with open("/proc/self/environ", "rb") as file:
-        data = file.read()
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            data = file.read()
+    except OSError:
+        # Without /proc nothing will run (needs.py); this is for looking up what would.
+        data = b"\0".join(b"=".join(entry) for entry in os.environb.items())
     strings = tuple(data.removesuffix(b"\0").split(b"\0")) if data else ()
     return Inherited(strings, _ignored())
 
