@@ -1,4 +1,4 @@
-"""Write src/softsgx/runner/machine_code.py from stub.s, vdso.s and native.s: `make asm`.
+"""Write src/softsgx/runner/machine_code.py from stub.s, vdso.s, native.s and hook.s: `make asm`.
 
 The assembled bytes are committed, so that a machine without binutils runs programs as well; a test
 assembles again and compares. The sources take every number from the declarations in Python.
@@ -16,6 +16,7 @@ from elftools.elf.sections import SymbolTableSection
 
 from softsgx.linux.uapi import SgxEnclaveRun
 from softsgx.runner import box, layout, slots
+from softsgx.runner.control import HOOK_SYMBOLS
 from softsgx.spec import leaves
 from softsgx.spec.registers import REGISTER_NAMES
 from tools.rules import ROOT
@@ -60,7 +61,7 @@ NATIVE_SYMBOLS: Final[Mapping[str, int]] = {
 }
 
 _HEAD: Final = '''\
-"""What stub.s, vdso.s and native.s assemble to. Written by `make asm`; do not edit.
+"""What stub.s, vdso.s, native.s and hook.s assemble to. Written by `make asm`; do not edit.
 
 Code is a list of (label, bytes up to the next label); .eh_frame is as the assembler leaves it, with
 the address of the function still to be filled in.
@@ -131,8 +132,10 @@ def module() -> str:
     stub = assemble(RUNNER / "stub.s", STUB_SYMBOLS)
     function = assemble(RUNNER / "vdso.s", VDSO_SYMBOLS)
     native = assemble(RUNNER / "native.s", NATIVE_SYMBOLS)
+    hook = assemble(RUNNER / "hook.s", HOOK_SYMBOLS)
+    parts = {"STUB": stub, "VDSO": function, "NATIVE": native, "HOOK": hook}
     return _HEAD + "\n".join(
-        [*_lines("STUB", stub), *_lines("VDSO", function), *_lines("NATIVE", native), ""]
+        [*(line for name, part in parts.items() for line in _lines(name, part)), ""]
     )
 
 

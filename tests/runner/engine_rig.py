@@ -67,6 +67,7 @@ class EngineRig:
     """An enclave with `text` as its code, entered by `lps` logical processors.
 
     Code starts at `code`; `data` is the first of two RW pages. Registers are those of `regs`.
+    Unless the engine is `timed`, slices depend on the code alone.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class EngineRig:
         code_rights: int = R | X,
         code_pages: int = 1,
         dbgoptin: bool = False,
+        timed: bool = False,
     ) -> None:
         bare = self.bare = Bare(epc_pages=EPC_PAGES, lps=1 + lps)
         processor = self.processor = bare.processor
@@ -96,6 +98,7 @@ class EngineRig:
         self.doorbell = Doorbell(self.mailboxes)
         self.host = HostMemory(os.getpid(), lambda address: False)
         self.engine = Engine(memory, self.host, self.doorbell)
+        self.engine.timed = timed
         if dbgoptin:  # as a debugger does, with EDBGWR
             flags = processor.epc.physical(self.page(enclave.tcs[0])) + TCS_OFF_FLAGS
             memory.write(flags, TCS_DBGOPTIN.to_bytes(8, "little"))

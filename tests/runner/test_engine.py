@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from softsgx.runner import blocks as blocks_module
+from softsgx.runner import control
 from softsgx.runner.blocks import Why
 from softsgx.spec import faults
 from softsgx.spec.bits import PAGE_SIZE
@@ -29,7 +29,7 @@ LOCKING = """
 @pytest.mark.parametrize("blocks", [1, 2, 3, 5])
 def test_u1_no_instruction_repeats_at_a_stop(monkeypatch: pytest.MonkeyPatch, blocks: int) -> None:
     """A lock that is taken twice is found taken; 2000 stops, by budget and by doorbell."""
-    monkeypatch.setattr(blocks_module, "SLICE_BLOCKS", blocks)
+    monkeypatch.setattr(control, "SLICE_BLOCKS", blocks)
     with rig(LOCKING) as r:
         r.set(rdi=r.data, rcx=0)
         reasons = set()
@@ -53,7 +53,7 @@ def test_u1_a_doorbell_in_the_middle_of_a_slice_ends_it() -> None:
 
 
 def test_u2_locked_increments_of_two_threads_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks_module, "SLICE_BLOCKS", 7)
+    monkeypatch.setattr(control, "SLICE_BLOCKS", 7)
     with rig("1: lock inc qword ptr [rdi]; dec rcx; jne 1b; enclu", lps=2) as r:
         left = [0, 1]
         for number in left:
@@ -83,7 +83,7 @@ def test_u3_a_thread_that_spins_on_pause_gives_way() -> None:
     """One thread waits for the other with PAUSE: it uses 64 rounds of a turn, not all of it."""
     with rig(SPIN, lps=2) as r:
         r.set(0, rdi=r.data, rbx=0)
-        r.set(1, rdi=r.data, rbx=1, rcx=4 * blocks_module.SLICE_BLOCKS)
+        r.set(1, rdi=r.data, rbx=1, rcx=4 * control.SLICE_BLOCKS)
         turns = 0
         while True:
             stop = r.run(0)
@@ -91,10 +91,7 @@ def test_u3_a_thread_that_spins_on_pause_gives_way() -> None:
                 break
             assert stop.why is Why.PAUSE
             # What was not used of the turn: all but the rounds of the spinning loop.
-            assert (
-                r.engine.blocks.control.budget
-                > blocks_module.SLICE_BLOCKS - 3 * blocks_module.PAUSES
-            )
+            assert r.engine.blocks.left > control.SLICE_BLOCKS - 3 * control.PAUSES
             assert r.run(1).why is (Why.BUDGET if turns < 4 else Why.ENCLU)
             turns += 1
         assert turns == 5

@@ -9,10 +9,15 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from typing import Final
 
 from softsgx.mem.physical import MemoryImage, Page, PhysicalMemory
 from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+
+# What `code` says of an EPC page that instructions were fetched from.
+FIXED: Final = 1  # nobody could write it: blocks of it are known by their address
+CHANGING: Final = 2  # somebody could: their bytes are compared whenever they begin
 
 _ZERO_PAGE = bytes(PAGE_SIZE)
 _MADV_REMOVE = 9
@@ -21,9 +26,9 @@ _MADV_REMOVE = 9
 class ArenaMemory(PhysicalMemory):
     """Takes over from `ram`. EPC is `count` frames from `first` on.
 
-    `touched[i]` is 1 once EPC page i may differ from zero. `code` holds EPC pages from which the
-    emulator has fetched instructions; `code_writes` counts how often one was, or may have been,
-    written to since. `engine` is the emulator that ran last.
+    `touched[i]` is 1 once EPC page i may differ from zero. `code[i]` is FIXED or CHANGING if an
+    emulator has fetched instructions from it; `code_writes` counts how often a FIXED one was, or
+    may have been, written to since. `engine` is the emulator that ran last.
     """
 
     __slots__ = (
@@ -140,9 +145,13 @@ class ArenaMemory(PhysicalMemory):
             self._wrote(number)
             self.touched[number] = 0
 
+    def may_change(self, number: int) -> None:
+        """The emulator may write EPC page `number` from now on, without anyone noticing."""
+        self.touched[number] = 1
+
     def _wrote(self, number: int) -> None:
         self.touched[number] = 1
-        if self.code[number]:
+        if self.code[number] == FIXED:
             self.code[number] = 0
             self.code_writes += 1
 

@@ -1,19 +1,26 @@
 """Blocks of code, as they begin: when a slice ends, and what may not execute.
 
 The emulator calls a hook in machine code (hook.s) at the start of every block, where its state is
-exact. It ends the slice when the doorbell has rung, the budget is used up, or too many blocks
-behind a PAUSE were begun; it calls back for a block that is not in the table of known ones.
+exact. It ends the slice when the doorbell has rung, when blocks or time are used up, when too many
+blocks behind a PAUSE were begun, or when the code spins; it calls back for a block that is not
+known. A block of pages that nobody can write is known by its address, another one as long as its
+bytes are those that were looked at.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import time
 from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from softsgx.cpu.fault import UD, Fault
+from softsgx.runner import control
+from softsgx.runner.control import AFTER_PAUSE, HookControl
+from softsgx.runner.known import KnownBlocks
+from softsgx.runner.machine_code import HOOK_CODE
 from softsgx.runner.scan import Illegal, Scanner
 from softsgx.runner.unicorn_api import UC_HOOK_BLOCK, BlockHook
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
@@ -22,15 +29,7 @@ if TYPE_CHECKING:
     from softsgx.runner.doorbell import Doorbell
     from softsgx.runner.unicorn_api import Uc
 
-SLICE_BLOCKS: Final = 40_000
-PAUSES: Final = 64
-
-HOOK: Final = bytes.fromhex(
-    "488b018b003b4108753683690c01783a89f04189f041c1e80c4431c00fb7c04c8b49284d8b04c14939f07410490fba"
-    "f03f4939f07507836920017818c3ff6118c7412401000000ff6110c7412402000000ff6110c7412403000000ff6110"
-)
-_TABLE_BITS: Final = 16
-_AFTER_PAUSE: Final = 1 << 63
+_HOOK: Final = b"".join(bytes.fromhex(code) for _, code in HOOK_CODE)
 _PAUSE: Final = b"\xf3\x90"
 
 
@@ -41,7 +40,8 @@ class Why(Enum):
     FAULT = "an exception"
     DOORBELL = "something happened outside"
     BUDGET = "the slice is over"
-    PAUSE = "the code spins"
+    PAUSE = "the code waits with PAUSE"
+    SPIN = "the code does the same again and again, and changes nothing"
     MISS = "an access misses the TLB"
 
 
@@ -52,30 +52,27 @@ class Stop(NamedTuple):
     fault: Fault | None = None
 
 
-_REASONS: Final = {1: Why.DOORBELL, 2: Why.BUDGET, 3: Why.PAUSE}
+_REASONS: Final = {
+    control.RUNG: Why.DOORBELL,
+    control.USED_UP: Why.BUDGET,
+    control.PAUSED: Why.PAUSE,
+    control.SPIN: Why.SPIN,
+}
 
 
-class Control(ctypes.Structure):
-    """What the block hook looks at."""
+class Place(NamedTuple):
+    """Where a byte of code lies in this process, and whether somebody can write it unnoticed."""
 
-    _fields_ = (
-        ("doorbell", ctypes.c_uint64),
-        ("seen", ctypes.c_uint32),
-        ("budget", ctypes.c_int32),
-        ("stop", ctypes.c_uint64),
-        ("unknown", ctypes.c_uint64),
-        ("pauses", ctypes.c_int32),
-        ("reason", ctypes.c_uint32),
-        ("table", ctypes.c_uint64),
-    )
+    memory: int
+    changing: bool
 
 
 class Blocks:
-    """The hook of one emulator, and the table of blocks that may execute as they are.
+    """The hook of one emulator, and the blocks that may execute as they are.
 
-    `code_at(address, size)` reads instruction bytes; `changing(address)` says whether they may be
-    written without anyone noticing. `illegal` is a block, by its address, with an instruction that
-    must not execute: the emulator stands at its start.
+    `code_at(address, size)` reads instruction bytes, `place(address)` says where they lie. In front
+    of what the emulator stands once it was stopped: `illegal`, a block with an instruction that
+    must not execute; `again`, one whose translation may be older than what was looked at.
     """
 
     def __init__(
@@ -83,34 +80,49 @@ class Blocks:
         uc: Uc,
         doorbell: Doorbell,
         code_at: Callable[[int, int], bytes],
-        changing: Callable[[int], bool],
+        place: Callable[[int], Place | None],
     ) -> None:
         self._uc = uc
         self._doorbell = doorbell
         self._code_at = code_at
-        self._changing = changing
+        self._place = place
         self._scanner = Scanner()
         self.illegal: tuple[int, Illegal] | None = None
-        self._table = mmap.mmap(-1, 8 << _TABLE_BITS)
-        self._known = memoryview(self._table).cast("Q")
+        self.again: tuple[int, int] | None = None
+        self.looked = 0  # blocks that were looked at
+        self._known = KnownBlocks()
         self._code = mmap.mmap(-1, PAGE_SIZE, prot=7)
-        self._code[: len(HOOK)] = HOOK
+        self._code[: len(_HOOK)] = _HOOK
         self._unknown = BlockHook(self._unknown_block)
-        control = self.control = Control()
-        control.doorbell = doorbell.address
-        control.stop = ctypes.cast(uc.lib.uc_emu_stop, ctypes.c_void_p).value or 0
-        control.unknown = ctypes.cast(self._unknown, ctypes.c_void_p).value or 0
-        control.table = address_of(self._table)
-        uc.hook(UC_HOOK_BLOCK, address_of(self._code), ctypes.addressof(control))
+        self.control = HookControl(uc)
+        self.control.doorbell = doorbell.address
+        self.control.unknown = ctypes.cast(self._unknown, ctypes.c_void_p).value or 0
+        self.control.known, self.control.changing = self._known.plain, self._known.changing
+        uc.hook(UC_HOOK_BLOCK, address_of(self._code), ctypes.addressof(self.control))
 
-    def begin(self) -> None:
-        """A slice begins."""
-        control = self.control
-        control.seen = self._doorbell.seen
-        control.budget = SLICE_BLOCKS
-        control.pauses = PAUSES
-        control.reason = 0
-        self.illegal = None
+    def begin(self, timed: bool) -> None:
+        """A slice begins; `timed` if it may end by time, and because the code spins."""
+        now = self.control
+        now.seen = self._doorbell.seen
+        now.quantum = min(control.SLICE_BLOCKS, control.QUANTUM_BLOCKS)
+        now.left = control.SLICE_BLOCKS - now.quantum
+        now.pauses = control.PAUSES
+        now.reason = now.watched = now.resting = 0
+        if timed:
+            now.deadline = time.monotonic_ns() + control.SLICE_NS
+        else:
+            now.deadline, now.unwatched = control.NEVER, control.SLICE_BLOCKS
+        self.illegal = self.again = None
+
+    def charge(self, blocks: int) -> None:
+        """Python has worked for about as long as so many blocks take: look at the clock earlier."""
+        self.control.quantum -= blocks
+        self.control.left += blocks
+
+    @property
+    def left(self) -> int:
+        """Blocks of the slice that are left."""
+        return int(self.control.quantum + self.control.left)
 
     @property
     def why(self) -> Why:
@@ -119,24 +131,39 @@ class Blocks:
 
     def forget(self) -> None:
         """Code has changed: look at all of it again."""
-        self._table[:] = bytes(len(self._table))
+        self._known.forget()
+
+    def forget_page(self, page: int) -> None:
+        """Look again at the code of a linear page, and at blocks that end there."""
+        self._known.forget_page(page)
+
+    def flag(self, address: int, flag: int) -> None:
+        """SPINNER: watch this block at each visit; 0: do not."""
+        self._known.flag(address, flag)
 
     def _unknown_block(self, _uc: Any, address: int, size: int, _data: Any) -> None:
-        """A block for the first time: may all of it execute?"""
-        if self.illegal is not None or self.control.reason:
+        """A block for the first time, or with new bytes: may all of it execute?"""
+        if self.illegal is not None or self.again is not None or self.control.reason:
             return
+        self.looked += 1
         code = self._code_at(address, size)
         found = self._scanner.first(code, address)
         if found is not None:
             self.illegal = (address, found)
             self._uc.stop()
             return
-        last = address + size - 1
-        if self._changing(address) or self._changing(last) or len(code) < size:
-            return  # code that can change under our eyes is looked at each time
+        first, last = self._place(address), self._place(address + size - 1)
+        if first is None or last is None or len(code) < size:
+            return
         paused = address & PAGE_MASK >= 2 and self._code_at(address - 2, 2) == _PAUSE
-        slot = (address ^ address >> 12) & 0xFFFF
-        self._known[slot] = address | (_AFTER_PAUSE if paused else 0)
+        flags = AFTER_PAUSE if paused else 0
+        if not (first.changing or last.changing):
+            self._known.add(address, flags)
+            return
+        self._known.add_changing(address, code, first.memory, last.memory, flags)
+        # What the emulator is about to execute may have been translated from other bytes.
+        self.again = (address, size)
+        self._uc.stop()
 
 
 def address_of(memory: mmap.mmap) -> int:

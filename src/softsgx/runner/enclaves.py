@@ -9,7 +9,6 @@ from __future__ import annotations
 import signal
 import struct
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu.fault import Fault
@@ -35,6 +34,7 @@ from softsgx.runner.box import IDLE
 from softsgx.runner.engine import Engine
 from softsgx.runner.tick import TIMER_VECTOR
 from softsgx.runner.trapped import ENCLU
+from softsgx.runner.turns import Turns
 from softsgx.sim.cpu_events import AccessFaulted, InstructionFaulted
 from softsgx.sim.kernel_events import PageFaultBegun, PageFaultEnded
 from softsgx.spec import faults, leaves
@@ -71,7 +71,7 @@ class Enclaves:
         self.mailboxes = mailboxes
         self.doorbell = doorbell
         self.vdso = vdso
-        self.ready: deque[Tracee] = deque()
+        self.ready = Turns()
         self.emulated = 0.0  # seconds, of all threads
 
     # What only the native engine has to do
@@ -186,7 +186,7 @@ class Enclaves:
                 assert stop.fault is not None
                 self._fault_inside(t, stop.fault)
             else:
-                self._end_of_slice(t)
+                self._end_of_slice(t, stop.why in (Why.PAUSE, Why.SPIN))
                 return
             if not t.inside:
                 return
@@ -194,14 +194,14 @@ class Enclaves:
                 self._end_of_slice(t)
                 return
 
-    def _end_of_slice(self, t: Tracee) -> None:
+    def _end_of_slice(self, t: Tracee, waits: bool = False) -> None:
         t.slices += 1
         if t.mailbox is None and t.slices % _SLICES_BETWEEN_LOOKS == 0 and signal_waits(t):
             # Stopped by ptrace, a thread does not get its signals: let it go to the AEP.
             t.lp.interrupt()
             self._leave(t)
             return
-        self.ready.append(t)
+        self.ready.append(t, waits)
 
     def _is_enclu(self, t: Tracee, rip: int) -> bool:
         """Whether an ENCLU stands there, replaced or not."""

@@ -4,8 +4,7 @@ The model's TLB is the only source of translations: the emulator's TLB-fill hook
 flushed when the model's TLB was. Threads take turns on one emulator, in slices that end at the
 start of a block, where the state is exact; so atomic operations are atomic between them.
 
-A slice ends when the doorbell rings (something happened outside), when its budget of blocks is
-used up, or when the code spins on PAUSE.
+A slice ends when the doorbell rings, when blocks or time are used up, or when the code only waits.
 """
 
 from __future__ import annotations
@@ -17,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 from softsgx.cpu.fault import GP, UD, Fault
 from softsgx.mem.tlb import FETCH, READ, WRITE
 from softsgx.runner.blocks import Blocks, Stop, Why, address_of, exception
+from softsgx.runner.code_pages import CodePages
 from softsgx.runner.fpu import Fpu
 from softsgx.runner.hostmem import OutOfCopies, Stored
 from softsgx.runner.maddr import exact_address
 from softsgx.runner.ring3 import PAGES, enter_ring3
 from softsgx.runner.scan import Illegal
+from softsgx.runner.spins import Spins
 from softsgx.runner.stores import Kind, Store, StoreKinds, StringStores
 from softsgx.runner.unicorn_api import (
     UC_ERR_EXCEPTION,
@@ -55,19 +56,28 @@ if TYPE_CHECKING:
     from softsgx.runner.doorbell import Doorbell
     from softsgx.runner.hostmem import HostMemory
 
-# Physical addresses for the emulator, beside those of the EPC.
-SHADOW_PHYSICAL: Final = 1 << 44  # copies of host pages: stores to them ask the write hook
-BOOT_PHYSICAL: Final = 1 << 45
-ABORT_PHYSICAL: Final = 1 << 46  # a page of ones: the write hook drops what is stored there
+# Physical addresses for the emulator, behind the EPC and behind all linear addresses of programs:
+# it compares both with the range of the write hook.
+SHADOW_PHYSICAL: Final = 1 << 48  # copies of host pages: stores to them ask the write hook
+BOOT_PHYSICAL: Final = 1 << 49
+ABORT_PHYSICAL: Final = 1 << 50  # a page of ones: the write hook drops what is stored there
 
 # RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8.., RFLAGS, RIP, FS base, GS base
 _REGISTERS: Final = [35, 38, 40, 37, 44, 36, 43, 39, *range(106, 114), 253, 41, 250, 251]
+# What Python does in between, in blocks of a slice that would have taken as long.
+_STORE_BLOCKS: Final = 128
+_FILL_BLOCKS: Final = 64
 _WORDS: Final = struct.Struct("<20Q")
 _ACCESS: Final = {16: READ, 17: WRITE, 18: FETCH}
 
 
 class Engine:
-    """One emulator for the enclaves of one address space."""
+    """One emulator for the enclaves of one address space.
+
+    Slices end by time, and because code spins, if they are `timed`; else by what code does only.
+    """
+
+    timed = True
 
     def __init__(self, memory: ArenaMemory, host: HostMemory, doorbell: Doorbell) -> None:
         self.host = host
@@ -80,14 +90,14 @@ class Engine:
         # What the emulator's TLB stands for: see _keep_or_drop.
         self._valid: tuple[Any, ...] = (None,)
         self._flushes = -1
-        self._code_writes = memory.code_writes
+        self._pages = CodePages(memory, self._forget_page)
         self._entries: dict[int, int] = {}
         self._full = False
         # Stores to host memory: their kinds by RIP, a string store to be done, one not to be.
         self._string: Store | None = None
         self._single = -1  # RCX of the element that the emulator stores itself
         self._strings = StringStores(memory, host)
-        self._kinds = StoreKinds(self.uc, self._own_code, self._changing)
+        self._kinds = StoreKinds(self.uc, self._pages.read, self._pages.changing)
         self._fault: Fault | None = None
         self._intr = -1
         self._invalid = False
@@ -113,8 +123,10 @@ class Engine:
 
     def _install_hooks(self) -> None:
         uc = self.uc
-        self.blocks = Blocks(uc, self.doorbell, self._own_code, self._changing)
-        uc.hook(UC_HOOK_MEM_WRITE_PROT, WriteHook(self._on_write))
+        self.blocks = Blocks(uc, self.doorbell, self._pages.read, self._pages.place)
+        self.spins = Spins(self.memory, self.blocks)
+        last = ABORT_PHYSICAL + PAGE_SIZE - 1
+        uc.hook(UC_HOOK_MEM_WRITE_PROT, WriteHook(self._on_write), begin=SHADOW_PHYSICAL, end=last)
         uc.hook(UC_HOOK_INTR, IntrHook(self._on_intr))
         uc.hook(UC_HOOK_INSN_INVALID, InvalidHook(self._on_invalid))
 
@@ -131,7 +143,7 @@ class Engine:
         processor itself had executed.
         """
         self._load(lp)
-        self.blocks.begin()
+        self.blocks.begin(self.timed)
         self._fault = None
         self._intr = -1
         self._invalid = False
@@ -139,6 +151,8 @@ class Engine:
         self._single = -1
         self._upto = 0
         error = self._execute(lp, lp.regs[RIP], 0)
+        if self.spins.suspected:
+            error = self._one_round(lp)
         if self.blocks.illegal is not None:
             error = self._up_to_illegal(lp, *self.blocks.illegal)
         self._save(lp)
@@ -148,6 +162,12 @@ class Engine:
         """Execute from `rip`; go on after what is no concern of the enclave."""
         error = self.uc.start(rip, until)
         while True:
+            if self.blocks.again is not None:
+                block, size = self.blocks.again
+                self.blocks.again = None
+                self.uc.forget_code(block, block + size)
+                error = self.uc.start(block, until)
+                continue
             if self._string is not None:
                 self._save(lp)
                 self._do_string(lp)
@@ -169,6 +189,16 @@ class Engine:
                 return error
             error = self.uc.start(lp.regs[RIP], until)
 
+    def _one_round(self, lp: LogicalProcessor) -> int:
+        """The code seems to spin: does it change memory?"""
+        self._save(lp)
+        self.spins.begin((list(lp.regs), lp.fsbase, lp.gsbase, lp.x.legacy))
+        self.uc.flush_tlb()
+        error = self._execute(lp, lp.regs[RIP], 0)
+        self._save(lp)
+        self.spins.end((list(lp.regs), lp.fsbase, lp.gsbase, lp.x.legacy))
+        return error
+
     def _up_to_illegal(self, lp: LogicalProcessor, block: int, illegal: Illegal) -> int:
         """Stopped at the start of a block with an illegal instruction: execute up to that."""
         self._upto = block + illegal.offset
@@ -179,11 +209,13 @@ class Engine:
 
     def _load(self, lp: LogicalProcessor) -> None:
         self._keep_or_drop(lp)
-        if self.memory.code_writes != self._code_writes:
-            self._code_writes = self.memory.code_writes
+        if self.memory.code_writes != self._pages.writes:
+            self._pages.writes = self.memory.code_writes
+            self._drop()  # so that it is noted anew which pages code is fetched from
             self.uc.flush_code()
-            self._forget_blocks()
-        self._lp = lp
+            self._kinds.forget()
+            self.blocks.forget()
+        self._lp = self._pages.lp = lp
         self._load_registers(lp)
 
     def _keep_or_drop(self, lp: LogicalProcessor) -> None:
@@ -242,7 +274,7 @@ class Engine:
         if error == UC_ERR_EXCEPTION:
             raise UnicornError(f"exception without a cause at {lp.regs[RIP]:#x}")
         if self._invalid:
-            code = self._code_at(lp, lp.regs[RIP], 3)
+            code = self._pages.read(lp.regs[RIP], 3)
             return Stop(Why.ENCLU) if code == b"\x0f\x01\xd7" else Stop(Why.FAULT, UD("CODE.01"))
         if self._upto and lp.regs[RIP] == self._upto:
             return Stop(Why.FAULT, self._refusal(lp, self._upto))
@@ -259,11 +291,11 @@ class Engine:
         if fault.code & faults.PFEC_I:
             fault.address = max(rip, fault.address)
             return
-        fault.address = exact_address(lp, self._code_at(lp, rip, 15), fault.address)
+        fault.address = exact_address(lp, self._pages.read(rip, 15), fault.address)
 
     def _refusal(self, lp: LogicalProcessor, rip: int) -> Fault:
         """What an illegal instruction raises: #UD, but INT3 after an opt-in entry is #BP."""
-        if lp.dbgoptin and self._code_at(lp, rip, 1) == b"\xcc":
+        if lp.dbgoptin and self._pages.read(rip, 1) == b"\xcc":
             return Fault(faults.BP, "CODE.03")
         return UD("CODE.02")  # an instruction that is illegal inside an enclave
 
@@ -272,18 +304,6 @@ class Engine:
         the next one would become a double fault. Go back to a state without it."""
         self._clean.restore()
         self.fpu.image = None
-
-    def _code_at(self, lp: LogicalProcessor, rip: int, size: int) -> bytes:
-        """Instruction bytes, which have just been fetched."""
-        out = b""
-        while len(out) < size:
-            at = rip + len(out)
-            entry = lp.tlb.entries.get(at >> PAGE_SHIFT, 0)
-            if not entry & FETCH:
-                break
-            length = min(size - len(out), PAGE_SIZE - (at & PAGE_MASK))
-            out += self.memory.read(entry & ~PAGE_MASK | at & PAGE_MASK, length)
-        return out
 
     # Hooks
 
@@ -296,6 +316,7 @@ class Engine:
             answer.paddr = BOOT_PHYSICAL + PAGE_SIZE * PAGES.get(address, 2)
             answer.perms = UC_PROT_READ | UC_PROT_WRITE | UC_PROT_EXEC
             return True
+        self.blocks.charge(_FILL_BLOCKS)
         try:
             if not canonical(address):
                 raise GP("ACCESS.02")  # address not canonical
@@ -304,16 +325,10 @@ class Engine:
                 if not word & access:
                     word = lp.translate(address, access)
                 answer.paddr = word & ~PAGE_MASK
-                answer.perms = (
-                    (UC_PROT_READ if word & READ else 0)
-                    | (UC_PROT_WRITE if word & WRITE else 0)
-                    | (UC_PROT_EXEC if word & FETCH else 0)
-                )
-                number = (word >> PAGE_SHIFT) - self.memory.first
-                if word & WRITE:
-                    self._writable(number)
-                if access == FETCH:
-                    self.memory.code[number] = 1
+                writes = access == WRITE or not self.spins.trial
+                if writes and word & WRITE:
+                    self.spins.wrote((word >> PAGE_SHIFT) - self.memory.first)
+                answer.perms = self._pages.rights(address >> PAGE_SHIFT, word, access, writes)
                 return True
             if access == FETCH:
                 raise GP("ACCESS.01")  # fetch outside ELRANGE while in enclave mode
@@ -336,16 +351,20 @@ class Engine:
         self, _uc: Any, _kind: int, physical: int, size: int, value: int, _data: Any
     ) -> bool:
         """A store to a copy of a host page, or to the abort page."""
+        self.blocks.charge(_STORE_BLOCKS)
         if physical >= ABORT_PHYSICAL:
             return True
         offset = physical - SHADOW_PHYSICAL
         store = self._kinds.current()
         if store.kind is Kind.STRING and self._kinds.rcx() != self._single:
             self._string = store
+            self.spins.stored()
             return False
         if offset & (size - 1):
             return True  # one that is not aligned is announced only: it comes again byte by byte
         data = (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+        if self.spins.trial and self.host.shadow[offset : offset + size] != data:
+            self.spins.stored()
         if store.kind is Kind.LOCKED:
             stored = self.host.store_locked(offset, data)
         else:
@@ -367,19 +386,9 @@ class Engine:
             self._full = True
         self._load_registers(lp)
 
-    def _writable(self, number: int) -> None:
-        """The enclave may now write an EPC page without anyone noticing."""
-        self.memory.touched[number] = 1
-        if self.memory.code[number]:
-            # Code of this page was looked at; it may change from now on. This emulator sees it.
-            self.memory.code[number] = 0
-            self.memory.code_writes += 1
-            self._code_writes += 1
-            self._forget_blocks()
-
-    def _forget_blocks(self) -> None:
+    def _forget_page(self, page: int) -> None:
         self._kinds.forget()
-        self.blocks.forget()
+        self.blocks.forget_page(page)
 
     def _on_intr(self, _uc: Any, number: int, _data: Any) -> None:
         self._intr = number
@@ -389,11 +398,3 @@ class Engine:
         self._invalid = True
         self.uc.stop()
         return True
-
-    def _own_code(self, address: int, size: int) -> bytes:
-        assert self._lp is not None
-        return self._code_at(self._lp, address, size)
-
-    def _changing(self, address: int) -> bool:
-        assert self._lp is not None
-        return bool(self._lp.tlb.entries.get(address >> PAGE_SHIFT, 0) & WRITE)

@@ -23,8 +23,9 @@ class SnapshotArena(ArenaMemory):
         self.image: dict[int, bytes] = {}
 
     def may_change(self, number: int) -> None:
-        """The emulator may write EPC page `number` from now on, without anyone noticing."""
+        """As ArenaMemory.may_change."""
         self.changed[number] = 1
+        super().may_change(number)
 
     def _wrote(self, number: int) -> None:
         self.changed[number] = 1

@@ -39,6 +39,8 @@ class Silence:
 class SteppedEngine(Engine):
     """`missed` is the linear page and the access (READ, WRITE, FETCH) of the last Why.MISS."""
 
+    timed = False
+
     def __init__(self, memory: SnapshotArena, host: ModelHost) -> None:
         self.missed = (0, 0)
         self._granted: tuple[int, int] | None = None
@@ -64,10 +66,6 @@ class SteppedEngine(Engine):
                     return False
                 self._granted = None
         return super()._fill(uc, address, kind, entry, data)
-
-    def _writable(self, number: int) -> None:
-        self.memory.may_change(number)  # type: ignore[attr-defined] # a SnapshotArena
-        super()._writable(number)
 
     def _reason(self, lp: LogicalProcessor, error: int) -> Stop:
         if self._fault is _MISS:

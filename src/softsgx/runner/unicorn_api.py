@@ -155,8 +155,13 @@ class Uc:
             self.lib.uc_mmio_map(self.handle, physical, size, on_read, None, on_write, None)
         )
 
-    def hook(self, kind: int, function: Any, data: int = 0) -> None:
-        """Install a hook everywhere; `function` is a ctypes function or an address."""
+    def hook(self, kind: int, function: Any, data: int = 0, begin: int = 1, end: int = 0) -> None:
+        """Install a hook for addresses [begin, end], everywhere if that is empty.
+
+        `function` is a ctypes function or an address. For hooks of memory the addresses are
+        physical. Where there is one, whatever it waits for, the emulator lets no store to a page
+        go past its slow path, and forgets its translation when the next one has the same place.
+        """
         self._kept.append(function)
         hook = ctypes.c_size_t()
         pointer = function if isinstance(function, int) else ctypes.cast(function, ctypes.c_void_p)
@@ -164,7 +169,7 @@ class Uc:
             self.lib.uc_hook_add(
                 ctypes.c_void_p(self.handle), ctypes.byref(hook), ctypes.c_int(kind),
                 ctypes.c_void_p(pointer) if isinstance(pointer, int) else pointer,
-                ctypes.c_void_p(data), ctypes.c_uint64(1), ctypes.c_uint64(0),
+                ctypes.c_void_p(data), ctypes.c_uint64(begin), ctypes.c_uint64(end),
             )
         )  # fmt: skip
 
