@@ -5,6 +5,7 @@ Rows name what refuses. Addresses in the texts are those of page 0 of the data, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +41,7 @@ from softsgx.spec.status import SGX_PAGE_NOT_TRACKED
 from softsgx.system import EnclaveThread, HostThread, Machine, load
 from softsgx.system.facts import look
 from softsgx.system.history import CALLS_MAX, KEPT
-from softsgx.system.ways import way_of_leaf
+from softsgx.system.ways import _TCS_CONTENTS, way_of_leaf
 from tests.linux.building import Building
 from tests.linux.world import World, world
 
@@ -716,6 +717,13 @@ def test_accepting_a_tcs_that_has_no_frames() -> None:
             "for EACCEPT to succeed: set NSSA of the TCS above CSSA first, while the page is",
         ),
     )
+
+
+@pytest.mark.parametrize("rule", _TCS_CONTENTS)
+def test_the_contents_asked_for_are_those_of_the_rule(rule: str) -> None:
+    """Rules may be numbered anew: each advice names a field that its rule names."""
+    named = re.findall(r"\b[A-Z]{3,}\b", _TCS_CONTENTS[rule].replace("TCS", ""))
+    assert any(field in RULES[rule] for field in named or ["reserved area"])
 
 
 ABOUT_THE_TARGET = [
