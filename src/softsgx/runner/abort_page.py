@@ -1,32 +1,67 @@
 """The abort page: what a host thread finds where enclave memory is mapped. SDM 3D, 37.3.
 
 Enclave areas are PROT_NONE in the process, so that such an access is a SIGSEGV that only we see. It
-goes through the fault handler of the driver like any other; then the instruction runs on a page of
-ones, and what it wrote is forgotten.
+walks the page tables of the model, and goes through the fault handler of its kernel like any other.
+What is refused there the program is told; else the instruction runs on a page of ones, and what it
+wrote is forgotten.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from softsgx.cpu.access import walk
+from softsgx.cpu.fault import Fault
+from softsgx.linux.events import tell_signal
 from softsgx.linux.fault import do_user_addr_fault
 from softsgx.linux.mm import VM_EXEC, VM_READ, VM_RWX, VM_WRITE
-from softsgx.linux.process import SIGBUS, Signal
+from softsgx.linux.process import SEGV_ACCERR, SEGV_MAPERR, Signal
+from softsgx.mem.tlb import FETCH, WRITE
 from softsgx.runner import ptrace as p
-from softsgx.runner.forced import ACTION_SIZE, mask_before, set_action
-from softsgx.runner.tracee import NR_MPROTECT, Tracee
+from softsgx.runner.forced import before, force, put_back
+from softsgx.runner.maddr import access_kind
+from softsgx.runner.signals import (
+    Due,
+    bit,
+    code_and_address,
+    owe,
+    send,
+    siginfo,
+    signal_state,
+)
+from softsgx.runner.tracee import NR_MPROTECT, Tracee, in_model_order
+from softsgx.runner.trapped import LONGEST
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
-from softsgx.spec.faults import PFEC_I, PFEC_U, PFEC_W
+from softsgx.spec.faults import PFEC_P
 
 if TYPE_CHECKING:
+    from softsgx.linux.mm import Vma
     from softsgx.runner.world import World
 
 _ONES: Final = b"\xff" * PAGE_SIZE
-_CODE_AT, _ADDRESS_AT = 8, 16
-_PAGES_MAX: Final = 4
+# 16 elements of a gather, each across two pages, and the instruction itself.
+_PAGES_MAX: Final = 34
+_PAGE_FAULTS: Final = (SEGV_MAPERR, SEGV_ACCERR)
+
+
+class _HostRegisters(NamedTuple):
+    regs: list[int]
+    fsbase: int
+    gsbase: int
+
+
+class _Attempt:
+    """One instruction that touches enclave memory.
+
+    `mask` are the blocked signals before it; None as long as nothing has been done to the thread,
+    which then is still where its SIGSEGV can be delivered.
+    """
+
+    def __init__(self) -> None:
+        self.opened: list[int] = []
+        self.mask: int | None = None
 
 
 class AbortPage:
@@ -35,86 +70,155 @@ class AbortPage:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def access(self, t: Tracee) -> bool:
-        """A SIGSEGV is about to be delivered. True if it was an access that is served here."""
-        info = p.get_siginfo(t.tid)
-        (code,) = struct.unpack_from("<i", info, _CODE_AT)
-        (address,) = struct.unpack_from("<Q", info, _ADDRESS_AT)
-        if code <= 0 or not t.space.mm.vmas:
-            return False
-        vma = t.space.mm.vma_lookup(address)
-        if vma is None or not vma.flags & VM_RWX:
-            return False
-        opened: list[int] = []
-        rip = p.get_regs(t.tid)[p.RIP]
-        mask = mask_before(t, signal.SIGSEGV)
+    def access(self, t: Tracee) -> int | None:
+        """A SIGSEGV is about to be delivered: the signal to deliver, None if it is served."""
+        refused = self.serve(t)
+        return refused.number if isinstance(refused, Signal) else refused
+
+    def serve(self, t: Tracee, inside: bool = False) -> Signal | int | None:
+        """As `access`; with `inside` a refusal is the caller's to tell, and comes as it is."""
+        address = self._address(t, p.get_siginfo(t.tid))
+        if address is None:
+            return int(signal.SIGSEGV)
+        attempt = _Attempt()
         try:
-            return self._step(t, address, rip, opened, mask)
+            return self._run(t, attempt, address, inside)
         finally:
-            self.close(t, opened)
+            self.close(t, attempt.opened)
 
-    def _done(self, t: Tracee, opened: list[int], mask: int, number: int = 0) -> None:
-        self.close(t, opened)
-        p.set_sigmask(t.tid, mask)  # a single step is a SIGTRAP, which unblocks itself, too
-        p.request(p.PTRACE_CONT, t.tid, 0, number)
+    def _address(self, t: Tracee, info: bytes) -> int | None:
+        """si_addr of a page fault on an enclave area."""
+        code, address = code_and_address(info)
+        if code not in _PAGE_FAULTS or not t.space.mm.vmas:
+            return None
+        return address if t.space.mm.vma_lookup(address) is not None else None
 
-    def open_range(self, t: Tracee, address: int, length: int, opened: list[int]) -> None:
-        """Make the enclave pages of a buffer pages of ones, as far as their areas allow it."""
+    # What the access comes to
+
+    def _run(self, t: Tracee, attempt: _Attempt, address: int, inside: bool) -> Signal | int | None:
+        """Open pages and execute the instruction until it is done, or raises a signal."""
+        while True:
+            access = self._access(t, address)
+            if address & ~PAGE_MASK in attempt.opened and access != FETCH:
+                access = WRITE  # it can be read, and yet faults
+            refused = self._judge(t, address, access)
+            if refused is not None and inside:
+                return refused
+            if refused is not None:
+                return self._refuse(t, attempt, refused)
+            if attempt.mask is None:
+                attempt.mask = before(t, signal.SIGSEGV)
+            self._open(t, address & ~PAGE_MASK, t.space.mm.vma_lookup(address))
+            attempt.opened.append(address & ~PAGE_MASK)
+            number, info = self._step(t)
+            found = self._address(t, info) if number == signal.SIGSEGV else None
+            if found is None or len(attempt.opened) == _PAGES_MAX:
+                self._executed(t, attempt, number, info)
+                return None
+            address = found
+
+    def _access(self, t: Tracee, address: int) -> int:
+        """READ, WRITE or FETCH: siginfo does not say, the instruction does."""
+        regs = p.get_regs(t.tid)
+        rip = regs[p.RIP]
+        if address == rip:
+            return FETCH
+        size = LONGEST
+        code = p.read_memory(t.tid, rip, size)
+        while code is None and size > 1:
+            size = min(size - 1, PAGE_SIZE - (rip & PAGE_MASK))
+            code = p.read_memory(t.tid, rip, size)
+        host = _HostRegisters(list(in_model_order(regs)), regs[p.FS_BASE], regs[p.GS_BASE])
+        return access_kind(host, code or b"", address)
+
+    def _judge(self, t: Tracee, address: int, access: int) -> Signal | None:
+        """The page walk, and the kernel's fault handler until it succeeds; the signal if not."""
+        thread = t.model()
+        while True:
+            try:
+                walk(t.lp, address, access)
+            except Fault as fault:
+                body = do_user_addr_fault(thread, fault.code, address)
+                refused = self.world.run(body, thread.cpu)
+                if refused is not None:
+                    return refused
+            else:
+                return None
+
+    def _refuse(self, t: Tracee, attempt: _Attempt, refused: Signal) -> int | None:
+        """The kernel refuses: its signal, whose frame has P as in the model's page tables.
+
+        Whether it was a write or a fetch, the frame says by itself: the real fault was one, too.
+        """
+        number = refused.number
+        tell_signal(t.model(), refused)
+        due = Due(siginfo(refused), refused.error_code, PFEC_P)
+        same = number == signal.SIGSEGV
+        if attempt.mask is None and (same or not signal_state(t.tid).refuses(number)):
+            owe(t, number, due)
+            return number
+        self.close(t, attempt.opened)
+        if not same:
+            # SIGSEGV is not what it dies of.
+            if attempt.mask is None:
+                attempt.mask = before(t, signal.SIGSEGV)
+            self._as_before(t, attempt)
+            force(t, number)
+        send(t, number, due)
+        p.request(p.PTRACE_CONT, t.tid)
+        return None
+
+    def _executed(self, t: Tracee, attempt: _Attempt, number: int, info: bytes) -> None:
+        """The instruction is done, or something else came, which the program gets as it is."""
+        self.close(t, attempt.opened)
+        raised = code_and_address(info)[0] > 0  # by the instruction itself
+        if number == signal.SIGTRAP and raised:
+            self._as_before(t, attempt)
+        else:
+            self._as_before(t, attempt, number if raised else 0)
+            send(t, number, Due(info))
+        p.request(p.PTRACE_CONT, t.tid)
+
+    # The thread
+
+    def _as_before(self, t: Tracee, attempt: _Attempt, but: int = 0) -> None:
+        """Handlers and mask. A single step is a SIGTRAP, which unblocks itself, too.
+
+        Signal `but` is an exception of the program: the kernel has judged it.
+        """
+        assert attempt.mask is not None
+        p.set_sigmask(t.tid, attempt.mask & ~bit(but) if but else attempt.mask)
+        put_back(t, but)
+
+    def _step(self, t: Tracee) -> tuple[int, bytes]:
+        """Execute one instruction; the signal that comes, SIGTRAP if it is done, with siginfo."""
+        while True:
+            p.request(p.PTRACE_SINGLESTEP, t.tid)
+            _, status = os.waitpid(t.tid, p.WALL)
+            if not os.WIFSTOPPED(status):
+                self.world.ended.append((t, status))
+                raise p.NoSuchTracee(3, "died in a single step")
+            if not status >> 16:
+                return os.WSTOPSIG(status), p.get_siginfo(t.tid)
+
+    # The pages
+
+    def open_range(self, t: Tracee, address: int, length: int, access: int) -> list[int]:
+        """Make the enclave pages of a buffer pages of ones, where the access is allowed."""
+        opened = []
         for page in range(address & ~PAGE_MASK, address + length, PAGE_SIZE):
             vma = t.space.mm.vma_lookup(page)
-            if (
-                vma is not None
-                and vma.flags & VM_RWX
-                and self._fault(t, page, 0, vma.flags) is None
-            ):
-                self._open(t, page, vma.flags)
+            if vma is not None and self._judge(t, page, access) is None:
+                self._open(t, page, vma)
                 opened.append(page)
+        return opened
 
     def close(self, t: Tracee, opened: list[int]) -> None:
         """Nobody may touch the pages any more."""
         while opened:
             t.inject(NR_MPROTECT, opened.pop(), PAGE_SIZE, 0)
 
-    def _step(self, t: Tracee, address: int, rip: int, opened: list[int], mask: int) -> bool:
-        """Open the page, execute one instruction, perhaps with a second page."""
-        while len(opened) < _PAGES_MAX:
-            page = address & ~PAGE_MASK
-            vma = t.space.mm.vma_lookup(address)
-            if vma is None or page in opened:
-                return False  # refused by the rights of the area: the program's own fault
-            refused = self._fault(t, address, rip, vma.flags)
-            if refused is not None and refused.number == SIGBUS:
-                self._send(t, refused)
-                return True
-            if refused is not None:
-                return False
-            self._open(t, page, vma.flags)
-            opened.append(page)
-            p.request(p.PTRACE_SINGLESTEP, t.tid)
-            _, status = os.waitpid(t.tid, p.WALL)
-            if not os.WIFSTOPPED(status):
-                self.world.ended.append((t, status))
-                raise p.NoSuchTracee(3, "died in a single step")
-            number = os.WSTOPSIG(status)
-            if number == signal.SIGTRAP:
-                self._done(t, opened, mask)
-                return True
-            if number != signal.SIGSEGV:
-                self._done(t, opened, mask, number)
-                return True
-            (address,) = struct.unpack_from("<Q", p.get_siginfo(t.tid), _ADDRESS_AT)
-        return False
-
-    def _fault(self, t: Tracee, address: int, rip: int, flags: int) -> Signal | None:
-        """The driver's fault handler: a missing page is loaded or added, whoever touches it."""
-        thread = t.model()
-        code = PFEC_U | (PFEC_I if address == rip else 0)
-        if not flags & VM_READ and flags & VM_WRITE:
-            code |= PFEC_W
-        body = do_user_addr_fault(thread, code, address)
-        return self.world.run(body, thread.cpu)
-
-    def _open(self, t: Tracee, page: int, flags: int) -> None:
+    def _open(self, t: Tracee, page: int, vma: Vma) -> None:
         native = t.space.native
         if native is not None:
             self._nobody_inside(t)
@@ -124,7 +228,7 @@ class AbortPage:
             native.hidden.clear()
         t.inject(NR_MPROTECT, page, PAGE_SIZE, VM_READ | VM_WRITE)
         p.write_memory(t.tid, page, _ONES)
-        prot = flags & VM_RWX
+        prot = vma.flags & VM_RWX
         if prot & (VM_WRITE | VM_EXEC):
             prot |= VM_READ
         if prot != VM_READ | VM_WRITE:
@@ -136,14 +240,3 @@ class AbortPage:
             lp = self.world.machine.processor.lps[thread.cpu]
             if thread is not t.thread and lp.enclave_mode:
                 lp.interrupt()
-
-    def _send(self, t: Tracee, found: Signal) -> None:
-        t.siginfo[found.number] = found
-        mask, bit = p.get_sigmask(t.tid), 1 << (found.number - 1)
-        if mask & bit:
-            # force_sig: who blocks it dies of it. Otherwise it would stay pending, and the access
-            # happen again and again.
-            set_action(t, found.number, bytes(ACTION_SIZE))
-            p.set_sigmask(t.tid, mask & ~bit)
-        p.tgkill(t.pid, t.tid, found.number)
-        p.request(p.PTRACE_CONT, t.tid)

@@ -7,7 +7,6 @@ left. Meanwhile its logical processor is inside, or, after an interrupt, at the 
 from __future__ import annotations
 
 import signal
-import struct
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +31,8 @@ from softsgx.runner import ptrace as p
 from softsgx.runner.blocks import Why
 from softsgx.runner.box import IDLE
 from softsgx.runner.engine import Engine
+from softsgx.runner.forced import force
+from softsgx.runner.signals import Due, send, signal_state, signal_waits
 from softsgx.runner.tick import TIMER_VECTOR
 from softsgx.runner.trapped import ENCLU
 from softsgx.runner.turns import Turns
@@ -56,7 +57,6 @@ _SI_KERNEL: Final = 0x80
 _FPE_INTDIV: Final = 1
 _ILL_ILLOPN: Final = 2
 _WITH_CODE: Final = frozenset({10, 11, faults.SS, faults.GP, faults.PF, faults.AC})
-_SIGINFO: Final = struct.Struct("<iii4xQ")
 _SLICES_BETWEEN_LOOKS: Final = 4
 _FETCH_OUTSIDE: Final = "ACCESS.01"
 
@@ -300,11 +300,10 @@ class Enclaves:
 
     def _signal(self, t: Tracee, found: Signal) -> None:
         """A synchronous signal: the thread is at RIP, as the exception left it."""
-        t.siginfo[found.number] = found
         t.inside = False
         if t.thread is not None:
             tell_signal(t.thread, found)
-        t.forced = found.number
+        t.forced = found
         if t.mailbox is not None:
             # It is running, in the futex: stop it first.
             p.request(p.PTRACE_INTERRUPT, t.tid)
@@ -317,16 +316,19 @@ class Enclaves:
             self.mailboxes.control.set_state(t.mailbox, IDLE)
             t.mailbox = None
         self._set_registers(t)
-        self._force(t, t.forced)
-        p.tgkill(t.pid, t.tid, t.forced)
-        t.forced = 0
+        found, t.forced = t.forced, None
+        assert found is not None
+        if signal_state(t.tid).refuses(found.number) and p.at_seccomp_stop(t.tid):
+            # It dies; but first the system call has to end that it is stopped at.
+            t.at_exit = lambda t: self._send(t, found)
+            p.request(p.PTRACE_SYSCALL, t.tid)
+            return
+        self._send(t, found)
         p.request(p.PTRACE_CONT, t.tid)
 
-    def _force(self, t: Tracee, number: int) -> None:
-        """The kernel's force_sig: a blocked signal is unblocked."""
-        mask = p.get_sigmask(t.tid)
-        if mask >> (number - 1) & 1:
-            p.set_sigmask(t.tid, mask & ~(1 << (number - 1)))
+    def _send(self, t: Tracee, found: Signal) -> None:
+        force(t, found.number)
+        send(t, found.number, Due.of(found))
 
     def interrupted(self, t: Tracee) -> None:
         """A signal reached a thread that waits in its mailbox: AEX; it is at the AEP."""
@@ -370,23 +372,6 @@ def _tell_fault(lp: LogicalProcessor, fault: Fault) -> None:
         access = WRITE if fault.code & faults.PFEC_W else READ
         at = fault.address
         lp.log.emit(AccessFaulted(lp.id, at, access, fault.vector, fault.code, rule, 0))
-
-
-def siginfo(found: Signal) -> bytes:
-    """The 128 bytes that a handler gets."""
-    return _SIGINFO.pack(found.number, 0, found.code, found.address).ljust(128, b"\0")
-
-
-def signal_waits(t: Tracee) -> bool:
-    """Whether a signal that is not blocked is pending for a stopped thread."""
-    pending = blocked = 0
-    with open(f"/proc/{t.tid}/status", encoding="ascii", errors="replace") as status:
-        for line in status:
-            if line.startswith(("SigPnd:", "ShdPnd:")):
-                pending |= int(line.split()[1], 16)
-            elif line.startswith("SigBlk:"):
-                blocked = int(line.split()[1], 16)
-    return bool(pending & ~blocked)
 
 
 __all__ = ["BUS_ADRERR", "Enclaves", "signal"]

@@ -39,7 +39,7 @@ class HostTraps:
 
     def serve(self, t: Tracee, number: int) -> bool:
         """A signal-delivery stop outside of enclaves: True if it was one of the two."""
-        if number not in REFUSED or number in t.siginfo:
+        if number not in REFUSED:
             return False
         info, regs = p.get_siginfo(t.tid), p.get_regs(t.tid)
         rip = regs[p.RIP]

@@ -65,7 +65,7 @@ class Inserted:
     def no_stack(self, t: Tracee, number: int) -> bool:
         """A fault because the stub found no stack below the red zone, where an ENCLU needs none:
         then the ENCLU is served from here. False: it was another fault."""
-        if number not in (signal.SIGSEGV, signal.SIGBUS) or number in t.siginfo:
+        if number not in (signal.SIGSEGV, signal.SIGBUS):
             return False
         regs = p.get_regs(t.tid)
         place = where(regs[p.RIP])

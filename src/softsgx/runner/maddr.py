@@ -6,15 +6,12 @@ The emulator knows the page of an access that it cannot translate. The instructi
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
-from softsgx.mem.tlb import READ, WRITE
+from softsgx.mem.tlb import FETCH, READ, WRITE
 from softsgx.runner.disassembler import Code
 from softsgx.spec.bits import MASK64, PAGE_MASK
-from softsgx.spec.registers import RIP, RSP
-
-if TYPE_CHECKING:
-    from softsgx.cpu import LogicalProcessor
+from softsgx.spec.registers import RDI, RIP, RSP
 
 _NAMES: Final = (
     *"rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15".split(),
@@ -36,6 +33,9 @@ _READS: Final = re.compile(
 _PUSHES: Final = ("push", "call", "enter")
 _MEMORY: Final = re.compile(r"(?:(\w+) ptr )?(?:([c-gs]s):)?\[([^\]]*)\]")
 _TERMS: Final = re.compile(r"([+-]?) ?([\w*]+)")
+_LONGEST: Final = 15
+# Stores to [RDI], which the disassembler does not print.
+_MASKED: Final = ("maskmov", "vmaskmovdqu")
 _SIZES: Final = {
     "byte": 1,
     "word": 2,
@@ -50,7 +50,23 @@ _SIZES: Final = {
 }
 
 
-def exact_address(lp: LogicalProcessor, code: bytes, page: int) -> int:
+class Registers(Protocol):
+    """Of a logical processor, or of a thread of the host: `regs` in the order of lp.regs."""
+
+    @property
+    def regs(self) -> list[int]:
+        """RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 to R15, RFLAGS, RIP."""
+
+    @property
+    def fsbase(self) -> int:
+        """The base of FS."""
+
+    @property
+    def gsbase(self) -> int:
+        """The base of GS."""
+
+
+def exact_address(lp: Registers, code: bytes, page: int) -> int:
     """The first byte that the instruction `code` at RIP accesses in `page`; `page` if unknown."""
     for start, size, _ in memory_operands(lp, code) or ():
         start &= MASK64
@@ -62,7 +78,7 @@ def exact_address(lp: LogicalProcessor, code: bytes, page: int) -> int:
     return page
 
 
-def memory_operands(lp: LogicalProcessor, code: bytes) -> list[tuple[int, int, int]] | None:
+def memory_operands(lp: Registers, code: bytes) -> list[tuple[int, int, int]] | None:
     """Address, size, and access (READ or WRITE) of what the instruction touches.
 
     One that reads and writes counts as a write, as on the processor. None if it is no instruction,
@@ -87,10 +103,39 @@ def memory_operands(lp: LogicalProcessor, code: bytes) -> list[tuple[int, int, i
         out.append((rsp - 8, 8, WRITE))
     elif mnemonic.startswith(("pop", "ret", "leave")):
         out.append((rsp, 8, READ))
+    elif mnemonic.startswith(_MASKED):
+        out.append((lp.regs[RDI], 16, WRITE))
     return out
 
 
-def _effective(lp: LogicalProcessor, segment: str, text: str, following: int) -> int:
+def access_kind(lp: Registers, code: bytes, address: int, fetchable: bool = False) -> int:
+    """READ, WRITE or FETCH of the access at `address` by the instruction `code` at RIP.
+
+    `code` is as much of it as can be fetched; `fetchable` says that the page of `address` can be.
+    """
+    rip = lp.regs[RIP]
+    operands = memory_operands(lp, code)
+    if operands is None:
+        # Not all of the instruction can be fetched.
+        return FETCH if rip < address < rip + _LONGEST and not fetchable else READ
+    page = address & ~PAGE_MASK
+    kinds = {kind for start, size, kind in operands if (address - start) & MASK64 < max(size, 1)}
+    if not kinds and rip <= address < rip + _LONGEST:
+        # The page was away for a moment, while rights were added to it for another thread.
+        return FETCH
+    if not kinds:
+        kinds = {kind for start, size, kind in operands if _touches(start, size, page)}
+    if not kinds:
+        kinds = {kind for _, _, kind in operands}
+    return WRITE if WRITE in kinds else READ
+
+
+def _touches(start: int, size: int, page: int) -> bool:
+    last = (start + max(size, 1) - 1) & MASK64
+    return start & ~PAGE_MASK == page or last & ~PAGE_MASK == page
+
+
+def _effective(lp: Registers, segment: str, text: str, following: int) -> int:
     """The address in brackets, as the disassembler writes it."""
     address = {"fs": lp.fsbase, "gs": lp.gsbase}.get(segment, 0)
     for sign, term in _TERMS.findall(text):
@@ -100,7 +145,7 @@ def _effective(lp: LogicalProcessor, segment: str, text: str, following: int) ->
     return address & MASK64
 
 
-def _value(lp: LogicalProcessor, name: str) -> int:
+def _value(lp: Registers, name: str) -> int:
     if name[0].isdigit():
         return int(name, 0)
     if name in _LOW32:

@@ -14,11 +14,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu.fault import GP, PF, UD, Fault
+from softsgx.linux.process import Signal
 from softsgx.mem.tlb import READ, RIGHTS, WRITE
 from softsgx.runner import forced
 from softsgx.runner import native_faults as nf
 from softsgx.runner import ptrace as p
 from softsgx.runner.native_threads import NativeThreads, give_up
+from softsgx.runner.signals import Due, send, taken
 from softsgx.runner.trapped import REFUSED, from_kernel, trapped
 from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32, PAGE_SHIFT
@@ -131,14 +133,14 @@ class NativeEnclaves(NativeThreads):
         """A signal of the program: AEX, and its handler finds the thread at the AEP."""
         self._load_state(t, state)
         t.lp.interrupt()
-        self._deliver(t, state, number)
+        self._deliver(t, state, number, p.get_siginfo(t.tid))
 
-    def _deliver(self, t: Tracee, state: Inside, number: int) -> None:
+    def _deliver(self, t: Tracee, state: Inside, number: int, info: bytes) -> None:
         again = state.blocked >> (number - 1) & 1
         t.inside = False
         self._set_registers(t)
         if again:  # it was blocked, but for us
-            p.tgkill(t.pid, t.tid, number)
+            send(t, number, Due(info))
         p.request(p.PTRACE_CONT, t.tid, 0, 0 if again else number)
 
     # ENCLU and exceptions
@@ -231,9 +233,14 @@ class NativeEnclaves(NativeThreads):
         host = t.space.attach_memory()
         if host.is_enclave(address):
             state.running = True
-            if self.abort_page.access(t):
+            refused = self.abort_page.serve(t, inside=True)
+            if refused is None:
                 return
             state.running = False
+            if isinstance(refused, Signal):
+                self._fault_inside(t, PF(refused.address, "HOST.01", refused.error_code))
+                self._onwards(t, state)
+                return
         code = PFEC_U
         if nf.access_of(lp, address, 0) == WRITE:
             code |= PFEC_W | (PFEC_P if host.area(address) & ~_VM_WRITE else 0)
@@ -262,8 +269,10 @@ class NativeEnclaves(NativeThreads):
             t.lp.regs[RAX] = state.user[p.ORIG_RAX] if state.user else 0
             t.lp.regs[RIP] -= _SYSCALL_LENGTH
         elif event == 0 and number != p.SYSCALL_STOP:
-            if not from_kernel(number, p.get_siginfo(t.tid)):
-                state.held = number
+            due = taken(t, number)
+            info = p.get_siginfo(t.tid) if due is None else due.info
+            if not from_kernel(number, info):
+                state.held = (number, info)
             elif number == signal.SIGTRAP and within:
                 nf.before_trap(t.lp)
         self._load_state(t, state)
@@ -274,9 +283,9 @@ class NativeEnclaves(NativeThreads):
         t = self.ready.popleft()
         state = t.native
         assert state is not None
-        if state.held:
-            number, state.held = state.held, 0
-            self._deliver(t, state, number)
+        if state.held is not None:
+            (number, info), state.held = state.held, None
+            self._deliver(t, state, number, info)
         elif state.yields:
             state.yields = False
             self.ticks.parking.park(t)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu.fault import GP, UD, Fault
 from softsgx.mem.pagetable import PTE_P, PTE_PFN_MASK
-from softsgx.mem.tlb import FETCH, READ, WRITE
+from softsgx.mem.tlb import FETCH
 from softsgx.runner.disassembler import Code
-from softsgx.runner.maddr import memory_operands
+from softsgx.runner.maddr import access_kind
 from softsgx.runner.scan import illegal
 from softsgx.runner.trapped import INFO, LONGEST, SI_KERNEL, SYNCHRONOUS
 from softsgx.spec import faults
-from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.registers import RIP
 
 if TYPE_CHECKING:
@@ -93,25 +93,7 @@ def access_of(lp: LogicalProcessor, address: int, mapped: int) -> int:
     if address == rip and not mapped & FETCH:
         return FETCH
     code = code_at(lp, rip, LONGEST)
-    operands = memory_operands(lp, code)
-    if operands is None:
-        # Not all of the instruction can be fetched.
-        return FETCH if rip < address < rip + LONGEST and not mapped & FETCH else READ
-    page = address & ~PAGE_MASK
-    kinds = {kind for start, size, kind in operands if (address - start) & MASK64 < max(size, 1)}
-    if not kinds and rip <= address < rip + LONGEST:
-        # The page was away for a moment, while rights were added to it for another thread.
-        return FETCH
-    if not kinds:
-        kinds = {kind for start, size, kind in operands if _touches(start, size, page)}
-    if not kinds:
-        kinds = {kind for _, _, kind in operands}
-    return WRITE if WRITE in kinds else READ
-
-
-def _touches(start: int, size: int, page: int) -> bool:
-    last = (start + max(size, 1) - 1) & MASK64
-    return start & ~PAGE_MASK == page or last & ~PAGE_MASK == page
+    return access_kind(lp, code, address, bool(mapped & FETCH))
 
 
 def code_at(lp: LogicalProcessor, rip: int, size: int) -> bytes:

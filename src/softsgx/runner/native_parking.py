@@ -14,7 +14,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from softsgx.runner.enclaves import signal_waits
+from softsgx.runner.signals import signal_waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable

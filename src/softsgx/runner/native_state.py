@@ -41,7 +41,8 @@ class Inside:
         self.user: list[int] | None = None
         self.bases: tuple[int, int] | None = None
         self.blocked = 0
-        self.held = 0  # a signal to be delivered where the thread stands
+        # A signal to be delivered where the thread stands, and its siginfo.
+        self.held: tuple[int, bytes] | None = None
         self.real: XState | None = None
         self.operations = 0
         self.served: tuple[int, int] = (0, 0)  # the last page fault: RIP, address

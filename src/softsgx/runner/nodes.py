@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.char_device import O_CLOEXEC, open_flags
 from softsgx.linux.vfs import O_CREAT, O_EXCL, O_NOFOLLOW, O_PATH, File, ProvisionNode
+from softsgx.mem.tlb import READ, WRITE
 from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
 from softsgx.runner.paths import NODES, STAND_IN, Walk, read_path
@@ -49,6 +50,7 @@ _STAT_INO, _STAT_MODE, _STAT_RDEV = 8, 24, 40
 _STATX_MODE, _STATX_INO, _STATX_RDEV = 28, 32, 128
 _DEVICE_SIZE: Final = 1 << 46  # sparse: pages of ones for the abort page
 _IN_DELETE_SELF: Final = 0x400
+_INTO_MEMORY: Final = (bpf.READ, bpf.PREAD, bpf.RECVFROM)
 _OPENED_MAX: Final = 4 << 20  # a transfer with enclave memory is cut to so many bytes
 
 _RESTARTS: Final = (-512, -513, -514)  # ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND
@@ -331,10 +333,10 @@ class Nodes:
         if number not in bpf.BUFFERS or not areas(t, address, length):
             return False
         # Pages of ones while the call runs; what it writes there is lost with them.
-        opened: list[int] = []
+        access = WRITE if number in _INTO_MEMORY else READ
 
         def run(t: Tracee, _result: int) -> int:
-            self.supervisor.abort_page.open_range(t, address, length, opened)
+            opened = self.supervisor.abort_page.open_range(t, address, length, access)
             rest = (regs[n] for n in (p.R10, p.R8, p.R9))
             result = t.inject(number, regs[p.RDI], address, length, *rest)
             self.supervisor.abort_page.close(t, opened)

@@ -68,6 +68,7 @@ EVENT_VFORK: Final = 2
 EVENT_CLONE: Final = 3
 EVENT_EXEC: Final = 4
 EVENT_SECCOMP: Final = 7
+_SIGTRAP: Final = 5
 EVENT_STOP: Final = 128
 
 WALL: Final = 0x4000_0000
@@ -165,6 +166,12 @@ def get_siginfo(tid: int) -> bytes:
     block = ctypes.create_string_buffer(128)
     request(PTRACE_GETSIGINFO, tid, 0, ctypes.addressof(block))
     return block.raw
+
+
+def at_seccomp_stop(tid: int) -> bool:
+    """Whether a stopped thread has a system call before it."""
+    (code,) = struct.unpack_from("<i", get_siginfo(tid), 8)
+    return bool(code == _SIGTRAP | EVENT_SECCOMP << 8)
 
 
 def set_siginfo(tid: int, info: bytes) -> None:

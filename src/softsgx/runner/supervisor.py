@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import struct
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +18,7 @@ from softsgx.runner.box import IDLE
 from softsgx.runner.calls import Calls
 from softsgx.runner.child import First
 from softsgx.runner.doorbell import Doorbell
-from softsgx.runner.enclaves import Enclaves, siginfo
+from softsgx.runner.enclaves import Enclaves
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.families import shares_memory, thread_group
 from softsgx.runner.host_traps import HostTraps, cpuid
@@ -28,6 +27,7 @@ from softsgx.runner.layout import END, GATE
 from softsgx.runner.loading import Loader, LoadError
 from softsgx.runner.mailboxes import Mailboxes
 from softsgx.runner.process_events import tell_end, tell_exec, tell_fork
+from softsgx.runner.signals import Due, complete_frame, taken
 from softsgx.runner.stub import INT80_DONE
 from softsgx.runner.tracee import Space, Tracee
 from softsgx.runner.ways import WAYS
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
     from softsgx.runner.inherited import Inherited
 
-# struct rt_sigframe: return address, then ucontext, whose registers begin at 40; ERR is the 20th.
-_UCONTEXT_ERR: Final = 8 + 40 + 8 * 19
 _STOPPING: Final = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 
 
@@ -168,6 +166,7 @@ class Supervisor:
             self._gone(t)
             return
         number, event = os.WSTOPSIG(status), status >> 16
+        due = taken(t, number) if not event and t.due else None
         if not event and self.enclaves.stopped(t, number):
             return
         self.enclaves.settle()
@@ -194,13 +193,15 @@ class Supervisor:
                 return
             p.request(p.PTRACE_CONT, t.tid)
         elif number == signal.SIGTRAP and t.frame is not None:
-            self._complete_frame(t)
+            complete_frame(t, t.frame)
+            t.frame = None
+            p.request(p.PTRACE_CONT, t.tid)
         else:
             t.frame = None
-            self._signal(t, number)
+            self._signal(t, number, due)
 
     def _stopped(self, t: Tracee, number: int) -> None:
-        if t.forced:
+        if t.forced is not None:
             self.enclaves.force_signal(t)
         elif number in _STOPPING and not t.starting:
             p.request(p.PTRACE_LISTEN, t.tid)
@@ -210,33 +211,32 @@ class Supervisor:
             self.enclaves.on_the_way(t, p.get_regs(t.tid))
             p.request(p.PTRACE_CONT, t.tid)
 
-    def _signal(self, t: Tracee, number: int) -> None:
+    def _signal(self, t: Tracee, number: int, due: Due | None) -> None:
         """A signal is about to be delivered: the thread must not seem to be in our code."""
-        if ud2.served(self, t, number) or self.traps.serve(t, number):
+        if due is None and self._ours(t, number):
             return
-        if self.inserted.no_stack(t, number):
-            return
-        if number == signal.SIGSEGV and number not in t.siginfo and self.abort_page.access(t):
-            return
+        if number == signal.SIGSEGV and due is None:
+            instead = self.abort_page.access(t)
+            if instead is None:
+                return
+            number = instead
+            due = taken(t, number)
         self.inserted.leave(t)
-        found = t.siginfo.pop(number, None)
-        if found is None:
+        forced.forget_reset(t, number)
+        if due is None or not due.changes_frame:
             p.request(p.PTRACE_CONT, t.tid, 0, number)
             return
-        p.set_siginfo(t.tid, siginfo(found))
         # To the first instruction of the handler, where its frame can be completed.
-        t.frame = found
+        t.frame = due
         p.request(p.PTRACE_SINGLESTEP, t.tid, 0, number)
 
-    def _complete_frame(self, t: Tracee) -> None:
-        """What the kernel puts into ucontext of an exception, and no ptrace request can set."""
-        found, t.frame = t.frame, None
-        assert found is not None
-        regs = p.get_regs(t.tid)
-        values = struct.pack("<QQ", found.error_code, found.vector)
-        p.write_memory(t.tid, regs[p.RSP] + _UCONTEXT_ERR, values)
-        p.write_memory(t.tid, regs[p.RSP] + _UCONTEXT_ERR + 24, struct.pack("<Q", found.address))
-        p.request(p.PTRACE_CONT, t.tid)
+    def _ours(self, t: Tracee, number: int) -> bool:
+        """An instruction that is served where it stands."""
+        return (
+            ud2.served(self, t, number)
+            or self.traps.serve(t, number)
+            or self.inserted.no_stack(t, number)
+        )
 
     # ENCLU and CPUID of the program
 

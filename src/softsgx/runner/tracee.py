@@ -7,6 +7,7 @@ thread. Requests of a tracee are valid only while it is stopped.
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +17,7 @@ from softsgx.runner import ptrace as p
 from softsgx.runner.hostmem import HostMemory
 from softsgx.runner.layout import GATE
 from softsgx.runner.native_lp import NativeLp
+from softsgx.runner.signals import Due, send
 from softsgx.runner.world import LiveProcess, LiveUser, Thread, World, enclave_area
 
 if TYPE_CHECKING:
@@ -150,9 +152,9 @@ class Tracee:
         # An enclave call in progress: inside the enclave, or at its AEP after an interrupt.
         self.inside = False
         self.mailbox: int | None = None  # where its request waits; None: stopped by ptrace
-        self.siginfo: dict[int, Signal] = {}  # signals that the supervisor sends itself
-        self.frame: Signal | None = None  # being stepped to the handler of this one
-        self.forced = 0  # a signal to be sent once the thread is stopped
+        self.due: dict[int, deque[Due]] = {}  # what goes with signals that are on their way
+        self.frame: Due | None = None  # being stepped to the handler of this one
+        self.forced: Signal | None = None  # a signal to be sent once the thread is stopped
         self.native: Inside | None = None  # once it was inside natively
         # struct sigaction of `forced.WATCHED`, as the program set them; of all threads.
         self.actions: dict[int, bytes] = {}
@@ -240,7 +242,7 @@ class Tracee:
         for at, value in zip((p.RDI, p.RSI, p.RDX, p.R10, p.R8, p.R9), args, strict=False):
             regs[at] = value & p.MASK64
         p.set_regs(self.tid, regs)
-        others: list[int] = []  # signals of the program that came first; it gets them afterwards
+        others: list[tuple[int, bytes]] = []  # signals that came first; it gets them afterwards
         stops = 0
         # By system call stops, not by single steps: those are a forced SIGTRAP, which changes the
         # mask and the handler of a program that blocks it.
@@ -254,8 +256,8 @@ class Tracee:
             if number_of == p.SYSCALL_STOP:
                 stops += 1
             elif event == 0:
-                others.append(number_of)
-        for number_of in others:
-            p.tgkill(self.pid, self.tid, number_of)
+                others.append((number_of, p.get_siginfo(self.tid)))
+        for number_of, info in others:
+            send(self, number_of, Due(info))
         result = p.get_regs(self.tid)[p.RAX]
         return result - (1 << 64) if result >= 1 << 63 else result
