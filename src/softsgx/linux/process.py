@@ -96,10 +96,12 @@ class Thread:
     `cpu` is the logical processor it runs on; `pending_signals` counts signals that interrupt an
     interruptible sleep or a loop that looks for them, until their handlers run at the way back to
     user space. `killed` is a pending SIGKILL, `in_kernel` whether a system call or fault goes on.
+    `real_signals` asks a real thread behind this one, while one of its calls can be interrupted.
     """
 
     __slots__ = (
         *("cpu", "in_kernel", "killed", "kernel", "name", "on_cpu", "pending_signals", "process"),
+        "real_signals",
     )
 
     def __init__(self, kernel: Kernel, process: Process | None, name: str, cpu: int) -> None:
@@ -109,6 +111,7 @@ class Thread:
         self.cpu = cpu
         self.pending_signals = 0
         self.killed = False
+        self.real_signals: Callable[[bool], bool] | None = None
         self.in_kernel = False
         self.on_cpu = False
         if process is not None:
@@ -120,8 +123,10 @@ class Thread:
         assert self.process is not None, "a kernel thread has no mm"
         return self.process.mm
 
-    def signal_pending(self) -> bool:
-        """Whether a signal waits for this thread."""
+    def signal_pending(self, again: bool = False) -> bool:
+        """Whether a signal waits for this thread; `again` if it was just asked the same."""
+        if self.real_signals is not None and self.real_signals(again):
+            return True
         return self.pending_signals > 0 or self.killed
 
     def run_user_code(self) -> None:

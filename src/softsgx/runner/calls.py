@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from softsgx.linux.errno import ERESTARTSYS
 from softsgx.linux.vfs import File
 from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
@@ -11,6 +12,7 @@ from softsgx.runner.advice import MemoryAdvice
 from softsgx.runner.cpu_time import CpuTime
 from softsgx.runner.descriptors import Descriptors
 from softsgx.runner.forced import ACTION_SIZE
+from softsgx.runner.interruption import Interruption, restart, restart_at_exit
 from softsgx.runner.mappings import Mappings
 from softsgx.runner.nodes import Nodes
 from softsgx.runner.stops import NR_GETPID, Handler, answer, changed, go_on, signed32, to_exit
@@ -56,12 +58,19 @@ class Calls:
         fd = signed32(regs[p.RDI])
         if self.descriptors.watches(t, fd):
             if not self.descriptors.ioctl(t, regs, file):
-                answer(t, regs, self._driver(t, regs, file))
+                result = self._driver(t, regs, file)
+                if result == -ERESTARTSYS:
+                    restart(t, regs)
+                else:
+                    answer(t, regs, result)
             return
 
         def first(t: Tracee, _result: int) -> int:
             self.descriptors.watch(t, fd)
-            return self._driver(t, regs, file)
+            result = self._driver(t, regs, file)
+            if result == -ERESTARTSYS:
+                restart_at_exit(t, bpf.IOCTL)
+            return result
 
         # Somebody has passed it to this process: a stop is needed where calls can be injected.
         changed(t, regs, {p.ORIG_RAX: NR_GETPID, p.RAX: NR_GETPID}, first)
@@ -72,8 +81,11 @@ class Calls:
         user = t.space.mm.user
         user.forget()
         body = file.f_op.ioctl(thread, file, regs[p.RSI] & 0xFFFFFFFF, regs[p.RDX])
+        thread.real_signals = Interruption(t)
         result = self.world.run(body, thread.cpu)
+        thread.real_signals = None
         user.forget()
+        t.unlucky = result == -ERESTARTSYS
         return result
 
     def _sigaction(self, t: Tracee, regs: list[int]) -> None:

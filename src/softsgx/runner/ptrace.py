@@ -85,6 +85,11 @@ _REGS: Final = struct.Struct("27Q")
 # One block for all: a request is over before the next one begins.
 _block = ctypes.create_string_buffer(_REGS.size)
 _block_at = ctypes.addressof(_block)
+# struct ptrace_peeksiginfo_args, and behind it one siginfo.
+_PEEK_SHARED: Final = 1
+_peek = struct.Struct("<QIi")
+_peeked = ctypes.create_string_buffer(_peek.size + 128)
+_peeked_at = ctypes.addressof(_peeked)
 MASK64: Final = (1 << 64) - 1
 _NT_X86_XSTATE: Final = 0x202
 _XSTATE_MAX: Final = 16384  # AMX tiles included
@@ -191,6 +196,15 @@ def queued_signals(tid: int) -> list[bytes]:
         ctypes.addressof(infos),
     )
     return [infos.raw[128 * n : 128 * n + 128] for n in range(count)]
+
+
+def signals_queued(tid: int) -> bool:
+    """Whether anything waits for this thread or its process, blocked or not."""
+    for flags in (0, _PEEK_SHARED):
+        _peek.pack_into(_peeked, 0, 0, flags, 1)
+        if request(PTRACE_PEEKSIGINFO, tid, _peeked_at, _peeked_at + _peek.size):
+            return True
+    return False
 
 
 def get_sigmask(tid: int) -> int:

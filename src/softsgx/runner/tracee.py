@@ -155,6 +155,7 @@ class Tracee:
         self.due: dict[int, deque[Due]] = {}  # what goes with signals that are on their way
         self.frame: Due | None = None  # being stepped to the handler of this one
         self.forced: Signal | None = None  # a signal to be sent once the thread is stopped
+        self.unlucky = False  # its last ioctl was interrupted before it did anything
         self.native: Inside | None = None  # once it was inside natively
         # struct sigaction of `forced.WATCHED`, as the program set them; of all threads.
         self.actions: dict[int, bytes] = {}

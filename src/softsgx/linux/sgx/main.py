@@ -132,7 +132,7 @@ def sgx_alloc_epc_page(
         if not reclaim:
             result = -EBUSY
             break
-        if current.signal_pending():
+        if current.signal_pending(again=True):
             result = -ERESTARTSYS
             break
         yield from sgx_reclaim_pages(current)

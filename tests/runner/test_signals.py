@@ -1,0 +1,74 @@
+"""Which signals of a supervised thread interrupt a call, and when the driver is told."""
+
+from __future__ import annotations
+
+import signal
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from softsgx.runner import interruption
+from softsgx.runner import ptrace as p
+from softsgx.runner.interruption import Interruption
+from softsgx.runner.signals import SignalState, bit
+
+
+@pytest.mark.parametrize(
+    ("number", "blocked", "ignored", "caught", "waits"),
+    [
+        (signal.SIGUSR1, False, False, True, True),
+        (signal.SIGTERM, False, False, False, True),  # its default ends the program
+        (signal.SIGTSTP, False, False, False, True),
+        (signal.SIGUSR1, True, False, True, False),
+        (signal.SIGUSR1, False, True, False, False),
+        (signal.SIGCHLD, False, False, False, False),  # ignored by default
+        (signal.SIGCHLD, False, False, True, True),
+        (signal.SIGURG, False, False, False, False),
+        (signal.SIGCONT, False, False, False, False),
+        (signal.SIGWINCH, False, True, False, False),
+    ],
+)
+def test_a_signal_waits_unless_blocked_or_ignored(
+    number: int, blocked: bool, ignored: bool, caught: bool, waits: bool
+) -> None:
+    one = bit(number)
+    state = SignalState(one, blocked * one, ignored * one, caught * one)
+    assert bool(state.waiting) is waits
+
+
+@pytest.fixture
+def pending(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A thread for which a signal waits; `looks` counts how often somebody looked."""
+    thread = SimpleNamespace(tid=1, unlucky=False, looks=0, gone=False)
+
+    def queued(_tid: int) -> bool:
+        thread.looks += 1
+        if thread.gone:
+            raise p.NoSuchTracee(3, "killed")
+        return True
+
+    monkeypatch.setattr(p, "signals_queued", queued)
+    state = SignalState(bit(signal.SIGALRM), 0, 0, 0)
+    monkeypatch.setattr(interruption, "signal_state", lambda _tid: state)
+    return thread
+
+
+def answers(thread: Any, pages: int) -> list[int]:
+    asked = Interruption(thread)
+    return [page for page in range(pages) if asked(False)]
+
+
+def test_the_first_page_is_looked_at_unless_it_was_interrupted_there(
+    pending: SimpleNamespace,
+) -> None:
+    assert answers(pending, 40) == [0, 16, 32]
+    pending.unlucky = True
+    assert answers(pending, 40) == [15, 31]
+
+
+def test_looks_are_few_and_sigkill_counts(pending: SimpleNamespace) -> None:
+    answers(pending, 160)
+    assert pending.looks == 10
+    pending.gone = True
+    assert answers(pending, 1) == [0]
