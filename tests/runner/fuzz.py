@@ -29,6 +29,7 @@ from softsgx.linux import syscalls
 from softsgx.linux.sgx.encl import SgxEncl
 from softsgx.linux.vfs import O_RDWR, File
 from softsgx.runner.cpuid import CpuidPolicy, part_for
+from softsgx.runner.identity import Identity
 from softsgx.runner.inherited import inherited
 from softsgx.runner.loading import Loader
 from softsgx.runner.session import ENGINES
@@ -116,9 +117,9 @@ class WatchedWorld(World):
         super().__init__(**options)
         self.ever: list[File] = []
 
-    def opened(self, path: str, inode: int, mode: int = O_RDWR) -> File:
+    def opened(self, path: str, stand_in: Identity, mode: int = O_RDWR) -> File:
         """As World.opened."""
-        file = super().opened(path, inode, mode)
+        file = super().opened(path, stand_in, mode)
         self.ever = [x for x in self.ever if isinstance(x.encl, SgxEncl) and x.encl.refcount]
         self.ever.append(file)
         return file

@@ -18,6 +18,8 @@ from softsgx.linux.vfs import O_CREAT, O_EXCL, O_NOFOLLOW, O_PATH, File, Provisi
 from softsgx.mem.tlb import READ, WRITE
 from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
+from softsgx.runner.errors import LoadError
+from softsgx.runner.identity import Identity, identity
 from softsgx.runner.paths import NODES, STAND_IN, Walk, read_path
 from softsgx.runner.scratch import CPUINFO, NULL, lend, text
 from softsgx.runner.stops import (
@@ -66,7 +68,7 @@ class Nodes:
         self.supervisor = supervisor
         self.world = supervisor.world
         self._watch = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._watched: dict[int, int] = {}  # watch -> inode
+        self._watched: dict[int, Identity] = {}
         # What a node looks like that is not open.
         self._closed = {node: File(node, ProvisionNode(), 0) for node in MINORS}
 
@@ -177,10 +179,13 @@ class Nodes:
                 return error
         else:
             os.truncate(path, _DEVICE_SIZE)
-        inode = os.stat(path).st_ino
-        self.world.opened(NODES[name], inode, flags)
+        stand_in = identity(path)
         watch = _libc.inotify_add_watch(self._watch, path.encode(), _IN_DELETE_SELF)
-        self._watched[watch] = inode
+        if watch < 0:
+            why = os.strerror(ctypes.get_errno())
+            raise LoadError(f"inotify_add_watch: {why} (sysctl fs.inotify.max_user_watches)")
+        self.world.opened(NODES[name], stand_in, flags)
+        self._watched[watch] = stand_in
         self.supervisor.calls.descriptors.watch(t, fd)
         return None
 
@@ -208,10 +213,10 @@ class Nodes:
             while at < len(events):
                 watch, mask, _cookie, length = struct.unpack_from("<iIII", events, at)
                 at += 16 + length
-                inode = self._watched.get(watch)
-                if inode is not None and mask & _IN_DELETE_SELF:
+                stand_in = self._watched.get(watch)
+                if stand_in is not None and mask & _IN_DELETE_SELF:
                     del self._watched[watch]
-                    self.world.closed(inode)
+                    self.world.closed(stand_in)
 
     # Looking
 

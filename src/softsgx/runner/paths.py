@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from softsgx.runner import ptrace as p
+from softsgx.runner.identity import Identity, identity
 from softsgx.runner.scratch import CPUINFO
 from softsgx.runner.stops import signed32
 from softsgx.runner.world import SGX_ENCLAVE, SGX_PROVISION
@@ -57,9 +58,9 @@ def read_path(tid: int, address: int) -> bytes | None:
 
 
 class Walk:
-    """Paths of one thread. `files` are the open nodes, by the inode of what stands for them."""
+    """Paths of one thread. `files` are the open nodes, by what stands for them."""
 
-    def __init__(self, t: Tracee, directory: int, files: Mapping[int, File]) -> None:
+    def __init__(self, t: Tracee, directory: int, files: Mapping[Identity, File]) -> None:
         self._files = files
         directory = signed32(directory)
         self._own = (
@@ -122,7 +123,7 @@ class Walk:
 
     def _node_behind(self, place: bytes) -> bytes | None:
         try:
-            file = self._files.get(os.stat(place).st_ino)
+            file = self._files.get(identity(place))
         except OSError:
             return None
         return None if file is None else file.path.encode()

@@ -2,13 +2,12 @@
 
 Real processes own descriptors and address spaces. The model has, of each, what concerns SGX: the
 areas of /dev/sgx_enclave with their page tables, and one logical processor for every thread that
-ever had to do with an enclave. An open enclave is known by the inode of the memfd that stands in
+ever had to do with an enclave. An open enclave is known by the memfd that stands in
 for the device.
 """
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from softsgx.cpu.lp import LogicalProcessor
@@ -19,6 +18,7 @@ from softsgx.linux.sgx.encl import SgxEncl
 from softsgx.linux.vfs import O_PATH, O_RDWR, File, ProvisionNode
 from softsgx.runner.arena import ArenaMemory
 from softsgx.runner.hostmem import VM_READ, HostMemory
+from softsgx.runner.identity import Identity, identity
 from softsgx.runner.native_lp import NativeLp, WatchedSpace, watch
 from softsgx.runner.tick import Tick
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
@@ -54,7 +54,7 @@ class World:
         self.source_frame = self.memory.alloc()  # where ADD_PAGES has its source, for one leaf
         self.kernel = self.machine.kernel
         self.log = processor.log
-        self.files: dict[int, File] = {}
+        self.files: dict[Identity, File] = {}
         # Threads whose exit was seen while a call was run on their behalf, with their status.
         self.ended: list[tuple[Tracee, int]] = []
         self._spare: list[LogicalProcessor] = []
@@ -82,20 +82,20 @@ class World:
 
     # Open devices
 
-    def opened(self, path: str, inode: int, flags: int = O_RDWR) -> File:
-        """A device was opened; the memfd with this inode stands for it."""
+    def opened(self, path: str, stand_in: Identity, flags: int = O_RDWR) -> File:
+        """A device was opened; this memfd stands for it."""
         if path == SGX_ENCLAVE and not flags & O_PATH:
             file = File(path, SgxEnclaveNode(), flags)
             self.kernel.enclaves_opened += 1
             file.encl = SgxEncl(self.kernel, f"enclave {self.kernel.enclaves_opened}")
         else:
             file = File(path, ProvisionNode(), flags)
-        self.files[inode] = file
+        self.files[stand_in] = file
         return file
 
-    def closed(self, inode: int) -> None:
+    def closed(self, stand_in: Identity) -> None:
         """The last descriptor and the last mapping of a memfd are gone."""
-        file = self.files.pop(inode, None)
+        file = self.files.pop(stand_in, None)
         if file is not None:
             self.run(file.put(self.machine.ksgxd), 0)
 
@@ -118,10 +118,10 @@ class LiveProcess(Process):
     def node(self, fd: int) -> File | None:
         """As `fget`, with O_PATH, too."""
         try:
-            inode = os.stat(f"/proc/{self.pid}/fd/{fd}").st_ino
+            stand_in = identity(f"/proc/{self.pid}/fd/{fd}")
         except OSError:
             return None
-        return self.world.files.get(inode)
+        return self.world.files.get(stand_in)
 
 
 class LiveUser:
