@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from softsgx.cpu.fault import Fault
 from softsgx.linux.events import tell_signal, tell_vdso
 from softsgx.linux.fault import do_user_addr_fault
-from softsgx.linux.mm import TASK_SIZE, VM_EXEC
+from softsgx.linux.mm import TASK_SIZE, VM_EXEC, VM_READ, VM_WRITE
 from softsgx.linux.process import (
     BUS_ADRERR,
     SEGV_ACCERR,
@@ -351,9 +351,17 @@ class Enclaves:
 
 
 def _ordinary_fault(thread: Thread, host: HostMemory, code: int, address: int) -> Signal:
-    """A page fault at memory of the program that is no enclave's: the real kernel has its area."""
-    kind = SEGV_MAPERR if host.rights(address) is None else SEGV_ACCERR
-    found = Signal(SIGSEGV, kind, address, faults.PF, code)
+    """A page fault at memory of the program that is no enclave's: the real kernel has its area.
+
+    If the area allows the access, there is no page, as behind the end of a file.
+    """
+    rights = host.rights(address)
+    if rights is None:
+        found = Signal(SIGSEGV, SEGV_MAPERR, address, faults.PF, code)
+    elif code & faults.PFEC_SGX or not rights & (VM_WRITE if code & faults.PFEC_W else VM_READ):
+        found = Signal(SIGSEGV, SEGV_ACCERR, address, faults.PF, code)
+    else:
+        found = Signal(SIGBUS, BUS_ADRERR, address, faults.PF, code)
     log = thread.kernel.processor.log
     if log.on:
         log.emit(PageFaultBegun(thread.cpu, thread.name, address, code))

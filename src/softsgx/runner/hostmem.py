@@ -155,8 +155,8 @@ class HostMemory:
 
     def refusal(self, address: int) -> Fault:
         """The fault of a store that the program itself may not do."""
-        present = PFEC_P if self._readable(address) else 0
-        return PF(address & ~PAGE_MASK, "HOST.02", PFEC_U | PFEC_W | present)
+        code = PFEC_U | PFEC_W | self.protection(address)
+        return PF(address & ~PAGE_MASK, "HOST.02", code)
 
     def begin_slice(self) -> bool:
         """Make the copies fresh; True if they must be dropped, with the emulator's TLB."""
@@ -233,6 +233,10 @@ class HostMemory:
             return 0
         allowed = (PTE_W if rights & VM_WRITE else 0) | (0 if rights & VM_EXEC else PTE_NX)
         return PTE_P | PTE_U | PTE_A | PTE_D | allowed
+
+    def protection(self, address: int) -> int:
+        """PFEC_P if a refusal is one by a page that is there; PROT_NONE is not present."""
+        return PFEC_P if self.area(address) and self._present(address) else 0
 
     def _present(self, address: int) -> bool:
         """Bit 63 of /proc/pid/pagemap."""

@@ -24,7 +24,7 @@ from softsgx.runner.signals import Due, send, taken
 from softsgx.runner.trapped import REFUSED, from_kernel, trapped
 from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32, PAGE_SHIFT
-from softsgx.spec.faults import PFEC_P, PFEC_U, PFEC_W
+from softsgx.spec.faults import PFEC_U, PFEC_W
 from softsgx.spec.msr import RFLAGS_RF
 from softsgx.spec.registers import RAX, RBX, RCX, RDX, RFLAGS, RIP
 
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from softsgx.runner.tracee import Tracee
 
 _SYSCALL_LENGTH: Final = 2
-_VM_WRITE: Final = 2
 _AGAIN: Final = 8
 
 
@@ -243,7 +242,7 @@ class NativeEnclaves(NativeThreads):
                 return
         code = PFEC_U
         if nf.access_of(lp, address, 0) == WRITE:
-            code |= PFEC_W | (PFEC_P if host.area(address) & ~_VM_WRITE else 0)
+            code |= PFEC_W | host.protection(address)
         self._fault_inside(t, PF(address, "HOST.01", code))
         self._onwards(t, state)
 
