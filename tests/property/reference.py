@@ -217,8 +217,10 @@ class Reference(Memory):
             return NOT_TRACKED
         if pt == TCS:
             dbgoptin, aep, active = page.get(8) & 1, page.get(40), page.get(0)
-            if any(page.data[72:]) or dbgoptin or aep or active:
-                raise Refused(GP)  # CSSA and NSSA are left to entry
+            cssa, nssa = page.get(24, 4), page.get(28, 4)
+            frames = cssa < nssa or (cssa, nssa) == (0, 0)  # Intel's own tests make a TCS of zeroes
+            if any(page.data[72:]) or dbgoptin or not frames or aep or active:
+                raise Refused(GP)
         page.pending = page.modified = page.pr = False
         return SUCCESS
 

@@ -42,6 +42,6 @@ class Play(EnclaveMoves):
 
 def test_processor_agrees_with_the_reference() -> None:
     SUCCEEDED.clear()
-    run_state_machine_as_test(Play, settings=campaign(examples=100, steps=150))
+    run_state_machine_as_test(Play, settings=campaign(examples=120, steps=150))
     print(dict(sorted(SUCCEEDED.items())))
     assert [name for name in REACHED if not SUCCEEDED.get(name)] == []

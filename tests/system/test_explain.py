@@ -705,7 +705,7 @@ def test_a_target_without_rights_needs_none_to_be_accepted() -> None:
 
 def test_accepting_a_tcs_that_has_no_frames() -> None:
     """The advice was the very call that was refused."""
-    readings = Readings(eaccept_tests_nssa=True)
+    readings = Readings(eaccept_needs_nssa=True)
     w = world(Machine(cpus=4, epc="1M", explain=True, readings=readings))
     page = w.enclave.data[0]
     retyped(w, "TCS")

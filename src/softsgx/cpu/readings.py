@@ -51,12 +51,13 @@ class Readings:
         False,
         "EACCEPT of a TCS refuses reserved TCS.FLAGS bits. As for EADD.",
     )
-    eaccept_tests_nssa: bool = _switch(
+    eaccept_needs_nssa: bool = _switch(
         False,
-        "EACCEPT of a TCS gives #GP(0) if CSSA >= NSSA, as the operation listing has it. But the "
-        "tests of Intel's enclave memory manager (intel/linux-sgx, external/sgx-emm/api_tests, "
-        "test_sgx_mm_types) make a page of zeroes a TCS and require success, and Intel states that "
-        "they pass on hardware. EENTER tests it in any case.",
+        "EACCEPT of a TCS with CSSA = NSSA = 0 gives #GP(0), since the operation listing refuses "
+        "CSSA >= NSSA. But the tests of Intel's enclave memory manager (intel/linux-sgx, "
+        "external/sgx-emm/api_tests, test_sgx_mm_types) make a page of zeroes a TCS and require "
+        "success, and Intel states that they pass on hardware. Nothing tells of CSSA above 0, "
+        "which is refused; EENTER tests both in any case.",
     )
     eld_checks_secs: bool = _switch(
         True,

@@ -71,7 +71,7 @@ RULES: Final[dict[str, str]] = {
     "EACCEPT.21": "tracking is not complete",
     "EACCEPT.22": "TCS: reserved area not zero",
     "EACCEPT.23": "TCS: DBGOPTIN = 1",
-    "EACCEPT.24": "TCS: CSSA >= NSSA (an open reading, off by default)",
+    "EACCEPT.24": "TCS: CSSA >= NSSA (of 0 and 0 an open reading, off by default)",
     "EACCEPT.25": "TCS: AEP not zero",
     "EACCEPT.26": "TCS: STATE not inactive",
     "EACCEPT.27": "TCS of a 32-bit enclave: FSLIMIT or GSLIMIT not ending in FFFH",

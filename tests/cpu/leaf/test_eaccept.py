@@ -51,7 +51,7 @@ RESTRICTED: Final = REG | PR | R  # after EMODPR to R
 NEW_TCS: Final = TCS | MODIFIED  # after EMODT
 NEEDS_READ: Final = Readings(eaccept_needs_read=True)
 FLAGS_RESERVED: Final = Readings(tcs_flags_reserved_at_eaccept=True)
-TESTS_NSSA: Final = Readings(eaccept_tests_nssa=True)
+NEEDS_NSSA: Final = Readings(eaccept_needs_nssa=True)
 
 PF_RBX, PF_RCX = pf("rbx", ENCLU_PFEC), pf("rcx", ENCLU_PFEC)
 MISMATCH, NOT_TRACKED = code(SGX_PAGE_ATTRIBUTES_MISMATCH), code(SGX_PAGE_NOT_TRACKED)
@@ -125,9 +125,9 @@ CONTENTS = [
     Row("EACCEPT.22", new_tcs(ragged=72), gp(), "byte 72"),
     Row("EACCEPT.22", new_tcs(ragged=4095), gp(), "byte 4095"),
     Row("EACCEPT.23", new_tcs(FLAGS=1), gp()),
-    Row("EACCEPT.24", new_tcs(NSSA=0, readings=TESTS_NSSA), gp(), "0 of 0"),
-    Row("EACCEPT.24", new_tcs(CSSA=1, readings=TESTS_NSSA), gp(), "1 of 1"),
-    Row("EACCEPT.24", new_tcs(CSSA=3, NSSA=2, readings=TESTS_NSSA), gp(), "3 of 2"),
+    Row("EACCEPT.24", new_tcs(NSSA=0, readings=NEEDS_NSSA), gp(), "0 of 0"),
+    Row("EACCEPT.24", new_tcs(CSSA=1), gp(), "1 of 1"),
+    Row("EACCEPT.24", new_tcs(CSSA=3, NSSA=2), gp(), "3 of 2"),
     Row("EACCEPT.25", new_tcs(AEP=1 << 63), gp()),
     Row("EACCEPT.26", new_tcs(STATE=1), gp()),
     Row("EACCEPT.26", new_tcs(STATE=1 << 63), gp(), "bit 63"),

@@ -81,16 +81,16 @@ def test_eaccept_of_a_tcs_page_clears_modified_alone_and_the_tcs_can_be_entered(
     assert third.tcs_page == page
 
 
-@pytest.mark.parametrize("tests_nssa", [False, True])
-def test_reading_eaccept_tests_nssa(tests_nssa: bool) -> None:
+@pytest.mark.parametrize("needs_nssa", [False, True])
+def test_reading_eaccept_needs_nssa(needs_nssa: bool) -> None:
     """A page of zeroes has NSSA = 0, so CSSA is not below it: Intel's own tests make such a TCS.
 
     Nobody can enter it: EENTER tests NSSA in any case.
     """
-    enclave = edmm.running(lps=3, readings=Readings(eaccept_tests_nssa=tests_nssa))
+    enclave = edmm.running(lps=3, readings=Readings(eaccept_needs_nssa=needs_nssa))
     enclave.bare.emodt(enclave.pages[DATA], TCS)
     etrack(enclave)
-    if tests_nssa:
+    if needs_nssa:
         with pytest.raises(Fault, match=r"EACCEPT\.24"):
             edmm.eaccept(enclave, DATA, TCS | MODIFIED)
         assert edmm.entry(enclave, DATA) == VALID | TCS | MODIFIED

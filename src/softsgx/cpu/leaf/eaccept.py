@@ -112,8 +112,8 @@ def _tcs_contents(lp: LogicalProcessor, page: int, rcx: int) -> None:
         raise GP("EACCEPT.22")  # TCS: reserved area not zero
     if tcs.FLAGS & TCS_DBGOPTIN:
         raise GP("EACCEPT.23")  # TCS: DBGOPTIN = 1
-    if tcs.CSSA >= tcs.NSSA and lp.processor.readings.eaccept_tests_nssa:
-        raise GP("EACCEPT.24")  # TCS: CSSA >= NSSA (an open reading, off by default)
+    if tcs.CSSA >= tcs.NSSA and (tcs.CSSA or lp.processor.readings.eaccept_needs_nssa):
+        raise GP("EACCEPT.24")  # TCS: CSSA >= NSSA (of 0 and 0 an open reading, off by default)
     if tcs.AEP:
         raise GP("EACCEPT.25")  # TCS: AEP not zero
     if tcs.STATE:
