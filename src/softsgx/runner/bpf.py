@@ -100,6 +100,8 @@ READ, WRITE, PREAD, PWRITE, READV, WRITEV, SENDTO, RECVFROM = 0, 1, 17, 18, 19, 
 BUFFERS: Final = (READ, WRITE, PREAD, PWRITE, SENDTO, RECVFROM)
 """Calls with a buffer in their second argument and its length in the third."""
 _ARCH_CPUID: Final = (0x1011, 0x1012)  # ARCH_GET_CPUID, ARCH_SET_CPUID
+SETITIMER, GETITIMER, CLOCK_NANOSLEEP = 38, 36, 230
+TIMER_CREATE, TIMER_SETTIME, TIMER_GETTIME, TIMER_DELETE = 222, 223, 224, 226
 GETXATTR, LGETXATTR, LISTXATTR, LLISTXATTR = 191, 192, 194, 195
 READLINK, READLINKAT, STATFS, NAME_TO_HANDLE_AT, PIDFD_GETFD = 89, 267, 137, 303, 438
 
@@ -150,7 +152,10 @@ def base_filter(gate: int, pages: int, everything: bool = False) -> bytes:
         p.equal(number, yes="trace")
     p.equal(IOCTL, yes="ioctl")
     p.equal(MMAP, yes="mmap")
-    p.equal(CLOCK_GETTIME, yes="clock")
+    for number in (CLOCK_GETTIME, CLOCK_NANOSLEEP, TIMER_CREATE):
+        p.equal(number, yes="clock")
+    for number in (SETITIMER, GETITIMER):
+        p.equal(number, yes="interval")
     p.equal(RT_SIGACTION, yes="sigaction")
     p.equal(ARCH_PRCTL, yes="cpuid")
     for number in _ALWAYS:
@@ -175,11 +180,27 @@ def base_filter(gate: int, pages: int, everything: bool = False) -> bytes:
     for code in _ARCH_CPUID:
         p.equal(code, yes="trace")
     p.ret(RET_ALLOW)
-    p.label("clock")
-    # CLOCK_PROCESS_CPUTIME_ID and CLOCK_THREAD_CPUTIME_ID
+    p.label("interval")
+    # ITIMER_VIRTUAL and ITIMER_PROF
     p.load(arg_low(0))
+    p.equal(1, yes="trace")
+    p.equal(2, yes="trace", no="allow")
+    p.label("clock")
+    # CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID, and those of processes and threads
+    p.load(arg_low(0))
+    p.has(1 << 31, yes="trace")
     p.equal(2, yes="trace")
-    p.equal(3, yes="trace")
+    p.equal(3, yes="trace", no="allow")
+    return _ended(p, gate, pages)
+
+
+def timer_filter(gate: int, pages: int) -> bytes:
+    """For a process with a timer on a processor clock: calls on POSIX timers."""
+    p = Program()
+    _begun(p)
+    for number in (TIMER_SETTIME, TIMER_GETTIME, TIMER_DELETE):
+        p.equal(number, yes="trace")
+    p.ret(RET_ALLOW)
     return _ended(p, gate, pages)
 
 

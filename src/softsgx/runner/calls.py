@@ -30,12 +30,13 @@ class Calls:
         self.world = supervisor.world
         self.nodes = Nodes(supervisor)
         self.descriptors = Descriptors(supervisor)
+        self.cpu_time = CpuTime(supervisor)
         self._handlers: dict[int, Handler] = {
             **self.nodes.handlers(),
             **self.descriptors.handlers(),
             **Mappings(supervisor).handlers(),
             **MemoryAdvice(supervisor).handlers(),
-            **CpuTime(supervisor).handlers(),
+            **self.cpu_time.handlers(),
             bpf.IOCTL: self._ioctl,
             bpf.RT_SIGACTION: self._sigaction,
             **supervisor.traps.handlers(),

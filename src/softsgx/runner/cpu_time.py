@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from softsgx.linux.errno import EFAULT
 from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
+from softsgx.runner.cpu_timer_calls import TimerCalls, clock_of
+from softsgx.runner.cpu_timers import CpuTimers
 from softsgx.runner.stops import Handler, go_on, signed32, to_exit
 from softsgx.runner.tracee import Tracee
 
@@ -17,10 +19,13 @@ if TYPE_CHECKING:
 
 
 class CpuTime:
-    """Serves clock_gettime of the two processor clocks, getrusage, and times."""
+    """Serves clock_gettime of processor clocks, getrusage, times, and calls on timers."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self.supervisor = supervisor
+        self.timers = CpuTimers(supervisor.doorbell)
+        self.calls = TimerCalls(self.timers)
+        supervisor.enclaves.worked = self._worked
 
     def handlers(self) -> dict[int, Handler]:
         """By number of the system call."""
@@ -28,11 +33,28 @@ class CpuTime:
             bpf.CLOCK_GETTIME: self._clock,
             bpf.GETRUSAGE: self._rusage,
             bpf.TIMES: self._times,
+            **(self.calls.handlers() if not self.supervisor.world.native else {}),
         }
 
+    def _worked(self, t: Tracee, seconds: float) -> None:
+        """The emulator has worked for a thread."""
+        self.timers.worked(t.pid, t.tid, seconds)
+
+    def gone(self, t: Tracee) -> None:
+        """A thread has ended."""
+        last = not any(x.pid == t.pid for x in self.supervisor.tracees.values() if x is not t)
+        self.timers.thread_gone(t.pid, t.tid, last)
+        if last:
+            self.calls.forget(t.pid)
+
     def _clock(self, t: Tracee, regs: list[int]) -> None:
-        place, thread_only = regs[p.RSI], regs[p.RDI] == 3
-        _add(t, place, self._emulated(t, thread_only), 10**9)
+        clock = clock_of(t, signed32(regs[p.RDI]))
+        seconds = 0.0
+        if clock is not None:
+            timers = self.timers
+            of, key = (timers.of_threads, clock.tid) if clock.tid else (timers.emulated, clock.pid)
+            seconds = of.get(key, 0.0)
+        _add(t, regs[p.RSI], seconds, 10**9)
 
     def _rusage(self, t: Tracee, regs: list[int]) -> None:
         who, place = signed32(regs[p.RDI]), regs[p.RSI]
@@ -56,8 +78,8 @@ class CpuTime:
     def _emulated(self, t: Tracee, thread_only: bool) -> float:
         """Seconds that the emulator worked for a thread or its process."""
         if thread_only:
-            return t.cpu_time
-        return sum(x.cpu_time for x in self.supervisor.tracees.values() if x.pid == t.pid)
+            return self.timers.of_threads.get(t.tid, 0.0)
+        return self.timers.emulated.get(t.pid, 0.0)
 
 
 def _add(t: Tracee, place: int, seconds: float, unit: int) -> None:

@@ -43,6 +43,8 @@ from softsgx.spec.bits import MASK32
 from softsgx.spec.registers import RAX, RBX, RCX, RDI, RDX, RIP, RSI
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from softsgx.cpu import LogicalProcessor
     from softsgx.cpu.aex import Delivered
     from softsgx.linux.process import Thread
@@ -73,6 +75,7 @@ class Enclaves:
         self.vdso = vdso
         self.ready = Turns()
         self.emulated = 0.0  # seconds, of all threads
+        self.worked: Callable[[Tracee, float], None] = lambda t, seconds: None
 
     # What only the native engine has to do
 
@@ -176,6 +179,7 @@ class Enclaves:
             spent = time.thread_time() - began
             t.cpu_time += spent
             self.emulated += spent
+            self.worked(t, spent)
             if stop.why is Why.ENCLU:
                 if lp.regs[RAX] & MASK32 == leaves.EEXIT:
                     if self._eexit(t):

@@ -142,6 +142,7 @@ def run_program(argv: Sequence[str], options: Options, inherited: Inherited) -> 
         raise
     finally:
         listening.close()
+        supervisor.calls.cpu_time.timers.close()
         doorbell.close()
     if doorbell.terminated:
         return 128 + signal.SIGTERM

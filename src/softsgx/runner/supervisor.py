@@ -17,6 +17,7 @@ from softsgx.runner.abort_page import AbortPage
 from softsgx.runner.box import IDLE
 from softsgx.runner.calls import Calls
 from softsgx.runner.child import First
+from softsgx.runner.cpu_timer_calls import as_the_kernel_sends_it
 from softsgx.runner.doorbell import Doorbell
 from softsgx.runner.enclaves import Enclaves
 from softsgx.runner.errors import RunnerError
@@ -103,6 +104,7 @@ class Supervisor:
                 self._drain()
             self._bury()
             enclaves.rung()
+            self.calls.cpu_time.timers.rung()
             for mailbox in self.mailboxes.control.take():
                 self._request(mailbox)
             if enclaves.ready:
@@ -223,6 +225,8 @@ class Supervisor:
             due = taken(t, number)
         self.inserted.leave(t)
         forced.forget_reset(t, number)
+        if due is None:
+            as_the_kernel_sends_it(t, number)
         if due is None or not due.changes_frame:
             p.request(p.PTRACE_CONT, t.tid, 0, number)
             return
@@ -323,6 +327,7 @@ class Supervisor:
         t.space = Space(self.world, t.tid)
         t.space.users += 1
         t.pid = t.tid
+        self.calls.cpu_time.calls.forget(t.pid, interval_too=False)
         t.actions = forced.inherited(t.tid)
         t.cpuid_denied = False
         t.at_exit = self._executed
@@ -335,6 +340,7 @@ class Supervisor:
 
     def _gone(self, t: Tracee) -> None:
         self.enclaves.gone(t)
+        self.calls.cpu_time.gone(t)
         self.tracees.pop(t.tid, None)
         self._leave_space(t)
         self.calls.nodes.look_for_released()

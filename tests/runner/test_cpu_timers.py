@@ -1,0 +1,92 @@
+"""Timers on processor clocks, without a program: what counts is worked time, not the machine's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from softsgx.runner.cpu_timers import PROF, SCHED, Clock, CpuTimer, CpuTimers
+from softsgx.runner.doorbell import Doorbell
+from softsgx.runner.mailboxes import Mailboxes
+
+
+class Still(Clock):
+    """A clock for which the kernel counts nothing."""
+
+    def kernel(self) -> float:
+        return 0.0
+
+
+@pytest.fixture
+def timers() -> Iterator[CpuTimers]:
+    mailboxes = Mailboxes()
+    doorbell = Doorbell(mailboxes)
+    made = CpuTimers(doorbell)
+    yield made
+    made.close()
+    doorbell.close()
+    mailboxes.close()
+
+
+PID = os.getpid()
+
+
+def test_a_timer_fires_when_the_emulator_has_worked_for_so_long(timers: CpuTimers) -> None:
+    fired: list[int] = []
+    timer = CpuTimer(Still(PID, SCHED), fired.append)
+    timers.add(timer)
+    timers.set(timer, 0.010, 0.0)
+    timers.worked(PID, 1, 0.009)
+    assert timers.left(timer) == pytest.approx(0.001)
+    assert fired == []
+    timers.worked(PID, 2, 0.002)
+    assert fired == [0]
+    assert timer.expiry == 0.0
+    timers.worked(PID, 2, 1.0)
+    assert fired == [0]
+
+
+def test_what_an_interval_has_missed_is_told(timers: CpuTimers) -> None:
+    fired: list[int] = []
+    timer = CpuTimer(Still(PID, PROF), fired.append)
+    timers.add(timer)
+    timers.set(timer, 0.010, 0.010)
+    timers.worked(PID, 1, 0.035)
+    assert fired == [2]
+    assert timers.left(timer) == pytest.approx(0.005)
+    timers.remove(timer)
+    timers.worked(PID, 1, 1.0)
+    assert fired == [2]
+
+
+def test_the_time_of_a_thread_is_its_own(timers: CpuTimers) -> None:
+    fired: list[int] = []
+    timer = CpuTimer(Still(PID, SCHED, 7), fired.append)
+    timers.add(timer)
+    timers.set(timer, 0.010, 0.0)
+    timers.worked(PID, 8, 1.0)
+    assert fired == []
+    timers.worked(PID, 7, 0.010)
+    assert fired == [0]
+
+
+def test_time_of_a_thread_that_has_ended_stays_the_process_s(timers: CpuTimers) -> None:
+    timers.worked(PID, 7, 1.0)
+    timers.thread_gone(PID, 7, last=False)
+    assert timers.emulated[PID] == 1.0
+    timers.thread_gone(PID, 8, last=True)
+    assert PID not in timers.emulated
+
+
+def test_a_process_that_computes_itself_is_looked_at(timers: CpuTimers) -> None:
+    """Without a slice of the emulator: the kernel's count of its own time rings the doorbell."""
+    fired: list[int] = []
+    clock = Clock(PID, SCHED)
+    timer = CpuTimer(clock, fired.append)
+    timers.add(timer)
+    timers.set(timer, clock.kernel() + 0.020, 0.0)
+    while not fired:
+        timers.rung()
+    assert fired == [0]
