@@ -34,6 +34,7 @@ _SECCOMP: Final = 317
 _PRCTL: Final = 157
 _NO_NEW_PRIVS: Final = 38
 _CLONE: Final = 56
+_MFD_NOEXEC_SEAL: Final = 8
 _ARCH_PRCTL, _ARCH_SET_CPUID = 158, 0x1012
 
 
@@ -51,6 +52,7 @@ class Denied:
     calls32: dict[int, int] = field(default_factory=dict)
     above32: tuple[int, int] | None = None
     other: int = ALLOW
+    memfd_noexec: bool = False  # as with sysctl vm.memfd_noexec=2
     no_cpuid_faulting: bool = True  # ENODEV, as on most processors
 
     def code(self) -> bytes:
@@ -59,6 +61,9 @@ class Denied:
         if self.clone_flags:
             native += [(_JEQ, 0, 4, _CLONE), (_LD, 0, 0, 16)]
             native += [(_JSET, 0, 1, self.clone_flags), _action(errno.EPERM), (_LD, 0, 0, 0)]
+        if self.memfd_noexec:
+            native += [(_JEQ, 0, 4, NUMBERS["memfd_create"]), (_LD, 0, 0, 24)]
+            native += [(_JSET, 1, 0, _MFD_NOEXEC_SEAL), _action(errno.EACCES), (_LD, 0, 0, 0)]
         if self.no_cpuid_faulting:
             native += [(_JEQ, 0, 4, _ARCH_PRCTL), (_LD, 0, 0, 16)]
             native += [(_JEQ, 0, 1, _ARCH_SET_CPUID), _action(errno.ENODEV), (_LD, 0, 0, 0)]

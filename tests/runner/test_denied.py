@@ -31,7 +31,8 @@ AROUND = {
     "only64": Denied(other=errno.EPERM),
     "only64-kill": Denied(other=KILL),
     "moby": MOBY,
-    "all": Denied(calls=denied("kcmp", "seccomp", *VM).calls, other=KILL),
+    "noexec": Denied(memfd_noexec=True),
+    "all": Denied(calls=denied("kcmp", "seccomp", *VM).calls, other=KILL, memfd_noexec=True),
 }
 SLOWER = {  # what doctor names as refused
     "vm": ["process_vm_readv"],
@@ -109,7 +110,7 @@ def test_demo_runs_where_there_is_a_way_around(case: str, workshop: Workshop) ->
     assert done.stdout.endswith("edmm: 10 steps, as the manual and the kernel say\n")
 
 
-@pytest.mark.parametrize("case", ["moby", "vm-kill", "only64"])
+@pytest.mark.parametrize("case", ["moby", "vm-kill", "only64", "noexec"])
 def test_native_engine_goes_around_as_well(case: str, workshop: Workshop) -> None:
     done = under(AROUND[case], "run", "--engine", "native", "--", *workshop.example())
     assert_runs(done)

@@ -12,6 +12,7 @@ import os
 from typing import Final
 
 from softsgx.mem.physical import MemoryImage, Page, PhysicalMemory
+from softsgx.runner.memory_file import memory_file
 from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
@@ -50,7 +51,7 @@ class ArenaMemory(PhysicalMemory):
         self.frames, self.pages, self._next = ram.frames, ram.pages, ram._next
         self.first = first
         self.count = count
-        self.fd = os.memfd_create("softsgx-epc", os.MFD_CLOEXEC)
+        self.fd = memory_file("softsgx-epc")
         size = count * PAGE_SIZE
         os.ftruncate(self.fd, size)
         self.map = mmap.mmap(self.fd, size)

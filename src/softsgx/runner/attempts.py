@@ -13,6 +13,7 @@ from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
 from softsgx.runner.filters import install
 from softsgx.runner.layout import END, GATE
+from softsgx.runner.memory_file import memory_file
 from softsgx.runner.native_code import MachineCode
 from softsgx.runner.probes import Child, Refused, ended, killed_by_filter
 from softsgx.runner.trapped import SYNCHRONOUS
@@ -224,7 +225,7 @@ def try_filter_any() -> None:
 
 def try_memfd() -> None:
     """Memory files, of which EPC, mailboxes and device descriptors are made."""
-    fd = os.memfd_create("softsgx-doctor", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd = memory_file("softsgx-doctor", os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(fd, 1 << 46)
         with mmap.mmap(fd, mmap.PAGESIZE) as area:

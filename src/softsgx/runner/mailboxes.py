@@ -10,6 +10,7 @@ from typing import Final
 from softsgx.runner import futex
 from softsgx.runner.box import CONTROL_AT, REPLY, Box, Control
 from softsgx.runner.layout import BOX_SIZE, MAILBOXES
+from softsgx.runner.memory_file import memory_file
 
 
 class Mailboxes:
@@ -19,8 +20,7 @@ class Mailboxes:
     """
 
     def __init__(self) -> None:
-        flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
-        self.fd: Final = os.memfd_create("softsgx-mailboxes", flags)
+        self.fd: Final = memory_file("softsgx-mailboxes", os.MFD_ALLOW_SEALING)
         os.ftruncate(self.fd, BOX_SIZE)
         # A program that gets hold of the file must not take the pages from under the supervisor.
         fcntl(self.fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)

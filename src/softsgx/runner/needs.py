@@ -116,7 +116,7 @@ NEEDS: Final = (
         "stops where CPUID stood in the program",
         attempts.try_int80_cpuid,
         "stops for the tracer",
-        "as above; the number is the leaf, so profiles of containers refuse some",
+        "a filter that passes every number of i386: the number is the leaf of CPUID",
         "UD2 stands there: SIGILL instead of a stop at a filter",
         _ud2_for_cpuid,
     ),

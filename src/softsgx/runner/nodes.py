@@ -33,6 +33,7 @@ from softsgx.runner.stops import (
     to_exit,
 )
 from softsgx.runner.tracee import NR_CLOSE, Tracee
+from softsgx.runner.ways import WAYS
 from softsgx.runner.world import SGX_ENCLAVE, SGX_PROVISION
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class Nodes:
             p.ORIG_RAX: _NR_MEMFD_CREATE,
             p.RAX: _NR_MEMFD_CREATE,
             p.RDI: text(name),
-            p.RSI: _MFD_CLOEXEC if flags & O_CLOEXEC else 0,
+            p.RSI: WAYS.memfd | (_MFD_CLOEXEC if flags & O_CLOEXEC else 0),
         }
         changed(t, regs, changes, lambda t, fd: None if fd < 0 else then(t, fd))
 

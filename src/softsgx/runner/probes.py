@@ -20,6 +20,7 @@ from typing import Final, NoReturn
 
 from softsgx.runner import ptrace as p
 from softsgx.runner.errors import RunnerError
+from softsgx.runner.memory_file import memory_file
 from softsgx.runner.native_code import MachineCode
 
 WAIT_S: Final = 5.0
@@ -182,7 +183,7 @@ def try_native() -> None:
     libc.getauxval.restype, libc.getauxval.argtypes = ctypes.c_ulong, (ctypes.c_ulong,)
     if not libc.getauxval(_AT_HWCAP2) & _HWCAP2_FSGSBASE:
         raise Refused("FSGSBASE is not enabled: Linux 5.9 or newer, without nofsgsbase")
-    fd = os.memfd_create("softsgx-doctor")
+    fd = memory_file("softsgx-doctor")
     try:
         os.ftruncate(fd, mmap.PAGESIZE)
         os.pwrite(fd, _RETURN, 0)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from softsgx.runner.layout import NATIVE_SLOTS, SLOT_STRIDE, SLOTS, SLOTS_SIZE
+from softsgx.runner.memory_file import memory_file
 from softsgx.runner.native_code import MachineCode
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.registers import R8, RAX, RBP, RBX, RCX, RDI, RDX, RFLAGS, RIP, RSI, RSP
@@ -112,7 +113,7 @@ class Slots:
     """All slots; `fd` is what processes map at NATIVE_SLOTS, MAP_SHARED."""
 
     def __init__(self) -> None:
-        self.fd: Final = os.memfd_create("softsgx-slots", os.MFD_CLOEXEC)
+        self.fd: Final = memory_file("softsgx-slots")
         os.ftruncate(self.fd, SLOTS_SIZE)
         self._memory = mmap.mmap(self.fd, SLOTS_SIZE)
         self._view = memoryview(self._memory)

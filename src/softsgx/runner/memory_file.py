@@ -1,0 +1,28 @@
+"""Memory files: EPC, mailboxes, slots, and what stands for an open device."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Final
+
+from softsgx.runner.ways import WAYS
+
+MFD_NOEXEC_SEAL: Final = 8  # Linux 6.3, linux/memfd.h
+
+
+def memory_file(name: str, flags: int = 0) -> int:
+    """A descriptor of a new one, closed at exec.
+
+    With vm.memfd_noexec=2 the kernel refuses files that could be executed by execve. Mappings of
+    them may be executable all the same.
+    """
+    flags |= os.MFD_CLOEXEC
+    try:
+        return os.memfd_create(name, flags | WAYS.memfd)
+    except OSError as error:
+        if error.errno != errno.EACCES or WAYS.memfd:
+            raise
+    fd = os.memfd_create(name, flags | MFD_NOEXEC_SEAL)
+    WAYS.memfd = MFD_NOEXEC_SEAL
+    return fd
