@@ -15,6 +15,7 @@ from softsgx.cpu.tracking import tracked
 from softsgx.mem.pagetable import PTE_D, PTE_NX, PTE_P, PTE_U, PTE_W
 from softsgx.spec import epcm
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
+from softsgx.spec.cet import SH_STK_EN
 from softsgx.spec.msr import RFLAGS_CF, RFLAGS_STATUS, RFLAGS_ZF
 from softsgx.spec.registers import RFLAGS
 from tests.property import reference as ref
@@ -33,13 +34,18 @@ SUCCEEDED: dict[str, int] = {}
 class Beside(RuleBasedStateMachine):
     """Both machines, in the same state; the rules are in test_reference.py."""
 
+    CET = False
+
     def __init__(self) -> None:
         super().__init__()
-        self.world = world()
+        self.world = world(self.CET)
         self.world.reset()
         self.bare, self.processor = self.world.bare, self.world.processor
         self.enclaves = (self.world.a, self.world.b)
-        self.ref = ref.Reference(EPC_PAGES, LPS)
+        self.ref = ref.Reference(EPC_PAGES, LPS, cet=self.CET)
+        if self.CET:
+            for lp in self.processor.lps:
+                lp.u_cet = SH_STK_EN  # hosts with shadow stacks of their own
         self.ram = self.processor.memory.alloc()
         self.ssa: set[int] = set()
         self.slots = 0
@@ -59,10 +65,13 @@ class Beside(RuleBasedStateMachine):
         self.adopt_page(enclave.secs, mem.SECS, 0, None, 0)
         for tcs in enclave.tcs:
             self.ssa |= {tcs + PAGE_SIZE, tcs + 2 * PAGE_SIZE}
+            if self.CET:
+                self.ssa.add(tcs + 3 * PAGE_SIZE)  # the CET state save area
         for address, page in enclave.pages.items():
-            pt, rwx = (mem.TCS, 0) if address in enclave.tcs else (mem.REG, 3)
+            pt, rwx = self.bare.word(page) >> epcm.PT_SHIFT, self.bare.word(page) & epcm.RWX
             self.adopt_page(page, pt, rwx, enclave.secs, address)
-            self.ref.pte[address] = mem.Pte(("epc", page), 7)
+            shadow = pt in mem.SHADOW_STACKS
+            self.ref.pte[address] = mem.Pte(("epc", page), 1 if shadow else 7, shadow)
 
     def adopt_page(self, page: int, pt: int, rwx: int, secs: int | None, address: int) -> None:
         data = bytearray(self.contents(page))

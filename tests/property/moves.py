@@ -16,6 +16,7 @@ from tests.property.world import (
     EPC_PAGES,
     LEGAL_SECINFOS,
     SECINFO_SLOTS,
+    SHADOW_STACK_SECINFOS,
     pick,
     secinfo_at,
     tcs_image,
@@ -23,7 +24,13 @@ from tests.property.world import (
 
 ALIAS = 0x5000_0000  # outside every ELRANGE
 EXIT = 0x40_2000
-KINDS = {"r": mem.R, "w": mem.W, "x": mem.X}
+KINDS = {
+    "r": mem.R,
+    "w": mem.W,
+    "x": mem.X,
+    "s": mem.SHADOW_LOAD,
+    "S": mem.SHADOW_STORE,
+}
 ACCEPTED = {mem.REG: "EMODPR", mem.TCS: "TCS", mem.TRIM: "TRIM"}
 
 
@@ -106,21 +113,28 @@ class KernelMoves(Choices):
         linaddr = pick(vacant if spoil == 0 else heap, value)
         secs = self.bare.address(enclave.secs)
         info = {"linaddr": linaddr, "srcpge": 0, "secinfo": 0, "secs": secs}
+        pt, raw = mem.REG, b""
+        if self.CET and value & 2:
+            pt = mem.SS_FIRST if value & 4 else mem.SS_REST
+            rights = 3 if spoil != 4 or value & 32 else value % 8
+            info["secinfo"], raw = self.secinfo_of(pt << epcm.PT_SHIFT | rights, 0)
         if spoil == 4:
             ways = (
                 {"linaddr": enclave.base + enclave.size},
                 {"linaddr": linaddr + 8},
                 {"srcpge": PAGE_SIZE},
-                {"secinfo": self.bare.secinfo(epcm.REG)},
+                {"linaddr": enclave.base + pick((0, enclave.size - PAGE_SIZE), value >> 3)},
                 {"secs": self.bare.address(number % EPC_PAGES)},
                 {"secs": direct(self.ram << PAGE_SHIFT)},
             )
             info |= pick(ways, value)
+        if spoil == 2 and value & 8:
+            info["secinfo"], raw = self.secinfo_of(epcm.REG | 3, 0)
         rbx = self.bare.pageinfo(**info) + (8 if spoil == 3 and value & 1 else 0)
         rcx = self.rcx_of(page, 0 if value & 1 else spoil)
         pageinfo = (info["linaddr"], info["srcpge"], info["secinfo"], info["secs"])
-        if self.leaf(n, "EAUG", (rbx, rcx), lambda: self.ref.eaug(n, rbx, rcx, pageinfo)):
-            self.set_pte(linaddr, ("epc", page), 7, dirty=bool(value & 16))
+        if self.leaf(n, "EAUG", (rbx, rcx), lambda: self.ref.eaug(n, rbx, rcx, pageinfo, raw)):
+            self.map_page(page, dirty=bool(value & 16))
 
     def emodpr(self, n: int, number: int, value: int, spoil: int) -> None:
         n = self.kernel_on(n, spoil)
@@ -187,6 +201,12 @@ class KernelMoves(Choices):
         self.ref.epc[self.world.va].data[:] = self.contents(self.world.va)
         return status
 
+    def map_page(self, page: int, *, dirty: bool) -> None:
+        """Map an EPC page where it belongs, as a correct kernel would."""
+        held = self.ref.epc[page]
+        shadow = held.pt in mem.SHADOW_STACKS
+        self.set_pte(held.address, ("epc", page), 1 if shadow else 7, dirty=dirty or shadow)
+
     def change_pte(self, _n: int, number: int, value: int, _spoil: int) -> None:
         """Map a page of the enclave where it belongs, or elsewhere; with or without INVLPG."""
         address = self.address_in(self.enclave_at(number), value)
@@ -203,6 +223,8 @@ class KernelMoves(Choices):
             mine = [p for p, page in enumerate(self.ref.epc) if self.is_data(page)]
             page = pick(mine, number >> 5) if how == 4 and mine else number % EPC_PAGES
             self.set_pte(address, ("epc", page), 7, dirty=dirty)
+        elif own and how > 12:
+            self.map_page(pick(own, number), dirty=dirty)
         elif own:
             self.set_pte(address, ("epc", pick(own, number)), 7 if how > 8 else rights, dirty=dirty)
         if value & 64:
@@ -253,6 +275,8 @@ class EnclaveMoves(KernelMoves):
         self.adopt_frames()
         if self.leaf(n, "EACCEPT", (rbx, rcx), lambda: self.ref.eaccept(n, rbx, rcx)):
             self.count(f"EACCEPT {kind}")
+            if page.pt in mem.SHADOW_STACKS:
+                self.count(f"EACCEPT {kind} of a shadow stack")
             outside = [i for i, lp in enumerate(self.ref.lps) if lp.enclave is None]
             if kind == "TCS" and outside:
                 self.enter_at(outside[0], rcx, AEP, resume=False)
@@ -283,9 +307,13 @@ class EnclaveMoves(KernelMoves):
         n = self.enclave_on(n, spoil=int(value % 8 == 0))
         enclave = self.enclaves[value % 2] if value % 8 == 1 else self.enclave_of(n)
         page = ALIAS if value % 16 == 0 else self.address_in(enclave, number)
-        kinds = pick(("r", "w", "x", "rw", "wr", "wx"), value >> 4)
+        ordinary = ("r", "w", "x", "rw", "wr", "wx")
+        shadow = ("s", "S", "rS", "Sw", "sr", "wS") if self.CET else ()
+        kinds = pick(ordinary + shadow, value >> 4)
         if page in self.ssa or (page == enclave.scratch and "w" in kinds):
             return  # contents of SSA frames are not modelled; the table of SECINFOs stays
+        if page == enclave.scratch and "S" in kinds:
+            return
         for kind in kinds:
             self.access_one(n, page + value % 512 * 8, kind, value.to_bytes(8, "little"))
 
@@ -298,8 +326,9 @@ class EnclaveMoves(KernelMoves):
                 continue
             data = [page for page in self.ref.children(lp.enclave) if self.is_data(page)]
             held = [page for page in data if page.address in lp.tlb]
-            for kind in "rw":
-                mine = [p for p in data if self.ref.usable(p, p.secs or 0, p.address, KINDS[kind])]
+            for kind in "rwsS" if self.CET else "rw":
+                need = KINDS[kind]
+                mine = [p for p in data if self.ref.reachable(p, p.secs or 0, p.address, need)]
                 if pages := held if value & 1 and held else mine:
                     address = pick(pages, number).address
                     self.access_one(n, address, kind, value.to_bytes(8, "little"))
@@ -310,7 +339,7 @@ class EnclaveMoves(KernelMoves):
             self.access_one(n, address, "r", b"")
 
     def access_one(self, n: int, address: int, kind: str, data: bytes) -> None:
-        """One load ("r"), store ("w") or fetch ("x")."""
+        """One load ("r"), store ("w") or fetch ("x"); "s" and "S" by shadow-stack access."""
         lp, model = self.processor.lps[n], self.ref
         if self.is_stale(n, address, KINDS[kind]):
             self.count("stale wider")
@@ -320,8 +349,21 @@ class EnclaveMoves(KernelMoves):
             self.both(
                 "store", lambda: lp.store(address, data), lambda: model.store(n, address, data)
             )
-        else:
+        elif kind == "x":
             self.both("fetch", lambda: lp.fetch(address) and None, lambda: model.fetch(n, address))
+        elif kind == "s":
+            self.both(
+                "shadow load",
+                lambda: lp.shadow_load(address),
+                lambda: model.shadow_load(n, address),
+            )
+        else:
+            word = int.from_bytes(data, "little")
+            self.both(
+                "shadow store",
+                lambda: lp.shadow_store(address, word),
+                lambda: model.shadow_store(n, address, word),
+            )
         if self.fault is not None and self.fault.rule == "ACCESS.13":
             self.count("stale narrower")
         self.deliver(n)
@@ -332,7 +374,7 @@ class EnclaveMoves(KernelMoves):
         entry = model.tlb.get(mem.page_of(address))
         if model.enclave is None or entry is None or entry.abort or not entry.rights & need:
             return False
-        return not self.ref.usable(self.ref.epc[entry.target[1]], model.enclave, address, need)
+        return not self.ref.reachable(self.ref.epc[entry.target[1]], model.enclave, address, need)
 
     def make_tcs(self, n: int, number: int, _value: int, spoil: int) -> None:
         """A thread writes a TCS to a data page, the kernel changes its type; go_on finishes."""
@@ -378,7 +420,7 @@ class EnclaveMoves(KernelMoves):
         elif page.pt == mem.TRIM and not page.modified:
             self.eremove_of(self.kernel_on(n, 0), self.bare.address(place))
         else:
-            self.set_pte(page.address, ("epc", place), 7, dirty=place % 2 == 0)
+            self.map_page(place, dirty=place % 2 == 0)
             n = self.thread_in(n, page.secs)
             if self.ref.lps[n].enclave == page.secs:
                 self.eaccept_by(n, page)
@@ -388,5 +430,5 @@ def accepting(page: mem.Page) -> int:
     """FLAGS of the SECINFO with which the enclave would accept the page as it is."""
     flags = page.pt << epcm.PT_SHIFT | page.rwx | (epcm.PENDING if page.pending else 0)
     flags |= (epcm.MODIFIED if page.modified else 0) | (epcm.PR if page.pr else 0)
-    assert flags in LEGAL_SECINFOS
+    assert flags in LEGAL_SECINFOS + SHADOW_STACK_SECINFOS
     return flags

@@ -9,8 +9,9 @@ with a number of its own; ETRACK notes on every stamped page the stays inside at
 page is tracked when none of them lasts.
 
 Left out, and therefore not compared: contents of SSA frames, registers, leaves held open, eviction
-beyond "may this page leave the EPC", CET, enclaves that are 32-bit or not initialised. SSAFRAMESIZE
-is 1 and XFRM is 3, so a frame is one page.
+beyond "may this page leave the EPC", SSP and the tracker, enclaves that are 32-bit or not
+initialised. SSAFRAMESIZE is 1 and XFRM is 3, so a frame is one page. With `cet` the enclaves use
+shadow stacks, and entry looks at the page of their CET state save area.
 """
 
 from dataclasses import dataclass
@@ -22,6 +23,11 @@ from tests.property.reference_memory import (
     PF,
     REG,
     SECS,
+    SHADOW_LOAD,
+    SHADOW_STACKS,
+    SHADOW_STORE,
+    SS_FIRST,
+    SS_REST,
     TCS,
     TRIM,
     UD,
@@ -82,7 +88,9 @@ class Reference(Memory):
             raise Refused(PF, address, 0x8003)
         return self.epc[self.kernel[page_of(address)]]
 
-    def eaug(self, n: int, rbx: int, rcx: int, pageinfo: tuple[int, int, int, int]) -> None:
+    def eaug(
+        self, n: int, rbx: int, rcx: int, pageinfo: tuple[int, int, int, int], raw: bytes
+    ) -> None:
         linaddr, srcpge, secinfo, secs = pageinfo
         page = self.at_cpl0(n, rbx, 32, rcx)
         if secinfo % 64 or secs % PAGE or linaddr % PAGE or srcpge:
@@ -90,14 +98,23 @@ class Reference(Memory):
         parent = self.kernel_page(secs)
         if page.valid:
             raise Refused(PF, rcx, 0x8003)
+        pt = REG
         if secinfo:
-            raise Refused(GP)  # only shadow stacks have one
+            flags = secinfo_flags(raw)
+            pt = flags >> 8
+            if not self.cet or pt not in SHADOW_STACKS or flags & (R | W | X) != R | W:
+                raise Refused(GP)  # only shadow stacks have one
         if not parent.valid or parent.pt != SECS:
             raise Refused(PF, secs, 0x8003)
         number = self.kernel[secs]
-        if not self.enclaves[number].holds(linaddr):
+        enclave = self.enclaves[number]
+        if not enclave.holds(linaddr):
             raise Refused(GP)
-        self.epc[self.kernel[rcx]] = Page(True, REG, R | W, number, linaddr, pending=True)
+        if pt != REG and linaddr in (enclave.base, enclave.base + enclave.size - PAGE):
+            raise Refused(GP)
+        page = self.epc[self.kernel[rcx]] = Page(True, pt, R | W, number, linaddr, pending=True)
+        if pt == SS_FIRST:
+            page.put(PAGE - 8, 8, linaddr + PAGE + 1)
 
     def emodpr(self, n: int, rbx: int, rcx: int, raw: bytes) -> Status:
         page = self.at_cpl0(n, rbx, 64, rcx)
@@ -121,7 +138,7 @@ class Reference(Memory):
             raise Refused(GP)
         if not page.valid:
             raise Refused(PF, rcx, 0x8003)
-        if page.pt != REG and (page.pt, pt) != (TCS, TRIM):
+        if page.pt != REG and (page.pt not in (TCS, *SHADOW_STACKS) or pt != TRIM):
             raise Refused(PF, rcx, 0x8003)
         if page.pending or page.modified:
             return NOT_MODIFIABLE
@@ -204,6 +221,8 @@ class Reference(Memory):
         pt, pending, modified, pr = flags >> 8, flags & PENDING, flags & MODIFIED, flags & PR
         if pt == REG:
             legal = bool(pr or pending) and not modified
+        elif pt in SHADOW_STACKS:
+            legal = self.cet and bool(pending) and not modified and not pr
         else:
             legal = pt in (TCS, TRIM) and bool(modified) and not pending and not pr
         if not legal:
@@ -219,7 +238,9 @@ class Reference(Memory):
             dbgoptin, aep, active = page.get(8) & 1, page.get(40), page.get(0)
             cssa, nssa = page.get(24, 4), page.get(28, 4)
             frames = cssa < nssa or (cssa, nssa) == (0, 0)  # Intel's own tests make a TCS of zeroes
-            if any(page.data[72:]) or dbgoptin or not frames or aep or active:
+            # With CET the 8 bytes from 72 on are OCETSSA, those from 80 on PREVSSP.
+            reserved = page.data[80 if self.cet else 72 :]
+            if any(reserved) or dbgoptin or not frames or aep or active:
                 raise Refused(GP)
         page.pending = page.modified = page.pr = False
         return SUCCESS
@@ -289,12 +310,26 @@ class Reference(Memory):
             raise Refused(GP)
         if tcs.get(0):
             raise Refused(GP)
+        if self.cet:
+            self.save_area(tcs, base, cssa - 1 if resume else cssa)
         tcs.put(0, 8, 1)
         tcs.put(40, 8, rcx)
         tcs.put(24, 4, cssa - 1 if resume else cssa)
         self.stays += 1
         number = next(i for i, page in enumerate(self.epc) if page is tcs)
         self.lps[n] = Lp(tcs.secs, number, self.stays)
+
+    def save_area(self, tcs: Page, base: int, index: int) -> None:
+        """The page of a frame of the CET state save area, reached like a shadow stack."""
+        if tcs.get(72) % 16:
+            raise Refused(GP)
+        address = page_of(base + tcs.get(72) + 16 * index)
+        self.walk(address, SHADOW_LOAD)
+        target = self.walk(address, SHADOW_STORE)
+        assert tcs.secs is not None
+        page = self.epc[target[1]] if target[0] == "epc" else Page()
+        if page.pt != SS_REST or not self.reachable(page, tcs.secs, address, SHADOW_STORE):
+            raise Refused(PF, address, 0x8047)
 
     def eexit(self, n: int, rbx: int) -> None:
         self.in_enclave(n)

@@ -4,11 +4,14 @@ Half of the model of `reference.py`; what that file says about its purpose holds
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-SECS, TCS, REG, VA, TRIM = 0, 1, 2, 3, 4
-CHILDREN = (TCS, REG, TRIM)
+SECS, TCS, REG, VA, TRIM, SS_FIRST, SS_REST = 0, 1, 2, 3, 4, 5, 6
+SHADOW_STACKS = (SS_FIRST, SS_REST)
+CHILDREN = (TCS, REG, TRIM, *SHADOW_STACKS)
 R, W, X = 1, 2, 4
+SHADOW_LOAD, SHADOW_STORE = 8, 16
+SHADOW = SHADOW_LOAD | SHADOW_STORE
 UD, GP, PF = 6, 13, 14
 PAGE = 4096
 
@@ -61,7 +64,8 @@ class Enclave:
 
 @dataclass
 class Pte:
-    """A user page: always readable; W and X as `rights` say."""
+    """A user page: always readable; W and X as `rights` say. With CET, one that is dirty and not
+    writable is a shadow stack."""
 
     target: Target
     rights: int
@@ -92,6 +96,12 @@ def page_of(address: int) -> int:
     return address & ~(PAGE - 1)
 
 
+def access_code(need: int) -> int:
+    """U, W, I and SS of the page-fault error code."""
+    write = 2 if need in (W, SHADOW_STORE) else 0
+    return 4 | write | (0x10 if need == X else 0) | (0x40 if need & SHADOW else 0)
+
+
 def canonical(address: int) -> bool:
     return address >> 47 in (0, 0x1FFFF)
 
@@ -99,7 +109,8 @@ def canonical(address: int) -> bool:
 class Memory:
     """EPC, page tables of user and kernel, logical processors."""
 
-    def __init__(self, pages: int, lps: int) -> None:
+    def __init__(self, pages: int, lps: int, *, cet: bool = False) -> None:
+        self.cet = cet
         self.epc = [Page() for _ in range(pages)]
         self.lps = [Lp() for _ in range(lps)]
         self.enclaves: dict[int, Enclave] = {}  # by EPC number of the SECS
@@ -126,10 +137,10 @@ class Memory:
         if not canonical(address):
             raise Refused(GP)
         pte = self.pte.get(page_of(address))
-        access = 4 | (2 if need == W else 0) | (0x10 if need == X else 0)
+        access = access_code(need)
         if pte is None:
             raise Refused(PF, address, access)
-        if need & ~pte.rights:
+        if need & ~(pte.rights | self.shadow_rights(pte)):
             raise Refused(PF, address, access | 1)
         pte.dirty |= need == W
         return pte.target
@@ -137,15 +148,15 @@ class Memory:
     def fill(self, lp: Lp, address: int, need: int) -> TlbEntry:
         target = self.walk(address, need)
         pte = self.pte[page_of(address)]
-        entry = TlbEntry(target, pte.rights, False, target[0] == "epc")
+        rights = pte.rights | self.shadow_rights(pte)
+        entry = TlbEntry(target, rights, False, target[0] == "epc")
         if lp.enclave is not None and self.enclaves[lp.enclave].holds(address):
             if target[0] != "epc":
                 raise Refused(PF, address)
             page = self.epc[target[1]]
-            if not self.usable(page, lp.enclave, address, need):
-                code = 0x8005 | (2 if need == W else 0) | (0x10 if need == X else 0)
-                raise Refused(PF, address, code)
-            entry.rights &= page.rwx
+            if not self.reachable(page, lp.enclave, address, need):
+                raise Refused(PF, address, 0x8001 | access_code(need))
+            entry.rights &= R | SHADOW if page.pt in SHADOW_STACKS else page.rwx
             entry.abort = False
         if entry.rights & W and not pte.dirty:
             entry.rights, entry.clean = entry.rights & ~W, True
@@ -153,7 +164,8 @@ class Memory:
 
     def translate(self, n: int, address: int, need: int) -> TlbEntry:
         lp = self.lps[n]
-        if need == X and lp.enclave is not None and not self.enclaves[lp.enclave].holds(address):
+        leaves = lp.enclave is not None and not self.enclaves[lp.enclave].holds(address)
+        if leaves and need & (X | SHADOW):
             raise Refused(GP)
         entry = lp.tlb.get(page_of(address))
         if entry is not None and need & entry.rights:
@@ -164,6 +176,8 @@ class Memory:
             self.fill(lp, address, need)  # denied today as well: that fault
             raise Refused(PF, address)  # else a spurious one, whose code is open
         entry = lp.tlb[page_of(address)] = self.fill(lp, address, need)
+        if leaves:
+            entry.rights &= ~(X | SHADOW)
         return entry
 
     def contents(self, target: Target) -> bytearray:
@@ -184,6 +198,30 @@ class Memory:
 
     def fetch(self, n: int, address: int) -> None:
         self.translate(n, address, X)
+
+    def shadow_load(self, n: int, address: int) -> int:
+        entry = self.translate(n, address, SHADOW_LOAD)
+        if entry.abort:
+            return (1 << 64) - 1
+        offset = address % PAGE
+        return int.from_bytes(self.contents(entry.target)[offset : offset + 8], "little")
+
+    def shadow_store(self, n: int, address: int, value: int) -> None:
+        entry = self.translate(n, address, SHADOW_STORE)
+        if not entry.abort:
+            offset = address % PAGE
+            self.contents(entry.target)[offset : offset + 8] = value.to_bytes(8, "little")
+
+    def shadow_rights(self, pte: Pte) -> int:
+        return SHADOW if self.cet and pte.dirty and not pte.rights & W else 0
+
+    def reachable(self, page: Page, secs: int, address: int, need: int) -> bool:
+        """What an access from inside finds: a PT_REG page with the right, or a shadow stack, to
+        which loads and shadow-stack accesses go."""
+        if page.pt not in SHADOW_STACKS:
+            return not need & SHADOW and self.usable(page, secs, address, need)
+        as_data = replace(page, pt=REG)
+        return need in (R, SHADOW_LOAD, SHADOW_STORE) and self.usable(as_data, secs, address, 0)
 
     # Operands
 

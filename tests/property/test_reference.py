@@ -40,6 +40,25 @@ class Play(EnclaveMoves):
         getattr(self, move)(n, number, value, spoil)
 
 
+class PlayWithCet(Play):
+    """The same with enclaves that use shadow stacks, on a part with CET."""
+
+    CET = True
+
+
+REACHED_WITH_CET = (
+    *("EAUG EMODPR EMODT EACCEPT EMODPE EBLOCK ETRACK EREMOVE EWB EENTER ERESUME EEXIT".split()),
+    *("AEX", "shadow load", "shadow store", "EACCEPT EAUG of a shadow stack"),
+)
+
+
+def test_processor_with_cet_agrees_with_the_reference() -> None:
+    SUCCEEDED.clear()
+    run_state_machine_as_test(PlayWithCet, settings=campaign(examples=40, steps=150))
+    print(dict(sorted(SUCCEEDED.items())))
+    assert [name for name in REACHED_WITH_CET if not SUCCEEDED.get(name)] == []
+
+
 def test_processor_agrees_with_the_reference() -> None:
     SUCCEEDED.clear()
     run_state_machine_as_test(Play, settings=campaign(examples=120, steps=150))

@@ -18,7 +18,22 @@ from softsgx.cpu.bare import BareEnclave
 from softsgx.cpu.processor import Processor, Snapshot
 from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
-from softsgx.spec.epcm import MODIFIED, PENDING, PR, REG, SECS, TCS, TRIM, VA, R, W, X
+from softsgx.spec.cet import SH_STK_EN
+from softsgx.spec.epcm import (
+    MODIFIED,
+    PENDING,
+    PR,
+    REG,
+    SECS,
+    SS_FIRST,
+    SS_REST,
+    TCS,
+    TRIM,
+    VA,
+    R,
+    W,
+    X,
+)
 from softsgx.spec.leaves import ENCLS_LEAVES, ENCLU_LEAVES
 from softsgx.spec.paging import SECINFO
 from softsgx.spec.tcs import TCS as TCS_PAGE
@@ -50,10 +65,13 @@ LEGAL_SECINFOS: Final = (
 )
 ILLEGAL_SECINFOS: Final = (
     *(TCS, TCS | MODIFIED | PR, TRIM | MODIFIED | PENDING, REG | PR | MODIFIED | R),
-    *(SECS, SECS | PR, VA | PENDING | R | W, 5 << 8 | PENDING | R | W, 7 << 8 | MODIFIED),
+    *(SECS, SECS | PR, VA | PENDING | R | W, 7 << 8 | MODIFIED),
+    *(SS_FIRST | R | W, SS_REST | PENDING | PR | R | W, SS_FIRST | PENDING | R),
     *(REG | PR | R | 1 << 6, REG | R | 1 << 7, REG | R | 1 << 16, REG | PENDING | R | W | 1 << 63),
 )
-SECINFOS: Final = LEGAL_SECINFOS + ILLEGAL_SECINFOS
+# Legal on a part with CET only.
+SHADOW_STACK_SECINFOS: Final = (SS_FIRST | PENDING | R | W, SS_REST | PENDING | R | W)
+SECINFOS: Final = LEGAL_SECINFOS + SHADOW_STACK_SECINFOS + ILLEGAL_SECINFOS
 # One more, wrong only in a byte behind FLAGS.
 LATE_RESERVED: Final = len(SECINFOS)
 SECINFO_SLOTS: Final = len(SECINFOS) + 1
@@ -72,9 +90,11 @@ def secinfo_at(enclave: BareEnclave, flags: int) -> int:
 
 
 def tcs_image(enclave: BareEnclave, **fields: int | bytes) -> bytes:
-    """A page that EACCEPT takes as a TCS; it shares the SSA frames of the first thread."""
+    """A page that EACCEPT takes as a TCS; it shares the frames of the first thread."""
     ossa = enclave.tcs[0] + PAGE_SIZE - enclave.base
     block: dict[str, int | bytes] = {"OSSA": ossa, "NSSA": 2, "OENTRY": 0x100}
+    if enclave.bare.processor.part.cet:
+        block["OCETSSA"] = ossa + 2 * PAGE_SIZE
     return TCS_PAGE(**(block | fields)).pack()
 
 
@@ -99,13 +119,24 @@ class World:
 
 
 @cache
-def world() -> World:
-    """Built once, signed once; every example starts from the snapshot."""
-    bare = Bare(EPC_PAGES, lps=LPS, part=Part(absent_leaves_fault=True))
+def world(cet: bool = False) -> World:
+    """Built once, signed once; every example starts from the snapshot.
+
+    With `cet` the part has CET, the enclaves are twice as large and use shadow stacks.
+    """
+    bare = Bare(EPC_PAGES, lps=LPS, part=Part(absent_leaves_fault=True, cet=cet))
+    size, stacks = (2 * SIZE, SH_STK_EN) if cet else (SIZE, 0)
     a = bare.enclave(
-        pages=2, threads=2, base=BASE_A, size=SIZE, attributes=ATTR_MODE64BIT, measure=True
+        pages=2,
+        threads=2,
+        base=BASE_A,
+        size=size,
+        attributes=ATTR_MODE64BIT,
+        measure=True,
+        cet=stacks,
     )
-    b = bare.enclave(base=BASE_B, size=SIZE, attributes=ATTR_MODE64BIT | ATTR_DEBUG)
+    debug = ATTR_MODE64BIT | ATTR_DEBUG
+    b = bare.enclave(base=BASE_B, size=size, attributes=debug, cet=stacks)
     memory, epc = bare.processor.memory, bare.processor.epc
     for enclave in (a, b):
         memory.write(epc.physical(enclave.pages[enclave.scratch]), secinfo_page())
