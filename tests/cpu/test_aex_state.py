@@ -16,13 +16,20 @@ from softsgx.spec.msr import RFLAGS_FIXED, RFLAGS_IF
 from softsgx.spec.ssa import GPRSGX, XSAVE_HEADER
 from tests.cpu.thread import Thread, kept, thread
 
-EVERYTHING = 0x2E7
-XFRMS = (0x3, 0x7, 0x207, 0xE7, EVERYTHING)
-AVX, PKRU = 2, 9
+EVERYTHING = 0x602E7
+XFRMS = (0x3, 0x7, 0x207, 0xE7, 0x2E7, 0x60003, EVERYTHING)
+AVX, PKRU, XTILEDATA = 2, 9, 18
+AMX = 0b11 << 17
 
 
-def built(xfrm: int, frame_pages: int = 1) -> Thread:
-    return thread(part=Part(xfrm=EVERYTHING), xfrm=xfrm, frame_pages=frame_pages)
+def pages_of(xfrm: int) -> int:
+    """Tiles do not fit into less than three pages."""
+    return 3 if xfrm & AMX else 1
+
+
+def built(xfrm: int, frame_pages: int = 0) -> Thread:
+    pages = frame_pages or pages_of(xfrm)
+    return thread(part=Part(xfrm=EVERYTHING), xfrm=xfrm, frame_pages=pages)
 
 
 MAKERS: dict[int, Callable[[], Thread]] = {xfrm: partial(built, xfrm) for xfrm in XFRMS}
@@ -38,8 +45,10 @@ def fill(t: Thread, first: int, components: int) -> None:
             t.lp.x.components[bit] = bytes([first + bit]) * size
 
 
-@pytest.mark.parametrize("frame_pages", [1, 2, 4])
-@pytest.mark.parametrize("xfrm", XFRMS)
+@pytest.mark.parametrize(
+    ("xfrm", "frame_pages"),
+    [(xfrm, n) for xfrm in XFRMS for n in (1, 2, 3, 4) if n >= pages_of(xfrm)],
+)
 def test_aex_writes_the_xsave_region_at_the_start_of_the_frame(xfrm: int, frame_pages: int) -> None:
     t = built(xfrm, frame_pages)
     t.enter()
@@ -100,7 +109,7 @@ def move(t: Thread, address: int) -> None:
 def test_an_xsave_region_of_several_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """AEX writes and ERESUME reads across the pages of the frame, wherever they lie in the EPC.
 
-    No XFRM of the modelled parts fills a page, so AVX is put on a page boundary here.
+    AVX is put on a page boundary here.
     """
     components = {AVX: (256, PAGE_SIZE - 128)}
     monkeypatch.setattr("softsgx.cpu.xstate.XSAVE_COMPONENTS", components)
@@ -119,6 +128,23 @@ def test_an_xsave_region_of_several_pages(monkeypatch: pytest.MonkeyPatch) -> No
     t.lp.x.components[AVX] = bytes(256)
     t.resume()
     assert t.lp.x.components == {AVX: data}
+
+
+def test_tiles_lie_in_all_pages_of_a_frame() -> None:
+    """GPRSGX is behind them in the last one; no page has to follow another in the EPC."""
+    t = built(EVERYTHING)
+    for number in (0, 2):
+        move(t, t.frame(0, number))
+    t.enter()
+    assert len(t.lp.ssa_frame) == 3
+    tiles = bytes(range(256)) * 32
+    t.lp.x.components[XTILEDATA] = tiles
+    t.lp.interrupt()
+    assert t.ssa()[2816:11008] == tiles
+    assert not any(t.ssa()[11008 : -GPRSGX.SIZE])
+    t.lp.x.components[XTILEDATA] = bytes(8192)
+    t.resume()
+    assert t.lp.x.components == {XTILEDATA: tiles}
 
 
 # XCR0 has more than XFRM: what the enclave does not use belongs to the program outside.

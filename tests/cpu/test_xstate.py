@@ -10,9 +10,10 @@ from softsgx.cpu.xstate import LEGACY_INIT, XState, legacy_init
 from softsgx.spec.faults import GP
 from softsgx.spec.ssa import FXSAVE, XSAVE_HEADER, compute_xsave_size
 
-AVX, OPMASK, ZMM_HI256, HI16_ZMM, PKRU = 2, 5, 6, 7, 9
+AVX, OPMASK, ZMM_HI256, HI16_ZMM, PKRU, XTILECFG, XTILEDATA = 2, 5, 6, 7, 9, 17, 18
 AVX512 = 1 << OPMASK | 1 << ZMM_HI256 | 1 << HI16_ZMM
-ALL = 0b111 | AVX512 | 1 << PKRU
+AMX = 1 << XTILECFG | 1 << XTILEDATA
+ALL = 0b111 | AVX512 | 1 << PKRU | AMX
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,9 @@ ALL = 0b111 | AVX512 | 1 << PKRU
         (0b111 | AVX512, 2688),
         (0b11 | 1 << PKRU, 2696),
         (0b111 | 1 << PKRU, 2696),
-        (ALL, 2696),
+        (ALL & ~AMX, 2696),
+        (0b11 | AMX, 11008),
+        (ALL, 11008),
     ],
 )
 def test_compute_xsave_size(xfrm: int, size: int) -> None:
@@ -39,11 +42,6 @@ def test_compute_xsave_size_goes_by_offsets() -> None:
     assert compute_xsave_size(0b1111, {2: (256, 576), 3: (64, 600)}) == 832
     assert compute_xsave_size(0b1111, {2: (64, 2000), 3: (64, 576)}) == 2064
     assert compute_xsave_size(0b1111, {2: (256, 576), 3: (64, 832)}) == 896
-
-
-def test_compute_xsave_size_of_tiles() -> None:
-    tiles = {2: (256, 576), 17: (64, 2752), 18: (8192, 2816)}
-    assert compute_xsave_size(0b11 | 1 << 17 | 1 << 18, tiles) == 11008
 
 
 def test_init_state() -> None:
@@ -67,7 +65,7 @@ def header(image: bytes) -> XSAVE_HEADER:
     return XSAVE_HEADER.unpack(image[512:576])
 
 
-@pytest.mark.parametrize("xfrm", [0b11, 0b111, 0b111 | AVX512, 0b11 | 1 << PKRU, ALL])
+@pytest.mark.parametrize("xfrm", [0b11, 0b111, 0b111 | AVX512, 0b11 | 1 << PKRU, 0b11 | AMX, ALL])
 def test_save_writes_the_components_of_xfrm(xfrm: int) -> None:
     image = full().save(xfrm)
     assert len(image) == xsave_size(xfrm)
@@ -101,7 +99,7 @@ def test_save_of_a_state_touched_in_part(legacy: bool, component: bool) -> None:
     assert XState.load(image, 0b111, "TEST").key() == state.key()
 
 
-@pytest.mark.parametrize("xfrm", [0b11, 0b111, 0b111 | AVX512, 0b11 | 1 << PKRU, ALL])
+@pytest.mark.parametrize("xfrm", [0b11, 0b111, 0b111 | AVX512, 0b11 | 1 << PKRU, 0b11 | AMX, ALL])
 def test_load_takes_what_save_wrote(xfrm: int) -> None:
     loaded = XState.load(full().save(xfrm), xfrm, "TEST")
     kept = {bit: data for bit, data in full().components.items() if xfrm >> bit & 1}
@@ -204,6 +202,6 @@ def test_digest_follows_the_state() -> None:
 def test_keep_others_takes_what_xfrm_does_not_cover() -> None:
     state, old = XState(), full()
     state.components[AVX] = b"\x99" * 256
-    state.keep_others(old, 0b111 | 1 << PKRU)
+    state.keep_others(old, 0b111 | 1 << PKRU | AMX)
     expected = {bit: old.components[bit] for bit in (OPMASK, ZMM_HI256, HI16_ZMM)}
     assert state.components == {AVX: b"\x99" * 256, **expected}

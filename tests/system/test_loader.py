@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from softsgx.cpu import Part
+from softsgx.sim import Steps
 from softsgx.spec.bits import PAGE_SIZE
-from softsgx.system import Machine, load
+from softsgx.system import EnclaveThread, Machine, load
 from softsgx.system.loader import BuildError, default_image
 
 
@@ -45,3 +47,30 @@ def test_the_descriptor_is_closed_if_the_enclave_cannot_be_built() -> None:
     assert host.process.files == {}
     machine.settle()
     assert machine.kernel.nr_free == machine.processor.epc.pages
+
+
+AMX = Part(xfrm=0x602E7)
+
+
+@pytest.mark.parametrize(("xfrm", "ssaframesize"), [(0x3, 1), (0x602E7, 3), (0x60003, 3)])
+def test_an_enclave_with_tiles(xfrm: int, ssaframesize: int) -> None:
+    """The part could not even be made."""
+    machine = Machine(part=AMX)
+    host = machine.thread()
+    enclave = machine.run(load(host, xfrm=xfrm, ssaframesize=ssaframesize))
+
+    def program(t: EnclaveThread) -> Steps[bytes]:
+        yield from t.store(enclave.data[0], b"before")
+        yield from t.accept_new(enclave.heap)  # a page fault on the way: AEX and ERESUME
+        yield from t.store(enclave.heap, b"behind")
+        return (yield from t.load(enclave.data[0], 6))
+
+    assert machine.run(enclave.call(host, program)) == b"before"
+
+
+@pytest.mark.parametrize(("xfrm", "ssaframesize"), [(0x602E7, 2), (0x202E7, 3), (0x402E7, 3)])
+def test_tiles_need_both_bits_and_three_pages(xfrm: int, ssaframesize: int) -> None:
+    """A loader that copies XCR0 and keeps its frames of one page fails on such a part."""
+    machine = Machine(part=AMX)
+    with pytest.raises(BuildError, match=r"^SGX_IOC_ENCLAVE_CREATE: -EIO$"):
+        machine.run(load(machine.thread(), xfrm=xfrm, ssaframesize=ssaframesize))

@@ -253,6 +253,10 @@ class Bare:
         values.update(fields)
         return sign(SIGSTRUCT(**values), development_key())
 
+    def _exinfo(self) -> int:
+        """MISCSELECT of an enclave that wants EXINFO, where the part has it."""
+        return self.processor.part.miscselect & MISC_EXINFO
+
     def enclave(
         self,
         *,
@@ -263,7 +267,7 @@ class Bare:
         size: int = 1 << 20,
         attributes: int = ATTR_MODE64BIT | ATTR_DEBUG,
         xfrm: int = XFRM_LEGACY,
-        miscselect: int = MISC_EXINFO,
+        miscselect: int | None = None,
         cet: int = 0,
         init: bool = True,
         measure: bool = False,
@@ -281,7 +285,7 @@ class Bare:
             "SIZE_": size,
             "BASEADDR": base,
             "SSAFRAMESIZE": 1,
-            "MISCSELECT": miscselect,
+            "MISCSELECT": self._exinfo() if miscselect is None else miscselect,
             "ATTRIBUTES": attributes | (ATTR_CET if cet else 0),
             "CET_ATTRIBUTES": cet,
             "XFRM": xfrm,

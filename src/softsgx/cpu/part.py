@@ -21,6 +21,7 @@ from softsgx.spec.attributes import (
     MISC_CPINFO,
     MISC_EXINFO,
     XFRM_LEGACY,
+    legal_xcr0,
 )
 from softsgx.spec.bits import MASK32
 from softsgx.spec.cpuid import (
@@ -46,6 +47,8 @@ XSAVE_COMPONENTS = MappingProxyType(
         6: (512, 1152),  # AVX-512 ZMM_Hi256
         7: (1024, 1664),  # AVX-512 Hi16_ZMM
         9: (8, 2688),  # PKRU
+        17: (64, 2752),  # AMX XTILECFG
+        18: (8192, 2816),  # AMX XTILEDATA
     }
 )
 
@@ -84,7 +87,6 @@ class Part:
     max_size_32: int = 31
     max_size_64: int = 46
     cpusvn: bytes = field(default=bytes([0x0B, 0x0B, 0x10, 0x0F, 0xFF, 0xFF, 1]) + bytes(9))
-    vendor: bytes = b"GenuineIntel"
     absent_leaves_fault: bool = False
     cet: bool = False
     cpinfo: bool = False
@@ -107,13 +109,13 @@ class Part:
             raise ValueError(
                 "Part.xfrm: bits 11 and 12 (CET_U, CET_S) belong to IA32_XSS, not XCR0"
             )
+        if not legal_xcr0(self.xfrm):
+            raise ValueError(f"Part.xfrm: {self.xfrm:#x} has part of AVX-512 or AMX")
         unknown = [b for b in range(2, 64) if self.xfrm >> b & 1 and b not in XSAVE_COMPONENTS]
         if unknown:
             raise ValueError(f"Part.xfrm: no XSAVE layout known for bit {unknown[0]}")
-        for name, size in (("cpusvn", 16), ("vendor", 12)):
-            given = len(getattr(self, name))
-            if given != size:
-                raise ValueError(f"Part.{name}: {given} bytes given, {size} needed")
+        if len(self.cpusvn) != 16:
+            raise ValueError(f"Part.cpusvn: {len(self.cpusvn)} bytes given, 16 needed")
         # An enclave has at least two pages and is smaller than the limit.
         check_range("Part.max_size_32", self.max_size_32, 14, 32)
         check_range("Part.max_size_64", self.max_size_64, 14, 64)

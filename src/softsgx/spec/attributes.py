@@ -15,6 +15,17 @@ XFRM_X87: Final = 1 << 0
 XFRM_SSE: Final = 1 << 1
 XFRM_AVX: Final = 1 << 2
 XFRM_LEGACY: Final = XFRM_X87 | XFRM_SSE  # must both be set
+XFRM_AVX512: Final = 0b111 << 5  # opmask, ZMM_Hi256, Hi16_ZMM
+XFRM_PKRU: Final = 1 << 9
+XFRM_AMX: Final = 0b11 << 17  # XTILECFG, XTILEDATA
 
 MISC_EXINFO: Final = 1 << 0
 MISC_CPINFO: Final = 1 << 1
+
+
+def legal_xcr0(value: int) -> bool:
+    """Whether XSETBV takes it: AVX-512 comes whole, and upon AVX; AMX comes whole. SDM 1, 13.3."""
+    avx512, amx = value & XFRM_AVX512, value & XFRM_AMX
+    if avx512 and (avx512 != XFRM_AVX512 or not value & XFRM_AVX):
+        return False
+    return value & XFRM_LEGACY == XFRM_LEGACY and amx in (0, XFRM_AMX)

@@ -7,7 +7,7 @@ data pages, then a hole that grows by EAUG.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from softsgx.cpu.signature import development_key
@@ -26,7 +26,7 @@ from softsgx.linux.uapi import (
 )
 from softsgx.sim import Steps
 from softsgx.spec import leaves
-from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT, MISC_EXINFO
+from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT, MISC_EXINFO, XFRM_LEGACY
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 from softsgx.spec.epcm import PT_TCS, PT_TRIM, REG, RWX, TCS, R, W
 from softsgx.spec.paging import SECINFO
@@ -160,15 +160,23 @@ def ioctl(host: HostThread, fd: int, cmd: int, argument: Structure) -> Steps[tup
 
 
 def default_image(
-    *, pages: int = 1, threads: int = 1, nssa: int = 2, hole: int = 16, rights: int = R | W
+    *,
+    pages: int = 1,
+    threads: int = 1,
+    nssa: int = 2,
+    ssaframesize: int = 1,
+    xfrm: int = XFRM_LEGACY,
+    hole: int = 16,
+    rights: int = R | W,
 ) -> EnclaveImage:
     """`threads` TCS with `nssa` SSA frames each, scratch, `pages` data pages, a hole."""
+    frames = nssa * ssaframesize * PAGE_SIZE
     segments, at = [], 0
     for _ in range(threads):
         tcs = TCS_PAGE(OSSA=at + PAGE_SIZE, NSSA=nssa, OENTRY=0)
         segments.append(Segment(at, PAGE_SIZE, TCS, tcs.pack(), label="TCS"))
-        segments.append(Segment(at + PAGE_SIZE, nssa * PAGE_SIZE, REG | R | W, label="SSA"))
-        at += (1 + nssa) * PAGE_SIZE
+        segments.append(Segment(at + PAGE_SIZE, frames, REG | R | W, label="SSA"))
+        at += PAGE_SIZE + frames
     scratch = (threads * _SLOT + PAGE_MASK) & ~PAGE_MASK
     segments.append(Segment(at, scratch, REG | R | W, label="scratch"))
     at += scratch
@@ -184,12 +192,16 @@ def default_image(
         segments=tuple(segments),
         attributes=ATTR_MODE64BIT | ATTR_DEBUG,
         miscselect=MISC_EXINFO,
+        ssaframesize=ssaframesize,
+        xfrm=xfrm,
     )
 
 
 def load(host: HostThread, image: EnclaveImage | None = None, **layout: int) -> Steps[Enclave]:
     """Build and map an enclave as a runtime's loader does; BuildError names what failed."""
-    image = image or default_image(**layout)
+    if image is None:
+        part = host.kernel.processor.part
+        image = replace(default_image(**layout), miscselect=part.miscselect & MISC_EXINFO)
     fd = _checked("open", (yield from host.open()))
     try:
         base = yield from reserve(host, image.size)

@@ -18,6 +18,7 @@ from tests.cpu.table import Attempt, Row, execute, gp, hold, pf, row_id, run_row
 BASE = 0x7F00_0000_0000
 DEBUG_64 = 0b110
 AVX512 = Part(xfrm=0xE7)
+AMX = Part(xfrm=0x602E7)
 
 DEFAULTS: dict[str, int | bytes] = {
     "SIZE_": 1 << 20,
@@ -93,9 +94,13 @@ CASES = [
     case("ECREATE.12", gp(), "bit 63", XFRM=1 << 63 | 3),
     case("ECREATE.12", gp(), "opmask alone", XFRM=0x27, part=AVX512),
     case("ECREATE.12", gp(), "AVX-512 without AVX", XFRM=0xE3, part=AVX512),
+    case("ECREATE.12", gp(), "AMX not supported", XFRM=0x602E7, SSAFRAMESIZE=3, part=AVX512),
+    case("ECREATE.12", gp(), "XTILECFG alone", XFRM=0x20003, SSAFRAMESIZE=3, part=AMX),
+    case("ECREATE.12", gp(), "XTILEDATA alone", XFRM=0x40003, SSAFRAMESIZE=3, part=AMX),
     case("ECREATE.13", gp(), "CPINFO", MISCSELECT=0b10),
     case("ECREATE.13", gp(), "EXINFO not supported", MISCSELECT=1, part=Part(exinfo=False)),
     case("ECREATE.14", gp(), SSAFRAMESIZE=0),
+    case("ECREATE.14", gp(), "AMX in two pages", XFRM=0x60003, SSAFRAMESIZE=2, part=AMX),
     case("ECREATE.15", gp(), BASEADDR=1 << 47),
     case("ECREATE.16", gp(), ATTRIBUTES=0b010),
     case("ECREATE.17", gp(), "64-bit", SIZE_=1 << 46, BASEADDR=0),
@@ -215,6 +220,8 @@ def test_a_refused_ecreate_takes_no_eid() -> None:
         {"BASEADDR": (1 << 32) - (1 << 20), "ATTRIBUTES": 0},
         {"ATTRIBUTES": 0b0100_1011_0110},
         {"XFRM": 0xE7, "part": AVX512},
+        {"XFRM": 0x602E7, "part": AMX, "SSAFRAMESIZE": 3},
+        {"XFRM": 0x60003, "part": AMX, "SSAFRAMESIZE": 3},
         {"XFRM": 0x7},
         {"MISCSELECT": 0, "part": Part(exinfo=False)},
     ],

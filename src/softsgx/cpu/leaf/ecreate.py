@@ -6,7 +6,7 @@ from softsgx.cpu.lp import LogicalProcessor
 from softsgx.cpu.operands import system_secinfo
 from softsgx.cpu.part import xsave_size
 from softsgx.cpu.secs import Secs
-from softsgx.spec.attributes import ATTR_KSS, ATTR_MODE64BIT, XFRM_LEGACY
+from softsgx.spec.attributes import ATTR_KSS, ATTR_MODE64BIT, XFRM_LEGACY, legal_xcr0
 from softsgx.spec.bits import PAGE_SIZE, canonical
 from softsgx.spec.concurrency import BUSY_TARGET
 from softsgx.spec.epcm import PT_MASK, SECS, VALID
@@ -60,7 +60,7 @@ def _check_source(lp: LogicalProcessor, source: bytes) -> None:
     secs = SECS_PAGE.unpack(source)
     if secs.XFRM & XFRM_LEGACY != XFRM_LEGACY:
         raise GP("ECREATE.11")  # XFRM[1:0] not both 1
-    if secs.XFRM & ~part.xfrm or _illegal_xcr0(secs.XFRM):
+    if secs.XFRM & ~part.xfrm or not legal_xcr0(secs.XFRM):
         raise GP("ECREATE.12")  # XFRM not supported, or no legal value of XCR0
     if part.cet:
         cet.check_ecreate(secs)
@@ -89,9 +89,3 @@ def _check_source(lp: LogicalProcessor, source: bytes) -> None:
         raise GP("ECREATE.22")  # SECS reserved field not zero
     if (any(secs.CONFIGID) or secs.CONFIGSVN) and not secs.ATTRIBUTES & ATTR_KSS:
         raise GP("ECREATE.23")  # CONFIGID or CONFIGSVN set without ATTRIBUTES.KSS
-
-
-def _illegal_xcr0(xfrm: int) -> bool:
-    """Whether XSETBV would refuse the value: AVX-512 comes whole, and with AVX. SDM 1, 13.3."""
-    avx512 = xfrm >> 5 & 7
-    return bool(avx512) and (avx512 != 7 or not xfrm & 4)
