@@ -58,6 +58,9 @@ class Kernel:
         self.version = version if version is not None else VERSIONS["6.12"]
         self.races = self.version.races
         self.has_sgx2 = processor.part.sgx2
+        # sgx_drv_init asks for X86_FEATURE_SGX_LC. Without it, and without vepc to keep it loaded,
+        # the driver takes /dev/sgx_provision back as well. Linux 6.12, sgx/main.c, sgx_init
+        self.has_nodes = processor.part.launch_control
         self.inject: Callable[[str], bool] | None = None
         self.design = PermissionDesign()
         # How a processor takes an interrupt: (processor, vector).

@@ -75,6 +75,8 @@ def sys_open(current: Thread, path: str, mode: int = O_RDWR) -> Steps[int]:
     """open(2) of an SGX node; an open /dev/sgx_enclave is a new, empty enclave."""
     kernel = current.kernel
     process = _process(current)
+    if not kernel.has_nodes:
+        return -ENOENT
     if path == SGX_ENCLAVE:
         if kernel.fail("sgx_open"):
             return -ENOMEM

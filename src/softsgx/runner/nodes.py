@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.char_device import O_CLOEXEC, open_flags
+from softsgx.linux.errno import ENOENT
 from softsgx.linux.vfs import O_CREAT, O_EXCL, O_NOFOLLOW, O_PATH, File, ProvisionNode
 from softsgx.mem.tlb import READ, WRITE
 from softsgx.runner import bpf
@@ -112,6 +113,13 @@ class Nodes:
             return None
         return Walk(t, directory, self.world.files).end(path, follow=follow)
 
+    def _absent(self, t: Tracee, regs: list[int], found: bytes | None) -> bool:
+        """Whether it is a node that the kernel did not make, which is answered."""
+        if found not in NODES or self.world.kernel.has_nodes:
+            return False
+        answer(t, regs, -ENOENT)
+        return True
+
     # Opening
 
     def _open(self, t: Tracee, regs: list[int], directory: int, path: int, flags: int) -> None:
@@ -137,6 +145,8 @@ class Nodes:
         *,
         openat2: bool,
     ) -> None:
+        if self._absent(t, regs, found):
+            return
         if found is None:
             go_on(t)
         elif found in NODES:
@@ -238,6 +248,8 @@ class Nodes:
     ) -> None:
         found = self._end(t, regs[path], directory, follow=follow)
         node = NODES.get(found) if found is not None else None
+        if self._absent(t, regs, found):
+            return
         if node is None:
             go_on(t)
         else:
@@ -306,6 +318,8 @@ class Nodes:
     def _readlink(self, t: Tracee, regs: list[int], path: int, directory: int) -> None:
         """EINVAL for a node; and an open node is called by its own name."""
         found = self._end(t, regs[path], directory, follow=False)
+        if self._absent(t, regs, found):
+            return
         if found in NODES:
             changed(t, regs, {path: text(NULL)}, lambda _t, _result: None)
             return
