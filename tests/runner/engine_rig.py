@@ -16,8 +16,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from softsgx.cpu import Bare, LogicalProcessor
+from softsgx.cpu import Bare, LogicalProcessor, Part
 from softsgx.cpu.fault import Fault
+from softsgx.cpu.part import DEFAULT_PART
 from softsgx.runner.arena import ArenaMemory
 from softsgx.runner.blocks import Stop, Why
 from softsgx.runner.doorbell import Doorbell
@@ -79,8 +80,9 @@ class EngineRig:
         code_pages: int = 1,
         dbgoptin: bool = False,
         timed: bool = False,
+        part: Part = DEFAULT_PART,
     ) -> None:
-        bare = self.bare = Bare(epc_pages=EPC_PAGES, lps=1 + lps)
+        bare = self.bare = Bare(epc_pages=EPC_PAGES, lps=1 + lps, part=part)
         processor = self.processor = bare.processor
         memory = self.memory = ArenaMemory(processor.memory, processor.epc.first, EPC_PAGES)
         processor.memory = memory
@@ -90,14 +92,14 @@ class EngineRig:
         code = assemble(text) if isinstance(text, str) else text
         self.code = enclave.base + CODE_OFFSET
         for page in range(code_pages):
-            part = code[page * PAGE_SIZE : (page + 1) * PAGE_SIZE]
-            enclave.add(self.code + page * PAGE_SIZE, part, REG | code_rights)
+            piece = code[page * PAGE_SIZE : (page + 1) * PAGE_SIZE]
+            enclave.add(self.code + page * PAGE_SIZE, piece, REG | code_rights)
         assert bare.einit(enclave.secs, bare.sigstruct(enclave.secs)) == 0
         self.data = enclave.data[0]
         self.mailboxes = Mailboxes()
         self.doorbell = Doorbell(self.mailboxes)
         self.host = HostMemory(os.getpid(), lambda address: False)
-        self.engine = Engine(memory, self.host, self.doorbell)
+        self.engine = Engine(memory, self.host, self.doorbell, processor.part)
         self.engine.timed = timed
         if dbgoptin:  # as a debugger does, with EDBGWR
             flags = processor.epc.physical(self.page(enclave.tcs[0])) + TCS_OFF_FLAGS
@@ -174,7 +176,7 @@ class EngineRig:
 
 
 @contextmanager
-def rig(text: str | bytes, **options: int) -> Iterator[EngineRig]:
+def rig(text: str | bytes, **options: int | Part) -> Iterator[EngineRig]:
     """An `EngineRig`, closed at the end."""
     made = EngineRig(text, **options)  # type: ignore[arg-type]
     try:

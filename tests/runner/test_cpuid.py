@@ -236,7 +236,7 @@ def xsave(enabled: int, **changed: tuple[int, int]) -> Native:
         (xsave(0x7), 0x7),
         (xsave(0x207), 0x207),
         (xsave(0x2E7), 0x2E7),
-        (xsave(0x602E7), 0x2E7),  # AMX is not in the model
+        (xsave(0x602E7), 0x2E7),  # AMX is for the model alone
         (xsave(0x207, _9=(8, 2432)), 0x7),  # PKRU where AMD has it
         (xsave(0x2E7, _6=(512, 1024)), 0x207),  # all of AVX-512 or nothing
         (xsave(0xE3), 0x3),  # AVX-512 without AVX is no valid XCR0

@@ -4,6 +4,7 @@ import argparse
 
 from softsgx.cli.errors import UsageError
 from softsgx.runner.errors import RunnerError
+from softsgx.sim import Unmodelled
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,11 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--linux", default="6.12", metavar="VERSION", help="the kernel: 6.12 (default), 6.1, v2"
     )
     parser.add_argument("--sgx1", action="store_true", help="a processor without SGX2")
+    parser.add_argument(
+        "--xfrm",
+        metavar="N",
+        help="XSAVE components that the processor has, for example 0xe7 (--engine native)",
+    )
     parser.add_argument(
         "--cpu-option",
         action="append",
@@ -69,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
         linux=args.linux,
         engine=args.engine,
         sgx1=args.sgx1,
+        xfrm=args.xfrm,
         seed=args.seed,
         tick_hz=args.tick,
         vendor=args.vendor,
@@ -81,3 +88,5 @@ def run(args: argparse.Namespace) -> int:
         return run_program(argv, options, inherited())
     except RunnerError as error:
         raise UsageError(str(error)) from None
+    except Unmodelled as error:
+        raise UsageError(f"not modelled: {error}") from None

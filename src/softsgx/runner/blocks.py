@@ -26,6 +26,7 @@ from softsgx.runner.unicorn_api import UC_HOOK_BLOCK, BlockHook
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
+    from softsgx.cpu import Part
     from softsgx.runner.doorbell import Doorbell
     from softsgx.runner.unicorn_api import Uc
 
@@ -81,12 +82,13 @@ class Blocks:
         doorbell: Doorbell,
         code_at: Callable[[int, int], bytes],
         place: Callable[[int], Place | None],
+        part: Part,
     ) -> None:
         self._uc = uc
         self._doorbell = doorbell
         self._code_at = code_at
         self._place = place
-        self._scanner = Scanner()
+        self._scanner = Scanner(sgx1=not part.sgx2)
         self.illegal: tuple[int, Illegal] | None = None
         self.again: tuple[int, int] | None = None
         self.looked = 0  # blocks that were looked at

@@ -29,7 +29,7 @@ from typing import Final, Literal
 from softsgx.cpu.part import DEFAULT_PART, SGX1_PART, XSAVE_COMPONENTS, Part
 from softsgx.runner.cpu_features import visible
 from softsgx.runner.native_code import MachineCode
-from softsgx.spec.attributes import XFRM_LEGACY
+from softsgx.spec.attributes import XFRM_AMX, XFRM_LEGACY
 from softsgx.spec.bits import MASK32
 from softsgx.spec.cpuid import (
     LEAF7_EBX_SGX,
@@ -78,7 +78,8 @@ def native_xfrm(native: Native = native_cpuid) -> int:
     xfrm = XFRM_LEGACY
     if native(0, 0).eax < 0xD:
         return xfrm
-    supported = native(0xD, 0).eax
+    # Not AMX: each process has to ask the kernel for tiles, and its signal frames grow by them.
+    supported = native(0xD, 0).eax & ~XFRM_AMX
     for bit, place in XSAVE_COMPONENTS.items():
         if supported >> bit & 1 and native(0xD, bit)[:2] == place:
             xfrm |= 1 << bit

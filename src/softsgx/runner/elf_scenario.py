@@ -82,7 +82,7 @@ class ElfScenario(MachineScenario):
         epc = processor.epc
         memory = SnapshotArena(processor.memory, epc.first, epc.pages)
         processor.memory = memory
-        self._engine = SteppedEngine(memory, ModelHost(memory))
+        self._engine = SteppedEngine(memory, ModelHost(memory), processor.part)
         return machine
 
     def built(self, machine: Machine) -> Scene:

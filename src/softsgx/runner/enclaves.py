@@ -128,7 +128,8 @@ class Enclaves:
         if self._enclu_outside(t):
             if t.space.engine is None:
                 host = t.space.attach_memory()
-                t.space.engine = Engine(self.world.memory, host, self.doorbell)
+                part = self.world.machine.processor.part
+                t.space.engine = Engine(self.world.memory, host, self.doorbell, part)
             self._slice(t)
 
     def _enclu_outside(self, t: Tracee) -> bool:

@@ -51,7 +51,7 @@ from softsgx.spec.msr import RFLAGS_TF
 from softsgx.spec.registers import RCX, RFLAGS, RIP
 
 if TYPE_CHECKING:
-    from softsgx.cpu import LogicalProcessor
+    from softsgx.cpu import LogicalProcessor, Part
     from softsgx.runner.arena import ArenaMemory
     from softsgx.runner.doorbell import Doorbell
     from softsgx.runner.hostmem import HostMemory
@@ -79,7 +79,9 @@ class Engine:
 
     timed = True
 
-    def __init__(self, memory: ArenaMemory, host: HostMemory, doorbell: Doorbell) -> None:
+    def __init__(
+        self, memory: ArenaMemory, host: HostMemory, doorbell: Doorbell, part: Part
+    ) -> None:
         self.host = host
         self.memory = memory
         self.doorbell = doorbell
@@ -99,9 +101,7 @@ class Engine:
         self._strings = StringStores(memory, host)
         self._kinds = StoreKinds(self.uc, self._pages.read, self._pages.changing)
         self._fault: Fault | None = None
-        self._intr = -1
-        self._invalid = False
-        self._upto = 0
+        self._intr, self._invalid, self._upto = -1, False, 0
         self.fills = 0
         self._boot = mmap.mmap(-1, 3 * PAGE_SIZE)
         self._ones = mmap.mmap(-1, PAGE_SIZE)
@@ -109,7 +109,7 @@ class Engine:
         self._map()
         self.uc.hook(UC_HOOK_TLB_FILL, FillHook(self._fill))
         enter_ring3(self.uc, self._boot)
-        self._install_hooks()
+        self._install_hooks(part)
         self._clean = Context(self.uc)
 
     # Setting up
@@ -121,9 +121,9 @@ class Engine:
         uc.map_memory(BOOT_PHYSICAL, 3 * PAGE_SIZE, address_of(self._boot))
         uc.map_memory(ABORT_PHYSICAL, PAGE_SIZE, address_of(self._ones), UC_PROT_READ)
 
-    def _install_hooks(self) -> None:
+    def _install_hooks(self, part: Part) -> None:
         uc = self.uc
-        self.blocks = Blocks(uc, self.doorbell, self._pages.read, self._pages.place)
+        self.blocks = Blocks(uc, self.doorbell, self._pages.read, self._pages.place, part)
         self.spins = Spins(self.memory, self.blocks)
         last = ABORT_PHYSICAL + PAGE_SIZE - 1
         uc.hook(UC_HOOK_MEM_WRITE_PROT, WriteHook(self._on_write), begin=SHADOW_PHYSICAL, end=last)

@@ -6,14 +6,15 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from softsgx import __version__
 from softsgx.cpu import Readings
 from softsgx.cpu.part import Part
 from softsgx.linux.version import VERSIONS
-from softsgx.runner.cpuid import CpuidPolicy, part_for
+from softsgx.runner.cpu_options import chosen
+from softsgx.runner.cpuid import CpuidPolicy
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.exec_chain import check_program
 from softsgx.runner.inherited import Inherited
@@ -37,6 +38,7 @@ class Options:
     linux: str = "6.12"
     engine: str = "unicorn"
     sgx1: bool = False
+    xfrm: str | None = None
     seed: int = 0
     tick_hz: int = HZ_DEFAULT
     vendor: str | None = None
@@ -57,20 +59,8 @@ class Options:
             raise RunnerError("--epc", str(error)) from None
         if not 0 <= self.tick_hz <= HZ_MAX:
             raise RunnerError("--tick", f"{self.tick_hz}: 0 to {HZ_MAX} in a second")
-        part: Any = part_for("unicorn" if self.engine == "unicorn" else "native", self.sgx1)
-        readings: Any = Readings()
-        for option in self.cpu_options:
-            name, equals, text = option.partition("=")
-            if not equals:
-                raise RunnerError("--cpu-option", f"{option!r}: NAME=VALUE is needed")
-            if any(f.name == name for f in fields(Readings)):
-                readings = _replaced(readings, name, text)
-            elif any(f.name == name for f in fields(Part)):
-                part = _replaced(part, name, text)
-            else:
-                known = sorted(f.name for kind in (Readings, Part) for f in fields(kind))
-                raise RunnerError("--cpu-option", f"{name!r}: known are {', '.join(known)}")
-        return part, readings
+        engine: Any = self.engine
+        return chosen(engine, sgx1=self.sgx1, xfrm=self.xfrm, cpu_options=self.cpu_options)
 
 
 def _told(argv: Sequence[str], options: Options) -> dict[str, Any]:
@@ -80,22 +70,6 @@ def _told(argv: Sequence[str], options: Options) -> dict[str, Any]:
     for name in ("stats", "trace", "explain"):
         del asked[name]
     return {"version": __version__, "program": list(argv), **asked}
-
-
-def _replaced(target: Any, name: str, text: str) -> Any:
-    old = getattr(target, name)
-    try:
-        if isinstance(old, bool):
-            value: Any = {"1": True, "true": True, "0": False, "false": False}[text.lower()]
-        elif isinstance(old, int):
-            value = int(text, 0)
-        elif isinstance(old, bytes):
-            value = bytes.fromhex(text)
-        else:
-            value = text
-        return replace(target, **{name: value})
-    except (KeyError, ValueError, TypeError) as error:
-        raise RunnerError("--cpu-option", f"{name}={text}: {error}") from None
 
 
 def run_program(argv: Sequence[str], options: Options, inherited: Inherited) -> int:

@@ -17,7 +17,7 @@ from softsgx.runner.engine import Engine
 from softsgx.spec.bits import PAGE_SHIFT, canonical
 
 if TYPE_CHECKING:
-    from softsgx.cpu import LogicalProcessor
+    from softsgx.cpu import LogicalProcessor, Part
     from softsgx.runner.model_host import ModelHost
     from softsgx.runner.snapshot_arena import SnapshotArena
 
@@ -41,10 +41,11 @@ class SteppedEngine(Engine):
 
     timed = False
 
-    def __init__(self, memory: SnapshotArena, host: ModelHost) -> None:
+    def __init__(self, memory: SnapshotArena, host: ModelHost, part: Part) -> None:
         self.missed = (0, 0)
         self._granted: tuple[int, int] | None = None
-        super().__init__(memory, host, Silence())  # type: ignore[arg-type] # what it asks of them
+        bell: Any = Silence()
+        super().__init__(memory, host, bell, part)  # type: ignore[arg-type] # what it asks of it
 
     def grant(self, page: int, access: int) -> None:
         """The next miss by this access to this linear page is no stop."""

@@ -1,0 +1,78 @@
+"""The processor that a run is asked for: --sgx1, --xfrm, --cpu-option. Raises RunnerError."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any, Final
+
+from softsgx.cpu import Readings
+from softsgx.cpu.part import Part
+from softsgx.runner.cpuid import Engine, native_xfrm, part_for
+from softsgx.runner.errors import RunnerError
+from softsgx.sim import Unmodelled
+from softsgx.spec.attributes import XFRM_LEGACY
+
+_BOOLS: Final = {"1": True, "true": True, "0": False, "false": False}
+
+
+def chosen(
+    engine: Engine, *, sgx1: bool, xfrm: str | None, cpu_options: Sequence[str]
+) -> tuple[Part, Readings]:
+    """The part and the readings; later options win."""
+    part: Any = part_for(engine, sgx1)
+    readings: Any = Readings()
+    if xfrm is not None:
+        part = _replaced(part, "--xfrm", "xfrm", xfrm)
+        _refuse_xfrm(engine, "--xfrm", part.xfrm)
+    for option in cpu_options:
+        name, equals, text = option.partition("=")
+        if not equals:
+            raise RunnerError("--cpu-option", f"{option!r}: NAME=VALUE is needed")
+        if any(f.name == name for f in fields(Readings)):
+            readings = _replaced(readings, "--cpu-option", name, text)
+        elif any(f.name == name for f in fields(Part)):
+            part = _replaced(part, "--cpu-option", name, text)
+        else:
+            known = sorted(f.name for kind in (Readings, Part) for f in fields(kind))
+            raise RunnerError("--cpu-option", f"{name!r}: known are {', '.join(known)}")
+    _refuse_xfrm(engine, "--cpu-option", part.xfrm)
+    return part, readings
+
+
+def _refuse_xfrm(engine: Engine, option: str, xfrm: int) -> None:
+    """The engine must be able to save and load what the part announces."""
+    if engine == "unicorn" and xfrm != XFRM_LEGACY:
+        why = f"xfrm={xfrm:#x}: --engine unicorn saves x87 and SSE only, which is {XFRM_LEGACY:#x}"
+        raise RunnerError(option, why)
+    if engine == "native" and xfrm & ~(most := native_xfrm()):
+        why = f"xfrm={xfrm:#x}: --engine native can have {most:#x} on this processor"
+        raise RunnerError(option, why)
+
+
+def _replaced(target: Any, option: str, name: str, text: str) -> Any:
+    try:
+        return replace(target, **{name: _value(getattr(target, name), text)})
+    except Unmodelled:
+        raise RunnerError(option, f"{name}={text}: not modelled") from None
+    except (ValueError, TypeError) as error:
+        raise RunnerError(option, f"{name}={text}: {error}") from None
+
+
+def _value(old: object, text: str) -> object:
+    """The text as a value of the same kind."""
+    if isinstance(old, bool):
+        if text.lower() not in _BOOLS:
+            raise ValueError("0 or 1 is needed")
+        return _BOOLS[text.lower()]
+    if isinstance(old, int):
+        try:
+            return int(text, 0)
+        except ValueError:
+            raise ValueError("a number is needed") from None
+    if isinstance(old, bytes):
+        try:
+            return bytes.fromhex(text)
+        except ValueError:
+            raise ValueError(f"{2 * len(old)} hexadecimal digits are needed") from None
+    return text
