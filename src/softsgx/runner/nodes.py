@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import stat
 import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
@@ -21,6 +20,7 @@ from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
 from softsgx.runner.errors import LoadError
 from softsgx.runner.identity import Identity, identity
+from softsgx.runner.node_stat import MINORS, patch_stat, patch_statx
 from softsgx.runner.paths import NODES, STAND_IN, Walk, read_path
 from softsgx.runner.scratch import CPUINFO, NULL, lend, text
 from softsgx.runner.stops import (
@@ -35,13 +35,9 @@ from softsgx.runner.stops import (
 )
 from softsgx.runner.tracee import NR_CLOSE, Tracee
 from softsgx.runner.ways import WAYS
-from softsgx.runner.world import SGX_ENCLAVE, SGX_PROVISION
 
 if TYPE_CHECKING:
     from softsgx.runner.supervisor import Supervisor
-
-MINORS: Final = {SGX_ENCLAVE: 125, SGX_PROVISION: 126}
-_MISC_MAJOR: Final = 10
 
 _NR_MEMFD_CREATE: Final = 319
 _MFD_CLOEXEC: Final = 1
@@ -50,8 +46,6 @@ _AT_EMPTY_PATH: Final = 0x1000
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
 _AT_SYMLINK_FOLLOW: Final = 0x400
 _RESOLVE_LINKS: Final = 0x02 | 0x04 | 0x20  # NO_MAGICLINKS, NO_SYMLINKS, CACHED
-_STAT_INO, _STAT_MODE, _STAT_RDEV = 8, 24, 40
-_STATX_MODE, _STATX_INO, _STATX_RDEV = 28, 32, 128
 _DEVICE_SIZE: Final = 1 << 46  # sparse: pages of ones for the abort page
 _IN_DELETE_SELF: Final = 0x400
 _INTO_MEMORY: Final = (bpf.READ, bpf.PREAD, bpf.RECVFROM)
@@ -273,13 +267,13 @@ class Nodes:
 
     def _stat(self, t: Tracee, regs: list[int], path: int, directory: int, *, follow: bool) -> None:
         place = regs[p.RDX if path == p.RSI else p.RSI]
-        self._looking(t, regs, path, directory, follow, lambda t, file: _patch_stat(t, place, file))
+        self._looking(t, regs, path, directory, follow, lambda t, file: patch_stat(t, place, file))
 
     def _fstatat(self, t: Tracee, regs: list[int]) -> None:
         place, flags = regs[p.RDX], regs[p.R10]
         if _of_descriptor(t, regs, flags):
             self._stat_open(
-                t, regs, {p.RSI: text(NULL)}, lambda t, file: _patch_stat(t, place, file)
+                t, regs, {p.RSI: text(NULL)}, lambda t, file: patch_stat(t, place, file)
             )
             return
         follow = not flags & _AT_SYMLINK_NOFOLLOW
@@ -289,7 +283,7 @@ class Nodes:
         place, flags = regs[p.R8], regs[p.RDX]
 
         def patch(t: Tracee, file: File) -> None:
-            _patch_statx(t, place, file)
+            patch_statx(t, place, file)
 
         if _of_descriptor(t, regs, flags):
             self._stat_open(t, regs, {p.RSI: text(NULL)}, patch)
@@ -300,7 +294,7 @@ class Nodes:
     def _fstat(self, t: Tracee, regs: list[int]) -> None:
         place = regs[p.RSI]
         changes = {p.ORIG_RAX: bpf.STAT, p.RAX: bpf.STAT, p.RDI: text(NULL)}
-        self._stat_open(t, regs, changes, lambda t, file: _patch_stat(t, place, file))
+        self._stat_open(t, regs, changes, lambda t, file: patch_stat(t, place, file))
 
     def _stat_open(self, t: Tracee, regs: list[int], changes: dict[int, int], patch: Patch) -> None:
         fd = signed32(regs[p.RDI])
@@ -396,19 +390,3 @@ def _only_a_path(t: Tracee, fd: int) -> int:
     t.inject(bpf.DUP3, other, fd, flags)
     t.inject(NR_CLOSE, other)
     return 0
-
-
-def _patch_stat(t: Tracee, place: int, file: File) -> None:
-    mode = stat.S_IFCHR | 0o666
-    rdev = os.makedev(_MISC_MAJOR, MINORS[file.path])
-    p.write_memory(t.tid, place + _STAT_INO, struct.pack("<Q", file.inode))
-    p.write_memory(t.tid, place + _STAT_MODE, struct.pack("<I", mode))
-    p.write_memory(t.tid, place + _STAT_RDEV, struct.pack("<Q", rdev))
-
-
-def _patch_statx(t: Tracee, place: int, file: File) -> None:
-    mode = stat.S_IFCHR | 0o666
-    p.write_memory(t.tid, place + _STATX_INO, struct.pack("<Q", file.inode))
-    p.write_memory(t.tid, place + _STATX_MODE, struct.pack("<H", mode))
-    rdev = struct.pack("<II", _MISC_MAJOR, MINORS[file.path])
-    p.write_memory(t.tid, place + _STATX_RDEV, rdev)
