@@ -117,6 +117,18 @@ def test_remedy_for_ptrace_follows_yama(scope: str, remedy: str, tmp_path: Path)
     assert remedy in found
 
 
+def test_remedy_for_ptrace_names_who_else_may_refuse(tmp_path: Path) -> None:
+    """A tracer that is there already, and a security module that has a say."""
+    where = proc(tmp_path, self__status="Name:\tx\nTracerPid:\t0\nUid:\t0\n")
+    assert "traces this one" not in needs._ptrace_remedy(where)
+    proc(tmp_path, self__attr__current="unconfined\n")
+    assert "security module" not in needs._ptrace_remedy(where)
+    proc(tmp_path, self__attr__current="docker-default (enforce)\n")
+    assert "has this process as docker-default (enforce)" in needs._ptrace_remedy(where)
+    proc(tmp_path, self__status="Name:\tx\nTracerPid:\t42\nUid:\t0\n")
+    assert needs._ptrace_remedy(where).startswith("process 42 traces this one already")
+
+
 @pytest.mark.parametrize(
     "error",
     [

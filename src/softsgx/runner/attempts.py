@@ -240,14 +240,20 @@ def try_memfd() -> None:
 def try_inotify() -> None:
     """Whether nothing refers to a memory file any more is told by inotify."""
     libc = ctypes.PyDLL(None, use_errno=True)
+    file = memory_file("softsgx-doctor")  # of another kind of file its rights would be in the way
     fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-    if fd < 0:
-        raise _failed("inotify_init1")
     try:
-        if libc.inotify_add_watch(fd, b"/proc/self/fd/%d" % fd, _IN_DELETE_SELF) < 0:
+        if fd < 0:
+            raise _failed("inotify_init1")
+        if libc.inotify_add_watch(fd, b"/proc/self/fd/%d" % file, _IN_DELETE_SELF) < 0:
             raise _failed("inotify_add_watch")
+        os.close(file)
+        told = os.read(fd, 4096)
+        if int.from_bytes(told[4:8], "little") & _IN_DELETE_SELF == 0:
+            raise Refused(f"the end of a memory file is told as {told.hex()}")
     finally:
-        os.close(fd)
+        if fd >= 0:
+            os.close(fd)
 
 
 def try_writable_code() -> None:

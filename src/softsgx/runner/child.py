@@ -7,14 +7,17 @@ import errno
 import os
 import signal
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from softsgx.runner import ptrace as p
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.exec_chain import SHELL
 from softsgx.runner.filters import install
 from softsgx.runner.inherited import Inherited
+from softsgx.runner.needs import refusal
 from softsgx.runner.ways import WAYS
+
+FILTER: Final = "seccomp"  # of the rows of needs.py
 
 
 class First:
@@ -33,7 +36,7 @@ class First:
             os.kill(self.tid, signal.SIGKILL)
             os.waitpid(self.tid, 0)
             why = error.strerror or str(error)
-            raise RunnerError("ptrace", f"{why}: softsgx doctor says what to do") from None
+            raise refusal("ptrace", why) from None
 
     def go(self) -> None:
         """To its exec."""
@@ -41,10 +44,13 @@ class First:
 
     def check(self) -> None:
         """Once it has ended: RunnerError if it could not be executed."""
-        refusal = os.read(self._said, 4096)
+        said = os.fsdecode(os.read(self._said, 4096))
         os.close(self._said)
-        if refusal:
-            raise RunnerError(*os.fsdecode(refusal).split("\0", 1))
+        step, _, why = said.partition("\0")
+        if step == FILTER:
+            raise refusal(step, why)
+        if said:
+            raise RunnerError(step, why)
 
 
 def _be_child(
@@ -59,7 +65,7 @@ def _be_child(
         for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM):
             kept = number in inherited.ignored
             signal.signal(number, signal.SIG_IGN if kept else signal.SIG_DFL)
-        step = "seccomp"
+        step = FILTER
         install(fprog, WAYS.filter_by_prctl)
         step = path
         _execute(libc, path, list(argv), inherited.environ)

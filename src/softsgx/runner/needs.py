@@ -7,6 +7,7 @@ itself cannot do without: files, pipes, fork, exec, wait, kill, futexes, private
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,6 @@ class Need:
     remedy: str | Callable[[], str]
     around: str = ""
     turn: Callable[[], None] = lambda: None  # to the way around
-    always: bool = True  # also tried where no filter is in force
 
     @property
     def advice(self) -> str:
@@ -41,15 +41,26 @@ class Need:
 
 
 def _ptrace_remedy(proc: Path = Path("/proc")) -> str:
-    try:
-        scope = (proc / "sys/kernel/yama/ptrace_scope").read_text(encoding="ascii").strip()
-    except OSError:
-        scope = ""
+    scope = _read(proc / "sys/kernel/yama/ptrace_scope")
     if scope == "3":
         return "kernel.yama.ptrace_scope is 3, which forbids all tracing until the next boot"
     if scope == "2":
         return "sysctl kernel.yama.ptrace_scope=1, or give CAP_SYS_PTRACE"
-    return f"{_PROFILE} ptrace, or --cap-add SYS_PTRACE"
+    tracer = re.search(r"^TracerPid:\s*([1-9]\d*)$", _read(proc / "self/status"), re.MULTILINE)
+    if tracer is not None:
+        return f"process {tracer[1]} traces this one already: run without strace -f and the like"
+    remedy = f"{_PROFILE} ptrace, or --cap-add SYS_PTRACE"
+    label = _read(proc / "self/attr/current").rstrip("\0")
+    if label and not label.startswith("unconfined"):
+        remedy += f"; the security module has this process as {label}, and may be who refuses"
+    return remedy
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def _by_file() -> None:
@@ -82,7 +93,6 @@ NEEDS: Final = (
         attempts.try_ptrace,
         "a child was traced",
         _ptrace_remedy,
-        always=False,
     ),
     Need(
         "seccomp",
@@ -90,7 +100,6 @@ NEEDS: Final = (
         attempts.try_filter_any,
         "a system call was answered",
         f"CONFIG_SECCOMP_FILTER; {_PROFILE} seccomp or prctl",
-        always=False,
     ),
     Need(
         "seccomp(2)",
@@ -100,7 +109,6 @@ NEEDS: Final = (
         f"{_PROFILE} seccomp",
         "one filter by prctl, so read, write and mprotect always stop; not with --engine native",
         _by_prctl,
-        always=False,
     ),
     Need(
         "int 0x80 as ENCLU",
@@ -128,7 +136,6 @@ NEEDS: Final = (
         f"{_PROFILE} process_vm_readv and process_vm_writev",
         "/proc/PID/mem, with the rights of each area looked up: slower",
         _by_file,
-        always=False,
     ),
     Need(
         "memfd",
@@ -169,30 +176,24 @@ NEEDS: Final = (
 )
 
 
-def _unfiltered() -> bool:
-    try:
-        return "\nSeccomp:\t0\n" in Path("/proc/self/status").read_text(encoding="ascii")
-    except OSError:
-        return False
-
-
 def examine() -> list[tuple[Need, str]]:
     """Each need, and why it is refused; empty if it is not."""
     return list(zip(NEEDS, probes.guarded([need.attempt for need in NEEDS]), strict=True))
 
 
-def meet(native: bool) -> None:
-    """Take the ways around that are needed here. RunnerError if there is none.
+def refusal(name: str, why: str) -> RunnerError:
+    """What a run ends with if a need is not met, at its start or later."""
+    (need,) = (need for need in NEEDS if need.name == name)
+    return RunnerError(name, f"{why}: {need.advice}")
 
-    Most rows are not tried where no filter is in force: they are refused when they are used, if at
-    all, and each try costs a process.
-    """
-    rows = [need for need in NEEDS if need.always] if _unfiltered() else NEEDS
-    for need, why in zip(rows, probes.guarded([need.attempt for need in rows]), strict=True):
+
+def meet(native: bool) -> None:
+    """Take the ways around that are needed here. RunnerError if there is none."""
+    for need, why in examine():
         if not why:
             continue
         if not need.around:
-            raise RunnerError(need.name, f"{why}: {need.advice}")
+            raise refusal(need.name, why)
         need.turn()
     if native and WAYS.filter_by_prctl:
         why = "seccomp(2) is refused, without which system calls inside enclaves are not #UD"
