@@ -23,11 +23,14 @@ enum state {
     DENIED,    /* in both; the EPCM has no rights left for it */
     TRIMMED,   /* in both; PT_TRIM */
     REMOVED,   /* it was, and is no more */
+    EVICTED,   /* in the enclave, written to main memory; in a run of its own */
     STATES
 };
 static const char *const states[STATES] = {
-    "fresh", "capped", "added", "hole", "untouched", "present", "denied", "trimmed", "removed"};
+    "fresh", "capped", "added", "hole", "untouched", "present", "denied", "trimmed", "removed",
+    "evicted"};
 static const int areas[] = {0, PROT_READ, PROT_WRITE, PROT_RW, PROT_READ | PROT_EXEC, PROT_RWX};
+#define AREAS (sizeof(areas) / sizeof(areas[0]))
 
 static struct enclave e, young; /* one is initialised, the other never */
 static struct sgx_enclave_run run;
@@ -188,11 +191,11 @@ static uint8_t *page_in(enum state state, int area)
         DO(enclave_map_range(of, offset, PAGE_SIZE, PROT_RW));
         *at = 1; /* EAUG */
     }
-    if (state >= DENIED)
+    if (state >= DENIED && state != EVICTED)
         SAME(ask(&run, OP_ACCEPT, page, RW | SGX_PT_REG | SGX_PENDING, 0), 0);
     if (state == DENIED)
         DO(restrict_page(of, page, 0));
-    if (state >= TRIMMED)
+    if (state == TRIMMED || state == REMOVED)
         DO(modify_page(of, page, PT_TRIM));
     if (state == REMOVED) {
         SAME(ask(&run, OP_ACCEPT, page, SGX_PT_TRIM | SGX_MODIFIED, 0), 0);
@@ -223,10 +226,8 @@ static long offset_in(const void *address, uint8_t *at)
     return (long)((uint64_t)address - (uint64_t)at);
 }
 
-static void row(enum state state, int area, unsigned n)
+static void row(enum state state, int area, unsigned n, uint8_t *at)
 {
-    uint8_t *at = page_in(state, area);
-
     got_signal = 0;
     memset(&got_info, 0, sizeof(got_info));
     memset((void *)got_regs, 0, sizeof(got_regs));
@@ -245,6 +246,29 @@ static void row(enum state state, int area, unsigned n)
         DO(munmap(at - PAGE_SIZE, 2 * PAGE_SIZE));
     else
         DO(munmap(at, PAGE_SIZE));
+}
+
+static bool possible(unsigned n)
+{
+    return strncmp(accesses[n].name, "avx", 3) || __builtin_cpu_supports("avx");
+}
+
+/* With a small EPC: all pages, then so many others that those are out. */
+static void evicted(void)
+{
+    static uint8_t *pages[AREAS][ACCESSES];
+    uint64_t others = 1500 * PAGE_SIZE;
+
+    for (unsigned area = 0; area < AREAS; area++)
+        for (unsigned n = 0; n < ACCESSES; n++)
+            pages[area][n] = page_in(EVICTED, areas[area]);
+    DO(enclave_map_range(&e, next_page, others, PROT_RW));
+    for (uint64_t at = 0; at < others; at += PAGE_SIZE)
+        *(volatile uint8_t *)(e.base + next_page + at) = 1;
+    for (unsigned area = 0; area < AREAS; area++)
+        for (unsigned n = 0; n < ACCESSES; n++)
+            if (possible(n))
+                row(EVICTED, areas[area], n, pages[area][n]);
 }
 
 /* Ordinary memory that forbids everything: which byte the processor names, and how. */
@@ -273,12 +297,16 @@ int main(int argc, char **argv)
     handle_aside(SIGBUS);
     handle_aside(SIGILL);
     for (unsigned n = 0; n < ACCESSES; n++)
-        if (strncmp(accesses[n].name, "avx", 3) || __builtin_cpu_supports("avx"))
+        if (possible(n))
             control(n);
-    for (int state = 0; state < STATES; state++)
-        for (unsigned area = 0; area < sizeof(areas) / sizeof(areas[0]); area++)
+    if (argc > 4) {
+        evicted();
+        return 0;
+    }
+    for (int state = 0; state < EVICTED; state++)
+        for (unsigned area = 0; area < AREAS; area++)
             for (unsigned n = 0; n < ACCESSES; n++)
-                if (strncmp(accesses[n].name, "avx", 3) || __builtin_cpu_supports("avx"))
-                    row(state, areas[area], n);
+                if (possible(n))
+                    row(state, areas[area], n, page_in(state, areas[area]));
     return 0;
 }

@@ -1,16 +1,17 @@
 /*
  * Enclave code touches memory of the host that refuses it: the signal at the AEP is that of the same
  * access by the host itself, which the real kernel judges; but for the offset in the page, which
- * nobody is told of an enclave.
+ * nobody is told of an enclave. Who blocks or ignores the signal dies of it.
  *
- * The story: a read-only page that nobody had touched counted as present in the error code, and a
+ * The story: the handler of a blocked signal ran; a read-only page that nobody had touched counted as present in the error code, and a
  * file that ends before the page was SIGSEGV.
  *
- * enclave: ops
+ * enclave: ops threads=5
  */
 #include "own_stub.h"
 
 #include <setjmp.h>
+#include <sys/wait.h>
 
 static struct enclave e;
 static sigjmp_buf back;
@@ -126,6 +127,34 @@ static void row(const char *name, uint8_t *(*memory)(void), bool write)
        own.code, (unsigned long)own.error);
 }
 
+/* force_sig: who blocks or ignores the signal dies of it. Its TCS stays at CSSA = 1. */
+static void killed(const char *name, int number, bool blocked, uint8_t *(*memory)(void))
+{
+    static int thread;
+    struct call call = {OP_READ, (uint64_t)memory(), 0, 0, 0};
+    uint64_t tcs = e.tcs[++thread];
+    int status;
+    pid_t pid = DO(fork());
+
+    if (!pid) {
+        sigset_t set;
+
+        sigemptyset(&set);
+        sigaddset(&set, number);
+        alarm(20);
+        if (blocked)
+            DO(sigprocmask(SIG_BLOCK, &set, NULL));
+        else
+            signal(number, SIG_IGN);
+        inside = true;
+        own_enter(&call, tcs, EENTER);
+        _exit(0);
+    }
+    SAME(DO(waitpid(pid, &status, 0)), pid);
+    SAME(WIFSIGNALED(status) ? WTERMSIG(status) : -1, number);
+    ok("%s", name);
+}
+
 int main(int argc, char **argv)
 {
     start(&e, argc, argv);
@@ -140,5 +169,9 @@ int main(int argc, char **argv)
         row("r--, written before", written_once, write);
         row("a page behind the end of its file", behind_the_end, write);
     }
+    killed("SIGSEGV blocked", SIGSEGV, true, unmapped);
+    killed("SIGSEGV ignored", SIGSEGV, false, unmapped);
+    killed("SIGBUS blocked", SIGBUS, true, behind_the_end);
+    killed("SIGBUS ignored", SIGBUS, false, behind_the_end);
     return 0;
 }

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -100,7 +102,20 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @needs_run
 @pytest.mark.parametrize("engine", ENGINES)
 def test_host_faults_are_told_as_linux_tells_them(command: list[str], engine: str) -> None:
-    done = run(command, "--engine", engine)
+    compare(run(command, "--engine", engine), STATES)
+
+
+@needs_run
+@pytest.mark.parametrize("engine", ENGINES)
+def test_pages_out_of_epc_are_loaded_only_if_the_area_allows_it(
+    command: list[str], engine: str
+) -> None:
+    options = ("--engine", engine, "--epc", "4M")
+    compare(run([*command, "evicted"], *options), ("evicted",))
+
+
+def compare(done: subprocess.CompletedProcess[str], states: Sequence[str]) -> None:
+    """What a run has printed, with the table."""
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
     rows = dict(re.findall(r"^ok (.*?): (.*)$", done.stdout, re.MULTILINE))
     # CR2 behind #UD is what an earlier fault left.
@@ -113,7 +128,7 @@ def test_host_faults_are_told_as_linux_tells_them(command: list[str], engine: st
         code, offset, error = rows[f"control {access}"].split()[1:]
         bits = USER | {"read": 0, "write": WRITE, "fetch": FETCH}[kind]
         assert (int(code), int(error, 16)) == (SEGV_ACCERR, bits), access
-        for state in STATES:
+        for state in states:
             for area in AREAS:
                 table[f"{state} {area} {access}"] = expected(state, area, access, int(offset))
     wrong = {n: (got.get(n, "nothing"), row) for n, row in table.items() if got.get(n) != row}
