@@ -10,7 +10,9 @@
 #include "host.h"
 
 #include <pthread.h>
+#include <sys/socket.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 
 #define PAGES 1024UL
 
@@ -248,6 +250,66 @@ static void whole_ones(struct enclave *e)
     ok("RESTRICT_PERMISSIONS does not look for signals");
 }
 
+#define COPIES 24
+
+static void send_fd(int to, int fd)
+{
+    char byte = 0, control[CMSG_SPACE(sizeof(int))] = {0};
+    struct iovec part = {&byte, 1};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control,
+                             .msg_controllen = sizeof(control)};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(header), &fd, sizeof(fd));
+    SAME(DO(sendmsg(to, &message, 0)), 1);
+}
+
+static int receive_fd(int from)
+{
+    char byte, control[CMSG_SPACE(sizeof(int))];
+    struct iovec part = {&byte, 1};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control,
+                             .msg_controllen = sizeof(control)};
+    int fd;
+
+    while (recvmsg(from, &message, 0) < 0)
+        SAME(errno, EINTR);
+    memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(fd));
+    return fd;
+}
+
+/* A process that was given the descriptor: its first call is ADD_PAGES. */
+static void passed(const char *sgxs)
+{
+    int ends[2], status;
+    pid_t pid;
+
+    DO(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+    pid = DO(fork());
+    if (!pid) {
+        const uint8_t *src = source(16);
+        struct enclave e = {0};
+        pthread_t thread = begin(SIGUSR1);
+
+        for (int i = 0; i < COPIES; i++) {
+            e.fd = receive_fd(ends[1]);
+            add_all(&e, src, i * 16 * PAGE_SIZE, 16 * PAGE_SIZE, SGX_PT_REG | RW, false);
+        }
+        end(thread);
+        _exit(0);
+    }
+    struct enclave e = created(sgxs);
+
+    for (int i = 0; i < COPIES; i++)
+        send_fd(ends[0], e.fd);
+    SAME(DO(waitpid(pid, &status, 0)), pid);
+    SAME(status, 0);
+    ok("descriptors from another process");
+}
+
 int main(int argc, char **argv)
 {
     struct enclave e;
@@ -258,6 +320,7 @@ int main(int argc, char **argv)
     not_for_us(argv[1]);
     enter = vdso_enter();
     on(SIGUSR1, count, 0);
+    passed(argv[1]);
     thread = begin(SIGUSR1);
     e = built(argv[1], argv[2]);
     end(thread);

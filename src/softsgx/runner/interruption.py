@@ -65,7 +65,8 @@ def restart(t: Tracee, regs: list[int]) -> None:
 def restart_at_exit(t: Tracee, number: int) -> None:
     """The same for call `number`, at the exit stop of another one.
 
-    The interrupt sees to it that the kernel looks for signals, even if another thread has taken the
+    On the way out the kernel decides whether the program sees EINTR or its call is made again. The
+    interrupt sees to it that the kernel looks for signals, even if another thread has taken the
     one that was seen.
     """
     regs = p.get_regs(t.tid)

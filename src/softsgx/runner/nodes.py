@@ -20,6 +20,7 @@ from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
 from softsgx.runner.errors import LoadError
 from softsgx.runner.identity import Identity, identity
+from softsgx.runner.interruption import restart_at_exit
 from softsgx.runner.node_stat import MINORS, patch_stat, patch_statx
 from softsgx.runner.paths import NODES, STAND_IN, Walk, read_path
 from softsgx.runner.scratch import CPUINFO, NULL, lend, text
@@ -355,11 +356,7 @@ class Nodes:
             result = t.inject(number, regs[p.RDI], address, length, *rest)
             self.supervisor.abort_page.close(t, opened)
             if result in _RESTARTS:
-                # A signal came. On the way out the kernel decides whether the program sees EINTR
-                # or its call is made again.
-                regs_now = p.get_regs(t.tid)
-                regs_now[p.ORIG_RAX] = number
-                p.set_regs(t.tid, regs_now)
+                restart_at_exit(t, number)
             return result
 
         # A call that does nothing, to come to a place where calls can be injected.
