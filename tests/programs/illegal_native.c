@@ -5,9 +5,6 @@
  * enclave: faults
  * engines: native
  */
-#include <asm/prctl.h>
-#include <sys/syscall.h>
-
 #include "illegal.h"
 
 static const struct row refused[] = {
@@ -31,9 +28,8 @@ int main(int argc, char **argv)
     run.tcs = e.tcs[0];
     for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
         refuses(&run, &refused[i]);
-    if (syscall(SYS_arch_prctl, ARCH_SET_CPUID, 1UL) == 0)
+    /* With --cpuid trap; set by the test, where the machine has CPUID faulting. */
+    if (getenv("CPUID_TRAPS"))
         refuses(&run, &(const struct row){"CPUID", TRY_CPUID, VECTOR_UD});
-    else
-        ok("no CPUID faulting here");
     return 0;
 }

@@ -3,6 +3,7 @@
  * exec, with prefixes. Without it, those which no disassembly proves are the real processor's.
  */
 #include <asm/prctl.h>
+#include <cpuid.h>
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -29,6 +30,11 @@ static const unsigned char code[] = {
     0x53, 0x49, 0x89, 0xd0, 0x89, 0xf8, 0x89, 0xf1, 0x66, 0x2e, 0x48, 0x0f, 0xa2, 0x41, 0x89, 0x00,
     0x41, 0x89, 0x58, 0x04, 0x41, 0x89, 0x48, 0x08, 0x41, 0x89, 0x50, 0x0c, 0x5b, 0xc3};
 static void (*made)(unsigned leaf, unsigned subleaf, unsigned *words);
+
+static void found(unsigned leaf, unsigned subleaf, unsigned *w)
+{
+    __cpuid_count(leaf, subleaf, w[0], w[1], w[2], w[3]);
+}
 
 static long faulting(int what, long value)
 {
@@ -99,6 +105,8 @@ int main(int argc, char **argv)
     pthread_t thread;
     int status;
 
+    made = found;
+    sees_sgx();
     made = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     memcpy((void *)made, code, sizeof code);
     if (faulting(ARCH_SET_CPUID, 1) < 0) {
@@ -137,5 +145,14 @@ int main(int argc, char **argv)
     CHECK(faulting(ARCH_SET_CPUID, 1) == 0);
     CHECK(refused() == 0);
     printf("ok the program's own CPUID faulting\n");
+
+    /* One that disassembly finds. */
+    made = found;
+    sees_sgx();
+    CHECK(faulting(ARCH_SET_CPUID, 0) == 0);
+    CHECK(refused() == SI_KERNEL);
+    CHECK(faulting(ARCH_SET_CPUID, 1) == 0);
+    sees_sgx();
+    printf("ok the same for code of the program\n");
     return 0;
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -27,6 +28,11 @@ BOTH_WAYS = (
 # The kind of processor, as to ENCLU, that this one is not.
 OTHER_KIND = "with-sgx" if enclu_answer() == signal.SIGILL else "without-sgx"
 
+# Without CPUID faulting; with it, however dear it is; as if it were dear.
+CPUID_KINDS = ["no-faulting"] + ["trap", "dear-faulting"] * (
+    " cpuid_fault" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+)
+
 CASES = [
     pytest.param(program, engine, id=f"{program.name}-{engine}")
     for program in programs()
@@ -37,7 +43,7 @@ PLAYED = [
     pytest.param(program, engine, kind, id=f"{program.name}-{engine}-{kind}")
     for program in programs()
     for engine in program.engines
-    for kind in (OTHER_KIND, "no-faulting")
+    for kind in (OTHER_KIND, *CPUID_KINDS)
     if (engine == "native" and kind == OTHER_KIND) or program.name in BOTH_WAYS
 ]
 # A program that hangs is a failure; the slowest takes a few seconds.
@@ -57,9 +63,14 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 def run(command: list[str], *options: str, processor: str = "") -> subprocess.CompletedProcess[str]:
     """`softsgx run`, on this processor or on one that is played (`other_processor`)."""
     softsgx = ["tests.runner.other_processor", processor] if processor else ["softsgx"]
+    environ = dict(os.environ)
+    if processor == "trap":
+        softsgx, options = ["softsgx"], ("--cpuid", "trap", *options)
+        environ["CPUID_TRAPS"] = "1"
     return subprocess.run(
         [sys.executable, "-m", *softsgx, "run", *options, "--", *command],
         cwd=ROOT,
+        env=environ,
         capture_output=True,
         text=True,
         timeout=LIMIT_S,

@@ -49,6 +49,13 @@ def register(parser: argparse.ArgumentParser) -> None:
         help="timer interrupts in a second of processor time inside (default 250; 0: none)",
     )
     parser.add_argument(
+        "--cpuid",
+        default="auto",
+        metavar="HOW",
+        help="trap every CPUID (needs CPUID faulting), or patch those that are found; auto "
+        "(default): trap, where that is dear until a thread enters an enclave",
+    )
+    parser.add_argument(
         "--explain", action="store_true", help="say why an access, leaf or call was refused"
     )
     parser.add_argument(
@@ -79,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         tick_hz=args.tick,
         vendor=args.vendor,
+        cpuid=args.cpuid,
         cpu_options=args.cpu_option,
         stats=args.stats,
         trace=args.trace,

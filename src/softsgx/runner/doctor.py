@@ -18,7 +18,7 @@ from pathlib import Path
 from struct import pack_into
 from typing import Final, NamedTuple
 
-from softsgx.runner import disassembler, needs, probes
+from softsgx.runner import cpuid_traps, disassembler, needs, probes
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.needs import Need
 
@@ -119,9 +119,14 @@ def enclu_check() -> Check:
 
 def cpuid_faulting_check() -> Check:
     """No CPUID has to be found beforehand."""
-    remedy = "without it only a CPUID that disassembly finds shows SGX (docs/run.md)"
-    tried = probes.try_cpuid_faulting
-    return _tried("CPUID faulting", tried, "every CPUID is served", remedy, needed=False)
+    name, remedy = "CPUID faulting", "--cpuid trap serves every CPUID all the same, at that price"
+    (why,) = probes.guarded([probes.try_cpuid_faulting])
+    if why:
+        return Check(name, False, why, f"{cpuid_traps.CpuidTraps.NEVER.value}", needed=False)
+    cost = cpuid_traps.switch_us()
+    traps = cpuid_traps.choose("auto")
+    detail = f"{traps.value}: a switch costs {cost:.1f} us"
+    return Check(name, traps is cpuid_traps.CpuidTraps.ALWAYS, detail, remedy, needed=False)
 
 
 def native_check() -> Check:

@@ -8,16 +8,22 @@ on at exec where processor and kernel have it; then no CPUID is replaced.
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from softsgx.runner import bpf, forced
+from softsgx.linux.process import Signal
+from softsgx.runner import bpf, cpuid_traps, forced
 from softsgx.runner import ptrace as p
 from softsgx.runner.cpuid import CpuidPolicy
+from softsgx.runner.cpuid_traps import CpuidTraps
 from softsgx.runner.layout import END, GATE
-from softsgx.runner.stops import answer, go_on
-from softsgx.runner.trapped import REFUSED, trapped
+from softsgx.runner.probes import ARCH_SET_CPUID
+from softsgx.runner.signals import Due, send
+from softsgx.runner.stops import answer, go_on, to_exit
+from softsgx.runner.trapped import CPUID, REFUSED, SI_KERNEL, trapped
+from softsgx.spec import faults
 from softsgx.spec.bits import MASK32
 from softsgx.spec.msr import RFLAGS_RF
 
@@ -52,6 +58,8 @@ class HostTraps:
         forced.undo(t, number)
         regs[p.EFLAGS] &= ~RFLAGS_RF
         if found.kind == "enclu":
+            if self.end(t):
+                cpuid_traps.end(t)
             regs[p.ORIG_RAX] = regs[p.RAX]
             self.supervisor.enclu(t, regs, rip)
             return True
@@ -61,19 +69,44 @@ class HostTraps:
         go_on(t)
         return True
 
+    def end(self, t: Tracee) -> bool:
+        """At a thread's ENCLU: whether its CPUID is to be an exception no longer."""
+        return t.cpuid_faulting and self.supervisor.loader.traps is CpuidTraps.UNTIL_ENTRY
+
+    def replaced_cpuid(self, t: Tracee, regs: list[int]) -> None:
+        """The stop of what stands where CPUID stood; RIP is behind it, RAX is in orig_rax."""
+        if not t.cpuid_denied:
+            cpuid(t, regs, regs[p.ORIG_RAX], self.supervisor.loader.policy)
+        else:
+            regs[p.RIP] -= len(CPUID)
+            regs[p.RAX], regs[p.ORIG_RAX] = regs[p.ORIG_RAX], p.MASK64
+            p.set_regs(t.tid, regs)
+            refused = Signal(signal.SIGSEGV, SI_KERNEL, 0, faults.GP, 0)
+            send(t, refused.number, Due.of(refused))
+        go_on(t)
+
     def handlers(self) -> dict[int, Handler]:
         """By number of the system call."""
         return {bpf.ARCH_PRCTL: self._arch_prctl}
 
     def _arch_prctl(self, t: Tracee, regs: list[int]) -> None:
         """ARCH_GET_CPUID and ARCH_SET_CPUID: the program's own wish, which is its thread's."""
-        if not t.space.cpuid_faults:
-            go_on(t)
+        if not t.cpuid_faulting:
+            # The real kernel does it, for its thread; what is replaced looks at `cpuid_denied`.
+            if regs[p.RDI] & MASK32 == ARCH_SET_CPUID:
+                to_exit(t, partial(_denied, denied=not regs[p.RSI]))
+            else:
+                go_on(t)
         elif regs[p.RDI] & MASK32 == ARCH_GET_CPUID:
             answer(t, regs, int(not t.cpuid_denied))
         else:
             t.cpuid_denied = not regs[p.RSI]
             answer(t, regs, 0)
+
+
+def _denied(t: Tracee, result: int, *, denied: bool) -> None:
+    if result == 0:
+        t.cpuid_denied = denied
 
 
 def cpuid(t: Tracee, regs: list[int], leaf: int, policy: CpuidPolicy) -> None:

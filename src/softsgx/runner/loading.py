@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from softsgx.runner import ptrace as p
 from softsgx.runner.cpuid import CpuidPolicy
+from softsgx.runner.cpuid_traps import CpuidTraps
 from softsgx.runner.errors import LoadError
 from softsgx.runner.layout import (
     BOX,
@@ -50,10 +51,11 @@ _CODE_SIZE: Final = (STUB + STUB_SIZE - GATE + 4095) & ~4095
 
 
 class Loader:
-    """Prepares address spaces. `policy` is the processor that programs see."""
+    """Prepares address spaces. `policy` is the processor that programs see, `traps` how."""
 
-    def __init__(self, policy: CpuidPolicy) -> None:
+    def __init__(self, policy: CpuidPolicy, traps: CpuidTraps = CpuidTraps.NEVER) -> None:
         self.policy = policy
+        self.traps = traps
         self.mailboxes: Mailboxes | None = None
         self.native: NativeParts | None = None
         self.vdso = vdso_image(b"", 0, VDSO, STUB)
@@ -105,8 +107,8 @@ class Loader:
         if place:
             p.write_memory(tid, place, _AUX.pack(AT_SYSINFO_EHDR, VDSO))
         self.mailboxes.control.aep = self.vdso.enclu
-        done = t.inject(_NR_ARCH_PRCTL, ARCH_SET_CPUID, 0)
-        t.space.cpuid_faults = done == 0  # reset by every exec
+        if self.traps is not CpuidTraps.NEVER:  # reset by every exec
+            t.cpuid_faulting = t.inject(_NR_ARCH_PRCTL, ARCH_SET_CPUID, 0) == 0
         for start, end, path_, offset in _code_mappings(tid):
             self.patch(t, path_, (start, end), offset)
 
@@ -155,7 +157,7 @@ class Loader:
         try:
             for site in found.patch:
                 address = site.offset - offset + start
-                if site.kind == "cpuid" and t.space.cpuid_faults:
+                if site.kind == "cpuid" and self.traps is CpuidTraps.ALWAYS:
                     continue
                 if start <= address and os.pread(mem, 3, address).startswith(_CODE[site.kind]):
                     self._replace(t, site.kind, address)

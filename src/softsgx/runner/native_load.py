@@ -13,7 +13,7 @@ from softsgx.runner.errors import LoadError, RunnerError
 from softsgx.runner.layout import NATIVE_CODE, NATIVE_EPC, NATIVE_SLOTS, SLOTS_SIZE
 from softsgx.runner.machine_code import NATIVE_CODE as _PARTS
 from softsgx.runner.native_armed import ARRIVE
-from softsgx.runner.probes import Refused, try_cpuid_faulting, try_native
+from softsgx.runner.probes import Refused, try_native
 from softsgx.runner.scratch import lend
 from softsgx.spec.bits import PAGE_SIZE
 
@@ -34,18 +34,13 @@ NOTICE: Final = (
 )
 
 
-def announce() -> None:
+def announce(cpuid_faults: bool) -> None:
     """Say once what this engine does not enforce; RunnerError if the machine cannot run it."""
     try:
         try_native()
     except Refused as refused:
         raise RunnerError("--engine native", f"{refused}; use --engine unicorn") from None
-    try:
-        try_cpuid_faulting()
-        cpuid = ""
-    except (Refused, OSError):
-        cpuid = "execute CPUID and "
-    sys.stderr.write(NOTICE.format(cpuid))
+    sys.stderr.write(NOTICE.format("" if cpuid_faults else "execute CPUID and "))
     sys.stderr.flush()
 
 

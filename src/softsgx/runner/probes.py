@@ -154,13 +154,19 @@ def enclu_answer() -> int:
     return os.WTERMSIG(status)
 
 
+def arch_prctl() -> Callable[[int, int], int]:
+    """The system call; 0, or -1 and errno."""
+    syscall = ctypes.CDLL(None, use_errno=True).syscall
+    return lambda what, value: int(syscall(_SYS_ARCH_PRCTL, what, value))
+
+
 def try_cpuid_faulting() -> None:
     """Make CPUID raise #GP, and execute one."""
-    libc = ctypes.CDLL(None, use_errno=True)
+    call = arch_prctl()
     code = MachineCode(_CPUID_CODE, None)
 
     def body() -> int:
-        if libc.syscall(_SYS_ARCH_PRCTL, ARCH_SET_CPUID, 0):
+        if call(ARCH_SET_CPUID, 0):
             return ctypes.get_errno()
         code.call()
         return 0

@@ -15,6 +15,7 @@ from softsgx.cpu.part import Part
 from softsgx.linux.version import VERSIONS
 from softsgx.runner.cpu_options import chosen
 from softsgx.runner.cpuid import CpuidPolicy
+from softsgx.runner.cpuid_traps import CpuidTraps, choose
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.exec_chain import check_program
 from softsgx.runner.inherited import Inherited
@@ -42,6 +43,7 @@ class Options:
     seed: int = 0
     tick_hz: int = HZ_DEFAULT
     vendor: str | None = None
+    cpuid: str = "auto"
     cpu_options: Sequence[str] = field(default=())
     stats: bool = False
     trace: str | None = None
@@ -83,8 +85,9 @@ def run_program(argv: Sequence[str], options: Options, inherited: Inherited) -> 
     part, readings = options.machine()
     native = options.engine == "native"
     meet(native)
+    traps = choose(options.cpuid)
     if native:
-        announce()
+        announce(traps is CpuidTraps.ALWAYS)
     world = World(
         native=native,
         tick_hz=options.tick_hz,
@@ -101,7 +104,7 @@ def run_program(argv: Sequence[str], options: Options, inherited: Inherited) -> 
         policy = CpuidPolicy(part, sections, engine, vendor)
     except ValueError as error:
         raise RunnerError("--vendor", str(error)) from None
-    supervisor = Supervisor(world, Loader(policy))
+    supervisor = Supervisor(world, Loader(policy, traps))
     listening = Listening(world, supervisor, _told(argv, options), options)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program's own business
     doorbell = supervisor.doorbell

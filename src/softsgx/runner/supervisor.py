@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux import syscalls
-from softsgx.runner import bpf, forced, ud2
+from softsgx.runner import bpf, cpuid_traps, forced, ud2
 from softsgx.runner import ptrace as p
 from softsgx.runner.abort_page import AbortPage
 from softsgx.runner.box import IDLE
@@ -22,7 +22,7 @@ from softsgx.runner.doorbell import Doorbell
 from softsgx.runner.enclaves import Enclaves
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.families import shares_memory, thread_group
-from softsgx.runner.host_traps import HostTraps, cpuid
+from softsgx.runner.host_traps import HostTraps
 from softsgx.runner.inserted import Inserted
 from softsgx.runner.layout import END, GATE
 from softsgx.runner.loading import Loader, LoadError
@@ -261,13 +261,14 @@ class Supervisor:
             return
         rip = regs[p.RIP]
         site = t.space.sites.get(rip - 2)
-        if rip == INT80_DONE:
+        if (rip == INT80_DONE or site == "enclu") and self.traps.end(t):
+            cpuid_traps.end_at_filter(t, regs)
+        elif rip == INT80_DONE:
             self.enclu(t, regs, self.loader.vdso.enclu)
         elif site == "enclu":
             self.enclu(t, regs, rip - 2)
         elif site is not None:
-            cpuid(t, regs, regs[p.ORIG_RAX], self.loader.policy)
-            p.request(p.PTRACE_CONT, t.tid)
+            self.traps.replaced_cpuid(t, regs)
         else:
             self.calls.serve(t, regs)
 
@@ -294,6 +295,7 @@ class Supervisor:
         child = Tracee(self.world, pid, tid, space)
         child.actions = parent.actions if pid == parent.pid else dict(parent.actions)
         child.cpuid_denied = parent.cpuid_denied
+        child.cpuid_faulting = parent.cpuid_faulting
         child.watched = parent.watched if child.pid == parent.pid else set(parent.watched)
         child.starting = True
         self.tracees[tid] = child
@@ -329,7 +331,7 @@ class Supervisor:
         t.pid = t.tid
         self.calls.cpu_time.calls.forget(t.pid, interval_too=False)
         t.actions = forced.inherited(t.tid)
-        t.cpuid_denied = False
+        t.cpuid_denied = t.cpuid_faulting = False
         t.at_exit = self._executed
         p.request(p.PTRACE_SYSCALL, t.tid)
 

@@ -61,7 +61,6 @@ class Space:
         self.locks_new = False  # mlockall: new mappings are locked
         # Enclave areas that fork copied and Linux would not have: to be unmapped before it runs.
         self.not_copied: list[tuple[int, int]] = []
-        self.cpuid_faults = False  # CPUID stops at every place, and is replaced nowhere
         self.libraries: list[tuple[int, int]] = []  # code of the C library, start and end
         self.host: HostMemory | None = None
         self.engine: Engine | None = None
@@ -110,7 +109,6 @@ class Space:
         child.not_copied = [
             (vma.start, vma.end) for vma in self.mm.vmas if vma.advised & VM_DONTCOPY
         ]
-        child.cpuid_faults = self.cpuid_faults
         child.libraries = list(self.libraries)
         return child
 
@@ -159,6 +157,7 @@ class Tracee:
         self.native: Inside | None = None  # once it was inside natively
         # struct sigaction of `forced.WATCHED`, as the program set them; of all threads.
         self.actions: dict[int, bytes] = {}
+        self.cpuid_faulting = False  # its CPUID is an exception
         self.cpuid_denied = False  # the program asked that its CPUID be refused
         self.slices = 0
         self.cpu_time = 0.0  # seconds emulated

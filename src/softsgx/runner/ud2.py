@@ -5,9 +5,8 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from softsgx.runner import forced
+from softsgx.runner import cpuid_traps, forced
 from softsgx.runner import ptrace as p
-from softsgx.runner.host_traps import cpuid
 from softsgx.runner.stub import INT80
 from softsgx.runner.trapped import from_kernel
 from softsgx.runner.ways import UD2, WAYS
@@ -33,8 +32,9 @@ def served(supervisor: Supervisor, t: Tracee, number: int) -> bool:
     regs[p.ORIG_RAX] = regs[p.RAX]
     if kind == "cpuid":
         regs[p.RIP] += len(UD2)
-        cpuid(t, regs, regs[p.RAX], supervisor.loader.policy)
-        p.request(p.PTRACE_CONT, t.tid)
+        supervisor.traps.replaced_cpuid(t, regs)
     else:
+        if supervisor.traps.end(t):
+            cpuid_traps.end(t)
         supervisor.enclu(t, regs, supervisor.loader.vdso.enclu if in_stub else rip)
     return True
