@@ -357,6 +357,18 @@ def test_aex_saves_and_eresume_restores_ssp_and_tracker(state: int, track: int) 
     assert (t.lp.ssp, t.lp.u_cet) == (SSP, BOTH | state)
 
 
+def test_aex_saves_the_tracker_of_an_enclave_without_a_shadow_stack() -> None:
+    t = thread(ENDBR_EN)
+    set_frame(t, SSP, IB_SUPPRESS)  # left by an earlier exit
+    t.enter()
+    t.lp.indirect_branch()
+    t.lp.interrupt()
+    assert frame(t) == CETSSA_FRAME(SSP=0, IB_TRACK_STATE=IB_TRACKER)
+    assert t.tcs.PREVSSP == 0
+    t.resume()
+    assert t.lp.u_cet == ENDBR_EN | U_CET_TRACKER
+
+
 def test_by_the_other_reading_aex_leaves_prevssp_alone() -> None:
     t = thread(readings=Readings(aex_records_prevssp=False))
     t.enter()

@@ -16,7 +16,7 @@ from softsgx.sim import Event
 from softsgx.sim import cpu_events as c
 from softsgx.sim import kernel_events as k
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
-from softsgx.spec.epcm import BLOCKED, RWX, VALID, rwx_text, word_text
+from softsgx.spec.epcm import BLOCKED, RWX, VALID, R, rwx_text, word_text
 from softsgx.spec.faults import PF
 from softsgx.spec.leaves import ENCLU_LEAVES
 from softsgx.spec.registers import RIP
@@ -318,14 +318,16 @@ def rule_text(rule: str) -> str:
 def refusing_layer(rule: str, facts: Facts, access: int) -> str:
     """Which layer a rule of an access belongs to."""
     if rule.startswith("PAGING."):
-        if facts.vma is None or not facts.vma.flags & access:
+        # A shadow stack needs no W of the area.
+        if facts.vma is None or not facts.vma.flags & (access & RWX or R):
             return "the VMA"
         return "the driver" if not facts.pte & PTE_P else "the page table"
     if rule.startswith("HOST."):
         return "memory of the host"
     if rule == "ACCESS.13":
         return "the TLB"
-    return "the EPCM" if "ACCESS.05" <= rule <= "ACCESS.12" else "the processor"
+    by_epcm = "ACCESS.05" <= rule <= "ACCESS.12" or rule in ("ACCESS.16", "ACCESS.17")
+    return "the EPCM" if by_epcm else "the processor"
 
 
 def secinfo_at(lp: LogicalProcessor, address: int) -> int | None:

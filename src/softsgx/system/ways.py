@@ -25,13 +25,21 @@ from softsgx.spec.epcm import (
     rwx_text,
     word_text,
 )
-from softsgx.spec.translation import FETCH, READ, WRITE
+from softsgx.spec.translation import FETCH, READ, SHADOW_READ, SHADOW_WRITE, WRITE
 
 if TYPE_CHECKING:
     from softsgx.cpu.secs import Secs
     from softsgx.system.facts import Facts
 
-_VERBS: Final = {READ: "read", WRITE: "write", FETCH: "execute"}
+_VERBS: Final = {
+    READ: "read",
+    WRITE: "write",
+    FETCH: "execute",
+    SHADOW_READ: "pop",
+    SHADOW_WRITE: "push",
+}
+# What an access needs of VMA and PTE; a shadow stack is mapped without W.
+_RIGHTS: Final = {READ: R, WRITE: W, FETCH: X, SHADOW_READ: R, SHADOW_WRITE: R}
 _LETTERS: Final = {R: "R", W: "W", X: "X"}
 _PROTS: Final = {R: "PROT_READ", W: "PROT_WRITE", X: "PROT_EXEC"}
 
@@ -47,6 +55,18 @@ _FIXED: Final[dict[str, str]] = {
     "ACCESS.09": "try again: the page is being evicted, the next fault loads it",
     "ACCESS.14": "end the code in front of the end of ELRANGE: no instruction may go over it",
     "ACCESS.13": "try again: only the old translation refused, and the exit has dropped it",
+    "ACCESS.15": "set SSP by RSTORSSP: a shadow stack of the enclave lies in ELRANGE",
+    "ACCESS.16": "a shadow stack is made of PT_SS_FIRST and PT_SS_REST pages (EADD or EAUG)",
+    "ACCESS.17": "by CALL or WRSS: only shadow-stack accesses change a shadow stack",
+    "PAGING.07": "the page table must map a shadow stack with R/W = 0 and D = 1",
+    "CET.18": "shadow-stack pages are accepted with PENDING and nothing else",
+    "CET.20": "begin with ENDBR64 where an indirect branch or EEXIT leads",
+    "CET.21": "the kernel must set CR4.CET for an enclave with CET_ATTRIBUTES",
+    "CET.22": "OCETSSA of the TCS must be a multiple of 16",
+    **dict.fromkeys(
+        ("CET.23", "CET.24"),
+        "the CET state save area must be PT_SS_REST pages of the enclave, accepted, RW",
+    ),
     "CODE.01": "the instruction is undefined, or the emulator lacks it: `--engine native` has more",
     "CODE.02": "move it out of the enclave: EEXIT, or let the exception handler emulate it",
     "CODE.03": "INT3 in an enclave entered with DBGOPTIN: for the debugger",
@@ -61,7 +81,8 @@ _FIXED: Final[dict[str, str]] = {
     "EACCEPT.10": "set PENDING (after EAUG) or PR (after RESTRICT_PERMISSIONS) in SECINFO.FLAGS",
     "EACCEPT.09": "leave MODIFIED out: it goes with PT_TCS and PT_TRIM",
     "EACCEPT.11": "PT_TCS and PT_TRIM are accepted with MODIFIED and nothing else",
-    "EACCEPT.12": "only PT_REG, PT_TCS and PT_TRIM can be accepted",
+    "EACCEPT.12": "only PT_REG, PT_TCS and PT_TRIM can be accepted, with CET PT_SS_FIRST and"
+    " PT_SS_REST",
     "EACCEPTCOPY.09": "ask for R as well: W without R does not exist",
     "EACCEPTCOPY.16": "the page must be as EAUG made it: RW, PENDING",
     **dict.fromkeys(("EENTER.01", "ERESUME.01"), "RBX is the address of a page, the TCS"),
@@ -86,6 +107,7 @@ _TCS_CONTENTS: Final[dict[str, str]] = {
     "EACCEPT.26": "STATE of the TCS to 0",
     "EACCEPT.27": "FSLIMIT and GSLIMIT of the TCS to whole pages (FFFH at the end)",
     "EACCEPT.28": "the reserved bits of FLAGS of the TCS to 0",
+    "CET.19": "PREVSSP of the TCS to 0",
 }
 _BEFORE_EMODT: Final = (
     "while the page is PT_REG: MODIFY_TYPES(PT_TCS) takes its rights away. Trim it and start anew"
@@ -109,13 +131,13 @@ _TARGETS: Final[dict[str, tuple[str, ...]]] = {
 
 
 def way_of_access(facts: Facts, access: int, rule: str) -> str:
-    """The way out of a refused read, write or fetch."""
+    """The way out of a refused access."""
     to = f"to {_VERBS[access]} again: "
     if rule in _FIXED:
         return to + _FIXED[rule]
     if rule == "ACCESS.06":
         return to + _other_type(facts.word)
-    right = {READ: R, WRITE: W, FETCH: X}[access]
+    right = _RIGHTS[access]
     if rule == "ACCESS.10":
         more = "" if facts.word & right else f", then {_extend(facts.word, right)}"
         return f"{to}EACCEPT({word_text(facts.word)}) from inside the enclave{more}"
