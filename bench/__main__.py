@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 
-from bench import cpu, explore, lab, linux, run
+from bench import cpu, engine, explore, lab, linux, run
 
 
 def main() -> None:
@@ -23,6 +23,7 @@ def main() -> None:
     linux.main(show)
     explore.main(show)
     lab.main(show)
+    engine.main(show)
     run.main(show)
 
 

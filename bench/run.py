@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.measure import Figure, table
-from tests.runner.programs import Program, Workshop
+from tests.runner.programs import PROGRAMS, Program, Workshop
 
 ROOT = Path(__file__).parent
 ENGINES = ("unicorn", "native")
@@ -70,6 +70,23 @@ def _calls(workshop: Workshop, engine: str) -> list[Figure]:
     ]
 
 
+def _waiting(workshop: Workshop) -> list[Figure]:
+    """Threads that wait without PAUSE: for a word of host memory, for an unfair lock."""
+    polling = workshop.command(Program.read(ROOT / "programs" / "polling.c"))
+    # Two threads at a time: not pinned to one processor.
+    done = subprocess.run(
+        [*_softsgx("unicorn"), *polling], capture_output=True, text=True, check=True, env=_ENV
+    )
+    polled = float(done.stdout.split()[1])
+    lock = workshop.command(Program.read(PROGRAMS / "unfair_lock.c"))
+    times = _seconds([*_softsgx("unicorn"), *lock])
+    what = "unfair lock, 50 threads, 1,000 pages added"
+    return [
+        Figure("unicorn: call without an exit, both sides poll", polled, polled, "us", 120),
+        Figure(f"unicorn: {what}", median(times), min(times), "s", 60),
+    ]
+
+
 def _start() -> Figure:
     times = _seconds([*_softsgx("unicorn"), "/bin/true"])
     return Figure("softsgx run -- /bin/true", median(times), min(times), "s", 0.35)
@@ -92,6 +109,7 @@ def figures() -> list[Figure]:
         return [
             _start(),
             *(figure for engine in ENGINES for figure in _calls(workshop, engine)),
+            *_waiting(workshop),
             _build(workshop),
         ]
 
