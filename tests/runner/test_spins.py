@@ -85,6 +85,24 @@ def test_a_word_of_the_host_is_polled_from_slice_to_slice() -> None:
         assert r.get("rax") == 1
 
 
+def test_a_word_of_the_host_is_answered_in_the_slice_that_sees_it() -> None:
+    """A call without exits is one slice, and some rounds of the loop that waits for the next one.
+
+    The story: each call waited for the end of a slice; 500,000 of them did not end in 400 s.
+    """
+    pages = HostPages(1)
+    text = "1: mov rax, [rdi]; test al, 1; je 1b; inc rax; mov [rdi], rax; jmp 1b"
+    with rig(text, timed=True) as r:
+        r.set(rdi=pages.address)
+        assert set(_spins(r)) == {Why.SPIN}
+        for call in range(200):
+            pages.map[0:8] = (2 * call + 1).to_bytes(8, "little")
+            assert r.run().why is Why.SPIN
+            assert pages.word() == 2 * call + 2
+            assert r.engine.blocks.left > control.SLICE_BLOCKS - 64
+        assert r.engine.spins.trials == 1
+
+
 WORKING = {
     "registers": "1: dec rcx; jne 1b; enclu",
     "memory": "1: dec qword ptr [rdi]; jne 1b; enclu",
