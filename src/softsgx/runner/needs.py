@@ -79,20 +79,21 @@ def _ud2_for_enclu() -> None:
     WAYS.enclu = UD2
 
 
+# A row that fails may make later ones fail: a run names the first.
 NEEDS: Final = (
-    Need(
-        "/proc",
-        "process memory, mappings, descriptors, thread groups; opening shared memory in a process",
-        attempts.try_proc,
-        "is the one of this pid namespace",
-        "mount -t proc proc /proc in this pid namespace (bwrap: --proc /proc), without hidepid",
-    ),
     Need(
         "ptrace",
         "stopping threads, their registers, signals and code",
         attempts.try_ptrace,
         "a child was traced",
         _ptrace_remedy,
+    ),
+    Need(
+        "/proc",
+        "process memory, mappings, descriptors, thread groups; opening shared memory in a process",
+        attempts.try_proc,
+        "is the one of this pid namespace",
+        "mount -t proc proc /proc in this pid namespace (bwrap: --proc /proc), without hidepid",
     ),
     Need(
         "seccomp",
@@ -142,7 +143,7 @@ NEEDS: Final = (
         "EPC, mailboxes, what stands for an open device",
         attempts.try_memfd,
         "created",
-        f"{_PROFILE} memfd_create",
+        f"{_PROFILE} memfd_create; ulimit -f unlimited",
     ),
     Need(
         "inotify",
