@@ -25,7 +25,7 @@ NUMBERS: Final = {
     "mprotect": 10, "rt_sigaction": 13, "ioctl": 16, "madvise": 28, "fork": 57, "kill": 62,
     "ptrace": 101, "prctl": 157, "futex": 202, "inotify_init1": 294, "inotify_add_watch": 254,
     "process_vm_readv": 310, "process_vm_writev": 311, "kcmp": 312, "seccomp": 317,
-    "memfd_create": 319, "tgkill": 234, "clone3": 435,
+    "memfd_create": 319, "ftruncate": 77, "tgkill": 234, "clone3": 435,
 }  # fmt: skip
 
 _LD, _JA, _JEQ, _JGT, _JSET, _RET = 0x20, 0x05, 0x15, 0x25, 0x45, 0x06

@@ -33,6 +33,8 @@ AROUND = {
     "only64-kill": Denied(other=KILL),
     "moby": MOBY,
     "noexec": Denied(memfd_noexec=True),
+    "memfd": denied("memfd_create"),
+    "memfd-kill": denied("memfd_create", as_=KILL),
     "all": Denied(calls=denied("kcmp", "seccomp", *VM).calls, other=KILL, memfd_noexec=True),
 }
 SLOWER = {  # what doctor names as refused
@@ -44,15 +46,18 @@ SLOWER = {  # what doctor names as refused
     "only64": ["int 0x80 as ENCLU", "int 0x80 as CPUID"],
     "only64-kill": ["int 0x80 as ENCLU", "int 0x80 as CPUID"],
     "moby": ["int 0x80 as CPUID"],
+    "memfd": ["memfd"],
+    "memfd-kill": ["memfd"],
     "all": ["seccomp(2)", "int 0x80 as ENCLU", "int 0x80 as CPUID", "process_vm_readv"],
 }
+# No file in memory is large enough, as with ulimit -f.
+NO_FILES = denied("ftruncate", as_=errno.EFBIG)
 NEVER = {
     "ptrace": ("ptrace", denied("ptrace")),
     "ptrace-kill": ("ptrace", denied("ptrace", as_=KILL)),
     "older": ("ptrace", OLDER),
     "seccomp": ("seccomp", denied("seccomp", "prctl")),
-    "memfd": ("memfd", denied("memfd_create")),
-    "memfd-kill": ("memfd", denied("memfd_create", as_=KILL)),
+    "files": ("memory files", NO_FILES),
     "inotify": ("inotify", denied("inotify_init1", as_=errno.EMFILE)),
     "watch": ("inotify", denied("inotify_add_watch", as_=errno.ENOSPC)),
 }
@@ -89,6 +94,9 @@ def refused(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 RUNS = [
+    ("memfd", "descriptors"),
+    ("memfd", "epc_freed"),
+    ("memfd-kill", "device_nodes"),
     *((case, "families") for case in AROUND),
     *((case, "cpuid_signals") for case in ("only64", "only64-kill", "moby", "all")),
     *((case, "own_stub") for case in ("only64-kill", "all")),
@@ -111,7 +119,7 @@ def test_demo_runs_where_there_is_a_way_around(case: str, workshop: Workshop) ->
     assert done.stdout.endswith("edmm: 10 steps, as the manual and the kernel say\n")
 
 
-@pytest.mark.parametrize("case", ["moby", "vm-kill", "only64", "noexec"])
+@pytest.mark.parametrize("case", ["moby", "vm-kill", "only64", "noexec", "memfd"])
 def test_native_engine_goes_around_as_well(case: str, workshop: Workshop) -> None:
     done = under(AROUND[case], "run", "--engine", "native", "--", *workshop.example())
     assert_runs(done)

@@ -13,7 +13,7 @@ from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
 from softsgx.runner.filters import install
 from softsgx.runner.layout import END, GATE
-from softsgx.runner.memory_file import memory_file
+from softsgx.runner.memory_file import memory_file, shm_file
 from softsgx.runner.native_code import MachineCode
 from softsgx.runner.probes import Child, Refused, ended, killed_by_filter
 from softsgx.runner.trapped import SYNCHRONOUS
@@ -225,7 +225,18 @@ def try_filter_any() -> None:
 
 def try_memfd() -> None:
     """Memory files, of which EPC, mailboxes and device descriptors are made."""
-    fd = memory_file("softsgx-doctor", os.MFD_ALLOW_SEALING)
+    _try_file(memory_file("softsgx-doctor", os.MFD_ALLOW_SEALING))
+
+
+def try_memory_file() -> None:
+    """The same, wherever they come from."""
+    try:
+        _try_file(shm_file())
+    except (Refused, OSError):
+        try_memfd()
+
+
+def _try_file(fd: int) -> None:
     try:
         os.ftruncate(fd, 1 << 46)
         with mmap.mmap(fd, mmap.PAGESIZE) as area:
@@ -240,7 +251,11 @@ def try_memfd() -> None:
 def try_inotify() -> None:
     """Whether nothing refers to a memory file any more is told by inotify."""
     libc = ctypes.PyDLL(None, use_errno=True)
-    file = memory_file("softsgx-doctor")  # of another kind of file its rights would be in the way
+    # Of another kind of file its rights would be in the way.
+    try:
+        file = shm_file()
+    except OSError:
+        file = memory_file("softsgx-doctor")
     fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if fd < 0:

@@ -11,6 +11,7 @@ from softsgx.runner import futex
 from softsgx.runner.box import CONTROL_AT, REPLY, Box, Control
 from softsgx.runner.layout import BOX_SIZE, MAILBOXES
 from softsgx.runner.memory_file import memory_file
+from softsgx.runner.ways import WAYS
 
 
 class Mailboxes:
@@ -23,7 +24,8 @@ class Mailboxes:
         self.fd: Final = memory_file("softsgx-mailboxes", os.MFD_ALLOW_SEALING)
         os.ftruncate(self.fd, BOX_SIZE)
         # A program that gets hold of the file must not take the pages from under the supervisor.
-        fcntl(self.fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+        if not WAYS.files_in_shm:
+            fcntl(self.fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
         self._memory = mmap.mmap(self.fd, BOX_SIZE)
         view = memoryview(self._memory)
         self.control: Final = Control(view)

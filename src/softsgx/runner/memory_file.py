@@ -9,6 +9,8 @@ from typing import Final
 from softsgx.runner.ways import WAYS
 
 MFD_NOEXEC_SEAL: Final = 8  # Linux 6.3, linux/memfd.h
+SHM: Final = "/dev/shm"
+TMPFILE: Final = os.O_TMPFILE | os.O_RDWR
 
 
 def memory_file(name: str, flags: int = 0) -> int:
@@ -17,6 +19,8 @@ def memory_file(name: str, flags: int = 0) -> int:
     With vm.memfd_noexec=2 the kernel refuses files that could be executed by execve. Mappings of
     them may be executable all the same.
     """
+    if WAYS.files_in_shm:
+        return shm_file()
     flags |= os.MFD_CLOEXEC
     try:
         return os.memfd_create(name, flags | WAYS.memfd)
@@ -26,3 +30,8 @@ def memory_file(name: str, flags: int = 0) -> int:
     fd = os.memfd_create(name, flags | MFD_NOEXEC_SEAL)
     WAYS.memfd = MFD_NOEXEC_SEAL
     return fd
+
+
+def shm_file() -> int:
+    """A file without a name: as a memfd, but for seals and what the kernel calls it."""
+    return os.open(SHM, TMPFILE | os.O_CLOEXEC, 0o600)

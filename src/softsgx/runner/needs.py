@@ -67,6 +67,10 @@ def _by_file() -> None:
     WAYS.memory_by_file = True
 
 
+def _files_in_shm() -> None:
+    WAYS.files_in_shm = True
+
+
 def _by_prctl() -> None:
     WAYS.filter_by_prctl = True
 
@@ -139,11 +143,20 @@ NEEDS: Final = (
         _by_file,
     ),
     Need(
-        "memfd",
+        "memory files",
         "EPC, mailboxes, what stands for an open device",
+        attempts.try_memory_file,
+        "created",
+        f"{_PROFILE} memfd_create, or a /dev/shm that can be written; ulimit -f unlimited",
+    ),
+    Need(
+        "memfd",
+        "the same",
         attempts.try_memfd,
         "created",
-        f"{_PROFILE} memfd_create; ulimit -f unlimited",
+        f"{_PROFILE} memfd_create",
+        "files without a name in /dev/shm, which is what /proc/PID/maps calls open devices",
+        _files_in_shm,
     ),
     Need(
         "inotify",
@@ -178,8 +191,12 @@ NEEDS: Final = (
 
 
 def examine() -> list[tuple[Need, str]]:
-    """Each need, and why it is refused; empty if it is not."""
-    return list(zip(NEEDS, probes.guarded([need.attempt for need in NEEDS]), strict=True))
+    """Each need, and why it is refused; empty if it is not. The ways around are taken."""
+    whys = probes.guarded([need.attempt for need in NEEDS])
+    for need, why in zip(NEEDS, whys, strict=True):
+        if why:
+            need.turn()
+    return list(zip(NEEDS, whys, strict=True))
 
 
 def refusal(name: str, why: str) -> RunnerError:
@@ -191,11 +208,8 @@ def refusal(name: str, why: str) -> RunnerError:
 def meet(native: bool) -> None:
     """Take the ways around that are needed here. RunnerError if there is none."""
     for need, why in examine():
-        if not why:
-            continue
-        if not need.around:
+        if why and not need.around:
             raise refusal(need.name, why)
-        need.turn()
     if native and WAYS.filter_by_prctl:
         why = "seccomp(2) is refused, without which system calls inside enclaves are not #UD"
         raise RunnerError("--engine native", f"{why}: use --engine unicorn")

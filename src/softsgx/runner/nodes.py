@@ -21,6 +21,7 @@ from softsgx.runner import ptrace as p
 from softsgx.runner.errors import LoadError
 from softsgx.runner.identity import Identity, identity
 from softsgx.runner.interruption import restart_at_exit
+from softsgx.runner.memory_file import SHM, TMPFILE
 from softsgx.runner.node_stat import MINORS, patch_stat, patch_statx
 from softsgx.runner.paths import NODES, STAND_IN, Walk, read_path
 from softsgx.runner.scratch import CPUINFO, NULL, lend, text
@@ -166,18 +167,18 @@ class Nodes:
         then: Callable[[Tracee, int], int | None],
     ) -> None:
         """Instead: memfd_create. Its number, sharing and closing stay the real kernel's affair."""
-        changes = {
-            p.ORIG_RAX: _NR_MEMFD_CREATE,
-            p.RAX: _NR_MEMFD_CREATE,
-            p.RDI: text(name),
-            p.RSI: WAYS.memfd | (_MFD_CLOEXEC if flags & O_CLOEXEC else 0),
-        }
+        number, arguments = _NR_MEMFD_CREATE, {p.RDI: text(name)}
+        arguments[p.RSI] = WAYS.memfd | (_MFD_CLOEXEC if flags & O_CLOEXEC else 0)
+        if WAYS.files_in_shm:
+            number, arguments = bpf.OPEN, {p.RDI: text(SHM.encode()), p.RDX: 0o600}
+            arguments[p.RSI] = TMPFILE | flags & O_CLOEXEC
+        changes = {p.ORIG_RAX: number, p.RAX: number, **arguments}
         changed(t, regs, changes, lambda t, fd: None if fd < 0 else then(t, fd))
 
     def _node_opened(self, t: Tracee, fd: int, name: bytes, flags: int) -> int | None:
         self.look_for_released()
         path = f"/proc/{t.tid}/fd/{fd}"
-        if not os.readlink(path).startswith(STAND_IN.decode()):
+        if not os.readlink(path.encode()).startswith(STAND_IN):
             return None  # another thread has closed it, and opened something else
         if flags & O_PATH:
             error = _only_a_path(t, fd)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from softsgx.runner import ptrace as p
 from softsgx.runner.identity import Identity, identity
+from softsgx.runner.memory_file import SHM
 from softsgx.runner.scratch import CPUINFO
 from softsgx.runner.stops import signed32
 from softsgx.runner.world import SGX_ENCLAVE, SGX_PROVISION
@@ -31,7 +32,8 @@ NODES: Final = {
 }
 # /proc/<pid>/mem, as the kernel names an open one.
 MEM: Final = re.compile(rb"/proc/(\d+)/(?:task/(\d+)/)?mem")
-STAND_IN: Final = b"/memfd:/dev/sgx"  # how the kernel names what stands for an open node
+# How the kernel names what stands for an open node.
+STAND_IN: Final = (b"/memfd:/dev/sgx", SHM.encode() + b"/#")
 
 _NAMES: Final = frozenset(
     (b"sgx_enclave", b"sgx_provision", b"enclave", b"provision", b"cpuinfo", b"mem")

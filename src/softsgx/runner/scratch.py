@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from softsgx.runner import ptrace as p
 from softsgx.runner.layout import GATE, SCRATCH, SCRATCH_SIZE
+from softsgx.runner.memory_file import SHM
 from softsgx.spec.bits import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ SGX_NODES: Final = (
     b"/dev/sgx_provision",
     b"/dev/sgx/provision",
 )
-_TEXTS: Final = (NULL, CPUINFO, *SGX_NODES)
+_TEXTS: Final = (NULL, CPUINFO, *SGX_NODES, SHM.encode())
 
 TEXTS: Final = GATE + 0x100
 TEXTS_IMAGE: Final = b"".join(text + b"\0" for text in _TEXTS)

@@ -16,6 +16,7 @@ class Ways:
     memory_by_file: bool = False  # /proc/PID/mem instead of process_vm_readv
     filter_by_prctl: bool = False  # for one thread only, so all filters are one from the start
     cpuid: bytes = INT80  # what stands where CPUID stood
+    files_in_shm: bool = False  # files without a name in /dev/shm instead of memfd_create
     memfd: int = 0  # flags that memfd_create must have
     enclu: bytes = INT80  # what stands where ENCLU stood, and in the stub
 
