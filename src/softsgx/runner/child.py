@@ -61,10 +61,11 @@ def _be_child(
     try:
         os.kill(os.getpid(), signal.SIGSTOP)
         libc = ctypes.PyDLL(None, use_errno=True)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM):
-            kept = number in inherited.ignored
-            signal.signal(number, signal.SIG_IGN if kept else signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        for ignored in inherited.ignored:
+            signal.signal(ignored, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, inherited.blocked)
         step = FILTER
         install(fprog, WAYS.filter_by_prctl)
         step = path

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 
 from softsgx.runner import cpuid_traps, disassembler, needs, probes
 from softsgx.runner.errors import RunnerError
+from softsgx.runner.inherited import keep_statuses
 from softsgx.runner.needs import Need
 
 KERNEL_MIN: Final = (4, 17)  # MAP_FIXED_NOREPLACE; the rest of what is used is older
@@ -162,6 +163,7 @@ CHECKS: Final[tuple[Callable[[], Check], ...]] = (
 
 def examine() -> list[Check]:
     """All checks; on another platform than x86-64 Linux the others would mean nothing."""
+    keep_statuses()
     first = platform_check()
     if not first.ok:
         return [first]

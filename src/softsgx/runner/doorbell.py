@@ -77,7 +77,7 @@ class Doorbell:
         self._control.sleeping = False
 
     def install(self, number: int = signal.SIGCHLD) -> None:
-        """Have a signal ring it, and count it."""
+        """Have a signal ring it, and count it; also one that whoever started us had blocked."""
         code = mmap.mmap(-1, mmap.PAGESIZE, prot=7)
         self._code.append(code)
         code[0 : len(_HANDLER)] = _HANDLER
@@ -90,6 +90,7 @@ class Doorbell:
         action = struct.pack("<QQQQ", base, _SA_RESTORER, base + at, 0)
         result = _libc.syscall(_SYS_RT_SIGACTION, number, action, None, 8)
         assert result == 0, "rt_sigaction failed"
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
 
     def ring_every(self, period: float) -> None:
         """Ring by SIGALRM every so many seconds; 0: no more."""

@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 
 class Inherited(NamedTuple):
-    """`environ` are the strings of envp, in order; `ignored` signals that start as SIG_IGN.
+    """`environ` are the strings of envp, in order; `ignored` and `blocked` are signals.
 
     Python ignores SIGPIPE and SIGXFSZ by itself, so whether the caller did is not known.
     """
 
     environ: tuple[bytes, ...]
     ignored: frozenset[int] = frozenset()
+    blocked: frozenset[int] = frozenset()
 
     def path(self) -> str | None:
         """PATH, of which getenv(3) takes the first."""
@@ -30,7 +31,10 @@ class Inherited(NamedTuple):
 
 
 def inherited() -> Inherited:
-    """Of this process. The kernel still has the environment as execve passed it."""
+    """Of this process, before it takes signals for itself.
+
+    The kernel still has the environment as execve passed it.
+    """
     try:
         with open("/proc/self/environ", "rb") as file:
             data = file.read()
@@ -38,10 +42,12 @@ def inherited() -> Inherited:
         # Without /proc nothing will run (needs.py); this is for looking up what would.
         data = b"\0".join(b"=".join(entry) for entry in os.environb.items())
     strings = tuple(data.removesuffix(b"\0").split(b"\0")) if data else ()
-    return Inherited(strings, _ignored())
+    known = signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}
+    ignored = frozenset(n for n in known if signal.getsignal(n) == signal.SIG_IGN)
+    return Inherited(strings, ignored, frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
 
 
-def _ignored() -> frozenset[int]:
-    """Python takes SIGINT only if it was not ignored, and SIGTERM not at all."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    return frozenset(n for n in numbers if signal.getsignal(n) == signal.SIG_IGN)
+def keep_statuses() -> None:
+    """Where SIGCHLD is ignored the kernel keeps no status of a child that one could wait for."""
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)

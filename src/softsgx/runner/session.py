@@ -18,7 +18,7 @@ from softsgx.runner.cpuid import CpuidPolicy
 from softsgx.runner.cpuid_traps import CpuidTraps, choose
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.exec_chain import check_program
-from softsgx.runner.inherited import Inherited
+from softsgx.runner.inherited import Inherited, keep_statuses
 from softsgx.runner.listening import Listening
 from softsgx.runner.loading import Loader
 from softsgx.runner.native_load import announce
@@ -80,6 +80,7 @@ def run_program(argv: Sequence[str], options: Options, inherited: Inherited) -> 
     By SIGTERM the program dies with its supervisor, and what was recorded is written. RunnerError
     if it cannot be started.
     """
+    keep_statuses()
     path = inherited.path()
     facts = check_program(argv[0], {} if path is None else {"PATH": path})
     part, readings = options.machine()
