@@ -26,7 +26,6 @@ from softsgx.runner.signals import (
     Due,
     bit,
     code_and_address,
-    owe,
     send,
     siginfo,
     signal_state,
@@ -70,19 +69,24 @@ class AbortPage:
     def __init__(self, world: World) -> None:
         self.world = world
 
-    def access(self, t: Tracee) -> int | None:
-        """A SIGSEGV is about to be delivered: the signal to deliver, None if it is served."""
-        refused = self.serve(t)
-        return refused.number if isinstance(refused, Signal) else refused
-
-    def serve(self, t: Tracee, inside: bool = False) -> Signal | int | None:
-        """As `access`; with `inside` a refusal is the caller's to tell, and comes as it is."""
+    def access(self, t: Tracee) -> tuple[int, Due | None] | None:
+        """A SIGSEGV is about to be delivered: None if it is served, else what is to be delivered
+        instead, its siginfo in place."""
         address = self._address(t, p.get_siginfo(t.tid))
         if address is None:
-            return int(signal.SIGSEGV)
+            return int(signal.SIGSEGV), None
         attempt = _Attempt()
         try:
-            return self._run(t, attempt, address, inside)
+            refused = self._run(t, attempt, address)
+            return None if refused is None else self._refuse(t, attempt, refused)
+        finally:
+            self.close(t, attempt.opened)
+
+    def from_inside(self, t: Tracee, address: int) -> Signal | None:
+        """An access of enclave code to another enclave; what the kernel refuses, None if served."""
+        attempt = _Attempt()
+        try:
+            return self._run(t, attempt, address)
         finally:
             self.close(t, attempt.opened)
 
@@ -95,17 +99,18 @@ class AbortPage:
 
     # What the access comes to
 
-    def _run(self, t: Tracee, attempt: _Attempt, address: int, inside: bool) -> Signal | int | None:
-        """Open pages and execute the instruction until it is done, or raises a signal."""
+    def _run(self, t: Tracee, attempt: _Attempt, address: int) -> Signal | None:
+        """Open pages and execute the instruction until it is done, or raises another signal.
+
+        Returns what the kernel refuses.
+        """
         while True:
             access = self._access(t, address)
             if address & ~PAGE_MASK in attempt.opened and access != FETCH:
                 access = WRITE  # it can be read, and yet faults
             refused = self._judge(t, address, access)
-            if refused is not None and inside:
-                return refused
             if refused is not None:
-                return self._refuse(t, attempt, refused)
+                return refused
             if attempt.mask is None:
                 attempt.mask = before(t, signal.SIGSEGV)
             self._open(t, address & ~PAGE_MASK, t.space.mm.vma_lookup(address))
@@ -123,13 +128,15 @@ class AbortPage:
         rip = regs[p.RIP]
         if address == rip:
             return FETCH
-        size = LONGEST
-        code = p.read_memory(t.tid, rip, size)
-        while code is None and size > 1:
-            size = min(size - 1, PAGE_SIZE - (rip & PAGE_MASK))
-            code = p.read_memory(t.tid, rip, size)
+        code = p.read_memory(t.tid, rip, LONGEST)
+        if code is None:
+            # It ends on a page that cannot be read, or is execute-only.
+            rest = min(LONGEST, PAGE_SIZE - (rip & PAGE_MASK))
+            buffer = bytearray(rest)
+            size = t.space.attach_memory().peek(rip, memoryview(buffer))
+            code = bytes(buffer[:size])
         host = _HostRegisters(list(in_model_order(regs)), regs[p.FS_BASE], regs[p.GS_BASE])
-        return access_kind(host, code or b"", address)
+        return access_kind(host, code, address)
 
     def _judge(self, t: Tracee, address: int, access: int) -> Signal | None:
         """The page walk, and the kernel's fault handler until it succeeds; the signal if not."""
@@ -145,7 +152,9 @@ class AbortPage:
             else:
                 return None
 
-    def _refuse(self, t: Tracee, attempt: _Attempt, refused: Signal) -> int | None:
+    def _refuse(
+        self, t: Tracee, attempt: _Attempt, refused: Signal
+    ) -> tuple[int, Due | None] | None:
         """The kernel refuses: its signal, whose frame has P as in the model's page tables.
 
         Whether it was a write or a fetch, the frame says by itself: the real fault was one, too.
@@ -155,8 +164,8 @@ class AbortPage:
         due = Due(siginfo(refused), refused.error_code, PFEC_P)
         same = number == signal.SIGSEGV
         if attempt.mask is None and (same or not signal_state(t.tid).refuses(number)):
-            owe(t, number, due)
-            return number
+            p.set_siginfo(t.tid, due.info)
+            return number, due
         self.close(t, attempt.opened)
         if not same:
             # SIGSEGV is not what it dies of.

@@ -58,10 +58,11 @@ def before(t: Tracee, number: int) -> int:
 
 def put_back(t: Tracee, but: int = 0) -> None:
     """Handlers that the program has set and does not have any more; not that of signal `but`."""
-    for number, action in t.actions.items():
-        if number != but and _handler(t, number) != _SIG_DFL:
-            if not signal_state(t.tid).set_to(number):
-                set_action(t, number, action)
+    own = {n: action for n, action in t.actions.items() if n != but and _handler(t, n) != _SIG_DFL}
+    state = signal_state(t.tid) if own else None
+    for number, action in own.items():
+        if state is not None and not state.set_to(number):
+            set_action(t, number, action)
 
 
 def undo(t: Tracee, number: int) -> None:

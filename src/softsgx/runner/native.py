@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu.fault import GP, PF, UD, Fault
-from softsgx.linux.process import Signal
 from softsgx.mem.tlb import READ, RIGHTS, WRITE
 from softsgx.runner import forced
 from softsgx.runner import native_faults as nf
@@ -232,14 +231,12 @@ class NativeEnclaves(NativeThreads):
         host = t.space.attach_memory()
         if host.is_enclave(address):
             state.running = True
-            refused = self.abort_page.serve(t, inside=True)
-            if refused is None:
-                return
-            state.running = False
-            if isinstance(refused, Signal):
+            refused = self.abort_page.from_inside(t, address)
+            if refused is not None:
+                state.running = False
                 self._fault_inside(t, PF(refused.address, "HOST.01", refused.error_code))
                 self._onwards(t, state)
-                return
+            return
         code = PFEC_U
         if nf.access_of(lp, address, 0) == WRITE:
             code |= PFEC_W | host.protection(address)

@@ -75,6 +75,7 @@ WALL: Final = 0x4000_0000
 SYSCALL_STOP: Final = 0x85  # SIGTRAP | 0x80, with TRACESYSGOOD
 
 _TGKILL: Final = 234
+_RT_TGSIGQUEUEINFO: Final = 297
 
 # user_regs_struct: 27 words in this order.
 (
@@ -220,9 +221,10 @@ def set_sigmask(tid: int, mask: int) -> None:
     request(PTRACE_SETSIGMASK, tid, 8, ctypes.addressof(word))
 
 
-def tgkill(pid: int, tid: int, signal: int) -> None:
-    """Send a signal to one thread; nothing if it is gone."""
-    _syscall(_TGKILL, pid, tid, signal)
+def tgsigqueue(pid: int, tid: int, number: int, info: bytes) -> None:
+    """Send a signal with siginfo to one thread; nothing if it is gone."""
+    if _syscall(_RT_TGSIGQUEUEINFO, pid, tid, number, info) and ctypes.get_errno() != errno.ESRCH:
+        _syscall(_TGKILL, pid, tid, number)  # refused by a filter: better without than not at all
 
 
 def write_code(tid: int, address: int, data: bytes) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import signal
 import struct
-from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.runner import ptrace as p
@@ -20,6 +19,9 @@ if TYPE_CHECKING:
     from softsgx.runner.tracee import Tracee
 
 _SIGINFO: Final = struct.Struct("<iii4xQ")
+_VALUE: Final = struct.Struct("<Q")
+_VALUE_AT: Final = 24  # si_value
+_OURS: Final = -0x736778  # si_code: negative ones are anybody's
 # struct rt_sigframe: return address, then ucontext, whose registers begin at 40. Of those ERR is
 # the 20th, TRAPNO the 21st, and CR2 the 23rd.
 _FRAME_ERR: Final = 8 + 40 + 8 * 19
@@ -118,25 +120,29 @@ def code_and_address(info: bytes) -> tuple[int, int]:
     return code, address
 
 
-def owe(t: Tracee, number: int, due: Due) -> None:
-    """The next signal of this number is this one."""
-    t.due.setdefault(number, deque()).append(due)
-
-
 def taken(t: Tracee, number: int) -> Due | None:
-    """A signal is about to be delivered: what is due with it."""
-    waiting = t.due.get(number)
-    if not waiting:
+    """A signal is about to be delivered: what is due with it, its siginfo in place already."""
+    info = p.get_siginfo(t.tid)
+    if code_and_address(info)[0] != _OURS:
         return None
-    due = waiting.popleft()
-    p.set_siginfo(t.tid, due.info)
+    (token,) = _VALUE.unpack_from(info, _VALUE_AT)
+    due = t.due.pop(token, None)
+    if due is not None:
+        p.set_siginfo(t.tid, due.info)
     return due
 
 
 def send(t: Tracee, number: int, due: Due) -> None:
-    """Send it; the thread is stopped, and goes on by the caller."""
-    owe(t, number, due)
-    p.tgkill(t.pid, t.tid, number)
+    """Send it; the thread is stopped, and goes on by the caller.
+
+    Another process can send no siginfo of the kernel's. So what is sent is a token.
+    """
+    t.sent += 1
+    t.due[t.sent] = due
+    info = bytearray(128)
+    _SIGINFO.pack_into(info, 0, number, 0, _OURS, 0)
+    _VALUE.pack_into(info, _VALUE_AT, t.sent)
+    p.tgsigqueue(t.pid, t.tid, number, bytes(info))
 
 
 def complete_frame(t: Tracee, due: Due) -> None:

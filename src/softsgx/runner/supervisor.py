@@ -218,11 +218,10 @@ class Supervisor:
         if due is None and self._ours(t, number):
             return
         if number == signal.SIGSEGV and due is None:
-            instead = self.abort_page.access(t)
-            if instead is None:
+            refused = self.abort_page.access(t)
+            if refused is None:
                 return
-            number = instead
-            due = taken(t, number)
+            number, due = refused
         self.inserted.leave(t)
         forced.forget_reset(t, number)
         if due is None:

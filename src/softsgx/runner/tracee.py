@@ -7,7 +7,6 @@ thread. Requests of a tracee are valid only while it is stopped.
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -150,7 +149,8 @@ class Tracee:
         # An enclave call in progress: inside the enclave, or at its AEP after an interrupt.
         self.inside = False
         self.mailbox: int | None = None  # where its request waits; None: stopped by ptrace
-        self.due: dict[int, deque[Due]] = {}  # what goes with signals that are on their way
+        self.due: dict[int, Due] = {}  # what goes with signals that are on their way
+        self.sent = 0  # the last of those
         self.frame: Due | None = None  # being stepped to the handler of this one
         self.forced: Signal | None = None  # a signal to be sent once the thread is stopped
         self.unlucky = False  # its last ioctl was interrupted before it did anything
