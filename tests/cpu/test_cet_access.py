@@ -279,6 +279,13 @@ def test_a_narrower_cached_translation_faults_once() -> None:
     lp.shadow_load(STACK)
 
 
+def test_a_load_outside_elrange_does_not_open_the_way_to_a_shadow_stack_there() -> None:
+    lp, address = beside(MAPPED_SS)()
+    lp.load(address, 8)
+    with pytest.raises(Fault, match=r"ACCESS\.15"):
+        lp.shadow_load(address)
+
+
 # Outside enclave mode only paging decides.
 
 

@@ -34,6 +34,7 @@ from softsgx.spec.epcm import (
     PT_MASK,
     REG,
     SS_FIRST,
+    SS_REST,
     VALID,
     R,
     W,
@@ -41,13 +42,14 @@ from softsgx.spec.epcm import (
 from softsgx.spec.leaves import EDECCSSA, EENTER, EEXIT, ERESUME
 from softsgx.spec.msr import CR0_TS, CR4_CET
 from softsgx.spec.registers import RAX, RIP
+from softsgx.spec.secs import SECS
 from softsgx.spec.ssa import EXINFO, EXIT_HARDWARE, EXIT_TYPE_SHIFT, EXIT_VALID, GPRSGX
 from softsgx.spec.tcs import TCS_ACTIVE, TCS_AEXNOTIFY
 from tests.cpu.cet_rig import BOTH, CET, SAVE, STACK, machine
 from tests.cpu.entry_spoils import BASES, FRAME_LEAVES, gp_at, tcs_or, trials, word
 from tests.cpu.spoil import Spoil, spoil_id
 from tests.cpu.table import Attempt, Expected, Row, pf, row_id, run_row
-from tests.cpu.thread import NON_CANONICAL, Thread, before, name, outside
+from tests.cpu.thread import DEBUG_64, NON_CANONICAL, Thread, before, name, outside
 
 ENTRIES = (EENTER, ERESUME)
 SSP = STACK + 0xF80
@@ -59,8 +61,9 @@ def thread(cet: int = BOTH, *, readings: Readings | None = None, **options: obje
     """A thread of an enclave with a shadow stack, outside."""
     bare = machine(readings)
     enclave = bare.enclave(cet=cet, **options)  # type: ignore[arg-type]
-    other = bare.enclave(base=ENCLAVE_BASE + (1 << 30), cet=BOTH)
-    foreign = other.pages[SAVE + (1 << 30)]
+    # Another enclave at the same place, so that only ENCLAVESECS tells its page apart.
+    rival = SECS(SIZE_=1 << 20, BASEADDR=ENCLAVE_BASE, SSAFRAMESIZE=1, ATTRIBUTES=DEBUG_64, XFRM=3)
+    foreign = bare.eadd(bare.ecreate(rival), SAVE, flags=SS_REST | R | W)
     t = Thread(bare, enclave, foreign=foreign)
     t.lp.regs[RIP] = 0x40_0FF0
     return t
@@ -90,6 +93,10 @@ def lead_to(t: Thread, page: int) -> None:
     processor = t.bare.processor
     processor.space.map(SAVE, processor.epc.pfn(page), write=False)
     pte(t, put=PTE_D | PTE_A)
+
+
+def moved(t: Thread) -> None:
+    t.bare.processor.epcm.address[save_page(t)] = STACK
 
 
 def not_epc(t: Thread) -> None:
@@ -127,7 +134,8 @@ SAVE_SPOILS: list[Spoil[Thread]] = [
             ("type", "REG", REG, PT_MASK),
         )
     ),
-    Spoil("CET.24", "map", lambda t: lead_to(t, t.enclave.pages[STACK]), SAVE_PF, "address"),
+    Spoil("CET.24", "map", lambda t: lead_to(t, t.enclave.pages[STACK]), SAVE_PF, "stack"),
+    Spoil("CET.24", "address", moved, SAVE_PF, "address"),
     Spoil("CET.24", "map", lambda t: lead_to(t, t.foreign), SAVE_PF, "enclave"),
     Spoil(
         "PAGING.07", "map", lambda t: pte(t, put=PTE_W), pf(SAVE, 0x45), "mapped as ordinary page"
@@ -456,6 +464,16 @@ def test_a_tracker_waits_only_with_cr4_cet() -> None:
     lp.u_cet = ENDBR_EN | U_CET_TRACKER
     lp.cr4 &= ~CR4_CET
     enclave.enter()
+
+
+def test_a_suppressed_tracker_does_not_begin_to_wait() -> None:
+    lp = machine().lp
+    lp.u_cet = ENDBR_EN | U_CET_SUPPRESS
+    lp.indirect_branch()
+    assert lp.u_cet == ENDBR_EN | U_CET_SUPPRESS
+    lp.endbranch()
+    lp.indirect_branch()
+    assert lp.u_cet == ENDBR_EN | U_CET_TRACKER
 
 
 def test_the_legacy_bitmap_of_a_host_is_not_modelled() -> None:

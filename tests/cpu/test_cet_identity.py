@@ -9,13 +9,15 @@ import pytest
 
 from softsgx.cpu import Fault, Part, Readings, Status
 from softsgx.cpu.bare import BareEnclave
-from softsgx.cpu.keys import cmac
+from softsgx.cpu.keys import cmac, token_material
+from softsgx.spec.attributes import ATTR_EINITTOKENKEY, ATTR_MODE64BIT
 from softsgx.spec.cet import SH_STK_EN
-from softsgx.spec.keys import KEYREQUEST, REPORT, REPORT_KEY, SEAL_KEY, TARGETINFO
+from softsgx.spec.keys import EINITTOKEN_KEY, KEYREQUEST, REPORT, REPORT_KEY, SEAL_KEY, TARGETINFO
 from softsgx.spec.leaves import (
     EGETKEY,
     EREPORT,
 )
+from softsgx.spec.sigstruct import EINITTOKEN
 from softsgx.spec.tcs import TCS as TCS_PAGE
 from tests.cpu.cet_rig import (
     BOTH,
@@ -90,6 +92,23 @@ def test_the_mask_of_a_key_request_chooses_cet_attributes() -> None:
     assert keys(0xFF)[0] != keys(0xFF)[1]
     # The mask itself is part of a SEAL key.
     assert len({keys(mask)[1] for mask in (0, 1, 0x21)}) == 3
+
+
+def test_a_launch_enclave_derives_the_key_that_einit_verifies_a_token_with() -> None:
+    attributes = ATTR_MODE64BIT | ATTR_EINITTOKENKEY
+    enclave = running(BOTH, attributes=attributes)
+    secs, lp = enclave.bare.processor.secs[enclave.secs], enclave.bare.lp
+    keys = enclave.bare.processor.keys
+
+    def expected(cet: int) -> bytes:
+        token = EINITTOKEN(
+            CET_MASKED_ATTRIBUTES_LE=cet, MASKEDATTRIBUTESLE=secs.ATTRIBUTES & 3, KEYID=bytes(32)
+        )
+        return keys.derive(token_material(keys, token, lp.lepubkeyhash))
+
+    derived = key(enclave, KEYNAME=EINITTOKEN_KEY, CET_ATTRIBUTES_MASK=SH_STK_EN)
+    assert derived == expected(SH_STK_EN)
+    assert derived != expected(0)
 
 
 def test_an_enclave_without_cet_keeps_its_keys_on_a_part_with_cet() -> None:

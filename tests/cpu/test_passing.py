@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from softsgx.cpu import Readings
+from softsgx.cpu import Part, Readings
 from softsgx.cpu.passing import interrupt_and_resume
+from softsgx.spec.cet import SH_STK_EN
 from softsgx.spec.epcm import BLOCKED, R, W
 from softsgx.spec.registers import R8, RSI
 from softsgx.spec.tcs import TCS_AEXNOTIFY
@@ -91,3 +92,11 @@ def test_refused_for_frames_of_several_pages_and_with_aex_notify() -> None:
     assert not interrupt_and_resume(inside(frame_pages=2).lp)
     notified = inside(attributes=NOTIFY_64, tcs={"FLAGS": TCS_AEXNOTIFY})
     assert not interrupt_and_resume(notified.lp)
+
+
+def test_a_thread_with_cet_state_takes_the_long_way() -> None:
+    """Its AEX writes PREVSSP and the CET frame, and its ERESUME looks at the page of them."""
+    t = inside(part=Part(cet=True), cet=SH_STK_EN)
+    assert not interrupt_and_resume(t.lp)
+    plain = inside(part=Part(cet=True))
+    assert interrupt_and_resume(plain.lp)

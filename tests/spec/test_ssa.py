@@ -35,7 +35,7 @@ def test_xsave_size_with_a_component_inside_an_earlier_one() -> None:
     assert compute_xsave_size(0b1111, {2: (256, 576), 3: (64, 600)}) == 832
 
 
-@pytest.mark.parametrize(("miscselect", "size"), [(0, 0), (1, 16)])
+@pytest.mark.parametrize(("miscselect", "size"), [(0, 0), (1, 16), (2, 16), (3, 16)])
 def test_misc_size(miscselect: int, size: int) -> None:
     assert misc_size(miscselect) == size
 
