@@ -211,3 +211,17 @@ def test_random_changes_by_everybody_are_seen(seed: int) -> None:
                 assert stop.why is Why.ENCLU
                 assert r.get("rax", number) == values[slot], f"{slot - r.code:#x}"
         other.close()
+
+
+def test_code_that_was_read_before_it_was_executed_is_code() -> None:
+    """The story: a page that was read as data could be executed without asking, and nobody noted
+    that there was code in it; then its first change went unseen."""
+    text = assemble("1: mov rbx, [rdi]; call rdi; enclu; jmp 1b").ljust(PAGE_SIZE, b"\x90")
+    with rig(text.ljust(2 * PAGE_SIZE, b"\x90"), code_pages=2) as r:
+        target = r.code + PAGE_SIZE
+        physical = r.processor.epc.physical(r.page(target))
+        for value in (1, 2, 3):
+            r.memory.write(physical, assemble_mov(value))
+            r.set(rip=r.code, rdi=target, rsp=r.data + 0x800)
+            r.expect_exit()
+            assert r.get("rax") == value

@@ -10,6 +10,7 @@ from softsgx.mem.pagetable import PTE_A, PTE_W
 from softsgx.runner import control, hostmem
 from softsgx.runner.blocks import Why
 from softsgx.runner.engine import Engine
+from softsgx.runner.ways import WAYS
 from softsgx.spec import faults
 from softsgx.spec.bits import MASK64, PAGE_SIZE
 from softsgx.spec.epcm import MODIFIED, PENDING, REG, TRIM, R, W, X
@@ -382,6 +383,7 @@ def test_an_access_over_the_end_of_a_mapping(text: str, size: int) -> None:
 @pytest.mark.parametrize("code", ["mov [rdi], rax", "lock add [rdi], rax", "movdqu [rdi], xmm0"])
 def test_a_store_into_a_read_only_second_page_writes_nothing(code: str) -> None:
     pages = HostPages(2)
+    pages.map[PAGE_SIZE] = 0  # the page is there
     pages.protect(mmap.PROT_READ, first=1)
     with rig(code) as r:
         r.set(rdi=pages.address + PAGE_SIZE - 4, rax=MASK64)
@@ -446,6 +448,7 @@ def test_one_string_instruction_over_more_pages_than_copies(
 def test_a_string_store_that_runs_into_a_read_only_page() -> None:
     """It is done up to that page, and the registers say so."""
     pages = HostPages(3)
+    pages.map[PAGE_SIZE] = 0  # the page is there
     pages.protect(mmap.PROT_READ, first=1)
     with rig("rep stosb; enclu") as r:
         r.set(rdi=pages.address + 100, rcx=8000, rax=0x55)
@@ -527,3 +530,24 @@ def test_increments_of_two_emulators_on_host_memory_add_up(
         assert pages.word() == 1000
         other.close()
         host.close()
+
+
+@pytest.mark.parametrize("by_file", [False, True])
+def test_all_copies_of_host_pages_are_made_fresh_at_once(
+    monkeypatch: pytest.MonkeyPatch, by_file: bool
+) -> None:
+    """Ten pages that the enclave has touched; one of them goes away, and the others still do."""
+    monkeypatch.setattr(WAYS, "memory_by_file", by_file)
+    pages = HostPages(10)
+    text = "1: mov rax, [rdi]; add rdi, rsi; dec rcx; jne 1b; enclu; jmp 1b"
+    with rig(text) as r:
+        for value in (1, 2, 3):
+            for page in range(10):
+                pages.map[page * PAGE_SIZE] = value + page
+            if value == 3:
+                pages.protect(0, 4)
+            r.set(rip=r.code, rdi=pages.address, rsi=PAGE_SIZE, rcx=10 if value < 3 else 4)
+            r.expect_exit()
+            assert r.get("rax") == value + (9 if value < 3 else 3)
+        r.set(rip=r.code, rdi=pages.address + 4 * PAGE_SIZE, rcx=1)
+        assert r.fault().vector == faults.PF

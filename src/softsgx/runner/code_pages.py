@@ -65,8 +65,9 @@ class CodePages:
     def rights(self, page: int, word: int, access: int, writes: bool = True) -> int:
         """Rights for the emulator's TLB of a linear page whose entry is `word`; `writes`: to write.
 
-        The emulator tells stores to code from other stores by the right to execute: a page from
-        which nothing was fetched does not get it, and stores to it are fast.
+        To execute is a right of pages from which the emulator has fetched already, as what they
+        are now; so no page becomes code unnoticed. It also tells stores to code from others by
+        that right: stores to a page without it are fast.
         """
         number = (word >> PAGE_SHIFT) - self._memory.first
         rights = UC_PROT_READ if word & READ else 0
@@ -75,7 +76,7 @@ class CodePages:
             self._writable(number, page)
         if access == FETCH:
             self._fetched(number, page, CHANGING if word & WRITE else FIXED)
-        if word & FETCH and (self._memory.code[number] or not word & WRITE):
+        if word & FETCH and self._memory.code[number] and self._frames.get(page) == number:
             rights |= UC_PROT_EXEC
         return rights
 

@@ -21,6 +21,7 @@ from typing import Final
 from softsgx.cpu.fault import PF, Fault
 from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_NX, PTE_P, PTE_U, PTE_W, USER_TOP
 from softsgx.runner import ptrace
+from softsgx.runner.process_memory import read_pages_into
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.faults import PFEC_P, PFEC_U, PFEC_W
 
@@ -163,7 +164,9 @@ class HostMemory:
         self._writable.clear()
         if len(self._pages) > _REFRESHED_MAX:
             return True
-        return not all(self._copy(page, slot) for slot, page in enumerate(self._pages))
+        if not self._pages:
+            return False
+        return not read_pages_into(self.pid, self._pages, self.shadow_address)
 
     def drop_copies(self) -> None:
         """Forget the copies."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from softsgx.runner.ways import WAYS
+from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -45,6 +46,22 @@ def read_into(pid: int, address: int, target: int, size: int) -> int:
     data = by_file(pid, address, size, "r", lambda mem, length: os.pread(mem, length, address))
     ctypes.memmove(target, data, len(data))
     return len(data) or -1
+
+
+def read_pages_into(pid: int, pages: list[int], target: int) -> bool:
+    """Copy pages, by their numbers, one behind the other to `target`; whether all could be."""
+    if not WAYS.memory_by_file:
+        remote = (_Iovec * len(pages))(*(_Iovec(page << PAGE_SHIFT, PAGE_SIZE) for page in pages))
+        local = _Iovec(target, len(pages) * PAGE_SIZE)
+        count = ctypes.c_ulong(len(pages))
+        done = _syscall(_PROCESS_VM_READV, pid, ctypes.byref(local), _ONE, remote, count, _NONE)
+        if done >= 0 or not _denied():
+            return bool(done == local.length)
+    places = range(target, target + len(pages) * PAGE_SIZE, PAGE_SIZE)
+    return all(
+        read_into(pid, page << PAGE_SHIFT, place, PAGE_SIZE) == PAGE_SIZE
+        for page, place in zip(pages, places, strict=True)
+    )
 
 
 def write_memory(pid: int, address: int, data: bytes) -> bool:
