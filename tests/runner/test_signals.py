@@ -55,7 +55,7 @@ def pending(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def answers(thread: Any, pages: int) -> list[int]:
-    asked = Interruption(thread)
+    asked = Interruption(thread, SimpleNamespace(terminated=False))  # type: ignore[arg-type]
     return [page for page in range(pages) if asked(False)]
 
 

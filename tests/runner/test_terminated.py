@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -108,3 +109,22 @@ def test_an_ignored_sigterm_stays_ignored() -> None:
         time.sleep(SETTLED_S)
         assert run.communicate("more\n", timeout=LIMIT_S)[0] == "more\n"
     assert run.returncode == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_sigterm_does_not_wait_for_a_long_call(workshop: Workshop, engine: str) -> None:
+    """As SIGKILL interrupts it on Linux; adding 32768 pages took many seconds more."""
+    program = workshop.command(Program.read(Path(__file__).parent / "long_call.c"))
+    command = [sys.executable, "-m", "softsgx", "run", "--engine", engine, "--stats", "--"]
+    with subprocess.Popen(
+        [*command, *program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        run.stdout.readline()
+        time.sleep(SETTLED_S)
+        run.terminate()
+        _, said = run.communicate(timeout=LIMIT_S)
+    assert run.returncode == 128 + signal.SIGTERM, said
+    assert "came to its end" not in said
+    added = re.search(r"\bEADD (\d+)", said)
+    assert added is None or int(added[1]) < (128 << 20) >> 12, said

@@ -82,7 +82,7 @@ class Calls:
         user = t.space.mm.user
         user.forget()
         body = file.f_op.ioctl(thread, file, regs[p.RSI] & 0xFFFFFFFF, regs[p.RDX])
-        thread.real_signals = Interruption(t)
+        thread.real_signals = Interruption(t, self.supervisor.doorbell)
         result = self.world.run(body, thread.cpu)
         thread.real_signals = None
         user.forget()

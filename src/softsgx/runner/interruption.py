@@ -14,6 +14,7 @@ from softsgx.runner import ptrace as p
 from softsgx.runner.signals import signal_state
 
 if TYPE_CHECKING:
+    from softsgx.runner.doorbell import Doorbell
     from softsgx.runner.tracee import Tracee
 
 # A look costs some microseconds, a page of ADD_PAGES a hundred and more.
@@ -28,8 +29,9 @@ class Interruption:
     fast it would never do anything.
     """
 
-    def __init__(self, t: Tracee) -> None:
+    def __init__(self, t: Tracee, doorbell: Doorbell) -> None:
         self._t = t
+        self._doorbell = doorbell
         self._pages = 1 if t.unlucky else 0
         self._again = 0
 
@@ -42,6 +44,8 @@ class Interruption:
         return self._pages % _PAGES_BETWEEN_LOOKS == 1 and self._waits()
 
     def _waits(self) -> bool:
+        if self._doorbell.terminated:
+            return True  # SIGKILL is on its way
         tid = self._t.tid
         try:
             queued = p.signals_queued(tid)
