@@ -300,7 +300,14 @@ class EnclaveMoves(KernelMoves):
         enclave = self.enclave_of(n)
         rcx = self.address_in(enclave, number) + (64 if spoil == 4 else 0)
         rbx = self.secinfo_in(enclave, epcm.REG | value % 8, value, spoil)
-        self.leaf(n, "EMODPE", (rbx, rcx), lambda: self.ref.emodpe(n, rbx, rcx))
+        # Half of the time the page is in the TLB as it was: then what was extended is used at once.
+        pages = [page for page in self.ref.children(enclave.secs) if self.is_data(page)]
+        held = [p for p in pages if p.address == rcx and self.ref.usable(p, p.secs or 0, rcx, 1)]
+        if held and value & 8:
+            self.access_one(n, rcx, "r", b"")
+        done = self.leaf(n, "EMODPE", (rbx, rcx), lambda: self.ref.emodpe(n, rbx, rcx))
+        if done and held and value & 8:
+            self.access_one(n, rcx, "x" if value & 4 else "w", bytes(8))
 
     def access(self, n: int, number: int, value: int, _spoil: int) -> None:
         """Loads, stores, fetches: in the enclave, in the other one, at an alias outside ELRANGE."""
