@@ -6,10 +6,11 @@ The emulator knows the page of an access that it cannot translate. The instructi
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, Protocol
 
 from softsgx.mem.tlb import FETCH, READ, WRITE
-from softsgx.runner.disassembler import Code
+from softsgx.runner.disassembler import Code, Instruction
 from softsgx.spec.bits import MASK64, PAGE_MASK
 from softsgx.spec.registers import RDI, RIP, RSP
 
@@ -34,6 +35,7 @@ _PUSHES: Final = ("push", "call", "enter")
 _MEMORY: Final = re.compile(r"(?:(\w+) ptr )?(?:([c-gs]s):)?\[([^\]]*)\]")
 _TERMS: Final = re.compile(r"([+-]?) ?([\w*]+)")
 _LONGEST: Final = 15
+_REMEMBERED: Final = 1024  # instructions
 # Stores to [RDI], which the disassembler does not print.
 _MASKED: Final = ("maskmov", "vmaskmovdqu")
 _SIZES: Final = {
@@ -85,7 +87,7 @@ def memory_operands(lp: Registers, code: bytes) -> list[tuple[int, int, int]] | 
     or not all of it.
     """
     rip = lp.regs[RIP]
-    found = Code(code, rip).first()
+    found = _first(code)
     if found is None:
         return None
     mnemonic = found.mnemonic.split()[-1]
@@ -106,6 +108,12 @@ def memory_operands(lp: Registers, code: bytes) -> list[tuple[int, int, int]] | 
     elif mnemonic.startswith(_MASKED):
         out.append((lp.regs[RDI], 16, WRITE))
     return out
+
+
+@lru_cache(_REMEMBERED)
+def _first(code: bytes) -> Instruction | None:
+    """The instruction; its memory operands do not depend on where it is."""
+    return Code(code, 0).first()
 
 
 def access_kind(lp: Registers, code: bytes, address: int, fetchable: bool = False) -> int:
