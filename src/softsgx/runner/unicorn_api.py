@@ -7,6 +7,9 @@ times as much. Calls keep the GIL, because the supervisor has one thread.
 from __future__ import annotations
 
 import ctypes
+import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 UC_ARCH_X86: Final = 4
@@ -110,6 +113,7 @@ class Uc:
         self._check(self.lib.uc_open(UC_ARCH_X86, UC_MODE_64, ctypes.byref(handle)))
         self.handle: Any = handle.value
         self._kept: list[Any] = []
+        self._raised: BaseException | None = None
         self._control(_TLB_TYPE, ctypes.c_int(_TLB_VIRTUAL))
 
     def close(self) -> None:
@@ -174,8 +178,32 @@ class Uc:
         )  # fmt: skip
 
     def start(self, rip: int, until: int, count: int = 0) -> int:
-        """Execute from `rip` until something stops it, or `until` is reached; UC_ERR_*."""
-        return int(self.lib.uc_emu_start(self.handle, rip, until, 0, count))
+        """Execute from `rip` until something stops it, or `until` is reached; UC_ERR_*.
+
+        Raises what a hook raised.
+        """
+        before = sys.unraisablehook
+        sys.unraisablehook = partial(self._unraisable, before)
+        try:
+            error = int(self.lib.uc_emu_start(self.handle, rip, until, 0, count))
+        finally:
+            sys.unraisablehook = before
+        if self._raised is not None:
+            raised, self._raised = self._raised, None
+            raise raised
+        return error
+
+    def _unraisable(self, before: Callable[[Any], object], what: Any) -> None:
+        """ctypes prints what a callback raised, and goes on as if it had returned 0.
+
+        That is so for a signal's handler as well, which may run before the first line of the hook.
+        """
+        if "ctypes callback" not in (what.err_msg or ""):
+            before(what)
+            return
+        if self._raised is None:
+            self._raised = what.exc_value
+        self.stop()
 
     def stop(self) -> None:
         """From a hook: stop. Exact only where a block or an exception begins."""
