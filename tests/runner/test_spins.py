@@ -103,6 +103,41 @@ def test_a_word_of_the_host_is_answered_in_the_slice_that_sees_it() -> None:
         assert r.engine.spins.trials == 1
 
 
+@pytest.mark.parametrize("pause", ["", "pause"])
+def test_who_waits_alone_for_the_host_stays_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, pause: str
+) -> None:
+    """One slice for many calls; code that spins is not even executed until the host has written."""
+    pages = HostPages(1)
+    calls = 100
+    text = f"1: {pause}; mov rax, [rdi]; test al, 1; je 1b; inc rax; mov [rdi], rax; jmp 1b"
+    with rig(text, timed=True) as r:
+        r.set(rdi=pages.address)
+        r.run()
+        renew, looks, starts = r.host.renew, [0], [0]
+        start = r.engine.uc.start
+
+        def host() -> bool | None:
+            looks[0] += 1
+            if looks[0] % 10 == 0:
+                if pages.word() == 2 * calls:
+                    r.mailboxes.ring()
+                elif pages.word() % 2 == 0:
+                    pages.map[0:8] = (pages.word() + 1).to_bytes(8, "little")
+            return renew()
+
+        def started(rip: int, until: int) -> int:
+            starts[0] += 1
+            return start(rip, until)
+
+        monkeypatch.setattr(r.host, "renew", host)
+        monkeypatch.setattr(r.engine.uc, "start", started)
+        assert r.engine.run(r.lp(), alone=True).why in (Why.SPIN, Why.PAUSE, Why.DOORBELL)
+        assert pages.word() == 2 * calls
+        assert looks[0] >= 10 * calls
+        assert starts[0] <= (12 * calls if pause else calls + 2)
+
+
 WORKING = {
     "registers": "1: dec rcx; jne 1b; enclu",
     "memory": "1: dec qword ptr [rdi]; jne 1b; enclu",

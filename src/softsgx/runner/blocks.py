@@ -106,15 +106,20 @@ class Blocks:
         """A slice begins; `timed` if it may end by time, and because the code spins."""
         now = self.control
         now.seen = self._doorbell.seen
-        now.quantum = min(control.SLICE_BLOCKS, control.QUANTUM_BLOCKS)
-        now.left = control.SLICE_BLOCKS - now.quantum
-        now.pauses = control.PAUSES
-        now.reason = now.watched = now.resting = 0
+        self.go_on()
         if timed:
             now.deadline = time.monotonic_ns() + control.SLICE_NS
         else:
             now.deadline, now.unwatched = control.NEVER, control.SLICE_BLOCKS
         self.illegal = self.again = None
+
+    def go_on(self) -> None:
+        """All blocks of a slice are left, but not more time."""
+        now = self.control
+        now.quantum = min(control.SLICE_BLOCKS, control.QUANTUM_BLOCKS)
+        now.left = control.SLICE_BLOCKS - now.quantum
+        now.pauses = control.PAUSES
+        now.reason = now.watched = now.resting = 0
 
     def charge(self, blocks: int) -> None:
         """Python has worked for about as long as so many blocks take: look at the clock earlier."""

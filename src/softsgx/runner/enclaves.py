@@ -176,7 +176,7 @@ class Enclaves:
                 lp.interrupt(TIMER_VECTOR)  # the kernel handles the timer, and returns to the AEP
                 continue
             began = time.thread_time()
-            stop = engine.run(lp)
+            stop = engine.run(lp, alone=not self.ready)
             spent = time.thread_time() - began
             t.cpu_time += spent
             self.emulated += spent

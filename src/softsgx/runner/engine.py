@@ -19,6 +19,7 @@ from softsgx.runner.blocks import Blocks, Stop, Why, address_of, exception
 from softsgx.runner.code_pages import CodePages
 from softsgx.runner.fpu import Fpu
 from softsgx.runner.hostmem import OutOfCopies, Stored
+from softsgx.runner.lonely import Lonely
 from softsgx.runner.maddr import exact_address
 from softsgx.runner.ring3 import PAGES, enter_ring3
 from softsgx.runner.scan import Illegal
@@ -112,8 +113,6 @@ class Engine:
         self._install_hooks(part)
         self._clean = Context(self.uc)
 
-    # Setting up
-
     def _map(self) -> None:
         uc, memory, host = self.uc, self.memory, self.host
         uc.map_memory(memory.first << PAGE_SHIFT, memory.count * PAGE_SIZE, memory.address)
@@ -125,6 +124,7 @@ class Engine:
         uc = self.uc
         self.blocks = Blocks(uc, self.doorbell, self._pages.read, self._pages.place, part)
         self.spins = Spins(self.memory, self.blocks)
+        self._lonely = Lonely(self.blocks, self.host, self.doorbell)
         last = ABORT_PHYSICAL + PAGE_SIZE - 1
         uc.hook(UC_HOOK_MEM_WRITE_PROT, WriteHook(self._on_write), begin=SHADOW_PHYSICAL, end=last)
         uc.hook(UC_HOOK_INTR, IntrHook(self._on_intr))
@@ -134,13 +134,11 @@ class Engine:
         """Free the emulator."""
         self.uc.close()
 
-    # Running
-
-    def run(self, lp: LogicalProcessor) -> Stop:
+    def run(self, lp: LogicalProcessor, alone: bool = False) -> Stop:
         """Execute the enclave code of `lp`, which is inside, until something stops it.
 
         Registers are taken from and given back to `lp`, so between two slices it is as if the
-        processor itself had executed.
+        processor itself had executed. `alone`: nobody else wants to execute.
         """
         self._load(lp)
         self.blocks.begin(self.timed)
@@ -153,6 +151,8 @@ class Engine:
         error = self._execute(lp, lp.regs[RIP], 0)
         if self.spins.suspected:
             error = self._one_round(lp)
+        while alone and self._lonely.may_go_on():
+            error = self._execute(lp, self._kinds.rip(), 0)
         if self.blocks.illegal is not None:
             error = self._up_to_illegal(lp, *self.blocks.illegal)
         self._save(lp)

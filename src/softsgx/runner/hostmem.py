@@ -57,6 +57,8 @@ class HostMemory:
         self.shadow_size = SHADOWS * PAGE_SIZE
         self.shadow = mmap.mmap(-1, self.shadow_size)
         self.shadow_address = ctypes.addressof(ctypes.c_char.from_buffer(self.shadow))
+        self._fresh = mmap.mmap(-1, _REFRESHED_MAX * PAGE_SIZE)
+        self._fresh_address = ctypes.addressof(ctypes.c_char.from_buffer(self._fresh))
         self._slots: dict[int, int] = {}  # page number -> slot
         self._pages: list[int] = []  # slot -> page number
         self._writable: set[int] = set()  # pages that were found writable in this slice
@@ -167,6 +169,21 @@ class HostMemory:
         if not self._pages:
             return False
         return not read_pages_into(self.pid, self._pages, self.shadow_address)
+
+    def renew(self) -> bool | None:
+        """Make the copies fresh within a slice; whether one differs. None: not possible."""
+        self.drain()
+        self._writable.clear()
+        size = len(self._pages) * PAGE_SIZE
+        if not 0 < size <= len(self._fresh):
+            return None
+        if not read_pages_into(self.pid, self._pages, self._fresh_address):
+            return None
+        fresh = self._fresh[:size]
+        if fresh == self.shadow[:size]:
+            return False
+        self.shadow[:size] = fresh
+        return True
 
     def drop_copies(self) -> None:
         """Forget the copies."""

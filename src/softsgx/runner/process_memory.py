@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from softsgx.runner.ways import WAYS
@@ -51,7 +52,7 @@ def read_into(pid: int, address: int, target: int, size: int) -> int:
 def read_pages_into(pid: int, pages: list[int], target: int) -> bool:
     """Copy pages, by their numbers, one behind the other to `target`; whether all could be."""
     if not WAYS.memory_by_file:
-        remote = (_Iovec * len(pages))(*(_Iovec(page << PAGE_SHIFT, PAGE_SIZE) for page in pages))
+        remote = _iovecs(tuple(pages))
         local = _Iovec(target, len(pages) * PAGE_SIZE)
         count = ctypes.c_ulong(len(pages))
         done = _syscall(_PROCESS_VM_READV, pid, ctypes.byref(local), _ONE, remote, count, _NONE)
@@ -62,6 +63,12 @@ def read_pages_into(pid: int, pages: list[int], target: int) -> bool:
         read_into(pid, page << PAGE_SHIFT, place, PAGE_SIZE) == PAGE_SIZE
         for page, place in zip(pages, places, strict=True)
     )
+
+
+@lru_cache(maxsize=64)
+def _iovecs(pages: tuple[int, ...]) -> ctypes.Array[_Iovec]:
+    """What a thread that polls asks for again and again."""
+    return (_Iovec * len(pages))(*(_Iovec(page << PAGE_SHIFT, PAGE_SIZE) for page in pages))
 
 
 def write_memory(pid: int, address: int, data: bytes) -> bool:

@@ -102,6 +102,10 @@ class StoreKinds:
             self._found[rip] = found
         return found
 
+    def rip(self) -> int:
+        """Where the emulator stands."""
+        return self._register(_RIP_ID)
+
     def rcx(self) -> int:
         """RCX as it is while the instruction is being executed."""
         return self._register(_RCX_ID)
