@@ -19,12 +19,10 @@ from softsgx.linux.process import (
     SEGV_ACCERR,
     SEGV_MAPERR,
     SIGBUS,
-    SIGFPE,
-    SIGILL,
     SIGSEGV,
-    SIGTRAP,
     Signal,
 )
+from softsgx.linux.traps import do_trap
 from softsgx.linux.vdso import FIXED_UP
 from softsgx.mem.tlb import FETCH, READ, WRITE
 from softsgx.runner import ptrace as p
@@ -55,9 +53,6 @@ if TYPE_CHECKING:
     from softsgx.runner.vdso import VdsoImage
     from softsgx.runner.world import World
 
-_SI_KERNEL: Final = 0x80
-_FPE_INTDIV: Final = 1
-_ILL_ILLOPN: Final = 2
 _WITH_CODE: Final = frozenset({10, 11, faults.SS, faults.GP, faults.PF, faults.AC})
 _SLICES_BETWEEN_LOOKS: Final = 4
 _FETCH_OUTSIDE: Final = "ACCESS.01"
@@ -272,18 +267,7 @@ class Enclaves:
             if address < TASK_SIZE and thread.mm.vma_lookup(address) is None:
                 return _ordinary_fault(thread, t.space.attach_memory(), code, address)
             return self.world.run(do_user_addr_fault(thread, code, address), thread.cpu)
-        rip = t.lp.regs[RIP]
-        if vector == faults.DE:
-            return Signal(SIGFPE, _FPE_INTDIV, rip, vector, code)
-        if vector == faults.UD:
-            return Signal(SIGILL, _ILL_ILLOPN, rip, vector, code)
-        if vector in (faults.DB, faults.BP):
-            return Signal(SIGTRAP, _SI_KERNEL, 0, vector, code)
-        if vector in (faults.MF, faults.XM):
-            return Signal(SIGFPE, 7, rip, vector, code)
-        if vector == faults.AC:
-            return Signal(SIGBUS, 1, 0, vector, code)
-        return Signal(SIGSEGV, _SI_KERNEL, 0, vector, code)
+        return do_trap(vector, code, t.lp.regs[RIP])
 
     # Out
 
