@@ -7,16 +7,19 @@ error code. From outside, enclave memory that is mapped reads as ones: a fetch o
 
 from __future__ import annotations
 
+import errno
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.runner.programs import ENGINES, PROGRAMS, Program, Workshop
-from tests.runner.test_programs import needs_run, run
+from tests.runner.denying import Denied
+from tests.runner.programs import ENGINES, PROGRAMS, ROOT, Program, Workshop
+from tests.runner.test_programs import LIMIT_S, needs_run, run
 
 R, W, X = 1, 2, 4
 AREAS = (0, R, W, R | W, R | X, R | W | X)
@@ -133,3 +136,18 @@ def compare(done: subprocess.CompletedProcess[str], states: Sequence[str]) -> No
                 table[f"{state} {area} {access}"] = expected(state, area, access, int(offset))
     wrong = {n: (got.get(n, "nothing"), row) for n, row in table.items() if got.get(n) != row}
     assert not wrong, "\n".join(f"{n}: {g}, to be {w}" for n, (g, w) in wrong.items())
+
+
+@needs_run
+def test_signals_keep_their_siginfo_where_none_may_be_sent(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """A filter that denies rt_tgsigqueueinfo: tgkill carries less, and is recognised, too."""
+    workshop = Workshop(tmp_path_factory.mktemp("forced"))
+    program = workshop.command(Program.read(Path(PROGRAMS / "host_faults_forced.c")))
+    filtered = Denied(calls={297: errno.EPERM}, no_cpuid_faulting=False)
+    command = filtered.command(sys.executable, "-m", "softsgx", "run", "--", *program)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=LIMIT_S, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

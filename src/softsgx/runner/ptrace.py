@@ -224,7 +224,7 @@ def set_sigmask(tid: int, mask: int) -> None:
 def tgsigqueue(pid: int, tid: int, number: int, info: bytes) -> None:
     """Send a signal with siginfo to one thread; nothing if it is gone."""
     if _syscall(_RT_TGSIGQUEUEINFO, pid, tid, number, info) and ctypes.get_errno() != errno.ESRCH:
-        _syscall(_TGKILL, pid, tid, number)  # refused by a filter: better without than not at all
+        _syscall(_TGKILL, pid, tid, number)  # refused by a filter
 
 
 def write_code(tid: int, address: int, data: bytes) -> None:

@@ -7,6 +7,7 @@ here what is due, and the supervisor pays when the signal comes.
 
 from __future__ import annotations
 
+import os
 import signal
 import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from softsgx.runner.tracee import Tracee
 
 _SIGINFO: Final = struct.Struct("<iii4xQ")
+_PID: Final = struct.Struct("<i")
+_PID_AT: Final = 16  # si_pid
+_SI_TKILL: Final = -6
 _VALUE: Final = struct.Struct("<Q")
 _VALUE_AT: Final = 24  # si_value
 _OURS: Final = -0x736778  # si_code: negative ones are anybody's
@@ -123,10 +127,14 @@ def code_and_address(info: bytes) -> tuple[int, int]:
 def taken(t: Tracee, number: int) -> Due | None:
     """A signal is about to be delivered: what is due with it, its siginfo in place already."""
     info = p.get_siginfo(t.tid)
-    if code_and_address(info)[0] != _OURS:
-        return None
-    (token,) = _VALUE.unpack_from(info, _VALUE_AT)
-    due = t.due.pop(token, None)
+    code, _ = code_and_address(info)
+    token = 0
+    if code == _OURS:
+        (token,) = _VALUE.unpack_from(info, _VALUE_AT)
+    elif code == _SI_TKILL and _PID.unpack_from(info, _PID_AT)[0] == os.getpid():
+        # A filter forbids siginfo: then it is the first of its number.
+        token = next((sent for sent, (of, _) in t.due.items() if of == number), 0)
+    _, due = t.due.pop(token, (number, None))
     if due is not None:
         p.set_siginfo(t.tid, due.info)
     return due
@@ -138,7 +146,7 @@ def send(t: Tracee, number: int, due: Due) -> None:
     Another process can send no siginfo of the kernel's. So what is sent is a token.
     """
     t.sent += 1
-    t.due[t.sent] = due
+    t.due[t.sent] = number, due
     info = bytearray(128)
     _SIGINFO.pack_into(info, 0, number, 0, _OURS, 0)
     _VALUE.pack_into(info, _VALUE_AT, t.sent)

@@ -149,7 +149,8 @@ class Tracee:
         # An enclave call in progress: inside the enclave, or at its AEP after an interrupt.
         self.inside = False
         self.mailbox: int | None = None  # where its request waits; None: stopped by ptrace
-        self.due: dict[int, Due] = {}  # what goes with signals that are on their way
+        # What goes with signals that are on their way, by token; with their numbers.
+        self.due: dict[int, tuple[int, Due]] = {}
         self.sent = 0  # the last of those
         self.frame: Due | None = None  # being stepped to the handler of this one
         self.forced: Signal | None = None  # a signal to be sent once the thread is stopped
