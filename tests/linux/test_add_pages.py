@@ -198,6 +198,19 @@ def test_signal_after_some_pages_is_success_with_a_short_count() -> None:
     assert len(b.encl.page_array) == 2
 
 
+def test_a_real_thread_is_asked_once_for_each_page() -> None:
+    b = created()
+    asked: list[bool] = []
+
+    def waits(again: bool) -> bool:
+        asked.append(again)
+        return len(asked) == 3
+
+    b.host.thread.real_signals = waits
+    assert b.add(0, 4) == (0, 2 * PAGE_SIZE)
+    assert asked == [False] * 3
+
+
 def test_exhausted_epc_is_enomem_after_what_fitted() -> None:
     b = created()
     count = 0

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import struct
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from softsgx.runner import interruption
+from softsgx.runner import interruption, signals
 from softsgx.runner import ptrace as p
 from softsgx.runner.interruption import Interruption
-from softsgx.runner.signals import SignalState, bit
+from softsgx.runner.signals import Due, SignalState, bit
+
+SI_USER, SI_TKILL = 0, -6
 
 
 @pytest.mark.parametrize(
@@ -72,3 +76,46 @@ def test_looks_are_few_and_sigkill_counts(pending: SimpleNamespace) -> None:
     assert pending.looks == 10
     pending.gone = True
     assert answers(pending, 1) == [0]
+
+
+@pytest.fixture
+def stopped(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A thread that is stopped at a signal; `info` is its siginfo, `put` what became of it."""
+    thread = SimpleNamespace(pid=1, tid=1, due={}, sent=0, info=b"", put=None)
+    monkeypatch.setattr(p, "get_siginfo", lambda _tid: thread.info)
+    monkeypatch.setattr(p, "set_siginfo", lambda _tid, info: setattr(thread, "put", info))
+
+    def queue(_pid: int, _tid: int, _number: int, info: bytes) -> None:
+        thread.info = info
+
+    monkeypatch.setattr(p, "tgsigqueue", queue)
+    return thread
+
+
+def siginfo_of(code: int, pid: int = 0) -> bytes:
+    return struct.pack("<iii4xi", signal.SIGALRM, 0, code, pid).ljust(128, b"\0")
+
+
+def test_what_is_due_goes_with_its_own_signal_only(stopped: Any) -> None:
+    """The story: one that merged with a pending signal left its siginfo to a later one."""
+    first, second = Due(b"1" * 128), Due(b"2" * 128)
+    signals.send(stopped, signal.SIGALRM, first)
+    signals.send(stopped, signal.SIGALRM, second)
+    ours = stopped.info
+    stopped.info = siginfo_of(SI_USER)
+    assert signals.taken(stopped, signal.SIGALRM) is None
+    assert stopped.put is None
+    stopped.info = ours
+    assert signals.taken(stopped, signal.SIGALRM) == second
+    assert stopped.put == second.info
+    assert signals.taken(stopped, signal.SIGALRM) is None  # it was one
+    assert [due for _, due in stopped.due.values()] == [first]
+
+
+def test_a_signal_without_its_token_is_the_first_of_its_number(stopped: Any) -> None:
+    signals.send(stopped, signal.SIGBUS, Due(b"1" * 128))
+    signals.send(stopped, signal.SIGALRM, Due(b"2" * 128))
+    stopped.info = siginfo_of(SI_TKILL, os.getppid())
+    assert signals.taken(stopped, signal.SIGALRM) is None
+    stopped.info = siginfo_of(SI_TKILL, os.getpid())
+    assert signals.taken(stopped, signal.SIGALRM) == Due(b"2" * 128)
