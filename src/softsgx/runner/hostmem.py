@@ -173,7 +173,6 @@ class HostMemory:
     def renew(self) -> bool | None:
         """Make the copies fresh within a slice; whether one differs. None: not possible."""
         self.drain()
-        self._writable.clear()
         size = len(self._pages) * PAGE_SIZE
         if not 0 < size <= len(self._fresh):
             return None
