@@ -229,3 +229,43 @@ def test_who_works_has_every_other_turn() -> None:
     assert "c" in turns
     turns.remove("c")  # type: ignore[arg-type]
     assert "c" not in turns
+
+
+MUTEX = """
+        1:      mov     eax, 1          # as the SDK's: a lock inside protects the owner
+                xchg    [rdi + 8], eax
+                test    eax, eax
+                je      3f
+        2:      pause
+                jmp     1b
+        3:      mov     edx, [rdi]
+                jmp     4f
+        4:      test    edx, edx
+                jne     5f
+                mov     dword ptr [rdi], 1
+        5:      mov     dword ptr [rdi + 8], 0
+                test    edx, edx
+                jne     1b
+                enclu
+"""
+
+
+@pytest.mark.parametrize("jmp", range(6))
+def test_who_tries_again_and_again_is_not_stopped_where_he_holds_what_others_need(jmp: int) -> None:
+    """Two threads try to take a mutex that nobody gives back until a third one can look at it.
+
+    The story: the loop was watched at the block behind the lock inside; each slice ended there,
+    with that lock taken. Eight threads of the SDK's memory manager then waited for ever.
+    """
+    with rig("jmp 1f; 1:" * jmp + MUTEX, lps=3, timed=True) as r:
+        r.lp().store(r.data, (1).to_bytes(8, "little"))
+        for number in range(3):
+            r.set(number, rdi=r.data)
+        for _ in range(20):
+            r.run(0), r.run(1)
+        free = 0
+        for _ in range(200):
+            for number in range(2):
+                r.run(number)
+                free += r.peek(r.data + 8, 4) == 0
+        assert free > 20

@@ -142,17 +142,16 @@ class Engine:
         """
         self._load(lp)
         self.blocks.begin(self.timed)
-        self._fault = None
-        self._intr = -1
-        self._invalid = False
-        self._string = None
-        self._single = -1
-        self._upto = 0
+        self._fault = self._string = None
+        self._intr, self._invalid, self._single, self._upto = -1, False, -1, 0
         error = self._execute(lp, lp.regs[RIP], 0)
         if self.spins.suspected:
             error = self._one_round(lp)
         while alone and self._lonely.may_go_on():
             error = self._execute(lp, self._kinds.rip(), 0)
+        if self.timed and not alone and (why := self.spins.further()):
+            error = self._execute(lp, self._kinds.rip(), 0)
+            self.spins.settle(why)
         if self.blocks.illegal is not None:
             error = self._up_to_illegal(lp, *self.blocks.illegal)
         self._save(lp)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from softsgx.runner.control import SPIN, SPINNER, USED_UP
+from softsgx.runner.control import PAUSED, SPIN, SPINNER, USED_UP
 
 if TYPE_CHECKING:
     from softsgx.runner.arena import ArenaMemory
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ROUND_BLOCKS: Final = 512
 _KNOWN_MAX: Final = 1024
 _QUANTA_MAX: Final = 4096
+_FURTHER_MAX: Final = 61  # blocks
 
 
 class Spins:
@@ -37,6 +38,8 @@ class Spins:
         self._block = 0
         self._stored = False
         self._quanta = 0  # without looking, after the last suspicion that came to nothing
+        self._random = 0
+        self._left = 0
         self.trials = 0
 
     @property
@@ -88,9 +91,29 @@ class Spins:
         if control.reason == SPIN:
             control.reason = USED_UP
 
-    def again(self) -> None:
-        """A slice has ended in front of a block that is known to spin: it shall stay flagged."""
-        self._blocks.flag(self._blocks.control.watched, SPINNER)
+    def further(self) -> int:
+        """A thread waits, and others want to execute: why; 0 if it does not.
+
+        It has some more blocks, not always as many. For who stops at the same place of a loop each
+        time may hold there what the others wait for, as the lock inside of a mutex that it tries to
+        take again and again: they would wait for ever.
+        """
+        control = self._blocks.control
+        why = control.reason
+        if why not in (PAUSED, SPIN):
+            return 0
+        self._random = (self._random * 1103515245 + 12345) & 0x7FFFFFFF
+        self._left = self._blocks.left
+        control.quantum, control.left = (self._random >> 16) % _FURTHER_MAX, 0
+        control.reason = control.watched = 0
+        control.pauses = control.resting = 2 * _FURTHER_MAX
+        return int(why)
+
+    def settle(self, why: int) -> None:
+        """These blocks are over."""
+        control = self._blocks.control
+        if control.reason == USED_UP:
+            control.reason, control.left = why, self._left
 
     def _page(self, number: int) -> bytes:
         return self._memory.read_page(self._memory.first + number)
