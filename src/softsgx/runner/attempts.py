@@ -22,6 +22,9 @@ _PTRACE_PEEKDATA: Final = 2
 _IN_DELETE_SELF: Final = 0x400
 _MADV_REMOVE: Final = 9
 _AT_SYSINFO_EHDR: Final = 33
+_TRANSLATIONS: Final = 1 << 30  # what Unicorn 2.1 reserves for translated code
+_PRIVATE_ANON: Final = 0x02 | 0x20 | 0x4000
+_MAP_FAILED: Final = (1 << 64) - 1
 _PRIVATE_ANON_NOREPLACE: Final = 0x02 | 0x20 | 0x100000 | 0x4000  # and MAP_NORESERVE
 _FAILED: Final = 200  # of exit codes: those below are errno
 _word: Final = ctypes.c_uint64(7)  # children have a copy
@@ -277,7 +280,7 @@ def try_writable_code() -> None:
 
 
 def try_address_space() -> None:
-    """The addresses of what is mapped into each process are free."""
+    """The addresses of what is mapped into each process are free, and the emulator has room."""
     libc = ctypes.PyDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = (*[ctypes.c_void_p] * 2, *[ctypes.c_int] * 3, ctypes.c_long)
@@ -285,6 +288,10 @@ def try_address_space() -> None:
     at = libc.mmap(GATE, END - GATE, mmap.PROT_READ, _PRIVATE_ANON_NOREPLACE, -1, 0)
     if at != GATE:
         raise _failed(f"mmap at {GATE:#x}")
+    room = libc.mmap(None, _TRANSLATIONS, mmap.PROT_READ, _PRIVATE_ANON, -1, 0)
+    if room == _MAP_FAILED:
+        raise _failed(f"{_TRANSLATIONS >> 20} MiB for the emulator")
+    libc.munmap(room, _TRANSLATIONS)
     libc.munmap(at, END - GATE)
 
 

@@ -8,6 +8,7 @@ itself cannot do without: files, pipes, fork, exec, wait, kill, futexes, private
 from __future__ import annotations
 
 import re
+import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,24 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
+
+
+def _file_remedy() -> str:
+    if resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
+        return "ulimit -f unlimited"
+    return f"{_PROFILE} memfd_create, or a /dev/shm that can be written"
+
+
+def _memfd_remedy() -> str:
+    if resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
+        return "ulimit -f unlimited"
+    return f"{_PROFILE} memfd_create"
+
+
+def _inotify_remedy(proc: Path = Path("/proc")) -> str:
+    if not (proc / "self/fd").is_dir():
+        return "it is tried on a file in /proc: see there"
+    return f"sysctl fs.inotify.max_user_instances=1024; {_PROFILE} inotify_init1, inotify_add_watch"
 
 
 def _by_file() -> None:
@@ -147,14 +166,14 @@ NEEDS: Final = (
         "EPC, mailboxes, what stands for an open device",
         attempts.try_memory_file,
         "created",
-        f"{_PROFILE} memfd_create, or a /dev/shm that can be written; ulimit -f unlimited",
+        _file_remedy,
     ),
     Need(
         "memfd",
         "the same",
         attempts.try_memfd,
         "created",
-        f"{_PROFILE} memfd_create",
+        _memfd_remedy,
         "files without a name in /dev/shm, which is what /proc/PID/maps calls open devices",
         _files_in_shm,
     ),
@@ -163,7 +182,7 @@ NEEDS: Final = (
         "the end of an enclave: the last descriptor and mapping are gone",
         attempts.try_inotify,
         "watches",
-        f"sysctl fs.inotify.max_user_instances=1024; {_PROFILE} inotify_init1, inotify_add_watch",
+        _inotify_remedy,
     ),
     Need(
         "writable code",
@@ -175,7 +194,7 @@ NEEDS: Final = (
     ),
     Need(
         "address space",
-        "the gate, the stub and the vDSO image in each process",
+        "the gate, the stub and the vDSO image in each process; the emulator",
         attempts.try_address_space,
         "free where it must be",
         "ulimit -v unlimited",

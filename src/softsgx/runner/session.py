@@ -89,15 +89,19 @@ def run_program(argv: Sequence[str], options: Options, inherited: Inherited) -> 
     traps = choose(options.cpuid)
     if native:
         announce(traps is CpuidTraps.ALWAYS)
-    world = World(
-        native=native,
-        tick_hz=options.tick_hz,
-        epc=options.epc,
-        linux=options.linux,
-        seed=options.seed,
-        part=part,
-        readings=readings,
-    )
+    try:
+        world = World(
+            native=native,
+            tick_hz=options.tick_hz,
+            epc=options.epc,
+            linux=options.linux,
+            seed=options.seed,
+            part=part,
+            readings=readings,
+        )
+    except OSError as error:
+        why = f"memory for an EPC of {options.epc} cannot be mapped: {error.strerror}"
+        raise RunnerError("--epc", f"{why}: a smaller one, or ulimit -v unlimited") from None
     vendor = None if options.vendor is None else options.vendor.encode("ascii", "replace")
     engine: Any = options.engine
     sections = world.machine.processor.epc.cpuid_sections()

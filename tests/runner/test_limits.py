@@ -1,0 +1,52 @@
+"""Under resource limits: one line with the way out, from doctor and at the start of a run."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+
+import pytest
+
+GIB = 1 << 30
+
+
+def limited(limit: int, size: int, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "softsgx", *command],
+        preexec_fn=lambda: resource.setrlimit(limit, (size, size)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_the_emulator_has_no_room() -> None:
+    """Unicorn ended the supervisor with a line of its own, exit code 1; doctor said all is well."""
+    done = limited(resource.RLIMIT_AS, GIB // 2, "run", "--", "/bin/true")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "softsgx: run: address space: 1024 MiB for the emulator: Cannot allocate memory: "
+        "ulimit -v unlimited\n"
+    )
+    found = limited(resource.RLIMIT_AS, GIB // 2, "doctor")
+    assert found.returncode == 1
+    assert found.stdout.endswith("programs cannot run here: address space\n")
+
+
+def test_epc_has_no_room() -> None:
+    """A traceback before."""
+    done = limited(resource.RLIMIT_AS, 2 * GIB, "run", "--epc", "8G", "--", "/bin/true")
+    assert done.returncode == 2
+    assert done.stderr.startswith("softsgx: run: --epc: memory for an EPC of 8G cannot be mapped: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["run", "--", "/bin/true"]])
+def test_files_may_not_grow(command: list[str]) -> None:
+    done = limited(resource.RLIMIT_FSIZE, 0, *command)
+    assert done.returncode == (1 if command[0] == "doctor" else 2)
+    said = done.stdout + done.stderr
+    assert "ulimit -f unlimited" in said
+    assert "memfd_create" not in said
