@@ -9,8 +9,10 @@
 
 #include <pthread.h>
 
+#ifndef THREADS
 #define THREADS 50
 #define PAGES 20
+#endif
 
 static struct enclave e;
 static pthread_barrier_t all;
