@@ -43,6 +43,16 @@ def test_epc_has_no_room() -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_descriptors_do_not_suffice() -> None:
+    """A module that was loaded in the middle of an ioctl could not be opened: a traceback."""
+    done = limited(resource.RLIMIT_NOFILE, 40, "run", "--", "/bin/true")
+    said = "softsgx: run: descriptors: Too many open files: ulimit -n 1024\n"
+    assert (done.returncode, done.stderr) == (2, said)
+    found = limited(resource.RLIMIT_NOFILE, 40, "doctor")
+    assert found.returncode == 1
+    assert found.stdout.endswith("programs cannot run here: descriptors\n")
+
+
 @pytest.mark.parametrize("command", [["doctor"], ["run", "--", "/bin/true"]])
 def test_files_may_not_grow(command: list[str]) -> None:
     done = limited(resource.RLIMIT_FSIZE, 0, *command)

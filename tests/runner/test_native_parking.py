@@ -89,10 +89,24 @@ def test_who_keeps_spinning_waits_longer_but_at_most_a_second(lot: Lot) -> None:
     lot.now = 0.06
     lot.parking.rung()
     assert lot.gone_on() == []
-    lot.park("b", parked=50)
+    lot.park("b", parked=5)
     lot.now = 1.07
     lot.parking.rung()
     assert lot.gone_on() == ["a", "b"]
+
+
+def test_who_computes_for_hours_is_counted_no_further(lot: Lot) -> None:
+    """2**1024 seconds were no float: a computation of 20 s ended with a traceback."""
+    t = lot.park("a")
+    assert lot.gone_on() == ["a"]
+    assert t.native.parked == 0  # nobody else wanted the processor
+    lot.running = 2
+    for _ in range(2000):
+        lot.parking.park(t)
+    assert t.native.parked <= 5
+    lot.now = 1.01
+    lot.parking.rung()
+    assert lot.gone_on()
 
 
 def test_who_has_a_signal_goes_on(lot: Lot) -> None:

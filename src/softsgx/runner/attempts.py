@@ -24,6 +24,7 @@ _MADV_REMOVE: Final = 9
 _AT_SYSINFO_EHDR: Final = 33
 _TRANSLATIONS: Final = 1 << 30  # what Unicorn 2.1 reserves for translated code
 _PRIVATE_ANON: Final = 0x02 | 0x20 | 0x4000
+_DESCRIPTORS: Final = 64
 _MAP_FAILED: Final = (1 << 64) - 1
 _PRIVATE_ANON_NOREPLACE: Final = 0x02 | 0x20 | 0x100000 | 0x4000  # and MAP_NORESERVE
 _FAILED: Final = 200  # of exit codes: those below are errno
@@ -293,6 +294,13 @@ def try_address_space() -> None:
         raise _failed(f"{_TRANSLATIONS >> 20} MiB for the emulator")
     libc.munmap(room, _TRANSLATIONS)
     libc.munmap(at, END - GATE)
+
+
+def try_descriptors() -> None:
+    """So many that libraries can still be loaded while enclaves are open."""
+    opened = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) for _ in range(_DESCRIPTORS)]
+    for fd in opened:
+        os.close(fd)
 
 
 def try_vdso() -> None:

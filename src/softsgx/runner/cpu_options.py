@@ -22,20 +22,22 @@ def chosen(
     """The part and the readings; later options win."""
     part: Any = part_for(engine, sgx1)
     readings: Any = Readings()
+    features: dict[str, str] = {}  # of the part: taken together, as one may need another
     if xfrm is not None:
-        part = _replaced(part, "--xfrm", "xfrm", xfrm)
+        part = _replaced(part, "--xfrm", {"xfrm": xfrm})
         _refuse_xfrm(engine, "--xfrm", part.xfrm)
     for option in cpu_options:
         name, equals, text = option.partition("=")
         if not equals:
             raise RunnerError("--cpu-option", f"{option!r}: NAME=VALUE is needed")
         if any(f.name == name for f in fields(Readings)):
-            readings = _replaced(readings, "--cpu-option", name, text)
+            readings = _replaced(readings, "--cpu-option", {name: text})
         elif any(f.name == name for f in fields(Part)):
-            part = _replaced(part, "--cpu-option", name, text)
+            features[name] = text
         else:
             known = sorted(f.name for kind in (Readings, Part) for f in fields(kind))
             raise RunnerError("--cpu-option", f"{name!r}: known are {', '.join(known)}")
+    part = _replaced(part, "--cpu-option", features)
     _refuse_xfrm(engine, "--cpu-option", part.xfrm)
     return part, readings
 
@@ -50,13 +52,19 @@ def _refuse_xfrm(engine: Engine, option: str, xfrm: int) -> None:
         raise RunnerError(option, why)
 
 
-def _replaced(target: Any, option: str, name: str, text: str) -> Any:
+def _replaced(target: Any, option: str, texts: dict[str, str]) -> Any:
+    asked = ""
+    values: dict[str, object] = {}
     try:
-        return replace(target, **{name: _value(getattr(target, name), text)})
+        for name, text in texts.items():
+            asked = f"{name}={text}"
+            values[name] = _value(getattr(target, name), text)
+        asked = ", ".join(f"{name}={text}" for name, text in texts.items())
+        return replace(target, **values)
     except Unmodelled:
-        raise RunnerError(option, f"{name}={text}: not modelled") from None
+        raise RunnerError(option, f"{asked}: not modelled") from None
     except (ValueError, TypeError) as error:
-        raise RunnerError(option, f"{name}={text}: {error}") from None
+        raise RunnerError(option, f"{asked}: {error}") from None
 
 
 def _value(old: object, text: str) -> object:

@@ -103,7 +103,9 @@ def _followed(file: str, formats: list[Format]) -> ProgramFacts:
                 raise
             # For execve it is the script that cannot be executed.
             number = error.errno if isinstance(error, _Refused) else 0
-            why = f"its interpreter {path}: {error.why}"
+            crlf = " (lines end in CR LF)" if path.endswith("\r") else ""
+            shown = repr(path) if crlf else path
+            why = f"its interpreter {shown}: {error.why}{crlf}"
             raise _Refused(scripts[-1], why, number) from None
         if following is None:
             # However deep it is: the whole execve ends with ENOEXEC.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # many each time that it used a whole period again, up to the limit.
 _PATIENCE_S: Final = 0.05
 _PATIENCE_MAX_S: Final = 1.0
+_DOUBLED_MAX: Final = 5  # then it is at the limit
 _LOOKS: Final = 4  # parked threads whose signals are looked at when the timer rings
 
 
@@ -42,10 +43,13 @@ class Parking:
 
     def park(self, t: Tracee) -> None:
         """A thread that was just interrupted. It may be the first to go on."""
+        if not self._parked and self._running() < self.processors:
+            self._ready(t)
+            return
         state = t.native
         assert state is not None
         patience = min(_PATIENCE_S * 2**state.parked, _PATIENCE_MAX_S)
-        state.parked += 1
+        state.parked = min(state.parked + 1, _DOUBLED_MAX)
         self._parked.append((t, time.monotonic() + patience))
         self.fill()
 

@@ -200,6 +200,13 @@ NEEDS: Final = (
         "ulimit -v unlimited",
     ),
     Need(
+        "descriptors",
+        "memory files, files in /proc of each process, libraries",
+        attempts.try_descriptors,
+        "enough of them",
+        "ulimit -n 1024",
+    ),
+    Need(
         "vDSO",
         "the function that enters enclaves",
         attempts.try_vdso,
