@@ -6,7 +6,6 @@ KIND is what the processor should be like:
     with-sgx      ENCLU is what silicon answered outside of an enclave: #GP for most leaves, #PF at
                   the last byte of the page at RBX for EENTER and ERESUME
     no-faulting   without CPUID faulting: arch_prctl(ARCH_SET_CPUID) is ENODEV, by a filter
-    dear-faulting with it, where it is too dear to be used after a thread entered an enclave
 
 The first two change the stop by which the supervisor learns of an ENCLU, and its siginfo, before
 the supervisor sees them. Where the processor is of that kind already, nothing changes. What the
@@ -26,7 +25,7 @@ from functools import partial
 from typing import Final
 
 from softsgx.cli.main import main
-from softsgx.runner import bpf, cpuid_traps, forced
+from softsgx.runner import bpf, forced
 from softsgx.runner import ptrace as p
 from softsgx.runner.loading import maps
 from softsgx.runner.probes import ARCH_SET_CPUID
@@ -35,7 +34,7 @@ from softsgx.runner.trapped import INFO, REFUSED, SI_KERNEL, trapped
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 from softsgx.spec.leaves import EENTER, ERESUME
 
-KINDS: Final = ("without-sgx", "with-sgx", "no-faulting", "dear-faulting")
+KINDS: Final = ("without-sgx", "with-sgx", "no-faulting")
 _ILL_ILLOPN: Final = 2
 _MAPERR, _ACCERR = 1, 2
 _USER_END: Final = 1 << 47
@@ -119,8 +118,6 @@ if __name__ == "__main__":
     assert kind in KINDS, kind
     if kind == "no-faulting":
         without_faulting()
-    elif kind == "dear-faulting":
-        cpuid_traps.switch_us = lambda: 1000.0
     else:
         play(kind)
     sys.exit(main(arguments))

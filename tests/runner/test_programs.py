@@ -28,8 +28,8 @@ BOTH_WAYS = (
 # The kind of processor, as to ENCLU, that this one is not.
 OTHER_KIND = "with-sgx" if enclu_answer() == signal.SIGILL else "without-sgx"
 
-# Without CPUID faulting; with it, however dear it is; as if it were dear.
-CPUID_KINDS = ["no-faulting"] + ["trap", "dear-faulting"] * (
+# Without CPUID faulting; with it, always and until an entry.
+CPUID_KINDS = ["no-faulting"] + ["trap", "until-entry"] * (
     " cpuid_fault" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
 )
 
@@ -64,8 +64,9 @@ def run(command: list[str], *options: str, processor: str = "") -> subprocess.Co
     """`softsgx run`, on this processor or on one that is played (`other_processor`)."""
     softsgx = ["tests.runner.other_processor", processor] if processor else ["softsgx"]
     environ = dict(os.environ)
+    if processor in ("trap", "until-entry"):
+        softsgx, options = ["softsgx"], ("--cpuid", processor, *options)
     if processor == "trap":
-        softsgx, options = ["softsgx"], ("--cpuid", "trap", *options)
         environ["CPUID_TRAPS"] = "1"
     return subprocess.run(
         [sys.executable, "-m", *softsgx, "run", *options, "--", *command],

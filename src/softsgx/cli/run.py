@@ -52,8 +52,8 @@ def register(parser: argparse.ArgumentParser) -> None:
         "--cpuid",
         default="auto",
         metavar="HOW",
-        help="trap every CPUID (needs CPUID faulting), or patch those that are found; auto "
-        "(default): trap, where that is dear until a thread enters an enclave",
+        help="trap every CPUID (needs CPUID faulting), do so until-entry of a thread into an "
+        "enclave, or patch those that are found; auto (default): trap, or else patch",
     )
     parser.add_argument(
         "--explain", action="store_true", help="say why an access, leaf or call was refused"

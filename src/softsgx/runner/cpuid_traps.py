@@ -3,8 +3,8 @@
 With CPUID faulting (arch_prctl, ARCH_SET_CPUID) no CPUID escapes. But the kernel writes an MSR
 whenever it switches between a thread that has it and one that has not, and a supervised thread that
 stops switches two to four times. On bare metal that is nothing; under a hypervisor each write may
-cost 10 us, where a stop costs 17. There it is used until a thread enters an enclave for the first
-time: programs look for features before, and what they call often comes after.
+cost 10 us, where a stop costs 17. Whoever wants speed there gives it up when a thread first enters
+an enclave, as programs look for features before, or does without.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from softsgx.spec.bits import MASK32
 if TYPE_CHECKING:
     from softsgx.runner.tracee import Tracee
 
-SWITCH_US_MAX: Final = 2.0  # of one change; a stop of 17 us becomes 25 at the most
+SWITCH_US_DEAR: Final = 2.0  # of one change: a stop of 17 us becomes 25
 _CHANGES: Final = 40
 _NR_ARCH_PRCTL: Final = 158
 _NR_ARCH_PRCTL_I386: Final = 384
 _INT80_LENGTH: Final = 2
-CHOICES: Final = ("auto", "trap", "patch")
+CHOICES: Final = ("auto", "trap", "until-entry", "patch")
 
 
 class CpuidTraps(Enum):
@@ -48,13 +48,11 @@ def choose(option: str) -> CpuidTraps:
         return CpuidTraps.NEVER
     try:
         try_cpuid_faulting()
-        if option == "trap" or switch_us() <= SWITCH_US_MAX:
-            return CpuidTraps.ALWAYS
     except (Refused, OSError) as error:
-        if option == "trap":
-            raise RunnerError("--cpuid trap", f"CPUID faulting: {error}") from None
-        return CpuidTraps.NEVER
-    return CpuidTraps.UNTIL_ENTRY
+        if option == "auto":
+            return CpuidTraps.NEVER
+        raise RunnerError(f"--cpuid {option}", f"CPUID faulting: {error}") from None
+    return CpuidTraps.UNTIL_ENTRY if option == "until-entry" else CpuidTraps.ALWAYS
 
 
 def switch_us() -> float:
