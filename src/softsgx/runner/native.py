@@ -88,6 +88,7 @@ class NativeEnclaves(NativeThreads):
             self.armed.adopt(t, state)
         if not state.running:
             return False
+        state.served_once()
         within = self._load(t, state)
         lp = t.lp
         info = p.get_siginfo(t.tid)
@@ -118,6 +119,7 @@ class NativeEnclaves(NativeThreads):
         state = t.native
         if state is None or not state.running:
             return False
+        state.served_once()
         self._load(t, state)
         lp = t.lp
         lp.regs[RAX] = regs[p.ORIG_RAX]

@@ -130,7 +130,7 @@ class Armed:
         if entered.blocked & UNBLOCK:
             p.set_sigmask(t.tid, p.get_sigmask(t.tid) | entered.blocked & UNBLOCK)
         slots.rearm(slot)
-        state.stops += 1
+        state.served_once()
         p.request(p.PTRACE_CONT, t.tid)
         return True
 

@@ -1,10 +1,10 @@
 """Threads that compute natively without end, and more of them than processors: some wait.
 
 Whoever holds a lock and needs the supervisor (a page fault, an EACCEPT) would come back behind all
-that spin for it, one round of the kernel's scheduler for each stop. So as long as there are more
-threads inside than processors, a thread that used a whole period of the tick without a stop is
-parked at its AEP, and the one that was parked first goes on: no processor is idle for it. A thread
-that was served since its last tick is never parked.
+that spin for it, one round of the kernel's scheduler for each stop. So a thread that used a whole
+period of the tick without a stop of its own is parked at its AEP once such threads run on all
+processors, and the one that was parked first has its turn. While others are served, one processor
+is left to them and to the supervisor.
 """
 
 from __future__ import annotations
@@ -21,18 +21,21 @@ if TYPE_CHECKING:
 
     from softsgx.runner.tracee import Tracee
 
-# Should those that run never make room, a parked thread goes on after so many seconds. Twice as
-# many each time that it used a whole period again, up to the limit.
-_PATIENCE_S: Final = 0.05
-_PATIENCE_MAX_S: Final = 1.0
-_DOUBLED_MAX: Final = 5  # then it is at the limit
+_TURN: Final = 5  # periods of the tick, while others are parked
+# Should there be no room for so long, a parked thread goes on all the same.
+_PATIENCE_S: Final = 1.0
 _LOOKS: Final = 4  # parked threads whose signals are looked at when the timer rings
 
 
 class Parking:
-    """The parked threads, in the order in which they came. `running` counts those that run."""
+    """The parked threads, in the order in which they came.
 
-    def __init__(self, running: Callable[[], int], ready: Callable[[Tracee], None]) -> None:
+    `running` tells how many run that only compute, and whether others are being served.
+    """
+
+    def __init__(
+        self, running: Callable[[], tuple[int, bool]], ready: Callable[[Tracee], None]
+    ) -> None:
         self._running = running
         self._ready = ready
         self._parked: deque[tuple[Tracee, float]] = deque()  # and until when
@@ -43,19 +46,24 @@ class Parking:
 
     def park(self, t: Tracee) -> None:
         """A thread that was just interrupted. It may be the first to go on."""
-        if not self._parked and self._running() < self.processors:
-            self._ready(t)
-            return
         state = t.native
         assert state is not None
-        patience = min(_PATIENCE_S * 2**state.parked, _PATIENCE_MAX_S)
-        state.parked = min(state.parked + 1, _DOUBLED_MAX)
-        self._parked.append((t, time.monotonic() + patience))
+        state.turn += 1
+        if self._room() > 0 and (state.turn < _TURN or not self._parked):
+            self._ready(t)
+            return
+        state.turn = 0
+        self._parked.append((t, time.monotonic() + _PATIENCE_S))
         self.fill()
+
+    def _room(self) -> int:
+        """How many more may compute."""
+        quiet, others = self._running()
+        return (max(self.processors - 1, 1) if others else self.processors) - quiet
 
     def fill(self) -> None:
         """Let threads go on as far as there are processors for them."""
-        room = self.processors - self._running() if self._parked else 0
+        room = self._room() if self._parked else 0
         while self._parked and room > 0:
             self._ready(self._parked.popleft()[0])
             room -= 1

@@ -25,12 +25,12 @@ class Inside:
     stop; `bases` FS and GS of the host; `blocked` the signals that are to be blocked again outside.
     `real` is the extended state that the processor has: `lp.x` differs when it is to be loaded.
     `stops` counts how often it was served, `stops_at_tick` is what that was at its last tick;
-    `parked` how often it was parked since it was last served (`native_parking`).
+    `turn` the ticks since it was last parked or served (`native_parking`).
     """
 
     __slots__ = (
-        *("again", "arm", "bases", "blocked", "held", "operations", "parked", "real", "running"),
-        *("served", "slot", "stops", "stops_at_tick", "user", "within", "yields"),
+        *("again", "arm", "bases", "blocked", "held", "operations", "real", "running"),
+        *("served", "slot", "stops", "stops_at_tick", "turn", "user", "within", "yields", "quiet"),
     )
 
     def __init__(self, slot: int) -> None:
@@ -48,9 +48,15 @@ class Inside:
         self.served: tuple[int, int] = (0, 0)  # the last page fault: RIP, address
         self.stops = 0
         self.stops_at_tick = 0
-        self.parked = 0
+        self.turn = 0
+        self.quiet = False  # it used all of its last period, and was not served since
         self.yields = False  # it is to make room for others if there are too many
         self.again = 0  # how often it came again
+
+    def served_once(self) -> None:
+        """It stopped for a reason of its own, not because another processor interrupted it."""
+        self.stops += 1
+        self.quiet = False
 
 
 def read_state(t: Tracee, xfrm: int) -> XState:

@@ -174,7 +174,6 @@ class NativeThreads(Enclaves):
     def _load(self, t: Tracee, state: Inside) -> bool:
         """A running thread has stopped: its registers to the processor. Whether it was inside."""
         state.running = False
-        state.stops += 1
         lp = t.lp
         user = state.user = p.get_regs(t.tid)
         rip = user[p.RIP]

@@ -38,6 +38,8 @@ class NativeTick:
         self.armed = armed
         self.threads: deque[Tracee] = deque()  # all that have been inside
         self._running = False
+        self._stops = 0  # of all threads, when the timer rang last
+        self._served = False  # whether somebody was served between the last two times
         self.parking = Parking(self.running, ready)
 
     def add(self, t: Tracee) -> None:
@@ -70,14 +72,18 @@ class NativeTick:
                 looks += 1
                 if looks == _LOOKS:
                     break
+        stops = sum(t.native.stops for t in threads if t.native is not None)
+        self._served, self._stops = stops != self._stops, stops
         self.parking.rung()
-        if not self.parking and not self.running():
+        if not self.parking and not any(self.running()):
             self.doorbell.ring_every(0)
             self._running = False
 
-    def running(self) -> int:
-        """How many threads are inside, or may be."""
-        return sum(map(self._may_be_inside, self.threads))
+    def running(self) -> tuple[int, bool]:
+        """How many threads only compute, and whether others are inside or were served lately."""
+        inside = [t.native for t in self.threads if self._may_be_inside(t)]
+        quiet = sum(state is not None and state.quiet for state in inside)
+        return quiet, self._served or len(inside) > quiet
 
     def _may_be_inside(self, t: Tracee) -> bool:
         state = t.native
@@ -93,11 +99,11 @@ class NativeTick:
         if not state.running and self.armed.claimed(t):
             self.armed.settle()  # it entered by itself: now it is inside in the model, too
         if state.running:
-            state.yields = state.stops == state.stops_at_tick
-            if not state.yields:
-                state.parked = 0
-            t.lp.interrupt(TIMER_VECTOR)
+            state.quiet = state.yields = state.stops == state.stops_at_tick
+            if not state.quiet:
+                state.turn = 0
             state.stops_at_tick = state.stops
+            t.lp.interrupt(TIMER_VECTOR)
 
 
 def processor_time(tid: int) -> float:
