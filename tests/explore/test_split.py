@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ from tests.explore.programs import OPS, Run, random_program
 from tests.explore.test_explorer import Counter, tasks
 
 
-def search(scenario: Scenario, plan: Plan, quantum: int, order: Rng | None = None) -> Outcome:
+def search(
+    scenario: Scenario, plan: Plan, quantum: int | Callable[[], int], order: Rng | None = None
+) -> Outcome:
     """Search with three workers that give back after `quantum` executions.
 
     With `order` they end in any order.
@@ -27,7 +30,8 @@ def search(scenario: Scenario, plan: Plan, quantum: int, order: Rng | None = Non
             waiting.append(taken)
         assert waiting, "nothing to do, and not over"
         ticket, unit = waiting.pop(order.below(len(waiting)) if order is not None else 0)
-        found.give(ticket, some(scenario, unit, quantum))
+        size = quantum if isinstance(quantum, int) else quantum()
+        found.give(ticket, some(scenario, unit, size))
     return found.finish()
 
 
@@ -67,6 +71,19 @@ def test_a_limit_is_met_exactly(strategy: str, quantum: int) -> None:
         whole = explore(tasks(4, 4), plan)
         for order in (None, Rng(1), Rng(2)):
             outcome = search(tasks(4, 4), plan, quantum, order)
+            assert (*summary(outcome), outcome.stopped) == (*summary(whole), whole.stopped)
+
+
+@pytest.mark.parametrize("strategy", ["dfs", "deepening", "exhaustive", "random"])
+def test_a_limit_is_met_however_fast_the_workers_are(strategy: str) -> None:
+    """Beside a busy loop the unit that was done again, up to the limit, was interrupted before it:
+    the search ended there, with 127 executions of 200."""
+    for executions in (15, 40, 69):
+        plan = Plan(strategy=strategy, executions=executions)
+        whole = explore(tasks(4, 4), plan)
+        for seed in range(20):
+            order, speed = Rng(seed), Rng(seed).stream("speed")
+            outcome = search(tasks(4, 4), plan, lambda: 1 + speed.below(60), order)  # noqa: B023
             assert (*summary(outcome), outcome.stopped) == (*summary(whole), whole.stopped)
 
 

@@ -30,6 +30,7 @@ class Line:
         self._first_failure: Key | None = None
         # A unit that is done again because it went beyond the limit.
         self._again: Key | None = None
+        self._beyond = False  # something was found to be behind the limit
         for number, unit in enumerate(units):
             self._add((number,), unit)
 
@@ -51,6 +52,10 @@ class Line:
 
     def give(self, key: Key, part: Part) -> None:
         """What came of a unit."""
+        if key not in self._units:
+            return  # behind the limit
+        if key == self._again:
+            self._again = None  # if it was interrupted before the limit, what is left counts
         self._parts[key] = part
         if part.failure is not None and (self._first_failure is None or key < self._first_failure):
             self._first_failure = key
@@ -68,15 +73,16 @@ class Line:
             heappop(self._open)
             del self._units[key]
             self._count(outcome, self._parts.pop(key))
-            outcome.stopped = bool(self._open) and outcome.executions >= limit
+            more = bool(self._open) or self._beyond
+            outcome.stopped = more and outcome.executions >= limit
             self.over = outcome.failure is not None or outcome.stopped
         self.over = self.over or not self._open
 
     def _redo(self, key: Key, most: int) -> None:
         """Its executions up to the limit only; what comes behind them does not count any more."""
         del self._parts[key]
-        self._again = key
-        self._units[key] = self._units[key]._replace(most=most)
+        self._again, self._beyond = key, True
+        self._units = {key: self._units[key]._replace(most=most)}
         self._first_failure = None
         self._open, self._idle = [key], [key]
 

@@ -196,6 +196,8 @@ class Tree:
                 self._only = item
                 break
             del node.queue[0]
+            if item is self._only:
+                self._count_again()
             _count(outcome, part)
             if part.wants_extras and part.failure is None:
                 self._extras = True
@@ -209,6 +211,13 @@ class Tree:
             self.over = part.failure is not None or outcome.stopped
         outcome.fraction = self._fraction()
         self.over = self.over or not self._stack
+
+    def _count_again(self) -> None:
+        """The last one was interrupted before the limit: what comes behind it counts after all."""
+        self._only = None
+        for node in self._stack:
+            for item in node.queue:
+                item.sent = item.part is not None
 
     def stop(self, outcome: Outcome) -> None:
         """Add up what else has come, up to the first failure."""
