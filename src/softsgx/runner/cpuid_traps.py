@@ -15,6 +15,7 @@ import time
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.probes import ARCH_SET_CPUID, Child, Refused, arch_prctl, try_cpuid_faulting
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 SWITCH_US_DEAR: Final = 2.0  # of one change: a stop of 17 us becomes 25
 _CHANGES: Final = 40
-_NR_ARCH_PRCTL: Final = 158
 _NR_ARCH_PRCTL_I386: Final = 384
 _INT80_LENGTH: Final = 2
 CHOICES: Final = ("auto", "trap", "until-entry", "patch")
@@ -101,4 +101,4 @@ def end_at_filter(t: Tracee, regs: list[int]) -> None:
 def end(t: Tracee) -> None:
     """The same for a thread at the stop of a signal."""
     t.cpuid_faulting = False
-    t.inject(_NR_ARCH_PRCTL, ARCH_SET_CPUID, 1)
+    t.inject(bpf.ARCH_PRCTL, ARCH_SET_CPUID, 1)

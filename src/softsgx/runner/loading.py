@@ -11,6 +11,7 @@ import os
 import struct
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
 from softsgx.runner.cpuid import CpuidPolicy
 from softsgx.runner.cpuid_traps import CpuidTraps
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 _CS_64: Final = 0x33
 AT_NULL, AT_SYSINFO_EHDR = 0, 33
-_NR_OPENAT, _NR_ARCH_PRCTL = 257, 158
+_NR_OPENAT: Final = 257
 _PROT_RW, _PROT_RX = 3, 5
 _PRIVATE_ANON_NOREPLACE: Final = 0x02 | 0x20 | 0x100000
 _SHARED_NOREPLACE: Final = 0x01 | 0x100000
@@ -108,7 +109,7 @@ class Loader:
             p.write_memory(tid, place, _AUX.pack(AT_SYSINFO_EHDR, VDSO))
         self.mailboxes.control.aep = self.vdso.enclu
         if self.traps is not CpuidTraps.NEVER:  # reset by every exec
-            t.cpuid_faulting = t.inject(_NR_ARCH_PRCTL, ARCH_SET_CPUID, 0) == 0
+            t.cpuid_faulting = t.inject(bpf.ARCH_PRCTL, ARCH_SET_CPUID, 0) == 0
         for start, end, path_, offset in _code_mappings(tid):
             self.patch(t, path_, (start, end), offset)
 
