@@ -16,6 +16,7 @@ RULES: list[Rule] = [
     form.no_hiding,
     form.lengths,
     form.docstrings,
+    form.dead_assignments,
 ]
 
 
@@ -124,6 +125,12 @@ REFUSED: list[tuple[Rule, str, str]] = [
         "cpu/a.py",
         "class A:\n    def f():\n" + "        g()\n" * form.FUNCTION_LINES_MAX,
     ),
+    (form.dead_assignments, "cpu/a.py", "def f():\n    x = 1\n    g()\n    x = 1\n    return x"),
+    (
+        form.dead_assignments,
+        "cpu/a.py",
+        "def f():\n    while g():\n        x: int = 1\n        h()\n        x = 2\n    return x",
+    ),
     (form.docstrings, "cpu/__init__.py", ""),
     (form.docstrings, "cpu/a.py", "x = 1"),
     (form.docstrings, "cpu/a.py", '"""A."""\nclass A: pass'),
@@ -148,6 +155,21 @@ ACCEPTED: list[tuple[Rule, str, str]] = [
     (form.no_hiding, "cli/a.py", "print('hello')"),
     (form.no_hiding, "cpu/a.py", "try: pass\nexcept ValueError: raise"),
     (form.lengths, "spec/a.py", "x = (\n" + "    1,\n" * form.FILE_LINES_MAX + ")\n"),
+    (
+        form.dead_assignments,
+        "cpu/a.py",
+        "def f():\n    x = 1\n    x = x + 1\n    x += 1\n    x = 2",
+    ),
+    (
+        form.dead_assignments,
+        "cpu/a.py",
+        "def f():\n    try:\n        x = 1\n        x = g()\n    finally:\n        h(x)",
+    ),
+    (
+        form.dead_assignments,
+        "cpu/a.py",
+        "def f():\n    def g():\n        return x\n    x = 1\n    g()\n    x = 2",
+    ),
     (form.docstrings, "cpu/_a.py", "x = 1"),
     (form.docstrings, "cpu/a.py", '"""A."""\nclass _A: pass'),
 ]

@@ -22,6 +22,7 @@ from softsgx.sim import (
     WaitFlag,
     run,
 )
+from softsgx.sim.live import LIVE
 from tests.sim.builders import at, follow, points
 
 
@@ -277,3 +278,50 @@ def test_an_unrecorded_execution_goes_the_same_way_when_somebody_listens() -> No
     assert quiet[1].steps == loud[1].steps == 6
     assert loud[1].choices == []
     assert sum(isinstance(event, Stepped) for event in loud[2]) == 6
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_what_a_nested_execution_takes_is_its_own(record: bool) -> None:
+    """A live task ran a recorded execution of its own, and the mutex taken in there was owned by
+    the outer task: the inner one then could not release it. So with the first step of a spawned
+    body, and with what it does when it is unwound."""
+    mutex, early, late = Mutex("mutex"), Mutex("early"), Mutex("late")
+    owners: list[object] = []
+
+    def inner() -> Steps[None]:
+        with (yield from early.acquire()):
+            owners.append(early.owner)
+        try:
+            with (yield from mutex.acquire()):
+                owners.append(mutex.owner)
+                yield at("p")
+        finally:
+            assert LIVE.execution is (None if record else nested)
+
+    def left_over() -> Steps[None]:
+        try:
+            yield at("p")
+            yield at("p")
+        finally:
+            # As far as its point: unwinding must not take what it does not get.
+            owners.append(next(late.acquire()))
+
+    nested = Execution(RunToCompletion() if record else Cooperative(), record=record)
+
+    def outer() -> Steps[None]:
+        yield at("q")
+        task = nested.spawn(inner(), "inner")
+        nested.spawn(left_over(), "left over", daemon=True)
+        nested.run()
+        nested.close()
+        assert owners[:2] == [task, task]
+        assert LIVE.execution is execution
+        with (yield from mutex.acquire()):
+            owners.append(mutex.owner)
+
+    execution = Execution(Cooperative(), record=False)
+    task = execution.spawn(outer(), "outer")
+    execution.run()
+    assert owners[2] == late._point
+    assert (owners[3], late.owner) == (task, None)
+    assert LIVE.execution is None

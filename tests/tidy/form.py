@@ -83,3 +83,74 @@ def _docstrings(source: Source, node: ast.Module | ast.ClassDef) -> Iterator[str
     for part in node.body:
         if isinstance(part, ast.ClassDef) and not part.name.startswith("_"):
             yield from _docstrings(source, part)
+
+
+def dead_assignments(source: Source) -> Iterator[str]:
+    """A local name that is assigned twice in one block and read by nobody in between.
+
+    `flush = True` twice in mremap was harmless; the second of two is often meant for another name.
+    """
+    for _, function in source.functions():
+        inner = [node for node in ast.walk(function) if node is not function and _is_scope(node)]
+        shared = {name.id for scope in inner for name in _names(scope, ast.Load)}
+        guarded = {
+            name.id
+            for node in ast.walk(function)
+            if isinstance(node, ast.Try)
+            for part in (*node.handlers, *node.finalbody, *node.orelse)
+            for name in _names(part, ast.Load)
+        }
+        outer = {
+            name
+            for node in ast.walk(function)
+            if isinstance(node, ast.Global | ast.Nonlocal)
+            for name in node.names
+        }
+        for block in _blocks(function):
+            for name, node in _assigned_again(block):
+                if name not in shared | guarded | outer:
+                    yield source.finding(node, f"{name} is assigned again before anybody read it")
+
+
+def _is_scope(node: ast.AST) -> bool:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+
+
+def _names(node: ast.AST, kind: type[ast.expr_context]) -> Iterator[ast.Name]:
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name) and isinstance(part.ctx, kind):
+            yield part
+
+
+def _blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
+    for part in ast.walk(node):
+        for field in ("body", "orelse", "finalbody"):
+            block = getattr(part, field, None)
+            if isinstance(block, list) and block and isinstance(block[0], ast.stmt):
+                yield block
+
+
+def _assigned_again(block: list[ast.stmt]) -> Iterator[tuple[str, ast.stmt]]:
+    unread: set[str] = set()
+    for statement in block:
+        unread -= {name.id for name in _names(statement, ast.Load)}
+        if isinstance(statement, ast.AugAssign) and isinstance(statement.target, ast.Name):
+            unread.discard(statement.target.id)
+        if any(isinstance(part, ast.Continue | ast.Break) for part in ast.walk(statement)):
+            unread.clear()
+        target = _only_name(statement)
+        if target in unread:
+            yield target, statement
+        if target:
+            unread.add(target)
+
+
+def _only_name(statement: ast.stmt) -> str:
+    """The name that a statement assigns, if it does only that."""
+    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+        target: ast.expr = statement.targets[0]
+    elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+        target = statement.target
+    else:
+        return ""
+    return target.id if isinstance(target, ast.Name) else ""

@@ -525,7 +525,6 @@ def _move(
         if area.shared is not None:
             area.shared.put()
         for page in mm.pages_mapped(area.start, area.end):
-            flush = True
             pte = mm.space.unmap(page << PAGE_SHIFT)
             flush = True
             mm.space.set((page << PAGE_SHIFT) + offset, pte)

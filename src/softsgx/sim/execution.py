@@ -106,6 +106,9 @@ class Execution:
         if TOUCHES.noted is not None:
             touch(task, SPAWN)
         spawner, self.current = self.current, task
+        outer = LIVE.execution
+        if outer is not self:
+            LIVE.execution = None
         try:
             point = next(body)
         except StopIteration as stop:
@@ -119,6 +122,7 @@ class Execution:
             self._arrive(task, point)
         finally:
             self.current = spawner
+            LIVE.execution = outer
         return task
 
     def run(self) -> None:
@@ -130,18 +134,16 @@ class Execution:
         """
         assert not self._running, "run() of an execution that is running"
         self._running = True
+        timed = self.scheduler if isinstance(self.scheduler, VirtualTime) else None
+        live = not self.record and timed is None
+        outer, LIVE.execution = LIVE.execution, self if live else None
         try:
-            timed = self.scheduler if isinstance(self.scheduler, VirtualTime) else None
-            if self.record or (timed and self.log.on):
+            if live:
+                self._loop_unrecorded()
+            elif self.record or self.log.on:
                 self._loop(self._drive_alone())  # Timed tells nobody of its steps
             elif timed:
                 Timed(self, timed).run()
-            else:
-                outer, LIVE.execution = LIVE.execution, self
-                try:
-                    self._loop_unrecorded()
-                finally:
-                    LIVE.execution = outer
         except BaseException as exception:
             exception.add_note(self._schedule_note())
             try:
@@ -152,6 +154,7 @@ class Execution:
         finally:
             self.current = None
             self._running = False
+            LIVE.execution = outer
 
     def close(self) -> None:
         """Unwind the tasks that have not ended, the latest first: they release what they hold.
@@ -161,6 +164,7 @@ class Execution:
         yields cannot be unwound: RuntimeError, after all others have been.
         """
         trouble: Exception | None = None
+        outer, LIVE.execution = LIVE.execution, None
         while self._live:
             # Current, because a lock is released only by a holder that runs.
             task = self.current = self._live.pop()
@@ -170,6 +174,7 @@ class Execution:
                 exception.add_note(f"unwinding task {task}")
                 trouble = trouble or exception
         self.current = None
+        LIVE.execution = outer
         self._foreground = self._restricted = 0
         self._handlers.clear()
         if trouble is not None:

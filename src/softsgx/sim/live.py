@@ -3,7 +3,8 @@
 While `Execution` drives tasks unrecorded, under Cooperative, the task that runs goes on at every
 point anyway. Hot code asks `LIVE.execution` and leaves out what would change nothing: points that
 are neither blocking nor RETRY, the point of a free lock or of a leaf, and the claims of that leaf.
-In every other execution it is None.
+In every other execution it is None, also in one that a task of a live execution runs: whatever its
+tasks take is theirs.
 """
 
 from __future__ import annotations
