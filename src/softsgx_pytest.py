@@ -15,8 +15,10 @@
         return check
 
 An explored test is called once for each schedule; what it returns is called when its tasks have
-ended. Arguments of the mark are those of `softsgx.explore.Plan`; `executions` is 10,000 if not
-given. Outside the package, and importing it only when used, so that pytest starts as fast without.
+ended. An assertion that fails, in the test or in what it tests, is a finding; whatever else is
+raised is trouble with the test, and the report says so. Arguments of the mark are those of
+`softsgx.explore.Plan`; `executions` is 10,000 if not given. Outside the package, and importing it
+only when used, so that pytest starts as fast without.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from typing import Any
 import pytest
 
 EXECUTIONS = 10_000
+TROUBLE = "  the test itself is in trouble; this says nothing of the tested code"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -100,7 +103,7 @@ def _explored(
     if failure is None:
         return None
     lines = [
-        f"{failure.kind.value.upper()} {failure.rule}: {failure.text}",
+        failure.headline if failure.finding else f"{failure.headline}\n{TROUBLE}",
         f"  {failure.where}; {found}; {preemptions(failure.preemptions)}, {failure.steps} steps",
         f"  replay: REPLAY {replay_string(scenario, failure.choices)!r}",
         table(scenario, failure.choices),
@@ -117,6 +120,8 @@ def _scenario(name: str, test: Callable[..., Any], given: dict[str, Any]) -> Any
         """Calls the test for every execution."""
 
         ended: Callable[[], object] | None = None
+        # An assert in the body of a task is as good as one in what the test returns.
+        violations = (AssertionError,)
 
         def start(self, execution: Execution) -> None:
             """The test spawns its tasks."""

@@ -10,6 +10,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+__all__ = ["Machine", "__version__"]
+
+
+def __dir__() -> list[str]:
+    """The public names, those not imported yet included."""
+    return sorted(__all__)
+
 
 def __getattr__(name: str) -> Any:
     """Import the face of the package when it is asked for."""

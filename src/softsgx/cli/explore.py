@@ -23,7 +23,6 @@ from softsgx.cli.verdicts import junit, sarif
 from softsgx.explore import (
     STRATEGIES,
     Failure,
-    Kind,
     Outcome,
     Plan,
     ReplayRefused,
@@ -42,8 +41,6 @@ from softsgx.system.runtimes import ORDERS
 
 SHIPPED_EXECUTIONS: Final = 500
 """Of each with --shipped, where nothing else is said."""
-
-_OF_THE_CODE = (Kind.VIOLATION, Kind.DEADLOCK, Kind.ASSERTION)
 
 
 class Finished(NamedTuple):
@@ -182,10 +179,10 @@ def _code(finished: Sequence[Finished]) -> int:
 
 def exit_code(failures: Sequence[Failure | None]) -> int:
     """1 for a finding, 2 if a scenario could not be judged, else 0."""
-    kinds = [failure.kind for failure in failures if failure is not None]
-    if any(kind in _OF_THE_CODE for kind in kinds):
+    found = [failure.finding for failure in failures if failure is not None]
+    if any(found):
         return EXIT_FINDING
-    return EXIT_BAD_INPUT if kinds else EXIT_OK
+    return EXIT_BAD_INPUT if found else EXIT_OK
 
 
 def _shipped(args: argparse.Namespace) -> int:
@@ -297,13 +294,13 @@ def story(done: Finished) -> str:
     if failure is None:
         return f"{outcome.scenario}: nothing found in {counted}\n"
     lines = [
-        f"{failure.kind.value.upper()} {failure.rule}: {failure.text}",
+        failure.headline,
         f"  in {outcome.scenario}, {failure.where}",
         f"  found after {outcome.found_after} executions, {done.seconds:.1f} s; "
         f"{preemptions(failure.preemptions)}, {failure.steps} steps; {outcome.covered}",
         f"  replay: {done.command(failure)}",
     ]
-    if failure.kind in _OF_THE_CODE:
+    if failure.finding:
         lines.append(table(done.scenario, failure.choices).rstrip("\n"))
     return "\n".join(lines) + "\n"
 
@@ -323,7 +320,7 @@ def _replay(args: argparse.Namespace) -> int:
     if failure is None:
         files.show(f"{scenario.name}: this schedule shows nothing\n")
     else:
-        files.show(f"{failure.kind.value.upper()} {failure.rule}: {failure.text}\n")
+        files.show(f"{failure.headline}\n")
     files.show(table(scenario, choices))
     return exit_code([failure])
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from xml.sax.saxutils import escape, quoteattr
 
 from softsgx import __version__
-from softsgx.explore import FINDINGS
+from softsgx.explore import Failure
 
 if TYPE_CHECKING:
     from softsgx.cli.explore import Finished
@@ -22,7 +22,7 @@ _NO_XML: Final = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010f
 
 
 def junit(finished: Sequence[Finished]) -> str:
-    """One test case a scenario; a violation is a failure, trouble with the scenario an error."""
+    """One test case a scenario; a finding is a failure, trouble with the scenario an error."""
     cases = []
     failures = errors = 0
     for done in finished:
@@ -32,9 +32,8 @@ def junit(finished: Sequence[Finished]) -> str:
         if failure is None:
             cases.append(f"  {case}/>")
             continue
-        found = failure.kind in FINDINGS
-        failures, errors = failures + found, errors + (not found)
-        tag = "failure" if found else "error"
+        failures, errors = failures + failure.finding, errors + (not failure.finding)
+        tag = "failure" if failure.finding else "error"
         text = f"{failure.text}\n{failure.where}\nreplay: {done.command(failure)}"
         text = _NO_XML.sub("\N{REPLACEMENT CHARACTER}", text)
         cases.append(
@@ -48,27 +47,24 @@ def junit(finished: Sequence[Finished]) -> str:
 
 
 def sarif(finished: Sequence[Finished]) -> str:
-    """One result a failure, at the file of its scenario."""
+    """One result a finding, at the file of its scenario.
+
+    Trouble with a scenario is no result but a notification of the run (SARIF 2.1.0, 3.20.21), which
+    then was not successful.
+    """
     results: list[dict[str, Any]] = []
+    trouble: list[dict[str, Any]] = []
     rules: dict[str, None] = {}
     for done in finished:
         failure = done.outcome.failure
         if failure is None:
             continue
-        rules[failure.rule] = None
-        line = failure.where.rpartition(":")[2]
-        location: dict[str, Any] = {"artifactLocation": {"uri": _uri(done.scenario.file)}}
-        if line.isdecimal() and done.scenario.file.endswith(failure.where.rpartition(":")[0]):
-            location["region"] = {"startLine": int(line)}
-        text = f"{failure.text} ({done.outcome.scenario}). Replay: {done.command(failure)}"
-        results.append(
-            {
-                "ruleId": failure.rule,
-                "level": "error",
-                "message": {"text": text},
-                "locations": [{"physicalLocation": location}],
-            }
-        )
+        said = _said(done, failure)
+        if failure.finding:
+            rules[failure.rule] = None
+            results.append({"ruleId": failure.rule, **said})
+        else:
+            trouble.append({"descriptor": {"id": failure.kind.value}, **said})
     driver = {
         "name": "softsgx explore",
         "version": __version__,
@@ -77,9 +73,31 @@ def sarif(finished: Sequence[Finished]) -> str:
     document = {
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
         "version": "2.1.0",
-        "runs": [{"tool": {"driver": driver}, "results": results}],
+        "runs": [
+            {
+                "tool": {"driver": driver},
+                "invocations": [
+                    {"executionSuccessful": not trouble, "toolExecutionNotifications": trouble}
+                ],
+                "results": results,
+            }
+        ],
     }
     return json.dumps(document, indent=2) + "\n"
+
+
+def _said(done: Finished, failure: Failure) -> dict[str, Any]:
+    """What a result and a notification have in common."""
+    file, _, line = failure.where.rpartition(":")
+    location: dict[str, Any] = {"artifactLocation": {"uri": _uri(done.scenario.file)}}
+    if line.isdecimal() and done.scenario.file.endswith(file):
+        location["region"] = {"startLine": int(line)}
+    text = f"{failure.text} ({done.outcome.scenario}). Replay: {done.command(failure)}"
+    return {
+        "level": "error",
+        "message": {"text": text},
+        "locations": [{"physicalLocation": location}],
+    }
 
 
 def _uri(file: str) -> str:

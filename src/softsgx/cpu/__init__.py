@@ -25,6 +25,11 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """The public names, those not imported yet included."""
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     """Import what builds whole enclaves when it is asked for: running programs need none of it."""
     if name == "Bare":

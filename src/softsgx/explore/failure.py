@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from softsgx.explore.scenario import Scenario, Violation
 from softsgx.sim import Choice, Deadlock, ScheduleMismatch, StepBound, encode
 
 
 class Kind(StrEnum):
-    """The kinds of failure. Only the first is a finding about what the scenario tests."""
+    """The kinds of failure; which of them are findings, FINDINGS says."""
 
     VIOLATION = "violation"
     DEADLOCK = "deadlock"
@@ -23,8 +24,13 @@ class Kind(StrEnum):
     NONDETERMINISM = "nondeterminism"
 
 
-FINDINGS = frozenset({Kind.VIOLATION, Kind.DEADLOCK})
-"""Kinds that speak about the tested code; the others say that the test itself is in trouble."""
+FINDINGS: Final = frozenset({Kind.VIOLATION, Kind.DEADLOCK, Kind.ASSERTION})
+"""What is a finding: the tested code has done under this schedule what it never may.
+
+An assertion of that code is one: it says that the code has come into a state that its author holds
+to be impossible. The other kinds say that the scenario itself is in trouble, and nothing of the
+code. Exit codes, JUnit, SARIF and the pytest plugin ask `Failure.finding` and decide nothing.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,16 @@ class Failure:
     choices: tuple[Choice, ...]
     steps: int
     preemptions: int = 0
+
+    @property
+    def finding(self) -> bool:
+        """Whether it speaks about the tested code; if not, the scenario is in trouble."""
+        return self.kind in FINDINGS
+
+    @property
+    def headline(self) -> str:
+        """What is wrong, in one line."""
+        return f"{self.kind.value.upper()} {self.rule}: {self.text}"
 
     @property
     def schedule(self) -> str:
@@ -66,6 +82,9 @@ def classify(
     rule, text = type(exception).__name__, str(exception)
     if isinstance(exception, Violation):
         kind, rule, text = Kind.VIOLATION, exception.rule, exception.text
+    elif isinstance(exception, AssertionError) and not (own and own[-1] is innermost):
+        kind, place = Kind.ASSERTION, innermost
+        rule = f"assertion at {_place(innermost)}"
     elif isinstance(exception, scenario.violations):
         kind = Kind.VIOLATION
     elif isinstance(exception, Deadlock):
@@ -74,9 +93,6 @@ def classify(
         kind, rule = Kind.STEP_BOUND, "step bound"
     elif isinstance(exception, ScheduleMismatch):
         kind, rule = Kind.NONDETERMINISM, "nondeterminism"
-    elif isinstance(exception, AssertionError) and not (own and own[-1] is innermost):
-        kind, place = Kind.ASSERTION, innermost
-        rule = f"assertion at {_place(innermost)}"
     else:
         kind = Kind.SCENARIO
     where = _place(place)

@@ -35,6 +35,11 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    """The public names, those not imported yet included."""
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     """Import the module that has it."""
     if name in _HOME:
