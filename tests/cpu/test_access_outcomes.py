@@ -1,9 +1,11 @@
 """Access control: what is permitted, abort pages, accesses over a boundary. SDM 3D, 37.3, 37.5."""
 
+from collections.abc import Callable
 from typing import Final
 
 import pytest
 
+from softsgx.cpu import Readings
 from softsgx.cpu.bare import BareEnclave
 from softsgx.mem.pagetable import PTE_A, PTE_D
 from softsgx.mem.tlb import CLEAN, FETCH, READ, WRITE
@@ -198,6 +200,24 @@ def test_the_first_write_walks_again_and_asks_both_layers() -> None:
         lp.load(DATA, 1)
         spoil(enclave, DATA)
         assert refused(Access(lp, WRITE, DATA)) == (rule, code)
+
+
+@pytest.mark.parametrize("rewalks", [True, False])
+@pytest.mark.parametrize("spoil", [edmm.unmapped, edmm.read_only, word(VALID | REG | PR | R)])
+def test_a_first_write_that_faults_drops_the_translation(
+    spoil: Callable[[BareEnclave, int], object], rewalks: bool
+) -> None:
+    """A page fault takes the translation of its address with it (SDM 3A, 4.10.4.1).
+
+    The clean one stayed: another page could be mapped there, and reads went on to the old one.
+    """
+    enclave = edmm.running(readings=Readings(stale_narrow_rewalks=rewalks))
+    clean(enclave, DATA)
+    lp = edmm.inside(enclave)
+    lp.load(DATA, 1)
+    spoil(enclave, DATA)
+    refused(Access(lp, WRITE, DATA))
+    assert lp.tlb.holds(DATA) == 0
 
 
 def test_a_page_whose_d_is_set_already_needs_no_second_walk() -> None:

@@ -16,11 +16,11 @@ import pytest
 
 from softsgx.report.explanation import Explanation
 from softsgx.runner.errors import RunnerError
-from softsgx.runner.listening import SHOWN_BY_RULE_MAX, SHOWN_MAX, Voice
+from softsgx.runner.listening import SHOWN_BY_RULE_MAX, SHOWN_MAX, SIGNALS_KEPT, Voice
 from softsgx.runner.trace_file import TraceFile
 from softsgx.sim import Log, Stepped, TaskEnded
 from softsgx.sim.cpu_events import TlbFlushed
-from softsgx.sim.kernel_events import ProcessEnded, SignalSent, ThreadSwitchedIn
+from softsgx.sim.kernel_events import ProcessEnded
 from tests.report.protobuf_reader import inner, number, read, text
 from tests.runner.programs import PROGRAMS, Program, Workshop
 
@@ -131,15 +131,41 @@ def test_what_a_program_dies_of_is_said_even_if_it_was_silenced(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     voice = Voice()
-    voice(ThreadSwitchedIn(1, "12", "11", "11"))
-    for _ in range(SHOWN_MAX + 1):
-        voice.tell(explanation())
-        voice(SignalSent(1, "12", "SIGSEGV SEGV_ACCERR", 0, 14, 7))
+    for nth in range(SHOWN_MAX + 1):
+        found = explanation()
+        found.signal = 20 + nth
+        voice.tell(found)
     capsys.readouterr()
-    voice(ProcessEnded("11", "SIGSEGV"))
+    voice(ProcessEnded("11", "SIGSEGV", 20 + SHOWN_MAX))
     assert capsys.readouterr().err == "process 11 died of SIGSEGV:\nno, event 9\n  rule  text\n"
-    voice(ProcessEnded("11", "SIGSEGV"))
+
+
+@pytest.mark.parametrize("cause", [0, 19, 21])
+def test_a_signal_from_elsewhere_is_not_claimed(
+    cause: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever was refused last was claimed to be the reason: a call, or what was handled."""
+    voice = Voice()
+    found = explanation()
+    found.signal = 20
+    voice.tell(found)
+    voice.tell(explanation("of a call"))
+    capsys.readouterr()
+    voice(ProcessEnded("11", "SIGSEGV", cause))
     assert capsys.readouterr().err == ""
+
+
+def test_signals_are_remembered_within_bounds(capsys: pytest.CaptureFixture[str]) -> None:
+    voice = Voice()
+    for nth in range(1, SIGNALS_KEPT + 2):
+        found = explanation()
+        found.signal = nth
+        voice.tell(found)
+    capsys.readouterr()
+    voice(ProcessEnded("11", "SIGSEGV", 1))
+    assert capsys.readouterr().err == ""
+    voice(ProcessEnded("11", "SIGSEGV", 2))
+    assert "died of SIGSEGV" in capsys.readouterr().err
 
 
 # --stats

@@ -92,12 +92,14 @@ def tell_results(current: Thread, block: Structure) -> None:
         log.emit(IoctlResults(current.cpu, current.name, fields))
 
 
-def tell_signal(current: Thread, signal: Signal) -> None:
-    """The thread gets a signal for an exception."""
+def tell_signal(current: Thread, signal: Signal) -> int:
+    """The thread gets a signal for an exception. The number of the event, 0 if nobody listens."""
     log = current.kernel.processor.log
-    if log.on:
-        name, at, code = signal.text, signal.address, signal.error_code
-        log.emit(SignalSent(current.cpu, current.name, name, at, signal.vector, code))
+    if not log.on:
+        return 0
+    name, at, code = signal.text, signal.address, signal.error_code
+    log.emit(SignalSent(current.cpu, current.name, name, at, signal.vector, code))
+    return log.seq
 
 
 def tell_vdso(current: Thread, vector: int, code: int, address: int) -> None:

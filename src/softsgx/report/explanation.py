@@ -19,7 +19,8 @@ class Explanation:
     """What was refused, what each layer said, and what would have allowed it.
 
     `key` is equal for refusals of the same kind at the same page; `event` the number of the event
-    in the log; `outcome` what became of it, empty while nobody knows.
+    in the log; `outcome` what became of it, empty while nobody knows; `signal` the number of the
+    SignalSent that it ended in, if it did.
     """
 
     event: int
@@ -31,6 +32,7 @@ class Explanation:
     where: str = ""
     outcome: str = ""
     way: str = ""
+    signal: int = 0
 
     @property
     def text(self) -> str:

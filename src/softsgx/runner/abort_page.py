@@ -32,6 +32,7 @@ from softsgx.runner.signals import (
 )
 from softsgx.runner.tracee import NR_MPROTECT, Tracee, in_model_order
 from softsgx.runner.trapped import LONGEST
+from softsgx.sim.cpu_events import AccessFaulted
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.faults import PFEC_P
 
@@ -108,7 +109,7 @@ class AbortPage:
             access = self._access(t, address)
             if address & ~PAGE_MASK in attempt.opened and access != FETCH:
                 access = WRITE  # it can be read, and yet faults
-            refused = self._judge(t, address, access)
+            refused = self._judge(t, address, access, told=True)
             if refused is not None:
                 return refused
             if attempt.mask is None:
@@ -138,13 +139,18 @@ class AbortPage:
         host = _HostRegisters(list(in_model_order(regs)), regs[p.FS_BASE], regs[p.GS_BASE])
         return access_kind(host, code, address)
 
-    def _judge(self, t: Tracee, address: int, access: int) -> Signal | None:
-        """The page walk, and the kernel's fault handler until it succeeds; the signal if not."""
+    def _judge(self, t: Tracee, address: int, access: int, *, told: bool = False) -> Signal | None:
+        """The page walk, and the kernel's fault handler until it succeeds; the signal if not.
+
+        `told`: who listens is told of the fault.
+        """
         thread = t.model()
         while True:
             try:
                 walk(t.lp, address, access)
             except Fault as fault:
+                if told:
+                    _tell(t, address, access, fault)
                 body = do_user_addr_fault(thread, fault.code, address)
                 refused = self.world.run(body, thread.cpu)
                 if refused is not None:
@@ -160,8 +166,8 @@ class AbortPage:
         Whether it was a write or a fetch, the frame says by itself: the real fault was one, too.
         """
         number = refused.number
-        tell_signal(t.model(), refused)
-        due = Due(siginfo(refused), refused.error_code, PFEC_P)
+        told = tell_signal(t.model(), refused)
+        due = Due(siginfo(refused), refused.error_code, PFEC_P, told=told)
         same = number == signal.SIGSEGV
         if attempt.mask is None and (same or not signal_state(t.tid).refuses(number)):
             p.set_siginfo(t.tid, due.info)
@@ -249,3 +255,11 @@ class AbortPage:
             lp = self.world.machine.processor.lps[thread.cpu]
             if thread is not t.thread and lp.enclave_mode:
                 lp.interrupt()
+
+
+def _tell(t: Tracee, address: int, access: int, fault: Fault) -> None:
+    """Who listens is told of the fault: `walk` is below the processor's own events."""
+    log = t.world.log
+    if log.on:
+        vector, code, rule = fault.vector, fault.code, fault.rule
+        log.emit(AccessFaulted(t.lp.id, address, access, vector, code, rule, 0))

@@ -290,8 +290,7 @@ class Enclaves:
     def _signal(self, t: Tracee, found: Signal) -> None:
         """A synchronous signal: the thread is at RIP, as the exception left it."""
         t.inside = False
-        if t.thread is not None:
-            tell_signal(t.thread, found)
+        t.told = tell_signal(t.thread, found) if t.thread is not None else 0
         t.forced = found
         if t.mailbox is not None:
             # It is running, in the futex: stop it first.
@@ -317,7 +316,7 @@ class Enclaves:
 
     def _send(self, t: Tracee, found: Signal) -> None:
         force(t, found.number)
-        send(t, found.number, Due.of(found))
+        send(t, found.number, Due.of(found, t.told))
 
     def interrupted(self, t: Tracee) -> None:
         """A signal reached a thread that waits in its mailbox: AEX; it is at the AEP."""

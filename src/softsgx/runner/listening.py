@@ -11,7 +11,7 @@ from softsgx.report.explanation import Explanation
 from softsgx.report.stats import Stats
 from softsgx.runner.trace_file import TraceFile
 from softsgx.sim import Event
-from softsgx.sim.kernel_events import ProcessEnded, SignalSent, ThreadSwitchedIn
+from softsgx.sim.kernel_events import ProcessEnded
 from softsgx.system.explain import Explainer
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # or that accepts each page when it is touched first, would print for ever.
 SHOWN_MAX: Final = 2
 SHOWN_BY_RULE_MAX: Final = 24
+# Signals whose refusal is remembered: of each thread the last one may be what it dies of.
+SIGNALS_KEPT: Final = 1024
 
 
 class Listening:
@@ -86,14 +88,15 @@ class Voice:
         self._times: Counter[tuple[object, ...]] = Counter()
         self._by_rule: Counter[str] = Counter()
         self._last_said: Explanation | None = None
-        self._process: dict[str, str] = {}  # thread -> its process
-        self._fatal: dict[str, Explanation] = {}  # process -> what its last signal came from
-        self._last: Explanation | None = None
+        self._by_signal: dict[int, Explanation] = {}  # number of the SignalSent -> its refusal
         self._silent = 0
 
     def tell(self, found: Explanation) -> None:
         """Print one, unless it was said before."""
-        self._last = found
+        if found.signal:
+            self._by_signal[found.signal] = found
+            if len(self._by_signal) > SIGNALS_KEPT:
+                del self._by_signal[next(iter(self._by_signal))]
         if self._by_rule[found.rule] < SHOWN_BY_RULE_MAX and self._times[found.key] < SHOWN_MAX:
             self._by_rule[found.rule] += 1
             self._times[found.key] += 1
@@ -103,15 +106,10 @@ class Voice:
             self._silent += 1
 
     def __call__(self, event: Event) -> None:
-        """Remember what a signal came from, and say it when the process dies of it."""
-        if isinstance(event, ThreadSwitchedIn):
-            self._process[event.thread] = event.process
-        elif isinstance(event, SignalSent):
-            if self._last is not None:
-                self._fatal[self._process.get(event.thread, event.thread)] = self._last
-        elif isinstance(event, ProcessEnded):
-            found = self._fatal.pop(event.process, None)
-            if found is not None and event.outcome in ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE"):
+        """Say what the signal came from that a process died of; nothing of one from elsewhere."""
+        if isinstance(event, ProcessEnded):
+            found = self._by_signal.get(event.cause)
+            if found is not None:
                 self._died(f"process {event.process} died of {event.outcome}", found)
 
     def _died(self, what: str, found: Explanation) -> None:

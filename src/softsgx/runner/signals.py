@@ -92,7 +92,7 @@ class Due(NamedTuple):
     """What the handler of a signal is to find: siginfo, and in its frame ERR, TRAPNO and CR2.
 
     Bits of `mask` in ERR become those of `error`. A vector or an address that is None stays as the
-    kernel has it.
+    kernel has it. `told` is the number of the SignalSent that told of it, 0 if nobody did.
     """
 
     info: bytes
@@ -100,12 +100,13 @@ class Due(NamedTuple):
     mask: int = 0
     vector: int | None = None
     cr2: int | None = None
+    told: int = 0
 
     @classmethod
-    def of(cls, found: Signal) -> Due:
+    def of(cls, found: Signal, told: int = 0) -> Due:
         """Of an exception that the real processor knows nothing of."""
         cr2 = found.address if found.vector == faults.PF else None
-        return cls(siginfo(found), found.error_code, _WORD_ALL, found.vector, cr2)
+        return cls(siginfo(found), found.error_code, _WORD_ALL, found.vector, cr2, told)
 
     @property
     def changes_frame(self) -> bool:

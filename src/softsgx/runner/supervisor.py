@@ -27,7 +27,7 @@ from softsgx.runner.inserted import Inserted
 from softsgx.runner.layout import END, GATE
 from softsgx.runner.loading import Loader, LoadError
 from softsgx.runner.mailboxes import Mailboxes
-from softsgx.runner.process_events import tell_end, tell_exec, tell_fork
+from softsgx.runner.process_events import delivered, tell_end, tell_exec, tell_fork
 from softsgx.runner.signals import Due, complete_frame, taken
 from softsgx.runner.stub import INT80_DONE
 from softsgx.runner.tracee import Space, Tracee
@@ -223,6 +223,7 @@ class Supervisor:
                 return
             number, due = refused
         self.inserted.leave(t)
+        delivered(t, number, due)
         forced.forget_reset(t, number)
         if due is None:
             as_the_kernel_sends_it(t, number)

@@ -61,6 +61,8 @@ class Space:
         # Enclave areas that fork copied and Linux would not have: to be unmapped before it runs.
         self.not_copied: list[tuple[int, int]] = []
         self.libraries: list[tuple[int, int]] = []  # code of the C library, start and end
+        # By process: the last signal that it got, and the number of its SignalSent, if it has one.
+        self.delivered: dict[int, tuple[int, int]] = {}
         self.host: HostMemory | None = None
         self.engine: Engine | None = None
         self.native: NativeMap | None = None
@@ -154,6 +156,7 @@ class Tracee:
         self.sent = 0  # the last of those
         self.frame: Due | None = None  # being stepped to the handler of this one
         self.forced: Signal | None = None  # a signal to be sent once the thread is stopped
+        self.told = 0  # the number of its SignalSent
         self.unlucky = False  # its last ioctl was interrupted before it did anything
         self.native: Inside | None = None  # once it was inside natively
         # struct sigaction of `forced.WATCHED`, as the program set them; of all threads.

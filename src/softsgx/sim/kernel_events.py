@@ -103,10 +103,14 @@ class ProcessStarted(NamedTuple):
 
 
 class ProcessEnded(NamedTuple):
-    """A process is gone: `exit 0`, or the signal that killed it."""
+    """A process is gone: `exit 0`, or the signal that killed it.
+
+    `cause` is the number of the SignalSent that was this very signal; 0 if it came from elsewhere.
+    """
 
     process: str
     outcome: str
+    cause: int = 0
 
 
 KERNEL_EVENTS = (

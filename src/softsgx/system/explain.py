@@ -86,6 +86,7 @@ class Explainer:
             c.LeafFaulted: self._leaf_faulted,
             c.LeafDone: self._leaf_done,
             c.InstructionFaulted: self._instruction_faulted,
+            c.Entered: self._has_entered,
             k.PageFaultEnded: self._page_fault_ended,
             k.CallEnded: self._call_ended,
             k.SignalSent: self._signal_sent,
@@ -155,6 +156,10 @@ class Explainer:
 
     # Outcomes
 
+    def _has_entered(self, e: c.Entered) -> None:
+        """Whoever goes on has learned of what was refused: a later signal is not about it."""
+        self._open.pop(e.lp, None)
+
     def _page_fault_ended(self, e: k.PageFaultEnded) -> None:
         waiting = self._paging.pop(e.cpu, None)
         if e.outcome == "repaired":
@@ -173,6 +178,8 @@ class Explainer:
             self._open[e.cpu].outcome = f"the kernel: {e.outcome}"
 
     def _signal_sent(self, e: k.SignalSent) -> None:
+        if e.cpu in self._open:
+            self._open[e.cpu].signal = self.machine.processor.log.seq
         self._close_open(e.cpu, f"{e.signal} to thread {e.thread}")
 
     def _vdso_returned(self, e: k.VdsoReturned) -> None:
