@@ -2,9 +2,9 @@
 
 import pytest
 
-from softsgx.linux.process import SIGTRAP, Thread
+from softsgx.linux.process import SI_KERNEL, SIGTRAP, TRAP_TRACE, Thread
 from softsgx.linux.uapi import SgxEnclaveRun
-from softsgx.linux.vdso import Exit
+from softsgx.linux.vdso import VDSO_ENCLU, Exit
 from softsgx.sim import Steps, WaitFlag
 from softsgx.spec import faults
 from softsgx.spec.bits import PAGE_SIZE
@@ -133,7 +133,9 @@ def test_debug_exceptions_are_signals(vector: int) -> None:
     block = w.enclave.run()
     with pytest.raises(SignalRaised) as raised:
         w.do(w.host.enter(w.enclave.entry(program), block, handler=handler))
-    assert (raised.value.signal.number, raised.value.signal.vector) == (SIGTRAP, vector)
+    # At the AEP, where the kernel finds the program; the si_code was 0 and no address was given.
+    code, address = (SI_KERNEL, 0) if vector == faults.BP else (TRAP_TRACE, VDSO_ENCLU)
+    assert raised.value.signal == (SIGTRAP, code, address, vector, 0)
     assert block == w.enclave.run()
     assert seen == []
 

@@ -37,5 +37,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < 4; i++)
         once(&run, i % 2 ? TRY_DIV : TRY_UD2, i % 2 ? VECTOR_DE : VECTOR_UD);
     ok("one and the other");
+    once(&run, TRY_X87, 16);
+    ok("#MF by the vDSO, before any signal");
     return 0;
 }

@@ -25,12 +25,13 @@ from functools import partial
 from typing import Final
 
 from softsgx.cli.main import main
+from softsgx.linux.process import SI_KERNEL
 from softsgx.runner import bpf, forced
 from softsgx.runner import ptrace as p
 from softsgx.runner.loading import maps
 from softsgx.runner.probes import ARCH_SET_CPUID
 from softsgx.runner.tracee import Tracee
-from softsgx.runner.trapped import INFO, REFUSED, SI_KERNEL, trapped
+from softsgx.runner.trapped import INFO, REFUSED, trapped
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 from softsgx.spec.leaves import EENTER, ERESUME
 

@@ -1,49 +1,103 @@
 """What becomes of an exception of a user program that is no page fault: a signal.
 
-Linux 6.12, arch/x86/kernel/traps.c.
+Linux 6.12, arch/x86/kernel/traps.c and fpu/core.c. The kernel looks at the processor as it finds
+it, and behind an enclave that is the state that AEX leaves. So RIP is the AEP. And of #MF and #XM
+it reads FCW, FSW and MXCSR not as they were inside but as AEX sets them for these two: 037EH and
+8081H, or 1F01H, an invalid operation that is not masked (SDM 3D, asynchronous exit). Whatever the
+enclave has computed, the program is told FPE_FLTINV.
 """
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
 from softsgx.linux.process import (
+    BUS_ADRALN,
+    FPE_FLTDIV,
+    FPE_FLTINV,
+    FPE_FLTOVF,
+    FPE_FLTRES,
+    FPE_FLTUND,
+    FPE_INTDIV,
     ILL_ILLOPN,
+    SEGV_CPERR,
     SI_KERNEL,
     SIGBUS,
     SIGFPE,
     SIGILL,
     SIGSEGV,
     SIGTRAP,
+    TRAP_BRKPT,
+    TRAP_HWBKPT,
+    TRAP_TRACE,
     Signal,
 )
 from softsgx.spec import faults
 
-FPE_INTDIV: Final = 1
-FPE_FLTINV: Final = 7
-TRAP_TRACE: Final = 2
-BUS_ADRALN: Final = 1
-SEGV_CPERR: Final = 10
+# DR6. A logical processor of the model has no breakpoint registers: its #DB is of a single step.
+DR_TRAPS: Final = 0xF
+DR_STEP: Final = 1 << 14
 _NP: Final = 11
+_OLD_MF: Final = 9
 
-# Vector -> signal, si_code, and whether si_addr is the instruction; else it is 0.
+# Vector -> signal, si_code, and whether si_addr is the instruction; else it is 0. Those that are
+# told without an si_code of their own have SI_KERNEL.
 _TRAPS: Final = {
     faults.DE: (SIGFPE, FPE_INTDIV, True),
-    faults.DB: (SIGTRAP, TRAP_TRACE, True),  # of a single step: no breakpoint registers are set
     faults.BP: (SIGTRAP, SI_KERNEL, False),
     faults.UD: (SIGILL, ILL_ILLOPN, True),
+    _OLD_MF: (SIGFPE, SI_KERNEL, False),
     _NP: (SIGBUS, SI_KERNEL, False),
     faults.SS: (SIGBUS, SI_KERNEL, False),
-    # The kernel asks the state that AEX leaves, which names an invalid operation.
-    faults.MF: (SIGFPE, FPE_FLTINV, True),
-    faults.XM: (SIGFPE, FPE_FLTINV, True),
     faults.AC: (SIGBUS, BUS_ADRALN, False),
     faults.CP: (SIGSEGV, SEGV_CPERR, False),
 }
 _OTHERS: Final = (SIGSEGV, SI_KERNEL, False)
 
+# Exception bits of FSW and MXCSR, in the order in which the kernel asks for them.
+_FPE: Final = (
+    (1 << 0, FPE_FLTINV),
+    (1 << 2, FPE_FLTDIV),
+    (1 << 3, FPE_FLTOVF),
+    (1 << 1 | 1 << 4, FPE_FLTUND),  # denormal operand, underflow
+    (1 << 5, FPE_FLTRES),
+)
+_FCW_FSW: Final = struct.Struct("<HH")
+_MXCSR: Final = struct.Struct("<I")
+_MXCSR_OFFSET: Final = 24
+_MXCSR_MASKS: Final = 7  # the bit of the first mask
 
-def do_trap(vector: int, error_code: int, rip: int) -> Signal:
-    """The signal of an exception; `rip` is where the kernel sees the program."""
+
+def do_trap(
+    vector: int, error_code: int, rip: int, legacy: bytes, dr6: int = DR_STEP
+) -> Signal | None:
+    """The signal of an exception; None if the kernel finds it spurious and goes on.
+
+    `rip` and `legacy`, an FXSAVE image of which the first 28 bytes matter, are what the kernel
+    sees of the program.
+    """
+    if vector == faults.DB:
+        return Signal(SIGTRAP, _trap_code(dr6), rip, vector, error_code)
+    if vector in (faults.MF, faults.XM):
+        code = fpu_exception_code(vector, legacy)
+        return Signal(SIGFPE, code, rip, vector, error_code) if code else None
     number, code, at_rip = _TRAPS.get(vector, _OTHERS)
     return Signal(number, code, rip if at_rip else 0, vector, error_code)
+
+
+def fpu_exception_code(vector: int, legacy: bytes) -> int:
+    """si_code of #MF or #XM: the first exception that is there and not masked; 0 if none is."""
+    if vector == faults.MF:
+        fcw, fsw = _FCW_FSW.unpack_from(legacy)
+        found = fsw & ~fcw
+    else:
+        (mxcsr,) = _MXCSR.unpack_from(legacy, _MXCSR_OFFSET)
+        found = mxcsr & ~(mxcsr >> _MXCSR_MASKS)
+    return next((code for bits, code in _FPE if found & bits), 0)
+
+
+def _trap_code(dr6: int) -> int:
+    if dr6 & DR_STEP:
+        return TRAP_TRACE
+    return TRAP_HWBKPT if dr6 & DR_TRAPS else TRAP_BRKPT  # INT1 leaves no bit

@@ -15,6 +15,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.errno import EFAULT, EINTR, EINVAL
+from softsgx.linux.process import SI_KERNEL
 from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
 from softsgx.runner.cpu_timers import PROF, SCHED, VIRT, Clock, CpuTimer, CpuTimers
@@ -23,7 +24,7 @@ from softsgx.runner.stops import Handler, add_filter, answer, changed, go_on, si
 from softsgx.runner.tracee import Tracee
 
 _SI_TIMER: Final = -2
-_SI_USER, _SI_KERNEL = 0, 0x80
+_SI_USER: Final = 0
 _KERNEL_SENDS: Final = (signal.SIGPROF, signal.SIGVTALRM, signal.SIGXCPU)
 _SIGEV_SIGNAL, _SIGEV_NONE, _SIGEV_THREAD_ID = 0, 1, 4
 _TIMER_ABSTIME: Final = 1
@@ -212,7 +213,7 @@ def as_the_kernel_sends_it(t: Tracee, number: int) -> None:
         return
     _, _, code, sender = struct.unpack_from("<iii4xi", p.get_siginfo(t.tid))
     if code == _SI_USER and sender == os.getpid():
-        p.set_siginfo(t.tid, struct.pack("<iii", number, 0, _SI_KERNEL).ljust(128, b"\0"))
+        p.set_siginfo(t.tid, struct.pack("<iii", number, 0, SI_KERNEL).ljust(128, b"\0"))
 
 
 def _seconds(raw: bytes, unit: int) -> tuple[float, float]:

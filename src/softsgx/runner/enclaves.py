@@ -267,7 +267,7 @@ class Enclaves:
             if address < TASK_SIZE and thread.mm.vma_lookup(address) is None:
                 return _ordinary_fault(thread, t.space.attach_memory(), code, address)
             return self.world.run(do_user_addr_fault(thread, code, address), thread.cpu)
-        return do_trap(vector, code, t.lp.regs[RIP])
+        return do_trap(vector, code, t.lp.regs[RIP], t.lp.x.legacy)
 
     # Out
 

@@ -13,7 +13,7 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from softsgx.linux.process import Signal
+from softsgx.linux.process import SI_KERNEL, Signal
 from softsgx.runner import bpf, cpuid_traps, forced
 from softsgx.runner import ptrace as p
 from softsgx.runner.cpuid import CpuidPolicy
@@ -22,7 +22,7 @@ from softsgx.runner.layout import END, GATE
 from softsgx.runner.probes import ARCH_SET_CPUID
 from softsgx.runner.signals import Due, send
 from softsgx.runner.stops import answer, go_on, to_exit
-from softsgx.runner.trapped import CPUID, REFUSED, SI_KERNEL, trapped
+from softsgx.runner.trapped import CPUID, REFUSED, trapped
 from softsgx.spec import faults
 from softsgx.spec.bits import MASK32
 from softsgx.spec.msr import RFLAGS_RF

@@ -10,12 +10,13 @@ import signal
 from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu.fault import GP, UD, Fault
+from softsgx.linux.process import BUS_ADRALN, FPE_INTDIV, SI_KERNEL, TRAP_TRACE
 from softsgx.mem.pagetable import PTE_P, PTE_PFN_MASK
 from softsgx.mem.tlb import FETCH
 from softsgx.runner.disassembler import Code
 from softsgx.runner.maddr import access_kind
 from softsgx.runner.scan import illegal
-from softsgx.runner.trapped import INFO, LONGEST, SI_KERNEL, SYNCHRONOUS
+from softsgx.runner.trapped import INFO, LONGEST, SYNCHRONOUS
 from softsgx.spec import faults
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.registers import RIP
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 UNBLOCK: Final = sum(1 << (number - 1) for number in SYNCHRONOUS)
 
-_BUS_ADRALN, _FPE_INTDIV, _TRAP_TRACE = 1, 1, 2
 _FSW_ES: Final = 1 << 7
 
 
@@ -45,7 +45,7 @@ def exception(lp: LogicalProcessor, number: int, info: bytes) -> Fault:
     if not lp.elrange_base <= rip < lp.elrange_end:
         return GP("ACCESS.01")  # fetch outside ELRANGE while in enclave mode
     if number == signal.SIGFPE:
-        if code == _FPE_INTDIV:
+        if code == FPE_INTDIV:
             return Fault(faults.DE, "CODE.04")
         x87 = int.from_bytes(lp.x.legacy[2:4], "little") & _FSW_ES
         return Fault(faults.MF if x87 else faults.XM, "CODE.04")
@@ -53,7 +53,7 @@ def exception(lp: LogicalProcessor, number: int, info: bytes) -> Fault:
         return PageFault(address)
     if number == signal.SIGSEGV:
         return _protection(lp, rip)
-    if number == signal.SIGBUS and code == _BUS_ADRALN:
+    if number == signal.SIGBUS and code == BUS_ADRALN:
         return Fault(faults.AC, "CODE.04")
     if number == signal.SIGBUS:
         return Fault(faults.SS, "CODE.04") if code == SI_KERNEL else PageFault(address)
@@ -67,7 +67,7 @@ def _trap(lp: LogicalProcessor, code: int) -> Fault:
     if code == SI_KERNEL and before == b"\xcc":
         lp.regs[RIP] = rip
         return Fault(faults.BP, "CODE.03") if lp.dbgoptin else UD("CODE.02")
-    if before == b"\xf1" and code != _TRAP_TRACE:
+    if before == b"\xf1" and code != TRAP_TRACE:
         lp.regs[RIP] = rip
         return UD("CODE.02")
     return Fault(faults.DB, "CODE.04")

@@ -13,6 +13,8 @@ import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from softsgx.linux.process import SI_KERNEL
+
 ENCLU: Final = b"\x0f\x01\xd7"
 CPUID: Final = b"\x0f\xa2"
 # Of these neither changes what CPUID does; LOCK makes it #UD.
@@ -32,7 +34,6 @@ SYNCHRONOUS: Final = frozenset(
 )
 # What ENCLU and CPUID can come as.
 REFUSED: Final = frozenset({signal.SIGILL, signal.SIGSEGV, signal.SIGBUS})
-SI_KERNEL: Final = 0x80
 INFO: Final = struct.Struct("<iii4xQ")  # si_signo, si_errno, si_code, si_addr
 
 Read = Callable[[int, int], bytes]

@@ -10,7 +10,8 @@ from softsgx.linux import ptrace, syscalls
 from softsgx.linux.events import tell_signal
 from softsgx.linux.fault import do_user_addr_fault
 from softsgx.linux.madvise import sys_madvise
-from softsgx.linux.process import SIGSEGV, SIGTRAP, Process, Signal, Thread, refuse_cpu
+from softsgx.linux.process import Process, Signal, Thread, refuse_cpu
+from softsgx.linux.traps import do_trap
 from softsgx.linux.uapi import (
     MAP_ANONYMOUS,
     MAP_PRIVATE,
@@ -22,7 +23,7 @@ from softsgx.linux.vdso import FIXED_UP, VDSO_ENCLU, Exit, UserHandler, sgx_ente
 from softsgx.sim import Steps
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import PAGE_SHIFT
-from softsgx.spec.registers import RDX
+from softsgx.spec.registers import RDX, RIP
 from softsgx.system.enclave import EnclaveProgram, EnclaveThread, Ocall, Suspended, occupied
 
 if TYPE_CHECKING:
@@ -171,12 +172,13 @@ class HostThread:
             try:
                 return action()
             except Fault as fault:
-                self._lp.deliver_fault(fault)
+                lp = self._lp
+                lp.deliver_fault(fault)
                 if fault.vector != faults.PF:
-                    signal = Signal(SIGSEGV, 0x80, 0, fault.vector, fault.code)
-                    tell_signal(self.thread, signal)
-                    raise SignalRaised(signal) from fault
-                found = yield from do_user_addr_fault(self.thread, fault.code, fault.address)
+                    found = do_trap(fault.vector, fault.code, lp.regs[RIP], lp.x.legacy)
+                else:
+                    code, address = fault.code, fault.address
+                    found = yield from do_user_addr_fault(self.thread, code, address)
                 if found is not None:
                     tell_signal(self.thread, found)
                     raise SignalRaised(found) from fault
@@ -279,10 +281,14 @@ class EnclaveEntry:
                 stack.pop()
                 return Exit(leaves.EEXIT)
             if isinstance(point, Suspended):
-                if point.exit.vector not in FIXED_UP:
-                    signal = Signal(SIGTRAP, 0, 0, point.exit.vector, point.exit.error_code)
+                end = point.exit
+                if end.vector not in FIXED_UP:
+                    lp = thread.lp
+                    signal = do_trap(end.vector, end.error_code, lp.regs[RIP], lp.x.legacy)
+                    assert signal is not None, f"vector {end.vector} is spurious"
+                    tell_signal(thread.current, signal)
                     raise SignalRaised(signal)
-                return point.exit
+                return end
             if isinstance(point, Ocall):
                 self.requests[tcs] = point
                 return Exit(leaves.EEXIT)

@@ -71,6 +71,40 @@ static uint64_t try_system(uint64_t what)
     return rax;
 }
 
+/* Exceptions of computing; a handler that steps over them leaves the state to be cleaned up. */
+static uint64_t try_computing(uint64_t what)
+{
+    const uint32_t mxcsr = 0x1f80, unmasked = 0x1d80;
+    const uint16_t cw = 0x37b; /* division by zero is not masked */
+    uint64_t rax = 0;
+
+    switch (what) {
+    case TRY_X87:
+        __asm__ volatile("fninit\n\tfldcw %1\n\tfld1\n\tfldz\n\tfdivrp\n\t"
+                         "mov $1, %%r12d\n\tfwait\n\tfninit"
+                         : "+a"(rax) : "m"(cw) : "r12", "st", "st(1)");
+        break;
+    case TRY_SSE:
+        __asm__ volatile("ldmxcsr %2\n\txorps %%xmm0, %%xmm0\n\tmov $1, %%r12d\n\t"
+                         "cvtsi2ss %%r12d, %%xmm1\n\tmov $4, %%r12d\n\t"
+                         "divss %%xmm0, %%xmm1\n\tldmxcsr %1"
+                         : "+a"(rax) : "m"(mxcsr), "m"(unmasked) : "r12", "xmm0", "xmm1");
+        break;
+    case TRY_SS:
+        __asm__ volatile("mov %%rbp, %%rbx\n\tmov $1, %%ebp\n\tshl $63, %%rbp\n\t"
+                         "mov $4, %%r12d\n\tmov 0(%%rbp), %%rax\n\tmov %%rbx, %%rbp"
+                         : "+a"(rax) : : "rbx", "r12", "cc");
+        break;
+    case TRY_AC:
+        __asm__ volatile("pushfq\n\torl $0x40000, (%%rsp)\n\tpopfq\n\tmov $5, %%r12d\n\t"
+                         "mov 1(%%rsp), %%rax\n\t"
+                         "pushfq\n\tandl $~0x40000, (%%rsp)\n\tpopfq"
+                         : "+a"(rax) : : "r12", "cc", "memory");
+        break;
+    }
+    return rax;
+}
+
 __attribute__((used)) void serve(struct call *call)
 {
     uint64_t rax = 0;
@@ -97,6 +131,12 @@ __attribute__((used)) void serve(struct call *call)
                          : "+a"(rax)
                          : "c"(call->a)
                          : "r12", "memory");
+        break;
+    case TRY_X87:
+    case TRY_SSE:
+    case TRY_SS:
+    case TRY_AC:
+        rax = try_computing(call->op);
         break;
     default:
         rax = try_system(call->op);
