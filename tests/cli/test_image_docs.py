@@ -42,7 +42,7 @@ def line(outputs: dict[str, str], command: str, name: str) -> str:
 
 def test_every_command_runs_and_they_agree(tmp_path: Path) -> None:
     outputs = run_all(tmp_path)
-    assert len(outputs) == 12
+    assert len(outputs) == 15
     assert all(text for command, text in outputs.items() if command.startswith("softsgx "))
     sign = "softsgx sign enclave --key key.pem -o enclave.sig --sgxs enclave.sgxs"
     mrenclave = line(outputs, "softsgx measure enclave", "MRENCLAVE")
@@ -51,6 +51,10 @@ def test_every_command_runs_and_they_agree(tmp_path: Path) -> None:
     assert mrenclave in outputs["softsgx measure enclave --json"]
     assert mrenclave in outputs["softsgx show enclave.sig"]
     assert line(outputs, sign, "MRSIGNER") in outputs["softsgx show enclave.sig"]
+    assert outputs["softsgx show --diff enclave enclave.sgxs"].endswith("\nequal\n")
+    same = "ENCLAVEHASH is MRENCLAVE: the SIGSTRUCT is for this enclave"
+    assert same in outputs["softsgx show --diff enclave.sig enclave.sgxs"]
+    assert "\nTCS          " in outputs["softsgx show --diff enclave fixed || test $? = 1"]
 
 
 def test_only_known_languages_are_used() -> None:

@@ -91,7 +91,7 @@ def test_every_layout_option_is_handed_on(softsgx: Shell) -> None:
             ["app.sig"],
             "app.sig: content: a SIGSTRUCT, which holds no enclave: give an ELF or SGXS file",
         ),
-        (["app", "--threads", "0"], "app: threads: 0 is not from 1 to 4096"),
+        (["app", "--threads", "0"], "--threads: 0 is not from 1 to 4096"),
         (["app", "--threads", "x"], "argument --threads: x: no number: see softsgx measure --help"),
         (
             ["app", "--threads", "-1"],

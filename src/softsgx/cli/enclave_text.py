@@ -6,9 +6,9 @@ from typing import Final, NamedTuple
 
 from softsgx.image.image import ALL_CHUNKS, EnclaveImage, Segment
 from softsgx.image.sigstruct import Finding, mrsigner
-from softsgx.spec import attributes, cet
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import PT_MASK, PT_NAMES, PT_SHIFT, rwx_text
+from softsgx.spec.flags import flags_text, has_flags
 from softsgx.spec.sigstruct import SIGSTRUCT
 from softsgx.spec.tcs import TCS as TCS_PAGE
 
@@ -17,41 +17,12 @@ _TCS_FIELDS: Final = "FLAGS OSSA NSSA OENTRY OFSBASGX OGSBASGX FSLIMIT GSLIMIT".
 _TCS_CET_FIELDS: Final = ("OCETSSA",)  # shown where they are set
 
 
-def _names(prefix: str) -> dict[int, str]:
-    """Names of single bits, from the constants of `spec.attributes`."""
-    constants = vars(attributes).items()
-    bits = {value: name for name, value in constants if name.startswith(prefix)}
-    return {bit: name.removeprefix(prefix) for bit, name in bits.items() if not bit & (bit - 1)}
-
-
-_BIT_NAMES: Final = {
-    "ATTRIBUTES": _names("ATTR_"),
-    "XFRM": _names("XFRM_"),
-    "MISCSELECT": _names("MISC_"),
-    "CET_ATTRIBUTES": {
-        cet.SH_STK_EN: "SH_STK_EN",
-        cet.WR_SHSTK_EN: "WR_SHSTK_EN",
-        cet.ENDBR_EN: "ENDBR_EN",
-        cet.LEG_IW_EN: "LEG_IW_EN",
-        cet.NO_TRACK_EN: "NO_TRACK_EN",
-        cet.SUPPRESS_DIS: "SUPPRESS_DIS",
-    },
-}
-
-
 class _Row(NamedTuple):
     """Neighbouring segments that look alike."""
 
     offset: int
     end: int
     what: tuple[str, str, str]
-
-
-def bits_text(field: str, value: int) -> str:
-    """A value with the names of its bits, as '0x6 DEBUG MODE64BIT'."""
-    names = _BIT_NAMES[field]
-    set_bits = [1 << bit for bit in range(64) if value >> bit & 1]
-    return " ".join([f"{value:#x}", *(names.get(b, f"bit{b.bit_length() - 1}") for b in set_bits)])
 
 
 def image_text(kind: str, image: EnclaveImage) -> str:
@@ -109,7 +80,9 @@ def _tcs_lines(image: EnclaveImage) -> Iterator[str]:
         for page in segment.pages() if segment.is_tcs else ():
             tcs = TCS_PAGE.unpack(page.content or bytes(PAGE_SIZE))
             names = [*_TCS_FIELDS, *(name for name in _TCS_CET_FIELDS if getattr(tcs, name))]
-            fields = (f"{name} {getattr(tcs, name):#x}" for name in names)
+            values = {name: f"{getattr(tcs, name):#x}" for name in names}
+            values["FLAGS"] = flags_text("TCS.FLAGS", tcs.FLAGS)
+            fields = (f"{name} {value}" for name, value in values.items())
             yield f"TCS at {page.offset:#x}: {', '.join(fields)}"
 
 
@@ -117,7 +90,7 @@ def sigstruct_text(sig: SIGSTRUCT, findings: Sequence[Finding]) -> str:
     """All fields with their byte offsets, MRSIGNER, and what EINIT would say."""
     lines = [f"SIGSTRUCT, {SIGSTRUCT.SIZE} bytes"]
     for field in SIGSTRUCT.FIELDS:
-        value = _field_text(field.name, getattr(sig, field.name))
+        value = field_text(field.name, getattr(sig, field.name))
         lines.append(f"{field.offset:>6}  {field.name:<20} {value}")
     lines.append(f"MRSIGNER {mrsigner(sig).hex()}")
     lines += [f"INVALID: {finding}" for finding in findings]
@@ -126,11 +99,12 @@ def sigstruct_text(sig: SIGSTRUCT, findings: Sequence[Finding]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _field_text(name: str, value: int | bytes) -> str:
+def field_text(name: str, value: int | bytes) -> str:
+    """A field of SIGSTRUCT: a date, flags with their names, bytes up to 32."""
     if isinstance(value, bytes):
         more = f"... ({len(value)} bytes)" if len(value) > _SHOWN_BYTES else ""
         return value[:_SHOWN_BYTES].hex() + more
     if name == "DATE":
         digits = f"{value:08x}"
         return f"{digits[:4]}-{digits[4:6]}-{digits[6:]}"
-    return bits_text(name, value) if name in _BIT_NAMES else f"{value:#x}"
+    return flags_text(name, value) if has_flags(name) else f"{value:#x}"

@@ -86,7 +86,7 @@ def enclave_of(args: argparse.Namespace, data: bytes) -> EnclaveImage:
 
 
 def layout(args: argparse.Namespace) -> Layout | None:
-    """The layout asked for; None if no argument asks for any. Raises ImageError."""
+    """The layout asked for; None if no argument asks for any."""
     given: dict[str, Any] = {
         name: value for name in _COUNTS if (value := getattr(args, name)) is not None
     }
@@ -98,8 +98,12 @@ def layout(args: argparse.Namespace) -> Layout | None:
         for name in (*_OF_THREADS, "relocate_to"):
             if name in given:
                 raise UsageError(f"{_option(name)}: not with --layout selftest")
-        return SelftestLayout(**given)
-    return ThreadLayout(**given) if given or args.layout else None
+    try:
+        if args.layout == "selftest":
+            return SelftestLayout(**given)
+        return ThreadLayout(**given) if given or args.layout else None
+    except ImageError as error:
+        raise UsageError(f"{_option(error.where)}: {error.why}") from None
 
 
 def _option(name: str) -> str:
