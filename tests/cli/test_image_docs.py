@@ -54,7 +54,7 @@ def test_every_command_runs_and_they_agree(tmp_path: Path) -> None:
     assert outputs["softsgx show --diff enclave enclave.sgxs"].endswith("\nequal\n")
     same = "ENCLAVEHASH is MRENCLAVE: the SIGSTRUCT is for this enclave"
     assert same in outputs["softsgx show --diff enclave.sig enclave.sgxs"]
-    assert "\nTCS          " in outputs["softsgx show --diff enclave fixed || test $? = 1"]
+    assert "\ncontents     0x0: " in outputs["softsgx show --diff enclave fixed || test $? = 1"]
 
 
 def test_only_known_languages_are_used() -> None:
