@@ -754,7 +754,7 @@ def test_mprotect_above_the_cap() -> None:
     assert_in_order(
         w.machine.explain(),
         (
-            f"mprotect({page:#x}, 0x1000, rwx) of thread main refused: -EACCES",
+            f"mprotect({page:#x}, 0x1000, rwx) of thread main refused by the driver: -EACCES",
             "want  rwx",
             f"cap   rw-  of the page at {page:#x} since it was added",
             "rule  an area gets no right that the cap of one of its pages lacks",
@@ -771,7 +771,8 @@ def test_restrict_to_w_without_r() -> None:
         (
             "ioctl RESTRICT_PERMISSIONS(offset=0x",
             "permissions=-w-) of thread main refused by the driver: -EINVAL",
-            "W without R is no right that a page can have",
+            "no W without R: no page can have that (sgx_ioc_enclave_restrict_permissions)",
+            "for the ioctl to succeed: permissions with R: 3",
         ),
     )
 
@@ -780,7 +781,7 @@ def test_remove_of_a_page_in_each_state() -> None:
     w = explained()
     page = w.enclave.data[0]
     assert w.do(w.enclave.remove(w.host, page, PAGE_SIZE))[0] == -EPERM
-    assert "only a trimmed page can be removed" in w.machine.explain()
+    assert "only a trimmed page is removed (sgx_encl_remove_pages)" in w.machine.explain()
     retyped(w, "TRIM")
     assert w.do(w.enclave.remove(w.host, page, PAGE_SIZE))[0] == -EPERM
     assert_in_order(
@@ -804,7 +805,10 @@ def test_create_when_epc_is_full() -> None:
     assert b.create() == -ENOMEM
     assert_in_order(
         machine.explain(),
-        ("ioctl CREATE(", "refused by the driver: -ENOMEM", "EPC is full: 0 of 16 pages", "--epc"),
+        (
+            *("ioctl CREATE(", "refused by the driver: -ENOMEM", "asked  free=0, pages=16"),
+            *("EPC is full, and no page in it can be evicted (sgx_alloc_epc_page)", "--epc"),
+        ),
     )
 
 
@@ -818,7 +822,8 @@ def test_init_of_a_provisioning_enclave_without_the_token() -> None:
         machine.explain(),
         (
             "ioctl INIT() of thread main refused by the driver: -EACCES",
-            "SECS.ATTRIBUTES has bits that this enclave may not have: 0x10",
+            "attributes=0x10",
+            "SECS.ATTRIBUTES has only bits that this enclave may have (sgx_encl_init)",
             "open /dev/sgx_provision, and SGX_IOC_ENCLAVE_PROVISION before INIT",
         ),
     )

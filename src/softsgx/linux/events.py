@@ -14,6 +14,7 @@ from softsgx.linux import uapi
 from softsgx.sim.kernel_events import (
     CallBegun,
     CallEnded,
+    CallRefused,
     Fields,
     IoctlArguments,
     IoctlResults,
@@ -68,6 +69,14 @@ def tell_call(current: Thread, name: str, fields: Fields, steps: Steps[int]) -> 
     result = yield from steps
     log.emit(CallEnded(current.cpu, current.name, name, fields, result))
     return result
+
+
+def refused(current: Thread, errno: int, rule: str, **asked: int) -> int:
+    """-errno; who listens is told by which rule of `refusals`, and what was asked."""
+    log = current.kernel.processor.log
+    if log.on:
+        log.emit(CallRefused(current.cpu, current.name, rule, errno, tuple(asked.items())))
+    return -errno
 
 
 def request_name(version: KernelVersion, cmd: int) -> str:

@@ -191,7 +191,7 @@ def do_mmap(
     length = (length + PAGE_MASK) & ~PAGE_MASK
     if len(mm.vmas) > mm.max_map_count:
         return -ENOMEM, []
-    start = _get_unmapped_area(mm, file, address, length, flags)
+    start = _get_unmapped_area(current, file, address, length, flags)
     if start < 0:
         return start, []
     end = start + length
@@ -217,8 +217,11 @@ def do_mmap(
     return start, unmapped
 
 
-def _get_unmapped_area(mm: Mm, file: File | None, address: int, length: int, flags: int) -> int:
+def _get_unmapped_area(
+    current: Thread, file: File | None, address: int, length: int, flags: int
+) -> int:
     """__get_unmapped_area: the address to map to, checked, or an errno."""
+    mm = current.mm
     fixed = flags & (MAP_FIXED | MAP_FIXED_NOREPLACE)
     if not fixed:
         address &= ~PAGE_MASK
@@ -227,7 +230,7 @@ def _get_unmapped_area(mm: Mm, file: File | None, address: int, length: int, fla
     if length > TASK_SIZE:
         return -ENOMEM
     if file is not None and (choose := file.f_op.get_unmapped_area) is not None:
-        start = choose(mm, address, length, flags | (MAP_FIXED if fixed else 0))
+        start = choose(current, address, length, flags | (MAP_FIXED if fixed else 0))
     else:
         start = address if fixed else mm.get_unmapped_area(address, length)
     if start < 0:

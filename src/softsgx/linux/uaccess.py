@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from softsgx.linux.errno import EACCES, EFAULT
+from softsgx.linux.events import refused
 from softsgx.linux.mm import VM_EXEC, VM_READ, Vma, vm_pte_bits
 from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_PFN_MASK, PTE_U, PTE_W
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
@@ -34,6 +35,13 @@ class UserMemory(Protocol):
 
 def copy_from_user(current: Thread, address: int, size: int) -> Steps[bytes | None]:
     """`size` bytes at a user address; None stands for -EFAULT."""
+    out = yield from _copy_from_user(current, address, size)
+    if out is None:
+        refused(current, EFAULT, "copy_from_user.address", address=address, size=size)
+    return out
+
+
+def _copy_from_user(current: Thread, address: int, size: int) -> Steps[bytes | None]:
     kernel, out = current.kernel, b""
     user = current.mm.user
     if user is not None and not _touches_enclave(current, address, size):
@@ -63,6 +71,13 @@ def copy_from_user(current: Thread, address: int, size: int) -> Steps[bytes | No
 
 def copy_to_user(current: Thread, address: int, data: bytes) -> Steps[bool]:
     """Write `data` to a user address; False stands for -EFAULT (some of it may be written)."""
+    done = yield from _copy_to_user(current, address, data)
+    if not done:
+        refused(current, EFAULT, "copy_to_user.address", address=address, size=len(data))
+    return done
+
+
+def _copy_to_user(current: Thread, address: int, data: bytes) -> Steps[bool]:
     kernel = current.kernel
     user = current.mm.user
     if user is not None and not _touches_enclave(current, address, len(data)):
@@ -96,7 +111,13 @@ def pin_source_page(current: Thread, address: int) -> int:
 
     The area looked at is the one at or above the address, as the driver does it.
     """
-    mm = current.mm
+    pfn = _source_page(current.mm, address)
+    if pfn == -EACCES:
+        return refused(current, EACCES, "__sgx_encl_add_page.noexec", src=address)
+    return refused(current, -pfn, "get_user_pages.address", src=address) if pfn < 0 else pfn
+
+
+def _source_page(mm: Mm, address: int) -> int:
     vma = mm.find_vma(address)
     if mm.user is not None:
         inside = vma is not None and vma.start <= address
@@ -105,7 +126,7 @@ def pin_source_page(current: Thread, address: int) -> int:
         return -EFAULT
     if not vma.may & VM_EXEC:
         return -EACCES
-    return get_user_page(current, address)
+    return get_user_page_remote(mm, address)
 
 
 def get_user_page(current: Thread, address: int) -> int:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from softsgx.linux.errno import ENOTTY
+from softsgx.linux.events import refused
 
 if TYPE_CHECKING:
-    from softsgx.linux.mm import Mm, Vma
+    from softsgx.linux.mm import Vma
     from softsgx.linux.process import Thread
     from softsgx.sim import Steps
 
@@ -44,8 +45,9 @@ class FileOperations(Protocol):
         """unlocked_ioctl."""
 
     @property
-    def get_unmapped_area(self) -> Callable[[Mm, int, int, int], int] | None:
-        """Choose the address of a mapping: (mm, address, length, flags). None: as for memory."""
+    def get_unmapped_area(self) -> Callable[[Thread, int, int, int], int] | None:
+        """Choose the address of a mapping: (current, address, length, flags). None: as for
+        memory."""
 
     @property
     def mmap(self) -> Callable[[Thread, File, Vma], Steps[int]] | None:
@@ -104,7 +106,7 @@ class ProvisionNode:
 
     def ioctl(self, current: Thread, file: File, cmd: int, arg: int) -> Steps[int]:
         """No ioctl exists."""
-        return -ENOTTY
+        return refused(current, ENOTTY, "sgx_provision_fops.request", request=cmd)
         yield
 
     # No mapping exists.

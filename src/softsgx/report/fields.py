@@ -14,10 +14,12 @@ from softsgx.spec.status import status_name
 # Addresses, lengths and words: numbers of which nobody wants to see the decimal digits.
 HEX: Final = frozenset(
     "rbx rcx rdx address linear tcs rip entry before after code arg src base size offset length"
-    " flags secinfo secinfo_flags sigstruct attributes xfrm old new old_length new_length"
+    " flags secinfo secinfo_flags sigstruct attributes xfrm miscselect vendor request"
+    " old new old_length new_length"
     " count".split()
 )
 _RIGHTS: Final = frozenset({"prot", "permissions"})
+_TYPES: Final = frozenset({"page_type", "new_type"})
 SHORT: Final = "SGX_IOC_ENCLAVE_"
 
 
@@ -31,7 +33,7 @@ def number(name: str, value: int) -> str:
     """A number as a reader wants to see the field of this name."""
     if name in _RIGHTS and 0 <= value <= 7:
         return rwx_text(value)
-    if name == "page_type":
+    if name in _TYPES:
         return PT_NAMES.get(value, str(value))
     if name == "secinfo_flags":
         return word_text(value & ~BLOCKED | VALID).replace(" ", "|")

@@ -133,6 +133,11 @@ _TEXTS: Final[dict[type, Callable[[Any], Text]]] = {
     k.CallBegun: lambda e: ("call", e.cpu, f"{call_text(e.name, e.fields)} thread {e.thread}"),
     k.IoctlArguments: lambda e: _fields("args", e),
     k.IoctlResults: lambda e: _fields("results", e),
+    k.CallRefused: lambda e: (
+        "refused",
+        e.cpu,
+        f"{call_text(e.rule, e.fields)}: {errno_or_value(-e.errno)}",
+    ),
     k.CallEnded: lambda e: ("return", e.cpu, f"{e.name}: {errno_or_value(e.result)}"),
     k.PageFaultBegun: lambda e: (
         "fault",

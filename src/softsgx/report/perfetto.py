@@ -225,6 +225,13 @@ _HANDLERS: Final[dict[type, Callable[[Perfetto, int, Any], None]]] = {
     k.CallEnded: _call_ended,
     k.IoctlArguments: lambda p, ns, e: p.instant(ns, e.cpu, "call", "arguments", _notes(e.fields)),
     k.IoctlResults: lambda p, ns, e: p.instant(ns, e.cpu, "call", "results", _notes(e.fields)),
+    k.CallRefused: lambda p, ns, e: p.instant(
+        ns,
+        e.cpu,
+        "refused",
+        f"{e.rule}: {errno_or_value(-e.errno)}",
+        _notes(e.fields),
+    ),
     k.PageFaultBegun: lambda p, ns, e: p.begin(
         ns, e.cpu, "fault", "page fault", (("address", f"{e.address:#x}"), ("code", f"{e.code:#x}"))
     ),

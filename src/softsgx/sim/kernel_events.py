@@ -35,6 +35,17 @@ class IoctlResults(NamedTuple):
     fields: Fields
 
 
+class CallRefused(NamedTuple):
+    """The kernel refuses what a call, or the page fault that runs, asks for; the caller may yet
+    tolerate it. `rule` is `function.what` of `linux.refusals`, `fields` what was asked."""
+
+    cpu: int
+    thread: str
+    rule: str
+    errno: int
+    fields: Fields
+
+
 class CallEnded(NamedTuple):
     """The call returns: a value, or a negated errno."""
 
@@ -117,6 +128,7 @@ KERNEL_EVENTS = (
     CallBegun,
     IoctlArguments,
     IoctlResults,
+    CallRefused,
     CallEnded,
     PageFaultBegun,
     PageFaultEnded,

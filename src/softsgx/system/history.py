@@ -10,11 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from softsgx.mem.pagetable import DIRECT_MAP
 from softsgx.report.fields import SHORT, call_text, number
 from softsgx.sim import Event, Stepped
 from softsgx.sim import cpu_events as c
 from softsgx.sim import kernel_events as k
 from softsgx.sim.live import LIVE
+from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.sigstruct import SIGSTRUCT
 
 if TYPE_CHECKING:
     from softsgx.system.machine import Machine
@@ -23,23 +26,37 @@ KEPT: Final = 4
 PAGES_MAX: Final = 1 << 16
 CALLS_MAX: Final = 256
 
+_SRCPGE: Final = 8  # in PAGEINFO
+_OPERANDS: Final = {"ECREATE": PAGE_SIZE, "EADD": PAGE_SIZE, "EINIT": SIGSTRUCT.SIZE}
+
 _MAPPING: Final = frozenset({"mmap", "mprotect", "mremap", "munmap"})
 _SHOWN: Final = frozenset("address length prot old old_length new_length new".split())
 # The arguments of an ioctl that say what was to be done; the others are addresses of the host.
 _TOLD: Final = frozenset("base size offset length secinfo_flags permissions page_type".split())
 
 
-class Context:
-    """A call or page fault that a processor is busy with. `refused`: a leaf of it, if one was."""
+class RefusedLeaf(NamedTuple):
+    """The end of a leaf, and its operands in memory as they were: see `history.operands`."""
 
-    __slots__ = ("fields", "name", "refused", "seq", "thread")
+    event: c.LeafDone | c.LeafFaulted
+    operands: bytes
+
+
+class Context:
+    """A call or page fault that a processor is busy with.
+
+    `refusal` is the last one that the kernel told of, `leaves` has the last refusal of each leaf.
+    """
+
+    __slots__ = ("fields", "leaves", "name", "refusal", "seq", "thread")
 
     def __init__(self, name: str, thread: str, fields: k.Fields, seq: int) -> None:
         self.name = name
         self.thread = thread
         self.fields = fields
         self.seq = seq
-        self.refused: c.LeafDone | c.LeafFaulted | None = None
+        self.refusal: k.CallRefused | None = None
+        self.leaves: dict[str, RefusedLeaf] = {}
 
     def __str__(self) -> str:
         who = f" of thread {self.thread}"
@@ -101,6 +118,7 @@ class History:
             c.LeafFaulted: self._leaf,
             k.CallBegun: self._begun,
             k.IoctlArguments: self._arguments,
+            k.CallRefused: self._refused,
             k.CallEnded: self._ended,
             k.PageFaultBegun: self._fault_begun,
             k.PageFaultEnded: self._fault_ended,
@@ -160,8 +178,17 @@ class History:
 
     def _leaf(self, e: c.LeafDone | c.LeafFaulted) -> None:
         busy = self.busy(e.lp)
+        if busy is None:
+            return
+        if e.rule:
+            busy.leaves[e.leaf] = RefusedLeaf(e, operands(self.machine, e))
+        elif busy.leaves:
+            busy.leaves.pop(e.leaf, None)  # tried again, or of another page
+
+    def _refused(self, e: k.CallRefused) -> None:
+        busy = self.busy(e.cpu)
         if busy is not None:
-            busy.refused = e if e.rule else None
+            busy.refusal = e
 
     def _begun(self, e: k.CallBegun) -> None:
         context = Context(e.name, e.thread, e.fields, self.log.seq)
@@ -199,6 +226,18 @@ class History:
     def _switched_in(self, e: k.ThreadSwitchedIn) -> None:
         self.runs[e.cpu] = Runs(e.thread, e.process, e.space)
         self._busy.pop(e.cpu, None)
+
+
+def operands(machine: Machine, e: c.LeafDone | c.LeafFaulted) -> bytes:
+    """What a leaf of the kernel was given in memory, which the kernel uses again afterwards: the
+    source page of ECREATE and EADD, the SIGSTRUCT of EINIT."""
+    size = _OPERANDS.get(e.leaf)
+    if size is None:
+        return b""
+    memory, at = machine.processor.memory, e.rbx
+    if e.leaf != "EINIT":
+        at = memory.read_int(at - DIRECT_MAP + _SRCPGE, 8)
+    return memory.read(at - DIRECT_MAP, size)
 
 
 def _keep(changes: dict[Any, list[Change]], key: Any, change: Change) -> None:

@@ -10,12 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.errno import EINVAL, ENOMEM
+from softsgx.linux.events import refused
 from softsgx.mem.pagetable import direct
 from softsgx.spec.bits import PAGE_SHIFT
 from softsgx.spec.paging import PCMD
 
 if TYPE_CHECKING:
     from softsgx.linux.kernel import Kernel
+    from softsgx.linux.process import Thread
 
 PCMDS_PER_PAGE: Final = 32
 _NO_PCMD: Final = bytes(PCMD.SIZE)
@@ -69,11 +71,13 @@ class SgxBacking:
                 self.kernel.free_page(page.pfn)
 
 
-def shmem_file_setup(kernel: Kernel, size: int) -> int:
+def shmem_file_setup(current: Thread, size: int) -> int:
     """Make the file: -EINVAL if its size is no signed 64-bit offset, -ENOMEM."""
     if size >= 1 << 63:
-        return -EINVAL
-    return -ENOMEM if kernel.fail("shmem_file_setup") else 0
+        return refused(current, EINVAL, "shmem_file_setup.size", size=size)
+    if current.kernel.fail("shmem_file_setup"):
+        return refused(current, ENOMEM, "kmalloc.memory")
+    return 0
 
 
 class Shmem:

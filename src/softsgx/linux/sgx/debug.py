@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from softsgx.linux.errno import EBUSY, EFAULT, EIO
+from softsgx.linux.events import refused
 from softsgx.linux.mm import Vma
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx.encl import SGX_ENCL_DEBUG, SgxEncl, sgx_encl_load_page_in_vma
@@ -29,9 +30,10 @@ def sgx_vma_access(
     """
     encl = vma.encl
     if encl is None:
-        return -EFAULT  # registration failed at fork
+        # registration failed at fork
+        return refused(current, EFAULT, "sgx_vma_access.unregistered", address=address)
     if not encl.flags & SGX_ENCL_DEBUG:
-        return -EFAULT
+        return refused(current, EFAULT, "sgx_vma_access.production", address=address)
     done = 0
     while done < len(buf):
         count = min(_WORD - (address + done) % _WORD, len(buf) - done)
@@ -60,11 +62,11 @@ def _access_word(
         at = entry.epc_page.address + (address & PAGE_MASK) - offset
         ret, word = yield from edbgrd(current, at)
         if ret:
-            return -EIO
+            return refused(current, EIO, "sgx_vma_access.EDBGRD", address=address)
         data = bytearray(word.to_bytes(_WORD, "little"))
         if not write:
             part[:] = data[offset : offset + len(part)]
             return 0
         data[offset : offset + len(part)] = part
         ret = yield from edbgwr(current, at, int.from_bytes(data, "little"))
-    return -EIO if ret else 0
+    return refused(current, EIO, "sgx_vma_access.EDBGWR", address=address) if ret else 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from softsgx.linux.errno import EINVAL
-from softsgx.linux.mm import Mm, Vma
+from softsgx.linux.events import refused
+from softsgx.linux.mm import Vma
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx.encl import SgxEncl, sgx_encl_may_map, sgx_encl_mm_add
 from softsgx.linux.uapi import MAP_FIXED, MAP_PRIVATE, MAP_TYPE
@@ -43,13 +44,13 @@ class SgxEnclaveNode:
 
         return (yield from sgx_ioctl(current, encl_of(file), cmd, arg))
 
-    def get_unmapped_area(self, mm: Mm, address: int, length: int, flags: int) -> int:
+    def get_unmapped_area(self, current: Thread, address: int, length: int, flags: int) -> int:
         """sgx_get_unmapped_area: shared mappings only; no natural alignment."""
         if flags & MAP_TYPE == MAP_PRIVATE:
-            return -EINVAL
+            return refused(current, EINVAL, "sgx_get_unmapped_area.private")
         if flags & MAP_FIXED:
             return address
-        return mm.get_unmapped_area(address, length)
+        return current.mm.get_unmapped_area(address, length)
 
     def mmap(self, current: Thread, file: File, vma: Vma) -> Steps[int]:
         """sgx_mmap: vet the rights against the caps, register the address space."""

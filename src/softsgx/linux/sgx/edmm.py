@@ -9,10 +9,10 @@ failed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from softsgx.linux.errno import EAGAIN, EBUSY, EFAULT, EINVAL, ENODEV, EPERM
-from softsgx.linux.events import tell_arguments, tell_results
+from softsgx.linux.events import refused, tell_arguments, tell_results
 from softsgx.linux.kernel import Kernel, Operands
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import encl as e
@@ -41,6 +41,8 @@ from softsgx.spec.status import SGX_EPC_PAGE_CONFLICT
 
 Body = Callable[[Thread, SgxEncl, Any], Steps[int]]
 
+_RESTRICT: Final = "sgx_ioc_enclave_restrict_permissions"
+
 
 def _run(
     current: Thread,
@@ -51,16 +53,15 @@ def _run(
     body: Body,
 ) -> Steps[int]:
     """The frame of all three: state, argument, range, own checks, run, write back."""
-    if not current.kernel.has_sgx2:
-        return -ENODEV
-    if not encl.flags & e.SGX_ENCL_INITIALIZED:
-        return -EINVAL
+    ret = sgx_ioc_sgx2_ready(current, encl)
+    if ret:
+        return ret
     raw = yield from copy_from_user(current, arg, structure.SIZE)
     if raw is None:
         return -EFAULT
     params = structure.unpack(raw)
     tell_arguments(current, params)
-    ret = sgx_validate_offset_length(current.kernel, encl, params.offset, params.length)
+    ret = sgx_validate_offset_length(current, encl, params.offset, params.length)
     if not ret:
         ret = check(current, params)
     if ret:
@@ -70,6 +71,15 @@ def _run(
     if not (yield from copy_to_user(current, arg, params.pack())):
         return -EFAULT
     return ret
+
+
+def sgx_ioc_sgx2_ready(current: Thread, encl: SgxEncl) -> int:
+    """0 if the pages of an enclave can be changed: SGX2, and INIT was done."""
+    if not current.kernel.has_sgx2:
+        return refused(current, ENODEV, "sgx_ioc_sgx2_ready.sgx2")
+    if not encl.flags & e.SGX_ENCL_INITIALIZED:
+        return refused(current, EINVAL, "sgx_ioc_sgx2_ready.initialised", **e.sgx_encl_state(encl))
+    return 0
 
 
 def sgx_load_for_ioctl(current: Thread, encl: SgxEncl, address: int) -> Steps[SgxEnclPage | int]:
@@ -91,7 +101,7 @@ def sgx_enclave_etrack(current: Thread, encl: SgxEncl) -> Steps[int]:
     secs = encl.secs.epc_page
     assert secs is not None
     if current.kernel.fail("ETRACK"):
-        return -EFAULT
+        return refused(current, EFAULT, "sgx_enclave_etrack.ETRACK")
     ret = yield from encls(current, leaves.ETRACK, 0, secs.address)
     if ret:
         current.kernel.pr_err_once("ETRACK returned", f"{ret} ({ret:#x})")
@@ -100,7 +110,7 @@ def sgx_enclave_etrack(current: Thread, encl: SgxEncl) -> Steps[int]:
         ret = yield from encls(current, leaves.ETRACK, 0, secs.address)
         if ret:
             current.kernel.pr_err_once("ETRACK repeat returned", f"{ret} ({ret:#x})")
-            return -EFAULT
+            return refused(current, EFAULT, "sgx_enclave_etrack.ETRACK")
     yield from e.sgx_ipi_enclave_cpus(current, encl)
     return 0
 
@@ -119,13 +129,18 @@ def sgx_ioc_enclave_restrict_permissions(
 
 
 def _check_restrict(current: Thread, params: SgxEnclaveRestrictPermissions) -> int:
-    if params.permissions & ~RWX:
-        return -EINVAL
-    if params.permissions & (R | W) == W:
-        return -EINVAL
-    if current.kernel.version.restrict_requires_read and not params.permissions & R:
-        return -EINVAL  # the rule of the V3 and V4 series
-    return -EINVAL if params.result or params.count else 0
+    asked = params.permissions
+    if asked & ~RWX:
+        return refused(current, EINVAL, f"{_RESTRICT}.permissions", permissions=asked)
+    if asked & (R | W) == W:
+        return refused(current, EINVAL, f"{_RESTRICT}.write", permissions=asked)
+    if current.kernel.version.restrict_requires_read and not asked & R:
+        # the rule of the V3 and V4 series
+        return refused(current, EINVAL, f"{_RESTRICT}.read", permissions=asked)
+    result, count = params.result, params.count
+    if result or count:
+        return refused(current, EINVAL, f"{_RESTRICT}.result", result=result, count=count)
+    return 0
 
 
 def sgx_enclave_restrict_permissions(
@@ -172,16 +187,17 @@ def sgx_restrict_one(
     if isinstance(entry, int):
         return entry
     if entry.type != PT_REG:
-        return -EINVAL
+        rule, address = "sgx_enclave_restrict_permissions.type", encl.base + modp.offset + done
+        return refused(current, EINVAL, rule, address=address, page_type=entry.type)
     assert entry.epc_page is not None
     ret = yield from sgx_encls_emodpr(current, secinfo, entry.epc_page.address)
     if encls_faulted(ret):
         vector = ret & ~ENCLS_FAULT_FLAG
         current.kernel.pr_err_once("EMODPR encountered exception", str(vector))
-        return -EFAULT
+        return refused(current, EFAULT, "sgx_enclave_restrict_permissions.EMODPR")
     if encls_failed(ret):
         modp.result = ret
-        return -EFAULT
+        return refused(current, EFAULT, "sgx_enclave_restrict_permissions.EMODPR")
     return 0
 
 
@@ -213,10 +229,13 @@ def sgx_ioc_enclave_modify_types(current: Thread, encl: SgxEncl, arg: int) -> St
     )
 
 
-def _check_types(_current: Thread, params: SgxEnclaveModifyTypes) -> int:
+def _check_types(current: Thread, params: SgxEnclaveModifyTypes) -> int:
+    rule = "sgx_ioc_enclave_modify_types"
     if params.page_type & ~0xFF:
-        return -EINVAL
-    return -EINVAL if params.result or params.count else 0
+        return refused(current, EINVAL, f"{rule}.page_type", page_type=params.page_type)
+    if params.result or params.count:
+        return refused(current, EINVAL, f"{rule}.result", result=params.result, count=params.count)
+    return 0
 
 
 def sgx_enclave_modify_types(
@@ -224,7 +243,8 @@ def sgx_enclave_modify_types(
 ) -> Steps[int]:
     """Per page: EMODT, ETRACK, IPIs; before it, for a new TCS, the PTEs are zapped."""
     if modt.page_type not in (PT_TCS, PT_TRIM):
-        return -EINVAL
+        asked = modt.page_type
+        return refused(current, EINVAL, "sgx_enclave_modify_types.page_type", page_type=asked)
     kernel = current.kernel
     block = kernel.get_operands()
     kernel.processor.memory.write(block.physical, SECINFO(FLAGS=modt.page_type << 8).pack())
@@ -252,17 +272,20 @@ def _modify_page(
             return entry
         new = modt.page_type
         if not (entry.type == PT_REG or (entry.type == PT_TCS and new == PT_TRIM)):
-            return -EINVAL
+            asked = {"page_type": entry.type, "new_type": new}
+            rule = "sgx_enclave_modify_types.type"
+            return refused(current, EINVAL, rule, address=address, **asked)
         max_prot, run_prot = entry.vm_max_prot_bits, entry.vm_run_prot_bits
         to_tcs = entry.type == PT_REG and new == PT_TCS
         if to_tcs:
             if max_prot & (R | W) != R | W:
-                return -EPERM
+                rule = "sgx_enclave_modify_types.rights"
+                return refused(current, EPERM, rule, address=address, cap=max_prot)
             entry.vm_max_prot_bits = entry.vm_run_prot_bits = R | W
             assert entry.epc_page is not None
             if m.sgx_unmark_page_reclaimable(current.kernel, entry.epc_page):
                 entry.vm_max_prot_bits, entry.vm_run_prot_bits = max_prot, run_prot
-                return -EAGAIN
+                return refused(current, EAGAIN, "sgx_enclave_modify_types.reclaimed")
             entry.busy = not current.kernel.races.modify_vs_fault
         else:
             return (yield from _emodt(current, encl, entry, modt, (max_prot, run_prot), secinfo))
@@ -295,7 +318,7 @@ def _emodt(
             current.kernel.pr_err_once("EMODT encountered exception", str(vector))
         else:
             modt.result = ret
-        return -EFAULT
+        return refused(current, EFAULT, "sgx_enclave_modify_types.EMODT")
     ret = yield from sgx_enclave_etrack(current, encl)
     if ret:
         return ret
@@ -315,8 +338,10 @@ def sgx_ioc_enclave_remove_pages(current: Thread, encl: SgxEncl, arg: int) -> St
     )
 
 
-def _check_remove(_current: Thread, params: SgxEnclaveRemovePages) -> int:
-    return -EINVAL if params.count else 0
+def _check_remove(current: Thread, params: SgxEnclaveRemovePages) -> int:
+    if params.count:
+        return refused(current, EINVAL, "sgx_ioc_enclave_remove_pages.count", count=params.count)
+    return 0
 
 
 def sgx_encl_remove_pages(
@@ -348,14 +373,15 @@ def _remove_page(current: Thread, encl: SgxEncl, address: int, secinfo: int) -> 
         if isinstance(entry, int):
             return entry
         if entry.type != PT_TRIM:
-            return -EPERM
+            rule = "sgx_encl_remove_pages.type"
+            return refused(current, EPERM, rule, address=address, page_type=entry.type)
         assert entry.epc_page is not None
         # An accepted PT_TRIM page is the only one on which EMODPR raises #PF.
         ret = yield from encls(current, leaves.EMODPR, secinfo, entry.epc_page.address)
         if ret != FAULT_PF:
-            return -EPERM
+            return refused(current, EPERM, "sgx_encl_remove_pages.EMODPR", address=address)
         if m.sgx_unmark_page_reclaimable(kernel, entry.epc_page):
-            return -EBUSY
+            return refused(current, EBUSY, "sgx_encl_remove_pages.reclaimed")
         entry.busy = not kernel.races.remove_vs_fault
     # K2: with the mutex dropped a fault may map the page again, unless it is marked busy.
     yield from e.sgx_zap_enclave_ptes(current, encl, address)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.errno import EACCES, EBUSY, EFAULT, EINTR, ENOMEM
+from softsgx.linux.events import refused
 from softsgx.linux.kernel import KernelBug
 from softsgx.linux.mm import VM_RWX, Mm, Vma
 from softsgx.linux.process import Thread
@@ -163,6 +164,12 @@ class SgxEncl:
         return self.page_array.get(address >> PAGE_SHIFT)
 
 
+def sgx_encl_state(encl: SgxEncl) -> dict[str, int]:
+    """What was done to an enclave, for who is told that a call comes too early or too late."""
+    created = bool(encl.flags & SGX_ENCL_CREATED)
+    return {"created": int(created), "initialised": int(bool(encl.flags & SGX_ENCL_INITIALIZED))}
+
+
 # VA pages
 
 
@@ -174,7 +181,7 @@ def sgx_encl_grow(current: Thread, encl: SgxEncl, reclaim: bool) -> Steps[SgxVaP
     va_page: SgxVaPage | None = None
     if encl.page_cnt % SGX_VA_SLOT_COUNT == 0:
         if current.kernel.fail("sgx_encl_grow"):
-            return -ENOMEM
+            return refused(current, ENOMEM, "kmalloc.memory")
         epc_page = yield from m.sgx_alloc_epc_page(current, None, reclaim)
         if isinstance(epc_page, int):
             return epc_page
@@ -182,7 +189,7 @@ def sgx_encl_grow(current: Thread, encl: SgxEncl, reclaim: bool) -> Steps[SgxVaP
         if ret:
             current.kernel.warn(f"EPA of {epc_page}: {ret:#x}")
             yield from sgx_encl_free_epc_page(current, epc_page)
-            return -EFAULT
+            return refused(current, EFAULT, "sgx_alloc_va_page.EPA")
         va_page = SgxVaPage(epc_page)
     encl.page_cnt += 1
     return va_page
@@ -240,7 +247,7 @@ def __sgx_encl_eldu(
     index = encl.size >> PAGE_SHIFT if is_secs else (encl_page.address - encl.base) >> PAGE_SHIFT
     backing = encl.backing.get(index)
     if backing is None:
-        return -ENOMEM
+        return refused(current, ENOMEM, "sgx_encl_get_backing.memory")
     if encl_page.va_page is None:
         raise KernelBug("__sgx_encl_eldu: NULL dereference of encl_page->va_page: its EWB failed")
     block = kernel.get_operands()
@@ -254,7 +261,7 @@ def __sgx_encl_eldu(
     if ret:
         if encls_failed(ret):
             kernel.warn(f"ELDU of {encl_page.address:#x}: {ret:#x}")
-        ret = -EFAULT
+        ret = refused(current, EFAULT, "__sgx_encl_eldu.ELDU")
     pcmd_page_empty = backing.clear_pcmd()
     backing.put()
     encl.backing.truncate_contents(index)
@@ -313,7 +320,7 @@ def __sgx_encl_load_page(
     if entry.at_hand:
         return entry
     if entry.busy or entry.epc_page is not None:
-        return -EBUSY
+        return refused(current, EBUSY, "__sgx_encl_load_page.reclaimed", address=entry.address)
     secs = yield from sgx_encl_load_secs(current, encl)
     if isinstance(secs, int):
         return secs
@@ -331,9 +338,11 @@ def sgx_encl_load_page_in_vma(
     """For a fault: the area's rights must all be within the cap of the page."""
     entry = encl.page(address)
     if entry is None:
-        return -EFAULT
+        return refused(current, EFAULT, "sgx_encl_load_page_in_vma.absent", address=address)
     if vm_flags & VM_RWX & ~entry.vm_max_prot_bits:
-        return -EFAULT
+        cap, rights = entry.vm_max_prot_bits, vm_flags & VM_RWX
+        rule = "sgx_encl_load_page_in_vma.cap"
+        return refused(current, EFAULT, rule, address=address, prot=rights, cap=cap)
     return (yield from __sgx_encl_load_page(current, encl, entry))
 
 
@@ -341,7 +350,7 @@ def sgx_encl_load_page(current: Thread, encl: SgxEncl, address: int) -> Steps[Sg
     """For the ioctls: whatever is mapped, or is not."""
     entry = encl.page(address)
     if entry is None:
-        return -EFAULT
+        return refused(current, EFAULT, "sgx_encl_load_page.absent", address=address)
     return (yield from __sgx_encl_load_page(current, encl, entry))
 
 
@@ -535,9 +544,10 @@ def sgx_encl_may_map(
 ) -> Steps[int]:
     """Whether [start, end) may be mapped with the given R, W, X: -EACCES if not."""
     if encl.flags & SGX_ENCL_INITIALIZED and (start < encl.base or end > encl.base + encl.size):
-        return -EACCES
+        rule = "sgx_encl_may_map.range"
+        return refused(current, EACCES, rule, base=encl.base, size=encl.size)
     if current.mm.read_implies_exec:
-        return -EACCES
+        return refused(current, EACCES, "sgx_encl_may_map.personality")
     prot = flags & VM_RWX
     first, last = start >> PAGE_SHIFT, end >> PAGE_SHIFT
     indices = [first]
@@ -546,8 +556,10 @@ def sgx_encl_may_map(
         with (yield from encl.lock.acquire()):
             indices = _indices_in(encl, first, last)[:XA_CHECK_SCHED]
             for index in indices:
-                if prot & ~mapping_cap(encl, encl.page_array[index]):
-                    return -EACCES
+                cap = mapping_cap(encl, encl.page_array[index])
+                if prot & ~cap:
+                    rule, at = "sgx_encl_may_map.cap", index << PAGE_SHIFT
+                    return refused(current, EACCES, rule, address=at, prot=prot, cap=cap)
         if len(indices) < XA_CHECK_SCHED:
             break
         first = indices[-1] + 1
@@ -575,14 +587,14 @@ def sgx_encl_mm_add(current: Thread, encl: SgxEncl, mm: Mm) -> Steps[int]:
     if any(entry.mm is mm for entry in encl.mm_list):
         return 0
     if current.kernel.fail("sgx_encl_mm_add"):
-        return -ENOMEM
+        return refused(current, ENOMEM, "kmalloc.memory")
     entry = SgxEnclMm(encl, mm)
     encl.refcount += 1
     # The reference taken just before is returned in neither case: the enclave is never freed.
     if current.kernel.fail("mmu_notifier_register"):
-        return -ENOMEM
+        return refused(current, ENOMEM, "kmalloc.memory")
     if current.signal_pending():
-        return -EINTR
+        return refused(current, EINTR, "sgx_encl_mm_add.signal")
     mm.notifiers.append(lambda exiting: _mmu_notifier_release(exiting, entry))
     yield ("mm_list", encl.name, True)
     encl.mm_list.insert(0, entry)  # list_add_rcu: at the head

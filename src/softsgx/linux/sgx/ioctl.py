@@ -22,7 +22,7 @@ from softsgx.linux.errno import (
     EPERM,
     ERESTARTSYS,
 )
-from softsgx.linux.events import request_name, tell_arguments, tell_call, tell_results
+from softsgx.linux.events import refused, request_name, tell_arguments, tell_call, tell_results
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx import main as m
@@ -97,12 +97,12 @@ def sgx_ioctl(current: Thread, encl: SgxEncl, cmd: int, arg: int) -> Steps[int]:
 def _sgx_ioctl(current: Thread, encl: SgxEncl, cmd: int, arg: int) -> Steps[int]:
     yield ("ioctl", encl.name, True)
     if encl.flags & e.SGX_ENCL_IOCTL:
-        return -EBUSY
+        return refused(current, EBUSY, "sgx_ioctl.busy")
     encl.flags |= e.SGX_ENCL_IOCTL
     try:
         handler = handlers(current.kernel).get(cmd)
         if handler is None:
-            ret = -ENOIOCTLCMD
+            ret = refused(current, ENOIOCTLCMD, "sgx_ioctl.request", request=cmd)
         else:
             ret = yield from handler(current, encl, arg)
     finally:
@@ -126,12 +126,12 @@ def handlers(kernel: Kernel) -> dict[int, Handler]:
 def sgx_ioc_enclave_create(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]:
     """SGX_IOC_ENCLAVE_CREATE: ECREATE from a SECS in user memory."""
     if encl.flags & e.SGX_ENCL_CREATED:
-        return -EINVAL
+        return refused(current, EINVAL, "sgx_ioc_enclave_create.created")
     raw = yield from copy_from_user(current, arg, SgxEnclaveCreate.SIZE)
     if raw is None:
         return -EFAULT
     if current.kernel.fail("create_buffer"):
-        return -ENOMEM
+        return refused(current, ENOMEM, "kmalloc.memory")
     create = SgxEnclaveCreate.unpack(raw)
     secs = yield from copy_from_user(current, create.src, PAGE_SIZE)
     if secs is None:
@@ -159,12 +159,12 @@ def sgx_encl_create(current: Thread, encl: SgxEncl, raw: bytes) -> Steps[int]:
     secs = SECS.unpack(raw)
     size = secs.SIZE_
     if not size or size & (size - 1):
-        return -EINVAL
+        return refused(current, EINVAL, "sgx_encl_create.size", size=size)
     va_page = yield from e.sgx_encl_grow(current, encl, True)
     if isinstance(va_page, int):
         return va_page
     e.sgx_encl_add_va_page(encl, va_page)
-    ret = shmem_file_setup(kernel, size + PAGE_SIZE + (size + PAGE_SIZE) // 32)
+    ret = shmem_file_setup(current, size + PAGE_SIZE + (size + PAGE_SIZE) // 32)
     if ret:
         yield from e.sgx_encl_shrink(current, encl, va_page)
         return ret
@@ -184,7 +184,7 @@ def sgx_encl_create(current: Thread, encl: SgxEncl, raw: bytes) -> Steps[int]:
     if ret:
         yield from e.sgx_encl_free_epc_page(current, secs_epc)
         yield from e.sgx_encl_shrink(current, encl, va_page)
-        return -EIO
+        return refused(current, EIO, "sgx_encl_create.ECREATE")
     encl.secs.epc_page = secs_epc
     encl.base, encl.size = secs.BASEADDR, size
     encl.attributes = secs.ATTRIBUTES
@@ -207,14 +207,14 @@ def _allowed_attributes(kernel: Kernel) -> int:
 def sgx_ioc_enclave_add_pages(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]:
     """SGX_IOC_ENCLAVE_ADD_PAGES: EADD, and EEXTEND on request; `count` is written back."""
     if not encl.flags & e.SGX_ENCL_CREATED or encl.flags & e.SGX_ENCL_INITIALIZED:
-        return -EINVAL
+        return refused(current, EINVAL, "sgx_ioc_enclave_add_pages.state", **e.sgx_encl_state(encl))
     raw = yield from copy_from_user(current, arg, SgxEnclaveAddPages.SIZE)
     if raw is None:
         return -EFAULT
     add = SgxEnclaveAddPages.unpack(raw)
     if add.src & PAGE_MASK:
-        return -EINVAL
-    ret = sgx_validate_offset_length(current.kernel, encl, add.offset, add.length)
+        return refused(current, EINVAL, "sgx_ioc_enclave_add_pages.src", src=add.src)
+    ret = sgx_validate_offset_length(current, encl, add.offset, add.length)
     if ret:
         return ret
     secinfo = yield from copy_from_user(current, add.secinfo, SECINFO.SIZE)
@@ -222,13 +222,14 @@ def sgx_ioc_enclave_add_pages(current: Thread, encl: SgxEncl, arg: int) -> Steps
         return -EFAULT
     flags = SECINFO.unpack(secinfo).FLAGS
     tell_arguments(current, add, secinfo_flags=flags)
-    ret = sgx_validate_secinfo(secinfo)
+    ret = sgx_validate_secinfo(current, secinfo)
     if ret:
         return ret
     done = 0
     while done < add.length:
         if current.signal_pending():
-            ret = 0 if done else -ERESTARTSYS
+            if not done:
+                ret = refused(current, ERESTARTSYS, "sgx_ioc_enclave_add_pages.signal")
             break
         ret = yield from sgx_encl_add_page(
             current,
@@ -248,18 +249,20 @@ def sgx_ioc_enclave_add_pages(current: Thread, encl: SgxEncl, arg: int) -> Steps
     return ret
 
 
-def sgx_validate_secinfo(raw: bytes) -> int:
+def sgx_validate_secinfo(current: Thread, raw: bytes) -> int:
     """What ADD_PAGES accepts: REG or TCS, no W without R, TCS without rights, the rest zero."""
     flags = SECINFO.unpack(raw).FLAGS
     page_type = flags >> 8 & 0xFF
     if page_type not in (PT_REG, PT_TCS):
-        return -EINVAL
+        return refused(current, EINVAL, "sgx_validate_secinfo.type", page_type=page_type)
     if flags & (R | W) == W:
-        return -EINVAL
+        return refused(current, EINVAL, "sgx_validate_secinfo.write", permissions=flags & RWX)
     if page_type == PT_TCS and flags & RWX:
-        return -EINVAL
-    if flags & ~(RWX | 0xFF00) or not SECINFO.reserved_clear(raw):
-        return -EINVAL
+        return refused(current, EINVAL, "sgx_validate_secinfo.tcs", permissions=flags & RWX)
+    if flags & ~(RWX | 0xFF00):
+        return refused(current, EINVAL, "sgx_validate_secinfo.reserved", flags=flags)
+    if not SECINFO.reserved_clear(raw):
+        return refused(current, EINVAL, "sgx_validate_secinfo.bytes")
     return 0
 
 
@@ -271,7 +274,7 @@ def sgx_encl_add_page(
     page_type = flags >> 8 & 0xFF
     prot = R | W if page_type == PT_TCS else flags & RWX
     if kernel.fail("sgx_encl_page_alloc"):
-        return -ENOMEM
+        return refused(current, ENOMEM, "kmalloc.memory")
     # K11: the sum wraps as in C; EADD refuses an address outside of the enclave.
     encl_page = SgxEnclPage(encl, (encl.base + offset) & MASK64, prot, page_type)
     epc_page = yield from m.sgx_alloc_epc_page(current, encl_page, True)
@@ -304,9 +307,9 @@ def _add_locked(
     encl = encl_page.encl
     index = encl_page.address >> PAGE_SHIFT
     if index in encl.page_array:
-        return -EBUSY
+        return refused(current, EBUSY, "sgx_encl_add_page.present", address=encl_page.address)
     if current.kernel.fail("xa_insert"):
-        return -ENOMEM
+        return refused(current, ENOMEM, "kmalloc.memory")
     encl.page_array[index] = encl_page
     ret = yield from __sgx_encl_add_page(current, encl_page, epc_page, src, flags)
     if ret:
@@ -340,7 +343,7 @@ def __sgx_encl_add_page(
     kernel.processor.memory.write(block.physical, operands)
     ret = yield from encls(current, leaves.EADD, block.address, epc_page.address)
     kernel.put_operands(block)
-    return -EIO if ret else 0
+    return refused(current, EIO, "__sgx_encl_add_page.EADD") if ret else 0
 
 
 def __sgx_encl_extend(current: Thread, encl: SgxEncl, epc_page: SgxEpcPage) -> Steps[int]:
@@ -352,7 +355,7 @@ def __sgx_encl_extend(current: Thread, encl: SgxEncl, epc_page: SgxEpcPage) -> S
         if ret:
             if encls_failed(ret):
                 current.kernel.warn(f"EEXTEND of {epc_page}: {ret:#x}")
-            return -EIO
+            return refused(current, EIO, "__sgx_encl_extend.EEXTEND")
     return 0
 
 
@@ -363,19 +366,20 @@ def sgx_ioc_enclave_init(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]
     """SGX_IOC_ENCLAVE_INIT: EINIT with a SIGSTRUCT from user memory and an all-zero token."""
     kernel = current.kernel
     if not encl.flags & e.SGX_ENCL_CREATED or encl.flags & e.SGX_ENCL_INITIALIZED:
-        return -EINVAL
+        return refused(current, EINVAL, "sgx_ioc_enclave_init.state", **e.sgx_encl_state(encl))
     raw = yield from copy_from_user(current, arg, SgxEnclaveInit.SIZE)
     if raw is None:
         return -EFAULT
     if kernel.fail("init_page"):
-        return -ENOMEM
+        return refused(current, ENOMEM, "kmalloc.memory")
     init = SgxEnclaveInit.unpack(raw)
     tell_arguments(current, init)
     sig = yield from copy_from_user(current, init.sigstruct, SIGSTRUCT.SIZE)
     if sig is None:
         return -EFAULT
-    if SIGSTRUCT.unpack(sig).VENDOR not in SIGSTRUCT_VENDORS:
-        return -EINVAL
+    vendor = SIGSTRUCT.unpack(sig).VENDOR
+    if vendor not in SIGSTRUCT_VENDORS:
+        return refused(current, EINVAL, "sgx_ioc_enclave_init.vendor", vendor=vendor)
     page = kernel.alloc_page()
     kernel.processor.memory.write(page << PAGE_SHIFT, sig)
     ret = yield from sgx_encl_init(current, encl, SIGSTRUCT.unpack(sig), page)
@@ -387,18 +391,22 @@ def sgx_encl_init(current: Thread, encl: SgxEncl, sig: SIGSTRUCT, page: int) -> 
     """Check the attributes, then EINIT until no event disturbs it. `page` holds the operands."""
     kernel = current.kernel
     part, lp = kernel.processor.part, kernel.lp(current)
-    if encl.attributes & ~encl.attributes_mask:
-        return -EACCES
+    excess = encl.attributes & ~encl.attributes_mask
+    if excess:
+        return refused(current, EACCES, "sgx_encl_init.attributes", attributes=excess)
     attributes_reserved = ~part.attributes & MASK64 | _ATTR_RESERVED
     if not kernel.version.aexnotify:
         attributes_reserved |= ATTR_AEXNOTIFY
-    if sig.ATTRIBUTES & sig.ATTRIBUTEMASK & attributes_reserved:
-        return -EINVAL
-    if sig.MISCSELECT & sig.MISCMASK & (~part.miscselect | _MISC_RESERVED):
-        return -EINVAL
+    excess = sig.ATTRIBUTES & sig.ATTRIBUTEMASK & attributes_reserved
+    if excess:
+        return refused(current, EINVAL, "sgx_encl_init.signed_attributes", attributes=excess)
+    excess = sig.MISCSELECT & sig.MISCMASK & (~part.miscselect | _MISC_RESERVED)
+    if excess:
+        return refused(current, EINVAL, "sgx_encl_init.signed_miscselect", miscselect=excess)
     xfrm_reserved = ~(part.xfrm if lp.cr4 & CR4_OSXSAVE else XFRM_LEGACY)
-    if sig.XFRM & sig.XFRMMASK & xfrm_reserved:
-        return -EINVAL
+    excess = sig.XFRM & sig.XFRMMASK & xfrm_reserved
+    if excess:
+        return refused(current, EINVAL, "sgx_encl_init.signed_xfrm", xfrm=excess)
     signer = sha256(sig.MODULUS).digest()
     sigstruct = direct(page << PAGE_SHIFT)
     with (yield from encl.lock.acquire()):
@@ -418,13 +426,13 @@ def sgx_encl_init(current: Thread, encl: SgxEncl, sig: SIGSTRUCT, page: int) -> 
                 break
             yield ("sleep", encl.name, False)  # 20 ms
             if current.signal_pending():
-                return -ERESTARTSYS
+                return refused(current, ERESTARTSYS, "sgx_encl_init.signal")
         if encls_faulted(ret):
             if encls_failed(ret):
                 kernel.warn(f"EINIT: {ret:#x}")
-            return -EIO
+            return refused(current, EIO, "sgx_encl_init.EINIT")
         if ret:
-            return -EPERM
+            return refused(current, EPERM, "sgx_encl_init.EINIT")
         encl.flags |= e.SGX_ENCL_INITIALIZED
     return 0
 
@@ -446,7 +454,7 @@ def sgx_ioc_enclave_provision(current: Thread, encl: SgxEncl, arg: int) -> Steps
     tell_arguments(current, provision)
     file = current.process.fget(provision.fd & 0xFFFFFFFF)
     if isinstance(file, int) or file.path != "/dev/sgx_provision":
-        return -EINVAL
+        return refused(current, EINVAL, "sgx_set_attribute.file", fd=provision.fd & 0xFFFFFFFF)
     encl.attributes_mask |= ATTR_PROVISIONKEY
     return 0
 

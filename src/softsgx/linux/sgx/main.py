@@ -6,6 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.errno import EBUSY, ENOMEM, ENXIO, ERESTARTSYS
+from softsgx.linux.events import refused
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx.backing import SgxBacking
@@ -128,12 +129,13 @@ def sgx_alloc_epc_page(
             result = page
             break
         if not kernel.active_page_list:
-            return -ENOMEM
+            pages, free = kernel.processor.epc.pages, kernel.nr_free
+            return refused(current, ENOMEM, "sgx_alloc_epc_page.full", free=free, pages=pages)
         if not reclaim:
-            result = -EBUSY
+            result = refused(current, EBUSY, "sgx_alloc_epc_page.short")
             break
         if current.signal_pending(again=True):
-            result = -ERESTARTSYS
+            result = refused(current, ERESTARTSYS, "sgx_alloc_epc_page.signal")
             break
         yield from sgx_reclaim_pages(current)
     if sgx_should_reclaim(kernel, kernel.low_watermark):

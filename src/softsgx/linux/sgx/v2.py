@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from softsgx.linux.errno import EAGAIN, EBUSY, EFAULT, EINVAL, ENODEV, EPERM
-from softsgx.linux.events import tell_arguments, tell_results
+from softsgx.linux.errno import EAGAIN, EBUSY, EFAULT, EINVAL, EPERM
+from softsgx.linux.events import refused, tell_arguments, tell_results
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import edmm
 from softsgx.linux.sgx import encl as e
@@ -40,12 +40,15 @@ def sgx_perm_from_user_secinfo(current: Thread, address: int) -> Steps[int]:
     if raw is None:
         return -EFAULT
     flags = SECINFO.unpack(raw).FLAGS
-    if flags & ~RWX or not SECINFO.reserved_clear(raw):
-        return -EINVAL
+    rule = "sgx_perm_from_user_secinfo"
+    if flags & ~RWX:
+        return refused(current, EINVAL, f"{rule}.flags", secinfo_flags=flags)
+    if not SECINFO.reserved_clear(raw):
+        return refused(current, EINVAL, f"{rule}.bytes")
     if flags & (R | W) == W:
-        return -EINVAL
+        return refused(current, EINVAL, f"{rule}.write", permissions=flags)
     if current.kernel.version.restrict_requires_read and not flags & R:
-        return -EINVAL
+        return refused(current, EINVAL, f"{rule}.read", permissions=flags)
     return flags
 
 
@@ -53,16 +56,15 @@ def _arguments(
     current: Thread, encl: SgxEncl, arg: int, structure: type[Any]
 ) -> Steps[tuple[Any, int] | int]:
     """State, argument block and range; then the flags of its SECINFO are the caller's to judge."""
-    if not current.kernel.has_sgx2:
-        return -ENODEV
-    if not encl.flags & e.SGX_ENCL_INITIALIZED:
-        return -EINVAL
+    ret = edmm.sgx_ioc_sgx2_ready(current, encl)
+    if ret:
+        return ret
     raw = yield from copy_from_user(current, arg, structure.SIZE)
     if raw is None:
         return -EFAULT
     params = structure.unpack(raw)
     tell_arguments(current, params)
-    ret = sgx_validate_offset_length(current.kernel, encl, params.offset, params.length)
+    ret = sgx_validate_offset_length(current, encl, params.offset, params.length)
     return ret or (params, 0)
 
 
@@ -76,7 +78,7 @@ def sgx_ioc_enclave_relax_perm(current: Thread, encl: SgxEncl, arg: int) -> Step
     if perm < 0:
         return perm
     if params.count:
-        return -EINVAL
+        return refused(current, EINVAL, "sgx_ioc_enclave_relax_perm.count", count=params.count)
     ret, done = 0, 0
     while done < params.length:
         ret = yield from _relax_page(current, encl, encl.base + params.offset + done, perm)
@@ -93,12 +95,14 @@ def sgx_ioc_enclave_relax_perm(current: Thread, encl: SgxEncl, arg: int) -> Step
 def _relax_page(current: Thread, encl: SgxEncl, address: int, perm: int) -> Steps[int]:
     with (yield from encl.lock.acquire()):
         entry = encl.page(address)  # no swap-in
+        rule = "sgx_enclave_relax_perm"
         if entry is None:
-            return -EFAULT
+            return refused(current, EFAULT, f"{rule}.absent", address=address)
         if entry.type != PT_REG:
-            return -EINVAL
-        if perm & ~entry.vm_max_prot_bits:
-            return -EPERM
+            return refused(current, EINVAL, f"{rule}.type", address=address, page_type=entry.type)
+        cap = entry.vm_max_prot_bits
+        if perm & ~cap:
+            return refused(current, EPERM, f"{rule}.cap", address=address, prot=perm, cap=cap)
         entry.vm_run_prot_bits = perm
     yield from e.sgx_zap_enclave_ptes(current, encl, address)
     return 0
@@ -114,7 +118,8 @@ def sgx_ioc_enclave_restrict_perm(current: Thread, encl: SgxEncl, arg: int) -> S
     if perm < 0:
         return perm
     if params.result or params.count:
-        return -EINVAL
+        rule = "sgx_ioc_enclave_restrict_perm.result"
+        return refused(current, EINVAL, rule, result=params.result, count=params.count)
     kernel = current.kernel
     block = kernel.get_operands()
     kernel.processor.memory.write(block.physical, SECINFO(FLAGS=perm).pack())
@@ -148,13 +153,14 @@ def _restrict_page(
         entry = yield from e.sgx_encl_load_page(current, encl, address)
         if isinstance(entry, int):
             return -EAGAIN if entry == -EBUSY else -EFAULT
+        rule, cap = "sgx_enclave_restrict_perm", entry.vm_max_prot_bits
         if entry.type != PT_REG:
-            return -EINVAL
-        if perm & ~entry.vm_max_prot_bits:
-            return -EPERM
+            return refused(current, EINVAL, f"{rule}.type", address=address, page_type=entry.type)
+        if perm & ~cap:
+            return refused(current, EPERM, f"{rule}.cap", address=address, prot=perm, cap=cap)
         assert entry.epc_page is not None
         if m.sgx_unmark_page_reclaimable(current.kernel, entry.epc_page):
-            return -EAGAIN
+            return refused(current, EAGAIN, f"{rule}.reclaimed")
         run_prot_restore = entry.vm_run_prot_bits
         entry.vm_run_prot_bits = perm
     yield from e.sgx_zap_enclave_ptes(current, encl, address)
@@ -166,7 +172,7 @@ def _restrict_page(
             if not encls_faulted(ret):
                 params.result = ret
             m.sgx_mark_page_reclaimable(current.kernel, entry.epc_page)
-            return -EFAULT
+            return refused(current, EFAULT, f"{rule}.EMODPR")
         ret = yield from edmm.sgx_enclave_etrack(current, encl)
         m.sgx_mark_page_reclaimable(current.kernel, entry.epc_page)
     return ret
@@ -182,10 +188,14 @@ def sgx_ioc_enclave_modt(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]
     if raw is None:
         return -EFAULT
     flags = SECINFO.unpack(raw).FLAGS
-    if flags & ~PT_MASK or not SECINFO.reserved_clear(raw):
-        return -EINVAL
+    rule = "sgx_ioc_enclave_modt"
+    if flags & ~PT_MASK:
+        return refused(current, EINVAL, f"{rule}.flags", secinfo_flags=flags)
+    if not SECINFO.reserved_clear(raw):
+        return refused(current, EINVAL, f"{rule}.bytes")
     if params.result or params.count:
-        return -EINVAL
+        result, count = params.result, params.count
+        return refused(current, EINVAL, f"{rule}.result", result=result, count=count)
     types = SgxEnclaveModifyTypes(
         offset=params.offset, length=params.length, page_type=flags >> PT_SHIFT
     )

@@ -1,0 +1,83 @@
+"""Why a call on enclave memory failed: the leaf that was refused in it, or the kernel's own rule.
+
+The kernel tells by which rule it refuses (`linux.refusals`), and what was asked; here that becomes
+an explanation, with what would be permitted, and a way out.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from softsgx.linux.refusals import REFUSALS, function_of, leaf_of
+from softsgx.report.explanation import Explanation, Layer
+from softsgx.report.fields import SHORT, errno_or_value, number
+from softsgx.sim import kernel_events as k
+from softsgx.spec.epcm import rwx_text
+from softsgx.system.history import Context, History
+from softsgx.system.refused_calls.asked import Asked
+from softsgx.system.refused_calls.leaf import explain_leaf
+from softsgx.system.refused_calls.ways import WAYS
+
+_DRIVER: Final = ("sgx_", "__sgx_")
+# What layers of their own say.
+_SHOWN_ALONE: Final = frozenset({"prot", "cap", "address"})
+
+
+def explain_call(history: History, e: k.CallEnded) -> Explanation | None:
+    """The explanation of a call that returned an errno."""
+    context = history.busy(e.cpu)
+    if context is None:
+        return None
+    refusal = context.refusal
+    if refusal is None:
+        return _unnamed(history, e, context)
+    asked = Asked(history, e, context, refusal)
+    leaf = context.leaves.get(leaf_of(refusal.rule))
+    if leaf is not None:
+        return explain_leaf(asked, leaf)
+    return _kernel(asked)
+
+
+def _kernel(asked: Asked) -> Explanation:
+    """The kernel refused by itself."""
+    rule, errno = asked.refusal.rule, errno_or_value(asked.event.result)
+    by = "the driver" if rule.startswith(_DRIVER) else "the kernel"
+    way = WAYS[rule]
+    return Explanation(
+        event=asked.history.log.seq,
+        headline=f"{asked.context} refused by {by}: {errno}",
+        rule=rule,
+        rule_text=f"{REFUSALS[rule]} ({function_of(rule)})",
+        key=(rule, asked.event.name, asked.refusal.fields),
+        layers=_layers(asked),
+        way=asked.to_succeed(way if isinstance(way, str) else way(asked)),
+    )
+
+
+def _layers(asked: Asked) -> list[Layer]:
+    """What was asked, and what is permitted."""
+    fields = asked.fields
+    found = []
+    if "cap" in fields:
+        at = f"of the page at {fields['address']:#x} since it was added"
+        if "prot" in fields:
+            found.append(Layer("want", rwx_text(fields["prot"]), ""))
+        found.append(Layer("cap", rwx_text(fields["cap"]), at))
+    elif "address" in fields:
+        found.append(Layer("page", f"{fields['address']:#x}", ""))
+    rest = [f"{n}={number(n, v)}" for n, v in fields.items() if n not in _SHOWN_ALONE]
+    if rest:
+        found.append(Layer("asked", ", ".join(rest), ""))
+    return found
+
+
+def _unnamed(history: History, e: k.CallEnded, context: Context) -> Explanation:
+    """A design of ours that is no kernel's refused, and named no rule."""
+    name = e.name.removeprefix(SHORT)
+    return Explanation(
+        event=history.log.seq,
+        headline=f"{context} refused by the kernel: {errno_or_value(e.result)}",
+        rule=name,
+        rule_text=f"{name} failed, and no rule of Linux 6.12 was named",
+        key=(name, e.result),
+    )

@@ -1,0 +1,42 @@
+"""A call that was refused: what it asked for, and by which rule it was refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from softsgx.linux.kernel import Kernel
+from softsgx.report.fields import SHORT
+from softsgx.sim import kernel_events as k
+from softsgx.system.history import Context, History
+
+
+@dataclass
+class Asked:
+    """`event` is the end of the call, `context` has its arguments, `refusal` the kernel's rule."""
+
+    history: History
+    event: k.CallEnded
+    context: Context
+    refusal: k.CallRefused
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel."""
+        return self.history.machine.kernel
+
+    @cached_property
+    def fields(self) -> dict[str, int]:
+        """What the kernel looked at, by name."""
+        return dict(self.refusal.fields)
+
+    @cached_property
+    def arguments(self) -> dict[str, int]:
+        """The arguments of the call, or the argument block of the ioctl."""
+        return dict(self.context.fields)
+
+    def to_succeed(self, way: str) -> str:
+        """A way out, as a line of an explanation."""
+        name = self.event.name
+        ioctl = name.startswith((SHORT, "ioctl "))
+        return f"for {'the ioctl' if ioctl else name} to succeed: {way}"
