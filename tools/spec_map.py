@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final, NamedTuple
 
+from softsgx.cpu.part import Part
 from softsgx.cpu.readings import Readings
 from tests.silicon import PF, ROWS, Row
 from tools.rules import ROOT, Module, modules
@@ -37,13 +38,23 @@ _READINGS_HEAD: Final = """\
 
 Where the manual is silent or contradicts itself and a test could tell the readings apart, the
 choice is a field of `Readings` (`src/softsgx/cpu/readings.py`). `Processor(readings=...)` takes
-others. Written by `make docs`; do not edit.
+others, and so does `softsgx run --cpu-option NAME=VALUE`, which lists them with
+`--cpu-option help`. Written by `make docs`; do not edit.
 
 Measured: a processor of that name was seen to do what the default says; the others are read, not
 seen. The rows that were measured are below.
 
 | switch | default | measured | why |
 | --- | --- | --- | --- |
+"""
+_PARTS_HEAD: Final = """
+## Features of the processor
+
+Fields of `Part` (`src/softsgx/cpu/part.py`), for `Processor(part=...)` and `--cpu-option` likewise.
+The default is that of a machine in Python; a run starts from what its engine can execute.
+
+| feature | default | what |
+| --- | --- | --- |
 """
 _MEASURED_HEAD: Final = """
 ## What was measured
@@ -164,8 +175,13 @@ def readings() -> str:
         f"| {switch.metadata['why']} |"
         for switch in dataclasses.fields(Readings)
     ]
+    parts = "".join(
+        f"| {_code(part.name)} | {_code(_value(part.default))} | {part.metadata['what']} |\n"
+        for part in dataclasses.fields(Part)
+    )
     measured = "".join(f"{_measured(row)}\n" for row in ROWS)
-    return _READINGS_HEAD + "\n".join(lines) + "\n" + _MEASURED_HEAD + measured
+    switches = _READINGS_HEAD + "\n".join(lines) + "\n"
+    return switches + _PARTS_HEAD + parts + _MEASURED_HEAD + measured
 
 
 def _measured(row: Row) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from softsgx import Machine
+from softsgx.cli.main import main
 from softsgx.cpu import Bare, Fault, Part
 from softsgx.linux import uapi
 from softsgx.linux.errno import errno_text
@@ -440,7 +441,7 @@ def test_xfrm_has_an_option_of_its_own(probe: list[str]) -> None:
         ("unicorn", {"cpu_options": ["cpusvn=00"]}, r"cpusvn=00: .* 1 bytes given, 16 needed"),
         ("unicorn", {"cpu_options": ["max_size_64=99"]}, r"max_size_64=99: .* not in 14\.\.64"),
         ("unicorn", {"cpu_options": ["max_size_64=x"]}, r"max_size_64=x: a number is needed"),
-        ("unicorn", {"cpu_options": ["sgx3=1"]}, r"--cpu-option: 'sgx3': known are "),
+        ("unicorn", {"cpu_options": ["sgx3=1"]}, r"'sgx3': no such name: --cpu-option help lists"),
         ("unicorn", {"cpu_options": ["sgx2"]}, r"--cpu-option: 'sgx2': NAME=VALUE is needed"),
     ],
     ids=str,
@@ -462,3 +463,24 @@ def test_the_options_become_the_part(name: str) -> None:
         return
     value = False if name == "absent_leaves_fault" else row.value
     assert getattr(options.machine()[0], name) == value
+
+
+def test_help_lists_every_name_with_its_value(capsys: pytest.CaptureFixture[str]) -> None:
+    """--cpu-option took names that no document of an installed package listed."""
+    options = ["--sgx1", "--cpu-option", "cet=1", "--cpu-option", "tcs_limit=80"]
+    assert main(["run", *options, "--cpu-option", "help"]) == 0
+    lines = [x for x in capsys.readouterr().out.splitlines() if not x.startswith("#")]
+    part, readings = Options(sgx1=True, cpu_options=["cet=1", "tcs_limit=80"]).machine()
+    names = [x.partition("=")[0] for x in lines]
+    assert names == [f.name for kind in (part, readings) for f in fields(kind)]
+    assert "sgx2=0  (0 or 1)  SGX2: " in lines[0]
+    assert "cet=1  (0 or 1)  Shadow stacks" in lines[names.index("cet")]
+    assert "tcs_limit=80  (0 to 4096)  EDBGRD of a TCS" in lines[names.index("tcs_limit")]
+    # What is listed can be given back.
+    values = [x.split("  ")[0] for x in lines]
+    assert Options(cpu_options=values).machine() == (part, readings)
+
+
+def test_help_of_a_processor_that_cannot_be_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--cpu-option", "help", "--cpu-option", "xfrm=7"]) == 2
+    assert "--cpu-option: xfrm=0x7" in capsys.readouterr().err

@@ -53,7 +53,8 @@ def _parser(commands: Mapping[str, Command], chosen: str | None) -> Parser:
     """All commands with their line of help; arguments, and so imports, of the chosen one only."""
     parser = Parser(
         prog="softsgx",
-        description="Intel SGX2 in software.",
+        description="Intel SGX2 in software. Documents are in docs/ of the sources, and in "
+        "share/doc/softsgx/docs of an installation.",
         epilog="exit codes: 0 nothing found, 1 a finding, 2 bad input",
     )
     parser.add_argument("--version", action="version", version=f"softsgx {__version__}")

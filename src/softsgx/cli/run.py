@@ -2,7 +2,8 @@
 
 import argparse
 
-from softsgx.cli.errors import UsageError
+from softsgx.cli import files
+from softsgx.cli.errors import EXIT_OK, UsageError
 from softsgx.runner.errors import RunnerError
 from softsgx.sim import Unmodelled
 
@@ -33,7 +34,7 @@ def register(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a switch of the processor model: docs/readings.md",
+        help="a feature of the processor or a reading of the manual; help lists all",
     )
     parser.add_argument(
         "--vendor", metavar="TEXT", help="vendor string of CPUID leaf 0, 12 characters"
@@ -71,11 +72,12 @@ def register(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run it; its exit code, or 128 + the signal that killed it."""
+    from softsgx.runner.cpu_options import HELP, listing
     from softsgx.runner.inherited import inherited
     from softsgx.runner.session import Options, run_program
 
     argv = args.program[1:] if args.program[:1] == ["--"] else args.program
-    if not argv:
+    if not argv and HELP not in args.cpu_option:
         raise UsageError("no program: softsgx run [options] -- PROGRAM [ARGS ...]")
     options = Options(
         epc=args.epc,
@@ -87,12 +89,15 @@ def run(args: argparse.Namespace) -> int:
         tick_hz=args.tick,
         vendor=args.vendor,
         cpuid=args.cpuid,
-        cpu_options=args.cpu_option,
+        cpu_options=[text for text in args.cpu_option if text != HELP],
         stats=args.stats,
         trace=args.trace,
         explain=args.explain,
     )
     try:
+        if HELP in args.cpu_option:
+            files.show(listing(*options.machine()))
+            return EXIT_OK
         return run_program(argv, options, inherited())
     except RunnerError as error:
         raise UsageError(str(error)) from None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
+from typing import Any
 
 from softsgx.cpu.arguments import check_range, check_types
 from softsgx.sim import Unmodelled
@@ -64,6 +65,11 @@ def xsave_size(xfrm: int) -> int:
     return compute_xsave_size(xfrm, dict(XSAVE_COMPONENTS))
 
 
+def _feature(default: Any, what: str) -> Any:
+    """A field of Part; docs/readings.md and `--cpu-option help` list what it says."""
+    return field(default=default, metadata={"what": what})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """The announced features of a processor. The default is a current server part without CET.
@@ -76,23 +82,30 @@ class Part:
     processor does what a part without them does, which is what an unmodified program must see.
     """
 
-    sgx2: bool = True
-    oversub: bool = True
-    edeccssa: bool = True
-    kss: bool = True
-    aexnotify: bool = True
-    exinfo: bool = True
-    launch_control: bool = True
-    xfrm: int = 0b111
-    max_size_32: int = 31
-    max_size_64: int = 46
-    cpusvn: bytes = field(default=bytes([0x0B, 0x0B, 0x10, 0x0F, 0xFF, 0xFF, 1]) + bytes(9))
-    absent_leaves_fault: bool = False
-    cet: bool = False
-    cpinfo: bool = False
-    enclv: bool = False
-    everifyreport2: bool = False
-    eupdatesvn: bool = False
+    sgx2: bool = _feature(True, "SGX2: EAUG, EMODPR, EMODT, EACCEPT, EACCEPTCOPY, EMODPE.")
+    oversub: bool = _feature(True, "The oversubscription leaves: ELDBC, ELDUC, ERDINFO, ETRACKC.")
+    edeccssa: bool = _feature(True, "ENCLU[EDECCSSA].")
+    kss: bool = _feature(True, "Key separation and sharing, ATTRIBUTES.KSS.")
+    aexnotify: bool = _feature(True, "ATTRIBUTES.AEXNOTIFY and TCS.FLAGS.AEXNOTIFY.")
+    exinfo: bool = _feature(True, "MISCSELECT.EXINFO: #PF and #GP are reported inside.")
+    launch_control: bool = _feature(
+        True, "IA32_SGXLEPUBKEYHASH can be written; without it Linux has no driver."
+    )
+    xfrm: int = _feature(0b111, "The XCR0 bits of the part; those of a run depend on the engine.")
+    max_size_32: int = _feature(31, "log2 of the largest enclave outside of 64-bit mode.")
+    max_size_64: int = _feature(46, "log2 of the largest enclave in 64-bit mode.")
+    cpusvn: bytes = _feature(
+        bytes([0x0B, 0x0B, 0x10, 0x0F, 0xFF, 0xFF, 1]) + bytes(9),
+        "CPUSVN, the security version of the part: 16 bytes.",
+    )
+    absent_leaves_fault: bool = _feature(
+        False, "Leaves that are not modelled fault as on a part without them."
+    )
+    cet: bool = _feature(False, "Shadow stacks, indirect-branch tracking, ATTRIBUTES.CET.")
+    cpinfo: bool = _feature(False, "MISCSELECT.CPINFO, with cet: #CP is reported inside.")
+    enclv: bool = _feature(False, "ENCLV: not modelled.")
+    everifyreport2: bool = _feature(False, "ENCLU[EVERIFYREPORT2]: not modelled.")
+    eupdatesvn: bool = _feature(False, "ENCLS[EUPDATESVN]: not modelled.")
 
     def __post_init__(self) -> None:
         check_types(self)

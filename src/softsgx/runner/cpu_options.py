@@ -13,6 +13,7 @@ from softsgx.runner.errors import RunnerError
 from softsgx.sim import Unmodelled
 from softsgx.spec.attributes import XFRM_LEGACY
 
+HELP: Final = "help"
 _BOOLS: Final = {"1": True, "true": True, "0": False, "false": False}
 
 
@@ -35,11 +36,37 @@ def chosen(
         elif any(f.name == name for f in fields(Part)):
             features[name] = text
         else:
-            known = sorted(f.name for kind in (Readings, Part) for f in fields(kind))
-            raise RunnerError("--cpu-option", f"{name!r}: known are {', '.join(known)}")
+            why = f"{name!r}: no such name: --cpu-option {HELP} lists all"
+            raise RunnerError("--cpu-option", why)
     part = _replaced(part, "--cpu-option", features)
     _refuse_xfrm(engine, "--cpu-option", part.xfrm)
     return part, readings
+
+
+def listing(part: Part, readings: Readings) -> str:
+    """Every NAME of --cpu-option, one a line: its value here, its values, what it is.
+
+    docs/readings.md says the same of them at length.
+    """
+    lines = ["# features of the processor"]
+    for feature in fields(Part):
+        value = getattr(part, feature.name)
+        lines.append(_line(feature.name, value, "a number", feature.metadata["what"]))
+    lines.append("# readings of the manual, where it is silent or contradicts itself")
+    for switch in fields(Readings):
+        value, most = getattr(readings, switch.name), switch.metadata["most"]
+        lines.append(_line(switch.name, value, f"0 to {most}", switch.metadata["why"]))
+    return "\n".join(lines) + "\n"
+
+
+def _line(name: str, value: object, numbers: str, what: str) -> str:
+    first, _, _ = what.partition(". ")
+    shown, values = f"{value:#x}" if isinstance(value, int) and value > 255 else f"{value}", numbers
+    if isinstance(value, bool):
+        shown, values = str(int(value)), "0 or 1"
+    elif isinstance(value, bytes):
+        shown, values = value.hex(), f"{2 * len(value)} hexadecimal digits"
+    return f"{name}={shown}  ({values})  {first.removesuffix('.')}"
 
 
 def _refuse_xfrm(engine: Engine, option: str, xfrm: int) -> None:
