@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from softsgx.cli import compare
+from softsgx.cli.compare import costs
+from softsgx.cli.errors import EXIT_INTERRUPTED
 from softsgx.cli.main import main
 from softsgx.lab.compare import Cell, Comparison, Plan, run_cell
 from softsgx.lab.designs import DESIGNS
@@ -147,8 +148,8 @@ def test_an_interrupt_keeps_what_was_finished(
                 raise KeyboardInterrupt
             yield run_cell(cell)
 
-    monkeypatch.setattr(compare, "_results", interrupted)
-    assert main(["compare", *SMALL]) == compare.EXIT_INTERRUPTED
+    monkeypatch.setattr(costs, "_results", interrupted)
+    assert main(["compare", *SMALL]) == EXIT_INTERRUPTED
     captured = capsys.readouterr()
     assert "interrupted: 9 of 24 runs" in captured.err
     assert re.search(r"gramine +ioctl-batched", captured.out)

@@ -37,7 +37,31 @@ FRAME = {
             "softsgx: count: argument number: invalid int value: 'four': "
             "see softsgx count --help\n",
         ),
-        (["cuont"], 2, "", "softsgx: cuont: unknown command: see softsgx --help\n"),
+        (
+            ["cuont"],
+            2,
+            "",
+            "softsgx: cuont: unknown command, did you mean count?: see softsgx --help\n",
+        ),
+        (["sing"], 2, "", "softsgx: sing: unknown command: see softsgx --help\n"),
+        (
+            ["--loud", "count", "4"],
+            2,
+            "",
+            "softsgx: count: --loud: options go after the command: see softsgx count --help\n",
+        ),
+        (
+            ["--by", "3", "count", "4"],
+            2,
+            "",
+            "softsgx: 3: unknown command: options go after the command: see softsgx count --help\n",
+        ),
+        (
+            ["count", "4", "--loud"],
+            2,
+            "",
+            "softsgx: count: unrecognized arguments: --loud: see softsgx count --help\n",
+        ),
         (["--loud"], 2, "", "softsgx: unrecognized arguments: --loud: see softsgx --help\n"),
     ],
 )

@@ -52,6 +52,14 @@ def expect_write(path: str) -> None:
         raise UsageError(f"{path}: may not be written")
 
 
+def make_directory(path: str) -> None:
+    """A directory to write files to, if it is not there."""
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise _refused(path, error) from None
+
+
 def refuse_same(inputs: list[str], outputs: list[str]) -> None:
     """Refuse to write over what is read, or twice to one file."""
     taken = [os.path.realpath(path) for path in inputs]

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -46,7 +47,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
-    return argparse.HelpFormatter(prog, width=HELP_WIDTH)
+    return argparse.RawDescriptionHelpFormatter(prog, width=HELP_WIDTH)
 
 
 def _parser(commands: Mapping[str, Command], chosen: str | None) -> Parser:
@@ -70,11 +71,33 @@ def _parser(commands: Mapping[str, Command], chosen: str | None) -> Parser:
     return parser
 
 
+def _unknown(argv: Sequence[str], chosen: str, commands: Mapping[str, Command]) -> str:
+    """Why there is no such command."""
+    later = next((word for word in argv if word in commands), None)
+    if later is not None and argv[0] != chosen:
+        return f"unknown command: options go after the command: see softsgx {later} --help"
+    near = get_close_matches(chosen, commands, 1)
+    meant = f", did you mean {near[0]}?" if near else ""
+    return f"unknown command{meant}: see softsgx --help"
+
+
+def _unrecognized(argv: Sequence[str], unknown: Sequence[str], chosen: str | None) -> str:
+    """Why arguments are not understood, and where it is said which are."""
+    if chosen is None:
+        return f"unrecognized arguments: {' '.join(unknown)}: see softsgx --help"
+    early = [word for word in argv[: argv.index(chosen)] if word in unknown]
+    if early:
+        return f"{early[0]}: options go after the command: see softsgx {chosen} --help"
+    return f"unrecognized arguments: {' '.join(unknown)}: see softsgx {chosen} --help"
+
+
 def _dispatch(argv: Sequence[str], chosen: str | None, commands: Mapping[str, Command]) -> int:
     if chosen is not None and chosen not in commands:
-        raise UsageError("unknown command: see softsgx --help")
+        raise UsageError(_unknown(argv, chosen, commands))
     parser = _parser(commands, chosen)
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        raise UsageError(_unrecognized(argv, unknown, chosen))
     if chosen is None:
         parser.print_help(sys.stderr)
         return EXIT_BAD_INPUT

@@ -24,7 +24,7 @@ _COUNTS: Final = {
 _OF_THREADS: Final = ("threads", "nssa", "stack_pages", "guard_pages", "thread_data_pages")
 
 
-def number(bits: int) -> Callable[[str], int]:
+def number(bits: int, least: int = 0) -> Callable[[str], int]:
     """An argument type: a decimal or 0x number of at most so many bits."""
 
     def parse(text: str) -> int:
@@ -32,8 +32,8 @@ def number(bits: int) -> Callable[[str], int]:
             value = int(text, 16 if text[:2] in ("0x", "0X") else 10)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text}: no number") from None
-        if not 0 <= value < 1 << bits:
-            raise argparse.ArgumentTypeError(f"{text}: not from 0 to {(1 << bits) - 1:#x}")
+        if not least <= value < 1 << bits:
+            raise argparse.ArgumentTypeError(f"{text}: not from {least} to {(1 << bits) - 1:#x}")
         return value
 
     return parse

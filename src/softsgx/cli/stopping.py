@@ -33,6 +33,11 @@ class Stopping:
         left = None if self.end is None else max(0.0, self.end - time.time()) / parts
         return _Share(self, left)
 
+    def within(self, seconds: float) -> Stopping:
+        """The same, and so many seconds from now at the latest."""
+        left = seconds if self.end is None else min(seconds, max(0.0, self.end - time.time()))
+        return _Share(self, left)
+
     def __enter__(self) -> Stopping:
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGINT, self._pressed)

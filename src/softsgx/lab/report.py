@@ -36,7 +36,7 @@ def as_json(comparison: Comparison, outcomes: Sequence[Outcome]) -> dict[str, An
             {**c._asdict(), "holds_at_all_corners": c.holds} for c in comparison.conclusions()
         ],
         "failures": {name: SCENARIOS[name].about for name in _names(outcomes)},
-        "outcomes": [_outcome(outcome, outcomes) for outcome in outcomes],
+        "outcomes": [outcome_json(outcome, outcomes) for outcome in outcomes],
     }
 
 
@@ -70,7 +70,8 @@ def _figures(f: Figures) -> dict[str, Any]:
     }
 
 
-def _outcome(outcome: Outcome, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def outcome_json(outcome: Outcome, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """One failure in one design; `outcomes` are all failures of the design."""
     fields: dict[str, Any] = outcome._asdict()
     fields["verdicts"] = verdicts(outcome, outcomes)
     fields["failure_named"] = told_apart(outcome, outcomes)

@@ -6,8 +6,8 @@ shown as it is. Figures that the model cannot reach are in the table, too, with 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 from softsgx.image.image import ALL_CHUNKS, EnclaveImage, Segment
 from softsgx.lab.bench import Bench, Combination
@@ -52,6 +52,11 @@ class Target(NamedTuple):
         if self.published is None or self.model is None or not self.published:
             return None
         return self.model / self.published
+
+    @property
+    def missed(self) -> bool:
+        """Whether the model could be as near as it should, and is not."""
+        return self.verdict == "MISSED"
 
     @property
     def verdict(self) -> str:
@@ -286,6 +291,14 @@ CHECKS: Final[tuple[Callable[[Profile], list[Target]], ...]] = (
 def targets(profile: Profile) -> list[Target]:
     """All of them."""
     return [target for check in CHECKS for target in check(profile)]
+
+
+def as_json(found: Mapping[str, list[Target]]) -> dict[str, Any]:
+    """For other programs: the targets by the name of the prices."""
+    return {
+        name: [{**t._asdict(), "ratio": t.ratio, "verdict": t.verdict} for t in targets]
+        for name, targets in found.items()
+    }
 
 
 def text(found: list[Target], profile: Profile) -> str:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from typing import Any, Final
 
 from softsgx.cli import files
-from softsgx.cli.errors import EXIT_FINDING, EXIT_OK
+from softsgx.cli.crew import Crew
+from softsgx.cli.errors import EXIT_FINDING, EXIT_INTERRUPTED, EXIT_OK
+from softsgx.cli.explore.finished import Finished
+from softsgx.cli.explore.searching import crew_of, say_interrupted, search_one
 from softsgx.cli.stopping import Stopping
-from softsgx.explore import Plan, explore
+from softsgx.explore import Plan
 from softsgx.explore.explorer import preemptions
 from softsgx.system.scenarios.catalogue import KNOWN_RACES, KnownRace
 
 PREEMPTIONS: Final = 2
-BUDGET_S: Final = 60.0
 
 _HEAD: Final = (
     "race", "scenario", "rule broken", "executions", "seconds", "preemptions", "steps",
@@ -23,34 +24,43 @@ _HEAD: Final = (
 )  # fmt: skip
 
 
-def show_known_races(args: argparse.Namespace) -> int:
-    """Print the table. 1 if a race was not found, or if anything was found with the fix on."""
-    rows = [row(race, args.seed, args.budget or BUDGET_S) for race in KNOWN_RACES]
-    if args.json:
-        files.show(json.dumps(rows, indent=2) + "\n")
-    else:
-        files.show(markdown(rows))
-    wrong = [row for row in rows if row["rule"] is None or row["fixed_rule"] is not None]
-    return EXIT_FINDING if wrong else EXIT_OK
+def run(args: argparse.Namespace) -> int:
+    """Print the table: a race whose search was interrupted is not in it."""
+    rows = []
+    with Stopping() as stopping, crew_of(args) as crew:
+        for race in KNOWN_RACES:
+            found = row(race, *(_searched(args, race, on, crew, stopping) for on in (True, False)))
+            if stopping.interrupted:
+                say_interrupted()
+                break
+            rows.append(found)
+    files.show(json.dumps(rows, indent=2) + "\n" if args.json else markdown(rows))
+    if any(row["rule"] is None or row["fixed_rule"] is not None for row in rows):
+        return EXIT_FINDING
+    return EXIT_INTERRUPTED if stopping.interrupted else EXIT_OK
 
 
-def row(race: KnownRace, seed: int, budget: float) -> dict[str, Any]:
-    """What exploring with the race and without it came to."""
-    plan = Plan(preemptions=PREEMPTIONS, seed=seed)
-    present = race.alone(True)
-    start = time.time()
-    found = explore(present, plan, deadline=Stopping(budget))
-    seconds = time.time() - start
-    fixed = explore(race.alone(False), plan, deadline=Stopping(budget))
+def _searched(
+    args: argparse.Namespace, race: KnownRace, on: bool, crew: Crew | None, stopping: Stopping
+) -> Finished:
+    scenario = race.alone(on)
+    plan = Plan(preemptions=PREEMPTIONS, seed=args.seed)
+    within = stopping.within(args.budget)
+    return search_one(args, scenario.name, scenario, plan, crew, within)
+
+
+def row(race: KnownRace, present: Finished, absent: Finished) -> dict[str, Any]:
+    """What searching with the race and without it came to."""
+    found, fixed = present.outcome, absent.outcome
     failure = found.failure
     return {
         "race": race.number,
         "field": race.race,
-        "scenario": type(present).__name__,
+        "scenario": type(present.scenario).__name__,
         "rule": failure.rule if failure is not None else None,
         "text": failure.text if failure is not None else None,
         "executions": found.found_after,
-        "seconds": round(seconds, 2),
+        "seconds": round(present.seconds, 2),
         "preemptions": failure.preemptions if failure is not None else None,
         "steps": failure.steps if failure is not None else None,
         "fixed_rule": fixed.failure.rule if fixed.failure is not None else None,

@@ -14,7 +14,7 @@ from softsgx import __version__
 from softsgx.explore import Failure
 
 if TYPE_CHECKING:
-    from softsgx.cli.explore import Finished
+    from softsgx.cli.explore.finished import Finished
 
 
 _NO_XML: Final = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

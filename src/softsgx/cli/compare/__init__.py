@@ -1,0 +1,125 @@
+"""`softsgx compare`: what each way of restricting permissions costs, loses and breaks.
+
+Each mode is a file.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from softsgx.cli.compare.arguments import failure, jobs, names, processors, profiles, workloads
+from softsgx.cli.errors import codes
+from softsgx.cli.modes import Mode, Option, Table
+from softsgx.cli.options import number
+from softsgx.lab.designs import DESIGNS
+from softsgx.lab.prices import COLUMNS, PROFILES
+from softsgx.lab.runtimes import RUNTIMES
+from softsgx.lab.workloads import WORKLOADS
+
+_MODULE: Final = "softsgx.cli.compare"
+
+MODES: Final = (
+    Option(
+        name="--failure",
+        type=failure,
+        metavar="DESIGN/FAILURE",
+        help="play one failure in one design, event by event",
+    ),
+    Option(name="--validate", help="compare the model with published figures"),
+)
+WHAT: Final = (
+    Option(
+        name="--designs",
+        type=names("design", DESIGNS),
+        metavar="LIST",
+        default=tuple(DESIGNS),
+        shown="all",
+        help=f"of {', '.join(DESIGNS)}",
+    ),
+    Option(
+        name="--runtimes",
+        type=names("runtime", RUNTIMES),
+        metavar="LIST",
+        default=RUNTIMES,
+        shown="all",
+        help=f"of {', '.join(RUNTIMES)}",
+    ),
+    Option(
+        name="--workloads",
+        type=workloads,
+        metavar="LIST",
+        default=tuple(WORKLOADS),
+        shown="all but recorded:FILE",
+        help=f"of {', '.join(WORKLOADS)}, and recorded:FILE, from softsgx run --trace FILE",
+    ),
+    Option(
+        name="--n",
+        type=processors,
+        metavar="LIST",
+        default=(1, 4, 16, 64),
+        shown="1,4,16,64",
+        help="logical processors, 1 to 256",
+    ),
+    Option(
+        name="--prices",
+        type=profiles,
+        metavar="LIST",
+        default=tuple(PROFILES[name] for name in COLUMNS),
+        shown=f"{','.join(COLUMNS)}; with --validate {COLUMNS[0]}",
+        help=f"{', '.join(COLUMNS)}, or .toml or .json files; the first is shown, all are corners",
+    ),
+    Option(name="--seed", type=number(64), metavar="N", default=1, help="of everything random"),
+)
+HOW: Final = (
+    Option(name="--jobs", type=jobs, metavar="N", shown="all cores", help="processes"),
+    Option(
+        name="--all",
+        help="show every N in the table, not the largest only",
+        only=("--json", (False,)),
+    ),
+    Option(name="--json", help="print one JSON object"),
+    Option(name="--html", metavar="FILE", help="write a report that needs nothing else"),
+    Option(name="--plots", metavar="DIR", help="write each plot as SVG and PNG"),
+    Option(name="--schedule", metavar="S", help="replay this schedule of --failure"),
+)
+
+TABLE: Final = Table(
+    "compare",
+    {
+        "instead of comparing costs": MODES,
+        "what is compared (lists are separated by commas)": WHAT,
+        "how": HOW,
+    },
+    (
+        Mode(
+            about="compare costs, and play every failure",
+            options=(
+                "--designs", "--runtimes", "--workloads", "--n", "--prices", "--seed",
+                "--jobs", "--all", "--json", "--html", "--plots",
+            ),
+            codes=codes("compared", interrupted="interrupted; what was finished is shown"),
+            module=f"{_MODULE}.costs",
+        ),
+        Mode(
+            chosen="--failure",
+            about="play one failure, event by event",
+            options=("--schedule", "--json"),
+            codes=codes(
+                "the design survives it",
+                "a fault without reason, rights wrong in silence, or what cannot be repaired",
+            ),
+            module=f"{_MODULE}.one_failure",
+        ),
+        Mode(
+            chosen="--validate",
+            about="compare the model with published figures, at each of the prices",
+            options=("--prices", "--json"),
+            codes=codes("no figure is missed", "a published figure is MISSED"),
+            module=f"{_MODULE}.validation",
+            defaults={"--prices": (PROFILES[COLUMNS[0]],)},
+        ),
+    ),
+)  # fmt: skip
+
+register = TABLE.register
+run = TABLE.run

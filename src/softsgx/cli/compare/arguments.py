@@ -1,0 +1,93 @@
+"""Values of the options of `softsgx compare`: names from lists, numbers, profiles of prices."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Collection
+
+from softsgx.lab.compare import N_MAX
+from softsgx.lab.designs import DESIGNS
+from softsgx.lab.failures.scenarios import SCENARIOS
+from softsgx.lab.prices import PriceError, Profile, profile
+from softsgx.lab.workloads import WORKLOADS, workload
+from softsgx.lab.workloads.recorded import RECORDED, TraceError
+
+
+def failure(text: str) -> tuple[str, str]:
+    """DESIGN/FAILURE."""
+    design, _, name = text.partition("/")
+    if design not in DESIGNS or name not in SCENARIOS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: DESIGN/FAILURE is needed, of {', '.join(DESIGNS)} and "
+            f"{', '.join(SCENARIOS)}"
+        )
+    return design, name
+
+
+def names(what: str, known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
+    """An argument type: a list of known names."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        found = _parts(text)
+        for name in found:
+            if name not in known:
+                raise argparse.ArgumentTypeError(
+                    f"{name!r}: unknown {what}; known are {', '.join(known)}"
+                )
+        return found
+
+    return parse
+
+
+def workloads(text: str) -> tuple[str, ...]:
+    """Names of workloads, or recorded:FILE."""
+    found = _parts(text)
+    for name in found:
+        if name.startswith(RECORDED):
+            try:
+                workload(name)
+            except TraceError as error:
+                raise argparse.ArgumentTypeError(str(error)) from None
+        elif name not in WORKLOADS:
+            known = ", ".join([*WORKLOADS, f"{RECORDED}FILE"])
+            raise argparse.ArgumentTypeError(f"{name!r}: unknown workload; known are {known}")
+    return found
+
+
+def processors(text: str) -> tuple[int, ...]:
+    """Numbers of logical processors, ascending."""
+    found = []
+    for part in _parts(text):
+        if not part.isdecimal() or not 1 <= int(part) <= N_MAX:
+            raise argparse.ArgumentTypeError(f"{part!r}: not a number from 1 to {N_MAX}")
+        found.append(int(part))
+    return tuple(sorted(dict.fromkeys(found)))
+
+
+def jobs(text: str) -> int:
+    """A number of processes."""
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r}: not a number from 1 to 1024")
+    return int(text)
+
+
+def profiles(text: str) -> tuple[Profile, ...]:
+    """Profiles of prices, built in or in files."""
+    found: dict[str, Profile] = {}
+    for name in text.split(","):
+        try:
+            each = profile(name)
+        except PriceError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        if each.name in found:
+            raise argparse.ArgumentTypeError(f"{name}: two profiles called {each.name}")
+        found[each.name] = each
+    return tuple(found.values())
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    parts = text.split(",")
+    for part in parts:
+        if parts.count(part) > 1:
+            raise argparse.ArgumentTypeError(f"{part!r}: twice in the list")
+    return tuple(parts)

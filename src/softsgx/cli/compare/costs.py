@@ -1,0 +1,121 @@
+"""`softsgx compare` without a mode: what each design costs, loses and breaks."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from softsgx.cli import files
+from softsgx.cli.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
+from softsgx.lab.compare import Cell, Comparison, Plan, run_cell
+from softsgx.lab.failures.matrix import matrix
+from softsgx.lab.failures.outcome import Outcome
+from softsgx.lab.report import as_json
+from softsgx.lab.table import conclusions_text, matrix_text, table
+
+if TYPE_CHECKING:
+    from softsgx.lab.measurement import Measurement
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the plan; what was finished when it was interrupted is shown all the same."""
+    if args.html is not None or args.plots is not None:
+        _need_plots()
+    if args.html is not None:
+        files.expect_write(args.html)
+    if args.plots is not None:
+        files.make_directory(args.plots)
+    plan = Plan(args.designs, args.runtimes, args.workloads, args.n, args.prices, args.seed)
+    measured, whole = measure_all(plan.cells(), args.jobs or os.cpu_count() or 1)
+    comparison = Comparison(plan, measured)
+    outcomes = matrix(plan.designs) if whole else []
+    if args.json:
+        files.show(json.dumps(as_json(comparison, outcomes), indent=1) + "\n")
+    else:
+        files.show(table(comparison, plan.ns if args.all else (max(plan.ns),)))
+        files.show(conclusions_text(comparison.conclusions(), args.prices))
+        if outcomes:
+            files.show(matrix_text(outcomes))
+    if args.html is not None or args.plots is not None:
+        _write(args, comparison, outcomes)
+    if not whole:
+        print(f"interrupted: {comparison.finished} of {comparison.wanted} runs", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_OK
+
+
+def _need_plots() -> None:
+    """Say what is missing before the long run, not after it."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("--html and --plots need matplotlib: pip install 'softsgx[plots]'")
+
+
+def _write(args: argparse.Namespace, comparison: Comparison, outcomes: list[Outcome]) -> None:
+    from softsgx.lab.html import page
+    from softsgx.lab.plots import plots
+
+    drawn = list(plots(comparison))
+    if args.plots is not None:
+        for plot in drawn:
+            files.write(os.path.join(args.plots, f"{plot.name}.svg"), plot.svg)
+            files.write(os.path.join(args.plots, f"{plot.name}.png"), plot.png)
+    if args.html is not None:
+        text = page(comparison, outcomes, drawn, _command(comparison.plan))
+        files.write(args.html, text.encode())
+
+
+def _command(plan: Plan) -> str:
+    """The command line that makes the same comparison."""
+    lists = {
+        "designs": plan.designs,
+        "runtimes": plan.runtimes,
+        "workloads": plan.workloads,
+        "n": [str(n) for n in plan.ns],
+        "prices": [profile.name for profile in plan.profiles],
+    }
+    options = " ".join(f"--{name} {','.join(values)}" for name, values in lists.items())
+    return f"softsgx compare {options} --seed {plan.seed} --html FILE"
+
+
+def measure_all(cells: Sequence[Cell], jobs: int) -> tuple[list[Measurement], bool]:
+    """Measure all cells on so many processes; what was finished, and whether that is all."""
+    done: list[Measurement] = []
+    try:
+        for m in _progress(_results(cells, jobs), len(cells)):
+            done.append(m)
+    except KeyboardInterrupt:
+        return done, False
+    return done, True
+
+
+def _results(cells: Sequence[Cell], jobs: int) -> Iterator[Measurement]:
+    if jobs == 1 or len(cells) == 1:
+        yield from map(run_cell, cells)
+        return
+    # Workers leave the interrupt to the parent, which keeps what has arrived.
+    context = multiprocessing.get_context("spawn" if sys.platform == "darwin" else "fork")
+    with context.Pool(min(jobs, len(cells)), _deaf) as pool:
+        yield from pool.imap_unordered(run_cell, cells)
+
+
+def _deaf() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _progress(results: Iterator[Measurement], total: int) -> Iterator[Measurement]:
+    """Pass results through; on a terminal, say how far it is."""
+    shown = sys.stderr.isatty()
+    for number, m in enumerate(results, 1):
+        if shown:
+            text = f"{number} of {total}: {m.workload}, {m.n} processors, {m.design}, {m.runtime}"
+            print(f"\r{text:<78.78}", end="", file=sys.stderr, flush=True)
+        yield m
+    if shown:
+        print(f"\r{'':<78}\r", end="", file=sys.stderr, flush=True)

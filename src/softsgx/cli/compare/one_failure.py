@@ -1,0 +1,31 @@
+"""`softsgx compare --failure DESIGN/FAILURE`: one failure in one design, event by event."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from softsgx.cli import files
+from softsgx.cli.errors import EXIT_FINDING, EXIT_OK, UsageError
+from softsgx.lab.failures.outcome import play, story
+from softsgx.lab.failures.scenarios import SCENARIOS
+from softsgx.lab.report import outcome_json
+from softsgx.lab.table import matrix_text
+from softsgx.sim import ScheduleError, ScheduleMismatch
+
+
+def run(args: argparse.Namespace) -> int:
+    """The verdicts, the schedule, and the story."""
+    design, failure = args.failure
+    try:
+        outcome, events = story(design, failure, args.schedule)
+    except (ScheduleError, ScheduleMismatch) as error:
+        raise UsageError(f"--schedule: {error}") from None
+    everything = [outcome if name == failure else play(design, name) for name in SCENARIOS]
+    if args.json:
+        found = {**outcome_json(outcome, everything), "bad": outcome.bad, "events": events}
+        files.show(json.dumps(found, indent=1) + "\n")
+    else:
+        files.show(matrix_text([outcome], everything))
+        files.show("\n" + "\n".join(events) + "\n")
+    return EXIT_FINDING if outcome.bad else EXIT_OK

@@ -1,0 +1,156 @@
+"""`softsgx explore`: find the interleaving that breaks a scenario. Each mode is a file."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final
+
+from softsgx.cli.errors import codes
+from softsgx.cli.modes import Mode, Option, Table
+from softsgx.cli.options import number
+from softsgx.explore import STRATEGIES, Plan
+from softsgx.linux.version import VERSIONS
+from softsgx.system.runtimes import ORDERS
+
+_MODULE: Final = "softsgx.cli.explore"
+
+
+def _seconds(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3600}
+    unit = units.get(text[-1:], 1)
+    digits = text[:-1] if text[-1:] in units else text
+    try:
+        value = float(digits) * unit
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text}: not a time, such as 60s or 5m")
+    return value
+
+
+TARGET: Final = (
+    Option(name="TARGET", help="a Python file with scenarios, or the name of a shipped scenario"),
+)
+MODES: Final = (
+    Option(name="--shipped", help="search all shipped scenarios: each kernel, each order"),
+    Option(name="--list", help="the scenarios of TARGET, or those shipped"),
+    Option(name="--replay", metavar="STRING", help="execute one schedule and show it"),
+    Option(name="--known-races", help="find each known race of the driver"),
+)
+SEARCH: Final = (
+    Option(name="--linux", choices=tuple(VERSIONS), help="of --shipped: this kernel only"),
+    Option(name="--order", choices=tuple(ORDERS), help="of --shipped: this runtime's order only"),
+    Option(
+        name="--strategy", choices=STRATEGIES, default=Plan().strategy, help="how schedules follow"
+    ),
+    Option(
+        name="--preemptions",
+        type=number(16),
+        metavar="N",
+        help="no more than N preemptions",
+        only=("--strategy", ("deepening", "dfs")),
+    ),
+    Option(
+        name="--executions",
+        type=number(32, least=1),
+        metavar="N",
+        default=Plan().executions,
+        help="no more than N of each scenario",
+    ),
+    Option(
+        name="--depth",
+        type=number(8, least=1),
+        metavar="D",
+        default=Plan().depth,
+        help="constraints of order that a fault may need",
+        only=("--strategy", ("pct",)),
+    ),
+    Option(
+        name="--budget", type=_seconds, metavar="TIME", help="no longer than this, as 60s or 5m"
+    ),
+    Option(
+        name="--seed",
+        type=number(64),
+        metavar="N",
+        default=Plan().seed,
+        help="of random and pct, and of the estimate of how many schedules are left",
+    ),
+    Option(name="--jobs", type=number(8, least=1), metavar="N", help="search with N processes"),
+    Option(
+        name="--cluster",
+        metavar="ADDRESS",
+        bare=True,
+        help="search with the workers of a Dask scheduler; without ADDRESS with a cluster on this "
+        "machine, of --jobs workers",
+    ),
+    Option(name="--progress", help="rate and coverage to standard error"),
+)
+REPORTS: Final = (
+    Option(name="--json", help="print JSON instead of words"),
+    Option(name="--junit", metavar="FILE", help="write a JUnit report"),
+    Option(name="--sarif", metavar="FILE", help="write a SARIF report"),
+)
+
+_HOW: Final = ("--strategy", "--preemptions", "--executions", "--depth", "--budget", "--seed")
+_WHO: Final = ("--jobs", "--cluster", "--progress")
+_REPORTS: Final = tuple(option.name for option in REPORTS)
+_TROUBLE: Final = "or a scenario could not be judged"
+_FOUND: Final = "a violation, a deadlock or a failed assertion"
+_STOPPED: Final = "interrupted, and nothing found until then"
+
+TABLE: Final = Table(
+    "explore",
+    {
+        "": TARGET,
+        "instead of searching the scenarios of TARGET": MODES,
+        "how to search": SEARCH,
+        "reports": REPORTS,
+    },
+    (
+        Mode(
+            about="search its schedules",
+            needs=("TARGET",),
+            options=(*_HOW, *_WHO, *_REPORTS),
+            codes=codes("nothing found", _FOUND, _TROUBLE, _STOPPED),
+            module=f"{_MODULE}.search",
+        ),
+        Mode(
+            chosen="--shipped",
+            about="search each shipped scenario, a line for each",
+            options=("--linux", "--order", *_HOW, *_WHO, *_REPORTS),
+            codes=codes("nothing found", _FOUND, _TROUBLE, _STOPPED),
+            module=f"{_MODULE}.shipped",
+            defaults={"--executions": 500},
+        ),
+        Mode(
+            chosen="--list",
+            about="name scenarios",
+            options=("TARGET", "--json"),
+            codes=codes("listed"),
+            module=f"{_MODULE}.listing",
+        ),
+        Mode(
+            chosen="--replay",
+            about="execute the schedule that a search has printed",
+            options=("TARGET", *_REPORTS),
+            codes=codes("nothing is wrong under this schedule", _FOUND, _TROUBLE),
+            module=f"{_MODULE}.replay",
+        ),
+        Mode(
+            chosen="--known-races",
+            about="search for each race that the driver had, alone, then with its fix; TIME is for "
+            "each search",
+            options=("--budget", "--seed", *_WHO, "--json"),
+            codes=codes(
+                "each race found, and nothing with its fix",
+                "a race not found, or something found with its fix",
+                interrupted="interrupted, and nothing wrong until then",
+            ),
+            module=f"{_MODULE}.known_races",
+            defaults={"--budget": 60},
+        ),
+    ),
+)
+
+register = TABLE.register
+run = TABLE.run

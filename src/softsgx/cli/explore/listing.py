@@ -1,0 +1,29 @@
+"""`softsgx explore --list`: the scenarios of TARGET, or those shipped."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from softsgx.cli import files
+from softsgx.cli.errors import EXIT_OK
+from softsgx.cli.scenarios import find
+
+
+def run(args: argparse.Namespace) -> int:
+    """A line for each, with the first one of its docstring."""
+    if args.target is not None:
+        found = [(made.name, type(made)) for made in find(args.target)]
+    else:
+        from softsgx.system.scenarios.catalogue import SCENARIOS
+
+        found = [(kind.__name__, kind) for kind in SCENARIOS]
+    # A docstring of its own: an inherited one is about another scenario.
+    about = {name: (vars(kind).get("__doc__") or "").strip() for name, kind in found}
+    first = {name: (text.splitlines() or [""])[0] for name, text in about.items()}
+    if args.json:
+        rows = [{"scenario": name, "about": text} for name, text in first.items()]
+        files.show(json.dumps(rows, indent=2) + "\n")
+    else:
+        files.show("".join(f"{f'{name:<18} {text}'.rstrip()}\n" for name, text in first.items()))
+    return EXIT_OK

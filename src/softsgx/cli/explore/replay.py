@@ -1,0 +1,57 @@
+"""`softsgx explore --replay STRING`: execute one schedule, and show it step by step."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from softsgx.cli.errors import UsageError
+from softsgx.cli.explore.finished import Finished, exit_code, expect_reports, report
+from softsgx.cli.scenarios import find, is_shipped
+from softsgx.explore import Outcome, ReplayRefused, Scenario, choices_of, record, scenario_of
+from softsgx.explore.table import table
+from softsgx.sim import ScheduleError
+
+
+def run(args: argparse.Namespace) -> int:
+    """Execute and report."""
+    expect_reports(args)
+    try:
+        target, scenario = _scenario(args.target, scenario_of(args.replay))
+        choices = choices_of(args.replay, scenario)
+    except (ReplayRefused, ScheduleError) as error:
+        raise UsageError(f"--replay: {error}") from None
+    start = time.time()
+    attempt = record(scenario, choices)
+    outcome = Outcome(
+        scenario.name,
+        "replay",
+        executions=1,
+        points=len(attempt.recorder.steps),
+        found_after=1 if attempt.failure is not None else 0,
+        failure=attempt.failure,
+    )
+    done = Finished(target, scenario, outcome, time.time() - start)
+    said = f"{scenario.name}: nothing is wrong under this schedule"
+    if attempt.failure is not None:
+        said = attempt.failure.headline
+    report(args, [done], "" if args.json else f"{said}\n{table(scenario, choices)}")
+    return exit_code([done])
+
+
+def _scenario(target: str | None, name: str) -> tuple[str, Scenario]:
+    """The scenario that the string is for, in the target if there is one."""
+    if target is None:
+        if not is_shipped(name):
+            raise ReplayRefused(
+                f"the string is for scenario {name}, which is not a shipped one: "
+                "give the file that has it as TARGET"
+            )
+        target = name
+    scenarios = find(target)
+    for scenario in scenarios:
+        if scenario.name == name:
+            return target, scenario
+    has = ", ".join(scenario.name for scenario in scenarios)
+    has = f"has {has}" if target.endswith(".py") else f"is {has}"
+    raise ReplayRefused(f"the string is for scenario {name}; TARGET {target} {has}")

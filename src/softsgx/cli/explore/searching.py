@@ -1,0 +1,90 @@
+"""Searches as the options ask for them: by which plan, how long, and by whom."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from softsgx.cli.crew import Crew, explore_with
+from softsgx.cli.explore.finished import Finished
+from softsgx.cli.jobs import Processes
+from softsgx.cli.progress import Bar
+from softsgx.cli.stopping import Stopping
+from softsgx.explore import Plan, Scenario, explore
+
+
+def plan_of(args: argparse.Namespace) -> Plan:
+    """The plan that the options ask for."""
+    return Plan(
+        strategy=args.strategy,
+        seed=args.seed,
+        executions=args.executions,
+        preemptions=args.preemptions,
+        depth=args.depth,
+    )
+
+
+def search_all(
+    args: argparse.Namespace,
+    targets: Sequence[tuple[str, Scenario]],
+    show: Callable[[Finished], None] = lambda done: None,
+) -> list[Finished]:
+    """Search one scenario after the other, `show` each; after Ctrl-C no more of them."""
+    finished = []
+    with Stopping(args.budget) as stopping, crew_of(args) as crew:
+        for number, (target, scenario) in enumerate(targets):
+            part = stopping.share(len(targets) - number)
+            done = search_one(args, target, scenario, plan_of(args), crew, part)
+            finished.append(done)
+            show(done)
+            if stopping.interrupted:
+                say_interrupted()
+                break
+    return finished
+
+
+def search_one(
+    args: argparse.Namespace,
+    target: str,
+    scenario: Scenario,
+    plan: Plan,
+    crew: Crew | None,
+    stopping: Stopping,
+) -> Finished:
+    """Search one scenario; `target` is where workers find it."""
+    start = time.time()
+    bar = Bar(plan.executions) if args.progress else None
+    if crew is not None:
+        outcome = explore_with(crew, target, scenario, plan, stopping, bar)
+    else:
+        outcome = explore(scenario, plan, deadline=stopping, progress=bar)
+    if bar is not None:
+        bar.close()
+    return Finished(target, scenario, outcome, time.time() - start, stopping.interrupted)
+
+
+def say_interrupted() -> None:
+    """Why no more is shown."""
+    print("softsgx: explore: interrupted", file=sys.stderr)
+
+
+@contextmanager
+def crew_of(args: argparse.Namespace) -> Iterator[Crew | None]:
+    """The workers that the options ask for; none for this process alone."""
+    crew: Crew
+    if args.cluster is not None:
+        from softsgx.cli.cluster import Cluster
+
+        crew = Cluster("" if args.cluster is True else args.cluster, args.jobs)
+    elif args.jobs is not None:
+        crew = Processes(args.jobs)
+    else:
+        yield None
+        return
+    try:
+        yield crew
+    finally:
+        crew.close()

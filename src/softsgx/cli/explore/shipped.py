@@ -1,0 +1,40 @@
+"""`softsgx explore --shipped`: search every shipped scenario."""
+
+from __future__ import annotations
+
+import argparse
+
+from softsgx.cli import files
+from softsgx.cli.explore.finished import Finished, exit_code, expect_reports, report
+from softsgx.cli.explore.searching import search_all
+from softsgx.cli.scenarios import all_shipped
+
+
+def run(args: argparse.Namespace) -> int:
+    """A line for each as soon as it is done, and how many have a finding."""
+    expect_reports(args)
+    scenarios = all_shipped(args.linux, args.order)
+    width = max(len(scenario.name) for scenario in scenarios)
+
+    def show(done: Finished) -> None:
+        if not args.json:
+            files.show(line(done, width))
+
+    finished = search_all(args, [(each.name, each) for each in scenarios], show)
+    found = sum(done.outcome.failure is not None for done in finished)
+    report(
+        args,
+        finished,
+        f"{len(finished)} of {len(scenarios)} scenarios, {found} with a finding, which "
+        "softsgx explore SCENARIO shows\n",
+    )
+    return exit_code(finished)
+
+
+def line(done: Finished, width: int) -> str:
+    """An outcome in one line."""
+    outcome, failure = done.outcome, done.outcome.failure
+    if failure is None:
+        return f"{outcome.scenario:<{width}}  nothing in {outcome.executions}; {outcome.covered}\n"
+    found = f"{failure.kind.value} {failure.rule} after {outcome.found_after}"
+    return f"{outcome.scenario:<{width}}  {found}: {failure.text}\n"

@@ -1,0 +1,303 @@
+"""A command as its table: modes, the options that go with each, and what its exit codes mean.
+
+One declaration: the parser, the help, and the refusal of an option that would do nothing all come
+from it. An option is refused in a mode that has no use for it, even if it only says the default; so
+is one given twice, and one without a value.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from textwrap import wrap
+from typing import Any, Final
+
+from softsgx.cli.errors import Codes, UsageError, epilog
+
+WIDTH: Final = 80
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """An option, or, if its name is in capitals, an argument.
+
+    name     "--json", "-o", "TARGET"
+    metavar  what its value is called; "" for an option without one
+    bare     what it is without its value, if that may be left out; None: it may not
+    many     may be given several times: the value is a list
+    rest     all the words that are left, as a list
+    default  where it is not given; a mode may have another one
+    shown    what the help says of the default, if not the default itself
+    only     another option, and the values of it with which this one has an effect
+    dest     its name among the arguments; derived from `name` if empty
+    """
+
+    name: str
+    help: str
+    metavar: str = ""
+    type: Callable[[str], Any] = str
+    choices: Sequence[str] = ()
+    bare: Any = None
+    many: bool = False
+    rest: bool = False
+    default: Any = None
+    shown: str = ""
+    only: tuple[str, tuple[Any, ...]] | None = None
+    dest: str = ""
+
+    @property
+    def key(self) -> str:
+        """The attribute of the arguments."""
+        return self.dest or self.name.lstrip("-").replace("-", "_").lower()
+
+    @property
+    def positional(self) -> bool:
+        """Whether it is an argument and not an option."""
+        return not self.name.startswith("-")
+
+    @property
+    def flag(self) -> bool:
+        """Whether it has no value."""
+        return not (self.positional or self.metavar or self.choices)
+
+    @property
+    def usage(self) -> str:
+        """With its value, as in the first lines of the help."""
+        if self.positional:
+            return f"{self.name} ..." if self.rest else self.name
+        value = self.metavar or (f"{{{','.join(self.choices)}}}" if self.choices else "")
+        if value and self.bare is not None:
+            value = f"[{value}]"
+        return f"{self.name} {value}".strip()
+
+    @property
+    def default_text(self) -> str:
+        """The default as the help has it; empty if there is nothing to say."""
+        if self.shown or self.default is None or self.default is False:
+            return self.shown
+        return str(self.default)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mode:
+    """One of the things that a command does.
+
+    chosen    the option by which it is chosen; "" is what the command does without such an option
+    options   those that may be given with it
+    needs     those that must be
+    codes     its exit codes; where one of them is a word, the mode may end with any
+    module    has `run(args) -> int`; imported when the mode is chosen
+    defaults  of options, where they are not those of the option
+    """
+
+    chosen: str = ""
+    about: str
+    options: Sequence[str] = ()
+    needs: Sequence[str] = ()
+    codes: Codes
+    module: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everything that may be given."""
+        return (*filter(None, (self.chosen,)), *self.needs, *self.options)
+
+
+class Table:
+    """The modes of a command, the plain one first, and its options in groups of the help."""
+
+    def __init__(
+        self,
+        command: str,
+        groups: Mapping[str, Sequence[Option]],
+        modes: Sequence[Mode],
+    ) -> None:
+        self.command = command
+        self.groups = groups
+        self.modes = modes
+        self.options = {option.name: option for group in groups.values() for option in group}
+        for mode in modes:
+            assert set(mode.names) <= set(self.options), f"{command} {mode.chosen}: unknown option"
+            assert set(mode.defaults) <= set(mode.names), f"{command} {mode.chosen}: a default"
+
+    def register(self, parser: argparse.ArgumentParser) -> None:
+        """Add the arguments and the help. What is not given is missing in the namespace."""
+        parser.usage = self.usage().removeprefix("usage: ")
+        parser.epilog = self.epilog()
+        for title, options in self.groups.items():
+            group = parser.add_argument_group(title) if title else parser
+            for option in options:
+                group.add_argument(*_names(option), **self._arguments(option))
+
+    def _arguments(self, option: Option) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "action": _Given,
+            "default": argparse.SUPPRESS,
+            "help": self._help(option),
+        }
+        if option.positional:
+            found["metavar"] = option.name
+            found["nargs"] = argparse.REMAINDER if option.rest else "?"
+        elif option.flag:
+            return found | {"nargs": 0, "dest": option.key}
+        else:
+            found["dest"] = option.key
+            found["many"] = option.many
+            found["metavar"] = option.metavar or None
+            if option.bare is not None:
+                found |= {"nargs": "?", "const": option.bare}
+        return found | {"type": option.type, "choices": option.choices or None}
+
+    def _help(self, option: Option) -> str:
+        remarks = [f"default: {option.default_text}"] if option.default_text else []
+        if option.only is not None:
+            remarks.insert(0, _condition(*option.only))
+        for mode in self.modes:
+            if option.name in mode.defaults and not option.shown:
+                default = mode.defaults[option.name]
+                remarks.append(f"with {mode.chosen} {default}")
+        return f"{option.help} ({'; '.join(remarks)})" if remarks else option.help
+
+    def usage(self) -> str:
+        """A line for each mode, wrapped, with all that goes with it."""
+        lines: list[str] = []
+        for mode in self.modes:
+            start = f"{'usage: ' if not lines else ' ' * 7}softsgx {self.command}"
+            words = [self.options[name].usage for name in mode.names if name not in mode.options]
+            optional = [self.options[name] for name in mode.options]
+            # Arguments last, those that must be given before the others.
+            words += [f"[{option.usage}]" for option in optional if not option.positional]
+            words += [f"[{option.usage}]" for option in optional if option.positional]
+            lines += _wrapped(start, words)
+        return "\n".join(lines)
+
+    def epilog(self) -> str:
+        """What each mode does, and the exit codes of all."""
+        if len(self.modes) == 1:
+            return epilog(self.codes)
+        lines = ["modes:"]
+        for mode in self.modes:
+            start = f"  {self.name(mode):<15} "
+            lines += wrap(mode.about, WIDTH, initial_indent=start, subsequent_indent=" " * 18)
+        return "\n".join([*lines, "", epilog(self.codes)])
+
+    def name(self, mode: Mode) -> str:
+        """What a mode is called in the help."""
+        return mode.chosen or " ".join(mode.needs) or "no mode"
+
+    @property
+    def codes(self) -> Codes:
+        """The exit codes of all modes: by code what it means, and in which of them."""
+        meanings: dict[int | str, dict[str, list[str]]] = {}
+        for mode in self.modes:
+            for code, means in mode.codes.items():
+                meanings.setdefault(code, {}).setdefault(means, []).append(self.name(mode))
+        return {code: self._meaning(meanings[code]) for code in sorted(meanings, key=_place)}
+
+    def _meaning(self, modes: Mapping[str, Sequence[str]]) -> str:
+        """Each meaning with its modes, unless all modes have it."""
+        found = list(modes)
+        if len(found) == 1 and len(modes[found[0]]) == len(self.modes):
+            return found[0]
+        return "; ".join(f"{', '.join(modes[means])}: {means}" for means in found)
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Choose the mode, refuse what does not go with it, fill in defaults, and run it."""
+        mode = self.mode(args)
+        code: int = import_module(mode.module).run(args)
+        assert code in mode.codes or not all(isinstance(known, int) for known in mode.codes)
+        return code
+
+    def mode(self, args: argparse.Namespace) -> Mode:
+        """The mode that was asked for; the arguments have their defaults then. UsageError."""
+        given = [option for option in self.options.values() if option.key in vars(args)]
+        names = [option.name for option in given]
+        mode = next((mode for mode in self.modes if mode.chosen in names), self.modes[0])
+        for option in given:
+            if option.name not in mode.names:
+                raise UsageError(f"{option.name}: {self._misplaced(option, mode)}: {self._see()}")
+        missing = [name for name in mode.needs if name not in names]
+        if missing:
+            what = " and ".join(missing) + self._instead(mode)
+            raise UsageError(f"{what} {'is' if len(missing) == 1 else 'are'} needed: {self._see()}")
+        for option in self.options.values():
+            if option not in given:
+                default = [] if option.many or option.rest else option.default
+                default = False if option.flag else default
+                setattr(args, option.key, mode.defaults.get(option.name, default))
+        for option in given:
+            if option.only is not None:
+                other, values = option.only
+                if getattr(args, self.options[other].key) not in values:
+                    raise UsageError(f"{option.name}: {_condition(other, values)}: {self._see()}")
+        return mode
+
+    def _see(self) -> str:
+        return f"see softsgx {self.command} --help"
+
+    def _misplaced(self, option: Option, mode: Mode) -> str:
+        if mode.chosen:
+            return f"not with {mode.chosen}"
+        home = [mode.chosen for mode in self.modes if option.name in mode.names]
+        return f"only with {' or '.join(home)}"
+
+    def _instead(self, mode: Mode) -> str:
+        """Of a plain mode: the options that would do without what is missing."""
+        others = [other.chosen for other in self.modes if other.chosen]
+        return f" or one of {', '.join(others)}" if others and not mode.chosen else ""
+
+
+class _Given(argparse.Action):
+    """Keep a value. One option twice is refused, and so is an empty word."""
+
+    def __init__(self, *, many: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self._many = many
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """As argparse wants it."""
+        if values == "":
+            raise argparse.ArgumentError(self, "is empty")
+        if self.nargs == 0:
+            values = True
+        before = getattr(namespace, self.dest, None)
+        if self._many:
+            values = [*(before or ()), values]
+        elif before is not None:
+            raise argparse.ArgumentError(self, "is given twice")
+        setattr(namespace, self.dest, values)
+
+
+def _place(code: int | str) -> tuple[bool, int]:
+    """Words first, then numbers ascending."""
+    return isinstance(code, int), code if isinstance(code, int) else 0
+
+
+def _names(option: Option) -> tuple[str, ...]:
+    return (option.key,) if option.positional else (option.name,)
+
+
+def _condition(other: str, values: tuple[Any, ...]) -> str:
+    if values == (False,):
+        return f"not with {other}"
+    return f"only with {other} {' or '.join(str(value) for value in values if value is not None)}"
+
+
+def _wrapped(start: str, words: Sequence[str]) -> list[str]:
+    """The words in lines of at most WIDTH, those after the first under the first word."""
+    lines, indent = [start], " " * (len(start) + 1)
+    for word in words:
+        if len(lines[-1]) + 1 + len(word) > WIDTH and lines[-1] != indent.rstrip():
+            lines.append(indent + word)
+        else:
+            lines[-1] += f" {word}"
+    return lines
