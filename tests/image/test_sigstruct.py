@@ -185,7 +185,7 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], list[str], int]] = {
     "CET_ATTRIBUTES": (
         lambda raw: poke(raw, 908, 1, 1),
         [
-            "CET_ATTRIBUTES at byte 908: not 0, though reserved on processors without CET",
+            "CET_ATTRIBUTES at byte 908: 0x1 is not 0, though reserved on processors without CET",
             "SIGNATURE at byte 516",
         ],
         SGX_INVALID_SIG_STRUCT,
@@ -193,7 +193,7 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], list[str], int]] = {
     "CET_ATTRIBUTES_MASK": (
         lambda raw: poke(raw, 909, 1, 1),
         [
-            "CET_ATTRIBUTES_MASK at byte 909: not 0, though reserved on processors without CET",
+            "CET_ATTRIBUTES_MASK at byte 909: 0x1 is not 0, though reserved on processors",
             "SIGNATURE at byte 516",
         ],
         SGX_INVALID_SIG_STRUCT,

@@ -13,6 +13,7 @@ from softsgx.cpu.signature import sign as sign_sigstruct
 from softsgx.image.errors import ImageError
 from softsgx.spec.attributes import ATTR_CET, ATTR_KSS
 from softsgx.spec.bits import MASK32, MASK64
+from softsgx.spec.secs import PADDING_CONSTANT
 from softsgx.spec.sigstruct import (
     SIGSTRUCT,
     SIGSTRUCT_EXPONENT,
@@ -153,33 +154,63 @@ def mrsigner(sig: SIGSTRUCT) -> bytes:
 
 def verify(data: bytes) -> tuple[Finding, ...]:
     """What EINIT would refuse in these 1808 bytes, whatever the enclave; empty if it is good."""
+    # What only a processor with CET accepts: in an enclave that needs one anyway.
+    cet = bool(parse(data).ATTRIBUTES & ATTR_CET)
+    return (*verify_fields(data, cet=cet), *verify_signature(data))
+
+
+def verify_fields(data: bytes, *, cet: bool) -> list[Finding]:
+    """The fields that must have one value, and the reserved bytes; `cet`: the processor has CET."""
     sig = parse(data)
-    expected = (
-        ("HEADER", sig.HEADER == SIGSTRUCT_HEADER, sig.HEADER.hex()),
-        ("VENDOR", sig.VENDOR in SIGSTRUCT_VENDORS, f"{sig.VENDOR:#x} is neither 0 nor 0x8086"),
-        ("HEADER2", sig.HEADER2 == SIGSTRUCT_HEADER2, sig.HEADER2.hex()),
-        ("EXPONENT", sig.EXPONENT == SIGSTRUCT_EXPONENT, f"{sig.EXPONENT:#x} is not 3"),
-        *_cet(sig),
-    )
-    findings = [Finding(name, _OFFSETS[name], why) for name, good, why in expected if not good]
+    findings = []
+    for name, wanted in _fixed(cet).items():
+        value = getattr(sig, name)
+        if value not in wanted:
+            why = f"{_text(value)} is {_no_other(wanted)}"
+            if name.startswith("CET"):
+                why += ", though reserved on processors without CET"
+            findings.append(Finding(name, _OFFSETS[name], why))
     for start, end in SIGSTRUCT.RESERVED:
-        offset = next((at for at in range(start, end) if data[at]), None)
-        if offset is not None:
+        offset = next((at for at in range(start, end) if data[at]), -1)
+        if offset >= 0:
             findings.append(Finding("reserved bytes", offset, f"{data[offset]:#x} is not 0"))
-    return (*findings, *_verify_signature(sig, data))
+    return findings
 
 
-def _cet(sig: SIGSTRUCT) -> list[tuple[str, bool, str]]:
-    """What only a processor with CET accepts: in an enclave that needs one anyway."""
-    if sig.ATTRIBUTES & ATTR_CET:
-        return []
-    names = ("CET_ATTRIBUTES", "CET_ATTRIBUTES_MASK")
-    why = "not 0, though reserved on processors without CET"
-    return [(name, not getattr(sig, name), why) for name in names]
+def with_right_fields(data: bytes, *, cet: bool) -> bytes:
+    """The same with all right that `verify_fields` finds; a signature may be of those."""
+    sig = parse(data)
+    wrong = {n: wanted[0] for n, wanted in _fixed(cet).items() if getattr(sig, n) not in wanted}
+    raw = bytearray(sig.replace(**wrong).pack())
+    for start, end in SIGSTRUCT.RESERVED:
+        raw[start:end] = bytes(end - start)
+    return bytes(raw)
 
 
-def _verify_signature(sig: SIGSTRUCT, data: bytes) -> list[Finding]:
+def _fixed(cet: bool) -> dict[str, tuple[bytes, ...] | tuple[int, ...]]:
+    """Field -> the values that it may have."""
+    return {
+        "HEADER": (SIGSTRUCT_HEADER,),
+        "VENDOR": SIGSTRUCT_VENDORS,
+        "HEADER2": (SIGSTRUCT_HEADER2,),
+        "EXPONENT": (SIGSTRUCT_EXPONENT,),
+        **({} if cet else {"CET_ATTRIBUTES": (0,), "CET_ATTRIBUTES_MASK": (0,)}),
+    }
+
+
+def _text(value: bytes | int) -> str:
+    return value.hex() if isinstance(value, bytes) else f"{value:#x}"
+
+
+def _no_other(wanted: tuple[bytes, ...] | tuple[int, ...]) -> str:
+    if len(wanted) > 1:
+        return "neither 0 nor 0x8086"
+    return f"not {_text(wanted[0]) if isinstance(wanted[0], bytes) else wanted[0]}"
+
+
+def verify_signature(data: bytes) -> list[Finding]:
     """Modulus, signature, and both quotients, each for itself."""
+    sig = parse(data)
     modulus = int.from_bytes(sig.MODULUS, "little")
     signature = int.from_bytes(sig.SIGNATURE, "little")
     if modulus.bit_length() != KEY_BITS or not modulus & 1:
@@ -189,13 +220,22 @@ def _verify_signature(sig: SIGSTRUCT, data: bytes) -> list[Finding]:
     q1, q2 = quotients(modulus, signature)
     # `verified_padding` answers for all three at once: with quotients that are right, for one.
     right = {"Q1": q1, "Q2": q2}
-    small = signature < modulus
-    if small:
+    if signature >= modulus:
+        findings.append(Finding("SIGNATURE", _OFFSETS["SIGNATURE"], "not less than MODULUS"))
+    else:
         fixed = sig.replace(**{name: q.to_bytes(384, "little") for name, q in right.items()})
-    if not small or verified_padding(fixed, data) is None:
-        why = "does not verify with MODULUS" if small else "not less than MODULUS"
-        findings.append(Finding("SIGNATURE", _OFFSETS["SIGNATURE"], why))
+        if verified_padding(fixed, data) is None:
+            why = f"does not verify with MODULUS: {_signed(modulus, signature)}"
+            findings.append(Finding("SIGNATURE", _OFFSETS["SIGNATURE"], why))
     for name, formula in (("Q1", "S^2 / M"), ("Q2", "(S^3 - Q1*S*M) / M")):
         if int.from_bytes(getattr(sig, name), "little") != right[name]:
             findings.append(Finding(name, _OFFSETS[name], f"not the floor of {formula}"))
     return findings
+
+
+def _signed(modulus: int, signature: int) -> str:
+    """What a signature that does not verify is: one of other contents, or none of this key."""
+    block = pow(signature, SIGSTRUCT_EXPONENT, modulus).to_bytes(384, "big")
+    if block.startswith(PADDING_CONSTANT):
+        return "bytes 0 to 127 or 900 to 1027 are not those that were signed"
+    return "it was not made with that key, or is damaged"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from softsgx.report.explanation import Explanation
 from softsgx.report.stats import Stats
+from softsgx.runner.cpuid import native_xfrm
 from softsgx.runner.trace_file import TraceFile
 from softsgx.sim import Event
 from softsgx.sim.kernel_events import ProcessEnded
@@ -47,7 +48,8 @@ class Listening:
         self._voice: Voice | None = None
         if options.explain:
             self._voice = Voice()
-            Explainer(world.machine, self._voice.tell, instructions=True)
+            more = (native_xfrm(), "--xfrm {xfrm:#x}" if world.native else "--engine native")
+            Explainer(world.machine, self._voice.tell, instructions=True, more_xfrm=more)
             log.subscribe(self._voice)
 
     @property

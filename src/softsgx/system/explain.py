@@ -25,7 +25,7 @@ from softsgx.spec.ssa import GPR_OFF_RIP, GPRSGX_SIZE
 from softsgx.spec.tcs import TCS
 from softsgx.spec.translation import ACCESS_NAMES, PTE_P, PTE_PFN_MASK
 from softsgx.system.facts import Cached, Facts, cached, look
-from softsgx.system.history import History
+from softsgx.system.history import MORE_XFRM, History
 from softsgx.system.refused_calls import explain_call
 from softsgx.system.ways import fallback, way_of_access, way_of_instruction, way_of_leaf
 
@@ -64,15 +64,20 @@ class Explainer:
     """Explains every refusal from now on. `tell` gets each when its outcome is known.
 
     `last` is the latest explanation. `instructions`: RIP means something, because enclaves are
-    machine code. Make it before the enclave is built: what was changed before
-    has no author.
+    machine code. `more_xfrm`: XFRM that can be had otherwise, and how. Make it before the enclave
+    is built: what was changed before has no author.
     """
 
     def __init__(
-        self, machine: Machine, tell: Tell | None = None, *, instructions: bool = False
+        self,
+        machine: Machine,
+        tell: Tell | None = None,
+        *,
+        instructions: bool = False,
+        more_xfrm: tuple[int, str] = MORE_XFRM,
     ) -> None:
         self.machine = machine
-        self.history = History(machine)
+        self.history = History(machine, more_xfrm)
         self.tell = tell
         self._instructions = instructions
         self.last: Explanation | None = None

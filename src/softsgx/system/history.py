@@ -10,12 +10,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from softsgx.cpu.part import XSAVE_COMPONENTS
 from softsgx.mem.pagetable import DIRECT_MAP
 from softsgx.report.fields import SHORT, call_text, number
 from softsgx.sim import Event, Stepped
 from softsgx.sim import cpu_events as c
 from softsgx.sim import kernel_events as k
 from softsgx.sim.live import LIVE
+from softsgx.spec.attributes import XFRM_LEGACY
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.sigstruct import SIGSTRUCT
 
@@ -26,6 +28,9 @@ KEPT: Final = 4
 PAGES_MAX: Final = 1 << 16
 CALLS_MAX: Final = 256
 
+_ALL_XFRM: Final = XFRM_LEGACY | sum(1 << bit for bit in XSAVE_COMPONENTS)
+# XFRM that another processor has, and how to get it; `{xfrm:#x}` in it is what was asked for.
+MORE_XFRM: Final = (_ALL_XFRM, "Part(xfrm={xfrm:#x})")
 _SRCPGE: Final = 8  # in PAGEINFO
 _OPERANDS: Final = {"ECREATE": PAGE_SIZE, "EADD": PAGE_SIZE, "EINIT": SIGSTRUCT.SIZE}
 
@@ -46,9 +51,10 @@ class Context:
     """A call or page fault that a processor is busy with.
 
     `refusal` is the last one that the kernel told of, `leaves` has the last refusal of each leaf.
+    `sigstruct` is what the kernel copied before it refused.
     """
 
-    __slots__ = ("fields", "leaves", "name", "refusal", "seq", "thread")
+    __slots__ = ("fields", "leaves", "name", "refusal", "seq", "sigstruct", "thread")
 
     def __init__(self, name: str, thread: str, fields: k.Fields, seq: int) -> None:
         self.name = name
@@ -57,6 +63,7 @@ class Context:
         self.seq = seq
         self.refusal: k.CallRefused | None = None
         self.leaves: dict[str, RefusedLeaf] = {}
+        self.sigstruct = b""
 
     def __str__(self) -> str:
         who = f" of thread {self.thread}"
@@ -98,8 +105,9 @@ class History:
     its last entry into an enclave.
     """
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, more_xfrm: tuple[int, str] = MORE_XFRM) -> None:
         self.machine = machine
+        self.more_xfrm = more_xfrm
         self.log = machine.processor.log
         self.epcm: dict[int, list[Change]] = {}
         self.ptes: dict[tuple[str, int], list[Change]] = {}
@@ -189,6 +197,10 @@ class History:
         busy = self.busy(e.cpu)
         if busy is not None:
             busy.refusal = e
+            fields = dict(e.fields)
+            if "secs" in fields:  # EINIT was not even tried
+                sig = self.machine.processor.memory.read(fields["sigstruct"], SIGSTRUCT.SIZE)
+                busy.sigstruct = sig
 
     def _begun(self, e: k.CallBegun) -> None:
         context = Context(e.name, e.thread, e.fields, self.log.seq)

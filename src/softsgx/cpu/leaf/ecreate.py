@@ -4,7 +4,7 @@ from softsgx.cpu import cet, measurement
 from softsgx.cpu.fault import ENCLS_PFEC, GP, PF
 from softsgx.cpu.lp import LogicalProcessor
 from softsgx.cpu.operands import system_secinfo
-from softsgx.cpu.part import xsave_size
+from softsgx.cpu.part import Part, xsave_size
 from softsgx.cpu.secs import Secs
 from softsgx.spec.attributes import ATTR_KSS, ATTR_MODE64BIT, XFRM_LEGACY, legal_xcr0
 from softsgx.spec.bits import PAGE_SIZE, canonical
@@ -41,7 +41,7 @@ def ecreate(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     if processor.epcm.state[page] & VALID:
         raise PF(rcx, "ECREATE.10", ENCLS_PFEC)  # EPCM: VALID = 1
     source = lp.system_read(srcpge, PAGE_SIZE)
-    _check_source(lp, source)
+    check_source(processor.part, source)
 
     secs = Secs(page, SECS_PAGE.unpack(source))
     secs.MRENCLAVE = bytes(32)
@@ -54,9 +54,8 @@ def ecreate(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     processor.epcm.install(page, VALID | SECS, 0, 0)
 
 
-def _check_source(lp: LogicalProcessor, source: bytes) -> None:
-    """The tests on the copied SECS."""
-    part = lp.processor.part
+def check_source(part: Part, source: bytes) -> None:
+    """The tests on the copied SECS; a fault names the first that it fails."""
     secs = SECS_PAGE.unpack(source)
     if secs.XFRM & XFRM_LEGACY != XFRM_LEGACY:
         raise GP("ECREATE.11")  # XFRM[1:0] not both 1

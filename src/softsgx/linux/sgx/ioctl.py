@@ -397,16 +397,21 @@ def sgx_encl_init(current: Thread, encl: SgxEncl, sig: SIGSTRUCT, page: int) -> 
     attributes_reserved = ~part.attributes & MASK64 | _ATTR_RESERVED
     if not kernel.version.aexnotify:
         attributes_reserved |= ATTR_AEXNOTIFY
+    assert encl.secs.epc_page is not None
+    given = {"secs": encl.secs.epc_page.number, "sigstruct": page << PAGE_SHIFT}
     excess = sig.ATTRIBUTES & sig.ATTRIBUTEMASK & attributes_reserved
     if excess:
-        return refused(current, EINVAL, "sgx_encl_init.signed_attributes", attributes=excess)
+        rule = "sgx_encl_init.signed_attributes"
+        return refused(current, EINVAL, rule, attributes=excess, **given)
     excess = sig.MISCSELECT & sig.MISCMASK & (~part.miscselect | _MISC_RESERVED)
     if excess:
-        return refused(current, EINVAL, "sgx_encl_init.signed_miscselect", miscselect=excess)
+        return refused(
+            current, EINVAL, "sgx_encl_init.signed_miscselect", miscselect=excess, **given
+        )
     xfrm_reserved = ~(part.xfrm if lp.cr4 & CR4_OSXSAVE else XFRM_LEGACY)
     excess = sig.XFRM & sig.XFRMMASK & xfrm_reserved
     if excess:
-        return refused(current, EINVAL, "sgx_encl_init.signed_xfrm", xfrm=excess)
+        return refused(current, EINVAL, "sgx_encl_init.signed_xfrm", xfrm=excess, **given)
     signer = sha256(sig.MODULUS).digest()
     sigstruct = direct(page << PAGE_SHIFT)
     with (yield from encl.lock.acquire()):

@@ -15,12 +15,13 @@ from softsgx.sim import kernel_events as k
 from softsgx.spec.epcm import rwx_text
 from softsgx.system.history import Context, History
 from softsgx.system.refused_calls.asked import Asked
+from softsgx.system.refused_calls.einit import sigstruct_layers
 from softsgx.system.refused_calls.leaf import explain_leaf
 from softsgx.system.refused_calls.ways import WAYS
 
 _DRIVER: Final = ("sgx_", "__sgx_")
 # What layers of their own say.
-_SHOWN_ALONE: Final = frozenset({"prot", "cap", "address"})
+_SHOWN_ALONE: Final = frozenset({"prot", "cap", "address", "secs", "sigstruct"})
 
 
 def explain_call(history: History, e: k.CallEnded) -> Explanation | None:
@@ -42,15 +43,22 @@ def _kernel(asked: Asked) -> Explanation:
     """The kernel refused by itself."""
     rule, errno = asked.refusal.rule, errno_or_value(asked.event.result)
     by = "the driver" if rule.startswith(_DRIVER) else "the kernel"
-    way = WAYS[rule]
+    layers = _layers(asked)
+    if asked.context.sigstruct:
+        secs = asked.kernel.processor.secs[asked.fields["secs"]]
+        more, way = sigstruct_layers(asked, asked.context.sigstruct, secs)
+        layers += more
+    else:
+        found = WAYS[rule]
+        way = found if isinstance(found, str) else found(asked)
     return Explanation(
         event=asked.history.log.seq,
         headline=f"{asked.context} refused by {by}: {errno}",
         rule=rule,
         rule_text=f"{REFUSALS[rule]} ({function_of(rule)})",
         key=(rule, asked.event.name, asked.refusal.fields),
-        layers=_layers(asked),
-        way=asked.to_succeed(way if isinstance(way, str) else way(asked)),
+        layers=layers,
+        way=asked.to_succeed(way),
     )
 
 

@@ -9,10 +9,13 @@ from softsgx.report.explanation import Explanation, Layer
 from softsgx.report.fields import errno_or_value, exception_text, status_text
 from softsgx.sim import cpu_events as c
 from softsgx.spec.rules import RULES
-from softsgx.spec.status import SGX_EPC_PAGE_CONFLICT, SGX_PAGE_NOT_MODIFIABLE
+from softsgx.spec.status import SGX_EPC_PAGE_CONFLICT, SGX_PAGE_NOT_MODIFIABLE, SGX_UNMASKED_EVENT
 from softsgx.system.facts import look
 from softsgx.system.history import RefusedLeaf
+from softsgx.system.refused_calls.add_pages import tcs_layers
 from softsgx.system.refused_calls.asked import Asked
+from softsgx.system.refused_calls.create import SECS_RULES, secs_layers
+from softsgx.system.refused_calls.einit import sigstruct_layers
 from softsgx.system.refused_calls.ways import WAYS
 
 _DUE: Final = "EACCEPT of what is due, from inside the enclave"
@@ -23,7 +26,13 @@ def explain_leaf(asked: Asked, refused: RefusedLeaf) -> Explanation:
     e = refused.event
     end = status_text(e.status) if isinstance(e, c.LeafDone) else exception_text(e.vector, e.code)
     number, layer = _page(asked, e)
-    layers = [layer] if layer is not None else []
+    found = _operands(asked, refused, number)
+    key: tuple[object, ...] = (e.rule, asked.event.name, number)
+    if found is None:
+        layers, way = [layer] if layer is not None else [], _way(asked, e)
+    else:
+        layers, way = found
+        key = (e.rule, asked.event.name, *layers)
     text = RULES.get(e.rule, e.rule)
     return Explanation(
         event=asked.history.log.seq,
@@ -31,10 +40,24 @@ def explain_leaf(asked: Asked, refused: RefusedLeaf) -> Explanation:
         f" {e.leaf}: {end} ({e.rule})",
         rule=e.rule,
         rule_text=f"{text} ({function_of(asked.refusal.rule)})",
-        key=(e.rule, asked.event.name, number),
+        key=key,
         layers=layers,
-        way=asked.to_succeed(_way(asked, e)),
+        way=asked.to_succeed(way),
     )
+
+
+def _operands(asked: Asked, refused: RefusedLeaf, page: int) -> tuple[list[Layer], str] | None:
+    """Layers and way out of a leaf that was refused for what its operands in memory contain."""
+    e, processor = refused.event, asked.kernel.processor
+    if e.leaf == "ECREATE" and e.rule in SECS_RULES:
+        return secs_layers(asked, refused.operands)
+    if e.leaf == "EADD":
+        return tcs_layers(asked, e.rule, refused.operands)
+    if e.leaf == "EINIT" and isinstance(e, c.LeafDone):
+        if e.status == SGX_UNMASKED_EVENT:
+            return [], "try again: an event was pending on this processor each time"
+        return sigstruct_layers(asked, refused.operands, processor.secs[page])
+    return None
 
 
 def _page(asked: Asked, e: c.LeafDone | c.LeafFaulted) -> tuple[int, Layer | None]:

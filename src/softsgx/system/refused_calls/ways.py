@@ -14,6 +14,7 @@ from softsgx.spec.epcm import PT_REG, PT_TCS, PT_TRIM, RWX, R
 from softsgx.system.refused_calls.asked import Asked
 
 _AGAIN: Final = "try again: the reclaimer, or the other ioctl, is done with the page soon"
+_AGAIN_LEAF: Final = "try again: another leaf is using the SECS or the page"
 _CLEAR: Final = "clear result and count before each ioctl"
 _MEMORY: Final = "free memory of the machine, and try again"
 _SIGNAL: Final = "let the handler run, and call again; after one with SA_RESTART Linux does so"
@@ -101,14 +102,6 @@ def _attributes(asked: Asked) -> str:
     return f"{rest}; {token}" if excess & ATTR_PROVISIONKEY else rest
 
 
-def _unsigned(name: str, mask: str) -> Callable[[Asked], str]:
-    def way(asked: Asked) -> str:
-        excess = asked.fields[name.lower()]
-        return f"clear the bits {excess:#x} of SIGSTRUCT.{name} or {mask}, and sign again"
-
-    return way
-
-
 def _with_r(asked: Asked) -> str:
     return f"permissions with R: {asked.fields['permissions'] & RWX | R}"
 
@@ -183,7 +176,7 @@ WAYS: Final[dict[str, str | Callable[[Asked], str]]] = {
     ),
     "sgx_encl_create.size": _size,
     "shmem_file_setup.size": _file_size,
-    "sgx_encl_create.ECREATE": _FRESH,
+    "sgx_encl_create.ECREATE": _AGAIN_LEAF,
     "sgx_ioc_enclave_add_pages.state": _before_init,
     "sgx_ioc_enclave_add_pages.src": "copy the contents to an address that is a multiple of 4096",
     "sgx_ioc_enclave_add_pages.signal": _SIGNAL,
@@ -197,16 +190,13 @@ WAYS: Final[dict[str, str | Callable[[Asked], str]]] = {
         "copy the contents to memory that does not come from a noexec mount"
     ),
     "get_user_pages.address": "map readable memory at src, as long as length, outside of enclaves",
-    "__sgx_encl_add_page.EADD": _FRESH,
+    "__sgx_encl_add_page.EADD": _AGAIN_LEAF,
     "__sgx_encl_extend.EEXTEND": _FRESH,
     "sgx_ioc_enclave_init.state": _init,
     "sgx_ioc_enclave_init.vendor": "sign again with VENDOR 0: softsgx sign --vendor 0",
     "sgx_encl_init.attributes": _attributes,
-    "sgx_encl_init.signed_attributes": _unsigned("ATTRIBUTES", "ATTRIBUTEMASK"),
-    "sgx_encl_init.signed_miscselect": _unsigned("MISCSELECT", "MISCMASK"),
-    "sgx_encl_init.signed_xfrm": _unsigned("XFRM", "XFRMMASK"),
     "sgx_encl_init.signal": _SIGNAL,
-    "sgx_encl_init.EINIT": _FRESH,
+    "sgx_encl_init.EINIT": _AGAIN_LEAF,
     "sgx_set_attribute.file": "open /dev/sgx_provision, and pass its descriptor",
     "sgx_ioc_sgx2_ready.sgx2": "run without --sgx1, on a processor with SGX2",
     "sgx_ioc_sgx2_ready.initialised": _running,
