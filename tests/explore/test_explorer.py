@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from itertools import pairwise
 from math import comb
 from typing import Any
@@ -24,8 +25,10 @@ from softsgx.explore import (
     replay_string,
 )
 from softsgx.explore.explorer import coverage
+from softsgx.explore.strategies import Bounded
 from softsgx.explore.table import table
-from softsgx.sim import RETRY, Execution, Mutex, Steps
+from softsgx.sim import RETRY, Execution, Mutex, Rng, Steps
+from tests.explore.programs import plain, random_program, search
 
 
 class Counter(Scenario):
@@ -92,6 +95,29 @@ def _preemptions(schedule: str, a: int, b: int) -> int:
         left[now] -= 1
         count += now != following and left[now] > 0
     return count
+
+
+def bounded(bound: int) -> Callable[[Scenario], Bounded]:
+    return lambda _scenario: Bounded(bound)
+
+
+def test_a_bound_that_left_something_out_anywhere_is_not_the_end() -> None:
+    """Whatever a later choice leaves out or not: only a count of all schedules is all schedules.
+
+    Independent of the search's own bookkeeping: the same program without a bound has as many.
+    """
+    rng = Rng(15)
+    cut = 0
+    for _ in range(40):
+        program = random_program(rng, tasks=3, length=3)
+        whole = plain(program, limit=3000)
+        if not whole.exhausted:
+            continue  # too large to count
+        for bound in range(4):
+            ends = search(program, bounded(bound))
+            assert ends.exhausted == (ends.executions == whole.executions), (program, bound)
+            cut += not ends.exhausted
+    assert cut > 20
 
 
 def test_deepening_ends_when_a_bound_leaves_nothing_out() -> None:

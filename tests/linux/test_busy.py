@@ -15,7 +15,7 @@ from softsgx.linux.errno import EAGAIN, EBUSY, ENOTTY
 from softsgx.linux.sgx.main import RECLAIMER_TRACKED, sgx_reclaim_pages
 from softsgx.sim import Steps
 from softsgx.spec.bits import PAGE_SIZE
-from softsgx.spec.epcm import PT_TCS, PT_TRIM, R, W
+from softsgx.spec.epcm import PT_TCS, PT_TRIM, RWX, R, W
 from softsgx.system import EnclaveThread, HostThread
 from tests.linux.held import Until, at_lock, at_retry, to_the_end
 from tests.linux.test_races import alone, scheduled, second
@@ -133,14 +133,18 @@ IOCTLS: list[tuple[Callable[..., Steps[Any]], int, int]] = [
 def test_page_in_the_hands_of_the_reclaimer(
     ioctl: Callable[..., Steps[Any]], held: int, marked: int, stage: str
 ) -> None:
-    """The second of two pages; `count` names it. The cap of a page that stays REG stays, too."""
-    w = world(pages=2)
+    """The second of two pages; `count` names it. The rights of a page that stays REG stay, too.
+
+    It may be executed: a TCS may not, so a conversion that was begun would show in its cap.
+    """
+    w = world(pages=2, rights=RWX)
     page = w.enclave.data[1]
     if ioctl is remove:
         accepted_trim(w)
     entry = w.encl.page(page)
     assert entry is not None
-    cap = entry.vm_max_prot_bits
+    caps = entry.vm_max_prot_bits, entry.vm_run_prot_bits
+    assert caps == (RWX, RWX)
     only(w, page)
     until: Until = at_lock("encl->lock", 1 if stage == "held" else 2)
     ended = scheduled(
@@ -154,7 +158,7 @@ def test_page_in_the_hands_of_the_reclaimer(
     assert (ret, block.count) == (expected, PAGE_SIZE if expected else 2 * PAGE_SIZE)
     assert getattr(block, "result", 0) == 0
     if expected:
-        assert entry.vm_max_prot_bits == cap
+        assert (entry.vm_max_prot_bits, entry.vm_run_prot_bits) == caps
     assert w.kernel.warnings == []
 
 

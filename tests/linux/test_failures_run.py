@@ -323,6 +323,31 @@ def test_eviction(
     assert touch(w, other) == GOOD
 
 
+@pytest.mark.parametrize(
+    ("leaf", "answers", "lost"),
+    [(row[1], row[2], row[4]) for row in EVICT],
+    ids=[row[0] for row in EVICT],
+)
+def test_an_evicted_page_has_one_slot_and_a_lost_one_none(
+    leaf: int, answers: dict[int, int], lost: bool, monkeypatch: Patch
+) -> None:
+    """A VA page has 512 slots; one that a failed EWB kept would be lost until the enclave ends."""
+    w = world(pages=2)
+
+    def slots() -> int:
+        return sum(va_page.used.bit_count() for va_page in w.encl.va_pages)
+
+    assert slots() == 0
+    failing(monkeypatch, leaf, answers)
+    evict(w, w.enclave.data[0])
+    monkeypatch.undo()
+    assert slots() == (0 if lost else 1)
+    evict(w, w.enclave.data[1])
+    assert slots() == (1 if lost else 2)
+    assert touch(w, w.enclave.data[1]) == GOOD
+    assert slots() == (0 if lost else 1), "a page that is in has no slot either"
+
+
 def test_valid_page_on_the_free_list_costs_one_fault(monkeypatch: Patch) -> None:
     w = world(pages=2)
     victim, hole = w.enclave.data[0], w.enclave.heap

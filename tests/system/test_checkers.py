@@ -11,13 +11,21 @@ from typing import Any
 
 import pytest
 
-from softsgx.explore import Kind, Plan, explore
+from softsgx.explore import Kind, Plan, Violation, explore
 from softsgx.linux import syscalls
 from softsgx.linux.sgx import edmm
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx import main as m
+from softsgx.linux.sgx.main import SgxEpcPage
 from softsgx.linux.version import Races
+from softsgx.mem.tlb import CLEAN
 from softsgx.sim import Mutex, Steps
+from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.epcm import VALID, R, W
+from softsgx.system import EnclaveThread, Machine
+from softsgx.system.checkers.epc_leak import EpcLeak
+from softsgx.system.checkers.stale_mapping import StaleMapping
+from softsgx.system.checkers.wider_right import WiderRight
 from softsgx.system.runtimes import TrustedManager
 from softsgx.system.scenarios.fork_share import ForkShare
 from softsgx.system.scenarios.hostile_host import HostileHost, may_fail
@@ -98,6 +106,67 @@ def test_a_runtime_that_does_not_look_at_eaccept_believes_the_host(
 def test_an_epc_page_that_is_not_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(m, "sgx_free_epc_page", lambda kernel, page: None)
     assert rule_of(RemoveTouch(races=OFF)) == "leaked EPC page"
+
+
+def built() -> Scene:
+    return Scene.built(Machine(cpus=2, epc="1M"), pages=2)
+
+
+def held(scene: Scene, address: int) -> SgxEpcPage:
+    """The EPC page that is resident there."""
+    entry = scene.encl.page(address)
+    assert entry is not None
+    assert entry.epc_page is not None
+    return entry.epc_page
+
+
+def test_an_epc_page_that_is_given_away_twice() -> None:
+    """The sum of EPC pages may still be right: one was given back too early, another is lost."""
+    scene = built()
+    EpcLeak().check(scene)
+    m.sgx_free_epc_page(scene.kernel, held(scene, scene.enclave.data[0]))
+    assert m.__sgx_alloc_epc_page(scene.kernel) is not None
+    with pytest.raises(Violation, match=r"EPC page \d+ is free and in use"):
+        EpcLeak().check(scene)
+
+
+@pytest.mark.parametrize("why", ["another address", "not valid"])
+def test_a_mapping_whose_epcm_entry_is_anothers(why: str) -> None:
+    """PTE and driver agree, but the page was removed, or added elsewhere, behind their backs."""
+    scene = built()
+    page = scene.enclave.data[1]
+    scene.machine.run(scene.host.load(page, 1))
+    epcm, number = scene.machine.processor.epcm, held(scene, page).number
+    StaleMapping().check(scene)
+    if why == "not valid":
+        epcm.put(number, epcm.state[number] & ~VALID)
+    else:
+        epcm.address[number] += PAGE_SIZE
+    with pytest.raises(Violation, match=f"PTE of {page:#x}: EPC page {number} is another's"):
+        StaleMapping().check(scene)
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["D clear", "D set"])
+def test_a_translation_that_permits_a_write_is_a_wider_right(written: bool) -> None:
+    """While D is clear W is cached as well, and only the setting of D is left to the first write.
+
+    The EPCM was narrowed without tracking, so only the TLB of who is inside is too wide.
+    """
+    scene = built()
+    page = scene.enclave.data[0]
+    epcm, number = scene.machine.processor.epcm, held(scene, page).number
+
+    def program(t: EnclaveThread) -> Steps[None]:
+        yield from (t.store(page, b"x") if written else t.load(page, 1))
+        lp = scene.machine.processor.lps[0]
+        assert bool(lp.tlb.holds(page) & CLEAN) is not written
+        epcm.put(number, epcm.state[number] & ~W)
+        scene.protected[page] = R
+        with pytest.raises(Violation, match=f"cpu 0 still translates {page:#x} with rw"):
+            WiderRight().check(scene)
+
+    scene.machine.run(scene.enclave.call(scene.host, program))
+    WiderRight().check(scene)  # outside nothing is left of it
 
 
 def test_a_warning_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
