@@ -84,7 +84,7 @@ def _explored(
     replay: str | None,
 ) -> str | None:
     """The report of the failure, None if there is none."""
-    from softsgx.explore import Plan, ReplayRefused, choices_of, explore, record, replay_string
+    from softsgx.explore import Plan, ReplayRefused, explore, replay_string, replayed
     from softsgx.explore.explorer import preemptions
     from softsgx.explore.table import table
     from softsgx.sim import ScheduleError
@@ -92,7 +92,7 @@ def _explored(
     scenario = _scenario(name, test, given)
     if replay is not None:
         try:
-            failure = record(scenario, choices_of(replay, scenario)).failure
+            failure = replayed(replay, scenario).failure
         except (ReplayRefused, ScheduleError) as error:
             return f"--explore-replay: {error}"
         found = "this schedule"

@@ -110,3 +110,18 @@ def test_a_replay_is_reported_as_a_search_is(capsys: pytest.CaptureFixture[str])
     assert (
         Path("1.xml").read_text().split("time=")[0] == Path("2.xml").read_text().split("time=")[0]
     )
+
+
+def test_a_string_that_is_longer_than_its_execution_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What was left of it was dropped in silence, as of `compare --failure ioctl/pending
+    --schedule 1:z`."""
+    Path("scenarios.py").write_text(COUNTER)
+    assert main(["explore", "scenarios.py", "--json"]) == 1
+    (searched,) = json.loads(capsys.readouterr().out)
+    replay = searched["failure"]["replay"].split("--replay ")[1]
+    line = refused(capsys, "scenarios.py", "--replay", f"{replay}aa")
+    assert line == "--replay: choice 3 of the schedule: the execution has ended before it"
+    assert main(["compare", "--failure", "ioctl/pending", "--schedule", "1:z"]) == 2
+    assert "--schedule: choice 0 of the schedule: the exec" in capsys.readouterr().err

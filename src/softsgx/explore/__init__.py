@@ -7,7 +7,7 @@ time, and what must be true in the end.
 from softsgx.explore.explorer import STRATEGIES, Outcome, Plan, explore
 from softsgx.explore.failure import FINDINGS, Failure, Kind
 from softsgx.explore.record import record
-from softsgx.explore.replay import ReplayRefused, choices_of, replay_string, scenario_of
+from softsgx.explore.replay import ReplayRefused, choices_of, replay_string, replayed, scenario_of
 from softsgx.explore.scenario import Bodies, Scenario, Violation
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "explore",
     "record",
     "replay_string",
+    "replayed",
     "scenario_of",
 ]

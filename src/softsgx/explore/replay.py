@@ -9,8 +9,10 @@ would be followed into nonsense. So it is refused, with the reason.
 from __future__ import annotations
 
 from softsgx import __version__
+from softsgx.explore.failure import Kind
+from softsgx.explore.record import Recording, record
 from softsgx.explore.scenario import Scenario
-from softsgx.sim import Choice, SimError, decode, encode
+from softsgx.sim import Choice, Follow, ScheduleMismatch, SimError, decode, encode
 
 
 class ReplayRefused(SimError, ValueError):
@@ -37,6 +39,21 @@ def choices_of(text: str, scenario: Scenario) -> list[Choice]:
     if identity != scenario.identity():
         raise ReplayRefused(f"scenario {name} has changed since ({identity} then)")
     return decode(schedule)
+
+
+def replayed(text: str, scenario: Scenario) -> Recording:
+    """Execute the schedule of a replay string; ReplayRefused, ScheduleError.
+
+    Refused, too, if the execution ends before the schedule does: then it is not that schedule.
+    """
+    follow = Follow(choices_of(text, scenario))
+    found = record(scenario, follow)
+    if found.failure is None or found.failure.kind is not Kind.NONDETERMINISM:
+        try:
+            follow.expect_end()
+        except ScheduleMismatch as error:
+            raise ReplayRefused(str(error)) from None
+    return found
 
 
 def _parts(text: str) -> list[str]:

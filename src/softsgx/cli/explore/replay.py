@@ -8,7 +8,7 @@ import time
 from softsgx.cli.errors import UsageError
 from softsgx.cli.explore.finished import Finished, exit_code, expect_reports, report
 from softsgx.cli.scenarios import find, is_shipped
-from softsgx.explore import Outcome, ReplayRefused, Scenario, choices_of, record, scenario_of
+from softsgx.explore import Outcome, ReplayRefused, Scenario, replayed, scenario_of
 from softsgx.explore.table import table
 from softsgx.sim import ScheduleError
 
@@ -18,24 +18,27 @@ def run(args: argparse.Namespace) -> int:
     expect_reports(args)
     try:
         target, scenario = _scenario(args.target, scenario_of(args.replay))
-        choices = choices_of(args.replay, scenario)
+        start = time.time()
+        found = replayed(args.replay, scenario)
     except (ReplayRefused, ScheduleError) as error:
         raise UsageError(f"--replay: {error}") from None
-    start = time.time()
-    attempt = record(scenario, choices)
     outcome = Outcome(
         scenario.name,
         "replay",
         executions=1,
-        points=len(attempt.recorder.steps),
-        found_after=1 if attempt.failure is not None else 0,
-        failure=attempt.failure,
+        points=len(found.recorder.steps),
+        found_after=1 if found.failure is not None else 0,
+        failure=found.failure,
     )
     done = Finished(target, scenario, outcome, time.time() - start)
     said = f"{scenario.name}: nothing is wrong under this schedule"
-    if attempt.failure is not None:
-        said = attempt.failure.headline
-    report(args, [done], "" if args.json else f"{said}\n{table(scenario, choices)}")
+    if found.failure is not None:
+        said = found.failure.headline
+    report(
+        args,
+        [done],
+        "" if args.json else f"{said}\n{table(scenario, found.attempt.execution.choices)}",
+    )
     return exit_code([done])
 
 

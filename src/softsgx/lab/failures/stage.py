@@ -21,7 +21,7 @@ from softsgx.linux.mm import Mm
 from softsgx.linux.sgx.driver import encl_of
 from softsgx.linux.version import Races
 from softsgx.mem.tlb import CLEAN, FETCH, READ, WRITE
-from softsgx.sim import Event, Execution, Scheduler, Steps, Unmodelled, WaitFlag
+from softsgx.sim import Event, Execution, Follow, Scheduler, Steps, Unmodelled, WaitFlag
 from softsgx.sim.cpu_events import AccessFaulted, LeafDone, LeafFaulted, Left
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 from softsgx.spec.epcm import RWX, R, W, X, word_text
@@ -324,6 +324,8 @@ class Stage:
             execution.spawn(body, name, cpu)
         execution.run()
         execution.close()
+        if isinstance(scheduler, Follow):
+            scheduler.expect_end()
         return execution.schedule
 
     @property

@@ -31,6 +31,11 @@ class Follow:
         """The choices not yet made. Left after an execution: it was shorter than its schedule."""
         return self.choices[self._next :]
 
+    def expect_end(self) -> None:
+        """Of an execution that has ended: every choice was made. ScheduleMismatch if not."""
+        if self.rest:
+            raise ScheduleMismatch(self._next, "the execution has ended before it")
+
     def begin(self) -> bool:
         """True once: a schedule is one execution."""
         first = not self._begun

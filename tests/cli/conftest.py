@@ -1,0 +1,95 @@
+"""Small things in the place of what takes long, for the tests of modes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from softsgx.cli import cluster, progress
+from softsgx.cli.errors import UsageError
+from softsgx.cli.explore import known_races, searching, shipped
+from softsgx.cli.scenarios import find
+from softsgx.explore import Scenario, Violation, explore, replay_string
+from softsgx.lab import validate
+from softsgx.lab.prices import Profile
+from softsgx.lab.validate import Target
+from tests.cli.test_explore import CORRECT, COUNTER
+
+FILE = "scenarios.py"
+
+
+class Small(Scenario):
+    """Two additions that are not atomic, or are; the name says what it was made for."""
+
+    def __init__(self, linux: str | None, order: str | None, atomic: bool = False) -> None:
+        self.name = f"Small,{linux},{order}"
+        self.atomic = atomic
+        self.value = 0
+
+    def start(self, execution: Any) -> None:
+        """From zero."""
+        self.value = 0
+        for name in "AB":
+            execution.spawn(self.body(), name)
+
+    def body(self) -> Any:
+        """Some steps, and the addition."""
+        for _ in range(4):
+            yield ("write", "x", True)
+        value = self.value
+        if not self.atomic:
+            yield ("write", "value", True)
+        self.value = value + 1
+
+    def check(self, execution: Any) -> None:
+        """Both have come."""
+        if self.value != 2:
+            raise Violation("lost update", f"value {self.value}")
+
+
+class Race(NamedTuple):
+    """As a KnownRace: the lost update of a counter, which its fix does not have."""
+
+    number: str = "K0"
+    race: str = "small"
+    mainline: str = "present"
+    found: bool = True
+    fixed: bool = True
+
+    def alone(self, on: bool) -> Scenario:
+        """With the race or without it."""
+        return Small("6.12", None, atomic=not self.found if on else self.fixed)
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Small things in the place of large ones; the replay string of the file's counter."""
+    monkeypatch.chdir(tmp_path)
+    Path(FILE).write_text(COUNTER + CORRECT)
+    monkeypatch.setattr(shipped, "all_shipped", lambda linux, order: [Small(linux, order)])
+    monkeypatch.setattr(known_races, "KNOWN_RACES", (Race(),))
+    monkeypatch.setattr(progress, "EVERY_LINE_S", 0.0)
+
+    def processes(size: int) -> Any:
+        raise UsageError(f"{size} processes")
+
+    def others(address: str, jobs: int | None) -> Any:
+        raise UsageError(f"a cluster at {address!r}, {jobs}")
+
+    def context(how: str) -> Any:
+        raise UsageError("processes")
+
+    def figures(prices: Profile) -> list[Target]:
+        return [Target(prices.name, "source", "s", 1.0, 1.0, 1.0)]
+
+    monkeypatch.setattr(searching, "Processes", processes)
+    monkeypatch.setattr(cluster, "Cluster", others)
+    monkeypatch.setattr(multiprocessing, "get_context", context)
+    monkeypatch.setattr(validate, "targets", figures)
+    counter, _correct = find(FILE)
+    failure = explore(counter).failure
+    assert failure is not None
+    return replay_string(counter, failure.choices)

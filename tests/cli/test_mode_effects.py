@@ -1,0 +1,134 @@
+"""Each option of each mode has an effect: without it, something else is seen.
+
+What is seen is the exit code, both outputs and the files; searches are of two small scenarios, and
+what would take long is replaced by something small that depends on the same options.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from softsgx.cli.main import main
+from tests.cli import tables
+from tests.cli.conftest import FILE
+from tests.cli.tables import TABLES
+
+SMALL = "--designs ioctl --runtimes gramine --workloads stacks --n 1,2 --prices default --jobs 1"
+SERVER = SMALL.replace("stacks", "server")
+
+# The command line without the option, and with it; where it is one word, that is added.
+SEARCH = {
+    "--strategy": ("", "--strategy dfs"),
+    "--preemptions": ("", "--preemptions 0"),
+    "--executions": ("", "--executions 2"),
+    "--depth": ("--strategy pct --executions 20", "--strategy pct --executions 20 --depth 1"),
+    "--budget": ("", "--budget 0.000001s"),
+    "--seed": ("--strategy random --executions 9", "--strategy random --executions 9 --seed 3"),
+    "--jobs": ("", "--jobs 2"),
+    "--cluster": ("", "--cluster"),
+    "--progress": ("", "--progress"),
+    "--json": ("", "--json"),
+    "--junit": ("", "--junit out.xml"),
+    "--sarif": ("", "--sarif out.sarif"),
+}
+REPORTS = {name: SEARCH[name] for name in ("--json", "--junit", "--sarif")}
+EFFECTS = {
+    "explore": {
+        "TARGET": ("", FILE),
+        **{name: (f"{FILE} {a}", f"{FILE} {b}") for name, (a, b) in SEARCH.items()},
+    },
+    "explore --shipped": {
+        **SEARCH,
+        "--linux": ("", "--linux v2"),
+        "--order": ("", "--order enarx"),
+    },
+    "explore --list": {"TARGET": ("", FILE), "--json": ("", "--json")},
+    "explore --replay": {
+        **{name: (f"{FILE} {a}", f"{FILE} {b}") for name, (a, b) in REPORTS.items()},
+        "TARGET": ("", FILE),
+    },
+    "explore --known-races": {
+        **{n: SEARCH[n] for n in ("--budget", "--jobs", "--cluster", "--progress", "--json")},
+        "--seed": ("--json", "--json --seed 3"),
+    },
+    "compare": {
+        "--designs": (SMALL, SMALL.replace("ioctl", "fault-once")),
+        "--runtimes": (SMALL, SMALL.replace("gramine", "enarx")),
+        "--workloads": (SMALL, SMALL.replace("stacks", "cow")),
+        "--n": (SMALL, SMALL.replace("1,2", "1")),
+        "--prices": (SMALL, SMALL.replace("default", "low")),
+        "--seed": (SERVER, f"{SERVER} --seed 5"),
+        "--jobs": (SMALL, SMALL.replace("--jobs 1", "--jobs 2")),
+        "--all": (SMALL, f"{SMALL} --all"),
+        "--json": (SMALL, f"{SMALL} --json"),
+        "--html": (SMALL, f"{SMALL} --html out.html"),
+        "--plots": (SMALL, f"{SMALL} --plots plots"),
+    },
+    "compare --failure": {"--schedule": ("", "--schedule 1:z"), "--json": ("", "--json")},
+    "compare --validate": {"--prices": ("", "--prices low,high"), "--json": ("", "--json")},
+}  # fmt: skip
+
+
+_TIME = re.compile(r'\d+\.\d+ s\b|"seconds": [\d.]+|time="[\d.]+"|\| \d+\.\d+ \|')
+
+
+def seen(
+    argv: list[str], capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str, str, dict[str, str]]:
+    """What a command line comes to, without its times; files that it writes are removed."""
+    before = set(Path().rglob("*"))
+    code = main(argv)
+    out, err = capsys.readouterr()
+    new = [path for path in sorted(set(Path().rglob("*")) - before) if path.is_file()]
+    files = {str(path): path.read_text(errors="replace") for path in new if path.suffix != ".pyc"}
+    for path in new:
+        path.unlink()
+    return code, _TIME.sub("", out), err, files
+
+
+def cases() -> list[Any]:
+    return [
+        pytest.param(command, mode, option, id=f"{tables.name(command, mode)} {option}")
+        for command, mode in tables.modes()
+        for option in mode.names
+        if option != mode.chosen
+    ]
+
+
+def test_nothing_is_tried_that_is_not_there() -> None:
+    for command, mode in tables.modes():
+        names = {name for name in mode.names if name != mode.chosen}
+        assert set(EFFECTS[tables.name(command, mode)]) == names
+
+
+@pytest.mark.parametrize(("command", "mode", "option"), cases())
+def test_an_option_of_a_mode_has_an_effect(
+    command: str, mode: Any, option: str, small: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = [command, *([mode.chosen] if mode.chosen else [])]
+    if mode.chosen == "--replay":
+        start.append(small)
+    elif mode.chosen == "--failure":
+        start.append("ioctl/pending")
+    without, given = EFFECTS[tables.name(command, mode)][option]
+    assert option == "TARGET" or option in given.split()
+    assert seen([*start, *without.split()], capsys) != seen([*start, *given.split()], capsys)
+
+
+def test_the_same_command_line_is_seen_alike(
+    small: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Or else the test above could not fail."""
+    for argv in (["explore", FILE], ["explore", "--shipped"], ["explore", "--known-races"]):
+        assert seen(argv, capsys) == seen(argv, capsys)
+    argv = ["compare", *SMALL.split(), "--html", "out.html", "--plots", "plots"]
+    assert seen(argv, capsys) == seen(argv, capsys)
+
+
+def test_every_mode_is_there() -> None:
+    assert set(EFFECTS) == {tables.name(command, mode) for command, mode in tables.modes()}
+    assert {"explore", "compare"} <= set(TABLES)
