@@ -18,7 +18,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_no_program_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "--explain"]) == 2
+    assert main(["run", "--explain"]) == 125
     assert capsys.readouterr().err.startswith("softsgx: run: no program: ")
 
 
@@ -27,7 +27,7 @@ def test_no_such_program_leaves_no_trace_behind(
 ) -> None:
     """The program is looked at before any file is made."""
     trace = tmp_path / "t.jsonl"
-    assert main(["run", "--trace", str(trace), "--", str(tmp_path / "missing")]) == 2
+    assert main(["run", "--trace", str(trace), "--", str(tmp_path / "missing")]) == 127
     assert capsys.readouterr().err.count("\n") == 1
     assert not trace.exists()
 
@@ -36,5 +36,5 @@ def test_no_such_program_leaves_no_trace_behind(
 def test_a_rate_that_no_kernel_has_is_bad_input(
     hz: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", "--tick", hz, "--", "/bin/true"]) == 2
+    assert main(["run", "--tick", hz, "--", "/bin/true"]) == 125
     assert capsys.readouterr().err == f"softsgx: run: --tick: {hz}: 0 to 1000 in a second\n"

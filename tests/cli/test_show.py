@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from softsgx.cli.errors import EXIT_BAD_INPUT, EXIT_READER_GONE
 from softsgx.image import sgxs
 from tests.cli import enclave_files, snapshots
 from tests.cli.enclave_files import Shell, contents
@@ -93,20 +94,20 @@ def process(directory: Path, *argv: str, stdout: int) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("argv", [["show", "app"], ["measure", "app"], ["show", "app.sig"]])
-def test_reader_that_is_gone_and_full_disk_are_one_line(argv: list[str], softsgx: Shell) -> None:
+def test_reader_that_is_gone_is_quiet_and_full_disk_one_line(
+    argv: list[str], softsgx: Shell
+) -> None:
+    """A reader that is gone was bad input, exit code 2, with a line."""
     import os
 
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        assert process(softsgx.directory, *argv, stdout=writer) == (
-            2,
-            f"softsgx: {argv[0]}: standard output: Broken pipe\n",
-        )
+        assert process(softsgx.directory, *argv, stdout=writer) == (EXIT_READER_GONE, "")
     finally:
         os.close(writer)
     with open("/dev/full", "wb") as full:
         assert process(softsgx.directory, *argv, stdout=full.fileno()) == (
-            2,
+            EXIT_BAD_INPUT,
             f"softsgx: {argv[0]}: standard output: No space left on device\n",
         )

@@ -139,7 +139,7 @@ def test_scripts(workshop: Workshop) -> None:
 )
 def test_without_its_own_proc_nothing_runs_and_both_say_why(proc: Sequence[str], why: str) -> None:
     done = contained("-m", "softsgx", "run", "--", "true", proc=proc)
-    assert done.returncode == 2
+    assert done.returncode == 125
     assert done.stderr.startswith("softsgx: run: /proc: ")
     assert why in done.stderr
     assert "mount -t proc proc /proc" in done.stderr

@@ -179,9 +179,8 @@ MISSING = "no such file or directory"
 def test_scripts_that_lead_nowhere(content: str, why: str, tmp_path: Path) -> None:
     path = executable(tmp_path / "script", content)
     assert refusal(path) == f"PROGRAM: {why}"
-    assert env([str(path)]).returncode in (126, 127), "the kernel agrees"
     found = supervised([str(path)])
-    assert found.returncode == 2
+    assert found.returncode == env([str(path)]).returncode, "the kernel agrees"
     assert found.stderr.decode() == f"softsgx: run: {path}: {why}\n"
 
 

@@ -25,7 +25,7 @@ def limited(limit: int, size: int, *command: str) -> subprocess.CompletedProcess
 def test_the_emulator_has_no_room() -> None:
     """Unicorn ended the supervisor with a line of its own, exit code 1; doctor said all is well."""
     done = limited(resource.RLIMIT_AS, GIB // 2, "run", "--", "/bin/true")
-    assert done.returncode == 2
+    assert done.returncode == 125
     assert done.stderr == (
         "softsgx: run: address space: 1024 MiB for the emulator: Cannot allocate memory: "
         "ulimit -v unlimited\n"
@@ -38,7 +38,7 @@ def test_the_emulator_has_no_room() -> None:
 def test_epc_has_no_room() -> None:
     """A traceback before."""
     done = limited(resource.RLIMIT_AS, 2 * GIB, "run", "--epc", "8G", "--", "/bin/true")
-    assert done.returncode == 2
+    assert done.returncode == 125
     assert done.stderr.startswith("softsgx: run: --epc: memory for an EPC of 8G cannot be mapped: ")
     assert done.stderr.count("\n") == 1
 
@@ -47,7 +47,7 @@ def test_descriptors_do_not_suffice() -> None:
     """A module that was loaded in the middle of an ioctl could not be opened: a traceback."""
     done = limited(resource.RLIMIT_NOFILE, 40, "run", "--", "/bin/true")
     said = "softsgx: run: descriptors: Too many open files: ulimit -n 1024\n"
-    assert (done.returncode, done.stderr) == (2, said)
+    assert (done.returncode, done.stderr) == (125, said)
     found = limited(resource.RLIMIT_NOFILE, 40, "doctor")
     assert found.returncode == 1
     assert found.stdout.endswith("programs cannot run here: descriptors\n")
@@ -56,7 +56,7 @@ def test_descriptors_do_not_suffice() -> None:
 @pytest.mark.parametrize("command", [["doctor"], ["run", "--", "/bin/true"]])
 def test_files_may_not_grow(command: list[str]) -> None:
     done = limited(resource.RLIMIT_FSIZE, 0, *command)
-    assert done.returncode == (1 if command[0] == "doctor" else 2)
+    assert done.returncode == (1 if command[0] == "doctor" else 125)
     said = done.stdout + done.stderr
     assert "ulimit -f unlimited" in said
     assert "memfd_create" not in said

@@ -255,7 +255,7 @@ def test_a_text_trace_begins_with_its_legend(dies: list[str], tmp_path: Path) ->
 def test_an_unwritable_trace_is_bad_input_and_nothing_runs(tmp_path: Path, where: str) -> None:
     path = tmp_path / where
     done = softsgx("--trace", str(path), program=["/bin/echo", "ran"])
-    assert done.returncode == 2
+    assert done.returncode == 125
     assert done.stdout == ""
     why = "Is a directory" if not where else "No such file or directory"
     assert done.stderr == f"softsgx: run: --trace: {path}: {why}\n"

@@ -1,6 +1,6 @@
 """What a command's end means to the shell that started it: exit codes, in one table.
 
-Help and the tests take their codes from here.
+Help, docs/exit-codes.md and the tests take their codes from here.
 """
 
 from __future__ import annotations
@@ -12,13 +12,30 @@ from typing import Final
 EXIT_OK: Final = 0
 EXIT_FINDING: Final = 1
 EXIT_BAD_INPUT: Final = 2
+EXIT_BUG: Final = 70
+"""EX_SOFTWARE of sysexits.h."""
 EXIT_INTERRUPTED: Final = 130
 """By Ctrl-C, as shells say it."""
+EXIT_READER_GONE: Final = 141
+"""128 + SIGPIPE: nobody reads standard output any more, as with `| head -1`."""
+
+# Of `run`, which otherwise ends as its program does: those of env(1), timeout(1), chroot(1).
+EXIT_RUN_FAILED: Final = 125
+EXIT_RUN_NOT_EXECUTABLE: Final = 126
+EXIT_RUN_NOT_FOUND: Final = 127
 
 Codes = Mapping[int | str, str]
 """Exit codes of one command or mode, ascending, with what each means."""
 
-OTHER_CODES: Final[Codes] = {EXIT_BAD_INPUT: "bad input", EXIT_INTERRUPTED: "interrupted"}
+_FAILED: Final = "not done: bad input, the machine lacks something, or not modelled"
+_BUG: Final = "a bug of softsgx; SOFTSGX_DEBUG=1 shows the traceback"
+
+OTHER_CODES: Final[Codes] = {
+    EXIT_BAD_INPUT: _FAILED,
+    EXIT_BUG: _BUG,
+    EXIT_INTERRUPTED: "interrupted",
+    EXIT_READER_GONE: "who read standard output is gone",
+}
 """Of every command but `run`, beside 0 and 1."""
 
 
@@ -29,10 +46,29 @@ def codes(ok: str, finding: str = "", failed: str = "", interrupted: str = "") -
         found[EXIT_FINDING] = finding
     found |= OTHER_CODES
     if failed:
-        found[EXIT_BAD_INPUT] = f"bad input; {failed}"
+        found[EXIT_BAD_INPUT] = f"{_FAILED}, {failed}"
     if interrupted:
         found[EXIT_INTERRUPTED] = interrupted
     return found
+
+
+COMMAND_CODES: Final[Mapping[str, Codes]] = {
+    "measure": codes("measured"),
+    "sign": codes("signed"),
+    "show": codes("shown", "a SIGSTRUCT that EINIT would refuse"),
+    "run": {
+        "N": "the program's own code, or 128 + the signal that killed it (or that ended softsgx)",
+        EXIT_RUN_FAILED: "softsgx failed: bad options, the machine lacks something, not modelled, "
+        "or a bug (SOFTSGX_DEBUG=1 shows the traceback)",
+        EXIT_RUN_NOT_EXECUTABLE: "the program is there but cannot be executed, or not supervised",
+        EXIT_RUN_NOT_FOUND: "the program, its interpreter or its loader is not found",
+    },
+    "doctor": codes("programs can run here", "programs cannot run here"),
+}
+"""Of each command that has no modes, or else of `Table.codes` (`softsgx.cli.modes`).
+
+Code 1 is a finding in every one; of `run` it is the program's.
+"""
 
 
 def epilog(of: Codes) -> str:
@@ -43,13 +79,23 @@ def epilog(of: Codes) -> str:
     return "\n".join(lines)
 
 
-class UsageError(Exception):
-    """The input cannot be used. The message is `<what>: <why>`, without the command's name.
+def markdown(of: Codes) -> str:
+    """For docs: a table."""
+    rows = [f"| {code} | {means} |\n" for code, means in of.items()]
+    return "| code | what it means |\n| --- | --- |\n" + "".join(rows)
 
-    `main` prints it as the one line `softsgx: <command>: <what>: <why>`.
+
+class UsageError(Exception):
+    """What was asked for cannot be done. The message is `<what>: <why>`, without the command.
+
+    It becomes the one line `softsgx: <command>: <what>: <why>` (`softsgx.cli.ends`). The code is
+    the command's for that, unless the error has one of its own.
     """
 
-    exit_code: Final = EXIT_BAD_INPUT
-
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, exit_code: int | None = None) -> None:
         super().__init__(" ".join(message.split()))
+        self.exit_code = exit_code
+
+
+class ReaderGone(Exception):
+    """Nobody reads standard output any more: the command ends without a word."""

@@ -1,8 +1,8 @@
 """Reading and writing for subcommands: whatever the system refuses is one line, a UsageError."""
 
 import os
-import sys
 
+from softsgx.cli.ends import show as show
 from softsgx.cli.errors import UsageError
 from softsgx.image.errors import ImageError
 from softsgx.image.file import HEAD_SIZE, kind
@@ -68,17 +68,6 @@ def refuse_same(inputs: list[str], outputs: list[str]) -> None:
         if real in taken:
             raise UsageError(f"{path}: would be written over: choose another name")
         taken.append(real)
-
-
-def show(text: str) -> None:
-    """Write to standard output, at once; a reader that is gone is reported like a full disk."""
-    try:
-        print(text, end="", flush=True)
-    except OSError as error:
-        # The interpreter would complain a second time when it flushes at its end.
-        with open(os.devnull, "wb") as nothing:
-            os.dup2(nothing.fileno(), sys.stdout.fileno())
-        raise _refused("standard output", error) from None
 
 
 def _refused(name: str, error: OSError) -> UsageError:

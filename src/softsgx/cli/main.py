@@ -8,7 +8,16 @@ from importlib import import_module
 from typing import Any, Final, NamedTuple, NoReturn
 
 from softsgx import __version__
-from softsgx.cli.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UsageError
+from softsgx.cli.ends import Fails, ended, say, show
+from softsgx.cli.errors import (
+    COMMAND_CODES,
+    EXIT_BAD_INPUT,
+    EXIT_RUN_FAILED,
+    OTHER_CODES,
+    UsageError,
+    codes,
+    epilog,
+)
 
 HELP_WIDTH: Final = 80  # fixed, so that help is byte-identical on every terminal
 
@@ -22,6 +31,7 @@ class Command(NamedTuple):
 
     module: str
     help: str
+    fails: Fails = Fails()
 
 
 COMMANDS: Final[Mapping[str, Command]] = {
@@ -29,7 +39,11 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "sign": Command("softsgx.cli.sign", "make the SIGSTRUCT of an enclave with your own key"),
     "explore": Command("softsgx.cli.explore", "find the interleaving that breaks a scenario"),
     "show": Command("softsgx.cli.show", "what is in an ELF, SGXS or SIGSTRUCT file"),
-    "run": Command("softsgx.cli.run", "run an SGX program on a machine without SGX"),
+    "run": Command(
+        "softsgx.cli.run",
+        "run an SGX program on a machine without SGX",
+        Fails(EXIT_RUN_FAILED, EXIT_RUN_FAILED),
+    ),
     "compare": Command("softsgx.cli.compare", "compare designs of restricting page permissions"),
     "doctor": Command("softsgx.cli.doctor", "whether this machine can run SGX programs"),
 }
@@ -45,6 +59,13 @@ class Parser(argparse.ArgumentParser):
         """Refuse the arguments."""
         raise UsageError(f"{message}: see {self.prog} --help")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Help and version: argparse passes over a disk that is full."""
+        if file is sys.stdout:
+            show(message)
+        else:
+            say(message.removesuffix("\n"))
+
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.RawDescriptionHelpFormatter(prog, width=HELP_WIDTH)
@@ -54,16 +75,22 @@ def _parser(commands: Mapping[str, Command], chosen: str | None) -> Parser:
     """All commands with their line of help; arguments, and so imports, of the chosen one only."""
     parser = Parser(
         prog="softsgx",
-        description="Intel SGX2 in software. Documents are in docs/ of the sources, and in "
+        description="Intel SGX2 in software. Documents are in docs/ of the sources, and in\n"
         "share/doc/softsgx/docs of an installation.",
-        epilog="exit codes: 0 nothing found, 1 a finding, 2 bad input",
+        epilog=epilog(codes("nothing found", "a finding"))
+        + "\n  those of run are the program's: see softsgx run --help",
     )
     parser.add_argument("--version", action="version", version=f"softsgx {__version__}")
     if not commands:
         return parser
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, command in commands.items():
-        subparser = subparsers.add_parser(name, help=command.help, description=command.help)
+        subparser = subparsers.add_parser(
+            name,
+            help=command.help,
+            description=command.help,
+            epilog=epilog(COMMAND_CODES.get(name, OTHER_CODES)),
+        )
         if name == chosen:
             module = import_module(command.module)
             module.register(subparser)
@@ -106,18 +133,14 @@ def _dispatch(argv: Sequence[str], chosen: str | None, commands: Mapping[str, Co
 
 
 def main(argv: Sequence[str] | None = None, commands: Mapping[str, Command] = COMMANDS) -> int:
-    """Run `softsgx ARGV` and return its exit code: 0 nothing found, 1 a finding, 2 bad input."""
+    """Run `softsgx ARGV`; its exit code is one of `softsgx.cli.errors`, however it ends."""
     argv = sys.argv[1:] if argv is None else argv
     # No option before the command takes a value, so the first word that is not one is the command.
     chosen = next((word for word in argv if not word.startswith("-")), None)
-    try:
-        return _dispatch(argv, chosen, commands)
-    except UsageError as error:
-        print(": ".join(filter(None, ("softsgx", chosen, str(error)))), file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print(": ".join(filter(None, ("softsgx", chosen, "interrupted"))), file=sys.stderr)
-        return EXIT_INTERRUPTED
+    name = "softsgx" if chosen is None else f"softsgx: {chosen}"
+    command = None if chosen is None else commands.get(chosen)
+    fails = Fails() if command is None else command.fails
+    return ended(name, fails, lambda: _dispatch(argv, chosen, commands))
 
 
 if __name__ == "__main__":

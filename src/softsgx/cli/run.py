@@ -3,9 +3,13 @@
 import argparse
 
 from softsgx.cli import files
-from softsgx.cli.errors import EXIT_OK, UsageError
-from softsgx.runner.errors import RunnerError
-from softsgx.sim import Unmodelled
+from softsgx.cli.errors import (
+    EXIT_OK,
+    EXIT_RUN_NOT_EXECUTABLE,
+    EXIT_RUN_NOT_FOUND,
+    UsageError,
+)
+from softsgx.runner.errors import ProgramError, RunnerError
 
 
 def register(parser: argparse.ArgumentParser) -> None:
@@ -99,7 +103,8 @@ def run(args: argparse.Namespace) -> int:
             files.show(listing(*options.machine()))
             return EXIT_OK
         return run_program(argv, options, inherited())
+    except ProgramError as error:
+        code = EXIT_RUN_NOT_FOUND if error.missing else EXIT_RUN_NOT_EXECUTABLE
+        raise UsageError(str(error), code) from None
     except RunnerError as error:
         raise UsageError(str(error)) from None
-    except Unmodelled as error:
-        raise UsageError(f"not modelled: {error}") from None

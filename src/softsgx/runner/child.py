@@ -10,14 +10,16 @@ from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 from softsgx.runner import ptrace as p
-from softsgx.runner.errors import RunnerError
+from softsgx.runner.errors import ProgramError, RunnerError
 from softsgx.runner.exec_chain import SHELL
 from softsgx.runner.filters import install
-from softsgx.runner.inherited import Inherited
+from softsgx.runner.inherited import NOT_OURS, Inherited
 from softsgx.runner.needs import refusal
 from softsgx.runner.ways import WAYS
 
 FILTER: Final = "seccomp"  # of the rows of needs.py
+BEFORE: Final = "the first process"
+_PR_SET_PDEATHSIG: Final = 1
 
 
 class First:
@@ -25,9 +27,10 @@ class First:
 
     def __init__(self, path: str, argv: Sequence[str], inherited: Inherited, fprog: bytes) -> None:
         self._said, said = os.pipe2(os.O_CLOEXEC)
+        supervisor = os.getpid()
         self.tid = os.fork()
         if self.tid == 0:
-            _be_child(path, argv, inherited, fprog, said)
+            _be_child(supervisor, path, argv, inherited, fprog, said)
         os.close(said)
         os.waitpid(self.tid, os.WUNTRACED)
         try:
@@ -43,25 +46,38 @@ class First:
         os.kill(self.tid, signal.SIGCONT)
 
     def check(self) -> None:
-        """Once it has ended: RunnerError if it could not be executed."""
+        """Once it has ended: ProgramError if it could not be executed."""
         said = os.fsdecode(os.read(self._said, 4096))
         os.close(self._said)
-        step, _, why = said.partition("\0")
+        if not said:
+            return
+        step, number, why = said.split("\0")
         if step == FILTER:
             raise refusal(step, why)
-        if said:
+        if step == BEFORE:
             raise RunnerError(step, why)
+        raise ProgramError(step, why, int(number))
 
 
 def _be_child(
-    path: str, argv: Sequence[str], inherited: Inherited, fprog: bytes, said: int
+    supervisor: int,
+    path: str,
+    argv: Sequence[str],
+    inherited: Inherited,
+    fprog: bytes,
+    said: int,
 ) -> NoReturn:
     """In the child: wait to be seized, filter, execute. Never returns."""
-    step = "exec"
+    step = BEFORE
     try:
-        os.kill(os.getpid(), signal.SIGSTOP)
         libc = ctypes.PyDLL(None, use_errno=True)
-        for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):
+        # Should the supervisor die before it has seized this process, it would stand for ever.
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != supervisor:
+            os._exit(127)  # it has died already
+        os.kill(os.getpid(), signal.SIGSTOP)
+        libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+        for number in (*NOT_OURS, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         for ignored in inherited.ignored:
             signal.signal(ignored, signal.SIG_IGN)
@@ -71,7 +87,7 @@ def _be_child(
         step = path
         _execute(libc, path, list(argv), inherited.environ)
     except OSError as error:
-        os.write(said, os.fsencode(f"{step}\0{error.strerror}"))
+        os.write(said, os.fsencode(f"{step}\0{error.errno}\0{error.strerror}"))
     finally:
         os._exit(127)
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _HANDLER: Final = bytes.fromhex("f0ff050b000000488b0508000000f0ff00c3")
 _RESTORER: Final = bytes.fromhex("b80f0000000f05")
 
+ENDING: Final = frozenset({signal.SIGTERM, signal.SIGHUP})
+"""What ends a run: who stops it, and the terminal that goes."""
+
 _SA_RESTORER: Final = 0x0400_0000
 _SA_ONSTACK: Final = 0x0800_0000
 _SYS_RT_SIGACTION: Final = 13
@@ -56,9 +59,12 @@ class Doorbell:
         return True
 
     @property
-    def terminated(self) -> bool:
-        """Whether SIGTERM came, if that was installed."""
-        return signal.SIGTERM in self._counts and any(self._counts[signal.SIGTERM])
+    def terminated(self) -> int:
+        """A signal of ENDING that was installed and came; 0 if none did."""
+        for number in ENDING:
+            if number in self._counts and any(self._counts[number]):
+                return number
+        return 0
 
     def look(self) -> None:
         """What happened so far will be handled now."""
@@ -102,5 +108,5 @@ class Doorbell:
         """Signals are the process's own again; the memory that the handlers are in may go."""
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number in self._counts:
-            ending = number == signal.SIGTERM and self.terminated
+            ending = number in ENDING and self.terminated
             signal.signal(number, signal.SIG_IGN if ending else signal.SIG_DFL)

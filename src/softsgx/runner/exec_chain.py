@@ -18,7 +18,7 @@ from typing import Final
 
 from softsgx.runner.elf_check import check_elf
 from softsgx.runner.elf_code import MAGIC
-from softsgx.runner.errors import RunnerError
+from softsgx.runner.errors import ProgramError
 
 SHELL: Final = "/bin/sh"  # glibc, paths.h, _PATH_BSHELL
 _ELF: Final = ""
@@ -58,20 +58,12 @@ class ProgramFacts:
         return f"{self.path}: {linked} {'' if self.pie else 'non-'}PIE x86-64 program"
 
 
-class _Refused(RunnerError):
-    """What execve would answer; `errno` says whether execvp looks further."""
-
-    def __init__(self, what: str, why: str, number: int) -> None:
-        super().__init__(what, why)
-        self.errno = number
-
-
 def check_program(
     name: str, environ: Mapping[str, str] = os.environ, binfmt_misc: Path = _BINFMT_MISC
 ) -> ProgramFacts:
-    """The program that a command's first word names. Raises RunnerError."""
+    """The program that a command's first word names. Raises ProgramError."""
     if not name or "\0" in name:
-        raise RunnerError(repr(name), "no name of a program")
+        raise ProgramError(repr(name), "no name of a program", errno.ENOENT)
     formats = list(_formats(binfmt_misc))
     if "/" in name:
         return _followed(name, formats)
@@ -80,12 +72,12 @@ def check_program(
         path = os.path.join(where, name)
         try:
             return _followed(path, formats)
-        except _Refused as error:
+        except ProgramError as error:
             if error.errno not in _SEARCH_ON:
                 raise
             if os.path.lexists(path):
                 refused = refused or error
-    raise refused or RunnerError(name, "no such program in PATH")
+    raise refused or ProgramError(name, "no such program in PATH", errno.ENOENT)
 
 
 def _followed(file: str, formats: list[Format]) -> ProgramFacts:
@@ -98,15 +90,14 @@ def _followed(file: str, formats: list[Format]) -> ProgramFacts:
             if following is _ELF:
                 interpreter, pie = check_elf(path)
                 return ProgramFacts(file, tuple(scripts), path, interpreter, pie)
-        except RunnerError as error:
+        except ProgramError as error:
             if not scripts:
                 raise
             # For execve it is the script that cannot be executed.
-            number = error.errno if isinstance(error, _Refused) else 0
             crlf = " (lines end in CR LF)" if path.endswith("\r") else ""
             shown = repr(path) if crlf else path
             why = f"its interpreter {shown}: {error.why}{crlf}"
-            raise _Refused(scripts[-1], why, number) from None
+            raise ProgramError(scripts[-1], why, error.errno) from None
         if following is None:
             # However deep it is: the whole execve ends with ENOEXEC.
             following, scripts = SHELL, [file]
@@ -114,7 +105,7 @@ def _followed(file: str, formats: list[Format]) -> ProgramFacts:
             scripts.append(path)
         if len(scripts) > _INTERPRETERS_MAX:
             many = f"more than {_INTERPRETERS_MAX} scripts interpret each other"
-            raise _Refused(file, many, errno.ELOOP)
+            raise ProgramError(file, many, errno.ELOOP)
         if isinstance(following, Format):
             path = following.interpreter
             if following.opened and not os.path.exists(path):
@@ -129,21 +120,21 @@ def _executable_head(path: str) -> bytes:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise _Refused(path, _said(error), error.errno or 0) from None
+        raise ProgramError(path, _said(error), error.errno or 0) from None
     if stat.S_ISDIR(status.st_mode):
-        raise _Refused(path, "is a directory", errno.EACCES)
+        raise ProgramError(path, "is a directory", errno.EACCES)
     if not stat.S_ISREG(status.st_mode):
-        raise _Refused(path, "is no regular file", errno.EACCES)
+        raise ProgramError(path, "is no regular file", errno.EACCES)
     # The superuser needs one x bit of any kind, as others need theirs.
     if not os.access(path, os.X_OK, effective_ids=True):
         noexec = status.st_mode & 0o111 and os.statvfs(path).f_flag & os.ST_NOEXEC
         why = "is on a file system mounted noexec" if noexec else "is not executable: chmod +x"
-        raise _Refused(path, why, errno.EACCES)
+        raise ProgramError(path, why, errno.EACCES)
     try:
         with open(path, "rb") as file:
             return file.read(_HEAD_BYTES)
     except OSError as error:
-        raise RunnerError(
+        raise ProgramError(
             path, f"cannot be read, which the supervisor must: {_said(error)}"
         ) from None
 
@@ -170,7 +161,8 @@ def _script_interpreter(path: str, head: bytes) -> str | None:
         return None  # nothing, or a name that may go on behind the buffer
     name = line[: min(ends, default=len(line))]
     if not name:
-        raise _Refused(path, "its #! line names no interpreter", errno.ENOENT)
+        # The kernel looks up an empty path, which is the working directory.
+        raise ProgramError(path, "its #! line names no interpreter", errno.EACCES)
     return os.fsdecode(name)
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+NOT_OURS: Final = (signal.SIGINT, signal.SIGQUIT)
+"""The terminal sends them to the supervisor, too, and they are the program's own business."""
 
 
 class Inherited(NamedTuple):

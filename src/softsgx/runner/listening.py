@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from softsgx.report.explanation import Explanation
 from softsgx.report.stats import Stats
 from softsgx.runner.cpuid import native_xfrm
+from softsgx.runner.say import say
 from softsgx.runner.trace_file import TraceFile
 from softsgx.sim import Event
 from softsgx.sim.kernel_events import ProcessEnded
@@ -62,11 +62,11 @@ class Listening:
         if self._trace is not None:
             self._trace.close()
             if self._trace.trouble:
-                _say(f"softsgx: run: --trace: {self._trace.trouble}: the trace is not complete\n")
+                say(f"softsgx: run: --trace: {self._trace.trouble}: the trace is not complete\n")
         if self._voice is not None:
             self._voice.close()
         if self._stats is not None:
-            _say("softsgx: stats\n" + self._stats.text(self._further()))
+            say("softsgx: stats\n" + self._stats.text(self._further()))
 
     def _further(self) -> list[tuple[str, str]]:
         """What no event tells."""
@@ -103,7 +103,7 @@ class Voice:
             self._by_rule[found.rule] += 1
             self._times[found.key] += 1
             self._last_said = found
-            _say(found.text)
+            say(found.text)
         else:
             self._silent += 1
 
@@ -116,16 +116,11 @@ class Voice:
 
     def _died(self, what: str, found: Explanation) -> None:
         if found is self._last_said:
-            _say(f"{what}: see event {found.event} above\n")
+            say(f"{what}: see event {found.event} above\n")
         else:
-            _say(f"{what}:\n{found.text}")
+            say(f"{what}:\n{found.text}")
 
     def close(self) -> None:
         """How much was not said."""
         if self._silent:
-            _say(f"softsgx: explain: {self._silent} more refusals, of kinds shown above\n")
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
+            say(f"softsgx: explain: {self._silent} more refusals, of kinds shown above\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.sgx.encl import SgxEncl
@@ -14,6 +13,7 @@ from softsgx.runner.layout import NATIVE_CODE, NATIVE_EPC, NATIVE_SLOTS, SLOTS_S
 from softsgx.runner.machine_code import NATIVE_CODE as _PARTS
 from softsgx.runner.native_armed import ARRIVE
 from softsgx.runner.probes import Refused, try_native
+from softsgx.runner.say import say
 from softsgx.runner.scratch import lend
 from softsgx.spec.bits import PAGE_SIZE
 
@@ -40,8 +40,7 @@ def announce(cpuid_faults: bool) -> None:
         try_native()
     except Refused as refused:
         raise RunnerError("--engine native", f"{refused}; use --engine unicorn") from None
-    sys.stderr.write(NOTICE.format("" if cpuid_faults else "execute CPUID and "))
-    sys.stderr.flush()
+    say(NOTICE.format("" if cpuid_faults else "execute CPUID and "))
 
 
 class NativeParts:

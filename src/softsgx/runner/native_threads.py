@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +22,7 @@ from softsgx.runner.native_lp import NativeLp
 from softsgx.runner.native_maps import NativeMap
 from softsgx.runner.native_state import Inside, read_state, write_state
 from softsgx.runner.native_tick import NativeTick
+from softsgx.runner.say import say
 from softsgx.runner.slots import ENTERING, INSIDE, USER_BITS, Slots
 from softsgx.runner.tracee import in_model_order
 from softsgx.spec.registers import RBX, RFLAGS, RIP
@@ -252,5 +252,5 @@ class NativeThreads(Enclaves):
 
 def give_up(t: Tracee, why: str) -> None:
     """Only the program is to blame, or a limit of the machine: its process ends."""
-    sys.stderr.write(f"softsgx: run: native engine: process {t.pid}: {why}; killed\n")
+    say(f"softsgx: run: native engine: process {t.pid}: {why}; killed\n")
     os.kill(t.pid, signal.SIGKILL)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -16,9 +15,10 @@ from softsgx.linux.version import VERSIONS
 from softsgx.runner.cpu_options import chosen
 from softsgx.runner.cpuid import CpuidPolicy
 from softsgx.runner.cpuid_traps import CpuidTraps, choose
+from softsgx.runner.doorbell import ENDING
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.exec_chain import check_program
-from softsgx.runner.inherited import Inherited, keep_statuses
+from softsgx.runner.inherited import NOT_OURS, Inherited, keep_statuses
 from softsgx.runner.listening import Listening
 from softsgx.runner.loading import Loader
 from softsgx.runner.native_load import announce
@@ -77,13 +77,13 @@ def _told(argv: Sequence[str], options: Options) -> dict[str, Any]:
 def run_program(argv: Sequence[str], options: Options, inherited: Inherited) -> int:
     """Run a program to its end; its exit code, or 128 + the signal that killed it.
 
-    By SIGTERM the program dies with its supervisor, and what was recorded is written. RunnerError
-    if it cannot be started.
+    By SIGTERM and SIGHUP the program dies with its supervisor, and what was recorded is written.
+    RunnerError if it cannot be started; whatever else is raised, the program is dead by then.
     """
     keep_statuses()
+    part, readings = options.machine()
     path = inherited.path()
     facts = check_program(argv[0], {} if path is None else {"PATH": path})
-    part, readings = options.machine()
     native = options.engine == "native"
     meet(native)
     traps = choose(options.cpuid)
@@ -111,23 +111,24 @@ def run_program(argv: Sequence[str], options: Options, inherited: Inherited) -> 
         raise RunnerError("--vendor", str(error)) from None
     supervisor = Supervisor(world, Loader(policy, traps))
     listening = Listening(world, supervisor, _told(argv, options), options)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the program's own business
+    for number in NOT_OURS:
+        signal.signal(number, signal.SIG_IGN)
     doorbell = supervisor.doorbell
-    if listening.on and signal.SIGTERM not in inherited.ignored:
-        doorbell.install(signal.SIGTERM)
-    sys.stdout.flush()
+    if listening.on:
+        for number in ENDING - inherited.ignored:
+            doorbell.install(number)
     try:
         supervisor.start(facts.file, argv, inherited)
         status = supervisor.run()
     except BaseException:
-        supervisor.kill()
+        supervisor.end()
         raise
     finally:
         listening.close()
         supervisor.calls.cpu_time.timers.close()
         doorbell.close()
     if doorbell.terminated:
-        return 128 + signal.SIGTERM
+        return 128 + doorbell.terminated
     if os.WIFSIGNALED(status):
         return 128 + os.WTERMSIG(status)
     return os.WEXITSTATUS(status)

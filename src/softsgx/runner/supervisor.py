@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux import syscalls
@@ -28,6 +28,7 @@ from softsgx.runner.layout import END, GATE
 from softsgx.runner.loading import Loader, LoadError
 from softsgx.runner.mailboxes import Mailboxes
 from softsgx.runner.process_events import delivered, tell_end, tell_exec, tell_fork
+from softsgx.runner.say import say
 from softsgx.runner.signals import Due, complete_frame, taken
 from softsgx.runner.stub import INT80_DONE
 from softsgx.runner.tracee import Space, Tracee
@@ -93,7 +94,8 @@ class Supervisor:
     def run(self) -> int:
         """Serve until every process is gone; the wait status of the first.
 
-        Once the doorbell was rung by SIGTERM that is soon. RunnerError if it could not be executed.
+        Once the doorbell was rung by one of ENDING that is soon. RunnerError if it could not be
+        executed.
         """
         doorbell, enclaves = self.doorbell, self.enclaves
         while self.tracees:
@@ -128,6 +130,19 @@ class Supervisor:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+
+    def end(self) -> None:
+        """End every process and wait until all are gone, whatever state this object is in."""
+        self.kill()
+        while True:
+            try:
+                tid, status = os.waitpid(-1, p.WALL)
+            except ChildProcessError:
+                return
+            if os.WIFSTOPPED(status):
+                with suppress(OSError):
+                    os.kill(tid, signal.SIGKILL)  # one that was not known yet
+                    p.request(p.PTRACE_CONT, tid)
 
     # Events
 
@@ -188,7 +203,7 @@ class Supervisor:
                     at_exit(t)
             except LoadError as error:
                 if self.started:
-                    sys.stderr.write(f"softsgx: run: {error}\n")
+                    say(f"softsgx: run: {error}\n")
                 else:
                     self._unprepared = str(error)
                 os.kill(t.pid, signal.SIGKILL)

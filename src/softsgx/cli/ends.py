@@ -1,0 +1,168 @@
+"""However a command ends, here it becomes one line on standard error and an exit code.
+
+Exit code 1 is a finding, so nothing else may end with it: an exception that reached the interpreter
+would. A traceback is for who debugs softsgx: SOFTSGX_DEBUG=1 shows it, before the line.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from softsgx.cli.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_READER_GONE,
+    ReaderGone,
+    UsageError,
+)
+
+DEBUG: Final = "SOFTSGX_DEBUG"
+
+_PACKAGE: Final = Path(__file__).resolve().parent.parent
+
+# What the machine refuses a program that does nothing wrong, with what helps.
+_REFUSED: Final = {
+    errno.ENOMEM: "ulimit -v unlimited",
+    errno.EMFILE: "ulimit -n 1024",
+    errno.ENFILE: "",
+    errno.EAGAIN: "ulimit -u unlimited",
+    errno.ENOSPC: "",
+    errno.EDQUOT: "",
+    errno.EFBIG: "ulimit -f unlimited",
+    errno.EIO: "",
+    errno.EACCES: "",
+    errno.EPERM: "",
+    errno.EROFS: "",
+    errno.ENOSYS: "",
+}
+
+
+class Fails(NamedTuple):
+    """The codes of a command that cannot do what it was asked for, and of a bug in it."""
+
+    failed: int = EXIT_BAD_INPUT
+    bug: int = EXIT_BUG
+
+
+def ended(name: str, fails: Fails, work: Callable[[], int]) -> int:
+    """Do the work of the command `name`; whatever it raises is said, and the code returned.
+
+    Only SystemExit(0) passes: argparse has shown help or the version.
+    """
+    try:
+        code = _flushed(work)
+    except ReaderGone:
+        return EXIT_READER_GONE
+    except BaseException as error:
+        if isinstance(error, SystemExit) and error.code in (None, EXIT_OK):
+            raise
+        if os.environ.get(DEBUG, "0") not in ("", "0"):
+            with suppress(OSError, ValueError, AttributeError):
+                traceback.print_exception(error)
+        text, code = _end(error, fails)
+        say(f"{name}: {text}")
+        with suppress(ReaderGone, UsageError):
+            flush()
+    return code
+
+
+def _flushed(work: Callable[[], int]) -> int:
+    """The work, and what it printed has been written."""
+    try:
+        code = work()
+    except SystemExit as done:
+        if done.code in (None, EXIT_OK):
+            flush()
+        raise
+    flush()
+    return code
+
+
+def _end(error: BaseException, fails: Fails) -> tuple[str, int]:
+    """What to say of an exception, and the code."""
+    text = _failure(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", EXIT_INTERRUPTED
+    if text is None:
+        kind = type(error).__name__
+        said = f"{kind}: {error}" if str(error) else kind
+        text = f"a bug of softsgx: {said}{_place(error)}; {DEBUG}=1 shows the traceback"
+        return " ".join(text.split()), fails.bug
+    own = error.exit_code if isinstance(error, UsageError) else None
+    return " ".join(text.split()), fails.failed if own is None else own
+
+
+def _failure(error: BaseException) -> str | None:
+    """What is said of one that is no bug; None of any other."""
+    if isinstance(error, UsageError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "out of memory: ulimit -v unlimited, or less of everything"
+    if isinstance(error, OSError) and (error.errno in _REFUSED or error.filename is not None):
+        what = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        remedy = _REFUSED.get(error.errno or 0, "")
+        return f"{what}{error.strerror}" + (f": {remedy}" if remedy else "")
+    if isinstance(error, ImportError):
+        return f"what softsgx is made of cannot be loaded: {error}"
+    # If the room was not imported, nobody has raised it.
+    sim = sys.modules.get("softsgx.sim")
+    if sim is not None and isinstance(error, sim.Unmodelled):
+        return f"not modelled: {error}"
+    return None
+
+
+def _place(error: BaseException) -> str:
+    """Where in the package it was raised, innermost."""
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        path = Path(trace.tb_frame.f_code.co_filename)
+        if path.is_relative_to(_PACKAGE):
+            place = f" at {path.relative_to(_PACKAGE.parent)}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place
+
+
+def say(line: str) -> None:
+    """A line on standard error; if that is closed, full or broken, nobody can be told."""
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            print(line, file=sys.stderr, flush=True)
+
+
+def show(text: str) -> None:
+    """Write to standard output, at once. ReaderGone or UsageError if that cannot be."""
+    if sys.stdout is None:
+        raise UsageError("standard output: is closed")
+    try:
+        print(text, end="", flush=True)
+    except OSError as error:
+        raise _lost(error) from None
+
+
+def flush() -> None:
+    """Write what standard output still owes. ReaderGone, or UsageError if it cannot be written."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise _lost(error) from None
+
+
+def _lost(error: OSError) -> UsageError | ReaderGone:
+    """Standard output cannot be written: from now on nothing is, and what to raise."""
+    # The interpreter would complain a second time when it flushes at its end.
+    with suppress(OSError, ValueError), open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), sys.stdout.fileno())
+    if error.errno == errno.EPIPE:
+        return ReaderGone()
+    return UsageError(f"standard output: {error.strerror}")
