@@ -41,7 +41,8 @@ from softsgx.spec.status import SGX_PAGE_NOT_TRACKED
 from softsgx.system import EnclaveThread, HostThread, Machine, load
 from softsgx.system.facts import look
 from softsgx.system.history import CALLS_MAX, KEPT
-from softsgx.system.ways import _TCS_CONTENTS, way_of_leaf
+from softsgx.system.leaf_ways import Call, way_of_leaf
+from softsgx.system.leaf_words import TCS_CONTENTS
 from tests.linux.building import Building
 from tests.linux.world import World, world
 
@@ -235,7 +236,11 @@ ACCESSES = [
         (
             "fetch at PAGE refused by the VMA (PAGING.04): #PF 0x15",
             "VMA   rw-",
-            "mprotect refuses PROT_EXEC (-EACCES): the kernel's cap of the page is rw-",
+            "to execute again: MODIFY_TYPES(PT_TRIM) by the host, EACCEPT(TRIM MODIFIED) from",
+            " inside the enclave, REMOVE_PAGES by the host, a touch (EAUG adds a fresh page),",
+            " EACCEPT(rw- REG PENDING) from inside, mprotect(PAGE, 0x1000, PROT_READ|PROT_WRITE|",
+            "PROT_EXEC), then EMODPE(X) from inside (the kernel's cap of the page is rw-, mprotect",
+            " refuses PROT_EXEC: -EACCES; the contents of the page are lost)\n",
         ),
     ),
     Row(
@@ -271,7 +276,7 @@ ACCESSES = [
         "MODIFIED",
         lambda w: word(w, w.enclave.data[0], lambda word: word | MODIFIED),
         read,
-        ("refused by the EPCM (ACCESS.11)", "EACCEPT(rw- REG MODIFIED) from inside"),
+        ("refused by the EPCM (ACCESS.11)", "build the enclave anew: no leaf makes"),
     ),
     Row(
         "TRIM",
@@ -281,14 +286,15 @@ ACCESSES = [
             "read at PAGE refused by the EPCM (ACCESS.06)",
             "TRIM MODIFIED since EMODT by ioctl MODIFY_TYPES(",
             "page_type=TRIM)",
-            "EACCEPT(TRIM MODIFIED) from inside, REMOVE_PAGES by the host; the next touch adds",
+            "EACCEPT(TRIM MODIFIED) from inside the enclave, REMOVE_PAGES by the host, a touch",
+            " (EAUG adds a fresh page), then EACCEPT(rw- REG PENDING) from inside\n",
         ),
     ),
     Row(
         "TCS",
         lambda w: retyped(w, "TCS"),
         read,
-        ("(ACCESS.06)", "TCS MODIFIED", "EACCEPT(TCS MODIFIED), then EENTER; no access reaches it"),
+        ("(ACCESS.06)", "TCS MODIFIED", "no access reaches a TCS: EENTER uses it once it is acc"),
     ),
     Row(
         "a TCS of old",
@@ -306,7 +312,7 @@ ACCESSES = [
         "another page",
         pte_of_the_other_page,
         read,
-        ("refused by the EPCM (ACCESS.08)", "of enclave 1, for 0x", "at its ENCLAVEADDRESS"),
+        ("refused by the EPCM (ACCESS.08)", "of enclave 1, for 0x", "over PAGE anew with PROT_R"),
     ),
     Row(
         "moved by mremap",
@@ -318,7 +324,7 @@ ACCESSES = [
         "another enclave",
         pte_of_another_enclave,
         read,
-        ("refused by the EPCM (ACCESS.07)", "of enclave 2, for 0x", "this enclave's own"),
+        ("refused by the EPCM (ACCESS.07)", "of enclave 2, for 0x", "over PAGE anew with PROT_R"),
     ),
     Row(
         "not EPC",
@@ -328,7 +334,7 @@ ACCESSES = [
             "read at PAGE refused by the processor (ACCESS.04): #PF 0x8005",
             "VMA   rw-  memory of the host, mapped by thread main",
             "EPCM  -    none: the page table leads to ordinary memory",
-            "map /dev/sgx_enclave there",
+            "mmap /dev/sgx_enclave over PAGE with PROT_READ\n",
         ),
     ),
     Row(
@@ -369,7 +375,8 @@ ACCESSES = [
         (
             "write at PAGE refused by the driver (PAGING.01): #PF 0x6",
             "PTE   -    not present",
-            "map it without W: the area is rw-, the kernel's cap of the page r--",
+            "to write again: mprotect(PAGE, 0x1000, PROT_READ), MODIFY_TYPES(PT_TRIM) by the host",
+            "(the kernel's cap of the page is r--, mprotect refuses PROT_WRITE: -EACCES",
         ),
     ),
     Row(
@@ -420,7 +427,7 @@ def test_v2_the_mirror_of_the_kernel_lacks_w() -> None:
         machine.explain(),
         (
             "refused by the page table (PAGING.03)",
-            "RELAX_PERMISSIONS(W) by the host, and EMODPE(W)",
+            "to write again: RELAX_PERMISSIONS(RW) by the host\n",
         ),
     )
 
@@ -438,7 +445,7 @@ LEAVES = [
             "EPCM     rw-  REG PENDING since EAUG by page fault of thread main",
             "rule     R, W, X, PT, PENDING or MODIFIED differs",
             "then     RAX = 19: the enclave goes on",
-            "for EACCEPT to succeed: SECINFO must be what the EPCM has: rw- REG PENDING\n",
+            "for EACCEPT to succeed: SECINFO.FLAGS must be rw- REG PENDING: that is what the EPCM",
         ),
     ),
     Row(
@@ -455,7 +462,7 @@ LEAVES = [
             "EACCEPT(RCX=HEAP) refused (EACCEPT.10): #GP",
             "rule     SECINFO: PT_REG with neither PR nor PENDING",
             "then     the vDSO function returns #GP",
-            "set PENDING (after EAUG) or PR (after RESTRICT_PERMISSIONS)",
+            "SECINFO.FLAGS must be rw- REG PENDING: that is what the EPCM has",
         ),
     ),
     Row(
@@ -475,14 +482,14 @@ LEAVES = [
         (
             "EMODPE(RCX=HEAP) refused (EMODPE.10): #PF 0x8005",
             "EPCM     rw-  REG PENDING",
-            "for EMODPE to succeed: EACCEPT(rw- REG PENDING) first",
+            "for EMODPE to succeed: EACCEPT(rw- REG PENDING) from inside the enclave\n",
         ),
     ),
     Row(
         "EMODPE: W without R",
         lambda w: restricted(w, 0),
         lambda t: t.emodpe(t.args, W),
-        ("(EMODPE.16): #GP", "EMODPE(RW): W without R does not exist"),
+        ("(EMODPE.16): #GP", "SECINFO.FLAGS must be rw- REG: W without R does not exist"),
     ),
     Row(
         "EMODPE: trimmed",
@@ -494,7 +501,7 @@ LEAVES = [
         "EACCEPTCOPY: not pending",
         lambda w: w.enclave.data[0],
         lambda t: t.eacceptcopy(t.args, t.args + PAGE_SIZE, R | W),
-        ("EACCEPTCOPY(RCX=PAGE) refused (EACCEPTCOPY.12)", "must be as EAUG made it"),
+        ("EACCEPTCOPY(RCX=PAGE) refused (EACCEPTCOPY.12)", "then a touch (EAUG adds a fresh"),
     ),
     Row(
         "nested EENTER",
@@ -574,7 +581,7 @@ def test_eenter_of_a_busy_tcs_names_who_is_on_it() -> None:
             "TCS        active, CSSA 0 of 2",
             "EPCM  ---  TCS since EADD",
             "by    thread other, outside of enclaves",
-            "another TCS, or wait: thread main is inside on this one since event ",
+            "another TCS; or wait: thread main is inside on this one since event ",
         ),
     )
 
@@ -589,7 +596,7 @@ def test_eenter_without_a_free_frame() -> None:
         (
             "(EENTER.09): #GP",
             "CSSA 2 of 2",
-            "ERESUME what was interrupted, or build",
+            "ERESUME what was interrupted; or another TCS; or build with more NSSA\n",
         ),
     )
 
@@ -650,9 +657,18 @@ def test_a_tcs_mapped_read_only() -> None:
 @pytest.mark.parametrize(
     ("tcs", "parts"),
     [
-        (0x1000_0008, ("EENTER(RBX=0x10000008) refused (EENTER.01)", "the address of a page")),
-        (-1 << 47 & (1 << 64) - 1, ("(PAGING.01): #PF 0x6", "use an address of user space")),
-        (0, ("(PAGING.01): #PF 0x6", "mmap /dev/sgx_enclave over 0x0")),
+        (
+            0x1000_0008,
+            (
+                "EENTER(RBX=0x10000008) refused (EENTER.01)",
+                "the TCS, must be a multiple of 4096",
+            ),
+        ),
+        (
+            -1 << 47 & (1 << 64) - 1,
+            ("(PAGING.01): #PF 0x6", "RBX must be the address of a"),
+        ),
+        (0, ("(PAGING.01): #PF 0x6", "RBX must be the address of a TCS page of an enclave\n")),
     ],
 )
 def test_a_tcs_that_cannot_be_one(tcs: int, parts: tuple[str, ...]) -> None:
@@ -676,7 +692,7 @@ def test_a_tcs_in_memory_that_a_real_process_has() -> None:
             "EENTER(RBX=0x10000000) refused (EENTER.03): #PF 0x8007",
             "VMA   -    no area of an enclave there",
             "EPCM  -    none: the page table leads to ordinary memory",
-            "for EENTER to succeed: RBX must be a TCS page of an enclave",
+            "for EENTER to succeed: RBX must be the address of a TCS page of an enclave\n",
         ),
     )
 
@@ -714,15 +730,16 @@ def test_accepting_a_tcs_that_has_no_frames() -> None:
         w.machine.explain(),
         (
             f"EACCEPT(RCX={page:#x}) refused (EACCEPT.24): #GP",
-            "for EACCEPT to succeed: set NSSA of the TCS above CSSA first, while the page is",
+            "for EACCEPT to succeed: set NSSA of the TCS above CSSA while the page is PT_REG: this",
+            " one can no longer be changed",
         ),
     )
 
 
-@pytest.mark.parametrize("rule", _TCS_CONTENTS)
+@pytest.mark.parametrize("rule", TCS_CONTENTS)
 def test_the_contents_asked_for_are_those_of_the_rule(rule: str) -> None:
     """Rules may be numbered anew: each advice names a field that its rule names."""
-    named = re.findall(r"\b[A-Z]{3,}\b", _TCS_CONTENTS[rule].replace("TCS", ""))
+    named = re.findall(r"\b[A-Z]{3,}\b", TCS_CONTENTS[rule].replace("TCS", ""))
     assert any(field in RULES[rule] for field in named or ["reserved area"])
 
 
@@ -741,7 +758,9 @@ def test_no_refused_eaccept_is_advised_again(rule: str, kind: str) -> None:
     page = retyped(w, kind)
     assert w.machine.explainer is not None
     facts = look(w.machine.explainer.history, w.machine.kernel.lp(w.host.thread), page)
-    assert "EACCEPT(" not in way_of_leaf(facts, "EACCEPT", rule, "RCX")
+    facts.secs = next(iter(w.machine.processor.secs.values()))
+    call = Call("EACCEPT", 1, 1, 0, None)
+    assert "EACCEPT(" not in way_of_leaf(facts, call, rule, "RCX").text
 
 
 # Calls

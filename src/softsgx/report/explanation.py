@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from softsgx.report.steps import Way
+
 
 class Layer(NamedTuple):
     """A layer that was asked (`VMA`, `PTE`, `TLB`, `EPCM`), or an operand; its rights, and more."""
@@ -20,7 +22,7 @@ class Explanation:
 
     `key` is equal for refusals of the same kind at the same page; `event` the number of the event
     in the log; `outcome` what became of it, empty while nobody knows; `signal` the number of the
-    SignalSent that it ended in, if it did.
+    SignalSent that it ended in, if it did. The way out is `advice` as steps, or `way` as text only.
     """
 
     event: int
@@ -32,6 +34,7 @@ class Explanation:
     where: str = ""
     outcome: str = ""
     way: str = ""
+    advice: Way | None = None
     signal: int = 0
 
     @property
@@ -45,8 +48,9 @@ class Explanation:
             lines.append(f"  {'by':{width}}  {self.where}")
         if self.outcome:
             lines.append(f"  {'then':{width}}  {self.outcome}")
-        if self.way:
-            lines.append(f"  {self.way}")
+        way = self.advice.text if self.advice is not None else self.way
+        if way:
+            lines.append(f"  {way}")
         return "\n".join(lines) + "\n"
 
 

@@ -15,8 +15,9 @@ from softsgx.report.fields import exception_text, status_text
 from softsgx.sim import Event
 from softsgx.sim import cpu_events as c
 from softsgx.sim import kernel_events as k
-from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
-from softsgx.spec.epcm import BLOCKED, RWX, VALID, R, rwx_text, word_text
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+from softsgx.spec.epcm import BLOCKED, PT_MASK, RWX, VALID, R, rwx_text, word_text
+from softsgx.spec.epcm import TCS as PT_OF_TCS
 from softsgx.spec.faults import PF
 from softsgx.spec.leaves import ENCLU_LEAVES
 from softsgx.spec.registers import RIP
@@ -24,10 +25,11 @@ from softsgx.spec.rules import RULES
 from softsgx.spec.ssa import GPR_OFF_RIP, GPRSGX_SIZE
 from softsgx.spec.tcs import TCS
 from softsgx.spec.translation import ACCESS_NAMES, PTE_P, PTE_PFN_MASK
-from softsgx.system.facts import Cached, Facts, cached, look
+from softsgx.system.facts import Facts, Moment, look, now
 from softsgx.system.history import MORE_XFRM, History
+from softsgx.system.leaf_ways import Call, way_of_leaf
 from softsgx.system.refused_calls import explain_call
-from softsgx.system.ways import fallback, way_of_access, way_of_instruction, way_of_leaf
+from softsgx.system.ways import way_of_access, way_of_instruction
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
@@ -52,11 +54,11 @@ Tell = Callable[[Explanation], None]
 
 
 class _Waiting(NamedTuple):
-    """What ordinary paging refused: event number, event, the TLB at that time, and by whom."""
+    """What ordinary paging refused: event number, event, what an AEX takes away, and by whom."""
 
     seq: int
     refused: c.AccessFaulted | c.LeafFaulted
-    tlb: Cached
+    moment: Moment
     where: str
 
 
@@ -115,23 +117,23 @@ class Explainer:
 
     def _access_faulted(self, e: c.AccessFaulted) -> None:
         lp = self.machine.processor.lps[e.lp]
-        tlb = cached(self.history, lp, e.entry)
+        moment = now(self.history, lp, e.entry)
         if e.rule.startswith("PAGING."):
-            self._wait(e, tlb, self._where(lp))
+            self._wait(e, moment, self._where(lp))
             return
-        facts = look(self.history, lp, e.linear, tlb)
+        facts = look(self.history, lp, e.linear, moment)
         self._open[e.lp] = self._access(e, facts, self._where(lp))
 
-    def _wait(self, e: c.AccessFaulted | c.LeafFaulted, tlb: Cached, where: str) -> None:
+    def _wait(self, e: c.AccessFaulted | c.LeafFaulted, moment: Moment, where: str) -> None:
         self._open.pop(e.lp, None)
-        self._paging[e.lp] = _Waiting(self.machine.processor.log.seq, e, tlb, where)
+        self._paging[e.lp] = _Waiting(self.machine.processor.log.seq, e, moment, where)
 
     def _leaf_faulted(self, e: c.LeafFaulted) -> None:
         if e.leaf not in _ENCLU and not e.leaf.startswith("ENCLU["):
             return
         lp = self.machine.processor.lps[e.lp]
         if e.rule.startswith("PAGING."):
-            self._wait(e, cached(self.history, lp, 0), self._where(lp))
+            self._wait(e, now(self.history, lp, 0), self._where(lp))
         else:
             end = exception_text(e.vector, e.code)
             self._open[e.lp] = self._leaf(e, end, self._where(lp))
@@ -156,7 +158,7 @@ class Explainer:
             rule_text=rule_text(e.rule),
             key=(e.rule, e.rip),
             where=self._where(lp),
-            way=way_of_instruction(e.rule),
+            advice=way_of_instruction(e.rule),
         )
 
     # Outcomes
@@ -170,13 +172,13 @@ class Explainer:
         if e.outcome == "repaired":
             return
         if waiting is not None:
-            seq, refused, tlb, where = waiting
+            seq, refused, moment, where = waiting
             lp = self.machine.processor.lps[e.cpu]
             if isinstance(refused, c.AccessFaulted):
-                found = self._access(refused, look(self.history, lp, refused.linear, tlb), where)
+                found = self._access(refused, look(self.history, lp, refused.linear, moment), where)
             else:
                 end = exception_text(refused.vector, refused.code)
-                found = self._leaf(refused, end, where)
+                found = self._leaf(refused, end, where, moment)
             found.event = seq
             self._open[e.cpu] = found
         if e.cpu in self._open:
@@ -236,17 +238,24 @@ class Explainer:
             key=(e.rule, e.access, facts.page, facts.word),
             layers=[] if e.rule.startswith("HOST.") else facts.layers(missing),
             where=where,
-            way=way_of_access(facts, e.access, e.rule) or fallback(rule_text(e.rule)),
+            advice=way_of_access(facts, e.access, e.rule),
         )
 
-    def _leaf(self, e: c.LeafDone | c.LeafFaulted, end: str, where: str) -> Explanation:
+    def _leaf(
+        self,
+        e: c.LeafDone | c.LeafFaulted,
+        end: str,
+        where: str,
+        moment: Moment | None = None,
+    ) -> Explanation:
         lp = self.machine.processor.lps[e.lp]
         target = e.rbx if e.leaf in _TCS_LEAVES else e.rcx
         if isinstance(e, c.LeafFaulted) and e.vector == PF:
             target = e.address
-        facts = look(self.history, lp, target)
-        secinfo = secinfo_at(lp, e.rbx) if e.leaf in _SECINFO_LEAVES else None
+        facts = look(self.history, lp, target, moment)
         operand, value = operand_at(e, target)
+        secinfo = secinfo_at(facts, e.rbx) if e.leaf in _SECINFO_LEAVES else None
+        call = Call(e.leaf, e.rbx, e.rcx, e.rdx, secinfo)
         headline = f"{e.leaf}({operand}={value:#x}) refused ({e.rule}): {end}"
         layers = []
         if secinfo is not None:
@@ -268,12 +277,12 @@ class Explainer:
             key=(e.rule, e.leaf, target & ~PAGE_MASK, facts.word),
             layers=layers,
             where=where,
-            way=way_of_leaf(facts, e.leaf, e.rule, operand) or fallback(rule_text(e.rule)),
+            advice=way_of_leaf(facts, call, e.rule, operand),
         )
 
     def _tcs(self, facts: Facts) -> list[Layer]:
-        if facts.number < 0:
-            return []
+        if facts.word & (VALID | PT_MASK) != VALID | PT_OF_TCS:
+            return []  # its bytes are no TCS
         processor = self.machine.processor
         tcs = TCS.unpack(processor.memory.read(processor.epc.physical(facts.number), TCS.SIZE))
         state = "active" if tcs.STATE else "inactive"
@@ -295,10 +304,10 @@ class Explainer:
             if fault is None or found.rule == fault.rule:
                 return found.text
         if fault is not None and self._paging:
-            for cpu, (seq, e, tlb, where) in self._paging.items():
+            for cpu, (seq, e, moment, where) in self._paging.items():
                 if e.rule == fault.rule and isinstance(e, c.AccessFaulted):
                     lp = self.machine.processor.lps[cpu]
-                    found = self._access(e, look(self.history, lp, e.linear, tlb), where)
+                    found = self._access(e, look(self.history, lp, e.linear, moment), where)
                     found.event = seq
                     return found.text
         return ""
@@ -342,10 +351,15 @@ def refusing_layer(rule: str, facts: Facts, access: int) -> str:
     return "the EPCM" if by_epcm else "the processor"
 
 
-def secinfo_at(lp: LogicalProcessor, address: int) -> int | None:
-    """FLAGS of the SECINFO at an address, None if it cannot be read."""
+def secinfo_at(facts: Facts, address: int) -> int | None:
+    """FLAGS of the SECINFO at an address, None if no leaf would read one there."""
+    lp, secs = facts.lp, facts.secs
     pte = lp.space.lookup(address)
+    if secs is None or not secs.BASEADDR <= address < secs.elrange_end:
+        return None
     if not pte & PTE_P or address & 63:
+        return None
+    if lp.processor.epc.index((pte & PTE_PFN_MASK) >> PAGE_SHIFT) < 0:
         return None
     physical = pte & PTE_PFN_MASK | address & PAGE_MASK
     return lp.processor.memory.read_int(physical, 8)

@@ -27,6 +27,7 @@ from softsgx.system.history import Change, History
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
+    from softsgx.cpu.secs import Secs
     from softsgx.linux.mm import Mm, Vma
 
 DUE: Final = PENDING | MODIFIED | PR
@@ -37,7 +38,8 @@ _ACCEPTS: Final = frozenset({"EACCEPT", "EACCEPTCOPY"})
 class Facts:
     """`page` is the linear page address, `number` its EPC page (-1: not EPC), `word` its EPCM word.
 
-    `entry` is the kernel's record of the enclave page.
+    `entry` is the kernel's record of the enclave page. `secs` is the enclave that the thread was in
+    when it was refused, None outside.
     """
 
     history: History
@@ -51,6 +53,7 @@ class Facts:
     word: int
     encl: SgxEncl | None
     entry: SgxEnclPage | None
+    secs: Secs | None
 
     @property
     def page(self) -> int:
@@ -154,13 +157,22 @@ class Cached(NamedTuple):
     flushed: tuple[int, str]
 
 
-def cached(history: History, lp: LogicalProcessor, entry: int) -> Cached:
-    """The TLB of a processor, of which `entry` is the word in question."""
-    return Cached(entry, history.flushed.get(lp.id, (0, "")))
+class Moment(NamedTuple):
+    """What an AEX takes away: the TLB, and which enclave the thread is in."""
+
+    tlb: Cached
+    secs: Secs | None
 
 
-def look(history: History, lp: LogicalProcessor, address: int, tlb: Cached | None = None) -> Facts:
-    """The facts of an address on a processor; `tlb` if the TLB was another one at that time."""
+def now(history: History, lp: LogicalProcessor, entry: int) -> Moment:
+    """This moment of a processor; `entry` is the word of its TLB in question."""
+    return Moment(Cached(entry, history.flushed.get(lp.id, (0, ""))), lp.secs)
+
+
+def look(
+    history: History, lp: LogicalProcessor, address: int, moment: Moment | None = None
+) -> Facts:
+    """The facts of an address on a processor; `moment`: it was refused at another one."""
     machine = history.machine
     processor = machine.processor
     mm = machine.kernel.loaded.get(lp.id)
@@ -176,6 +188,7 @@ def look(history: History, lp: LogicalProcessor, address: int, tlb: Cached | Non
     elif entry is not None and entry.epc_page is not None:
         number = entry.epc_page.number
     word = processor.epcm.state[number] if number >= 0 else 0
-    if tlb is None:
-        tlb = cached(history, lp, lp.tlb.entries.get(address >> PAGE_SHIFT, 0))
-    return Facts(history, lp, address, mm, vma, pte, tlb, number, word, encl, entry)
+    if moment is None:
+        moment = now(history, lp, lp.tlb.entries.get(address >> PAGE_SHIFT, 0))
+    tlb, secs = moment
+    return Facts(history, lp, address, mm, vma, pte, tlb, number, word, encl, entry, secs)

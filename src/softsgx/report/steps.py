@@ -1,0 +1,354 @@
+"""The way out of a refusal: steps that a text is made of, and that a test can take one by one.
+
+A `Way` is one declaration for both: what is printed and what has to work cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.epcm import PT_MASK, PT_NAMES, PT_SHIFT, REG, VALID, R, W, X, word_text
+
+_LETTERS: Final = {R: "R", W: "W", X: "X"}
+_PROTS: Final = {R: "PROT_READ", W: "PROT_WRITE", X: "PROT_EXEC"}
+
+INSIDE: Final = " from inside the enclave"
+HOST: Final = " by the host"
+
+
+def letters(rights: int) -> str:
+    """Rights as in EMODPE(RW)."""
+    return "".join(letter for bit, letter in _LETTERS.items() if rights & bit)
+
+
+def prots(rights: int) -> str:
+    """Rights as mmap takes them."""
+    return "|".join(name for bit, name in _PROTS.items() if rights & bit) or "PROT_NONE"
+
+
+def held_text(word: int) -> str:
+    """An EPCM word as SECINFO.FLAGS has to name it; only a PT_REG page has rights to be named."""
+    text = word_text(word | VALID)
+    return text if word & PT_MASK == REG else text[4:]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to be done. `where` is said once for steps that follow each other there."""
+
+    where: ClassVar[str] = ""
+
+    @property
+    def text(self) -> str:
+        """It, as a part of a sentence."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Accept(Step):
+    """EACCEPT of the page, with this word in SECINFO.FLAGS."""
+
+    page: int
+    word: int
+    where = INSIDE
+
+    @property
+    def text(self) -> str:
+        """As EACCEPT(rw- REG PENDING)."""
+        return f"EACCEPT({held_text(self.word)})"
+
+
+@dataclass(frozen=True)
+class Extend(Step):
+    """EMODPE of the page."""
+
+    page: int
+    rights: int
+    where = INSIDE
+
+    @property
+    def text(self) -> str:
+        """As EMODPE(RW)."""
+        return f"EMODPE({letters(self.rights)})"
+
+
+@dataclass(frozen=True)
+class Map(Step):
+    """mmap of the enclave's descriptor over one page, MAP_SHARED | MAP_FIXED."""
+
+    page: int
+    prot: int
+    anew: bool = False
+
+    @property
+    def text(self) -> str:
+        """As mmap /dev/sgx_enclave over 0x7000 with PROT_READ."""
+        anew = " anew" if self.anew else ""
+        return f"mmap /dev/sgx_enclave over {self.page:#x}{anew} with {prots(self.prot)}"
+
+
+@dataclass(frozen=True)
+class MapHost(Step):
+    """mmap of ordinary memory."""
+
+    page: int
+    prot: int
+
+    @property
+    def text(self) -> str:
+        """As map memory of the host at 0x7000 with PROT_READ."""
+        return f"map memory of the host at {self.page:#x} with {prots(self.prot)}"
+
+
+@dataclass(frozen=True)
+class Protect(Step):
+    """mprotect of one page."""
+
+    page: int
+    prot: int
+
+    @property
+    def text(self) -> str:
+        """As mprotect(0x7000, 0x1000, PROT_READ)."""
+        return f"mprotect({self.page:#x}, {PAGE_SIZE:#x}, {prots(self.prot)})"
+
+
+@dataclass(frozen=True)
+class Retype(Step):
+    """MODIFY_TYPES of one page."""
+
+    page: int
+    kind: int
+    where = HOST
+
+    @property
+    def text(self) -> str:
+        """As MODIFY_TYPES(PT_TRIM)."""
+        return f"MODIFY_TYPES(PT_{PT_NAMES[self.kind >> PT_SHIFT]})"
+
+
+@dataclass(frozen=True)
+class Remove(Step):
+    """REMOVE_PAGES of one page."""
+
+    page: int
+    where = HOST
+
+    @property
+    def text(self) -> str:
+        """Its name."""
+        return "REMOVE_PAGES"
+
+
+@dataclass(frozen=True)
+class Fresh(Step):
+    """Nothing to do: whatever touches the page next, an EACCEPT as well, finds a new one there."""
+
+    page: int
+
+    @property
+    def text(self) -> str:
+        """It, for the reader."""
+        return "a touch (EAUG adds a fresh page)"
+
+
+@dataclass(frozen=True)
+class Relax(Step):
+    """RELAX_PERMISSIONS of the V2 series: all rights that the kernel is to believe in."""
+
+    page: int
+    rights: int
+    where = HOST
+
+    @property
+    def text(self) -> str:
+        """As RELAX_PERMISSIONS(RW)."""
+        return f"RELAX_PERMISSIONS({letters(self.rights)})"
+
+
+@dataclass(frozen=True)
+class Init(Step):
+    """SGX_IOC_ENCLAVE_INIT."""
+
+    @property
+    def text(self) -> str:
+        """Its name."""
+        return "SGX_IOC_ENCLAVE_INIT first"
+
+
+@dataclass(frozen=True)
+class Leave(Step):
+    """Threads that must be out of the enclave, by processor; `track`: behind an ETRACK."""
+
+    lps: tuple[int, ...]
+    who: str
+    track: bool = False
+
+    @property
+    def text(self) -> str:
+        """Who, and what has to happen before."""
+        if self.track:
+            return f"ETRACK is still due, then {self.who} must leave: accept when the ioctl is back"
+        return f"{self.who} must leave the enclave, by an IPI of the kernel or EEXIT"
+
+
+@dataclass(frozen=True)
+class Wait(Step):
+    """Until a TCS is free."""
+
+    lps: tuple[int, ...]
+    who: str
+
+    @property
+    def text(self) -> str:
+        """Who has it."""
+        return f"wait: {self.who}" if self.who else "wait until this one is free"
+
+
+@dataclass(frozen=True)
+class OtherTcs(Step):
+    """A TCS that is one, and free, as the operand."""
+
+    words: str
+
+    @property
+    def text(self) -> str:
+        """The words."""
+        return self.words
+
+
+@dataclass(frozen=True)
+class Aligned(Step):
+    """An operand that must be a multiple of `size`."""
+
+    operand: str
+    what: str
+    size: int
+
+    @property
+    def text(self) -> str:
+        """As RBX, the SECINFO, must be a multiple of 64."""
+        return f"{self.operand}, {self.what}, must be a multiple of {self.size}"
+
+
+@dataclass(frozen=True)
+class Within(Step):
+    """An operand that must lie in ELRANGE."""
+
+    operand: str
+    what: str
+    start: int
+    end: int
+
+    @property
+    def text(self) -> str:
+        """With the range."""
+        return (
+            f"{self.operand}, {self.what}, must lie in ELRANGE, {self.start:#x} to"
+            f" {self.end - 1:#x}"
+        )
+
+
+@dataclass(frozen=True)
+class Canonical(Step):
+    """An operand that must be an address."""
+
+    operand: str
+    what: str
+
+    @property
+    def text(self) -> str:
+        """As RCX, the AEP, must be canonical."""
+        return f"{self.operand}, {self.what}, must be canonical: bits 63 to 47 alike"
+
+
+@dataclass(frozen=True)
+class Secinfo(Step):
+    """What SECINFO.FLAGS must be; `why` it must."""
+
+    word: int
+    why: str
+
+    @property
+    def text(self) -> str:
+        """With the reason."""
+        return f"SECINFO.FLAGS must be {held_text(self.word)}: {self.why}"
+
+
+@dataclass(frozen=True)
+class Skip(Step):
+    """What was refused is not needed."""
+
+    why: str
+
+    @property
+    def text(self) -> str:
+        """The reason."""
+        return self.why
+
+
+@dataclass(frozen=True)
+class Again(Step):
+    """The same once more: what refused it passes by itself."""
+
+    why: str
+
+    @property
+    def text(self) -> str:
+        """With the reason."""
+        return f"try again: {self.why}"
+
+
+@dataclass(frozen=True)
+class Say(Step):
+    """What no step above is: about the program's code, how it is built, or what runs it."""
+
+    words: str
+
+    @property
+    def text(self) -> str:
+        """The words."""
+        return self.words
+
+
+@dataclass(frozen=True)
+class Way:
+    """The way out: `goal`, and alternatives of steps that are taken in their order.
+
+    `note` is for the reader only. An empty way has no text.
+    """
+
+    goal: str
+    alternatives: tuple[tuple[Step, ...], ...]
+    note: str = ""
+
+    @classmethod
+    def of(cls, goal: str, *steps: Step, note: str = "") -> Way:
+        """With one alternative."""
+        return cls(goal, (steps,), note)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Those of the first alternative."""
+        return self.alternatives[0]
+
+    @property
+    def text(self) -> str:
+        """The line that is printed."""
+        ways = "; or ".join(_sentence(steps) for steps in self.alternatives)
+        return f"{self.goal}: {ways}{self.note}"
+
+
+def _sentence(steps: tuple[Step, ...]) -> str:
+    """Steps joined; where one is done is said behind the first of those that are done there."""
+    parts: list[str] = []
+    before, said = "", False
+    for step in steps:
+        where = step.where if step.where != before else ""
+        if where == INSIDE:
+            where, said = (" from inside" if said else INSIDE), True
+        parts.append(step.text + where)
+        before = step.where
+    return ", then ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else parts[0]
