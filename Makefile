@@ -15,7 +15,7 @@ EXTRA  := $(wildcard bench) $(wildcard tools/*.py)
 # For example: make test PYTEST_ARGS='-k tidy'
 PYTEST_ARGS ?=
 
-.PHONY: help setup lint test format fuzz fuzz-run demo conformance bench docs asm lock clean
+.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain demo conformance bench docs asm lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -51,6 +51,10 @@ OPERATIONS ?= 100000
 SEED ?= 1
 fuzz-run: setup  ## OPERATIONS random operations of a program under softsgx run (needs gcc)
 	@$(BIN)/python -m tests.runner.fuzz --operations $(OPERATIONS) --seed $(SEED)
+
+# For example: make fuzz-explain EXAMPLES=10000 SEED=3
+fuzz-explain: setup  ## EXAMPLES random machines and programs: is every refusal explained?
+	@$(BIN)/python -m tests.explained.fuzz --examples $(EXAMPLES) --seed $(SEED)
 
 # examples/edmm: host and enclave with gcc, a key of its own, the SIGSTRUCT with `softsgx sign`.
 ifeq ($(origin CC),default)

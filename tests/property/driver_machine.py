@@ -74,7 +74,7 @@ class DriverMachine(RuleBasedStateMachine):
 
     def begin(self, epc: int, low: int) -> None:
         """Power on: the first process, with an enclave."""
-        self.machine = Machine(cpus=CPUS, epc=epc * PAGE_SIZE, races=self.races)
+        self.machine = self.powered(epc * PAGE_SIZE)
         self.kernel, self.processor = self.machine.kernel, self.machine.processor
         self.kernel.low_watermark, self.kernel.high_watermark = low, 2 * low
         self.kernel.inject = self.fails
@@ -83,6 +83,10 @@ class DriverMachine(RuleBasedStateMachine):
         self.slots[0].host = self.machine.thread(cpu=0, name="first")
 
     # Turns
+
+    def powered(self, epc: int) -> Machine:
+        """The machine that is played with."""
+        return Machine(cpus=CPUS, epc=epc, races=self.races)
 
     def start(self, slot: Slot, body: Steps[None], name: str) -> None:
         """Begin a move on a logical processor."""

@@ -1,0 +1,1 @@
+"""Whatever a program is refused is explained: every rule, every errno, random programs."""
