@@ -71,6 +71,11 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write all events: JSON lines, text (.txt), or for ui.perfetto.dev (.pftrace)",
     )
+    parser.add_argument(
+        "--sgxs-out",
+        metavar="FILE",
+        help="write each enclave as it is really built, an SGXS stream: FILE, FILE.2, ...",
+    )
     parser.add_argument("program", nargs=argparse.REMAINDER, metavar="PROGRAM", help="what to run")
 
 
@@ -97,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
         stats=args.stats,
         trace=args.trace,
         explain=args.explain,
+        sgxs_out=args.sgxs_out,
     )
     try:
         if HELP in args.cpu_option:

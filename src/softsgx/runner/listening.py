@@ -1,15 +1,17 @@
-"""Who listens to a run: `--stats`, `--trace`, `--explain`. What they say goes to stderr."""
+"""Who listens to a run: `--stats`, `--trace`, `--explain`, `--sgxs-out`; they speak to stderr."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from softsgx.report.explanation import Explanation
 from softsgx.report.stats import Stats
 from softsgx.runner.cpuid import native_xfrm
 from softsgx.runner.say import say
+from softsgx.runner.sgxs_files import SgxsFiles
 from softsgx.runner.trace_file import TraceFile
 from softsgx.sim import Event
 from softsgx.sim.kernel_events import ProcessEnded
@@ -29,14 +31,25 @@ SIGNALS_KEPT: Final = 1024
 
 
 class Listening:
-    """The listeners that the options ask for. RunnerError if the trace cannot be written."""
+    """The listeners that the options ask for. RunnerError if a file cannot be written.
+
+    `inputs` are the program and its arguments, which no file may replace.
+    """
 
     def __init__(
-        self, world: World, supervisor: Supervisor, header: dict[str, Any], options: Options
+        self,
+        world: World,
+        supervisor: Supervisor,
+        header: dict[str, Any],
+        options: Options,
+        inputs: Sequence[str] = (),
     ) -> None:
         self._supervisor = supervisor
         self._began = time.perf_counter()
         log = world.log
+        self._sgxs: SgxsFiles | None = None
+        if options.sgxs_out is not None:
+            self._sgxs = SgxsFiles(options.sgxs_out, inputs, world.machine.processor)
         self._trace: TraceFile | None = None
         if options.trace is not None:
             self._trace = TraceFile(options.trace, header, log)
@@ -55,7 +68,7 @@ class Listening:
     @property
     def on(self) -> bool:
         """Whether there is anything to be said or written at the end."""
-        return any((self._trace, self._stats, self._voice))
+        return any((self._trace, self._stats, self._voice, self._sgxs))
 
     def close(self) -> None:
         """The run is over, however it ended."""
@@ -65,6 +78,8 @@ class Listening:
                 say(f"softsgx: run: --trace: {self._trace.trouble}: the trace is not complete\n")
         if self._voice is not None:
             self._voice.close()
+        for line in self._sgxs.close() if self._sgxs is not None else ():
+            say(f"softsgx: run: --sgxs-out: {line}\n")
         if self._stats is not None:
             say("softsgx: stats\n" + self._stats.text(self._further()))
 

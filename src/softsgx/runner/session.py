@@ -48,6 +48,7 @@ class Options:
     stats: bool = False
     trace: str | None = None
     explain: bool = False
+    sgxs_out: str | None = None
 
     def machine(self) -> tuple[Part, Readings]:
         """The part and the readings that the options choose."""
@@ -69,7 +70,7 @@ def _told(argv: Sequence[str], options: Options) -> dict[str, Any]:
     """What the first line of a trace says of the run."""
     asked = {f.name: getattr(options, f.name) for f in fields(options)}
     asked["cpu_options"] = list(options.cpu_options)
-    for name in ("stats", "trace", "explain"):
+    for name in ("stats", "trace", "explain", "sgxs_out"):
         del asked[name]
     return {"version": __version__, "program": list(argv), **asked}
 
@@ -110,7 +111,8 @@ def run_program(argv: Sequence[str], options: Options, inherited: Inherited) -> 
     except ValueError as error:
         raise RunnerError("--vendor", str(error)) from None
     supervisor = Supervisor(world, Loader(policy, traps))
-    listening = Listening(world, supervisor, _told(argv, options), options)
+    inputs = [facts.file, *argv, *([] if options.trace is None else [options.trace])]
+    listening = Listening(world, supervisor, _told(argv, options), options, inputs)
     for number in NOT_OURS:
         signal.signal(number, signal.SIG_IGN)
     doorbell = supervisor.doorbell

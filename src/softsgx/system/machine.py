@@ -16,6 +16,7 @@ from softsgx.sim import RETRY, Cooperative, Execution, Scheduler, Steps
 from softsgx.spec.bits import PAGE_SIZE
 
 if TYPE_CHECKING:
+    from softsgx.system.built import BuiltEnclaves
     from softsgx.system.explain import Explainer
     from softsgx.system.host import HostThread
 
@@ -69,6 +70,13 @@ class Machine:
         if self.explainer is None:
             raise ValueError("explain: a Machine made with explain=True is needed")
         return self.explainer.explain(fault)
+
+    def built(self) -> BuiltEnclaves:
+        """`with machine.built() as built:` keeps the SGXS stream of each enclave that is created
+        in the block, as the processor measures it: `built.enclaves[0].stream.data`."""
+        from softsgx.system.built import BuiltEnclaves
+
+        return BuiltEnclaves(self.processor)
 
     def process(self, name: str = "host") -> Process:
         """A new process."""
