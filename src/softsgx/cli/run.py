@@ -60,6 +60,12 @@ def register(parser: argparse.ArgumentParser) -> None:
         help="trap every CPUID (needs CPUID faulting), do so until-entry of a thread into an "
         "enclave, or patch those that are found; auto (default): trap, or else patch",
     )
+    _add_reports(parser)
+    parser.add_argument("program", nargs=argparse.REMAINDER, metavar="PROGRAM", help="what to run")
+
+
+def _add_reports(parser: argparse.ArgumentParser) -> None:
+    """What is told of the run."""
     parser.add_argument(
         "--explain", action="store_true", help="say why an access, leaf or call was refused"
     )
@@ -76,7 +82,6 @@ def register(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write each enclave as it is really built, an SGXS stream: FILE, FILE.2, ...",
     )
-    parser.add_argument("program", nargs=argparse.REMAINDER, metavar="PROGRAM", help="what to run")
 
 
 def run(args: argparse.Namespace) -> int:
