@@ -10,8 +10,7 @@ Lines of that comment, all optional:
 
 Of the words behind the name of the enclave, `isvprodid`, `isvsvn` and `attributemask` go to
 SIGSTRUCT, `miscselect`, `size` and `xfrm` to SECS; `text` is the address where it is linked;
-`aexnotify` sets that bit in ATTRIBUTES and in the flags of every TCS; the others are fields of
-ThreadLayout.
+the others are fields of ThreadLayout.
 """
 
 from __future__ import annotations
@@ -27,9 +26,6 @@ from softsgx.image import EnclaveImage, sgxs
 from softsgx.image.file import load
 from softsgx.image.layout import ThreadLayout
 from softsgx.image.sigstruct import SignOptions, mrsigner, sign
-from softsgx.spec.attributes import ATTR_AEXNOTIFY
-from softsgx.spec.bits import PAGE_SIZE
-from softsgx.spec.tcs import TCS_AEXNOTIFY, TCS_OFF_FLAGS
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PROGRAMS: Final = ROOT / "tests" / "programs"
@@ -46,7 +42,7 @@ _ENCLAVE: Final = (
 )
 _SIGNED: Final = ("isvprodid", "isvsvn", "attributemask")
 _SECS: Final = ("miscselect", "size", "xfrm")
-_IMAGE: Final = ("text", "aexnotify")
+_IMAGE: Final = ("text",)
 
 
 EDMM: Final = ROOT / "examples" / "edmm"
@@ -143,21 +139,7 @@ class Workshop:
         _compile(source, output, *_ENCLAVE, *link, *_asked(source).get("cc", "").split())
         others = {k: v for k, v in words.items() if k not in (*_SIGNED, *_SECS, *_IMAGE)}
         image = load(output.read_bytes(), ThreadLayout(**others))
-        if words.get("aexnotify"):
-            image = _notified(image)
         return replace(image, **{name: words[name] for name in _SECS if name in words})
-
-
-def _notified(image: EnclaveImage) -> EnclaveImage:
-    """With AEXNOTIFY in ATTRIBUTES, and in FLAGS of every TCS."""
-    segments = []
-    for segment in image.segments:
-        content = bytearray(segment.data())
-        for page in range(0, segment.size, PAGE_SIZE) if segment.is_tcs else ():
-            content[page + TCS_OFF_FLAGS] |= TCS_AEXNOTIFY
-        segments.append(replace(segment, content=bytes(content)) if segment.is_tcs else segment)
-    attributes = image.attributes | ATTR_AEXNOTIFY
-    return replace(image, segments=tuple(segments), attributes=attributes)
 
 
 def _compile(source: Path, output: Path, *options: str) -> None:

@@ -5,8 +5,10 @@ from typing import Final, NamedTuple
 
 from softsgx.cli.enclave_text import field_text
 from softsgx.image.difference import Contents, Difference, Field, Moved, Pages
+from softsgx.image.entering import not_entered
 from softsgx.image.image import ALL_CHUNKS, Chunks, EnclaveImage
 from softsgx.image.sigstruct import mrsigner
+from softsgx.spec.attributes import ATTR_AEXNOTIFY
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import PT_MASK, PT_NAMES, PT_SHIFT, rwx_text
 from softsgx.spec.flags import flags_text, has_flags
@@ -187,4 +189,8 @@ def signed_lines(image: EnclaveImage, sig: SIGSTRUCT) -> list[str]:
     found = []
     if image.mrenclave() != sig.ENCLAVEHASH:
         found.append(_line("SIGSTRUCT", "ENCLAVEHASH is not MRENCLAVE: EINIT refuses the enclave"))
+    refused = not_entered(image.segments, sig.ATTRIBUTES)
+    if refused and sig.ATTRIBUTEMASK & ATTR_AEXNOTIFY:
+        text = "ATTRIBUTES.AEXNOTIFY differs from TCS.FLAGS.AEXNOTIFY: EENTER refuses the TCS at"
+        found.append(_line("SIGSTRUCT", f"{text} {refused[0]:#x}"))
     return found

@@ -10,6 +10,7 @@ from softsgx.image.errors import ImageError
 from softsgx.image.file import load
 from softsgx.image.image import EnclaveImage
 from softsgx.image.layout import Layout, SelftestLayout, ThreadLayout
+from softsgx.spec.flags import flags_value
 
 # Fields of ThreadLayout by option, with what the option's help says.
 _COUNTS: Final = {
@@ -21,7 +22,9 @@ _COUNTS: Final = {
     "guard_pages": "holes below each stack",
     "thread_data_pages": "pages per thread that FS and GS point to",
 }
-_OF_THREADS: Final = ("threads", "nssa", "stack_pages", "guard_pages", "thread_data_pages")
+_OF_THREADS: Final = (
+    *("threads", "nssa", "stack_pages", "guard_pages", "thread_data_pages", "aexnotify"),
+)
 
 
 def number(bits: int, least: int = 0) -> Callable[[str], int]:
@@ -35,6 +38,21 @@ def number(bits: int, least: int = 0) -> Callable[[str], int]:
         if not least <= value < 1 << bits:
             raise argparse.ArgumentTypeError(f"{text}: not from {least} to {(1 << bits) - 1:#x}")
         return value
+
+    return parse
+
+
+def flags(field: str, bits: int) -> Callable[[str], int]:
+    """An argument type: a number of so many bits, or names of bits joined by commas."""
+    as_number = number(bits)
+
+    def parse(text: str) -> int:
+        if text[:1].isdecimal():
+            return as_number(text)
+        try:
+            return flags_value(field, text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
 
     return parse
 
@@ -64,6 +82,11 @@ def add_layout(parser: argparse.ArgumentParser) -> None:
         )
     group.add_argument("--measure-heap", action="store_true", help="measure the heap, too")
     group.add_argument(
+        "--aexnotify",
+        action="store_true",
+        help="set AEXNOTIFY in TCS.FLAGS of every thread, and so in ATTRIBUTES",
+    )
+    group.add_argument(
         "--relocate-to",
         type=number(64),
         metavar="BASEADDR",
@@ -90,8 +113,9 @@ def layout(args: argparse.Namespace) -> Layout | None:
     given: dict[str, Any] = {
         name: value for name in _COUNTS if (value := getattr(args, name)) is not None
     }
-    if args.measure_heap:
-        given["measure_heap"] = True
+    for name in ("measure_heap", "aexnotify"):
+        if getattr(args, name):
+            given[name] = True
     if args.relocate_to is not None:
         given["relocate_to"] = args.relocate_to
     if args.layout == "selftest":

@@ -14,7 +14,7 @@
 * guard: holes, nothing is added there.
 * stack: RW zeros, measured. It ends where the TCS begins, so that its top is RBX after EENTER.
 * TCS: OENTRY is e_entry, OSSA the page behind the TCS, OFSBASGX and OGSBASGX the thread data (0 if
-  there is none), FSLIMIT and GSLIMIT FFFFFFFFH.
+  there is none), FSLIMIT and GSLIMIT FFFFFFFFH, FLAGS 0 or AEXNOTIFY.
 * SSA frames: NSSA times SSAFRAMESIZE pages RW, zero, measured.
 * thread data: RW zeros, measured; FS and GS point to it.
 
@@ -33,12 +33,14 @@ from typing import Final, NamedTuple
 
 from softsgx.image import elf
 from softsgx.image.elf import Elf, Load
+from softsgx.image.entering import attributes_for
 from softsgx.image.errors import ImageError
 from softsgx.image.image import ALL_CHUNKS, NO_CHUNKS, EnclaveImage, Segment
 from softsgx.image.rules import ENCLAVE_SIZE_MIN
 from softsgx.spec.bits import MASK32, PAGE_MASK, PAGE_SIZE
 from softsgx.spec.epcm import REG, TCS, R, W, X, rwx_text
 from softsgx.spec.tcs import TCS as TCS_PAGE
+from softsgx.spec.tcs import TCS_AEXNOTIFY
 
 PAGES_MAX: Final = 1 << 24  # 64 GiB, more than the EPC of any processor
 _LIMITS: Final = {
@@ -56,7 +58,9 @@ _LIMITS: Final = {
 class ThreadLayout:
     """The layout of softsgx. Counts are pages, frames for `nssa`; stack and data per thread.
 
-    `relocate_to` is the BASEADDR for which relocations are applied. Raises ImageError.
+    `aexnotify` sets AEXNOTIFY in TCS.FLAGS of every thread, and so in ATTRIBUTES; DBGOPTIN is not
+    the builder's, EADD clears it. `relocate_to` is the BASEADDR for which relocations are applied.
+    Raises ImageError.
     """
 
     threads: int = 1
@@ -67,6 +71,7 @@ class ThreadLayout:
     guard_pages: int = 1
     thread_data_pages: int = 1
     measure_heap: bool = False
+    aexnotify: bool = False
     relocate_to: int | None = None
 
     def __post_init__(self) -> None:
@@ -98,6 +103,7 @@ class ThreadLayout:
             size=size,
             segments=tuple(image.segments),
             ssaframesize=self.ssaframesize,
+            attributes=attributes_for(image.segments),
             baseaddr=self.relocate_to if program.e_type == "ET_DYN" else base,
         )
 
@@ -130,6 +136,7 @@ class ThreadLayout:
         end = data + self.thread_data_pages * PAGE_SIZE
         segment = image.offset(data) if end > data else 0
         block = TCS_PAGE(
+            FLAGS=TCS_AEXNOTIFY if self.aexnotify else 0,
             OSSA=image.offset(ssa),
             NSSA=self.nssa,
             OENTRY=entry,
@@ -179,7 +186,10 @@ class SelftestLayout:
         while size < image.offset(end):
             size *= 2
         return EnclaveImage(
-            size=size, segments=tuple(image.segments), ssaframesize=self.ssaframesize
+            size=size,
+            segments=tuple(image.segments),
+            ssaframesize=self.ssaframesize,
+            attributes=attributes_for(image.segments),
         )
 
 

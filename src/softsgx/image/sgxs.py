@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple, NoReturn
 
 from softsgx.image import records, rules
+from softsgx.image.entering import attributes_for
 from softsgx.image.errors import ImageError
 from softsgx.image.image import ALL_CHUNKS, EnclaveImage, Page, content_fault, segments_of
 from softsgx.image.records import (
@@ -92,11 +93,18 @@ def _unmeasured(page: Page) -> Iterator[bytes]:
 
 
 def read(data: bytes) -> EnclaveImage:
-    """The image of a stream. Raises ImageError, naming record, field and byte offset."""
+    """The image of a stream. Raises ImageError, naming record, field and byte offset.
+
+    ATTRIBUTES are those that its TCS pages need; a stream does not have them.
+    """
     source = _Source(data)
     size, ssaframesize = _ecreate(source.record())
+    segments = segments_of(_pages(source, size))
     return EnclaveImage(
-        size=size, ssaframesize=ssaframesize, segments=segments_of(_pages(source, size))
+        size=size,
+        ssaframesize=ssaframesize,
+        segments=segments,
+        attributes=attributes_for(segments),
     )
 
 

@@ -29,7 +29,7 @@ from softsgx.runner.snapshot_arena import SnapshotArena
 from softsgx.runner.stepped_engine import SteppedEngine
 from softsgx.sim import Steps, Unmodelled
 from softsgx.spec import leaves
-from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT, MISC_EXINFO
+from softsgx.spec.attributes import ATTR_DEBUG, MISC_EXINFO
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import REG, R, W
 from softsgx.system.enclave import EnclaveThread
@@ -71,7 +71,7 @@ class ElfScenario(MachineScenario):
             image,
             size=size,
             segments=(*image.segments, scratch),
-            attributes=ATTR_MODE64BIT | ATTR_DEBUG,
+            attributes=image.attributes | ATTR_DEBUG,
             miscselect=MISC_EXINFO,
         )
 
