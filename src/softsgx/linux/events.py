@@ -79,6 +79,17 @@ def refused(current: Thread, errno: int, rule: str, **asked: int) -> int:
     return -errno
 
 
+def refused_call(current: Thread, name: str, errno: int, rule: str, **asked: int) -> int:
+    """-errno of a call that is told of only because it is refused: begin, rule and end."""
+    log = current.kernel.processor.log
+    if log.on:
+        fields = tuple(asked.items())
+        log.emit(CallBegun(current.cpu, current.name, name, fields))
+        log.emit(CallRefused(current.cpu, current.name, rule, errno, fields))
+        log.emit(CallEnded(current.cpu, current.name, name, fields, -errno))
+    return -errno
+
+
 def request_name(version: KernelVersion, cmd: int) -> str:
     """The name of an ioctl of /dev/sgx_enclave; requests that it has not, as a number."""
     known = _V2_REQUESTS if version.interface == "v2" else _REQUESTS

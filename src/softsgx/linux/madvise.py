@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.linux.errno import EACCES, EAGAIN, EFAULT, EINVAL, ENODEV, ENOMEM
+from softsgx.linux.events import refused, told
 from softsgx.linux.mm import (
     VM_DONTCOPY,
     VM_HUGEPAGE,
@@ -25,7 +26,7 @@ from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_MASK
 
 if TYPE_CHECKING:
-    from softsgx.linux.mm import Mm, Vma
+    from softsgx.linux.mm import Vma
     from softsgx.linux.process import Thread
     from softsgx.sim import Steps
 
@@ -109,13 +110,16 @@ _SGX: Final = MappingProxyType(
 
 
 @kernel_entry
+@told
 def sys_madvise(current: Thread, address: int, length: int, advice: int) -> Steps[int]:
     """A hole between areas is -ENOMEM, after the areas behind it were treated as well."""
-    if advice not in _SGX or address & PAGE_MASK:
-        return -EINVAL
+    if advice not in _SGX:
+        return refused(current, EINVAL, "do_madvise.advice", advice=advice)
+    if address & PAGE_MASK:
+        return refused(current, EINVAL, "do_madvise.aligned", address=address)
     rounded = (length + PAGE_MASK) & ~PAGE_MASK
     if address + rounded >= 1 << 64:
-        return -EINVAL
+        return refused(current, EINVAL, "do_madvise.end", address=address, length=length)
     if not rounded:
         return 0
     mm, end, at, hole = current.mm, address + rounded, address, False
@@ -128,30 +132,33 @@ def sys_madvise(current: Thread, address: int, length: int, advice: int) -> Step
             at = min(vma.end, end)
             start = max(vma.start, address)
             if vma.sgx:
-                ret = _advise_sgx(mm, vma, start, at, advice)
+                ret = _advise_sgx(current, vma, start, at, advice)
             else:
                 ret = yield from _advise_anonymous(current, vma, start, at, advice)
             if ret:
                 return ret
     if not hole and at == end:
         return 0
-    return -EFAULT if advice in _INJECT else -ENOMEM
+    errno = EFAULT if advice in _INJECT else ENOMEM
+    return refused(current, errno, "do_madvise.hole", address=address, length=rounded)
 
 
-def _advise_sgx(mm: Mm, vma: Vma, start: int, end: int, advice: int) -> int:
+def _advise_sgx(current: Thread, vma: Vma, start: int, end: int, advice: int) -> int:
     """madvise_vma_behavior; mmap_lock held. Other flags make an area of their own."""
     found = _SGX[advice]
+    mm = current.mm
     if advice == MADV_REMOVE and not vma.may & PROT_WRITE:
-        return -EACCES
+        return refused(current, EACCES, "madvise_remove.write", address=start)
     if found.error:
-        return -found.error
+        return refused(current, found.error, "madvise_vma_behavior.advice", advice=advice)
     advised = vma.advised & ~found.clear | found.set
     if advised == vma.advised:
         return 0
     for address in (start, end):
         if vma.start < address < vma.end:
             if mm.split_vma(vma, address):
-                return -EAGAIN
+                limit = mm.max_map_count
+                return refused(current, EAGAIN, "split_vma.map_count", limit=limit)
             vma = mm.vma_lookup(start) or vma
     vma.advised = advised
     return 0

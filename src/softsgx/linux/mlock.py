@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.errno import EINVAL, ENOMEM
+from softsgx.linux.events import refused, told
 from softsgx.linux.process import kernel_entry
 from softsgx.sim import Unmodelled
 from softsgx.spec.bits import MASK64, PAGE_MASK
@@ -27,36 +28,41 @@ MS_SYNC: Final = 4
 
 
 @kernel_entry
+@told
 def sys_mlock(current: Thread, address: int, length: int) -> Steps[int]:
     """mlock(2)."""
     return (yield from _apply_vma_lock_flags(current, address, length))
 
 
 @kernel_entry
+@told
 def sys_mlock2(current: Thread, address: int, length: int, flags: int) -> Steps[int]:
     """mlock2(2)."""
     if flags & ~MLOCK_ONFAULT:
-        return -EINVAL
+        return refused(current, EINVAL, "sys_mlock2.flags", flags=flags)
     return (yield from _apply_vma_lock_flags(current, address, length))
 
 
 @kernel_entry
+@told
 def sys_munlock(current: Thread, address: int, length: int) -> Steps[int]:
     """munlock(2)."""
     return (yield from _apply_vma_lock_flags(current, address, length))
 
 
 @kernel_entry
+@told
 def sys_mlockall(current: Thread, flags: int) -> Steps[int]:
     """mlockall(2): what the areas say to it does not matter."""
     known = MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT
     if not flags or flags & ~known or flags == MCL_ONFAULT:
-        return -EINVAL
+        return refused(current, EINVAL, "sys_mlockall.flags", flags=flags)
     return 0
     yield
 
 
 @kernel_entry
+@told
 def sys_munlockall(current: Thread) -> Steps[int]:
     """munlockall(2)."""
     return 0
@@ -74,35 +80,38 @@ def _apply_vma_lock_flags(current: Thread, address: int, length: int) -> Steps[i
     """apply_vma_lock_flags: to the first hole."""
     found = lock_range(address, length)
     if found is None:
-        return -EINVAL
+        return refused(current, EINVAL, "do_mlock.end", address=address, length=length)
     at, end = found
     with (yield from current.mm.mmap_lock.acquire_write()):
         for vma in current.mm.for_each_vma(at, end):
             if vma.start > at:
-                return -ENOMEM
+                return refused(current, ENOMEM, "apply_vma_lock_flags.hole", address=at)
             if not vma.sgx:
                 raise Unmodelled("mlock of anonymous memory")
             at = min(vma.end, end)
-    return 0 if at >= end else -ENOMEM
+    if at >= end:
+        return 0
+    return refused(current, ENOMEM, "apply_vma_lock_flags.hole", address=at)
 
 
 @kernel_entry
+@told
 def sys_msync(current: Thread, address: int, length: int, flags: int) -> Steps[int]:
     """msync(2): the device has no fsync, so MS_SYNC of an area of it is -EINVAL, at once."""
-    if flags & ~(MS_ASYNC | MS_INVALIDATE | MS_SYNC) or address & PAGE_MASK:
-        return -EINVAL
-    if flags & MS_ASYNC and flags & MS_SYNC:
-        return -EINVAL
+    if flags & ~(MS_ASYNC | MS_INVALIDATE | MS_SYNC) or (flags & MS_ASYNC and flags & MS_SYNC):
+        return refused(current, EINVAL, "sys_msync.flags", flags=flags)
+    if address & PAGE_MASK:
+        return refused(current, EINVAL, "sys_msync.aligned", address=address)
     end = address + ((length + PAGE_MASK) & ~PAGE_MASK & MASK64)
     if end > MASK64:
-        return -ENOMEM
+        return refused(current, ENOMEM, "sys_msync.hole", address=address)
     at, hole = address, False
     with (yield from current.mm.mmap_lock.acquire_read()):
         for vma in current.mm.for_each_vma(address, end):
             hole |= vma.start > at
             if hole and flags == MS_ASYNC:
-                return -ENOMEM
+                return refused(current, ENOMEM, "sys_msync.hole", address=at)
             if flags & MS_SYNC and vma.sgx:
-                return -EINVAL
+                return refused(current, EINVAL, "vfs_fsync_range.none", address=vma.start)
             at = min(vma.end, end)
-    return -ENOMEM if hole or at < end else 0
+    return refused(current, ENOMEM, "sys_msync.hole", address=at) if hole or at < end else 0

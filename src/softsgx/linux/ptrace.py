@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.errno import EFAULT, EIO, ESRCH
+from softsgx.linux.events import refused, refused_call, tell_call
 from softsgx.linux.sgx.debug import sgx_vma_access
 from softsgx.linux.uaccess import anonymous_page, get_user_page_remote
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from softsgx.linux.mm import Mm, Vma
     from softsgx.linux.process import Process, Thread
     from softsgx.sim import Steps
+    from softsgx.sim.kernel_events import Fields
 
 _WORD: Final = 8
 
@@ -41,17 +43,19 @@ def access_process_vm(
     """
     mm = process.mm
     if mm.exited:
+        refused(current, EIO, "access_process_vm.exited")
         return 0
     done = 0
     with (yield from mm.mmap_lock.acquire_read()):
         while done < len(buf):
             vma = mm.vma_lookup(address + done)
             if vma is None:
-                if elsewhere is None:
-                    break
-                hole = _up_to(mm, address + done, buf[done:])
-                moved = elsewhere(address + done, hole, write)
+                moved = 0
+                if elsewhere is not None:
+                    hole = _up_to(mm, address + done, buf[done:])
+                    moved = elsewhere(address + done, hole, write)
                 if moved <= 0:
+                    refused(current, EIO, "access_process_vm.hole", address=address + done)
                     break
             elif vma.sgx:
                 moved = yield from sgx_vma_access(current, vma, address + done, buf[done:], write)
@@ -82,8 +86,19 @@ def _copy(mm: Mm, vma: Vma, address: int, buf: memoryview, write: bool) -> int:
     return count
 
 
+def _told(current: Thread, name: str, fields: Fields, steps: Steps[int]) -> Steps[int]:
+    """The call, and who listens is told of it."""
+    on = current.kernel.processor.log.on
+    return (yield from tell_call(current, name, fields, steps) if on else steps)
+
+
 def ptrace_peekdata(current: Thread, tracee: Process, address: int) -> Steps[int]:
     """PTRACE_PEEKDATA: the word, or -EIO if fewer than 8 bytes could be moved."""
+    steps = _peek(current, tracee, address)
+    return (yield from _told(current, "PTRACE_PEEKDATA", (("address", address),), steps))
+
+
+def _peek(current: Thread, tracee: Process, address: int) -> Steps[int]:
     word = bytearray(_WORD)
     moved = yield from access_process_vm(current, tracee, address, memoryview(word), False)
     return int.from_bytes(word, "little") if moved == _WORD else -EIO
@@ -91,6 +106,11 @@ def ptrace_peekdata(current: Thread, tracee: Process, address: int) -> Steps[int
 
 def ptrace_pokedata(current: Thread, tracee: Process, address: int, word: int) -> Steps[int]:
     """PTRACE_POKEDATA: 0, or -EIO if fewer than 8 bytes could be moved."""
+    steps = _poke(current, tracee, address, word)
+    return (yield from _told(current, "PTRACE_POKEDATA", (("address", address),), steps))
+
+
+def _poke(current: Thread, tracee: Process, address: int, word: int) -> Steps[int]:
     data = bytearray(word.to_bytes(_WORD, "little"))
     moved = yield from access_process_vm(current, tracee, address, memoryview(data), True)
     return 0 if moved == _WORD else -EIO
@@ -108,6 +128,20 @@ def mem_rw(
 
     0 if the address space is gone.
     """
+    name = "write of /proc/PID/mem" if write else "read of /proc/PID/mem"
+    fields = (("address", address), ("length", len(buf)))
+    steps = _mem_rw(current, process, address, buf, write, elsewhere)
+    return (yield from _told(current, name, fields, steps))
+
+
+def _mem_rw(
+    current: Thread,
+    process: Process,
+    address: int,
+    buf: memoryview,
+    write: bool,
+    elsewhere: Elsewhere | None,
+) -> Steps[int]:
     if process.mm.exited:
         return 0
     done = 0
@@ -122,18 +156,24 @@ def mem_rw(
     return done
 
 
-def process_vm_readv(process: Process, address: int, size: int) -> Steps[bytes | int]:
+def process_vm_readv(
+    current: Thread, process: Process, address: int, size: int
+) -> Steps[bytes | int]:
     """process_vm_readv(2) of one range: what could be read up to the first bad page, or -EFAULT."""
     mm = process.mm
+    name = "process_vm_readv"
     if mm.exited:
-        return -ESRCH
+        return refused_call(current, name, ESRCH, "process_vm_rw.exited", address=address)
     out = b""
     with (yield from mm.mmap_lock.acquire_read()):
         while len(out) < size:
             offset = (address + len(out)) & PAGE_MASK
             pfn = get_user_page_remote(mm, address + len(out) - offset)
+            if pfn < 0 and not out:
+                rule, at = "process_vm_rw.pages", address + len(out)
+                return refused_call(current, name, EFAULT, rule, address=at)
             if pfn < 0:
-                return out or -EFAULT
+                return out
             count = min(size - len(out), PAGE_SIZE - offset)
             out += mm.kernel.processor.memory.read(pfn << PAGE_SHIFT | offset, count)
     return out

@@ -21,7 +21,7 @@ from softsgx.linux.errno import (
     EPERM,
     ERESTARTSYS,
 )
-from softsgx.linux.events import told
+from softsgx.linux.events import refused, refused_call, told
 from softsgx.linux.kernel import KernelBug
 from softsgx.linux.mm import (
     TASK_SIZE,
@@ -76,20 +76,21 @@ def sys_open(current: Thread, path: str, mode: int = O_RDWR) -> Steps[int]:
     kernel = current.kernel
     process = _process(current)
     if not kernel.has_nodes:
-        return -ENOENT
+        return refused_call(current, "open", ENOENT, "sgx_drv_init.launch_control")
     if path == SGX_ENCLAVE:
         if kernel.fail("sgx_open"):
-            return -ENOMEM
+            return refused_call(current, "open", ENOMEM, "kmalloc.memory")
         file = File(path, SgxEnclaveNode(), mode)
         kernel.enclaves_opened += 1
         file.encl = e.SgxEncl(kernel, f"enclave {kernel.enclaves_opened}")
     elif path == SGX_PROVISION:
         file = File(path, ProvisionNode(), mode)
     else:
-        return -ENOENT
+        return refused_call(current, "open", ENOENT, "path_openat.name")
     fd = process.install_fd(file)
     if fd < 0:
         yield from file.put(current)
+        return refused_call(current, "open", -fd, "alloc_fd.limit")
     return fd
     yield
 
@@ -100,11 +101,12 @@ def sys_dup(current: Thread, fd: int) -> Steps[int]:
     process = _process(current)
     file = process.fget(fd)
     if isinstance(file, int):
-        return file
+        return refused_call(current, "dup", -file, "fget.fd", fd=fd)
     file.get()
     new = process.install_fd(file)
     if new < 0:
         yield from file.put(current)
+        return refused_call(current, "dup", -new, "alloc_fd.limit")
     return new
 
 
@@ -113,7 +115,7 @@ def sys_close(current: Thread, fd: int) -> Steps[int]:
     """close(2)."""
     file = _process(current).files.pop(fd, None)
     if file is None:
-        return -EBADF
+        return refused_call(current, "close", EBADF, "fget.fd", fd=fd)
     yield from file.put(current)
     return 0
 
@@ -123,7 +125,7 @@ def sys_ioctl(current: Thread, fd: int, cmd: int, arg: int) -> Steps[int]:
     """ioctl(2). -ERESTARTSYS becomes -EINTR: a handler without SA_RESTART ran."""
     file = _process(current).fget(fd)
     if isinstance(file, int):
-        return file
+        return refused_call(current, "ioctl", -file, "fget.fd", fd=fd)
     file.get()
     ret = yield from file.f_op.ioctl(current, file, cmd, arg)
     yield from file.put(current)
@@ -133,9 +135,12 @@ def sys_ioctl(current: Thread, fd: int, cmd: int, arg: int) -> Steps[int]:
 def sys_read_write(current: Thread, fd: int, *, write: bool) -> Steps[int]:
     """read(2) and write(2): no SGX node has either."""
     file = _process(current).fget(fd)
+    name = "write" if write else "read"
     if isinstance(file, int):
-        return file
-    return -EINVAL if (file.writable if write else file.readable) else -EBADF
+        return refused_call(current, name, -file, "fget.fd", fd=fd)
+    if not (file.writable if write else file.readable):
+        return refused_call(current, name, EBADF, "fget.mode", fd=fd)
+    return refused_call(current, name, EINVAL, "sgx_encl_fops.operation", fd=fd)
     yield
 
 
@@ -155,13 +160,13 @@ def sys_mmap(
 ) -> Steps[int]:
     """mmap(2) of anonymous memory or of an SGX node, to which the file offset is of no account."""
     if offset & PAGE_MASK:
-        return -EINVAL
+        return refused(current, EINVAL, "sys_mmap.offset", offset=offset)
     mm = current.mm
     file: File | None = None
     if not flags & MAP_ANONYMOUS:
         found = _process(current).fget(fd)
         if isinstance(found, int):
-            return found
+            return refused(current, -found, "fget.fd", fd=fd)
         file = found
         file.get()
     with (yield from mm.mmap_lock.acquire_write()):
@@ -184,20 +189,20 @@ def do_mmap(
     """The part under mmap_lock: the address or an errno, and files whose areas went away."""
     mm = current.mm
     if not length:
-        return -EINVAL, []
+        return refused(current, EINVAL, "do_mmap.length"), []
     noexec = file is not None and current.kernel.dev_noexec
     if mm.read_implies_exec and prot & PROT_READ and not noexec:
         prot |= PROT_EXEC
     length = (length + PAGE_MASK) & ~PAGE_MASK
     if len(mm.vmas) > mm.max_map_count:
-        return -ENOMEM, []
+        return refused(current, ENOMEM, "do_mmap.map_count", limit=mm.max_map_count), []
     start = _get_unmapped_area(current, file, address, length, flags)
     if start < 0:
         return start, []
     end = start + length
     if flags & MAP_FIXED_NOREPLACE and next(mm.for_each_vma(start, end), None) is not None:
-        return -EEXIST, []
-    error = _mmap_type_error(file, prot, flags, noexec)
+        return refused(current, EEXIST, "do_mmap.noreplace", address=start), []
+    error = _mmap_type_error(current, file, prot, flags, noexec)
     if error:
         return error, []
     unmapped = yield from _unmap_locked(current, start, end)
@@ -228,37 +233,49 @@ def _get_unmapped_area(
         if address:
             address = max(address, mm.mmap_min_addr)
     if length > TASK_SIZE:
-        return -ENOMEM
+        return refused(current, ENOMEM, "__get_unmapped_area.length", length=length)
     if file is not None and (choose := file.f_op.get_unmapped_area) is not None:
         start = choose(current, address, length, flags | (MAP_FIXED if fixed else 0))
     else:
         start = address if fixed else mm.get_unmapped_area(address, length)
+    if start == -ENOMEM:
+        return refused(current, ENOMEM, "vm_unmapped_area.space", length=length)
     if start < 0:
         return start
     checked = page_aligned_range(start, length)
+    if checked == -ENOMEM:
+        return refused(current, ENOMEM, "__get_unmapped_area.end", address=start, length=length)
     if isinstance(checked, int):
-        return checked
-    return start if start >= mm.mmap_min_addr else -EPERM
+        return refused(current, EINVAL, "__get_unmapped_area.aligned", address=start)
+    if start < mm.mmap_min_addr:
+        return refused(current, EPERM, "security_mmap_addr.low", address=start)
+    return start
 
 
-def _mmap_type_error(file: File | None, prot: int, flags: int, noexec: bool) -> int:
+def _mmap_type_error(
+    current: Thread, file: File | None, prot: int, flags: int, noexec: bool
+) -> int:
     """The switch over MAP_TYPE in do_mmap: 0, or what forbids this kind of mapping."""
     kind = flags & MAP_TYPE
     if kind == MAP_DROPPABLE and file is None:
         raise Unmodelled("mmap of anonymous memory with MAP_DROPPABLE")
     if file is None:
-        return 0 if kind in (MAP_SHARED, MAP_PRIVATE) else -EINVAL
+        if kind in (MAP_SHARED, MAP_PRIVATE):
+            return 0
+        return refused(current, EINVAL, "do_mmap.type", flags=flags)
     if kind not in (MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE):
-        return -EINVAL
+        return refused(current, EINVAL, "do_mmap.type", flags=flags)
     if kind == MAP_SHARED_VALIDATE and flags & ~LEGACY_MAP_MASK:
-        return -EOPNOTSUPP
+        return refused(current, EOPNOTSUPP, "do_mmap.flags", flags=flags)
     if kind != MAP_PRIVATE and prot & PROT_WRITE and not file.writable:
-        return -EACCES
+        return refused(current, EACCES, "do_mmap.write")
     if not file.readable:
-        return -EACCES
+        return refused(current, EACCES, "do_mmap.read")
     if noexec and prot & PROT_EXEC:
-        return -EPERM
-    return 0 if file.f_op.mmap is not None else -ENODEV
+        return refused(current, EPERM, "do_mmap.noexec")
+    if file.f_op.mmap is None:
+        return refused(current, ENODEV, "do_mmap.no_mmap")
+    return 0
 
 
 @kernel_entry
@@ -267,7 +284,7 @@ def sys_munmap(current: Thread, address: int, length: int) -> Steps[int]:
     """munmap(2). Frees no EPC page and forgets no address space."""
     checked = page_aligned_range(address, length)
     if isinstance(checked, int):
-        return -EINVAL
+        return refused(current, EINVAL, "do_vmi_munmap.range", address=address, length=length)
     start, end = checked
     with (yield from current.mm.mmap_lock.acquire_write()):
         unmapped = yield from _unmap_locked(current, start, end, downgrade=True)
@@ -287,13 +304,18 @@ def _unmap_locked(
     mm = current.mm
     areas = mm.isolate(start, end)
     if isinstance(areas, int):
-        return areas
+        return _no_split(current, -areas)
     for vma in areas:
         mm.remove(vma)
     if areas and downgrade:
         mm.mmap_lock.downgrade()
     yield from _unmap_vmas(current, mm, areas)
     return [vma.file for vma in areas if vma.file is not None]
+
+
+def _no_split(current: Thread, errno: int) -> int:
+    """An area cannot become two."""
+    return refused(current, errno, "split_vma.map_count", limit=current.mm.max_map_count)
 
 
 def _unmap_vmas(current: Thread, mm: Mm, areas: list[Vma]) -> Steps[None]:
@@ -354,25 +376,26 @@ def do_mprotect_pkey(
 ) -> Steps[int]:
     """Both of them."""
     mm = current.mm
+    rule = "do_mprotect_pkey"
     if address & PAGE_MASK:
-        return -EINVAL
+        return refused(current, EINVAL, f"{rule}.aligned", address=address)
     if not length:
         return 0
     end = address + ((length + PAGE_MASK) & ~PAGE_MASK)
     if end >= 1 << 64:
-        return -ENOMEM
+        return refused(current, ENOMEM, f"{rule}.end", address=address, length=length)
     if prot & ~(VM_RWX | PROT_SEM):
-        return -EINVAL
+        return refused(current, EINVAL, f"{rule}.prot", flags=prot)
     prot &= VM_RWX
     read_implies_exec = mm.read_implies_exec and bool(prot & PROT_READ)
     with (yield from mm.mmap_lock.acquire_write()):
         if pkey != -1:
-            return -EINVAL
+            return refused(current, EINVAL, f"{rule}.pkey", pkey=pkey)
         at = address
         while at < end:
             vma = mm.vma_lookup(at)
             if vma is None:
-                return -ENOMEM
+                return refused(current, ENOMEM, f"{rule}.hole", address=at)
             stop = min(vma.end, end)
             wanted = prot | (vma.may & PROT_EXEC if read_implies_exec else 0)
             ret = yield from mprotect_fixup(current, vma, at, stop, wanted)
@@ -386,7 +409,8 @@ def mprotect_fixup(current: Thread, vma: Vma, start: int, end: int, prot: int) -
     """One area of a mprotect call; mmap_lock held for writing."""
     mm = current.mm
     if prot & ~vma.may:
-        return -EACCES
+        rule = "mprotect_fixup.may"
+        return refused(current, EACCES, rule, address=start, prot=prot, may=vma.may)
     if vma.sgx:
         if vma.encl is None:
             raise KernelBug("sgx_vma_mprotect: NULL dereference of vm_private_data")
@@ -398,12 +422,12 @@ def mprotect_fixup(current: Thread, vma: Vma, start: int, end: int, prot: int) -
         if start > vma.start:
             ret = mm.split_vma(vma, start)
             if ret:
-                return ret
+                return _no_split(current, -ret)
             vma = mm.vma_lookup(start) or vma
         if end < vma.end:
             ret = mm.split_vma(vma, end)
             if ret:
-                return ret
+                return _no_split(current, -ret)
         vma.flags = prot
         yield ("pte", (mm.name, start), True)
         flush = mm.change_protection(vma, start, end)
@@ -424,16 +448,18 @@ def sys_mremap(
 ) -> Steps[int]:
     """mremap(2): an SGX area never grows; a move takes PTEs along that the EPCM will refuse."""
     mm = current.mm
-    if flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP) or old & PAGE_MASK:
-        return -EINVAL
+    if flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP):
+        return refused(current, EINVAL, "sys_mremap.flags", flags=flags)
     if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP) and not flags & MREMAP_MAYMOVE:
-        return -EINVAL
+        return refused(current, EINVAL, "sys_mremap.maymove", flags=flags)
     if flags & MREMAP_DONTUNMAP and old_length != new_length:
-        return -EINVAL
+        return refused(current, EINVAL, "sys_mremap.dontunmap", flags=flags)
+    if old & PAGE_MASK:
+        return refused(current, EINVAL, "sys_mremap.aligned", address=old)
     old_length = (old_length + PAGE_MASK) & ~PAGE_MASK
     new_length = (new_length + PAGE_MASK) & ~PAGE_MASK
     if not new_length:
-        return -EINVAL
+        return refused(current, EINVAL, "sys_mremap.new_length")
     with (yield from mm.mmap_lock.acquire_write()):
         ret, files = yield from _mremap(current, old, old_length, new_length, flags, new)
     yield from _put_files(current, files)
@@ -446,16 +472,18 @@ def _mremap(
     """The part under mmap_lock: the address or an errno, and files whose areas went away."""
     mm = current.mm
     if mm.vma_lookup(old) is None:
-        return -EFAULT, []
+        return refused(current, EFAULT, "vma_to_resize.hole", address=old), []
     if flags & (MREMAP_FIXED | MREMAP_DONTUNMAP):
         return (yield from _mremap_to(current, old, old_length, new_length, flags, new))
     if new_length > old_length:
-        return _vma_to_resize(mm, old, old_length, new_length, flags), []
+        return _vma_to_resize(current, old, old_length, new_length, flags), []
     if new_length == old_length:
         return old, []
     start, end = old + new_length, old + old_length
     if end > TASK_SIZE:
-        return -EINVAL, []
+        return refused(
+            current, EINVAL, "do_vmi_munmap.range", address=start, length=end - start
+        ), []
     cut = yield from _unmap_locked(current, start, end, downgrade=True)
     return (cut, []) if isinstance(cut, int) else (old, cut)
 
@@ -466,11 +494,12 @@ def _mremap_to(
     """To a given address: what is mapped there goes first, whatever comes of the move."""
     mm = current.mm
     if new & PAGE_MASK or new + new_length > TASK_SIZE:
-        return -EINVAL, []
+        rule = "mremap_to.range"
+        return refused(current, EINVAL, rule, address=new, length=new_length), []
     if new < old + old_length and old < new + new_length:
-        return -EINVAL, []
+        return refused(current, EINVAL, "mremap_to.overlap", address=new), []
     if len(mm.vmas) + 2 >= mm.max_map_count - 3:
-        return -ENOMEM, []
+        return refused(current, ENOMEM, "mremap_to.map_count", limit=mm.max_map_count), []
     gone: list[File] = []
     cleared = [(new, new + new_length)] if flags & MREMAP_FIXED else []
     if new_length < old_length:
@@ -478,32 +507,36 @@ def _mremap_to(
         old_length = new_length
     for start, end in cleared:
         if end > TASK_SIZE:
-            return -EINVAL, gone
+            length = end - start
+            return refused(
+                current, EINVAL, "do_vmi_munmap.range", address=start, length=length
+            ), gone
         files = yield from _unmap_locked(current, start, end)
         if isinstance(files, int):
             return files, gone
         gone += files
-    error = _vma_to_resize(mm, old, old_length, new_length, flags)
+    error = _vma_to_resize(current, old, old_length, new_length, flags)
     if not error and new < mm.mmap_min_addr:
-        error = -EPERM  # security_mmap_addr, asked by get_unmapped_area
+        error = refused(current, EPERM, "security_mmap_addr.low", address=new)
     if error:
         return error, gone
     return (yield from _move(current, old, new_length, new, gone))
 
 
-def _vma_to_resize(mm: Mm, old: int, old_length: int, new_length: int, flags: int) -> int:
+def _vma_to_resize(current: Thread, old: int, old_length: int, new_length: int, flags: int) -> int:
     """Whether an area may be moved and grow: not an SGX area, which is VM_PFNMAP."""
-    vma = mm.vma_lookup(old)
+    vma = current.mm.vma_lookup(old)
+    rule = "vma_to_resize"
     if vma is None:
-        return -EFAULT
+        return refused(current, EFAULT, f"{rule}.hole", address=old)
     if not old_length and not vma.sgx and vma.shared is None:
-        return -EINVAL
+        return refused(current, EINVAL, f"{rule}.private", address=old)
     if flags & MREMAP_DONTUNMAP and vma.sgx:
-        return -EINVAL
+        return refused(current, EINVAL, f"{rule}.dontunmap", address=old)
     if old_length > vma.end - old:
-        return -EFAULT
+        return refused(current, EFAULT, f"{rule}.beyond", address=old, length=vma.end - old)
     if new_length > old_length and vma.sgx:
-        return -EFAULT
+        return refused(current, EFAULT, f"{rule}.grow", address=old, length=old_length)
     if new_length > old_length or flags & MREMAP_DONTUNMAP:
         raise Unmodelled("mremap of anonymous memory that grows it or leaves it mapped")
     return 0
@@ -516,7 +549,7 @@ def _move(
     mm = current.mm
     areas = mm.isolate(old, old + length)
     if isinstance(areas, int):
-        return areas, gone
+        return _no_split(current, -areas), gone
     flush = False
     for area in areas:
         mm.remove(area)

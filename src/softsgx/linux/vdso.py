@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.linux.errno import EINVAL
-from softsgx.linux.events import tell_vdso
+from softsgx.linux.events import refused_call, tell_vdso
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import MASK32, PAGE_SIZE
 
@@ -32,6 +32,8 @@ FIXED_UP: Final = frozenset(
 )
 _INT_SIGN: Final = 1 << 31
 _WITH_CODE: Final = frozenset({10, 11, faults.SS, faults.GP, faults.PF, faults.AC})
+
+_NAME: Final = "__vdso_sgx_enter_enclave"
 
 
 class Exit(NamedTuple):
@@ -65,9 +67,9 @@ def sgx_enter_enclave(
     function &= MASK32
     while True:
         if function not in (leaves.EENTER, leaves.ERESUME):
-            return -EINVAL
+            return refused_call(current, _NAME, EINVAL, f"{_NAME}.function", leaf=function)
         if any(run.reserved):
-            return -EINVAL
+            return refused_call(current, _NAME, EINVAL, f"{_NAME}.reserved")
         end = yield from enter(current, function, run.tcs)
         run.function = end.function
         if end.function != leaves.EEXIT:

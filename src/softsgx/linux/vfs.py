@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from softsgx.linux.errno import ENOTTY
-from softsgx.linux.events import refused
+from softsgx.linux.events import refused_call
 
 if TYPE_CHECKING:
     from softsgx.linux.mm import Vma
@@ -106,7 +106,7 @@ class ProvisionNode:
 
     def ioctl(self, current: Thread, file: File, cmd: int, arg: int) -> Steps[int]:
         """No ioctl exists."""
-        return refused(current, ENOTTY, "sgx_provision_fops.request", request=cmd)
+        return refused_call(current, "ioctl", ENOTTY, "sgx_provision_fops.request", request=cmd)
         yield
 
     # No mapping exists.

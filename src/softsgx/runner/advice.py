@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from softsgx.linux import mlock
 from softsgx.linux.errno import ENOMEM, EPERM
+from softsgx.linux.events import refused_call
 from softsgx.linux.madvise import MADV_HWPOISON, MADV_SOFT_OFFLINE, PAGE_BY_PAGE, sys_madvise
 from softsgx.linux.mm import TASK_SIZE
 from softsgx.runner import bpf
@@ -57,7 +58,8 @@ class MemoryAdvice:
 
         def model(at: int, size: int) -> int:
             if advice in (MADV_HWPOISON, MADV_SOFT_OFFLINE) and not capable(t, _CAP_SYS_ADMIN):
-                return -EPERM
+                rule = "madvise_inject_error.superuser"
+                return refused_call(t.model(), "madvise", EPERM, rule, advice=advice)
             return self._run(t, sys_madvise(t.model(), at, size, advice))
 
         end = address + ((length + PAGE_MASK) & ~PAGE_MASK)
@@ -90,7 +92,10 @@ class MemoryAdvice:
             if number == bpf.MLOCK2 and flags & ~mlock.MLOCK_ONFAULT:
                 return self._run(t, mlock.sys_mlock2(thread, at, size, flags))
             # The limit is asked for the whole of a call, before anything is looked at.
-            return _over_limit(t, end - start) or self._run(t, mlock.sys_mlock(thread, at, size))
+            over = _over_limit(t, end - start)
+            if over:
+                return refused_call(thread, "mlock", -over, "do_mlock.limit", length=end - start)
+            return self._run(t, mlock.sys_mlock(thread, at, size))
 
         divided(t, regs, start, end, model)
 

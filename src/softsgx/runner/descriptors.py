@@ -19,7 +19,16 @@ from softsgx.runner.layout import END, GATE
 from softsgx.runner.paths import MEM, read_path
 from softsgx.runner.process_mem import ProcessMem
 from softsgx.runner.scratch import NULL, text
-from softsgx.runner.stops import Handler, add_filter, answer, changed, go_on, signed32, to_exit
+from softsgx.runner.stops import (
+    Handler,
+    add_filter,
+    answer,
+    changed,
+    go_on,
+    refuse,
+    signed32,
+    to_exit,
+)
 
 if TYPE_CHECKING:
     from softsgx.runner.supervisor import Supervisor
@@ -90,11 +99,15 @@ class Descriptors:
                 go_on(t)
             return
         name = bpf.ON_DESCRIPTOR[regs[p.ORIG_RAX]]
-        self._answered(t, regs, char_device.ANSWERS[name](file, _arguments(regs), None))
+        found = char_device.ANSWERS[name](file, _arguments(regs), None)
+        self._answered(t, regs, name, found)
 
-    def _answered(self, t: Tracee, regs: list[int], found: int | None) -> None:
+    def _answered(self, t: Tracee, regs: list[int], name: str, found: int | None) -> None:
         if found is None:
             go_on(t)
+        elif found < 0:
+            mode = "fget.mode" if found == -EBADF else "sgx_encl_fops.operation"
+            refuse(t, regs, found, name, mode)
         else:
             answer(t, regs, found)
 
@@ -111,9 +124,10 @@ class Descriptors:
             raw = p.read_memory(t.tid, regs[p.RDX], 2) or b"\2\0"
             kind = int.from_bytes(raw, "little")
             if (kind == _F_RDLCK and not file.readable) or (kind == _F_WRLCK and not file.writable):
-                answer(t, regs, -EBADF)
+                refuse(t, regs, -EBADF, "fcntl", "fget.mode")
                 return
-        self._answered(t, regs, char_device.ANSWERS["fcntl"](file, _arguments(regs), None))
+        answered = char_device.ANSWERS["fcntl"](file, _arguments(regs), None)
+        self._answered(t, regs, "fcntl", answered)
 
     def _sendfile(self, t: Tracee, regs: list[int]) -> None:
         self._two(t, regs, p.RSI, p.RDI, "sendfile")
@@ -129,7 +143,7 @@ class Descriptors:
             if file is not None:
                 flags = self._flags(t, signed32(regs[other]))
                 found = char_device.ANSWERS.get(name) or char_device.ANSWERS[f"{name} {side}"]
-                self._answered(t, regs, found(file, _arguments(regs), flags))
+                self._answered(t, regs, name, found(file, _arguments(regs), flags))
                 return
         go_on(t)
 
@@ -154,7 +168,8 @@ class Descriptors:
         file = self._node(t, signed32(regs[p.RDI]))
         name = read_path(t.tid, regs[p.RSI]) if file is not None else None
         write = regs[p.ORIG_RAX] != bpf.FGETXATTR
-        self._answered(t, regs, None if name is None else char_device.xattr(name, write=write))
+        found = None if name is None else char_device.xattr(name, write=write)
+        self._answered(t, regs, "setxattr" if write else "getxattr", found)
 
     def _duplicated(self, t: Tracee, regs: list[int]) -> None:
         """A new descriptor: if it is one of those, it is watched, too."""

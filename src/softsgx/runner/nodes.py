@@ -28,10 +28,10 @@ from softsgx.runner.scratch import CPUINFO, NULL, lend, text
 from softsgx.runner.stops import (
     NR_GETPID,
     Handler,
-    answer,
     areas,
     changed,
     go_on,
+    refuse,
     signed32,
     to_exit,
 )
@@ -113,7 +113,7 @@ class Nodes:
         """Whether it is a node that the kernel did not make, which is answered."""
         if found not in NODES or self.world.kernel.has_nodes:
             return False
-        answer(t, regs, -ENOENT)
+        refuse(t, regs, -ENOENT, "open", "sgx_drv_init.launch_control")
         return True
 
     # Opening
@@ -148,7 +148,7 @@ class Nodes:
         elif found in NODES:
             kept = open_flags(flags, mode, openat2=openat2)
             if kept < 0:
-                answer(t, regs, kept)
+                refuse(t, regs, kept, "open", "build_open_flags.flags")
                 return
             self._stand_in(
                 t, regs, found, flags, lambda t, fd: self._node_opened(t, fd, found, kept)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.linux.errno import EFAULT
+from softsgx.linux.events import refused_call
 from softsgx.linux.ptrace import mem_rw
 from softsgx.linux.vfs import O_ACCMODE, O_RDONLY, O_WRONLY
 from softsgx.runner import bpf
@@ -21,6 +22,7 @@ from softsgx.runner.paths import MEM
 from softsgx.runner.stops import answer, changed, signed32
 
 if TYPE_CHECKING:
+    from softsgx.linux.process import Thread
     from softsgx.runner.supervisor import Supervisor
     from softsgx.runner.tracee import Space, Tracee
 
@@ -125,14 +127,20 @@ class ProcessMem:
         if write:
             given = p.read_memory(t.tid, buffer, size)
             if given is None:
-                return -EFAULT
+                return _bad_buffer(thread, "write", "copy_from_user.address", buffer, size)
             content[:] = given
         elsewhere = partial(_elsewhere, space)
         body = mem_rw(thread, space.process, position, memoryview(content), write, elsewhere)
         result = self.world.run(body, thread.cpu)
         if result > 0 and not write and not p.write_memory(t.tid, buffer, bytes(content[:result])):
-            return -EFAULT
+            return _bad_buffer(thread, "read", "copy_to_user.address", buffer, result)
         return result
+
+
+def _bad_buffer(thread: Thread, verb: str, rule: str, buffer: int, size: int) -> int:
+    """The memory of the caller itself."""
+    name = f"{verb} of /proc/PID/mem"
+    return refused_call(thread, name, EFAULT, rule, address=buffer, size=size)
 
 
 def areas_of(space: Space, address: int, length: int) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from softsgx.linux.errno import ENOMEM
+from softsgx.linux.events import refused_call
 from softsgx.runner import ptrace as p
 from softsgx.runner.layout import SCRATCH
 from softsgx.runner.scratch import lend
@@ -23,6 +24,13 @@ Model = Callable[[int, int], int]  # of start and length: 0, or a negated errno
 
 _NR_SECCOMP: Final = 317
 NR_GETPID: Final = 39
+
+
+def refuse(t: Tracee, regs: list[int], result: int, name: str, rule: str) -> None:
+    """Answer with a negated errno by a rule of `linux.refusals`; who listens is told."""
+    if t.world.log.on:
+        refused_call(t.model(), name, -result, rule)
+    answer(t, regs, result)
 
 
 def answer(t: Tracee, regs: list[int], result: int) -> None:

@@ -35,7 +35,7 @@ _SRCPGE: Final = 8  # in PAGEINFO
 _OPERANDS: Final = {"ECREATE": PAGE_SIZE, "EADD": PAGE_SIZE, "EINIT": SIGSTRUCT.SIZE}
 
 _MAPPING: Final = frozenset({"mmap", "mprotect", "mremap", "munmap"})
-_SHOWN: Final = frozenset("address length prot old old_length new_length new".split())
+_SHOWN: Final = frozenset("address length prot old old_length new_length new advice fd".split())
 # The arguments of an ioctl that say what was to be done; the others are addresses of the host.
 _TOLD: Final = frozenset("base size offset length secinfo_flags permissions page_type".split())
 

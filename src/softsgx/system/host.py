@@ -157,7 +157,7 @@ class HostThread:
 
     def process_vm_readv(self, process: Process, address: int, size: int) -> Steps[bytes | int]:
         """process_vm_readv(2): the bytes that could be read, or an errno."""
-        return (yield from ptrace.process_vm_readv(process, address, size))
+        return (yield from ptrace.process_vm_readv(self.thread, process, address, size))
 
     @property
     def _lp(self) -> LogicalProcessor:

@@ -19,9 +19,9 @@ from softsgx.system.refused_calls.einit import sigstruct_layers
 from softsgx.system.refused_calls.leaf import explain_leaf
 from softsgx.system.refused_calls.ways import WAYS
 
-_DRIVER: Final = ("sgx_", "__sgx_")
+_WHO: Final = (("sgx_", "the driver"), ("__sgx_", "the driver"), ("__vdso_", "the vDSO"))
 # What layers of their own say.
-_SHOWN_ALONE: Final = frozenset({"prot", "cap", "address", "secs", "sigstruct"})
+_SHOWN_ALONE: Final = frozenset({"prot", "cap", "address", "may", "secs", "sigstruct"})
 
 
 def explain_call(history: History, e: k.CallEnded) -> Explanation | None:
@@ -42,7 +42,7 @@ def explain_call(history: History, e: k.CallEnded) -> Explanation | None:
 def _kernel(asked: Asked) -> Explanation:
     """The kernel refused by itself."""
     rule, errno = asked.refusal.rule, errno_or_value(asked.event.result)
-    by = "the driver" if rule.startswith(_DRIVER) else "the kernel"
+    by = next((who for prefix, who in _WHO if rule.startswith(prefix)), "the kernel")
     layers = _layers(asked)
     if asked.context.sigstruct:
         secs = asked.kernel.processor.secs[asked.fields["secs"]]
@@ -71,6 +71,9 @@ def _layers(asked: Asked) -> list[Layer]:
         if "prot" in fields:
             found.append(Layer("want", rwx_text(fields["prot"]), ""))
         found.append(Layer("cap", rwx_text(fields["cap"]), at))
+    elif "may" in fields:
+        found.append(Layer("want", rwx_text(fields["prot"]), ""))
+        found.append(Layer("may", rwx_text(fields["may"]), f"the area at {fields['address']:#x}"))
     elif "address" in fields:
         found.append(Layer("page", f"{fields['address']:#x}", ""))
     rest = [f"{n}={number(n, v)}" for n, v in fields.items() if n not in _SHOWN_ALONE]

@@ -6,6 +6,14 @@ from collections.abc import Callable
 from typing import Final
 
 from softsgx.linux.events import request_name
+from softsgx.linux.madvise import (
+    MADV_DONTNEED,
+    MADV_DONTNEED_LOCKED,
+    MADV_FREE,
+    MADV_PAGEOUT,
+    MADV_REMOVE,
+)
+from softsgx.linux.mm import DEFAULT_MMAP_MIN_ADDR
 from softsgx.linux.sgx.ioctl import handlers
 from softsgx.report.fields import SHORT
 from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT, ATTR_PROVISIONKEY
@@ -15,6 +23,16 @@ from softsgx.system.refused_calls.asked import Asked
 
 _AGAIN: Final = "try again: the reclaimer, or the other ioctl, is done with the page soon"
 _AGAIN_LEAF: Final = "try again: another leaf is using the SECS or the page"
+_AREAS: Final = "munmap areas, or raise vm.max_map_count"
+_OPENED: Final = "open /dev/sgx_enclave with O_RDWR"
+_DEBUGGABLE: Final = "an accepted page of type REG; of a TCS, its fields, of which FLAGS is written"
+_ADVICE: Final = (
+    "an advice that enclave memory takes: 0 to 3 (NORMAL, RANDOM, SEQUENTIAL, WILLNEED), 10"
+    " (DONTFORK), 12 to 16 (MERGEABLE, UNMERGEABLE, HUGEPAGE, NOHUGEPAGE, DONTDUMP), 19"
+    " (KEEPONFORK)"
+)
+_GIVES_BACK: Final = (MADV_DONTNEED, MADV_DONTNEED_LOCKED, MADV_FREE, MADV_PAGEOUT, MADV_REMOVE)
+_GIVEN_BACK: Final = "MODIFY_TYPES(PT_TRIM), EACCEPT inside and REMOVE_PAGES give pages back"
 _CLEAR: Final = "clear result and count before each ioctl"
 _MEMORY: Final = "free memory of the machine, and try again"
 _SIGNAL: Final = "let the handler run, and call again; after one with SA_RESTART Linux does so"
@@ -140,6 +158,42 @@ def _cap(asked: Asked) -> str:
     return f"{again}, or EAUG (touch a hole) and accept inside"
 
 
+def _another_range(asked: Asked) -> str:
+    return "an address where nothing is mapped, or MAP_FIXED to replace what is"
+
+
+def _aligned(asked: Asked) -> str:
+    return f"address {asked.fields['address'] & ~PAGE_MASK:#x}, the page that contains it"
+
+
+def _low(asked: Asked) -> str:
+    return f"an address from {DEFAULT_MMAP_MIN_ADDR:#x} on, or CAP_SYS_RAWIO"
+
+
+def _prot(asked: Asked) -> str:
+    return f"prot {asked.fields['flags'] & RWX:#x}"
+
+
+def _hole(asked: Asked) -> str:
+    address = asked.fields["address"]
+    return f"mmap the page at {address & ~PAGE_MASK:#x} first, or leave it out"
+
+
+def _may(asked: Asked) -> str:
+    return (
+        f"open /dev/sgx_enclave with O_RDWR before mmap; prot {asked.fields['may']:#x} is permitted"
+    )
+
+
+def _within_area(asked: Asked) -> str:
+    return f"an old length of {asked.fields['length']:#x} or less: there the area ends"
+
+
+def _advice(asked: Asked) -> str:
+    advice = asked.arguments.get("advice", -1)
+    return f"{_GIVEN_BACK}; or {_ADVICE}" if advice in _GIVES_BACK else _ADVICE
+
+
 def _production(asked: Asked) -> str:
     bits = ATTR_DEBUG | ATTR_MODE64BIT
     return f"build the enclave with ATTRIBUTES.DEBUG ({bits:#x} with MODE64BIT)"
@@ -234,13 +288,81 @@ WAYS: Final[dict[str, str | Callable[[Asked], str]]] = {
     "sgx_ioc_enclave_modt.flags": "SECINFO.FLAGS 0x100 (PT_TCS) or 0x400 (PT_TRIM)",
     "sgx_ioc_enclave_modt.bytes": _ZEROES,
     "sgx_ioc_enclave_modt.result": _CLEAR,
+    "sgx_drv_init.launch_control": "run without --cpu-option launch_control=0",
+    "path_openat.name": "open /dev/sgx_enclave or /dev/sgx_provision",
+    "build_open_flags.flags": "open it with O_RDWR, and O_CLOEXEC if you like",
+    "alloc_fd.limit": "close a descriptor first",
+    "fget.fd": "a descriptor that open has returned, and that was not closed",
+    "fget.mode": "nothing can be read or written there: leave it out, and use mmap and ioctl",
+    "sgx_encl_fops.operation": "nothing of this kind can be done there: use mmap and ioctl",
+    "sys_mmap.offset": "offset 0: for a node it does not matter",
+    "do_mmap.length": "length 0x1000 or more",
+    "do_mmap.map_count": _AREAS,
+    "do_mmap.noreplace": _another_range,
+    "do_mmap.type": "MAP_SHARED",
+    "do_mmap.flags": "MAP_SHARED",
+    "do_mmap.write": _OPENED,
+    "do_mmap.read": _OPENED,
+    "do_mmap.noexec": "mount /dev without noexec, or map it without PROT_EXEC",
+    "do_mmap.no_mmap": "map a descriptor of /dev/sgx_enclave",
+    "__get_unmapped_area.length": "a shorter length: the user half ends at 0x7ffffffff000",
+    "__get_unmapped_area.end": "an address and a length that end below 0x7ffffffff000",
+    "__get_unmapped_area.aligned": _aligned,
+    "vm_unmapped_area.space": "a shorter length, or munmap what is not needed",
+    "security_mmap_addr.low": _low,
+    "do_vmi_munmap.range": "an aligned address, and a length that is not 0, below 0x7ffffffff000",
+    "split_vma.map_count": _AREAS,
+    "do_mprotect_pkey.aligned": _aligned,
+    "do_mprotect_pkey.end": "address + length below 2^64",
+    "do_mprotect_pkey.prot": _prot,
+    "do_mprotect_pkey.pkey": "pkey -1, or mprotect",
+    "do_mprotect_pkey.hole": _hole,
+    "mprotect_fixup.may": _may,
+    "sys_mremap.flags": "MREMAP_MAYMOVE, with MREMAP_FIXED to choose the address",
+    "sys_mremap.maymove": "MREMAP_MAYMOVE as well",
+    "sys_mremap.dontunmap": "leave MREMAP_DONTUNMAP out: enclave memory is moved as a whole",
+    "sys_mremap.aligned": _aligned,
+    "sys_mremap.new_length": "munmap, if nothing is to be left",
+    "mremap_to.range": "an aligned new address, with the range below 0x7ffffffff000",
+    "mremap_to.overlap": "a new range that is apart from the old one",
+    "mremap_to.map_count": _AREAS,
+    "vma_to_resize.hole": _hole,
+    "vma_to_resize.private": "the length of the area as the old length",
+    "vma_to_resize.dontunmap": "leave MREMAP_DONTUNMAP out: enclave memory is moved as a whole",
+    "vma_to_resize.beyond": _within_area,
+    "vma_to_resize.grow": "mmap the further pages of the enclave",
+    "do_madvise.advice": f"{_ADVICE}",
+    "do_madvise.aligned": _aligned,
+    "do_madvise.end": "address + length below 2^64",
+    "do_madvise.hole": _hole,
+    "madvise_remove.write": _advice,
+    "madvise_vma_behavior.advice": _advice,
+    "sys_mlock2.flags": "flags 0 or 1 (MLOCK_ONFAULT)",
+    "sys_mlockall.flags": "flags 1 (MCL_CURRENT), 2 (MCL_FUTURE) or 3, and 4 (MCL_ONFAULT) besides",
+    "do_mlock.limit": "a larger RLIMIT_MEMLOCK; enclave memory needs no mlock",
+    "madvise_inject_error.superuser": "CAP_SYS_ADMIN",
+    "do_mlock.end": "address + length below 2^64",
+    "apply_vma_lock_flags.hole": _hole,
+    "sys_msync.flags": "flags 1 (MS_ASYNC), with 2 (MS_INVALIDATE) if you like",
+    "sys_msync.aligned": _aligned,
+    "sys_msync.hole": _hole,
+    "vfs_fsync_range.none": "MS_ASYNC, or nothing: enclave memory is in no file",
     "sgx_get_unmapped_area.private": "MAP_SHARED",
     "sgx_encl_may_map.range": _range,
     "sgx_encl_may_map.personality": "run the program without READ_IMPLIES_EXEC (setarch -X)",
     "sgx_encl_may_map.cap": _cap,
     "sgx_encl_mm_add.signal": "let the handler run, and call again",
+    "__vdso_sgx_enter_enclave.function": "function 2 (EENTER) or 3 (ERESUME)",
+    "__vdso_sgx_enter_enclave.reserved": "clear the structure before its first use",
     "sgx_vma_access.unregistered": "map /dev/sgx_enclave anew in that process",
     "sgx_vma_access.production": _production,
-    "sgx_vma_access.EDBGRD": "a page of a debug enclave, accepted, and of type REG or TCS",
-    "sgx_vma_access.EDBGWR": "a page of a debug enclave, accepted, and of type REG or TCS",
+    "sgx_vma_access.EDBGRD": _DEBUGGABLE,
+    "sgx_vma_access.EDBGWR": _DEBUGGABLE,
+    "access_process_vm.exited": "a process that runs",
+    "access_process_vm.hole": "an address that is mapped in that process",
+    "process_vm_rw.exited": "a process that runs",
+    "process_vm_rw.pages": (
+        "an address that is mapped; enclave memory is read by /proc/PID/mem or PTRACE_PEEKDATA,"
+        " of a debug enclave"
+    ),
 }
