@@ -15,7 +15,7 @@ EXTRA  := $(wildcard bench) $(wildcard tools/*.py)
 # For example: make test PYTEST_ARGS='-k tidy'
 PYTEST_ARGS ?=
 
-.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain demo conformance bench docs asm lock clean
+.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain mutants demo conformance bench docs asm lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -55,6 +55,15 @@ fuzz-run: setup  ## OPERATIONS random operations of a program under softsgx run 
 # For example: make fuzz-explain EXAMPLES=10000 SEED=3
 fuzz-explain: setup  ## EXAMPLES random machines and programs: is every refusal explained?
 	@$(BIN)/python -m tests.explained.fuzz --examples $(EXAMPLES) --seed $(SEED)
+
+# For example: make mutants SAMPLE=50 SEED=7 ROOMS='cpu linux'; make mutants MUTANTS=named
+SAMPLE ?= 200
+ROOMS ?= cpu linux explore system cli
+MUTANTS ?= all
+JOBS ?= 1
+mutants: setup  ## change SAMPLE places of ROOMS one at a time: does a test notice? (hours; JOBS at once)
+	@$(BIN)/python -m tools.mutants --sample $(SAMPLE) --seed $(SEED) --rooms $(ROOMS) \
+		--mutants $(MUTANTS) --jobs $(JOBS)
 
 # examples/edmm: host and enclave with gcc, a key of its own, the SIGSTRUCT with `softsgx sign`.
 ifeq ($(origin CC),default)

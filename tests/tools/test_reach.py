@@ -1,0 +1,93 @@
+"""The record of blocks: what a run of marked files leaves, in this process and in others."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from tools.reach import Blocks, mark
+
+SOURCE = textwrap.dedent(
+    '''\
+    """Of a test."""
+    from __future__ import annotations
+
+    import os
+
+
+    class A:
+        def method(self, n):
+            """Text."""
+            if n:
+                return 1
+            return 2
+
+        def never(self):
+            return 3
+
+
+    def steps(n):
+        for x in range(n):
+            yield x
+        with open(os.devnull):
+            os._exit(0)
+
+
+    def outer():
+        def inner():
+            return 4
+
+        return inner
+    '''
+)
+PATH = "src/of_a_test.py"
+
+
+def reached(root: Path, code: str) -> set[tuple[str, int]]:
+    blocks = mark(root, [PATH], root / "hits")
+    subprocess.run([sys.executable, "-c", code], cwd=root / "src", check=True)
+    hits = (root / "hits").read_bytes()
+    assert len(hits) == len(blocks)
+    return {(b.function, b.ordinal) for b, hit in zip(blocks, hits, strict=True) if hit}
+
+
+def prepared(root: Path) -> Path:
+    (root / "src").mkdir()
+    (root / PATH).write_text(SOURCE, encoding="utf-8")
+    return root
+
+
+def test_only_blocks_that_ran_are_marked(tmp_path: Path) -> None:
+    root = prepared(tmp_path)
+    got = reached(root, "import of_a_test as t; t.A().method(1)")
+    assert got == {("A.method", 0), ("A.method", 1)}
+    got = reached(root, "import of_a_test as t; t.A().method(0); t.outer()")
+    assert got == {("A.method", 0), ("A.method", 2), ("outer", 0)}
+
+
+def test_a_process_that_ends_without_cleaning_up_counts(tmp_path: Path) -> None:
+    got = reached(prepared(tmp_path), "import of_a_test as t; list(t.steps(0))")
+    assert got == {("steps", 0), ("steps", 2), ("steps", 3)}
+
+
+def test_text_and_lines_are_the_originals(tmp_path: Path) -> None:
+    root = prepared(tmp_path)
+    mark(root, [PATH], root / "hits")
+    code = "import of_a_test as t, inspect; print(inspect.getsource(t.steps), t.__doc__)"
+    command = [sys.executable, "-c", code]
+    out = subprocess.run(command, cwd=root / "src", check=True, capture_output=True, text=True)
+    assert out.stdout.startswith("def steps(n):")
+    assert out.stdout.rstrip().endswith("Of a test.")
+    assert (root / PATH).read_text(encoding="utf-8") == SOURCE
+
+
+def test_each_statement_of_a_function_has_its_block() -> None:
+    blocks = Blocks(PATH, SOURCE)
+    for node in ast.walk(ast.parse(SOURCE)):
+        if isinstance(node, ast.Return | ast.Expr | ast.With | ast.For) and node.col_offset:
+            if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+                assert blocks.at(node) is not None, ast.unparse(node)
+    assert [b.ordinal for b in blocks.all if b.function == "A.method"] == [0, 1, 2]
