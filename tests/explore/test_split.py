@@ -94,6 +94,44 @@ def test_the_first_failure_in_order_counts(quantum: int) -> None:
         assert summary(search(Counter(), Plan(), quantum, order)) == summary(whole)
 
 
+@pytest.mark.parametrize("strategy", ["dfs", "exhaustive", "random"])
+def test_when_the_time_is_over_what_has_come_counts_and_nothing_later(strategy: str) -> None:
+    """Also what came before something that is missing; a worker that is late changes nothing."""
+    scenario = tasks(4, 4)
+    found = Search(scenario, Plan(strategy=strategy, executions=300))
+    waiting: list[tuple[Any, Unit]] = []
+    while len(waiting) < (2 if strategy == "exhaustive" else 4):
+        if (taken := found.take()) is not None:
+            waiting.append(taken)
+        else:
+            ticket, unit = waiting.pop(0)
+            found.give(ticket, some(scenario, unit, 1))
+    before, late = found.outcome.executions, waiting.pop(0)
+    came = [some(scenario, unit, 2) for _, unit in waiting]
+    for (ticket, _), part in zip(waiting, came, strict=True):
+        found.give(ticket, part)
+    assert found.outcome.executions == before, "something before them is missing"
+    found.stop()
+    after = before + sum(part.executions for part in came)
+    assert (found.outcome.executions, found.outcome.stopped) == (after, True)
+    found.give(late[0], some(scenario, late[1], 2))
+    found.stop()
+    assert (found.outcome.executions, found.take()) == (after, None)
+
+
+def test_an_answer_counts_once() -> None:
+    """Given again when the next bound has begun, it is not an answer to that."""
+    scenario = tasks(3, 3)
+    found = Search(scenario, Plan())
+    first = found.take()
+    assert first is not None
+    part = some(scenario, first[1], 1000)
+    found.give(first[0], part)
+    assert (found.outcome.executions, found.outcome.bound, found.over) == (2, 0, False)
+    found.give(first[0], part)
+    assert (found.outcome.executions, found.outcome.bound, found.over) == (2, 0, False)
+
+
 def test_random_executions_are_the_same_in_any_units() -> None:
     plan = Plan(strategy="random", executions=100, seed=5)
     outcome = search(tasks(3, 3), plan, 1)

@@ -6,6 +6,7 @@ from softsgx.linux import uapi
 from softsgx.linux.errno import EFAULT, EINTR, EINVAL, EIO, ENOMEM
 from softsgx.linux.sgx.encl import SGX_ENCL_CREATED, SGX_ENCL_DEBUG
 from softsgx.linux.uapi import PROT_NONE
+from softsgx.sim.kernel_events import CallRefused
 from softsgx.spec.attributes import ATTR_INIT, ATTR_MODE64BIT
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.system import Machine
@@ -54,6 +55,15 @@ def test_all_4096_bytes_of_the_secs_are_read_from_any_address() -> None:
     memory = b.memory(bytes(8) + raw)
     b.do(b.host.mprotect(memory + PAGE_SIZE, PAGE_SIZE, PROT_NONE))
     assert b.ioctl(CREATE, uapi.SgxEnclaveCreate(src=memory + 8))[0] == -EFAULT
+
+
+def test_the_file_holds_all_pages_the_secs_and_their_pcmd() -> None:
+    """128 bytes for each page of 4096, as the explanation of a size that no file can have says."""
+    b = Building()
+    with b.machine.processor.log.record() as events:
+        assert b.create(SIZE_=1 << 63) == -EINVAL
+    (told,) = [dict(e.fields)["size"] for e in events if isinstance(e, CallRefused)]
+    assert told == ((1 << 51) + 1) * (PAGE_SIZE + 128)
 
 
 @pytest.mark.parametrize("size", [0, 3, 3 * PAGE_SIZE, 1 << 63])

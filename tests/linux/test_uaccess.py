@@ -6,6 +6,7 @@ from softsgx.linux import uapi
 from softsgx.linux.errno import EFAULT, EINVAL
 from softsgx.linux.uaccess import copy_from_user, copy_to_user, get_user_page
 from softsgx.sim import Steps
+from softsgx.sim.kernel_events import PageFaultEnded
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R, W, X
 from softsgx.system import EnclaveThread
@@ -42,6 +43,73 @@ def test_end_of_memory_in_the_middle_is_efault() -> None:
     assert read(w, at + PAGE_SIZE - 4, 8) is None
     assert not write(w, at + PAGE_SIZE - 4, b"abcdefgh")
     assert w.do(w.host.load(at + PAGE_SIZE - 4, 4)) == b"abcd", "some of it is written"
+
+
+@pytest.mark.parametrize("address", [1 << 47, (1 << 47) + PAGE_SIZE, 1 << 48, 1 << 63], ids=hex)
+def test_an_address_that_is_no_users_does_not_even_fault(address: int) -> None:
+    """access_ok comes first; an address below it that is not mapped is a fault of the kernel."""
+    w = world()
+
+    def faults(address: int) -> int:
+        with w.machine.processor.log.record() as events:
+            assert read(w, address, 8) is None
+            assert not write(w, address, bytes(8))
+        return sum(isinstance(e, PageFaultEnded) for e in events)
+
+    assert faults((1 << 47) - PAGE_SIZE) == 2
+    assert faults(address) == 0
+
+
+class Outside:
+    """Memory of a real process: each byte is the low byte of its address."""
+
+    def __init__(self) -> None:
+        self.written: dict[int, int] = {}
+
+    def read(self, address: int, size: int) -> bytes | None:
+        return bytes(at & 0xFF for at in range(address, address + size))
+
+    def write(self, address: int, data: bytes) -> bool:
+        self.written.update(enumerate(data, address))
+        return True
+
+    def source_page(self, address: int) -> int:
+        raise AssertionError(f"ADD_PAGES from {address:#x}")
+
+
+def test_an_argument_of_a_real_process_may_lie_half_in_enclave_memory() -> None:
+    """Outside is the process's own memory, inside is the abort page; both of one argument."""
+    w = world()
+    w.mm.user = user = Outside()
+    start = w.enclave.base
+    assert read(w, start - 6, 8) == bytes(range(0xFA, 0x100)) + b"\xff\xff"
+    assert write(w, start - 6, b"abcdefgh")
+    assert bytes(user.written[at] for at in sorted(user.written)) == b"abcdef"
+    end = max(vma.end for vma in w.mm.vmas if vma.sgx)
+    assert read(w, end - 2, 8) == b"\xff\xff" + bytes(range(6))
+    user.written.clear()
+    assert write(w, end - 2, b"abcdefgh")
+    assert user.written == dict(enumerate(b"cdefgh", end))
+    assert read(w, start - PAGE_SIZE - 2, 2 * PAGE_SIZE) == (
+        Outside().read(start - PAGE_SIZE - 2, PAGE_SIZE + 2) or b""
+    ) + b"\xff" * (PAGE_SIZE - 2)
+
+
+def test_an_area_ends_where_it_ends() -> None:
+    """`find_vma` gives the first area that ends above an address: not the one that ends there."""
+    w = world()
+    at = w.do(w.host.alloc(3 * PAGE_SIZE))
+    assert w.do(w.host.munmap(at + PAGE_SIZE, PAGE_SIZE)) == 0
+    below, above = w.mm.find_vma(at), w.mm.find_vma(at + 2 * PAGE_SIZE)
+    assert below is not None
+    assert above is not None
+    assert (below.start, below.end, above.start) == (at, at + PAGE_SIZE, at + 2 * PAGE_SIZE)
+    for address in (at, at + PAGE_SIZE - 1):
+        assert w.mm.find_vma(address) is below
+    for address in (at + PAGE_SIZE, at + 2 * PAGE_SIZE - 1, at + 2 * PAGE_SIZE):
+        assert w.mm.find_vma(address) is above
+    assert w.mm.find_vma(w.mm.vmas[0].start - 1) is w.mm.vmas[0]
+    assert w.mm.find_vma(w.mm.vmas[-1].end) is None
 
 
 @pytest.mark.parametrize(
