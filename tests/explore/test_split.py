@@ -119,6 +119,25 @@ def test_when_the_time_is_over_what_has_come_counts_and_nothing_later(strategy: 
     assert (found.outcome.executions, found.take()) == (after, None)
 
 
+@pytest.mark.parametrize("strategy", ["dfs", "exhaustive", "random", "pct"])
+def test_a_unit_that_is_done_is_given_back_at_once(strategy: str) -> None:
+    """Between executions it is asked whether to give back; not while nothing is left to do."""
+    scenario = tasks(3, 3)
+    taken = Search(scenario, Plan(strategy=strategy, executions=30)).take()
+    assert taken is not None
+    asked = 0
+
+    def pause() -> bool:
+        nonlocal asked
+        asked += 1
+        assert asked <= 64, "it waits for the end of its time"
+        return False
+
+    part = work(scenario, taken[1], pause)
+    assert (part.executions, part.rest, part.open) == (30 if asked > 20 else 20, (), ())
+    assert asked == part.executions
+
+
 def test_an_answer_counts_once() -> None:
     """Given again when the next bound has begun, it is not an answer to that."""
     scenario = tasks(3, 3)

@@ -25,7 +25,7 @@ from softsgx.cpu.signature import development_key, sign
 from softsgx.mem.pagetable import direct
 from softsgx.spec import leaves
 from softsgx.spec.attributes import ATTR_CET, ATTR_DEBUG, ATTR_MODE64BIT, MISC_EXINFO, XFRM_LEGACY
-from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
+from softsgx.spec.bits import MASK64, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.epcm import PT_VA, REG, TCS, VALID, R, W
 from softsgx.spec.epcm import SECS as SECS_TYPE
 from softsgx.spec.msr import IA32_SGXLEPUBKEYHASH
@@ -43,7 +43,6 @@ from softsgx.spec.tcs import TCS as TCS_PAGE
 __all__ = ["AEP", "ENCLAVE_BASE", "EXIT", "Backing", "Bare", "BareEnclave"]
 
 ENCLAVE_BASE: Final = 0x7F00_0000_0000
-_ALL_ONES: Final = (1 << 64) - 1
 
 
 class Bare:
@@ -245,9 +244,9 @@ class Bare:
             "CET_ATTRIBUTES": live.CET_ATTRIBUTES,
             "CET_ATTRIBUTES_MASK": 0xFF if self.processor.part.cet else 0,
             "ATTRIBUTES": live.ATTRIBUTES,
-            "ATTRIBUTEMASK": _ALL_ONES,
+            "ATTRIBUTEMASK": MASK64,
             "XFRM": live.XFRM,
-            "XFRMMASK": _ALL_ONES,
+            "XFRMMASK": MASK64,
             "ENCLAVEHASH": measurement.running(live).digest(),
         }
         values.update(fields)
