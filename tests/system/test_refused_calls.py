@@ -7,10 +7,18 @@ from __future__ import annotations
 
 import pytest
 
+from softsgx.linux.errno import EINVAL, EPERM
 from softsgx.linux.refusals import REFUSALS, function_of, leaf_of
+from softsgx.sim.cpu_events import LeafDone
+from softsgx.sim.kernel_events import CallBegun, CallEnded
+from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.epcm import R, W
 from softsgx.spec.rules import RULES
+from softsgx.system import Machine
+from softsgx.system.history import Context
+from tests.linux.world import world
 from tests.system.refused_area_rows import AREA_ROWS
-from tests.system.refused_rows import ROWS
+from tests.system.refused_rows import ROWS, evict
 
 ALL = {**ROWS, **AREA_ROWS}
 
@@ -48,3 +56,63 @@ UNREACHED = {
 def test_every_rule_has_its_row() -> None:
     assert set(ALL) | set(UNREACHED) == set(REFUSALS), sorted(set(REFUSALS) - set(ALL))
     assert not set(ALL) & set(UNREACHED)
+
+
+# The leaf is the one that made the driver give up
+
+
+def test_what_the_driver_wanted_is_no_reason() -> None:
+    """REMOVE_PAGES wants the #PF of EMODPR; it is not why the next page is refused."""
+    w = world(Machine(cpus=4, epc="1M", explain=True), pages=2)
+    first, second = w.enclave.data[:2]
+    assert w.do(w.enclave.trim(w.host, first, PAGE_SIZE))[0] == 0
+    assert w.call(lambda t: t.accept_trim(first)) == 0
+    ret, after = w.do(w.enclave.remove(w.host, first, 2 * PAGE_SIZE))
+    assert (ret, after.count) == (-EPERM, PAGE_SIZE)
+    text = w.machine.explain()
+    assert "refused by the driver: -EPERM" in text
+    assert f"page   {second:#x}" in text
+    assert "EMODPR" not in text
+
+
+def test_a_leaf_that_worked_at_last_is_no_reason() -> None:
+    """EWB before tracking is refused and tried again, by the ladder of the reclaimer."""
+    w = world(Machine(cpus=4, epc="1M", explain=True), pages=2)
+    at = w.enclave.data[0]
+    w.call(lambda t: t.load(at, 1))
+    evict(w, at)
+    assert w.do(w.enclave.restrict(w.host, at, PAGE_SIZE, W))[0] == -EINVAL
+    assert "EWB" not in w.machine.explain()
+    assert w.machine.explainer is not None
+    history = w.machine.explainer.history
+    busy = Context("", "main", (), 0)
+    history._busy[0] = [busy]
+    refused, done = (LeafDone(0, "EWB", 0, 0, 0, 11, rule) for rule in ("EWB.12", ""))
+    history(refused)
+    assert busy.leaves is not None
+    assert list(busy.leaves) == ["EWB"]
+    history(done)
+    assert not busy.leaves
+
+
+def test_an_errno_without_a_rule_is_not_silent() -> None:
+    """A design of the lab has ioctls of its own."""
+    w = world(Machine(cpus=4, epc="1M", explain=True))
+    assert w.machine.explainer is not None
+    log = w.machine.processor.log
+    log.emit(CallBegun(0, "main", "SGX_IOC_ENCLAVE_OWN", ()))
+    log.emit(CallEnded(0, "main", "SGX_IOC_ENCLAVE_OWN", (), -EPERM))
+    text = w.machine.explain()
+    assert "ioctl OWN() of thread main refused by the kernel: -EPERM" in text
+    assert "no rule of Linux 6.12 was named" in text
+
+
+def test_a_call_that_succeeds_is_not_explained() -> None:
+    """Fork tolerates that an enclave cannot be registered: the child has an area without one."""
+    w = world(Machine(cpus=4, epc="1M", explain=True))
+    assert w.machine.explainer is not None
+    w.kernel.inject = lambda site: site == "sgx_encl_mm_add"
+    w.do(w.host.fork("child", 1))
+    w.kernel.inject = None
+    assert w.protect(w.enclave.data[0], R) == 0
+    assert w.machine.explainer.last is None

@@ -62,7 +62,7 @@ class Context:
         self.fields = fields
         self.seq = seq
         self.refusal: k.CallRefused | None = None
-        self.leaves: dict[str, RefusedLeaf] = {}
+        self.leaves: dict[str, RefusedLeaf] | None = None  # made when first needed
         self.sigstruct = b""
 
     def __str__(self) -> str:
@@ -189,6 +189,8 @@ class History:
         if busy is None:
             return
         if e.rule:
+            if busy.leaves is None:
+                busy.leaves = {}
             busy.leaves[e.leaf] = RefusedLeaf(e, operands(self.machine, e))
         elif busy.leaves:
             busy.leaves.pop(e.leaf, None)  # tried again, or of another page

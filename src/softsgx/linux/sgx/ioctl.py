@@ -212,14 +212,11 @@ def sgx_ioc_enclave_add_pages(current: Thread, encl: SgxEncl, arg: int) -> Steps
     if raw is None:
         return -EFAULT
     add = SgxEnclaveAddPages.unpack(raw)
-    if add.src & PAGE_MASK:
-        return refused(current, EINVAL, "sgx_ioc_enclave_add_pages.src", src=add.src)
-    ret = sgx_validate_offset_length(current, encl, add.offset, add.length)
-    if ret:
-        return ret
-    secinfo = yield from copy_from_user(current, add.secinfo, SECINFO.SIZE)
+    ret = _check_add(current, encl, add)
+    secinfo = None if ret else (yield from copy_from_user(current, add.secinfo, SECINFO.SIZE))
     if secinfo is None:
-        return -EFAULT
+        tell_arguments(current, add)
+        return ret or -EFAULT
     flags = SECINFO.unpack(secinfo).FLAGS
     tell_arguments(current, add, secinfo_flags=flags)
     ret = sgx_validate_secinfo(current, secinfo)
@@ -247,6 +244,12 @@ def sgx_ioc_enclave_add_pages(current: Thread, encl: SgxEncl, arg: int) -> Steps
     if not (yield from copy_to_user(current, arg, add.pack())):
         return -EFAULT
     return ret
+
+
+def _check_add(current: Thread, encl: SgxEncl, add: SgxEnclaveAddPages) -> int:
+    if add.src & PAGE_MASK:
+        return refused(current, EINVAL, "sgx_ioc_enclave_add_pages.src", src=add.src)
+    return sgx_validate_offset_length(current, encl, add.offset, add.length)
 
 
 def sgx_validate_secinfo(current: Thread, raw: bytes) -> int:

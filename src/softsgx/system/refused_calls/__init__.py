@@ -33,7 +33,7 @@ def explain_call(history: History, e: k.CallEnded) -> Explanation | None:
     if refusal is None:
         return _unnamed(history, e, context)
     asked = Asked(history, e, context, refusal)
-    leaf = context.leaves.get(leaf_of(refusal.rule))
+    leaf = (context.leaves or {}).get(leaf_of(refusal.rule))
     if leaf is not None:
         return explain_leaf(asked, leaf)
     return _kernel(asked)
@@ -74,9 +74,10 @@ def _layers(asked: Asked) -> list[Layer]:
     elif "may" in fields:
         found.append(Layer("want", rwx_text(fields["prot"]), ""))
         found.append(Layer("may", rwx_text(fields["may"]), f"the area at {fields['address']:#x}"))
-    elif "address" in fields:
+    elif "address" in fields and "size" not in fields:
         found.append(Layer("page", f"{fields['address']:#x}", ""))
-    rest = [f"{n}={number(n, v)}" for n, v in fields.items() if n not in _SHOWN_ALONE]
+    alone = _SHOWN_ALONE if found else _SHOWN_ALONE - {"address"}
+    rest = [f"{n}={number(n, v)}" for n, v in fields.items() if n not in alone]
     if rest:
         found.append(Layer("asked", ", ".join(rest), ""))
     return found

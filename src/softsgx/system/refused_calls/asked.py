@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from softsgx.linux.kernel import Kernel
-from softsgx.report.fields import SHORT
 from softsgx.sim import kernel_events as k
 from softsgx.system.history import Context, History
 
@@ -38,5 +37,5 @@ class Asked:
     def to_succeed(self, way: str) -> str:
         """A way out, as a line of an explanation."""
         name = self.event.name
-        ioctl = name.startswith((SHORT, "ioctl "))
+        ioctl = name.startswith(("SGX_IOC_", "ioctl "))
         return f"for {'the ioctl' if ioctl else name} to succeed: {way}"

@@ -42,9 +42,9 @@ _WITHIN_CAP: Final = "ask for permissions within the cap"
 
 
 def _request(asked: Asked) -> str:
-    known = sorted(handlers(asked.kernel).items())
-    names = [request_name(asked.kernel.version, cmd).removeprefix(SHORT) for cmd, _ in known]
-    return f"one of {', '.join(f'{n} {cmd:#x}' for n, (cmd, _) in zip(names, known, strict=True))}"
+    known = sorted(handlers(asked.kernel), key=lambda cmd: cmd & 0xFF)
+    names = [request_name(asked.kernel.version, cmd).removeprefix(SHORT) for cmd in known]
+    return f"one of {', '.join(f'{n} {cmd:#x}' for n, cmd in zip(names, known, strict=True))}"
 
 
 def _readable(asked: Asked) -> str:
