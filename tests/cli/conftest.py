@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from softsgx.cli import cluster, progress
+from softsgx.cli import cluster, doctor, progress
 from softsgx.cli.errors import UsageError
 from softsgx.cli.explore import known_races, searching, shipped
 from softsgx.cli.scenarios import find
@@ -16,6 +17,9 @@ from softsgx.explore import Scenario, Violation, explore, replay_string
 from softsgx.lab import validate
 from softsgx.lab.prices import Profile
 from softsgx.lab.validate import Target
+from softsgx.runner import session
+from softsgx.runner.doctor import Check
+from tests.cli.enclave_files import write_all
 from tests.cli.test_explore import CORRECT, COUNTER
 
 FILE = "scenarios.py"
@@ -82,6 +86,10 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     def context(how: str) -> Any:
         raise UsageError("processes")
 
+    def told(argv: Sequence[str], options: object, inherited: object) -> int:
+        print(argv, options)
+        return 0
+
     def figures(prices: Profile) -> list[Target]:
         return [Target(prices.name, "source", "s", 1.0, 1.0, 1.0)]
 
@@ -89,6 +97,11 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(cluster, "Cluster", others)
     monkeypatch.setattr(multiprocessing, "get_context", context)
     monkeypatch.setattr(validate, "targets", figures)
+    monkeypatch.setattr(session, "run_program", told)
+    monkeypatch.setattr(
+        doctor, "examine", lambda: [Check("check", ok=True, detail="", remedy="", needed=True)]
+    )
+    write_all(tmp_path)
     counter, _correct = find(FILE)
     failure = explore(counter).failure
     assert failure is not None

@@ -14,6 +14,18 @@ TABLES = {
     if isinstance(table := getattr(import_module(command.module), "TABLE", None), Table)
 }
 
+LAYOUT = {
+    "--layout": "selftest",
+    "--threads": "2",
+    "--nssa": "3",
+    "--ssaframesize": "2",
+    "--stack-pages": "5",
+    "--heap-pages": "2",
+    "--guard-pages": "2",
+    "--thread-data-pages": "2",
+    "--relocate-to": "0x1000",
+}
+
 # A value that the option accepts, where it has one.
 VALUES = {
     "explore": {
@@ -45,6 +57,45 @@ VALUES = {
         "--plots": "plots",
         "--schedule": "1:a",
     },
+    "measure": {"FILE": "app", **LAYOUT},
+    "show": {"FILE": "app", **LAYOUT},
+    "doctor": {},
+    "sign": {
+        "FILE": "app",
+        "--key": "key.pem",
+        "-o": "other.sig",
+        "--sgxs": "out.sgxs",
+        "--attributes": "0x6",
+        "--attributemask": "1",
+        "--xfrm": "7",
+        "--xfrmmask": "1",
+        "--miscselect": "1",
+        "--miscmask": "1",
+        "--cet-attributes": "1",
+        "--cetmask": "1",
+        "--isvprodid": "1",
+        "--isvsvn": "1",
+        "--vendor": "0x8086",
+        "--swdefined": "1",
+        "--isvfamilyid": "01" * 16,
+        "--isvextprodid": "01" * 16,
+        "--date": "2024-02-29",
+        **LAYOUT,
+    },
+    "run": {
+        "PROGRAM": "/bin/true",
+        "--engine": "native",
+        "--epc": "8M",
+        "--linux": "v2",
+        "--xfrm": "3",
+        "--cpu-option": "cet=1",
+        "--vendor": "GenuineIntel",
+        "--seed": "1",
+        "--tick": "0",
+        "--cpuid": "patch",
+        "--trace": "trace.txt",
+        "--sgxs-out": "out.sgxs",
+    },
 }
 
 
@@ -68,7 +119,8 @@ def least(command: str, mode: Mode) -> list[str]:
     """The shortest command line of a mode."""
     options = TABLES[command].options
     needed = [name for name in mode.names if name not in mode.options]
-    return [command, *(word for name in needed for word in words(command, options[name]))]
+    repeated = [name for name in needed for _ in mode.takes.get(name, ("once",))]
+    return [command, *(word for name in repeated for word in words(command, options[name]))]
 
 
 def modes() -> Iterator[tuple[str, Mode]]:

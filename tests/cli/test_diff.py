@@ -14,6 +14,9 @@ from tests.image.builders import poke, small_image
 PAGE = 0x1000
 
 
+HELP = "see softsgx show --help"
+
+
 @pytest.fixture
 def softsgx(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -138,10 +141,13 @@ def test_an_enclave_and_a_sigstruct(turned: bool, softsgx: Shell) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--diff", "app"], "--diff: two files are needed, not 1"),
-        (["--diff", "app", "app", "app"], "--diff: two files are needed, not 3"),
-        (["app", "app.sgxs"], "one FILE is shown at a time; --diff A B says where two differ"),
-        (["app", "--all"], "--all: only with --diff"),
+        (["--diff", "app"], "--diff: A and B are needed, not 1 of them: see softsgx show --help"),
+        (
+            ["--diff", "app", "app", "app"],
+            "--diff: A and B are needed, not 3 of them: see softsgx show --help",
+        ),
+        (["app", "app.sgxs"], "FILE is needed, not 2 of them: see softsgx show --help"),
+        (["app", "--all"], "--all: only with --diff: see softsgx show --help"),
         (["--diff", "app", "nowhere"], "nowhere: No such file or directory"),
         (
             ["--diff", "app", "key.pem"],

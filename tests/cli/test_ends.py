@@ -18,7 +18,6 @@ import pytest
 
 from softsgx.cli import ends
 from softsgx.cli.errors import (
-    COMMAND_CODES,
     EXIT_BAD_INPUT,
     EXIT_BUG,
     EXIT_FINDING,
@@ -33,6 +32,7 @@ from softsgx.cli.errors import (
     markdown,
 )
 from softsgx.cli.main import COMMANDS, main
+from softsgx.cli.modes import Table
 from softsgx.sim import Unmodelled
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "exit-codes.md"
@@ -217,10 +217,9 @@ def test_a_full_standard_error_changes_nothing() -> None:
 
 
 def codes_of(name: str) -> Codes:
-    """Of a command with modes they come from its table."""
-    table = getattr(import_module(COMMANDS[name].module), "TABLE", None)
-    assert (table is None) == (name in COMMAND_CODES)
-    return COMMAND_CODES[name] if table is None else table.codes
+    """They are in the table of the command."""
+    table: Table = import_module(COMMANDS[name].module).TABLE
+    return table.codes
 
 
 def test_every_command_has_its_codes() -> None:

@@ -101,11 +101,11 @@ def test_every_layout_option_is_handed_on(softsgx: Shell) -> None:
         (["app.sgxs", "--layout", "threads"], f"app.sgxs: {LAID_OUT}"),
         (
             ["selftest", "--layout", "selftest", "--threads", "1"],
-            "--threads: not with --layout selftest",
+            "--threads: only with --layout threads: see softsgx measure --help",
         ),
         (
             ["selftest", "--layout", "selftest", "--relocate-to", "0"],
-            "--relocate-to: not with --layout selftest",
+            "--relocate-to: only with --layout threads: see softsgx measure --help",
         ),
         (
             ["app", "--layout", "selftest"],

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from softsgx.cli.main import main
+from softsgx.cli.main import COMMANDS, main
 from tests.cli import tables
 from tests.cli.conftest import FILE
 from tests.cli.tables import TABLES
@@ -73,6 +73,31 @@ EFFECTS = {
 }  # fmt: skip
 
 
+# Of other modes: to what the option is added; the shortest command line if nothing is said.
+BASE = {
+    "measure --layout": "selftest",
+    "measure --measure-heap": "app --heap-pages 1",
+    "show --layout": "selftest",
+    "show --measure-heap": "app --heap-pages 1",
+    "show --diff": "app app.sgxs",
+    "show --diff FILE": "app app",
+    "show --diff --layout": "selftest app.sgxs",
+    "show --diff --measure-heap": "app app.sgxs --heap-pages 1",
+    "show --diff --all": "app app.sgxs --threads 40",
+    "sign": "app --key key.pem -o new.sig",
+    "sign -o": "app --key key.pem",
+    "sign --layout": "selftest --key key.pem -o new.sig",
+    "sign --measure-heap": "app --key key.pem -o new.sig --heap-pages 1",
+    "sign --cet-attributes": "app --key key.pem -o new.sig --attributes 0x44",
+    "sign --cetmask": "app --key key.pem -o new.sig --attributes 0x44",
+    "sign --isvfamilyid": "app --key key.pem -o new.sig --attributes 0x84",
+    "sign --isvextprodid": "app --key key.pem -o new.sig --attributes 0x84",
+    "run": "-- /bin/true",
+    "run PROGRAM": "--",
+    "run --xfrm": "--engine native -- /bin/true",
+}
+
+
 _TIME = re.compile(r'\d+\.\d+ s\b|"seconds": [\d.]+|time="[\d.]+"|\| \d+\.\d+ \|')
 
 
@@ -100,23 +125,40 @@ def cases() -> list[Any]:
 
 
 def test_nothing_is_tried_that_is_not_there() -> None:
-    for command, mode in tables.modes():
-        names = {name for name in mode.names if name != mode.chosen}
-        assert set(EFFECTS[tables.name(command, mode)]) == names
+    known = {tables.name(command, mode): mode for command, mode in tables.modes()}
+    for name, options in EFFECTS.items():
+        assert set(options) == set(known[name].names) - {known[name].chosen}
+    for place in BASE:
+        name, _, option = place.rpartition(" ")
+        assert place in known or option in known[name].names
 
 
 @pytest.mark.parametrize(("command", "mode", "option"), cases())
 def test_an_option_of_a_mode_has_an_effect(
     command: str, mode: Any, option: str, small: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    start = [command, *([mode.chosen] if mode.chosen else [])]
-    if mode.chosen == "--replay":
-        start.append(small)
-    elif mode.chosen == "--failure":
-        start.append("ioctl/pending")
-    without, given = EFFECTS[tables.name(command, mode)][option]
-    assert option == "TARGET" or option in given.split()
-    assert seen([*start, *without.split()], capsys) != seen([*start, *given.split()], capsys)
+    without, given = pair(command, mode, option, small)
+    assert seen([command, *without], capsys) != seen([command, *given], capsys)
+
+
+def pair(command: str, mode: Any, option: str, replay: str) -> tuple[list[str], list[str]]:
+    """A command line without the option, and one that differs by it."""
+    name = tables.name(command, mode)
+    start = [mode.chosen] if mode.chosen else []
+    if name in EFFECTS:
+        start += {"--replay": [replay], "--failure": ["ioctl/pending"]}.get(mode.chosen, [])
+        without, given = (words.split() for words in EFFECTS[name][option])
+        assert option == "TARGET" or option in given
+    else:
+        added = tables.words(command, TABLES[command].options[option])
+        least = " ".join(tables.least(command, mode)[1 + len(start) :])
+        base = BASE.get(f"{name} {option}", BASE.get(name, least)).split()
+        if option in mode.needs:
+            at = next(at for at in range(len(base)) if base[at : at + len(added)] == added)
+            without, given = [*base[:at], *base[at + len(added) :]], base
+        else:
+            without, given = base, [*added, *base]
+    return [*start, *without], [*start, *given]
 
 
 def test_the_same_command_line_is_seen_alike(
@@ -129,6 +171,5 @@ def test_the_same_command_line_is_seen_alike(
     assert seen(argv, capsys) == seen(argv, capsys)
 
 
-def test_every_mode_is_there() -> None:
-    assert set(EFFECTS) == {tables.name(command, mode) for command, mode in tables.modes()}
-    assert {"explore", "compare"} <= set(TABLES)
+def test_every_command_has_a_table() -> None:
+    assert set(TABLES) == set(COMMANDS)

@@ -16,7 +16,7 @@ import pytest
 
 from softsgx.cli import modes
 from softsgx.cli.errors import codes
-from softsgx.cli.main import main
+from softsgx.cli.main import COMMANDS, main
 from softsgx.cli.modes import Mode, Option, Table
 from tests.cli import tables
 from tests.cli.tables import TABLES
@@ -40,7 +40,7 @@ def misplaced() -> Iterator[Any]:
 
 def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """The one line with which it is refused."""
-    assert main(argv) == 2
+    assert main(argv) == COMMANDS[argv[0]].fails.failed
     out, err = capsys.readouterr()
     assert out == ""
     (line,) = err.splitlines()
@@ -97,6 +97,15 @@ def test_the_line_names_option_and_mode(
     assert refused(argv, capsys) == expected
 
 
+def settings(option: Option) -> list[tuple[object, list[str]]]:
+    """Values of an option, each with the words that say it."""
+    if option.flag:
+        return [(True, [option.name])]
+    if not option.choices:
+        return [(option.default, [])]
+    return [(value, [option.name, value]) for value in option.choices]
+
+
 def conditions() -> Iterator[Any]:
     """Each option with each value of another one with which it has no effect."""
     for command, mode in tables.modes():
@@ -105,10 +114,9 @@ def conditions() -> Iterator[Any]:
             if option.only is None:
                 continue
             other, values = option.only
-            there = TABLES[command].options[other]
-            for value in there.choices or ("",):
+            for value, said in settings(TABLES[command].options[other]):
                 if value not in values:
-                    words = [*tables.words(command, option), other, *filter(None, [value])]
+                    words = [*tables.words(command, option), *said]
                     identity = f"{tables.name(command, mode)}-{' '.join(words)}"
                     yield pytest.param(command, mode, option, other, words, id=identity)
 
@@ -145,7 +153,7 @@ def test_an_option_twice_or_with_an_empty_value_is_refused(
     if not option.positional and not option.many:
         line = refused([*argv, *tables.words(command, option)], capsys)
         assert f"{option.name}: is given twice" in line
-    if not option.flag:
+    if not option.flag and not option.rest:
         least = [word for word in tables.least(command, mode) if option.name != word]
         empty = [""] if option.positional else [option.name, ""]
         assert option.name in refused([command, *empty, *least[1:]], capsys)
@@ -162,9 +170,11 @@ def test_the_help_has_every_mode_with_its_options_and_codes(
     usage = re.split(r"^ *(?:usage: | +)softsgx ", out.split("\n\n")[0], flags=re.MULTILINE)[1:]
     assert len(usage) == len(table.modes)
     for mode, text in zip(table.modes, usage, strict=True):
-        found = set(re.findall(r"(?<![\w-])-{1,2}[a-z][a-z-]*|\b[A-Z]+\b(?=$| |\])", text))
+        found = set(re.findall(r"(?<![\w-])-{1,2}[a-z][a-z0-9-]*|\b[A-Z]+\b(?=$| |\])", text))
         options = {name for name in found if name in table.options}
-        assert options == set(mode.names)
+        called = {name: list(each) for name, each in mode.takes.items() if name not in each}
+        assert all(" ".join(each) in text for each in called.values())
+        assert options == set(mode.names) - set(called)
     assert max(map(len, out.splitlines())) <= 80
     shown = " ".join(out.split())
     for mode in table.modes:

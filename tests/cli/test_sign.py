@@ -83,7 +83,7 @@ KEY = ["--key", "key.pem"]
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["app"], "the following arguments are required: --key: see softsgx sign --help"),
+        (["app"], "--key is needed: see softsgx sign --help"),
         (["app", "--key", "nowhere"], "nowhere: No such file or directory"),
         (["app", "--key", "app"], "app: key: no private key in PEM format"),
         (["nowhere", *KEY], "nowhere: No such file or directory"),

@@ -2,18 +2,32 @@
 
 import argparse
 import json
+from typing import Final
 
 from softsgx.cli import files
-from softsgx.cli.errors import EXIT_FINDING, EXIT_OK
+from softsgx.cli.errors import EXIT_FINDING, EXIT_OK, codes
+from softsgx.cli.modes import Mode, Option, Table
 from softsgx.runner.doctor import Check, examine
 
+TABLE: Final = Table(
+    "doctor",
+    {"": (Option(name="--json", help="print one JSON object"),)},
+    (
+        Mode(
+            about="examine this machine",
+            options=("--json",),
+            codes=codes("programs can run here", "programs cannot run here"),
+            module=__name__,
+            function="show",
+        ),
+    ),
+)
 
-def register(parser: argparse.ArgumentParser) -> None:
-    """--json."""
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+register = TABLE.register
+run = TABLE.run
 
 
-def run(args: argparse.Namespace) -> int:
+def show(args: argparse.Namespace) -> int:
     """Print every check; one that is needed and fails is a finding."""
     checks = examine()
     ready = all(check.ok or not check.needed for check in checks)

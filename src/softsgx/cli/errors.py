@@ -52,25 +52,6 @@ def codes(ok: str, finding: str = "", failed: str = "", interrupted: str = "") -
     return found
 
 
-COMMAND_CODES: Final[Mapping[str, Codes]] = {
-    "measure": codes("measured"),
-    "sign": codes("signed"),
-    "show": codes("shown", "a SIGSTRUCT that EINIT would refuse"),
-    "run": {
-        "N": "the program's own code, or 128 + the signal that killed it (or that ended softsgx)",
-        EXIT_RUN_FAILED: "softsgx failed: bad options, the machine lacks something, not modelled, "
-        "or a bug (SOFTSGX_DEBUG=1 shows the traceback)",
-        EXIT_RUN_NOT_EXECUTABLE: "the program is there but cannot be executed, or not supervised",
-        EXIT_RUN_NOT_FOUND: "the program, its interpreter or its loader is not found",
-    },
-    "doctor": codes("programs can run here", "programs cannot run here"),
-}
-"""Of each command that has no modes, or else of `Table.codes` (`softsgx.cli.modes`).
-
-Code 1 is a finding in every one; of `run` it is the program's.
-"""
-
-
 def epilog(of: Codes) -> str:
     """For --help: a line for each code."""
     lines = ["exit codes:"]

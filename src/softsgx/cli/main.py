@@ -10,10 +10,8 @@ from typing import Any, Final, NamedTuple, NoReturn
 from softsgx import __version__
 from softsgx.cli.ends import Fails, ended, say, show
 from softsgx.cli.errors import (
-    COMMAND_CODES,
     EXIT_BAD_INPUT,
     EXIT_RUN_FAILED,
-    OTHER_CODES,
     UsageError,
     codes,
     epilog,
@@ -85,12 +83,7 @@ def _parser(commands: Mapping[str, Command], chosen: str | None) -> Parser:
         return parser
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, command in commands.items():
-        subparser = subparsers.add_parser(
-            name,
-            help=command.help,
-            description=command.help,
-            epilog=epilog(COMMAND_CODES.get(name, OTHER_CODES)),
-        )
+        subparser = subparsers.add_parser(name, help=command.help, description=command.help)
         if name == chosen:
             module = import_module(command.module)
             module.register(subparser)

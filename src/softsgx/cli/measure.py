@@ -2,19 +2,38 @@
 
 import argparse
 import json
+from typing import Final
 
 from softsgx.cli import files, options
-from softsgx.cli.errors import EXIT_OK
+from softsgx.cli.errors import EXIT_OK, codes
+from softsgx.cli.modes import Mode, Option, Table
+
+TABLE: Final = Table(
+    "measure",
+    {
+        "": (
+            Option(name="FILE", help="ELF program or SGXS stream"),
+            Option(name="--json", help="print one JSON object"),
+        ),
+        options.LAYOUT_TITLE: options.LAYOUT,
+    },
+    (
+        Mode(
+            about="print MRENCLAVE",
+            needs=("FILE",),
+            options=("--json", *options.LAYOUT_NAMES),
+            codes=codes("measured"),
+            module=__name__,
+            function="measure",
+        ),
+    ),
+)
+
+register = TABLE.register
+run = TABLE.run
 
 
-def register(parser: argparse.ArgumentParser) -> None:
-    """FILE, --json, and the layout."""
-    parser.add_argument("file", metavar="FILE", help="ELF program or SGXS stream")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options.add_layout(parser)
-
-
-def run(args: argparse.Namespace) -> int:
+def measure(args: argparse.Namespace) -> int:
     """Print what is measured; sizes and addresses in bytes."""
     kind, image = options.enclave(args)
     if args.json:

@@ -24,7 +24,7 @@ class Option:
     """An option, or, if its name is in capitals, an argument.
 
     name     "--json", "-o", "TARGET"
-    metavar  what its value is called; "" for an option without one
+    metavar  what its value is called; "" for an option without one, and for an argument its name
     bare     what it is without its value, if that may be left out; None: it may not
     many     may be given several times: the value is a list
     rest     all the words that are left, as a list
@@ -66,7 +66,7 @@ class Option:
     def usage(self) -> str:
         """With its value, as in the first lines of the help."""
         if self.positional:
-            return f"{self.name} ..." if self.rest else self.name
+            return self.metavar or self.name
         value = self.metavar or (f"{{{','.join(self.choices)}}}" if self.choices else "")
         if value and self.bare is not None:
             value = f"[{value}]"
@@ -88,8 +88,9 @@ class Mode:
     options   those that may be given with it
     needs     those that must be
     codes     its exit codes; where one of them is a word, the mode may end with any
-    module    has `run(args) -> int`; imported when the mode is chosen
+    module    has `function(args) -> int`; imported when the mode is chosen
     defaults  of options, where they are not those of the option
+    takes     of an argument that may be given several times, what each of them is called
     """
 
     chosen: str = ""
@@ -98,7 +99,9 @@ class Mode:
     needs: Sequence[str] = ()
     codes: Codes
     module: str
+    function: str = "run"
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    takes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -140,7 +143,7 @@ class Table:
         }
         if option.positional:
             found["metavar"] = option.name
-            found["nargs"] = argparse.REMAINDER if option.rest else "?"
+            found["nargs"] = argparse.REMAINDER if option.rest else "*" if option.many else "?"
         elif option.flag:
             return found | {"nargs": 0, "dest": option.key}
         else:
@@ -166,11 +169,17 @@ class Table:
         lines: list[str] = []
         for mode in self.modes:
             start = f"{'usage: ' if not lines else ' ' * 7}softsgx {self.command}"
-            words = [self.options[name].usage for name in mode.names if name not in mode.options]
+            needed = [name for name in mode.names if name not in mode.options]
+            called = {name: " ".join(each) for name, each in mode.takes.items()}
+            words = [called.get(name, self.options[name].usage) for name in needed]
             optional = [self.options[name] for name in mode.options]
             # Arguments last, those that must be given before the others.
             words += [f"[{option.usage}]" for option in optional if not option.positional]
-            words += [f"[{option.usage}]" for option in optional if option.positional]
+            words += [
+                option.usage if option.rest else f"[{option.usage}]"
+                for option in optional
+                if option.positional
+            ]
             lines += _wrapped(start, words)
         return "\n".join(lines)
 
@@ -207,7 +216,7 @@ class Table:
     def run(self, args: argparse.Namespace) -> int:
         """Choose the mode, refuse what does not go with it, fill in defaults, and run it."""
         mode = self.mode(args)
-        code: int = import_module(mode.module).run(args)
+        code: int = getattr(import_module(mode.module), mode.function)(args)
         assert code in mode.codes or not all(isinstance(known, int) for known in mode.codes)
         return code
 
@@ -219,9 +228,15 @@ class Table:
         for option in given:
             if option.name not in mode.names:
                 raise UsageError(f"{option.name}: {self._misplaced(option, mode)}: {self._see()}")
+        for name, each in mode.takes.items():
+            number = len(getattr(args, self.options[name].key, each))
+            if number != len(each):
+                wanted = f"{' and '.join(each)} {'is' if len(each) == 1 else 'are'} needed"
+                where = f"{mode.chosen}: " if mode.chosen else ""
+                raise UsageError(f"{where}{wanted}, not {number} of them: {self._see()}")
         missing = [name for name in mode.needs if name not in names]
         if missing:
-            what = " and ".join(missing) + self._instead(mode)
+            what = " and ".join(missing) + self._instead(mode, missing)
             raise UsageError(f"{what} {'is' if len(missing) == 1 else 'are'} needed: {self._see()}")
         for option in self.options.values():
             if option not in given:
@@ -244,9 +259,9 @@ class Table:
         home = [mode.chosen for mode in self.modes if option.name in mode.names]
         return f"only with {' or '.join(home)}"
 
-    def _instead(self, mode: Mode) -> str:
+    def _instead(self, mode: Mode, missing: Sequence[str]) -> str:
         """Of a plain mode: the options that would do without what is missing."""
-        others = [other.chosen for other in self.modes if other.chosen]
+        others = [each.chosen for each in self.modes if not set(missing) & set(each.needs)]
         return f" or one of {', '.join(others)}" if others and not mode.chosen else ""
 
 
@@ -270,6 +285,8 @@ class _Given(argparse.Action):
         if self.nargs == 0:
             values = True
         before = getattr(namespace, self.dest, None)
+        if values == [] and self.nargs == argparse.REMAINDER:
+            return
         if self._many:
             values = [*(before or ()), values]
         elif before is not None:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from softsgx.cli import files
 from softsgx.cli.errors import UsageError
+from softsgx.cli.modes import Option
 from softsgx.image.errors import ImageError
 from softsgx.image.file import load
 from softsgx.image.image import EnclaveImage
@@ -22,9 +23,7 @@ _COUNTS: Final = {
     "guard_pages": "holes below each stack",
     "thread_data_pages": "pages per thread that FS and GS point to",
 }
-_OF_THREADS: Final = (
-    *("threads", "nssa", "stack_pages", "guard_pages", "thread_data_pages", "aexnotify"),
-)
+_OF_THREADS: Final = ("threads", "nssa", "stack_pages", "guard_pages", "thread_data_pages")
 
 
 def number(bits: int, least: int = 0) -> Callable[[str], int]:
@@ -68,32 +67,6 @@ def identifier(text: str) -> bytes:
     return value
 
 
-def add_layout(parser: argparse.ArgumentParser) -> None:
-    """The arguments that `enclave` reads."""
-    group = parser.add_argument_group("how an ELF program becomes an enclave (docs/image.md)")
-    group.add_argument(
-        "--layout",
-        choices=["threads", "selftest"],
-        help="selftest: the first segment holds the TCS pages (default: threads)",
-    )
-    for name, text in _COUNTS.items():
-        group.add_argument(
-            _option(name), type=number(32), metavar="N", help=f"{text} (default: {_default(name)})"
-        )
-    group.add_argument("--measure-heap", action="store_true", help="measure the heap, too")
-    group.add_argument(
-        "--aexnotify",
-        action="store_true",
-        help="set AEXNOTIFY in TCS.FLAGS of every thread, and so in ATTRIBUTES",
-    )
-    group.add_argument(
-        "--relocate-to",
-        type=number(64),
-        metavar="BASEADDR",
-        help="apply relative relocations for this address",
-    )
-
-
 def enclave(args: argparse.Namespace) -> tuple[str, EnclaveImage]:
     """What kind of file `args.file` is, and the enclave in it."""
     kind, data = files.read_enclave(args.file)
@@ -118,10 +91,6 @@ def layout(args: argparse.Namespace) -> Layout | None:
             given[name] = True
     if args.relocate_to is not None:
         given["relocate_to"] = args.relocate_to
-    if args.layout == "selftest":
-        for name in (*_OF_THREADS, "relocate_to"):
-            if name in given:
-                raise UsageError(f"{_option(name)}: not with --layout selftest")
     try:
         if args.layout == "selftest":
             return SelftestLayout(**given)
@@ -138,3 +107,42 @@ def _default(name: str) -> str:
     default = getattr(ThreadLayout(), name)
     other = getattr(SelftestLayout(), name, default)
     return f"{default}" if other == default else f"{default}, selftest {other}"
+
+
+_BY_THREADS: Final = ("--layout", (None, "threads"))
+
+LAYOUT_TITLE: Final = "how an ELF program becomes an enclave (docs/image.md)"
+LAYOUT: Final = (
+    Option(
+        name="--layout",
+        choices=("threads", "selftest"),
+        shown="threads",
+        help="selftest: the first segment holds the TCS pages",
+    ),
+    *(
+        Option(
+            name=_option(name),
+            type=number(32),
+            metavar="N",
+            shown=_default(name),
+            help=text,
+            only=_BY_THREADS if name in _OF_THREADS else None,
+        )
+        for name, text in _COUNTS.items()
+    ),
+    Option(name="--measure-heap", help="measure the heap, too"),
+    Option(
+        name="--aexnotify",
+        help="set AEXNOTIFY in TCS.FLAGS of every thread, and so in ATTRIBUTES",
+        only=_BY_THREADS,
+    ),
+    Option(
+        name="--relocate-to",
+        type=number(64),
+        metavar="BASEADDR",
+        help="apply relative relocations for this address",
+        only=_BY_THREADS,
+    ),
+)
+"""The options that `enclave` reads; for an ELF program only."""
+LAYOUT_NAMES: Final = tuple(option.name for option in LAYOUT)

@@ -1,90 +1,113 @@
 """`softsgx run`: an unmodified SGX program on a machine without SGX."""
 
 import argparse
+from typing import Final
 
 from softsgx.cli import files
 from softsgx.cli.errors import (
     EXIT_OK,
+    EXIT_RUN_FAILED,
     EXIT_RUN_NOT_EXECUTABLE,
     EXIT_RUN_NOT_FOUND,
     UsageError,
 )
+from softsgx.cli.modes import Mode, Option, Table
+from softsgx.cli.options import number
 from softsgx.runner.errors import ProgramError, RunnerError
 
-
-def register(parser: argparse.ArgumentParser) -> None:
-    """Options of the machine, then the program."""
-    parser.usage = "softsgx run [options] -- PROGRAM [ARGS ...]"
-    parser.add_argument(
-        "--engine",
-        default="unicorn",
+MACHINE: Final = (
+    Option(
+        name="--engine",
         metavar="ENGINE",
+        default="unicorn",
         help="what executes enclave code: unicorn (the reference) or native (the real CPU)",
-    )
-    parser.add_argument(
-        "--epc", default="256M", metavar="SIZE", help="size of EPC, for example 8M (default 256M)"
-    )
-    parser.add_argument(
-        "--linux", default="6.12", metavar="VERSION", help="the kernel: 6.12 (default), 6.1, v2"
-    )
-    parser.add_argument("--sgx1", action="store_true", help="a processor without SGX2")
-    parser.add_argument(
-        "--xfrm",
+    ),
+    Option(name="--epc", metavar="SIZE", default="256M", help="size of EPC, for example 8M"),
+    Option(name="--linux", metavar="VERSION", default="6.12", help="the kernel: 6.12, 6.1 or v2"),
+    Option(name="--sgx1", help="a processor without SGX2"),
+    Option(
+        name="--xfrm",
         metavar="N",
-        help="XSAVE components that the processor has, for example 0xe7 (--engine native)",
-    )
-    parser.add_argument(
-        "--cpu-option",
-        action="append",
-        default=[],
+        help="XSAVE components that the processor has, for example 0xe7",
+        only=("--engine", ("native",)),
+    ),
+    Option(
+        name="--cpu-option",
         metavar="NAME=VALUE",
+        many=True,
         help="a feature of the processor or a reading of the manual; help lists all",
-    )
-    parser.add_argument(
-        "--vendor", metavar="TEXT", help="vendor string of CPUID leaf 0, 12 characters"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="determines every key of the machine"
-    )
-    parser.add_argument(
-        "--tick",
+    ),
+    Option(name="--vendor", metavar="TEXT", help="vendor string of CPUID leaf 0, 12 characters"),
+    Option(
+        name="--seed",
+        type=number(64),
+        metavar="N",
+        default=0,
+        help="determines every key of the machine",
+    ),
+    Option(
+        name="--tick",
         type=int,
-        default=250,
         metavar="HZ",
-        help="timer interrupts in a second of processor time inside (default 250; 0: none)",
-    )
-    parser.add_argument(
-        "--cpuid",
-        default="auto",
+        default=250,
+        help="timer interrupts in a second of processor time inside; 0: none",
+    ),
+    Option(
+        name="--cpuid",
         metavar="HOW",
+        default="auto",
         help="trap every CPUID (needs CPUID faulting), do so until-entry of a thread into an "
-        "enclave, or patch those that are found; auto (default): trap, or else patch",
-    )
-    _add_reports(parser)
-    parser.add_argument("program", nargs=argparse.REMAINDER, metavar="PROGRAM", help="what to run")
-
-
-def _add_reports(parser: argparse.ArgumentParser) -> None:
-    """What is told of the run."""
-    parser.add_argument(
-        "--explain", action="store_true", help="say why an access, leaf or call was refused"
-    )
-    parser.add_argument(
-        "--stats", action="store_true", help="say at the end how often what happened"
-    )
-    parser.add_argument(
-        "--trace",
+        "enclave, or patch those that are found; auto: trap, or else patch",
+    ),
+)
+REPORTS: Final = (
+    Option(name="--explain", help="say why an access, leaf or call was refused"),
+    Option(name="--stats", help="say at the end how often what happened"),
+    Option(
+        name="--trace",
         metavar="FILE",
         help="write all events: JSON lines, text (.txt), or for ui.perfetto.dev (.pftrace)",
-    )
-    parser.add_argument(
-        "--sgxs-out",
+    ),
+    Option(
+        name="--sgxs-out",
         metavar="FILE",
         help="write each enclave as it is really built, an SGXS stream: FILE, FILE.2, ...",
-    )
+    ),
+)
+
+TABLE: Final = Table(
+    "run",
+    {
+        "the machine": MACHINE,
+        "reports": REPORTS,
+        "": (
+            Option(name="PROGRAM", metavar="-- PROGRAM [ARGS ...]", rest=True, help="what to run"),
+        ),
+    },
+    (
+        Mode(
+            about="run a program",
+            options=(*(option.name for option in (*MACHINE, *REPORTS)), "PROGRAM"),
+            codes={
+                "N": "the program's own code, or 128 + the signal that killed it (or that ended "
+                "softsgx)",
+                EXIT_RUN_FAILED: "softsgx failed: bad options, the machine lacks something, not "
+                "modelled, or a bug (SOFTSGX_DEBUG=1 shows the traceback)",
+                EXIT_RUN_NOT_EXECUTABLE: "the program is there but cannot be executed, or not "
+                "supervised",
+                EXIT_RUN_NOT_FOUND: "the program, its interpreter or its loader is not found",
+            },
+            module=__name__,
+            function="run_it",
+        ),
+    ),
+)
+
+register = TABLE.register
+run = TABLE.run
 
 
-def run(args: argparse.Namespace) -> int:
+def run_it(args: argparse.Namespace) -> int:
     """Run it; its exit code, or 128 + the signal that killed it."""
     from softsgx.runner.cpu_options import HELP, listing
     from softsgx.runner.inherited import inherited

@@ -4,9 +4,11 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from softsgx.cli import files, options
-from softsgx.cli.errors import EXIT_OK, UsageError
+from softsgx.cli.errors import EXIT_OK, UsageError, codes
+from softsgx.cli.modes import Mode, Option, Table
 from softsgx.image import sgxs
 from softsgx.image.entering import not_entered
 from softsgx.image.errors import ImageError
@@ -15,65 +17,92 @@ from softsgx.image.sigstruct import SignOptions, load_key, mrsigner, sign
 from softsgx.spec.attributes import ATTR_AEXNOTIFY, ATTR_DEBUG, XFRM_LEGACY
 from softsgx.spec.bits import MASK32, MASK64
 
-
-def register(parser: argparse.ArgumentParser) -> None:
-    """FILE, the key, the outputs, and what SIGSTRUCT says."""
-    parser.add_argument("file", metavar="FILE", help="ELF program or SGXS stream")
-    parser.add_argument(
-        "--key", required=True, metavar="PEM", help="RSA-3072 private key with exponent 3"
-    )
-    parser.add_argument(
-        "-o", dest="output", metavar="SIG", help="the SIGSTRUCT (default: FILE with suffix .sig)"
-    )
-    parser.add_argument("--sgxs", metavar="SGXS", help="write the SGXS stream, too")
-    _add_fields(parser)
-    options.add_layout(parser)
-
-
-def _add_fields(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        "fields of SIGSTRUCT; N is decimal, 0x..., or names of bits: MODE64BIT,KSS"
-    )
-    group.add_argument(
-        "--attributes",
-        type=options.flags("ATTRIBUTES", 64),
+_U16, _U32 = options.number(16), options.number(32)
+_ATTRIBUTES, _XFRM = options.flags("ATTRIBUTES", 64), options.flags("XFRM", 64)
+_MISC, _CET = options.flags("MISCSELECT", 32), options.flags("CET_ATTRIBUTES", 8)
+_FIELDS: Final = (
+    ("--attributemask", _ATTRIBUTES, MASK64, "bits of ATTRIBUTES that are signed"),
+    ("--xfrm", _XFRM, XFRM_LEGACY, "XFRM of the enclave"),
+    ("--xfrmmask", _XFRM, MASK64, "bits of XFRM that are signed"),
+    ("--miscselect", _MISC, 0, "MISCSELECT of the enclave"),
+    ("--miscmask", _MISC, MASK32, "bits of MISCSELECT that are signed"),
+    ("--cet-attributes", _CET, 0, "CET_ATTRIBUTES of the enclave, needs ATTRIBUTES.CET (0x40)"),
+    ("--cetmask", _CET, 0, "bits of CET_ATTRIBUTES that are signed"),
+    ("--isvprodid", _U16, 0, "product"),
+    ("--isvsvn", _U16, 0, "security version of the product"),
+    ("--vendor", _U32, 0, "0 or 0x8086"),
+    ("--swdefined", _U32, 0, "free for the signer"),
+)
+FIELDS: Final = (
+    Option(
+        name="--attributes",
+        type=_ATTRIBUTES,
         metavar="N",
-        help="ATTRIBUTES of the enclave (default: 0x4, and AEXNOTIFY if a TCS has it)",
-    )
-    u16, u32 = options.number(16), options.number(32)
-    attributes, xfrm = options.flags("ATTRIBUTES", 64), options.flags("XFRM", 64)
-    misc, cet = options.flags("MISCSELECT", 32), options.flags("CET_ATTRIBUTES", 8)
-    fields = (
-        ("--attributemask", attributes, MASK64, "bits of ATTRIBUTES that are signed"),
-        ("--xfrm", xfrm, XFRM_LEGACY, "XFRM of the enclave"),
-        ("--xfrmmask", xfrm, MASK64, "bits of XFRM that are signed"),
-        ("--miscselect", misc, 0, "MISCSELECT of the enclave"),
-        ("--miscmask", misc, MASK32, "bits of MISCSELECT that are signed"),
-        ("--cet-attributes", cet, 0, "CET_ATTRIBUTES of the enclave, needs ATTRIBUTES.CET (0x40)"),
-        ("--cetmask", cet, 0, "bits of CET_ATTRIBUTES that are signed"),
-        ("--isvprodid", u16, 0, "product"),
-        ("--isvsvn", u16, 0, "security version of the product"),
-        ("--vendor", u32, 0, "0 or 0x8086"),
-        ("--swdefined", u32, 0, "free for the signer"),
-    )
-    for name, kind, default, text in fields:
-        shown = f"{text} (default: {default:#x})"
-        group.add_argument(name, type=kind, default=default, metavar="N", help=shown)
-    for name, text in (("--isvfamilyid", "family, needs KSS"), ("--isvextprodid", "product")):
-        group.add_argument(
-            name,
+        shown="0x4, and AEXNOTIFY if a TCS has it",
+        help="ATTRIBUTES of the enclave",
+    ),
+    *(
+        Option(name=name, type=kind, default=default, shown=f"{default:#x}", metavar="N", help=text)
+        for name, kind, default, text in _FIELDS
+    ),
+    *(
+        Option(
+            name=name,
             type=options.identifier,
             default=bytes(16),
+            shown="zeros",
             metavar="HEX",
-            help=f"{text}, 32 hexadecimal digits (default: zeros)",
+            help=f"{text}, 32 hexadecimal digits",
         )
-    group.add_argument(
-        "--date", default="", metavar="YYYY-MM-DD", help="(default: none, DATE is 0)"
-    )
-    group.add_argument("--debug", action="store_true", help="set ATTRIBUTES.DEBUG (0x2)")
+        for name, text in (("--isvfamilyid", "family, needs KSS"), ("--isvextprodid", "product"))
+    ),
+    Option(
+        name="--date",
+        default="",
+        shown="none, DATE is 0",
+        metavar="YYYY-MM-DD",
+        help="day of signing",
+    ),
+    Option(name="--debug", help="set ATTRIBUTES.DEBUG (0x2)"),
+)
+
+TABLE: Final = Table(
+    "sign",
+    {
+        "": (
+            Option(name="FILE", help="ELF program or SGXS stream"),
+            Option(name="--key", metavar="PEM", help="RSA-3072 private key with exponent 3"),
+            Option(
+                name="-o",
+                dest="output",
+                metavar="SIG",
+                shown="FILE with suffix .sig",
+                help="the SIGSTRUCT",
+            ),
+            Option(name="--sgxs", metavar="SGXS", help="write the SGXS stream, too"),
+        ),
+        "fields of SIGSTRUCT; N is decimal, 0x..., or names of bits: MODE64BIT,KSS": FIELDS,
+        options.LAYOUT_TITLE: options.LAYOUT,
+    },
+    (
+        Mode(
+            about="write a SIGSTRUCT",
+            needs=("FILE", "--key"),
+            options=(
+                "-o", "--sgxs", *(field.name for field in FIELDS), *options.LAYOUT_NAMES,
+            ),
+            codes=codes("signed"),
+            module=__name__,
+            function="write",
+        ),
+    ),
+)  # fmt: skip
+
+register = TABLE.register
+run = TABLE.run
 
 
-def run(args: argparse.Namespace) -> int:
+def write(args: argparse.Namespace) -> int:
     """Write the SIGSTRUCT; print MRENCLAVE and MRSIGNER."""
     output = args.output or str(Path(args.file).with_suffix(".sig"))
     outputs = [output, args.sgxs] if args.sgxs else [output]
