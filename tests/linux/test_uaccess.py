@@ -60,6 +60,21 @@ def test_an_address_that_is_no_users_does_not_even_fault(address: int) -> None:
     assert faults(address) == 0
 
 
+def test_a_copy_faults_only_where_an_access_would() -> None:
+    """Not at all once the page is mapped as the copy needs it; a write once more after a read."""
+    w = world()
+    page = w.enclave.data[0]
+
+    def faults(writing: bool) -> int:
+        with w.machine.processor.log.record() as events:
+            assert write(w, page, b"x") if writing else read(w, page, 1) is not None
+        return sum(isinstance(e, PageFaultEnded) for e in events)
+
+    assert [faults(writing) for writing in (False, False, True, True)] == [1, 0, 0, 0]
+    w.mm.space.unmap(page)
+    assert [faults(writing) for writing in (True, True, False)] == [1, 0, 0]
+
+
 class Outside:
     """Memory of a real process: each byte is the low byte of its address."""
 

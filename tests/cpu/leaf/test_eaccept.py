@@ -297,6 +297,13 @@ def test_reading_eaccept_needs_read(needs_read: bool) -> None:
     assert edmm.entry(enclave, DATA) == VALID | REG | (PR if needs_read else 0)
 
 
+def test_reading_eaccept_needs_read_and_a_page_has_it() -> None:
+    enclave = edmm.running(readings=NEEDS_READ)
+    enclave.bare.emodpr(enclave.pages[DATA], R)
+    edmm.etrack(enclave)
+    assert edmm.eaccept(enclave, DATA, REG | R | PR) == 0
+
+
 @pytest.mark.parametrize("pt", [TCS, TRIM])
 def test_reading_eaccept_needs_read_concerns_only_regular_pages(pt: int) -> None:
     """After EMODT no page has R; the reading must not make the result impossible to accept."""

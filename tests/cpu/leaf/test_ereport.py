@@ -5,7 +5,9 @@ Whether the target can verify it is in tests/cpu/test_attestation.py.
 
 import pytest
 
-from softsgx.cpu import Fault
+from softsgx.cpu import Bare, Fault
+from softsgx.spec.attributes import ATTR_DEBUG
+from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import PR
 from softsgx.spec.faults import GP, PF
 from softsgx.spec.keys import REPORT, TARGETINFO
@@ -160,3 +162,28 @@ def test_operands_may_share_a_page() -> None:
     report = REPORT.unpack(k.read(0, 2048)[1024 : 1024 + REPORT.SIZE])
     assert bytes(64) == report.REPORTDATA
     assert report.MRENCLAVE == k.secs.MRENCLAVE
+
+
+def test_operands_lie_anywhere_in_their_pages() -> None:
+    """At every place that their alignment permits; what else is in the page does not matter."""
+    enclave = Bare().enclave(pages=4)
+    lp, (first, second, third, _) = enclave.bare.lp, enclave.data
+    enclave.enter(lp)
+    target = TARGETINFO(ATTRIBUTES=ATTR_DEBUG, CONFIGSVN=7).pack()
+    data = bytes(range(64))
+
+    def report(at: int, data_at: int, out_at: int) -> bytes:
+        for page in (first, second, third):
+            lp.store(page, b"\x5a" * PAGE_SIZE)
+        lp.store(first + at, target)
+        lp.store(second + data_at, data)
+        assert not lp.enclu(EREPORT, first + at, second + data_at, third + out_at)
+        found: bytes = lp.load(third, PAGE_SIZE)
+        assert found[:out_at] == b"\x5a" * out_at
+        assert found[out_at + 432 :] == b"\x5a" * (PAGE_SIZE - out_at - 432)
+        return found[out_at : out_at + 432]
+
+    usual = report(0, 0, 0)
+    assert data in usual
+    for place in ((512, 0, 0), (0, 128, 0), (0, 0, 512), (3584, 3968, 3584)):
+        assert report(*place) == usual
