@@ -84,11 +84,6 @@ class Tree:
         (self.root / path).write_text(text, encoding="utf-8")
         os.utime(self.root / path, (serial, serial))
 
-    def restore(self, path: str) -> None:
-        """Put the checkout's file back."""
-        (self.root / path).unlink()
-        self._copy(path)
-
     def pytest(
         self, arguments: list[str], environment: dict[str, str], seconds: float | None
     ) -> tuple[int, str]:

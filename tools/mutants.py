@@ -87,7 +87,7 @@ class Campaign:
                     return Verdict(mutant, True, by, ran, len(tests))
             return Verdict(mutant, False, "", ran, len(tests))
         finally:
-            copy.restore(mutant.path)
+            copy.write(mutant.path, mutant.text, self._next())
             self._trees.put(copy)
 
     def _next(self) -> int:
@@ -114,7 +114,7 @@ class Campaign:
         if code == FAILED and named:
             return True, named[0].split(" - ")[0].split(" ", 1)[1]
         # pytest could not start or not collect. That is the mutant's doing if it can without it.
-        copy.restore(mutant.path)
+        copy.write(mutant.path, mutant.text, self._next())
         without, told = copy.pytest([*arguments, "--collect-only"], {}, None)
         if without == PASSED:
             return True, text.strip().rpartition("\n")[2] or f"exit code {code}"

@@ -234,6 +234,24 @@ def test_shared_validate_refuses_flags_it_does_not_know(
         assert answer == result
 
 
+@pytest.mark.parametrize("bit", range(4, 32))
+def test_shared_validate_knows_the_flags_that_were_there_before_it(bit: int) -> None:
+    """Bits 4 to 6, 8 and 11 to 18; of the sizes of huge pages, 26 to 31, those of 2 MB and 1 GB.
+
+    include/linux/mman.h, LEGACY_MAP_MASK, by the numbers of the ABI. An anonymous mapping cannot be
+    MAP_SHARED_VALIDATE at all, and the driver refuses this range: -EACCES.
+    """
+    w = unmapped()
+    free = w.enclave.base - PAGE_SIZE
+    flags = MAP_SHARED_VALIDATE | 1 << bit
+    known = bit in (4, 6, 8, *range(11, 19), 26, 27, 28, 29, 30)
+    answer = w.do(w.host.mmap(free, PAGE_SIZE, 0, flags, w.enclave.fd))
+    if bit == 5:
+        assert answer == -EINVAL
+    else:
+        assert answer == (-EACCES if known else -EOPNOTSUPP)
+
+
 # Where the mapping goes
 
 

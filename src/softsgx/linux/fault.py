@@ -21,7 +21,7 @@ from softsgx.linux.process import (
     kernel_entry,
 )
 from softsgx.linux.sgx import encl as e
-from softsgx.linux.sgx.encl import VM_FAULT_BUSY, VM_FAULT_NOPAGE, VM_FAULT_OOM
+from softsgx.linux.sgx.encl import VM_FAULT_BUSY, VM_FAULT_NOPAGE, VM_FAULT_OOM, VM_FAULT_SIGBUS
 from softsgx.linux.uaccess import anonymous_page
 from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_PFN_MASK, PTE_W
 from softsgx.sim.kernel_events import PageFaultBegun, PageFaultEnded
@@ -82,6 +82,7 @@ def _do_user_addr_fault(current: Thread, error_code: int, address: int) -> Steps
         # Memory reclaim or the OOM killer makes room; the instruction is tried again.
         yield ("oom", mm.name, True)
         return None
+    assert result == VM_FAULT_SIGBUS, result
     return _signal(SIGBUS, BUS_ADRERR, address, error_code)
 
 
