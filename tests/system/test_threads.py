@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from softsgx.linux import syscalls
+from softsgx.linux.vdso import VDSO_ENCLU
 from softsgx.sim import Steps
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R
-from softsgx.system import EnclaveThread, Machine, load
+from softsgx.spec.registers import RIP
+from softsgx.system import EnclaveThread, HostThread, Machine, load
 from tests.linux.held import Held, at, to_the_end
 from tests.linux.world import World, world
 
@@ -158,3 +160,23 @@ def test_new_process_builds_its_own_enclave() -> None:
         machine.run(enclave.call(host, keep, args=(data, value)))
     for value, host, enclave in zip((b"0", b"1"), hosts, enclaves, strict=True):
         assert machine.run(enclave.call(host, tell, args=data)) == value
+
+
+def test_an_enclave_goes_on_behind_the_instruction_that_entered_it() -> None:
+    """EEXIT names where: the vDSO's function goes on behind its ENCLU, at a call out and an end."""
+    machine = Machine(cpus=1, epc="1M")
+    host = machine.thread()
+    enclave = machine.run(load(host))
+    lp, went = machine.processor.lps[0], []
+
+    def outside(_host: HostThread) -> Steps[None]:
+        went.append(lp.regs[RIP])
+        return
+        yield
+
+    def program(t: EnclaveThread) -> Steps[None]:
+        yield from t.ocall(outside)
+
+    machine.run(enclave.call(host, program))
+    went.append(lp.regs[RIP])
+    assert went == [VDSO_ENCLU + 3] * 2
