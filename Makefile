@@ -103,8 +103,8 @@ bench: setup  ## measure; the table goes to stdout and bench/README.md
 	@$(BIN)/python -m bench | tee bench/README.md.new
 	@mv bench/README.md.new bench/README.md
 
-docs: setup  ## regenerate docs/spec-map.md and docs/readings.md
-	@$(BIN)/python -m tools.spec_map
+docs: setup  ## make anew what the documents quote (needs gcc; minutes)
+	@$(BIN)/python -m tools.documents
 
 asm: setup  ## assemble the runner's stub and vDSO function anew (needs binutils)
 	@$(BIN)/python -m tools.assemble

@@ -1,0 +1,183 @@
+"""Tables of the documents against the declarations that they speak of."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from softsgx.cli import diff_text
+from softsgx.cli import run as run_command
+from softsgx.cli.main import COMMANDS
+from softsgx.explore import FINDINGS, STRATEGIES, Kind
+from softsgx.explore.explorer import Plan
+from softsgx.image.layout import ThreadLayout
+from softsgx.report.jsonl import JsonLines
+from softsgx.report.lines import Lines
+from softsgx.report.perfetto import Perfetto
+from softsgx.runner import trace_file
+from softsgx.sim import cpu_events, kernel_events
+from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.epcm import R, W
+from softsgx.system import checkers
+from tests.image.builders import DATA, TEXT, elf_file
+from tests.tidy import rooms
+from tools.document_blocks import demo
+from tools.documents import ROOT, all_blocks
+
+CELL = re.compile(r"(?<!\\)\|")
+
+
+def rows(path: str, head: str) -> list[list[str]]:
+    """The cells of the rows of the table that begins with `head`."""
+    (block,) = (b for b in all_blocks() if b.path == path and b.lines[0].startswith(head))
+    return [[cell.strip() for cell in CELL.split(line)[1:-1]] for line in block.lines[2:]]
+
+
+def words(cell: str) -> list[str]:
+    """What stands between backticks."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def test_the_rooms_are_those_of_the_rule() -> None:
+    named = [set(words(row[0])) for row in rows("ARCHITECTURE.md", "| room |")]
+    assert named == list(reversed(rooms.LINES))
+
+
+def test_the_readme_names_every_subcommand() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = " ".join(cell for row in rows("README.md", "| part |") for cell in row)
+    for name in COMMANDS:
+        assert f"softsgx {name}" in table or f"`{name}`" in table, name
+        assert name in text
+
+
+def test_kinds_of_failures_and_their_exit_codes() -> None:
+    table = [(row[0], row[2]) for row in rows("docs/explore.md", "| kind |")]
+    assert table == [(kind.value, "1" if kind in FINDINGS else "2") for kind in Kind]
+
+
+def test_every_strategy_is_in_the_table() -> None:
+    table = rows("docs/explore.md", "| strategy |")
+    assert {words(row[0])[0] for row in table} == set(STRATEGIES)
+    (default,) = (words(row[0])[0] for row in table if "(default)" in row[0])
+    assert default == Plan().strategy
+
+
+def test_every_rule_of_a_checker_is_in_the_table() -> None:
+    table = rows("docs/explore.md", "| rule | broken")
+    named = {rule for row in table for rule in row[0].split(", ")}
+    ours = set()
+    for path in sorted(Path(checkers.__file__).parent.glob("*.py")):
+        ours |= set(re.findall(r'rule = "([^"]+)"', path.read_text(encoding="utf-8")))
+    assert ours <= named
+
+
+def test_every_option_of_run_is_in_the_table() -> None:
+    parser = argparse.ArgumentParser(prog="softsgx run", add_help=False)
+    run_command.register(parser)
+    options = {a.option_strings[-1]: a for a in parser._actions if a.option_strings}
+    table = {words(row[0])[0].split()[0]: row for row in rows("docs/run.md", "| option |")}
+    assert table.keys() == options.keys()
+    for name, action in options.items():
+        asked = words(table[name][0])[0]
+        if action.nargs == 0:
+            assert asked == name
+        elif action.default not in (None, [], 0):
+            # The value in the first column, or named as the default in the second.
+            assert str(action.default) in f"{asked} {table[name][1]}", name
+
+
+def test_the_suffix_chooses_the_format(tmp_path: Path) -> None:
+    table = rows("docs/run.md", "| suffix |")
+    for suffixes, says in table:
+        for suffix in words(suffixes) or [".anything"]:
+            with (tmp_path / f"t{suffix}").open("wb") as stream:
+                kind = type(trace_file._writer(str(tmp_path / f"t{suffix}"), stream, {}))
+            expected = {"a Perfetto": Perfetto, "text in co": Lines, "JSON lines": JsonLines}
+            assert kind is expected[says[:10]], suffix
+
+
+def test_every_event_is_in_the_table() -> None:
+    table = rows("docs/run.md", "| what | when |")
+    named = {name for row in table for name in words(row[0])}
+    ours = {
+        name
+        for module in (cpu_events, kernel_events)
+        for name, kind in vars(module).items()
+        if isinstance(kind, type) and kind.__module__ == module.__name__
+    }
+    assert named == {name for name in ours if not name.startswith("_")} | {"IpiSent", "IpiTaken"}
+
+
+@pytest.mark.parametrize("measure", [False, True])
+def test_the_layout_is_as_show_says(measure: bool) -> None:
+    """The parts in their order, what they may be, and whether they are measured."""
+    layout = ThreadLayout(guard_pages=2, heap_pages=1, measure_heap=measure)
+    found = list(layout.image(elf_file(TEXT, DATA)).segments)
+    table = rows("docs/image.md", "| part |")
+    while found[0].label.startswith("PT_LOAD"):
+        assert found.pop(0).chunks
+    end = 0
+    assert [row[0] for row in table] == [
+        "the PT_LOAD segments, .bss included",
+        *("heap", "per thread: guard", "per thread: stack", "per thread: TCS"),
+        *("per thread: SSA frames", "per thread: data"),
+    ]
+    for part, _, rights, measured in table[1:]:
+        if part == "per thread: guard":
+            assert found[0].offset - end == 2 * PAGE_SIZE, "a hole below the stack"
+            continue
+        segment = found.pop(0)
+        end = segment.end
+        assert segment.label.split()[-1] == part.split()[-1].replace("frames", "SSA")
+        assert (segment.flags & (R | W) == R | W) == (rights == "RW")
+        assert bool(segment.chunks) == (measured == "yes" or measure)
+    assert found == []
+
+
+def test_every_kind_of_difference_is_in_the_table() -> None:
+    """The first word of each line that `show --diff` can print."""
+    tree = ast.parse(Path(diff_text.__file__).read_text(encoding="utf-8"))
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and n.args]
+    kinds = {
+        call.args[0].value
+        for call in calls
+        if isinstance(call.func, ast.Name)
+        and call.func.id == "_line"
+        and isinstance(call.args[0], ast.Constant)
+    }
+    kinds.discard("")  # what is left out
+    assert len(kinds) > 5
+    assert {words(row[0])[0] for row in rows("docs/image.md", "| line |")} == kinds
+
+
+def test_the_steps_of_the_example_are_its_own() -> None:
+    """What comes back is what the program prints, which compares it with the rule."""
+    table = rows("examples/edmm/README.md", "| step |")
+    steps = re.split(r"^ ?(?=\d+  \S)", demo().printed, flags=re.MULTILINE)[1:]
+    assert [row[0] for row in table] == [step.split()[0] for step in steps]
+    errnos = {"EINVAL": "errno 22", "EPERM": "errno 1"}
+    seen = 0
+    for row, step in zip(table, steps, strict=True):
+        for code in re.findall(r"0x[0-9a-f]+", row[3]):
+            assert f"error code {code}," in step, row
+            seen += 1
+        for name in re.findall(r"\bE[A-Z]{4,}\b", row[3]):
+            if name in errnos:
+                assert errnos[name] in step, row
+                seen += 1
+        if re.search(r"\b19\b", row[3]):
+            assert "answers 19, to be 19" in step, row
+            seen += 1
+    assert seen >= 8
+
+
+def test_the_files_of_the_example_are_there() -> None:
+    table = rows("examples/edmm/README.md", "| file |")
+    named = {name for row in table for name in words(row[0])}
+    there = {path.name for path in (ROOT / "examples" / "edmm").iterdir()}
+    assert named == there - {"README.md"}
