@@ -13,10 +13,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from softsgx.cli.errors import COMMAND_CODES, markdown
+from softsgx.cli.main import COMMANDS
 from softsgx.linux.version import VERSIONS, Races
 from softsgx.runner.needs import NEEDS
 from tests.runner.programs import Workshop
@@ -61,6 +64,34 @@ def explanation() -> str:
     """The write of step 7 that the EPCM refuses."""
     found = re.split(r"^(?=\S)", demo().explained, flags=re.MULTILINE)
     return next(text for text in found if text.startswith("write") and "ACCESS.12" in text)
+
+
+# A host that asks for a processor state which the emulator does not save.
+_AVX_HOST: Final = """\
+#include "load.h"
+
+int main(int argc, char **argv)
+{
+    struct enclave e;
+
+    if (argc < 2 || enclave_open(&e, argv[1]) || enclave_reserve(&e))
+        return 2;
+    e.xfrm = 7;
+    return !enclave_create(&e);
+}
+"""
+
+
+def refused_create() -> str:
+    """CREATE with AVX in XFRM, which fails."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        sgxs = Workshop(place).example()[1]
+        (place / "avx.c").write_text(_AVX_HOST, encoding="utf-8")
+        host = place / "avx"
+        gcc = ["gcc", "-D_GNU_SOURCE", "-I", str(ROOT / "examples" / "edmm"), "-o", str(host)]
+        subprocess.run([*gcc, str(place / "avx.c")], check=True)
+        return softsgx("run", "--explain", "--", str(host), sgxs, cwd=place, code=0).stderr
 
 
 def stats() -> str:
@@ -109,6 +140,12 @@ def unmodelled() -> str:
     return table(["what it says", "who says it"], rows)
 
 
+def exit_codes(name: str) -> str:
+    """What the exit codes of a subcommand mean."""
+    modes = getattr(import_module(COMMANDS[name].module), "TABLE", None)
+    return markdown(COMMAND_CODES[name] if modes is None else modes.codes)
+
+
 class Raised(NamedTuple):
     """One `raise Unmodelled(...)`: its text, with `...` for what differs, and the function."""
 
@@ -148,6 +185,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 MAKERS: Final[Mapping[str, Callable[[], str]]] = {
     "an explanation of examples/edmm": explanation,
+    "an ECREATE that is refused": refused_create,
     "stats of examples/edmm": stats,
     "an event of examples/edmm": trace_line,
     "softsgx explore scenarios.py": counter,
@@ -155,4 +193,5 @@ MAKERS: Final[Mapping[str, Callable[[], str]]] = {
     "races by kernel": races,
     "needs": needs,
     "Unmodelled": unmodelled,
+    **{f"exit codes of {name}": partial(exit_codes, name) for name in COMMANDS},
 }
