@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from softsgx.cli.errors import COMMAND_CODES, markdown
+from softsgx.cli.errors import markdown
 from softsgx.cli.main import COMMANDS
 from softsgx.linux.version import VERSIONS, Races
 from softsgx.runner.needs import NEEDS
@@ -142,8 +142,7 @@ def unmodelled() -> str:
 
 def exit_codes(name: str) -> str:
     """What the exit codes of a subcommand mean."""
-    modes = getattr(import_module(COMMANDS[name].module), "TABLE", None)
-    return markdown(COMMAND_CODES[name] if modes is None else modes.codes)
+    return markdown(import_module(COMMANDS[name].module).TABLE.codes)
 
 
 class Raised(NamedTuple):
