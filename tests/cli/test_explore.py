@@ -158,7 +158,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_search(
 ) -> None:
     """It was a traceback after it, and the outcome was lost."""
     path = written(tmp_path, COUNTER)
-    for name, why in (("no/x", "no such directory"), (".", "is a directory")):
+    for name, why in (("no/x", "No such file or directory"), (".", "Is a directory")):
         assert main(["explore", path, option, str(tmp_path / name)]) == 2
         captured = capsys.readouterr()
         assert captured.out == ""

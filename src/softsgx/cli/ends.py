@@ -145,7 +145,7 @@ def show(text: str) -> None:
     try:
         print(text, end="", flush=True)
     except OSError as error:
-        raise _lost(error) from None
+        raise lost(error) from None
 
 
 def flush() -> None:
@@ -155,10 +155,10 @@ def flush() -> None:
     try:
         sys.stdout.flush()
     except OSError as error:
-        raise _lost(error) from None
+        raise lost(error) from None
 
 
-def _lost(error: OSError) -> UsageError | ReaderGone:
+def lost(error: OSError) -> UsageError | ReaderGone:
     """Standard output cannot be written: from now on nothing is, and what to raise."""
     # The interpreter would complain a second time when it flushes at its end.
     with suppress(OSError, ValueError), open(os.devnull, "wb") as nothing:

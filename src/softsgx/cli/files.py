@@ -1,11 +1,16 @@
 """Reading and writing for subcommands: whatever the system refuses is one line, a UsageError."""
 
 import os
+import stat
+import tempfile
+from collections.abc import Sequence
 
 from softsgx.cli.ends import show as show
 from softsgx.cli.errors import UsageError
+from softsgx.cli.outputs import STDOUT, is_stdout, write_stdout
 from softsgx.image.errors import ImageError
 from softsgx.image.file import HEAD_SIZE, kind
+from softsgx.report.same_file import overwritten
 
 
 def read(path: str) -> bytes:
@@ -33,23 +38,67 @@ def read_enclave(path: str) -> tuple[str, bytes]:
 
 
 def write(path: str, data: bytes) -> None:
-    """Write a file, or replace it."""
+    """Write a file, or replace it: at once, so that what was there is whole if this fails."""
     try:
-        with open(path, "wb") as file:
-            file.write(data)
+        if is_stdout(path):
+            write_stdout(data)
+        else:
+            _write_whole(path, data)
     except OSError as error:
         raise _refused(path, error) from None
 
 
+def _write_whole(path: str, data: bytes) -> None:
+    target = os.path.realpath(path)
+    try:
+        before = os.stat(path)
+    except FileNotFoundError:
+        before = None
+    mode = 0o666 & ~_umask() if before is None else stat.S_IMODE(before.st_mode)
+    if before is not None and not _may_be_replaced(target, before):
+        with open(path, "wb") as file:
+            file.write(data)
+        return
+    handle, beside = tempfile.mkstemp(prefix=".softsgx-", dir=os.path.dirname(target))
+    try:
+        with open(handle, "wb") as file:
+            file.write(data)
+            os.fchmod(handle, mode)
+        os.replace(beside, target)
+    except BaseException:
+        os.unlink(beside)
+        raise
+
+
+def _may_be_replaced(target: str, found: os.stat_result) -> bool:
+    """Whether nobody sees that a file is a new one: not a device, another's, of many names."""
+    return (
+        stat.S_ISREG(found.st_mode)
+        and found.st_nlink == 1
+        and found.st_uid == os.geteuid()
+        and os.path.exists(target)
+        and os.path.samestat(found, os.stat(target))
+        and os.access(os.path.dirname(target), os.W_OK | os.X_OK)
+    )
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def expect_write(path: str) -> None:
     """Refuse at once what `write` would refuse after the work, as far as that can be known."""
+    if is_stdout(path):
+        return
     directory = os.path.dirname(path) or "."
     if os.path.isdir(path):
-        raise UsageError(f"{path}: is a directory")
+        raise UsageError(f"{path}: Is a directory")
     if not os.path.isdir(directory):
-        raise UsageError(f"{path}: no such directory")
+        raise UsageError(f"{path}: No such file or directory")
     if not os.access(path if os.path.exists(path) else directory, os.W_OK):
-        raise UsageError(f"{path}: may not be written")
+        raise UsageError(f"{path}: Permission denied")
 
 
 def make_directory(path: str) -> None:
@@ -60,14 +109,14 @@ def make_directory(path: str) -> None:
         raise _refused(path, error) from None
 
 
-def refuse_same(inputs: list[str], outputs: list[str]) -> None:
-    """Refuse to write over what is read, or twice to one file."""
-    taken = [os.path.realpath(path) for path in inputs]
-    for path in outputs:
-        real = os.path.realpath(path)
-        if real in taken:
-            raise UsageError(f"{path}: would be written over: choose another name")
-        taken.append(real)
+def refuse_same(inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Refuse to write over what is read, over another output, or over what standard error says."""
+    if outputs.count(STDOUT) > 1:
+        raise UsageError(f"{STDOUT}: standard output can take one of them")
+    found = overwritten([*inputs, 2], [1 if path == STDOUT else path for path in outputs])
+    if found is not None:
+        name = "standard output" if found == 1 else found
+        raise UsageError(f"{name}: would be written over: choose another name")
 
 
 def _refused(name: str, error: OSError) -> UsageError:

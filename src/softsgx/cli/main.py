@@ -16,6 +16,7 @@ from softsgx.cli.errors import (
     codes,
     epilog,
 )
+from softsgx.cli.outputs import text_aside
 
 HELP_WIDTH: Final = 80  # fixed, so that help is byte-identical on every terminal
 
@@ -121,7 +122,8 @@ def _dispatch(argv: Sequence[str], chosen: str | None, commands: Mapping[str, Co
     if chosen is None:
         parser.print_help(sys.stderr)
         return EXIT_BAD_INPUT
-    code: int = args.run(args)
+    with text_aside(args):
+        code: int = args.run(args)
     return code
 
 

@@ -1,7 +1,9 @@
 """`softsgx run`: an unmodified SGX program on a machine without SGX."""
 
+from __future__ import annotations
+
 import argparse
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from softsgx.cli import files
 from softsgx.cli.errors import (
@@ -13,7 +15,12 @@ from softsgx.cli.errors import (
 )
 from softsgx.cli.modes import Mode, Option, Table
 from softsgx.cli.options import number
+from softsgx.cli.outputs import file_output
+from softsgx.report.same_file import named_in, overwritten
 from softsgx.runner.errors import ProgramError, RunnerError
+
+if TYPE_CHECKING:
+    from softsgx.runner.exec_chain import ProgramFacts
 
 MACHINE: Final = (
     Option(
@@ -66,11 +73,13 @@ REPORTS: Final = (
     Option(
         name="--trace",
         metavar="FILE",
+        type=file_output,
         help="write all events: JSON lines, text (.txt), or for ui.perfetto.dev (.pftrace)",
     ),
     Option(
         name="--sgxs-out",
         metavar="FILE",
+        type=file_output,
         help="write each enclave as it is really built, an SGXS stream: FILE, FILE.2, ...",
     ),
 )
@@ -111,7 +120,8 @@ def run_it(args: argparse.Namespace) -> int:
     """Run it; its exit code, or 128 + the signal that killed it."""
     from softsgx.runner.cpu_options import HELP, listing
     from softsgx.runner.inherited import inherited
-    from softsgx.runner.session import Options, run_program
+    from softsgx.runner.session import Options, find_program, run_program
+    from softsgx.runner.sgxs_files import FILES_MAX
 
     argv = args.program[1:] if args.program[:1] == ["--"] else args.program
     if not argv and HELP not in args.cpu_option:
@@ -136,9 +146,28 @@ def run_it(args: argparse.Namespace) -> int:
         if HELP in args.cpu_option:
             files.show(listing(*options.machine()))
             return EXIT_OK
-        return run_program(argv, options, inherited())
+        caller = inherited()
+        options.machine()
+        facts = find_program(argv, caller)
+        _refuse_same(argv, facts, [args.trace, args.sgxs_out])
+        later = [f"{args.sgxs_out}.{number}" for number in range(2, FILES_MAX + 1)]
+        if args.trace and args.sgxs_out and overwritten([args.trace], later):
+            raise UsageError(f"{args.trace}: is also a name of --sgxs-out: choose another name")
+        return run_program(argv, options, caller, facts)
     except ProgramError as error:
         code = EXIT_RUN_NOT_FOUND if error.missing else EXIT_RUN_NOT_EXECUTABLE
         raise UsageError(str(error), code) from None
     except RunnerError as error:
         raise UsageError(str(error)) from None
+
+
+def _refuse_same(argv: list[str], facts: ProgramFacts, outputs: list[str | None]) -> None:
+    """Refuse to write over the program, what it is told of, or what it reads and writes itself.
+
+    All that is seen of that are the files among its arguments, and its standard streams.
+    """
+    program = [facts.file, *facts.scripts, facts.path, facts.interpreter]
+    files_of_it = [*filter(None, program), *named_in(argv[1:])]
+    name = overwritten([*files_of_it, 0, 1, 2], filter(None, outputs))
+    if name is not None:
+        raise UsageError(f"{name}: the program uses this file, too: choose another name")

@@ -9,6 +9,7 @@ from typing import Final
 from softsgx.cli import files, options
 from softsgx.cli.errors import EXIT_OK, UsageError, codes
 from softsgx.cli.modes import Mode, Option, Table
+from softsgx.cli.outputs import output
 from softsgx.image import sgxs
 from softsgx.image.entering import not_entered
 from softsgx.image.errors import ImageError
@@ -76,10 +77,16 @@ TABLE: Final = Table(
                 name="-o",
                 dest="output",
                 metavar="SIG",
+                type=output,
                 shown="FILE with suffix .sig",
-                help="the SIGSTRUCT",
+                help="the SIGSTRUCT; - is standard output",
             ),
-            Option(name="--sgxs", metavar="SGXS", help="write the SGXS stream, too"),
+            Option(
+                name="--sgxs",
+                metavar="SGXS",
+                type=output,
+                help="write the SGXS stream, too; - as with -o",
+            ),
         ),
         "fields of SIGSTRUCT; N is decimal, 0x..., or names of bits: MODE64BIT,KSS": FIELDS,
         options.LAYOUT_TITLE: options.LAYOUT,
@@ -104,9 +111,11 @@ run = TABLE.run
 
 def write(args: argparse.Namespace) -> int:
     """Write the SIGSTRUCT; print MRENCLAVE and MRSIGNER."""
-    output = args.output or str(Path(args.file).with_suffix(".sig"))
-    outputs = [output, args.sgxs] if args.sgxs else [output]
+    sig_path = args.output or str(Path(args.file).with_suffix(".sig"))
+    outputs = [sig_path, args.sgxs] if args.sgxs else [sig_path]
     files.refuse_same([args.file, args.key], outputs)
+    for path in outputs:
+        files.expect_write(path)
     _, image = options.enclave(args)
     try:
         key = load_key(files.read(args.key))
@@ -117,7 +126,7 @@ def write(args: argparse.Namespace) -> int:
         sig = sign(image, key, _sign_options(args))
     except ImageError as error:
         raise UsageError(f"{args.file}: {error}") from None
-    files.write(output, sig.pack())
+    files.write(sig_path, sig.pack())
     if args.sgxs:
         files.write(args.sgxs, sgxs.write(image))
     _remark(image, args)

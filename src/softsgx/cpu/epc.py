@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 
 DEFAULT_EPC_BASE = 1 << 40
+EPC_BYTES_MAX = (1 << 46) - DEFAULT_EPC_BASE
+"""From there to the end of what the kernel can map."""
 
 
 def _section(section: object) -> tuple[int, int]:

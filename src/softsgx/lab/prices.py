@@ -76,10 +76,11 @@ class PriceError(ValueError):
 
 @dataclass(frozen=True)
 class Profile:
-    """A named column of prices."""
+    """A named column of prices; `file` is where it was read from, empty if it is built in."""
 
     name: str
     cycles: Mapping[str, int]
+    file: str = ""
 
     def us(self, cycles: float) -> float:
         """Cycles as microseconds."""
@@ -152,7 +153,7 @@ def profile(name: str) -> Profile:
         table = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except ValueError as error:
         raise PriceError(f"{name}: {error}") from None
-    return Profile(path.stem, checked(name, table))
+    return Profile(path.stem, checked(name, table), name)
 
 
 def checked(name: str, table: object) -> dict[str, int]:

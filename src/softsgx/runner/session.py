@@ -17,7 +17,7 @@ from softsgx.runner.cpuid import CpuidPolicy
 from softsgx.runner.cpuid_traps import CpuidTraps, choose
 from softsgx.runner.doorbell import ENDING
 from softsgx.runner.errors import RunnerError
-from softsgx.runner.exec_chain import check_program
+from softsgx.runner.exec_chain import ProgramFacts, check_program
 from softsgx.runner.inherited import NOT_OURS, Inherited, keep_statuses
 from softsgx.runner.listening import Listening
 from softsgx.runner.loading import Loader
@@ -75,7 +75,15 @@ def _told(argv: Sequence[str], options: Options) -> dict[str, Any]:
     return {"version": __version__, "program": list(argv), **asked}
 
 
-def run_program(argv: Sequence[str], options: Options, inherited: Inherited) -> int:
+def find_program(argv: Sequence[str], inherited: Inherited) -> ProgramFacts:
+    """The program that the first word names. Raises ProgramError."""
+    path = inherited.path()
+    return check_program(argv[0], {} if path is None else {"PATH": path})
+
+
+def run_program(
+    argv: Sequence[str], options: Options, inherited: Inherited, facts: ProgramFacts
+) -> int:
     """Run a program to its end; its exit code, or 128 + the signal that killed it.
 
     By SIGTERM and SIGHUP the program dies with its supervisor, and what was recorded is written.
@@ -83,8 +91,6 @@ def run_program(argv: Sequence[str], options: Options, inherited: Inherited) -> 
     """
     keep_statuses()
     part, readings = options.machine()
-    path = inherited.path()
-    facts = check_program(argv[0], {} if path is None else {"PATH": path})
     native = options.engine == "native"
     meet(native)
     traps = choose(options.cpuid)

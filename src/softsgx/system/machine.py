@@ -6,6 +6,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from softsgx.cpu import Part, Processor, Readings
+from softsgx.cpu.epc import EPC_BYTES_MAX
 from softsgx.cpu.part import DEFAULT_PART
 from softsgx.cpu.readings import DEFAULT_READINGS
 from softsgx.linux.kernel import Kernel
@@ -153,4 +154,6 @@ def epc_bytes(size: int | str) -> int:
         size = int(digits) * unit
     if size < 16 * PAGE_SIZE or size % PAGE_SIZE:
         raise ValueError(f"epc={size}: a multiple of 4096 of at least 65536 bytes is needed")
+    if size > EPC_BYTES_MAX:
+        raise ValueError(f"epc={size}: at most {EPC_BYTES_MAX >> 40}T fit below 2^46")
     return size

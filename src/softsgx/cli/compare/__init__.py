@@ -11,6 +11,7 @@ from softsgx.cli.compare.arguments import failure, jobs, names, processors, prof
 from softsgx.cli.errors import codes
 from softsgx.cli.modes import Mode, Option, Table
 from softsgx.cli.options import number
+from softsgx.cli.outputs import output
 from softsgx.lab.designs import DESIGNS
 from softsgx.lab.prices import COLUMNS, PROFILES
 from softsgx.lab.runtimes import RUNTIMES
@@ -78,7 +79,12 @@ HOW: Final = (
         only=("--json", (False,)),
     ),
     Option(name="--json", help="print one JSON object"),
-    Option(name="--html", metavar="FILE", help="write a report that needs nothing else"),
+    Option(
+        name="--html",
+        type=output,
+        metavar="FILE",
+        help="write a report that needs nothing else; -: to stdout",
+    ),
     Option(name="--plots", metavar="DIR", help="write each plot as SVG and PNG"),
     Option(name="--schedule", metavar="S", help="replay this schedule of --failure"),
 )

@@ -19,6 +19,7 @@ from softsgx.lab.failures.matrix import matrix
 from softsgx.lab.failures.outcome import Outcome
 from softsgx.lab.report import as_json
 from softsgx.lab.table import conclusions_text, matrix_text, table
+from softsgx.lab.workloads.recorded import RECORDED
 
 if TYPE_CHECKING:
     from softsgx.lab.measurement import Measurement
@@ -29,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     if args.html is not None or args.plots is not None:
         _need_plots()
     if args.html is not None:
+        files.refuse_same(_inputs(args), [args.html])
         files.expect_write(args.html)
     if args.plots is not None:
         files.make_directory(args.plots)
@@ -36,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     measured, whole = measure_all(plan.cells(), args.jobs or os.cpu_count() or 1)
     comparison = Comparison(plan, measured)
     outcomes = matrix(plan.designs) if whole else []
+    if args.html is not None or args.plots is not None:
+        _write(args, comparison, outcomes)
     if args.json:
         files.show(json.dumps(as_json(comparison, outcomes), indent=1) + "\n")
     else:
@@ -43,12 +47,16 @@ def run(args: argparse.Namespace) -> int:
         files.show(conclusions_text(comparison.conclusions(), args.prices))
         if outcomes:
             files.show(matrix_text(outcomes))
-    if args.html is not None or args.plots is not None:
-        _write(args, comparison, outcomes)
     if not whole:
         print(f"interrupted: {comparison.finished} of {comparison.wanted} runs", file=sys.stderr)
         return EXIT_INTERRUPTED
     return EXIT_OK
+
+
+def _inputs(args: argparse.Namespace) -> list[str]:
+    """The files that were read: of prices, and recorded traces."""
+    traces = [name.removeprefix(RECORDED) for name in args.workloads if name.startswith(RECORDED)]
+    return traces + [profile.file for profile in args.prices if profile.file]
 
 
 def _need_plots() -> None:
@@ -63,9 +71,14 @@ def _write(args: argparse.Namespace, comparison: Comparison, outcomes: list[Outc
 
     drawn = list(plots(comparison))
     if args.plots is not None:
-        for plot in drawn:
-            files.write(os.path.join(args.plots, f"{plot.name}.svg"), plot.svg)
-            files.write(os.path.join(args.plots, f"{plot.name}.png"), plot.png)
+        pictures = {
+            os.path.join(args.plots, f"{plot.name}.{kind}"): data
+            for plot in drawn
+            for kind, data in (("svg", plot.svg), ("png", plot.png))
+        }
+        files.refuse_same([*_inputs(args), *([args.html] if args.html else [])], list(pictures))
+        for path, data in pictures.items():
+            files.write(path, data)
     if args.html is not None:
         text = page(comparison, outcomes, drawn, _command(comparison.plan))
         files.write(args.html, text.encode())

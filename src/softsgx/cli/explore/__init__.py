@@ -8,6 +8,7 @@ from typing import Final
 from softsgx.cli.errors import codes
 from softsgx.cli.modes import Mode, Option, Table
 from softsgx.cli.options import number
+from softsgx.cli.outputs import output
 from softsgx.explore import STRATEGIES, Plan
 from softsgx.linux.version import VERSIONS
 from softsgx.system.runtimes import ORDERS
@@ -87,8 +88,8 @@ SEARCH: Final = (
 )
 REPORTS: Final = (
     Option(name="--json", help="print JSON instead of words"),
-    Option(name="--junit", metavar="FILE", help="write a JUnit report"),
-    Option(name="--sarif", metavar="FILE", help="write a SARIF report"),
+    Option(name="--junit", type=output, metavar="FILE", help="write a JUnit report; -: to stdout"),
+    Option(name="--sarif", type=output, metavar="FILE", help="write a SARIF report; -: to stdout"),
 )
 
 _HOW: Final = ("--strategy", "--preemptions", "--executions", "--depth", "--budget", "--seed")

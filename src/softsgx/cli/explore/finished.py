@@ -97,12 +97,15 @@ def expect_reports(args: argparse.Namespace) -> None:
 
 
 def report(args: argparse.Namespace, finished: Sequence[Finished], words: str) -> None:
-    """Print JSON, or these words, and write the files that were asked for."""
-    if args.json:
-        files.show(json.dumps([done.json() for done in finished], indent=2) + "\n")
-    else:
-        files.show(words)
+    """Write the files that were asked for, and print JSON, or these words.
+
+    In this order: files are written though nobody reads what is printed.
+    """
     if args.junit is not None:
         files.write(args.junit, junit(finished).encode())
     if args.sarif is not None:
         files.write(args.sarif, sarif(finished).encode())
+    if args.json:
+        files.show(json.dumps([done.json() for done in finished], indent=2) + "\n")
+    else:
+        files.show(words)

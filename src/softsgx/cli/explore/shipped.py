@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from softsgx.cli import files
+from softsgx.cli.errors import ReaderGone
 from softsgx.cli.explore.finished import Finished, exit_code, expect_reports, report
 from softsgx.cli.explore.searching import search_all
 from softsgx.cli.scenarios import all_shipped
@@ -16,9 +17,17 @@ def run(args: argparse.Namespace) -> int:
     scenarios = all_shipped(args.linux, args.order)
     width = max(len(scenario.name) for scenario in scenarios)
 
+    gone: list[ReaderGone] = []
+
     def show(done: Finished) -> None:
-        if not args.json:
+        if args.json or gone:
+            return
+        try:
             files.show(line(done, width))
+        except ReaderGone as error:
+            if args.junit is None and args.sarif is None:
+                raise
+            gone.append(error)  # the files are still to be written
 
     finished = search_all(args, [(each.name, each) for each in scenarios], show)
     found = sum(done.outcome.failure is not None for done in finished)
@@ -28,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
         f"{len(finished)} of {len(scenarios)} scenarios, {found} with a finding, which "
         "softsgx explore SCENARIO shows\n",
     )
+    if gone:
+        raise gone[0]
     return exit_code(finished)
 
 
