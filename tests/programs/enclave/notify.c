@@ -1,7 +1,9 @@
 /*
  * An enclave that asks to be told of AEX. At CSSA = 0 it serves one call: spin until the handler has
  * counted A notices, in registers that the handler must bring back. At CSSA = 1 ERESUME has entered
- * the handler: it counts, gives the frame back by EDECCSSA, and loads what the frame holds.
+ * the handler: it counts, copies what the frame holds to the interrupted stack, gives the frame back
+ * by EDECCSSA, and loads the copy. From EDECCSSA on the next AEX may write the frame again, and be
+ * told of in its turn: a handler that still read the frame there went on with its own registers.
  */
 #include "calls.h"
 #include "sgx.h"
@@ -29,27 +31,42 @@ __attribute__((naked, used)) void _start(void)
             "mov $4, %eax\n\t" ENCLU "\n\t"
             "1: incq notices(%rip)\n\t"
             "lea " FRAME "(%rbx), %r8\n\t"
-            "mov $9, %eax\n\t" ENCLU "\n\t" /* EDECCSSA */
             "mov 32(%r8), %rsp\n\t"
             "lea -128(%rsp), %rsp\n\t" /* below the red zone */
-            "push 136(%r8)\n\t"
-            "push 128(%r8)\n\t"
+            "push 136(%r8)\n\t"        /* RIP */
+            "push 120(%r8)\n\t"
+            "push 112(%r8)\n\t"
+            "push 104(%r8)\n\t"
+            "push 96(%r8)\n\t"
+            "push 88(%r8)\n\t"
+            "push 80(%r8)\n\t"
+            "push 72(%r8)\n\t"
+            "push 64(%r8)\n\t"
+            "push 56(%r8)\n\t"
+            "push 48(%r8)\n\t"
+            "push 40(%r8)\n\t"
+            "push 24(%r8)\n\t"
+            "push 16(%r8)\n\t"
+            "push 8(%r8)\n\t"
+            "push 0(%r8)\n\t"
+            "push 128(%r8)\n\t"             /* RFLAGS */
+            "mov $9, %eax\n\t" ENCLU "\n\t" /* EDECCSSA */
             "popfq\n\t"
-            "mov 0(%r8), %rax\n\t"
-            "mov 8(%r8), %rcx\n\t"
-            "mov 16(%r8), %rdx\n\t"
-            "mov 24(%r8), %rbx\n\t"
-            "mov 40(%r8), %rbp\n\t"
-            "mov 48(%r8), %rsi\n\t"
-            "mov 56(%r8), %rdi\n\t"
-            "mov 72(%r8), %r9\n\t"
-            "mov 80(%r8), %r10\n\t"
-            "mov 88(%r8), %r11\n\t"
-            "mov 96(%r8), %r12\n\t"
-            "mov 104(%r8), %r13\n\t"
-            "mov 112(%r8), %r14\n\t"
-            "mov 120(%r8), %r15\n\t"
-            "mov 64(%r8), %r8\n\t"
+            "pop %rax\n\t"
+            "pop %rcx\n\t"
+            "pop %rdx\n\t"
+            "pop %rbx\n\t"
+            "pop %rbp\n\t"
+            "pop %rsi\n\t"
+            "pop %rdi\n\t"
+            "pop %r8\n\t"
+            "pop %r9\n\t"
+            "pop %r10\n\t"
+            "pop %r11\n\t"
+            "pop %r12\n\t"
+            "pop %r13\n\t"
+            "pop %r14\n\t"
+            "pop %r15\n\t"
             "ret $128\n\t");
 }
 
