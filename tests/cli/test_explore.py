@@ -5,11 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
-import subprocess
-import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -261,94 +256,6 @@ def test_a_worker_that_is_killed_loses_nothing(
     found = explored([path, "--jobs", "2", "--strategy", "dfs"], capsys)
     assert Path(path).with_suffix(".mark").exists()
     assert (found["executions"], found["complete"]) == (252, True)
-
-
-def test_a_budget_is_for_all_scenarios_of_a_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Each gets an equal share of what is left; it was the whole for each of them."""
-    long = CORRECT.replace("range(5)", "range(500)")
-    path = written(tmp_path, long + long.replace("class Correct", "class Second"))
-    for more in ([], ["--jobs", "1"]):
-        start = time.monotonic()
-        assert main(["explore", path, "--budget", "2s", *more]) == 0
-        assert time.monotonic() - start < 3.9
-        assert capsys.readouterr().out.count("nothing found in ") == 2
-
-
-@pytest.mark.parametrize("more", [[], ["--jobs", "2"], ["--cluster", "--jobs", "2"]], ids=" ".join)
-def test_an_interrupt_shows_what_was_done_and_leaves_nothing(
-    tmp_path: Path, more: list[str]
-) -> None:
-    """As from a terminal, where Ctrl-C goes to the whole group of processes."""
-    path = written(tmp_path, CORRECT.replace("range(5)", "range(50)"))
-    command = [sys.executable, "-m", "softsgx.cli.main", "explore", path, "--progress", *more]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        assert process.stderr is not None
-        assert "executions" in process.stderr.readline()
-        os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=20)
-        # Python's own tracker of resources ends when its pipe is closed.
-        end = time.monotonic() + 10
-        while members(process.pid) and time.monotonic() < end:
-            time.sleep(0.05)
-    finally:
-        left = members(process.pid)
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
-    assert process.returncode == 130
-    assert out.startswith("Correct: nothing found in ")
-    assert err.splitlines()[-1] == "softsgx: explore: interrupted"
-    assert not [line for line in err.splitlines() if not line.startswith(("Correct: ", "softsgx:"))]
-    assert left == []
-
-
-HANGING = CORRECT.replace("for _ in range(5):", "while True: pass\n        for _ in range(5):")
-
-
-def test_workers_die_with_their_parent(tmp_path: Path) -> None:
-    """Killed, it cannot end them; one that hung went on for ever."""
-    path = written(tmp_path, HANGING)
-    command = [sys.executable, "-m", "softsgx.cli.main", "explore", path, "--jobs", "2"]
-    process = subprocess.Popen(command, start_new_session=True)
-    end = time.monotonic() + 30
-    try:
-        while len(members(process.pid)) < 3 and time.monotonic() < end:
-            time.sleep(0.1)
-        time.sleep(1)
-        process.kill()
-        process.wait()
-        while members(process.pid) and time.monotonic() < end:
-            time.sleep(0.1)
-    finally:
-        left = members(process.pid)
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
-    assert left == []
-
-
-def test_a_worker_that_hangs_does_not_keep_the_rest(tmp_path: Path) -> None:
-    """A body that never comes to a point cannot be interrupted from within."""
-    path = written(tmp_path, HANGING)
-    command = [sys.executable, "-m", "softsgx.cli.main", "explore", path, "--jobs", "2"]
-    done = subprocess.run([*command, "--budget", "1s"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0
-    assert done.stdout.startswith("Correct: nothing found in 0 executions")
-
-
-def members(group: int) -> list[int]:
-    """The processes of a group."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            with suppress(OSError):
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                if int(fields[2]) == group and fields[0] != "Z":
-                    found.append(int(entry.name))
-    return found
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

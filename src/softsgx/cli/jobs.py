@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Final
 
 from softsgx.cli.crew import Task, work_on
+from softsgx.cli.errors import EXIT_INTERRUPTED
 from softsgx.explore.unit import Part, Unit
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -55,3 +56,7 @@ def _deaf() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # It may have died before that, and its end is told only once.
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        os._exit(EXIT_INTERRUPTED)

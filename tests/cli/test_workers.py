@@ -1,0 +1,130 @@
+"""`softsgx explore` with a budget, with Ctrl-C, and with workers that hang or lose their parent."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from softsgx.cli import crew, stopping
+from softsgx.cli.main import main
+from tests.cli.test_explore import CORRECT, written
+from tests.patience import LIMIT_S, until
+
+# A body that never comes to a point cannot be interrupted from within. It leaves a mark first.
+HANGING = "import pathlib, os\n" + CORRECT.replace(
+    "for _ in range(5):",
+    "pathlib.Path(__file__).with_name(f'hangs.{os.getpid()}').touch()\n"
+    "        while True: pass\n"
+    "        for _ in range(5):",
+)
+LONG = CORRECT.replace("range(5)", "range(500)")
+
+
+class Clock:
+    """In place of `time`: each look at it takes a while."""
+
+    def __init__(self, step_s: float) -> None:
+        self._ticks = itertools.count()
+        self._step = step_s
+        self.now = 0.0
+
+    def time(self) -> float:
+        """The time of this look, in seconds."""
+        self.now = next(self._ticks) * self._step
+        return self.now
+
+
+@pytest.mark.parametrize("more", [[], ["--jobs", "1"]], ids=" ".join)
+def test_a_budget_is_for_all_scenarios_of_a_file(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    more: list[str],
+) -> None:
+    """Each gets an equal share of what is left; it was the whole for each of them."""
+    clock = Clock(0.05)
+    monkeypatch.setattr(stopping, "time", clock)
+    monkeypatch.setattr(crew, "time", clock)
+    path = written(tmp_path, LONG + LONG.replace("class Correct", "class Second"))
+    assert main(["explore", path, "--budget", "2s", *more]) == 0
+    assert 1.9 < clock.now < 2.6, "one look more or less, not a share"
+    assert capsys.readouterr().out.count("nothing found in ") == 2
+
+
+@contextmanager
+def exploring(*argv: str) -> Iterator[subprocess.Popen[str]]:
+    """`softsgx explore` with a group of processes of its own, none of which is left at the end."""
+    command = [sys.executable, "-m", "softsgx.cli.main", "explore", *argv]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            yield process
+            until(lambda: not members(process.pid), "the end of the last process")
+        finally:
+            for pid in members(process.pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("more", [[], ["--jobs", "2"], ["--cluster", "--jobs", "2"]], ids=" ".join)
+def test_an_interrupt_shows_what_was_done_and_leaves_nothing(
+    tmp_path: Path, more: list[str]
+) -> None:
+    """As from a terminal, where Ctrl-C goes to the whole group of processes."""
+    path = written(tmp_path, CORRECT.replace("range(5)", "range(50)"))
+    with exploring(path, "--progress", *more) as process:
+        assert process.stderr is not None
+        assert "executions" in process.stderr.readline()
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130
+    assert out.startswith("Correct: nothing found in ")
+    assert err.splitlines()[-1] == "softsgx: explore: interrupted"
+    assert not [line for line in err.splitlines() if not line.startswith(("Correct: ", "softsgx:"))]
+
+
+def test_workers_that_hang_die_with_their_parent(tmp_path: Path) -> None:
+    """Killed, it cannot end them; one that hung went on for ever."""
+    path = written(tmp_path, HANGING)
+    with exploring(path, "--jobs", "2") as process:
+        until(lambda: list(tmp_path.glob("hangs.*")), "a worker that hangs")
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_workers_that_begin_die_with_their_parent(tmp_path: Path, number: int) -> None:
+    """Before they have asked the kernel to tell them of its death, they must ask whether it lives:
+    on a loaded machine a worker went on for ever, waiting for work."""
+    path = written(tmp_path, HANGING)
+    with exploring(path, "--jobs", "2") as process:
+        until(lambda: len(members(process.pid)) > number, "a process of the crew")
+        process.kill()
+        process.wait()
+
+
+def test_a_worker_that_hangs_does_not_keep_the_rest(tmp_path: Path) -> None:
+    with exploring(written(tmp_path, HANGING), "--jobs", "2", "--budget", "1s") as process:
+        out, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0
+    assert out.startswith("Correct: nothing found in 0 executions")
+
+
+def members(group: int) -> list[int]:
+    """The processes of a group."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with suppress(OSError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[2]) == group and fields[0] != "Z":
+                    found.append(int(entry.name))
+    return found
