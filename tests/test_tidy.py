@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.tidy import form, purity, repository, rooms
+from tests.tidy import form, purity, repository, rooms, waiting
 from tests.tidy.source import ROOT, Source, sources
 
 Rule = Callable[[Source], Iterator[str]]
@@ -32,6 +32,28 @@ def report(findings: Iterator[str]) -> None:
 @pytest.mark.parametrize("rule", RULES, ids=name_of)
 def test_sources_obey(rule: Rule) -> None:
     report(finding for source in sources() for finding in rule(source))
+
+
+def test_tests_wait_for_facts() -> None:
+    """One that waited a second was red where the second was too short."""
+    report(found for source in waiting.sources_of_tests() for found in waiting.no_seconds(source))
+    assert {path for path in waiting.ALLOWED if not (ROOT / path).is_file()} == set()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import time\ntime.sleep(1)",
+        "import time as t\nassert t.monotonic() < 3",
+        "from time import sleep",
+        "subprocess.run(command, timeout=60)",
+        "process.wait(20)",
+        "import time\nclock = time.perf_counter",
+    ],
+)
+def test_seconds_in_tests_are_found(text: str) -> None:
+    assert list(waiting.no_seconds(Source("tests/cli/test_a.py", text)))
+    assert not list(waiting.no_seconds(Source("tests/a.py", "run(timeout=LIMIT_S)\nx.wait()")))
 
 
 def test_no_file_names_this_workplace_or_a_registry() -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from softsgx.cli import crew
 from softsgx.cli.main import main
 from softsgx.explore.unit import Unit
 from tests.cli.test_explore import CORRECT, COUNTER, MORTAL, explored, written
+from tests.patience import LIMIT_S, until
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def running(*argv: str, seed: str = "0") -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(LIMIT_S)
 
 
 @contextmanager
@@ -63,25 +63,20 @@ def _workers(address: str, seeds: tuple[str, ...]) -> Iterator[None]:
 
 def _count(address: str) -> int:
     code = (
-        "import sys, distributed; client = distributed.Client(sys.argv[1], timeout=20);"
+        "import sys, distributed; client = distributed.Client(sys.argv[1], timeout=int(sys.argv[2]));"
         "print(len(client.scheduler_info(n_workers=-1)['workers']))"
     )
-    done = subprocess.run([sys.executable, "-c", code, address], capture_output=True, text=True)
-    return int(done.stdout or -1)
-
-
-def until(what: object, seconds: float = 60.0) -> None:
-    assert callable(what)
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "this takes too long"
-        time.sleep(0.1)
+    done = subprocess.run(
+        [sys.executable, "-c", code, address, str(LIMIT_S)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
 
 
 def softsgx(argv: list[str]) -> subprocess.CompletedProcess[str]:
     """In a process of its own: Dask has threads that outlive a call."""
     command = [sys.executable, "-m", "softsgx.cli.main", "explore", *argv]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from softsgx.cli.main import main
 from softsgx.linux.version import VERSIONS
 from softsgx.system.checkers import CHECKERS
 from softsgx.system.scenarios.catalogue import KNOWN_RACES
+from tests.patience import LIMIT_S
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TEXT = (DOCS / "explore.md").read_text(encoding="utf-8")
@@ -50,7 +51,7 @@ def test_the_commands_of_the_text_find_something(command: str, tmp_path: Path) -
     assert program == "softsgx"
     # A process of its own: Dask has threads that outlive a call.
     line = [sys.executable, "-m", "softsgx.cli.main", *argv]
-    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 1, done.stderr
     assert "violation" in done.stdout.lower()
 

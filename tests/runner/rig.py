@@ -20,6 +20,7 @@ from softsgx.runner.mailboxes import Mailboxes
 from softsgx.runner.stub import stub_image
 from softsgx.runner.vdso import vdso_image
 from softsgx.spec.registers import RFLAGS, RIP, RSP
+from tests.patience import until
 
 HERE: Final = Path(__file__).parent
 STATE: Final = Struct("18Q16x512s")
@@ -140,12 +141,16 @@ class Harness:
         return mailbox
 
     def requests(self) -> list[int]:
-        """Wait for requests. What is lost for 20 seconds does not come any more."""
-        for _ in range(200):
-            if taken := self.mailboxes.wait(0.1):
-                return taken
-            assert self.process.poll() is None, f"ended with {self.process.returncode}"
-        raise AssertionError("no request")
+        """Wait for requests."""
+        taken: list[int] = []
+
+        def came() -> bool:
+            taken.extend(self.mailboxes.wait(0.1))
+            assert taken or self.process.poll() is None, f"ended with {self.process.returncode}"
+            return bool(taken)
+
+        until(came, "a request")
+        return taken
 
     def enter(self, state: State, command: bytes = b"r") -> None:
         """Jump to STUB with this state."""

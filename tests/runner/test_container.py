@@ -22,11 +22,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import LIMIT_S
 from tests.runner.container_profile import MOBY
 from tests.runner.denying import Denied
 from tests.runner.programs import PROGRAMS, ROOT, Program, Workshop
 
-LIMIT_S = 180
 PROC = ("--proc", "/proc")
 NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net")
 # Root's directories are nobody's business, except where this interpreter is.

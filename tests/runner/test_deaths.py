@@ -15,9 +15,9 @@ from typing import Final
 
 import pytest
 
+from tests.patience import LIMIT_S
 from tests.runner.programs import ENGINES, PROGRAMS, Program, Workshop
 
-LIMIT_S: Final = 600
 ROWS: Final = {
     "refused": (signal.SIGSEGV, "write of the enclave"),
     "blocked": (signal.SIGSEGV, "write of the enclave"),

@@ -14,11 +14,11 @@ import sys
 
 import pytest
 
+from tests.patience import LIMIT_S
 from tests.runner.container_profile import MOBY, OLDER
 from tests.runner.denying import KILL, Denied, denied
 from tests.runner.programs import PROGRAMS, ROOT, Program, Workshop
 
-LIMIT_S = 180
 NOBODY = 65534
 VERSION = tuple(sys.version_info[:2])
 VM = ("process_vm_readv", "process_vm_writev")

@@ -17,6 +17,7 @@ import pytest
 
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.exec_chain import check_program
+from tests.patience import LIMIT_S
 from tests.runner.test_elf_check import ONLY, changed, executable, program, refusal
 
 __all__ = ["program"]
@@ -39,7 +40,7 @@ def supervised(command: Sequence[str], **options: Any) -> subprocess.CompletedPr
 
 def run(first: str, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
     done: subprocess.CompletedProcess[bytes] = subprocess.run(
-        [first, *command], capture_output=True, check=False, timeout=60, stdin=-3, **options
+        [first, *command], capture_output=True, check=False, timeout=LIMIT_S, stdin=-3, **options
     )
     return done
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.patience import LIMIT_S
 from tests.runner.rig import needs_gcc
 
 OPERATIONS = 2500
@@ -19,7 +20,7 @@ def test_nothing_a_program_does_breaks_the_supervisor_or_the_model(seed: int, en
     command = ["-m", "tests.runner.fuzz", "--operations", str(OPERATIONS), "--seed", str(seed)]
     command += ["--engine", engine]
     done = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, timeout=180, check=False
+        [sys.executable, *command], capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
     said = done.stdout + done.stderr
     assert done.returncode == 0, said

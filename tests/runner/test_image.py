@@ -28,6 +28,7 @@ from softsgx.runner.mailboxes import Mailboxes
 from softsgx.runner.stub import stub_image
 from softsgx.runner.vdso import FUNCTION_NAME, vdso_image
 from softsgx.spec.registers import RCX, RDI, RIP
+from tests.patience import until
 from tests.runner.rig import compile_c
 
 AT_SYSINFO_EHDR = 33
@@ -280,12 +281,14 @@ def test_exceptions_of_a_handler_go_through_the_function(
 ) -> None:
     program = compiled("throws.cc", *link)
     with launched(tmp_path, compiled("launch.c"), program) as (process, mailboxes):
-        for _ in range(200):
+
+        def ended() -> bool:
             for mailbox in mailboxes.wait(0.1):
                 registers = list(mailboxes.boxes[mailbox].registers)
                 registers[RDI], registers[RIP] = 42, registers[RCX] + 3
                 mailboxes.reply(mailbox, registers)
-            if process.poll() is not None:
-                break
+            return process.poll() is not None
+
+        until(ended, "the end of the program")
         assert process.wait() == 0
         assert mailboxes.control.doorbell == 1

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import LIMIT_S
+
 SOURCE = """
 #include <stdio.h>
 #include <string.h>
@@ -25,7 +27,6 @@ int main(int argc, char **argv, char **envp)
     return 0;
 }
 """
-LIMIT_S = 60
 # Python ignores these two, whoever it is started by.
 PYTHONS_OWN = 1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)
 # What execve(2) passes, and what a mapping of text cannot hold.

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests.patience import LIMIT_S
+
 GIB = 1 << 30
 
 
@@ -17,7 +19,7 @@ def limited(limit: int, size: int, *command: str) -> subprocess.CompletedProcess
         preexec_fn=lambda: resource.setrlimit(limit, (size, size)),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=LIMIT_S,
         check=False,
     )
 

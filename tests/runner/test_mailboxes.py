@@ -7,6 +7,7 @@ import pytest
 from softsgx.runner import futex
 from softsgx.runner.box import REQUEST
 from softsgx.runner.mailboxes import Mailboxes
+from tests.patience import LIMIT_S
 
 Arrive = Callable[[], None]
 
@@ -52,7 +53,7 @@ def test_a_request_after_the_look_is_not_slept_over(
 
     monkeypatch.setattr(mailboxes.control, "take", take_then)
     monkeypatch.setattr(futex, "wait", wait_after)
-    assert mailboxes.wait(20.0) == [9]
+    assert mailboxes.wait(LIMIT_S) == [9]
     assert slept == [False], "the kernel would have found the old value, and slept"
     assert woken == [moment == "before the sleep"], "and it says when it must be woken"
     assert not mailboxes.control.sleeping

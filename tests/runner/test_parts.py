@@ -34,10 +34,10 @@ from softsgx.spec.leaves import EAUG, EDECCSSA, EREPORT, ETRACKC, EVERIFYREPORT2
 from softsgx.spec.msr import IA32_SGXLEPUBKEYHASH
 from softsgx.system import BuildError, Enclave, load
 from softsgx.system.loader import default_image
+from tests.patience import LIMIT_S
 from tests.runner.engine_rig import rig
 from tests.runner.programs import Program, Workshop
 
-LIMIT_S = 120
 SECTIONS = ((1 << 32, 256 << 20),)
 Seen = dict[str, object]
 NOT_MODELLED = "not modelled"

@@ -18,6 +18,7 @@ from softsgx.image.sigstruct import mrsigner, parse
 from softsgx.runner.probes import enclu_answer
 from softsgx.spec.attributes import ATTR_AEXNOTIFY, ATTR_MODE64BIT, XFRM_LEGACY
 from tests.image.builders import load
+from tests.patience import LIMIT_S
 from tests.runner.programs import ENGINES, ROOT, Program, Workshop, programs
 
 # Programs whose own instructions stop, or are patched.
@@ -47,7 +48,6 @@ PLAYED = [
     if (engine == "native" and kind == OTHER_KIND) or program.name in BOTH_WAYS
 ]
 # A program that hangs is a failure; the slowest takes a few seconds.
-LIMIT_S = 180
 
 needs_run = pytest.mark.skipif(
     importlib.util.find_spec("softsgx.cli.run") is None, reason="`softsgx run` is not there yet"

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.patience import LIMIT_S
 from tests.runner.programs import ENGINES, PROGRAMS, Program, Workshop
 from tests.silicon import ENTRIES, GP, OTHER_LEAVES, PF, ROW, ROWS
 
 SI_CODES = {"SI_KERNEL": 128, "SEGV_ACCERR": 2, "SEGV_MAPERR": 1}
-LIMIT_S = 60
 
 
 class Answer(NamedTuple):

@@ -8,15 +8,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.patience import LIMIT_S, settle, until
 from tests.runner.programs import ENGINES, Program, Workshop
-
-LIMIT_S = 120
-SETTLED_S = 0.4  # until it is inside, mostly; wherever it is, the end is the same
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +27,12 @@ def spinning(workshop: Workshop) -> list[str]:
 
 
 def is_gone(pid: int) -> bool:
-    """Waits for it: whoever inherited it may be slow to collect it."""
-    end = time.monotonic() + LIMIT_S
-    while time.monotonic() < end:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
-        except FileNotFoundError:
-            return True
-        if state[0] == "Z":
-            return True
-        time.sleep(0.05)
-    return False
+    """Or waits for whoever inherited it to collect it."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+    except FileNotFoundError:
+        return True
+    return state[0] == "Z"
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -59,15 +51,15 @@ def test_sigterm_ends_a_run_whatever_it_does(
         assert run.stdout is not None
         pids = [int(word) for word in run.stdout.readline().split()]
         assert len(pids) == 2, run.communicate()
-        time.sleep(SETTLED_S)
+        settle()
         run.terminate()
         _, said = run.communicate(timeout=LIMIT_S)
     assert run.returncode == 128 + signal.SIGTERM, said
-    assert all(map(is_gone, pids))
+    until(lambda: all(map(is_gone, pids)), "the end of both")
     assert "ignored" not in said, "an exception that nobody got"
     if "--stats" in options:
         assert "softsgx: stats\n" in said
-        assert "EENTER" in said
+        assert "EINIT" in said
         events = [json.loads(line) for line in trace.read_text(encoding="utf-8").splitlines()]
         ended = [e for e in events if e.get("what") == "ProcessEnded"]
         assert {e["process"]: e["outcome"] for e in ended} == dict.fromkeys(
@@ -85,7 +77,7 @@ def test_sigterm_comes_again_and_again(spinning: list[str]) -> None:
         run.stdout.readline()
         while run.poll() is None:
             os.kill(run.pid, signal.SIGTERM)
-            time.sleep(0.001)
+            settle(0.001)
         _, said = run.communicate(timeout=LIMIT_S)
     assert run.returncode == 128 + signal.SIGTERM, said
     assert "softsgx: stats\n" in said
@@ -106,7 +98,7 @@ def test_an_ignored_sigterm_stays_ignored() -> None:
         run.stdin.flush()
         assert run.stdout.readline() == "here\n"
         run.terminate()
-        time.sleep(SETTLED_S)
+        settle()
         assert run.communicate("more\n", timeout=LIMIT_S)[0] == "more\n"
     assert run.returncode == 0
 
@@ -121,7 +113,7 @@ def test_sigterm_does_not_wait_for_a_long_call(workshop: Workshop, engine: str) 
     ) as run:
         assert run.stdout is not None
         run.stdout.readline()
-        time.sleep(SETTLED_S)
+        settle()
         run.terminate()
         _, said = run.communicate(timeout=LIMIT_S)
     assert run.returncode == 128 + signal.SIGTERM, said
