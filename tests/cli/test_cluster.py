@@ -63,7 +63,8 @@ def _workers(address: str, seeds: tuple[str, ...]) -> Iterator[None]:
 
 def _count(address: str) -> int:
     code = (
-        "import sys, distributed; client = distributed.Client(sys.argv[1], timeout=int(sys.argv[2]));"
+        "import sys, distributed\n"
+        "client = distributed.Client(sys.argv[1], timeout=int(sys.argv[2]))\n"
         "print(len(client.scheduler_info(n_workers=-1)['workers']))"
     )
     done = subprocess.run(

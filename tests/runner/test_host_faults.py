@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import LIMIT_S
 from tests.runner.denying import Denied
 from tests.runner.programs import ENGINES, PROGRAMS, ROOT, Program, Workshop
-from tests.runner.test_programs import LIMIT_S, needs_run, run
+from tests.runner.test_programs import needs_run, run
 
 R, W, X = 1, 2, 4
 AREAS = (0, R, W, R | W, R | X, R | W | X)

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import pytest
 
 from softsgx.linux.traps import DR_STEP, do_trap
+from tests.patience import LIMIT_S
 from tests.runner.programs import ENGINES, PROGRAMS, Program, Workshop
-from tests.runner.test_programs import LIMIT_S, needs_run, run
+from tests.runner.test_programs import needs_run, run
 
 PROGRAM = Program.read(PROGRAMS / "trap_table.c")
 RIP = 0x401000
