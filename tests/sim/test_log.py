@@ -1,6 +1,7 @@
 """The log of events."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from softsgx.sim import Event, Log
 
@@ -52,6 +53,34 @@ def test_a_listener_may_leave_while_it_listens() -> None:
     log.emit(Ping(0))
     log.emit(Ping(1))
     assert heard == [Ping(0), Ping(0), Ping(1)]
+
+
+class Pong(NamedTuple):
+    """Another event."""
+
+    number: int
+
+
+def test_who_asks_for_types_hears_these_in_its_turn() -> None:
+    """The order is that of subscription, whatever anybody asks for; the number counts all."""
+    log, heard = Log(), list[tuple[str, int, int]]()
+
+    def hear(name: str) -> Callable[[Any], None]:
+        return lambda event: heard.append((name, event.number, log.seq))
+
+    first = log.subscribe_to({Ping: hear("first")})
+    log.emit(Ping(0))
+    log.subscribe(hear("all"))
+    last = log.subscribe_to({Pong: hear("last"), Ping: hear("last")})
+    log.emit(Pong(1))
+    log.emit(Ping(2))
+    first()
+    last()
+    log.emit(Ping(3))
+    assert heard == [
+        *(("first", 0, 1), ("all", 1, 2), ("last", 1, 2)),
+        *(("first", 2, 3), ("all", 2, 3), ("last", 2, 3), ("all", 3, 4)),
+    ]
 
 
 def test_record_collects_within_its_block() -> None:

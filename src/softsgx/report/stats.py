@@ -19,7 +19,10 @@ _HEAD: Final = 13
 
 
 class Stats:
-    """A listener that counts. `leaves` by name; `refused` by leaf, end and rule; the others so."""
+    """A listener that counts; `handlers` are for `Log.subscribe_to`.
+
+    `leaves` by name; `refused` by leaf, end and rule; the others so.
+    """
 
     def __init__(self) -> None:
         self.leaves: Counter[str] = Counter()
@@ -37,7 +40,7 @@ class Stats:
         self.ipis = 0
         self.evicted = 0
         self.loaded = 0
-        self._handlers: dict[type, Callable[[Any], None]] = {
+        self.handlers: dict[type, Callable[[Any], None]] = {
             c.LeafDone: self._leaf_done,
             c.LeafFaulted: self._leaf_faulted,
             c.AccessFaulted: self._access,
@@ -55,7 +58,7 @@ class Stats:
 
     def __call__(self, event: Event) -> None:
         """Count one event."""
-        handler = self._handlers.get(type(event))
+        handler = self.handlers.get(type(event))
         if handler is not None:
             handler(event)
 

@@ -16,6 +16,7 @@ from softsgx.runner.trace_file import TraceFile
 from softsgx.sim import Event
 from softsgx.sim.kernel_events import ProcessEnded
 from softsgx.system.explain import Explainer
+from softsgx.system.unfinished import FOLLOWED_MAX, Unfinished
 
 if TYPE_CHECKING:
     from softsgx.runner.session import Options
@@ -28,6 +29,8 @@ SHOWN_MAX: Final = 2
 SHOWN_BY_RULE_MAX: Final = 24
 # Signals whose refusal is remembered: of each thread the last one may be what it dies of.
 SIGNALS_KEPT: Final = 1024
+# Lines about what is unfinished at the end.
+REMARKS_MAX: Final = 16
 
 
 class Listening:
@@ -57,13 +60,17 @@ class Listening:
         self._stats: Stats | None = None
         if options.stats:
             self._stats = Stats()
-            log.subscribe(self._stats)
+            log.subscribe_to(self._stats.handlers)
         self._voice: Voice | None = None
         if options.explain:
             self._voice = Voice()
             more = (native_xfrm(), "--xfrm {xfrm:#x}" if world.native else "--engine native")
             Explainer(world.machine, self._voice.tell, instructions=True, more_xfrm=more)
-            log.subscribe(self._voice)
+            log.subscribe_to({ProcessEnded: self._voice})
+
+        self._unfinished: Unfinished | None = None
+        if options.stats or options.explain:
+            self._unfinished = Unfinished(world.machine)
 
     @property
     def on(self) -> bool:
@@ -80,6 +87,8 @@ class Listening:
             self._voice.close()
         for line in self._sgxs.close() if self._sgxs is not None else ():
             say(f"softsgx: run: --sgxs-out: {line}\n")
+        for line in _bounded(self._unfinished) if self._unfinished is not None else ():
+            say(f"softsgx: unfinished: {line}\n")
         if self._stats is not None:
             say("softsgx: stats\n" + self._stats.text(self._further()))
 
@@ -96,6 +105,17 @@ class Listening:
             ("CPUID, ENCLU", f"patched {patched}, unproven {unproven}{trapped}"),
             ("seconds", f"{wall:.3f} in all, {emulated:.3f} of them emulating"),
         ]
+
+
+def _bounded(unfinished: Unfinished) -> list[str]:
+    """What is unfinished at the end, REMARKS_MAX lines of it."""
+    remarks = unfinished.remarks()
+    lines = [f"enclave {remark.enclave}: {remark.text}" for remark in remarks[:REMARKS_MAX]]
+    if len(remarks) > REMARKS_MAX:
+        lines.append(f"and {len(remarks) - REMARKS_MAX} more")
+    if unfinished.overflowed:
+        lines.append(f"more than {FOLLOWED_MAX} pages and threads at a time were not followed")
+    return lines
 
 
 class Voice:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from softsgx.cpu.fault import Fault
 from softsgx.report.explanation import Explanation, Layer
 from softsgx.report.fields import exception_text, status_text
-from softsgx.sim import Event
 from softsgx.sim import cpu_events as c
 from softsgx.sim import kernel_events as k
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
@@ -100,18 +99,14 @@ class Explainer:
             k.VdsoReturned: self._vdso_returned,
         }
         log = machine.processor.log
-        self._unsubscribe = log.subscribe(self._listen)
+        # Calls are explained by what the history knows of them before they end.
+        listening = (self._handlers, self.history.handlers)
+        self._unsubscribe = [log.subscribe_to(handlers) for handlers in listening]
 
     def close(self) -> None:
         """Listen no longer."""
-        self._unsubscribe()
-
-    def _listen(self, event: Event) -> None:
-        # Calls are explained by what the history knows of them before they end.
-        handler = self._handlers.get(type(event))
-        if handler is not None:
-            handler(event)
-        self.history(event)
+        for unsubscribe in self._unsubscribe:
+            unsubscribe()
 
     # Refusals
 

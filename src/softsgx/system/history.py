@@ -101,6 +101,7 @@ class Runs(NamedTuple):
 class History:
     """Listens to a machine. Keys: EPC page number; (address space, linear page number); processor.
 
+    `handlers` are for `Log.subscribe_to`.
     `flushed` has the number and the cause of the last flush of a processor, `entered` the number of
     its last entry into an enclave.
     """
@@ -117,7 +118,7 @@ class History:
         self.runs: dict[int, Runs] = {}
         self._busy: dict[int, list[Context]] = {}
         self._cpu = -1  # on which the last step was taken
-        self._handlers: dict[type, Callable[[Any], None]] = {
+        self.handlers: dict[type, Callable[[Any], None]] = {
             c.EpcmChanged: self._epcm_changed,
             c.PteChanged: self._pte_changed,
             c.TlbFlushed: self._tlb_flushed,
@@ -136,7 +137,7 @@ class History:
 
     def __call__(self, event: Event) -> None:
         """Remember one event."""
-        handler = self._handlers.get(type(event))
+        handler = self.handlers.get(type(event))
         if handler is not None:
             handler(event)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from softsgx.system.built import BuiltEnclaves
     from softsgx.system.explain import Explainer
     from softsgx.system.host import HostThread
+    from softsgx.system.unfinished import Remark, Unfinished
 
 T = TypeVar("T")
 _NO_BOUND = 1 << 62  # the live execution goes on as long as the machine is used
@@ -57,10 +58,13 @@ class Machine:
         self.ksgxd = Thread(self.kernel, None, "ksgxd", cpus)
         self._live: Execution | None = None
         self.explainer: Explainer | None = None
+        self._unfinished: Unfinished | None = None
         if explain:
             from softsgx.system.explain import Explainer
+            from softsgx.system.unfinished import Unfinished
 
             self.explainer = Explainer(self)
+            self._unfinished = Unfinished(self)
 
     def explain(self, fault: Exception | None = None) -> str:
         """Why it was refused: for a `Fault` that was just raised, or else the last refusal.
@@ -71,6 +75,15 @@ class Machine:
         if self.explainer is None:
             raise ValueError("explain: a Machine made with explain=True is needed")
         return self.explainer.explain(fault)
+
+    def unfinished(self) -> list[Remark]:
+        """Pages that still need EACCEPT, and threads that are still inside, with since when.
+
+        The machine must have been made with `explain=True`.
+        """
+        if self._unfinished is None:
+            raise ValueError("unfinished: a Machine made with explain=True is needed")
+        return self._unfinished.remarks()
 
     def built(self) -> BuiltEnclaves:
         """`with machine.built() as built:` keeps the SGXS stream of each enclave that is created
