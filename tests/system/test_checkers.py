@@ -7,12 +7,15 @@ is put into the kernel, the runtime or the memory.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from softsgx.explore import Kind, Plan, Violation, explore
 from softsgx.linux import syscalls
+from softsgx.linux.errno import EAGAIN, EFAULT
 from softsgx.linux.sgx import edmm
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx import main as m
@@ -21,9 +24,10 @@ from softsgx.linux.version import Races
 from softsgx.mem.tlb import CLEAN
 from softsgx.sim import Mutex, Steps
 from softsgx.spec.bits import PAGE_SIZE
-from softsgx.spec.epcm import VALID, R, W
+from softsgx.spec.epcm import PR, REG, VALID, R, W
 from softsgx.system import EnclaveThread, Machine
 from softsgx.system.checkers.epc_leak import EpcLeak
+from softsgx.system.checkers.knowledge import check_restrict
 from softsgx.system.checkers.stale_mapping import StaleMapping
 from softsgx.system.checkers.wider_right import WiderRight
 from softsgx.system.runtimes import TrustedManager
@@ -144,6 +148,39 @@ def test_a_mapping_whose_epcm_entry_is_anothers(why: str) -> None:
         epcm.address[number] += PAGE_SIZE
     with pytest.raises(Violation, match=f"PTE of {page:#x}: EPC page {number} is another's"):
         StaleMapping().check(scene)
+
+
+@dataclass
+class Block:
+    """The argument block of the ioctl, as far as the checker looks."""
+
+    count: int
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "errno", "count", "text"),
+    [
+        (VALID | REG | R | PR, VALID | REG | R | PR, 0, 2, ""),
+        (VALID | REG | R | PR, VALID | REG | R | W, -EAGAIN, 1, ""),
+        (VALID | REG | PR, VALID | REG | R | W, -EAGAIN, 1, ""),  # fewer rights than asked for
+        (VALID | REG | R, VALID | REG | R | PR, 0, 2, "is counted, but was not restricted"),
+        (VALID | REG | R | W | PR, VALID | REG | R | W, -EAGAIN, 1, "is counted, but was not"),
+        (VALID | REG | R | PR, VALID | REG | R | PR, -EAGAIN, 1, "yet it changed"),
+        (VALID | REG | R | PR, VALID | REG | R | W, 0, 1, "errno 0 with count 0x1000 of 0x2000"),
+        (VALID | REG | R | PR, VALID | REG | R | PR, -EFAULT, 2, ""),  # result could not be written
+    ],
+)
+def test_what_a_caller_of_restrict_is_told(
+    first: int, second: int, errno: int, count: int, text: str
+) -> None:
+    """PR and no right too many on each page that is counted, nothing on the others."""
+    scene = built()
+    pages = scene.enclave.data
+    before = dict.fromkeys(pages, VALID | REG | R | W)
+    for page, word in zip(pages, (first, second), strict=True):
+        scene.machine.processor.epcm.put(held(scene, page).number, word)
+    with pytest.raises(Violation, match=text) if text else nullcontext():
+        check_restrict(scene, before, R, (errno, Block(count * PAGE_SIZE)))
 
 
 @pytest.mark.parametrize("written", [False, True], ids=["D clear", "D set"])

@@ -35,5 +35,5 @@ def check_restrict(
                 raise Violation(RULE, f"{address:#x} is counted, but was not restricted")
         elif changed:
             raise Violation(RULE, f"{address:#x} is not in count {block.count:#x}, yet it changed")
-    if (errno == 0) != (block.count == length) and not (errno and block.count == length):
+    if not errno and block.count != length:
         raise Violation(RULE, f"errno {errno} with count {block.count:#x} of {length:#x}")
