@@ -2,25 +2,35 @@
 
     python -m tests.explained.fuzz --examples 10000 --seed 1
 
-Examples are scripts of tests.explained.machines and sessions of tests/runner/fuzz_program.c, a
-few hundred operations each, one in ten. Prints how often what was met, and what was found, each
-finding with a short script. Exit code 1 if anything was found that unexplained.py does not excuse.
+Of a hundred examples, 86 are scripts of tests.explained.machines; 4 are sessions of
+tests/runner/fuzz_program.c, of 300 operations each, on both engines and several kernels (they need
+gcc); 10 are states of tests.system.advice_states, in which the advice that is printed is taken.
+Prints how often what was met, and what was found, with a short script. Exit code 1 if anything was
+found that unexplained.py does not excuse.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
+import shutil
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Final
 
-from tests.explained import machines
+from tests.explained import machines, programs
 from tests.explained.judge import Finding
 from tests.explained.unexplained import excused
+from tests.system.advice_states import cases
+from tests.system.test_advice import check
 
 SHRUNK_MAX: Final = 5  # findings whose script is made short
+SESSION: Final = 300  # operations of a program, behind which it starts anew
+TOGETHER: Final = 10  # sessions of one program
 
 
 class Campaign:
@@ -70,6 +80,34 @@ def _short(script: machines.Script, finding: Finding) -> str:
     return str(machines.shrunk(script, finding.kind))
 
 
+def run_programs(campaign: Campaign, seed: int, sessions: int) -> None:
+    """So many sessions of random programs."""
+    with tempfile.TemporaryDirectory() as directory:
+        files = programs.built(Path(directory))
+        for number, setting in enumerate(programs.settings(-(-sessions // TOGETHER))):
+            count = min(TOGETHER, sessions - number * TOGETHER) * SESSION
+            met, findings = programs.in_a_process(files, seed + number, count, setting)
+            again = f"seed {seed + number}, {count} operations: {setting}"
+            campaign.add(met, findings, partial(_again, again))
+
+
+def _again(how: str, _finding: Finding) -> str:
+    return how
+
+
+def run_advice(campaign: Campaign, seed: int, count: int) -> None:
+    """So many states of pages, and an operation in each: what is advised must help."""
+    every = cases()
+    for case in random.Random(seed).choices(every, k=count):
+        findings = []
+        try:
+            check(case)
+        except AssertionError as error:
+            findings.append(Finding(f"advice for {case.operation}", str(error), ""))
+        met = Counter([f"advice for {case.operation}"])
+        campaign.add(met, findings, partial(_again, str(case)))
+
+
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -77,7 +115,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     campaign = Campaign()
-    run_machines(campaign, options.seed, options.examples)
+    sessions = options.examples * 4 // 100 if shutil.which("gcc") else 0
+    advice = options.examples // 10
+    run_advice(campaign, options.seed, advice)
+    run_machines(campaign, options.seed, options.examples - sessions - advice)
+    run_programs(campaign, options.seed, sessions)
+    if not sessions:
+        print("no programs: gcc is not installed")
     print(campaign.report())
     return int(bool(campaign.bad))
 

@@ -28,21 +28,23 @@ ERRNO_MAX: Final = 4096
 # Who refuses, as headlines name them.
 LAYERS: Final = (
     *("the VMA", "the page table", "the driver", "the EPCM", "the TLB", "the processor"),
-    *("the kernel", "memory of the host"),
+    *("the kernel", "the vDSO", "memory of the host"),
 )
 _ENCLU: Final = frozenset(name for name, _ in ENCLU_LEAVES.values())
 _LEAF: Final = re.compile(
     r"\b(?:E[A-Z]{3,}2?|ENCL[USV]\[0x[0-9a-f]+\])(?:\([^)]*\))?\b.*\(\w+\.\d\d\)"
 )
 _BY_LAYER: Final = re.compile(rf"refused by (?:{'|'.join(LAYERS)})\b")
-_INSTRUCTION: Final = re.compile(r"^instruction at 0x[0-9a-f]+ (?:refused|raised) \(CODE\.\d\d\)")
+_INSTRUCTION: Final = re.compile(
+    r"^(?:an instruction|instruction at 0x[0-9a-f]+) (?:refused|raised) \(CODE\.\d\d\)"
+)
 # What a text never holds: a value of Python's, a negative number, a sentence without its end.
 _GARBAGE: Final = re.compile(r"\bNone\b|\bTrue\b|\bFalse\b|0x-|\bobject at\b|: *$|;\s*$", re.M)
 _EVENT: Final = re.compile(r"\bevent (\d+)")
 _THREAD: Final = re.compile(r"\bthread (\S+)")
 _NUMBER: Final = re.compile(r"0x([0-9a-f]+)")
 _OPERAND: Final = re.compile(r"\bR[BCD]X\b")
-_EMPTY: Final = "allowed as soon as this is not so"
+_EMPTY: Final = re.compile("allowed as soon as this is not so|no rule of Linux .* was named")
 
 
 class Finding(NamedTuple):
@@ -68,8 +70,8 @@ class Judge:
         self.machine = machine
         self.counts: Counter[str] = Counter()
         self.findings: list[Finding] = []
-        self.last: Explanation | None = None
         self._told: list[Explanation] = []
+        self._since: list[str] = []  # headlines told since the last result
         self._threads = {"ksgxd"}
         self._open: dict[int, str] = {}  # processor -> the rule that refused last
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -127,7 +129,8 @@ class Judge:
         if -ERRNO_MAX < e.result < 0:
             # What a program sees of -ERESTARTSYS is EINTR, if its handler does not restart.
             result = -EINTR if e.result == -ERESTARTSYS else e.result
-            self._expect(f"{e.name} {errno_or_value(result)}", errno_or_value(result), "")
+            name = "unknown ioctl" if e.name.startswith("ioctl ") else e.name
+            self._expect(f"{name} {errno_or_value(result)}", errno_or_value(result), "")
 
     def _switched_in(self, e: k.ThreadSwitchedIn) -> None:
         self._threads.add(e.thread)
@@ -135,13 +138,11 @@ class Judge:
     # Verdicts
 
     def result(self, call: str, result: int) -> None:
-        """A call that is no event returned this; it must have been the last that was told."""
-        if -ERRNO_MAX < result < 0:
-            end = errno_or_value(result)
-            last = self.explainer.last
-            if last is None or end not in last.headline or last is self.last:
-                self._find(f"{call} {end}", "not explained", None)
-            self.last = last
+        """A call returned this: an errno must have been told since the result before."""
+        end = errno_or_value(result)
+        if -ERRNO_MAX < result < 0 and not any(end in headline for headline in self._since):
+            self._find(f"{call} {end}", "not explained", None)
+        self._since.clear()
 
     def _expect(self, what: str, end: str, rule: str) -> None:
         """One explanation is told now, of this rule, with this end of the refused operation."""
@@ -150,7 +151,7 @@ class Judge:
             self._find(what, "not explained", None)
             return
         found = self._told.pop(0)
-        self.last = found
+        self._since.append(found.headline)
         for why in self._complaints(found, end, rule):
             self._find(what, why, found)
 
@@ -169,7 +170,7 @@ class Judge:
         about, named = _OPERAND.findall(headline), _OPERAND.findall(found.rule_text)
         if about and named and not set(about) & set(named):
             yield f"about another operand: {about[0]}"
-        if _EMPTY in text:
+        if _EMPTY.search(text):
             yield "no way out but the rule itself"
         garbage = _GARBAGE.search(text)
         if garbage:

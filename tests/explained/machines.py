@@ -7,6 +7,7 @@ tests/property assert of results is not of interest here, and does not hold on a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from random import Random
 from traceback import extract_tb
 from typing import Any, Final, NamedTuple
@@ -337,8 +338,17 @@ def play(script: Script) -> Judge:
             if where:
                 what = f"{type(error).__name__} in {where[-1].name}"
                 world.judge.findings.append(Finding(what, f"raised: {error}"[:200], ""))
+        finally:
+            _close(world)
     PLAYED.clear()
     return world.judge
+
+
+def _close(world: Explained) -> None:
+    """End what is still in flight, wherever it stands."""
+    if hasattr(world, "execution"):
+        with suppress(AssertionError, RuntimeError):
+            world.execution.close()
 
 
 def explains(path: str) -> bool:

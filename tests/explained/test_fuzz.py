@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from tests.explained.fuzz import Campaign, run_machines
+import pytest
+
+from tests.explained import programs
+from tests.explained.fuzz import SESSION, Campaign, run_machines
+from tests.explained.programs import Setting
+from tests.runner.rig import needs_gcc
 
 # What has to be met in any campaign; otherwise it misses what it is for.
 SITUATIONS = (
@@ -11,6 +16,29 @@ SITUATIONS = (
     *("SGX_IOC_ENCLAVE_CREATE -EIO", "SGX_IOC_ENCLAVE_INIT -EPERM", "mprotect -EACCES"),
     *("SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS -ENOTTY", "SGX_IOC_ENCLAVE_MODIFY_TYPES -ENODEV"),
 )
+
+
+MET_BY_PROGRAMS = (
+    *("vDSO #GP EENTER.09", "mmap -EACCES", "unknown ioctl -ENOTTY"),
+    *("SGX_IOC_ENCLAVE_ADD_PAGES -EINVAL", "SGX_IOC_ENCLAVE_PROVISION -EINVAL"),
+)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return programs.built(tmp_path_factory.mktemp("fuzz"))
+
+
+@needs_gcc
+@pytest.mark.parametrize(
+    "setting",
+    [Setting("unicorn", "6.12", False), Setting("native", "6.1", False)],
+    ids=str,
+)
+def test_a_random_program_meets_nothing_unexplained(files: list[str], setting: Setting) -> None:
+    met, findings = programs.in_a_process(files, 5, 2 * SESSION, setting)
+    assert not findings, [str(finding) for finding in findings]
+    assert [what for what in MET_BY_PROGRAMS if not met[what]] == []
 
 
 def test_random_machines_find_nothing_unexplained() -> None:

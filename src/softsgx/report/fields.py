@@ -20,6 +20,7 @@ HEX: Final = frozenset(
 )
 _RIGHTS: Final = frozenset({"prot", "permissions"})
 _TYPES: Final = frozenset({"page_type", "new_type"})
+_ERESTARTSYS: Final = 512  # the kernel's own: errno(3) has no name for it
 SHORT: Final = "SGX_IOC_ENCLAVE_"
 
 
@@ -46,7 +47,10 @@ def call_text(name: str, fields: Fields) -> str:
 
 
 def errno_or_value(result: int) -> str:
-    """What a call returned: `-EACCES`, or the value."""
+    """What a call returned: `-EACCES`, or the value. Of -ERESTARTSYS a program sees -EINTR, if it
+    sees anything: a handler with SA_RESTART has the call made again."""
+    if result == -_ERESTARTSYS:
+        return "-EINTR (-ERESTARTSYS)"
     if -4096 < result < 0:
         return f"-{errorcode.get(-result, str(-result))}"
     return f"{result:#x}" if result > 9 else str(result)

@@ -18,6 +18,7 @@ from softsgx.cpu.fault import Fault, Status
 from softsgx.linux.fault import do_user_addr_fault
 from softsgx.linux.vdso import ENCLU_LENGTH, FIXED_UP, VDSO_ENCLU, Exit
 from softsgx.sim import Steps
+from softsgx.sim.cpu_events import InstructionFaulted
 from softsgx.sim.live import LIVE
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import PAGE_SHIFT
@@ -114,7 +115,10 @@ class EnclaveThread:
         if vector not in _RAISED:
             raise ValueError(f"exception: vector {vector}: known are {sorted(_RAISED)}")
         yield ("exception", ("vector", vector), False)
-        yield from self._be_inside()
+        lp = yield from self._be_inside()
+        log = lp.processor.log
+        if log.on:
+            log.emit(InstructionFaulted(lp.id, 0, vector, code, "CODE.04"))
         yield from self._repair(Fault(vector, "", code))
 
     # Leaves

@@ -146,9 +146,10 @@ class Explainer:
         lp = self.machine.processor.lps[e.lp]
         end = exception_text(e.vector, e.code)
         verb = "raised" if e.rule in _RAISED else "refused"
+        at = f"instruction at {e.rip:#x}" if self._instructions else "an instruction"
         self._open[e.lp] = Explanation(
             event=self.machine.processor.log.seq,
-            headline=f"instruction at {e.rip:#x} {verb} ({e.rule}): {end}",
+            headline=f"{at} {verb} ({e.rule}): {end}",
             rule=e.rule,
             rule_text=rule_text(e.rule),
             key=(e.rule, e.rip),
@@ -244,11 +245,8 @@ class Explainer:
         moment: Moment | None = None,
     ) -> Explanation:
         lp = self.machine.processor.lps[e.lp]
-        target = e.rbx if e.leaf in _TCS_LEAVES else e.rcx
-        if isinstance(e, c.LeafFaulted) and e.vector == PF:
-            target = e.address
+        operand, value, target = subject(e, lp)
         facts = look(self.history, lp, target, moment)
-        operand, value = operand_at(e, target)
         secinfo = secinfo_at(facts, e.rbx) if e.leaf in _SECINFO_LEAVES else None
         call = Call(e.leaf, e.rbx, e.rcx, e.rdx, secinfo)
         headline = f"{e.leaf}({operand}={value:#x}) refused ({e.rule}): {end}"
@@ -258,6 +256,10 @@ class Explainer:
         if e.leaf in _TCS_LEAVES:
             layers += self._tcs(facts)
         layers += facts.layers()
+        if e.leaf == "EDECCSSA" and not isinstance(e, c.LeafDone) and e.vector != PF:
+            # It has no operands: its TCS is that of the thread.
+            layers = self._tcs(look(self.history, lp, lp.tcs_address))
+            headline = f"{e.leaf} refused ({e.rule}): {end}"
         if e.rule.startswith("ENCLU."):
             # Refused before any operand was looked at.
             layers, headline = [], f"{e.leaf} refused ({e.rule}): {end}"
@@ -311,6 +313,23 @@ class Explainer:
 def rip_text(rip: int, base: int) -> str:
     """Where an instruction is in its enclave."""
     return f", rip {rip:#x} (base + {rip - base:#x})"
+
+
+def subject(e: c.LeafDone | c.LeafFaulted, lp: LogicalProcessor) -> tuple[str, int, int]:
+    """What a refusal of a leaf is about: an operand, its value, and an address in its page.
+
+    It is where the #PF was, or else the operand that the rule names; of several, the first that is
+    no page of ELRANGE."""
+    if isinstance(e, c.LeafFaulted) and e.vector == PF:
+        return *operand_at(e, e.address), e.address
+    text = rule_text(e.rule)
+    operands = (("RBX", e.rbx), ("RCX", e.rcx), ("RDX", e.rdx))
+    named = [(name, value) for name, value in operands if name in text]
+    if len(named) > 1 and lp.secs is not None:
+        inside = range(lp.secs.BASEADDR, lp.secs.elrange_end)
+        named = [(n, v) for n, v in named if v & PAGE_MASK or v not in inside] or named
+    name, value = named[0] if named else operands[0 if e.leaf in _TCS_LEAVES else 1]
+    return name, value, value
 
 
 def operand_at(e: c.LeafDone | c.LeafFaulted, address: int) -> tuple[str, int]:

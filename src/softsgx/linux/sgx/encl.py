@@ -24,7 +24,7 @@ from softsgx.sim.live import LIVE
 from softsgx.sim.locks import Mutex
 from softsgx.sim.srcu import Srcu
 from softsgx.spec import leaves
-from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT
+from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SHIFT
 from softsgx.spec.epcm import PT_REG, PT_SECS, PT_VA, R, W
 from softsgx.spec.paging import PAGEINFO
 
@@ -350,7 +350,8 @@ def sgx_encl_load_page(current: Thread, encl: SgxEncl, address: int) -> Steps[Sg
     """For the ioctls: whatever is mapped, or is not."""
     entry = encl.page(address)
     if entry is None:
-        return refused(current, EFAULT, "sgx_encl_load_page.absent", address=address)
+        # K11: the sum of base and offset wraps as in C.
+        return refused(current, EFAULT, "sgx_encl_load_page.absent", address=address & MASK64)
     return (yield from __sgx_encl_load_page(current, encl, entry))
 
 

@@ -29,7 +29,7 @@ from softsgx.linux.uapi import (
     SgxEnclaveRestrictPerm,
 )
 from softsgx.sim import Steps
-from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.bits import MASK64, PAGE_SIZE
 from softsgx.spec.epcm import PT_MASK, PT_REG, PT_SHIFT, RWX, R, W
 from softsgx.spec.paging import SECINFO
 
@@ -97,7 +97,7 @@ def _relax_page(current: Thread, encl: SgxEncl, address: int, perm: int) -> Step
         entry = encl.page(address)  # no swap-in
         rule = "sgx_enclave_relax_perm"
         if entry is None:
-            return refused(current, EFAULT, f"{rule}.absent", address=address)
+            return refused(current, EFAULT, f"{rule}.absent", address=address & MASK64)
         if entry.type != PT_REG:
             return refused(current, EINVAL, f"{rule}.type", address=address, page_type=entry.type)
         cap = entry.vm_max_prot_bits
