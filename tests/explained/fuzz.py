@@ -4,7 +4,7 @@
 
 Of a hundred examples, 86 are scripts of tests.explained.machines; 4 are sessions of
 tests/runner/fuzz_program.c, of 300 operations each, on both engines and several kernels (they need
-gcc); 10 are states of tests.system.advice_states, in which the advice that is printed is taken.
+gcc); 10 are histories of a page (tests.explained.advice), of which the advice is taken.
 Prints how often what was met, and what was found, with a short script. Exit code 1 if anything was
 found that unexplained.py does not excuse.
 """
@@ -12,7 +12,6 @@ found that unexplained.py does not excuse.
 from __future__ import annotations
 
 import argparse
-import random
 import shutil
 import sys
 import tempfile
@@ -20,13 +19,13 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Final
 
 from tests.explained import machines, programs
+from tests.explained.advice import random_story, taken
 from tests.explained.judge import Finding
 from tests.explained.unexplained import excused
-from tests.system.advice_states import cases
-from tests.system.test_advice import check
 
 SHRUNK_MAX: Final = 5  # findings whose script is made short
 SESSION: Final = 300  # operations of a program, behind which it starts anew
@@ -96,16 +95,12 @@ def _again(how: str, _finding: Finding) -> str:
 
 
 def run_advice(campaign: Campaign, seed: int, count: int) -> None:
-    """So many states of pages, and an operation in each: what is advised must help."""
-    every = cases()
-    for case in random.Random(seed).choices(every, k=count):
-        findings = []
-        try:
-            check(case)
-        except AssertionError as error:
-            findings.append(Finding(f"advice for {case.operation}", str(error), ""))
-        met = Counter([f"advice for {case.operation}"])
-        campaign.add(met, findings, partial(_again, str(case)))
+    """So many histories of pages, and an operation in each: what is advised must help."""
+    for number in range(count):
+        story = random_story(Random(f"{seed}:{number}"))
+        wrong, what = taken(story), f"advice for {story.operation}"
+        findings = [Finding(what, wrong, "")] if wrong else []
+        campaign.add(Counter([what]), findings, partial(_again, str(story)))
 
 
 def main() -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.explained import programs
-from tests.explained.fuzz import SESSION, Campaign, run_machines
+from tests.explained.advice import Story, taken
+from tests.explained.fuzz import SESSION, Campaign, run_advice, run_machines
 from tests.explained.programs import Setting
 from tests.runner.rig import needs_gcc
 
@@ -46,3 +47,20 @@ def test_random_machines_find_nothing_unexplained() -> None:
     run_machines(campaign, seed=2, count=60)
     assert not campaign.bad, campaign.report(scripts=False)
     assert [what for what in SITUATIONS if not campaign.met[what]] == []
+
+
+def test_what_is_advised_in_random_histories_helps() -> None:
+    campaign = Campaign()
+    run_advice(campaign, seed=2, count=25)
+    assert not campaign.bad, campaign.report(scripts=False)
+
+
+@pytest.mark.parametrize(
+    ("histories", "operation"),
+    [(("restricted, evicted", "trimmed"), "EACCEPT r"), (("removed",), "EGETKEY to it")],
+)
+def test_an_entry_that_an_area_hides_leads_elsewhere(
+    histories: tuple[str, ...], operation: str
+) -> None:
+    """Moved by mremap, then PROT_NONE: mprotect was advised, which brings the moved page back."""
+    assert taken(Story("6.12", histories, ("moved", "none"), operation)) == ""

@@ -45,7 +45,7 @@ from softsgx.spec.epcm import (
     rwx_text,
 )
 from softsgx.spec.paging import PCMD
-from softsgx.spec.translation import PTE_P
+from softsgx.spec.translation import PTE_PFN_MASK
 
 if TYPE_CHECKING:
     from softsgx.system.facts import Facts
@@ -169,11 +169,13 @@ def _host_area(facts: Facts, right: int) -> list[Step]:
 
 
 def _leads_elsewhere(facts: Facts, entry: SgxEnclPage | None) -> bool:
-    """Whether the page table has a page there that is not the one of this address."""
-    if not facts.pte & PTE_P:
+    """Whether the page table has a page there that is not the one of this address; an area without
+    rights hides it, and mprotect would bring it back."""
+    if not facts.pte:
         return False
-    resident = entry.epc_page if entry is not None else None
-    return resident is None or resident.number != facts.number
+    epc, resident = facts.lp.processor.epc, entry.epc_page if entry is not None else None
+    number = epc.index((facts.pte & PTE_PFN_MASK) >> PAGE_SHIFT)
+    return resident is None or resident.number != number
 
 
 def _beyond(facts: Facts, page: Page, right: int, held: int, cap: int) -> Plan:

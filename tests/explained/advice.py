@@ -1,0 +1,86 @@
+"""Random histories of a page, an operation that is refused there, and the advice taken.
+
+The histories of tests.system.advice_states, several in a row, then several areas: what was done
+before need not fit, and what the kernel or the processor then refuses was not done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Any, cast
+
+from softsgx.sim import Unmodelled
+from softsgx.system import EnclaveFault, SignalRaised
+from tests.system.advice_states import (
+    ACCESSES,
+    AREAS,
+    HISTORIES,
+    MACHINES,
+    OPERATIONS,
+    SGX1,
+    Case,
+    possible,
+)
+from tests.system.advised import Attempt, rig
+from tests.system.test_advice import check
+
+_NOT_DONE = (AssertionError, SignalRaised, Unmodelled, IndexError)
+
+
+class NotTold(Exception):
+    """A history that cannot be."""
+
+
+@dataclass(frozen=True)
+class Story:
+    """Names of tables, as `Case` has them; of histories and areas, several."""
+
+    machine: str
+    histories: tuple[str, ...]
+    areas: tuple[str, ...]
+    operation: str
+
+    def attempt(self) -> Attempt:
+        """The machine in that state, and what is to be tried."""
+        w = rig(MACHINES[self.machine]())
+        page = w.enclave.data[0]
+        for history in self.histories:
+            try:
+                page = HISTORIES[history](w)
+            except EnclaveFault as fault:
+                # It keeps a frame of the thread that takes the advice.
+                raise NotTold from fault
+            except _NOT_DONE:
+                continue
+        for area in self.areas:
+            try:
+                AREAS[area](w, page)
+            except _NOT_DONE:
+                continue
+        return OPERATIONS[self.operation](w, page)
+
+
+def random_story(random: Random) -> Story:
+    """One that a machine can come to."""
+    while True:
+        machine = random.choice([*MACHINES])
+        sgx1 = machine == "sgx1"
+        histories = random.choices([*(SGX1 if sgx1 else HISTORIES)], k=random.randint(1, 3))
+        areas = random.choices([*AREAS], k=random.randint(0, 2)) or ["as it was"]
+        operation = random.choice([*(ACCESSES if sgx1 else OPERATIONS)])
+        story = Story(machine, tuple(histories), tuple(areas), operation)
+        pairs = ((history, area) for history in histories for area in areas)
+        if all(possible(Case(machine, *pair, operation)) for pair in pairs):
+            return story
+
+
+def taken(story: Story) -> str:
+    """Take the advice; what was wrong with it, or nothing."""
+    try:
+        check(cast(Any, story))
+    except NotTold:
+        return ""
+    except AssertionError as error:
+        return str(error)
+    return ""
