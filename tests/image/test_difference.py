@@ -91,6 +91,15 @@ def test_pages_that_are_added_in_another_order() -> None:
     assert only(found, "moved") == (Moved(2 * PAGE, 3 * PAGE, PAGE, 5 * PAGE),)
 
 
+def test_neighbours_that_are_moved_to_two_places_are_two() -> None:
+    pages = [page(number * PAGE) for number in range(6)]
+    found = compare(image(*pages), image(*[pages[number] for number in (3, 0, 1, 4, 2, 5)]))
+    assert only(found, "moved") == (
+        Moved(2 * PAGE, 3 * PAGE, PAGE, 4 * PAGE),
+        Moved(3 * PAGE, 4 * PAGE, 2 * PAGE, None),
+    )
+
+
 def test_a_page_that_one_lacks_moves_no_other() -> None:
     pages = [page(number * PAGE) for number in range(6)]
     assert not compare(image(*pages), image(*pages[:2], *pages[3:])).moved

@@ -13,12 +13,12 @@ from softsgx.image.difference import compare
 from softsgx.image.image import EnclaveImage
 from softsgx.image.sigstruct import sign
 from softsgx.spec import leaves
-from softsgx.spec.epcm import REG, R, W
+from softsgx.spec.epcm import REG, TCS, R, W
 from softsgx.spec.secs import SECS
 from softsgx.spec.status import SGX_INVALID_MEASUREMENT
 from softsgx.system.built import ACCEPTED, BuiltEnclaves, Kept
 from softsgx.system.loader import load
-from tests.image.builders import small_image
+from tests.image.builders import small_image, tcs_page
 from tests.image.test_difference import images
 
 PAGE = 0x1000
@@ -109,6 +109,40 @@ def test_orders_that_no_reader_takes(kind: str) -> None:
     assert sha256(data(built)).digest() == running.digest() == found.mrenclave
     with pytest.raises(ValueError, match=r"record \d+ "):
         sgxs.read(data(built))
+
+
+def test_rights_of_a_tcs_are_dropped_before_it_is_measured() -> None:
+    bare = Bare(epc_pages=16)
+    with BuiltEnclaves(bare.processor) as built:
+        page = bare.ecreate(secs(small_image()))
+        bare.eadd(page, ENCLAVE_BASE, tcs_page(), TCS | R | W)
+        running = bare.processor.secs[page].measurement
+    assert running is not None
+    assert sgxs.read(data(built)).mrenclave() == running.digest()
+
+
+def test_a_refused_einit_ends_the_page_and_the_stream_is_complete_so_far() -> None:
+    """Whoever measures more of the page afterwards has a stream that no reader takes."""
+
+    class Told(Kept):
+        """Remembers what there was when it was told that nothing is owed."""
+
+        seen = b""
+
+        def flush(self) -> None:
+            self.seen = bytes(self.data)
+
+    stream, image = Told(), small_image()
+    bare = Bare(epc_pages=16)
+    with BuiltEnclaves(bare.processor, lambda _: stream) as built:
+        page = bare.ecreate(secs(image))
+        added = bare.eadd(page, ENCLAVE_BASE, b"host")
+        bare.einit(page, sign(image, development_key()))
+        assert stream.seen == bytes(stream.data)
+        (first,) = sgxs.read(stream.seen).pages()
+        assert first.content.startswith(b"host")
+        bare.eextend(page, added)
+    assert built.enclaves[0].unusual == "chunk 0x0 was measured twice, or behind an EINIT"
 
 
 def test_an_enclave_that_is_removed_is_closed_and_its_page_used_again() -> None:

@@ -4,6 +4,8 @@ import pytest
 
 from softsgx import Machine
 from softsgx.sim import Steps
+from softsgx.sim import cpu_events as c
+from softsgx.sim import kernel_events as k
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import PT_TCS, R
 from softsgx.system import EnclaveFault, load, unfinished
@@ -96,6 +98,85 @@ def test_trimmed_and_changed_pages() -> None:
     rig.inside("accept_trim", rig.page)
     rig.inside("accept_tcs", rig.page + PAGE_SIZE)
     assert rig.said() == []
+
+
+def test_a_tcs_that_is_given_up_was_given_up_on_purpose() -> None:
+    """A thread that never came back does not count once the runtime has made its TCS a PT_TRIM."""
+    rig = Rig()
+    with pytest.raises(EnclaveFault):
+        rig.inside("store", rig.enclave.base + rig.enclave.size - 1, b"x")  # type: ignore[arg-type]
+    assert any("still inside" in text for text in rig.said())
+    rig.machine.run(rig.enclave.trim(rig.host, rig.enclave.tcs[0], PAGE_SIZE))
+    assert not any("still inside" in text for text in rig.said())
+
+
+class Stays:
+    """A machine that is told of entries and exits of one thread, on one TCS of enclave 0."""
+
+    def __init__(self) -> None:
+        self.machine = Machine(explain=True)
+        self.emit = self.machine.processor.log.emit
+        self.tcs = self.machine.processor.lps[0].tcs_address
+        self.emit(k.ThreadSwitchedIn(0, "7", "6", "mm"))
+
+    def enter(self, cssa: int = 0, *, resumed: bool = False) -> None:
+        self.emit(c.Entered(0, 0, self.tcs, cssa, resumed))
+
+    def leave(self, vector: int = -1) -> None:
+        self.emit(c.Left(0, 0, self.tcs, vector))
+
+    def said(self) -> list[str]:
+        found = [remark.text for remark in self.machine.unfinished()]
+        return [text.removeprefix("thread 7 is still inside on the TCS ") for text in found]
+
+
+def test_who_is_resumed_is_inside_since_its_entry_and_no_longer_interrupted() -> None:
+    stays = Stays()
+    stays.enter()
+    stays.leave(32)
+    assert stays.said() == [
+        f"{stays.tcs:#x} since event 2: AEX by interrupt, event 3, and no ERESUME"
+    ]
+    stays.enter(resumed=True)
+    assert stays.said() == [f"{stays.tcs:#x} since event 2"]
+    stays.leave()
+    assert stays.said() == []
+
+
+def test_a_handler_on_the_next_frame_leaves_the_first_as_it_is() -> None:
+    """EENTER at CSSA 1, EEXIT: the frame below still waits for ERESUME."""
+    stays = Stays()
+    stays.enter()
+    stays.leave(14)
+    stays.enter(1)
+    assert [text.split(" since ")[0] for text in stays.said()] == [
+        f"{stays.tcs:#x}",
+        f"{stays.tcs:#x}, CSSA 1,",
+    ]
+    stays.leave()
+    assert stays.said() == [f"{stays.tcs:#x} since event 2: AEX by #PF, event 3, and no ERESUME"]
+
+
+def test_a_notified_handler_takes_the_frame_back_by_edeccssa() -> None:
+    """Nobody is inside when such a handler has gone on by itself, and left."""
+    stays = Stays()
+    stays.enter()
+    stays.leave(32)
+    stays.enter(1, resumed=True)
+    stays.emit(c.LeafDone(0, "EDECCSSA", 0, 0, 0, -1, ""))
+    assert len(stays.said()) == 1
+    stays.leave()
+    assert stays.said() == []
+
+
+def test_what_follows_the_end_of_the_process_is_not_told() -> None:
+    """The kernel takes a thread that it kills out of the enclave by an interrupt."""
+    stays = Stays()
+    stays.enter()
+    stays.emit(k.ProcessEnded("5", "exit 0", 0))
+    stays.emit(k.ProcessEnded("6", "SIGKILL", 0))
+    stays.leave(32)
+    assert stays.said() == [f"{stays.tcs:#x} since event 2; process 6 ended, SIGKILL, event 4"]
 
 
 def test_an_enclave_that_is_closed_early_left_what_it_left() -> None:
