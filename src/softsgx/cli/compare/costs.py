@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from softsgx.cli import files
+from softsgx.cli.ends import say
 from softsgx.cli.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
 from softsgx.lab.compare import Cell, Comparison, Plan, run_cell
 from softsgx.lab.failures.matrix import matrix
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         if outcomes:
             files.show(matrix_text(outcomes))
     if not whole:
-        print(f"interrupted: {comparison.finished} of {comparison.wanted} runs", file=sys.stderr)
+        say(f"softsgx: compare: interrupted: {comparison.finished} of {comparison.wanted} runs")
         return EXIT_INTERRUPTED
     return EXIT_OK
 

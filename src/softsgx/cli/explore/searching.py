@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from softsgx.cli.crew import Crew, explore_with
+from softsgx.cli.ends import say
 from softsgx.cli.explore.finished import Finished
 from softsgx.cli.jobs import Processes
 from softsgx.cli.progress import Bar
@@ -68,7 +68,7 @@ def search_one(
 
 def say_interrupted() -> None:
     """Why no more is shown."""
-    print("softsgx: explore: interrupted", file=sys.stderr)
+    say("softsgx: explore: interrupted")
 
 
 @contextmanager
