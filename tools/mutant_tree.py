@@ -5,6 +5,7 @@ starts `python -m softsgx` or the command `softsgx`, with whatever environment, 
 """
 
 import contextlib
+import fcntl
 import os
 import resource
 import shutil
@@ -14,7 +15,7 @@ import sysconfig
 import venv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 BUILD: Final = ROOT / "build" / "mutants"
@@ -138,6 +139,18 @@ def end_all() -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
     os._exit(2)
+
+
+def alone(directory: Path = BUILD) -> IO[str]:
+    """Keep the copies of a directory to this process, as long as the result is kept open."""
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = (directory / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise SystemExit(f"softsgx: mutants: {directory}: another campaign runs there") from None
+    return lock
 
 
 def tree(number: int) -> Tree:

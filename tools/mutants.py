@@ -27,6 +27,7 @@ from tools.mutant_tree import (
     ROOT,
     TIMEOUT,
     Tree,
+    alone,
     end_all,
     tree,
 )
@@ -246,6 +247,7 @@ def main(argv: list[str]) -> int:
         found = all_of(args.rooms, args.at)
         drawn = found if args.at else sample(found, args.seed, args.sample)
     wanted = args.tests or chunks()
+    lock = alone()
     record(tuple(ROOMS), wanted, stale=args.stale)
     campaign = Campaign(Reaching(wanted), args.jobs, args.seconds, stale=args.stale)
     reasons = accepted()
@@ -266,6 +268,7 @@ def main(argv: list[str]) -> int:
     tried = len(first) + len(drawn)
     print(f"{tried} mutants, {len(survivors)} survivors, {len(unlisted)} of them not listed")
     print("".join(f"{verdict.text()}\n" for verdict in survivors), end="")
+    lock.close()
     return 1 if unlisted else 0
 
 

@@ -8,6 +8,9 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
+from tools.mutant_tree import alone
 from tools.reach import Blocks, mark
 
 SOURCE = textwrap.dedent(
@@ -91,3 +94,9 @@ def test_each_statement_of_a_function_has_its_block() -> None:
             if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
                 assert blocks.at(node) is not None, ast.unparse(node)
     assert [b.ordinal for b in blocks.all if b.function == "A.method"] == [0, 1, 2]
+
+
+def test_two_campaigns_do_not_share_their_copies(tmp_path: Path) -> None:
+    with alone(tmp_path), pytest.raises(SystemExit, match="another campaign runs there"):
+        alone(tmp_path)
+    alone(tmp_path).close()
