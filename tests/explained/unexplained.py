@@ -22,11 +22,6 @@ EXCUSES: Final[tuple[Excuse, ...]] = (
         "not explained",
         "tests/linux/test_vdso.py: a scripted enclave ends in exceptions out of nothing",
     ),
-    Excuse(
-        "mprotect -ENOMEM",
-        "a number of more than 64 bits",
-        "tests/linux/test_mprotect.py: a length that no register holds",
-    ),
 )
 
 

@@ -5,7 +5,7 @@ Without a listener a call costs one test more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from inspect import signature
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec
@@ -21,6 +21,7 @@ from softsgx.sim.kernel_events import (
     SignalSent,
     VdsoReturned,
 )
+from softsgx.spec.bits import MASK64
 
 if TYPE_CHECKING:
     from softsgx.linux.process import Signal, Thread
@@ -57,7 +58,8 @@ def told(function: Call[P]) -> Call[P]:
             return steps
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         values = [(n, given.get(n, defaults[n].default)) for n in names]
-        return tell_call(current, name, tuple([(n, v) for n, v in values if type(v) is int]), steps)
+        fields = _registers([(n, v) for n, v in values if type(v) is int])
+        return tell_call(current, name, fields, steps)
 
     return call
 
@@ -75,7 +77,7 @@ def refused(current: Thread, errno: int, rule: str, **asked: int) -> int:
     """-errno; who listens is told by which rule of `refusals`, and what was asked."""
     log = current.kernel.processor.log
     if log.on:
-        log.emit(CallRefused(current.cpu, current.name, rule, errno, tuple(asked.items())))
+        log.emit(CallRefused(current.cpu, current.name, rule, errno, _registers(asked.items())))
     return -errno
 
 
@@ -83,11 +85,16 @@ def refused_call(current: Thread, name: str, errno: int, rule: str, **asked: int
     """-errno of a call that is told of only because it is refused: begin, rule and end."""
     log = current.kernel.processor.log
     if log.on:
-        fields = tuple(asked.items())
+        fields = _registers(asked.items())
         log.emit(CallBegun(current.cpu, current.name, name, fields))
         log.emit(CallRefused(current.cpu, current.name, rule, errno, fields))
         log.emit(CallEnded(current.cpu, current.name, name, fields, -errno))
     return -errno
+
+
+def _registers(values: Iterable[tuple[str, int]]) -> Fields:
+    """No register has more than 64 bits, whatever a test in Python asks for."""
+    return tuple([(n, v if v < 0 else v & MASK64) for n, v in values])
 
 
 def request_name(version: KernelVersion, cmd: int) -> str:

@@ -41,7 +41,7 @@ def explain_call(history: History, e: k.CallEnded) -> Explanation | None:
 
 def _kernel(asked: Asked) -> Explanation:
     """The kernel refused by itself."""
-    rule, errno = asked.refusal.rule, errno_or_value(asked.event.result)
+    rule, errno = asked.refusal.rule, asked.errno
     by = next((who for prefix, who in _WHO if rule.startswith(prefix)), "the kernel")
     layers = _layers(asked)
     if asked.context.sigstruct:

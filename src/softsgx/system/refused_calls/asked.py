@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from softsgx.linux.errno import EINTR, ERESTARTSYS
 from softsgx.linux.kernel import Kernel
+from softsgx.report.fields import errno_or_value
 from softsgx.sim import kernel_events as k
 from softsgx.system.history import Context, History
 
@@ -33,6 +35,12 @@ class Asked:
     def arguments(self) -> dict[str, int]:
         """The arguments of the call, or the argument block of the ioctl."""
         return dict(self.context.fields)
+
+    @property
+    def errno(self) -> str:
+        """What the program sees: of -ERESTARTSYS, if its handler does not restart, EINTR."""
+        result = self.event.result
+        return errno_or_value(-EINTR if result == -ERESTARTSYS else result)
 
     def to_succeed(self, way: str) -> str:
         """A way out, as a line of an explanation."""

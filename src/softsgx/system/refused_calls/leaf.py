@@ -6,7 +6,7 @@ from typing import Final
 
 from softsgx.linux.refusals import function_of
 from softsgx.report.explanation import Explanation, Layer
-from softsgx.report.fields import errno_or_value, exception_text, status_text
+from softsgx.report.fields import exception_text, status_text
 from softsgx.sim import cpu_events as c
 from softsgx.spec.rules import RULES
 from softsgx.spec.status import SGX_EPC_PAGE_CONFLICT, SGX_PAGE_NOT_MODIFIABLE, SGX_UNMASKED_EVENT
@@ -18,6 +18,12 @@ from softsgx.system.refused_calls.create import SECS_RULES, secs_layers
 from softsgx.system.refused_calls.einit import sigstruct_layers
 from softsgx.system.refused_calls.ways import WAYS
 
+# Launch control, of which a driver that writes the hash MSRs keeps programs free.
+_LAUNCH: Final = {
+    "EINIT.14": "sign with the key of IA32_SGXLEPUBKEYHASH, or leave out ATTRIBUTES.EINITTOKENKEY",
+    "EINIT.17": "write SHA-256 of MODULUS to IA32_SGXLEPUBKEYHASH, or a token of that signer",
+}
+_TOKEN: Final = "a token that was made for this enclave, on this processor; or none, VALID 0"
 _DUE: Final = "EACCEPT of what is due, from inside the enclave"
 
 
@@ -36,8 +42,7 @@ def explain_leaf(asked: Asked, refused: RefusedLeaf) -> Explanation:
     text = RULES.get(e.rule, e.rule)
     return Explanation(
         event=asked.history.log.seq,
-        headline=f"{asked.context} refused: {errno_or_value(asked.event.result)};"
-        f" {e.leaf}: {end} ({e.rule})",
+        headline=f"{asked.context} refused: {asked.errno}; {e.leaf}: {end} ({e.rule})",
         rule=e.rule,
         rule_text=f"{text} ({function_of(asked.refusal.rule)})",
         key=key,
@@ -56,7 +61,8 @@ def _operands(asked: Asked, refused: RefusedLeaf, page: int) -> tuple[list[Layer
     if e.leaf == "EINIT" and isinstance(e, c.LeafDone):
         if e.status == SGX_UNMASKED_EVENT:
             return [], "try again: an event was pending on this processor each time"
-        return sigstruct_layers(asked, refused.operands, processor.secs[page])
+        layers, way = sigstruct_layers(asked, refused.operands, processor.secs[page])
+        return layers, way or _LAUNCH.get(e.rule, _TOKEN)
     return None
 
 
