@@ -56,6 +56,14 @@ def test_seconds_in_tests_are_found(text: str) -> None:
     assert not list(waiting.no_seconds(Source("tests/a.py", "run(timeout=LIMIT_S)\nx.wait()")))
 
 
+def test_a_public_constant_stands_once() -> None:
+    report(form.repeated_constants(sources()))
+    twice = [Source(f"src/softsgx/cpu/{name}.py", "A_B: int = 1 << 3") for name in "ab"]
+    assert len(list(form.repeated_constants(twice))) == 1
+    assert not list(form.repeated_constants(twice, {"A_B": "one each"}))
+    assert not list(form.repeated_constants([twice[0], Source(twice[1].path, "A_B = 9")]))
+
+
 def test_no_file_names_this_workplace_or_a_registry() -> None:
     report(
         finding

@@ -1,7 +1,7 @@
 """How a file reads: its length, its docstrings, and a few statements that hide what happens."""
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from tests.tidy.source import Source
@@ -154,3 +154,31 @@ def _only_name(statement: ast.stmt) -> str:
     else:
         return ""
     return target.id if isinstance(target, ast.Name) else ""
+
+
+# Public names that are equal by accident, and why each file has its own.
+OWN: Final[Mapping[str, str]] = {
+    "FORMAT": "each format of a file is counted by itself",
+    "LINES_MAX": "how much an output shows is its own affair",
+    "MAGIC": "of ELF files, in the two rooms that read them",
+}
+
+
+def repeated_constants(files: Iterable[Source], own: Mapping[str, str] = OWN) -> Iterator[str]:
+    """One public name with one value in two modules: one imports it from the other.
+
+    EXIT_INTERRUPTED stood twice, and SI_KERNEL, and the paths of the nodes.
+    """
+    seen: dict[tuple[str, str], str] = {}
+    for source in files:
+        for node in source.tree.body:
+            name = _only_name(node)
+            value = getattr(node, "value", None)
+            if not name.isupper() or name.startswith("_") or name in own or value is None:
+                continue
+            text = ast.unparse(value)
+            if text.startswith(("TypeVar(", "ParamSpec(")):
+                continue
+            first = seen.setdefault((name, text), source.path)
+            if first != source.path:
+                yield source.finding(node, f"{name} = {text} stands in {first} as well")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from softsgx.linux.uapi import MAP_ANONYMOUS as MAP_ANONYMOUS
 from softsgx.runner.forced import WATCHED
 
 _NR: Final = 0
@@ -135,7 +136,6 @@ _LATER: Final = tuple(
     )
 )
 MAP_FIXED_ANY: Final = 0x10 | 0x100000
-MAP_ANONYMOUS: Final = 0x20
 
 
 def base_filter(gate: int, pages: int, everything: bool = False) -> bytes:

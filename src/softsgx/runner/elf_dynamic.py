@@ -9,19 +9,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from struct import Struct, error, pack, unpack_from
 from typing import Final, NamedTuple
 
-EHDR: Final = Struct("<16sHHIQQQIHHHHHH")
-PHDR: Final = Struct("<IIQQQQQQ")
-SHDR: Final = Struct("<IIQQQQIIQQ")
+from softsgx.runner.elf_code import EHDR as EHDR
+from softsgx.runner.elf_code import EM_X86_64 as EM_X86_64
+from softsgx.runner.elf_code import ET_DYN as ET_DYN
+from softsgx.runner.elf_code import PHDR as PHDR
+from softsgx.runner.elf_code import PT_GNU_EH_FRAME as PT_GNU_EH_FRAME
+from softsgx.runner.elf_code import PT_LOAD as PT_LOAD
+from softsgx.runner.elf_code import SHDR as SHDR
+from softsgx.runner.elf_code import SHT_DYNSYM as SHT_DYNSYM
+
 SYMBOL: Final = Struct("<IBBHQQ")
 DYN: Final = Struct("<QQ")
 
 IDENT: Final = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
-ET_DYN: Final = 3
-EM_X86_64: Final = 62
-PT_LOAD: Final = 1
 PT_DYNAMIC: Final = 2
 PT_NOTE: Final = 4
-PT_GNU_EH_FRAME: Final = 0x6474E550
 PF_R: Final = 4
 PF_RX: Final = 5
 DT_HASH: Final = 4
@@ -39,7 +41,6 @@ SHT_STRTAB: Final = 3
 SHT_HASH: Final = 5
 SHT_DYNAMIC: Final = 6
 SHT_NOTE: Final = 7
-SHT_DYNSYM: Final = 11
 SHT_GNU_HASH: Final = 0x6FFFFFF6
 SHT_GNU_VERDEF: Final = 0x6FFFFFFD
 SHT_GNU_VERSYM: Final = 0x6FFFFFFF

@@ -15,6 +15,7 @@ from typing import Final
 from softsgx.runner.process_memory import read_into as read_into
 from softsgx.runner.process_memory import read_memory as read_memory
 from softsgx.runner.process_memory import write_memory as write_memory
+from softsgx.spec.bits import MASK64 as MASK64
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _ptrace = _libc.ptrace
@@ -91,7 +92,6 @@ _PEEK_SHARED: Final = 1
 _peek = struct.Struct("<QIi")
 _peeked = ctypes.create_string_buffer(_peek.size + 128)
 _peeked_at = ctypes.addressof(_peeked)
-MASK64: Final = (1 << 64) - 1
 _NT_X86_XSTATE: Final = 0x202
 _XSTATE_MAX: Final = 16384  # AMX tiles included
 

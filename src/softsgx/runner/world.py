@@ -15,6 +15,7 @@ from softsgx.linux.errno import EACCES, EBADF, EFAULT
 from softsgx.linux.process import Process, Thread
 from softsgx.linux.sgx.driver import SgxEnclaveNode
 from softsgx.linux.sgx.encl import SgxEncl
+from softsgx.linux.syscalls import SGX_ENCLAVE, SGX_PROVISION
 from softsgx.linux.vfs import O_PATH, O_RDWR, File, ProvisionNode
 from softsgx.runner.arena import ArenaMemory
 from softsgx.runner.hostmem import VM_READ, HostMemory
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from softsgx.sim import Steps
 
 T = TypeVar("T")
-
-SGX_ENCLAVE: Final = "/dev/sgx_enclave"
-SGX_PROVISION: Final = "/dev/sgx_provision"
 
 _BATCH: Final = 64  # source pages of ADD_PAGES read at once
 _ZERO_PAGE: Final = bytes(PAGE_SIZE)

@@ -20,9 +20,7 @@ from softsgx.sim import cpu_events as c
 from softsgx.sim import kernel_events as k
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import (
-    MODIFIED,
     PENDING,
-    PR,
     PT_MASK,
     RWX,
     TCS,
@@ -32,12 +30,12 @@ from softsgx.spec.epcm import (
     word_text,
 )
 from softsgx.spec.faults import VECTOR_NAMES
+from softsgx.system.facts import DUE
 from softsgx.system.history import Context
 
 if TYPE_CHECKING:
     from softsgx.system.machine import Machine
 
-DUE: Final = PENDING | MODIFIED | PR
 FOLLOWED_MAX: Final = 1 << 17
 """Pages and stays that are remembered; of further ones only that there were some."""
 
