@@ -11,11 +11,12 @@ from softsgx.cpu import Readings
 from softsgx.cpu.fault import Fault
 from softsgx.cpu.tracking import stamp, track
 from softsgx.linux.vdso import VDSO_ENCLU
+from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_U
 from softsgx.report import steps as s
 from softsgx.sim import Steps
 from softsgx.spec import leaves
 from softsgx.spec.bits import PAGE_SIZE
-from softsgx.spec.epcm import PENDING, PR, REG, R, W
+from softsgx.spec.epcm import PENDING, PR, REG, R, W, X
 from softsgx.spec.keys import KEYREQUEST, SEAL_KEY
 from softsgx.system import Enclave, EnclaveThread, HostThread, Machine
 from tests.linux.building import Building
@@ -140,6 +141,38 @@ def test_the_host_touches_what_is_not_mapped(access: int) -> None:
     made = Attempt(rig(), 0x10_0000, access, outside=True)
     follow(made)
     assert "map memory of the host at 0x100000" in made.refusals[0].text
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_a_pointer_near_null(outside: bool) -> None:
+    """Advised was to map memory at 0, which no program can."""
+    found = Attempt(rig(), 16, R, outside).refused()
+    assert found is not None
+    assert "to read again: the pointer is near NULL" in found.text
+
+
+def test_memory_of_a_real_process_that_is_there_needs_other_rights_only() -> None:
+    """The model has no area of it; its page-table entry is all there is to be seen."""
+    w = rig()
+    w.mm.space.elsewhere = lambda _address: PTE_P | PTE_U | PTE_A | PTE_D
+    found = Attempt(w, 0x1000_0000, W, outside=True).refused()
+    assert found is not None
+    assert found.advice is not None
+    assert found.advice.steps == (s.Protect(0x1000_0000, R | W | X),)
+
+
+def test_an_ordinary_page_as_a_tcs() -> None:
+    """Read-only, so that paging refuses first: advised was to replace the page by a writable one.
+
+    And its bytes were shown as fields of a TCS.
+    """
+    w = rig()
+    made = Attempt(w, leaf=leaves.EENTER, rbx=w.enclave.data[0])
+    assert w.protect(made.rbx, R) == 0
+    follow(made)
+    (found,) = made.refusals
+    assert "RBX must be the ENCLAVEADDRESS of a TCS page" in found.text
+    assert "CSSA" not in found.text
 
 
 def test_the_host_touches_a_hole_before_init() -> None:

@@ -18,13 +18,14 @@ from softsgx.cpu.fault import Fault
 from softsgx.image import EnclaveImage
 from softsgx.linux.uapi import MAP_FIXED, MAP_SHARED
 from softsgx.linux.vdso import VDSO_ENCLU
+from softsgx.mem.pagetable import PTE_PFN_MASK
 from softsgx.report import steps as s
 from softsgx.report.explanation import Explanation
 from softsgx.sim import Steps
 from softsgx.spec import leaves
 from softsgx.spec.attributes import ATTR_AEXNOTIFY, ATTR_KSS, ATTR_PROVISIONKEY
-from softsgx.spec.bits import PAGE_SIZE
-from softsgx.spec.epcm import MODIFIED, REG, TCS, R, W, X
+from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
+from softsgx.spec.epcm import MODIFIED, REG, TCS, VALID, R, W, X
 from softsgx.spec.keys import KEYREQUEST, PROVISION_KEY, SEAL_KEY, TARGETINFO
 from softsgx.spec.paging import SECINFO
 from softsgx.spec.rules import RULES
@@ -37,10 +38,11 @@ from softsgx.system.facts import look
 from softsgx.system.leaf_ways import Call, way_of_leaf
 from softsgx.system.leaf_words import CONTENTS, TCS_CONTENTS, WORDS
 from softsgx.system.loader import default_image, reserve
+from softsgx.system.plans import GONE, NO_EPC, STUCK
 from softsgx.system.ways import way_of_access, way_of_instruction
 from tests.linux.building import Building
-from tests.linux.world import World
-from tests.system.advised import _TAKEN, Attempt, rig, spare
+from tests.linux.world import World, world
+from tests.system.advised import _TAKEN, Attempt, follow, rig, spare
 
 
 def explained(**options: Any) -> Machine:
@@ -406,6 +408,138 @@ DONE: Final[dict[str, Callable[[], None]]] = {
     "ERESUME.10": notified,
     "ERESUME.11": spoiled_frame(512, b"\xff" * 8, "ERESUME.11"),
 }
+# Words of plans, which depend on the state
+
+
+def build_anew(spoil: int, words: str) -> Callable[[], None]:
+    """A page with such a word is lost, and with it the enclave; another enclave works."""
+
+    def case() -> None:
+        for lost in (True, False):
+            w = rig(explained())
+            page = w.enclave.data[0]
+            passes(Attempt(w, page, R))
+            epcm, pte = w.machine.processor.epcm, w.mm.space.lookup(page)
+            number = w.machine.processor.epc.index((pte & PTE_PFN_MASK) >> PAGE_SHIFT)
+            attempt = Attempt(w, page, R, thread=1)
+            if lost:
+                epcm.put(number, epcm.state[number] ^ spoil)
+                assert words in told(attempt)
+            else:
+                passes(attempt)
+
+    return case
+
+
+def told(attempt: Attempt) -> str:
+    found = attempt.refused()
+    assert found is not None
+    return found.text
+
+
+def no_epc() -> None:
+    """All of 16 pages are SECS and VA pages of enclaves that only exist; fewer of them help."""
+    w = world(Machine(cpus=4, epc="64K", explain=True))
+    others = []
+    while True:
+        b = Building.__new__(Building)
+        b.machine, b.host, b.image = w.machine, w.host, default_image()
+        b.fd = w.do(w.host.open())
+        b.base = w.do(reserve(w.host, b.image.size))
+        if b.create():
+            break
+        others.append(b.fd)
+    attempt = Attempt(w, w.enclave.data[0], R, outside=True)
+    assert NO_EPC in told(attempt)
+    for fd in others:
+        assert w.do(w.host.close(fd)) == 0
+    w.machine.settle()
+    passes(attempt)
+
+
+def a_tcs_of_sgx1() -> None:
+    w = rig(explained(part=Part(sgx2=False)))
+    tcs = w.enclave.tcs[5]
+    assert "no access reaches a TCS: EENTER uses it" in told(Attempt(w, tcs, R))
+    passes(Attempt(w, leaf=leaves.EENTER, rbx=tcs))
+
+
+def added_without(rights: int, access: int) -> Callable[[], None]:
+    """ADD_PAGES with the right, when the enclave is built anew."""
+
+    def case() -> None:
+        part = Part(sgx2=False)
+        w = rig(explained(part=part), rights=rights)
+        assert "ADD_PAGES before INIT with " in told(Attempt(w, w.enclave.data[0], access))
+        w = rig(explained(part=part), rights=rights | access)
+        passes(Attempt(w, w.enclave.data[0], access))
+
+    return case
+
+
+def never_added() -> None:
+    """More pages, when the enclave is built anew."""
+    for pages in (5, 6):
+        w = rig(explained(part=Part(sgx2=False)), pages=pages)
+        attempt = Attempt(w, w.enclave.data[4] + PAGE_SIZE, R)
+        if pages == 5:
+            assert "no page was added there, and without SGX2 none is on touch" in told(attempt)
+        else:
+            passes(attempt)
+
+
+def address_of_the_kernel() -> None:
+    w = rig(explained())
+    assert "use an address of user space" in told(Attempt(w, 0x7FFF_FFFF_F000, R, outside=True))
+    passes(Attempt(w, w.enclave.data[0], R, outside=True))
+
+
+def frames_elsewhere() -> None:
+    """Behind the enclave, and so far behind that it is no address any more."""
+    for ossa in (1 << 24, 1 << 40):
+        wrong = entry_of(built(tcs_image(OSSA=ossa)))
+        assert "OSSA of the TCS must lead to pages of the enclave" in told(wrong)
+    passes(entry_of(built(tcs_image())))
+
+
+def no_frames() -> None:
+    """A page that is to become a TCS with NSSA 0; another page, with NSSA."""
+    w = rig(explained())
+    for number, fields in enumerate(({"NSSA": 0}, {})):
+        page = w.enclave.data[number]
+        raw = good_tcs(w, **fields)
+
+        def write(t: EnclaveThread, page: int = page, raw: bytes = raw) -> Steps[None]:
+            yield from t.store(page, raw)
+
+        w.do(w.enclave.call(w.host, write, thread=10))
+        assert w.do(w.enclave.make_tcs(w.host, page))[0] == 0
+        attempt = Attempt(w, leaf=leaves.EENTER, rbx=page)
+        if number:
+            follow(attempt)
+        else:
+            assert "make another page a TCS, with NSSA and OSSA set" in told(attempt)
+
+
+OF_PLANS: Final[list[Callable[[], None]]] = [
+    build_anew(VALID, GONE),
+    build_anew(MODIFIED, STUCK),
+    no_epc,
+    a_tcs_of_sgx1,
+    added_without(R, W),
+    added_without(R | W, X),
+    never_added,
+    address_of_the_kernel,
+    frames_elsewhere,
+    no_frames,
+]
+
+
+@pytest.mark.parametrize("case", OF_PLANS)
+def test_what_the_words_of_a_plan_say_helps(case: Callable[[], None]) -> None:
+    case()
+
+
 _CET: Final = "the driver builds no enclave with CET (docs/readings.md); tests/cpu/test_cet_*.py"
 _KERNEL: Final = "control registers are the kernel's; no program can be refused for them"
 ELSEWHERE: Final[dict[str, str]] = {

@@ -85,8 +85,8 @@ class Explainer:
         # By processor: explained already, and waiting for its outcome; or not explained yet.
         self._open: dict[int, Explanation] = {}
         self._paging: dict[int, _Waiting] = {}
-        # By processor: where the AEX stores RIP, and the base of the enclave.
-        self._rips: dict[int, tuple[int, int]] = {}
+        # By processor: where the AEX stores RIP, and base and size of the enclave.
+        self._rips: dict[int, tuple[int, int, int]] = {}
         self._handlers: dict[type, Callable[[Any], None]] = {
             c.AccessFaulted: self._access_faulted,
             c.LeafFaulted: self._leaf_faulted,
@@ -139,7 +139,7 @@ class Explainer:
             found = self._leaf(e, status_text(e.status), self._where(lp))
             found.outcome = f"RAX = {e.status}: the enclave goes on"
             if self._rips.pop(e.lp, None) and lp.secs is not None:
-                found.where += rip_text(lp.regs[RIP], lp.secs.BASEADDR)
+                found.where += rip_text(lp.regs[RIP], lp.secs.BASEADDR, lp.secs.SIZE)
             self._tell(found)
 
     def _instruction_faulted(self, e: c.InstructionFaulted) -> None:
@@ -198,9 +198,9 @@ class Explainer:
                 found.where += self._rip(*self._rips.pop(cpu))
             self._tell(found)
 
-    def _rip(self, physical: int, base: int) -> str:
+    def _rip(self, physical: int, base: int, size: int) -> str:
         """Where the AEX interrupted."""
-        return rip_text(self.machine.processor.memory.read_int(physical, 8), base)
+        return rip_text(self.machine.processor.memory.read_int(physical, 8), base, size)
 
     def _tell(self, found: Explanation) -> None:
         self.last = found
@@ -218,7 +218,7 @@ class Explainer:
         if not self._instructions:
             return f"{who} in enclave {lp.secs.EID} on the TCS {lp.tcs_address:#x}"
         at = lp.ssa_frame[-1] | (PAGE_SIZE - GPRSGX_SIZE + GPR_OFF_RIP)
-        self._rips[lp.id] = (at, lp.secs.BASEADDR)
+        self._rips[lp.id] = (at, lp.secs.BASEADDR, lp.secs.SIZE)
         return f"{who} in enclave {lp.secs.EID} on the TCS {lp.tcs_address:#x}"
 
     def _access(self, e: c.AccessFaulted, facts: Facts, where: str) -> Explanation:
@@ -310,9 +310,10 @@ class Explainer:
         return ""
 
 
-def rip_text(rip: int, base: int) -> str:
-    """Where an instruction is in its enclave."""
-    return f", rip {rip:#x} (base + {rip - base:#x})"
+def rip_text(rip: int, base: int, size: int) -> str:
+    """Where an instruction is; in its enclave by the distance from its base, too."""
+    inside = f" (base + {rip - base:#x})" if 0 <= rip - base < size else ""
+    return f", rip {rip:#x}{inside}"
 
 
 def subject(e: c.LeafDone | c.LeafFaulted, lp: LogicalProcessor) -> tuple[str, int, int]:

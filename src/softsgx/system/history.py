@@ -51,10 +51,11 @@ class Context:
     """A call or page fault that a processor is busy with.
 
     `refusal` is the last one that the kernel told of, `leaves` has the last refusal of each leaf.
-    `sigstruct` is what the kernel copied before it refused.
+    `sigstruct` is what the kernel copied before it refused, `span` the addresses, start and end, of
+    a call that changed areas.
     """
 
-    __slots__ = ("fields", "leaves", "name", "refusal", "seq", "sigstruct", "thread")
+    __slots__ = ("fields", "leaves", "name", "refusal", "seq", "sigstruct", "span", "thread")
 
     def __init__(self, name: str, thread: str, fields: k.Fields, seq: int) -> None:
         self.name = name
@@ -64,6 +65,7 @@ class Context:
         self.refusal: k.CallRefused | None = None
         self.leaves: dict[str, RefusedLeaf] | None = None  # made when first needed
         self.sigstruct = b""
+        self.span = (0, 0)
 
     def __str__(self) -> str:
         who = f" of thread {self.thread}"
@@ -158,9 +160,8 @@ class History:
     def mapped(self, space: str, address: int, name: str = "") -> Iterator[tuple[int, Context]]:
         """The calls that changed the area of an address, the latest first, with their numbers."""
         for seq, call in reversed(self.calls.get(space, ())):
-            fields = dict(call.fields)
-            start = fields.get("result", fields.get("address", 0))
-            if start <= address < start + fields.get("length", 0) and name in ("", call.name):
+            start, end = call.span
+            if start <= address < end and name in ("", call.name):
                 yield seq, call
 
     # Listening
@@ -223,6 +224,9 @@ class History:
             if e.name in ("mmap", "mremap"):
                 length = dict(e.fields).get("length", dict(e.fields).get("new_length", 0))
                 context.fields = (*e.fields, ("length", length), ("result", e.result))
+            fields = dict(context.fields)
+            start = fields.get("result", fields.get("address", 0))
+            context.span = (start, start + fields.get("length", 0))
             kept = self.calls.setdefault(space, deque(maxlen=CALLS_MAX))
             kept.append((self.log.seq, context))
 

@@ -22,7 +22,7 @@ from softsgx.report.steps import (
     Way,
     Within,
 )
-from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.bits import PAGE_SIZE, canonical
 from softsgx.spec.epcm import (
     BLOCKED,
     MODIFIED,
@@ -107,6 +107,7 @@ _NO_FRAMES: Final = (
     "NSSA of this TCS is 0, and it can no longer be written: make another page a TCS, with NSSA and"
     " OSSA set while it is PT_REG"
 )
+_NO_OSSA: Final = "OSSA of the TCS must lead to pages of the enclave"
 _AEP: Final = frozenset({"EENTER.02", "ERESUME.02", "ENTRY.15"})
 
 
@@ -129,6 +130,8 @@ def way_of_leaf(facts: Facts, call: Call, rule: str, operand: str) -> Way:
     goal = f"for {call.leaf} to succeed"
     if rule in WORDS:
         return Way.of(goal, Say(WORDS[rule]))
+    if rule == "ACCESS.02" and canonical(call.rbx):
+        return Way.of(goal, Say(_NO_OSSA))
     if rule in CONTENTS:
         return Way.of(goal, Say(CONTENTS[rule]))
     if rule in TCS_CONTENTS:
@@ -234,7 +237,7 @@ def _to_accept(facts: Facts, call: Call, page: Page) -> list[Step]:
         if word & PT_MASK != REG:
             wanted &= ~PR
         steps.append(Secinfo(wanted, "that is what the EPCM has"))
-    return steps if word == FRESH else [*steps, *_untracked(facts)]
+    return steps if word == FRESH else [*steps, *_untracked(facts, page)]
 
 
 def _names(secinfo: int | None, word: int) -> bool:
@@ -296,15 +299,15 @@ def _tcs(facts: Facts) -> Plan:
     page = page_of(facts)
     if page is None or not page.word & VALID:
         return [OtherTcs("RBX must be the address of a TCS page of an enclave")], ""
-    steps, note = area(facts, W)
-    if final(steps):
-        return steps, note
     word = page.word
-    if word & BLOCKED:
-        steps.append(Again(EVICTED_NEXT))
     if word & PT_MASK != TCS:
         made = "; a REG page becomes one by MODIFY_TYPES(PT_TCS) and EACCEPT(TCS MODIFIED)"
         return [OtherTcs("RBX must be the ENCLAVEADDRESS of a TCS page")], made
+    steps, note = area(facts, W)
+    if final(steps):
+        return steps, note
+    if word & BLOCKED:
+        steps.append(Again(EVICTED_NEXT))
     if word & (PENDING | MODIFIED):
         steps.append(Accept(facts.page, word & ~BLOCKED))
         if page.entry is not None and page.entry.epc_page is not None:
@@ -319,7 +322,7 @@ def _frame(facts: Facts) -> Plan:
     steps, note = area(facts, W)
     page = page_of(facts)
     if page is None:
-        return [Say("OSSA of the TCS must lead to pages of the enclave")], ""
+        return [Say(_NO_OSSA)], ""
     if final(steps):
         return steps, note
     more, further = epcm(facts, page, R | W)
@@ -359,12 +362,13 @@ def _inside(facts: Facts, secs: Secs, before: int) -> list[int]:
     return [lp.id for lp in lps if lp.secs is secs and lp.epoch <= before]
 
 
-def _untracked(facts: Facts) -> list[Step]:
+def _untracked(facts: Facts, page: Page) -> list[Step]:
     """Who has to leave before what was changed can be accepted."""
-    processor, number = facts.lp.processor, facts.number
-    secs = processor.secs_of(number) if number >= 0 else None
-    if secs is None or tracked(processor, secs, number):
+    processor, secs = facts.lp.processor, facts.secs
+    resident = page.entry.epc_page if page.entry is not None else None
+    if secs is None or resident is None or tracked(processor, secs, resident.number):
         return []
+    number = resident.number
     stamped = processor.epcm.stamp[number]
     history = facts.history
     lps = _inside(facts, secs, stamped - 1)

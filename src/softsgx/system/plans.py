@@ -42,10 +42,11 @@ from softsgx.spec.epcm import (
     VALID,
     R,
     W,
+    X,
     rwx_text,
 )
 from softsgx.spec.paging import PCMD
-from softsgx.spec.translation import PTE_PFN_MASK
+from softsgx.spec.translation import PTE_NX, PTE_P, PTE_PFN_MASK, PTE_W
 
 if TYPE_CHECKING:
     from softsgx.system.facts import Facts
@@ -56,6 +57,8 @@ GONE: Final = "build the enclave anew: the EPC page was lost (a suspend, or a ke
 STUCK: Final = (
     "build the enclave anew: no leaf makes a page REG MODIFIED, and only EREMOVE takes it away"
 )
+MMAP_MIN_ADDR: Final = 1 << 16  # vm.mmap_min_addr, as distributions set it
+NEAR_NULL: Final = "the pointer is near NULL: below 64 KiB no program maps memory"
 NO_EPC: Final = "EPC is exhausted and nothing can be evicted: a larger --epc, or fewer pages"
 
 
@@ -162,10 +165,17 @@ def area(facts: Facts, right: int) -> Plan:
 
 def _host_area(facts: Facts, right: int) -> list[Step]:
     """Of ordinary memory."""
-    vma = facts.vma
-    if vma is None or vma.sgx:
+    vma, pte = facts.vma, facts.pte
+    if vma is None and facts.page < MMAP_MIN_ADDR:
+        return [Say(NEAR_NULL)]
+    if vma is None and pte & PTE_P:
+        # Of a real process: its page tables are all there is to be seen.
+        held = R | (W if pte & PTE_W else 0) | (0 if pte & PTE_NX else X)
+    elif vma is None or vma.sgx:
         return [MapHost(facts.page, right | R)]
-    return [Protect(facts.page, vma.flags & RWX | right)] if right & ~vma.flags else []
+    else:
+        held = vma.flags & RWX
+    return [Protect(facts.page, held | right)] if right & ~held else []
 
 
 def _leads_elsewhere(facts: Facts, entry: SgxEnclPage | None) -> bool:
