@@ -59,7 +59,7 @@ def test_sign_and_show_the_attributes(softsgx: Shell) -> None:
     rows = [" ".join(line.split()) for line in shown.out.splitlines()]
     assert "928 ATTRIBUTES 0x44 MODE64BIT CET" in rows
     assert "908 CET_ATTRIBUTES 0x5 SH_STK_EN ENDBR_EN" in rows
-    assert "909 CET_ATTRIBUTES_MASK 0xff" in rows
+    assert "909 CET_ATTRIBUTES_MASK 0xff all bits" in rows
 
 
 def test_cet_attributes_need_the_attribute(softsgx: Shell) -> None:

@@ -83,7 +83,7 @@ ROWS = [
         flipped(0),
         "EINIT.05",
         (f"HEADER  at byte 0: 07{SIGSTRUCT_HEADER.hex()[2:]} is not {SIGSTRUCT_HEADER.hex()}",),
-        f"HEADER {SIGSTRUCT_HEADER.hex()}, of which the signature is",
+        f"HEADER {SIGSTRUCT_HEADER.hex()}: the signature was made with that",
     ),
     Row(
         "four fields, and reserved bytes in two places",
@@ -97,7 +97,7 @@ ROWS = [
             "reserved bytes  at byte 1036: 0x1 is not 0",
         ),
         f"HEADER {SIGSTRUCT_HEADER.hex()}, HEADER2 {SIGSTRUCT_HEADER2.hex()}, EXPONENT 0x3,"
-        " reserved bytes 0, of which the signature is",
+        " reserved bytes 0: the signature was made with that",
     ),
     Row(
         "a header that was signed so",
@@ -139,7 +139,7 @@ ROWS = [
         flipped(960),
         "EINIT.07",
         ("SIGNATURE    at byte 516", "MRENCLAVE    ", "as built", "ENCLAVEHASH  ", "in SIGSTRUCT"),
-        "ENCLAVEHASH BUILT, of which the signature is",
+        "ENCLAVEHASH BUILT: the signature was made with that",
     ),
     Row(
         "another enclave",
@@ -159,6 +159,17 @@ ROWS = [
             " ATTRIBUTEMASK 0xffffffffffffffff: DEBUG",
         ),
         "SECS.ATTRIBUTES 0x4 MODE64BIT, as signed; or sign again: softsgx sign --attributes 0x6",
+    ),
+    Row(
+        "a bit that is not signed stays as it is",
+        signed(ATTRIBUTES=ATTR_MODE64BIT | ATTR_KSS, ATTRIBUTEMASK=MASK64 ^ ATTR_DEBUG),
+        "EINIT.15",
+        (
+            "ATTRIBUTES  0x6 DEBUG MODE64BIT  in the SECS; signed 0x84 MODE64BIT KSS,"
+            " ATTRIBUTEMASK 0xfffffffffffffffd: KSS",
+        ),
+        "SECS.ATTRIBUTES 0x86 DEBUG MODE64BIT KSS, as signed; or sign again: softsgx sign"
+        " --attributes 0x6",
     ),
     Row(
         "three at once",
@@ -239,7 +250,7 @@ def test_every_field_that_differs_is_named_and_the_advice_works(row: Row) -> Non
 
 def as_fields(b: Building, row: Row, wrong: bytes, way: str) -> None:
     """Write the fields that are named into the SIGSTRUCT."""
-    if "of which the signature is" not in way:
+    if "the signature was made with that" not in way:
         return
     if "reserved bytes 0" in way:
         wrong = SIGSTRUCT.unpack(wrong).pack()
@@ -254,7 +265,7 @@ def as_fields(b: Building, row: Row, wrong: bytes, way: str) -> None:
 
 def again(b: Building, row: Row, wrong: bytes, way: str) -> None:
     """Sign what is built, with the options that are named."""
-    if "sign" not in way or "of which" in way:
+    if "sign" not in way or "the signature was made with that" in way:
         return
     options = dict(re.findall(r"--(attributes|xfrm|miscselect|cet-attributes) (0x\w+)", way))
     fields = {name.upper().replace("-", "_"): int(value, 0) for name, value in options.items()}

@@ -40,7 +40,7 @@ def sigstruct_layers(asked: Asked, raw: bytes, secs: Secs) -> tuple[list[Layer],
         layers.append(Layer("ENCLAVEHASH", sig.ENCLAVEHASH.hex(), "in SIGSTRUCT"))
         built = sig.replace(ENCLAVEHASH=mrenclave).pack()
         if _SIGN in ways and not verify_signature(with_right_fields(built, cet=part.cet)):
-            ways = [f"ENCLAVEHASH {mrenclave.hex()}, of which the signature is"]
+            ways = [f"ENCLAVEHASH {mrenclave.hex()}: the signature was made with that"]
         else:
             ways.append(_MEASURED)
     if any(sig.ISVFAMILYID) and not secs.ATTRIBUTES & ATTR_KSS:
@@ -68,7 +68,7 @@ def _itself(part: Part, raw: bytes) -> tuple[list[Layer], list[str]]:
     names = dict.fromkeys(found.field for found in fields)
     sig = SIGSTRUCT.unpack(right)
     values = [f"{name} {_value(sig, name)}" for name in names]
-    return layers, [f"{', '.join(values)}, of which the signature is"]
+    return layers, [f"{', '.join(values)}: the signature was made with that"]
 
 
 def _value(sig: SIGSTRUCT, name: str) -> str:
