@@ -72,6 +72,12 @@ def test_no_file_names_this_workplace_or_a_registry() -> None:
     )
 
 
+def test_the_changelog_is_wrapped() -> None:
+    changelog, width = (ROOT / "CHANGELOG.md").read_text("utf-8"), repository.CHANGELOG_WIDTH
+    report(repository.wide_lines("CHANGELOG.md", changelog, width))
+    assert len(list(repository.wide_lines("a", f"{'x' * width}\n{'y' * (width + 1)}", width))) == 1
+
+
 def test_pins_have_reasons_and_are_locked() -> None:
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     lock = (ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8")

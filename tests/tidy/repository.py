@@ -23,6 +23,7 @@ BANNED: Final = tuple(
         "npm" + "js",
     )
 )
+CHANGELOG_WIDTH: Final = 120
 NOT_OURS: Final = (".git", ".venv", "build", "dist")
 
 
@@ -55,6 +56,13 @@ def banned_words(path: str, text: str) -> Iterator[str]:
         for pattern in BANNED:
             if found := pattern.search(line):
                 yield f"{path}:{number}: names {found.group()}"
+
+
+def wide_lines(path: str, text: str, columns: int) -> Iterator[str]:
+    """Lines of prose that are read as they are in the file."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if len(line) > columns:
+            yield f"{path}:{number}: {len(line)} columns, {columns} are allowed"
 
 
 def reasoned_pins(pyproject: str) -> Iterator[str]:
