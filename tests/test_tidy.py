@@ -154,6 +154,7 @@ REFUSED: list[tuple[Rule, str, str]] = [
     (form.no_hiding, "cpu/a.py", "raise Exception('no')"),
     (form.no_hiding, "cpu/a.py", "raise BaseException"),
     (form.no_hiding, "runner/a.py", "print('hello')"),
+    (form.no_hiding, "cli/progress.py", "print('hello', file=sys.stderr)"),
     (form.lengths, "cpu/a.py", "f()\n" * (form.FILE_LINES_MAX + 1)),
     (form.lengths, "cpu/a.py", "def f():\n" + "    g()\n" * form.FUNCTION_LINES_MAX),
     (
@@ -188,7 +189,7 @@ ACCEPTED: list[tuple[Rule, str, str]] = [
     (purity.no_set_order, "cpu/a.py", "a = any(x for x in {1}) or 1 in {1, 2}"),
     (purity.no_set_order, "cpu/a.py", "a = sorted(x for x in set(y))"),
     (purity.no_set_order, "cpu/a.py", "a: dict[str, set[int]] = {}\nfor x in a: pass"),
-    (form.no_hiding, "cli/a.py", "print('hello')"),
+    (form.no_hiding, "cli/ends.py", "print('hello')"),
     (form.no_hiding, "cpu/a.py", "try: pass\nexcept ValueError: raise"),
     (form.lengths, "spec/a.py", "x = (\n" + "    1,\n" * form.FILE_LINES_MAX + ")\n"),
     (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from softsgx.cli import ends
+from softsgx.cli import ends, progress
 from softsgx.cli.errors import (
     EXIT_BAD_INPUT,
     EXIT_BUG,
@@ -34,6 +35,7 @@ from softsgx.cli.errors import (
 from softsgx.cli.main import COMMANDS, main
 from softsgx.cli.modes import Table
 from softsgx.sim import Unmodelled
+from tests.cli.conftest import FILE
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "exit-codes.md"
 
@@ -211,6 +213,42 @@ def test_a_full_standard_error_changes_nothing() -> None:
     assert (done.returncode, done.stdout) == (EXIT_OK, "hello\n")
     done = softsgx("$S run --stats -- /bin/echo hello 2>&-")
     assert (done.returncode, done.stdout) == (EXIT_OK, "hello\n")
+
+
+class Broken(io.StringIO):
+    """A terminal that hangs up."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [None, Broken(), closed()], ids=["none", "broken", "closed"])
+@pytest.mark.parametrize("name", ["explore", "compare"])
+def test_progress_that_nobody_sees_changes_nothing(
+    name: str, stream: io.StringIO | None, small: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A closed standard error was AttributeError of isatty, a terminal that went a broken pipe."""
+    monkeypatch.setattr(progress, "EVERY_S", 0.0)
+    argv = {
+        "explore": ["explore", FILE, "--progress", "--executions", "3"],
+        "compare": [
+            *("compare", "--n", "1", "--jobs", "1", "--workloads", "stacks"),
+            *("--designs", "ioctl", "--runtimes", "gramine", "--json"),
+        ],
+    }
+    wanted = main(argv[name])
+    assert wanted in (EXIT_OK, EXIT_FINDING)
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert main(argv[name]) == wanted
 
 
 # The table

@@ -131,11 +131,19 @@ def _place(error: BaseException) -> str:
     return place
 
 
-def say(line: str) -> None:
+def say(line: str, end: str = "\n") -> None:
     """A line on standard error; if that is closed, full or broken, nobody can be told."""
     if sys.stderr is not None:
         with suppress(OSError, ValueError):
-            print(line, file=sys.stderr, flush=True)
+            print(line, end=end, file=sys.stderr, flush=True)
+
+
+def on_terminal() -> bool:
+    """Whether standard error is a terminal, where a line can be written over."""
+    try:
+        return sys.stderr is not None and sys.stderr.isatty()
+    except ValueError:
+        return False
 
 
 def show(text: str) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Final
 
+from softsgx.cli.ends import on_terminal, say
 from softsgx.explore import Outcome
 from softsgx.explore.explorer import preemptions
 
@@ -20,7 +20,7 @@ class Bar:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._start = self._shown = time.time()
-        self._terminal = sys.stderr.isatty()
+        self._terminal = on_terminal()
         # The bound in progress, and the executions and the time before it.
         self._bound, self._executions, self._since = -1, 0, self._start
 
@@ -34,7 +34,7 @@ class Bar:
             text = f"{outcome.scenario}: {self.text(outcome, now)}"
             end = "" if self._terminal else "\n"
             start = "\r" if self._terminal else ""
-            print(f"{start}{text:<78}", end=end, file=sys.stderr, flush=True)
+            say(f"{start}{text:<78}", end)
 
     def text(self, outcome: Outcome, now: float) -> str:
         """Executions, rate, and how far the bound in progress is."""
@@ -62,7 +62,7 @@ class Bar:
     def close(self) -> None:
         """Clear the line."""
         if self._terminal:
-            print(f"\r{'':<120}\r", end="", file=sys.stderr, flush=True)
+            say(f"\r{'':<120}\r", "")
 
 
 def _duration(seconds: float) -> str:

@@ -1,12 +1,12 @@
 """`softsgx sign`: the SIGSTRUCT of an enclave, made with one's own key."""
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from softsgx.cli import files, options
+from softsgx.cli.ends import say
 from softsgx.cli.errors import EXIT_OK, UsageError, codes
 from softsgx.cli.modes import Mode, Option, Table
 from softsgx.cli.outputs import output
@@ -141,7 +141,7 @@ def _remark(image: EnclaveImage, args: argparse.Namespace) -> None:
         more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
         where = f"{args.file}: no thread can enter by the TCS at {refused[0]:#x}{more}"
         rule = "TCS.FLAGS.AEXNOTIFY differs from ATTRIBUTES.AEXNOTIFY, so EENTER is #GP"
-        print(f"softsgx: sign: {where}: {rule}", file=sys.stderr)
+        say(f"softsgx: sign: {where}: {rule}")
 
 
 def _with_secs(image: EnclaveImage, args: argparse.Namespace) -> EnclaveImage:

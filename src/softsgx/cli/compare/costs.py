@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from softsgx.cli import files
-from softsgx.cli.ends import say
+from softsgx.cli.ends import on_terminal, say
 from softsgx.cli.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
 from softsgx.lab.compare import Cell, Comparison, Plan, run_cell
 from softsgx.lab.failures.matrix import matrix
@@ -125,11 +125,11 @@ def _deaf() -> None:
 
 def _progress(results: Iterator[Measurement], total: int) -> Iterator[Measurement]:
     """Pass results through; on a terminal, say how far it is."""
-    shown = sys.stderr.isatty()
+    shown = on_terminal()
     for number, m in enumerate(results, 1):
         if shown:
             text = f"{number} of {total}: {m.workload}, {m.n} processors, {m.design}, {m.runtime}"
-            print(f"\r{text:<78.78}", end="", file=sys.stderr, flush=True)
+            say(f"\r{text:<78.78}", "")
         yield m
     if shown:
-        print(f"\r{'':<78}\r", end="", file=sys.stderr, flush=True)
+        say(f"\r{'':<78}\r", "")
