@@ -111,6 +111,14 @@ def test_no_input_is_written_over(command: list[str], tmp_path: Path) -> None:
     assert [Path(name).read_bytes() for name in command] == before
 
 
+def test_a_device_and_a_name_of_nothing_are_no_inputs(command: list[str], tmp_path: Path) -> None:
+    """Only what is there and can be destroyed: by device and inode /dev/null was an input, too."""
+    for name in ("/dev/null", "new"):
+        done = run("--sgxs-out", name, program=[*command, name], cwd=tmp_path)
+        assert "EINIT accepted\n" in done.stderr, done.stderr
+    assert (tmp_path / "new").stat().st_size
+
+
 def test_a_full_disk_stops_the_stream_and_not_the_program(
     command: list[str], tmp_path: Path
 ) -> None:

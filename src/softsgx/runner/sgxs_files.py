@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Hashable, Sequence
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Final
 
+from softsgx.report.same_file import file_of, named_in
 from softsgx.runner.errors import RunnerError
 from softsgx.system.built import ACCEPTED, Built, BuiltEnclaves
 
@@ -32,12 +33,12 @@ class SgxsFiles:
 
     def __init__(self, path: str, inputs: Sequence[str], processor: Processor) -> None:
         self.path = path
-        self._inputs = {found for name in inputs if (found := _identity(name)) is not None}
+        self._inputs = {file_of(name) for name in named_in(inputs)} - {None}
         directory = os.path.dirname(path) or "."
         if os.path.isdir(path) or not os.access(directory, os.W_OK | os.X_OK):
             why = "is a directory" if os.path.isdir(path) else f"{directory}: may not be written"
             raise RunnerError("--sgxs-out", f"{path}: {why}")
-        if _identity(path) in self._inputs:
+        if file_of(path) in self._inputs:
             raise RunnerError("--sgxs-out", f"{path}: would be written over: choose another name")
         self._built = BuiltEnclaves(processor, self._create)
 
@@ -74,7 +75,7 @@ class SgxsFiles:
 class _File:
     """A stream in a file. `trouble` says why it is not complete."""
 
-    def __init__(self, path: str, inputs: set[tuple[int, int]]) -> None:
+    def __init__(self, path: str, inputs: Collection[Hashable]) -> None:
         self.path = path
         self.trouble = ""
         self._file: IO[bytes] | None = None
@@ -82,10 +83,9 @@ class _File:
             # Not emptied before it is known to be none of the inputs.
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
             self._file = open(fd, "wb", buffering=_BUFFER)  # noqa: SIM115
-            status = os.fstat(fd)
-            if (status.st_dev, status.st_ino) in inputs:
+            if file_of(fd) in inputs:
                 self.trouble = "an argument of the program, so it was left as it is"
-            elif stat.S_ISREG(status.st_mode):
+            elif stat.S_ISREG(os.fstat(fd).st_mode):
                 os.ftruncate(fd, 0)
         except OSError as error:
             self.trouble = error.strerror or str(error)
@@ -113,12 +113,3 @@ class _File:
             with suppress(OSError):
                 self._file.close()
             self._file = None
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    """Device and inode, None if nothing is there."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
