@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
+import shlex
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -19,7 +22,9 @@ from softsgx.lab.measurement import Measurement
 from softsgx.lab.prices import PROFILES
 from softsgx.lab.runtimes import RUNTIMES
 from softsgx.lab.workloads import WORKLOADS
+from softsgx.spec.epcm import R
 from tests.cli import snapshots
+from tests.lab.test_recorded import restrict, trace
 
 SMALL = [
     "--workloads",
@@ -94,6 +99,57 @@ def test_report_and_plots_are_the_same_bytes_again(
     assert not re.search(r'(src|href)="(?!data:)', text), "the report needs nothing else"
     assert "--failure mprotect-read/pending --schedule 1:" in text
     assert "What cannot work" in text
+
+
+def test_the_command_in_the_report_makes_it_again(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prices of a file were named by its stem, which is no profile; names may have any letters."""
+    monkeypatch.chdir(tmp_path)
+    odd = Path("my prices", "don't & do.json")
+    odd.parent.mkdir()
+    odd.write_text(json.dumps(dict(PROFILES["low"].cycles)))
+    arguments = ["--workloads", "stacks", "--n", "2", "--designs", "ioctl,ioctl-batched"]
+    arguments += ["--runtimes", "gramine", "--jobs", "1", "--prices", f"high,{odd}"]
+    out(capsys, *arguments, "--html", "one.html")
+    report = Path("one.html").read_text()
+    found = re.search(r"Again: <code>softsgx compare (.*)</code>", report)
+    assert found is not None
+    again = shlex.split(unescape(found[1]))
+    assert again[-2:] == ["--html", "FILE"]
+    out(capsys, *again[:-1], "two.html")
+    assert Path("two.html").read_text() == report
+
+
+@pytest.mark.parametrize(
+    ("report", "found"),
+    [("here/lost-stacks.svg", "lost-stacks.svg"), ("here/x/../faults-stacks.png", "faults-s")],
+)
+def test_names_that_collide_are_refused_before_the_work(
+    report: str,
+    found: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They were refused after it, hours later; two workloads of one name were one picture."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(costs, "measure_all", lambda cells, jobs: pytest.fail("it worked"))
+    Path("here", "x").mkdir(parents=True)
+    error = refused(capsys, "--workloads", "stacks", "--plots", "here", "--html", report)
+    assert found in error
+    assert "would be written over" in error
+    for name in ("a/b", "a-b"):
+        Path(name).parent.mkdir(exist_ok=True)
+        os.rename(trace(tmp_path, restrict(1, 1, R)), name)
+    both = "recorded:a/b,recorded:a-b"
+    error = refused(capsys, "--workloads", both, "--plots", "here")
+    assert error == "softsgx: compare: here/lost-recorded-a-b.svg: would be written over: " + (
+        "choose another name\n"
+    )
+    Path("here", "lost-stacks.png").mkdir()
+    error = refused(capsys, "--workloads", "stacks", "--plots", "here")
+    assert "here/lost-stacks.png: Is a directory" in error
 
 
 @pytest.mark.parametrize(

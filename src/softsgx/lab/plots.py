@@ -7,7 +7,7 @@ Same comparison, same bytes: no date, no random ids. matplotlib is an optional d
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from softsgx.lab.compare import Comparison, Figures, Row
@@ -35,6 +35,9 @@ _SETTINGS: Final[Any] = {
 }
 
 
+KINDS: Final = ("svg", "png")
+
+
 class Plot(NamedTuple):
     """One plot: a name for its files, a caption, and the two forms."""
 
@@ -42,6 +45,16 @@ class Plot(NamedTuple):
     caption: str
     svg: bytes
     png: bytes
+
+
+def names(workloads: Iterable[str]) -> list[str]:
+    """The names that plots of these workloads can have; there may be fewer plots."""
+    return [name for workload in workloads for name in _of_workload(workload)]
+
+
+def _of_workload(workload: str) -> tuple[str, str]:
+    slug = workload.replace(":", "-").replace("/", "-")
+    return f"lost-{slug}", f"faults-{slug}"
 
 
 def plots(comparison: Comparison) -> Iterator[Plot]:
@@ -57,19 +70,19 @@ def plots(comparison: Comparison) -> Iterator[Plot]:
             mine = [row for row in rows if row.combination.workload == name]
             if not mine:
                 continue
-            slug = name.replace(":", "-").replace("/", "-")
+            lost, faults = _of_workload(name)
             caption = (
                 f"{name}: time lost on all processors for each permission change, at {first} "
                 f"prices; the bands reach over {_names(comparison)}"
             )
-            yield _saved(f"lost-{slug}", caption, _lost(comparison, mine))
+            yield _saved(lost, caption, _lost(comparison, mine))
             at_largest = [row for row in mine if row.combination.n == largest]
             if any(row.figures[first].m.latency for row in at_largest):
                 caption = (
                     f"{name}, {largest} processors: latency of an innocent's page fault, "
                     f"{first} prices"
                 )
-                yield _saved(f"faults-{slug}", caption, _latency(comparison, at_largest))
+                yield _saved(faults, caption, _latency(comparison, at_largest))
 
 
 def _names(comparison: Comparison) -> str:

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from softsgx.cli import files
@@ -29,12 +30,7 @@ if TYPE_CHECKING:
 def run(args: argparse.Namespace) -> int:
     """Run the plan; what was finished when it was interrupted is shown all the same."""
     if args.html is not None or args.plots is not None:
-        _need_plots()
-    if args.html is not None:
-        files.refuse_same(_inputs(args), [args.html])
-        files.expect_write(args.html)
-    if args.plots is not None:
-        files.make_directory(args.plots)
+        _expect_reports(args)
     plan = Plan(args.designs, args.runtimes, args.workloads, args.n, args.prices, args.seed)
     measured, whole = measure_all(plan.cells(), args.jobs or os.cpu_count() or 1)
     comparison = Comparison(plan, measured)
@@ -60,26 +56,35 @@ def _inputs(args: argparse.Namespace) -> list[str]:
     return traces + [profile.file for profile in args.prices if profile.file]
 
 
-def _need_plots() -> None:
-    """Say what is missing before the long run, not after it."""
+def _expect_reports(args: argparse.Namespace) -> None:
+    """Say what is missing or in the way before the long run, not after it."""
     if importlib.util.find_spec("matplotlib") is None:
         raise UsageError("--html and --plots need matplotlib: pip install 'softsgx[plots]'")
+    from softsgx.lab.plots import KINDS, names
+
+    outputs = [] if args.html is None else [args.html]
+    if args.plots is not None:
+        outputs += [_picture(args, name, k) for name in names(args.workloads) for k in KINDS]
+    files.refuse_same(_inputs(args), outputs)
+    if args.plots is not None:
+        files.make_directory(args.plots)
+    for path in outputs:
+        files.expect_write(path)
+
+
+def _picture(args: argparse.Namespace, name: str, kind: str) -> str:
+    return os.path.join(args.plots, f"{name}.{kind}")
 
 
 def _write(args: argparse.Namespace, comparison: Comparison, outcomes: list[Outcome]) -> None:
     from softsgx.lab.html import page
-    from softsgx.lab.plots import plots
+    from softsgx.lab.plots import KINDS, plots
 
     drawn = list(plots(comparison))
     if args.plots is not None:
-        pictures = {
-            os.path.join(args.plots, f"{plot.name}.{kind}"): data
-            for plot in drawn
-            for kind, data in (("svg", plot.svg), ("png", plot.png))
-        }
-        files.refuse_same([*_inputs(args), *([args.html] if args.html else [])], list(pictures))
-        for path, data in pictures.items():
-            files.write(path, data)
+        for plot in drawn:
+            for kind, data in zip(KINDS, (plot.svg, plot.png), strict=True):
+                files.write(_picture(args, plot.name, kind), data)
     if args.html is not None:
         text = page(comparison, outcomes, drawn, _command(comparison.plan))
         files.write(args.html, text.encode())
@@ -92,9 +97,9 @@ def _command(plan: Plan) -> str:
         "runtimes": plan.runtimes,
         "workloads": plan.workloads,
         "n": [str(n) for n in plan.ns],
-        "prices": [profile.name for profile in plan.profiles],
+        "prices": [profile.file or profile.name for profile in plan.profiles],
     }
-    options = " ".join(f"--{name} {','.join(values)}" for name, values in lists.items())
+    options = " ".join(f"--{name} {quote(','.join(values))}" for name, values in lists.items())
     return f"softsgx compare {options} --seed {plan.seed} --html FILE"
 
 
