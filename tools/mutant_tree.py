@@ -94,7 +94,10 @@ class Tree:
         waits for ever: a loaded machine must not kill mutants.
         """
         command = [str(self.python), "-m", "pytest", "-p", "no:cacheprovider", "-n", "0", "-q"]
-        env = {**os.environ, **environment, "PATH": f"{self.python.parent}:{os.environ['PATH']}"}
+        path = f"{self.python.parent}:{os.environ['PATH']}"
+        # Whoever keeps no compiled files elsewhere needs them here: thousands of starts.
+        compiled = {"PYTHONDONTWRITEBYTECODE": ""}
+        env = {**os.environ, **compiled, **environment, "PATH": path}
         log = self.root.with_suffix(".log")
 
         def limit() -> None:

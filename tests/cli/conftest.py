@@ -86,7 +86,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     def context(how: str) -> Any:
         raise UsageError("processes")
 
-    def told(argv: Sequence[str], options: object, inherited: object) -> int:
+    def told(argv: Sequence[str], options: object, *_: object) -> int:
         print(argv, options)
         return 0
 

@@ -15,6 +15,7 @@ import pytest
 
 from softsgx.cli.main import main
 from softsgx.explore import FINDINGS, Kind
+from softsgx.explore.explorer import preemptions
 
 pytest_plugins = ["pytester"]
 
@@ -100,6 +101,17 @@ def test_a_finding_is_the_same_for_all(
     assert code == (1 if finding else 2)
     # A schedule is worth a table only if it is about the tested code.
     assert (re.search(r"^ +1 ", story, re.MULTILINE) is not None) == finding
+
+    assert main(["explore", str(path), "--json"]) == code
+    told = json.loads(capsys.readouterr().out)[0]["failure"]
+    assert (told["kind"], told["finding"]) == (kind.value, finding)
+    # Where it is one task that went wrong.
+    raised = kind in (Kind.VIOLATION, Kind.ASSERTION, Kind.SCENARIO)
+    assert told["task"] == ("a 'A'" if raised else "")
+    for said in (told["rule"], told["text"], told["where"], told["replay"]):
+        assert said in story, said
+    assert f"found after {told['found_after']} executions" in story
+    assert f"{preemptions(told['preemptions'])}, {told['steps']} steps" in story
 
     suite = ElementTree.parse(xml).getroot()
     counted = {"failures": str(int(finding)), "errors": str(int(not finding))}

@@ -127,8 +127,12 @@ def figure(model: float) -> Target:
     return Target("what", "source", "s", 1.0, model, 1.5)
 
 
-def test_every_mode_is_there() -> None:
-    assert set(CODES) == {tables.name(command, mode) for command, mode in tables.modes()}
+def test_every_mode_is_there_with_all_its_codes() -> None:
+    """A code that left the table is missed, although no case is made of it any more."""
+    assert {name: set(codes) for name, codes in CODES.items()} == {
+        tables.name(command, mode): {c for c in mode.codes if isinstance(c, int)} - OF_ALL
+        for command, mode in tables.modes()
+    }
 
 
 @pytest.mark.parametrize(

@@ -104,10 +104,14 @@ _TIME = re.compile(r'\d+\.\d+ s\b|"seconds": [\d.]+|time="[\d.]+"|\| \d+\.\d+ \|
 def seen(
     argv: list[str], capsys: pytest.CaptureFixture[str]
 ) -> tuple[int, str, str, dict[str, str]]:
-    """What a command line comes to, without its times; files that it writes are removed."""
+    """What a command line comes to, without its times; files that it writes are removed.
+
+    A bug is no effect: `compare --plots` that ended in a traceback would have been one.
+    """
     before = set(Path().rglob("*"))
     code = main(argv)
     out, err = capsys.readouterr()
+    assert ": a bug of softsgx: " not in err, err
     new = [path for path in sorted(set(Path().rglob("*")) - before) if path.is_file()]
     files = {str(path): path.read_text(errors="replace") for path in new if path.suffix != ".pyc"}
     for path in new:

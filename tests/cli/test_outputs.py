@@ -201,6 +201,13 @@ def test_standard_output_by_its_name(here: Path) -> None:
     assert done.stderr.startswith(b"MRENCLAVE")
 
 
+def test_nothing_comes_together_where_nothing_is_kept(here: Path) -> None:
+    """Text gives way to a file only where both would be read: not at /dev/null, which both are."""
+    for argv in ("-o /dev/null > /dev/null", "-o /dev/null --sgxs /dev/null > /dev/null"):
+        done = softsgx(f"{SIGN} {argv}", here)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
 def test_standard_output_takes_one_file_alone(here: Path) -> None:
     for command, why in (
         (f"{SIGN} -o - --sgxs -", b"sign: -: standard output can take one of them\n"),
@@ -311,6 +318,25 @@ def test_a_file_that_cannot_be_written_whole_stays_as_it_was(
 
 def full(*_: object) -> None:
     raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "path", ["new", "./new", "sub/new", "app", "no/where", "sub", "app/new", ""]
+)
+@pytest.mark.parametrize("absolute", [False, True])
+def test_what_would_be_refused_after_the_work_is_refused_before(
+    path: str, absolute: bool, here: Path
+) -> None:
+    """As far as that can be known: whether there is such a directory, and no directory instead."""
+    path = str(here / path) if absolute and path else path
+    said = []
+    for refused in (files.expect_write, lambda path: files.write(path, b"after the work")):
+        try:
+            refused(path)
+            said.append("")
+        except UsageError as error:
+            said.append(str(error))
+    assert bool(said[0]) == bool(said[1]), said
 
 
 def test_links_and_new_files_are_written_as_by_everybody(here: Path) -> None:

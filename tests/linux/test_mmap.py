@@ -349,3 +349,21 @@ def test_mapping_installs_no_entry_and_touches_no_epc() -> None:
     assert w.map(w.enclave.data[0], R) == w.enclave.data[0]
     assert [w.mm.space.lookup(a) for a in (w.enclave.heap, w.enclave.data[0])] == [0, 0]
     assert w.kernel.nr_free == free
+
+
+# Looking up
+
+
+def test_an_area_is_found_by_its_addresses_and_the_next_one_by_those_of_a_hole() -> None:
+    """In front of all areas, at both ends of each, in a hole, and behind the last."""
+    mm = world().mm
+    edges = {edge for vma in mm.vmas for edge in (vma.start, vma.end)}
+    places = sorted({0, *edges, *(edge - 1 for edge in edges), *(edge + 1 for edge in edges)})
+    holes = 0
+    for address in places:
+        above = [vma for vma in mm.vmas if vma.end > address]
+        assert mm.find_vma(address) is (above[0] if above else None)
+        inside = [vma for vma in above if vma.start <= address]
+        assert mm.vma_lookup(address) is (inside[0] if inside else None)
+        holes += bool(above) and not inside
+    assert holes >= 2

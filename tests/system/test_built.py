@@ -161,6 +161,21 @@ def test_an_enclave_that_is_removed_is_closed_and_its_page_used_again() -> None:
     assert lost.content[300:304] == b"host"
 
 
+def test_an_enclave_that_is_removed_leaves_the_others_streams_alone() -> None:
+    """Whoever is still being built has more to come."""
+    image = small_image()
+    bare = Bare(epc_pages=24)
+    with BuiltEnclaves(bare.processor) as built:
+        page = bare.ecreate(secs(image))
+        for one in range(2):
+            bare.eremove(bare.ecreate(secs(image)))
+            assert [found.open for found in built.enclaves] == [True, *[False] * (one + 1)]
+        add(bare, page, image)
+        bare.einit(page, sign(image, development_key()))
+    assert built.enclaves[0].einit == ACCEPTED
+    assert data(built) == sgxs.write(image)
+
+
 def test_enclaves_without_a_stream_are_counted() -> None:
     bare = Bare(epc_pages=16)
     with BuiltEnclaves(bare.processor, lambda number: Kept() if number == 2 else None) as built:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
+
+from softsgx.linux.sgx.driver import encl_of
 from softsgx.linux.sgx.encls import encls
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R, W
 from softsgx.spec.leaves import EBLOCK
-from softsgx.system import Machine
+from softsgx.system import Machine, load
 from softsgx.system.facts import Facts, look
+from softsgx.system.loader import default_image
+from softsgx.system.plans import enclave_at
 from tests.linux.world import World, world
 
 
@@ -57,3 +62,18 @@ def test_an_accepted_restriction_says_who_and_when() -> None:
     assert w.do(w.enclave.restrict(w.host, page, PAGE_SIZE, R))[0] == 0
     w.call(lambda t: t.accept_restricted(page, R))
     assert ", accepted by thread " in seen(w, page).epcm_layer(missing=W).details
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_the_enclave_of_a_hole_is_the_one_that_the_thread_is_in(first: bool) -> None:
+    """Of two in one process, and where no area says which one it is."""
+    w = explained()
+    other = w.do(load(w.host, default_image(pages=2)))
+    inside = w.enclave if first else other
+    encl = encl_of(w.host.process.files[inside.fd])
+    hole = inside.base + inside.size - PAGE_SIZE
+    assert w.do(w.host.munmap(hole, PAGE_SIZE)) == 0
+    facts = seen(w, hole)
+    assert facts.encl is None
+    facts.secs = next(s for s in w.machine.processor.secs.values() if inside.base == s.BASEADDR)
+    assert enclave_at(facts) is encl

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from itertools import combinations
 from random import Random
 from typing import Any
 
@@ -16,7 +17,16 @@ import pytest
 from softsgx.cpu import Part
 from softsgx.cpu.part import DEFAULT_PART
 from softsgx.linux.errno import EINVAL, EIO
-from softsgx.spec.attributes import ATTR_CET, ATTR_INIT, ATTR_KSS, ATTR_MODE64BIT
+from softsgx.spec.attributes import (
+    ATTR_CET,
+    ATTR_INIT,
+    ATTR_KSS,
+    ATTR_MODE64BIT,
+    XFRM_AVX,
+    XFRM_LEGACY,
+    XFRM_PKRU,
+    legal_xcr0,
+)
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.rules import RULES
 from softsgx.spec.secs import SECS
@@ -255,6 +265,14 @@ def test_a_size_that_the_driver_refuses(size: int, way: str) -> None:
     assert b.create(BASEADDR=0, **fields) == 0
 
 
+def test_the_backing_file_that_is_too_large_has_its_size() -> None:
+    """Room for the enclave, its SECS, and 1/32 of that for the PCMDs (sgx_encl_create)."""
+    b = building(Part())
+    assert b.create(SIZE_=1 << 63) == -EINVAL
+    pages = (1 << 63) + PAGE_SIZE
+    assert f"size={pages + pages // 32:#x}" in b.machine.explain()
+
+
 def test_a_second_refusal_is_not_that_of_the_first() -> None:
     """The leaf is that of this call, not of the one before."""
     b = building(Part())
@@ -277,6 +295,20 @@ def test_any_secs_is_corrected() -> None:
         part = PARTS[number % len(PARTS)]
         raw, fixes = corrected(part, secs.pack())
         assert not first_refusal(part, raw), fixes
+
+
+def test_no_feature_is_given_up_that_could_stay() -> None:
+    """AVX-512 went with whatever else was refused: the rest of a legal XFRM stays as it is."""
+    bits = [XFRM_AVX, *(1 << n for n in (5, 6, 7)), XFRM_PKRU, *(1 << n for n in (17, 18))]
+    sums = [sum(chosen) for n in range(len(bits) + 1) for chosen in combinations(bits, n)]
+    for part in (DEFAULT_PART, Part(xfrm=0x2E7), Part(xfrm=0x602E7)):
+        for more in sums:
+            asked = XFRM_LEGACY | more
+            secs = SECS(SIZE_=0x2000, SSAFRAMESIZE=8, ATTRIBUTES=WIDE, XFRM=asked)
+            raw, _ = corrected(part, secs.pack())
+            possible = [asked & part.xfrm & (XFRM_LEGACY | kept) for kept in sums]
+            most = max(filter(legal_xcr0, possible), key=int.bit_count)
+            assert most == SECS.unpack(raw).XFRM, f"{asked:#x} of {part.xfrm:#x}"
 
 
 PARTS = (DEFAULT_PART, CET, NO_KSS, Part(xfrm=0x602E7), Part(cet=True, cpinfo=True))

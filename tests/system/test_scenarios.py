@@ -10,6 +10,7 @@ import pytest
 from softsgx.explore import Scenario
 from softsgx.explore.attempt import advance
 from softsgx.explore.strategies import Bounded, Dpor, Strategy, Walk
+from softsgx.linux.sgx.main import sgx_reclaim_pages
 from softsgx.linux.version import Races
 from softsgx.sim import Execution, Rng, RunToCompletion, Unmodelled
 from softsgx.system import Machine
@@ -17,6 +18,7 @@ from softsgx.system.scenarios.catalogue import SCENARIOS
 from softsgx.system.scenarios.first_touch import FirstTouch
 from softsgx.system.scenarios.scenario import MachineScenario
 from softsgx.system.scenarios.scene import Scene
+from softsgx.system.scenarios.words import page_words
 from softsgx.system.snapshot import Snapshot
 
 OFF = {field.name: False for field in fields(Races)}
@@ -109,3 +111,20 @@ def test_a_snapshot_names_what_it_does_not_understand() -> None:
     machine = Machine(cpus=1, epc="1M")
     with pytest.raises(Unmodelled, match="snapshot of a memoryview"):
         Snapshot(machine.processor, [memoryview(b"")])
+
+
+def test_where_a_page_is_stands_in_its_column() -> None:
+    """Resident, on its way, swapped out, or nowhere: one word for each, and only one."""
+    scene = Scene.built(Machine(cpus=2, epc="1M"), threads=1, pages=1)
+    address = scene.enclave.data[0]
+    entry = scene.encl.page(address)
+    assert entry is not None
+    assert " EPCM REG rw-" in page_words(scene, address)
+    scene.offer_to_reclaimer(address)
+    scene.probe(sgx_reclaim_pages(scene.host.thread))
+    assert entry.va_page is not None
+    assert page_words(scene, address).endswith(" swapped out")
+    # Between the allocation of the record and EAUG there is neither an EPC page nor a slot.
+    entry.va_page = None
+    assert page_words(scene, address).endswith(" no EPC page")
+    assert page_words(scene, scene.enclave.base + scene.enclave.size - 0x1000).endswith(" hole")

@@ -95,7 +95,7 @@ def expect_write(path: str) -> None:
     directory = os.path.dirname(path) or "."
     if os.path.isdir(path):
         raise UsageError(f"{path}: Is a directory")
-    if not os.path.isdir(directory):
+    if not path or not os.path.isdir(directory):
         raise UsageError(f"{path}: No such file or directory")
     if not os.access(path if os.path.exists(path) else directory, os.W_OK):
         raise UsageError(f"{path}: Permission denied")
