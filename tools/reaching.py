@@ -102,6 +102,7 @@ class Reaching:
         self._blocks: dict[str, Blocks] = {}
         self._uses: dict[str, set[Block]] = {}
         self._made_of: dict[str, set[str]] = {}
+        self._named_in: dict[str, set[str]] = {}
         for chunk in wanted:
             self._load(
                 json.loads((BUILD / "reach" / f"{Path(chunk).name}.json").read_text("utf-8"))
@@ -126,7 +127,8 @@ class Reaching:
     def of(self, mutant: Mutant) -> list[Test]:
         """The tests that reach a mutant, in the order in which they are to be tried.
 
-        Of a change at module level: those that reach anything that names what is assigned there.
+        Of a change at module level: those that reach anything that names what is assigned there,
+        and those of files that name it themselves.
         """
         if mutant.path not in self._blocks:
             self._blocks[mutant.path] = Blocks(mutant.path, mutant.text)
@@ -135,6 +137,7 @@ class Reaching:
             numbers = self._by_block.get(block, set())
         else:
             numbers = set().union(*(self._by_block.get(block, ()) for block in self._using(mutant)))
+            numbers.update(*(self._by_file[file] for file in self._naming(mutant)))
         return order([self.tests[number] for number in numbers], mutant.path)
 
     def _using(self, mutant: Mutant) -> Iterator[Block]:
@@ -145,6 +148,17 @@ class Reaching:
             names |= {name for name, parts in self._made_of.items() if parts & names}
         for name in names:
             yield from self._uses.get(name, ())
+
+    def _naming(self, mutant: Mutant) -> Iterator[str]:
+        """The files of tests that name what is assigned: a table may be all that they look at."""
+        names = set(_assigned(mutant.node))
+        for file in self._by_file:
+            if file not in self._named_in:
+                path = ROOT / file
+                tree = ast.parse(path.read_text("utf-8")) if path.exists() else ast.Module([], [])
+                self._named_in[file] = set(names_in(tree))
+            if names & self._named_in[file]:
+                yield file
 
     def _index(self) -> None:
         """Which blocks name what, and of which names a name of module level is made."""

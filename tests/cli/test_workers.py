@@ -15,6 +15,9 @@ import pytest
 
 from softsgx.cli import crew, stopping
 from softsgx.cli.main import main
+from softsgx.cli.scenarios import find
+from softsgx.explore.unit import Unit
+from softsgx.sim import Execution
 from tests.cli.test_explore import CORRECT, written
 from tests.patience import LIMIT_S, until
 
@@ -116,6 +119,27 @@ def test_a_worker_that_hangs_does_not_keep_the_rest(tmp_path: Path) -> None:
         out, _ = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0
     assert out.startswith("Correct: nothing found in 0 executions")
+
+
+@pytest.mark.parametrize("size", [1, 4, 20])
+def test_schedules_are_executed_again_as_often_whatever_the_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Two times more at the executions 1, 2, 4, 8, 16 of a worker, not at those of each unit."""
+    (scenario,) = find(written(tmp_path, CORRECT))
+    started, start = [], scenario.start
+
+    def counting(execution: Execution) -> None:
+        started.append(execution)
+        start(execution)
+
+    monkeypatch.setattr(scenario, "start", counting)
+    monkeypatch.setattr(crew, "find", lambda target: [scenario])
+    task = crew.Task(f"{size}.py", "Correct", None)
+    units = [Unit("random", seed=1, first=first, number=size) for first in range(0, 20, size)]
+    parts = crew.work_on(task, units, 3600.0)
+    assert sum(part.executions for part in parts) == 20
+    assert len(started) == 20 + 2 * 5
 
 
 def members(group: int) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 import textwrap
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tools.mutant_tree import alone
+from tools import reaching
+from tools.mutant_tree import ROOT, alone
+from tools.mutations import mutants_of
 from tools.reach import Blocks, mark
 
 SOURCE = textwrap.dedent(
@@ -100,3 +103,26 @@ def test_two_campaigns_do_not_share_their_copies(tmp_path: Path) -> None:
     with alone(tmp_path), pytest.raises(SystemExit, match="another campaign runs there"):
         alone(tmp_path)
     alone(tmp_path).close()
+
+
+def test_a_table_is_tried_by_the_files_that_name_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two tables of which the tests read the source survived: no function had been reached."""
+    monkeypatch.setattr(reaching, "BUILD", tmp_path)
+    (tmp_path / "reach").mkdir()
+    files = ("tests/linux/test_refusals.py", "tests/linux/test_events.py")
+    lines = [
+        {"test": f"{file}::test_it", "passed": True, "processor": 0.1, "hits": []} for file in files
+    ]
+    record = json.dumps({"key": "", "blocks": [], "lines": lines})
+    (tmp_path / "reach" / "linux.json").write_text(record, encoding="utf-8")
+    path = "src/softsgx/linux/refusals.py"
+    of_the_table = [
+        mutant
+        for mutant in mutants_of(path, (ROOT / path).read_text("utf-8"))
+        if "REFUSALS" in ast.unparse(mutant.node).split(" = ")[0]
+    ]
+    assert of_the_table
+    found = reaching.Reaching(["tests/linux"]).of(of_the_table[0])
+    assert [test.file for test in found] == [files[0]]
