@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from softsgx.cli.errors import EXIT_RUN_FAILED
+from softsgx.cli.errors import EXIT_BAD_INPUT, EXIT_RUN_FAILED
+from softsgx.runner import library_exit
 from tests.patience import until
 from tests.runner.programs import ROOT
 
@@ -113,6 +114,56 @@ def test_its_reports_are_written(tmp_path: Path) -> None:
     assert done.stderr.startswith("softsgx: stats\n")
     assert done.stderr.splitlines()[-1] == "softsgx: run: not modelled: CET here"
     assert "/bin/sh" in trace.read_text(encoding="utf-8")
+
+
+# Unicorn does so where it gets no memory.
+EXITS = """
+import ctypes, sys
+from softsgx.cli.main import main
+from softsgx.runner.calls import Calls
+from softsgx.runner.unicorn_api import Uc
+serve, left = Calls.serve, [int(sys.argv[1])]
+if left[0] > 2:
+    Uc()
+def exits(*args):
+    left[0] -= 1
+    if not left[0]:
+        Uc()
+        ctypes.CDLL(None).exit(1)
+    return serve(*args)
+Calls.serve = exits
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("served", [2, 40])
+def test_a_library_that_ends_the_process_is_no_finding(served: int, tmp_path: Path) -> None:
+    """exit(1) out of the emulator was the exit code 1 of the program."""
+    done = subprocess.run(
+        [sys.executable, "-c", EXITS, str(served), "run", "--stats", "--", *PROGRAM],
+        env=os.environ | {"MARK": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == EXIT_RUN_FAILED, done
+    assert done.stderr == f"softsgx: run: {library_exit.LINE}\n"
+    until(lambda: not marked(str(tmp_path)), "the end of the program")
+
+
+def test_elsewhere_too_it_is_no_finding_and_an_end_of_python_is_as_it_was() -> None:
+    begin = "import ctypes, os, sys; from softsgx.runner.unicorn_api import Uc; Uc(); "
+    for end, code, said in (
+        ("ctypes.CDLL(None).exit(1)", EXIT_BAD_INPUT, f"softsgx: {library_exit.LINE}\n"),
+        ("os.fork() or sys.exit(); os.wait(); ctypes.CDLL(None).exit(0)", EXIT_BAD_INPUT, ...),
+        ("sys.exit(3)", 3, ""),
+        ("pass", 0, ""),
+    ):
+        command = [sys.executable, "-c", begin + end]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == code, (end, done)
+        assert said in (..., done.stderr)
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])

@@ -118,6 +118,7 @@ run = TABLE.run
 
 def run_it(args: argparse.Namespace) -> int:
     """Run it; its exit code, or 128 + the signal that killed it."""
+    from softsgx.runner import library_exit
     from softsgx.runner.cpu_options import HELP, listing
     from softsgx.runner.inherited import inherited
     from softsgx.runner.session import Options, find_program, run_program
@@ -146,6 +147,7 @@ def run_it(args: argparse.Namespace) -> int:
         if HELP in args.cpu_option:
             files.show(listing(*options.machine()))
             return EXIT_OK
+        library_exit.ends_with("softsgx: run", EXIT_RUN_FAILED)
         caller = inherited()
         options.machine()
         facts = find_program(argv, caller)

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from softsgx.runner import library_exit
+
 UC_ARCH_X86: Final = 4
 UC_MODE_64: Final = 8
 UC_PROT_READ: Final = 1
@@ -101,6 +103,7 @@ def _library() -> Any:
     lib.uc_context_save.argtypes = (ptr, ptr)
     lib.uc_context_restore.argtypes = (ptr, ptr)
     lib.uc_context_free.argtypes = (ptr,)
+    library_exit.arm()
     return lib
 
 
