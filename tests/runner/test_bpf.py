@@ -8,11 +8,14 @@ from collections.abc import Sequence
 import pytest
 
 from softsgx.linux.char_device import ANSWERS
+from softsgx.linux.errno import EPERM
 from softsgx.runner import bpf
 from softsgx.runner.layout import END, GATE
+from softsgx.runner.ptrace import PTRACE_ATTACH, PTRACE_CONT, PTRACE_SEIZE
 
 GATE_PAGES = (END - GATE) >> 12
 FD = 7
+SUPERVISOR = 4711
 FUTEX, EPOLL_WAIT, GETPID = 202, 232, 39
 
 
@@ -68,7 +71,7 @@ def test_calls_on_two_descriptors(number: int, args: Sequence[int], stops: bool)
 @pytest.mark.parametrize(
     "code",
     [
-        bpf.base_filter(GATE, GATE_PAGES),
+        bpf.base_filter(GATE, GATE_PAGES, SUPERVISOR),
         bpf.range_filter(GATE, GATE_PAGES, 0x10000, 0x20000),
         FILTER,
     ],
@@ -92,3 +95,20 @@ def test_the_filter_of_all_descriptors() -> None:
 def test_every_call_that_stops_has_an_answer() -> None:
     sided = {f"{name} {side}" for name in ("sendfile", "splice") for side in ("from", "to")}
     assert set(ANSWERS) == set(bpf.ON_DESCRIPTOR.values()) | sided | {"copy_file_range"}
+
+
+@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize(
+    ("request_", "pid", "action"),
+    [
+        (PTRACE_ATTACH, SUPERVISOR, bpf.RET_ERRNO | EPERM),
+        (PTRACE_SEIZE, SUPERVISOR, bpf.RET_ERRNO | EPERM),
+        (PTRACE_ATTACH, SUPERVISOR + 1, bpf.RET_ALLOW),
+        (PTRACE_CONT, SUPERVISOR, bpf.RET_ALLOW),
+    ],
+)
+def test_the_supervisor_cannot_be_traced(
+    request_: int, pid: int, action: int, everything: bool
+) -> None:
+    code = bpf.base_filter(GATE, GATE_PAGES, SUPERVISOR, everything)
+    assert execute(code, bpf.PTRACE, [request_, pid])[0] == action

@@ -8,8 +8,10 @@ from __future__ import annotations
 import struct
 from typing import Final
 
+from softsgx.linux.errno import EPERM
 from softsgx.linux.uapi import MAP_ANONYMOUS as MAP_ANONYMOUS
 from softsgx.runner.forced import WATCHED
+from softsgx.runner.ptrace import PTRACE_ATTACH, PTRACE_SEIZE
 
 _NR: Final = 0
 _ARCH: Final = 4
@@ -18,6 +20,7 @@ _IP_HIGH: Final = 12
 
 AUDIT_ARCH_X86_64: Final = 0xC000003E
 RET_ALLOW: Final = 0x7FFF0000
+RET_ERRNO: Final = 0x00050000
 RET_TRACE: Final = 0x7FF00000
 
 _LD_W_ABS: Final = 0x20
@@ -104,6 +107,7 @@ _ARCH_CPUID: Final = (0x1011, 0x1012)  # ARCH_GET_CPUID, ARCH_SET_CPUID
 SETITIMER, GETITIMER, CLOCK_NANOSLEEP = 38, 36, 230
 TIMER_CREATE, TIMER_SETTIME, TIMER_GETTIME, TIMER_DELETE = 222, 223, 224, 226
 GETXATTR, LGETXATTR, LISTXATTR, LLISTXATTR = 191, 192, 194, 195
+PTRACE: Final = 101
 READLINK, READLINKAT, STATFS, NAME_TO_HANDLE_AT, PIDFD_GETFD = 89, 267, 137, 303, 438
 
 _ALWAYS: Final = (
@@ -138,9 +142,11 @@ _LATER: Final = tuple(
 MAP_FIXED_ANY: Final = 0x10 | 0x100000
 
 
-def base_filter(gate: int, pages: int, everything: bool = False) -> bytes:
+def base_filter(gate: int, pages: int, supervisor: int, everything: bool = False) -> bytes:
     """What every supervised process runs under from its start.
 
+    `supervisor` cannot be traced: it would stop, and with it everybody who waits for it. For its
+    tracees it is the parent, to whom Linux with Yama answers -EPERM, too.
     `everything`: no filter can be added later, so what those look for stops always.
 
     Calls from the gate's `pages` pages at `gate` are ours and pass. `int 0x80` always stops: it
@@ -158,6 +164,7 @@ def base_filter(gate: int, pages: int, everything: bool = False) -> bytes:
         p.equal(number, yes="interval")
     p.equal(RT_SIGACTION, yes="sigaction")
     p.equal(ARCH_PRCTL, yes="cpuid")
+    p.equal(PTRACE, yes="ptrace")
     for number in _ALWAYS:
         p.equal(number, yes="trace")
     p.ret(RET_ALLOW)
@@ -180,6 +187,7 @@ def base_filter(gate: int, pages: int, everything: bool = False) -> bytes:
     for code in _ARCH_CPUID:
         p.equal(code, yes="trace")
     p.ret(RET_ALLOW)
+    _ptrace(p, supervisor)
     p.label("interval")
     # ITIMER_VIRTUAL and ITIMER_PROF
     p.load(arg_low(0))
@@ -192,6 +200,17 @@ def base_filter(gate: int, pages: int, everything: bool = False) -> bytes:
     p.equal(2, yes="trace")
     p.equal(3, yes="trace", no="allow")
     return _ended(p, gate, pages)
+
+
+def _ptrace(p: Program, supervisor: int) -> None:
+    p.label("ptrace")
+    p.load(arg_low(1))
+    p.equal(supervisor, no="allow")
+    p.load(arg_low(0))
+    p.equal(PTRACE_ATTACH, yes="refused")
+    p.equal(PTRACE_SEIZE, yes="refused", no="allow")
+    p.label("refused")
+    p.ret(RET_ERRNO | EPERM)
 
 
 def timer_filter(gate: int, pages: int) -> bytes:

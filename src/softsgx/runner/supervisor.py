@@ -83,7 +83,8 @@ class Supervisor:
     def start(self, path: str, argv: Sequence[str], inherited: Inherited) -> None:
         """Fork, be traced, install the filter, execute. RunnerError if ptrace is refused."""
         self.doorbell.install()
-        fprog = bpf.base_filter(GATE, (END - GATE) >> 12, WAYS.filter_by_prctl)
+        pages = (END - GATE) >> 12
+        fprog = bpf.base_filter(GATE, pages, os.getpid(), WAYS.filter_by_prctl)
         self._first = First(path, argv, inherited, fprog)
         self._first.go()
         tid = self._first.tid
