@@ -70,6 +70,10 @@ static void mappings(void)
         EINVAL);
     row("mmap: unaligned", map(data + 8, PAGE_SIZE, PROT_READ, SHARED_FIXED), EINVAL);
     row("mmap: no length", map(data, 0, PROT_READ, SHARED_FIXED), EINVAL);
+    /* Refused before anything is taken away: the page is still an enclave's. */
+    row("mmap: HUGETLB", map(data, PAGE_SIZE, PROT_RW, SHARED_FIXED | MAP_HUGETLB), EINVAL);
+    row("mmap: GROWSDOWN", map(data, PAGE_SIZE, PROT_RW, SHARED_FIXED | MAP_GROWSDOWN), EINVAL);
+    row("mprotect: rwx of it", mprotect((void *)data, PAGE_SIZE, PROT_RWX), EACCES);
 }
 
 static long protect(uint64_t at, uint64_t length, int prot)
@@ -90,6 +94,7 @@ static void protections(void)
     row("mprotect: hole rwx, two areas", protect(hole, 2 * PAGE_SIZE, PROT_RWX), 0);
     row("mprotect: unaligned", protect(data + 1, PAGE_SIZE, PROT_READ), EINVAL);
     row("mprotect: no length", protect(data, 0, PROT_READ), 0);
+    row("mprotect: around the end", protect(data, -PAGE_SIZE, PROT_READ), ENOMEM);
     row("mprotect: bad prot", protect(data, PAGE_SIZE, 0x100), EINVAL);
 }
 

@@ -120,6 +120,8 @@ row(
 row("do_mmap.write", lambda w: mapped(w, fd=opened(w, mode=O_RDONLY)), mapped)
 row("do_mmap.read", lambda w: mapped(w, prot=W, fd=opened(w, mode=O_WRONLY)), mapped)
 row("do_mmap.no_mmap", lambda w: mapped(w, fd=opened(w, syscalls.SGX_PROVISION)), mapped)
+row("ksys_mmap_pgoff.hugetlb", lambda w: mapped(w, flags=SHARED | uapi.MAP_HUGETLB), mapped)
+row("do_mmap.growsdown", lambda w: mapped(w, flags=SHARED | uapi.MAP_GROWSDOWN), mapped)
 row("__get_unmapped_area.length", lambda w: mapped(w, length=1 << 48), mapped)
 row("__get_unmapped_area.end", lambda w: mapped(w, TASK_SIZE, flags=FIXED), mapped)
 row("vm_unmapped_area.space", lambda w: mapped(w, length=TASK_SIZE), mapped)

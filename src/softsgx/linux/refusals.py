@@ -111,6 +111,7 @@ REFUSALS: Final[dict[str, str]] = {
     "sgx_encl_fops.operation": "a node of SGX is opened, closed, mapped, and asked by ioctl",
     # mmap
     "sys_mmap.offset": "offset is a multiple of 4096",
+    "ksys_mmap_pgoff.hugetlb": "MAP_HUGETLB: the file is one of hugetlbfs",
     "do_mmap.length": "length is not 0",
     "do_mmap.map_count": "a process has no more areas than vm.max_map_count",
     "do_mmap.noreplace": "MAP_FIXED_NOREPLACE: the range is free",
@@ -120,6 +121,7 @@ REFUSALS: Final[dict[str, str]] = {
     "do_mmap.read": "the node was opened for reading",
     "do_mmap.noexec": "PROT_EXEC: /dev is not mounted noexec",
     "do_mmap.no_mmap": "only /dev/sgx_enclave is mapped",
+    "do_mmap.growsdown": "a mapping of a file does not grow: no MAP_GROWSDOWN",
     "__get_unmapped_area.length": "length is not above the user half of the address space",
     "__get_unmapped_area.end": "the range ends within the user half of the address space",
     "__get_unmapped_area.aligned": "the address is a multiple of 4096",

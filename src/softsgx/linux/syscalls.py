@@ -43,6 +43,8 @@ from softsgx.linux.uapi import (
     MAP_DROPPABLE,
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
+    MAP_GROWSDOWN,
+    MAP_HUGETLB,
     MAP_PRIVATE,
     MAP_SHARED,
     MAP_SHARED_VALIDATE,
@@ -167,6 +169,8 @@ def sys_mmap(
         found = _process(current).fget(fd)
         if isinstance(found, int):
             return refused(current, -found, "fget.fd", fd=fd)
+        if flags & MAP_HUGETLB:
+            return refused(current, EINVAL, "ksys_mmap_pgoff.hugetlb")
         file = found
         file.get()
     with (yield from mm.mmap_lock.acquire_write()):
@@ -275,6 +279,8 @@ def _mmap_type_error(
         return refused(current, EPERM, "do_mmap.noexec")
     if file.f_op.mmap is None:
         return refused(current, ENODEV, "do_mmap.no_mmap")
+    if flags & MAP_GROWSDOWN:
+        return refused(current, EINVAL, "do_mmap.growsdown")
     return 0
 
 

@@ -16,9 +16,9 @@ from softsgx.linux.mm import TASK_SIZE
 from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
 from softsgx.runner.layout import NATIVE_EPC
-from softsgx.runner.stops import Handler, areas, divided, go_on, to_exit
+from softsgx.runner.stops import Handler, areas, divided, go_on, refused_at_once, to_exit
 from softsgx.runner.tracee import Tracee
-from softsgx.spec.bits import MASK32, PAGE_MASK, PAGE_SIZE
+from softsgx.spec.bits import MASK32, MASK64, PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
     from softsgx.runner.supervisor import Supervisor
@@ -52,7 +52,10 @@ class MemoryAdvice:
 
     def _madvise(self, t: Tracee, regs: list[int]) -> None:
         address, length, advice = regs[p.RDI], regs[p.RSI], regs[p.RDX] & MASK32
-        if address & PAGE_MASK or not areas(t, address, length):
+        if address & PAGE_MASK or address + length > MASK64:
+            refused_at_once(t, regs, address, sys_madvise(t.model(), address, length, advice))
+            return
+        if not areas(t, address, length):
             go_on(t)
             return
 
@@ -67,7 +70,10 @@ class MemoryAdvice:
 
     def _msync(self, t: Tracee, regs: list[int]) -> None:
         address, length, flags = regs[p.RDI], regs[p.RSI], regs[p.RDX] & MASK32
-        if address & PAGE_MASK or not areas(t, address, length):
+        if address & PAGE_MASK:
+            refused_at_once(t, regs, address, mlock.sys_msync(t.model(), address, length, flags))
+            return
+        if not areas(t, address, length):
             go_on(t)
             return
         end = address + ((length + PAGE_MASK) & ~PAGE_MASK)

@@ -11,8 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux import syscalls
-from softsgx.linux.errno import EACCES, ENOMEM
-from softsgx.linux.mm import DEFAULT_MMAP_MIN_ADDR, TASK_SIZE
+from softsgx.linux.errno import EACCES, EEXIST, ENOMEM
+from softsgx.linux.mm import DEFAULT_MMAP_MIN_ADDR, TASK_SIZE, page_aligned_range
 from softsgx.linux.uapi import (
     MAP_ANONYMOUS,
     MAP_FIXED,
@@ -36,11 +36,12 @@ from softsgx.runner.stops import (
     divided,
     go_on,
     in_parts,
+    refused_at_once,
     signed32,
     to_exit,
 )
 from softsgx.runner.tracee import NR_MUNMAP, Tracee
-from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
+from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
     from softsgx.runner.supervisor import Supervisor
@@ -130,6 +131,12 @@ class Mappings:
             mapped = self._mapped_anywhere
 
         def done(t: Tracee, result: int) -> int | None:
+            if result == -EEXIST:
+                # MAP_FIXED_NOREPLACE: of what is in the way the model knows enclave areas.
+                if areas(t, address, length):
+                    body = syscalls.sys_mmap(thread, address, length, prot, flags, fd, regs[p.R9])
+                    self.world.run(body, thread.cpu)
+                return None
             if -4096 < result < 0 and mapped == self._mapped_fixed:
                 # Refused after all, as below vm.mmap_min_addr: the model has it, the process not.
                 self.world.run(syscalls.sys_munmap(t.model(), address, length), t.model().cpu)
@@ -190,6 +197,9 @@ class Mappings:
 
     def _munmap(self, t: Tracee, regs: list[int]) -> None:
         address, length = regs[p.RDI], regs[p.RSI]
+        if isinstance(page_aligned_range(address, length), int):
+            refused_at_once(t, regs, address, syscalls.sys_munmap(t.model(), address, length))
+            return
         if not areas(t, address, length):
             go_on(t)
             return
@@ -206,7 +216,12 @@ class Mappings:
         """Parts that are enclave areas are the model's, the others the kernel's, in their order."""
         address, length, prot = regs[p.RDI], regs[p.RSI], regs[p.RDX]
         found = areas(t, address, length)
-        if not found or address & PAGE_MASK:
+        if address & PAGE_MASK or address + length > MASK64:
+            refused_at_once(
+                t, regs, address, syscalls.sys_mprotect(t.model(), address, length, prot)
+            )
+            return
+        if not found:
             go_on(t)
             return
         end = address + ((length + PAGE_MASK) & ~PAGE_MASK)

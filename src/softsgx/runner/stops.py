@@ -17,13 +17,25 @@ from softsgx.runner.layout import SCRATCH
 from softsgx.runner.scratch import lend
 from softsgx.runner.tracee import Tracee
 from softsgx.runner.ways import WAYS
-from softsgx.spec.bits import PAGE_MASK
+from softsgx.sim import Steps
+from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 
 Handler = Callable[[Tracee, list[int]], None]
 Model = Callable[[int, int], int]  # of start and length: 0, or a negated errno
 
 _NR_SECCOMP: Final = 317
 NR_GETPID: Final = 39
+
+
+def refused_at_once(t: Tracee, regs: list[int], address: int, call: Steps[int]) -> None:
+    """A call that Linux refuses for its numbers, before it looks for areas.
+
+    The real kernel would say the same. Of an address in an enclave area the model says it, so that
+    who listens is told why."""
+    if areas(t, address & ~PAGE_MASK, PAGE_SIZE):
+        answer(t, regs, t.world.run(call, t.model().cpu))
+    else:
+        go_on(t)
 
 
 def refuse(t: Tracee, regs: list[int], result: int, name: str, rule: str) -> None:
