@@ -110,6 +110,7 @@ class Reaching:
 
     def _load(self, kept: dict[str, list[Any]]) -> None:
         blocks = [Block(*block) for block in kept["blocks"]]
+        before = len(self.tests)
         for line in kept["lines"]:
             if line.get("passed"):
                 number = len(self.tests)
@@ -118,9 +119,11 @@ class Reaching:
                 self._by_file[test.file].append(number)
                 for hit in _hits(line):
                     self._by_block[blocks[hit]].add(number)
+        here = range(before, len(self.tests))
         for line in kept["lines"]:
             if "file" in line:
-                of_file = self._by_file[str(line["file"])]
+                # Or a directory, or nothing: a fixture of the whole session.
+                of_file = [n for n in here if self.tests[n].file.startswith(str(line["file"]))]
                 for hit in _hits(line):
                     self._by_block[blocks[hit]].update(of_file)
 
@@ -155,8 +158,8 @@ class Reaching:
         for file in self._by_file:
             if file not in self._named_in:
                 path = ROOT / file
-                tree = ast.parse(path.read_text("utf-8")) if path.exists() else ast.Module([], [])
-                self._named_in[file] = set(names_in(tree))
+                text = path.read_text("utf-8") if path.is_file() else ""  # of an old record
+                self._named_in[file] = set(names_in(ast.parse(text)))
             if names & self._named_in[file]:
                 yield file
 

@@ -14,7 +14,7 @@ import pytest
 from tools import reaching
 from tools.mutant_tree import ROOT, alone
 from tools.mutations import mutants_of
-from tools.reach import Blocks, mark
+from tools.reach import Block, Blocks, mark
 
 SOURCE = textwrap.dedent(
     '''\
@@ -126,3 +126,32 @@ def test_a_table_is_tried_by_the_files_that_name_it(
     assert of_the_table
     found = reaching.Reaching(["tests/linux"]).of(of_the_table[0])
     assert [test.file for test in found] == [files[0]]
+
+
+def test_what_a_fixture_reaches_is_of_all_tests_that_may_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of a session was of no test at all, and that of a file is of its tests alone."""
+    monkeypatch.setattr(reaching, "BUILD", tmp_path)
+    (tmp_path / "reach").mkdir()
+    path = "src/softsgx/linux/refusals.py"
+    text = (ROOT / path).read_text("utf-8")
+    blocks = Blocks(path, text)
+    tests = ["tests/linux/test_a.py::test_a", "tests/linux/test_b.py::test_b"]
+    for name in ("linux", "other"):
+        lines = [
+            *({"test": t.replace("linux", name), "passed": True, "processor": 1, "hits": []}
+              for t in tests),
+            {"file": f"tests/{name}/test_a.py", "hits": [0]},
+            {"file": "", "hits": [1] if name == "linux" else []},
+        ]  # fmt: skip
+        record = json.dumps({"key": "", "blocks": blocks.all[:2], "lines": lines})
+        (tmp_path / "reach" / f"{name}.json").write_text(record, encoding="utf-8")
+    found = reaching.Reaching(["tests/linux", "tests/other"])
+
+    def of(block: Block) -> set[str]:
+        mutant = next(m for m in mutants_of(path, text) if blocks.at(m.node) == block)
+        return {test.id for test in found.of(mutant)}
+
+    assert of(blocks.all[0]) == {tests[0], tests[0].replace("linux", "other")}
+    assert of(blocks.all[1]) == set(tests)
