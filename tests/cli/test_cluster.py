@@ -150,6 +150,31 @@ def test_nobody_answers() -> None:
     assert line.endswith("--jobs is for a cluster on this machine")
 
 
+@pytest.mark.parametrize("answer", [{"type": "Worker"}, {}, "Scheduler", None, ["type"]], ids=str)
+def test_what_answers_otherwise_is_no_scheduler(
+    answer: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A worker, or any server that speaks the protocol and says something else."""
+
+    class Other:
+        def __init__(self, address: str, timeout: float) -> None:
+            pass
+
+        async def __aenter__(self) -> Other:
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            pass
+
+        async def identity(self) -> object:
+            return answer
+
+    monkeypatch.setattr("distributed.core.rpc", Other)
+    assert main(["explore", "FirstTouch", "--cluster", "tcp://there:1"]) == 2
+    line = "softsgx: explore: --cluster tcp://there:1: what answers is no Dask scheduler\n"
+    assert capsys.readouterr().err == line
+
+
 def test_without_the_extra(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

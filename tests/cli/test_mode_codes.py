@@ -6,6 +6,7 @@ something found although the fix is on, or with a race that is not found, ends w
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,25 @@ def test_a_race_must_be_found_and_its_fix_must_hold(
     """Of any of them: the one that is wrong is not the last."""
     monkeypatch.setattr(known_races, "KNOWN_RACES", (race, Race()))
     assert main(["explore", "--known-races", *(["--json"] if json else [])]) == code
+
+
+@pytest.mark.parametrize(
+    ("bound", "said"),
+    [
+        (known_races.PREEMPTIONS, "nothing in 77, complete up to "),
+        (known_races.PREEMPTIONS - 1, "nothing, complete up to "),
+        (-1, "nothing |"),
+    ],
+)
+@pytest.mark.usefixtures("small")
+def test_executions_are_counted_only_where_they_are_no_matter_of_the_machine(
+    bound: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A search with the fix that the time ended says how far it came, not by how many."""
+    assert main(["explore", "--known-races", "--json"]) == EXIT_OK
+    (found,) = json.loads(capsys.readouterr().out)
+    found |= {"fixed_bound": bound, "fixed_executions": 77}
+    assert f"| {said}" in known_races.markdown([found])
 
 
 @pytest.mark.parametrize(

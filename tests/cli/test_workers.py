@@ -94,6 +94,21 @@ def test_an_interrupt_shows_what_was_done_and_leaves_nothing(
     assert not [line for line in err.splitlines() if not line.startswith(("Correct: ", "softsgx:"))]
 
 
+def test_the_first_interrupt_is_noted_and_the_second_is_not_to_be_held_back() -> None:
+    """And behind the search it is whose it was before."""
+    before = signal.getsignal(signal.SIGINT)
+    with stopping.Stopping() as pressed:
+        assert not pressed()
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert pressed()
+        assert pressed.interrupted
+        assert pressed.share(2).interrupted
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == before
+
+
 def test_workers_that_hang_die_with_their_parent(tmp_path: Path) -> None:
     """Killed, it cannot end them; one that hung went on for ever."""
     path = written(tmp_path, HANGING)
