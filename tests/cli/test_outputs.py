@@ -7,6 +7,7 @@ MRENCLAVE over the SIGSTRUCT.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import stat
 import subprocess
@@ -23,6 +24,7 @@ from softsgx.cli.errors import (
     EXIT_OK,
     EXIT_READER_GONE,
     EXIT_RUN_FAILED,
+    EXIT_RUN_NOT_EXECUTABLE,
     UsageError,
 )
 from softsgx.cli.main import COMMANDS, Parser, main
@@ -295,6 +297,23 @@ def test_a_run_that_does_not_start_leaves_an_old_trace_alone(here: Path) -> None
         assert done.returncode == EXIT_RUN_FAILED, options
         assert done.stderr.count(b"\n") == 1, done.stderr
     assert old.read_text() == "old"
+
+
+def test_a_program_that_cannot_be_executed_leaves_an_old_trace_alone(here: Path) -> None:
+    """It was gone when exec failed. One that runs replaces it, and it can be read meanwhile."""
+    old = here / "t.jsonl"
+    old.write_text("old\n" * 100_000)
+    os.link(old, "other name")
+    done = softsgx("exec 3>>host; $S run --trace t.jsonl -- ./host", here)
+    assert done.returncode == EXIT_RUN_NOT_EXECUTABLE
+    assert done.stderr == b"softsgx: run: ./host: Text file busy\n"
+    assert old.read_text() == "old\n" * 100_000
+    done = softsgx("$S run --trace t.jsonl -- /bin/sh -c 'head -c 40 t.jsonl; echo >&2'", here)
+    assert done.returncode == EXIT_OK
+    lines = Path("other name").read_text().splitlines()
+    assert json.loads(lines[0])["softsgx_trace"] == 1
+    assert json.loads(lines[-1])["what"] == "ProcessEnded"
+    assert done.stdout == lines[0].encode()[:40]
 
 
 # Writing

@@ -277,6 +277,16 @@ def test_a_full_disk_in_the_middle_ends_the_trace_only(tmp_path: Path) -> None:
     trace.close()
 
 
+def test_a_file_that_cannot_be_replaced_ends_the_trace_only(tmp_path: Path) -> None:
+    """What was in it goes when the program runs, so it may fail then."""
+    (tmp_path / "t.jsonl").write_text("old")
+    trace = TraceFile(str(tmp_path / "t.jsonl"), {}, Log())
+    os.close(trace._stream.fileno())
+    trace.started()
+    assert "t.jsonl: Bad file descriptor" in trace.trouble
+    trace.close()
+
+
 def test_the_steps_of_the_model_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     trace = TraceFile(str(path), {}, Log())

@@ -14,7 +14,7 @@ from softsgx.runner.say import say
 from softsgx.runner.sgxs_files import SgxsFiles
 from softsgx.runner.trace_file import TraceFile
 from softsgx.sim import Event
-from softsgx.sim.kernel_events import ProcessEnded
+from softsgx.sim.kernel_events import ProcessEnded, ProcessStarted
 from softsgx.system.explain import Explainer
 from softsgx.system.unfinished import FOLLOWED_MAX, Unfinished
 
@@ -55,8 +55,9 @@ class Listening:
             self._sgxs = SgxsFiles(options.sgxs_out, inputs, world.machine.processor)
         self._trace: TraceFile | None = None
         if options.trace is not None:
-            self._trace = TraceFile(options.trace, header, log)
-            log.subscribe(self._trace)
+            self._trace = trace = TraceFile(options.trace, header, log)
+            log.subscribe_to({ProcessStarted: lambda _: trace.started()})
+            log.subscribe(trace)
         self._stats: Stats | None = None
         if options.stats:
             self._stats = Stats()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import os
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from softsgx.report.jsonl import JsonLines
 from softsgx.report.lines import Lines
 from softsgx.report.perfetto import Perfetto
 from softsgx.runner.errors import RunnerError
 from softsgx.sim import Drawn, Event, LockReleased, LockTaken, Log, Stepped, TaskEnded, TaskSpawned
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _BUFFER: Final = 1 << 18
 _FLUSH_NS: Final = 250_000_000
@@ -32,7 +38,9 @@ class Writer(Protocol):
 class TraceFile:
     """Writes every event of a log. RunnerError if the file cannot be written at the beginning.
 
-    Should it become impossible later, `trouble` says why, the rest is lost and the program goes on.
+    What was in it is kept until `started`: a program that cannot be executed destroys no trace of
+    an earlier one. Should writing become impossible later, `trouble` says why, the rest is lost and
+    the program goes on.
     """
 
     def __init__(self, path: str, header: dict[str, Any], log: Log) -> None:
@@ -40,9 +48,10 @@ class TraceFile:
         self.trouble = ""
         self.log = log
         try:
-            self._stream: IO[bytes] = open(path, "wb", buffering=_BUFFER)  # noqa: SIM115
+            self._file = _File(path)
         except OSError as error:
             raise RunnerError("--trace", f"{path}: {error.strerror}") from None
+        self._stream = io.BufferedWriter(self._file, _BUFFER)
         try:
             self._writer = _writer(path, self._stream, {**header, "start_ns": time.monotonic_ns()})
             self._stream.flush()
@@ -51,6 +60,13 @@ class TraceFile:
                 self._stream.close()
             raise RunnerError("--trace", f"{path}: {error.strerror}") from None
         self._flushed = time.monotonic_ns()
+
+    def started(self) -> None:
+        """The program runs: from now on the file is this trace."""
+        try:
+            self._file.begin()
+        except OSError as error:
+            self.trouble = self.trouble or f"{self.path}: {error.strerror}"
 
     def __call__(self, event: Event) -> None:
         """A listener of the log."""
@@ -73,6 +89,33 @@ class TraceFile:
             self._stream.close()
         except OSError as error:
             self.trouble = self.trouble or f"{self.path}: {error.strerror}"
+
+
+class _File(io.FileIO):
+    """The file, unbuffered. If there is something in it, what is written waits for `begin`."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666), "wb")
+        found = os.fstat(self.fileno())
+        self._waiting: bytearray | None = None
+        if stat.S_ISREG(found.st_mode) and found.st_size:
+            self._waiting = bytearray()
+
+    def write(self, data: ReadableBuffer) -> int:
+        """As of any file: how much was taken."""
+        if self._waiting is None:
+            return super().write(data)
+        self._waiting += data
+        return memoryview(data).nbytes
+
+    def begin(self) -> None:
+        """What was in the file goes, and what waited is written."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            return
+        self.truncate(0)
+        while waiting:
+            del waiting[: super().write(waiting)]
 
 
 def _writer(path: str, stream: Any, header: dict[str, Any]) -> Writer:
