@@ -26,7 +26,7 @@ def test_low_never_exceeds_default_and_default_never_exceeds_high() -> None:
 def test_a_file_of_all_entries_is_a_profile_named_after_it(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"mine{suffix}"
     path.write_text(toml({**DEFAULT}) if suffix == ".toml" else json.dumps(DEFAULT))
-    assert profile(str(path)) == Profile("mine", DEFAULT)
+    assert profile(str(path)) == Profile("mine", DEFAULT, str(path))
 
 
 @pytest.mark.parametrize(
