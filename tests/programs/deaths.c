@@ -212,7 +212,7 @@ int main(int argc, char **argv)
             _exit(0);
         }
         SAME(DO(waitpid(pid, &status, 0)), pid);
-        printf("%s: process %d: %d\n", ROWS[i].name, pid,
+        printf("ok %s: process %d: %d\n", ROWS[i].name, pid,
                WIFSIGNALED(status) ? WTERMSIG(status) : -WEXITSTATUS(status));
         fflush(stdout);
     }

@@ -52,7 +52,7 @@ def test_a_death_names_its_refusal_or_nothing(engine: str, tmp_path: Path) -> No
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    ended = re.findall(r"^(.*): process (\d+): (-?\d+)$", done.stdout, re.MULTILINE)
+    ended = re.findall(r"^ok (.*): process (\d+): (-?\d+)$", done.stdout, re.MULTILINE)
     assert {name: int(number) for name, _, number in ended} == {
         name: number for name, (number, _) in ROWS.items()
     }
