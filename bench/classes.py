@@ -51,11 +51,14 @@ class _Every(Dpor):
 def classes(scenario: Scenario, most: int) -> tuple[int, int, bool]:
     """Schedules executed, how many are different, and whether these are all there are."""
     strategy = _Every(scenario)
-    executions = restarts = 0
-    while executions < most and strategy.begin():
-        if strategy.restarts != restarts:
+    executions = 0
+    while executions < most:
+        anew = strategy.wants_extras
+        if not strategy.begin():
+            break
+        if anew:
             # What was done so far ordered too little.
-            restarts, executions = strategy.restarts, 0
+            executions = 0
             strategy.found.clear()
         advance(scenario, strategy)
         executions += 1

@@ -61,7 +61,6 @@ class Dpor:
         self._top = len(subtree.path) if subtree.task >= 0 else -1
         self.redundant = 0
         """Executions that were cut because all that was left slept."""
-        self.restarts = 0
         overridden = type(scenario).objects is not Scenario.objects
         self._objects = scenario.objects if overridden else None
         self._extras = Extras()
@@ -112,7 +111,6 @@ class Dpor:
             assert self._top < 0, "a subtree is not begun anew"
             # What was done so far ordered too little: again, from the start.
             self._extras.use()
-            self.restarts += 1
             self._clear()
         elif self._begun and not self._back():
             self._over = True
