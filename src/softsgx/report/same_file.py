@@ -38,6 +38,9 @@ def overwritten(inputs: Iterable[str | int], outputs: Iterable[str | int]) -> st
 
 
 def named_in(words: Iterable[str]) -> list[str]:
-    """The words of a command that are names of files, alone or behind the `=` of an option."""
-    parts = [part for word in words for part in (word, word.partition("=")[2])]
+    """The words of a command that are names of files: alone, or behind the `=` or the one letter of
+    an option."""
+    parts = []
+    for word in words:
+        parts += [word, word.partition("=")[2], word[2:] if word.startswith("-") else ""]
     return [part for part in parts if part and os.path.exists(part)]
