@@ -554,6 +554,7 @@ ELSEWHERE: Final[dict[str, str]] = {
     "CODE.02": "tests/programs/exceptions.c: the handler inside goes on behind it",
     "CODE.03": "tests/programs/exceptions.c",
     "CODE.04": "tests/programs/exceptions.c",
+    "CODE.05": "tests/programs/avx_inside.c: natively it goes on",
 }
 
 

@@ -25,6 +25,7 @@ from softsgx.runner.ring3 import PAGES, enter_ring3
 from softsgx.runner.scan import Illegal
 from softsgx.runner.spins import Spins
 from softsgx.runner.stores import Kind, Store, StoreKinds, StringStores
+from softsgx.runner.trapped import ENCLU, undefined
 from softsgx.runner.unicorn_api import (
     UC_ERR_EXCEPTION,
     UC_ERR_OK,
@@ -274,7 +275,7 @@ class Engine:
             raise UnicornError(f"exception without a cause at {lp.regs[RIP]:#x}")
         if self._invalid:
             code = self._pages.read(lp.regs[RIP], 3)
-            return Stop(Why.ENCLU) if code == b"\x0f\x01\xd7" else Stop(Why.FAULT, UD("CODE.01"))
+            return Stop(Why.ENCLU) if code == ENCLU else Stop(Why.FAULT, UD(undefined(code)))
         if self._upto and lp.regs[RIP] == self._upto:
             return Stop(Why.FAULT, self._refusal(lp, self._upto))
         if error:

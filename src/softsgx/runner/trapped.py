@@ -17,6 +17,7 @@ from softsgx.linux.process import SI_KERNEL
 
 ENCLU: Final = b"\x0f\x01\xd7"
 CPUID: Final = b"\x0f\xa2"
+_UNDEFINED: Final = (b"\x0f\xff", b"\x0f\xb9", b"\x0f\x0b", b"\x0f\x01\xcf")
 # Of these neither changes what CPUID does; LOCK makes it #UD.
 _PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf2\xf3")
 _REX: Final = range(0x40, 0x50)
@@ -44,6 +45,12 @@ class Trapped(NamedTuple):
 
     kind: str
     length: int
+
+
+def undefined(code: bytes) -> str:
+    """The rule of an instruction that the emulator does not know: CODE.01 if no processor executes
+    it in user mode (UD0, UD1, UD2, SDM 2B; ENCLS, 3D), else CODE.05: this one may."""
+    return "CODE.01" if code.startswith(_UNDEFINED) else "CODE.05"
 
 
 def from_kernel(number: int, info: bytes) -> bool:

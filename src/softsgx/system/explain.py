@@ -36,10 +36,11 @@ if TYPE_CHECKING:
 
 # Rules of whoever executes instructions and reaches memory of the host (`runner`).
 _ELSEWHERE: Final = {
-    "CODE.01": "an instruction that does not exist, or that the emulator lacks",
+    "CODE.01": "an instruction that is undefined, or undefined in user mode",
     "CODE.02": "an instruction that is illegal inside an enclave",
     "CODE.03": "INT3 after an opt-in entry",
     "CODE.04": "an exception of the instruction itself",
+    "CODE.05": "an instruction that the emulator lacks, or that does not exist",
     "HOST.01": "memory of the host that cannot be read",
     "HOST.02": "memory of the host that cannot be written",
 }

@@ -37,10 +37,11 @@ _ACCESSES: Final[dict[str, Step]] = {
     "PAGING.07": Say("the page table must map a shadow stack with R/W = 0 and D = 1"),
 }
 _INSTRUCTIONS: Final[dict[str, str]] = {
-    "CODE.01": "the instruction is undefined, or the emulator lacks it: `--engine native` has more",
+    "CODE.01": "leave it out, or let a handler, inside or of the host, go on behind it",
     "CODE.02": "move it out of the enclave: EEXIT, or let the exception handler emulate it",
     "CODE.03": "INT3 in an enclave entered with DBGOPTIN: for the debugger",
     "CODE.04": "an exception of the program's own: a handler inside, or the host, decides",
+    "CODE.05": "--engine native executes what this processor has, and XFRM allows",
 }
 
 
