@@ -54,8 +54,13 @@ class Story:
             except _NOT_DONE:
                 continue
         for area in self.areas:
+            vma = w.mm.vma_lookup(page)
+            if area == "another enclave's" and (vma is None or not vma.sgx):
+                continue  # a kernel that took an EPC page for memory would free it as such
             try:
                 AREAS[area](w, page)
+            except EnclaveFault as fault:
+                raise NotTold from fault
             except _NOT_DONE:
                 continue
         return OPERATIONS[self.operation](w, page)
