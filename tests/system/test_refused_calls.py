@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from softsgx.linux import madvise
 from softsgx.linux.errno import EINVAL, EPERM
 from softsgx.linux.refusals import REFUSALS, function_of, leaf_of
 from softsgx.sim.cpu_events import LeafDone
@@ -116,3 +117,17 @@ def test_a_call_that_succeeds_is_not_explained() -> None:
     w.kernel.inject = None
     assert w.protect(w.enclave.data[0], R) == 0
     assert w.machine.explainer.last is None
+
+
+def test_who_would_free_enclave_memory_is_told_what_gives_pages_back() -> None:
+    """And who asks for something else is not: of every advice that madvise(2) has."""
+    frees = {"DONTNEED", "DONTNEED_LOCKED", "FREE", "PAGEOUT", "REMOVE"}
+    told = set()
+    w = world(Machine(cpus=2, epc="1M", explain=True))
+    for name, advice in vars(madvise).items():
+        if name.startswith("MADV_") and w.do(w.host.madvise(w.enclave.data[0], PAGE_SIZE, advice)):
+            text = w.machine.explain()
+            assert f"advice={advice}\n" in text
+            if "REMOVE_PAGES give pages back" in text:
+                told.add(name.removeprefix("MADV_"))
+    assert told == frees
