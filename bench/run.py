@@ -15,6 +15,7 @@ from statistics import median
 
 from bench.measure import Figure, table
 from tests.runner.programs import PROGRAMS, Program, Workshop
+from tools.conformance import EPC, CannotRunError, build, prepare_tools
 
 ROOT = Path(__file__).parent
 ENGINES = ("unicorn", "native")
@@ -102,6 +103,36 @@ def _build(workshop: Workshop) -> Figure:
     return Figure("1 GiB of unmeasured pages by ADD_PAGES", found, found, "s", 8, remark)
 
 
+def _processor_seconds(command: Sequence[str], cwd: Path) -> float:
+    """Of softsgx and the program together, so that others on the machine hardly count."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, cwd=cwd, capture_output=True, check=True, env=_ENV)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _told() -> list[Figure]:
+    """What --stats and --explain cost, in the kernel's own selftests; paired runs."""
+    try:
+        prepare_tools()
+        directory = build("6.12")
+    except CannotRunError as error:
+        why = str(error).splitlines()[0]
+        return [Figure("the kernel's selftests", 0.0, 0.0, "s", remark=f"not measured: {why}")]
+    plain = _softsgx("unicorn", "--epc", EPC)
+    rounds = []
+    for _ in range(_ROUNDS):
+        asked = (plain, [*plain[:-1], "--stats", "--"], [*plain[:-1], "--explain", "--"])
+        rounds.append([_processor_seconds([*each, "./test_sgx"], directory) for each in asked])
+    alone = [first for first, *_ in rounds]
+    found = [Figure("the kernel's selftests, 6.12", median(alone), min(alone), "s")]
+    for number, (name, target) in enumerate((("--stats", 0.4), ("--explain", 0.8)), 1):
+        more = [each[number] - each[0] for each in rounds]
+        ratio = f"{1 + median(more) / median(alone):.2f} times the processor time"
+        found.append(Figure(f"{name} of it adds", median(more), min(more), "s", target, ratio))
+    return found
+
+
 def figures() -> list[Figure]:
     """All figures of this module."""
     with tempfile.TemporaryDirectory() as directory:
@@ -111,6 +142,7 @@ def figures() -> list[Figure]:
             *(figure for engine in ENGINES for figure in _calls(workshop, engine)),
             *_waiting(workshop),
             _build(workshop),
+            *_told(),
         ]
 
 
