@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _HEADER = struct.Struct("<QQ104s8x")  # EID, LINADDR, SECINFO and reserved of the PCMD
 _METADATA = struct.Struct("<Q56x40x")  # SECINFO with its FLAGS, then the reserved bytes
 _COUNTER_SHIFT = 32
-MAC_SIZE = 16
 
 
 def _nonce(version: int) -> bytes:
