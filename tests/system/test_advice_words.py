@@ -25,7 +25,7 @@ from softsgx.sim import Steps
 from softsgx.spec import leaves
 from softsgx.spec.attributes import ATTR_AEXNOTIFY, ATTR_KSS, ATTR_PROVISIONKEY
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
-from softsgx.spec.epcm import MODIFIED, REG, TCS, VALID, R, W, X
+from softsgx.spec.epcm import BLOCKED, MODIFIED, REG, TCS, VALID, R, W, X
 from softsgx.spec.keys import KEYREQUEST, PROVISION_KEY, SEAL_KEY, TARGETINFO
 from softsgx.spec.paging import SECINFO
 from softsgx.spec.rules import RULES
@@ -38,7 +38,7 @@ from softsgx.system.facts import look
 from softsgx.system.leaf_ways import Call, way_of_leaf
 from softsgx.system.leaf_words import CONTENTS, TCS_CONTENTS, WORDS
 from softsgx.system.loader import default_image, reserve
-from softsgx.system.plans import GONE, NO_EPC, STUCK
+from softsgx.system.plans import EVICTED_NEXT, GONE, NO_EPC, STUCK
 from softsgx.system.ways import way_of_access, way_of_instruction
 from tests.linux.building import Building
 from tests.linux.world import World, world
@@ -615,3 +615,25 @@ def test_every_rule_that_a_program_can_meet_has_a_way_out(rule: str) -> None:
 def test_every_step_can_be_taken_or_has_a_test_of_its_own() -> None:
     own = {s.Say, s.Init, s.Leave, s.Wait}
     assert set(s.Step.__subclasses__()) == set(_TAKEN) | own
+
+
+@pytest.mark.parametrize(
+    ("leaf", "operand"),
+    [
+        *((leaf, "RBX") for leaf in ("EENTER", "ERESUME", "EREPORT", "EGETKEY", "EACCEPT")),
+        *((leaf, "RCX") for leaf in ("EACCEPT", "EMODPE", "EACCEPTCOPY", "EGETKEY")),
+    ],
+)
+def test_an_operand_in_a_page_that_is_being_evicted(leaf: str, operand: str) -> None:
+    """Whatever page it is, a TCS as well: BLOCKED is said, and that the next fault loads it."""
+    w = rig(explained())
+    page = w.enclave.tcs[0] if leaf in ("EENTER", "ERESUME") else w.enclave.data[0]
+    w.do(w.host.load(page, 1))  # so that it is mapped
+    assert w.machine.explainer is not None
+    epcm = w.machine.processor.epcm
+    number = next(n for n in range(epcm.pages) if epcm.address[n] == page and epcm.state[n])
+    epcm.put(number, epcm.state[number] | BLOCKED)
+    facts = look(w.machine.explainer.history, w.machine.kernel.lp(w.host.thread), page)
+    facts.secs = next(iter(w.machine.processor.secs.values()))
+    way = way_of_leaf(facts, Call(leaf, page, page, page, REG | R), f"{leaf}.99", operand)
+    assert EVICTED_NEXT in way.text
