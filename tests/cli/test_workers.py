@@ -109,6 +109,21 @@ def test_the_first_interrupt_is_noted_and_the_second_is_not_to_be_held_back() ->
     assert signal.getsignal(signal.SIGINT) == before
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_interrupt_while_workers_begin_is_no_business_of_theirs(
+    tmp_path: Path, number: int
+) -> None:
+    """One that had not come to ignoring it yet printed a traceback."""
+    path = written(tmp_path, CORRECT.replace("range(5)", "range(50)"))
+    with exploring(path, "--jobs", "2") as process:
+        until(lambda: len(members(process.pid)) > number, "a process of the crew")
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 130
+    assert out.startswith("Correct: nothing found in ")
+    assert err == "softsgx: explore: interrupted\n"
+
+
 def test_workers_that_hang_die_with_their_parent(tmp_path: Path) -> None:
     """Killed, it cannot end them; one that hung went on for ever."""
     path = written(tmp_path, HANGING)

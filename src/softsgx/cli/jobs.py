@@ -37,7 +37,12 @@ class Processes:
 
     def submit(self, task: Task, units: list[Unit], seconds: float) -> Future[list[Part]]:
         """Have one of them do `work_on`."""
-        return self._pool.submit(work_on, task, units, seconds)
+        # It may start a worker, which cannot leave an interrupt to this process before it has begun.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return self._pool.submit(work_on, task, units, seconds)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def renew(self) -> None:
         """One that died takes the whole pool with it."""
