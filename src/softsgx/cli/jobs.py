@@ -37,7 +37,7 @@ class Processes:
 
     def submit(self, task: Task, units: list[Unit], seconds: float) -> Future[list[Part]]:
         """Have one of them do `work_on`."""
-        # It may start a worker, which cannot leave an interrupt to this process before it has begun.
+        # It may start a worker, which leaves interrupts to this process only when it has begun.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             return self._pool.submit(work_on, task, units, seconds)
