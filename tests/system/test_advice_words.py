@@ -637,3 +637,20 @@ def test_an_operand_in_a_page_that_is_being_evicted(leaf: str, operand: str) -> 
     facts.secs = next(iter(w.machine.processor.secs.values()))
     way = way_of_leaf(facts, Call(leaf, page, page, page, REG | R), f"{leaf}.99", operand)
     assert EVICTED_NEXT in way.text
+
+
+USED: Final = [r for r in MET if re.match(r"another (SGX2 )?leaf uses ", RULES.get(r, ""))]
+
+
+@pytest.mark.parametrize("rule", USED)
+def test_what_another_processor_uses_is_to_be_tried_again(rule: str) -> None:
+    """The page itself is as it has to be: what it looks like now is no advice."""
+    assert len(USED) >= 6
+    w = rig(explained())
+    assert w.machine.explainer is not None
+    page = w.enclave.data[0]
+    facts = look(w.machine.explainer.history, w.machine.kernel.lp(w.host.thread), page)
+    facts.secs = next(iter(w.machine.processor.secs.values()))
+    leaf = _LEAF.get(rule.split(".")[0], rule.split(".")[0])
+    way = way_of_leaf(facts, Call(leaf, page, page, page, REG | R), rule, "RCX")
+    assert "another processor executes a leaf" in way.text

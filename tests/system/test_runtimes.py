@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,6 +24,7 @@ from softsgx.system import EnclaveFault, EnclaveThread, HostThread
 from softsgx.system.enclave import EnclaveAbort
 from softsgx.system.runtimes import ORDERS, TrustedManager
 from softsgx.system.runtimes.untrusted import RETRIES_MAX, Answer, Untrusted, retry
+from softsgx.system.scenarios import liar as lying
 from tests.linux.held import Held, Until, at_lock, at_retry
 from tests.linux.world import World, world
 
@@ -560,3 +563,34 @@ def test_a_removal_that_is_refused_ends_in_an_abort() -> None:
     with pytest.raises(EnclaveAbort, match=r"REMOVE_PAGES at .*: -EPERM"):
         w.call(lambda t: m.uncommit(t, at, PAGE_SIZE))
     refuses_everything(w, m, at)
+
+
+def test_a_liar_knows_each_lie_of_its_menus_and_no_other() -> None:
+    """A lie that is on no menu is never told, and one that nothing asks for is the truth."""
+    known = {node.name: node for node in ast.walk(ast.parse(inspect.getsource(lying)))
+             if isinstance(node, ast.FunctionDef)}  # fmt: skip
+    shared = _compared_with(known["_counted"])
+    served = set()
+    for function in known.values():
+        for call in ast.walk(function):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "self._lie":
+                name = ast.literal_eval(call.args[0])
+                truth, *lies = lying.MENUS[name]
+                assert truth == "the truth"
+                told = _compared_with(function)
+                assert told <= set(lies)
+                of_counts = shared if "_counted(" in ast.unparse(function) else set[str]()
+                assert set(lies) - told <= of_counts
+                served.add(name)
+    assert served == set(lying.MENUS)
+
+
+def _compared_with(function: ast.FunctionDef) -> set[str]:
+    """The texts that a function compares something with."""
+    return {
+        part.value
+        for node in ast.walk(function)
+        if isinstance(node, ast.Compare)
+        for part in node.comparators
+        if isinstance(part, ast.Constant) and isinstance(part.value, str)
+    }
