@@ -7,7 +7,7 @@
  *
  * enclave: ops size=0x4000000
  */
-#include "host.h"
+#include "own_stub.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -20,33 +20,12 @@ static volatile uint8_t *hole; /* before INIT: the driver adds no page */
 static sigjmp_buf back;
 static volatile char *const null = NULL;
 
-void own_enter(struct call *call, uint64_t tcs);
-__asm__(".pushsection .text\n"
-        ".globl own_enter\n"
-        ".type own_enter, @function\n"
-        "own_enter:\n"
-        ".cfi_startproc\n"
-        "push %rbx\n"
-        ".cfi_adjust_cfa_offset 8\n"
-        ".cfi_rel_offset %rbx, 0\n"
-        "mov %rsi, %rbx\n"
-        "mov $2, %eax\n"
-        "lea 1f(%rip), %rcx\n"
-        "1:\n"
-        ".byte 0x0f, 0x01, 0xd7\n"
-        "pop %rbx\n"
-        ".cfi_adjust_cfa_offset -8\n"
-        "ret\n"
-        ".cfi_endproc\n"
-        ".size own_enter, . - own_enter\n"
-        ".popsection\n");
-
 /* Refused by the EPCM, in the enclave, and told by a signal: this ENCLU is not the vDSO's. */
 static void refused(void)
 {
     struct call call = {OP_WRITE, page, M1, 0, 0};
 
-    own_enter(&call, e.tcs[0]);
+    own_enter(&call, e.tcs[0], EENTER);
 }
 
 static void handler(int number)
