@@ -16,6 +16,8 @@ from itertools import islice
 from operator import itemgetter
 from typing import Final, NamedTuple
 
+from tools.reach import bodies
+
 COMPARISONS: Final = {
     ast.Lt: ("<", "<="),
     ast.LtE: ("<=", "<"),
@@ -152,7 +154,7 @@ class _Finder:
             yield from self._expression(part, node)
         if isinstance(node, ast.If | ast.While):
             yield from self._condition(node.test, node)
-        for body in _bodies(node):
+        for body in bodies(node):
             yield from self._block(body)
 
     def _definition(
@@ -402,12 +404,3 @@ def _expressions(node: ast.stmt) -> Iterator[ast.expr]:
                 yield part.context_expr
             elif isinstance(part, ast.match_case) and part.guard is not None:
                 yield part.guard
-
-
-def _bodies(node: ast.stmt) -> Iterator[list[ast.stmt]]:
-    """The blocks inside a statement that is not a definition."""
-    for name in ("body", "orelse", "finalbody"):
-        if body := getattr(node, name, None):
-            yield body
-    for part in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
-        yield part.body

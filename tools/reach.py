@@ -102,7 +102,7 @@ class Blocks:
                 self._function(node, f"{name}.")
                 self._of[node.lineno, node.col_offset] = block
             elif isinstance(node, _COMPOUND):
-                for inner in _bodies(node):
+                for inner in bodies(node):
                     self._block(inner, name)
                 block = None  # an inner block may have left
 
@@ -110,7 +110,8 @@ class Blocks:
 _DEFINITIONS: Final = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def _bodies(node: ast.stmt) -> Iterator[list[ast.stmt]]:
+def bodies(node: ast.stmt) -> Iterator[list[ast.stmt]]:
+    """The blocks inside a statement that is not a definition."""
     for name in ("body", "orelse", "finalbody"):
         if body := getattr(node, name, None):
             yield body
