@@ -127,3 +127,18 @@ def test_a_full_disk_stops_the_stream_and_not_the_program(
     first, second = done.stderr.splitlines()[:2]
     assert first.endswith("EINIT accepted; not complete: No space left on device")
     assert "/dev/full.2: " in second
+
+
+def test_the_interpreter_of_a_script_is_no_file_for_a_later_enclave(
+    command: list[str], tmp_path: Path
+) -> None:
+    """--trace knew all files of a program, and the later streams its first word and arguments."""
+    shell = tmp_path / "out.2"
+    shell.write_bytes(Path("/bin/sh").read_bytes())
+    shell.chmod(0o755)
+    script = tmp_path / "script"
+    script.write_text(f'#!{shell}\nexec "$@"\n')
+    script.chmod(0o755)
+    done = run("--sgxs-out", "out", program=[str(script), *command], cwd=tmp_path)
+    assert "out.2: " in done.stderr, done.stderr
+    assert shell.read_bytes() == Path("/bin/sh").read_bytes()

@@ -16,7 +16,7 @@ from softsgx.cli.errors import (
 from softsgx.cli.modes import Mode, Option, Table
 from softsgx.cli.options import number
 from softsgx.cli.outputs import file_output
-from softsgx.report.same_file import named_in, overwritten
+from softsgx.report.same_file import overwritten
 from softsgx.runner.errors import ProgramError, RunnerError
 
 if TYPE_CHECKING:
@@ -164,12 +164,7 @@ def run_it(args: argparse.Namespace) -> int:
 
 
 def _refuse_same(argv: list[str], facts: ProgramFacts, outputs: list[str | None]) -> None:
-    """Refuse to write over the program, what it is told of, or what it reads and writes itself.
-
-    All that is seen of that are the files among its arguments, and its standard streams.
-    """
-    program = [facts.file, *facts.scripts, facts.path, facts.interpreter]
-    files_of_it = [*filter(None, program), *named_in(argv[1:])]
-    name = overwritten([*files_of_it, 0, 1, 2], filter(None, outputs))
+    """Refuse to write over the files of the program, or over its standard streams."""
+    name = overwritten([*facts.files(argv), 0, 1, 2], filter(None, outputs))
     if name is not None:
         raise UsageError(f"{name}: the program uses this file, too: choose another name")

@@ -11,11 +11,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from softsgx.report.same_file import named_in
 from softsgx.runner.elf_check import check_elf
 from softsgx.runner.elf_code import MAGIC
 from softsgx.runner.errors import ProgramError
@@ -56,6 +57,12 @@ class ProgramFacts:
     def __str__(self) -> str:
         linked = "static" if self.static else "dynamic"
         return f"{self.path}: {linked} {'' if self.pie else 'non-'}PIE x86-64 program"
+
+    def files(self, argv: Sequence[str]) -> list[str]:
+        """The files that a run of it uses, as far as they are seen: those that are executed, and
+        those that its arguments name."""
+        executed = (self.file, *self.scripts, self.path, self.interpreter)
+        return [*filter(None, executed), *named_in(argv[1:])]
 
 
 def check_program(

@@ -36,7 +36,7 @@ REMARKS_MAX: Final = 16
 class Listening:
     """The listeners that the options ask for. RunnerError if a file cannot be written.
 
-    `inputs` are the program and its arguments, which no file may replace.
+    `inputs` are files that no other may replace: those of the program, and the trace.
     """
 
     def __init__(

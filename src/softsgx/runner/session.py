@@ -117,7 +117,7 @@ def run_program(
     except ValueError as error:
         raise RunnerError("--vendor", str(error)) from None
     supervisor = Supervisor(world, Loader(policy, traps))
-    inputs = [facts.file, *argv, *([] if options.trace is None else [options.trace])]
+    inputs = [*facts.files(argv), *([] if options.trace is None else [options.trace])]
     listening = Listening(world, supervisor, _told(argv, options), options, inputs)
     for number in NOT_OURS:
         signal.signal(number, signal.SIG_IGN)

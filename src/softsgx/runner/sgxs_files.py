@@ -12,7 +12,7 @@ from collections.abc import Collection, Hashable, Sequence
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Final
 
-from softsgx.report.same_file import file_of, named_in
+from softsgx.report.same_file import file_of
 from softsgx.runner.errors import RunnerError
 from softsgx.system.built import ACCEPTED, Built, BuiltEnclaves
 
@@ -27,13 +27,13 @@ _BUFFER: Final = 1 << 18
 class SgxsFiles:
     """Writes what is built on a processor. RunnerError if it cannot work at all.
 
-    `inputs` are paths that no stream may replace: the program and its arguments, as far as they are
-    files. Should writing become impossible, the program goes on, and `lines` says why.
+    `inputs` are files that no stream may replace, by whatever name. Should writing become
+    impossible, the program goes on, and its line at the end says why.
     """
 
     def __init__(self, path: str, inputs: Sequence[str], processor: Processor) -> None:
         self.path = path
-        self._inputs = {file_of(name) for name in named_in(inputs)} - {None}
+        self._inputs = {file_of(name) for name in inputs} - {None}
         directory = os.path.dirname(path) or "."
         if os.path.isdir(path) or not os.access(directory, os.W_OK | os.X_OK):
             why = "is a directory" if os.path.isdir(path) else f"{directory}: may not be written"
