@@ -15,11 +15,11 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Protocol
 
+from softsgx.cpu.fault import Fault
 from softsgx.image import records, rules
 from softsgx.image.records import CHUNK_SIZE, CHUNKS_PER_PAGE, TAG_EADD, TAG_EEXTEND, ZERO_CHUNK
 from softsgx.image.sgxs import TAG_UNMEASRD
 from softsgx.report.fields import exception_text, status_text
-from softsgx.sim import Event
 from softsgx.sim.cpu_events import EpcmChanged, LeafDone, LeafFaulted
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 from softsgx.spec.epcm import PT_MASK, RWX, SECS, TCS
@@ -172,25 +172,13 @@ class BuiltEnclaves:
         self._processor = processor
         self._create = create
         self._by_eid: dict[int, Built] = {}  # those that may still change
-        self._unsubscribe = processor.log.subscribe(self)
-
-    def __call__(self, event: Event) -> None:
-        """A listener of the log."""
-        if isinstance(event, LeafDone):
-            if event.leaf == "EEXTEND":
-                self._extended(event)
-            elif event.leaf == "EADD":
-                self._added(event)
-            elif event.leaf == "ECREATE":
-                self._created(event)
-            elif event.leaf == "EINIT":
-                self._initialised(event, status_text(event.status))
-        elif isinstance(event, LeafFaulted):
-            if event.leaf == "EINIT":
-                self._initialised(event, exception_text(event.vector, event.code))
-        elif isinstance(event, EpcmChanged) and event.leaf == "EREMOVE":
-            if event.before & PT_MASK == SECS:
-                self._removed()
+        self._unsubscribe = processor.log.subscribe_to(
+            {
+                LeafDone: self._leaf_done,
+                LeafFaulted: self._leaf_faulted,
+                EpcmChanged: self._epcm_changed,
+            }
+        )
 
     def __enter__(self) -> BuiltEnclaves:
         return self
@@ -204,6 +192,24 @@ class BuiltEnclaves:
         for built in self._by_eid.values():
             built.close()
         self._by_eid.clear()
+
+    def _leaf_done(self, e: LeafDone) -> None:
+        if e.leaf == "EEXTEND":
+            self._extended(e)
+        elif e.leaf == "EADD":
+            self._added(e)
+        elif e.leaf == "ECREATE":
+            self._created(e)
+        elif e.leaf == "EINIT":
+            self._initialised(e, status_text(e.status))
+
+    def _leaf_faulted(self, e: LeafFaulted) -> None:
+        if e.leaf == "EINIT":
+            self._initialised(e, exception_text(e.vector, e.code))
+
+    def _epcm_changed(self, e: EpcmChanged) -> None:
+        if e.leaf == "EREMOVE" and e.before & PT_MASK == SECS:
+            self._removed()
 
     def _created(self, e: LeafDone) -> None:
         secs = self._processor.secs[self._number(e)]
@@ -276,8 +282,6 @@ class BuiltEnclaves:
 
 def _peek(lp: LogicalProcessor, address: int) -> int:
     """EPC page number of an operand that may have been refused; -1 if it is none."""
-    from softsgx.cpu.fault import Fault
-
     try:
         return lp.system_epc_page(address)
     except Fault:
