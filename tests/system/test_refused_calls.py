@@ -89,10 +89,10 @@ def test_a_leaf_that_worked_at_last_is_no_reason() -> None:
     busy = Context("", "main", (), 0)
     history._busy[0] = [busy]
     refused, done = (LeafDone(0, "EWB", 0, 0, 0, 11, rule) for rule in ("EWB.12", ""))
-    history(refused)
+    history.handlers[LeafDone](refused)
     assert busy.leaves is not None
     assert list(busy.leaves) == ["EWB"]
-    history(done)
+    history.handlers[LeafDone](done)
     assert not busy.leaves
 
 

@@ -87,9 +87,9 @@ def _copy(mm: Mm, vma: Vma, address: int, buf: memoryview, write: bool) -> int:
 
 
 def _told(current: Thread, name: str, fields: Fields, steps: Steps[int]) -> Steps[int]:
-    """The call, and who listens is told of it."""
+    """The call; who listens is told of it."""
     on = current.kernel.processor.log.on
-    return (yield from tell_call(current, name, fields, steps) if on else steps)
+    return tell_call(current, name, fields, steps) if on else steps
 
 
 def ptrace_peekdata(current: Thread, tracee: Process, address: int) -> Steps[int]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from softsgx.cpu.part import XSAVE_COMPONENTS
 from softsgx.mem.pagetable import DIRECT_MAP
 from softsgx.report.fields import SHORT, call_text, number
-from softsgx.sim import Event, Stepped
+from softsgx.sim import Stepped
 from softsgx.sim import cpu_events as c
 from softsgx.sim import kernel_events as k
 from softsgx.sim.live import LIVE
@@ -136,12 +136,6 @@ class History:
             k.ThreadSwitchedIn: self._switched_in,
             Stepped: self._stepped,
         }
-
-    def __call__(self, event: Event) -> None:
-        """Remember one event."""
-        handler = self.handlers.get(type(event))
-        if handler is not None:
-            handler(event)
 
     # Asking
 

@@ -40,6 +40,7 @@ from softsgx.spec.epcm import (
     word_text,
 )
 from softsgx.spec.tcs import TCS as TCS_PAGE
+from softsgx.system.facts import DUE
 from softsgx.system.leaf_words import CONTENTS, TCS_CONTENTS, WORDS
 from softsgx.system.plans import (
     EVICTED_NEXT,
@@ -49,9 +50,9 @@ from softsgx.system.plans import (
     Page,
     Plan,
     area,
-    driver,
     epcm,
     final,
+    nothing_left,
     page_of,
     renewed,
     usable,
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
     from softsgx.system.facts import Facts
 
 _COMPARED: Final = RWX | PT_MASK | PENDING | MODIFIED
-_DUE: Final = PENDING | MODIFIED | PR
 _SECINFO: Final = "the SECINFO"
 _PAGE: Final = "the page"
 
@@ -150,8 +150,7 @@ def way_of_leaf(facts: Facts, call: Call, rule: str, operand: str) -> Way:
         return _of_tcs_state(facts, goal, rule)
     steps, note = _page_plan(facts, call, operand)
     if not steps:
-        again = Again("the page is as it has to be by now")
-        steps = driver(facts) if rule.startswith("PAGING.") else [again]
+        steps = nothing_left(facts, rule, "the page is as it has to be by now")
     return Way.of(goal, *steps, note=note)
 
 
@@ -220,7 +219,7 @@ def _unblocked(facts: Facts, call: Call, page: Page, target: _Target) -> list[St
 def _to_accept(facts: Facts, call: Call, page: Page) -> list[Step]:
     """EACCEPT: SECINFO must say what the EPCM has, and tracking must be complete."""
     word, readings = page.word, facts.lp.processor.readings
-    if not word & _DUE:
+    if not word & DUE:
         return [Skip(f"nothing is to be accepted: the page is {word_text(word)} already")]
     if word & PT_MASK == REG and word & MODIFIED:
         return [Say(STUCK)]
@@ -347,9 +346,9 @@ def _contents(facts: Facts, number: int) -> TCS_PAGE:
 def _holder(facts: Facts) -> Step:
     for lp in facts.lp.processor.lps:
         if lp.secs is not None and lp.tcs_address == facts.page:
-            seq, _ = facts.history.entered.get(lp.id, (0, None))
             who = facts.history.who(lp.id)
-            return Wait((lp.id,), f"{who} is inside on this one since event {seq}")
+            since = _since(facts, lp.id)
+            return Wait((lp.id,), f"{who} is inside on this one since event {since}")
     return Wait((), "")
 
 

@@ -6,6 +6,8 @@ looks at all layers at once: when it has been carried out, none of them refuses.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.linux.mm import TASK_SIZE
@@ -88,21 +90,25 @@ def page_of(facts: Facts) -> Page | None:
 
 def enclave_at(facts: Facts) -> SgxEncl | None:
     """The enclave whose range an address lies in."""
-    secs, found = facts.secs, facts.encl
+    secs = facts.secs
     if secs is None:
-        if found is not None and found.base <= facts.address < found.base + found.size:
-            return found
-        encls = [vma.encl for vma in facts.mm.vmas] if facts.mm is not None else []
-        inside = (e for e in encls if e and e.base <= facts.address < e.base + e.size)
+        inside = (e for e in _mapped(facts) if e.base <= facts.address < e.base + e.size)
         return next(inside, None)
     if not secs.BASEADDR <= facts.address < secs.elrange_end:
         return None
-    if found is not None and _is(found, secs.page):
-        return found
-    encls = [vma.encl for vma in facts.mm.vmas] if facts.mm is not None else []
-    owned = (page.owner for page in facts.history.machine.kernel.active_page_list)
-    encls += [owner.encl for owner in owned if owner is not None]
-    return next((encl for encl in encls if encl and _is(encl, secs.page)), None)
+    # One that is not mapped any more is known by the EPC pages that it still has.
+    pages = facts.history.machine.kernel.active_page_list
+    owned = (page.owner.encl for page in pages if page.owner is not None)
+    return next((e for e in chain(_mapped(facts), owned) if _is(e, secs.page)), None)
+
+
+def _mapped(facts: Facts) -> Iterator[SgxEncl]:
+    """The enclave of the area, and then all that the process maps."""
+    if facts.encl is not None:
+        yield facts.encl
+    for vma in facts.mm.vmas if facts.mm is not None else ():
+        if vma.encl is not None:
+            yield vma.encl
 
 
 def _is(encl: SgxEncl, secs_page: int) -> bool:
@@ -287,7 +293,12 @@ def final(steps: list[Step]) -> bool:
     return any(isinstance(step, Say | Fresh) for step in steps)
 
 
-def driver(facts: Facts) -> list[Step]:
+def nothing_left(facts: Facts, rule: str, by_now: str) -> list[Step]:
+    """No layer refuses any more: the driver did, if paging was what refused, or a moment ago."""
+    return _driver(facts) if rule.startswith("PAGING.") else [Again(by_now)]
+
+
+def _driver(facts: Facts) -> list[Step]:
     """Area and EPCM allow it, and yet the driver did not map the page."""
     kernel = facts.history.machine.kernel
     if not kernel.nr_free:

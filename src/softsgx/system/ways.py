@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from softsgx.report.steps import Again, Canonical, Say, Step, Way
 from softsgx.spec.epcm import R, W, X
 from softsgx.spec.translation import FETCH, READ, SHADOW, SHADOW_READ, SHADOW_WRITE, WRITE
-from softsgx.system.plans import driver, usable
+from softsgx.system.plans import nothing_left, usable
 
 if TYPE_CHECKING:
     from softsgx.system.facts import Facts
@@ -52,8 +52,7 @@ def way_of_access(facts: Facts, access: int, rule: str) -> Way:
         return Way.of(goal, _ACCESSES[rule])
     steps, note = usable(facts, _RIGHTS[access], 0 if access & SHADOW else None)
     if not steps:
-        paging = rule.startswith("PAGING.")
-        steps = driver(facts) if paging else [Again("the page permits it by now")]
+        steps = nothing_left(facts, rule, "the page permits it by now")
     elif rule == "ACCESS.12" and all(step.where for step in steps):
         note += "; VMA and PTE already allow it"
     if facts.secs is None and not note and facts.encl is not None:

@@ -15,6 +15,7 @@ from softsgx.cpu.part import Part, xsave_size
 from softsgx.report.explanation import Layer
 from softsgx.spec.attributes import (
     ATTR_CET,
+    ATTR_INIT,
     ATTR_KSS,
     ATTR_MODE64BIT,
     XFRM_AMX,
@@ -186,7 +187,7 @@ def _aligned(part: Part, secs: SECS, _source: bytes) -> Fix:
 
 def _attributes(part: Part, secs: SECS, _source: bytes) -> Fix:
     permitted = f"{flags_text('ATTRIBUTES', part.attributes)} (CPUID.12H.1:EAX, EBX)"
-    if secs.ATTRIBUTES & 1:
+    if secs.ATTRIBUTES & ATTR_INIT:
         permitted += "; INIT is for EINIT to set"
     return Fix("ATTRIBUTES", secs.ATTRIBUTES & part.attributes, permitted)
 
