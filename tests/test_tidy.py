@@ -48,6 +48,8 @@ def test_tests_wait_for_facts() -> None:
         "from time import sleep",
         "subprocess.run(command, timeout=60)",
         "process.wait(20)",
+        "LIMIT_S = 300\nsubprocess.run(command, timeout=LIMIT_S)",
+        "LIMIT_S: Final = 300\nprocess.wait(LIMIT_S)",
         "import time\nclock = time.perf_counter",
     ],
 )

@@ -29,10 +29,10 @@ from softsgx.runner.session import ENGINES, Options
 from softsgx.runner.supervisor import Supervisor
 from softsgx.runner.world import World
 from tests.explained.judge import Finding, Judge
+from tests.patience import LIMIT_S
 from tests.runner.fuzz import build
 
 OPERATIONS: Final = 3000
-PATIENCE_S: Final = 900
 # What is answered for other reasons than an enclave: time, and who this process is.
 _ABOUT: Final = {
     number: name.lower()
@@ -108,7 +108,7 @@ def in_a_process(
         [*command, *["--sgx1"] * setting.sgx1],
         capture_output=True,
         text=True,
-        timeout=PATIENCE_S,
+        timeout=LIMIT_S,
         check=False,
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]

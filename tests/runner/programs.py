@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +28,7 @@ from softsgx.image import EnclaveImage, sgxs
 from softsgx.image.file import load
 from softsgx.image.layout import ThreadLayout
 from softsgx.image.sigstruct import SignOptions, mrsigner, sign
+from tests.patience import LIMIT_S
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PROGRAMS: Final = ROOT / "tests" / "programs"
@@ -140,6 +143,20 @@ class Workshop:
         others = {k: v for k, v in words.items() if k not in (*_SIGNED, *_SECS, *_IMAGE)}
         image = load(output.read_bytes(), ThreadLayout(**others))
         return replace(image, **{name: words[name] for name in _SECS if name in words})
+
+
+def supervised(
+    program: Sequence[str], *options: str, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`softsgx run OPTIONS -- PROGRAM`, to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "softsgx", "run", *options, "--", *program],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
 
 
 def _compile(source: Path, output: Path, *options: str) -> None:

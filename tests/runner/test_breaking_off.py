@@ -16,10 +16,9 @@ import pytest
 
 from softsgx.cli.errors import EXIT_BAD_INPUT, EXIT_RUN_FAILED
 from softsgx.runner import library_exit
-from tests.patience import until
+from tests.patience import LIMIT_S, until
 from tests.runner.programs import ROOT
 
-LIMIT_S = 120
 HINT = "SOFTSGX_DEBUG=1 shows the traceback"
 PROGRAM = ["/bin/sh", "-c", "sleep 600 & sleep 601 & (sleep 602; true) & echo up; wait"]
 

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.patience import LIMIT_S
-from tests.runner.programs import ENGINES, PROGRAMS, Program, Workshop
+from tests.runner.programs import ENGINES, PROGRAMS, Program, Workshop, supervised
 
 ROWS: Final = {
     "refused": (signal.SIGSEGV, "write of the enclave"),
@@ -44,13 +41,7 @@ REFUSALS: Final = {
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_death_names_its_refusal_or_nothing(engine: str, tmp_path: Path) -> None:
     command = Workshop(tmp_path).command(Program.read(PROGRAMS / "deaths.c"))
-    done = subprocess.run(
-        [sys.executable, "-m", "softsgx", "run", "--explain", "--engine", engine, "--", *command],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    done = supervised(command, "--explain", "--engine", engine)
     assert done.returncode == 0, done.stderr
     ended = re.findall(r"^ok (.*): process (\d+): (-?\d+)$", done.stdout, re.MULTILINE)
     assert {name: int(number) for name, _, number in ended} == {

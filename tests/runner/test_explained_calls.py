@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from softsgx.linux.refusals import REFUSALS
-from tests.runner.programs import PROGRAMS, Program, Workshop
+from tests.runner.programs import PROGRAMS, Program, Workshop, supervised
 
 TABLES = ("ioctl_table", "advice_table", "mm_table", "descriptors", "device_rw", "process_mem")
 
@@ -23,13 +21,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 
 def run(program: Program, workshop: Workshop, trace: Path) -> tuple[str, list[dict[str, Any]]]:
-    softsgx = [sys.executable, "-m", "softsgx", "run", *program.options]
-    done = subprocess.run(
-        [*softsgx, "--explain", "--trace", str(trace), "--", *workshop.command(program)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    asked = (*program.options, "--explain", "--trace", str(trace))
+    done = supervised(workshop.command(program), *asked)
     assert done.returncode == program.exit, done.stdout + done.stderr
     lines = trace.read_text(encoding="utf-8").splitlines()
     return done.stderr, [json.loads(line) for line in lines[1:]]

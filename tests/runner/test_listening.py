@@ -22,7 +22,7 @@ from softsgx.sim.cpu_events import TlbFlushed
 from softsgx.sim.kernel_events import ProcessEnded
 from tests.patience import LIMIT_S
 from tests.report.protobuf_reader import inner, number, read, text
-from tests.runner.programs import PROGRAMS, Program, Workshop
+from tests.runner.programs import PROGRAMS, Program, Workshop, supervised
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +31,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 
 def softsgx(*options: str, program: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "softsgx", "run", *options, "--", *program],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    return supervised(program, *options)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,8 @@ from softsgx.image import sgxs
 from softsgx.image.difference import compare
 from softsgx.image.image import ALL_CHUNKS, NO_CHUNKS
 from softsgx.spec.epcm import REG, R, W
-from tests.runner.programs import ENGINES, PROGRAMS, Program, Workshop
+from tests.runner.programs import ENGINES, PROGRAMS, Program, Workshop, supervised
 
-LIMIT_S = 300
 WRITTEN = re.compile(
     r"softsgx: run: --sgxs-out: (\S+): enclave (\d+), (\d+) pages, MRENCLAVE (\w+), EINIT (.*)"
 )
@@ -29,14 +27,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def run(*options: str, program: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "softsgx", "run", *options, "--", *program],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    return supervised(program, *options, cwd=cwd)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

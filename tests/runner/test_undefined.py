@@ -7,15 +7,12 @@ them, natively too.
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from softsgx.runner.trapped import undefined
-from tests.patience import LIMIT_S
-from tests.runner.programs import PROGRAMS, Program, Workshop
+from tests.runner.programs import PROGRAMS, Program, Workshop, supervised
 from tests.runner.test_programs import needs_run
 
 
@@ -33,10 +30,7 @@ def test_what_one_may_execute_is_said_to_be_missing(code: str) -> None:
 def test_explain_sends_nobody_to_an_engine_that_refuses_it_too(tmp_path: Path) -> None:
     """UD2 and ENCLS of illegal_inside.c; what else it has is illegal inside an enclave."""
     command = Workshop(tmp_path).command(Program.read(PROGRAMS / "illegal_inside.c"))
-    done = subprocess.run(
-        [sys.executable, "-m", "softsgx", "run", "--explain", "--", *command],
-        capture_output=True, text=True, timeout=LIMIT_S, check=False,
-    )  # fmt: skip
+    done = supervised(command, "--explain")
     assert done.returncode == 0, done.stdout + done.stderr
     told = re.findall(r"^instruction at .* refused \((CODE\.0[15])\): #UD", done.stderr, re.M)
     assert told == ["CODE.01", "CODE.01"]

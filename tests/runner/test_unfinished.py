@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 
 import pytest
 
-from tests.runner.programs import ENGINES, PROGRAMS, Program, Workshop
+from tests.runner.programs import ENGINES, PROGRAMS, Program, Workshop, supervised
 
-LIMIT_S = 300
 TRUE = os.path.realpath("/bin/true")
 
 
@@ -23,24 +20,7 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def remarks(command: list[str], *words: str, engine: str, option: str = "--stats") -> list[str]:
     """What is said to be unfinished; addresses, threads and event numbers are left out."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "softsgx",
-            "run",
-            "--engine",
-            engine,
-            option,
-            "--",
-            *command,
-            *words,
-        ],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    done = supervised([*command, *words], "--engine", engine, option)
     assert done.returncode == 0, done.stderr
     said = re.findall(r"^softsgx: unfinished: (.*)$", done.stderr, re.MULTILINE)
     return [

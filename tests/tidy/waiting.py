@@ -18,25 +18,39 @@ def no_seconds(source: Source) -> Iterator[str]:
     """Clocks, sleeps, and limits of time that are numbers, in a test."""
     if source.path == PATIENCE or source.path in ALLOWED:
         return
+    own = _own_numbers(source)
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Attribute) and source.dotted(node) in _CLOCKS:
             yield source.finding(node, f"{source.dotted(node)}: wait for a fact, {PATIENCE}")
         elif isinstance(node, ast.ImportFrom) and node.module == "time":
             yield source.finding(node, f"from time import: wait for a fact, {PATIENCE}")
-        elif isinstance(node, ast.keyword) and node.arg == "timeout" and _number(node.value):
+        elif isinstance(node, ast.keyword) and node.arg == "timeout" and _number(node.value, own):
             yield source.finding(node, f"timeout={ast.unparse(node.value)}: LIMIT_S of {PATIENCE}")
         elif (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)
             and node.func.attr == "wait"
             and node.args
-            and _number(node.args[0])
+            and _number(node.args[0], own)
         ):
             yield source.finding(node, f"wait({ast.unparse(node.args[0])}): LIMIT_S of {PATIENCE}")
 
 
-def _number(node: ast.expr) -> bool:
+def _own_numbers(source: Source) -> dict[str, ast.expr]:
+    """Constants of the file by name: a limit is no other one because it has a name."""
+    found = {}
+    for node in source.tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            found[node.targets[0].id] = node.value
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value:
+            found[node.target.id] = node.value
+    return found
+
+
+def _number(node: ast.expr, own: dict[str, ast.expr]) -> bool:
     """Of a second or more: what waits for less looks again."""
+    if isinstance(node, ast.Name):
+        node = own.get(node.id, node)
     if not isinstance(node, ast.Constant) or not isinstance(node.value, int | float):
         return False
     return node.value >= 1

@@ -13,7 +13,6 @@ from softsgx.runner.cpuid import native_xfrm
 from softsgx.runner.say import say
 from softsgx.runner.sgxs_files import SgxsFiles
 from softsgx.runner.trace_file import TraceFile
-from softsgx.sim import Event
 from softsgx.sim.kernel_events import ProcessEnded, ProcessStarted
 from softsgx.system.explain import Explainer
 from softsgx.system.unfinished import FOLLOWED_MAX, Unfinished
@@ -143,12 +142,11 @@ class Voice:
         else:
             self._silent += 1
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: ProcessEnded) -> None:
         """Say what the signal came from that a process died of; nothing of one from elsewhere."""
-        if isinstance(event, ProcessEnded):
-            found = self._by_signal.get(event.cause)
-            if found is not None:
-                self._died(f"process {event.process} died of {event.outcome}", found)
+        found = self._by_signal.get(event.cause)
+        if found is not None:
+            self._died(f"process {event.process} died of {event.outcome}", found)
 
     def _died(self, what: str, found: Explanation) -> None:
         if found is self._last_said:
