@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from softsgx.explore.explorer import Outcome
 
 Key = tuple[int, ...]
-"""The place of a unit in the order of one process; what is left of it comes right behind it."""
+"""The place of a unit in the order of one process. What is left of it has the same key and a number
+more, so that it comes right after it; a unit that is done again has its key and -1 more."""
 
 
 class Line:
@@ -53,7 +54,7 @@ class Line:
     def give(self, key: Key, part: Part) -> None:
         """What came of a unit."""
         if key not in self._units:
-            return  # behind the limit
+            return  # past the limit
         if key == self._again:
             self._again = None  # if it was interrupted before the limit, what is left counts
         self._parts[key] = part
@@ -79,12 +80,17 @@ class Line:
         self.over = self.over or not self._open
 
     def _redo(self, key: Key, most: int) -> None:
-        """Its executions up to the limit only; what comes behind them does not count any more."""
-        del self._parts[key]
-        self._again, self._beyond = key, True
-        self._units = {key: self._units[key]._replace(most=most)}
+        """Its executions up to the limit only; what comes after them does not count any more.
+
+        It gets a key that no unit had before: a worker may still hold a unit that was left over
+        from the first time, and what comes of that must not pass for a unit of the second time.
+        """
+        again = (*key, -1)
+        self._again, self._beyond = again, True
+        self._units = {again: self._units[key]._replace(most=most)}
+        self._parts.clear()
         self._first_failure = None
-        self._open, self._idle = [key], [key]
+        self._open, self._idle = [again], [again]
 
     def stop(self, outcome: Outcome) -> None:
         """Add up what else has come, up to the first failure."""
