@@ -22,7 +22,7 @@ from softsgx.sim import kernel_events as k
 from softsgx.spec.leaves import ENCLU_LEAVES
 from softsgx.spec.rules import RULES
 from softsgx.system import Machine
-from softsgx.system.explain import Explainer
+from softsgx.system.explain.explainer import Explainer
 
 ERRNO_MAX: Final = 4096
 # Who refuses, as headlines name them.

@@ -17,7 +17,7 @@ from softsgx.spec.rules import RULES
 from softsgx.spec.translation import READ, WRITE
 from softsgx.system import EnclaveFault, Machine, SignalRaised
 from softsgx.system.enclave import _RAISED
-from softsgx.system.explain import rule_text
+from softsgx.system.explain.explainer import rule_text
 from tests.explained.judge import Judge
 from tests.linux.world import world
 

@@ -11,7 +11,7 @@ import pytest
 from softsgx.report.explanation import Explanation
 from softsgx.spec.epcm import R
 from softsgx.system import Machine
-from softsgx.system.explain import Explainer
+from softsgx.system.explain.explainer import Explainer
 from tests.explained.judge import Judge
 from tests.linux.world import World, world
 

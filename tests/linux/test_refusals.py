@@ -15,7 +15,7 @@ import pytest
 from softsgx.linux import errno
 from softsgx.linux.refusals import REFUSALS, function_of, leaf_of
 from softsgx.spec.leaves import ENCLS_LEAVES
-from softsgx.system.refused_calls.ways import WAYS
+from softsgx.system.explain.calls.advice import WAYS
 from tests.tidy.source import ROOT
 
 LINUX = ROOT / "src" / "softsgx" / "linux"

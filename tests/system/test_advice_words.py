@@ -33,13 +33,13 @@ from softsgx.spec.ssa import GPR_OFF_AEXNOTIFY, GPRSGX_IN_PAGE
 from softsgx.spec.tcs import TCS as TCS_PAGE
 from softsgx.spec.tcs import TCS_AEXNOTIFY
 from softsgx.system import Enclave, EnclaveThread, Machine
-from softsgx.system.explain import _ELSEWHERE as ELSEWHERE_RULES
-from softsgx.system.facts import look
-from softsgx.system.leaf_ways import Call, way_of_leaf
-from softsgx.system.leaf_words import CONTENTS, TCS_CONTENTS, WORDS
+from softsgx.system.explain.access_advice import way_of_access, way_of_instruction
+from softsgx.system.explain.explainer import _ELSEWHERE as ELSEWHERE_RULES
+from softsgx.system.explain.facts import look
+from softsgx.system.explain.leaf_advice import Call, way_of_leaf
+from softsgx.system.explain.leaf_texts import CONTENTS, TCS_CONTENTS, WORDS
+from softsgx.system.explain.plans import EVICTED_NEXT, GONE, NO_EPC, STUCK
 from softsgx.system.loader import default_image, reserve
-from softsgx.system.plans import EVICTED_NEXT, GONE, NO_EPC, STUCK
-from softsgx.system.ways import way_of_access, way_of_instruction
 from tests.linux.building import Building
 from tests.linux.world import World, world
 from tests.system.advised import _TAKEN, Attempt, follow, rig, spare

@@ -39,10 +39,10 @@ from softsgx.spec.epcm import (
 from softsgx.spec.rules import RULES
 from softsgx.spec.status import SGX_PAGE_NOT_TRACKED
 from softsgx.system import EnclaveThread, HostThread, Machine, load
-from softsgx.system.facts import look
-from softsgx.system.history import CALLS_MAX, KEPT
-from softsgx.system.leaf_ways import Call, way_of_leaf
-from softsgx.system.leaf_words import TCS_CONTENTS
+from softsgx.system.explain.facts import look
+from softsgx.system.explain.history import CALLS_MAX, KEPT
+from softsgx.system.explain.leaf_advice import Call, way_of_leaf
+from softsgx.system.explain.leaf_texts import TCS_CONTENTS
 from tests.linux.building import Building
 from tests.linux.world import World, world
 

@@ -10,11 +10,11 @@ from softsgx.spec.epcm import REG, SS_FIRST, VALID, R, W
 from softsgx.spec.rules import RULES
 from softsgx.spec.translation import ACCESS_NAMES, SHADOW_READ, SHADOW_WRITE, WRITE
 from softsgx.system import EnclaveThread, Machine
-from softsgx.system.explain import refusing_layer
-from softsgx.system.facts import look
-from softsgx.system.history import History
-from softsgx.system.leaf_ways import Call, way_of_leaf
-from softsgx.system.ways import way_of_access
+from softsgx.system.explain.access_advice import way_of_access
+from softsgx.system.explain.explainer import refusing_layer
+from softsgx.system.explain.facts import look
+from softsgx.system.explain.history import History
+from softsgx.system.explain.leaf_advice import Call, way_of_leaf
 from tests.linux.world import World, world
 
 OUTSIDE = 0x50_0000

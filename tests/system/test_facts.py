@@ -10,9 +10,9 @@ from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R, W
 from softsgx.spec.leaves import EBLOCK
 from softsgx.system import Machine, load
-from softsgx.system.facts import Facts, look
+from softsgx.system.explain.facts import Facts, look
+from softsgx.system.explain.plans import enclave_at
 from softsgx.system.loader import default_image
-from softsgx.system.plans import enclave_at
 from tests.linux.world import World, world
 
 

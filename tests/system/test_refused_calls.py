@@ -16,7 +16,7 @@ from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R, W
 from softsgx.spec.rules import RULES
 from softsgx.system import Machine
-from softsgx.system.history import Context
+from softsgx.system.explain.history import Context
 from tests.linux.world import world
 from tests.system.refused_area_rows import AREA_ROWS
 from tests.system.refused_rows import ROWS, evict

@@ -31,7 +31,7 @@ from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.rules import RULES
 from softsgx.spec.secs import SECS
 from softsgx.system import Machine
-from softsgx.system.refused_calls.create import SECS_RULES, corrected, first_refusal
+from softsgx.system.explain.calls.create import SECS_RULES, corrected, first_refusal
 from tests.linux.building import Building
 
 WIDE = ATTR_MODE64BIT

@@ -8,8 +8,9 @@ from softsgx.sim import cpu_events as c
 from softsgx.sim import kernel_events as k
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import PT_TCS, R
-from softsgx.system import EnclaveFault, load, unfinished
+from softsgx.system import EnclaveFault, load
 from softsgx.system.enclave import EnclaveThread
+from softsgx.system.explain import unfinished
 from softsgx.system.host import HostThread
 from softsgx.system.loader import Enclave
 

@@ -14,8 +14,8 @@ from softsgx.runner.say import say
 from softsgx.runner.sgxs_files import SgxsFiles
 from softsgx.runner.trace_file import TraceFile
 from softsgx.sim.kernel_events import ProcessEnded, ProcessStarted
-from softsgx.system.explain import Explainer
-from softsgx.system.unfinished import FOLLOWED_MAX, Unfinished
+from softsgx.system.explain.explainer import Explainer
+from softsgx.system.explain.unfinished import FOLLOWED_MAX, Unfinished
 
 if TYPE_CHECKING:
     from softsgx.runner.session import Options

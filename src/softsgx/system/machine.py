@@ -18,9 +18,9 @@ from softsgx.spec.bits import PAGE_SIZE
 
 if TYPE_CHECKING:
     from softsgx.system.built import BuiltEnclaves
-    from softsgx.system.explain import Explainer
+    from softsgx.system.explain.explainer import Explainer
+    from softsgx.system.explain.unfinished import Remark, Unfinished
     from softsgx.system.host import HostThread
-    from softsgx.system.unfinished import Remark, Unfinished
 
 T = TypeVar("T")
 _NO_BOUND = 1 << 62  # the live execution goes on as long as the machine is used
@@ -60,8 +60,8 @@ class Machine:
         self.explainer: Explainer | None = None
         self._unfinished: Unfinished | None = None
         if explain:
-            from softsgx.system.explain import Explainer
-            from softsgx.system.unfinished import Unfinished
+            from softsgx.system.explain.explainer import Explainer
+            from softsgx.system.explain.unfinished import Unfinished
 
             self.explainer = Explainer(self)
             self._unfinished = Unfinished(self)

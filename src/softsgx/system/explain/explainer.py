@@ -24,11 +24,11 @@ from softsgx.spec.rules import RULES
 from softsgx.spec.ssa import GPR_OFF_RIP, GPRSGX_SIZE
 from softsgx.spec.tcs import TCS
 from softsgx.spec.translation import ACCESS_NAMES, PTE_P, PTE_PFN_MASK
-from softsgx.system.facts import Facts, Moment, look, now
-from softsgx.system.history import MORE_XFRM, History
-from softsgx.system.leaf_ways import Call, way_of_leaf
-from softsgx.system.refused_calls import explain_call
-from softsgx.system.ways import way_of_access, way_of_instruction
+from softsgx.system.explain.access_advice import way_of_access, way_of_instruction
+from softsgx.system.explain.calls import explain_call
+from softsgx.system.explain.facts import Facts, Moment, look, now
+from softsgx.system.explain.history import MORE_XFRM, History
+from softsgx.system.explain.leaf_advice import Call, way_of_leaf
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor

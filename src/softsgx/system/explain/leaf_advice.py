@@ -40,9 +40,9 @@ from softsgx.spec.epcm import (
     word_text,
 )
 from softsgx.spec.tcs import TCS as TCS_PAGE
-from softsgx.system.facts import DUE
-from softsgx.system.leaf_words import CONTENTS, TCS_CONTENTS, WORDS
-from softsgx.system.plans import (
+from softsgx.system.explain.facts import DUE
+from softsgx.system.explain.leaf_texts import CONTENTS, TCS_CONTENTS, WORDS
+from softsgx.system.explain.plans import (
     EVICTED_NEXT,
     FRESH,
     GONE,
@@ -60,7 +60,7 @@ from softsgx.system.plans import (
 
 if TYPE_CHECKING:
     from softsgx.cpu.secs import Secs
-    from softsgx.system.facts import Facts
+    from softsgx.system.explain.facts import Facts
 
 _COMPARED: Final = RWX | PT_MASK | PENDING | MODIFIED
 _SECINFO: Final = "the SECINFO"

@@ -30,8 +30,8 @@ from softsgx.spec.epcm import (
     word_text,
 )
 from softsgx.spec.faults import VECTOR_NAMES
-from softsgx.system.facts import DUE
-from softsgx.system.history import Context
+from softsgx.system.explain.facts import DUE
+from softsgx.system.explain.history import Context
 
 if TYPE_CHECKING:
     from softsgx.system.machine import Machine

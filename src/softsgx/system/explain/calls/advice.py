@@ -19,7 +19,7 @@ from softsgx.report.fields import SHORT
 from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT, ATTR_PROVISIONKEY
 from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SIZE
 from softsgx.spec.epcm import PT_REG, PT_TCS, PT_TRIM, RWX, R
-from softsgx.system.refused_calls.asked import Asked
+from softsgx.system.explain.calls.asked import Asked
 
 _AGAIN: Final = "try again: the reclaimer, or the other ioctl, is done with the page soon"
 _AGAIN_LEAF: Final = "try again: another leaf is using the SECS or the page"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 from softsgx.report.steps import Again, Canonical, Say, Step, Way
 from softsgx.spec.epcm import R, W, X
 from softsgx.spec.translation import FETCH, READ, SHADOW, SHADOW_READ, SHADOW_WRITE, WRITE
-from softsgx.system.plans import nothing_left, usable
+from softsgx.system.explain.plans import nothing_left, usable
 
 if TYPE_CHECKING:
-    from softsgx.system.facts import Facts
+    from softsgx.system.explain.facts import Facts
 
 _VERBS: Final = {
     READ: "read",

@@ -13,8 +13,8 @@ from softsgx.spec.attributes import ATTR_KSS
 from softsgx.spec.flags import bit_names, flags_text
 from softsgx.spec.secs import SECS
 from softsgx.spec.sigstruct import SIGSTRUCT
-from softsgx.system.refused_calls.asked import Asked
-from softsgx.system.refused_calls.create import corrected
+from softsgx.system.explain.calls.asked import Asked
+from softsgx.system.explain.calls.create import corrected
 
 # Field of both, its mask in SIGSTRUCT, the option of `softsgx sign` for it.
 _MASKED: Final = (

@@ -23,7 +23,7 @@ from softsgx.spec.epcm import (
     word_text,
 )
 from softsgx.spec.translation import ABORT, PTE_P, PTE_PFN_MASK, pte_text, rights_text
-from softsgx.system.history import Change, History
+from softsgx.system.explain.history import Change, History
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from softsgx.report.explanation import Layer
 from softsgx.spec.tcs import SGX_TCS_LIMIT, TCS, TCS_CET_SIZE
-from softsgx.system.refused_calls.asked import Asked
+from softsgx.system.explain.calls.asked import Asked
 
 
 def tcs_layers(asked: Asked, rule: str, page: bytes) -> tuple[list[Layer], str] | None:

@@ -13,11 +13,11 @@ from softsgx.report.explanation import Explanation, Layer
 from softsgx.report.fields import SHORT, errno_or_value, number
 from softsgx.sim import kernel_events as k
 from softsgx.spec.epcm import rwx_text
-from softsgx.system.history import Context, History
-from softsgx.system.refused_calls.asked import Asked
-from softsgx.system.refused_calls.einit import sigstruct_layers
-from softsgx.system.refused_calls.leaf import explain_leaf
-from softsgx.system.refused_calls.ways import WAYS
+from softsgx.system.explain.calls.advice import WAYS
+from softsgx.system.explain.calls.asked import Asked
+from softsgx.system.explain.calls.einit import sigstruct_layers
+from softsgx.system.explain.calls.leaf import explain_leaf
+from softsgx.system.explain.history import Context, History
 
 _WHO: Final = (("sgx_", "the driver"), ("__sgx_", "the driver"), ("__vdso_", "the vDSO"))
 # What layers of their own say.

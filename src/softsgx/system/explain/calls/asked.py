@@ -9,7 +9,7 @@ from softsgx.linux.errno import EINTR, ERESTARTSYS
 from softsgx.linux.kernel import Kernel
 from softsgx.report.fields import errno_or_value
 from softsgx.sim import kernel_events as k
-from softsgx.system.history import Context, History
+from softsgx.system.explain.history import Context, History
 
 
 @dataclass

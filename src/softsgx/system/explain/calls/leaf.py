@@ -10,13 +10,13 @@ from softsgx.report.fields import exception_text, status_text
 from softsgx.sim import cpu_events as c
 from softsgx.spec.rules import RULES
 from softsgx.spec.status import SGX_EPC_PAGE_CONFLICT, SGX_PAGE_NOT_MODIFIABLE, SGX_UNMASKED_EVENT
-from softsgx.system.facts import look
-from softsgx.system.history import RefusedLeaf
-from softsgx.system.refused_calls.add_pages import tcs_layers
-from softsgx.system.refused_calls.asked import Asked
-from softsgx.system.refused_calls.create import SECS_RULES, secs_layers
-from softsgx.system.refused_calls.einit import sigstruct_layers
-from softsgx.system.refused_calls.ways import WAYS
+from softsgx.system.explain.calls.add_pages import tcs_layers
+from softsgx.system.explain.calls.advice import WAYS
+from softsgx.system.explain.calls.asked import Asked
+from softsgx.system.explain.calls.create import SECS_RULES, secs_layers
+from softsgx.system.explain.calls.einit import sigstruct_layers
+from softsgx.system.explain.facts import look
+from softsgx.system.explain.history import RefusedLeaf
 
 # Launch control, of which a driver that writes the hash MSRs keeps programs free.
 _LAUNCH: Final = {

@@ -51,7 +51,7 @@ from softsgx.spec.paging import PCMD
 from softsgx.spec.translation import PTE_NX, PTE_P, PTE_PFN_MASK, PTE_W
 
 if TYPE_CHECKING:
-    from softsgx.system.facts import Facts
+    from softsgx.system.explain.facts import Facts
 
 FRESH: Final = VALID | REG | R | W | PENDING  # what EAUG makes
 EVICTED_NEXT: Final = "the page is being evicted, the next fault loads it"

@@ -30,7 +30,7 @@ from softsgx.spec.flags import flags_text, has_flags
 from softsgx.spec.rules import RULES
 from softsgx.spec.secs import SECS, SECS_SOURCE_RESERVED, SECS_SOURCE_RESERVED_CET
 from softsgx.spec.ssa import GPRSGX_SIZE, misc_size
-from softsgx.system.refused_calls.asked import Asked
+from softsgx.system.explain.calls.asked import Asked
 
 SECS_RULES: Final = frozenset(
     rule for rule in RULES if "ECREATE.11" <= rule <= "ECREATE.23" or "CET.01" <= rule <= "CET.06"
