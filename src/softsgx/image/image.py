@@ -104,6 +104,14 @@ class Segment:
             part = content[at : at + PAGE_SIZE]
             yield Page(self.offset + at, flags, part and part.ljust(PAGE_SIZE, b"\0"), chunks)
 
+    def blocks(self) -> Iterator[bytes]:
+        """What is hashed of the pages, in pieces of any length."""
+        if not self.chunks:
+            yield from records.unmeasured_blocks(self.offset, self.end, self.flags)
+            return
+        for page in self.pages():
+            yield records.page_blocks(*page)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnclaveImage:
@@ -186,7 +194,7 @@ class EnclaveImage:
         """What is hashed, in pieces of any length. SDM 3D, 39.4.1."""
         yield records.ecreate(self.size, self.ssaframesize)
         for segment in self.segments:
-            yield from records.segment_blocks(segment)
+            yield from segment.blocks()
 
     def mrenclave(self) -> bytes:
         """The 32 bytes that EINIT compares with SIGSTRUCT.ENCLAVEHASH."""

@@ -6,16 +6,13 @@ by the 256 bytes that it measures.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.structure import Structure, raw, u32, u64
-
-if TYPE_CHECKING:
-    from softsgx.image.image import Page, Segment
 
 CHUNK_SIZE: Final = 256
 CHUNKS_PER_PAGE: Final = PAGE_SIZE // CHUNK_SIZE
@@ -67,23 +64,19 @@ def ecreate(size: int, ssaframesize: int) -> bytes:
     return EcreateRecord(TAG=TAG_ECREATE, SSAFRAMESIZE=ssaframesize, SIZE_=size).pack()
 
 
-def page_blocks(page: Page) -> bytes:
+def page_blocks(offset: int, flags: int, content: bytes, chunks: Sequence[int]) -> bytes:
     """The blocks of one page: EADD, then EEXTEND and data for each measured chunk, in order."""
-    content = page.content or ZERO_PAGE
-    values: list[int | bytes] = [TAG_EADD, page.offset, page.flags]
-    for chunk in page.chunks:
+    content = content or ZERO_PAGE
+    values: list[int | bytes] = [TAG_EADD, offset, flags]
+    for chunk in chunks:
         at = chunk * CHUNK_SIZE
-        values += (TAG_EEXTEND, page.offset + at, content[at : at + CHUNK_SIZE])
-    return _page_codec(len(page.chunks)).pack(*values)
+        values += (TAG_EEXTEND, offset + at, content[at : at + CHUNK_SIZE])
+    return _page_codec(len(chunks)).pack(*values)
 
 
-def segment_blocks(segment: Segment) -> Iterator[bytes]:
-    """The blocks of all pages of a segment, in pieces of any length."""
-    if segment.chunks:
-        for page in segment.pages():
-            yield page_blocks(page)
-        return
-    pack, flags = EaddRecord.S.pack, segment.flags
-    for start in range(segment.offset, segment.end, PAGE_SIZE * _BATCH_PAGES):
-        end = min(segment.end, start + PAGE_SIZE * _BATCH_PAGES)
-        yield b"".join(pack(TAG_EADD, at, flags) for at in range(start, end, PAGE_SIZE))
+def unmeasured_blocks(start: int, end: int, flags: int) -> Iterator[bytes]:
+    """The EADD blocks of the pages from offset `start` to `end`, in pieces of any length."""
+    pack = EaddRecord.S.pack
+    for first in range(start, end, PAGE_SIZE * _BATCH_PAGES):
+        last = min(end, first + PAGE_SIZE * _BATCH_PAGES)
+        yield b"".join(pack(TAG_EADD, at, flags) for at in range(first, last, PAGE_SIZE))

@@ -71,10 +71,10 @@ def stream(image: EnclaveImage) -> Iterator[bytes]:
     yield records.ecreate(image.size, image.ssaframesize)
     for segment in image.segments:
         if segment.chunks == ALL_CHUNKS or not segment.content:
-            yield from records.segment_blocks(segment)
+            yield from segment.blocks()
             continue
         for page in segment.pages():
-            yield records.page_blocks(page)
+            yield records.page_blocks(*page)
             yield from _unmeasured(page)
 
 
@@ -153,7 +153,7 @@ class _Source:
         first, step = 2 * RECORD_SIZE, RECORD_SIZE + CHUNK_SIZE
         content = b"".join(found[at : at + CHUNK_SIZE] for at in range(first, _USUAL_SIZE, step))
         page = Page(builder.offset, builder.flags, content, ALL_CHUNKS)
-        if len(content) < PAGE_SIZE or records.page_blocks(page) != found:
+        if len(content) < PAGE_SIZE or records.page_blocks(*page) != found:
             return None
         if self.data[end : end + 8] in (TAG_EEXTEND, TAG_UNMEASRD):
             return None  # one chunk more than a page has: the error is found below
