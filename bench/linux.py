@@ -15,7 +15,8 @@ from softsgx.sim import RETRY, Steps
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import REG, R, W
 from softsgx.system import EnclaveThread, HostThread, Machine, load
-from softsgx.system.loader import Enclave, build, default_image, reserve
+from softsgx.system.loaded_enclave import Enclave
+from softsgx.system.loader import build, default_image, reserve
 
 MIB = 1 << 20
 # 1,000,000 pages take a minute and 2 GiB; they are measured on demand: SOFTSGX_BENCH_LARGE=1.

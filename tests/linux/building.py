@@ -16,7 +16,8 @@ from softsgx.spec.paging import SECINFO
 from softsgx.spec.sigstruct import SIGSTRUCT
 from softsgx.spec.structure import Structure
 from softsgx.system import Machine
-from softsgx.system.loader import default_image, ioctl, reserve
+from softsgx.system.loaded_enclave import ioctl
+from softsgx.system.loader import default_image, reserve
 
 BAD = 8  # no mapping is there
 

@@ -33,7 +33,8 @@ from softsgx.spec.structure import Structure
 from softsgx.spec.tcs import TCS
 from softsgx.system import EnclaveThread, Machine
 from softsgx.system.host import EnclaveEntry
-from softsgx.system.loader import ioctl, reserve
+from softsgx.system.loaded_enclave import ioctl
+from softsgx.system.loader import reserve
 
 M1: Final = 0x1122334455667788
 M2: Final = 0x8877665544332211

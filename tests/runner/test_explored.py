@@ -18,7 +18,7 @@ from softsgx.runner.code_thread import Registers
 from softsgx.runner.elf_scenario import ElfScenario
 from softsgx.sim import Point, Steps, Task
 from softsgx.spec.bits import PAGE_SIZE
-from softsgx.system.loader import EnclaveFault
+from softsgx.system.loaded_enclave import EnclaveFault
 from softsgx.system.scenarios.scenario import Cast
 from softsgx.system.scenarios.scene import Scene
 from tests.runner.rig import needs_gcc

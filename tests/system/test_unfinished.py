@@ -12,7 +12,7 @@ from softsgx.system import EnclaveFault, load
 from softsgx.system.enclave import EnclaveThread
 from softsgx.system.explain import unfinished
 from softsgx.system.host import HostThread
-from softsgx.system.loader import Enclave
+from softsgx.system.loaded_enclave import Enclave
 
 
 class Rig:

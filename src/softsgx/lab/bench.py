@@ -37,7 +37,8 @@ from softsgx.spec.paging import SECINFO
 from softsgx.spec.tcs import TCS as TCS_PAGE
 from softsgx.system.enclave import EnclaveAbort
 from softsgx.system.host import SignalRaised
-from softsgx.system.loader import EnclaveFault, load
+from softsgx.system.loaded_enclave import EnclaveFault
+from softsgx.system.loader import load
 from softsgx.system.machine import Machine
 from softsgx.system.runtimes import ORDERS, TrustedManager
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from softsgx.sim import Steps
     from softsgx.system.enclave import EnclaveThread
     from softsgx.system.host import HostThread
-    from softsgx.system.loader import Enclave
+    from softsgx.system.loaded_enclave import Enclave
 
 Pages = list[int]
 

@@ -33,7 +33,8 @@ from softsgx.spec.attributes import ATTR_DEBUG, MISC_EXINFO
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import REG, R, W
 from softsgx.system.enclave import EnclaveThread
-from softsgx.system.loader import EnclaveFault, load
+from softsgx.system.loaded_enclave import EnclaveFault
+from softsgx.system.loader import load
 from softsgx.system.machine import Machine
 from softsgx.system.scenarios.scenario import MachineScenario
 from softsgx.system.scenarios.scene import Scene

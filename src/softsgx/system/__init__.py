@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from softsgx.system.enclave import EnclaveThread
     from softsgx.system.host import HostThread, SignalRaised
-    from softsgx.system.loader import BuildError, Enclave, EnclaveFault, load
+    from softsgx.system.loaded_enclave import Enclave, EnclaveFault
+    from softsgx.system.loader import BuildError, load
     from softsgx.system.machine import Machine
 
 _HOME: Final = {
     "BuildError": "softsgx.system.loader",
-    "Enclave": "softsgx.system.loader",
-    "EnclaveFault": "softsgx.system.loader",
+    "Enclave": "softsgx.system.loaded_enclave",
+    "EnclaveFault": "softsgx.system.loaded_enclave",
     "EnclaveThread": "softsgx.system.enclave",
     "HostThread": "softsgx.system.host",
     "Machine": "softsgx.system.machine",

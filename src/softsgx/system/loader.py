@@ -1,4 +1,4 @@
-"""The host side of an enclave in Python: build it, enter it, manage its pages.
+"""The loader of enclaves in Python.
 
 `load` does what a runtime's loader does, through the driver: reserve an aligned range, CREATE,
 ADD_PAGES, INIT, mmap. Its layout: per thread a TCS and its SSA frames, one page of SECINFO slots,
@@ -7,8 +7,8 @@ data pages, then a hole that grows by EAUG.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from dataclasses import replace
+from typing import Final
 
 from softsgx.cpu.signature import development_key
 from softsgx.image.image import ALL_CHUNKS, NO_CHUNKS, EnclaveImage, Segment
@@ -22,141 +22,22 @@ from softsgx.linux.uapi import (
     MAP_PRIVATE,
     MAP_SHARED,
     PROT_NONE,
-    SgxEnclaveRun,
 )
 from softsgx.sim import Steps
-from softsgx.spec import leaves
 from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT, MISC_EXINFO, XFRM_LEGACY
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
-from softsgx.spec.epcm import PT_TCS, PT_TRIM, REG, RWX, TCS, R, W
+from softsgx.spec.epcm import REG, RWX, TCS, R, W
 from softsgx.spec.paging import SECINFO
-from softsgx.spec.structure import Structure
 from softsgx.spec.tcs import TCS as TCS_PAGE
-from softsgx.system.enclave import EnclaveAbort, EnclaveProgram, EnclaveThread
-from softsgx.system.host import EnclaveEntry, HostThread
+from softsgx.system.host import HostThread
+from softsgx.system.loaded_enclave import SLOT, Enclave, ioctl
+from softsgx.system.v2_enclave import V2Enclave
 
-_SLOT: Final = SECINFO.SIZE
-_SLOTS: Final = PAGE_SIZE // _SLOT
+_SLOTS: Final = PAGE_SIZE // SLOT
 
 
 class BuildError(Exception):
     """A system call of the loader failed; the text names it and the errno."""
-
-
-@dataclass
-class Enclave:
-    """A loaded enclave, seen from its host. Addresses are linear addresses.
-
-    `tcs` lists the TCS pages, `data` the RW data pages, `heap` the first address behind them (a
-    hole). All methods are generators and take the host thread that acts; ioctls return the errno
-    and the argument block as the kernel left it.
-    """
-
-    fd: int
-    base: int
-    size: int
-    image: EnclaveImage
-    scratch: int = 0
-    tcs: list[int] = field(default_factory=list)
-    data: list[int] = field(default_factory=list)
-    heap: int = 0
-    thread_type: type[EnclaveThread] = EnclaveThread
-
-    def entry(self, program: EnclaveProgram) -> EnclaveEntry:
-        """Enclave code to be entered; keep it to resume an interrupted program."""
-        return EnclaveEntry(program, self.secinfo_slot, self.thread_type)
-
-    def secinfo_slot(self, tcs: int) -> int:
-        """The SECINFO operand slot of a thread, in the scratch pages: one each for those built."""
-        if tcs in self.tcs:
-            return self.scratch + self.tcs.index(tcs) * _SLOT
-        return self.scratch + tcs // PAGE_SIZE * _SLOT % PAGE_SIZE
-
-    def run(self, thread: int = 0) -> SgxEnclaveRun:
-        """A fresh run structure for a TCS."""
-        return SgxEnclaveRun(tcs=self.tcs[thread])
-
-    def call(
-        self, host: HostThread, program: EnclaveProgram, *, thread: int = 0, args: Any = None
-    ) -> Steps[Any]:
-        """Enter, run `program`, serve its calls out, leave; its result.
-
-        EnclaveFault if an exception ended it that nobody repaired, EnclaveAbort if it gave up.
-        """
-        entry, run = self.entry(program), self.run(thread)
-        while True:
-            yield from host.enter(entry, run, args=args)
-            if run.function != leaves.EEXIT:
-                entry.abandon(run.tcs)
-                raise EnclaveFault(run)
-            if not (yield from entry.serve(host, run.tcs)):
-                if isinstance(entry.result, EnclaveAbort):
-                    raise entry.result
-                return entry.result
-
-    # ioctls
-
-    def ioctl(self, host: HostThread, cmd: int, argument: Structure) -> Steps[tuple[int, Any]]:
-        """An ioctl: the result, and the argument block read back from user memory."""
-        return (yield from ioctl(host, self.fd, cmd, argument))
-
-    def restrict(
-        self, host: HostThread, address: int, length: int, rights: int
-    ) -> Steps[tuple[int, uapi.SgxEnclaveRestrictPermissions]]:
-        """SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS."""
-        argument = uapi.SgxEnclaveRestrictPermissions(
-            offset=address - self.base, length=length, permissions=rights
-        )
-        return (yield from self.ioctl(host, uapi.SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS, argument))
-
-    def modify_types(
-        self, host: HostThread, address: int, length: int, page_type: int
-    ) -> Steps[tuple[int, uapi.SgxEnclaveModifyTypes]]:
-        """SGX_IOC_ENCLAVE_MODIFY_TYPES."""
-        argument = uapi.SgxEnclaveModifyTypes(
-            offset=address - self.base, length=length, page_type=page_type
-        )
-        return (yield from self.ioctl(host, uapi.SGX_IOC_ENCLAVE_MODIFY_TYPES, argument))
-
-    def trim(
-        self, host: HostThread, address: int, length: int
-    ) -> Steps[tuple[int, uapi.SgxEnclaveModifyTypes]]:
-        """MODIFY_TYPES to PT_TRIM."""
-        return (yield from self.modify_types(host, address, length, PT_TRIM))
-
-    def make_tcs(
-        self, host: HostThread, address: int
-    ) -> Steps[tuple[int, uapi.SgxEnclaveModifyTypes]]:
-        """MODIFY_TYPES of one page to PT_TCS."""
-        return (yield from self.modify_types(host, address, PAGE_SIZE, PT_TCS))
-
-    def remove(
-        self, host: HostThread, address: int, length: int
-    ) -> Steps[tuple[int, uapi.SgxEnclaveRemovePages]]:
-        """SGX_IOC_ENCLAVE_REMOVE_PAGES."""
-        argument = uapi.SgxEnclaveRemovePages(offset=address - self.base, length=length)
-        return (yield from self.ioctl(host, uapi.SGX_IOC_ENCLAVE_REMOVE_PAGES, argument))
-
-
-class EnclaveFault(Exception):
-    """The enclave was left by an exception; `run` says which."""
-
-    def __init__(self, run: SgxEnclaveRun) -> None:
-        super().__init__(
-            f"vector {run.exception_vector}, error code {run.exception_error_code:#x}, "
-            f"address {run.exception_addr:#x}"
-        )
-        self.run = run
-
-
-def ioctl(host: HostThread, fd: int, cmd: int, argument: Structure) -> Steps[tuple[int, Any]]:
-    """An ioctl with its argument block in user memory: the result, and the block read back."""
-    address = yield from host.alloc(PAGE_SIZE)
-    yield from host.store(address, argument.pack())
-    ret = yield from host.ioctl(fd, cmd, address)
-    raw = yield from host.load(address, argument.SIZE)
-    yield from host.munmap(address, PAGE_SIZE)
-    return ret, type(argument).unpack(raw)
 
 
 def default_image(
@@ -177,7 +58,7 @@ def default_image(
         segments.append(Segment(at, PAGE_SIZE, TCS, tcs.pack(), label="TCS"))
         segments.append(Segment(at + PAGE_SIZE, frames, REG | R | W, label="SSA"))
         at += PAGE_SIZE + frames
-    scratch = (threads * _SLOT + PAGE_MASK) & ~PAGE_MASK
+    scratch = (threads * SLOT + PAGE_MASK) & ~PAGE_MASK
     segments.append(Segment(at, scratch, REG | R | W, label="scratch"))
     at += scratch
     if pages:
@@ -228,8 +109,6 @@ def load(host: HostThread, image: EnclaveImage | None = None, **layout: int) -> 
 def _type(host: HostThread) -> type[Enclave]:
     """The kind that speaks with this kernel."""
     if host.thread.kernel.version.interface == "v2":
-        from softsgx.system.v2_enclave import V2Enclave
-
         return V2Enclave
     return Enclave
 
@@ -253,7 +132,7 @@ def build(host: HostThread, fd: int, base: int, image: EnclaveImage) -> Steps[No
                 f"segment at {segment.offset:#x}: SGX_IOC_ENCLAVE_ADD_PAGES measures all of a page "
                 "or nothing"
             )
-    slots = sum(s.size for s in image.segments if s.label == "scratch") // _SLOT or _SLOTS
+    slots = sum(s.size for s in image.segments if s.label == "scratch") // SLOT or _SLOTS
     if len(image.tcs) > slots:
         raise BuildError(f"{len(image.tcs)} TCS: the scratch pages have {slots} SECINFO slots")
     secs = yield from _in_memory(host, image.secs(base).pack())

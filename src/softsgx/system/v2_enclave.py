@@ -12,7 +12,7 @@ from softsgx.spec.epcm import PT_SHIFT
 from softsgx.spec.paging import SECINFO
 from softsgx.spec.structure import Structure
 from softsgx.system.host import HostThread
-from softsgx.system.loader import Enclave
+from softsgx.system.loaded_enclave import Enclave
 
 _OPERAND: Final = PAGE_SIZE // 2
 

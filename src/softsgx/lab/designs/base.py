@@ -16,7 +16,7 @@ from softsgx.spec.epcm import PT_REG, R, W
 if TYPE_CHECKING:
     from softsgx.lab.measured import MeasuredHost
     from softsgx.linux.process import Thread
-    from softsgx.system.loader import Enclave
+    from softsgx.system.loaded_enclave import Enclave
 
 # How a host restricts pages, which is what the orders of the runtimes have to be adapted to.
 BY_IOCTL: Final = "ioctl"  # the wanted rights, by an ioctl; mprotect() is the VMA's alone

@@ -15,7 +15,7 @@ from softsgx.linux.uapi import (
 )
 from softsgx.sim import Steps
 from softsgx.spec.paging import SECINFO
-from softsgx.system.loader import Enclave
+from softsgx.system.loaded_enclave import Enclave
 
 
 class IoctlV2(Design):

@@ -17,7 +17,7 @@ from softsgx.spec import leaves
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import PENDING, R, W
 from softsgx.spec.status import SGX_PREV_TRK_INCMPL
-from softsgx.system.loader import EnclaveFault
+from softsgx.system.loaded_enclave import EnclaveFault
 
 
 class Pending(Scenario):

@@ -27,7 +27,8 @@ from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 from softsgx.spec.epcm import RWX, R, W, X, word_text
 from softsgx.spec.faults import PF
 from softsgx.spec.status import status_name
-from softsgx.system.loader import EnclaveFault, load
+from softsgx.system.loaded_enclave import EnclaveFault
+from softsgx.system.loader import load
 from softsgx.system.machine import Machine
 
 PAGES: Final = 4

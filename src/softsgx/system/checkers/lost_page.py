@@ -14,7 +14,7 @@ from softsgx.sim import StepBound, Steps
 from softsgx.spec.epcm import PENDING
 from softsgx.system.checkers.checker import Checker
 from softsgx.system.host import SignalRaised
-from softsgx.system.loader import EnclaveFault
+from softsgx.system.loaded_enclave import EnclaveFault
 
 if TYPE_CHECKING:
     from softsgx.system.enclave import EnclaveThread

@@ -14,7 +14,7 @@ from softsgx.system.v2_enclave import V2Enclave
 
 if TYPE_CHECKING:
     from softsgx.system.host import HostThread
-    from softsgx.system.loader import Enclave
+    from softsgx.system.loaded_enclave import Enclave
 
 RETRIES_MAX: Final = 1000
 _AGAIN: Final = (-EBUSY, -EAGAIN, -EINTR)

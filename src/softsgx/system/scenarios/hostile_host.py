@@ -12,7 +12,7 @@ from softsgx.spec.epcm import R
 from softsgx.system.checkers import Checker, WiderRight
 from softsgx.system.enclave import EnclaveAbort, EnclaveThread
 from softsgx.system.host import SignalRaised
-from softsgx.system.loader import EnclaveFault
+from softsgx.system.loaded_enclave import EnclaveFault
 from softsgx.system.runtimes import TrustedManager
 from softsgx.system.scenarios.liar import MENUS, Liar
 from softsgx.system.scenarios.protect import CONTENTS, Managed

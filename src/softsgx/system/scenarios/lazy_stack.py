@@ -10,7 +10,7 @@ from softsgx.sim import Steps
 from softsgx.spec import leaves
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.system.enclave import EnclaveThread
-from softsgx.system.loader import EnclaveFault
+from softsgx.system.loaded_enclave import EnclaveFault
 from softsgx.system.runtimes import TrustedManager
 from softsgx.system.scenarios.protect import Managed
 from softsgx.system.scenarios.scenario import Cast

@@ -25,7 +25,7 @@ from softsgx.sim.touch import READ, WRITE
 from softsgx.system.checkers import CHECKERS, Checker
 from softsgx.system.enclave import EnclaveAbort
 from softsgx.system.host import SignalRaised
-from softsgx.system.loader import EnclaveFault
+from softsgx.system.loaded_enclave import EnclaveFault
 from softsgx.system.machine import Machine
 from softsgx.system.scenarios.scene import Scene
 from softsgx.system.scenarios.words import SIGNALS, page_words, point_words

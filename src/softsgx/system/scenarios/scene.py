@@ -14,7 +14,8 @@ from softsgx.linux.sgx.main import ksgxd
 from softsgx.sim import Cooperative, Execution, Steps
 from softsgx.system.enclave import EnclaveThread
 from softsgx.system.host import HostThread
-from softsgx.system.loader import Enclave, default_image, load
+from softsgx.system.loaded_enclave import Enclave
+from softsgx.system.loader import default_image, load
 from softsgx.system.machine import Machine
 
 T = TypeVar("T")
