@@ -15,7 +15,7 @@ from softsgx.linux.errno import errno_text
 from softsgx.spec.epcm import R, rwx_text
 from softsgx.system.enclave import EnclaveAbort
 from softsgx.system.runtimes import ORDERS, TrustedManager, order_of
-from softsgx.system.runtimes.orders import Order
+from softsgx.system.runtimes.manager import Order
 from softsgx.system.runtimes.untrusted import Answer, Untrusted, retry
 
 if TYPE_CHECKING:

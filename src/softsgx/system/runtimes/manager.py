@@ -9,7 +9,7 @@ commit, or the host could put two frames behind one address, one after the other
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from softsgx.linux.errno import EFAULT, errno_text
 from softsgx.sim import Mutex, Steps
@@ -18,7 +18,6 @@ from softsgx.spec.epcm import PT_TCS, PT_TRIM, RWX, R, W, rwx_text
 from softsgx.spec.status import SGX_PAGE_NOT_MODIFIABLE, status_name
 from softsgx.spec.tcs import TCS as TCS_PAGE
 from softsgx.system.enclave import EnclaveAbort
-from softsgx.system.runtimes.orders import Order
 from softsgx.system.runtimes.untrusted import Answer, Untrusted
 
 if TYPE_CHECKING:
@@ -31,6 +30,18 @@ ON_DEMAND = "on demand"  # to be accepted at its first touch
 COMMITTED = "committed"
 TRIMMED = "trimmed"  # accepted PT_TRIM; the host may remove it
 TCS_STATE = "tcs"
+
+
+class Order(Protocol):
+    """One runtime's order of a permission change. The manager `m` has the steps; all pages of the
+    call have the rights `old`."""
+
+    name: str
+
+    def change(
+        self, m: TrustedManager, t: EnclaveThread, pages: list[int], old: int, new: int
+    ) -> Steps[None]:
+        """Change the rights of consecutive pages."""
 
 
 class TrustedManager:

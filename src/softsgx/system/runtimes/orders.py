@@ -9,25 +9,14 @@ whether it is asked again.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from softsgx.spec.epcm import R
 
 if TYPE_CHECKING:
     from softsgx.sim import Steps
     from softsgx.system.enclave import EnclaveThread
-    from softsgx.system.runtimes.manager import TrustedManager
-
-
-class Order(Protocol):
-    """One runtime's way. `manager` has the steps; all pages of the call have rights `old`."""
-
-    name: str
-
-    def change(
-        self, m: TrustedManager, t: EnclaveThread, pages: list[int], old: int, new: int
-    ) -> Steps[None]:
-        """Change the rights of consecutive pages."""
+    from softsgx.system.runtimes.manager import Order, TrustedManager
 
 
 class IntelEmm:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from softsgx.spec.epcm import R
-from softsgx.system.runtimes.orders import ORDERS, Order
+from softsgx.system.runtimes.orders import ORDERS
 
 if TYPE_CHECKING:
     from softsgx.sim import Steps
     from softsgx.system.enclave import EnclaveThread
-    from softsgx.system.runtimes.manager import TrustedManager
+    from softsgx.system.runtimes.manager import Order, TrustedManager
 
 
 class IntelEmmV2:
