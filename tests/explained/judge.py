@@ -85,7 +85,7 @@ class Judge:
             k.CallEnded: self._call_ended,
             k.ThreadSwitchedIn: self._switched_in,
         }
-        self.explainer = Explainer(machine, self._told.append, instructions=instructions)
+        self.explainer = Explainer(machine.kernel, self._told.append, instructions=instructions)
         machine.processor.log.subscribe(self)
 
     def __call__(self, event: Event) -> None:

@@ -73,6 +73,7 @@ class Kernel:
         self.free_pages: deque[SgxEpcPage] = deque()
         self.active_page_list: dict[SgxEpcPage, None] = {}
         self.ksgxd_waitq = WaitQueue("ksgxd_waitq")
+        self.ksgxd_tsk: Thread | None = None
         self.ksgxd_running = False
         self.low_watermark = 32
         self.high_watermark = 64

@@ -65,12 +65,12 @@ class Listening:
         if options.explain:
             self._voice = Voice()
             more = (native_xfrm(), "--xfrm {xfrm:#x}" if world.native else "--engine native")
-            Explainer(world.machine, self._voice.tell, instructions=True, more_xfrm=more)
+            Explainer(world.kernel, self._voice.tell, instructions=True, more_xfrm=more)
             log.subscribe_to({ProcessEnded: self._voice})
 
         self._unfinished: Unfinished | None = None
         if options.stats or options.explain:
-            self._unfinished = Unfinished(world.machine)
+            self._unfinished = Unfinished(world.machine.processor)
 
     @property
     def on(self) -> bool:

@@ -55,7 +55,7 @@ class Machine:
         self.cpus = cpus
         self.processor = Processor(pages, lps=cpus + 1, seed=seed, part=part, readings=readings)
         self.kernel = Kernel(self.processor, version)
-        self.ksgxd = Thread(self.kernel, None, "ksgxd", cpus)
+        self.ksgxd = self.kernel.ksgxd_tsk = Thread(self.kernel, None, "ksgxd", cpus)
         self._live: Execution | None = None
         self.explainer: Explainer | None = None
         self._unfinished: Unfinished | None = None
@@ -63,8 +63,8 @@ class Machine:
             from softsgx.system.explain.explainer import Explainer
             from softsgx.system.explain.unfinished import Unfinished
 
-            self.explainer = Explainer(self)
-            self._unfinished = Unfinished(self)
+            self.explainer = Explainer(self.kernel)
+            self._unfinished = Unfinished(self.processor)
 
     def explain(self, fault: Exception | None = None) -> str:
         """Why it was refused: for a `Fault` that was just raised, or else the last refusal.

@@ -32,7 +32,7 @@ from softsgx.system.explain.leaf_advice import Call, way_of_leaf
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
-    from softsgx.system.machine import Machine
+    from softsgx.linux.kernel import Kernel
 
 # Rules of whoever executes instructions and reaches memory of the host (`runner`).
 _ELSEWHERE: Final = {
@@ -72,14 +72,14 @@ class Explainer:
 
     def __init__(
         self,
-        machine: Machine,
+        kernel: Kernel,
         tell: Tell | None = None,
         *,
         instructions: bool = False,
         more_xfrm: tuple[int, str] = MORE_XFRM,
     ) -> None:
-        self.machine = machine
-        self.history = History(machine, more_xfrm)
+        self.history = History(kernel, more_xfrm)
+        self._processor = kernel.processor
         self.tell = tell
         self._instructions = instructions
         self.last: Explanation | None = None
@@ -99,7 +99,7 @@ class Explainer:
             k.SignalSent: self._signal_sent,
             k.VdsoReturned: self._vdso_returned,
         }
-        log = machine.processor.log
+        log = kernel.processor.log
         # Calls are explained by what the history knows of them before they end.
         listening = (self._handlers, self.history.handlers)
         self._unsubscribe = [log.subscribe_to(handlers) for handlers in listening]
@@ -112,7 +112,7 @@ class Explainer:
     # Refusals
 
     def _access_faulted(self, e: c.AccessFaulted) -> None:
-        lp = self.machine.processor.lps[e.lp]
+        lp = self._processor.lps[e.lp]
         moment = now(self.history, lp, e.entry)
         if e.rule.startswith("PAGING."):
             self._wait(e, moment, self._where(lp))
@@ -122,12 +122,12 @@ class Explainer:
 
     def _wait(self, e: c.AccessFaulted | c.LeafFaulted, moment: Moment, where: str) -> None:
         self._open.pop(e.lp, None)
-        self._paging[e.lp] = _Waiting(self.machine.processor.log.seq, e, moment, where)
+        self._paging[e.lp] = _Waiting(self._processor.log.seq, e, moment, where)
 
     def _leaf_faulted(self, e: c.LeafFaulted) -> None:
         if e.leaf not in _ENCLU and not e.leaf.startswith("ENCLU["):
             return
-        lp = self.machine.processor.lps[e.lp]
+        lp = self._processor.lps[e.lp]
         if e.rule.startswith("PAGING."):
             self._wait(e, now(self.history, lp, 0), self._where(lp))
         else:
@@ -136,7 +136,7 @@ class Explainer:
 
     def _leaf_done(self, e: c.LeafDone) -> None:
         if e.rule and e.leaf in _ENCLU:
-            lp = self.machine.processor.lps[e.lp]
+            lp = self._processor.lps[e.lp]
             found = self._leaf(e, status_text(e.status), self._where(lp))
             found.outcome = f"RAX = {e.status}: the enclave goes on"
             if self._rips.pop(e.lp, None) and lp.secs is not None:
@@ -144,12 +144,12 @@ class Explainer:
             self._tell(found)
 
     def _instruction_faulted(self, e: c.InstructionFaulted) -> None:
-        lp = self.machine.processor.lps[e.lp]
+        lp = self._processor.lps[e.lp]
         end = exception_text(e.vector, e.code)
         verb = "raised" if e.rule in _RAISED else "refused"
         at = f"instruction at {e.rip:#x}" if self._instructions else "an instruction"
         self._open[e.lp] = Explanation(
-            event=self.machine.processor.log.seq,
+            event=self._processor.log.seq,
             headline=f"{at} {verb} ({e.rule}): {end}",
             rule=e.rule,
             rule_text=rule_text(e.rule),
@@ -170,7 +170,7 @@ class Explainer:
             return
         if waiting is not None:
             seq, refused, moment, where = waiting
-            lp = self.machine.processor.lps[e.cpu]
+            lp = self._processor.lps[e.cpu]
             if isinstance(refused, c.AccessFaulted):
                 found = self._access(refused, look(self.history, lp, refused.linear, moment), where)
             else:
@@ -183,7 +183,7 @@ class Explainer:
 
     def _signal_sent(self, e: k.SignalSent) -> None:
         if e.cpu in self._open:
-            self._open[e.cpu].signal = self.machine.processor.log.seq
+            self._open[e.cpu].signal = self._processor.log.seq
         self._close_open(e.cpu, f"{e.signal} to thread {e.thread}")
 
     def _vdso_returned(self, e: k.VdsoReturned) -> None:
@@ -201,7 +201,7 @@ class Explainer:
 
     def _rip(self, physical: int, base: int, size: int) -> str:
         """Where the AEX interrupted."""
-        return rip_text(self.machine.processor.memory.read_int(physical, 8), base, size)
+        return rip_text(self._processor.memory.read_int(physical, 8), base, size)
 
     def _tell(self, found: Explanation) -> None:
         self.last = found
@@ -228,7 +228,7 @@ class Explainer:
         name = ACCESS_NAMES.get(e.access, "access")
         missing = e.access & RWX & ~facts.word
         return Explanation(
-            event=self.machine.processor.log.seq,
+            event=self._processor.log.seq,
             headline=f"{name} at {e.linear:#x} refused by {by} ({e.rule}): {end}",
             rule=e.rule,
             rule_text=rule_text(e.rule),
@@ -245,7 +245,7 @@ class Explainer:
         where: str,
         moment: Moment | None = None,
     ) -> Explanation:
-        lp = self.machine.processor.lps[e.lp]
+        lp = self._processor.lps[e.lp]
         operand, value, target = subject(e, lp)
         facts = look(self.history, lp, target, moment)
         secinfo = secinfo_at(facts, e.rbx) if e.leaf in _SECINFO_LEAVES else None
@@ -268,7 +268,7 @@ class Explainer:
             # Refused for what the operand contains.
             layers, headline = [], f"{e.leaf} refused ({e.rule}): {end}"
         return Explanation(
-            event=self.machine.processor.log.seq,
+            event=self._processor.log.seq,
             headline=headline,
             rule=e.rule,
             rule_text=rule_text(e.rule),
@@ -281,7 +281,7 @@ class Explainer:
     def _tcs(self, facts: Facts) -> list[Layer]:
         if facts.word & (VALID | PT_MASK) != VALID | PT_OF_TCS:
             return []  # its bytes are no TCS
-        processor = self.machine.processor
+        processor = self._processor
         tcs = TCS.unpack(processor.memory.read(processor.epc.physical(facts.number), TCS.SIZE))
         state = "active" if tcs.STATE else "inactive"
         return [Layer("TCS", "", f"{state}, CSSA {tcs.CSSA} of {tcs.NSSA}")]
@@ -304,7 +304,7 @@ class Explainer:
         if fault is not None and self._paging:
             for cpu, (seq, e, moment, where) in self._paging.items():
                 if e.rule == fault.rule and isinstance(e, c.AccessFaulted):
-                    lp = self.machine.processor.lps[cpu]
+                    lp = self._processor.lps[cpu]
                     found = self._access(e, look(self.history, lp, e.linear, moment), where)
                     found.event = seq
                     return found.text

@@ -65,7 +65,7 @@ class Facts:
         """R, W, X that the kernel will ever let an area have here: vm_max_prot_bits."""
         if self.entry is not None:
             return self.entry.vm_max_prot_bits
-        return self.history.machine.kernel.version.eaug_cap
+        return self.history.kernel.version.eaug_cap
 
     # Layers
 
@@ -173,9 +173,8 @@ def look(
     history: History, lp: LogicalProcessor, address: int, moment: Moment | None = None
 ) -> Facts:
     """The facts of an address on a processor; `moment`: it was refused at another one."""
-    machine = history.machine
-    processor = machine.processor
-    mm = machine.kernel.loaded.get(lp.id)
+    processor = history.processor
+    mm = history.kernel.loaded.get(lp.id)
     vma = mm.vma_lookup(address) if mm is not None else None
     pte = lp.space.lookup(address)
     if not pte and lp.space.elsewhere is not None:

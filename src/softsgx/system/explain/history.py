@@ -22,7 +22,8 @@ from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.sigstruct import SIGSTRUCT
 
 if TYPE_CHECKING:
-    from softsgx.system.machine import Machine
+    from softsgx.cpu import Processor
+    from softsgx.linux.kernel import Kernel
 
 KEPT: Final = 4
 PAGES_MAX: Final = 1 << 16
@@ -101,17 +102,18 @@ class Runs(NamedTuple):
 
 
 class History:
-    """Listens to a machine. Keys: EPC page number; (address space, linear page number); processor.
+    """Remembers changes. Keys: EPC page number; (address space, linear page number); processor.
 
     `handlers` are for `Log.subscribe_to`.
     `flushed` has the number and the cause of the last flush of a processor, `entered` the number of
     its last entry into an enclave.
     """
 
-    def __init__(self, machine: Machine, more_xfrm: tuple[int, str] = MORE_XFRM) -> None:
-        self.machine = machine
+    def __init__(self, kernel: Kernel, more_xfrm: tuple[int, str] = MORE_XFRM) -> None:
+        self.kernel = kernel
+        self.processor = kernel.processor
         self.more_xfrm = more_xfrm
-        self.log = machine.processor.log
+        self.log = kernel.processor.log
         self.epcm: dict[int, list[Change]] = {}
         self.ptes: dict[tuple[str, int], list[Change]] = {}
         self.calls: dict[str, deque[tuple[int, Context]]] = {}
@@ -144,7 +146,8 @@ class History:
         runs = self.runs.get(lp)
         if runs is not None:
             return f"thread {runs.thread}"
-        return "ksgxd" if lp == self.machine.ksgxd.cpu else f"processor {lp}"
+        ksgxd = self.kernel.ksgxd_tsk
+        return "ksgxd" if ksgxd is not None and lp == ksgxd.cpu else f"processor {lp}"
 
     def busy(self, lp: int) -> Context | None:
         """What a processor is busy with in the kernel."""
@@ -187,7 +190,7 @@ class History:
         if e.rule:
             if busy.leaves is None:
                 busy.leaves = {}
-            busy.leaves[e.leaf] = RefusedLeaf(e, operands(self.machine, e))
+            busy.leaves[e.leaf] = RefusedLeaf(e, operands(self.processor, e))
         elif busy.leaves:
             busy.leaves.pop(e.leaf, None)  # tried again, or of another page
 
@@ -197,7 +200,7 @@ class History:
             busy.refusal = e
             fields = dict(e.fields)
             if "secs" in fields:  # EINIT was not even tried
-                sig = self.machine.processor.memory.read(fields["sigstruct"], SIGSTRUCT.SIZE)
+                sig = self.processor.memory.read(fields["sigstruct"], SIGSTRUCT.SIZE)
                 busy.sigstruct = sig
 
     def _begun(self, e: k.CallBegun) -> None:
@@ -241,13 +244,13 @@ class History:
         self._busy.pop(e.cpu, None)
 
 
-def operands(machine: Machine, e: c.LeafDone | c.LeafFaulted) -> bytes:
+def operands(processor: Processor, e: c.LeafDone | c.LeafFaulted) -> bytes:
     """What a leaf of the kernel was given in memory, which the kernel uses again afterwards: the
     source page of ECREATE and EADD, the SIGSTRUCT of EINIT."""
     size = _OPERANDS.get(e.leaf)
     if size is None:
         return b""
-    memory, at = machine.processor.memory, e.rbx
+    memory, at = processor.memory, e.rbx
     if e.leaf != "EINIT":
         at = memory.read_int(at - DIRECT_MAP + _SRCPGE, 8)
     return memory.read(at - DIRECT_MAP, size)

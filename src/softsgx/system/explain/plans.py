@@ -97,7 +97,7 @@ def enclave_at(facts: Facts) -> SgxEncl | None:
     if not secs.BASEADDR <= facts.address < secs.elrange_end:
         return None
     # One that is not mapped any more is known by the EPC pages that it still has.
-    pages = facts.history.machine.kernel.active_page_list
+    pages = facts.history.kernel.active_page_list
     owned = (page.owner.encl for page in pages if page.owner is not None)
     return next((e for e in chain(_mapped(facts), owned) if _is(e, secs.page)), None)
 
@@ -136,7 +136,7 @@ def area(facts: Facts, right: int) -> Plan:
     if page is None:
         return _host_area(facts, right), ""
     encl, entry, _ = page
-    kernel, vma = facts.history.machine.kernel, facts.vma
+    kernel, vma = facts.history.kernel, facts.vma
     if entry is None and not kernel.has_sgx2:
         missing = "no page was added there, and without SGX2 none is on touch: ADD_PAGES"
         return [Say(f"{missing} before INIT")], ""
@@ -196,7 +196,7 @@ def _leads_elsewhere(facts: Facts, entry: SgxEnclPage | None) -> bool:
 
 def _beyond(facts: Facts, page: Page, right: int, held: int, cap: int) -> Plan:
     """A right that the kernel's cap of the page lacks: only another page can have it."""
-    kernel = facts.history.machine.kernel
+    kernel = facts.history.kernel
     refused = f"the kernel's cap of the page is {rwx_text(cap)}, mprotect refuses {prots(right)}"
     anew = kernel.has_sgx2 and not right & ~kernel.version.eaug_cap
     if page.entry is None or not anew or not cap or not page.word & VALID:
@@ -300,7 +300,7 @@ def nothing_left(facts: Facts, rule: str, by_now: str) -> list[Step]:
 
 def _driver(facts: Facts) -> list[Step]:
     """Area and EPCM allow it, and yet the driver did not map the page."""
-    kernel = facts.history.machine.kernel
+    kernel = facts.history.kernel
     if not kernel.nr_free:
         return [Say(NO_EPC)]
     entry = facts.encl.page(facts.address) if facts.encl is not None else None

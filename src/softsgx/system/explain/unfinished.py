@@ -34,7 +34,7 @@ from softsgx.system.explain.facts import DUE
 from softsgx.system.explain.history import Context
 
 if TYPE_CHECKING:
-    from softsgx.system.machine import Machine
+    from softsgx.cpu import Processor
 
 FOLLOWED_MAX: Final = 1 << 17
 """Pages and stays that are remembered; of further ones only that there were some."""
@@ -71,11 +71,11 @@ class _Stay:
 
 
 class Unfinished:
-    """A listener of a machine that remembers what is unfinished; `remarks` tells it."""
+    """A listener that remembers what is unfinished; `remarks` tells it."""
 
-    def __init__(self, machine: Machine) -> None:
-        self._processor = machine.processor
-        self._log = self._processor.log
+    def __init__(self, processor: Processor) -> None:
+        self._processor = processor
+        self._log = processor.log
         self.overflowed = False
         self._followed = 0
         self._pages: dict[int, dict[int, _Due]] = {}  # by enclave and linear address

@@ -24,7 +24,7 @@ class Asked:
     @property
     def kernel(self) -> Kernel:
         """The kernel."""
-        return self.history.machine.kernel
+        return self.history.kernel
 
     @cached_property
     def fields(self) -> dict[str, int]:

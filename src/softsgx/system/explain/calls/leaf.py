@@ -69,7 +69,7 @@ def _operands(asked: Asked, refused: RefusedLeaf, page: int) -> tuple[list[Layer
 def _page(asked: Asked, e: c.LeafDone | c.LeafFaulted) -> tuple[int, Layer | None]:
     """The EPC page of RCX: its number, and its EPCM entry."""
     history = asked.history
-    processor = history.machine.processor
+    processor = history.processor
     lp = processor.lps[e.lp]
     number = lp.system_epc_page(e.rcx) if e.rcx >> 63 else -1
     if number < 0:
