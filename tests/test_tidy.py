@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.tidy import form, purity, repository, rooms, waiting
+from tests.tidy import citations, form, purity, repository, rooms, waiting
 from tests.tidy.source import ROOT, Source, sources
 
 Rule = Callable[[Source], Iterator[str]]
@@ -72,6 +72,65 @@ def test_no_file_names_this_workplace_or_a_registry() -> None:
         for path, text in repository.text_files()
         for finding in repository.banned_words(path, text)
     )
+
+
+def test_citations_are_listed() -> None:
+    report(
+        finding
+        for path, text in citations.cited_files()
+        for finding in citations.unknown(path, text)
+    )
+
+
+def test_every_listed_source_is_cited() -> None:
+    """What the page lists and nothing cites any more goes."""
+    used = {name for _, text in citations.cited_files() for name, _, _ in citations.citations(text)}
+    listed = citations.sources()
+    sections = {f"{document}, {n}, {title}" for document, n, title in listed.sections}
+    assert (listed.documents - {"man"} | listed.kernels | sections) - used == set()
+    assert {path for path in citations.EXEMPT if not (ROOT / path).is_file()} == set()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SDM 3D, 38.7",
+        "SDM 3D, 38.7 and 38.8",
+        'SDM 3D, 38.7 "Thread Control Structure (TCS)"',
+        'SDM 3D, "Enclave Code Execution"',
+        'SDM 3A, "Keys"',
+        "SDM 3D, EMODPE, EMOD",
+        "SDM 3D, abort page semantics",
+        "SDM 3E",
+        "the SDM says so",
+        'SDM 3A, 4.6 "Access Rights" and 4.7',
+        "DWARF 5",
+        "DWARF 4, 6.4",
+        "LSB Desktop",
+        "FIPS 140",
+        "Linux 6.13, mm/mmap.c",
+        "Linux 6.12, asm/sgx.h",
+    ],
+)
+def test_citations_that_do_not_last_are_found(text: str) -> None:
+    assert list(citations.unknown("src/softsgx/cpu/a.py", f'"""A.\n\n{text}.\n"""'))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'SDM 3D, 38.7 "SGX Enclave Control\n# Structure (SECS)", 39.4.3 "Keys"',
+        "SDM 3D, ELDB/ELDU/ELDBC/ELDUC, EWB and EINIT",
+        'SDM 3A, "Access Rights"; SDM 4',
+        "as SDM 3D says",
+        'DWARF 4, 6.4 "Call Frame Information"',
+        "DWARF pointer encodings",
+        "Linux 6.12, sgx/main.c, sgx_encl_ewb",
+        "Linux 6.18.44, on a Xeon",
+    ],
+)
+def test_citations_that_last_are_not(text: str) -> None:
+    report(citations.unknown("src/softsgx/cpu/a.py", f"# {text}\n"))
 
 
 def test_the_changelog_is_wrapped() -> None:

@@ -31,7 +31,8 @@ STUB_SYMBOLS: Final[Mapping[str, int]] = {
     **{f"BOX_{name}": box.MAILBOX_AT["REGISTERS"] + 8 * i for i, name in enumerate(REGISTER_NAMES)},
     "BOX_FX": box.MAILBOX_AT["FX"],
     **{name: getattr(box, name) for name in ("IDLE", "REQUEST", "REPLY")},
-    # x86-64 psABI, "The Stack Frame"; Linux, asm/unistd_64.h and linux/futex.h.
+    # x86-64 psABI, 3.2.2 "The Stack Frame"; Linux 6.12, arch/x86/entry/syscalls/syscall_64.tbl,
+    # include/uapi/linux/futex.h.
     "RED_ZONE": 128,
     "SYS_GETTID": 186,
     "SYS_FUTEX": 202,
@@ -55,7 +56,7 @@ NATIVE_SYMBOLS: Final[Mapping[str, int]] = {
     "EENTER": leaves.EENTER,
     "ENCLU_LENGTH": 3,
     "SYS_GETTID": 186,
-    # Linux, asm/unistd_64.h and asm-generic/signal-defs.h.
+    # Linux 6.12, arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/signal-defs.h.
     "SYS_RT_SIGPROCMASK": 14,
     "SIG_UNBLOCK": 1,
 }

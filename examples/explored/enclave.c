@@ -70,7 +70,7 @@ static uint64_t accept_once(uint64_t page)
 __attribute__((used)) uint64_t serve(uint64_t page, uint64_t what, uint64_t host)
 {
     switch (what) {
-    case 0: /* each thread accepts by itself: SDM 3D, EACCEPT, no two at one page */
+    case 0: /* each thread accepts by itself: SDM 3D, EACCEPT; no two at one page */
         return eaccept(page);
     case 1:
         return accept_once(page);

@@ -1,4 +1,7 @@
-"""Access control at address translation: every check and its error code. SDM 3D, 37.3; 3A, 4.7."""
+"""Access control at address translation: every check and its error code.
+
+SDM 3D, 38.3 "Access-control Requirements"; SDM 3A, 4.7 "Page-Fault Exceptions".
+"""
 
 from typing import Final
 

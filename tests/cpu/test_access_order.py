@@ -1,4 +1,4 @@
-"""Access control: which of two refusals wins. SDM 3D, 37.3.
+"""Access control: which of two refusals wins. SDM 3D, 38.3 "Access-control Requirements".
 
 The page tables come before the EPCM, the #GP of a fetch that leaves the enclave before both. The
 order within the EPCM shows only in the rule that the model names, never in the fault.

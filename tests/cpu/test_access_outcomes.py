@@ -1,4 +1,7 @@
-"""Access control: what is permitted, abort pages, accesses over a boundary. SDM 3D, 37.3, 37.5."""
+"""Access control: what is permitted, abort pages, accesses over a boundary.
+
+SDM 3D, 38.3 "Access-control Requirements", 38.5 "Page-Based Access Control".
+"""
 
 from collections.abc import Callable
 from typing import Final
@@ -207,7 +210,9 @@ def test_the_first_write_walks_again_and_asks_both_layers() -> None:
 def test_a_first_write_that_faults_drops_the_translation(
     spoil: Callable[[BareEnclave, int], object], rewalks: bool
 ) -> None:
-    """A page fault takes the translation of its address with it (SDM 3A, 4.10.4.1).
+    """A page fault takes the translation of its address with it.
+
+    SDM 3A, 4.10.4.1 "Operations that Invalidate TLBs and Paging-Structure Caches".
 
     The clean one stayed: another page could be mapped there, and reads went on to the old one.
     """

@@ -1,4 +1,6 @@
-"""Translations that the TLB keeps: wider or narrower than what the tables say by now. SDM 3D, 37.3.
+"""Translations that the TLB keeps: wider or narrower than what the tables say by now.
+
+SDM 3D, 38.3 "Access-control Requirements"; SDM 3A, 4.10.4.3 "Optional Invalidation".
 
 Neither EPCM nor page tables reach into a TLB. Wider ones are what tracking is for; a narrower one
 may cause one spurious fault.

@@ -1,6 +1,6 @@
 """Asynchronous exit: what is saved in the SSA frame, and that saving never fails.
 
-SDM 3D, "Enclave Exiting Events". The synthetic state is in test_aex_synthetic.py, the extended
+SDM 3D, 40 "Enclave Exiting Events". The synthetic state is in test_aex_synthetic.py, the extended
 state in test_aex_state.py, EXITINFO and EXINFO in test_exitinfo.py.
 """
 

@@ -1,4 +1,7 @@
-"""The state an AEX loads: what the operating system finds in the interrupted context. SDM 3D."""
+"""The state an AEX loads: what the operating system finds in the interrupted context.
+
+SDM 3D, 40.3 "Synthetic State on Asynchronous Enclave Exit".
+"""
 
 import struct
 

@@ -1,6 +1,7 @@
 """Who may reach a shadow-stack page, and what a shadow-stack access may reach.
 
-SDM 3A, 4.6 and 4.7; SDM 3D, "Access Control Requirements".
+SDM 3A, 4.6 "Access Rights", 4.7 "Page-Fault Exceptions"; SDM 3D, 38.3 "Access-control
+Requirements".
 """
 
 from collections.abc import Callable
@@ -267,7 +268,7 @@ def test_a_cached_translation_outlives_the_change_of_the_page_as_ever() -> None:
 
 def test_a_narrower_cached_translation_faults_once() -> None:
     """As for ordinary accesses: a stale entry without the right may fault although a walk would not
-    (SDM 3A, 4.10.4.3)."""
+    (SDM 3A, 4.10.4.3 "Optional Invalidation")."""
     enclave = running()
     lp, space = inside(enclave), enclave.bare.processor.space
     space.set(STACK, space.lookup(STACK) & ~PTE_D)

@@ -1,6 +1,6 @@
 """CET at entry and exit: CET.20 to CET.28, and what the state becomes.
 
-SDM 3D, EENTER, ERESUME, EEXIT, EDECCSSA, "Enclave Exiting Events".
+SDM 3D, EENTER, ERESUME, EEXIT, EDECCSSA, 40 "Enclave Exiting Events".
 """
 
 from dataclasses import replace

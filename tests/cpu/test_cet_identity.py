@@ -1,6 +1,6 @@
 """What identifies an enclave with CET: reports, keys, and what the part announces.
 
-SDM 3D, EREPORT, EGETKEY, and CPUID leaf 12H.
+SDM 3D, EREPORT, EGETKEY; CPUID leaf 12H.
 """
 
 from dataclasses import replace

@@ -1,7 +1,7 @@
 """Page types and leaves, on a part with CET and on one without: the manual's listings as a table.
 
 Each column says for every page type what the listing of the leaf says of it, restated here without
-a look at the model: "" it is accepted, "gp" #GP(0), "pf" #PF, a number RAX. SDM 3D, the listings of
+a look at the model: "" it is accepted, "gp" #GP(0), "pf" #PF, a number RAX. The listings: SDM 3D,
 EADD, EAUG, EACCEPT, EACCEPTCOPY, EMODPE, EMODPR, EMODT, EEXTEND, EDBGRD, EDBGWR, EBLOCK, EWB and
 ELDU, EREMOVE.
 """

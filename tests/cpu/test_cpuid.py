@@ -1,4 +1,7 @@
-"""CPUID leaves 7 and 12H of the parts, and the EPC sections they list. SDM 3D, 37.7."""
+"""CPUID leaves 7 and 12H of the parts, and the EPC sections they list.
+
+SDM 3D, 37.7.2 "Intel SGX Resource Enumeration Leaves".
+"""
 
 from typing import Any
 

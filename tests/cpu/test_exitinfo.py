@@ -1,4 +1,7 @@
-"""EXITINFO and EXINFO: what AEX tells the enclave about the event. SDM 3D, EXITINFO, EXINFO."""
+"""EXITINFO and EXINFO: what AEX tells the enclave about the event.
+
+SDM 3D, 38.9.1.1 "EXITINFO", 38.9.2.1 "EXINFO Structure".
+"""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""RAX and RFLAGS behind every leaf. SDM 3D, "Flags Affected" of each leaf."""
+"""RAX and RFLAGS after every leaf: "Flags Affected" of each leaf's page. SDM 3D."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,7 @@
-"""IA32_FEATURE_CONTROL and IA32_SGXLEPUBKEYHASH: who may write them when. SDM 3D, 37.7 and 42.2."""
+"""IA32_FEATURE_CONTROL and IA32_SGXLEPUBKEYHASH: who may write them when.
+
+SDM 3D, 37.7.1 "Intel SGX Opt-In Configuration", 42.2 "IA32_FEATURE_CONTROL".
+"""
 
 from functools import partial
 

@@ -1,6 +1,6 @@
 """Which right of the page tables every memory operand of every leaf needs.
 
-The table restates "Memory Parameter Semantics" of SDM 3D, leaf by leaf: r is read, w is written
+The table restates "Memory Parameter Semantics" of SDM 3D for each leaf: r is read, w is written
 (or read and written), rw is touched as a read first. The TCS operand is as measured on silicon.
 """
 

@@ -1,4 +1,7 @@
-"""Extended state: sizes, the XSAVE image and what XRSTOR takes from it. SDM 1, 13."""
+"""Extended state: sizes, the XSAVE image and what XRSTOR takes from it.
+
+SDM 1, 13 "Managing State Using the XSAVE Feature Set".
+"""
 
 import struct
 
@@ -133,7 +136,7 @@ def test_load_without_x87() -> None:
 
 
 def test_load_without_sse_still_takes_mxcsr() -> None:
-    """The standard form of XRSTOR loads MXCSR whatever XSTATE_BV says. SDM 1, 13.8.1."""
+    """MXCSR is loaded whatever XSTATE_BV says. SDM 1, 13.8.1 "Standard Form of XRSTOR"."""
     legacy = XState.load(with_bv(0b01), ALL, "TEST").legacy
     assert legacy == full().legacy[:160] + bytes(256) + full().legacy[416:]
 

@@ -1,6 +1,6 @@
 """One ioctl per enclave at a time, and what the reclaimer's hands on a page mean to each ioctl.
 
-Linux 6.12, sgx/ioctl.c (sgx_ioctl); sheet of errors: -EBUSY and -EAGAIN are different retries.
+Linux 6.12, sgx/ioctl.c (sgx_ioctl); -EBUSY and -EAGAIN are different retries.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A leaf of the enclave is in flight on the page that the kernel is about to change.
 
-SDM 3D, concurrency tables: EACCEPT, EACCEPTCOPY, EMODPE, EMODPR and EMODT exclude each other on
-one page. The kernel does not try again: SGX_EPC_PAGE_CONFLICT is 7 in `result`, -EFAULT, and
-`count` names the page. Linux 6.12, sgx/ioctl.c.
+SDM 3D, 41.1.5 "Concurrent Operation Restrictions": EACCEPT, EACCEPTCOPY, EMODPE, EMODPR and EMODT
+exclude each other on one page. The kernel does not try again: SGX_EPC_PAGE_CONFLICT is 7 in
+`result`, -EFAULT, and `count` names the page. Linux 6.12, sgx/ioctl.c.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The kernel's SGX selftests that run on SGX1, one test each. Linux 6.12, selftests/sgx/main.c.
+"""The kernel's SGX selftests that run on SGX1, one test each.
+
+Linux 6.12, tools/testing/selftests/sgx/main.c.
 
 R0: the vDSO function returned 0 (asserted by `enter`); X: run.function is EEXIT; Z: no exception in
 the run structure; U0: run.user_data is 0.

@@ -1,4 +1,6 @@
-"""The kernel's SGX selftests of SGX2, one test each. Linux 6.12, selftests/sgx/main.c.
+"""The kernel's SGX selftests of SGX2, one test each.
+
+Linux 6.12, tools/testing/selftests/sgx/main.c.
 
 See `test_selftests` for R0, X, Z, U0. An ioctl that "does everything" returned 0 with result 0 and
 count equal to the length; `SelfTest.modify_types` asserts that.

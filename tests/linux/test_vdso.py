@@ -1,4 +1,6 @@
-"""__vdso_sgx_enter_enclave: its contract, the user handler, the fix-up. Linux 6.12, vdso/vsgx.S.
+"""__vdso_sgx_enter_enclave: its contract, the user handler, the fix-up.
+
+Linux 6.12, arch/x86/entry/vdso.
 
 The ENCLU is a script here: how each of them ends is given. In `test_vdso_entry` a processor
 executes it.

@@ -1,4 +1,4 @@
-"""Page tables: entries as x86 has them, and nothing else. SDM 3A, 4.5."""
+"""Page tables: entries as x86 has them, and nothing else. SDM 3A, 4.5 "IA-32e Paging"."""
 
 import pytest
 

@@ -1,4 +1,7 @@
-"""The TLB: what it holds, and the only ways it forgets. SDM 3A, 4.10."""
+"""The TLB: what it holds, and the only ways it forgets.
+
+SDM 3A, 4.10 "Caching Translation Information".
+"""
 
 import pytest
 

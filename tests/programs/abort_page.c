@@ -1,6 +1,7 @@
 /*
  * The host touches enclave memory: reads give FF bytes, writes change nothing, for every width of
- * access. SDM 3D, abort page semantics; Linux 6.12 maps the page for the host as for the enclave.
+ * access. SDM 3D, 38.5.1 "Access-control for Accesses that Originate from non-SGX
+ * Instructions". Linux 6.12 maps the page for the host as for the enclave.
  *
  * enclave: ops
  * engines: unicorn

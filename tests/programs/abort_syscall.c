@@ -1,6 +1,7 @@
 /*
  * The kernel touches enclave memory for the host: a system call with such a buffer does not fail;
- * it reads FF bytes, and what it writes is lost. SDM 3D, abort page semantics.
+ * it reads FF bytes, and what it writes is lost. SDM 3D, 38.5.1 "Access-control for Accesses
+ * that Originate from non-SGX Instructions".
  *
  * enclave: ops
  * engines: unicorn

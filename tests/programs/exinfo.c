@@ -1,6 +1,7 @@
 /*
  * MISCSELECT.EXINFO: the SSA frame of a page fault says the full address and the error code, and
- * EXITINFO is valid for it; CR2, which the host sees, has its low 12 bits clear. SDM 3D, AEX.
+ * EXITINFO is valid for it; CR2, which the host sees, has its low 12 bits clear. SDM 3D,
+ * 40.3 "Synthetic State on Asynchronous Enclave Exit".
  *
  * enclave: faults miscselect=1
  */

@@ -1,6 +1,7 @@
 /*
  * x87 and SSE state: the host's goes in at EENTER; asynchronous exits save the enclave's and show
- * the initial state outside; ERESUME brings it back. SDM 3D, EENTER and AEX.
+ * the initial state outside; ERESUME brings it back. SDM 3D, EENTER, 40 "Enclave Exiting
+ * Events".
  *
  * enclave: fp
  */

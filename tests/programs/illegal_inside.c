@@ -1,6 +1,6 @@
 /*
  * Instructions that are illegal inside an enclave, those that are privileged, and those that are
- * legal. SDM 3D, illegal instructions in enclaves.
+ * legal. SDM 3D, 39.6.1 "Illegal Instructions".
  *
  * enclave: faults
  * engines: unicorn

@@ -1,7 +1,8 @@
 /*
  * Host buffers that end where a page ends, with nothing behind it: an enclave reads and writes up
  * to the last byte, and not one byte more; the fault is delivered, can be repaired, and the same
- * instruction goes on. CR2 has its low 12 bits clear for faults inside. SDM 3D, AEX.
+ * instruction goes on. CR2 has its low 12 bits clear for faults inside. SDM 3D, 40.3
+ * "Synthetic State on Asynchronous Enclave Exit".
  *
  * enclave: ops
  */

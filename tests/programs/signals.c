@@ -1,6 +1,7 @@
 /*
  * Signals while a thread is inside an enclave: an asynchronous exit first, so the handler sees the
- * state that SDM 3D, AEX leaves behind; when it returns, the enclave goes on where it was.
+ * state of SDM 3D, 40.3 "Synthetic State on Asynchronous Enclave Exit"; when it returns, the
+ * enclave goes on where it was.
  *
  * enclave: ops
  */

@@ -1,6 +1,6 @@
 /*
  * Two enclaves in one process: each has its own memory, and what is the other's is outside: it
- * reads FF bytes, and writes are lost. SDM 3D, accesses of an enclave to EPC pages of another.
+ * reads FF bytes, and writes are lost. SDM 3D, 38.3 "Access-control Requirements".
  *
  * enclave: ops
  * engines: unicorn

@@ -1,6 +1,6 @@
 /*
  * What the vDSO function promises: return values, the fields of sgx_enclave_run, user handlers.
- * Linux 6.12, arch/x86/include/uapi/asm/sgx.h and entry/vdso/vsgx.S.
+ * Linux 6.12, arch/x86/include/uapi/asm/sgx.h, arch/x86/entry/vdso/vsgx.S.
  *
  * enclave: ops threads=2
  */

@@ -170,7 +170,8 @@ class Memory:
         entry = lp.tlb.get(page_of(address))
         if entry is not None and need & entry.rights:
             return entry
-        # What does not permit the access goes: a page fault drops it, SDM 3A 4.10.4.1.
+        # What does not permit the access goes: a page fault drops it, SDM 3A,
+        # 4.10.4.1 "Operations that Invalidate TLBs and Paging-Structure Caches".
         lp.tlb.pop(page_of(address), None)
         if entry is not None and not (need == W and entry.clean):
             self.fill(lp, address, need)  # denied today as well: that fault

@@ -1,8 +1,9 @@
 """What a handler of the host is told about accesses to enclave memory, against the rules of Linux.
 
 The rules are written down here once more, from the kernel's source, and share nothing with the
-model: Linux 6.12, arch/x86/mm/fault.c, access_error; sgx/encl.c, sgx_vma_fault; SDM 3A, 4.7 for the
-error code. From outside, enclave memory that is mapped reads as ones: a fetch of those is #UD.
+model: Linux 6.12, arch/x86/mm/fault.c, access_error; sgx/encl.c, sgx_vma_fault; SDM 3A, 4.7
+"Page-Fault Exceptions" for the error code. From outside, enclave memory that is mapped reads as
+ones: a fetch of those is #UD.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Access control at address translation: what happens when the TLB has no answer.
 
-SDM 3D, 37.3 "Access control requirements"; SDM 3A, 4.6 and 4.7. The layers in their order: ordinary
-paging first, then, for an access from inside to ELRANGE, the EPCM. The result is a TLB entry, which
-serves until the architecture flushes it; that is the only place where the EPCM is enforced.
+SDM 3D, 38.3 "Access-control Requirements"; SDM 3A, 4.6 "Access Rights", 4.7 "Page-Fault
+Exceptions". The layers in their order: ordinary paging first, then, for an access from inside to
+ELRANGE, the EPCM. The result is a TLB entry, which serves until the architecture flushes it; that
+is the only place where the EPCM is enforced.
 """
 
 from __future__ import annotations
@@ -259,7 +260,8 @@ def _stale_narrow(lp: LogicalProcessor, address: int, page: int, access: int) ->
         return
     if lp.processor.readings.stale_narrow_rewalks:
         return
-    # The fault itself drops the entry, SDM 3A, 4.10.4.1; so does the AEX that follows.
+    # The fault itself drops the entry, SDM 3A, 4.10.4.1 "Operations that Invalidate TLBs and
+    # Paging-Structure Caches"; so does the AEX that follows.
     del lp.tlb.entries[page]
     code = PFEC_P | _PFEC_OF[access]
     try:

@@ -1,4 +1,4 @@
-"""Asynchronous enclave exit. SDM 3D, "Enclave Exiting Events".
+"""Asynchronous enclave exit. SDM 3D, 40 "Enclave Exiting Events".
 
 Every event that would be delivered while inside first saves the thread to the SSA frame CSSA, loads
 synthetic state, and leaves enclave mode. SSA and TCS are reached through the physical addresses

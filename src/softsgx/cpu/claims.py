@@ -1,4 +1,6 @@
-"""Concurrency of leaves: who holds what while a leaf is in flight. SDM 3D, concurrency tables.
+"""Concurrency of leaves: who holds what while a leaf is in flight.
+
+SDM 3D, 41.1.5 "Concurrent Operation Restrictions".
 
 A leaf that runs in a task claims the resources `spec.concurrency` lists for it, yields one point,
 runs its body, releases. A body asks `lp.busy` at the place where its operation listing tests for

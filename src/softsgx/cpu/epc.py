@@ -1,4 +1,6 @@
-"""EPC sections: which physical pages are enclave page cache. SDM 3D, 37.5; CPUID leaf 12H.
+"""EPC sections: which physical pages are enclave page cache.
+
+SDM 3D, 37.5 "Enclave Page Cache"; CPUID leaf 12H.
 
 EPC pages are numbered 0, 1, 2.. through all sections in order; that number indexes the EPCM.
 """

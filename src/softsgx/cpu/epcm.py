@@ -1,4 +1,4 @@
-"""The enclave page cache map, in packed columns. SDM 3D, "Enclave Page Cache Map (EPCM)".
+"""The enclave page cache map, in packed columns. SDM 3D, 38.19 "Enclave Page Cache Map (EPCM)".
 
 One entry per EPC page, spread over four columns: 20 bytes a page. `state` is the packed word of
 `spec.epcm` (VALID, R, W, X, PT, PENDING, MODIFIED, PR, BLOCKED), `secs` the EPC page number of the

@@ -1,6 +1,6 @@
 """ENCLS, ENCLU, ENCLV: the tests in front of every leaf, the dispatch, what happens behind it.
 
-SDM 3D, "ENCLS", "ENCLU", "ENCLV". The functions here are the methods of `LogicalProcessor`.
+SDM 3D, ENCLS, ENCLU, ENCLV. The functions here are the methods of `LogicalProcessor`.
 
 Operands are given as arguments and loaded into RAX (leaf number), RBX, RCX, RDX, as the program
 would. A leaf that writes RAX returns its `Status`; one that does not returns None. A fault leaves

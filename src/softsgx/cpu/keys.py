@@ -1,4 +1,6 @@
-"""Keys of the machine and what they are derived from. SDM 3D, 38.19 and EGETKEY, EREPORT, EINIT.
+"""Keys of the machine and what they are derived from.
+
+SDM 3D, 39.4.3 "Keys", EGETKEY, EREPORT, EINIT.
 
 Every secret follows from the machine's seed, so runs are repeatable; two seeds are two machines. A
 derived key is a CMAC, under the device key, of the derivation material of the manual's table.

@@ -1,4 +1,4 @@
-"""MRENCLAVE: the blocks that ECREATE, EADD and EEXTEND hash. SDM 3D, 39.4.1.
+"""MRENCLAVE: the blocks that ECREATE, EADD and EEXTEND hash. SDM 3D, 39.4.1 "Enclave Measurement".
 
 Each record is a 64-byte block; EEXTEND adds the 256 bytes of its chunk as four more. SHA-256 is
 finished by EINIT over all blocks.

@@ -55,7 +55,7 @@ XSAVE_COMPONENTS = MappingProxyType(
 
 
 # Supervisor components: XCR0, and so XFRM, never has them. An enclave's CET state is saved apart,
-# in the CET state save area. SDM 1, 13.3.
+# in the CET state save area. SDM 1, 13.1 "XSAVE-Supported Features and State-Component Bitmaps".
 _XSS_ONLY = 1 << 11 | 1 << 12
 
 

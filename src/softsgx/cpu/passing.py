@@ -2,7 +2,7 @@
 
 What is left of the pair: the translations are gone, and the thread belongs to the epoch of its new
 entry. Registers and extended state come back as they went. The frame is not written, so this is
-for clocks that only count and price; SDM 3D, "Enclave Exiting Events" and ERESUME, do the rest.
+for clocks that only count and price; SDM 3D, 40 "Enclave Exiting Events" and ERESUME, do the rest.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A live SECS: what the processor keeps of one enclave.
 
 Software never reads a SECS page, so the model holds it decoded, by EPC page number of the SECS; EWB
-encodes it and ELD decodes it again. Field names are the manual's. SDM 3D, 38.7.
+encodes it and ELD decodes it again. Field names are the manual's.
+SDM 3D, 38.7 "SGX Enclave Control Structure (SECS)".
 """
 
 from __future__ import annotations

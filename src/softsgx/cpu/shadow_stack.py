@@ -1,7 +1,8 @@
 """What instructions do with CET state, as far as no decoder is needed: methods of LogicalProcessor.
 
 CALL, RET, RSTORSSP and their kin reach memory by shadow-stack accesses of 8 bytes at CPL 3; an
-indirect CALL or JMP and ENDBR64 move the tracker. SDM 1, 17; SDM 3A, 4.6.
+indirect CALL or JMP and ENDBR64 move the tracker. SDM 1, "Control-flow Enforcement
+Technology (CET)"; SDM 3A, 4.6 "Access Rights".
 """
 
 from __future__ import annotations

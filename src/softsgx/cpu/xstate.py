@@ -1,4 +1,6 @@
-"""Extended processor state: the x87/SSE legacy region and the XSAVE components. SDM 1, 13.
+"""Extended processor state: the x87/SSE legacy region and the XSAVE components.
+
+SDM 1, 13 "Managing State Using the XSAVE Feature Set".
 
 The model does not compute with this state; it keeps it, saves it at AEX, restores it at ERESUME.
 """

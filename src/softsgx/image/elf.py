@@ -29,7 +29,8 @@ _IDENT: Final = (
     ("EI_CLASS", 4, b"\x02", "64-bit program (02)"),
     ("EI_DATA", 5, b"\x01", "little-endian program (01)"),
 )
-# The code models of static x86-64 programs reach no further. x86-64 psABI, "Code Models".
+# The code models of static x86-64 programs reach no further. x86-64 psABI, 3.5.1 "Architectural
+# Constraints".
 SPAN_MAX: Final = 1 << 31
 _ADDRESS_END: Final = 1 << 47
 _R_X86_64_NONE: Final = 0

@@ -191,7 +191,7 @@ class EnclaveImage:
         return sum(segment.size for segment in self.segments) // PAGE_SIZE
 
     def blocks(self) -> Iterator[bytes]:
-        """What is hashed, in pieces of any length. SDM 3D, 39.4.1."""
+        """What is hashed, in pieces of any length. SDM 3D, 39.4.1 "Enclave Measurement"."""
         yield records.ecreate(self.size, self.ssaframesize)
         for segment in self.segments:
             yield from segment.blocks()

@@ -22,7 +22,7 @@ Pages are added and measured in that order. SIZE is the smallest power of two th
 
 `SelftestLayout` is that of the kernel's own SGX selftest: the first PT_LOAD, RW, holds the TCS
 pages ready-made; the other segments follow as they are; then the heap. Linux 6.12,
-selftests/sgx/load.c.
+tools/testing/selftests/sgx/load.c.
 """
 
 from __future__ import annotations

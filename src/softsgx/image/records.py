@@ -1,4 +1,6 @@
-"""The 64-byte blocks that ECREATE, EADD and EEXTEND hash into MRENCLAVE. SDM 3D, 39.4.1.
+"""The 64-byte blocks that ECREATE, EADD and EEXTEND hash into MRENCLAVE.
+
+SDM 3D, 39.4.1 "Enclave Measurement".
 
 The same blocks, in the same order, are the SGXS format (`image.sgxs`). An EEXTEND block is followed
 by the 256 bytes that it measures.

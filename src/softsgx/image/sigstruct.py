@@ -1,4 +1,7 @@
-"""SIGSTRUCT: made for an image, signed with a user's key, verified as EINIT does. SDM 3D, 38.13."""
+"""SIGSTRUCT: made for an image, signed with a user's key, verified as EINIT does.
+
+SDM 3D, 38.13 "Enclave Signature Structure (SIGSTRUCT)".
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """What generic code answers for the SGX nodes: character devices without read, write, llseek, poll,
-fsync, fallocate and splice. Linux 6.12, fs: open.c, read_write.c, splice.c, sync.c, fcntl.c.
+fsync, fallocate and splice. Linux 6.12, fs/open.c, read_write.c, splice.c, sync.c, fcntl.c.
 
 An answer of None is that of any file: it does not depend on what kind of file it is.
 """

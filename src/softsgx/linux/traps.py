@@ -3,8 +3,8 @@
 Linux 6.12, arch/x86/kernel/traps.c and fpu/core.c. The kernel looks at the processor as it finds
 it, and behind an enclave that is the state that AEX leaves. So RIP is the AEP. And of #MF and #XM
 it reads FCW, FSW and MXCSR not as they were inside but as AEX sets them for these two: 037EH and
-8081H, or 1F01H, an invalid operation that is not masked (SDM 3D, asynchronous exit). Whatever the
-enclave has computed, the program is told FPE_FLTINV.
+8081H, or 1F01H, an invalid operation that is not masked (SDM 3D, 40.3.2 "Synthetic State for
+Extended Features"). Whatever the enclave has computed, the program is told FPE_FLTINV.
 """
 
 from __future__ import annotations

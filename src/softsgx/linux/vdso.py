@@ -1,4 +1,4 @@
-"""__vdso_sgx_enter_enclave and its exception fix-up. Linux 6.12, entry/vdso/vsgx.S, extable.c.
+"""__vdso_sgx_enter_enclave and its exception fix-up. Linux 6.12, arch/x86/entry/vdso.
 
 The enclave itself is not code here but a callback that runs until it leaves: `run_enclave` executes
 on the thread's logical processor after EENTER or ERESUME and returns how the enclave ended.

@@ -1,4 +1,4 @@
-"""Page tables: one entry per linear page, with the bits of x86. SDM 3A, 4.5.
+"""Page tables: one entry per linear page, with the bits of x86. SDM 3A, 4.5 "IA-32e Paging".
 
 Two ranges of linear addresses exist. User pages (below 2^47) have entries in an `AddressSpace`. The
 kernel reaches all physical memory, EPC included, at DIRECT_MAP + physical address; that range needs

@@ -1,4 +1,6 @@
-"""TLB shootdown: other processors are interrupted so that they drop translations. SDM 3A, 4.10.5.
+"""TLB shootdown: other processors are interrupted so that they drop translations.
+
+SDM 3A, 4.10.5 "Propagation of Paging-Structure Changes to Multiple Processors".
 
 A page-table or EPCM entry that lost rights keeps working on every processor that has it in its TLB.
 Software therefore interrupts those processors and waits. Inside an enclave every interrupt is an

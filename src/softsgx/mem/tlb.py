@@ -1,7 +1,8 @@
 """The TLB of one logical processor.
 
 An entry stays until the architecture flushes it; neither a changed PTE nor a changed EPCM entry
-reaches into it. That is why tracking exists. SDM 3A, 4.10; SDM 3D, 37.3.
+reaches into it. That is why tracking exists. SDM 3A, 4.10 "Caching Translation
+Information"; SDM 3D, 38.3 "Access-control Requirements".
 
 An entry is one integer, whose bits `spec.translation` names.
 """

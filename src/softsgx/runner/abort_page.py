@@ -1,4 +1,6 @@
-"""The abort page: what a host thread finds where enclave memory is mapped. SDM 3D, 37.3.
+"""The abort page: what a host thread finds where enclave memory is mapped.
+
+SDM 3D, 38.5.1 "Access-control for Accesses that Originate from non-SGX Instructions".
 
 Enclave areas are PROT_NONE in the process, so that such an access is a SIGSEGV that only we see. It
 walks the page tables of the model, and goes through the fault handler of its kernel like any other.

@@ -1,7 +1,7 @@
 """Which features a program may see: the CPUID bits, their names in /proc/cpuinfo, and the reasons.
 
 A program chooses code by CPUID, its enclave by what the host told it, and XFRM by both. So what
-the emulator lacks must not be announced. Bits as in SDM 2A, CPUID, and AMD's manual, volume 3,
+the emulator lacks must not be announced. Bits as in SDM 2A, CPUID; AMD's manual, volume 3,
 appendix E; names as Linux writes them. tests/runner executes an instruction of every feature in
 the emulator, the shown ones and the hidden ones.
 """

@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 
 
 def clock_of(t: Tracee, clockid: int) -> Clock | None:
-    """The processor clock of a clockid_t, None if it is none. Linux 6.12, linux/posix-timers.h."""
+    """The processor clock of a clockid_t, or None.
+
+    Linux 6.12, include/linux/posix-timers_types.h.
+    """
     if clockid == 2:
         return Clock(t.pid, SCHED)
     if clockid == 3:

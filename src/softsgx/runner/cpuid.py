@@ -83,7 +83,8 @@ def native_xfrm(native: Native = native_cpuid) -> int:
     for bit, place in XSAVE_COMPONENTS.items():
         if supported >> bit & 1 and native(0xD, bit)[:2] == place:
             xfrm |= 1 << bit
-    # The three parts of AVX-512 come together, and only upon AVX. SDM 1, 13.3.
+    # The three parts of AVX-512 come together, and only upon AVX. SDM 1, 13.3 "Enabling the XSAVE
+    # Feature Set and XSAVE-Enabled Features".
     if xfrm & 0b1110_0100 != 0b1110_0100:
         xfrm &= ~0b1110_0000
     return xfrm

@@ -24,7 +24,7 @@ from softsgx.runner.inherited import keep_statuses
 from softsgx.runner.needs import Need
 
 KERNEL_MIN: Final = (4, 17)  # MAP_FIXED_NOREPLACE; the rest of what is used is older
-PROCMAP_QUERY: Final = 0xC0686611  # Linux 6.11, linux/fs.h
+PROCMAP_QUERY: Final = 0xC0686611  # Linux 6.11, include/uapi/linux/fs.h
 _PROCMAP_QUERY_BYTES: Final = 104
 _COVERING_OR_NEXT: Final = 0x10
 _MMAP_MIN_ADDR_USUAL: Final = 65536

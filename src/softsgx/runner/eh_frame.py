@@ -1,4 +1,5 @@
-"""Function ranges from call frame information. LSB Core, "Exception Frames"; DWARF 4, 6.4.
+"""Function ranges from call frame information. LSB Core, 10.6 "Exception Frames";
+DWARF 4, 6.4 "Call Frame Information".
 
 Compilers describe every function there, with its exact start and length, for stripped files too.
 .eh_frame_hdr holds a table sorted by start, so one look-up costs a binary search; static non-PIE

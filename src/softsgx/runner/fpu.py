@@ -1,4 +1,4 @@
-"""x87 and SSE state between an FXSAVE image and the emulator. SDM 1, 10.5.1.
+"""x87 and SSE state between an FXSAVE image and the emulator. SDM 1, 10.5.1 "FXSAVE Area".
 
 The image has ST(i) relative to TOP and an abridged tag byte; the emulator has physical registers
 and two-bit tags.

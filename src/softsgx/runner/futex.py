@@ -1,4 +1,4 @@
-"""futex(2): words that are shared between processes. Linux 6.12, linux/futex.h."""
+"""futex(2): words that are shared between processes. Linux 6.12, include/uapi/linux/futex.h."""
 
 import ctypes
 import errno

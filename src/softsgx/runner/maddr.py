@@ -1,4 +1,4 @@
-"""The exact address of a page fault: EXINFO.MADDR. SDM 3D, "EXINFO".
+"""The exact address of a page fault: EXINFO.MADDR. SDM 3D, 38.9.2.1 "EXINFO Structure".
 
 The emulator knows the page of an access that it cannot translate. The instruction says the rest.
 """

@@ -8,7 +8,7 @@ from typing import Final
 
 from softsgx.runner.ways import WAYS
 
-MFD_NOEXEC_SEAL: Final = 8  # Linux 6.3, linux/memfd.h
+MFD_NOEXEC_SEAL: Final = 8  # Linux 6.3, include/uapi/linux/memfd.h
 SHM: Final = "/dev/shm"
 TMPFILE: Final = os.O_TMPFILE | os.O_RDWR
 

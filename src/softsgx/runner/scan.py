@@ -1,4 +1,4 @@
-"""Instructions that enclaves must not execute: #UD. SDM 3D, "Enclave Code Execution", isa 8.
+"""Instructions that enclaves must not execute: #UD. SDM 3D, 39.6.1 "Illegal Instructions".
 
 The emulator executes some of them as if they were legal, and VEX forms, XOP, TSX and WAITPKG, which
 it does not know, as if they were something else. Each block of code is looked at once, before it

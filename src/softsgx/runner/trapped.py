@@ -49,7 +49,7 @@ class Trapped(NamedTuple):
 
 def undefined(code: bytes) -> str:
     """The rule of an instruction that the emulator does not know: CODE.01 if no processor executes
-    it in user mode (UD0, UD1, UD2, SDM 2B; ENCLS, 3D), else CODE.05: this one may."""
+    it in user mode (UD0, UD1, UD2, SDM 2B; ENCLS, SDM 3D), else CODE.05: this one may."""
     return "CODE.01" if code.startswith(_UNDEFINED) else "CODE.05"
 
 

@@ -9,7 +9,7 @@ called where it is: its symbols get values that are relative to the new image mo
 An unwinder that starts inside the real vDSO finds no frame description, because no program knows
 that image any more.
 
-The function is `vdso.s`, written from its contract: Linux 6.12, asm/sgx.h.
+The function is `vdso.s`, written from its contract: Linux 6.12, arch/x86/include/uapi/asm/sgx.h.
 """
 
 from collections.abc import Sequence
@@ -205,7 +205,7 @@ def _add_unwinding(elf: SharedObject, function: int) -> None:
     fde = 4 + unpack_from("<I", frames)[0]
     frames[fde + 8 : fde + 12] = pack("<i", function - (frames_at + fde + 8))
     elf.add(b".eh_frame", SHT_PROGBITS, bytes(frames) + bytes(4))
-    # Version 1; encodings: pcrel sdata4, udata4, datarel sdata4. LSB core, "Exception Frames".
+    # Version 1; encodings: pcrel sdata4, udata4, datarel sdata4. LSB Core, 10.6 "Exception Frames".
     at = elf.next_offset(4)
     table = pack("<BBBBiI", 1, 0x1B, 0x03, 0x3B, frames_at - (at + 4), 1)
     table += pack("<ii", function - at, frames_at + fde - at)

@@ -1,4 +1,7 @@
-"""ATTRIBUTES, XFRM and MISCSELECT bits. SDM 3D, "SGX Enclave Control Structure (SECS)"."""
+"""ATTRIBUTES, XFRM and MISCSELECT bits.
+
+SDM 3D, 38.7 "SGX Enclave Control Structure (SECS)".
+"""
 
 from typing import Final
 
@@ -24,7 +27,10 @@ MISC_CPINFO: Final = 1 << 1
 
 
 def legal_xcr0(value: int) -> bool:
-    """Whether XSETBV takes it: AVX-512 comes whole, and upon AVX; AMX comes whole. SDM 1, 13.3."""
+    """Whether XSETBV takes it: AVX-512 comes whole, and upon AVX; AMX comes whole.
+
+    SDM 1, 13.3 "Enabling the XSAVE Feature Set and XSAVE-Enabled Features".
+    """
     avx512, amx = value & XFRM_AVX512, value & XFRM_AMX
     if avx512 and (avx512 != XFRM_AVX512 or not value & XFRM_AVX):
         return False

@@ -1,4 +1,4 @@
-"""Constants of address arithmetic that every room shares. SDM 3A, 4.5."""
+"""Constants of address arithmetic that every room shares. SDM 3A, 4.5 "IA-32e Paging"."""
 
 from typing import Final
 

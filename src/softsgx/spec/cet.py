@@ -1,7 +1,8 @@
 """CET: IA32_U_CET, SECS.CET_ATTRIBUTES, and the frame of the CET state save area.
 
-SDM 1, 17 and SDM 4 for the MSR; SDM 3D, 38.7 and 38.8 for SECS and TCS. CET_ATTRIBUTES holds bits
-5:0 of IA32_U_CET as the enclave is to run with them.
+SDM 1, "Control-flow Enforcement Technology (CET)"; SDM 4 for the MSR; SDM 3D, 38.7 "SGX Enclave
+Control Structure (SECS)" and 38.8 "Thread Control Structure (TCS)". CET_ATTRIBUTES holds bits 5:0
+of IA32_U_CET as the enclave is to run with them.
 """
 
 from typing import Final

@@ -1,9 +1,10 @@
 """The concurrency tables as data: what each leaf holds while it runs, what a conflict yields.
 
-SDM 3D, the concurrency tables behind each leaf. A leaf takes a resource concurrently (not listed
-here), SHARED or EXCLUSIVE; two holders conflict unless both are SHARED. A group restricts only
-against its own members: M, the leaves that change an accepted page; B, measurement and INIT;
-T, tracking. The result of a conflict is a fault (GP) or the code that RAX receives.
+SDM 3D, 41.1.5 "Concurrent Operation Restrictions"; later editions have the tables on the page of
+each leaf. A leaf takes a resource concurrently (not listed here), SHARED or EXCLUSIVE; two holders
+conflict unless both are SHARED. A group restricts only against its own members: M, the leaves that
+change an accepted page; B, measurement and INIT; T, tracking. The result of a conflict is a fault
+(GP) or the code that RAX receives.
 
 Where the manual contradicts itself the operation listing is followed; `NOTE` says where.
 """

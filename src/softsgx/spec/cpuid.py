@@ -1,4 +1,7 @@
-"""CPUID leaves 7 and 12H: what software reads to find SGX. SDM 2A, CPUID; SDM 3D, 37.7."""
+"""CPUID leaves 7 and 12H: what software reads to find SGX.
+
+SDM 2A, CPUID; SDM 3D, 37.7 "Discovering Support for Intel SGX and Enabling Enclave Instructions".
+"""
 
 from typing import Final, NamedTuple
 

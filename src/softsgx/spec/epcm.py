@@ -1,4 +1,4 @@
-"""Page types and the packed word of an EPCM entry. SDM 3D, "Enclave Page Cache Map".
+"""Page types and the packed word of an EPCM entry. SDM 3D, 38.19 "Enclave Page Cache Map (EPCM)".
 
 The manual does not lay out an EPCM entry; it is not visible to memory. The packed word here keeps
 R, W, X, PENDING, MODIFIED, PR and PT exactly where SECINFO.FLAGS has them, so that an EPCM entry

@@ -1,4 +1,7 @@
-"""Exception vectors, page-fault error code bits. SDM 3A, 4.7 and 6.3; SDM 3D for bit 15."""
+"""Exception vectors, page-fault error code bits.
+
+SDM 3A, 4.7 "Page-Fault Exceptions", 6.3 "Sources of Interrupts"; SDM 3D for bit 15.
+"""
 
 from typing import Final
 

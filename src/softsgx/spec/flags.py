@@ -1,8 +1,8 @@
 """The names of the bits of flag fields, and values as text with them.
 
-SDM 3D, "SGX Enclave Control Structure (SECS)" and "Thread Control Structure (TCS)"; the components
-of XFRM are those of XCR0 and IA32_XSS, SDM 1, "XSAVE-Supported Features and State-Component
-Bitmaps".
+SDM 3D, 38.7 "SGX Enclave Control Structure (SECS)", 38.8 "Thread Control Structure (TCS)"; the
+components of XFRM are those of XCR0 and IA32_XSS, SDM 1, 13.1 "XSAVE-Supported Features and
+State-Component Bitmaps".
 """
 
 from __future__ import annotations

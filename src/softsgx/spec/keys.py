@@ -1,4 +1,8 @@
-"""KEYREQUEST, TARGETINFO, REPORT: the operands of EGETKEY and EREPORT. SDM 3D, 38.15 to 38.17."""
+"""KEYREQUEST, TARGETINFO, REPORT: the operands of EGETKEY and EREPORT.
+
+SDM 3D, 38.15 "REPORT (REPORT)", 38.16 "Report Target Info (TARGETINFO)", 38.17 "Key Request
+(KEYREQUEST)".
+"""
 
 from typing import Final
 

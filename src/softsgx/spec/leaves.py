@@ -1,6 +1,7 @@
-"""Leaf numbers and names of ENCLS, ENCLU, ENCLV; which CPUID bit announces each. SDM 3D, 38.
+"""Leaf numbers and names of ENCLS, ENCLU, ENCLV; which CPUID bit announces each.
 
-A leaf is named by its family and number: `ENCLS_LEAVES[0x0E] == "EMODPR"`.
+SDM 3D, 37.6 "Enclave Instructions and Intel SGX", 37.7.2 "Intel SGX Resource Enumeration Leaves".
+A leaf is named by its family and number: `ENCLS_LEAVES[0x0E]` is EMODPR, of SGX2.
 """
 
 from typing import Final

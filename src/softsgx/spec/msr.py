@@ -1,4 +1,7 @@
-"""Model-specific registers and control-register bits that SGX consults. SDM 3D, 38.1; SDM 4."""
+"""Model-specific registers and control-register bits that SGX consults.
+
+SDM 3D, 42.2 "IA32_FEATURE_CONTROL"; SDM 4, "Model-Specific Registers (MSRs)".
+"""
 
 from typing import Final
 

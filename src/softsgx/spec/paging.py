@@ -1,4 +1,8 @@
-"""PAGEINFO, SECINFO, PCMD, RDINFO and the VA page. SDM 3D, 38.10 to 38.12 and ERDINFO."""
+"""PAGEINFO, SECINFO, PCMD, RDINFO and the VA page.
+
+SDM 3D, 38.10 "Page Information (PAGEINFO)", 38.11 "Security Information (SECINFO)", 38.12 "Paging
+Crypto MetaData (PCMD)", 38.18 "Version Array (VA)", ERDINFO.
+"""
 
 from typing import Final
 

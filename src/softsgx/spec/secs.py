@@ -1,4 +1,7 @@
-"""SECS: the SGX enclave control structure, one EPC page of type PT_SECS. SDM 3D, 38.7."""
+"""SECS: the SGX enclave control structure, one EPC page of type PT_SECS.
+
+SDM 3D, 38.7 "SGX Enclave Control Structure (SECS)".
+"""
 
 from typing import Final
 

@@ -1,4 +1,7 @@
-"""SIGSTRUCT and EINITTOKEN, the operands of EINIT. SDM 3D, 38.13 and 38.14."""
+"""SIGSTRUCT and EINITTOKEN, the operands of EINIT.
+
+SDM 3D, 38.13 "Enclave Signature Structure (SIGSTRUCT)", 38.14 "EINIT Token Structure (EINITTOKEN)".
+"""
 
 from typing import Final
 

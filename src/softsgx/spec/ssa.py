@@ -1,4 +1,6 @@
-"""The state save area: GPRSGX, EXITINFO, EXINFO and the XSAVE legacy area. SDM 3D, 38.9.
+"""The state save area: GPRSGX, EXITINFO, EXINFO and the XSAVE legacy area.
+
+SDM 3D, 38.9 "State Save Area (SSA) Frame".
 
 A frame is SECS.SSAFRAMESIZE pages: the XSAVE area from its start, GPRSGX in its last 184 bytes, and
 the MISC components selected by MISCSELECT directly below GPRSGX.
@@ -51,7 +53,10 @@ class EXINFO(Structure, size=16):
 
 
 class FXSAVE(Structure, size=512, align=16):
-    """The legacy region of the XSAVE area. SDM 1, 10.5.1 and 13.4.1."""
+    """The legacy region of the XSAVE area.
+
+    SDM 1, 10.5.1 "FXSAVE Area", 13.4.1 "Legacy Region of an XSAVE Area".
+    """
 
     FCW: int = u16(0)
     FSW: int = u16(2)
@@ -67,7 +72,7 @@ class FXSAVE(Structure, size=512, align=16):
 
 
 class XSAVE_HEADER(Structure, size=64):
-    """The header at offset 512 of the XSAVE area. SDM 1, 13.4.2."""
+    """The header at offset 512 of the XSAVE area. SDM 1, 13.4.2 "XSAVE Header"."""
 
     XSTATE_BV: int = u64(0)
     XCOMP_BV: int = u64(8)

@@ -1,4 +1,4 @@
-"""Error and information codes in RAX. SDM 3D, "SGX Instruction References", error codes."""
+"""Error and information codes in RAX. SDM 3D, 41.1.3 "Information and Error Codes"."""
 
 from typing import Final
 

@@ -1,4 +1,7 @@
-"""TCS: the thread control structure, one EPC page of type PT_TCS. SDM 3D, 38.8."""
+"""TCS: the thread control structure, one EPC page of type PT_TCS.
+
+SDM 3D, 38.8 "Thread Control Structure (TCS)".
+"""
 
 from typing import Final
 

@@ -1,9 +1,12 @@
-"""Words of address translation: an entry of a page table (SDM 3A, 4.5), and one of the TLB.
+"""Words of address translation: an entry of a page table, and one of the TLB.
+
+Entries of page tables: SDM 3A, 4.5 "IA-32e Paging".
 
 A TLB entry is the model's own: the physical page address, and in its low bits what the entry
 permits. READ, WRITE, FETCH stand where SECINFO.FLAGS has R, W, X.
 
-With CET, a page whose entry has R/W = 0 and D = 1 is a shadow-stack page. SDM 3A, 4.6.
+With CET, a page whose entry has R/W = 0 and D = 1 is a shadow-stack page. SDM 3A, 4.6 "Access
+Rights".
 """
 
 from typing import Final

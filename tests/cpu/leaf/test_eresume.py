@@ -56,7 +56,7 @@ def test_eresume_order(first: Spoil[Thread]) -> None:
 
 @pytest.mark.parametrize("byte", [24, 40, 63])
 def test_eresume_ignores_the_rest_of_the_xsave_header(byte: int) -> None:
-    """The standard form of XRSTOR looks at bytes 23:8 of the header only. SDM 1, 13.8.1."""
+    """Only bytes 23:8 of the header count. SDM 1, 13.8.1 "Standard Form of XRSTOR"."""
     t = before(ERESUME)
     t.set_ssa(XSTATE_BV + byte, b"\xff")
     t.resume()

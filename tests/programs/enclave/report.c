@@ -78,7 +78,8 @@ static __m128i encrypt(const __m128i keys[11], __m128i block)
     return _mm_aesenclast_si128(block, keys[10]);
 }
 
-/* The subkey for messages of whole blocks: twice E(0) in GF(2^128). NIST SP 800-38B, 6.1. */
+/* The subkey for messages of whole blocks: twice E(0) in GF(2^128). NIST SP 800-38B, 6.1 "Subkey
+ * Generation". */
 static __m128i subkey(const __m128i keys[11])
 {
     uint8_t block[16] __attribute__((aligned(16)));

@@ -10,7 +10,7 @@
 
 #define ENCLU ".byte 0x0f, 0x01, 0xd7"
 
-/* The last 184 bytes of an SSA frame. SDM 3D, GPRSGX. */
+/* The last 184 bytes of an SSA frame. SDM 3D, 38.9.1 "GPRSGX Region". */
 struct gprsgx {
     uint64_t rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15;
     uint64_t rflags, rip, ursp, urbp;
