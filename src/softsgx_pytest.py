@@ -85,7 +85,7 @@ def _explored(
 ) -> str | None:
     """The report of the failure, None if there is none."""
     from softsgx.explore import Plan, ReplayRefused, explore, replay_string, replayed
-    from softsgx.explore.explorer import preemptions
+    from softsgx.explore.outcome import preemptions
     from softsgx.explore.table import table
     from softsgx.sim import ScheduleError
 

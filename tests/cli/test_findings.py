@@ -15,7 +15,7 @@ import pytest
 
 from softsgx.cli.main import main
 from softsgx.explore import FINDINGS, Kind
-from softsgx.explore.explorer import preemptions
+from softsgx.explore.outcome import preemptions
 
 pytest_plugins = ["pytester"]
 

@@ -13,7 +13,7 @@ from softsgx.cli import diff_text
 from softsgx.cli import run as run_command
 from softsgx.cli.main import COMMANDS
 from softsgx.explore import FINDINGS, STRATEGIES, Kind
-from softsgx.explore.explorer import Plan
+from softsgx.explore.plan import Plan
 from softsgx.image.layout import ThreadLayout
 from softsgx.report.jsonl import JsonLines
 from softsgx.report.lines import Lines

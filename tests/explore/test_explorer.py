@@ -24,7 +24,7 @@ from softsgx.explore import (
     record,
     replay_string,
 )
-from softsgx.explore.explorer import coverage
+from softsgx.explore.outcome import coverage
 from softsgx.explore.strategies import Bounded
 from softsgx.explore.table import table
 from softsgx.sim import RETRY, Execution, Mutex, Rng, Steps

@@ -18,7 +18,9 @@ from softsgx import __version__
 from softsgx.cli.errors import UsageError
 from softsgx.cli.scenarios import find
 from softsgx.cli.stopping import Stopping
-from softsgx.explore.explorer import Outcome, Plan, Progress
+from softsgx.explore.explorer import Progress
+from softsgx.explore.outcome import Outcome
+from softsgx.explore.plan import Plan
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.split import Search
 from softsgx.explore.unit import Part, Unit, work

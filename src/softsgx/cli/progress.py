@@ -7,7 +7,8 @@ from typing import Final
 
 from softsgx.cli.ends import on_terminal, say
 from softsgx.explore import Outcome
-from softsgx.explore.explorer import preemptions
+from softsgx.explore.outcome import preemptions
+from softsgx.explore.plan import DEEPENING, DFS, EXHAUSTIVE, SAMPLED
 
 EVERY_S: Final = 1.0
 EVERY_LINE_S: Final = 5.0
@@ -40,21 +41,21 @@ class Bar:
         """Executions, rate, and how far the bound in progress is."""
         rate = outcome.executions / max(1e-9, now - self._start)
         parts = [f"{outcome.executions} executions, {rate:.0f}/s"]
-        if outcome.strategy in ("random", "pct"):
+        if outcome.strategy in SAMPLED:
             parts.append(f"{outcome.executions / self._limit:.1%} of {self._limit}")
             left = (self._limit - outcome.executions) / rate if rate else 0.0
             return "; ".join([*parts, _duration(left)])
-        if outcome.strategy == "deepening":
+        if outcome.strategy == DEEPENING:
             tree = f"the tree of {preemptions(outcome.bound + 1)}"
             if outcome.bound >= 0:
                 parts.append(f"complete up to {outcome.bound}")
         else:
-            tree = "the tree" if outcome.strategy == "dfs" else "the tree as far as it is known"
+            tree = "the tree" if outcome.strategy == DFS else "the tree as far as it is known"
         parts.append(f"{outcome.fraction:.1%} of {tree}")
         if outcome.fraction > 0.001:
             whole = (now - self._since) / outcome.fraction
             executions = (outcome.executions - self._executions) / outcome.fraction
-            about = "at least" if outcome.strategy == "exhaustive" else "roughly"
+            about = "at least" if outcome.strategy == EXHAUSTIVE else "roughly"
             rest = _duration(whole * (1 - outcome.fraction))
             parts.append(f"of {about} {executions:.2g}, {rest}")
         return "; ".join(parts)

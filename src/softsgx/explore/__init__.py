@@ -4,8 +4,10 @@ It knows nothing of SGX: a scenario is a set of `sim` tasks that start from the 
 time, and what must be true in the end.
 """
 
-from softsgx.explore.explorer import STRATEGIES, Outcome, Plan, explore
+from softsgx.explore.explorer import explore
 from softsgx.explore.failure import FINDINGS, Failure, Kind
+from softsgx.explore.outcome import Outcome
+from softsgx.explore.plan import STRATEGIES, Plan
 from softsgx.explore.record import record
 from softsgx.explore.replay import ReplayRefused, choices_of, replay_string, replayed, scenario_of
 from softsgx.explore.scenario import Bodies, Scenario, Violation

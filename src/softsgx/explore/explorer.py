@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Final
 
 from softsgx.explore.attempt import advance
 from softsgx.explore.failure import Failure, Kind
 from softsgx.explore.minimise import measured, minimise
+from softsgx.explore.outcome import Outcome
+from softsgx.explore.plan import EXHAUSTIVE, PCT, RANDOM, Plan
 from softsgx.explore.record import deterministic
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.strategies import Bounded, Dpor, Pct, Strategy, Walk
@@ -16,66 +17,6 @@ from softsgx.sim import Choice, Rng
 
 WALKS: Final = 64
 """Walks from which the number of schedules is estimated when not all were seen."""
-
-STRATEGIES: Final = ("deepening", "exhaustive", "dfs", "pct", "random")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How to explore.
-
-    strategy     one of STRATEGIES
-    seed         of everything random
-    executions   how many at most
-    preemptions  bound of "dfs", highest bound of "deepening"; None: no bound
-    depth        of PCT: how many ordering constraints a fault may need
-    minimise     make a failing schedule small
-    """
-
-    strategy: str = "deepening"
-    seed: int = 0
-    executions: int = 1_000_000
-    preemptions: int | None = None
-    depth: int = 3
-    minimise: bool = True
-
-    def __post_init__(self) -> None:
-        if self.strategy not in STRATEGIES:
-            known = ", ".join(STRATEGIES)
-            raise ValueError(f"strategy {self.strategy!r}: known are {known}")
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What an exploration came to.
-
-    complete     nothing is left: every schedule, or one of each equivalence class, was executed
-    bound        all schedules with at most so many preemptions were executed; -1: none is sure
-    redundant    executions among them that partial-order reduction cut as equivalent to others
-    found_after  executions until the failure, minimising not included
-    schedules    estimated number of all schedules, 0 if it was not needed or not estimated; the
-                 walks for it are not counted among the executions
-    fraction     part of the tree of the last bound that was covered
-    """
-
-    scenario: str
-    strategy: str
-    executions: int = 0
-    points: int = 0
-    redundant: int = 0
-    complete: bool = False
-    bound: int = -1
-    fraction: float = 0.0
-    schedules: float = 0.0
-    found_after: int = 0
-    failure: Failure | None = None
-    stopped: bool = field(default=False, repr=False)
-
-    @property
-    def covered(self) -> str:
-        """What was covered and what was not, in words."""
-        return coverage(self)
-
 
 Deadline = Callable[[], bool]
 Progress = Callable[[Outcome], None]
@@ -116,9 +57,9 @@ def concluded(scenario: Scenario, outcome: Outcome, plan: Plan) -> Outcome:
     if outcome.failure is not None:
         outcome.found_after = outcome.executions
         outcome.failure = judged(scenario, outcome.failure, plan, outcome.bound + 1)
-    elif not outcome.complete and plan.strategy != "random":
+    elif not outcome.complete and plan.strategy != RANDOM:
         walk = Walk(Rng(plan.seed).stream("estimate"), WALKS)
-        estimate = Outcome(scenario.name, "random")
+        estimate = Outcome(scenario.name, RANDOM)
         drive(scenario, walk, estimate, WALKS, never, None)
         outcome.schedules = walk.schedules
         if estimate.failure is not None:
@@ -128,22 +69,19 @@ def concluded(scenario: Scenario, outcome: Outcome, plan: Plan) -> Outcome:
 
 
 def strategies(scenario: Scenario, plan: Plan) -> Iterator[tuple[int, Strategy]]:
-    """The strategies of a plan, each with the bound that is done when it has ended."""
-    rng = Rng(plan.seed)
-    if plan.strategy == "exhaustive":
-        yield -1, Dpor(scenario)
-    elif plan.strategy == "dfs":
-        bound = plan.preemptions
-        yield (-1 if bound is None else bound), Bounded(bound)
-    elif plan.strategy == "random":
-        yield -1, Walk(rng, plan.executions)
-    elif plan.strategy == "pct":
-        yield -1, Pct(rng, plan.executions, plan.depth, steps_of(scenario))
-    else:
-        bound = 0
-        while plan.preemptions is None or bound <= plan.preemptions:
-            yield bound, Bounded(bound)
-            bound += 1
+    """The strategies of a plan, each with the bound that is complete when it has ended."""
+    for bound in plan.bounds:
+        yield (-1 if bound is None else bound), _strategy(scenario, plan, bound)
+
+
+def _strategy(scenario: Scenario, plan: Plan, bound: int | None) -> Strategy:
+    if plan.strategy == EXHAUSTIVE:
+        return Dpor(scenario)
+    if plan.strategy == RANDOM:
+        return Walk(Rng(plan.seed), plan.executions)
+    if plan.strategy == PCT:
+        return Pct(Rng(plan.seed), plan.executions, plan.depth, steps_of(scenario))
+    return Bounded(bound)
 
 
 def steps_of(scenario: Scenario) -> int:
@@ -213,25 +151,3 @@ def judged(scenario: Scenario, failure: Failure, plan: Plan, least: int) -> Fail
     if not plan.minimise or failure.kind in (Kind.STEP_BOUND, Kind.SCENARIO):
         return measured(scenario, failure)
     return minimise(scenario, failure, least=max(0, least))
-
-
-def coverage(outcome: Outcome) -> str:
-    """What was covered and what was not."""
-    if outcome.complete and outcome.strategy == "exhaustive":
-        return "complete: one schedule of each equivalence class was executed"
-    if outcome.complete:
-        return "complete: every schedule was executed"
-    parts = [
-        f"complete up to {preemptions(outcome.bound)}" if outcome.bound >= 0 else "not complete"
-    ]
-    if outcome.stopped and outcome.fraction and outcome.strategy in ("deepening", "dfs"):
-        share = f"{outcome.fraction:.1%}" if outcome.fraction >= 0.001 else "less than 0.1%"
-        parts.append(f"{share} of the tree of {preemptions(outcome.bound + 1)}")
-    if outcome.schedules > outcome.executions:
-        parts.append(f"of roughly {outcome.schedules:.1g} schedules in all")
-    return ", ".join(parts)
-
-
-def preemptions(number: int) -> str:
-    """So many, in words."""
-    return f"{number} preemption" if number == 1 else f"{number} preemptions"

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING
 
+from softsgx.explore.outcome import Outcome
 from softsgx.explore.unit import Part, Unit
-
-if TYPE_CHECKING:
-    from softsgx.explore.explorer import Outcome
 
 Key = tuple[int, ...]
 """The place of a unit in the order of one process. What is left of it has the same key and a number

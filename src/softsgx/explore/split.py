@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from softsgx.explore.explorer import Outcome, Plan, concluded, steps_of
+from softsgx.explore.explorer import concluded, steps_of
 from softsgx.explore.line import Line
+from softsgx.explore.outcome import Outcome
+from softsgx.explore.plan import BOUNDED, DFS, EXHAUSTIVE, PCT, SAMPLED, Plan
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.tree import Tree
 from softsgx.explore.unit import Part, Unit
@@ -22,36 +24,25 @@ Division = Line | Tree
 
 
 def divisions(scenario: Scenario, plan: Plan) -> Iterator[tuple[int, Division]]:
-    """Divisions to be worked on one after the other, each with the bound that is done then.
+    """Divisions to be worked on one after the other, each with the bound that is complete then.
 
     Whoever works on them stops when one has left nothing out.
     """
-    if plan.strategy == "exhaustive":
-        yield -1, Tree()
-    elif plan.strategy in ("random", "pct"):
-        steps = steps_of(scenario)
-        yield (
-            -1,
-            Line(
-                Unit(
-                    plan.strategy,
-                    plan.seed,
-                    first,
-                    min(CHUNK, plan.executions - first),
-                    plan.depth,
-                    steps,
-                )
-                for first in range(0, plan.executions, CHUNK)
-            ),
-        )
-    elif plan.strategy == "dfs":
-        bound = plan.preemptions
-        yield (-1 if bound is None else bound), Line([Unit("dfs", bound=bound)])
-    else:
-        bound = 0
-        while plan.preemptions is None or bound <= plan.preemptions:
-            yield bound, Line([Unit("dfs", bound=bound)])
-            bound += 1
+    for bound in plan.bounds:
+        yield (-1 if bound is None else bound), _division(scenario, plan, bound)
+
+
+def _division(scenario: Scenario, plan: Plan, bound: int | None) -> Division:
+    if plan.strategy == EXHAUSTIVE:
+        return Tree()
+    if plan.strategy in BOUNDED:
+        return Line([Unit(DFS, bound=bound)])
+    steps = steps_of(scenario) if plan.strategy == PCT else 0
+    whole = Unit(plan.strategy, plan.seed, depth=plan.depth, steps=steps)
+    return Line(
+        whole._replace(first=first, number=min(CHUNK, plan.executions - first))
+        for first in range(0, plan.executions, CHUNK)
+    )
 
 
 class Search:
@@ -97,7 +88,7 @@ class Search:
             return
         if outcome.failure is not None or outcome.stopped:
             self.over = True
-        elif not division.cut and self.plan.strategy not in ("random", "pct"):
+        elif not division.cut and self.plan.strategy not in SAMPLED:
             outcome.complete = self.over = True
         else:
             outcome.bound = max(outcome.bound, self._bound)

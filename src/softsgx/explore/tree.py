@@ -13,14 +13,11 @@ nodes here, and their children can be searched by others.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from softsgx.explore.footprint import Footprint
+from softsgx.explore.outcome import Outcome
+from softsgx.explore.plan import EXHAUSTIVE
 from softsgx.explore.strategies.subtree import Draws, Open, Request, Subtree, advanced
 from softsgx.explore.unit import Part, Unit
-
-if TYPE_CHECKING:
-    from softsgx.explore.explorer import Outcome
 
 Ticket = tuple[int, int]
 """The run of the search (`Extras` begin it anew) and a number."""
@@ -151,7 +148,7 @@ class Tree:
                 self._tickets += 1
                 ticket = self._run, self._tickets
                 self._sent[ticket] = item
-                return ticket, Unit("exhaustive", subtree=subtree, most=item.most)
+                return ticket, Unit(EXHAUSTIVE, subtree=subtree, most=item.most)
         return None
 
     def _subtree(self, item: _Item, depth: int) -> Subtree | None:

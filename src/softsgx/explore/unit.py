@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from softsgx.explore.explorer import Outcome, never, once
+from softsgx.explore.explorer import never, once
 from softsgx.explore.failure import Failure
 from softsgx.explore.footprint import Footprint
+from softsgx.explore.outcome import Outcome
+from softsgx.explore.plan import EXHAUSTIVE, PCT, RANDOM
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.strategies import Bounded, Dpor, Pct, Strategy, Walk
 from softsgx.explore.strategies.subtree import Draws, Open, Request, Subtree
@@ -22,11 +24,11 @@ Pause = Callable[[], bool]
 
 
 class Unit(NamedTuple):
-    """What is to be executed.
+    """What is to be executed, by which of the strategies.
 
-    random, pct   executions `first` to `first + number - 1` of the seed
-    dfs           everything below a prefix, within a bound; `share` of the whole tree
-    exhaustive    `subtree`
+    RANDOM, PCT   executions `first` to `first + number - 1` of the seed
+    DFS           everything below a prefix, within a bound; `share` of the whole tree
+    EXHAUSTIVE    `subtree`
 
     After `most` executions it is interrupted, if that is not 0.
     """
@@ -45,11 +47,11 @@ class Unit(NamedTuple):
 
     def scheduler(self, scenario: Scenario) -> Strategy:
         """The strategy that executes it."""
-        if self.strategy == "random":
+        if self.strategy == RANDOM:
             return Walk(Rng(self.seed), self.number, self.first)
-        if self.strategy == "pct":
+        if self.strategy == PCT:
             return Pct(Rng(self.seed), self.number, self.depth, self.steps, self.first)
-        if self.strategy == "exhaustive":
+        if self.strategy == EXHAUSTIVE:
             return Dpor(scenario, self.subtree)
         return Bounded(self.bound, self.prefix, self.share)
 

@@ -9,7 +9,7 @@ from softsgx.cli.errors import codes
 from softsgx.cli.modes import Mode, Option, Table
 from softsgx.cli.options import number
 from softsgx.cli.outputs import output
-from softsgx.explore import STRATEGIES, Plan
+from softsgx.explore.plan import BOUNDED, PCT, STRATEGIES, Plan
 from softsgx.linux.version import VERSIONS
 from softsgx.system.runtimes import ORDERS
 
@@ -49,7 +49,7 @@ SEARCH: Final = (
         type=number(16),
         metavar="N",
         help="no more than N preemptions",
-        only=("--strategy", ("deepening", "dfs")),
+        only=("--strategy", BOUNDED),
     ),
     Option(
         name="--executions",
@@ -64,7 +64,7 @@ SEARCH: Final = (
         metavar="D",
         default=Plan().depth,
         help="constraints of order that a fault may need",
-        only=("--strategy", ("pct",)),
+        only=("--strategy", (PCT,)),
     ),
     Option(
         name="--budget", type=_seconds, metavar="TIME", help="no longer than this, as 60s or 5m"

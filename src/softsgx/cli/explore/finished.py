@@ -12,7 +12,7 @@ from softsgx.cli import files
 from softsgx.cli.errors import EXIT_BAD_INPUT, EXIT_FINDING, EXIT_INTERRUPTED, EXIT_OK
 from softsgx.cli.explore.verdicts import junit, sarif
 from softsgx.explore import Failure, Outcome, Scenario, replay_string
-from softsgx.explore.explorer import preemptions
+from softsgx.explore.outcome import preemptions
 from softsgx.explore.table import table
 
 

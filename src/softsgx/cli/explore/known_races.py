@@ -13,7 +13,7 @@ from softsgx.cli.explore.finished import Finished
 from softsgx.cli.explore.searching import crew_of, say_interrupted, search_one
 from softsgx.cli.stopping import Stopping
 from softsgx.explore import Plan
-from softsgx.explore.explorer import preemptions
+from softsgx.explore.outcome import preemptions
 from softsgx.system.scenarios.catalogue import KNOWN_RACES, KnownRace
 
 PREEMPTIONS: Final = 2

@@ -1,0 +1,58 @@
+"""The plan of a search: which strategy, how far, from which seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import Final
+
+DEEPENING: Final = "deepening"
+EXHAUSTIVE: Final = "exhaustive"
+DFS: Final = "dfs"
+PCT: Final = "pct"
+RANDOM: Final = "random"
+
+STRATEGIES: Final = (DEEPENING, EXHAUSTIVE, DFS, PCT, RANDOM)
+"""The names of the strategies, as on the command line."""
+
+BOUNDED: Final = (DEEPENING, DFS)
+"""Those that a bound of preemptions applies to."""
+
+SAMPLED: Final = (PCT, RANDOM)
+"""Those that draw a number of executions at random, and so are never complete."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How to explore.
+
+    strategy     one of STRATEGIES
+    seed         of everything random
+    executions   how many at most
+    preemptions  bound of DFS, highest bound of DEEPENING; None: no bound
+    depth        of PCT: how many ordering constraints a fault may need
+    minimise     make a failing schedule small
+    """
+
+    strategy: str = DEEPENING
+    seed: int = 0
+    executions: int = 1_000_000
+    preemptions: int | None = None
+    depth: int = 3
+    minimise: bool = True
+
+    def __post_init__(self) -> None:
+        if self.strategy not in STRATEGIES:
+            known = ", ".join(STRATEGIES)
+            raise ValueError(f"strategy {self.strategy!r}: known are {known}")
+
+    @property
+    def bounds(self) -> Iterator[int | None]:
+        """The bounds of preemptions to be searched one after the other; None: without a bound."""
+        if self.strategy != DEEPENING:
+            yield self.preemptions if self.strategy == DFS else None
+        elif self.preemptions is None:
+            yield from count()
+        else:
+            yield from range(self.preemptions + 1)
