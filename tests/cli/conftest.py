@@ -12,12 +12,12 @@ import pytest
 from softsgx.cli import cluster, doctor, progress
 from softsgx.cli.errors import UsageError
 from softsgx.cli.explore import known_races, searching, shipped
+from softsgx.cli.run import program
 from softsgx.cli.scenarios import find
 from softsgx.explore import Scenario, Violation, explore, replay_string
 from softsgx.lab import validate
 from softsgx.lab.prices import Profile
 from softsgx.lab.validate import Target
-from softsgx.runner import session
 from softsgx.runner.doctor import Check
 from tests.cli.enclave_files import write_all
 from tests.cli.test_explore import CORRECT, COUNTER
@@ -97,7 +97,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(cluster, "Cluster", others)
     monkeypatch.setattr(multiprocessing, "get_context", context)
     monkeypatch.setattr(validate, "targets", figures)
-    monkeypatch.setattr(session, "run_program", told)
+    monkeypatch.setattr(program, "run_program", told)
     monkeypatch.setattr(
         doctor, "examine", lambda: [Check("check", ok=True, detail="", remedy="", needed=True)]
     )

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from softsgx.cli import ends, progress
+from softsgx.cli import progress
 from softsgx.cli.errors import (
+    DEBUG,
     EXIT_BAD_INPUT,
     EXIT_BUG,
     EXIT_FINDING,
@@ -157,12 +158,12 @@ def test_a_traceback_is_shown_to_who_asks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("softsgx.cli.doctor.run", raising(ValueError("why")))
-    monkeypatch.setenv(ends.DEBUG, "1")
+    monkeypatch.setenv(DEBUG, "1")
     assert main(["doctor"]) == EXIT_BUG
     err = capsys.readouterr().err
     assert err.startswith("Traceback (most recent call last):\n")
     assert err.splitlines()[-1].startswith("softsgx: doctor: a bug of softsgx: ValueError: why")
-    monkeypatch.setenv(ends.DEBUG, "0")
+    monkeypatch.setenv(DEBUG, "0")
     main(["doctor"])
     assert "Traceback" not in capsys.readouterr().err
 

@@ -20,11 +20,11 @@ from softsgx.cli.explore import known_races, shipped
 from softsgx.cli.explore.finished import Finished, exit_code
 from softsgx.cli.main import main
 from softsgx.cli.modes import Mode
+from softsgx.cli.run import program
 from softsgx.cli.stopping import Stopping
 from softsgx.explore import Failure, Kind, Outcome
 from softsgx.lab import validate
 from softsgx.lab.validate import Target
-from softsgx.runner import session
 from softsgx.runner.doctor import Check
 from softsgx.runner.session import run_program
 from tests.cli import tables
@@ -101,7 +101,7 @@ def test_a_mode_ends_with_its_codes(
     if (name, code) == ("compare --validate", 1):
         monkeypatch.setattr(validate, "targets", lambda prices: [figure(1.0), figure(9.0)])
     if command == "run":
-        monkeypatch.setattr(session, "run_program", run_program)
+        monkeypatch.setattr(program, "run_program", run_program)
     if code == EXIT_INTERRUPTED:
         interrupt(mode, monkeypatch)
     words = CODES[name][code].format(replay=small, short=small.rpartition(":")[0] + ":")

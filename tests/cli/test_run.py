@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from softsgx.cli.main import main
+from softsgx.linux.version import VERSIONS
+from softsgx.runner.options import CPUID_CHOICES, ENGINES, Options
 from tests.cli import snapshots
+from tests.cli.tables import TABLES
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -15,6 +19,25 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
         main(["run", "--help"])
     assert stop.value.code == 0
     snapshots.check("run-help.txt", capsys.readouterr().out)
+
+
+def test_the_help_names_what_the_runner_knows() -> None:
+    """Its options that are no closed list for argparse: the values, and the defaults."""
+    options = TABLES["run"].options
+    for name, values in {
+        "--engine": ENGINES,
+        "--linux": VERSIONS,
+        "--cpuid": CPUID_CHOICES,
+    }.items():
+        for value in values:
+            assert re.search(rf"\b{re.escape(value)}\b", options[name].help), (name, value)
+    fields = vars(Options())
+    given = {name: option.default for name, option in options.items() if option.default}
+    assert given == {
+        f"--{name.removesuffix('_hz')}": value
+        for name, value in fields.items()
+        if value and f"--{name.removesuffix('_hz')}" in options
+    }
 
 
 def test_no_program_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:

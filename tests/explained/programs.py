@@ -25,7 +25,8 @@ from softsgx.runner import ptrace as p
 from softsgx.runner.cpuid import CpuidPolicy
 from softsgx.runner.inherited import inherited
 from softsgx.runner.loading import Loader
-from softsgx.runner.session import ENGINES, Options
+from softsgx.runner.options import ENGINES, Options
+from softsgx.runner.session import part_of
 from softsgx.runner.supervisor import Supervisor
 from softsgx.runner.world import World
 from tests.explained.judge import Finding, Judge
@@ -77,7 +78,7 @@ def judge_answers(judge: Judge) -> None:
 def run(command: list[str], setting: Setting) -> Judge:
     """One program from its start to its end."""
     asked = Options(engine=setting.engine, linux=setting.linux, sgx1=setting.sgx1, epc="2M")
-    part, readings = asked.machine()
+    part, readings = part_of(asked)
     native = setting.engine == "native"
     world = World(
         native=native, epc=asked.epc, linux=asked.linux, part=part, readings=readings, seed=0

@@ -32,7 +32,7 @@ from softsgx.runner.cpuid import CpuidPolicy, part_for
 from softsgx.runner.identity import Identity
 from softsgx.runner.inherited import inherited
 from softsgx.runner.loading import Loader
-from softsgx.runner.session import ENGINES
+from softsgx.runner.options import ENGINES
 from softsgx.runner.supervisor import Supervisor
 from softsgx.runner.world import World
 from softsgx.spec.bits import PAGE_SHIFT

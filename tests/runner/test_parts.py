@@ -26,7 +26,8 @@ from softsgx.runner.blocks import Why
 from softsgx.runner.cpuid import CpuidPolicy, native_xfrm
 from softsgx.runner.cpuinfo import cpuinfo_text
 from softsgx.runner.errors import RunnerError
-from softsgx.runner.session import Options
+from softsgx.runner.options import Options
+from softsgx.runner.session import part_of
 from softsgx.sim import Unmodelled
 from softsgx.spec.attributes import ATTR_AEXNOTIFY, ATTR_CET, ATTR_KSS
 from softsgx.spec.cpuid import Registers
@@ -448,7 +449,7 @@ def test_xfrm_has_an_option_of_its_own(probe: list[str]) -> None:
 )
 def test_a_bad_value_is_one_line(engine: str, options: dict[str, Any], why: str) -> None:
     with pytest.raises(RunnerError, match=why) as refused:
-        Options(engine=engine, **options).machine()
+        part_of(Options(engine=engine, **options))
     assert "\n" not in str(refused.value)
 
 
@@ -459,10 +460,10 @@ def test_the_options_become_the_part(name: str) -> None:
     options = Options(engine=row.engine, cpu_options=[*given, f"{name}={row.text}"])
     if row.unmodelled:
         with pytest.raises(RunnerError, match=NOT_MODELLED):
-            options.machine()
+            part_of(options)
         return
     value = False if name == "absent_leaves_fault" else row.value
-    assert getattr(options.machine()[0], name) == value
+    assert getattr(part_of(options)[0], name) == value
 
 
 def test_help_lists_every_name_with_its_value(capsys: pytest.CaptureFixture[str]) -> None:
@@ -470,7 +471,7 @@ def test_help_lists_every_name_with_its_value(capsys: pytest.CaptureFixture[str]
     options = ["--sgx1", "--cpu-option", "cet=1", "--cpu-option", "tcs_limit=80"]
     assert main(["run", *options, "--cpu-option", "help"]) == 0
     lines = [x for x in capsys.readouterr().out.splitlines() if not x.startswith("#")]
-    part, readings = Options(sgx1=True, cpu_options=["cet=1", "tcs_limit=80"]).machine()
+    part, readings = part_of(Options(sgx1=True, cpu_options=["cet=1", "tcs_limit=80"]))
     names = [x.partition("=")[0] for x in lines]
     assert names == [f.name for kind in (part, readings) for f in fields(kind)]
     assert "sgx2=0  (0 or 1)  SGX2: " in lines[0]
@@ -478,7 +479,7 @@ def test_help_lists_every_name_with_its_value(capsys: pytest.CaptureFixture[str]
     assert "tcs_limit=80  (0 to 4096)  EDBGRD of a TCS" in lines[names.index("tcs_limit")]
     # What is listed can be given back.
     values = [x.split("  ")[0] for x in lines]
-    assert Options(cpu_options=values).machine() == (part, readings)
+    assert part_of(Options(cpu_options=values)) == (part, readings)
 
 
 def test_help_of_a_processor_that_cannot_be_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

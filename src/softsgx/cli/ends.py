@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from softsgx.cli.errors import (
+    DEBUG,
     EXIT_BAD_INPUT,
     EXIT_BUG,
     EXIT_INTERRUPTED,
@@ -24,8 +25,6 @@ from softsgx.cli.errors import (
     ReaderGone,
     UsageError,
 )
-
-DEBUG: Final = "SOFTSGX_DEBUG"
 
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
 

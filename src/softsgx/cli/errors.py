@@ -9,6 +9,9 @@ from collections.abc import Mapping
 from textwrap import wrap
 from typing import Final
 
+DEBUG: Final = "SOFTSGX_DEBUG"
+"""The environment variable that shows tracebacks."""
+
 EXIT_OK: Final = 0
 EXIT_FINDING: Final = 1
 EXIT_BAD_INPUT: Final = 2
@@ -28,7 +31,7 @@ Codes = Mapping[int | str, str]
 """Exit codes of one command or mode, ascending, with what each means."""
 
 _FAILED: Final = "not done: bad input, the machine lacks something, or not modelled"
-_BUG: Final = "a bug of softsgx; SOFTSGX_DEBUG=1 shows the traceback"
+_BUG: Final = f"a bug of softsgx; {DEBUG}=1 shows the traceback"
 
 OTHER_CODES: Final[Codes] = {
     EXIT_BAD_INPUT: _FAILED,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from softsgx.linux.sgx.design import PermissionDesign
-from softsgx.linux.version import VERSIONS, KernelVersion
+from softsgx.linux.version import VERSION_DEFAULT, VERSIONS, KernelVersion
 from softsgx.mem.pagetable import direct
 from softsgx.sim.locks import Mutex
 from softsgx.sim.waits import WaitQueue
@@ -55,7 +55,7 @@ class Kernel:
 
     def __init__(self, processor: Processor, version: KernelVersion | None = None) -> None:
         self.processor = processor
-        self.version = version if version is not None else VERSIONS["6.12"]
+        self.version = version if version is not None else VERSIONS[VERSION_DEFAULT]
         self.races = self.version.races
         self.has_sgx2 = processor.part.sgx2
         # sgx_drv_init asks for X86_FEATURE_SGX_LC. Without it, and without vepc to keep it loaded,

@@ -7,7 +7,7 @@ kernel has the race. Sources: the patches and mails named with each.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Final
 
 
 def _race(name: str, what: str) -> Any:
@@ -100,9 +100,12 @@ _OPEN = Races(
     lookup_before_removal=True,
 )
 
+VERSION_DEFAULT: Final = "6.12"
+"""The kernel that is modelled where none is named."""
+
 VERSIONS: dict[str, KernelVersion] = {
-    "6.12": KernelVersion(
-        name="6.12",
+    VERSION_DEFAULT: KernelVersion(
+        name=VERSION_DEFAULT,
         races=_OPEN,
     ),
     "6.1": KernelVersion(

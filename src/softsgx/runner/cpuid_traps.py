@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from softsgx.runner import bpf
 from softsgx.runner import ptrace as p
 from softsgx.runner.errors import RunnerError
+from softsgx.runner.options import CPUID_CHOICES
 from softsgx.runner.probes import ARCH_SET_CPUID, Child, Refused, arch_prctl, try_cpuid_faulting
 from softsgx.runner.stops import changed
 from softsgx.spec.bits import MASK32
@@ -29,7 +30,6 @@ SWITCH_US_DEAR: Final = 2.0  # of one change: a stop of 17 us becomes 25
 _CHANGES: Final = 40
 _NR_ARCH_PRCTL_I386: Final = 384
 _INT80_LENGTH: Final = 2
-CHOICES: Final = ("auto", "trap", "until-entry", "patch")
 
 
 class CpuidTraps(Enum):
@@ -42,8 +42,8 @@ class CpuidTraps(Enum):
 
 def choose(option: str) -> CpuidTraps:
     """What `--cpuid` asks for, on this machine. RunnerError if it cannot be had."""
-    if option not in CHOICES:
-        raise RunnerError("--cpuid", f"{option!r}: known are {', '.join(CHOICES)}")
+    if option not in CPUID_CHOICES:
+        raise RunnerError("--cpuid", f"{option!r}: known are {', '.join(CPUID_CHOICES)}")
     if option == "patch":
         return CpuidTraps.NEVER
     try:

@@ -18,7 +18,7 @@ from softsgx.system.explain.explainer import Explainer
 from softsgx.system.explain.unfinished import FOLLOWED_MAX, Unfinished
 
 if TYPE_CHECKING:
-    from softsgx.runner.session import Options
+    from softsgx.runner.options import Options
     from softsgx.runner.supervisor import Supervisor
     from softsgx.runner.world import World
 

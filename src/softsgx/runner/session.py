@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from typing import Any
 
 from softsgx import __version__
@@ -23,47 +23,27 @@ from softsgx.runner.listening import Listening
 from softsgx.runner.loading import Loader
 from softsgx.runner.native_load import announce
 from softsgx.runner.needs import meet
+from softsgx.runner.options import ENGINES, NATIVE, Options
 from softsgx.runner.supervisor import Supervisor
-from softsgx.runner.tick import HZ_DEFAULT, HZ_MAX
+from softsgx.runner.tick import HZ_MAX
 from softsgx.runner.world import World
 from softsgx.system.machine import epc_bytes
 
-ENGINES = ("unicorn", "native")
 
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What a run is asked for; the command line's words. Raises RunnerError for a bad one."""
-
-    epc: str = "256M"
-    linux: str = "6.12"
-    engine: str = "unicorn"
-    sgx1: bool = False
-    xfrm: str | None = None
-    seed: int = 0
-    tick_hz: int = HZ_DEFAULT
-    vendor: str | None = None
-    cpuid: str = "auto"
-    cpu_options: Sequence[str] = field(default=())
-    stats: bool = False
-    trace: str | None = None
-    explain: bool = False
-    sgxs_out: str | None = None
-
-    def machine(self) -> tuple[Part, Readings]:
-        """The part and the readings that the options choose."""
-        if self.engine not in ENGINES:
-            raise RunnerError("--engine", f"{self.engine!r}: known are {', '.join(ENGINES)}")
-        if self.linux not in VERSIONS:
-            raise RunnerError("--linux", f"{self.linux!r}: known are {', '.join(VERSIONS)}")
-        try:
-            epc_bytes(self.epc)
-        except ValueError as error:
-            raise RunnerError("--epc", str(error)) from None
-        if not 0 <= self.tick_hz <= HZ_MAX:
-            raise RunnerError("--tick", f"{self.tick_hz}: 0 to {HZ_MAX} in a second")
-        engine: Any = self.engine
-        return chosen(engine, sgx1=self.sgx1, xfrm=self.xfrm, cpu_options=self.cpu_options)
+def part_of(options: Options) -> tuple[Part, Readings]:
+    """The part and the readings that the options choose. RunnerError for a bad one of any."""
+    if options.engine not in ENGINES:
+        raise RunnerError("--engine", f"{options.engine!r}: known are {', '.join(ENGINES)}")
+    if options.linux not in VERSIONS:
+        raise RunnerError("--linux", f"{options.linux!r}: known are {', '.join(VERSIONS)}")
+    try:
+        epc_bytes(options.epc)
+    except ValueError as error:
+        raise RunnerError("--epc", str(error)) from None
+    if not 0 <= options.tick_hz <= HZ_MAX:
+        raise RunnerError("--tick", f"{options.tick_hz}: 0 to {HZ_MAX} in a second")
+    engine: Any = options.engine
+    return chosen(engine, sgx1=options.sgx1, xfrm=options.xfrm, cpu_options=options.cpu_options)
 
 
 def _told(argv: Sequence[str], options: Options) -> dict[str, Any]:
@@ -90,8 +70,8 @@ def run_program(
     RunnerError if it cannot be started; whatever else is raised, the program is dead by then.
     """
     keep_statuses()
-    part, readings = options.machine()
-    native = options.engine == "native"
+    part, readings = part_of(options)
+    native = options.engine == NATIVE
     meet(native)
     traps = choose(options.cpuid)
     if native:

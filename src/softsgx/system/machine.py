@@ -12,7 +12,7 @@ from softsgx.cpu.readings import DEFAULT_READINGS
 from softsgx.linux.kernel import Kernel
 from softsgx.linux.process import Process, Thread, refuse_cpu
 from softsgx.linux.sgx.main import ksgxd
-from softsgx.linux.version import kernel_version
+from softsgx.linux.version import VERSION_DEFAULT, kernel_version
 from softsgx.sim import RETRY, Cooperative, Execution, Scheduler, Steps
 from softsgx.spec.bits import PAGE_SIZE
 
@@ -40,7 +40,7 @@ class Machine:
         *,
         cpus: int = 2,
         epc: int | str = "16M",
-        linux: str = "6.12",
+        linux: str = VERSION_DEFAULT,
         races: dict[str, bool] | None = None,
         restrict_requires_read: bool = False,
         seed: int = 0,

@@ -9,6 +9,7 @@ from softsgx.linux.sgx.design import PermissionDesign
 from softsgx.linux.sgx.edmm import sgx_emodpr, sgx_enclave_etrack
 from softsgx.linux.sgx.encl import SgxEncl, sgx_encl_load_page
 from softsgx.linux.uapi import SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS, SgxEnclaveRestrictPermissions
+from softsgx.linux.version import VERSION_DEFAULT
 from softsgx.sim import Steps
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import PT_REG, R, W
@@ -30,7 +31,7 @@ class Design(PermissionDesign):
 
     name: ClassVar[str]
     about: ClassVar[str]
-    linux: ClassVar[str] = "6.12"
+    linux: ClassVar[str] = VERSION_DEFAULT
     asks: ClassVar[str] = BY_IOCTL
 
     def restrict(

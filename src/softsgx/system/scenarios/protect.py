@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from softsgx.linux.sgx.main import sgx_reclaim_pages
+from softsgx.linux.version import VERSION_DEFAULT
 from softsgx.sim import Steps
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R, W
@@ -29,7 +30,10 @@ class Managed(MachineScenario):
     committed: ClassVar[int] = 1
 
     def __init__(
-        self, linux: str = "6.12", races: dict[str, bool] | None = None, order: str = "gramine"
+        self,
+        linux: str = VERSION_DEFAULT,
+        races: dict[str, bool] | None = None,
+        order: str = "gramine",
     ) -> None:
         super().__init__(linux, races)
         self.order = order

@@ -20,6 +20,7 @@ from softsgx.explore import Scenario, Violation
 from softsgx.explore.footprint import Footprint, key_of
 from softsgx.linux.kernel import KernelBug
 from softsgx.linux.sgx.main import ksgxd
+from softsgx.linux.version import VERSION_DEFAULT
 from softsgx.sim import Execution, Point, Steps, Task
 from softsgx.sim.touch import READ, WRITE
 from softsgx.system.checkers import CHECKERS, Checker
@@ -46,7 +47,7 @@ class MachineScenario(Scenario):
     layout: ClassVar[dict[str, int]] = {"threads": 3, "pages": 2}
     checkers: ClassVar[Sequence[type[Checker]]] = CHECKERS
 
-    def __init__(self, linux: str = "6.12", races: dict[str, bool] | None = None) -> None:
+    def __init__(self, linux: str = VERSION_DEFAULT, races: dict[str, bool] | None = None) -> None:
         self.linux = linux
         self.races = races
         self._scene: Scene | None = None

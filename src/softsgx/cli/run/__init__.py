@@ -1,0 +1,117 @@
+"""`softsgx run`: an unmodified SGX program on a machine without SGX. The table; not the runner."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from softsgx.cli.errors import (
+    DEBUG,
+    EXIT_RUN_FAILED,
+    EXIT_RUN_NOT_EXECUTABLE,
+    EXIT_RUN_NOT_FOUND,
+)
+from softsgx.cli.modes import Mode, Option, Table
+from softsgx.cli.options import number
+from softsgx.cli.outputs import file_output
+from softsgx.linux.version import VERSIONS
+from softsgx.runner.options import NATIVE, UNICORN, Options
+
+_DEFAULT: Final = Options()
+_KERNELS: Final = ", ".join(VERSIONS)
+
+MACHINE: Final = (
+    Option(
+        name="--engine",
+        metavar="ENGINE",
+        default=_DEFAULT.engine,
+        help=f"what executes enclave code: {UNICORN} (the reference) or {NATIVE} (the real CPU)",
+    ),
+    Option(name="--epc", metavar="SIZE", default=_DEFAULT.epc, help="size of EPC, for example 8M"),
+    Option(
+        name="--linux",
+        metavar="VERSION",
+        default=_DEFAULT.linux,
+        help=f"the kernel: {' or '.join(_KERNELS.rsplit(', ', 1))}",
+    ),
+    Option(name="--sgx1", help="a processor without SGX2"),
+    Option(
+        name="--xfrm",
+        metavar="N",
+        help="XSAVE components that the processor has, for example 0xe7",
+        only=("--engine", (NATIVE,)),
+    ),
+    Option(
+        name="--cpu-option",
+        metavar="NAME=VALUE",
+        many=True,
+        help="a feature of the processor or a reading of the manual; help lists all",
+    ),
+    Option(name="--vendor", metavar="TEXT", help="vendor string of CPUID leaf 0, 12 characters"),
+    Option(
+        name="--seed",
+        type=number(64),
+        metavar="N",
+        default=_DEFAULT.seed,
+        help="determines every key of the machine",
+    ),
+    Option(
+        name="--tick",
+        type=int,
+        metavar="HZ",
+        default=_DEFAULT.tick_hz,
+        help="timer interrupts in a second of processor time inside; 0: none",
+    ),
+    Option(
+        name="--cpuid",
+        metavar="HOW",
+        default=_DEFAULT.cpuid,
+        help="trap every CPUID (needs CPUID faulting), do so until-entry of a thread into an "
+        "enclave, or patch those that are found; auto: trap, or else patch",
+    ),
+)
+REPORTS: Final = (
+    Option(name="--explain", help="say why an access, leaf or call was refused"),
+    Option(name="--stats", help="say at the end how often what happened"),
+    Option(
+        name="--trace",
+        metavar="FILE",
+        type=file_output,
+        help="write all events: JSON lines, text (.txt), or for ui.perfetto.dev (.pftrace)",
+    ),
+    Option(
+        name="--sgxs-out",
+        metavar="FILE",
+        type=file_output,
+        help="write each enclave as it is really built, an SGXS stream: FILE, FILE.2, ...",
+    ),
+)
+
+TABLE: Final = Table(
+    "run",
+    {
+        "the machine": MACHINE,
+        "reports": REPORTS,
+        "": (
+            Option(name="PROGRAM", metavar="-- PROGRAM [ARGS ...]", rest=True, help="what to run"),
+        ),
+    },
+    (
+        Mode(
+            about="run a program",
+            options=(*(option.name for option in (*MACHINE, *REPORTS)), "PROGRAM"),
+            codes={
+                "N": "the program's own code, or 128 + the signal that killed it (or that ended "
+                "softsgx)",
+                EXIT_RUN_FAILED: "softsgx failed: bad options, the machine lacks something, not "
+                f"modelled, or a bug ({DEBUG}=1 shows the traceback)",
+                EXIT_RUN_NOT_EXECUTABLE: "the program is there but cannot be executed, or not "
+                "supervised",
+                EXIT_RUN_NOT_FOUND: "the program, its interpreter or its loader is not found",
+            },
+            module="softsgx.cli.run.program",
+        ),
+    ),
+)
+
+register = TABLE.register
+run = TABLE.run

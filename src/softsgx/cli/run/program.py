@@ -1,0 +1,78 @@
+"""`softsgx run -- PROGRAM`: run it under supervision; or list what --cpu-option takes."""
+
+from __future__ import annotations
+
+import argparse
+
+from softsgx.cli import files
+from softsgx.cli.errors import (
+    EXIT_OK,
+    EXIT_RUN_FAILED,
+    EXIT_RUN_NOT_EXECUTABLE,
+    EXIT_RUN_NOT_FOUND,
+    UsageError,
+)
+from softsgx.report.same_file import overwritten
+from softsgx.runner import library_exit
+from softsgx.runner.cpu_options import HELP, listing
+from softsgx.runner.errors import ProgramError, RunnerError
+from softsgx.runner.exec_chain import ProgramFacts
+from softsgx.runner.inherited import inherited
+from softsgx.runner.options import Options
+from softsgx.runner.session import find_program, part_of, run_program
+from softsgx.runner.sgxs_files import FILES_MAX
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run it; its exit code, or 128 + the signal that killed it."""
+    argv = args.program[1:] if args.program[:1] == ["--"] else args.program
+    list_only = HELP in args.cpu_option
+    if not argv and not list_only:
+        raise UsageError("no program: softsgx run [options] -- PROGRAM [ARGS ...]")
+    options = Options(
+        epc=args.epc,
+        linux=args.linux,
+        engine=args.engine,
+        sgx1=args.sgx1,
+        xfrm=args.xfrm,
+        seed=args.seed,
+        tick_hz=args.tick,
+        vendor=args.vendor,
+        cpuid=args.cpuid,
+        cpu_options=[text for text in args.cpu_option if text != HELP],
+        stats=args.stats,
+        trace=args.trace,
+        explain=args.explain,
+        sgxs_out=args.sgxs_out,
+    )
+    try:
+        if list_only:
+            files.show(listing(*part_of(options)))
+            return EXIT_OK
+        return _run(argv, options)
+    except ProgramError as error:
+        code = EXIT_RUN_NOT_FOUND if error.missing else EXIT_RUN_NOT_EXECUTABLE
+        raise UsageError(str(error), code) from None
+    except RunnerError as error:
+        raise UsageError(str(error)) from None
+
+
+def _run(argv: list[str], options: Options) -> int:
+    """Refuse what can be refused before the program starts; then start it."""
+    library_exit.ends_with("softsgx: run", EXIT_RUN_FAILED)
+    caller = inherited()
+    part_of(options)
+    facts = find_program(argv, caller)
+    _refuse_same(argv, facts, options)
+    return run_program(argv, options, caller, facts)
+
+
+def _refuse_same(argv: list[str], facts: ProgramFacts, options: Options) -> None:
+    """Refuse to write over the program's files, its standard streams, or another output."""
+    trace, sgxs_out = options.trace, options.sgxs_out
+    name = overwritten([*facts.files(argv), 0, 1, 2], filter(None, (trace, sgxs_out)))
+    if name is not None:
+        raise UsageError(f"{name}: the program uses this file, too: choose another name")
+    later = [f"{sgxs_out}.{number}" for number in range(2, FILES_MAX + 1)]
+    if trace and sgxs_out and overwritten([trace], later):
+        raise UsageError(f"{trace}: is also a name of --sgxs-out: choose another name")

@@ -1,0 +1,35 @@
+"""What a run can be asked for, with the defaults. Light: the command line's help imports it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from softsgx.linux.version import VERSION_DEFAULT
+from softsgx.runner.tick import HZ_DEFAULT
+
+UNICORN: Final = "unicorn"
+NATIVE: Final = "native"
+ENGINES: Final = (UNICORN, NATIVE)
+CPUID_CHOICES: Final = ("auto", "trap", "until-entry", "patch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of `softsgx run`, in the command line's words; not yet checked."""
+
+    epc: str = "256M"
+    linux: str = VERSION_DEFAULT
+    engine: str = UNICORN
+    sgx1: bool = False
+    xfrm: str | None = None
+    seed: int = 0
+    tick_hz: int = HZ_DEFAULT
+    vendor: str | None = None
+    cpuid: str = "auto"
+    cpu_options: Sequence[str] = ()
+    stats: bool = False
+    trace: str | None = None
+    explain: bool = False
+    sgxs_out: str | None = None
