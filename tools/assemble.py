@@ -1,4 +1,4 @@
-"""Write src/softsgx/runner/machine_code.py from stub.s, vdso.s, native.s and hook.s: `make asm`.
+"""Write runner/inserted/machine_code.py from stub.s, vdso.s, native.s and hook.s: `make asm`.
 
 The assembled bytes are committed, so that a machine without binutils runs programs as well; a test
 assembles again and compares. The sources take every number from the declarations in Python.
@@ -15,14 +15,15 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from softsgx.linux.uapi import SgxEnclaveRun
-from softsgx.runner import box, layout, slots
-from softsgx.runner.control import HOOK_SYMBOLS
+from softsgx.runner.emulator.control import HOOK_SYMBOLS
+from softsgx.runner.inserted import box, layout
+from softsgx.runner.native import slots
 from softsgx.spec import leaves
 from softsgx.spec.registers import REGISTER_NAMES
 from tools.rules import ROOT
 
 RUNNER: Final = ROOT / "src" / "softsgx" / "runner"
-MACHINE_CODE: Final = RUNNER / "machine_code.py"
+MACHINE_CODE: Final = RUNNER / "inserted" / "machine_code.py"
 
 STUB_SYMBOLS: Final[Mapping[str, int]] = {
     **{name: getattr(layout, name) for name in ("STUB", "STUB_BLOCKS", "BOX", "BOX_MAILBOXES")},
@@ -130,10 +131,10 @@ def _lines(name: str, assembled: Assembled) -> Iterator[str]:
 
 def module() -> str:
     """The text of machine_code.py."""
-    stub = assemble(RUNNER / "stub.s", STUB_SYMBOLS)
-    function = assemble(RUNNER / "vdso.s", VDSO_SYMBOLS)
-    native = assemble(RUNNER / "native.s", NATIVE_SYMBOLS)
-    hook = assemble(RUNNER / "hook.s", HOOK_SYMBOLS)
+    stub = assemble(RUNNER / "inserted/stub.s", STUB_SYMBOLS)
+    function = assemble(RUNNER / "inserted/vdso.s", VDSO_SYMBOLS)
+    native = assemble(RUNNER / "native/native.s", NATIVE_SYMBOLS)
+    hook = assemble(RUNNER / "emulator/hook.s", HOOK_SYMBOLS)
     parts = {"STUB": stub, "VDSO": function, "NATIVE": native, "HOOK": hook}
     return _HEAD + "\n".join(
         [*(line for name, part in parts.items() for line in _lines(name, part)), ""]

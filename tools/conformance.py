@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from softsgx.runner.probes import enclu_answer
+from softsgx.runner.host.probes import enclu_answer
 
 VERSIONS: Final = ("6.1", "6.12")
 ENGINES: Final = ("unicorn", "native")

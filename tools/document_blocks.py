@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 from softsgx.cli.errors import markdown
 from softsgx.cli.main import COMMANDS
 from softsgx.linux.version import VERSIONS, Races
-from softsgx.runner.needs import NEEDS
+from softsgx.runner.doctor.needs import NEEDS
 from tests.runner.programs import Workshop
 from tools.documents import ROOT, blocks
 

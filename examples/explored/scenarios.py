@@ -1,6 +1,6 @@
 """Scenarios on the binary of enclave.c: `softsgx explore examples/explored/scenarios.py`."""
 
-from softsgx.runner.elf_scenario import ElfScenario
+from softsgx.runner.explored.elf_scenario import ElfScenario
 
 
 class AcceptOnce(ElfScenario):

@@ -18,7 +18,7 @@ from softsgx.explore import Scenario, Violation, explore, replay_string
 from softsgx.lab import validate
 from softsgx.lab.prices import Profile
 from softsgx.lab.validate import Target
-from softsgx.runner.doctor import Check
+from softsgx.runner.doctor.doctor import Check
 from tests.cli.enclave_files import write_all
 from tests.cli.test_explore import CORRECT, COUNTER
 

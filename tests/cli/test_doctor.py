@@ -10,7 +10,7 @@ import pytest
 
 from softsgx.cli import doctor
 from softsgx.cli.main import main
-from softsgx.runner.doctor import Check
+from softsgx.runner.doctor.doctor import Check
 from tests.cli import snapshots
 
 GOOD = Check("ptrace", True, "a child was traced", "unused")

@@ -25,8 +25,8 @@ from softsgx.cli.stopping import Stopping
 from softsgx.explore import Failure, Kind, Outcome
 from softsgx.lab import validate
 from softsgx.lab.validate import Target
-from softsgx.runner.doctor import Check
-from softsgx.runner.session import run_program
+from softsgx.runner.doctor.doctor import Check
+from softsgx.runner.session.session import run_program
 from tests.cli import tables
 from tests.cli.conftest import FILE, Race, Small
 from tests.cli.enclave_files import contents

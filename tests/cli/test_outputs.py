@@ -29,7 +29,7 @@ from softsgx.cli.errors import (
 )
 from softsgx.cli.main import COMMANDS, Parser, main
 from softsgx.report.same_file import file_of, overwritten
-from softsgx.runner.inherited import Inherited
+from softsgx.runner.host.inherited import Inherited
 from tests.cli import enclave_files
 from tests.cli.enclave_files import contents
 
@@ -107,7 +107,7 @@ def test_what_is_read_is_not_written_over(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     caller = Inherited((b"PATH=%s" % os.fsencode(here),))
-    monkeypatch.setattr("softsgx.runner.inherited.inherited", lambda: caller)
+    monkeypatch.setattr("softsgx.runner.host.inherited.inherited", lambda: caller)
     before = {path: path.read_bytes() for path in here.iterdir() if path.is_file()}
     out = by_another_name(how, target)
     code = main([out if word == "OUT" else word for word in argv])

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from softsgx.runner.elf_scenario import ElfScenario
-from softsgx.runner.world import World
+from softsgx.runner.explored.elf_scenario import ElfScenario
+from softsgx.runner.process.world import World
 from softsgx.sim import Unmodelled
 from tests.image.builders import ET_EXEC, TEXT, elf_file
 from tools.document_blocks import raises

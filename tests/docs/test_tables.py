@@ -18,7 +18,7 @@ from softsgx.image.layout import ThreadLayout
 from softsgx.report.jsonl import JsonLines
 from softsgx.report.lines import Lines
 from softsgx.report.perfetto import Perfetto
-from softsgx.runner import trace_file
+from softsgx.runner.session import trace_file
 from softsgx.sim import cpu_events, kernel_events
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R, W

@@ -20,15 +20,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
-from softsgx.runner import bpf, stops
-from softsgx.runner import ptrace as p
-from softsgx.runner.cpuid import CpuidPolicy
-from softsgx.runner.inherited import inherited
-from softsgx.runner.loading import Loader
+from softsgx.runner.cpuid.cpuid import CpuidPolicy
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.inherited import inherited
 from softsgx.runner.options import ENGINES, Options
-from softsgx.runner.session import part_of
-from softsgx.runner.supervisor import Supervisor
-from softsgx.runner.world import World
+from softsgx.runner.process import bpf, stops
+from softsgx.runner.process.world import World
+from softsgx.runner.session.session import part_of
+from softsgx.runner.supervisor.loading import Loader
+from softsgx.runner.supervisor.supervisor import Supervisor
 from tests.explained.judge import Finding, Judge
 from tests.patience import LIMIT_S
 from tests.runner.fuzz import build

@@ -62,7 +62,7 @@ TOLD_BY_THE_CALLER = {
             *("char_device.py:_to_other", "char_device.py:_from_other"),
             *("char_device.py:_copy_file_range", "char_device.py:xattr"),
         ),
-        "runner.stops.refuse tells",
+        "runner.process.stops.refuse tells",
     ),
 }
 
@@ -182,7 +182,7 @@ def test_the_exceptions_are_needed() -> None:
 
 def used() -> set[str]:
     trees = [tree for _, tree in sources()]
-    trees += [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(RUNNER.glob("*.py"))]
+    trees += [ast.parse(path.read_text(encoding="utf-8")) for path in sorted(RUNNER.rglob("*.py"))]
     return {rule for tree in trees for rule in rules_in(tree)}
 
 

@@ -19,12 +19,12 @@ from typing import Final
 from softsgx.cpu import Bare, LogicalProcessor, Part
 from softsgx.cpu.fault import Fault
 from softsgx.cpu.part import DEFAULT_PART
-from softsgx.runner.arena import ArenaMemory
-from softsgx.runner.blocks import Stop, Why
-from softsgx.runner.doorbell import Doorbell
-from softsgx.runner.engine import Engine
-from softsgx.runner.hostmem import HostMemory
-from softsgx.runner.mailboxes import Mailboxes
+from softsgx.runner.emulator.blocks import Stop, Why
+from softsgx.runner.emulator.engine import Engine
+from softsgx.runner.inserted.doorbell import Doorbell
+from softsgx.runner.inserted.mailboxes import Mailboxes
+from softsgx.runner.process.arena import ArenaMemory
+from softsgx.runner.process.hostmem import HostMemory
 from softsgx.spec.bits import MASK64, PAGE_SIZE
 from softsgx.spec.epcm import REG, R, X
 from softsgx.spec.registers import REGISTER_NAMES

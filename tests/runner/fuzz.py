@@ -28,13 +28,13 @@ from softsgx.image.sigstruct import sign
 from softsgx.linux import syscalls
 from softsgx.linux.sgx.encl import SgxEncl
 from softsgx.linux.vfs import O_RDWR, File
-from softsgx.runner.cpuid import CpuidPolicy, part_for
-from softsgx.runner.identity import Identity
-from softsgx.runner.inherited import inherited
-from softsgx.runner.loading import Loader
+from softsgx.runner.cpuid.cpuid import CpuidPolicy, part_for
+from softsgx.runner.host.inherited import inherited
 from softsgx.runner.options import ENGINES
-from softsgx.runner.supervisor import Supervisor
-from softsgx.runner.world import World
+from softsgx.runner.process.identity import Identity
+from softsgx.runner.process.world import World
+from softsgx.runner.supervisor.loading import Loader
+from softsgx.runner.supervisor.supervisor import Supervisor
 from softsgx.spec.bits import PAGE_SHIFT
 from tests.property.driver_invariants import CHECKS
 from tests.runner.programs import PROGRAMS, ROOT

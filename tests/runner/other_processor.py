@@ -26,12 +26,12 @@ from typing import Final
 
 from softsgx.cli.main import main
 from softsgx.linux.process import SI_KERNEL
-from softsgx.runner import bpf, forced
-from softsgx.runner import ptrace as p
-from softsgx.runner.loading import maps
-from softsgx.runner.probes import ARCH_SET_CPUID
-from softsgx.runner.tracee import Tracee
-from softsgx.runner.trapped import INFO, REFUSED, trapped
+from softsgx.runner.code.trapped import INFO, REFUSED, trapped
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.probes import ARCH_SET_CPUID
+from softsgx.runner.process import bpf, forced
+from softsgx.runner.process.tracee import Tracee
+from softsgx.runner.supervisor.loading import maps
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 from softsgx.spec.leaves import EENTER, ERESUME
 

@@ -15,10 +15,10 @@ from typing import IO, Final, NamedTuple
 
 import pytest
 
-from softsgx.runner.layout import STUB, VDSO
-from softsgx.runner.mailboxes import Mailboxes
-from softsgx.runner.stub import stub_image
-from softsgx.runner.vdso import vdso_image
+from softsgx.runner.inserted.layout import STUB, VDSO
+from softsgx.runner.inserted.mailboxes import Mailboxes
+from softsgx.runner.inserted.stub import stub_image
+from softsgx.runner.inserted.vdso import vdso_image
 from softsgx.spec.registers import RFLAGS, RIP, RSP
 from tests.patience import until
 

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softsgx.runner.box import FREED, IDLE, REPLY, REQUEST, TAKEN, Box, Control
-from softsgx.runner.layout import BOX_SIZE, MAILBOXES
+from softsgx.runner.inserted.box import FREED, IDLE, REPLY, REQUEST, TAKEN, Box, Control
+from softsgx.runner.inserted.layout import BOX_SIZE, MAILBOXES
 
 
 def memory() -> memoryview:

@@ -9,9 +9,9 @@ import pytest
 
 from softsgx.linux.char_device import ANSWERS
 from softsgx.linux.errno import EPERM
-from softsgx.runner import bpf
-from softsgx.runner.layout import END, GATE
-from softsgx.runner.ptrace import PTRACE_ATTACH, PTRACE_CONT, PTRACE_SEIZE
+from softsgx.runner.host.ptrace import PTRACE_ATTACH, PTRACE_CONT, PTRACE_SEIZE
+from softsgx.runner.inserted.layout import END, GATE
+from softsgx.runner.process import bpf
 
 GATE_PAGES = (END - GATE) >> 12
 FD = 7

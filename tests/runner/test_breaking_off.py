@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from softsgx.cli.errors import EXIT_BAD_INPUT, EXIT_RUN_FAILED
-from softsgx.runner import library_exit
+from softsgx.runner.host import library_exit
 from tests.patience import LIMIT_S, until
 from tests.runner.programs import ROOT
 
@@ -46,14 +46,14 @@ ERRORS = {
     "ValueError('no')": "a bug of softsgx: ValueError: no",
     "AssertionError()": "a bug of softsgx: AssertionError",
 }
-SUPERVISOR = ("softsgx.runner.supervisor", "Supervisor")
+SUPERVISOR = ("softsgx.runner.supervisor.supervisor", "Supervisor")
 PLACES = {
-    "machine": ("softsgx.runner.world", "World", "__init__", 1),
-    "needs": ("softsgx.runner.session", "Supervisor", "__init__", 1),
+    "machine": ("softsgx.runner.process.world", "World", "__init__", 1),
+    "needs": ("softsgx.runner.session.session", "Supervisor", "__init__", 1),
     "start": (*SUPERVISOR, "start", 1),
     "first stop": (*SUPERVISOR, "_event", 1),
     "preparing": (*SUPERVISOR, "_executed", 1),
-    "system call": ("softsgx.runner.calls", "Calls", "serve", 2),
+    "system call": ("softsgx.runner.calls.table", "Calls", "serve", 2),
     "first child": (*SUPERVISOR, "_child_of", 1),
     "third child": (*SUPERVISOR, "_child_of", 3),
     "end of a process": (*SUPERVISOR, "_gone", 1),
@@ -119,8 +119,8 @@ def test_its_reports_are_written(tmp_path: Path) -> None:
 EXITS = """
 import ctypes, sys
 from softsgx.cli.main import main
-from softsgx.runner.calls import Calls
-from softsgx.runner.unicorn_api import Uc
+from softsgx.runner.calls.table import Calls
+from softsgx.runner.emulator.unicorn_api import Uc
 serve, left = Calls.serve, [int(sys.argv[1])]
 if left[0] > 2:
     Uc()
@@ -152,7 +152,7 @@ def test_a_library_that_ends_the_process_is_no_finding(served: int, tmp_path: Pa
 
 
 def test_elsewhere_too_it_is_no_finding_and_an_end_of_python_is_as_it_was() -> None:
-    begin = "import ctypes, os, sys; from softsgx.runner.unicorn_api import Uc; Uc(); "
+    begin = "import ctypes, os, sys; from softsgx.runner.emulator.unicorn_api import Uc; Uc(); "
     for end, code, said in (
         ("ctypes.CDLL(None).exit(1)", EXIT_BAD_INPUT, f"softsgx: {library_exit.LINE}\n"),
         ("os.fork() or sys.exit(); os.wait(); ctypes.CDLL(None).exit(0)", EXIT_BAD_INPUT, ...),
@@ -207,7 +207,7 @@ def test_a_supervisor_killed_before_the_start_leaves_nothing(number: int, tmp_pa
     """Its child had stopped itself, to be seized, and stood for ever."""
     script = (
         "import time\n"
-        "from softsgx.runner import ptrace\n"
+        "from softsgx.runner.host import ptrace\n"
         "from softsgx.cli.main import main\n"
         "real = ptrace.request\n"
         "def request(what, tid, *rest):\n"
@@ -218,7 +218,7 @@ def test_a_supervisor_killed_before_the_start_leaves_nothing(number: int, tmp_pa
     )
     script += (
         "ARMED = []\n"
-        "from softsgx.runner.supervisor import Supervisor\n"
+        "from softsgx.runner.supervisor.supervisor import Supervisor\n"
         "start = Supervisor.start\n"
         "def armed(*args):\n"
         "    ARMED.append(1)\n"

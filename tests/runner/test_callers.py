@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softsgx.runner.callers import near_calls
+from softsgx.runner.code.callers import near_calls
 
 BASE = 0x40_1000
 

@@ -10,8 +10,8 @@ from random import Random
 
 import pytest
 
-from softsgx.runner.blocks import Why
-from softsgx.runner.engine import Engine
+from softsgx.runner.emulator.blocks import Why
+from softsgx.runner.emulator.engine import Engine
 from softsgx.spec import faults
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R, W, X

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from softsgx.runner.cpu_features import (
+from softsgx.runner.cpuid.cpu_features import (
     HIDDEN,
     HIDDEN_FLAGS,
     REGISTERS,

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from softsgx.runner.cpu_timers import PROF, SCHED, Clock, CpuTimer, CpuTimers
-from softsgx.runner.doorbell import Doorbell
-from softsgx.runner.mailboxes import Mailboxes
+from softsgx.runner.calls.cpu_timers import PROF, SCHED, Clock, CpuTimer, CpuTimers
+from softsgx.runner.inserted.doorbell import Doorbell
+from softsgx.runner.inserted.mailboxes import Mailboxes
 
 
 class Still(Clock):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from softsgx.cpu.part import DEFAULT_PART, XSAVE_COMPONENTS, Part
-from softsgx.runner.cpuid import (
+from softsgx.runner.cpuid.cpuid import (
     CpuidPolicy,
     Engine,
     Native,
@@ -285,7 +285,7 @@ def test_native_cpuid_is_that_of_this_processor() -> None:
 
 def test_code_page_is_never_writable_and_executable() -> None:
     script = (
-        "from softsgx.runner.cpuid import native_cpuid; native_cpuid(0, 0)\n"
+        "from softsgx.runner.cpuid.cpuid import native_cpuid; native_cpuid(0, 0)\n"
         "print(any('rwx' in line for line in open('/proc/self/maps')))"
     )
     done = subprocess.run(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from softsgx.runner.cpuid import CpuidPolicy, Engine, part_for
-from softsgx.runner.cpuinfo import cpuinfo_text
+from softsgx.runner.cpuid.cpuid import CpuidPolicy, Engine, part_for
+from softsgx.runner.cpuid.cpuinfo import cpuinfo_text
 from softsgx.spec.cpuid import Registers
 
 REAL = """\

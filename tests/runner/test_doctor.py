@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from softsgx.runner import attempts, cpuid_traps, disassembler, doctor, native_load, needs, probes
-from softsgx.runner.cpuid_traps import CpuidTraps
-from softsgx.runner.doctor import Check
+from softsgx.runner.code import disassembler
+from softsgx.runner.doctor import attempts, doctor, needs
+from softsgx.runner.doctor.doctor import Check
 from softsgx.runner.errors import RunnerError
+from softsgx.runner.host import probes
+from softsgx.runner.native import load as native_load
+from softsgx.runner.traps import cpuid_traps
+from softsgx.runner.traps.cpuid_traps import CpuidTraps
 
 
 def children() -> list[str]:

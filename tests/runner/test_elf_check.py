@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from softsgx.runner.errors import ProgramError
-from softsgx.runner.exec_chain import ProgramFacts, check_program
+from softsgx.runner.process.exec_chain import ProgramFacts, check_program
 from tests.runner.small_elfs import build
 
 MAIN = "int main(void) { return 0; }"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from softsgx.runner import control
-from softsgx.runner.blocks import Why
+from softsgx.runner.emulator import control
+from softsgx.runner.emulator.blocks import Why
 from softsgx.spec import faults
 from softsgx.spec.bits import PAGE_SIZE
 from tests.runner.engine_rig import EngineRig, HostPages, assemble, rig

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from softsgx.runner.blocks import Why
-from softsgx.runner.fpu import Fpu
-from softsgx.runner.unicorn_api import Uc
+from softsgx.runner.emulator.blocks import Why
+from softsgx.runner.emulator.fpu import Fpu
+from softsgx.runner.emulator.unicorn_api import Uc
 from softsgx.spec import faults
 from tests.runner.engine_rig import rig
 from tests.runner.rig import needs_gcc

@@ -7,9 +7,10 @@ import mmap
 import pytest
 
 from softsgx.mem.pagetable import PTE_A, PTE_W
-from softsgx.runner import control, hostmem
-from softsgx.runner.blocks import Why
-from softsgx.runner.engine import Engine
+from softsgx.runner.emulator import control
+from softsgx.runner.emulator.blocks import Why
+from softsgx.runner.emulator.engine import Engine
+from softsgx.runner.process import hostmem
 from softsgx.runner.ways import WAYS
 from softsgx.spec import faults
 from softsgx.spec.bits import MASK64, PAGE_SIZE

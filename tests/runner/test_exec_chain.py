@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from softsgx.runner.errors import RunnerError
-from softsgx.runner.exec_chain import check_program
+from softsgx.runner.process.exec_chain import check_program
 from tests.patience import LIMIT_S
 from tests.runner.test_elf_check import ONLY, changed, executable, program, refusal
 

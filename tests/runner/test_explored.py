@@ -14,8 +14,8 @@ from softsgx.cli.main import main
 from softsgx.explore import Kind, Outcome, Plan, Violation, explore, record
 from softsgx.explore.footprint import Footprint
 from softsgx.image.errors import ImageError
-from softsgx.runner.code_thread import Registers
-from softsgx.runner.elf_scenario import ElfScenario
+from softsgx.runner.explored.code_thread import Registers
+from softsgx.runner.explored.elf_scenario import ElfScenario
 from softsgx.sim import Point, Steps, Task
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.system.loaded_enclave import EnclaveFault

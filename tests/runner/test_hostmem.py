@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_NX, PTE_P, PTE_U, PTE_W
-from softsgx.runner.hostmem import HostMemory
+from softsgx.runner.process.hostmem import HostMemory
 from softsgx.spec.bits import PAGE_SIZE
 
 NONE, READ, RW, RX = 0, 1, 3, 5

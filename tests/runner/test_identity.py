@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from softsgx.runner.identity import identity
-from softsgx.runner.world import LiveProcess
+from softsgx.runner.process.identity import identity
+from softsgx.runner.process.world import LiveProcess
 
 
 def test_same_inode_number_on_another_file_system_is_another_file(

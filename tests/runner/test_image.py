@@ -15,7 +15,7 @@ import pytest
 from elftools.dwarf.callframe import FDE
 from elftools.elf.elffile import ELFFile
 
-from softsgx.runner.elf_dynamic import (
+from softsgx.runner.code.elf_dynamic import (
     Symbol,
     defined_symbols,
     gnu_hash,
@@ -23,10 +23,10 @@ from softsgx.runner.elf_dynamic import (
     notes,
     sysv_hash,
 )
-from softsgx.runner.layout import STUB, VDSO, VDSO_SIZE_MAX
-from softsgx.runner.mailboxes import Mailboxes
-from softsgx.runner.stub import stub_image
-from softsgx.runner.vdso import FUNCTION_NAME, vdso_image
+from softsgx.runner.inserted.layout import STUB, VDSO, VDSO_SIZE_MAX
+from softsgx.runner.inserted.mailboxes import Mailboxes
+from softsgx.runner.inserted.stub import stub_image
+from softsgx.runner.inserted.vdso import FUNCTION_NAME, vdso_image
 from softsgx.spec.registers import RCX, RDI, RIP
 from tests.patience import until
 from tests.runner.rig import compile_c
@@ -75,8 +75,8 @@ def test_every_symbol_is_in_both_hash_tables(count: int, monkeypatch: pytest.Mon
     # Not symbol_{n}: pyelftools loses its place where two hashes differ in the last bit only.
     names = [f"{n}_symbol" for n in range(count)]
     symbols = [Symbol(name.encode(), 0x12, 0, 8 * n, 8) for n, name in enumerate(names)]
-    monkeypatch.setattr("softsgx.runner.vdso.defined_symbols", lambda _: symbols)
-    monkeypatch.setattr("softsgx.runner.vdso.notes", lambda _: [])
+    monkeypatch.setattr("softsgx.runner.inserted.vdso.defined_symbols", lambda _: symbols)
+    monkeypatch.setattr("softsgx.runner.inserted.vdso.notes", lambda _: [])
     elf = ELFFile(BytesIO(vdso_image(b"any", 0, VDSO, STUB).image))
     for section in (".hash", ".gnu.hash"):
         table: Any = elf.get_section_by_name(section)
@@ -213,8 +213,8 @@ def test_what_is_no_vdso_is_refused(broken: bytes) -> None:
 
 def test_an_image_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     many = [Symbol(b"symbol%d" % i, 0x12, 0, 8 * i, 8) for i in range(1000)]
-    monkeypatch.setattr("softsgx.runner.vdso.defined_symbols", lambda image: many)
-    monkeypatch.setattr("softsgx.runner.vdso.notes", lambda image: [])
+    monkeypatch.setattr("softsgx.runner.inserted.vdso.defined_symbols", lambda image: many)
+    monkeypatch.setattr("softsgx.runner.inserted.vdso.notes", lambda image: [])
     with pytest.raises(ValueError, match="reserved"):
         vdso_image(b"real", 0, VDSO, STUB)
 

@@ -15,8 +15,8 @@ import pytest
 
 from softsgx.report.explanation import Explanation
 from softsgx.runner.errors import RunnerError
-from softsgx.runner.listening import SHOWN_BY_RULE_MAX, SHOWN_MAX, SIGNALS_KEPT, Voice
-from softsgx.runner.trace_file import TraceFile
+from softsgx.runner.session.listening import SHOWN_BY_RULE_MAX, SHOWN_MAX, SIGNALS_KEPT, Voice
+from softsgx.runner.session.trace_file import TraceFile
 from softsgx.sim import Log, Stepped, TaskEnded
 from softsgx.sim.cpu_events import TlbFlushed
 from softsgx.sim.kernel_events import ProcessEnded

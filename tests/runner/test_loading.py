@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from softsgx.runner import ptrace
-from softsgx.runner.cpuid import CpuidPolicy, part_for
-from softsgx.runner.loading import AT_SYSINFO_EHDR, Loader, LoadError
+from softsgx.runner.cpuid.cpuid import CpuidPolicy, part_for
+from softsgx.runner.host import ptrace
+from softsgx.runner.supervisor.loading import AT_SYSINFO_EHDR, Loader, LoadError
 
 TOP = 0x7FFF_0000_0000
 VDSO = 0x7FFF_1234_5000

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from softsgx.runner import futex
-from softsgx.runner.box import REQUEST
-from softsgx.runner.mailboxes import Mailboxes
+from softsgx.runner.host import futex
+from softsgx.runner.inserted.box import REQUEST
+from softsgx.runner.inserted.mailboxes import Mailboxes
 from tests.patience import LIMIT_S
 
 Arrive = Callable[[], None]

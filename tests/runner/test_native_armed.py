@@ -2,10 +2,10 @@
 
 import pytest
 
-from softsgx.runner import native_armed as na
-from softsgx.runner import ptrace as p
-from softsgx.runner.layout import SLOT_STRIDE
-from softsgx.runner.slots import ARMED, CLAIMED, SLOT_AT, UNARMED, Again, Slots
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.inserted.layout import SLOT_STRIDE
+from softsgx.runner.native import armed as na
+from softsgx.runner.native.slots import ARMED, CLAIMED, SLOT_AT, UNARMED, Again, Slots
 from softsgx.spec.leaves import EENTER, ERESUME
 
 AEP = 0x1137

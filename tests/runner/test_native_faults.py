@@ -1,4 +1,4 @@
-"""From a signal and an instruction to an exception: `softsgx.runner.native_faults`."""
+"""From a signal and an instruction to an exception: `softsgx.runner.native.faults`."""
 
 import signal
 import struct
@@ -8,8 +8,8 @@ import pytest
 from softsgx.cpu import Bare, LogicalProcessor
 from softsgx.mem.pagetable import PTE_PFN_MASK
 from softsgx.mem.tlb import FETCH, READ, WRITE
-from softsgx.runner import native_faults as nf
-from softsgx.runner.maddr import memory_operands
+from softsgx.runner.code.maddr import memory_operands
+from softsgx.runner.native import faults as nf
 from softsgx.spec import faults
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.registers import RBP, RBX, RCX, RDI, RIP, RSI, RSP

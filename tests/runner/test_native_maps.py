@@ -1,4 +1,4 @@
-"""Which pages of a process have to change, and when: `softsgx.runner.native_maps`."""
+"""Which pages of a process have to change, and when: `softsgx.runner.native.maps`."""
 
 from typing import NamedTuple
 
@@ -8,9 +8,9 @@ from softsgx.linux.mm import Mm, Vma
 from softsgx.linux.vfs import File
 from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_U, PTE_W
 from softsgx.mem.tlb import FETCH, READ, WRITE
-from softsgx.runner.native_maps import NR_MMAP, NR_MPROTECT, NR_MREMAP, NativeMap
-from softsgx.runner.slots import OPERATIONS_MAX
-from softsgx.runner.world import LiveProcess, World
+from softsgx.runner.native.maps import NR_MMAP, NR_MPROTECT, NR_MREMAP, NativeMap
+from softsgx.runner.native.slots import OPERATIONS_MAX
+from softsgx.runner.process.world import LiveProcess, World
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PR, REG, TCS, VALID, R, W, X
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from softsgx.runner import native_parking
-from softsgx.runner.native_parking import Parking
+from softsgx.runner.native import parking as native_parking
+from softsgx.runner.native.parking import Parking
 
 
 class Lot:

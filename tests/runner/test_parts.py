@@ -22,12 +22,12 @@ from softsgx.cli.main import main
 from softsgx.cpu import Bare, Fault, Part
 from softsgx.linux import uapi
 from softsgx.linux.errno import errno_text
-from softsgx.runner.blocks import Why
-from softsgx.runner.cpuid import CpuidPolicy, native_xfrm
-from softsgx.runner.cpuinfo import cpuinfo_text
+from softsgx.runner.cpuid.cpuid import CpuidPolicy, native_xfrm
+from softsgx.runner.cpuid.cpuinfo import cpuinfo_text
+from softsgx.runner.emulator.blocks import Why
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.options import Options
-from softsgx.runner.session import part_of
+from softsgx.runner.session.session import part_of
 from softsgx.sim import Unmodelled
 from softsgx.spec.attributes import ATTR_AEXNOTIFY, ATTR_CET, ATTR_KSS
 from softsgx.spec.cpuid import Registers

@@ -7,9 +7,17 @@ from typing import Final
 
 import pytest
 
-from softsgx.runner.box import IDLE, REPLY, REQUEST, TAKEN
-from softsgx.runner.layout import STUB
-from softsgx.runner.stub import INT80, INT80_DONE, LABELS, Phase, rolled_back, rolled_forward, where
+from softsgx.runner.inserted.box import IDLE, REPLY, REQUEST, TAKEN
+from softsgx.runner.inserted.layout import STUB
+from softsgx.runner.inserted.stub import (
+    INT80,
+    INT80_DONE,
+    LABELS,
+    Phase,
+    rolled_back,
+    rolled_forward,
+    where,
+)
 from softsgx.spec.registers import RAX, RFLAGS, RIP, RSP
 from tests.runner.rig import STACK, STACK_SIZE, Harness, State, random_state, same_fx
 from tests.runner.tracing import Traced

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from softsgx.runner import process_memory as m
+from softsgx.runner.host import process_memory as m
 from softsgx.runner.ways import WAYS
 
 PAGE = mmap.PAGESIZE

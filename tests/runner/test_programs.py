@@ -15,7 +15,7 @@ import pytest
 from softsgx.cpu.bare import ENCLAVE_BASE
 from softsgx.image import sgxs
 from softsgx.image.sigstruct import mrsigner, parse
-from softsgx.runner.probes import enclu_answer
+from softsgx.runner.host.probes import enclu_answer
 from softsgx.spec.attributes import ATTR_AEXNOTIFY, ATTR_MODE64BIT, XFRM_LEGACY
 from tests.image.builders import load
 from tests.patience import LIMIT_S

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from softsgx.runner import interruption, signals
-from softsgx.runner import ptrace as p
-from softsgx.runner.interruption import Interruption
-from softsgx.runner.signals import Due, SignalState, bit
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.process import interruption, signals
+from softsgx.runner.process.interruption import Interruption
+from softsgx.runner.process.signals import Due, SignalState, bit
 
 SI_USER, SI_TKILL = 0, -6
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from softsgx.runner import site_cache
-from softsgx.runner.site_cache import directory, find_sites
-from softsgx.runner.sites import Sites
+from softsgx.runner.code import site_cache
+from softsgx.runner.code.site_cache import directory, find_sites
+from softsgx.runner.code.sites import Sites
 from tests.runner.small_elfs import bare
 
 CODE = ".globl _start\n_start: {}cpuid\nmov $60, %eax\nsyscall\n"

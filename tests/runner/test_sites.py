@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from softsgx.runner import sites
-from softsgx.runner.sites import Sites, patchable, scan
+from softsgx.runner.code import sites
+from softsgx.runner.code.sites import Sites, patchable, scan
 from tests.runner.small_elfs import PROBE, bare, build, disassembled, strip, symbols
 
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from softsgx.runner.elf_code import ElfCode
+from softsgx.runner.code.elf_code import ElfCode
+from softsgx.runner.code.sites import Sites, scan
 from softsgx.runner.errors import RunnerError
-from softsgx.runner.exec_chain import check_program
-from softsgx.runner.sites import Sites, scan
+from softsgx.runner.process.exec_chain import check_program
 from tests.runner.small_elfs import PROBE, build
 
 STATIC = """

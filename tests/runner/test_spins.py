@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pytest
 
-from softsgx.runner import control
-from softsgx.runner.blocks import Why
-from softsgx.runner.turns import Turns
+from softsgx.runner.emulator import control
+from softsgx.runner.emulator.blocks import Why
+from softsgx.runner.emulator.turns import Turns
 from tests.runner.engine_rig import EngineRig, HostPages, rig
 from tests.runner.rig import needs_gcc
 

@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from softsgx.runner import layout
-from softsgx.runner.stub import INT80_DONE, PHASES, Phase, stub_image, where
+from softsgx.runner.inserted import layout
+from softsgx.runner.inserted.stub import INT80_DONE, PHASES, Phase, stub_image, where
 from softsgx.spec.registers import RAX, RIP
 from tests.runner.rig import AEP, LOOP, STACK, STACK_SIZE, Harness, random_state, same_fx
 

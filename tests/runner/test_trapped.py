@@ -1,4 +1,4 @@
-"""What instruction a signal stands at: `softsgx.runner.trapped`.
+"""What instruction a signal stands at: `softsgx.runner.code.trapped`.
 
 On a processor that has SGX, hidden by its hypervisor, every native run ended in "function 3,
 vector 13": ENCLU was recognised by SIGILL alone, and there it is SIGSEGV.
@@ -11,7 +11,7 @@ from struct import pack
 
 import pytest
 
-from softsgx.runner.trapped import Trapped, from_kernel, trapped
+from softsgx.runner.code.trapped import Trapped, from_kernel, trapped
 
 RIP = 0x7000_0000_0FFD
 ENCLU = "0f01d7"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from softsgx.runner.trapped import undefined
+from softsgx.runner.code.trapped import undefined
 from tests.runner.programs import PROGRAMS, Program, Workshop, supervised
 from tests.runner.test_programs import needs_run
 

@@ -7,7 +7,7 @@ from typing import Final
 from softsgx.cli import files
 from softsgx.cli.errors import EXIT_FINDING, EXIT_OK, codes
 from softsgx.cli.modes import Mode, Option, Table
-from softsgx.runner.doctor import Check, examine
+from softsgx.runner.doctor.doctor import Check, examine
 
 TABLE: Final = Table(
     "doctor",

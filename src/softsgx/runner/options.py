@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from softsgx.linux.version import VERSION_DEFAULT
-from softsgx.runner.tick import HZ_DEFAULT
+from softsgx.runner.process.tick import HZ_DEFAULT
 
 UNICORN: Final = "unicorn"
 NATIVE: Final = "native"

@@ -13,14 +13,14 @@ from softsgx.cli.errors import (
     UsageError,
 )
 from softsgx.report.same_file import overwritten
-from softsgx.runner import library_exit
-from softsgx.runner.cpu_options import HELP, listing
+from softsgx.runner.cpuid.cpu_options import HELP, listing
 from softsgx.runner.errors import ProgramError, RunnerError
-from softsgx.runner.exec_chain import ProgramFacts
-from softsgx.runner.inherited import inherited
+from softsgx.runner.host import library_exit
+from softsgx.runner.host.inherited import inherited
 from softsgx.runner.options import Options
-from softsgx.runner.session import find_program, part_of, run_program
-from softsgx.runner.sgxs_files import FILES_MAX
+from softsgx.runner.process.exec_chain import ProgramFacts
+from softsgx.runner.session.session import find_program, part_of, run_program
+from softsgx.runner.session.sgxs_files import FILES_MAX
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,0 +1,1 @@
+"""System calls that concern enclaves, and what is answered."""

@@ -1,0 +1,150 @@
+"""What a program says about memory it has: madvise, mlock and its kin, msync.
+
+To all of it an enclave area answers as the model's does. The mapping that stands for it in the
+process (of a memfd, or single pages of EPC) would answer otherwise, and must not be locked.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from softsgx.linux import mlock
+from softsgx.linux.errno import ENOMEM, EPERM
+from softsgx.linux.events import refused_call
+from softsgx.linux.madvise import MADV_HWPOISON, MADV_SOFT_OFFLINE, PAGE_BY_PAGE, sys_madvise
+from softsgx.linux.mm import TASK_SIZE
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.inserted.layout import NATIVE_EPC
+from softsgx.runner.process import bpf
+from softsgx.runner.process.stops import Handler, areas, divided, go_on, refused_at_once, to_exit
+from softsgx.runner.process.tracee import Tracee
+from softsgx.spec.bits import MASK32, MASK64, PAGE_MASK, PAGE_SIZE
+
+if TYPE_CHECKING:
+    from softsgx.runner.supervisor.supervisor import Supervisor
+    from softsgx.sim import Steps
+
+_CAP_IPC_LOCK: Final = 14
+_CAP_SYS_ADMIN: Final = 21
+
+
+class MemoryAdvice:
+    """Serves these calls where they reach enclave areas."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.world = supervisor.world
+
+    def handlers(self) -> dict[int, Handler]:
+        """By number of the system call."""
+        return {
+            bpf.MADVISE: self._madvise,
+            bpf.MSYNC: self._msync,
+            bpf.MLOCK: self._mlock,
+            bpf.MLOCK2: self._mlock,
+            bpf.MUNLOCK: self._mlock,
+            bpf.MLOCKALL: self._mlockall,
+            bpf.MUNLOCKALL: self._munlockall,
+        }
+
+    def _run(self, t: Tracee, body: Steps[int]) -> int:
+        return self.world.run(body, t.model().cpu)
+
+    def _madvise(self, t: Tracee, regs: list[int]) -> None:
+        address, length, advice = regs[p.RDI], regs[p.RSI], regs[p.RDX] & MASK32
+        if address & PAGE_MASK or address + length > MASK64:
+            refused_at_once(t, regs, address, sys_madvise(t.model(), address, length, advice))
+            return
+        if not areas(t, address, length):
+            go_on(t)
+            return
+
+        def model(at: int, size: int) -> int:
+            if advice in (MADV_HWPOISON, MADV_SOFT_OFFLINE) and not capable(t, _CAP_SYS_ADMIN):
+                rule = "madvise_inject_error.superuser"
+                return refused_call(t.model(), "madvise", EPERM, rule, advice=advice)
+            return self._run(t, sys_madvise(t.model(), at, size, advice))
+
+        end = address + ((length + PAGE_MASK) & ~PAGE_MASK)
+        divided(t, regs, address, end, model, past_holes=advice not in PAGE_BY_PAGE)
+
+    def _msync(self, t: Tracee, regs: list[int]) -> None:
+        address, length, flags = regs[p.RDI], regs[p.RSI], regs[p.RDX] & MASK32
+        if address & PAGE_MASK:
+            refused_at_once(t, regs, address, mlock.sys_msync(t.model(), address, length, flags))
+            return
+        if not areas(t, address, length):
+            go_on(t)
+            return
+        end = address + ((length + PAGE_MASK) & ~PAGE_MASK)
+        divided(
+            t, regs, address, end,
+            lambda at, size: self._run(t, mlock.sys_msync(t.model(), at, size, flags)),
+            past_holes=flags != mlock.MS_ASYNC,
+        )  # fmt: skip
+
+    def _mlock(self, t: Tracee, regs: list[int]) -> None:
+        number, flags = regs[p.ORIG_RAX], regs[p.RDX] & MASK32
+        found = mlock.lock_range(regs[p.RDI], regs[p.RSI])
+        if found is None or not areas(t, found[0], found[1] - found[0]):
+            go_on(t)
+            return
+        start, end = found
+
+        def model(at: int, size: int) -> int:
+            thread = t.model()
+            if number == bpf.MUNLOCK:
+                return self._run(t, mlock.sys_munlock(thread, at, size))
+            if number == bpf.MLOCK2 and flags & ~mlock.MLOCK_ONFAULT:
+                return self._run(t, mlock.sys_mlock2(thread, at, size, flags))
+            # The limit is asked for the whole of a call, before anything is looked at.
+            over = _over_limit(t, end - start)
+            if over:
+                return refused_call(thread, "mlock", -over, "do_mlock.limit", length=end - start)
+            return self._run(t, mlock.sys_mlock(thread, at, size))
+
+        divided(t, regs, start, end, model)
+
+    def _mlockall(self, t: Tracee, regs: list[int]) -> None:
+        flags = regs[p.RDI]
+
+        def locked(t: Tracee, result: int) -> None:
+            if result:
+                return
+            t.space.locks_new = bool(flags & mlock.MCL_FUTURE)
+            if not flags & mlock.MCL_CURRENT:
+                return
+            for start, end in areas(t, 0, TASK_SIZE):
+                t.inject(bpf.MUNLOCK, start, end - start)
+            if self.world.native:
+                t.inject(bpf.MUNLOCK, NATIVE_EPC, self.world.memory.count * PAGE_SIZE)
+
+        to_exit(t, locked)
+
+    def _munlockall(self, t: Tracee, regs: list[int]) -> None:
+        t.space.locks_new = False
+        go_on(t)
+
+
+def _over_limit(t: Tracee, length: int) -> int:
+    """do_mlock: -EPERM, -ENOMEM, or 0 if the process may lock so much more."""
+    if capable(t, _CAP_IPC_LOCK):
+        return 0
+    with open(f"/proc/{t.tid}/limits", encoding="ascii") as limits:
+        soft = next(line for line in limits if line.startswith("Max locked memory")).split()[3]
+    if soft == "unlimited":
+        return 0
+    if soft == "0":
+        return -EPERM
+    locked = int(_status(t, "VmLck").split()[0]) * 1024
+    return -ENOMEM if locked + length > int(soft) & ~PAGE_MASK else 0
+
+
+def capable(t: Tracee, capability: int) -> bool:
+    """Whether a stopped thread has the capability of this number."""
+    return bool(int(_status(t, "CapEff"), 16) >> capability & 1)
+
+
+def _status(t: Tracee, field: str) -> str:
+    with open(f"/proc/{t.tid}/status", encoding="ascii", errors="replace") as status:
+        return next(line for line in status if line.startswith(f"{field}:")).split(":", 1)[1]

@@ -1,0 +1,98 @@
+"""The processor time that a program reads: what the emulator worked for it counts, too."""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import TYPE_CHECKING
+
+from softsgx.linux.errno import EFAULT
+from softsgx.runner.calls.cpu_timer_calls import TimerCalls, clock_of
+from softsgx.runner.calls.cpu_timers import CpuTimers
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.process import bpf
+from softsgx.runner.process.stops import Handler, go_on, signed32, to_exit
+from softsgx.runner.process.tracee import Tracee
+
+if TYPE_CHECKING:
+    from softsgx.runner.supervisor.supervisor import Supervisor
+
+
+class CpuTime:
+    """Serves clock_gettime of processor clocks, getrusage, times, and calls on timers."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.timers = CpuTimers(supervisor.doorbell)
+        self.calls = TimerCalls(self.timers)
+        supervisor.enclaves.worked = self._worked
+
+    def handlers(self) -> dict[int, Handler]:
+        """By number of the system call."""
+        return {
+            bpf.CLOCK_GETTIME: self._clock,
+            bpf.GETRUSAGE: self._rusage,
+            bpf.TIMES: self._times,
+            **(self.calls.handlers() if not self.supervisor.world.native else {}),
+        }
+
+    def _worked(self, t: Tracee, seconds: float) -> None:
+        """The emulator has worked for a thread."""
+        self.timers.worked(t.pid, t.tid, seconds)
+
+    def gone(self, t: Tracee) -> None:
+        """A thread has ended."""
+        last = not any(x.pid == t.pid for x in self.supervisor.tracees.values() if x is not t)
+        self.timers.thread_gone(t.pid, t.tid, last)
+        if last:
+            self.calls.forget(t.pid)
+
+    def _clock(self, t: Tracee, regs: list[int]) -> None:
+        clock = clock_of(t, signed32(regs[p.RDI]))
+        seconds = 0.0
+        if clock is not None:
+            timers = self.timers
+            of, key = (timers.of_threads, clock.tid) if clock.tid else (timers.emulated, clock.pid)
+            seconds = of.get(key, 0.0)
+        _add(t, regs[p.RSI], seconds, 10**9)
+
+    def _rusage(self, t: Tracee, regs: list[int]) -> None:
+        who, place = signed32(regs[p.RDI]), regs[p.RSI]
+        seconds = self._emulated(t, who == 1) if who in (0, 1) else 0.0
+        _add(t, place, seconds, 10**6)
+
+    def _times(self, t: Tracee, regs: list[int]) -> None:
+        place = regs[p.RDI]
+        ticks = int(self._emulated(t, False) * os.sysconf("SC_CLK_TCK"))
+        if not ticks or not place:
+            go_on(t)
+            return
+
+        def read(t: Tracee, result: int) -> None:
+            raw = p.read_memory(t.tid, place, 8) if result != -EFAULT else None
+            if raw is not None:
+                p.write_memory(t.tid, place, struct.pack("<q", struct.unpack("<q", raw)[0] + ticks))
+
+        to_exit(t, read)
+
+    def _emulated(self, t: Tracee, thread_only: bool) -> float:
+        """Seconds that the emulator worked for a thread or its process."""
+        if thread_only:
+            return self.timers.of_threads.get(t.tid, 0.0)
+        return self.timers.emulated.get(t.pid, 0.0)
+
+
+def _add(t: Tracee, place: int, seconds: float, unit: int) -> None:
+    """Let the call be made; to the seconds and 1/unit seconds that it writes come `seconds`."""
+    if not seconds:
+        go_on(t)
+        return
+
+    def read(t: Tracee, result: int) -> None:
+        raw = p.read_memory(t.tid, place, 16) if result == 0 else None
+        if raw is not None:
+            whole, fraction = struct.unpack("<qq", raw)
+            total = whole * unit + fraction + int(seconds * unit)
+            p.write_memory(t.tid, place, struct.pack("<qq", *divmod(total, unit)))
+
+    to_exit(t, read)

@@ -1,0 +1,193 @@
+"""Descriptors that the real kernel takes for something else: what stands for an open node is a
+memfd, and /proc/<pid>/mem shows no enclave.
+
+Calls on such a descriptor stop by a filter of its own number, so that others cost nothing. A number
+that was closed goes on stopping: no filter can be taken back.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from softsgx.linux import char_device
+from softsgx.linux.errno import EBADF, EFAULT
+from softsgx.linux.vfs import O_NONBLOCK, File
+from softsgx.runner.calls.paths import MEM, read_path
+from softsgx.runner.calls.process_mem import ProcessMem
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.inserted.layout import END, GATE
+from softsgx.runner.process import bpf
+from softsgx.runner.process.scratch import NULL, text
+from softsgx.runner.process.stops import (
+    Handler,
+    add_filter,
+    answer,
+    changed,
+    go_on,
+    refuse,
+    signed32,
+    to_exit,
+)
+
+if TYPE_CHECKING:
+    from softsgx.runner.process.tracee import Tracee
+    from softsgx.runner.supervisor.supervisor import Supervisor
+
+_NUMBERS_MAX: Final = 16
+_ARGUMENTS: Final = (p.RDI, p.RSI, p.RDX, p.R10, p.R8, p.R9)
+_F_DUPFD, _F_DUPFD_CLOEXEC = 0, 1030
+_LOCKS: Final = frozenset((6, 7, 37, 38))  # F_SETLK, F_SETLKW and those of descriptions
+_F_RDLCK, _F_WRLCK = 0, 1
+
+
+class Descriptors:
+    """Serves calls on descriptors that are watched."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.mem = ProcessMem(supervisor)
+
+    def handlers(self) -> dict[int, Handler]:
+        """By number of the system call. Nodes has those that tell what a descriptor is."""
+        return {
+            **dict.fromkeys(bpf.ON_DESCRIPTOR, self._call),
+            bpf.FCNTL: self._fcntl,
+            bpf.SENDFILE: self._sendfile,
+            bpf.SPLICE: self._splice,
+            bpf.COPY_FILE_RANGE: self._splice,
+            bpf.FSTATFS: self._fstatfs,
+            **dict.fromkeys((bpf.FGETXATTR, bpf.FSETXATTR, bpf.FREMOVEXATTR), self._xattr),
+            **dict.fromkeys((bpf.DUP, bpf.DUP2, bpf.DUP3, bpf.PIDFD_GETFD), self._duplicated),
+        }
+
+    def watch(self, t: Tracee, fd: int) -> None:
+        """From now on calls on this descriptor stop. With too many, calls on all descriptors do."""
+        watched = t.watched
+        if self.watches(t, fd):
+            return
+        number = fd if len(watched) < _NUMBERS_MAX else None
+        if add_filter(t, bpf.descriptor_filter(GATE, (END - GATE) >> 12, number)):
+            watched.add(number)
+
+    def watches(self, t: Tracee, fd: int) -> bool:
+        """Whether calls on this descriptor stop."""
+        return fd in t.watched or None in t.watched
+
+    def ioctl(self, t: Tracee, regs: list[int], file: File) -> bool:
+        """An ioctl that generic code answers, on a node. False: the driver is asked."""
+        number = regs[p.RSI] & 0xFFFFFFFF
+        if number in char_device.GENERIC_IOCTLS:
+            go_on(t)
+            return True
+        if number == char_device.FIONBIO:
+            raw = p.read_memory(t.tid, regs[p.RDX], 4)
+            if raw is not None:
+                file.flags = file.flags & ~O_NONBLOCK | (O_NONBLOCK if any(raw) else 0)
+            answer(t, regs, -EFAULT if raw is None else 0)
+            return True
+        return False
+
+    def _node(self, t: Tracee, register: int) -> File | None:
+        file = t.space.process.fget(register)
+        return file if isinstance(file, File) else None
+
+    def _call(self, t: Tracee, regs: list[int]) -> None:
+        file = self._node(t, signed32(regs[p.RDI]))
+        if file is None:
+            if not self.mem.serve(t, regs) and not self.supervisor.calls.nodes.transfer(t, regs):
+                go_on(t)
+            return
+        name = bpf.ON_DESCRIPTOR[regs[p.ORIG_RAX]]
+        found = char_device.ANSWERS[name](file, _arguments(regs), None)
+        self._answered(t, regs, name, found)
+
+    def _answered(self, t: Tracee, regs: list[int], name: str, found: int | None) -> None:
+        if found is None:
+            go_on(t)
+        elif found < 0:
+            mode = "fget.mode" if found == -EBADF else "sgx_encl_fops.operation"
+            refuse(t, regs, found, name, mode)
+        else:
+            answer(t, regs, found)
+
+    def _fcntl(self, t: Tracee, regs: list[int]) -> None:
+        command = regs[p.RSI] & 0xFFFFFFFF
+        if command in (_F_DUPFD, _F_DUPFD_CLOEXEC):
+            self._duplicated(t, regs)
+            return
+        file = self._node(t, signed32(regs[p.RDI]))
+        if file is None:
+            go_on(t)
+            return
+        if command in _LOCKS:
+            raw = p.read_memory(t.tid, regs[p.RDX], 2) or b"\2\0"
+            kind = int.from_bytes(raw, "little")
+            if (kind == _F_RDLCK and not file.readable) or (kind == _F_WRLCK and not file.writable):
+                refuse(t, regs, -EBADF, "fcntl", "fget.mode")
+                return
+        answered = char_device.ANSWERS["fcntl"](file, _arguments(regs), None)
+        self._answered(t, regs, "fcntl", answered)
+
+    def _sendfile(self, t: Tracee, regs: list[int]) -> None:
+        self._two(t, regs, p.RSI, p.RDI, "sendfile")
+
+    def _splice(self, t: Tracee, regs: list[int]) -> None:
+        name = "splice" if regs[p.ORIG_RAX] == bpf.SPLICE else "copy_file_range"
+        self._two(t, regs, p.RDI, p.RDX, name)
+
+    def _two(self, t: Tracee, regs: list[int], source: int, target: int, name: str) -> None:
+        """A call that moves from one descriptor to another."""
+        for ours, other, side in ((source, target, "from"), (target, source, "to")):
+            file = self._node(t, signed32(regs[ours]))
+            if file is not None:
+                flags = self._flags(t, signed32(regs[other]))
+                found = char_device.ANSWERS.get(name) or char_device.ANSWERS[f"{name} {side}"]
+                self._answered(t, regs, name, found(file, _arguments(regs), flags))
+                return
+        go_on(t)
+
+    def _flags(self, t: Tracee, fd: int) -> int | None:
+        file = self._node(t, fd)
+        if file is not None:
+            return file.flags
+        try:
+            with open(f"/proc/{t.tid}/fdinfo/{fd}", encoding="ascii", errors="replace") as lines:
+                return next(int(x.split()[1], 8) for x in lines if x.startswith("flags:"))
+        except (OSError, StopIteration):
+            return None
+
+    def _fstatfs(self, t: Tracee, regs: list[int]) -> None:
+        if t.space.process.node(signed32(regs[p.RDI])) is None:
+            go_on(t)
+            return
+        changes = {p.ORIG_RAX: bpf.STATFS, p.RAX: bpf.STATFS, p.RDI: text(NULL)}
+        changed(t, regs, changes, lambda _t, _result: None)
+
+    def _xattr(self, t: Tracee, regs: list[int]) -> None:
+        file = self._node(t, signed32(regs[p.RDI]))
+        name = read_path(t.tid, regs[p.RSI]) if file is not None else None
+        write = regs[p.ORIG_RAX] != bpf.FGETXATTR
+        found = None if name is None else char_device.xattr(name, write=write)
+        self._answered(t, regs, "setxattr" if write else "getxattr", found)
+
+    def _duplicated(self, t: Tracee, regs: list[int]) -> None:
+        """A new descriptor: if it is one of those, it is watched, too."""
+
+        def made(t: Tracee, fd: int) -> None:
+            if fd >= 0 and self._concerns(t, fd):
+                self.watch(t, fd)
+
+        to_exit(t, made)
+
+    def _concerns(self, t: Tracee, fd: int) -> bool:
+        if t.space.process.node(fd) is not None:
+            return True
+        try:
+            return MEM.fullmatch(os.readlink(f"/proc/{t.tid}/fd/{fd}".encode())) is not None
+        except OSError:
+            return False
+
+
+def _arguments(regs: list[int]) -> list[int]:
+    return [regs[n] for n in _ARGUMENTS]

@@ -1,0 +1,289 @@
+"""Mappings of enclave memory: mmap, munmap, mprotect, mremap.
+
+The real mapping is PROT_NONE, so that all accesses come to us; its rights are the model's. Where a
+call covers enclave memory and other memory, each part goes to whom it belongs.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from softsgx.linux import syscalls
+from softsgx.linux.errno import EACCES, EEXIST, ENOMEM
+from softsgx.linux.mm import DEFAULT_MMAP_MIN_ADDR, TASK_SIZE, page_aligned_range
+from softsgx.linux.uapi import (
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_FIXED_NOREPLACE,
+    MREMAP_FIXED,
+    PROT_EXEC,
+    PROT_READ,
+)
+from softsgx.linux.vfs import File
+from softsgx.runner.calls.advice import capable
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.inserted.layout import END, GATE
+from softsgx.runner.native.load import elrange
+from softsgx.runner.process import bpf
+from softsgx.runner.process.stops import (
+    Handler,
+    add_filter,
+    answer,
+    areas,
+    changed,
+    divided,
+    go_on,
+    in_parts,
+    refused_at_once,
+    signed32,
+    to_exit,
+)
+from softsgx.runner.process.tracee import NR_MUNMAP, Tracee
+from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SIZE
+
+if TYPE_CHECKING:
+    from softsgx.runner.supervisor.supervisor import Supervisor
+
+_FILTERS_MAX: Final = 6
+_CAP_SYS_RAWIO: Final = 17
+
+
+class Mappings:
+    """Serves calls that map, and calls that change what is mapped."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.world = supervisor.world
+
+    def handlers(self) -> dict[int, Handler]:
+        """By number of the system call."""
+        return {
+            bpf.MMAP: self._mmap,
+            bpf.MPROTECT: self._mprotect,
+            bpf.PKEY_MPROTECT: self._pkey_mprotect,
+            bpf.MUNMAP: self._munmap,
+            bpf.MREMAP: self._mremap,
+        }
+
+    def _mmap(self, t: Tracee, regs: list[int]) -> None:
+        address, length, prot, flags = regs[p.RDI], regs[p.RSI], regs[p.RDX], regs[p.R10]
+        if not flags & MAP_ANONYMOUS:
+            file = t.space.process.fget(signed32(regs[p.R8]))
+            if isinstance(file, File):
+                self._mmap_device(t, regs, file)
+                return
+            if prot & PROT_EXEC:
+                self._mmap_code(t, regs)
+                return
+        if flags & MAP_FIXED and areas(t, address, length):
+            to_exit(t, lambda t, result: self._replaced(t, result, length))
+            return
+        go_on(t)
+
+    def _replaced(self, t: Tracee, result: int, length: int) -> None:
+        """Something was mapped over enclave areas."""
+        if result >= 0:
+            thread = t.model()
+            self.world.run(syscalls.sys_munmap(thread, result, length), thread.cpu)
+            self.supervisor.calls.nodes.look_for_released()
+
+    def _mmap_code(self, t: Tracee, regs: list[int]) -> None:
+        """A file of code: its sites are replaced before any of it runs."""
+        fd, offset, length = signed32(regs[p.R8]), regs[p.R9], regs[p.RSI]
+        fixed = bool(regs[p.R10] & MAP_FIXED)
+
+        def mapped(t: Tracee, result: int) -> None:
+            if result < 0 and result > -4096:
+                return
+            if fixed and areas(t, result, length):
+                self._replaced(t, result, length)
+            try:
+                path = os.readlink(f"/proc/{t.tid}/fd/{fd}")
+            except OSError:
+                return
+            end = result + ((length + PAGE_MASK) & ~PAGE_MASK)
+            self.supervisor.loader.patch(t, path, (result, end), offset)
+
+        to_exit(t, mapped)
+
+    def _mmap_device(self, t: Tracee, regs: list[int], file: File) -> None:
+        """Check in the model, map PROT_NONE in the process: all accesses come to us."""
+        address, length, prot, flags = regs[p.RDI], regs[p.RSI], regs[p.RDX], regs[p.R10]
+        fd = signed32(regs[p.R8])
+        thread = t.model()
+        if flags & MAP_FIXED and not flags & MAP_FIXED_NOREPLACE:
+            if address < DEFAULT_MMAP_MIN_ADDR:
+                thread.mm.mmap_min_addr = _mmap_min_addr(t)
+            body = syscalls.sys_mmap(thread, address, length, prot, flags, fd, regs[p.R9])
+            result = self.world.run(body, thread.cpu)
+            if result < 0:
+                if _driver_refused(file, address, length, prot, result):
+                    # The real kernel has taken away what was there before it asks the driver.
+                    t.at_exit = None
+                    self._refused(t, regs, address, length, result)
+                    return
+                answer(t, regs, result)
+                return
+            mapped = self._mapped_fixed
+        else:
+            mapped = self._mapped_anywhere
+
+        def done(t: Tracee, result: int) -> int | None:
+            if result == -EEXIST:
+                # MAP_FIXED_NOREPLACE: of what is in the way the model knows enclave areas.
+                if areas(t, address, length):
+                    body = syscalls.sys_mmap(thread, address, length, prot, flags, fd, regs[p.R9])
+                    self.world.run(body, thread.cpu)
+                return None
+            if -4096 < result < 0 and mapped == self._mapped_fixed:
+                # Refused after all, as below vm.mmap_min_addr: the model has it, the process not.
+                self.world.run(syscalls.sys_munmap(t.model(), address, length), t.model().cpu)
+            return mapped(t, result, length, prot, flags, fd, regs[p.R9])
+
+        changed(t, regs, {p.RDX: 0, p.R9: 0}, done)
+
+    def _refused(self, t: Tracee, regs: list[int], address: int, length: int, result: int) -> None:
+        changes = {p.ORIG_RAX: NR_MUNMAP, p.RAX: NR_MUNMAP, p.RDI: address, p.RSI: length}
+        changed(t, regs, changes, lambda _t, _result: result)
+
+    def _mapped_fixed(
+        self, t: Tracee, result: int, length: int, prot: int, flags: int, fd: int, offset: int
+    ) -> int | None:
+        if -4096 < result < 0:
+            return None
+        self._mapped(t, result, length, fd)
+        return None
+
+    def _mapped(self, t: Tracee, start: int, length: int, fd: int) -> None:
+        """An enclave area was made."""
+        self.supervisor.calls.descriptors.watch(t, fd)
+        code = None
+        if self.world.native:
+            code = elrange(t, fd, (start, start + length))
+        if t.space.locks_new:
+            t.inject(bpf.MUNLOCK, start, length)
+        self._trace(t, start, start + length, code)
+
+    def _mapped_anywhere(
+        self, t: Tracee, result: int, length: int, prot: int, flags: int, fd: int, offset: int
+    ) -> int | None:
+        """The real kernel has chosen an address; now the model is asked."""
+        if -4096 < result < 0:
+            return None
+        thread = t.model()
+        thread.mm.mmap_min_addr = min(thread.mm.mmap_min_addr, result)
+        kind = flags & ~MAP_FIXED_NOREPLACE | MAP_FIXED
+        answer = self.world.run(
+            syscalls.sys_mmap(thread, result, length, prot, kind, fd, offset), thread.cpu
+        )
+        if answer < 0:
+            t.inject(NR_MUNMAP, result, length)
+            return answer
+        self._mapped(t, result, length, fd)
+        return None
+
+    def _trace(self, t: Tracee, start: int, end: int, code: tuple[int, int] | None) -> None:
+        """From now on, calls that change this range stop."""
+        space = t.space
+        if any(low <= start and end <= high for low, high in space.traced):
+            return
+        if space.filters + 1 >= _FILTERS_MAX:
+            start, end = 0, TASK_SIZE
+        if add_filter(t, bpf.range_filter(GATE, (END - GATE) >> 12, start, end, code)):
+            space.traced.append((start, end))
+            space.filters += 1
+
+    def _munmap(self, t: Tracee, regs: list[int]) -> None:
+        address, length = regs[p.RDI], regs[p.RSI]
+        if isinstance(page_aligned_range(address, length), int):
+            refused_at_once(t, regs, address, syscalls.sys_munmap(t.model(), address, length))
+            return
+        if not areas(t, address, length):
+            go_on(t)
+            return
+
+        def unmapped(t: Tracee, result: int) -> None:
+            if result == 0:
+                thread = t.model()
+                self.world.run(syscalls.sys_munmap(thread, address, length), thread.cpu)
+                self.supervisor.calls.nodes.look_for_released()
+
+        to_exit(t, unmapped)
+
+    def _mprotect(self, t: Tracee, regs: list[int]) -> None:
+        """Parts that are enclave areas are the model's, the others the kernel's, in their order."""
+        address, length, prot = regs[p.RDI], regs[p.RSI], regs[p.RDX]
+        found = areas(t, address, length)
+        if address & PAGE_MASK or address + length > MASK64:
+            refused_at_once(
+                t, regs, address, syscalls.sys_mprotect(t.model(), address, length, prot)
+            )
+            return
+        if not found:
+            go_on(t)
+            return
+        end = address + ((length + PAGE_MASK) & ~PAGE_MASK)
+        divided(t, regs, address, end, partial(self._mprotect_model, t, prot=prot))
+
+    def _pkey_mprotect(self, t: Tracee, regs: list[int]) -> None:
+        """Only the kernel knows which keys the process has, and looks at that before the range: a
+        range where nothing can be mapped tells one from none."""
+        address, length, prot, key = regs[p.RDI], regs[p.RSI], regs[p.RDX], signed32(regs[p.R10])
+        if key == -1 or address & PAGE_MASK or not areas(t, address, length):
+            self._mprotect(t, regs)
+            return
+
+        def asked(t: Tracee, result: int) -> int:
+            if result != -ENOMEM:
+                return self._mprotect_model(t, address, length, prot, key)
+            end = address + ((length + PAGE_MASK) & ~PAGE_MASK)
+            # Key 0 is what all memory has; of others the model has none.
+            model = partial(self._mprotect_model, t, prot=prot, key=key or -1)
+            return in_parts(t, regs, address, end, model)
+
+        changed(t, regs, {p.RDI: TASK_SIZE, p.RSI: PAGE_SIZE, p.RDX: PROT_READ}, asked)
+
+    def _mprotect_model(
+        self, t: Tracee, address: int, length: int, prot: int, key: int = -1
+    ) -> int:
+        thread = t.model()
+        if key == -1:
+            body = syscalls.sys_mprotect(thread, address, length, prot)
+        else:
+            body = syscalls.sys_pkey_mprotect(thread, address, length, prot, key)
+        return self.world.run(body, thread.cpu)
+
+    def _mremap(self, t: Tracee, regs: list[int]) -> None:
+        old, old_length, new_length, flags, new = (
+            regs[n] for n in (p.RDI, p.RSI, p.RDX, p.R10, p.R8)
+        )
+        if not areas(t, old, max(old_length, 1)):
+            if flags & MREMAP_FIXED and areas(t, new, new_length):
+                to_exit(t, lambda t, result: self._replaced(t, result, new_length))
+            else:
+                go_on(t)
+            return
+        thread = t.model()
+        body = syscalls.sys_mremap(thread, old, old_length, new_length, flags, new)
+        result = self.world.run(body, thread.cpu)
+        if result < 0:
+            answer(t, regs, result)
+            return
+        to_exit(t, lambda _t, _result: None)
+
+
+def _mmap_min_addr(t: Tracee) -> int:
+    """The lowest address that the process may map: cap_mmap_addr."""
+    if capable(t, _CAP_SYS_RAWIO):
+        return 0
+    with open("/proc/sys/vm/mmap_min_addr", encoding="ascii") as limit:
+        return int(limit.read())
+
+
+def _driver_refused(file: File, address: int, length: int, prot: int, result: int) -> bool:
+    """Whether the refusal came from the driver, after the generic checks, which may be -EPERM."""
+    if result != -EACCES or address & PAGE_MASK or not length:
+        return False
+    return file.readable and (file.writable or not prot & 2)

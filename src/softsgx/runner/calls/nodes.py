@@ -1,0 +1,390 @@
+"""The device nodes as the program sees them: opening, looking; and when they are released.
+
+A memfd stands for an open node: its number, sharing and closing stay the real kernel's affair. What
+calls on its descriptors answer is in descriptors.py.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from softsgx.linux.char_device import O_CLOEXEC, open_flags
+from softsgx.linux.errno import ENOENT
+from softsgx.linux.vfs import O_CREAT, O_EXCL, O_NOFOLLOW, O_PATH, File, ProvisionNode
+from softsgx.mem.tlb import READ, WRITE
+from softsgx.runner.calls.node_stat import MINORS, patch_stat, patch_statx
+from softsgx.runner.calls.paths import NODES, STAND_IN, Walk, read_path
+from softsgx.runner.errors import LoadError
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.memory_file import SHM, TMPFILE
+from softsgx.runner.process import bpf
+from softsgx.runner.process.identity import Identity, identity
+from softsgx.runner.process.interruption import restart_at_exit
+from softsgx.runner.process.scratch import CPUINFO, NULL, lend, text
+from softsgx.runner.process.stops import (
+    NR_GETPID,
+    Handler,
+    areas,
+    changed,
+    go_on,
+    refuse,
+    signed32,
+    to_exit,
+)
+from softsgx.runner.process.tracee import NR_CLOSE, Tracee
+from softsgx.runner.ways import WAYS
+
+if TYPE_CHECKING:
+    from softsgx.runner.supervisor.supervisor import Supervisor
+
+_NR_MEMFD_CREATE: Final = 319
+_MFD_CLOEXEC: Final = 1
+_AT_FDCWD: Final = -100
+_AT_EMPTY_PATH: Final = 0x1000
+_AT_SYMLINK_NOFOLLOW: Final = 0x100
+_AT_SYMLINK_FOLLOW: Final = 0x400
+_RESOLVE_LINKS: Final = 0x02 | 0x04 | 0x20  # NO_MAGICLINKS, NO_SYMLINKS, CACHED
+_DEVICE_SIZE: Final = 1 << 46  # sparse: pages of ones for the abort page
+_IN_DELETE_SELF: Final = 0x400
+_INTO_MEMORY: Final = (bpf.READ, bpf.PREAD, bpf.RECVFROM)
+_OPENED_MAX: Final = 4 << 20  # a transfer with enclave memory is cut to so many bytes
+
+_RESTARTS: Final = (-512, -513, -514)  # ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND
+
+_libc = ctypes.PyDLL(None, use_errno=True)
+Patch = Callable[[Tracee, File], None]
+
+
+class Nodes:
+    """Serves calls about /dev/sgx_enclave and /dev/sgx_provision, and /proc/cpuinfo."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.world = supervisor.world
+        self._watch = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._watched: dict[int, Identity] = {}
+        # What a node looks like that is not open.
+        self._closed = {node: File(node, ProvisionNode(), 0) for node in MINORS}
+
+    def handlers(self) -> dict[int, Handler]:
+        """By number of the system call."""
+        here = _AT_FDCWD
+        return {
+            bpf.OPEN: lambda t, r: self._open(t, r, here, r[p.RDI], r[p.RSI]),
+            bpf.OPENAT: lambda t, r: self._open(t, r, r[p.RDI], r[p.RSI], r[p.RDX]),
+            bpf.OPENAT2: self._openat2,
+            bpf.STAT: lambda t, r: self._stat(t, r, p.RDI, here, follow=True),
+            bpf.LSTAT: lambda t, r: self._stat(t, r, p.RDI, here, follow=False),
+            bpf.NEWFSTATAT: self._fstatat,
+            bpf.STATX: self._statx,
+            bpf.FSTAT: self._fstat,
+            bpf.READLINK: lambda t, r: self._readlink(t, r, p.RDI, here),
+            bpf.READLINKAT: lambda t, r: self._readlink(t, r, p.RSI, r[p.RDI]),
+            **{
+                number: lambda t, r: self._path_only(t, r, p.RDI, here)
+                for number in (bpf.ACCESS, bpf.GETXATTR, bpf.LISTXATTR, bpf.STATFS)
+            },
+            **{
+                number: lambda t, r: self._path_only(t, r, p.RDI, here, follow=False)
+                for number in (bpf.LGETXATTR, bpf.LLISTXATTR)
+            },
+            bpf.FACCESSAT: lambda t, r: self._path_only(t, r, p.RSI, r[p.RDI]),
+            bpf.FACCESSAT2: lambda t, r: self._path_only(
+                t, r, p.RSI, r[p.RDI], follow=not r[p.R10] & _AT_SYMLINK_NOFOLLOW
+            ),
+            bpf.NAME_TO_HANDLE_AT: lambda t, r: self._path_only(
+                t, r, p.RSI, r[p.RDI], follow=bool(r[p.R8] & _AT_SYMLINK_FOLLOW)
+            ),
+            **dict.fromkeys(set(bpf.BUFFERS) - set(bpf.ON_DESCRIPTOR), self._buffer),
+        }
+
+    def _end(self, t: Tracee, address: int, directory: int, *, follow: bool = True) -> bytes | None:
+        """What a path at an address leads to, if that concerns us."""
+        path = read_path(t.tid, address)
+        if not path or not t.space.gate_ready:
+            return None
+        return Walk(t, directory, self.world.files).end(path, follow=follow)
+
+    def _absent(self, t: Tracee, regs: list[int], found: bytes | None) -> bool:
+        """Whether it is a node that the kernel did not make, which is answered."""
+        if found not in NODES or self.world.kernel.has_nodes:
+            return False
+        refuse(t, regs, -ENOENT, "open", "sgx_drv_init.launch_control")
+        return True
+
+    # Opening
+
+    def _open(self, t: Tracee, regs: list[int], directory: int, path: int, flags: int) -> None:
+        found = self._end(t, path, directory, follow=_follows(flags))
+        self._opens(t, regs, found, flags & 0xFFFFFFFF, 0, openat2=False)
+
+    def _openat2(self, t: Tracee, regs: list[int]) -> None:
+        how = p.read_memory(t.tid, regs[p.RDX], 24) if regs[p.R10] >= 24 else None
+        flags, mode, resolve = struct.unpack("<QQQ", how or bytes(24))
+        found = None
+        if how is not None and not resolve & ~_RESOLVE_LINKS:
+            follow = _follows(flags) and not resolve
+            found = self._end(t, regs[p.RSI], regs[p.RDI], follow=follow)
+        self._opens(t, regs, found, flags, mode, openat2=True)
+
+    def _opens(
+        self,
+        t: Tracee,
+        regs: list[int],
+        found: bytes | None,
+        flags: int,
+        mode: int,
+        *,
+        openat2: bool,
+    ) -> None:
+        if self._absent(t, regs, found):
+            return
+        if found is None:
+            go_on(t)
+        elif found in NODES:
+            kept = open_flags(flags, mode, openat2=openat2)
+            if kept < 0:
+                refuse(t, regs, kept, "open", "build_open_flags.flags")
+                return
+            self._stand_in(
+                t, regs, found, flags, lambda t, fd: self._node_opened(t, fd, found, kept)
+            )
+        elif found == CPUINFO:
+            self._stand_in(t, regs, found, flags, self._fill_cpuinfo)
+        else:
+            to_exit(t, self._mem_opened)
+
+    def _stand_in(
+        self,
+        t: Tracee,
+        regs: list[int],
+        name: bytes,
+        flags: int,
+        then: Callable[[Tracee, int], int | None],
+    ) -> None:
+        """Instead: memfd_create. Its number, sharing and closing stay the real kernel's affair."""
+        number, arguments = _NR_MEMFD_CREATE, {p.RDI: text(name)}
+        arguments[p.RSI] = WAYS.memfd | (_MFD_CLOEXEC if flags & O_CLOEXEC else 0)
+        if WAYS.files_in_shm:
+            number, arguments = bpf.OPEN, {p.RDI: text(SHM.encode()), p.RDX: 0o600}
+            arguments[p.RSI] = TMPFILE | flags & O_CLOEXEC
+        changes = {p.ORIG_RAX: number, p.RAX: number, **arguments}
+        changed(t, regs, changes, lambda t, fd: None if fd < 0 else then(t, fd))
+
+    def _node_opened(self, t: Tracee, fd: int, name: bytes, flags: int) -> int | None:
+        self.look_for_released()
+        path = f"/proc/{t.tid}/fd/{fd}"
+        if not os.readlink(path.encode()).startswith(STAND_IN):
+            return None  # another thread has closed it, and opened something else
+        if flags & O_PATH:
+            error = _only_a_path(t, fd)
+            if error:
+                return error
+        else:
+            os.truncate(path, _DEVICE_SIZE)
+        stand_in = identity(path)
+        watch = _libc.inotify_add_watch(self._watch, path.encode(), _IN_DELETE_SELF)
+        if watch < 0:
+            why = os.strerror(ctypes.get_errno())
+            raise LoadError(f"inotify_add_watch: {why} (sysctl fs.inotify.max_user_watches)")
+        self.world.opened(NODES[name], stand_in, flags)
+        self._watched[watch] = stand_in
+        self.supervisor.calls.descriptors.watch(t, fd)
+        return None
+
+    def _mem_opened(self, t: Tracee, fd: int) -> None:
+        if fd >= 0:
+            self.supervisor.calls.descriptors.watch(t, fd)
+
+    def _fill_cpuinfo(self, t: Tracee, fd: int) -> int | None:
+        from softsgx.runner.cpuid.cpuinfo import cpuinfo_text
+
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as real:
+            content = cpuinfo_text(real.read(), self.supervisor.loader.policy)
+        with open(f"/proc/{t.tid}/fd/{fd}", "w", encoding="ascii", errors="replace") as file:
+            file.write(content)
+        return None
+
+    def look_for_released(self) -> None:
+        """Release the enclaves whose last descriptor and mapping are gone."""
+        while True:
+            try:
+                events = os.read(self._watch, 4096)
+            except BlockingIOError:
+                return
+            at = 0
+            while at < len(events):
+                watch, mask, _cookie, length = struct.unpack_from("<iIII", events, at)
+                at += 16 + length
+                stand_in = self._watched.get(watch)
+                if stand_in is not None and mask & _IN_DELETE_SELF:
+                    del self._watched[watch]
+                    self.world.closed(stand_in)
+
+    # Looking
+
+    def _path_only(
+        self, t: Tracee, regs: list[int], path: int, directory: int, *, follow: bool = True
+    ) -> None:
+        """access(2) and others: as for /dev/null, which anybody may read and write."""
+        self._looking(t, regs, path, directory, follow, None)
+
+    def _looking(
+        self,
+        t: Tracee,
+        regs: list[int],
+        path: int,
+        directory: int,
+        follow: bool,
+        patch: Patch | None,
+    ) -> None:
+        found = self._end(t, regs[path], directory, follow=follow)
+        node = NODES.get(found) if found is not None else None
+        if self._absent(t, regs, found):
+            return
+        if node is None:
+            go_on(t)
+        else:
+            self._as_null(t, regs, {path: text(NULL)}, self._closed[node], patch)
+
+    def _as_null(
+        self,
+        t: Tracee,
+        regs: list[int],
+        changes: dict[int, int],
+        file: File,
+        patch: Patch | None,
+    ) -> None:
+        """Ask about /dev/null, and put into the result what differs."""
+
+        def looked(t: Tracee, result: int) -> None:
+            if result == 0 and patch is not None:
+                patch(t, file)
+
+        changed(t, regs, changes, looked)
+
+    def _stat(self, t: Tracee, regs: list[int], path: int, directory: int, *, follow: bool) -> None:
+        place = regs[p.RDX if path == p.RSI else p.RSI]
+        self._looking(t, regs, path, directory, follow, lambda t, file: patch_stat(t, place, file))
+
+    def _fstatat(self, t: Tracee, regs: list[int]) -> None:
+        place, flags = regs[p.RDX], regs[p.R10]
+        if _of_descriptor(t, regs, flags):
+            self._stat_open(
+                t, regs, {p.RSI: text(NULL)}, lambda t, file: patch_stat(t, place, file)
+            )
+            return
+        follow = not flags & _AT_SYMLINK_NOFOLLOW
+        self._stat(t, regs, p.RSI, regs[p.RDI], follow=follow)
+
+    def _statx(self, t: Tracee, regs: list[int]) -> None:
+        place, flags = regs[p.R8], regs[p.RDX]
+
+        def patch(t: Tracee, file: File) -> None:
+            patch_statx(t, place, file)
+
+        if _of_descriptor(t, regs, flags):
+            self._stat_open(t, regs, {p.RSI: text(NULL)}, patch)
+            return
+        follow = not flags & _AT_SYMLINK_NOFOLLOW
+        self._looking(t, regs, p.RSI, regs[p.RDI], follow, patch)
+
+    def _fstat(self, t: Tracee, regs: list[int]) -> None:
+        place = regs[p.RSI]
+        changes = {p.ORIG_RAX: bpf.STAT, p.RAX: bpf.STAT, p.RDI: text(NULL)}
+        self._stat_open(t, regs, changes, lambda t, file: patch_stat(t, place, file))
+
+    def _stat_open(self, t: Tracee, regs: list[int], changes: dict[int, int], patch: Patch) -> None:
+        fd = signed32(regs[p.RDI])
+        file = t.space.process.node(fd)
+        if file is None:
+            go_on(t)
+            return
+
+        def seen(t: Tracee, file: File) -> None:
+            patch(t, file)
+            self.supervisor.calls.descriptors.watch(t, fd)  # it may have come by a socket
+
+        self._as_null(t, regs, changes, file, seen)
+
+    def _readlink(self, t: Tracee, regs: list[int], path: int, directory: int) -> None:
+        """EINVAL for a node; and an open node is called by its own name."""
+        found = self._end(t, regs[path], directory, follow=False)
+        if self._absent(t, regs, found):
+            return
+        if found in NODES:
+            changed(t, regs, {path: text(NULL)}, lambda _t, _result: None)
+            return
+        name = read_path(t.tid, regs[path])
+        shown = None
+        if name is not None and name.rpartition(b"/")[2].isdigit():
+            shown = Walk(t, directory, self.world.files).shown(name)
+        if shown is None:
+            go_on(t)
+            return
+        buffer, size = (p.RSI, p.RDX) if path == p.RDI else (p.RDX, p.R10)
+        place, own = regs[buffer], shown[: regs[size]]
+
+        def read(t: Tracee, length: int) -> int | None:
+            if length <= 0:
+                return None
+            p.write_memory(t.tid, place, own)
+            return len(own)
+
+        to_exit(t, read)
+
+    # Buffers in enclave memory
+
+    def _buffer(self, t: Tracee, regs: list[int]) -> None:
+        if not self.transfer(t, regs):
+            go_on(t)
+
+    def transfer(self, t: Tracee, regs: list[int]) -> bool:
+        """read(2), write(2) and the like with a buffer in enclave memory. False: with another."""
+        number, address, length = regs[p.ORIG_RAX], regs[p.RSI], min(regs[p.RDX], _OPENED_MAX)
+        if number not in bpf.BUFFERS or not areas(t, address, length):
+            return False
+        # Pages of ones while the call runs; what it writes there is lost with them.
+        access = WRITE if number in _INTO_MEMORY else READ
+
+        def run(t: Tracee, _result: int) -> int:
+            opened = self.supervisor.abort_page.open_range(t, address, length, access)
+            rest = (regs[n] for n in (p.R10, p.R8, p.R9))
+            result = t.inject(number, regs[p.RDI], address, length, *rest)
+            self.supervisor.abort_page.close(t, opened)
+            if result in _RESTARTS:
+                restart_at_exit(t, number)
+            return result
+
+        # A call that does nothing, to come to a place where calls can be injected.
+        changed(t, regs, {p.ORIG_RAX: NR_GETPID, p.RAX: NR_GETPID}, run)
+        return True
+
+
+def _follows(flags: int) -> bool:
+    """Whether an open follows a link in the last place."""
+    return not (flags & O_NOFOLLOW or (flags & O_CREAT and flags & O_EXCL))
+
+
+def _of_descriptor(t: Tracee, regs: list[int], flags: int) -> bool:
+    """Whether a call with AT_EMPTY_PATH is about its descriptor."""
+    empty = (b"\0", None)
+    return bool(flags & _AT_EMPTY_PATH) and p.read_memory(t.tid, regs[p.RSI], 1) in empty
+
+
+def _only_a_path(t: Tracee, fd: int) -> int:
+    """Put an O_PATH descriptor of the same file in the place of `fd`; 0, or an errno."""
+    kept = t.inject(bpf.FCNTL, fd, 1)  # F_GETFD
+    flags = O_CLOEXEC if kept == 1 else 0
+    path = lend(t, f"/proc/self/fd/{fd}\0".encode())
+    other = t.inject(bpf.OPENAT, _AT_FDCWD, path, O_PATH | flags, 0)
+    if other < 0:
+        t.inject(NR_CLOSE, fd)
+        return other
+    t.inject(bpf.DUP3, other, fd, flags)
+    t.inject(NR_CLOSE, other)
+    return 0

@@ -1,0 +1,131 @@
+"""Which of the files that concern the supervisor a path of the program leads to.
+
+Most paths lead to none, and that must be known soon: only a last component that is a symbolic link,
+or has one of a few names, is looked at further. The real nodes are not there, so the last step of
+a walk that leads to one is taken by name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.memory_file import SHM
+from softsgx.runner.process.identity import Identity, identity
+from softsgx.runner.process.scratch import CPUINFO
+from softsgx.runner.process.stops import signed32
+from softsgx.runner.process.world import SGX_ENCLAVE, SGX_PROVISION
+from softsgx.spec.bits import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from softsgx.linux.vfs import File
+    from softsgx.runner.process.tracee import Tracee
+
+NODES: Final = {
+    b"/dev/sgx_enclave": SGX_ENCLAVE,
+    b"/dev/sgx/enclave": SGX_ENCLAVE,
+    b"/dev/sgx_provision": SGX_PROVISION,
+    b"/dev/sgx/provision": SGX_PROVISION,
+}
+# /proc/<pid>/mem, as the kernel names an open one.
+MEM: Final = re.compile(rb"/proc/(\d+)/(?:task/(\d+)/)?mem")
+# How the kernel names what stands for an open node.
+STAND_IN: Final = (b"/memfd:/dev/sgx", SHM.encode() + b"/#")
+
+_NAMES: Final = frozenset(
+    (b"sgx_enclave", b"sgx_provision", b"enclave", b"provision", b"cpuinfo", b"mem")
+)
+_AT_FDCWD: Final = -100
+_PATH_MAX: Final = 4096
+_FIRST_READ: Final = 256
+_LINKS_MAX: Final = 40
+
+
+def read_path(tid: int, address: int) -> bytes | None:
+    """The path at an address; None if it cannot be read, as the call itself will find."""
+    raw = b""
+    while len(raw) < _PATH_MAX:
+        at = address + len(raw)
+        part = p.read_memory(tid, at, min(_FIRST_READ, PAGE_SIZE - at % PAGE_SIZE))
+        if part is None:
+            return None
+        path, end, _ = part.partition(b"\0")
+        raw += path
+        if end:
+            return raw
+    return None  # ENAMETOOLONG
+
+
+class Walk:
+    """Paths of one thread. `files` are the open nodes, by what stands for them."""
+
+    def __init__(self, t: Tracee, directory: int, files: Mapping[Identity, File]) -> None:
+        self._files = files
+        directory = signed32(directory)
+        self._own = (
+            (b"/proc/self/", b"/proc/%d/" % t.pid),
+            (b"/proc/thread-self/", b"/proc/%d/task/%d/" % (t.pid, t.tid)),
+            (b"/dev/fd/", b"/proc/%d/fd/" % t.pid),
+        )
+        self._root = b"/proc/%d/root" % t.tid
+        here = "cwd" if directory == _AT_FDCWD else f"fd/{directory}"
+        self._here = f"/proc/{t.tid}/{here}/".encode()
+
+    def end(self, path: bytes, *, follow: bool = True) -> bytes | None:
+        """One of NODES, /proc/cpuinfo, /proc/<pid>/mem, or None: no concern of ours."""
+        if path in NODES or path == CPUINFO:
+            return path
+        for _ in range(_LINKS_MAX):
+            path = self._with_own(path)
+            head, slash, name = path.rpartition(b"/")
+            if MEM.fullmatch(path):
+                return path
+            place = self._place(path)
+            if name in _NAMES:
+                found = self._found(head + slash, name)
+                if found is not None:
+                    return found
+            if not follow:
+                return None
+            try:
+                link = os.readlink(place)
+            except (OSError, ValueError):
+                return None  # no link: of no concern, whatever it is
+            if link.startswith(STAND_IN):
+                return self._node_behind(place)
+            path = link if link.startswith(b"/") else head + slash + link
+        return None
+
+    def shown(self, path: bytes) -> bytes | None:
+        """The node that a descriptor's name in /proc stands for."""
+        place = self._place(self._with_own(path))
+        try:
+            return self._node_behind(place) if os.readlink(place).startswith(STAND_IN) else None
+        except (OSError, ValueError):
+            return None
+
+    def _with_own(self, path: bytes) -> bytes:
+        """What the kernel takes for the thread itself would be the supervisor."""
+        for begin, own in self._own:
+            if path.startswith(begin):
+                path = own + path[len(begin) :]
+        return path
+
+    def _place(self, path: bytes) -> bytes:
+        """Where the supervisor finds it."""
+        return self._root + path if path.startswith(b"/") else self._here + path
+
+    def _found(self, head: bytes, name: bytes) -> bytes | None:
+        """A name in a directory, by the directory's own path."""
+        path = os.path.join(os.path.realpath(self._place(head)), name)
+        return path if path in NODES or path == CPUINFO or MEM.fullmatch(path) else None
+
+    def _node_behind(self, place: bytes) -> bytes | None:
+        try:
+            file = self._files.get(identity(place))
+        except OSError:
+            return None
+        return None if file is None else file.path.encode()

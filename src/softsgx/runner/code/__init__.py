@@ -1,0 +1,1 @@
+"""Machine code of programs and enclaves: what the bytes are, and where control goes. ELF files."""

@@ -1,0 +1,1 @@
+"""What the supervisor needs of the machine, and whether it is there."""

@@ -1,0 +1,242 @@
+"""What the supervisor needs of the machine: one table, which `doctor` shows and `run` goes by.
+
+Everything that a container engine, a service manager, a security module or an old kernel refuses is
+here, with who uses it, what to do about it, and what `run` does instead. Not here is what Python
+itself cannot do without: files, pipes, fork, exec, wait, kill, futexes, private memory.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from softsgx.runner.doctor import attempts
+from softsgx.runner.errors import RunnerError
+from softsgx.runner.host import probes
+from softsgx.runner.host.process_memory import try_vm_calls
+from softsgx.runner.ways import UD2, WAYS
+
+_PROFILE: Final = "in a container: a seccomp profile that allows"
+
+
+@dataclass(frozen=True)
+class Need:
+    """One row. `around` is what `run` does without it; where that is empty, nothing runs."""
+
+    name: str
+    users: str
+    attempt: Callable[[], None]
+    worked: str
+    remedy: str | Callable[[], str]
+    around: str = ""
+    turn: Callable[[], None] = lambda: None  # to the way around
+
+    @property
+    def advice(self) -> str:
+        """What to do about it, and what happens until then."""
+        remedy = self.remedy if isinstance(self.remedy, str) else self.remedy()
+        return f"{self.around}; {remedy}" if self.around else remedy
+
+
+def _ptrace_remedy(proc: Path = Path("/proc")) -> str:
+    scope = _read(proc / "sys/kernel/yama/ptrace_scope")
+    if scope == "3":
+        return "kernel.yama.ptrace_scope is 3, which forbids all tracing until the next boot"
+    if scope == "2":
+        return "sysctl kernel.yama.ptrace_scope=1, or give CAP_SYS_PTRACE"
+    tracer = re.search(r"^TracerPid:\s*([1-9]\d*)$", _read(proc / "self/status"), re.MULTILINE)
+    if tracer is not None:
+        return f"process {tracer[1]} traces this one already: run without strace -f and the like"
+    remedy = f"{_PROFILE} ptrace, or --cap-add SYS_PTRACE"
+    label = _read(proc / "self/attr/current").rstrip("\0")
+    if label and not label.startswith("unconfined"):
+        remedy += f"; the security module has this process as {label}, and may be who refuses"
+    return remedy
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _file_remedy() -> str:
+    if resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
+        return "ulimit -f unlimited"
+    return f"{_PROFILE} memfd_create, or a /dev/shm that can be written"
+
+
+def _memfd_remedy() -> str:
+    if resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
+        return "ulimit -f unlimited"
+    return f"{_PROFILE} memfd_create"
+
+
+def _inotify_remedy(proc: Path = Path("/proc")) -> str:
+    if not (proc / "self/fd").is_dir():
+        return "it is tried on a file in /proc: see there"
+    return f"sysctl fs.inotify.max_user_instances=1024; {_PROFILE} inotify_init1, inotify_add_watch"
+
+
+def _by_file() -> None:
+    WAYS.memory_by_file = True
+
+
+def _files_in_shm() -> None:
+    WAYS.files_in_shm = True
+
+
+def _by_prctl() -> None:
+    WAYS.filter_by_prctl = True
+
+
+def _ud2_for_cpuid() -> None:
+    WAYS.cpuid = UD2
+
+
+def _ud2_for_enclu() -> None:
+    WAYS.enclu = UD2
+
+
+# A row that fails may make later ones fail: a run names the first.
+NEEDS: Final = (
+    Need(
+        "ptrace",
+        "stopping threads, their registers, signals and code",
+        attempts.try_ptrace,
+        "a child was traced",
+        _ptrace_remedy,
+    ),
+    Need(
+        "/proc",
+        "process memory, mappings, descriptors, thread groups; opening shared memory in a process",
+        attempts.try_proc,
+        "is the one of this pid namespace",
+        "mount -t proc proc /proc in this pid namespace (bwrap: --proc /proc), without hidepid",
+    ),
+    Need(
+        "seccomp",
+        "which system calls stop",
+        attempts.try_filter_any,
+        "a system call was answered",
+        f"CONFIG_SECCOMP_FILTER; {_PROFILE} seccomp or prctl",
+    ),
+    Need(
+        "seccomp(2)",
+        "filters for all threads of a process, added while it runs",
+        attempts.try_filter,
+        "a filter was installed",
+        f"{_PROFILE} seccomp",
+        "one filter by prctl, so read, write and mprotect always stop; not with --engine native",
+        _by_prctl,
+    ),
+    Need(
+        "int 0x80 as ENCLU",
+        "stops where ENCLU stood in the program, and in the stub",
+        attempts.try_int80_enclu,
+        "stops for the tracer",
+        "boot without ia32_emulation=off, with CONFIG_IA32_EMULATION; a filter that allows i386",
+        "UD2 stands there: SIGILL instead of a stop at a filter",
+        _ud2_for_enclu,
+    ),
+    Need(
+        "int 0x80 as CPUID",
+        "stops where CPUID stood in the program",
+        attempts.try_int80_cpuid,
+        "stops for the tracer",
+        "a filter that passes every number of i386: the number is the leaf of CPUID",
+        "UD2 stands there: SIGILL instead of a stop at a filter",
+        _ud2_for_cpuid,
+    ),
+    Need(
+        "process_vm_readv",
+        "arguments and buffers of the program, memory that enclaves share with it",
+        try_vm_calls,
+        "read and written",
+        f"{_PROFILE} process_vm_readv and process_vm_writev",
+        "/proc/PID/mem, with the rights of each area looked up: slower",
+        _by_file,
+    ),
+    Need(
+        "memory files",
+        "EPC, mailboxes, what stands for an open device",
+        attempts.try_memory_file,
+        "created",
+        _file_remedy,
+    ),
+    Need(
+        "memfd",
+        "the same",
+        attempts.try_memfd,
+        "created",
+        _memfd_remedy,
+        "files without a name in /dev/shm, which is what /proc/PID/maps calls open devices",
+        _files_in_shm,
+    ),
+    Need(
+        "inotify",
+        "the end of an enclave: the last descriptor and mapping are gone",
+        attempts.try_inotify,
+        "watches",
+        _inotify_remedy,
+    ),
+    Need(
+        "writable code",
+        "the emulator, the doorbell",
+        attempts.try_writable_code,
+        "mapped",
+        "a security module forbids it: SELinux boolean deny_execmem, or systemd's "
+        "MemoryDenyWriteExecute",
+    ),
+    Need(
+        "address space",
+        "the gate, the stub and the vDSO image in each process; the emulator",
+        attempts.try_address_space,
+        "free where it must be",
+        "ulimit -v unlimited",
+    ),
+    Need(
+        "descriptors",
+        "memory files, files in /proc of each process, libraries",
+        attempts.try_descriptors,
+        "enough of them",
+        "ulimit -n 1024",
+    ),
+    Need(
+        "vDSO",
+        "the function that enters enclaves",
+        attempts.try_vdso,
+        "there",
+        "boot without vdso=0",
+    ),
+)
+
+
+def examine() -> list[tuple[Need, str]]:
+    """Each need, and why it is refused; empty if it is not. The ways around are taken."""
+    whys = probes.guarded([need.attempt for need in NEEDS])
+    for need, why in zip(NEEDS, whys, strict=True):
+        if why:
+            need.turn()
+    return list(zip(NEEDS, whys, strict=True))
+
+
+def refusal(name: str, why: str) -> RunnerError:
+    """What a run ends with if a need is not met, at its start or later."""
+    (need,) = (need for need in NEEDS if need.name == name)
+    return RunnerError(name, f"{why}: {need.advice}")
+
+
+def meet(native: bool) -> None:
+    """Take the ways around that are needed here. RunnerError if there is none."""
+    for need, why in examine():
+        if why and not need.around:
+            raise refusal(need.name, why)
+    if native and WAYS.filter_by_prctl:
+        why = "seccomp(2) is refused, without which system calls inside enclaves are not #UD"
+        raise RunnerError("--engine native", f"{why}: use --engine unicorn")

@@ -1,0 +1,1 @@
+"""The reference engine: enclave code in Unicorn."""

@@ -1,0 +1,183 @@
+"""Blocks of code, as they begin: when a slice ends, and what may not execute.
+
+The emulator calls a hook in machine code (hook.s) at the start of every block, where its state is
+exact. It ends the slice when the doorbell has rung, when blocks or time are used up, when too many
+blocks behind a PAUSE were begun, or when the code spins; it calls back for a block that is not
+known. A block of pages that nobody can write is known by its address, another one as long as its
+bytes are those that were looked at.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import time
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from softsgx.cpu.fault import UD, Fault
+from softsgx.runner.code.scan import Illegal, Scanner
+from softsgx.runner.emulator import control
+from softsgx.runner.emulator.control import AFTER_PAUSE, HookControl
+from softsgx.runner.emulator.known import KnownBlocks
+from softsgx.runner.emulator.unicorn_api import UC_HOOK_BLOCK, BlockHook
+from softsgx.runner.inserted.machine_code import HOOK_CODE
+from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
+
+if TYPE_CHECKING:
+    from softsgx.cpu import Part
+    from softsgx.runner.emulator.unicorn_api import Uc
+    from softsgx.runner.inserted.doorbell import Doorbell
+
+_HOOK: Final = b"".join(bytes.fromhex(code) for _, code in HOOK_CODE)
+_PAUSE: Final = b"\xf3\x90"
+
+
+class Why(Enum):
+    """Why a slice ended."""
+
+    ENCLU = "an ENCLU instruction is next"
+    FAULT = "an exception"
+    DOORBELL = "something happened outside"
+    BUDGET = "the slice is over"
+    PAUSE = "the code waits with PAUSE"
+    SPIN = "the code does the same again and again, and changes nothing"
+    MISS = "an access misses the TLB"
+
+
+class Stop(NamedTuple):
+    """How a slice ended. `fault` with Why.FAULT; its address is page aligned for #PF."""
+
+    why: Why
+    fault: Fault | None = None
+
+
+_REASONS: Final = {
+    control.RUNG: Why.DOORBELL,
+    control.USED_UP: Why.BUDGET,
+    control.PAUSED: Why.PAUSE,
+    control.SPIN: Why.SPIN,
+}
+
+
+class Place(NamedTuple):
+    """Where a byte of code lies in this process, and whether somebody can write it unnoticed."""
+
+    memory: int
+    changing: bool
+
+
+class Blocks:
+    """The hook of one emulator, and the blocks that may execute as they are.
+
+    `code_at(address, size)` reads instruction bytes, `place(address)` says where they lie. In front
+    of what the emulator stands once it was stopped: `illegal`, a block with an instruction that
+    must not execute; `again`, one whose translation may be older than what was looked at.
+    """
+
+    def __init__(
+        self,
+        uc: Uc,
+        doorbell: Doorbell,
+        code_at: Callable[[int, int], bytes],
+        place: Callable[[int], Place | None],
+        part: Part,
+    ) -> None:
+        self._uc = uc
+        self._doorbell = doorbell
+        self._code_at = code_at
+        self._place = place
+        self._scanner = Scanner(sgx1=not part.sgx2)
+        self.illegal: tuple[int, Illegal] | None = None
+        self.again: tuple[int, int] | None = None
+        self.looked = 0  # blocks that were looked at
+        self._known = KnownBlocks()
+        self._code = mmap.mmap(-1, PAGE_SIZE, prot=7)
+        self._code[: len(_HOOK)] = _HOOK
+        self._unknown = BlockHook(self._unknown_block)
+        self.control = HookControl(uc)
+        self.control.doorbell = doorbell.address
+        self.control.unknown = ctypes.cast(self._unknown, ctypes.c_void_p).value or 0
+        self.control.known, self.control.changing = self._known.plain, self._known.changing
+        uc.hook(UC_HOOK_BLOCK, address_of(self._code), ctypes.addressof(self.control))
+
+    def begin(self, timed: bool) -> None:
+        """A slice begins; `timed` if it may end by time, and because the code spins."""
+        now = self.control
+        now.seen = self._doorbell.seen
+        self.go_on()
+        if timed:
+            now.deadline = time.monotonic_ns() + control.SLICE_NS
+        else:
+            now.deadline, now.unwatched = control.NEVER, control.SLICE_BLOCKS
+        self.illegal = self.again = None
+
+    def go_on(self) -> None:
+        """All blocks of a slice are left, but not more time."""
+        now = self.control
+        now.quantum = min(control.SLICE_BLOCKS, control.QUANTUM_BLOCKS)
+        now.left = control.SLICE_BLOCKS - now.quantum
+        now.pauses = control.PAUSES
+        now.reason = now.watched = now.resting = 0
+
+    def charge(self, blocks: int) -> None:
+        """Python has worked for about as long as so many blocks take: look at the clock earlier."""
+        self.control.quantum -= blocks
+        self.control.left += blocks
+
+    @property
+    def left(self) -> int:
+        """Blocks of the slice that are left."""
+        return int(self.control.quantum + self.control.left)
+
+    @property
+    def why(self) -> Why:
+        """Why the hook ended the slice."""
+        return _REASONS.get(self.control.reason, Why.DOORBELL)
+
+    def forget(self) -> None:
+        """Code has changed: look at all of it again."""
+        self._known.forget()
+
+    def forget_page(self, page: int) -> None:
+        """Look again at the code of a linear page, and at blocks that end there."""
+        self._known.forget_page(page)
+
+    def flag(self, address: int, flag: int) -> None:
+        """SPINNER: watch this block at each visit; 0: do not."""
+        self._known.flag(address, flag)
+
+    def _unknown_block(self, _uc: Any, address: int, size: int, _data: Any) -> None:
+        """A block for the first time, or with new bytes: may all of it execute?"""
+        if self.illegal is not None or self.again is not None or self.control.reason:
+            return
+        self.looked += 1
+        code = self._code_at(address, size)
+        found = self._scanner.first(code, address)
+        if found is not None:
+            self.illegal = (address, found)
+            self._uc.stop()
+            return
+        first, last = self._place(address), self._place(address + size - 1)
+        if first is None or last is None or len(code) < size:
+            return
+        paused = address & PAGE_MASK >= 2 and self._code_at(address - 2, 2) == _PAUSE
+        flags = AFTER_PAUSE if paused else 0
+        if not (first.changing or last.changing):
+            self._known.add(address, flags)
+            return
+        self._known.add_changing(address, code, first.memory, last.memory, flags)
+        # What the emulator is about to execute may have been translated from other bytes.
+        self.again = (address, size)
+        self._uc.stop()
+
+
+def address_of(memory: mmap.mmap) -> int:
+    """Where a mapping lies."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
+
+
+def exception(number: int) -> Fault:
+    """An exception that the emulator raised by itself; it does not tell error codes: they are 0."""
+    return Fault(number, "CODE.04") if number < 32 else UD("CODE.02")

@@ -1,0 +1,98 @@
+"""EPC pages as one emulator uses them: what is code, and how it can change.
+
+Blocks of a page that nobody can write are known by their address (FIXED in `ArenaMemory.code`).
+Once somebody can, the bytes of its blocks are compared whenever they begin (CHANGING).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from softsgx.mem.tlb import FETCH, READ, WRITE
+from softsgx.runner.emulator.blocks import Place
+from softsgx.runner.emulator.unicorn_api import UC_PROT_EXEC, UC_PROT_READ, UC_PROT_WRITE
+from softsgx.runner.process.arena import CHANGING, FIXED
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+
+if TYPE_CHECKING:
+    from softsgx.cpu import LogicalProcessor
+    from softsgx.runner.process.arena import ArenaMemory
+
+
+class CodePages:
+    """`lp` is who executes. `forget(page)`: what is known of the code of a linear page is void.
+
+    `writes` is `memory.code_writes` as far as this emulator has taken notice.
+    """
+
+    def __init__(self, memory: ArenaMemory, forget: Callable[[int], None]) -> None:
+        self._memory = memory
+        self._forget = forget
+        self._frames: dict[int, int] = {}  # linear pages of code -> EPC page they were in
+        self.lp: LogicalProcessor | None = None
+        self.writes = memory.code_writes
+
+    def read(self, rip: int, size: int) -> bytes:
+        """Instruction bytes, which have just been fetched; fewer where no page is known."""
+        assert self.lp is not None
+        entries = self.lp.tlb.entries
+        out = b""
+        while len(out) < size:
+            at = rip + len(out)
+            entry = entries.get(at >> PAGE_SHIFT, 0)
+            if not entry & FETCH:
+                break
+            length = min(size - len(out), PAGE_SIZE - (at & PAGE_MASK))
+            out += self._memory.read(entry & ~PAGE_MASK | at & PAGE_MASK, length)
+        return out
+
+    def place(self, address: int) -> Place | None:
+        """Where a byte of code lies; None if that is not known."""
+        assert self.lp is not None
+        memory = self._memory
+        number = (self.lp.tlb.entries.get(address >> PAGE_SHIFT, 0) >> PAGE_SHIFT) - memory.first
+        if not 0 <= number < memory.count:
+            return None
+        at = memory.address + (number << PAGE_SHIFT) + (address & PAGE_MASK)
+        return Place(at, memory.code[number] == CHANGING)
+
+    def changing(self, address: int) -> bool:
+        """Whether instructions there may be written without anyone noticing."""
+        place = self.place(address)
+        return place is None or place.changing
+
+    def rights(self, page: int, word: int, access: int, writes: bool = True) -> int:
+        """Rights for the emulator's TLB of a linear page whose entry is `word`; `writes`: to write.
+
+        To execute is a right of pages from which the emulator has fetched already, as what they
+        are now; so no page becomes code unnoticed. It also tells stores to code from others by
+        that right: stores to a page without it are fast.
+        """
+        number = (word >> PAGE_SHIFT) - self._memory.first
+        rights = UC_PROT_READ if word & READ else 0
+        if word & WRITE and writes:
+            rights |= UC_PROT_WRITE
+            self._writable(number, page)
+        if access == FETCH:
+            self._fetched(number, page, CHANGING if word & WRITE else FIXED)
+        if word & FETCH and self._memory.code[number] and self._frames.get(page) == number:
+            rights |= UC_PROT_EXEC
+        return rights
+
+    def _fetched(self, number: int, page: int, kind: int) -> None:
+        """Code is about to be fetched from an EPC page."""
+        if not self._memory.code[number]:
+            self._memory.code[number] = kind
+        if self._frames.get(page) != number:
+            self._frames[page] = number
+            self._forget(page)
+
+    def _writable(self, number: int, page: int) -> None:
+        """The enclave may now write an EPC page without anyone noticing."""
+        self._memory.may_change(number)
+        if self._memory.code[number] == FIXED:
+            self._memory.code[number] = CHANGING
+            self._memory.code_writes += 1
+            self.writes += 1  # other emulators have to forget all their code
+            self._forget(page)

@@ -1,0 +1,121 @@
+"""What hook.s looks at, and its numbers: the block hook of one emulator.
+
+A slice is counted in blocks. Every QUANTUM_BLOCKS of them the hook looks at the clock, and whether
+the code spins. What Python serves on behalf of the code counts as so many blocks (`charge`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from softsgx.runner.emulator.unicorn_api import Uc
+
+SLICE_BLOCKS: Final = 40_000
+QUANTUM_BLOCKS: Final = 2048
+SLICE_NS: Final = 4_000_000
+PAUSES: Final = 64
+NEVER: Final = (1 << 64) - 1
+
+# A watched block is compared with itself so often, then given up.
+REVISITS_MAX: Final = 2
+REVISITS_SPINNER: Final = 8
+RESTING_VISITS: Final = 512
+
+# Reasons why the hook ended a slice.
+RUNG, USED_UP, PAUSED, SPIN = 1, 2, 3, 4
+
+# Flags of a known block, above its address.
+AFTER_PAUSE: Final = 1 << 63
+SPINNER: Final = 1 << 62
+KNOWN_BITS: Final = 16
+CHANGING_BITS: Final = 14
+_CHANGING_SHIFT: Final = 6
+
+# RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8.., RFLAGS of the emulator
+_REGISTERS: Final = (35, 38, 40, 37, 44, 36, 43, 39, *range(106, 114), 253)
+_CLOCK_MONOTONIC: Final = 1
+
+
+class Control(ctypes.Structure):
+    """`doorbell`, `stop`, `unknown`, tables and functions are addresses.
+
+    `quantum` and `left` are blocks; `deadline` nanoseconds of CLOCK_MONOTONIC; `unwatched` quanta
+    in which no block is watched; `watched` is the address of one, `revisits` comparisons left.
+    """
+
+    _fields_ = (
+        ("doorbell", ctypes.c_uint64),
+        ("seen", ctypes.c_uint32),
+        ("quantum", ctypes.c_int32),
+        ("stop", ctypes.c_uint64),
+        ("unknown", ctypes.c_uint64),
+        ("pauses", ctypes.c_int32),
+        ("reason", ctypes.c_uint32),
+        ("known", ctypes.c_uint64),
+        ("changing", ctypes.c_uint64),
+        ("left", ctypes.c_int32),
+        ("unwatched", ctypes.c_int32),
+        ("deadline", ctypes.c_uint64),
+        ("clock", ctypes.c_uint64),
+        ("time", ctypes.c_int64 * 2),
+        ("read", ctypes.c_uint64),
+        ("ids", ctypes.c_uint64),
+        ("pointers", ctypes.c_uint64),
+        ("watched", ctypes.c_uint64),
+        ("revisits", ctypes.c_int32),
+        ("resting", ctypes.c_int32),
+        ("now", ctypes.c_uint64 * len(_REGISTERS)),
+        ("was", ctypes.c_uint64 * len(_REGISTERS)),
+    )
+
+
+class Changing(ctypes.Structure):
+    """A block of pages that can be written: `size` bytes at `memory`, `tail` more at `second`.
+
+    What was looked at lies at `saved`.
+    """
+
+    _fields_ = (
+        ("address", ctypes.c_uint64),
+        ("memory", ctypes.c_uint64),
+        ("second", ctypes.c_uint64),
+        ("saved", ctypes.c_uint64),
+        ("size", ctypes.c_uint32),
+        ("tail", ctypes.c_uint32),
+        ("flags", ctypes.c_uint64),
+        ("_", ctypes.c_uint64 * 2),
+    )
+
+
+class HookControl(Control):
+    """A Control whose functions are those of `uc` and of libc."""
+
+    def __init__(self, uc: Uc) -> None:
+        super().__init__()
+        self._ids = (ctypes.c_int * len(_REGISTERS))(*_REGISTERS)
+        first = ctypes.addressof(self) + Control.now.offset
+        places = (first + 8 * n for n in range(len(_REGISTERS)))
+        self._places = (ctypes.c_void_p * len(_REGISTERS))(*places)
+        self.ids, self.pointers = ctypes.addressof(self._ids), ctypes.addressof(self._places)
+        self.stop = _function(uc.lib.uc_emu_stop)
+        self.read = _function(uc.lib.uc_reg_read_batch)
+        self.clock = _function(ctypes.CDLL(None).clock_gettime)
+
+
+def _function(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+HOOK_SYMBOLS: Final[Mapping[str, int]] = {
+    **{name.upper(): getattr(Control, name).offset for name, *_ in Control._fields_},
+    **{f"CHANGING_{n.upper()}": getattr(Changing, n).offset for n, *_ in Changing._fields_[:-1]},
+    "CHANGING_MASK": (1 << CHANGING_BITS) - 1,
+    "CHANGING_SHIFT": _CHANGING_SHIFT,
+    **{name: globals()[name] for name in ("QUANTUM_BLOCKS", "REVISITS_MAX", "REVISITS_SPINNER")},
+    **{name: globals()[name] for name in ("RESTING_VISITS", "RUNG", "USED_UP", "PAUSED", "SPIN")},
+    "REGISTERS": len(_REGISTERS),
+    "CLOCK_MONOTONIC": _CLOCK_MONOTONIC,
+}

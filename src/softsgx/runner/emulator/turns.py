@@ -1,0 +1,45 @@
+"""Whose turn it is: threads that are inside, and wait for the emulator.
+
+Those whose code was waiting for somebody when its slice ended stand in a queue of their own:
+between two of their turns, which are short, one of the others has a whole slice. So who holds a
+lock does not wait for all who spin for it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from softsgx.runner.process.tracee import Tracee
+
+
+class Turns:
+    """Threads in the order of their turns."""
+
+    def __init__(self) -> None:
+        self._working: deque[Tracee] = deque()
+        self._waiting: deque[Tracee] = deque()
+        self._waiting_next = False
+
+    def __len__(self) -> int:
+        return len(self._working) + len(self._waiting)
+
+    def __contains__(self, t: object) -> bool:
+        return t in self._working or t in self._waiting
+
+    def append(self, t: Tracee, waits: bool = False) -> None:
+        """To the end of its queue; `waits` if its code does nothing but wait."""
+        (self._waiting if waits else self._working).append(t)
+
+    def remove(self, t: Tracee) -> None:
+        """It is not there any more."""
+        (self._working if t in self._working else self._waiting).remove(t)
+
+    def popleft(self) -> Tracee:
+        """Whoever is next."""
+        first, second = self._working, self._waiting
+        if self._waiting_next:
+            first, second = second, first
+        self._waiting_next = not self._waiting_next
+        return (first or second).popleft()

@@ -1,0 +1,1 @@
+"""Threads in enclaves: what both engines share."""

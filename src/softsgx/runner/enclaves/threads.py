@@ -1,0 +1,373 @@
+"""Threads in enclaves: ENCLU outside and inside, slices of emulation, exceptions, signals.
+
+A thread that executed ENCLU outside waits, in its mailbox or in a ptrace stop, until the enclave is
+left. Meanwhile its logical processor is inside, or, after an interrupt, at the AEP.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING, Final
+
+from softsgx.cpu.fault import Fault
+from softsgx.linux.events import tell_signal, tell_vdso
+from softsgx.linux.fault import do_user_addr_fault
+from softsgx.linux.mm import TASK_SIZE, VM_EXEC, VM_READ, VM_WRITE
+from softsgx.linux.process import (
+    BUS_ADRERR,
+    SEGV_ACCERR,
+    SEGV_MAPERR,
+    SIGBUS,
+    SIGSEGV,
+    Signal,
+)
+from softsgx.linux.traps import do_trap
+from softsgx.linux.vdso import FIXED_UP
+from softsgx.mem.tlb import FETCH, READ, WRITE
+from softsgx.runner.code.trapped import ENCLU
+from softsgx.runner.emulator.blocks import Why
+from softsgx.runner.emulator.engine import Engine
+from softsgx.runner.emulator.turns import Turns
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.inserted.box import IDLE
+from softsgx.runner.process.forced import force
+from softsgx.runner.process.signals import Due, send, signal_state, signal_waits
+from softsgx.runner.process.tick import TIMER_VECTOR
+from softsgx.sim.cpu_events import AccessFaulted, InstructionFaulted
+from softsgx.sim.kernel_events import PageFaultBegun, PageFaultEnded
+from softsgx.spec import faults, leaves
+from softsgx.spec.bits import MASK32
+from softsgx.spec.registers import RAX, RBX, RCX, RDI, RDX, RIP, RSI
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from softsgx.cpu import LogicalProcessor
+    from softsgx.cpu.aex import Delivered
+    from softsgx.linux.process import Thread
+    from softsgx.runner.inserted.doorbell import Doorbell
+    from softsgx.runner.inserted.mailboxes import Mailboxes
+    from softsgx.runner.inserted.vdso import VdsoImage
+    from softsgx.runner.process.hostmem import HostMemory
+    from softsgx.runner.process.tracee import Tracee
+    from softsgx.runner.process.world import World
+
+_WITH_CODE: Final = frozenset({10, 11, faults.SS, faults.GP, faults.PF, faults.AC})
+_SLICES_BETWEEN_LOOKS: Final = 4
+_FETCH_OUTSIDE: Final = "ACCESS.01"
+
+
+class Enclaves:
+    """All threads that are in enclaves, and the turns they take."""
+
+    def __init__(
+        self, world: World, mailboxes: Mailboxes, doorbell: Doorbell, vdso: VdsoImage
+    ) -> None:
+        self.world = world
+        self.mailboxes = mailboxes
+        self.doorbell = doorbell
+        self.vdso = vdso
+        self.ready = Turns()
+        self.emulated = 0.0  # seconds, of all threads
+        self.worked: Callable[[Tracee, float], None] = lambda t, seconds: None
+
+    # What only the native engine has to do
+
+    def stopped(self, t: Tracee, number: int) -> bool:
+        """A signal-delivery stop: True if it was of enclave code, and is served."""
+        return False
+
+    def syscall(self, t: Tracee, regs: list[int]) -> bool:
+        """A stop at a system call: True if it was of enclave code, and is served."""
+        return False
+
+    def settle(self) -> None:
+        """Something is about to happen to the model that is more than an enclave call."""
+
+    def on_the_way(self, t: Tracee, regs: list[int]) -> bool:
+        """A stop between ENCLU and the stub: True if the thread is at its ENCLU again."""
+        return False
+
+    def forked(self, parent: Tracee, child: Tracee) -> None:
+        """A process was copied."""
+
+    def rung(self) -> None:
+        """The doorbell rang."""
+
+    # In
+
+    def request(self, t: Tracee, mailbox: int) -> None:
+        """A thread asks by its mailbox: ENCLU with these registers."""
+        box = self.mailboxes.boxes[mailbox]
+        t.model()
+        lp = t.lp
+        lp.regs[:] = box.registers
+        lp.x.legacy = box.fx
+        t.mailbox = mailbox
+        t.inside = True
+        self._go(t)
+
+    def trapped(self, t: Tracee, regs: list[int], rip: int) -> None:
+        """A thread asks by a ptrace stop; `rip` is where its ENCLU stands."""
+        t.model()
+        lp = t.lp
+        t.host_regs(regs)
+        lp.regs[RIP] = rip
+        lp.x.legacy = p.get_fpregs(t.tid)
+        t.mailbox = None
+        t.inside = True
+        self._go(t)
+
+    def _go(self, t: Tracee) -> None:
+        if self._enclu_outside(t):
+            if t.space.engine is None:
+                host = t.space.attach_memory()
+                part = self.world.machine.processor.part
+                t.space.engine = Engine(self.world.memory, host, self.doorbell, part)
+            self._slice(t)
+
+    def _enclu_outside(self, t: Tracee) -> bool:
+        """Execute ENCLU at RIP, outside; True if the thread is inside now."""
+        lp = t.lp
+        regs = lp.regs
+        while True:
+            rip = regs[RIP]
+            try:
+                lp.enclu(regs[RAX], regs[RBX], regs[RCX], regs[RDX])
+            except Fault as fault:
+                regs[RIP] = rip
+                delivered = lp.deliver_fault(fault)
+                if not self._repaired(t, delivered):
+                    return False
+                continue
+            return True
+
+    def _resumed(self, t: Tracee) -> bool:
+        """After an interrupt or a repaired fault the processor is at the AEP: ERESUME, if that is
+        what stands there. True if the thread is inside."""
+        if t.lp.secs is not None:
+            return True
+        if self._is_enclu(t, t.lp.regs[RIP]):
+            return self._enclu_outside(t)
+        self._leave(t)
+        return False
+
+    # Slices
+
+    def turn(self) -> None:
+        """Let the next thread execute for a slice."""
+        self._slice(self.ready.popleft())
+
+    def _slice(self, t: Tracee) -> None:
+        engine = t.space.engine
+        lp = t.lp
+        assert engine is not None
+        t.speak()
+        while True:
+            if not self._resumed(t):
+                return
+            if self.world.tick.due(t):
+                lp.interrupt(TIMER_VECTOR)  # the kernel handles the timer, and returns to the AEP
+                continue
+            began = time.thread_time()
+            stop = engine.run(lp, alone=not self.ready)
+            spent = time.thread_time() - began
+            t.cpu_time += spent
+            self.emulated += spent
+            self.worked(t, spent)
+            if stop.why is Why.ENCLU:
+                if lp.regs[RAX] & MASK32 == leaves.EEXIT:
+                    if self._eexit(t):
+                        return
+                else:
+                    self._enclu_inside(t)
+            elif stop.why is Why.FAULT:
+                assert stop.fault is not None
+                self._fault_inside(t, stop.fault)
+            else:
+                self._end_of_slice(t, stop.why in (Why.PAUSE, Why.SPIN))
+                return
+            if not t.inside:
+                return
+            if self.doorbell.rung:
+                self._end_of_slice(t)
+                return
+
+    def _end_of_slice(self, t: Tracee, waits: bool = False) -> None:
+        t.slices += 1
+        if t.mailbox is None and t.slices % _SLICES_BETWEEN_LOOKS == 0 and signal_waits(t):
+            # Stopped by ptrace, a thread does not get its signals: let it go to the AEP.
+            t.lp.interrupt()
+            self._leave(t)
+            return
+        self.ready.append(t, waits)
+
+    def _is_enclu(self, t: Tracee, rip: int) -> bool:
+        """Whether an ENCLU stands there, replaced or not."""
+        if rip == self.vdso.enclu or t.space.sites.get(rip) == "enclu":
+            return True
+        host = t.space.attach_memory()
+        return host.read(rip, len(ENCLU)) == ENCLU and bool(host.area(rip) & VM_EXEC)
+
+    def _enclu_inside(self, t: Tracee) -> None:
+        if self._executed(t):
+            t.lp.regs[RIP] += len(ENCLU)
+
+    def _eexit(self, t: Tracee) -> bool:
+        if not self._executed(t):
+            return not t.inside
+        self._leave(t)
+        return True
+
+    def _executed(self, t: Tracee) -> bool:
+        """Execute the ENCLU of an enclave; False if it faults, which is served."""
+        lp = t.lp
+        regs = lp.regs
+        try:
+            lp.enclu(regs[RAX], regs[RBX], regs[RCX], regs[RDX])
+        except Fault as fault:
+            self._fault_inside(t, fault)
+            return False
+        return True
+
+    # Exceptions
+
+    def _fault_inside(self, t: Tracee, fault: Fault) -> None:
+        """AEX, and then what the kernel makes of it."""
+        if self.world.log.on:
+            _tell_fault(t.lp, fault)
+        delivered = t.lp.deliver_fault(fault)
+        self._repaired(t, delivered)
+
+    def _repaired(self, t: Tracee, delivered: Delivered) -> bool:
+        """Whether the thread may go on where it is; otherwise it was told, and is outside."""
+        found = self._kernel(t, delivered)
+        if found is None:
+            return True
+        lp = t.lp
+        rip = lp.regs[RIP]
+        if rip == self.vdso.enclu and delivered.vector in FIXED_UP:
+            regs = lp.regs
+            regs[RDI] = delivered.vector
+            regs[RSI] = found.error_code if delivered.vector in _WITH_CODE else 0
+            regs[RDX] = delivered.cr2 if delivered.vector == faults.PF else 0
+            regs[RIP] = self.vdso.exception
+            if t.thread is not None:
+                tell_vdso(t.thread, delivered.vector, found.error_code, delivered.cr2)
+            self._leave(t)
+            return False
+        self._signal(t, found)
+        return False
+
+    def _kernel(self, t: Tracee, delivered: Delivered) -> Signal | None:
+        vector, code, address = delivered.vector, delivered.code, delivered.cr2
+        if vector == faults.PF:
+            thread = t.model()
+            if address < TASK_SIZE and thread.mm.vma_lookup(address) is None:
+                return _ordinary_fault(thread, t.space.attach_memory(), code, address)
+            return self.world.run(do_user_addr_fault(thread, code, address), thread.cpu)
+        return do_trap(vector, code, t.lp.regs[RIP], t.lp.x.legacy)
+
+    # Out
+
+    def _leave(self, t: Tracee) -> None:
+        """Give the host thread the registers of its processor and let it run."""
+        t.inside = False
+        lp = t.lp
+        mailbox = t.mailbox
+        if mailbox is not None:
+            t.mailbox = None
+            self.mailboxes.reply(mailbox, lp.regs, lp.x.legacy)
+            return
+        self._set_registers(t)
+        p.request(p.PTRACE_CONT, t.tid)
+
+    def _set_registers(self, t: Tracee) -> None:
+        p.set_regs(t.tid, t.to_user(p.get_regs(t.tid)))
+        p.set_fpregs(t.tid, t.lp.x.legacy)
+
+    def _signal(self, t: Tracee, found: Signal) -> None:
+        """A synchronous signal: the thread is at RIP, as the exception left it."""
+        t.inside = False
+        t.told = tell_signal(t.thread, found) if t.thread is not None else 0
+        t.forced = found
+        if t.mailbox is not None:
+            # It is running, in the futex: stop it first.
+            p.request(p.PTRACE_INTERRUPT, t.tid)
+            return
+        self.force_signal(t)
+
+    def force_signal(self, t: Tracee) -> None:
+        """Send the signal that `_signal` decided on; the thread is stopped."""
+        if t.mailbox is not None:
+            self.mailboxes.control.set_state(t.mailbox, IDLE)
+            t.mailbox = None
+        self._set_registers(t)
+        found, t.forced = t.forced, None
+        assert found is not None
+        if signal_state(t.tid).refuses(found.number) and p.at_seccomp_stop(t.tid):
+            # It dies; but first the system call has to end that it is stopped at.
+            t.at_exit = lambda t: self._send(t, found)
+            p.request(p.PTRACE_SYSCALL, t.tid)
+            return
+        self._send(t, found)
+        p.request(p.PTRACE_CONT, t.tid)
+
+    def _send(self, t: Tracee, found: Signal) -> None:
+        force(t, found.number)
+        send(t, found.number, Due.of(found, t.told))
+
+    def interrupted(self, t: Tracee) -> None:
+        """A signal reached a thread that waits in its mailbox: AEX; it is at the AEP."""
+        lp = t.lp
+        if lp.enclave_mode:
+            lp.interrupt()
+        if t in self.ready:
+            self.ready.remove(t)
+        assert t.mailbox is not None
+        self.mailboxes.control.set_state(t.mailbox, IDLE)
+        t.inside = False
+        t.mailbox = None
+        self._set_registers(t)
+
+    def gone(self, t: Tracee) -> None:
+        """The thread has died."""
+        if t in self.ready:
+            self.ready.remove(t)
+        self.mailboxes.control.remove(t.tid)
+
+
+def _ordinary_fault(thread: Thread, host: HostMemory, code: int, address: int) -> Signal:
+    """A page fault at memory of the program that is no enclave's: the real kernel has its area.
+
+    If the area allows the access, there is no page, as behind the end of a file.
+    """
+    rights = host.rights(address)
+    if rights is None:
+        found = Signal(SIGSEGV, SEGV_MAPERR, address, faults.PF, code)
+    elif code & faults.PFEC_SGX or not rights & (VM_WRITE if code & faults.PFEC_W else VM_READ):
+        found = Signal(SIGSEGV, SEGV_ACCERR, address, faults.PF, code)
+    else:
+        found = Signal(SIGBUS, BUS_ADRERR, address, faults.PF, code)
+    log = thread.kernel.processor.log
+    if log.on:
+        log.emit(PageFaultBegun(thread.cpu, thread.name, address, code))
+        log.emit(PageFaultEnded(thread.cpu, thread.name, address, code, found.text))
+    return found
+
+
+def _tell_fault(lp: LogicalProcessor, fault: Fault) -> None:
+    """Faults that neither an access through the TLB nor a leaf has told of."""
+    rip, rule = lp.regs[RIP], fault.rule
+    if rule.startswith("CODE."):
+        lp.log.emit(InstructionFaulted(lp.id, rip, fault.vector, fault.code, rule))
+    elif rule == _FETCH_OUTSIDE:
+        lp.log.emit(AccessFaulted(lp.id, rip, FETCH, fault.vector, fault.code, rule, 0))
+    elif rule.startswith("HOST."):
+        access = WRITE if fault.code & faults.PFEC_W else READ
+        at = fault.address
+        lp.log.emit(AccessFaulted(lp.id, at, access, fault.vector, fault.code, rule, 0))
+
+
+__all__ = ["BUS_ADRERR", "Enclaves", "signal"]

@@ -1,0 +1,1 @@
+"""Enclave ELF files as scenarios of `explore`."""

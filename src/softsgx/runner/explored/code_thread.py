@@ -1,0 +1,120 @@
+"""Real enclave code as a task: what a thread does inside is what the emulator executes.
+
+A point stands before each ENCLU and before each access that misses the TLB. Everything else of a
+thread (leaves in tasks, AEX, page faults, ERESUME) is that of enclave code in Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from softsgx.cpu.fault import Fault
+from softsgx.linux.vdso import ENCLU_LENGTH, VDSO_ENCLU, Exit
+from softsgx.mem.tlb import FETCH, READ, WRITE
+from softsgx.runner.emulator.blocks import Why
+from softsgx.sim import RETRY, StepBound, Steps
+from softsgx.spec import leaves
+from softsgx.spec.bits import MASK32
+from softsgx.spec.registers import RAX, RBX, RCX, RDX, REGISTER_NAMES, RIP
+from softsgx.system.enclave import EnclaveThread
+from softsgx.system.host import EnclaveEntry
+
+if TYPE_CHECKING:
+    from softsgx.linux.process import Thread
+    from softsgx.runner.explored.stepped_engine import SteppedEngine
+
+_KINDS: Final = {READ: "load", WRITE: "store", FETCH: "fetch"}
+# Slices without a point after which code is taken to wait for others, and to wait in vain.
+_SLICES_BUSY: Final = 8
+_SLICES_MAX: Final = 64
+
+Registers = dict[str, int]
+"""Register values by name in small letters: rax, rdi, ..."""
+
+
+class Spins(StepBound):
+    """Code that came to no point for long: an endless loop, or a wait for what never comes."""
+
+    def __init__(self, who: str) -> None:
+        super().__init__(_SLICES_MAX, "")
+        self.args = (f"{who} has come to no ENCLU and no new page for {_SLICES_MAX} slices",)
+
+
+class CodeThread(EnclaveThread):
+    """One entry into an enclave whose code is x86. The program of the entry has the engine."""
+
+    def run(self, program: Any) -> Steps[Registers]:
+        """Execute until EEXIT; the registers that the enclave left."""
+        engine: SteppedEngine = program.engine
+        silent = 0
+        while True:
+            lp = yield from self._be_inside()
+            stop = engine.run(lp)
+            if stop.why is Why.MISS:
+                silent = 0
+                page, access = engine.missed
+                yield (_KINDS[access], ("linear", page), access == WRITE)
+                engine.grant(page, access)
+            elif stop.why is Why.FAULT:
+                assert stop.fault is not None
+                yield from self._repair(stop.fault)
+            elif stop.why is Why.ENCLU:
+                silent = 0
+                if (yield from self._leaf()):
+                    return {
+                        name.lower(): value
+                        for name, value in zip(REGISTER_NAMES, self.lp.regs, strict=False)
+                    }
+            else:
+                silent += 1
+                yield from self._silent(stop.why, silent)
+
+    def _leaf(self) -> Steps[bool]:
+        """The ENCLU at RIP; True if the enclave has been left."""
+        lp = self.lp
+        regs = lp.regs
+        leaf = regs[RAX] & MASK32
+        try:
+            yield from lp.enclu_steps(leaf, regs[RBX], regs[RCX], regs[RDX])
+        except Fault as fault:
+            yield from self._repair(fault)
+            return False
+        if leaf == leaves.EEXIT:
+            return True
+        regs[RIP] += ENCLU_LENGTH
+        return False
+
+    def _silent(self, why: Why, silent: int) -> Steps[None]:
+        """A slice without a point: the code computes, or waits for another thread."""
+        me = self.current
+        if silent > _SLICES_MAX:
+            raise Spins(f"the enclave on cpu {me.cpu}")
+        if why is Why.PAUSE or silent > _SLICES_BUSY:
+            yield (RETRY, f"spin of cpu {me.cpu}", False)
+        else:
+            yield ("compute", ("lp", me.cpu), False)
+
+
+class Code:
+    """The program of an ElfEntry: whatever stands at OENTRY, executed by `engine`."""
+
+    def __init__(self, engine: SteppedEngine) -> None:
+        self.engine = engine
+
+
+class CodeEntry(EnclaveEntry):
+    """Entries into x86 code. `args` of `HostThread.enter` are the registers at EENTER, by name."""
+
+    def __init__(self, engine: SteppedEngine, secinfo: Callable[[int], int]) -> None:
+        super().__init__(Code(engine), secinfo, CodeThread)  # type: ignore[arg-type] # never called
+
+    def enter(self, current: Thread, leaf: int, tcs: int) -> Steps[Exit]:
+        """As EnclaveEntry, with the registers of the caller."""
+        regs = current.kernel.lp(current).regs
+        if leaf == leaves.EENTER:
+            arguments: Mapping[str, int] = self.args or {}
+            for name, value in arguments.items():
+                regs[REGISTER_NAMES.index(name.upper())] = value
+        regs[RAX], regs[RBX], regs[RCX], regs[RIP] = leaf, tcs, VDSO_ENCLU, VDSO_ENCLU
+        return (yield from super().enter(current, leaf, tcs))

@@ -1,0 +1,1 @@
+"""What is put into a supervised process: addresses, stub, vDSO, mailboxes, doorbell."""

@@ -1,0 +1,112 @@
+"""The doorbell: one word that changes whenever the supervisor should look up.
+
+It lies in memory shared with the supervised processes. Mailboxes ring it, and so do signals, by a
+handler in machine code that Python never sees: the emulator stops at its next block, and a
+FUTEX_WAIT on the word cannot miss it. A handler in Python could do neither, and what it raises is
+lost where ctypes called back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import signal
+import struct
+from typing import TYPE_CHECKING, Final
+
+from softsgx.runner.host import futex
+
+if TYPE_CHECKING:
+    from softsgx.runner.inserted.mailboxes import Mailboxes
+
+# handler: lock inc dword [rip+15]; mov rax,[rip+12]; lock inc dword [rax]; ret;
+# .long count; .quad doorbell; restorer: rt_sigreturn
+_HANDLER: Final = bytes.fromhex("f0ff050b000000488b0508000000f0ff00c3")
+_RESTORER: Final = bytes.fromhex("b80f0000000f05")
+
+ENDING: Final = frozenset({signal.SIGTERM, signal.SIGHUP})
+"""What ends a run: who stops it, and the terminal that goes."""
+
+_SA_RESTORER: Final = 0x0400_0000
+_SA_ONSTACK: Final = 0x0800_0000
+_SYS_RT_SIGACTION: Final = 13
+_NONE: Final = bytes(4)
+
+_libc = ctypes.PyDLL(None, use_errno=True)
+
+
+class Doorbell:
+    """The doorbell of `mailboxes`; `seen` is its value when it was last looked at."""
+
+    def __init__(self, mailboxes: Mailboxes) -> None:
+        self._control = mailboxes.control
+        self.address = mailboxes.doorbell
+        self.seen = 0
+        self._code: list[mmap.mmap] = []
+        self._counts: dict[int, memoryview] = {}  # by signal, how often it came
+        self._last: dict[int, bytes] = {}  # the counts as they were asked for last
+
+    def stopped(self) -> bool:
+        """Whether SIGCHLD came since this was asked last: some tracee has stopped or ended."""
+        return self.came(signal.SIGCHLD)
+
+    def came(self, number: int) -> bool:
+        """Whether a signal that was installed came since this was asked last."""
+        count = bytes(self._counts[number])
+        if count == self._last.get(number, _NONE):
+            return False
+        self._last[number] = count
+        return True
+
+    @property
+    def terminated(self) -> int:
+        """A signal of ENDING that was installed and came; 0 if none did."""
+        for number in ENDING:
+            if number in self._counts and any(self._counts[number]):
+                return number
+        return 0
+
+    def look(self) -> None:
+        """What happened so far will be handled now."""
+        self.seen = self._control.doorbell
+
+    @property
+    def rung(self) -> bool:
+        """Whether it rang since `look`."""
+        return self._control.doorbell != self.seen
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Sleep until it differs from `seen`, a signal arrives, or `timeout` seconds are over."""
+        self._control.sleeping = True
+        if not self.rung:
+            futex.wait(self.address, self.seen, timeout)
+        self._control.sleeping = False
+
+    def install(self, number: int = signal.SIGCHLD) -> None:
+        """Have a signal ring it, and count it; also one that whoever started us had blocked."""
+        code = mmap.mmap(-1, mmap.PAGESIZE, prot=7)
+        self._code.append(code)
+        code[0 : len(_HANDLER)] = _HANDLER
+        at = len(_HANDLER)
+        self._counts[number] = memoryview(code)[at : at + 4]
+        code[at : at + 12] = struct.pack("<IQ", 0, self.address)
+        at += 12
+        code[at : at + len(_RESTORER)] = _RESTORER
+        base = ctypes.addressof(ctypes.c_char.from_buffer(code))
+        action = struct.pack("<QQQQ", base, _SA_RESTORER, base + at, 0)
+        result = _libc.syscall(_SYS_RT_SIGACTION, number, action, None, 8)
+        assert result == 0, "rt_sigaction failed"
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+
+    def ring_every(self, period: float) -> None:
+        """Ring by SIGALRM every so many seconds; 0: no more."""
+        if signal.SIGALRM not in self._counts:
+            self.install(signal.SIGALRM)
+        signal.setitimer(signal.ITIMER_REAL, period, period)
+
+    def close(self) -> None:
+        """Signals are the process's own again; the memory that the handlers are in may go."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number in self._counts:
+            ending = number in ENDING and self.terminated
+            signal.signal(number, signal.SIG_IGN if ending else signal.SIG_DFL)

@@ -1,0 +1,179 @@
+"""The stub's code for its place in memory, and what a thread stopped inside it really is.
+
+`stub.s` is the code. A thread that executes the vDSO's ENCLU jumps to STUB. If its tid has a
+mailbox it stores its registers there and waits for a reply; if not, it comes to INT80 with all
+registers as they were at the ENCLU, where the filter stops it.
+
+A signal can stop the thread at any instruction of the stub, and its handler must see one of two
+things: the thread at the ENCLU, or the thread behind it. `where` says which:
+
+    ARRIVE  no request exists. Give the thread the registers of `rolled_back` and deliver the
+            signal; when the handler returns, the ENCLU is executed again. The floating-point
+            state is the thread's own. A fault here (SIGSEGV, SIGBUS) means that the stack below
+            the red zone cannot be used: the thread, rolled back, is to be served as at INT80.
+    WAIT    a request exists, and the state word decides. REQUEST, TAKEN: the enclave is the
+            supervisor's to interrupt; then the registers of the AEX (or, if nothing was
+            executed yet, those of the request) go to the thread by ptrace, and the state to IDLE.
+            Without that the thread goes on waiting: the system call is restarted. REPLY: as DEPART.
+            IDLE: the program has written there; the supervisor may end it.
+    DEPART  the thread was loading the reply. Give it `rolled_forward` of its mailbox and the FXSAVE
+            image, and set the state to IDLE.
+    TRAP    at INT80 the thread is as in ARRIVE; one behind it, where the filter stops it, too, but
+            the kernel holds RAX (its low half) in orig_rax.
+
+Whoever sets registers sets orig_rax to -1, or the kernel may take them for a system call to be
+restarted. A request withdrawn, a reply rolled forward: the doorbell may have rung for nothing.
+A thread stopped at `VdsoImage.jump` is at the ENCLU but for its RIP.
+
+RFLAGS.TF must not be set in a reply, and a program that single-steps itself over the ENCLU
+would trap at every instruction here: such a thread is better served at INT80.
+"""
+
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from itertools import accumulate, pairwise
+from struct import unpack
+from typing import Final, NamedTuple
+
+from softsgx.runner.inserted.box import Box
+from softsgx.runner.inserted.layout import (
+    MAILBOX_STRIDE,
+    MAILBOXES,
+    STUB,
+    STUB_BLOCKS,
+    STUB_SIZE,
+)
+from softsgx.runner.inserted.machine_code import STUB_CODE
+from softsgx.spec.registers import R8, RAX, RCX, RDX, RFLAGS, RIP, RSP
+
+RED_ZONE: Final = 128
+_RF: Final = 1 << 16
+_R11: Final = R8 + 3
+
+# Address of every label of stub.s.
+LABELS: Final = {
+    label: STUB + before
+    for (label, _), before in zip(
+        STUB_CODE, accumulate((len(part) // 2 for _, part in STUB_CODE), initial=0), strict=False
+    )
+}
+INT80: Final = LABELS["int80"]
+INT80_DONE: Final = LABELS["int80_done"]
+
+
+class Phase(Enum):
+    """How far a thread in the stub has come; see the module's text."""
+
+    ARRIVE = auto()
+    WAIT = auto()
+    DEPART = auto()
+    TRAP = auto()
+
+
+class Range(NamedTuple):
+    """Addresses from `start` up to `end` with one phase and, before a request, one recipe.
+
+    `moved`: RSP is below what it was by the red zone. `pushed`: then these registers were pushed.
+    """
+
+    start: int
+    end: int
+    phase: Phase
+    moved: bool = False
+    pushed: tuple[int, ...] = ()
+
+
+class Place(NamedTuple):
+    """A phase, and the mailbox where the address alone tells it: in the code of one mailbox."""
+
+    mailbox: int | None
+    phase: Phase
+
+
+_ALL: Final = (RAX, RCX, _R11, RFLAGS, RDX)
+# In the order of the code. The names of labels that begin alike say what is pushed.
+_STARTS: Final = (
+    ("arrive", Phase.ARRIVE, False, ()),
+    ("arrive_none", Phase.ARRIVE, True, ()),
+    ("arrive_rax", Phase.ARRIVE, True, _ALL[:1]),
+    ("arrive_rax_rcx", Phase.ARRIVE, True, _ALL[:2]),
+    ("arrive_rax_rcx_r11", Phase.ARRIVE, True, _ALL[:3]),
+    ("arrive_rax_rcx_r11_rflags", Phase.ARRIVE, True, _ALL[:4]),
+    ("search", Phase.ARRIVE, True, _ALL),
+    ("absent_rax_rcx_r11_rflags", Phase.ARRIVE, True, _ALL[:4]),
+    ("absent_rax_rcx_r11", Phase.ARRIVE, True, _ALL[:3]),
+    ("absent_rax_rcx", Phase.ARRIVE, True, _ALL[:2]),
+    ("absent_rax", Phase.ARRIVE, True, _ALL[:1]),
+    ("absent_none", Phase.ARRIVE, True, ()),
+    ("int80", Phase.TRAP, False, ()),
+    ("found", Phase.ARRIVE, True, _ALL),
+    ("published", Phase.WAIT, True, ()),
+    ("reply", Phase.DEPART, True, ()),
+    ("common_end", Phase.DEPART, True, ()),
+)
+# The common code. Code of mailbox i: STUB_BLOCKS + i * MAILBOX_STRIDE, DEPART all of it.
+PHASES: Final = tuple(
+    Range(LABELS[label], LABELS[following[0]], phase, moved, pushed)
+    for (label, phase, moved, pushed), following in pairwise(_STARTS)
+)
+_BLOCK_SIZE: Final = LABELS["block_end"] - LABELS["block"]
+
+
+def stub_image(trap: bytes = b"\xcd\x80") -> bytes:
+    """The bytes at STUB: common code, then the same code for every mailbox; gaps are int3.
+
+    `trap` is the instruction at INT80: another one where `int 0x80` does not stop.
+    """
+    code = b"".join(trap if label == "int80" else bytes.fromhex(part) for label, part in STUB_CODE)
+    common = code[: STUB_BLOCKS - STUB]
+    block = code[STUB_BLOCKS - STUB :]
+    assert len(block) == _BLOCK_SIZE <= MAILBOX_STRIDE
+    return common + block.ljust(MAILBOX_STRIDE, b"\xcc") * MAILBOXES
+
+
+def where(rip: int) -> Place | None:
+    """The phase of a thread with this RIP; None outside the stub's code."""
+    if not STUB <= rip < STUB + STUB_SIZE:
+        return None
+    if rip >= STUB_BLOCKS:
+        mailbox, offset = divmod(rip - STUB_BLOCKS, MAILBOX_STRIDE)
+        return Place(mailbox, Phase.DEPART) if offset < _BLOCK_SIZE else None
+    found = _range(rip)
+    return None if found is None else Place(None, found.phase)
+
+
+def _range(rip: int) -> Range | None:
+    for part in PHASES:
+        if part.start <= rip < part.end:
+            return part
+    return None
+
+
+def rolled_back(
+    registers: Sequence[int], read: Callable[[int, int], bytes], enclu: int
+) -> tuple[int, ...]:
+    """The registers at the ENCLU of a thread stopped in ARRIVE or TRAP.
+
+    Both in the order of `spec.registers`; `read(address, size)` reads the thread's memory.
+    """
+    part = _range(registers[RIP])
+    assert part is not None, "outside the stub"
+    assert part.phase in (Phase.ARRIVE, Phase.TRAP), part.phase
+    values = list(registers)
+    rsp = registers[RSP]
+    size = 8 * len(part.pushed)
+    if size:
+        # The last one pushed is the lowest.
+        stored = unpack(f"<{len(part.pushed)}Q", read(rsp, size))
+        for register, value in zip(reversed(part.pushed), stored, strict=True):
+            values[register] = value
+    values[RSP] = rsp + size + RED_ZONE if part.moved else rsp
+    values[RIP] = enclu
+    # The processor sets it in the frame of a fault.
+    values[RFLAGS] &= ~_RF
+    return tuple(values)
+
+
+def rolled_forward(box: Box) -> tuple[int, ...]:
+    """The registers of a thread that has its reply but has not loaded all of it."""
+    return box.registers

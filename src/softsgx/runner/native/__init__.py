@@ -1,0 +1,1 @@
+"""The native engine: enclave code on the real processor, inside its process."""

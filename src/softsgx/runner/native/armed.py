@@ -1,0 +1,224 @@
+"""Calls that cost one stop: a thread that enters by itself where it entered before.
+
+After an EENTER and its EEXIT between which nothing happened, the same EENTER has the same outcome
+as long as nothing happens that the model would see. So the thread is armed: native.s enters
+without asking. If the next stop is the EEXIT, the two leave nothing behind; otherwise EENTER is
+executed in the model then, with the registers that the thread kept.
+Whatever else the supervisor does, it disarms everybody first (`Armed.settle`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final
+
+from softsgx.mem.pagetable import PTE_PFN_MASK
+from softsgx.runner.code.trapped import ENCLU, trapped
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.inserted.layout import NATIVE_CODE
+from softsgx.runner.inserted.machine_code import NATIVE_CODE as _PARTS
+from softsgx.runner.native.faults import UNBLOCK
+from softsgx.runner.native.slots import CLAIMED, Again, Slots
+from softsgx.runner.process import forced
+from softsgx.spec import leaves
+from softsgx.spec.bits import MASK32, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+from softsgx.spec.msr import RFLAGS_RF
+from softsgx.spec.registers import R8, RAX, RBP, RBX, RCX, RDX, RFLAGS, RIP, RSP
+from softsgx.spec.ssa import GPR_OFF_URSP, GPRSGX_SIZE
+
+if TYPE_CHECKING:
+    from softsgx.cpu import LogicalProcessor
+    from softsgx.runner.native.state import Inside
+    from softsgx.runner.process.tracee import Tracee
+
+# Address of every label of native.s.
+LABELS: Final = {
+    label: NATIVE_CODE + before
+    for (label, _), before in zip(
+        _PARTS, accumulate((len(part) // 2 for _, part in _PARTS), initial=0), strict=False
+    )
+}
+ARRIVE: Final = LABELS["arrive"]
+_ASKED, _SAVED, _END = LABELS["asked"], LABELS["saved"], LABELS["end"]
+_STACK: Final = struct.Struct("<QQ")
+_R11: Final = R8 + 3
+_FLAGS: Final = 0x202
+_PATIENCE: Final = 100_000
+
+
+class Arm:
+    """One EENTER that may be done again. `exits` are ENCLUs by which it ended: RIP -> physical."""
+
+    __slots__ = ("again", "changes", "exits", "stack", "stack_at", "tcs")
+
+    def __init__(self, lp: LogicalProcessor, changes: int) -> None:
+        self.changes = changes
+        self.tcs = lp.tcs_address
+        stack = (lp.regs[RSP], lp.regs[RBP])
+        bases = (lp.fsbase, lp.gsbase)
+        self.again = Again(self.tcs, lp.regs[RIP], lp.regs[RAX], bases, stack)
+        # URSP and URBP: what EENTER stores, and where.
+        self.stack_at = lp.ssa_frame[-1] | PAGE_SIZE - GPRSGX_SIZE + GPR_OFF_URSP
+        self.stack = _STACK.pack(*stack)
+        self.exits: dict[int, int] = {}
+
+
+class Armed:
+    """The threads that are armed."""
+
+    def __init__(self, slots: Slots, aep: int) -> None:
+        self.slots = slots
+        self.aep = aep
+        self.changes = 0  # how often something happened
+        self.threads: dict[Tracee, Inside] = {}
+
+    def note(self, state: Inside, lp: LogicalProcessor) -> None:
+        """An EENTER by the vDSO's ENCLU: if its EEXIT comes next, the thread can be armed."""
+        state.arm = None
+        if not lp.log.on and lp.processor.readings.late_entry_counts and not lp.dbgoptin:
+            state.arm = Arm(lp, self.changes)
+
+    def arm(self, t: Tracee, state: Inside, rip: int) -> None:
+        """After the EEXIT at `rip`, before the thread goes on."""
+        arm = state.arm
+        if arm is None or arm.changes != self.changes or rip & PAGE_MASK > PAGE_SIZE - len(ENCLU):
+            state.arm = None
+            return
+        arm.exits[rip] = t.lp.space.ptes[rip >> PAGE_SHIFT] & PTE_PFN_MASK | rip & PAGE_MASK
+        _store_stack(t, arm)
+        self.slots.arm(state.slot, t.tid, arm.again)
+        self.threads[t] = state
+
+    def uses(self, tcs: int) -> bool:
+        """Whether somebody may be on this TCS without having asked."""
+        return any(s.arm is not None and s.arm.tcs == tcs for s in self.threads.values())
+
+    # At a stop of an armed thread
+
+    def claimed(self, t: Tracee) -> bool:
+        """Whether a stopped thread has entered, or was about to."""
+        state = self.threads.get(t)
+        return state is not None and self.slots.armed(state.slot) == CLAIMED
+
+    def round_trip(self, t: Tracee, state: Inside, number: int) -> bool:
+        """If EEXIT stopped the thread: all of EENTER and EEXIT, and it is armed again."""
+        user = p.get_regs(t.tid)
+        arm, slots, slot = state.arm, self.slots, state.slot
+        assert arm is not None
+        physical = arm.exits.get(user[p.RIP], 0)
+        memory = t.world.memory
+        if (
+            not physical
+            or user[p.RAX] & MASK32 != leaves.EEXIT
+            or user[p.RBX] >> 47
+            or memory.read(physical, len(ENCLU)) != ENCLU
+            or trapped(number, p.get_siginfo(t.tid), user[p.RIP], lambda *_: ENCLU) is None
+        ):
+            return False
+        forced.still_ignored(t, number)
+        entered = slots.entered(slot)
+        _store_stack(t, arm)
+        t.lp.tlb.flushes += 2
+        user[p.RIP], user[p.RCX] = user[p.RBX], self.aep
+        user[p.EFLAGS] &= ~RFLAGS_RF
+        user[p.FS_BASE], user[p.GS_BASE] = entered.fs, entered.gs
+        user[p.ORIG_RAX] = p.MASK64
+        p.set_regs(t.tid, user)
+        if entered.blocked & UNBLOCK:
+            p.set_sigmask(t.tid, p.get_sigmask(t.tid) | entered.blocked & UNBLOCK)
+        slots.rearm(slot)
+        state.served_once()
+        p.request(p.PTRACE_CONT, t.tid)
+        return True
+
+    def adopt(self, t: Tracee, state: Inside) -> bool:
+        """Any other stop of one who has claimed: True if it is inside now, in the model as well."""
+        if not self.slots.kept(state.slot):
+            self._drop(t, state)
+            return False  # `roll_back` has the rest
+        self._replay(t, state)
+        return True
+
+    def _replay(self, t: Tracee, state: Inside) -> None:
+        arm, lp = state.arm, t.lp
+        assert arm is not None
+        host = list(self.slots.host(state.slot))
+        host[RAX], host[RBX], host[RCX] = leaves.EENTER, arm.tcs, self.aep
+        host[_R11], host[RFLAGS], host[RIP] = 0, _FLAGS, self.aep
+        self._drop(t, state)
+        lp.regs[:] = host
+        lp.enclu(leaves.EENTER, arm.tcs, self.aep, host[RDX])
+        assert lp.regs[RIP] == arm.again.entry, "armed, but something has changed"
+        t.inside = True
+        t.mailbox = None
+        state.running = True
+        state.within = False
+        state.operations = 0
+        state.real = lp.x
+
+    def _drop(self, t: Tracee, state: Inside) -> None:
+        self.threads.pop(t, None)
+        self.slots.withdraw(state.slot)
+
+    # Before anything else happens
+
+    def settle(self) -> None:
+        """Nobody enters unasked from here on, and who has is inside in the model."""
+        self.changes += 1
+        for t, state in list(self.threads.items()):
+            if self.slots.disarm(state.slot):
+                del self.threads[t]
+            elif self._on(t, state):
+                self._replay(t, state)
+            else:
+                self._drop(t, state)
+
+    def _on(self, t: Tracee, state: Inside) -> bool:
+        """Whether a thread that has just claimed goes on; False if it is stopped before that."""
+        for _ in range(_PATIENCE):
+            if self.slots.kept(state.slot):
+                return True
+            if _stopped(t.tid):
+                return self.slots.kept(state.slot)
+            os.sched_yield()
+        os.kill(t.pid, signal.SIGKILL)  # it has written to its slot
+        return False
+
+    def forget(self, t: Tracee) -> None:
+        """The thread is gone."""
+        self.slots.forget(t.tid)
+        state = self.threads.pop(t, None)
+        if state is not None:
+            self.slots.withdraw(state.slot)
+
+    def roll_back(self, regs: list[int]) -> bool:
+        """Registers of a thread stopped on its way, as they were at the ENCLU. Not if `saved`."""
+        rip = regs[p.RIP]
+        if not ARRIVE <= rip < _SAVED:
+            return False
+        if rip >= _ASKED:
+            regs[p.RAX], regs[p.RCX] = leaves.EENTER, self.aep
+        regs[p.RIP] = self.aep
+        regs[p.ORIG_RAX] = p.MASK64
+        return True
+
+
+def _store_stack(t: Tracee, arm: Arm) -> None:
+    """URSP and URBP, as the next EENTER would store them: the enclave may have written there."""
+    memory = t.world.memory
+    if memory.read(arm.stack_at, _STACK.size) != arm.stack:
+        memory.write(arm.stack_at, arm.stack)
+
+
+def _stopped(tid: int) -> bool:
+    try:
+        with open(f"/proc/{tid}/stat", encoding="ascii", errors="replace") as stat:
+            return stat.read().rpartition(") ")[2][:1] in ("t", "T", "Z", "X")
+    except OSError:
+        return True
+
+
+assert ARRIVE < _ASKED < _SAVED < _END

@@ -1,0 +1,83 @@
+"""What the native engine needs in every process, and of the machine."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from softsgx.linux.sgx.encl import SgxEncl
+from softsgx.linux.vfs import File
+from softsgx.runner.errors import LoadError, RunnerError
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.probes import Refused, try_native
+from softsgx.runner.inserted.layout import NATIVE_CODE, NATIVE_EPC, NATIVE_SLOTS, SLOTS_SIZE
+from softsgx.runner.inserted.machine_code import NATIVE_CODE as _PARTS
+from softsgx.runner.native.armed import ARRIVE
+from softsgx.runner.process.scratch import lend
+from softsgx.runner.say import say
+from softsgx.spec.bits import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from softsgx.runner.native.slots import Slots
+    from softsgx.runner.process.arena import ArenaMemory
+    from softsgx.runner.process.tracee import Tracee
+
+_NR_MMAP, _NR_CLOSE, _NR_OPENAT = 9, 3, 257
+_CODE: Final = b"".join(bytes.fromhex(part) for _, part in _PARTS)
+_SHARED_NOREPLACE: Final = 0x01 | 0x100000 | 0x4000  # and MAP_NORESERVE
+_PRIVATE_NOREPLACE: Final = 0x02 | 0x20 | 0x100000
+_RW, _RX = 3, 5
+
+NOTICE: Final = (
+    "softsgx: run: native engine: host threads can read and write mapped enclave pages, and enclave"
+    " code can {}jump outside; docs/run.md lists what is not enforced\n"
+)
+
+
+def announce(cpuid_faults: bool) -> None:
+    """Say once what this engine does not enforce; RunnerError if the machine cannot run it."""
+    try:
+        try_native()
+    except Refused as refused:
+        raise RunnerError("--engine native", f"{refused}; use --engine unicorn") from None
+    say(NOTICE.format("" if cpuid_faults else "execute CPUID and "))
+
+
+class NativeParts:
+    """What is mapped into every process at exec."""
+
+    def __init__(self, memory: ArenaMemory, slots: Slots) -> None:
+        self.memory = memory
+        self.arrive = ARRIVE
+        self.slots = slots
+
+    def map(self, t: Tracee) -> None:
+        """The code, the slots, and all of EPC where nobody can touch it."""
+        code = t.inject(_NR_MMAP, NATIVE_CODE, PAGE_SIZE, _RX, _PRIVATE_NOREPLACE, p.MASK64, 0)
+        _placed(t, NATIVE_CODE, code)
+        p.write_code(t.tid, NATIVE_CODE, _CODE)
+        for fd, place, size, rights in (
+            (self.slots.fd, NATIVE_SLOTS, SLOTS_SIZE, _RW),
+            (self.memory.fd, NATIVE_EPC, self.memory.count * PAGE_SIZE, 0),
+        ):
+            path = lend(t, f"/proc/{os.getpid()}/fd/{fd}\0".encode())
+            there = t.inject(_NR_OPENAT, -100, path, os.O_RDWR | os.O_CLOEXEC)
+            if there < 0:
+                raise LoadError(f"process {t.tid}: shared memory cannot be opened: {there}")
+            got = t.inject(_NR_MMAP, place, size, rights, _SHARED_NOREPLACE, there, 0)
+            t.inject(_NR_CLOSE, there)
+            _placed(t, place, got)
+
+
+def _placed(t: Tracee, place: int, got: int) -> None:
+    if got != place:
+        raise LoadError(f"process {t.tid}: {place:#x} cannot be mapped: {got}")
+
+
+def elrange(t: Tracee, fd: int, area: tuple[int, int]) -> tuple[int, int]:
+    """The range where enclave code may be: all of ELRANGE, if the enclave has been created."""
+    file = t.space.process.fget(fd)
+    encl = file.encl if isinstance(file, File) else None
+    if not isinstance(encl, SgxEncl) or not encl.size:
+        return area
+    return min(area[0], encl.base), max(area[1], encl.base + encl.size)

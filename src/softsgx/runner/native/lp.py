@@ -1,0 +1,97 @@
+"""Parts of the model that tell the native engine what happens to them.
+
+A logical processor whose interrupt must first stop a real thread; an EPCM and page tables that
+tell who has a page mapped when an entry changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from softsgx.cpu.epcm import Epcm
+from softsgx.cpu.lp import LogicalProcessor
+from softsgx.mem.pagetable import AddressSpace
+from softsgx.spec.bits import PAGE_SHIFT
+
+if TYPE_CHECKING:
+    from softsgx.cpu.aex import Delivered
+    from softsgx.cpu.processor import Processor
+    from softsgx.runner.native.maps import NativeMap
+    from softsgx.sim.events import Log
+
+
+class NativeLp(LogicalProcessor):
+    """A logical processor that a real thread may be running on: `catch` stops it."""
+
+    __slots__ = ("catch",)
+
+    def __init__(self, processor: Processor, number: int, space: AddressSpace) -> None:
+        super().__init__(processor, number, space)
+        self.catch: Callable[[], None] | None = None
+
+    def interrupt(self, vector: int = 0xFB) -> Delivered:
+        """As LogicalProcessor.interrupt, of the state that the thread really has."""
+        if self.secs is not None and self.catch is not None:
+            self.catch()
+        return super().interrupt(vector)
+
+
+class WatchedEpcm(Epcm):
+    """An EPCM that tells who has a page mapped when its entry changes."""
+
+    __slots__ = ("users",)
+
+    def __init__(self, pages: int, log: Log) -> None:
+        super().__init__(pages, log)
+        self.users: dict[int, dict[NativeMap, int]] = {}  # EPC page -> where it is mapped
+
+    def put(self, page: int, word: int) -> None:
+        """As Epcm.put."""
+        if page in self.users:
+            self._tell(page)
+        super().put(page, word)
+
+    def free(self, page: int) -> None:
+        """As Epcm.free."""
+        if page in self.users:
+            self._tell(page)
+        super().free(page)
+
+    def _tell(self, page: int) -> None:
+        for native, linear in self.users[page].items():
+            native.dirty[linear] = None
+
+
+class WatchedSpace(AddressSpace):
+    """Page tables that tell when an entry of a mapped page changes."""
+
+    __slots__ = ("native",)
+
+    def __init__(self, name: str, log: Log) -> None:
+        super().__init__(name, log)
+        self.native: NativeMap | None = None
+
+    def _tell(self, page: int) -> None:
+        if self.native is not None and page in self.native.mapped:
+            self.native.dirty[page] = None
+
+    def set(self, address: int, pte: int) -> None:
+        """As AddressSpace.set."""
+        self._tell(address >> PAGE_SHIFT)
+        super().set(address, pte)
+
+    def unmap(self, address: int) -> int:
+        """As AddressSpace.unmap."""
+        self._tell(address >> PAGE_SHIFT)
+        return super().unmap(address)
+
+    def test_and_clear_accessed(self, address: int) -> bool:
+        """As AddressSpace.test_and_clear_accessed."""
+        self._tell(address >> PAGE_SHIFT)
+        return super().test_and_clear_accessed(address)
+
+
+def watch(processor: Processor) -> None:
+    """Have a machine that nothing runs on yet tell of changes."""
+    processor.epcm = WatchedEpcm(processor.epc.pages, processor.log)

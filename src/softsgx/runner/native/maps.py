@@ -1,0 +1,197 @@
+"""Enclave pages in a process: which are mapped, with which rights, and what has to change.
+
+A page is mapped when the model has filled a TLB entry for it, with the rights of that entry. It
+stays while a walk would find the same: PTE present with A set (and D for W), EPCM entry usable for
+this page with these rights. Whoever changes one of the two leaves the page in `dirty`, and before
+the next thread enters it is looked at again. `mapped` may name too much, but never too little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from softsgx.mem.pagetable import (
+    PTE_A,
+    PTE_D,
+    PTE_NX,
+    PTE_P,
+    PTE_PFN_MASK,
+    PTE_U,
+    PTE_W,
+)
+from softsgx.mem.tlb import FETCH, READ, RIGHTS, WRITE
+from softsgx.runner.inserted.layout import NATIVE_EPC
+from softsgx.runner.native.lp import WatchedEpcm, WatchedSpace
+from softsgx.runner.native.slots import OPERATIONS_MAX, Operation
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_MASK, REG, VALID
+
+if TYPE_CHECKING:
+    from softsgx.cpu.processor import Processor
+    from softsgx.linux.mm import Mm
+    from softsgx.runner.process.arena import ArenaMemory
+
+NR_MMAP, NR_MPROTECT, NR_MREMAP = 9, 10, 25
+_MAYMOVE_FIXED: Final = 3
+# MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE
+_NOTHING: Final = 0x02 | 0x10 | 0x20 | 0x4000
+_MASK64: Final = (1 << 64) - 1
+_USABLE_MASK: Final = VALID | BLOCKED | PENDING | MODIFIED | PT_MASK
+_USABLE: Final = VALID | REG
+_PRESENT: Final = PTE_P | PTE_U | PTE_A
+
+
+class Entry(NamedTuple):
+    """What a thread does on its way in."""
+
+    mapped: dict[int, None]
+    hidden: dict[int, int]
+
+
+class NativeMap:
+    """What is mapped in one address space. Words are TLB entries: physical page and rights."""
+
+    def __init__(self, mm: Mm, processor: Processor, memory: ArenaMemory) -> None:
+        assert isinstance(processor.epcm, WatchedEpcm)
+        assert isinstance(mm.space, WatchedSpace)
+        self.mm = mm
+        self.processor = processor
+        self.memory = memory
+        self.epcm: Final = processor.epcm
+        self.mapped: dict[int, int] = {}
+        self.dirty: dict[int, None] = {}
+        # Pages to be hidden, until some thread has certainly done it; the value is its turn.
+        self.hidden: dict[int, int] = {}
+        self._turn = 0
+        # Threads on their way in, whose operations are not known to be done.
+        self.entries: dict[int, Entry] = {}
+        mm.space.native = self
+
+    def copy_to(self, child: NativeMap) -> None:
+        """fork: the child has the same mappings, and none of the page table entries."""
+        for page, word in self.mapped.items():
+            child._note(page, word)
+            child.dirty[page] = None
+
+    def close(self) -> None:
+        """The address space is gone."""
+        for page in list(self.mapped):
+            self.forget(page)
+
+    # Widening
+
+    def map(self, page: int, word: int) -> list[Operation]:
+        """Have a linear page mapped as the TLB entry `word` says, whatever is there now."""
+        self.forget(page)
+        source = NATIVE_EPC + (self._number(word) << PAGE_SHIFT)
+        address = page << PAGE_SHIFT
+        self._note(page, word)
+        if word & WRITE:
+            self.memory.touched[self._number(word)] = 1
+        # R, W, X of a TLB entry are PROT_*; W and X bring R along, as in a page table.
+        return [
+            Operation(NR_MREMAP, (source, 0, PAGE_SIZE, _MAYMOVE_FIXED, address, 0)),
+            Operation(NR_MPROTECT, (address, PAGE_SIZE, word & RIGHTS, 0, 0, 0)),
+        ]
+
+    def _number(self, word: int) -> int:
+        return (word >> PAGE_SHIFT) - self.memory.first
+
+    def _note(self, page: int, word: int) -> None:
+        self.mapped[page] = word & (~PAGE_MASK | RIGHTS)
+        self.epcm.users.setdefault(self._number(word), {})[self] = page
+
+    def forget(self, page: int) -> None:
+        """The page is not mapped any more, or never certainly was."""
+        word = self.mapped.pop(page, 0)
+        if word:
+            number = self._number(word)
+            users = self.epcm.users.get(number)
+            if users is not None:
+                users.pop(self, None)
+                if not users:
+                    del self.epcm.users[number]
+
+    # Narrowing: a page that must have less is hidden; what is still allowed faults and comes back.
+
+    def look(self) -> dict[int, None]:
+        """Look at the dirty pages again; those that must be hidden before anybody enters."""
+        changed: dict[int, None] = {}
+        for page in self.dirty:
+            word = self.mapped.get(page, 0)
+            if word and word & RIGHTS & ~self._allowed(page, word):
+                changed[page] = None
+        self.dirty.clear()
+        return changed
+
+    def hide(self, pages: Iterable[int]) -> None:
+        """These pages must be hidden, or it is not certain what they are."""
+        for page in pages:
+            self.forget(page)
+            if self.mm.vma_lookup(page << PAGE_SHIFT) is None:
+                # Not enclave memory any more: the program unmapped it, and may use it for others.
+                self.hidden.pop(page, None)
+            else:
+                self._turn += 1
+                self.hidden[page] = self._turn
+
+    def pending(self) -> list[Operation]:
+        """Hide what nobody has certainly hidden yet, neighbours together."""
+        if not self.hidden:
+            return []
+        runs: list[list[int]] = []
+        for page in sorted(self.hidden):
+            if runs and runs[-1][1] == page:
+                runs[-1][1] = page + 1
+            else:
+                runs.append([page, page + 1])
+        if len(runs) > OPERATIONS_MAX // 2:
+            # Too many pieces: whole areas.
+            for page in list(self.mapped):
+                self.forget(page)
+            runs = [[v.start >> PAGE_SHIFT, v.end >> PAGE_SHIFT] for v in self.mm.vmas if v.sgx]
+        return [nothing(at << PAGE_SHIFT, (end - at) << PAGE_SHIFT) for at, end in runs]
+
+    def enter(self, tid: int, maps: Iterable[tuple[int, int]]) -> list[Operation]:
+        """What a thread must do before it enters: hide what is due, map these pages."""
+        operations = self.pending()
+        pages: dict[int, None] = {}
+        hidden = dict(self.hidden)
+        for page, word in maps:
+            operations += self.map(page, word)
+            pages[page] = None
+        if operations:
+            self.entries[tid] = Entry(pages, hidden)
+        return operations
+
+    def entered(self, tid: int, certain: bool) -> None:
+        """A thread has done all operations of its entry; or it is not certain which."""
+        entry = self.entries.pop(tid, None)
+        if entry is None:
+            return
+        if not certain:
+            self.hide(entry.mapped)
+            return
+        for page, turn in entry.hidden.items():
+            if self.hidden.get(page) == turn:
+                del self.hidden[page]
+
+    def _allowed(self, page: int, word: int) -> int:
+        """The rights that a walk would find now for what `word` maps, without any fault."""
+        pte = self.mm.space.ptes.get(page, 0)
+        if pte & _PRESENT != _PRESENT or pte & PTE_PFN_MASK != word & ~PAGE_MASK:
+            return 0
+        number = self._number(word)
+        entry = self.epcm.state[number]
+        if entry & _USABLE_MASK != _USABLE or self.epcm.address[number] != page << PAGE_SHIFT:
+            return 0
+        rights = READ | (0 if pte & PTE_NX else FETCH)
+        if pte & PTE_W and pte & PTE_D:
+            rights |= WRITE
+        return rights & entry
+
+
+def nothing(address: int, length: int) -> Operation:
+    """Memory that nobody can touch, in place of whatever is there."""
+    return Operation(NR_MMAP, (address, length, 0, _NOTHING, _MASK64, 0))

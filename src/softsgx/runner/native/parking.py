@@ -1,0 +1,84 @@
+"""Threads that compute natively without end, and more of them than processors: some wait.
+
+Whoever holds a lock and needs the supervisor (a page fault, an EACCEPT) would come back behind all
+that spin for it, one round of the kernel's scheduler for each stop. So a thread that used a whole
+period of the tick without a stop of its own is parked at its AEP once such threads run on all
+processors, and the one that was parked first has its turn. While others are served, one processor
+is left to them and to the supervisor.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from softsgx.runner.process.signals import signal_waits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from softsgx.runner.process.tracee import Tracee
+
+_TURN: Final = 5  # periods of the tick, while others are parked
+# Should there be no room for so long, a parked thread goes on all the same.
+_PATIENCE_S: Final = 1.0
+_LOOKS: Final = 4  # parked threads whose signals are looked at when the timer rings
+
+
+class Parking:
+    """The parked threads, in the order in which they came.
+
+    `running` tells how many run that only compute, and whether others are being served.
+    """
+
+    def __init__(
+        self, running: Callable[[], tuple[int, bool]], ready: Callable[[Tracee], None]
+    ) -> None:
+        self._running = running
+        self._ready = ready
+        self._parked: deque[tuple[Tracee, float]] = deque()  # and until when
+        self.processors = len(os.sched_getaffinity(0))
+
+    def __len__(self) -> int:
+        return len(self._parked)
+
+    def park(self, t: Tracee) -> None:
+        """A thread that was just interrupted. It may be the first to go on."""
+        state = t.native
+        assert state is not None
+        state.turn += 1
+        if self._room() > 0 and (state.turn < _TURN or not self._parked):
+            self._ready(t)
+            return
+        state.turn = 0
+        self._parked.append((t, time.monotonic() + _PATIENCE_S))
+        self.fill()
+
+    def _room(self) -> int:
+        """How many more may compute."""
+        quiet, others = self._running()
+        return (max(self.processors - 1, 1) if others else self.processors) - quiet
+
+    def fill(self) -> None:
+        """Let threads go on as far as there are processors for them."""
+        room = self._room() if self._parked else 0
+        while self._parked and room > 0:
+            self._ready(self._parked.popleft()[0])
+            room -= 1
+
+    def rung(self) -> None:
+        """The timer rang: who waits for too long, or has a signal, goes on."""
+        now = time.monotonic()
+        for _ in range(min(_LOOKS, len(self._parked))):
+            t, until = self._parked.popleft()
+            if now >= until or signal_waits(t):
+                self._ready(t)
+            else:
+                self._parked.append((t, until))
+        self.fill()
+
+    def forget(self, t: Tracee) -> None:
+        """It is gone."""
+        self._parked = deque(one for one in self._parked if one[0] is not t)

@@ -1,0 +1,234 @@
+"""What a thread takes with it into an enclave that runs natively: one slot of shared memory each.
+
+The supervisor fills the slot of a thread and sends the thread to native.s. It must not trust what
+it reads here afterwards: the program can write to all of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import struct
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from softsgx.runner.host.memory_file import memory_file
+from softsgx.runner.host.native_code import MachineCode
+from softsgx.runner.inserted.layout import NATIVE_SLOTS, SLOT_STRIDE, SLOTS, SLOTS_SIZE
+from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.registers import R8, RAX, RBP, RBX, RCX, RDI, RDX, RFLAGS, RIP, RSI, RSP
+from softsgx.spec.structure import Structure, raw, u32, u64
+
+# STAGE: how far the thread has come.
+ENTERING: Final = 0  # FS and GS bases are the host's
+SAVED: Final = 1  # they were saved, and may be either
+INSIDE: Final = 2  # all operations are done, all but general registers is loaded
+
+# ARM.
+UNARMED: Final = 0
+ARMED: Final = 1
+CLAIMED: Final = 2
+# In place of the first slot: who is armed, by the low bits of the tid. Tid, address of the slot.
+TABLE_SIZE: Final = SLOT_STRIDE // 16
+
+USER_BITS: Final = 47  # of an address
+
+OPERATION_SIZE: Final = 64
+OPERATIONS_MAX: Final = 128
+
+
+class SLOT(Structure, size=SLOT_STRIDE, align=PAGE_SIZE):
+    """REGISTERS: R15 to R8, RDI, RSI, RBP, RBX, RDX, RCX, RAX, then a frame for IRET.
+
+    OPERATIONS are system calls: number, six arguments, and the place for the result. COMPONENTS is
+    the mask for XRSTOR of XSAVE; 0 leaves the state alone. BLOCKED is what was blocked before.
+
+    A thread that is ARMED may enter at TCS by itself, with ENTRY for RIP and CSSA for RAX. It is
+    CLAIMED then, and HOST has its registers, in the order of `spec.registers`, once KEPT is 1. RSP
+    and RBP of HOST are what it must have to enter.
+    """
+
+    REGISTERS: bytes = raw(0x000, 20 * 8)
+    FS: int = u64(0x0A0)
+    GS: int = u64(0x0A8)
+    HOST_FS: int = u64(0x0B0)
+    HOST_GS: int = u64(0x0B8)
+    BLOCKED: int = u64(0x0C0)
+    UNBLOCK: int = u64(0x0C8)
+    COMPONENTS: int = u64(0x0D0)
+    COUNT: int = u32(0x0D8)
+    STAGE: int = u32(0x0DC)
+    ARM: int = u32(0x0E0)
+    KEPT: int = u32(0x0E4)
+    TCS: int = u64(0x0E8)
+    ENTRY: int = u64(0x0F0)
+    CSSA: int = u64(0x0F8)
+    HOST: bytes = raw(0x100, 18 * 8)
+    XSAVE: bytes = raw(0x1000, PAGE_SIZE)
+    OPERATIONS: bytes = raw(0x2000, OPERATION_SIZE * OPERATIONS_MAX)
+
+
+SLOT_AT: Final = {field.name: field.offset for field in SLOT.FIELDS}
+# Native: with "<" the struct module would copy byte by byte.
+_HEAD: Final = struct.Struct("27QII")
+_BACK: Final = struct.Struct("3Q")
+_OPERATION: Final = struct.Struct("8Q")
+_ARM: Final = struct.Struct("IIQQQ")
+_HOST: Final = struct.Struct("18Q")
+_ENTRY: Final = struct.Struct("QQ")
+_CS, _SS = 0x33, 0x2B
+# mov eax,esi; lock cmpxchg [rdi],edx; ret
+_SWAP: Final = bytes.fromhex("89f0f00fb117c3")
+assert RBP == RSP + 1
+assert _HEAD.size == SLOT_AT["STAGE"] + 4
+
+
+class Operation(NamedTuple):
+    """A system call for native.s to make."""
+
+    number: int
+    arguments: tuple[int, int, int, int, int, int]
+
+
+class Again(NamedTuple):
+    """An EENTER that has the same outcome as before: FS and GS base, RSP and RBP outside."""
+
+    tcs: int
+    entry: int
+    cssa: int
+    bases: tuple[int, int]
+    stack: tuple[int, int]
+
+
+class Entered(NamedTuple):
+    """What native.s left behind: the host's bases, and the signals that were blocked."""
+
+    fs: int
+    gs: int
+    blocked: int
+
+
+class Slots:
+    """All slots; `fd` is what processes map at NATIVE_SLOTS, MAP_SHARED."""
+
+    def __init__(self) -> None:
+        self.fd: Final = memory_file("softsgx-slots")
+        os.ftruncate(self.fd, SLOTS_SIZE)
+        self._memory = mmap.mmap(self.fd, SLOTS_SIZE)
+        self._view = memoryview(self._memory)
+        self._words = self._view.cast("I")
+        base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        self._arm_at = base + SLOT_AT["ARM"]
+        self._swap = MachineCode(
+            _SWAP, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32
+        )
+        self._free = list(range(SLOTS - 1, 0, -1))
+
+    def take(self) -> int | None:
+        """A slot for one thread; None if all are taken."""
+        return self._free.pop() if self._free else None
+
+    def give(self, slot: int) -> None:
+        """Its thread is gone."""
+        self._free.append(slot)
+
+    @staticmethod
+    def address(slot: int) -> int:
+        """Where processes see it."""
+        return NATIVE_SLOTS + slot * SLOT_STRIDE
+
+    def fill(
+        self,
+        slot: int,
+        regs: Sequence[int],
+        bases: tuple[int, int],
+        unblock: int,
+        operations: Sequence[Operation],
+        xsave: tuple[int, bytes] | None,
+    ) -> None:
+        """Everything for one entry. `xsave` is a mask of components and the image with them."""
+        at = slot * SLOT_STRIDE
+        view = self._view
+        for n, (number, arguments) in enumerate(operations):
+            place = at + SLOT_AT["OPERATIONS"] + n * OPERATION_SIZE
+            _OPERATION.pack_into(view, place, number, *arguments, 0)
+        components = 0
+        if xsave is not None:
+            components, image = xsave
+            place = at + SLOT_AT["XSAVE"]
+            view[place : place + len(image)] = image
+        _HEAD.pack_into(
+            view,
+            at,
+            *regs[R8 + 7 : R8 - 1 : -1],
+            *(regs[RDI], regs[RSI], regs[RBP], regs[RBX], regs[RDX], regs[RCX], regs[RAX]),
+            *(regs[RIP], _CS, regs[RFLAGS], regs[RSP], _SS),
+            *bases,
+            *(0, 0, 0, unblock, components, len(operations), ENTERING),
+        )
+
+    def stage(self, slot: int) -> int:
+        """ENTERING, SAVED or INSIDE, unless the program wrote something else there."""
+        return self._words[(slot * SLOT_STRIDE + SLOT_AT["STAGE"]) // 4]
+
+    def entered(self, slot: int) -> Entered:
+        """What was found on the way in; bases are valid from SAVED on.
+
+        Bases that ptrace would refuse are 0: the program has written there.
+        """
+        fs, gs, blocked = _BACK.unpack_from(self._view, slot * SLOT_STRIDE + SLOT_AT["HOST_FS"])
+        if (fs | gs) >> USER_BITS:
+            fs, gs = (base if not base >> USER_BITS else 0 for base in (fs, gs))
+        return Entered(fs, gs, blocked)
+
+    # Arming
+
+    def arm(self, slot: int, tid: int, again: Again) -> None:
+        """Let a thread enter by itself. The rest of the slot is as its last entry left it."""
+        at = slot * SLOT_STRIDE
+        tcs, entry, cssa, bases, stack = again
+        _ENTRY.pack_into(self._view, at + SLOT_AT["HOST"] + 8 * RSP, *stack)
+        _ENTRY.pack_into(self._view, at + SLOT_AT["FS"], *bases)
+        _ENTRY.pack_into(self._view, tid % TABLE_SIZE * 16, tid, self.address(slot))
+        _ARM.pack_into(self._view, at + SLOT_AT["ARM"], UNARMED, 0, tcs, entry, cssa)
+        self.rearm(slot)
+
+    def rearm(self, slot: int) -> None:
+        """The same once more."""
+        at = slot * SLOT_STRIDE // 4
+        self._words[at + SLOT_AT["KEPT"] // 4] = 0
+        self._words[at + SLOT_AT["STAGE"] // 4] = SAVED
+        self._words[at + SLOT_AT["ARM"] // 4] = ARMED
+
+    def armed(self, slot: int) -> int:
+        """UNARMED, ARMED or CLAIMED, unless the program wrote something else there."""
+        return self._words[(slot * SLOT_STRIDE + SLOT_AT["ARM"]) // 4]
+
+    def disarm(self, slot: int) -> bool:
+        """Not any more; False if the thread has already claimed it, and then nothing changes."""
+        return bool(self._swap.call(self._arm_at + slot * SLOT_STRIDE, ARMED, UNARMED) != CLAIMED)
+
+    def forget(self, tid: int) -> None:
+        """A tid that may become another thread's."""
+        at = tid % TABLE_SIZE * 16
+        if _ENTRY.unpack_from(self._view, at)[0] == tid:
+            _ENTRY.pack_into(self._view, at, 0, 0)
+
+    def withdraw(self, slot: int) -> None:
+        """The claim of a thread that is stopped, or has been taken over."""
+        self._words[(slot * SLOT_STRIDE + SLOT_AT["ARM"]) // 4] = UNARMED
+
+    def kept(self, slot: int) -> bool:
+        """Whether `host` has the registers."""
+        return self._words[(slot * SLOT_STRIDE + SLOT_AT["KEPT"]) // 4] == 1
+
+    def host(self, slot: int) -> tuple[int, ...]:
+        """Registers of the host at its ENCLU; RAX, RBX, RCX, R11, RFLAGS and RIP are not stored."""
+        return _HOST.unpack_from(self._view, slot * SLOT_STRIDE + SLOT_AT["HOST"])
+
+    def result(self, slot: int, operation: int) -> int:
+        """What an operation returned, when INSIDE."""
+        place = SLOT_AT["OPERATIONS"] + operation * OPERATION_SIZE + 56
+        at = slot * SLOT_STRIDE + place
+        return int.from_bytes(self._view[at : at + 8], "little", signed=True)

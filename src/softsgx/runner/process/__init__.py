@@ -1,0 +1,1 @@
+"""Supervised threads and their address spaces: registers, signals, calls on their behalf."""

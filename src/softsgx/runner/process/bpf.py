@@ -1,0 +1,339 @@
+"""Seccomp filters: which system calls of the program stop for the supervisor.
+
+Classic BPF over struct seccomp_data (nr, arch, instruction_pointer, args). man 2 seccomp.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from softsgx.linux.errno import EPERM
+from softsgx.linux.uapi import MAP_ANONYMOUS as MAP_ANONYMOUS
+from softsgx.runner.host.ptrace import PTRACE_ATTACH, PTRACE_SEIZE
+from softsgx.runner.process.forced import WATCHED
+
+_NR: Final = 0
+_ARCH: Final = 4
+_IP_LOW: Final = 8
+_IP_HIGH: Final = 12
+
+AUDIT_ARCH_X86_64: Final = 0xC000003E
+RET_ALLOW: Final = 0x7FFF0000
+RET_ERRNO: Final = 0x00050000
+RET_TRACE: Final = 0x7FF00000
+
+_LD_W_ABS: Final = 0x20
+_AND: Final = 0x54
+_JEQ: Final = 0x15
+_JGT: Final = 0x25
+_JGE: Final = 0x35
+_JSET: Final = 0x45
+_RET: Final = 0x06
+
+
+def arg_low(number: int) -> int:
+    """Offset of the low 32 bits of an argument."""
+    return 16 + 8 * number
+
+
+def arg_high(number: int) -> int:
+    """Offset of the high 32 bits of an argument."""
+    return 20 + 8 * number
+
+
+class Program:
+    """A filter under construction; jumps go to labels, which are resolved by `assemble`."""
+
+    def __init__(self) -> None:
+        self._code: list[tuple[int, int, str, str]] = []
+        self._labels: dict[str, int] = {}
+
+    def load(self, offset: int) -> None:
+        """A := the 32-bit word of seccomp_data at `offset`."""
+        self._code.append((_LD_W_ABS, offset, "", ""))
+
+    def and_(self, mask: int) -> None:
+        """A &= mask."""
+        self._code.append((_AND, mask, "", ""))
+
+    def equal(self, value: int, yes: str = "", no: str = "") -> None:
+        """Jump by A == value; an empty label is the next instruction."""
+        self._code.append((_JEQ, value, yes, no))
+
+    def greater(self, value: int, yes: str = "", no: str = "") -> None:
+        """Jump by A > value."""
+        self._code.append((_JGT, value, yes, no))
+
+    def at_least(self, value: int, yes: str = "", no: str = "") -> None:
+        """Jump by A >= value."""
+        self._code.append((_JGE, value, yes, no))
+
+    def has(self, bits: int, yes: str = "", no: str = "") -> None:
+        """Jump by A & bits."""
+        self._code.append((_JSET, bits, yes, no))
+
+    def ret(self, value: int) -> None:
+        """End with an action."""
+        self._code.append((_RET, value, "", ""))
+
+    def label(self, name: str) -> None:
+        """The next instruction is called `name`."""
+        assert name not in self._labels, f"label {name} twice"
+        self._labels[name] = len(self._code)
+
+    def assemble(self) -> bytes:
+        """struct sock_filter for each instruction."""
+        out = b""
+        for at, (code, k, yes, no) in enumerate(self._code):
+            jumps = [self._labels[x] - at - 1 if x else 0 for x in (yes, no)]
+            assert all(0 <= jump < 256 for jump in jumps), "a jump that is too far"
+            out += struct.pack("<HBBI", code, *jumps, k)
+        return out
+
+
+OPEN, STAT, LSTAT, ACCESS = 2, 4, 6, 21
+MMAP, MPROTECT, MUNMAP, IOCTL, MREMAP = 9, 10, 11, 16, 25
+OPENAT, NEWFSTATAT, FACCESSAT, FACCESSAT2, STATX, OPENAT2 = 257, 262, 269, 439, 332, 437
+CLOCK_GETTIME, GETRUSAGE, TIMES, PKEY_MPROTECT = 228, 98, 100, 329
+MADVISE, RT_SIGACTION, FSTAT, MSYNC, ARCH_PRCTL = 28, 13, 5, 26, 158
+MLOCK, MUNLOCK, MLOCKALL, MUNLOCKALL, MLOCK2 = 149, 150, 151, 152, 325
+RANGES: Final = (MPROTECT, MUNMAP, PKEY_MPROTECT, MADVISE, MSYNC, MLOCK, MUNLOCK, MLOCK2)
+"""Calls on a range: its start in their first argument, its length in the second."""
+READ, WRITE, PREAD, PWRITE, READV, WRITEV, SENDTO, RECVFROM = 0, 1, 17, 18, 19, 20, 44, 45
+BUFFERS: Final = (READ, WRITE, PREAD, PWRITE, SENDTO, RECVFROM)
+"""Calls with a buffer in their second argument and its length in the third."""
+_ARCH_CPUID: Final = (0x1011, 0x1012)  # ARCH_GET_CPUID, ARCH_SET_CPUID
+SETITIMER, GETITIMER, CLOCK_NANOSLEEP = 38, 36, 230
+TIMER_CREATE, TIMER_SETTIME, TIMER_GETTIME, TIMER_DELETE = 222, 223, 224, 226
+GETXATTR, LGETXATTR, LISTXATTR, LLISTXATTR = 191, 192, 194, 195
+PTRACE: Final = 101
+READLINK, READLINKAT, STATFS, NAME_TO_HANDLE_AT, PIDFD_GETFD = 89, 267, 137, 303, 438
+
+_ALWAYS: Final = (
+    *(OPEN, OPENAT, OPENAT2, STAT, LSTAT, NEWFSTATAT, STATX, ACCESS, FACCESSAT, FACCESSAT2),
+    *(READLINK, READLINKAT, STATFS, NAME_TO_HANDLE_AT, PIDFD_GETFD),
+    *(GETRUSAGE, TIMES, GETXATTR, LGETXATTR, LISTXATTR, LLISTXATTR),
+)
+# Calls on a descriptor in their first argument, by the names of linux/char_device.py.
+PREADV, PWRITEV, PREADV2, PWRITEV2 = 295, 296, 327, 328
+ON_DESCRIPTOR: Final = {
+    READ: "read", WRITE: "write", PREAD: "pread64", PWRITE: "pwrite64", READV: "readv",
+    WRITEV: "writev", PREADV: "preadv", PWRITEV: "pwritev", PREADV2: "preadv2",
+    PWRITEV2: "pwritev2", 8: "lseek", 77: "ftruncate", 285: "fallocate", 74: "fsync",
+    75: "fdatasync", 277: "sync_file_range", 187: "readahead", 72: "fcntl",
+}  # fmt: skip
+FCNTL, SENDFILE, SPLICE, COPY_FILE_RANGE = 72, 40, 275, 326
+DUP, DUP2, DUP3 = 32, 33, 292
+FSTATFS, FGETXATTR, FSETXATTR, FREMOVEXATTR = 138, 193, 190, 199
+_FIRST_ARGUMENT: Final = (
+    *ON_DESCRIPTOR,
+    *(IOCTL, FSTAT, FSTATFS, FGETXATTR, FSETXATTR, FREMOVEXATTR, DUP, DUP2, DUP3),
+)
+# What the filters that are added later may stop.
+_LATER: Final = tuple(
+    dict.fromkeys(
+        (
+            *(MREMAP, *RANGES, MLOCKALL, MUNLOCKALL, *BUFFERS, *_FIRST_ARGUMENT),
+            *(SENDFILE, SPLICE, COPY_FILE_RANGE),
+        )
+    )
+)
+MAP_FIXED_ANY: Final = 0x10 | 0x100000
+
+
+def base_filter(gate: int, pages: int, supervisor: int, everything: bool = False) -> bytes:
+    """What every supervised process runs under from its start.
+
+    `supervisor` cannot be traced: it would stop, and with it everybody who waits for it. For its
+    tracees it is the parent, to whom Linux with Yama answers -EPERM, too.
+    `everything`: no filter can be added later, so what those look for stops always.
+
+    Calls from the gate's `pages` pages at `gate` are ours and pass. `int 0x80` always stops: it
+    stands where CPUID and ENCLU stood.
+    """
+    p = Program()
+    _begun(p, other_arch="stop")
+    for number in _LATER if everything else ():
+        p.equal(number, yes="trace")
+    p.equal(IOCTL, yes="ioctl")
+    p.equal(MMAP, yes="mmap")
+    for number in (CLOCK_GETTIME, CLOCK_NANOSLEEP, TIMER_CREATE):
+        p.equal(number, yes="clock")
+    for number in (SETITIMER, GETITIMER):
+        p.equal(number, yes="interval")
+    p.equal(RT_SIGACTION, yes="sigaction")
+    p.equal(ARCH_PRCTL, yes="cpuid")
+    p.equal(PTRACE, yes="ptrace")
+    for number in _ALWAYS:
+        p.equal(number, yes="trace")
+    p.ret(RET_ALLOW)
+    p.label("ioctl")
+    p.load(arg_low(1))
+    p.and_(0xFF00)
+    p.equal(0xA400, yes="trace", no="allow")
+    p.label("mmap")
+    # New anonymous memory where the kernel likes is none of our business.
+    p.load(arg_low(3))
+    p.has(MAP_FIXED_ANY, yes="trace")
+    p.has(MAP_ANONYMOUS, yes="allow", no="trace")
+    p.label("sigaction")
+    p.load(arg_low(0))
+    for number in WATCHED:
+        p.equal(number, yes="trace")
+    p.ret(RET_ALLOW)
+    p.label("cpuid")
+    p.load(arg_low(0))
+    for code in _ARCH_CPUID:
+        p.equal(code, yes="trace")
+    p.ret(RET_ALLOW)
+    _ptrace(p, supervisor)
+    p.label("interval")
+    # ITIMER_VIRTUAL and ITIMER_PROF
+    p.load(arg_low(0))
+    p.equal(1, yes="trace")
+    p.equal(2, yes="trace", no="allow")
+    p.label("clock")
+    # CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID, and those of processes and threads
+    p.load(arg_low(0))
+    p.has(1 << 31, yes="trace")
+    p.equal(2, yes="trace")
+    p.equal(3, yes="trace", no="allow")
+    return _ended(p, gate, pages)
+
+
+def _ptrace(p: Program, supervisor: int) -> None:
+    p.label("ptrace")
+    p.load(arg_low(1))
+    p.equal(supervisor, no="allow")
+    p.load(arg_low(0))
+    p.equal(PTRACE_ATTACH, yes="refused")
+    p.equal(PTRACE_SEIZE, yes="refused", no="allow")
+    p.label("refused")
+    p.ret(RET_ERRNO | EPERM)
+
+
+def timer_filter(gate: int, pages: int) -> bytes:
+    """For a process with a timer on a processor clock: calls on POSIX timers."""
+    p = Program()
+    _begun(p)
+    for number in (TIMER_SETTIME, TIMER_GETTIME, TIMER_DELETE):
+        p.equal(number, yes="trace")
+    p.ret(RET_ALLOW)
+    return _ended(p, gate, pages)
+
+
+def range_filter(
+    gate: int, pages: int, low: int, high: int, code: tuple[int, int] | None = None
+) -> bytes:
+    """For an enclave area [low, high): calls that change it, or that read or write memory of it.
+
+    RANGES and mremap stop if they begin in the area or might reach into it: a range that begins
+    below it does from 16 MiB below on, or if it is 16 MiB or longer. So short calls far away cost
+    nothing. `code` is a range in which no system call instruction executes
+    unnoticed, as it is #UD inside an enclave.
+    """
+    p = Program()
+    _begun(p)
+    if code is not None:
+        _within(p, _IP_LOW, _IP_HIGH, *code, no="calls")
+        p.label("calls")
+        p.load(_NR)
+    p.equal(MREMAP, yes="mremap")
+    for number in RANGES:
+        p.equal(number, yes="range")
+    for number in (MLOCKALL, MUNLOCKALL):
+        p.equal(number, yes="trace")
+    for number in BUFFERS:
+        p.equal(number, yes="buffer")
+    p.ret(RET_ALLOW)
+    p.label("mremap")  # its target, too
+    _within(p, arg_low(4), arg_high(4), max(low - _FAR, 0), high, no="range")
+    p.label("range")
+    p.load(arg_high(1))
+    p.greater(0, yes="trace")  # long ones may reach anywhere
+    p.load(arg_low(1))
+    p.at_least(_FAR, yes="trace")
+    _inside(p, 0, max(low - _FAR, 0), high)
+    p.label("buffer")
+    _inside(p, 1, low, high)
+    return _ended(p, gate, pages)
+
+
+def descriptor_filter(gate: int, pages: int, fd: int | None) -> bytes:
+    """Calls on one descriptor that the real file in its place would answer differently.
+
+    None: on any descriptor.
+    """
+    p = Program()
+    _begun(p)
+    for number in _FIRST_ARGUMENT:
+        p.equal(number, yes="first")
+    p.equal(SENDFILE, yes="second")
+    p.equal(SPLICE, yes="third")
+    p.equal(COPY_FILE_RANGE, yes="third")
+    p.ret(RET_ALLOW)
+    for label, argument in (("second", 1), ("third", 2)):
+        p.label(label)
+        _descriptor(p, argument, fd, no="first")
+    p.label("first")
+    _descriptor(p, 0, fd, no="allow")
+    return _ended(p, gate, pages)
+
+
+def _descriptor(p: Program, argument: int, fd: int | None, no: str) -> None:
+    p.load(arg_low(argument))
+    if fd is None:
+        p.at_least(0, yes="trace")
+    else:
+        p.equal(fd, yes="trace", no=no)
+
+
+def _begun(p: Program, other_arch: str = "allow") -> None:
+    """The number of the call in A. Calls of another architecture go to the label `other_arch`."""
+    p.load(_ARCH)
+    p.equal(AUDIT_ARCH_X86_64, no=other_arch)
+    p.load(_NR)
+
+
+def _ended(p: Program, gate: int, pages: int) -> bytes:
+    """The filter, with its ends. What is to be traced is not if it comes from the gate: ours.
+
+    Numbers are looked at before: the kernel (5.11 on) then knows of most calls that they pass,
+    whatever else is in them, and does not run the filter for them.
+    """
+    p.label("trace")
+    p.load(_IP_HIGH)
+    p.equal(gate >> 32, no="stop")
+    p.load(_IP_LOW)
+    p.at_least(gate & 0xFFFFFFFF, no="stop")
+    p.at_least((gate & 0xFFFFFFFF) + pages * 4096, yes="stop")
+    p.label("allow")
+    p.ret(RET_ALLOW)
+    p.label("stop")
+    p.ret(RET_TRACE)
+    return p.assemble()
+
+
+def _inside(p: Program, argument: int, low: int, high: int) -> None:
+    """End: stop if low <= argument < high, else let it pass."""
+    _within(p, arg_low(argument), arg_high(argument), low, high, no="allow")
+
+
+def _within(p: Program, word: int, upper: int, low: int, high: int, *, no: str) -> None:
+    """Stop if the 64 bits at `word` and `upper` are in [low, high), else go on at `no`."""
+    name = f"from {word}"
+    p.load(upper)
+    p.greater(high >> 32, yes=no)
+    p.equal(high >> 32, no=name)
+    p.load(word)
+    p.at_least(high & 0xFFFFFFFF, yes=no)
+    p.label(name)
+    p.load(upper)
+    p.greater(low >> 32, yes="trace")
+    p.equal(low >> 32, no=no)
+    p.load(word)
+    p.at_least(low & 0xFFFFFFFF, yes="trace", no=no)
+
+
+_FAR: Final = 16 << 20

@@ -1,0 +1,41 @@
+"""Whether a new thread shares the address space of the thread that made it.
+
+A thread of the same process does. A process does after CLONE_VM, which neither the kind of event
+nor its parent tells: vfork() and posix_spawn() have it, a fork has not, clone(2) has it or not.
+kcmp(2) would say, but containers refuse it. So a word is written to memory of the parent that is
+ours, and looked for in the child: it is there if that memory is the same.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.inserted.layout import GATE_WORD
+
+if TYPE_CHECKING:
+    from softsgx.runner.process.tracee import Tracee
+
+_words: Final = count(1)  # never the same again: a copy of an earlier one proves nothing
+
+
+def thread_group(tid: int) -> int:
+    """The process of a thread."""
+    with open(f"/proc/{tid}/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("Tgid:"):
+                return int(line.split()[1])
+    raise OSError(f"/proc/{tid}/status without Tgid")
+
+
+def shares_memory(parent: Tracee, tid: int) -> bool:
+    """Whether the child `tid`, of another thread group, has the parent's memory.
+
+    The parent is stopped, and the child has not executed anything yet.
+    """
+    if not parent.space.gate_ready:
+        return False  # a 32-bit program: there is nothing of ours to share
+    word = next(_words)
+    p.request(p.PTRACE_POKEDATA, parent.tid, GATE_WORD, word)
+    return p.read_memory(tid, GATE_WORD, 8) == word.to_bytes(8, "little")

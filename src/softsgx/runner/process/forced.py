@@ -1,0 +1,107 @@
+"""What a forced signal does to a program, and undoing it for one that never gets it.
+
+An exception in a thread that blocks or ignores its signal makes the kernel unblock the signal and
+set its handler to SIG_DFL, and only then is the tracer asked (Linux 6.12, kernel/signal.c,
+force_sig_info_to_task). Where the supervisor serves the exception, mask and handler must be as
+before. Which it was shows by the handler: only these two cases reset it.
+"""
+
+from __future__ import annotations
+
+import signal
+import struct
+from typing import TYPE_CHECKING, Final
+
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.process.scratch import lend
+from softsgx.runner.process.signals import bit, signal_state
+
+if TYPE_CHECKING:
+    from softsgx.runner.process.tracee import Tracee
+
+# The signals whose actions are followed.
+WATCHED: Final = (
+    *(signal.SIGILL, signal.SIGTRAP, signal.SIGBUS),
+    *(signal.SIGFPE, signal.SIGSEGV),
+)
+ACTION_SIZE: Final = 32  # struct sigaction of the kernel, with 8 bytes of mask
+_RT_SIGACTION: Final = 13
+_SIG_DFL, _SIG_IGN = 0, 1
+_SA_RESETHAND: Final = 0x80000000
+_NEVER_BLOCKED: Final = bit(signal.SIGKILL) | bit(signal.SIGSTOP)
+_STANDARD: Final = (1 << 31) - 1
+_HANDLER: Final = struct.Struct("<Q")
+_FLAGS_AT: Final = 8
+_IGNORED: Final = _HANDLER.pack(_SIG_IGN).ljust(ACTION_SIZE, b"\0")
+
+
+def inherited(tid: int) -> dict[int, bytes]:
+    """The actions after exec: what was ignored still is, all others are SIG_DFL."""
+    ignored = signal_state(tid).ignored
+    return {number: _IGNORED for number in WATCHED if ignored & bit(number)}
+
+
+def before(t: Tracee, number: int) -> int:
+    """The mask as it was before the exception."""
+    mask = p.get_sigmask(t.tid)
+    handler = _handler(t, number)
+    if handler != _SIG_DFL:
+        if signal_state(t.tid).set_to(number):
+            return mask  # neither blocked nor ignored
+        if handler != _SIG_IGN:
+            return mask | bit(number)
+    # Nothing shows that a signal without a handler was blocked, but for all others being blocked.
+    if mask & _STANDARD | bit(number) | _NEVER_BLOCKED == _STANDARD:
+        mask |= bit(number)
+    return mask
+
+
+def put_back(t: Tracee, but: int = 0) -> None:
+    """Handlers that the program has set and does not have any more; not that of signal `but`."""
+    own = {n: action for n, action in t.actions.items() if n != but and _handler(t, n) != _SIG_DFL}
+    state = signal_state(t.tid) if own else None
+    for number, action in own.items():
+        if state is not None and not state.set_to(number):
+            set_action(t, number, action)
+
+
+def undo(t: Tracee, number: int) -> None:
+    """The exception of a stopped thread is served: mask and handler as before."""
+    mask = before(t, number)
+    put_back(t)
+    if mask != p.get_sigmask(t.tid):
+        p.set_sigmask(t.tid, mask)
+
+
+def still_ignored(t: Tracee, number: int) -> None:
+    """As `undo` for a thread whose signal was not blocked."""
+    if _handler(t, number) == _SIG_IGN and not signal_state(t.tid).ignored & bit(number):
+        set_action(t, number, t.actions[number])
+
+
+def force(t: Tracee, number: int) -> None:
+    """force_sig: who blocks or ignores the signal of an exception dies of it.
+
+    The thread is stopped where calls can be injected.
+    """
+    if signal_state(t.tid).refuses(number):
+        set_action(t, number, bytes(ACTION_SIZE))
+        p.set_sigmask(t.tid, p.get_sigmask(t.tid) & ~bit(number))
+
+
+def forget_reset(t: Tracee, number: int) -> None:
+    """A signal is delivered: with SA_RESETHAND the program loses its handler by that."""
+    action = t.actions.get(number)
+    if action is not None and _HANDLER.unpack_from(action, _FLAGS_AT)[0] & _SA_RESETHAND:
+        del t.actions[number]
+
+
+def set_action(t: Tracee, number: int, action: bytes) -> None:
+    """rt_sigaction on behalf of a stopped thread."""
+    t.inject(_RT_SIGACTION, number, lend(t, action), 0, 8)
+
+
+def _handler(t: Tracee, number: int) -> int:
+    """sa_handler as the program set it."""
+    action = t.actions.get(number)
+    return _SIG_DFL if action is None else int(_HANDLER.unpack_from(action)[0])

@@ -1,0 +1,109 @@
+"""A thread that a signal finds in our code: its handler must see it at the ENCLU or behind it.
+
+`stub.py` says what each instruction means; this is what the supervisor makes of it.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.inserted.box import IDLE, REPLY
+from softsgx.runner.inserted.layout import END, GATE
+from softsgx.runner.inserted.stub import Phase, rolled_back, rolled_forward, where
+from softsgx.runner.process import forced
+from softsgx.runner.process.tracee import Tracee, in_model_order
+from softsgx.spec.registers import RIP
+
+if TYPE_CHECKING:
+    from softsgx.runner.supervisor.supervisor import Supervisor
+
+
+class Inserted:
+    """Takes threads out of the stub, the mailboxes and the way into native enclaves."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+
+    def leave(self, t: Tracee) -> None:
+        """Registers as at the ENCLU, or as behind it."""
+        regs = p.get_regs(t.tid)
+        rip = regs[p.RIP]
+        if not GATE <= rip < END:
+            return
+        if self.supervisor.enclaves.on_the_way(t, regs):
+            return
+        vdso, mailboxes = self.supervisor.loader.vdso, self.supervisor.mailboxes
+        if rip == vdso.jump:
+            regs[p.RIP] = vdso.enclu
+            p.set_regs(t.tid, regs)
+            return
+        place = where(rip)
+        if place is None:
+            return
+        mailbox = place.mailbox
+        if mailbox is None:
+            mailbox = mailboxes.control.find(t.tid)
+        if place.phase is Phase.WAIT and t.mailbox is not None:
+            self.supervisor.enclaves.interrupted(t)
+        elif place.phase is Phase.WAIT and mailbox is not None:
+            state = mailboxes.control.state(mailbox)
+            if state == REPLY:
+                self._roll_forward(t, regs, mailbox)
+            else:
+                # A request that nobody has taken: it is withdrawn.
+                mailboxes.control.set_state(mailbox, IDLE)
+                self._set(t, regs, mailboxes.boxes[mailbox].registers)
+        elif place.phase is Phase.DEPART and mailbox is not None:
+            self._roll_forward(t, regs, mailbox)
+        elif place.phase in (Phase.ARRIVE, Phase.TRAP):
+            current = _in_model_order(regs)
+            self._set(t, regs, rolled_back(current, _reader(t), vdso.enclu))
+
+    def no_stack(self, t: Tracee, number: int) -> bool:
+        """A fault because the stub found no stack below the red zone, where an ENCLU needs none:
+        then the ENCLU is served from here. False: it was another fault."""
+        if number not in (signal.SIGSEGV, signal.SIGBUS):
+            return False
+        regs = p.get_regs(t.tid)
+        place = where(regs[p.RIP])
+        if place is None or place.phase is not Phase.ARRIVE:
+            return False
+        forced.undo(t, number)
+        enclu = self.supervisor.loader.vdso.enclu
+        t.model()
+        t.lp.regs[:] = rolled_back(_in_model_order(regs), _reader(t), enclu)
+        regs = t.to_user(regs)
+        regs[p.ORIG_RAX] = regs[p.RAX]
+        self.supervisor.enclu(t, regs, enclu)
+        return True
+
+    def _roll_forward(self, t: Tracee, regs: list[int], mailbox: int) -> None:
+        mailboxes = self.supervisor.mailboxes
+        box = mailboxes.boxes[mailbox]
+        mailboxes.control.set_state(mailbox, IDLE)
+        p.set_fpregs(t.tid, box.fx)
+        self._set(t, regs, rolled_forward(box))
+
+    def _set(self, t: Tracee, regs: list[int], values: Sequence[int]) -> None:
+        t.model()
+        t.lp.regs[:] = values
+        p.set_regs(t.tid, t.to_user(regs))
+
+
+def _reader(t: Tracee) -> Callable[[int, int], bytes]:
+    def read(address: int, size: int) -> bytes:
+        data = p.read_memory(t.tid, address, size)
+        if data is None:
+            raise p.NoSuchTracee(3, "stack of a stopped thread is gone")
+        return data
+
+    return read
+
+
+def _in_model_order(regs: list[int]) -> list[int]:
+    out = list(in_model_order(regs))
+    assert out[RIP] == regs[p.RIP]
+    return out

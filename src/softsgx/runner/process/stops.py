@@ -1,0 +1,175 @@
+"""Ways to end the stop of a system call, and what the services of calls share.
+
+A call is either answered (it does not run), or runs, perhaps with other arguments, and is completed
+at its exit. Whatever is not about enclaves goes on untouched.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from softsgx.linux.errno import ENOMEM
+from softsgx.linux.events import refused_call
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.inserted.layout import SCRATCH
+from softsgx.runner.process.scratch import lend
+from softsgx.runner.process.tracee import Tracee
+from softsgx.runner.ways import WAYS
+from softsgx.sim import Steps
+from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
+
+Handler = Callable[[Tracee, list[int]], None]
+Model = Callable[[int, int], int]  # of start and length: 0, or a negated errno
+
+_NR_SECCOMP: Final = 317
+NR_GETPID: Final = 39
+
+
+def refused_at_once(t: Tracee, regs: list[int], address: int, call: Steps[int]) -> None:
+    """A call that Linux refuses for its numbers, before it looks for areas.
+
+    The real kernel would say the same. Of an address in an enclave area the model says it, so that
+    who listens is told why."""
+    if areas(t, address & ~PAGE_MASK, PAGE_SIZE):
+        answer(t, regs, t.world.run(call, t.model().cpu))
+    else:
+        go_on(t)
+
+
+def refuse(t: Tracee, regs: list[int], result: int, name: str, rule: str) -> None:
+    """Answer with a negated errno by a rule of `linux.refusals`; who listens is told."""
+    if t.world.log.on:
+        refused_call(t.model(), name, -result, rule)
+    answer(t, regs, result)
+
+
+def answer(t: Tracee, regs: list[int], result: int) -> None:
+    """The call does not run; this is its result."""
+    regs[p.ORIG_RAX] = p.MASK64
+    regs[p.RAX] = result & p.MASK64
+    p.set_regs(t.tid, regs)
+    go_on(t)
+
+
+def to_exit(t: Tracee, then: Callable[[Tracee, int], int | None]) -> None:
+    """Let the call run, then call `then(t, result)`; what it returns replaces the result."""
+
+    def at_exit(t: Tracee) -> None:
+        regs = p.get_regs(t.tid)
+        new = then(t, signed(regs[p.RAX]))
+        if new is not None:
+            regs = p.get_regs(t.tid)
+            regs[p.RAX] = new & p.MASK64
+            p.set_regs(t.tid, regs)
+
+    t.at_exit = at_exit
+    p.request(p.PTRACE_SYSCALL, t.tid)
+
+
+def changed(
+    t: Tracee,
+    regs: list[int],
+    changes: dict[int, int],
+    then: Callable[[Tracee, int], int | None],
+) -> None:
+    """Run the call with other registers, which the program gets back as they were."""
+    before = {at: regs[at] for at in changes if at not in (p.RAX, p.ORIG_RAX)}
+    new = list(regs)
+    for at, value in changes.items():
+        new[at] = value & p.MASK64
+    p.set_regs(t.tid, new)
+
+    def restore(t: Tracee, result: int) -> int | None:
+        after = p.get_regs(t.tid)
+        for at, value in before.items():
+            after[at] = value
+        p.set_regs(t.tid, after)
+        return then(t, result)
+
+    to_exit(t, restore)
+
+
+def areas(t: Tracee, address: int, length: int) -> list[tuple[int, int]]:
+    """The enclave areas of a range, cut to it."""
+    if not t.space.mm.vmas or address + length > 1 << 64:
+        return []
+    end = address + ((length + PAGE_MASK) & ~PAGE_MASK)
+    return [
+        (max(vma.start, address), min(vma.end, end))
+        for vma in t.space.mm.for_each_vma(address, end)
+    ]
+
+
+def divided(
+    t: Tracee, regs: list[int], start: int, end: int, model: Model, *, past_holes: bool = False
+) -> None:
+    """A call on [start, end), which is or has enclave areas; see `in_parts`."""
+    if all(ours for _, _, ours in _parts(t, start, end)):
+        answer(t, regs, model(start, end - start))
+        return
+    # A call that does nothing, to come to a place where calls can be injected.
+    changed(
+        t,
+        regs,
+        {p.RSI: 0},
+        lambda t, _: in_parts(t, regs, start, end, model, past_holes=past_holes),
+    )
+
+
+def in_parts(
+    t: Tracee, regs: list[int], start: int, end: int, model: Model, *, past_holes: bool = False
+) -> int:
+    """The call of `regs` at its exit stop: enclave areas are for `model`, the rest for the kernel,
+    in their order.
+
+    The result is the first error; with `past_holes`, -ENOMEM only after all that lies behind.
+    """
+    missing = 0
+    for low, high, ours in _parts(t, start, end):
+        if ours:
+            result = model(low, high - low)
+        else:
+            more = (regs[p.RDX], regs[p.R10])
+            result = t.inject(regs[p.ORIG_RAX], low, high - low, *more)
+        if result == -ENOMEM and past_holes:
+            missing = result
+        elif result:
+            return result
+    return missing
+
+
+def _parts(t: Tracee, start: int, end: int) -> list[tuple[int, int, bool]]:
+    """A range cut where enclave areas begin and end: start, end, whether it is one."""
+    parts: list[tuple[int, int, bool]] = []
+    at = start
+    for low, high in areas(t, start, end - start):
+        if at < low:
+            parts.append((at, low, False))
+        parts.append((low, high, True))
+        at = high
+    if at < end:
+        parts.append((at, end, False))
+    return parts
+
+
+def add_filter(t: Tracee, code: bytes) -> bool:
+    """One more filter for all threads of the process."""
+    if WAYS.filter_by_prctl:
+        return True  # what it would stop stops already
+    at = lend(t, struct.pack("<QQ", len(code) // 8, SCRATCH + 16) + code)
+    return t.inject(_NR_SECCOMP, 1, 1, at) == 0
+
+
+def go_on(t: Tracee) -> None:
+    p.request(p.PTRACE_CONT, t.tid)
+
+
+def signed(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value
+
+
+def signed32(value: int) -> int:
+    value &= 0xFFFFFFFF
+    return value - (1 << 32) if value >> 31 else value

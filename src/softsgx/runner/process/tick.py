@@ -1,0 +1,40 @@
+"""The timer tick of Linux (CONFIG_HZ): it interrupts a thread that computes, inside an enclave too.
+
+A thread that nobody interrupts would see no AEX however long it computes, which no hardware shows:
+programs that count AEX, and AEX-Notify handlers, live by the tick. It comes by the processor time
+that the thread has used inside, so one that waits, outside or for its turn, is left alone.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from softsgx.runner.process.tracee import Tracee
+
+HZ_DEFAULT: Final = 250  # CONFIG_HZ of most distributions' kernels
+HZ_MAX: Final = 1000  # the highest that Kconfig offers
+TIMER_VECTOR: Final = 0xEC  # LOCAL_TIMER_VECTOR
+
+
+class Tick:
+    """`hz` ticks in a second of processor time; 0 for none."""
+
+    def __init__(self, hz: int) -> None:
+        self.period = 1 / hz if hz else inf
+
+    @property
+    def on(self) -> bool:
+        """Whether there is one at all."""
+        return self.period < inf
+
+    def due(self, t: Tracee) -> bool:
+        """Whether the thread has computed for a period since the last one; then it is taken.
+
+        Ticks that were missed, because a slice took longer than a period, are not made up for.
+        """
+        if t.cpu_time - t.ticked < self.period:
+            return False
+        t.ticked = t.cpu_time
+        return True

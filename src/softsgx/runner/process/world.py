@@ -1,0 +1,188 @@
+"""The model behind the real processes: machine, logical processors, open enclaves, driver calls.
+
+Real processes own descriptors and address spaces. The model has, of each, what concerns SGX: the
+areas of /dev/sgx_enclave with their page tables, and one logical processor for every thread that
+ever had to do with an enclave. An open enclave is known by the memfd that stands in
+for the device.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from softsgx.cpu.lp import LogicalProcessor
+from softsgx.linux.errno import EACCES, EBADF, EFAULT
+from softsgx.linux.process import Process, Thread
+from softsgx.linux.sgx.driver import SgxEnclaveNode
+from softsgx.linux.sgx.encl import SgxEncl
+from softsgx.linux.syscalls import SGX_ENCLAVE, SGX_PROVISION
+from softsgx.linux.vfs import O_PATH, O_RDWR, File, ProvisionNode
+from softsgx.runner.native.lp import NativeLp, WatchedSpace, watch
+from softsgx.runner.process.arena import ArenaMemory
+from softsgx.runner.process.hostmem import VM_READ, HostMemory
+from softsgx.runner.process.identity import Identity, identity
+from softsgx.runner.process.tick import Tick
+from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
+from softsgx.system.machine import Machine
+
+if TYPE_CHECKING:
+    from softsgx.linux.mm import Mm
+    from softsgx.runner.process.tracee import Tracee
+    from softsgx.sim import Steps
+
+T = TypeVar("T")
+
+_BATCH: Final = 64  # source pages of ADD_PAGES read at once
+_ZERO_PAGE: Final = bytes(PAGE_SIZE)
+
+
+class World:
+    """The machine and what is open on it. No tick interrupts enclaves unless `tick_hz` says so."""
+
+    def __init__(self, native: bool = False, tick_hz: int = 0, **options: Any) -> None:
+        self.machine = Machine(cpus=1, **options)
+        self.tick = Tick(tick_hz)
+        self.native = native
+        processor = self.machine.processor
+        if native:
+            watch(processor)
+        epc = processor.epc
+        self.memory = ArenaMemory(processor.memory, epc.first, epc.pages)
+        processor.memory = self.memory
+        self.source_frame = self.memory.alloc()  # where ADD_PAGES has its source, for one leaf
+        self.kernel = self.machine.kernel
+        self.log = processor.log
+        self.files: dict[Identity, File] = {}
+        # Threads whose exit was seen while a call was run on their behalf, with their status.
+        self.ended: list[tuple[Tracee, int]] = []
+        self._spare: list[LogicalProcessor] = []
+
+    def run(self, body: Steps[T], cpu: int) -> T:
+        """Drive one system call or fault to its end."""
+        return self.machine.run(body, cpu)
+
+    # Logical processors
+
+    def take_lp(self) -> LogicalProcessor:
+        """A processor nobody is on."""
+        if self._spare:
+            return self._spare.pop()
+        processor = self.machine.processor
+        kind = NativeLp if self.native else LogicalProcessor
+        lp = kind(processor, len(processor.lps), processor.space)
+        processor.lps.append(lp)
+        return lp
+
+    def give_lp(self, lp: LogicalProcessor) -> None:
+        """Nobody is on it any more."""
+        lp.load_cr3(self.machine.processor.space)
+        self._spare.append(lp)
+
+    # Open devices
+
+    def opened(self, path: str, stand_in: Identity, flags: int = O_RDWR) -> File:
+        """A device was opened; this memfd stands for it."""
+        if path == SGX_ENCLAVE and not flags & O_PATH:
+            file = File(path, SgxEnclaveNode(), flags)
+            self.kernel.enclaves_opened += 1
+            file.encl = SgxEncl(self.kernel, f"enclave {self.kernel.enclaves_opened}")
+        else:
+            file = File(path, ProvisionNode(), flags)
+        self.files[stand_in] = file
+        return file
+
+    def closed(self, stand_in: Identity) -> None:
+        """The last descriptor and the last mapping of a memfd are gone."""
+        file = self.files.pop(stand_in, None)
+        if file is not None:
+            self.run(file.put(self.machine.ksgxd), 0)
+
+
+class LiveProcess(Process):
+    """A real process: `pid` is any live thread of it."""
+
+    def __init__(self, world: World, pid: int) -> None:
+        super().__init__(world.kernel, str(pid))
+        if world.native:
+            self.mm.space = WatchedSpace(self.mm.name, self.mm.space.log)
+        self.world = world
+        self.pid = pid
+
+    def fget(self, fd: int) -> File | int:
+        """The model's file behind a descriptor of the real process. None is behind O_PATH."""
+        file = self.node(fd)
+        return -EBADF if file is None or file.flags & O_PATH else file
+
+    def node(self, fd: int) -> File | None:
+        """As `fget`, with O_PATH, too."""
+        try:
+            stand_in = identity(f"/proc/{self.pid}/fd/{fd}")
+        except OSError:
+            return None
+        return self.world.files.get(stand_in)
+
+
+class LiveUser:
+    """`linux.uaccess.UserMemory` over a real process."""
+
+    def __init__(self, world: World, host: HostMemory) -> None:
+        self.host = host
+        self.world = world
+        self._batch = b""
+        self._batch_at = 0
+
+    def read(self, address: int, size: int) -> bytes | None:
+        """`size` bytes, None if they cannot all be read."""
+        return self.host.read(address, size)
+
+    def write(self, address: int, data: bytes) -> bool:
+        """Write; whether all of it could be written."""
+        return self.host.write(address, data)
+
+    def forget(self) -> None:
+        """What was read ahead is stale from now on."""
+        self._batch = b""
+
+    def source_page(self, address: int) -> int:
+        """A frame with a copy of a page; pages are read ahead while the process stands still."""
+        offset = address - self._batch_at
+        if not 0 <= offset < len(self._batch):
+            found = self._read_ahead(address)
+            if found:
+                return found
+            offset = 0
+        page = self._batch[offset : offset + PAGE_SIZE]
+        if page == _ZERO_PAGE:
+            return self.world.kernel.zero_page
+        self.world.memory.write_page(self.world.source_frame, page)
+        return self.world.source_frame
+
+    def _read_ahead(self, address: int) -> int:
+        """0, or the negated errno of the first page."""
+        if self.host.noexec(address):
+            return -EACCES
+        data = self.host.read(address, _BATCH * PAGE_SIZE)
+        if data is None:
+            data = self.host.read(address, PAGE_SIZE)
+        if data is None or not self.host.area(address) & VM_READ:
+            return -EFAULT
+        self._batch, self._batch_at = data, address
+        return 0
+
+
+def enclave_area(mm: Mm, address: int) -> bool:
+    """Whether an address is in a mapping of /dev/sgx_enclave."""
+    vma = mm.vma_lookup(address)
+    return vma is not None and vma.sgx
+
+
+__all__ = [
+    "PAGE_SHIFT",
+    "SGX_ENCLAVE",
+    "SGX_PROVISION",
+    "LiveProcess",
+    "LiveUser",
+    "Thread",
+    "World",
+    "enclave_area",
+]

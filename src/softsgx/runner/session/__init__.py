@@ -1,0 +1,1 @@
+"""One run of `softsgx run`: what it reads, what it writes, how it ends."""

@@ -1,0 +1,160 @@
+"""Who listens to a run: `--stats`, `--trace`, `--explain`, `--sgxs-out`; they speak to stderr."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from softsgx.report.explanation import Explanation
+from softsgx.report.stats import Stats
+from softsgx.runner.cpuid.cpuid import native_xfrm
+from softsgx.runner.say import say
+from softsgx.runner.session.sgxs_files import SgxsFiles
+from softsgx.runner.session.trace_file import TraceFile
+from softsgx.sim.kernel_events import ProcessEnded, ProcessStarted
+from softsgx.system.explain.explainer import Explainer
+from softsgx.system.explain.unfinished import FOLLOWED_MAX, Unfinished
+
+if TYPE_CHECKING:
+    from softsgx.runner.options import Options
+    from softsgx.runner.process.world import World
+    from softsgx.runner.supervisor.supervisor import Supervisor
+
+# Refusals of one kind at one page that are printed, and refusals by one rule: a runtime that polls,
+# or that accepts each page when it is touched first, would print for ever.
+SHOWN_MAX: Final = 2
+SHOWN_BY_RULE_MAX: Final = 24
+# Signals whose refusal is remembered: of each thread the last one may be what it dies of.
+SIGNALS_KEPT: Final = 1024
+# Lines about what is unfinished at the end.
+REMARKS_MAX: Final = 16
+
+
+class Listening:
+    """The listeners that the options ask for. RunnerError if a file cannot be written.
+
+    `inputs` are files that no other may replace: those of the program, and the trace.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        supervisor: Supervisor,
+        header: dict[str, Any],
+        options: Options,
+        inputs: Sequence[str] = (),
+    ) -> None:
+        self._supervisor = supervisor
+        self._began = time.perf_counter()
+        log = world.log
+        self._sgxs: SgxsFiles | None = None
+        if options.sgxs_out is not None:
+            self._sgxs = SgxsFiles(options.sgxs_out, inputs, world.machine.processor)
+        self._trace: TraceFile | None = None
+        if options.trace is not None:
+            self._trace = trace = TraceFile(options.trace, header, log)
+            log.subscribe_to({ProcessStarted: lambda _: trace.started()})
+            log.subscribe(trace)
+        self._stats: Stats | None = None
+        if options.stats:
+            self._stats = Stats()
+            log.subscribe_to(self._stats.handlers)
+        self._voice: Voice | None = None
+        if options.explain:
+            self._voice = Voice()
+            more = (native_xfrm(), "--xfrm {xfrm:#x}" if world.native else "--engine native")
+            Explainer(world.kernel, self._voice.tell, instructions=True, more_xfrm=more)
+            log.subscribe_to({ProcessEnded: self._voice})
+
+        self._unfinished: Unfinished | None = None
+        if options.stats or options.explain:
+            self._unfinished = Unfinished(world.machine.processor)
+
+    @property
+    def on(self) -> bool:
+        """Whether there is anything to be said or written at the end."""
+        return any((self._trace, self._stats, self._voice, self._sgxs))
+
+    def close(self) -> None:
+        """The run is over, however it ended."""
+        if self._trace is not None:
+            self._trace.close()
+            if self._trace.trouble:
+                say(f"softsgx: run: --trace: {self._trace.trouble}: the trace is not complete\n")
+        if self._voice is not None:
+            self._voice.close()
+        for line in self._sgxs.close() if self._sgxs is not None else ():
+            say(f"softsgx: run: --sgxs-out: {line}\n")
+        for line in _bounded(self._unfinished) if self._unfinished is not None else ():
+            say(f"softsgx: unfinished: {line}\n")
+        if self._stats is not None:
+            say("softsgx: stats\n" + self._stats.text(self._further()))
+
+    def _further(self) -> list[tuple[str, str]]:
+        """What no event tells."""
+        files = self._supervisor.loader.files.values()
+        patched = sum(len(sites.patch) for sites in files)
+        unproven = sum(len(sites.unproven) for sites in files)
+        served = self._supervisor.traps.served
+        trapped = "".join(f", {kind} trapped {count}" for kind, count in sorted(served.items()))
+        wall = time.perf_counter() - self._began
+        emulated = self._supervisor.enclaves.emulated
+        return [
+            ("CPUID, ENCLU", f"patched {patched}, unproven {unproven}{trapped}"),
+            ("seconds", f"{wall:.3f} in all, {emulated:.3f} of them emulating"),
+        ]
+
+
+def _bounded(unfinished: Unfinished) -> list[str]:
+    """What is unfinished at the end, REMARKS_MAX lines of it."""
+    remarks = unfinished.remarks()
+    lines = [f"enclave {remark.enclave}: {remark.text}" for remark in remarks[:REMARKS_MAX]]
+    if len(remarks) > REMARKS_MAX:
+        lines.append(f"and {len(remarks) - REMARKS_MAX} more")
+    if unfinished.overflowed:
+        lines.append(f"more than {FOLLOWED_MAX} pages and threads at a time were not followed")
+    return lines
+
+
+class Voice:
+    """Prints explanations, those of one kind SHOWN_MAX times, and again when a program dies."""
+
+    def __init__(self) -> None:
+        self._times: Counter[tuple[object, ...]] = Counter()
+        self._by_rule: Counter[str] = Counter()
+        self._last_said: Explanation | None = None
+        self._by_signal: dict[int, Explanation] = {}  # number of the SignalSent -> its refusal
+        self._silent = 0
+
+    def tell(self, found: Explanation) -> None:
+        """Print one, unless it was said before."""
+        if found.signal:
+            self._by_signal[found.signal] = found
+            if len(self._by_signal) > SIGNALS_KEPT:
+                del self._by_signal[next(iter(self._by_signal))]
+        if self._by_rule[found.rule] < SHOWN_BY_RULE_MAX and self._times[found.key] < SHOWN_MAX:
+            self._by_rule[found.rule] += 1
+            self._times[found.key] += 1
+            self._last_said = found
+            say(found.text)
+        else:
+            self._silent += 1
+
+    def __call__(self, event: ProcessEnded) -> None:
+        """Say what the signal came from that a process died of; nothing of one from elsewhere."""
+        found = self._by_signal.get(event.cause)
+        if found is not None:
+            self._died(f"process {event.process} died of {event.outcome}", found)
+
+    def _died(self, what: str, found: Explanation) -> None:
+        if found is self._last_said:
+            say(f"{what}: see event {found.event} above\n")
+        else:
+            say(f"{what}:\n{found.text}")
+
+    def close(self) -> None:
+        """How much was not said."""
+        if self._silent:
+            say(f"softsgx: explain: {self._silent} more refusals, of kinds shown above\n")

@@ -1,0 +1,122 @@
+"""One run of `softsgx run`: options in, exit status out, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from softsgx import __version__
+from softsgx.cpu import Readings
+from softsgx.cpu.part import Part
+from softsgx.linux.version import VERSIONS
+from softsgx.runner.cpuid.cpu_options import chosen
+from softsgx.runner.cpuid.cpuid import CpuidPolicy
+from softsgx.runner.doctor.needs import meet
+from softsgx.runner.errors import RunnerError
+from softsgx.runner.host.inherited import NOT_OURS, Inherited, keep_statuses
+from softsgx.runner.inserted.doorbell import ENDING
+from softsgx.runner.native.load import announce
+from softsgx.runner.options import ENGINES, NATIVE, Options
+from softsgx.runner.process.exec_chain import ProgramFacts, check_program
+from softsgx.runner.process.tick import HZ_MAX
+from softsgx.runner.process.world import World
+from softsgx.runner.session.listening import Listening
+from softsgx.runner.supervisor.loading import Loader
+from softsgx.runner.supervisor.supervisor import Supervisor
+from softsgx.runner.traps.cpuid_traps import CpuidTraps, choose
+from softsgx.system.machine import epc_bytes
+
+
+def part_of(options: Options) -> tuple[Part, Readings]:
+    """The part and the readings that the options choose. RunnerError for a bad one of any."""
+    if options.engine not in ENGINES:
+        raise RunnerError("--engine", f"{options.engine!r}: known are {', '.join(ENGINES)}")
+    if options.linux not in VERSIONS:
+        raise RunnerError("--linux", f"{options.linux!r}: known are {', '.join(VERSIONS)}")
+    try:
+        epc_bytes(options.epc)
+    except ValueError as error:
+        raise RunnerError("--epc", str(error)) from None
+    if not 0 <= options.tick_hz <= HZ_MAX:
+        raise RunnerError("--tick", f"{options.tick_hz}: 0 to {HZ_MAX} in a second")
+    engine: Any = options.engine
+    return chosen(engine, sgx1=options.sgx1, xfrm=options.xfrm, cpu_options=options.cpu_options)
+
+
+def _told(argv: Sequence[str], options: Options) -> dict[str, Any]:
+    """What the first line of a trace says of the run."""
+    asked = {f.name: getattr(options, f.name) for f in fields(options)}
+    asked["cpu_options"] = list(options.cpu_options)
+    for name in ("stats", "trace", "explain", "sgxs_out"):
+        del asked[name]
+    return {"version": __version__, "program": list(argv), **asked}
+
+
+def find_program(argv: Sequence[str], inherited: Inherited) -> ProgramFacts:
+    """The program that the first word names. Raises ProgramError."""
+    path = inherited.path()
+    return check_program(argv[0], {} if path is None else {"PATH": path})
+
+
+def run_program(
+    argv: Sequence[str], options: Options, inherited: Inherited, facts: ProgramFacts
+) -> int:
+    """Run a program to its end; its exit code, or 128 + the signal that killed it.
+
+    By SIGTERM and SIGHUP the program dies with its supervisor, and what was recorded is written.
+    RunnerError if it cannot be started; whatever else is raised, the program is dead by then.
+    """
+    keep_statuses()
+    part, readings = part_of(options)
+    native = options.engine == NATIVE
+    meet(native)
+    traps = choose(options.cpuid)
+    if native:
+        announce(traps is CpuidTraps.ALWAYS)
+    try:
+        world = World(
+            native=native,
+            tick_hz=options.tick_hz,
+            epc=options.epc,
+            linux=options.linux,
+            seed=options.seed,
+            part=part,
+            readings=readings,
+        )
+    except OSError as error:
+        why = f"memory for an EPC of {options.epc} cannot be mapped: {error.strerror}"
+        raise RunnerError("--epc", f"{why}: a smaller one, or ulimit -v unlimited") from None
+    vendor = None if options.vendor is None else options.vendor.encode("ascii", "replace")
+    engine: Any = options.engine
+    sections = world.machine.processor.epc.cpuid_sections()
+    try:
+        policy = CpuidPolicy(part, sections, engine, vendor)
+    except ValueError as error:
+        raise RunnerError("--vendor", str(error)) from None
+    supervisor = Supervisor(world, Loader(policy, traps))
+    inputs = [*facts.files(argv), *([] if options.trace is None else [options.trace])]
+    listening = Listening(world, supervisor, _told(argv, options), options, inputs)
+    for number in NOT_OURS:
+        signal.signal(number, signal.SIG_IGN)
+    doorbell = supervisor.doorbell
+    if listening.on:
+        for number in ENDING - inherited.ignored:
+            doorbell.install(number)
+    try:
+        supervisor.start(facts.file, argv, inherited)
+        status = supervisor.run()
+    except BaseException:
+        supervisor.end()
+        raise
+    finally:
+        listening.close()
+        supervisor.calls.cpu_time.timers.close()
+        doorbell.close()
+    if doorbell.terminated:
+        return 128 + doorbell.terminated
+    if os.WIFSIGNALED(status):
+        return 128 + os.WTERMSIG(status)
+    return os.WEXITSTATUS(status)

@@ -1,0 +1,110 @@
+"""The first process of a run: forked, traced, filtered, executed."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+from collections.abc import Sequence
+from typing import Any, Final, NoReturn
+
+from softsgx.runner.doctor.needs import refusal
+from softsgx.runner.errors import ProgramError, RunnerError
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.filters import install
+from softsgx.runner.host.inherited import NOT_OURS, Inherited
+from softsgx.runner.process.exec_chain import SHELL
+from softsgx.runner.ways import WAYS
+
+FILTER: Final = "seccomp"  # of the rows of needs.py
+BEFORE: Final = "the first process"
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class First:
+    """It stands still until `go`, traced from before its filter is there."""
+
+    def __init__(self, path: str, argv: Sequence[str], inherited: Inherited, fprog: bytes) -> None:
+        self._said, said = os.pipe2(os.O_CLOEXEC)
+        supervisor = os.getpid()
+        self.tid = os.fork()
+        if self.tid == 0:
+            _be_child(supervisor, path, argv, inherited, fprog, said)
+        os.close(said)
+        os.waitpid(self.tid, os.WUNTRACED)
+        try:
+            p.request(p.PTRACE_SEIZE, self.tid, 0, p.OPTIONS)
+        except OSError as error:
+            os.kill(self.tid, signal.SIGKILL)
+            os.waitpid(self.tid, 0)
+            why = error.strerror or str(error)
+            raise refusal("ptrace", why) from None
+
+    def go(self) -> None:
+        """To its exec."""
+        os.kill(self.tid, signal.SIGCONT)
+
+    def check(self) -> None:
+        """Once it has ended: ProgramError if it could not be executed."""
+        said = os.fsdecode(os.read(self._said, 4096))
+        os.close(self._said)
+        if not said:
+            return
+        step, number, why = said.split("\0")
+        if step == FILTER:
+            raise refusal(step, why)
+        if step == BEFORE:
+            raise RunnerError(step, why)
+        raise ProgramError(step, why, int(number))
+
+
+def _be_child(
+    supervisor: int,
+    path: str,
+    argv: Sequence[str],
+    inherited: Inherited,
+    fprog: bytes,
+    said: int,
+) -> NoReturn:
+    """In the child: wait to be seized, filter, execute. Never returns."""
+    step = BEFORE
+    try:
+        libc = ctypes.PyDLL(None, use_errno=True)
+        # Should the supervisor die before it has seized this process, it would stand for ever.
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != supervisor:
+            os._exit(127)  # it has died already
+        os.kill(os.getpid(), signal.SIGSTOP)
+        libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+        for number in (*NOT_OURS, signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        for ignored in inherited.ignored:
+            signal.signal(ignored, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, inherited.blocked)
+        step = FILTER
+        install(fprog, WAYS.filter_by_prctl)
+        step = path
+        _execute(libc, path, list(argv), inherited.environ)
+    except OSError as error:
+        os.write(said, os.fsencode(f"{step}\0{error.errno}\0{error.strerror}"))
+    finally:
+        os._exit(127)
+
+
+def _execute(libc: Any, path: str, argv: list[str], environ: Sequence[bytes]) -> NoReturn:
+    """As execvp does: a file that the kernel does not know is a script of the shell."""
+    if _execve(libc, path, argv, environ) == errno.ENOEXEC:
+        _execve(libc, SHELL, [SHELL, path, *argv[1:]], environ)
+    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _execve(libc: Any, path: str, argv: Sequence[str], environ: Sequence[bytes]) -> int:
+    """execve(2) with envp as it is: os.execve refuses strings without `=`, and drops doubles."""
+    arguments = [os.fsencode(word) for word in argv]
+    libc.execve(
+        os.fsencode(path),
+        (ctypes.c_char_p * (len(arguments) + 1))(*arguments, None),
+        (ctypes.c_char_p * (len(environ) + 1))(*environ, None),
+    )
+    return ctypes.get_errno()

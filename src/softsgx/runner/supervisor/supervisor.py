@@ -1,0 +1,375 @@
+"""The supervisor: starts a program, follows its threads, serves what they ask for.
+
+One thread does everything: it waits for stops and mailboxes, drives the model, and emulates.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from softsgx.linux import syscalls
+from softsgx.runner.calls.cpu_timer_calls import as_the_kernel_sends_it
+from softsgx.runner.calls.table import Calls
+from softsgx.runner.enclaves.threads import Enclaves
+from softsgx.runner.errors import RunnerError
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.inserted.box import IDLE
+from softsgx.runner.inserted.doorbell import Doorbell
+from softsgx.runner.inserted.layout import END, GATE
+from softsgx.runner.inserted.mailboxes import Mailboxes
+from softsgx.runner.inserted.stub import INT80_DONE
+from softsgx.runner.process import bpf, forced
+from softsgx.runner.process.families import shares_memory, thread_group
+from softsgx.runner.process.inside_stub import Inserted
+from softsgx.runner.process.process_events import delivered, tell_end, tell_exec, tell_fork
+from softsgx.runner.process.signals import Due, complete_frame, taken
+from softsgx.runner.process.tracee import Space, Tracee
+from softsgx.runner.process.world import LiveProcess, World
+from softsgx.runner.say import say
+from softsgx.runner.supervisor.child import First
+from softsgx.runner.supervisor.loading import Loader, LoadError
+from softsgx.runner.traps import cpuid_traps, ud2
+from softsgx.runner.traps.abort_page import AbortPage
+from softsgx.runner.traps.host_traps import HostTraps
+from softsgx.runner.ways import WAYS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from softsgx.runner.host.inherited import Inherited
+
+_STOPPING: Final = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
+
+
+class Supervisor:
+    """Runs one program and its descendants."""
+
+    def __init__(self, world: World, loader: Loader) -> None:
+        self.world = world
+        self.mailboxes = Mailboxes()
+        self.doorbell = Doorbell(self.mailboxes)
+        self.loader = loader
+        loader.mailboxes = self.mailboxes
+        self.abort_page = AbortPage(world)
+        self.postponed: list[tuple[int, int]] = []  # ends of threads that somebody else came upon
+        self.enclaves = self._engine(world, loader)
+        self.traps = HostTraps(self)
+        self.inserted = Inserted(self)
+        self.calls = Calls(self)
+        self.tracees: dict[int, Tracee] = {}
+        self._early: dict[int, int] = {}  # stops of children whose parent's event has not come
+        self.first = 0
+        self.exit_status: int | None = None
+        self.started = False  # the program has been prepared
+        self._unprepared = ""  # why it could not be
+        self._first: First | None = None
+
+    def _engine(self, world: World, loader: Loader) -> Enclaves:
+        parts = (world, self.mailboxes, self.doorbell, loader.vdso)
+        if not world.native:
+            return Enclaves(*parts)
+        from softsgx.runner.native.engine import NativeEnclaves
+        from softsgx.runner.native.load import NativeParts
+
+        native = NativeEnclaves(*parts, self.abort_page)
+        self.postponed = native.postponed
+        loader.native = NativeParts(world.memory, native.slots)
+        return native
+
+    # Starting
+
+    def start(self, path: str, argv: Sequence[str], inherited: Inherited) -> None:
+        """Fork, be traced, install the filter, execute. RunnerError if ptrace is refused."""
+        self.doorbell.install()
+        pages = (END - GATE) >> 12
+        fprog = bpf.base_filter(GATE, pages, os.getpid(), WAYS.filter_by_prctl)
+        self._first = First(path, argv, inherited, fprog)
+        self._first.go()
+        tid = self._first.tid
+        self.first = tid
+        space = Space(self.world, tid)
+        self.tracees[tid] = Tracee(self.world, tid, tid, space)
+
+    def run(self) -> int:
+        """Serve until every process is gone; the wait status of the first.
+
+        Once the doorbell was rung by one of ENDING that is soon. RunnerError if it could not be
+        executed.
+        """
+        doorbell, enclaves = self.doorbell, self.enclaves
+        while self.tracees:
+            doorbell.look()
+            if doorbell.terminated:
+                self.kill()  # each time: there may be new ones
+            if doorbell.stopped():
+                self._drain()
+            self._bury()
+            enclaves.rung()
+            self.calls.cpu_time.timers.rung()
+            for mailbox in self.mailboxes.control.take():
+                self._request(mailbox)
+            if enclaves.ready:
+                try:
+                    enclaves.turn()
+                except p.GONE:
+                    continue  # killed while it was inside; its exit comes next
+            elif self.tracees:
+                doorbell.wait()
+        assert self.exit_status is not None
+        assert self._first is not None
+        self._first.check()
+        if self._unprepared:
+            raise RunnerError("the program cannot be prepared", self._unprepared)
+        return self.exit_status
+
+    def kill(self) -> None:
+        """End every process; the caller goes on with `run`."""
+        for pid in {t.pid for t in self.tracees.values()}:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+    def end(self) -> None:
+        """End every process and wait until all are gone, whatever state this object is in."""
+        self.kill()
+        while True:
+            try:
+                tid, status = os.waitpid(-1, p.WALL)
+            except ChildProcessError:
+                return
+            if os.WIFSTOPPED(status):
+                with suppress(OSError):
+                    os.kill(tid, signal.SIGKILL)  # one that was not known yet
+                    p.request(p.PTRACE_CONT, tid)
+
+    # Events
+
+    def _bury(self) -> None:
+        """Threads that died while a call was run on their behalf: nobody will report them again."""
+        ended = self.world.ended
+        while ended:
+            self._event(*ended.pop())
+
+    def _drain(self) -> None:
+        while self.tracees:
+            try:
+                if self.postponed:
+                    tid, status = self.postponed.pop()
+                else:
+                    tid, status = os.waitpid(-1, p.WALL | os.WNOHANG)
+            except ChildProcessError:
+                for orphan in list(self.tracees.values()):
+                    self._gone(orphan)
+                return
+            if tid == 0:
+                return
+            t = self.tracees.get(tid)
+            if t is None:
+                self._early[tid] = status
+                continue
+            try:
+                self._event(t, status)
+            except p.GONE:
+                continue  # killed while we looked; its exit comes next
+
+    def _event(self, t: Tracee, status: int) -> None:
+        if not os.WIFSTOPPED(status):
+            self.enclaves.settle()
+            if t.tid == self.first:
+                self.exit_status = status
+            tell_end(t, status)
+            self._gone(t)
+            return
+        number, event = os.WSTOPSIG(status), status >> 16
+        due = taken(t, number) if not event and t.due else None
+        if not event and self.enclaves.stopped(t, number):
+            return
+        self.enclaves.settle()
+        if event == p.EVENT_SECCOMP:
+            self._seccomp(t)
+        elif event in (p.EVENT_FORK, p.EVENT_VFORK, p.EVENT_CLONE):
+            self._child_of(t, p.event_message(t.tid))
+            p.request(p.PTRACE_CONT, t.tid)
+        elif event == p.EVENT_EXEC:
+            self._exec(t)
+        elif event == p.EVENT_STOP:
+            self._stopped(t, number)
+        elif number == p.SYSCALL_STOP:
+            at_exit, t.at_exit = t.at_exit, None
+            try:
+                if at_exit is not None:
+                    at_exit(t)
+            except LoadError as error:
+                if self.started:
+                    say(f"softsgx: run: {error}\n")
+                else:
+                    self._unprepared = str(error)
+                os.kill(t.pid, signal.SIGKILL)
+                return
+            p.request(p.PTRACE_CONT, t.tid)
+        elif number == signal.SIGTRAP and t.frame is not None:
+            complete_frame(t, t.frame)
+            t.frame = None
+            p.request(p.PTRACE_CONT, t.tid)
+        else:
+            t.frame = None
+            self._signal(t, number, due)
+
+    def _stopped(self, t: Tracee, number: int) -> None:
+        if t.forced is not None:
+            self.enclaves.force_signal(t)
+        elif number in _STOPPING and not t.starting:
+            p.request(p.PTRACE_LISTEN, t.tid)
+        else:
+            t.starting = False
+            t.space.drop_not_copied(t)
+            self.enclaves.on_the_way(t, p.get_regs(t.tid))
+            p.request(p.PTRACE_CONT, t.tid)
+
+    def _signal(self, t: Tracee, number: int, due: Due | None) -> None:
+        """A signal is about to be delivered: the thread must not seem to be in our code."""
+        if due is None and self._ours(t, number):
+            return
+        if number == signal.SIGSEGV and due is None:
+            refused = self.abort_page.access(t)
+            if refused is None:
+                return
+            number, due = refused
+        self.inserted.leave(t)
+        delivered(t, number, due)
+        forced.forget_reset(t, number)
+        if due is None:
+            as_the_kernel_sends_it(t, number)
+        if due is None or not due.changes_frame:
+            p.request(p.PTRACE_CONT, t.tid, 0, number)
+            return
+        # To the first instruction of the handler, where its frame can be completed.
+        t.frame = due
+        p.request(p.PTRACE_SINGLESTEP, t.tid, 0, number)
+
+    def _ours(self, t: Tracee, number: int) -> bool:
+        """An instruction that is served where it stands."""
+        return (
+            ud2.served(self, t, number)
+            or self.traps.serve(t, number)
+            or self.inserted.no_stack(t, number)
+        )
+
+    # ENCLU and CPUID of the program
+
+    def _request(self, mailbox: int) -> None:
+        tid = self.mailboxes.control.tid(mailbox)
+        t = self.tracees.get(tid)
+        if t is None or t.inside:
+            self.mailboxes.control.set_state(mailbox, IDLE)
+            return
+        try:
+            self.enclaves.request(t, mailbox)
+        except p.GONE:
+            return
+
+    def _seccomp(self, t: Tracee) -> None:
+        regs = p.get_regs(t.tid)
+        if self.enclaves.syscall(t, regs):
+            return
+        rip = regs[p.RIP]
+        site = t.space.sites.get(rip - 2)
+        if (rip == INT80_DONE or site == "enclu") and self.traps.end(t):
+            cpuid_traps.end_at_filter(t, regs)
+        elif rip == INT80_DONE:
+            self.enclu(t, regs, self.loader.vdso.enclu)
+        elif site == "enclu":
+            self.enclu(t, regs, rip - 2)
+        elif site is not None:
+            self.traps.replaced_cpuid(t, regs)
+        else:
+            self.calls.serve(t, regs)
+
+    def enclu(self, t: Tracee, regs: list[int], rip: int) -> None:
+        """An ENCLU at `rip` outside of the stub; RAX is in orig_rax."""
+        # The kernel keeps the low half of RAX in orig_rax; ENCLU looks at no more.
+        regs[p.RAX] = regs[p.ORIG_RAX] & 0xFFFFFFFF
+        if rip == self.loader.vdso.enclu:
+            self.mailboxes.control.insert(t.tid)
+        self.enclaves.trapped(t, regs, rip)
+
+    # Processes
+
+    def _child_of(self, parent: Tracee, tid: int) -> None:
+        early = self._early.pop(tid, None)
+        if early is not None and not os.WIFSTOPPED(early):
+            return  # it has ended already
+        try:
+            pid = thread_group(tid)
+            shared = pid == parent.pid or shares_memory(parent, tid)
+        except p.GONE:
+            pid, shared = tid, False  # one of them was killed already
+        space = parent.space if shared else parent.space.forked(tid, None)
+        child = Tracee(self.world, pid, tid, space)
+        child.actions = parent.actions if pid == parent.pid else dict(parent.actions)
+        child.cpuid_denied = parent.cpuid_denied
+        child.cpuid_faulting = parent.cpuid_faulting
+        child.watched = parent.watched if child.pid == parent.pid else set(parent.watched)
+        child.starting = True
+        self.tracees[tid] = child
+        try:
+            if space is not parent.space and parent.space.mm.vmas:
+                self._fork_model(parent, child)
+            tell_fork(parent, child)
+            if early is not None:
+                self._event(child, early)
+        except p.GONE:
+            return  # killed already: its end comes next, and its parent goes on
+
+    def _fork_model(self, parent: Tracee, child: Tracee) -> None:
+        world = self.world
+        lp = world.take_lp()
+        process = LiveProcess(world, child.tid)
+        child.space.process = process
+        thread = parent.model()
+        body = syscalls.sys_fork(thread, str(child.tid), lp.id, process)
+        child.thread = world.run(body, thread.cpu)
+        child.space.attach_memory()
+        child.thread.switch_in()
+        self.enclaves.forked(parent, child)
+
+    def _exec(self, t: Tracee) -> None:
+        """Only this thread is left; it may have taken the leader's number."""
+        former = p.event_message(t.tid)
+        if former != t.tid and former in self.tracees:
+            self._gone(self.tracees[former])
+        self._leave_space(t)
+        t.space = Space(self.world, t.tid)
+        t.space.users += 1
+        t.pid = t.tid
+        self.calls.cpu_time.calls.forget(t.pid, interval_too=False)
+        t.actions = forced.inherited(t.tid)
+        t.cpuid_denied = t.cpuid_faulting = False
+        t.at_exit = self._executed
+        p.request(p.PTRACE_SYSCALL, t.tid)
+
+    def _executed(self, t: Tracee) -> None:
+        self.loader.executed(t)
+        self.started = True
+        tell_exec(t)
+
+    def _gone(self, t: Tracee) -> None:
+        self.enclaves.gone(t)
+        self.calls.cpu_time.gone(t)
+        self.tracees.pop(t.tid, None)
+        self._leave_space(t)
+        self.calls.nodes.look_for_released()
+
+    def _leave_space(self, t: Tracee) -> None:
+        space = t.space
+        space.users -= 1
+        mm = space.process.mm
+        t.drop_model()
+        if not space.users:
+            if mm.vmas or mm.notifiers:
+                self.world.run(syscalls.exit_mmap(self.world.machine.ksgxd, mm), 0)
+            space.close()

@@ -1,0 +1,1 @@
+"""What stops when a host program executes it: CPUID, ENCLU, accesses to enclave memory."""

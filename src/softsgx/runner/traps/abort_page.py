@@ -1,0 +1,267 @@
+"""The abort page: what a host thread finds where enclave memory is mapped.
+
+SDM 3D, 38.5.1 "Access-control for Accesses that Originate from non-SGX Instructions".
+
+Enclave areas are PROT_NONE in the process, so that such an access is a SIGSEGV that only we see. It
+walks the page tables of the model, and goes through the fault handler of its kernel like any other.
+What is refused there the program is told; else the instruction runs on a page of ones, and what it
+wrote is forgotten.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from softsgx.cpu.access import walk
+from softsgx.cpu.fault import Fault
+from softsgx.linux.events import tell_signal
+from softsgx.linux.fault import do_user_addr_fault
+from softsgx.linux.mm import VM_EXEC, VM_READ, VM_RWX, VM_WRITE
+from softsgx.linux.process import SEGV_ACCERR, SEGV_MAPERR, Signal
+from softsgx.mem.tlb import FETCH, WRITE
+from softsgx.runner.code.maddr import access_kind
+from softsgx.runner.code.trapped import LONGEST
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.process.forced import before, force, put_back
+from softsgx.runner.process.signals import (
+    Due,
+    bit,
+    code_and_address,
+    send,
+    siginfo,
+    signal_state,
+)
+from softsgx.runner.process.tracee import NR_MPROTECT, Tracee, in_model_order
+from softsgx.sim.cpu_events import AccessFaulted
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+from softsgx.spec.faults import PFEC_P
+
+if TYPE_CHECKING:
+    from softsgx.linux.mm import Vma
+    from softsgx.runner.process.world import World
+
+_ONES: Final = b"\xff" * PAGE_SIZE
+# 16 elements of a gather, each across two pages, and the instruction itself.
+_PAGES_MAX: Final = 34
+_PAGE_FAULTS: Final = (SEGV_MAPERR, SEGV_ACCERR)
+
+
+class _HostRegisters(NamedTuple):
+    regs: list[int]
+    fsbase: int
+    gsbase: int
+
+
+class _Attempt:
+    """One instruction that touches enclave memory.
+
+    `mask` are the blocked signals before it; None as long as nothing has been done to the thread,
+    which then is still where its SIGSEGV can be delivered.
+    """
+
+    def __init__(self) -> None:
+        self.opened: list[int] = []
+        self.mask: int | None = None
+
+
+class AbortPage:
+    """Serves accesses of host threads to enclave areas."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def access(self, t: Tracee) -> tuple[int, Due | None] | None:
+        """A SIGSEGV is about to be delivered: None if it is served, else what is to be delivered
+        instead, its siginfo in place."""
+        address = self._address(t, p.get_siginfo(t.tid))
+        if address is None:
+            return int(signal.SIGSEGV), None
+        attempt = _Attempt()
+        try:
+            refused = self._run(t, attempt, address)
+            return None if refused is None else self._refuse(t, attempt, refused)
+        finally:
+            self.close(t, attempt.opened)
+
+    def from_inside(self, t: Tracee, address: int) -> Signal | None:
+        """An access of enclave code to another enclave; what the kernel refuses, None if served."""
+        attempt = _Attempt()
+        try:
+            return self._run(t, attempt, address)
+        finally:
+            self.close(t, attempt.opened)
+
+    def _address(self, t: Tracee, info: bytes) -> int | None:
+        """si_addr of a page fault on an enclave area."""
+        code, address = code_and_address(info)
+        if code not in _PAGE_FAULTS or not t.space.mm.vmas:
+            return None
+        return address if t.space.mm.vma_lookup(address) is not None else None
+
+    # What the access comes to
+
+    def _run(self, t: Tracee, attempt: _Attempt, address: int) -> Signal | None:
+        """Open pages and execute the instruction until it is done, or raises another signal.
+
+        Returns what the kernel refuses.
+        """
+        while True:
+            access = self._access(t, address)
+            if address & ~PAGE_MASK in attempt.opened and access != FETCH:
+                access = WRITE  # it can be read, and yet faults
+            refused = self._judge(t, address, access, told=True)
+            if refused is not None:
+                return refused
+            if attempt.mask is None:
+                attempt.mask = before(t, signal.SIGSEGV)
+            self._open(t, address & ~PAGE_MASK, t.space.mm.vma_lookup(address))
+            attempt.opened.append(address & ~PAGE_MASK)
+            number, info = self._step(t)
+            found = self._address(t, info) if number == signal.SIGSEGV else None
+            if found is None or len(attempt.opened) == _PAGES_MAX:
+                self._executed(t, attempt, number, info)
+                return None
+            address = found
+
+    def _access(self, t: Tracee, address: int) -> int:
+        """READ, WRITE or FETCH: siginfo does not say, the instruction does."""
+        regs = p.get_regs(t.tid)
+        rip = regs[p.RIP]
+        if address == rip:
+            return FETCH
+        code = p.read_memory(t.tid, rip, LONGEST)
+        if code is None:
+            # It ends on a page that cannot be read, or is execute-only.
+            rest = min(LONGEST, PAGE_SIZE - (rip & PAGE_MASK))
+            buffer = bytearray(rest)
+            size = t.space.attach_memory().peek(rip, memoryview(buffer))
+            code = bytes(buffer[:size])
+        host = _HostRegisters(list(in_model_order(regs)), regs[p.FS_BASE], regs[p.GS_BASE])
+        return access_kind(host, code, address)
+
+    def _judge(self, t: Tracee, address: int, access: int, *, told: bool = False) -> Signal | None:
+        """The page walk, and the kernel's fault handler until it succeeds; the signal if not.
+
+        `told`: who listens is told of the fault.
+        """
+        thread = t.model()
+        while True:
+            try:
+                walk(t.lp, address, access)
+            except Fault as fault:
+                if told:
+                    _tell(t, address, access, fault)
+                body = do_user_addr_fault(thread, fault.code, address)
+                refused = self.world.run(body, thread.cpu)
+                if refused is not None:
+                    return refused
+            else:
+                return None
+
+    def _refuse(
+        self, t: Tracee, attempt: _Attempt, refused: Signal
+    ) -> tuple[int, Due | None] | None:
+        """The kernel refuses: its signal, whose frame has P as in the model's page tables.
+
+        Whether it was a write or a fetch, the frame says by itself: the real fault was one, too.
+        """
+        number = refused.number
+        told = tell_signal(t.model(), refused)
+        due = Due(siginfo(refused), refused.error_code, PFEC_P, told=told)
+        same = number == signal.SIGSEGV
+        if attempt.mask is None and (same or not signal_state(t.tid).refuses(number)):
+            p.set_siginfo(t.tid, due.info)
+            return number, due
+        self.close(t, attempt.opened)
+        if not same:
+            # SIGSEGV is not what it dies of.
+            if attempt.mask is None:
+                attempt.mask = before(t, signal.SIGSEGV)
+            self._as_before(t, attempt)
+            force(t, number)
+        send(t, number, due)
+        p.request(p.PTRACE_CONT, t.tid)
+        return None
+
+    def _executed(self, t: Tracee, attempt: _Attempt, number: int, info: bytes) -> None:
+        """The instruction is done, or something else came, which the program gets as it is."""
+        self.close(t, attempt.opened)
+        raised = code_and_address(info)[0] > 0  # by the instruction itself
+        if number == signal.SIGTRAP and raised:
+            self._as_before(t, attempt)
+        else:
+            self._as_before(t, attempt, number if raised else 0)
+            send(t, number, Due(info))
+        p.request(p.PTRACE_CONT, t.tid)
+
+    # The thread
+
+    def _as_before(self, t: Tracee, attempt: _Attempt, but: int = 0) -> None:
+        """Handlers and mask. A single step is a SIGTRAP, which unblocks itself, too.
+
+        Signal `but` is an exception of the program: the kernel has judged it.
+        """
+        assert attempt.mask is not None
+        p.set_sigmask(t.tid, attempt.mask & ~bit(but) if but else attempt.mask)
+        put_back(t, but)
+
+    def _step(self, t: Tracee) -> tuple[int, bytes]:
+        """Execute one instruction; the signal that comes, SIGTRAP if it is done, with siginfo."""
+        while True:
+            p.request(p.PTRACE_SINGLESTEP, t.tid)
+            _, status = os.waitpid(t.tid, p.WALL)
+            if not os.WIFSTOPPED(status):
+                self.world.ended.append((t, status))
+                raise p.NoSuchTracee(3, "died in a single step")
+            if not status >> 16:
+                return os.WSTOPSIG(status), p.get_siginfo(t.tid)
+
+    # The pages
+
+    def open_range(self, t: Tracee, address: int, length: int, access: int) -> list[int]:
+        """Make the enclave pages of a buffer pages of ones, where the access is allowed."""
+        opened = []
+        for page in range(address & ~PAGE_MASK, address + length, PAGE_SIZE):
+            vma = t.space.mm.vma_lookup(page)
+            if vma is not None and self._judge(t, page, access) is None:
+                self._open(t, page, vma)
+                opened.append(page)
+        return opened
+
+    def close(self, t: Tracee, opened: list[int]) -> None:
+        """Nobody may touch the pages any more."""
+        while opened:
+            t.inject(NR_MPROTECT, opened.pop(), PAGE_SIZE, 0)
+
+    def _open(self, t: Tracee, page: int, vma: Vma) -> None:
+        native = t.space.native
+        if native is not None:
+            self._nobody_inside(t)
+            native.hide((page >> PAGE_SHIFT,))
+            for operation in native.pending():
+                t.inject(operation.number, *operation.arguments)
+            native.hidden.clear()
+        t.inject(NR_MPROTECT, page, PAGE_SIZE, VM_READ | VM_WRITE)
+        p.write_memory(t.tid, page, _ONES)
+        prot = vma.flags & VM_RWX
+        if prot & (VM_WRITE | VM_EXEC):
+            prot |= VM_READ
+        if prot != VM_READ | VM_WRITE:
+            t.inject(NR_MPROTECT, page, PAGE_SIZE, prot)
+
+    def _nobody_inside(self, t: Tracee) -> None:
+        """Threads that run natively would see the page of ones: interrupt them."""
+        for thread in t.space.process.threads:
+            lp = self.world.machine.processor.lps[thread.cpu]
+            if thread is not t.thread and lp.enclave_mode:
+                lp.interrupt()
+
+
+def _tell(t: Tracee, address: int, access: int, fault: Fault) -> None:
+    """Who listens is told of the fault: `walk` is below the processor's own events."""
+    log = t.world.log
+    if log.on:
+        vector, code, rule = fault.vector, fault.code, fault.rule
+        log.emit(AccessFaulted(t.lp.id, address, access, vector, code, rule, 0))

@@ -1,0 +1,110 @@
+"""Where CPUID faulting is used: `--cpuid`.
+
+With CPUID faulting (arch_prctl, ARCH_SET_CPUID) no CPUID escapes. But the kernel writes an MSR
+whenever it switches between a thread that has it and one that has not, and a supervised thread that
+stops switches two to four times. On bare metal that is nothing; under a hypervisor each write may
+cost 10 us, where a stop costs 17. Whoever wants speed there gives it up when a thread first enters
+an enclave, as programs look for features before, or does without.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import time
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from softsgx.runner.errors import RunnerError
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.probes import (
+    ARCH_SET_CPUID,
+    Child,
+    Refused,
+    arch_prctl,
+    try_cpuid_faulting,
+)
+from softsgx.runner.options import CPUID_CHOICES
+from softsgx.runner.process import bpf
+from softsgx.runner.process.stops import changed
+from softsgx.spec.bits import MASK32
+
+if TYPE_CHECKING:
+    from softsgx.runner.process.tracee import Tracee
+
+SWITCH_US_DEAR: Final = 2.0  # of one change: a stop of 17 us becomes 25
+_CHANGES: Final = 40
+_NR_ARCH_PRCTL_I386: Final = 384
+_INT80_LENGTH: Final = 2
+
+
+class CpuidTraps(Enum):
+    """When CPUID is an exception. Unless ALWAYS, it is also replaced where that is proven."""
+
+    ALWAYS = "every CPUID is served"
+    UNTIL_ENTRY = "every CPUID is served until a thread first enters an enclave"
+    NEVER = "only a CPUID that disassembly finds shows SGX"
+
+
+def choose(option: str) -> CpuidTraps:
+    """What `--cpuid` asks for, on this machine. RunnerError if it cannot be had."""
+    if option not in CPUID_CHOICES:
+        raise RunnerError("--cpuid", f"{option!r}: known are {', '.join(CPUID_CHOICES)}")
+    if option == "patch":
+        return CpuidTraps.NEVER
+    try:
+        try_cpuid_faulting()
+    except (Refused, OSError) as error:
+        if option == "auto":
+            return CpuidTraps.NEVER
+        raise RunnerError(f"--cpuid {option}", f"CPUID faulting: {error}") from None
+    return CpuidTraps.UNTIL_ENTRY if option == "until-entry" else CpuidTraps.ALWAYS
+
+
+def switch_us() -> float:
+    """The microseconds that one change between threads with and without CPUID faulting costs.
+
+    The least of many: what else the machine does only adds to it.
+    """
+    found = mmap.mmap(-1, mmap.PAGESIZE)  # shared with the child
+
+    def body() -> int:
+        call, best = arch_prctl(), 1.0
+        for _ in range(_CHANGES):
+            began = time.perf_counter()
+            call(ARCH_SET_CPUID, 0)
+            call(ARCH_SET_CPUID, 1)
+            best = min(best, time.perf_counter() - began)
+        struct.pack_into("<d", found, 0, best / 2 * 1e6)
+        return 0
+
+    with Child(body) as child:
+        status = child.wait()
+    if status:
+        raise Refused(f"a child process ended with status {status:#x}")
+    return float(struct.unpack_from("<d", found)[0])
+
+
+def end_at_filter(t: Tracee, regs: list[int]) -> None:
+    """A thread at the stop of an `int 0x80` that was ENCLU: no faulting for it from here on.
+
+    The call is made in place of that one, which is executed again afterwards.
+    """
+    t.cpuid_faulting = False
+    rax = regs[p.ORIG_RAX] & MASK32
+
+    def again(t: Tracee, _result: int) -> int:
+        after = p.get_regs(t.tid)
+        after[p.RIP] -= _INT80_LENGTH
+        after[p.ORIG_RAX] = p.MASK64
+        p.set_regs(t.tid, after)
+        return rax
+
+    changes = {p.ORIG_RAX: _NR_ARCH_PRCTL_I386, p.RAX: _NR_ARCH_PRCTL_I386}
+    changed(t, regs, {**changes, p.RBX: ARCH_SET_CPUID, p.RCX: 1}, again)
+
+
+def end(t: Tracee) -> None:
+    """The same for a thread at the stop of a signal."""
+    t.cpuid_faulting = False
+    t.inject(bpf.ARCH_PRCTL, ARCH_SET_CPUID, 1)
