@@ -11,6 +11,7 @@ Rule = Callable[[Source], Iterator[str]]
 
 RULES: list[Rule] = [
     rooms.room_order,
+    rooms.live_short_cut,
     purity.no_clock_no_entropy,
     purity.no_set_order,
     form.no_hiding,
@@ -184,6 +185,10 @@ REFUSED: list[tuple[Rule, str, str]] = [
     (rooms.room_order, "cli/a.py", "import softsgx.attic"),
     (rooms.room_order, "__init__.py", "from softsgx.cli import main"),
     (rooms.room_order, "attic/a.py", ""),
+    (rooms.live_short_cut, "linux/sgx/a.py", "from softsgx.sim.live import LIVE"),
+    (rooms.live_short_cut, "system/a.py", "from softsgx.sim import live"),
+    (rooms.live_short_cut, "cpu/a.py", "def f():\n    import softsgx.sim.live"),
+    (rooms.live_short_cut, "cpu/leaf/a.py", "from ...sim.live import LIVE"),
     *(
         (purity.no_clock_no_entropy, f"{room}/a.py", f"import {module}")
         for room in ("spec", "sim", "system", "lab", "explore")
@@ -243,6 +248,9 @@ ACCEPTED: list[tuple[Rule, str, str]] = [
     (rooms.room_order, "report/a.py", "from softsgx.spec import leaves"),
     (rooms.room_order, "cli/a.py", "import softsgx\nfrom softsgx.runner import ptrace"),
     (rooms.room_order, "__init__.py", "def f():\n    from softsgx.system import Machine"),
+    (rooms.live_short_cut, "sim/a.py", "from softsgx.sim.live import LIVE"),
+    (rooms.live_short_cut, "cpu/execute.py", "from softsgx.sim.live import LIVE"),
+    (rooms.live_short_cut, "cpu/a.py", "from softsgx.sim import live_tasks, lives"),
     (purity.no_clock_no_entropy, "sim/rng.py", "from random import Random"),
     (purity.no_clock_no_entropy, "runner/a.py", "import ctypes, time, os\nos.urandom(8)"),
     (purity.no_clock_no_entropy, "sim/a.py", "from .time import Clock\ntime = 1\ncopy = [time]"),

@@ -1,10 +1,10 @@
-"""The live clock: an execution in which nobody gets in between unless a task waits.
+"""The live clock: an execution in which no other task runs until the current one has to wait.
 
-While `Execution` drives tasks unrecorded, under Cooperative, the task that runs goes on at every
-point anyway. Hot code asks `LIVE.execution` and leaves out what would change nothing: points that
-are neither blocking nor RETRY, the point of a free lock or of a leaf, and the claims of that leaf.
-In every other execution it is None, also in one that a task of a live execution runs: whatever its
-tasks take is theirs.
+While `Execution` drives tasks unrecorded, under Cooperative, the current task goes on at every
+point that neither blocks nor retries. So locks and leaves, which ask `LIVE.execution`, leave out
+what would change nothing: the point of a free lock or of a leaf, and the claims of that leaf. All
+other code yields its points in every execution. `LIVE.execution` is None in all others, also in
+one that a task of a live execution runs: its tasks take their own locks.
 """
 
 from __future__ import annotations

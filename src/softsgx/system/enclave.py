@@ -19,7 +19,6 @@ from softsgx.linux.fault import do_user_addr_fault
 from softsgx.linux.vdso import ENCLU_LENGTH, FIXED_UP, VDSO_ENCLU, Exit
 from softsgx.sim import Steps
 from softsgx.sim.cpu_events import InstructionFaulted
-from softsgx.sim.live import LIVE
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import PAGE_SHIFT
 from softsgx.spec.epcm import MODIFIED, PENDING, PR, REG, RWX, TCS, TRIM, R, W
@@ -89,15 +88,13 @@ class EnclaveThread:
 
     def load(self, address: int, size: int = 8) -> Steps[bytes]:
         """Read `size` bytes."""
-        if LIVE.execution is None:
-            yield ("load", ("linear", address >> PAGE_SHIFT), False)
+        yield ("load", ("linear", address >> PAGE_SHIFT), False)
         data: bytes = yield from self._run(LogicalProcessor.load, address, size)
         return data
 
     def store(self, address: int, data: bytes) -> Steps[None]:
         """Write bytes."""
-        if LIVE.execution is None:
-            yield ("store", ("linear", address >> PAGE_SHIFT), True)
+        yield ("store", ("linear", address >> PAGE_SHIFT), True)
         yield from self._run(LogicalProcessor.store, address, data)
 
     def fetch(self, address: int) -> Steps[bytes]:
@@ -130,8 +127,6 @@ class EnclaveThread:
             if lp.tcs_address != self.tcs or lp.secs is None:
                 lp = yield from self._be_inside()
             try:
-                if LIVE.execution is not None:
-                    return lp.enclu(leaf, rbx, rcx, rdx)
                 return (yield from lp.enclu_steps(leaf, rbx, rcx, rdx))
             except Fault as fault:
                 yield from self._repair(fault)
@@ -215,10 +210,7 @@ class EnclaveThread:
     def _resume(self) -> Steps[None]:
         self.current.run_user_code()
         try:
-            if LIVE.execution is not None:
-                self.lp.enclu(leaves.ERESUME, self.tcs, VDSO_ENCLU)
-            else:
-                yield from self.lp.enclu_steps(leaves.ERESUME, self.tcs, VDSO_ENCLU)
+            yield from self.lp.enclu_steps(leaves.ERESUME, self.tcs, VDSO_ENCLU)
         except Fault as fault:
             # ERESUME itself faulted: the TCS or the SSA frame may have been swapped out.
             yield from self._repair(fault)

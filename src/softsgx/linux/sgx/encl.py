@@ -20,7 +20,6 @@ from softsgx.linux.sgx.encls import encls, encls_failed
 from softsgx.linux.smp import flush_tlb_mm, on_each_cpu_mask
 from softsgx.mem.pagetable import direct
 from softsgx.sim import Steps, Unmodelled
-from softsgx.sim.live import LIVE
 from softsgx.sim.locks import Mutex
 from softsgx.sim.srcu import Srcu
 from softsgx.spec import leaves
@@ -369,8 +368,7 @@ def sgx_vma_fault(current: Thread, vma: Vma, address: int) -> Steps[str]:
         return VM_FAULT_SIGBUS  # registration failed at fork
     address &= ~PAGE_MASK
     kernel = current.kernel
-    if LIVE.execution is None:
-        yield ("xa_load", (encl.name, address), False)
+    yield ("xa_load", (encl.name, address), False)
     v2 = kernel.version.interface == "v2"
     if kernel.has_sgx2 and encl.page(address) is None:
         if kernel.races.direct_reclaim_in_fault:
@@ -388,8 +386,7 @@ def sgx_vma_fault(current: Thread, vma: Vma, address: int) -> Steps[str]:
             return VM_FAULT_SIGBUS
         pfn = entry.epc_page.pfn
         mm = current.mm
-        if LIVE.execution is None:
-            yield ("pte", (mm.name, address), True)
+        yield ("pte", (mm.name, address), True)
         if mm.insert_pfn(address, pfn, pte_rights(kernel, vma, entry)):
             return VM_FAULT_SIGBUS
         mm.space.test_and_clear_accessed(address)
@@ -506,8 +503,7 @@ def _eaug_done(
     encl_page.type = PT_REG
     encl.secs_child_cnt += 1
     m.sgx_mark_page_reclaimable(kernel, epc_page)
-    if LIVE.execution is None:
-        yield ("pte", (current.mm.name, encl_page.address), True)
+    yield ("pte", (current.mm.name, encl_page.address), True)
     rights = R | W if kernel.version.interface == "v2" else vma.flags
     if current.mm.insert_pfn(encl_page.address, epc_page.pfn, rights):
         return VM_FAULT_SIGBUS
@@ -630,8 +626,7 @@ def _zap_pte(current: Thread, encl: SgxEncl, mm: Mm, address: int) -> Steps[None
     with (yield from mm.mmap_lock.acquire_read()):
         vma = mm.vma_lookup(address)
         if vma is not None and vma.encl is encl:
-            if LIVE.execution is None:
-                yield ("pte", (mm.name, address), True)
+            yield ("pte", (mm.name, address), True)
             if mm.space.unmap(address):
                 yield from flush_tlb_mm(current, mm)
 

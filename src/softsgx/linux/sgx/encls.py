@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu.fault import Fault
-from softsgx.sim.live import LIVE
 from softsgx.spec import faults, leaves
 from softsgx.spec.registers import RBX, RFLAGS
 
@@ -37,10 +36,7 @@ def encls(current: Thread, leaf: int, rbx: int, rcx: int, rdx: int = 0) -> Steps
     regs = lp.regs
     saved = regs[:4], regs[RFLAGS]
     try:
-        if LIVE.execution is not None:
-            status = lp.encls(leaf, rbx, rcx, rdx)
-        else:
-            status = yield from lp.encls_steps(leaf, rbx, rcx, rdx)
+        status = yield from lp.encls_steps(leaf, rbx, rcx, rdx)
     except Fault as fault:
         return ENCLS_FAULT_FLAG | fault.vector
     finally:

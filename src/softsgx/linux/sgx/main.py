@@ -13,7 +13,6 @@ from softsgx.linux.sgx.backing import SgxBacking
 from softsgx.linux.sgx.encls import encls, encls_failed
 from softsgx.mem.pagetable import DIRECT_MAP, direct
 from softsgx.sim import Steps
-from softsgx.sim.live import LIVE
 from softsgx.spec import leaves
 from softsgx.spec.bits import PAGE_SHIFT
 from softsgx.spec.status import SGX_NOT_TRACKED
@@ -120,8 +119,7 @@ def sgx_alloc_epc_page(
     """
     kernel = current.kernel
     while True:
-        if LIVE.execution is None:
-            yield ("epc", "free list", True)
+        yield ("epc", "free list", True)
         page = __sgx_alloc_epc_page(kernel)
         result: SgxEpcPage | int
         if page is not None:
@@ -240,8 +238,7 @@ def _isolate(current: Thread, page: SgxEpcPage) -> Steps[SgxBacking | None]:
             if backing is not None:
                 owner.being_reclaimed = True
     if backing is None:
-        if LIVE.execution is None:
-            yield ("epc", "active_page_list", True)
+        yield ("epc", "active_page_list", True)
         kernel.active_page_list[page] = None
         yield from encl.kref_put(current)
     return backing

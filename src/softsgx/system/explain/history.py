@@ -16,7 +16,6 @@ from softsgx.report.fields import SHORT, call_text, number
 from softsgx.sim import Stepped
 from softsgx.sim import cpu_events as c
 from softsgx.sim import kernel_events as k
-from softsgx.sim.live import LIVE
 from softsgx.spec.attributes import XFRM_LEGACY
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.sigstruct import SIGSTRUCT
@@ -168,9 +167,7 @@ class History:
         _keep(self.epcm, e.page, Change(self.log.seq, e.before, e.after, e.leaf, by))
 
     def _pte_changed(self, e: c.PteChanged) -> None:
-        live = LIVE.execution
-        task = live.current if live is not None else None
-        cpu = self._cpu if task is None or task.cpu is None else task.cpu
+        cpu = self._cpu
         by = self.busy(cpu) or (self.who(cpu) if cpu >= 0 else "the kernel")
         key = (e.space, e.page)
         if key not in self.ptes and len(self.ptes) >= PAGES_MAX:
