@@ -79,10 +79,15 @@ class Signal(NamedTuple):
     error_code: int
 
     @property
+    def name(self) -> str:
+        """As SIGSEGV."""
+        return _SIGNALS[self.number]
+
+    @property
     def text(self) -> str:
         """Its name and that of its code."""
         code = "SI_KERNEL" if self.code == SI_KERNEL else f"code {self.code}"
-        return f"{_SIGNALS[self.number]} {_CODES.get((self.number, self.code), code)}"
+        return f"{self.name} {_CODES.get((self.number, self.code), code)}"
 
 
 class Process:

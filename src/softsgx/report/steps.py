@@ -9,7 +9,18 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from softsgx.spec.bits import PAGE_SIZE
-from softsgx.spec.epcm import PT_MASK, PT_NAMES, PT_SHIFT, REG, VALID, R, W, X, word_text
+from softsgx.spec.epcm import (
+    PT_MASK,
+    PT_NAMES,
+    PT_SHIFT,
+    REG,
+    VALID,
+    R,
+    W,
+    X,
+    state_text,
+    word_text,
+)
 
 _LETTERS: Final = {R: "R", W: "W", X: "X"}
 _PROTS: Final = {R: "PROT_READ", W: "PROT_WRITE", X: "PROT_EXEC"}
@@ -30,8 +41,7 @@ def prots(rights: int) -> str:
 
 def held_text(word: int) -> str:
     """An EPCM word as SECINFO.FLAGS has to name it; only a PT_REG page has rights to be named."""
-    text = word_text(word | VALID)
-    return text if word & PT_MASK == REG else text[4:]
+    return word_text(word | VALID) if word & PT_MASK == REG else state_text(word)
 
 
 @dataclass(frozen=True)

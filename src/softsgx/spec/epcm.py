@@ -71,10 +71,11 @@ def rwx_text(word: int) -> str:
 
 def word_text(word: int) -> str:
     """An EPCM word in words, e.g. 'r-- REG PR'; 'free' when VALID is 0."""
-    if not word & VALID:
-        return "free"
+    return f"{rwx_text(word)} {state_text(word)}" if word & VALID else "free"
+
+
+def state_text(word: int) -> str:
+    """Page type and flags of an EPCM word or of SECINFO.FLAGS, e.g. 'REG PR'."""
     pt = (word & PT_MASK) >> PT_SHIFT
-    parts = [rwx_text(word), PT_NAMES.get(pt, f"PT {pt}")]
     flags = ((PENDING, "PENDING"), (MODIFIED, "MODIFIED"), (PR, "PR"), (BLOCKED, "BLOCKED"))
-    parts += [name for bit, name in flags if word & bit]
-    return " ".join(parts)
+    return " ".join([PT_NAMES.get(pt, f"PT {pt}"), *(name for bit, name in flags if word & bit)])

@@ -117,8 +117,12 @@ class Machine:
         """
         self.settle()
         execution = Execution(scheduler, log=self.processor.log, **options)
-        execution.spawn(ksgxd(self.ksgxd), "ksgxd", self.cpus, daemon=True)
+        self.spawn_ksgxd(execution)
         return execution
+
+    def spawn_ksgxd(self, execution: Execution) -> None:
+        """Let the reclaim daemon wait in an execution."""
+        execution.spawn(ksgxd(self.ksgxd), "ksgxd", self.cpus, daemon=True)
 
     def run(self, body: Steps[T], cpu: int = 0) -> T:
         """Drive one body to its end, the reclaim daemon beside it; its result.
@@ -129,7 +133,7 @@ class Machine:
         if self._live is None:
             log = self.processor.log
             self._live = Execution(Cooperative(), log=log, record=False, max_steps=_NO_BOUND)
-            self._live.spawn(ksgxd(self.ksgxd), "ksgxd", self.cpus, daemon=True)
+            self.spawn_ksgxd(self._live)
             # The daemon holds locks that only a running task may release: unwind it in time.
             weakref.finalize(self, self._live.close)
         live = self._live

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from softsgx.explore import Violation
 from softsgx.sim import StepBound, Steps
 from softsgx.spec.epcm import PENDING
 from softsgx.system.checkers.checker import Checker
@@ -32,7 +33,7 @@ class LostPage(Checker):
             found = self._enter(scene, address, lambda t, a=address: t.load(a, 8))
             if found != contents:
                 data = f"{address:#x} has {found!r} where {contents!r} was written"
-                raise type(self.violated(""))("lost data", data)
+                raise Violation("lost data", data)
         for address in scene.holes:
             self._enter(scene, address, lambda t, a=address: _fill(t, a, scene))
 

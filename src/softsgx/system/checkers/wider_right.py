@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 
 from softsgx.mem.tlb import CLEAN, FETCH, READ, WRITE
 from softsgx.spec.bits import PAGE_SHIFT
-from softsgx.spec.epcm import RWX
+from softsgx.spec.epcm import RWX, rwx_text
 from softsgx.system.checkers.checker import Checker
-from softsgx.system.scenarios.words import rights_words
 
 if TYPE_CHECKING:
     from softsgx.system.scenarios.scene import Scene
@@ -29,14 +28,14 @@ class WiderRight(Checker):
         """Raise the first right too many."""
         processor = scene.machine.processor
         for address, rights in scene.protected.items():
-            allowed = rights_words(rights)
+            allowed = rwx_text(rights)
             for lp in processor.lps:
                 entry = lp.tlb.entries.get(address >> PAGE_SHIFT, 0)
                 held = entry & (READ | WRITE | FETCH) | (WRITE if entry & CLEAN else 0)
                 if lp.secs is not None and held & ~rights:
-                    text = f"cpu {lp.id} still translates {address:#x} with {rights_words(held)}"
+                    text = f"cpu {lp.id} still translates {address:#x} with {rwx_text(held)}"
                     raise self.violated(f"{text}, the enclave was promised {allowed}")
             word = scene.epcm_word(address)
             if word is not None and word & RWX & ~rights:
-                has = rights_words(word & RWX)
+                has = rwx_text(word & RWX)
                 raise self.violated(f"EPCM of {address:#x} has {has}, not {allowed}")

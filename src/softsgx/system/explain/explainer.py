@@ -15,7 +15,7 @@ from softsgx.report.fields import exception_text, status_text
 from softsgx.sim import cpu_events as c
 from softsgx.sim import kernel_events as k
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
-from softsgx.spec.epcm import BLOCKED, PT_MASK, RWX, VALID, R, rwx_text, word_text
+from softsgx.spec.epcm import BLOCKED, PT_MASK, RWX, VALID, R, rwx_text, state_text
 from softsgx.spec.epcm import TCS as PT_OF_TCS
 from softsgx.spec.faults import PF
 from softsgx.spec.leaves import ENCLU_LEAVES
@@ -382,4 +382,4 @@ def secinfo_at(facts: Facts, address: int) -> int | None:
 
 
 def _flags(flags: int) -> str:
-    return f"FLAGS of the operand: {word_text(flags & ~BLOCKED | VALID)[4:]}"
+    return f"FLAGS of the operand: {state_text(flags & ~BLOCKED)}"

@@ -20,7 +20,7 @@ from softsgx.spec.epcm import (
     VALID,
     child_type,
     rwx_text,
-    word_text,
+    state_text,
 )
 from softsgx.spec.translation import ABORT, PTE_P, PTE_PFN_MASK, pte_text, rights_text
 from softsgx.system.explain.history import Change, History
@@ -115,7 +115,7 @@ class Facts:
         since = self._since(missing)
         if not self.word & VALID:
             return Layer("EPCM", "-", f"EPC page {self.number} is free{since}")
-        flags = word_text(self.word)[4:]
+        flags = state_text(self.word)
         due = "; EACCEPT still due" if self.word & DUE and self.word & PT_MASK != VA else ""
         return Layer("EPCM", rwx_text(self.word), f"{flags}{self._whose()}{since}{due}")
 

@@ -26,7 +26,6 @@ from softsgx.spec.epcm import (
     TCS,
     TRIM,
     VALID,
-    rwx_text,
     word_text,
 )
 from softsgx.spec.faults import VECTOR_NAMES
@@ -124,7 +123,7 @@ class Unfinished:
         due = self._pages[eid][group[0]]
         start, count = group[0], len(group)
         where = f"page {start:#x}" if count == 1 else f"{count} pages from {start:#x}"
-        what = f"{rwx_text(due.word)} {word_text(due.word | VALID)[4:]}"
+        what = word_text(due.word | VALID)
         then = "EACCEPT or EACCEPTCOPY" if due.word & PENDING else "EACCEPT"
         if due.word & PT_MASK == TRIM:
             then = "EACCEPT, then REMOVE_PAGES,"

@@ -21,21 +21,11 @@ class PcmdSharing(MachineScenario):
         """Contents in the first page, the second one evicted, the first one next in the list."""
         first, second = scene.enclave.data
         scene.probe(scene.call(1, lambda t: t.store(first, PRECIOUS)))
-        self._only(scene, second)
+        scene.offer_to_reclaimer(second)
         scene.probe(sgx_reclaim_pages(scene.thread(1).thread))
-        self._only(scene, first)
+        scene.offer_to_reclaimer(first)
         scene.expected[first] = PRECIOUS
         scene.watch = [first]
-
-    @staticmethod
-    def _only(scene: Scene, address: int) -> None:
-        """Of all pages the reclaimer takes this one next, because it is old."""
-        page = scene.encl.page(address)
-        assert page is not None
-        assert page.epc_page is not None
-        scene.kernel.active_page_list.clear()
-        scene.kernel.active_page_list[page.epc_page] = None
-        scene.mm.space.test_and_clear_accessed(address)
 
     def tasks(self, scene: Scene) -> Iterable[Cast]:
         """The reclaimer and the reader."""

@@ -12,7 +12,6 @@ from softsgx.spec.epcm import R
 from softsgx.system.host import SignalRaised
 from softsgx.system.scenarios.scenario import Cast, MachineScenario
 from softsgx.system.scenarios.scene import Scene
-from softsgx.system.scenarios.words import SIGNALS
 
 
 class RestrictRefused(MachineScenario):
@@ -63,5 +62,5 @@ class RestrictRefused(MachineScenario):
         if raised is not None and answer[0] and scene.epcm_word(page) == before[page]:
             raise Violation(
                 "spurious fault",
-                f"writer gets {SIGNALS[raised.signal.number]}; {page:#x} was not restricted",
+                f"writer gets {raised.signal.name}; {page:#x} was not restricted",
             )

@@ -19,7 +19,6 @@ from typing import Any, ClassVar, Final
 from softsgx.explore import Scenario, Violation
 from softsgx.explore.footprint import Footprint, key_of
 from softsgx.linux.kernel import KernelBug
-from softsgx.linux.sgx.main import ksgxd
 from softsgx.linux.version import VERSION_DEFAULT
 from softsgx.sim import Execution, Point, Steps, Task
 from softsgx.sim.touch import READ, WRITE
@@ -29,7 +28,7 @@ from softsgx.system.host import SignalRaised
 from softsgx.system.loaded_enclave import EnclaveFault
 from softsgx.system.machine import Machine
 from softsgx.system.scenarios.scene import Scene
-from softsgx.system.scenarios.words import SIGNALS, page_words, point_words
+from softsgx.system.scenarios.words import page_words, point_words
 from softsgx.system.snapshot import Snapshot
 
 Cast = tuple[str, int, Steps[Any]]
@@ -104,8 +103,7 @@ class MachineScenario(Scenario):
         self.begin(execution, scene)
         for name, cpu, body in self.tasks(scene):
             execution.spawn(_deserved(name, body), name, cpu)
-        machine = scene.machine
-        execution.spawn(ksgxd(machine.ksgxd), "ksgxd", machine.cpus, daemon=True)
+        scene.machine.spawn_ksgxd(execution)
 
     def begin(self, execution: Execution, scene: Scene) -> None:
         """For scenarios that draw: the kernel's `inject` may be set here."""
@@ -152,8 +150,9 @@ def _deserved(name: str, body: Steps[Any]) -> Steps[Any]:
         return (yield from body)
     except SignalRaised as raised:
         signal = raised.signal
-        number = SIGNALS.get(signal.number, f"signal {signal.number}")
-        text = f"{name} gets {number} for {signal.address:#x}, error code {signal.error_code:#x}"
+        text = (
+            f"{name} gets {signal.name} for {signal.address:#x}, error code {signal.error_code:#x}"
+        )
         raise Violation("spurious fault", text) from raised
     except EnclaveFault as fault:
         raise Violation("spurious fault", f"{name} leaves its enclave by {fault}") from fault

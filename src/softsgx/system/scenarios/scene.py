@@ -10,7 +10,6 @@ from softsgx.linux.kernel import Kernel
 from softsgx.linux.mm import Mm
 from softsgx.linux.sgx.driver import encl_of
 from softsgx.linux.sgx.encl import SgxEncl
-from softsgx.linux.sgx.main import ksgxd
 from softsgx.sim import Cooperative, Execution, Steps
 from softsgx.system.enclave import EnclaveThread
 from softsgx.system.host import HostThread
@@ -96,8 +95,7 @@ class Scene:
         """Run something by itself, the reclaim daemon beside it; StepBound if it does not end."""
         log = self.machine.processor.log
         execution = Execution(Cooperative(), log=log, record=False, max_steps=_PROBE_STEPS_MAX)
-        machine = self.machine
-        execution.spawn(ksgxd(machine.ksgxd), "ksgxd", machine.cpus, daemon=True)
+        self.machine.spawn_ksgxd(execution)
         task = execution.spawn(body, "probe", self.host.thread.cpu)
         execution.run()
         execution.close()

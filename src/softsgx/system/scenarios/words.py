@@ -8,23 +8,13 @@ from softsgx.mem.pagetable import pte_text
 from softsgx.mem.tlb import rights_text
 from softsgx.sim import BLOCKING, IPI, IRQ, LOCK, RETRY, SRCU, TRYLOCK, WAIT, Point
 from softsgx.spec.bits import PAGE_SHIFT
-from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PR, PT_MASK, REG, TCS, TRIM, VALID
+from softsgx.spec.epcm import VALID, rwx_text, state_text
 from softsgx.spec.leaves import ENCLS_LEAVES, ENCLU_LEAVES
 
 if TYPE_CHECKING:
     from softsgx.system.scenarios.scene import Scene
 
 _LEAVES: Final = frozenset(name for name, _ in (*ENCLS_LEAVES.values(), *ENCLU_LEAVES.values()))
-_TYPES: Final = {REG: "REG", TCS: "TCS", TRIM: "TRIM"}
-_FLAGS: Final = ((PENDING, "PENDING"), (MODIFIED, "MODIFIED"), (PR, "PR"), (BLOCKED, "BLOCKED"))
-
-
-SIGNALS: Final = {4: "SIGILL", 5: "SIGTRAP", 7: "SIGBUS", 8: "SIGFPE", 11: "SIGSEGV"}
-
-
-def rights_words(rights: int) -> str:
-    """R, W, X as 'rw-'."""
-    return "".join(c if rights & b else "-" for c, b in (("r", 1), ("w", 2), ("x", 4)))
 
 
 def point_words(point: Point) -> str:
@@ -60,7 +50,7 @@ def page_words(scene: Scene, address: int) -> str:
     vma = scene.mm.vma_lookup(address)
     pte = scene.mm.space.lookup(address)
     parts = [
-        f"VMA {rights_words(vma.flags) if vma is not None else 'none'}",
+        f"VMA {rwx_text(vma.flags) if vma is not None else 'none'}",
         f"PTE {pte_text(pte)}",
     ]
     for lp in scene.machine.processor.lps:
@@ -70,7 +60,7 @@ def page_words(scene: Scene, address: int) -> str:
     entry = scene.encl.page(address)
     word = scene.epcm_word(address)
     if entry is not None and scene.kernel.version.interface == "v2":
-        parts.append(f"mirror {rights_words(entry.vm_run_prot_bits)}")
+        parts.append(f"mirror {rwx_text(entry.vm_run_prot_bits)}")
     if word is not None:
         parts.append(f"EPCM {epcm_words(word)}")
     elif entry is not None:
@@ -84,5 +74,5 @@ def epcm_words(word: int) -> str:
     """An EPCM word as 'REG rw- PENDING'."""
     if not word & VALID:
         return "invalid"
-    flags = [name for bit, name in _FLAGS if word & bit]
-    return " ".join([_TYPES.get(word & PT_MASK, "other"), rights_words(word & 7), *flags])
+    kind, *flags = state_text(word).split()
+    return " ".join([kind, rwx_text(word), *flags])
