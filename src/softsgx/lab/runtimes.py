@@ -61,16 +61,6 @@ class LabUntrusted(Untrusted):
         return ret
 
 
-def _extend(m: TrustedManager, t: EnclaveThread, pages: Pages, rights: int) -> Steps[None]:
-    for page in pages:
-        yield from m.extend(t, page, rights)
-
-
-def _accept(m: TrustedManager, t: EnclaveThread, pages: Pages, rights: int) -> Steps[None]:
-    for page in pages:
-        yield from m.accept_restricted(t, page, rights)
-
-
 class _Adapted:
     """An order for one way of asking."""
 
@@ -87,9 +77,9 @@ class _IntelMprotect(_Adapted):
         """Rights old -> new."""
         yield from m.mprotect(t, pages, new)
         if new & ~old:
-            yield from _extend(m, t, pages, new)
+            yield from m.extend(t, pages, new)
         if old & ~new:
-            yield from _accept(m, t, pages, new)
+            yield from m.accept_restricted(t, pages, new)
 
 
 class _GramineMprotect(_Adapted):
@@ -100,9 +90,9 @@ class _GramineMprotect(_Adapted):
     ) -> Steps[None]:
         """Rights old -> new."""
         if new:
-            yield from _extend(m, t, pages, new)
+            yield from m.extend(t, pages, new)
         yield from m.mprotect(t, pages, new)
-        yield from _accept(m, t, pages, new)
+        yield from m.accept_restricted(t, pages, new)
 
 
 class _EnarxMprotect(_Adapted):
@@ -113,9 +103,9 @@ class _EnarxMprotect(_Adapted):
     ) -> Steps[None]:
         """Rights old -> new | R."""
         yield from m.mprotect(t, pages, R)
-        yield from _accept(m, t, pages, R)
+        yield from m.accept_restricted(t, pages, R)
         if new & ~R:
-            yield from _extend(m, t, pages, new | R)
+            yield from m.extend(t, pages, new | R)
             yield from m.mprotect(t, pages, new | R)
 
 
@@ -128,8 +118,8 @@ class _IntelRead(_Adapted):
         """Rights old -> new."""
         yield from m.mprotect(t, pages, new)
         if new & ~R:
-            yield from _extend(m, t, pages, new)
-        yield from _accept(m, t, pages, new)
+            yield from m.extend(t, pages, new)
+        yield from m.accept_restricted(t, pages, new)
 
 
 class _EnarxRead(_Adapted):
@@ -140,9 +130,9 @@ class _EnarxRead(_Adapted):
     ) -> Steps[None]:
         """Rights old -> new | R."""
         yield from m.mprotect(t, pages, new | R)
-        yield from _accept(m, t, pages, R)
+        yield from m.accept_restricted(t, pages, R)
         if new & ~R:
-            yield from _extend(m, t, pages, new | R)
+            yield from m.extend(t, pages, new | R)
 
 
 RUNTIMES: Final = ("intel-emm", "gramine", "enarx")

@@ -162,16 +162,18 @@ class TrustedManager:
         name = f"RELAX_PERMISSIONS({rwx_text(rights)})"
         yield from self._ask(t, name, self.untrusted.relax, pages[0], length, rights)
 
-    def extend(self, t: EnclaveThread, page: int, rights: int) -> Steps[None]:
+    def extend(self, t: EnclaveThread, pages: list[int], rights: int) -> Steps[None]:
         """EMODPE; a page that still waits for its first touch is committed first."""
-        if self.pages[page][0] == ON_DEMAND:
-            yield from self._accept_new(t, page)
-        yield from t.emodpe(page, rights & RWX)
+        for page in pages:
+            if self.pages[page][0] == ON_DEMAND:
+                yield from self._accept_new(t, page)
+            yield from t.emodpe(page, rights & RWX)
 
-    def accept_restricted(self, t: EnclaveThread, page: int, rights: int) -> Steps[None]:
+    def accept_restricted(self, t: EnclaveThread, pages: list[int], rights: int) -> Steps[None]:
         """EACCEPT after RESTRICT_PERMISSIONS: verifies rights and tracking."""
-        status = yield from t.accept_restricted(page, rights)
-        self._verified("EACCEPT", page, status)
+        for page in pages:
+            status = yield from t.accept_restricted(page, rights)
+            self._verified("EACCEPT", page, status)
 
     def mprotect(self, t: EnclaveThread, pages: list[int], rights: int) -> Steps[None]:
         """Ask for the VMA to follow. Untrusted: a wrong VMA only makes accesses fault."""

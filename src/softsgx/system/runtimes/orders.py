@@ -38,11 +38,9 @@ class IntelEmm:
         if new:
             yield from m.mprotect(t, pages, new | R)
         if adds:
-            for page in pages:
-                yield from m.extend(t, page, new)
+            yield from m.extend(t, pages, new)
         if removes:
-            for page in pages:
-                yield from m.accept_restricted(t, page, new)
+            yield from m.accept_restricted(t, pages, new)
         if not new:
             yield from m.mprotect(t, pages, 0)
 
@@ -57,11 +55,9 @@ class Gramine:
     ) -> Steps[None]:
         """Rights old -> new, as Gramine does it."""
         if new:
-            for page in pages:
-                yield from m.extend(t, page, new)
+            yield from m.extend(t, pages, new)
         yield from m.restrict(t, pages, new)
-        for page in pages:
-            yield from m.accept_restricted(t, page, new)
+        yield from m.accept_restricted(t, pages, new)
         # Never to nothing: EMODPE and EACCEPT of the next change need the page mapped.
         yield from m.mprotect(t, pages, new | R)
 
@@ -78,9 +74,9 @@ class Enarx:
         yield from m.mprotect(t, pages, new | R)
         yield from m.restrict(t, pages, R)
         for page in pages:
-            yield from m.accept_restricted(t, page, R)
+            yield from m.accept_restricted(t, [page], R)
             if new & ~R:
-                yield from m.extend(t, page, new | R)
+                yield from m.extend(t, [page], new | R)
 
 
 ORDERS: dict[str, Order] = {order.name: order for order in (IntelEmm(), Gramine(), Enarx())}

@@ -30,14 +30,12 @@ class IntelEmmV2:
         if removes:
             yield from m.restrict(t, pages, new)
         if adds:
-            for page in pages:
-                yield from m.extend(t, page, new)
+            yield from m.extend(t, pages, new)
             yield from m.relax(t, pages, new)
         if new:
             yield from m.mprotect(t, pages, new | R)
         if removes:
-            for page in pages:
-                yield from m.accept_restricted(t, page, new)
+            yield from m.accept_restricted(t, pages, new)
         if not new:
             yield from m.mprotect(t, pages, 0)
 
@@ -53,9 +51,9 @@ class EnarxV2:
         """Rights old -> new | R."""
         yield from m.restrict(t, pages, R)
         for page in pages:
-            yield from m.accept_restricted(t, page, R)
+            yield from m.accept_restricted(t, [page], R)
             if new & ~R:
-                yield from m.extend(t, page, new | R)
+                yield from m.extend(t, [page], new | R)
         if new & ~R:
             yield from m.relax(t, pages, new | R)
         yield from m.mprotect(t, pages, new | R)
