@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from softsgx.cpu.signature import development_key
 from softsgx.image import ImageError
+from softsgx.image.errors import Finding
 from softsgx.image.sigstruct import (
-    Finding,
     SignOptions,
     create,
     load_key,

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+from softsgx.image.errors import Finding
 from softsgx.image.image import ALL_CHUNKS, EnclaveImage, Segment
-from softsgx.image.sigstruct import Finding, mrsigner
+from softsgx.image.sigstruct import mrsigner
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import PT_MASK, PT_NAMES, PT_SHIFT, rwx_text
 from softsgx.spec.flags import flags_text, has_flags

@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+
+class Finding(NamedTuple):
+    """Why the processor refuses a structure: the field, its byte offset, and what is wrong."""
+
+    field: str
+    offset: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.field} at byte {self.offset}: {self.why}"
+
 
 class ImageError(ValueError):
     """An image, a file or an option that cannot be used; the text is one line, `where: why`.

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from softsgx.image import records, rules
-from softsgx.image.errors import ImageError
+from softsgx.image.errors import Finding, ImageError
 from softsgx.image.records import CHUNKS_PER_PAGE, ZERO_PAGE
 from softsgx.spec.attributes import ATTR_MODE64BIT, XFRM_LEGACY
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
@@ -216,7 +216,7 @@ class EnclaveImage:
         )
 
 
-def content_fault(flags: int, page: bytes) -> rules.ContentFault | None:
+def content_fault(flags: int, page: bytes) -> Finding | None:
     """What EADD would refuse in the contents of a page with these SECINFO.FLAGS."""
     if flags & PT_MASK == TCS:
         return rules.tcs_fault(page)

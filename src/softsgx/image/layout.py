@@ -36,7 +36,7 @@ from softsgx.image.elf import Elf, Load
 from softsgx.image.entering import attributes_for
 from softsgx.image.errors import ImageError
 from softsgx.image.image import ALL_CHUNKS, NO_CHUNKS, EnclaveImage, Segment
-from softsgx.image.rules import ENCLAVE_SIZE_MIN
+from softsgx.image.rules import ENCLAVE_SIZE_MIN, size_for
 from softsgx.spec.bits import MASK32, PAGE_MASK, PAGE_SIZE
 from softsgx.spec.epcm import REG, TCS, R, W, X, rwx_text
 from softsgx.spec.tcs import TCS as TCS_PAGE
@@ -114,8 +114,8 @@ class ThreadLayout:
     def _elrange(self, program: Elf, end: int) -> tuple[int, int]:
         """BASEADDR in the address space of the link, and SIZE."""
         _check_pages(end - program.loads[0].p_vaddr)
-        size = ENCLAVE_SIZE_MIN
         if program.e_type == "ET_EXEC":
+            size = ENCLAVE_SIZE_MIN
             if self.relocate_to is not None:
                 raise ImageError(
                     "relocate_to", "the program is ET_EXEC: it runs where it is linked"
@@ -123,9 +123,7 @@ class ThreadLayout:
             while end > (base := program.loads[0].p_vaddr & -size) + size:
                 size *= 2
             return base, size
-        while end > size:
-            size *= 2
-        return 0, size
+        return 0, size_for(end)
 
     def _add_thread(self, image: _Pages, number: int, start: int, entry: int) -> None:
         name = f"thread {number}"
@@ -182,11 +180,8 @@ class SelftestLayout:
         end = heap + self.heap_pages * PAGE_SIZE
         _check_pages(end - image.base)
         image.add_heap(heap, end, self.measure_heap)
-        size = ENCLAVE_SIZE_MIN
-        while size < image.offset(end):
-            size *= 2
         return EnclaveImage(
-            size=size,
+            size=size_for(image.offset(end)),
             segments=tuple(image.segments),
             ssaframesize=self.ssaframesize,
             attributes=attributes_for(image.segments),

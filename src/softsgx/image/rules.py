@@ -6,8 +6,9 @@ holds, which know different things about the place. SDM 3D, ECREATE and EADD.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
+from softsgx.image.errors import Finding
 from softsgx.spec.attributes import XFRM_LEGACY
 from softsgx.spec.bits import MASK32, MASK64, PAGE_MASK, PAGE_SIZE
 from softsgx.spec.cet import CETSSA_FRAME_SIZE
@@ -27,9 +28,8 @@ from softsgx.spec.epcm import (
     rwx_text,
     shadow_stack_type,
 )
+from softsgx.spec.tcs import TCS as TCS_PAGE
 from softsgx.spec.tcs import (
-    SGX_TCS_LIMIT,
-    TCS_CET_SIZE,
     TCS_DBGOPTIN,
     TCS_OFF_AEP,
     TCS_OFF_CSSA,
@@ -37,19 +37,11 @@ from softsgx.spec.tcs import (
     TCS_OFF_OCETSSA,
     TCS_OFF_PREVSSP,
     TCS_OFF_STATE,
+    tcs_size,
 )
-from softsgx.spec.tcs import TCS as TCS_PAGE
 
 ENCLAVE_SIZE_MIN: Final = 2 * PAGE_SIZE
 _TOKEN: Final = PAGE_SIZE - 8  # where the RSTORSSP token of a PT_SS_FIRST page lies
-
-
-class ContentFault(NamedTuple):
-    """A field of a TCS or shadow-stack page, its byte offset in the page, and what is wrong."""
-
-    field: str
-    offset: int
-    why: str
 
 
 def size_fault(size: int) -> str | None:
@@ -57,6 +49,11 @@ def size_fault(size: int) -> str | None:
     if size < ENCLAVE_SIZE_MIN or size & (size - 1) or size > MASK64:
         return f"{size:#x} is not a power of two of at least {ENCLAVE_SIZE_MIN:#x}"
     return None
+
+
+def size_for(end: int) -> int:
+    """The smallest SECS.SIZE of an enclave that ends at offset `end`, or behind it."""
+    return max(ENCLAVE_SIZE_MIN, 1 << max(end - 1, 0).bit_length())
 
 
 def frame_fault(ssaframesize: int) -> str | None:
@@ -94,7 +91,7 @@ def flags_fault(flags: int) -> str | None:
     return None
 
 
-def tcs_fault(page: bytes) -> ContentFault | None:
+def tcs_fault(page: bytes) -> Finding | None:
     """A TCS page. What EADD would zero must be zero: it is zeroed before it is measured.
 
     OCETSSA is for processors with CET; others refuse it.
@@ -108,30 +105,30 @@ def tcs_fault(page: bytes) -> ContentFault | None:
     )
     for field, offset, value in forced:
         if value:
-            return ContentFault(field, offset, f"{value:#x}: EADD writes 0, so it must be 0")
+            return Finding(field, offset, f"{value:#x}: EADD writes 0, so it must be 0")
     if tcs.OCETSSA % CETSSA_FRAME_SIZE:
         why = f"{tcs.OCETSSA:#x} is not a multiple of {CETSSA_FRAME_SIZE}"
-        return ContentFault("OCETSSA", TCS_OFF_OCETSSA, why)
+        return Finding("OCETSSA", TCS_OFF_OCETSSA, why)
     if tcs.PREVSSP:
-        return ContentFault("PREVSSP", TCS_OFF_PREVSSP, f"{tcs.PREVSSP:#x} is not 0")
-    for offset in range(SGX_TCS_LIMIT + TCS_CET_SIZE, PAGE_SIZE):
+        return Finding("PREVSSP", TCS_OFF_PREVSSP, f"{tcs.PREVSSP:#x} is not 0")
+    for offset in range(tcs_size(cet=True), PAGE_SIZE):
         if page[offset]:
-            return ContentFault("reserved area", offset, f"{page[offset]:#x} is not 0")
+            return Finding("reserved area", offset, f"{page[offset]:#x} is not 0")
     return None
 
 
-def shadow_stack_fault(flags: int, page: bytes) -> ContentFault | None:
+def shadow_stack_fault(flags: int, page: bytes) -> Finding | None:
     """A shadow-stack page: zeros, and at the end of PT_SS_FIRST the RSTORSSP token."""
     for offset in range(_TOKEN):
         if page[offset]:
-            return ContentFault("content", offset, f"{page[offset]:#x} is not 0")
+            return Finding("content", offset, f"{page[offset]:#x} is not 0")
     token = int.from_bytes(page[_TOKEN:], "little")
     if flags & PT_MASK == SS_FIRST:
         if token < PAGE_SIZE or token & PAGE_MASK & ~1:
             why = f"{token:#x} is not the address of the end of a page, and MODE64BIT"
-            return ContentFault("RSTORSSP token", _TOKEN, why)
+            return Finding("RSTORSSP token", _TOKEN, why)
     elif token:
-        return ContentFault("content", _TOKEN, f"{token:#x} is not 0")
+        return Finding("content", _TOKEN, f"{token:#x} is not 0")
     return None
 
 

@@ -9,11 +9,11 @@ import re
 from dataclasses import dataclass
 from datetime import date
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu.signature import quotients, verified_padding
 from softsgx.cpu.signature import sign as sign_sigstruct
-from softsgx.image.errors import ImageError
+from softsgx.image.errors import Finding, ImageError
 from softsgx.spec.attributes import ATTR_CET, ATTR_KSS
 from softsgx.spec.bits import MASK32, MASK64
 from softsgx.spec.secs import PADDING_CONSTANT
@@ -56,17 +56,6 @@ class SignOptions:
     isvsvn: int = 0
     isvfamilyid: bytes = bytes(16)
     isvextprodid: bytes = bytes(16)
-
-
-class Finding(NamedTuple):
-    """Something that makes EINIT refuse a SIGSTRUCT: the field, its byte offset, and why."""
-
-    field: str
-    offset: int
-    why: str
-
-    def __str__(self) -> str:
-        return f"{self.field} at byte {self.offset}: {self.why}"
 
 
 def create(image: EnclaveImage, options: SignOptions | None = None) -> SIGSTRUCT:

@@ -50,7 +50,11 @@ SGX_TCS_LIMIT: Final = 72
 TCS_CET_SIZE: Final = 16  # OCETSSA and PREVSSP
 
 
+def tcs_size(cet: bool) -> int:
+    """Bytes of the fields on a part with or without CET; the rest of the page is reserved."""
+    return SGX_TCS_LIMIT + (TCS_CET_SIZE if cet else 0)
+
+
 def tcs_reserved_clear(page: bytes, cet: bool) -> bool:
     """Whether the reserved area of a TCS page is zero on a part with or without CET."""
-    own = SGX_TCS_LIMIT + (TCS_CET_SIZE if cet else 0)
-    return not any(page[own:])
+    return not any(page[tcs_size(cet) :])

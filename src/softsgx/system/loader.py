@@ -12,6 +12,7 @@ from typing import Final
 
 from softsgx.cpu.signature import development_key
 from softsgx.image.image import ALL_CHUNKS, NO_CHUNKS, EnclaveImage, Segment
+from softsgx.image.rules import size_for
 from softsgx.image.sigstruct import sign
 from softsgx.linux import uapi
 from softsgx.linux.errno import errno_text
@@ -65,11 +66,8 @@ def default_image(
         length = pages * PAGE_SIZE
         segments.append(Segment(at, length, REG | rights, chunks=NO_CHUNKS, label="data"))
         at += length
-    size = 2 * PAGE_SIZE
-    while size < at + hole * PAGE_SIZE:
-        size *= 2
     return EnclaveImage(
-        size=size,
+        size=size_for(at + hole * PAGE_SIZE),
         segments=tuple(segments),
         attributes=ATTR_MODE64BIT | ATTR_DEBUG,
         miscselect=MISC_EXINFO,
