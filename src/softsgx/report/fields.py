@@ -6,6 +6,7 @@ from errno import errorcode
 from functools import cache
 from typing import Any, Final
 
+from softsgx.sim.cpu_events import LeafDone, LeafFaulted
 from softsgx.sim.kernel_events import Fields
 from softsgx.spec.epcm import BLOCKED, PT_NAMES, VALID, rwx_text, word_text
 from softsgx.spec.faults import PF, VECTOR_NAMES
@@ -51,15 +52,34 @@ def errno_or_value(result: int) -> str:
     sees anything: a handler with SA_RESTART has the call made again."""
     if result == -_ERESTARTSYS:
         return "-EINTR (-ERESTARTSYS)"
-    if -4096 < result < 0:
+    if failed(result):
         return f"-{errorcode.get(-result, str(-result))}"
     return f"{result:#x}" if result > 9 else str(result)
 
 
+def failed(result: int) -> bool:
+    """Whether a call returned an errno."""
+    return -4096 < result < 0
+
+
+def vector_text(vector: int) -> str:
+    """`#PF`, `vector 0xfb`."""
+    return VECTOR_NAMES.get(vector, f"vector {vector:#x}")
+
+
 def exception_text(vector: int, code: int) -> str:
     """`#PF 0x8007`, `#GP`, `vector 0xfb`."""
-    name = VECTOR_NAMES.get(vector, f"vector {vector:#x}")
-    return f"{name} {code:#x}" if vector == PF else name
+    return f"{vector_text(vector)} {code:#x}" if vector == PF else vector_text(vector)
+
+
+def exit_text(vector: int) -> str:
+    """How an enclave was left: `EEXIT`, `AEX, #PF`."""
+    return "EEXIT" if vector < 0 else f"AEX, {vector_text(vector)}"
+
+
+def end_text(e: LeafDone | LeafFaulted) -> str:
+    """How a leaf ended: the status in RAX, or the fault."""
+    return status_text(e.status) if isinstance(e, LeafDone) else exception_text(e.vector, e.code)
 
 
 def status_text(status: int) -> str:

@@ -7,10 +7,11 @@ from typing import Any, BinaryIO, Final
 
 from softsgx.report.fields import (
     call_text,
+    end_text,
     errno_or_value,
     exception_text,
+    exit_text,
     number,
-    status_text,
 )
 from softsgx.sim import Event, IpiSent, IpiTaken
 from softsgx.sim import cpu_events as c
@@ -64,14 +65,12 @@ def line(ns: int, seq: int, event: Event) -> str:
     return f"{seq:>8} {ns / 1e6:>12.4f} {where:>4}  {what:8} {details}".rstrip()
 
 
-def _registers(e: c.LeafDone | c.LeafFaulted) -> str:
-    return f"{e.leaf} rbx={e.rbx:#x} rcx={e.rcx:#x} rdx={e.rdx:#x}"
+def _leaf(e: c.LeafDone | c.LeafFaulted) -> str:
+    return f"{e.leaf} rbx={e.rbx:#x} rcx={e.rcx:#x} rdx={e.rdx:#x}: {end_text(e)}"
 
 
 def _done(e: c.LeafDone) -> Text:
-    if e.rule:
-        return "refused", e.lp, f"{_registers(e)}: {status_text(e.status)} {e.rule}"
-    return "leaf", e.lp, f"{_registers(e)}: {status_text(e.status)}"
+    return ("refused", e.lp, f"{_leaf(e)} {e.rule}") if e.rule else ("leaf", e.lp, _leaf(e))
 
 
 def _entry(e: c.TlbFilled) -> Text:
@@ -85,8 +84,7 @@ def _epcm(e: c.EpcmChanged) -> Text:
 
 
 def _left(e: c.Left) -> Text:
-    how = "EEXIT" if e.vector < 0 else f"AEX, {exception_text(e.vector, 0).split()[0]}"
-    return "leave", e.lp, f"enclave {e.eid} tcs={e.tcs:#x}: {how}"
+    return "leave", e.lp, f"enclave {e.eid} tcs={e.tcs:#x}: {exit_text(e.vector)}"
 
 
 def _pte(e: c.PteChanged) -> Text:
@@ -105,11 +103,7 @@ def _other(e: Any) -> Text:
 
 _TEXTS: Final[dict[type, Callable[[Any], Text]]] = {
     c.LeafDone: _done,
-    c.LeafFaulted: lambda e: (
-        "refused",
-        e.lp,
-        f"{_registers(e)}: {exception_text(e.vector, e.code)} {e.rule}",
-    ),
+    c.LeafFaulted: lambda e: ("refused", e.lp, f"{_leaf(e)} {e.rule}"),
     c.AccessFaulted: lambda e: (
         "refused",
         e.lp,

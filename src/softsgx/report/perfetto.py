@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, BinaryIO, Final
 
-from softsgx.report.fields import errno_or_value, exception_text, number, status_text
+from softsgx.report.fields import end_text, errno_or_value, exception_text, exit_text, number
 from softsgx.report.protobuf import data, integer
 from softsgx.sim import Event, IpiSent, IpiTaken
 from softsgx.sim import cpu_events as c
@@ -183,9 +183,9 @@ def _notes(fields: k.Fields) -> Notes:
     return [(name, number(name, value)) for name, value in fields]
 
 
-def _registers(e: c.LeafDone | c.LeafFaulted, end: str) -> Notes:
+def _leaf(p: Perfetto, ns: int, e: c.LeafDone | c.LeafFaulted) -> None:
     operands = (("rbx", f"{e.rbx:#x}"), ("rcx", f"{e.rcx:#x}"), ("rdx", f"{e.rdx:#x}"))
-    return (*operands, ("end", end), ("rule", e.rule))
+    p.leaf(ns, e.lp, e.leaf, (*operands, ("end", end_text(e)), ("rule", e.rule)))
 
 
 def _call_ended(p: Perfetto, ns: int, e: k.CallEnded) -> None:
@@ -199,15 +199,12 @@ def _refused(p: Perfetto, ns: int, e: c.AccessFaulted) -> None:
 
 
 def _left(p: Perfetto, ns: int, e: c.Left) -> None:
-    how = "EEXIT" if e.vector < 0 else f"AEX, {exception_text(e.vector, 0).split()[0]}"
-    p.end(ns, e.lp, (("left by", how),))
+    p.end(ns, e.lp, (("left by", exit_text(e.vector)),))
 
 
 _HANDLERS: Final[dict[type, Callable[[Perfetto, int, Any], None]]] = {
-    c.LeafDone: lambda p, ns, e: p.leaf(ns, e.lp, e.leaf, _registers(e, status_text(e.status))),
-    c.LeafFaulted: lambda p, ns, e: p.leaf(
-        ns, e.lp, e.leaf, _registers(e, exception_text(e.vector, e.code))
-    ),
+    c.LeafDone: _leaf,
+    c.LeafFaulted: _leaf,
     c.AccessFaulted: _refused,
     c.InstructionFaulted: lambda p, ns, e: p.instant(
         ns,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from softsgx.report.fields import errno_or_value, exception_text, status_text
+from softsgx.report.fields import errno_or_value, failed, status_text, vector_text
 from softsgx.sim import Event, IpiSent
 from softsgx.sim import cpu_events as c
 from softsgx.sim import kernel_events as k
@@ -73,7 +73,7 @@ class Stats:
 
     def _leaf_faulted(self, e: c.LeafFaulted) -> None:
         self.leaves[e.leaf] += 1
-        self.refused[f"{e.leaf} {exception_text(e.vector, 0).split()[0]} {e.rule}"] += 1
+        self.refused[f"{e.leaf} {vector_text(e.vector)} {e.rule}"] += 1
 
     def _access(self, e: c.AccessFaulted) -> None:
         self.accesses[e.rule] += 1
@@ -103,7 +103,7 @@ class Stats:
 
     def _call(self, e: k.CallEnded) -> None:
         self.calls[e.name] += 1
-        if -4096 < e.result < 0:
+        if failed(e.result):
             self.failed[f"{e.name} {errno_or_value(e.result)}"] += 1
 
     def _fault(self, e: k.PageFaultEnded) -> None:
@@ -113,7 +113,7 @@ class Stats:
         self.signals[e.signal] += 1
 
     def _vdso(self, e: k.VdsoReturned) -> None:
-        self.signals[f"{exception_text(e.vector, 0).split()[0]} returned by the vDSO"] += 1
+        self.signals[f"{vector_text(e.vector)} returned by the vDSO"] += 1
 
     def _ipi(self, e: IpiSent) -> None:
         self.ipis += len(e.cpus)

@@ -11,22 +11,20 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from softsgx.cpu.fault import Fault
 from softsgx.report.explanation import Explanation, Layer
-from softsgx.report.fields import exception_text, status_text
+from softsgx.report.fields import end_text, exception_text, failed
 from softsgx.sim import cpu_events as c
 from softsgx.sim import kernel_events as k
-from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
-from softsgx.spec.epcm import BLOCKED, PT_MASK, RWX, VALID, R, rwx_text, state_text
-from softsgx.spec.epcm import TCS as PT_OF_TCS
+from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
+from softsgx.spec.epcm import BLOCKED, PT_MASK, RWX, TCS, VALID, R, rwx_text, state_text
 from softsgx.spec.faults import PF
 from softsgx.spec.leaves import ENCLU_LEAVES
 from softsgx.spec.registers import RIP
 from softsgx.spec.rules import RULES
 from softsgx.spec.ssa import GPR_OFF_RIP, GPRSGX_SIZE
-from softsgx.spec.tcs import TCS
 from softsgx.spec.translation import ACCESS_NAMES, PTE_P, PTE_PFN_MASK
 from softsgx.system.explain.access_advice import way_of_access, way_of_instruction
 from softsgx.system.explain.calls import explain_call
-from softsgx.system.explain.facts import Facts, Moment, look, now
+from softsgx.system.explain.facts import Facts, Moment, epc_number, look, now, tcs_in
 from softsgx.system.explain.history import MORE_XFRM, History
 from softsgx.system.explain.leaf_advice import Call, way_of_leaf
 
@@ -131,13 +129,12 @@ class Explainer:
         if e.rule.startswith("PAGING."):
             self._wait(e, now(self.history, lp, 0), self._where(lp))
         else:
-            end = exception_text(e.vector, e.code)
-            self._open[e.lp] = self._leaf(e, end, self._where(lp))
+            self._open[e.lp] = self._leaf(e, self._where(lp))
 
     def _leaf_done(self, e: c.LeafDone) -> None:
         if e.rule and e.leaf in _ENCLU:
             lp = self._processor.lps[e.lp]
-            found = self._leaf(e, status_text(e.status), self._where(lp))
+            found = self._leaf(e, self._where(lp))
             found.outcome = f"RAX = {e.status}: the enclave goes on"
             if self._rips.pop(e.lp, None) and lp.secs is not None:
                 found.where += rip_text(lp.regs[RIP], lp.secs.BASEADDR, lp.secs.SIZE)
@@ -174,8 +171,7 @@ class Explainer:
             if isinstance(refused, c.AccessFaulted):
                 found = self._access(refused, look(self.history, lp, refused.linear, moment), where)
             else:
-                end = exception_text(refused.vector, refused.code)
-                found = self._leaf(refused, end, where, moment)
+                found = self._leaf(refused, where, moment)
             found.event = seq
             self._open[e.cpu] = found
         if e.cpu in self._open:
@@ -241,10 +237,10 @@ class Explainer:
     def _leaf(
         self,
         e: c.LeafDone | c.LeafFaulted,
-        end: str,
         where: str,
         moment: Moment | None = None,
     ) -> Explanation:
+        end = end_text(e)
         lp = self._processor.lps[e.lp]
         operand, value, target = subject(e, lp)
         facts = look(self.history, lp, target, moment)
@@ -279,15 +275,14 @@ class Explainer:
         )
 
     def _tcs(self, facts: Facts) -> list[Layer]:
-        if facts.word & (VALID | PT_MASK) != VALID | PT_OF_TCS:
+        if facts.word & (VALID | PT_MASK) != VALID | TCS:
             return []  # its bytes are no TCS
-        processor = self._processor
-        tcs = TCS.unpack(processor.memory.read(processor.epc.physical(facts.number), TCS.SIZE))
+        tcs = tcs_in(self._processor, facts.number)
         state = "active" if tcs.STATE else "inactive"
         return [Layer("TCS", "", f"{state}, CSSA {tcs.CSSA} of {tcs.NSSA}")]
 
     def _call_ended(self, e: k.CallEnded) -> None:
-        found = explain_call(self.history, e) if -4096 < e.result < 0 else None
+        found = explain_call(self.history, e) if failed(e.result) else None
         if found is not None:
             self._tell(found)
 
@@ -375,7 +370,7 @@ def secinfo_at(facts: Facts, address: int) -> int | None:
         return None
     if not pte & PTE_P or address & 63:
         return None
-    if lp.processor.epc.index((pte & PTE_PFN_MASK) >> PAGE_SHIFT) < 0:
+    if epc_number(lp.processor, pte) < 0:
         return None
     physical = pte & PTE_PFN_MASK | address & PAGE_MASK
     return lp.processor.memory.read_int(physical, 8)

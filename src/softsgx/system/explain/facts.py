@@ -22,11 +22,12 @@ from softsgx.spec.epcm import (
     rwx_text,
     state_text,
 )
+from softsgx.spec.tcs import TCS
 from softsgx.spec.translation import ABORT, PTE_P, PTE_PFN_MASK, pte_text, rights_text
 from softsgx.system.explain.history import Change, History
 
 if TYPE_CHECKING:
-    from softsgx.cpu import LogicalProcessor
+    from softsgx.cpu import LogicalProcessor, Processor
     from softsgx.cpu.secs import Secs
     from softsgx.linux.mm import Mm, Vma
 
@@ -164,6 +165,16 @@ class Moment(NamedTuple):
     secs: Secs | None
 
 
+def epc_number(processor: Processor, pte: int) -> int:
+    """The EPC page that a page-table entry leads to; -1 if it is none."""
+    return processor.epc.index((pte & PTE_PFN_MASK) >> PAGE_SHIFT)
+
+
+def tcs_in(processor: Processor, number: int) -> TCS:
+    """The TCS in an EPC page."""
+    return TCS.unpack(processor.memory.read(processor.epc.physical(number), TCS.SIZE))
+
+
 def now(history: History, lp: LogicalProcessor, entry: int) -> Moment:
     """This moment of a processor; `entry` is the word of its TLB in question."""
     return Moment(Cached(entry, history.flushed.get(lp.id, (0, ""))), lp.secs)
@@ -183,7 +194,7 @@ def look(
     entry = encl.page(address) if encl is not None else None
     number = -1
     if pte & PTE_P:
-        number = processor.epc.index((pte & PTE_PFN_MASK) >> PAGE_SHIFT)
+        number = epc_number(processor, pte)
     elif entry is not None and entry.epc_page is not None:
         number = entry.epc_page.number
     word = processor.epcm.state[number] if number >= 0 else 0

@@ -39,8 +39,7 @@ from softsgx.spec.epcm import (
     shadow_stack_type,
     word_text,
 )
-from softsgx.spec.tcs import TCS as TCS_PAGE
-from softsgx.system.explain.facts import DUE
+from softsgx.system.explain.facts import DUE, tcs_in
 from softsgx.system.explain.leaf_texts import CONTENTS, TCS_CONTENTS, WORDS
 from softsgx.system.explain.plans import (
     EVICTED_NEXT,
@@ -310,7 +309,7 @@ def _tcs(facts: Facts) -> Plan:
     if word & (PENDING | MODIFIED):
         steps.append(Accept(facts.page, word & ~BLOCKED))
         if page.entry is not None and page.entry.epc_page is not None:
-            tcs = _contents(facts, page.entry.epc_page.number)
+            tcs = tcs_in(facts.lp.processor, page.entry.epc_page.number)
             if tcs.CSSA >= tcs.NSSA:
                 return [Say(_NO_FRAMES)], ""
     return steps, note
@@ -332,15 +331,10 @@ def _of_tcs_state(facts: Facts, goal: str, rule: str) -> Way:
     """What the TCS itself says: in use, or without a free frame."""
     if rule == "ENTRY.14":
         return Way(goal, ((OtherTcs("another TCS"),), (_holder(facts),)))
-    if not _contents(facts, facts.number).NSSA:
+    if not tcs_in(facts.lp.processor, facts.number).NSSA:
         return Way.of(goal, Say(_NO_FRAMES))
     resume = Say("no SSA frame is free: ERESUME what was interrupted")
     return Way(goal, ((resume,), (OtherTcs("another TCS"),), (Say("build with more NSSA"),)))
-
-
-def _contents(facts: Facts, number: int) -> TCS_PAGE:
-    processor = facts.lp.processor
-    return TCS_PAGE.unpack(processor.memory.read(processor.epc.physical(number), PAGE_SIZE))
 
 
 def _holder(facts: Facts) -> Step:

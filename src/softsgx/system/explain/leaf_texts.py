@@ -41,9 +41,10 @@ WORDS: Final[dict[str, str]] = {
 
 # What the memory at an operand must hold.
 CONTENTS: Final[dict[str, str]] = {
-    "EACCEPT.05": "the reserved bits of FLAGS and bytes 8 to 63 of the SECINFO must be 0",
-    "EMODPE.08": "the reserved bits of FLAGS and bytes 8 to 63 of the SECINFO must be 0",
-    "EACCEPTCOPY.08": "the reserved bits of FLAGS and bytes 8 to 63 of the SECINFO must be 0",
+    **dict.fromkeys(
+        ("EACCEPT.05", "EMODPE.08", "EACCEPTCOPY.08"),
+        "the reserved bits of FLAGS and bytes 8 to 63 of the SECINFO must be 0",
+    ),
     "EREPORT.05": "the reserved bytes of TARGETINFO must be 0, without CET its attributes, too",
     "EGETKEY.09": "the reserved bytes of KEYREQUEST must be 0",
     "EGETKEY.10": "CET_ATTRIBUTES_MASK of KEYREQUEST must be 0 on a part without CET",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from softsgx.linux.mm import TASK_SIZE
+from softsgx.linux.mm import DEFAULT_MMAP_MIN_ADDR, TASK_SIZE
 from softsgx.linux.sgx.backing import PCMDS_PER_PAGE
 from softsgx.linux.sgx.encl import SGX_ENCL_INITIALIZED, SgxEncl, SgxEnclPage
 from softsgx.report.steps import (
@@ -48,7 +48,8 @@ from softsgx.spec.epcm import (
     rwx_text,
 )
 from softsgx.spec.paging import PCMD
-from softsgx.spec.translation import PTE_NX, PTE_P, PTE_PFN_MASK, PTE_W
+from softsgx.spec.translation import PTE_NX, PTE_P, PTE_W
+from softsgx.system.explain.facts import epc_number
 
 if TYPE_CHECKING:
     from softsgx.system.explain.facts import Facts
@@ -59,7 +60,6 @@ GONE: Final = "build the enclave anew: the EPC page was lost (a suspend, or a ke
 STUCK: Final = (
     "build the enclave anew: no leaf makes a page REG MODIFIED, and only EREMOVE takes it away"
 )
-MMAP_MIN_ADDR: Final = 1 << 16  # vm.mmap_min_addr, as distributions set it
 NEAR_NULL: Final = "the pointer is near NULL: below 64 KiB no program maps memory"
 NO_EPC: Final = "EPC is exhausted and nothing can be evicted: a larger --epc, or fewer pages"
 
@@ -172,7 +172,7 @@ def area(facts: Facts, right: int) -> Plan:
 def _host_area(facts: Facts, right: int) -> list[Step]:
     """Of ordinary memory."""
     vma, pte = facts.vma, facts.pte
-    if vma is None and facts.page < MMAP_MIN_ADDR:
+    if vma is None and facts.page < DEFAULT_MMAP_MIN_ADDR:
         return [Say(NEAR_NULL)]
     if vma is None and pte & PTE_P:
         # Of a real process: its page tables are all there is to be seen.
@@ -189,9 +189,8 @@ def _leads_elsewhere(facts: Facts, entry: SgxEnclPage | None) -> bool:
     rights hides it, and mprotect would bring it back."""
     if not facts.pte:
         return False
-    epc, resident = facts.lp.processor.epc, entry.epc_page if entry is not None else None
-    number = epc.index((facts.pte & PTE_PFN_MASK) >> PAGE_SHIFT)
-    return resident is None or resident.number != number
+    resident = entry.epc_page if entry is not None else None
+    return resident is None or resident.number != epc_number(facts.lp.processor, facts.pte)
 
 
 def _beyond(facts: Facts, page: Page, right: int, held: int, cap: int) -> Plan:

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from softsgx.report.fields import exception_text
 from softsgx.sim import cpu_events as c
 from softsgx.sim import kernel_events as k
 from softsgx.spec.bits import PAGE_SIZE
@@ -270,7 +269,6 @@ def _inside(tcs: int, frame: int, stay: _Stay) -> str:
     where = f"the TCS {tcs:#x}" if not frame else f"the TCS {tcs:#x}, CSSA {frame},"
     text = f"thread {stay.thread} is still inside on {where} since event {stay.entered}"
     if stay.left:
-        name = VECTOR_NAMES.get(stay.vector)
-        cause = exception_text(stay.vector, 0).split()[0] if name else "interrupt"
+        cause = VECTOR_NAMES.get(stay.vector, "interrupt")
         text += f": AEX by {cause}, event {stay.left}, and no ERESUME"
     return f"{text}; {stay.end}" if stay.end else text

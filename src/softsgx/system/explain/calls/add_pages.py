@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from softsgx.report.explanation import Layer
-from softsgx.spec.tcs import SGX_TCS_LIMIT, TCS, TCS_CET_SIZE
+from softsgx.spec.tcs import TCS, tcs_size
 from softsgx.system.explain.calls.asked import Asked
 
 
@@ -11,7 +11,7 @@ def tcs_layers(asked: Asked, rule: str, page: bytes) -> tuple[list[Layer], str] 
     """What is wrong with a TCS page, and how it passes; None for other refusals of EADD."""
     tcs = TCS.unpack(page)
     if rule == "EADD.15":
-        own = SGX_TCS_LIMIT + (TCS_CET_SIZE if asked.kernel.processor.part.cet else 0)
+        own = tcs_size(asked.kernel.processor.part.cet)
         wrong = next(at for at in range(own, len(page)) if page[at])
         found = f"byte {wrong} is {page[wrong]:#x}"
         return [Layer("TCS", found, "")], f"zero the bytes {own} to 4095 of the page"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from softsgx.image.rules import size_for
 from softsgx.linux.events import request_name
 from softsgx.linux.madvise import (
     MADV_DONTNEED,
@@ -13,7 +14,7 @@ from softsgx.linux.madvise import (
     MADV_PAGEOUT,
     MADV_REMOVE,
 )
-from softsgx.linux.mm import DEFAULT_MMAP_MIN_ADDR
+from softsgx.linux.mm import DEFAULT_MMAP_MIN_ADDR, TASK_SIZE
 from softsgx.linux.sgx.ioctl import handlers
 from softsgx.report.fields import SHORT
 from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT, ATTR_PROVISIONKEY
@@ -38,6 +39,14 @@ _MEMORY: Final = "free memory of the machine, and try again"
 _SIGNAL: Final = "let the handler run, and call again; after one with SA_RESTART Linux does so"
 _ZEROES: Final = "zero bytes 8 to 63 of the SECINFO"
 _FRESH: Final = "close the enclave and build it anew"
+_CREATE: Final = "SGX_IOC_ENCLAVE_CREATE first"
+_NOTHING: Final = "nothing is to be done"
+_ADDED: Final = "a page that was added: by ADD_PAGES before INIT, or by a touch from inside (EAUG)"
+_NEW_TYPE: Final = "page_type 1 (PT_TCS) or 4 (PT_TRIM)"
+_COUNT: Final = "clear count before each ioctl"
+_WHOLE: Final = "leave MREMAP_DONTUNMAP out: enclave memory is moved as a whole"
+_NO_WRAP: Final = "address + length below 2^64"
+_RUNS: Final = "a process that runs"
 _WITHIN_CAP: Final = "ask for permissions within the cap"
 
 
@@ -78,19 +87,22 @@ def _end(asked: Asked) -> str:
 
 def _size(asked: Asked) -> str:
     size = asked.fields["size"]
-    power = max(1 << (size - 1).bit_length() if size else 0, 2 * PAGE_SIZE)
-    limit = 1 << asked.kernel.processor.part.max_size_64 - 1
-    return f"SIZE {min(power, limit):#x}, and BASEADDR a multiple of it"
+    power = size_for(size)
+    return f"SIZE {min(power, _largest(asked)):#x}, and BASEADDR a multiple of it"
+
+
+def _largest(asked: Asked) -> int:
+    """The largest SIZE that ECREATE takes."""
+    return 1 << asked.kernel.processor.part.max_size_64 - 1
 
 
 def _file_size(asked: Asked) -> str:
-    limit = 1 << asked.kernel.processor.part.max_size_64 - 1
-    return f"SIZE {limit:#x} or less, which is what ECREATE takes, too"
+    return f"SIZE {_largest(asked):#x} or less, which is what ECREATE takes, too"
 
 
 def _before_init(asked: Asked) -> str:
     if not asked.fields["created"]:
-        return "SGX_IOC_ENCLAVE_CREATE first"
+        return _CREATE
     if not asked.kernel.has_sgx2:
         return "add all pages before INIT"
     return "add it before INIT, or touch the address from inside (EAUG), and EACCEPT it"
@@ -98,8 +110,8 @@ def _before_init(asked: Asked) -> str:
 
 def _init(asked: Asked) -> str:
     if not asked.fields["created"]:
-        return "SGX_IOC_ENCLAVE_CREATE first"
-    return "nothing is to be done: the enclave is initialised, and can be entered"
+        return _CREATE
+    return f"{_NOTHING}: the enclave is initialised, and can be entered"
 
 
 def _running(asked: Asked) -> str:
@@ -130,7 +142,7 @@ def _type(asked: Asked) -> str:
     if kind == PT_TRIM:
         return "EACCEPT(TRIM MODIFIED) and REMOVE_PAGES; the next touch adds a fresh page (EAUG)"
     if kind == PT_TCS and asked.fields.get("new_type") == PT_TCS:
-        return "nothing is to be done: the page is a TCS"
+        return f"{_NOTHING}: the page is a TCS"
     assert kind in (PT_TCS, PT_REG), f"page type {kind}"
     return "a page of type REG: a TCS has no permissions, and can only be trimmed"
 
@@ -218,12 +230,8 @@ WAYS: Final[dict[str, str | Callable[[Asked], str]]] = {
     "sgx_encl_get_backing.memory": _MEMORY,
     "__sgx_encl_eldu.ELDU": f"{_FRESH}: the contents of the page are lost",
     "__sgx_encl_load_page.reclaimed": _AGAIN,
-    "sgx_encl_load_page.absent": (
-        "a page that was added: by ADD_PAGES before INIT, or by a touch from inside (EAUG)"
-    ),
-    "sgx_encl_load_page_in_vma.absent": (
-        "a page that was added: by ADD_PAGES before INIT, or by a touch from inside (EAUG)"
-    ),
+    "sgx_encl_load_page.absent": _ADDED,
+    "sgx_encl_load_page_in_vma.absent": _ADDED,
     "sgx_encl_load_page_in_vma.cap": "mprotect the area to no more than the cap",
     "sgx_ioc_enclave_create.created": (
         "open /dev/sgx_enclave once more: each time it is opened it is another enclave"
@@ -261,14 +269,14 @@ WAYS: Final[dict[str, str | Callable[[Asked], str]]] = {
     "sgx_enclave_restrict_permissions.type": _type,
     "sgx_enclave_restrict_permissions.EMODPR": _AGAIN,
     "sgx_enclave_etrack.ETRACK": "try again: it needs all who are inside to leave once",
-    "sgx_ioc_enclave_modify_types.page_type": "page_type 1 (PT_TCS) or 4 (PT_TRIM)",
+    "sgx_ioc_enclave_modify_types.page_type": _NEW_TYPE,
     "sgx_ioc_enclave_modify_types.result": _CLEAR,
-    "sgx_enclave_modify_types.page_type": "page_type 1 (PT_TCS) or 4 (PT_TRIM)",
+    "sgx_enclave_modify_types.page_type": _NEW_TYPE,
     "sgx_enclave_modify_types.type": _type,
     "sgx_enclave_modify_types.rights": _cap_of_tcs,
     "sgx_enclave_modify_types.reclaimed": _AGAIN,
     "sgx_enclave_modify_types.EMODT": _AGAIN,
-    "sgx_ioc_enclave_remove_pages.count": "clear count before each ioctl",
+    "sgx_ioc_enclave_remove_pages.count": _COUNT,
     "sgx_encl_remove_pages.type": _not_trimmed,
     "sgx_encl_remove_pages.EMODPR": "EACCEPT(TRIM MODIFIED) from inside the enclave",
     "sgx_encl_remove_pages.reclaimed": _AGAIN,
@@ -276,7 +284,7 @@ WAYS: Final[dict[str, str | Callable[[Asked], str]]] = {
     "sgx_perm_from_user_secinfo.bytes": _ZEROES,
     "sgx_perm_from_user_secinfo.write": _with_r,
     "sgx_perm_from_user_secinfo.read": _with_r,
-    "sgx_ioc_enclave_relax_perm.count": "clear count before each ioctl",
+    "sgx_ioc_enclave_relax_perm.count": _COUNT,
     "sgx_enclave_relax_perm.absent": "a page that was added",
     "sgx_enclave_relax_perm.type": _type,
     "sgx_enclave_relax_perm.cap": _WITHIN_CAP,
@@ -307,35 +315,35 @@ WAYS: Final[dict[str, str | Callable[[Asked], str]]] = {
     "do_mmap.noexec": "mount /dev without noexec, or map it without PROT_EXEC",
     "do_mmap.no_mmap": "map a descriptor of /dev/sgx_enclave",
     "do_mmap.growsdown": "leave MAP_GROWSDOWN out",
-    "__get_unmapped_area.length": "a shorter length: the user half ends at 0x7ffffffff000",
-    "__get_unmapped_area.end": "an address and a length that end below 0x7ffffffff000",
+    "__get_unmapped_area.length": f"a shorter length: the user half ends at {TASK_SIZE:#x}",
+    "__get_unmapped_area.end": f"an address and a length that end below {TASK_SIZE:#x}",
     "__get_unmapped_area.aligned": _aligned,
     "vm_unmapped_area.space": "a shorter length, or munmap what is not needed",
     "security_mmap_addr.low": _low,
-    "do_vmi_munmap.range": "an aligned address, and a length that is not 0, below 0x7ffffffff000",
+    "do_vmi_munmap.range": f"an aligned address, and a length that is not 0, below {TASK_SIZE:#x}",
     "split_vma.map_count": _AREAS,
     "do_mprotect_pkey.aligned": _aligned,
-    "do_mprotect_pkey.end": "address + length below 2^64",
+    "do_mprotect_pkey.end": _NO_WRAP,
     "do_mprotect_pkey.prot": _prot,
     "do_mprotect_pkey.pkey": "pkey -1, or mprotect",
     "do_mprotect_pkey.hole": _hole,
     "mprotect_fixup.may": _may,
     "sys_mremap.flags": "MREMAP_MAYMOVE, with MREMAP_FIXED to choose the address",
     "sys_mremap.maymove": "MREMAP_MAYMOVE as well",
-    "sys_mremap.dontunmap": "leave MREMAP_DONTUNMAP out: enclave memory is moved as a whole",
+    "sys_mremap.dontunmap": _WHOLE,
     "sys_mremap.aligned": _aligned,
     "sys_mremap.new_length": "munmap, if nothing is to be left",
-    "mremap_to.range": "an aligned new address, with the range below 0x7ffffffff000",
+    "mremap_to.range": f"an aligned new address, with the range below {TASK_SIZE:#x}",
     "mremap_to.overlap": "a new range that is apart from the old one",
     "mremap_to.map_count": _AREAS,
     "vma_to_resize.hole": _hole,
     "vma_to_resize.private": "the length of the area as the old length",
-    "vma_to_resize.dontunmap": "leave MREMAP_DONTUNMAP out: enclave memory is moved as a whole",
+    "vma_to_resize.dontunmap": _WHOLE,
     "vma_to_resize.beyond": _within_area,
     "vma_to_resize.grow": "mmap the further pages of the enclave",
-    "do_madvise.advice": f"{_ADVICE}",
+    "do_madvise.advice": _ADVICE,
     "do_madvise.aligned": _aligned,
-    "do_madvise.end": "address + length below 2^64",
+    "do_madvise.end": _NO_WRAP,
     "do_madvise.hole": _hole,
     "madvise_remove.write": _advice,
     "madvise_vma_behavior.advice": _advice,
@@ -343,7 +351,7 @@ WAYS: Final[dict[str, str | Callable[[Asked], str]]] = {
     "sys_mlockall.flags": "flags 1 (MCL_CURRENT), 2 (MCL_FUTURE) or 3, and 4 (MCL_ONFAULT) besides",
     "do_mlock.limit": "a larger RLIMIT_MEMLOCK; enclave memory needs no mlock",
     "madvise_inject_error.superuser": "CAP_SYS_ADMIN",
-    "do_mlock.end": "address + length below 2^64",
+    "do_mlock.end": _NO_WRAP,
     "apply_vma_lock_flags.hole": _hole,
     "sys_msync.flags": "flags 1 (MS_ASYNC), with 2 (MS_INVALIDATE) if you like",
     "sys_msync.aligned": _aligned,
@@ -360,9 +368,9 @@ WAYS: Final[dict[str, str | Callable[[Asked], str]]] = {
     "sgx_vma_access.production": _production,
     "sgx_vma_access.EDBGRD": _DEBUGGABLE,
     "sgx_vma_access.EDBGWR": _DEBUGGABLE,
-    "access_process_vm.exited": "a process that runs",
+    "access_process_vm.exited": _RUNS,
     "access_process_vm.hole": "an address that is mapped in that process",
-    "process_vm_rw.exited": "a process that runs",
+    "process_vm_rw.exited": _RUNS,
     "process_vm_rw.pages": (
         "an address that is mapped; enclave memory is read by /proc/PID/mem or PTRACE_PEEKDATA,"
         " of a debug enclave"

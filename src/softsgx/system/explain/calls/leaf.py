@@ -6,7 +6,7 @@ from typing import Final
 
 from softsgx.linux.refusals import function_of
 from softsgx.report.explanation import Explanation, Layer
-from softsgx.report.fields import exception_text, status_text
+from softsgx.report.fields import end_text
 from softsgx.sim import cpu_events as c
 from softsgx.spec.rules import RULES
 from softsgx.spec.status import SGX_EPC_PAGE_CONFLICT, SGX_PAGE_NOT_MODIFIABLE, SGX_UNMASKED_EVENT
@@ -30,7 +30,6 @@ _DUE: Final = "EACCEPT of what is due, from inside the enclave"
 def explain_leaf(asked: Asked, refused: RefusedLeaf) -> Explanation:
     """The leaf, how it ended, and what the EPCM says of its page."""
     e = refused.event
-    end = status_text(e.status) if isinstance(e, c.LeafDone) else exception_text(e.vector, e.code)
     number, layer = _page(asked, e)
     found = _operands(asked, refused, number)
     key: tuple[object, ...] = (e.rule, asked.event.name, number)
@@ -42,7 +41,7 @@ def explain_leaf(asked: Asked, refused: RefusedLeaf) -> Explanation:
     text = RULES.get(e.rule, e.rule)
     return Explanation(
         event=asked.history.log.seq,
-        headline=f"{asked.context} refused: {asked.errno}; {e.leaf}: {end} ({e.rule})",
+        headline=f"{asked.context} refused: {asked.errno}; {e.leaf}: {end_text(e)} ({e.rule})",
         rule=e.rule,
         rule_text=f"{text} ({function_of(asked.refusal.rule)})",
         key=key,
