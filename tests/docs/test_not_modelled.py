@@ -55,7 +55,7 @@ RAISED = {
 # The beginning of each row that promises an answer, and the test that asks for it.
 _PROGRAMS = "tests/programs"
 ROWS = {
-    # ARCHITECTURE.md: the processor
+    # docs/not-modelled.md: the processor
     "CET instructions": RAISED["ENCLU without ENDBRANCH under a legacy code page bitmap"],
     "EVERIFYREPORT2, EUPDATESVN, ENCLV": RAISED["...[...]"],
     "32-bit processors": "tests/cpu/leaf/test_entry.py::test_entry_refuses",
@@ -131,7 +131,7 @@ def test_rows_that_promise_an_answer_have_a_test() -> None:
 
 
 def test_every_refusal_has_a_test() -> None:
-    """A new `raise Unmodelled` is in ARCHITECTURE.md by `make docs`, and here with its test."""
+    """A new `raise Unmodelled`: `make docs` lists it; its test is named here."""
     assert {raised.says for raised in raises()} == RAISED.keys()
     for node in RAISED.values():
         path, name = node.split("::")

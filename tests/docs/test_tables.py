@@ -28,6 +28,7 @@ from tests.tidy import rooms
 from tools.document_blocks import demo
 from tools.documents import ROOT, all_blocks
 
+BRANCHES = {room for line in rooms.LINES if len(line) > 1 for room in line}
 CELL = re.compile(r"(?<!\\)\|")
 
 
@@ -45,6 +46,19 @@ def words(cell: str) -> list[str]:
 def test_the_rooms_are_those_of_the_rule() -> None:
     named = [set(words(row[0])) for row in rows("ARCHITECTURE.md", "| room |")]
     assert named == list(reversed(rooms.LINES))
+
+
+def test_the_picture_has_the_rooms() -> None:
+    """Line by line; rooms of one line are drawn as branches."""
+    (block,) = (b for b in all_blocks() if b.mark.endswith("test_the_picture_has_the_rooms"))
+    drawn: list[set[str]] = []
+    for line in block.text.splitlines():
+        branch, room = re.match(r"( \+-- )?(\w*)", line).groups()  # type: ignore[union-attr]
+        if branch and drawn and drawn[-1] & BRANCHES:
+            drawn[-1].add(room)
+        elif room:
+            drawn.append({room})
+    assert drawn == list(reversed(rooms.LINES))
 
 
 def test_the_readme_names_every_subcommand() -> None:
