@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from softsgx.cli.scenarios import all_shipped
+from softsgx.system.scenarios.names import all_shipped
 from tests.docs.test_not_modelled import is_there
 from tools.documents import ROOT
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from softsgx.cli.scenarios import all_shipped
 from softsgx.explore import Plan, explore
 from softsgx.linux.version import VERSIONS
+from softsgx.system.scenarios.names import all_shipped
 from softsgx.system.scenarios.scenario import MachineScenario
 
 EXECUTIONS = 120

@@ -8,6 +8,7 @@ import json
 from softsgx.cli import files
 from softsgx.cli.errors import EXIT_OK
 from softsgx.cli.scenarios import find
+from softsgx.system.scenarios.catalogue import SCENARIOS
 
 
 def run(args: argparse.Namespace) -> int:
@@ -15,8 +16,6 @@ def run(args: argparse.Namespace) -> int:
     if args.target is not None:
         found = [(made.name, type(made)) for made in find(args.target)]
     else:
-        from softsgx.system.scenarios.catalogue import SCENARIOS
-
         found = [(kind.__name__, kind) for kind in SCENARIOS]
     # A docstring of its own: an inherited one is about another scenario.
     about = {name: (vars(kind).get("__doc__") or "").strip() for name, kind in found}

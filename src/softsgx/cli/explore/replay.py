@@ -7,10 +7,11 @@ import time
 
 from softsgx.cli.errors import UsageError
 from softsgx.cli.explore.finished import Finished, exit_code, expect_reports, report
-from softsgx.cli.scenarios import find, is_shipped
+from softsgx.cli.scenarios import find
 from softsgx.explore import Outcome, ReplayRefused, Scenario, replayed, scenario_of
 from softsgx.explore.table import table
 from softsgx.sim import ScheduleError
+from softsgx.system.scenarios.names import is_shipped
 
 
 def run(args: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from softsgx.cli import files
 from softsgx.cli.errors import ReaderGone
 from softsgx.cli.explore.finished import Finished, exit_code, expect_reports, report
 from softsgx.cli.explore.searching import search_all
-from softsgx.cli.scenarios import all_shipped
+from softsgx.system.scenarios.names import all_shipped
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,0 +1,60 @@
+"""Shipped scenarios by name: NAME, or NAME,KERNEL,RACE=0,RACE=1,order=ORDER.
+
+The name of a scenario has all that it is made from (`MachineScenario.name`), so that a replay
+string says it. Here it is read back; what is left out has its default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from softsgx.linux.version import VERSION_DEFAULT, VERSIONS, Races
+from softsgx.system.runtimes import ORDERS
+from softsgx.system.scenarios.catalogue import SCENARIOS
+from softsgx.system.scenarios.protect import Managed
+from softsgx.system.scenarios.scenario import MachineScenario
+
+KINDS: dict[str, type[MachineScenario]] = {kind.__name__: kind for kind in SCENARIOS}
+
+
+def is_shipped(name: str) -> bool:
+    """Whether it begins with the name of a shipped scenario, whatever switches follow."""
+    return name.split(",")[0] in KINDS
+
+
+def scenario_named(name: str) -> MachineScenario:
+    """The scenario of a name that `is_shipped`. ValueError for a switch that it does not have."""
+    first, *switches = name.split(",")
+    kind = KINDS[first]
+    linux = switches.pop(0) if switches and "=" not in switches[0] else VERSION_DEFAULT
+    if linux not in VERSIONS:
+        raise ValueError(f"{name}: kernel {linux}: known are {', '.join(VERSIONS)}")
+    known = [field.name for field in fields(Races)]
+    races: dict[str, bool] = {}
+    options: dict[str, Any] = {}
+    for switch in switches:
+        key, _, value = switch.partition("=")
+        if key in races or key in options:
+            raise ValueError(f"{name}: {key} is given twice")
+        if key == "order" and issubclass(kind, Managed):
+            if value not in ORDERS:
+                raise ValueError(f"{name}: order {value}: known are {', '.join(ORDERS)}")
+            options[key] = value
+        elif key in known and value in ("0", "1"):
+            races[key] = value == "1"
+        else:
+            raise ValueError(f"{name}: {switch}: not RACE=0 or RACE=1")
+    return kind(linux, races or None, **options)
+
+
+def all_shipped(linux: str | None = None, order: str | None = None) -> list[MachineScenario]:
+    """Every scenario on every kernel, and if it has a manager in every order; or these only."""
+    found: list[MachineScenario] = []
+    for kind in SCENARIOS:
+        for version in [linux] if linux else VERSIONS:
+            if issubclass(kind, Managed):
+                found += [kind(version, None, each) for each in ([order] if order else ORDERS)]
+            else:
+                found.append(kind(version))
+    return found
