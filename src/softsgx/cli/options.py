@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, Final
 
 from softsgx.cli import files
@@ -11,7 +12,6 @@ from softsgx.image.errors import ImageError
 from softsgx.image.file import load
 from softsgx.image.image import EnclaveImage
 from softsgx.image.layout import Layout, SelftestLayout, ThreadLayout
-from softsgx.spec.flags import flags_value
 
 # Fields of ThreadLayout by option, with what the option's help says.
 _COUNTS: Final = {
@@ -23,7 +23,9 @@ _COUNTS: Final = {
     "guard_pages": "holes below each stack",
     "thread_data_pages": "pages per thread that FS and GS point to",
 }
-_OF_THREADS: Final = ("threads", "nssa", "stack_pages", "guard_pages", "thread_data_pages")
+_LAYOUTS: Final[dict[str, type[Layout]]] = {"threads": ThreadLayout, "selftest": SelftestLayout}
+_FIELDS: Final = [field.name for field in fields(ThreadLayout)]
+_OF_THREADS: Final = {*_FIELDS} - {field.name for field in fields(SelftestLayout)}
 
 
 def number(bits: int, least: int = 0) -> Callable[[str], int]:
@@ -39,32 +41,6 @@ def number(bits: int, least: int = 0) -> Callable[[str], int]:
         return value
 
     return parse
-
-
-def flags(field: str, bits: int) -> Callable[[str], int]:
-    """An argument type: a number of so many bits, or names of bits joined by commas."""
-    as_number = number(bits)
-
-    def parse(text: str) -> int:
-        if text[:1].isdecimal():
-            return as_number(text)
-        try:
-            return flags_value(field, text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return parse
-
-
-def identifier(text: str) -> bytes:
-    """An argument type: 16 bytes as 32 hexadecimal digits."""
-    try:
-        value = bytes.fromhex(text)
-    except ValueError:
-        value = b""
-    if len(value) != 16:
-        raise argparse.ArgumentTypeError(f"{text}: not 32 hexadecimal digits")
-    return value
 
 
 def enclave(args: argparse.Namespace) -> tuple[str, EnclaveImage]:
@@ -83,18 +59,12 @@ def enclave_of(args: argparse.Namespace, data: bytes) -> EnclaveImage:
 
 def layout(args: argparse.Namespace) -> Layout | None:
     """The layout asked for; None if no argument asks for any."""
-    given: dict[str, Any] = {
-        name: value for name in _COUNTS if (value := getattr(args, name)) is not None
-    }
-    for name in ("measure_heap", "aexnotify"):
-        if getattr(args, name):
-            given[name] = True
-    if args.relocate_to is not None:
-        given["relocate_to"] = args.relocate_to
+    asked: dict[str, Any] = {name: getattr(args, name) for name in _FIELDS}
+    given = {k: value for k, value in asked.items() if value is not None and value is not False}
     try:
-        if args.layout == "selftest":
-            return SelftestLayout(**given)
-        return ThreadLayout(**given) if given or args.layout else None
+        if args.layout is None:
+            return ThreadLayout(**given) if given else None
+        return _LAYOUTS[args.layout](**given)
     except ImageError as error:
         raise UsageError(f"{_option(error.where)}: {error.why}") from None
 
@@ -109,39 +79,31 @@ def _default(name: str) -> str:
     return f"{default}" if other == default else f"{default}, selftest {other}"
 
 
-_BY_THREADS: Final = ("--layout", (None, "threads"))
+def _option_of(field: str, help_: str, **more: Any) -> Option:
+    """The option for a field of a layout; only with the layout of threads, if others have none."""
+    only = ("--layout", (None, "threads")) if field in _OF_THREADS else None
+    return Option(name=_option(field), help=help_, only=only, **more)
+
 
 LAYOUT_TITLE: Final = "how an ELF program becomes an enclave (docs/image.md)"
 LAYOUT: Final = (
     Option(
         name="--layout",
-        choices=("threads", "selftest"),
+        choices=tuple(_LAYOUTS),
         shown="threads",
         help="selftest: the first segment holds the TCS pages",
     ),
     *(
-        Option(
-            name=_option(name),
-            type=number(32),
-            metavar="N",
-            shown=_default(name),
-            help=text,
-            only=_BY_THREADS if name in _OF_THREADS else None,
-        )
+        _option_of(name, text, type=number(32), metavar="N", shown=_default(name))
         for name, text in _COUNTS.items()
     ),
-    Option(name="--measure-heap", help="measure the heap, too"),
-    Option(
-        name="--aexnotify",
-        help="set AEXNOTIFY in TCS.FLAGS of every thread, and so in ATTRIBUTES",
-        only=_BY_THREADS,
-    ),
-    Option(
-        name="--relocate-to",
+    _option_of("measure_heap", "measure the heap, too"),
+    _option_of("aexnotify", "set AEXNOTIFY in TCS.FLAGS of every thread, and so in ATTRIBUTES"),
+    _option_of(
+        "relocate_to",
+        "apply relative relocations for this address",
         type=number(64),
         metavar="BASEADDR",
-        help="apply relative relocations for this address",
-        only=_BY_THREADS,
     ),
 )
 """The options that `enclave` reads; for an ELF program only."""

@@ -1,9 +1,10 @@
 """`softsgx sign`: the SIGSTRUCT of an enclave, made with one's own key."""
 
 import argparse
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from softsgx.cli import files, options
 from softsgx.cli.ends import say
@@ -15,42 +16,85 @@ from softsgx.image.entering import not_entered
 from softsgx.image.errors import ImageError
 from softsgx.image.image import EnclaveImage
 from softsgx.image.sigstruct import SignOptions, load_key, mrsigner, sign
-from softsgx.spec.attributes import ATTR_AEXNOTIFY, ATTR_DEBUG, XFRM_LEGACY
-from softsgx.spec.bits import MASK32, MASK64
+from softsgx.spec.attributes import ATTR_AEXNOTIFY, ATTR_CET, ATTR_DEBUG, ATTR_MODE64BIT
+from softsgx.spec.flags import flags_value, has_flags
+from softsgx.spec.sigstruct import SIGSTRUCT
 
-_U16, _U32 = options.number(16), options.number(32)
-_ATTRIBUTES, _XFRM = options.flags("ATTRIBUTES", 64), options.flags("XFRM", 64)
-_MISC, _CET = options.flags("MISCSELECT", 32), options.flags("CET_ATTRIBUTES", 8)
+_BITS: Final = {field.name: 8 * field.width for field in SIGSTRUCT.FIELDS}
+_DEFAULTS: Final = {f.name: f.default for kind in (EnclaveImage, SignOptions) for f in fields(kind)}
+
+# Option, field of SIGSTRUCT, what the help says of it.
 _FIELDS: Final = (
-    ("--attributemask", _ATTRIBUTES, MASK64, "bits of ATTRIBUTES that are signed"),
-    ("--xfrm", _XFRM, XFRM_LEGACY, "XFRM of the enclave"),
-    ("--xfrmmask", _XFRM, MASK64, "bits of XFRM that are signed"),
-    ("--miscselect", _MISC, 0, "MISCSELECT of the enclave"),
-    ("--miscmask", _MISC, MASK32, "bits of MISCSELECT that are signed"),
-    ("--cet-attributes", _CET, 0, "CET_ATTRIBUTES of the enclave, needs ATTRIBUTES.CET (0x40)"),
-    ("--cetmask", _CET, 0, "bits of CET_ATTRIBUTES that are signed"),
-    ("--isvprodid", _U16, 0, "product"),
-    ("--isvsvn", _U16, 0, "security version of the product"),
-    ("--vendor", _U32, 0, "0 or 0x8086"),
-    ("--swdefined", _U32, 0, "free for the signer"),
+    ("--attributemask", "ATTRIBUTEMASK", "bits of ATTRIBUTES that are signed"),
+    ("--xfrm", "XFRM", "XFRM of the enclave"),
+    ("--xfrmmask", "XFRMMASK", "bits of XFRM that are signed"),
+    ("--miscselect", "MISCSELECT", "MISCSELECT of the enclave"),
+    ("--miscmask", "MISCMASK", "bits of MISCSELECT that are signed"),
+    (
+        "--cet-attributes",
+        "CET_ATTRIBUTES",
+        f"CET_ATTRIBUTES of the enclave, needs ATTRIBUTES.CET ({ATTR_CET:#x})",
+    ),
+    ("--cetmask", "CET_ATTRIBUTES_MASK", "bits of CET_ATTRIBUTES that are signed"),
+    ("--isvprodid", "ISVPRODID", "product"),
+    ("--isvsvn", "ISVSVN", "security version of the product"),
+    ("--vendor", "VENDOR", "0 or 0x8086"),
+    ("--swdefined", "SWDEFINED", "free for the signer"),
 )
+
+
+def _value(field: str) -> Callable[[str], int]:
+    """An argument type: a number that fits the field, or names of its bits joined by commas."""
+    as_number = options.number(_BITS[field])
+
+    def parse(text: str) -> int:
+        if text[:1].isdecimal() or not has_flags(field):
+            return as_number(text)
+        try:
+            return flags_value(field, text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
+
+
+def _identifier(text: str) -> bytes:
+    """An argument type: 16 bytes as 32 hexadecimal digits."""
+    try:
+        value = bytes.fromhex(text)
+    except ValueError:
+        value = b""
+    if len(value) != 16:
+        raise argparse.ArgumentTypeError(f"{text}: not 32 hexadecimal digits")
+    return value
+
+
+def _field_option(name: str, field: str, text: str) -> Option:
+    default: Any = _DEFAULTS[name.lstrip("-").replace("-", "_")]
+    return Option(
+        name=name,
+        type=_value(field),
+        default=default,
+        shown=f"{default:#x}",
+        metavar="N",
+        help=text,
+    )
+
+
 FIELDS: Final = (
     Option(
         name="--attributes",
-        type=_ATTRIBUTES,
+        type=_value("ATTRIBUTES"),
         metavar="N",
-        shown="0x4, and AEXNOTIFY if a TCS has it",
+        shown=f"{ATTR_MODE64BIT:#x}, and AEXNOTIFY if a TCS has it",
         help="ATTRIBUTES of the enclave",
     ),
-    *(
-        Option(name=name, type=kind, default=default, shown=f"{default:#x}", metavar="N", help=text)
-        for name, kind, default, text in _FIELDS
-    ),
+    *(_field_option(*row) for row in _FIELDS),
     *(
         Option(
             name=name,
-            type=options.identifier,
-            default=bytes(16),
+            type=_identifier,
+            default=_DEFAULTS[name.lstrip("-")],
             shown="zeros",
             metavar="HEX",
             help=f"{text}, 32 hexadecimal digits",
@@ -59,12 +103,12 @@ FIELDS: Final = (
     ),
     Option(
         name="--date",
-        default="",
+        default=_DEFAULTS["date"],
         shown="none, DATE is 0",
         metavar="YYYY-MM-DD",
         help="day of signing",
     ),
-    Option(name="--debug", help="set ATTRIBUTES.DEBUG (0x2)"),
+    Option(name="--debug", help=f"set ATTRIBUTES.DEBUG ({ATTR_DEBUG:#x})"),
 )
 
 TABLE: Final = Table(
@@ -123,7 +167,8 @@ def write(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.key}: {error}") from None
     try:
         image = _with_secs(image, args)
-        sig = sign(image, key, _sign_options(args))
+        asked = {field.name: getattr(args, field.name) for field in fields(SignOptions)}
+        sig = sign(image, key, SignOptions(**asked))
     except ImageError as error:
         raise UsageError(f"{args.file}: {error}") from None
     files.write(sig_path, sig.pack())
@@ -152,20 +197,4 @@ def _with_secs(image: EnclaveImage, args: argparse.Namespace) -> EnclaveImage:
         xfrm=args.xfrm,
         miscselect=args.miscselect,
         cet_attributes=args.cet_attributes,
-    )
-
-
-def _sign_options(args: argparse.Namespace) -> SignOptions:
-    return SignOptions(
-        vendor=args.vendor,
-        date=args.date,
-        swdefined=args.swdefined,
-        attributemask=args.attributemask,
-        xfrmmask=args.xfrmmask,
-        miscmask=args.miscmask,
-        cetmask=args.cetmask,
-        isvprodid=args.isvprodid,
-        isvsvn=args.isvsvn,
-        isvfamilyid=args.isvfamilyid,
-        isvextprodid=args.isvextprodid,
     )
