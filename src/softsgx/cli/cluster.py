@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 from concurrent.futures import CancelledError, Future
 from importlib import import_module
 from typing import Any, Final
 
 from softsgx.cli.crew import Task, likeness, work_on
 from softsgx.cli.errors import UsageError
+from softsgx.cli.stopping import leave_interrupts_to_parent
 from softsgx.explore.unit import Part, Unit
 
 ANSWER_S: Final = 5.0
@@ -122,5 +122,5 @@ class Cluster:
 
 
 def dask_setup(worker: Any) -> None:
-    """In a worker of our own, as its `preload`: the interrupt is for the parent, which ends it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Called by Dask in each worker of our own (`preload`)."""
+    leave_interrupts_to_parent()

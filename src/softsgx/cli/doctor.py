@@ -9,6 +9,9 @@ from softsgx.cli.errors import EXIT_FINDING, EXIT_OK, codes
 from softsgx.cli.modes import Mode, Option, Table
 from softsgx.runner.doctor.doctor import Check, examine
 
+READY: Final = "programs can run here"
+NOT_READY: Final = "programs cannot run here"
+
 TABLE: Final = Table(
     "doctor",
     {"": (Option(name="--json", help="print one JSON object"),)},
@@ -16,7 +19,7 @@ TABLE: Final = Table(
         Mode(
             about="examine this machine",
             options=("--json",),
-            codes=codes("programs can run here", "programs cannot run here"),
+            codes=codes(READY, NOT_READY),
             module=__name__,
             function="show",
         ),
@@ -49,7 +52,7 @@ def text(checks: list[Check], ready: bool) -> str:
         if not check.ok:
             lines.append(f"    {'':<{width}}  -> {check.remedy}")
     missing = ", ".join(check.name for check in checks if check.needed and not check.ok)
-    verdict = "programs can run here" if ready else f"programs cannot run here: {missing}"
+    verdict = READY if ready else f"{NOT_READY}: {missing}"
     return "\n".join([*lines, verdict, ""])
 
 

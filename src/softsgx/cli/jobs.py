@@ -13,6 +13,7 @@ from typing import Final
 
 from softsgx.cli.crew import Task, work_on
 from softsgx.cli.errors import EXIT_INTERRUPTED
+from softsgx.cli.stopping import leave_interrupts_to_parent
 from softsgx.explore.unit import Part, Unit
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -33,7 +34,7 @@ class Processes:
         if os.environ.get("PYTHONHASHSEED", "random") == "random":
             os.environ["PYTHONHASHSEED"] = "0"
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.size, context, initializer=_deaf)
+        return ProcessPoolExecutor(self.size, context, initializer=_begin)
 
     def submit(self, task: Task, units: list[Unit], seconds: float) -> Future[list[Part]]:
         """Have one of them do `work_on`."""
@@ -56,9 +57,9 @@ class Processes:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _deaf() -> None:
-    """Workers leave the interrupt to the parent, which ends them, and do not outlive it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin() -> None:
+    """The parent ends this worker, which does not outlive it."""
+    leave_interrupts_to_parent()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # It may have died before that, and its end is told only once.

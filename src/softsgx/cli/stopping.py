@@ -9,6 +9,11 @@ from types import FrameType
 from typing import Any
 
 
+def leave_interrupts_to_parent() -> None:
+    """For a worker process: Ctrl-C reaches it, too, but its parent decides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 class Stopping:
     """A deadline for `explore`: true from then on.
 

@@ -22,6 +22,10 @@ from softsgx.lab.prices import Profile
 from softsgx.lab.workloads import workload
 
 N_MAX: Final = 256
+"""Logical processors, at most."""
+
+NS_DEFAULT: Final = (1, 4, 16, 64)
+"""How many logical processors a comparison has if nothing is said."""
 
 
 class Cell(NamedTuple):

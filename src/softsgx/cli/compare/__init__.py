@@ -12,7 +12,9 @@ from softsgx.cli.errors import codes
 from softsgx.cli.modes import Mode, Option, Table
 from softsgx.cli.options import number
 from softsgx.cli.outputs import output
+from softsgx.lab.compare import N_MAX, NS_DEFAULT
 from softsgx.lab.designs import DESIGNS
+from softsgx.lab.plots import KINDS
 from softsgx.lab.prices import COLUMNS, PROFILES
 from softsgx.lab.runtimes import RUNTIMES
 from softsgx.lab.workloads import WORKLOADS
@@ -57,9 +59,9 @@ WHAT: Final = (
         name="--n",
         type=processors,
         metavar="LIST",
-        default=(1, 4, 16, 64),
-        shown="1,4,16,64",
-        help="logical processors, 1 to 256",
+        default=NS_DEFAULT,
+        shown=",".join(map(str, NS_DEFAULT)),
+        help=f"logical processors, 1 to {N_MAX}",
     ),
     Option(
         name="--prices",
@@ -85,7 +87,11 @@ HOW: Final = (
         metavar="FILE",
         help="write a report that needs nothing else; -: to stdout",
     ),
-    Option(name="--plots", metavar="DIR", help="write each plot as SVG and PNG"),
+    Option(
+        name="--plots",
+        metavar="DIR",
+        help=f"write each plot as {' and '.join(kind.upper() for kind in KINDS)}",
+    ),
     Option(name="--schedule", metavar="S", help="replay this schedule of --failure"),
 )
 

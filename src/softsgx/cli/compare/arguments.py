@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Collection
+from typing import Final
 
 from softsgx.lab.compare import N_MAX
 from softsgx.lab.designs import DESIGNS
@@ -11,6 +12,8 @@ from softsgx.lab.failures.scenarios import SCENARIOS
 from softsgx.lab.prices import PriceError, Profile, profile
 from softsgx.lab.workloads import WORKLOADS, workload
 from softsgx.lab.workloads.recorded import RECORDED, TraceError
+
+_JOBS_MAX: Final = 1024
 
 
 def failure(text: str) -> tuple[str, str]:
@@ -56,19 +59,12 @@ def workloads(text: str) -> tuple[str, ...]:
 
 def processors(text: str) -> tuple[int, ...]:
     """Numbers of logical processors, ascending."""
-    found = []
-    for part in _parts(text):
-        if not part.isdecimal() or not 1 <= int(part) <= N_MAX:
-            raise argparse.ArgumentTypeError(f"{part!r}: not a number from 1 to {N_MAX}")
-        found.append(int(part))
-    return tuple(sorted(dict.fromkeys(found)))
+    return tuple(sorted({_count(part, N_MAX) for part in _parts(text)}))
 
 
 def jobs(text: str) -> int:
     """A number of processes."""
-    if not text.isdecimal() or not 1 <= int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"{text!r}: not a number from 1 to 1024")
-    return int(text)
+    return _count(text, _JOBS_MAX)
 
 
 def profiles(text: str) -> tuple[Profile, ...]:
@@ -83,6 +79,12 @@ def profiles(text: str) -> tuple[Profile, ...]:
             raise argparse.ArgumentTypeError(f"{name}: two profiles called {each.name}")
         found[each.name] = each
     return tuple(found.values())
+
+
+def _count(text: str, most: int) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r}: not a number from 1 to {most}")
+    return int(text)
 
 
 def _parts(text: str) -> tuple[str, ...]:

@@ -7,24 +7,23 @@ import importlib.util
 import json
 import multiprocessing
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from shlex import quote
-from typing import TYPE_CHECKING
 
 from softsgx.cli import files
 from softsgx.cli.ends import on_terminal, say
 from softsgx.cli.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
+from softsgx.cli.stopping import leave_interrupts_to_parent
 from softsgx.lab.compare import Cell, Comparison, Plan, run_cell
 from softsgx.lab.failures.matrix import matrix
 from softsgx.lab.failures.outcome import Outcome
+from softsgx.lab.html import page
+from softsgx.lab.measurement import Measurement
+from softsgx.lab.plots import KINDS, names, plots
 from softsgx.lab.report import as_json
 from softsgx.lab.table import conclusions_text, matrix_text, table
 from softsgx.lab.workloads.recorded import RECORDED
-
-if TYPE_CHECKING:
-    from softsgx.lab.measurement import Measurement
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,8 +59,6 @@ def _expect_reports(args: argparse.Namespace) -> None:
     """Say what is missing or in the way before the long run, not after it."""
     if importlib.util.find_spec("matplotlib") is None:
         raise UsageError("--html and --plots need matplotlib: pip install 'softsgx[plots]'")
-    from softsgx.lab.plots import KINDS, names
-
     outputs = [] if args.html is None else [args.html]
     if args.plots is not None:
         outputs += [_picture(args, name, k) for name in names(args.workloads) for k in KINDS]
@@ -77,9 +74,6 @@ def _picture(args: argparse.Namespace, name: str, kind: str) -> str:
 
 
 def _write(args: argparse.Namespace, comparison: Comparison, outcomes: list[Outcome]) -> None:
-    from softsgx.lab.html import page
-    from softsgx.lab.plots import KINDS, plots
-
     drawn = list(plots(comparison))
     if args.plots is not None:
         for plot in drawn:
@@ -118,14 +112,10 @@ def _results(cells: Sequence[Cell], jobs: int) -> Iterator[Measurement]:
     if jobs == 1 or len(cells) == 1:
         yield from map(run_cell, cells)
         return
-    # Workers leave the interrupt to the parent, which keeps what has arrived.
+    # The parent keeps what has arrived when it is interrupted.
     context = multiprocessing.get_context("spawn" if sys.platform == "darwin" else "fork")
-    with context.Pool(min(jobs, len(cells)), _deaf) as pool:
+    with context.Pool(min(jobs, len(cells)), leave_interrupts_to_parent) as pool:
         yield from pool.imap_unordered(run_cell, cells)
-
-
-def _deaf() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _progress(results: Iterator[Measurement], total: int) -> Iterator[Measurement]:
