@@ -6,7 +6,8 @@ import argparse
 import time
 
 from softsgx.cli.errors import UsageError
-from softsgx.cli.explore.finished import Finished, exit_code, expect_reports, report
+from softsgx.cli.explore.finished import Finished
+from softsgx.cli.explore.reports import exit_code, expect_reports, report
 from softsgx.cli.scenarios import find
 from softsgx.explore import Outcome, ReplayRefused, Scenario, replayed, scenario_of
 from softsgx.explore.table import table

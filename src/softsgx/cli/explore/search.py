@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from softsgx.cli.explore.finished import exit_code, expect_reports, report, story
+from softsgx.cli.explore.reports import exit_code, expect_reports, report, story
 from softsgx.cli.explore.searching import search_all
 from softsgx.cli.scenarios import find
 

@@ -6,7 +6,8 @@ import argparse
 
 from softsgx.cli import files
 from softsgx.cli.errors import ReaderGone
-from softsgx.cli.explore.finished import Finished, exit_code, expect_reports, report
+from softsgx.cli.explore.finished import Finished
+from softsgx.cli.explore.reports import exit_code, expect_reports, report
 from softsgx.cli.explore.searching import search_all
 from softsgx.system.scenarios.names import all_shipped
 

@@ -1,0 +1,65 @@
+"""What is shown and written of searches that are over: text, JSON, report files, the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from softsgx.cli import files
+from softsgx.cli.errors import EXIT_BAD_INPUT, EXIT_FINDING, EXIT_INTERRUPTED, EXIT_OK
+from softsgx.cli.explore.finished import Finished
+from softsgx.cli.explore.junit import junit
+from softsgx.cli.explore.sarif import sarif
+from softsgx.explore.outcome import preemptions
+from softsgx.explore.table import table
+
+
+def story(done: Finished) -> str:
+    """An outcome in words; a finding with its schedule as a table."""
+    outcome, failure = done.outcome, done.outcome.failure
+    counted = f"{outcome.executions} executions, {done.seconds:.1f} s; {outcome.covered}"
+    if failure is None:
+        return f"{outcome.scenario}: nothing found in {counted}\n"
+    lines = [
+        failure.headline,
+        f"  in {outcome.scenario}, {failure.where}",
+        f"  found after {outcome.found_after} executions, {done.seconds:.1f} s; "
+        f"{preemptions(failure.preemptions)}, {failure.steps} steps; {outcome.covered}",
+        f"  replay: {done.command(failure)}",
+    ]
+    if failure.finding:
+        lines.append(table(done.scenario, failure.choices).rstrip("\n"))
+    return "\n".join(lines) + "\n"
+
+
+def exit_code(finished: Sequence[Finished]) -> int:
+    """1 for a finding, 2 if a scenario could not be judged, 130 if it was stopped, else 0."""
+    failures = [done.outcome.failure for done in finished]
+    found = [failure.finding for failure in failures if failure is not None]
+    if found:
+        return EXIT_FINDING if any(found) else EXIT_BAD_INPUT
+    return EXIT_INTERRUPTED if any(done.interrupted for done in finished) else EXIT_OK
+
+
+def expect_reports(args: argparse.Namespace) -> None:
+    """Refuse files of reports that cannot be written, before the work."""
+    reports = [path for path in (args.junit, args.sarif) if path is not None]
+    files.refuse_same([args.target] if args.target is not None else [], reports)
+    for path in reports:
+        files.expect_write(path)
+
+
+def report(args: argparse.Namespace, finished: Sequence[Finished], words: str) -> None:
+    """Write the files that were asked for, and print JSON, or these words.
+
+    In this order: files are written though nobody reads what is printed.
+    """
+    if args.junit is not None:
+        files.write(args.junit, junit(finished).encode())
+    if args.sarif is not None:
+        files.write(args.sarif, sarif(finished).encode())
+    if args.json:
+        files.show(json.dumps([done.json() for done in finished], indent=2) + "\n")
+    else:
+        files.show(words)
