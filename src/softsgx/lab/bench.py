@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol
 
 from softsgx.image.image import EnclaveImage, Segment
 from softsgx.lab.designs import DESIGNS
@@ -21,10 +21,9 @@ from softsgx.lab.measured import (
     Seat,
     resume_at_once,
 )
-from softsgx.lab.measurement import Measurement, summary
+from softsgx.lab.measurement import COUNTED, QUANTILES, Measurement, quantile
 from softsgx.lab.prices import Profile
 from softsgx.lab.runtimes import LabUntrusted, order, why
-from softsgx.lab.workloads.base import Workload
 from softsgx.linux.sgx.driver import encl_of
 from softsgx.linux.version import Races
 from softsgx.sim import Rng, Steps, Unmodelled, VirtualTime
@@ -54,6 +53,25 @@ _MAX_POINTS: Final = 50_000_000
 _NO_RACES: Final = {field.name: False for field in fields(Races)}
 # The runtime of the run without any change, to which the others are compared.
 NO_CHANGE: Final = "-"
+
+
+class Program(Protocol):
+    """The program under measurement: a workload (`lab.workloads.base`).
+
+    pages  whose rights it changes; they are numbered from 0
+    """
+
+    name: ClassVar[str]
+    pages: int
+
+    def changers(self, n: int) -> int:
+        """How many of n threads change permissions; they are the first ones."""
+
+    def changer(self, t: MeasuredThread, bench: Bench, rng: Rng) -> Steps[None]:
+        """What each of these does."""
+
+    def innocent(self, t: MeasuredThread, bench: Bench, rng: Rng) -> Steps[None]:
+        """What each of the others does, until `bench.done`."""
 
 
 class Combination(NamedTuple):
@@ -95,7 +113,7 @@ class Bench:
     """The machine, the enclave with its memory manager, and a seat for each thread."""
 
     def __init__(
-        self, combination: Combination, workload: Workload, profile: Profile, seed: int
+        self, combination: Combination, workload: Program, profile: Profile, seed: int
     ) -> None:
         self.combination = combination
         self.workload = workload
@@ -222,7 +240,36 @@ class Bench:
             execution.spawn(body, f"thread {seat.number}", seat.number)
         execution.run()
         execution.close()
-        return summary(self)
+        return self._measurement()
+
+    def _measurement(self) -> Measurement:
+        """What was measured."""
+        changers = self.workload.changers(len(self.seats))
+        innocents = self.seats[changers:]
+        changes = [cycles for seat in self.seats for cycles in seat.changes]
+        # A fault lasts until the thread runs again: ERESUME is a step of its own, at a fixed price.
+        back = self.profile.cycles["ERESUME"]
+        faults = sorted(cycles + back for seat in innocents for cycles in seat.faults)
+        counts = dict(self.time.counts)
+        # Whoever was thrown out came back by ERESUME.
+        counts["AEX"] = counts.get("ERESUME", 0)
+        return Measurement(
+            *self.combination,
+            profile=self.profile.name,
+            seed=self.seed,
+            reason=self.reason,
+            changes=len(changes),
+            pages=sum(seat.pages_changed for seat in self.seats),
+            caller=sum(changes) / len(changes) if changes else 0.0,
+            others_window=sum(seat.ended - seat.started for seat in innocents),
+            others_useful=sum(seat.useful for seat in innocents),
+            faults=len(faults),
+            latency=tuple(quantile(faults, q) for q in QUANTILES) if faults else (),
+            vmas=len(self.mm.vmas) - self.vmas_before,
+            elapsed=self.time.elapsed,
+            points=sum(self.time.counts.values()),
+            counts={kind: counts[kind] for kind in COUNTED if counts.get(kind)},
+        )
 
     def _thread(self, seat: Seat, rng: Rng, changes: bool, execution: Execution) -> Steps[None]:
         program = self.workload.changer if changes else self.workload.innocent
@@ -271,7 +318,7 @@ class Bench:
 
 
 def measure(
-    combination: Combination, workload: Workload, profile: Profile, seed: int
+    combination: Combination, workload: Program, profile: Profile, seed: int
 ) -> Measurement:
     """Build and run one combination."""
     return Bench(combination, workload, profile, seed).run()

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from softsgx.lab.bench import Bench
+from typing import Final
 
 # Parts per thousand at which latencies are kept: enough for a curve, and the ends.
 QUANTILES: Final = (0, *range(50, 951, 50), 990, 999, 1000)
@@ -62,37 +59,6 @@ class Measurement:
     def latency_at(self, per_mille: int) -> int | None:
         """Latency at one of QUANTILES; None if no innocent faulted."""
         return self.latency[QUANTILES.index(per_mille)] if self.latency else None
-
-
-def summary(bench: Bench) -> Measurement:
-    """What a bench measured."""
-    changers = bench.workload.changers(len(bench.seats))
-    innocents = bench.seats[changers:]
-    changes = [cycles for seat in bench.seats for cycles in seat.changes]
-    # A fault lasts until the thread runs again: ERESUME is a step of its own, at a fixed price.
-    back = bench.profile.cycles["ERESUME"]
-    faults = sorted(cycles + back for seat in innocents for cycles in seat.faults)
-    counts = dict(bench.time.counts)
-    # Whoever was thrown out came back by ERESUME.
-    counts["AEX"] = counts.get("ERESUME", 0)
-    combination = bench.combination
-    return Measurement(
-        *combination,
-        profile=bench.profile.name,
-        seed=bench.seed,
-        reason=bench.reason,
-        changes=len(changes),
-        pages=sum(seat.pages_changed for seat in bench.seats),
-        caller=sum(changes) / len(changes) if changes else 0.0,
-        others_window=sum(seat.ended - seat.started for seat in innocents),
-        others_useful=sum(seat.useful for seat in innocents),
-        faults=len(faults),
-        latency=tuple(quantile(faults, q) for q in QUANTILES) if faults else (),
-        vmas=len(bench.mm.vmas) - bench.vmas_before,
-        elapsed=bench.time.elapsed,
-        points=sum(bench.time.counts.values()),
-        counts={kind: counts[kind] for kind in COUNTED if counts.get(kind)},
-    )
 
 
 def quantile(ordered: list[int], per_mille: int) -> int:
