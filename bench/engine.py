@@ -7,7 +7,7 @@ from collections.abc import Callable
 from bench.measure import Figure, per_call, table
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import PENDING, REG, R, W, X
-from tests.runner.engine_rig import rig
+from tests.runner.emulator.engine_rig import rig
 
 _BLOCKS = 1_000_000
 _BYTES = PAGE_SIZE

@@ -14,25 +14,25 @@ from tools.documents import ROOT
 CLAIMS = {
     "Unmodified SGX programs run on a machine without SGX.": (
         "tests/runner/test_programs.py::test_program",
-        "tests/runner/test_conformance.py::",
+        "tests/tools/test_conformance.py::",
     ),
     "can fail here as they do on hardware: no simulation mode": (
         "tests/programs/edmm_probe.c::main",
         "tests/cpu/leaf/test_eaccept.py::test_eaccept_refuses",
     ),
     "the code of its enclaves is executed by an emulator whose only": (
-        "tests/runner/test_engine_memory.py::",
+        "tests/runner/emulator/test_memory.py::",
     ),
     "When something is refused, `--explain` says by which layer": (
         "tests/docs/test_blocks.py::test_what_is_made_is_what_would_be_made_now",
         "tests/system/test_explain.py::",
     ),
     "for a wrong MRENCLAVE `--sgxs-out`, which writes what was built": (
-        "tests/runner/test_sgxs_out.py::test_every_enclave_is_written_as_it_was_built",
+        "tests/runner/session/test_sgxs_files.py::test_every_enclave_is_written_as_it_was_built",
         "tests/cli/test_diff.py::",
     ),
     "with an EPC so small that their enclaves are evicted and reloaded": (
-        "tests/runner/test_conformance.py::",
+        "tests/tools/test_conformance.py::",
     ),
     "It runs in containers with their default seccomp profile, too, as root or not.": (
         "tests/runner/test_container.py::test_demo_runs_under_the_default_profile",

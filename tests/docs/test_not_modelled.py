@@ -78,7 +78,7 @@ ROWS = {
     "gdb or strace can attach": f"{_PROGRAMS}/not_served.c::PTRACE_TRACEME",
     "pkey_mprotect gives enclave memory": f"{_PROGRAMS}/advice_table.c::pkey_mprotect: 15",
     # The native engine, and what the reference engine does instead
-    "fetches outside ELRANGE are": "tests/runner/test_engine.py::",
+    "fetches outside ELRANGE are": "tests/runner/emulator/test_engine.py::",
     "memory in ELRANGE that is no EPC": f"{_PROGRAMS}/ordinary_in_elrange.c::main",
     "CPUID is #UD": f"{_PROGRAMS}/illegal_inside.c::TRY_CPUID",
     "MOV and POP to segment registers": f"{_PROGRAMS}/illegal_inside.c::TRY_MOV_DS",

@@ -8,7 +8,7 @@ from tests.explained import programs
 from tests.explained.advice import Story, taken
 from tests.explained.fuzz import SESSION, Campaign, run_advice, run_machines
 from tests.explained.programs import Setting
-from tests.runner.rig import needs_gcc
+from tests.runner.gcc import needs_gcc
 
 # What has to be met in any campaign; otherwise it misses what it is for.
 SITUATIONS = (

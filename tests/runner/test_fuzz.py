@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.patience import LIMIT_S
-from tests.runner.rig import needs_gcc
+from tests.runner.gcc import needs_gcc
 
 OPERATIONS = 2500
 

@@ -36,7 +36,7 @@ from softsgx.spec.msr import IA32_SGXLEPUBKEYHASH
 from softsgx.system import BuildError, Enclave, load
 from softsgx.system.loader import default_image
 from tests.patience import LIMIT_S
-from tests.runner.engine_rig import rig
+from tests.runner.emulator.engine_rig import rig
 from tests.runner.programs import Program, Workshop
 
 SECTIONS = ((1 << 32, 256 << 20),)

@@ -29,7 +29,7 @@ from softsgx.runner.inserted.stub import stub_image
 from softsgx.runner.inserted.vdso import FUNCTION_NAME, vdso_image
 from softsgx.spec.registers import RCX, RDI, RIP
 from tests.patience import until
-from tests.runner.rig import compile_c
+from tests.runner.inserted.harness import compile_c
 
 AT_SYSINFO_EHDR = 33
 ELSEWHERE = 0x7FFF_1234_5000

@@ -9,7 +9,15 @@ import pytest
 from softsgx.runner.inserted import layout
 from softsgx.runner.inserted.stub import INT80_DONE, PHASES, Phase, stub_image, where
 from softsgx.spec.registers import RAX, RIP
-from tests.runner.rig import AEP, LOOP, STACK, STACK_SIZE, Harness, random_state, same_fx
+from tests.runner.inserted.harness import (
+    AEP,
+    LOOP,
+    STACK,
+    STACK_SIZE,
+    Harness,
+    random_state,
+    same_fx,
+)
 
 # CF, PF, AF, ZF, SF, DF, OF, and the two that are always so in user mode.
 FLAGS_ALL = 0x202 | 0xCD5

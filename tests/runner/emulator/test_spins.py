@@ -11,8 +11,8 @@ import pytest
 from softsgx.runner.emulator import control
 from softsgx.runner.emulator.blocks import Why
 from softsgx.runner.emulator.turns import Turns
-from tests.runner.engine_rig import EngineRig, HostPages, rig
-from tests.runner.rig import needs_gcc
+from tests.runner.emulator.engine_rig import EngineRig, HostPages, rig
+from tests.runner.gcc import needs_gcc
 
 pytestmark = needs_gcc
 

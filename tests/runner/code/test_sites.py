@@ -8,7 +8,7 @@ import pytest
 
 from softsgx.runner.code import sites
 from softsgx.runner.code.sites import Sites, patchable, scan
-from tests.runner.small_elfs import PROBE, bare, build, disassembled, strip, symbols
+from tests.runner.code.small_elfs import PROBE, bare, build, disassembled, strip, symbols
 
 
 def proven(found: Sites) -> list[tuple[int, str]]:

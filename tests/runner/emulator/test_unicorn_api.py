@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from softsgx.cpu import LogicalProcessor
-from tests.runner.engine_rig import rig
+from tests.runner.emulator.engine_rig import rig
 
 LOAD = "mov rax, [rdi]; mov rax, [rdi + 8]; enclu"
 

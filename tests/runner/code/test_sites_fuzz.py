@@ -14,7 +14,7 @@ from softsgx.runner.code.elf_code import ElfCode
 from softsgx.runner.code.sites import Sites, scan
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.process.exec_chain import check_program
-from tests.runner.small_elfs import PROBE, build
+from tests.runner.code.small_elfs import PROBE, build
 
 STATIC = """
     .globl _start

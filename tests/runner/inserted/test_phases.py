@@ -19,8 +19,8 @@ from softsgx.runner.inserted.stub import (
     where,
 )
 from softsgx.spec.registers import RAX, RFLAGS, RIP, RSP
-from tests.runner.rig import STACK, STACK_SIZE, Harness, State, random_state, same_fx
-from tests.runner.tracing import Traced
+from tests.runner.inserted.harness import STACK, STACK_SIZE, Harness, State, random_state, same_fx
+from tests.runner.inserted.tracing import Traced
 
 RSP_SENT: Final = STACK + 4096
 NOWHERE: Final = 0x1234_5000_0000

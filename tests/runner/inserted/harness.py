@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,8 +11,6 @@ from random import Random
 from select import select
 from struct import Struct, pack
 from typing import IO, Final, NamedTuple
-
-import pytest
 
 from softsgx.runner.inserted.layout import STUB, VDSO
 from softsgx.runner.inserted.mailboxes import Mailboxes
@@ -28,8 +25,6 @@ STACK: Final = 0x2000_0000
 STACK_SIZE: Final = 8192
 VDSO_IMAGE: Final = vdso_image(b"", 0, VDSO, STUB)
 FUNCTION, AEP = VDSO_IMAGE.function, VDSO_IMAGE.enclu
-
-needs_gcc: Final = pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc")
 
 CALL: Final = Struct("6Q9Q256s")
 RUN: Final = Struct("QIHHQQQ216s")
@@ -205,7 +200,7 @@ def compile_c(directory: Path, *sources: str, name: str, compiler: str = "gcc") 
 
 
 @contextmanager
-def harness(program: Path) -> Iterator[Harness]:
+def start(program: Path) -> Iterator[Harness]:
     """Run the harness for one test."""
     mailboxes = Mailboxes()
     mailboxes.control.aep = AEP

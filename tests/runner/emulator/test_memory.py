@@ -15,8 +15,8 @@ from softsgx.runner.ways import WAYS
 from softsgx.spec import faults
 from softsgx.spec.bits import MASK64, PAGE_SIZE
 from softsgx.spec.epcm import MODIFIED, PENDING, REG, TRIM, R, W, X
-from tests.runner.engine_rig import HostPages, assemble, rig
-from tests.runner.rig import needs_gcc
+from tests.runner.emulator.engine_rig import HostPages, assemble, rig
+from tests.runner.gcc import needs_gcc
 
 pytestmark = needs_gcc
 

@@ -20,7 +20,7 @@ from softsgx.spec.registers import (
     RSI,
     RSP,
 )
-from tests.runner.rig import AEP, LOOP, VDSO_IMAGE, Answer, Harness, Run
+from tests.runner.inserted.harness import AEP, LOOP, VDSO_IMAGE, Answer, Harness, Run
 
 RBX_KEPT, RBP_KEPT = 0x1122334455667788, 0x99AABBCCDDEEFF00
 R9 = R8 + 1

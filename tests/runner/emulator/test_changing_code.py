@@ -15,8 +15,8 @@ from softsgx.runner.emulator.engine import Engine
 from softsgx.spec import faults
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R, W, X
-from tests.runner.engine_rig import EngineRig, assemble, rig
-from tests.runner.rig import needs_gcc
+from tests.runner.emulator.engine_rig import EngineRig, assemble, rig
+from tests.runner.gcc import needs_gcc
 
 pytestmark = needs_gcc
 

@@ -11,7 +11,7 @@ import pytest
 
 from softsgx.runner.errors import ProgramError
 from softsgx.runner.process.exec_chain import ProgramFacts, check_program
-from tests.runner.small_elfs import build
+from tests.runner.code.small_elfs import build
 
 MAIN = "int main(void) { return 0; }"
 LOADER = "/lib64/ld-linux-x86-64.so.2"

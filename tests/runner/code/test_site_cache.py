@@ -11,7 +11,7 @@ import pytest
 from softsgx.runner.code import site_cache
 from softsgx.runner.code.site_cache import directory, find_sites
 from softsgx.runner.code.sites import Sites
-from tests.runner.small_elfs import bare
+from tests.runner.code.small_elfs import bare
 
 CODE = ".globl _start\n_start: {}cpuid\nmov $60, %eax\nsyscall\n"
 

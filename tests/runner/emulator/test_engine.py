@@ -8,9 +8,9 @@ from softsgx.runner.emulator import control
 from softsgx.runner.emulator.blocks import Why
 from softsgx.spec import faults
 from softsgx.spec.bits import PAGE_SIZE
-from tests.runner.engine_rig import EngineRig, HostPages, assemble, rig
+from tests.runner.emulator.engine_rig import EngineRig, HostPages, assemble, rig
+from tests.runner.gcc import needs_gcc
 from tests.runner.instructions import EXECUTED, WRONG
-from tests.runner.rig import needs_gcc
 
 pytestmark = needs_gcc
 

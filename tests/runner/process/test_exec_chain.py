@@ -18,7 +18,7 @@ import pytest
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.process.exec_chain import check_program
 from tests.patience import LIMIT_S
-from tests.runner.test_elf_check import ONLY, changed, executable, program, refusal
+from tests.runner.code.test_elf_check import ONLY, changed, executable, program, refusal
 
 __all__ = ["program"]
 

@@ -13,8 +13,8 @@ from softsgx.runner.emulator.blocks import Why
 from softsgx.runner.emulator.fpu import Fpu
 from softsgx.runner.emulator.unicorn_api import Uc
 from softsgx.spec import faults
-from tests.runner.engine_rig import rig
-from tests.runner.rig import needs_gcc
+from tests.runner.emulator.engine_rig import rig
+from tests.runner.gcc import needs_gcc
 
 bits = st.integers(0, (1 << 128) - 1)
 

@@ -21,9 +21,10 @@ from softsgx.spec.bits import PAGE_SIZE
 from softsgx.system.loaded_enclave import EnclaveFault
 from softsgx.system.scenarios.scenario import Cast
 from softsgx.system.scenarios.scene import Scene
-from tests.runner.rig import needs_gcc
+from tests.runner.gcc import needs_gcc
+from tests.runner.programs import ROOT
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "explored"
+EXAMPLE = ROOT / "examples" / "explored"
 FLAGS = (
     *("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-nostdlib", "-static-pie", "-fpie"),
     *("-fno-stack-protector", "-fcf-protection=none"),
@@ -258,7 +259,7 @@ def test_the_example_as_its_user_runs_it(
 
 
 def test_the_documentation_shows_the_example_as_it_is() -> None:
-    text = (EXAMPLE.parents[1] / "docs" / "explore.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "explore.md").read_text(encoding="utf-8")
     code = (EXAMPLE / "scenarios.py").read_text(encoding="utf-8").split('"""\n\n', 1)[1]
     assert code in text
     assert " ".join(FLAGS[5:8]) in (EXAMPLE / "enclave.c").read_text(encoding="utf-8")

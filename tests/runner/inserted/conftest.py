@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.runner import rig
+from tests.runner.inserted.harness import Harness, compile_c, start
 
 
 @pytest.fixture(scope="session")
 def harness_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("gcc") is None:
         pytest.skip("no gcc")
-    return rig.compile_c(tmp_path_factory.mktemp("harness"), "harness.c", name="harness")
+    return compile_c(tmp_path_factory.mktemp("harness"), "harness.c", name="harness")
 
 
 @pytest.fixture
-def harness(harness_program: Path) -> Iterator[rig.Harness]:
-    with rig.harness(harness_program) as running:
+def harness(harness_program: Path) -> Iterator[Harness]:
+    with start(harness_program) as running:
         yield running
