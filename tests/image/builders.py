@@ -17,7 +17,7 @@ from softsgx.spec.tcs import TCS as TCS_PAGE
 
 EHDR = Struct("<16sHHIQQQIHHHHHH")
 PHDR = Struct("<IIQQQQQQ")
-ET_REL, ET_EXEC, ET_DYN = 1, 2, 3
+ET_EXEC, ET_DYN = 2, 3
 PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
 PF_X, PF_W, PF_R = 1, 2, 4
 DT_NEEDED, DT_RELA, DT_RELASZ, DT_REL, DT_RELR = 1, 7, 8, 17, 36
@@ -25,7 +25,7 @@ DT_JMPREL, DT_PLTRELSZ, DT_NOTHING = 23, 2, 21
 
 # Byte offsets of fields, from the standard; the tests name them as the errors do.
 E_TYPE, E_MACHINE, E_ENTRY, E_PHOFF, E_PHENTSIZE, E_PHNUM = 16, 18, 24, 32, 54, 56
-P_TYPE, P_FLAGS, P_OFFSET, P_VADDR, P_FILESZ, P_MEMSZ = 0, 4, 8, 16, 32, 40
+P_FLAGS, P_OFFSET, P_VADDR, P_FILESZ, P_MEMSZ = 4, 8, 16, 32, 40
 
 
 class Seg(NamedTuple):

@@ -28,7 +28,6 @@ def test_an_ioctl_has_its_block_and_its_results() -> None:
     assert (restrict.fields["permissions"], restrict.fields["length"]) == (R, PAGE_SIZE)
     assert restrict.results == {"result": 0, "count": PAGE_SIZE}
     assert restrict.result == 0
-    assert restrict.ended_ns > restrict.begun_ns
 
 
 def test_the_building_of_an_enclave_can_be_read() -> None:
@@ -58,8 +57,8 @@ def test_calls_that_nest_end_from_the_inside() -> None:
         ' "fields": {}, "result": 0}',
     ]
     assert list(calls(text)) == [
-        Call(1, "x", "a", 1, {"prot": 1}, {}, 3, -13),
-        Call(2, "y", "b", 2, {"address": 16}, {}, 4, 0),
+        Call(1, "x", "a", 1, {"prot": 1}, {}, -13),
+        Call(2, "y", "b", 2, {"address": 16}, {}, 0),
     ]
 
 

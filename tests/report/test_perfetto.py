@@ -21,7 +21,7 @@ from tests.report.story import story
 PACKET, TIMESTAMP, SEQUENCE, EVENT, DESCRIPTOR = 1, 8, 10, 11, 60
 UUID, NAME, PROCESS, THREAD, PARENT, COUNTER = 1, 2, 3, 4, 5, 8
 ANNOTATION, TYPE, TRACK, EVENT_NAME, VALUE = 4, 9, 11, 23, 30
-BEGIN, END, INSTANT, COUNT = 1, 2, 3, 4
+BEGIN, END, COUNT = 1, 2, 4
 
 
 def packets(events: Any) -> list[Message]:

@@ -46,8 +46,6 @@ from softsgx.system.explain.leaf_texts import TCS_CONTENTS
 from tests.linux.building import Building
 from tests.linux.world import World, world
 
-Provoke = Callable[[World], Any]
-
 
 def explained(**layout: int) -> World:
     machine = Machine(cpus=4, epc="1M", explain=True)
@@ -167,13 +165,6 @@ def above_the_cap(w: World) -> int:
     entry = w.encl.page(page)
     assert entry is not None
     entry.vm_max_prot_bits = R
-    return page
-
-
-def narrow_pte(w: World) -> int:
-    page = w.enclave.data[0]
-    w.call(store, page)
-    w.mm.space.set(page, w.mm.space.lookup(page) & ~PTE_W)
     return page
 
 

@@ -20,8 +20,8 @@ class TraceError(ValueError):
 
 @dataclass
 class Call:
-    """`fields` has the arguments, of an ioctl those of its block, too; `results` what it wrote
-    back. Times in nanoseconds, `event` the number of its CallBegun."""
+    """`event` is the number of its CallBegun, `begun_ns` its time in nanoseconds; `fields` has the
+    arguments, and those in the block of an ioctl; `results` is what the ioctl wrote back."""
 
     event: int
     name: str
@@ -29,7 +29,6 @@ class Call:
     begun_ns: int
     fields: dict[str, int]
     results: dict[str, int] = field(default_factory=dict)
-    ended_ns: int = 0
     result: int = 0
 
 
@@ -70,7 +69,7 @@ def calls(lines: Iterable[str]) -> Iterator[Call]:
             stack[-1].results.update(_numbers(entry))
         elif what == "CallEnded":
             call = stack.pop()
-            call.ended_ns, call.result = entry["ns"], entry["result"]
+            call.result = entry["result"]
             yield call
 
 

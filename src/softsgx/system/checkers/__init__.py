@@ -22,13 +22,4 @@ CHECKERS: tuple[type[Checker], ...] = (
 )
 """In the order of asking: the last one changes the machine."""
 
-__all__ = [
-    "CHECKERS",
-    "Checker",
-    "EpcLeak",
-    "KernelWarning",
-    "LockOrder",
-    "LostPage",
-    "StaleMapping",
-    "WiderRight",
-]
+__all__ = ["CHECKERS", "Checker", "WiderRight"]

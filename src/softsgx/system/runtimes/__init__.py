@@ -4,9 +4,8 @@
 what they are under the V2 series.
 """
 
-from softsgx.system.enclave import EnclaveAbort
 from softsgx.system.runtimes.manager import TrustedManager
-from softsgx.system.runtimes.orders import ORDERS, Enarx, Gramine, IntelEmm
+from softsgx.system.runtimes.orders import ORDERS
 from softsgx.system.runtimes.v2 import order_of
 
-__all__ = ["ORDERS", "Enarx", "EnclaveAbort", "Gramine", "IntelEmm", "TrustedManager", "order_of"]
+__all__ = ["ORDERS", "TrustedManager", "order_of"]

@@ -129,7 +129,7 @@ class TrustedManager:
             answer: Answer = yield from t.ocall(self.untrusted.remove, address, length)
             if answer.errno:
                 # The pages are useless either way; an honest host would have removed them.
-                yield from self._abort(f"REMOVE_PAGES at {address:#x}: {errno_text(answer.errno)}")
+                raise self._abort(f"REMOVE_PAGES at {address:#x}: {errno_text(answer.errno)}")
             # Reserved address space is mapped with all rights, so that it may become anything.
             yield from t.ocall(self.untrusted.mprotect, address, length, RWX)
             for page in _pages(address, length):
@@ -200,14 +200,14 @@ class TrustedManager:
         while done < length:
             answer: Answer = yield from t.ocall(function, address + done, length - done, what)
             if not 0 <= answer.done <= length - done:
-                yield from self._abort(f"{name}: count {answer.done} of {length - done}")
+                raise self._abort(f"{name}: count {answer.done} of {length - done}")
             done += answer.done
             if not answer.errno:
                 break  # what it is worth shows at EACCEPT
             if not (yield from self._repaired(t, address + done, answer)):
                 why = f", {status_name(answer.result)}" if answer.result else ""
                 where = f"{name} at {address + done:#x}"
-                yield from self._abort(f"{where}: {errno_text(answer.errno)}{why}")
+                raise self._abort(f"{where}: {errno_text(answer.errno)}{why}")
 
     def _repaired(self, t: EnclaveThread, page: int, answer: Answer) -> Steps[bool]:
         """A page that waits for its first touch is PENDING or missing: accept it, if it is due."""
@@ -244,13 +244,11 @@ class TrustedManager:
     def _verified(self, what: str, page: int, status: Status | None) -> None:
         """EACCEPT and EACCEPTCOPY are the only witnesses; a refusal means the host lied."""
         if status is None or status != 0:
-            self.aborted = f"{what} at {page:#x}: {status!r}"
-            raise EnclaveAbort(self.aborted)
+            raise self._abort(f"{what} at {page:#x}: {status!r}")
 
-    def _abort(self, why: str) -> Steps[None]:
+    def _abort(self, why: str) -> EnclaveAbort:
         self.aborted = why
-        raise EnclaveAbort(why)
-        yield
+        return EnclaveAbort(why)
 
 
 def _pages(address: int, length: int) -> range:
