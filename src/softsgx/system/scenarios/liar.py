@@ -64,8 +64,10 @@ class Liar(Untrusted):
     def restrict(self, host: HostThread, address: int, length: int, rights: int) -> Steps[Answer]:
         """RESTRICT_PERMISSIONS, or not."""
         lie = self._lie("RESTRICT_PERMISSIONS")
-        if lie in ("nothing is done", "an error"):
-            return _undone(lie, length)
+        if lie == "nothing is done":
+            return Answer(0, 0, length)
+        if lie == "an error":
+            return Answer(-EFAULT, 0, 0)
         if lie == "EMODPR without ETRACK":
             yield from self._leaf(host, address, rights)
             return Answer(0, 0, length)
@@ -82,8 +84,10 @@ class Liar(Untrusted):
     ) -> Steps[Answer]:
         """MODIFY_TYPES, or not."""
         lie = self._lie("MODIFY_TYPES")
-        if lie in ("nothing is done", "an error"):
-            return _undone(lie, length)
+        if lie == "nothing is done":
+            return Answer(0, 0, length)
+        if lie == "an error":
+            return Answer(-EFAULT, 0, 0)
         if lie == "EMODT without ETRACK":
             yield from self._leaf(host, address, 0, page_type)
             return Answer(0, 0, length)
@@ -95,8 +99,10 @@ class Liar(Untrusted):
     def remove(self, host: HostThread, address: int, length: int) -> Steps[Answer]:
         """REMOVE_PAGES, or not."""
         lie = self._lie("REMOVE_PAGES")
-        if lie in ("nothing is done", "an error"):
-            return _undone(lie, length)
+        if lie == "nothing is done":
+            return Answer(0, 0, length)
+        if lie == "an error":
+            return Answer(-EFAULT, 0, 0)
         return (yield from super().remove(host, address, length))
 
     def mprotect(self, host: HostThread, address: int, length: int, rights: int) -> Steps[int]:
@@ -146,10 +152,6 @@ class Liar(Untrusted):
         if pte and other is not None and other.epc_page is not None:
             pfn = self.scene.kernel.processor.epc.pfn(other.epc_page.number)
             space.set(address, pte & ~PTE_PFN_MASK | pfn << PAGE_SHIFT)
-
-
-def _undone(lie: str, length: int) -> Answer:
-    return Answer(0, 0, length) if lie == "nothing is done" else Answer(-EFAULT, 0, 0)
 
 
 def _counted(lie: str, answer: Answer, length: int) -> Answer:
