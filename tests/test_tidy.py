@@ -11,6 +11,7 @@ Rule = Callable[[Source], Iterator[str]]
 
 RULES: list[Rule] = [
     rooms.room_order,
+    rooms.runner_order,
     rooms.live_short_cut,
     purity.no_clock_no_entropy,
     purity.no_set_order,
@@ -156,6 +157,14 @@ def test_lists_of_exceptions_are_needed() -> None:
     assert list(purity.EXEMPT.values()) == ["random"], "one seeded source, and one only"
 
 
+def test_exceptions_from_the_order_of_runner_are_needed() -> None:
+    def found(exceptions: frozenset[tuple[str, str]]) -> set[str]:
+        return {line for source in sources() for line in rooms.runner_order(source, exceptions)}
+
+    for exception in rooms.RUNNER_EXCEPTIONS:
+        assert found(rooms.RUNNER_EXCEPTIONS - {exception}), exception
+
+
 # Every rule can fail: (rule, file, text). The file decides what its text may do.
 REFUSED: list[tuple[Rule, str, str]] = [
     (rooms.room_order, "spec/a.py", "import softsgx.sim"),
@@ -185,6 +194,23 @@ REFUSED: list[tuple[Rule, str, str]] = [
     (rooms.room_order, "cli/a.py", "import softsgx.attic"),
     (rooms.room_order, "__init__.py", "from softsgx.cli import main"),
     (rooms.room_order, "attic/a.py", ""),
+    (rooms.runner_order, "runner/host/a.py", "from softsgx.runner.code import sites"),
+    (rooms.runner_order, "runner/host/a.py", "from softsgx.runner import process"),
+    (rooms.runner_order, "runner/host/a.py", "import softsgx.runner.process.world"),
+    (rooms.runner_order, "runner/host/a.py", "from ..process import bpf"),
+    (rooms.runner_order, "runner/host/__init__.py", "from .. import process"),
+    (rooms.runner_order, "runner/a.py", ""),
+    (rooms.runner_order, "runner/attic/a.py", ""),
+    (rooms.runner_order, "runner/options.py", "from softsgx.runner.host import ptrace"),
+    (rooms.runner_order, "runner/options.py", "from softsgx.runner.ways import WAYS"),
+    (rooms.runner_order, "runner/native/a.py", "from softsgx.runner.emulator import engine"),
+    (
+        rooms.runner_order,
+        "runner/calls/a.py",
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from softsgx.runner.supervisor.supervisor import Supervisor",
+    ),
+    (rooms.runner_order, "runner/calls/a.py", "def f():\n    from softsgx.runner import session"),
     (rooms.live_short_cut, "linux/sgx/a.py", "from softsgx.sim.live import LIVE"),
     (rooms.live_short_cut, "system/a.py", "from softsgx.sim import live"),
     (rooms.live_short_cut, "cpu/a.py", "def f():\n    import softsgx.sim.live"),
@@ -248,6 +274,10 @@ ACCEPTED: list[tuple[Rule, str, str]] = [
     (rooms.room_order, "report/a.py", "from softsgx.spec import leaves"),
     (rooms.room_order, "cli/a.py", "import softsgx\nfrom softsgx.runner import ptrace"),
     (rooms.room_order, "__init__.py", "def f():\n    from softsgx.system import Machine"),
+    (rooms.runner_order, "runner/process/a.py", "from softsgx.runner.inserted.stub import INT80"),
+    (rooms.runner_order, "runner/process/a.py", "from . import bpf\nfrom softsgx.linux import mm"),
+    (rooms.runner_order, "runner/host/a.py", "from softsgx.runner import errors, ways"),
+    (rooms.runner_order, "linux/a.py", "from softsgx.runner.host import ptrace"),
     (rooms.live_short_cut, "sim/a.py", "from softsgx.sim.live import LIVE"),
     (rooms.live_short_cut, "cpu/execute.py", "from softsgx.sim.live import LIVE"),
     (rooms.live_short_cut, "cpu/a.py", "from softsgx.sim import live_tasks, lives"),

@@ -61,6 +61,11 @@ def test_the_picture_has_the_rooms() -> None:
     assert drawn == list(reversed(rooms.LINES))
 
 
+def test_the_rooms_of_runner_are_those_of_the_rule() -> None:
+    named = [set(words(row[0])) for row in rows("ARCHITECTURE.md", "| room of `runner` |")]
+    assert named == list(reversed(rooms.RUNNER_LINES))
+
+
 def test_the_readme_names_every_subcommand() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     table = " ".join(cell for row in rows("README.md", "| part |") for cell in row)

@@ -1,7 +1,7 @@
 """The import order of the rooms: downwards only, and rooms of one line do not know each other."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Final
 
@@ -18,9 +18,18 @@ LINES: Final = (
     {"lab", "runner"},
     {"cli"},
 )
-BELOW: Final = accumulate(LINES, lambda below, line: below | line, initial=set[str]())
+
+
+def _allowed(lines: Sequence[set[str]]) -> dict[str, set[str]]:
+    """What each room may import: itself, and the lines below its own."""
+    below = accumulate(lines, lambda below, line: below | line, initial=set[str]())
+    return {
+        room: under | {room} for line, under in zip(lines, below, strict=False) for room in line
+    }
+
+
 ALLOWED: Final = {
-    **{room: below | {room} for line, below in zip(LINES, BELOW, strict=False) for room in line},
+    **_allowed(LINES),
     # A generic concurrency tester that could be published alone, and a reader of its events.
     "explore": {"sim", "explore"},
     "report": {"sim", "spec", "report"},
@@ -40,6 +49,72 @@ def room_order(source: Source) -> Iterator[str]:
         room = _room(name)
         if room not in allowed and not (room == PACKAGE and source.room in ("cli", PACKAGE)):
             yield source.finding(node, f"{source.room} must not import {'.'.join(name)}")
+
+
+# The rooms inside `runner`, and its own files, from the bottom up.
+RUNNER_LINES: Final = (
+    {"errors", "options", "say", "ways"},
+    {"host"},
+    {"code"},
+    {"cpuid"},
+    {"inserted"},
+    {"process"},
+    {"traps"},
+    {"enclaves"},
+    {"emulator", "native"},
+    {"calls"},
+    {"doctor"},
+    {"supervisor"},
+    {"explored", "session"},
+)
+RUNNER_ALLOWED: Final = _allowed(RUNNER_LINES)
+_RUNNER: Final = (PACKAGE, "runner")
+# Imports against the order that are still there: the file, and the room it must not know.
+RUNNER_EXCEPTIONS: Final = frozenset(
+    {
+        ("calls/advice.py", "supervisor"),
+        ("calls/cpu_time.py", "supervisor"),
+        ("calls/descriptors.py", "supervisor"),
+        ("calls/mappings.py", "supervisor"),
+        ("calls/nodes.py", "supervisor"),
+        ("calls/process_mem.py", "supervisor"),
+        ("calls/table.py", "supervisor"),
+        ("enclaves/threads.py", "emulator"),
+        ("options.py", "process"),
+        ("process/inside_stub.py", "supervisor"),
+        ("process/tracee.py", "emulator"),
+        ("process/tracee.py", "native"),
+        ("process/world.py", "native"),
+        ("traps/host_traps.py", "supervisor"),
+        ("traps/ud2.py", "supervisor"),
+    }
+)
+
+
+def runner_order(
+    source: Source, exceptions: frozenset[tuple[str, str]] = RUNNER_EXCEPTIONS
+) -> Iterator[str]:
+    """Every import of a room of `runner` that the file's own room there must not know."""
+    if source.room != "runner" or source.module == _RUNNER:
+        return
+    own = source.module[2]
+    allowed = RUNNER_ALLOWED.get(own)
+    if allowed is None:
+        yield source.finding(source.tree, f"runner/{own} is no room of runner in ARCHITECTURE.md")
+        return
+    file = source.path.removeprefix("src/softsgx/runner/")
+    for node, name in _imports(source):
+        for room in _rooms_of_runner(node, name):
+            if room not in allowed and (file, room) not in exceptions:
+                yield source.finding(node, f"{own} must not import {room}")
+
+
+def _rooms_of_runner(node: ast.AST, name: tuple[str, ...]) -> list[str]:
+    if name[:2] != _RUNNER:
+        return []
+    if name == _RUNNER and isinstance(node, ast.ImportFrom):
+        return [alias.name for alias in node.names]
+    return [name[2]] if name != _RUNNER else list(RUNNER_ALLOWED)
 
 
 # Elsewhere a test of it would leave out points for a gain that was measured, and is none.
