@@ -40,6 +40,8 @@ from softsgx.spec.epcm import (
     PENDING,
     PT_MASK,
     REG,
+    USABLE_MASK,
+    USABLE_REG,
     VALID,
     R,
     W,
@@ -52,10 +54,6 @@ from softsgx.spec.msr import CR4_CET
 if TYPE_CHECKING:
     from softsgx.cpu.lp import LogicalProcessor
 
-# EPCM bits that an ordinary access looks at, and what they must be.
-_USABLE_MASK: Final = VALID | BLOCKED | PENDING | MODIFIED | PT_MASK
-_USABLE: Final = VALID | REG
-
 _PFEC_OF: Final = {
     READ: PFEC_U,
     WRITE: PFEC_U | PFEC_W,
@@ -65,7 +63,6 @@ _PFEC_OF: Final = {
 }
 # What a PT_REG page must permit; no PT_REG page permits a shadow-stack access.
 _RIGHT_OF: Final = {READ: R, WRITE: W, FETCH: X, SHADOW_READ: 0, SHADOW_WRITE: 0}
-_PTE_PRESENT_USER: Final = PTE_P | PTE_U
 
 
 def fill(lp: LogicalProcessor, address: int, access: int) -> int:
@@ -191,7 +188,7 @@ def _epcm_rights(lp: LogicalProcessor, number: int, address: int, access: int) -
     epcm = lp.processor.epcm
     word = epcm.state[number]
     if (
-        word & _USABLE_MASK != _USABLE
+        word & USABLE_MASK != USABLE_REG
         or not word & _RIGHT_OF[access]
         or epcm.secs[number] != lp.secs_page
         or epcm.address[number] != address & ~PAGE_MASK

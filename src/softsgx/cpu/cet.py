@@ -35,7 +35,6 @@ from softsgx.spec.cet import (
     restore_token,
 )
 from softsgx.spec.epcm import (
-    BLOCKED,
     MODIFIED,
     PENDING,
     PR,
@@ -43,6 +42,7 @@ from softsgx.spec.epcm import (
     RWX,
     SS_FIRST,
     SS_REST,
+    USABLE_MASK,
     VALID,
     R,
     W,
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
 _IN_USE: Final = SH_STK_EN | ENDBR_EN
 _TRACKER_STATE: Final = U_CET_SUPPRESS | U_CET_TRACKER
-_SAVE_PAGE_MASK: Final = VALID | BLOCKED | PENDING | MODIFIED | PT_MASK | R | W
+_SAVE_PAGE_MASK: Final = USABLE_MASK | R | W
 _SAVE_PAGE: Final = VALID | SS_REST | R | W
 
 

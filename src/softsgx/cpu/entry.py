@@ -14,12 +14,23 @@ from softsgx.cpu.access import walk
 from softsgx.cpu.fault import ENCLU_PFEC, ENCLU_PFEC_W, GP, PF, Fault
 from softsgx.cpu.part import xsave_size
 from softsgx.cpu.secs import Secs
-from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_PFN_MASK, PTE_U, PTE_W
+from softsgx.mem.pagetable import PTE_PFN_MASK
 from softsgx.mem.tlb import READ, WRITE
 from softsgx.sim.cpu_events import Entered
 from softsgx.spec.attributes import ATTR_AEXNOTIFY, ATTR_MODE64BIT
 from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, canonical
-from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_MASK, REG, VALID, R, W
+from softsgx.spec.epcm import (
+    BLOCKED,
+    MODIFIED,
+    PENDING,
+    PT_MASK,
+    REG,
+    USABLE_MASK,
+    USABLE_REG,
+    VALID,
+    R,
+    W,
+)
 from softsgx.spec.msr import CR4_OSFXSR, CR4_OSXSAVE, RFLAGS_TF
 from softsgx.spec.registers import RBP, RFLAGS, RSP
 from softsgx.spec.ssa import GPR_OFF_URSP, GPRSGX_IN_PAGE, GPRSGX_SIZE
@@ -34,6 +45,7 @@ from softsgx.spec.tcs import (
     TCS_OFF_FLAGS,
     TCS_OFF_STATE,
 )
+from softsgx.spec.translation import PTE_READ_DONE, PTE_WRITE_DONE
 
 if TYPE_CHECKING:
     from softsgx.cpu.lp import LogicalProcessor
@@ -42,12 +54,9 @@ if TYPE_CHECKING:
 _TWO: Final = struct.Struct("<QQ")
 _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
-# A user page whose A bit is set already, and a writable one with D: a walk would change nothing.
-_PTE_READ_DONE: Final = PTE_P | PTE_U | PTE_A
-_PTE_WRITE_DONE: Final = _PTE_READ_DONE | PTE_W | PTE_D
-# What the EPCM word of an SSA page must be.
-_USABLE_MASK: Final = VALID | BLOCKED | PENDING | MODIFIED | PT_MASK | R | W
-_USABLE: Final = VALID | REG | R | W
+# What the EPCM word of an SSA page must be, under the mask.
+FRAME_MASK: Final = USABLE_MASK | R | W
+FRAME: Final = USABLE_REG | R | W
 
 
 def check_tcs(lp: LogicalProcessor, tcs: TCS, secs: Secs) -> None:
@@ -100,7 +109,7 @@ def tcs_operand(lp: LogicalProcessor, rbx: int, rcx: int, rule: str) -> int:
     that is mapped read-only cannot be entered, and its page is dirty afterwards.
     """
     readings = lp.processor.readings
-    wanted = _PTE_WRITE_DONE if readings.tcs_written else _PTE_READ_DONE
+    wanted = PTE_WRITE_DONE if readings.tcs_written else PTE_READ_DONE
     pte = lp.space.ptes.get(rbx >> PAGE_SHIFT, 0)
     if pte & wanted != wanted:
         address = rbx | PAGE_MASK if readings.tcs_last_byte else rbx
@@ -153,7 +162,7 @@ def frame_page(frame: tuple[int, ...], number: int) -> int:
 
 def _frame_page(lp: LogicalProcessor, secs: Secs, address: int) -> int:
     pte = lp.space.ptes.get(address >> PAGE_SHIFT, 0)
-    if pte & _PTE_WRITE_DONE != _PTE_WRITE_DONE:
+    if pte & PTE_WRITE_DONE != PTE_WRITE_DONE:
         walk(lp, address, READ)
         pte = walk(lp, address, WRITE)
     processor = lp.processor
@@ -164,7 +173,7 @@ def _frame_page(lp: LogicalProcessor, secs: Secs, address: int) -> int:
     epcm = processor.epcm
     word = epcm.state[page]
     if (
-        word & _USABLE_MASK == _USABLE
+        word & FRAME_MASK == FRAME
         and epcm.address[page] == address & ~PAGE_MASK
         and epcm.secs[page] == secs.page
     ):

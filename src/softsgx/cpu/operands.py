@@ -6,35 +6,20 @@ page tables as CPL 3 and must lie in ELRANGE; the EPCM is tested by the leaf, no
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from softsgx.cpu.access import walk
 from softsgx.cpu.fault import ENCLU_PFEC, ENCLU_PFEC_W, GP, PF
-from softsgx.mem.pagetable import PTE_A, PTE_P, PTE_PFN_MASK, PTE_U
+from softsgx.mem.pagetable import PTE_PFN_MASK
 from softsgx.mem.tlb import READ, WRITE
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT
-from softsgx.spec.epcm import (
-    BLOCKED,
-    MODIFIED,
-    PENDING,
-    PT_MASK,
-    REG,
-    VALID,
-    R,
-    W,
-)
+from softsgx.spec.epcm import USABLE_MASK, USABLE_REG, R, W
 from softsgx.spec.paging import SECINFO_RESERVED
+from softsgx.spec.translation import PTE_READ_DONE
 
 if TYPE_CHECKING:
     from softsgx.cpu.lp import LogicalProcessor
     from softsgx.spec.tcs import TCS
-
-_OP_MASK: Final = VALID | BLOCKED | PENDING | MODIFIED | PT_MASK
-_OP: Final = VALID | REG
-
-
-# A user page whose A bit is set already: a read needs nothing more from the walk.
-_PTE_READ_DONE: Final = PTE_P | PTE_U | PTE_A
 
 
 def in_elrange(lp: LogicalProcessor, address: int) -> bool:
@@ -45,7 +30,7 @@ def in_elrange(lp: LogicalProcessor, address: int) -> bool:
 def enclave_page(lp: LogicalProcessor, address: int, write: bool, rule: str) -> int:
     """EPC page number of an ENCLU operand; ordinary page faults as usual, not EPC is `rule`."""
     pte = lp.space.ptes.get(address >> PAGE_SHIFT, 0)
-    if write or pte & _PTE_READ_DONE != _PTE_READ_DONE:
+    if write or pte & PTE_READ_DONE != PTE_READ_DONE:
         pte = walk(lp, address, WRITE if write else READ)
     epc = lp.processor.epc
     page = ((pte & PTE_PFN_MASK) >> PAGE_SHIFT) - epc.first
@@ -64,7 +49,7 @@ def usable_page(
     epcm = lp.processor.epcm
     word = epcm.state[page]
     if (
-        word & _OP_MASK != _OP
+        word & USABLE_MASK != USABLE_REG
         or not word & (W if write else R)
         or epcm.secs[page] != lp.secs_page
         or epcm.address[page] != address & ~PAGE_MASK

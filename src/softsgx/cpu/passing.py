@@ -10,17 +10,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu import tracking
-from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_PFN_MASK, PTE_U, PTE_W
+from softsgx.cpu.entry import FRAME, FRAME_MASK
+from softsgx.mem.pagetable import PTE_P, PTE_PFN_MASK, PTE_U
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
-from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_MASK, REG, TCS, VALID, R, W
+from softsgx.spec.epcm import USABLE_MASK, USABLE_TCS
 from softsgx.spec.tcs import TCS_AEXNOTIFY, TCS_OFF_CSSA, TCS_OFF_FLAGS, TCS_OFF_OSSA
+from softsgx.spec.translation import PTE_WRITE_DONE
 
 if TYPE_CHECKING:
     from softsgx.cpu.lp import LogicalProcessor
 
 _USER: Final = PTE_P | PTE_U
-_DONE: Final = _USER | PTE_W | PTE_A | PTE_D
-_USABLE: Final = VALID | BLOCKED | PENDING | MODIFIED | PT_MASK
 
 
 def interrupt_and_resume(lp: LogicalProcessor) -> bool:
@@ -56,12 +56,12 @@ def _would_resume(lp: LogicalProcessor) -> bool:
     pte = ptes.get(lp.tcs_address >> PAGE_SHIFT, 0)
     if pte & _USER != _USER or pte & PTE_PFN_MASK != tcs:
         return False
-    if epcm.state[lp.tcs_page] & _USABLE != VALID | TCS:
+    if epcm.state[lp.tcs_page] & USABLE_MASK != USABLE_TCS:
         return False
     cssa = memory.read_int(tcs + TCS_OFF_CSSA, 4)
     ssa = secs.BASEADDR + memory.read_int(tcs + TCS_OFF_OSSA, 8) + cssa * PAGE_SIZE
     pte = ptes.get(ssa >> PAGE_SHIFT, 0)
-    if pte & _DONE != _DONE or pte & PTE_PFN_MASK != frame[0] & ~PAGE_MASK:
+    if pte & PTE_WRITE_DONE != PTE_WRITE_DONE or pte & PTE_PFN_MASK != frame[0] & ~PAGE_MASK:
         return False
     word = epcm.state[processor.epc.index(frame[0] >> PAGE_SHIFT)]
-    return word & (_USABLE | R | W) == VALID | REG | R | W
+    return word & FRAME_MASK == FRAME

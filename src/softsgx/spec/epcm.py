@@ -50,13 +50,19 @@ SS_REST: Final = PT_SS_REST << PT_SHIFT
 # What EWB stores in PCMD.SECINFO and ELD restores: everything but VALID and BLOCKED.
 SAVED: Final = RWX | PENDING | MODIFIED | PR | PT_MASK
 
+# A page can be used while VALID is 1 and BLOCKED, PENDING and MODIFIED are 0: under the mask the
+# word is then VALID and the type, as USABLE_REG.
+USABLE_MASK: Final = VALID | BLOCKED | PENDING | MODIFIED | PT_MASK
+USABLE_REG: Final = VALID | REG
+USABLE_TCS: Final = VALID | TCS
 
-_CHILD_TYPES: Final = frozenset({REG, TCS, TRIM, SS_FIRST, SS_REST})
+# The types of pages that have a parent SECS.
+CHILD_TYPES: Final = frozenset({REG, TCS, TRIM, SS_FIRST, SS_REST})
 
 
 def child_type(word: int) -> bool:
-    """Whether the page type is one that has a parent SECS: REG, TCS, TRIM, SS_FIRST, SS_REST."""
-    return word & PT_MASK in _CHILD_TYPES
+    """Whether the page has a parent SECS: PT_REG, PT_TCS, PT_TRIM, PT_SS_FIRST, PT_SS_REST."""
+    return word & PT_MASK in CHILD_TYPES
 
 
 def shadow_stack_type(word: int) -> bool:

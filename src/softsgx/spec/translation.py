@@ -19,6 +19,11 @@ PTE_D: Final = 1 << 6
 PTE_NX: Final = 1 << 63
 PTE_PFN_MASK: Final = 0x000F_FFFF_FFFF_F000
 
+# A user page that was read, or written, through this entry: a walk for the same access would find
+# every bit it needs, and set none.
+PTE_READ_DONE: Final = PTE_P | PTE_U | PTE_A
+PTE_WRITE_DONE: Final = PTE_READ_DONE | PTE_W | PTE_D
+
 READ: Final = 1 << 0
 WRITE: Final = 1 << 1  # writable, and the PTE's D bit is already set
 FETCH: Final = 1 << 2

@@ -15,14 +15,13 @@ from softsgx.spec.attributes import ATTR_MODE64BIT
 from softsgx.spec.concurrency import BUSY_TARGET, BUSY_TARGET_M
 from softsgx.spec.epcm import (
     BLOCKED,
+    CHILD_TYPES,
     MODIFIED,
     PENDING,
     PR,
     PT_MASK,
     REG,
     RWX,
-    SS_FIRST,
-    SS_REST,
     TCS,
     TRIM,
     VALID,
@@ -33,7 +32,6 @@ from softsgx.spec.status import SGX_PAGE_ATTRIBUTES_MISMATCH, SGX_PAGE_NOT_TRACK
 from softsgx.spec.tcs import TCS as TCS_PAGE
 from softsgx.spec.tcs import TCS_DBGOPTIN, TCS_FLAGS_DEFINED, tcs_reserved_clear
 
-_HELD_TYPES = frozenset({REG, TCS, TRIM, SS_FIRST, SS_REST})
 _COMPARED = RWX | PT_MASK | PENDING | MODIFIED
 
 
@@ -76,7 +74,7 @@ def eaccept(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
     if word & BLOCKED:
         raise PF(rcx, "EACCEPT.14", ENCLU_PFEC)  # EPCM: BLOCKED = 1
     held_type = word & PT_MASK
-    if held_type not in _HELD_TYPES:
+    if held_type not in CHILD_TYPES:
         raise PF(rcx, "EACCEPT.15", ENCLU_PFEC)  # EPCM: PT_SECS or PT_VA
     if epcm.secs[page] != lp.secs_page:
         raise PF(rcx, "EACCEPT.16", ENCLU_PFEC)  # EPCM: ENCLAVESECS is another enclave

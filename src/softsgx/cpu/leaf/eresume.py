@@ -22,7 +22,7 @@ from softsgx.cpu.secs import Secs
 from softsgx.cpu.xstate import XState
 from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, canonical
 from softsgx.spec.concurrency import BUSY_TARGET
-from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_MASK, TCS, VALID
+from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, USABLE_MASK, USABLE_TCS, VALID
 from softsgx.spec.msr import (
     RFLAGS_AC,
     RFLAGS_AF,
@@ -47,8 +47,6 @@ from softsgx.spec.tcs import TCS_AEXNOTIFY
 _GPRS = struct.Struct("<18Q")
 _TWO = struct.Struct("<QQ")
 _ENCLU_LENGTH = 3
-_USABLE_MASK = VALID | BLOCKED | PENDING | MODIFIED | PT_MASK
-_USABLE = VALID | TCS
 _FROM_SSA = (
     RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_DF | RFLAGS_OF | RFLAGS_NT
 ) | (RFLAGS_AC | RFLAGS_ID | RFLAGS_RF)
@@ -69,7 +67,7 @@ def eresume(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     processor = lp.processor
     epcm = processor.epcm
     word = epcm.state[page]
-    if word & _USABLE_MASK != _USABLE or epcm.address[page] != rbx:
+    if word & USABLE_MASK != USABLE_TCS or epcm.address[page] != rbx:
         if not word & VALID:
             raise tcs_refusal(lp, rbx, "ERESUME.05")  # EPCM: VALID = 0
         if word & BLOCKED:

@@ -11,21 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from softsgx.mem.pagetable import (
-    PTE_A,
-    PTE_D,
-    PTE_NX,
-    PTE_P,
-    PTE_PFN_MASK,
-    PTE_U,
-    PTE_W,
-)
+from softsgx.mem.pagetable import PTE_D, PTE_NX, PTE_PFN_MASK, PTE_W
 from softsgx.mem.tlb import FETCH, READ, RIGHTS, WRITE
 from softsgx.runner.inserted.layout import NATIVE_EPC
 from softsgx.runner.native.lp import WatchedEpcm, WatchedSpace
 from softsgx.runner.native.slots import OPERATIONS_MAX, Operation
-from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
-from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_MASK, REG, VALID
+from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+from softsgx.spec.epcm import USABLE_MASK, USABLE_REG
+from softsgx.spec.translation import PTE_READ_DONE
 
 if TYPE_CHECKING:
     from softsgx.cpu.processor import Processor
@@ -36,10 +29,6 @@ NR_MMAP, NR_MPROTECT, NR_MREMAP = 9, 10, 25
 _MAYMOVE_FIXED: Final = 3
 # MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE
 _NOTHING: Final = 0x02 | 0x10 | 0x20 | 0x4000
-_MASK64: Final = (1 << 64) - 1
-_USABLE_MASK: Final = VALID | BLOCKED | PENDING | MODIFIED | PT_MASK
-_USABLE: Final = VALID | REG
-_PRESENT: Final = PTE_P | PTE_U | PTE_A
 
 
 class Entry(NamedTuple):
@@ -180,11 +169,11 @@ class NativeMap:
     def _allowed(self, page: int, word: int) -> int:
         """The rights that a walk would find now for what `word` maps, without any fault."""
         pte = self.mm.space.ptes.get(page, 0)
-        if pte & _PRESENT != _PRESENT or pte & PTE_PFN_MASK != word & ~PAGE_MASK:
+        if pte & PTE_READ_DONE != PTE_READ_DONE or pte & PTE_PFN_MASK != word & ~PAGE_MASK:
             return 0
         number = self._number(word)
         entry = self.epcm.state[number]
-        if entry & _USABLE_MASK != _USABLE or self.epcm.address[number] != page << PAGE_SHIFT:
+        if entry & USABLE_MASK != USABLE_REG or self.epcm.address[number] != page << PAGE_SHIFT:
             return 0
         rights = READ | (0 if pte & PTE_NX else FETCH)
         if pte & PTE_W and pte & PTE_D:
@@ -194,4 +183,4 @@ class NativeMap:
 
 def nothing(address: int, length: int) -> Operation:
     """Memory that nobody can touch, in place of whatever is there."""
-    return Operation(NR_MMAP, (address, length, 0, _NOTHING, _MASK64, 0))
+    return Operation(NR_MMAP, (address, length, 0, _NOTHING, MASK64, 0))
