@@ -19,6 +19,7 @@ RULES: list[Rule] = [
     form.lengths,
     form.docstrings,
     form.dead_assignments,
+    form.masks_have_a_name,
 ]
 
 
@@ -241,6 +242,8 @@ REFUSED: list[tuple[Rule, str, str]] = [
     (purity.no_set_order, "cpu/a.py", "def f(y: set[int]):\n    yield from y"),
     (purity.no_set_order, "cpu/a.py", "class A:\n    y: set[int]\n    def f(self): list(self.y)"),
     (purity.no_set_order, "cpu/a.py", "import typing\ny: typing.Final[set[int]] = set()\n[*y]"),
+    (form.masks_have_a_name, "runner/a.py", "ALL = (1 << 64) - 1"),
+    (form.masks_have_a_name, "report/a.py", "value &= 0xFFFF_FFFF_FFFF_FFFF"),
     (form.no_hiding, "cpu/a.py", "from os import *"),
     (form.no_hiding, "cpu/a.py", "try: pass\nexcept: pass"),
     (form.no_hiding, "cpu/a.py", "raise Exception('no')"),

@@ -55,7 +55,7 @@ NATIVE_SYMBOLS: Final[Mapping[str, int]] = {
     "CONTROL_AEP": box.CONTROL_AT["AEP"],
     "TABLE_MASK": slots.TABLE_SIZE - 1,
     "EENTER": leaves.EENTER,
-    "ENCLU_LENGTH": 3,
+    "ENCLU_LENGTH": leaves.ENCLU_LENGTH,
     "SYS_GETTID": 186,
     # Linux 6.12, arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/signal-defs.h.
     "SYS_RT_SIGPROCMASK": 14,

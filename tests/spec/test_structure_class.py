@@ -101,6 +101,7 @@ def test_declaration_gives_fields_and_gaps() -> None:
     assert [f.end for f in Sample.FIELDS] == [1, 4, 8, 11]
     assert Sample.RESERVED == ((1, 2), (11, 16))
     assert Sample.NAMES == ("BYTE", "WORD", "LONG", "TEXT")
+    assert [Sample.offset_of(name) for name in Sample.NAMES] == [0, 2, 4, 8]
     assert (Sample.SIZE, Sample.ALIGN) == (16, 8)
     assert EXINFO.ALIGN == 1
 

@@ -25,7 +25,7 @@ from softsgx.cpu.signature import development_key, sign
 from softsgx.mem.pagetable import direct
 from softsgx.spec import leaves
 from softsgx.spec.attributes import ATTR_CET, ATTR_DEBUG, ATTR_MODE64BIT, MISC_EXINFO, XFRM_LEGACY
-from softsgx.spec.bits import MASK64, PAGE_SHIFT, PAGE_SIZE
+from softsgx.spec.bits import MASK32, MASK64, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.epcm import PT_VA, REG, TCS, VALID, R, W
 from softsgx.spec.epcm import SECS as SECS_TYPE
 from softsgx.spec.msr import IA32_SGXLEPUBKEYHASH
@@ -61,7 +61,6 @@ class Bare:
         base = memory.alloc(4) << PAGE_SHIFT
         self._pageinfo = base
         self._secinfo = base + 64
-        self._pcmd = base + 128
         self._token = base + 512
         self._source = base + PAGE_SIZE
         self._sigstruct = base + 2 * PAGE_SIZE
@@ -240,7 +239,7 @@ class Bare:
             "DATE": 0x20220304,
             "EXPONENT": SIGSTRUCT_EXPONENT,
             "MISCSELECT": live.MISCSELECT,
-            "MISCMASK": 0xFFFFFFFF,
+            "MISCMASK": MASK32,
             "CET_ATTRIBUTES": live.CET_ATTRIBUTES,
             "CET_ATTRIBUTES_MASK": 0xFF if self.processor.part.cet else 0,
             "ATTRIBUTES": live.ATTRIBUTES,

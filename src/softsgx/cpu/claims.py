@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 from softsgx.cpu.fault import Fault
 from softsgx.spec import concurrency
 from softsgx.spec.concurrency import CONCURRENCY, EXCLUSIVE, REFUSED
+from softsgx.spec.paging import PAGEINFO
+from softsgx.spec.registers import RBX, RCX, RDX
 
 if TYPE_CHECKING:
     from softsgx.cpu.lp import LogicalProcessor
@@ -25,6 +27,8 @@ _KIND: Final = {
     concurrency.B: 2,
     concurrency.T: 3,
 }
+
+_SECS_AT: Final = PAGEINFO.offset_of("SECS")
 
 _Resolver = Callable[["LogicalProcessor", bool], int]
 # What one operand is claimed for: (kind number, exclusive, refused only, busy bit).
@@ -113,21 +117,21 @@ def _page(lp: LogicalProcessor, address: int, user: bool) -> int:
 
 
 def _pageinfo_secs(lp: LogicalProcessor, _user: bool) -> int:
-    rbx = lp.regs[3]
-    if rbx % 32:
+    rbx = lp.regs[RBX]
+    if rbx % PAGEINFO.ALIGN:
         return -1
-    raw = lp.system_read(rbx + 24, 8)
+    raw = lp.system_read(rbx + _SECS_AT, 8)
     return _page(lp, int.from_bytes(raw, "little"), False)
 
 
 def _parent(lp: LogicalProcessor, user: bool) -> int:
-    page = _page(lp, lp.regs[1], user)
+    page = _page(lp, lp.regs[RCX], user)
     owner = _owner(lp, user)
     return -1 if owner == page else owner
 
 
 def _owner(lp: LogicalProcessor, user: bool) -> int:
-    page = _page(lp, lp.regs[1], user)
+    page = _page(lp, lp.regs[RCX], user)
     secs = None if page < 0 else lp.processor.secs_of(page)
     return -1 if secs is None else secs.page
 
@@ -137,9 +141,9 @@ def _current_tcs(lp: LogicalProcessor, _user: bool) -> int:
 
 
 _RESOLVERS: Final[dict[str, _Resolver]] = {
-    concurrency.RBX: lambda lp, user: _page(lp, lp.regs[3], user),
-    concurrency.RCX: lambda lp, user: _page(lp, lp.regs[1], user),
-    concurrency.RDX: lambda lp, user: _page(lp, lp.regs[2], user),
+    concurrency.RBX: lambda lp, user: _page(lp, lp.regs[RBX], user),
+    concurrency.RCX: lambda lp, user: _page(lp, lp.regs[RCX], user),
+    concurrency.RDX: lambda lp, user: _page(lp, lp.regs[RDX], user),
     concurrency.PAGEINFO_SECS: _pageinfo_secs,
     concurrency.PARENT: _parent,
     concurrency.OWNER: _owner,

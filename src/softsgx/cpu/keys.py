@@ -12,6 +12,8 @@ from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from softsgx.spec.attributes import ATTR_DEBUG, ATTR_INIT
+from softsgx.spec.bits import MASK32
 from softsgx.spec.keys import (
     EINITTOKEN_KEY,
     POLICY_CONFIGID,
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from softsgx.spec.keys import KEYREQUEST
     from softsgx.spec.sigstruct import EINITTOKEN
 
-_ALWAYS_IN_ATTRIBUTES = 0b11  # INIT and DEBUG are part of every key
+_ALWAYS_IN_ATTRIBUTES = ATTR_INIT | ATTR_DEBUG  # part of every key
 
 
 class KeyDependencies(Structure, size=824):
@@ -171,7 +173,7 @@ def requested_material(
         CPUSVN=request.CPUSVN,
         PADDING=secs.PADDING,
         MISCSELECT=request.MISCMASK & secs.MISCSELECT,
-        MISCMASK=~request.MISCMASK & 0xFFFFFFFF if masks else 0,
+        MISCMASK=~request.MISCMASK & MASK32 if masks else 0,
         KEYPOLICY=policy if by_policy else 0,
         CET_ATTRIBUTES=request.CET_ATTRIBUTES_MASK & secs.CET_ATTRIBUTES,
         CET_ATTRIBUTES_MASK=request.CET_ATTRIBUTES_MASK if seals else 0,

@@ -6,7 +6,6 @@ ordinary context that software sees outside.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -42,6 +41,7 @@ from softsgx.spec.msr import (
     RFLAGS_IF,
 )
 from softsgx.spec.registers import RFLAGS
+from softsgx.spec.ssa import GPRS
 
 if TYPE_CHECKING:
     from softsgx.cpu.fault import Fault
@@ -60,7 +60,6 @@ _SCALARS: Final = (
 )
 
 _read_scalars, _write_scalars = reader(_SCALARS), writer(_SCALARS)
-_REGS: Final = struct.Struct("<18Q")
 
 # Registers, address space, TLB entries, extended state, EPC page of the active SECS, scalars.
 LpImage = tuple[list[int], AddressSpace, dict[int, int], XKey, int, tuple[object, ...]]
@@ -387,7 +386,7 @@ class LogicalProcessor:
         """What the fingerprint of the machine sees of this processor."""
         entries = self.tlb.entries
         return (
-            _REGS.pack(*self.regs),
+            GPRS.pack(*self.regs),
             tuple(sorted(entries.items())) if entries else (),
             self.x.digest(),
             _read_scalars(self),

@@ -11,6 +11,7 @@ from softsgx.cpu.claims import Claims
 from softsgx.cpu.dispatch import leaves_of
 from softsgx.cpu.epc import DEFAULT_EPC_BASE, Epc
 from softsgx.cpu.epcm import Epcm, EpcmImage
+from softsgx.cpu.fault import ENCLS_PFEC
 from softsgx.cpu.keys import Keys
 from softsgx.cpu.lp import LogicalProcessor, LpImage
 from softsgx.cpu.part import DEFAULT_PART, Part
@@ -98,7 +99,9 @@ class Processor:
         # Reserved bits of a SECINFO for leaves that do not consume PENDING, MODIFIED and PR.
         unused = PENDING | MODIFIED | PR if readings.secinfo_state_bits_reserved else 0
         self.secinfo_reserved = SECINFO_RESERVED | unused
-        self.recodes_faults = readings.encls_pf_code != 0x8003 or not readings.enclu_pf_write_bit
+        self.recodes_faults = (
+            readings.encls_pf_code != ENCLS_PFEC or not readings.enclu_pf_write_bit
+        )
         self.encls_leaves = leaves_of(part, "ENCLS")
         self.enclu_leaves = leaves_of(part, "ENCLU")
         self.memory = PhysicalMemory()

@@ -12,6 +12,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from softsgx.cpu.arguments import check_range, check_types
+from softsgx.cpu.fault import ENCLS_PFEC
+from softsgx.spec.bits import MASK32, PAGE_SIZE
+from softsgx.spec.ssa import MXCSR_INIT
+from softsgx.spec.status import SGX_INVALID_ATTRIBUTE
+from softsgx.spec.tcs import SGX_TCS_LIMIT
 
 # Family 6, model 207, CPL 3, SGX hidden by the hypervisor: no enclave and no EPC in reach.
 EMERALD_RAPIDS: Final = "Emerald Rapids"
@@ -76,10 +81,10 @@ class Readings:
         "stays valid and RAX is 0, once among those that are freed. Linux relies on the latter.",
     )
     tcs_limit: int = _switch(
-        72,
+        SGX_TCS_LIMIT,
         "EDBGRD of a TCS at this offset or above gives #GP(0): SGX_TCS_LIMIT, not printed; the "
         "architectural size without CET. With CET it is 16 bytes more: OCETSSA and PREVSSP.",
-        most=4096,
+        most=PAGE_SIZE,
     )
     xsave_end_inclusive: bool = _switch(
         False,
@@ -87,10 +92,10 @@ class Readings:
         "The handling of the boundary is not spelled out.",
     )
     einit_attribute_code: int = _switch(
-        2,
+        SGX_INVALID_ATTRIBUTE,
         "RAX when EINIT's token disagrees in ATTRIBUTES: SGX_INVALID_EINIT_ATTRIBUTE has no number "
         "in the error table; SGX_INVALID_ATTRIBUTE is the nearest.",
-        most=0xFFFFFFFF,
+        most=MASK32,
     )
     eblock_locked_first: bool = _switch(
         True,
@@ -149,7 +154,7 @@ class Readings:
     )
     # Faults and error codes
     encls_pf_code: int = _switch(
-        0x8003,
+        ENCLS_PFEC,
         "Error code of a #PF that an ENCLS leaf raises itself. KVM injects P, W, SGX; the manual "
         "prints only the SGX bit.",
         most=0xFFFF,
@@ -209,7 +214,7 @@ class Readings:
     )
     # Entry, exit
     aex_mxcsr: int = _switch(
-        0x1F80,
+        MXCSR_INIT,
         "MXCSR after AEX. Printed as 1FB0H, which is no INIT value; a misprint of 1F80H.",
         most=0xFFFF,
     )

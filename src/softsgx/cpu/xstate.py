@@ -14,22 +14,24 @@ from typing import Final
 
 from softsgx.cpu.fault import GP
 from softsgx.cpu.part import XSAVE_COMPONENTS, xsave_size
+from softsgx.spec.attributes import XFRM_LEGACY, XFRM_SSE, XFRM_X87
 from softsgx.spec.ssa import (
     FCW_INIT,
+    FXSAVE,
     MXCSR_INIT,
-    XSAVE_HEADER_SIZE,
     XSAVE_LEGACY_SIZE,
-    XSAVE_MINIMUM,
 )
 
 _MXCSR_MASK: Final = 0xFFFF
 _BV: Final = struct.Struct("<QQQ")
+_MXCSR, _ST, _XMM = (
+    slice(f.offset, f.end) for f in FXSAVE.FIELDS if f.name in ("MXCSR", "ST", "XMM")
+)
 
 
 def legacy_init(fcw: int = FCW_INIT, fsw: int = 0, mxcsr: int = MXCSR_INIT) -> bytes:
     """The 512-byte legacy region in INIT state, with the given control and status words."""
-    head = struct.pack("<HHBxHQQII", fcw, fsw, 0, 0, 0, 0, mxcsr, _MXCSR_MASK)
-    return head + bytes(XSAVE_LEGACY_SIZE - len(head))
+    return FXSAVE(FCW=fcw, FSW=fsw, MXCSR=mxcsr, MXCSR_MASK=_MXCSR_MASK).pack()
 
 
 LEGACY_INIT: Final = legacy_init()
@@ -83,7 +85,7 @@ class XState:
         size = xsave_size(xfrm)
         image = bytearray(size)
         image[:XSAVE_LEGACY_SIZE] = self.legacy
-        present = xfrm & 3
+        present = xfrm & XFRM_LEGACY
         for bit, data in self.components.items():
             if xfrm >> bit & 1:
                 length, start = XSAVE_COMPONENTS[bit]
@@ -100,7 +102,7 @@ class XState:
         present, compacted, reserved = _BV.unpack_from(image, XSAVE_LEGACY_SIZE)
         if present & ~xfrm or compacted or reserved:
             raise GP(rule)
-        if int.from_bytes(image[24:28], "little") & ~_MXCSR_MASK:
+        if int.from_bytes(image[_MXCSR], "little") & ~_MXCSR_MASK:
             raise GP(rule)
         self = XState(_legacy(image, present))
         for bit in range(2, 64):
@@ -118,14 +120,15 @@ class XState:
 
 def _legacy(image: bytes, present: int) -> bytes:
     """The legacy region, x87 and SSE parts in INIT state where XSTATE_BV says so."""
-    x87 = image[:24] + image[32:160] if present & 1 else LEGACY_INIT[:24] + LEGACY_INIT[32:160]
-    xmm = image[160:416] if present & 2 else bytes(256)
+    region = bytearray(image[:XSAVE_LEGACY_SIZE])
     # XRSTOR loads MXCSR whenever SSE or AVX is requested, whatever XSTATE_BV says.
-    mxcsr = image[24:28] + LEGACY_INIT[28:32]
-    return bytes(x87[:24] + mxcsr + x87[24:] + xmm + image[416:XSAVE_LEGACY_SIZE])
-
-
-assert XSAVE_MINIMUM == XSAVE_LEGACY_SIZE + XSAVE_HEADER_SIZE
+    region[_MXCSR.stop : _ST.start] = LEGACY_INIT[_MXCSR.stop : _ST.start]
+    if not present & XFRM_X87:
+        region[: _MXCSR.start] = LEGACY_INIT[: _MXCSR.start]
+        region[_ST] = LEGACY_INIT[_ST]
+    if not present & XFRM_SSE:
+        region[_XMM] = LEGACY_INIT[_XMM]
+    return bytes(region)
 
 
 @cache

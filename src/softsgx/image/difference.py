@@ -14,8 +14,8 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from softsgx.image.image import Chunks, EnclaveImage, Segment
-from softsgx.image.records import CHUNK_SIZE, ZERO_PAGE
-from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
+from softsgx.image.records import CHUNK_SIZE
+from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE, ZERO_PAGE
 from softsgx.spec.epcm import PT_MASK, TCS
 from softsgx.spec.tcs import TCS as TCS_PAGE
 

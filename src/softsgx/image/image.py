@@ -16,9 +16,9 @@ from typing import Final, NamedTuple
 
 from softsgx.image import records, rules
 from softsgx.image.errors import Finding, ImageError
-from softsgx.image.records import CHUNKS_PER_PAGE, ZERO_PAGE
+from softsgx.image.records import CHUNKS_PER_PAGE
 from softsgx.spec.attributes import ATTR_MODE64BIT, XFRM_LEGACY
-from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
+from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE, ZERO_PAGE
 from softsgx.spec.epcm import PT_MASK, PT_NAMES, PT_SHIFT, SS_FIRST, TCS, shadow_stack_type
 from softsgx.spec.secs import SECS
 

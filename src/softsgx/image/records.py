@@ -13,13 +13,12 @@ from functools import cache
 from struct import Struct
 from typing import Final
 
-from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.bits import PAGE_SIZE, ZERO_PAGE
 from softsgx.spec.structure import Structure, raw, u32, u64
 
 CHUNK_SIZE: Final = 256
 CHUNKS_PER_PAGE: Final = PAGE_SIZE // CHUNK_SIZE
 ZERO_CHUNK: Final = bytes(CHUNK_SIZE)
-ZERO_PAGE: Final = bytes(PAGE_SIZE)
 RECORD_SIZE: Final = 64
 
 TAG_ECREATE: Final = b"ECREATE\0"

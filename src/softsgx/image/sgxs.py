@@ -28,12 +28,11 @@ from softsgx.image.records import (
     TAG_ECREATE,
     TAG_EEXTEND,
     ZERO_CHUNK,
-    ZERO_PAGE,
     EaddRecord,
     EcreateRecord,
     EextendRecord,
 )
-from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
+from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE, ZERO_PAGE
 from softsgx.spec.epcm import PT_MASK, PT_NAMES, PT_SHIFT, TCS, shadow_stack_type
 from softsgx.spec.structure import Structure
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 # Where the vDSO lies, and in it the ENCLU whose address is the AEP.
 VDSO_BASE: Final = 0x7FFF_F7FC_1000
 VDSO_ENCLU: Final = VDSO_BASE + 0x6C0
-ENCLU_LENGTH: Final = 3
 VDSO_SIZE: Final = 2 * PAGE_SIZE
 
 # Exceptions that the fix-up turns into a return of the vDSO function; the others become signals.

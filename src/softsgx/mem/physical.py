@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, ZERO_PAGE
 
 Page = bytearray | bytes
 MemoryImage = tuple[dict[int, Page], dict[int, int], dict[int, None], int, int]
-
-_ZERO_PAGE = bytes(PAGE_SIZE)
 
 
 class PhysicalMemory:
@@ -50,7 +48,7 @@ class PhysicalMemory:
         if offset + size <= PAGE_SIZE:
             page = self.pages.get(address >> PAGE_SHIFT)
             if size == PAGE_SIZE:
-                return _ZERO_PAGE if page is None else bytes(page)
+                return ZERO_PAGE if page is None else bytes(page)
             if page is None:
                 return bytes(size)
             return bytes(page[offset : offset + size])
@@ -90,21 +88,21 @@ class PhysicalMemory:
         self._dirty[pfn] = None
         if pfn in self._owned:
             return self.pages[pfn]  # type: ignore[return-value]
-        page = self.pages[pfn] = bytearray(self.pages.get(pfn, _ZERO_PAGE))
+        page = self.pages[pfn] = bytearray(self.pages.get(pfn, ZERO_PAGE))
         self._owned.add(pfn)
         return page
 
     def page_view(self, pfn: int) -> Page:
         """The frame itself, not a copy: to decode from at once, never to keep or write."""
-        return self.pages.get(pfn, _ZERO_PAGE)
+        return self.pages.get(pfn, ZERO_PAGE)
 
     def read_page(self, pfn: int) -> bytes:
         """The 4096 bytes of a frame."""
-        return bytes(self.pages.get(pfn, _ZERO_PAGE))
+        return bytes(self.pages.get(pfn, ZERO_PAGE))
 
     def write_page(self, pfn: int, data: bytes | bytearray) -> None:
         """Replace the 4096 bytes of a frame. Bytes are kept as they are until the next write."""
-        if data is _ZERO_PAGE:
+        if data is ZERO_PAGE:
             self.clear_page(pfn)
             return
         assert len(data) == PAGE_SIZE
@@ -121,7 +119,7 @@ class PhysicalMemory:
     def is_zero(self, pfn: int) -> bool:
         """Whether a frame holds nothing but zeros."""
         page = self.pages.get(pfn)
-        return page is None or page == _ZERO_PAGE
+        return page is None or page == ZERO_PAGE
 
     def digest(self) -> int:
         """A 64-bit digest of all contents. Only frames written since the last call are hashed."""
@@ -136,7 +134,7 @@ class PhysicalMemory:
     def page_digest(self, pfn: int) -> int:
         """A 64-bit digest of one frame, which depends on its number too; 0 for a frame of zeros."""
         page = self.pages.get(pfn)
-        if page is None or page == _ZERO_PAGE:
+        if page is None or page == ZERO_PAGE:
             return 0
         salt = pfn.to_bytes(8, "little")
         return int.from_bytes(blake2b(page, digest_size=8, salt=salt).digest(), "little")

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from softsgx.spec.bits import MASK64
+
 _VARINT: Final = 0
 _LENGTH: Final = 2
 
 
 def varint(value: int) -> bytes:
     """A number in base 128, the lowest digit first; negative ones as 64-bit two's complement."""
-    value &= (1 << 64) - 1
+    value &= MASK64
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

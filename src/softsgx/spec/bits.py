@@ -7,6 +7,7 @@ PAGE_SIZE: Final = 4096
 PAGE_MASK: Final = PAGE_SIZE - 1
 MASK32: Final = (1 << 32) - 1
 MASK64: Final = (1 << 64) - 1
+ZERO_PAGE: Final = bytes(PAGE_SIZE)
 
 
 def canonical(address: int) -> bool:

@@ -22,7 +22,7 @@ CET_ATTRIBUTES_DEFINED: Final = 0x3F
 U_CET_SUPPRESS: Final = 1 << 10
 U_CET_TRACKER: Final = 1 << 11  # WAIT_FOR_ENDBRANCH; 0 is IDLE
 U_CET_RESERVED: Final = 0xF << 6
-U_CET_BITMAP_BASE: Final = ~0xFFF & (1 << 64) - 1
+
 
 # Error code of #CP where an ENDBRANCH is missing. SDM 3A, "Control Protection Exception (#CP)".
 CP_ENDBRANCH: Final = 3

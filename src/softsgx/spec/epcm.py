@@ -50,6 +50,9 @@ SS_REST: Final = PT_SS_REST << PT_SHIFT
 # What EWB stores in PCMD.SECINFO and ELD restores: everything but VALID and BLOCKED.
 SAVED: Final = RWX | PENDING | MODIFIED | PR | PT_MASK
 
+# What EACCEPT compares with its SECINFO.
+EACCEPT_COMPARED: Final = RWX | PT_MASK | PENDING | MODIFIED
+
 # A page can be used while VALID is 1 and BLOCKED, PENDING and MODIFIED are 0: under the mask the
 # word is then VALID and the type, as USABLE_REG.
 USABLE_MASK: Final = VALID | BLOCKED | PENDING | MODIFIED | PT_MASK

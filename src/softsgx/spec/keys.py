@@ -57,10 +57,9 @@ class REPORT(Structure, size=432, align=512):
     MAC: bytes = raw(416, 16)
 
 
-REPORT_MACED: Final = 384
+REPORT_MACED: Final = REPORT.offset_of("KEYID")
 REPORTDATA_SIZE: Final = 64
 REPORTDATA_ALIGN: Final = 128
-KEY_SIZE: Final = 16
 KEY_ALIGN: Final = 16
 
 # KEYNAME

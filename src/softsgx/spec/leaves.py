@@ -97,7 +97,8 @@ ENCLV_LEAVES: Final[dict[int, str]] = {
     ESETCONTEXT: "ESETCONTEXT",
 }
 
-# Opcodes, for whoever decodes instructions.
+# For whoever decodes instructions.
 ENCLS_OPCODE: Final = bytes.fromhex("0f01cf")
 ENCLU_OPCODE: Final = bytes.fromhex("0f01d7")
 ENCLV_OPCODE: Final = bytes.fromhex("0f01c0")
+ENCLU_LENGTH: Final = len(ENCLU_OPCODE)

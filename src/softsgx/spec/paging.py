@@ -45,15 +45,8 @@ class RDINFO(Structure, size=32, align=32):
     ENCLAVECONTEXT: int = u64(16)
 
 
-# SECINFO.FLAGS bits that must be zero: 7:6 and 63:16. PENDING, MODIFIED and PR are defined bits.
-SECINFO_FLAGS_RESERVED: Final = ~(epcm.SAVED) & ((1 << 64) - 1)
-# The same for a whole SECINFO read as one integer: bytes 8..63 are reserved as well.
-SECINFO_RESERVED: Final = ~(epcm.SAVED) & ((1 << 512) - 1)
+# What must be zero in a SECINFO read as one integer: FLAGS[7:6], FLAGS[63:16], and all bytes after
+# FLAGS. PENDING, MODIFIED and PR are defined bits.
+SECINFO_RESERVED: Final = ~epcm.SAVED & (1 << 8 * SECINFO.SIZE) - 1
 
-VA_SLOT_SIZE: Final = 8
 VA_SLOTS: Final = 512
-
-# RDINFO bit positions are not published; these are ours, and documented as such.
-RDINFO_CHILDPRESENT: Final = 1 << 0
-RDINFO_VIRTCHILDPRESENT: Final = 1 << 1
-RDINFO_FLAGS_BLOCKED: Final = epcm.BLOCKED

@@ -11,6 +11,7 @@ RBP: Final = 5
 RSI: Final = 6
 RDI: Final = 7
 R8: Final = 8
+R11: Final = 11
 R15: Final = 15
 RFLAGS: Final = 16
 RIP: Final = 17

@@ -66,4 +66,4 @@ class EINITTOKEN(Structure, size=304, align=512):
 
 
 EINITTOKEN_VALID: Final = 1 << 0
-EINITTOKEN_MACED: Final = 192  # the MAC covers bytes 0..191
+EINITTOKEN_MACED: Final = EINITTOKEN.offset_of("CPUSVNLE")  # the MAC covers all before it

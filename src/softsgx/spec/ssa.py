@@ -6,6 +6,7 @@ A frame is SECS.SSAFRAMESIZE pages: the XSAVE area from its start, GPRSGX in its
 the MISC components selected by MISCSELECT directly below GPRSGX.
 """
 
+import struct
 from typing import Final
 
 from softsgx.spec import attributes, faults
@@ -79,7 +80,6 @@ class XSAVE_HEADER(Structure, size=64):
 
 
 # EXITINFO
-EXIT_VECTOR_MASK: Final = 0xFF
 EXIT_TYPE_SHIFT: Final = 8
 EXIT_HARDWARE: Final = 3
 EXIT_SOFTWARE: Final = 6
@@ -101,17 +101,20 @@ REPORTED_WITH_EXINFO: Final = (faults.GP, faults.PF)
 REPORTED_WITH_CPINFO: Final = (faults.CP,)
 
 GPRSGX_SIZE: Final = GPRSGX.SIZE
-XSAVE_LEGACY_SIZE: Final = 512
-XSAVE_HEADER_SIZE: Final = 64
+XSAVE_LEGACY_SIZE: Final = FXSAVE.SIZE
+XSAVE_HEADER_SIZE: Final = XSAVE_HEADER.SIZE
 XSAVE_MINIMUM: Final = XSAVE_LEGACY_SIZE + XSAVE_HEADER_SIZE
 
-# Offsets inside GPRSGX for the fields written one at a time.
-GPR_OFF_RFLAGS: Final = 128
-GPR_OFF_RIP: Final = 136
-GPR_OFF_URSP: Final = 144
-GPR_OFF_EXITINFO: Final = 160
-GPR_OFF_AEXNOTIFY: Final = 167
-GPR_OFF_FSBASE: Final = 168
+# The first 18 fields of GPRSGX, RAX to RIP: all of `spec.registers`, in its order.
+GPRS: Final = struct.Struct("<18Q")
+pack_gprs: Final = GPRS.pack_into
+unpack_gprs: Final = GPRS.unpack_from
+# Offsets inside GPRSGX of the fields read or written one at a time.
+GPR_OFF_RIP: Final = GPRSGX.offset_of("RIP")
+GPR_OFF_URSP: Final = GPRSGX.offset_of("URSP")
+GPR_OFF_EXITINFO: Final = GPRSGX.offset_of("EXITINFO")
+GPR_OFF_AEXNOTIFY: Final = GPRSGX.offset_of("AEXNOTIFY")
+GPR_OFF_FSBASE: Final = GPRSGX.offset_of("FSBASE")
 
 # Where GPRSGX and EXINFO lie in the last page of a frame.
 GPRSGX_IN_PAGE: Final = PAGE_SIZE - GPRSGX_SIZE

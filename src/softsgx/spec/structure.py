@@ -15,9 +15,18 @@ and reading its four fields takes about 0.4 us.
 from __future__ import annotations
 
 import struct
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 _INTEGER_CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+# One or two fields at a time, in place: (buffer, offset, values) and (buffer, offset). Functions,
+# since a method of an imported object is found more slowly.
+pack_u32: Final = struct.Struct("<I").pack_into
+pack_u64: Final = struct.Struct("<Q").pack_into
+pack_u64_pair: Final = struct.Struct("<QQ").pack_into
+unpack_u32: Final = struct.Struct("<I").unpack_from
+unpack_u64: Final = struct.Struct("<Q").unpack_from
+unpack_u64_pair: Final = struct.Struct("<QQ").unpack_from
 
 
 class Field(NamedTuple):
@@ -117,6 +126,11 @@ class Structure:
     def reserved_clear(cls, data: bytes | bytearray | memoryview) -> bool:
         """Whether every reserved byte of the encoded structure is zero."""
         return all(data[a:b] == zeros for a, b, zeros in cls._ZEROS)
+
+    @classmethod
+    def offset_of(cls, name: str) -> int:
+        """Byte offset of a field, for code that reads or writes it alone."""
+        return cls.FIELDS[cls.NAMES.index(name)].offset
 
     def replace(self, **fields: int | bytes) -> Self:
         """A copy with the given fields changed."""

@@ -37,16 +37,16 @@ TCS_AEXNOTIFY: Final = 1 << 1
 TCS_FLAGS_DEFINED: Final = TCS_DBGOPTIN | TCS_AEXNOTIFY
 
 # Byte offsets of the fields that the processor writes one at a time.
-TCS_OFF_STATE: Final = 0
-TCS_OFF_FLAGS: Final = 8
-TCS_OFF_OSSA: Final = 16
-TCS_OFF_CSSA: Final = 24
-TCS_OFF_AEP: Final = 40
-TCS_OFF_OCETSSA: Final = 72
-TCS_OFF_PREVSSP: Final = 80
+TCS_OFF_STATE: Final = TCS.offset_of("STATE")
+TCS_OFF_FLAGS: Final = TCS.offset_of("FLAGS")
+TCS_OFF_OSSA: Final = TCS.offset_of("OSSA")
+TCS_OFF_CSSA: Final = TCS.offset_of("CSSA")
+TCS_OFF_AEP: Final = TCS.offset_of("AEP")
+TCS_OFF_OCETSSA: Final = TCS.offset_of("OCETSSA")
+TCS_OFF_PREVSSP: Final = TCS.offset_of("PREVSSP")
 
 # The architectural part of a TCS on a part without CET; EDBGRD reads no further.
-SGX_TCS_LIMIT: Final = 72
+SGX_TCS_LIMIT: Final = TCS_OFF_OCETSSA
 TCS_CET_SIZE: Final = 16  # OCETSSA and PREVSSP
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from softsgx.cpu import LogicalProcessor
 from softsgx.cpu.fault import Fault, Status
 from softsgx.linux.fault import do_user_addr_fault
-from softsgx.linux.vdso import ENCLU_LENGTH, FIXED_UP, VDSO_ENCLU, Exit
+from softsgx.linux.vdso import FIXED_UP, VDSO_ENCLU, Exit
 from softsgx.sim import Steps
 from softsgx.sim.cpu_events import InstructionFaulted
 from softsgx.spec import faults, leaves
@@ -171,7 +171,7 @@ class EnclaveThread:
 
         The answer comes from the host: untrusted.
         """
-        yield from self.enclu(leaves.EEXIT, VDSO_ENCLU + ENCLU_LENGTH)
+        yield from self.enclu(leaves.EEXIT, VDSO_ENCLU + leaves.ENCLU_LENGTH)
         answer: Any = yield Ocall(function, args)  # type: ignore[misc]
         return answer
 
@@ -184,7 +184,7 @@ class EnclaveThread:
             result = yield from program(self)
         except EnclaveAbort as abort:
             result = abort
-        yield from self.enclu(leaves.EEXIT, VDSO_ENCLU + ENCLU_LENGTH)
+        yield from self.enclu(leaves.EEXIT, VDSO_ENCLU + leaves.ENCLU_LENGTH)
         return result
 
     def _run(self, access: Callable[..., Any], address: int, operand: object) -> Steps[Any]:

@@ -16,12 +16,12 @@ from softsgx.spec.concurrency import BUSY_TARGET, BUSY_TARGET_M
 from softsgx.spec.epcm import (
     BLOCKED,
     CHILD_TYPES,
+    EACCEPT_COMPARED,
     MODIFIED,
     PENDING,
     PR,
     PT_MASK,
     REG,
-    RWX,
     TCS,
     TRIM,
     VALID,
@@ -31,8 +31,6 @@ from softsgx.spec.epcm import (
 from softsgx.spec.status import SGX_PAGE_ATTRIBUTES_MISMATCH, SGX_PAGE_NOT_TRACKED
 from softsgx.spec.tcs import TCS as TCS_PAGE
 from softsgx.spec.tcs import TCS_DBGOPTIN, TCS_FLAGS_DEFINED, tcs_reserved_clear
-
-_COMPARED = RWX | PT_MASK | PENDING | MODIFIED
 
 
 def eaccept(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
@@ -86,7 +84,7 @@ def eaccept(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
     # since; in the model a leaf that could change them holds the page, and row 18 refused it.
     if epcm.address[page] != rcx:
         return refuse("EACCEPT.19", SGX_PAGE_ATTRIBUTES_MISMATCH)  # ENCLAVEADDRESS is not RCX
-    if (word ^ flags) & _COMPARED:
+    if (word ^ flags) & EACCEPT_COMPARED:
         # R, W, X, PT, PENDING or MODIFIED differs
         return refuse("EACCEPT.20", SGX_PAGE_ATTRIBUTES_MISMATCH)
     secs = lp.secs

@@ -25,7 +25,7 @@ from softsgx.sim.srcu import Srcu
 from softsgx.spec import leaves
 from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SHIFT
 from softsgx.spec.epcm import PT_REG, PT_SECS, PT_VA, R, W
-from softsgx.spec.paging import PAGEINFO
+from softsgx.spec.paging import PAGEINFO, VA_SLOTS
 
 if TYPE_CHECKING:
     from softsgx.linux.kernel import Kernel
@@ -37,7 +37,7 @@ SGX_ENCL_DEBUG: Final = 1 << 2
 SGX_ENCL_CREATED: Final = 1 << 4
 SGX_ENCL_INITIALIZED: Final = 1 << 8
 
-SGX_VA_SLOT_COUNT: Final = 512
+SGX_VA_SLOT_COUNT: Final = VA_SLOTS
 XA_CHECK_SCHED: Final = 4096
 _ALL_SLOTS: Final = (1 << SGX_VA_SLOT_COUNT) - 1
 

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 _NR_LSEEK: Final = 8
 _SEGMENTS_MAX: Final = 1024
 _MOVED_MAX: Final = 4 << 20  # a longer transfer ends early
-_MASK64: Final = (1 << 64) - 1
 
 
 class _Kind(NamedTuple):
@@ -73,7 +72,7 @@ class ProcessMem:
         if explicit and regs[p.ORIG_RAX] in (bpf.PREADV2, bpf.PWRITEV2):
             if regs[p.R9]:
                 return False  # EOPNOTSUPP
-            explicit = regs[p.R10] != _MASK64
+            explicit = regs[p.R10] != p.MASK64
         if explicit:
             position = regs[p.R10]
         segments = _segments(t, regs) if kind.vector else [(regs[p.RSI], regs[p.RDX])]
@@ -162,7 +161,7 @@ def _open_as(t: Tracee, fd: int) -> tuple[int, int]:
             name, _, value = line.partition(":")
             if name in found:
                 found[name] = int(value, 8 if name == "flags" else 10)
-    return found["flags"], found["pos"] & _MASK64
+    return found["flags"], found["pos"] & p.MASK64
 
 
 def _segments(t: Tracee, regs: list[int]) -> list[tuple[int, int]]:

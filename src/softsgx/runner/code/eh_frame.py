@@ -15,6 +15,7 @@ from struct import Struct
 from typing import Final
 
 from softsgx.runner.code.elf_code import PT_GNU_EH_FRAME, BadElf, ElfCode
+from softsgx.spec.bits import MASK64
 
 # DWARF pointer encodings: the low four bits are the format, the next three what it counts from.
 _OMIT: Final = 0xFF
@@ -32,7 +33,6 @@ _DATAREL: Final = 0x30
 _TABLE: Final = _DATAREL | 0x0B  # the one encoding of the search table that linkers write
 _U32: Final = Struct("<I")
 _U64: Final = Struct("<Q")
-_MASK64: Final = (1 << 64) - 1
 
 Range = tuple[int, int]
 
@@ -56,8 +56,8 @@ class Frames:
             number = bisect_right(self._table[::2], vaddr - base) - 1
             if number < 0:
                 return None
-            start = (base + self._table[2 * number]) & _MASK64
-            found = self._fde((base + self._table[2 * number + 1]) & _MASK64)
+            start = (base + self._table[2 * number]) & MASK64
+            found = self._fde((base + self._table[2 * number + 1]) & MASK64)
             return found if found is not None and found[0] == start <= vaddr < found[1] else None
         number = bisect_right(self._starts, vaddr) - 1
         if number >= 0 and vaddr < self._ranges[number][1]:
@@ -66,12 +66,12 @@ class Frames:
 
     def around(self, vaddr: int) -> Range:
         """The gap between functions that an address is in: [end of one, start of the next)."""
-        below, above = 0, _MASK64
+        below, above = 0, MASK64
         if self._table is not None and self.header is not None:
             base = self.header.vaddr
             number = bisect_right(self._table[::2], vaddr - base)
             if number:
-                found = self._fde((base + self._table[2 * number - 1]) & _MASK64)
+                found = self._fde((base + self._table[2 * number - 1]) & MASK64)
                 below = found[1] if found is not None else 0
             if 2 * number < len(self._table):
                 above = base + self._table[2 * number]
@@ -155,7 +155,7 @@ class Frames:
         count = self._number(layout, where + layout.size) & ((1 << 8 * layout.size) - 1)
         if encoding & 0x70 == _PCREL:
             start += vaddr + head + 4
-        start &= _MASK64
+        start &= MASK64
         return head + length, (start, start + count)
 
     def _number(self, layout: Struct, at: int) -> int:

@@ -23,11 +23,12 @@ from softsgx.runner.code.callers import near_calls
 from softsgx.runner.code.disassembler import Code, Instruction, reach
 from softsgx.runner.code.eh_frame import Frames
 from softsgx.runner.code.elf_code import BadElf, ElfCode, Segment
+from softsgx.spec.leaves import ENCLU_OPCODE
 
 Kind = Literal["cpuid", "enclu"]
 
-PATTERNS: Final[dict[bytes, Kind]] = {b"\x0f\xa2": "cpuid", b"\x0f\x01\xd7": "enclu"}
-_HIT: Final = re.compile(rb"\x0f\xa2|\x0f\x01\xd7")
+PATTERNS: Final[dict[bytes, Kind]] = {b"\x0f\xa2": "cpuid", ENCLU_OPCODE: "enclu"}
+_HIT: Final = re.compile(b"|".join(map(re.escape, PATTERNS)))
 # Feature selection in these stays native, and ld.so runs before a library can be patched.
 _NATIVE: Final = re.compile(
     r"(ld-linux.*|ld64|ld-musl.*|libc\.musl.*|(ld|lib(c|m|mvec|pthread|dl|rt))(-[\d.]+)?)"

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from softsgx.linux.process import SI_KERNEL
+from softsgx.spec.leaves import ENCLS_OPCODE, ENCLU_OPCODE
 
-ENCLU: Final = b"\x0f\x01\xd7"
+ENCLU: Final = ENCLU_OPCODE
 CPUID: Final = b"\x0f\xa2"
-_UNDEFINED: Final = (b"\x0f\xff", b"\x0f\xb9", b"\x0f\x0b", b"\x0f\x01\xcf")
+_UNDEFINED: Final = (b"\x0f\xff", b"\x0f\xb9", b"\x0f\x0b", ENCLS_OPCODE)
 # Of these neither changes what CPUID does; LOCK makes it #UD.
 _PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf2\xf3")
 _REX: Final = range(0x40, 0x50)

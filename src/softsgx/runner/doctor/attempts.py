@@ -25,7 +25,6 @@ _AT_SYSINFO_EHDR: Final = 33
 _TRANSLATIONS: Final = 1 << 30  # what Unicorn 2.1 reserves for translated code
 _PRIVATE_ANON: Final = 0x02 | 0x20 | 0x4000
 _DESCRIPTORS: Final = 64
-_MAP_FAILED: Final = (1 << 64) - 1
 _PRIVATE_ANON_NOREPLACE: Final = 0x02 | 0x20 | 0x100000 | 0x4000  # and MAP_NORESERVE
 _FAILED: Final = 200  # of exit codes: those below are errno
 _word: Final = ctypes.c_uint64(7)  # children have a copy
@@ -290,7 +289,7 @@ def try_address_space() -> None:
     if at != GATE:
         raise _failed(f"mmap at {GATE:#x}")
     room = libc.mmap(None, _TRANSLATIONS, mmap.PROT_READ, _PRIVATE_ANON, -1, 0)
-    if room == _MAP_FAILED:
+    if room == p.MASK64:
         raise _failed(f"{_TRANSLATIONS >> 20} MiB for the emulator")
     libc.munmap(room, _TRANSLATIONS)
     libc.munmap(at, END - GATE)

@@ -10,6 +10,8 @@ import ctypes
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from softsgx.spec.bits import MASK64
+
 if TYPE_CHECKING:
     from softsgx.runner.emulator.unicorn_api import Uc
 
@@ -17,7 +19,7 @@ SLICE_BLOCKS: Final = 40_000
 QUANTUM_BLOCKS: Final = 2048
 SLICE_NS: Final = 4_000_000
 PAUSES: Final = 64
-NEVER: Final = (1 << 64) - 1
+NEVER: Final = MASK64
 
 # A watched block is compared with itself so often, then given up.
 REVISITS_MAX: Final = 2

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.mem.tlb import READ
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
+from softsgx.spec.msr import RFLAGS_DF
 from softsgx.spec.registers import RAX, RCX, RDI, RFLAGS, RIP, RSI
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from softsgx.runner.process.arena import ArenaMemory
     from softsgx.runner.process.hostmem import HostMemory
 
-_DF: Final = 1 << 10
 _PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 _LOCK, _REP, _SHORT, _ADDRESS_32 = 0xF0, 0xF3, 0x66, 0x67
 _MOVS, _STOS = (0xA4, 0xA5), (0xAA, 0xAB)
@@ -132,7 +132,7 @@ class StringStores:
         Registers say at any time how far it came, as those of the real instruction.
         """
         regs = lp.regs
-        if regs[RFLAGS] & _DF:
+        if regs[RFLAGS] & RFLAGS_DF:
             return False
         self._host.drain()
         done = 0

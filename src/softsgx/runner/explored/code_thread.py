@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from softsgx.cpu.fault import Fault
-from softsgx.linux.vdso import ENCLU_LENGTH, VDSO_ENCLU, Exit
+from softsgx.linux.vdso import VDSO_ENCLU, Exit
 from softsgx.mem.tlb import FETCH, READ, WRITE
 from softsgx.runner.emulator.blocks import Why
 from softsgx.sim import RETRY, StepBound, Steps
@@ -82,7 +82,7 @@ class CodeThread(EnclaveThread):
             return False
         if leaf == leaves.EEXIT:
             return True
-        regs[RIP] += ENCLU_LENGTH
+        regs[RIP] += leaves.ENCLU_LENGTH
         return False
 
     def _silent(self, why: Why, silent: int) -> Steps[None]:

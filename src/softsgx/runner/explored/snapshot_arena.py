@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any
 
 from softsgx.mem.physical import MemoryImage, PhysicalMemory
 from softsgx.runner.process.arena import ArenaMemory
-from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
-
-_ZERO_PAGE: Final = bytes(PAGE_SIZE)
+from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE, ZERO_PAGE
 
 
 class SnapshotArena(ArenaMemory):
@@ -41,7 +39,7 @@ class SnapshotArena(ArenaMemory):
         """Go back; only pages that may have changed cost anything."""
         PhysicalMemory.restore(self, image)
         for number in _ones(self.changed):
-            page = self.image.get(number, _ZERO_PAGE)
+            page = self.image.get(number, ZERO_PAGE)
             if self._page(number) != page:
                 at = number << PAGE_SHIFT
                 self.view[at : at + PAGE_SIZE] = page
@@ -54,7 +52,7 @@ class SnapshotArena(ArenaMemory):
         found = PhysicalMemory.digest(self)
         for number in _ones(self.touched):
             page = self._page(number)
-            if page != _ZERO_PAGE:
+            if page != ZERO_PAGE:
                 salt = number.to_bytes(8, "little")
                 raw = blake2b(page, digest_size=8, salt=salt, person=b"EPC").digest()
                 found ^= int.from_bytes(raw, "little")

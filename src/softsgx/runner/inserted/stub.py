@@ -44,11 +44,10 @@ from softsgx.runner.inserted.layout import (
     STUB_SIZE,
 )
 from softsgx.runner.inserted.machine_code import STUB_CODE
-from softsgx.spec.registers import R8, RAX, RCX, RDX, RFLAGS, RIP, RSP
+from softsgx.spec.msr import RFLAGS_RF
+from softsgx.spec.registers import R11, RAX, RCX, RDX, RFLAGS, RIP, RSP
 
 RED_ZONE: Final = 128
-_RF: Final = 1 << 16
-_R11: Final = R8 + 3
 
 # Address of every label of stub.s.
 LABELS: Final = {
@@ -90,7 +89,7 @@ class Place(NamedTuple):
     phase: Phase
 
 
-_ALL: Final = (RAX, RCX, _R11, RFLAGS, RDX)
+_ALL: Final = (RAX, RCX, R11, RFLAGS, RDX)
 # In the order of the code. The names of labels that begin alike say what is pushed.
 _STARTS: Final = (
     ("arrive", Phase.ARRIVE, False, ()),
@@ -170,7 +169,7 @@ def rolled_back(
     values[RSP] = rsp + size + RED_ZONE if part.moved else rsp
     values[RIP] = enclu
     # The processor sets it in the frame of a fault.
-    values[RFLAGS] &= ~_RF
+    values[RFLAGS] &= ~RFLAGS_RF
     return tuple(values)
 
 

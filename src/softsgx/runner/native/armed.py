@@ -26,7 +26,7 @@ from softsgx.runner.process import forced
 from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.msr import RFLAGS_RF
-from softsgx.spec.registers import R8, RAX, RBP, RBX, RCX, RDX, RFLAGS, RIP, RSP
+from softsgx.spec.registers import R11, RAX, RBP, RBX, RCX, RDX, RFLAGS, RIP, RSP
 from softsgx.spec.ssa import GPR_OFF_URSP, GPRSGX_SIZE
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ LABELS: Final = {
 ARRIVE: Final = LABELS["arrive"]
 _ASKED, _SAVED, _END = LABELS["asked"], LABELS["saved"], LABELS["end"]
 _STACK: Final = struct.Struct("<QQ")
-_R11: Final = R8 + 3
 _FLAGS: Final = 0x202
 _PATIENCE: Final = 100_000
 
@@ -121,7 +120,8 @@ class Armed:
         forced.still_ignored(t, number)
         entered = slots.entered(slot)
         _store_stack(t, arm)
-        t.lp.tlb.flushes += 2
+        t.lp.tlb.flush()  # EENTER
+        t.lp.tlb.flush()  # EEXIT
         user[p.RIP], user[p.RCX] = user[p.RBX], self.aep
         user[p.EFLAGS] &= ~RFLAGS_RF
         user[p.FS_BASE], user[p.GS_BASE] = entered.fs, entered.gs
@@ -147,7 +147,7 @@ class Armed:
         assert arm is not None
         host = list(self.slots.host(state.slot))
         host[RAX], host[RBX], host[RCX] = leaves.EENTER, arm.tcs, self.aep
-        host[_R11], host[RFLAGS], host[RIP] = 0, _FLAGS, self.aep
+        host[R11], host[RFLAGS], host[RIP] = 0, _FLAGS, self.aep
         self._drop(t, state)
         lp.regs[:] = host
         lp.enclu(leaves.EENTER, arm.tcs, self.aep, host[RDX])

@@ -14,13 +14,12 @@ from typing import Final
 from softsgx.mem.physical import MemoryImage, Page, PhysicalMemory
 from softsgx.runner.host.memory_file import memory_file
 from softsgx.sim import Unmodelled
-from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, ZERO_PAGE
 
 # What `code` says of an EPC page that instructions were fetched from.
 FIXED: Final = 1  # nobody could write it: blocks of it are known by their address
 CHANGING: Final = 2  # somebody could: their bytes are compared whenever they begin
 
-_ZERO_PAGE = bytes(PAGE_SIZE)
 _MADV_REMOVE = 9
 
 
@@ -120,7 +119,7 @@ class ArenaMemory(PhysicalMemory):
         if number < 0:
             return super().read_page(pfn)
         if not self.touched[number]:
-            return _ZERO_PAGE
+            return ZERO_PAGE
         at = number << PAGE_SHIFT
         return bytes(self.view[at : at + PAGE_SIZE])
 
@@ -130,7 +129,7 @@ class ArenaMemory(PhysicalMemory):
         if number < 0:
             super().write_page(pfn, data)
             return
-        if not self.touched[number] and data == _ZERO_PAGE:
+        if not self.touched[number] and data == ZERO_PAGE:
             return
         at = number << PAGE_SHIFT
         self.view[at : at + PAGE_SIZE] = data

@@ -32,7 +32,6 @@ _FRAME_ERR: Final = 8 + 40 + 8 * 19
 _FRAME_TRAPNO: Final = _FRAME_ERR + 8
 _FRAME_CR2: Final = _FRAME_ERR + 24
 _WORD: Final = struct.Struct("<Q")
-_WORD_ALL: Final = (1 << 64) - 1
 
 # Linux 6.12, kernel/signal.c, sig_kernel_ignore: without a handler nobody hears of them. A traced
 # thread gets them all the same, so that they stand among the pending ones here.
@@ -106,7 +105,7 @@ class Due(NamedTuple):
     def of(cls, found: Signal, told: int = 0) -> Due:
         """Of an exception that the real processor knows nothing of."""
         cr2 = found.address if found.vector == faults.PF else None
-        return cls(siginfo(found), found.error_code, _WORD_ALL, found.vector, cr2, told)
+        return cls(siginfo(found), found.error_code, p.MASK64, found.vector, cr2, told)
 
     @property
     def changes_frame(self) -> bool:

@@ -22,7 +22,7 @@ from softsgx.runner.process.arena import ArenaMemory
 from softsgx.runner.process.hostmem import VM_READ, HostMemory
 from softsgx.runner.process.identity import Identity, identity
 from softsgx.runner.process.tick import Tick
-from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
+from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE, ZERO_PAGE
 from softsgx.system.machine import Machine
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _BATCH: Final = 64  # source pages of ADD_PAGES read at once
-_ZERO_PAGE: Final = bytes(PAGE_SIZE)
 
 
 class World:
@@ -152,7 +151,7 @@ class LiveUser:
                 return found
             offset = 0
         page = self._batch[offset : offset + PAGE_SIZE]
-        if page == _ZERO_PAGE:
+        if page == ZERO_PAGE:
             return self.world.kernel.zero_page
         self.world.memory.write_page(self.world.source_frame, page)
         return self.world.source_frame

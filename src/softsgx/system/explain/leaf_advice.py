@@ -25,6 +25,7 @@ from softsgx.report.steps import (
 from softsgx.spec.bits import PAGE_SIZE, canonical
 from softsgx.spec.epcm import (
     BLOCKED,
+    EACCEPT_COMPARED,
     MODIFIED,
     PENDING,
     PR,
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
     from softsgx.cpu.secs import Secs
     from softsgx.system.explain.facts import Facts
 
-_COMPARED: Final = RWX | PT_MASK | PENDING | MODIFIED
 _SECINFO: Final = "the SECINFO"
 _PAGE: Final = "the page"
 
@@ -231,7 +231,7 @@ def _to_accept(facts: Facts, call: Call, page: Page) -> list[Step]:
             steps.append(Extend(facts.page, R))
             word |= R
     if not _names(call.secinfo, word):
-        wanted = word & (_COMPARED | PR)
+        wanted = word & (EACCEPT_COMPARED | PR)
         if word & PT_MASK != REG:
             wanted &= ~PR
         steps.append(Secinfo(wanted, "that is what the EPCM has"))
@@ -240,7 +240,7 @@ def _to_accept(facts: Facts, call: Call, page: Page) -> list[Step]:
 
 def _names(secinfo: int | None, word: int) -> bool:
     """Whether EACCEPT takes this SECINFO for a page with this word."""
-    if secinfo is None or (secinfo ^ word) & _COMPARED:
+    if secinfo is None or (secinfo ^ word) & EACCEPT_COMPARED:
         return False
     if word & PT_MASK == REG:
         return bool(secinfo & (PR | PENDING))
