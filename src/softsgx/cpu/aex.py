@@ -7,7 +7,6 @@ that entry cached, so an AEX never faults.
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.cpu import cet, tracking
@@ -30,6 +29,7 @@ from softsgx.spec.msr import (
 )
 from softsgx.spec.registers import RFLAGS
 from softsgx.spec.ssa import (
+    EXINFO,
     EXINFO_IN_PAGE,
     EXIT_HARDWARE,
     EXIT_TYPE_SHIFT,
@@ -38,9 +38,19 @@ from softsgx.spec.ssa import (
     GPR_OFF_FSBASE,
     GPR_OFF_URSP,
     GPRSGX_IN_PAGE,
+    MXCSR_INIT,
     REPORTED_ALWAYS,
     REPORTED_WITH_CPINFO,
     REPORTED_WITH_EXINFO,
+    pack_gprs,
+)
+from softsgx.spec.structure import (
+    pack_u32,
+    pack_u64,
+    pack_u64_pair,
+    unpack_u32,
+    unpack_u64,
+    unpack_u64_pair,
 )
 from softsgx.spec.tcs import (
     TCS_INACTIVE,
@@ -54,11 +64,6 @@ if TYPE_CHECKING:
     from softsgx.cpu.secs import Secs
     from softsgx.mem import PhysicalMemory
 
-_GPRS: Final = struct.Struct("<18Q")
-_TWO: Final = struct.Struct("<QQ")
-_U32: Final = struct.Struct("<I")
-_U64: Final = struct.Struct("<Q")
-_EXINFO: Final = struct.Struct("<QII")
 _CLEARED: Final = RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_OF | RFLAGS_RF
 _TEN_ZEROS: Final = (0,) * 10
 _INTERRUPT: Final = -1  # in place of a vector: the event is no exception
@@ -92,22 +97,25 @@ def aex(
     event = vector if exception else _INTERRUPT
     _save(lp, secs, event, code, address)
     _synthesise(lp, secs, tcs, event)
-    (cssa,) = _U32.unpack_from(tcs, TCS_OFF_CSSA)
-    _U32.pack_into(tcs, TCS_OFF_CSSA, cssa + 1)
+    (cssa,) = unpack_u32(tcs, TCS_OFF_CSSA)
+    pack_u32(tcs, TCS_OFF_CSSA, cssa + 1)
     if processor.part.cet:
         cet.save_at_aex(lp)
     cr2 = address & ~PAGE_MASK if event == faults.PF else address
-    leave_enclave(lp, "AEX", vector)
+    leave_enclave(lp, tcs, "AEX", vector)
     return Delivered(vector, code, cr2, True)
 
 
-def leave_enclave(lp: LogicalProcessor, cause: str, vector: int) -> None:
-    """What AEX and EEXIT share: restore FS, GS, XCR0; mode off; TCS inactive; flush; tracking."""
+def leave_enclave(
+    lp: LogicalProcessor, tcs: bytearray | memoryview, cause: str, vector: int
+) -> None:
+    """What AEX and EEXIT share: restore FS, GS, XCR0; mode off; TCS inactive; flush; tracking.
+
+    `tcs` is the page of the current TCS, to be written in place.
+    """
     secs = lp.secs
     assert secs is not None
-    processor = lp.processor
-    tcs = processor.memory.writable(processor.epc.pfn(lp.tcs_page))
-    _U64.pack_into(tcs, TCS_OFF_STATE, TCS_INACTIVE)
+    pack_u64(tcs, TCS_OFF_STATE, TCS_INACTIVE)
     lp.fsbase, lp.gsbase, lp.xcr0, _ = lp.outside
     tcs_address = lp.tcs_address
     lp.secs, lp.secs_page, lp.tcs_page, lp.tcs_address = None, -1, -1, 0
@@ -132,8 +140,8 @@ def _save(lp: LogicalProcessor, secs: Secs, vector: int, code: int, address: int
     gprs[RFLAGS] &= ~RFLAGS_TF
     if vector in _FAULT_CLASS:
         gprs[RFLAGS] |= RFLAGS_RF
-    _GPRS.pack_into(page, GPRSGX_IN_PAGE, *gprs)
-    _TWO.pack_into(page, GPRSGX_IN_PAGE + GPR_OFF_FSBASE, lp.fsbase, lp.gsbase)
+    pack_gprs(page, GPRSGX_IN_PAGE, *gprs)
+    pack_u64_pair(page, GPRSGX_IN_PAGE + GPR_OFF_FSBASE, lp.fsbase, lp.gsbase)
     exinfo = (secs.MISCSELECT & MISC_EXINFO and vector in REPORTED_WITH_EXINFO) or (
         secs.MISCSELECT & MISC_CPINFO and vector in REPORTED_WITH_CPINFO
     )
@@ -142,8 +150,8 @@ def _save(lp: LogicalProcessor, secs: Secs, vector: int, code: int, address: int
         if vector == faults.PF and not code & faults.PFEC_U:
             exinfo = False  # a #PF of a supervisor access is not reported
         else:
-            _EXINFO.pack_into(page, EXINFO_IN_PAGE, maddr, code, 0)
-    _U32.pack_into(page, GPRSGX_IN_PAGE + GPR_OFF_EXITINFO, _exitinfo(vector, bool(exinfo)))
+            EXINFO.S.pack_into(page, EXINFO_IN_PAGE, maddr, code)
+    pack_u32(page, GPRSGX_IN_PAGE + GPR_OFF_EXITINFO, _exitinfo(vector, bool(exinfo)))
 
 
 def _save_extended(memory: PhysicalMemory, frame: tuple[int, ...], xsave: bytes) -> None:
@@ -167,9 +175,9 @@ def _exitinfo(vector: int, exinfo: bool) -> int:
 def _synthesise(lp: LogicalProcessor, secs: Secs, tcs: bytearray | memoryview, vector: int) -> None:
     """Load what the handler finds in the interrupted context."""
     processor = lp.processor
-    (aep,) = _U64.unpack_from(tcs, TCS_OFF_AEP)
+    (aep,) = unpack_u64(tcs, TCS_OFF_AEP)
     frame_end = processor.memory.page_view(lp.ssa_frame[-1] >> PAGE_SHIFT)
-    rsp, rbp = _TWO.unpack_from(frame_end, GPRSGX_IN_PAGE + GPR_OFF_URSP)
+    rsp, rbp = unpack_u64_pair(frame_end, GPRSGX_IN_PAGE + GPR_OFF_URSP)
     regs = lp.regs
     flags = regs[RFLAGS] & ~_CLEARED & MASK64
     if not lp.dbgoptin:
@@ -189,4 +197,4 @@ def _synthetic_legacy(vector: int, mxcsr: int) -> bytes:
         return legacy_init(fcw=0x037E, fsw=0x8081, mxcsr=mxcsr)
     if vector == faults.XM:
         return legacy_init(mxcsr=0x1F01)
-    return LEGACY_INIT if mxcsr == 0x1F80 else legacy_init(mxcsr=mxcsr)
+    return LEGACY_INIT if mxcsr == MXCSR_INIT else legacy_init(mxcsr=mxcsr)

@@ -6,10 +6,9 @@ SDM 3D, EENTER, ERESUME, EDECCSSA.
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING, Final
 
-from softsgx.cpu import tracking
+from softsgx.cpu import cet, tracking
 from softsgx.cpu.access import walk
 from softsgx.cpu.fault import ENCLU_PFEC, ENCLU_PFEC_W, GP, PF, Fault
 from softsgx.cpu.part import xsave_size
@@ -17,7 +16,7 @@ from softsgx.cpu.secs import Secs
 from softsgx.mem.pagetable import PTE_PFN_MASK
 from softsgx.mem.tlb import READ, WRITE
 from softsgx.sim.cpu_events import Entered
-from softsgx.spec.attributes import ATTR_AEXNOTIFY, ATTR_MODE64BIT
+from softsgx.spec.attributes import ATTR_AEXNOTIFY, ATTR_MODE64BIT, XFRM_LEGACY
 from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, canonical
 from softsgx.spec.epcm import (
     BLOCKED,
@@ -31,9 +30,11 @@ from softsgx.spec.epcm import (
     R,
     W,
 )
+from softsgx.spec.leaves import ENCLU_LENGTH
 from softsgx.spec.msr import CR4_OSFXSR, CR4_OSXSAVE, RFLAGS_TF
-from softsgx.spec.registers import RBP, RFLAGS, RSP
+from softsgx.spec.registers import RAX, RBP, RCX, RFLAGS, RIP, RSP
 from softsgx.spec.ssa import GPR_OFF_URSP, GPRSGX_IN_PAGE, GPRSGX_SIZE
+from softsgx.spec.structure import pack_u32, pack_u64, pack_u64_pair
 from softsgx.spec.tcs import (
     TCS,
     TCS_ACTIVE,
@@ -51,9 +52,6 @@ if TYPE_CHECKING:
     from softsgx.cpu.lp import LogicalProcessor
 
 
-_TWO: Final = struct.Struct("<QQ")
-_U32: Final = struct.Struct("<I")
-_U64: Final = struct.Struct("<Q")
 # What the EPCM word of an SSA page must be, under the mask.
 FRAME_MASK: Final = USABLE_MASK | R | W
 FRAME: Final = USABLE_REG | R | W
@@ -76,7 +74,7 @@ def check_tcs(lp: LogicalProcessor, tcs: TCS, secs: Secs) -> None:
     if not lp.cr4 & CR4_OSFXSR:
         raise GP("ENTRY.07")  # CR4.OSFXSR = 0
     if not lp.cr4 & CR4_OSXSAVE:
-        if secs.XFRM != 3:
+        if secs.XFRM != XFRM_LEGACY:
             raise GP("ENTRY.08")  # CR4.OSXSAVE = 0 and XFRM is not 3
     elif secs.XFRM & ~lp.xcr0:
         raise GP("ENTRY.09")  # XFRM has a bit that XCR0 lacks
@@ -194,6 +192,33 @@ def _frame_page(lp: LogicalProcessor, secs: Secs, address: int) -> int:
     raise PF(address, "FRAME.06", ENCLU_PFEC_W)  # SSA page, EPCM: R = 0 or W = 0
 
 
+def enter_at_oentry(
+    lp: LogicalProcessor, secs: Secs, tcs: TCS, page: int, rbx: int, rcx: int, *, resumed: bool
+) -> None:
+    """Enter at TCS.OENTRY on frame CSSA: EENTER, and ERESUME that notifies the enclave of an AEX.
+
+    RAX := CSSA, RCX := the address after ENCLU.
+    """
+    frame = check_frame(lp, secs, frame_address(secs, tcs, tcs.CSSA))
+    entry = (secs.BASEADDR + tcs.OENTRY) & MASK64
+    fsbase = (secs.BASEADDR + tcs.OFSBASGX) & MASK64
+    gsbase = (secs.BASEADDR + tcs.OGSBASGX) & MASK64
+    check_bases(entry, fsbase, gsbase)
+    check_inactive(tcs)
+    has_cet = lp.processor.part.cet
+    cet_state = cet.check_entry(lp, secs, tcs, tcs.CSSA) if has_cet else None
+
+    enter(lp, secs, page, rbx, frame, cssa=tcs.CSSA, aep=rcx, resumed=resumed)
+    store_outside_stack(lp, frame)
+    regs = lp.regs
+    regs[RAX] = tcs.CSSA
+    regs[RCX] = (regs[RIP] + ENCLU_LENGTH) & MASK64
+    regs[RIP] = entry
+    lp.fsbase, lp.gsbase = fsbase, gsbase
+    if cet_state is not None:
+        cet.load(lp, cet_state)
+
+
 def enter(
     lp: LogicalProcessor,
     secs: Secs,
@@ -208,9 +233,9 @@ def enter(
     """Enter enclave mode on a TCS whose next AEX goes to `frame`; registers are the caller's."""
     processor = lp.processor
     tcs = processor.memory.writable(processor.epc.pfn(tcs_page))
-    _U64.pack_into(tcs, TCS_OFF_STATE, TCS_ACTIVE)
-    _U64.pack_into(tcs, TCS_OFF_AEP, aep)
-    _U32.pack_into(tcs, TCS_OFF_CSSA, cssa)
+    pack_u64(tcs, TCS_OFF_STATE, TCS_ACTIVE)
+    pack_u64(tcs, TCS_OFF_AEP, aep)
+    pack_u32(tcs, TCS_OFF_CSSA, cssa)
     lp.outside = (lp.fsbase, lp.gsbase, lp.xcr0, lp.regs[RFLAGS] & RFLAGS_TF)
     lp.dbgoptin = bool(tcs[TCS_OFF_FLAGS] & TCS_DBGOPTIN)
     if not lp.dbgoptin:
@@ -236,4 +261,4 @@ def enter(
 def store_outside_stack(lp: LogicalProcessor, frame: tuple[int, ...]) -> None:
     """URSP and URBP of the frame := RSP and RBP of the outside, for the next AEX."""
     page = lp.processor.memory.writable(frame[-1] >> PAGE_SHIFT)
-    _TWO.pack_into(page, GPRSGX_IN_PAGE + GPR_OFF_URSP, lp.regs[RSP], lp.regs[RBP])
+    pack_u64_pair(page, GPRSGX_IN_PAGE + GPR_OFF_URSP, lp.regs[RSP], lp.regs[RBP])

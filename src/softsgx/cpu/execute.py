@@ -58,12 +58,11 @@ _ENCLS_CR0 = CR0_PE | CR0_PG
 _ENTRIES = frozenset({EENTER, ERESUME})
 _ENCLU_CR0 = CR0_PE | CR0_TS | CR0_PG | CR0_NE
 _ENCLU_CR0_OK = CR0_PE | CR0_PG | CR0_NE
+_KEPT_FLAGS = ~RFLAGS_STATUS
 
 
-def _encls_start(
-    lp: LogicalProcessor, leaf: int, rbx: int, rcx: int, rdx: int, cpl: int
-) -> tuple[str, Body]:
-    """Load the operands; name and body of the leaf, if nothing in front of it refuses."""
+def _load_operands(lp: LogicalProcessor, leaf: int, rbx: int, rcx: int, rdx: int) -> None:
+    """RAX, RBX, RCX, RDX := the operands. Mistakes of the caller are Python exceptions."""
     try:
         wide = (leaf | rbx | rcx | rdx) >> 64
     except TypeError:
@@ -72,6 +71,13 @@ def _encls_start(
         _refuse_operands(lp, leaf, rbx, rcx, rdx)
     regs = lp.regs
     regs[RAX], regs[RBX], regs[RCX], regs[RDX] = leaf, rbx, rcx, rdx
+
+
+def _encls_start(
+    lp: LogicalProcessor, leaf: int, rbx: int, rcx: int, rdx: int, cpl: int
+) -> tuple[str, Body]:
+    """Load the operands; name and body of the leaf, unless a check of the instruction fails."""
+    _load_operands(lp, leaf, rbx, rcx, rdx)
     if (
         lp.cr0 & _ENCLS_CR0 == _ENCLS_CR0
         and cpl == 0
@@ -110,15 +116,8 @@ def _encls_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]
 def _enclu_start(
     lp: LogicalProcessor, leaf: int, rbx: int, rcx: int, rdx: int, cpl: int
 ) -> tuple[str, Body]:
-    """Load the operands; name and body of the leaf, if nothing in front of it refuses."""
-    try:
-        wide = (leaf | rbx | rcx | rdx) >> 64
-    except TypeError:
-        wide = 1
-    if wide or lp.in_flight:
-        _refuse_operands(lp, leaf, rbx, rcx, rdx)
-    regs = lp.regs
-    regs[RAX], regs[RBX], regs[RCX], regs[RDX] = leaf, rbx, rcx, rdx
+    """Load the operands; name and body of the leaf, unless a check of the instruction fails."""
+    _load_operands(lp, leaf, rbx, rcx, rdx)
     if (
         lp.cr0 & _ENCLU_CR0 == _ENCLU_CR0_OK
         and cpl == 3
@@ -197,15 +196,34 @@ def _refuse_operands(
 def _execute(
     lp: LogicalProcessor, name: str, body: Body, rbx: int, rcx: int, rdx: int
 ) -> Status | None:
-    """Run a body; write RAX and flags; tell who listens."""
-    if lp.log.on or lp.processor.recodes_faults:
-        return _execute_logged(lp, name, body, rbx, rcx, rdx)
-    status = body(lp, rbx, rcx, rdx)
+    """Run a body; write RAX and flags; log what became of it."""
+    watched = lp.log.on or lp.processor.recodes_faults
+    if watched:
+        status = _watched(lp, name, body, rbx, rcx, rdx)
+    else:
+        status = body(lp, rbx, rcx, rdx)
     if status is not None:
         regs = lp.regs
-        regs[RAX] = int(status)
-        regs[RFLAGS] = regs[RFLAGS] & ~RFLAGS_STATUS | status.flags
+        regs[RAX] = status.code
+        regs[RFLAGS] = regs[RFLAGS] & _KEPT_FLAGS | status.flags
+    if watched:
+        code, rule = (-1, "") if status is None else (status.code, status.rule)
+        lp.log.emit(LeafDone(lp.id, name, rbx, rcx, rdx, code, rule))
     return status
+
+
+def _watched(
+    lp: LogicalProcessor, name: str, body: Body, rbx: int, rcx: int, rdx: int
+) -> Status | None:
+    """Run a body whose EPCM changes and faults are logged, or whose faults are recoded."""
+    lp.processor.epcm.cause = (lp.id, name)
+    try:
+        return body(lp, rbx, rcx, rdx)
+    except Fault as f:
+        if lp.processor.recodes_faults:
+            _recode(lp, f)
+        lp.log.emit(LeafFaulted(lp.id, name, rbx, rcx, rdx, f.vector, f.code, f.address, f.rule))
+        raise
 
 
 def _recode(lp: LogicalProcessor, fault: Fault) -> None:
@@ -217,31 +235,10 @@ def _recode(lp: LogicalProcessor, fault: Fault) -> None:
         fault.code = ENCLU_PFEC
 
 
-def _execute_logged(
-    lp: LogicalProcessor, name: str, body: Body, rbx: int, rcx: int, rdx: int
-) -> Status | None:
-    lp.processor.epcm.cause = (lp.id, name)
-    try:
-        status = body(lp, rbx, rcx, rdx)
-    except Fault as f:
-        if lp.processor.recodes_faults:
-            _recode(lp, f)
-        lp.log.emit(LeafFaulted(lp.id, name, rbx, rcx, rdx, f.vector, f.code, f.address, f.rule))
-        raise
-    if status is None:
-        lp.log.emit(LeafDone(lp.id, name, rbx, rcx, rdx, -1, ""))
-        return None
-    regs = lp.regs
-    regs[RAX] = int(status)
-    regs[RFLAGS] = regs[RFLAGS] & ~RFLAGS_STATUS | status.flags
-    lp.log.emit(LeafDone(lp.id, name, rbx, rcx, rdx, int(status), status.rule))
-    return status
-
-
 def _refused(
     lp: LogicalProcessor, leaves: dict[int, tuple[str, str]], instruction: str, f: Fault
 ) -> None:
-    """Tell who listens of a fault in front of the leaf."""
+    """Log the fault of an instruction that was refused before its leaf was dispatched."""
     if lp.log.on:
         regs = lp.regs
         number = regs[RAX] & MASK32

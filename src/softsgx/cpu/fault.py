@@ -66,13 +66,18 @@ def PF(address: int, rule: str, code: int) -> Fault:
 
 
 class Status(int):
-    """RAX of a leaf that ended normally: the code, with `rule` and `flags` (ZF or CF) beside it."""
+    """RAX of a leaf that ended normally: the code, with `rule` and `flags` (ZF or CF) beside it.
 
+    `code` is the plain integer that goes into RAX.
+    """
+
+    code: int
     rule: str
     flags: int
 
     def __new__(cls, code: int, rule: str = "", flags: int = 0) -> Status:
         self = super().__new__(cls, code)
+        self.code = code
         self.rule = rule
         self.flags = flags
         return self

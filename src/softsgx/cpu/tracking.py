@@ -34,7 +34,7 @@ def leave(secs: Secs, epoch: int) -> None:
         secs.current -= 1
     else:
         secs.previous -= 1
-    assert min(secs.current, secs.previous) >= 0, "tracking count below zero"
+    assert secs.current >= 0 <= secs.previous, "tracking count below zero"
 
 
 def track(secs: Secs) -> bool:

@@ -1,30 +1,16 @@
 """EENTER, ENCLU leaf 02H: enter an enclave. SDM 3D, EENTER."""
 
-from softsgx.cpu import cet
-from softsgx.cpu.entry import (
-    check_bases,
-    check_frame,
-    check_inactive,
-    check_tcs,
-    enter,
-    frame_address,
-    store_outside_stack,
-    tcs_operand,
-    tcs_refusal,
-)
+from softsgx.cpu.entry import check_tcs, enter_at_oentry, tcs_operand, tcs_refusal
 from softsgx.cpu.fault import GP
 from softsgx.cpu.lp import LogicalProcessor
-from softsgx.spec.bits import MASK64, canonical
+from softsgx.spec.bits import canonical
 from softsgx.spec.concurrency import BUSY_TARGET
 from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_MASK, TCS, VALID
-from softsgx.spec.registers import RAX, RCX, RIP
 from softsgx.spec.tcs import TCS as TCS_PAGE
-
-_ENCLU_LENGTH = 3
 
 
 def eenter(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
-    """Enter at the TCS at RBX, with RCX as AEP. RAX := CSSA, RCX := the address behind ENCLU.
+    """Enter at the TCS at RBX, with RCX as AEP. RAX := CSSA, RCX := the address after ENCLU.
 
     RSP, RBP and all other registers keep their outside values.
     """
@@ -51,20 +37,4 @@ def eenter(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     check_tcs(lp, tcs, secs)
     if tcs.CSSA >= tcs.NSSA:
         raise GP("EENTER.09")  # TCS.CSSA >= TCS.NSSA
-    frame = check_frame(lp, secs, frame_address(secs, tcs, tcs.CSSA))
-    entry = (secs.BASEADDR + tcs.OENTRY) & MASK64
-    fsbase = (secs.BASEADDR + tcs.OFSBASGX) & MASK64
-    gsbase = (secs.BASEADDR + tcs.OGSBASGX) & MASK64
-    check_bases(entry, fsbase, gsbase)
-    check_inactive(tcs)
-    state = cet.check_entry(lp, secs, tcs, tcs.CSSA) if processor.part.cet else None
-
-    enter(lp, secs, page, rbx, frame, cssa=tcs.CSSA, aep=rcx, resumed=False)
-    store_outside_stack(lp, frame)
-    regs = lp.regs
-    regs[RAX] = tcs.CSSA
-    regs[RCX] = (regs[RIP] + _ENCLU_LENGTH) & MASK64
-    regs[RIP] = entry
-    lp.fsbase, lp.gsbase = fsbase, gsbase
-    if state is not None:
-        cet.load(lp, state)
+    enter_at_oentry(lp, secs, tcs, page, rbx, rcx, resumed=False)

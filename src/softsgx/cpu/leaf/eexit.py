@@ -7,6 +7,7 @@ from softsgx.cpu.lp import LogicalProcessor
 from softsgx.spec.bits import canonical
 from softsgx.spec.msr import RFLAGS_TF
 from softsgx.spec.registers import RCX, RFLAGS, RIP
+from softsgx.spec.structure import unpack_u64
 from softsgx.spec.tcs import TCS_OFF_AEP
 
 _BY_EEXIT = -1
@@ -17,13 +18,12 @@ def eexit(lp: LogicalProcessor, rbx: int, _rcx: int, _rdx: int) -> None:
     if not canonical(rbx):
         raise GP("EEXIT.01")  # RBX (target) not canonical
 
-    memory = lp.processor.memory
-    tcs = lp.processor.epc.physical(lp.tcs_page)
-    aep = int.from_bytes(memory.read(tcs + TCS_OFF_AEP, 8), "little")
+    processor = lp.processor
+    tcs = processor.memory.writable(processor.epc.pfn(lp.tcs_page))
     if not lp.dbgoptin:
         lp.regs[RFLAGS] = lp.regs[RFLAGS] & ~RFLAGS_TF | lp.outside[3]
     lp.regs[RIP] = rbx
-    lp.regs[RCX] = aep
-    if lp.processor.part.cet:
+    (lp.regs[RCX],) = unpack_u64(tcs, TCS_OFF_AEP)
+    if processor.part.cet:
         cet.leave_by_eexit(lp)
-    leave_enclave(lp, "EEXIT", _BY_EEXIT)
+    leave_enclave(lp, tcs, "EEXIT", _BY_EEXIT)

@@ -1,7 +1,5 @@
 """ERESUME, ENCLU leaf 03H: go on where an AEX interrupted. SDM 3D, ERESUME."""
 
-import struct
-
 from softsgx.cpu import cet
 from softsgx.cpu.entry import (
     check_bases,
@@ -9,6 +7,7 @@ from softsgx.cpu.entry import (
     check_inactive,
     check_tcs,
     enter,
+    enter_at_oentry,
     frame_address,
     frame_page,
     store_outside_stack,
@@ -18,9 +17,8 @@ from softsgx.cpu.entry import (
 from softsgx.cpu.fault import GP
 from softsgx.cpu.lp import LogicalProcessor
 from softsgx.cpu.part import xsave_size
-from softsgx.cpu.secs import Secs
 from softsgx.cpu.xstate import XState
-from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, canonical
+from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, canonical
 from softsgx.spec.concurrency import BUSY_TARGET
 from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, USABLE_MASK, USABLE_TCS, VALID
 from softsgx.spec.msr import (
@@ -39,14 +37,12 @@ from softsgx.spec.msr import (
     RFLAGS_SF,
     RFLAGS_ZF,
 )
-from softsgx.spec.registers import RAX, RCX, RFLAGS, RIP
-from softsgx.spec.ssa import GPR_OFF_AEXNOTIFY, GPR_OFF_FSBASE, GPRSGX_IN_PAGE
+from softsgx.spec.registers import RFLAGS, RIP
+from softsgx.spec.ssa import GPR_OFF_AEXNOTIFY, GPR_OFF_FSBASE, GPRSGX_IN_PAGE, unpack_gprs
+from softsgx.spec.structure import unpack_u64_pair
 from softsgx.spec.tcs import TCS as TCS_PAGE
 from softsgx.spec.tcs import TCS_AEXNOTIFY
 
-_GPRS = struct.Struct("<18Q")
-_TWO = struct.Struct("<QQ")
-_ENCLU_LENGTH = 3
 _FROM_SSA = (
     RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_DF | RFLAGS_OF | RFLAGS_NT
 ) | (RFLAGS_AC | RFLAGS_ID | RFLAGS_RF)
@@ -55,7 +51,7 @@ _FROM_SSA = (
 def eresume(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     """Restore all state from SSA frame CSSA - 1 of the TCS at RBX; RCX is the AEP.
 
-    With AEX-Notify set in TCS and frame it behaves like EENTER instead, and the frame stays.
+    With AEX-Notify set in TCS and frame it enters like EENTER instead, and the frame stays.
     """
     if rbx & 4095:
         raise GP("ERESUME.01")  # RBX (TCS) not 4 KiB aligned
@@ -83,10 +79,13 @@ def eresume(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     frame = check_frame(lp, secs, frame_address(secs, tcs, tcs.CSSA - 1))
     last = processor.memory.page_view(frame[-1] >> PAGE_SHIFT)
     if tcs.FLAGS & TCS_AEXNOTIFY and last[GPRSGX_IN_PAGE + GPR_OFF_AEXNOTIFY] & 1:
-        _notify(lp, secs, tcs, page, rbx, rcx)
+        # Enter the enclave's handler on the next frame, as EENTER would; this one stays as it is.
+        if tcs.CSSA >= tcs.NSSA:
+            raise GP("ERESUME.10")  # AEX-Notify: TCS.CSSA >= TCS.NSSA
+        enter_at_oentry(lp, secs, tcs, page, rbx, rcx, resumed=True)
         return
-    gprs = _GPRS.unpack_from(last, GPRSGX_IN_PAGE)
-    fsbase, gsbase = _TWO.unpack_from(last, GPRSGX_IN_PAGE + GPR_OFF_FSBASE)
+    gprs = unpack_gprs(last, GPRSGX_IN_PAGE)
+    fsbase, gsbase = unpack_u64_pair(last, GPRSGX_IN_PAGE + GPR_OFF_FSBASE)
     check_bases(gprs[RIP], fsbase, gsbase)
     check_inactive(tcs)
     cet_state = cet.check_resume(lp, secs, tcs) if processor.part.cet else None
@@ -104,29 +103,6 @@ def eresume(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     lp.fsbase, lp.gsbase = fsbase, gsbase
     if cet_state is not None:
         cet.load(lp, cet_state)
-
-
-def _notify(lp: LogicalProcessor, secs: Secs, tcs: TCS_PAGE, page: int, rbx: int, rcx: int) -> None:
-    """AEX-Notify: enter the enclave's handler on the next frame, and leave the frame as it is."""
-    if tcs.CSSA >= tcs.NSSA:
-        raise GP("ERESUME.10")  # AEX-Notify: TCS.CSSA >= TCS.NSSA
-    frame = check_frame(lp, secs, frame_address(secs, tcs, tcs.CSSA))
-    entry = (secs.BASEADDR + tcs.OENTRY) & MASK64
-    fsbase = (secs.BASEADDR + tcs.OFSBASGX) & MASK64
-    gsbase = (secs.BASEADDR + tcs.OGSBASGX) & MASK64
-    check_bases(entry, fsbase, gsbase)
-    check_inactive(tcs)
-    has_cet = lp.processor.part.cet
-    state = cet.check_entry(lp, secs, tcs, tcs.CSSA) if has_cet else None
-    enter(lp, secs, page, rbx, frame, cssa=tcs.CSSA, aep=rcx, resumed=True)
-    store_outside_stack(lp, frame)
-    regs = lp.regs
-    regs[RAX] = tcs.CSSA
-    regs[RCX] = (regs[RIP] + _ENCLU_LENGTH) & MASK64
-    regs[RIP] = entry
-    lp.fsbase, lp.gsbase = fsbase, gsbase
-    if state is not None:
-        cet.load(lp, state)
 
 
 def _resumed_flags(outside: int, saved: int) -> int:
