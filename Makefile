@@ -44,7 +44,7 @@ format: setup  ## rewrite the sources in the project's format
 # For example: make fuzz EXAMPLES=100000
 EXAMPLES ?= 20000
 fuzz: setup  ## a long campaign of the property tests, EXAMPLES random examples each
-	@SOFTSGX_FUZZ=$(EXAMPLES) $(BIN)/python -m pytest tests/property tests/system/test_advice.py -q -s
+	@SOFTSGX_FUZZ=$(EXAMPLES) $(BIN)/python -m pytest tests/property tests/system/explain/test_advice.py -q -s
 
 # For example: make fuzz-run OPERATIONS=1000000 SEED=7
 OPERATIONS ?= 100000

@@ -25,7 +25,7 @@ CLAIMS = {
     ),
     "When something is refused, `--explain` says by which layer": (
         "tests/docs/test_blocks.py::test_what_is_made_is_what_would_be_made_now",
-        "tests/system/test_explain.py::",
+        "tests/system/explain/test_explain.py::",
     ),
     "for a wrong MRENCLAVE `--sgxs-out`, which writes what was built": (
         "tests/runner/session/test_sgxs_files.py::test_every_enclave_is_written_as_it_was_built",

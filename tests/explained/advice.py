@@ -1,7 +1,7 @@
 """Random histories of a page, an operation that is refused there, and the advice taken.
 
-The histories of tests.system.advice_states, several in a row, then several areas: what was done
-before need not fit, and what the kernel or the processor then refuses was not done.
+The histories of tests.system.explain.advice_states, several in a row, then several areas. A step
+may not fit what was done before: then the kernel or the processor refuses it, and it is not done.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from softsgx.sim import Unmodelled
 from softsgx.system import EnclaveFault, SignalRaised
-from tests.system.advice_states import (
+from tests.system.explain.advice_states import (
     ACCESSES,
     AREAS,
     HISTORIES,
@@ -22,8 +22,8 @@ from tests.system.advice_states import (
     Case,
     possible,
 )
-from tests.system.advised import Attempt, rig
-from tests.system.test_advice import check
+from tests.system.explain.advised import Attempt, rig
+from tests.system.explain.test_advice import check
 
 _NOT_DONE = (AssertionError, SignalRaised, Unmodelled, IndexError)
 

@@ -21,7 +21,7 @@ from softsgx.spec.keys import KEYREQUEST, SEAL_KEY
 from softsgx.system import Enclave, EnclaveThread, HostThread, Machine
 from tests.linux.building import Building
 from tests.linux.world import World
-from tests.system.advised import Attempt, follow, rig, spare, take
+from tests.system.explain.advised import Attempt, follow, rig, spare, take
 
 NON_CANONICAL: Final = 1 << 47
 

@@ -42,7 +42,7 @@ from softsgx.system.explain.plans import EVICTED_NEXT, GONE, NO_EPC, STUCK
 from softsgx.system.loader import default_image, reserve
 from tests.linux.building import Building
 from tests.linux.world import World, world
-from tests.system.advised import _TAKEN, Attempt, follow, rig, spare
+from tests.system.explain.advised import _TAKEN, Attempt, follow, rig, spare
 
 
 def explained(**options: Any) -> Machine:

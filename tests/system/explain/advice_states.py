@@ -34,7 +34,7 @@ from softsgx.spec.tcs import TCS as TCS_PAGE
 from softsgx.system import EnclaveThread, Machine, load
 from softsgx.system.snapshot import Snapshot
 from tests.linux.world import World
-from tests.system.advised import Attempt, evict, rig, spare
+from tests.system.explain.advised import Attempt, evict, rig, spare
 
 # Machines
 

@@ -18,8 +18,8 @@ from softsgx.spec.rules import RULES
 from softsgx.system import Machine
 from softsgx.system.explain.history import Context
 from tests.linux.world import world
-from tests.system.refused_area_rows import AREA_ROWS
-from tests.system.refused_rows import ROWS, evict
+from tests.system.explain.refused_area_rows import AREA_ROWS
+from tests.system.explain.refused_rows import ROWS, evict
 
 ALL = {**ROWS, **AREA_ROWS}
 

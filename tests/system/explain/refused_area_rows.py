@@ -23,7 +23,7 @@ from softsgx.spec.epcm import RWX, R, W, X
 from softsgx.system import EnclaveThread, Machine, load
 from softsgx.system.loader import default_image
 from tests.linux.world import World
-from tests.system.refused_rows import Follow, Row, machine, running
+from tests.system.explain.refused_rows import Follow, Row, machine, running
 
 AREA_ROWS: Final[dict[str, Row]] = {}
 SHARED: Final = uapi.MAP_SHARED

@@ -18,7 +18,7 @@ from softsgx.mem.pagetable import PTE_NX, PTE_P, PTE_PFN_MASK, PTE_W
 from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_SHIFT
 from softsgx.spec.epcm import PT_SHIFT, PT_TCS, VALID
-from tests.system.advice_states import (
+from tests.system.explain.advice_states import (
     AREAS,
     HISTORIES,
     OPERATIONS,
@@ -26,7 +26,7 @@ from tests.system.advice_states import (
     possible,
     sample,
 )
-from tests.system.advised import Said, follow
+from tests.system.explain.advised import Said, follow
 
 _FUZZ: Final = int(os.environ.get("SOFTSGX_FUZZ", "0"))
 _CHUNK: Final = 500
