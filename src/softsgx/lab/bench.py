@@ -165,9 +165,10 @@ class Bench:
             yield from host.prepare()
         enclave, pages = self.enclave, self.workload.pages
         everything = (pages + len(self.arenas) * self.arena_pages) * PAGE_SIZE
-        if self.design.linux == "v2":
-            # The cap of added pages is RW there: an area with X could map none of them.
-            yield from hosts[0].mprotect(enclave.heap, everything, R | W)
+        cap = self.machine.kernel.version.eaug_cap
+        if cap != RWX:
+            # An area with a right beyond the cap could map none of the pages that EAUG adds.
+            yield from hosts[0].mprotect(enclave.heap, everything, cap)
         elif not base:
             yield from hosts[0].mprotect(enclave.heap, pages * PAGE_SIZE, R | W)
 

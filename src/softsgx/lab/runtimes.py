@@ -139,7 +139,7 @@ RUNTIMES: Final = ("intel-emm", "gramine", "enarx")
 
 _ORDERS: Final[dict[tuple[str, str], Order]] = {
     **{(name, BY_IOCTL): ORDERS[name] for name in RUNTIMES},
-    **{(name, BY_V2): order_of(name, "v2") for name in RUNTIMES},
+    **{(name, BY_V2): order_of(name, relax=True) for name in RUNTIMES},
     ("intel-emm", BY_MPROTECT): _IntelMprotect("intel-emm"),
     ("gramine", BY_MPROTECT): _GramineMprotect("gramine"),
     ("enarx", BY_MPROTECT): _EnarxMprotect("enarx"),

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import wraps
 from inspect import signature
-from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec
+from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
-from softsgx.linux import uapi
 from softsgx.sim.kernel_events import (
     CallBegun,
     CallEnded,
@@ -31,18 +30,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 Call = Callable[Concatenate["Thread", P], "Steps[int]"]
-
-_REQUESTS: Final = {
-    value: name for name, value in vars(uapi).items() if name.startswith("SGX_IOC_")
-}
-_V2_REQUESTS: Final = {
-    **_REQUESTS,
-    **{
-        value: name.replace("V2_", "SGX_")
-        for name, value in vars(uapi).items()
-        if name.startswith("V2_IOC_")
-    },
-}
 
 
 def told(function: Call[P]) -> Call[P]:
@@ -99,8 +86,7 @@ def _registers(values: Iterable[tuple[str, int]]) -> Fields:
 
 def request_name(version: KernelVersion, cmd: int) -> str:
     """The name of an ioctl of /dev/sgx_enclave; requests that it has not, as a number."""
-    known = _V2_REQUESTS if version.interface == "v2" else _REQUESTS
-    return known.get(cmd, f"ioctl {cmd:#x}")
+    return version.interface.requests.get(cmd, f"ioctl {cmd:#x}")
 
 
 def tell_arguments(current: Thread, block: Structure, **more: int) -> None:

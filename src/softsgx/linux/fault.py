@@ -112,7 +112,7 @@ def handle_mm_fault(current: Thread, vma: Vma, address: int, error_code: int) ->
 
 def _wp_pfn_shared(current: Thread, vma: Vma, address: int, pte: int) -> Steps[str]:
     """A write to a page mapped read-only in a writable area."""
-    if current.kernel.version.interface == "v2":
+    if current.kernel.version.interface.has_pfn_mkwrite:
         refused = yield from e.sgx_vma_pfn_mkwrite(current, vma, address)
         if refused != VM_FAULT_NOPAGE:
             return refused

@@ -291,8 +291,8 @@ class Mm:
         Whether TLBs need a flush: a PTE that was present has other rights now.
         """
         space, flush = self.space, False
-        # vma_wants_writenotify: V2 has pfn_mkwrite, and is asked again unless the page is dirty.
-        notify = vma.sgx and self.kernel.version.interface == "v2"
+        # vma_wants_writenotify: pfn_mkwrite is asked at the first write to a clean page.
+        notify = vma.sgx and self.kernel.version.interface.has_pfn_mkwrite
         for page in self.pages_mapped(start, end):
             pte = space.ptes[page]
             changed = pte & ~_PTE_RIGHTS | vm_pte_bits(vma.flags)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
+from softsgx.linux.sgx.interface import SgxInterface, SgxInterfaceV2
+
 
 def _race(name: str, what: str) -> Any:
     return field(default=False, metadata={"name": name, "what": what})
@@ -76,7 +78,7 @@ class Races:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelVersion:
-    """A kernel: its name, its interface ("6" or "v2"), what differs, and its races.
+    """A kernel: its name, its SGX2 interface, what else differs, and its races.
 
     `aexnotify`: ATTRIBUTES.AEXNOTIFY is allowed. `restrict_requires_read`: RESTRICT_PERMISSIONS
     without R is -EINVAL, the rule of the V3 and V4 series. `eaug_cap` is the upper bound of VMA
@@ -84,7 +86,7 @@ class KernelVersion:
     """
 
     name: str
-    interface: str = "6"
+    interface: SgxInterface = field(default_factory=SgxInterface)
     aexnotify: bool = True
     restrict_requires_read: bool = False
     eaug_cap: int = 0b111
@@ -115,7 +117,7 @@ VERSIONS: dict[str, KernelVersion] = {
     ),
     "v2": KernelVersion(
         name="v2",
-        interface="v2",
+        interface=SgxInterfaceV2(),
         aexnotify=False,
         eaug_cap=0b011,
         races=replace(

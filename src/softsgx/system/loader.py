@@ -106,7 +106,7 @@ def load(host: HostThread, image: EnclaveImage | None = None, **layout: int) -> 
 
 def _type(host: HostThread) -> type[Enclave]:
     """The kind that speaks with this kernel."""
-    if host.thread.kernel.version.interface == "v2":
+    if host.thread.kernel.version.interface.has_relax:
         return V2Enclave
     return Enclave
 

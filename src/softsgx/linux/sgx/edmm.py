@@ -28,6 +28,9 @@ from softsgx.linux.sgx.encls import (
 from softsgx.linux.sgx.ranges import sgx_validate_offset_length
 from softsgx.linux.uaccess import copy_from_user, copy_to_user
 from softsgx.linux.uapi import (
+    SGX_IOC_ENCLAVE_MODIFY_TYPES,
+    SGX_IOC_ENCLAVE_REMOVE_PAGES,
+    SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS,
     SgxEnclaveModifyTypes,
     SgxEnclaveRemovePages,
     SgxEnclaveRestrictPermissions,
@@ -394,3 +397,10 @@ def _remove_page(current: Thread, encl: SgxEncl, address: int, secinfo: int) -> 
         del encl.page_array[address >> PAGE_SHIFT]
         yield from e.sgx_encl_shrink(current, encl, None)
     return 0
+
+
+HANDLERS: Final = {
+    SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS: sgx_ioc_enclave_restrict_permissions,
+    SGX_IOC_ENCLAVE_MODIFY_TYPES: sgx_ioc_enclave_modify_types,
+    SGX_IOC_ENCLAVE_REMOVE_PAGES: sgx_ioc_enclave_remove_pages,
+}

@@ -19,12 +19,12 @@ from softsgx.linux.sgx.backing import PCMDS_PER_PAGE, SgxBacking, Shmem
 from softsgx.linux.sgx.encls import encls, encls_failed
 from softsgx.linux.smp import flush_tlb_mm, on_each_cpu_mask
 from softsgx.mem.pagetable import direct
-from softsgx.sim import Steps, Unmodelled
+from softsgx.sim import Steps
 from softsgx.sim.locks import Mutex
 from softsgx.sim.srcu import Srcu
 from softsgx.spec import leaves
 from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SHIFT
-from softsgx.spec.epcm import PT_REG, PT_SECS, PT_VA, R, W
+from softsgx.spec.epcm import PT_REG, PT_SECS, PT_VA, W
 from softsgx.spec.paging import PAGEINFO, VA_SLOTS
 
 if TYPE_CHECKING:
@@ -360,8 +360,7 @@ def sgx_encl_load_page(current: Thread, encl: SgxEncl, address: int) -> Steps[Sg
 def sgx_vma_fault(current: Thread, vma: Vma, address: int) -> Steps[str]:
     """The fault handler of an SGX area: map the page, swap it in, or add it.
 
-    It does not look at the kind of access. The V2 series does not look at the area's rights either:
-    the entry it makes has those that the mirror has, too, and the access may fault again on it.
+    It does not look at the kind of access.
     """
     encl = vma.encl
     if encl is None:
@@ -369,7 +368,6 @@ def sgx_vma_fault(current: Thread, vma: Vma, address: int) -> Steps[str]:
     address &= ~PAGE_MASK
     kernel = current.kernel
     yield ("xa_load", (encl.name, address), False)
-    v2 = kernel.version.interface == "v2"
     if kernel.has_sgx2 and encl.page(address) is None:
         if kernel.races.direct_reclaim_in_fault:
             return (yield from v2_encl_eaug_page(current, vma, encl, address))
@@ -377,7 +375,7 @@ def sgx_vma_fault(current: Thread, vma: Vma, address: int) -> Steps[str]:
     with (yield from encl.lock.acquire()):
         if not kernel.races.lookup_before_removal and encl.page(address) is None:
             return VM_FAULT_BUSY  # L7 fixed: removed since it was looked up
-        rights = 0 if v2 else vma.flags
+        rights = kernel.version.interface.fault_rights(vma)
         entry = yield from sgx_encl_load_page_in_vma(current, encl, address, rights)
         if isinstance(entry, int):
             return _busy_or_sigbus(entry)
@@ -387,7 +385,7 @@ def sgx_vma_fault(current: Thread, vma: Vma, address: int) -> Steps[str]:
         pfn = entry.epc_page.pfn
         mm = current.mm
         yield ("pte", (mm.name, address), True)
-        if mm.insert_pfn(address, pfn, pte_rights(kernel, vma, entry)):
+        if mm.insert_pfn(address, pfn, kernel.version.interface.pte_rights(vma, entry)):
             return VM_FAULT_SIGBUS
         mm.space.test_and_clear_accessed(address)
     return VM_FAULT_NOPAGE
@@ -396,16 +394,6 @@ def sgx_vma_fault(current: Thread, vma: Vma, address: int) -> Steps[str]:
 def _busy_or_sigbus(error: int) -> str:
     """Busy pages and momentary lack of EPC: the instruction executes again, and faults again."""
     return VM_FAULT_BUSY if error == -EBUSY else VM_FAULT_SIGBUS
-
-
-def pte_rights(kernel: Kernel, vma: Vma, entry: SgxEnclPage) -> int:
-    """R, W, X for a PTE: those of the area; in the V2 series only what the mirror has, too."""
-    if kernel.version.interface != "v2":
-        return vma.flags
-    rights = vma.flags & entry.vm_run_prot_bits
-    if not rights:
-        raise Unmodelled("V2: an entry with no rights in an area that has some")
-    return rights
 
 
 def sgx_vma_pfn_mkwrite(current: Thread, vma: Vma, address: int) -> Steps[str]:
@@ -494,17 +482,14 @@ def v2_encl_eaug_page(current: Thread, vma: Vma, encl: SgxEncl, address: int) ->
 def _eaug_done(
     current: Thread, vma: Vma, encl_page: SgxEnclPage, epc_page: SgxEpcPage
 ) -> Steps[str]:
-    """The page exists: record it, track it, map it.
-
-    The PTE of V2 is PAGE_SHARED, that is R and W, whatever the rights of the area are.
-    """
+    """The page exists: record it, track it, map it."""
     kernel, encl = current.kernel, encl_page.encl
     encl_page.epc_page = epc_page
     encl_page.type = PT_REG
     encl.secs_child_cnt += 1
     m.sgx_mark_page_reclaimable(kernel, epc_page)
     yield ("pte", (current.mm.name, encl_page.address), True)
-    rights = R | W if kernel.version.interface == "v2" else vma.flags
+    rights = kernel.version.interface.eaug_pte_rights(vma)
     if current.mm.insert_pfn(encl_page.address, epc_page.pfn, rights):
         return VM_FAULT_SIGBUS
     return VM_FAULT_NOPAGE
@@ -545,6 +530,7 @@ def sgx_encl_may_map(
         return refused(current, EACCES, rule, base=encl.base, size=encl.size)
     if current.mm.read_implies_exec:
         return refused(current, EACCES, "sgx_encl_may_map.personality")
+    mapping_cap = encl.kernel.version.interface.mapping_cap
     prot = flags & VM_RWX
     first, last = start >> PAGE_SHIFT, end >> PAGE_SHIFT
     indices = [first]
@@ -553,7 +539,7 @@ def sgx_encl_may_map(
         with (yield from encl.lock.acquire()):
             indices = _indices_in(encl, first, last)[:XA_CHECK_SCHED]
             for index in indices:
-                cap = mapping_cap(encl, encl.page_array[index])
+                cap = mapping_cap(encl.page_array[index])
                 if prot & ~cap:
                     rule, at = "sgx_encl_may_map.cap", index << PAGE_SHIFT
                     return refused(current, EACCES, rule, address=at, prot=prot, cap=cap)
@@ -561,12 +547,6 @@ def sgx_encl_may_map(
             break
         first = indices[-1] + 1
     return 0
-
-
-def mapping_cap(encl: SgxEncl, page: SgxEnclPage) -> int:
-    """What mmap and mprotect may give at most: the cap; in the V2 series the mirror."""
-    v2 = encl.kernel.version.interface == "v2"
-    return page.vm_run_prot_bits if v2 else page.vm_max_prot_bits
 
 
 def _indices_in(encl: SgxEncl, first: int, last: int) -> list[int]:

@@ -27,11 +27,6 @@ from softsgx.linux.process import Thread
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx import main as m
 from softsgx.linux.sgx.backing import shmem_file_setup
-from softsgx.linux.sgx.edmm import (
-    sgx_ioc_enclave_modify_types,
-    sgx_ioc_enclave_remove_pages,
-    sgx_ioc_enclave_restrict_permissions,
-)
 from softsgx.linux.sgx.encl import SgxEncl, SgxEnclPage
 from softsgx.linux.sgx.encls import encls, encls_failed, encls_faulted
 from softsgx.linux.sgx.ranges import sgx_validate_offset_length
@@ -41,10 +36,7 @@ from softsgx.linux.uapi import (
     SGX_IOC_ENCLAVE_ADD_PAGES,
     SGX_IOC_ENCLAVE_CREATE,
     SGX_IOC_ENCLAVE_INIT,
-    SGX_IOC_ENCLAVE_MODIFY_TYPES,
     SGX_IOC_ENCLAVE_PROVISION,
-    SGX_IOC_ENCLAVE_REMOVE_PAGES,
-    SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS,
     SGX_PAGE_MEASURE,
     SgxEnclaveAddPages,
     SgxEnclaveCreate,
@@ -112,12 +104,7 @@ def _sgx_ioctl(current: Thread, encl: SgxEncl, cmd: int, arg: int) -> Steps[int]
 
 def handlers(kernel: Kernel) -> dict[int, Handler]:
     """Request number -> handler, for the interface of this kernel."""
-    if kernel.version.interface == "v2":
-        from softsgx.linux.sgx.v2 import V2_HANDLERS
-
-        return {**_BUILD, **V2_HANDLERS}
-    own = kernel.design.ioctls()
-    return {**_ALL, **own} if own else _ALL
+    return {**_BUILD, **kernel.version.interface.page_ioctls(), **kernel.design.ioctls()}
 
 
 # CREATE
@@ -472,10 +459,4 @@ _BUILD: Final[dict[int, Handler]] = {
     SGX_IOC_ENCLAVE_ADD_PAGES: sgx_ioc_enclave_add_pages,
     SGX_IOC_ENCLAVE_INIT: sgx_ioc_enclave_init,
     SGX_IOC_ENCLAVE_PROVISION: sgx_ioc_enclave_provision,
-}
-_ALL: Final[dict[int, Handler]] = {
-    **_BUILD,
-    SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS: sgx_ioc_enclave_restrict_permissions,
-    SGX_IOC_ENCLAVE_MODIFY_TYPES: sgx_ioc_enclave_modify_types,
-    SGX_IOC_ENCLAVE_REMOVE_PAGES: sgx_ioc_enclave_remove_pages,
 }

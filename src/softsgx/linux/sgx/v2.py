@@ -1,8 +1,7 @@
-"""What the 32-patch series of February 2022 (V2) did otherwise.
+"""The ioctls of the 32-patch series of February 2022 (V2), where they are not those of 6.x.
 
-The kernel mirrors its belief about EPCM rights in `vm_run_prot_bits`, builds PTEs from the VMA and
-that mirror, and zaps PTEs whenever it changes the mirror. RELAX and RESTRICT take a SECINFO
-pointer. Source: the series as posted; patches 06, 08, 12, 15 and 16 of 32.
+RELAX and RESTRICT take a SECINFO pointer, set the mirror of EPCM rights (`vm_run_prot_bits`), and
+zap PTEs whenever it changes. Source: the series as posted; patches 06, 08, 12, 15 and 16 of 32.
 """
 
 from __future__ import annotations
@@ -207,7 +206,7 @@ def sgx_ioc_enclave_modt(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]
     return ret
 
 
-V2_HANDLERS: Final = {
+HANDLERS: Final = {
     V2_IOC_ENCLAVE_RELAX_PERMISSIONS: sgx_ioc_enclave_relax_perm,
     V2_IOC_ENCLAVE_RESTRICT_PERMISSIONS: sgx_ioc_enclave_restrict_perm,
     V2_IOC_ENCLAVE_MODIFY_TYPE: sgx_ioc_enclave_modt,

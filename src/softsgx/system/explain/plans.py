@@ -148,7 +148,7 @@ def area(facts: Facts, right: int) -> Plan:
     steps: list[Step] = []
     if entry is None and not encl.flags & SGX_ENCL_INITIALIZED:
         steps.append(Init())
-    if kernel.version.interface == "v2" and entry is not None:
+    if kernel.version.interface.has_relax and entry is not None:
         # The mirror is what an area may have, and what an entry gets; areas are not looked at.
         cap = entry.vm_run_prot_bits
         if right & ~cap:
@@ -208,7 +208,7 @@ def _beyond(facts: Facts, page: Page, right: int, held: int, cap: int) -> Plan:
         steps.append(Protect(facts.page, held & cap or cap))
     steps += [*renewed(facts, page), Accept(facts.page, FRESH)]
     steps.append(Protect(facts.page, held | right))
-    if kernel.version.interface != "v2" and right & ~FRESH:
+    if not kernel.version.interface.has_relax and right & ~FRESH:
         steps.append(Extend(facts.page, right & ~FRESH))
     return steps, f" ({refused}: -EACCES; the contents of the page are lost)"
 

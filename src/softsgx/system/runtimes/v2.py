@@ -67,6 +67,6 @@ V2_ORDERS: Final[dict[str, Order]] = {
 }
 
 
-def order_of(name: str, interface: str) -> Order:
-    """A runtime's order for a kernel's interface, "6" or "v2"."""
-    return (V2_ORDERS if interface == "v2" else ORDERS)[name]
+def order_of(name: str, *, relax: bool) -> Order:
+    """A runtime's order for a kernel with RELAX_PERMISSIONS, or without."""
+    return (V2_ORDERS if relax else ORDERS)[name]

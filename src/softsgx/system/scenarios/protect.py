@@ -42,7 +42,8 @@ class Managed(MachineScenario):
     def build(self, scene: Scene) -> None:
         """The manager, and its pages."""
         manager = TrustedManager(
-            Untrusted(scene.enclave), order_of(self.order, scene.kernel.version.interface)
+            Untrusted(scene.enclave),
+            order_of(self.order, relax=scene.kernel.version.interface.has_relax),
         )
         scene.facts["manager"] = manager
         heap = scene.enclave.heap

@@ -59,7 +59,7 @@ def page_words(scene: Scene, address: int) -> str:
             parts.append(f"TLB{lp.id} {rights_text(held)}")
     entry = scene.encl.page(address)
     word = scene.epcm_word(address)
-    if entry is not None and scene.kernel.version.interface == "v2":
+    if entry is not None and scene.kernel.version.interface.has_relax:
         parts.append(f"mirror {rwx_text(entry.vm_run_prot_bits)}")
     if word is not None:
         parts.append(f"EPCM {epcm_words(word)}")

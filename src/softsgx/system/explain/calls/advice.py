@@ -162,7 +162,7 @@ def _range(asked: Asked) -> str:
 
 def _cap(asked: Asked) -> str:
     fields, version = asked.fields, asked.kernel.version
-    if version.interface == "v2":
+    if version.interface.has_relax:
         return "RELAX_PERMISSIONS by the host first; what the page was added without stays refused"
     again = "ADD_PAGES with a SECINFO that has them"
     if fields["prot"] & ~version.eaug_cap:
