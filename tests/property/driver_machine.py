@@ -16,11 +16,11 @@ from unittest.mock import patch
 from hypothesis.stateful import RuleBasedStateMachine
 
 from softsgx.linux.process import Thread
-from softsgx.linux.sgx import edmm
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx.encl import SgxEncl, SgxEnclPage
 from softsgx.linux.sgx.encls import encls as real_encls
 from softsgx.linux.sgx.main import sgx_reclaim_pages
+from softsgx.linux.sgx.page_ioctl import sgx2_arguments
 from softsgx.linux.syscalls import SGX_ENCLAVE
 from softsgx.linux.vfs import File
 from softsgx.sim import Steps, Task
@@ -314,7 +314,7 @@ PLAYED: list[DriverMachine] = []
 @contextmanager
 def watched() -> Iterator[None]:
     """Look over the driver's shoulder: results of leaves in ioctls, and refused faults."""
-    encls, frame, fault, eldu = real_encls, edmm._run, e.sgx_vma_fault, e.sgx_encl_eldu
+    encls, copy, fault, eldu = real_encls, sgx2_arguments, e.sgx_vma_fault, e.sgx_encl_eldu
 
     def watched_eldu(current: Thread, page: SgxEnclPage, *arguments: Any) -> Steps[Any]:
         ret = yield from eldu(current, page, *arguments)
@@ -322,10 +322,10 @@ def watched() -> Iterator[None]:
             PLAYED[0].count("a page came back" if page.address else "a SECS came back")
         return ret
 
-    def watched_run(current: Thread, *arguments: Any) -> Steps[int]:
+    def watched_arguments(current: Thread, *arguments: Any) -> Steps[Any]:
         if current in PLAYED[0].watches:
             PLAYED[0].watches[current].begin()
-        return (yield from frame(current, *arguments))
+        return (yield from copy(current, *arguments))
 
     def watched_encls(current: Thread, leaf: int, *operands: int) -> Steps[int]:
         ret = yield from encls(current, leaf, *operands)
@@ -342,7 +342,7 @@ def watched() -> Iterator[None]:
 
     with (
         patch("softsgx.linux.sgx.edmm.encls", watched_encls),
-        patch.object(edmm, "_run", watched_run),
+        patch("softsgx.linux.sgx.edmm.sgx2_arguments", watched_arguments),
         patch.object(e, "sgx_vma_fault", watched_fault),
         patch.object(e, "sgx_encl_eldu", watched_eldu),
     ):

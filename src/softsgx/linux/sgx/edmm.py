@@ -1,9 +1,6 @@
 """The ioctls that change pages of a running enclave. Linux 6.12, sgx/ioctl.c.
 
-RESTRICT_PERMISSIONS, MODIFY_TYPES, REMOVE_PAGES work page by page in ascending order. On every
-return after validation `count` is the number of bytes done and `result` the code of the leaf that
-refused; both are written back also on failure, so the caller knows that the page at offset + count
-failed.
+RESTRICT_PERMISSIONS, MODIFY_TYPES and REMOVE_PAGES work page by page in ascending order.
 """
 
 from __future__ import annotations
@@ -11,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from softsgx.linux.errno import EAGAIN, EBUSY, EFAULT, EINVAL, ENODEV, EPERM
-from softsgx.linux.events import refused, tell_arguments, tell_results
+from softsgx.linux.errno import EAGAIN, EBUSY, EFAULT, EINVAL, EPERM
+from softsgx.linux.events import refused
 from softsgx.linux.kernel import Kernel, Operands
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import encl as e
@@ -25,8 +22,7 @@ from softsgx.linux.sgx.encls import (
     encls_failed,
     encls_faulted,
 )
-from softsgx.linux.sgx.ranges import sgx_validate_offset_length
-from softsgx.linux.uaccess import copy_from_user, copy_to_user
+from softsgx.linux.sgx.page_ioctl import sgx2_arguments, write_back
 from softsgx.linux.uapi import (
     SGX_IOC_ENCLAVE_MODIFY_TYPES,
     SGX_IOC_ENCLAVE_REMOVE_PAGES,
@@ -45,44 +41,6 @@ from softsgx.spec.status import SGX_EPC_PAGE_CONFLICT
 Body = Callable[[Thread, SgxEncl, Any], Steps[int]]
 
 _RESTRICT: Final = "sgx_ioc_enclave_restrict_permissions"
-
-
-def _run(
-    current: Thread,
-    encl: SgxEncl,
-    arg: int,
-    structure: type[Any],
-    check: Callable[[Thread, Any], int],
-    body: Body,
-) -> Steps[int]:
-    """The frame of all three: state, argument, range, own checks, run, write back."""
-    ret = sgx_ioc_sgx2_ready(current, encl)
-    if ret:
-        return ret
-    raw = yield from copy_from_user(current, arg, structure.SIZE)
-    if raw is None:
-        return -EFAULT
-    params = structure.unpack(raw)
-    tell_arguments(current, params)
-    ret = sgx_validate_offset_length(current, encl, params.offset, params.length)
-    if not ret:
-        ret = check(current, params)
-    if ret:
-        return ret
-    ret = yield from body(current, encl, params)
-    tell_results(current, params)
-    if not (yield from copy_to_user(current, arg, params.pack())):
-        return -EFAULT
-    return ret
-
-
-def sgx_ioc_sgx2_ready(current: Thread, encl: SgxEncl) -> int:
-    """0 if the pages of an enclave can be changed: SGX2, and INIT was done."""
-    if not current.kernel.has_sgx2:
-        return refused(current, ENODEV, "sgx_ioc_sgx2_ready.sgx2")
-    if not encl.flags & e.SGX_ENCL_INITIALIZED:
-        return refused(current, EINVAL, "sgx_ioc_sgx2_ready.initialised", **e.sgx_encl_state(encl))
-    return 0
 
 
 def sgx_load_for_ioctl(current: Thread, encl: SgxEncl, address: int) -> Steps[SgxEnclPage | int]:
@@ -127,8 +85,14 @@ def sgx_ioc_enclave_restrict_permissions(
     """SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS; `body` is another design's."""
     if body is None:
         body = sgx_enclave_restrict_permissions
-    structure = SgxEnclaveRestrictPermissions
-    return (yield from _run(current, encl, arg, structure, _check_restrict, body))
+    params = yield from sgx2_arguments(current, encl, arg, SgxEnclaveRestrictPermissions)
+    if isinstance(params, int):
+        return params
+    ret = _check_restrict(current, params)
+    if ret:
+        return ret
+    ret = yield from body(current, encl, params)
+    return (yield from write_back(current, arg, params, ret))
 
 
 def _check_restrict(current: Thread, params: SgxEnclaveRestrictPermissions) -> int:
@@ -225,11 +189,14 @@ def sgx_emodpr(current: Thread, entry: SgxEnclPage, rights: int) -> Steps[int]:
 
 def sgx_ioc_enclave_modify_types(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]:
     """SGX_IOC_ENCLAVE_MODIFY_TYPES."""
-    return (
-        yield from _run(
-            current, encl, arg, SgxEnclaveModifyTypes, _check_types, sgx_enclave_modify_types
-        )
-    )
+    params = yield from sgx2_arguments(current, encl, arg, SgxEnclaveModifyTypes)
+    if isinstance(params, int):
+        return params
+    ret = _check_types(current, params)
+    if ret:
+        return ret
+    ret = yield from sgx_enclave_modify_types(current, encl, params)
+    return (yield from write_back(current, arg, params, ret))
 
 
 def _check_types(current: Thread, params: SgxEnclaveModifyTypes) -> int:
@@ -334,11 +301,14 @@ def _emodt(
 
 def sgx_ioc_enclave_remove_pages(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]:
     """SGX_IOC_ENCLAVE_REMOVE_PAGES."""
-    return (
-        yield from _run(
-            current, encl, arg, SgxEnclaveRemovePages, _check_remove, sgx_encl_remove_pages
-        )
-    )
+    params = yield from sgx2_arguments(current, encl, arg, SgxEnclaveRemovePages)
+    if isinstance(params, int):
+        return params
+    ret = _check_remove(current, params)
+    if ret:
+        return ret
+    ret = yield from sgx_encl_remove_pages(current, encl, params)
+    return (yield from write_back(current, arg, params, ret))
 
 
 def _check_remove(current: Thread, params: SgxEnclaveRemovePages) -> int:

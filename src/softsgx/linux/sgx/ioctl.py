@@ -22,16 +22,16 @@ from softsgx.linux.errno import (
     EPERM,
     ERESTARTSYS,
 )
-from softsgx.linux.events import refused, request_name, tell_arguments, tell_call, tell_results
+from softsgx.linux.events import refused, request_name, tell_arguments, tell_call
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx import main as m
 from softsgx.linux.sgx.backing import shmem_file_setup
 from softsgx.linux.sgx.encl import SgxEncl, SgxEnclPage
 from softsgx.linux.sgx.encls import encls, encls_failed, encls_faulted
-from softsgx.linux.sgx.ranges import sgx_validate_offset_length
+from softsgx.linux.sgx.page_ioctl import sgx_validate_offset_length, write_back
 from softsgx.linux.smp import preempt_disabled
-from softsgx.linux.uaccess import copy_from_user, copy_to_user, pin_source_page
+from softsgx.linux.uaccess import copy_from_user, pin_source_page
 from softsgx.linux.uapi import (
     SGX_IOC_ENCLAVE_ADD_PAGES,
     SGX_IOC_ENCLAVE_CREATE,
@@ -227,10 +227,7 @@ def sgx_ioc_enclave_add_pages(current: Thread, encl: SgxEncl, arg: int) -> Steps
             break
         done += PAGE_SIZE
     add.count = done
-    tell_results(current, add)
-    if not (yield from copy_to_user(current, arg, add.pack())):
-        return -EFAULT
-    return ret
+    return (yield from write_back(current, arg, add, ret))
 
 
 def _check_add(current: Thread, encl: SgxEncl, add: SgxEnclaveAddPages) -> int:

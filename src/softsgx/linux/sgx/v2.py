@@ -6,18 +6,18 @@ zap PTEs whenever it changes. Source: the series as posted; patches 06, 08, 12, 
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from softsgx.linux.errno import EAGAIN, EBUSY, EFAULT, EINVAL, EPERM
-from softsgx.linux.events import refused, tell_arguments, tell_results
+from softsgx.linux.events import refused
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import edmm
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx import main as m
 from softsgx.linux.sgx.encl import SgxEncl
 from softsgx.linux.sgx.encls import encls_faulted
-from softsgx.linux.sgx.ranges import sgx_validate_offset_length
-from softsgx.linux.uaccess import copy_from_user, copy_to_user
+from softsgx.linux.sgx.page_ioctl import sgx2_arguments, write_back
+from softsgx.linux.uaccess import copy_from_user
 from softsgx.linux.uapi import (
     V2_IOC_ENCLAVE_MODIFY_TYPE,
     V2_IOC_ENCLAVE_RELAX_PERMISSIONS,
@@ -51,28 +51,11 @@ def sgx_perm_from_user_secinfo(current: Thread, address: int) -> Steps[int]:
     return flags
 
 
-def _arguments(
-    current: Thread, encl: SgxEncl, arg: int, structure: type[Any]
-) -> Steps[tuple[Any, int] | int]:
-    """State, argument block and range; then the flags of its SECINFO are the caller's to judge."""
-    ret = edmm.sgx_ioc_sgx2_ready(current, encl)
-    if ret:
-        return ret
-    raw = yield from copy_from_user(current, arg, structure.SIZE)
-    if raw is None:
-        return -EFAULT
-    params = structure.unpack(raw)
-    tell_arguments(current, params)
-    ret = sgx_validate_offset_length(current, encl, params.offset, params.length)
-    return ret or (params, 0)
-
-
 def sgx_ioc_enclave_relax_perm(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]:
     """RELAX_PERMISSIONS: raise the mirror and zap PTEs; the EPCM is the enclave's to extend."""
-    checked = yield from _arguments(current, encl, arg, SgxEnclaveRelaxPerm)
-    if isinstance(checked, int):
-        return checked
-    params = checked[0]
+    params = yield from sgx2_arguments(current, encl, arg, SgxEnclaveRelaxPerm)
+    if isinstance(params, int):
+        return params
     perm = yield from sgx_perm_from_user_secinfo(current, params.secinfo)
     if perm < 0:
         return perm
@@ -85,10 +68,7 @@ def sgx_ioc_enclave_relax_perm(current: Thread, encl: SgxEncl, arg: int) -> Step
             break
         done += PAGE_SIZE
     params.count = done
-    tell_results(current, params)
-    if not (yield from copy_to_user(current, arg, params.pack())):
-        return -EFAULT
-    return ret
+    return (yield from write_back(current, arg, params, ret))
 
 
 def _relax_page(current: Thread, encl: SgxEncl, address: int, perm: int) -> Steps[int]:
@@ -109,10 +89,9 @@ def _relax_page(current: Thread, encl: SgxEncl, address: int, perm: int) -> Step
 
 def sgx_ioc_enclave_restrict_perm(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]:
     """RESTRICT_PERMISSIONS: lower the mirror, zap PTEs, then EMODPR and tracking."""
-    checked = yield from _arguments(current, encl, arg, SgxEnclaveRestrictPerm)
-    if isinstance(checked, int):
-        return checked
-    params = checked[0]
+    params = yield from sgx2_arguments(current, encl, arg, SgxEnclaveRestrictPerm)
+    if isinstance(params, int):
+        return params
     perm = yield from sgx_perm_from_user_secinfo(current, params.secinfo)
     if perm < 0:
         return perm
@@ -132,10 +111,7 @@ def sgx_ioc_enclave_restrict_perm(current: Thread, encl: SgxEncl, arg: int) -> S
         done += PAGE_SIZE
     params.count = done
     kernel.put_operands(block)
-    tell_results(current, params)
-    if not (yield from copy_to_user(current, arg, params.pack())):
-        return -EFAULT
-    return ret
+    return (yield from write_back(current, arg, params, ret))
 
 
 def _restrict_page(
@@ -179,10 +155,9 @@ def _restrict_page(
 
 def sgx_ioc_enclave_modt(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]:
     """MODIFY_TYPE: the type comes in a SECINFO whose other bits must be zero."""
-    checked = yield from _arguments(current, encl, arg, SgxEnclaveRestrictPerm)
-    if isinstance(checked, int):
-        return checked
-    params = checked[0]
+    params = yield from sgx2_arguments(current, encl, arg, SgxEnclaveRestrictPerm)
+    if isinstance(params, int):
+        return params
     raw = yield from copy_from_user(current, params.secinfo, SECINFO.SIZE)
     if raw is None:
         return -EFAULT
@@ -200,10 +175,7 @@ def sgx_ioc_enclave_modt(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]
     )
     ret = yield from edmm.sgx_enclave_modify_types(current, encl, types)
     params.result, params.count = types.result, types.count
-    tell_results(current, params)
-    if not (yield from copy_to_user(current, arg, params.pack())):
-        return -EFAULT
-    return ret
+    return (yield from write_back(current, arg, params, ret))
 
 
 HANDLERS: Final = {

@@ -1,0 +1,68 @@
+"""What the ioctls on a range of pages share: arguments, range, results. Linux 6.12, sgx/ioctl.c.
+
+`count` of an argument block is the number of bytes done, and `result` the status of the leaf that
+refused. Both are written back on failure, too: the page at offset + count is the one that failed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from softsgx.linux.errno import EFAULT, EINVAL, ENODEV
+from softsgx.linux.events import refused, tell_arguments, tell_results
+from softsgx.linux.sgx import encl as e
+from softsgx.linux.uaccess import copy_from_user, copy_to_user
+from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SIZE
+
+if TYPE_CHECKING:
+    from softsgx.linux.process import Thread
+    from softsgx.linux.sgx.encl import SgxEncl
+    from softsgx.sim import Steps
+    from softsgx.spec.structure import Structure
+
+
+def sgx_ioc_sgx2_ready(current: Thread, encl: SgxEncl) -> int:
+    """0 if the pages of an enclave can be changed: SGX2, and INIT was done."""
+    if not current.kernel.has_sgx2:
+        return refused(current, ENODEV, "sgx_ioc_sgx2_ready.sgx2")
+    if not encl.flags & e.SGX_ENCL_INITIALIZED:
+        return refused(current, EINVAL, "sgx_ioc_sgx2_ready.initialised", **e.sgx_encl_state(encl))
+    return 0
+
+
+def sgx_validate_offset_length(current: Thread, encl: SgxEncl, offset: int, length: int) -> int:
+    """0, or -EINVAL: page aligned, not empty, no wrap-around, last page inside the enclave."""
+    if offset & PAGE_MASK:
+        return refused(current, EINVAL, "sgx_validate_offset_length.offset", offset=offset)
+    if not length or length & PAGE_MASK:
+        return refused(current, EINVAL, "sgx_validate_offset_length.length", length=length)
+    end = "sgx_validate_offset_length.end"
+    if not current.kernel.races.range_overflow and offset + length > MASK64:
+        return refused(current, EINVAL, end, offset=offset, length=length, size=encl.size)
+    # K11: without the test above the sum may wrap and look small.
+    if (offset + length - PAGE_SIZE) & MASK64 >= encl.size:
+        return refused(current, EINVAL, end, offset=offset, length=length, size=encl.size)
+    return 0
+
+
+def sgx2_arguments(
+    current: Thread, encl: SgxEncl, arg: int, structure: type[Any]
+) -> Steps[Any | int]:
+    """The argument block of an ioctl that changes pages, if SGX2 is ready and the range is good."""
+    ret = sgx_ioc_sgx2_ready(current, encl)
+    if ret:
+        return ret
+    raw = yield from copy_from_user(current, arg, structure.SIZE)
+    if raw is None:
+        return -EFAULT
+    params = structure.unpack(raw)
+    tell_arguments(current, params)
+    return sgx_validate_offset_length(current, encl, params.offset, params.length) or params
+
+
+def write_back(current: Thread, arg: int, params: Structure, ret: int) -> Steps[int]:
+    """Copy the block with `result` and `count` to the caller: `ret`, or -EFAULT."""
+    tell_results(current, params)
+    if not (yield from copy_to_user(current, arg, params.pack())):
+        return -EFAULT
+    return ret
