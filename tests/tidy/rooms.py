@@ -80,7 +80,6 @@ RUNNER_EXCEPTIONS: Final = frozenset(
         ("calls/process_mem.py", "supervisor"),
         ("calls/table.py", "supervisor"),
         ("enclaves/threads.py", "emulator"),
-        ("options.py", "process"),
         ("process/inside_stub.py", "supervisor"),
         ("process/tracee.py", "emulator"),
         ("process/tracee.py", "native"),

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from softsgx.linux.version import VERSION_DEFAULT
-from softsgx.runner.process.tick import HZ_DEFAULT
 
+HZ_DEFAULT: Final = 250  # CONFIG_HZ of most distributions' kernels
+HZ_MAX: Final = 1000  # the highest that Kconfig offers
 UNICORN: Final = "unicorn"
 NATIVE: Final = "native"
 ENGINES: Final = (UNICORN, NATIVE)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.process import interruption, signals
+from softsgx.runner.process import interruption
 from softsgx.runner.process.interruption import Interruption
-from softsgx.runner.process.signals import Due, SignalState, bit
+from softsgx.runner.process.signals import Due, DueSignals, SignalState, bit
 
 SI_USER, SI_TKILL = 0, -6
 
@@ -81,7 +81,7 @@ def test_looks_are_few_and_sigkill_counts(pending: SimpleNamespace) -> None:
 @pytest.fixture
 def stopped(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A thread that is stopped at a signal; `info` is its siginfo, `put` what became of it."""
-    thread = SimpleNamespace(pid=1, tid=1, due={}, sent=0, info=b"", put=None)
+    thread = SimpleNamespace(due=DueSignals(1), info=b"", put=None)
     monkeypatch.setattr(p, "get_siginfo", lambda _tid: thread.info)
     monkeypatch.setattr(p, "set_siginfo", lambda _tid, info: setattr(thread, "put", info))
 
@@ -99,23 +99,23 @@ def siginfo_of(code: int, pid: int = 0) -> bytes:
 def test_what_is_due_goes_with_its_own_signal_only(stopped: Any) -> None:
     """The story: one that merged with a pending signal left its siginfo to a later one."""
     first, second = Due(b"1" * 128), Due(b"2" * 128)
-    signals.send(stopped, signal.SIGALRM, first)
-    signals.send(stopped, signal.SIGALRM, second)
+    stopped.due.send(1, signal.SIGALRM, first)
+    stopped.due.send(1, signal.SIGALRM, second)
     ours = stopped.info
     stopped.info = siginfo_of(SI_USER)
-    assert signals.taken(stopped, signal.SIGALRM) is None
+    assert stopped.due.take(signal.SIGALRM) is None
     assert stopped.put is None
     stopped.info = ours
-    assert signals.taken(stopped, signal.SIGALRM) == second
+    assert stopped.due.take(signal.SIGALRM) == second
     assert stopped.put == second.info
-    assert signals.taken(stopped, signal.SIGALRM) is None  # it was one
-    assert [due for _, due in stopped.due.values()] == [first]
+    assert stopped.due.take(signal.SIGALRM) is None  # it was one
+    assert [due for _, due in stopped.due._due.values()] == [first]
 
 
 def test_a_signal_without_its_token_is_the_first_of_its_number(stopped: Any) -> None:
-    signals.send(stopped, signal.SIGBUS, Due(b"1" * 128))
-    signals.send(stopped, signal.SIGALRM, Due(b"2" * 128))
+    stopped.due.send(1, signal.SIGBUS, Due(b"1" * 128))
+    stopped.due.send(1, signal.SIGALRM, Due(b"2" * 128))
     stopped.info = siginfo_of(SI_TKILL, os.getppid())
-    assert signals.taken(stopped, signal.SIGALRM) is None
+    assert stopped.due.take(signal.SIGALRM) is None
     stopped.info = siginfo_of(SI_TKILL, os.getpid())
-    assert signals.taken(stopped, signal.SIGALRM) == Due(b"2" * 128)
+    assert stopped.due.take(signal.SIGALRM) == Due(b"2" * 128)

@@ -380,7 +380,7 @@ def _only_a_path(t: Tracee, fd: int) -> int:
     """Put an O_PATH descriptor of the same file in the place of `fd`; 0, or an errno."""
     kept = t.inject(bpf.FCNTL, fd, 1)  # F_GETFD
     flags = O_CLOEXEC if kept == 1 else 0
-    path = lend(t, f"/proc/self/fd/{fd}\0".encode())
+    path = lend(t.tid, f"/proc/self/fd/{fd}\0".encode())
     other = t.inject(bpf.OPENAT, _AT_FDCWD, path, O_PATH | flags, 0)
     if other < 0:
         t.inject(NR_CLOSE, fd)

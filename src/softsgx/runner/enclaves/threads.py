@@ -32,7 +32,8 @@ from softsgx.runner.emulator.turns import Turns
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.box import IDLE
 from softsgx.runner.process.forced import force
-from softsgx.runner.process.signals import Due, send, signal_state, signal_waits
+from softsgx.runner.process.interruption import signal_waits
+from softsgx.runner.process.signals import Due, signal_state
 from softsgx.runner.process.tick import TIMER_VECTOR
 from softsgx.sim.cpu_events import AccessFaulted, InstructionFaulted
 from softsgx.sim.kernel_events import PageFaultBegun, PageFaultEnded
@@ -316,7 +317,7 @@ class Enclaves:
 
     def _send(self, t: Tracee, found: Signal) -> None:
         force(t, found.number)
-        send(t, found.number, Due.of(found, t.told))
+        t.send(found.number, Due.of(found, t.told))
 
     def interrupted(self, t: Tracee) -> None:
         """A signal reached a thread that waits in its mailbox: AEX; it is at the AEP."""

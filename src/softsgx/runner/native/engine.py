@@ -20,7 +20,7 @@ from softsgx.runner.host import ptrace as p
 from softsgx.runner.native import faults as nf
 from softsgx.runner.native.threads import NativeThreads, give_up
 from softsgx.runner.process import forced
-from softsgx.runner.process.signals import Due, send, taken
+from softsgx.runner.process.signals import Due
 from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32, PAGE_SHIFT
 from softsgx.spec.faults import PFEC_U, PFEC_W
@@ -140,7 +140,7 @@ class NativeEnclaves(NativeThreads):
         t.inside = False
         self._set_registers(t)
         if again:  # it was blocked, but for us
-            send(t, number, Due(info))
+            t.send(number, Due(info))
         p.request(p.PTRACE_CONT, t.tid, 0, 0 if again else number)
 
     # ENCLU and exceptions
@@ -267,7 +267,7 @@ class NativeEnclaves(NativeThreads):
             t.lp.regs[RAX] = state.user[p.ORIG_RAX] if state.user else 0
             t.lp.regs[RIP] -= _SYSCALL_LENGTH
         elif event == 0 and number != p.SYSCALL_STOP:
-            due = taken(t, number)
+            due = t.due.take(number)
             info = p.get_siginfo(t.tid) if due is None else due.info
             if not from_kernel(number, info):
                 state.held = (number, info)

@@ -60,7 +60,7 @@ class NativeParts:
             (self.slots.fd, NATIVE_SLOTS, SLOTS_SIZE, _RW),
             (self.memory.fd, NATIVE_EPC, self.memory.count * PAGE_SIZE, 0),
         ):
-            path = lend(t, f"/proc/{os.getpid()}/fd/{fd}\0".encode())
+            path = lend(t.tid, f"/proc/{os.getpid()}/fd/{fd}\0".encode())
             there = t.inject(_NR_OPENAT, -100, path, os.O_RDWR | os.O_CLOEXEC)
             if there < 0:
                 raise LoadError(f"process {t.tid}: shared memory cannot be opened: {there}")

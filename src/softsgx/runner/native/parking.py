@@ -14,7 +14,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from softsgx.runner.process.signals import signal_waits
+from softsgx.runner.process.interruption import signal_waits
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -98,7 +98,7 @@ def forget_reset(t: Tracee, number: int) -> None:
 
 def set_action(t: Tracee, number: int, action: bytes) -> None:
     """rt_sigaction on behalf of a stopped thread."""
-    t.inject(_RT_SIGACTION, number, lend(t, action), 0, 8)
+    t.inject(_RT_SIGACTION, number, lend(t.tid, action), 0, 8)
 
 
 def _handler(t: Tracee, number: int) -> int:

@@ -54,6 +54,11 @@ class Interruption:
         return queued and bool(signal_state(tid).waiting)
 
 
+def signal_waits(t: Tracee) -> bool:
+    """signal_pending() of a stopped thread."""
+    return bool(signal_state(t.tid).waiting)
+
+
 def restart(t: Tracee, regs: list[int]) -> None:
     """End the call at whose seccomp stop the thread is with -ERESTARTSYS.
 

@@ -12,15 +12,12 @@ is enough: the supervisor has one thread and waits for each injected call.
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.memory_file import SHM
 from softsgx.runner.inserted.layout import GATE, SCRATCH, SCRATCH_SIZE
 from softsgx.spec.bits import PAGE_SIZE
-
-if TYPE_CHECKING:
-    from softsgx.runner.process.tracee import Tracee
 
 NULL: Final = b"/dev/null"
 CPUINFO: Final = b"/proc/cpuinfo"
@@ -42,9 +39,9 @@ def text(what: bytes) -> int:
     return TEXTS + TEXTS_IMAGE.index(what + b"\0")
 
 
-def lend(t: Tracee, data: bytes) -> int:
-    """Address of `data` in the process, until the next loan; NoSuchTracee if it is gone."""
+def lend(tid: int, data: bytes) -> int:
+    """Address of `data` in the process, until the next loan; NoSuchTracee if the thread is gone."""
     assert len(data) <= SCRATCH_SIZE
-    if not p.write_memory(t.tid, SCRATCH, data):
+    if not p.write_memory(tid, SCRATCH, data):
         raise p.NoSuchTracee(errno.ESRCH, "nothing is mapped at SCRATCH: the process is gone")
     return SCRATCH

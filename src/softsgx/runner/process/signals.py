@@ -17,7 +17,6 @@ from softsgx.spec import faults
 
 if TYPE_CHECKING:
     from softsgx.linux.process import Signal
-    from softsgx.runner.process.tracee import Tracee
 
 _SIGINFO: Final = struct.Struct("<iii4xQ")
 _PID: Final = struct.Struct("<i")
@@ -82,11 +81,6 @@ def signal_state(tid: int) -> SignalState:
     return SignalState(pending, words["SigBlk:"], words["SigIgn:"], words["SigCgt:"])
 
 
-def signal_waits(t: Tracee) -> bool:
-    """signal_pending() of a stopped thread."""
-    return bool(signal_state(t.tid).waiting)
-
-
 class Due(NamedTuple):
     """What the handler of a signal is to find: siginfo, and in its frame ERR, TRAPNO and CR2.
 
@@ -124,48 +118,58 @@ def code_and_address(info: bytes) -> tuple[int, int]:
     return code, address
 
 
-def taken(t: Tracee, number: int) -> Due | None:
-    """A signal is about to be delivered: what is due with it, its siginfo in place already."""
-    info = p.get_siginfo(t.tid)
-    code, _ = code_and_address(info)
-    token = 0
-    if code == _OURS:
-        (token,) = _VALUE.unpack_from(info, _VALUE_AT)
-    elif code == _SI_TKILL and _PID.unpack_from(info, _PID_AT)[0] == os.getpid():
-        # A filter forbids siginfo: then it is the first of its number.
-        token = next((sent for sent, (of, _) in t.due.items() if of == number), 0)
-    _, due = t.due.pop(token, (number, None))
-    if due is not None:
-        p.set_siginfo(t.tid, due.info)
-    return due
+class DueSignals:
+    """What goes with signals that were sent to one thread and have not been delivered yet.
 
-
-def send(t: Tracee, number: int, due: Due) -> None:
-    """Send it; the thread is stopped, and goes on by the caller.
-
-    Another process can send no siginfo of the kernel's. So what is sent is a token.
+    Another process can send no siginfo of the kernel's. So what is sent is a token, and siginfo is
+    put in its place when the signal is about to be delivered.
     """
-    t.sent += 1
-    t.due[t.sent] = number, due
-    info = bytearray(128)
-    _SIGINFO.pack_into(info, 0, number, 0, _OURS, 0)
-    _VALUE.pack_into(info, _VALUE_AT, t.sent)
-    p.tgsigqueue(t.pid, t.tid, number, bytes(info))
+
+    def __init__(self, tid: int) -> None:
+        self._tid = tid
+        self._due: dict[int, tuple[int, Due]] = {}  # by token, with the number of the signal
+        self._last = 0  # the last token
+
+    def send(self, pid: int, number: int, due: Due) -> None:
+        """Send one; the thread, of process `pid`, is stopped, and the caller lets it go on."""
+        self._last += 1
+        self._due[self._last] = number, due
+        info = bytearray(128)
+        _SIGINFO.pack_into(info, 0, number, 0, _OURS, 0)
+        _VALUE.pack_into(info, _VALUE_AT, self._last)
+        p.tgsigqueue(pid, self._tid, number, bytes(info))
+
+    def take(self, number: int) -> Due | None:
+        """A signal is about to be delivered: what is due with it, its siginfo in place already."""
+        if not self._due:
+            return None
+        info = p.get_siginfo(self._tid)
+        code, _ = code_and_address(info)
+        token = 0
+        if code == _OURS:
+            (token,) = _VALUE.unpack_from(info, _VALUE_AT)
+        elif code == _SI_TKILL and _PID.unpack_from(info, _PID_AT)[0] == os.getpid():
+            # A filter forbids siginfo: then it is the first of its number.
+            token = next((sent for sent, (of, _) in self._due.items() if of == number), 0)
+        _, due = self._due.pop(token, (number, None))
+        if due is not None:
+            p.set_siginfo(self._tid, due.info)
+        return due
 
 
-def complete_frame(t: Tracee, due: Due) -> None:
+def complete_frame(tid: int, due: Due) -> None:
     """What the kernel puts into ucontext of an exception, and no ptrace request can set.
 
-    The thread is at the first instruction of its handler.
+    The thread is stopped at the first instruction of its handler.
     """
-    frame = p.get_regs(t.tid)[p.RSP]
+    frame = p.get_regs(tid)[p.RSP]
     if due.mask:
-        raw = p.read_memory(t.tid, frame + _FRAME_ERR, 8)
+        raw = p.read_memory(tid, frame + _FRAME_ERR, 8)
         if raw is not None:
             (error,) = _WORD.unpack(raw)
             error = error & ~due.mask | due.error & due.mask
-            p.write_memory(t.tid, frame + _FRAME_ERR, _WORD.pack(error))
+            p.write_memory(tid, frame + _FRAME_ERR, _WORD.pack(error))
     if due.vector is not None:
-        p.write_memory(t.tid, frame + _FRAME_TRAPNO, _WORD.pack(due.vector))
+        p.write_memory(tid, frame + _FRAME_TRAPNO, _WORD.pack(due.vector))
     if due.cr2 is not None:
-        p.write_memory(t.tid, frame + _FRAME_CR2, _WORD.pack(due.cr2))
+        p.write_memory(tid, frame + _FRAME_CR2, _WORD.pack(due.cr2))

@@ -158,7 +158,7 @@ def add_filter(t: Tracee, code: bytes) -> bool:
     """One more filter for all threads of the process."""
     if WAYS.filter_by_prctl:
         return True  # what it would stop stops already
-    at = lend(t, struct.pack("<QQ", len(code) // 8, SCRATCH + 16) + code)
+    at = lend(t.tid, struct.pack("<QQ", len(code) // 8, SCRATCH + 16) + code)
     return t.inject(_NR_SECCOMP, 1, 1, at) == 0
 
 

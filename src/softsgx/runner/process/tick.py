@@ -8,14 +8,16 @@ that the thread has used inside, so one that waits, outside or for its turn, is 
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
-if TYPE_CHECKING:
-    from softsgx.runner.process.tracee import Tracee
-
-HZ_DEFAULT: Final = 250  # CONFIG_HZ of most distributions' kernels
-HZ_MAX: Final = 1000  # the highest that Kconfig offers
 TIMER_VECTOR: Final = 0xEC  # LOCAL_TIMER_VECTOR
+
+
+class Computing(Protocol):
+    """A thread inside an enclave, by the processor time it has used there, in seconds."""
+
+    cpu_time: float
+    ticked: float  # the value of `cpu_time` at the last tick
 
 
 class Tick:
@@ -29,7 +31,7 @@ class Tick:
         """Whether there is one at all."""
         return self.period < inf
 
-    def due(self, t: Tracee) -> bool:
+    def due(self, t: Computing) -> bool:
         """Whether the thread has computed for a period since the last one; then it is taken.
 
         Ticks that were missed, because a slice took longer than a period, are not made up for.

@@ -6,6 +6,7 @@ thread. Requests of a tracee are valid only while it is stopped.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from operator import itemgetter
@@ -16,7 +17,7 @@ from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.layout import GATE
 from softsgx.runner.native.lp import NativeLp
 from softsgx.runner.process.hostmem import HostMemory
-from softsgx.runner.process.signals import Due, send
+from softsgx.runner.process.signals import Due, DueSignals
 from softsgx.runner.process.world import LiveProcess, LiveUser, Thread, World, enclave_area
 
 if TYPE_CHECKING:
@@ -133,13 +134,16 @@ class Space:
 
 
 class Tracee:
-    """One supervised thread."""
+    """One supervised thread. Its end goes to `ends`, with its status, if it is seen here."""
 
-    def __init__(self, world: World, pid: int, tid: int, space: Space) -> None:
+    def __init__(
+        self, world: World, pid: int, tid: int, space: Space, ends: list[tuple[int, int]]
+    ) -> None:
         self.world = world
         self.pid = pid
         self.tid = tid
         self.space = space
+        self._ends = ends
         space.users += 1
         self.thread: Thread | None = None
         # Descriptors with a filter of their own; None: calls on all descriptors stop. The set is
@@ -151,9 +155,7 @@ class Tracee:
         # An enclave call in progress: inside the enclave, or at its AEP after an interrupt.
         self.inside = False
         self.mailbox: int | None = None  # where its request waits; None: stopped by ptrace
-        # What goes with signals that are on their way, by token; with their numbers.
-        self.due: dict[int, tuple[int, Due]] = {}
-        self.sent = 0  # the last of those
+        self.due = DueSignals(tid)
         self.frame: Due | None = None  # being stepped to the handler of this one
         self.forced: Signal | None = None  # a signal to be sent once the thread is stopped
         self.told = 0  # the number of its SignalSent
@@ -208,6 +210,20 @@ class Tracee:
         self.mailbox = None
         self.world.give_lp(lp)
 
+    # Stops and signals
+
+    def wait(self) -> int:
+        """Wait for its next stop; the status. NoSuchTracee if it ends instead."""
+        _, status = os.waitpid(self.tid, p.WALL)
+        if not os.WIFSTOPPED(status):
+            self._ends.append((self.tid, status))
+            raise p.NoSuchTracee(errno.ESRCH, "the tracee ended where a stop was waited for")
+        return status
+
+    def send(self, number: int, due: Due) -> None:
+        """Send it a signal, with what its handler is to find; it is stopped."""
+        self.due.send(self.pid, number, due)
+
     # Registers
 
     def host_regs(self, regs: list[int]) -> None:
@@ -252,16 +268,13 @@ class Tracee:
         # mask and the handler of a program that blocks it.
         while stops < 2:
             p.request(p.PTRACE_SYSCALL, self.tid)
-            _, status = os.waitpid(self.tid, p.WALL)
-            if not os.WIFSTOPPED(status):
-                self.world.ended.append((self, status))
-                raise p.NoSuchTracee(3, "the tracee died in an injected call")
+            status = self.wait()
             number_of, event = os.WSTOPSIG(status), status >> 16
             if number_of == p.SYSCALL_STOP:
                 stops += 1
             elif event == 0:
                 others.append((number_of, p.get_siginfo(self.tid)))
         for number_of, info in others:
-            send(self, number_of, Due(info))
+            self.send(number_of, Due(info))
         result = p.get_regs(self.tid)[p.RAX]
         return result - (1 << 64) if result >= 1 << 63 else result

@@ -27,7 +27,6 @@ from softsgx.system.machine import Machine
 
 if TYPE_CHECKING:
     from softsgx.linux.mm import Mm
-    from softsgx.runner.process.tracee import Tracee
     from softsgx.sim import Steps
 
 T = TypeVar("T")
@@ -52,8 +51,6 @@ class World:
         self.kernel = self.machine.kernel
         self.log = processor.log
         self.files: dict[Identity, File] = {}
-        # Threads whose exit was seen while a call was run on their behalf, with their status.
-        self.ended: list[tuple[Tracee, int]] = []
         self._spare: list[LogicalProcessor] = []
 
     def run(self, body: Steps[T], cpu: int) -> T:

@@ -19,9 +19,8 @@ from softsgx.runner.errors import RunnerError
 from softsgx.runner.host.inherited import NOT_OURS, Inherited, keep_statuses
 from softsgx.runner.inserted.doorbell import ENDING
 from softsgx.runner.native.load import announce
-from softsgx.runner.options import ENGINES, NATIVE, Options
+from softsgx.runner.options import ENGINES, HZ_MAX, NATIVE, Options
 from softsgx.runner.process.exec_chain import ProgramFacts, check_program
-from softsgx.runner.process.tick import HZ_MAX
 from softsgx.runner.process.world import World
 from softsgx.runner.session.listening import Listening
 from softsgx.runner.supervisor.loading import Loader

@@ -25,7 +25,7 @@ from softsgx.runner.process import bpf, forced
 from softsgx.runner.process.families import shares_memory, thread_group
 from softsgx.runner.process.inside_stub import Inserted
 from softsgx.runner.process.process_events import delivered, tell_end, tell_exec, tell_fork
-from softsgx.runner.process.signals import Due, complete_frame, taken
+from softsgx.runner.process.signals import Due, complete_frame
 from softsgx.runner.process.tracee import Space, Tracee
 from softsgx.runner.process.world import LiveProcess, World
 from softsgx.runner.say import say
@@ -54,7 +54,7 @@ class Supervisor:
         self.loader = loader
         loader.mailboxes = self.mailboxes
         self.abort_page = AbortPage(world)
-        self.postponed: list[tuple[int, int]] = []  # ends of threads that somebody else came upon
+        self.postponed: list[tuple[int, int]] = []  # ends that others saw
         self.enclaves = self._engine(world, loader)
         self.traps = HostTraps(self)
         self.inserted = Inserted(self)
@@ -91,7 +91,7 @@ class Supervisor:
         tid = self._first.tid
         self.first = tid
         space = Space(self.world, tid)
-        self.tracees[tid] = Tracee(self.world, tid, tid, space)
+        self.tracees[tid] = Tracee(self.world, tid, tid, space, self.postponed)
 
     def run(self) -> int:
         """Serve until every process is gone; the wait status of the first.
@@ -104,9 +104,8 @@ class Supervisor:
             doorbell.look()
             if doorbell.terminated:
                 self.kill()  # each time: there may be new ones
-            if doorbell.stopped():
+            if doorbell.stopped() or self.postponed:
                 self._drain()
-            self._bury()
             enclaves.rung()
             self.calls.cpu_time.timers.rung()
             for mailbox in self.mailboxes.control.take():
@@ -148,12 +147,6 @@ class Supervisor:
 
     # Events
 
-    def _bury(self) -> None:
-        """Threads that died while a call was run on their behalf: nobody will report them again."""
-        ended = self.world.ended
-        while ended:
-            self._event(*ended.pop())
-
     def _drain(self) -> None:
         while self.tracees:
             try:
@@ -185,7 +178,7 @@ class Supervisor:
             self._gone(t)
             return
         number, event = os.WSTOPSIG(status), status >> 16
-        due = taken(t, number) if not event and t.due else None
+        due = t.due.take(number) if not event else None
         if not event and self.enclaves.stopped(t, number):
             return
         self.enclaves.settle()
@@ -212,7 +205,7 @@ class Supervisor:
                 return
             p.request(p.PTRACE_CONT, t.tid)
         elif number == signal.SIGTRAP and t.frame is not None:
-            complete_frame(t, t.frame)
+            complete_frame(t.tid, t.frame)
             t.frame = None
             p.request(p.PTRACE_CONT, t.tid)
         else:
@@ -309,7 +302,7 @@ class Supervisor:
         except p.GONE:
             pid, shared = tid, False  # one of them was killed already
         space = parent.space if shared else parent.space.forked(tid, None)
-        child = Tracee(self.world, pid, tid, space)
+        child = Tracee(self.world, pid, tid, space, self.postponed)
         child.actions = parent.actions if pid == parent.pid else dict(parent.actions)
         child.cpuid_denied = parent.cpuid_denied
         child.cpuid_faulting = parent.cpuid_faulting

@@ -29,7 +29,6 @@ from softsgx.runner.process.signals import (
     Due,
     bit,
     code_and_address,
-    send,
     siginfo,
     signal_state,
 )
@@ -181,7 +180,7 @@ class AbortPage:
                 attempt.mask = before(t, signal.SIGSEGV)
             self._as_before(t, attempt)
             force(t, number)
-        send(t, number, due)
+        t.send(number, due)
         p.request(p.PTRACE_CONT, t.tid)
         return None
 
@@ -193,7 +192,7 @@ class AbortPage:
             self._as_before(t, attempt)
         else:
             self._as_before(t, attempt, number if raised else 0)
-            send(t, number, Due(info))
+            t.send(number, Due(info))
         p.request(p.PTRACE_CONT, t.tid)
 
     # The thread
@@ -211,10 +210,7 @@ class AbortPage:
         """Execute one instruction; the signal that comes, SIGTRAP if it is done, with siginfo."""
         while True:
             p.request(p.PTRACE_SINGLESTEP, t.tid)
-            _, status = os.waitpid(t.tid, p.WALL)
-            if not os.WIFSTOPPED(status):
-                self.world.ended.append((t, status))
-                raise p.NoSuchTracee(3, "died in a single step")
+            status = t.wait()
             if not status >> 16:
                 return os.WSTOPSIG(status), p.get_siginfo(t.tid)
 

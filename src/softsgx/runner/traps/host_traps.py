@@ -20,7 +20,7 @@ from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.probes import ARCH_SET_CPUID
 from softsgx.runner.inserted.layout import END, GATE
 from softsgx.runner.process import bpf, forced
-from softsgx.runner.process.signals import Due, send
+from softsgx.runner.process.signals import Due
 from softsgx.runner.process.stops import answer, go_on, to_exit
 from softsgx.runner.traps import cpuid_traps
 from softsgx.runner.traps.cpuid_traps import CpuidTraps
@@ -83,7 +83,7 @@ class HostTraps:
             regs[p.RAX], regs[p.ORIG_RAX] = regs[p.ORIG_RAX], p.MASK64
             p.set_regs(t.tid, regs)
             refused = Signal(signal.SIGSEGV, SI_KERNEL, 0, faults.GP, 0)
-            send(t, refused.number, Due.of(refused))
+            t.send(refused.number, Due.of(refused))
         go_on(t)
 
     def handlers(self) -> dict[int, Handler]:
