@@ -13,7 +13,18 @@ from collections.abc import Callable
 import pytest
 
 from tools.document_blocks import MAKERS
-from tools.documents import CHECKED, EXCUSED, MADE, ROOT, WHOLE, Block, all_blocks, blocks, remade
+from tools.documents import (
+    CHECKED,
+    EXCUSED,
+    MADE,
+    ROOT,
+    WHOLE,
+    Block,
+    all_blocks,
+    blocks,
+    documents,
+    remade,
+)
 
 BLOCKS = all_blocks()
 MADE_ONES = [block for block in BLOCKS if block.mark.startswith(MADE)]
@@ -107,6 +118,18 @@ def _old(name: str) -> Callable[[], str]:
     return lambda: text
 
 
+WIDTH = 120
+
+
+def test_prose_is_wrapped() -> None:
+    """Rows of tables, and what a block prints, are as long as they are."""
+    for path in documents():
+        lines = (ROOT / path).read_text(encoding="utf-8").split("\n")
+        inside = {n for b in BLOCKS if b.path == path for n in range(b.start, b.end)}
+        wide = [n + 1 for n, line in enumerate(lines) if len(line) > WIDTH and n not in inside]
+        assert path in WHOLE or not wide, (path, wide)
+
+
 # The finder of blocks
 
 EXAMPLE = """\
@@ -130,7 +153,7 @@ Prose
     that goes on.
 
 <!-- made by make docs: x -->
-Prose behind a mark that marks nothing.
+Prose after a mark that marks nothing.
 
 ```sh
 no mark

@@ -16,7 +16,7 @@ CLAIMS = {
         "tests/runner/test_programs.py::test_program",
         "tests/tools/test_conformance.py::",
     ),
-    "can fail here as they do on hardware: no simulation mode": (
+    "can fail here as they do on hardware: there is no simulation mode": (
         "tests/programs/edmm_probe.c::main",
         "tests/cpu/leaf/test_eaccept.py::test_eaccept_refuses",
     ),
