@@ -6,8 +6,8 @@ import pytest
 
 from softsgx.cpu import Bare, Fault, LogicalProcessor, Readings
 from softsgx.cpu.bare import BareEnclave
+from softsgx.events.cpu import AccessFaulted
 from softsgx.sim import Event
-from softsgx.sim.cpu_events import AccessFaulted
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import REG, RWX, VALID, R
 from tests.cpu import edmm

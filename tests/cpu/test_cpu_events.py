@@ -7,10 +7,7 @@ import pytest
 
 from softsgx.cpu import Bare, Fault, LogicalProcessor, Status
 from softsgx.cpu.bare import AEP, EXIT
-from softsgx.mem.pagetable import AddressSpace
-from softsgx.mem.tlb import CLEAN, READ, WRITE
-from softsgx.sim import Event
-from softsgx.sim.cpu_events import (
+from softsgx.events.cpu import (
     AccessFaulted,
     Entered,
     EpcmChanged,
@@ -20,6 +17,9 @@ from softsgx.sim.cpu_events import (
     TlbFilled,
     TlbFlushed,
 )
+from softsgx.mem.pagetable import AddressSpace
+from softsgx.mem.tlb import CLEAN, READ, WRITE
+from softsgx.sim import Event
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.concurrency import CONCURRENCY

@@ -7,8 +7,8 @@ import pytest
 
 from softsgx.cpu import Bare, Processor
 from softsgx.cpu.epcm import Epcm
+from softsgx.events.cpu import EpcmChanged
 from softsgx.sim import Log
-from softsgx.sim.cpu_events import EpcmChanged
 from softsgx.spec.epcm import BLOCKED, PR, PT_VA, REG, VALID, R, W
 from softsgx.spec.leaves import EPA, EREMOVE
 

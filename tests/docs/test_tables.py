@@ -12,6 +12,7 @@ import pytest
 from softsgx.cli import diff_text
 from softsgx.cli import run as run_command
 from softsgx.cli.main import COMMANDS
+from softsgx.events import cpu, kernel
 from softsgx.explore import FINDINGS, STRATEGIES, Kind
 from softsgx.explore.plan import Plan
 from softsgx.image.layout import ThreadLayout
@@ -19,7 +20,6 @@ from softsgx.report.jsonl import JsonLines
 from softsgx.report.lines import Lines
 from softsgx.report.perfetto import Perfetto
 from softsgx.runner.session import trace_file
-from softsgx.sim import cpu_events, kernel_events
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R, W
 from softsgx.system import checkers
@@ -125,7 +125,7 @@ def test_every_event_is_in_the_table() -> None:
     named = {name for row in table for name in words(row[0])}
     ours = {
         name
-        for module in (cpu_events, kernel_events)
+        for module in (cpu, kernel)
         for name, kind in vars(module).items()
         if isinstance(kind, type) and kind.__module__ == module.__name__
     }

@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
+from softsgx.events import cpu as c
+from softsgx.events import kernel as k
 from softsgx.linux.errno import EINTR, ERESTARTSYS
 from softsgx.report.explanation import Explanation
 from softsgx.report.fields import errno_or_value, exception_text, status_text
 from softsgx.sim import Event
-from softsgx.sim import cpu_events as c
-from softsgx.sim import kernel_events as k
 from softsgx.spec.leaves import ENCLU_LEAVES
 from softsgx.spec.rules import RULES
 from softsgx.system import Machine

@@ -10,8 +10,8 @@ from typing import Final
 import pytest
 
 import softsgx
-from softsgx.sim.cpu_events import AccessFaulted, InstructionFaulted
-from softsgx.sim.kernel_events import PageFaultEnded, SignalSent, VdsoReturned
+from softsgx.events.cpu import AccessFaulted, InstructionFaulted
+from softsgx.events.kernel import PageFaultEnded, SignalSent, VdsoReturned
 from softsgx.spec.faults import PF, UD, VECTOR_NAMES
 from softsgx.spec.rules import RULES
 from softsgx.spec.translation import READ, WRITE

@@ -16,10 +16,7 @@ from typing import Any, Final, cast
 import pytest
 
 from softsgx.cpu import Fault, LogicalProcessor
-from softsgx.linux.errno import EFAULT, EIO, EPERM
-from softsgx.linux.kernel import Kernel
-from softsgx.linux.process import Thread
-from softsgx.sim.kernel_events import (
+from softsgx.events.kernel import (
     CallBegun,
     CallEnded,
     CallRefused,
@@ -27,6 +24,9 @@ from softsgx.sim.kernel_events import (
     ThreadSwitchedIn,
     VdsoReturned,
 )
+from softsgx.linux.errno import EFAULT, EIO, EPERM
+from softsgx.linux.kernel import Kernel
+from softsgx.linux.process import Thread
 from softsgx.spec.faults import PF
 from softsgx.spec.rules import RULES
 from softsgx.system import Machine

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from softsgx.events.kernel import CallBegun, CallEnded, IoctlArguments, IoctlResults
 from softsgx.lab.bench import Combination, measure
 from softsgx.lab.prices import PROFILES
 from softsgx.lab.workloads import workload
 from softsgx.lab.workloads.recorded import Recorded, TraceError, read
 from softsgx.report.jsonl import JsonLines
 from softsgx.sim import Event
-from softsgx.sim.kernel_events import CallBegun, CallEnded, IoctlArguments, IoctlResults
 from softsgx.spec.epcm import R, W, X
 
 BASE = 0x7000_0000

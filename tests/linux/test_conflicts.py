@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from softsgx.events.cpu import LeafDone
 from softsgx.linux.errno import EFAULT, EPERM
 from softsgx.linux.sgx.main import sgx_reclaim_pages
 from softsgx.linux.uapi import SgxEnclaveRestrictPermissions
 from softsgx.sim import Steps
-from softsgx.sim.cpu_events import LeafDone
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import MODIFIED, PT_TCS, PT_TRIM, RWX, TRIM, R, W
 from softsgx.spec.faults import GP

@@ -2,11 +2,11 @@
 
 import pytest
 
+from softsgx.events.kernel import CallRefused
 from softsgx.linux import uapi
 from softsgx.linux.errno import EFAULT, EINTR, EINVAL, EIO, ENOMEM
 from softsgx.linux.sgx.encl import SGX_ENCL_CREATED, SGX_ENCL_DEBUG
 from softsgx.linux.uapi import PROT_NONE
-from softsgx.sim.kernel_events import CallRefused
 from softsgx.spec.attributes import ATTR_INIT, ATTR_MODE64BIT
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.system import Machine

@@ -4,10 +4,7 @@ from typing import Any
 
 import pytest
 
-from softsgx.linux.errno import EINVAL
-from softsgx.linux.uapi import PROT_READ
-from softsgx.sim import Event, Steps
-from softsgx.sim.kernel_events import (
+from softsgx.events.kernel import (
     CallBegun,
     CallEnded,
     IoctlArguments,
@@ -16,6 +13,9 @@ from softsgx.sim.kernel_events import (
     PageFaultEnded,
     ThreadSwitchedIn,
 )
+from softsgx.linux.errno import EINVAL
+from softsgx.linux.uapi import PROT_READ
+from softsgx.sim import Event, Steps
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R
 from softsgx.spec.faults import PFEC_U, PFEC_W

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from softsgx.events.cpu import LeafDone
 from softsgx.linux.errno import ENOMEM
 from softsgx.linux.sgx.main import sgx_reclaim_pages
 from softsgx.linux.uapi import (
@@ -15,7 +16,6 @@ from softsgx.linux.uapi import (
     SgxEnclaveAddPages,
 )
 from softsgx.sim import RETRY, Steps
-from softsgx.sim.cpu_events import LeafDone
 from softsgx.sim.events import IpiSent
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.paging import SECINFO

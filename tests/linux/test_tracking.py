@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from softsgx.events.cpu import LeafDone
 from softsgx.linux.errno import EFAULT, EPERM
 from softsgx.sim import Steps
-from softsgx.sim.cpu_events import LeafDone
 from softsgx.sim.events import IpiSent
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import PT_REG, RWX, R, W

@@ -2,11 +2,11 @@
 
 import pytest
 
+from softsgx.events.kernel import PageFaultEnded
 from softsgx.linux import uapi
 from softsgx.linux.errno import EFAULT, EINVAL
 from softsgx.linux.uaccess import copy_from_user, copy_to_user, get_user_page
 from softsgx.sim import Steps
-from softsgx.sim.kernel_events import PageFaultEnded
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R, W, X
 from softsgx.system import EnclaveThread

@@ -2,6 +2,7 @@
 
 import pytest
 
+from softsgx.events.cpu import PteChanged
 from softsgx.mem import AddressSpace, Tlb, direct
 from softsgx.mem.pagetable import (
     DIRECT_MAP,
@@ -16,7 +17,6 @@ from softsgx.mem.pagetable import (
     pte_text,
 )
 from softsgx.sim import Log
-from softsgx.sim.cpu_events import PteChanged
 
 ADDRESS = 0x7F00_0000_3000
 PAGE = ADDRESS >> 12

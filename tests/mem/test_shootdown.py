@@ -6,10 +6,10 @@ import pytest
 
 from softsgx.cpu import Bare, LogicalProcessor, Processor
 from softsgx.cpu.bare import BareEnclave
+from softsgx.events.cpu import LeafDone, Left, TlbFlushed
 from softsgx.mem.shootdown import ShootdownTarget, shootdown
 from softsgx.mem.tlb import WRITE
 from softsgx.sim import Execution, Follow, IpiTaken, ScheduleMismatch, Steps
-from softsgx.sim.cpu_events import LeafDone, Left, TlbFlushed
 from softsgx.spec.bits import PAGE_SHIFT
 from softsgx.spec.epcm import REG, R, W
 from softsgx.spec.leaves import EMODPE

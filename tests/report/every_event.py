@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, get_type_hints
 
-from softsgx.sim import IpiSent, IpiTaken, cpu_events, kernel_events
+from softsgx.events import cpu, kernel
+from softsgx.sim import IpiSent, IpiTaken
 
 
 class Task:
@@ -31,7 +32,7 @@ def every_event() -> list[Any]:
     """Processor, kernel and interrupts; the values are made up."""
     task: Any = Task()
     found: list[Any] = [IpiSent(task, (1, 2)), IpiTaken(task, 1)]
-    for module in (cpu_events, kernel_events):
+    for module in (cpu, kernel):
         for kind in vars(module).values():
             if isinstance(kind, type) and issubclass(kind, tuple) and kind is not tuple:
                 hints = get_type_hints(kind)

@@ -68,7 +68,7 @@ def test_a_track_is_described_before_its_first_event(found: list[Message]) -> No
 
 
 def test_threads_are_tracks_of_their_processes() -> None:
-    from softsgx.sim.kernel_events import CallBegun, CallEnded, ThreadSwitchedIn
+    from softsgx.events.kernel import CallBegun, CallEnded, ThreadSwitchedIn
 
     found = packets(
         [

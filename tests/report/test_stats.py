@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from softsgx.events.cpu import Left
+from softsgx.events.kernel import CallEnded
 from softsgx.report.stats import Stats
-from softsgx.sim.cpu_events import Left
-from softsgx.sim.kernel_events import CallEnded
 from tests.report.every_event import every_event
 from tests.report.story import story
 

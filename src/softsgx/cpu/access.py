@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu.fault import GP, PF, Fault
+from softsgx.events.cpu import AccessFaulted, TlbFilled
 from softsgx.mem.pagetable import (
     DIRECT_MAP,
     DIRECT_MAP_SIZE,
@@ -32,7 +33,6 @@ from softsgx.mem.tlb import (
     SHADOW_WRITE,
     WRITE,
 )
-from softsgx.sim.cpu_events import AccessFaulted, TlbFilled
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, canonical
 from softsgx.spec.epcm import (
     BLOCKED,

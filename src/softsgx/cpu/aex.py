@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from softsgx.cpu import cet, tracking
 from softsgx.cpu.entry import frame_page
 from softsgx.cpu.xstate import LEGACY_INIT, XState, legacy_init
-from softsgx.sim.cpu_events import Left
+from softsgx.events.cpu import Left
 from softsgx.spec import faults
 from softsgx.spec.attributes import MISC_CPINFO, MISC_EXINFO
 from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE

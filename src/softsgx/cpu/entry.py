@@ -13,9 +13,9 @@ from softsgx.cpu.access import walk
 from softsgx.cpu.fault import ENCLU_PFEC, ENCLU_PFEC_W, GP, PF, Fault
 from softsgx.cpu.part import xsave_size
 from softsgx.cpu.secs import Secs
+from softsgx.events.cpu import Entered
 from softsgx.mem.pagetable import PTE_PFN_MASK
 from softsgx.mem.tlb import READ, WRITE
-from softsgx.sim.cpu_events import Entered
 from softsgx.spec.attributes import ATTR_AEXNOTIFY, ATTR_MODE64BIT, XFRM_LEGACY
 from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, canonical
 from softsgx.spec.epcm import (

@@ -14,7 +14,7 @@ from __future__ import annotations
 import mmap
 import struct
 
-from softsgx.sim.cpu_events import EpcmChanged
+from softsgx.events.cpu import EpcmChanged
 from softsgx.sim.events import Log
 
 ENTRY_BYTES = 20

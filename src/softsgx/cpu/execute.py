@@ -24,8 +24,8 @@ from softsgx.cpu.fault import (
     Fault,
     Status,
 )
+from softsgx.events.cpu import LeafDone, LeafFaulted
 from softsgx.sim import Unmodelled
-from softsgx.sim.cpu_events import LeafDone, LeafFaulted
 from softsgx.sim.live import LIVE
 from softsgx.spec.bits import MASK32
 from softsgx.spec.cet import U_CET_TRACKER

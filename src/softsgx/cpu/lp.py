@@ -21,9 +21,9 @@ from softsgx.cpu.shadow_stack import (
     shadow_store,
 )
 from softsgx.cpu.xstate import XKey, XState
+from softsgx.events.cpu import AccessFaulted, TlbFlushed
 from softsgx.mem.pagetable import DIRECT_MAP, DIRECT_MAP_SIZE, PTE_P, PTE_PFN_MASK, AddressSpace
 from softsgx.mem.tlb import ABORT, FETCH, READ, WRITE, Tlb
-from softsgx.sim.cpu_events import AccessFaulted, TlbFlushed
 from softsgx.sim.slots import reader, writer
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.msr import (

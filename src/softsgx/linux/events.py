@@ -1,4 +1,4 @@
-"""Who listens is told what the kernel does: the events of `sim.kernel_events`, and nothing else.
+"""Emitting the events of the kernel, which are declared in `softsgx.events.kernel`.
 
 Without a listener a call costs one test more.
 """
@@ -10,7 +10,7 @@ from functools import wraps
 from inspect import signature
 from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
-from softsgx.sim.kernel_events import (
+from softsgx.events.kernel import (
     CallBegun,
     CallEnded,
     CallRefused,

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
+from softsgx.events.kernel import ThreadSwitchedIn
 from softsgx.linux.errno import EBADF, EMFILE
 from softsgx.linux.mm import Mm
 from softsgx.sim import Task, TaskExit
-from softsgx.sim.kernel_events import ThreadSwitchedIn
 
 if TYPE_CHECKING:
     from softsgx.linux.kernel import Kernel

@@ -17,10 +17,10 @@ from softsgx.linux.uaccess import anonymous_page, get_user_page_remote
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:
+    from softsgx.events.kernel import Fields
     from softsgx.linux.mm import Mm, Vma
     from softsgx.linux.process import Process, Thread
     from softsgx.sim import Steps
-    from softsgx.sim.kernel_events import Fields
 
 _WORD: Final = 8
 

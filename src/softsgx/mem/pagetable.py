@@ -11,7 +11,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final
 
-from softsgx.sim.cpu_events import PteChanged
+from softsgx.events.cpu import PteChanged
 from softsgx.sim.events import Log
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT
 from softsgx.spec.translation import (

@@ -6,8 +6,8 @@ from errno import errorcode
 from functools import cache
 from typing import Any, Final
 
-from softsgx.sim.cpu_events import LeafDone, LeafFaulted
-from softsgx.sim.kernel_events import Fields
+from softsgx.events.cpu import LeafDone, LeafFaulted
+from softsgx.events.kernel import Fields
 from softsgx.spec.epcm import BLOCKED, PT_NAMES, VALID, rwx_text, word_text
 from softsgx.spec.faults import PF, VECTOR_NAMES
 from softsgx.spec.status import status_name

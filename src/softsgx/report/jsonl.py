@@ -7,16 +7,17 @@ from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import Any, BinaryIO, Final, get_type_hints
 
+from softsgx.events import cpu, kernel
+from softsgx.events.kernel import Fields
 from softsgx.report.fields import is_hex, plain
-from softsgx.sim import Event, cpu_events, kernel_events
-from softsgx.sim.kernel_events import Fields
+from softsgx.sim import Event
 
 FORMAT: Final = 1
 
 # The classes whose fields are numbers, texts and arguments only.
 _SIMPLE: Final = frozenset(
     kind
-    for module in (cpu_events, kernel_events)
+    for module in (cpu, kernel)
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, tuple)
 )

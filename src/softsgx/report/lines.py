@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, BinaryIO, Final
 
+from softsgx.events import cpu as c
+from softsgx.events import kernel as k
 from softsgx.report.fields import (
     call_text,
     end_text,
@@ -14,8 +16,6 @@ from softsgx.report.fields import (
     number,
 )
 from softsgx.sim import Event, IpiSent, IpiTaken
-from softsgx.sim import cpu_events as c
-from softsgx.sim import kernel_events as k
 from softsgx.spec.bits import PAGE_SHIFT
 from softsgx.spec.epcm import word_text
 from softsgx.spec.translation import ABORT, ACCESS_NAMES, pte_text, rights_text

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, BinaryIO, Final
 
+from softsgx.events import cpu as c
+from softsgx.events import kernel as k
 from softsgx.report.fields import end_text, errno_or_value, exception_text, exit_text, number
 from softsgx.report.protobuf import data, integer
 from softsgx.sim import Event, IpiSent, IpiTaken
-from softsgx.sim import cpu_events as c
-from softsgx.sim import kernel_events as k
 from softsgx.spec.bits import PAGE_SHIFT
 from softsgx.spec.epcm import VALID, word_text
 from softsgx.spec.translation import ACCESS_NAMES

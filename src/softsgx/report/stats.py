@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+from softsgx.events import cpu as c
+from softsgx.events import kernel as k
 from softsgx.report.fields import errno_or_value, failed, status_text, vector_text
 from softsgx.sim import Event, IpiSent
-from softsgx.sim import cpu_events as c
-from softsgx.sim import kernel_events as k
 from softsgx.spec.faults import VECTOR_NAMES
 
 _EVICTS: Final = "EWB"

@@ -1,4 +1,4 @@
-"""The log, and the events of scheduling. The processor's events are in cpu_events."""
+"""The log, and the events of scheduling. Those of a machine are in `softsgx.events`."""
 
 from __future__ import annotations
 

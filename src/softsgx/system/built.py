@@ -16,11 +16,11 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final, Protocol
 
 from softsgx.cpu.fault import Fault
+from softsgx.events.cpu import EpcmChanged, LeafDone, LeafFaulted
 from softsgx.image import records, rules
 from softsgx.image.records import CHUNK_SIZE, CHUNKS_PER_PAGE, TAG_EADD, TAG_EEXTEND, ZERO_CHUNK
 from softsgx.image.sgxs import TAG_UNMEASRD
 from softsgx.report.fields import exception_text, status_text
-from softsgx.sim.cpu_events import EpcmChanged, LeafDone, LeafFaulted
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 from softsgx.spec.epcm import PT_MASK, RWX, SECS, TCS
 from softsgx.spec.paging import PAGEINFO

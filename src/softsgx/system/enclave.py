@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from softsgx.cpu import LogicalProcessor
 from softsgx.cpu.fault import Fault, Status
+from softsgx.events.cpu import InstructionFaulted
 from softsgx.linux.fault import do_user_addr_fault
 from softsgx.linux.vdso import FIXED_UP, VDSO_ENCLU, Exit
 from softsgx.sim import Steps
-from softsgx.sim.cpu_events import InstructionFaulted
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import PAGE_SHIFT
 from softsgx.spec.epcm import MODIFIED, PENDING, PR, REG, RWX, TCS, TRIM, R, W

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
+from softsgx.events.cpu import TlbFlushed
+from softsgx.events.kernel import ProcessEnded
 from softsgx.report.explanation import Explanation
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.session.listening import SHOWN_BY_RULE_MAX, SHOWN_MAX, SIGNALS_KEPT, Voice
 from softsgx.runner.session.trace_file import TraceFile
 from softsgx.sim import Log, Stepped, TaskEnded
-from softsgx.sim.cpu_events import TlbFlushed
-from softsgx.sim.kernel_events import ProcessEnded
 from tests.patience import LIMIT_S
 from tests.report.protobuf_reader import inner, number, read, text
 from tests.runner.programs import PROGRAMS, Program, Workshop, supervised

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import pytest
 
+from softsgx.events.cpu import LeafDone
+from softsgx.events.kernel import CallBegun, CallEnded
 from softsgx.linux import madvise
 from softsgx.linux.errno import EINVAL, EPERM
 from softsgx.linux.refusals import REFUSALS, function_of, leaf_of
-from softsgx.sim.cpu_events import LeafDone
-from softsgx.sim.kernel_events import CallBegun, CallEnded
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R, W
 from softsgx.spec.rules import RULES

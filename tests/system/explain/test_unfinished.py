@@ -3,9 +3,9 @@
 import pytest
 
 from softsgx import Machine
+from softsgx.events import cpu as c
+from softsgx.events import kernel as k
 from softsgx.sim import Steps
-from softsgx.sim import cpu_events as c
-from softsgx.sim import kernel_events as k
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import PT_TCS, R
 from softsgx.system import EnclaveFault, load

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from softsgx.events.cpu import AccessFaulted, LeafDone, LeafFaulted, Left
 from softsgx.lab.bench import image
 from softsgx.lab.designs import DESIGNS
 from softsgx.lab.designs.base import BY_V2, TO_READ, MprotectDesign
@@ -22,7 +23,6 @@ from softsgx.linux.sgx.driver import encl_of
 from softsgx.linux.version import Races
 from softsgx.mem.tlb import CLEAN, FETCH, READ, WRITE
 from softsgx.sim import Event, Execution, Follow, Scheduler, Steps, Unmodelled, WaitFlag
-from softsgx.sim.cpu_events import AccessFaulted, LeafDone, LeafFaulted, Left
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 from softsgx.spec.epcm import RWX, R, W, X, word_text
 from softsgx.spec.faults import PF

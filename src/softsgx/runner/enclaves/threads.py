@@ -11,6 +11,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu.fault import Fault
+from softsgx.events.cpu import AccessFaulted, InstructionFaulted
+from softsgx.events.kernel import PageFaultBegun, PageFaultEnded
 from softsgx.linux.events import tell_signal, tell_vdso
 from softsgx.linux.fault import do_user_addr_fault
 from softsgx.linux.mm import TASK_SIZE, VM_EXEC, VM_READ, VM_WRITE
@@ -35,8 +37,6 @@ from softsgx.runner.process.forced import force
 from softsgx.runner.process.interruption import signal_waits
 from softsgx.runner.process.signals import Due, signal_state
 from softsgx.runner.process.tick import TIMER_VECTOR
-from softsgx.sim.cpu_events import AccessFaulted, InstructionFaulted
-from softsgx.sim.kernel_events import PageFaultBegun, PageFaultEnded
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import MASK32
 from softsgx.spec.registers import RAX, RBX, RCX, RDI, RDX, RIP, RSI

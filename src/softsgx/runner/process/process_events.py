@@ -6,7 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from softsgx.sim.kernel_events import ProcessEnded, ProcessStarted
+from softsgx.events.kernel import ProcessEnded, ProcessStarted
 
 if TYPE_CHECKING:
     from softsgx.runner.process.signals import Due

@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from softsgx.events.kernel import ProcessEnded, ProcessStarted
 from softsgx.report.explanation import Explanation
 from softsgx.report.stats import Stats
 from softsgx.runner.cpuid.cpuid import native_xfrm
 from softsgx.runner.say import say
 from softsgx.runner.session.sgxs_files import SgxsFiles
 from softsgx.runner.session.trace_file import TraceFile
-from softsgx.sim.kernel_events import ProcessEnded, ProcessStarted
 from softsgx.system.explain.explainer import Explainer
 from softsgx.system.explain.unfinished import FOLLOWED_MAX, Unfinished
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.cpu.access import walk
 from softsgx.cpu.fault import Fault
+from softsgx.events.cpu import AccessFaulted
 from softsgx.linux.events import tell_signal
 from softsgx.linux.fault import do_user_addr_fault
 from softsgx.linux.mm import VM_EXEC, VM_READ, VM_RWX, VM_WRITE
@@ -33,7 +34,6 @@ from softsgx.runner.process.signals import (
     signal_state,
 )
 from softsgx.runner.process.tracee import NR_MPROTECT, Tracee, in_model_order
-from softsgx.sim.cpu_events import AccessFaulted
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.faults import PFEC_P
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from softsgx.events.cpu import EpcmChanged
 from softsgx.mem.pagetable import PTE_P
 from softsgx.sim import Event
-from softsgx.sim.cpu_events import EpcmChanged
 from softsgx.spec.epcm import PT_MASK, TCS
 from softsgx.system.checkers.checker import Checker
 

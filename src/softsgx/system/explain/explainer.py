@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from softsgx.cpu.fault import Fault
+from softsgx.events import cpu as c
+from softsgx.events import kernel as k
 from softsgx.report.explanation import Explanation, Layer
 from softsgx.report.fields import end_text, exception_text, failed
-from softsgx.sim import cpu_events as c
-from softsgx.sim import kernel_events as k
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 from softsgx.spec.epcm import BLOCKED, PT_MASK, RWX, TCS, VALID, R, rwx_text, state_text
 from softsgx.spec.faults import PF

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from softsgx.cpu.part import XSAVE_COMPONENTS
+from softsgx.events import cpu as c
+from softsgx.events import kernel as k
 from softsgx.mem.pagetable import DIRECT_MAP
 from softsgx.report.fields import SHORT, call_text, number
 from softsgx.sim import Stepped
-from softsgx.sim import cpu_events as c
-from softsgx.sim import kernel_events as k
 from softsgx.spec.attributes import XFRM_LEGACY
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.sigstruct import SIGSTRUCT

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from softsgx.sim import cpu_events as c
-from softsgx.sim import kernel_events as k
+from softsgx.events import cpu as c
+from softsgx.events import kernel as k
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import (
     PENDING,

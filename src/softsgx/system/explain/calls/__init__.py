@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from softsgx.events import kernel as k
 from softsgx.linux.refusals import REFUSALS, function_of, leaf_of
 from softsgx.report.explanation import Explanation, Layer
 from softsgx.report.fields import SHORT, errno_or_value, number
-from softsgx.sim import kernel_events as k
 from softsgx.spec.epcm import rwx_text
 from softsgx.system.explain.calls.advice import WAYS
 from softsgx.system.explain.calls.asked import Asked

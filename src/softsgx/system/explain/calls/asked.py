@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from softsgx.events import kernel as k
 from softsgx.linux.errno import EINTR, ERESTARTSYS
 from softsgx.linux.kernel import Kernel
 from softsgx.report.fields import errno_or_value
-from softsgx.sim import kernel_events as k
 from softsgx.system.explain.history import Context, History
 
 

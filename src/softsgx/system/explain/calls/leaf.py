@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from softsgx.events import cpu as c
 from softsgx.linux.refusals import function_of
 from softsgx.report.explanation import Explanation, Layer
 from softsgx.report.fields import end_text
-from softsgx.sim import cpu_events as c
 from softsgx.spec.rules import RULES
 from softsgx.spec.status import SGX_EPC_PAGE_CONFLICT, SGX_PAGE_NOT_MODIFIABLE, SGX_UNMASKED_EVENT
 from softsgx.system.explain.calls.add_pages import tcs_layers

@@ -122,19 +122,3 @@ class ProcessEnded(NamedTuple):
     process: str
     outcome: str
     cause: int = 0
-
-
-KERNEL_EVENTS = (
-    CallBegun,
-    IoctlArguments,
-    IoctlResults,
-    CallRefused,
-    CallEnded,
-    PageFaultBegun,
-    PageFaultEnded,
-    ThreadSwitchedIn,
-    SignalSent,
-    VdsoReturned,
-    ProcessStarted,
-    ProcessEnded,
-)
