@@ -10,8 +10,8 @@ from dataclasses import fields
 from softsgx.explore import Plan, explore
 from softsgx.linux.sgx.main import SGX_NR_TO_SCAN
 from softsgx.linux.version import Races
-from softsgx.system.scenarios.scene import Scene
 from softsgx.system.scenarios.va_shortage import VaShortage
+from softsgx.system.scene import Scene
 
 OFF = {field.name: False for field in fields(Races)}
 

@@ -18,7 +18,7 @@ from softsgx.system.scenarios.catalogue import SCENARIOS
 from softsgx.system.scenarios.hostile_host import HostileHost
 from softsgx.system.scenarios.protect import Managed, TwoProtects
 from softsgx.system.scenarios.scenario import Cast, MachineScenario
-from softsgx.system.scenarios.scene import Scene
+from softsgx.system.scene import Scene
 
 OFF = {field.name: False for field in fields(Races)}
 

@@ -36,7 +36,7 @@ from softsgx.system.scenarios.hostile_host import HostileHost, may_fail
 from softsgx.system.scenarios.protect import ProtectAccess
 from softsgx.system.scenarios.remove_touch import RemoveTouch
 from softsgx.system.scenarios.scenario import Cast, MachineScenario
-from softsgx.system.scenarios.scene import Scene
+from softsgx.system.scene import Scene
 
 OFF = dict.fromkeys(Races.__dataclass_fields__, False)
 

@@ -17,8 +17,8 @@ from softsgx.system import Machine
 from softsgx.system.scenarios.catalogue import SCENARIOS
 from softsgx.system.scenarios.first_touch import FirstTouch
 from softsgx.system.scenarios.scenario import MachineScenario
-from softsgx.system.scenarios.scene import Scene
 from softsgx.system.scenarios.words import page_words
+from softsgx.system.scene import Scene
 from softsgx.system.snapshot import Snapshot
 
 OFF = {field.name: False for field in fields(Races)}

@@ -20,7 +20,7 @@ from softsgx.sim import Point, Steps, Task
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.system.loaded_enclave import EnclaveFault
 from softsgx.system.scenarios.scenario import Cast
-from softsgx.system.scenarios.scene import Scene
+from softsgx.system.scene import Scene
 from tests.runner.gcc import needs_gcc
 from tests.runner.programs import ROOT
 

@@ -37,7 +37,7 @@ from softsgx.system.loaded_enclave import EnclaveFault
 from softsgx.system.loader import load
 from softsgx.system.machine import Machine
 from softsgx.system.scenarios.scenario import MachineScenario
-from softsgx.system.scenarios.scene import Scene
+from softsgx.system.scene import Scene
 
 
 class ElfScenario(MachineScenario):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from softsgx.explore import Violation
 
 if TYPE_CHECKING:
-    from softsgx.system.scenarios.scene import Scene
+    from softsgx.system.scene import Scene
 
 
 class Checker:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from softsgx.system.checkers.checker import Checker
 
 if TYPE_CHECKING:
-    from softsgx.system.scenarios.scene import Scene
+    from softsgx.system.scene import Scene
 
 
 class EpcLeak(Checker):

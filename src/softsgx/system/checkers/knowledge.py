@@ -15,7 +15,7 @@ from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import PR, RWX
 
 if TYPE_CHECKING:
-    from softsgx.system.scenarios.scene import Scene
+    from softsgx.system.scene import Scene
 
 RULE = "caller misinformed"
 

@@ -16,7 +16,7 @@ from softsgx.system.checkers.checker import Checker
 
 if TYPE_CHECKING:
     from softsgx.sim import Blocker, Task
-    from softsgx.system.scenarios.scene import Scene
+    from softsgx.system.scene import Scene
 
 # From the outside in, by the part of the name in front of the bracket.
 RANKS: Final = {"mmap_lock": 0, "encl->lock": 1}

@@ -19,7 +19,7 @@ from softsgx.system.loaded_enclave import EnclaveFault
 
 if TYPE_CHECKING:
     from softsgx.system.enclave import EnclaveThread
-    from softsgx.system.scenarios.scene import Scene
+    from softsgx.system.scene import Scene
 
 
 class LostPage(Checker):

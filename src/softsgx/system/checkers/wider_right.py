@@ -16,7 +16,7 @@ from softsgx.spec.epcm import RWX, rwx_text
 from softsgx.system.checkers.checker import Checker
 
 if TYPE_CHECKING:
-    from softsgx.system.scenarios.scene import Scene
+    from softsgx.system.scene import Scene
 
 
 class WiderRight(Checker):

@@ -18,7 +18,7 @@ from softsgx.spec.epcm import PT_MASK, TCS
 from softsgx.system.checkers.checker import Checker
 
 if TYPE_CHECKING:
-    from softsgx.system.scenarios.scene import Scene
+    from softsgx.system.scene import Scene
 
 
 class Zapped(Checker):

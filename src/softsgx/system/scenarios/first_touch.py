@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from softsgx.system.scenarios.scenario import Cast, MachineScenario
-from softsgx.system.scenarios.scene import Scene
+from softsgx.system.scene import Scene
 
 
 class FirstTouch(MachineScenario):

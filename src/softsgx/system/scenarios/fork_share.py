@@ -8,7 +8,7 @@ from typing import ClassVar
 from softsgx.linux.sgx.main import sgx_reclaim_pages
 from softsgx.sim import Steps
 from softsgx.system.scenarios.scenario import Cast, MachineScenario
-from softsgx.system.scenarios.scene import Scene
+from softsgx.system.scene import Scene
 
 KEPT = b"kept-kep"
 

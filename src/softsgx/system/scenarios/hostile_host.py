@@ -17,7 +17,7 @@ from softsgx.system.runtimes import TrustedManager
 from softsgx.system.scenarios.liar import MENUS, Liar
 from softsgx.system.scenarios.protect import CONTENTS, Managed
 from softsgx.system.scenarios.scenario import Cast
-from softsgx.system.scenarios.scene import Scene
+from softsgx.system.scene import Scene
 
 WRITTEN = b"writable"
 ZEROS = bytes(8)

@@ -14,7 +14,7 @@ from softsgx.system.loaded_enclave import EnclaveFault
 from softsgx.system.runtimes import TrustedManager
 from softsgx.system.scenarios.protect import Managed
 from softsgx.system.scenarios.scenario import Cast
-from softsgx.system.scenarios.scene import Scene
+from softsgx.system.scene import Scene
 
 
 class LazyStack(Managed):

@@ -22,7 +22,7 @@ from softsgx.spec.paging import SECINFO
 from softsgx.spec.translation import PTE_PFN_MASK
 from softsgx.system.host import HostThread
 from softsgx.system.runtimes.untrusted import Answer, Untrusted
-from softsgx.system.scenarios.scene import Scene
+from softsgx.system.scene import Scene
 
 MENUS: Final = {
     "RESTRICT_PERMISSIONS": (

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from softsgx.linux.sgx.main import sgx_reclaim_pages
 from softsgx.system.scenarios.scenario import Cast, MachineScenario
-from softsgx.system.scenarios.scene import Scene
+from softsgx.system.scene import Scene
 
 PRECIOUS = b"precious"
 

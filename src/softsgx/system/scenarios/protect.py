@@ -15,7 +15,7 @@ from softsgx.system.enclave import EnclaveThread
 from softsgx.system.runtimes import TrustedManager, order_of
 from softsgx.system.runtimes.untrusted import Untrusted
 from softsgx.system.scenarios.scenario import Cast, MachineScenario
-from softsgx.system.scenarios.scene import Scene
+from softsgx.system.scene import Scene
 
 CONTENTS = b"contents"
 

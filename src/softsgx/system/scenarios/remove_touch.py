@@ -8,7 +8,7 @@ from typing import ClassVar
 from softsgx.sim import Steps
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.system.scenarios.scenario import Cast, MachineScenario
-from softsgx.system.scenarios.scene import Scene
+from softsgx.system.scene import Scene
 
 
 class RemoveTouch(MachineScenario):

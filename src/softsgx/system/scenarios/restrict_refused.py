@@ -11,7 +11,7 @@ from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R
 from softsgx.system.host import SignalRaised
 from softsgx.system.scenarios.scenario import Cast, MachineScenario
-from softsgx.system.scenarios.scene import Scene
+from softsgx.system.scene import Scene
 
 
 class RestrictRefused(MachineScenario):

@@ -10,7 +10,7 @@ from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R
 from softsgx.system.checkers.knowledge import check_restrict
 from softsgx.system.scenarios.scenario import Cast, MachineScenario
-from softsgx.system.scenarios.scene import Scene
+from softsgx.system.scene import Scene
 
 
 class RestrictReport(MachineScenario):

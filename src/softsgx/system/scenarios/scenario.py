@@ -27,8 +27,8 @@ from softsgx.system.enclave import EnclaveAbort
 from softsgx.system.host import SignalRaised
 from softsgx.system.loaded_enclave import EnclaveFault
 from softsgx.system.machine import Machine
-from softsgx.system.scenarios.scene import Scene
 from softsgx.system.scenarios.words import page_words, point_words
+from softsgx.system.scene import Scene
 from softsgx.system.snapshot import Snapshot
 
 Cast = tuple[str, int, Steps[Any]]

@@ -12,7 +12,7 @@ from softsgx.spec.tcs import TCS as TCS_PAGE
 from softsgx.system.checkers import CHECKERS
 from softsgx.system.checkers.zapped import Zapped
 from softsgx.system.scenarios.scenario import Cast, MachineScenario
-from softsgx.system.scenarios.scene import Scene
+from softsgx.system.scene import Scene
 
 
 class TcsTouch(MachineScenario):

@@ -13,7 +13,7 @@ from softsgx.system.runtimes import TrustedManager
 from softsgx.system.scenarios.lazy_stack import touch
 from softsgx.system.scenarios.protect import Managed
 from softsgx.system.scenarios.scenario import Cast
-from softsgx.system.scenarios.scene import Scene
+from softsgx.system.scene import Scene
 
 _NSSA = 2
 

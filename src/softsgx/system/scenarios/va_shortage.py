@@ -12,7 +12,7 @@ from softsgx.spec.bits import PAGE_SIZE
 from softsgx.system.loader import default_image, load
 from softsgx.system.machine import Machine
 from softsgx.system.scenarios.scenario import Cast, MachineScenario
-from softsgx.system.scenarios.scene import Scene
+from softsgx.system.scene import Scene
 
 _BIG = 511 + 2  # its pages, SECS and version array
 _SMALL = 4 + 2

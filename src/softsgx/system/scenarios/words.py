@@ -12,7 +12,7 @@ from softsgx.spec.epcm import VALID, rwx_text, state_text
 from softsgx.spec.leaves import ENCLS_LEAVES, ENCLU_LEAVES
 
 if TYPE_CHECKING:
-    from softsgx.system.scenarios.scene import Scene
+    from softsgx.system.scene import Scene
 
 _LEAVES: Final = frozenset(name for name, _ in (*ENCLS_LEAVES.values(), *ENCLU_LEAVES.values()))
 
