@@ -28,7 +28,7 @@ ERRNO_MAX: Final = 4096
 # Who refuses, as headlines name them.
 LAYERS: Final = (
     *("the VMA", "the page table", "the driver", "the EPCM", "the TLB", "the processor"),
-    *("the kernel", "the vDSO", "memory of the host"),
+    *("the kernel", "the vDSO", "host memory"),
 )
 _ENCLU: Final = frozenset(name for name, _ in ENCLU_LEAVES.values())
 _LEAF: Final = re.compile(

@@ -117,7 +117,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "p_offset": (
         big(1, P_OFFSET, 0x10000),
         "program header 1, p_offset at byte 128: "
-        f"0x10000 + p_filesz 0x28 is behind the end of the file ({len(PROGRAM):#x})",
+        f"0x10000 + p_filesz 0x28 is past the end of the file ({len(PROGRAM):#x})",
     ),
     "p_filesz": (
         big(1, P_MEMSZ, 0x20),
@@ -125,7 +125,8 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     ),
     "p_vaddr": (
         big(1, P_VADDR, (1 << 47) - 0x1000),
-        "program header 1, p_vaddr at byte 136: 0x7ffffffff000 + p_memsz 0x1800 is no user address",
+        "program header 1, p_vaddr at byte 136: 0x7ffffffff000 + p_memsz 0x1800 is not a user"
+        " address",
     ),
     "p_memsz": (
         big(1, P_MEMSZ, 0x8000_0001),
@@ -164,7 +165,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "dynamic outside": (
         poke(elf_file(TEXT, Seg(0, bytes(16), kind=PT_DYNAMIC)), phdr_at(1, P_FILESZ), 1 << 40, 8),
         "program header 1, p_offset at byte 128: "
-        "0x1dc + p_filesz 0x10000000000 is behind the end of the file",
+        "0x1dc + p_filesz 0x10000000000 is past the end of the file",
     ),
 }
 

@@ -186,7 +186,7 @@ IMAGE_ERRORS: list[tuple[Callable[[], EnclaveImage], str]] = [
     ),
     (
         lambda: EnclaveImage(size=0x4000, segments=(one(0x3000, 0x2000),)),
-        "segment at 0x3000, size: ends behind SIZE 0x4000",
+        "segment at 0x3000, size: ends past SIZE 0x4000",
     ),
     (
         lambda: EnclaveImage(size=0x8000, segments=(one(0x2000), one(0, 0x3000))),

@@ -97,7 +97,7 @@ def test_defaults_sign_exactly_the_image() -> None:
         (SignOptions(vendor=1), "VENDOR: 0x1 is neither 0 nor 0x8086"),
         (SignOptions(isvfamilyid=b"\1" * 16), "ISVFAMILYID: needs ATTRIBUTES.KSS (bit 7)"),
         *(
-            (SignOptions(date=date), f"DATE: {date} is no date of the form YYYY-MM-DD")
+            (SignOptions(date=date), f"DATE: {date} is not a date of the form YYYY-MM-DD")
             for date in NO_DATES
         ),
     ],
@@ -225,12 +225,12 @@ DAMAGED: dict[str, tuple[Callable[[bytes], bytes], list[str], int]] = {
     ),
     "MODULUS small": (
         lambda raw: poke(raw, 128, 1, 384),
-        ["MODULUS at byte 128: no modulus of RSA-3072: too small"],
+        ["MODULUS at byte 128: not a modulus of RSA-3072: too small"],
         SGX_INVALID_SIGNATURE,
     ),
     "MODULUS even": (
         lambda raw: poke(raw, 128, raw[128] & 0xFE, 1),
-        ["MODULUS at byte 128: no modulus of RSA-3072: even"],
+        ["MODULUS at byte 128: not a modulus of RSA-3072: even"],
         SGX_INVALID_SIGNATURE,
     ),
     "MODULUS other": (

@@ -142,7 +142,7 @@ def test_a_refused_einit_ends_the_page_and_the_stream_is_complete_so_far() -> No
         (first,) = sgxs.read(stream.seen).pages()
         assert first.content.startswith(b"host")
         bare.eextend(page, added)
-    assert built.enclaves[0].unusual == "chunk 0x0 was measured twice, or behind an EINIT"
+    assert built.enclaves[0].unusual == "chunk 0x0 was measured twice, or after an EINIT"
 
 
 def test_an_enclave_that_is_removed_is_closed_and_its_page_used_again() -> None:

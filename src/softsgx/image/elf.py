@@ -164,12 +164,12 @@ def _load(data: bytes, number: int, phdr: Header) -> Load:
     start, filesz, memsz = phdr["p_offset"], phdr["p_filesz"], phdr["p_memsz"]
     vaddr, flags = phdr["p_vaddr"], phdr["p_flags"]
     if start + filesz > len(data):
-        why = f"{start:#x} + p_filesz {filesz:#x} is behind the end of the file ({len(data):#x})"
+        why = f"{start:#x} + p_filesz {filesz:#x} is past the end of the file ({len(data):#x})"
         phdr.refuse("p_offset", why)
     if filesz > memsz:
         phdr.refuse("p_filesz", f"{filesz:#x} is more than p_memsz {memsz:#x}")
     if vaddr + memsz > _ADDRESS_END:
-        phdr.refuse("p_vaddr", f"{vaddr:#x} + p_memsz {memsz:#x} is no user address")
+        phdr.refuse("p_vaddr", f"{vaddr:#x} + p_memsz {memsz:#x} is not a user address")
     if memsz > SPAN_MAX:
         phdr.refuse("p_memsz", f"{memsz:#x} is more than {SPAN_MAX:#x}")
     names = ((P_FLAGS.PF_R, R), (P_FLAGS.PF_W, W), (P_FLAGS.PF_X, X))
@@ -185,7 +185,7 @@ def _dynamic(data: bytes, phdr: Header, structs: ELFStructs) -> dict[str, tuple[
     """Tags of the dynamic section: value, and byte offset of the entry."""
     start, size = phdr["p_offset"], phdr["p_filesz"]
     if start + size > len(data):
-        phdr.refuse("p_offset", f"{start:#x} + p_filesz {size:#x} is behind the end of the file")
+        phdr.refuse("p_offset", f"{start:#x} + p_filesz {size:#x} is past the end of the file")
     tags: dict[str, tuple[int, int]] = {}
     step = structs.Elf_Dyn.sizeof()
     for at in range(start, start + size - step + 1, step):

@@ -144,7 +144,7 @@ class EnclaveImage:
             raise ImageError("BASEADDR", f"{self.baseaddr:#x} is not a multiple of {self.size:#x}")
         for segment in self.segments:
             if segment.end > self.size:
-                raise segment.error("size", f"ends behind SIZE {self.size:#x}")
+                raise segment.error("size", f"ends past SIZE {self.size:#x}")
             if segment.is_shadow_stack:
                 self._check_shadow_stack(segment)
         for below, above in pairwise(sorted(self.segments, key=lambda s: s.offset)):

@@ -105,7 +105,7 @@ def _bcd(text: str) -> int:
     except ValueError:
         day = None
     if day is None:
-        raise ImageError("DATE", f"{text} is no date of the form YYYY-MM-DD")
+        raise ImageError("DATE", f"{text} is not a date of the form YYYY-MM-DD")
     return int(text.replace("-", ""), 16)
 
 
@@ -207,7 +207,7 @@ def verify_signature(data: bytes) -> list[Finding]:
     signature = int.from_bytes(sig.SIGNATURE, "little")
     if modulus.bit_length() != KEY_BITS or not modulus & 1:
         why = "even" if modulus.bit_length() == KEY_BITS else "too small"
-        return [Finding("MODULUS", _OFFSETS["MODULUS"], f"no modulus of RSA-3072: {why}")]
+        return [Finding("MODULUS", _OFFSETS["MODULUS"], f"not a modulus of RSA-3072: {why}")]
     findings = []
     q1, q2 = quotients(modulus, signature)
     # `verified_padding` answers for all three at once: with quotients that are right, for one.

@@ -133,7 +133,7 @@ class Stats:
             ("  failed", self.failed),
             ("accesses", {f"refused {what}": n for what, n in self.accesses.items()}),
             ("page faults", self.faults),
-            ("told", self.signals),
+            ("signals", self.signals),
             ("EPC pages", pages),
             ("entries", entries),
             ("exits", self.exits),

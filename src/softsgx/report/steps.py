@@ -90,13 +90,13 @@ class Map(Step):
 
     page: int
     prot: int
-    anew: bool = False
+    again: bool = False
 
     @property
     def text(self) -> str:
         """As mmap /dev/sgx_enclave over 0x7000 with PROT_READ."""
-        anew = " anew" if self.anew else ""
-        return f"mmap /dev/sgx_enclave over {self.page:#x}{anew} with {prots(self.prot)}"
+        again = " again" if self.again else ""
+        return f"mmap /dev/sgx_enclave over {self.page:#x}{again} with {prots(self.prot)}"
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ class MapHost(Step):
 
     @property
     def text(self) -> str:
-        """As map memory of the host at 0x7000 with PROT_READ."""
-        return f"map memory of the host at {self.page:#x} with {prots(self.prot)}"
+        """As map host memory at 0x7000 with PROT_READ."""
+        return f"map host memory at {self.page:#x} with {prots(self.prot)}"
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,8 @@ class Leave(Step):
     def text(self) -> str:
         """Who, and what has to happen before."""
         if self.track:
-            return f"ETRACK is still due, then {self.who} must leave: accept when the ioctl is back"
+            leave = f", then {self.who} must leave" if self.who else ""
+            return f"ETRACK is still due{leave}: accept when the ioctl has returned"
         return f"{self.who} must leave the enclave, by an IPI of the kernel or EEXIT"
 
 

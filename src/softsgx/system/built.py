@@ -119,9 +119,9 @@ class Built:
         at = offset - self._page
         number = at // CHUNK_SIZE
         if not 0 <= at < PAGE_SIZE:
-            self._note(f"chunk {offset:#x} was measured behind the EADD of another page")
+            self._note(f"chunk {offset:#x} was measured after the EADD of another page")
         elif number in self._chunks:
-            self._note(f"chunk {offset:#x} was measured twice, or behind an EINIT")
+            self._note(f"chunk {offset:#x} was measured twice, or after an EINIT")
         else:
             self._chunks[number] = None
         self._record(records.EextendRecord(TAG=TAG_EEXTEND, OFFSET=offset).pack() + chunk)

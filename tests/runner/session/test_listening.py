@@ -170,7 +170,7 @@ def test_stats_are_a_table_at_the_end(explained: subprocess.CompletedProcess[str
     assert "EMODPR 1" in rows["leaves"]
     assert "SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS 1" in rows["calls"]
     assert "SIGSEGV SEGV_ACCERR 1" in rows["page faults"]
-    assert "SIGSEGV SEGV_ACCERR 1" in rows["told"]
+    assert "SIGSEGV SEGV_ACCERR 1" in rows["signals"]
     served = r"patched \d+, unproven \d+(, (cpuid|enclu) trapped \d+)*"
     assert re.fullmatch(served, rows["CPUID, ENCLU"])
     assert not rows["CPUID, ENCLU"].startswith("patched 0")

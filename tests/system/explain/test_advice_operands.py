@@ -140,7 +140,7 @@ def test_the_host_touches_what_is_not_mapped(access: int) -> None:
     """Advised was a mapping of the enclave."""
     made = Attempt(rig(), 0x10_0000, access, outside=True)
     follow(made)
-    assert "map memory of the host at 0x100000" in made.refusals[0].text
+    assert "map host memory at 0x100000" in made.refusals[0].text
 
 
 @pytest.mark.parametrize("outside", [True, False])

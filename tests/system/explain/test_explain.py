@@ -267,7 +267,7 @@ ACCESSES = [
         "MODIFIED",
         lambda w: word(w, w.enclave.data[0], lambda word: word | MODIFIED),
         read,
-        ("refused by the EPCM (ACCESS.11)", "build the enclave anew: no leaf makes"),
+        ("refused by the EPCM (ACCESS.11)", "rebuild the enclave: no leaf makes"),
     ),
     Row(
         "TRIM",
@@ -303,7 +303,7 @@ ACCESSES = [
         "another page",
         pte_of_the_other_page,
         read,
-        ("refused by the EPCM (ACCESS.08)", "of enclave 1, for 0x", "over PAGE anew with PROT_R"),
+        ("refused by the EPCM (ACCESS.08)", "of enclave 1, for 0x", "over PAGE again with PROT_R"),
     ),
     Row(
         "moved by mremap",
@@ -315,7 +315,7 @@ ACCESSES = [
         "another enclave",
         pte_of_another_enclave,
         read,
-        ("refused by the EPCM (ACCESS.07)", "of enclave 2, for 0x", "over PAGE anew with PROT_R"),
+        ("refused by the EPCM (ACCESS.07)", "of enclave 2, for 0x", "over PAGE again with PROT_R"),
     ),
     Row(
         "not EPC",
@@ -323,7 +323,7 @@ ACCESSES = [
         read,
         (
             "read at PAGE refused by the processor (ACCESS.04): #PF 0x8005",
-            "VMA   rw-  memory of the host, mapped by thread main",
+            "VMA   rw-  host memory, mapped by thread main",
             "EPCM  -    none: the page table leads to ordinary memory",
             "mmap /dev/sgx_enclave over PAGE with PROT_READ\n",
         ),
@@ -443,7 +443,7 @@ LEAVES = [
         "EACCEPT: nothing is due",
         lambda w: w.enclave.data[0],
         accept(REG | PR | R | W | X),
-        ("(EACCEPT.20)", "nothing is to be accepted: the page is rw- REG already"),
+        ("(EACCEPT.20)", "nothing to accept: the page is rw- REG already"),
     ),
     Row(
         "EACCEPT: malformed",
@@ -550,7 +550,7 @@ def test_eaccept_before_tracking_is_complete_names_who_is_inside() -> None:
             "refused (EACCEPT.21): SGX_NOT_TRACKED",
             "r--  REG PR since",
             "ETRACK is still due, then thread other (inside since event ",
-            ") must leave: accept when the ioctl is back",
+            ") must leave: accept when the ioctl has returned",
         ),
     )
 
@@ -571,7 +571,7 @@ def test_eenter_of_a_busy_tcs_names_who_is_on_it() -> None:
             f"EENTER(RBX={tcs:#x}) refused (ENTRY.14): #GP",
             "TCS        active, CSSA 0 of 2",
             "EPCM  ---  TCS since EADD",
-            "by    thread other, outside of enclaves",
+            "by    thread other, outside enclaves",
             "another TCS; or wait: thread main is inside on this one since event ",
         ),
     )

@@ -114,7 +114,7 @@ def _is_about_the_frame(rule: str) -> bool:
 @pytest.mark.parametrize(
     ("rule", "text"),
     [
-        ("CET.18", "nothing is to be accepted"),
+        ("CET.18", "nothing to accept"),
         ("CET.19", "set PREVSSP of the TCS to 0 while"),
         ("CET.20", "ENDBR64"),
         ("CET.21", "CR4.CET"),

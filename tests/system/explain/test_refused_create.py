@@ -65,7 +65,7 @@ ROWS = [
     Row(
         "ECREATE.12",
         {"XFRM": 0x23},
-        ("XFRM  0x23 X87 SSE OPMASK", "AVX-512 comes whole and upon AVX"),
+        ("XFRM  0x23 X87 SSE OPMASK", "AVX-512 needs AVX and all its own bits"),
         "XFRM 0x3 X87 SSE",
         Part(xfrm=0xE7),
     ),
@@ -119,7 +119,7 @@ ROWS = [
     Row(
         "ECREATE.21",
         {"ATTRIBUTES": WIDE | ATTR_INIT | ATTR_CET},
-        ("ATTRIBUTES  0x45 INIT MODE64BIT CET  permitted: 0x4b6", "INIT is for EINIT to set"),
+        ("ATTRIBUTES  0x45 INIT MODE64BIT CET  permitted: 0x4b6", "only EINIT sets INIT"),
         "ATTRIBUTES 0x4 MODE64BIT",
     ),
     Row(

@@ -126,7 +126,7 @@ ROWS = [
     ),
     Row("Q1", flipped(1040), "EINIT.07", ("Q1    at byte 1040: not the floor",), SIGN),
     Row("Q2", flipped(1424), "EINIT.07", ("Q2    at byte 1424: not the floor",), SIGN),
-    Row("modulus", at(128, b"\0"), "EINIT.07", ("MODULUS  at byte 128: no modulus",), SIGN),
+    Row("modulus", at(128, b"\0"), "EINIT.07", ("MODULUS  at byte 128: not a modulus",), SIGN),
     Row(
         "another version than was signed",
         at(1026, b"\7"),
@@ -215,7 +215,7 @@ ROWS = [
         "family without KSS",
         signed(ISVFAMILYID=b"\1" * 16),
         "EINIT.10",
-        (f"ISVFAMILYID  {'01' * 16}  and no ATTRIBUTES.KSS",),
+        (f"ISVFAMILYID  {'01' * 16}  but no ATTRIBUTES.KSS",),
         "SECS.ATTRIBUTES with KSS, or sign again without --isvfamilyid",
     ),
     Row(

@@ -43,7 +43,7 @@ class LostPage(Checker):
         except (EnclaveFault, SignalRaised) as fault:
             raise self.violated(f"{address:#x} cannot be used any more: {fault}") from fault
         except StepBound as bound:
-            raise self.violated(f"the access to {address:#x} is tried for ever") from bound
+            raise self.violated(f"the access to {address:#x} is retried forever") from bound
 
 
 def _fill(t: EnclaveThread, address: int, scene: Scene) -> Steps[bytes]:

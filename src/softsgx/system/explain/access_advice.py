@@ -29,7 +29,7 @@ _ACCESSES: Final[dict[str, Step]] = {
     "ACCESS.02": Canonical("the address", "as every linear address"),
     "ACCESS.03": Say(_LEAVE),
     "ACCESS.13": Again("only the old translation refused, and the exit has dropped it"),
-    "ACCESS.14": Say("end the code in front of the end of ELRANGE: no instruction may go over it"),
+    "ACCESS.14": Say("end the code before the end of ELRANGE: no instruction may cross it"),
     "ACCESS.15": Say("set SSP by RSTORSSP: a shadow stack of the enclave lies in ELRANGE"),
     "ACCESS.16": Say("a shadow stack is made of PT_SS_FIRST and PT_SS_REST pages (EADD or EAUG)"),
     "ACCESS.17": Say("by CALL or WRSS: only shadow-stack accesses change a shadow stack"),
@@ -37,10 +37,10 @@ _ACCESSES: Final[dict[str, Step]] = {
     "PAGING.07": Say("the page table must map a shadow stack with R/W = 0 and D = 1"),
 }
 _INSTRUCTIONS: Final[dict[str, str]] = {
-    "CODE.01": "leave it out, or let a handler, inside or of the host, go on behind it",
+    "CODE.01": "leave it out, or let a handler, in the enclave or the host, skip it",
     "CODE.02": "move it out of the enclave: EEXIT, or let the exception handler emulate it",
     "CODE.03": "INT3 in an enclave entered with DBGOPTIN: for the debugger",
-    "CODE.04": "an exception of the program's own: a handler inside, or the host, decides",
+    "CODE.04": "an exception of the program itself: a handler, in the enclave or the host, decides",
     "CODE.05": "--engine native executes what this processor has, and XFRM allows",
 }
 
@@ -52,7 +52,7 @@ def way_of_access(facts: Facts, access: int, rule: str) -> Way:
         return Way.of(goal, _ACCESSES[rule])
     steps, note = usable(facts, _RIGHTS[access], 0 if access & SHADOW else None)
     if not steps:
-        steps = nothing_left(facts, rule, "the page permits it by now")
+        steps = nothing_left(facts, rule, "the page permits it now")
     elif rule == "ACCESS.12" and all(step.where for step in steps):
         note += "; VMA and PTE already allow it"
     if facts.secs is None and not note and facts.encl is not None:

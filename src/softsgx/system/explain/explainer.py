@@ -39,8 +39,8 @@ _ELSEWHERE: Final = {
     "CODE.03": "INT3 after an opt-in entry",
     "CODE.04": "an exception of the instruction itself",
     "CODE.05": "an instruction that the emulator lacks, or that does not exist",
-    "HOST.01": "memory of the host that cannot be read",
-    "HOST.02": "memory of the host that cannot be written",
+    "HOST.01": "host memory that cannot be read",
+    "HOST.02": "host memory that cannot be written",
 }
 _RAISED: Final = frozenset({"CODE.03", "CODE.04"})
 _ENCLU: Final = frozenset(name for name, _ in ENCLU_LEAVES.values())
@@ -211,7 +211,7 @@ class Explainer:
         who = self.history.who(lp.id)
         self._rips.pop(lp.id, None)
         if lp.secs is None:
-            return f"{who}, outside of enclaves"
+            return f"{who}, outside enclaves"
         if not self._instructions:
             return f"{who} in enclave {lp.secs.EID} on the TCS {lp.tcs_address:#x}"
         at = lp.ssa_frame[-1] | (PAGE_SIZE - GPRSGX_SIZE + GPR_OFF_RIP)
@@ -355,7 +355,7 @@ def refusing_layer(rule: str, facts: Facts, access: int) -> str:
             return "the VMA"
         return "the driver" if not facts.pte & PTE_P else "the page table"
     if rule.startswith("HOST."):
-        return "memory of the host"
+        return "host memory"
     if rule == "ACCESS.13":
         return "the TLB"
     by_epcm = "ACCESS.05" <= rule <= "ACCESS.12" or rule in ("ACCESS.16", "ACCESS.17")

@@ -84,7 +84,7 @@ class Facts:
         last = f"; {calls[0][1]}, event {calls[0][0]}" if calls else ""
         if self.vma is None:
             return Layer("VMA", "-", f"no area of an enclave there{last}")
-        what = "/dev/sgx_enclave" if self.vma.sgx else "memory of the host"
+        what = "/dev/sgx_enclave" if self.vma.sgx else "host memory"
         mapped = next((entry for entry in calls if entry[1].name == "mmap"), None)
         by = f", mapped by thread {mapped[1].thread}, event {mapped[0]}" if mapped else ""
         if not calls or calls[0][1].name == "mmap":

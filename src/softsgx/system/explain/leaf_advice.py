@@ -149,7 +149,7 @@ def way_of_leaf(facts: Facts, call: Call, rule: str, operand: str) -> Way:
         return _of_tcs_state(facts, goal, rule)
     steps, note = _page_plan(facts, call, operand)
     if not steps:
-        steps = nothing_left(facts, rule, "the page is as it has to be by now")
+        steps = nothing_left(facts, rule, "the page is now as it has to be")
     return Way.of(goal, *steps, note=note)
 
 
@@ -219,7 +219,7 @@ def _to_accept(facts: Facts, call: Call, page: Page) -> list[Step]:
     """EACCEPT: SECINFO must say what the EPCM has, and tracking must be complete."""
     word, readings = page.word, facts.lp.processor.readings
     if not word & DUE:
-        return [Skip(f"nothing is to be accepted: the page is {word_text(word)} already")]
+        return [Skip(f"nothing to accept: the page is {word_text(word)} already")]
     if word & PT_MASK == REG and word & MODIFIED:
         return [Say(STUCK)]
     steps: list[Step] = []
@@ -366,7 +366,7 @@ def _untracked(facts: Facts, page: Page) -> list[Step]:
     history = facts.history
     lps = _inside(facts, secs, stamped - 1)
     names = [f"{history.who(n)} (inside since event {_since(facts, n)})" for n in lps]
-    return [Leave(tuple(lps), ", ".join(names) or "nobody", stamped > secs.EPOCH)]
+    return [Leave(tuple(lps), ", ".join(names), stamped > secs.EPOCH)]
 
 
 def _since(facts: Facts, lp: int) -> int:

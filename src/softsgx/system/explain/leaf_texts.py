@@ -4,7 +4,7 @@ from typing import Final
 
 _SETTINGS: Final = "the kernel of a 64-bit system sees to that; no program can"
 _CET_AREA: Final = "the CET state save area must be PT_SS_REST pages of the enclave, accepted, RW"
-_CET_FRAME: Final = "build the enclave anew: only the enclave itself can have changed its CET frame"
+_CET_FRAME: Final = "rebuild the enclave: only the enclave itself can have changed its CET frame"
 
 # About the machine, the mode, or how the enclave was built.
 WORDS: Final[dict[str, str]] = {
@@ -60,7 +60,7 @@ CONTENTS: Final[dict[str, str]] = {
 
 # What a page must hold before it becomes a TCS; afterwards nobody can write it.
 TCS_CONTENTS: Final[dict[str, str]] = {
-    "EACCEPT.22": "set all bytes behind the fields of the TCS to 0",
+    "EACCEPT.22": "set all bytes after the fields of the TCS to 0",
     "EACCEPT.23": "set FLAGS.DBGOPTIN of the TCS to 0",
     "EACCEPT.24": "set NSSA of the TCS above CSSA",
     "EACCEPT.25": "set AEP of the TCS to 0",

@@ -56,9 +56,9 @@ if TYPE_CHECKING:
 
 FRESH: Final = VALID | REG | R | W | PENDING  # what EAUG makes
 EVICTED_NEXT: Final = "the page is being evicted, the next fault loads it"
-GONE: Final = "build the enclave anew: the EPC page was lost (a suspend, or a kernel that freed it)"
+GONE: Final = "rebuild the enclave: the EPC page was lost (a suspend, or a kernel that freed it)"
 STUCK: Final = (
-    "build the enclave anew: no leaf makes a page REG MODIFIED, and only EREMOVE takes it away"
+    "rebuild the enclave: no leaf makes a page REG MODIFIED, and only EREMOVE takes it away"
 )
 NEAR_NULL: Final = "the pointer is near NULL: below 64 KiB no program maps memory"
 NO_EPC: Final = "EPC is exhausted and nothing can be evicted: a larger --epc, or fewer pages"

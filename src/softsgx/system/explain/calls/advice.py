@@ -28,7 +28,7 @@ _AREAS: Final = "munmap areas, or raise vm.max_map_count"
 _OPENED: Final = "open /dev/sgx_enclave with O_RDWR"
 _DEBUGGABLE: Final = "an accepted page of type REG; of a TCS, its fields, of which FLAGS is written"
 _ADVICE: Final = (
-    "an advice that enclave memory takes: 0 to 3 (NORMAL, RANDOM, SEQUENTIAL, WILLNEED), 10"
+    "advice that enclave memory takes: 0 to 3 (NORMAL, RANDOM, SEQUENTIAL, WILLNEED), 10"
     " (DONTFORK), 12 to 16 (MERGEABLE, UNMERGEABLE, HUGEPAGE, NOHUGEPAGE, DONTDUMP), 19"
     " (KEEPONFORK)"
 )
@@ -36,11 +36,11 @@ _GIVES_BACK: Final = (MADV_DONTNEED, MADV_DONTNEED_LOCKED, MADV_FREE, MADV_PAGEO
 _GIVEN_BACK: Final = "MODIFY_TYPES(PT_TRIM), EACCEPT inside and REMOVE_PAGES give pages back"
 _CLEAR: Final = "clear result and count before each ioctl"
 _MEMORY: Final = "free memory of the machine, and try again"
-_SIGNAL: Final = "let the handler run, and call again; after one with SA_RESTART Linux does so"
+_SIGNAL: Final = "let the handler run, and call again; with SA_RESTART Linux does so itself"
 _ZEROES: Final = "zero bytes 8 to 63 of the SECINFO"
-_FRESH: Final = "close the enclave and build it anew"
+_FRESH: Final = "close the enclave and rebuild it"
 _CREATE: Final = "SGX_IOC_ENCLAVE_CREATE first"
-_NOTHING: Final = "nothing is to be done"
+_NOTHING: Final = "nothing to do"
 _ADDED: Final = "a page that was added: by ADD_PAGES before INIT, or by a touch from inside (EAUG)"
 _NEW_TYPE: Final = "page_type 1 (PT_TCS) or 4 (PT_TRIM)"
 _COUNT: Final = "clear count before each ioctl"
@@ -212,7 +212,7 @@ def _production(asked: Asked) -> str:
 
 
 WAYS: Final[dict[str, str | Callable[[Asked], str]]] = {
-    "sgx_ioctl.busy": "wait until the other ioctl of this enclave is back, and try again",
+    "sgx_ioctl.busy": "wait until the other ioctl of this enclave has returned, and try again",
     "sgx_ioctl.request": _request,
     "sgx_provision_fops.request": "ask a descriptor of /dev/sgx_enclave",
     "kmalloc.memory": _MEMORY,
@@ -234,7 +234,7 @@ WAYS: Final[dict[str, str | Callable[[Asked], str]]] = {
     "sgx_encl_load_page_in_vma.absent": _ADDED,
     "sgx_encl_load_page_in_vma.cap": "mprotect the area to no more than the cap",
     "sgx_ioc_enclave_create.created": (
-        "open /dev/sgx_enclave once more: each time it is opened it is another enclave"
+        "open /dev/sgx_enclave again: each open makes another enclave"
     ),
     "sgx_encl_create.size": _size,
     "shmem_file_setup.size": _file_size,
@@ -251,7 +251,7 @@ WAYS: Final[dict[str, str | Callable[[Asked], str]]] = {
     "__sgx_encl_add_page.noexec": (
         "copy the contents to memory that does not come from a noexec mount"
     ),
-    "get_user_pages.address": "map readable memory at src, as long as length, outside of enclaves",
+    "get_user_pages.address": "map readable memory at src, as long as length, outside enclaves",
     "__sgx_encl_add_page.EADD": _AGAIN_LEAF,
     "__sgx_encl_extend.EEXTEND": _FRESH,
     "sgx_ioc_enclave_init.state": _init,
@@ -268,7 +268,7 @@ WAYS: Final[dict[str, str | Callable[[Asked], str]]] = {
     "sgx_ioc_enclave_restrict_permissions.result": _CLEAR,
     "sgx_enclave_restrict_permissions.type": _type,
     "sgx_enclave_restrict_permissions.EMODPR": _AGAIN,
-    "sgx_enclave_etrack.ETRACK": "try again: it needs all who are inside to leave once",
+    "sgx_enclave_etrack.ETRACK": "try again: every processor inside must leave once",
     "sgx_ioc_enclave_modify_types.page_type": _NEW_TYPE,
     "sgx_ioc_enclave_modify_types.result": _CLEAR,
     "sgx_enclave_modify_types.page_type": _NEW_TYPE,
@@ -300,9 +300,9 @@ WAYS: Final[dict[str, str | Callable[[Asked], str]]] = {
     "path_openat.name": "open /dev/sgx_enclave or /dev/sgx_provision",
     "build_open_flags.flags": "open it with O_RDWR, and O_CLOEXEC if you like",
     "alloc_fd.limit": "close a descriptor first",
-    "fget.fd": "a descriptor that open has returned, and that was not closed",
-    "fget.mode": "nothing can be read or written there: leave it out, and use mmap and ioctl",
-    "sgx_encl_fops.operation": "nothing of this kind can be done there: use mmap and ioctl",
+    "fget.fd": "a descriptor that open returned and that is not closed",
+    "fget.mode": "it cannot be read or written: use mmap and ioctl",
+    "sgx_encl_fops.operation": "the node does not support it: use mmap and ioctl",
     "sys_mmap.offset": "offset 0: for a node it does not matter",
     "ksys_mmap_pgoff.hugetlb": "leave MAP_HUGETLB out: EPC has pages of 4096 bytes",
     "do_mmap.length": "length 0x1000 or more",
@@ -318,7 +318,7 @@ WAYS: Final[dict[str, str | Callable[[Asked], str]]] = {
     "__get_unmapped_area.length": f"a shorter length: the user half ends at {TASK_SIZE:#x}",
     "__get_unmapped_area.end": f"an address and a length that end below {TASK_SIZE:#x}",
     "__get_unmapped_area.aligned": _aligned,
-    "vm_unmapped_area.space": "a shorter length, or munmap what is not needed",
+    "vm_unmapped_area.space": "a shorter length, or munmap something",
     "security_mmap_addr.low": _low,
     "do_vmi_munmap.range": f"an aligned address, and a length that is not 0, below {TASK_SIZE:#x}",
     "split_vma.map_count": _AREAS,
@@ -333,7 +333,7 @@ WAYS: Final[dict[str, str | Callable[[Asked], str]]] = {
     "sys_mremap.dontunmap": _WHOLE,
     "sys_mremap.aligned": _aligned,
     "sys_mremap.new_length": "munmap, if nothing is to be left",
-    "mremap_to.range": f"an aligned new address, with the range below {TASK_SIZE:#x}",
+    "mremap_to.range": f"an aligned new address, and a range that ends below {TASK_SIZE:#x}",
     "mremap_to.overlap": "a new range that is apart from the old one",
     "mremap_to.map_count": _AREAS,
     "vma_to_resize.hole": _hole,
@@ -364,7 +364,7 @@ WAYS: Final[dict[str, str | Callable[[Asked], str]]] = {
     "sgx_encl_mm_add.signal": "let the handler run, and call again",
     "__vdso_sgx_enter_enclave.function": "function 2 (EENTER) or 3 (ERESUME)",
     "__vdso_sgx_enter_enclave.reserved": "clear the structure before its first use",
-    "sgx_vma_access.unregistered": "map /dev/sgx_enclave anew in that process",
+    "sgx_vma_access.unregistered": "map /dev/sgx_enclave again in that process",
     "sgx_vma_access.production": _production,
     "sgx_vma_access.EDBGRD": _DEBUGGABLE,
     "sgx_vma_access.EDBGWR": _DEBUGGABLE,

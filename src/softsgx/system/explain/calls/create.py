@@ -140,7 +140,7 @@ def _xfrm(part: Part, secs: SECS, _source: bytes) -> Fix:
         value &= ~XFRM_AVX512
     if value & XFRM_AMX != XFRM_AMX:
         value &= ~XFRM_AMX
-    whole = "AVX-512 comes whole and upon AVX, AMX comes whole"
+    whole = "AVX-512 needs AVX and all its own bits, AMX both of its"
     more = f"; {whole}" if not secs.XFRM & ~part.xfrm else ""
     return Fix("XFRM", value, f"{flags_text('XFRM', part.xfrm)} (CPUID.12H.1:ECX, EDX){more}")
 
@@ -159,7 +159,7 @@ def _frame(part: Part, secs: SECS, _source: bytes) -> Fix:
 
 def _canonical(part: Part, secs: SECS, _source: bytes) -> Fix:
     limit = _CANONICAL & ~(max(secs.SIZE_, 1) - 1)
-    return Fix("BASEADDR", secs.BASEADDR & limit, "a canonical address, of user space")
+    return Fix("BASEADDR", secs.BASEADDR & limit, "a canonical address of user space")
 
 
 def _wide(part: Part, secs: SECS, _source: bytes) -> Fix:
@@ -188,7 +188,7 @@ def _aligned(part: Part, secs: SECS, _source: bytes) -> Fix:
 def _attributes(part: Part, secs: SECS, _source: bytes) -> Fix:
     permitted = f"{flags_text('ATTRIBUTES', part.attributes)} (CPUID.12H.1:EAX, EBX)"
     if secs.ATTRIBUTES & ATTR_INIT:
-        permitted += "; INIT is for EINIT to set"
+        permitted += "; only EINIT sets INIT"
     return Fix("ATTRIBUTES", secs.ATTRIBUTES & part.attributes, permitted)
 
 
@@ -217,7 +217,7 @@ def _bitmap(part: Part, secs: SECS, source: bytes) -> Fix:
         return _canonical(part, secs, source)
     if not secs.ATTRIBUTES & ATTR_MODE64BIT and secs.BASEADDR >> 32:
         return _wide(part, secs, source)
-    permitted = "BASEADDR plus the offset is an address of the enclave's mode"
+    permitted = "BASEADDR plus the offset must be an address in the enclave's mode"
     return Fix("CET_LEG_BITMAP_OFFSET", 0, permitted)
 
 

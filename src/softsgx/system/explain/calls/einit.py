@@ -44,7 +44,7 @@ def sigstruct_layers(asked: Asked, raw: bytes, secs: Secs) -> tuple[list[Layer],
         else:
             ways.append(_MEASURED)
     if any(sig.ISVFAMILYID) and not secs.ATTRIBUTES & ATTR_KSS:
-        layers.append(Layer("ISVFAMILYID", sig.ISVFAMILYID.hex(), "and no ATTRIBUTES.KSS"))
+        layers.append(Layer("ISVFAMILYID", sig.ISVFAMILYID.hex(), "but no ATTRIBUTES.KSS"))
         kss = "SECS.ATTRIBUTES with KSS, or " if part.kss else ""
         ways.append(f"{kss}sign again without --isvfamilyid")
     masked, way = _masked(part, secs, sig)
