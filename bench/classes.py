@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from softsgx.explore import Scenario
-from softsgx.explore.attempt import advance
+from softsgx.explore.execute import execute_next
 from softsgx.explore.strategies import Dpor
-from softsgx.explore.strategies.strategy import candidates, following
+from softsgx.explore.strategies.strategy import candidates, default_next
 from softsgx.explore.strategies.subtree import Node
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class _Every(Dpor):
     def _new(self, enabled: Sequence[Task], current: Task | None, depth: int) -> Task:
         tasks = candidates(enabled, self._trail) if len(enabled) > 1 else enabled
         last = self._nodes[-1].chosen if depth else -1
-        chosen = following(tasks, current, last)
+        chosen = default_next(tasks, current, last)
         node = Node([task.index for task in tasks], chosen.index, {})
         node.todo.update(dict.fromkeys(node.enabled))
         self._nodes.append(node)
@@ -53,13 +53,13 @@ def classes(scenario: Scenario, most: int) -> tuple[int, int, bool]:
     strategy = _Every(scenario)
     executions = 0
     while executions < most:
-        anew = strategy.wants_extras
+        anew = strategy.wants_implicit
         if not strategy.begin():
             break
         if anew:
             # What was done so far ordered too little.
             executions = 0
             strategy.found.clear()
-        advance(scenario, strategy)
+        execute_next(scenario, strategy)
         executions += 1
     return executions, len(strategy.found), strategy.exhausted

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from softsgx.explore.attempt import advance
+from softsgx.explore.execute import execute_next
 from softsgx.explore.failure import Kind
 from softsgx.explore.scenario import Bodies
 from softsgx.explore.strategies import Bounded, Dpor, Strategy
@@ -128,7 +128,7 @@ def search(program: Program, strategy: Callable[[Run], Strategy], limit: int = 2
         executions += 1
         if executions > limit:
             return Ends(frozenset(states), executions, False)
-        found = advance(run, chosen)
+        found = execute_next(run, chosen)
         if found is None:
             continue
         assert found.failure is None or found.failure.kind is Kind.DEADLOCK, found.failure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from softsgx.explore.attempt import advance
+from softsgx.explore.execute import execute_next
 from softsgx.explore.scenario import Bodies
 from softsgx.explore.strategies import Dpor
 from softsgx.sim import Rng, Steps
@@ -95,7 +95,7 @@ def test_independent_tasks_need_one_execution() -> None:
     strategy = Dpor(scenario)
     executions = 0
     while strategy.begin():
-        executions += advance(scenario, strategy) is not None
+        executions += execute_next(scenario, strategy) is not None
     assert executions == 1
 
 
@@ -108,5 +108,5 @@ def test_readers_of_one_object_need_one_execution() -> None:
     strategy = Dpor(scenario)
     executions = 0
     while strategy.begin():
-        executions += advance(scenario, strategy) is not None
+        executions += execute_next(scenario, strategy) is not None
     assert executions == 1

@@ -322,8 +322,8 @@ def test_a_replay_string_repeats_the_failure() -> None:
     failure = explore(scenario).failure
     assert failure is not None
     text = replay_string(scenario, failure.choices)
-    again = record(Counter(), choices_of(text, Counter())).attempt.failure
-    assert failure.same(again)
+    again = record(Counter(), choices_of(text, Counter())).executed.failure
+    assert failure.same_as(again)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from softsgx.explore import Bodies, Plan, Violation, explore
-from softsgx.explore.minimise import Loose, measured, minimise
+from softsgx.explore.minimise import LenientFollow, minimise, with_preemptions
 from softsgx.explore.record import record
 from softsgx.sim import Execution, Steps
 from tests.explore.test_explorer import Counter
@@ -18,12 +18,12 @@ def test_switches_that_do_not_matter_go() -> None:
             for _ in range(4):
                 yield ("write", "distraction", True)
 
-    found = record(Long(), Loose([0, 1] * 10)).attempt.failure
+    found = record(Long(), LenientFollow([0, 1] * 10)).executed.failure
     assert found is not None
-    assert measured(Long(), found).preemptions > 5
+    assert with_preemptions(Long(), found).preemptions > 5
     small = minimise(Long(), found)
     assert (small.preemptions, small.rule) == (1, "lost update")
-    assert found.same(record(Long(), small.choices).attempt.failure)
+    assert found.same_as(record(Long(), small.choices).executed.failure)
 
 
 def test_draws_that_do_not_matter_become_ordinary() -> None:
@@ -56,7 +56,7 @@ def test_a_draw_that_matters_stays() -> None:
         if state.drawn == 2:
             raise Violation("fault", "drawn")
 
-    scenario = Bodies(State, body, body, judge=judge)
+    scenario = Bodies(State, body, body, verify=judge)
     failure = explore(scenario, Plan(strategy="random")).failure
     assert failure is not None
     assert failure.choices.count(~2) == 1
@@ -72,7 +72,7 @@ def test_the_failure_stays_the_same_one() -> None:
                 raise Violation("no lost update", "")
             super().check(execution)
 
-    found = record(Two(), [0, 1, 0]).attempt.failure
+    found = record(Two(), [0, 1, 0]).executed.failure
     assert found is not None
     assert found.rule == "lost update"
     assert minimise(Two(), found).rule == "lost update"

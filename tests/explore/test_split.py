@@ -9,7 +9,7 @@ import pytest
 
 from softsgx.explore import Outcome, Plan, Scenario, explore
 from softsgx.explore.split import Search
-from softsgx.explore.unit import Part, Unit, work
+from softsgx.explore.unit import Unit, UnitResult, work
 from softsgx.sim import Choice, Execution, Rng
 from softsgx.system.scenarios.catalogue import SCENARIOS
 from tests.explore.programs import OPS, Run, random_program
@@ -43,7 +43,7 @@ def search(
     return found.finish()
 
 
-def some(scenario: Scenario, unit: Unit, quantum: int) -> Part:
+def some(scenario: Scenario, unit: Unit, quantum: int) -> UnitResult:
     left = iter(range(quantum - 1))
     return work(scenario, unit, pause=lambda: next(left, None) is None)
 
@@ -217,7 +217,7 @@ def test_subtrees_are_the_whole_reduction(ops: tuple[str, ...], quantum: int) ->
         assert summary(many) == summary(one), program
         if one.failure is None:
             compared += 1
-            # Executions that began before `Extras` were known to be needed are done again.
+            # Those that began before implicit conflicts were known to matter are done again.
             assert set(divided.choices) == set(alone.choices), program
     assert compared > 8
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from softsgx.explore import Kind, Plan, explore, record
-from softsgx.explore.record import deterministic
+from softsgx.explore.record import replay_difference
 from softsgx.system.scenarios.catalogue import KNOWN_RACES, KnownRace
 
 each_race = pytest.mark.parametrize("race", KNOWN_RACES, ids=lambda race: race.number)
@@ -36,8 +36,8 @@ def test_race_is_found_and_shrunk(race: KnownRace) -> None:
     assert failure.steps <= steps
     assert failure.preemptions <= 1
     # The schedule shows it again, in a machine that was built anew, too.
-    assert deterministic(scenario, failure.choices) == ("", "")
-    assert failure.same(record(race.alone(True), failure.choices).attempt.failure)
+    assert replay_difference(scenario, failure.choices) == ("", "")
+    assert failure.same_as(record(race.alone(True), failure.choices).executed.failure)
 
 
 @each_race

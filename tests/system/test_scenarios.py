@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from softsgx.explore import Scenario
-from softsgx.explore.attempt import advance
+from softsgx.explore.execute import execute_next
 from softsgx.explore.strategies import Bounded, Dpor, Strategy, Walk
 from softsgx.linux.sgx.main import sgx_reclaim_pages
 from softsgx.linux.version import Races
@@ -52,7 +52,7 @@ def test_every_execution_starts_from_the_same_state(kind: type[MachineScenario])
     first = at_start()
     walk = Walk(Rng(1), 3)
     while walk.begin():
-        assert advance(scenario, walk) is not None
+        assert execute_next(scenario, walk) is not None
         assert at_start() == first
 
 
@@ -61,7 +61,7 @@ def ends(scenario: Scenario, strategy: Strategy) -> tuple[set[Any], int]:
     found, executions = set(), 0
     while strategy.begin():
         executions += 1
-        done = advance(scenario, strategy)
+        done = execute_next(scenario, strategy)
         if done is not None:
             failure = done.failure
             found.add(failure.rule if failure is not None else scenario.fingerprint())

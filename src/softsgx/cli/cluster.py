@@ -12,7 +12,7 @@ from typing import Any, Final
 from softsgx.cli.crew import Task, likeness, work_on
 from softsgx.cli.errors import UsageError
 from softsgx.cli.stopping import leave_interrupts_to_parent
-from softsgx.explore.unit import Part, Unit
+from softsgx.explore.unit import Unit, UnitResult
 
 ANSWER_S: Final = 5.0
 """How long a scheduler may take to answer, in seconds."""
@@ -99,9 +99,9 @@ class Cluster:
         """Workers at present; one that has died is missing until Dask has replaced it."""
         return max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
 
-    def submit(self, task: Task, units: list[Unit], seconds: float) -> Future[list[Part]]:
+    def submit(self, task: Task, units: list[Unit], seconds: float) -> Future[list[UnitResult]]:
         """Have one of them do `work_on`; Dask gives it to another one if that one dies."""
-        future: Future[list[Part]] = self._executor.submit(
+        future: Future[list[UnitResult]] = self._executor.submit(
             work_on, task._replace(like=self._like), units, seconds
         )
         return future

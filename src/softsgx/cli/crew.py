@@ -23,7 +23,7 @@ from softsgx.explore.outcome import Outcome
 from softsgx.explore.plan import Plan
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.split import Search
-from softsgx.explore.unit import Part, Unit, work
+from softsgx.explore.unit import Unit, UnitResult, work
 
 HUNGRY: Final = 0.05
 """Seconds for a unit while there is too little to do for all workers."""
@@ -72,7 +72,7 @@ class Crew(Protocol):
     @property
     def lost(self) -> tuple[type[BaseException], ...]: ...
 
-    def submit(self, task: Task, units: list[Unit], seconds: float) -> Future[list[Part]]:
+    def submit(self, task: Task, units: list[Unit], seconds: float) -> Future[list[UnitResult]]:
         """Have one of them do `work_on`."""
 
     def renew(self) -> None:
@@ -110,7 +110,7 @@ class _Foreman:
         self._search = search
         self._task = task
         self._stopping = stopping
-        self._waiting: dict[Future[list[Part]], list[_Taken]] = {}
+        self._waiting: dict[Future[list[UnitResult]], list[_Taken]] = {}
         self._stopped = 0.0
         self.hung = False
         # Taken, and nobody has them.
@@ -172,11 +172,11 @@ class _Foreman:
         # Now and then it looks whether it is to stop.
         done, _ = wait(self._waiting, PATIENCE, FIRST_COMPLETED)
         for future in done:
-            parts = future.result()
+            results = future.result()
             batch = self._waiting.pop(future)
-            for (ticket, _unit), part in zip(batch, parts, strict=False):
-                self._search.give(ticket, part)
-            self._left += batch[len(parts) :]
+            for (ticket, _unit), result in zip(batch, results, strict=False):
+                self._search.give(ticket, result)
+            self._left += batch[len(results) :]
 
 
 # In a worker: the scenario it works on, made at its first unit, and the executions so far. It has
@@ -186,7 +186,7 @@ _done: dict[Task, int] = {}
 _turn = Lock()
 
 
-def work_on(task: Task, units: list[Unit], seconds: float) -> list[Part]:
+def work_on(task: Task, units: list[Unit], seconds: float) -> list[UnitResult]:
     """In a worker: some units, as far as it comes in so many seconds; those not begun are left."""
     with _turn:
         scenario = _made.get(task)
@@ -196,14 +196,14 @@ def work_on(task: Task, units: list[Unit], seconds: float) -> list[Part]:
             found = find(_placed(task))
             scenario = _made[task] = next(made for made in found if made.name == task.name)
         pause = Stopping(seconds)
-        parts: list[Part] = []
+        results: list[UnitResult] = []
         for unit in units:
-            if parts and pause():
+            if results and pause():
                 break
-            part = work(scenario, unit, pause, _done.get(task, 0))
-            _done[task] = _done.get(task, 0) + part.executions
-            parts.append(part)
-        return parts
+            result = work(scenario, unit, pause, _done.get(task, 0))
+            _done[task] = _done.get(task, 0) + result.executions
+            results.append(result)
+        return results
 
 
 def _placed(task: Task) -> str:

@@ -14,7 +14,7 @@ from typing import Final
 from softsgx.cli.crew import Task, work_on
 from softsgx.cli.errors import EXIT_INTERRUPTED
 from softsgx.cli.stopping import leave_interrupts_to_parent
-from softsgx.explore.unit import Part, Unit
+from softsgx.explore.unit import Unit, UnitResult
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -36,7 +36,7 @@ class Processes:
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(self.size, context, initializer=_begin)
 
-    def submit(self, task: Task, units: list[Unit], seconds: float) -> Future[list[Part]]:
+    def submit(self, task: Task, units: list[Unit], seconds: float) -> Future[list[UnitResult]]:
         """Have one of them do `work_on`."""
         # It may start a worker, which leaves interrupts to this process only when it has begun.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from softsgx.explore.attempt import advance
+from softsgx.explore.execute import execute_next
 from softsgx.explore.failure import Failure, Kind
-from softsgx.explore.minimise import measured, minimise
+from softsgx.explore.minimise import minimise, with_preemptions
 from softsgx.explore.outcome import Outcome
 from softsgx.explore.plan import EXHAUSTIVE, PCT, RANDOM, Plan
-from softsgx.explore.record import deterministic
+from softsgx.explore.record import replay_difference
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.strategies import Bounded, Dpor, Pct, Strategy, Walk
 from softsgx.sim import Choice, Rng
@@ -22,8 +22,8 @@ Deadline = Callable[[], bool]
 Progress = Callable[[Outcome], None]
 
 
-def never() -> bool:
-    """The deadline that is always in the future."""
+def no_deadline() -> bool:
+    """A deadline that never comes."""
     return False
 
 
@@ -31,7 +31,7 @@ def explore(
     scenario: Scenario,
     plan: Plan | None = None,
     *,
-    deadline: Deadline = never,
+    deadline: Deadline = no_deadline,
     progress: Progress | None = None,
 ) -> Outcome:
     """Search a scenario for a failure.
@@ -49,22 +49,22 @@ def explore(
             outcome.complete = True
             break
         outcome.bound = max(outcome.bound, bound)
-    return concluded(scenario, outcome, plan)
+    return finish(scenario, outcome, plan)
 
 
-def concluded(scenario: Scenario, outcome: Outcome, plan: Plan) -> Outcome:
+def finish(scenario: Scenario, outcome: Outcome, plan: Plan) -> Outcome:
     """Judge the failure of a search that is over; without one, estimate what is left."""
     if outcome.failure is not None:
         outcome.found_after = outcome.executions
-        outcome.failure = judged(scenario, outcome.failure, plan, outcome.bound + 1)
+        outcome.failure = confirm(scenario, outcome.failure, plan, outcome.bound + 1)
     elif not outcome.complete and plan.strategy != RANDOM:
         walk = Walk(Rng(plan.seed).stream("estimate"), WALKS)
         estimate = Outcome(scenario.name, RANDOM)
-        drive(scenario, walk, estimate, WALKS, never, None)
+        drive(scenario, walk, estimate, WALKS, no_deadline, None)
         outcome.schedules = walk.schedules
         if estimate.failure is not None:
             outcome.found_after = outcome.executions + estimate.executions
-            outcome.failure = judged(scenario, estimate.failure, plan, outcome.bound + 1)
+            outcome.failure = confirm(scenario, estimate.failure, plan, outcome.bound + 1)
     return outcome
 
 
@@ -88,7 +88,7 @@ def steps_of(scenario: Scenario) -> int:
     """The length of the execution without preemption: what PCT takes for the length of all."""
     strategy = Bounded(0)
     strategy.begin()
-    found = advance(scenario, strategy)
+    found = execute_next(scenario, strategy)
     return found.execution.steps if found is not None else 1
 
 
@@ -107,7 +107,7 @@ def drive(
         if outcome.executions >= limit or deadline():
             outcome.stopped = True
             return
-        once(scenario, strategy, outcome)
+        execute_and_count(scenario, strategy, outcome)
         if progress is not None:
             outcome.fraction = strategy.fraction
             progress(outcome)
@@ -115,12 +115,14 @@ def drive(
         outcome.redundant = strategy.redundant
 
 
-def once(scenario: Scenario, strategy: Strategy, outcome: Outcome, before: int = 0) -> None:
+def execute_and_count(
+    scenario: Scenario, strategy: Strategy, outcome: Outcome, before: int = 0
+) -> None:
     """One execution of a strategy that has begun it, added to the outcome.
 
     `before`: executions that do not count there.
     """
-    found = advance(scenario, strategy)
+    found = execute_next(scenario, strategy)
     outcome.executions += 1
     if found is None:
         return
@@ -129,25 +131,25 @@ def once(scenario: Scenario, strategy: Strategy, outcome: Outcome, before: int =
     outcome.failure = found.failure
     # Now and then a schedule is executed twice.
     if found.failure is None and (before + outcome.executions).bit_count() == 1:
-        outcome.failure = unsteady(scenario, execution.choices, execution.steps)
+        outcome.failure = nondeterminism(scenario, execution.choices, execution.steps)
 
 
-def unsteady(scenario: Scenario, choices: list[Choice], steps: int) -> Failure | None:
+def nondeterminism(scenario: Scenario, choices: list[Choice], steps: int) -> Failure | None:
     """The failure that one schedule leads to two executions; None if it does not."""
-    why, where = deterministic(scenario, choices)
+    why, where = replay_difference(scenario, choices)
     if not why:
         return None
     kind = Kind.NONDETERMINISM
     return Failure(kind, "nondeterminism", why, where or scenario.file, "", tuple(choices), steps)
 
 
-def judged(scenario: Scenario, failure: Failure, plan: Plan, least: int) -> Failure:
+def confirm(scenario: Scenario, failure: Failure, plan: Plan, least: int) -> Failure:
     """A failure that was repeated, counted, and made small."""
     if failure.kind is Kind.NONDETERMINISM or not failure.steps:
         return failure
-    again = unsteady(scenario, list(failure.choices), failure.steps)
+    again = nondeterminism(scenario, list(failure.choices), failure.steps)
     if again is not None:
         return again
     if not plan.minimise or failure.kind in (Kind.STEP_BOUND, Kind.SCENARIO):
-        return measured(scenario, failure)
+        return with_preemptions(scenario, failure)
     return minimise(scenario, failure, least=max(0, least))

@@ -66,7 +66,7 @@ class Failure:
         """The string by which `sim.Follow` repeats it."""
         return encode(self.choices)
 
-    def same(self, other: Failure | None) -> bool:
+    def same_as(self, other: Failure | None) -> bool:
         """Whether another failure is the same one, perhaps by another schedule."""
         return other is not None and (self.kind, self.rule) == (other.kind, other.rule)
 
@@ -97,11 +97,11 @@ def classify(
         kind = Kind.SCENARIO
     where = _place(place)
     if isinstance(exception, StepBound):
-        where = standing(scenario, exception.lines)
+        where = innermost_line(scenario, exception.lines)
     return Failure(kind, rule, text, where, _task(exception), tuple(choices), steps)
 
 
-def standing(scenario: Scenario, lines: Sequence[tuple[str, int]]) -> str:
+def innermost_line(scenario: Scenario, lines: Sequence[tuple[str, int]]) -> str:
     """Of the lines of a task the innermost as "file:line": in the scenario's file, if any is."""
     own = [line for line in lines if line[0] == scenario.file]
     return "".join(f"{Path(file).name}:{line}" for file, line in (own or lines)[-1:])

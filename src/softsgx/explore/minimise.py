@@ -7,12 +7,12 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Final, NamedTuple
 
-from softsgx.explore.attempt import advance
+from softsgx.explore.execute import execute_next
 from softsgx.explore.failure import Failure
 from softsgx.explore.record import record
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.strategies import Bounded
-from softsgx.explore.strategies.strategy import Trail, candidates, following
+from softsgx.explore.strategies.strategy import Trail, candidates, default_next
 from softsgx.sim import Choice, Task
 
 SEARCH_MAX: Final = 2_000
@@ -21,7 +21,7 @@ TRIES_MAX: Final = 600
 """Schedules made from the failing one that are tried."""
 
 
-class Loose:
+class LenientFollow:
     """Follows a schedule as far as it makes sense, and goes on without preemption where not."""
 
     def __init__(self, choices: Sequence[Choice]) -> None:
@@ -38,7 +38,7 @@ class Loose:
         """The next task of the schedule that is enabled; what is not is passed over."""
         task = enabled[0]
         if len(enabled) > 1:
-            task = self._scheduled(enabled) or following(
+            task = self._scheduled(enabled) or default_next(
                 candidates(enabled, self._trail), current, self._last
             )
         self._last = task.index
@@ -71,7 +71,7 @@ class _Size(NamedTuple):
     switches: int
 
 
-def measured(scenario: Scenario, failure: Failure) -> Failure:
+def with_preemptions(scenario: Scenario, failure: Failure) -> Failure:
     """The failure with its preemptions counted."""
     return replace(failure, preemptions=record(scenario, failure.choices).recorder.preemptions)
 
@@ -81,24 +81,24 @@ def minimise(scenario: Scenario, failure: Failure, *, least: int = 0) -> Failure
 
     `least` preemptions are known to be needed; fewer are not searched for.
     """
-    best, size = measured(scenario, failure), _size(scenario, failure.choices)
+    best, size = with_preemptions(scenario, failure), _size(scenario, failure.choices)
     left = SEARCH_MAX
     for bound in range(least, best.preemptions):
         found, left = _search(scenario, failure, bound, left)
         if found is not None:
-            best, size = measured(scenario, found), _size(scenario, found.choices)
+            best, size = with_preemptions(scenario, found), _size(scenario, found.choices)
             break
     tries, better = 0, True
     while better and tries < TRIES_MAX:
         better = False
         for choices in _smaller(best.choices):
             tries += 1
-            recording = record(scenario, Loose(choices))
-            found = recording.attempt.failure
-            if found is not None and failure.same(found):
+            recording = record(scenario, LenientFollow(choices))
+            found = recording.executed.failure
+            if found is not None and failure.same_as(found):
                 smaller = _size(scenario, found.choices)
                 if smaller < size:
-                    best, size, better = measured(scenario, found), smaller, True
+                    best, size, better = with_preemptions(scenario, found), smaller, True
                     break
             if tries == TRIES_MAX:
                 break
@@ -112,8 +112,8 @@ def _search(
     strategy = Bounded(bound)
     while left and strategy.begin():
         left -= 1
-        found = advance(scenario, strategy)
-        if found is not None and failure.same(found.failure):
+        found = execute_next(scenario, strategy)
+        if found is not None and failure.same_as(found.failure):
             return found.failure, left
     return None, left
 

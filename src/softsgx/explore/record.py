@@ -7,8 +7,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from softsgx.explore.attempt import Attempt, attempt
-from softsgx.explore.failure import Failure, standing
+from softsgx.explore.execute import Executed, execute
+from softsgx.explore.failure import Failure, innermost_line
 from softsgx.explore.footprint import key_of
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.strategies.strategy import preempts
@@ -25,7 +25,7 @@ class Step(NamedTuple):
     task: int
     name: str
     kind: str
-    words: str
+    text: str
     preempts: bool
     drawn: list[str]
     where: str
@@ -57,10 +57,10 @@ class Recorder:
             self.states.append(self.scenario.state())
         task = self.inner.choose(enabled, current)
         point: Point = task.point
-        words = self.scenario.words(point) if self._with_states else ""
-        where = standing(self.scenario, task.lines())
+        text = self.scenario.point_text(point) if self._with_states else ""
+        where = innermost_line(self.scenario, task.lines())
         preemption = len(enabled) > 1 and preempts(task, enabled, current)
-        self.steps.append(Step(task.index, task.name, point[0], words, preemption, [], where))
+        self.steps.append(Step(task.index, task.name, point[0], text, preemption, [], where))
         self.keys.append(key_of(point[1]))
         return task
 
@@ -69,7 +69,7 @@ class Recorder:
         value = self.inner.draw(n, what)
         if value and self._with_states:
             drawn = self.steps[-1].drawn if self.steps else self.drawn
-            drawn.append(self.scenario.drawn(what, value))
+            drawn.append(self.scenario.draw_text(what, value))
         return value
 
     @property
@@ -81,13 +81,13 @@ class Recorder:
 class Recording(NamedTuple):
     """An execution with all that happened in it."""
 
-    attempt: Attempt
+    executed: Executed
     recorder: Recorder
 
     @property
     def failure(self) -> Failure | None:
         """The failure, with its preemptions counted."""
-        failure = self.attempt.failure
+        failure = self.executed.failure
         if failure is None:
             return None
         return replace(failure, preemptions=self.recorder.preemptions)
@@ -95,10 +95,10 @@ class Recording(NamedTuple):
     @property
     def trace(self) -> Hashable:
         """What two runs of one schedule must have in common."""
-        failure = self.attempt.failure
+        failure = self.executed.failure
         steps = tuple([(step.task, step.kind) for step in self.recorder.steps])
         found = (failure.kind, failure.rule, _text(failure)) if failure is not None else None
-        return steps, tuple(self.recorder.keys), found, tuple(self.attempt.execution.choices)
+        return steps, tuple(self.recorder.keys), found, tuple(self.executed.execution.choices)
 
 
 _OBJECT: Final = re.compile(r" object at 0x[0-9a-f]+")
@@ -116,13 +116,13 @@ def record(
     inner = Follow(scheduler) if isinstance(scheduler, Sequence) else scheduler
     recorder = Recorder(inner, scenario, states=states)
     recorder.begin()
-    done = attempt(scenario, recorder)
+    done = execute(scenario, recorder)
     if states:
         recorder.states.append(scenario.state())
     return Recording(done, recorder)
 
 
-def deterministic(scenario: Scenario, choices: Sequence[Choice]) -> tuple[str, str]:
+def replay_difference(scenario: Scenario, choices: Sequence[Choice]) -> tuple[str, str]:
     """Run a schedule twice: why they differ, and the line of it, as far as there is one.
 
     Both empty if the runs agree.
@@ -146,7 +146,7 @@ def deterministic(scenario: Scenario, choices: Sequence[Choice]) -> tuple[str, s
 
 
 def _difference(first: Recording, second: Recording) -> str:
-    one, two = first.attempt.failure, second.attempt.failure
+    one, two = first.executed.failure, second.executed.failure
     texts = [_text(found) if found is not None else "no failure" for found in (one, two)]
     if texts[0] != texts[1]:
         return f"the first run ends with: {texts[0]}; the second with: {texts[1]}"

@@ -79,7 +79,7 @@ class Scenario:
         """The state column of a report, after each step."""
         return ""
 
-    def words(self, point: Point) -> str:
+    def point_text(self, point: Point) -> str:
         """A point in the words of the reader."""
         kind, touched, _write = point
         name = getattr(touched, "name", touched)
@@ -87,7 +87,7 @@ class Scenario:
             name = " ".join(f"{part:#x}" if isinstance(part, int) else str(part) for part in name)
         return f"{kind} {name}" if kind not in BLOCKING or name else kind
 
-    def drawn(self, what: str, value: int) -> str:
+    def draw_text(self, what: str, value: int) -> str:
         """A draw in the words of the reader; 0, the ordinary course, is not asked for."""
         return what if value == 1 else f"{what}: {value}"
 
@@ -115,19 +115,19 @@ class Scenario:
 class Bodies(Scenario):
     """A scenario of plain generator functions, for tests and sketches.
 
-    `bodies` are called with one fresh `state` made by `fresh()`; `judge(state)` may raise.
+    `bodies` are called with one state, made by `fresh()`; in the end `verify(state)` may raise.
     """
 
     def __init__(
         self,
         fresh: Callable[[], Any],
         *bodies: Callable[[Any], Steps[Any]],
-        judge: Callable[[Any], None] | None = None,
+        verify: Callable[[Any], None] | None = None,
         name: str = "bodies",
     ) -> None:
         self.fresh = fresh
         self.bodies = bodies
-        self.judge = judge
+        self._verify = verify
         self.name = name
         self.shared: Any = None
 
@@ -138,6 +138,6 @@ class Bodies(Scenario):
             execution.spawn(body(self.shared), chr(ord("A") + number))
 
     def check(self, execution: Execution) -> None:
-        """The judge's opinion."""
-        if self.judge is not None:
-            self.judge(self.shared)
+        """Verify the state that is left."""
+        if self._verify is not None:
+            self._verify(self.shared)

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from softsgx.explore.explorer import concluded, steps_of
-from softsgx.explore.line import Line
+from softsgx.explore.explorer import finish, steps_of
 from softsgx.explore.outcome import Outcome
 from softsgx.explore.plan import BOUNDED, DFS, EXHAUSTIVE, PCT, SAMPLED, Plan
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.tree import Tree
-from softsgx.explore.unit import Part, Unit
+from softsgx.explore.unit import Unit, UnitResult
+from softsgx.explore.unit_queue import UnitQueue
 
 CHUNK: Final = 64
 """Random executions in a unit."""
 
-Division = Line | Tree
+Division = UnitQueue | Tree
 
 
 def divisions(scenario: Scenario, plan: Plan) -> Iterator[tuple[int, Division]]:
@@ -36,10 +36,10 @@ def _division(scenario: Scenario, plan: Plan, bound: int | None) -> Division:
     if plan.strategy == EXHAUSTIVE:
         return Tree()
     if plan.strategy in BOUNDED:
-        return Line([Unit(DFS, bound=bound)])
+        return UnitQueue([Unit(DFS, bound=bound)])
     steps = steps_of(scenario) if plan.strategy == PCT else 0
     whole = Unit(plan.strategy, plan.seed, depth=plan.depth, steps=steps)
-    return Line(
+    return UnitQueue(
         whole._replace(first=first, number=min(CHUNK, plan.executions - first))
         for first in range(0, plan.executions, CHUNK)
     )
@@ -76,13 +76,13 @@ class Search:
         found = self._division.take()
         return None if found is None else ((self._number, found[0]), found[1])
 
-    def give(self, ticket: Any, part: Part) -> None:
+    def give(self, ticket: Any, result: UnitResult) -> None:
         """What came of a unit."""
         number, inner = ticket
         if self.over or number != self._number:
             return
         division, outcome = self._division, self.outcome
-        division.give(inner, part)
+        division.give(inner, result)
         division.add_up(outcome, self.plan.executions)
         if not division.over:
             return
@@ -103,4 +103,4 @@ class Search:
 
     def finish(self) -> Outcome:
         """Judge what was found, in one process again."""
-        return concluded(self.scenario, self.outcome, self.plan)
+        return finish(self.scenario, self.outcome, self.plan)

@@ -25,7 +25,7 @@ def table(scenario: Scenario, choices: Sequence[Choice]) -> str:
     # Tasks of one name, such as the interrupts of one processor, share a column.
     columns: dict[str, int] = {}
     for step in steps:
-        cell = max(len(text) for text in (step.words, *step.drawn)) + 2
+        cell = max(len(text) for text in (step.text, *step.drawn)) + 2
         columns[step.name] = max(columns.get(step.name, 0), min(cell, WIDTH_MAX), len(step.name))
     known = recorder.states[0] if recorder.states else ""
     head = "  ".join(name.ljust(width) for name, width in columns.items())
@@ -36,7 +36,7 @@ def table(scenario: Scenario, choices: Sequence[Choice]) -> str:
         mark = "*" if step.preempts else " "
         shown = state if state != known else ""
         known = state
-        lines.append(f"{number:>{_NUMBER}}  {_row(columns, step.name, mark + step.words)}  {shown}")
+        lines.append(f"{number:>{_NUMBER}}  {_row(columns, step.name, mark + step.text)}  {shown}")
         lines += [f"{'':{_NUMBER}}  {_row(columns, step.name, f' [{d}]')}" for d in step.drawn]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 

@@ -16,17 +16,17 @@ from __future__ import annotations
 from softsgx.explore.footprint import Footprint
 from softsgx.explore.outcome import Outcome
 from softsgx.explore.plan import EXHAUSTIVE
-from softsgx.explore.strategies.subtree import Draws, Open, Request, Subtree, advanced
-from softsgx.explore.unit import Part, Unit
+from softsgx.explore.strategies.subtree import Draws, OpenNode, Request, Subtree, frozen, next_draws
+from softsgx.explore.unit import Unit, UnitResult
 
 Ticket = tuple[int, int]
-"""The run of the search (`Extras` begin it anew) and a number."""
+"""The run of the search (`ImplicitConflicts` begin it anew) and a number."""
 
 
 class _Item:
     """A child to be searched, from certain draws on."""
 
-    __slots__ = ("draws", "index", "most", "node", "part", "sent", "union")
+    __slots__ = ("draws", "index", "most", "node", "result", "sent", "union")
 
     def __init__(self, node: _Node, index: int, draws: Draws = (), union: Footprint = ()) -> None:
         self.node = node
@@ -34,7 +34,7 @@ class _Item:
         self.draws = draws
         self.union = union
         self.sent = False
-        self.part: Part | None = None
+        self.result: UnitResult | None = None
         self.most = 0
 
 
@@ -49,7 +49,7 @@ class _Node:
 
     __slots__ = ("enabled", "queue", "sleep", "todo", "unions", "via")
 
-    def __init__(self, opened: Open | None, via: tuple[int, Draws] | None) -> None:
+    def __init__(self, opened: OpenNode | None, via: tuple[int, Draws] | None) -> None:
         self.via = via
         self.queue: list[_Item] = []
         self.unions: dict[int, Footprint] = {}
@@ -71,10 +71,9 @@ class _Node:
 
     def _go_on(self, index: int, draws: Draws, union: Footprint) -> None:
         """After a child with these draws: its next draws, or its footprint is final."""
-        following = [list(draw) for draw in draws]
-        if advanced(following):
-            values = tuple([(value, known) for value, known in following])
-            self.queue.insert(0, _Item(self, index, values, union))
+        values = [list(draw) for draw in draws]
+        if next_draws(values):
+            self.queue.insert(0, _Item(self, index, frozen(values), union))
         else:
             self.unions[index] = union
 
@@ -114,7 +113,7 @@ class Tree:
     def __init__(self) -> None:
         self.over = False
         self.cut = False
-        self._extras = False
+        self._implicit = False
         self._run = 0
         self._tickets = 0
         self._sent: dict[Ticket, _Item] = {}
@@ -153,13 +152,13 @@ class Tree:
 
     def _subtree(self, item: _Item, depth: int) -> Subtree | None:
         if item.index < 0:
-            return Subtree(self._extras, draws=item.draws)
+            return Subtree(self._implicit, draws=item.draws)
         sleep = item.node.asleep(item.index)
         if sleep is None:
             return None
         path = [node.via for node in self._stack[2 : depth + 2] if node.via is not None]
         return Subtree(
-            self._extras,
+            self._implicit,
             self._first,
             tuple(path),
             tuple(sleep.items()),
@@ -168,11 +167,11 @@ class Tree:
             item.union,
         )
 
-    def give(self, ticket: Ticket, part: Part) -> None:
+    def give(self, ticket: Ticket, result: UnitResult) -> None:
         """What came of a subtree."""
         item = self._sent.pop(ticket, None)
         if item is not None:
-            item.part = part
+            item.result = result
 
     def add_up(self, outcome: Outcome, limit: int) -> None:
         """Add to the outcome what has come, as far as nothing before it is missing."""
@@ -182,30 +181,30 @@ class Tree:
                 self._stack.pop()
                 continue
             item = node.queue[0]
-            part = item.part
-            if part is None:
+            result = item.result
+            if result is None:
                 break
             left = limit - outcome.executions
-            if part.executions > left > 0:
+            if result.executions > left > 0:
                 # Again, up to the limit only; what comes behind does not count any more.
-                item.part, item.sent, item.most = None, False, left
+                item.result, item.sent, item.most = None, False, left
                 self._sent.clear()
                 self._only = item
                 break
             del node.queue[0]
             if item is self._only:
                 self._count_again()
-            _count(outcome, part)
-            if part.wants_extras and part.failure is None:
-                self._extras = True
+            result.add_to(outcome)
+            if result.wants_implicit and result.failure is None:
+                self._implicit = True
                 self._sent.clear()
                 self._begin()
             else:
-                for request in part.requests:
+                for request in result.requests:
                     self._stack[request.depth + 1].ask(request)
-                self._open(item, part)
+                self._open(item, result)
             outcome.stopped = outcome.executions >= limit and self._left
-            self.over = part.failure is not None or outcome.stopped
+            self.over = result.failure is not None or outcome.stopped
         outcome.fraction = self._fraction()
         self.over = self.over or not self._stack
 
@@ -214,35 +213,34 @@ class Tree:
         self._only = None
         for node in self._stack:
             for item in node.queue:
-                item.sent = item.part is not None
+                item.sent = item.result is not None
 
     def stop(self, outcome: Outcome) -> None:
         """Add up what else has come, up to the first failure."""
         for node in reversed(self._stack):
             for item in node.queue:
-                if item.part is not None and outcome.failure is None:
-                    _count(outcome, item.part)
+                if item.result is not None and outcome.failure is None:
+                    item.result.add_to(outcome)
         self.over = True
 
     @property
     def _left(self) -> bool:
         return any(node.queue for node in self._stack)
 
-    def _open(self, item: _Item, part: Part) -> None:
+    def _open(self, item: _Item, result: UnitResult) -> None:
         """What is left of a subtree becomes nodes here."""
         node = item.node
-        opened = list(part.open)
+        opened = list(result.open)
         if item.index < 0:
-            if opened or part.first:
-                self._first = part.first
-            following = [list(draw) for draw in part.first]
-            if opened and advanced(following):
-                values = tuple([(value, known) for value, known in following])
-                node.queue.append(_Item(node, -1, values))
+            if opened or result.first:
+                self._first = result.first
+            values = [list(draw) for draw in result.first]
+            if opened and next_draws(values):
+                node.queue.append(_Item(node, -1, frozen(values)))
             via = None
         else:
             own = opened.pop(0) if opened else None
-            node.added_up(item, own.draws if own else None, own.union if own else part.union)
+            node.added_up(item, own.draws if own else None, own.union if own else result.union)
             via = (item.index, own.draws) if own else None
         for each in opened:
             self._stack.append(_Node(each, via))
@@ -256,10 +254,3 @@ class Tree:
             found += share * max(0, children - len(node.queue) - 1) / children
             share /= children
         return found if self._stack else 1.0
-
-
-def _count(outcome: Outcome, part: Part) -> None:
-    outcome.executions += part.executions
-    outcome.points += part.points
-    outcome.redundant += part.redundant
-    outcome.failure = part.failure

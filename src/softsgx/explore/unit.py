@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from softsgx.explore.explorer import never, once
+from softsgx.explore.explorer import execute_and_count, no_deadline
 from softsgx.explore.failure import Failure
 from softsgx.explore.footprint import Footprint
 from softsgx.explore.outcome import Outcome
 from softsgx.explore.plan import EXHAUSTIVE, PCT, RANDOM
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.strategies import Bounded, Dpor, Pct, Strategy, Walk
-from softsgx.explore.strategies.subtree import Draws, Open, Request, Subtree
+from softsgx.explore.strategies.subtree import Draws, OpenNode, Request, Subtree
 from softsgx.sim import Choice, Rng
 
 Pause = Callable[[], bool]
@@ -56,7 +56,7 @@ class Unit(NamedTuple):
         return Bounded(self.bound, self.prefix, self.share)
 
 
-class Part(NamedTuple):
+class UnitResult(NamedTuple):
     """What came of a unit, up to its first failure or its interruption.
 
     cut           the bound left something out
@@ -64,7 +64,7 @@ class Part(NamedTuple):
     rest          units that are left, in order (all but exhaustive)
     redundant     executions that were cut as equivalent to others, and what follows (exhaustive)
     requests      races with steps above the subtree
-    wants_extras  the whole search has to begin anew
+    wants_implicit  the whole search has to begin anew
     union         footprint of the step of the subtree over all draws that were done
     first, open   draws before any step and nodes that are left; empty if nothing is
     """
@@ -77,13 +77,20 @@ class Part(NamedTuple):
     rest: tuple[Unit, ...] = ()
     redundant: int = 0
     requests: tuple[Request, ...] = ()
-    wants_extras: bool = False
+    wants_implicit: bool = False
     union: Footprint = ()
     first: Draws = ()
-    open: tuple[Open, ...] = ()
+    open: tuple[OpenNode, ...] = ()
+
+    def add_to(self, outcome: Outcome) -> None:
+        """Count it. What share of the tree it was depends on where it belongs."""
+        outcome.executions += self.executions
+        outcome.points += self.points
+        outcome.redundant += self.redundant
+        outcome.failure = self.failure
 
 
-def work(scenario: Scenario, unit: Unit, pause: Pause = never, before: int = 0) -> Part:
+def work(scenario: Scenario, unit: Unit, pause: Pause = no_deadline, before: int = 0) -> UnitResult:
     """Execute a unit until it ends, fails, or `pause` says to give back what is left.
 
     `before`: executions that the worker has done already.
@@ -92,15 +99,15 @@ def work(scenario: Scenario, unit: Unit, pause: Pause = never, before: int = 0) 
     outcome = Outcome(scenario.name, unit.strategy)
     paused = False
     while outcome.failure is None:
-        if isinstance(strategy, Dpor) and strategy.wants_extras:
+        if isinstance(strategy, Dpor) and strategy.wants_implicit:
             break
         if outcome.executions and (outcome.executions == unit.most or pause()):
             paused = True
             break
         if not strategy.begin():
             break
-        once(scenario, strategy, outcome, before)
-    part = Part(
+        execute_and_count(scenario, strategy, outcome, before)
+    result = UnitResult(
         outcome.executions,
         outcome.points,
         isinstance(strategy, Bounded) and strategy.cut,
@@ -108,23 +115,23 @@ def work(scenario: Scenario, unit: Unit, pause: Pause = never, before: int = 0) 
         strategy.fraction,
     )
     if isinstance(strategy, Dpor):
-        part = part._replace(
+        result = result._replace(
             redundant=strategy.redundant,
             requests=tuple(strategy.requests),
-            wants_extras=strategy.wants_extras,
+            wants_implicit=strategy.wants_implicit,
             union=strategy.union if unit.subtree.task >= 0 and outcome.executions else (),
         )
         if paused:
             first, opened = strategy.left()
-            part = part._replace(first=first, open=tuple(opened))
+            result = result._replace(first=first, open=tuple(opened))
     elif isinstance(strategy, Bounded) and paused:
         rest = [
             unit._replace(prefix=tuple(prefix), share=share, most=0)
             for prefix, share in strategy.alternatives()
         ]
-        part = part._replace(rest=tuple(rest))
+        result = result._replace(rest=tuple(rest))
     elif paused and outcome.executions < unit.number:
         done = outcome.executions
         left = unit._replace(first=unit.first + done, number=unit.number - done, most=0)
-        part = part._replace(rest=(left,))
-    return part
+        result = result._replace(rest=(left,))
+    return result

@@ -110,7 +110,7 @@ class Handled(OnTheExample):
 
         return self.call(scene, cpu, handler=accept, rdi=scene.enclave.heap, rsi=2)
 
-    def judge(self, scene: Scene) -> None:
+    def verify(self, scene: Scene) -> None:
         def read(t: Any) -> Steps[bytes]:
             data: bytes = yield from t.load(scene.enclave.heap)
             return data

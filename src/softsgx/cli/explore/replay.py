@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     report(
         args,
         [done],
-        "" if args.json else f"{said}\n{table(scenario, found.attempt.execution.choices)}",
+        "" if args.json else f"{said}\n{table(scenario, found.executed.execution.choices)}",
     )
     return exit_code([done])
 

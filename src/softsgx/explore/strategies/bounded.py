@@ -11,7 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from softsgx.explore.strategies.strategy import Trail, candidates, following, preempts
+from softsgx.explore.strategies.strategy import (
+    Trail,
+    candidates,
+    default_next,
+    enabled_task,
+    preempts,
+)
 from softsgx.sim import Choice, ScheduleMismatch
 
 if TYPE_CHECKING:
@@ -91,8 +97,9 @@ class Bounded:
         else:
             depth = self._depth
             self._depth = depth + 1
-            task = self._again(depth, enabled) if depth < len(self._taken) else None  # type: ignore[assignment]
-            if task is None:
+            if depth < len(self._taken):
+                task = enabled_task(enabled, self._taken[depth], depth)
+            else:
                 task = self._new(enabled, current)
             if task is not current and preempts(task, enabled, current):
                 self.preemptions += 1
@@ -111,16 +118,9 @@ class Bounded:
             raise ScheduleMismatch(depth, f"{what!r} below {n} is drawn where it was not before")
         return value
 
-    def _again(self, depth: int, enabled: Sequence[Task]) -> Task:
-        index = self._taken[depth]
-        for task in enabled:
-            if task.index == index:
-                return task
-        raise ScheduleMismatch(depth, f"task {index} was enabled here before and is not now")
-
     def _new(self, enabled: Sequence[Task], current: Task | None) -> Task:
         tasks = candidates(enabled, self._trail)
-        first = following(tasks, current, self._last)
+        first = default_next(tasks, current, self._last)
         others = [task for task in tasks if task is not first]
         if self.bound is not None and self.preemptions >= self.bound:
             free = [task for task in others if not preempts(task, enabled, current)]

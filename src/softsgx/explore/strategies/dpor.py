@@ -10,7 +10,8 @@ Optimal dynamic partial order reduction, 2014), with these additions:
   the race is with whoever took the lock.
 * Draws are choices inside a step. All values are tried, and the footprint of a sleeping step is
   that of all of them.
-* Tasks that retry, daemons and interrupt handlers order more than their objects say (`Extras`).
+* Tasks that retry, daemons and interrupt handlers conflict with more than their objects say
+  (`ImplicitConflicts`).
 
 The order of steps is kept as bit masks over the steps of the execution: `mask` of a step has the
 bits of all steps that happen before it, and its own.
@@ -24,18 +25,18 @@ from typing import TYPE_CHECKING, Final
 from softsgx.explore.cut import Cut
 from softsgx.explore.footprint import COMMUTE, TAKE, Footprint, conflict, key_of, merged, of_point
 from softsgx.explore.scenario import Scenario
-from softsgx.explore.strategies.extras import Extras
-from softsgx.explore.strategies.strategy import Trail, candidates, following
+from softsgx.explore.strategies.implicit import ImplicitConflicts
+from softsgx.explore.strategies.strategy import Trail, candidates, default_next, enabled_task
 from softsgx.explore.strategies.subtree import (
     WHOLE,
     Draws,
     Node,
-    Open,
+    OpenNode,
     Request,
     Subtree,
-    advanced,
-    done,
+    fraction_searched,
     frozen,
+    next_draws,
 )
 from softsgx.sim import ScheduleMismatch
 from softsgx.sim.point import BLOCKING
@@ -63,9 +64,9 @@ class Dpor:
         """Executions that were cut because all that was left slept."""
         overridden = type(scenario).objects is not Scenario.objects
         self._objects = scenario.objects if overridden else None
-        self._extras = Extras()
-        if subtree.extras:
-            self._extras.use()
+        self._implicit = ImplicitConflicts()
+        if subtree.implicit:
+            self._implicit.use()
         self._clear()
         self._begun = False
         self._over = False
@@ -98,19 +99,19 @@ class Dpor:
     @property
     def fraction(self) -> float:
         """Part of the tree as far as it is known: what races will add is not."""
-        return 1.0 if self._over else done(self._nodes)
+        return 1.0 if self._over else fraction_searched(self._nodes)
 
     @property
-    def wants_extras(self) -> bool:
-        """Whether to begin anew with `Extras`; begin() does that for the whole tree."""
-        return self._extras.wanted
+    def wants_implicit(self) -> bool:
+        """Whether to begin anew with `ImplicitConflicts`; begin() does that for the whole tree."""
+        return self._implicit.wanted
 
     def begin(self) -> bool:
         """Go back to the deepest node where something is left to try."""
-        if self._extras.wanted:
+        if self._implicit.wanted:
             assert self._top < 0, "a subtree is not begun anew"
             # What was done so far ordered too little: again, from the start.
-            self._extras.use()
+            self._implicit.use()
             self._clear()
         elif self._begun and not self._back():
             self._over = True
@@ -127,9 +128,9 @@ class Dpor:
         """Account for the last step, and for the steps that tasks never came to."""
         self._record()
         TOUCHES.noted = None
-        if not self._extras.on:
+        if not self._implicit.on:
             # A daemon may have been let go on by the very last step.
-            self._extras.look(left)
+            self._implicit.look(left)
         for task in left:
             known = self._last.get(task.index, self._born.get(task.index, 0))
             blocking = task.point[0] in BLOCKING
@@ -148,17 +149,17 @@ class Dpor:
             for task in enabled:
                 if task.index == index:
                     return task
-            return self._again(enabled, index, depth)
+            return enabled_task(enabled, index, depth)
         self._record()
         if depth < len(nodes):
-            task = self._again(enabled, nodes[depth].chosen, depth)
+            task = enabled_task(enabled, nodes[depth].chosen, depth)
         else:
             task = self._new(enabled, current, depth)
         node = nodes[depth]
         node.footprint = self._announced(task)
         self._trail.append((task.index, task.point[0]))
-        if not self._extras.on:
-            self._extras.look(enabled)
+        if not self._implicit.on:
+            self._implicit.look(enabled)
         self._pending = task
         self._draw = 0
         TOUCHES.noted = self._noted = []
@@ -176,12 +177,6 @@ class Dpor:
             raise ScheduleMismatch(self._depth, f"{what!r} was below {known} and is below {n} now")
         return value
 
-    def _again(self, enabled: Sequence[Task], index: int, depth: int) -> Task:
-        for task in enabled:
-            if task.index == index:
-                return task
-        raise ScheduleMismatch(depth, f"task {index} was enabled here before and is not now")
-
     def _given(self, enabled: Sequence[Task], depth: int) -> Task:
         """A step of the path, or the step of the subtree."""
         subtree = self.subtree
@@ -192,7 +187,7 @@ class Dpor:
         node.draws = [list(draw) for draw in draws]
         node.union = subtree.union if own else ()
         self._nodes.append(node)
-        return self._again(enabled, index, depth)
+        return enabled_task(enabled, index, depth)
 
     def _new(self, enabled: Sequence[Task], current: Task | None, depth: int) -> Task:
         if depth <= self._top:
@@ -209,7 +204,7 @@ class Dpor:
             self.redundant += 1
             raise Cut([t for t in enabled[0].execution.tasks if t not in enabled])
         last = self._nodes[-1].chosen if depth else -1
-        chosen = following(awake, current, last)
+        chosen = default_next(awake, current, last)
         self._nodes.append(Node([task.index for task in tasks], chosen.index, sleep))
         return chosen
 
@@ -222,7 +217,7 @@ class Dpor:
                 footprint = ((touched, WRITE if write else READ),)  # as of_point, but faster
             else:
                 footprint = of_point(task.point)
-        return merged(footprint, self._extras.of(task)) if self._extras.on else footprint
+        return merged(footprint, self._implicit.of(task)) if self._implicit.on else footprint
 
     # Accounting
 
@@ -245,7 +240,7 @@ class Dpor:
                 else:
                     more.append((key_of(touched), mode))
             if task.done:
-                more.extend(self._extras.at_end(task))
+                more.extend(self._implicit.at_end(task))
             footprint = node.footprint = merged(footprint, tuple(more))
         node.union = merged(node.union, footprint) if node.union else footprint
         index = task.index
@@ -340,13 +335,13 @@ class Dpor:
         todo[first] = None
         return not unsure
 
-    def left(self) -> tuple[Draws, list[Open]]:
+    def left(self) -> tuple[Draws, list[OpenNode]]:
         """What is left behind the execution done last: draws before any step, and open nodes.
 
         The nodes are those from the step of the subtree on, from there downwards.
         """
         nodes = [
-            Open(
+            OpenNode(
                 tuple(node.enabled),
                 tuple(node.todo),
                 tuple(node.sleep.items()),
@@ -368,7 +363,7 @@ class Dpor:
         while nodes:
             node = nodes[-1]
             self._forget(node, len(nodes) - 1)
-            if advanced(node.draws):
+            if next_draws(node.draws):
                 self._fresh = len(nodes) - 1
                 return True
             if len(nodes) - 1 == self._top:
@@ -382,7 +377,7 @@ class Dpor:
                     return True
             nodes.pop()
         self._fresh = 0
-        return advanced(self._first.draws)
+        return next_draws(self._first.draws)
 
     def _forget(self, node: Node, depth: int) -> None:
         """Take a step out of the account."""

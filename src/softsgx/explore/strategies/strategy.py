@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from softsgx.sim import RETRY, Scheduler
+from softsgx.sim import RETRY, ScheduleMismatch, Scheduler
 
 if TYPE_CHECKING:
     from softsgx.sim import Task
@@ -28,6 +28,14 @@ class Strategy(Scheduler, Protocol):
 
 Trail = list[tuple[int, str]]
 """Per step of an execution, the index of the task and the kind of its point."""
+
+
+def enabled_task(enabled: Sequence[Task], index: int, depth: int) -> Task:
+    """The task that was chosen here in an earlier execution. ScheduleMismatch if it is blocked."""
+    for task in enabled:
+        if task.index == index:
+            return task
+    raise ScheduleMismatch(depth, f"task {index} was enabled here before and is not now")
 
 
 def spins(task: Task, trail: Trail) -> bool:
@@ -64,7 +72,7 @@ def preempts(task: Task, enabled: Sequence[Task], current: Task | None) -> bool:
     return not task.interrupt and any(other.interrupt for other in enabled)
 
 
-def following(tasks: Sequence[Task], current: Task | None, last: int) -> Task:
+def default_next(tasks: Sequence[Task], current: Task | None, last: int) -> Task:
     """The current task if it may go on, else an interrupt, else the next after the last one."""
     if current is not None and current in tasks and current.point[0] != RETRY:
         return current

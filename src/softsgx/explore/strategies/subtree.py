@@ -14,7 +14,7 @@ Draws = tuple[tuple[int, int], ...]
 class Subtree(NamedTuple):
     """A part of the search: what lies below one step.
 
-    extras  whether `Extras` are on
+    implicit  whether `ImplicitConflicts` are on
     first   draws before any step
     path    the steps before: task, draws
     sleep   tasks that need not be tried instead of the step, with their footprints
@@ -23,7 +23,7 @@ class Subtree(NamedTuple):
     union   footprint of the step over the draws that were done before
     """
 
-    extras: bool = False
+    implicit: bool = False
     first: Draws = ()
     path: tuple[tuple[int, Draws], ...] = ()
     sleep: tuple[tuple[int, Footprint], ...] = ()
@@ -74,7 +74,7 @@ class Node:
         self.before = 0
 
 
-class Open(NamedTuple):
+class OpenNode(NamedTuple):
     """A node of the execution done last, as far as it is left to do; see Node."""
 
     enabled: tuple[int, ...]
@@ -85,7 +85,7 @@ class Open(NamedTuple):
     union: Footprint
 
 
-def advanced(draws: list[list[int]]) -> bool:
+def next_draws(draws: list[list[int]]) -> bool:
     """Go on to the next values in place; False if there are no more, and then it is empty."""
     while draws:
         draw = draws[-1]
@@ -101,7 +101,7 @@ def frozen(draws: list[list[int]]) -> Draws:
     return tuple([(value, known) for value, known in draws])
 
 
-def done(nodes: Sequence[Node]) -> float:
+def fraction_searched(nodes: Sequence[Node]) -> float:
     """Part of the tree that was searched, if it has no other children than these."""
     found, share = 0.0, 1.0
     for node in nodes:

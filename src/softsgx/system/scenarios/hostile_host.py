@@ -42,7 +42,7 @@ class HostileHost(Managed):
         """Let the scheduler draw the lies."""
         scene.facts["liar"].draw = execution.draw
 
-    def drawn(self, what: str, value: int) -> str:
+    def draw_text(self, what: str, value: int) -> str:
         """A lie by its name."""
         return f"{what}: {MENUS[what][value]}"
 

@@ -54,7 +54,7 @@ class RestrictRefused(MachineScenario):
         yield "restricter", 1, restrict()
         yield "writer", 2, write()
 
-    def judge(self, scene: Scene) -> None:
+    def verify(self, scene: Scene) -> None:
         """A signal without a restriction; the rights in the end are the enclave's affair."""
         before, answer = scene.facts["before"], scene.facts["answer"]
         page = scene.watch[0]

@@ -43,6 +43,6 @@ class RestrictReport(MachineScenario):
         yield "restricter", 1, restrict()
         yield "reader", 2, scene.call(2, lambda t: t.load(scene.enclave.data[1], 8))
 
-    def judge(self, scene: Scene) -> None:
+    def verify(self, scene: Scene) -> None:
         """Compare what was said with what is."""
         check_restrict(scene, scene.facts["before"], R, scene.facts["answer"])

@@ -72,7 +72,7 @@ class MachineScenario(Scenario):
         """The tasks, fresh for one execution."""
         raise NotImplementedError(f"{type(self).__name__}.tasks")
 
-    def judge(self, scene: Scene) -> None:
+    def verify(self, scene: Scene) -> None:
         """What only this scenario can know to be wrong in the end; raise Violation."""
 
     # What the explorer asks
@@ -112,7 +112,7 @@ class MachineScenario(Scenario):
         """The scenario's own judgement, then every checker."""
         scene = self.scene
         scene.kernel.inject = None
-        self.judge(scene)
+        self.verify(scene)
         for checker in self._checkers:
             checker.check(scene)
 
@@ -135,7 +135,7 @@ class MachineScenario(Scenario):
         watched = scene.watch or [scene.enclave.heap]
         return "; ".join(page_words(scene, address) for address in watched)
 
-    def words(self, point: Point) -> str:
+    def point_text(self, point: Point) -> str:
         """As a kernel developer says it."""
         return point_words(point)
 

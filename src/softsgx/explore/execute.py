@@ -12,7 +12,7 @@ from softsgx.sim import Deadlock, Execution, Scheduler, Task
 from softsgx.sim.touch import TOUCHES
 
 
-class Attempt(NamedTuple):
+class Executed(NamedTuple):
     """An execution that is over; `left` are the tasks that it left unfinished."""
 
     execution: Execution
@@ -20,7 +20,7 @@ class Attempt(NamedTuple):
     left: tuple[Task, ...]
 
 
-def attempt(scenario: Scenario, scheduler: Scheduler) -> Attempt:
+def execute(scenario: Scenario, scheduler: Scheduler) -> Executed:
     """Run a scenario once by a scheduler that has begun.
 
     Cut, and whatever is no Exception, passes through; SystemExit is one, of the scenario.
@@ -50,14 +50,14 @@ def attempt(scenario: Scenario, scheduler: Scheduler) -> Attempt:
         if isinstance(exception, Deadlock):
             left = tuple([line.task for line in exception.blocked])
         failure = classify(scenario, exception, execution.choices, execution.steps)
-        return Attempt(execution, failure, left)
-    return Attempt(execution, None, left)
+        return Executed(execution, failure, left)
+    return Executed(execution, None, left)
 
 
-def advance(scenario: Scenario, strategy: Strategy) -> Attempt | None:
+def execute_next(scenario: Scenario, strategy: Strategy) -> Executed | None:
     """The next execution of a strategy that has begun it; None if the strategy cut it."""
     try:
-        found = attempt(scenario, strategy)
+        found = execute(scenario, strategy)
     except Cut as cut:
         strategy.end(cut.blocked)
         return None

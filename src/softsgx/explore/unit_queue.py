@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from heapq import heappop, heappush
 
 from softsgx.explore.outcome import Outcome
-from softsgx.explore.unit import Part, Unit
+from softsgx.explore.unit import Unit, UnitResult
 
 Key = tuple[int, ...]
 """The place of a unit in the order of one process. What is left of it has the same key and a number
 more, so that it comes right after it; a unit that is done again has its key and -1 more."""
 
 
-class Line:
+class UnitQueue:
     """Hands out units in any order, adds up their parts in their own."""
 
     def __init__(self, units: Iterable[Unit]) -> None:
@@ -21,7 +21,7 @@ class Line:
         """Everything was added up, or what is left does not count."""
         self.cut = False
         self._units: dict[Key, Unit] = {}
-        self._parts: dict[Key, Part] = {}
+        self._results: dict[Key, UnitResult] = {}
         # Places of units that nobody works on, and of those that were not added up.
         self._idle: list[Key] = []
         self._open: list[Key] = []
@@ -48,29 +48,31 @@ class Line:
         key = heappop(self._idle)
         return key, self._units[key]
 
-    def give(self, key: Key, part: Part) -> None:
+    def give(self, key: Key, result: UnitResult) -> None:
         """What came of a unit."""
         if key not in self._units:
             return  # past the limit
         if key == self._again:
             self._again = None  # if it was interrupted before the limit, what is left counts
-        self._parts[key] = part
-        if part.failure is not None and (self._first_failure is None or key < self._first_failure):
+        self._results[key] = result
+        if result.failure is not None and (
+            self._first_failure is None or key < self._first_failure
+        ):
             self._first_failure = key
-        for number, unit in enumerate(part.rest):
+        for number, unit in enumerate(result.rest):
             self._add((*key, number), unit)
 
     def add_up(self, outcome: Outcome, limit: int) -> None:
         """Add to the outcome what has come, as far as nothing before it is missing."""
-        while self._open and self._open[0] in self._parts and not self.over:
+        while self._open and self._open[0] in self._results and not self.over:
             key = self._open[0]
             left = limit - outcome.executions
-            if self._parts[key].executions > left > 0:
+            if self._results[key].executions > left > 0:
                 self._redo(key, left)
                 return
             heappop(self._open)
             del self._units[key]
-            self._count(outcome, self._parts.pop(key))
+            self._count(outcome, self._results.pop(key))
             more = bool(self._open) or self._beyond
             outcome.stopped = more and outcome.executions >= limit
             self.over = outcome.failure is not None or outcome.stopped
@@ -85,21 +87,19 @@ class Line:
         again = (*key, -1)
         self._again, self._beyond = again, True
         self._units = {again: self._units[key]._replace(most=most)}
-        self._parts.clear()
+        self._results.clear()
         self._first_failure = None
         self._open, self._idle = [again], [again]
 
     def stop(self, outcome: Outcome) -> None:
         """Add up what else has come, up to the first failure."""
-        for key in sorted(self._parts):
-            self._count(outcome, self._parts[key])
+        for key in sorted(self._results):
+            self._count(outcome, self._results[key])
             if outcome.failure is not None:
                 break
         self.over = True
 
-    def _count(self, outcome: Outcome, part: Part) -> None:
-        outcome.executions += part.executions
-        outcome.points += part.points
-        outcome.fraction += part.fraction
-        outcome.failure = part.failure
-        self.cut = self.cut or part.cut
+    def _count(self, outcome: Outcome, result: UnitResult) -> None:
+        result.add_to(outcome)
+        outcome.fraction += result.fraction
+        self.cut = self.cut or result.cut

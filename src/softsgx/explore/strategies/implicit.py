@@ -22,7 +22,7 @@ _RETRIED: Final = ("anything",)
 _END: Final = ("end of all that are no daemons",)
 
 
-class Extras:
+class ImplicitConflicts:
     """Off until `look` has seen what needs it; then `wanted`, until `use`."""
 
     def __init__(self) -> None:
