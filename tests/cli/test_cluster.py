@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from softsgx.cli import crew
+from softsgx.cli import workers
 from softsgx.cli.main import main
 from softsgx.explore.unit import Unit
 from tests.cli.test_explore import CORRECT, COUNTER, MORTAL, explored, written
@@ -116,8 +116,8 @@ def test_a_file_that_a_worker_does_not_have_is_sent(
     """Or has with another text."""
     for place in (tmp_path / "nowhere" / "own.py", tmp_path / "own.py"):
         (tmp_path / "own.py").write_text("raise AssertionError('not this one')")
-        task = crew.Task(str(place), "Correct", CORRECT.encode(), crew.likeness())
-        (part,) = crew.work_on(task, [Unit("dfs")], 60.0)
+        task = workers.Task(str(place), "Correct", CORRECT.encode(), workers.worker_identity())
+        (part,) = workers.work_on(task, [Unit("dfs")], 60.0)
         assert (part.executions, part.failure) == (252, None)
 
 
@@ -171,7 +171,7 @@ def test_what_answers_otherwise_is_no_scheduler(
 
     monkeypatch.setattr("distributed.core.rpc", Other)
     assert main(["explore", "FirstTouch", "--cluster", "tcp://there:1"]) == 2
-    line = "softsgx: explore: --cluster tcp://there:1: what answers is no Dask scheduler\n"
+    line = "softsgx: explore: --cluster tcp://there:1: not a Dask scheduler\n"
     assert capsys.readouterr().err == line
 
 

@@ -13,8 +13,8 @@ from softsgx.explore import STRATEGIES
 from tests.cli.tables import TABLES
 
 ROOT = Path(__file__).resolve().parents[2]
-STANDS_FOR = {"recorded:FILE": "stacks", "FILE": "low"}
-"""Where a line of the text has a FILE that is read while arguments are."""
+STANDS_FOR = {"recorded:FILE": "stacks", "FILE": "low", "DESIGN/FAILURE": "ioctl/pending"}
+"""What a word in capitals may stand for, where the argument is checked while it is parsed."""
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 

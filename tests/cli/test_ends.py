@@ -266,7 +266,7 @@ def test_every_command_has_its_codes() -> None:
         codes = codes_of(name)
         numbers = [code for code in codes if isinstance(code, int)]
         assert numbers == sorted(numbers), name
-        fails = COMMANDS[name].fails
+        fails = COMMANDS[name].failure_codes
         assert {fails.failed, fails.bug} <= set(numbers), name
 
 

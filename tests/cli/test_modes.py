@@ -40,7 +40,7 @@ def misplaced() -> Iterator[Any]:
 
 def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """The one line with which it is refused."""
-    assert main(argv) == COMMANDS[argv[0]].fails.failed
+    assert main(argv) == COMMANDS[argv[0]].failure_codes.failed
     out, err = capsys.readouterr()
     assert out == ""
     (line,) = err.splitlines()

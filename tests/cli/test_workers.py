@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from softsgx.cli import crew, stopping
+from softsgx.cli import stopping, workers
 from softsgx.cli.main import main
 from softsgx.cli.scenarios import find
 from softsgx.explore.unit import Unit
@@ -55,7 +55,7 @@ def test_a_budget_is_for_all_scenarios_of_a_file(
     """Each gets an equal share of what is left; it was the whole for each of them."""
     clock = Clock(0.05)
     monkeypatch.setattr(stopping, "time", clock)
-    monkeypatch.setattr(crew, "time", clock)
+    monkeypatch.setattr(workers, "time", clock)
     path = written(tmp_path, LONG + LONG.replace("class Correct", "class Second"))
     assert main(["explore", path, "--budget", "2s", *more]) == 0
     assert 1.9 < clock.now < 2.6, "one look more or less, not a share"
@@ -116,7 +116,7 @@ def test_an_interrupt_while_workers_begin_is_no_business_of_theirs(
     """One that had not come to ignoring it yet printed a traceback."""
     path = written(tmp_path, CORRECT.replace("range(5)", "range(50)"))
     with exploring(path, "--jobs", "2") as process:
-        until(lambda: len(members(process.pid)) > number, "a process of the crew")
+        until(lambda: len(members(process.pid)) > number, "a worker")
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 130
@@ -139,7 +139,7 @@ def test_workers_that_begin_die_with_their_parent(tmp_path: Path, number: int) -
     on a loaded machine a worker went on for ever, waiting for work."""
     path = written(tmp_path, HANGING)
     with exploring(path, "--jobs", "2") as process:
-        until(lambda: len(members(process.pid)) > number, "a process of the crew")
+        until(lambda: len(members(process.pid)) > number, "a worker")
         process.kill()
         process.wait()
 
@@ -164,10 +164,10 @@ def test_schedules_are_executed_again_as_often_whatever_the_units(
         start(execution)
 
     monkeypatch.setattr(scenario, "start", counting)
-    monkeypatch.setattr(crew, "find", lambda target: [scenario])
-    task = crew.Task(f"{size}.py", "Correct", None)
+    monkeypatch.setattr(workers, "find", lambda target: [scenario])
+    task = workers.Task(f"{size}.py", "Correct", None)
     units = [Unit("random", seed=1, first=first, number=size) for first in range(0, 20, size)]
-    parts = crew.work_on(task, units, 3600.0)
+    parts = workers.work_on(task, units, 3600.0)
     assert sum(part.executions for part in parts) == 20
     assert len(started) == 20 + 2 * 5
 

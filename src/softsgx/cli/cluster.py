@@ -1,4 +1,4 @@
-"""`--cluster [ADDRESS]`: a crew of the workers of a Dask scheduler (extra `cluster`)."""
+"""`--cluster [ADDRESS]`: the workers of a Dask scheduler (extra `cluster`)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from concurrent.futures import CancelledError, Future
 from importlib import import_module
 from typing import Any, Final
 
-from softsgx.cli.crew import Task, likeness, work_on
 from softsgx.cli.errors import UsageError
 from softsgx.cli.stopping import leave_interrupts_to_parent
+from softsgx.cli.workers import Task, work_on, worker_identity
 from softsgx.explore.unit import Unit, UnitResult
 
 ANSWER_S: Final = 5.0
@@ -19,7 +19,7 @@ ANSWER_S: Final = 5.0
 
 
 class Cluster:
-    """Workers of a Dask scheduler; without an address, of one on this machine that ends with us.
+    """Workers of a Dask scheduler; without an address, of a local one that ends with us.
 
     They must have the same softsgx and Python as this process, and one PYTHONHASHSEED.
     """
@@ -55,7 +55,7 @@ class Cluster:
             raise
 
     def _ask(self, address: str) -> None:
-        """Whether a scheduler answers there."""
+        """UsageError unless a scheduler with workers answers there."""
         rpc: Any = import_module("distributed.core").rpc
 
         async def identity() -> Any:
@@ -67,18 +67,18 @@ class Cluster:
         except (OSError, ValueError, TimeoutError) as error:
             why = str(error) or f"nothing in {ANSWER_S:.0f} s"
             raise UsageError(f"{self._name}: no Dask scheduler answers: {why}") from None
-        except Exception:  # Whatever another protocol makes of it.
-            raise UsageError(f"{self._name}: what answers is no Dask scheduler") from None
+        except Exception:  # another protocol may end in anything
+            found = None
         if not isinstance(found, dict) or found.get("type") != "Scheduler":
-            raise UsageError(f"{self._name}: what answers is no Dask scheduler")
+            raise UsageError(f"{self._name}: not a Dask scheduler")
         if not found.get("workers"):
             raise UsageError(f"{self._name}: the scheduler has no workers")
 
     def _check(self) -> None:
-        """Whether the workers can do it, and all in the same way."""
-        found = self._client.run(likeness, on_error="return")
-        ours = likeness()
-        like = next(iter(found.values()))
+        """UsageError unless all workers have our versions, and one way to hash strings."""
+        found = self._client.run(worker_identity, on_error="return")
+        ours = worker_identity()
+        first = next(iter(found.values()))
         for worker, theirs in found.items():
             if isinstance(theirs, BaseException):
                 raise UsageError(f"{self._name}: worker {worker}: {theirs}")
@@ -87,34 +87,34 @@ class Cluster:
                     f"{self._name}: worker {worker} has softsgx {theirs[0]} on Python {theirs[1]}, "
                     f"not {ours[0]} on {ours[1]}"
                 )
-            if theirs != like:
+            if theirs != first:
                 raise UsageError(
                     f"{self._name}: workers have different hashes: "
                     "start all of them with PYTHONHASHSEED=0"
                 )
-        self._like = like
+        self._identity = first
 
     @property
     def size(self) -> int:
-        """Workers at present; one that has died is missing until Dask has replaced it."""
+        """Workers at present; one that has died does not count until Dask has replaced it."""
         return max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
 
     def submit(self, task: Task, units: list[Unit], seconds: float) -> Future[list[UnitResult]]:
-        """Have one of them do `work_on`; Dask gives it to another one if that one dies."""
+        """Have a worker do `work_on`; if it dies, Dask gives the task to another."""
         future: Future[list[UnitResult]] = self._executor.submit(
-            work_on, task._replace(like=self._like), units, seconds
+            work_on, task._replace(identity=self._identity), units, seconds
         )
         return future
 
     def renew(self) -> None:
-        """Ask for all units again, if the scheduler is still there."""
+        """Start afresh with the scheduler, if it is still there."""
         if self._client.status != "running":
             raise UsageError(f"{self._name}: the scheduler has gone")
         self._executor.shutdown(wait=False)
         self._executor = self._client.get_executor(pure=False)
 
     def close(self) -> None:
-        """End the workers if they are ours; if not, cancel what they have not begun."""
+        """End our own workers; of others, cancel what they have not begun."""
         self._executor.shutdown(wait=False)
         self._client.close()
         if self._local is not None:

@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Final
 
-from softsgx.cli import files
+from softsgx.cli.ends import print_stdout
 from softsgx.cli.errors import EXIT_FINDING, EXIT_OK, codes
 from softsgx.cli.modes import Mode, Option, Table
 from softsgx.runner.doctor.doctor import Check, examine
@@ -36,9 +36,9 @@ def show(args: argparse.Namespace) -> int:
     ready = all(check.ok or not check.needed for check in checks)
     if args.json:
         found = {"ready": ready, "checks": [_fields(check) for check in checks]}
-        files.show(json.dumps(found, indent=2) + "\n")
+        print_stdout(json.dumps(found, indent=2) + "\n")
     else:
-        files.show(text(checks, ready))
+        print_stdout(text(checks, ready))
     return EXIT_OK if ready else EXIT_FINDING
 
 

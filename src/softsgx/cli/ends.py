@@ -45,14 +45,14 @@ _REFUSED: Final = {
 }
 
 
-class Fails(NamedTuple):
+class FailureCodes(NamedTuple):
     """The codes of a command that cannot do what it was asked for, and of a bug in it."""
 
     failed: int = EXIT_BAD_INPUT
     bug: int = EXIT_BUG
 
 
-def ended(name: str, fails: Fails, work: Callable[[], int]) -> int:
+def run_to_exit_code(name: str, fails: FailureCodes, work: Callable[[], int]) -> int:
     """Do the work of the command `name`; whatever it raises is said, and the code returned.
 
     Only SystemExit(0) passes: argparse has shown help or the version.
@@ -68,7 +68,7 @@ def ended(name: str, fails: Fails, work: Callable[[], int]) -> int:
             with suppress(OSError, ValueError, AttributeError):
                 traceback.print_exception(error)
         text, code = _end(error, fails)
-        say(f"{name}: {text}")
+        print_stderr(f"{name}: {text}")
         with suppress(ReaderGone, UsageError):
             flush()
     return code
@@ -86,7 +86,7 @@ def _flushed(work: Callable[[], int]) -> int:
     return code
 
 
-def _end(error: BaseException, fails: Fails) -> tuple[str, int]:
+def _end(error: BaseException, fails: FailureCodes) -> tuple[str, int]:
     """What to say of an exception, and the code."""
     text = _failure(error)
     if isinstance(error, KeyboardInterrupt):
@@ -130,7 +130,7 @@ def _place(error: BaseException) -> str:
     return place
 
 
-def say(line: str, end: str = "\n") -> None:
+def print_stderr(line: str, end: str = "\n") -> None:
     """A line on standard error; if that is closed, full or broken, nobody can be told."""
     if sys.stderr is not None:
         with suppress(OSError, ValueError):
@@ -145,14 +145,14 @@ def on_terminal() -> bool:
         return False
 
 
-def show(text: str) -> None:
+def print_stdout(text: str) -> None:
     """Write to standard output, at once. ReaderGone or UsageError if that cannot be."""
     if sys.stdout is None:
         raise UsageError("standard output: is closed")
     try:
         print(text, end="", flush=True)
     except OSError as error:
-        raise lost(error) from None
+        raise stdout_failed(error) from None
 
 
 def flush() -> None:
@@ -162,10 +162,10 @@ def flush() -> None:
     try:
         sys.stdout.flush()
     except OSError as error:
-        raise lost(error) from None
+        raise stdout_failed(error) from None
 
 
-def lost(error: OSError) -> UsageError | ReaderGone:
+def stdout_failed(error: OSError) -> UsageError | ReaderGone:
     """Standard output cannot be written: from now on nothing is, and what to raise."""
     # The interpreter would complain a second time when it flushes at its end.
     with suppress(OSError, ValueError), open(os.devnull, "wb") as nothing:

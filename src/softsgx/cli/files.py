@@ -5,7 +5,6 @@ import stat
 import tempfile
 from collections.abc import Sequence
 
-from softsgx.cli.ends import show as show
 from softsgx.cli.errors import UsageError
 from softsgx.cli.outputs import STDOUT, is_stdout, write_stdout
 from softsgx.image.errors import ImageError

@@ -1,4 +1,4 @@
-"""`--jobs N`: a crew of processes on this machine."""
+"""`--jobs N`: worker processes on this machine."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Final
 
-from softsgx.cli.crew import Task, work_on
 from softsgx.cli.errors import EXIT_INTERRUPTED
 from softsgx.cli.stopping import leave_interrupts_to_parent
+from softsgx.cli.workers import Task, work_on
 from softsgx.explore.unit import Unit, UnitResult
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -29,16 +29,16 @@ class Processes:
         self._pool = self._fresh()
 
     def _fresh(self) -> ProcessPoolExecutor:
-        # Spawned: a forked one would share the anonymous memory of machines and emulators.
-        # Footprints may hold hashes of strings: one seed for all of them.
+        # Spawned: after a fork they would share the anonymous memory of machines and emulators.
+        # Footprints may hold hashes of strings, so all workers have one seed.
         if os.environ.get("PYTHONHASHSEED", "random") == "random":
             os.environ["PYTHONHASHSEED"] = "0"
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(self.size, context, initializer=_begin)
 
     def submit(self, task: Task, units: list[Unit], seconds: float) -> Future[list[UnitResult]]:
-        """Have one of them do `work_on`."""
-        # It may start a worker, which leaves interrupts to this process only when it has begun.
+        """Have a worker do `work_on`."""
+        # This may start a worker, which can be interrupted until it has run _begin().
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             return self._pool.submit(work_on, task, units, seconds)
@@ -46,7 +46,7 @@ class Processes:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def renew(self) -> None:
-        """One that died takes the whole pool with it."""
+        """A new pool: a worker that died has broken the old one."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._pool = self._fresh()
 
@@ -62,7 +62,7 @@ def _begin() -> None:
     leave_interrupts_to_parent()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # It may have died before that, and its end is told only once.
+    # The parent may have died before prctl(), which is not told then.
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         os._exit(EXIT_INTERRUPTED)

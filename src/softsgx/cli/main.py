@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any, Final, NamedTuple, NoReturn
 
 from softsgx import __version__
-from softsgx.cli.ends import Fails, ended, say, show
+from softsgx.cli.ends import FailureCodes, print_stderr, print_stdout, run_to_exit_code
 from softsgx.cli.errors import (
     EXIT_BAD_INPUT,
     EXIT_RUN_FAILED,
@@ -16,7 +16,7 @@ from softsgx.cli.errors import (
     codes,
     epilog,
 )
-from softsgx.cli.outputs import text_aside
+from softsgx.cli.outputs import text_off_stdout
 
 HELP_WIDTH: Final = 80  # fixed, so that help is byte-identical on every terminal
 
@@ -30,7 +30,7 @@ class Command(NamedTuple):
 
     module: str
     help: str
-    fails: Fails = Fails()
+    failure_codes: FailureCodes = FailureCodes()
 
 
 COMMANDS: Final[Mapping[str, Command]] = {
@@ -41,7 +41,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "run": Command(
         "softsgx.cli.run",
         "run an SGX program on a machine without SGX",
-        Fails(EXIT_RUN_FAILED, EXIT_RUN_FAILED),
+        FailureCodes(EXIT_RUN_FAILED, EXIT_RUN_FAILED),
     ),
     "compare": Command("softsgx.cli.compare", "compare designs of restricting page permissions"),
     "doctor": Command("softsgx.cli.doctor", "whether this machine can run SGX programs"),
@@ -61,9 +61,9 @@ class Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
         """Help and version: argparse passes over a disk that is full."""
         if file is sys.stdout:
-            show(message)
+            print_stdout(message)
         else:
-            say(message.removesuffix("\n"))
+            print_stderr(message.removesuffix("\n"))
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
@@ -122,7 +122,7 @@ def _dispatch(argv: Sequence[str], chosen: str | None, commands: Mapping[str, Co
     if chosen is None:
         parser.print_help(sys.stderr)
         return EXIT_BAD_INPUT
-    with text_aside(args):
+    with text_off_stdout(args):
         code: int = args.run(args)
     return code
 
@@ -134,8 +134,8 @@ def main(argv: Sequence[str] | None = None, commands: Mapping[str, Command] = CO
     chosen = next((word for word in argv if not word.startswith("-")), None)
     name = "softsgx" if chosen is None else f"softsgx: {chosen}"
     command = None if chosen is None else commands.get(chosen)
-    fails = Fails() if command is None else command.fails
-    return ended(name, fails, lambda: _dispatch(argv, chosen, commands))
+    fails = FailureCodes() if command is None else command.failure_codes
+    return run_to_exit_code(name, fails, lambda: _dispatch(argv, chosen, commands))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ import argparse
 import json
 from typing import Final
 
-from softsgx.cli import files, options
+from softsgx.cli import options
+from softsgx.cli.ends import print_stdout
 from softsgx.cli.errors import EXIT_OK, codes
 from softsgx.cli.modes import Mode, Option, Table
 
@@ -46,7 +47,7 @@ def measure(args: argparse.Namespace) -> int:
             "pages": image.page_count(),
             "tcs": list(image.tcs),
         }
-        files.show(json.dumps(found, indent=2) + "\n")
+        print_stdout(json.dumps(found, indent=2) + "\n")
         return EXIT_OK
     base = "any" if image.baseaddr is None else f"{image.baseaddr:#x}"
     rows = (
@@ -56,5 +57,5 @@ def measure(args: argparse.Namespace) -> int:
         ("pages", str(image.page_count())),
         ("TCS", str(len(image.tcs))),
     )
-    files.show("".join(f"{name:<10} {value}\n" for name, value in rows))
+    print_stdout("".join(f"{name:<10} {value}\n" for name, value in rows))
     return EXIT_OK

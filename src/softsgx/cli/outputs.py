@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Final
 
-from softsgx.cli.ends import lost
+from softsgx.cli.ends import stdout_failed
 from softsgx.cli.errors import UsageError
 
 STDOUT: Final = "-"
@@ -62,11 +62,11 @@ def write_stdout(data: bytes) -> None:
         with open(1, "wb", closefd=False) as stdout:
             stdout.write(data)
     except OSError as error:
-        raise lost(error) from None
+        raise stdout_failed(error) from None
 
 
 @contextmanager
-def text_aside(args: argparse.Namespace) -> Iterator[None]:
+def text_off_stdout(args: argparse.Namespace) -> Iterator[None]:
     """While a command runs: its text goes to standard error if standard output takes a file."""
     found = vars(args)
     names = [key for key, value in found.items() if isinstance(value, Output) and is_stdout(value)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from softsgx.cli.ends import on_terminal, say
+from softsgx.cli.ends import on_terminal, print_stderr
 from softsgx.explore import Outcome
 from softsgx.explore.outcome import preemptions
 from softsgx.explore.plan import DEEPENING, DFS, EXHAUSTIVE, SAMPLED
@@ -15,7 +15,7 @@ EVERY_LINE_S: Final = 5.0
 """Where it is not a terminal, and each is a line of its own."""
 
 
-class Bar:
+class ProgressLine:
     """Called with the outcome so far; now and then it says the rate, the coverage, an estimate."""
 
     def __init__(self, limit: int) -> None:
@@ -35,7 +35,7 @@ class Bar:
             text = f"{outcome.scenario}: {self.text(outcome, now)}"
             end = "" if self._terminal else "\n"
             start = "\r" if self._terminal else ""
-            say(f"{start}{text:<78}", end)
+            print_stderr(f"{start}{text:<78}", end)
 
     def text(self, outcome: Outcome, now: float) -> str:
         """Executions, rate, and how far the bound in progress is."""
@@ -63,7 +63,7 @@ class Bar:
     def close(self) -> None:
         """Clear the line."""
         if self._terminal:
-            say(f"\r{'':<120}\r", "")
+            print_stderr(f"\r{'':<120}\r", "")
 
 
 def _duration(seconds: float) -> str:

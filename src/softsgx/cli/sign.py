@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from softsgx.cli import files, options
-from softsgx.cli.ends import say
+from softsgx.cli.ends import print_stderr, print_stdout
 from softsgx.cli.errors import EXIT_OK, UsageError, codes
 from softsgx.cli.modes import Mode, Option, Table
 from softsgx.cli.outputs import output
@@ -175,7 +175,7 @@ def write(args: argparse.Namespace) -> int:
     if args.sgxs:
         files.write(args.sgxs, sgxs.write(image))
     _remark(image, args)
-    files.show(f"MRENCLAVE  {sig.ENCLAVEHASH.hex()}\nMRSIGNER   {mrsigner(sig).hex()}\n")
+    print_stdout(f"MRENCLAVE  {sig.ENCLAVEHASH.hex()}\nMRSIGNER   {mrsigner(sig).hex()}\n")
     return EXIT_OK
 
 
@@ -186,7 +186,7 @@ def _remark(image: EnclaveImage, args: argparse.Namespace) -> None:
         more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
         where = f"{args.file}: no thread can enter by the TCS at {refused[0]:#x}{more}"
         rule = "TCS.FLAGS.AEXNOTIFY differs from ATTRIBUTES.AEXNOTIFY, so EENTER is #GP"
-        say(f"softsgx: sign: {where}: {rule}")
+        print_stderr(f"softsgx: sign: {where}: {rule}")
 
 
 def _with_secs(image: EnclaveImage, args: argparse.Namespace) -> EnclaveImage:

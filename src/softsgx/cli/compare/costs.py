@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from shlex import quote
 
 from softsgx.cli import files
-from softsgx.cli.ends import on_terminal, say
+from softsgx.cli.ends import on_terminal, print_stderr, print_stdout
 from softsgx.cli.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
 from softsgx.cli.stopping import leave_interrupts_to_parent
 from softsgx.lab.compare import Cell, Comparison, Plan, run_cell
@@ -37,14 +37,16 @@ def run(args: argparse.Namespace) -> int:
     if args.html is not None or args.plots is not None:
         _write(args, comparison, outcomes)
     if args.json:
-        files.show(json.dumps(as_json(comparison, outcomes), indent=1) + "\n")
+        print_stdout(json.dumps(as_json(comparison, outcomes), indent=1) + "\n")
     else:
-        files.show(table(comparison, plan.ns if args.all else (max(plan.ns),)))
-        files.show(conclusions_text(comparison.conclusions(), args.prices))
+        print_stdout(table(comparison, plan.ns if args.all else (max(plan.ns),)))
+        print_stdout(conclusions_text(comparison.conclusions(), args.prices))
         if outcomes:
-            files.show(matrix_text(outcomes))
+            print_stdout(matrix_text(outcomes))
     if not whole:
-        say(f"softsgx: compare: interrupted: {comparison.finished} of {comparison.wanted} runs")
+        print_stderr(
+            f"softsgx: compare: interrupted: {comparison.finished} of {comparison.wanted} runs"
+        )
         return EXIT_INTERRUPTED
     return EXIT_OK
 
@@ -124,7 +126,7 @@ def _progress(results: Iterator[Measurement], total: int) -> Iterator[Measuremen
     for number, m in enumerate(results, 1):
         if shown:
             text = f"{number} of {total}: {m.workload}, {m.n} processors, {m.design}, {m.runtime}"
-            say(f"\r{text:<78.78}", "")
+            print_stderr(f"\r{text:<78.78}", "")
         yield m
     if shown:
-        say(f"\r{'':<78}\r", "")
+        print_stderr(f"\r{'':<78}\r", "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from softsgx.cli import files
+from softsgx.cli.ends import print_stdout
 from softsgx.cli.errors import EXIT_FINDING, EXIT_OK, UsageError
 from softsgx.lab.failures.outcome import play, story
 from softsgx.lab.failures.scenarios import SCENARIOS
@@ -24,8 +24,8 @@ def run(args: argparse.Namespace) -> int:
     everything = [outcome if name == failure else play(design, name) for name in SCENARIOS]
     if args.json:
         found = {**outcome_json(outcome, everything), "bad": outcome.bad, "events": events}
-        files.show(json.dumps(found, indent=1) + "\n")
+        print_stdout(json.dumps(found, indent=1) + "\n")
     else:
-        files.show(matrix_text([outcome], everything))
-        files.show("\n" + "\n".join(events) + "\n")
+        print_stdout(matrix_text([outcome], everything))
+        print_stdout("\n" + "\n".join(events) + "\n")
     return EXIT_FINDING if outcome.bad else EXIT_OK

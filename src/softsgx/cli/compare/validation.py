@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from softsgx.cli import files
+from softsgx.cli.ends import print_stdout
 from softsgx.cli.errors import EXIT_FINDING, EXIT_OK
 from softsgx.lab import validate
 
@@ -14,9 +14,9 @@ def run(args: argparse.Namespace) -> int:
     """The table target, model, ratio, at each of the prices; what is missed is a finding."""
     found = {prices.name: validate.targets(prices) for prices in args.prices}
     if args.json:
-        files.show(json.dumps(validate.as_json(found), indent=1) + "\n")
+        print_stdout(json.dumps(validate.as_json(found), indent=1) + "\n")
     else:
         tables = [validate.text(found[prices.name], prices) for prices in args.prices]
-        files.show("\n".join(tables))
+        print_stdout("\n".join(tables))
     missed = any(target.missed for targets in found.values() for target in targets)
     return EXIT_FINDING if missed else EXIT_OK

@@ -6,12 +6,12 @@ import argparse
 import json
 from typing import Any, Final
 
-from softsgx.cli import files
-from softsgx.cli.crew import Crew
+from softsgx.cli.ends import print_stdout
 from softsgx.cli.errors import EXIT_FINDING, EXIT_INTERRUPTED, EXIT_OK
 from softsgx.cli.explore.finished import Finished
-from softsgx.cli.explore.searching import crew_of, say_interrupted, search_one
+from softsgx.cli.explore.searching import say_interrupted, search_one, workers_of
 from softsgx.cli.stopping import Stopping
+from softsgx.cli.workers import Workers
 from softsgx.explore import Plan
 from softsgx.explore.outcome import preemptions
 from softsgx.system.scenarios.catalogue import KNOWN_RACES, KnownRace
@@ -27,26 +27,28 @@ _HEAD: Final = (
 def run(args: argparse.Namespace) -> int:
     """Print the table: a race whose search was interrupted is not in it."""
     rows = []
-    with Stopping() as stopping, crew_of(args) as crew:
+    with Stopping() as stopping, workers_of(args) as workers:
         for race in KNOWN_RACES:
-            found = row(race, *(_searched(args, race, on, crew, stopping) for on in (True, False)))
+            found = row(
+                race, *(_searched(args, race, on, workers, stopping) for on in (True, False))
+            )
             if stopping.interrupted:
                 say_interrupted()
                 break
             rows.append(found)
-    files.show(json.dumps(rows, indent=2) + "\n" if args.json else markdown(rows))
+    print_stdout(json.dumps(rows, indent=2) + "\n" if args.json else markdown(rows))
     if any(row["rule"] is None or row["fixed_rule"] is not None for row in rows):
         return EXIT_FINDING
     return EXIT_INTERRUPTED if stopping.interrupted else EXIT_OK
 
 
 def _searched(
-    args: argparse.Namespace, race: KnownRace, on: bool, crew: Crew | None, stopping: Stopping
+    args: argparse.Namespace, race: KnownRace, on: bool, workers: Workers | None, stopping: Stopping
 ) -> Finished:
     scenario = race.alone(on)
     plan = Plan(preemptions=PREEMPTIONS, seed=args.seed)
     within = stopping.within(args.budget)
-    return search_one(args, scenario.name, scenario, plan, crew, within)
+    return search_one(args, scenario.name, scenario, plan, workers, within)
 
 
 def row(race: KnownRace, present: Finished, absent: Finished) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from softsgx.cli import files
+from softsgx.cli.ends import print_stdout
 from softsgx.cli.errors import EXIT_OK
 from softsgx.cli.scenarios import find
 from softsgx.system.scenarios.catalogue import SCENARIOS
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     first = {name: (text.splitlines() or [""])[0] for name, text in about.items()}
     if args.json:
         rows = [{"scenario": name, "about": text} for name, text in first.items()]
-        files.show(json.dumps(rows, indent=2) + "\n")
+        print_stdout(json.dumps(rows, indent=2) + "\n")
     else:
-        files.show("".join(f"{f'{name:<18} {text}'.rstrip()}\n" for name, text in first.items()))
+        print_stdout("".join(f"{f'{name:<18} {text}'.rstrip()}\n" for name, text in first.items()))
     return EXIT_OK

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 
 from softsgx.cli import files
+from softsgx.cli.ends import print_stdout
 from softsgx.cli.errors import EXIT_BAD_INPUT, EXIT_FINDING, EXIT_INTERRUPTED, EXIT_OK
 from softsgx.cli.explore.finished import Finished
 from softsgx.cli.explore.junit import junit
@@ -60,6 +61,6 @@ def report(args: argparse.Namespace, finished: Sequence[Finished], words: str) -
     if args.sarif is not None:
         files.write(args.sarif, sarif(finished).encode())
     if args.json:
-        files.show(json.dumps([done.json() for done in finished], indent=2) + "\n")
+        print_stdout(json.dumps([done.json() for done in finished], indent=2) + "\n")
     else:
-        files.show(words)
+        print_stdout(words)

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from softsgx.cli.crew import Crew, explore_with
-from softsgx.cli.ends import say
+from softsgx.cli.ends import print_stderr
 from softsgx.cli.explore.finished import Finished
 from softsgx.cli.jobs import Processes
-from softsgx.cli.progress import Bar
+from softsgx.cli.progress import ProgressLine
 from softsgx.cli.stopping import Stopping
+from softsgx.cli.workers import Workers, explore_with
 from softsgx.explore import Plan, Scenario, explore
 
 
@@ -34,10 +34,10 @@ def search_all(
 ) -> list[Finished]:
     """Search one scenario after the other, `show` each; after Ctrl-C no more of them."""
     finished = []
-    with Stopping(args.budget) as stopping, crew_of(args) as crew:
+    with Stopping(args.budget) as stopping, workers_of(args) as workers:
         for number, (target, scenario) in enumerate(targets):
             part = stopping.share(len(targets) - number)
-            done = search_one(args, target, scenario, plan_of(args), crew, part)
+            done = search_one(args, target, scenario, plan_of(args), workers, part)
             finished.append(done)
             show(done)
             if stopping.interrupted:
@@ -51,14 +51,14 @@ def search_one(
     target: str,
     scenario: Scenario,
     plan: Plan,
-    crew: Crew | None,
+    workers: Workers | None,
     stopping: Stopping,
 ) -> Finished:
     """Search one scenario; `target` is where workers find it."""
     start = time.time()
-    bar = Bar(plan.executions) if args.progress else None
-    if crew is not None:
-        outcome = explore_with(crew, target, scenario, plan, stopping, bar)
+    bar = ProgressLine(plan.executions) if args.progress else None
+    if workers is not None:
+        outcome = explore_with(workers, target, scenario, plan, stopping, bar)
     else:
         outcome = explore(scenario, plan, deadline=stopping, progress=bar)
     if bar is not None:
@@ -68,23 +68,23 @@ def search_one(
 
 def say_interrupted() -> None:
     """Why no more is shown."""
-    say("softsgx: explore: interrupted")
+    print_stderr("softsgx: explore: interrupted")
 
 
 @contextmanager
-def crew_of(args: argparse.Namespace) -> Iterator[Crew | None]:
-    """The workers that the options ask for; none for this process alone."""
-    crew: Crew
+def workers_of(args: argparse.Namespace) -> Iterator[Workers | None]:
+    """The workers that the options ask for; None: this process alone."""
+    workers: Workers
     if args.cluster is not None:
         from softsgx.cli.cluster import Cluster
 
-        crew = Cluster("" if args.cluster is True else args.cluster, args.jobs)
+        workers = Cluster("" if args.cluster is True else args.cluster, args.jobs)
     elif args.jobs is not None:
-        crew = Processes(args.jobs)
+        workers = Processes(args.jobs)
     else:
         yield None
         return
     try:
-        yield crew
+        yield workers
     finally:
-        crew.close()
+        workers.close()

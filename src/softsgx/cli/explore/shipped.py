@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from softsgx.cli import files
+from softsgx.cli.ends import print_stdout
 from softsgx.cli.errors import ReaderGone
 from softsgx.cli.explore.finished import Finished
 from softsgx.cli.explore.reports import exit_code, expect_reports, report
@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
         if args.json or gone:
             return
         try:
-            files.show(line(done, width))
+            print_stdout(line(done, width))
         except ReaderGone as error:
             if args.junit is None and args.sarif is None:
                 raise

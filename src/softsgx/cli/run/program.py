@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from softsgx.cli import files
+from softsgx.cli.ends import print_stdout
 from softsgx.cli.errors import (
     EXIT_OK,
     EXIT_RUN_FAILED,
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     )
     try:
         if list_only:
-            files.show(listing(*part_of(options)))
+            print_stdout(listing(*part_of(options)))
             return EXIT_OK
         return _run(argv, options)
     except ProgramError as error:

@@ -4,6 +4,7 @@ import argparse
 
 from softsgx.cli import files, options
 from softsgx.cli.diff_text import Side, images_lines, signed_lines, sigstruct_lines
+from softsgx.cli.ends import print_stdout
 from softsgx.cli.errors import EXIT_FINDING, EXIT_OK, UsageError
 from softsgx.image.difference import compare
 from softsgx.image.errors import ImageError
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     if SIG in (a.kind, b.kind) and a.kind != b.kind:
         equal = "ENCLAVEHASH is MRENCLAVE: the SIGSTRUCT is for this enclave"
     text = [a.text("A"), b.text("B"), *(lines or [equal])]
-    files.show("\n".join(text) + "\n")
+    print_stdout("\n".join(text) + "\n")
     return EXIT_FINDING if lines else EXIT_OK
 
 

@@ -4,6 +4,7 @@ import argparse
 
 from softsgx.cli import files, options
 from softsgx.cli.enclave_text import image_text, sigstruct_text
+from softsgx.cli.ends import print_stdout
 from softsgx.cli.errors import EXIT_FINDING, EXIT_OK, UsageError
 from softsgx.image.errors import ImageError
 from softsgx.image.file import SIG
@@ -15,7 +16,7 @@ def run(args: argparse.Namespace) -> int:
     (args.file,) = args.file
     kind, data = files.read_enclave(args.file)
     if kind != SIG:
-        files.show(image_text(kind, options.enclave_of(args, data)))
+        print_stdout(image_text(kind, options.enclave_of(args, data)))
         return EXIT_OK
     if options.layout(args) is not None:
         raise UsageError(f"{args.file}: layout: a SIGSTRUCT has no pages to lay out")
@@ -23,5 +24,5 @@ def run(args: argparse.Namespace) -> int:
         sig, findings = parse(data), verify(data)
     except ImageError as error:
         raise UsageError(f"{args.file}: {error}") from None
-    files.show(sigstruct_text(sig, findings))
+    print_stdout(sigstruct_text(sig, findings))
     return EXIT_FINDING if findings else EXIT_OK

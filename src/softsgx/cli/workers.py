@@ -1,7 +1,7 @@
-"""Exploring with several workers: what they do, and who sends them the units of a `Search`.
+"""Exploring with several workers: what a worker does, and how the units of a `Search` reach it.
 
-A worker gives back what is left of a unit after a while, so that others can take it. Which units
-there are depends on that; the executions do not, nor does the outcome.
+After a short time a worker returns what is left of its unit, so that others can take it. How the
+search is cut into units depends on timing; the executions and the outcome do not.
 """
 
 from __future__ import annotations
@@ -25,45 +25,46 @@ from softsgx.explore.scenario import Scenario
 from softsgx.explore.split import Search
 from softsgx.explore.unit import Unit, UnitResult, work
 
-HUNGRY: Final = 0.05
-"""Seconds for a unit while there is too little to do for all workers."""
+UNIT_S: Final = 0.05
+"""How long a worker keeps a unit while others are idle, in seconds."""
 
-SATED: Final = 0.15
-"""Seconds for a batch of units while there is enough."""
+BATCH_S: Final = 0.15
+"""How long it keeps a batch of units while all are busy, in seconds."""
 
-BATCH: Final = 16
+BATCH_UNITS: Final = 16
 
-PATIENCE: Final = 0.1
+POLL_S: Final = 0.1
+"""How often the dispatcher looks whether to stop, in seconds."""
 
-GRACE: Final = 5.0
-"""Seconds that workers have to come back when it is to stop; one may hang in its scenario."""
+STOP_S_MAX: Final = 5.0
+"""How long to wait for workers after a stop, in seconds: one may hang in its scenario."""
 
 RENEWALS_MAX: Final = 20
 
 
 class Task(NamedTuple):
-    """What is the same for all units.
+    """What all units of a search have in common.
 
-    target, name  as for `find`, and the scenario of it
-    text          of the file, if the target is one: a worker elsewhere may not have it
-    like          what `likeness` of the worker must be, if that is to be looked at
+    target, name  the target, as for `find`, and which of its scenarios
+    text          the file, if the target is one: a worker on another machine may not have it
+    identity      what the worker's `worker_identity` must be; None: not checked
     """
 
     target: str
     name: str
     text: bytes | None
-    like: tuple[str, str, int] | None = None
+    identity: tuple[str, str, int] | None = None
 
 
 _Taken = tuple[Any, Unit]
 """A unit and its ticket."""
 
 
-class Crew(Protocol):
-    """Workers.
+class Workers(Protocol):
+    """Processes that execute units.
 
     size  how many work at the same time
-    lost  what a future or `submit` raises when some have died, with the units they had
+    lost  what `submit` or a future raises when a worker has died; its units are lost
     """
 
     @property
@@ -83,41 +84,41 @@ class Crew(Protocol):
 
 
 def explore_with(
-    crew: Crew,
+    workers: Workers,
     target: str,
     scenario: Scenario,
     plan: Plan,
     stopping: Stopping,
     progress: Progress | None = None,
 ) -> Outcome:
-    """As `explore`, with such workers. The outcome does not depend on them.
+    """As `explore`, with these workers.
 
-    Only if it is stopped it does: then it says how far they came.
+    The outcome does not depend on them, unless the search is stopped: then it says how far it got.
     """
     search = Search(scenario, plan)
     text = Path(target).read_bytes() if target.endswith(".py") else None
-    foreman = _Foreman(crew, search, Task(target, scenario.name, text), stopping)
-    foreman.work(progress)
-    # What hangs in a worker would hang here, too.
-    return search.outcome if foreman.hung else search.finish()
+    dispatcher = _Dispatcher(workers, search, Task(target, scenario.name, text), stopping)
+    dispatcher.work(progress)
+    # finish() executes the scenario here: if it hung in a worker, it would hang here, too.
+    return search.outcome if dispatcher.hung else search.finish()
 
 
-class _Foreman:
-    """Keeps a crew busy with the units of one search."""
+class _Dispatcher:
+    """Keeps the workers busy with the units of one search."""
 
-    def __init__(self, crew: Crew, search: Search, task: Task, stopping: Stopping) -> None:
-        self._crew = crew
+    def __init__(self, workers: Workers, search: Search, task: Task, stopping: Stopping) -> None:
+        self._workers = workers
         self._search = search
         self._task = task
         self._stopping = stopping
         self._waiting: dict[Future[list[UnitResult]], list[_Taken]] = {}
         self._stopped = 0.0
         self.hung = False
-        # Taken, and nobody has them.
+        # Taken from the search, and with no worker.
         self._left: list[_Taken] = []
 
     def work(self, progress: Progress | None) -> None:
-        """Until the search is over, or is to stop."""
+        """Run until the search is over or has to stop."""
         renewals = 0
         while not self._search.over:
             try:
@@ -127,37 +128,37 @@ class _Foreman:
                     self._search.stop()
                     return
                 self._collect()
-            except self._crew.lost as lost:
+            except self._workers.lost as lost:
                 renewals += 1
                 if renewals > RENEWALS_MAX:
                     raise UsageError(f"workers died {renewals} times: {lost}") from None
-                self._crew.renew()
+                self._workers.renew()
                 self._left = [taken for batch in self._waiting.values() for taken in batch]
                 self._waiting.clear()
             if progress is not None:
                 progress(self._search.outcome)
 
     def _fill(self) -> None:
-        """Each worker has something, and one batch more waits; none is added when it is to stop."""
-        while len(self._waiting) <= self._crew.size and not self._stopping():
-            hungry = len(self._waiting) < self._crew.size
-            batch = self._batch(1 if hungry else BATCH)
+        """Give every worker something, and have one more batch waiting; nothing after a stop."""
+        while len(self._waiting) <= self._workers.size and not self._stopping():
+            idle = len(self._waiting) < self._workers.size
+            batch = self._batch(1 if idle else BATCH_UNITS)
             if not batch:
                 return
-            seconds = HUNGRY if hungry else SATED
+            seconds = UNIT_S if idle else BATCH_S
             if self._stopping.end is not None:
                 seconds = max(0.0, min(seconds, self._stopping.end - time.time()))
             units = [unit for _ticket, unit in batch]
-            self._waiting[self._crew.submit(self._task, units, seconds)] = batch
+            self._waiting[self._workers.submit(self._task, units, seconds)] = batch
 
     def _too_late(self) -> bool:
         if not self._stopping():
             return False
         self._stopped = self._stopped or time.time()
-        return time.time() > self._stopped + GRACE
+        return time.time() > self._stopped + STOP_S_MAX
 
     def _batch(self, most: int) -> list[_Taken]:
-        """So many units; of fewer than twice as many, half."""
+        """At most `most` units; half of what is left if that is less than two batches."""
         left = self._left
         while len(left) < 2 * most:
             taken = self._search.take()
@@ -169,8 +170,7 @@ class _Foreman:
         return batch
 
     def _collect(self) -> None:
-        # Now and then it looks whether it is to stop.
-        done, _ = wait(self._waiting, PATIENCE, FIRST_COMPLETED)
+        done, _ = wait(self._waiting, POLL_S, FIRST_COMPLETED)
         for future in done:
             results = future.result()
             batch = self._waiting.pop(future)
@@ -179,21 +179,23 @@ class _Foreman:
             self._left += batch[len(results) :]
 
 
-# In a worker: the scenario it works on, made at its first unit, and the executions so far. It has
-# one state, and so has what it is made of: threads of one worker take turns.
+# In a worker: its scenario, made at the first unit, and the executions so far. A scenario has one
+# state, so threads of one worker take turns.
 _made: dict[Task, Scenario] = {}
 _done: dict[Task, int] = {}
 _turn = Lock()
 
 
 def work_on(task: Task, units: list[Unit], seconds: float) -> list[UnitResult]:
-    """In a worker: some units, as far as it comes in so many seconds; those not begun are left."""
+    """In a worker: execute units for so many seconds; units not begun have no result."""
     with _turn:
         scenario = _made.get(task)
         if scenario is None:
-            if task.like is not None and likeness() != task.like:
-                raise UsageError(f"a worker is not like the others: {likeness()}, {task.like}")
-            found = find(_placed(task))
+            if task.identity is not None and worker_identity() != task.identity:
+                raise UsageError(
+                    f"a worker differs from the others: {worker_identity()}, {task.identity}"
+                )
+            found = find(_local_target(task))
             scenario = _made[task] = next(made for made in found if made.name == task.name)
         pause = Stopping(seconds)
         results: list[UnitResult] = []
@@ -206,8 +208,8 @@ def work_on(task: Task, units: list[Unit], seconds: float) -> list[UnitResult]:
         return results
 
 
-def _placed(task: Task) -> str:
-    """The target; a file of another text, or none, in its place is passed by."""
+def _local_target(task: Task) -> str:
+    """The target; a copy of the file if this machine has none, or another one, at that path."""
     if task.text is None:
         return task.target
     path = Path(task.target)
@@ -218,9 +220,9 @@ def _placed(task: Task) -> str:
     return str(copy)
 
 
-def likeness() -> tuple[str, str, int]:
-    """What must be the same for all workers: versions, and hashes of strings.
+def worker_identity() -> tuple[str, str, int]:
+    """What all workers must have in common: versions, and how strings are hashed.
 
-    Footprints hold hashes, and a set is gone through in their order.
+    Footprints hold hashes, and the order of a set depends on them.
     """
     return __version__, platform.python_version(), hash("softsgx")
