@@ -83,12 +83,9 @@ RUNNER_EXCEPTIONS: Final = frozenset(
         ("calls/process_mem.py", "supervisor"),
         ("calls/table.py", "supervisor"),
         ("enclaves/threads.py", "emulator"),
-        ("process/inside_stub.py", "supervisor"),
         ("process/tracee.py", "emulator"),
         ("process/tracee.py", "native"),
         ("process/world.py", "native"),
-        ("traps/host_traps.py", "supervisor"),
-        ("traps/ud2.py", "supervisor"),
     }
 )
 

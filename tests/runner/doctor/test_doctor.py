@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from softsgx.runner.code import disassembler
+from softsgx.runner.cpuid import faulting
+from softsgx.runner.cpuid.faulting import CpuidTraps
 from softsgx.runner.doctor import attempts, doctor, needs
 from softsgx.runner.doctor.doctor import Check
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.host import probes
 from softsgx.runner.native import load as native_load
-from softsgx.runner.traps import cpuid_traps
-from softsgx.runner.traps.cpuid_traps import CpuidTraps
 
 
 def children() -> list[str]:
@@ -291,7 +291,7 @@ def test_doctor_says_what_cpuid_faulting_costs(
     """Switching between threads with and without it took 9.5 us under one hypervisor, and an empty
     native call 60 percent more processor time."""
     monkeypatch.setattr(probes, "guarded", lambda attempts: [""] * len(attempts))
-    monkeypatch.setattr(cpuid_traps, "switch_us", lambda: us)
+    monkeypatch.setattr(faulting, "switch_us", lambda: us)
     found = doctor.cpuid_faulting_check()
     assert (found.ok, found.needed) == (ok, False)
     assert found.detail == f"every CPUID is served; a switch costs {us} us"
@@ -300,21 +300,21 @@ def test_doctor_says_what_cpuid_faulting_costs(
 def test_cpuid_faulting_is_used_unless_an_option_says_otherwise(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cpuid_traps, "try_cpuid_faulting", lambda: None)
-    assert cpuid_traps.choose("trap") is CpuidTraps.ALWAYS
-    assert cpuid_traps.choose("patch") is CpuidTraps.NEVER
-    assert cpuid_traps.choose("auto") is CpuidTraps.ALWAYS
-    assert cpuid_traps.choose("until-entry") is CpuidTraps.UNTIL_ENTRY
+    monkeypatch.setattr(faulting, "try_cpuid_faulting", lambda: None)
+    assert faulting.choose("trap") is CpuidTraps.ALWAYS
+    assert faulting.choose("patch") is CpuidTraps.NEVER
+    assert faulting.choose("auto") is CpuidTraps.ALWAYS
+    assert faulting.choose("until-entry") is CpuidTraps.UNTIL_ENTRY
 
     def absent() -> None:
         raise probes.Refused("No such device")
 
-    monkeypatch.setattr(cpuid_traps, "try_cpuid_faulting", absent)
-    assert cpuid_traps.choose("auto") is CpuidTraps.NEVER
+    monkeypatch.setattr(faulting, "try_cpuid_faulting", absent)
+    assert faulting.choose("auto") is CpuidTraps.NEVER
     with pytest.raises(RunnerError, match=r"^--cpuid trap: CPUID faulting: No such device$"):
-        cpuid_traps.choose("trap")
+        faulting.choose("trap")
     with pytest.raises(RunnerError, match="--cpuid: 'x': known are auto, trap, until-entry, patch"):
-        cpuid_traps.choose("x")
+        faulting.choose("x")
 
 
 @pytest.mark.parametrize(("step", "said"), [(1, "mmap"), (2, "mremap"), (3, "mprotect")])

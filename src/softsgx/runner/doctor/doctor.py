@@ -19,12 +19,12 @@ from struct import pack_into
 from typing import Final, NamedTuple
 
 from softsgx.runner.code import disassembler
+from softsgx.runner.cpuid import faulting
 from softsgx.runner.doctor import needs
 from softsgx.runner.doctor.needs import Need
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.host import probes
 from softsgx.runner.host.inherited import keep_statuses
-from softsgx.runner.traps import cpuid_traps
 
 KERNEL_MIN: Final = (4, 17)  # MAP_FIXED_NOREPLACE; the rest of what is used is older
 PROCMAP_QUERY: Final = 0xC0686611  # Linux 6.11, include/uapi/linux/fs.h
@@ -126,11 +126,11 @@ def cpuid_faulting_check() -> Check:
     name = "CPUID faulting"
     (why,) = probes.guarded([probes.try_cpuid_faulting])
     if why:
-        return Check(name, False, why, f"{cpuid_traps.CpuidTraps.NEVER.value}", needed=False)
-    cost = cpuid_traps.switch_us()
-    detail = f"{cpuid_traps.CpuidTraps.ALWAYS.value}; a switch costs {cost:.1f} us"
+        return Check(name, False, why, f"{faulting.CpuidTraps.NEVER.value}", needed=False)
+    cost = faulting.switch_us()
+    detail = f"{faulting.CpuidTraps.ALWAYS.value}; a switch costs {cost:.1f} us"
     remedy = "--cpuid until-entry, or patch, is faster here (docs/run.md)"
-    return Check(name, cost <= cpuid_traps.SWITCH_US_DEAR, detail, remedy, needed=False)
+    return Check(name, cost <= faulting.SWITCH_US_DEAR, detail, remedy, needed=False)
 
 
 def native_check() -> Check:

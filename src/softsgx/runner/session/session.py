@@ -14,6 +14,7 @@ from softsgx.cpu.part import Part
 from softsgx.linux.version import VERSIONS
 from softsgx.runner.cpuid.cpu_options import chosen
 from softsgx.runner.cpuid.cpuid import CpuidPolicy
+from softsgx.runner.cpuid.faulting import CpuidTraps, choose
 from softsgx.runner.doctor.needs import meet
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.host.inherited import NOT_OURS, Inherited, keep_statuses
@@ -25,7 +26,6 @@ from softsgx.runner.process.world import World
 from softsgx.runner.session.listening import Listening
 from softsgx.runner.supervisor.loading import Loader
 from softsgx.runner.supervisor.supervisor import Supervisor
-from softsgx.runner.traps.cpuid_traps import CpuidTraps, choose
 from softsgx.system.machine import epc_bytes
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from softsgx.runner.code.sites import PATTERNS, Sites, patchable
 from softsgx.runner.cpuid.cpuid import CpuidPolicy
+from softsgx.runner.cpuid.faulting import CpuidTraps
 from softsgx.runner.errors import LoadError
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.probes import ARCH_SET_CPUID
@@ -32,7 +33,6 @@ from softsgx.runner.inserted.vdso import vdso_image
 from softsgx.runner.process import bpf
 from softsgx.runner.process.scratch import TEXTS, TEXTS_IMAGE
 from softsgx.runner.process.tracee import NR_CLOSE, NR_MMAP, NR_MPROTECT, Tracee
-from softsgx.runner.traps.cpuid_traps import CpuidTraps
 from softsgx.runner.ways import WAYS
 
 if TYPE_CHECKING:

@@ -23,17 +23,17 @@ from softsgx.runner.inserted.mailboxes import Mailboxes
 from softsgx.runner.inserted.stub import INT80_DONE
 from softsgx.runner.process import bpf, forced
 from softsgx.runner.process.families import shares_memory, thread_group
-from softsgx.runner.process.inside_stub import Inserted
 from softsgx.runner.process.process_events import delivered, tell_end, tell_exec, tell_fork
 from softsgx.runner.process.signals import Due, complete_frame
 from softsgx.runner.process.tracee import Space, Tracee
 from softsgx.runner.process.world import LiveProcess, World
 from softsgx.runner.say import say
 from softsgx.runner.supervisor.child import First
+from softsgx.runner.supervisor.inside_stub import Inserted
 from softsgx.runner.supervisor.loading import Loader, LoadError
-from softsgx.runner.traps import cpuid_traps, ud2
+from softsgx.runner.traps import ud2
 from softsgx.runner.traps.abort_page import AbortPage
-from softsgx.runner.traps.host_traps import HostTraps
+from softsgx.runner.traps.host_traps import HostTraps, end_faulting
 from softsgx.runner.ways import WAYS
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ class Supervisor:
         self.abort_page = AbortPage(world)
         self.postponed: list[tuple[int, int]] = []  # ends that others saw
         self.enclaves = self._engine(world, loader)
-        self.traps = HostTraps(self)
-        self.inserted = Inserted(self)
+        self.traps = HostTraps(loader.policy, loader.traps, self.enclu)
+        self.inserted = Inserted(self.enclaves, self.mailboxes, loader.vdso, self.enclu)
         self.calls = Calls(self)
         self.tracees: dict[int, Tracee] = {}
         self._early: dict[int, int] = {}  # stops of children whose parent's event has not come
@@ -247,7 +247,7 @@ class Supervisor:
     def _ours(self, t: Tracee, number: int) -> bool:
         """An instruction that is served where it stands."""
         return (
-            ud2.served(self, t, number)
+            ud2.served(self.traps, t, number, self.loader.vdso.enclu)
             or self.traps.serve(t, number)
             or self.inserted.no_stack(t, number)
         )
@@ -271,8 +271,8 @@ class Supervisor:
             return
         rip = regs[p.RIP]
         site = t.space.sites.get(rip - 2)
-        if (rip == INT80_DONE or site == "enclu") and self.traps.end(t):
-            cpuid_traps.end_at_filter(t, regs)
+        if (rip == INT80_DONE or site == "enclu") and self.traps.faulting_ends(t):
+            end_faulting(t, regs)
         elif rip == INT80_DONE:
             self.enclu(t, regs, self.loader.vdso.enclu)
         elif site == "enclu":

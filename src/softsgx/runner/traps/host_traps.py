@@ -16,33 +16,46 @@ from typing import TYPE_CHECKING, Final
 from softsgx.linux.process import SI_KERNEL, Signal
 from softsgx.runner.code.trapped import CPUID, REFUSED, trapped
 from softsgx.runner.cpuid.cpuid import CpuidPolicy
+from softsgx.runner.cpuid.faulting import CpuidTraps
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.probes import ARCH_SET_CPUID
 from softsgx.runner.inserted.layout import END, GATE
 from softsgx.runner.process import bpf, forced
 from softsgx.runner.process.signals import Due
-from softsgx.runner.process.stops import answer, go_on, to_exit
-from softsgx.runner.traps import cpuid_traps
-from softsgx.runner.traps.cpuid_traps import CpuidTraps
+from softsgx.runner.process.stops import answer, changed, go_on, to_exit
 from softsgx.spec import faults
 from softsgx.spec.bits import MASK32
 from softsgx.spec.msr import RFLAGS_RF
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from softsgx.runner.process.stops import Handler
     from softsgx.runner.process.tracee import Tracee
-    from softsgx.runner.supervisor.supervisor import Supervisor
 
 ARCH_GET_CPUID: Final = 0x1011
+_NR_ARCH_PRCTL_I386: Final = 384
+_INT80_LENGTH: Final = 2
 
 
 class HostTraps:
-    """Serves both. `served` counts them by kind, for `--stats`."""
+    """Serves both. `served` counts them by kind, for `--stats`.
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
+    `traps` says when CPUID is an exception; `enclu(t, regs, rip)` executes an ENCLU of a stopped
+    thread.
+    """
+
+    def __init__(
+        self,
+        policy: CpuidPolicy,
+        traps: CpuidTraps,
+        enclu: Callable[[Tracee, list[int], int], None],
+    ) -> None:
         self.served: Counter[str] = Counter()
-        self._library = library_policy(supervisor.loader.policy)
+        self._policy = policy
+        self._library = library_policy(policy)
+        self._until_entry = traps is CpuidTraps.UNTIL_ENTRY
+        self._enclu = enclu
 
     def serve(self, t: Tracee, number: int) -> bool:
         """A signal-delivery stop outside of enclaves: True if it was one of the two."""
@@ -59,25 +72,30 @@ class HostTraps:
         forced.undo(t, number)
         regs[p.EFLAGS] &= ~RFLAGS_RF
         if found.kind == "enclu":
-            if self.end(t):
-                cpuid_traps.end(t)
-            regs[p.ORIG_RAX] = regs[p.RAX]
-            self.supervisor.enclu(t, regs, rip)
+            self.enclu_at_signal(t, regs, rip)
             return True
-        policy = self._library if t.space.in_library(rip) else self.supervisor.loader.policy
+        policy = self._library if t.space.in_library(rip) else self._policy
         regs[p.RIP] = rip + found.length
         cpuid(t, regs, regs[p.RAX], policy)
         go_on(t)
         return True
 
-    def end(self, t: Tracee) -> bool:
+    def enclu_at_signal(self, t: Tracee, regs: list[int], rip: int) -> None:
+        """Serve an ENCLU whose thread is at the stop of the signal that it raised."""
+        if self.faulting_ends(t):
+            t.cpuid_faulting = False
+            t.inject(bpf.ARCH_PRCTL, ARCH_SET_CPUID, 1)
+        regs[p.ORIG_RAX] = regs[p.RAX]
+        self._enclu(t, regs, rip)
+
+    def faulting_ends(self, t: Tracee) -> bool:
         """At a thread's ENCLU: whether its CPUID is to be an exception no longer."""
-        return t.cpuid_faulting and self.supervisor.loader.traps is CpuidTraps.UNTIL_ENTRY
+        return t.cpuid_faulting and self._until_entry
 
     def replaced_cpuid(self, t: Tracee, regs: list[int]) -> None:
         """The stop of what stands where CPUID stood; RIP is behind it, RAX is in orig_rax."""
         if not t.cpuid_denied:
-            cpuid(t, regs, regs[p.ORIG_RAX], self.supervisor.loader.policy)
+            cpuid(t, regs, regs[p.ORIG_RAX], self._policy)
         else:
             regs[p.RIP] -= len(CPUID)
             regs[p.RAX], regs[p.ORIG_RAX] = regs[p.ORIG_RAX], p.MASK64
@@ -103,6 +121,25 @@ class HostTraps:
         else:
             t.cpuid_denied = not regs[p.RSI]
             answer(t, regs, 0)
+
+
+def end_faulting(t: Tracee, regs: list[int]) -> None:
+    """CPUID faulting ends for a thread at the seccomp stop of an `int 0x80` that was ENCLU.
+
+    arch_prctl is called in place of that one, which is executed again afterwards.
+    """
+    t.cpuid_faulting = False
+    rax = regs[p.ORIG_RAX] & MASK32
+
+    def again(t: Tracee, _result: int) -> int:
+        after = p.get_regs(t.tid)
+        after[p.RIP] -= _INT80_LENGTH
+        after[p.ORIG_RAX] = p.MASK64
+        p.set_regs(t.tid, after)
+        return rax
+
+    changes = {p.ORIG_RAX: _NR_ARCH_PRCTL_I386, p.RAX: _NR_ARCH_PRCTL_I386}
+    changed(t, regs, {**changes, p.RBX: ARCH_SET_CPUID, p.RCX: 1}, again)
 
 
 def _denied(t: Tracee, result: int, *, denied: bool) -> None:

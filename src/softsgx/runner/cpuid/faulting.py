@@ -13,10 +13,9 @@ import mmap
 import struct
 import time
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from softsgx.runner.errors import RunnerError
-from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.probes import (
     ARCH_SET_CPUID,
     Child,
@@ -25,17 +24,9 @@ from softsgx.runner.host.probes import (
     try_cpuid_faulting,
 )
 from softsgx.runner.options import CPUID_CHOICES
-from softsgx.runner.process import bpf
-from softsgx.runner.process.stops import changed
-from softsgx.spec.bits import MASK32
-
-if TYPE_CHECKING:
-    from softsgx.runner.process.tracee import Tracee
 
 SWITCH_US_DEAR: Final = 2.0  # of one change: a stop of 17 us becomes 25
 _CHANGES: Final = 40
-_NR_ARCH_PRCTL_I386: Final = 384
-_INT80_LENGTH: Final = 2
 
 
 class CpuidTraps(Enum):
@@ -83,28 +74,3 @@ def switch_us() -> float:
     if status:
         raise Refused(f"a child process ended with status {status:#x}")
     return float(struct.unpack_from("<d", found)[0])
-
-
-def end_at_filter(t: Tracee, regs: list[int]) -> None:
-    """A thread at the stop of an `int 0x80` that was ENCLU: no faulting for it from here on.
-
-    The call is made in place of that one, which is executed again afterwards.
-    """
-    t.cpuid_faulting = False
-    rax = regs[p.ORIG_RAX] & MASK32
-
-    def again(t: Tracee, _result: int) -> int:
-        after = p.get_regs(t.tid)
-        after[p.RIP] -= _INT80_LENGTH
-        after[p.ORIG_RAX] = p.MASK64
-        p.set_regs(t.tid, after)
-        return rax
-
-    changes = {p.ORIG_RAX: _NR_ARCH_PRCTL_I386, p.RAX: _NR_ARCH_PRCTL_I386}
-    changed(t, regs, {**changes, p.RBX: ARCH_SET_CPUID, p.RCX: 1}, again)
-
-
-def end(t: Tracee) -> None:
-    """The same for a thread at the stop of a signal."""
-    t.cpuid_faulting = False
-    t.inject(bpf.ARCH_PRCTL, ARCH_SET_CPUID, 1)

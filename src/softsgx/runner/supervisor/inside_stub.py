@@ -18,14 +18,28 @@ from softsgx.runner.process.tracee import Tracee, in_model_order
 from softsgx.spec.registers import RIP
 
 if TYPE_CHECKING:
-    from softsgx.runner.supervisor.supervisor import Supervisor
+    from softsgx.runner.enclaves.threads import Enclaves
+    from softsgx.runner.inserted.mailboxes import Mailboxes
+    from softsgx.runner.inserted.vdso import VdsoImage
 
 
 class Inserted:
-    """Takes threads out of the stub, the mailboxes and the way into native enclaves."""
+    """Takes threads out of the stub, the mailboxes and the way into native enclaves.
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
+    `enclu(t, regs, rip)` executes an ENCLU of a stopped thread.
+    """
+
+    def __init__(
+        self,
+        enclaves: Enclaves,
+        mailboxes: Mailboxes,
+        vdso: VdsoImage,
+        enclu: Callable[[Tracee, list[int], int], None],
+    ) -> None:
+        self._enclaves = enclaves
+        self._mailboxes = mailboxes
+        self._vdso = vdso
+        self._enclu = enclu
 
     def leave(self, t: Tracee) -> None:
         """Registers as at the ENCLU, or as behind it."""
@@ -33,9 +47,9 @@ class Inserted:
         rip = regs[p.RIP]
         if not GATE <= rip < END:
             return
-        if self.supervisor.enclaves.on_the_way(t, regs):
+        if self._enclaves.on_the_way(t, regs):
             return
-        vdso, mailboxes = self.supervisor.loader.vdso, self.supervisor.mailboxes
+        vdso, mailboxes = self._vdso, self._mailboxes
         if rip == vdso.jump:
             regs[p.RIP] = vdso.enclu
             p.set_regs(t.tid, regs)
@@ -47,7 +61,7 @@ class Inserted:
         if mailbox is None:
             mailbox = mailboxes.control.find(t.tid)
         if place.phase is Phase.WAIT and t.mailbox is not None:
-            self.supervisor.enclaves.interrupted(t)
+            self._enclaves.interrupted(t)
         elif place.phase is Phase.WAIT and mailbox is not None:
             state = mailboxes.control.state(mailbox)
             if state == REPLY:
@@ -72,16 +86,16 @@ class Inserted:
         if place is None or place.phase is not Phase.ARRIVE:
             return False
         forced.undo(t, number)
-        enclu = self.supervisor.loader.vdso.enclu
+        enclu = self._vdso.enclu
         t.model()
         t.lp.regs[:] = rolled_back(_in_model_order(regs), _reader(t), enclu)
         regs = t.to_user(regs)
         regs[p.ORIG_RAX] = regs[p.RAX]
-        self.supervisor.enclu(t, regs, enclu)
+        self._enclu(t, regs, enclu)
         return True
 
     def _roll_forward(self, t: Tracee, regs: list[int], mailbox: int) -> None:
-        mailboxes = self.supervisor.mailboxes
+        mailboxes = self._mailboxes
         box = mailboxes.boxes[mailbox]
         mailboxes.control.set_state(mailbox, IDLE)
         p.set_fpregs(t.tid, box.fx)
