@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.tidy import citations, form, purity, repository, rooms, waiting
+from tests.tidy import circles, citations, form, purity, repository, rooms, waiting
 from tests.tidy.source import ROOT, Source, sources
 
 Rule = Callable[[Source], Iterator[str]]
@@ -67,6 +67,18 @@ def test_a_public_constant_stands_once() -> None:
     assert len(list(form.repeated_constants(twice))) == 1
     assert not list(form.repeated_constants(twice, {"A_B": "one each"}))
     assert not list(form.repeated_constants([twice[0], Source(twice[1].path, "A_B = 9")]))
+
+
+def test_modules_do_not_import_in_a_circle() -> None:
+    report(circles.circles(sources()))
+    assert len(list(circles.circles(sources(), {}))) == len(circles.KEPT)
+    a = Source("src/softsgx/cpu/a.py", "from softsgx.cpu import b")
+    b = Source("src/softsgx/cpu/b.py", "def f():\n    from softsgx.cpu.c import x")
+    c = Source("src/softsgx/cpu/c.py", "import softsgx.cpu.a")
+    assert len(list(circles.circles([a, b, c]))) == 1
+    assert not list(circles.circles([a, b, c], {tuple(f"softsgx.cpu.{x}" for x in "abc"): "why"}))
+    typed = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import softsgx.cpu.a"
+    assert not list(circles.circles([a, b, Source(c.path, typed)]))
 
 
 def test_no_file_names_this_workplace_or_a_registry() -> None:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
+from softsgx.linux.bug import KernelBug
 from softsgx.linux.errno import EAGAIN, EFAULT, EINTR, ENOMEM
-from softsgx.linux.kernel import KernelBug
 from softsgx.linux.process import SIGBUS
 from softsgx.linux.sgx.encl import SgxEnclPage
 from softsgx.linux.sgx.main import sgx_reclaim_pages

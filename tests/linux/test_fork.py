@@ -2,8 +2,8 @@
 
 import pytest
 
+from softsgx.linux.bug import KernelBug
 from softsgx.linux.errno import EACCES
-from softsgx.linux.kernel import KernelBug
 from softsgx.linux.process import SIGBUS
 from softsgx.linux.sgx.encl import sgx_zap_enclave_ptes
 from softsgx.linux.uapi import MAP_FIXED, MAP_SHARED

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from softsgx.linux.bug import KernelBug
 from softsgx.linux.errno import EFAULT, EINVAL
-from softsgx.linux.kernel import KernelBug
 from softsgx.linux.process import SIGBUS
 from softsgx.linux.sgx.main import sgx_reclaim_pages
 from softsgx.linux.uapi import (

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from softsgx.linux.bug import KernelBug
 from softsgx.linux.errno import EACCES, EBUSY
-from softsgx.linux.kernel import KernelBug
 from softsgx.linux.process import SIGBUS, Thread
 from softsgx.linux.sgx.encl import (
     XA_CHECK_SCHED,

@@ -5,7 +5,7 @@ import pytest
 from softsgx.events.kernel import PageFaultEnded
 from softsgx.linux import uapi
 from softsgx.linux.errno import EFAULT, EINVAL
-from softsgx.linux.uaccess import copy_from_user, copy_to_user, get_user_page
+from softsgx.linux.uaccess import copy_from_user, copy_to_user, get_user_page_remote
 from softsgx.sim import Steps
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R, W, X
@@ -213,7 +213,7 @@ def test_ioctl_argument_in_enclave_memory_is_all_ones() -> None:
 def test_enclave_memory_cannot_be_pinned() -> None:
     w = world()
     w.call(secret, w.enclave.data[0])
-    assert get_user_page(w.host.thread, w.enclave.data[0]) == -EFAULT
+    assert get_user_page_remote(w.mm, w.enclave.data[0]) == -EFAULT
 
 
 @pytest.mark.parametrize(("rights", "good"), [(0, False), (X, False), (R, True), (R | W, True)])
@@ -221,5 +221,5 @@ def test_pinning_needs_an_area_that_can_be_read(rights: int, good: bool) -> None
     w = world()
     at = w.do(w.host.alloc(PAGE_SIZE))
     assert w.protect(at, rights) == 0
-    assert (get_user_page(w.host.thread, at) > 0) is good
-    assert get_user_page(w.host.thread, 0x1000) == -EFAULT
+    assert (get_user_page_remote(w.mm, at) > 0) is good
+    assert get_user_page_remote(w.mm, 0x1000) == -EFAULT

@@ -6,6 +6,7 @@ A move is a generator that takes its slot and three numbers: two that choose, an
 from __future__ import annotations
 
 from softsgx.linux import syscalls
+from softsgx.linux.bug import KernelBug
 from softsgx.linux.errno import (
     EACCES,
     EBADF,
@@ -13,7 +14,6 @@ from softsgx.linux.errno import (
     EINVAL,
     ENOMEM,
 )
-from softsgx.linux.kernel import KernelBug
 from softsgx.linux.sgx.main import sgx_reclaim_pages
 from softsgx.linux.uapi import (
     MAP_FIXED,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from softsgx.events.kernel import PageFaultBegun, PageFaultEnded
 from softsgx.linux.errno import EFAULT
-from softsgx.linux.mm import TASK_SIZE, VM_EXEC, VM_READ, VM_WRITE, Vma
+from softsgx.linux.mm import TASK_SIZE, VM_EXEC, VM_READ, VM_WRITE, Vma, anonymous_page
 from softsgx.linux.process import (
     BUS_ADRERR,
     SEGV_ACCERR,
@@ -23,7 +23,6 @@ from softsgx.linux.process import (
 )
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx.encl import VM_FAULT_BUSY, VM_FAULT_NOPAGE, VM_FAULT_OOM, VM_FAULT_SIGBUS
-from softsgx.linux.uaccess import anonymous_page
 from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_PFN_MASK, PTE_W
 from softsgx.sim.point import RETRY
 from softsgx.spec import faults

@@ -30,10 +30,6 @@ def take_interrupt(lp: LogicalProcessor, vector: int) -> object:
     return lp.interrupt(vector)
 
 
-class KernelBug(Exception):
-    """The kernel would oops here: a NULL dereference or a failed assertion in its own code."""
-
-
 class Operands:
     """Kernel memory for the operands of one ENCLS: a 256-byte block, reused."""
 

@@ -337,6 +337,22 @@ def private_frames(vma: Vma, zapped: list[int]) -> list[int]:
     return [(pte & PTE_PFN_MASK) >> PAGE_SHIFT for pte in zapped]
 
 
+def anonymous_page(mm: Mm, vma: Vma, address: int) -> int:
+    """The frame of a page of an anonymous area, allocated on first touch; its pfn."""
+    pte = mm.space.lookup(address)
+    if pte & PTE_P:
+        return (pte & PTE_PFN_MASK) >> PAGE_SHIFT
+    held = pte & PTE_PFN_MASK
+    if held:
+        pfn = held >> PAGE_SHIFT
+    elif vma.shared is not None:
+        pfn = vma.shared.page(vma.pgoff + (address - vma.start >> PAGE_SHIFT))
+    else:
+        pfn = mm.kernel.alloc_page()
+    mm.space.set(address, pfn << PAGE_SHIFT | vm_pte_bits(vma.flags))
+    return pfn
+
+
 def vm_pte_bits(flags: int) -> int:
     """vm_get_page_prot: x86 PTE bits for the rights of an area; PROT_NONE is not present."""
     if not flags & VM_RWX:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.errno import EFAULT, EIO, ESRCH
 from softsgx.linux.events import refused, refused_call, tell_call
+from softsgx.linux.mm import anonymous_page
 from softsgx.linux.sgx.debug import sgx_vma_access
-from softsgx.linux.uaccess import anonymous_page, get_user_page_remote
+from softsgx.linux.uaccess import get_user_page_remote
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
 if TYPE_CHECKING:

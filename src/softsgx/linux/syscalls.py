@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from softsgx.linux.bug import KernelBug
 from softsgx.linux.errno import (
     EACCES,
     EBADF,
@@ -22,7 +23,6 @@ from softsgx.linux.errno import (
     ERESTARTSYS,
 )
 from softsgx.linux.events import refused, refused_call, told
-from softsgx.linux.kernel import KernelBug
 from softsgx.linux.mm import (
     TASK_SIZE,
     VM_DONTCOPY,

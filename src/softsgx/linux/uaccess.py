@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from softsgx.linux.errno import EACCES, EFAULT
 from softsgx.linux.events import refused
-from softsgx.linux.mm import VM_EXEC, VM_READ, Vma, vm_pte_bits
+from softsgx.linux.fault import fault_in_user
+from softsgx.linux.mm import VM_EXEC, VM_READ, anonymous_page
 from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_PFN_MASK, PTE_U, PTE_W
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
@@ -129,15 +130,11 @@ def _source_page(mm: Mm, address: int) -> int:
     return get_user_page_remote(mm, address)
 
 
-def get_user_page(current: Thread, address: int) -> int:
-    """get_user_pages for reading, mmap_lock held: the pfn, or -EFAULT, also for enclave memory."""
-    return get_user_page_remote(current.mm, address)
-
-
 def get_user_page_remote(mm: Mm, address: int) -> int:
-    """get_user_page in any address space.
+    """get_user_pages_remote of one page for reading, mmap_lock held: its pfn, or -EFAULT.
 
-    Anonymous memory that was never touched is the shared zero page; it need not be mapped for that.
+    Enclave memory cannot be pinned (VM_PFNMAP). Anonymous memory that was never touched is the
+    shared zero page; it need not be mapped for that.
     """
     vma = mm.vma_lookup(address)
     if vma is None or vma.sgx or not vma.flags & VM_READ:
@@ -148,30 +145,12 @@ def get_user_page_remote(mm: Mm, address: int) -> int:
     return (pte & PTE_PFN_MASK) >> PAGE_SHIFT if pte else mm.kernel.zero_page
 
 
-def anonymous_page(mm: Mm, vma: Vma, address: int) -> int:
-    """The frame of a page of an anonymous area, allocated on first touch; its pfn."""
-    pte = mm.space.lookup(address)
-    if pte & PTE_P:
-        return (pte & PTE_PFN_MASK) >> PAGE_SHIFT
-    held = pte & PTE_PFN_MASK
-    if held:
-        pfn = held >> PAGE_SHIFT
-    elif vma.shared is not None:
-        pfn = vma.shared.page(vma.pgoff + (address - vma.start >> PAGE_SHIFT))
-    else:
-        pfn = mm.kernel.alloc_page()
-    mm.space.set(address, pfn << PAGE_SHIFT | vm_pte_bits(vma.flags))
-    return pfn
-
-
 def _user_pfn(current: Thread, address: int, *, write: bool) -> Steps[int]:
     """The frame behind a user address, faulted in if need be; -EFAULT."""
     if not 0 <= address < 1 << 47:
         return -EFAULT
     pte = current.mm.space.lookup(address)
     if not pte & PTE_P or not pte & PTE_U or (write and not pte & PTE_W):
-        from softsgx.linux.fault import fault_in_user
-
         pfn = yield from fault_in_user(current, address, write)
         if pfn < 0:
             return pfn

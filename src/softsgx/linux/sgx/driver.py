@@ -9,6 +9,7 @@ from softsgx.linux.events import refused
 from softsgx.linux.mm import Vma
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx.encl import SgxEncl, sgx_encl_may_map, sgx_encl_mm_add
+from softsgx.linux.sgx.ioctl import sgx_ioctl
 from softsgx.linux.uapi import MAP_FIXED, MAP_PRIVATE, MAP_TYPE
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ class SgxEnclaveNode:
 
     def ioctl(self, current: Thread, file: File, cmd: int, arg: int) -> Steps[int]:
         """sgx_ioctl."""
-        from softsgx.linux.sgx.ioctl import sgx_ioctl
-
         return (yield from sgx_ioctl(current, encl_of(file), cmd, arg))
 
     def get_unmapped_area(self, current: Thread, address: int, length: int, flags: int) -> int:

@@ -6,11 +6,10 @@ RESTRICT_PERMISSIONS, MODIFY_TYPES and REMOVE_PAGES work page by page in ascendi
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from softsgx.linux.errno import EAGAIN, EBUSY, EFAULT, EINVAL, EPERM
 from softsgx.linux.events import refused
-from softsgx.linux.kernel import Kernel, Operands
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx import main as m
@@ -37,6 +36,9 @@ from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.epcm import PT_REG, PT_TCS, PT_TRIM, RWX, R, W
 from softsgx.spec.paging import SECINFO
 from softsgx.spec.status import SGX_EPC_PAGE_CONFLICT
+
+if TYPE_CHECKING:
+    from softsgx.linux.kernel import Kernel, Operands
 
 Body = Callable[[Thread, SgxEncl, Any], Steps[int]]
 

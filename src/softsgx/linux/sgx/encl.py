@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from softsgx.linux.bug import KernelBug
 from softsgx.linux.errno import EACCES, EBUSY, EFAULT, EINTR, ENOMEM
 from softsgx.linux.events import refused
-from softsgx.linux.kernel import KernelBug
 from softsgx.linux.mm import VM_RWX, Mm, Vma
 from softsgx.linux.process import Thread
-from softsgx.linux.sgx import main as m
+from softsgx.linux.sgx import main as m  # and main imports encl, as the kernel's files do
 from softsgx.linux.sgx.backing import PCMDS_PER_PAGE, SgxBacking, Shmem
 from softsgx.linux.sgx.encls import encls, encls_failed
 from softsgx.linux.smp import flush_tlb_mm, on_each_cpu_mask

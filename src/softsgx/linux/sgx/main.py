@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from softsgx.linux.errno import EBUSY, ENOMEM, ENXIO, ERESTARTSYS
 from softsgx.linux.events import refused
 from softsgx.linux.process import Thread
-from softsgx.linux.sgx import encl as e
+from softsgx.linux.sgx import encl as e  # and encl imports main, as the kernel's files do
 from softsgx.linux.sgx.backing import SgxBacking
 from softsgx.linux.sgx.encls import encls, encls_failed
 from softsgx.mem.pagetable import DIRECT_MAP, direct

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final
 
 from softsgx.explore import Scenario, Violation
 from softsgx.explore.footprint import Footprint, key_of
-from softsgx.linux.kernel import KernelBug
+from softsgx.linux.bug import KernelBug
 from softsgx.linux.version import VERSION_DEFAULT
 from softsgx.sim import Execution, Point, Steps, Task
 from softsgx.sim.touch import READ, WRITE
