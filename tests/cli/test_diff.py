@@ -64,7 +64,7 @@ def test_a_page_of_another_content_and_another_order(softsgx: Shell) -> None:
     segments = small_image().segments
     turned = EnclaveImage(size=0x8000, segments=(segments[2], *segments[:2], *segments[3:]))
     lines = differing(softsgx, "app.sgxs", write(softsgx, "turned", turned))
-    assert lines == ["EADD order   0x3000: A behind 0x2000, B first"]
+    assert lines == ["EADD order   0x3000: A after 0x2000, B first"]
     code = Segment(0, 2 * PAGE, segments[0].flags, b"code" * 1000 + b"toad" + b"code" * 24)
     poked = EnclaveImage(size=0x8000, segments=(code, *segments[1:]))
     lines = differing(softsgx, "app.sgxs", write(softsgx, "poked", poked))

@@ -103,7 +103,7 @@ KEY = ["--key", "key.pem"]
         (["app", *KEY, "--vendor", "1"], "app: VENDOR: 0x1 is neither 0 nor 0x8086"),
         (
             ["app", *KEY, "--date", "2023-02-29"],
-            "app: DATE: 2023-02-29 is no date of the form YYYY-MM-DD",
+            "app: DATE: 2023-02-29 is not a date of the form YYYY-MM-DD",
         ),
         (["app", *KEY, "--xfrm", "1"], "app: XFRM: 0x1 lacks x87 (bit 0) or SSE (bit 1)"),
         (

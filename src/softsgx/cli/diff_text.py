@@ -114,8 +114,7 @@ def _extended(chunks: Chunks) -> str:
 
 def _moved(moved: Moved) -> str:
     places = [
-        "first" if page is None else f"behind {page:#x}"
-        for page in (moved.behind_a, moved.behind_b)
+        "first" if page is None else f"after {page:#x}" for page in (moved.after_a, moved.after_b)
     ]
     return f"{_range(moved.offset, moved.end)}: A {places[0]}, B {places[1]}"
 

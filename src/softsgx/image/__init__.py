@@ -1,7 +1,7 @@
-"""Enclave images: built from ELF, kept as SGXS, measured, signed. No processor is needed for it.
+"""Enclave images: built from ELF, kept as SGXS, measured, signed. No processor is needed.
 
-`image` what is loaded, `elf` and `layout` from a program to that, `sgxs` the stream of what is
-measured, `sigstruct` the signed description, `file` which of them a file is.
+`image` is what is loaded; `elf` and `layout` make it from a program; `sgxs` is the stream of what
+is measured; `sigstruct` is the signed description; `file` tells which of these a file is.
 """
 
 from softsgx.image.errors import ImageError

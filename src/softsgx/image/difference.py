@@ -1,8 +1,9 @@
 """Where two enclaves differ: SECS, which pages there are, how they are added, what they contain.
 
-The images are walked by pieces: ranges in which neither changes its segment. So what costs time is
-the number of segments, and the pages whose contents differ. The order of EADD is compared for the
-pages that both have; pages that only one has move all others, and are told for themselves.
+The images are compared piece by piece, a piece being a range that lies within one segment of each.
+So the time goes with the number of segments, and with the pages whose contents differ. The order of
+EADD is compared for the pages that both have; a page that only one has would shift all others, and
+is reported by itself.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ class Field(NamedTuple):
 
 
 class Pages(NamedTuple):
-    """A range of pages, of which [offset, end) are bytes from BASEADDR; None where there are none.
+    """Pages at [offset, end), in bytes from BASEADDR, that one image lacks or adds differently.
 
-    `a` and `b` are SECINFO.FLAGS and measured chunks. They differ, or one is None.
+    `a` and `b` are SECINFO.FLAGS and measured chunks, None where an image has no page.
     """
 
     offset: int
@@ -44,10 +45,10 @@ class Pages(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """A page that differs: its offset, that of the first byte that does, how many `bytes_` do.
+    """A page whose contents differ: its offset, the offset of the first such byte, their number.
 
     `measured` of them are in a chunk that one of the enclaves measures. `a` and `b` are up to 8
-    bytes from the first; `fields` are those of a TCS.
+    bytes from the first on; `fields` are those of a TCS.
     """
 
     page: int
@@ -60,18 +61,21 @@ class Contents(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """Pages of both that are added at another place among the others; behind which page, None for
-    at the beginning. Only pages that both have count."""
+    """Pages that both have, but add at another place in the order.
+
+    `after_a` and `after_b` are the pages that they follow, None for the first. Pages that only one
+    has are not counted.
+    """
 
     offset: int
     end: int
-    behind_a: int | None
-    behind_b: int | None
+    after_a: int | None
+    after_b: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """All that differs. `mrenclave` are the measurements of both."""
+    """All differences. `mrenclave` has the measurements of both."""
 
     mrenclave: tuple[bytes, bytes]
     secs: tuple[Field, ...]
@@ -93,8 +97,8 @@ class _Piece(NamedTuple):
 
 
 def compare(a: EnclaveImage, b: EnclaveImage) -> Difference:
-    """Where two images differ. ATTRIBUTES, XFRM and MISCSELECT are not compared: files of pages do
-    not have them."""
+    """Where two images differ. ATTRIBUTES, XFRM and MISCSELECT are not compared: SGXS files do not
+    have them."""
     pieces = list(_pieces(a, b))
     secs = [Field(name, getattr(a, at), getattr(b, at)) for name, at in _SECS]
     if a.baseaddr is not None and b.baseaddr is not None:
@@ -141,7 +145,7 @@ def _how(segment: Segment | None) -> tuple[int, Chunks] | None:
 
 
 def _joined(pieces: list[_Piece]) -> Iterator[Pages]:
-    """Pages that one image lacks, or adds or measures in another way; neighbours are one range."""
+    """Pages that one image lacks, or adds or measures differently; neighbours are one range."""
     last: Pages | None = None
     for piece in pieces:
         found = Pages(piece.offset, piece.end, _how(piece.a), _how(piece.b))
@@ -156,7 +160,7 @@ def _joined(pieces: list[_Piece]) -> Iterator[Pages]:
 
 
 def _moved(a: EnclaveImage, b: EnclaveImage, both: list[_Piece]) -> Iterator[Moved]:
-    """As few pages as possible: all but a longest sequence that both add in the same order."""
+    """As few pages as possible: those outside a longest sequence that both add in one order."""
     in_a, in_b = (_in_order(image, both) for image in (a, b))
     if in_a == in_b:
         return
@@ -168,14 +172,14 @@ def _moved(a: EnclaveImage, b: EnclaveImage, both: list[_Piece]) -> Iterator[Mov
         if at in stays:
             continue
         piece = both[number]
-        behind = [_last_page(both, before.get(number)) for before in (before_a, before_b)]
-        directly = behind == [piece.offset - PAGE_SIZE] * 2
+        after = [_last_page(both, before.get(number)) for before in (before_a, before_b)]
+        directly = after == [piece.offset - PAGE_SIZE] * 2
         if last is not None and last.end == piece.offset and directly:
             last = last._replace(end=piece.end)
             continue
         if last is not None:
             yield last
-        last = Moved(piece.offset, piece.end, *behind)
+        last = Moved(piece.offset, piece.end, *after)
     if last is not None:
         yield last
 
@@ -227,7 +231,7 @@ def _contents(piece: _Piece) -> Iterator[Contents]:
 
 
 def _cut(segment: Segment, piece: _Piece) -> bytes:
-    """The content of a piece in whole pages; empty if all of it is zero behind the content."""
+    """The content of a piece in whole pages; empty if the piece lies in the zeros after it."""
     content = segment.content[piece.offset - segment.offset : piece.end - segment.offset]
     return content and content.ljust(piece.end - piece.offset, b"\0")
 

@@ -1,8 +1,8 @@
 """Reading an ELF program for an enclave: its PT_LOAD segments, entry and relative relocations.
 
 Names are those of the standard (System V ABI, "Object Files" and "Program Loading"; x86-64 psABI).
-pyelftools has the layouts; every field that is used is checked here first, because an error must
-say which one is wrong and where.
+pyelftools has the layouts; every field that is used is checked here first, so that an error says
+which field is wrong, and where it is in the file.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Load:
     """A PT_LOAD: its number among the program headers, and what it puts where.
 
     `p_vaddr` and `p_memsz` are bytes; `rights` are R, W, X of `spec.epcm`; `content` is p_filesz
-    bytes of the file, behind which memory is zero; `header` is for errors.
+    bytes of the file, after which memory is zero; `header` is for errors.
     """
 
     number: int
@@ -81,7 +81,7 @@ class Load:
 
     @property
     def end(self) -> int:
-        """Address of the first byte behind the segment."""
+        """Address of the first byte after the segment."""
         return self.p_vaddr + self.p_memsz
 
     def __str__(self) -> str:
@@ -90,7 +90,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Elf:
-    """What an enclave needs to know of a program. `loads` are in ascending order, none is empty.
+    """What an enclave needs of a program. `loads` are in ascending order, none is empty.
 
     `dynamic` holds the tags that are used, with the byte offset of their entry in the file;
     `tcs_section` tells whether there is a section called .tcs; `header` is for errors.
@@ -137,7 +137,7 @@ def read(data: bytes) -> Elf:
 
 def _ehdr(data: bytes, structs: ELFStructs) -> Header:
     if len(data) >= structs.Elf_Ehdr.sizeof():
-        # Before anything is decoded: pyelftools knows no other class and data encoding.
+        # Before anything is decoded: the structures are those of this class and data encoding.
         for field, at, expected, meaning in _IDENT:
             found = data[at : at + len(expected)]
             if found != expected:

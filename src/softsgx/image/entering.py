@@ -1,4 +1,4 @@
-"""What the TCS pages of an enclave ask of its SECS, so that threads can enter. SDM 3D, EENTER."""
+"""What the TCS pages of an enclave require of its SECS for EENTER to succeed. SDM 3D, EENTER."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with an enclave image, or with a file that should hold one."""
+"""What is wrong with an enclave image or with a file that should hold one."""
 
 from __future__ import annotations
 

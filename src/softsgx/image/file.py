@@ -1,4 +1,4 @@
-"""Which kind of enclave file a sequence of bytes is, by its content, never by its name."""
+"""Which kind of enclave file this is, by its content, never by its name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from softsgx.spec.sigstruct import SIGSTRUCT, SIGSTRUCT_HEADER
 ELF: Final = "ELF"
 SGXS: Final = "SGXS"
 SIG: Final = "SIGSTRUCT"
-# So many bytes tell which kind it is, except for a SIGSTRUCT with a damaged header.
+# Enough bytes to tell the kind, except of a SIGSTRUCT with a damaged header.
 HEAD_SIZE: Final = SIGSTRUCT.SIZE + 1
 
 

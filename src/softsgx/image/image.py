@@ -46,7 +46,7 @@ class Segment:
 
     `offset` from BASEADDR and `size` are bytes, multiples of 4096; `flags` are SECINFO.FLAGS with
     type and permissions; `content` holds the first bytes, the rest is zero; `chunks` are measured
-    in each page. `label` says what it is, to people. Raises ImageError.
+    in each page. `label` is for the reader. Raises ImageError.
     """
 
     offset: int
@@ -80,7 +80,7 @@ class Segment:
 
     @property
     def end(self) -> int:
-        """Offset of the first byte behind the segment."""
+        """Offset of the first byte after the segment."""
         return self.offset + self.size
 
     @property
@@ -98,14 +98,14 @@ class Segment:
         return self.content.ljust(self.size, b"\0")
 
     def pages(self) -> Iterator[Page]:
-        """The pages in ascending order; those behind `content` cost next to nothing."""
+        """The pages in ascending order; those past `content` cost next to nothing."""
         content, flags, chunks = self.content, self.flags, self.chunks
         for at in range(0, self.size, PAGE_SIZE):
             part = content[at : at + PAGE_SIZE]
             yield Page(self.offset + at, flags, part and part.ljust(PAGE_SIZE, b"\0"), chunks)
 
     def blocks(self) -> Iterator[bytes]:
-        """What is hashed of the pages, in pieces of any length."""
+        """What is hashed of the pages, in pieces of arbitrary length."""
         if not self.chunks:
             yield from records.unmeasured_blocks(self.offset, self.end, self.flags)
             return
@@ -115,12 +115,12 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnclaveImage:
-    """A whole enclave. Segments are in the order of EADD, which the measurement depends on.
+    """A whole enclave. Segments are in the order of EADD, on which the measurement depends.
 
     `size` is SECS.SIZE in bytes, `ssaframesize` SECS.SSAFRAMESIZE in pages. Only these two and the
     segments are measured; `attributes`, `xfrm`, `miscselect` and `cet_attributes` are what the
     loader puts into the SECS. `baseaddr` is where the code has to run, None for anywhere; the token
-    of a PT_SS_FIRST page names it, too. Shadow-stack pages are for processors with CET. Raises
+    of a PT_SS_FIRST page names it as well. Shadow-stack pages are for processors with CET. Raises
     ImageError.
     """
 
@@ -178,7 +178,7 @@ class EnclaveImage:
 
     @property
     def ascending(self) -> bool:
-        """Whether every page is added above the one before."""
+        """Whether pages are added in ascending order."""
         return all(below.end <= above.offset for below, above in pairwise(self.segments))
 
     def pages(self) -> Iterator[Page]:
@@ -191,7 +191,7 @@ class EnclaveImage:
         return sum(segment.size for segment in self.segments) // PAGE_SIZE
 
     def blocks(self) -> Iterator[bytes]:
-        """What is hashed, in pieces of any length. SDM 3D, 39.4.1 "Enclave Measurement"."""
+        """What is hashed, in pieces of arbitrary length. SDM 3D, 39.4.1 "Enclave Measurement"."""
         yield records.ecreate(self.size, self.ssaframesize)
         for segment in self.segments:
             yield from segment.blocks()
@@ -224,7 +224,7 @@ def content_fault(flags: int, page: bytes) -> Finding | None:
 
 
 def segments_of(pages: Iterable[Page]) -> tuple[Segment, ...]:
-    """Pages joined to segments; one with content begins a new segment behind a page of zeros."""
+    """Pages joined into segments. A page with content after a page of zeros begins a new one."""
     runs: list[list[Page]] = []
     for page in pages:
         last = runs[-1][-1] if runs else None

@@ -1,4 +1,4 @@
-"""How a program becomes an enclave: where heap, stacks, TCS and SSA pages go around it.
+"""How a program becomes an enclave: where its heap, stacks, TCS and SSA pages go.
 
 `ThreadLayout`, from low to high offsets, `|` where the next part begins:
 
@@ -6,14 +6,14 @@
 
 * ELF image: the PT_LOAD segments, page by page, with their rights; bytes between segments, and
   .bss, are zero; everything is measured. A page may belong to two segments if they have the same
-  rights. An ET_DYN is placed as linked, address 0 at BASEADDR, and runs anywhere: relocating itself
-  is the task of the code inside, as it is for a static-pie process. With `relocate_to` the
-  R_X86_64_RELATIVE relocations are applied instead, and measured, and the enclave has to be loaded
-  there. An ET_EXEC has to be loaded where it is linked.
-* heap: RW, from the first page behind the image (the linker's `_end`, rounded up).
-* guard: holes, nothing is added there.
+  rights. An ET_DYN is placed as linked, address 0 at BASEADDR, and runs anywhere: its code has to
+  relocate itself, as in a static-pie process. With `relocate_to` the R_X86_64_RELATIVE relocations
+  are applied here, and measured, and the enclave has to be loaded at that address. An ET_EXEC has
+  to be loaded where it is linked.
+* heap: RW, from the first page after the image (the linker's `_end`, rounded up).
+* guard: a hole, no page is added there.
 * stack: RW zeros, measured. It ends where the TCS begins, so that its top is RBX after EENTER.
-* TCS: OENTRY is e_entry, OSSA the page behind the TCS, OFSBASGX and OGSBASGX the thread data (0 if
+* TCS: OENTRY is e_entry, OSSA the page after the TCS, OFSBASGX and OGSBASGX the thread data (0 if
   there is none), FSLIMIT and GSLIMIT FFFFFFFFH, FLAGS 0 or AEXNOTIFY.
 * SSA frames: NSSA times SSAFRAMESIZE pages RW, zero, measured.
 * thread data: RW zeros, measured; FS and GS point to it.
@@ -58,8 +58,8 @@ _LIMITS: Final = {
 class ThreadLayout:
     """The layout of softsgx. Counts are pages, frames for `nssa`; stack and data per thread.
 
-    `aexnotify` sets AEXNOTIFY in TCS.FLAGS of every thread, and so in ATTRIBUTES; DBGOPTIN is not
-    the builder's, EADD clears it. `relocate_to` is the BASEADDR for which relocations are applied.
+    `aexnotify` sets AEXNOTIFY in TCS.FLAGS of every thread, and so in ATTRIBUTES; DBGOPTIN cannot
+    be chosen, EADD clears it. `relocate_to` is the BASEADDR for which relocations are applied.
     Raises ImageError.
     """
 
@@ -154,7 +154,7 @@ class ThreadLayout:
 class SelftestLayout:
     """The layout of the kernel's SGX selftest: the program brings TCS, SSA and stack pages.
 
-    The first PT_LOAD is at offset 0. `heap_pages` are RW, behind everything. Raises ImageError.
+    The first PT_LOAD is at offset 0. `heap_pages` are RW and come last. Raises ImageError.
     """
 
     heap_pages: int = 1
@@ -232,7 +232,7 @@ class _Run(NamedTuple):
 
 
 def _page_runs(loads: tuple[Load, ...]) -> Iterator[_Run]:
-    """Segments widened to pages; where two meet in one page they become one, or are refused."""
+    """Segments widened to pages; two that share a page become one, or are refused."""
     runs: list[_Run] = []
     for load in loads:
         start = load.p_vaddr & ~PAGE_MASK

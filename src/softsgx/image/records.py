@@ -49,7 +49,7 @@ class EextendRecord(Structure, size=RECORD_SIZE):
     OFFSET: int = u64(8)
 
 
-# EADD blocks hashed or written at a time where nothing is measured but offset and flags.
+# EADD blocks hashed or written at a time, of pages without measured chunks.
 _BATCH_PAGES: Final = 1024
 
 
@@ -76,7 +76,7 @@ def page_blocks(offset: int, flags: int, content: bytes, chunks: Sequence[int]) 
 
 
 def unmeasured_blocks(start: int, end: int, flags: int) -> Iterator[bytes]:
-    """The EADD blocks of the pages from offset `start` to `end`, in pieces of any length."""
+    """The EADD blocks of the pages from offset `start` to `end`, in pieces of arbitrary length."""
     pack = EaddRecord.S.pack
     for first in range(start, end, PAGE_SIZE * _BATCH_PAGES):
         last = min(end, first + PAGE_SIZE * _BATCH_PAGES)

@@ -1,7 +1,7 @@
-"""What ECREATE and EADD demand of an image, as questions: the answer says what is wrong, or None.
+"""What ECREATE and EADD require of an image. Each function says what is wrong, or returns None.
 
-They are asked by `image.image` about what software builds and by `image.sgxs` about what a file
-holds, which know different things about the place. SDM 3D, ECREATE and EADD.
+`image.image` asks about what software builds, `image.sgxs` about what a file holds; each adds where
+the fault is. SDM 3D, ECREATE and EADD.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ def size_fault(size: int) -> str | None:
 
 
 def size_for(end: int) -> int:
-    """The smallest SECS.SIZE of an enclave that ends at offset `end`, or behind it."""
+    """The smallest SECS.SIZE that holds `end` bytes."""
     return max(ENCLAVE_SIZE_MIN, 1 << max(end - 1, 0).bit_length())
 
 
 def frame_fault(ssaframesize: int) -> str | None:
-    """SECS.SSAFRAMESIZE. Whether a frame is large enough for XFRM is for the processor to say."""
+    """SECS.SSAFRAMESIZE. Whether a frame is large enough for XFRM, only a processor can say."""
     if not 0 < ssaframesize <= MASK32:
         return f"{ssaframesize} pages: from 1 to 2^32 - 1"
     return None
@@ -92,7 +92,7 @@ def flags_fault(flags: int) -> str | None:
 
 
 def tcs_fault(page: bytes) -> Finding | None:
-    """A TCS page. What EADD would zero must be zero: it is zeroed before it is measured.
+    """A TCS page. What EADD zeroes must be zero, because EADD does so before EEXTEND measures it.
 
     OCETSSA is for processors with CET; others refuse it.
     """

@@ -1,13 +1,13 @@
 """SGXS, the SGX stream format: the blocks that MRENCLAVE hashes, one after the other, as a file.
 
 Records of 64 bytes (`image.records`): ECREATE, then for each page EADD and its chunks; a chunk is
-EEXTEND, or UNMEASRD if it is loaded but not measured, with 256 bytes behind it. Chunks that are not
-there are zero and not measured. So SHA-256 of a stream without UNMEASRD is MRENCLAVE.
+EEXTEND, or UNMEASRD if it is loaded but not measured, followed by its 256 bytes. Chunks that are
+missing are zero and not measured. So SHA-256 of a stream without UNMEASRD is MRENCLAVE.
 
 A stream is canonical if ECREATE comes first and once, page offsets ascend, chunks follow their own
-page, and none comes twice. Only streams with one ECREATE, and pages and chunks that come once, are
-enclaves that can be loaded; these are read, in whatever order the pages are (`EnclaveImage.
-ascending`). The order of UNMEASRD records among the chunks of a page is not kept.
+page, and no chunk comes twice. A stream is read if its enclave can be loaded: one ECREATE, and no
+page or chunk twice. Pages may come in any order (`EnclaveImage.ascending`). The order of UNMEASRD
+records among the chunks of a page is not kept.
 
 Format: "SGX stream format" and "Enhanced SGX stream format" of the sgxs library of Fortanix.
 """
@@ -51,7 +51,7 @@ _USUAL_SIZE: Final = RECORD_SIZE + len(ALL_CHUNKS) * (RECORD_SIZE + CHUNK_SIZE)
 
 
 class Record(NamedTuple):
-    """One record: number from 0, byte at which it starts, tag, its 64 bytes, and those behind."""
+    """One record: number from 0, byte at which it starts, tag, its 64 bytes, and its data."""
 
     number: int
     at: int
@@ -94,7 +94,7 @@ def _unmeasured(page: Page) -> Iterator[bytes]:
 def read(data: bytes) -> EnclaveImage:
     """The image of a stream. Raises ImageError, naming record, field and byte offset.
 
-    ATTRIBUTES are those that its TCS pages need; a stream does not have them.
+    A stream has no ATTRIBUTES: they are those that its TCS pages need.
     """
     source = _Source(data)
     size, ssaframesize = _ecreate(source.record())
@@ -108,7 +108,7 @@ def read(data: bytes) -> EnclaveImage:
 
 
 class _Source:
-    """A stream being cut into records: tags, lengths, and what is reserved."""
+    """A stream being cut into records; checks tags, lengths and reserved bytes."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at, self.number = data, 0, 0

@@ -39,7 +39,7 @@ _OFFSETS: Final = {field.name: field.offset for field in SIGSTRUCT.FIELDS}
 class SignOptions:
     """What the signer decides. Fields of SIGSTRUCT, except that `date` is "YYYY-MM-DD" or empty.
 
-    A set bit of a mask demands that the enclave has that bit as it is in the image; by default the
+    Where a mask has a bit set, the enclave must have that bit as the image has it; by default the
     signature is good for exactly the ATTRIBUTES, XFRM and MISCSELECT of the image. `cetmask` is 0,
     because processors without CET reserve the field. Without a date DATE is 0, so that signing
     twice gives the same bytes.
@@ -170,7 +170,7 @@ def verify_fields(data: bytes, *, cet: bool) -> list[Finding]:
 
 
 def with_right_fields(data: bytes, *, cet: bool) -> bytes:
-    """The same with all right that `verify_fields` finds; a signature may be of those."""
+    """The same with what `verify_fields` finds corrected: the signature may be of that."""
     sig = parse(data)
     wrong = {n: wanted[0] for n, wanted in _fixed(cet).items() if getattr(sig, n) not in wanted}
     raw = bytearray(sig.replace(**wrong).pack())
@@ -201,7 +201,7 @@ def _no_other(wanted: tuple[bytes, ...] | tuple[int, ...]) -> str:
 
 
 def verify_signature(data: bytes) -> list[Finding]:
-    """Modulus, signature, and both quotients, each for itself."""
+    """Modulus, signature and both quotients, each by itself."""
     sig = parse(data)
     modulus = int.from_bytes(sig.MODULUS, "little")
     signature = int.from_bytes(sig.SIGNATURE, "little")
@@ -210,7 +210,7 @@ def verify_signature(data: bytes) -> list[Finding]:
         return [Finding("MODULUS", _OFFSETS["MODULUS"], f"not a modulus of RSA-3072: {why}")]
     findings = []
     q1, q2 = quotients(modulus, signature)
-    # `verified_padding` answers for all three at once: with quotients that are right, for one.
+    # `verified_padding` judges all three at once; given right quotients, the signature alone.
     right = {"Q1": q1, "Q2": q2}
     if signature >= modulus:
         findings.append(Finding("SIGNATURE", _OFFSETS["SIGNATURE"], "not less than MODULUS"))
@@ -226,7 +226,7 @@ def verify_signature(data: bytes) -> list[Finding]:
 
 
 def _signed(modulus: int, signature: int) -> str:
-    """What a signature that does not verify is: one of other contents, or none of this key."""
+    """Why a signature does not verify: other contents were signed, or by another key."""
     block = pow(signature, SIGSTRUCT_EXPONENT, modulus).to_bytes(384, "big")
     if block.startswith(PADDING_CONSTANT):
         return "bytes 0 to 127 or 900 to 1027 are not those that were signed"
