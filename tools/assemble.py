@@ -16,6 +16,7 @@ from elftools.elf.sections import SymbolTableSection
 
 from softsgx.linux.uapi import SgxEnclaveRun
 from softsgx.runner.emulator.control import HOOK_SYMBOLS
+from softsgx.runner.host import abi, nr
 from softsgx.runner.inserted import box, layout
 from softsgx.runner.native import slots
 from softsgx.spec import leaves
@@ -32,13 +33,9 @@ STUB_SYMBOLS: Final[Mapping[str, int]] = {
     **{f"BOX_{name}": box.MAILBOX_AT["REGISTERS"] + 8 * i for i, name in enumerate(REGISTER_NAMES)},
     "BOX_FX": box.MAILBOX_AT["FX"],
     **{name: getattr(box, name) for name in ("IDLE", "REQUEST", "REPLY")},
-    # x86-64 psABI, 3.2.2 "The Stack Frame"; Linux 6.12, arch/x86/entry/syscalls/syscall_64.tbl,
-    # include/uapi/linux/futex.h.
-    "RED_ZONE": 128,
-    "SYS_GETTID": 186,
-    "SYS_FUTEX": 202,
-    "FUTEX_WAIT": 0,
-    "FUTEX_WAKE": 1,
+    **{name: getattr(abi, name) for name in ("RED_ZONE", "FUTEX_WAIT", "FUTEX_WAKE")},
+    "SYS_GETTID": nr.GETTID,
+    "SYS_FUTEX": nr.FUTEX,
 }
 VDSO_SYMBOLS: Final[Mapping[str, int]] = {
     **{name: getattr(leaves, name) for name in ("EENTER", "ERESUME", "EEXIT")},
@@ -56,10 +53,9 @@ NATIVE_SYMBOLS: Final[Mapping[str, int]] = {
     "TABLE_MASK": slots.TABLE_SIZE - 1,
     "EENTER": leaves.EENTER,
     "ENCLU_LENGTH": leaves.ENCLU_LENGTH,
-    "SYS_GETTID": 186,
-    # Linux 6.12, arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/signal-defs.h.
-    "SYS_RT_SIGPROCMASK": 14,
-    "SIG_UNBLOCK": 1,
+    "SYS_GETTID": nr.GETTID,
+    "SYS_RT_SIGPROCMASK": nr.RT_SIGPROCMASK,
+    "SIG_UNBLOCK": abi.SIG_UNBLOCK,
 }
 
 _HEAD: Final = '''\

@@ -25,10 +25,17 @@ from functools import partial
 from typing import Final
 
 from softsgx.cli.main import main
-from softsgx.linux.process import SI_KERNEL
+from softsgx.linux.process import ILL_ILLOPN, SEGV_ACCERR, SEGV_MAPERR, SI_KERNEL
 from softsgx.runner.code.trapped import INFO, REFUSED, trapped
+from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.host.probes import ARCH_SET_CPUID
+from softsgx.runner.host.abi import (
+    ARCH_SET_CPUID,
+    PR_SET_NO_NEW_PRIVS,
+    SECCOMP_RET_ALLOW,
+    SECCOMP_RET_ERRNO,
+    SECCOMP_SET_MODE_FILTER,
+)
 from softsgx.runner.process import bpf, forced
 from softsgx.runner.process.tracee import Tracee
 from softsgx.runner.supervisor.loading import maps
@@ -36,25 +43,20 @@ from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 from softsgx.spec.leaves import EENTER, ERESUME
 
 KINDS: Final = ("without-sgx", "with-sgx", "no-faulting")
-_ILL_ILLOPN: Final = 2
-_MAPERR, _ACCERR = 1, 2
 _USER_END: Final = 1 << 47
-_RET_ERRNO: Final = 0x50000
-_PR_SET_NO_NEW_PRIVS: Final = 38
-_SYS_SECCOMP: Final = 317
 
 
 def siginfo(kind: str, tid: int, regs: list[int]) -> bytes:
     """What the signal of an ENCLU outside of an enclave says on a processor of this kind."""
     rip, rbx, rcx = regs[p.RIP], regs[p.RBX], regs[p.RCX]
     if kind == "without-sgx":
-        return INFO.pack(signal.SIGILL, 0, _ILL_ILLOPN, rip)
+        return INFO.pack(signal.SIGILL, 0, ILL_ILLOPN, rip)
     canonical = rbx < _USER_END and (rcx < _USER_END or rcx >= -_USER_END & p.MASK64)
     if regs[p.RAX] & 0xFFFFFFFF not in (EENTER, ERESUME) or rbx & PAGE_MASK or not canonical:
         return INFO.pack(signal.SIGSEGV, 0, SI_KERNEL, 0)
     last = rbx + PAGE_SIZE - 1
     mapped = any(start <= rbx < end for start, end, *_ in maps(tid))
-    return INFO.pack(signal.SIGSEGV, 0, _ACCERR if mapped else _MAPERR, last)
+    return INFO.pack(signal.SIGSEGV, 0, SEGV_ACCERR if mapped else SEGV_MAPERR, last)
 
 
 def _code(tid: int, address: int, size: int) -> bytes:
@@ -100,18 +102,18 @@ def without_faulting() -> None:
     """A filter for this process and its children."""
     program = bpf.Program()
     program.load(0)
-    program.equal(bpf.ARCH_PRCTL, no="allow")
+    program.equal(nr.ARCH_PRCTL, no="allow")
     program.load(bpf.arg_low(0))
     program.equal(ARCH_SET_CPUID, no="allow")
-    program.ret(_RET_ERRNO | errno.ENODEV)
+    program.ret(SECCOMP_RET_ERRNO | errno.ENODEV)
     program.label("allow")
-    program.ret(bpf.RET_ALLOW)
+    program.ret(SECCOMP_RET_ALLOW)
     code = program.assemble()
     libc = ctypes.CDLL(None, use_errno=True)
     buffer = ctypes.create_string_buffer(code, len(code))
     fprog = struct.pack("<HxxxxxxQ", len(code) // 8, ctypes.addressof(buffer))
-    assert libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-    assert libc.syscall(_SYS_SECCOMP, 1, 0, ctypes.c_char_p(fprog)) == 0
+    assert libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+    assert libc.syscall(nr.SECCOMP, SECCOMP_SET_MODE_FILTER, 0, ctypes.c_char_p(fprog)) == 0
 
 
 if __name__ == "__main__":

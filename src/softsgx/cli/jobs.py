@@ -9,14 +9,12 @@ import signal
 import sys
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Final
 
 from softsgx.cli.errors import EXIT_INTERRUPTED
 from softsgx.cli.stopping import leave_interrupts_to_parent
 from softsgx.cli.workers import Task, work_on
 from softsgx.explore.unit import Unit, UnitResult
-
-_PR_SET_PDEATHSIG: Final = 1
+from softsgx.runner.host.abi import PR_SET_PDEATHSIG
 
 
 class Processes:
@@ -61,7 +59,7 @@ def _begin() -> None:
     """The parent ends this worker, which does not outlive it."""
     leave_interrupts_to_parent()
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     # The parent may have died before prctl(), which is not told then.
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():

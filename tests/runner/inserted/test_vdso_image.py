@@ -23,6 +23,7 @@ from softsgx.runner.code.elf_dynamic import (
     notes,
     sysv_hash,
 )
+from softsgx.runner.host.abi import AT_SYSINFO_EHDR
 from softsgx.runner.inserted.layout import STUB, VDSO, VDSO_SIZE_MAX
 from softsgx.runner.inserted.mailboxes import Mailboxes
 from softsgx.runner.inserted.stub import stub_image
@@ -31,7 +32,6 @@ from softsgx.spec.registers import RCX, RDI, RIP
 from tests.patience import until
 from tests.runner.inserted.harness import compile_c
 
-AT_SYSINFO_EHDR = 33
 ELSEWHERE = 0x7FFF_1234_5000
 getauxval = ctypes.CDLL(None).getauxval
 getauxval.restype = ctypes.c_ulong

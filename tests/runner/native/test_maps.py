@@ -8,7 +8,8 @@ from softsgx.linux.mm import Mm, Vma
 from softsgx.linux.vfs import File
 from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_U, PTE_W
 from softsgx.mem.tlb import FETCH, READ, WRITE
-from softsgx.runner.native.maps import NR_MMAP, NR_MPROTECT, NR_MREMAP, NativeMap
+from softsgx.runner.host import nr
+from softsgx.runner.native.maps import NativeMap
 from softsgx.runner.native.slots import OPERATIONS_MAX
 from softsgx.runner.process.world import LiveProcess, World
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
@@ -51,9 +52,9 @@ def bench() -> Bench:
 def test_a_page_is_duplicated_and_then_protected(bench: Bench) -> None:
     word = (bench.world.memory.first + 3) << PAGE_SHIFT | READ | FETCH
     duplicate, protect = bench.native.enter(1, [(BASE >> PAGE_SHIFT, word)])
-    assert duplicate.number == NR_MREMAP
+    assert duplicate.number == nr.MREMAP
     assert duplicate.arguments[4] == BASE
-    assert (protect.number, protect.arguments[:3]) == (NR_MPROTECT, (BASE, PAGE_SIZE, 5))
+    assert (protect.number, protect.arguments[:3]) == (nr.MPROTECT, (BASE, PAGE_SIZE, 5))
 
 
 @pytest.mark.parametrize(
@@ -109,8 +110,8 @@ def test_hiding_is_repeated_until_somebody_has_certainly_done_it(bench: Bench) -
     bench.native.hide(pages)
     first = bench.native.enter(1, [])
     assert [(op.number, op.arguments[:2]) for op in first] == [
-        (NR_MMAP, (BASE + 3 * PAGE_SIZE, 2 * PAGE_SIZE)),
-        (NR_MMAP, (BASE + 6 * PAGE_SIZE, PAGE_SIZE)),
+        (nr.MMAP, (BASE + 3 * PAGE_SIZE, 2 * PAGE_SIZE)),
+        (nr.MMAP, (BASE + 6 * PAGE_SIZE, PAGE_SIZE)),
     ]
     assert bench.native.enter(2, []) == first
     bench.native.entered(2, certain=False)

@@ -9,6 +9,13 @@ import pytest
 
 from softsgx.linux.char_device import ANSWERS
 from softsgx.linux.errno import EPERM
+from softsgx.runner.host import nr
+from softsgx.runner.host.abi import (
+    AUDIT_ARCH_X86_64,
+    SECCOMP_RET_ALLOW,
+    SECCOMP_RET_ERRNO,
+    SECCOMP_RET_TRACE,
+)
 from softsgx.runner.host.ptrace import PTRACE_ATTACH, PTRACE_CONT, PTRACE_SEIZE
 from softsgx.runner.inserted.layout import END, GATE
 from softsgx.runner.process import bpf
@@ -23,7 +30,7 @@ def execute(
     code: bytes, number: int, args: Sequence[int], ip: int = 0x400000
 ) -> tuple[int, set[int]]:
     """The action, and what was loaded on the way to it."""
-    data = struct.pack("<IIQ6Q", number, bpf.AUDIT_ARCH_X86_64, ip, *args, *(0,) * (6 - len(args)))
+    data = struct.pack("<IIQ6Q", number, AUDIT_ARCH_X86_64, ip, *args, *(0,) * (6 - len(args)))
     loaded: set[int] = set()
     at = word = 0
     while True:
@@ -44,27 +51,27 @@ def execute(
 FILTER = bpf.descriptor_filter(GATE, GATE_PAGES, FD)
 
 
-@pytest.mark.parametrize("number", [*bpf.ON_DESCRIPTOR, bpf.IOCTL, bpf.FSTAT, bpf.DUP, bpf.DUP3])
+@pytest.mark.parametrize("number", [*bpf.ON_DESCRIPTOR, nr.IOCTL, nr.FSTAT, nr.DUP, nr.DUP3])
 def test_calls_on_the_descriptor_stop(number: int) -> None:
-    assert execute(FILTER, number, [FD])[0] == bpf.RET_TRACE
-    assert execute(FILTER, number, [FD + 1, FD, FD])[0] == bpf.RET_ALLOW
-    assert execute(FILTER, number, [FD], ip=GATE)[0] == bpf.RET_ALLOW  # a call of ours
+    assert execute(FILTER, number, [FD])[0] == SECCOMP_RET_TRACE
+    assert execute(FILTER, number, [FD + 1, FD, FD])[0] == SECCOMP_RET_ALLOW
+    assert execute(FILTER, number, [FD], ip=GATE)[0] == SECCOMP_RET_ALLOW  # a call of ours
 
 
 @pytest.mark.parametrize(
     ("number", "args", "stops"),
     [
-        (bpf.SENDFILE, [FD, 3], True),
-        (bpf.SENDFILE, [3, FD], True),
-        (bpf.SENDFILE, [3, 4, FD], False),
-        (bpf.SPLICE, [FD, 0, 3], True),
-        (bpf.SPLICE, [3, 0, FD], True),
-        (bpf.SPLICE, [3, FD, 4], False),
-        (bpf.COPY_FILE_RANGE, [3, 0, FD], True),
+        (nr.SENDFILE, [FD, 3], True),
+        (nr.SENDFILE, [3, FD], True),
+        (nr.SENDFILE, [3, 4, FD], False),
+        (nr.SPLICE, [FD, 0, 3], True),
+        (nr.SPLICE, [3, 0, FD], True),
+        (nr.SPLICE, [3, FD, 4], False),
+        (nr.COPY_FILE_RANGE, [3, 0, FD], True),
     ],
 )
 def test_calls_on_two_descriptors(number: int, args: Sequence[int], stops: bool) -> None:
-    assert (execute(FILTER, number, args)[0] == bpf.RET_TRACE) == stops
+    assert (execute(FILTER, number, args)[0] == SECCOMP_RET_TRACE) == stops
 
 
 @pytest.mark.parametrize("number", [FUTEX, EPOLL_WAIT, GETPID])
@@ -80,16 +87,16 @@ def test_calls_on_two_descriptors(number: int, args: Sequence[int], stops: bool)
 def test_other_calls_pass_by_their_number_alone(code: bytes, number: int) -> None:
     """Then the kernel does not run the filters for them at all (Linux 5.11, kernel/seccomp.c)."""
     action, loaded = execute(code, number, [FD])
-    assert action == bpf.RET_ALLOW
+    assert action == SECCOMP_RET_ALLOW
     assert loaded <= {0, 4}
 
 
 def test_the_filter_of_all_descriptors() -> None:
     code = bpf.descriptor_filter(GATE, GATE_PAGES, None)
     for fd in (0, FD, 0xFFFFFFFF):
-        assert execute(code, bpf.READ, [fd])[0] == bpf.RET_TRACE
-    assert execute(code, bpf.READ, [0], ip=GATE)[0] == bpf.RET_ALLOW
-    assert execute(code, FUTEX, [0])[0] == bpf.RET_ALLOW
+        assert execute(code, nr.READ, [fd])[0] == SECCOMP_RET_TRACE
+    assert execute(code, nr.READ, [0], ip=GATE)[0] == SECCOMP_RET_ALLOW
+    assert execute(code, FUTEX, [0])[0] == SECCOMP_RET_ALLOW
 
 
 def test_every_call_that_stops_has_an_answer() -> None:
@@ -101,14 +108,14 @@ def test_every_call_that_stops_has_an_answer() -> None:
 @pytest.mark.parametrize(
     ("request_", "pid", "action"),
     [
-        (PTRACE_ATTACH, SUPERVISOR, bpf.RET_ERRNO | EPERM),
-        (PTRACE_SEIZE, SUPERVISOR, bpf.RET_ERRNO | EPERM),
-        (PTRACE_ATTACH, SUPERVISOR + 1, bpf.RET_ALLOW),
-        (PTRACE_CONT, SUPERVISOR, bpf.RET_ALLOW),
+        (PTRACE_ATTACH, SUPERVISOR, SECCOMP_RET_ERRNO | EPERM),
+        (PTRACE_SEIZE, SUPERVISOR, SECCOMP_RET_ERRNO | EPERM),
+        (PTRACE_ATTACH, SUPERVISOR + 1, SECCOMP_RET_ALLOW),
+        (PTRACE_CONT, SUPERVISOR, SECCOMP_RET_ALLOW),
     ],
 )
 def test_the_supervisor_cannot_be_traced(
     request_: int, pid: int, action: int, everything: bool
 ) -> None:
     code = bpf.base_filter(GATE, GATE_PAGES, SUPERVISOR, everything)
-    assert execute(code, bpf.PTRACE, [request_, pid])[0] == action
+    assert execute(code, nr.PTRACE, [request_, pid])[0] == action

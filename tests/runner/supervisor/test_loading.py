@@ -10,7 +10,8 @@ import pytest
 
 from softsgx.runner.cpuid.cpuid import CpuidPolicy, part_for
 from softsgx.runner.host import ptrace
-from softsgx.runner.supervisor.loading import AT_SYSINFO_EHDR, Loader, LoadError
+from softsgx.runner.host.abi import AT_SYSINFO_EHDR
+from softsgx.runner.supervisor.loading import Loader, LoadError
 
 TOP = 0x7FFF_0000_0000
 VDSO = 0x7FFF_1234_5000

@@ -13,9 +13,9 @@ from softsgx.linux.errno import ENOMEM, EPERM
 from softsgx.linux.events import refused_call
 from softsgx.linux.madvise import MADV_HWPOISON, MADV_SOFT_OFFLINE, PAGE_BY_PAGE, sys_madvise
 from softsgx.linux.mm import TASK_SIZE
+from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.layout import NATIVE_EPC
-from softsgx.runner.process import bpf
 from softsgx.runner.process.stops import Handler, areas, divided, go_on, refused_at_once, to_exit
 from softsgx.runner.process.tracee import Tracee
 from softsgx.spec.bits import MASK32, MASK64, PAGE_MASK, PAGE_SIZE
@@ -38,13 +38,13 @@ class MemoryAdvice:
     def handlers(self) -> dict[int, Handler]:
         """By number of the system call."""
         return {
-            bpf.MADVISE: self._madvise,
-            bpf.MSYNC: self._msync,
-            bpf.MLOCK: self._mlock,
-            bpf.MLOCK2: self._mlock,
-            bpf.MUNLOCK: self._mlock,
-            bpf.MLOCKALL: self._mlockall,
-            bpf.MUNLOCKALL: self._munlockall,
+            nr.MADVISE: self._madvise,
+            nr.MSYNC: self._msync,
+            nr.MLOCK: self._mlock,
+            nr.MLOCK2: self._mlock,
+            nr.MUNLOCK: self._mlock,
+            nr.MLOCKALL: self._mlockall,
+            nr.MUNLOCKALL: self._munlockall,
         }
 
     def _run(self, t: Tracee, body: Steps[int]) -> int:
@@ -93,9 +93,9 @@ class MemoryAdvice:
 
         def model(at: int, size: int) -> int:
             thread = t.model()
-            if number == bpf.MUNLOCK:
+            if number == nr.MUNLOCK:
                 return self._run(t, mlock.sys_munlock(thread, at, size))
-            if number == bpf.MLOCK2 and flags & ~mlock.MLOCK_ONFAULT:
+            if number == nr.MLOCK2 and flags & ~mlock.MLOCK_ONFAULT:
                 return self._run(t, mlock.sys_mlock2(thread, at, size, flags))
             # The limit is asked for the whole of a call, before anything is looked at.
             over = _over_limit(t, end - start)
@@ -115,9 +115,9 @@ class MemoryAdvice:
             if not flags & mlock.MCL_CURRENT:
                 return
             for start, end in areas(t, 0, TASK_SIZE):
-                t.inject(bpf.MUNLOCK, start, end - start)
+                t.inject(nr.MUNLOCK, start, end - start)
             if self.world.native:
-                t.inject(bpf.MUNLOCK, NATIVE_EPC, self.world.memory.count * PAGE_SIZE)
+                t.inject(nr.MUNLOCK, NATIVE_EPC, self.world.memory.count * PAGE_SIZE)
 
         to_exit(t, locked)
 

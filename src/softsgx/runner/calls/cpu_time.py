@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from softsgx.linux.errno import EFAULT
 from softsgx.runner.calls.cpu_timer_calls import TimerCalls, clock_of
 from softsgx.runner.calls.cpu_timers import CpuTimers
+from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.process import bpf
 from softsgx.runner.process.stops import Handler, go_on, signed32, to_exit
 from softsgx.runner.process.tracee import Tracee
 
@@ -30,9 +30,9 @@ class CpuTime:
     def handlers(self) -> dict[int, Handler]:
         """By number of the system call."""
         return {
-            bpf.CLOCK_GETTIME: self._clock,
-            bpf.GETRUSAGE: self._rusage,
-            bpf.TIMES: self._times,
+            nr.CLOCK_GETTIME: self._clock,
+            nr.GETRUSAGE: self._rusage,
+            nr.TIMES: self._times,
             **(self.calls.handlers() if not self.supervisor.world.native else {}),
         }
 

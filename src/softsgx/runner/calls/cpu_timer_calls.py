@@ -16,8 +16,19 @@ from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.errno import EFAULT, EINTR, EINVAL
 from softsgx.linux.process import SI_KERNEL
-from softsgx.runner.calls.cpu_timers import PROF, SCHED, VIRT, Clock, CpuTimer, CpuTimers
+from softsgx.runner.calls.cpu_timers import (
+    PER_THREAD,
+    PROF,
+    SCHED,
+    TIMER_ABSTIME,
+    VIRT,
+    Clock,
+    CpuTimer,
+    CpuTimers,
+)
+from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.abi import SI_TIMER, SI_USER
 from softsgx.runner.inserted.layout import END, GATE
 from softsgx.runner.process import bpf
 from softsgx.runner.process.stops import (
@@ -31,14 +42,9 @@ from softsgx.runner.process.stops import (
 )
 from softsgx.runner.process.tracee import Tracee
 
-_SI_TIMER: Final = -2
-_SI_USER: Final = 0
 _KERNEL_SENDS: Final = (signal.SIGPROF, signal.SIGVTALRM, signal.SIGXCPU)
 _SIGEV_SIGNAL, _SIGEV_NONE, _SIGEV_THREAD_ID = 0, 1, 4
-_TIMER_ABSTIME: Final = 1
-_NR_PAUSE: Final = 34
-_NR_RT_SIGQUEUEINFO, _NR_RT_TGSIGQUEUEINFO = 129, 297
-_PER_THREAD, _KIND, _BY_DESCRIPTOR = 4, 3, 3
+_KIND, _BY_DESCRIPTOR = 3, 3
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 
@@ -58,7 +64,7 @@ def clock_of(t: Tracee, clockid: int) -> Clock | None:
     if clockid >= 0 or clockid & _KIND == _BY_DESCRIPTOR:
         return None
     number = ~(clockid >> 3)
-    if clockid & _PER_THREAD:
+    if clockid & PER_THREAD:
         return Clock(t.pid, clockid & _KIND, number or t.tid)
     return Clock(number or t.pid, clockid & _KIND)
 
@@ -75,13 +81,13 @@ class TimerCalls:
     def handlers(self) -> dict[int, Handler]:
         """By number of the system call."""
         return {
-            bpf.SETITIMER: self._setitimer,
-            bpf.GETITIMER: self._getitimer,
-            bpf.TIMER_CREATE: self._create,
-            bpf.TIMER_SETTIME: self._settime,
-            bpf.TIMER_GETTIME: self._gettime,
-            bpf.TIMER_DELETE: self._delete,
-            bpf.CLOCK_NANOSLEEP: self._nanosleep,
+            nr.SETITIMER: self._setitimer,
+            nr.GETITIMER: self._getitimer,
+            nr.TIMER_CREATE: self._create,
+            nr.TIMER_SETTIME: self._settime,
+            nr.TIMER_GETTIME: self._gettime,
+            nr.TIMER_DELETE: self._delete,
+            nr.CLOCK_NANOSLEEP: self._nanosleep,
         }
 
     def forget(self, pid: int, interval_too: bool = True) -> None:
@@ -169,7 +175,7 @@ class TimerCalls:
             answer(t, regs, -EINVAL)
             return
         before = _packed(timer.interval, self._timers.left(timer), 10**9)
-        begin = 0.0 if regs[p.RSI] & _TIMER_ABSTIME else self._timers.now(timer.clock)
+        begin = 0.0 if regs[p.RSI] & TIMER_ABSTIME else self._timers.now(timer.clock)
         self._timers.set(timer, begin + value if value else 0.0, interval)
         stored = not regs[p.R10] or p.write_memory(t.tid, regs[p.R10], before)
         answer(t, regs, 0 if stored else -EFAULT)
@@ -197,7 +203,7 @@ class TimerCalls:
             go_on(t)
             return
         value = _of_unit(10**9, *struct.unpack("<qq", raw))
-        absolute, rest = regs[p.RSI] & _TIMER_ABSTIME, regs[p.R10]
+        absolute, rest = regs[p.RSI] & TIMER_ABSTIME, regs[p.R10]
         until = value if absolute else self._timers.now(clock) + value
         if value < 0 or until <= self._timers.now(clock):
             answer(t, regs, -EINVAL if value < 0 else 0)
@@ -214,7 +220,7 @@ class TimerCalls:
             return -EINTR
 
         self._timers.add(timer)
-        changed(t, regs, {p.ORIG_RAX: _NR_PAUSE, p.RAX: _NR_PAUSE}, woken)
+        changed(t, regs, {p.ORIG_RAX: nr.PAUSE, p.RAX: nr.PAUSE}, woken)
         self._timers.set(timer, until, 0.0)
 
 
@@ -223,7 +229,7 @@ def as_the_kernel_sends_it(t: Tracee, number: int) -> None:
     if number not in _KERNEL_SENDS:
         return
     _, _, code, sender = struct.unpack_from("<iii4xi", p.get_siginfo(t.tid))
-    if code == _SI_USER and sender == os.getpid():
+    if code == SI_USER and sender == os.getpid():
         p.set_siginfo(t.tid, struct.pack("<iii", number, 0, SI_KERNEL).ljust(128, b"\0"))
 
 
@@ -250,11 +256,11 @@ def _kill(pid: int, number: int, _missed: int) -> None:
 
 
 def _queue(pid: int, tid: int, signo: int, number: int, value: int, missed: int) -> None:
-    info = struct.pack("<iii4xiiq", signo, 0, _SI_TIMER, number, missed, value).ljust(128, b"\0")
+    info = struct.pack("<iii4xiiq", signo, 0, SI_TIMER, number, missed, value).ljust(128, b"\0")
     if tid:
-        _libc.syscall(_NR_RT_TGSIGQUEUEINFO, pid, tid, signo, info)
+        _libc.syscall(nr.RT_TGSIGQUEUEINFO, pid, tid, signo, info)
     else:
-        _libc.syscall(_NR_RT_SIGQUEUEINFO, pid, signo, info)
+        _libc.syscall(nr.RT_SIGQUEUEINFO, pid, signo, info)
 
 
 def _silent(_missed: int) -> None:

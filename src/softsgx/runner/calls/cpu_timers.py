@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from softsgx.runner.host import nr
 from softsgx.runner.native.tick import processor_time
 
 if TYPE_CHECKING:
@@ -26,12 +27,11 @@ if TYPE_CHECKING:
 
 PROF, VIRT, SCHED = 0, 1, 2
 """Kinds of processor clocks: user and system time, user time, time by the scheduler."""
-_PER_THREAD: Final = 4
+PER_THREAD: Final = 4
 _LIMIT_LOOKS_S: Final = 0.05  # emulated between two looks at RLIMIT_CPU
 _NSEC: Final = 10**9
 _WAKE_SIGNAL: Final = signal.SIGPROF
-_SYS_TIMER_CREATE, _SYS_TIMER_SETTIME, _SYS_TIMER_DELETE = 222, 223, 226
-_ABSTIME: Final = 1
+TIMER_ABSTIME: Final = 1
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 
@@ -137,7 +137,7 @@ class CpuTimers:
             self._looked.pop(pid, None)
             process = self._processes.pop(pid, None)
             for wake in process.wake.values() if process is not None else ():
-                _libc.syscall(_SYS_TIMER_DELETE, wake)
+                _libc.syscall(nr.TIMER_DELETE, wake)
 
     def close(self) -> None:
         """All processes are gone."""
@@ -187,12 +187,12 @@ class CpuTimers:
             event = struct.pack("<qii48x", 0, _WAKE_SIGNAL, 0)
             made = ctypes.c_int()
             clock = ctypes.c_long(~pid << 3 | kind)
-            if _libc.syscall(_SYS_TIMER_CREATE, clock, event, ctypes.byref(made)):
+            if _libc.syscall(nr.TIMER_CREATE, clock, event, ctypes.byref(made)):
                 return  # it has just ended
             wake = process.wake[kind] = made.value
         value = int(max(seconds, 1e-6) * _NSEC)
         spec = struct.pack("<qqqq", 0, 0, *divmod(value, _NSEC))
-        _libc.syscall(_SYS_TIMER_SETTIME, wake, 0, spec, None)
+        _libc.syscall(nr.TIMER_SETTIME, wake, 0, spec, None)
 
     # RLIMIT_CPU
 

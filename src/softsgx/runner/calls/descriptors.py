@@ -15,6 +15,7 @@ from softsgx.linux.errno import EBADF, EFAULT
 from softsgx.linux.vfs import O_NONBLOCK, File
 from softsgx.runner.calls.paths import MEM, read_path
 from softsgx.runner.calls.process_mem import ProcessMem
+from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.layout import END, GATE
 from softsgx.runner.process import bpf
@@ -52,13 +53,13 @@ class Descriptors:
         """By number of the system call. Nodes has those that tell what a descriptor is."""
         return {
             **dict.fromkeys(bpf.ON_DESCRIPTOR, self._call),
-            bpf.FCNTL: self._fcntl,
-            bpf.SENDFILE: self._sendfile,
-            bpf.SPLICE: self._splice,
-            bpf.COPY_FILE_RANGE: self._splice,
-            bpf.FSTATFS: self._fstatfs,
-            **dict.fromkeys((bpf.FGETXATTR, bpf.FSETXATTR, bpf.FREMOVEXATTR), self._xattr),
-            **dict.fromkeys((bpf.DUP, bpf.DUP2, bpf.DUP3, bpf.PIDFD_GETFD), self._duplicated),
+            nr.FCNTL: self._fcntl,
+            nr.SENDFILE: self._sendfile,
+            nr.SPLICE: self._splice,
+            nr.COPY_FILE_RANGE: self._splice,
+            nr.FSTATFS: self._fstatfs,
+            **dict.fromkeys((nr.FGETXATTR, nr.FSETXATTR, nr.FREMOVEXATTR), self._xattr),
+            **dict.fromkeys((nr.DUP, nr.DUP2, nr.DUP3, nr.PIDFD_GETFD), self._duplicated),
         }
 
     def watch(self, t: Tracee, fd: int) -> None:
@@ -133,7 +134,7 @@ class Descriptors:
         self._two(t, regs, p.RSI, p.RDI, "sendfile")
 
     def _splice(self, t: Tracee, regs: list[int]) -> None:
-        name = "splice" if regs[p.ORIG_RAX] == bpf.SPLICE else "copy_file_range"
+        name = "splice" if regs[p.ORIG_RAX] == nr.SPLICE else "copy_file_range"
         self._two(t, regs, p.RDI, p.RDX, name)
 
     def _two(self, t: Tracee, regs: list[int], source: int, target: int, name: str) -> None:
@@ -161,13 +162,13 @@ class Descriptors:
         if t.space.process.node(signed32(regs[p.RDI])) is None:
             go_on(t)
             return
-        changes = {p.ORIG_RAX: bpf.STATFS, p.RAX: bpf.STATFS, p.RDI: text(NULL)}
+        changes = {p.ORIG_RAX: nr.STATFS, p.RAX: nr.STATFS, p.RDI: text(NULL)}
         changed(t, regs, changes, lambda _t, _result: None)
 
     def _xattr(self, t: Tracee, regs: list[int]) -> None:
         file = self._node(t, signed32(regs[p.RDI]))
         name = read_path(t.tid, regs[p.RSI]) if file is not None else None
-        write = regs[p.ORIG_RAX] != bpf.FGETXATTR
+        write = regs[p.ORIG_RAX] != nr.FGETXATTR
         found = None if name is None else char_device.xattr(name, write=write)
         self._answered(t, regs, "setxattr" if write else "getxattr", found)
 

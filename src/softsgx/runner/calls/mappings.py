@@ -23,6 +23,7 @@ from softsgx.linux.uapi import (
 )
 from softsgx.linux.vfs import File
 from softsgx.runner.calls.advice import capable
+from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.layout import END, GATE
 from softsgx.runner.native.load import elrange
@@ -40,7 +41,7 @@ from softsgx.runner.process.stops import (
     signed32,
     to_exit,
 )
-from softsgx.runner.process.tracee import NR_MUNMAP, Tracee
+from softsgx.runner.process.tracee import Tracee
 from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -60,11 +61,11 @@ class Mappings:
     def handlers(self) -> dict[int, Handler]:
         """By number of the system call."""
         return {
-            bpf.MMAP: self._mmap,
-            bpf.MPROTECT: self._mprotect,
-            bpf.PKEY_MPROTECT: self._pkey_mprotect,
-            bpf.MUNMAP: self._munmap,
-            bpf.MREMAP: self._mremap,
+            nr.MMAP: self._mmap,
+            nr.MPROTECT: self._mprotect,
+            nr.PKEY_MPROTECT: self._pkey_mprotect,
+            nr.MUNMAP: self._munmap,
+            nr.MREMAP: self._mremap,
         }
 
     def _mmap(self, t: Tracee, regs: list[int]) -> None:
@@ -145,7 +146,7 @@ class Mappings:
         changed(t, regs, {p.RDX: 0, p.R9: 0}, done)
 
     def _refused(self, t: Tracee, regs: list[int], address: int, length: int, result: int) -> None:
-        changes = {p.ORIG_RAX: NR_MUNMAP, p.RAX: NR_MUNMAP, p.RDI: address, p.RSI: length}
+        changes = {p.ORIG_RAX: nr.MUNMAP, p.RAX: nr.MUNMAP, p.RDI: address, p.RSI: length}
         changed(t, regs, changes, lambda _t, _result: result)
 
     def _mapped_fixed(
@@ -163,7 +164,7 @@ class Mappings:
         if self.world.native:
             code = elrange(t, fd, (start, start + length))
         if t.space.locks_new:
-            t.inject(bpf.MUNLOCK, start, length)
+            t.inject(nr.MUNLOCK, start, length)
         self._trace(t, start, start + length, code)
 
     def _mapped_anywhere(
@@ -179,7 +180,7 @@ class Mappings:
             syscalls.sys_mmap(thread, result, length, prot, kind, fd, offset), thread.cpu
         )
         if answer < 0:
-            t.inject(NR_MUNMAP, result, length)
+            t.inject(nr.MUNMAP, result, length)
             return answer
         self._mapped(t, result, length, fd)
         return None

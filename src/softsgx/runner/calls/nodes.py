@@ -19,14 +19,21 @@ from softsgx.mem.tlb import READ, WRITE
 from softsgx.runner.calls.node_stat import MINORS, patch_stat, patch_statx
 from softsgx.runner.calls.paths import NODES, STAND_IN, Walk, read_path
 from softsgx.runner.errors import LoadError
+from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.abi import (
+    AT_EMPTY_PATH,
+    AT_FDCWD,
+    AT_SYMLINK_FOLLOW,
+    AT_SYMLINK_NOFOLLOW,
+    IN_DELETE_SELF,
+)
 from softsgx.runner.host.memory_file import SHM, TMPFILE
 from softsgx.runner.process import bpf
 from softsgx.runner.process.identity import Identity, identity
 from softsgx.runner.process.interruption import restart_at_exit
 from softsgx.runner.process.scratch import CPUINFO, NULL, lend, text
 from softsgx.runner.process.stops import (
-    NR_GETPID,
     Handler,
     areas,
     changed,
@@ -35,22 +42,15 @@ from softsgx.runner.process.stops import (
     signed32,
     to_exit,
 )
-from softsgx.runner.process.tracee import NR_CLOSE, Tracee
+from softsgx.runner.process.tracee import Tracee
 from softsgx.runner.ways import WAYS
 
 if TYPE_CHECKING:
     from softsgx.runner.supervisor.supervisor import Supervisor
 
-_NR_MEMFD_CREATE: Final = 319
-_MFD_CLOEXEC: Final = 1
-_AT_FDCWD: Final = -100
-_AT_EMPTY_PATH: Final = 0x1000
-_AT_SYMLINK_NOFOLLOW: Final = 0x100
-_AT_SYMLINK_FOLLOW: Final = 0x400
 _RESOLVE_LINKS: Final = 0x02 | 0x04 | 0x20  # NO_MAGICLINKS, NO_SYMLINKS, CACHED
 _DEVICE_SIZE: Final = 1 << 46  # sparse: pages of ones for the abort page
-_IN_DELETE_SELF: Final = 0x400
-_INTO_MEMORY: Final = (bpf.READ, bpf.PREAD, bpf.RECVFROM)
+_INTO_MEMORY: Final = (nr.READ, nr.PREAD64, nr.RECVFROM)
 _OPENED_MAX: Final = 4 << 20  # a transfer with enclave memory is cut to so many bytes
 
 _RESTARTS: Final = (-512, -513, -514)  # ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND
@@ -72,32 +72,32 @@ class Nodes:
 
     def handlers(self) -> dict[int, Handler]:
         """By number of the system call."""
-        here = _AT_FDCWD
+        here = AT_FDCWD
         return {
-            bpf.OPEN: lambda t, r: self._open(t, r, here, r[p.RDI], r[p.RSI]),
-            bpf.OPENAT: lambda t, r: self._open(t, r, r[p.RDI], r[p.RSI], r[p.RDX]),
-            bpf.OPENAT2: self._openat2,
-            bpf.STAT: lambda t, r: self._stat(t, r, p.RDI, here, follow=True),
-            bpf.LSTAT: lambda t, r: self._stat(t, r, p.RDI, here, follow=False),
-            bpf.NEWFSTATAT: self._fstatat,
-            bpf.STATX: self._statx,
-            bpf.FSTAT: self._fstat,
-            bpf.READLINK: lambda t, r: self._readlink(t, r, p.RDI, here),
-            bpf.READLINKAT: lambda t, r: self._readlink(t, r, p.RSI, r[p.RDI]),
+            nr.OPEN: lambda t, r: self._open(t, r, here, r[p.RDI], r[p.RSI]),
+            nr.OPENAT: lambda t, r: self._open(t, r, r[p.RDI], r[p.RSI], r[p.RDX]),
+            nr.OPENAT2: self._openat2,
+            nr.STAT: lambda t, r: self._stat(t, r, p.RDI, here, follow=True),
+            nr.LSTAT: lambda t, r: self._stat(t, r, p.RDI, here, follow=False),
+            nr.NEWFSTATAT: self._fstatat,
+            nr.STATX: self._statx,
+            nr.FSTAT: self._fstat,
+            nr.READLINK: lambda t, r: self._readlink(t, r, p.RDI, here),
+            nr.READLINKAT: lambda t, r: self._readlink(t, r, p.RSI, r[p.RDI]),
             **{
                 number: lambda t, r: self._path_only(t, r, p.RDI, here)
-                for number in (bpf.ACCESS, bpf.GETXATTR, bpf.LISTXATTR, bpf.STATFS)
+                for number in (nr.ACCESS, nr.GETXATTR, nr.LISTXATTR, nr.STATFS)
             },
             **{
                 number: lambda t, r: self._path_only(t, r, p.RDI, here, follow=False)
-                for number in (bpf.LGETXATTR, bpf.LLISTXATTR)
+                for number in (nr.LGETXATTR, nr.LLISTXATTR)
             },
-            bpf.FACCESSAT: lambda t, r: self._path_only(t, r, p.RSI, r[p.RDI]),
-            bpf.FACCESSAT2: lambda t, r: self._path_only(
-                t, r, p.RSI, r[p.RDI], follow=not r[p.R10] & _AT_SYMLINK_NOFOLLOW
+            nr.FACCESSAT: lambda t, r: self._path_only(t, r, p.RSI, r[p.RDI]),
+            nr.FACCESSAT2: lambda t, r: self._path_only(
+                t, r, p.RSI, r[p.RDI], follow=not r[p.R10] & AT_SYMLINK_NOFOLLOW
             ),
-            bpf.NAME_TO_HANDLE_AT: lambda t, r: self._path_only(
-                t, r, p.RSI, r[p.RDI], follow=bool(r[p.R8] & _AT_SYMLINK_FOLLOW)
+            nr.NAME_TO_HANDLE_AT: lambda t, r: self._path_only(
+                t, r, p.RSI, r[p.RDI], follow=bool(r[p.R8] & AT_SYMLINK_FOLLOW)
             ),
             **dict.fromkeys(set(bpf.BUFFERS) - set(bpf.ON_DESCRIPTOR), self._buffer),
         }
@@ -167,10 +167,10 @@ class Nodes:
         then: Callable[[Tracee, int], int | None],
     ) -> None:
         """Instead: memfd_create. Its number, sharing and closing stay the real kernel's affair."""
-        number, arguments = _NR_MEMFD_CREATE, {p.RDI: text(name)}
-        arguments[p.RSI] = WAYS.memfd | (_MFD_CLOEXEC if flags & O_CLOEXEC else 0)
+        number, arguments = nr.MEMFD_CREATE, {p.RDI: text(name)}
+        arguments[p.RSI] = WAYS.memfd | (os.MFD_CLOEXEC if flags & O_CLOEXEC else 0)
         if WAYS.files_in_shm:
-            number, arguments = bpf.OPEN, {p.RDI: text(SHM.encode()), p.RDX: 0o600}
+            number, arguments = nr.OPEN, {p.RDI: text(SHM.encode()), p.RDX: 0o600}
             arguments[p.RSI] = TMPFILE | flags & O_CLOEXEC
         changes = {p.ORIG_RAX: number, p.RAX: number, **arguments}
         changed(t, regs, changes, lambda t, fd: None if fd < 0 else then(t, fd))
@@ -187,7 +187,7 @@ class Nodes:
         else:
             os.truncate(path, _DEVICE_SIZE)
         stand_in = identity(path)
-        watch = _libc.inotify_add_watch(self._watch, path.encode(), _IN_DELETE_SELF)
+        watch = _libc.inotify_add_watch(self._watch, path.encode(), IN_DELETE_SELF)
         if watch < 0:
             why = os.strerror(ctypes.get_errno())
             raise LoadError(f"inotify_add_watch: {why} (sysctl fs.inotify.max_user_watches)")
@@ -221,7 +221,7 @@ class Nodes:
                 watch, mask, _cookie, length = struct.unpack_from("<iIII", events, at)
                 at += 16 + length
                 stand_in = self._watched.get(watch)
-                if stand_in is not None and mask & _IN_DELETE_SELF:
+                if stand_in is not None and mask & IN_DELETE_SELF:
                     del self._watched[watch]
                     self.world.closed(stand_in)
 
@@ -278,7 +278,7 @@ class Nodes:
                 t, regs, {p.RSI: text(NULL)}, lambda t, file: patch_stat(t, place, file)
             )
             return
-        follow = not flags & _AT_SYMLINK_NOFOLLOW
+        follow = not flags & AT_SYMLINK_NOFOLLOW
         self._stat(t, regs, p.RSI, regs[p.RDI], follow=follow)
 
     def _statx(self, t: Tracee, regs: list[int]) -> None:
@@ -290,12 +290,12 @@ class Nodes:
         if _of_descriptor(t, regs, flags):
             self._stat_open(t, regs, {p.RSI: text(NULL)}, patch)
             return
-        follow = not flags & _AT_SYMLINK_NOFOLLOW
+        follow = not flags & AT_SYMLINK_NOFOLLOW
         self._looking(t, regs, p.RSI, regs[p.RDI], follow, patch)
 
     def _fstat(self, t: Tracee, regs: list[int]) -> None:
         place = regs[p.RSI]
-        changes = {p.ORIG_RAX: bpf.STAT, p.RAX: bpf.STAT, p.RDI: text(NULL)}
+        changes = {p.ORIG_RAX: nr.STAT, p.RAX: nr.STAT, p.RDI: text(NULL)}
         self._stat_open(t, regs, changes, lambda t, file: patch_stat(t, place, file))
 
     def _stat_open(self, t: Tracee, regs: list[int], changes: dict[int, int], patch: Patch) -> None:
@@ -361,7 +361,7 @@ class Nodes:
             return result
 
         # A call that does nothing, to come to a place where calls can be injected.
-        changed(t, regs, {p.ORIG_RAX: NR_GETPID, p.RAX: NR_GETPID}, run)
+        changed(t, regs, {p.ORIG_RAX: nr.GETPID, p.RAX: nr.GETPID}, run)
         return True
 
 
@@ -373,18 +373,18 @@ def _follows(flags: int) -> bool:
 def _of_descriptor(t: Tracee, regs: list[int], flags: int) -> bool:
     """Whether a call with AT_EMPTY_PATH is about its descriptor."""
     empty = (b"\0", None)
-    return bool(flags & _AT_EMPTY_PATH) and p.read_memory(t.tid, regs[p.RSI], 1) in empty
+    return bool(flags & AT_EMPTY_PATH) and p.read_memory(t.tid, regs[p.RSI], 1) in empty
 
 
 def _only_a_path(t: Tracee, fd: int) -> int:
     """Put an O_PATH descriptor of the same file in the place of `fd`; 0, or an errno."""
-    kept = t.inject(bpf.FCNTL, fd, 1)  # F_GETFD
+    kept = t.inject(nr.FCNTL, fd, 1)  # F_GETFD
     flags = O_CLOEXEC if kept == 1 else 0
     path = lend(t.tid, f"/proc/self/fd/{fd}\0".encode())
-    other = t.inject(bpf.OPENAT, _AT_FDCWD, path, O_PATH | flags, 0)
+    other = t.inject(nr.OPENAT, AT_FDCWD, path, O_PATH | flags, 0)
     if other < 0:
-        t.inject(NR_CLOSE, fd)
+        t.inject(nr.CLOSE, fd)
         return other
-    t.inject(bpf.DUP3, other, fd, flags)
-    t.inject(NR_CLOSE, other)
+    t.inject(nr.DUP3, other, fd, flags)
+    t.inject(nr.CLOSE, other)
     return 0

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.abi import AT_FDCWD
 from softsgx.runner.host.memory_file import SHM
 from softsgx.runner.process.identity import Identity, identity
 from softsgx.runner.process.scratch import CPUINFO
@@ -38,7 +39,6 @@ STAND_IN: Final = (b"/memfd:/dev/sgx", SHM.encode() + b"/#")
 _NAMES: Final = frozenset(
     (b"sgx_enclave", b"sgx_provision", b"enclave", b"provision", b"cpuinfo", b"mem")
 )
-_AT_FDCWD: Final = -100
 _PATH_MAX: Final = 4096
 _FIRST_READ: Final = 256
 _LINKS_MAX: Final = 40
@@ -71,7 +71,7 @@ class Walk:
             (b"/dev/fd/", b"/proc/%d/fd/" % t.pid),
         )
         self._root = b"/proc/%d/root" % t.tid
-        here = "cwd" if directory == _AT_FDCWD else f"fd/{directory}"
+        here = "cwd" if directory == AT_FDCWD else f"fd/{directory}"
         self._here = f"/proc/{t.tid}/{here}/".encode()
 
     def end(self, path: bytes, *, follow: bool = True) -> bytes | None:

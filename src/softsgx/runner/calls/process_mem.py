@@ -17,8 +17,8 @@ from softsgx.linux.events import refused_call
 from softsgx.linux.ptrace import mem_rw
 from softsgx.linux.vfs import O_ACCMODE, O_RDONLY, O_WRONLY
 from softsgx.runner.calls.paths import MEM
+from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.process import bpf
 from softsgx.runner.process.stops import answer, changed, signed32
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from softsgx.runner.process.tracee import Space, Tracee
     from softsgx.runner.supervisor.supervisor import Supervisor
 
-_NR_LSEEK: Final = 8
 _SEGMENTS_MAX: Final = 1024
 _MOVED_MAX: Final = 4 << 20  # a longer transfer ends early
 
@@ -38,16 +37,16 @@ class _Kind(NamedTuple):
 
 
 _KINDS: Final = {
-    bpf.READ: _Kind(False, False, False),
-    bpf.WRITE: _Kind(True, False, False),
-    bpf.PREAD: _Kind(False, False, True),
-    bpf.PWRITE: _Kind(True, False, True),
-    bpf.READV: _Kind(False, True, False),
-    bpf.WRITEV: _Kind(True, True, False),
-    bpf.PREADV: _Kind(False, True, True),
-    bpf.PWRITEV: _Kind(True, True, True),
-    bpf.PREADV2: _Kind(False, True, True),
-    bpf.PWRITEV2: _Kind(True, True, True),
+    nr.READ: _Kind(False, False, False),
+    nr.WRITE: _Kind(True, False, False),
+    nr.PREAD64: _Kind(False, False, True),
+    nr.PWRITE64: _Kind(True, False, True),
+    nr.READV: _Kind(False, True, False),
+    nr.WRITEV: _Kind(True, True, False),
+    nr.PREADV: _Kind(False, True, True),
+    nr.PWRITEV: _Kind(True, True, True),
+    nr.PREADV2: _Kind(False, True, True),
+    nr.PWRITEV2: _Kind(True, True, True),
 }
 
 
@@ -69,7 +68,7 @@ class ProcessMem:
         if flags & O_ACCMODE == (O_RDONLY if kind.write else O_WRONLY):
             return False
         explicit = kind.position
-        if explicit and regs[p.ORIG_RAX] in (bpf.PREADV2, bpf.PWRITEV2):
+        if explicit and regs[p.ORIG_RAX] in (nr.PREADV2, nr.PWRITEV2):
             if regs[p.R9]:
                 return False  # EOPNOTSUPP
             explicit = regs[p.R10] != p.MASK64
@@ -84,7 +83,7 @@ class ProcessMem:
             answer(t, regs, result)
             return True
         # The position is the real file's.
-        changes = {p.ORIG_RAX: _NR_LSEEK, p.RAX: _NR_LSEEK, p.RSI: position + result, p.RDX: 0}
+        changes = {p.ORIG_RAX: nr.LSEEK, p.RAX: nr.LSEEK, p.RSI: position + result, p.RDX: 0}
         changed(t, regs, changes, lambda _t, _result: result)
         return True
 

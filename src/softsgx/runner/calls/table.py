@@ -11,12 +11,11 @@ from softsgx.runner.calls.cpu_time import CpuTime
 from softsgx.runner.calls.descriptors import Descriptors
 from softsgx.runner.calls.mappings import Mappings
 from softsgx.runner.calls.nodes import Nodes
+from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.process import bpf
 from softsgx.runner.process.forced import ACTION_SIZE
 from softsgx.runner.process.interruption import Interruption, restart, restart_at_exit
 from softsgx.runner.process.stops import (
-    NR_GETPID,
     Handler,
     answer,
     changed,
@@ -45,8 +44,8 @@ class Calls:
             **Mappings(supervisor).handlers(),
             **MemoryAdvice(supervisor).handlers(),
             **self.cpu_time.handlers(),
-            bpf.IOCTL: self._ioctl,
-            bpf.RT_SIGACTION: self._sigaction,
+            nr.IOCTL: self._ioctl,
+            nr.RT_SIGACTION: self._sigaction,
             **supervisor.traps.handlers(),
         }
 
@@ -78,11 +77,11 @@ class Calls:
             self.descriptors.watch(t, fd)
             result = self._driver(t, regs, file)
             if result == -ERESTARTSYS:
-                restart_at_exit(t, bpf.IOCTL)
+                restart_at_exit(t, nr.IOCTL)
             return result
 
         # Somebody has passed it to this process: a stop is needed where calls can be injected.
-        changed(t, regs, {p.ORIG_RAX: NR_GETPID, p.RAX: NR_GETPID}, first)
+        changed(t, regs, {p.ORIG_RAX: nr.GETPID, p.RAX: nr.GETPID}, first)
 
     def _driver(self, t: Tracee, regs: list[int], file: File) -> int:
         self.nodes.look_for_released()

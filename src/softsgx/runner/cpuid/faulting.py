@@ -16,8 +16,8 @@ from enum import Enum
 from typing import Final
 
 from softsgx.runner.errors import RunnerError
+from softsgx.runner.host.abi import ARCH_SET_CPUID
 from softsgx.runner.host.probes import (
-    ARCH_SET_CPUID,
     Child,
     Refused,
     arch_prctl,

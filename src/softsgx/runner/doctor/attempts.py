@@ -9,8 +9,20 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from softsgx.linux.madvise import MADV_REMOVE
+from softsgx.linux.uapi import MAP_NORESERVE
 from softsgx.runner.code.trapped import SYNCHRONOUS
+from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.abi import (
+    AT_SYSINFO_EHDR,
+    AUDIT_ARCH_X86_64,
+    IN_DELETE_SELF,
+    PRIVATE_NOREPLACE,
+    PRIVATE_NORESERVE,
+    SECCOMP_RET_ALLOW,
+    SECCOMP_RET_TRACE,
+)
 from softsgx.runner.host.filters import install
 from softsgx.runner.host.memory_file import memory_file, shm_file
 from softsgx.runner.host.native_code import MachineCode
@@ -18,17 +30,10 @@ from softsgx.runner.host.probes import Child, Refused, ended, killed_by_filter
 from softsgx.runner.inserted.layout import END, GATE
 from softsgx.runner.process import bpf
 
-_PTRACE_PEEKDATA: Final = 2
-_IN_DELETE_SELF: Final = 0x400
-_MADV_REMOVE: Final = 9
-_AT_SYSINFO_EHDR: Final = 33
 _TRANSLATIONS: Final = 1 << 30  # what Unicorn 2.1 reserves for translated code
-_PRIVATE_ANON: Final = 0x02 | 0x20 | 0x4000
 _DESCRIPTORS: Final = 64
-_PRIVATE_ANON_NOREPLACE: Final = 0x02 | 0x20 | 0x100000 | 0x4000  # and MAP_NORESERVE
 _FAILED: Final = 200  # of exit codes: those below are errno
 _word: Final = ctypes.c_uint64(7)  # children have a copy
-_SYS_GETPPID: Final = 110
 _ANSWER: Final = 4242
 # mov eax, edi; int 0x80; ret
 _INT80_CODE: Final = bytes.fromhex("89f8cd80c3")
@@ -98,7 +103,7 @@ def _requests(tid: int, status: int) -> None:
     p.queued_signals(tid)
     at = ctypes.addressof(_word)
     p.request(p.PTRACE_POKEDATA, tid, at, _word.value + 1)
-    if p.request(_PTRACE_PEEKDATA, tid, at) != _word.value + 1:
+    if p.request(p.PTRACE_PEEKDATA, tid, at) != _word.value + 1:
         raise Refused("what PTRACE_POKEDATA wrote is not in the child")
     if status >> 16 == p.EVENT_STOP:
         p.event_message(tid)
@@ -126,12 +131,12 @@ def _filter() -> bytes:
     """Hand getppid and all calls of i386 to the tracer."""
     program = bpf.Program()
     program.load(4)
-    program.equal(bpf.AUDIT_ARCH_X86_64, no="trace")
+    program.equal(AUDIT_ARCH_X86_64, no="trace")
     program.load(0)
-    program.equal(_SYS_GETPPID, yes="trace")
-    program.ret(bpf.RET_ALLOW)
+    program.equal(nr.GETPPID, yes="trace")
+    program.ret(SECCOMP_RET_ALLOW)
     program.label("trace")
-    program.ret(bpf.RET_TRACE)
+    program.ret(SECCOMP_RET_TRACE)
     return program.assemble()
 
 
@@ -176,7 +181,7 @@ def try_filter(by_prctl: bool = False) -> None:
     libc = ctypes.PyDLL(None)
 
     def body() -> int:
-        return 0 if libc.syscall(_SYS_GETPPID) == _ANSWER else _FAILED
+        return 0 if libc.syscall(nr.GETPPID) == _ANSWER else _FAILED
 
     status = _traced(body, by_prctl)
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) == _FAILED:
@@ -244,7 +249,7 @@ def _try_file(fd: int) -> None:
         os.ftruncate(fd, 1 << 46)
         with mmap.mmap(fd, mmap.PAGESIZE) as area:
             area[0] = 1
-            area.madvise(_MADV_REMOVE, 0, mmap.PAGESIZE)
+            area.madvise(MADV_REMOVE, 0, mmap.PAGESIZE)
             if area[0]:
                 raise Refused("MADV_REMOVE leaves what was there")
     finally:
@@ -263,11 +268,11 @@ def try_inotify() -> None:
     try:
         if fd < 0:
             raise _failed("inotify_init1")
-        if libc.inotify_add_watch(fd, b"/proc/self/fd/%d" % file, _IN_DELETE_SELF) < 0:
+        if libc.inotify_add_watch(fd, b"/proc/self/fd/%d" % file, IN_DELETE_SELF) < 0:
             raise _failed("inotify_add_watch")
         os.close(file)
         told = os.read(fd, 4096)
-        if int.from_bytes(told[4:8], "little") & _IN_DELETE_SELF == 0:
+        if int.from_bytes(told[4:8], "little") & IN_DELETE_SELF == 0:
             raise Refused(f"the end of a memory file is told as {told.hex()}")
     finally:
         if fd >= 0:
@@ -285,10 +290,10 @@ def try_address_space() -> None:
     libc.mmap.restype = ctypes.c_void_p
     libc.mmap.argtypes = (*[ctypes.c_void_p] * 2, *[ctypes.c_int] * 3, ctypes.c_long)
     libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-    at = libc.mmap(GATE, END - GATE, mmap.PROT_READ, _PRIVATE_ANON_NOREPLACE, -1, 0)
+    at = libc.mmap(GATE, END - GATE, mmap.PROT_READ, PRIVATE_NOREPLACE | MAP_NORESERVE, -1, 0)
     if at != GATE:
         raise _failed(f"mmap at {GATE:#x}")
-    room = libc.mmap(None, _TRANSLATIONS, mmap.PROT_READ, _PRIVATE_ANON, -1, 0)
+    room = libc.mmap(None, _TRANSLATIONS, mmap.PROT_READ, PRIVATE_NORESERVE, -1, 0)
     if room == p.MASK64:
         raise _failed(f"{_TRANSLATIONS >> 20} MiB for the emulator")
     libc.munmap(room, _TRANSLATIONS)
@@ -306,7 +311,7 @@ def try_vdso() -> None:
     """Processes have a vDSO: the one with the SGX function takes its place."""
     libc = ctypes.PyDLL(None)
     libc.getauxval.restype, libc.getauxval.argtypes = ctypes.c_ulong, (ctypes.c_ulong,)
-    if not libc.getauxval(_AT_SYSINFO_EHDR):
+    if not libc.getauxval(AT_SYSINFO_EHDR):
         raise Refused("the kernel gives none (vdso=0)")
 
 

@@ -24,12 +24,11 @@ from softsgx.runner.doctor import needs
 from softsgx.runner.doctor.needs import Need
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.host import probes
+from softsgx.runner.host.abi import PROCMAP_QUERY, PROCMAP_QUERY_COVERING_OR_NEXT_VMA
 from softsgx.runner.host.inherited import keep_statuses
 
 KERNEL_MIN: Final = (4, 17)  # MAP_FIXED_NOREPLACE; the rest of what is used is older
-PROCMAP_QUERY: Final = 0xC0686611  # Linux 6.11, include/uapi/linux/fs.h
 _PROCMAP_QUERY_BYTES: Final = 104
-_COVERING_OR_NEXT: Final = 0x10
 _MMAP_MIN_ADDR_USUAL: Final = 65536
 _PROC: Final = Path("/proc")
 _NEWER: Final = "update the kernel"
@@ -72,7 +71,7 @@ def procmap_query_check(proc: Path = _PROC) -> Check:
     """One VMA can be asked for; else /proc/PID/maps is read as text, 30 times slower."""
     name, remedy = "PROCMAP_QUERY", f"{_NEWER} for speed: 6.11 or newer"
     query = bytearray(_PROCMAP_QUERY_BYTES)
-    pack_into("<QQQ", query, 0, _PROCMAP_QUERY_BYTES, _COVERING_OR_NEXT, 0)
+    pack_into("<QQQ", query, 0, _PROCMAP_QUERY_BYTES, PROCMAP_QUERY_COVERING_OR_NEXT_VMA, 0)
     try:
         with open(proc / "self/maps", "rb") as maps:
             fcntl.ioctl(maps, PROCMAP_QUERY, query)

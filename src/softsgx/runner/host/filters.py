@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import Final
 
-PR_SET_SECCOMP: Final = 22
-PR_SET_NO_NEW_PRIVS: Final = 38
-_SYS_SECCOMP: Final = 317
-_SET_MODE_FILTER: Final = 1
-_MODE_FILTER: Final = 2
+from softsgx.runner.host import nr
+from softsgx.runner.host.abi import (
+    PR_SET_NO_NEW_PRIVS,
+    PR_SET_SECCOMP,
+    SECCOMP_MODE_FILTER,
+    SECCOMP_SET_MODE_FILTER,
+)
 
 
 def install(code: bytes, by_prctl: bool) -> None:
@@ -25,9 +26,9 @@ def install(code: bytes, by_prctl: bool) -> None:
     if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise _error("NO_NEW_PRIVS")
     if by_prctl:
-        if libc.prctl(PR_SET_SECCOMP, _MODE_FILTER, ctypes.addressof(program), 0, 0):
+        if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(program), 0, 0):
             raise _error("PR_SET_SECCOMP")
-    elif libc.syscall(_SYS_SECCOMP, _SET_MODE_FILTER, 0, ctypes.byref(program)):
+    elif libc.syscall(nr.SECCOMP, SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(program)):
         raise _error("seccomp(2)")
 
 

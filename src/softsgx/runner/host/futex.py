@@ -5,11 +5,8 @@ import errno
 from collections.abc import Callable
 from typing import Final, cast
 
-_SYS_FUTEX: Final = 202
-_FUTEX_WAIT: Final = 0
-_FUTEX_WAKE: Final = 1
-_FUTEX_WAKE_OP: Final = 5
-_OP_ADD: Final = 1
+from softsgx.runner.host import nr
+from softsgx.runner.host.abi import FUTEX_OP_ADD, FUTEX_WAIT, FUTEX_WAKE, FUTEX_WAKE_OP
 
 
 class _Timespec(ctypes.Structure):
@@ -39,7 +36,7 @@ def wait(address: int, value: int, timeout: float | None = None) -> None:
         seconds = int(timeout)
         time = ctypes.byref(_Timespec(seconds, int((timeout - seconds) * 1e9)))
     # The kernel compares 32 bits.
-    if _wait(_SYS_FUTEX, address, _FUTEX_WAIT, value, time, 0, 0) < 0:
+    if _wait(nr.FUTEX, address, FUTEX_WAIT, value, time, 0, 0) < 0:
         code = ctypes.get_errno()
         if code not in (errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT):
             raise OSError(code, f"futex wait at {address:#x}")
@@ -47,7 +44,7 @@ def wait(address: int, value: int, timeout: float | None = None) -> None:
 
 def wake(address: int, waiters: int = 1) -> int:
     """Wake up to so many who sleep on the word at `address`; how many did."""
-    woken = _wake(_SYS_FUTEX, address, _FUTEX_WAKE, waiters, None, 0, 0)
+    woken = _wake(nr.FUTEX, address, FUTEX_WAKE, waiters, None, 0, 0)
     if woken < 0:
         raise OSError(ctypes.get_errno(), f"futex wake at {address:#x}")
     return woken
@@ -55,5 +52,5 @@ def wake(address: int, waiters: int = 1) -> int:
 
 def add_and_wake(address: int) -> None:
     """Add 1 to the word at `address`, in one atomic step, and wake one who sleeps on it."""
-    if _wake(_SYS_FUTEX, address, _FUTEX_WAKE_OP, 1, None, address, _OP_ADD << 28 | 1 << 12) < 0:
+    if _wake(nr.FUTEX, address, FUTEX_WAKE_OP, 1, None, address, FUTEX_OP_ADD << 28 | 1 << 12) < 0:
         raise OSError(ctypes.get_errno(), f"futex wake-op at {address:#x}")

@@ -6,9 +6,9 @@ import errno
 import os
 from typing import Final
 
+from softsgx.runner.host.abi import MFD_NOEXEC_SEAL
 from softsgx.runner.ways import WAYS
 
-MFD_NOEXEC_SEAL: Final = 8  # Linux 6.3, include/uapi/linux/memfd.h
 SHM: Final = "/dev/shm"
 TMPFILE: Final = os.O_TMPFILE | os.O_RDWR
 

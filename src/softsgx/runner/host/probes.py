@@ -18,8 +18,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, NoReturn
 
+from softsgx.linux.uapi import MREMAP_MAYMOVE
 from softsgx.runner.errors import RunnerError
+from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.abi import ARCH_SET_CPUID, AT_HWCAP2
 from softsgx.runner.host.memory_file import memory_file
 from softsgx.runner.host.native_code import MachineCode
 
@@ -27,11 +30,7 @@ WAIT_S: Final = 5.0
 
 Attempt = Callable[[], None]
 
-_SYS_ARCH_PRCTL: Final = 158
-ARCH_SET_CPUID: Final = 0x1012
-_AT_HWCAP2: Final = 26
 _HWCAP2_FSGSBASE: Final = 1 << 1
-_MREMAP_MAYMOVE: Final = 1
 
 # xor eax, eax; enclu; ret (EREPORT: what it points to does not matter outside of an enclave)
 _ENCLU_CODE: Final = bytes.fromhex("31c00f01d7c3")
@@ -157,7 +156,7 @@ def enclu_answer() -> int:
 def arch_prctl() -> Callable[[int, int], int]:
     """The system call; 0, or -1 and errno."""
     syscall = ctypes.CDLL(None, use_errno=True).syscall
-    return lambda what, value: int(syscall(_SYS_ARCH_PRCTL, what, value))
+    return lambda what, value: int(syscall(nr.ARCH_PRCTL, what, value))
 
 
 def try_cpuid_faulting() -> None:
@@ -187,7 +186,7 @@ def try_native() -> None:
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.getauxval.restype, libc.getauxval.argtypes = ctypes.c_ulong, (ctypes.c_ulong,)
-    if not libc.getauxval(_AT_HWCAP2) & _HWCAP2_FSGSBASE:
+    if not libc.getauxval(AT_HWCAP2) & _HWCAP2_FSGSBASE:
         raise Refused("FSGSBASE is not enabled: Linux 5.9 or newer, without nofsgsbase")
     fd = memory_file("softsgx-doctor")
     try:
@@ -216,7 +215,7 @@ def _execute_page(libc: ctypes.CDLL, fd: int) -> int:
     window = libc.mmap(None, size, 0, mmap.MAP_SHARED, fd, 0)
     if window == failed:
         return 1
-    page = libc.mremap(window, 0, size, _MREMAP_MAYMOVE)
+    page = libc.mremap(window, 0, size, MREMAP_MAYMOVE)
     if page == failed:
         return 2
     if libc.mprotect(page, size, mmap.PROT_READ | mmap.PROT_EXEC):

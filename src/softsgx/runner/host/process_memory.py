@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
+from softsgx.runner.host import nr
 from softsgx.runner.ways import WAYS
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 
@@ -20,8 +21,6 @@ _libc = ctypes.PyDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 
-_PROCESS_VM_READV: Final = 310
-_PROCESS_VM_WRITEV: Final = 311
 _DENIED: Final = (errno.EPERM, errno.ENOSYS, errno.EACCES)
 _ONE: Final = ctypes.c_ulong(1)
 _NONE: Final = ctypes.c_ulong(0)
@@ -41,7 +40,7 @@ def read_memory(pid: int, address: int, size: int) -> bytes | None:
 def read_into(pid: int, address: int, target: int, size: int) -> int:
     """Copy into memory of this process at `target`; the bytes done, -1 if none."""
     if not WAYS.memory_by_file:
-        done = _move(_PROCESS_VM_READV, pid, _Iovec(target, size), address)
+        done = _move(nr.PROCESS_VM_READV, pid, _Iovec(target, size), address)
         if done >= 0 or not _denied():
             return done
     data = by_file(pid, address, size, "r", lambda mem, length: os.pread(mem, length, address))
@@ -55,7 +54,7 @@ def read_pages_into(pid: int, pages: list[int], target: int) -> bool:
         remote = _iovecs(tuple(pages))
         local = _Iovec(target, len(pages) * PAGE_SIZE)
         count = ctypes.c_ulong(len(pages))
-        done = _syscall(_PROCESS_VM_READV, pid, ctypes.byref(local), _ONE, remote, count, _NONE)
+        done = _syscall(nr.PROCESS_VM_READV, pid, ctypes.byref(local), _ONE, remote, count, _NONE)
         if done >= 0 or not _denied():
             return bool(done == local.length)
     places = range(target, target + len(pages) * PAGE_SIZE, PAGE_SIZE)
@@ -75,7 +74,7 @@ def write_memory(pid: int, address: int, data: bytes) -> bool:
     """Write to another process as its own stores would; False on a fault, maybe half done."""
     if not WAYS.memory_by_file:
         local = _Iovec(ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p), len(data))
-        done = _move(_PROCESS_VM_WRITEV, pid, local, address)
+        done = _move(nr.PROCESS_VM_WRITEV, pid, local, address)
         if done >= 0 or not _denied():
             return done == len(data)
 
@@ -88,7 +87,7 @@ def write_memory(pid: int, address: int, data: bytes) -> bool:
 def try_vm_calls() -> None:
     """Read and write this process by both calls. OSError if one is refused."""
     word = ctypes.c_uint64(1)
-    for call in (_PROCESS_VM_READV, _PROCESS_VM_WRITEV):
+    for call in (nr.PROCESS_VM_READV, nr.PROCESS_VM_WRITEV):
         local = _Iovec(ctypes.addressof(word), 8)
         if _move(call, os.getpid(), local, ctypes.addressof(word)) != 8:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

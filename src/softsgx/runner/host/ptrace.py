@@ -9,9 +9,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 import struct
 from typing import Final
 
+from softsgx.runner.host import nr
 from softsgx.runner.host.process_memory import read_into as read_into
 from softsgx.runner.host.process_memory import read_memory as read_memory
 from softsgx.runner.host.process_memory import write_memory as write_memory
@@ -24,6 +26,7 @@ _ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 
+PTRACE_PEEKDATA: Final = 2
 PTRACE_PEEKUSER: Final = 3
 PTRACE_POKEDATA: Final = 5
 PTRACE_CONT: Final = 7
@@ -70,14 +73,11 @@ EVENT_VFORK: Final = 2
 EVENT_CLONE: Final = 3
 EVENT_EXEC: Final = 4
 EVENT_SECCOMP: Final = 7
-_SIGTRAP: Final = 5
 EVENT_STOP: Final = 128
 
 WALL: Final = 0x4000_0000
 SYSCALL_STOP: Final = 0x85  # SIGTRAP | 0x80, with TRACESYSGOOD
 
-_TGKILL: Final = 234
-_RT_TGSIGQUEUEINFO: Final = 297
 
 # user_regs_struct: 27 words in this order.
 (
@@ -178,7 +178,7 @@ def get_siginfo(tid: int) -> bytes:
 def at_seccomp_stop(tid: int) -> bool:
     """Whether a stopped thread has a system call before it."""
     (code,) = struct.unpack_from("<i", get_siginfo(tid), 8)
-    return bool(code == _SIGTRAP | EVENT_SECCOMP << 8)
+    return bool(code == signal.SIGTRAP | EVENT_SECCOMP << 8)
 
 
 def set_siginfo(tid: int, info: bytes) -> None:
@@ -224,8 +224,8 @@ def set_sigmask(tid: int, mask: int) -> None:
 
 def tgsigqueue(pid: int, tid: int, number: int, info: bytes) -> None:
     """Send a signal with siginfo to one thread; nothing if it is gone."""
-    if _syscall(_RT_TGSIGQUEUEINFO, pid, tid, number, info) and ctypes.get_errno() != errno.ESRCH:
-        _syscall(_TGKILL, pid, tid, number)  # refused by a filter
+    if _syscall(nr.RT_TGSIGQUEUEINFO, pid, tid, number, info) and ctypes.get_errno() != errno.ESRCH:
+        _syscall(nr.TGKILL, pid, tid, number)  # refused by a filter
 
 
 def write_code(tid: int, address: int, data: bytes) -> None:

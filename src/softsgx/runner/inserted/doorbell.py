@@ -14,7 +14,7 @@ import signal
 import struct
 from typing import TYPE_CHECKING, Final
 
-from softsgx.runner.host import futex
+from softsgx.runner.host import futex, nr
 
 if TYPE_CHECKING:
     from softsgx.runner.inserted.mailboxes import Mailboxes
@@ -29,7 +29,6 @@ ENDING: Final = frozenset({signal.SIGTERM, signal.SIGHUP})
 
 _SA_RESTORER: Final = 0x0400_0000
 _SA_ONSTACK: Final = 0x0800_0000
-_SYS_RT_SIGACTION: Final = 13
 _NONE: Final = bytes(4)
 
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -94,7 +93,7 @@ class Doorbell:
         code[at : at + len(_RESTORER)] = _RESTORER
         base = ctypes.addressof(ctypes.c_char.from_buffer(code))
         action = struct.pack("<QQQQ", base, _SA_RESTORER, base + at, 0)
-        result = _libc.syscall(_SYS_RT_SIGACTION, number, action, None, 8)
+        result = _libc.syscall(nr.RT_SIGACTION, number, action, None, 8)
         assert result == 0, "rt_sigaction failed"
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
 

@@ -35,6 +35,7 @@ from itertools import accumulate, pairwise
 from struct import unpack
 from typing import Final, NamedTuple
 
+from softsgx.runner.host.abi import RED_ZONE
 from softsgx.runner.inserted.box import Box
 from softsgx.runner.inserted.layout import (
     MAILBOX_STRIDE,
@@ -46,8 +47,6 @@ from softsgx.runner.inserted.layout import (
 from softsgx.runner.inserted.machine_code import STUB_CODE
 from softsgx.spec.msr import RFLAGS_RF
 from softsgx.spec.registers import R11, RAX, RCX, RDX, RFLAGS, RIP, RSP
-
-RED_ZONE: Final = 128
 
 # Address of every label of stub.s.
 LABELS: Final = {

@@ -6,9 +6,12 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.sgx.encl import SgxEncl
+from softsgx.linux.uapi import MAP_NORESERVE
 from softsgx.linux.vfs import File
 from softsgx.runner.errors import LoadError, RunnerError
+from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.abi import AT_FDCWD, PRIVATE_NOREPLACE, PROT_RW, PROT_RX, SHARED_NOREPLACE
 from softsgx.runner.host.probes import Refused, try_native
 from softsgx.runner.inserted.layout import NATIVE_CODE, NATIVE_EPC, NATIVE_SLOTS, SLOTS_SIZE
 from softsgx.runner.inserted.machine_code import NATIVE_CODE as _PARTS
@@ -22,11 +25,7 @@ if TYPE_CHECKING:
     from softsgx.runner.process.arena import ArenaMemory
     from softsgx.runner.process.tracee import Tracee
 
-_NR_MMAP, _NR_CLOSE, _NR_OPENAT = 9, 3, 257
 _CODE: Final = b"".join(bytes.fromhex(part) for _, part in _PARTS)
-_SHARED_NOREPLACE: Final = 0x01 | 0x100000 | 0x4000  # and MAP_NORESERVE
-_PRIVATE_NOREPLACE: Final = 0x02 | 0x20 | 0x100000
-_RW, _RX = 3, 5
 
 NOTICE: Final = (
     "softsgx: run: native engine: host threads can read and write mapped enclave pages, and enclave"
@@ -53,19 +52,19 @@ class NativeParts:
 
     def map(self, t: Tracee) -> None:
         """The code, the slots, and all of EPC where nobody can touch it."""
-        code = t.inject(_NR_MMAP, NATIVE_CODE, PAGE_SIZE, _RX, _PRIVATE_NOREPLACE, p.MASK64, 0)
+        code = t.inject(nr.MMAP, NATIVE_CODE, PAGE_SIZE, PROT_RX, PRIVATE_NOREPLACE, p.MASK64, 0)
         _placed(t, NATIVE_CODE, code)
         p.write_code(t.tid, NATIVE_CODE, _CODE)
         for fd, place, size, rights in (
-            (self.slots.fd, NATIVE_SLOTS, SLOTS_SIZE, _RW),
+            (self.slots.fd, NATIVE_SLOTS, SLOTS_SIZE, PROT_RW),
             (self.memory.fd, NATIVE_EPC, self.memory.count * PAGE_SIZE, 0),
         ):
             path = lend(t.tid, f"/proc/{os.getpid()}/fd/{fd}\0".encode())
-            there = t.inject(_NR_OPENAT, -100, path, os.O_RDWR | os.O_CLOEXEC)
+            there = t.inject(nr.OPENAT, AT_FDCWD, path, os.O_RDWR | os.O_CLOEXEC)
             if there < 0:
                 raise LoadError(f"process {t.tid}: shared memory cannot be opened: {there}")
-            got = t.inject(_NR_MMAP, place, size, rights, _SHARED_NOREPLACE, there, 0)
-            t.inject(_NR_CLOSE, there)
+            got = t.inject(nr.MMAP, place, size, rights, SHARED_NOREPLACE | MAP_NORESERVE, there, 0)
+            t.inject(nr.CLOSE, there)
             _placed(t, place, got)
 
 

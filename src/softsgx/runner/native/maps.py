@@ -11,8 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from softsgx.linux.uapi import (
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_NORESERVE,
+    MAP_PRIVATE,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
+)
 from softsgx.mem.pagetable import PTE_D, PTE_NX, PTE_PFN_MASK, PTE_W
 from softsgx.mem.tlb import FETCH, READ, RIGHTS, WRITE
+from softsgx.runner.host import nr
 from softsgx.runner.inserted.layout import NATIVE_EPC
 from softsgx.runner.native.lp import WatchedEpcm, WatchedSpace
 from softsgx.runner.native.slots import OPERATIONS_MAX, Operation
@@ -25,10 +34,8 @@ if TYPE_CHECKING:
     from softsgx.linux.mm import Mm
     from softsgx.runner.process.arena import ArenaMemory
 
-NR_MMAP, NR_MPROTECT, NR_MREMAP = 9, 10, 25
-_MAYMOVE_FIXED: Final = 3
 # MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE
-_NOTHING: Final = 0x02 | 0x10 | 0x20 | 0x4000
+_NOTHING: Final = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_NORESERVE
 
 
 class Entry(NamedTuple):
@@ -80,8 +87,8 @@ class NativeMap:
             self.memory.touched[self._number(word)] = 1
         # R, W, X of a TLB entry are PROT_*; W and X bring R along, as in a page table.
         return [
-            Operation(NR_MREMAP, (source, 0, PAGE_SIZE, _MAYMOVE_FIXED, address, 0)),
-            Operation(NR_MPROTECT, (address, PAGE_SIZE, word & RIGHTS, 0, 0, 0)),
+            Operation(nr.MREMAP, (source, 0, PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, address, 0)),
+            Operation(nr.MPROTECT, (address, PAGE_SIZE, word & RIGHTS, 0, 0, 0)),
         ]
 
     def _number(self, word: int) -> int:
@@ -183,4 +190,4 @@ class NativeMap:
 
 def nothing(address: int, length: int) -> Operation:
     """Memory that nobody can touch, in place of whatever is there."""
-    return Operation(NR_MMAP, (address, length, 0, _NOTHING, MASK64, 0))
+    return Operation(nr.MMAP, (address, length, 0, _NOTHING, MASK64, 0))

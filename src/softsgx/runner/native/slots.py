@@ -13,6 +13,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from softsgx.runner.host.abi import USER_CS, USER_DS
 from softsgx.runner.host.memory_file import memory_file
 from softsgx.runner.host.native_code import MachineCode
 from softsgx.runner.inserted.layout import NATIVE_SLOTS, SLOT_STRIDE, SLOTS, SLOTS_SIZE
@@ -77,7 +78,6 @@ _OPERATION: Final = struct.Struct("8Q")
 _ARM: Final = struct.Struct("IIQQQ")
 _HOST: Final = struct.Struct("18Q")
 _ENTRY: Final = struct.Struct("QQ")
-_CS, _SS = 0x33, 0x2B
 # mov eax,esi; lock cmpxchg [rdi],edx; ret
 _SWAP: Final = bytes.fromhex("89f0f00fb117c3")
 assert RBP == RSP + 1
@@ -163,7 +163,7 @@ class Slots:
             at,
             *regs[R8 + 7 : R8 - 1 : -1],
             *(regs[RDI], regs[RSI], regs[RBP], regs[RBX], regs[RDX], regs[RCX], regs[RAX]),
-            *(regs[RIP], _CS, regs[RFLAGS], regs[RSP], _SS),
+            *(regs[RIP], USER_CS, regs[RFLAGS], regs[RSP], USER_DS),
             *bases,
             *(0, 0, 0, unblock, components, len(operations), ENTERING),
         )

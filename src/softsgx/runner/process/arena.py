@@ -11,6 +11,7 @@ import mmap
 import os
 from typing import Final
 
+from softsgx.linux.madvise import MADV_REMOVE
 from softsgx.mem.physical import MemoryImage, Page, PhysicalMemory
 from softsgx.runner.host.memory_file import memory_file
 from softsgx.sim import Unmodelled
@@ -19,8 +20,6 @@ from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, ZERO_PAGE
 # What `code` says of an EPC page that instructions were fetched from.
 FIXED: Final = 1  # nobody could write it: blocks of it are known by their address
 CHANGING: Final = 2  # somebody could: their bytes are compared whenever they begin
-
-_MADV_REMOVE = 9
 
 
 class ArenaMemory(PhysicalMemory):
@@ -141,7 +140,7 @@ class ArenaMemory(PhysicalMemory):
         if number < 0:
             super().clear_page(pfn)
         elif self.touched[number]:
-            self.map.madvise(_MADV_REMOVE, number << PAGE_SHIFT, PAGE_SIZE)
+            self.map.madvise(MADV_REMOVE, number << PAGE_SHIFT, PAGE_SIZE)
             self._wrote(number)
             self.touched[number] = 0
 

@@ -9,7 +9,16 @@ import struct
 from typing import Final
 
 from softsgx.linux.errno import EPERM
-from softsgx.linux.uapi import MAP_ANONYMOUS as MAP_ANONYMOUS
+from softsgx.linux.uapi import MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE
+from softsgx.runner.host import nr
+from softsgx.runner.host.abi import (
+    ARCH_GET_CPUID,
+    ARCH_SET_CPUID,
+    AUDIT_ARCH_X86_64,
+    SECCOMP_RET_ALLOW,
+    SECCOMP_RET_ERRNO,
+    SECCOMP_RET_TRACE,
+)
 from softsgx.runner.host.ptrace import PTRACE_ATTACH, PTRACE_SEIZE
 from softsgx.runner.process.forced import WATCHED
 
@@ -18,10 +27,6 @@ _ARCH: Final = 4
 _IP_LOW: Final = 8
 _IP_HIGH: Final = 12
 
-AUDIT_ARCH_X86_64: Final = 0xC000003E
-RET_ALLOW: Final = 0x7FFF0000
-RET_ERRNO: Final = 0x00050000
-RET_TRACE: Final = 0x7FF00000
 
 _LD_W_ABS: Final = 0x20
 _AND: Final = 0x54
@@ -92,54 +97,44 @@ class Program:
         return out
 
 
-OPEN, STAT, LSTAT, ACCESS = 2, 4, 6, 21
-MMAP, MPROTECT, MUNMAP, IOCTL, MREMAP = 9, 10, 11, 16, 25
-OPENAT, NEWFSTATAT, FACCESSAT, FACCESSAT2, STATX, OPENAT2 = 257, 262, 269, 439, 332, 437
-CLOCK_GETTIME, GETRUSAGE, TIMES, PKEY_MPROTECT = 228, 98, 100, 329
-MADVISE, RT_SIGACTION, FSTAT, MSYNC, ARCH_PRCTL = 28, 13, 5, 26, 158
-MLOCK, MUNLOCK, MLOCKALL, MUNLOCKALL, MLOCK2 = 149, 150, 151, 152, 325
-RANGES: Final = (MPROTECT, MUNMAP, PKEY_MPROTECT, MADVISE, MSYNC, MLOCK, MUNLOCK, MLOCK2)
+RANGES: Final = (
+    *(nr.MPROTECT, nr.MUNMAP, nr.PKEY_MPROTECT, nr.MADVISE, nr.MSYNC),
+    *(nr.MLOCK, nr.MUNLOCK, nr.MLOCK2),
+)
 """Calls on a range: its start in their first argument, its length in the second."""
-READ, WRITE, PREAD, PWRITE, READV, WRITEV, SENDTO, RECVFROM = 0, 1, 17, 18, 19, 20, 44, 45
-BUFFERS: Final = (READ, WRITE, PREAD, PWRITE, SENDTO, RECVFROM)
+BUFFERS: Final = (nr.READ, nr.WRITE, nr.PREAD64, nr.PWRITE64, nr.SENDTO, nr.RECVFROM)
 """Calls with a buffer in their second argument and its length in the third."""
-_ARCH_CPUID: Final = (0x1011, 0x1012)  # ARCH_GET_CPUID, ARCH_SET_CPUID
-SETITIMER, GETITIMER, CLOCK_NANOSLEEP = 38, 36, 230
-TIMER_CREATE, TIMER_SETTIME, TIMER_GETTIME, TIMER_DELETE = 222, 223, 224, 226
-GETXATTR, LGETXATTR, LISTXATTR, LLISTXATTR = 191, 192, 194, 195
-PTRACE: Final = 101
-READLINK, READLINKAT, STATFS, NAME_TO_HANDLE_AT, PIDFD_GETFD = 89, 267, 137, 303, 438
 
 _ALWAYS: Final = (
-    *(OPEN, OPENAT, OPENAT2, STAT, LSTAT, NEWFSTATAT, STATX, ACCESS, FACCESSAT, FACCESSAT2),
-    *(READLINK, READLINKAT, STATFS, NAME_TO_HANDLE_AT, PIDFD_GETFD),
-    *(GETRUSAGE, TIMES, GETXATTR, LGETXATTR, LISTXATTR, LLISTXATTR),
+    *(nr.OPEN, nr.OPENAT, nr.OPENAT2, nr.STAT, nr.LSTAT, nr.NEWFSTATAT),
+    *(nr.STATX, nr.ACCESS, nr.FACCESSAT, nr.FACCESSAT2),
+    *(nr.READLINK, nr.READLINKAT, nr.STATFS, nr.NAME_TO_HANDLE_AT, nr.PIDFD_GETFD),
+    *(nr.GETRUSAGE, nr.TIMES, nr.GETXATTR, nr.LGETXATTR, nr.LISTXATTR, nr.LLISTXATTR),
 )
 # Calls on a descriptor in their first argument, by the names of linux/char_device.py.
-PREADV, PWRITEV, PREADV2, PWRITEV2 = 295, 296, 327, 328
-ON_DESCRIPTOR: Final = {
-    READ: "read", WRITE: "write", PREAD: "pread64", PWRITE: "pwrite64", READV: "readv",
-    WRITEV: "writev", PREADV: "preadv", PWRITEV: "pwritev", PREADV2: "preadv2",
-    PWRITEV2: "pwritev2", 8: "lseek", 77: "ftruncate", 285: "fallocate", 74: "fsync",
-    75: "fdatasync", 277: "sync_file_range", 187: "readahead", 72: "fcntl",
-}  # fmt: skip
-FCNTL, SENDFILE, SPLICE, COPY_FILE_RANGE = 72, 40, 275, 326
-DUP, DUP2, DUP3 = 32, 33, 292
-FSTATFS, FGETXATTR, FSETXATTR, FREMOVEXATTR = 138, 193, 190, 199
+ON_DESCRIPTOR: Final[dict[int, str]] = {
+    getattr(nr, name.upper()): name
+    for name in (
+        *("read", "write", "pread64", "pwrite64", "readv", "writev", "preadv", "pwritev"),
+        *("preadv2", "pwritev2", "lseek", "ftruncate", "fallocate", "fsync", "fdatasync"),
+        *("sync_file_range", "readahead", "fcntl"),
+    )
+}
 _FIRST_ARGUMENT: Final = (
     *ON_DESCRIPTOR,
-    *(IOCTL, FSTAT, FSTATFS, FGETXATTR, FSETXATTR, FREMOVEXATTR, DUP, DUP2, DUP3),
+    *(nr.IOCTL, nr.FSTAT, nr.FSTATFS, nr.FGETXATTR, nr.FSETXATTR, nr.FREMOVEXATTR),
+    *(nr.DUP, nr.DUP2, nr.DUP3),
 )
 # What the filters that are added later may stop.
 _LATER: Final = tuple(
     dict.fromkeys(
         (
-            *(MREMAP, *RANGES, MLOCKALL, MUNLOCKALL, *BUFFERS, *_FIRST_ARGUMENT),
-            *(SENDFILE, SPLICE, COPY_FILE_RANGE),
+            *(nr.MREMAP, *RANGES, nr.MLOCKALL, nr.MUNLOCKALL, *BUFFERS, *_FIRST_ARGUMENT),
+            *(nr.SENDFILE, nr.SPLICE, nr.COPY_FILE_RANGE),
         )
     )
 )
-MAP_FIXED_ANY: Final = 0x10 | 0x100000
+MAP_FIXED_ANY: Final = MAP_FIXED | MAP_FIXED_NOREPLACE
 
 
 def base_filter(gate: int, pages: int, supervisor: int, everything: bool = False) -> bytes:
@@ -156,18 +151,18 @@ def base_filter(gate: int, pages: int, supervisor: int, everything: bool = False
     _begun(p, other_arch="stop")
     for number in _LATER if everything else ():
         p.equal(number, yes="trace")
-    p.equal(IOCTL, yes="ioctl")
-    p.equal(MMAP, yes="mmap")
-    for number in (CLOCK_GETTIME, CLOCK_NANOSLEEP, TIMER_CREATE):
+    p.equal(nr.IOCTL, yes="ioctl")
+    p.equal(nr.MMAP, yes="mmap")
+    for number in (nr.CLOCK_GETTIME, nr.CLOCK_NANOSLEEP, nr.TIMER_CREATE):
         p.equal(number, yes="clock")
-    for number in (SETITIMER, GETITIMER):
+    for number in (nr.SETITIMER, nr.GETITIMER):
         p.equal(number, yes="interval")
-    p.equal(RT_SIGACTION, yes="sigaction")
-    p.equal(ARCH_PRCTL, yes="cpuid")
-    p.equal(PTRACE, yes="ptrace")
+    p.equal(nr.RT_SIGACTION, yes="sigaction")
+    p.equal(nr.ARCH_PRCTL, yes="cpuid")
+    p.equal(nr.PTRACE, yes="ptrace")
     for number in _ALWAYS:
         p.equal(number, yes="trace")
-    p.ret(RET_ALLOW)
+    p.ret(SECCOMP_RET_ALLOW)
     p.label("ioctl")
     p.load(arg_low(1))
     p.and_(0xFF00)
@@ -181,12 +176,12 @@ def base_filter(gate: int, pages: int, supervisor: int, everything: bool = False
     p.load(arg_low(0))
     for number in WATCHED:
         p.equal(number, yes="trace")
-    p.ret(RET_ALLOW)
+    p.ret(SECCOMP_RET_ALLOW)
     p.label("cpuid")
     p.load(arg_low(0))
-    for code in _ARCH_CPUID:
+    for code in (ARCH_GET_CPUID, ARCH_SET_CPUID):
         p.equal(code, yes="trace")
-    p.ret(RET_ALLOW)
+    p.ret(SECCOMP_RET_ALLOW)
     _ptrace(p, supervisor)
     p.label("interval")
     # ITIMER_VIRTUAL and ITIMER_PROF
@@ -210,16 +205,16 @@ def _ptrace(p: Program, supervisor: int) -> None:
     p.equal(PTRACE_ATTACH, yes="refused")
     p.equal(PTRACE_SEIZE, yes="refused", no="allow")
     p.label("refused")
-    p.ret(RET_ERRNO | EPERM)
+    p.ret(SECCOMP_RET_ERRNO | EPERM)
 
 
 def timer_filter(gate: int, pages: int) -> bytes:
     """For a process with a timer on a processor clock: calls on POSIX timers."""
     p = Program()
     _begun(p)
-    for number in (TIMER_SETTIME, TIMER_GETTIME, TIMER_DELETE):
+    for number in (nr.TIMER_SETTIME, nr.TIMER_GETTIME, nr.TIMER_DELETE):
         p.equal(number, yes="trace")
-    p.ret(RET_ALLOW)
+    p.ret(SECCOMP_RET_ALLOW)
     return _ended(p, gate, pages)
 
 
@@ -239,14 +234,14 @@ def range_filter(
         _within(p, _IP_LOW, _IP_HIGH, *code, no="calls")
         p.label("calls")
         p.load(_NR)
-    p.equal(MREMAP, yes="mremap")
+    p.equal(nr.MREMAP, yes="mremap")
     for number in RANGES:
         p.equal(number, yes="range")
-    for number in (MLOCKALL, MUNLOCKALL):
+    for number in (nr.MLOCKALL, nr.MUNLOCKALL):
         p.equal(number, yes="trace")
     for number in BUFFERS:
         p.equal(number, yes="buffer")
-    p.ret(RET_ALLOW)
+    p.ret(SECCOMP_RET_ALLOW)
     p.label("mremap")  # its target, too
     _within(p, arg_low(4), arg_high(4), max(low - _FAR, 0), high, no="range")
     p.label("range")
@@ -269,10 +264,10 @@ def descriptor_filter(gate: int, pages: int, fd: int | None) -> bytes:
     _begun(p)
     for number in _FIRST_ARGUMENT:
         p.equal(number, yes="first")
-    p.equal(SENDFILE, yes="second")
-    p.equal(SPLICE, yes="third")
-    p.equal(COPY_FILE_RANGE, yes="third")
-    p.ret(RET_ALLOW)
+    p.equal(nr.SENDFILE, yes="second")
+    p.equal(nr.SPLICE, yes="third")
+    p.equal(nr.COPY_FILE_RANGE, yes="third")
+    p.ret(SECCOMP_RET_ALLOW)
     for label, argument in (("second", 1), ("third", 2)):
         p.label(label)
         _descriptor(p, argument, fd, no="first")
@@ -309,9 +304,9 @@ def _ended(p: Program, gate: int, pages: int) -> bytes:
     p.at_least(gate & 0xFFFFFFFF, no="stop")
     p.at_least((gate & 0xFFFFFFFF) + pages * 4096, yes="stop")
     p.label("allow")
-    p.ret(RET_ALLOW)
+    p.ret(SECCOMP_RET_ALLOW)
     p.label("stop")
-    p.ret(RET_TRACE)
+    p.ret(SECCOMP_RET_TRACE)
     return p.assemble()
 
 

@@ -12,7 +12,9 @@ import signal
 import struct
 from typing import TYPE_CHECKING, Final
 
+from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.abi import SIG_DFL, SIG_IGN
 from softsgx.runner.process.scratch import lend
 from softsgx.runner.process.signals import bit, signal_state
 
@@ -25,14 +27,12 @@ WATCHED: Final = (
     *(signal.SIGFPE, signal.SIGSEGV),
 )
 ACTION_SIZE: Final = 32  # struct sigaction of the kernel, with 8 bytes of mask
-_RT_SIGACTION: Final = 13
-_SIG_DFL, _SIG_IGN = 0, 1
 _SA_RESETHAND: Final = 0x80000000
 _NEVER_BLOCKED: Final = bit(signal.SIGKILL) | bit(signal.SIGSTOP)
 _STANDARD: Final = (1 << 31) - 1
 _HANDLER: Final = struct.Struct("<Q")
 _FLAGS_AT: Final = 8
-_IGNORED: Final = _HANDLER.pack(_SIG_IGN).ljust(ACTION_SIZE, b"\0")
+_IGNORED: Final = _HANDLER.pack(SIG_IGN).ljust(ACTION_SIZE, b"\0")
 
 
 def inherited(tid: int) -> dict[int, bytes]:
@@ -45,10 +45,10 @@ def before(t: Tracee, number: int) -> int:
     """The mask as it was before the exception."""
     mask = p.get_sigmask(t.tid)
     handler = _handler(t, number)
-    if handler != _SIG_DFL:
+    if handler != SIG_DFL:
         if signal_state(t.tid).set_to(number):
             return mask  # neither blocked nor ignored
-        if handler != _SIG_IGN:
+        if handler != SIG_IGN:
             return mask | bit(number)
     # Nothing shows that a signal without a handler was blocked, but for all others being blocked.
     if mask & _STANDARD | bit(number) | _NEVER_BLOCKED == _STANDARD:
@@ -58,7 +58,7 @@ def before(t: Tracee, number: int) -> int:
 
 def put_back(t: Tracee, but: int = 0) -> None:
     """Handlers that the program has set and does not have any more; not that of signal `but`."""
-    own = {n: action for n, action in t.actions.items() if n != but and _handler(t, n) != _SIG_DFL}
+    own = {n: action for n, action in t.actions.items() if n != but and _handler(t, n) != SIG_DFL}
     state = signal_state(t.tid) if own else None
     for number, action in own.items():
         if state is not None and not state.set_to(number):
@@ -75,7 +75,7 @@ def undo(t: Tracee, number: int) -> None:
 
 def still_ignored(t: Tracee, number: int) -> None:
     """As `undo` for a thread whose signal was not blocked."""
-    if _handler(t, number) == _SIG_IGN and not signal_state(t.tid).ignored & bit(number):
+    if _handler(t, number) == SIG_IGN and not signal_state(t.tid).ignored & bit(number):
         set_action(t, number, t.actions[number])
 
 
@@ -98,10 +98,10 @@ def forget_reset(t: Tracee, number: int) -> None:
 
 def set_action(t: Tracee, number: int, action: bytes) -> None:
     """rt_sigaction on behalf of a stopped thread."""
-    t.inject(_RT_SIGACTION, number, lend(t.tid, action), 0, 8)
+    t.inject(nr.RT_SIGACTION, number, lend(t.tid, action), 0, 8)
 
 
 def _handler(t: Tracee, number: int) -> int:
     """sa_handler as the program set it."""
     action = t.actions.get(number)
-    return _SIG_DFL if action is None else int(_HANDLER.unpack_from(action)[0])
+    return SIG_DFL if action is None else int(_HANDLER.unpack_from(action)[0])

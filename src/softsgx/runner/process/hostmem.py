@@ -19,8 +19,10 @@ from enum import Enum
 from typing import Final
 
 from softsgx.cpu.fault import PF, Fault
+from softsgx.linux.mm import VM_EXEC, VM_WRITE
 from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_NX, PTE_P, PTE_U, PTE_W, USER_TOP
 from softsgx.runner.host import ptrace
+from softsgx.runner.host.abi import PROCMAP_QUERY
 from softsgx.runner.host.process_memory import read_pages_into
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.faults import PFEC_P, PFEC_U, PFEC_W
@@ -28,9 +30,7 @@ from softsgx.spec.faults import PFEC_P, PFEC_U, PFEC_W
 SHADOWS: Final = 1024
 _REFRESHED_MAX: Final = 16
 
-_PROCMAP_QUERY: Final = 0xC0686611
 _QUERY: Final = struct.Struct("<8QQIIIIQQ")
-VM_READ, VM_WRITE, VM_EXEC = 1, 2, 4
 
 
 class Stored(Enum):
@@ -220,7 +220,7 @@ class HostMemory:
         if self._query_works:
             block = bytearray(_QUERY.pack(_QUERY.size, 0, address, *(0,) * 12))
             try:
-                fcntl.ioctl(self._maps, _PROCMAP_QUERY, block)
+                fcntl.ioctl(self._maps, PROCMAP_QUERY, block)
             except FileNotFoundError:
                 return None
             except OSError:

@@ -13,6 +13,7 @@ import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.abi import SI_TKILL
 from softsgx.spec import faults
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 _SIGINFO: Final = struct.Struct("<iii4xQ")
 _PID: Final = struct.Struct("<i")
 _PID_AT: Final = 16  # si_pid
-_SI_TKILL: Final = -6
 _VALUE: Final = struct.Struct("<Q")
 _VALUE_AT: Final = 24  # si_value
 _OURS: Final = -0x736778  # si_code: negative ones are anybody's
@@ -148,7 +148,7 @@ class DueSignals:
         token = 0
         if code == _OURS:
             (token,) = _VALUE.unpack_from(info, _VALUE_AT)
-        elif code == _SI_TKILL and _PID.unpack_from(info, _PID_AT)[0] == os.getpid():
+        elif code == SI_TKILL and _PID.unpack_from(info, _PID_AT)[0] == os.getpid():
             # A filter forbids siginfo: then it is the first of its number.
             token = next((sent for sent, (of, _) in self._due.items() if of == number), 0)
         _, due = self._due.pop(token, (number, None))

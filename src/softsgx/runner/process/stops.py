@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Final
 
 from softsgx.linux.errno import ENOMEM
 from softsgx.linux.events import refused_call
+from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.abi import SECCOMP_FILTER_FLAG_TSYNC, SECCOMP_SET_MODE_FILTER
 from softsgx.runner.inserted.layout import SCRATCH
 from softsgx.runner.process.scratch import lend
 from softsgx.runner.process.tracee import Tracee
@@ -22,9 +23,6 @@ from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 
 Handler = Callable[[Tracee, list[int]], None]
 Model = Callable[[int, int], int]  # of start and length: 0, or a negated errno
-
-_NR_SECCOMP: Final = 317
-NR_GETPID: Final = 39
 
 
 def refused_at_once(t: Tracee, regs: list[int], address: int, call: Steps[int]) -> None:
@@ -159,7 +157,7 @@ def add_filter(t: Tracee, code: bytes) -> bool:
     if WAYS.filter_by_prctl:
         return True  # what it would stop stops already
     at = lend(t.tid, struct.pack("<QQ", len(code) // 8, SCRATCH + 16) + code)
-    return t.inject(_NR_SECCOMP, 1, 1, at) == 0
+    return t.inject(nr.SECCOMP, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, at) == 0
 
 
 def go_on(t: Tracee) -> None:

@@ -13,6 +13,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from softsgx.linux.mm import VM_DONTCOPY
+from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.layout import GATE
 from softsgx.runner.native.lp import NativeLp
@@ -41,8 +42,6 @@ _in_user_order: Final = itemgetter(
         for n in range(27)
     )
 )
-
-NR_MMAP, NR_MPROTECT, NR_MUNMAP, NR_CLOSE = 9, 10, 11, 3
 
 
 class Space:
@@ -117,7 +116,7 @@ class Space:
     def drop_not_copied(self, t: Tracee) -> None:
         """Bring the process to what fork should have made of it; `t` is its only thread."""
         for start, end in self.not_copied:
-            t.inject(NR_MUNMAP, start, end - start)
+            t.inject(nr.MUNMAP, start, end - start)
         self.not_copied.clear()
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from softsgx.cpu.lp import LogicalProcessor
 from softsgx.linux.errno import EACCES, EBADF, EFAULT
+from softsgx.linux.mm import VM_READ
 from softsgx.linux.process import Process, Thread
 from softsgx.linux.sgx.driver import SgxEnclaveNode
 from softsgx.linux.sgx.encl import SgxEncl
@@ -19,7 +20,7 @@ from softsgx.linux.syscalls import SGX_ENCLAVE, SGX_PROVISION
 from softsgx.linux.vfs import O_PATH, O_RDWR, File, ProvisionNode
 from softsgx.runner.native.lp import NativeLp, WatchedSpace, watch
 from softsgx.runner.process.arena import ArenaMemory
-from softsgx.runner.process.hostmem import VM_READ, HostMemory
+from softsgx.runner.process.hostmem import HostMemory
 from softsgx.runner.process.identity import Identity, identity
 from softsgx.runner.process.tick import Tick
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE, ZERO_PAGE

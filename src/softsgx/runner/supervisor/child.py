@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 from softsgx.runner.doctor.needs import refusal
 from softsgx.runner.errors import ProgramError, RunnerError
 from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.abi import PR_SET_PDEATHSIG
 from softsgx.runner.host.filters import install
 from softsgx.runner.host.inherited import NOT_OURS, Inherited
 from softsgx.runner.process.exec_chain import SHELL
@@ -19,7 +20,6 @@ from softsgx.runner.ways import WAYS
 
 FILTER: Final = "seccomp"  # of the rows of needs.py
 BEFORE: Final = "the first process"
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class First:
@@ -72,11 +72,11 @@ def _be_child(
     try:
         libc = ctypes.PyDLL(None, use_errno=True)
         # Should the supervisor die before it has seized this process, it would stand for ever.
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != supervisor:
             os._exit(127)  # it has died already
         os.kill(os.getpid(), signal.SIGSTOP)
-        libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+        libc.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)
         for number in (*NOT_OURS, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         for ignored in inherited.ignored:

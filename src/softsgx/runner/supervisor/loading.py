@@ -15,8 +15,19 @@ from softsgx.runner.code.sites import PATTERNS, Sites, patchable
 from softsgx.runner.cpuid.cpuid import CpuidPolicy
 from softsgx.runner.cpuid.faulting import CpuidTraps
 from softsgx.runner.errors import LoadError
+from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.host.probes import ARCH_SET_CPUID
+from softsgx.runner.host.abi import (
+    ARCH_SET_CPUID,
+    AT_FDCWD,
+    AT_NULL,
+    AT_SYSINFO_EHDR,
+    PRIVATE_NOREPLACE,
+    PROT_RW,
+    PROT_RX,
+    SHARED_NOREPLACE,
+    USER_CS,
+)
 from softsgx.runner.inserted.layout import (
     BOX,
     BOX_SIZE,
@@ -30,21 +41,14 @@ from softsgx.runner.inserted.layout import (
 )
 from softsgx.runner.inserted.stub import stub_image
 from softsgx.runner.inserted.vdso import vdso_image
-from softsgx.runner.process import bpf
 from softsgx.runner.process.scratch import TEXTS, TEXTS_IMAGE
-from softsgx.runner.process.tracee import NR_CLOSE, NR_MMAP, NR_MPROTECT, Tracee
+from softsgx.runner.process.tracee import Tracee
 from softsgx.runner.ways import WAYS
 
 if TYPE_CHECKING:
     from softsgx.runner.inserted.mailboxes import Mailboxes
     from softsgx.runner.native.load import NativeParts
 
-_CS_64: Final = 0x33
-AT_NULL, AT_SYSINFO_EHDR = 0, 33
-_NR_OPENAT: Final = 257
-_PROT_RW, _PROT_RX = 3, 5
-_PRIVATE_ANON_NOREPLACE: Final = 0x02 | 0x20 | 0x100000
-_SHARED_NOREPLACE: Final = 0x01 | 0x100000
 _CODE: Final = {kind: code for code, kind in PATTERNS.items()}
 _AUX: Final = struct.Struct("<QQ")
 _PATH_AT: Final = GATE + 64  # before anything is mapped where it could be lent
@@ -67,7 +71,7 @@ class Loader:
         """At the exit stop of execve: nothing of the program has run yet."""
         tid = t.tid
         regs = p.get_regs(tid)
-        if regs[p.CS] != _CS_64:
+        if regs[p.CS] != USER_CS:
             return  # a 32-bit program: SGX has nothing to offer it, so it runs as it is
         real, place = self._find_vdso(t, regs[p.RSP])
         size, image = _vdso_bytes(tid, real)
@@ -78,7 +82,7 @@ class Loader:
             )
         first = real + at
         code = t.inject_at(
-            first, NR_MMAP, GATE, _CODE_SIZE, _PROT_RW, _PRIVATE_ANON_NOREPLACE, p.MASK64, 0
+            first, nr.MMAP, GATE, _CODE_SIZE, PROT_RW, PRIVATE_NOREPLACE, p.MASK64, 0
         )
         if code != GATE:
             raise LoadError(f"process {tid}: {GATE:#x} cannot be mapped: {code}")
@@ -94,14 +98,14 @@ class Loader:
         ok = ok and p.write_memory(tid, VDSO, vdso.image) and p.write_memory(tid, STUB, self._stub)
         if not ok:
             raise LoadError(f"process {tid}: its memory cannot be written")
-        fd = t.inject_at(first, _NR_OPENAT, -100, _PATH_AT, os.O_RDWR | os.O_CLOEXEC)
+        fd = t.inject_at(first, nr.OPENAT, AT_FDCWD, _PATH_AT, os.O_RDWR | os.O_CLOEXEC)
         if fd < 0:
             raise LoadError(f"process {tid}: the mailboxes cannot be opened: {fd}")
-        box = t.inject_at(first, NR_MMAP, BOX, BOX_SIZE, _PROT_RW, _SHARED_NOREPLACE, fd, 0)
-        t.inject_at(first, NR_CLOSE, fd)
+        box = t.inject_at(first, nr.MMAP, BOX, BOX_SIZE, PROT_RW, SHARED_NOREPLACE, fd, 0)
+        t.inject_at(first, nr.CLOSE, fd)
         if box != BOX:
             raise LoadError(f"process {tid}: {BOX:#x} cannot be mapped: {box}")
-        t.inject_at(first, NR_MPROTECT, GATE, _CODE_SIZE, _PROT_RX)
+        t.inject_at(first, nr.MPROTECT, GATE, _CODE_SIZE, PROT_RX)
         t.space.gate_ready = True
         if self.native is not None:
             self.native.map(t)
@@ -109,7 +113,7 @@ class Loader:
             p.write_memory(tid, place, _AUX.pack(AT_SYSINFO_EHDR, VDSO))
         self.mailboxes.control.aep = self.vdso.enclu
         if self.traps is not CpuidTraps.NEVER:  # reset by every exec
-            t.cpuid_faulting = t.inject(bpf.ARCH_PRCTL, ARCH_SET_CPUID, 0) == 0
+            t.cpuid_faulting = t.inject(nr.ARCH_PRCTL, ARCH_SET_CPUID, 0) == 0
         for start, end, path_, offset in _code_mappings(tid):
             self.patch(t, path_, (start, end), offset)
 

@@ -24,6 +24,7 @@ from softsgx.linux.process import SEGV_ACCERR, SEGV_MAPERR, Signal
 from softsgx.mem.tlb import FETCH, WRITE
 from softsgx.runner.code.maddr import access_kind
 from softsgx.runner.code.trapped import LONGEST
+from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.process.forced import before, force, put_back
 from softsgx.runner.process.signals import (
@@ -33,7 +34,7 @@ from softsgx.runner.process.signals import (
     siginfo,
     signal_state,
 )
-from softsgx.runner.process.tracee import NR_MPROTECT, Tracee, in_model_order
+from softsgx.runner.process.tracee import Tracee, in_model_order
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.faults import PFEC_P
 
@@ -229,7 +230,7 @@ class AbortPage:
     def close(self, t: Tracee, opened: list[int]) -> None:
         """Nobody may touch the pages any more."""
         while opened:
-            t.inject(NR_MPROTECT, opened.pop(), PAGE_SIZE, 0)
+            t.inject(nr.MPROTECT, opened.pop(), PAGE_SIZE, 0)
 
     def _open(self, t: Tracee, page: int, vma: Vma) -> None:
         native = t.space.native
@@ -239,13 +240,13 @@ class AbortPage:
             for operation in native.pending():
                 t.inject(operation.number, *operation.arguments)
             native.hidden.clear()
-        t.inject(NR_MPROTECT, page, PAGE_SIZE, VM_READ | VM_WRITE)
+        t.inject(nr.MPROTECT, page, PAGE_SIZE, VM_READ | VM_WRITE)
         p.write_memory(t.tid, page, _ONES)
         prot = vma.flags & VM_RWX
         if prot & (VM_WRITE | VM_EXEC):
             prot |= VM_READ
         if prot != VM_READ | VM_WRITE:
-            t.inject(NR_MPROTECT, page, PAGE_SIZE, prot)
+            t.inject(nr.MPROTECT, page, PAGE_SIZE, prot)
 
     def _nobody_inside(self, t: Tracee) -> None:
         """Threads that run natively would see the page of ones: interrupt them."""

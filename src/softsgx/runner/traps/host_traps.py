@@ -17,10 +17,11 @@ from softsgx.linux.process import SI_KERNEL, Signal
 from softsgx.runner.code.trapped import CPUID, REFUSED, trapped
 from softsgx.runner.cpuid.cpuid import CpuidPolicy
 from softsgx.runner.cpuid.faulting import CpuidTraps
+from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.host.probes import ARCH_SET_CPUID
+from softsgx.runner.host.abi import ARCH_GET_CPUID, ARCH_SET_CPUID
 from softsgx.runner.inserted.layout import END, GATE
-from softsgx.runner.process import bpf, forced
+from softsgx.runner.process import forced
 from softsgx.runner.process.signals import Due
 from softsgx.runner.process.stops import answer, changed, go_on, to_exit
 from softsgx.spec import faults
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from softsgx.runner.process.stops import Handler
     from softsgx.runner.process.tracee import Tracee
 
-ARCH_GET_CPUID: Final = 0x1011
-_NR_ARCH_PRCTL_I386: Final = 384
 _INT80_LENGTH: Final = 2
 
 
@@ -84,7 +83,7 @@ class HostTraps:
         """Serve an ENCLU whose thread is at the stop of the signal that it raised."""
         if self.faulting_ends(t):
             t.cpuid_faulting = False
-            t.inject(bpf.ARCH_PRCTL, ARCH_SET_CPUID, 1)
+            t.inject(nr.ARCH_PRCTL, ARCH_SET_CPUID, 1)
         regs[p.ORIG_RAX] = regs[p.RAX]
         self._enclu(t, regs, rip)
 
@@ -106,7 +105,7 @@ class HostTraps:
 
     def handlers(self) -> dict[int, Handler]:
         """By number of the system call."""
-        return {bpf.ARCH_PRCTL: self._arch_prctl}
+        return {nr.ARCH_PRCTL: self._arch_prctl}
 
     def _arch_prctl(self, t: Tracee, regs: list[int]) -> None:
         """ARCH_GET_CPUID and ARCH_SET_CPUID: the program's own wish, which is its thread's."""
@@ -138,7 +137,7 @@ def end_faulting(t: Tracee, regs: list[int]) -> None:
         p.set_regs(t.tid, after)
         return rax
 
-    changes = {p.ORIG_RAX: _NR_ARCH_PRCTL_I386, p.RAX: _NR_ARCH_PRCTL_I386}
+    changes = {p.ORIG_RAX: nr.ARCH_PRCTL_I386, p.RAX: nr.ARCH_PRCTL_I386}
     changed(t, regs, {**changes, p.RBX: ARCH_SET_CPUID, p.RCX: 1}, again)
 
 

@@ -1,0 +1,85 @@
+"""Numbers that programs and the kernel agree on, and that the supervisor uses, each once.
+
+System calls are in `nr`, requests of ptrace in `ptrace`; what the model of the kernel has as well
+(PROT_*, MAP_*, SI_KERNEL, the codes of SIGSEGV) is in `linux.uapi` and `linux.process`.
+"""
+
+from typing import Final
+
+from softsgx.linux.uapi import (
+    MAP_ANONYMOUS,
+    MAP_FIXED_NOREPLACE,
+    MAP_NORESERVE,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    PROT_EXEC,
+    PROT_READ,
+    PROT_WRITE,
+)
+
+# x86-64 psABI, 3.2.2 "The Stack Frame".
+RED_ZONE: Final = 128
+
+# Linux 6.12, arch/x86/include/asm/segment.h.
+USER_CS: Final = 0x33
+USER_DS: Final = 0x2B
+
+# Linux 6.12, include/uapi/linux/auxvec.h.
+AT_NULL: Final = 0
+AT_HWCAP2: Final = 26
+AT_SYSINFO_EHDR: Final = 33
+
+# Linux 6.12, include/uapi/linux/fcntl.h.
+AT_FDCWD: Final = -100
+AT_SYMLINK_NOFOLLOW: Final = 0x100
+AT_SYMLINK_FOLLOW: Final = 0x400
+AT_EMPTY_PATH: Final = 0x1000
+
+# Linux 6.12, include/uapi/linux/prctl.h.
+PR_SET_PDEATHSIG: Final = 1
+PR_SET_SECCOMP: Final = 22
+PR_SET_NO_NEW_PRIVS: Final = 38
+
+# Linux 6.12, arch/x86/include/uapi/asm/prctl.h.
+ARCH_GET_CPUID: Final = 0x1011
+ARCH_SET_CPUID: Final = 0x1012
+
+# Linux 6.12, include/uapi/linux/seccomp.h, include/uapi/linux/audit.h.
+SECCOMP_MODE_FILTER: Final = 2
+SECCOMP_SET_MODE_FILTER: Final = 1
+SECCOMP_FILTER_FLAG_TSYNC: Final = 1
+SECCOMP_RET_ERRNO: Final = 0x0005_0000
+SECCOMP_RET_TRACE: Final = 0x7FF0_0000
+SECCOMP_RET_ALLOW: Final = 0x7FFF_0000
+AUDIT_ARCH_X86_64: Final = 0xC000_003E
+
+# Linux 6.12, include/uapi/linux/futex.h.
+FUTEX_WAIT: Final = 0
+FUTEX_WAKE: Final = 1
+FUTEX_WAKE_OP: Final = 5
+FUTEX_OP_ADD: Final = 1
+
+# Linux 6.12, include/uapi/asm-generic/signal-defs.h and siginfo.h.
+SIG_DFL: Final = 0
+SIG_IGN: Final = 1
+SIG_UNBLOCK: Final = 1
+SI_USER: Final = 0
+SI_TIMER: Final = -2
+SI_TKILL: Final = -6
+
+# Linux 6.12, include/uapi/linux/inotify.h.
+IN_DELETE_SELF: Final = 0x400
+
+# Linux 6.11, include/uapi/linux/fs.h.
+PROCMAP_QUERY: Final = 0xC068_6611
+PROCMAP_QUERY_COVERING_OR_NEXT_VMA: Final = 0x10
+
+# Linux 6.3, include/uapi/linux/memfd.h.
+MFD_NOEXEC_SEAL: Final = 8
+
+# What is mapped in a program, never over what is there.
+PROT_RW: Final = PROT_READ | PROT_WRITE
+PROT_RX: Final = PROT_READ | PROT_EXEC
+PRIVATE_NOREPLACE: Final = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE
+SHARED_NOREPLACE: Final = MAP_SHARED | MAP_FIXED_NOREPLACE
+PRIVATE_NORESERVE: Final = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
