@@ -12,8 +12,6 @@ from collections.abc import Callable
 from statistics import median
 from typing import NamedTuple
 
-NANOSECONDS = 1e9
-
 
 class Figure(NamedTuple):
     """One row: what, median and best, unit, target (0 = none), and a remark."""

@@ -13,8 +13,6 @@ from tools.mutant_tree import BUILD, PASSED, ROOT, Tree
 from tools.mutations import Mutant
 from tools.reach import Block, Blocks, mark, names_in
 
-# Tests of the text of the repository, which every mutant would offend or none.
-NOT_OF_BEHAVIOUR: Final = ("tests/test_tidy.py", "tests/test_readme.py")
 PACKAGE: Final = "src/softsgx"
 
 

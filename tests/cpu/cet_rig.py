@@ -12,7 +12,7 @@ from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_W
 from softsgx.spec.attributes import ATTR_CET, ATTR_MODE64BIT
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.cet import ENDBR_EN, SH_STK_EN
-from softsgx.spec.epcm import REG, SECS, SS_FIRST, SS_REST, R, W
+from softsgx.spec.epcm import SECS, SS_FIRST, SS_REST, R, W
 from softsgx.spec.leaves import EACCEPT, EADD, EAUG, ECREATE
 from softsgx.spec.msr import CR4_CET
 from softsgx.spec.secs import SECS as SECS_PAGE
@@ -144,4 +144,3 @@ def eaccept(flags: int, kind: int = FIRST_RW, *, part: Part = CET) -> Attempt:
 
 
 HEAP_OF_PLAIN: Final = BASE + 5 * PAGE_SIZE  # an enclave without CET_ATTRIBUTES is smaller
-ORDINARY: Final = REG | R | W

@@ -52,11 +52,6 @@ def gp() -> Expected:
     return Expected("fault", faults.GP)
 
 
-def ud() -> Expected:
-    """#UD."""
-    return Expected("fault", faults.UD)
-
-
 def pf(address: str | int, code: int) -> Expected:
     """#PF; `address` is the operand that faults, or a linear address.
 

@@ -72,8 +72,7 @@ ILLEGAL_SECINFOS: Final = (
 # Legal on a part with CET only.
 SHADOW_STACK_SECINFOS: Final = (SS_FIRST | PENDING | R | W, SS_REST | PENDING | R | W)
 SECINFOS: Final = LEGAL_SECINFOS + SHADOW_STACK_SECINFOS + ILLEGAL_SECINFOS
-# One more, wrong only in a byte behind FLAGS.
-LATE_RESERVED: Final = len(SECINFOS)
+# One more, wrong only in a byte after FLAGS.
 SECINFO_SLOTS: Final = len(SECINFOS) + 1
 
 
