@@ -1,7 +1,7 @@
-"""Waiting in tests: for facts, with an end that only what hangs ever reaches.
+"""Waiting in tests: for facts, with a limit that only a test that hangs reaches.
 
-A test's outcome never depends on how fast the machine is. So nothing else in tests sleeps, and no
-limit of time stands anywhere else (tests/test_tidy.py).
+A test's outcome never depends on the speed of the machine. So no other file of the tests sleeps or
+has a limit of time (tests/test_tidy.py).
 """
 
 from __future__ import annotations

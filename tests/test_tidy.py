@@ -38,7 +38,7 @@ def test_sources_obey(rule: Rule) -> None:
 
 
 def test_tests_wait_for_facts() -> None:
-    """One that waited a second was red where the second was too short."""
+    """A test that waited for a second failed on a machine where that was too short."""
     report(found for source in waiting.sources_of_tests() for found in waiting.no_seconds(source))
     assert {path for path in waiting.ALLOWED if not (ROOT / path).is_file()} == set()
 
@@ -98,7 +98,7 @@ def test_citations_are_listed() -> None:
 
 
 def test_every_listed_source_is_cited() -> None:
-    """What the page lists and nothing cites any more goes."""
+    """What nothing cites any more leaves the page."""
     used = {name for _, text in citations.cited_files() for name, _, _ in citations.citations(text)}
     listed = citations.sources()
     sections = {f"{document}, {n}, {title}" for document, n, title in listed.sections}
@@ -162,7 +162,7 @@ def test_pins_have_reasons_and_are_locked() -> None:
 
 
 def test_lists_of_exceptions_are_needed() -> None:
-    """An entry without its file or function, or no longer too long, goes."""
+    """An entry goes with its file or function, or when that is no longer too long."""
     long = {finding.split(": ")[0] for source in sources() for finding in form.lengths(source, {})}
     places = {entry.split(":")[0] for entry in form.LONG}
     assert places <= {finding.split(":")[0] for finding in long}

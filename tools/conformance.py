@@ -1,10 +1,10 @@
 """The kernel's own SGX selftests, unmodified, under `softsgx run`: python -m tools.conformance.
 
-Debian's packages linux-source-6.1 and linux-source-6.12 are installed if they are not (apt-get, as
-root); tools/testing/selftests/sgx of each is built outside the repository, in
-$XDG_CACHE_HOME/softsgx/conformance, and run with each engine; natively also on the kind of
-processor that this one is not (ENCLU is #UD without SGX, #GP with it), which is played. Every run
-has to pass all of its tests and skip none, and has to evict pages: two tests make an enclave as
+Debian's packages linux-source-6.1 and linux-source-6.12 are installed if they are missing (apt-get,
+as root); tools/testing/selftests/sgx of each is built outside the repository, in
+$XDG_CACHE_HOME/softsgx/conformance, and run with each engine. The native engine also runs as if on
+the kind of processor that this one is not (ENCLU is #UD without SGX, #GP with it): "played". Every
+run has to pass all of its tests and skip none, and has to evict pages: two tests make an enclave as
 large as the EPC.
 `--readme` writes the table, with the processor that it was made on, into README.md.
 """
@@ -32,7 +32,7 @@ ENGINES: Final = ("unicorn", "native")
 ROOT: Final = Path(__file__).resolve().parents[1]
 README: Final = ROOT / "README.md"
 TESTS: Final = 16
-# Oversubscribed by two tests, so this many pages are built and removed one by one.
+# Two tests need more than this, and build and remove that many pages one by one.
 EPC: Final = "8M"
 LIMIT_S: Final = 1800
 
@@ -57,7 +57,7 @@ class CannotRunError(Exception):
 
 
 class Outcome(NamedTuple):
-    """One run of test_sgx. `why` is empty if it is as it has to be."""
+    """One run of test_sgx. `why` says what is wrong with it; empty if nothing is."""
 
     version: str
     engine: str
@@ -82,7 +82,7 @@ def install(packages: list[str]) -> None:
     if os.geteuid() != 0:
         raise CannotRunError(f"not root: run: sudo apt-get install {names}")
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    # Its failure shows in the next step, if that needed it.
+    # If this fails and was needed, the next step fails.
     subprocess.run(["apt-get", "update", "-qq"], env=env, capture_output=True, check=False)
     done = subprocess.run(
         ["apt-get", "install", "-y", "--no-install-recommends", *packages],
@@ -143,7 +143,7 @@ def unpack(version: str) -> Path:
 def build(version: str) -> Path:
     """The directory with test_sgx and test_encl.elf."""
     directory = unpack(version) / _SELFTESTS / "sgx"
-    # Of an outer make, which would change where lib.mk puts its output.
+    # Variables of an outer make would change where lib.mk puts its output.
     env = {
         name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFL"))
     }

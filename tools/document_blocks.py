@@ -114,7 +114,7 @@ def counter() -> str:
 
 
 def known_races() -> str:
-    """`softsgx explore --known-races`, with less patience for the one that is never done."""
+    """`softsgx explore --known-races`, with a shorter limit for the search that never ends."""
     return softsgx("explore", "--known-races", "--budget", "20s", cwd=ROOT, code=0).stdout
 
 

@@ -1,6 +1,6 @@
 """Blocks of the documents that something makes or checks: `make docs`, python -m tools.documents.
 
-A block is a table, a fenced text or an indented one. In front of it stands who answers for it:
+A block is a table, a fenced text or an indented one. The mark before it says what keeps it current:
 
     <!-- made by make docs: NAME -->          tools/document_blocks.py makes it anew
     <!-- checked by tests/a.py::test_b -->    that test compares it with what it speaks of
@@ -22,13 +22,13 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 MADE: Final = "made by make docs: "
 CHECKED: Final = "checked by "
 
-# Written as a whole: by what, as their own head says.
+# Written as a whole, and by which command; their heads say so, too.
 WHOLE: Final[Mapping[str, str]] = {
     "docs/spec-map.md": "make docs",
     "docs/readings.md": "make docs",
     "bench/README.md": "make bench",
 }
-# Tables of reasons, by their first row: nothing that a command prints.
+# Tables of decisions and audiences, by their first row: no command prints them.
 EXCUSED: Final[Mapping[str, str]] = {
     "| choice | because |": "decisions and their grounds",
     "| you | ask |": "who reads it",
@@ -112,7 +112,7 @@ def _end(lines: list[str], at: int, kind: str) -> int:
     prefix = "|" if kind == "table" else "    "
     while end < len(lines) and lines[end].startswith(prefix):
         end += 1
-    # An indented text goes on behind an empty line.
+    # An indented text may go on after an empty line.
     if kind == "indented" and lines[end : end + 1] == [""] and end + 1 < len(lines):
         if lines[end + 1].startswith(prefix):
             return _end(lines, end + 1, kind)

@@ -1,7 +1,7 @@
 """Copies of the checkout in which mutants live, each with an environment of its own.
 
-The environment sees the packages of the checkout's, but `softsgx` in the copy: so a test that
-starts `python -m softsgx` or the command `softsgx`, with whatever environment, meets the mutant.
+The environment has the packages of the checkout's, but `softsgx` from the copy: so a test that
+starts `python -m softsgx` or the command `softsgx`, in any environment, meets the mutant.
 """
 
 import contextlib
@@ -80,7 +80,7 @@ class Tree:
     def write(self, path: str, text: str, serial: int) -> None:
         """Put another text of a file there; `serial` differs from call to call.
 
-        Compiled files are found again by second and size, which two mutants may share.
+        Python reuses compiled files by time and size of the source, which two mutants may share.
         """
         (self.root / path).write_text(text, encoding="utf-8")
         os.utime(self.root / path, (serial, serial))
@@ -90,12 +90,12 @@ class Tree:
     ) -> tuple[int, str]:
         """Run pytest; its exit code and output, or TIMEOUT after more than `seconds` of work.
 
-        The limit is of processor time, and of ten times as much time at the clock for a test that
-        waits for ever: a loaded machine must not kill mutants.
+        The limit is of processor time, and ten times as much by the clock for a test that waits for
+        ever: a loaded machine must not kill mutants.
         """
         command = [str(self.python), "-m", "pytest", "-p", "no:cacheprovider", "-n", "0", "-q"]
         path = f"{self.python.parent}:{os.environ['PATH']}"
-        # Whoever keeps no compiled files elsewhere needs them here: thousands of starts.
+        # Keep compiled files even if the environment says not to: there are thousands of starts.
         compiled = {"PYTHONDONTWRITEBYTECODE": ""}
         env = {**os.environ, **compiled, **environment, "PATH": path}
         log = self.root.with_suffix(".log")
@@ -130,7 +130,7 @@ class Tree:
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """End what is left of a session: the tests of a mutant may leave processes behind."""
+    """End what is left of a session: the tests of a mutant may leave processes running."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -145,7 +145,7 @@ def end_all() -> None:
 
 
 def alone(directory: Path = BUILD) -> IO[str]:
-    """Keep the copies of a directory to this process, as long as the result is kept open."""
+    """Lock the copies of a directory for this process, as long as the result is kept open."""
     directory.mkdir(parents=True, exist_ok=True)
     lock = (directory / "lock").open("w")
     try:

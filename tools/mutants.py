@@ -1,4 +1,4 @@
-"""Do the tests notice? `make mutants` changes the package in one place at a time and runs them.
+"""Would the tests notice? `make mutants` changes the package in one place at a time and runs them.
 
 Each mutant is run against the tests that reach its line, the nearest first, until one fails. Those
 that nothing notices are the survivors; a survivor that no test can tell from the original has its
@@ -104,7 +104,7 @@ class Campaign:
         ids.write_text("".join(f"{test.id}\n" for test in batch), encoding="utf-8")
         arguments = ["-x", "--tb=line", "--no-header", "-p", "tools.reach_plugin"]
         arguments += ["--hypothesis-profile=mutants", f"@{ids}"]
-        # Seconds of the record were of the whole of a busy machine; endless is endless.
+        # The seconds of the record may be of a busy machine; an endless loop exceeds any limit.
         limit = 10 * sum(test.seconds for test in batch)
         code, text = copy.pytest(arguments, {}, limit)
         if code == PASSED:
@@ -114,7 +114,7 @@ class Campaign:
         named = [line for line in text.splitlines() if line.startswith(("FAILED", "ERROR"))]
         if code == FAILED and named:
             return True, named[0].split(" - ")[0].split(" ", 1)[1]
-        # pytest could not start or not collect. That is the mutant's doing if it can without it.
+        # pytest could not start or collect. The mutant is to blame if it can without it.
         copy.write(mutant.path, mutant.text, self._next())
         without, told = copy.pytest([*arguments, "--collect-only"], {}, None)
         if without == PASSED:

@@ -92,7 +92,7 @@ class Mutant:
 
 
 def sample(mutants: list[Mutant], seed: int, size: int) -> list[Mutant]:
-    """`size` of them, the same for the same seed; editing one function leaves the others' draw."""
+    """`size` of them, the same for a seed; editing one function leaves the draw of others."""
     alike: Counter[tuple[str, ...]] = Counter()
     salt = seed.to_bytes(8, "little", signed=True)
     drawn = []
@@ -106,7 +106,7 @@ def sample(mutants: list[Mutant], seed: int, size: int) -> list[Mutant]:
 
 
 def is_change(mutant: Mutant) -> bool:
-    """Whether Python reads the mutant, and otherwise than the original: parentheses are none."""
+    """Whether Python compiles it, and to something else: parentheses alone are no change."""
     try:
         return ast.dump(ast.parse(mutant.changed)) != ast.dump(ast.parse(mutant.text))
     except SyntaxError:

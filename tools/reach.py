@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 HITS: Final = "_softsgx_hits"
-# Put beside the package of the copy; without the file nothing is recorded, but everything runs.
+# Put beside the package of the copy. Without the file everything runs, and nothing is recorded.
 HITS_SOURCE: Final = """
 import mmap
 try:
@@ -82,7 +82,7 @@ class Blocks:
         name = f"{prefix}{node.name}"
         first = len(self.all)
         self._block(node.body, name, int(_is_docstring(node.body)))
-        # What is evaluated where a function is defined: its defaults. Its tests are the best guess.
+        # Defaults are evaluated where the function is defined; its own tests are the best guess.
         if first < len(self.all):
             self._of[node.lineno, node.col_offset] = self.all[first]
 
@@ -143,7 +143,7 @@ def mark(root: Path, paths: list[str], hits: Path) -> list[Block]:
         blocks.extend(found.all)
         compiled = Path(importlib.util.cache_from_source(str(source)))
         compiled.parent.mkdir(exist_ok=True)
-        # Flags 1: found by a hash of the source that nobody checks.
+        # Flags 1: a compiled file by hash, which Python does not check against the source.
         head = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little")
         text_hash = importlib.util.source_hash(source.read_bytes())
         compiled.write_bytes(head + text_hash + marshal.dumps(code))

@@ -1,7 +1,7 @@
 """pytest plugin of `make mutants`: notes the blocks that each test reaches, one JSON line a test.
 
-`-p tools.reach_plugin` with SOFTSGX_REACH naming the file for the lines; without it only the
-profile of hypothesis is there, which neither shrinks nor keeps what it finds.
+`-p tools.reach_plugin`, with SOFTSGX_REACH naming the file for the lines. Without that it only sets
+a profile of hypothesis, which neither shrinks nor keeps what it finds.
 """
 
 import json
@@ -31,7 +31,7 @@ def _processor_time() -> float:
 
 
 class _Recorder:
-    """What fixtures of a module or of the session reach counts for all tests of their file."""
+    """What a fixture of a module or session reaches counts for all tests of its file."""
 
     def __init__(self) -> None:
         self.hits = __import__(HITS).hits

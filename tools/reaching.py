@@ -120,7 +120,7 @@ class Reaching:
         here = range(before, len(self.tests))
         for line in kept["lines"]:
             if "file" in line:
-                # Or a directory, or nothing: a fixture of the whole session.
+                # Or a directory, or nothing: that was a fixture of the whole session.
                 of_file = [n for n in here if self.tests[n].file.startswith(str(line["file"]))]
                 for hit in _hits(line):
                     self._by_block[blocks[hit]].update(of_file)
@@ -196,7 +196,7 @@ def _assigned(node: ast.AST) -> Iterator[str]:
 
 
 def order(tests: list[Test], path: str) -> list[Test]:
-    """Nearest first: of the same room, few blocks, fast; and one case of each function at first."""
+    """Nearest first: same room, few blocks, fast; one case of each function before the rest."""
     parts = Path(path).relative_to(PACKAGE).parts
     room, stem = parts[0], Path(path).stem
 

@@ -1,6 +1,6 @@
 """The rules of the processor: every string such as "EADD.07" in src/softsgx/cpu, and what it says.
 
-The paraphrase of a rule is the comment behind it on its line, or else the comment lines directly
+The paraphrase of a rule is the comment after it on its line, or else the comment lines directly
 above its statement. `problems` verifies the numbering; it does not verify that a paraphrase is
 right, or that the order is the manual's.
 """
@@ -21,7 +21,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 CODE: Final = "src/softsgx/cpu"
 
 _RULE: Final = re.compile(r"(?P<family>[A-Z0-9]+)\.(?P<number>[0-9]{2})")
-# What is meant as a rule, although the spelling is wrong.
+# What was meant as a rule and is misspelt.
 _NEARLY: Final = re.compile(r"[A-Za-z]\w*\.[0-9]+")
 _DIRECTIVE: Final = re.compile(r"#\s*(type:|noqa|fmt:|pragma)")
 
@@ -41,7 +41,7 @@ class Rule(NamedTuple):
 
     @property
     def number(self) -> int:
-        """What stands behind the dot."""
+        """What stands after the dot."""
         return int(self.id.split(".")[1])
 
 
@@ -83,9 +83,9 @@ class Module:
         }
 
     def _paraphrase(self, line: int, statement: int) -> str:
-        behind, _ = self._comments.get(line, ("", False))
-        if behind:
-            return behind
+        after, _ = self._comments.get(line, ("", False))
+        if after:
+            return after
         above: list[str] = []
         while self._comments.get(statement - 1, ("", False))[1]:
             statement -= 1
@@ -147,9 +147,9 @@ def _strings(node: ast.AST, statement: ast.AST) -> Iterator[tuple[str, int, ast.
 def _disorder(module: Module) -> Iterator[str]:
     """Functions whose rules do not ascend.
 
-    A helper's rules count where it is called if the caller has rules before and behind them; so a
+    A helper's rules count where it is called if the caller has rules before and after them; so a
     listing may be cut into functions and still reads in its order. A helper that is shared, or
-    numbered before or behind its caller, only has to ascend in itself.
+    numbered before or after its caller, only has to ascend in itself.
     """
     functions = {f.name: f for f in module.tree.body if isinstance(f, ast.FunctionDef)}
     order = {name: list(_items(f, functions)) for name, f in functions.items()}
@@ -160,7 +160,7 @@ def _disorder(module: Module) -> Iterator[str]:
             for before, after in pairwise(numbers):
                 if after <= before:
                     late, early = f"{family}.{before:02}", f"{family}.{after:02}"
-                    yield f"{module.path}: {name}: {early} comes behind {late}"
+                    yield f"{module.path}: {name}: {early} comes after {late}"
 
 
 def _items(function: ast.FunctionDef, functions: dict[str, ast.FunctionDef]) -> Iterator[str]:

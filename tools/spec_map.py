@@ -2,9 +2,8 @@
 `python -m tools.spec_map`.
 
 The map has one line per rule of the processor: rule, paraphrase, line of code, rows of the tests.
-It holds line numbers because a reader with the manual in the other hand wants to land on the line;
-tests compare the map without them, so that an edit above a rule is no failure. `make docs` brings
-them up to date.
+It has line numbers because a reader with the manual in the other hand wants the line; tests compare
+the map without them, so that an edit above a rule is no failure. `make docs` updates them.
 """
 
 import ast
@@ -113,7 +112,7 @@ def declares_rows(text: str) -> bool:
 
 
 def rows_of(module: ModuleType, path: str) -> list[RowRef]:
-    """The rows of one module, under the test that runs them; "" if no test does."""
+    """The rows of one module, by the test that runs them; "" if no test does."""
     test, ids = _runner(module)
     rows = []
     for number, row in enumerate(module.ROWS):
@@ -216,7 +215,7 @@ def _cell_of_tests(nodes: list[str]) -> str:
 
 
 def _value(default: object) -> str:
-    """Small numbers count something, large ones are registers."""
+    """Small numbers are counts, large ones are words of registers."""
     return f"{default:#x}" if isinstance(default, int) and default > 255 else str(default)
 
 

@@ -118,12 +118,12 @@ def swapped(first: str, second: str) -> str:
 
 def test_rules_out_of_order_are_refused() -> None:
     found = list(problems([module(swapped("ELEAF.03", "ELEAF.04"))]))
-    assert found == ["src/softsgx/cpu/leaf/eleaf.py: eleaf: ELEAF.03 comes behind ELEAF.04"]
+    assert found == ["src/softsgx/cpu/leaf/eleaf.py: eleaf: ELEAF.03 comes after ELEAF.04"]
 
 
 def test_a_helper_stands_where_it_is_called() -> None:
     found = list(problems([module(swapped("ELEAF.02", "ELEAF.03"))]))
-    assert found == ["src/softsgx/cpu/leaf/eleaf.py: eleaf: ELEAF.02 comes behind ELEAF.03"]
+    assert found == ["src/softsgx/cpu/leaf/eleaf.py: eleaf: ELEAF.02 comes after ELEAF.03"]
 
 
 def test_a_family_has_one_file() -> None:

@@ -1,7 +1,7 @@
-"""Every table and every printed text of the documents has somebody who answers for it.
+"""Every table and every printed text of the documents is made by a tool or checked by a test.
 
-What is made is compared with what would be made now. Of that varies what belongs to one run:
-addresses, numbers of threads, times; and with the compiler how large the example is.
+What is made is compared with what would be made now, except for what differs from run to run
+(addresses, numbers of threads, times) and from compiler to compiler (the size of the example).
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ OF_A_RUN = [
     (re.compile(r"\d+\.\d+ s\b"), "TIME"),
     (re.compile(r"\| \d+(\.\d+)? \|(?= \d+ \| \d+ \| nothing)"), "| TIME |"),
 ]
-# Counts of --stats: how many pages the example has is the compiler's affair.
+# Counts of --stats: how many pages the example has depends on the compiler.
 SEARCHED = re.compile(r"nothing in \d+")
 NOTHING = re.compile(r"nothing( in \d+)?(, complete up to \d+ preemptions?)?")
 COUNTS = re.compile(r"(?<![.\w])\d+(\.\d+)?\b")
 
 
 def normal(block: Block) -> str:
-    """What has to be equal in two makings."""
+    """The text without what may differ from run to run."""
     text = block.text
     for pattern, stands_for in OF_A_RUN:
         text = pattern.sub(stands_for, text)
@@ -53,7 +53,7 @@ def normal(block: Block) -> str:
 
 
 def same(new: Block, old: Block) -> bool:
-    """Whether two makings say the same. A search that ran out of time says less: a busy machine."""
+    """Whether both say the same. On a busy machine a search may run out of time and say less."""
     lines = [normal(block).splitlines() for block in (new, old)]
     if "--known-races" in old.mark:
         cut = [
@@ -69,8 +69,8 @@ def same(new: Block, old: Block) -> bool:
     return lines[0] == lines[1]
 
 
-def test_every_block_has_somebody_who_answers_for_it() -> None:
-    """The tables of races and selftests, and most samples, were of versions long gone."""
+def test_every_block_is_made_or_checked() -> None:
+    """Once the tables of races and selftests, and most samples, were of versions long gone."""
     found = [f"{b.place}: {b.lines[0]}" for b in BLOCKS if not b.mark and not b.excuse]
     assert not found, "\n" + "\n".join(found)
 
@@ -122,7 +122,7 @@ WIDTH = 120
 
 
 def test_prose_is_wrapped() -> None:
-    """Rows of tables, and what a block prints, are as long as they are."""
+    """Not so rows of tables and what programs print."""
     for path in documents():
         lines = (ROOT / path).read_text(encoding="utf-8").split("\n")
         inside = {n for b in BLOCKS if b.path == path for n in range(b.start, b.end)}
@@ -179,7 +179,7 @@ def test_only_marked_blocks_are_made_anew() -> None:
 
 
 def test_a_changed_block_is_noticed() -> None:
-    """Normalising leaves what is said."""
+    """`normal` does not hide what is said."""
     for said, old, new in (
         ("an explanation", "EPCM", "TLB"),
         ("an explanation", "ACCESS.12", "ACCESS.11"),

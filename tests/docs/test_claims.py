@@ -1,4 +1,4 @@
-"""Sentences of the documents that promise something, and figures within sentences."""
+"""Sentences of the documents that promise something, and figures in running text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from softsgx.system.scenarios.names import all_shipped
 from tests.docs.test_not_modelled import is_there
 from tools.documents import ROOT
 
-# A sentence of README.md, or the beginning of one, and the tests that hold it to its word.
+# A sentence of README.md, or its beginning, and the tests that check what it promises.
 CLAIMS = {
     "Unmodified SGX programs run on a machine without SGX.": (
         "tests/runner/test_programs.py::test_program",
@@ -79,7 +79,7 @@ def test_what_reduction_saves_is_what_was_measured() -> None:
 
 
 def test_the_figures_of_make_bench_have_their_sections() -> None:
-    """Headings and heads of tables are those that bench/ would write."""
+    """Headings and table heads are those that bench/ would write."""
     written = (ROOT / "bench" / "README.md").read_text(encoding="utf-8")
     sources = "".join(
         path.read_text(encoding="utf-8") for path in sorted((ROOT / "bench").glob("*.py"))

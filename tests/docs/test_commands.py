@@ -1,4 +1,4 @@
-"""Every command that a document shows is one: it is understood, and what is short is run."""
+"""Commands in the documents: each is one that softsgx understands, and the short ones are run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from softsgx.cli.main import COMMANDS
 from tools.documents import ROOT, all_blocks, documents
 
 SHOWN = re.compile(r"`(softsgx [^`]+)`")
-# Words that stand for something of the reader's.
+# Words that stand for what the reader fills in.
 STANDS_FOR = {"TARGET", "FILE", "ADDRESS", "S", "DESIGN/FAILURE", "NAME=VALUE", "HOW", "N"}
 
 
 def commands() -> list[str]:
-    """Lines of blocks, and commands within sentences."""
+    """Those on lines of blocks, and those within sentences."""
     found: dict[str, None] = {}
     for block in all_blocks():
         if block.kind in ("indented", "fenced sh"):
@@ -72,7 +72,7 @@ def test_a_command_that_is_none_is_noticed() -> None:
         test_commands_are_understood("softsgx explore FirstTouch --unknown 1")
 
 
-# Those of README, run: what each says; the long ones with less to do.
+# Those of README that are run here, with what each prints; the long ones are given less to do.
 RUNS = {
     "softsgx doctor": ("doctor", {0, 1}, "ptrace"),
     "softsgx compare --failure ioctl/pending": ("compare --failure ioctl/pending", {0}, "repaired"),
@@ -83,7 +83,7 @@ RUNS = {
         "HostileHost",
     ),
 }
-# Whose runs are tests or targets of their own.
+# Those that other tests run.
 ELSEWHERE = {
     "softsgx run -- ./app ARGS": "tests/runner/test_programs.py",
     "softsgx run --explain --stats -- ./app": "tests/docs/test_blocks.py",
@@ -128,20 +128,6 @@ def test_make_targets_are_there() -> None:
             assert set(re.findall(r"([A-Z_]+)=", given)) <= variables, f"{path}: {given}"
             found += 1
     assert found > 10
-
-
-def test_links_and_paths_lead_somewhere() -> None:
-    """Files that a document names between backticks or links to."""
-    for path in documents():
-        text = (ROOT / path).read_text(encoding="utf-8")
-        for link in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", text):
-            assert (ROOT / path).parent.joinpath(link).exists(), f"{path}: {link}"
-        for name in re.findall(r"`((?:src|tests|tools|examples|docs|bench)/[\w/.-]+)`", text):
-            assert (ROOT / name).exists(), f"{path}: {name}"
-        for name in re.findall(
-            r"`((?:cli|runner|lab|system|linux|cpu|sim)/[\w/]+\.(?:py|s))`", text
-        ):
-            assert (ROOT / "src" / "softsgx" / name).exists(), f"{path}: {name}"
 
 
 def test_the_example_for_pytest(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import pytest
 from tools.documents import ROOT, all_blocks
 
 PATH = "CONTRIBUTING.md"
-# What the tests of CI, or a person, run as a whole; here it only has to be a target.
 MAKE = re.compile(r"make ([a-z-]+)((?: [A-Z]+=\d+)*)$")
 
 

@@ -36,7 +36,7 @@ def called() -> list[str]:
             calls.append(f"{path}: {frame.f_code.co_name}")
 
     def program(t: EnclaveThread) -> Steps[None]:
-        # The SECINFO operand has a fault of its own, before the one that is drawn.
+        # The page of the SECINFO operand faults first; the picture leaves that out.
         yield from t.store(t.secinfo, bytes(8))
         before = sys.getprofile()
         sys.setprofile(note)

@@ -1,7 +1,7 @@
-"""What is not modelled: every refusal is in a list, and every row of a list is held to its word.
+"""What is not modelled: every refusal is listed, and what a row promises is tested.
 
-A row that promises an answer (Unmodelled, an errno, an exception, a signal) names here the test
-that asks for it. Rows that only say what is absent, or differs without an answer, promise none.
+For a row that promises an answer (Unmodelled, an errno, an exception, a signal) ROWS names the test
+that provokes it. Rows that only say what is absent or different promise none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tools.documents import ROOT, all_blocks
 
 HERE = "tests/docs/test_not_modelled.py"
 
-# The text of each `raise Unmodelled`, and the test that comes to it.
+# The text of each `raise Unmodelled`, and the test that reaches it.
 RAISED = {
     "ENCLU without ENDBRANCH under a legacy code page bitmap": (
         "tests/cpu/test_cet_entry.py::test_the_legacy_bitmap_of_a_host_is_not_modelled"
@@ -52,7 +52,7 @@ RAISED = {
     "snapshot of a ...: ...": "tests/system/test_scenarios.py::",
 }
 
-# The beginning of each row that promises an answer, and the test that asks for it.
+# The beginning of each row that promises an answer, and the test that provokes it.
 _PROGRAMS = "tests/programs"
 ROWS = {
     # docs/not-modelled.md: the processor
@@ -89,7 +89,7 @@ ROWS = {
 }
 
 PROMISE = re.compile(r"Unmodelled|\bE[A-Z]{4,}\b|#[A-Z]{2}\b|\bSIG[A-Z]{3,}\b|ValueError")
-# Leaves, and other words in capitals, that are no errno.
+# Words in capitals that are not an errno.
 NO_ERRNO = re.compile(r"\b(EENTER|EEXIT|ERESUME|EMODPR|EMODPE|EACCEPT|EREMOVE|EPCM|ELRANGE|EVEX)\b")
 
 
@@ -142,7 +142,7 @@ def test_every_refusal_has_a_test() -> None:
 
 
 def test_a_live_machine_is_no_state() -> None:
-    """What the program did outside can neither be undone nor compared."""
+    """What a program has done outside the machine can be neither undone nor compared."""
     world = World(epc="1M")
     try:
         with pytest.raises(Unmodelled, match="snapshot of a machine that runs real programs"):

@@ -24,7 +24,7 @@ OTHERS = {
 
 
 def missing(path: str, text: str) -> list[str]:
-    """What a document names and nobody has, with what it may mean."""
+    """What a document names and is not there, with what it may mean."""
     files = [name for name, _ in text_files()]
     here = (ROOT / path).parent
     found = []

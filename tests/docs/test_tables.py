@@ -1,4 +1,4 @@
-"""Tables of the documents against the declarations that they speak of."""
+"""Tables of the documents, compared with the declarations that they describe."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_every_kind_of_difference_is_in_the_table() -> None:
 
 
 def test_the_steps_of_the_example_are_its_own() -> None:
-    """What comes back is what the program prints, which compares it with the rule."""
+    """The results are those that the program prints, which compares them with the rule."""
     table = rows("examples/edmm/README.md", "| step |")
     steps = re.split(r"^ ?(?=\d+  \S)", demo().printed, flags=re.MULTILINE)[1:]
     assert [row[0] for row in table] == [step.split()[0] for step in steps]

@@ -1,4 +1,4 @@
-"""The wheel: whoever installs it has every file that the package reads or names."""
+"""The wheel has every file that the package reads or names."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.tidy.source import ROOT, sources
 
 DOCUMENT = re.compile(r"\bdocs/[\w-]+\.md\b")
 BUILD = "import sys, setuptools.build_meta as b; print(b.build_wheel(sys.argv[1]))"
-# Sources of machine code that is in the package as bytes (`make asm`), for who reads the code.
+# Sources of machine code, which the package has as bytes (`make asm`).
 NOT_READ = (".s",)
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """Built from what git has, so that nothing left over gets in."""
+    """Built from the files that git has, so that no stray file gets in."""
     tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("wheel")
     for path, _ in text_files():
         if path.startswith(("src/", "docs/")) or "/" not in path:
@@ -41,7 +41,7 @@ def installed(wheel: zipfile.ZipFile) -> dict[str, str]:
 
 
 def documents_named() -> set[str]:
-    """Documents in the texts of the package; what comments say is for readers of the source."""
+    """Documents that strings of the package name; comments and docstrings do not count."""
     found: set[str] = set()
     for source in sources():
         docstrings = {
@@ -59,7 +59,7 @@ def documents_named() -> set[str]:
 
 
 def test_documents_that_texts_name_are_in_the_wheel(wheel: zipfile.ZipFile) -> None:
-    """A hint named docs/readings.md, which only a clone has."""
+    """A hint once named docs/readings.md, which only a clone had."""
     files = installed(wheel)
     named = documents_named()
     assert "docs/run.md" in named, "the search finds nothing"

@@ -8,7 +8,7 @@ from tests.tidy.source import Source
 
 FILE_LINES_MAX: Final = 400
 FUNCTION_LINES_MAX: Final = 60
-# Elsewhere a stream that is closed, full or broken would be taken for a bug.
+# The one file that prints: it knows a closed, full or broken stream from a bug.
 PRINTS: Final = "src/softsgx/cli/ends.py"
 # The one file that may spell out MASK64.
 MASKS: Final = "src/softsgx/spec/bits.py"
@@ -99,7 +99,7 @@ def masks_have_a_name(source: Source) -> Iterator[str]:
 
 
 def dead_assignments(source: Source) -> Iterator[str]:
-    """A local name that is assigned twice in one block and read by nobody in between.
+    """A local name that is assigned twice in one block and not read in between.
 
     `flush = True` twice in mremap was harmless; the second of two is often meant for another name.
     """
@@ -122,7 +122,7 @@ def dead_assignments(source: Source) -> Iterator[str]:
         for block in _blocks(function):
             for name, node in _assigned_again(block):
                 if name not in shared | guarded | outer:
-                    yield source.finding(node, f"{name} is assigned again before anybody read it")
+                    yield source.finding(node, f"{name} is assigned again before it is read")
 
 
 def _is_scope(node: ast.AST) -> bool:

@@ -43,7 +43,7 @@ def _names(source: Source, node: ast.AST) -> list[str]:
     return []
 
 
-# What reads a set without its order showing.
+# What reads a set in a way that hides its order.
 ORDERLESS: Final = frozenset("sorted set frozenset any all min max sum len".split())
 ORDERED: Final = frozenset("list tuple iter enumerate zip map filter reversed dict".split())
 SET_TYPES: Final = frozenset(
@@ -52,7 +52,7 @@ SET_TYPES: Final = frozenset(
 
 
 def no_set_order(source: Source) -> Iterator[str]:
-    """Iterations over what is visibly a set: its order depends on hashes, and so on the process.
+    """Iterations over what is visibly a set: the order depends on hashes, and so on the process.
 
     Best effort: displays, calls of set and frozenset, operations on them, and names and attributes
     annotated as sets in the file. `sorted(...)` around the set is the remedy.

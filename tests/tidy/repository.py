@@ -51,7 +51,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def banned_words(path: str, text: str) -> Iterator[str]:
-    """Names of one workplace or of registry hosts, which mean nothing to the next reader."""
+    """Names of one workplace, or of registry hosts, which mean nothing to other readers."""
     for number, line in enumerate(text.splitlines(), 1):
         for pattern in BANNED:
             if found := pattern.search(line):

@@ -10,7 +10,7 @@ PATIENCE: Final = "tests/patience.py"
 _CLOCKS: Final = frozenset(
     f"time.{name}" for name in ("sleep", "time", "monotonic", "perf_counter", "process_time")
 )
-# Files that look at a clock, and why that decides nothing.
+# Files that look at a clock, and why no outcome depends on it.
 ALLOWED: Final[dict[str, str]] = {}
 
 
@@ -37,7 +37,7 @@ def no_seconds(source: Source) -> Iterator[str]:
 
 
 def _own_numbers(source: Source) -> dict[str, ast.expr]:
-    """Constants of the file by name: a limit is no other one because it has a name."""
+    """Constants of the file by name: a number with a name is still a number."""
     found = {}
     for node in source.tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
@@ -48,7 +48,7 @@ def _own_numbers(source: Source) -> dict[str, ast.expr]:
 
 
 def _number(node: ast.expr, own: dict[str, ast.expr]) -> bool:
-    """Of a second or more: what waits for less looks again."""
+    """Of a second or more; shorter waits are those of a loop that looks again."""
     if isinstance(node, ast.Name):
         node = own.get(node.id, node)
     if not isinstance(node, ast.Constant) or not isinstance(node.value, int | float):
