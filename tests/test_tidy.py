@@ -79,6 +79,12 @@ def test_modules_do_not_import_in_a_circle() -> None:
     assert not list(circles.circles([a, b, c], {tuple(f"softsgx.cpu.{x}" for x in "abc"): "why"}))
     typed = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import softsgx.cpu.a"
     assert not list(circles.circles([a, b, Source(c.path, typed)]))
+    assert len(list(circles.circles([a, b, Source(c.path, typed)], typed_too=True))) == 1
+
+
+def test_some_rooms_have_no_circle_of_types_either() -> None:
+    files = [source for source in sources() if source.room in circles.ROOMS_TYPED_TOO]
+    report(circles.circles(files, typed_too=True))
 
 
 def test_no_file_names_this_workplace_or_a_registry() -> None:

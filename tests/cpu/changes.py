@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from softsgx.cpu import Processor
 from softsgx.cpu.secs import Secs
+from softsgx.cpu.state import Package
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.msr import RFLAGS_STATUS
 from softsgx.spec.registers import RAX, RBX, RCX, RDX, RFLAGS
@@ -31,7 +31,7 @@ NOTHING: Final = Changes()
 _SECS_FIELDS: Final = tuple(n for n in Secs.__slots__ if n != "measurement" and n[0] != "_")
 
 
-def changes(processor: Processor, act: Callable[[], object]) -> Changes:
+def changes(processor: Package, act: Callable[[], object]) -> Changes:
     """Run `act` and say what it changed in EPCM, EPC, RAM and SECS."""
     epcm, first = processor.epcm, processor.epc.pfn(0)
     words, stamps = list(epcm.state), list(epcm.stamp)
@@ -55,11 +55,11 @@ def _new(before: list[T], after: list[T]) -> dict[int, T]:
     return {n: b for n, (a, b) in enumerate(zip(before, after, strict=True)) if a != b}
 
 
-def _frames(processor: Processor) -> dict[int, bytes]:
+def _frames(processor: Package) -> dict[int, bytes]:
     return {pfn: bytes(page) for pfn, page in processor.memory.pages.items()}
 
 
-def _secs_fields(processor: Processor) -> dict[tuple[int, str], object]:
+def _secs_fields(processor: Package) -> dict[tuple[int, str], object]:
     return {(p, n): getattr(s, n) for p, s in processor.secs.items() for n in _SECS_FIELDS}
 
 

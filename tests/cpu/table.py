@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from softsgx.cpu import Bare, Fault, LogicalProcessor, Status
+from softsgx.cpu import Fault, LogicalProcessor, Status
+from softsgx.cpu.ring0 import Ring0
 from softsgx.spec import faults
 from softsgx.spec.msr import RFLAGS_CF, RFLAGS_STATUS, RFLAGS_ZF
 from softsgx.spec.registers import RAX, RBX, RCX, RDX, RFLAGS
@@ -122,6 +123,6 @@ def _address(attempt: Attempt, address: str | int) -> int:
     return operands[address] if address in operands else attempt.rbx | 0xFFF
 
 
-def hold(bare: Bare, page: int, kind: int, *, exclusive: bool = True) -> None:
+def hold(bare: Ring0, page: int, kind: int, *, exclusive: bool = True) -> None:
     """Pretend that another leaf holds a resource: kind 0 base lock, 1 M, 2 B, 3 T (cpu.claims)."""
     bare.processor.claims[page << 2 | kind] = -1 if exclusive else 1

@@ -282,8 +282,8 @@ def test_a_first_entry_has_no_shadow_stack_yet() -> None:
 
 
 def test_an_enclave_without_cet_attributes_enters_with_cr4_cet_clear() -> None:
-    t = Thread(machine(), machine().enclave())
-    t = Thread(t.enclave.bare, t.enclave)
+    bare = machine()
+    t = Thread(bare, bare.enclave())
     t.lp.cr4 &= ~CR4_CET
     t.lp.u_cet = 0
     t.enter()

@@ -238,7 +238,7 @@ def test_a_new_address_space_flushes() -> None:
 PLACES = [
     *("softsgx.cpu.execute.LeafDone", "softsgx.cpu.execute.LeafFaulted"),
     *("softsgx.cpu.epcm.EpcmChanged", "softsgx.cpu.access.TlbFilled"),
-    *("softsgx.cpu.lp.TlbFlushed", "softsgx.cpu.lp.AccessFaulted"),
+    *("softsgx.cpu.state.TlbFlushed", "softsgx.cpu.memory.AccessFaulted"),
     *("softsgx.cpu.entry.Entered", "softsgx.cpu.aex.Left", "softsgx.mem.pagetable.PteChanged"),
 ]
 

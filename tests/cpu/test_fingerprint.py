@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from softsgx.cpu import Bare, LogicalProcessor, Readings
+from softsgx.cpu import Bare, LogicalProcessor, Processor, Readings
+from softsgx.cpu.memory import LpMemory
 from softsgx.cpu.secs import Secs
+from softsgx.cpu.state import LpState
 from softsgx.mem import AddressSpace
 from softsgx.mem.pagetable import PTE_A, PTE_P, PTE_W
 from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PR, PT_VA, R, W, X
@@ -158,7 +160,7 @@ def changes() -> Iterator[tuple[str, Change]]:
     for lp in range(3):
         for number, name in enumerate(REGISTER_NAMES):
             yield f"LP {lp} {name}", xor_register(lp, number)
-        for name in sorted(set(LogicalProcessor.__slots__) - NOT_STATE_LP):
+        for name in sorted(set(LpState.__slots__) - NOT_STATE_LP):
             yield f"LP {lp} {name}", alter(name, of_lp(lp))
         yield f"LP {lp} x87 and SSE", alter("legacy", x_of(lp))
         yield f"LP {lp} AVX", avx(lp)
@@ -181,7 +183,8 @@ FINGERPRINT = MACHINE.fingerprint()
 
 
 def test_the_names_of_what_is_no_state_are_right() -> None:
-    assert set(LogicalProcessor.__slots__) > NOT_STATE_LP
+    assert set(LpState.__slots__) > NOT_STATE_LP
+    assert LogicalProcessor.__slots__ == LpMemory.__slots__ == Processor.__slots__ == ()
     assert set(Secs.__slots__) > NOT_STATE_SECS
     assert len(CHANGES) > 150
 

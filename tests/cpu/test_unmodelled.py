@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from softsgx.cpu import SGX1_PART, Bare, Fault, Part
-from softsgx.cpu.dispatch import UNMODELLED_LEAVES, bodies
-from softsgx.cpu.part import DEFAULT_PART
+from softsgx.cpu.dispatch import bodies
+from softsgx.cpu.part import DEFAULT_PART, UNMODELLED_LEAVES
 from softsgx.sim import Unmodelled
 from softsgx.spec import faults
 from softsgx.spec.leaves import (

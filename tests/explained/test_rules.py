@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 
 import pytest
 
-from softsgx.cpu import Fault, LogicalProcessor
+from softsgx.cpu import Fault, LogicalProcessor, Processor
 from softsgx.events.kernel import (
     CallBegun,
     CallEnded,
@@ -122,6 +122,7 @@ def cases() -> Iterator[Case]:
 
 def witness(lp: LogicalProcessor) -> Judge:
     """A judge of this processor, with a kernel on it that has done nothing yet."""
+    assert isinstance(lp.processor, Processor)
     kernel = Kernel(lp.processor)
     ksgxd = Thread(kernel, None, "ksgxd", -1)
     machine = SimpleNamespace(processor=lp.processor, kernel=kernel, ksgxd=ksgxd)

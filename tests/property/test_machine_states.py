@@ -12,7 +12,7 @@ from hypothesis import event, target
 from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
-from softsgx.cpu.dispatch import UNMODELLED_LEAVES
+from softsgx.cpu.part import UNMODELLED_LEAVES
 from tests.property import invariants, transitions
 from tests.property.machine import COUNTS
 from tests.property.machine_enclave import EnclaveMoves

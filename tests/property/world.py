@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, Phase, settings
 
 from softsgx.cpu import Bare, Part
 from softsgx.cpu.bare import BareEnclave
-from softsgx.cpu.processor import Processor, Snapshot
+from softsgx.cpu.processor import Processor
+from softsgx.cpu.state import Snapshot
 from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.cet import SH_STK_EN

@@ -1,4 +1,10 @@
-"""The processor: logical processors, EPC, EPCM, access control, tracking, and every SGX leaf."""
+"""The processor: logical processors, EPC, EPCM, access control, tracking, and every SGX leaf.
+
+From the bottom up: `state` is what there is; `access` translates, `memory` loads and stores;
+`entry`, `aex`, `cet`, `tracking` and `operands` are what several listings share; `execute` has the
+instructions, `lp` the logical processor that has them; a leaf is a file in `leaf/`, which
+`dispatch` finds; `processor` puts it together.
+"""
 
 from typing import TYPE_CHECKING, Any
 

@@ -34,6 +34,7 @@ from softsgx.mem.tlb import (
     WRITE,
 )
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, canonical
+from softsgx.spec.cet import SH_STK_EN
 from softsgx.spec.epcm import (
     BLOCKED,
     MODIFIED,
@@ -52,7 +53,7 @@ from softsgx.spec.faults import PFEC_I, PFEC_P, PFEC_SGX, PFEC_SS, PFEC_U, PFEC_
 from softsgx.spec.msr import CR4_CET
 
 if TYPE_CHECKING:
-    from softsgx.cpu.lp import LogicalProcessor
+    from softsgx.cpu.state import LpState
 
 _PFEC_OF: Final = {
     READ: PFEC_U,
@@ -61,11 +62,21 @@ _PFEC_OF: Final = {
     SHADOW_READ: PFEC_U | PFEC_SS,
     SHADOW_WRITE: PFEC_U | PFEC_SS | PFEC_W,
 }
+_KINDS: Final = "READ, WRITE, FETCH, SHADOW_READ, SHADOW_WRITE"
 # What a PT_REG page must permit; no PT_REG page permits a shadow-stack access.
 _RIGHT_OF: Final = {READ: R, WRITE: W, FETCH: X, SHADOW_READ: 0, SHADOW_WRITE: 0}
 
 
-def fill(lp: LogicalProcessor, address: int, access: int) -> int:
+def check_shadow_access(lp: LpState, access: int) -> None:
+    """Refuse what is no access, and a shadow-stack access where instructions that make one are #UD:
+    both are mistakes of the caller."""
+    if access not in (SHADOW_READ, SHADOW_WRITE):
+        raise ValueError(f"access {access!r}: one of {_KINDS} (mem.tlb) is needed")
+    if not (lp.cr4 & CR4_CET and lp.u_cet & SH_STK_EN):
+        raise RuntimeError("a shadow-stack access, yet no shadow stack is in use")
+
+
+def fill(lp: LpState, address: int, access: int) -> int:
     """Translate `address` for one access (`mem.tlb`), load the TLB, return the entry.
 
     Raises the fault that the access causes. `lp.tlb` had no entry that permits the access.
@@ -104,7 +115,7 @@ def fill(lp: LogicalProcessor, address: int, access: int) -> int:
     return entry
 
 
-def split_fetch(lp: LogicalProcessor, address: int, size: int) -> None:
+def split_fetch(lp: LpState, address: int, size: int) -> None:
     """A fetch over the end of ELRANGE, by the reading that judges it before its half inside."""
     if lp.elrange_base <= address < lp.elrange_end < address + size:
         refused = GP("ACCESS.14")  # fetch over the end of ELRANGE (an open reading, off by default)
@@ -114,7 +125,7 @@ def split_fetch(lp: LogicalProcessor, address: int, size: int) -> None:
         raise refused
 
 
-def walk(lp: LogicalProcessor, address: int, access: int) -> int:
+def walk(lp: LpState, address: int, access: int) -> int:
     """The ordinary page walk at CPL 3: check the entry, set A (and D for a write), return it."""
     page = address >> PAGE_SHIFT
     ptes = lp.space.ptes
@@ -141,7 +152,7 @@ def walk(lp: LogicalProcessor, address: int, access: int) -> int:
     return used
 
 
-def supervisor_physical(lp: LogicalProcessor, address: int, write: bool) -> int:
+def supervisor_physical(lp: LpState, address: int, write: bool) -> int:
     """Physical address of a CPL 0 access: direct map, or a mapping of the current space."""
     offset = address - DIRECT_MAP
     if 0 <= offset < DIRECT_MAP_SIZE:
@@ -171,7 +182,7 @@ def _shadow_stack_outside() -> Fault:
     return GP("ACCESS.15")  # shadow-stack access outside ELRANGE while in enclave mode
 
 
-def _pte_rights(lp: LogicalProcessor, pte: int) -> int:
+def _pte_rights(lp: LpState, pte: int) -> int:
     rights = READ
     if pte & PTE_W:
         # A write needs D set; without it the first write must walk again, as on hardware.
@@ -183,7 +194,7 @@ def _pte_rights(lp: LogicalProcessor, pte: int) -> int:
     return rights
 
 
-def _epcm_rights(lp: LogicalProcessor, number: int, address: int, access: int) -> int:
+def _epcm_rights(lp: LpState, number: int, address: int, access: int) -> int:
     """The EPCM check of an access from inside to ELRANGE; the rights the entry allows."""
     epcm = lp.processor.epcm
     word = epcm.state[number]
@@ -201,7 +212,7 @@ def _epcm_rights(lp: LogicalProcessor, number: int, address: int, access: int) -
     return word & (R | W | X) | (CLEAN if word & W else 0)
 
 
-def _why(lp: LogicalProcessor, number: int, address: int, access: int) -> str:
+def _why(lp: LpState, number: int, address: int, access: int) -> str:
     """Which requirement the EPCM entry misses, in the order of the manual's list; "" if none:
     then it is a shadow-stack page, and the access one of those that such a page permits."""
     epcm = lp.processor.epcm
@@ -226,7 +237,7 @@ def _why(lp: LogicalProcessor, number: int, address: int, access: int) -> str:
     return "ACCESS.12"  # EPCM: R, W or X does not permit the access
 
 
-def _why_shadow(lp: LogicalProcessor, shadow_stack: bool, access: int) -> str:
+def _why_shadow(lp: LpState, shadow_stack: bool, access: int) -> str:
     """Shadow-stack accesses go to shadow-stack pages, and those permit no other but loads."""
     if not shadow_stack:
         return (
@@ -238,7 +249,7 @@ def _why_shadow(lp: LogicalProcessor, shadow_stack: bool, access: int) -> str:
     return ""
 
 
-def _violation(lp: LogicalProcessor, address: int, rule: str, code: int) -> Fault:
+def _violation(lp: LpState, address: int, rule: str, code: int) -> Fault:
     """An SGX-specific refusal: #PF, or #GP(0) on first-generation parts."""
     processor = lp.processor
     if not processor.part.sgx2 and processor.readings.sgx1_violation_is_gp:
@@ -246,7 +257,7 @@ def _violation(lp: LogicalProcessor, address: int, rule: str, code: int) -> Faul
     return PF(address, rule, code)
 
 
-def _stale_narrow(lp: LogicalProcessor, address: int, page: int, access: int) -> None:
+def _stale_narrow(lp: LpState, address: int, page: int, access: int) -> None:
     """A cached translation that is narrower than the access may fault although a walk would not."""
     entry = lp.tlb.entries.get(page)
     if entry is None:

@@ -60,8 +60,8 @@ from softsgx.spec.tcs import (
 )
 
 if TYPE_CHECKING:
-    from softsgx.cpu.lp import LogicalProcessor
     from softsgx.cpu.secs import Secs
+    from softsgx.cpu.state import LpState
     from softsgx.mem import PhysicalMemory
 
 _CLEARED: Final = RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_OF | RFLAGS_RF
@@ -83,9 +83,7 @@ class Delivered(NamedTuple):
     from_enclave: bool
 
 
-def aex(
-    lp: LogicalProcessor, vector: int, code: int, address: int, *, exception: bool = True
-) -> Delivered:
+def aex(lp: LpState, vector: int, code: int, address: int, *, exception: bool = True) -> Delivered:
     """Leave the enclave because of an event; return what the handler sees.
 
     An interrupt (`exception` False) may have any vector, also one of an exception.
@@ -106,9 +104,7 @@ def aex(
     return Delivered(vector, code, cr2, True)
 
 
-def leave_enclave(
-    lp: LogicalProcessor, tcs: bytearray | memoryview, cause: str, vector: int
-) -> None:
+def leave_enclave(lp: LpState, tcs: bytearray | memoryview, cause: str, vector: int) -> None:
     """What AEX and EEXIT share: restore FS, GS, XCR0; mode off; TCS inactive; flush; tracking.
 
     `tcs` is the page of the current TCS, to be written in place.
@@ -130,7 +126,7 @@ def leave_enclave(
         lp.log.emit(Left(lp.id, secs.EID, tcs_address, vector))
 
 
-def _save(lp: LogicalProcessor, secs: Secs, vector: int, code: int, address: int) -> None:
+def _save(lp: LpState, secs: Secs, vector: int, code: int, address: int) -> None:
     """Fill the SSA frame: extended state, GPRs, FS and GS base, EXITINFO, EXINFO."""
     memory, frame = lp.processor.memory, lp.ssa_frame
     _save_extended(memory, frame, lp.x.save(secs.XFRM))
@@ -172,7 +168,7 @@ def _exitinfo(vector: int, exinfo: bool) -> int:
     return 0 if kind is None else EXIT_VALID | kind << EXIT_TYPE_SHIFT | vector
 
 
-def _synthesise(lp: LogicalProcessor, secs: Secs, tcs: bytearray | memoryview, vector: int) -> None:
+def _synthesise(lp: LpState, secs: Secs, tcs: bytearray | memoryview, vector: int) -> None:
     """Load what the handler finds in the interrupted context."""
     processor = lp.processor
     (aep,) = unpack_u64(tcs, TCS_OFF_AEP)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from softsgx.cpu.fault import Status
 from softsgx.cpu.lp import LogicalProcessor
+from softsgx.cpu.ring0 import Ring0
 from softsgx.mem.pagetable import PTE_D
 from softsgx.spec import leaves
 from softsgx.spec.bits import PAGE_SIZE
@@ -15,20 +16,8 @@ from softsgx.spec.cet import restore_token
 from softsgx.spec.epcm import REG, RWX, SS_FIRST, SS_REST, R, W
 from softsgx.spec.paging import SECINFO
 
-if TYPE_CHECKING:
-    from softsgx.cpu.bare import Bare
-
 AEP: Final = 0x40_1000
 EXIT: Final = 0x40_2000
-
-
-@dataclass
-class Backing:
-    """Where an evicted page lies: linear addresses of its RAM page and PCMD, and its LINADDR."""
-
-    page: int
-    pcmd: int
-    linaddr: int = 0
 
 
 @dataclass
@@ -39,7 +28,7 @@ class BareEnclave:
     the first address behind them.
     """
 
-    bare: Bare
+    bare: Ring0
     secs: int
     base: int
     size: int

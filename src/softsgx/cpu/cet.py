@@ -54,8 +54,8 @@ from softsgx.spec.status import SGX_INVALID_ATTRIBUTE
 from softsgx.spec.tcs import TCS_OFF_PREVSSP
 
 if TYPE_CHECKING:
-    from softsgx.cpu.lp import LogicalProcessor
     from softsgx.cpu.secs import Secs
+    from softsgx.cpu.state import LpState
     from softsgx.spec.secs import SECS
     from softsgx.spec.sigstruct import SIGSTRUCT
     from softsgx.spec.tcs import TCS
@@ -104,7 +104,7 @@ def check_einit(secs: Secs, sig: SIGSTRUCT) -> Status | None:
     return None
 
 
-def check_eadd_enabled(lp: LogicalProcessor, flags: int) -> None:
+def check_eadd_enabled(lp: LpState, flags: int) -> None:
     """EADD: the processor must use CET when a shadow-stack page is added."""
     if shadow_stack_type(flags) and not lp.cr4 & CR4_CET:
         raise GP("CET.08")  # EADD: shadow-stack page with CR4.CET = 0
@@ -132,7 +132,7 @@ def check_eadd_page(secs: Secs, linaddr: int, flags: int, content: bytes) -> Non
         raise GP("CET.14")  # EADD: shadow-stack page without exactly R and W
 
 
-def check_eaug_secinfo(lp: LogicalProcessor, flags: int) -> None:
+def check_eaug_secinfo(lp: LpState, flags: int) -> None:
     """EAUG: the SECINFO of a shadow-stack page."""
     if flags & RWX != R | W:
         raise GP("CET.15")  # EAUG: shadow-stack page without exactly R and W
@@ -171,7 +171,7 @@ def check_eaccept_tcs(tcs: TCS) -> None:
         raise GP("CET.19")  # EACCEPT: TCS.PREVSSP not zero
 
 
-def check_enclu(lp: LogicalProcessor) -> None:
+def check_enclu(lp: LpState) -> None:
     """ENCLU other than ERESUME is no ENDBRANCH. Asked only while the tracker waits for one."""
     if lp.u_cet & ENDBR_EN and not lp.u_cet & U_CET_SUPPRESS and lp.cr4 & CR4_CET:
         if lp.u_cet & LEG_IW_EN:
@@ -182,7 +182,7 @@ def check_enclu(lp: LogicalProcessor) -> None:
 # Entry and exit
 
 
-def check_entry(lp: LogicalProcessor, secs: Secs, tcs: TCS, index: int) -> CetState:
+def check_entry(lp: LpState, secs: Secs, tcs: TCS, index: int) -> CetState:
     """EENTER and ERESUME, behind the test of TCS.STATE; AEX will save to CET frame `index`.
 
     The state is that of EENTER: SSP from TCS.PREVSSP, the tracker idle.
@@ -201,7 +201,7 @@ def check_entry(lp: LogicalProcessor, secs: Secs, tcs: TCS, index: int) -> CetSt
     return CetState(u_cet & MASK64, tcs.PREVSSP if attributes & SH_STK_EN else 0, save_area)
 
 
-def check_save_area(lp: LogicalProcessor, secs: Secs, tcs: TCS, index: int) -> int:
+def check_save_area(lp: LpState, secs: Secs, tcs: TCS, index: int) -> int:
     """Test the page of CET frame `index`; the physical address of the frame, 0 without CET.
 
     SDM 3D, EENTER, ERESUME, EDECCSSA.
@@ -229,7 +229,7 @@ def check_save_area(lp: LogicalProcessor, secs: Secs, tcs: TCS, index: int) -> i
     return processor.epc.physical(page) | area & PAGE_MASK
 
 
-def check_resume(lp: LogicalProcessor, secs: Secs, tcs: TCS) -> CetState:
+def check_resume(lp: LpState, secs: Secs, tcs: TCS) -> CetState:
     """ERESUME: as for an entry, with SSP and tracker from the frame that the AEX filled."""
     state = check_entry(lp, secs, tcs, tcs.CSSA - 1)
     if not state.save_area:
@@ -250,13 +250,13 @@ def check_resume(lp: LogicalProcessor, secs: Secs, tcs: TCS) -> CetState:
     return CetState(u_cet, frame.SSP, state.save_area)
 
 
-def load(lp: LogicalProcessor, state: CetState) -> None:
+def load(lp: LpState, state: CetState) -> None:
     """Entry: save the enclosing program's CET state, load the enclave's."""
     lp.outside_cet = (lp.u_cet, lp.ssp)
     lp.u_cet, lp.ssp, lp.cet_save_area = state
 
 
-def save_at_aex(lp: LogicalProcessor) -> None:
+def save_at_aex(lp: LpState) -> None:
     """AEX: SSP and tracker to the CET frame, SSP to TCS.PREVSSP; the enclosing program's state."""
     if lp.cet_save_area:
         track = IB_TRACKER if lp.u_cet & U_CET_TRACKER else 0
@@ -268,7 +268,7 @@ def save_at_aex(lp: LogicalProcessor) -> None:
     _restore_outside(lp)
 
 
-def leave_by_eexit(lp: LogicalProcessor) -> None:
+def leave_by_eexit(lp: LpState) -> None:
     """EEXIT: SSP to TCS.PREVSSP; the enclosing program's state, which must go on at ENDBRANCH."""
     _record_ssp(lp)
     _restore_outside(lp)
@@ -276,13 +276,13 @@ def leave_by_eexit(lp: LogicalProcessor) -> None:
         lp.u_cet = lp.u_cet & ~_TRACKER_STATE | U_CET_TRACKER
 
 
-def _record_ssp(lp: LogicalProcessor) -> None:
+def _record_ssp(lp: LpState) -> None:
     if lp.u_cet & SH_STK_EN:
         tcs = lp.processor.epc.physical(lp.tcs_page)
         lp.processor.memory.write(tcs + TCS_OFF_PREVSSP, lp.ssp.to_bytes(8, "little"))
 
 
-def _restore_outside(lp: LogicalProcessor) -> None:
+def _restore_outside(lp: LpState) -> None:
     lp.u_cet, lp.ssp = lp.outside_cet
     lp.outside_cet = (0, 0)
     lp.cet_save_area = 0

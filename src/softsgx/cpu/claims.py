@@ -19,7 +19,7 @@ from softsgx.spec.paging import PAGEINFO
 from softsgx.spec.registers import RBX, RCX, RDX
 
 if TYPE_CHECKING:
-    from softsgx.cpu.lp import LogicalProcessor
+    from softsgx.cpu.memory import LpMemory
 
 _KIND: Final = {
     concurrency.BASE: 0,
@@ -30,16 +30,13 @@ _KIND: Final = {
 
 _SECS_AT: Final = PAGEINFO.offset_of("SECS")
 
-_Resolver = Callable[["LogicalProcessor", bool], int]
+_Resolver = Callable[["LpMemory", bool], int]
 # What one operand is claimed for: (kind number, exclusive, refused only, busy bit).
 _Part = tuple[int, bool, bool, int]
 Held = tuple[tuple[int, bool], ...]
 
-# Claims of a processor: (EPC page << 2 | kind) -> -1 held exclusively, n > 0 shared by n leaves.
-Claims = dict[int, int]
 
-
-def busy_bits(lp: LogicalProcessor, leaf: str, user: bool) -> int:
+def busy_bits(lp: LpMemory, leaf: str, user: bool) -> int:
     """Which resources of `leaf` are held by others right now. Operands are in lp's registers."""
     claims = lp.processor.claims
     busy = 0
@@ -53,7 +50,7 @@ def busy_bits(lp: LogicalProcessor, leaf: str, user: bool) -> int:
     return busy
 
 
-def claim(lp: LogicalProcessor, leaf: str, user: bool) -> tuple[int, Held, int]:
+def claim(lp: LpMemory, leaf: str, user: bool) -> tuple[int, Held, int]:
     """Take what `leaf` locks: busy bits, what is held, and the EPC page the leaf is about.
 
     If anything is busy nothing is held. The page is that of the first operand, -1 if there is none.
@@ -83,7 +80,7 @@ def claim(lp: LogicalProcessor, leaf: str, user: bool) -> tuple[int, Held, int]:
     return 0, tuple(wanted.items()), target
 
 
-def claim_moved(lp: LogicalProcessor, leaf: str, user: bool, held: Held) -> bool:
+def claim_moved(lp: LpMemory, leaf: str, user: bool, held: Held) -> bool:
     """Whether the operands lead to other pages now than when `held` was claimed."""
     wanted: dict[int, None] = {}
     for resolve, parts in _COMPILED[leaf]:
@@ -93,7 +90,7 @@ def claim_moved(lp: LogicalProcessor, leaf: str, user: bool, held: Held) -> bool
     return list(wanted) != [key for key, _exclusive in held]
 
 
-def release(lp: LogicalProcessor, held: Held) -> None:
+def release(lp: LpMemory, held: Held) -> None:
     """Give back what `claim` took."""
     claims = lp.processor.claims
     for key, exclusive in held:
@@ -104,7 +101,7 @@ def release(lp: LogicalProcessor, held: Held) -> None:
             del claims[key]
 
 
-def _resolved(lp: LogicalProcessor, resolve: _Resolver, user: bool) -> int:
+def _resolved(lp: LpMemory, resolve: _Resolver, user: bool) -> int:
     """EPC page number of a leaf's operand; -1 if the operand leads to none (the body will say)."""
     try:
         return resolve(lp, user)
@@ -112,11 +109,11 @@ def _resolved(lp: LogicalProcessor, resolve: _Resolver, user: bool) -> int:
         return -1
 
 
-def _page(lp: LogicalProcessor, address: int, user: bool) -> int:
+def _page(lp: LpMemory, address: int, user: bool) -> int:
     return lp.peek_epc_page(address, user)
 
 
-def _pageinfo_secs(lp: LogicalProcessor, _user: bool) -> int:
+def _pageinfo_secs(lp: LpMemory, _user: bool) -> int:
     rbx = lp.regs[RBX]
     if rbx % PAGEINFO.ALIGN:
         return -1
@@ -124,19 +121,19 @@ def _pageinfo_secs(lp: LogicalProcessor, _user: bool) -> int:
     return _page(lp, int.from_bytes(raw, "little"), False)
 
 
-def _parent(lp: LogicalProcessor, user: bool) -> int:
+def _parent(lp: LpMemory, user: bool) -> int:
     page = _page(lp, lp.regs[RCX], user)
     owner = _owner(lp, user)
     return -1 if owner == page else owner
 
 
-def _owner(lp: LogicalProcessor, user: bool) -> int:
+def _owner(lp: LpMemory, user: bool) -> int:
     page = _page(lp, lp.regs[RCX], user)
     secs = None if page < 0 else lp.processor.secs_of(page)
     return -1 if secs is None else secs.page
 
 
-def _current_tcs(lp: LogicalProcessor, _user: bool) -> int:
+def _current_tcs(lp: LpMemory, _user: bool) -> int:
     return lp.tcs_page
 
 

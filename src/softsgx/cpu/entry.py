@@ -49,7 +49,7 @@ from softsgx.spec.tcs import (
 from softsgx.spec.translation import PTE_READ_DONE, PTE_WRITE_DONE
 
 if TYPE_CHECKING:
-    from softsgx.cpu.lp import LogicalProcessor
+    from softsgx.cpu.state import LpState
 
 
 # What the EPCM word of an SSA page must be, under the mask.
@@ -57,7 +57,7 @@ FRAME_MASK: Final = USABLE_MASK | R | W
 FRAME: Final = USABLE_REG | R | W
 
 
-def check_tcs(lp: LogicalProcessor, tcs: TCS, secs: Secs) -> None:
+def check_tcs(lp: LpState, tcs: TCS, secs: Secs) -> None:
     """The tests between those on the TCS's EPCM entry and those on CSSA."""
     if tcs.OSSA & PAGE_MASK:
         raise GP("ENTRY.01")  # TCS.OSSA not 4 KiB aligned
@@ -100,7 +100,7 @@ def check_inactive(tcs: TCS) -> None:
         raise GP("ENTRY.14")  # TCS.STATE is active: another processor runs on it
 
 
-def tcs_operand(lp: LogicalProcessor, rbx: int, rcx: int, rule: str) -> int:
+def tcs_operand(lp: LpState, rbx: int, rcx: int, rule: str) -> int:
     """EPC page of the TCS at RBX, by the page tables; not EPC is `rule`. RCX is the AEP.
 
     Paging judges one access to the last byte of the page, a write: measured on silicon. So a TCS
@@ -120,7 +120,7 @@ def tcs_operand(lp: LogicalProcessor, rbx: int, rcx: int, rule: str) -> int:
     return page
 
 
-def tcs_refusal(lp: LogicalProcessor, rbx: int, rule: str) -> Fault:
+def tcs_refusal(lp: LpState, rbx: int, rule: str) -> Fault:
     """The #PF of a page at RBX that paging permits, and that is no TCS to enter."""
     readings = lp.processor.readings
     address = rbx | PAGE_MASK if readings.tcs_last_byte else rbx
@@ -132,7 +132,7 @@ def frame_address(secs: Secs, tcs: TCS, index: int) -> int:
     return (secs.BASEADDR + tcs.OSSA + PAGE_SIZE * secs.SSAFRAMESIZE * index) & MASK64
 
 
-def check_frame(lp: LogicalProcessor, secs: Secs, address: int) -> tuple[int, ...]:
+def check_frame(lp: LpState, secs: Secs, address: int) -> tuple[int, ...]:
     """Test the pages of the frame that AEX will write; their physical page addresses.
 
     Tested and cached are the pages of the XSAVE region and the page of GPRSGX, which is last in the
@@ -158,7 +158,7 @@ def frame_page(frame: tuple[int, ...], number: int) -> int:
     return frame[number] if number < len(frame) - 1 else frame[-1]
 
 
-def _frame_page(lp: LogicalProcessor, secs: Secs, address: int) -> int:
+def _frame_page(lp: LpState, secs: Secs, address: int) -> int:
     pte = lp.space.ptes.get(address >> PAGE_SHIFT, 0)
     if pte & PTE_WRITE_DONE != PTE_WRITE_DONE:
         walk(lp, address, READ)
@@ -193,7 +193,7 @@ def _frame_page(lp: LogicalProcessor, secs: Secs, address: int) -> int:
 
 
 def enter_at_oentry(
-    lp: LogicalProcessor, secs: Secs, tcs: TCS, page: int, rbx: int, rcx: int, *, resumed: bool
+    lp: LpState, secs: Secs, tcs: TCS, page: int, rbx: int, rcx: int, *, resumed: bool
 ) -> None:
     """Enter at TCS.OENTRY on frame CSSA: EENTER, and ERESUME that notifies the enclave of an AEX.
 
@@ -220,7 +220,7 @@ def enter_at_oentry(
 
 
 def enter(
-    lp: LogicalProcessor,
+    lp: LpState,
     secs: Secs,
     tcs_page: int,
     tcs_address: int,
@@ -258,7 +258,7 @@ def enter(
         lp.log.emit(Entered(lp.id, secs.EID, tcs_address, cssa, resumed))
 
 
-def store_outside_stack(lp: LogicalProcessor, frame: tuple[int, ...]) -> None:
+def store_outside_stack(lp: LpState, frame: tuple[int, ...]) -> None:
     """URSP and URBP of the frame := RSP and RBP of the outside, for the next AEX."""
     page = lp.processor.memory.writable(frame[-1] >> PAGE_SHIFT)
     pack_u64_pair(page, GPRSGX_IN_PAGE + GPR_OFF_URSP, lp.regs[RSP], lp.regs[RBP])

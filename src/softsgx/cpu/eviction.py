@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from softsgx.spec.bits import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from softsgx.cpu.processor import Processor
+    from softsgx.cpu.state import Package
 
 _HEADER = struct.Struct("<QQ104s8x")  # EID, LINADDR, SECINFO and reserved of the PCMD
 _METADATA = struct.Struct("<Q56x40x")  # SECINFO with its FLAGS, then the reserved bytes
@@ -24,7 +24,7 @@ def _nonce(version: int) -> bytes:
     return (version << _COUNTER_SHIFT).to_bytes(12, "little")
 
 
-def fresh_version(processor: Processor) -> int:
+def fresh_version(processor: Package) -> int:
     """A VA slot value that was never used before; never small, so that EDBGRD sees it as used."""
     version = processor.next_version << 3
     processor.next_version += 1
@@ -32,7 +32,7 @@ def fresh_version(processor: Processor) -> int:
 
 
 def seal(
-    processor: Processor,
+    processor: Package,
     version: int,
     eid: int,
     linaddr: int,
@@ -46,7 +46,7 @@ def seal(
 
 
 def unseal(
-    processor: Processor, version: int, eid: int, linaddr: int, metadata: bytes, sealed: bytes
+    processor: Package, version: int, eid: int, linaddr: int, metadata: bytes, sealed: bytes
 ) -> bytes | None:
     """The page, or None if the MAC differs. `sealed` is ciphertext and MAC."""
     header = _HEADER.pack(eid, linaddr, metadata)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from softsgx.cpu import cet
 from softsgx.cpu.claims import busy_bits, claim, claim_moved, release
-from softsgx.cpu.dispatch import Body, leaf_body
 from softsgx.cpu.fault import (
     ENCLS_PFEC,
     ENCLU_PFEC,
@@ -24,6 +23,7 @@ from softsgx.cpu.fault import (
     Fault,
     Status,
 )
+from softsgx.cpu.part import UNMODELLED_LEAVES
 from softsgx.events.cpu import LeafDone, LeafFaulted
 from softsgx.sim import Unmodelled
 from softsgx.sim.live import LIVE
@@ -50,7 +50,8 @@ from softsgx.spec.msr import (
 from softsgx.spec.registers import RAX, RBX, RCX, RDX, RFLAGS
 
 if TYPE_CHECKING:
-    from softsgx.cpu.lp import LogicalProcessor
+    from softsgx.cpu.memory import LpMemory
+    from softsgx.cpu.state import Body
     from softsgx.sim import Steps
 
 _ENABLED = FEATURE_LOCK | FEATURE_SGX_ENABLE
@@ -61,7 +62,7 @@ _ENCLU_CR0_OK = CR0_PE | CR0_PG | CR0_NE
 _KEPT_FLAGS = ~RFLAGS_STATUS
 
 
-def _load_operands(lp: LogicalProcessor, leaf: int, rbx: int, rcx: int, rdx: int) -> None:
+def _load_operands(lp: LpMemory, leaf: int, rbx: int, rcx: int, rdx: int) -> None:
     """RAX, RBX, RCX, RDX := the operands. Mistakes of the caller are Python exceptions."""
     try:
         wide = (leaf | rbx | rcx | rdx) >> 64
@@ -74,7 +75,7 @@ def _load_operands(lp: LogicalProcessor, leaf: int, rbx: int, rcx: int, rdx: int
 
 
 def _encls_start(
-    lp: LogicalProcessor, leaf: int, rbx: int, rcx: int, rdx: int, cpl: int
+    lp: LpMemory, leaf: int, rbx: int, rcx: int, rdx: int, cpl: int
 ) -> tuple[str, Body]:
     """Load the operands; name and body of the leaf, unless a check of the instruction fails."""
     _load_operands(lp, leaf, rbx, rcx, rdx)
@@ -94,7 +95,7 @@ def _encls_start(
         raise
 
 
-def _encls_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]:
+def _encls_checks(lp: LpMemory, leaf: int, cpl: int) -> tuple[str, Body]:
     """The tests one by one, in the order of the listing."""
     if not lp.cr0 & CR0_PE:
         raise UD("ENCLS.01")  # CR0.PE = 0
@@ -105,16 +106,15 @@ def _encls_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]
         raise GP("ENCLS.03")  # IA32_FEATURE_CONTROL not locked, or SGX not enabled
     entry = lp.processor.encls_leaves.get(leaf & MASK32)
     if entry is None:
-        entry = leaf_body("ENCLS", leaf & MASK32, lp.processor.part)
-        if entry is None:
-            raise GP("ENCLS.04")  # leaf not supported
+        _check_modelled(lp, ENCLS_LEAVES, "ENCLS", leaf & MASK32)
+        raise GP("ENCLS.04")  # leaf not supported
     if not lp.cr0 & CR0_PG:
         raise GP("ENCLS.05")  # CR0.PG = 0
     return entry
 
 
 def _enclu_start(
-    lp: LogicalProcessor, leaf: int, rbx: int, rcx: int, rdx: int, cpl: int
+    lp: LpMemory, leaf: int, rbx: int, rcx: int, rdx: int, cpl: int
 ) -> tuple[str, Body]:
     """Load the operands; name and body of the leaf, unless a check of the instruction fails."""
     _load_operands(lp, leaf, rbx, rcx, rdx)
@@ -135,7 +135,7 @@ def _enclu_start(
         raise
 
 
-def _enclu_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]:
+def _enclu_checks(lp: LpMemory, leaf: int, cpl: int) -> tuple[str, Body]:
     """The tests one by one, in the order of the listing."""
     if lp.u_cet & U_CET_TRACKER and not (leaf & MASK32 == ERESUME and _eresume_may_wait(lp, cpl)):
         cet.check_enclu(lp)
@@ -146,9 +146,8 @@ def _enclu_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]
     leaf &= MASK32
     entry = lp.processor.enclu_leaves.get(leaf)
     if entry is None:
-        entry = leaf_body("ENCLU", leaf, lp.processor.part)
-        if entry is None:
-            raise GP("ENCLU.05")  # leaf not supported
+        _check_modelled(lp, ENCLU_LEAVES, "ENCLU", leaf)
+        raise GP("ENCLU.05")  # leaf not supported
     if not lp.cr0 & CR0_PG:
         raise GP("ENCLU.06")  # CR0.PG = 0
     if not lp.cr0 & CR0_NE:
@@ -161,9 +160,18 @@ def _enclu_checks(lp: LogicalProcessor, leaf: int, cpl: int) -> tuple[str, Body]
     return entry
 
 
-def _eresume_may_wait(lp: LogicalProcessor, cpl: int) -> bool:
+def _eresume_may_wait(lp: LpMemory, cpl: int) -> bool:
     """Whether ERESUME may stand where the tracker waits: at CPL 3 with CR0.TS = 0."""
     return cpl == 3 and not lp.cr0 & CR0_TS
+
+
+def _check_modelled(
+    lp: LpMemory, leaves: dict[int, tuple[str, str]], instruction: str, leaf: int
+) -> None:
+    """`Unmodelled` for a leaf that the manual has and the model has not (see `Part`)."""
+    name, _extension = leaves.get(leaf, ("", ""))
+    if name in UNMODELLED_LEAVES and not lp.processor.part.absent_leaves_fault:
+        raise Unmodelled(f"{instruction}[{name}]")
 
 
 def _check_cpl(cpl: object) -> None:
@@ -171,7 +179,7 @@ def _check_cpl(cpl: object) -> None:
         raise ValueError(f"cpl: {cpl!r} is not a privilege level from 0 to 3")
 
 
-def _enclu_mode_checks(lp: LogicalProcessor, cpl: int) -> None:
+def _enclu_mode_checks(lp: LpMemory, cpl: int) -> None:
     _check_cpl(cpl)
     if not lp.cr0 & CR0_PE:
         raise UD("ENCLU.01")  # CR0.PE = 0
@@ -181,9 +189,7 @@ def _enclu_mode_checks(lp: LogicalProcessor, cpl: int) -> None:
         raise UD("ENCLU.03")  # CPL < 3
 
 
-def _refuse_operands(
-    lp: LogicalProcessor, leaf: object, rbx: object, rcx: object, rdx: object
-) -> None:
+def _refuse_operands(lp: LpMemory, leaf: object, rbx: object, rcx: object, rdx: object) -> None:
     """Say which operand is no register value, or that a leaf is in flight."""
     for name, value in (("leaf", leaf), ("rbx", rbx), ("rcx", rcx), ("rdx", rdx)):
         if not isinstance(value, int):
@@ -193,9 +199,7 @@ def _refuse_operands(
     lp.refuse_in_flight("a leaf")
 
 
-def _execute(
-    lp: LogicalProcessor, name: str, body: Body, rbx: int, rcx: int, rdx: int
-) -> Status | None:
+def _execute(lp: LpMemory, name: str, body: Body, rbx: int, rcx: int, rdx: int) -> Status | None:
     """Run a body; write RAX and flags; log what became of it."""
     watched = lp.log.on or lp.processor.recodes_faults
     if watched:
@@ -212,9 +216,7 @@ def _execute(
     return status
 
 
-def _watched(
-    lp: LogicalProcessor, name: str, body: Body, rbx: int, rcx: int, rdx: int
-) -> Status | None:
+def _watched(lp: LpMemory, name: str, body: Body, rbx: int, rcx: int, rdx: int) -> Status | None:
     """Run a body whose EPCM changes and faults are logged, or whose faults are recoded."""
     lp.processor.epcm.cause = (lp.id, name)
     try:
@@ -226,7 +228,7 @@ def _watched(
         raise
 
 
-def _recode(lp: LogicalProcessor, fault: Fault) -> None:
+def _recode(lp: LpMemory, fault: Fault) -> None:
     """Give a #PF that a leaf raised itself the error code of the readings."""
     readings = lp.processor.readings
     if fault.vector == PF and fault.code == ENCLS_PFEC:
@@ -235,9 +237,7 @@ def _recode(lp: LogicalProcessor, fault: Fault) -> None:
         fault.code = ENCLU_PFEC
 
 
-def _refused(
-    lp: LogicalProcessor, leaves: dict[int, tuple[str, str]], instruction: str, f: Fault
-) -> None:
+def _refused(lp: LpMemory, leaves: dict[int, tuple[str, str]], instruction: str, f: Fault) -> None:
     """Log the fault of an instruction that was refused before its leaf was dispatched."""
     if lp.log.on:
         regs = lp.regs
@@ -248,7 +248,7 @@ def _refused(
 
 
 def encls(
-    self: LogicalProcessor, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0, *, cpl: int = 0
+    self: LpMemory, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0, *, cpl: int = 0
 ) -> Status | None:
     """Execute ENCLS at once. Returns the Status of a leaf that writes RAX, else None."""
     name, body = _encls_start(self, leaf, rbx, rcx, rdx, cpl)
@@ -257,7 +257,7 @@ def encls(
 
 
 def enclu(
-    self: LogicalProcessor, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0, *, cpl: int = 3
+    self: LpMemory, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0, *, cpl: int = 3
 ) -> Status | None:
     """Execute ENCLU at once. Returns the Status of a leaf that writes RAX, else None."""
     name, body = _enclu_start(self, leaf, rbx, rcx, rdx, cpl)
@@ -265,7 +265,7 @@ def enclu(
     return _execute(self, name, body, rbx, rcx, rdx)
 
 
-def enclv(self: LogicalProcessor, leaf: int) -> None:
+def enclv(self: LpMemory, leaf: int) -> None:
     """Execute ENCLV: not modelled, and not announced."""
     if not self.processor.part.absent_leaves_fault:
         raise Unmodelled(f"ENCLV[{ENCLV_LEAVES.get(leaf, hex(leaf))}]")
@@ -273,7 +273,7 @@ def enclv(self: LogicalProcessor, leaf: int) -> None:
 
 
 def encls_steps(
-    self: LogicalProcessor, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0, *, cpl: int = 0
+    self: LpMemory, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0, *, cpl: int = 0
 ) -> Steps[Status | None]:
     """ENCLS in a task: claim what the leaf locks, yield one point, execute, release."""
     if LIVE.execution is not None:
@@ -283,7 +283,7 @@ def encls_steps(
 
 
 def enclu_steps(
-    self: LogicalProcessor, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0, *, cpl: int = 3
+    self: LpMemory, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0, *, cpl: int = 3
 ) -> Steps[Status | None]:
     """ENCLU in a task: claim what the leaf locks, yield one point, execute, release."""
     if LIVE.execution is not None:
@@ -293,7 +293,7 @@ def enclu_steps(
 
 
 def _in_flight(
-    lp: LogicalProcessor, name: str, body: Body, rbx: int, rcx: int, rdx: int, *, user: bool
+    lp: LpMemory, name: str, body: Body, rbx: int, rcx: int, rdx: int, *, user: bool
 ) -> Steps[Status | None]:
     busy, held, page = claim(lp, name, user)
     claims = lp.processor.claims

@@ -18,10 +18,10 @@ from softsgx.spec.msr import (
 )
 
 if TYPE_CHECKING:
-    from softsgx.cpu.lp import LogicalProcessor
+    from softsgx.cpu.state import LpState
 
 
-def rdmsr(self: LogicalProcessor, msr: int) -> int:
+def rdmsr(self: LpState, msr: int) -> int:
     """IA32_FEATURE_CONTROL, IA32_U_CET or an IA32_SGXLEPUBKEYHASH register.
 
     #GP(0) if the part has none.
@@ -38,7 +38,7 @@ def rdmsr(self: LogicalProcessor, msr: int) -> int:
     return int.from_bytes(self.lepubkeyhash[at : at + 8], "little")
 
 
-def wrmsr(self: LogicalProcessor, msr: int, value: int) -> None:
+def wrmsr(self: LpState, msr: int, value: int) -> None:
     """Write an MSR; #GP(0) where it is locked or launch control is not enabled."""
     if not isinstance(value, int):
         raise TypeError(f"value: {value!r} is not an integer")
@@ -60,7 +60,7 @@ def wrmsr(self: LogicalProcessor, msr: int, value: int) -> None:
     self.lepubkeyhash = old[:at] + value.to_bytes(8, "little") + old[at + 8 :]
 
 
-def _write_u_cet(lp: LogicalProcessor, value: int) -> None:
+def _write_u_cet(lp: LpState, value: int) -> None:
     if lp.secs is not None:
         raise RuntimeError("WRMSR is not possible inside an enclave: CPL is 3")
     if not lp.processor.part.cet:

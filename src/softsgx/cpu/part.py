@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from softsgx.cpu.arguments import check_range, check_types
 from softsgx.sim import Unmodelled
@@ -63,6 +63,10 @@ _XSS_ONLY = 1 << 11 | 1 << 12
 def xsave_size(xfrm: int) -> int:
     """Bytes of the XSAVE area for XFRM, with the component layout of this model."""
     return compute_xsave_size(xfrm, dict(XSAVE_COMPONENTS))
+
+
+# Leaves with a number in the manual that no part has here, and that have no body.
+UNMODELLED_LEAVES: Final = frozenset({"EVERIFYREPORT2", "EUPDATESVN"})
 
 
 def _feature(default: Any, what: str) -> Any:

@@ -18,12 +18,12 @@ from softsgx.spec.tcs import TCS_AEXNOTIFY, TCS_OFF_CSSA, TCS_OFF_FLAGS, TCS_OFF
 from softsgx.spec.translation import PTE_WRITE_DONE
 
 if TYPE_CHECKING:
-    from softsgx.cpu.lp import LogicalProcessor
+    from softsgx.cpu.state import LpState
 
 _USER: Final = PTE_P | PTE_U
 
 
-def interrupt_and_resume(lp: LogicalProcessor) -> bool:
+def interrupt_and_resume(lp: LpState) -> bool:
     """Take an interrupt inside and resume. False, and nothing is changed, unless both must succeed.
 
     That is for a thread whose TCS and one-page frame are mapped and in the EPCM as they have to be,
@@ -41,7 +41,7 @@ def interrupt_and_resume(lp: LogicalProcessor) -> bool:
     return True
 
 
-def _would_resume(lp: LogicalProcessor) -> bool:
+def _would_resume(lp: LpState) -> bool:
     """Whether ERESUME of the current TCS would find everything in place."""
     secs, frame = lp.secs, lp.ssa_frame
     assert secs is not None

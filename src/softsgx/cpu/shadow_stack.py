@@ -7,29 +7,16 @@ Technology (CET)"; SDM 3A, 4.6 "Access Rights".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
+from softsgx.cpu.access import check_shadow_access
+from softsgx.cpu.memory import LpMemory
+from softsgx.cpu.state import LpState
 from softsgx.mem.tlb import ABORT, SHADOW_READ, SHADOW_WRITE
 from softsgx.spec.bits import MASK64, PAGE_MASK
-from softsgx.spec.cet import ENDBR_EN, SH_STK_EN, U_CET_SUPPRESS, U_CET_TRACKER
+from softsgx.spec.cet import ENDBR_EN, U_CET_SUPPRESS, U_CET_TRACKER
 from softsgx.spec.msr import CR4_CET
 
-if TYPE_CHECKING:
-    from softsgx.cpu.lp import LogicalProcessor
 
-_KINDS: Final = "READ, WRITE, FETCH, SHADOW_READ, SHADOW_WRITE"
-
-
-def check_shadow_access(lp: LogicalProcessor, access: int) -> None:
-    """Refuse what is no access, and a shadow-stack access where instructions that make one are #UD:
-    both are mistakes of the caller."""
-    if access not in (SHADOW_READ, SHADOW_WRITE):
-        raise ValueError(f"access {access!r}: one of {_KINDS} (mem.tlb) is needed")
-    if not (lp.cr4 & CR4_CET and lp.u_cet & SH_STK_EN):
-        raise RuntimeError("a shadow-stack access, yet no shadow stack is in use")
-
-
-def shadow_load(self: LogicalProcessor, address: int) -> int:
+def shadow_load(self: LpMemory, address: int) -> int:
     """Read 8 bytes by a shadow-stack access, as RET does."""
     _check(self, address)
     entry = self.translate(address, SHADOW_READ)
@@ -38,7 +25,7 @@ def shadow_load(self: LogicalProcessor, address: int) -> int:
     return self.processor.memory.read_int(entry & ~PAGE_MASK | address & PAGE_MASK, 8)
 
 
-def shadow_store(self: LogicalProcessor, address: int, value: int) -> None:
+def shadow_store(self: LpMemory, address: int, value: int) -> None:
     """Write 8 bytes by a shadow-stack access, as CALL does."""
     _check(self, address)
     entry = self.translate(address, SHADOW_WRITE)
@@ -47,18 +34,18 @@ def shadow_store(self: LogicalProcessor, address: int, value: int) -> None:
         self.processor.memory.write(physical, value.to_bytes(8, "little"))
 
 
-def _check(lp: LogicalProcessor, address: int) -> None:
+def _check(lp: LpState, address: int) -> None:
     check_shadow_access(lp, SHADOW_READ)
     if address & 7:
         raise ValueError(f"address {address:#x}: a shadow-stack access of 8 bytes is aligned")
 
 
-def indirect_branch(self: LogicalProcessor) -> None:
+def indirect_branch(self: LpState) -> None:
     """What an indirect CALL or JMP does to the tracker: it waits for ENDBRANCH."""
     if self.cr4 & CR4_CET and self.u_cet & ENDBR_EN and not self.u_cet & U_CET_SUPPRESS:
         self.u_cet |= U_CET_TRACKER
 
 
-def endbranch(self: LogicalProcessor) -> None:
+def endbranch(self: LpState) -> None:
     """What ENDBR64 does to the tracker: it is idle and no longer suppressed."""
     self.u_cet &= ~(U_CET_TRACKER | U_CET_SUPPRESS)

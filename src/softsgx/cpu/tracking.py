@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from softsgx.cpu.secs import Secs
 
 if TYPE_CHECKING:
-    from softsgx.cpu.processor import Processor
+    from softsgx.cpu.state import Package
 
 
 def enter(secs: Secs) -> int:
@@ -47,7 +47,7 @@ def track(secs: Secs) -> bool:
     return True
 
 
-def stamp(processor: Processor, secs: Secs, page: int) -> None:
+def stamp(processor: Package, secs: Secs, page: int) -> None:
     """EBLOCK, EMODPR, EMODT: remember when the page's translations became obsolete."""
     if not processor.readings.etrack_needed_when_empty and not secs.inside:
         processor.epcm.stamp[page] = 0  # nobody to follow, even for an EACCEPT from inside later
@@ -57,13 +57,13 @@ def stamp(processor: Processor, secs: Secs, page: int) -> None:
         processor.stamp_entries[page] = secs.entries
 
 
-def forget(processor: Processor, page: int) -> None:
+def forget(processor: Package, page: int) -> None:
     """The page's stamp is of no account any more: it was accepted, or is no page any more."""
     processor.epcm.stamp[page] = 0
     processor.stamp_entries.pop(page, None)
 
 
-def tracked(processor: Processor, secs: Secs, page: int) -> bool:
+def tracked(processor: Package, secs: Secs, page: int) -> bool:
     """Whether no processor can hold a translation of the page from before its stamp."""
     stamped = processor.epcm.stamp[page]
     if stamped == 0:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from softsgx.cpu import Fault, Readings
+from softsgx.cpu import Bare, Fault, Readings
 from softsgx.cpu.bare import BareEnclave
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import MODIFIED, PENDING, PR, REG, RWX, TCS, TRIM, VALID, R, W, X
@@ -258,7 +258,7 @@ def test_two_cycles_later_the_page_is_tracked_whoever_is_inside() -> None:
 
 def test_a_thread_of_another_enclave_does_not_matter() -> None:
     enclave = edmm.running(lps=3)
-    other = enclave.bare.enclave(base=edmm.BASE + (1 << 32))
+    other = Bare(processor=enclave.bare.processor).enclave(base=edmm.BASE + (1 << 32))
     other.enter(enclave.bare.processor.lps[2])
     enclave.bare.emodpr(enclave.pages[DATA], R)
     etrack(enclave)

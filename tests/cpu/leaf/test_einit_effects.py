@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from softsgx.cpu import Bare, Fault
+from softsgx.cpu import Bare, Fault, LogicalProcessor
 from softsgx.cpu.signature import sign
 from softsgx.spec.leaves import EINIT
 from softsgx.spec.msr import RFLAGS_STATUS, RFLAGS_ZF
@@ -197,8 +197,9 @@ def test_the_signer_in_the_hash_msrs_needs_no_token() -> None:
 
 def test_the_hash_msrs_belong_to_one_logical_processor() -> None:
     a = attempt()
-    other = a._replace(lp=a.lp.processor.lps[1])
-    assert execute(other) == SGX_INVALID_EINITTOKEN
+    other = a.lp.processor.lps[1]
+    assert isinstance(other, LogicalProcessor)
+    assert execute(a._replace(lp=other)) == SGX_INVALID_EINITTOKEN
     assert execute(a) == 0
 
 

@@ -2,7 +2,7 @@
 
 from softsgx.cpu.fault import ENCLU_PFEC, GP, PF
 from softsgx.cpu.lp import LogicalProcessor
-from softsgx.cpu.operands import enclave_page, enclave_secinfo, in_elrange, usable_page
+from softsgx.cpu.operands import enclave_page, enclave_secinfo, usable_page
 from softsgx.spec.concurrency import BUSY_TARGET_M
 from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_MASK, REG, RWX, VALID, R, W
 
@@ -16,9 +16,9 @@ def emodpe(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
         raise GP("EMODPE.01")  # RBX (SECINFO) not 64-byte aligned
     if rcx & 4095:
         raise GP("EMODPE.02")  # RCX not 4 KiB aligned
-    if not in_elrange(lp, rbx):
+    if not lp.elrange_base <= rbx < lp.elrange_end:
         raise GP("EMODPE.03")  # RBX outside ELRANGE
-    if not in_elrange(lp, rcx):
+    if not lp.elrange_base <= rcx < lp.elrange_end:
         raise GP("EMODPE.04")  # RCX outside ELRANGE
     info = enclave_page(lp, rbx, False, "EMODPE.05")  # RBX is not in the EPC
     page = enclave_page(lp, rcx, False, "EMODPE.06")  # RCX is not in the EPC

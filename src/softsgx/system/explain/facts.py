@@ -27,8 +27,9 @@ from softsgx.spec.translation import ABORT, PTE_P, PTE_PFN_MASK, pte_text, right
 from softsgx.system.explain.history import Change, History
 
 if TYPE_CHECKING:
-    from softsgx.cpu import LogicalProcessor, Processor
+    from softsgx.cpu import LogicalProcessor
     from softsgx.cpu.secs import Secs
+    from softsgx.cpu.state import Package
     from softsgx.linux.mm import Mm, Vma
 
 DUE: Final = PENDING | MODIFIED | PR
@@ -165,12 +166,12 @@ class Moment(NamedTuple):
     secs: Secs | None
 
 
-def epc_number(processor: Processor, pte: int) -> int:
+def epc_number(processor: Package, pte: int) -> int:
     """The EPC page that a page-table entry leads to; -1 if it is none."""
     return processor.epc.index((pte & PTE_PFN_MASK) >> PAGE_SHIFT)
 
 
-def tcs_in(processor: Processor, number: int) -> TCS:
+def tcs_in(processor: Package, number: int) -> TCS:
     """The TCS in an EPC page."""
     return TCS.unpack(processor.memory.read(processor.epc.physical(number), TCS.SIZE))
 
