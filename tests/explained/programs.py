@@ -27,6 +27,7 @@ from softsgx.runner.options import ENGINES, Options
 from softsgx.runner.process import bpf, stops
 from softsgx.runner.process.world import World
 from softsgx.runner.session.session import part_of
+from softsgx.runner.supervisor.engines import hardware
 from softsgx.runner.supervisor.loading import Loader
 from softsgx.runner.supervisor.supervisor import Supervisor
 from tests.explained.judge import Finding, Judge
@@ -79,15 +80,13 @@ def run(command: list[str], setting: Setting) -> Judge:
     """One program from its start to its end."""
     asked = Options(engine=setting.engine, linux=setting.linux, sgx1=setting.sgx1, epc="2M")
     part, readings = part_of(asked)
-    native = setting.engine == "native"
-    world = World(
-        native=native, epc=asked.epc, linux=asked.linux, part=part, readings=readings, seed=0
-    )
+    kinds = hardware(setting.engine)
+    world = World(kinds, epc=asked.epc, linux=asked.linux, part=part, readings=readings, seed=0)
     judge = Judge(world.machine, instructions=True)
     judge_answers(judge)
     engine: Any = setting.engine
     policy = CpuidPolicy(part, world.machine.processor.epc.cpuid_sections(), engine, None)
-    supervisor = Supervisor(world, Loader(policy))
+    supervisor = Supervisor(world, Loader(policy), setting.engine)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     supervisor.start(command[0], command, inherited())
     try:

@@ -33,6 +33,7 @@ from softsgx.runner.host.inherited import inherited
 from softsgx.runner.options import ENGINES
 from softsgx.runner.process.identity import Identity
 from softsgx.runner.process.world import World
+from softsgx.runner.supervisor.engines import hardware
 from softsgx.runner.supervisor.loading import Loader
 from softsgx.runner.supervisor.supervisor import Supervisor
 from softsgx.spec.bits import PAGE_SHIFT
@@ -136,8 +137,8 @@ class Findings:
 class Watched(Supervisor):
     """A supervisor that checks the invariants while it runs."""
 
-    def __init__(self, world: WatchedWorld, loader: Loader) -> None:
-        super().__init__(world, loader)
+    def __init__(self, world: WatchedWorld, loader: Loader, engine: str) -> None:
+        super().__init__(world, loader, engine)
         self.ever = world
         self.found = Findings()
         self._events = 0
@@ -201,9 +202,9 @@ def run(
     """One program from its start to its end, supervised by this process."""
     part: Any = part_for(engine, sgx1=False)
     MOVED.watch()
-    world = WatchedWorld(native=engine == "native", epc=epc, linux="6.12", seed=seed, part=part)
+    world = WatchedWorld(hardware=hardware(engine), epc=epc, linux="6.12", seed=seed, part=part)
     policy = CpuidPolicy(part, world.machine.processor.epc.cpuid_sections(), engine, None)
-    supervisor = Watched(world, Loader(policy))
+    supervisor = Watched(world, Loader(policy), engine)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     supervisor.start(command[0], [*command, str(seed), str(operations)], inherited())
     try:

@@ -82,10 +82,6 @@ RUNNER_EXCEPTIONS: Final = frozenset(
         ("calls/nodes.py", "supervisor"),
         ("calls/process_mem.py", "supervisor"),
         ("calls/table.py", "supervisor"),
-        ("enclaves/threads.py", "emulator"),
-        ("process/tracee.py", "emulator"),
-        ("process/tracee.py", "native"),
-        ("process/world.py", "native"),
     }
 )
 

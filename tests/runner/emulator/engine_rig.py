@@ -20,7 +20,7 @@ from softsgx.cpu import Bare, LogicalProcessor, Part
 from softsgx.cpu.fault import Fault
 from softsgx.cpu.part import DEFAULT_PART
 from softsgx.runner.emulator.blocks import Stop, Why
-from softsgx.runner.emulator.engine import Engine
+from softsgx.runner.emulator.emulator import Emulator
 from softsgx.runner.inserted.doorbell import Doorbell
 from softsgx.runner.inserted.mailboxes import Mailboxes
 from softsgx.runner.process.arena import ArenaMemory
@@ -99,7 +99,7 @@ class EngineRig:
         self.mailboxes = Mailboxes()
         self.doorbell = Doorbell(self.mailboxes)
         self.host = HostMemory(os.getpid(), lambda address: False)
-        self.engine = Engine(memory, self.host, self.doorbell, processor.part)
+        self.engine = Emulator(memory, self.host, self.doorbell, processor.part)
         self.engine.timed = timed
         if dbgoptin:  # as a debugger does, with EDBGWR
             flags = processor.epc.physical(self.page(enclave.tcs[0])) + TCS_OFF_FLAGS

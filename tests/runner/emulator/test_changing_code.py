@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from softsgx.runner.emulator.blocks import Why
-from softsgx.runner.emulator.engine import Engine
+from softsgx.runner.emulator.emulator import Emulator
 from softsgx.spec import faults
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R, W, X
@@ -194,7 +194,7 @@ def test_random_changes_by_everybody_are_seen(seed: int) -> None:
     text = assemble("1: mov [rdi], rsi; enclu; .org 64; call rdi; enclu")
     code = text.ljust(3 * PAGE_SIZE, b"\x90")
     with rig(code, code_pages=3, code_rights=RWX, lps=2) as r:
-        other = Engine(r.memory, r.host, r.doorbell, r.processor.part)
+        other = Emulator(r.memory, r.host, r.doorbell, r.processor.part)
         slots = [r.code + 256 * n for n in range(1, 48)]
         values: dict[int, int] = {}
         for slot in slots:

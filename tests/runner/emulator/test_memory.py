@@ -9,7 +9,7 @@ import pytest
 from softsgx.mem.pagetable import PTE_A, PTE_W
 from softsgx.runner.emulator import control
 from softsgx.runner.emulator.blocks import Why
-from softsgx.runner.emulator.engine import Engine
+from softsgx.runner.emulator.emulator import Emulator
 from softsgx.runner.process import hostmem
 from softsgx.runner.ways import WAYS
 from softsgx.spec import faults
@@ -243,7 +243,7 @@ def test_code_written_on_one_engine_runs_as_written_on_another() -> None:
     what one wrote to a page that it could write already was never news at all.
     """
     with rig(JIT, lps=2, code_rights=R | W | X) as r:
-        other = Engine(r.memory, r.host, r.doorbell, r.processor.part)
+        other = Emulator(r.memory, r.host, r.doorbell, r.processor.part)
         registers = {"rsp": r.data + 0x800, "rdx": r.data}
         for value in (3, 4, 5, 6):
             r.set(0, rip=r.code, rdi=r.code + 0x800, rsi=_code(value), **registers)
@@ -520,7 +520,7 @@ def test_increments_of_two_emulators_on_host_memory_add_up(
     pages = HostPages(1)
     with rig("1: lock inc qword ptr [rdi]; dec rcx; jne 1b; enclu", lps=2) as r:
         host = hostmem.HostMemory(r.host.pid, lambda address: False)
-        other = Engine(r.memory, host, r.doorbell, r.processor.part)
+        other = Emulator(r.memory, host, r.doorbell, r.processor.part)
         left = {0: r.engine, 1: other}
         for number in left:
             r.set(number, rdi=pages.address, rcx=500)

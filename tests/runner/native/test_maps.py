@@ -9,6 +9,7 @@ from softsgx.linux.vfs import File
 from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_U, PTE_W
 from softsgx.mem.tlb import FETCH, READ, WRITE
 from softsgx.runner.host import nr
+from softsgx.runner.native.lp import WATCHED
 from softsgx.runner.native.maps import NativeMap
 from softsgx.runner.native.slots import OPERATIONS_MAX
 from softsgx.runner.process.world import LiveProcess, World
@@ -40,7 +41,7 @@ class Bench(NamedTuple):
 
 @pytest.fixture
 def bench() -> Bench:
-    world = World(native=True, epc="2M")
+    world = World(WATCHED, epc="2M")
     process = LiveProcess(world, 1)
     file = File("/dev/sgx_enclave", object(), 2)  # type: ignore[arg-type]
     mm = process.mm

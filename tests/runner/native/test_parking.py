@@ -26,13 +26,13 @@ class Lot:
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
         monkeypatch.setattr(native_parking, "signal_waits", lambda t: t.name in self.signals)
 
-    def _go(self, t: Any) -> None:
-        self.ready.append(t.name)
+    def _go(self, state: Any) -> None:
+        self.ready.append(state.t.name)
 
     def park(self, name: str) -> Any:
-        t: Any = SimpleNamespace(name=name, native=SimpleNamespace(turn=0))
-        self.parking.park(t)
-        return t
+        state: Any = SimpleNamespace(t=SimpleNamespace(name=name), turn=0)
+        self.parking.park(state)
+        return state
 
     def gone_on(self) -> list[str]:
         ready, self.ready = self.ready, []
@@ -57,7 +57,7 @@ def test_who_was_parked_first_goes_on_when_another_is_parked(lot: Lot) -> None:
     lot.park("b")
     assert lot.gone_on() == []
     lot.running = 1  # "c" was just interrupted, at the end of its turn
-    c: Any = SimpleNamespace(name="c", native=SimpleNamespace(turn=10))
+    c: Any = SimpleNamespace(t=SimpleNamespace(name="c"), turn=10)
     lot.parking.park(c)
     assert lot.gone_on() == ["a"]
     assert len(lot.parking) == 2
@@ -109,7 +109,7 @@ def test_a_turn_is_longer_than_one_tick(lot: Lot) -> None:
         assert lot.gone_on() == ["b"]
     lot.parking.park(t)
     assert lot.gone_on() == ["a"]
-    assert t.native.turn == 0
+    assert t.turn == 0
 
 
 def test_who_computes_for_hours_alone_is_never_parked(lot: Lot) -> None:

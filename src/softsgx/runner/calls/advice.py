@@ -116,7 +116,7 @@ class MemoryAdvice:
                 return
             for start, end in areas(t, 0, TASK_SIZE):
                 t.inject(nr.MUNLOCK, start, end - start)
-            if self.world.native:
+            if self.supervisor.engine.in_process:
                 t.inject(nr.MUNLOCK, NATIVE_EPC, self.world.memory.count * PAGE_SIZE)
 
         to_exit(t, locked)

@@ -25,7 +25,7 @@ class CpuTime:
         self.supervisor = supervisor
         self.timers = CpuTimers(supervisor.doorbell)
         self.calls = TimerCalls(self.timers)
-        supervisor.enclaves.worked = self._worked
+        supervisor.engine.worked = self._worked
 
     def handlers(self) -> dict[int, Handler]:
         """By number of the system call."""
@@ -33,7 +33,7 @@ class CpuTime:
             nr.CLOCK_GETTIME: self._clock,
             nr.GETRUSAGE: self._rusage,
             nr.TIMES: self._times,
-            **(self.calls.handlers() if not self.supervisor.world.native else {}),
+            **(self.calls.handlers() if not self.supervisor.engine.in_process else {}),
         }
 
     def _worked(self, t: Tracee, seconds: float) -> None:

@@ -20,7 +20,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.runner.host import nr
-from softsgx.runner.native.tick import processor_time
+from softsgx.runner.process.tick import processor_time
 
 if TYPE_CHECKING:
     from softsgx.runner.inserted.doorbell import Doorbell

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from softsgx.linux import syscalls
 from softsgx.linux.errno import EACCES, EEXIST, ENOMEM
 from softsgx.linux.mm import DEFAULT_MMAP_MIN_ADDR, TASK_SIZE, page_aligned_range
+from softsgx.linux.sgx.encl import SgxEncl
 from softsgx.linux.uapi import (
     MAP_ANONYMOUS,
     MAP_FIXED,
@@ -26,7 +27,6 @@ from softsgx.runner.calls.advice import capable
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.layout import END, GATE
-from softsgx.runner.native.load import elrange
 from softsgx.runner.process import bpf
 from softsgx.runner.process.stops import (
     Handler,
@@ -161,8 +161,8 @@ class Mappings:
         """An enclave area was made."""
         self.supervisor.calls.descriptors.watch(t, fd)
         code = None
-        if self.world.native:
-            code = elrange(t, fd, (start, start + length))
+        if self.supervisor.engine.in_process:
+            code = _elrange(t, fd, (start, start + length))
         if t.space.locks_new:
             t.inject(nr.MUNLOCK, start, length)
         self._trace(t, start, start + length, code)
@@ -288,3 +288,12 @@ def _driver_refused(file: File, address: int, length: int, prot: int, result: in
     if result != -EACCES or address & PAGE_MASK or not length:
         return False
     return file.readable and (file.writable or not prot & 2)
+
+
+def _elrange(t: Tracee, fd: int, area: tuple[int, int]) -> tuple[int, int]:
+    """The range where enclave code may be: all of ELRANGE, if the enclave has been created."""
+    file = t.space.process.fget(fd)
+    encl = file.encl if isinstance(file, File) else None
+    if not isinstance(encl, SgxEncl) or not encl.size:
+        return area
+    return min(area[0], encl.base), max(area[1], encl.base + encl.size)

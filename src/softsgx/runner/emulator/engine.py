@@ -1,400 +1,171 @@
-"""The reference engine: enclave code of one address space, executed by Unicorn.
+"""The reference engine: enclave code is executed here, by one emulator for each address space.
 
-The model's TLB is the only source of translations: the emulator's TLB-fill hook asks it, and is
-flushed when the model's TLB was. Threads take turns on one emulator, in slices that end at the
-start of a block, where the state is exact; so atomic operations are atomic between them.
-
-A slice ends when the doorbell rings, when blocks or time are used up, or when the code only waits.
+Threads take turns, in slices. Code inside is never executed in the process, so no stop of a thread
+is ever one of its enclave.
 """
 
 from __future__ import annotations
 
-import mmap
-import struct
-from typing import TYPE_CHECKING, Any, Final
+import time
+from typing import TYPE_CHECKING, Final
 
-from softsgx.cpu.fault import GP, UD, Fault
-from softsgx.mem.tlb import FETCH, READ, WRITE
-from softsgx.runner.code.maddr import exact_address
-from softsgx.runner.code.scan import Illegal
-from softsgx.runner.code.trapped import ENCLU, undefined
-from softsgx.runner.emulator.blocks import Blocks, Stop, Why, address_of, exception
-from softsgx.runner.emulator.code_pages import CodePages
-from softsgx.runner.emulator.fpu import Fpu
-from softsgx.runner.emulator.lonely import Lonely
-from softsgx.runner.emulator.ring3 import PAGES, enter_ring3
-from softsgx.runner.emulator.spins import Spins
-from softsgx.runner.emulator.stores import Kind, Store, StoreKinds, StringStores
-from softsgx.runner.emulator.unicorn_api import (
-    UC_ERR_EXCEPTION,
-    UC_ERR_OK,
-    UC_ERR_WRITE_PROT,
-    UC_HOOK_INSN_INVALID,
-    UC_HOOK_INTR,
-    UC_HOOK_MEM_WRITE_PROT,
-    UC_HOOK_TLB_FILL,
-    UC_PROT_EXEC,
-    UC_PROT_READ,
-    UC_PROT_WRITE,
-    Batch,
-    Context,
-    FillHook,
-    IntrHook,
-    InvalidHook,
-    Uc,
-    UnicornError,
-    WriteHook,
-)
-from softsgx.runner.process.hostmem import OutOfCopies, Stored
-from softsgx.spec import faults
-from softsgx.spec.attributes import MISC_EXINFO
-from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, canonical
-from softsgx.spec.msr import RFLAGS_TF
-from softsgx.spec.registers import RCX, RFLAGS, RIP
+from softsgx.runner.code.trapped import ENCLU
+from softsgx.runner.emulator.blocks import Why
+from softsgx.runner.emulator.emulator import Emulator
+from softsgx.runner.emulator.turns import Turns
+from softsgx.runner.enclaves.threads import EnclaveThreads, enclu_inside
+from softsgx.runner.process.interruption import signal_waits
+from softsgx.runner.process.tick import TIMER_VECTOR
+from softsgx.spec import leaves
+from softsgx.spec.bits import MASK32
+from softsgx.spec.registers import RAX, RIP
 
 if TYPE_CHECKING:
-    from softsgx.cpu import LogicalProcessor, Part
+    from collections.abc import Callable
+
     from softsgx.runner.inserted.doorbell import Doorbell
-    from softsgx.runner.process.arena import ArenaMemory
-    from softsgx.runner.process.hostmem import HostMemory
+    from softsgx.runner.inserted.mailboxes import Mailboxes
+    from softsgx.runner.inserted.vdso import VdsoImage
+    from softsgx.runner.process.tracee import Space, Tracee
+    from softsgx.runner.process.world import World
 
-# Physical addresses for the emulator, behind the EPC and behind all linear addresses of programs:
-# it compares both with the range of the write hook.
-SHADOW_PHYSICAL: Final = 1 << 48  # copies of host pages: stores to them ask the write hook
-BOOT_PHYSICAL: Final = 1 << 49
-ABORT_PHYSICAL: Final = 1 << 50  # a page of ones: the write hook drops what is stored there
-
-# RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8.., RFLAGS, RIP, FS base, GS base
-_REGISTERS: Final = [35, 38, 40, 37, 44, 36, 43, 39, *range(106, 114), 253, 41, 250, 251]
-# What Python does in between, in blocks of a slice that would have taken as long.
-_STORE_BLOCKS: Final = 128
-_FILL_BLOCKS: Final = 64
-_WORDS: Final = struct.Struct("<20Q")
-_ACCESS: Final = {16: READ, 17: WRITE, 18: FETCH}
+_SLICES_BETWEEN_LOOKS: Final = 4
 
 
-class Engine:
-    """One emulator for the enclaves of one address space.
+class EmulatorEngine:
+    """An `enclaves.engine.Engine`: the threads that are inside, and whose turn it is."""
 
-    Slices end by time, and because code spins, if they are `timed`; else by what code does only.
-    """
-
-    timed = True
+    in_process: Final = False
 
     def __init__(
-        self, memory: ArenaMemory, host: HostMemory, doorbell: Doorbell, part: Part
+        self, world: World, mailboxes: Mailboxes, doorbell: Doorbell, vdso: VdsoImage
     ) -> None:
-        self.host = host
-        self.memory = memory
+        self.world = world
         self.doorbell = doorbell
-        self.uc = Uc()
-        self._batch = Batch(self.uc, _REGISTERS, [8 * i for i in range(20)], 160)
-        self.fpu = Fpu(self.uc)
-        self._lp: LogicalProcessor | None = None
-        # What the emulator's TLB stands for: see _keep_or_drop.
-        self._valid: tuple[Any, ...] = (None,)
-        self._flushes = -1
-        self._pages = CodePages(memory, self._forget_page)
-        self._entries: dict[int, int] = {}
-        self._full = False
-        # Stores to host memory: their kinds by RIP, a string store to be done, one not to be.
-        self._string: Store | None = None
-        self._single = -1  # RCX of the element that the emulator stores itself
-        self._strings = StringStores(memory, host)
-        self._kinds = StoreKinds(self.uc, self._pages.read, self._pages.changing)
-        self._fault: Fault | None = None
-        self._intr, self._invalid, self._upto = -1, False, 0
-        self.fills = 0
-        self._boot = mmap.mmap(-1, 3 * PAGE_SIZE)
-        self._ones = mmap.mmap(-1, PAGE_SIZE)
-        self._ones[:] = b"\xff" * PAGE_SIZE
-        self._map()
-        self.uc.hook(UC_HOOK_TLB_FILL, FillHook(self._fill))
-        enter_ring3(self.uc, self._boot)
-        self._install_hooks(part)
-        self._clean = Context(self.uc)
+        self.threads = EnclaveThreads(world, mailboxes, vdso, self)
+        self.emulated = 0.0
+        self.worked: Callable[[Tracee, float], None] = lambda t, seconds: None
+        self._turns = Turns()
+        self._emulators: dict[Space, Emulator] = {}
 
-    def _map(self) -> None:
-        uc, memory, host = self.uc, self.memory, self.host
-        uc.map_memory(memory.first << PAGE_SHIFT, memory.count * PAGE_SIZE, memory.address)
-        uc.map_memory(SHADOW_PHYSICAL, host.shadow_size, host.shadow_address, UC_PROT_READ)
-        uc.map_memory(BOOT_PHYSICAL, 3 * PAGE_SIZE, address_of(self._boot))
-        uc.map_memory(ABORT_PHYSICAL, PAGE_SIZE, address_of(self._ones), UC_PROT_READ)
+    # Into the enclave
 
-    def _install_hooks(self, part: Part) -> None:
-        uc = self.uc
-        self.blocks = Blocks(uc, self.doorbell, self._pages.read, self._pages.place, part)
-        self.spins = Spins(self.memory, self.blocks)
-        self._lonely = Lonely(self.blocks, self.host, self.doorbell)
-        last = ABORT_PHYSICAL + PAGE_SIZE - 1
-        uc.hook(UC_HOOK_MEM_WRITE_PROT, WriteHook(self._on_write), begin=SHADOW_PHYSICAL, end=last)
-        uc.hook(UC_HOOK_INTR, IntrHook(self._on_intr))
-        uc.hook(UC_HOOK_INSN_INVALID, InvalidHook(self._on_invalid))
+    def request(self, t: Tracee, mailbox: int) -> None:
+        """As Engine.request."""
+        self.threads.requested(t, mailbox)
+        self._enter(t)
 
-    def close(self) -> None:
-        """Free the emulator."""
-        self.uc.close()
+    def trapped(self, t: Tracee, regs: list[int], rip: int) -> None:
+        """As Engine.trapped."""
+        self.threads.trapped(t, regs, rip)
+        self._enter(t)
 
-    def run(self, lp: LogicalProcessor, alone: bool = False) -> Stop:
-        """Execute the enclave code of `lp`, which is inside, until something stops it.
+    def _enter(self, t: Tracee) -> None:
+        if self.threads.enclu_outside(t):
+            if t.space not in self._emulators:
+                host = t.space.attach_memory()
+                part = self.world.machine.processor.part
+                self._emulators[t.space] = Emulator(self.world.memory, host, self.doorbell, part)
+            self._slice(t)
 
-        Registers are taken from and given back to `lp`, so between two slices it is as if the
-        processor itself had executed. `alone`: nobody else wants to execute.
-        """
-        self._load(lp)
-        self.blocks.begin(self.timed)
-        self._fault = self._string = None
-        self._intr, self._invalid, self._single, self._upto = -1, False, -1, 0
-        error = self._execute(lp, lp.regs[RIP], 0)
-        if self.spins.suspected:
-            error = self._one_round(lp)
-        while alone and self._lonely.may_go_on():
-            error = self._execute(lp, self._kinds.rip(), 0)
-        if self.timed and not alone and (why := self.spins.further()):
-            error = self._execute(lp, self._kinds.rip(), 0)
-            self.spins.settle(why)
-        if self.blocks.illegal is not None:
-            error = self._up_to_illegal(lp, *self.blocks.illegal)
-        self._save(lp)
-        return self._reason(lp, error)
+    # Slices
 
-    def _execute(self, lp: LogicalProcessor, rip: int, until: int) -> int:
-        """Execute from `rip`; go on after what is no concern of the enclave."""
-        error = self.uc.start(rip, until)
+    def turn(self) -> bool:
+        """As Engine.turn: a slice of the thread whose turn it is."""
+        if not self._turns:
+            return False
+        self._slice(self._turns.popleft())
+        return True
+
+    def _slice(self, t: Tracee) -> None:
+        emulator = self._emulators[t.space]
+        lp = t.lp
+        t.speak()
         while True:
-            if self.blocks.again is not None:
-                block, size = self.blocks.again
-                self.blocks.again = None
-                self.uc.forget_code(block, block + size)
-                error = self.uc.start(block, until)
+            if not self.threads.resumed(t):
+                return
+            if self.world.tick.due(t):
+                lp.interrupt(TIMER_VECTOR)  # the kernel handles the timer, and returns to the AEP
                 continue
-            if self._string is not None:
-                self._save(lp)
-                self._do_string(lp)
-                if self._fault is not None:
-                    return error
-            if self._full or (self._intr == faults.DB and not lp.dbgoptin):
-                self._save(lp)
-                if self._full:  # no room for one more copy: all anew, and the instruction again
-                    self._full = False
-                    self._drop()
-                else:  # after an opt-out entry POPF leaves TF as it is: 0
-                    self._intr = -1
-                    lp.regs[RFLAGS] &= ~RFLAGS_TF
-                self._recover()
-                self._load_registers(lp)
-            elif error == UC_ERR_WRITE_PROT and self._fault is None:
-                self._save(lp)  # a store on top of a stale copy: the instruction again
+            began = time.thread_time()
+            stop = emulator.run(lp, alone=not self._turns)
+            spent = time.thread_time() - began
+            t.cpu_time += spent
+            self.emulated += spent
+            self.worked(t, spent)
+            if stop.why is Why.ENCLU:
+                self._enclu(t)
+            elif stop.why is Why.FAULT:
+                assert stop.fault is not None
+                self.threads.fault_inside(t, stop.fault)
             else:
-                return error
-            error = self.uc.start(lp.regs[RIP], until)
+                self._end_of_slice(t, stop.why in (Why.PAUSE, Why.SPIN))
+                return
+            if not t.inside:
+                return
+            if self.doorbell.rung:
+                self._end_of_slice(t)
+                return
 
-    def _one_round(self, lp: LogicalProcessor) -> int:
-        """The code seems to spin: does it change memory?"""
-        self._save(lp)
-        self.spins.begin((list(lp.regs), lp.fsbase, lp.gsbase, lp.x.legacy))
-        self.uc.flush_tlb()
-        error = self._execute(lp, lp.regs[RIP], 0)
-        self._save(lp)
-        self.spins.end((list(lp.regs), lp.fsbase, lp.gsbase, lp.x.legacy))
-        return error
-
-    def _up_to_illegal(self, lp: LogicalProcessor, block: int, illegal: Illegal) -> int:
-        """Stopped at the start of a block with an illegal instruction: execute up to that."""
-        self._upto = block + illegal.offset
-        if illegal.offset == 0:
-            return UC_ERR_OK
-        self.uc.forget_code(block, self._upto + 1)
-        return self._execute(lp, block, self._upto)
-
-    def _load(self, lp: LogicalProcessor) -> None:
-        self._keep_or_drop(lp)
-        if self.memory.code_writes != self._pages.writes:
-            self._pages.writes = self.memory.code_writes
-            self._drop()  # so that it is noted anew which pages code is fetched from
-            self.uc.flush_code()
-            self._kinds.forget()
-            self.blocks.forget()
-        self._lp = self._pages.lp = lp
-        self._load_registers(lp)
-
-    def _keep_or_drop(self, lp: LogicalProcessor) -> None:
-        """Drop the emulator's translations when the model's were flushed.
-
-        If nothing has changed that a walk looks at, the walks would only give the same again; then
-        both keep them.
-        """
-        processor = lp.processor
-        state = (lp, lp.secs, lp.space, lp.space.generation, processor.epcm.generation)
-        fresh = not self.host.begin_slice()
-        if self.memory.engine is not self:
-            # What another engine did to pages that both use shows when they are filled again.
-            self.memory.engine = self
-            fresh = False
-        if fresh and state == self._valid:
-            if lp.tlb.flushes != self._flushes:
-                lp.tlb.entries.update(self._entries)
-                self._flushes = lp.tlb.flushes
-            return
-        if lp.tlb.flushes == self._flushes and self._valid[0] is lp and fresh:
-            # The model's TLB was not flushed: what it holds, stale or not, stays valid until then.
-            self._valid = (lp,)
-            return
-        self._valid = state
-        self._flushes = lp.tlb.flushes
-        self._drop()
-
-    def _drop(self) -> None:
-        self.host.drop_copies()
-        self.uc.flush_tlb()
-
-    def _load_registers(self, lp: LogicalProcessor) -> None:
-        _WORDS.pack_into(self._batch.buffer, 0, *lp.regs, lp.fsbase, lp.gsbase)
-        self._batch.write()
-        self.fpu.load(lp.x.legacy)
-
-    def _save(self, lp: LogicalProcessor) -> None:
-        self._batch.read()
-        *regs, lp.fsbase, lp.gsbase = _WORDS.unpack(self._batch.buffer)
-        lp.regs[:] = regs
-        image = self.fpu.save()
-        if image != lp.x.legacy:
-            lp.x.legacy = image
-        self._entries = dict(lp.tlb.entries)
-        self.host.drain()
-
-    def _reason(self, lp: LogicalProcessor, error: int) -> Stop:
-        if self._fault is not None or self._intr >= 0 or error == UC_ERR_EXCEPTION:
-            self._recover()
-        if self._fault is not None:
-            self._exact(lp, self._fault)
-            return Stop(Why.FAULT, self._fault)
-        if self._intr >= 0:
-            return Stop(Why.FAULT, exception(self._intr))
-        if error == UC_ERR_EXCEPTION:
-            raise UnicornError(f"exception without a cause at {lp.regs[RIP]:#x}")
-        if self._invalid:
-            code = self._pages.read(lp.regs[RIP], 3)
-            return Stop(Why.ENCLU) if code == ENCLU else Stop(Why.FAULT, UD(undefined(code)))
-        if self._upto and lp.regs[RIP] == self._upto:
-            return Stop(Why.FAULT, self._refusal(lp, self._upto))
-        if error:
-            raise UnicornError(f"error {error} at {lp.regs[RIP]:#x}")
-        return Stop(self.blocks.why)
-
-    def _exact(self, lp: LogicalProcessor, fault: Fault) -> None:
-        """An enclave that is told of its page faults is told the exact address."""
-        secs = lp.secs
-        if fault.vector != faults.PF or secs is None or not secs.MISCSELECT & MISC_EXINFO:
-            return
-        rip = lp.regs[RIP]
-        if fault.code & faults.PFEC_I:
-            fault.address = max(rip, fault.address)
-            return
-        fault.address = exact_address(lp, self._pages.read(rip, 15), fault.address)
-
-    def _refusal(self, lp: LogicalProcessor, rip: int) -> Fault:
-        """What an illegal instruction raises: #UD, but INT3 after an opt-in entry is #BP."""
-        if lp.dbgoptin and self._pages.read(rip, 1) == b"\xcc":
-            return Fault(faults.BP, "CODE.03")
-        return UD("CODE.02")  # an instruction that is illegal inside an enclave
-
-    def _recover(self) -> None:
-        """The emulator remembers an exception until somebody delivers it, which is not its part:
-        the next one would become a double fault. Go back to a state without it."""
-        self._clean.restore()
-        self.fpu.image = None
-
-    # Hooks
-
-    def _fill(self, _uc: Any, address: int, kind: int, entry: Any, _data: Any) -> bool:
-        self.fills += 1
-        lp = self._lp
-        access = _ACCESS[kind]
-        answer = entry[0]
-        if lp is None:  # bringing the emulator to CPL 3: code, stack, descriptor table
-            answer.paddr = BOOT_PHYSICAL + PAGE_SIZE * PAGES.get(address, 2)
-            answer.perms = UC_PROT_READ | UC_PROT_WRITE | UC_PROT_EXEC
-            return True
-        self.blocks.charge(_FILL_BLOCKS)
-        try:
-            if not canonical(address):
-                raise GP("ACCESS.02")  # address not canonical
-            if lp.elrange_base <= address < lp.elrange_end:
-                word = lp.tlb.entries.get(address >> PAGE_SHIFT, 0)
-                if not word & access:
-                    word = lp.translate(address, access)
-                answer.paddr = word & ~PAGE_MASK
-                writes = access == WRITE or not self.spins.trial
-                if writes and word & WRITE:
-                    self.spins.wrote((word >> PAGE_SHIFT) - self.memory.first)
-                answer.perms = self._pages.rights(address >> PAGE_SHIFT, word, access, writes)
-                return True
-            if access == FETCH:
-                raise GP("ACCESS.01")  # fetch outside ELRANGE while in enclave mode
-            if self.host.is_enclave(address):
-                lp.translate(address, access)  # the abort page, if the page tables allow it
-                answer.paddr = ABORT_PHYSICAL
-            else:
-                offset = self.host.translate(address, access == WRITE)
-                answer.paddr = SHADOW_PHYSICAL + (offset & ~PAGE_MASK)
-        except Fault as fault:
-            self._fault = fault
-            return False
-        except OutOfCopies:
-            self._full = True
-            return False
-        answer.perms = UC_PROT_READ | (UC_PROT_WRITE if access == WRITE else 0)
-        return True
-
-    def _on_write(
-        self, _uc: Any, _kind: int, physical: int, size: int, value: int, _data: Any
-    ) -> bool:
-        """A store to a copy of a host page, or to the abort page."""
-        self.blocks.charge(_STORE_BLOCKS)
-        if physical >= ABORT_PHYSICAL:
-            return True
-        offset = physical - SHADOW_PHYSICAL
-        store = self._kinds.current()
-        if store.kind is Kind.STRING and self._kinds.rcx() != self._single:
-            self._string = store
-            self.spins.stored()
-            return False
-        if offset & (size - 1):
-            return True  # one that is not aligned is announced only: it comes again byte by byte
-        data = (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
-        if self.spins.trial and self.host.shadow[offset : offset + size] != data:
-            self.spins.stored()
-        if store.kind is Kind.LOCKED:
-            stored = self.host.store_locked(offset, data)
+    def _enclu(self, t: Tracee) -> None:
+        lp = t.lp
+        leaf = lp.regs[RAX] & MASK32
+        fault = enclu_inside(lp)
+        if fault is not None:
+            self.threads.fault_inside(t, fault)
+        elif leaf == leaves.EEXIT:
+            self.threads.leave(t)
         else:
-            stored = self.host.store(offset, data)
-        if stored is Stored.FAULT:
-            self._fault = self.host.refusal(self.host.address_of(offset))
-        return stored is Stored.DONE
+            lp.regs[RIP] += len(ENCLU)
 
-    def _do_string(self, lp: LogicalProcessor) -> None:
-        """A REP string store to host memory, done here as far as it goes by whole pages."""
-        store, self._string = self._string, None
-        assert store is not None
-        try:
-            if not self._strings.run(lp, store):
-                self._single = lp.regs[RCX]
-        except Fault as fault:
-            self._fault = fault
-        except OutOfCopies:
-            self._full = True
-        self._load_registers(lp)
+    def _end_of_slice(self, t: Tracee, waits: bool = False) -> None:
+        t.slices += 1
+        if t.mailbox is None and t.slices % _SLICES_BETWEEN_LOOKS == 0 and signal_waits(t):
+            # Stopped by ptrace, a thread does not get its signals: let it go to the AEP.
+            t.lp.interrupt()
+            self.threads.leave(t)
+            return
+        self._turns.append(t, waits)
 
-    def _forget_page(self, page: int) -> None:
-        self._kinds.forget()
-        self.blocks.forget_page(page)
+    # Stops: a thread waits in its mailbox or is stopped at its ENCLU, as long as it is inside.
 
-    def _on_intr(self, _uc: Any, number: int, _data: Any) -> None:
-        self._intr = number
-        self.uc.stop()
+    def rung(self) -> None:
+        """The engine has no timer."""
 
-    def _on_invalid(self, _uc: Any, _data: Any) -> bool:
-        self._invalid = True
-        self.uc.stop()
-        return True
+    def stopped(self, t: Tracee, number: int, event: int) -> bool:
+        """Never a stop of enclave code."""
+        return False
+
+    def settle(self) -> None:
+        """Logical processors are always up to date."""
+
+    def on_the_way(self, t: Tracee, regs: list[int]) -> bool:
+        """The engine has no instructions in the process."""
+        return False
+
+    def interrupted(self, t: Tracee) -> None:
+        """As Engine.interrupted."""
+        if t in self._turns:
+            self._turns.remove(t)
+        self.threads.interrupted(t)
+
+    def put_registers(self, t: Tracee) -> None:
+        """As Engine.put_registers."""
+        self.threads.put_registers(t)
+
+    # Processes
+
+    def forked(self, parent: Tracee, child: Tracee) -> None:
+        """The child gets an emulator of its own with its first entry."""
+
+    def gone(self, t: Tracee) -> None:
+        """As Engine.gone."""
+        if t in self._turns:
+            self._turns.remove(t)
+        self.threads.gone(t)
+
+    def closed(self, space: Space) -> None:
+        """As Engine.closed."""
+        emulator = self._emulators.pop(space, None)
+        if emulator is not None:
+            emulator.close()

@@ -1,1 +1,1 @@
-"""Threads in enclaves: what both engines share."""
+"""Threads in enclaves: what the kernel does with them, and the protocol of an engine."""

@@ -1,14 +1,13 @@
-"""Threads in enclaves: ENCLU outside and inside, slices of emulation, exceptions, signals.
+"""A thread in an enclave, as kernel and vDSO see it: ENCLU outside, exceptions, signals, the exit.
 
 A thread that executed ENCLU outside waits, in its mailbox or in a ptrace stop, until the enclave is
-left. Meanwhile its logical processor is inside, or, after an interrupt, at the AEP.
+left. Meanwhile its logical processor is inside, or, after an interrupt, at the AEP. What executes
+the code inside is an engine (`engine.py`), which has one of these.
 """
 
 from __future__ import annotations
 
-import signal
-import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from softsgx.cpu.fault import Fault
 from softsgx.events.cpu import AccessFaulted, InstructionFaulted
@@ -28,26 +27,17 @@ from softsgx.linux.traps import do_trap
 from softsgx.linux.vdso import FIXED_UP
 from softsgx.mem.tlb import FETCH, READ, WRITE
 from softsgx.runner.code.trapped import ENCLU
-from softsgx.runner.emulator.blocks import Why
-from softsgx.runner.emulator.engine import Engine
-from softsgx.runner.emulator.turns import Turns
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.box import IDLE
 from softsgx.runner.process.forced import force
-from softsgx.runner.process.interruption import signal_waits
 from softsgx.runner.process.signals import Due, signal_state
-from softsgx.runner.process.tick import TIMER_VECTOR
-from softsgx.spec import faults, leaves
-from softsgx.spec.bits import MASK32
+from softsgx.spec import faults
 from softsgx.spec.registers import RAX, RBX, RCX, RDI, RDX, RIP, RSI
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from softsgx.cpu import LogicalProcessor
     from softsgx.cpu.aex import Delivered
     from softsgx.linux.process import Thread
-    from softsgx.runner.inserted.doorbell import Doorbell
     from softsgx.runner.inserted.mailboxes import Mailboxes
     from softsgx.runner.inserted.vdso import VdsoImage
     from softsgx.runner.process.hostmem import HostMemory
@@ -55,51 +45,37 @@ if TYPE_CHECKING:
     from softsgx.runner.process.world import World
 
 _WITH_CODE: Final = frozenset({10, 11, faults.SS, faults.GP, faults.PF, faults.AC})
-_SLICES_BETWEEN_LOOKS: Final = 4
 _FETCH_OUTSIDE: Final = "ACCESS.01"
 
 
-class Enclaves:
-    """All threads that are in enclaves, and the turns they take."""
+class Executing(Protocol):
+    """What is asked here of the engine that executes the code inside."""
+
+    def settle(self) -> None:
+        """The model is about to be used for more than one thread's EENTER or EEXIT.
+
+        From here on the state of every logical processor is that of its thread.
+        """
+
+    def put_registers(self, t: Tracee) -> None:
+        """Give a stopped thread the registers of its logical processor, which is outside."""
+
+
+class EnclaveThreads:
+    """What is done with all threads that are in enclaves, whatever executes the code inside."""
 
     def __init__(
-        self, world: World, mailboxes: Mailboxes, doorbell: Doorbell, vdso: VdsoImage
+        self, world: World, mailboxes: Mailboxes, vdso: VdsoImage, engine: Executing
     ) -> None:
         self.world = world
         self.mailboxes = mailboxes
-        self.doorbell = doorbell
         self.vdso = vdso
-        self.ready = Turns()
-        self.emulated = 0.0  # seconds, of all threads
-        self.worked: Callable[[Tracee, float], None] = lambda t, seconds: None
+        self.engine = engine
 
-    # What only the native engine has to do
+    # Asking
 
-    def stopped(self, t: Tracee, number: int) -> bool:
-        """A signal-delivery stop: True if it was of enclave code, and is served."""
-        return False
-
-    def syscall(self, t: Tracee, regs: list[int]) -> bool:
-        """A stop at a system call: True if it was of enclave code, and is served."""
-        return False
-
-    def settle(self) -> None:
-        """Something is about to happen to the model that is more than an enclave call."""
-
-    def on_the_way(self, t: Tracee, regs: list[int]) -> bool:
-        """A stop between ENCLU and the stub: True if the thread is at its ENCLU again."""
-        return False
-
-    def forked(self, parent: Tracee, child: Tracee) -> None:
-        """A process was copied."""
-
-    def rung(self) -> None:
-        """The doorbell rang."""
-
-    # In
-
-    def request(self, t: Tracee, mailbox: int) -> None:
-        """A thread asks by its mailbox: ENCLU with these registers."""
+    def requested(self, t: Tracee, mailbox: int) -> None:
+        """A thread asks by its mailbox: its registers to the logical processor."""
         box = self.mailboxes.boxes[mailbox]
         t.model()
         lp = t.lp
@@ -107,7 +83,6 @@ class Enclaves:
         lp.x.legacy = box.fx
         t.mailbox = mailbox
         t.inside = True
-        self._go(t)
 
     def trapped(self, t: Tracee, regs: list[int], rip: int) -> None:
         """A thread asks by a ptrace stop; `rip` is where its ENCLU stands."""
@@ -118,17 +93,10 @@ class Enclaves:
         lp.x.legacy = p.get_fpregs(t.tid)
         t.mailbox = None
         t.inside = True
-        self._go(t)
 
-    def _go(self, t: Tracee) -> None:
-        if self._enclu_outside(t):
-            if t.space.engine is None:
-                host = t.space.attach_memory()
-                part = self.world.machine.processor.part
-                t.space.engine = Engine(self.world.memory, host, self.doorbell, part)
-            self._slice(t)
+    # ENCLU
 
-    def _enclu_outside(self, t: Tracee) -> bool:
+    def enclu_outside(self, t: Tracee) -> bool:
         """Execute ENCLU at RIP, outside; True if the thread is inside now."""
         lp = t.lp
         regs = lp.regs
@@ -144,65 +112,15 @@ class Enclaves:
                 continue
             return True
 
-    def _resumed(self, t: Tracee) -> bool:
+    def resumed(self, t: Tracee) -> bool:
         """After an interrupt or a repaired fault the processor is at the AEP: ERESUME, if that is
         what stands there. True if the thread is inside."""
         if t.lp.secs is not None:
             return True
         if self._is_enclu(t, t.lp.regs[RIP]):
-            return self._enclu_outside(t)
-        self._leave(t)
+            return self.enclu_outside(t)
+        self.leave(t)
         return False
-
-    # Slices
-
-    def turn(self) -> None:
-        """Let the next thread execute for a slice."""
-        self._slice(self.ready.popleft())
-
-    def _slice(self, t: Tracee) -> None:
-        engine = t.space.engine
-        lp = t.lp
-        assert engine is not None
-        t.speak()
-        while True:
-            if not self._resumed(t):
-                return
-            if self.world.tick.due(t):
-                lp.interrupt(TIMER_VECTOR)  # the kernel handles the timer, and returns to the AEP
-                continue
-            began = time.thread_time()
-            stop = engine.run(lp, alone=not self.ready)
-            spent = time.thread_time() - began
-            t.cpu_time += spent
-            self.emulated += spent
-            self.worked(t, spent)
-            if stop.why is Why.ENCLU:
-                if lp.regs[RAX] & MASK32 == leaves.EEXIT:
-                    if self._eexit(t):
-                        return
-                else:
-                    self._enclu_inside(t)
-            elif stop.why is Why.FAULT:
-                assert stop.fault is not None
-                self._fault_inside(t, stop.fault)
-            else:
-                self._end_of_slice(t, stop.why in (Why.PAUSE, Why.SPIN))
-                return
-            if not t.inside:
-                return
-            if self.doorbell.rung:
-                self._end_of_slice(t)
-                return
-
-    def _end_of_slice(self, t: Tracee, waits: bool = False) -> None:
-        t.slices += 1
-        if t.mailbox is None and t.slices % _SLICES_BETWEEN_LOOKS == 0 and signal_waits(t):
-            # Stopped by ptrace, a thread does not get its signals: let it go to the AEP.
-            t.lp.interrupt()
-            self._leave(t)
-            return
-        self.ready.append(t, waits)
 
     def _is_enclu(self, t: Tracee, rip: int) -> bool:
         """Whether an ENCLU stands there, replaced or not."""
@@ -211,31 +129,10 @@ class Enclaves:
         host = t.space.attach_memory()
         return host.read(rip, len(ENCLU)) == ENCLU and bool(host.area(rip) & VM_EXEC)
 
-    def _enclu_inside(self, t: Tracee) -> None:
-        if self._executed(t):
-            t.lp.regs[RIP] += len(ENCLU)
-
-    def _eexit(self, t: Tracee) -> bool:
-        if not self._executed(t):
-            return not t.inside
-        self._leave(t)
-        return True
-
-    def _executed(self, t: Tracee) -> bool:
-        """Execute the ENCLU of an enclave; False if it faults, which is served."""
-        lp = t.lp
-        regs = lp.regs
-        try:
-            lp.enclu(regs[RAX], regs[RBX], regs[RCX], regs[RDX])
-        except Fault as fault:
-            self._fault_inside(t, fault)
-            return False
-        return True
-
     # Exceptions
 
-    def _fault_inside(self, t: Tracee, fault: Fault) -> None:
-        """AEX, and then what the kernel makes of it."""
+    def fault_inside(self, t: Tracee, fault: Fault) -> None:
+        """AEX, and then what the kernel makes of it: the thread is at its AEP, or outside."""
         if self.world.log.on:
             _tell_fault(t.lp, fault)
         delivered = t.lp.deliver_fault(fault)
@@ -243,6 +140,7 @@ class Enclaves:
 
     def _repaired(self, t: Tracee, delivered: Delivered) -> bool:
         """Whether the thread may go on where it is; otherwise it was told, and is outside."""
+        self.engine.settle()
         found = self._kernel(t, delivered)
         if found is None:
             return True
@@ -256,7 +154,7 @@ class Enclaves:
             regs[RIP] = self.vdso.exception
             if t.thread is not None:
                 tell_vdso(t.thread, delivered.vector, found.error_code, delivered.cr2)
-            self._leave(t)
+            self.leave(t)
             return False
         self._signal(t, found)
         return False
@@ -272,7 +170,7 @@ class Enclaves:
 
     # Out
 
-    def _leave(self, t: Tracee) -> None:
+    def leave(self, t: Tracee) -> None:
         """Give the host thread the registers of its processor and let it run."""
         t.inside = False
         lp = t.lp
@@ -281,10 +179,11 @@ class Enclaves:
             t.mailbox = None
             self.mailboxes.reply(mailbox, lp.regs, lp.x.legacy)
             return
-        self._set_registers(t)
+        self.engine.put_registers(t)
         p.request(p.PTRACE_CONT, t.tid)
 
-    def _set_registers(self, t: Tracee) -> None:
+    def put_registers(self, t: Tracee) -> None:
+        """`Engine.put_registers` of a thread that was stopped outside."""
         p.set_regs(t.tid, t.to_user(p.get_regs(t.tid)))
         p.set_fpregs(t.tid, t.lp.x.legacy)
 
@@ -304,7 +203,7 @@ class Enclaves:
         if t.mailbox is not None:
             self.mailboxes.control.set_state(t.mailbox, IDLE)
             t.mailbox = None
-        self._set_registers(t)
+        self.engine.put_registers(t)
         found, t.forced = t.forced, None
         assert found is not None
         if signal_state(t.tid).refuses(found.number) and p.at_seccomp_stop(t.tid):
@@ -324,19 +223,26 @@ class Enclaves:
         lp = t.lp
         if lp.enclave_mode:
             lp.interrupt()
-        if t in self.ready:
-            self.ready.remove(t)
         assert t.mailbox is not None
         self.mailboxes.control.set_state(t.mailbox, IDLE)
         t.inside = False
         t.mailbox = None
-        self._set_registers(t)
+        self.engine.put_registers(t)
 
     def gone(self, t: Tracee) -> None:
         """The thread has died."""
-        if t in self.ready:
-            self.ready.remove(t)
         self.mailboxes.control.remove(t.tid)
+
+
+def enclu_inside(lp: LogicalProcessor) -> Fault | None:
+    """Execute the ENCLU at RIP, inside; the fault, if it raised one. RIP stays where it is,
+    unless the enclave was left."""
+    regs = lp.regs
+    try:
+        lp.enclu(regs[RAX], regs[RBX], regs[RCX], regs[RDX])
+    except Fault as fault:
+        return fault
+    return None
 
 
 def _ordinary_fault(thread: Thread, host: HostMemory, code: int, address: int) -> Signal:
@@ -369,6 +275,3 @@ def _tell_fault(lp: LogicalProcessor, fault: Fault) -> None:
         access = WRITE if fault.code & faults.PFEC_W else READ
         at = fault.address
         lp.log.emit(AccessFaulted(lp.id, at, access, fault.vector, fault.code, rule, 0))
-
-
-__all__ = ["BUS_ADRERR", "Enclaves", "signal"]

@@ -22,7 +22,7 @@ from softsgx.system.host import EnclaveEntry
 
 if TYPE_CHECKING:
     from softsgx.linux.process import Thread
-    from softsgx.runner.explored.stepped_engine import SteppedEngine
+    from softsgx.runner.explored.stepped_emulator import SteppedEmulator
 
 _KINDS: Final = {READ: "load", WRITE: "store", FETCH: "fetch"}
 # Slices without a point after which code is taken to wait for others, and to wait in vain.
@@ -42,20 +42,20 @@ class Spins(StepBound):
 
 
 class CodeThread(EnclaveThread):
-    """One entry into an enclave whose code is x86. The program of the entry has the engine."""
+    """One entry into an enclave whose code is x86. The program of the entry has the emulator."""
 
     def run(self, program: Any) -> Steps[Registers]:
         """Execute until EEXIT; the registers that the enclave left."""
-        engine: SteppedEngine = program.engine
+        emulator: SteppedEmulator = program.emulator
         silent = 0
         while True:
             lp = yield from self._be_inside()
-            stop = engine.run(lp)
+            stop = emulator.run(lp)
             if stop.why is Why.MISS:
                 silent = 0
-                page, access = engine.missed
+                page, access = emulator.missed
                 yield (_KINDS[access], ("linear", page), access == WRITE)
-                engine.grant(page, access)
+                emulator.grant(page, access)
             elif stop.why is Why.FAULT:
                 assert stop.fault is not None
                 yield from self._repair(stop.fault)
@@ -97,17 +97,17 @@ class CodeThread(EnclaveThread):
 
 
 class Code:
-    """The program of an ElfEntry: whatever stands at OENTRY, executed by `engine`."""
+    """The program of an ElfEntry: whatever stands at OENTRY, executed by `emulator`."""
 
-    def __init__(self, engine: SteppedEngine) -> None:
-        self.engine = engine
+    def __init__(self, emulator: SteppedEmulator) -> None:
+        self.emulator = emulator
 
 
 class CodeEntry(EnclaveEntry):
     """Entries into x86 code. `args` of `HostThread.enter` are the registers at EENTER, by name."""
 
-    def __init__(self, engine: SteppedEngine, secinfo: Callable[[int], int]) -> None:
-        super().__init__(Code(engine), secinfo, CodeThread)  # type: ignore[arg-type] # never called
+    def __init__(self, emulator: SteppedEmulator, secinfo: Callable[[int], int]) -> None:
+        super().__init__(Code(emulator), secinfo, CodeThread)  # type: ignore[arg-type] # never called
 
     def enter(self, current: Thread, leaf: int, tcs: int) -> Steps[Exit]:
         """As EnclaveEntry, with the registers of the caller."""

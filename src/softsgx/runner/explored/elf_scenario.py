@@ -26,7 +26,7 @@ from softsgx.linux.sgx.driver import encl_of
 from softsgx.runner.explored.code_thread import CodeEntry, Registers
 from softsgx.runner.explored.model_host import ModelHost
 from softsgx.runner.explored.snapshot_arena import SnapshotArena
-from softsgx.runner.explored.stepped_engine import SteppedEngine
+from softsgx.runner.explored.stepped_emulator import SteppedEmulator
 from softsgx.sim import Steps, Unmodelled
 from softsgx.spec import leaves
 from softsgx.spec.attributes import ATTR_DEBUG, MISC_EXINFO
@@ -47,7 +47,7 @@ class ElfScenario(MachineScenario):
     hole: ClassVar[int] = 16
     layout: ClassVar[dict[str, int]] = {"nssa": 2, "stack_pages": 2, "heap_pages": 0}
 
-    _engine: SteppedEngine | None = None
+    _emulator: SteppedEmulator | None = None
 
     def image(self) -> EnclaveImage:
         """The pages of the enclave."""
@@ -83,7 +83,7 @@ class ElfScenario(MachineScenario):
         epc = processor.epc
         memory = SnapshotArena(processor.memory, epc.first, epc.pages)
         processor.memory = memory
-        self._engine = SteppedEngine(memory, ModelHost(memory), processor.part)
+        self._emulator = SteppedEmulator(memory, ModelHost(memory), processor.part)
         return machine
 
     def built(self, machine: Machine) -> Scene:
@@ -117,9 +117,9 @@ class ElfScenario(MachineScenario):
         repair ends the call with EnclaveFault; with `handler(vector, address)` the enclave is
         entered again at CSSA = 1 with the registers that it returns, then resumed.
         """
-        assert self._engine is not None
+        assert self._emulator is not None
         host, enclave = scene.thread(cpu), scene.enclave
-        entry = CodeEntry(self._engine, enclave.secinfo_slot)
+        entry = CodeEntry(self._emulator, enclave.secinfo_slot)
         run = enclave.run(cpu - 1)
         leaf = leaves.EENTER
         while True:

@@ -25,7 +25,7 @@ _COPIES: Final = 64
 
 
 class ModelHost:
-    """What `runner.emulator.engine` asks of host memory. `lp` is the processor that executes."""
+    """What `runner.emulator.emulator` asks of host memory. `lp` is the processor that executes."""
 
     def __init__(self, memory: PhysicalMemory) -> None:
         self.memory = memory

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import signal
-import struct
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
@@ -21,17 +20,16 @@ from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.layout import NATIVE_CODE
 from softsgx.runner.inserted.machine_code import NATIVE_CODE as _PARTS
 from softsgx.runner.native.faults import UNBLOCK
-from softsgx.runner.native.slots import CLAIMED, Again, Slots
+from softsgx.runner.native.slots import CLAIMED, Slots
+from softsgx.runner.native.state import Arm, Inside
 from softsgx.runner.process import forced
 from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.msr import RFLAGS_RF
-from softsgx.spec.registers import R11, RAX, RBP, RBX, RCX, RDX, RFLAGS, RIP, RSP
-from softsgx.spec.ssa import GPR_OFF_URSP, GPRSGX_SIZE
+from softsgx.spec.registers import R11, RAX, RBX, RCX, RDX, RFLAGS, RIP
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
-    from softsgx.runner.native.state import Inside
     from softsgx.runner.process.tracee import Tracee
 
 # Address of every label of native.s.
@@ -43,26 +41,8 @@ LABELS: Final = {
 }
 ARRIVE: Final = LABELS["arrive"]
 _ASKED, _SAVED, _END = LABELS["asked"], LABELS["saved"], LABELS["end"]
-_STACK: Final = struct.Struct("<QQ")
 _FLAGS: Final = 0x202
 _PATIENCE: Final = 100_000
-
-
-class Arm:
-    """One EENTER that may be done again. `exits` are ENCLUs by which it ended: RIP -> physical."""
-
-    __slots__ = ("again", "changes", "exits", "stack", "stack_at", "tcs")
-
-    def __init__(self, lp: LogicalProcessor, changes: int) -> None:
-        self.changes = changes
-        self.tcs = lp.tcs_address
-        stack = (lp.regs[RSP], lp.regs[RBP])
-        bases = (lp.fsbase, lp.gsbase)
-        self.again = Again(self.tcs, lp.regs[RIP], lp.regs[RAX], bases, stack)
-        # URSP and URBP: what EENTER stores, and where.
-        self.stack_at = lp.ssa_frame[-1] | PAGE_SIZE - GPRSGX_SIZE + GPR_OFF_URSP
-        self.stack = _STACK.pack(*stack)
-        self.exits: dict[int, int] = {}
 
 
 class Armed:
@@ -209,7 +189,7 @@ class Armed:
 def _store_stack(t: Tracee, arm: Arm) -> None:
     """URSP and URBP, as the next EENTER would store them: the enclave may have written there."""
     memory = t.world.memory
-    if memory.read(arm.stack_at, _STACK.size) != arm.stack:
+    if memory.read(arm.stack_at, len(arm.stack)) != arm.stack:
         memory.write(arm.stack_at, arm.stack)
 
 

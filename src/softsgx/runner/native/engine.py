@@ -10,78 +10,148 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu.fault import GP, PF, UD, Fault
 from softsgx.mem.tlb import READ, RIGHTS, WRITE
-from softsgx.runner.code.trapped import REFUSED, from_kernel, trapped
+from softsgx.runner.code.trapped import ENCLU, REFUSED, from_kernel, trapped
+from softsgx.runner.enclaves.threads import EnclaveThreads, enclu_inside
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.native import faults as nf
-from softsgx.runner.native.threads import NativeThreads, give_up
+from softsgx.runner.native.armed import Armed
+from softsgx.runner.native.lp import NativeLp
+from softsgx.runner.native.switch import Switch, give_up
+from softsgx.runner.native.tick import NativeTick
 from softsgx.runner.process import forced
 from softsgx.runner.process.signals import Due
 from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32, PAGE_SHIFT
 from softsgx.spec.faults import PFEC_U, PFEC_W
 from softsgx.spec.msr import RFLAGS_RF
-from softsgx.spec.registers import RAX, RBX, RCX, RDX, RFLAGS, RIP
+from softsgx.spec.registers import RAX, RBX, RFLAGS, RIP
 
 if TYPE_CHECKING:
-    from softsgx.cpu.aex import Delivered
+    from collections.abc import Callable
+
+    from softsgx.runner.inserted.doorbell import Doorbell
+    from softsgx.runner.inserted.mailboxes import Mailboxes
+    from softsgx.runner.inserted.vdso import VdsoImage
     from softsgx.runner.native.state import Inside
-    from softsgx.runner.process.tracee import Tracee
+    from softsgx.runner.process.tracee import Space, Tracee
+    from softsgx.runner.process.world import World
+    from softsgx.runner.traps.abort_page import AbortPage
 
 _SYSCALL_LENGTH: Final = 2
 _AGAIN: Final = 8
 
 
-class NativeEnclaves(NativeThreads):
-    """All threads that are in enclaves, running natively."""
+class NativeEngine:
+    """An `enclaves.engine.Engine`: what each stop of a thread means that runs inside."""
 
-    # In
+    in_process: Final = True
+    emulated = 0.0
+
+    def __init__(
+        self,
+        world: World,
+        mailboxes: Mailboxes,
+        doorbell: Doorbell,
+        vdso: VdsoImage,
+        abort_page: AbortPage,
+        ends: list[tuple[int, int]],
+    ) -> None:
+        self.world = world
+        self.mailboxes = mailboxes
+        self.threads = EnclaveThreads(world, mailboxes, vdso, self)
+        self.worked: Callable[[Tracee, float], None] = lambda t, seconds: None
+        self.abort_page = abort_page
+        abort_page.hide = self._hide
+        self.ends = ends  # of threads, seen where only a stop was waited for
+        self.switch = Switch(world, mailboxes)
+        self.armed = Armed(self.switch.slots, vdso.enclu)
+        self._ready: deque[Inside] = deque()  # interrupted, and to go on
+        self.ticks = NativeTick(world.tick, doorbell, self.armed, self._ready.append)
+
+    # Into the enclave
 
     def request(self, t: Tracee, mailbox: int) -> None:
-        """As Enclaves.request. An EENTER concerns only those who are on the same TCS."""
+        """As Engine.request. An EENTER concerns only those who are on the same TCS."""
         regs = self.mailboxes.boxes[mailbox].registers
         leaf = regs[RAX] & MASK32
         if leaf != leaves.EENTER or t in self.armed.threads or self.armed.uses(regs[RBX]):
             self.settle()
-        super().request(t, mailbox)
-        state = t.native
-        if leaf == leaves.EENTER and state is not None and state.running and not state.operations:
+        self.threads.requested(t, mailbox)
+        state = self._state(t)
+        self._go(state)
+        if leaf == leaves.EENTER and state.running and not state.operations:
             if t.lp.x is state.real:
                 self.armed.note(state, t.lp)
 
-    def on_the_way(self, t: Tracee, regs: list[int]) -> bool:
-        """A stop in native.s before the thread entered: now it is at the ENCLU."""
-        if not self.armed.roll_back(regs):
-            return False
-        p.set_regs(t.tid, regs)
-        return True
-
     def trapped(self, t: Tracee, regs: list[int], rip: int) -> None:
-        """As Enclaves.trapped."""
+        """As Engine.trapped."""
         t.model()
         state = self._state(t)
         state.user = list(regs)
         state.bases = (regs[p.FS_BASE], regs[p.GS_BASE])
-        super().trapped(t, regs, rip)
+        self.threads.trapped(t, regs, rip)
+        self._go(state)
 
-    def _go(self, t: Tracee) -> None:
-        state = self._state(t)
-        state.real = t.lp.x
+    def _state(self, t: Tracee) -> Inside:
+        """What is known of a thread that is about to enter."""
+        state = self.switch.states.get(t)
+        if state is None:
+            state = self.switch.add(t, self.catch)
+            self.ticks.add(state)
+        lp = t.lp
+        assert isinstance(lp, NativeLp)
+        lp.catch = state.catch
+        return state
+
+    def _go(self, state: Inside) -> None:
+        state.real = state.t.lp.x
         state.within = False
-        if self._enclu_outside(t):
-            self._enter(t, state)
+        if self.threads.enclu_outside(state.t):
+            self._enter(state)
+
+    def _enter(self, state: Inside, *maps: tuple[int, int]) -> None:
+        """The processor is inside; send the thread after it."""
+        self.ticks.start()
+        self.switch.enter(state, *maps)
+
+    def turn(self) -> bool:
+        """As Engine.turn: a thread goes on that was interrupted."""
+        if not self._ready:
+            return False
+        state = self._ready.popleft()
+        if state.held is not None:
+            (number, info), state.held = state.held, None
+            self._deliver(state, number, info)
+        elif state.yields:
+            state.yields = False
+            self.ticks.parking.park(state)
+        else:
+            self._onwards(state)
+        return True
+
+    def rung(self) -> None:
+        """As Engine.rung."""
+        self.ticks.rung()
+
+    def settle(self) -> None:
+        """As Engine.settle: nobody enters unasked from here on."""
+        self.armed.settle()
 
     # Stops
 
-    def stopped(self, t: Tracee, number: int) -> bool:
-        """A signal-delivery stop. True if the thread ran inside: then it was served here."""
-        state = t.native
+    def stopped(self, t: Tracee, number: int, event: int) -> bool:
+        """As Engine.stopped."""
+        state = self.switch.states.get(t)
         if state is None or number == p.SYSCALL_STOP:
             return False
+        if event:
+            return event == p.EVENT_SECCOMP and self._syscall(t, state)
         if self.armed.claimed(t):
             if number in REFUSED and self.armed.round_trip(t, state, number):
                 return True
@@ -89,104 +159,115 @@ class NativeEnclaves(NativeThreads):
         if not state.running:
             return False
         state.served_once()
-        within = self._load(t, state)
+        within = self.switch.load(state)
         lp = t.lp
         info = p.get_siginfo(t.tid)
         forced.still_ignored(t, number)
         if within:
             found = trapped(number, info, lp.regs[RIP], partial(nf.code_at, lp))
             if found is not None and found.kind == "enclu":
-                self._enclu(t, state)
+                self._enclu(state)
                 return True
         if not from_kernel(number, info):
-            self._interrupted(t, state, number)
+            self._aex(state, number)
             return True
         if not within:
             give_up(t, f"signal {number} on its way into an enclave")
             return True
         if number == signal.SIGFPE:
-            self._load_state(t, state)
+            self.switch.load_extended(state)
         fault = nf.exception(lp, number, info)
         if isinstance(fault, nf.PageFault):
-            self._page_fault(t, state, fault.address)
+            self._page_fault(state, fault.address)
         else:
-            self._fault_inside(t, fault)
-            self._onwards(t, state)
+            self._fault(state, fault)
+            self._onwards(state)
         return True
 
-    def syscall(self, t: Tracee, regs: list[int]) -> bool:
-        """A system call instruction that was seen. True if the thread ran inside: it is #UD."""
-        state = t.native
-        if state is None or not state.running:
+    def _syscall(self, t: Tracee, state: Inside) -> bool:
+        """A system call instruction: inside it is #UD."""
+        self.settle()
+        if not state.running:
             return False
         state.served_once()
-        self._load(t, state)
+        self.switch.load(state)
+        assert state.user is not None
         lp = t.lp
-        lp.regs[RAX] = regs[p.ORIG_RAX]
+        lp.regs[RAX] = state.user[p.ORIG_RAX]
         lp.regs[RIP] -= _SYSCALL_LENGTH
         inside = lp.elrange_base <= lp.regs[RIP] < lp.elrange_end
-        self._fault_inside(t, UD("CODE.02") if inside else GP("ACCESS.01"))
-        self._onwards(t, state)
+        self._fault(state, UD("CODE.02") if inside else GP("ACCESS.01"))
+        self._onwards(state)
         return True
 
-    def _interrupted(self, t: Tracee, state: Inside, number: int) -> None:
-        """A signal of the program: AEX, and its handler finds the thread at the AEP."""
-        self._load_state(t, state)
-        t.lp.interrupt()
-        self._deliver(t, state, number, p.get_siginfo(t.tid))
+    def on_the_way(self, t: Tracee, regs: list[int]) -> bool:
+        """As Engine.on_the_way: in native.s, before the thread has entered."""
+        if not self.armed.roll_back(regs):
+            return False
+        p.set_regs(t.tid, regs)
+        return True
 
-    def _deliver(self, t: Tracee, state: Inside, number: int, info: bytes) -> None:
+    def interrupted(self, t: Tracee) -> None:
+        """As Engine.interrupted."""
+        self._forget_turn(t)
+        self.threads.interrupted(t)
+
+    def put_registers(self, t: Tracee) -> None:
+        """As Engine.put_registers."""
+        state = self.switch.states.get(t)
+        if state is None or not self.switch.put_registers(state):
+            self.threads.put_registers(t)
+
+    def _aex(self, state: Inside, number: int) -> None:
+        """A signal of the program: AEX, and its handler finds the thread at the AEP."""
+        self.switch.load_extended(state)
+        state.t.lp.interrupt()
+        self._deliver(state, number, p.get_siginfo(state.t.tid))
+
+    def _deliver(self, state: Inside, number: int, info: bytes) -> None:
+        t = state.t
         again = state.blocked >> (number - 1) & 1
         t.inside = False
-        self._set_registers(t)
+        self.put_registers(t)
         if again:  # it was blocked, but for us
             t.send(number, Due(info))
         p.request(p.PTRACE_CONT, t.tid, 0, 0 if again else number)
 
     # ENCLU and exceptions
 
-    def _enclu(self, t: Tracee, state: Inside) -> None:
-        lp = t.lp
-        lp.regs[RFLAGS] &= ~RFLAGS_RF
-        if lp.regs[RAX] & MASK32 == leaves.EEXIT:
-            if self._exited(t, state):
-                return
-        else:
-            self.settle()
-            self._enclu_inside(t)
-        self._onwards(t, state)
-
-    def _exited(self, t: Tracee, state: Inside) -> bool:
-        """EEXIT; False if it faulted."""
+    def _enclu(self, state: Inside) -> None:
+        t = state.t
         lp = t.lp
         rip = lp.regs[RIP]
-        try:
-            lp.enclu(leaves.EEXIT, lp.regs[RBX], lp.regs[RCX], lp.regs[RDX])
-        except Fault as fault:
-            self._fault_inside(t, fault)
-            return not t.inside
-        self.armed.arm(t, state, rip)
-        self._leave(t)
-        return True
+        lp.regs[RFLAGS] &= ~RFLAGS_RF
+        exits = lp.regs[RAX] & MASK32 == leaves.EEXIT
+        if not exits:
+            self.settle()
+        fault = enclu_inside(lp)
+        if fault is not None:
+            self._fault(state, fault)
+        elif exits:
+            self.armed.arm(t, state, rip)
+            self.threads.leave(t)
+            return
+        else:
+            lp.regs[RIP] += len(ENCLU)
+        self._onwards(state)
 
-    def _repaired(self, t: Tracee, delivered: Delivered) -> bool:
+    def _fault(self, state: Inside, fault: Fault) -> None:
         self.settle()
-        return super()._repaired(t, delivered)
+        self.switch.load_extended(state)
+        self.threads.fault_inside(state.t, fault)
 
-    def _fault_inside(self, t: Tracee, fault: Fault) -> None:
-        self.settle()
-        assert t.native is not None
-        self._load_state(t, t.native)
-        super()._fault_inside(t, fault)
-
-    def _onwards(self, t: Tracee, state: Inside, again: tuple[int, int] | None = None) -> None:
+    def _onwards(self, state: Inside, again: tuple[int, int] | None = None) -> None:
         """After whatever was served: back inside, by ERESUME if there was an AEX.
 
         `again` are address and access of what the next instruction will do, if that is known.
         """
+        t = state.t
         if not t.inside:
             return
-        if not self._resumed(t):
+        if not self.threads.resumed(t):
             return
         lp = t.lp
         maps = []
@@ -196,17 +277,17 @@ class NativeEnclaves(NativeThreads):
                 maps = [(again[0] >> PAGE_SHIFT, word)]
             except Fault:
                 maps = []  # it will fault once more, by itself
-        self._enter(t, state, *maps)
+        self._enter(state, *maps)
 
-    def _page_fault(self, t: Tracee, state: Inside, address: int) -> None:
+    def _page_fault(self, state: Inside, address: int) -> None:
+        t = state.t
         lp = t.lp
-        native = self._map(t)
         if not lp.elrange_base <= address < lp.elrange_end:
-            self._host_fault(t, state, address)
+            self._host_fault(state, address)
             return
         page = address >> PAGE_SHIFT
         rip = lp.regs[RIP]
-        mapped = native.mapped.get(page, 0) & RIGHTS
+        mapped = self.switch.map_of(t.space).mapped.get(page, 0) & RIGHTS
         access = nf.access_of(lp, address, mapped)
         # Another thread may have replaced the mapping meanwhile, so a fault may come again. One
         # that does not end is a write that the decoder takes for a read.
@@ -221,14 +302,15 @@ class NativeEnclaves(NativeThreads):
             word = lp.translate(address, access)
         except Fault as fault:
             state.again = 0
-            self._fault_inside(t, fault)
-            self._onwards(t, state, (address, access))
+            self._fault(state, fault)
+            self._onwards(state, (address, access))
             return
-        self._enter(t, state, (page, word))
+        self._enter(state, (page, word))
 
-    def _host_fault(self, t: Tracee, state: Inside, address: int) -> None:
+    def _host_fault(self, state: Inside, address: int) -> None:
         """Memory of the host, or of an enclave that is not this one."""
         self.settle()
+        t = state.t
         lp = t.lp
         host = t.space.attach_memory()
         if host.is_enclave(address):
@@ -236,22 +318,36 @@ class NativeEnclaves(NativeThreads):
             refused = self.abort_page.from_inside(t, address)
             if refused is not None:
                 state.running = False
-                self._fault_inside(t, PF(refused.address, "HOST.01", refused.error_code))
-                self._onwards(t, state)
+                self._fault(state, PF(refused.address, "HOST.01", refused.error_code))
+                self._onwards(state)
             return
         code = PFEC_U
         if nf.access_of(lp, address, 0) == WRITE:
             code |= PFEC_W | host.protection(address)
-        self._fault_inside(t, PF(address, "HOST.01", code))
-        self._onwards(t, state)
+        self._fault(state, PF(address, "HOST.01", code))
+        self._onwards(state)
+
+    def _hide(self, t: Tracee, page: int) -> None:
+        """An enclave page of this process is about to be a page of the abort page's for a while."""
+        native = self.switch.maps.get(t.space)
+        if native is None:
+            return
+        for thread in t.space.process.threads:
+            lp = self.world.machine.processor.lps[thread.cpu]
+            if thread is not t.thread and lp.enclave_mode:
+                lp.interrupt()
+        native.hide((page >> PAGE_SHIFT,))
+        for operation in native.pending():
+            t.inject(operation.number, *operation.arguments)
+        native.hidden.clear()
 
     # Interrupts of other threads
 
-    def catch(self, t: Tracee) -> None:
+    def catch(self, state: Inside) -> None:
         """The processor is to be interrupted: stop the thread that runs on it."""
-        state = t.native
-        if state is None or not state.running:
+        if not state.running:
             return
+        t = state.t
         try:
             status = _stop(t.tid)
         except (p.NoSuchTracee, ChildProcessError):
@@ -259,9 +355,9 @@ class NativeEnclaves(NativeThreads):
             return
         if not os.WIFSTOPPED(status):
             state.running = False
-            self.postponed.append((t.tid, status))
+            self.ends.append((t.tid, status))
             return
-        within = self._load(t, state)
+        within = self.switch.load(state)
         number, event = os.WSTOPSIG(status), status >> 16
         if event == p.EVENT_SECCOMP and within:
             t.lp.regs[RAX] = state.user[p.ORIG_RAX] if state.user else 0
@@ -273,22 +369,37 @@ class NativeEnclaves(NativeThreads):
                 state.held = (number, info)
             elif number == signal.SIGTRAP and within:
                 nf.before_trap(t.lp)
-        self._load_state(t, state)
-        self.ready.append(t)
+        self.switch.load_extended(state)
+        self._ready.append(state)
 
-    def turn(self) -> None:
-        """Let a thread that was interrupted go on."""
-        t = self.ready.popleft()
-        state = t.native
-        assert state is not None
-        if state.held is not None:
-            (number, info), state.held = state.held, None
-            self._deliver(t, state, number, info)
-        elif state.yields:
-            state.yields = False
-            self.ticks.parking.park(t)
-        else:
-            self._onwards(t, state)
+    # Processes
+
+    def forked(self, parent: Tracee, child: Tracee) -> None:
+        """The child has its own page tables, and the parent's mappings."""
+        native = self.switch.maps.get(parent.space)
+        if native is not None:
+            native.copy_to(self.switch.map_of(child.space))
+
+    def gone(self, t: Tracee) -> None:
+        """As Engine.gone."""
+        self._forget_turn(t)
+        self.threads.gone(t)
+        state = self.switch.states.get(t)
+        if state is not None:
+            self.armed.forget(t)
+            self.ticks.forget(state)
+            self.switch.remove(state)
+
+    def _forget_turn(self, t: Tracee) -> None:
+        state = self.switch.states.get(t)
+        if state is not None and state in self._ready:
+            self._ready.remove(state)
+
+    def closed(self, space: Space) -> None:
+        """As Engine.closed."""
+        native = self.switch.maps.pop(space, None)
+        if native is not None:
+            native.close()
 
 
 def _stop(tid: int) -> int:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from softsgx.linux.sgx.encl import SgxEncl
 from softsgx.linux.uapi import MAP_NORESERVE
-from softsgx.linux.vfs import File
 from softsgx.runner.errors import LoadError, RunnerError
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
@@ -71,12 +69,3 @@ class NativeParts:
 def _placed(t: Tracee, place: int, got: int) -> None:
     if got != place:
         raise LoadError(f"process {t.tid}: {place:#x} cannot be mapped: {got}")
-
-
-def elrange(t: Tracee, fd: int, area: tuple[int, int]) -> tuple[int, int]:
-    """The range where enclave code may be: all of ELRANGE, if the enclave has been created."""
-    file = t.space.process.fget(fd)
-    encl = file.encl if isinstance(file, File) else None
-    if not isinstance(encl, SgxEncl) or not encl.size:
-        return area
-    return min(area[0], encl.base), max(area[1], encl.base + encl.size)

@@ -1,4 +1,4 @@
-"""Parts of the model that tell the native engine what happens to them.
+"""The hardware of the native engine: parts of the model that report what happens to them.
 
 A logical processor whose interrupt must first stop a real thread; an EPCM and page tables that
 tell who has a page mapped when an entry changes.
@@ -7,18 +7,25 @@ tell who has a page mapped when an entry changes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol
 
 from softsgx.cpu.epcm import Epcm
 from softsgx.cpu.lp import LogicalProcessor
 from softsgx.mem.pagetable import AddressSpace
+from softsgx.runner.process.world import Hardware
 from softsgx.spec.bits import PAGE_SHIFT
 
 if TYPE_CHECKING:
     from softsgx.cpu.aex import Delivered
     from softsgx.cpu.processor import Processor
-    from softsgx.runner.native.maps import NativeMap
     from softsgx.sim.events import Log
+
+
+class Watcher(Protocol):
+    """Whoever has pages mapped: `mapped` by linear page, and those of them that may have to go."""
+
+    mapped: dict[int, int]
+    dirty: dict[int, None]
 
 
 class NativeLp(LogicalProcessor):
@@ -44,7 +51,7 @@ class WatchedEpcm(Epcm):
 
     def __init__(self, pages: int, log: Log) -> None:
         super().__init__(pages, log)
-        self.users: dict[int, dict[NativeMap, int]] = {}  # EPC page -> where it is mapped
+        self.users: dict[int, dict[Watcher, int]] = {}  # EPC page -> where it is mapped
 
     def put(self, page: int, word: int) -> None:
         """As Epcm.put."""
@@ -59,22 +66,22 @@ class WatchedEpcm(Epcm):
         super().free(page)
 
     def _tell(self, page: int) -> None:
-        for native, linear in self.users[page].items():
-            native.dirty[linear] = None
+        for user, linear in self.users[page].items():
+            user.dirty[linear] = None
 
 
 class WatchedSpace(AddressSpace):
     """Page tables that tell when an entry of a mapped page changes."""
 
-    __slots__ = ("native",)
+    __slots__ = ("user",)
 
     def __init__(self, name: str, log: Log) -> None:
         super().__init__(name, log)
-        self.native: NativeMap | None = None
+        self.user: Watcher | None = None
 
     def _tell(self, page: int) -> None:
-        if self.native is not None and page in self.native.mapped:
-            self.native.dirty[page] = None
+        if self.user is not None and page in self.user.mapped:
+            self.user.dirty[page] = None
 
     def set(self, address: int, pte: int) -> None:
         """As AddressSpace.set."""
@@ -92,6 +99,4 @@ class WatchedSpace(AddressSpace):
         return super().test_and_clear_accessed(address)
 
 
-def watch(processor: Processor) -> None:
-    """Have a machine that nothing runs on yet tell of changes."""
-    processor.epcm = WatchedEpcm(processor.epc.pages, processor.log)
+WATCHED: Final = Hardware(NativeLp, WatchedEpcm, WatchedSpace)

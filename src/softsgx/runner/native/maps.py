@@ -62,7 +62,7 @@ class NativeMap:
         self._turn = 0
         # Threads on their way in, whose operations are not known to be done.
         self.entries: dict[int, Entry] = {}
-        mm.space.native = self
+        mm.space.user = self
 
     def copy_to(self, child: NativeMap) -> None:
         """fork: the child has the same mappings, and none of the page table entries."""

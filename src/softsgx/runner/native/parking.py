@@ -19,7 +19,7 @@ from softsgx.runner.process.interruption import signal_waits
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from softsgx.runner.process.tracee import Tracee
+    from softsgx.runner.native.state import Inside
 
 _TURN: Final = 5  # periods of the tick, while others are parked
 # Should there be no room for so long, a parked thread goes on all the same.
@@ -34,26 +34,24 @@ class Parking:
     """
 
     def __init__(
-        self, running: Callable[[], tuple[int, bool]], ready: Callable[[Tracee], None]
+        self, running: Callable[[], tuple[int, bool]], ready: Callable[[Inside], None]
     ) -> None:
         self._running = running
         self._ready = ready
-        self._parked: deque[tuple[Tracee, float]] = deque()  # and until when
+        self._parked: deque[tuple[Inside, float]] = deque()  # and until when
         self.processors = len(os.sched_getaffinity(0))
 
     def __len__(self) -> int:
         return len(self._parked)
 
-    def park(self, t: Tracee) -> None:
+    def park(self, state: Inside) -> None:
         """A thread that was just interrupted. It may be the first to go on."""
-        state = t.native
-        assert state is not None
         state.turn += 1
         if self._room() > 0 and (state.turn < _TURN or not self._parked):
-            self._ready(t)
+            self._ready(state)
             return
         state.turn = 0
-        self._parked.append((t, time.monotonic() + _PATIENCE_S))
+        self._parked.append((state, time.monotonic() + _PATIENCE_S))
         self.fill()
 
     def _room(self) -> int:
@@ -72,13 +70,13 @@ class Parking:
         """The timer rang: who waits for too long, or has a signal, goes on."""
         now = time.monotonic()
         for _ in range(min(_LOOKS, len(self._parked))):
-            t, until = self._parked.popleft()
-            if now >= until or signal_waits(t):
-                self._ready(t)
+            state, until = self._parked.popleft()
+            if now >= until or signal_waits(state.t):
+                self._ready(state)
             else:
-                self._parked.append((t, until))
+                self._parked.append((state, until))
         self.fill()
 
-    def forget(self, t: Tracee) -> None:
+    def forget(self, state: Inside) -> None:
         """It is gone."""
-        self._parked = deque(one for one in self._parked if one[0] is not t)
+        self._parked = deque(one for one in self._parked if one[0] is not state)

@@ -12,15 +12,15 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from softsgx.runner.native.parking import Parking
-from softsgx.runner.process.tick import TIMER_VECTOR
+from softsgx.runner.process.tick import TIMER_VECTOR, processor_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from softsgx.runner.inserted.doorbell import Doorbell
     from softsgx.runner.native.armed import Armed
+    from softsgx.runner.native.state import Inside
     from softsgx.runner.process.tick import Tick
-    from softsgx.runner.process.tracee import Tracee
 
 # Threads whose processor time is looked at when the timer rings; the others come next time. More
 # than that cannot have used much of it since.
@@ -31,25 +31,25 @@ class NativeTick:
     """The timer, and the threads it is for."""
 
     def __init__(
-        self, tick: Tick, doorbell: Doorbell, armed: Armed, ready: Callable[[Tracee], None]
+        self, tick: Tick, doorbell: Doorbell, armed: Armed, ready: Callable[[Inside], None]
     ) -> None:
         self.tick = tick
         self.doorbell = doorbell
         self.armed = armed
-        self.threads: deque[Tracee] = deque()  # all that have been inside
+        self.threads: deque[Inside] = deque()  # all that have been inside
         self._running = False
         self._stops = 0  # of all threads, when the timer rang last
         self._served = False  # whether somebody was served between the last two times
         self.parking = Parking(self.running, ready)
 
-    def add(self, t: Tracee) -> None:
+    def add(self, state: Inside) -> None:
         """A thread is about to enter for the first time."""
-        self.threads.append(t)
+        self.threads.append(state)
 
-    def forget(self, t: Tracee) -> None:
+    def forget(self, state: Inside) -> None:
         """It is gone."""
-        self.threads.remove(t)
-        self.parking.forget(t)
+        self.threads.remove(state)
+        self.parking.forget(state)
 
     def start(self) -> None:
         """A thread goes in."""
@@ -65,14 +65,14 @@ class NativeTick:
         threads = self.threads
         looks = 0
         for _ in range(len(threads)):
-            t = threads[0]
+            state = threads[0]
             threads.rotate(-1)
-            if self._may_be_inside(t):
-                self._look(t)
+            if self._may_be_inside(state):
+                self._look(state)
                 looks += 1
                 if looks == _LOOKS:
                     break
-        stops = sum(t.native.stops for t in threads if t.native is not None)
+        stops = sum(state.stops for state in threads)
         self._served, self._stops = stops != self._stops, stops
         self.parking.rung()
         if not self.parking and not any(self.running()):
@@ -81,21 +81,19 @@ class NativeTick:
 
     def running(self) -> tuple[int, bool]:
         """How many threads only compute, and whether others are inside or were served lately."""
-        inside = [t.native for t in self.threads if self._may_be_inside(t)]
-        quiet = sum(state is not None and state.quiet for state in inside)
+        inside = [state for state in self.threads if self._may_be_inside(state)]
+        quiet = sum(state.quiet for state in inside)
         return quiet, self._served or len(inside) > quiet
 
-    def _may_be_inside(self, t: Tracee) -> bool:
-        state = t.native
-        return state is not None and (state.running or t in self.armed.threads)
+    def _may_be_inside(self, state: Inside) -> bool:
+        return state.running or state.t in self.armed.threads
 
-    def _look(self, t: Tracee) -> None:
+    def _look(self, state: Inside) -> None:
+        t = state.t
         used = processor_time(t.tid)
         if used - t.ticked < self.tick.period:
             return
         t.ticked = used
-        state = t.native
-        assert state is not None
         if not state.running and self.armed.claimed(t):
             self.armed.settle()  # it entered by itself: now it is inside in the model, too
         if state.running:
@@ -104,24 +102,3 @@ class NativeTick:
                 state.turn = 0
             state.stops_at_tick = state.stops
             t.lp.interrupt(TIMER_VECTOR)
-
-
-def processor_time(tid: int) -> float:
-    """Seconds that a thread has run, 0 if it is gone. man 5 proc, /proc/pid/schedstat."""
-    try:
-        with open(f"/proc/{tid}/schedstat", encoding="ascii") as file:
-            return int(file.read().split()[0]) / 1e9
-    except FileNotFoundError:
-        return _by_clock_ticks(tid)
-    except (OSError, IndexError):
-        return 0.0
-
-
-def _by_clock_ticks(tid: int) -> float:
-    """On a kernel without CONFIG_SCHED_INFO."""
-    try:
-        with open(f"/proc/{tid}/stat", encoding="ascii", errors="replace") as file:
-            fields = file.read().rpartition(") ")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / 100  # USER_HZ

@@ -40,3 +40,24 @@ class Tick:
             return False
         t.ticked = t.cpu_time
         return True
+
+
+def processor_time(tid: int) -> float:
+    """Seconds that a thread has run, 0 if it is gone. man 5 proc, /proc/pid/schedstat."""
+    try:
+        with open(f"/proc/{tid}/schedstat", encoding="ascii") as file:
+            return int(file.read().split()[0]) / 1e9
+    except FileNotFoundError:
+        return _by_clock_ticks(tid)
+    except (OSError, IndexError):
+        return 0.0
+
+
+def _by_clock_ticks(tid: int) -> float:
+    """On a kernel without CONFIG_SCHED_INFO."""
+    try:
+        with open(f"/proc/{tid}/stat", encoding="ascii", errors="replace") as file:
+            fields = file.read().rpartition(") ")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / 100  # USER_HZ

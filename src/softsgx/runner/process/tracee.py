@@ -1,7 +1,7 @@
 """Supervised threads and their address spaces, and system calls run on their behalf.
 
-A `Space` is one address space: what was mapped into it, its sites, its emulator. A `Tracee` is one
-thread. Requests of a tracee are valid only while it is stopped.
+A `Space` is one address space: what was mapped into it, its sites. A `Tracee` is one thread. What
+an engine knows of either it keeps itself. Requests of a tracee are valid only while it is stopped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from softsgx.linux.mm import VM_DONTCOPY
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.layout import GATE
-from softsgx.runner.native.lp import NativeLp
 from softsgx.runner.process.hostmem import HostMemory
 from softsgx.runner.process.signals import Due, DueSignals
 from softsgx.runner.process.world import LiveProcess, LiveUser, Thread, World, enclave_area
@@ -24,9 +23,6 @@ from softsgx.runner.process.world import LiveProcess, LiveUser, Thread, World, e
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
     from softsgx.linux.process import Signal
-    from softsgx.runner.emulator.engine import Engine
-    from softsgx.runner.native.maps import NativeMap
-    from softsgx.runner.native.state import Inside
 
 # lp.regs order (RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8..R15, RFLAGS, RIP) in user_regs_struct.
 ORDER: Final = (
@@ -64,8 +60,6 @@ class Space:
         # By process: the last signal that it got, and the number of its SignalSent, if it has one.
         self.delivered: dict[int, tuple[int, int]] = {}
         self.host: HostMemory | None = None
-        self.engine: Engine | None = None
-        self.native: NativeMap | None = None
 
     @property
     def mm(self) -> Any:
@@ -121,12 +115,6 @@ class Space:
 
     def close(self) -> None:
         """The last thread is gone."""
-        if self.engine is not None:
-            self.engine.close()
-            self.engine = None
-        if self.native is not None:
-            self.native.close()
-            self.native = None
         if self.host is not None:
             self.host.close()
             self.host = None
@@ -159,7 +147,6 @@ class Tracee:
         self.forced: Signal | None = None  # a signal to be sent once the thread is stopped
         self.told = 0  # the number of its SignalSent
         self.unlucky = False  # its last ioctl was interrupted before it did anything
-        self.native: Inside | None = None  # once it was inside natively
         # struct sigaction of `forced.WATCHED`, as the program set them; of all threads.
         self.actions: dict[int, bytes] = {}
         self.cpuid_faulting = False  # its CPUID is an exception
@@ -199,8 +186,6 @@ class Tracee:
         lp = self.lp
         if lp.enclave_mode:
             lp.interrupt()
-        if isinstance(lp, NativeLp):
-            lp.catch = None
         self.thread.switch_out()
         if self.thread in self.space.process.threads:
             self.space.process.threads.remove(self.thread)

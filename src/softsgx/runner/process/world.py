@@ -8,8 +8,9 @@ for the device.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
+from softsgx.cpu.epcm import Epcm
 from softsgx.cpu.lp import LogicalProcessor
 from softsgx.linux.errno import EACCES, EBADF, EFAULT
 from softsgx.linux.mm import VM_READ
@@ -18,7 +19,7 @@ from softsgx.linux.sgx.driver import SgxEnclaveNode
 from softsgx.linux.sgx.encl import SgxEncl
 from softsgx.linux.syscalls import SGX_ENCLAVE, SGX_PROVISION
 from softsgx.linux.vfs import O_PATH, O_RDWR, File, ProvisionNode
-from softsgx.runner.native.lp import NativeLp, WatchedSpace, watch
+from softsgx.mem.pagetable import AddressSpace
 from softsgx.runner.process.arena import ArenaMemory
 from softsgx.runner.process.hostmem import HostMemory
 from softsgx.runner.process.identity import Identity, identity
@@ -35,16 +36,27 @@ T = TypeVar("T")
 _BATCH: Final = 64  # source pages of ADD_PAGES read at once
 
 
+class Hardware(NamedTuple):
+    """What the model is made of. An engine may need kinds that report what happens to them."""
+
+    processor: type[LogicalProcessor] = LogicalProcessor
+    epcm: type[Epcm] = Epcm
+    page_tables: type[AddressSpace] = AddressSpace
+
+
+MODEL: Final = Hardware()
+
+
 class World:
     """The machine and what is open on it. No tick interrupts enclaves unless `tick_hz` says so."""
 
-    def __init__(self, native: bool = False, tick_hz: int = 0, **options: Any) -> None:
+    def __init__(self, hardware: Hardware = MODEL, tick_hz: int = 0, **options: Any) -> None:
         self.machine = Machine(cpus=1, **options)
         self.tick = Tick(tick_hz)
-        self.native = native
+        self.hardware = hardware
         processor = self.machine.processor
-        if native:
-            watch(processor)
+        if hardware.epcm is not Epcm:
+            processor.epcm = hardware.epcm(processor.epc.pages, processor.log)
         epc = processor.epc
         self.memory = ArenaMemory(processor.memory, epc.first, epc.pages)
         processor.memory = self.memory
@@ -65,8 +77,7 @@ class World:
         if self._spare:
             return self._spare.pop()
         processor = self.machine.processor
-        kind = NativeLp if self.native else LogicalProcessor
-        lp = kind(processor, len(processor.lps), processor.space)
+        lp = self.hardware.processor(processor, len(processor.lps), processor.space)
         processor.lps.append(lp)
         return lp
 
@@ -100,8 +111,8 @@ class LiveProcess(Process):
 
     def __init__(self, world: World, pid: int) -> None:
         super().__init__(world.kernel, str(pid))
-        if world.native:
-            self.mm.space = WatchedSpace(self.mm.name, self.mm.space.log)
+        if world.hardware.page_tables is not AddressSpace:
+            self.mm.space = world.hardware.page_tables(self.mm.name, self.mm.space.log)
         self.world = world
         self.pid = pid
 

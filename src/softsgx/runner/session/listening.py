@@ -11,6 +11,7 @@ from softsgx.events.kernel import ProcessEnded, ProcessStarted
 from softsgx.report.explanation import Explanation
 from softsgx.report.stats import Stats
 from softsgx.runner.cpuid.cpuid import native_xfrm
+from softsgx.runner.options import NATIVE
 from softsgx.runner.say import say
 from softsgx.runner.session.sgxs_files import SgxsFiles
 from softsgx.runner.session.trace_file import TraceFile
@@ -64,7 +65,10 @@ class Listening:
         self._voice: Voice | None = None
         if options.explain:
             self._voice = Voice()
-            more = (native_xfrm(), "--xfrm {xfrm:#x}" if world.native else "--engine native")
+            more = (
+                native_xfrm(),
+                "--xfrm {xfrm:#x}" if options.engine == NATIVE else "--engine native",
+            )
             Explainer(world.kernel, self._voice.tell, instructions=True, more_xfrm=more)
             log.subscribe_to({ProcessEnded: self._voice})
 
@@ -100,7 +104,7 @@ class Listening:
         served = self._supervisor.traps.served
         trapped = "".join(f", {kind} trapped {count}" for kind, count in sorted(served.items()))
         wall = time.perf_counter() - self._began
-        emulated = self._supervisor.enclaves.emulated
+        emulated = self._supervisor.engine.emulated
         return [
             ("CPUID, ENCLU", f"patched {patched}, unproven {unproven}{trapped}"),
             ("seconds", f"{wall:.3f} in all, {emulated:.3f} of them emulating"),

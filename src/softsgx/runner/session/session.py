@@ -24,6 +24,7 @@ from softsgx.runner.options import ENGINES, HZ_MAX, NATIVE, Options
 from softsgx.runner.process.exec_chain import ProgramFacts, check_program
 from softsgx.runner.process.world import World
 from softsgx.runner.session.listening import Listening
+from softsgx.runner.supervisor.engines import hardware
 from softsgx.runner.supervisor.loading import Loader
 from softsgx.runner.supervisor.supervisor import Supervisor
 from softsgx.system.machine import epc_bytes
@@ -77,7 +78,7 @@ def run_program(
         announce(traps is CpuidTraps.ALWAYS)
     try:
         world = World(
-            native=native,
+            hardware=hardware(options.engine),
             tick_hz=options.tick_hz,
             epc=options.epc,
             linux=options.linux,
@@ -95,7 +96,7 @@ def run_program(
         policy = CpuidPolicy(part, sections, engine, vendor)
     except ValueError as error:
         raise RunnerError("--vendor", str(error)) from None
-    supervisor = Supervisor(world, Loader(policy, traps))
+    supervisor = Supervisor(world, Loader(policy, traps), options.engine)
     inputs = [*facts.files(argv), *([] if options.trace is None else [options.trace])]
     listening = Listening(world, supervisor, _told(argv, options), options, inputs)
     for number in NOT_OURS:

@@ -18,7 +18,7 @@ from softsgx.runner.process.tracee import Tracee, in_model_order
 from softsgx.spec.registers import RIP
 
 if TYPE_CHECKING:
-    from softsgx.runner.enclaves.threads import Enclaves
+    from softsgx.runner.enclaves.engine import Engine
     from softsgx.runner.inserted.mailboxes import Mailboxes
     from softsgx.runner.inserted.vdso import VdsoImage
 
@@ -31,12 +31,12 @@ class Inserted:
 
     def __init__(
         self,
-        enclaves: Enclaves,
+        engine: Engine,
         mailboxes: Mailboxes,
         vdso: VdsoImage,
         enclu: Callable[[Tracee, list[int], int], None],
     ) -> None:
-        self._enclaves = enclaves
+        self._engine = engine
         self._mailboxes = mailboxes
         self._vdso = vdso
         self._enclu = enclu
@@ -47,7 +47,7 @@ class Inserted:
         rip = regs[p.RIP]
         if not GATE <= rip < END:
             return
-        if self._enclaves.on_the_way(t, regs):
+        if self._engine.on_the_way(t, regs):
             return
         vdso, mailboxes = self._vdso, self._mailboxes
         if rip == vdso.jump:
@@ -61,7 +61,7 @@ class Inserted:
         if mailbox is None:
             mailbox = mailboxes.control.find(t.tid)
         if place.phase is Phase.WAIT and t.mailbox is not None:
-            self._enclaves.interrupted(t)
+            self._engine.interrupted(t)
         elif place.phase is Phase.WAIT and mailbox is not None:
             state = mailboxes.control.state(mailbox)
             if state == REPLY:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 from softsgx.linux import syscalls
 from softsgx.runner.calls.cpu_timer_calls import as_the_kernel_sends_it
 from softsgx.runner.calls.table import Calls
-from softsgx.runner.enclaves.threads import Enclaves
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.box import IDLE
@@ -21,6 +20,7 @@ from softsgx.runner.inserted.doorbell import Doorbell
 from softsgx.runner.inserted.layout import END, GATE
 from softsgx.runner.inserted.mailboxes import Mailboxes
 from softsgx.runner.inserted.stub import INT80_DONE
+from softsgx.runner.options import UNICORN
 from softsgx.runner.process import bpf, forced
 from softsgx.runner.process.families import shares_memory, thread_group
 from softsgx.runner.process.process_events import delivered, tell_end, tell_exec, tell_fork
@@ -28,6 +28,7 @@ from softsgx.runner.process.signals import Due, complete_frame
 from softsgx.runner.process.tracee import Space, Tracee
 from softsgx.runner.process.world import LiveProcess, World
 from softsgx.runner.say import say
+from softsgx.runner.supervisor import engines
 from softsgx.runner.supervisor.child import First
 from softsgx.runner.supervisor.inside_stub import Inserted
 from softsgx.runner.supervisor.loading import Loader, LoadError
@@ -47,7 +48,7 @@ _STOPPING: Final = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, si
 class Supervisor:
     """Runs one program and its descendants."""
 
-    def __init__(self, world: World, loader: Loader) -> None:
+    def __init__(self, world: World, loader: Loader, engine: str = UNICORN) -> None:
         self.world = world
         self.mailboxes = Mailboxes()
         self.doorbell = Doorbell(self.mailboxes)
@@ -55,9 +56,17 @@ class Supervisor:
         loader.mailboxes = self.mailboxes
         self.abort_page = AbortPage(world)
         self.postponed: list[tuple[int, int]] = []  # ends that others saw
-        self.enclaves = self._engine(world, loader)
+        self.engine = engines.build(
+            engine,
+            world,
+            self.mailboxes,
+            self.doorbell,
+            loader,
+            self.abort_page,
+            self.postponed,
+        )
         self.traps = HostTraps(loader.policy, loader.traps, self.enclu)
-        self.inserted = Inserted(self.enclaves, self.mailboxes, loader.vdso, self.enclu)
+        self.inserted = Inserted(self.engine, self.mailboxes, loader.vdso, self.enclu)
         self.calls = Calls(self)
         self.tracees: dict[int, Tracee] = {}
         self._early: dict[int, int] = {}  # stops of children whose parent's event has not come
@@ -66,18 +75,6 @@ class Supervisor:
         self.started = False  # the program has been prepared
         self._unprepared = ""  # why it could not be
         self._first: First | None = None
-
-    def _engine(self, world: World, loader: Loader) -> Enclaves:
-        parts = (world, self.mailboxes, self.doorbell, loader.vdso)
-        if not world.native:
-            return Enclaves(*parts)
-        from softsgx.runner.native.engine import NativeEnclaves
-        from softsgx.runner.native.load import NativeParts
-
-        native = NativeEnclaves(*parts, self.abort_page)
-        self.postponed = native.postponed
-        loader.native = NativeParts(world.memory, native.slots)
-        return native
 
     # Starting
 
@@ -99,23 +96,23 @@ class Supervisor:
         Once the doorbell was rung by one of ENDING that is soon. RunnerError if it could not be
         executed.
         """
-        doorbell, enclaves = self.doorbell, self.enclaves
+        doorbell, engine = self.doorbell, self.engine
         while self.tracees:
             doorbell.look()
             if doorbell.terminated:
                 self.kill()  # each time: there may be new ones
             if doorbell.stopped() or self.postponed:
                 self._drain()
-            enclaves.rung()
+            engine.rung()
             self.calls.cpu_time.timers.rung()
             for mailbox in self.mailboxes.control.take():
                 self._request(mailbox)
-            if enclaves.ready:
-                try:
-                    enclaves.turn()
-                except p.GONE:
-                    continue  # killed while it was inside; its exit comes next
-            elif self.tracees:
+            try:
+                if engine.turn():
+                    continue
+            except p.GONE:
+                continue  # killed while it was inside; its exit comes next
+            if self.tracees:
                 doorbell.wait()
         assert self.exit_status is not None
         assert self._first is not None
@@ -171,7 +168,7 @@ class Supervisor:
 
     def _event(self, t: Tracee, status: int) -> None:
         if not os.WIFSTOPPED(status):
-            self.enclaves.settle()
+            self.engine.settle()
             if t.tid == self.first:
                 self.exit_status = status
             tell_end(t, status)
@@ -179,9 +176,9 @@ class Supervisor:
             return
         number, event = os.WSTOPSIG(status), status >> 16
         due = t.due.take(number) if not event else None
-        if not event and self.enclaves.stopped(t, number):
+        if self.engine.stopped(t, number, event):
             return
-        self.enclaves.settle()
+        self.engine.settle()
         if event == p.EVENT_SECCOMP:
             self._seccomp(t)
         elif event in (p.EVENT_FORK, p.EVENT_VFORK, p.EVENT_CLONE):
@@ -214,13 +211,13 @@ class Supervisor:
 
     def _stopped(self, t: Tracee, number: int) -> None:
         if t.forced is not None:
-            self.enclaves.force_signal(t)
+            self.engine.threads.force_signal(t)
         elif number in _STOPPING and not t.starting:
             p.request(p.PTRACE_LISTEN, t.tid)
         else:
             t.starting = False
             t.space.drop_not_copied(t)
-            self.enclaves.on_the_way(t, p.get_regs(t.tid))
+            self.engine.on_the_way(t, p.get_regs(t.tid))
             p.request(p.PTRACE_CONT, t.tid)
 
     def _signal(self, t: Tracee, number: int, due: Due | None) -> None:
@@ -261,14 +258,12 @@ class Supervisor:
             self.mailboxes.control.set_state(mailbox, IDLE)
             return
         try:
-            self.enclaves.request(t, mailbox)
+            self.engine.request(t, mailbox)
         except p.GONE:
             return
 
     def _seccomp(self, t: Tracee) -> None:
         regs = p.get_regs(t.tid)
-        if self.enclaves.syscall(t, regs):
-            return
         rip = regs[p.RIP]
         site = t.space.sites.get(rip - 2)
         if (rip == INT80_DONE or site == "enclu") and self.traps.faulting_ends(t):
@@ -288,7 +283,7 @@ class Supervisor:
         regs[p.RAX] = regs[p.ORIG_RAX] & 0xFFFFFFFF
         if rip == self.loader.vdso.enclu:
             self.mailboxes.control.insert(t.tid)
-        self.enclaves.trapped(t, regs, rip)
+        self.engine.trapped(t, regs, rip)
 
     # Processes
 
@@ -328,7 +323,7 @@ class Supervisor:
         child.thread = world.run(body, thread.cpu)
         child.space.attach_memory()
         child.thread.switch_in()
-        self.enclaves.forked(parent, child)
+        self.engine.forked(parent, child)
 
     def _exec(self, t: Tracee) -> None:
         """Only this thread is left; it may have taken the leader's number."""
@@ -351,7 +346,7 @@ class Supervisor:
         tell_exec(t)
 
     def _gone(self, t: Tracee) -> None:
-        self.enclaves.gone(t)
+        self.engine.gone(t)
         self.calls.cpu_time.gone(t)
         self.tracees.pop(t.tid, None)
         self._leave_space(t)
@@ -365,4 +360,5 @@ class Supervisor:
         if not space.users:
             if mm.vmas or mm.notifiers:
                 self.world.run(syscalls.exit_mmap(self.world.machine.ksgxd, mm), 0)
+            self.engine.closed(space)
             space.close()

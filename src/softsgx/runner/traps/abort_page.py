@@ -35,10 +35,12 @@ from softsgx.runner.process.signals import (
     signal_state,
 )
 from softsgx.runner.process.tracee import Tracee, in_model_order
-from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 from softsgx.spec.faults import PFEC_P
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from softsgx.linux.mm import Vma
     from softsgx.runner.process.world import World
 
@@ -71,6 +73,8 @@ class AbortPage:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        # Before a page becomes a page of ones: whoever may use it inside its enclave must be out.
+        self.hide: Callable[[Tracee, int], None] | None = None
 
     def access(self, t: Tracee) -> tuple[int, Due | None] | None:
         """A SIGSEGV is about to be delivered: None if it is served, else what is to be delivered
@@ -233,13 +237,8 @@ class AbortPage:
             t.inject(nr.MPROTECT, opened.pop(), PAGE_SIZE, 0)
 
     def _open(self, t: Tracee, page: int, vma: Vma) -> None:
-        native = t.space.native
-        if native is not None:
-            self._nobody_inside(t)
-            native.hide((page >> PAGE_SHIFT,))
-            for operation in native.pending():
-                t.inject(operation.number, *operation.arguments)
-            native.hidden.clear()
+        if self.hide is not None:
+            self.hide(t, page)
         t.inject(nr.MPROTECT, page, PAGE_SIZE, VM_READ | VM_WRITE)
         p.write_memory(t.tid, page, _ONES)
         prot = vma.flags & VM_RWX
@@ -247,13 +246,6 @@ class AbortPage:
             prot |= VM_READ
         if prot != VM_READ | VM_WRITE:
             t.inject(nr.MPROTECT, page, PAGE_SIZE, prot)
-
-    def _nobody_inside(self, t: Tracee) -> None:
-        """Threads that run natively would see the page of ones: interrupt them."""
-        for thread in t.space.process.threads:
-            lp = self.world.machine.processor.lps[thread.cpu]
-            if thread is not t.thread and lp.enclave_mode:
-                lp.interrupt()
 
 
 def _tell(t: Tracee, address: int, access: int, fault: Fault) -> None:

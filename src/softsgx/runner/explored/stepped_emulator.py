@@ -1,4 +1,4 @@
-"""The reference engine for exploration: it stops at every access that misses the model's TLB.
+"""The emulator for exploration: it stops at every access that misses the model's TLB.
 
 A miss stops the emulator before the instruction has had any effect. Who drives it decides what
 happens meanwhile, then calls `grant` and runs again: the access is translated now, as the processor
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from softsgx.cpu.fault import PF
 from softsgx.mem.tlb import FETCH, READ, WRITE
 from softsgx.runner.emulator.blocks import Stop, Why
-from softsgx.runner.emulator.engine import Engine
+from softsgx.runner.emulator.emulator import Emulator
 from softsgx.spec.bits import PAGE_SHIFT, canonical
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Silence:
         self.address = ctypes.addressof(self._word)
 
 
-class SteppedEngine(Engine):
+class SteppedEmulator(Emulator):
     """`missed` is the linear page and the access (READ, WRITE, FETCH) of the last Why.MISS."""
 
     timed = False

@@ -1,4 +1,4 @@
-"""Threads on their way into a native enclave, and out of it again.
+"""A thread's way into a native enclave, and out of it again: registers and pages.
 
 A thread goes in by its slot (native.s) with the registers of its logical processor, and with the
 system calls that bring the pages of its process up to date. When it stops, its registers go back.
@@ -9,106 +9,85 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from softsgx.runner.enclaves.threads import Enclaves
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.box import IDLE
 from softsgx.runner.inserted.layout import END, GATE, NATIVE_CODE, SLOTS, STUB, STUB_SIZE
-from softsgx.runner.native.armed import Armed
 from softsgx.runner.native.faults import UNBLOCK
-from softsgx.runner.native.lp import NativeLp
 from softsgx.runner.native.maps import NativeMap
 from softsgx.runner.native.slots import ENTERING, INSIDE, USER_BITS, Slots
-from softsgx.runner.native.state import Inside, read_state, write_state
-from softsgx.runner.native.tick import NativeTick
+from softsgx.runner.native.state import Inside
+from softsgx.runner.native.xstate import read_state, write_state
 from softsgx.runner.process.tracee import in_model_order
 from softsgx.runner.say import say
 from softsgx.spec.registers import RBX, RFLAGS, RIP
 
 if TYPE_CHECKING:
-    from softsgx.runner.inserted.doorbell import Doorbell
+    from collections.abc import Callable
+
     from softsgx.runner.inserted.mailboxes import Mailboxes
-    from softsgx.runner.inserted.vdso import VdsoImage
-    from softsgx.runner.process.tracee import Tracee
+    from softsgx.runner.process.tracee import Space, Tracee
     from softsgx.runner.process.world import World
-    from softsgx.runner.traps.abort_page import AbortPage
 
 _FLAGS: Final = 0x202
 
 
-class NativeThreads(Enclaves):
-    """What the native engine does with threads; `native.NativeEnclaves` says when."""
+class Switch:
+    """Sends threads into enclaves and takes their registers back; `engine.py` says when.
 
-    def __init__(
-        self,
-        world: World,
-        mailboxes: Mailboxes,
-        doorbell: Doorbell,
-        vdso: VdsoImage,
-        abort_page: AbortPage,
-    ) -> None:
-        super().__init__(world, mailboxes, doorbell, vdso)
+    `states` has every thread that has ever been inside, `maps` every address space of one.
+    """
+
+    def __init__(self, world: World, mailboxes: Mailboxes) -> None:
+        self.world = world
+        self.mailboxes = mailboxes
         self.slots = Slots()
-        self.armed = Armed(self.slots, vdso.enclu)
-        self.abort_page = abort_page
-        self.ticks = NativeTick(world.tick, doorbell, self.armed, self.ready.append)
-        self.xfrm = world.machine.processor.part.xfrm
+        self.states: dict[Tracee, Inside] = {}
+        self.maps: dict[Space, NativeMap] = {}
+        self._xfrm = world.machine.processor.part.xfrm
         self._slots: dict[int, int] = {}  # tid -> slot
-        # Ends of threads that were found out where only a stop was waited for.
-        self.postponed: list[tuple[int, int]] = []
 
-    def _state(self, t: Tracee) -> Inside:
-        if t.native is None:
-            slot = self.slots.take()
-            if slot is None:
-                give_up(t, f"more than {SLOTS} threads with enclaves at a time")
-                raise p.NoSuchTracee(errno.ESRCH, "killed")
-            t.native = Inside(slot)
-            self._slots[t.tid] = slot
-            self.ticks.add(t)
-        lp = t.lp
-        assert isinstance(lp, NativeLp)
-        if lp.catch is None:
-            lp.catch = partial(self.catch, t)
-        return t.native
+    def add(self, t: Tracee, catch: Callable[[Inside], None]) -> Inside:
+        """A thread is about to enter for the first time; killed if there is no slot for it."""
+        slot = self.slots.take()
+        if slot is None:
+            give_up(t, f"more than {SLOTS} threads with enclaves at a time")
+            raise p.NoSuchTracee(errno.ESRCH, "killed")
+        state = self.states[t] = Inside(t, slot, catch)
+        self._slots[t.tid] = slot
+        return state
 
-    def _map(self, t: Tracee) -> NativeMap:
-        space = t.space
-        if space.native is None:
+    def remove(self, state: Inside) -> None:
+        """The thread has died."""
+        t = state.t
+        state.running = False
+        native = self.maps.get(t.space)
+        if native is not None:
+            native.entered(t.tid, certain=False)
+        self.slots.give(self._slots.pop(t.tid))
+        del self.states[t]
+
+    def map_of(self, space: Space) -> NativeMap:
+        """What is mapped in an address space."""
+        native = self.maps.get(space)
+        if native is None:
             world = self.world
-            space.native = NativeMap(space.mm, world.machine.processor, world.memory)
-        return space.native
-
-    def forked(self, parent: Tracee, child: Tracee) -> None:
-        """The child has its own page tables, and the parent's mappings."""
-        if parent.space.native is not None:
-            parent.space.native.copy_to(self._map(child))
-
-    def rung(self) -> None:
-        """The doorbell rang: the timer, perhaps."""
-        self.ticks.rung()
-
-    def settle(self) -> None:
-        """Something is about to happen that is more than a call."""
-        self.armed.settle()
-
-    def catch(self, t: Tracee) -> None:
-        """The processor is to be interrupted: stop the thread that runs on it."""
-        raise NotImplementedError
+            native = NativeMap(space.mm, world.machine.processor, world.memory)
+            self.maps[space] = native
+        return native
 
     # In
 
-    def _enter(self, t: Tracee, state: Inside, *maps: tuple[int, int]) -> None:
+    def enter(self, state: Inside, *maps: tuple[int, int]) -> None:
         """The processor is inside; send the thread after it."""
-        self.ticks.start()
+        t = state.t
         native = self._settled(t)
         lp = t.lp
         operations = native.enter(t.tid, maps)
         if state.within and not operations and lp.x is state.real:
             if not (lp.fsbase | lp.gsbase) >> USER_BITS:  # ptrace refuses others
-                self._continue(t, state)
+                self._continue(state)
                 return
         xsave = None
         if lp.x is not state.real:
@@ -135,8 +114,9 @@ class NativeThreads(Enclaves):
         p.set_regs(t.tid, user)
         p.request(p.PTRACE_CONT, t.tid)
 
-    def _continue(self, t: Tracee, state: Inside) -> None:
+    def _continue(self, state: Inside) -> None:
         """The thread stopped inside, and nothing of its surroundings has to change."""
+        t = state.t
         lp = t.lp
         assert state.user is not None
         user = t.to_user(state.user)
@@ -147,7 +127,7 @@ class NativeThreads(Enclaves):
 
     def _settled(self, t: Tracee) -> NativeMap:
         """Bring what is to be hidden up to date; nobody may be about to map it again."""
-        native = self._map(t)
+        native = self.map_of(t.space)
         if native.entries:
             self._arrivals(native)
         if native.dirty:
@@ -171,8 +151,9 @@ class NativeThreads(Enclaves):
 
     # Out
 
-    def _load(self, t: Tracee, state: Inside) -> bool:
+    def load(self, state: Inside) -> bool:
         """A running thread has stopped: its registers to the processor. Whether it was inside."""
+        t = state.t
         state.running = False
         lp = t.lp
         user = state.user = p.get_regs(t.tid)
@@ -180,11 +161,10 @@ class NativeThreads(Enclaves):
         entered = self.slots.entered(state.slot)
         stage = self.slots.stage(state.slot)
         state.blocked |= entered.blocked & UNBLOCK
-        native = self._map(t)
         if state.operations:
-            native.entered(t.tid, certain=stage == INSIDE)
+            self.map_of(t.space).entered(t.tid, certain=stage == INSIDE)
             if stage == INSIDE:
-                self._check(t, state)
+                self._check(state)
             state.operations = 0
         if not GATE <= rip < END:
             lp.regs[:] = in_model_order(user)
@@ -206,48 +186,35 @@ class NativeThreads(Enclaves):
         state.within = False
         return False
 
-    def _check(self, t: Tracee, state: Inside) -> None:
+    def _check(self, state: Inside) -> None:
         for n in range(state.operations):
             result = self.slots.result(state.slot, n)
             if -4096 < result < 0:
                 why = os.strerror(-result)
-                give_up(t, f"a page cannot be mapped: {why} (vm.max_map_count?)")
+                give_up(state.t, f"a page cannot be mapped: {why} (vm.max_map_count?)")
                 return
 
-    def _load_state(self, t: Tracee, state: Inside) -> None:
+    def load_extended(self, state: Inside) -> None:
         """The extended state, needed once an AEX is to save it."""
-        lp = t.lp
+        lp = state.t.lp
         if lp.secs is not None and lp.x is state.real:
-            lp.x = state.real = read_state(t, self.xfrm)
+            lp.x = state.real = read_state(state.t, self._xfrm)
 
-    def _set_registers(self, t: Tracee) -> None:
-        state = t.native
-        if state is None or state.bases is None or state.user is None:
-            super()._set_registers(t)
-            return
+    def put_registers(self, state: Inside) -> bool:
+        """`Engine.put_registers`, if the thread was inside since it was outside last."""
+        if state.bases is None or state.user is None:
+            return False
+        t = state.t
         user = t.to_user(state.user)
         user[p.FS_BASE], user[p.GS_BASE] = state.bases
         p.set_regs(t.tid, user)
         if t.lp.x is not state.real:
-            write_state(t, t.lp.x, self.xfrm)
+            write_state(t, t.lp.x, self._xfrm)
         if state.blocked:
             p.set_sigmask(t.tid, p.get_sigmask(t.tid) | state.blocked)
         state.blocked = 0
         state.user = state.bases = None
-
-    def gone(self, t: Tracee) -> None:
-        """The thread has died."""
-        super().gone(t)
-        state = t.native
-        if state is None:
-            return
-        state.running = False
-        self.armed.forget(t)
-        if t.space.native is not None:
-            t.space.native.entered(t.tid, certain=False)
-        self.ticks.forget(t)
-        self.slots.give(self._slots.pop(t.tid))
-        t.native = None
+        return True
 
 
 def give_up(t: Tracee, why: str) -> None:

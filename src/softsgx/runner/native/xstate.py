@@ -1,0 +1,51 @@
+"""The extended state of a thread between the real processor and the model: XSAVE images."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from softsgx.cpu.part import XSAVE_COMPONENTS
+from softsgx.cpu.xstate import LEGACY_INIT, XState
+from softsgx.runner.host import ptrace as p
+from softsgx.spec.ssa import XSAVE_LEGACY_SIZE
+
+if TYPE_CHECKING:
+    from softsgx.runner.process.tracee import Tracee
+
+_BV: Final = struct.Struct("<Q")
+_SOFTWARE: Final = 464  # from here on the legacy region is software's: the kernel writes there
+
+
+def read_state(t: Tracee, xfrm: int) -> XState:
+    """The extended state of a stopped thread, as far as the model knows components."""
+    image = p.get_xstate(t.tid)
+    (present,) = _BV.unpack_from(image, XSAVE_LEGACY_SIZE)
+    legacy = bytes(image[:_SOFTWARE]).ljust(XSAVE_LEGACY_SIZE, b"\0")
+    # The kernel fills in the initial state of what is not present.
+    state = XState(legacy)
+    if legacy[:32] == LEGACY_INIT[:32] and not any(legacy[32:]):
+        state.legacy = LEGACY_INIT
+    for bit, (size, start) in XSAVE_COMPONENTS.items():
+        if present >> bit & 1 and xfrm >> bit & 1:
+            state.components[bit] = bytes(image[start : start + size])
+    return state
+
+
+def write_state(t: Tracee, state: XState, xfrm: int) -> None:
+    """Give a stopped thread an extended state; components that the model does not know stay."""
+    image = p.get_xstate(t.tid)
+    (present,) = _BV.unpack_from(image, XSAVE_LEGACY_SIZE)
+    image[:_SOFTWARE] = state.legacy[:_SOFTWARE]
+    present |= 3
+    for bit, (size, start) in XSAVE_COMPONENTS.items():
+        if not xfrm >> bit & 1:
+            continue
+        data = state.components.get(bit)
+        if data is None:
+            present &= ~(1 << bit)
+        else:
+            present |= 1 << bit
+            image[start : start + size] = data
+    _BV.pack_into(image, XSAVE_LEGACY_SIZE, present)
+    p.set_xstate(t.tid, image)
