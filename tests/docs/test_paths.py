@@ -46,6 +46,11 @@ def test_every_path_is_there(path: str) -> None:
     assert missing(path, (ROOT / path).read_text(encoding="utf-8")) == []
 
 
+def test_every_document_is_in_the_index() -> None:
+    listed = set(NAMED.findall((ROOT / "docs" / "README.md").read_text(encoding="utf-8")))
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"} == listed
+
+
 def test_a_path_that_is_gone_is_noticed() -> None:
     for text in ("`cpu/epic.py`", "`cpu/leaf/none/`", "`epic.py`", "[a](docs/none.md)"):
         assert len(missing("README.md", text)) == 1, text
