@@ -17,7 +17,7 @@ def main() -> None:
 
     show("# Benchmarks\n")
     show("Written by `make bench`; medians of several rounds of processor time, shared machine.")
-    show("Targets are for a quiet machine; how busy it was shows the yardstick in the first row.")
+    show("Targets are for a quiet machine; the yardstick in the first row shows how busy it was.")
     show(f"Python {platform.python_version()}, {platform.machine()}.\n")
     cpu.main(show)
     linux.main(show)
