@@ -21,7 +21,7 @@ from softsgx.linux.sgx.encls import (
     encls_failed,
     encls_faulted,
 )
-from softsgx.linux.sgx.page_ioctl import sgx2_arguments, write_back
+from softsgx.linux.sgx.page_ioctl import for_each_page, sgx2_arguments, write_back
 from softsgx.linux.uapi import (
     SGX_IOC_ENCLAVE_MODIFY_TYPES,
     SGX_IOC_ENCLAVE_REMOVE_PAGES,
@@ -33,7 +33,7 @@ from softsgx.linux.uapi import (
 from softsgx.sim import Steps
 from softsgx.spec import leaves
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
-from softsgx.spec.epcm import PT_REG, PT_TCS, PT_TRIM, RWX, R, W
+from softsgx.spec.epcm import PT_REG, PT_SHIFT, PT_TCS, PT_TRIM, RWX, R, W
 from softsgx.spec.paging import SECINFO
 from softsgx.spec.status import SGX_EPC_PAGE_CONFLICT
 
@@ -217,20 +217,11 @@ def sgx_enclave_modify_types(
     if modt.page_type not in (PT_TCS, PT_TRIM):
         asked = modt.page_type
         return refused(current, EINVAL, "sgx_enclave_modify_types.page_type", page_type=asked)
-    kernel = current.kernel
-    block = kernel.get_operands()
-    kernel.processor.memory.write(block.physical, SECINFO(FLAGS=modt.page_type << 8).pack())
-    ret, done = 0, 0
-    while done < modt.length:
-        yield from m.sgx_reclaim_direct(current)
-        address = encl.base + modt.offset + done
-        ret = yield from _modify_page(current, encl, modt, address, block.address)
-        if ret:
-            break
-        done += PAGE_SIZE
-    modt.count = done
-    kernel.put_operands(block)
-    return ret
+
+    def modify(address: int, secinfo: int) -> Steps[int]:
+        return _modify_page(current, encl, modt, address, secinfo)
+
+    return (yield from for_each_page(current, encl, modt, modt.page_type << PT_SHIFT, modify))
 
 
 def _modify_page(
@@ -323,20 +314,11 @@ def sgx_encl_remove_pages(
     current: Thread, encl: SgxEncl, params: SgxEnclaveRemovePages
 ) -> Steps[int]:
     """Per page: prove that the enclave accepted PT_TRIM, zap the PTEs, EREMOVE."""
-    kernel = current.kernel
-    block = kernel.get_operands()
-    kernel.processor.memory.write(block.physical, SECINFO(FLAGS=RWX).pack())
-    ret, done = 0, 0
-    while done < params.length:
-        yield from m.sgx_reclaim_direct(current)
-        address = encl.base + params.offset + done
-        ret = yield from _remove_page(current, encl, address, block.address)
-        if ret:
-            break
-        done += PAGE_SIZE
-    params.count = done
-    kernel.put_operands(block)
-    return ret
+
+    def remove(address: int, secinfo: int) -> Steps[int]:
+        return _remove_page(current, encl, address, secinfo)
+
+    return for_each_page(current, encl, params, RWX, remove)
 
 
 def _remove_page(current: Thread, encl: SgxEncl, address: int, secinfo: int) -> Steps[int]:

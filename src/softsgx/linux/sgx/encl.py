@@ -222,18 +222,25 @@ def sgx_encl_free_epc_page(current: Thread, page: SgxEpcPage) -> Steps[None]:
 # Eviction and reload of one page; encl.lock held
 
 
+def _encls_pageinfo(
+    current: Thread, leaf: int, pageinfo: bytes, epc: int, rdx: int = 0
+) -> Steps[int]:
+    """An ENCLS leaf with a PAGEINFO at RBX and the EPC page at RCX."""
+    kernel = current.kernel
+    block = kernel.get_operands()
+    kernel.processor.memory.write(block.physical, pageinfo)
+    ret = yield from encls(current, leaf, block.address, epc, rdx)
+    kernel.put_operands(block)
+    return ret
+
+
 def __sgx_encl_ewb(
     current: Thread, page: SgxEpcPage, va_page: SgxVaPage, slot: int, backing: SgxBacking
 ) -> Steps[int]:
     """One EWB."""
-    kernel = current.kernel
-    block = kernel.get_operands()
     pginfo = PAGEINFO.S.pack(0, backing.contents_address, direct(backing.pcmd_physical), 0)
-    kernel.processor.memory.write(block.physical, pginfo)
     rdx = va_page.epc_page.address + 8 * slot
-    ret = yield from encls(current, leaves.EWB, block.address, page.address, rdx)
-    kernel.put_operands(block)
-    return ret
+    return _encls_pageinfo(current, leaves.EWB, pginfo, page.address, rdx)
 
 
 def __sgx_encl_eldu(
@@ -249,14 +256,11 @@ def __sgx_encl_eldu(
         return refused(current, ENOMEM, "sgx_encl_get_backing.memory")
     if encl_page.va_page is None:
         raise KernelBug("__sgx_encl_eldu: NULL dereference of encl_page->va_page: its EWB failed")
-    block = kernel.get_operands()
     linaddr, parent = (0, 0) if secs is None else (encl_page.address, secs.address)
     pcmd = direct(backing.pcmd_physical)
     pginfo = PAGEINFO.S.pack(linaddr, backing.contents_address, pcmd, parent)
-    kernel.processor.memory.write(block.physical, pginfo)
     rdx = encl_page.va_page.epc_page.address + 8 * encl_page.va_slot
-    ret = yield from encls(current, leaves.ELDU, block.address, epc_page.address, rdx)
-    kernel.put_operands(block)
+    ret = yield from _encls_pageinfo(current, leaves.ELDU, pginfo, epc_page.address, rdx)
     if ret:
         if encls_failed(ret):
             kernel.warn(f"ELDU of {encl_page.address:#x}: {ret:#x}")
@@ -507,11 +511,8 @@ def _eaug_insert(
     encl.page_array[index] = encl_page
     if secs is None:
         raise KernelBug("sgx_encl_eaug_page: NULL dereference of encl->secs.epc_page")
-    block = kernel.get_operands()
     pginfo = PAGEINFO.S.pack(encl_page.address, 0, 0, secs.address)
-    kernel.processor.memory.write(block.physical, pginfo)
-    ret = yield from encls(current, leaves.EAUG, block.address, epc_page.address)
-    kernel.put_operands(block)
+    ret = yield from _encls_pageinfo(current, leaves.EAUG, pginfo, epc_page.address)
     if ret:
         del encl.page_array[index]
         return True

@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 from softsgx.linux.errno import EFAULT, EINVAL, ENODEV
 from softsgx.linux.events import refused, tell_arguments, tell_results
 from softsgx.linux.sgx import encl as e
+from softsgx.linux.sgx import main as m
 from softsgx.linux.uaccess import copy_from_user, copy_to_user
 from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SIZE
+from softsgx.spec.paging import SECINFO
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from softsgx.linux.process import Thread
     from softsgx.linux.sgx.encl import SgxEncl
     from softsgx.sim import Steps
@@ -58,6 +62,34 @@ def sgx2_arguments(
     params = structure.unpack(raw)
     tell_arguments(current, params)
     return sgx_validate_offset_length(current, encl, params.offset, params.length) or params
+
+
+def for_each_page(
+    current: Thread,
+    encl: SgxEncl,
+    params: Any,
+    flags: int,
+    one: Callable[[int, int], Steps[int]],
+) -> Steps[int]:
+    """`one(address, secinfo)` for each page until one fails; sets `count`. The error, or 0.
+
+    `secinfo` is the address of a SECINFO with these FLAGS in kernel memory. Before each page EPC is
+    reclaimed if it is short.
+    """
+    kernel = current.kernel
+    block = kernel.get_operands()
+    kernel.processor.memory.write(block.physical, SECINFO(FLAGS=flags).pack())
+    first = encl.base + params.offset
+    ret, done = 0, 0
+    while done < params.length:
+        yield from m.sgx_reclaim_direct(current)
+        ret = yield from one(first + done, block.address)
+        if ret:
+            break
+        done += PAGE_SIZE
+    params.count = done
+    kernel.put_operands(block)
+    return ret
 
 
 def write_back(current: Thread, arg: int, params: Structure, ret: int) -> Steps[int]:

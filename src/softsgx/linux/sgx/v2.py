@@ -16,7 +16,7 @@ from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx import main as m
 from softsgx.linux.sgx.encl import SgxEncl
 from softsgx.linux.sgx.encls import encls_faulted
-from softsgx.linux.sgx.page_ioctl import sgx2_arguments, write_back
+from softsgx.linux.sgx.page_ioctl import for_each_page, sgx2_arguments, write_back
 from softsgx.linux.uaccess import copy_from_user
 from softsgx.linux.uapi import (
     V2_IOC_ENCLAVE_MODIFY_TYPE,
@@ -98,19 +98,11 @@ def sgx_ioc_enclave_restrict_perm(current: Thread, encl: SgxEncl, arg: int) -> S
     if params.result or params.count:
         rule = "sgx_ioc_enclave_restrict_perm.result"
         return refused(current, EINVAL, rule, result=params.result, count=params.count)
-    kernel = current.kernel
-    block = kernel.get_operands()
-    kernel.processor.memory.write(block.physical, SECINFO(FLAGS=perm).pack())
-    ret, done = 0, 0
-    while done < params.length:
-        yield from m.sgx_reclaim_direct(current)
-        address = encl.base + params.offset + done
-        ret = yield from _restrict_page(current, encl, params, address, perm, block.address)
-        if ret:
-            break
-        done += PAGE_SIZE
-    params.count = done
-    kernel.put_operands(block)
+
+    def restrict(address: int, secinfo: int) -> Steps[int]:
+        return _restrict_page(current, encl, params, address, perm, secinfo)
+
+    ret = yield from for_each_page(current, encl, params, perm, restrict)
     return (yield from write_back(current, arg, params, ret))
 
 
