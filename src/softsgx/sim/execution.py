@@ -111,13 +111,9 @@ class Execution:
             LIVE.execution = None
         try:
             point = next(body)
-        except StopIteration as stop:
-            self._end(task, stop.value)
-        except TaskExit as exit_:
-            self._fail(task, exit_)
-        except BaseException as exception:
-            self._fail(task, exception)
-            raise
+        except BaseException as ending:
+            if not self._over(task, ending):
+                raise
         else:
             self._arrive(task, point)
         finally:
@@ -232,15 +228,10 @@ class Execution:
             self.current = current = task
             try:
                 point = task.send(task)
-            except StopIteration as stop:
-                self._end(task, stop.value)
+            except BaseException as ending:
+                if not self._over(task, ending):
+                    raise
                 current = None
-            except TaskExit as exit_:
-                self._fail(task, exit_)
-                current = None
-            except BaseException as exception:
-                self._fail(task, exception)
-                raise
             else:
                 if task.gate is None and point[0] not in BLOCKING:
                     task.point = point
@@ -283,15 +274,10 @@ class Execution:
                         task.point = point
                     if kind == RETRY or self._handlers or not self._foreground:
                         break
-            except StopIteration as stop:
-                self._end(task, stop.value)
+            except BaseException as ending:
+                if not self._over(task, ending):
+                    raise
                 current = None
-            except TaskExit as exit_:
-                self._fail(task, exit_)
-                current = None
-            except BaseException as exception:
-                self._fail(task, exception)
-                raise
 
     def _drive_alone(self) -> Task | None:
         """Step a single task as far as it stays alone and unblocked; the task, unless it has ended.
@@ -314,18 +300,11 @@ class Execution:
                 point = send(task)
                 if point[0] in blocking or len(live) > 1:
                     break
-        except StopIteration as stop:
+        except BaseException as ending:
             task.point = point
-            self._end(task, stop.value)
+            if not self._over(task, ending):
+                raise
             return None
-        except TaskExit as exit_:
-            task.point = point
-            self._fail(task, exit_)
-            return None
-        except BaseException as exception:
-            task.point = point
-            self._fail(task, exception)
-            raise
         finally:
             self.steps += steps
         self._arrive(task, point)
@@ -348,6 +327,14 @@ class Execution:
             handlers = self._handlers
             return [t for t in enabled if t.cpu is None or handlers.get(t.cpu, t) is t]
         return enabled
+
+    def _over(self, task: Task, ending: BaseException) -> bool:
+        """The task ended by what came out of its body. False: it is an error, to be raised on."""
+        if isinstance(ending, StopIteration):
+            self._end(task, ending.value)
+            return True
+        self._fail(task, ending)
+        return isinstance(ending, TaskExit)
 
     def _end(self, task: Task, result: Any) -> None:
         if task.held:

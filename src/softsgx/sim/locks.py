@@ -11,7 +11,6 @@ a second read of one task behind a waiting writer; recursion is refused for that
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Protocol
 
 from softsgx.sim.events import LockReleased, LockTaken
 from softsgx.sim.live import LIVE
@@ -20,20 +19,28 @@ from softsgx.sim.task import Task
 from softsgx.sim.touch import ENABLE, TOUCHES, touch
 
 
-class Guard(Protocol):
-    """What `with (yield from lock.acquire()):` holds."""
+class Guard:
+    """What `with (yield from lock.acquire()):` holds, and releases at the end of the block."""
 
-    def __enter__(self) -> object: ...
+    __slots__ = ()
+
+    def release(self) -> None:
+        """Give it up. Only who holds it, while it runs, may."""
+        raise NotImplementedError
+
+    def __enter__(self) -> object:
+        return self
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         value: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None: ...
+    ) -> None:
+        self.release()
 
 
-class Mutex:
+class Mutex(Guard):
     """A sleeping lock of one owner. Not recursive; released by its owner only."""
 
     __slots__ = ("name", "owner", "_point", "_try")
@@ -92,17 +99,6 @@ class Mutex:
     def holders(self) -> tuple[Task, ...]:
         """The owner."""
         return () if self.owner is None else (self.owner,)
-
-    def __enter__(self) -> object:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.release()
 
 
 class RwLock:
@@ -257,7 +253,7 @@ class Again:
         return [t for t in task.execution.tasks if t is not task and t.point == wanted]
 
 
-class _Side:
+class _Side(Guard):
     """The guard of one side of an RwLock; of the read side once the writer downgraded it."""
 
     __slots__ = ("_lock", "_write")
@@ -266,15 +262,7 @@ class _Side:
         self._lock = lock
         self._write = write
 
-    def __enter__(self) -> object:
-        return self._lock
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def release(self) -> None:
         if self._write and self._lock.writer is not None:
             self._lock.release_write()
         else:

@@ -29,3 +29,20 @@ class Scheduler(Protocol):
 
     def draw(self, n: int, what: str) -> int:
         """A number in [0, n), n > 1. By custom 0 is the ordinary course, without fault or lie."""
+
+
+class OneExecution:
+    """The part of a scheduler by a fixed rule: one execution, and the ordinary course of it."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def begin(self) -> bool:
+        """True once."""
+        first = not self._begun
+        self._begun = True
+        return first
+
+    def draw(self, n: int, what: str) -> int:
+        """0."""
+        return 0

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from softsgx.sim.live import LIVE
-from softsgx.sim.locks import released, taken
+from softsgx.sim.locks import Guard, released, taken
 from softsgx.sim.point import SRCU, WAIT, Point, Steps
 from softsgx.sim.task import Task
 from softsgx.sim.touch import touch
@@ -66,7 +64,7 @@ class Srcu:
         return reader in self._readers
 
 
-class Reader:
+class Reader(Guard):
     """One reading of one task."""
 
     __slots__ = ("srcu", "task")
@@ -91,15 +89,8 @@ class Reader:
         """Who reads."""
         return (self.task,)
 
-    def __enter__(self) -> Reader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def release(self) -> None:
+        """End to read."""
         self.srcu.read_unlock(self)
 
 

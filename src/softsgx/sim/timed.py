@@ -11,7 +11,7 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
-from softsgx.sim.errors import Deadlock, StepBound, TaskExit
+from softsgx.sim.errors import Deadlock, StepBound
 from softsgx.sim.point import BLOCKING, IRQ, Point
 
 if TYPE_CHECKING:
@@ -152,15 +152,10 @@ class Timed:
         execution.current = task
         try:
             point = task.send(task)
-        except StopIteration as stop:
-            execution._end(task, stop.value)
+        except BaseException as ending:
+            if not execution._over(task, ending):
+                raise
             return False
-        except TaskExit as exit_:
-            execution._fail(task, exit_)
-            return False
-        except BaseException as exception:
-            execution._fail(task, exception)
-            raise
         if task.gate is None and point[0] not in BLOCKING:
             task.point = point
         else:

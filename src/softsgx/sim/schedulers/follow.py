@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from softsgx.sim.errors import ScheduleMismatch
 from softsgx.sim.schedule import Choice, decode, letters
+from softsgx.sim.scheduler import OneExecution
 
 if TYPE_CHECKING:
     from softsgx.sim.task import Task
 
 
-class Follow:
+class Follow(OneExecution):
     """Makes the choices of a given schedule.
 
     After its last choice the execution goes on as by RunToCompletion, or, with complete=False,
@@ -20,10 +21,10 @@ class Follow:
     """
 
     def __init__(self, schedule: str | Sequence[Choice], *, complete: bool = True) -> None:
+        super().__init__()
         choices = decode(schedule) if isinstance(schedule, str) else schedule
         self.choices: tuple[Choice, ...] = tuple(choices)
         self.complete = complete
-        self._begun = False
         self._next = 0
 
     @property
@@ -38,8 +39,7 @@ class Follow:
 
     def begin(self) -> bool:
         """True once: a schedule is one execution."""
-        first = not self._begun
-        self._begun = True
+        first = super().begin()
         self._next = 0
         return first
 

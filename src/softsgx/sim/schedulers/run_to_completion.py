@@ -5,26 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from softsgx.sim.scheduler import OneExecution
+
 if TYPE_CHECKING:
     from softsgx.sim.task import Task
 
 
-class RunToCompletion:
+class RunToCompletion(OneExecution):
     """The current task goes on as long as it is enabled, then the one of lowest index. Draws 0."""
-
-    def __init__(self) -> None:
-        self._begun = False
-
-    def begin(self) -> bool:
-        """True once: there is only one such execution."""
-        first = not self._begun
-        self._begun = True
-        return first
 
     def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
         """The current task, or else the first."""
         return current or enabled[0]
-
-    def draw(self, n: int, what: str) -> int:
-        """The ordinary course."""
-        return 0

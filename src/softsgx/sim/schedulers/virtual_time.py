@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from softsgx.sim.errors import Unmodelled
+from softsgx.sim.scheduler import OneExecution
 
 if TYPE_CHECKING:
     from softsgx.sim.task import Task
@@ -14,7 +15,7 @@ Price: TypeAlias = "int | Callable[[Task], int]"
 """Cycles; or a function that reads them off the task that stands at the point, changing nothing."""
 
 
-class VirtualTime:
+class VirtualTime(OneExecution):
     """Every kind of point has a price in cycles; the point that is finished first runs next.
 
     A point starts when its task is enabled at it and finishes its price later; the step takes
@@ -34,6 +35,7 @@ class VirtualTime:
     """
 
     def __init__(self, prices: Mapping[str, Price], default: int | None = None) -> None:
+        super().__init__()
         self.prices = dict(prices)
         self.default = default
         self.counts: dict[str, int] = {}
@@ -48,7 +50,6 @@ class VirtualTime:
         """Processors and cycles: charges by which what was begun there has not been delayed yet."""
         self.busy: dict[int, int] = {}
         """By processor, until when a charge occupies it: nothing begins there before."""
-        self._begun = False
 
     def now(self, cpu: int) -> int:
         """The processor's clock in cycles: the finish of the last step on it."""
@@ -56,8 +57,7 @@ class VirtualTime:
 
     def begin(self) -> bool:
         """True once; all clocks at 0."""
-        first = not self._begun
-        self._begun = True
+        first = super().begin()
         self.counts.clear()
         self.elapsed = 0
         self.clocks.clear()
@@ -89,10 +89,6 @@ class VirtualTime:
         assert first is not None, "an interrupt handler is never excluded"
         self._charge(first, finish)
         return first
-
-    def draw(self, n: int, what: str) -> int:
-        """The ordinary course."""
-        return 0
 
     def _forget_blocked(self, enabled: Sequence[Task]) -> None:
         # A task that lost the race for a lock starts anew when that is released. One that is merely
