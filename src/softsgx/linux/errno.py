@@ -23,7 +23,6 @@ EMFILE: Final = 24
 ENOTTY: Final = 25
 ESPIPE: Final = 29
 ENODATA: Final = 61
-EOVERFLOW: Final = 75
 EOPNOTSUPP: Final = 95
 ERESTARTSYS: Final = 512  # never seen by user space
 ENOIOCTLCMD: Final = 515  # becomes ENOTTY

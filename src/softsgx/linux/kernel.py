@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from softsgx.linux.sgx.design import PermissionDesign
 from softsgx.linux.version import VERSION_DEFAULT, VERSIONS, KernelVersion
 from softsgx.mem.pagetable import direct
-from softsgx.sim.locks import Mutex
 from softsgx.sim.waits import WaitQueue
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 
@@ -75,7 +74,6 @@ class Kernel:
         self.high_watermark = 64
         # Logical processor -> the address space whose threads run there, one at a time.
         self.loaded: dict[int, Mm] = {}
-        self.zombie_lock = Mutex("zombie_secs_pages_lock")
         self.warnings: list[str] = []
         # The kernel log: what is said once -> its line.
         self.printed = {

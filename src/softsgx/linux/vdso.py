@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from softsgx.linux.errno import EINVAL
 from softsgx.linux.events import refused_call, tell_vdso
 from softsgx.spec import faults, leaves
-from softsgx.spec.bits import MASK32, PAGE_SIZE
+from softsgx.spec.bits import MASK32
 
 if TYPE_CHECKING:
     from softsgx.linux.process import Thread
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 # Where the vDSO lies, and in it the ENCLU whose address is the AEP.
 VDSO_BASE: Final = 0x7FFF_F7FC_1000
 VDSO_ENCLU: Final = VDSO_BASE + 0x6C0
-VDSO_SIZE: Final = 2 * PAGE_SIZE
 
 # Exceptions that the fix-up turns into a return of the vDSO function; the others become signals.
 FIXED_UP: Final = frozenset(
