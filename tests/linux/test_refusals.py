@@ -15,7 +15,7 @@ import pytest
 from softsgx.linux import errno
 from softsgx.linux.refusals import REFUSALS, function_of, leaf_of
 from softsgx.spec.leaves import ENCLS_LEAVES
-from softsgx.system.explain.calls.advice import WAYS
+from softsgx.system.explain.calls.advice import ADVICE
 from tests.tidy.source import ROOT
 
 LINUX = ROOT / "src" / "softsgx" / "linux"
@@ -193,9 +193,9 @@ def test_every_rule_that_is_named_has_words_and_each_has_its_line() -> None:
 def test_every_rule_has_a_way_out_or_the_layers_have_it() -> None:
     """Of what the driver itself finds in a SIGSTRUCT, the fields that do not fit are the way."""
     by_fields = {rule for rule in REFUSALS if rule.startswith("sgx_encl_init.signed_")}
-    assert set(WAYS) == set(REFUSALS) - by_fields
+    assert set(ADVICE) == set(REFUSALS) - by_fields
     assert len(by_fields) == 3
-    texts = [way for way in WAYS.values() if isinstance(way, str)]
+    texts = [way for way in ADVICE.values() if isinstance(way, str)]
     assert all(texts)
     assert not [way for way in texts if "allowed as soon as" in way]
 

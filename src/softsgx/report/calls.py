@@ -1,7 +1,7 @@
-"""The calls of a trace: each ioctl, mmap, munmap, mprotect and mremap with all it was given.
+"""The calls of a trace: each ioctl, mmap, munmap, mprotect and mremap with all its arguments.
 
-What `IoctlArguments` and `IoctlResults` say of an ioctl is put together with its `CallBegun` and
-`CallEnded`. Calls come in the order in which they ended.
+The `IoctlArguments` and `IoctlResults` of an ioctl are joined with its `CallBegun` and `CallEnded`.
+Calls come in the order in which they ended.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Call:
 
 
 def header(lines: Iterable[str]) -> dict[str, Any]:
-    """The first line of a trace. TraceError if it is none."""
+    """The first line of a trace. TraceError if it is not one."""
     first = next(iter(lines), "")
     try:
         found: Any = json.loads(first)
@@ -46,7 +46,7 @@ def header(lines: Iterable[str]) -> dict[str, Any]:
 
 
 def calls(lines: Iterable[str]) -> Iterator[Call]:
-    """The calls in the lines behind the header. A line that was cut off ends them."""
+    """The calls in the lines after the header. A truncated line ends them."""
     open_: dict[int, list[Call]] = {}  # by processor, the innermost last
     for line in lines:
         try:

@@ -1,15 +1,15 @@
-"""Why an access, a leaf or a call was refused, as text: one line a layer, and the way out."""
+"""Why an access, a leaf or a call was refused, as text: a line for each layer, and the advice."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from softsgx.report.steps import Way
+from softsgx.report.steps import Advice
 
 
 class Layer(NamedTuple):
-    """A layer that was asked (`VMA`, `PTE`, `TLB`, `EPCM`), or an operand; its rights, and more."""
+    """A layer (`VMA`, `PTE`, `TLB`, `EPCM`) or an operand: its rights or value, and details."""
 
     name: str
     rights: str
@@ -20,9 +20,9 @@ class Layer(NamedTuple):
 class Explanation:
     """What was refused, what each layer said, and what would have allowed it.
 
-    `key` is equal for refusals of the same kind at the same page; `event` the number of the event
-    in the log; `outcome` what became of it, empty while nobody knows; `signal` the number of the
-    SignalSent that it ended in, if it did. The way out is `advice` as steps, or `way` as text only.
+    `key` is equal for refusals of the same kind at the same page; `event` is the number of the
+    event in the log; `outcome` is what came of it, empty while that is not known; `signal` is the
+    number of the SignalSent that it ended in, if it did; `advice` is text where it has no steps.
     """
 
     event: int
@@ -33,13 +33,12 @@ class Explanation:
     layers: list[Layer] = field(default_factory=list)
     where: str = ""
     outcome: str = ""
-    way: str = ""
-    advice: Way | None = None
+    advice: Advice | str = ""
     signal: int = 0
 
     @property
     def text(self) -> str:
-        """All of it, with an end of line."""
+        """All of it, ending with a newline."""
         width = max([4, *(len(layer.name) for layer in self.layers)])
         lines = [f"{self.headline}, event {self.event}"]
         lines += [_line(layer, width) for layer in self.layers]
@@ -48,9 +47,9 @@ class Explanation:
             lines.append(f"  {'by':{width}}  {self.where}")
         if self.outcome:
             lines.append(f"  {'then':{width}}  {self.outcome}")
-        way = self.advice.text if self.advice is not None else self.way
-        if way:
-            lines.append(f"  {way}")
+        advice = self.advice if isinstance(self.advice, str) else self.advice.text
+        if advice:
+            lines.append(f"  {advice}")
         return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""The fields of events: which are shown in hexadecimal, and how values look to a reader."""
+"""The fields of events as text: which are hexadecimal, which are names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from softsgx.spec.epcm import BLOCKED, PT_NAMES, VALID, rwx_text, word_text
 from softsgx.spec.faults import PF, VECTOR_NAMES
 from softsgx.spec.status import status_name
 
-# Addresses, lengths and words: numbers of which nobody wants to see the decimal digits.
+# Addresses, lengths and words, which read better in hexadecimal.
 HEX: Final = frozenset(
     "rbx rcx rdx address linear tcs rip entry before after code arg src base size offset length"
     " flags secinfo secinfo_flags sigstruct attributes xfrm miscselect vendor request"
@@ -32,7 +32,7 @@ def is_hex(name: str) -> bool:
 
 
 def number(name: str, value: int) -> str:
-    """A number as a reader wants to see the field of this name."""
+    """The value of the field of this name, as text."""
     if name in _RIGHTS and 0 <= value <= 7:
         return rwx_text(value)
     if name in _TYPES:
@@ -48,8 +48,8 @@ def call_text(name: str, fields: Fields) -> str:
 
 
 def errno_or_value(result: int) -> str:
-    """What a call returned: `-EACCES`, or the value. Of -ERESTARTSYS a program sees -EINTR, if it
-    sees anything: a handler with SA_RESTART has the call made again."""
+    """What a call returned: `-EACCES`, or the value. -ERESTARTSYS reaches a program as -EINTR, or
+    not at all if its handler has SA_RESTART: then the call is restarted."""
     if result == -_ERESTARTSYS:
         return "-EINTR (-ERESTARTSYS)"
     if failed(result):
@@ -88,7 +88,7 @@ def status_text(status: int) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A value of any event as JSON can hold it: tasks, points and locks as their texts."""
+    """A value of any event as JSON: tasks, points and locks become their texts."""
     if value is None or isinstance(value, int | str):
         return value
     if isinstance(value, tuple) and all(isinstance(item, int) for item in value):

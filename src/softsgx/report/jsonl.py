@@ -14,7 +14,7 @@ from softsgx.sim import Event
 
 FORMAT: Final = 1
 
-# The classes whose fields are numbers, texts and arguments only.
+# The classes that have only numbers, texts and arguments as fields.
 _SIMPLE: Final = frozenset(
     kind
     for module in (cpu, kernel)
@@ -25,7 +25,7 @@ Render = Callable[[Any], str]
 
 
 class JsonLines:
-    """Writes a trace. `header` is what the first line says beside the number of the format."""
+    """Writes a trace. `header` is what the first line has besides the number of the format."""
 
     def __init__(self, stream: BinaryIO, header: dict[str, Any]) -> None:
         self._stream = stream
@@ -36,20 +36,20 @@ class JsonLines:
         self._write(line(ns, seq, event))
 
     def close(self) -> None:
-        """Nothing is owed."""
+        """Nothing is left to write."""
 
     def _write(self, text: str) -> None:
         self._stream.write(text.encode() + b"\n")
 
 
 def line(ns: int, seq: int, event: Event) -> str:
-    """One event as a JSON object, without the end of the line."""
+    """One event as a JSON object, without a newline."""
     return f'{{"event": {seq}, "ns": {ns}, {_render(type(event))(event)}}}'
 
 
 @cache
 def _render(kind: type[Any]) -> Render:
-    """What follows the time, for events of one class; made once, because traces are long."""
+    """Renders what follows the time in events of one class; made once, as traces are long."""
     if kind not in _SIMPLE:
         return _any
     hints = get_type_hints(kind)

@@ -1,4 +1,4 @@
-"""Traces as text: one event a line, in columns of fixed width, under a legend."""
+"""Traces as text: an event per line, in columns of fixed width, after a legend."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from softsgx.spec.epcm import word_text
 from softsgx.spec.translation import ABORT, ACCESS_NAMES, pte_text, rights_text
 
 LEGEND: Final = """\
-# event  number of the event          lp  logical processor ("-": of no one)
+# event  number of the event          lp  logical processor ("-": none)
 # ms     since the first event        what:
 #   call     a system call or ioctl begins      return   it ends
 #   args     the ioctl's argument block         results  what is written back to it
@@ -55,7 +55,7 @@ class Lines:
         self._stream.write(line(ns - self._first, seq, event).encode() + b"\n")
 
     def close(self) -> None:
-        """Nothing is owed."""
+        """Nothing is left to write."""
 
 
 def line(ns: int, seq: int, event: Event) -> str:

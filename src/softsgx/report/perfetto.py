@@ -1,8 +1,8 @@
 """Traces for ui.perfetto.dev: protos/perfetto/trace/trace_packet.proto of the Perfetto project.
 
-A track for each thread, one for each logical processor of which no thread is known, one for all of
-EPC. Calls, page faults, leaves and stays in an enclave are slices, the rest instants. The model
-executes a leaf in one step: its slice has no width.
+There is a track for each thread, for each logical processor whose thread is not known, and for EPC.
+Calls, page faults, leaves and time in an enclave are slices, the rest are instants. The model
+executes a leaf in one step, so its slice has no width.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Notes = Iterable[tuple[str, int | str]]
 
 
 class Perfetto:
-    """Writes a trace. What `header` says is in the description of the machine's track."""
+    """Writes a trace. `header` becomes the name of the machine's track."""
 
     def __init__(self, stream: BinaryIO, header: dict[str, Any]) -> None:
         self._stream = stream
@@ -78,7 +78,7 @@ class Perfetto:
         return self._uuid(*self._threads.get(lp, (f"processor {lp}", "")))
 
     def runs(self, lp: int, thread: str, process: str) -> None:
-        """From now on this thread runs there."""
+        """From now on this thread runs on the processor."""
         self._threads[lp] = (thread, process)
 
     def _uuid(self, thread: str, process: str) -> int:
@@ -127,7 +127,7 @@ class Perfetto:
         self._emit(ns, track, _END)
 
     def instant(self, ns: int, lp: int, category: str, name: str, notes: Notes = ()) -> None:
-        """Something that happens at one moment."""
+        """An event at one moment."""
         self._emit(ns, self.track(lp), _INSTANT, category, name, notes)
 
     def epcm(self, ns: int, event: c.EpcmChanged) -> None:
@@ -164,7 +164,7 @@ class Perfetto:
         self._stream.write(data(_PACKET, body + _OF_SEQUENCE))
 
 
-# Most events have been there in the same form before.
+# Most events repeat an earlier one but for their numbers.
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-"""As much of the protobuf wire format as a trace needs to be written: varints, bytes, fixed64.
+"""As much of the protobuf wire format as writing a trace needs: varints and bytes.
 
 https://protobuf.dev/programming-guides/encoding
 """
@@ -14,7 +14,7 @@ _LENGTH: Final = 2
 
 
 def varint(value: int) -> bytes:
-    """A number in base 128, the lowest digit first; negative ones as 64-bit two's complement."""
+    """A number in base 128, lowest digit first; negative numbers in 64-bit two's complement."""
     value &= MASK64
     out = bytearray()
     while value > 0x7F:

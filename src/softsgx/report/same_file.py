@@ -1,8 +1,8 @@
-"""Whether names lead to one file: what is written must not destroy what is read.
+"""Whether two names lead to the same file: output must not overwrite input.
 
-A file is what it is on the disk, whatever it is called: through symbolic and hard links, relative
-paths, /proc/self/fd. Only ordinary files can be destroyed: /dev/null, terminals and pipes may be
-written to by as many as like.
+Files are compared by what is on the disk, not by name: through symbolic and hard links, relative
+paths, /proc/self/fd. Only regular files count: writing to /dev/null, a terminal or a pipe destroys
+nothing.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Hashable, Iterable
 
 
 def file_of(name: str | int) -> Hashable | None:
-    """What is equal for names of one ordinary file; a name, or a descriptor of this process.
+    """A key that is equal for all names of a regular file; `name` may be a descriptor.
 
-    A name that leads to nothing yet is the path that it would be made at. None for what cannot be
-    destroyed by writing.
+    For a file that does not exist yet it is the path where it would be made. None for what writing
+    cannot destroy.
     """
     try:
         found = os.stat(name)
@@ -26,7 +26,7 @@ def file_of(name: str | int) -> Hashable | None:
 
 
 def overwritten(inputs: Iterable[str | int], outputs: Iterable[str | int]) -> str | int | None:
-    """The first output that is an input or another output; None if there is none."""
+    """The first output that is also an input or an earlier output, or None."""
     taken = {file_of(name) for name in inputs} - {None}
     for name in outputs:
         file = file_of(name)
@@ -38,8 +38,8 @@ def overwritten(inputs: Iterable[str | int], outputs: Iterable[str | int]) -> st
 
 
 def named_in(words: Iterable[str]) -> list[str]:
-    """The words of a command that are names of files: alone, or behind the `=` or the one letter of
-    an option."""
+    """The words of a command that name files: as they are, after the `=` of an option, or after its
+    one letter."""
     parts = []
     for word in words:
         parts += [word, word.partition("=")[2], word[2:] if word.startswith("-") else ""]

@@ -21,7 +21,7 @@ _HEAD: Final = 13
 class Stats:
     """A listener that counts; `handlers` are for `Log.subscribe_to`.
 
-    `leaves` by name; `refused` by leaf, end and rule; the others so.
+    `leaves` counts by name, `refused` by leaf, how it ended, and rule; the others likewise.
     """
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ class Stats:
         self.ipis += len(e.cpus)
 
     def text(self, further: Iterable[tuple[str, str]] = ()) -> str:
-        """The table; `further` are rows that somebody else counted."""
+        """The table; `further` are rows counted elsewhere."""
         augmented = self.leaves["EAUG"] - sum(
             n for what, n in self.refused.items() if what.startswith("EAUG ")
         )
@@ -146,7 +146,7 @@ class Stats:
 
 
 def _words(counts: dict[str, int]) -> Sequence[str]:
-    """The most frequent first, then by name; what never happened is left out."""
+    """The most frequent first, then by name; zeros are left out."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [f"{what} {n}".strip() for what, n in ordered if n]
 

@@ -1,6 +1,6 @@
-"""The way out of a refusal: steps that a text is made of, and that a test can take one by one.
+"""Advice after a refusal, as steps: a text is made of them, and a test can take them one by one.
 
-A `Way` is one declaration for both: what is printed and what has to work cannot drift apart.
+So what is printed is what the tests have done.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ def prots(rights: int) -> str:
 
 
 def held_text(word: int) -> str:
-    """An EPCM word as SECINFO.FLAGS has to name it; only a PT_REG page has rights to be named."""
+    """An EPCM word as SECINFO.FLAGS has to have it; rights only for a PT_REG page."""
     return word_text(word | VALID) if word & PT_MASK == REG else state_text(word)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to be done. `where` is said once for steps that follow each other there."""
+    """One thing to do. `where` is said once for consecutive steps in the same place."""
 
     where: ClassVar[str] = ""
 
     @property
     def text(self) -> str:
-        """It, as a part of a sentence."""
+        """The step, as a part of a sentence."""
         raise NotImplementedError
 
 
@@ -154,19 +154,19 @@ class Remove(Step):
 
 @dataclass(frozen=True)
 class Fresh(Step):
-    """Nothing to do: whatever touches the page next, an EACCEPT as well, finds a new one there."""
+    """Nothing to do: the next touch of the page, be it an EACCEPT, finds a fresh one there."""
 
     page: int
 
     @property
     def text(self) -> str:
-        """It, for the reader."""
+        """For the reader."""
         return "a touch (EAUG adds a fresh page)"
 
 
 @dataclass(frozen=True)
 class Relax(Step):
-    """RELAX_PERMISSIONS of the V2 series: all rights that the kernel is to believe in."""
+    """RELAX_PERMISSIONS of the V2 series, with all rights that the page is to have."""
 
     page: int
     rights: int
@@ -190,7 +190,7 @@ class Init(Step):
 
 @dataclass(frozen=True)
 class Leave(Step):
-    """Threads that must be out of the enclave, by processor; `track`: behind an ETRACK."""
+    """Threads that must leave the enclave, by processor; with `track` after an ETRACK."""
 
     lps: tuple[int, ...]
     who: str
@@ -198,7 +198,7 @@ class Leave(Step):
 
     @property
     def text(self) -> str:
-        """Who, and what has to happen before."""
+        """Who must leave, and what must happen first."""
         if self.track:
             leave = f", then {self.who} must leave" if self.who else ""
             return f"ETRACK is still due{leave}: accept when the ioctl has returned"
@@ -207,20 +207,20 @@ class Leave(Step):
 
 @dataclass(frozen=True)
 class Wait(Step):
-    """Until a TCS is free."""
+    """Wait until a TCS is free."""
 
     lps: tuple[int, ...]
     who: str
 
     @property
     def text(self) -> str:
-        """Who has it."""
+        """Who is on it."""
         return f"wait: {self.who}" if self.who else "wait until this one is free"
 
 
 @dataclass(frozen=True)
 class OtherTcs(Step):
-    """A TCS that is one, and free, as the operand."""
+    """Another TCS page as the operand, one that is free."""
 
     words: str
 
@@ -264,7 +264,7 @@ class Within(Step):
 
 @dataclass(frozen=True)
 class Canonical(Step):
-    """An operand that must be an address."""
+    """An operand that must be a canonical address."""
 
     operand: str
     what: str
@@ -277,7 +277,7 @@ class Canonical(Step):
 
 @dataclass(frozen=True)
 class Secinfo(Step):
-    """What SECINFO.FLAGS must be; `why` it must."""
+    """What SECINFO.FLAGS must be, and why."""
 
     word: int
     why: str
@@ -290,7 +290,7 @@ class Secinfo(Step):
 
 @dataclass(frozen=True)
 class Skip(Step):
-    """What was refused is not needed."""
+    """Leave it out: what was refused is not needed."""
 
     why: str
 
@@ -302,7 +302,7 @@ class Skip(Step):
 
 @dataclass(frozen=True)
 class Again(Step):
-    """The same once more: what refused it passes by itself."""
+    """Try again: what refused it goes away by itself."""
 
     why: str
 
@@ -314,7 +314,7 @@ class Again(Step):
 
 @dataclass(frozen=True)
 class Say(Step):
-    """What no step above is: about the program's code, how it is built, or what runs it."""
+    """Anything else: about the program's code, how it is built, or what runs it."""
 
     words: str
 
@@ -325,10 +325,10 @@ class Say(Step):
 
 
 @dataclass(frozen=True)
-class Way:
-    """The way out: `goal`, and alternatives of steps that are taken in their order.
+class Advice:
+    """Advice: what it is for, and alternative lists of steps, each taken in order.
 
-    `note` is for the reader only. An empty way has no text.
+    `note` is for the reader only.
     """
 
     goal: str
@@ -336,7 +336,7 @@ class Way:
     note: str = ""
 
     @classmethod
-    def of(cls, goal: str, *steps: Step, note: str = "") -> Way:
+    def of(cls, goal: str, *steps: Step, note: str = "") -> Advice:
         """With one alternative."""
         return cls(goal, (steps,), note)
 
@@ -353,7 +353,7 @@ class Way:
 
 
 def _sentence(steps: tuple[Step, ...]) -> str:
-    """Steps joined; where one is done is said behind the first of those that are done there."""
+    """Steps joined; the place is said after the first of those that are done there."""
     parts: list[str] = []
     before, said = "", False
     for step in steps:

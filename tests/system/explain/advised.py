@@ -14,6 +14,7 @@ from softsgx.linux.sgx import main as m
 from softsgx.linux.uapi import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE
 from softsgx.report import steps as s
 from softsgx.report.explanation import Explanation
+from softsgx.report.steps import Advice
 from softsgx.sim import Steps
 from softsgx.spec import leaves
 from softsgx.spec.bits import PAGE_SIZE
@@ -163,7 +164,7 @@ def follow(attempt: Attempt, limit: int = 1, alternative: int = 0) -> None:
         found = attempt.refused()
         if found is None:
             return
-        assert found.advice is not None, found.text
+        assert isinstance(found.advice, Advice), found.text
         ways = found.advice.alternatives
         for step in ways[min(alternative, len(ways) - 1)]:
             try:

@@ -15,6 +15,7 @@ from typing import Final
 import pytest
 
 from softsgx.mem.pagetable import PTE_NX, PTE_P, PTE_PFN_MASK, PTE_W
+from softsgx.report.steps import Advice
 from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_SHIFT
 from softsgx.spec.epcm import PT_SHIFT, PT_TCS, VALID
@@ -91,7 +92,7 @@ def test_no_state_is_without_an_advice(seed: int) -> None:
         vma.flags ^= draw.randrange(8)
         found = attempt.refused()
         if found is not None:
-            assert found.advice is not None
+            assert isinstance(found.advice, Advice)
             assert all(step.text for steps in found.advice.alternatives for step in steps)
 
 

@@ -13,6 +13,7 @@ from softsgx.cpu.tracking import stamp, track
 from softsgx.linux.vdso import VDSO_ENCLU
 from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_U
 from softsgx.report import steps as s
+from softsgx.report.steps import Advice
 from softsgx.sim import Steps
 from softsgx.spec import leaves
 from softsgx.spec.bits import PAGE_SIZE
@@ -93,7 +94,7 @@ def test_an_operand_outside_of_elrange(leaf: int, operand: str, host: bool) -> N
     setattr(made, operand, outside)
     found = made.refused()
     assert found is not None
-    assert found.advice is not None
+    assert isinstance(found.advice, Advice)
     (step,) = found.advice.steps
     assert isinstance(step, s.Within)
     assert step.operand == operand.upper()
@@ -157,7 +158,7 @@ def test_memory_of_a_real_process_that_is_there_needs_other_rights_only() -> Non
     w.mm.space.elsewhere = lambda _address: PTE_P | PTE_U | PTE_A | PTE_D
     found = Attempt(w, 0x1000_0000, W, outside=True).refused()
     assert found is not None
-    assert found.advice is not None
+    assert isinstance(found.advice, Advice)
     assert found.advice.steps == (s.Protect(0x1000_0000, R | W | X),)
 
 
@@ -183,7 +184,7 @@ def test_the_host_touches_a_hole_before_init() -> None:
     made = _mapped_hole(b, hole)
     found = made.refused()
     assert found is not None
-    assert found.advice is not None
+    assert isinstance(found.advice, Advice)
     assert found.advice.steps == (s.Init(),)
     assert b.init() == 0
     assert made.refused() is None
@@ -213,7 +214,7 @@ def busy(alternative: int) -> Attempt:
     found = made.refused()
     assert found is not None
     assert found.rule == "ENTRY.14"
-    assert found.advice is not None
+    assert isinstance(found.advice, Advice)
     (step,) = found.advice.alternatives[alternative]
     if isinstance(step, s.Wait):
         assert step.lps == (lp.id,)
@@ -243,7 +244,7 @@ def test_a_tcs_without_a_free_frame(alternative: int) -> None:
     found = made.refused()
     assert found is not None
     assert found.rule == "EENTER.09"
-    assert found.advice is not None
+    assert isinstance(found.advice, Advice)
     (step,) = found.advice.alternatives[alternative]
     if alternative:
         take(made, step)
@@ -281,7 +282,7 @@ def test_who_has_to_leave_before_a_change_can_be_accepted(tracked: bool) -> None
     found = made.refused()
     assert found is not None
     assert found.rule == "EACCEPT.21"
-    assert found.advice is not None
+    assert isinstance(found.advice, Advice)
     (step,) = found.advice.steps
     assert isinstance(step, s.Leave)
     assert step.track == (not tracked)

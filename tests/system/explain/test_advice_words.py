@@ -33,10 +33,10 @@ from softsgx.spec.ssa import GPR_OFF_AEXNOTIFY, GPRSGX_IN_PAGE
 from softsgx.spec.tcs import TCS as TCS_PAGE
 from softsgx.spec.tcs import TCS_AEXNOTIFY
 from softsgx.system import Enclave, EnclaveThread, Machine
-from softsgx.system.explain.access_advice import way_of_access, way_of_instruction
+from softsgx.system.explain.access_advice import advice_for_access, advice_for_instruction
 from softsgx.system.explain.explainer import _ELSEWHERE as ELSEWHERE_RULES
 from softsgx.system.explain.facts import look
-from softsgx.system.explain.leaf_advice import Call, way_of_leaf
+from softsgx.system.explain.leaf_advice import Call, advice_for_leaf
 from softsgx.system.explain.leaf_texts import CONTENTS, TCS_CONTENTS, WORDS
 from softsgx.system.explain.plans import EVICTED_NEXT, GONE, NO_EPC, STUCK
 from softsgx.system.loader import default_image, reserve
@@ -600,12 +600,12 @@ def test_every_rule_that_a_program_can_meet_has_a_way_out(rule: str) -> None:
     facts = look(w.machine.explainer.history, w.machine.kernel.lp(w.host.thread), w.enclave.tcs[0])
     facts.secs = next(iter(w.machine.processor.secs.values()))
     if room == "CODE":
-        way = way_of_instruction(rule)
+        way = advice_for_instruction(rule)
     elif room in ("ACCESS", "PAGING", "HOST"):
-        way = way_of_access(facts, R, rule)
+        way = advice_for_access(facts, R, rule)
     else:
         leaf = _LEAF.get(room, room)
-        way = way_of_leaf(facts, Call(leaf, 1, 1, 1, None), rule, "RBX")
+        way = advice_for_leaf(facts, Call(leaf, 1, 1, 1, None), rule, "RBX")
     assert way.alternatives
     assert all(steps for steps in way.alternatives)
     assert all(step.text for steps in way.alternatives for step in steps)
@@ -635,7 +635,7 @@ def test_an_operand_in_a_page_that_is_being_evicted(leaf: str, operand: str) -> 
     epcm.put(number, epcm.state[number] | BLOCKED)
     facts = look(w.machine.explainer.history, w.machine.kernel.lp(w.host.thread), page)
     facts.secs = next(iter(w.machine.processor.secs.values()))
-    way = way_of_leaf(facts, Call(leaf, page, page, page, REG | R), f"{leaf}.99", operand)
+    way = advice_for_leaf(facts, Call(leaf, page, page, page, REG | R), f"{leaf}.99", operand)
     assert EVICTED_NEXT in way.text
 
 
@@ -652,5 +652,5 @@ def test_what_another_processor_uses_is_to_be_tried_again(rule: str) -> None:
     facts = look(w.machine.explainer.history, w.machine.kernel.lp(w.host.thread), page)
     facts.secs = next(iter(w.machine.processor.secs.values()))
     leaf = _LEAF.get(rule.split(".")[0], rule.split(".")[0])
-    way = way_of_leaf(facts, Call(leaf, page, page, page, REG | R), rule, "RCX")
+    way = advice_for_leaf(facts, Call(leaf, page, page, page, REG | R), rule, "RCX")
     assert "another processor executes a leaf" in way.text

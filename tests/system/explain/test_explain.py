@@ -41,7 +41,7 @@ from softsgx.spec.status import SGX_PAGE_NOT_TRACKED
 from softsgx.system import EnclaveThread, HostThread, Machine, load
 from softsgx.system.explain.facts import look
 from softsgx.system.explain.history import CALLS_MAX, KEPT
-from softsgx.system.explain.leaf_advice import Call, way_of_leaf
+from softsgx.system.explain.leaf_advice import Call, advice_for_leaf
 from softsgx.system.explain.leaf_texts import TCS_CONTENTS
 from tests.linux.building import Building
 from tests.linux.world import World, world
@@ -751,7 +751,7 @@ def test_no_refused_eaccept_is_advised_again(rule: str, kind: str) -> None:
     facts = look(w.machine.explainer.history, w.machine.kernel.lp(w.host.thread), page)
     facts.secs = next(iter(w.machine.processor.secs.values()))
     call = Call("EACCEPT", 1, 1, 0, None)
-    assert "EACCEPT(" not in way_of_leaf(facts, call, rule, "RCX").text
+    assert "EACCEPT(" not in advice_for_leaf(facts, call, rule, "RCX").text
 
 
 # Calls

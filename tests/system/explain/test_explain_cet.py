@@ -10,11 +10,11 @@ from softsgx.spec.epcm import REG, SS_FIRST, VALID, R, W
 from softsgx.spec.rules import RULES
 from softsgx.spec.translation import ACCESS_NAMES, SHADOW_READ, SHADOW_WRITE, WRITE
 from softsgx.system import EnclaveThread, Machine
-from softsgx.system.explain.access_advice import way_of_access
+from softsgx.system.explain.access_advice import advice_for_access
 from softsgx.system.explain.explainer import refusing_layer
 from softsgx.system.explain.facts import look
 from softsgx.system.explain.history import History
-from softsgx.system.explain.leaf_advice import Call, way_of_leaf
+from softsgx.system.explain.leaf_advice import Call, advice_for_leaf
 from tests.linux.world import World, world
 
 OUTSIDE = 0x50_0000
@@ -101,9 +101,9 @@ def test_every_access_and_every_rule_has_a_text(w: World, rule: str, access: int
     for address in (w.enclave.data[0], OUTSIDE):
         facts = look(history(w), lp, address)
         assert refusing_layer(rule, facts, access)
-        assert way_of_access(facts, access, rule).text
+        assert advice_for_access(facts, access, rule).text
     if access in (SHADOW_READ, SHADOW_WRITE) and rule in ("ACCESS.15", "ACCESS.16", "PAGING.07"):
-        assert way_of_access(facts, access, rule).text.startswith("to p")
+        assert advice_for_access(facts, access, rule).text.startswith("to p")
 
 
 def _is_about_the_frame(rule: str) -> bool:
@@ -126,4 +126,4 @@ def _is_about_the_frame(rule: str) -> bool:
 )
 def test_ways_of_leaves(w: World, rule: str, text: str) -> None:
     facts = look(history(w), w.machine.processor.lps[0], w.enclave.data[0])
-    assert text in way_of_leaf(facts, Call("EACCEPT", 0, 0, 0, None), rule, "RCX").text
+    assert text in advice_for_leaf(facts, Call("EACCEPT", 0, 0, 0, None), rule, "RCX").text

@@ -40,8 +40,9 @@ def test_a_refusal_names_its_rule_and_its_way_out_is_one(rule: str) -> None:
         assert found.rule_text == f"{REFUSALS[rule]} ({function_of(rule)})"
     text = machine.explain()
     assert " refused" in found.headline
-    assert " to succeed: " in found.way
-    assert not found.way.endswith(": ")
+    assert isinstance(found.advice, str)
+    assert " to succeed: " in found.advice
+    assert not found.advice.endswith(": ")
     assert "allowed as soon as" not in text
     assert follow() >= 0, text
 

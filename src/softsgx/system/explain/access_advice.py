@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from softsgx.report.steps import Again, Canonical, Say, Step, Way
+from softsgx.report.steps import Advice, Again, Canonical, Say, Step
 from softsgx.spec.epcm import R, W, X
 from softsgx.spec.translation import FETCH, READ, SHADOW, SHADOW_READ, SHADOW_WRITE, WRITE
 from softsgx.system.explain.plans import nothing_left, usable
@@ -45,11 +45,11 @@ _INSTRUCTIONS: Final[dict[str, str]] = {
 }
 
 
-def way_of_access(facts: Facts, access: int, rule: str) -> Way:
+def advice_for_access(facts: Facts, access: int, rule: str) -> Advice:
     """The way out of a refused access."""
     goal = f"to {_VERBS[access]} again"
     if rule in _ACCESSES:
-        return Way.of(goal, _ACCESSES[rule])
+        return Advice.of(goal, _ACCESSES[rule])
     steps, note = usable(facts, _RIGHTS[access], 0 if access & SHADOW else None)
     if not steps:
         steps = nothing_left(facts, rule, "the page permits it now")
@@ -57,9 +57,9 @@ def way_of_access(facts: Facts, access: int, rule: str) -> Way:
         note += "; VMA and PTE already allow it"
     if facts.secs is None and not note and facts.encl is not None:
         note = " (from outside it reads as ones, and writes are dropped: it is EPC)"
-    return Way.of(goal, *steps, note=note)
+    return Advice.of(goal, *steps, note=note)
 
 
-def way_of_instruction(rule: str) -> Way:
+def advice_for_instruction(rule: str) -> Advice:
     """The way out of an instruction that was refused, or that raised an exception."""
-    return Way.of("to go on", Say(_INSTRUCTIONS[rule]))
+    return Advice.of("to go on", Say(_INSTRUCTIONS[rule]))

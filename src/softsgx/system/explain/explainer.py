@@ -22,11 +22,11 @@ from softsgx.spec.registers import RIP
 from softsgx.spec.rules import RULES
 from softsgx.spec.ssa import GPR_OFF_RIP, GPRSGX_SIZE
 from softsgx.spec.translation import ACCESS_NAMES, PTE_P, PTE_PFN_MASK
-from softsgx.system.explain.access_advice import way_of_access, way_of_instruction
+from softsgx.system.explain.access_advice import advice_for_access, advice_for_instruction
 from softsgx.system.explain.calls import explain_call
 from softsgx.system.explain.facts import Facts, Moment, epc_number, look, now, tcs_in
 from softsgx.system.explain.history import MORE_XFRM, History
-from softsgx.system.explain.leaf_advice import Call, way_of_leaf
+from softsgx.system.explain.leaf_advice import Call, advice_for_leaf
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
@@ -152,7 +152,7 @@ class Explainer:
             rule_text=rule_text(e.rule),
             key=(e.rule, e.rip),
             where=self._where(lp),
-            advice=way_of_instruction(e.rule),
+            advice=advice_for_instruction(e.rule),
         )
 
     # Outcomes
@@ -231,7 +231,7 @@ class Explainer:
             key=(e.rule, e.access, facts.page, facts.word),
             layers=[] if e.rule.startswith("HOST.") else facts.layers(missing),
             where=where,
-            advice=way_of_access(facts, e.access, e.rule),
+            advice=advice_for_access(facts, e.access, e.rule),
         )
 
     def _leaf(
@@ -271,7 +271,7 @@ class Explainer:
             key=(e.rule, e.leaf, target & ~PAGE_MASK, facts.word),
             layers=layers,
             where=where,
-            advice=way_of_leaf(facts, call, e.rule, operand),
+            advice=advice_for_leaf(facts, call, e.rule, operand),
         )
 
     def _tcs(self, facts: Facts) -> list[Layer]:

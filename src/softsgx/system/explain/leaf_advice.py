@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from softsgx.cpu.tracking import tracked
 from softsgx.report.steps import (
     Accept,
+    Advice,
     Again,
     Aligned,
     Canonical,
@@ -19,7 +20,6 @@ from softsgx.report.steps import (
     Skip,
     Step,
     Wait,
-    Way,
     Within,
 )
 from softsgx.spec.bits import PAGE_SIZE, canonical
@@ -124,33 +124,33 @@ class Call(NamedTuple):
         return {"RBX": self.rbx, "RCX": self.rcx, "RDX": self.rdx}[name]
 
 
-def way_of_leaf(facts: Facts, call: Call, rule: str, operand: str) -> Way:
+def advice_for_leaf(facts: Facts, call: Call, rule: str, operand: str) -> Advice:
     """The way out of a refused ENCLU leaf; `operand` is the one whose page `facts` are about."""
     goal = f"for {call.leaf} to succeed"
     if rule in WORDS:
-        return Way.of(goal, Say(WORDS[rule]))
+        return Advice.of(goal, Say(WORDS[rule]))
     if rule == "ACCESS.02" and canonical(call.rbx):
-        return Way.of(goal, Say(_NO_OSSA))
+        return Advice.of(goal, Say(_NO_OSSA))
     if rule in CONTENTS:
-        return Way.of(goal, Say(CONTENTS[rule]))
+        return Advice.of(goal, Say(CONTENTS[rule]))
     if rule in TCS_CONTENTS:
-        return Way.of(goal, Say(_tcs_contents(TCS_CONTENTS[rule])))
+        return Advice.of(goal, Say(_tcs_contents(TCS_CONTENTS[rule])))
     if rule in _ALIGNMENT:
-        return Way.of(goal, *_aligned(call))
+        return Advice.of(goal, *_aligned(call))
     if rule in _RANGE:
-        return Way.of(goal, *_within(facts, call))
+        return Advice.of(goal, *_within(facts, call))
     if rule in _BUSY:
-        return Way.of(goal, Again("another processor executes a leaf on this page"))
+        return Advice.of(goal, Again("another processor executes a leaf on this page"))
     if rule in _AEP:
-        return Way.of(goal, Canonical("RCX", "the AEP"))
+        return Advice.of(goal, Canonical("RCX", "the AEP"))
     if rule == "EEXIT.01":
-        return Way.of(goal, Canonical("RBX", "the target"))
+        return Advice.of(goal, Canonical("RBX", "the target"))
     if rule in ("ENTRY.14", "EENTER.09"):
         return _of_tcs_state(facts, goal, rule)
     steps, note = _page_plan(facts, call, operand)
     if not steps:
         steps = nothing_left(facts, rule, "the page is now as it has to be")
-    return Way.of(goal, *steps, note=note)
+    return Advice.of(goal, *steps, note=note)
 
 
 # Operands
@@ -327,14 +327,14 @@ def _frame(facts: Facts) -> Plan:
     return [*steps, *more], note + further
 
 
-def _of_tcs_state(facts: Facts, goal: str, rule: str) -> Way:
+def _of_tcs_state(facts: Facts, goal: str, rule: str) -> Advice:
     """What the TCS itself says: in use, or without a free frame."""
     if rule == "ENTRY.14":
-        return Way(goal, ((OtherTcs("another TCS"),), (_holder(facts),)))
+        return Advice(goal, ((OtherTcs("another TCS"),), (_holder(facts),)))
     if not tcs_in(facts.lp.processor, facts.number).NSSA:
-        return Way.of(goal, Say(_NO_FRAMES))
+        return Advice.of(goal, Say(_NO_FRAMES))
     resume = Say("no SSA frame is free: ERESUME what was interrupted")
-    return Way(goal, ((resume,), (OtherTcs("another TCS"),), (Say("build with more NSSA"),)))
+    return Advice(goal, ((resume,), (OtherTcs("another TCS"),), (Say("build with more NSSA"),)))
 
 
 def _holder(facts: Facts) -> Step:

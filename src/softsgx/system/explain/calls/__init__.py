@@ -13,7 +13,7 @@ from softsgx.linux.refusals import REFUSALS, function_of, leaf_of
 from softsgx.report.explanation import Explanation, Layer
 from softsgx.report.fields import SHORT, errno_or_value, number
 from softsgx.spec.epcm import rwx_text
-from softsgx.system.explain.calls.advice import WAYS
+from softsgx.system.explain.calls.advice import ADVICE
 from softsgx.system.explain.calls.asked import Asked
 from softsgx.system.explain.calls.einit import sigstruct_layers
 from softsgx.system.explain.calls.leaf import explain_leaf
@@ -49,7 +49,7 @@ def _kernel(asked: Asked) -> Explanation:
         more, way = sigstruct_layers(asked, asked.context.sigstruct, secs)
         layers += more
     else:
-        found = WAYS[rule]
+        found = ADVICE[rule]
         way = found if isinstance(found, str) else found(asked)
     return Explanation(
         event=asked.history.log.seq,
@@ -58,7 +58,7 @@ def _kernel(asked: Asked) -> Explanation:
         rule_text=f"{REFUSALS[rule]} ({function_of(rule)})",
         key=(rule, asked.event.name, asked.refusal.fields),
         layers=layers,
-        way=asked.to_succeed(way),
+        advice=asked.to_succeed(way),
     )
 
 

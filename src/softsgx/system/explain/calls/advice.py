@@ -27,7 +27,7 @@ _AGAIN_LEAF: Final = "try again: another leaf is using the SECS or the page"
 _AREAS: Final = "munmap areas, or raise vm.max_map_count"
 _OPENED: Final = "open /dev/sgx_enclave with O_RDWR"
 _DEBUGGABLE: Final = "an accepted page of type REG; of a TCS, its fields, of which FLAGS is written"
-_ADVICE: Final = (
+_MADVISE: Final = (
     "advice that enclave memory takes: 0 to 3 (NORMAL, RANDOM, SEQUENTIAL, WILLNEED), 10"
     " (DONTFORK), 12 to 16 (MERGEABLE, UNMERGEABLE, HUGEPAGE, NOHUGEPAGE, DONTDUMP), 19"
     " (KEEPONFORK)"
@@ -201,9 +201,9 @@ def _within_area(asked: Asked) -> str:
     return f"an old length of {asked.fields['length']:#x} or less: there the area ends"
 
 
-def _advice(asked: Asked) -> str:
+def _madvise(asked: Asked) -> str:
     advice = asked.arguments.get("advice", -1)
-    return f"{_GIVEN_BACK}; or {_ADVICE}" if advice in _GIVES_BACK else _ADVICE
+    return f"{_GIVEN_BACK}; or {_MADVISE}" if advice in _GIVES_BACK else _MADVISE
 
 
 def _production(asked: Asked) -> str:
@@ -211,7 +211,7 @@ def _production(asked: Asked) -> str:
     return f"build the enclave with ATTRIBUTES.DEBUG ({bits:#x} with MODE64BIT)"
 
 
-WAYS: Final[dict[str, str | Callable[[Asked], str]]] = {
+ADVICE: Final[dict[str, str | Callable[[Asked], str]]] = {
     "sgx_ioctl.busy": "wait until the other ioctl of this enclave has returned, and try again",
     "sgx_ioctl.request": _request,
     "sgx_provision_fops.request": "ask a descriptor of /dev/sgx_enclave",
@@ -341,12 +341,12 @@ WAYS: Final[dict[str, str | Callable[[Asked], str]]] = {
     "vma_to_resize.dontunmap": _WHOLE,
     "vma_to_resize.beyond": _within_area,
     "vma_to_resize.grow": "mmap the further pages of the enclave",
-    "do_madvise.advice": _ADVICE,
+    "do_madvise.advice": _MADVISE,
     "do_madvise.aligned": _aligned,
     "do_madvise.end": _NO_WRAP,
     "do_madvise.hole": _hole,
-    "madvise_remove.write": _advice,
-    "madvise_vma_behavior.advice": _advice,
+    "madvise_remove.write": _madvise,
+    "madvise_vma_behavior.advice": _madvise,
     "sys_mlock2.flags": "flags 0 or 1 (MLOCK_ONFAULT)",
     "sys_mlockall.flags": "flags 1 (MCL_CURRENT), 2 (MCL_FUTURE) or 3, and 4 (MCL_ONFAULT) besides",
     "do_mlock.limit": "a larger RLIMIT_MEMLOCK; enclave memory needs no mlock",

@@ -11,7 +11,7 @@ from softsgx.report.fields import end_text
 from softsgx.spec.rules import RULES
 from softsgx.spec.status import SGX_EPC_PAGE_CONFLICT, SGX_PAGE_NOT_MODIFIABLE, SGX_UNMASKED_EVENT
 from softsgx.system.explain.calls.add_pages import tcs_layers
-from softsgx.system.explain.calls.advice import WAYS
+from softsgx.system.explain.calls.advice import ADVICE
 from softsgx.system.explain.calls.asked import Asked
 from softsgx.system.explain.calls.create import SECS_RULES, secs_layers
 from softsgx.system.explain.calls.einit import sigstruct_layers
@@ -46,7 +46,7 @@ def explain_leaf(asked: Asked, refused: RefusedLeaf) -> Explanation:
         rule_text=f"{text} ({function_of(asked.refusal.rule)})",
         key=key,
         layers=layers,
-        way=asked.to_succeed(way),
+        advice=asked.to_succeed(way),
     )
 
 
@@ -83,5 +83,5 @@ def _way(asked: Asked, e: c.LeafDone | c.LeafFaulted) -> str:
         return _DUE
     if isinstance(e, c.LeafDone) and e.status == SGX_EPC_PAGE_CONFLICT:
         return "try again: another leaf works on the page at this moment"
-    way = WAYS[asked.refusal.rule]
+    way = ADVICE[asked.refusal.rule]
     return way if isinstance(way, str) else way(asked)
