@@ -1,8 +1,8 @@
-"""Why something was refused, and what to do about it. Only listens and looks.
+"""Why something was refused, and what to do about it. Nothing here changes the machine.
 
-From the bottom up: `history` remembers who changed what last; `facts` is what every layer says of
+From the bottom up: `history` remembers who changed what last; `facts` has what every layer says of
 one address at one moment; `plans` are the steps that make a page usable; `access_advice`,
-`leaf_advice` (with `leaf_texts`) and `calls` choose the advice for an access, a leaf or a call;
-`explainer` hears the refusals and puts explanations together. `unfinished` stands beside them: what
-a program left undone.
+`leaf_advice` (with `leaf_texts`) and `calls` have the advice for an access, a leaf and a call;
+`explainer` listens for refusals and puts the explanations together. `unfinished`, which uses only
+`history` and `facts`, lists what a program left undone.
 """

@@ -1,4 +1,4 @@
-"""The way out of refused accesses and instructions: the steps after which they work."""
+"""Advice for refused accesses and instructions: the steps after which they succeed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _VERBS: Final = {
 _RIGHTS: Final = {READ: R, WRITE: W, FETCH: X, SHADOW_READ: R, SHADOW_WRITE: R}
 _LEAVE: Final = "leave by EEXIT first: code outside ELRANGE never runs in enclave mode"
 
-# Accesses whose way out does not depend on the state.
+# Advice that does not depend on the state.
 _ACCESSES: Final[dict[str, Step]] = {
     "ACCESS.01": Say(_LEAVE),
     "ACCESS.02": Canonical("the address", "as every linear address"),
@@ -46,7 +46,7 @@ _INSTRUCTIONS: Final[dict[str, str]] = {
 
 
 def advice_for_access(facts: Facts, access: int, rule: str) -> Advice:
-    """The way out of a refused access."""
+    """Advice for a refused access."""
     goal = f"to {_VERBS[access]} again"
     if rule in _ACCESSES:
         return Advice.of(goal, _ACCESSES[rule])
@@ -61,5 +61,5 @@ def advice_for_access(facts: Facts, access: int, rule: str) -> Advice:
 
 
 def advice_for_instruction(rule: str) -> Advice:
-    """The way out of an instruction that was refused, or that raised an exception."""
+    """Advice for an instruction that was refused or raised an exception."""
     return Advice.of("to go on", Say(_INSTRUCTIONS[rule]))

@@ -1,7 +1,7 @@
-"""Why was it refused? Listens to a machine and explains refused accesses, ENCLU leaves and calls.
+"""Listens to the log and explains refused accesses, ENCLU leaves and calls.
 
-A page fault that the kernel repairs is no refusal; so what ordinary paging refused is explained
-when the kernel has given up, everything else as it was at the moment of the refusal.
+A page fault that the kernel repairs is not a refusal. So what ordinary paging refused is explained
+once the kernel has given up; everything else, as it was at the moment of the refusal.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
     from softsgx.linux.kernel import Kernel
 
-# Rules of whoever executes instructions and reaches memory of the host (`runner`).
+# Rules of the engines that execute instructions and reach host memory (`runner`).
 _ELSEWHERE: Final = {
     "CODE.01": "an instruction that is undefined, or undefined in user mode",
     "CODE.02": "an instruction that is illegal inside an enclave",
@@ -52,7 +52,7 @@ Tell = Callable[[Explanation], None]
 
 
 class _Waiting(NamedTuple):
-    """What ordinary paging refused: event number, event, what an AEX takes away, and by whom."""
+    """What ordinary paging refused: event number, event, what an AEX loses, and by whom."""
 
     seq: int
     refused: c.AccessFaulted | c.LeafFaulted
@@ -61,11 +61,11 @@ class _Waiting(NamedTuple):
 
 
 class Explainer:
-    """Explains every refusal from now on. `tell` gets each when its outcome is known.
+    """Explains every refusal from now on, and calls `tell` with each when its outcome is known.
 
-    `last` is the latest explanation. `instructions`: RIP means something, because enclaves are
-    machine code. `more_xfrm`: XFRM that can be had otherwise, and how. Make it before the enclave
-    is built: what was changed before has no author.
+    `last` is the latest explanation. `instructions` says that enclaves are machine code, so that
+    RIP means something. `more_xfrm` is the XFRM that another processor has, and how to get it.
+    Create the explainer before the enclave: earlier changes have no author.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Explainer:
         self.tell = tell
         self._instructions = instructions
         self.last: Explanation | None = None
-        # By processor: explained already, and waiting for its outcome; or not explained yet.
+        # By processor: explained and waiting for its outcome; not explained yet.
         self._open: dict[int, Explanation] = {}
         self._paging: dict[int, _Waiting] = {}
         # By processor: where the AEX stores RIP, and base and size of the enclave.
@@ -98,12 +98,12 @@ class Explainer:
             k.VdsoReturned: self._vdso_returned,
         }
         log = kernel.processor.log
-        # Calls are explained by what the history knows of them before they end.
+        # First, because the history forgets a call when it ends.
         listening = (self._handlers, self.history.handlers)
         self._unsubscribe = [log.subscribe_to(handlers) for handlers in listening]
 
     def close(self) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         for unsubscribe in self._unsubscribe:
             unsubscribe()
 
@@ -158,7 +158,7 @@ class Explainer:
     # Outcomes
 
     def _has_entered(self, e: c.Entered) -> None:
-        """Whoever goes on has learned of what was refused: a later signal is not about it."""
+        """The thread goes on, so a later signal is not about this refusal."""
         self._open.pop(e.lp, None)
 
     def _page_fault_ended(self, e: k.PageFaultEnded) -> None:
@@ -196,7 +196,7 @@ class Explainer:
             self._tell(found)
 
     def _rip(self, physical: int, base: int, size: int) -> str:
-        """Where the AEX interrupted."""
+        """Where the AEX was taken."""
         return rip_text(self._processor.memory.read_int(physical, 8), base, size)
 
     def _tell(self, found: Explanation) -> None:
@@ -207,7 +207,7 @@ class Explainer:
     # Texts
 
     def _where(self, lp: LogicalProcessor) -> str:
-        """Which thread, in which enclave; the instruction pointer as far as the model has it."""
+        """Which thread, in which enclave; remembers where the AEX will store RIP."""
         who = self.history.who(lp.id)
         self._rips.pop(lp.id, None)
         if lp.secs is None:
@@ -254,14 +254,14 @@ class Explainer:
             layers += self._tcs(facts)
         layers += facts.layers()
         if e.leaf == "EDECCSSA" and not isinstance(e, c.LeafDone) and e.vector != PF:
-            # It has no operands: its TCS is that of the thread.
+            # It has no operands; the TCS is that of the thread.
             layers = self._tcs(look(self.history, lp, lp.tcs_address))
             headline = f"{e.leaf} refused ({e.rule}): {end}"
         if e.rule.startswith("ENCLU."):
-            # Refused before any operand was looked at.
+            # Refused before any operand was read.
             layers, headline = [], f"{e.leaf} refused ({e.rule}): {end}"
         if e.leaf in _CONTENTS and isinstance(e, c.LeafDone):
-            # Refused for what the operand contains.
+            # Refused for the contents of the operand.
             layers, headline = [], f"{e.leaf} refused ({e.rule}): {end}"
         return Explanation(
             event=self._processor.log.seq,
@@ -276,7 +276,7 @@ class Explainer:
 
     def _tcs(self, facts: Facts) -> list[Layer]:
         if facts.word & (VALID | PT_MASK) != VALID | TCS:
-            return []  # its bytes are no TCS
+            return []  # not a TCS
         tcs = tcs_in(self._processor, facts.number)
         state = "active" if tcs.STATE else "inactive"
         return [Layer("TCS", "", f"{state}, CSSA {tcs.CSSA} of {tcs.NSSA}")]
@@ -286,7 +286,7 @@ class Explainer:
         if found is not None:
             self._tell(found)
 
-    # The API
+    # On request
 
     def explain(self, fault: Exception | None = None) -> str:
         """The text for a `Fault` that was just raised, or else for the last refusal; "" if none."""
@@ -307,16 +307,16 @@ class Explainer:
 
 
 def rip_text(rip: int, base: int, size: int) -> str:
-    """Where an instruction is; in its enclave by the distance from its base, too."""
+    """Where an instruction is; inside its enclave also as an offset from its base."""
     inside = f" (base + {rip - base:#x})" if 0 <= rip - base < size else ""
     return f", rip {rip:#x}{inside}"
 
 
 def subject(e: c.LeafDone | c.LeafFaulted, lp: LogicalProcessor) -> tuple[str, int, int]:
-    """What a refusal of a leaf is about: an operand, its value, and an address in its page.
+    """What the refusal of a leaf is about: an operand, its value, and an address in its page.
 
-    It is where the #PF was, or else the operand that the rule names; of several, the first that is
-    no page of ELRANGE."""
+    That is the operand in which the #PF was, or else the one that the rule names; of several, the
+    first that is not a page of ELRANGE."""
     if isinstance(e, c.LeafFaulted) and e.vector == PF:
         return *operand_at(e, e.address), e.address
     text = rule_text(e.rule)
@@ -331,7 +331,7 @@ def subject(e: c.LeafDone | c.LeafFaulted, lp: LogicalProcessor) -> tuple[str, i
 
 def operand_at(e: c.LeafDone | c.LeafFaulted, address: int) -> tuple[str, int]:
     """The operand of a leaf that an address belongs to, and its value: a fault may name another
-    byte of the page. What is no operand is the SSA frame."""
+    byte of the page. If it is no operand, it is in the SSA frame."""
     operands = (("RBX", e.rbx), ("RCX", e.rcx), ("RDX", e.rdx))
     for name, value in operands:
         if value == address:
@@ -350,7 +350,7 @@ def rule_text(rule: str) -> str:
 def refusing_layer(rule: str, facts: Facts, access: int) -> str:
     """Which layer a rule of an access belongs to."""
     if rule.startswith("PAGING."):
-        # A shadow stack needs no W of the area.
+        # A shadow stack does not need W of the area.
         if facts.vma is None or not facts.vma.flags & (access & RWX or R):
             return "the VMA"
         return "the driver" if not facts.pte & PTE_P else "the page table"
@@ -363,7 +363,7 @@ def refusing_layer(rule: str, facts: Facts, access: int) -> str:
 
 
 def secinfo_at(facts: Facts, address: int) -> int | None:
-    """FLAGS of the SECINFO at an address, None if no leaf would read one there."""
+    """SECINFO.FLAGS at an address, None if no leaf could read it there."""
     lp, secs = facts.lp, facts.secs
     pte = lp.space.lookup(address)
     if secs is None or not secs.BASEADDR <= address < secs.elrange_end:

@@ -1,6 +1,6 @@
 """What every layer says of one address at one moment: VMA, PTE, TLB, EPCM, and the kernel's record.
 
-Only looks; nothing here changes the machine, and no point is yielded.
+Reads only: nothing here changes the machine, and no point is yielded.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _ACCEPTS: Final = frozenset({"EACCEPT", "EACCEPTCOPY"})
 
 @dataclass
 class Facts:
-    """`page` is the linear page address, `number` its EPC page (-1: not EPC), `word` its EPCM word.
+    """`number` is the EPC page of the address (-1: not EPC), `word` its EPCM word.
 
     `entry` is the kernel's record of the enclave page. `secs` is the enclave that the thread was in
     when it was refused, None outside.
@@ -64,7 +64,7 @@ class Facts:
 
     @property
     def cap(self) -> int:
-        """R, W, X that the kernel will ever let an area have here: vm_max_prot_bits."""
+        """The most rights that the kernel lets an area have here: vm_max_prot_bits."""
         if self.entry is not None:
             return self.entry.vm_max_prot_bits
         return self.history.kernel.version.eaug_cap
@@ -72,7 +72,7 @@ class Facts:
     # Layers
 
     def layers(self, missing: int = 0) -> list[Layer]:
-        """VMA, PTE, TLB, EPCM. `missing` are rights that the EPCM lacked."""
+        """VMA, PTE, TLB, EPCM. `missing` are the rights that the EPCM lacked."""
         found = [self.vma_layer(), self.pte_layer(), self.tlb_layer()]
         if self.pte & PTE_P or self.number >= 0:
             found.append(self.epcm_layer(missing))
@@ -93,7 +93,7 @@ class Facts:
         return Layer("VMA", rwx_text(self.vma.flags), f"{what}{by}{last}")
 
     def pte_layer(self) -> Layer:
-        """The page-table entry, and who made it or took it away."""
+        """The page-table entry, and who made or removed it."""
         space = self.mm.space.name if self.mm is not None else ""
         changes = self.history.ptes.get((space, self.address >> PAGE_SHIFT), [])
         since = f" since {changes[-1]}" if changes else ""
@@ -102,7 +102,7 @@ class Facts:
         return Layer("PTE", pte_text(self.pte), f"present{since}")
 
     def tlb_layer(self) -> Layer:
-        """The translation that the processor has, or what flushed it."""
+        """The translation that the processor holds, or what flushed it."""
         entry, (seq, cause) = self.tlb
         if not entry:
             return Layer("TLB", "-", f"flushed by {cause}, event {seq}" if seq else "empty")
@@ -111,7 +111,7 @@ class Facts:
         return Layer("TLB", rights_text(entry), kind + since)
 
     def epcm_layer(self, missing: int = 0) -> Layer:
-        """The EPCM entry, whose it is, and who changed it last; rights `missing`: who took them."""
+        """The EPCM entry, whose it is, and who changed it last or took the `missing` rights."""
         if self.number < 0:
             return Layer("EPCM", "-", "none: the page table leads to ordinary memory")
         since = self._since(missing)
@@ -122,7 +122,7 @@ class Facts:
         return Layer("EPCM", rwx_text(self.word), f"{flags}{self._whose()}{since}{due}")
 
     def _since(self, missing: int) -> str:
-        """The change that made the entry what it is; of rights, the one that set them so."""
+        """The change that made the entry what it is, or that took the `missing` rights."""
         changes = self.history.epcm.get(self.number, [])
         if not changes:
             return ""
@@ -132,7 +132,7 @@ class Facts:
         return f" since {chosen}{accepted if chosen is not last else ''}"
 
     def _whose(self) -> str:
-        """Named only where it is not the page one expects."""
+        """Enclave and address, if they are not the expected ones."""
         epcm, processor = self.lp.processor.epcm, self.lp.processor
         if not child_type(self.word):
             return ""
@@ -145,7 +145,7 @@ class Facts:
 
 
 def _sets(change: Change, rights: int) -> bool:
-    """Whether a change took these rights away, or made a page without them."""
+    """Whether a change took these rights away or made the page without them."""
     if not rights:
         return True
     made = not change.before & VALID
@@ -160,7 +160,7 @@ class Cached(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """What an AEX takes away: the TLB, and which enclave the thread is in."""
+    """What an AEX loses: the TLB, and which enclave the thread is in."""
 
     tlb: Cached
     secs: Secs | None
@@ -177,14 +177,14 @@ def tcs_in(processor: Package, number: int) -> TCS:
 
 
 def now(history: History, lp: LogicalProcessor, entry: int) -> Moment:
-    """This moment of a processor; `entry` is the word of its TLB in question."""
+    """The present moment of a processor; `entry` is the TLB word in question."""
     return Moment(Cached(entry, history.flushed.get(lp.id, (0, ""))), lp.secs)
 
 
 def look(
     history: History, lp: LogicalProcessor, address: int, moment: Moment | None = None
 ) -> Facts:
-    """The facts of an address on a processor; `moment`: it was refused at another one."""
+    """The facts of an address on a processor, with TLB and enclave as they were at `moment`."""
     processor = history.processor
     mm = history.kernel.loaded.get(lp.id)
     vma = mm.vma_lookup(address) if mm is not None else None

@@ -1,7 +1,7 @@
 """Who changed what last: a listener that remembers a few changes of each page, and who runs where.
 
 Memory is bounded: KEPT changes for each EPC page and each linear page, PAGES_MAX linear pages,
-CALLS_MAX calls that changed areas. Texts are made when somebody asks.
+CALLS_MAX calls that changed areas. Texts are made on demand.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ PAGES_MAX: Final = 1 << 16
 CALLS_MAX: Final = 256
 
 _ALL_XFRM: Final = XFRM_LEGACY | sum(1 << bit for bit in XSAVE_COMPONENTS)
-# XFRM that another processor has, and how to get it; `{xfrm:#x}` in it is what was asked for.
+# XFRM that another processor has, and how to get it; `{xfrm:#x}` stands for what was asked for.
 MORE_XFRM: Final = (_ALL_XFRM, "Part(xfrm={xfrm:#x})")
 _SRCPGE: Final = 8  # in PAGEINFO
 _OPERANDS: Final = {"ECREATE": PAGE_SIZE, "EADD": PAGE_SIZE, "EINIT": SIGSTRUCT.SIZE}
 
 _MAPPING: Final = frozenset({"mmap", "mprotect", "mremap", "munmap"})
 _SHOWN: Final = frozenset("address length prot old old_length new_length new advice fd".split())
-# The arguments of an ioctl that say what was to be done; the others are addresses of the host.
+# The arguments of an ioctl that say what it should do; the others are host addresses.
 _TOLD: Final = frozenset("base size offset length secinfo_flags permissions page_type".split())
 
 
 class RefusedLeaf(NamedTuple):
-    """The end of a leaf, and its operands in memory as they were: see `history.operands`."""
+    """The end of a leaf, and its operands in memory as they were then: see `operands`."""
 
     event: c.LeafDone | c.LeafFaulted
     operands: bytes
 
 
 class Context:
-    """A call or page fault that a processor is busy with.
+    """A call or page fault that a processor is handling.
 
-    `refusal` is the last one that the kernel told of, `leaves` has the last refusal of each leaf.
-    `sigstruct` is what the kernel copied before it refused, `span` the addresses, start and end, of
-    a call that changed areas.
+    `refusal` is the kernel's latest, `leaves` has the latest refusal of each leaf. `sigstruct` is
+    what the kernel had copied when it refused; `span` is the range, start and end, of a call that
+    changed areas.
     """
 
     __slots__ = ("fields", "leaves", "name", "refusal", "seq", "sigstruct", "span", "thread")
@@ -79,7 +79,7 @@ class Context:
 
 
 class Change(NamedTuple):
-    """One change of an EPCM entry or a page-table entry: event number, words, by whom."""
+    """A change of an EPCM entry or page-table entry: event number, words, leaf, and by whom."""
 
     seq: int
     before: int
@@ -138,7 +138,7 @@ class History:
             Stepped: self._stepped,
         }
 
-    # Asking
+    # Queries
 
     def who(self, lp: int) -> str:
         """The thread on a processor."""
@@ -149,18 +149,18 @@ class History:
         return "ksgxd" if ksgxd is not None and lp == ksgxd.cpu else f"processor {lp}"
 
     def busy(self, lp: int) -> Context | None:
-        """What a processor is busy with in the kernel."""
+        """The innermost call or page fault that a processor is handling."""
         stack = self._busy.get(lp)
         return stack[-1] if stack else None
 
     def mapped(self, space: str, address: int, name: str = "") -> Iterator[tuple[int, Context]]:
-        """The calls that changed the area of an address, the latest first, with their numbers."""
+        """The calls that changed the area of an address, the latest first, with event numbers."""
         for seq, call in reversed(self.calls.get(space, ())):
             start, end = call.span
             if start <= address < end and name in ("", call.name):
                 yield seq, call
 
-    # Listening
+    # Events
 
     def _epcm_changed(self, e: c.EpcmChanged) -> None:
         by = self.busy(e.lp) or self.who(e.lp)
@@ -242,8 +242,8 @@ class History:
 
 
 def operands(processor: Processor, e: c.LeafDone | c.LeafFaulted) -> bytes:
-    """What a leaf of the kernel was given in memory, which the kernel uses again afterwards: the
-    source page of ECREATE and EADD, the SIGSTRUCT of EINIT."""
+    """The operand in memory that the kernel reuses after the leaf: the source page of ECREATE and
+    EADD, the SIGSTRUCT of EINIT."""
     size = _OPERANDS.get(e.leaf)
     if size is None:
         return b""

@@ -1,4 +1,4 @@
-"""The way out of refused ENCLU leaves: what has to be done to their operands and pages."""
+"""Advice for refused ENCLU leaves: what must be done to their operands and pages."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ _AEP: Final = frozenset({"EENTER.02", "ERESUME.02", "ENTRY.15"})
 
 
 class Call(NamedTuple):
-    """A leaf and its operands; `secinfo` are FLAGS of the SECINFO at RBX, None if unreadable."""
+    """A leaf and its operands; `secinfo` is SECINFO.FLAGS at RBX, None if unreadable."""
 
     leaf: str
     rbx: int
@@ -125,7 +125,7 @@ class Call(NamedTuple):
 
 
 def advice_for_leaf(facts: Facts, call: Call, rule: str, operand: str) -> Advice:
-    """The way out of a refused ENCLU leaf; `operand` is the one whose page `facts` are about."""
+    """Advice for a refused ENCLU leaf; `operand` is the one whose page the facts are about."""
     goal = f"for {call.leaf} to succeed"
     if rule in WORDS:
         return Advice.of(goal, Say(WORDS[rule]))
@@ -157,7 +157,7 @@ def advice_for_leaf(facts: Facts, call: Call, rule: str, operand: str) -> Advice
 
 
 def _aligned(call: Call) -> list[Step]:
-    """Those that are not aligned."""
+    """The operands that are not aligned."""
     return [
         Aligned(name, what, size)
         for (leaf, name), (what, size) in _OPERANDS.items()
@@ -166,7 +166,7 @@ def _aligned(call: Call) -> list[Step]:
 
 
 def _within(facts: Facts, call: Call) -> list[Step]:
-    """Those that lie outside of ELRANGE."""
+    """The operands outside ELRANGE."""
     assert facts.secs is not None
     start, end = facts.secs.BASEADDR, facts.secs.elrange_end
     return [
@@ -187,7 +187,7 @@ def _tcs_contents(what: str) -> str:
 
 
 def _page_plan(facts: Facts, call: Call, operand: str) -> Plan:
-    """What the page of an operand needs, by what the leaf does to it."""
+    """What the page of an operand needs, depending on what the leaf does to it."""
     leaf = call.leaf
     if operand == "SSA":
         return _frame(facts)
@@ -207,7 +207,7 @@ _Target = Callable[["Facts", Call, Page], list[Step]]
 
 
 def _unblocked(facts: Facts, call: Call, page: Page, target: _Target) -> list[Step]:
-    """The plan for a target, behind what every one needs."""
+    """The plan for a target page; first what every leaf needs of it."""
     if page.entry is not None and not page.word & VALID:
         return [Say(GONE)]
     if page.word & BLOCKED:
@@ -216,7 +216,7 @@ def _unblocked(facts: Facts, call: Call, page: Page, target: _Target) -> list[St
 
 
 def _to_accept(facts: Facts, call: Call, page: Page) -> list[Step]:
-    """EACCEPT: SECINFO must say what the EPCM has, and tracking must be complete."""
+    """EACCEPT: SECINFO must match the EPCM, and tracking must be complete."""
     word, readings = page.word, facts.lp.processor.readings
     if not word & DUE:
         return [Skip(f"nothing to accept: the page is {word_text(word)} already")]
@@ -248,7 +248,7 @@ def _names(secinfo: int | None, word: int) -> bool:
 
 
 def _to_extend(facts: Facts, call: Call, page: Page) -> list[Step]:
-    """EMODPE: an accepted page of PT_REG, and R with W."""
+    """EMODPE: an accepted PT_REG page, and W only with R."""
     word, readings = page.word, facts.lp.processor.readings
     steps: list[Step] = []
     kind = word & PT_MASK
@@ -269,7 +269,7 @@ def _to_extend(facts: Facts, call: Call, page: Page) -> list[Step]:
 
 
 def _to_copy(facts: Facts, call: Call, page: Page) -> list[Step]:
-    """EACCEPTCOPY: a page that EAUG has just made."""
+    """EACCEPTCOPY: a page as EAUG makes it."""
     steps: list[Step] = []
     if page.word & ~PR != FRESH:
         if shadow_stack_type(page.word) or (page.word & PT_MASK == REG and page.word & MODIFIED):
@@ -293,7 +293,7 @@ _TARGETS: Final[dict[str, _Target]] = {
 
 
 def _tcs(facts: Facts) -> Plan:
-    """RBX of EENTER and ERESUME: mapped writable, a TCS, accepted."""
+    """RBX of EENTER and ERESUME: an accepted TCS page, mapped writable."""
     page = page_of(facts)
     if page is None or not page.word & VALID:
         return [OtherTcs("RBX must be the address of a TCS page of an enclave")], ""
@@ -328,7 +328,7 @@ def _frame(facts: Facts) -> Plan:
 
 
 def _of_tcs_state(facts: Facts, goal: str, rule: str) -> Advice:
-    """What the TCS itself says: in use, or without a free frame."""
+    """The TCS is in use, or has no free SSA frame."""
     if rule == "ENTRY.14":
         return Advice(goal, ((OtherTcs("another TCS"),), (_holder(facts),)))
     if not tcs_in(facts.lp.processor, facts.number).NSSA:
@@ -350,13 +350,13 @@ def _holder(facts: Facts) -> Step:
 
 
 def _inside(facts: Facts, secs: Secs, before: int) -> list[int]:
-    """The processors that are inside since an epoch or longer."""
+    """The processors that entered in epoch `before` or earlier and are still inside."""
     lps = facts.lp.processor.lps
     return [lp.id for lp in lps if lp.secs is secs and lp.epoch <= before]
 
 
 def _untracked(facts: Facts, page: Page) -> list[Step]:
-    """Who has to leave before what was changed can be accepted."""
+    """Who must leave before the change can be accepted."""
     processor, secs = facts.lp.processor, facts.secs
     resident = page.entry.epc_page if page.entry is not None else None
     if secs is None or resident is None or tracked(processor, secs, resident.number):

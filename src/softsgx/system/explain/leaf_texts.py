@@ -1,4 +1,4 @@
-"""Ways out of refused leaves that are no steps on pages: contents of operands, and the machine."""
+"""Advice for refused leaves that is text only: contents of operands, and the machine."""
 
 from typing import Final
 
@@ -58,7 +58,7 @@ CONTENTS: Final[dict[str, str]] = {
     "EGETKEY.18": "CONFIGSVN must not be above that of the enclave: take it from a REPORT",
 }
 
-# What a page must hold before it becomes a TCS; afterwards nobody can write it.
+# What a page must hold before it becomes a TCS; after that, software cannot write it.
 TCS_CONTENTS: Final[dict[str, str]] = {
     "EACCEPT.22": "set all bytes after the fields of the TCS to 0",
     "EACCEPT.23": "set FLAGS.DBGOPTIN of the TCS to 0",

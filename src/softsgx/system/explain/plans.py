@@ -1,7 +1,7 @@
-"""What has to be done to an enclave page before it can be used: the area, the driver, the EPCM.
+"""What must be done to an enclave page before it can be used: area, driver, EPCM.
 
-A plan goes by what the kernel has for the address, not by where the page table happens to lead, and
-looks at all layers at once: when it has been carried out, none of them refuses.
+A plan goes by the kernel's record of the address, not by where the page table happens to lead, and
+covers all layers: once it is carried out, none of them refuses.
 """
 
 from __future__ import annotations
@@ -65,18 +65,18 @@ NO_EPC: Final = "EPC is exhausted and nothing can be evicted: a larger --epc, or
 
 
 class Page(NamedTuple):
-    """What the kernel has for an address of an enclave: its record, and the EPCM word (0: none)."""
+    """The kernel's record of an enclave page, and its EPCM word; 0 if there is none."""
 
     encl: SgxEncl
     entry: SgxEnclPage | None
     word: int
 
 
-Plan = tuple[list[Step], str]  # and a note for the reader
+Plan = tuple[list[Step], str]  # steps, and a note for the reader
 
 
 def page_of(facts: Facts) -> Page | None:
-    """The page of the enclave that the thread is in, or else of one that is mapped there."""
+    """The page of the enclave that the thread is in, else of one that is mapped there."""
     encl = enclave_at(facts)
     if encl is None:
         return None
@@ -96,14 +96,14 @@ def enclave_at(facts: Facts) -> SgxEncl | None:
         return next(inside, None)
     if not secs.BASEADDR <= facts.address < secs.elrange_end:
         return None
-    # One that is not mapped any more is known by the EPC pages that it still has.
+    # An enclave that is no longer mapped is found by the EPC pages that it still has.
     pages = facts.history.kernel.active_page_list
     owned = (page.owner.encl for page in pages if page.owner is not None)
     return next((e for e in chain(_mapped(facts), owned) if _is(e, secs.page)), None)
 
 
 def _mapped(facts: Facts) -> Iterator[SgxEncl]:
-    """The enclave of the area, and then all that the process maps."""
+    """The enclave of the area, then all that the process maps."""
     if facts.encl is not None:
         yield facts.encl
     for vma in facts.mm.vmas if facts.mm is not None else ():
@@ -116,7 +116,7 @@ def _is(encl: SgxEncl, secs_page: int) -> bool:
 
 
 def _evicted(encl: SgxEncl, entry: SgxEnclPage) -> int:
-    """The EPCM word that ELDU will give back: it stands in the PCMD."""
+    """The EPCM word that ELDU will restore, from the PCMD."""
     index = entry.address - encl.base >> PAGE_SHIFT
     page = encl.backing.pcmds.get(index // PCMDS_PER_PAGE)
     if page is None:
@@ -125,11 +125,11 @@ def _evicted(encl: SgxEncl, entry: SgxEnclPage) -> int:
     return encl.kernel.processor.memory.read_int(at, 8) & SAVED | VALID
 
 
-# The area, and the driver behind it
+# The area and the driver
 
 
 def area(facts: Facts, right: int) -> Plan:
-    """So that ordinary paging permits it. Empty if area and driver do so already."""
+    """So that ordinary paging permits the access. Empty if area and driver do already."""
     if facts.address >= TASK_SIZE:
         return [Say("use an address of user space")], ""
     page = page_of(facts)
@@ -149,7 +149,7 @@ def area(facts: Facts, right: int) -> Plan:
     if entry is None and not encl.flags & SGX_ENCL_INITIALIZED:
         steps.append(Init())
     if kernel.version.interface.has_relax and entry is not None:
-        # The mirror is what an area may have, and what an entry gets; areas are not looked at.
+        # The mirror limits both the area and the PTE; the rights of areas are not consulted.
         cap = entry.vm_run_prot_bits
         if right & ~cap:
             cap |= right | R
@@ -170,12 +170,12 @@ def area(facts: Facts, right: int) -> Plan:
 
 
 def _host_area(facts: Facts, right: int) -> list[Step]:
-    """Of ordinary memory."""
+    """The area of ordinary memory."""
     vma, pte = facts.vma, facts.pte
     if vma is None and facts.page < DEFAULT_MMAP_MIN_ADDR:
         return [Say(NEAR_NULL)]
     if vma is None and pte & PTE_P:
-        # Of a real process: its page tables are all there is to be seen.
+        # A real process: only its page tables can be seen.
         held = R | (W if pte & PTE_W else 0) | (0 if pte & PTE_NX else X)
     elif vma is None or vma.sgx:
         return [MapHost(facts.page, right | R)]
@@ -185,8 +185,8 @@ def _host_area(facts: Facts, right: int) -> list[Step]:
 
 
 def _leads_elsewhere(facts: Facts, entry: SgxEnclPage | None) -> bool:
-    """Whether the page table has a page there that is not the one of this address; an area without
-    rights hides it, and mprotect would bring it back."""
+    """Whether the PTE leads to a page of another address; an area without rights hides that, and
+    mprotect would expose it again."""
     if not facts.pte:
         return False
     resident = entry.epc_page if entry is not None else None
@@ -194,7 +194,7 @@ def _leads_elsewhere(facts: Facts, entry: SgxEnclPage | None) -> bool:
 
 
 def _beyond(facts: Facts, page: Page, right: int, held: int, cap: int) -> Plan:
-    """A right that the kernel's cap of the page lacks: only another page can have it."""
+    """A right that the kernel's cap of the page lacks: only a new page can have it."""
     kernel = facts.history.kernel
     refused = f"the kernel's cap of the page is {rwx_text(cap)}, mprotect refuses {prots(right)}"
     anew = kernel.has_sgx2 and not right & ~kernel.version.eaug_cap
@@ -214,7 +214,7 @@ def _beyond(facts: Facts, page: Page, right: int, held: int, cap: int) -> Plan:
 
 
 def renewed(facts: Facts, page: Page) -> list[Step]:
-    """Take a page away and let EAUG add a fresh one, which is PENDING."""
+    """Remove a page and let EAUG add a fresh one, which is PENDING."""
     at, word = facts.page, page.word & ~BLOCKED
     steps: list[Step] = [Again(EVICTED_NEXT)] if page.word & BLOCKED else []
     if word & PT_MASK != TRIM:
@@ -230,7 +230,7 @@ def renewed(facts: Facts, page: Page) -> list[Step]:
 
 
 def epcm(facts: Facts, page: Page, rights: int) -> Plan:
-    """So that the EPCM permits all of these rights; behind `area`."""
+    """So that the EPCM permits all of these rights, once `area` is done."""
     at, word, processor = facts.page, page.word, facts.lp.processor
     if page.entry is None:
         return [Accept(at, FRESH), *_extended(facts, FRESH, rights)], ""
@@ -245,24 +245,23 @@ def epcm(facts: Facts, page: Page, rights: int) -> Plan:
         if not processor.part.sgx2:
             return [Say(what)], ""
         what += " once it is accepted" if word & MODIFIED else ""
-        return _anew(facts, page, rights)[0], f" ({what})"
+        return _renewed_page(facts, page, rights), f" ({what})"
     if kind == TRIM:
-        return _anew(facts, page, rights)
+        return _renewed_page(facts, page, rights), ""
     if word & MODIFIED:
         return [Say(STUCK)], ""
     steps: list[Step] = [Accept(at, word)] if word & PENDING else []
     if rights & ~word and processor.readings.emodpe_needs_read and not word & R:
-        return _anew(facts, page, rights)
+        return _renewed_page(facts, page, rights), ""
     return [*steps, *_extended(facts, word, rights)], ""
 
 
-def _anew(facts: Facts, page: Page, rights: int) -> Plan:
-    steps = [*renewed(facts, page), Accept(facts.page, FRESH), *_extended(facts, FRESH, rights)]
-    return steps, ""
+def _renewed_page(facts: Facts, page: Page, rights: int) -> list[Step]:
+    return [*renewed(facts, page), Accept(facts.page, FRESH), *_extended(facts, FRESH, rights)]
 
 
 def _extended(facts: Facts, word: int, rights: int) -> list[Step]:
-    """The EMODPE that gives rights which a word lacks; W needs R."""
+    """The EMODPE for the rights that a word lacks; W needs R."""
     need = rights & ~word
     if not need:
         return []
@@ -275,9 +274,9 @@ def _extended(facts: Facts, word: int, rights: int) -> list[Step]:
 
 
 def usable(facts: Facts, right: int, rights: int | None = None) -> Plan:
-    """So that code of the enclave can use the page: `right` by paging, `rights` by the EPCM.
+    """So that enclave code can use the page: `right` by paging, `rights` by the EPCM.
 
-    Empty if nothing is in the way any more.
+    Empty if nothing refuses any more.
     """
     steps, note = area(facts, right)
     page = page_of(facts)
@@ -288,17 +287,17 @@ def usable(facts: Facts, right: int, rights: int | None = None) -> Plan:
 
 
 def final(steps: list[Step]) -> bool:
-    """Whether a plan ends outside of what can be done here, or has made a fresh page already."""
+    """Whether a plan cannot go on: it ends in words, or has made a fresh page already."""
     return any(isinstance(step, Say | Fresh) for step in steps)
 
 
 def nothing_left(facts: Facts, rule: str, by_now: str) -> list[Step]:
-    """No layer refuses any more: the driver did, if paging was what refused, or a moment ago."""
+    """No layer refuses any more: if paging refused, the driver did; else it was a moment ago."""
     return _driver(facts) if rule.startswith("PAGING.") else [Again(by_now)]
 
 
 def _driver(facts: Facts) -> list[Step]:
-    """Area and EPCM allow it, and yet the driver did not map the page."""
+    """Area and EPCM allow it, yet the driver did not map the page."""
     kernel = facts.history.kernel
     if not kernel.nr_free:
         return [Say(NO_EPC)]

@@ -1,13 +1,12 @@
 """What a program leaves undone: pages that still need EACCEPT, threads that are still inside.
 
-A runtime that forgets EACCEPT seems to work: rights and types are in the EPCM at once, and only
-stale translations of other threads are not known to be gone. A page counts from the leaf that set
-PENDING, MODIFIED or PR until one that clears it, wherever it is; if it is removed or evicted as it
-is, it was left so. A thread is inside from EENTER to EEXIT: an AEX that nobody resumes does not
-end it.
+A runtime that forgets EACCEPT seems to work: rights and types are in the EPCM at once, and only the
+guarantee that no thread has a stale translation is missing. A page counts from the leaf that sets
+PENDING, MODIFIED or PR until a leaf clears it; a page that is removed or evicted before that was
+left undone. A thread is inside from EENTER to EEXIT; an AEX without ERESUME does not end that.
 
-Not told are pages that were trimmed and accepted but never removed, and enclaves that were never
-initialised: what refused that is explained and counted elsewhere.
+Not reported are pages that were trimmed and accepted but never removed, and enclaves that were
+never initialised: the refusals that led there are explained and counted elsewhere.
 """
 
 from __future__ import annotations
@@ -35,20 +34,20 @@ if TYPE_CHECKING:
     from softsgx.cpu import Processor
 
 FOLLOWED_MAX: Final = 1 << 17
-"""Pages and stays that are remembered; of further ones only that there were some."""
+"""Pages and stays that are remembered; of more, only that there were some."""
 
 _SHOWN: Final = DUE | RWX | PT_MASK
 
 
 class Remark(NamedTuple):
-    """One thing that was left: the SECS.EID of its enclave, and what is to be said in one line."""
+    """One thing left undone: the SECS.EID of its enclave, and a line of text."""
 
     enclave: int
     text: str
 
 
 class _Due(NamedTuple):
-    """Since when a page is as it is: the bits of its EPCM word, the leaf, by whom, event number."""
+    """A page that needs EACCEPT: bits of its EPCM word; leaf, author and event of the change."""
 
     word: int
     leaf: str
@@ -57,8 +56,8 @@ class _Due(NamedTuple):
 
 
 class _Stay:
-    """A thread on a frame of a TCS: the event of its entry, of the AEX that took it out if it is
-    out, and what became of its process."""
+    """A thread on an SSA frame of a TCS: event of its entry, event and vector of the AEX that it
+    has not resumed from, and how its process ended."""
 
     __slots__ = ("end", "entered", "left", "process", "thread", "vector")
 
@@ -69,7 +68,7 @@ class _Stay:
 
 
 class Unfinished:
-    """A listener that remembers what is unfinished; `remarks` tells it."""
+    """A listener that remembers what is unfinished; `remarks` lists it."""
 
     def __init__(self, processor: Processor) -> None:
         self._processor = processor
@@ -96,10 +95,10 @@ class Unfinished:
             }
         )
 
-    # Asking
+    # Queries
 
     def remarks(self) -> list[Remark]:
-        """All that is unfinished now, by enclave; neighbouring pages with one history are one."""
+        """All that is unfinished now, by enclave; adjacent pages with the same history are one."""
         found = [Remark(eid, text) for eid in self._pages for text in self._page_texts(eid)]
         for (eid, tcs), stays in self._stays.items():
             found += [Remark(eid, _inside(tcs, frame, stay)) for frame, stay in stays.items()]
@@ -129,7 +128,7 @@ class Unfinished:
         since = f"since {due.leaf} by {due.by}, event {due.seq}"
         return f"{where} (base + {start - self._bases[eid]:#x}) {what} {since}: {then} still due"
 
-    # Listening: pages
+    # Events of pages
 
     def _epcm_changed(self, e: c.EpcmChanged) -> None:
         if e.before & PT_MASK == TCS and e.leaf == "EMODT":
@@ -168,7 +167,7 @@ class Unfinished:
         return True
 
     def _by(self, lp: int, leaf: str) -> Context | str:
-        """EAUG is the page fault's, the other leaves are those of a call."""
+        """EAUG comes from a page fault, the other leaves from a call."""
         runs, call = self._runs.get(lp), self._calls.get(lp)
         if leaf == "EAUG" or call is None:
             who = f"thread {runs.thread}" if runs is not None else f"processor {lp}"
@@ -189,7 +188,7 @@ class Unfinished:
         if call is not None:
             call.append(e)
 
-    # Listening: threads
+    # Events of threads
 
     def _switched_in(self, e: k.ThreadSwitchedIn) -> None:
         self._runs[e.cpu] = e
@@ -227,7 +226,7 @@ class Unfinished:
             del self._frame[key]
 
     def _leaf_done(self, e: c.LeafDone) -> None:
-        """EDECCSSA: the handler goes on in the frame below, which is its own from now on."""
+        """EDECCSSA: the handler continues in the frame below, which is now its own."""
         if e.leaf != "EDECCSSA" or e.rule:
             return
         lp = self._processor.lps[e.lp]
@@ -239,7 +238,7 @@ class Unfinished:
             self._followed -= 1
 
     def _forget(self, e: c.EpcmChanged) -> None:
-        """A TCS that is no TCS any more was given up on purpose."""
+        """A TCS whose type is changed was given up on purpose."""
         secs = self._processor.secs.get(e.secs)
         key = (secs.EID if secs is not None else 0, e.linear)
         self._followed -= len(self._stays.pop(key, {}))
@@ -260,7 +259,7 @@ class Unfinished:
 
 
 def _alike(a: _Due, b: _Due) -> bool:
-    """Whether two neighbours came about in one way."""
+    """Whether two adjacent pages have the same history."""
     same = a.by is b.by or (isinstance(a.by, str) and a.by == b.by)
     return same and (a.word, a.leaf) == (b.word, b.leaf)
 

@@ -1,7 +1,7 @@
-"""Why a call on enclave memory failed: the leaf that was refused in it, or the kernel's own rule.
+"""Why a call on enclave memory failed: a leaf that was refused, or a rule of the kernel's own.
 
-The kernel tells by which rule it refuses (`linux.refusals`), and what was asked; here that becomes
-an explanation, with what would be permitted, and a way out.
+The kernel names the rule by which it refuses (`linux.refusals`), and what was asked; here that
+becomes an explanation, with what would be permitted, and advice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from softsgx.system.explain.calls.leaf import explain_leaf
 from softsgx.system.explain.history import Context, History
 
 _WHO: Final = (("sgx_", "the driver"), ("__sgx_", "the driver"), ("__vdso_", "the vDSO"))
-# What layers of their own say.
+# Fields that have layers of their own.
 _SHOWN_ALONE: Final = frozenset({"prot", "cap", "address", "may", "secs", "sigstruct"})
 
 
@@ -40,7 +40,7 @@ def explain_call(history: History, e: k.CallEnded) -> Explanation | None:
 
 
 def _kernel(asked: Asked) -> Explanation:
-    """The kernel refused by itself."""
+    """The kernel refused, not a leaf."""
     rule, errno = asked.refusal.rule, asked.errno
     by = next((who for prefix, who in _WHO if rule.startswith(prefix)), "the kernel")
     layers = _layers(asked)
@@ -84,7 +84,7 @@ def _layers(asked: Asked) -> list[Layer]:
 
 
 def _unnamed(history: History, e: k.CallEnded, context: Context) -> Explanation:
-    """A design of ours that is no kernel's refused, and named no rule."""
+    """A permission design that is not Linux refused, and named no rule."""
     name = e.name.removeprefix(SHORT)
     return Explanation(
         event=history.log.seq,

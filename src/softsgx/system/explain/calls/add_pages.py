@@ -1,4 +1,4 @@
-"""EADD refused a TCS: the field of the page."""
+"""EADD refused a TCS: which field of the page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from softsgx.system.explain.calls.asked import Asked
 
 
 def tcs_layers(asked: Asked, rule: str, page: bytes) -> tuple[list[Layer], str] | None:
-    """What is wrong with a TCS page, and how it passes; None for other refusals of EADD."""
+    """What is wrong with a TCS page, and what would be right; None for other refusals."""
     tcs = TCS.unpack(page)
     if rule == "EADD.15":
         own = tcs_size(asked.kernel.processor.part.cet)

@@ -1,4 +1,4 @@
-"""The way out of each refusal by a rule of the kernel's own."""
+"""Advice for each rule of the kernel's own."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _with_r(asked: Asked) -> str:
 
 
 def _type(asked: Asked) -> str:
-    """A page of this type cannot be what is asked."""
+    """The page has a type for which the request is refused."""
     kind = asked.fields["page_type"]
     if kind == PT_TRIM:
         return "EACCEPT(TRIM MODIFIED) and REMOVE_PAGES; the next touch adds a fresh page (EAUG)"

@@ -1,4 +1,4 @@
-"""A call that was refused: what it asked for, and by which rule it was refused."""
+"""A refused call: what it asked for, and the rule that refused it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from softsgx.system.explain.history import Context, History
 
 @dataclass
 class Asked:
-    """`event` is the end of the call, `context` has its arguments, `refusal` the kernel's rule."""
+    """`event` ends the call, `context` has its arguments, `refusal` the kernel's rule."""
 
     history: History
     event: k.CallEnded
@@ -38,12 +38,12 @@ class Asked:
 
     @property
     def errno(self) -> str:
-        """What the program sees: of -ERESTARTSYS, if its handler does not restart, EINTR."""
+        """What the program sees: EINTR for -ERESTARTSYS, if its handler does not restart."""
         result = self.event.result
         return errno_or_value(-EINTR if result == -ERESTARTSYS else result)
 
     def to_succeed(self, way: str) -> str:
-        """A way out, as a line of an explanation."""
+        """Advice, as a line of an explanation."""
         name = self.event.name
         ioctl = name.startswith(("SGX_IOC_", "ioctl "))
         return f"for {'the ioctl' if ioctl else name} to succeed: {way}"

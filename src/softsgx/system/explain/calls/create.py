@@ -1,7 +1,7 @@
-"""ECREATE refused the SECS: every field that it refuses, what it permits, and a SECS that passes.
+"""ECREATE refused the SECS: every field that is wrong, what is permitted, and a SECS that passes.
 
-Each field is corrected in turn until the processor's own tests pass; so the way out is one that was
-taken.
+Each field is corrected in turn until the processor's own checks pass, so the advice is known to
+work.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _CANONICAL: Final = (1 << 47) - 1
 
 
 class Fix(NamedTuple):
-    """What one test wants: the field, its value that passes, and what is permitted, in words."""
+    """What one check wants: the field, a value that passes, and in words what is permitted."""
 
     field: str
     value: int
@@ -49,7 +49,7 @@ class Fix(NamedTuple):
 
 
 def secs_layers(asked: Asked, source: bytes) -> tuple[list[Layer], str]:
-    """One line for each field that ECREATE refuses, and the fields of a SECS that it takes."""
+    """A line for each field that ECREATE refuses, and the fields of a SECS that it accepts."""
     part = asked.kernel.processor.part
     secs = SECS.unpack(source)
     raw, fixes = corrected(part, source)
@@ -76,7 +76,7 @@ def _text(name: str, value: int | bytes) -> str:
 
 
 def _more_xfrm(asked: Asked, part: Part, secs: SECS) -> str:
-    """Where a processor has all of XFRM: elsewhere, or by another option."""
+    """How to get a processor that has all of XFRM, if there is one."""
     most, how = asked.history.more_xfrm
     if not secs.XFRM & ~part.xfrm or secs.XFRM & ~most or not legal_xcr0(secs.XFRM):
         return ""
@@ -86,7 +86,7 @@ def _more_xfrm(asked: Asked, part: Part, secs: SECS) -> str:
 
 
 def corrected(part: Part, source: bytes) -> tuple[bytes, list[Fix]]:
-    """The SECS with every refused field corrected, and the corrections in their order."""
+    """The SECS with every refused field corrected, and the corrections in order."""
     fixes: list[Fix] = []
     rule = first_refusal(part, source)
     while rule:
@@ -99,7 +99,7 @@ def corrected(part: Part, source: bytes) -> tuple[bytes, list[Fix]]:
 
 
 def first_refusal(part: Part, source: bytes) -> str:
-    """The first rule by which ECREATE refuses a SECS; empty if it does not."""
+    """The first rule by which ECREATE refuses a SECS; empty if it accepts it."""
     try:
         check_source(part, source)
     except Fault as fault:
@@ -127,7 +127,7 @@ def _frame_pages(secs: SECS) -> int:
     return -(-size // PAGE_SIZE)
 
 
-# One for each rule: what the field must be
+# What the field must be, a function for each rule
 
 
 def _legacy(part: Part, secs: SECS, _source: bytes) -> Fix:
@@ -212,7 +212,7 @@ def _cet(part: Part, secs: SECS, _source: bytes) -> Fix:
 
 
 def _bitmap(part: Part, secs: SECS, source: bytes) -> Fix:
-    """Without an offset the bitmap would be at BASEADDR: then it is that which is wrong."""
+    """It lies at BASEADDR plus the offset; if BASEADDR itself is wrong, that must change."""
     if secs.ATTRIBUTES & ATTR_MODE64BIT and not canonical(secs.BASEADDR):
         return _canonical(part, secs, source)
     if not secs.ATTRIBUTES & ATTR_MODE64BIT and secs.BASEADDR >> 32:

@@ -1,4 +1,4 @@
-"""EINIT refused: every field of SIGSTRUCT and SECS that does not fit, not only the first."""
+"""EINIT refused: every field of SIGSTRUCT and SECS that does not match, not only the first."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MEASURED: Final = (
 
 
 def sigstruct_layers(asked: Asked, raw: bytes, secs: Secs) -> tuple[list[Layer], str]:
-    """One line for each field that does not fit, and what makes them fit."""
+    """A line for each field that does not match, and what makes them match."""
     part, sig = asked.kernel.processor.part, SIGSTRUCT.unpack(raw)
     layers, ways = _itself(part, raw)
     mrenclave = measurement.running(secs).digest()
@@ -52,10 +52,10 @@ def sigstruct_layers(asked: Asked, raw: bytes, secs: Secs) -> tuple[list[Layer],
 
 
 def _itself(part: Part, raw: bytes) -> tuple[list[Layer], list[str]]:
-    """What is wrong with the SIGSTRUCT whatever the enclave."""
+    """What is wrong with the SIGSTRUCT itself, whatever the enclave."""
     fields = verify_fields(raw, cet=part.cet)
     right = with_right_fields(raw, cet=part.cet)
-    # A signature is not wrong because a field is wrong that it was made with the right value of.
+    # The signature may be good for the right values of fields that are wrong now.
     signature = verify_signature(right)
     layers = [
         Layer(found.field, f"at byte {found.offset}: {found.why}", "")
@@ -72,7 +72,7 @@ def _itself(part: Part, raw: bytes) -> tuple[list[Layer], list[str]]:
 
 
 def _value(sig: SIGSTRUCT, name: str) -> str:
-    """A field; of reserved bytes there is none."""
+    """The value of a field; 0 for reserved bytes."""
     value = getattr(sig, name, 0)
     return value.hex() if isinstance(value, bytes) else f"{value:#x}" if value else "0"
 

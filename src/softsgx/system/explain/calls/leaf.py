@@ -1,4 +1,4 @@
-"""An ENCLS that the driver executed ended otherwise than the driver wanted."""
+"""An ENCLS leaf of the driver was refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from softsgx.system.explain.calls.einit import sigstruct_layers
 from softsgx.system.explain.facts import look
 from softsgx.system.explain.history import RefusedLeaf
 
-# Launch control, of which a driver that writes the hash MSRs keeps programs free.
+# Launch control, which a driver that writes the hash MSRs hides from programs.
 _LAUNCH: Final = {
     "EINIT.14": "sign with the key of IA32_SGXLEPUBKEYHASH, or leave out ATTRIBUTES.EINITTOKENKEY",
     "EINIT.17": "write SHA-256 of MODULUS to IA32_SGXLEPUBKEYHASH, or a token of that signer",
@@ -51,7 +51,7 @@ def explain_leaf(asked: Asked, refused: RefusedLeaf) -> Explanation:
 
 
 def _operands(asked: Asked, refused: RefusedLeaf, page: int) -> tuple[list[Layer], str] | None:
-    """Layers and way out of a leaf that was refused for what its operands in memory contain."""
+    """Layers and advice for a leaf that was refused for the contents of its operands."""
     e, processor = refused.event, asked.kernel.processor
     if e.leaf == "ECREATE" and e.rule in SECS_RULES:
         return secs_layers(asked, refused.operands)
