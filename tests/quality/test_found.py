@@ -5,15 +5,11 @@ L7 is among the known races by now.
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 from softsgx.explore import Plan, explore
 from softsgx.linux.sgx.main import SGX_NR_TO_SCAN
-from softsgx.linux.version import Races
+from softsgx.linux.version import NO_RACES
 from softsgx.system.scenarios.va_shortage import VaShortage
 from softsgx.system.scene import Scene
-
-OFF = {field.name: False for field in fields(Races)}
 
 
 class ShortList(VaShortage):
@@ -27,7 +23,7 @@ class ShortList(VaShortage):
 
 
 def test_l8_an_allocation_during_a_reclaim_pass_gives_up() -> None:
-    outcome = explore(ShortList(races=OFF), Plan(preemptions=1, executions=400))
+    outcome = explore(ShortList(races=NO_RACES), Plan(preemptions=1, executions=400))
     failure = outcome.failure
     assert failure is not None
     assert failure.rule == "spurious fault"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
 from typing import Any, ClassVar
 
 import pytest
 
 from softsgx.explore import Kind, Plan, explore
-from softsgx.linux.version import Races
+from softsgx.linux.version import NO_RACES
 from softsgx.sim import Steps
 from softsgx.spec.epcm import R
 from softsgx.system.enclave import EnclaveThread
@@ -19,8 +18,6 @@ from softsgx.system.scenarios.hostile_host import HostileHost
 from softsgx.system.scenarios.protect import Managed, TwoProtects
 from softsgx.system.scenarios.scenario import Cast, MachineScenario
 from softsgx.system.scene import Scene
-
-OFF = {field.name: False for field in fields(Races)}
 
 
 class Credulous:
@@ -36,7 +33,7 @@ class Credulous:
 
 def test_a_missing_eaccept_believes_a_liar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ORDERS, "credulous", Credulous())
-    outcome = explore(HostileHost(races=OFF, order="credulous"), Plan(preemptions=1))
+    outcome = explore(HostileHost(races=NO_RACES, order="credulous"), Plan(preemptions=1))
     assert outcome.failure is not None
     assert (outcome.failure.kind, outcome.failure.rule) == (Kind.VIOLATION, "wider right")
     assert outcome.found_after <= 50
@@ -44,7 +41,7 @@ def test_a_missing_eaccept_believes_a_liar(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("order", sorted(ORDERS))
 def test_the_published_orders_believe_no_lie(order: str) -> None:
-    outcome = explore(HostileHost(races=OFF, order=order), Plan(preemptions=0))
+    outcome = explore(HostileHost(races=NO_RACES, order=order), Plan(preemptions=0))
     assert outcome.failure is None
     assert outcome.bound == 0
 
@@ -52,7 +49,7 @@ def test_the_published_orders_believe_no_lie(order: str) -> None:
 def test_an_ioctl_that_is_not_tried_again_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """L6 and Enarx: two threads change rights, one of them gets -EBUSY and gives up."""
     monkeypatch.setattr("softsgx.system.runtimes.untrusted._AGAIN", ())
-    scenario = TwoManagers(races=OFF)
+    scenario = TwoManagers(races=NO_RACES)
     outcome = explore(scenario, Plan(preemptions=2))
     assert outcome.failure is not None
     assert outcome.failure.rule == "spurious abort"
@@ -75,7 +72,7 @@ class TwoManagers(TwoProtects):
 
 
 def test_two_managers_with_retries_are_no_finding() -> None:
-    assert explore(TwoManagers(races=OFF), Plan(preemptions=1)).failure is None
+    assert explore(TwoManagers(races=NO_RACES), Plan(preemptions=1)).failure is None
 
 
 class WrongOrder(MachineScenario):
@@ -95,7 +92,7 @@ class WrongOrder(MachineScenario):
 
 
 def test_the_wrong_lock_order_is_found_without_a_deadlock() -> None:
-    outcome = explore(WrongOrder(races=OFF))
+    outcome = explore(WrongOrder(races=NO_RACES))
     assert outcome.failure is not None
     assert outcome.failure.rule == "lock order"
     assert outcome.found_after == 1
@@ -108,7 +105,7 @@ def test_shipped_scenarios_are_clean_on_a_kernel_without_races(
 ) -> None:
     orders = sorted(ORDERS) if issubclass(kind, Managed) else [""]
     for order in orders:
-        scenario = kind(linux, OFF, order) if order else kind(linux, OFF)  # type: ignore[call-arg]
+        scenario = kind(linux, NO_RACES, order) if order else kind(linux, NO_RACES)  # type: ignore[call-arg]
         outcome = explore(scenario, Plan(preemptions=1, executions=40))
         assert outcome.failure is None, scenario.name
 
@@ -121,6 +118,6 @@ def test_extend_after_restrict_is_the_managers_choice() -> None:
             scene.protected[scene.enclave.heap] = R
             yield "nobody", 1, scene.call(1, lambda t: t.load(scene.enclave.heap, 8))
 
-    outcome = explore(Forgetful(races=OFF))
+    outcome = explore(Forgetful(races=NO_RACES))
     assert outcome.failure is not None
     assert outcome.failure.rule == "wider right"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from softsgx.explore import Scenario
 from softsgx.explore.execute import execute_next
 from softsgx.explore.strategies import Bounded, Dpor, Strategy, Walk
 from softsgx.linux.sgx.main import sgx_reclaim_pages
-from softsgx.linux.version import Races
+from softsgx.linux.version import NO_RACES
 from softsgx.sim import Execution, Rng, RunToCompletion, Unmodelled
 from softsgx.system import Machine
 from softsgx.system.scenarios.catalogue import SCENARIOS
@@ -20,8 +19,6 @@ from softsgx.system.scenarios.scenario import MachineScenario
 from softsgx.system.scenarios.words import page_words
 from softsgx.system.scene import Scene
 from softsgx.system.snapshot import Snapshot
-
-OFF = {field.name: False for field in fields(Races)}
 
 
 def kernel_state(scene: Scene) -> Any:
@@ -40,7 +37,7 @@ def kernel_state(scene: Scene) -> Any:
 
 @pytest.mark.parametrize("kind", SCENARIOS, ids=lambda kind: kind.__name__)
 def test_every_execution_starts_from_the_same_state(kind: type[MachineScenario]) -> None:
-    scenario = kind(races=OFF)
+    scenario = kind(races=NO_RACES)
 
     def at_start() -> Any:
         execution = Execution(RunToCompletion())
@@ -70,7 +67,7 @@ def ends(scenario: Scenario, strategy: Strategy) -> tuple[set[Any], int]:
 
 @pytest.mark.parametrize("on", [False, True])
 def test_reduction_ends_in_the_same_states(on: bool) -> None:
-    scenario = FirstTouch(races={**OFF, "eaug_double_fault": on})
+    scenario = FirstTouch(races={**NO_RACES, "eaug_double_fault": on})
     every, all_of_them = ends(scenario, Bounded(None))
     some, fewer = ends(scenario, Dpor(scenario))
     assert some == every

@@ -7,33 +7,29 @@ is what the run met, and not an error.
 from __future__ import annotations
 
 import re
-from dataclasses import fields
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol
 
-from softsgx.image.image import EnclaveImage, Segment
 from softsgx.lab.designs import DESIGNS
 from softsgx.lab.designs.base import Design
+from softsgx.lab.enclaves import with_hole
 from softsgx.lab.measured import (
     CannotWork,
     MeasuredHost,
     MeasuredThread,
     Seat,
     resume_at_once,
+    run_timed,
 )
 from softsgx.lab.measurement import COUNTED, QUANTILES, Measurement, quantile
 from softsgx.lab.prices import Profile
 from softsgx.lab.runtimes import LabUntrusted, order, why
 from softsgx.linux.sgx.driver import encl_of
-from softsgx.linux.version import Races
+from softsgx.linux.version import NO_RACES
 from softsgx.sim import Rng, Steps, Unmodelled, VirtualTime
 from softsgx.spec import leaves
-from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT, MISC_EXINFO
-from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
-from softsgx.spec.epcm import REG, RWX, TCS, R, W, rwx_text
+from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.epcm import RWX, R, W, rwx_text
 from softsgx.spec.faults import PFEC_I, PFEC_SGX, PFEC_W
-from softsgx.spec.paging import SECINFO
-from softsgx.spec.tcs import TCS as TCS_PAGE
 from softsgx.system.enclave import EnclaveAbort
 from softsgx.system.host import SignalRaised
 from softsgx.system.loaded_enclave import EnclaveFault
@@ -43,14 +39,11 @@ from softsgx.system.runtimes import ORDERS, TrustedManager
 
 if TYPE_CHECKING:
     from softsgx.cpu import Status
-    from softsgx.sim import Execution
 
 # Fresh pages of all innocents together.
 ARENA_PAGES: Final = 640
 # Above the reclaimer's high watermark, with room for VA pages and the SECS.
 _EPC_SLACK: Final = 192
-_MAX_POINTS: Final = 50_000_000
-_NO_RACES: Final = {field.name: False for field in fields(Races)}
 # The runtime of the run without any change, to which the others are compared.
 NO_CHANGE: Final = "-"
 
@@ -83,32 +76,6 @@ class Combination(NamedTuple):
     n: int
 
 
-@cache
-def image(threads: int, pages: int, nssa: int = 1) -> EnclaveImage:
-    """`threads` TCS, `nssa` frames each, SECINFO slots, a hole of `pages`; nothing measured."""
-    ssa = threads * PAGE_SIZE
-    scratch = ssa + ssa * nssa
-    end = scratch + ((threads * SECINFO.SIZE + PAGE_MASK) & ~PAGE_MASK)
-    size = 2 * PAGE_SIZE
-    while size < end + pages * PAGE_SIZE:
-        size *= 2
-    tcs = b"".join(
-        TCS_PAGE(OSSA=ssa + at * nssa * PAGE_SIZE, NSSA=nssa, OENTRY=0).pack()
-        for at in range(threads)
-    )
-    segments = (
-        Segment(0, ssa, TCS, tcs, (), label="TCS"),
-        Segment(ssa, ssa * nssa, REG | R | W, b"", (), label="SSA"),
-        Segment(scratch, end - scratch, REG | R | W, b"", (), label="scratch"),
-    )
-    return EnclaveImage(
-        size=size,
-        segments=segments,
-        attributes=ATTR_MODE64BIT | ATTR_DEBUG,
-        miscselect=MISC_EXINFO,
-    )
-
-
 class Bench:
     """The machine, the enclave with its memory manager, and a seat for each thread."""
 
@@ -126,10 +93,10 @@ class Bench:
         self.design: Design = DESIGNS["ioctl" if base else combination.design]()
         self.arena_pages = -(-ARENA_PAGES // n)
         hole = workload.pages + n * self.arena_pages
-        self.image = image(n, hole)
+        self.image = with_hole(n, hole)
         pages = 2 * n + hole + (n >> 6) + _EPC_SLACK
         self.machine = Machine(
-            cpus=n, epc=pages * PAGE_SIZE, linux=self.design.linux, races=_NO_RACES, seed=seed
+            cpus=n, epc=pages * PAGE_SIZE, linux=self.design.linux, races=NO_RACES, seed=seed
         )
         self.kernel = self.machine.kernel
         self.kernel.design = self.design
@@ -226,7 +193,6 @@ class Bench:
 
     def run(self) -> Measurement:
         """Run the program in virtual time; what was measured, or the reason why nothing was."""
-        execution = self.machine.execution(self.time, record=False, max_steps=_MAX_POINTS)
         by_cpu = {seat.number: seat for seat in self.seats}
         self.kernel.take_interrupt = resume_at_once(self.time, by_cpu)
         rng = Rng(self.seed).stream(self.workload.name)
@@ -234,13 +200,12 @@ class Bench:
         self._changing = changers
         # Innocents first: at a tie the lower index goes on, so a mutex that is released goes to
         # who spins for it (the kernel's optimistic spinning), not back to its last owner.
+        bodies = []
         for seat in reversed(self.seats):
             seat.time = self.time
             own = rng.stream(str(seat.number))
-            body = self._thread(seat, own, seat.number < changers, execution)
-            execution.spawn(body, f"thread {seat.number}", seat.number)
-        execution.run()
-        execution.close()
+            bodies.append((self._thread(seat, own, seat.number < changers), seat.number))
+        run_timed(self.machine, self.time, bodies)
         return self._measurement()
 
     def _measurement(self) -> Measurement:
@@ -272,7 +237,7 @@ class Bench:
             counts={kind: counts[kind] for kind in COUNTED if counts.get(kind)},
         )
 
-    def _thread(self, seat: Seat, rng: Rng, changes: bool, execution: Execution) -> Steps[None]:
+    def _thread(self, seat: Seat, rng: Rng, changes: bool) -> Steps[None]:
         program = self.workload.changer if changes else self.workload.innocent
 
         def inside(t: Any) -> Steps[None]:

@@ -4,62 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from softsgx.image.image import EnclaveImage, Segment
-from softsgx.lab.bench import image
-from softsgx.lab.measured import MeasuredHost, MeasuredThread, Seat
+from softsgx.lab.enclaves import static_heap, with_hole
+from softsgx.lab.measured import MeasuredHost, MeasuredThread, Seat, run_timed
 from softsgx.lab.prices import Profile
-from softsgx.linux.version import Races
+from softsgx.linux.version import NO_RACES
 from softsgx.sim import Steps, VirtualTime
 from softsgx.spec import leaves
-from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT
 from softsgx.spec.bits import PAGE_SIZE
-from softsgx.spec.epcm import REG, TCS, R, W
-from softsgx.spec.tcs import TCS as TCS_PAGE
 from softsgx.system.loader import load
 from softsgx.system.machine import Machine
 from softsgx.system.runtimes import ORDERS, TrustedManager
 from softsgx.system.runtimes.untrusted import Untrusted
 
-_NO_RACES = dict.fromkeys(Races.__slots__, False)
-
-
-def static_heap(pages: int) -> EnclaveImage:
-    """A TCS, its frame, and a heap that is added and not measured."""
-    tcs = TCS_PAGE(OSSA=PAGE_SIZE, NSSA=1, OENTRY=0).pack()
-    size = 2 * PAGE_SIZE
-    while size < (pages + 2) * PAGE_SIZE:
-        size *= 2
-    return EnclaveImage(
-        size=size,
-        segments=(
-            Segment(0, PAGE_SIZE, TCS, tcs, ()),
-            Segment(PAGE_SIZE, PAGE_SIZE, REG | R | W, b"", ()),
-            Segment(2 * PAGE_SIZE, pages * PAGE_SIZE, REG | R | W, b"", ()),
-        ),
-        attributes=ATTR_MODE64BIT | ATTR_DEBUG,
-    )
-
 
 def touch_all(profile: Profile, threads: int, pages: int) -> tuple[VirtualTime, int]:
     """Threads that touch pages which their runtime commits at the first touch, by its handler."""
-    machine = Machine(cpus=threads, epc="16M", races=_NO_RACES)
+    machine = Machine(cpus=threads, epc="16M", races=NO_RACES)
     kernel, process = machine.kernel, machine.process()
     hosts = [MeasuredHost(kernel, process, f"thread {n}", n) for n in range(threads)]
-    enclave = machine.run(load(hosts[0], image(threads, threads * pages, nssa=2)))
+    enclave = machine.run(load(hosts[0], with_hole(threads, threads * pages, nssa=2)))
     enclave.thread_type = MeasuredThread
     manager = TrustedManager(Untrusted(enclave), ORDERS["intel-emm"])
     manager.reserve(enclave.heap, threads * pages * PAGE_SIZE)
     manager.commit_on_demand(enclave.heap, threads * pages * PAGE_SIZE)
     machine.run(_warm(enclave, hosts))
     time = VirtualTime(profile.prices(machine.processor))
-    execution = machine.execution(time, record=False, max_steps=50_000_000)
+    bodies = []
     for number, host in enumerate(hosts):
         seat = Seat(number, host, enclave.tcs[number])
         first = enclave.heap + number * pages * PAGE_SIZE
         body = _touch(enclave, manager, seat, range(first, first + pages * PAGE_SIZE, PAGE_SIZE))
-        execution.spawn(body, f"thread {number}", number)
-    execution.run()
-    execution.close()
+        bodies.append((body, number))
+    run_timed(machine, time, bodies)
     return time, threads * pages
 
 
@@ -104,12 +80,11 @@ def _touch(enclave: Any, manager: TrustedManager, seat: Seat, pages: range) -> S
 
 def heap_touched(profile: Profile, pages: int, first: bool) -> tuple[int, int]:
     """AEX up to the end of the start-up and behind it; `first`: the start-up touches the heap."""
-    machine = Machine(cpus=1, epc="8M", races=_NO_RACES)
+    machine = Machine(cpus=1, epc="8M", races=NO_RACES)
     host = MeasuredHost(machine.kernel, machine.process(), "thread 0", 0)
     enclave = machine.run(load(host, static_heap(pages)))
     enclave.thread_type = MeasuredThread
     time = VirtualTime(profile.prices(machine.processor))
-    execution = machine.execution(time, record=False, max_steps=50_000_000)
     after_init = 0
 
     def program(t: Any) -> Steps[None]:
@@ -125,7 +100,5 @@ def heap_touched(profile: Profile, pages: int, first: bool) -> tuple[int, int]:
             yield from t.store(page, bytes(8))
 
     body = enclave.call(host, program, args=Seat(0, host, enclave.tcs[0]))
-    execution.spawn(body, "thread 0", 0)
-    execution.run()
-    execution.close()
+    run_timed(machine, time, [(body, 0)])
     return after_init, time.counts.get("ERESUME", 0) - after_init

@@ -6,8 +6,8 @@ The points that are only prices are here, so that schedules of other rooms stay 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
 
 from softsgx.cpu.fault import Fault
 from softsgx.cpu.passing import interrupt_and_resume
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from softsgx.cpu.aex import Delivered
     from softsgx.linux.process import Signal
     from softsgx.sim import VirtualTime
+    from softsgx.system.machine import Machine
+
+_POINTS_MAX: Final = 50_000_000
 
 
 class CannotWork(Exception):
@@ -161,3 +164,14 @@ def resume_at_once(
         return None
 
     return take
+
+
+def run_timed(
+    machine: Machine, time: VirtualTime, bodies: Iterable[tuple[Steps[Any], int]]
+) -> None:
+    """Run tasks, each on its processor, in virtual time to the end of all."""
+    execution = machine.execution(time, record=False, max_steps=_POINTS_MAX)
+    for body, cpu in bodies:
+        execution.spawn(body, f"thread {cpu}", cpu)
+    execution.run()
+    execution.close()

@@ -9,22 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from softsgx.image.image import ALL_CHUNKS, EnclaveImage, Segment
+from softsgx.image.image import EnclaveImage
 from softsgx.lab.bench import Bench, Combination
-from softsgx.lab.heaps import heap_touched, static_heap, touch_all
-from softsgx.lab.measured import MeasuredThread
+from softsgx.lab.enclaves import all_measured, static_heap
+from softsgx.lab.heaps import heap_touched, touch_all
+from softsgx.lab.measured import MeasuredThread, run_timed
 from softsgx.lab.prices import Profile
 from softsgx.lab.workloads.base import Workload
-from softsgx.linux.version import Races
+from softsgx.linux.version import NO_RACES
 from softsgx.sim import Rng, Steps, VirtualTime
-from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT
 from softsgx.spec.bits import PAGE_SIZE
-from softsgx.spec.epcm import REG, TCS, R, W
-from softsgx.spec.tcs import TCS as TCS_PAGE
+from softsgx.spec.epcm import R
 from softsgx.system.loader import load
 from softsgx.system.machine import Machine
 
-_NO_RACES: Final = dict.fromkeys(Races.__slots__, False)
 _GIB4_PAGES: Final = 1 << 20
 _GIB1_PAGES: Final = 1 << 18
 # Pages over which a cost per page is measured before it is multiplied.
@@ -148,19 +146,16 @@ def _built(
     profile: Profile, enclave: EnclaveImage, epc_pages: int, destroy: bool = True
 ) -> VirtualTime:
     """Build an enclave in virtual time, and destroy it."""
-    machine = Machine(cpus=1, epc=epc_pages * PAGE_SIZE, races=_NO_RACES)
+    machine = Machine(cpus=1, epc=epc_pages * PAGE_SIZE, races=NO_RACES)
     host = machine.thread()
     time = VirtualTime(profile.prices(machine.processor))
-    execution = machine.execution(time, record=False, max_steps=50_000_000)
 
     def body() -> Steps[None]:
         yield from load(host, enclave)
         if destroy:
             yield from host.exit()
 
-    execution.spawn(body(), "loader", 0)
-    execution.run()
-    execution.close()
+    run_timed(machine, time, [(body(), 0)])
     return time
 
 
@@ -188,7 +183,7 @@ def _building(profile: Profile) -> list[Target]:
 
 def _measuring(profile: Profile) -> list[Target]:
     pages = 357
-    chunks = _built(profile, _measured(pages), 1024, destroy=False).counts
+    chunks = _built(profile, all_measured(pages), 1024, destroy=False).counts
     leaves_run = sum(chunks[kind] for kind in ("ECREATE", "EADD", "EEXTEND", "EINIT"))
     source = "OpenSGX tutorial"
     per_page = chunks["EEXTEND"] / chunks["EADD"]
@@ -204,19 +199,6 @@ def _measuring(profile: Profile) -> list[Target]:
         Target("EEXTEND in 4 GiB", graphene, "leaves", 16_777_216, per_page * _GIB4_PAGES, 1.0),
         Target("measuring 4 GiB", graphene, "s", 35.7, seconds, 1.5, "clock not told"),
     ]  # fmt: skip
-
-
-def _measured(pages: int) -> EnclaveImage:
-    tcs = TCS_PAGE(OSSA=PAGE_SIZE, NSSA=1, OENTRY=0).pack()
-    rest = (pages - 1) * PAGE_SIZE
-    return EnclaveImage(
-        size=512 * PAGE_SIZE,
-        segments=(
-            Segment(0, PAGE_SIZE, TCS, tcs, ALL_CHUNKS),
-            Segment(PAGE_SIZE, rest, REG | R | W, b"", ALL_CHUNKS),
-        ),
-        attributes=ATTR_MODE64BIT | ATTR_DEBUG,
-    )
 
 
 def _entries(profile: Profile) -> list[Target]:

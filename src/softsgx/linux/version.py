@@ -76,6 +76,10 @@ class Races:
     )
 
 
+NO_RACES: Final = {race.name: False for race in fields(Races)}
+"""Switches for a kernel with all known races fixed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelVersion:
     """A kernel: its name, its SGX2 interface, what else differs, and its races.

@@ -14,13 +14,14 @@ from softsgx.cli.stopping import Stopping
 from softsgx.cli.workers import Workers
 from softsgx.explore import Plan
 from softsgx.explore.outcome import preemptions
+from softsgx.linux.version import VERSION_DEFAULT
 from softsgx.system.scenarios.catalogue import KNOWN_RACES, KnownRace
 
 PREEMPTIONS: Final = 2
 
 _HEAD: Final = (
     "race", "scenario", "rule broken", "executions", "seconds", "preemptions", "steps",
-    "with the fix", "6.12",
+    "with the fix", VERSION_DEFAULT,
 )  # fmt: skip
 
 

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from softsgx.events.cpu import AccessFaulted, LeafDone, LeafFaulted, Left
-from softsgx.lab.bench import image
 from softsgx.lab.designs import DESIGNS
 from softsgx.lab.designs.base import BY_V2, TO_READ, MprotectDesign
 from softsgx.lab.designs.ioctl_v2 import IoctlV2
+from softsgx.lab.enclaves import with_hole
 from softsgx.lab.measured import MeasuredHost, MeasuredThread, Seat
 from softsgx.linux.errno import errno_text
 from softsgx.linux.mm import Mm
 from softsgx.linux.sgx.driver import encl_of
-from softsgx.linux.version import Races
+from softsgx.linux.version import NO_RACES
 from softsgx.mem.tlb import CLEAN, FETCH, READ, WRITE
 from softsgx.sim import Event, Execution, Follow, Scheduler, Steps, Unmodelled, WaitFlag
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
@@ -85,9 +85,8 @@ class Stage:
     def __init__(self, design: str, asked: int = R) -> None:
         self.design = DESIGNS[design]()
         self.asked = asked
-        races = dict.fromkeys(Races.__slots__, False)
-        # Not a race of threads but the accounting of the merged ioctl (L4): part of the design.
-        del races["etrack_failure_uncounted"]
+        # L4 is no race of threads but how the merged ioctl counts: a part of the design.
+        races = {name: False for name in NO_RACES if name != "etrack_failure_uncounted"}
         self.machine = Machine(cpus=3, epc="2M", linux=self.design.linux, races=races)
         self.kernel = self.machine.kernel
         self.kernel.design = self.design
@@ -95,7 +94,9 @@ class Stage:
         process = self.machine.process("runtime")
         self.caller = MeasuredHost(self.kernel, process, "caller", 0)
         self.second = MeasuredHost(self.kernel, process, "second", SECONDS_CPU)
-        self.enclave = self.machine.run(load(self.caller, image(_TCS_PAGES, PAGES + 2 * _MARGIN)))
+        self.enclave = self.machine.run(
+            load(self.caller, with_hole(_TCS_PAGES, PAGES + 2 * _MARGIN))
+        )
         self.enclave.thread_type = MeasuredThread
         self.encl = encl_of(process.files[self.enclave.fd])
         self.returned = WaitFlag("the call returned")

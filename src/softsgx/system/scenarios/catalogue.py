@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import NamedTuple
 
-from softsgx.linux.version import VERSIONS, Races
+from softsgx.linux.version import NO_RACES, VERSION_DEFAULT, VERSIONS
 from softsgx.system.scenarios.first_touch import FirstTouch
 from softsgx.system.scenarios.fork_share import ForkShare
 from softsgx.system.scenarios.hostile_host import HostileHost
@@ -57,13 +56,12 @@ class KnownRace(NamedTuple):
 
     def alone(self, on: bool) -> MachineScenario:
         """The scenario on a kernel that has no other race, and this one or not."""
-        races = {field.name: False for field in fields(Races)}
-        return self.scenario(races={**races, self.race: on})
+        return self.scenario(races={**NO_RACES, self.race: on})
 
     @property
     def mainline(self) -> str:
-        """Whether Linux 6.12 has it."""
-        return "present" if getattr(VERSIONS["6.12"].races, self.race) else "fixed"
+        """Whether the default kernel, Linux 6.12, has it."""
+        return "present" if getattr(VERSIONS[VERSION_DEFAULT].races, self.race) else "fixed"
 
 
 KNOWN_RACES: tuple[KnownRace, ...] = (
