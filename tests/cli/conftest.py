@@ -19,10 +19,20 @@ from softsgx.lab import validate
 from softsgx.lab.prices import Profile
 from softsgx.lab.validate import Target
 from softsgx.runner.doctor.doctor import Check
-from tests.cli.enclave_files import write_all
+from tests.cli.enclave_files import Shell, write_all
 from tests.cli.test_explore import CORRECT, COUNTER
 
 FILE = "scenarios.py"
+
+
+@pytest.fixture
+def softsgx(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Shell:
+    """`softsgx` in a fresh directory with enclave files."""
+    write_all(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return Shell(tmp_path, capsys)
 
 
 class Small(Scenario):

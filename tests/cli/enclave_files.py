@@ -70,12 +70,3 @@ class Shell:
         done = self(*argv)
         assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), done
         return done.err
-
-
-def shell(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Shell:
-    """A shell in a fresh directory; a test module makes it its fixture."""
-    write_all(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return Shell(tmp_path, capsys)

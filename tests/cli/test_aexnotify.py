@@ -3,26 +3,16 @@
 The bit of TCS.FLAGS is measured, and EENTER wants the same of ATTRIBUTES.
 """
 
-from pathlib import Path
-
 import pytest
 
 from softsgx.image import sgxs
 from softsgx.image.sigstruct import parse
 from softsgx.spec.attributes import ATTR_AEXNOTIFY, ATTR_MODE64BIT
 from softsgx.spec.tcs import TCS, TCS_AEXNOTIFY, TCS_DBGOPTIN
-from tests.cli import enclave_files
 from tests.cli.enclave_files import Shell, contents
 from tests.image.builders import load, tcs_page
 
 SIGN = ["--key", "key.pem", "-o", "out.sig"]
-
-
-@pytest.fixture
-def softsgx(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Shell:
-    return enclave_files.shell(tmp_path, monkeypatch, capsys)
 
 
 def signed(softsgx: Shell, *argv: str) -> tuple[int, str]:

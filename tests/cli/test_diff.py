@@ -1,13 +1,10 @@
 """`softsgx show --diff`: what two enclave files say differently, in a few lines; its exit codes."""
 
-from pathlib import Path
-
 import pytest
 
 from softsgx.image import sgxs
 from softsgx.image.image import EnclaveImage, Segment
 from softsgx.spec.epcm import REG, R, W
-from tests.cli import enclave_files
 from tests.cli.enclave_files import Shell, contents
 from tests.image.builders import poke, small_image
 
@@ -15,13 +12,6 @@ PAGE = 0x1000
 
 
 HELP = "see softsgx show --help"
-
-
-@pytest.fixture
-def softsgx(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Shell:
-    return enclave_files.shell(tmp_path, monkeypatch, capsys)
 
 
 def differing(softsgx: Shell, *argv: str) -> list[str]:

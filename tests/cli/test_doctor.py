@@ -63,13 +63,6 @@ def test_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     snapshots.check("doctor.json", capsys.readouterr().out)
 
 
-def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["doctor", "--help"])
-    assert stop.value.code == 0
-    snapshots.check("doctor-help.txt", capsys.readouterr().out)
-
-
 def test_this_machine_runs_programs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0, capsys.readouterr().out
 

@@ -36,6 +36,7 @@ from softsgx.cli.errors import (
 from softsgx.cli.main import COMMANDS, main
 from softsgx.cli.modes import Table
 from softsgx.sim import Unmodelled
+from tests.cli import snapshots
 from tests.cli.conftest import FILE
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "exit-codes.md"
@@ -271,10 +272,15 @@ def test_every_command_has_its_codes() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_has_the_codes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
+def test_help_is_that_of_the_snapshot_and_has_the_codes(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
         main([name, "--help"])
-    assert capsys.readouterr().out.endswith(f"\n\n{epilog(codes_of(name))}\n")
+    assert stop.value.code == EXIT_OK
+    out = capsys.readouterr().out
+    snapshots.check(f"{name}-help.txt", out)
+    assert out.endswith(f"\n\n{epilog(codes_of(name))}\n")
 
 
 def test_docs_have_the_codes() -> None:

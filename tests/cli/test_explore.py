@@ -11,7 +11,6 @@ from xml.etree import ElementTree
 import pytest
 
 from softsgx.cli.main import main
-from tests.cli import snapshots
 
 COUNTER = '''
 from softsgx.explore import Scenario, Violation
@@ -256,10 +255,3 @@ def test_a_worker_that_is_killed_loses_nothing(
     found = explored([path, "--jobs", "2", "--strategy", "dfs"], capsys)
     assert Path(path).with_suffix(".mark").exists()
     assert (found["executions"], found["complete"]) == (252, True)
-
-
-def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["explore", "--help"])
-    assert stop.value.code == 0
-    snapshots.check("explore-help.txt", capsys.readouterr().out)

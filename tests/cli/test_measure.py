@@ -1,25 +1,17 @@
 """`softsgx measure`."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from softsgx.image import sgxs
 from softsgx.image.layout import SelftestLayout, ThreadLayout
-from tests.cli import enclave_files, snapshots
+from tests.cli import snapshots
 from tests.cli.enclave_files import Shell, contents
 from tests.image.builders import small_image
 
 NEITHER = "neither ELF, SGXS nor SIGSTRUCT"
 LAID_OUT = "layout: an SGXS file has its pages laid out already"
-
-
-@pytest.fixture
-def softsgx(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Shell:
-    return enclave_files.shell(tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(
@@ -37,13 +29,6 @@ def test_output(name: str, argv: list[str], softsgx: Shell) -> None:
     done = softsgx("measure", *argv)
     assert (done.code, done.err) == (0, "")
     snapshots.check(name, done.out)
-
-
-def test_help(capsys: pytest.CaptureFixture[str], softsgx: Shell) -> None:
-    with pytest.raises(SystemExit) as stop:
-        softsgx("measure", "--help")
-    assert stop.value.code == 0
-    snapshots.check("measure-help.txt", capsys.readouterr().out)
 
 
 def test_mrenclave_is_that_of_the_image(softsgx: Shell) -> None:

@@ -10,15 +10,7 @@ import pytest
 from softsgx.cli.main import main
 from softsgx.linux.version import VERSIONS
 from softsgx.runner.options import CPUID_CHOICES, ENGINES, Options
-from tests.cli import snapshots
 from tests.cli.tables import TABLES
-
-
-def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(["run", "--help"])
-    assert stop.value.code == 0
-    snapshots.check("run-help.txt", capsys.readouterr().out)
 
 
 def test_the_help_names_what_the_runner_knows() -> None:

@@ -1,7 +1,5 @@
 """measure, sign and show of an enclave with a shadow stack."""
 
-from pathlib import Path
-
 import pytest
 
 from softsgx.image import sgxs
@@ -9,7 +7,6 @@ from softsgx.image.image import EnclaveImage, Segment
 from softsgx.spec.cet import restore_token
 from softsgx.spec.epcm import REG, SS_FIRST, SS_REST, TCS, R, W, X
 from softsgx.spec.tcs import TCS as TCS_PAGE
-from tests.cli import enclave_files
 from tests.cli.enclave_files import Shell
 
 BASE = 0x7F00_0000_0000
@@ -27,12 +24,10 @@ STACKED = EnclaveImage(
 
 
 @pytest.fixture
-def softsgx(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Shell:
-    shell = enclave_files.shell(tmp_path, monkeypatch, capsys)
-    (tmp_path / "stack.sgxs").write_bytes(sgxs.write(STACKED))
-    return shell
+def softsgx(softsgx: Shell) -> Shell:
+    """With a stream of an enclave that has a shadow stack."""
+    (softsgx.directory / "stack.sgxs").write_bytes(sgxs.write(STACKED))
+    return softsgx
 
 
 def test_show_names_the_page_types(softsgx: Shell) -> None:

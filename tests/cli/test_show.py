@@ -8,16 +8,9 @@ import pytest
 
 from softsgx.cli.errors import EXIT_BAD_INPUT, EXIT_READER_GONE
 from softsgx.image import sgxs
-from tests.cli import enclave_files, snapshots
+from tests.cli import snapshots
 from tests.cli.enclave_files import Shell, contents
 from tests.image.builders import poke, small_image
-
-
-@pytest.fixture
-def softsgx(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Shell:
-    return enclave_files.shell(tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.parametrize(
@@ -51,13 +44,6 @@ def test_stream_that_is_not_canonical(softsgx: Shell) -> None:
     (softsgx.directory / "turned").write_bytes(sgxs.write(turned))
     first, *_ = softsgx("show", "turned").out.splitlines()
     assert first == "enclave from SGXS, not canonical: offsets do not ascend"
-
-
-def test_help(capsys: pytest.CaptureFixture[str], softsgx: Shell) -> None:
-    with pytest.raises(SystemExit) as stop:
-        softsgx("show", "--help")
-    assert stop.value.code == 0
-    snapshots.check("show-help.txt", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

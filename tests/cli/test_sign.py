@@ -1,23 +1,14 @@
 """`softsgx sign`."""
 
-from pathlib import Path
-
 import pytest
 
 from softsgx.cpu.signature import development_key
 from softsgx.image import sgxs
 from softsgx.image.layout import ThreadLayout
 from softsgx.image.sigstruct import SignOptions, mrsigner, parse, sign, verify
-from tests.cli import enclave_files, snapshots
+from tests.cli import snapshots
 from tests.cli.enclave_files import Shell, contents
 from tests.image.builders import small_image
-
-
-@pytest.fixture
-def softsgx(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Shell:
-    return enclave_files.shell(tmp_path, monkeypatch, capsys)
 
 
 def test_output_and_sigstruct(softsgx: Shell) -> None:
@@ -68,13 +59,6 @@ def test_every_field_option_is_handed_on(softsgx: Shell) -> None:
     image = small_image(attributes=0x86, xfrm=7, miscselect=1)
     assert raw == sign(image, development_key(), options).pack()
     assert verify(raw) == ()
-
-
-def test_help(capsys: pytest.CaptureFixture[str], softsgx: Shell) -> None:
-    with pytest.raises(SystemExit) as stop:
-        softsgx("sign", "--help")
-    assert stop.value.code == 0
-    snapshots.check("sign-help.txt", capsys.readouterr().out)
 
 
 KEY = ["--key", "key.pem"]
