@@ -15,10 +15,10 @@
         return check
 
 An explored test is called once for each schedule; what it returns is called when its tasks have
-ended. An assertion that fails, in the test or in what it tests, is a finding; whatever else is
-raised is trouble with the test, and the report says so. Arguments of the mark are those of
-`softsgx.explore.Plan`; `executions` is 10,000 if not given. Outside the package, and importing it
-only when used, so that pytest starts as fast without.
+ended. An assertion that fails, in the test or in the tested code, is a finding; any other exception
+means that the test itself is broken, and the report says so. The arguments of the mark are those of
+`softsgx.explore.Plan`; `executions` is 10,000 by default. This file is outside the package, and
+imports it only when used, so that pytest starts no slower.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 import pytest
 
 EXECUTIONS = 10_000
-TROUBLE = "  the test itself is in trouble; this says nothing of the tested code"
+BROKEN = "  the test itself is broken; this says nothing about the tested code"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,12 +54,12 @@ def softsgx() -> Callable[..., Any]:
 
 @pytest.fixture
 def execution() -> None:
-    """The execution of an explored test; the plugin gives it when it calls the test."""
+    """The execution of an explored test; the plugin passes it when it calls the test."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Explore a marked test; others are none of our business."""
+    """Explore a marked test; leave others to pytest."""
     mark = pyfuncitem.get_closest_marker("explore")
     if mark is None:
         return None
@@ -97,13 +97,14 @@ def _explored(
             return f"--explore-replay: {error}"
         found = "this schedule"
     else:
-        outcome = explore(scenario, Plan(**options))
+        plan = Plan(**options)
+        outcome = explore(scenario, plan)
         failure = outcome.failure
-        found = f"found after {outcome.found_after} executions, seed {options.get('seed', 0)}"
+        found = f"found after {outcome.found_after} executions, seed {plan.seed}"
     if failure is None:
         return None
     lines = [
-        failure.headline if failure.finding else f"{failure.headline}\n{TROUBLE}",
+        failure.headline if failure.finding else f"{failure.headline}\n{BROKEN}",
         f"  {failure.where}; {found}; {preemptions(failure.preemptions)}, {failure.steps} steps",
         f"  replay: REPLAY {replay_string(scenario, failure.choices)!r}",
         table(scenario, failure.choices),
@@ -117,10 +118,10 @@ def _scenario(name: str, test: Callable[..., Any], given: dict[str, Any]) -> Any
     from softsgx.sim import Execution
 
     class Test(Scenario):
-        """Calls the test for every execution."""
+        """Calls the test in every execution."""
 
         ended: Callable[[], object] | None = None
-        # An assert in the body of a task is as good as one in what the test returns.
+        # An assert in a task is a finding, as one in what the test returns.
         violations = (AssertionError,)
 
         def start(self, execution: Execution) -> None:
@@ -128,7 +129,7 @@ def _scenario(name: str, test: Callable[..., Any], given: dict[str, Any]) -> Any
             self.ended = test(execution=execution, **given)
 
         def check(self, execution: Execution) -> None:
-            """What the test has returned."""
+            """Call what the test has returned."""
             if self.ended is None:
                 return
             try:

@@ -74,7 +74,7 @@ def test_what_is_not_measured_is_said_to_be_so(softsgx: Shell) -> None:
 
 
 def test_large_differences_are_cut_and_all_shows_them(softsgx: Shell) -> None:
-    """Neighbours are one line; 40 pages with a gap behind each are 16 lines and one more."""
+    """Neighbours are one line; 40 pages with a gap after each are 16 lines and one more."""
 
     def every_second(content: bytes) -> EnclaveImage:
         segments = [Segment(n * 2 * PAGE, PAGE, REG | R | W, content) for n in range(40)]

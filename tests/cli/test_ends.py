@@ -91,26 +91,26 @@ BAD_ENDS = {
     "import": (
         ImportError("libx.so: failed to map segment"),
         FAILED,
-        "what softsgx is made of cannot be loaded: libx.so: failed to map segment",
+        "a part of softsgx cannot be loaded: libx.so: failed to map segment",
     ),
-    "bug": (ValueError("two\nlines"), BUG, f"a bug of softsgx: ValueError: two lines; {HINT}"),
-    "nothing to say": (KeyError(), BUG, f"a bug of softsgx: KeyError; {HINT}"),
+    "bug": (ValueError("two\nlines"), BUG, f"a bug in softsgx: ValueError: two lines; {HINT}"),
+    "nothing to say": (KeyError(), BUG, f"a bug in softsgx: KeyError; {HINT}"),
     "broken model": (
         AssertionError("EPCM"),
         BUG,
-        f"a bug of softsgx: AssertionError: EPCM; {HINT}",
+        f"a bug in softsgx: AssertionError: EPCM; {HINT}",
     ),
     "recursion": (
         recursion(),
         BUG,
-        f"a bug of softsgx: RecursionError: maximum recursion depth exceeded; {HINT}",
+        f"a bug in softsgx: RecursionError: maximum recursion depth exceeded; {HINT}",
     ),
     "descriptor of ours": (
         OSError(errno.EBADF, "Bad file descriptor"),
         BUG,
-        f"a bug of softsgx: OSError: [Errno 9] Bad file descriptor; {HINT}",
+        f"a bug in softsgx: OSError: [Errno 9] Bad file descriptor; {HINT}",
     ),
-    "exit": (SystemExit(1), BUG, f"a bug of softsgx: SystemExit: 1; {HINT}"),
+    "exit": (SystemExit(1), BUG, f"a bug in softsgx: SystemExit: 1; {HINT}"),
     "interrupt": (KeyboardInterrupt(), EXIT_INTERRUPTED, "interrupted"),
     "reader": (ReaderGone(), EXIT_READER_GONE, None),
 }
@@ -151,7 +151,7 @@ def test_a_bug_says_where_it_is(
     monkeypatch.setattr(f"{COMMANDS[name].module}.run", lambda args: markdown(7))  # type: ignore[arg-type]
     main([name, *ARGUMENTS[name]])
     place = r" at softsgx/cli/errors\.py:\d+; "
-    said = f"softsgx: {name}: a bug of softsgx: AttributeError: .*{place}{HINT}\n"
+    said = f"softsgx: {name}: a bug in softsgx: AttributeError: .*{place}{HINT}\n"
     assert re.fullmatch(said, capsys.readouterr().err)
 
 
@@ -163,7 +163,7 @@ def test_a_traceback_is_shown_to_who_asks(
     assert main(["doctor"]) == EXIT_BUG
     err = capsys.readouterr().err
     assert err.startswith("Traceback (most recent call last):\n")
-    assert err.splitlines()[-1].startswith("softsgx: doctor: a bug of softsgx: ValueError: why")
+    assert err.splitlines()[-1].startswith("softsgx: doctor: a bug in softsgx: ValueError: why")
     monkeypatch.setenv(DEBUG, "0")
     main(["doctor"])
     assert "Traceback" not in capsys.readouterr().err

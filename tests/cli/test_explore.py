@@ -175,13 +175,13 @@ def test_the_order_of_a_runtime_is_in_the_name_and_in_the_replay(
 
 REFUSED = {
     "no file": (["nowhere.py"], "nowhere.py: no such file"),
-    "no scenario": (["Nothing"], "Nothing: no file, and no scenario"),
+    "no scenario": (["Nothing"], "Nothing: neither a file nor a scenario"),
     "no target": ([], "TARGET or one of --shipped, --list, --replay, --known-races is needed"),
     "no kernel": (["FirstTouch,5.4"], "kernel 5.4: known are 6.12"),
     "no race": (["FirstTouch,6.12,luck=1"], "luck=1: not RACE=0 or RACE=1"),
     "no order": (["TwoProtects,6.12,order=mine"], "order mine: known are intel-emm"),
     "no runtime": (["FirstTouch,6.12,order=enarx"], "order=enarx: not RACE=0 or RACE=1"),
-    "no time": (["FirstTouch", "--budget", "soon"], "soon: not a time, such as 60s or 5m"),
+    "no time": (["FirstTouch", "--budget", "soon"], "soon: not a duration such as 60s or 5m"),
     "no worker": (["FirstTouch", "--jobs", "0"], "--jobs: 0: not from 1 to 0xff"),
     "no execution": (
         ["FirstTouch", "--executions", "0"],

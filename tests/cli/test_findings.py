@@ -144,7 +144,7 @@ def test_a_finding_is_the_same_for_pytest(kind: Kind, pytester: pytest.Pytester)
     result.assert_outcomes(failed=1)
     report = result.stdout.str()
     assert f"{kind.value.upper()} " in report
-    assert ("the test itself is in trouble" in report) == (kind not in FINDINGS)
+    assert ("the test itself is broken" in report) == (kind not in FINDINGS)
 
 
 def test_an_assert_in_a_task_of_a_test_is_a_finding(pytester: pytest.Pytester) -> None:
@@ -154,7 +154,7 @@ def test_an_assert_in_a_task_of_a_test_is_a_finding(pytester: pytest.Pytester) -
     result = pytester.runpytest_inprocess("-p", "softsgx_pytest", "-p", "no:cacheprovider")
     result.assert_outcomes(failed=1)
     assert "VIOLATION AssertionError: own" in result.stdout.str()
-    assert "in trouble" not in result.stdout.str()
+    assert "itself is broken" not in result.stdout.str()
 
 
 def test_the_table_of_the_manual_says_the_same() -> None:

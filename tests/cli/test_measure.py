@@ -77,7 +77,10 @@ def test_every_layout_option_is_handed_on(softsgx: Shell) -> None:
             "app.sig: content: a SIGSTRUCT, which holds no enclave: give an ELF or SGXS file",
         ),
         (["app", "--threads", "0"], "--threads: 0 is not from 1 to 4096"),
-        (["app", "--threads", "x"], "argument --threads: x: no number: see softsgx measure --help"),
+        (
+            ["app", "--threads", "x"],
+            "argument --threads: x: not a number: see softsgx measure --help",
+        ),
         (
             ["app", "--threads", "-1"],
             "argument --threads: -1: not from 0 to 0xffffffff: see softsgx measure --help",

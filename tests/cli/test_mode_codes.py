@@ -211,7 +211,7 @@ def finished(kind: Kind | None, interrupted: bool = False) -> Finished:
         ([Kind.SCENARIO], False, EXIT_BAD_INPUT),
         ([Kind.STEP_BOUND, None], True, EXIT_BAD_INPUT),
         ([Kind.NONDETERMINISM], False, EXIT_BAD_INPUT),
-        # A finding is one, whatever else is in trouble.
+        # A finding counts, whatever else is broken.
         ([Kind.SCENARIO, Kind.ASSERTION, Kind.STEP_BOUND], True, EXIT_FINDING),
     ],
 )

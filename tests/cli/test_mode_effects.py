@@ -111,7 +111,7 @@ def seen(
     before = set(Path().rglob("*"))
     code = main(argv)
     out, err = capsys.readouterr()
-    assert ": a bug of softsgx: " not in err, err
+    assert ": a bug in softsgx: " not in err, err
     new = [path for path in sorted(set(Path().rglob("*")) - before) if path.is_file()]
     files = {str(path): path.read_text(errors="replace") for path in new if path.suffix != ".pyc"}
     for path in new:

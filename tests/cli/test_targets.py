@@ -56,8 +56,9 @@ def test_what_is_there_and_no_file_of_scenarios(capsys: pytest.CaptureFixture[st
 
 def test_a_name_that_is_nearly_one_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "FirstTuch")
-    assert line.startswith("FirstTuch: no file, and no scenario, did you mean FirstTouch?; known")
-    assert refused(capsys, "Zzz").startswith("Zzz: no file, and no scenario; known are FirstTouch,")
+    wanted = "neither a file nor a scenario"
+    assert line.startswith(f"FirstTuch: {wanted}, did you mean FirstTouch?; known")
+    assert refused(capsys, "Zzz").startswith(f"Zzz: {wanted}; known are FirstTouch,")
 
 
 def test_a_switch_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

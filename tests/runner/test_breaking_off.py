@@ -43,8 +43,8 @@ ERRORS = {
     "Unmodelled('CET here')": "not modelled: CET here",
     "MemoryError()": "out of memory: ulimit -v unlimited, or less of everything",
     "OSError(24, 'Too many open files')": "Too many open files: ulimit -n 1024",
-    "ValueError('no')": "a bug of softsgx: ValueError: no",
-    "AssertionError()": "a bug of softsgx: AssertionError",
+    "ValueError('no')": "a bug in softsgx: ValueError: no",
+    "AssertionError()": "a bug in softsgx: AssertionError",
 }
 SUPERVISOR = ("softsgx.runner.supervisor.supervisor", "Supervisor")
 PLACES = {

@@ -1,4 +1,4 @@
-"""What `softsgx show --diff` prints: one line for each thing that differs, A before B."""
+"""What `softsgx show --diff` prints: one line for each difference, A before B."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
@@ -15,7 +15,7 @@ from softsgx.spec.flags import flags_text, has_flags
 from softsgx.spec.sigstruct import SIGSTRUCT
 
 LINES_MAX: Final = 16
-"""Lines of one kind that are printed, unless all are asked for."""
+"""Lines of one kind that are printed without --all."""
 
 _HEAD: Final = 13
 _BYTES: Final = 16  # of a field of bytes, from the first that differs
@@ -52,7 +52,7 @@ def images_lines(found: Difference, *, everything: bool) -> list[str]:
 
 
 class _Bound:
-    """Cuts lists of lines."""
+    """Cuts a list of lines to LINES_MAX."""
 
     def __init__(self, everything: bool) -> None:
         self._everything = everything
@@ -82,7 +82,7 @@ def _field(field: Field, prefix: str = "") -> str:
 
 
 def _pages(pages: Iterable[Pages]) -> Iterator[str]:
-    """A line of its own for what the pages are, and for what of them is measured."""
+    """One line for what the pages are, another for which of their chunks are measured."""
     for p in pages:
         where = _range(p.offset, p.end)
         if p.a is None or p.b is None:
@@ -101,7 +101,7 @@ def _secinfo(flags: int) -> str:
 
 
 def _extended(chunks: Chunks) -> str:
-    """Which chunks of 256 bytes are measured; in which order, if it is not the usual one."""
+    """Which chunks of 256 bytes are measured, and their order if it is not ascending."""
     if chunks == ALL_CHUNKS:
         return "measured"
     if not chunks:
@@ -127,7 +127,7 @@ def _tcs(pages: Iterable[Contents]) -> Iterator[str]:
 
 
 def _neighbours(pages: Sequence[Contents]) -> Iterator[list[Contents]]:
-    """Pages that lie side by side, and are measured alike."""
+    """Group adjacent pages that are measured alike."""
     group: list[Contents] = []
     for page in pages:
         if group and (
@@ -184,7 +184,7 @@ def _bytes(name: str, a: bytes, b: bytes) -> str:
 
 
 def signed_lines(image: EnclaveImage, sig: SIGSTRUCT) -> list[str]:
-    """What a SIGSTRUCT does not allow of an enclave, as far as the enclave's file says it."""
+    """Why an enclave cannot be used with a SIGSTRUCT, as far as its file shows."""
     found = []
     if image.mrenclave() != sig.ENCLAVEHASH:
         found.append(_line("SIGSTRUCT", "ENCLAVEHASH is not MRENCLAVE: EINIT refuses the enclave"))

@@ -31,7 +31,7 @@ run = TABLE.run
 
 
 def show(args: argparse.Namespace) -> int:
-    """Print every check; one that is needed and fails is a finding."""
+    """Print every check; if a required one fails, that is a finding."""
     checks = examine()
     ready = all(check.ok or not check.needed for check in checks)
     if args.json:
@@ -43,7 +43,7 @@ def show(args: argparse.Namespace) -> int:
 
 
 def text(checks: list[Check], ready: bool) -> str:
-    """The table, with a remedy under each line that is not good, and the verdict."""
+    """The table, a remedy below each check that failed, and the verdict."""
     width = max(len(check.name) for check in checks)
     lines = []
     for check in checks:

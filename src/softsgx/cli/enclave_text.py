@@ -1,4 +1,4 @@
-"""Images and SIGSTRUCTs as text: page tables, and fields with the names of their bits."""
+"""Images and SIGSTRUCTs as text: tables of pages, and fields with the names of their bits."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -19,7 +19,7 @@ _TCS_CET_FIELDS: Final = ("OCETSSA",)  # shown where they are set
 
 
 class _Row(NamedTuple):
-    """Neighbouring segments that look alike."""
+    """Adjacent segments that look alike."""
 
     offset: int
     end: int
@@ -68,7 +68,7 @@ def _what(segment: Segment) -> tuple[str, str, str]:
 
 
 def _with_holes(rows: list[_Row]) -> Iterator[_Row]:
-    """The rows, and what lies between two of them; the rest of ELRANGE is not worth a line."""
+    """The rows, and the holes between them; the unused end of ELRANGE has no line."""
     yield from rows[:1]
     for before, row in pairwise(rows):
         if row.offset > before.end:
@@ -88,7 +88,7 @@ def _tcs_lines(image: EnclaveImage) -> Iterator[str]:
 
 
 def sigstruct_text(sig: SIGSTRUCT, findings: Sequence[Finding]) -> str:
-    """All fields with their byte offsets, MRSIGNER, and what EINIT would say."""
+    """All fields with their byte offsets, MRSIGNER, and why EINIT would refuse it."""
     lines = [f"SIGSTRUCT, {SIGSTRUCT.SIZE} bytes"]
     for field in SIGSTRUCT.FIELDS:
         value = field_text(field.name, getattr(sig, field.name))

@@ -1,7 +1,7 @@
-"""However a command ends, here it becomes one line on standard error and an exit code.
+"""However a command ends, it becomes one line on standard error and an exit code here.
 
-Exit code 1 is a finding, so nothing else may end with it: an exception that reached the interpreter
-would. A traceback is for who debugs softsgx: SOFTSGX_DEBUG=1 shows it, before the line.
+Exit code 1 is a finding and nothing else; an exception that reached the interpreter would end with
+1, too. A traceback is for those who debug softsgx: SOFTSGX_DEBUG=1 shows it before the line.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from softsgx.cli.errors import (
 
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
 
-# What the machine refuses a program that does nothing wrong, with what helps.
+# What the system may refuse through no fault of the program, with a remedy if there is one.
 _REFUSED: Final = {
     errno.ENOMEM: "ulimit -v unlimited",
     errno.EMFILE: "ulimit -n 1024",
@@ -46,16 +46,16 @@ _REFUSED: Final = {
 
 
 class FailureCodes(NamedTuple):
-    """The codes of a command that cannot do what it was asked for, and of a bug in it."""
+    """The exit codes of a command that cannot do what was asked, and of a bug in it."""
 
     failed: int = EXIT_BAD_INPUT
     bug: int = EXIT_BUG
 
 
 def run_to_exit_code(name: str, fails: FailureCodes, work: Callable[[], int]) -> int:
-    """Do the work of the command `name`; whatever it raises is said, and the code returned.
+    """Do the work of the command `name`; print what it raises, and return the exit code.
 
-    Only SystemExit(0) passes: argparse has shown help or the version.
+    Only SystemExit(0) passes through: argparse has shown help or the version.
     """
     try:
         code = _flushed(work)
@@ -75,7 +75,7 @@ def run_to_exit_code(name: str, fails: FailureCodes, work: Callable[[], int]) ->
 
 
 def _flushed(work: Callable[[], int]) -> int:
-    """The work, and what it printed has been written."""
+    """Do the work, and flush standard output."""
     try:
         code = work()
     except SystemExit as done:
@@ -87,21 +87,21 @@ def _flushed(work: Callable[[], int]) -> int:
 
 
 def _end(error: BaseException, fails: FailureCodes) -> tuple[str, int]:
-    """What to say of an exception, and the code."""
+    """The message for an exception, and the exit code."""
     text = _failure(error)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", EXIT_INTERRUPTED
     if text is None:
         kind = type(error).__name__
         said = f"{kind}: {error}" if str(error) else kind
-        text = f"a bug of softsgx: {said}{_place(error)}; {DEBUG}=1 shows the traceback"
+        text = f"a bug in softsgx: {said}{_place(error)}; {DEBUG}=1 shows the traceback"
         return " ".join(text.split()), fails.bug
     own = error.exit_code if isinstance(error, UsageError) else None
     return " ".join(text.split()), fails.failed if own is None else own
 
 
 def _failure(error: BaseException) -> str | None:
-    """What is said of one that is no bug; None of any other."""
+    """The message for an exception that is no bug; None for any other."""
     if isinstance(error, UsageError):
         return str(error)
     if isinstance(error, MemoryError):
@@ -111,8 +111,8 @@ def _failure(error: BaseException) -> str | None:
         remedy = _REFUSED.get(error.errno or 0, "")
         return f"{what}{error.strerror}" + (f": {remedy}" if remedy else "")
     if isinstance(error, ImportError):
-        return f"what softsgx is made of cannot be loaded: {error}"
-    # If the room was not imported, nobody has raised it.
+        return f"a part of softsgx cannot be loaded: {error}"
+    # Unless the room is imported already, nobody has raised Unmodelled.
     sim = sys.modules.get("softsgx.sim")
     if sim is not None and isinstance(error, sim.Unmodelled):
         return f"not modelled: {error}"
@@ -120,7 +120,7 @@ def _failure(error: BaseException) -> str | None:
 
 
 def _place(error: BaseException) -> str:
-    """Where in the package it was raised, innermost."""
+    """The innermost line of the package on the way to where it was raised."""
     place, trace = "", error.__traceback__
     while trace is not None:
         path = Path(trace.tb_frame.f_code.co_filename)
@@ -131,14 +131,14 @@ def _place(error: BaseException) -> str:
 
 
 def print_stderr(line: str, end: str = "\n") -> None:
-    """A line on standard error; if that is closed, full or broken, nobody can be told."""
+    """Print a line to standard error; if that is closed, full or broken, silently do nothing."""
     if sys.stderr is not None:
         with suppress(OSError, ValueError):
             print(line, end=end, file=sys.stderr, flush=True)
 
 
 def on_terminal() -> bool:
-    """Whether standard error is a terminal, where a line can be written over."""
+    """Whether standard error is a terminal, where a line can be overwritten."""
     try:
         return sys.stderr is not None and sys.stderr.isatty()
     except ValueError:
@@ -146,7 +146,7 @@ def on_terminal() -> bool:
 
 
 def print_stdout(text: str) -> None:
-    """Write to standard output, at once. ReaderGone or UsageError if that cannot be."""
+    """Print to standard output and flush. ReaderGone or UsageError if that fails."""
     if sys.stdout is None:
         raise UsageError("standard output: is closed")
     try:
@@ -156,7 +156,7 @@ def print_stdout(text: str) -> None:
 
 
 def flush() -> None:
-    """Write what standard output still owes. ReaderGone, or UsageError if it cannot be written."""
+    """Flush standard output. ReaderGone or UsageError if that fails."""
     if sys.stdout is None:
         return
     try:
@@ -166,8 +166,8 @@ def flush() -> None:
 
 
 def stdout_failed(error: OSError) -> UsageError | ReaderGone:
-    """Standard output cannot be written: from now on nothing is, and what to raise."""
-    # The interpreter would complain a second time when it flushes at its end.
+    """What to raise when standard output cannot be written; from now on it goes to /dev/null."""
+    # Or the interpreter would complain again when it flushes at exit.
     with suppress(OSError, ValueError), open(os.devnull, "wb") as nothing:
         os.dup2(nothing.fileno(), sys.stdout.fileno())
     if error.errno == errno.EPIPE:

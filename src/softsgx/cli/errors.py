@@ -1,7 +1,4 @@
-"""What a command's end means to the shell that started it: exit codes, in one table.
-
-Help, docs/exit-codes.md and the tests take their codes from here.
-"""
+"""Exit codes, in one table: help, docs/exit-codes.md and the tests take them from here."""
 
 from __future__ import annotations
 
@@ -18,32 +15,35 @@ EXIT_BAD_INPUT: Final = 2
 EXIT_BUG: Final = 70
 """EX_SOFTWARE of sysexits.h."""
 EXIT_INTERRUPTED: Final = 130
-"""By Ctrl-C, as shells say it."""
+"""128 + SIGINT, as shells report Ctrl-C."""
 EXIT_READER_GONE: Final = 141
-"""128 + SIGPIPE: nobody reads standard output any more, as with `| head -1`."""
+"""128 + SIGPIPE: the reader of standard output has exited, as with `| head -1`."""
 
-# Of `run`, which otherwise ends as its program does: those of env(1), timeout(1), chroot(1).
+# Of `run` itself, as of env(1), timeout(1) and chroot(1); otherwise it ends as its program does.
 EXIT_RUN_FAILED: Final = 125
 EXIT_RUN_NOT_EXECUTABLE: Final = 126
 EXIT_RUN_NOT_FOUND: Final = 127
 
 Codes = Mapping[int | str, str]
-"""Exit codes of one command or mode, ascending, with what each means."""
+"""Exit codes of a command or mode, ascending, with their meanings."""
 
 _FAILED: Final = "not done: bad input, the machine lacks something, or not modelled"
-_BUG: Final = f"a bug of softsgx; {DEBUG}=1 shows the traceback"
+_BUG: Final = f"a bug in softsgx; {DEBUG}=1 shows the traceback"
 
 OTHER_CODES: Final[Codes] = {
     EXIT_BAD_INPUT: _FAILED,
     EXIT_BUG: _BUG,
     EXIT_INTERRUPTED: "interrupted",
-    EXIT_READER_GONE: "who read standard output is gone",
+    EXIT_READER_GONE: "the reader of standard output is gone",
 }
-"""Of every command but `run`, beside 0 and 1."""
+"""Of every command except `run`, besides 0 and 1."""
 
 
 def codes(ok: str, finding: str = "", failed: str = "", interrupted: str = "") -> Codes:
-    """One command's or mode's: what 0 and 1 mean (nothing: it has no findings), and 2 and 130."""
+    """The exit codes of a command or mode, from the meanings of 0 and 1.
+
+    Without `finding` there is no 1; `failed` is added to the meaning of 2.
+    """
     found: dict[int | str, str] = {EXIT_OK: ok}
     if finding:
         found[EXIT_FINDING] = finding
@@ -70,10 +70,10 @@ def markdown(of: Codes) -> str:
 
 
 class UsageError(Exception):
-    """What was asked for cannot be done. The message is `<what>: <why>`, without the command.
+    """What was asked for cannot be done. The message is `<what>: <why>`.
 
-    It becomes the one line `softsgx: <command>: <what>: <why>` (`softsgx.cli.ends`). The code is
-    the command's for that, unless the error has one of its own.
+    It becomes the line `softsgx: <command>: <what>: <why>` (`softsgx.cli.ends`). The exit code is
+    that of the command unless the error has its own.
     """
 
     def __init__(self, message: str, exit_code: int | None = None) -> None:
@@ -82,4 +82,4 @@ class UsageError(Exception):
 
 
 class ReaderGone(Exception):
-    """Nobody reads standard output any more: the command ends without a word."""
+    """The reader of standard output has exited: the command ends silently."""

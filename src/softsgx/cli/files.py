@@ -1,4 +1,4 @@
-"""Reading and writing for subcommands: whatever the system refuses is one line, a UsageError."""
+"""Reading and writing files for subcommands. What the system refuses is a UsageError."""
 
 import os
 import stat
@@ -22,9 +22,9 @@ def read(path: str) -> bytes:
 
 
 def read_enclave(path: str) -> tuple[str, bytes]:
-    """Which kind of enclave file it is (`image.file`), and its bytes.
+    """The kind of an enclave file (`image.file`), and its bytes.
 
-    The kind is decided by the first bytes, so that a file which is none may even be endless.
+    The first bytes decide the kind, so any other file, even an endless one, is refused at once.
     """
     try:
         with open(path, "rb") as file:
@@ -37,7 +37,7 @@ def read_enclave(path: str) -> tuple[str, bytes]:
 
 
 def write(path: str, data: bytes) -> None:
-    """Write a file, or replace it: at once, so that what was there is whole if this fails."""
+    """Write or replace a file, atomically: if this fails, what was there is intact."""
     try:
         if is_stdout(path):
             write_stdout(data)
@@ -70,7 +70,7 @@ def _write_whole(path: str, data: bytes) -> None:
 
 
 def _may_be_replaced(target: str, found: os.stat_result) -> bool:
-    """Whether nobody sees that a file is a new one: not a device, another's, of many names."""
+    """Whether a new file can take its place: a regular file of ours, with one name."""
     return (
         stat.S_ISREG(found.st_mode)
         and found.st_nlink == 1
@@ -88,7 +88,7 @@ def _umask() -> int:
 
 
 def expect_write(path: str) -> None:
-    """Refuse at once what `write` would refuse after the work, as far as that can be known."""
+    """Refuse before the work what `write` would refuse after it, as far as can be known."""
     if is_stdout(path):
         return
     directory = os.path.dirname(path) or "."
@@ -101,7 +101,7 @@ def expect_write(path: str) -> None:
 
 
 def make_directory(path: str) -> None:
-    """A directory to write files to, if it is not there."""
+    """Make a directory to write files to, unless it exists."""
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
@@ -109,7 +109,7 @@ def make_directory(path: str) -> None:
 
 
 def refuse_same(inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Refuse to write over what is read, over another output, or over what standard error says."""
+    """Refuse to overwrite an input, another output, or the file behind standard error."""
     if outputs.count(STDOUT) > 1:
         raise UsageError(f"{STDOUT}: standard output can take one of them")
     found = overwritten([*inputs, 2], [1 if path == STDOUT else path for path in outputs])

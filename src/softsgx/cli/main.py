@@ -49,7 +49,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, except that a refusal is a UsageError, help has one width, nothing is guessed."""
+    """argparse, but a refusal is a UsageError, help has one width, and nothing is abbreviated."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=_formatter, allow_abbrev=False, **options)
@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}: see {self.prog} --help")
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Help and version: argparse passes over a disk that is full."""
+        """Help and version. argparse itself ignores a full disk."""
         if file is sys.stdout:
             print_stdout(message)
         else:
@@ -71,7 +71,7 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
 
 
 def _parser(commands: Mapping[str, Command], chosen: str | None) -> Parser:
-    """All commands with their line of help; arguments, and so imports, of the chosen one only."""
+    """All commands with their line of help; only the chosen one is imported, for its arguments."""
     parser = Parser(
         prog="softsgx",
         description="Intel SGX2 in software. Documents are in docs/ of the sources, and in\n"
@@ -93,7 +93,7 @@ def _parser(commands: Mapping[str, Command], chosen: str | None) -> Parser:
 
 
 def _unknown(argv: Sequence[str], chosen: str, commands: Mapping[str, Command]) -> str:
-    """Why there is no such command."""
+    """The message for a word that is no command."""
     later = next((word for word in argv if word in commands), None)
     if later is not None and argv[0] != chosen:
         return f"unknown command: options go after the command: see softsgx {later} --help"
@@ -103,7 +103,7 @@ def _unknown(argv: Sequence[str], chosen: str, commands: Mapping[str, Command]) 
 
 
 def _unrecognized(argv: Sequence[str], unknown: Sequence[str], chosen: str | None) -> str:
-    """Why arguments are not understood, and where it is said which are."""
+    """The message for arguments that are not recognized."""
     if chosen is None:
         return f"unrecognized arguments: {' '.join(unknown)}: see softsgx --help"
     early = [word for word in argv[: argv.index(chosen)] if word in unknown]

@@ -1,4 +1,4 @@
-"""`softsgx measure`: the MRENCLAVE of a program or of an SGXS file."""
+"""`softsgx measure`: the MRENCLAVE of an ELF program or an SGXS stream."""
 
 import argparse
 import json
@@ -35,7 +35,7 @@ run = TABLE.run
 
 
 def measure(args: argparse.Namespace) -> int:
-    """Print what is measured; sizes and addresses in bytes."""
+    """Print MRENCLAVE and the layout; sizes and addresses are in bytes."""
     kind, image = options.enclave(args)
     if args.json:
         found = {

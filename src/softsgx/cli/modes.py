@@ -1,8 +1,8 @@
-"""A command as its table: modes, the options that go with each, and what its exit codes mean.
+"""A command as a table: its modes, the options of each, and the meanings of their exit codes.
 
-One declaration: the parser, the help, and the refusal of an option that would do nothing all come
-from it. An option is refused in a mode that has no use for it, even if it only says the default; so
-is one given twice, and one without a value.
+The parser, the help, and the refusal of options that would have no effect all follow from it. An
+option is refused in a mode that has no use for it, even if it only repeats the default; so is an
+option given twice, and an empty value.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ WIDTH: Final = 80
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """An option, or, if its name is in capitals, an argument.
+    """An option, or, if its name is in capitals, a positional argument.
 
     name     "--json", "-o", "TARGET"
-    metavar  what its value is called; "" for an option without one, and for an argument its name
-    bare     what it is without its value, if that may be left out; None: it may not
+    metavar  the name of its value in the help; "" for an option without a value
+    bare     the value if it is given without one; None: it needs a value
     many     may be given several times: the value is a list
-    rest     all the words that are left, as a list
-    default  where it is not given; a mode may have another one
-    shown    what the help says of the default, if not the default itself
-    only     another option, and the values of it with which this one has an effect
-    dest     its name among the arguments; derived from `name` if empty
+    rest     takes all remaining words, as a list
+    default  the value if it is not given; a mode may have another one
+    shown    the default in the help, if not `default` itself
+    only     another option, and its values with which this option has an effect
+    dest     the attribute of the parsed arguments; derived from `name` if empty
     """
 
     name: str
@@ -49,12 +49,12 @@ class Option:
 
     @property
     def key(self) -> str:
-        """The attribute of the arguments."""
+        """The attribute of the parsed arguments."""
         return self.dest or self.name.lstrip("-").replace("-", "_").lower()
 
     @property
     def positional(self) -> bool:
-        """Whether it is an argument and not an option."""
+        """Whether it is a positional argument."""
         return not self.name.startswith("-")
 
     @property
@@ -64,7 +64,7 @@ class Option:
 
     @property
     def usage(self) -> str:
-        """With its value, as in the first lines of the help."""
+        """With its value, as in the usage lines of the help."""
         if self.positional:
             return self.metavar or self.name
         value = self.metavar or (f"{{{','.join(self.choices)}}}" if self.choices else "")
@@ -74,7 +74,7 @@ class Option:
 
     @property
     def default_text(self) -> str:
-        """The default as the help has it; empty if there is nothing to say."""
+        """The default in the help; empty if there is none to show."""
         if self.shown or self.default is None or self.default is False:
             return self.shown
         return str(self.default)
@@ -84,13 +84,13 @@ class Option:
 class Mode:
     """One of the things that a command does.
 
-    chosen    the option by which it is chosen; "" is what the command does without such an option
-    options   those that may be given with it
-    needs     those that must be
-    codes     its exit codes; where one of them is a word, the mode may end with any
+    chosen    the option that chooses it; "" for the mode without such an option
+    options   names of the options that may be given
+    needs     names of those that must be given
+    codes     its exit codes; if a key is a word, the mode may end with any code
     module    has `function(args) -> int`; imported when the mode is chosen
-    defaults  of options, where they are not those of the option
-    takes     of an argument that may be given several times, what each of them is called
+    defaults  of options whose default differs in this mode
+    takes     for an argument that may be given several times: the names of its values
     """
 
     chosen: str = ""
@@ -105,12 +105,12 @@ class Mode:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Everything that may be given."""
+        """All options and arguments of the mode."""
         return (*filter(None, (self.chosen,)), *self.needs, *self.options)
 
 
 class Table:
-    """The modes of a command, the plain one first, and its options in groups of the help."""
+    """The modes of a command, the one without an option first, and the options in help groups."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class Table:
             assert set(mode.defaults) <= set(mode.names), f"{command} {mode.chosen}: a default"
 
     def register(self, parser: argparse.ArgumentParser) -> None:
-        """Add the arguments and the help. What is not given is missing in the namespace."""
+        """Add arguments and help to the parser. What is not given is not in the namespace."""
         parser.usage = self.usage().removeprefix("usage: ")
         parser.epilog = self.epilog()
         for title, options in self.groups.items():
@@ -165,7 +165,7 @@ class Table:
         return f"{option.help} ({'; '.join(remarks)})" if remarks else option.help
 
     def usage(self) -> str:
-        """A line for each mode, wrapped, with all that goes with it."""
+        """A line for each mode with its options, wrapped."""
         lines: list[str] = []
         for mode in self.modes:
             start = f"{'usage: ' if not lines else ' ' * 7}softsgx {self.command}"
@@ -173,7 +173,7 @@ class Table:
             called = {name: " ".join(each) for name, each in mode.takes.items()}
             words = [called.get(name, self.options[name].usage) for name in needed]
             optional = [self.options[name] for name in mode.options]
-            # Arguments last, those that must be given before the others.
+            # Arguments last, required ones first.
             words += [f"[{option.usage}]" for option in optional if not option.positional]
             words += [
                 option.usage if option.rest else f"[{option.usage}]"
@@ -194,12 +194,12 @@ class Table:
         return "\n".join([*lines, "", epilog(self.codes)])
 
     def name(self, mode: Mode) -> str:
-        """What a mode is called in the help."""
+        """The name of a mode in the help."""
         return mode.chosen or " ".join(mode.needs) or "no mode"
 
     @property
     def codes(self) -> Codes:
-        """The exit codes of all modes: by code what it means, and in which of them."""
+        """The exit codes of all modes: for each code its meanings, and in which modes."""
         meanings: dict[int | str, dict[str, list[str]]] = {}
         for mode in self.modes:
             for code, means in mode.codes.items():
@@ -207,21 +207,21 @@ class Table:
         return {code: self._meaning(meanings[code]) for code in sorted(meanings, key=_place)}
 
     def _meaning(self, modes: Mapping[str, Sequence[str]]) -> str:
-        """Each meaning with its modes, unless all modes have it."""
+        """The meanings of a code, each with its modes unless it is that of all modes."""
         found = list(modes)
         if len(found) == 1 and len(modes[found[0]]) == len(self.modes):
             return found[0]
         return "; ".join(f"{', '.join(modes[means])}: {means}" for means in found)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Choose the mode, refuse what does not go with it, fill in defaults, and run it."""
+        """Choose the mode, refuse options that are not its own, fill in defaults, and run it."""
         mode = self.mode(args)
         code: int = getattr(import_module(mode.module), mode.function)(args)
         assert code in mode.codes or not all(isinstance(known, int) for known in mode.codes)
         return code
 
     def mode(self, args: argparse.Namespace) -> Mode:
-        """The mode that was asked for; the arguments have their defaults then. UsageError."""
+        """The mode asked for; fills in the defaults of the arguments. UsageError."""
         given = [option for option in self.options.values() if option.key in vars(args)]
         names = [option.name for option in given]
         mode = next((mode for mode in self.modes if mode.chosen in names), self.modes[0])
@@ -260,13 +260,13 @@ class Table:
         return f"only with {' or '.join(home)}"
 
     def _instead(self, mode: Mode, missing: Sequence[str]) -> str:
-        """Of a plain mode: the options that would do without what is missing."""
+        """For the mode without an option: the modes that do not need what is missing."""
         others = [each.chosen for each in self.modes if not set(missing) & set(each.needs)]
         return f" or one of {', '.join(others)}" if others and not mode.chosen else ""
 
 
 class _Given(argparse.Action):
-    """Keep a value. One option twice is refused, and so is an empty word."""
+    """Store a value; refuse an option given twice, and an empty word."""
 
     def __init__(self, *, many: bool = False, **options: Any) -> None:
         super().__init__(**options)
@@ -279,7 +279,7 @@ class _Given(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        """As argparse wants it."""
+        """Called by argparse."""
         if values == "":
             raise argparse.ArgumentError(self, "is empty")
         if self.nargs == 0:
@@ -310,7 +310,7 @@ def _condition(other: str, values: tuple[Any, ...]) -> str:
 
 
 def _wrapped(start: str, words: Sequence[str]) -> list[str]:
-    """The words in lines of at most WIDTH, those after the first under the first word."""
+    """The words in lines of at most WIDTH; later lines are indented to the first word."""
     lines, indent = [start], " " * (len(start) + 1)
     for word in words:
         if len(lines[-1]) + 1 + len(word) > WIDTH and lines[-1] != indent.rstrip():

@@ -1,4 +1,4 @@
-"""Arguments that the enclave commands share: numbers, and how an ELF file becomes an enclave."""
+"""Options that the enclave commands share: numbers, and how an ELF file is laid out."""
 
 import argparse
 from collections.abc import Callable
@@ -29,13 +29,13 @@ _OF_THREADS: Final = {*_FIELDS} - {field.name for field in fields(SelftestLayout
 
 
 def number(bits: int, least: int = 0) -> Callable[[str], int]:
-    """An argument type: a decimal or 0x number of at most so many bits."""
+    """An argument type: a decimal or 0x number of at most `bits` bits."""
 
     def parse(text: str) -> int:
         try:
             value = int(text, 16 if text[:2] in ("0x", "0X") else 10)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text}: no number") from None
+            raise argparse.ArgumentTypeError(f"{text}: not a number") from None
         if not least <= value < 1 << bits:
             raise argparse.ArgumentTypeError(f"{text}: not from {least} to {(1 << bits) - 1:#x}")
         return value
@@ -44,7 +44,7 @@ def number(bits: int, least: int = 0) -> Callable[[str], int]:
 
 
 def enclave(args: argparse.Namespace) -> tuple[str, EnclaveImage]:
-    """What kind of file `args.file` is, and the enclave in it."""
+    """The kind of the file `args.file`, and the enclave in it."""
     kind, data = files.read_enclave(args.file)
     return kind, enclave_of(args, data)
 
@@ -58,7 +58,7 @@ def enclave_of(args: argparse.Namespace, data: bytes) -> EnclaveImage:
 
 
 def layout(args: argparse.Namespace) -> Layout | None:
-    """The layout asked for; None if no argument asks for any."""
+    """The layout that the options ask for; None if none of them is given."""
     asked: dict[str, Any] = {name: getattr(args, name) for name in _FIELDS}
     given = {k: value for k, value in asked.items() if value is not None and value is not False}
     try:
@@ -80,7 +80,7 @@ def _default(name: str) -> str:
 
 
 def _option_of(field: str, help_: str, **more: Any) -> Option:
-    """The option for a field of a layout; only with the layout of threads, if others have none."""
+    """The option for a field of a layout; only with --layout threads if no other has the field."""
     only = ("--layout", (None, "threads")) if field in _OF_THREADS else None
     return Option(name=_option(field), help=help_, only=only, **more)
 

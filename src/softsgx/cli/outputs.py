@@ -1,7 +1,7 @@
-"""Options that name a file to be written: `-` is standard output, and then text goes elsewhere.
+"""Options that name a file to write; `-` is standard output.
 
-Each such option has `output` as its type, so that `main` knows them. Where one of them is standard
-output, as `-` or by another name, what a command prints goes to standard error instead.
+Each such option has the type `output`, by which `main` knows it. If one of them is standard output,
+as `-` or by another name, the text that a command prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def output(text: str) -> Output:
 
 
 def file_output(text: str) -> Output:
-    """The same where standard output is not to be had, because it is the program's."""
+    """The same for `run`, where standard output is the program's."""
     if text == STDOUT:
         raise argparse.ArgumentTypeError(
             "-: standard output is the program's: name a file, or /dev/fd/3"
@@ -44,20 +44,20 @@ def file_output(text: str) -> Output:
 
 
 def is_stdout(path: str) -> bool:
-    """Whether a name leads to what standard output is: the same file, pipe or terminal."""
+    """Whether a path is standard output: the same file, pipe or terminal."""
     if path == STDOUT:
         return True
     try:
         ours, found = os.fstat(1), os.stat(path)
     except (OSError, ValueError):
         return False
-    # Nothing comes together at /dev/null.
+    # At /dev/null nothing gets mixed up.
     void = stat.S_ISCHR(found.st_mode) and not os.isatty(1)
     return os.path.samestat(ours, found) and not void
 
 
 def write_stdout(data: bytes) -> None:
-    """Bytes to standard output, behind what was printed. ReaderGone or UsageError."""
+    """Write bytes to standard output, after what was printed. ReaderGone or UsageError."""
     try:
         with open(1, "wb", closefd=False) as stdout:
             stdout.write(data)
@@ -67,7 +67,7 @@ def write_stdout(data: bytes) -> None:
 
 @contextmanager
 def text_off_stdout(args: argparse.Namespace) -> Iterator[None]:
-    """While a command runs: its text goes to standard error if standard output takes a file."""
+    """Send the text of a command to standard error if standard output receives a file."""
     found = vars(args)
     names = [key for key, value in found.items() if isinstance(value, Output) and is_stdout(value)]
     if not names:

@@ -1,4 +1,4 @@
-"""How far an exploration is, on standard error."""
+"""`--progress`: a line on standard error while a search runs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from softsgx.explore.plan import DEEPENING, DFS, EXHAUSTIVE, SAMPLED
 
 EVERY_S: Final = 1.0
 EVERY_LINE_S: Final = 5.0
-"""Where it is not a terminal, and each is a line of its own."""
+"""If standard error is no terminal: each is then a line of its own."""
 
 
 class ProgressLine:
-    """Called with the outcome so far; now and then it says the rate, the coverage, an estimate."""
+    """Called with the outcome so far; prints rate, coverage and an estimate at intervals."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._start = self._shown = time.time()
         self._terminal = on_terminal()
-        # The bound in progress, and the executions and the time before it.
+        # The bound in progress; executions and time when it began.
         self._bound, self._executions, self._since = -1, 0, self._start
 
     def __call__(self, outcome: Outcome) -> None:
@@ -38,7 +38,7 @@ class ProgressLine:
             print_stderr(f"{start}{text:<78}", end)
 
     def text(self, outcome: Outcome, now: float) -> str:
-        """Executions, rate, and how far the bound in progress is."""
+        """Executions, rate, and how much of the bound in progress is done."""
         rate = outcome.executions / max(1e-9, now - self._start)
         parts = [f"{outcome.executions} executions, {rate:.0f}/s"]
         if outcome.strategy in SAMPLED:

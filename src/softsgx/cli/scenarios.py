@@ -1,4 +1,4 @@
-"""Finding scenarios: in a file, or among those that are shipped."""
+"""Finding scenarios: in a Python file, or among those shipped."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def find(target: str) -> list[Scenario]:
     name = target.split(",")[0]
     near = get_close_matches(name, KINDS, 1)
     meant = f", did you mean {near[0]}?" if near else ""
-    raise UsageError(f"{name}: no file, and no scenario{meant}; known are {', '.join(KINDS)}")
+    raise UsageError(f"{name}: neither a file nor a scenario{meant}; known are {', '.join(KINDS)}")
 
 
 def _no_scenarios(path: str) -> str:
-    """Why a path that does not end in .py holds no scenarios, and what could be done."""
+    """Why a path is no file of scenarios, and what would be."""
     if os.path.isdir(path):
         return "is a directory; TARGET is a Python file with scenarios, or a shipped scenario"
     if not os.path.exists(path):
@@ -56,7 +56,7 @@ def _no_scenarios(path: str) -> str:
 
 
 def in_file(path: Path) -> list[Scenario]:
-    """Every scenario class of a Python file that can be made without arguments."""
+    """An instance of every scenario class in a Python file."""
     if not path.is_file():
         raise UsageError(f"{path}: {_no_scenarios(str(path))}")
     spec = spec_from_file_location(f"scenarios_{path.stem}", path)

@@ -1,4 +1,4 @@
-"""`softsgx sign`: the SIGSTRUCT of an enclave, made with one's own key."""
+"""`softsgx sign`: the SIGSTRUCT of an enclave, made with your own key."""
 
 import argparse
 from collections.abc import Callable
@@ -180,7 +180,7 @@ def write(args: argparse.Namespace) -> int:
 
 
 def _remark(image: EnclaveImage, args: argparse.Namespace) -> None:
-    """What EINIT accepts, and no thread can enter."""
+    """Warn of an enclave that EINIT accepts and no thread can enter."""
     refused = not_entered(image.segments, image.attributes)
     if refused and args.attributemask & ATTR_AEXNOTIFY:
         more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""

@@ -1,4 +1,4 @@
-"""When a search is over before its end: the time is up, or Ctrl-C was pressed."""
+"""When a search stops early: the time is up, or Ctrl-C was pressed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def leave_interrupts_to_parent() -> None:
 
 
 class Stopping:
-    """A deadline for `explore`: true from then on.
+    """A deadline for `explore`: calling it says whether to stop.
 
-    The first Ctrl-C lets the search end with what it has; a second one is a KeyboardInterrupt.
+    After the first Ctrl-C the search ends with what it has; a second one is a KeyboardInterrupt.
     """
 
     def __init__(self, seconds: float | None = None) -> None:
@@ -34,12 +34,12 @@ class Stopping:
         return self.interrupted or (self.end is not None and time.time() >= self.end)
 
     def share(self, parts: int) -> Stopping:
-        """The same with an equal share of the time that is left."""
+        """The same, with one of `parts` equal shares of the remaining time."""
         left = None if self.end is None else max(0.0, self.end - time.time()) / parts
         return _Share(self, left)
 
     def within(self, seconds: float) -> Stopping:
-        """The same, and so many seconds from now at the latest."""
+        """The same, and at most so many seconds from now."""
         left = seconds if self.end is None else min(seconds, max(0.0, self.end - time.time()))
         return _Share(self, left)
 
@@ -65,5 +65,5 @@ class _Share(Stopping):
 
     @property
     def interrupted(self) -> bool:
-        """As of the whole."""
+        """Whether the whole was interrupted."""
         return self._whole.interrupted

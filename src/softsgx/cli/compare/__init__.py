@@ -71,13 +71,15 @@ WHAT: Final = (
         shown=f"{','.join(COLUMNS)}; with --validate {COLUMNS[0]}",
         help=f"{', '.join(COLUMNS)}, or .toml or .json files; the first is shown, all are corners",
     ),
-    Option(name="--seed", type=number(64), metavar="N", default=1, help="of everything random"),
+    Option(
+        name="--seed", type=number(64), metavar="N", default=1, help="seed of everything random"
+    ),
 )
 HOW: Final = (
-    Option(name="--jobs", type=jobs, metavar="N", shown="all cores", help="processes"),
+    Option(name="--jobs", type=jobs, metavar="N", shown="all cores", help="number of processes"),
     Option(
         name="--all",
-        help="show every N in the table, not the largest only",
+        help="show every N in the table, not only the largest",
         only=("--json", (False,)),
     ),
     Option(name="--json", help="print one JSON object"),
@@ -85,7 +87,7 @@ HOW: Final = (
         name="--html",
         type=output,
         metavar="FILE",
-        help="write a report that needs nothing else; -: to stdout",
+        help="write a self-contained report; -: to stdout",
     ),
     Option(
         name="--plots",
@@ -109,7 +111,7 @@ TABLE: Final = Table(
                 "--designs", "--runtimes", "--workloads", "--n", "--prices", "--seed",
                 "--jobs", "--all", "--json", "--html", "--plots",
             ),
-            codes=codes("compared", interrupted="interrupted; what was finished is shown"),
+            codes=codes("compared", interrupted="interrupted; finished runs are shown"),
             module=f"{_MODULE}.costs",
         ),
         Mode(
@@ -118,7 +120,7 @@ TABLE: Final = Table(
             options=("--schedule", "--json"),
             codes=codes(
                 "the design survives it",
-                "a fault without reason, rights wrong in silence, or what cannot be repaired",
+                "an undeserved fault, wrong rights without an error, or a failure beyond repair",
             ),
             module=f"{_MODULE}.one_failure",
         ),

@@ -1,4 +1,4 @@
-"""Values of the options of `softsgx compare`: names from lists, numbers, profiles of prices."""
+"""Argument types of `softsgx compare`: lists of names, numbers, profiles of prices."""
 
 from __future__ import annotations
 

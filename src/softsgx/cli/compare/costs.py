@@ -27,7 +27,7 @@ from softsgx.lab.workloads.recorded import RECORDED
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the plan; what was finished when it was interrupted is shown all the same."""
+    """Run the plan; after an interrupt, show the runs that were finished."""
     if args.html is not None or args.plots is not None:
         _expect_reports(args)
     plan = Plan(args.designs, args.runtimes, args.workloads, args.n, args.prices, args.seed)
@@ -52,13 +52,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _inputs(args: argparse.Namespace) -> list[str]:
-    """The files that were read: of prices, and recorded traces."""
+    """The files that are read: prices, and recorded traces."""
     traces = [name.removeprefix(RECORDED) for name in args.workloads if name.startswith(RECORDED)]
     return traces + [profile.file for profile in args.prices if profile.file]
 
 
 def _expect_reports(args: argparse.Namespace) -> None:
-    """Say what is missing or in the way before the long run, not after it."""
+    """Check before the long run, not after it, that the reports can be written."""
     if importlib.util.find_spec("matplotlib") is None:
         raise UsageError("--html and --plots need matplotlib: pip install 'softsgx[plots]'")
     outputs = [] if args.html is None else [args.html]
@@ -87,7 +87,7 @@ def _write(args: argparse.Namespace, comparison: Comparison, outcomes: list[Outc
 
 
 def _command(plan: Plan) -> str:
-    """The command line that makes the same comparison."""
+    """The command line that repeats the comparison."""
     lists = {
         "designs": plan.designs,
         "runtimes": plan.runtimes,
@@ -100,7 +100,7 @@ def _command(plan: Plan) -> str:
 
 
 def measure_all(cells: Sequence[Cell], jobs: int) -> tuple[list[Measurement], bool]:
-    """Measure all cells on so many processes; what was finished, and whether that is all."""
+    """Measure all cells in `jobs` processes; what was finished, and whether that is all."""
     done: list[Measurement] = []
     try:
         for m in _progress(_results(cells, jobs), len(cells)):
@@ -121,7 +121,7 @@ def _results(cells: Sequence[Cell], jobs: int) -> Iterator[Measurement]:
 
 
 def _progress(results: Iterator[Measurement], total: int) -> Iterator[Measurement]:
-    """Pass results through; on a terminal, say how far it is."""
+    """Pass results through; on a terminal, show how many are done."""
     shown = on_terminal()
     for number, m in enumerate(results, 1):
         if shown:

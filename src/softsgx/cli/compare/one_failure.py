@@ -15,7 +15,7 @@ from softsgx.sim import ScheduleError, ScheduleMismatch
 
 
 def run(args: argparse.Namespace) -> int:
-    """The verdicts, the schedule, and the story."""
+    """Print the verdicts, the schedule, and every event."""
     design, failure = args.failure
     try:
         outcome, events = story(design, failure, args.schedule)

@@ -11,7 +11,7 @@ from softsgx.lab import validate
 
 
 def run(args: argparse.Namespace) -> int:
-    """The table target, model, ratio, at each of the prices; what is missed is a finding."""
+    """Print target, model and ratio at each of the prices; a missed target is a finding."""
     found = {prices.name: validate.targets(prices) for prices in args.prices}
     if args.json:
         print_stdout(json.dumps(validate.as_json(found), indent=1) + "\n")

@@ -25,7 +25,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text}: not a time, such as 60s or 5m")
+        raise argparse.ArgumentTypeError(f"{text}: not a duration such as 60s or 5m")
     return value
 
 
@@ -33,22 +33,27 @@ TARGET: Final = (
     Option(name="TARGET", help="a Python file with scenarios, or the name of a shipped scenario"),
 )
 MODES: Final = (
-    Option(name="--shipped", help="search all shipped scenarios: each kernel, each order"),
-    Option(name="--list", help="the scenarios of TARGET, or those shipped"),
+    Option(name="--shipped", help="search all shipped scenarios on each kernel, in each order"),
+    Option(name="--list", help="list the scenarios of TARGET, or those shipped"),
     Option(name="--replay", metavar="STRING", help="execute one schedule and show it"),
     Option(name="--known-races", help="find each known race of the driver"),
 )
 SEARCH: Final = (
-    Option(name="--linux", choices=tuple(VERSIONS), help="of --shipped: this kernel only"),
-    Option(name="--order", choices=tuple(ORDERS), help="of --shipped: this runtime's order only"),
+    Option(name="--linux", choices=tuple(VERSIONS), help="with --shipped: only this kernel"),
     Option(
-        name="--strategy", choices=STRATEGIES, default=Plan().strategy, help="how schedules follow"
+        name="--order", choices=tuple(ORDERS), help="with --shipped: only the order of this runtime"
+    ),
+    Option(
+        name="--strategy",
+        choices=STRATEGIES,
+        default=Plan().strategy,
+        help="how the next schedule is chosen",
     ),
     Option(
         name="--preemptions",
         type=number(16),
         metavar="N",
-        help="no more than N preemptions",
+        help="at most N preemptions in a schedule",
         only=("--strategy", BOUNDED),
     ),
     Option(
@@ -56,25 +61,28 @@ SEARCH: Final = (
         type=number(32, least=1),
         metavar="N",
         default=Plan().executions,
-        help="no more than N of each scenario",
+        help="at most N of each scenario",
     ),
     Option(
         name="--depth",
         type=number(8, least=1),
         metavar="D",
         default=Plan().depth,
-        help="constraints of order that a fault may need",
+        help="ordering constraints that a bug may need",
         only=("--strategy", (PCT,)),
     ),
     Option(
-        name="--budget", type=_seconds, metavar="TIME", help="no longer than this, as 60s or 5m"
+        name="--budget",
+        type=_seconds,
+        metavar="TIME",
+        help="stop after this time, such as 60s or 5m",
     ),
     Option(
         name="--seed",
         type=number(64),
         metavar="N",
         default=Plan().seed,
-        help="of random and pct, and of the estimate of how many schedules are left",
+        help="seed of random and pct, and of the estimate of the number of schedules",
     ),
     Option(name="--jobs", type=number(8, least=1), metavar="N", help="search with N processes"),
     Option(
@@ -84,10 +92,10 @@ SEARCH: Final = (
         help="search with the workers of a Dask scheduler; without ADDRESS with a cluster on this "
         "machine, of --jobs workers",
     ),
-    Option(name="--progress", help="rate and coverage to standard error"),
+    Option(name="--progress", help="show rate and coverage on standard error"),
 )
 REPORTS: Final = (
-    Option(name="--json", help="print JSON instead of words"),
+    Option(name="--json", help="print JSON instead of text"),
     Option(name="--junit", type=output, metavar="FILE", help="write a JUnit report; -: to stdout"),
     Option(name="--sarif", type=output, metavar="FILE", help="write a SARIF report; -: to stdout"),
 )
@@ -95,9 +103,9 @@ REPORTS: Final = (
 _HOW: Final = ("--strategy", "--preemptions", "--executions", "--depth", "--budget", "--seed")
 _WHO: Final = ("--jobs", "--cluster", "--progress")
 _REPORTS: Final = tuple(option.name for option in REPORTS)
-_TROUBLE: Final = "or a scenario could not be judged"
+_BROKEN: Final = "or a scenario that is itself broken"
 _FOUND: Final = "a violation, a deadlock or a failed assertion"
-_STOPPED: Final = "interrupted, and nothing found until then"
+_STOPPED: Final = "interrupted with nothing found so far"
 
 TABLE: Final = Table(
     "explore",
@@ -109,43 +117,43 @@ TABLE: Final = Table(
     },
     (
         Mode(
-            about="search its schedules",
+            about="search the schedules of its scenarios",
             needs=("TARGET",),
             options=(*_HOW, *_WHO, *_REPORTS),
-            codes=codes("nothing found", _FOUND, _TROUBLE, _STOPPED),
+            codes=codes("nothing found", _FOUND, _BROKEN, _STOPPED),
             module=f"{_MODULE}.search",
         ),
         Mode(
             chosen="--shipped",
-            about="search each shipped scenario, a line for each",
+            about="search every shipped scenario, a line for each",
             options=("--linux", "--order", *_HOW, *_WHO, *_REPORTS),
-            codes=codes("nothing found", _FOUND, _TROUBLE, _STOPPED),
+            codes=codes("nothing found", _FOUND, _BROKEN, _STOPPED),
             module=f"{_MODULE}.shipped",
             defaults={"--executions": 500},
         ),
         Mode(
             chosen="--list",
-            about="name scenarios",
+            about="list scenarios",
             options=("TARGET", "--json"),
             codes=codes("listed"),
             module=f"{_MODULE}.listing",
         ),
         Mode(
             chosen="--replay",
-            about="execute the schedule that a search has printed",
+            about="execute the schedule that a search printed",
             options=("TARGET", *_REPORTS),
-            codes=codes("nothing is wrong under this schedule", _FOUND, _TROUBLE),
+            codes=codes("no failure under this schedule", _FOUND, _BROKEN),
             module=f"{_MODULE}.replay",
         ),
         Mode(
             chosen="--known-races",
-            about="search for each race that the driver had, alone, then with its fix; TIME is for "
-            "each search",
+            about="search for each race that the driver had, alone, then with its fix; TIME "
+            "applies to each search",
             options=("--budget", "--seed", *_WHO, "--json"),
             codes=codes(
                 "each race found, and nothing with its fix",
                 "a race not found, or something found with its fix",
-                interrupted="interrupted, and nothing wrong until then",
+                interrupted="interrupted with nothing wrong so far",
             ),
             module=f"{_MODULE}.known_races",
             defaults={"--budget": 60},

@@ -47,7 +47,7 @@ class Finished(NamedTuple):
         return found
 
     def command(self, failure: Failure) -> str:
-        """The command that executes the failing schedule again."""
+        """The command that replays the failing schedule."""
         replay = shlex.quote(replay_string(self.scenario, failure.choices))
         place = f" {shlex.quote(self.target)}" if self.target.endswith(".py") else ""
         return f"softsgx explore{place} --replay {replay}"

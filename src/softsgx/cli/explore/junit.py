@@ -10,7 +10,7 @@ from xml.sax.saxutils import escape, quoteattr
 from softsgx.cli.explore.finished import Finished
 
 _NO_XML: Final = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Characters that XML 1.0 has no way to write."""
+"""Characters that XML 1.0 cannot represent."""
 
 
 def junit(finished: Sequence[Finished]) -> str:

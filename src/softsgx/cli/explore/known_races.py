@@ -1,4 +1,4 @@
-"""`softsgx explore --known-races`: each known race found, and not found with its fix."""
+"""`softsgx explore --known-races`: each known race is found, and not found with its fix."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HEAD: Final = (
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table: a race whose search was interrupted is not in it."""
+    """Print the table; a race whose search was interrupted is not in it."""
     rows = []
     with Stopping() as stopping, workers_of(args) as workers:
         for race in KNOWN_RACES:
@@ -53,7 +53,7 @@ def _searched(
 
 
 def row(race: KnownRace, present: Finished, absent: Finished) -> dict[str, Any]:
-    """What searching with the race and without it came to."""
+    """The results of the searches with the race and without it."""
     found, fixed = present.outcome, absent.outcome
     failure = found.failure
     return {
@@ -81,7 +81,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         bound = found["fixed_bound"]
         fixed = found["fixed_rule"] or "nothing"
         if not found["fixed_rule"]:
-            # How many fit into the time is the machine's affair.
+            # If the time ended the search, the number depends on the machine.
             fixed += f" in {found['fixed_executions']}" if bound == PREEMPTIONS else ""
             fixed += f", complete up to {preemptions(bound)}" if bound >= 0 else ""
         cells = [

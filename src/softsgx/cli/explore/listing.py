@@ -12,12 +12,12 @@ from softsgx.system.scenarios.catalogue import SCENARIOS
 
 
 def run(args: argparse.Namespace) -> int:
-    """A line for each, with the first one of its docstring."""
+    """Print a line for each, with the first line of its docstring."""
     if args.target is not None:
         found = [(made.name, type(made)) for made in find(args.target)]
     else:
         found = [(kind.__name__, kind) for kind in SCENARIOS]
-    # A docstring of its own: an inherited one is about another scenario.
+    # Only its own docstring: an inherited one is about another scenario.
     about = {name: (vars(kind).get("__doc__") or "").strip() for name, kind in found}
     first = {name: (text.splitlines() or [""])[0] for name, text in about.items()}
     if args.json:

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         failure=found.failure,
     )
     done = Finished(target, scenario, outcome, time.time() - start)
-    said = f"{scenario.name}: nothing is wrong under this schedule"
+    said = f"{scenario.name}: no failure under this schedule"
     if found.failure is not None:
         said = found.failure.headline
     report(
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _scenario(target: str | None, name: str) -> tuple[str, Scenario]:
-    """The scenario that the string is for, in the target if there is one."""
+    """The scenario of the replay string, and the target that has it."""
     if target is None:
         if not is_shipped(name):
             raise ReplayRefused(

@@ -17,7 +17,7 @@ from softsgx.explore.table import table
 
 
 def story(done: Finished) -> str:
-    """An outcome in words; a finding with its schedule as a table."""
+    """An outcome as text; for a finding with the schedule as a table."""
     outcome, failure = done.outcome, done.outcome.failure
     counted = f"{outcome.executions} executions, {done.seconds:.1f} s; {outcome.covered}"
     if failure is None:
@@ -35,7 +35,7 @@ def story(done: Finished) -> str:
 
 
 def exit_code(finished: Sequence[Finished]) -> int:
-    """1 for a finding, 2 if a scenario could not be judged, 130 if it was stopped, else 0."""
+    """1 for a finding, 2 if a scenario is broken, 130 if it was interrupted, else 0."""
     failures = [done.outcome.failure for done in finished]
     found = [failure.finding for failure in failures if failure is not None]
     if found:
@@ -44,17 +44,17 @@ def exit_code(finished: Sequence[Finished]) -> int:
 
 
 def expect_reports(args: argparse.Namespace) -> None:
-    """Refuse files of reports that cannot be written, before the work."""
+    """Refuse report files that cannot be written, before the work."""
     reports = [path for path in (args.junit, args.sarif) if path is not None]
     files.refuse_same([args.target] if args.target is not None else [], reports)
     for path in reports:
         files.expect_write(path)
 
 
-def report(args: argparse.Namespace, finished: Sequence[Finished], words: str) -> None:
-    """Write the files that were asked for, and print JSON, or these words.
+def report(args: argparse.Namespace, finished: Sequence[Finished], text: str) -> None:
+    """Write the report files that were asked for, then print JSON or the text.
 
-    In this order: files are written though nobody reads what is printed.
+    In this order: files are written even if nobody reads standard output.
     """
     if args.junit is not None:
         files.write(args.junit, junit(finished).encode())
@@ -63,4 +63,4 @@ def report(args: argparse.Namespace, finished: Sequence[Finished], words: str) -
     if args.json:
         print_stdout(json.dumps([done.json() for done in finished], indent=2) + "\n")
     else:
-        print_stdout(words)
+        print_stdout(text)

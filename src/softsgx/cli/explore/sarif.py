@@ -20,18 +20,18 @@ def sarif(finished: Sequence[Finished]) -> str:
     was not successful.
     """
     results: list[dict[str, Any]] = []
-    trouble: list[dict[str, Any]] = []
+    notifications: list[dict[str, Any]] = []
     rules: dict[str, None] = {}
     for done in finished:
         failure = done.outcome.failure
         if failure is None:
             continue
-        said = _said(done, failure)
+        common = _common(done, failure)
         if failure.finding:
             rules[failure.rule] = None
-            results.append({"ruleId": failure.rule, **said})
+            results.append({"ruleId": failure.rule, **common})
         else:
-            trouble.append({"descriptor": {"id": failure.kind.value}, **said})
+            notifications.append({"descriptor": {"id": failure.kind.value}, **common})
     driver = {
         "name": "softsgx explore",
         "version": __version__,
@@ -44,7 +44,10 @@ def sarif(finished: Sequence[Finished]) -> str:
             {
                 "tool": {"driver": driver},
                 "invocations": [
-                    {"executionSuccessful": not trouble, "toolExecutionNotifications": trouble}
+                    {
+                        "executionSuccessful": not notifications,
+                        "toolExecutionNotifications": notifications,
+                    }
                 ],
                 "results": results,
             }
@@ -53,8 +56,8 @@ def sarif(finished: Sequence[Finished]) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-def _said(done: Finished, failure: Failure) -> dict[str, Any]:
-    """What a result and a notification have in common."""
+def _common(done: Finished, failure: Failure) -> dict[str, Any]:
+    """The fields that a result and a notification share."""
     file, _, line = failure.where.rpartition(":")
     location: dict[str, Any] = {"artifactLocation": {"uri": _uri(done.scenario.file)}}
     if line.isdecimal() and done.scenario.file.endswith(file):
@@ -68,7 +71,7 @@ def _said(done: Finished, failure: Failure) -> dict[str, Any]:
 
 
 def _uri(file: str) -> str:
-    """Relative to the working directory if the file is below it, as code hosts want it."""
+    """The URI of a file, relative to the working directory if it is below it."""
     path = Path(file).resolve()
     if path.is_relative_to(Path.cwd()):
         return quote(path.relative_to(Path.cwd()).as_posix())

@@ -1,4 +1,4 @@
-"""Searches as the options ask for them: by which plan, how long, and by whom."""
+"""Running searches: the plan, the time and the workers that the options ask for."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def search_all(
     targets: Sequence[tuple[str, Scenario]],
     show: Callable[[Finished], None] = lambda done: None,
 ) -> list[Finished]:
-    """Search one scenario after the other, `show` each; after Ctrl-C no more of them."""
+    """Search one scenario after another and `show` each; stop after Ctrl-C."""
     finished = []
     with Stopping(args.budget) as stopping, workers_of(args) as workers:
         for number, (target, scenario) in enumerate(targets):
@@ -54,7 +54,7 @@ def search_one(
     workers: Workers | None,
     stopping: Stopping,
 ) -> Finished:
-    """Search one scenario; `target` is where workers find it."""
+    """Search one scenario; workers find it by `target`."""
     start = time.time()
     bar = ProgressLine(plan.executions) if args.progress else None
     if workers is not None:
@@ -67,7 +67,7 @@ def search_one(
 
 
 def say_interrupted() -> None:
-    """Why no more is shown."""
+    """Tell the user why the output ends here."""
     print_stderr("softsgx: explore: interrupted")
 
 

@@ -13,7 +13,7 @@ from softsgx.system.scenarios.names import all_shipped
 
 
 def run(args: argparse.Namespace) -> int:
-    """A line for each as soon as it is done, and how many have a finding."""
+    """Print a line for each as soon as it is done, and how many have a finding."""
     expect_reports(args)
     scenarios = all_shipped(args.linux, args.order)
     width = max(len(scenario.name) for scenario in scenarios)

@@ -1,4 +1,4 @@
-"""`softsgx run`: an unmodified SGX program on a machine without SGX. The table; not the runner."""
+"""`softsgx run`: an unmodified SGX program on a machine without SGX. The table of its options."""
 
 from __future__ import annotations
 
@@ -59,19 +59,19 @@ MACHINE: Final = (
         type=int,
         metavar="HZ",
         default=_DEFAULT.tick_hz,
-        help="timer interrupts in a second of processor time inside; 0: none",
+        help="timer interrupts per second of processor time in enclaves; 0: none",
     ),
     Option(
         name="--cpuid",
         metavar="HOW",
         default=_DEFAULT.cpuid,
-        help="trap every CPUID (needs CPUID faulting), do so until-entry of a thread into an "
-        "enclave, or patch those that are found; auto: trap, or else patch",
+        help="trap: every CPUID, by CPUID faulting; until-entry: until a thread enters an enclave; "
+        "patch: those found in code; auto: trap, or else patch",
     ),
 )
 REPORTS: Final = (
-    Option(name="--explain", help="say why an access, leaf or call was refused"),
-    Option(name="--stats", help="say at the end how often what happened"),
+    Option(name="--explain", help="explain why an access, leaf or call was refused"),
+    Option(name="--stats", help="print counts of events at the end"),
     Option(
         name="--trace",
         metavar="FILE",
@@ -82,7 +82,7 @@ REPORTS: Final = (
         name="--sgxs-out",
         metavar="FILE",
         type=file_output,
-        help="write each enclave as it is really built, an SGXS stream: FILE, FILE.2, ...",
+        help="write each enclave as it is built, as an SGXS stream: FILE, FILE.2, ...",
     ),
 )
 
@@ -104,7 +104,7 @@ TABLE: Final = Table(
                 "softsgx)",
                 EXIT_RUN_FAILED: "softsgx failed: bad options, the machine lacks something, not "
                 f"modelled, or a bug ({DEBUG}=1 shows the traceback)",
-                EXIT_RUN_NOT_EXECUTABLE: "the program is there but cannot be executed, or not "
+                EXIT_RUN_NOT_EXECUTABLE: "the program exists but cannot be executed, or not "
                 "supervised",
                 EXIT_RUN_NOT_FOUND: "the program, its interpreter or its loader is not found",
             },

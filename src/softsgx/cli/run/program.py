@@ -1,4 +1,4 @@
-"""`softsgx run -- PROGRAM`: run it under supervision; or list what --cpu-option takes."""
+"""`softsgx run -- PROGRAM`: run it under supervision, or list what --cpu-option takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`softsgx show`: what is in an enclave file, and where two differ. Each mode is a file."""
+"""`softsgx show`: what is in an enclave file, and how two differ. Each mode is a file."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ TABLE: Final = Table(
     {
         "": (
             Option(name="FILE", many=True, help="ELF program, SGXS stream or SIGSTRUCT"),
-            Option(name="--diff", help="where two enclaves, or two SIGSTRUCTs, differ"),
-            Option(name="--all", help="of --diff: every line, and every page by itself"),
+            Option(name="--diff", help="show how two enclaves, or two SIGSTRUCTs, differ"),
+            Option(name="--all", help="with --diff: every line, and every page by itself"),
         ),
         options.LAYOUT_TITLE: options.LAYOUT,
     },
@@ -29,7 +29,7 @@ TABLE: Final = Table(
         ),
         Mode(
             chosen="--diff",
-            about="say where two differ",
+            about="show how two differ",
             needs=("FILE",),
             options=("--all", *options.LAYOUT_NAMES),
             codes=codes("equal", "different"),

@@ -1,4 +1,4 @@
-"""`softsgx show --diff A B`: where two enclaves, or two SIGSTRUCTs, differ."""
+"""`softsgx show --diff A B`: how two enclaves, or two SIGSTRUCTs, differ."""
 
 import argparse
 
@@ -14,7 +14,7 @@ from softsgx.spec.sigstruct import SIGSTRUCT
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print where two files differ; any difference is a finding."""
+    """Print the differences; any is a finding."""
     read = [files.read_enclave(path) for path in args.file]
     if options.layout(args) is not None and ELF not in [kind for kind, _ in read]:
         raise UsageError("layout: neither file is an ELF program, so there is nothing to lay out")
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _side(args: argparse.Namespace, path: str, kind: str, data: bytes) -> Side:
-    """One of the files; the layout is for those that are ELF programs."""
+    """One of the files; the layout applies to an ELF program."""
     try:
         if kind == SIG:
             return Side(path, kind, parse(data))

@@ -1,4 +1,4 @@
-"""`softsgx show FILE`: what is in an enclave file, whichever of the three kinds it is."""
+"""`softsgx show FILE`: what is in an enclave file of any of the three kinds."""
 
 import argparse
 
