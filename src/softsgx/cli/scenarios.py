@@ -11,7 +11,7 @@ from pathlib import Path
 
 from softsgx.cli.errors import UsageError
 from softsgx.explore import Scenario
-from softsgx.image.elf import MAGIC
+from softsgx.image.elf_format import MAGIC
 
 
 def find(target: str) -> list[Scenario]:

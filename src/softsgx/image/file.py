@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from softsgx.image import elf, sgxs
+from softsgx.image import elf_format, sgxs
 from softsgx.image.errors import ImageError
 from softsgx.image.image import EnclaveImage
 from softsgx.image.layout import Layout, ThreadLayout
@@ -19,7 +19,7 @@ HEAD_SIZE: Final = SIGSTRUCT.SIZE + 1
 
 def kind(data: bytes) -> str:
     """ELF, SGXS or SIG; `data` may be cut to HEAD_SIZE bytes. Raises ImageError."""
-    if data.startswith(elf.MAGIC):
+    if data.startswith(elf_format.MAGIC):
         return ELF
     if data.startswith(sgxs.MAGICS):
         return SGXS

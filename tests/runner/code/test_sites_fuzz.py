@@ -42,8 +42,8 @@ def program(kind: str) -> bytes:
 def places(data: bytes) -> list[int]:
     """Bytes that the search looks at: headers, and the tables of functions."""
     elf = ElfCode(data)
-    found = [*range(64), *range(elf.phoff, elf.phoff + 56 * elf.phnum)]
-    found += range(elf.shoff, elf.shoff + 64 * elf.shnum)
+    found = [*range(64), *range(elf.ehdr.e_phoff, elf.ehdr.e_phoff + 56 * elf.ehdr.e_phnum)]
+    found += range(elf.ehdr.e_shoff, elf.ehdr.e_shoff + 64 * elf.ehdr.e_shnum)
     for section in elf.sections():
         if section.name in (b".eh_frame", b".eh_frame_hdr", b".symtab", b".text"):
             found += range(section.offset, section.offset + min(section.size, 400))

@@ -14,7 +14,8 @@ from functools import cached_property
 from struct import Struct
 from typing import Final
 
-from softsgx.runner.code.elf_code import PT_GNU_EH_FRAME, BadElf, ElfCode
+from softsgx.image.elf_format import PT_GNU_EH_FRAME
+from softsgx.runner.code.elf_code import BadElf, ElfCode
 from softsgx.spec.bits import MASK64
 
 # DWARF pointer encodings: the low four bits are the format, the next three what it counts from.

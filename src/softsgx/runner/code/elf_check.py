@@ -11,14 +11,16 @@ import stat
 from collections.abc import Iterator
 from typing import Final
 
-from softsgx.runner.code.elf_code import (
-    EHDR,
+from softsgx.image.elf_format import (
+    ELFCLASS64,
+    ELFDATA2LSB,
     EM_X86_64,
     ET_DYN,
     ET_EXEC,
-    PHDR,
     PT_INTERP,
     PT_LOAD,
+    Ehdr,
+    Phdr,
 )
 from softsgx.runner.errors import ProgramError
 
@@ -39,29 +41,29 @@ def check_elf(path: str) -> tuple[str, bool]:
     """
     _refuse_privileges(path)
     with open(path, "rb") as file:
-        head = file.read(EHDR.size)
+        head = file.read(Ehdr.SIZE)
         _check_ident(path, head)
-        _, e_type, _, _, _, phoff, _, _, _, phentsize, phnum, *_ = EHDR.unpack(head)
-        if e_type not in (ET_EXEC, ET_DYN):
-            raise ProgramError(path, f"ELF file of type {e_type}, no program")
-        size = phnum * PHDR.size
+        ehdr = Ehdr.unpack(head)
+        if ehdr.e_type not in (ET_EXEC, ET_DYN):
+            raise ProgramError(path, f"ELF file of type {ehdr.e_type}, no program")
+        size = ehdr.e_phnum * Phdr.SIZE
         length = os.fstat(file.fileno()).st_size
-        if phentsize != PHDR.size or not 0 < size <= _HEADERS_MAX_BYTES:
+        if ehdr.e_phentsize != Phdr.SIZE or not 0 < size <= _HEADERS_MAX_BYTES:
             raise ProgramError(path, "damaged ELF file: no usable program headers")
-        if phoff + size > length:
+        if ehdr.e_phoff + size > length:
             raise ProgramError(path, "damaged ELF file: program headers behind its end")
-        file.seek(phoff)
+        file.seek(ehdr.e_phoff)
         table = file.read(size)
-        headers = list(PHDR.iter_unpack(table))
-        if not any(header[0] == PT_LOAD for header in headers):
+        headers = [Phdr.unpack(table[at : at + Phdr.SIZE]) for at in range(0, size, Phdr.SIZE)]
+        if not any(header.p_type == PT_LOAD for header in headers):
             raise ProgramError(path, "damaged ELF file: nothing to load")
-        for kind, _, offset, _, _, filesz, _, _ in headers:
-            if kind == PT_INTERP:
-                if not 2 <= filesz <= _PATH_MAX or offset + filesz > length:
+        for phdr in headers:
+            if phdr.p_type == PT_INTERP:
+                if not 2 <= phdr.p_filesz <= _PATH_MAX or phdr.p_offset + phdr.p_filesz > length:
                     raise ProgramError(path, "damaged ELF file: PT_INTERP is no path")
-                file.seek(offset)
-                return _interpreter(path, file.read(filesz)), e_type == ET_DYN
-    return "", e_type == ET_DYN
+                file.seek(phdr.p_offset)
+                return _interpreter(path, file.read(phdr.p_filesz)), ehdr.e_type == ET_DYN
+    return "", ehdr.e_type == ET_DYN
 
 
 def _refuse_privileges(path: str) -> None:
@@ -92,11 +94,11 @@ def _ident_faults(head: bytes) -> Iterator[str]:
     remedy = "only x86-64 programs can be supervised"
     if head[4:5] == b"\x01":
         yield f"32-bit program{' (x32)' if machine == EM_X86_64 else ''}; {remedy}"
-    if len(head) < EHDR.size:
+    if len(head) < Ehdr.SIZE:
         yield "damaged ELF file: shorter than its header"
-    if machine != EM_X86_64 or head[5] != 1:
+    if machine != EM_X86_64 or head[5] != ELFDATA2LSB:
         yield f"program for {_MACHINES.get(machine, f'machine {machine}')}; {remedy}"
-    if head[4] != 2:
+    if head[4] != ELFCLASS64:
         yield f"damaged ELF file: EI_CLASS {head[4]}"
 
 

@@ -8,29 +8,25 @@ before the program starts. Names are those of the standard (System V ABI, "Objec
 from __future__ import annotations
 
 from collections.abc import Iterator
-from struct import Struct
 from typing import Final, NamedTuple
 
-MAGIC: Final = b"\x7fELF"
-ELFCLASS64: Final = 2
-ELFDATA2LSB: Final = 1
-EM_X86_64: Final = 62
-ET_EXEC: Final = 2
-ET_DYN: Final = 3
-PT_LOAD: Final = 1
-PT_INTERP: Final = 3
-PT_GNU_EH_FRAME: Final = 0x6474E550
-PF_X: Final = 1
-SHT_SYMTAB: Final = 2
-SHT_NOBITS: Final = 8
-SHT_DYNSYM: Final = 11
-STT_FUNC: Final = 2
-STT_GNU_IFUNC: Final = 10
-
-EHDR: Final = Struct("<16sHHIQQQIHHHHHH")
-PHDR: Final = Struct("<IIQQQQQQ")
-SHDR: Final = Struct("<IIQQQQIIQQ")
-SYM: Final = Struct("<IBBHQQ")
+from softsgx.image.elf_format import (
+    ELFCLASS64,
+    ELFDATA2LSB,
+    EM_X86_64,
+    MAGIC,
+    PF_X,
+    PT_LOAD,
+    SHT_DYNSYM,
+    SHT_NOBITS,
+    SHT_SYMTAB,
+    STT_FUNC,
+    STT_GNU_IFUNC,
+    Ehdr,
+    Phdr,
+    Shdr,
+    Sym,
+)
 
 # A file with more of either is damaged: compilers and linkers stay far below.
 _HEADERS_MAX: Final = 4096
@@ -72,27 +68,28 @@ class ElfCode:
         self.data = data
         if data[:4] != MAGIC:
             raise BadElf("not an ELF file")
-        if len(data) < EHDR.size:
+        if len(data) < Ehdr.SIZE:
             raise BadElf("ELF header cut short")
-        ehdr = EHDR.unpack_from(data)
-        ident, self.e_type, machine, _, self.entry, self.phoff, self.shoff = ehdr[:7]
-        self.phentsize, self.phnum, self.shentsize, self.shnum, self.shstrndx = ehdr[9:]
-        if ident[4] != ELFCLASS64 or ident[5] != ELFDATA2LSB or machine != EM_X86_64:
+        self.ehdr = Ehdr.unpack(data[: Ehdr.SIZE])
+        self.entry = self.ehdr.e_entry
+        ident = self.ehdr.e_ident
+        if ident[4:6] != bytes((ELFCLASS64, ELFDATA2LSB)) or self.ehdr.e_machine != EM_X86_64:
             raise BadElf("not a 64-bit x86-64 ELF file")
         self.segments = list(self._segments())
         self.code = [s for s in self.segments if s.kind == PT_LOAD and s.flags & PF_X and s.size]
 
     def _segments(self) -> Iterator[Segment]:
-        if self.phnum and self.phentsize != PHDR.size:
-            raise BadElf(f"e_phentsize is {self.phentsize}, not {PHDR.size}")
-        if self.phnum > _HEADERS_MAX:
-            raise BadElf(f"e_phnum is {self.phnum}")
+        ehdr = self.ehdr
+        if ehdr.e_phnum and ehdr.e_phentsize != Phdr.SIZE:
+            raise BadElf(f"e_phentsize is {ehdr.e_phentsize}, not {Phdr.SIZE}")
+        if ehdr.e_phnum > _HEADERS_MAX:
+            raise BadElf(f"e_phnum is {ehdr.e_phnum}")
         end = len(self.data)
-        for number in range(self.phnum):
-            at = self.phoff + number * PHDR.size
-            if at + PHDR.size > end:
+        for number in range(ehdr.e_phnum):
+            at = ehdr.e_phoff + number * Phdr.SIZE
+            if at + Phdr.SIZE > end:
                 raise BadElf(f"program header {number} is behind the end of the file")
-            kind, flags, offset, vaddr, _, filesz, _, _ = PHDR.unpack_from(self.data, at)
+            kind, flags, offset, vaddr, _, filesz, _, _ = Phdr.S.unpack_from(self.data, at)
             if kind == PT_LOAD and offset + filesz > end:
                 raise BadElf(f"program header {number} names bytes behind the end of the file")
             yield Segment(kind, flags, offset, vaddr, filesz)
@@ -114,13 +111,13 @@ class ElfCode:
 
     def sections(self) -> list[Section]:
         """The section headers; none where the file has no table, or a damaged one."""
-        data = self.data
-        if not self.shnum or self.shentsize != SHDR.size or self.shnum > _HEADERS_MAX:
+        data, count, start = self.data, self.ehdr.e_shnum, self.ehdr.e_shoff
+        if not count or self.ehdr.e_shentsize != Shdr.SIZE or count > _HEADERS_MAX:
             return []
-        if self.shoff + self.shnum * SHDR.size > len(data) or self.shstrndx >= self.shnum:
+        if start + count * Shdr.SIZE > len(data) or self.ehdr.e_shstrndx >= count:
             return []
-        raw = [SHDR.unpack_from(data, self.shoff + i * SHDR.size) for i in range(self.shnum)]
-        names_at, names_end = raw[self.shstrndx][4], sum(raw[self.shstrndx][4:6])
+        raw = [Shdr.S.unpack_from(data, start + i * Shdr.SIZE) for i in range(count)]
+        names_at, names_end = raw[self.ehdr.e_shstrndx][4], sum(raw[self.ehdr.e_shstrndx][4:6])
         found = []
         for name, kind, _, vaddr, offset, size, *_ in raw:
             if kind != SHT_NOBITS and offset + size > len(data):
@@ -134,11 +131,11 @@ class ElfCode:
         """(address, size) of the functions in .symtab and .dynsym; size is 0 if not stated."""
         found = set()
         for section in self.sections():
-            count = section.size // SYM.size
+            count = section.size // Sym.SIZE
             if section.kind not in (SHT_SYMTAB, SHT_DYNSYM) or count > _SYMBOLS_MAX:
                 continue
-            table = memoryview(self.data)[section.offset : section.offset + count * SYM.size]
-            for _, info, _, shndx, value, size in SYM.iter_unpack(table):
+            table = memoryview(self.data)[section.offset : section.offset + count * Sym.SIZE]
+            for _, info, _, shndx, value, size in Sym.S.iter_unpack(table):
                 if info & 0xF in (STT_FUNC, STT_GNU_IFUNC) and shndx:
                     found.add((value, size))
         return sorted(found)

@@ -1,56 +1,36 @@
 """Dynamic symbols of an image in memory, as a vDSO is, and a writer of small shared objects.
 
 Names are those of the System V ABI, "Dynamic Linking" and "Object Files". An image in memory is
-read by its dynamic section alone; a malformed one raises ValueError. pyelftools reads files, and is
-slow to import for what every supervised exec needs.
+read by its dynamic section alone; a malformed one raises ValueError.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from struct import Struct, error, pack, unpack_from
+from struct import error, pack, unpack_from
 from typing import Final, NamedTuple
 
-from softsgx.runner.code.elf_code import EHDR as EHDR
-from softsgx.runner.code.elf_code import EM_X86_64 as EM_X86_64
-from softsgx.runner.code.elf_code import ET_DYN as ET_DYN
-from softsgx.runner.code.elf_code import PHDR as PHDR
-from softsgx.runner.code.elf_code import PT_GNU_EH_FRAME as PT_GNU_EH_FRAME
-from softsgx.runner.code.elf_code import PT_LOAD as PT_LOAD
-from softsgx.runner.code.elf_code import SHDR as SHDR
-from softsgx.runner.code.elf_code import SHT_DYNSYM as SHT_DYNSYM
-
-SYMBOL: Final = Struct("<IBBHQQ")
-DYN: Final = Struct("<QQ")
-
-IDENT: Final = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
-PT_DYNAMIC: Final = 2
-PT_NOTE: Final = 4
-PF_R: Final = 4
-PF_RX: Final = 5
-DT_HASH: Final = 4
-DT_STRTAB: Final = 5
-DT_SYMTAB: Final = 6
-DT_STRSZ: Final = 10
-DT_SYMENT: Final = 11
-DT_SONAME: Final = 14
-DT_GNU_HASH: Final = 0x6FFFFEF5
-DT_VERSYM: Final = 0x6FFFFFF0
-DT_VERDEF: Final = 0x6FFFFFFC
-DT_VERDEFNUM: Final = 0x6FFFFFFD
-SHT_PROGBITS: Final = 1
-SHT_STRTAB: Final = 3
-SHT_HASH: Final = 5
-SHT_DYNAMIC: Final = 6
-SHT_NOTE: Final = 7
-SHT_GNU_HASH: Final = 0x6FFFFFF6
-SHT_GNU_VERDEF: Final = 0x6FFFFFFD
-SHT_GNU_VERSYM: Final = 0x6FFFFFFF
-SHF_ALLOC: Final = 2
-SHF_EXECINSTR: Final = 4
-_SHN_UNDEF: Final = 0
-_SHN_ABS: Final = 0xFFF1
-
-
-NT_GNU_BUILD_ID: Final = 3
+from softsgx.image.elf_format import (
+    DT_GNU_HASH,
+    DT_HASH,
+    DT_STRTAB,
+    DT_SYMTAB,
+    EM_X86_64,
+    ET_DYN,
+    IDENT,
+    PF_R,
+    PF_X,
+    PT_DYNAMIC,
+    PT_LOAD,
+    PT_NOTE,
+    SHF_ALLOC,
+    SHN_ABS,
+    SHN_UNDEF,
+    SHT_STRTAB,
+    Dyn,
+    Ehdr,
+    Phdr,
+    Shdr,
+    Sym,
+)
 
 
 class Note(NamedTuple):
@@ -115,12 +95,12 @@ def _notes(image: bytes) -> Iterator[Note]:
 
 
 def _segments(image: bytes) -> Iterator[tuple[int, ...]]:
-    header = EHDR.unpack_from(image)
+    header = Ehdr.S.unpack_from(image)
     if header[0][:7] != IDENT[:7]:
         raise ValueError(f"no 64-bit little-endian ELF image: it begins with {image[:7].hex()}")
     phoff, phnum = header[5], header[10]
     for i in range(phnum):
-        yield PHDR.unpack_from(image, phoff + PHDR.size * i)
+        yield Phdr.S.unpack_from(image, phoff + Phdr.SIZE * i)
 
 
 def defined_symbols(image: bytes) -> list[Symbol]:
@@ -135,13 +115,13 @@ def _defined_symbols(image: bytes) -> Iterator[Symbol]:
     tags: dict[int, int] = {}
     for p_type, _, p_offset, _, _, p_filesz, _, _ in _segments(image):
         if p_type == PT_DYNAMIC:
-            for tag, value in DYN.iter_unpack(image[p_offset : p_offset + p_filesz]):
+            for tag, value in Dyn.S.iter_unpack(image[p_offset : p_offset + p_filesz]):
                 tags.setdefault(tag, value)
     for i in range(_symbol_count(image, tags)):
-        name, info, other, shndx, value, size = SYMBOL.unpack_from(
-            image, tags[DT_SYMTAB] + SYMBOL.size * i
+        name, info, other, shndx, value, size = Sym.S.unpack_from(
+            image, tags[DT_SYMTAB] + Sym.SIZE * i
         )
-        if shndx not in (_SHN_UNDEF, _SHN_ABS):
+        if shndx not in (SHN_UNDEF, SHN_ABS):
             start = tags[DT_STRTAB] + name
             yield Symbol(image[start : image.index(b"\0", start)], info, other, value, size)
 
@@ -197,7 +177,7 @@ class SharedObject:
     def __init__(self, segments: int) -> None:
         """`segments`: program headers besides PT_LOAD, for which room is left."""
         self._phnum = 1 + segments
-        self._content = bytearray(EHDR.size + PHDR.size * self._phnum)
+        self._content = bytearray(Ehdr.SIZE + Phdr.SIZE * self._phnum)
         self._sections = [Section(b"", 0, 0, 0, 0, 0, 0, 0, 0)]
         self._segments: list[tuple[int, Section]] = []
 
@@ -242,20 +222,20 @@ class SharedObject:
         content = self._content + bytes(shoff - len(self._content))
         for s in self._sections:
             address = s.offset if s.flags & SHF_ALLOC else 0
-            content += SHDR.pack(
+            content += Shdr.S.pack(
                 *(names.offset(s.name), s.type, s.flags, address, s.offset, s.size),
                 *(s.link, s.info, s.align, s.entsize),
             )
         assert len(self._segments) + 1 == self._phnum
-        EHDR.pack_into(
-            *(content, 0, IDENT, ET_DYN, EM_X86_64, 1, 0, EHDR.size, shoff, 0, EHDR.size),
-            *(PHDR.size, self._phnum, SHDR.size, len(self._sections), shstrndx),
+        Ehdr.S.pack_into(
+            *(content, 0, IDENT, ET_DYN, EM_X86_64, 1, 0, Ehdr.SIZE, shoff, 0, Ehdr.SIZE),
+            *(Phdr.SIZE, self._phnum, Shdr.SIZE, len(self._sections), shstrndx),
         )
         size = len(content)
-        PHDR.pack_into(content, EHDR.size, PT_LOAD, PF_RX, 0, 0, 0, size, size, 0x1000)
+        Phdr.S.pack_into(content, Ehdr.SIZE, PT_LOAD, PF_R | PF_X, 0, 0, 0, size, size, 0x1000)
         for i, (p_type, s) in enumerate(self._segments, 1):
-            at = EHDR.size + PHDR.size * i
-            PHDR.pack_into(
+            at = Ehdr.SIZE + Phdr.SIZE * i
+            Phdr.S.pack_into(
                 content, at, p_type, PF_R, s.offset, s.offset, s.offset, s.size, s.size, s.align
             )
         return bytes(content)

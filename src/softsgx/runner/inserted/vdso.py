@@ -17,7 +17,7 @@ from hashlib import sha1
 from struct import pack, unpack_from
 from typing import Final, NamedTuple
 
-from softsgx.runner.code.elf_dynamic import (
+from softsgx.image.elf_format import (
     DT_GNU_HASH,
     DT_HASH,
     DT_SONAME,
@@ -28,7 +28,6 @@ from softsgx.runner.code.elf_dynamic import (
     DT_VERDEF,
     DT_VERDEFNUM,
     DT_VERSYM,
-    DYN,
     NT_GNU_BUILD_ID,
     PT_DYNAMIC,
     PT_GNU_EH_FRAME,
@@ -44,7 +43,10 @@ from softsgx.runner.code.elf_dynamic import (
     SHT_NOTE,
     SHT_PROGBITS,
     SHT_STRTAB,
-    SYMBOL,
+    Dyn,
+    Sym,
+)
+from softsgx.runner.code.elf_dynamic import (
     Note,
     SharedObject,
     Strings,
@@ -142,13 +144,13 @@ def _add_symbols(elf: SharedObject, symbols: Sequence[Symbol]) -> None:
     order = {name: at for at, name in enumerate(gnu_hash_order(s.name for s in symbols))}
     symbols = sorted(symbols, key=lambda s: order[s.name])
     strings = Strings()
-    table = bytes(SYMBOL.size)
+    table = bytes(Sym.SIZE)
     for s in symbols:
-        table += SYMBOL.pack(strings.offset(s.name), s.info, s.other, _TEXT, s.value, s.size)
+        table += Sym.S.pack(strings.offset(s.name), s.info, s.other, _TEXT, s.value, s.size)
     soname = strings.offset(SONAME)
     verdef = _verdef(strings)
     dynstr = elf.add(b".dynstr", SHT_STRTAB, strings.data, align=1)
-    dynsym = elf.add(b".dynsym", SHT_DYNSYM, table, link=dynstr, info=1, entsize=SYMBOL.size)
+    dynsym = elf.add(b".dynsym", SHT_DYNSYM, table, link=dynstr, info=1, entsize=Sym.SIZE)
     words = hash_table([b"", *(s.name for s in symbols)])
     hashes = elf.add(b".hash", SHT_HASH, pack(f"<{len(words)}I", *words), link=dynsym, entsize=4)
     gnu = elf.add(
@@ -164,14 +166,14 @@ def _add_symbols(elf: SharedObject, symbols: Sequence[Symbol]) -> None:
         (DT_STRTAB, elf.offset(dynstr)),
         (DT_SYMTAB, elf.offset(dynsym)),
         (DT_STRSZ, len(strings.data)),
-        (DT_SYMENT, SYMBOL.size),
+        (DT_SYMENT, Sym.SIZE),
         (DT_VERSYM, elf.offset(versym)),
         (DT_VERDEF, elf.offset(versions)),
         (DT_VERDEFNUM, 2),
         (0, 0),
     ]
-    data = b"".join(DYN.pack(*tag) for tag in tags)
-    dynamic = elf.add(b".dynamic", SHT_DYNAMIC, data, link=dynstr, entsize=DYN.size)
+    data = b"".join(Dyn.S.pack(*tag) for tag in tags)
+    dynamic = elf.add(b".dynamic", SHT_DYNAMIC, data, link=dynstr, entsize=Dyn.SIZE)
     elf.segment(PT_DYNAMIC, dynamic)
 
 

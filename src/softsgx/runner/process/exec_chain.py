@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from softsgx.image.elf_format import MAGIC
 from softsgx.report.same_file import named_in
 from softsgx.runner.code.elf_check import check_elf
-from softsgx.runner.code.elf_code import MAGIC
 from softsgx.runner.errors import ProgramError
 
 SHELL: Final = "/bin/sh"  # glibc, paths.h, _PATH_BSHELL
