@@ -42,9 +42,9 @@ class SECS(Structure, size=4096, align=4096):
 
 # Where the source page of ECREATE must be zero: the implementation area is reserved there, and so
 # are the CET fields on a part without CET.
-SECS_SOURCE_RESERVED: Final = ((24, 48), (96, 128), (160, 192), (262, 4096))
-SECS_SOURCE_RESERVED_CET: Final = ((33, 48), *SECS_SOURCE_RESERVED[1:])
 SECS_IMPLEMENTATION_AREA: Final = (262, 4096)
+SECS_SOURCE_RESERVED: Final = ((24, 48), (96, 128), (160, 192), SECS_IMPLEMENTATION_AREA)
+SECS_SOURCE_RESERVED_CET: Final = ((33, 48), *SECS_SOURCE_RESERVED[1:])
 
 # What PADDING holds after EINIT: the 352 bytes that a PKCS#1 v1.5 block has in front of the SHA-256
 # hash, namely 00 01, 330 bytes FF, 00 and the DigestInfo prefix of SHA-256.

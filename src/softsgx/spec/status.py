@@ -9,8 +9,7 @@ SGX_BLKSTATE: Final = 3
 SGX_INVALID_MEASUREMENT: Final = 4
 SGX_NOTBLOCKABLE: Final = 5
 SGX_PG_INVLD: Final = 6
-SGX_EPC_PAGE_CONFLICT: Final = 7
-SGX_LOCKFAIL: Final = 7  # the name of code 7 in the first editions of the manual
+SGX_EPC_PAGE_CONFLICT: Final = 7  # SGX_LOCKFAIL in the first editions of the manual
 SGX_INVALID_SIGNATURE: Final = 8
 SGX_MAC_COMPARE_FAIL: Final = 9
 SGX_PAGE_NOT_BLOCKED: Final = 10
@@ -38,11 +37,11 @@ SGX_INVALID_ISVSVN: Final = 64
 SGX_UNMASKED_EVENT: Final = 128
 SGX_INVALID_KEYNAME: Final = 256
 
-# Two names share 7 and 11; the newer name is the one shown.
+# Of the two names of code 11 the one in the error table is shown.
 STATUS_NAMES: Final[dict[int, str]] = {
     value: name
     for name, value in globals().copy().items()
-    if name.startswith("SGX_") and name not in ("SGX_LOCKFAIL", "SGX_PAGE_NOT_TRACKED")
+    if name.startswith("SGX_") and name != "SGX_PAGE_NOT_TRACKED"
 }
 
 
