@@ -162,7 +162,7 @@ def test_entries_from_elsewhere_are_those_of_page_tables(leaf: int, entry: int, 
         asked.append(address)
         return entry
 
-    lp.space.elsewhere = elsewhere
+    lp.space.host_pte = elsewhere
     fault = refused(lp, leaf, PAGE, AEP)
     assert (fault.code, fault.address) == (code, PAGE + 0xFFF)
     assert (asked, lp.space.ptes) == ([PAGE + 0xFFF], {})
@@ -170,7 +170,7 @@ def test_entries_from_elsewhere_are_those_of_page_tables(leaf: int, entry: int, 
 
 def test_the_model_s_own_entries_come_first() -> None:
     t = before(2)
-    t.lp.space.elsewhere = lambda address: pytest.fail(f"asked for {address:#x}")
+    t.lp.space.host_pte = lambda address: pytest.fail(f"asked for {address:#x}")
     t.enter()
     t.lp.load(t.enclave.data[0], 1)
 
@@ -182,7 +182,7 @@ def test_ordinary_memory_in_elrange_from_elsewhere(access: str) -> None:
     t.enter()
     data = t.enclave.data[0]
     t.lp.space.unmap(data)
-    t.lp.space.elsewhere = lambda _address: USED | PTE_W
+    t.lp.space.host_pte = lambda _address: USED | PTE_W
     code = {"load": 0x8005, "store": 0x8007, "fetch": 0x8015}[access]
     with pytest.raises(Fault) as caught:
         t.lp.store(data, b"\1") if access == "store" else getattr(t.lp, access)(data, 1)

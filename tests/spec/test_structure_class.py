@@ -130,8 +130,8 @@ def test_a_field_before_the_start_fails_at_definition() -> None:
 
 
 @pytest.mark.parametrize("offset", [9, 16])
-def test_a_field_behind_the_end_fails_at_definition(offset: int) -> None:
-    message = f"^Bad: fields end at {offset + 8}, behind its 16 bytes"
+def test_a_field_past_the_end_fails_at_definition(offset: int) -> None:
+    message = f"^Bad: fields end at {offset + 8}, past its 16 bytes"
     with pytest.raises(AssertionError, match=message):
 
         class Bad(Structure, size=16):
@@ -139,7 +139,7 @@ def test_a_field_behind_the_end_fails_at_definition(offset: int) -> None:
 
 
 def test_too_long_bytes_fail_at_definition() -> None:
-    with pytest.raises(AssertionError, match=r"^Bad: fields end at 17, behind its 16 bytes"):
+    with pytest.raises(AssertionError, match=r"^Bad: fields end at 17, past its 16 bytes"):
 
         class Bad(Structure, size=16):
             FIRST: bytes = raw(1, 16)

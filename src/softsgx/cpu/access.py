@@ -1,4 +1,4 @@
-"""Access control at address translation: what happens when the TLB has no answer.
+"""Access control at address translation: what happens at a TLB miss.
 
 SDM 3D, 38.3 "Access-control Requirements"; SDM 3A, 4.6 "Access Rights", 4.7 "Page-Fault
 Exceptions". The layers in their order: ordinary paging first, then, for an access from inside to
@@ -68,8 +68,8 @@ _RIGHT_OF: Final = {READ: R, WRITE: W, FETCH: X, SHADOW_READ: 0, SHADOW_WRITE: 0
 
 
 def check_shadow_access(lp: LpState, access: int) -> None:
-    """Refuse what is no access, and a shadow-stack access where instructions that make one are #UD:
-    both are mistakes of the caller."""
+    """Mistakes of the caller: an access of no kind, and a shadow-stack access while no shadow stack
+    is in use, where instructions that make one are #UD."""
     if access not in (SHADOW_READ, SHADOW_WRITE):
         raise ValueError(f"access {access!r}: one of {_KINDS} (mem.tlb) is needed")
     if not (lp.cr4 & CR4_CET and lp.u_cet & SH_STK_EN):
@@ -116,7 +116,7 @@ def fill(lp: LpState, address: int, access: int) -> int:
 
 
 def split_fetch(lp: LpState, address: int, size: int) -> None:
-    """A fetch over the end of ELRANGE, by the reading that judges it before its half inside."""
+    """Refuse a fetch over the end of ELRANGE before its half inside is checked: a reading."""
     if lp.elrange_base <= address < lp.elrange_end < address + size:
         refused = GP("ACCESS.14")  # fetch over the end of ELRANGE (an open reading, off by default)
         if lp.log.on:
@@ -130,8 +130,8 @@ def walk(lp: LpState, address: int, access: int) -> int:
     page = address >> PAGE_SHIFT
     ptes = lp.space.ptes
     pte = ptes.get(page, 0)
-    if not pte and lp.space.elsewhere is not None:
-        pte = lp.space.elsewhere(address)
+    if not pte and lp.space.host_pte is not None:
+        pte = lp.space.host_pte(address)
     if not pte & PTE_P:
         if not canonical(address):
             raise _bad_address(address)
@@ -143,12 +143,12 @@ def walk(lp: LpState, address: int, access: int) -> int:
     if access == FETCH and pte & PTE_NX:
         raise PF(address, "PAGING.04", PFEC_P | PFEC_U | PFEC_I)  # page not executable
     if access & SHADOW and pte & (PTE_W | PTE_D) != PTE_D:
-        # shadow-stack access to a page that is none: R/W = 1 or D = 0
+        # shadow-stack access to a page that is not a shadow-stack page: R/W = 1 or D = 0
         raise PF(address, "PAGING.07", PFEC_P | _PFEC_OF[access])
     used = pte | PTE_A | (PTE_D if access == WRITE else 0)
     if used != pte:
         ptes[page] = used
-        lp.space.changed = True
+        lp.space.digest_stale = True
     return used
 
 
@@ -168,7 +168,7 @@ def supervisor_physical(lp: LpState, address: int, write: bool) -> int:
     used = pte | PTE_A | (PTE_D if write else 0)
     if used != pte:
         lp.space.ptes[address >> PAGE_SHIFT] = used
-        lp.space.changed = True
+        lp.space.digest_stale = True
     return (pte & PTE_PFN_MASK) | (address & PAGE_MASK)
 
 
@@ -204,7 +204,7 @@ def _epcm_rights(lp: LpState, number: int, address: int, access: int) -> int:
         or epcm.secs[number] != lp.secs_page
         or epcm.address[number] != address & ~PAGE_MASK
     ):
-        rule = _why(lp, number, address, access)
+        rule = _unmet(lp, number, address, access)
         if rule:
             raise _violation(lp, address, rule, PFEC_P | PFEC_SGX | _PFEC_OF[access])
         return READ | SHADOW if lp.processor.readings.shadow_stack_pages_readable else SHADOW
@@ -212,9 +212,11 @@ def _epcm_rights(lp: LpState, number: int, address: int, access: int) -> int:
     return word & (R | W | X) | (CLEAN if word & W else 0)
 
 
-def _why(lp: LpState, number: int, address: int, access: int) -> str:
-    """Which requirement the EPCM entry misses, in the order of the manual's list; "" if none:
-    then it is a shadow-stack page, and the access one of those that such a page permits."""
+def _unmet(lp: LpState, number: int, address: int, access: int) -> str:
+    """The first requirement that the EPCM entry does not meet, in the order of the manual's list.
+
+    "" if it meets all: a shadow-stack page, and an access that such a page permits.
+    """
     epcm = lp.processor.epcm
     word = epcm.state[number]
     if not word & VALID:
@@ -233,11 +235,11 @@ def _why(lp: LpState, number: int, address: int, access: int) -> str:
     if word & MODIFIED:
         return "ACCESS.11"  # EPCM: MODIFIED = 1
     if shadow_stack or access & SHADOW:
-        return _why_shadow(lp, shadow_stack, access)
+        return _unmet_by_shadow_stack(lp, shadow_stack, access)
     return "ACCESS.12"  # EPCM: R, W or X does not permit the access
 
 
-def _why_shadow(lp: LpState, shadow_stack: bool, access: int) -> str:
+def _unmet_by_shadow_stack(lp: LpState, shadow_stack: bool, access: int) -> str:
     """Shadow-stack accesses go to shadow-stack pages, and those permit no other but loads."""
     if not shadow_stack:
         return (
@@ -263,23 +265,23 @@ def _stale_narrow(lp: LpState, address: int, page: int, access: int) -> None:
     if entry is None:
         return
     if access == WRITE and entry & CLEAN:
-        # The first write walks again to set D; should it fault, the translation is gone as well.
+        # The first write walks again to set D; if that faults, the translation is dropped.
         del lp.tlb.entries[page]
         return
     if lp.processor.readings.stale_narrow_rewalks:
         return
     # The fault itself drops the entry, SDM 3A, 4.10.4.1 "Operations that Invalidate TLBs and
-    # Paging-Structure Caches"; so does the AEX that follows.
+    # Paging-Structure Caches"; so will the AEX that follows.
     del lp.tlb.entries[page]
     code = PFEC_P | _PFEC_OF[access]
     try:
         walk(lp, address, access)
     except Fault:
-        return  # the walk refuses as well and says why
+        return  # the caller's walk will raise the same
     if lp.secs is not None and lp.elrange_base <= address < lp.elrange_end:
         number = lp.processor.epc.index((lp.space.lookup(address) & PTE_PFN_MASK) >> PAGE_SHIFT)
         if number < 0:
             return  # not EPC, which the caller refuses
-        _epcm_rights(lp, number, address, access)  # refuses by itself if the EPCM does today
+        _epcm_rights(lp, number, address, access)  # raises if the EPCM denies the access by now
     sgx = PFEC_SGX if lp.processor.readings.stale_narrow_sgx else 0
     raise PF(address, "ACCESS.13", code | sgx)  # only the stale TLB entry denies the access

@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 
 _CLEARED: Final = RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_OF | RFLAGS_RF
 _TEN_ZEROS: Final = (0,) * 10
-_INTERRUPT: Final = -1  # in place of a vector: the event is no exception
+_INTERRUPT: Final = -1  # in place of a vector, where the event is no exception
 # Exceptions of the fault class: the pushed RFLAGS image has RF set.
 _FAULT_CLASS: Final = frozenset(
     {faults.DE, faults.BR, faults.UD, faults.NM, faults.SS, faults.GP, faults.PF}
@@ -86,7 +86,7 @@ class Delivered(NamedTuple):
 def aex(lp: LpState, vector: int, code: int, address: int, *, exception: bool = True) -> Delivered:
     """Leave the enclave because of an event; return what the handler sees.
 
-    An interrupt (`exception` False) may have any vector, also one of an exception.
+    An interrupt (`exception` False) may have any vector, even that of an exception.
     """
     secs = lp.secs
     assert secs is not None
@@ -161,7 +161,7 @@ def _save_extended(memory: PhysicalMemory, frame: tuple[int, ...], xsave: bytes)
 
 
 def _exitinfo(vector: int, exinfo: bool) -> int:
-    """EXITINFO for the event that caused the exit; 0 where the enclave is told nothing."""
+    """EXITINFO for the event that caused the exit; 0 if the event is not reported."""
     kind = REPORTED_ALWAYS.get(vector)
     if kind is None and exinfo:
         kind = EXIT_HARDWARE

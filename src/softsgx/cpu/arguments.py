@@ -1,4 +1,4 @@
-"""Mistakes in what a processor is made of: exceptions that name the argument."""
+"""Checks of the fields of Part and Readings: exceptions that name the field."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def check_types(instance: DataclassInstance) -> None:
-    """Every field has the type of its default; True is no number, and 1 is no truth value."""
+    """Every field has exactly the type of its default: no True for a number, no 1 for a flag."""
     owner = type(instance).__name__
     for field in fields(instance):
         assert field.default is not MISSING

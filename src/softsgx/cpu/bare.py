@@ -55,7 +55,7 @@ class Bare(Ring0):
         """Build an enclave: a TCS and `nssa` SSA pages per thread, one scratch page, `pages` RW.
 
         With `cet`, SECS.CET_ATTRIBUTES, each thread has a PT_SS_REST page for the CET state save
-        area and a PT_SS_FIRST page as shadow stack behind its SSA. `secs` and `tcs` override fields
+        area and a PT_SS_FIRST page as shadow stack after its SSA. `secs` and `tcs` override fields
         of the source pages. All pages are mapped RWX in the page tables of the processor's first
         address space, shadow-stack pages as such.
         """

@@ -25,7 +25,7 @@ class BareEnclave:
     """An enclave built by `Bare`, and the code inside it. Addresses are linear addresses.
 
     `tcs` lists the TCS pages, `scratch` a page for SECINFO operands, `data` the RW pages, `heap`
-    the first address behind them.
+    the first address after them.
     """
 
     bare: Ring0

@@ -3,8 +3,8 @@
 What the listings test under CPUID.12H.1:EAX[6] is numbered here once, as rule CET, leaf by leaf in
 the manual's order. A part has shadow stacks and indirect-branch tracking together (`Part.cet`).
 
-State outside and inside is IA32_U_CET and SSP of the logical processor. Inside they are the
-enclave's: entry makes IA32_U_CET from SECS.CET_ATTRIBUTES, AEX saves SSP and the tracker in the
+The CET state is IA32_U_CET and SSP of the logical processor. Inside they are the enclave's: entry
+makes IA32_U_CET from SECS.CET_ATTRIBUTES, AEX saves SSP and the tracker in the
 16-byte frame CSSA of the CET state save area, which lies in a PT_SS_REST page, EEXIT and AEX leave
 SSP in TCS.PREVSSP for the next EENTER. SDM 3D, EENTER, ERESUME, EEXIT, 40 "Enclave Exiting Events".
 """
@@ -121,7 +121,7 @@ def check_eadd_page(secs: Secs, linaddr: int, flags: int, content: bytes) -> Non
     if _first_or_last(secs, linaddr):
         raise GP("CET.10")  # EADD: shadow-stack page first or last in ELRANGE
     if any(content[: PAGE_SIZE - 8]):
-        raise GP("CET.11")  # EADD: shadow-stack page not zero in front of its last 8 bytes
+        raise GP("CET.11")  # EADD: shadow-stack page not zero before its last 8 bytes
     last = int.from_bytes(content[PAGE_SIZE - 8 :], "little")
     if flags & PT_MASK == SS_FIRST:
         if last != restore_token(linaddr, bool(secs.ATTRIBUTES & ATTR_MODE64BIT)):
@@ -172,7 +172,7 @@ def check_eaccept_tcs(tcs: TCS) -> None:
 
 
 def check_enclu(lp: LpState) -> None:
-    """ENCLU other than ERESUME is no ENDBRANCH. Asked only while the tracker waits for one."""
+    """ENCLU other than ERESUME is no ENDBRANCH. Called only while the tracker waits for one."""
     if lp.u_cet & ENDBR_EN and not lp.u_cet & U_CET_SUPPRESS and lp.cr4 & CR4_CET:
         if lp.u_cet & LEG_IW_EN:
             raise Unmodelled("ENCLU without ENDBRANCH under a legacy code page bitmap")
@@ -183,7 +183,7 @@ def check_enclu(lp: LpState) -> None:
 
 
 def check_entry(lp: LpState, secs: Secs, tcs: TCS, index: int) -> CetState:
-    """EENTER and ERESUME, behind the test of TCS.STATE; AEX will save to CET frame `index`.
+    """EENTER and ERESUME, after the test of TCS.STATE; AEX will save to CET frame `index`.
 
     The state is that of EENTER: SSP from TCS.PREVSSP, the tracker idle.
     """
@@ -230,7 +230,7 @@ def check_save_area(lp: LpState, secs: Secs, tcs: TCS, index: int) -> int:
 
 
 def check_resume(lp: LpState, secs: Secs, tcs: TCS) -> CetState:
-    """ERESUME: as for an entry, with SSP and tracker from the frame that the AEX filled."""
+    """ERESUME: the tests of an entry, but SSP and tracker from the frame that the AEX filled."""
     state = check_entry(lp, secs, tcs, tcs.CSSA - 1)
     if not state.save_area:
         return state
@@ -251,13 +251,13 @@ def check_resume(lp: LpState, secs: Secs, tcs: TCS) -> CetState:
 
 
 def load(lp: LpState, state: CetState) -> None:
-    """Entry: save the enclosing program's CET state, load the enclave's."""
+    """Entry: save the program's CET state, load the enclave's."""
     lp.outside_cet = (lp.u_cet, lp.ssp)
     lp.u_cet, lp.ssp, lp.cet_save_area = state
 
 
 def save_at_aex(lp: LpState) -> None:
-    """AEX: SSP and tracker to the CET frame, SSP to TCS.PREVSSP; the enclosing program's state."""
+    """AEX: SSP and tracker to the CET frame, SSP to TCS.PREVSSP; restore the program's state."""
     if lp.cet_save_area:
         track = IB_TRACKER if lp.u_cet & U_CET_TRACKER else 0
         track |= IB_SUPPRESS if lp.u_cet & U_CET_SUPPRESS else 0
@@ -269,7 +269,7 @@ def save_at_aex(lp: LpState) -> None:
 
 
 def leave_by_eexit(lp: LpState) -> None:
-    """EEXIT: SSP to TCS.PREVSSP; the enclosing program's state, which must go on at ENDBRANCH."""
+    """EEXIT: SSP to TCS.PREVSSP; restore the program's state, and wait for its ENDBRANCH."""
     _record_ssp(lp)
     _restore_outside(lp)
     if lp.cr4 & CR4_CET and lp.u_cet & ENDBR_EN:

@@ -3,7 +3,7 @@
 SDM 3D, 41.1.5 "Concurrent Operation Restrictions".
 
 A leaf that runs in a task claims the resources `spec.concurrency` lists for it, yields one point,
-runs its body, releases. A body asks `lp.busy` at the place where its operation listing tests for
+runs its body, releases. A body tests `lp.busy` at the place where its operation listing tests for
 the conflict, so that the refusal keeps its place in the order of checks.
 """
 
@@ -51,7 +51,7 @@ def busy_bits(lp: LpMemory, leaf: str, user: bool) -> int:
 
 
 def claim(lp: LpMemory, leaf: str, user: bool) -> tuple[int, Held, int]:
-    """Take what `leaf` locks: busy bits, what is held, and the EPC page the leaf is about.
+    """Take what `leaf` locks. Returns busy bits, what is held now, and the page of its point.
 
     If anything is busy nothing is held. The page is that of the first operand, -1 if there is none.
     """
@@ -102,7 +102,7 @@ def release(lp: LpMemory, held: Held) -> None:
 
 
 def _resolved(lp: LpMemory, resolve: _Resolver, user: bool) -> int:
-    """EPC page number of a leaf's operand; -1 if the operand leads to none (the body will say)."""
+    """EPC page number of a leaf's operand; -1 if it leads to none, which the body refuses."""
     try:
         return resolve(lp, user)
     except Fault:

@@ -85,7 +85,7 @@ def check_tcs(lp: LpState, tcs: TCS, secs: Secs) -> None:
 
 
 def check_bases(rip: int, fsbase: int, gsbase: int) -> None:
-    """The tests on where execution goes on, and on FS and GS."""
+    """The tests on the address where execution goes on, and on the bases of FS and GS."""
     if not canonical(rip):
         raise GP("ENTRY.11")  # entry or resume address not canonical
     if not canonical(fsbase):
@@ -101,10 +101,10 @@ def check_inactive(tcs: TCS) -> None:
 
 
 def tcs_operand(lp: LpState, rbx: int, rcx: int, rule: str) -> int:
-    """EPC page of the TCS at RBX, by the page tables; not EPC is `rule`. RCX is the AEP.
+    """Translate RBX to the EPC page of the TCS; not EPC is refused by `rule`. RCX is the AEP.
 
-    Paging judges one access to the last byte of the page, a write: measured on silicon. So a TCS
-    that is mapped read-only cannot be entered, and its page is dirty afterwards.
+    To paging this is one write, to the last byte of the page: measured on silicon. So a TCS that is
+    mapped read-only cannot be entered, and its page is dirty afterwards.
     """
     readings = lp.processor.readings
     wanted = PTE_WRITE_DONE if readings.tcs_written else PTE_READ_DONE
@@ -116,12 +116,12 @@ def tcs_operand(lp: LpState, rbx: int, rcx: int, rule: str) -> int:
     if page < 0:
         raise tcs_refusal(lp, rbx, rule)
     if not readings.aep_before_tcs and not canonical(rcx):
-        raise GP("ENTRY.15")  # RCX (AEP) not canonical, tested behind the page (an open reading)
+        raise GP("ENTRY.15")  # RCX (AEP) not canonical, tested after the page (an open reading)
     return page
 
 
 def tcs_refusal(lp: LpState, rbx: int, rule: str) -> Fault:
-    """The #PF of a page at RBX that paging permits, and that is no TCS to enter."""
+    """The #PF for an RBX that paging permits, but where no TCS can be entered."""
     readings = lp.processor.readings
     address = rbx | PAGE_MASK if readings.tcs_last_byte else rbx
     return PF(address, rule, ENCLU_PFEC_W if readings.tcs_written else ENCLU_PFEC)
@@ -136,7 +136,7 @@ def check_frame(lp: LpState, secs: Secs, address: int) -> tuple[int, ...]:
     """Test the pages of the frame that AEX will write; their physical page addresses.
 
     Tested and cached are the pages of the XSAVE region and the page of GPRSGX, which is last in the
-    result (MISC lies in it, too). A frame may be huge; pages between them are of no account.
+    result (MISC lies in it, too). A frame may be huge; the pages between are not tested.
     """
     last = secs.SSAFRAMESIZE - 1
     if last == 0:
@@ -176,7 +176,7 @@ def _frame_page(lp: LpState, secs: Secs, address: int) -> int:
         and epcm.secs[page] == secs.page
     ):
         return frame
-    # Something is wrong: say what, in the order of the listing.
+    # Some test fails: find the first, in the order of the listing.
     if not word & VALID:
         raise PF(address, "FRAME.02", ENCLU_PFEC_W)  # SSA page, EPCM: VALID = 0
     if word & BLOCKED:
@@ -251,7 +251,7 @@ def enter(
     lp.ssa_frame = frame
     lp.epoch = tracking.enter(secs)
     if not processor.readings.late_entry_counts:
-        secs.entries += 1  # only that reading tells entries apart
+        secs.entries += 1  # only this reading needs to tell entries apart
         lp.entry = secs.entries
     lp.flush_tlb("ERESUME" if resumed else "EENTER")
     if lp.log.on:

@@ -39,7 +39,7 @@ class Epcm:
     def __init__(self, pages: int, log: Log) -> None:
         self.pages = pages
         self.log = log
-        self.generation = 0  # changes with every change of an entry; no state
+        self.generation = 0  # counts changes of entries; not part of the state
         self.cause: tuple[int, str] = (0, "")  # logical processor and leaf, for events
         # Block number -> None, in order of first use (a dict, for its order).
         self._touched: dict[int, None] = {}

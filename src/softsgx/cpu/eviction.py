@@ -25,7 +25,7 @@ def _nonce(version: int) -> bytes:
 
 
 def fresh_version(processor: Package) -> int:
-    """A VA slot value that was never used before; never small, so that EDBGRD sees it as used."""
+    """A VA slot value that was never used before; above 7, which EDBGRD reports as used."""
     version = processor.next_version << 3
     processor.next_version += 1
     return version
@@ -58,10 +58,10 @@ def unseal(
 
 
 def pcmd_metadata(flags: int) -> bytes:
-    """What of the PCMD that EWB writes is bound by the MAC besides ENCLAVEID."""
+    """The PCMD bytes bound by the MAC, as EWB writes them: SECINFO and the reserved bytes."""
     return _METADATA.pack(flags)
 
 
 def stored_metadata(pcmd: bytes) -> bytes:
-    """The same of a PCMD in memory: its SECINFO and its reserved bytes, whatever they hold now."""
+    """The same bytes of a PCMD in memory, whatever they hold now."""
     return pcmd[:64] + pcmd[72:112]

@@ -1,4 +1,4 @@
-"""ENCLS, ENCLU, ENCLV: the tests in front of every leaf, the dispatch, what happens behind it.
+"""ENCLS, ENCLU, ENCLV: the tests before a leaf, its dispatch, and what becomes of its result.
 
 SDM 3D, ENCLS, ENCLU, ENCLV. The functions here are the methods of `LogicalProcessor`.
 
@@ -137,7 +137,9 @@ def _enclu_start(
 
 def _enclu_checks(lp: LpMemory, leaf: int, cpl: int) -> tuple[str, Body]:
     """The tests one by one, in the order of the listing."""
-    if lp.u_cet & U_CET_TRACKER and not (leaf & MASK32 == ERESUME and _eresume_may_wait(lp, cpl)):
+    if lp.u_cet & U_CET_TRACKER and not (
+        leaf & MASK32 == ERESUME and _eresume_is_endbranch(lp, cpl)
+    ):
         cet.check_enclu(lp)
     if lp.cr0 & _ENCLU_CR0 != _ENCLU_CR0_OK or cpl != 3:
         _enclu_mode_checks(lp, cpl)
@@ -160,8 +162,8 @@ def _enclu_checks(lp: LpMemory, leaf: int, cpl: int) -> tuple[str, Body]:
     return entry
 
 
-def _eresume_may_wait(lp: LpMemory, cpl: int) -> bool:
-    """Whether ERESUME may stand where the tracker waits: at CPL 3 with CR0.TS = 0."""
+def _eresume_is_endbranch(lp: LpMemory, cpl: int) -> bool:
+    """Whether ERESUME counts as the ENDBRANCH the tracker waits for: at CPL 3 with CR0.TS = 0."""
     return cpl == 3 and not lp.cr0 & CR0_TS
 
 
@@ -190,7 +192,7 @@ def _enclu_mode_checks(lp: LpMemory, cpl: int) -> None:
 
 
 def _refuse_operands(lp: LpMemory, leaf: object, rbx: object, rcx: object, rdx: object) -> None:
-    """Say which operand is no register value, or that a leaf is in flight."""
+    """Raise for the operand that is no register value, or because a leaf is in flight."""
     for name, value in (("leaf", leaf), ("rbx", rbx), ("rcx", rcx), ("rdx", rdx)):
         if not isinstance(value, int):
             raise TypeError(f"{name}: {value!r} is not an integer")
@@ -303,13 +305,13 @@ def _in_flight(
         if lp.processor.claims is not claims:
             raise RuntimeError(f"{name}: the processor was restored while the leaf was in flight")
         if not busy and claim_moved(lp, name, user, held):
-            # A PTE or a PAGEINFO was changed meanwhile: what the body will work on is another page.
+            # A PTE or a PAGEINFO was changed meanwhile: the body will work on another page.
             release(lp, held)
             busy, held, _ = claim(lp, name, user)
         lp.busy = busy
         return _execute(lp, name, body, rbx, rcx, rdx)
     finally:
-        # A restore of the processor has forgotten this leaf: there is nothing to give back.
+        # After a restore of the processor the claims are others: there is nothing to release.
         if lp.processor.claims is claims:
             lp.in_flight = False
             release(lp, held)

@@ -1,4 +1,4 @@
-"""RDMSR and WRMSR of the registers that SGX has. SDM 3D, 42.2 "IA32_FEATURE_CONTROL"; SDM 4.
+"""RDMSR and WRMSR of the registers that concern SGX. SDM 3D, 42.2 "IA32_FEATURE_CONTROL"; SDM 4.
 
 The functions here are methods of `LogicalProcessor`.
 """

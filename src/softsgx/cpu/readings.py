@@ -1,7 +1,7 @@
 """Open readings of the manual, each a switch.
 
 Where the manual is silent or contradicts itself and a test could tell the readings apart, the
-choice is a field here: its default is what the model does, `why` says on what ground. What has been
+choice is a field here: its default is what the model does, `why` gives the reason. What has been
 measured on a processor is marked so: microcode of another part may still differ, hence the switch.
 docs/readings.md is generated from this file.
 """
@@ -40,7 +40,7 @@ class Readings:
     )
     emodpe_needs_read: bool = _switch(
         False,
-        "EMODPE of a page whose EPCM.R is 0 gives #PF. Labelled a read as well; the listing tests "
+        "EMODPE of a page whose EPCM.R is 0 gives #PF. As for EACCEPT; but the listing tests "
         "R only to refuse W without R.",
     )
     secinfo_state_bits_reserved: bool = _switch(
@@ -61,7 +61,7 @@ class Readings:
         "EACCEPT of a TCS with CSSA = NSSA = 0 gives #GP(0), since the operation listing refuses "
         "CSSA >= NSSA. But the tests of Intel's enclave memory manager (intel/linux-sgx, "
         "external/sgx-emm/api_tests, test_sgx_mm_types) make a page of zeroes a TCS and require "
-        "success, and Intel states that they pass on hardware. Nothing tells of CSSA above 0, "
+        "success, and Intel states that they pass on hardware. Nothing is known of CSSA above 0, "
         "which is refused; EENTER tests both in any case.",
     )
     eld_checks_secs: bool = _switch(
@@ -88,7 +88,7 @@ class Readings:
     )
     xsave_end_inclusive: bool = _switch(
         False,
-        "Entry also tests the page behind an XSAVE region that ends exactly on a page boundary. "
+        "Entry also tests the page after an XSAVE region that ends exactly on a page boundary. "
         "The handling of the boundary is not spelled out.",
     )
     einit_attribute_code: int = _switch(
@@ -120,8 +120,8 @@ class Readings:
     # Tracking
     etrack_needed_when_empty: bool = _switch(
         True,
-        "EWB and EACCEPT ask for an ETRACK even if no processor is inside. Listings know no "
-        "exception.",
+        "EWB and EACCEPT ask for an ETRACK even if no processor is inside. The listings have "
+        "no exception.",
     )
     late_entry_counts: bool = _switch(
         True,
@@ -181,7 +181,7 @@ class Readings:
     aep_before_tcs: bool = _switch(
         True,
         "EENTER and ERESUME test that the AEP is canonical before they translate RBX. The listing "
-        "has it behind the test that RBX lies in the EPC.",
+        "has it after the test that RBX lies in the EPC.",
         measured=EMERALD_RAPIDS,
     )
     nonepc_in_elrange_sgx: bool = _switch(
@@ -206,7 +206,7 @@ class Readings:
         "A fetch over the end of ELRANGE gives #GP(0) even if the half inside is not executable. "
         "The manual names the #GP(0) without an order; but the length of an instruction is not "
         "known before its first bytes are, so their #PF comes first. Concerns `fetch`, which is "
-        "told a size; engines decode.",
+        "given a size; engines decode.",
     )
     sgx1_violation_is_gp: bool = _switch(
         True,
@@ -258,7 +258,7 @@ class Readings:
     ecreate_measures_bitmap: bool = _switch(
         True,
         "The ECREATE record holds CET_LEG_BITMAP_OFFSET at bytes 20 to 27. The listing stores it "
-        "and in its next line clears from byte 20 on; that line means the bytes behind it.",
+        "and in its next line clears from byte 20 on; that line means the bytes after it.",
     )
 
     def __post_init__(self) -> None:

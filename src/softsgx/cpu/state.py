@@ -161,7 +161,7 @@ class Package:
     def snapshot(self) -> Snapshot:
         """The whole state; restoring it any number of times gives the same machine.
 
-        Of address spaces those that a processor is in, and `space`; others are their owner's.
+        It covers `space` and the address spaces that processors are in; others are their owner's.
         """
         self._refuse_in_flight("snapshot")
         return Snapshot(
@@ -183,7 +183,7 @@ class Package:
         """Go back to a snapshot of this processor; leaves in flight are forgotten."""
         if image.shape != (self.epc.sections, len(self.lps)):
             raise ValueError("restore: the snapshot is of a processor with another EPC or more LPs")
-        self.claims = {}  # another one, so that a leaf in flight can tell (`execute`)
+        self.claims = {}  # a new dict: so a leaf in flight notices (`execute`)
         self.memory.restore(image.memory)
         self.epcm.restore(image.epcm)
         self.secs = {s.page: s for s in map(Secs.restored, image.secs)}
@@ -198,9 +198,9 @@ class Package:
     def fingerprint(self) -> int:
         """A 64-bit hash of the whole architectural state; equal states give equal hashes.
 
-        Address spaces count as they do for a snapshot, and so does who is in which.
+        It covers the address spaces of a snapshot, and which processor is in which.
         """
-        # What is mostly empty costs a 0 then.
+        # Tables that are mostly empty stand as 0 while they are.
         state = (
             self.epcm.digest_bytes(),
             self.memory.digest(),
@@ -220,7 +220,7 @@ class Package:
         return int.from_bytes(raw, "little")
 
     def _foreign_spaces(self) -> tuple[tuple[bytes, ...], tuple[int, ...]] | int:
-        """For the fingerprint: address spaces besides `space`, and who is in which; 0 if none."""
+        """For the fingerprint: the address spaces and who is in which; 0 if all are in `space`."""
         first = self.space
         for lp in self.lps:
             if lp.space is not first:

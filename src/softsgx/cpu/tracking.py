@@ -50,15 +50,15 @@ def track(secs: Secs) -> bool:
 def stamp(processor: Package, secs: Secs, page: int) -> None:
     """EBLOCK, EMODPR, EMODT: remember when the page's translations became obsolete."""
     if not processor.readings.etrack_needed_when_empty and not secs.inside:
-        processor.epcm.stamp[page] = 0  # nobody to follow, even for an EACCEPT from inside later
+        processor.epcm.stamp[page] = 0  # nobody inside to wait for, even for a later EACCEPT
         return
     processor.epcm.stamp[page] = secs.EPOCH + 1
     if not processor.readings.late_entry_counts:
         processor.stamp_entries[page] = secs.entries
 
 
-def forget(processor: Package, page: int) -> None:
-    """The page's stamp is of no account any more: it was accepted, or is no page any more."""
+def clear_stamp(processor: Package, page: int) -> None:
+    """The page was accepted, or is freed."""
     processor.epcm.stamp[page] = 0
     processor.stamp_entries.pop(page, None)
 
@@ -74,7 +74,7 @@ def tracked(processor: Package, secs: Secs, page: int) -> bool:
     if not processor.readings.etrack_needed_when_empty and not secs.inside:
         return True
     if age == 1 and not processor.readings.late_entry_counts:
-        # Only those who were inside at the stamp matter; who entered later saw the new EPCM.
+        # Only processors inside at the stamp matter; those that entered later saw the new EPCM.
         before = processor.stamp_entries.get(page, 0)
         return not any(lp.secs is secs and lp.entry <= before for lp in processor.lps)
     return False

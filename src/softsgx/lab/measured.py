@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+from softsgx.cpu.aex_eresume import aex_eresume
 from softsgx.cpu.fault import Fault
-from softsgx.cpu.passing import interrupt_and_resume
 from softsgx.linux.vdso import VDSO_ENCLU
 from softsgx.sim import Steps
 from softsgx.spec import leaves
@@ -153,7 +153,7 @@ def resume_at_once(
         seat = seats.get(lp.id)
         if seat is None or not seat.computing or lp.secs is None:
             return lp.interrupt(vector)
-        if not interrupt_and_resume(lp):
+        if not aex_eresume(lp):
             lp.interrupt(vector)
             try:
                 lp.enclu(leaves.ERESUME, seat.tcs, VDSO_ENCLU)

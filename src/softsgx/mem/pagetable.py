@@ -55,20 +55,20 @@ class AddressSpace:
     """The page tables of one process. `ptes` maps linear page number -> x86 PTE word.
 
     Changing an entry does not touch any TLB; that is the kernel's job, as on a real machine.
-    `elsewhere` gives the entries of memory that a real process has and the model has not, 0 if none
-    is present; with A and D set, since nobody looks at these here.
+    `host_pte` returns the entry of a page that a real process has and the model has not, 0 if there
+    is none. A and D are set in it: the model keeps them for its own entries only.
     """
 
-    __slots__ = ("_digest", "changed", "elsewhere", "generation", "log", "name", "ptes")
+    __slots__ = ("_digest", "digest_stale", "generation", "host_pte", "log", "name", "ptes")
 
     def __init__(self, name: str = "", log: Log | None = None) -> None:
         self.name = name
         self.log = log if log is not None else Log()
         self.ptes: dict[int, int] = {}
-        self.elsewhere: Callable[[int], int] | None = None
-        self.generation = 0  # changes whenever software changes an entry; no state
-        # Set by whoever writes `ptes`, so that the digest is made anew.
-        self.changed = True
+        self.host_pte: Callable[[int], int] | None = None
+        self.generation = 0  # counts changes by software; not part of the state
+        # Set by whatever writes `ptes`: the digest must be computed again.
+        self.digest_stale = True
         self._digest = b""
 
     def map(
@@ -102,14 +102,14 @@ class AddressSpace:
         if self.log.on:
             self.log.emit(PteChanged(self.name, page, self.ptes.get(page, 0), pte))
         self.ptes[page] = pte
-        self.changed = True
+        self.digest_stale = True
         self.generation += 1
 
     def unmap(self, address: int) -> int:
         """Remove the entry of the page at linear `address`; return the old word, 0 if none."""
         page = address >> PAGE_SHIFT
         old = self.ptes.pop(page, 0)
-        self.changed = True
+        self.digest_stale = True
         self.generation += 1
         if old and self.log.on:
             self.log.emit(PteChanged(self.name, page, old, 0))
@@ -126,7 +126,7 @@ class AddressSpace:
         if not pte & PTE_A:
             return False
         self.ptes[page] = pte & ~PTE_A
-        self.changed = True
+        self.digest_stale = True
         self.generation += 1
         return True
 
@@ -137,16 +137,16 @@ class AddressSpace:
     def restore(self, image: dict[int, int]) -> None:
         """Go back to a snapshot."""
         self.ptes = dict(image)
-        self.changed = True
+        self.digest_stale = True
         self.generation += 1
 
     def digest(self) -> bytes:
-        """Eight bytes that stand for all entries; kept until an entry changes."""
-        if self.changed:
+        """Eight bytes that stand for all entries; cached until an entry changes."""
+        if self.digest_stale:
             entries = b"".join(
                 page.to_bytes(8, "little") + pte.to_bytes(8, "little")
                 for page, pte in sorted(self.ptes.items())
             )
             self._digest = blake2b(entries, digest_size=8).digest()
-            self.changed = False
+            self.digest_stale = False
         return self._digest

@@ -1,8 +1,8 @@
 """Physical memory, sparse: a page costs nothing until it is written.
 
-Ordinary RAM and the contents of EPC pages share one store; who may touch which is the access
-check's business, not the store's. Pages are copied on write after a snapshot, so that a snapshot
-costs a dictionary copy however much memory the machine has.
+Ordinary RAM and the contents of EPC pages share one store; the access check decides who may touch
+which. Pages are copied on write after a snapshot, so that a snapshot costs a dictionary copy,
+however much memory the machine has.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class PhysicalMemory:
         self._next = 1  # frame 0 stays unused, so that a zero pfn is always a mistake
 
     def alloc(self, count: int = 1) -> int:
-        """Take `count` consecutive frames of RAM, never given back; return the first pfn."""
+        """Take `count` consecutive frames of RAM, for good; return the first pfn."""
         first = self._next
         if first + count > self.frames:
             raise MemoryError(f"physical memory: {count} frames asked, {self.frames - first} left")
@@ -84,7 +84,7 @@ class PhysicalMemory:
             done += length
 
     def writable(self, pfn: int) -> bytearray | memoryview:
-        """The frame itself, to be changed in place at once; never to keep."""
+        """The frame itself, to be changed in place at once and not to be kept."""
         self._dirty[pfn] = None
         if pfn in self._owned:
             return self.pages[pfn]  # type: ignore[return-value]
@@ -93,7 +93,7 @@ class PhysicalMemory:
         return page
 
     def page_view(self, pfn: int) -> Page:
-        """The frame itself, not a copy: to decode from at once, never to keep or write."""
+        """The frame itself, not a copy: to be decoded at once, neither kept nor written."""
         return self.pages.get(pfn, ZERO_PAGE)
 
     def read_page(self, pfn: int) -> bytes:
@@ -111,7 +111,7 @@ class PhysicalMemory:
         self._dirty[pfn] = None
 
     def clear_page(self, pfn: int) -> None:
-        """Zero a frame; it costs nothing again."""
+        """Zero a frame, and give back the memory that held it."""
         if self.pages.pop(pfn, None) is not None:
             self._owned.discard(pfn)
             self._dirty[pfn] = None

@@ -2,7 +2,7 @@
 
 SDM 1, "Control-flow Enforcement Technology (CET)"; SDM 4 for the MSR; SDM 3D, 38.7 "SGX Enclave
 Control Structure (SECS)" and 38.8 "Thread Control Structure (TCS)". CET_ATTRIBUTES holds bits 5:0
-of IA32_U_CET as the enclave is to run with them.
+of the IA32_U_CET that the enclave runs with.
 """
 
 from typing import Final
@@ -47,6 +47,6 @@ IB_TRACKER: Final = 1 << 1
 def restore_token(linaddr: int, wide: bool) -> int:
     """The RSTORSSP token in the last 8 bytes of the PT_SS_FIRST page at `linaddr`.
 
-    It names the end of the page, and in bit 0 whether the enclave is a 64-bit one.
+    It holds the address of the end of the page; bit 0 is set for a 64-bit enclave.
     """
     return linaddr + 4096 | wide

@@ -2,7 +2,7 @@
 
 SDM 3D, 41.1.5 "Concurrent Operation Restrictions"; later editions have the tables on the page of
 each leaf. A leaf takes a resource concurrently (not listed here), SHARED or EXCLUSIVE; two holders
-conflict unless both are SHARED. A group restricts only against its own members: M, the leaves that
+conflict unless both are SHARED. A group excludes only its own members: M, the leaves that
 change an accepted page; B, measurement and INIT; T, tracking. The result of a conflict is a fault
 (GP) or the code that RAX receives.
 
@@ -16,7 +16,7 @@ from softsgx.spec.status import SGX_ENTRYEPOCH_LOCKED, SGX_EPC_PAGE_CONFLICT
 GP: Final = "#GP(0)"
 SHARED: Final = "shared"
 EXCLUSIVE: Final = "exclusive"
-# Refused while another holds the resource, yet not itself holding it.
+# Refused while another leaf holds the resource, which it does not hold itself.
 REFUSED: Final = "refused"
 
 # Lock kinds: the base lock of an EPC page, and the three groups.
@@ -34,7 +34,7 @@ PARENT: Final = "SECS of RCX"
 OWNER: Final = "SECS of RCX, or RCX itself"
 CURRENT_TCS: Final = "current TCS"
 
-# The names under which a leaf asks whether a resource was busy.
+# In these bits a leaf finds which of its resources were busy (`lp.busy`).
 BUSY_TARGET: Final = 1 << 0
 BUSY_TARGET_M: Final = 1 << 1
 BUSY_SECS: Final = 1 << 2

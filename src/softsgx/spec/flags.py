@@ -14,7 +14,7 @@ from softsgx.spec import attributes, cet, tcs
 
 
 def _named(module: object, prefix: str) -> dict[int, str]:
-    """The constants of a module that are single bits, by the names behind `prefix`."""
+    """Bit -> name, for constants that start with `prefix` and are single bits."""
     constants = {v: n for n, v in vars(module).items() if n.startswith(prefix)}
     return {v: n.removeprefix(prefix) for v, n in constants.items() if not v & (v - 1)}
 

@@ -12,7 +12,7 @@ class SECS(Structure, size=4096, align=4096):
     """What software fills in for ECREATE, and what the processor keeps of an enclave.
 
     SIZE is a power of two of at least 8192 bytes, BASEADDR a multiple of it, SSAFRAMESIZE counts
-    4 KiB pages. The fields behind CONFIGSVN are the implementation area that ECREATE sets up; the
+    4 KiB pages. The fields after CONFIGSVN are the implementation area that ECREATE sets up; the
     manual gives no offsets for it, these are ours (see SECS_SOURCE_RESERVED).
     """
 
@@ -46,8 +46,8 @@ SECS_IMPLEMENTATION_AREA: Final = (262, 4096)
 SECS_SOURCE_RESERVED: Final = ((24, 48), (96, 128), (160, 192), SECS_IMPLEMENTATION_AREA)
 SECS_SOURCE_RESERVED_CET: Final = ((33, 48), *SECS_SOURCE_RESERVED[1:])
 
-# What PADDING holds after EINIT: the 352 bytes that a PKCS#1 v1.5 block has in front of the SHA-256
-# hash, namely 00 01, 330 bytes FF, 00 and the DigestInfo prefix of SHA-256.
+# PADDING after EINIT: the 352 bytes before the SHA-256 hash in a PKCS#1 v1.5 block, namely 00 01,
+# 330 bytes FF, 00 and the DigestInfo prefix of SHA-256.
 PADDING_CONSTANT: Final = (
     b"\x00\x01" + b"\xff" * 330 + bytes.fromhex("003031300d060960864801650304020105000420")
 )

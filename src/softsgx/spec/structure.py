@@ -39,7 +39,7 @@ class Field(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Offset of the first byte behind the field."""
+        """Offset of the first byte after the field."""
         return self.offset + self.width
 
 
@@ -162,7 +162,7 @@ def _gaps(name: str, fields: tuple[Field, ...], size: int) -> tuple[tuple[int, i
         if field.offset > end:
             gaps.append((end, field.offset))
         end = field.end
-    assert end <= size, f"{name}: fields end at {end}, behind its {size} bytes"
+    assert end <= size, f"{name}: fields end at {end}, past its {size} bytes"
     if end < size:
         gaps.append((end, size))
     return tuple(gaps)

@@ -43,7 +43,7 @@ ACCESS_NAMES: Final[dict[int, str]] = {
 
 
 def rights_text(entry: int) -> str:
-    """Rights of a TLB entry as 'rw-', with 's' behind them for a shadow-stack page.
+    """Rights of a TLB entry as 'rw-', followed by 's' for a shadow-stack page.
 
     A writable page whose D bit is still clear shows 'w' too.
     """

@@ -155,7 +155,7 @@ def test_a_pointer_near_null(outside: bool) -> None:
 def test_memory_of_a_real_process_that_is_there_needs_other_rights_only() -> None:
     """The model has no area of it; its page-table entry is all there is to be seen."""
     w = rig()
-    w.mm.space.elsewhere = lambda _address: PTE_P | PTE_U | PTE_A | PTE_D
+    w.mm.space.host_pte = lambda _address: PTE_P | PTE_U | PTE_A | PTE_D
     found = Attempt(w, 0x1000_0000, W, outside=True).refused()
     assert found is not None
     assert isinstance(found.advice, Advice)

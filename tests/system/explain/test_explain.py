@@ -673,7 +673,7 @@ def test_a_tcs_that_cannot_be_one(tcs: int, parts: tuple[str, ...]) -> None:
 def test_a_tcs_in_memory_that_a_real_process_has() -> None:
     """The model's page tables lack it; whoever has them tells (`runner`)."""
     w = explained()
-    w.mm.space.elsewhere = lambda _address: PTE_P | PTE_U | PTE_W | PTE_NX | PTE_A | PTE_D
+    w.mm.space.host_pte = lambda _address: PTE_P | PTE_U | PTE_W | PTE_NX | PTE_A | PTE_D
     run = w.enclave.run()
     run.tcs = 0x1000_0000
     w.do(w.host.enter(w.enclave.entry(store), run, args=8))

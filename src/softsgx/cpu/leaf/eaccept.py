@@ -10,7 +10,7 @@ from softsgx.cpu.operands import (
     tcs_limits_end_in_fff,
     usable_page,
 )
-from softsgx.cpu.tracking import forget, tracked
+from softsgx.cpu.tracking import clear_stamp, tracked
 from softsgx.spec.attributes import ATTR_MODE64BIT
 from softsgx.spec.concurrency import BUSY_TARGET, BUSY_TARGET_M
 from softsgx.spec.epcm import (
@@ -81,7 +81,7 @@ def eaccept(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
     if lp.busy & (BUSY_TARGET | BUSY_TARGET_M):
         raise GP("EACCEPT.18")  # another leaf uses the page
     # The listing tests VALID and ENCLAVESECS again here, for what another processor may have done
-    # since; in the model a leaf that could change them holds the page, and row 18 refused it.
+    # since; in the model a leaf that could change them holds the page: EACCEPT.18.
     if epcm.address[page] != rcx:
         return refuse("EACCEPT.19", SGX_PAGE_ATTRIBUTES_MISMATCH)  # ENCLAVEADDRESS is not RCX
     if (word ^ flags) & EACCEPT_COMPARED:
@@ -95,7 +95,7 @@ def eaccept(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
         _tcs_contents(lp, page, rcx)
 
     epcm.put(page, word & ~(PENDING | MODIFIED | PR))
-    forget(lp.processor, page)
+    clear_stamp(lp.processor, page)
     return SUCCESS
 
 

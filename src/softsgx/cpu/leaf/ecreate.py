@@ -1,4 +1,4 @@
-"""ECREATE, ENCLS leaf 00H: make an SECS page, the birth of an enclave. SDM 3D, ECREATE."""
+"""ECREATE, ENCLS leaf 00H: create an enclave, which is its SECS page. SDM 3D, ECREATE."""
 
 from softsgx.cpu import cet, measurement
 from softsgx.cpu.fault import ENCLS_PFEC, GP, PF

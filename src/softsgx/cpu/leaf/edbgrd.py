@@ -23,7 +23,10 @@ from softsgx.spec.tcs import TCS_CET_SIZE
 
 
 def edbgrd(lp: LogicalProcessor, _rbx: int, rcx: int, _rdx: int) -> Status:
-    """RBX := the 8 bytes at RCX, whatever R, W, X, BLOCKED. Of a VA page: is the slot used?"""
+    """RBX := the 8 bytes at RCX, whatever R, W, X and BLOCKED are.
+
+    Of a slot of a VA page: all ones if it is used, else 0.
+    """
     if rcx & 7:
         raise GP("EDBGRD.01")  # RCX not 8-byte aligned
     page = lp.system_epc_page(rcx)
@@ -44,7 +47,7 @@ def edbgrd(lp: LogicalProcessor, _rbx: int, rcx: int, _rdx: int) -> Status:
     offset = rcx & 4095
     limit = processor.readings.tcs_limit + (TCS_CET_SIZE if processor.part.cet else 0)
     if pt == TCS and offset >= limit:
-        raise GP("EDBGRD.07")  # TCS: offset behind SGX_TCS_LIMIT
+        raise GP("EDBGRD.07")  # TCS: offset not below SGX_TCS_LIMIT
     as_slot = pt == VA or (shadow_stack_type(word) and processor.readings.edbgrd_shadow_stack_as_va)
     if not as_slot and not processor.parent(page).ATTRIBUTES & ATTR_DEBUG:
         raise GP("EDBGRD.08")  # not a debug enclave

@@ -14,7 +14,7 @@ _BY_EEXIT = -1
 
 
 def eexit(lp: LogicalProcessor, rbx: int, _rcx: int, _rdx: int) -> None:
-    """Go on outside at RBX; RCX := AEP. Every other register keeps what the enclave left in it."""
+    """Leave to RBX; RCX := AEP. Every other register keeps what the enclave left in it."""
     if not canonical(rbx):
         raise GP("EEXIT.01")  # RBX (target) not canonical
 

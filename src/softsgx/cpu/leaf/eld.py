@@ -38,9 +38,9 @@ def _conflict(rule: str, codes: bool) -> Status:
 def load_page(
     lp: LogicalProcessor, rbx: int, rcx: int, rdx: int, *, blocked: bool, codes: bool
 ) -> Status:
-    """Decrypt and verify PAGEINFO.SRCPGE into the free EPC page at RCX; the slot at RDX is used up.
+    """Decrypt and verify PAGEINFO.SRCPGE into the free EPC page at RCX; the slot at RDX is cleared.
 
-    `blocked` and `codes` tell the four leaves apart.
+    `blocked` and `codes` distinguish the four leaves.
     """
     if rbx & 31:
         raise GP("ELD.01")  # RBX (PAGEINFO) not 32-byte aligned

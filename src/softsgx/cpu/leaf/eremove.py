@@ -2,7 +2,7 @@
 
 from softsgx.cpu.fault import ENCLS_PFEC, GP, PF, SUCCESS, Status, refuse
 from softsgx.cpu.lp import LogicalProcessor
-from softsgx.cpu.tracking import forget
+from softsgx.cpu.tracking import clear_stamp
 from softsgx.spec.concurrency import BUSY_TARGET
 from softsgx.spec.epcm import MODIFIED, PT_MASK, SECS, TRIM, VA, VALID
 from softsgx.spec.status import SGX_CHILD_PRESENT, SGX_ENCLAVE_ACT
@@ -41,7 +41,7 @@ def eremove(lp: LogicalProcessor, _rbx: int, rcx: int, _rdx: int) -> Status:
         return refuse("EREMOVE.05", SGX_ENCLAVE_ACT)  # a processor is inside the enclave
 
     secs.children -= 1
-    forget(processor, page)
+    clear_stamp(processor, page)
     processor.memory.clear_page(processor.epc.pfn(page))
     epcm.free(page)
     return SUCCESS

@@ -1,4 +1,4 @@
-"""ERESUME, ENCLU leaf 03H: go on where an AEX interrupted. SDM 3D, ERESUME."""
+"""ERESUME, ENCLU leaf 03H: resume a thread that an AEX interrupted. SDM 3D, ERESUME."""
 
 from softsgx.cpu import cet
 from softsgx.cpu.entry import (

@@ -3,7 +3,7 @@
 from softsgx.cpu.eviction import fresh_version, pcmd_metadata, seal
 from softsgx.cpu.fault import ENCLS_PFEC, GP, PF, SUCCESS, Status, inform, refuse
 from softsgx.cpu.lp import LogicalProcessor
-from softsgx.cpu.tracking import forget, tracked
+from softsgx.cpu.tracking import clear_stamp, tracked
 from softsgx.spec.bits import PAGE_SHIFT
 from softsgx.spec.concurrency import BUSY_TARGET, BUSY_VA
 from softsgx.spec.epcm import BLOCKED, PT_MASK, SAVED, SECS, VA, VALID, child_type
@@ -79,7 +79,7 @@ def ewb(lp: LogicalProcessor, rbx: int, rcx: int, rdx: int) -> Status:
     lp.system_write(pcmd_address, PCMD.S.pack(word & SAVED, eid, mac))
     lp.system_write(rbx, linaddr.to_bytes(8, "little"))
     processor.memory.write(slot, version.to_bytes(8, "little"))
-    _forget(lp, page, word)
+    _free(lp, page, word)
     return inform("EWB.17", SGX_VA_SLOT_OCCUPIED) if occupied else SUCCESS  # slot was in use
 
 
@@ -91,17 +91,17 @@ def _content(lp: LogicalProcessor, page: int, word: int) -> bytes | bytearray:
     return processor.memory.page_view(processor.epc.pfn(page))
 
 
-def _forget(lp: LogicalProcessor, page: int, word: int) -> None:
-    """VALID := 0; one child less."""
+def _free(lp: LogicalProcessor, page: int, word: int) -> None:
+    """VALID := 0; the enclave has one child less."""
     processor = lp.processor
     if word & PT_MASK == SECS:
         secs = processor.secs.pop(page)
         if secs.measurement is not None:
-            # SHA-256 in progress cannot be encoded; it waits here under the enclave's id, which no
-            # one can bring back but ELD of this very version.
+            # SHA-256 in progress cannot be encoded. It is kept here under the enclave's id, which
+            # nothing brings back but ELD of this very version.
             processor.hashes[secs.EID] = secs.measurement
     elif child_type(word):
         processor.parent(page).children -= 1
-        forget(processor, page)
+        clear_stamp(processor, page)
     processor.memory.clear_page(processor.epc.pfn(page))
     processor.epcm.free(page)

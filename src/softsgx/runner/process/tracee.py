@@ -73,7 +73,7 @@ class Space:
             # Not the process's own number: its first thread may have ended.
             self.host = HostMemory(self.process.pid, lambda address: enclave_area(mm, address))
             mm.user = LiveUser(self.world, self.host)
-            mm.space.elsewhere = self.host.page_table_entry
+            mm.space.host_pte = self.host.page_table_entry
         return self.host
 
     def mapped_code(self, start: int, end: int, library: bool) -> None:

@@ -189,8 +189,8 @@ def look(
     mm = history.kernel.loaded.get(lp.id)
     vma = mm.vma_lookup(address) if mm is not None else None
     pte = lp.space.lookup(address)
-    if not pte and lp.space.elsewhere is not None:
-        pte = lp.space.elsewhere(address)
+    if not pte and lp.space.host_pte is not None:
+        pte = lp.space.host_pte(address)
     encl = vma.encl if vma is not None else None
     entry = encl.page(address) if encl is not None else None
     number = -1

@@ -1,4 +1,4 @@
-"""AEX and ERESUME in one have the effect of the two, but for the frame; else they are refused."""
+"""AEX and ERESUME in one step: the effect of the two but for the frame, or a refusal."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from softsgx.cpu import Part, Readings
-from softsgx.cpu.passing import interrupt_and_resume
+from softsgx.cpu.aex_eresume import aex_eresume
 from softsgx.spec.cet import SH_STK_EN
 from softsgx.spec.epcm import BLOCKED, R, W
 from softsgx.spec.registers import R8, RSI
@@ -39,7 +39,7 @@ def test_as_aex_and_eresume(late: bool, tracked: bool) -> None:
     for t in (short, full):
         if tracked:
             t.bare.etrack(t.enclave.secs, t.other)
-    assert interrupt_and_resume(short.lp)
+    assert aex_eresume(short.lp)
     full.lp.interrupt()
     full.resume()
     assert state(short) == state(full)
@@ -84,19 +84,19 @@ def test_refused_without_effect(change: Callable[[Thread], None]) -> None:
     t = inside()
     change(t)
     before = t.lp.key()
-    assert not interrupt_and_resume(t.lp)
+    assert not aex_eresume(t.lp)
     assert t.lp.key() == before
 
 
 def test_refused_for_frames_of_several_pages_and_with_aex_notify() -> None:
-    assert not interrupt_and_resume(inside(frame_pages=2).lp)
+    assert not aex_eresume(inside(frame_pages=2).lp)
     notified = inside(attributes=NOTIFY_64, tcs={"FLAGS": TCS_AEXNOTIFY})
-    assert not interrupt_and_resume(notified.lp)
+    assert not aex_eresume(notified.lp)
 
 
 def test_a_thread_with_cet_state_takes_the_long_way() -> None:
     """Its AEX writes PREVSSP and the CET frame, and its ERESUME looks at the page of them."""
     t = inside(part=Part(cet=True), cet=SH_STK_EN)
-    assert not interrupt_and_resume(t.lp)
+    assert not aex_eresume(t.lp)
     plain = inside(part=Part(cet=True))
-    assert interrupt_and_resume(plain.lp)
+    assert aex_eresume(plain.lp)

@@ -1,8 +1,8 @@
-"""An interrupt that returns to the AEP, where ERESUME follows at once: AEX and ERESUME in one.
+"""AEX and ERESUME in one step, for an interrupt whose handler returns to the AEP at once.
 
-What is left of the pair: the translations are gone, and the thread belongs to the epoch of its new
-entry. Registers and extended state come back as they went. The frame is not written, so this is
-for clocks that only count and price; SDM 3D, 40 "Enclave Exiting Events" and ERESUME, do the rest.
+The pair drops the translations and moves the thread to the epoch of its new entry; registers and
+extended state come back as they were. The frame is not written, so this is for clocks that only
+count and price. SDM 3D, 40 "Enclave Exiting Events" and ERESUME.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 _USER: Final = PTE_P | PTE_U
 
 
-def interrupt_and_resume(lp: LpState) -> bool:
-    """Take an interrupt inside and resume. False, and nothing is changed, unless both must succeed.
+def aex_eresume(lp: LpState) -> bool:
+    """Take an interrupt inside and resume. False, and nothing is changed, if ERESUME might fault.
 
-    That is for a thread whose TCS and one-page frame are mapped and in the EPCM as they have to be,
-    without AEX-Notify, while nobody listens. Otherwise use `interrupt` and ERESUME.
+    True only if TCS and a one-page frame are mapped and usable, AEX-Notify is off, and events are
+    not logged. Otherwise execute `interrupt` and ERESUME.
     """
     secs = lp.secs
     if secs is None or lp.in_flight or lp.log.on or not _would_resume(lp):
