@@ -21,10 +21,6 @@ UC_PROT_WRITE: Final = 2
 UC_PROT_EXEC: Final = 4
 UC_PROT_ALL: Final = 7
 
-UC_MEM_READ: Final = 16
-UC_MEM_WRITE: Final = 17
-UC_MEM_FETCH: Final = 18
-
 UC_HOOK_INTR: Final = 1 << 0
 UC_HOOK_MEM_WRITE_PROT: Final = 1 << 8
 UC_HOOK_BLOCK: Final = 1 << 3
@@ -75,12 +71,6 @@ WriteHook = ctypes.PYFUNCTYPE(
     ctypes.c_int64,
     ctypes.c_void_p,
 )
-MmioRead = ctypes.PYFUNCTYPE(
-    ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_void_p
-)
-MmioWrite = ctypes.PYFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p
-)
 
 
 def _library() -> Any:
@@ -98,7 +88,6 @@ def _library() -> Any:
     lib.uc_reg_write.argtypes = (ptr, ctypes.c_int, ptr)
     lib.uc_reg_read.argtypes = (ptr, ctypes.c_int, ptr)
     lib.uc_mem_map_ptr.argtypes = (ptr, u64, size, ctypes.c_uint32, ptr)
-    lib.uc_mmio_map.argtypes = (ptr, u64, size, MmioRead, ptr, MmioWrite, ptr)
     lib.uc_context_alloc.argtypes = (ptr, ptr)
     lib.uc_context_save.argtypes = (ptr, ptr)
     lib.uc_context_restore.argtypes = (ptr, ptr)
@@ -152,15 +141,6 @@ class Uc:
         agrees, the emulator goes on without having written.
         """
         self._check(self.lib.uc_mem_map_ptr(self.handle, physical, size, perms, pointer))
-
-    def map_mmio(self, physical: int, size: int, read: Any, write: Any) -> None:
-        """Accesses to a physical range go to functions: (offset, size[, value])."""
-        on_read = MmioRead(lambda _uc, offset, size, _data: read(offset, size))
-        on_write = MmioWrite(lambda _uc, offset, size, value, _data: write(offset, size, value))
-        self._kept += [on_read, on_write]
-        self._check(
-            self.lib.uc_mmio_map(self.handle, physical, size, on_read, None, on_write, None)
-        )
 
     def hook(self, kind: int, function: Any, data: int = 0, begin: int = 1, end: int = 0) -> None:
         """Install a hook for addresses [begin, end], everywhere if that is empty.

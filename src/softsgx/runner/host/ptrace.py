@@ -27,7 +27,6 @@ _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 
 PTRACE_PEEKDATA: Final = 2
-PTRACE_PEEKUSER: Final = 3
 PTRACE_POKEDATA: Final = 5
 PTRACE_CONT: Final = 7
 PTRACE_SINGLESTEP: Final = 9

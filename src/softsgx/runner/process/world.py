@@ -24,7 +24,7 @@ from softsgx.runner.process.arena import ArenaMemory
 from softsgx.runner.process.hostmem import HostMemory
 from softsgx.runner.process.identity import Identity, identity
 from softsgx.runner.process.tick import Tick
-from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE, ZERO_PAGE
+from softsgx.spec.bits import PAGE_SIZE, ZERO_PAGE
 from softsgx.system.machine import Machine
 
 if TYPE_CHECKING:
@@ -185,7 +185,6 @@ def enclave_area(mm: Mm, address: int) -> bool:
 
 
 __all__ = [
-    "PAGE_SHIFT",
     "SGX_ENCLAVE",
     "SGX_PROVISION",
     "LiveProcess",
