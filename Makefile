@@ -29,10 +29,11 @@ $(STAMP): pyproject.toml requirements/dev.txt tools/make-venv
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-lint: setup  ## formatting, ruff, mypy --strict
+lint: setup  ## formatting, ruff, mypy --strict, dead code
 	@$(BIN)/ruff format --check --quiet . || { echo 'softsgx: lint: not formatted: run make format' >&2; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --strict src tests $(EXTRA)
+	@$(BIN)/python -m tools.dead_code
 
 test: lint  ## everything CI runs: setup, lint, the whole suite
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -q $(PYTEST_ARGS)
