@@ -11,7 +11,7 @@ import pytest
 from softsgx.linux.errno import EINVAL
 from softsgx.linux.process import Thread
 from softsgx.linux.uapi import SgxEnclaveRun
-from softsgx.linux.vdso import Exit, UserHandler, sgx_enter_enclave
+from softsgx.linux.vdso import Exit, UserHandler, fixup_vdso_exception, sgx_enter_enclave
 from softsgx.sim import Steps, run
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.leaves import EENTER, EEXIT, ERESUME
@@ -133,6 +133,11 @@ def test_code_and_address_by_vector(vector: int, coded: bool) -> None:
     assert Script(Exit(ERESUME, vector, 0x18, 0x1234)).call(block) == 0
     assert block.exception_vector == vector
     assert (block.exception_error_code, block.exception_addr) == (0x18 if coded else 0, 0)
+
+
+@pytest.mark.parametrize("vector", sorted(set(range(32)) - set(FIXED_UP)))
+def test_other_vectors_are_signals_even_at_the_enclu(vector: int) -> None:
+    assert fixup_vdso_exception(Machine().thread().thread, vector, 0x18, 0x1234) is None
 
 
 # The user handler

@@ -13,7 +13,7 @@ from softsgx.cpu.aex_eresume import aex_eresume
 from softsgx.cpu.fault import Fault
 from softsgx.linux.vdso import VDSO_ENCLU
 from softsgx.sim import Steps
-from softsgx.spec import leaves
+from softsgx.spec import faults, leaves
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.structure import Structure
 from softsgx.system.enclave import EnclaveThread
@@ -98,11 +98,13 @@ class MeasuredThread(EnclaveThread):
         yield ("ocall", "software", False)
         return (yield from super().ocall(function, *args))
 
-    def _page_fault(self, delivered: Delivered) -> Steps[Signal | None]:
+    def _kernel(self, delivered: Delivered) -> Steps[Signal | None]:
+        if delivered.vector != faults.PF:
+            return (yield from super()._kernel(delivered))
         seat = self.seat
         start = seat.now()
         yield ("fault", ("lp", self.current.cpu), False)
-        signal = yield from super()._page_fault(delivered)
+        signal = yield from super()._kernel(delivered)
         if not seat.changing:
             seat.faults.append(seat.now() - start)
         return signal

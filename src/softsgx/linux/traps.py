@@ -1,4 +1,4 @@
-"""What becomes of an exception of a user program that is no page fault: a signal.
+"""What becomes of an exception of a user program: it is repaired, or a signal.
 
 Linux 6.12, arch/x86/kernel/traps.c and fpu/core.c. The kernel looks at the processor as it finds
 it, and behind an enclave that is the state that AEX leaves. So RIP is the AEP. And of #MF and #XM
@@ -10,8 +10,9 @@ Extended Features"). Whatever the enclave has computed, the program is told FPE_
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from softsgx.linux.fault import do_user_addr_fault
 from softsgx.linux.process import (
     BUS_ADRALN,
     FPE_FLTDIV,
@@ -34,6 +35,12 @@ from softsgx.linux.process import (
     Signal,
 )
 from softsgx.spec import faults
+from softsgx.spec.registers import RIP
+
+if TYPE_CHECKING:
+    from softsgx.cpu.aex import Delivered
+    from softsgx.linux.process import Thread
+    from softsgx.sim import Steps
 
 # DR6. A logical processor of the model has no breakpoint registers: its #DB is of a single step.
 DR_TRAPS: Final = 0xF
@@ -67,6 +74,18 @@ _FCW_FSW: Final = struct.Struct("<HH")
 _MXCSR: Final = struct.Struct("<I")
 _MXCSR_OFFSET: Final = 24
 _MXCSR_MASKS: Final = 7  # the bit of the first mask
+
+
+def user_exception(current: Thread, delivered: Delivered) -> Steps[Signal | None]:
+    """An exception of a user program, whose registers are as the exception left them.
+
+    None if the kernel repaired it, or finds it spurious: the program goes on at RIP. Otherwise its
+    signal, which the vDSO may take instead (`vdso.fixup_vdso_exception`).
+    """
+    if delivered.vector == faults.PF:
+        return (yield from do_user_addr_fault(current, delivered.code, delivered.cr2))
+    lp = current.kernel.lp(current)
+    return do_trap(delivered.vector, delivered.code, lp.regs[RIP], lp.x.legacy)
 
 
 def do_trap(

@@ -46,6 +46,28 @@ class Exit(NamedTuple):
     address: int = 0
 
 
+class FixedUp(NamedTuple):
+    """What the vDSO function finds in RDI, RSI and RDX after an exception at its ENCLU."""
+
+    vector: int
+    error_code: int
+    address: int
+
+
+def fixup_vdso_exception(
+    current: Thread, vector: int, error_code: int, address: int
+) -> FixedUp | None:
+    """An exception at the ENCLU of the vDSO, not repaired; None if it is a signal even there."""
+    if vector not in FIXED_UP:
+        return None
+    tell_vdso(current, vector, error_code, address)
+    return FixedUp(
+        vector,
+        error_code if vector in _WITH_CODE else 0,
+        address if vector == faults.PF else 0,
+    )
+
+
 UserHandler = Callable[["Thread", "SgxEnclaveRun", Exit], "Steps[int]"]
 Enter = Callable[["Thread", int, int], "Steps[Exit]"]
 
@@ -71,10 +93,9 @@ def sgx_enter_enclave(
         end = yield from enter(current, function, run.tcs)
         run.function = end.function
         if end.function != leaves.EEXIT:
-            run.exception_vector = end.vector
-            run.exception_error_code = end.error_code if end.vector in _WITH_CODE else 0
-            run.exception_addr = end.address if end.vector == faults.PF else 0
-            tell_vdso(current, end.vector, end.error_code, end.address)
+            fixed = fixup_vdso_exception(current, end.vector, end.error_code, end.address)
+            assert fixed is not None, f"vector {end.vector} becomes a signal"
+            run.exception_vector, run.exception_error_code, run.exception_addr = fixed
         if handler is None:
             return 0
         answer = yield from handler(current, run, end)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from softsgx.cpu import LogicalProcessor
 from softsgx.cpu.fault import Fault, Status
 from softsgx.events.cpu import InstructionFaulted
-from softsgx.linux.fault import do_user_addr_fault
+from softsgx.linux.traps import user_exception
 from softsgx.linux.vdso import FIXED_UP, VDSO_ENCLU, Exit
 from softsgx.sim import Steps
 from softsgx.spec import faults, leaves
@@ -43,9 +43,13 @@ class EnclaveAbort(Exception):
 
 
 class Suspended(NamedTuple):
-    """Yielded by an operation instead of a point: the kernel did not repair its exception."""
+    """Yielded by an operation instead of a point: the kernel did not repair its exception.
+
+    `signal` is what it comes to if the vDSO does not take it.
+    """
 
     exit: Exit
+    signal: Signal
 
 
 class Ocall(NamedTuple):
@@ -218,15 +222,11 @@ class EnclaveThread:
     def _repair(self, fault: Fault) -> Steps[None]:
         """Deliver an exception. Returns if it may be tried again; suspends the program if not."""
         delivered = self.lp.deliver_fault(fault)
-        code = delivered.code
-        if delivered.vector == faults.PF:
-            signal = yield from self._page_fault(delivered)
-            if signal is None:
-                return
-            code = signal.error_code
-        end = Exit(leaves.ERESUME, delivered.vector, code, delivered.cr2)
-        yield Suspended(end)  # type: ignore[misc]
+        signal = yield from self._kernel(delivered)
+        if signal is not None:
+            end = Exit(leaves.ERESUME, delivered.vector, signal.error_code, delivered.cr2)
+            yield Suspended(end, signal)  # type: ignore[misc]
 
-    def _page_fault(self, delivered: Delivered) -> Steps[Signal | None]:
-        """What the kernel makes of a #PF: None if it repaired it."""
-        return (yield from do_user_addr_fault(self.current, delivered.code, delivered.cr2))
+    def _kernel(self, delivered: Delivered) -> Steps[Signal | None]:
+        """What the kernel makes of an exception: None if it repaired it."""
+        return user_exception(self.current, delivered)

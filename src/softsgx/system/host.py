@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from softsgx.cpu.fault import Fault
 from softsgx.linux import ptrace, syscalls
 from softsgx.linux.events import tell_signal
-from softsgx.linux.fault import do_user_addr_fault
 from softsgx.linux.madvise import sys_madvise
 from softsgx.linux.process import Process, Signal, Thread, refuse_cpu
-from softsgx.linux.traps import do_trap
+from softsgx.linux.traps import user_exception
 from softsgx.linux.uapi import (
     MAP_ANONYMOUS,
     MAP_PRIVATE,
@@ -21,9 +20,9 @@ from softsgx.linux.uapi import (
 )
 from softsgx.linux.vdso import FIXED_UP, VDSO_ENCLU, Exit, UserHandler, sgx_enter_enclave
 from softsgx.sim import Steps
-from softsgx.spec import faults, leaves
+from softsgx.spec import leaves
 from softsgx.spec.bits import PAGE_SHIFT
-from softsgx.spec.registers import RDX, RIP
+from softsgx.spec.registers import RDX
 from softsgx.system.enclave import EnclaveProgram, EnclaveThread, Ocall, Suspended, occupied
 
 if TYPE_CHECKING:
@@ -172,13 +171,8 @@ class HostThread:
             try:
                 return action()
             except Fault as fault:
-                lp = self._lp
-                lp.deliver_fault(fault)
-                if fault.vector != faults.PF:
-                    found = do_trap(fault.vector, fault.code, lp.regs[RIP], lp.x.legacy)
-                else:
-                    code, address = fault.code, fault.address
-                    found = yield from do_user_addr_fault(self.thread, code, address)
+                delivered = self._lp.deliver_fault(fault)
+                found = yield from user_exception(self.thread, delivered)
                 if found is not None:
                     tell_signal(self.thread, found)
                     raise SignalRaised(found) from fault
@@ -235,13 +229,9 @@ class EnclaveEntry:
                 break
             except Fault as fault:
                 delivered = lp.deliver_fault(fault)
-                code, address = delivered.code, delivered.cr2
-                if delivered.vector == faults.PF:
-                    signal = yield from do_user_addr_fault(current, code, address)
-                    if signal is None:
-                        continue
-                    code = signal.error_code
-                return Exit(leaf, delivered.vector, code, address)
+                signal = yield from user_exception(current, delivered)
+                if signal is not None:
+                    return Exit(leaf, delivered.vector, signal.error_code, delivered.cr2)
         stack = self.stacks.setdefault(tcs, [])
         answer = None
         if leaf == leaves.EENTER and tcs in self._answers:
@@ -281,14 +271,10 @@ class EnclaveEntry:
                 stack.pop()
                 return Exit(leaves.EEXIT)
             if isinstance(point, Suspended):
-                end = point.exit
-                if end.vector not in FIXED_UP:
-                    lp = thread.lp
-                    signal = do_trap(end.vector, end.error_code, lp.regs[RIP], lp.x.legacy)
-                    assert signal is not None, f"vector {end.vector} is spurious"
-                    tell_signal(thread.current, signal)
-                    raise SignalRaised(signal)
-                return end
+                if point.exit.vector not in FIXED_UP:
+                    tell_signal(thread.current, point.signal)
+                    raise SignalRaised(point.signal)
+                return point.exit
             if isinstance(point, Ocall):
                 self.requests[tcs] = point
                 return Exit(leaves.EEXIT)
