@@ -45,6 +45,6 @@ ROWS: Final = (
     Row("RBX a kernel address, page-aligned", PF, 7, MAPERR),
     Row("RBX read-only, never touched", PF, 6, ACCERR),
     Row("RBX write-only", PF, 0x8007, ACCERR),
-    Row("RBX behind the last user page", PF, 7, MAPERR),
+    Row("RBX past the last user page", PF, 7, MAPERR),
 )
 ROW: Final = {row.operands: row for row in ROWS}

@@ -56,7 +56,7 @@ def case_id(c: Case) -> str:
 def later(
     first: Case, cases: Sequence[Case], unrelated: Sequence[tuple[str, str]] = ()
 ) -> Iterator[tuple[Case, Spoilt]]:
-    """Every case behind `first` that can be spoilt together with it, and both spoils.
+    """Every case after `first` that can be spoilt together with it, and both spoils.
 
     `unrelated` lists pairs of rules, by prefix, of which the second undoes the first.
     """

@@ -1,7 +1,7 @@
 """A machine in which every leaf succeeds, and can be put in flight on any page.
 
 Tests of what all leaves have in common go through all of them: `attempt` gives the operands with
-which a leaf goes through, `claimed` the EPC pages behind those operands, `holding` puts a leaf in
+which a leaf goes through, `claimed` the EPC pages of those operands, `holding` puts a leaf in
 flight on a page of one's choice. `reset` restores the machine, which costs microseconds.
 """
 
@@ -46,7 +46,7 @@ MODE_CHANGES: Final = ("EENTER", "ERESUME", "EEXIT")
 
 
 class Operands(NamedTuple):
-    """RBX, RCX, RDX, and the EPC page behind each operand that the leaf claims."""
+    """RBX, RCX, RDX, and the EPC page of each operand that the leaf claims."""
 
     rbx: int
     rcx: int
@@ -54,7 +54,7 @@ class Operands(NamedTuple):
     claimed: dict[str, int]
 
     def also(self, operand: str, page: int) -> Operands:
-        """One claim more."""
+        """With one more claim."""
         return self._replace(claimed={**self.claimed, operand: page})
 
 
@@ -103,7 +103,7 @@ class EveryLeaf:
             self.bare.lp.wrmsr(msr, word)
 
     def _enter(self) -> None:
-        """Thread 0 runs on processor 1 behind an AEX, thread 1 on 3; thread 3 was interrupted."""
+        """Thread 0 runs on processor 1 after an AEX, thread 1 on 3; thread 3 was interrupted."""
         kernel, inside, _, other = self.processor.lps
         self.enclave.enter(kernel, 3)
         kernel.interrupt()
@@ -126,7 +126,7 @@ class EveryLeaf:
     # Leaves that succeed
 
     def attempt(self, leaf: str) -> Attempt:
-        """The leaf with operands with which it goes through."""
+        """The leaf with operands with which it succeeds."""
         given = OPERANDS[leaf](self)
         if leaf in ENCLS:
             kernel = self.processor.lps[0]
@@ -135,7 +135,7 @@ class EveryLeaf:
         return Attempt(lp, "enclu", ENCLU[leaf], given.rbx, given.rcx, given.rdx)
 
     def claimed(self, leaf: str) -> dict[str, int]:
-        """The EPC page behind each operand that the leaf claims in `attempt`."""
+        """The EPC page of each operand that the leaf claims in `attempt`."""
         return OPERANDS[leaf](self).claimed
 
     def kernel(self, page: int, rbx: int = 0, rdx: int = 0) -> Operands:
@@ -209,7 +209,7 @@ class EveryLeaf:
     # Leaves in flight
 
     def holding(self, leaf: str, operand: str, page: int) -> tuple[Steps[Status | None], Operands]:
-        """`leaf` with `page` behind `operand` and nothing behind the others; what it claims.
+        """`leaf` with `page` as `operand` and nothing mapped at the others; what it claims.
 
         Only its claims count: most of these would not succeed.
         """
@@ -243,7 +243,7 @@ def steps_of(attempt: Attempt) -> Steps[Status | None]:
 
 
 def in_task(attempt: Attempt) -> Status | None:
-    """Execute an attempt as a task that nobody disturbs."""
+    """Execute an attempt as a task that runs alone."""
     return run_task(steps_of(attempt))
 
 

@@ -1,6 +1,6 @@
 """Builders for tests of keys and reports: an enclave that may ask for every key, and its operands.
 
-The enclave lies behind one logical processor that is inside it. Its pages: the first operand in
+One logical processor is inside the enclave. Its pages: the first operand in
 `data[0]`, then `data[1]`, `data[2]`.
 """
 
@@ -185,7 +185,7 @@ def operand_spoils(
     return [
         Spoil(align, register, move(lambda k, at: at + 8), gp()),
         Spoil(elrange, register, move(lambda k, at: k.lp.elrange_base - 4096), gp(), "below"),
-        Spoil(elrange, register, move(lambda k, at: k.lp.elrange_end), gp(), "behind"),
+        Spoil(elrange, register, move(lambda k, at: k.lp.elrange_end), gp(), "past"),
         Spoil(not_epc, f"{register}-map", map_ram, refused),
         Spoil(op, words, word(drop=VALID), refused, "VALID"),
         Spoil(op, words, word(put=BLOCKED), refused, "BLOCKED"),

@@ -48,7 +48,7 @@ class Trials(NamedTuple, Generic[Trial]):
         ]
 
     def verify_order(self, spoils: Sequence[Spoil[Trial]], first: Spoil[Trial]) -> int:
-        """Run `first` together with every spoil listed behind it; how many pairs there were."""
+        """Run `first` together with every later spoil; how many pairs there were."""
         rest = spoils[spoils.index(first) + 1 :]
         paired = [s for s in rest if s.rule != first.rule and independent(first, s)]
         for second in paired:

@@ -138,7 +138,7 @@ ROWS: list[Row | AccessRow] = [
     AccessRow("ACCESS.01", from_inside(FETCH, OUTSIDE, edmm.not_epc), gp(), "RAM"),
     AccessRow("ACCESS.01", from_inside(FETCH, OUTSIDE, alias), gp(), "EPC"),
     AccessRow("ACCESS.01", from_inside(FETCH, OUTSIDE), gp(), "unmapped"),
-    AccessRow("ACCESS.01", from_inside(FETCH, END, edmm.not_epc), gp(), "behind"),
+    AccessRow("ACCESS.01", from_inside(FETCH, END, edmm.not_epc), gp(), "past"),
     AccessRow("ACCESS.01", from_inside(FETCH, BASE - 1, edmm.not_epc), gp(), "before"),
     *(
         AccessRow("ACCESS.02", build(kind, address), gp(), f"{where} {name} {address:#x}")

@@ -1,4 +1,4 @@
-"""Accesses over a page boundary and over the end of ELRANGE: each part is judged by its own row."""
+"""Accesses over a page boundary and the end of ELRANGE: each part is checked by itself."""
 
 from typing import Final
 
@@ -19,7 +19,7 @@ SIZE: Final = 1 << 15  # an enclave without a hole: its last page ends with ELRA
 END: Final = BASE + SIZE
 LAST: Final = END - PAGE_SIZE
 RAM_PFN: Final = RAM >> 12
-HALVES: Final = b"in front" + b"+ behind"
+HALVES: Final = b"8 before" + b"8 beyond"
 
 
 def full(readings: Readings | None = None) -> tuple[BareEnclave, LogicalProcessor]:
@@ -111,11 +111,11 @@ def test_a_fetch_over_the_start_of_elrange_is_gp() -> None:
 
 
 @pytest.mark.parametrize("gp_first", [False, True])
-@pytest.mark.parametrize("behind", ["mapped", "not mapped"])
-def test_reading_fetch_split_gp_first(gp_first: bool, behind: str) -> None:
+@pytest.mark.parametrize("beyond", ["mapped", "not mapped"])
+def test_reading_fetch_split_gp_first(gp_first: bool, beyond: str) -> None:
     """Neither half may be executed: whose fault it is. The half outside is #GP(0) either way."""
     enclave, lp = full(Readings(fetch_split_gp_first=gp_first))
-    if behind == "mapped":
+    if beyond == "mapped":
         edmm.not_epc(enclave, END)
     assert lp.fetch(END - 8, 8) == bytes(8)
     with pytest.raises(Fault) as caught:
@@ -135,7 +135,7 @@ def test_reading_fetch_split_gp_first(gp_first: bool, behind: str) -> None:
     assert caught.value.rule == "ACCESS.12"
 
 
-def test_a_refused_split_fetch_is_told_once() -> None:
+def test_a_refused_split_fetch_is_logged_once() -> None:
     _, lp = full(Readings(fetch_split_gp_first=True))
     told: list[Event] = []
     lp.log.subscribe(told.append)

@@ -106,7 +106,7 @@ def test_saved_tf_is_0(opt_in: bool) -> None:
 
 @pytest.mark.parametrize("vector", [UD, BP, DB, PF])
 def test_saved_rip_is_where_execution_goes_on(vector: int) -> None:
-    """The faulting instruction, or the one behind a trap: RIP as the event finds it."""
+    """The faulting instruction, or the one after a trap: RIP as the event finds it."""
     t = inside()
     t.lp.deliver(vector)
     assert t.gpr().RIP == INSIDE_RIP

@@ -131,7 +131,7 @@ def test_an_xsave_region_of_several_pages(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_tiles_lie_in_all_pages_of_a_frame() -> None:
-    """GPRSGX is behind them in the last one; no page has to follow another in the EPC."""
+    """GPRSGX follows them in the last one; no page has to follow another in the EPC."""
     t = built(EVERYTHING)
     for number in (0, 2):
         move(t, t.frame(0, number))

@@ -97,7 +97,7 @@ def legacy(t: Thread) -> tuple[int, int, int]:
     ],
 )
 def test_synthetic_x87_and_sse(vector: int, expected: tuple[int, int, int]) -> None:
-    """A pending #MF or #XM must be one that the handler can see, yet tells nothing."""
+    """A pending #MF or #XM must be one that the handler can see, and reveal nothing else."""
     t = inside()
     t.lp.x.legacy = b"\x00" * 24 + b"\xc0\x1f\x00\x00" + b"\xff" * (512 - 28)
     t.lp.deliver(vector)

@@ -227,7 +227,7 @@ LISTING = {
 
 
 @pytest.mark.parametrize("leaf", ENTRIES, ids=name)
-def test_cet_tests_come_behind_the_state_of_the_tcs_in_this_order(leaf: int) -> None:
+def test_cet_tests_come_after_the_state_of_the_tcs_in_this_order(leaf: int) -> None:
     order = LISTING[leaf]
     assert sum(trials(leaf, thread).verify_order(order, first) for first in order) > 5
 

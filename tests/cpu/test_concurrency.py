@@ -64,7 +64,7 @@ def machine() -> EveryLeaf:
 
 
 def outcome_of(attempt: Attempt) -> Outcome:
-    """What an attempt comes to, at once."""
+    """The result of an attempt, executed at once."""
     try:
         status = execute(attempt)
     except Fault as fault:
@@ -79,7 +79,7 @@ def refused(fault: Fault) -> Outcome:
 
 
 def task_of(attempt: Attempt) -> Steps[Outcome]:
-    """What it comes to as a task."""
+    """Its result as a task."""
     try:
         status = yield from steps_of(attempt)
     except Fault as fault:

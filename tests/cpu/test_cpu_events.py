@@ -1,4 +1,4 @@
-"""What a processor tells a listener: each event at one place, once, and nothing to nobody."""
+"""The events of a processor: each is built at one place, once, and only for a listener."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -99,9 +99,7 @@ def test_a_page_fault_of_a_leaf_names_code_and_address(machine: EveryLeaf, run: 
 
 @RUNS
 @pytest.mark.parametrize("leaf", CONCURRENCY)
-def test_a_fault_in_front_of_a_leaf_is_one_event_too(
-    machine: EveryLeaf, leaf: str, run: Run
-) -> None:
+def test_a_fault_before_a_leaf_is_one_event_too(machine: EveryLeaf, leaf: str, run: Run) -> None:
     a = machine.attempt(leaf)
     a.lp.feature_control = 0
     with machine.processor.log.record() as events, pytest.raises(Fault):
@@ -173,7 +171,7 @@ def small() -> tuple[Bare, LogicalProcessor]:
 
 def test_a_translation_is_filled_once_per_miss() -> None:
     bare, lp = small()
-    address = lp.elrange_base + 4 * PAGE_SIZE  # the scratch page is 3, data begins behind
+    address = lp.elrange_base + 4 * PAGE_SIZE  # the scratch page is 3, data begins after it
     page = address >> PAGE_SHIFT
     with bare.processor.log.record() as events:
         lp.load(address, 8)
@@ -202,7 +200,7 @@ def test_operands_of_leaves_fill_no_translation(machine: EveryLeaf) -> None:
     assert not of(TlbFilled, events)
 
 
-def test_entry_and_exit_are_told_in_order() -> None:
+def test_entry_and_exit_are_logged_in_order() -> None:
     bare = Bare(16)
     enclave = bare.enclave()
     lp, tcs, eid = bare.lp, enclave.tcs[0], bare.processor.secs[enclave.secs].EID
@@ -248,7 +246,7 @@ class Built(Exception):
 
 
 def busy_day(lp: LogicalProcessor, bare: Bare) -> None:
-    """Something of everything that is an event when somebody listens."""
+    """At least one of each event."""
     enclave = bare.enclave()
     page = enclave.eaug(enclave.heap)
     enclave.enter()
@@ -272,7 +270,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     monkeypatch.setattr(place, build)
 
 
-def test_nothing_is_built_when_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_event_is_built_without_a_listener(monkeypatch: pytest.MonkeyPatch) -> None:
     bare = Bare(16)
     for place in PLACES:
         forbid(monkeypatch, place)
@@ -280,7 +278,7 @@ def test_nothing_is_built_when_nobody_listens(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_and_everything_when_somebody_does(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+def test_every_event_is_built_for_a_listener(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     bare = Bare(16)
     forbid(monkeypatch, place)
     with bare.processor.log.record(), pytest.raises(Built):

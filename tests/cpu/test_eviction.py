@@ -185,7 +185,7 @@ def test_a_whole_enclave_moves_and_runs_on() -> None:
     used = {enclave.secs, *enclave.pages.values()}
     backings = evict_all(m)
     assert m.bare.processor.secs == {}
-    m.bare.enclave(base=0x10_0000_0000)  # somebody else uses the EPC meanwhile
+    m.bare.enclave(base=0x10_0000_0000)  # another enclave uses the EPC meanwhile
     load_all(m, backings)
     assert used != {enclave.secs, *enclave.pages.values()}
     enclave.resume()

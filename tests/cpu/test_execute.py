@@ -1,4 +1,4 @@
-"""ENCLS, ENCLU, ENCLV in front of every leaf: the checks, their order, and RAX as leaf number."""
+"""ENCLS, ENCLU, ENCLV before a leaf: the checks, their order, and RAX as leaf number."""
 
 from collections.abc import Callable
 from itertools import combinations
@@ -30,7 +30,7 @@ Call = Callable[[], object]
 
 
 class State(NamedTuple):
-    """A processor in front of an instruction: what differs from one that would execute it.
+    """A processor about to execute an instruction: what differs from one that would succeed.
 
     `clear` and `set` are bits of CR0, `control` is IA32_FEATURE_CONTROL; `leaf` and `cpl` are the
     instruction's own if None.
@@ -151,7 +151,7 @@ def test_execute_refuses(row: Row) -> None:
 
 
 @pytest.mark.parametrize("state", [S, U], ids=["encls", "enclu"])
-def test_nothing_else_is_in_the_way(state: State) -> None:
+def test_nothing_else_refuses(state: State) -> None:
     _, call = start(state)
     call()
 
@@ -209,7 +209,7 @@ def test_a_leaf_that_is_not_modelled_says_so() -> None:
 
 @pytest.mark.parametrize("inside", [False, True])
 def test_everifyreport2_may_be_executed_anywhere(inside: bool) -> None:
-    # It passes the test of the mode, and ends where the model has no body for it.
+    # It passes the test of the mode; then the model has no body for it.
     state = State("enclu", leaf=leaves.EVERIFYREPORT2, inside=inside, part=Part())
     with pytest.raises(Unmodelled):
         start(state)[1]()

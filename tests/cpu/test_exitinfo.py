@@ -1,4 +1,4 @@
-"""EXITINFO and EXINFO: what AEX tells the enclave about the event.
+"""EXITINFO and EXINFO: what AEX reports to the enclave about the event.
 
 SDM 3D, 38.9.1.1 "EXITINFO", 38.9.2.1 "EXINFO Structure".
 """

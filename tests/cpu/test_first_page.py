@@ -1,4 +1,4 @@
-"""EPC page 0 is a page like any other: behind every operand, and in the claims.
+"""EPC page 0 is a page like any other: as every operand, and in the claims.
 
 "No page" is -1 in the model; a test for it that also takes the first page, or takes nothing for
 the first page, shows on a machine whose enclave happens to have it.
@@ -71,7 +71,7 @@ def test_a_leaf_goes_through_with_the_first_page(
 def test_an_operand_that_leads_nowhere_claims_no_page(
     leaf: str, register: str, nowhere: int
 ) -> None:
-    """Least of all the first: whoever uses that would be refused for nothing."""
+    """Least of all page 0: a leaf that uses that would be refused without a reason."""
     m = every_leaf()
     moved: dict[str, Any] = {register: nowhere}
     body = steps_of(m.attempt(leaf)._replace(**moved))

@@ -1,4 +1,4 @@
-"""Mistakes of who drives the processor: every one is refused, naming the argument."""
+"""Mistakes of the caller: every one is refused, naming the argument."""
 
 from typing import Any
 

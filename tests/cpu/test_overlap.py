@@ -45,7 +45,7 @@ def result_of(attempt: Attempt) -> str | int:
 
 
 def meets(machine: EveryLeaf, leaf: str, holder: str, operand: str, page: int) -> str | int:
-    """What `leaf` comes to while `holder` is in flight with `page` behind `operand`."""
+    """The result of `leaf` while `holder` is in flight with `page` as its `operand`."""
     machine.reset()
     body, _ = machine.holding(holder, operand, page)
     next(body)
@@ -55,12 +55,12 @@ def meets(machine: EveryLeaf, leaf: str, holder: str, operand: str, page: int) -
 
 
 def on_target(machine: EveryLeaf, leaf: str, holder: str) -> str | int:
-    """What `leaf` comes to while `holder` is in flight on the page in its RCX."""
+    """The result of `leaf` while `holder` is in flight on the page in its RCX."""
     return meets(machine, leaf, holder, RCX, machine.claimed(leaf)[RCX])
 
 
 def conflict(leaf: str) -> str | int:
-    """What a base conflict gives."""
+    """The result of a base conflict."""
     return SGX_EPC_PAGE_CONFLICT if leaf in BY_CODE else "#GP"
 
 
@@ -112,7 +112,7 @@ def test_sgx2_leaves_overlap_with_sgx1_leaves_that_share(machine: EveryLeaf) -> 
 def test_emodpe_and_eacceptcopy_do_not_exclude_eviction(
     machine: EveryLeaf, leaf: str, holder: str
 ) -> None:
-    # Their destination is no base claim; what protects them is that they test it again.
+    # They make no base claim on their destination; that they test it again protects them.
     assert on_target(machine, leaf, holder) == 0
     assert on_target(machine, "EMODPR", holder) == "#GP"
 
@@ -194,7 +194,7 @@ def test_eblock_in_flight_does_not_lock_the_entry_epoch(machine: EveryLeaf) -> N
 
 
 def finish(body: Steps[object]) -> object:
-    """Take the one step behind the point."""
+    """Take the one step after the point."""
     with pytest.raises(StopIteration) as stop:
         next(body)
     return stop.value.value
@@ -275,7 +275,7 @@ def test_a_fault_in_front_of_the_leaf_claims_nothing(machine: EveryLeaf) -> None
 
 
 @pytest.mark.parametrize("leaf", ["EWB", "ELDU", "EADD"])
-def test_a_page_behind_two_operands_is_claimed_once(machine: EveryLeaf, leaf: str) -> None:
+def test_a_page_of_two_operands_is_claimed_once(machine: EveryLeaf, leaf: str) -> None:
     attempt = machine.attempt(leaf)
     page = machine.claimed(leaf)[RDX if leaf != "EADD" else PAGEINFO_SECS]
     body = steps_of(attempt._replace(rcx=machine.bare.address(page)))

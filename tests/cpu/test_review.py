@@ -114,7 +114,7 @@ def test_a_snapshot_of_another_processor_is_refused() -> None:
     ],
 )
 def test_a_callers_mistake_is_named(call: object, says: str) -> None:
-    """Each of these gave a wrong result or an error from far below."""
+    """Each of these gave a wrong result, or an error that did not name the argument."""
     bare = Bare(16)
     bare.processor.space.map(0x1000, 5)
     with pytest.raises((TypeError, ValueError), match=says):

@@ -15,11 +15,11 @@ PAGE = 0x7000_0000
 USED = PTE_P | PTE_U | PTE_A | PTE_D
 KERNEL = 0xFFFF_8000_0000_0000
 BOTH = pytest.mark.parametrize("leaf", ENTRIES.values(), ids=ENTRIES)
-# What the kernel does before the program is told: it faults memory in, and hides its page tables.
+# What the kernel does before it sends a signal: it faults memory in, and hides its page tables.
 KERNELS = (
     "RBX ordinary memory, never touched",
     "RBX a kernel address, page-aligned",
-    "RBX behind the last user page",
+    "RBX past the last user page",
 )
 
 
@@ -30,7 +30,7 @@ def machine(readings: Readings | None = None) -> LogicalProcessor:
 
 
 def operands(lp: LogicalProcessor, row: Row) -> tuple[int, int]:
-    """RBX and RCX, and the page tables of the row. No kernel stands behind them."""
+    """RBX and RCX, and the page tables of the row. There is no kernel."""
     space, ram = lp.space, lp.processor.memory.alloc()
     if "ordinary" in row.operands or row.operands.endswith((" mapped", "write-only")):
         space.map(PAGE, ram)
@@ -42,7 +42,7 @@ def operands(lp: LogicalProcessor, row: Row) -> tuple[int, int]:
         "RBX not canonical": NON_CANONICAL,
         "RBX a misaligned kernel address": KERNEL + 8,
         "RBX a kernel address, page-aligned": KERNEL,
-        "RBX behind the last user page": NON_CANONICAL - PAGE_SIZE,
+        "RBX past the last user page": NON_CANONICAL - PAGE_SIZE,
         "RBX 0": 0,
     }.get(row.operands, PAGE)
     if "not page-aligned" in row.operands:
@@ -85,7 +85,7 @@ def test_other_leaves_are_gp_whatever_the_operands(leaf: int, rbx: int) -> None:
 
 @BOTH
 def test_a_tcs_mapped_read_only_cannot_be_entered(leaf: int) -> None:
-    """Users were bitten: it entered here, and died on hardware."""
+    """A program entered here that died on hardware."""
     t = before(leaf)
     t.enclave.map(t.rbx, t.tcs_page, write=False)
     fault = refused(t.lp, leaf, t.rbx, t.rcx)
@@ -137,7 +137,7 @@ def test_a_refusal_by_the_epcm_names_the_same_byte(leaf: int, last: bool) -> Non
 @BOTH
 @pytest.mark.parametrize("first", [True, False])
 def test_reading_aep_before_tcs(leaf: int, first: bool) -> None:
-    """The AEP behind the page: then what is not mapped, or not EPC, is told first."""
+    """The AEP after the page: then a page not mapped, or not EPC, is refused first."""
     lp = machine(Readings(aep_before_tcs=first))
     rbx, rcx = operands(lp, ROW["RBX ordinary memory, RCX (AEP) not canonical"])
     assert refused(lp, leaf, rbx, rcx).vector == (GP if first else 14)

@@ -189,7 +189,7 @@ def test_no_snapshot_while_a_leaf_is_in_flight() -> None:
 
 
 def test_a_restore_forgets_a_leaf_in_flight() -> None:
-    """And when that leaf is closed later, it takes nothing from who holds the page now."""
+    """And when that leaf is closed later, it releases nothing that another holds now."""
     m = paged()
     lp, image = m.bare.lp, m.bare.processor.snapshot()
     rcx = m.bare.address(m.page)

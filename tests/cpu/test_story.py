@@ -57,7 +57,7 @@ def test_restricting_a_page_while_another_processor_still_writes_it() -> None:
     assert write(b, heap, b"late B") == 0
     assert a.load(heap, 6) == b"late B"
 
-    # A must not yet believe in the restriction: EACCEPT verifies, and finds no ETRACK at all.
+    # A must not yet rely on the restriction: EACCEPT verifies, and finds no ETRACK at all.
     assert enclave.eaccept(heap, REG | PR | R, a) == SGX_PAGE_NOT_TRACKED
 
     # ETRACK: from now on the processor counts who of those inside has not left yet: A and B. A

@@ -58,7 +58,7 @@ def evicted(kind: str = "REG") -> Load:
 
 
 def other_page(load: Load) -> Backing:
-    """Another page of the enclave, evicted to the slot behind."""
+    """Another page of the enclave, evicted to the next slot."""
     m = load.m
     other = m.enclave.pages[m.enclave.data[1]]
     m.fill(other, pattern(2))

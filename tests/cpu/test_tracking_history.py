@@ -1,7 +1,7 @@
 """Tracking against a history: epochs must answer as a model that remembers who was inside when.
 
 The model has no epochs. It keeps, for every stamped page, who was inside at the stamp and who at
-the first ETRACK behind it, and strikes out whoever leaves. Verified after every step: the status of
+the first ETRACK after it, and removes each that leaves. Verified after every step: the status of
 ETRACK, and for every page whether it is tracked. Not verified: that EWB and EACCEPT ask (see
 test_tracking_consequences).
 """

@@ -24,7 +24,7 @@ BOTH = pytest.mark.parametrize("switch", [True, False])
 @BOTH
 @STAMPED
 def test_reading_etrack_needed_when_empty(by: str, switch: bool) -> None:
-    """Stamped with nobody inside: whoever enters later has seen the new EPCM entry."""
+    """Stamped with nobody inside: a thread that enters later has seen the new EPCM entry."""
     m = machine_with(Readings(etrack_needed_when_empty=switch))
     stamp, asks = STAMPS[by]
     stamp(m)
@@ -38,7 +38,7 @@ def test_reading_etrack_needed_when_the_enclave_became_empty(switch: bool) -> No
     a = lps(m)[0]
     m.enclave.enter(a)
     assert m.bare.eblock(data(m)) == 0
-    assert ewb(m) == NOT_TRACKED  # somebody is inside: needed in any case
+    assert ewb(m) == NOT_TRACKED  # a thread is inside: needed in any case
     a.interrupt()
     assert ewb(m) == (NOT_TRACKED if switch else 0)
 

@@ -41,7 +41,7 @@ def test_compute_xsave_size(xfrm: int, size: int) -> None:
 
 
 def test_compute_xsave_size_goes_by_offsets() -> None:
-    """The listing takes a component only if it lies behind those taken before."""
+    """The listing takes a component only if it lies after those taken before."""
     assert compute_xsave_size(0b1111, {2: (256, 576), 3: (64, 600)}) == 832
     assert compute_xsave_size(0b1111, {2: (64, 2000), 3: (64, 576)}) == 2064
     assert compute_xsave_size(0b1111, {2: (256, 576), 3: (64, 832)}) == 896
@@ -174,7 +174,7 @@ def test_load_refuses_components_beyond_xfrm() -> None:
 
 
 @pytest.mark.parametrize("at", [536, 550, 575])
-def test_load_ignores_header_bytes_behind_23(at: int) -> None:
+def test_load_ignores_header_bytes_after_23(at: int) -> None:
     assert XState.load(spoilt(at, b"\xff"), ALL, "TEST").key() == full().key()
 
 

@@ -55,7 +55,7 @@ def operands(machine: Machine, host: HostThread, row: Row) -> tuple[int, int]:
         "RBX not canonical": NON_CANONICAL,
         "RBX a misaligned kernel address": KERNEL + 8,
         "RBX a kernel address, page-aligned": KERNEL,
-        "RBX behind the last user page": NON_CANONICAL - PAGE_SIZE,
+        "RBX past the last user page": NON_CANONICAL - PAGE_SIZE,
         "RBX 0": 0,
     }
     rbx = fixed.get(row.operands, rbx) + (8 if "not page-aligned" in row.operands else 0)

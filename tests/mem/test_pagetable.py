@@ -104,7 +104,7 @@ def test_changes_are_logged_with_the_name_of_the_space() -> None:
         old = space.lookup(ADDRESS)
         space.set(ADDRESS, old & ~PTE_W)
         space.unmap(ADDRESS)
-        space.unmap(ADDRESS)  # nothing there any more, nothing to tell
+        space.unmap(ADDRESS)  # nothing is mapped there, so there is no event
     assert events == [
         PteChanged("child", PAGE, 0, old),
         PteChanged("child", PAGE, old, old & ~PTE_W),

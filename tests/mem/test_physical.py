@@ -216,7 +216,7 @@ def test_the_digest_forgets_how_the_contents_came_about() -> None:
     devious.write_page(30, b"\x09" * PAGE_SIZE)
     first = devious.digest()
     devious.write_page(9, b"\x07" * PAGE_SIZE)
-    devious.write(30 << 12, bytes(PAGE_SIZE))  # a page of zeros is as good as none
+    devious.write(30 << 12, bytes(PAGE_SIZE))  # a page of zeros equals one never written
     devious.write(BASE + 1, b"bc")
     devious.write(BASE, b"a")
     assert devious.digest() == straight.digest() != first

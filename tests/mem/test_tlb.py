@@ -35,7 +35,7 @@ def test_invlpg_drops_one_page() -> None:
 
 
 def test_flush_drops_all_in_place() -> None:
-    """In place: who holds the dictionary sees it empty."""
+    """In place: a reference to the dictionary sees it empty."""
     tlb = Tlb()
     entries = tlb.entries
     entries[1] = READ

@@ -121,7 +121,7 @@ static void entries(const char *leaf, uint64_t rax)
         {"RBX a kernel address, page-aligned", KERNEL, AEP},
         {"RBX read-only, never touched", fresh(PROT_READ), AEP},
         {"RBX write-only", page(PROT_WRITE), AEP},
-        {"RBX behind the last user page", NON_CANONICAL - PAGE_SIZE, AEP},
+        {"RBX past the last user page", NON_CANONICAL - PAGE_SIZE, AEP},
         {"RBX read-only, RCX (AEP) not canonical", page(PROT_READ), NON_CANONICAL},
         /* Not in the table; the real processor is asked all the same. */
         {"RBX PROT_NONE, never touched", fresh(PROT_NONE), AEP},

@@ -32,7 +32,7 @@ def test_xsave_size(xfrm: int, size: int) -> None:
 
 
 def test_xsave_size_with_a_component_inside_an_earlier_one() -> None:
-    # The printed loop moves on only when the next component starts behind the last end.
+    # The printed loop moves on only when the next component starts after the last end.
     assert compute_xsave_size(0b1111, {2: (256, 576), 3: (64, 600)}) == 832
 
 

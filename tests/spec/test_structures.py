@@ -63,7 +63,7 @@ def test_secs_is_laid_out_as_printed() -> None:
 
 
 def test_secs_source_page_must_be_zero_where_a_part_without_cet_reserves() -> None:
-    # CET_LEG_BITMAP_OFFSET, CET_ATTRIBUTES and the 15 bytes behind; two gaps; the rest of the page.
+    # CET_LEG_BITMAP_OFFSET, CET_ATTRIBUTES and the 15 bytes after; two gaps; the rest of the page.
     assert SECS_SOURCE_RESERVED == ((24, 48), (96, 128), (160, 192), (262, 4096))
 
 

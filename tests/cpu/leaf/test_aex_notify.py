@@ -23,7 +23,7 @@ def ready() -> Thread:
 
 
 NO_FRAME = gp_at("ERESUME.10", "nssa", lambda t: t.set_tcs(NSSA=1))
-# The interrupted frame is tested first, for it holds the wish; then the frame of the next AEX.
+# The interrupted frame is tested first, since it asks for the notice; then that of the next AEX.
 INTERRUPTED, NEXT = frame_spoils(0), frame_spoils(1)
 LISTING = [*INTERRUPTED, NO_FRAME, *NEXT, *BASES_OF_TCS]
 ROWS = [

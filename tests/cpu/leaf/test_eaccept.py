@@ -139,7 +139,7 @@ CONTENTS = [
 ]
 ROWS = [
     Row("EACCEPT.01", case(rbx=SCRATCH + 32), gp()),
-    Row("EACCEPT.02", case(rbx=END), gp(), "behind"),
+    Row("EACCEPT.02", case(rbx=END), gp(), "past"),
     Row("EACCEPT.02", case(rbx=BASE - 64), gp(), "before"),
     Row("EACCEPT.03", case(spoil={SCRATCH: edmm.not_epc}), PF_RBX),
     *(
@@ -149,7 +149,7 @@ ROWS = [
     *(Row("EACCEPT.05", case(AUGMENTED | 1 << b), gp(), f"bit {b}") for b in (6, 7, 16, 63)),
     *(Row("EACCEPT.05", case(tail=at), gp(), f"byte {at}") for at in (8, 63)),
     Row("EACCEPT.06", case(rcx=HEAP + 8), gp()),
-    Row("EACCEPT.07", case(rcx=END), gp(), "behind"),
+    Row("EACCEPT.07", case(rcx=END), gp(), "past"),
     Row("EACCEPT.07", case(rcx=BASE - 4096), gp(), "before"),
     Row("EACCEPT.08", case(spoil={HEAP: edmm.not_epc}), PF_RCX),
     *COMBINATIONS,

@@ -136,12 +136,12 @@ CASES = [
     case("EADD.18", gp(), "W", flags=REG | W),
     case("EADD.18", gp(), "WX", flags=REG | W | X),
     case("EADD.19", gp(), "below", offset=-PAGE_SIZE),
-    case("EADD.19", gp(), "behind", offset=SIZE),
+    case("EADD.19", gp(), "past", offset=SIZE),
     case("EADD.20", gp(), busy={"B": SECS_AT}),
     case("EADD.21", gp(), init=True),
 ]
 ROWS = rows(attempt, CASES)
-# Who holds the enclave's SECS does not hold the other page that stands for it.
+# A leaf that holds the enclave's SECS does not hold the other page given for it.
 UNRELATED = [("13", "14")]
 
 

@@ -112,7 +112,7 @@ ROWS = [
     Row("EAUG.14", case(secs=epc_address(DATA_PAGE)), pf(epc_address(DATA_PAGE), ENCLS_PFEC)),
     Row("EAUG.14", case(secs=epc_address(21)), pf(epc_address(21), ENCLS_PFEC), "VALID = 0"),
     Row("EAUG.15", case(init=False), gp()),
-    Row("EAUG.16", case(linaddr=END), gp(), "behind"),
+    Row("EAUG.16", case(linaddr=END), gp(), "past"),
     Row("EAUG.16", case(linaddr=BASE - PAGE_SIZE), gp(), "before"),
 ]
 

@@ -234,7 +234,7 @@ def test_ecreate_accepts_the_limits(fields: dict[str, Any]) -> None:
 
 
 def test_ecreate_reads_the_secinfo_it_is_pointed_to() -> None:
-    # The SECINFO may lie anywhere in ordinary memory, here behind the source page.
+    # The SECINFO may lie anywhere in ordinary memory, here after the source page.
     a = attempt()
     lp = a.lp
     at = direct(0x100_0000)

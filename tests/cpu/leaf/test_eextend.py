@@ -54,7 +54,7 @@ CASES = [
     case("EEXTEND.10", gp(), init=True),
 ]
 ROWS = rows(attempt, CASES)
-# A target that is another page is not held by who holds the data page.
+# A leaf that holds the data page does not hold another page given as target.
 UNRELATED = [("05", "06"), ("05", "07")]
 
 

@@ -107,7 +107,7 @@ CASES = [
     case("EINIT.21", BAD_TOKEN, "MAC, last byte", token={}, flip={303: 0x80}),
     case("EINIT.21", BAD_TOKEN, "MRENCLAVE altered", token={}, flip={64: 1}),
     case("EINIT.21", BAD_TOKEN, "ATTRIBUTES altered", token={}, flip={48: DEBUG}),
-    # Of the fields behind the MAC's 192 bytes every one is part of the key.
+    # Every field after the 192 bytes that the MAC covers is part of the key.
     case("EINIT.21", BAD_TOKEN, "KEYID", token={"KEYID": bytes(32)}),
     case("EINIT.21", BAD_TOKEN, "CPUSVNLE", token={"CPUSVNLE": bytes(16)}),
     case("EINIT.21", BAD_TOKEN, "ISVSVNLE", token={"ISVSVNLE": 2}),
@@ -123,7 +123,7 @@ CASES = [
     case("EINIT.23", code(9), "code 9", token={"XFRM": 0b111}, readings=CODE_9),
 ]
 ROWS = rows(attempt, CASES)
-# Without a token its rows say nothing; another SECS page is not held by who holds the enclave's; an
+# Without a token its rows say nothing; a leaf that holds the enclave's SECS holds no other; an
 # enclave without DEBUG differs from a SIGSTRUCT that was made for one with it.
 UNRELATED = [
     ("08", "09"),

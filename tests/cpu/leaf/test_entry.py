@@ -40,7 +40,7 @@ def aep_last() -> Thread:
 
 
 def bad_aep(leaf: int) -> Attempt:
-    """The reading of the listing: the AEP is tested behind the page."""
+    """The reading of the listing: the AEP is tested after the page."""
     t = before(leaf, aep_last)
     t.rcx = NON_CANONICAL
     return t.attempt()

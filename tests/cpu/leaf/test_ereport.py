@@ -129,7 +129,7 @@ def test_report_says_what_the_enclave_is() -> None:
 
 
 def test_report_overwrites_432_bytes() -> None:
-    """Reserved bytes become zero, the bytes behind the report stay."""
+    """Reserved bytes become zero, the bytes after the report stay."""
     k = kept(EREPORT)
     k.write(2, b"\xa5" * 1024)
     execute(k.attempt())
@@ -165,7 +165,7 @@ def test_operands_may_share_a_page() -> None:
 
 
 def test_operands_lie_anywhere_in_their_pages() -> None:
-    """At every place that their alignment permits; what else is in the page does not matter."""
+    """At every place that their alignment permits, whatever else is in the page."""
     enclave = Bare().enclave(pages=4)
     lp, (first, second, third, _) = enclave.bare.lp, enclave.data
     enclave.enter(lp)

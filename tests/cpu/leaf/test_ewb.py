@@ -148,7 +148,7 @@ SPOILS = [
     Spoil("EWB.16", "rcx blocked tracked", parent, code(SGX_CHILD_PRESENT)),
     Spoil("EWB.17", "slot rdx", occupied, info(SGX_VA_SLOT_OCCUPIED)),
 ]
-# The last two name the page anew, so the pairs with "not blocked" and "not tracked" are their own.
+# The last two name the page again, so the pairs with "not blocked" and "not tracked" are their own.
 LATER = [
     Spoil("EWB.14", "blocked", unblocked, code(SGX_PAGE_NOT_BLOCKED)),
     Spoil("EWB.15", "tracked", untracked, code(SGX_NOT_TRACKED)),
@@ -194,7 +194,7 @@ def test_ewb_faults_on_its_outputs_before_it_changes_anything(output: str, mappe
     user = 0x5000_0000
     places = {"SRCPGE": user, "PCMD": user + 4096, "PAGEINFO": user + 8192}
     for number, address in enumerate(places.values()):
-        # Accessed already: reading PAGEINFO sets A, and that may stay behind a fault.
+        # Accessed already: reading PAGEINFO sets A, and that may remain after a fault.
         pte = (frames + number) << 12 | PTE_P | PTE_U | PTE_A
         bare.processor.space.set(address, pte)
     info_block = bare.pageinfo(

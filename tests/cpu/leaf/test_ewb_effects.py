@@ -27,7 +27,7 @@ def test_ewb_effects_on_a_child_page(word: int) -> None:
     machine.word(page, word)
     machine.block_and_track(page)
     backing = bare.backing()
-    # Garbage in every output, so that what is not written would show.
+    # Garbage in every output shows what is not written.
     poke(bare, backing.pcmd, b"\xa5" * 128)
     bare.lp.regs[RFLAGS] |= RFLAGS_STATUS
     assert bare.ewb(page, machine.va, 5, backing) == 0

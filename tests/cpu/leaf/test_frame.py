@@ -24,7 +24,7 @@ GPRSGX_AT = ENCLAVE_BASE + PAGE_SIZE * (1 + 3) - GPRSGX.SIZE
 ONE_PAGE = frame_spoils()
 XSAVE_PAGE = frame_spoils(of=3)
 GPRSGX_PAGE = frame_spoils(page=2, of=3, at=GPRSGX_AT)
-# The last rule has none behind it; another page in place of the frame spoils everything at once.
+# No rule follows the last; another page in place of the frame spoils everything at once.
 ORDERED = [s for s in ONE_PAGE[:-2] if s.note not in ("address", "enclave")]
 
 ROWS = [
@@ -71,7 +71,7 @@ def test_pages_between_are_not_used(leaf: int) -> None:
 
 
 def test_frames_follow_each_other() -> None:
-    """Frame i starts SSAFRAMESIZE pages behind frame i - 1; the fault names its first byte."""
+    """Frame i starts SSAFRAMESIZE pages after frame i - 1; the fault names its first byte."""
     t = thread(frames=3, frame_pages=3)
     for _ in range(2):
         t.enter()
@@ -138,7 +138,7 @@ def test_frame_sets_accessed_and_dirty(leaf: int) -> None:
 def test_reading_xsave_end_inclusive(
     leaf: int, inclusive: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An XSAVE region that ends on a page boundary: is the page behind it tested?
+    """An XSAVE region that ends on a page boundary: is the page after it tested?
 
     No XFRM of the modelled parts has such a size, so the size is put in place of the real one.
     """
