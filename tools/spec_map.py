@@ -40,8 +40,8 @@ choice is a field of `Readings` (`src/softsgx/cpu/readings.py`). `Processor(read
 others, and so does `softsgx run --cpu-option NAME=VALUE`, which lists them with
 `--cpu-option help`. Written by `make docs`; do not edit.
 
-Measured: a processor of that name was seen to do what the default says; the others are read, not
-seen. The rows that were measured are below.
+Measured: a processor of that name does what the default says. The other defaults come from reading
+the manual only. The rows that were measured are below.
 
 | switch | default | measured | why |
 | --- | --- | --- | --- |
