@@ -1,9 +1,9 @@
-"""An enclave that is loaded, seen from its host: enter it, manage its pages by ioctls."""
+"""A loaded enclave, as its host sees it: to be entered, and managed by ioctls."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from softsgx.image.image import EnclaveImage
 from softsgx.linux import uapi
@@ -23,12 +23,14 @@ SLOT: Final = SECINFO.SIZE
 
 @dataclass
 class Enclave:
-    """A loaded enclave, seen from its host. Addresses are linear addresses.
+    """A loaded enclave. Addresses are linear addresses.
 
-    `tcs` lists the TCS pages, `data` the RW data pages, `heap` the first address behind them (a
-    hole). All methods are generators and take the host thread that acts; ioctls return the errno
-    and the argument block as the kernel left it.
+    `tcs` lists the TCS pages, `data` the RW data pages; `heap` is the first address after them, in
+    a hole. All methods are generators that take the acting host thread; ioctls return the errno and
+    the argument block as the kernel left it.
     """
+
+    REMOVE_PAGES: ClassVar[int] = uapi.SGX_IOC_ENCLAVE_REMOVE_PAGES
 
     fd: int
     base: int
@@ -41,11 +43,11 @@ class Enclave:
     thread_type: type[EnclaveThread] = EnclaveThread
 
     def entry(self, program: EnclaveProgram) -> EnclaveEntry:
-        """Enclave code to be entered; keep it to resume an interrupted program."""
+        """Code for `HostThread.enter`; keep it in order to resume an interrupted program."""
         return EnclaveEntry(program, self.secinfo_slot, self.thread_type)
 
     def secinfo_slot(self, tcs: int) -> int:
-        """The SECINFO operand slot of a thread, in the scratch pages: one each for those built."""
+        """The SECINFO operand slot of a TCS, in the scratch pages; its own if it was loaded."""
         if tcs in self.tcs:
             return self.scratch + self.tcs.index(tcs) * SLOT
         return self.scratch + tcs // PAGE_SIZE * SLOT % PAGE_SIZE
@@ -57,9 +59,10 @@ class Enclave:
     def call(
         self, host: HostThread, program: EnclaveProgram, *, thread: int = 0, args: Any = None
     ) -> Steps[Any]:
-        """Enter, run `program`, serve its calls out, leave; its result.
+        """Enter, run `program`, serve its calls out, leave; returns its result.
 
-        EnclaveFault if an exception ended it that nobody repaired, EnclaveAbort if it gave up.
+        Raises EnclaveFault if an exception ended it that the kernel did not repair, EnclaveAbort if
+        it gave up.
         """
         entry, run = self.entry(program), self.run(thread)
         while True:
@@ -111,13 +114,13 @@ class Enclave:
     def remove(
         self, host: HostThread, address: int, length: int
     ) -> Steps[tuple[int, uapi.SgxEnclaveRemovePages]]:
-        """SGX_IOC_ENCLAVE_REMOVE_PAGES."""
+        """REMOVE_PAGES."""
         argument = uapi.SgxEnclaveRemovePages(offset=address - self.base, length=length)
-        return (yield from self.ioctl(host, uapi.SGX_IOC_ENCLAVE_REMOVE_PAGES, argument))
+        return (yield from self.ioctl(host, self.REMOVE_PAGES, argument))
 
 
 class EnclaveFault(Exception):
-    """The enclave was left by an exception; `run` says which."""
+    """The enclave exited by an exception; `run` says which."""
 
     def __init__(self, run: SgxEnclaveRun) -> None:
         super().__init__(

@@ -1,9 +1,9 @@
-"""The host side of an enclave under the V2 series: its ioctls take a SECINFO in user memory."""
+"""A loaded enclave under the V2 series, whose ioctls take a SECINFO in user memory."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from softsgx.linux import uapi
 from softsgx.sim import Steps
@@ -18,12 +18,14 @@ _OPERAND: Final = PAGE_SIZE // 2
 
 
 class V2Enclave(Enclave):
-    """As `Enclave`, with RELAX beside RESTRICT. Result and argument block of all are alike."""
+    """As `Enclave`, with RELAX as well as RESTRICT."""
+
+    REMOVE_PAGES: ClassVar[int] = uapi.V2_IOC_ENCLAVE_REMOVE_PAGES
 
     def relax(
         self, host: HostThread, address: int, length: int, rights: int
     ) -> Steps[tuple[int, Any]]:
-        """RELAX_PERMISSIONS: lets the kernel believe that the enclave has extended to `rights`."""
+        """RELAX_PERMISSIONS: tells the kernel that the enclave has extended to `rights`."""
         cmd, block = uapi.V2_IOC_ENCLAVE_RELAX_PERMISSIONS, uapi.SgxEnclaveRelaxPerm
         return (yield from self._change(host, cmd, block, address, length, rights))
 
@@ -42,13 +44,6 @@ class V2Enclave(Enclave):
         flags = page_type << PT_SHIFT
         return (yield from self._change(host, cmd, block, address, length, flags))
 
-    def remove(
-        self, host: HostThread, address: int, length: int
-    ) -> Steps[tuple[int, uapi.SgxEnclaveRemovePages]]:
-        """REMOVE_PAGES."""
-        argument = uapi.SgxEnclaveRemovePages(offset=address - self.base, length=length)
-        return (yield from self.ioctl(host, uapi.V2_IOC_ENCLAVE_REMOVE_PAGES, argument))
-
     def _change(
         self,
         host: HostThread,
@@ -58,7 +53,7 @@ class V2Enclave(Enclave):
         length: int,
         flags: int,
     ) -> Steps[tuple[int, Any]]:
-        """An ioctl whose block names a SECINFO with these FLAGS, in the same page behind it."""
+        """An ioctl whose block points to a SECINFO with these FLAGS, later in the same page."""
         place = yield from host.alloc(PAGE_SIZE)
         argument = block(offset=address - self.base, length=length, secinfo=place + _OPERAND)
         yield from host.store(place, argument.pack())
