@@ -1,6 +1,6 @@
 """A whole machine in Python: processors, kernel, processes, enclaves whose code is Python.
 
-Imported when they are used: a supervisor of real programs needs the machine alone.
+Names are imported when they are used: the supervisor of real programs needs only the machine.
 """
 
 from importlib import import_module

@@ -1,12 +1,12 @@
 """What was really built: the SGXS stream of each enclave, written as ECREATE, EADD and EEXTEND end.
 
-Records stand in the stream in the order in which the processor executed the leaves, with what they
-measured at that moment. So SHA-256 over all but UNMEASRD is the MRENCLAVE that EINIT compares, and
-`image.sgxs` reads the stream back. UNMEASRD has what EADD copied and no EEXTEND measured; as only
-the next page tells which chunks these are, one page of each enclave waits.
+The records are in the order in which the processor executed the leaves, with what they measured at
+that moment. So SHA-256 over all but UNMEASRD is the MRENCLAVE that EINIT compares, and `image.sgxs`
+reads the stream back. UNMEASRD has what EADD copied and no EEXTEND measured; which chunks these are
+is known when the next page begins, so one page of each enclave is held back.
 
-Leaves can be executed in orders that no SGXS reader takes: a chunk of an earlier page, a page or a
-chunk twice. The driver does not; `Built.unusual` says so if it happens.
+Leaves can be executed in an order that no SGXS reader accepts: a chunk of an earlier page, a page
+or a chunk twice. The driver does not do that; `Built.unusual` says so if it happens.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Stream(Protocol):
         """The next bytes."""
 
     def flush(self) -> None:
-        """So far the stream is that of an enclave."""
+        """The stream so far is a whole enclave."""
 
     def close(self) -> None:
-        """There are no more."""
+        """Nothing more is written."""
 
 
 class Kept:
@@ -55,17 +55,18 @@ class Kept:
         self.write = self.data.extend
 
     def flush(self) -> None:
-        """Nothing is owed."""
+        """Nothing to do."""
 
     def close(self) -> None:
-        """The data stay."""
+        """The data remain available."""
 
 
 class Built:
     """One enclave: its number in the order of ECREATE, from 1, its SECS.EID, its pages so far.
 
-    `stream` is where its records were written. `einit` is ACCEPTED, what the last EINIT was refused
-    with, or "" if there was none. `unusual` says why the stream cannot be read back, "" if it can.
+    `stream` is where its records are written. `einit` is ACCEPTED, or how the last EINIT was
+    refused, or "" if there was none. `unusual` says why the stream cannot be read back, "" if it
+    can.
     """
 
     def __init__(self, number: int, eid: int, stream: Stream) -> None:
@@ -84,19 +85,19 @@ class Built:
 
     @property
     def mrenclave(self) -> bytes:
-        """The measurement so far; behind EINIT it is MRENCLAVE."""
+        """The measurement so far; after EINIT it is MRENCLAVE."""
         return self._measured.digest()
 
     @property
     def open(self) -> bool:
-        """Whether something may still be added."""
+        """Whether pages can still be added."""
         return self._stream is not None
 
     def create(self, size: int, ssaframesize: int, bitmap: int) -> None:
-        """The ECREATE record; CET_LEG_BITMAP_OFFSET, as far as it is measured, has bytes 20..27."""
+        """The ECREATE record; CET_LEG_BITMAP_OFFSET, where it is measured, has bytes 20 to 27."""
         record = records.ecreate(size, ssaframesize)
         if bitmap:
-            self._note("SECS.CET_LEG_BITMAP_OFFSET is measured, too")
+            self._note("SECS.CET_LEG_BITMAP_OFFSET is measured as well")
         self._record(record[:20] + bitmap.to_bytes(8, "little") + record[28:])
 
     def add(self, offset: int, flags: int, content: bytes) -> None:
@@ -115,7 +116,7 @@ class Built:
         self._record(record.pack())
 
     def extend(self, offset: int, chunk: bytes) -> None:
-        """The EEXTEND record, and what it measured."""
+        """The EEXTEND record, and the chunk that it measured."""
         at = offset - self._page
         number = at // CHUNK_SIZE
         if not 0 <= at < PAGE_SIZE:
@@ -127,7 +128,7 @@ class Built:
         self._record(records.EextendRecord(TAG=TAG_EEXTEND, OFFSET=offset).pack() + chunk)
 
     def settle(self) -> None:
-        """No EEXTEND of the last page is expected: write what was not measured."""
+        """No more EEXTEND of the last page will come: write what was not measured."""
         content, self._content = self._content, b""
         stream = self._stream
         if not content or stream is None:
@@ -141,7 +142,7 @@ class Built:
                 stream.write(record.pack() + data)
 
     def close(self) -> None:
-        """Nothing is added any more."""
+        """Nothing more can be added."""
         self.settle()
         self._seen.clear()
         if self._stream is not None:
@@ -158,10 +159,10 @@ class Built:
 
 
 class BuiltEnclaves:
-    """A listener of a processor, until it is closed; as a context manager it closes itself.
+    """Listens to a processor until it is closed; as a context manager it closes itself.
 
-    `create` gives the stream of the enclave of a number, from 1, or None: such an enclave is only
-    counted, in `left_out`. Without it streams are `Kept`.
+    `create` makes the stream of the enclave with a number, from 1; if it returns None, the enclave
+    is only counted, in `left_out`. By default streams are `Kept`.
     """
 
     def __init__(
@@ -187,7 +188,7 @@ class BuiltEnclaves:
         self.close()
 
     def close(self) -> None:
-        """Listen no more, and close what is open."""
+        """Stop listening, and close the open streams."""
         self._unsubscribe()
         for built in self._by_eid.values():
             built.close()
@@ -246,7 +247,7 @@ class BuiltEnclaves:
         built.extend(self._processor.epcm.address[page] - secs.BASEADDR + at, chunk)
 
     def _initialised(self, e: LeafDone | LeafFaulted, refused: str) -> None:
-        """EINIT was executed. The model's own measurement must be the one of the stream."""
+        """EINIT was executed. The model's own measurement must be that of the stream."""
         lp = self._processor.lps[e.lp]
         page = _peek(lp, e.rcx)
         secs = self._processor.secs.get(page)
@@ -264,7 +265,7 @@ class BuiltEnclaves:
         del self._by_eid[secs.EID]
 
     def _removed(self) -> None:
-        """A SECS is gone: no live one has the id, and none waits for ELD."""
+        """A SECS was removed: close enclaves that have none, neither in EPC nor evicted."""
         live = {secs.EID for secs in self._processor.secs.values()} | self._processor.hashes.keys()
         for eid in [eid for eid in self._by_eid if eid not in live]:
             self._by_eid.pop(eid).close()
@@ -281,7 +282,7 @@ class BuiltEnclaves:
 
 
 def _peek(lp: LogicalProcessor, address: int) -> int:
-    """EPC page number of an operand that may have been refused; -1 if it is none."""
+    """The EPC page of an operand, which may have been refused; -1 if it is not in EPC."""
     try:
         return lp.system_epc_page(address)
     except Fault:

@@ -1,8 +1,8 @@
 """The loader of enclaves in Python.
 
 `load` does what a runtime's loader does, through the driver: reserve an aligned range, CREATE,
-ADD_PAGES, INIT, mmap. Its layout: per thread a TCS and its SSA frames, one page of SECINFO slots,
-data pages, then a hole that grows by EAUG.
+ADD_PAGES, INIT, mmap. Its layout: for each thread a TCS and its SSA frames, then pages of SECINFO
+slots, data pages, and a hole in which EAUG adds pages.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def load(host: HostThread, image: EnclaveImage | None = None, **layout: int) -> 
 
 
 def _type(host: HostThread) -> type[Enclave]:
-    """The kind that speaks with this kernel."""
+    """The kind of enclave for the ioctls of this kernel."""
     if host.thread.kernel.version.interface.has_relax:
         return V2Enclave
     return Enclave

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from softsgx.system.host import HostThread
 
 T = TypeVar("T")
-_NO_BOUND = 1 << 62  # the live execution goes on as long as the machine is used
+_NO_BOUND = 1 << 62  # the live execution lasts as long as the machine
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -31,8 +31,8 @@ class Machine:
     """`cpus` logical processors for threads, and one more on which the kernel thread ksgxd runs.
 
     `epc` is the size of EPC: bytes, or a text such as "4M". `linux` names the kernel
-    (`linux.version`), `races` switches its known races on or off by name. `seed` determines all
-    keys. With `explain` the machine remembers who changed what, for the method `explain`.
+    (`linux.version`), `races` switches its known races on or off by name. All keys derive from
+    `seed`. With `explain` the machine remembers who changed what, for the method `explain`.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Machine:
         return self.explainer.explain(fault)
 
     def unfinished(self) -> list[Remark]:
-        """Pages that still need EACCEPT, and threads that are still inside, with since when.
+        """Pages that still need EACCEPT and threads that are still inside, each with since when.
 
         The machine must have been made with `explain=True`.
         """
@@ -86,8 +86,8 @@ class Machine:
         return self._unfinished.remarks()
 
     def built(self) -> BuiltEnclaves:
-        """`with machine.built() as built:` keeps the SGXS stream of each enclave that is created
-        in the block, as the processor measures it: `built.enclaves[0].stream.data`."""
+        """Records the SGXS stream of each enclave created within `with machine.built() as built:`,
+        as the processor measures it: `built.enclaves[0].stream.data`."""
         from softsgx.system.built import BuiltEnclaves
 
         return BuiltEnclaves(self.processor)
@@ -111,9 +111,9 @@ class Machine:
         return HostThread(self.kernel, process, name, cpu)
 
     def execution(self, scheduler: Scheduler, **options: Any) -> Execution:
-        """A fresh execution of this machine under `scheduler`, the reclaim daemon waiting in it.
+        """A fresh execution of this machine under `scheduler`, with the reclaim daemon in it.
 
-        What `run` started is brought to rest first.
+        What `run` started is settled first.
         """
         self.settle()
         execution = Execution(scheduler, log=self.processor.log, **options)
@@ -121,20 +121,20 @@ class Machine:
         return execution
 
     def spawn_ksgxd(self, execution: Execution) -> None:
-        """Let the reclaim daemon wait in an execution."""
+        """Start the reclaim daemon in an execution, where it waits for work."""
         execution.spawn(ksgxd(self.ksgxd), "ksgxd", self.cpus, daemon=True)
 
     def run(self, body: Steps[T], cpu: int = 0) -> T:
-        """Drive one body to its end, the reclaim daemon beside it; its result.
+        """Run one body to its end, along with the reclaim daemon; returns the body's result.
 
-        The daemon goes on where it was at the next `run`. An exception out of the body passes
-        through; the daemon then starts anew.
+        At the next `run` the daemon continues where it was. An exception of the body passes
+        through; the daemon then starts afresh.
         """
         if self._live is None:
             log = self.processor.log
             self._live = Execution(Cooperative(), log=log, record=False, max_steps=_NO_BOUND)
             self.spawn_ksgxd(self._live)
-            # The daemon holds locks that only a running task may release: unwind it in time.
+            # The daemon may hold locks that only a running task can release: unwind it before exit.
             weakref.finalize(self, self._live.close)
         live = self._live
         task = live.spawn(body, "main", cpu)
@@ -149,7 +149,7 @@ class Machine:
         return result
 
     def settle(self) -> None:
-        """Let the reclaim daemon finish the pass it is in, and end the execution behind `run`."""
+        """Let the reclaim daemon finish its current pass, and end the execution that `run` uses."""
         if self._live is not None:
             self.run(_until_idle(self.kernel))
             self._live.close()

@@ -1,4 +1,4 @@
-"""What a scenario of a machine plays on: one process, one enclave, threads, what is true of it."""
+"""The state that a scenario runs on: a process, an enclave, threads, and what must be true."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _PROBE_STEPS_MAX = 200_000
 class Scene:
     """`enclave` was built by `host`, which runs on processor 0 and takes no part in the race.
 
-    expected   contents that pages must have in the end, 8 bytes by address
-    holes      addresses at which a page can be added in the end
+    expected   contents that pages must have at the end, 8 bytes by address
+    holes      addresses where it must be possible to add a page at the end
     protected  rights that the enclave was promised, by address
-    facts      whatever the tasks want to remember for the check
-    watch      pages of the state column; the first of the heap if empty
+    facts      what the tasks note for the check
+    watch      pages in the state column; if empty, the first of the heap
     threads    by processor
-    others     enclaves beside the one of the scene
+    others     further enclaves of the machine
     """
 
     machine: Machine
@@ -48,7 +48,7 @@ class Scene:
 
     @staticmethod
     def built(machine: Machine, **layout: int) -> Scene:
-        """A process with an enclave; its last TCS is left to checkers."""
+        """A process with an enclave, whose last TCS is for checkers."""
         host = machine.thread()
         enclave = machine.run(load(host, default_image(**layout)))
         return Scene(machine, host, enclave, encl_of(host.process.files[enclave.fd]))
@@ -78,7 +78,7 @@ class Scene:
     def call(
         self, cpu: int, program: Callable[[EnclaveThread], Steps[Any]], args: Any = None
     ) -> Steps[Any]:
-        """Enclave code on the thread of a processor, which has the TCS of that number less one."""
+        """Enclave code on the thread of processor `cpu`, which uses the TCS number `cpu` - 1."""
         host = self.thread(cpu)
         return (yield from self.enclave.call(host, program, thread=cpu - 1, args=args))
 
@@ -92,7 +92,7 @@ class Scene:
             self.host.thread.switch_out()
 
     def probe(self, body: Steps[T]) -> T:
-        """Run something by itself, the reclaim daemon beside it; StepBound if it does not end."""
+        """Run something alone with the reclaim daemon; StepBound if it does not end."""
         log = self.machine.processor.log
         execution = Execution(Cooperative(), log=log, record=False, max_steps=_PROBE_STEPS_MAX)
         self.machine.spawn_ksgxd(execution)
@@ -103,7 +103,7 @@ class Scene:
         return result
 
     def offer_to_reclaimer(self, address: int) -> None:
-        """Make a resident page of the enclave old, and the only one in the reclaimer's list."""
+        """Make a resident page old, and the only one on the reclaimer's list."""
         entry = self.encl.page(address)
         assert entry is not None
         assert entry.epc_page is not None

@@ -1,10 +1,10 @@
-"""Snapshots of a whole machine: processors by their own means, all else object by object.
+"""Snapshots of a whole machine: the processor takes its own, all else is saved object by object.
 
 The kernel, its processes, enclaves and the scenario's own records are ordinary Python objects. A
-snapshot walks everything reachable from some roots and keeps, for each object that can change, what
-was in it. Restoring writes that back into the very same objects, so references from anywhere stay
-good, and what an execution made in between is garbage. No class needs to know of this, and a new
-field is covered without a line here; an object of a kind that is not understood is refused by name.
+snapshot walks everything reachable from some roots and saves the contents of each mutable object.
+Restoring writes them back into the very same objects, so all references stay valid, and what an
+execution made in between becomes garbage. No class needs to know of this, and a new field is
+covered without a line here; an object of an unknown kind is refused by name.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ATOMS: Final = (
     *(int, str, bytes, float, complex, type(None), type, Enum, range, ModuleType),
     *(BuiltinFunctionType, BuiltinMethodType, Log),
 )
-# They belong to one execution and must be over before a snapshot.
+# They belong to one execution, which must be over before a snapshot.
 _RUNNING: Final = (GeneratorType, Execution, Task)
 
 Undo = Callable[[], None]
@@ -49,7 +49,7 @@ class Snapshot:
         self.processor = processor
         self._image = processor.snapshot()
         self._undo: list[Undo] = []
-        # By identity; the objects are kept, so that no identity is used again.
+        # By id(); the objects are kept alive, so that no id is reused.
         self._seen: dict[int, object] = {id(processor): processor}
         pending: list[object] = list(roots)
         while pending:

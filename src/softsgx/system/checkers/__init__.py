@@ -1,7 +1,7 @@
-"""What must be true whatever the schedule: general rules that name no bug. One file each.
+"""Invariants: what must hold under every schedule, without naming any bug. One file each.
 
-A checker is asked when an execution has ended and raises `Violation`; it may look on before, from
-`start` on. Each file says what is verified and what is not.
+A checker is asked at the end of an execution and raises `Violation`; from `start` on it may also
+watch. Each file says what is verified and what is not.
 """
 
 from softsgx.system.checkers.checker import Checker
@@ -20,6 +20,6 @@ CHECKERS: tuple[type[Checker], ...] = (
     EpcLeak,
     LostPage,
 )
-"""In the order of asking: the last one changes the machine."""
+"""In the order of asking; the last one changes the machine."""
 
 __all__ = ["CHECKERS", "Checker", "WiderRight"]

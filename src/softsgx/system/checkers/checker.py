@@ -1,4 +1,4 @@
-"""The face of a checker."""
+"""What a checker has to provide."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Checker:
-    """`rule` is the name under which it reports."""
+    """`rule` is the name of what it reports."""
 
     rule = ""
 
@@ -22,5 +22,5 @@ class Checker:
         """It has ended: raise Violation if the rule is broken."""
 
     def violated(self, text: str) -> Violation:
-        """To be raised."""
+        """The violation to raise."""
         return Violation(self.rule, text)

@@ -1,7 +1,7 @@
-"""Every EPC page is free or somebody's.
+"""Every EPC page is free or has an owner.
 
-Verified: the pages on the free list, those that enclaves of the scene have (children, SECS, version
-arrays), and no other, make up EPC; and no page is both.
+Verified: the pages on the free list and those of the enclaves of the scene (children, SECS, version
+arrays) are all of EPC, and no page is both.
 Not verified: that a page is still needed.
 """
 
@@ -21,7 +21,7 @@ class EpcLeak(Checker):
     rule = "leaked EPC page"
 
     def check(self, scene: Scene) -> None:
-        """Raise the difference."""
+        """Raise if a page has two owners, is free and in use, or neither."""
         kernel = scene.kernel
         used: dict[int, None] = {}
         for encl in scene.enclaves:

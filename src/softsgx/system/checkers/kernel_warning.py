@@ -1,8 +1,8 @@
-"""The kernel does not complain.
+"""The kernel does not warn.
 
-Verified: it has recorded no warning (a leaf that failed where it cannot, a page that it had to
-leak) since the execution began.
-Not verified: that it would notice.
+Verified: it has recorded no warning since the execution began (a leaf that failed where it cannot,
+a page that had to be leaked).
+Not verified: that the kernel would notice.
 """
 
 from __future__ import annotations

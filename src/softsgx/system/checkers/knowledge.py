@@ -1,8 +1,7 @@
-"""What an ioctl over a range has told its caller is true.
+"""What an ioctl over a range reports to its caller is true.
 
 Verified for RESTRICT_PERMISSIONS without a concurrent one: below `count` every page has the rights
-asked for and PR set, from `count` on none has changed; errno 0 comes with a complete count and
-result 0, and only then.
+asked for and PR set, from `count` on none has changed; errno 0 comes with a complete count.
 Not verified: which of several errnos it should have been.
 """
 

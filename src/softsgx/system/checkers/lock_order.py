@@ -1,9 +1,9 @@
 """Locks are taken in the order of the kernel's documentation: mmap_lock before encl->lock.
 
-Verified: no task takes a lock of an outer class while it holds one of an inner class, and none
-takes two of one class, in the execution at hand, whether or not it comes to a deadlock. But fork
-takes the lock of the address space that it makes while it holds the parent's, as in the kernel
-(dup_mmap, SINGLE_DEPTH_NESTING): one that nobody has taken before and that no processor has loaded.
+Verified: in this execution no task takes a lock of an outer class while it holds one of an inner
+class, and none takes two of one class, whether or not there is a deadlock. Exempt is fork, which
+takes the lock of the new address space while it holds the parent's, as in the kernel (dup_mmap,
+SINGLE_DEPTH_NESTING): recognised as a mmap_lock that is taken for the first time.
 Not verified: locks that a scenario or a runtime makes itself.
 """
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from softsgx.sim import Blocker, Task
     from softsgx.system.scene import Scene
 
-# From the outside in, by the part of the name in front of the bracket.
+# From the outside in, by the part of the name before the parenthesis.
 RANKS: Final = {"mmap_lock": 0, "encl->lock": 1}
 
 
@@ -29,13 +29,13 @@ class LockOrder(Checker):
     _known: list[object]
 
     def start(self, scene: Scene) -> None:
-        """Look on."""
+        """Watch every lock that is taken."""
         TOUCHES.taken = self._taken
         mms = [thread.process.mm for thread in scene.threads.values()]
         self._known = [mm.mmap_lock for mm in mms]
 
     def check(self, scene: Scene) -> None:
-        """Nothing is left to see: what was wrong was raised at once, in the task that did it."""
+        """Nothing to do: a violation is raised at once, in the task that commits it."""
 
     def _taken(self, task: Task, lock: Blocker) -> None:
         rank = RANKS.get(lock.name.split("(")[0])

@@ -1,9 +1,9 @@
 """No page becomes unreachable, and none loses its contents.
 
-Verified, by entering the enclave on a thread of its own when all is quiet: every page of
-`Scene.expected` can be read and has its contents; every hole of `Scene.holes` can be filled by
-EACCEPT and written, unless the execution has filled it.
-Not verified: that it would be so at every moment before.
+Verified, by entering the enclave on a thread of the checker's own when all tasks have ended: every
+page of `Scene.expected` can be read and has its contents; every hole of `Scene.holes` can be filled
+by EACCEPT, unless the execution has filled it, and written.
+Not verified: that this was so at every earlier moment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class LostPage(Checker):
     rule = "lost page"
 
     def check(self, scene: Scene) -> None:
-        """Raise the first page that cannot be used, or has something else in it."""
+        """Raise the first page that cannot be used or has other contents."""
         for address, contents in scene.expected.items():
             found = self._enter(scene, address, lambda t, a=address: t.load(a, 8))
             if found != contents:

@@ -1,9 +1,8 @@
 """Page tables lead where the kernel thinks they lead.
 
-Verified: every present PTE into EPC, of every address space that maps an enclave, is that of a
-resident page of this enclave at this address, and the EPCM entry behind it is VALID and says so,
-too.
-Not verified: rights, which VMA and EPCM restrict each for itself; TLBs, which are `wider_right`'s.
+Verified: every present PTE into EPC, in every address space that maps the enclave, leads to the
+resident page of the enclave at that address, and its EPCM entry is VALID with that address.
+Not verified: rights, which VMA and EPCM each restrict by themselves; TLBs, which `wider_right` has.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """After a successful trusted protect nobody can use a wider right.
 
-Verified: for every page that a scenario has declared protected (`Scene.protected`), the EPCM has
-exactly the rights that the enclave believes in, and no logical processor holds a TLB entry with
-more; at the end, and when the scenario asks in the moment of success.
-Not verified: pages that the scenario says nothing about.
+Verified: for every page that a scenario has declared protected (`Scene.protected`), the EPCM has no
+right beyond those that the enclave relies on, and no logical processor inside holds a TLB entry
+with more; at the end, and whenever the scenario asks.
+Not verified: other pages.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What the kernel has unmapped for an operation stays unmapped until the operation is done.
 
-Verified: in the moment in which EMODT makes a page PT_TCS, no address space has a PTE for it; the
-driver zaps it just before, because an ordinary mapping of a TCS is of no use to anybody.
-Not verified: other operations. REMOVE_PAGES zaps, too; a mapping left behind there is stale, which
-`stale_mapping` sees.
+Verified: at the moment when EMODT makes a page PT_TCS, no address space has a PTE for it; the
+driver zaps it just before, because an ordinary mapping of a TCS is useless.
+Not verified: other operations. REMOVE_PAGES zaps too; a mapping that it leaves is stale, which
+`stale_mapping` finds.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Zapped(Checker):
     rule = "mapped while its type changes"
 
     def __init__(self) -> None:
-        self._quiet: Callable[[], None] | None = None
+        self._unsubscribe: Callable[[], None] | None = None
         self._found = ""
 
     def start(self, scene: Scene) -> None:
         """Listen."""
-        if self._quiet is not None:
-            self._quiet()
+        if self._unsubscribe is not None:
+            self._unsubscribe()
         self._found = ""
 
         def look(event: Event) -> None:
@@ -41,13 +41,13 @@ class Zapped(Checker):
                 if event.after & PT_MASK == TCS:
                     self._look(scene, event.linear)
 
-        self._quiet = scene.machine.processor.log.subscribe(look)
+        self._unsubscribe = scene.machine.processor.log.subscribe(look)
 
     def check(self, scene: Scene) -> None:
-        """Raise what was heard."""
-        if self._quiet is not None:
-            self._quiet()
-            self._quiet = None
+        """Raise what was found."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
         if self._found:
             raise self.violated(self._found)
 

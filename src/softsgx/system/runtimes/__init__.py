@@ -1,7 +1,7 @@
 """A small trusted memory manager, with the published orders of a permission change.
 
-`manager.py` is the enclave's side, `untrusted.py` the host's, `orders.py` the three orders, `v2.py`
-what they are under the V2 series.
+`manager.py` is the enclave's side, `untrusted.py` the host's; `orders.py` has the three orders,
+`v2.py` the same for the V2 series.
 """
 
 from softsgx.system.runtimes.manager import TrustedManager

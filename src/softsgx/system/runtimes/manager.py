@@ -1,9 +1,9 @@
-"""The enclave's side of memory management: what it believes of each page, and how it changes it.
+"""The enclave's side of memory management: its record of each page, and how pages are changed.
 
-The state of a page is the enclave's own record, changed only after EACCEPT or EACCEPTCOPY has
-verified the page. So the host can refuse, but not deceive: a page that is not as it should be ends
-in `EnclaveAbort`, after which the manager does nothing more. No page is accepted twice for one
-commit, or the host could put two frames behind one address, one after the other.
+The record changes only after EACCEPT or EACCEPTCOPY has verified the page. So the host can refuse
+but not deceive: a page that is not as it should be ends in `EnclaveAbort`, after which the manager
+does nothing more. No page is accepted twice for one commit, or the host could swap the frame at an
+address for another.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from softsgx.cpu import Status
     from softsgx.system.enclave import EnclaveThread
 
-# What the enclave believes of a page, beside its rights.
-RESERVED = "reserved"  # address space only; committed by no one yet
+# The state of a page in the enclave's record; its rights are kept with it.
+RESERVED = "reserved"  # address space only
 ON_DEMAND = "on demand"  # to be accepted at its first touch
 COMMITTED = "committed"
 TRIMMED = "trimmed"  # accepted PT_TRIM; the host may remove it
@@ -82,7 +82,7 @@ class TrustedManager:
     def handle_fault(self, t: EnclaveThread, address: int) -> Steps[bool]:
         """For the exception handler (CSSA = 1): commit the page if it waits for its first touch.
 
-        False if the enclave has no business with the fault: a real one.
+        False if the page is not waiting: the fault is a real one.
         """
         page = address & ~PAGE_MASK
         with (yield from self.lock.acquire()):
@@ -90,7 +90,7 @@ class TrustedManager:
                 raise EnclaveAbort(self.aborted)
             state, _rights = self.pages.get(page, ("", 0))
             if state == COMMITTED:
-                return True  # another thread was faster; the access may be tried again
+                return True  # another thread was faster: try the access again
             if state != ON_DEMAND:
                 return False
             yield from self._accept_new(t, page)
@@ -128,9 +128,9 @@ class TrustedManager:
                 self.pages[page] = (TRIMMED, 0)
             answer: Answer = yield from t.ocall(self.untrusted.remove, address, length)
             if answer.errno:
-                # The pages are useless either way; an honest host would have removed them.
+                # The pages are trimmed and useless; an honest host would have removed them.
                 raise self._abort(f"REMOVE_PAGES at {address:#x}: {errno_text(answer.errno)}")
-            # Reserved address space is mapped with all rights, so that it may become anything.
+            # Reserved address space is mapped with all rights, because any page may be added there.
             yield from t.ocall(self.untrusted.mprotect, address, length, RWX)
             for page in _pages(address, length):
                 self.pages[page] = (RESERVED, 0)
@@ -176,7 +176,7 @@ class TrustedManager:
             self._verified("EACCEPT", page, status)
 
     def mprotect(self, t: EnclaveThread, pages: list[int], rights: int) -> Steps[None]:
-        """Ask for the VMA to follow. Untrusted: a wrong VMA only makes accesses fault."""
+        """Ask the host to set the VMA. Untrusted: a wrong VMA only makes accesses fault."""
         length = len(pages) * PAGE_SIZE
         yield from t.ocall(self.untrusted.mprotect, pages[0], length, rights)
 
@@ -195,7 +195,7 @@ class TrustedManager:
         length: int,
         what: int,
     ) -> Steps[None]:
-        """An ioctl over a range; pages that were left PENDING are repaired, then it goes on."""
+        """An ioctl over a range; a page that is still PENDING is accepted, then it continues."""
         done = 0
         while done < length:
             answer: Answer = yield from t.ocall(function, address + done, length - done, what)
@@ -203,14 +203,14 @@ class TrustedManager:
                 raise self._abort(f"{name}: count {answer.done} of {length - done}")
             done += answer.done
             if not answer.errno:
-                break  # what it is worth shows at EACCEPT
+                break  # whether it is true shows at EACCEPT
             if not (yield from self._repaired(t, address + done, answer)):
                 why = f", {status_name(answer.result)}" if answer.result else ""
                 where = f"{name} at {address + done:#x}"
                 raise self._abort(f"{where}: {errno_text(answer.errno)}{why}")
 
     def _repaired(self, t: EnclaveThread, page: int, answer: Answer) -> Steps[bool]:
-        """A page that waits for its first touch is PENDING or missing: accept it, if it is due."""
+        """A page that waits for its first touch is PENDING or missing: accept it if it is due."""
         missing = answer.errno == -EFAULT and not answer.result
         if answer.result != SGX_PAGE_NOT_MODIFIABLE and not missing:
             return False
@@ -242,7 +242,7 @@ class TrustedManager:
         return found
 
     def _verified(self, what: str, page: int, status: Status | None) -> None:
-        """EACCEPT and EACCEPTCOPY are the only witnesses; a refusal means the host lied."""
+        """Only EACCEPT and EACCEPTCOPY can be trusted; a refusal means that the host lied."""
         if status is None or status != 0:
             raise self._abort(f"{what} at {page:#x}: {status!r}")
 

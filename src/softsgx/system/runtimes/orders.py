@@ -3,7 +3,7 @@
 Sources: intel/confidential-computing.sgx.emm, gramineproject/gramine, enarx/enarx.
 
 An order brings pages from rights `old` to rights `new`. Afterwards the EPCM has exactly `new`,
-verified by EACCEPT, and no processor holds a wider translation. What the host answers only decides
+verified by EACCEPT, and no processor holds a wider translation. The host's answers only decide
 whether it is asked again.
 """
 
@@ -63,7 +63,7 @@ class Gramine:
 
 
 class Enarx:
-    """Enarx: mprotect, RESTRICT to R, EACCEPT, EMODPE. Always by way of R; R cannot be removed."""
+    """Enarx: mprotect, RESTRICT to R, EACCEPT, EMODPE. Always passes through R, which is kept."""
 
     name = "enarx"
 

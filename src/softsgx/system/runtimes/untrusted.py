@@ -1,4 +1,4 @@
-"""The host's side: ioctls in retry loops. Nothing it returns is believed inside.
+"""The host's side: ioctls in retry loops. The enclave trusts nothing that it returns.
 
 Every function is run by `EnclaveThread.ocall`, so its first argument is the host thread.
 """
@@ -23,7 +23,7 @@ Call = Callable[["HostThread", int, int, int], Steps[tuple[int, Any]]]
 
 
 class Answer(NamedTuple):
-    """What an ioctl loop came to: errno (0 or negative), the leaf's code, bytes done."""
+    """The outcome of an ioctl loop: errno (0 or negative), the leaf's code, bytes done."""
 
     errno: int
     result: int
@@ -40,8 +40,8 @@ def retry(
 ) -> Steps[Answer]:
     """Repeat an ioctl over [address, address + length) until it is done or fails for good.
 
-    -EBUSY, -EAGAIN and -EINTR are tried again, behind the pages that are done. Who tries once only
-    takes whatever comes of it, and does not look at the leaf's code.
+    After -EBUSY, -EAGAIN and -EINTR it continues past the pages that are done. A runtime that tries
+    only once takes the result as it is, and does not look at the leaf's code.
     """
     done = 0
     for _ in range(tries_max):
@@ -58,10 +58,10 @@ def retry(
 
 
 class Untrusted:
-    """The host functions that a `TrustedManager` calls out for. Replace one to play a liar.
+    """The host functions that a `TrustedManager` calls. Override one to play a lying host.
 
-    Gramine and Intel's EMM try again what is only busy. With `patient` false an ioctl is tried
-    once, as Enarx does it.
+    Gramine and Intel's EMM retry what is only busy. With `patient` false an ioctl is tried once, as
+    Enarx does.
     """
 
     def __init__(self, enclave: Enclave, *, patient: bool = True) -> None:

@@ -1,7 +1,7 @@
 """The orders of a permission change, adapted to the V2 series.
 
-There an extension is announced by RELAX_PERMISSIONS, for PTEs follow the kernel's mirror of the
-EPCM; and mprotect() may not go beyond the mirror, so it comes behind RELAX.
+There RELAX_PERMISSIONS announces an extension, because PTEs follow the kernel's mirror of the EPCM;
+mprotect() may not exceed the mirror, so it comes after RELAX.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class IntelEmmV2:
 
 
 class EnarxV2:
-    """Enarx: RESTRICT to R, EACCEPT and EMODPE, RELAX; mprotect last, the mirror was narrow."""
+    """Enarx: RESTRICT to R, EACCEPT, EMODPE, RELAX; mprotect last, once the mirror permits it."""
 
     name = "enarx"
 
@@ -61,7 +61,7 @@ class EnarxV2:
 
 V2_ORDERS: Final[dict[str, Order]] = {
     "intel-emm": IntelEmmV2(),
-    # RESTRICT(new) comes behind EMODPE and sets the mirror, too: nothing to adapt.
+    # RESTRICT(new) comes after EMODPE and sets the mirror as well: nothing to adapt.
     "gramine": ORDERS["gramine"],
     "enarx": EnarxV2(),
 }

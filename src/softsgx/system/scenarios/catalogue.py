@@ -1,4 +1,4 @@
-"""The scenarios that are shipped, and the known races with the scenario that shows each."""
+"""The shipped scenarios, and the scenario that shows each known race."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class KnownRace(NamedTuple):
     scenario: type[MachineScenario]
 
     def alone(self, on: bool) -> MachineScenario:
-        """The scenario on a kernel that has no other race, and this one or not."""
+        """The scenario on a kernel with this race `on` or off, and no other."""
         return self.scenario(races={**NO_RACES, self.race: on})
 
     @property

@@ -15,7 +15,7 @@ class FirstTouch(MachineScenario):
     layout: ClassVar = {"threads": 1, "pages": 1}
 
     def build(self, scene: Scene) -> None:
-        """Nothing but the hole."""
+        """Only the hole."""
         scene.holes.append(scene.enclave.heap)
 
     def tasks(self, scene: Scene) -> Iterable[Cast]:

@@ -1,4 +1,4 @@
-"""fork: the child shares the enclave while the reclaimer looks for its mappings."""
+"""fork: the child begins to share the enclave while the reclaimer zaps a page of it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ KEPT = b"kept-kep"
 class ForkShare(MachineScenario):
     """A process forks and the child reads the enclave; meanwhile a page of it is evicted.
 
-    The zap must reach the child's mappings, too, or a stale one survives the eviction.
+    The zap must also reach the child's mappings, or a stale one survives the eviction.
     """
 
     cpus: ClassVar[int] = 4
     layout: ClassVar = {"threads": 2, "pages": 1}
 
     def build(self, scene: Scene) -> None:
-        """A page with contents, mapped, old, and alone in the reclaimer's list."""
+        """A page with contents, mapped, old, and alone on the reclaimer's list."""
         page = scene.enclave.data[0]
         scene.probe(scene.call(1, lambda t: t.store(page, KEPT)))
         scene.expected[page] = KEPT

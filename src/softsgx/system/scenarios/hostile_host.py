@@ -1,4 +1,4 @@
-"""A host with a menu of lies: whatever it draws, a change is true or the enclave aborts."""
+"""A host with a menu of lies: whatever it draws, a change really happens or the enclave aborts."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ ZEROS = bytes(8)
 
 
 class HostileHost(Managed):
-    """A page becomes read-only and is given back and taken again, all by the help of a liar.
+    """A page is made read-only, uncommitted and committed again, all through a lying host.
 
-    Meanwhile a thread of the enclave writes to it. That the enclave gives up or cannot go on is no
-    finding here; that it believes what is not so, or reads what it has not written, would be.
+    Meanwhile a thread of the enclave writes to it. If the enclave gives up or cannot continue, that
+    is no violation; if it believes something false, or reads what it has not written, that is.
     """
 
     checkers: ClassVar[Sequence[type[Checker]]] = (WiderRight,)
 
     def build(self, scene: Scene) -> None:
-        """The manager's host functions are a liar's."""
+        """The manager calls a liar."""
         super().build(scene)
         manager = scene.facts["manager"]
         manager.untrusted = scene.facts["liar"] = Liar(manager.untrusted, scene)
@@ -47,7 +47,7 @@ class HostileHost(Managed):
         return f"{what}: {MENUS[what][value]}"
 
     def tasks(self, scene: Scene) -> Iterable[Cast]:
-        """The owner of the page and a writer, who may both fail."""
+        """The owner of the page and a writer; both may fail."""
         page = scene.enclave.heap
 
         def write(t: EnclaveThread) -> Steps[None]:
@@ -57,7 +57,7 @@ class HostileHost(Managed):
         yield "writer", 2, may_fail(scene.call(2, write))
 
     def own(self, scene: Scene, page: int) -> Steps[None]:
-        """Protect, give back, take again; what is read each time must be of this enclave."""
+        """Protect, uncommit, commit; what is read each time must have been written here."""
         manager: TrustedManager = scene.facts["manager"]
 
         def reuse(t: EnclaveThread) -> Steps[None]:
@@ -77,7 +77,7 @@ def _expect(read: bytes, *written: bytes) -> None:
 
 
 def may_fail(body: Steps[Any]) -> Steps[Any]:
-    """A task that nothing is promised: that it is refused is no finding."""
+    """A task that may fail: a refusal is no violation."""
     try:
         return (yield from body)
     except (EnclaveAbort, EnclaveFault, SignalRaised) as end:

@@ -21,7 +21,7 @@ class LazyStack(Managed):
     """Both threads fault, the kernel adds the page once, one handler accepts it, both go on."""
 
     def build(self, scene: Scene) -> None:
-        """A page behind the committed ones that waits for its first touch."""
+        """A page after the committed ones that waits for its first touch."""
         super().build(scene)
         page = scene.enclave.heap + PAGE_SIZE
         scene.facts["manager"].commit_on_demand(page, PAGE_SIZE)
@@ -37,7 +37,7 @@ class LazyStack(Managed):
 def touch(scene: Scene, cpu: int, address: int, run: SgxEnclaveRun | None = None) -> Steps[None]:
     """The host loop of a runtime: after a #PF enter the handler at CSSA = 1, then ERESUME.
 
-    `run` names the TCS; without it, it is the one of the processor.
+    `run` names the TCS; by default it is the one of the processor.
     """
     manager: TrustedManager = scene.facts["manager"]
     faults: list[int] = []

@@ -1,7 +1,7 @@
-"""The host functions of a liar, who owns the kernel, too: each call has a menu, 0 is the truth.
+"""The host functions of a liar that controls the kernel: each call has a menu, 0 is the truth.
 
-What no kernel can do is not on it: the EPC is the processor's. A page that was evicted cannot be
-brought back in an older version, for its slot in the version array is gone.
+The menus have only what a kernel can do, as EPC belongs to the processor. For example, a page that
+was evicted cannot be brought back in an older version: its slot in the version array has changed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ MENUS: Final = {
 
 
 class Liar(Untrusted):
-    """Draws for every call how to lie."""
+    """Draws a lie for every call."""
 
     def __init__(self, honest: Untrusted, scene: Scene) -> None:
         super().__init__(honest.enclave)
@@ -111,12 +111,12 @@ class Liar(Untrusted):
             return 0
         return (yield from super().mprotect(host, address, length, rights))
 
-    # What a kernel can do beside its ioctls
+    # What a kernel can do apart from its ioctls
 
     def _leaf(
         self, host: HostThread, address: int, rights: int, page_type: int | None = None
     ) -> Steps[None]:
-        """EMODPR, or EMODT, and nothing else."""
+        """EMODPR or EMODT alone."""
         entry = self.scene.encl.page(address)
         if entry is None or entry.epc_page is None:
             return

@@ -1,7 +1,7 @@
 """Shipped scenarios by name: NAME, or NAME,KERNEL,RACE=0,RACE=1,order=ORDER.
 
-The name of a scenario has all that it is made from (`MachineScenario.name`), so that a replay
-string says it. Here it is read back; what is left out has its default.
+The name of a scenario holds all that it is made from (`MachineScenario.name`), so that a replay
+string can name it. Here it is parsed; what is left out has its default.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ KINDS: dict[str, type[MachineScenario]] = {kind.__name__: kind for kind in SCENA
 
 
 def is_shipped(name: str) -> bool:
-    """Whether it begins with the name of a shipped scenario, whatever switches follow."""
+    """Whether a name, without its switches, is that of a shipped scenario."""
     return name.split(",")[0] in KINDS
 
 
 def scenario_named(name: str) -> MachineScenario:
-    """The scenario of a name that `is_shipped`. ValueError for a switch that it does not have."""
+    """The scenario of a name that `is_shipped`. ValueError for an unknown switch."""
     first, *switches = name.split(",")
     kind = KINDS[first]
     linux = switches.pop(0) if switches and "=" not in switches[0] else VERSION_DEFAULT
@@ -49,7 +49,7 @@ def scenario_named(name: str) -> MachineScenario:
 
 
 def all_shipped(linux: str | None = None, order: str | None = None) -> list[MachineScenario]:
-    """Every scenario on every kernel, and if it has a manager in every order; or these only."""
+    """Every scenario on every kernel, and with every order if it has a manager; or only these."""
     found: list[MachineScenario] = []
     for kind in SCENARIOS:
         for version in [linux] if linux else VERSIONS:

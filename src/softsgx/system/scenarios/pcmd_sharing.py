@@ -18,7 +18,7 @@ class PcmdSharing(MachineScenario):
     layout: ClassVar = {"threads": 2, "pages": 2}
 
     def build(self, scene: Scene) -> None:
-        """Contents in the first page, the second one evicted, the first one next in the list."""
+        """Contents in the first page; the second is evicted, the first is next on the list."""
         first, second = scene.enclave.data
         scene.probe(scene.call(1, lambda t: t.store(first, PRECIOUS)))
         scene.offer_to_reclaimer(second)

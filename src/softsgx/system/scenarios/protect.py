@@ -21,7 +21,7 @@ CONTENTS = b"contents"
 
 
 class Managed(MachineScenario):
-    """An enclave with a `TrustedManager`, in the order of one runtime; a base for scenarios.
+    """An enclave with a `TrustedManager` and one runtime's order; a base for scenarios.
 
     `committed` pages of the heap are committed, writable, and have contents.
     """
@@ -60,7 +60,7 @@ class Managed(MachineScenario):
             scene.expected[page] = CONTENTS
 
     def protect(self, scene: Scene, cpu: int, page: int, rights: int) -> Steps[Any]:
-        """A trusted protect by enclave code; when it has succeeded, nobody has a wider right."""
+        """A trusted protect by enclave code; once it has succeeded, no wider right is usable."""
         manager: TrustedManager = scene.facts["manager"]
 
         def program(t: EnclaveThread) -> Steps[None]:
@@ -76,7 +76,7 @@ class ProtectAccess(Managed):
     """A page becomes read-only while another thread reads it."""
 
     def tasks(self, scene: Scene) -> Iterable[Cast]:
-        """Reading is deserved all the time."""
+        """Reading should succeed at all times."""
         page = scene.enclave.heap
         yield "protector", 1, self.protect(scene, 1, page, R)
         yield "reader", 2, scene.call(2, lambda t: t.load(page, 8))
@@ -96,7 +96,7 @@ class ProtectReclaim(Managed):
 class TwoProtects(Managed):
     """Two threads change the rights of two pages of one enclave at the same time.
 
-    Their ioctls exclude each other by -EBUSY, so that each has to try again (L6).
+    Their ioctls exclude each other with -EBUSY, so each has to retry (L6).
     """
 
     committed: ClassVar[int] = 2
@@ -109,9 +109,9 @@ class TwoProtects(Managed):
 
 
 class ExtendRestrict(Managed):
-    """One thread takes W away from a page, another one gives it back, in this order or the other.
+    """One thread takes W away from a page, another one gives it back, in either order.
 
-    The manager's lock orders them; whoever is last decides.
+    The manager's lock orders them; the last one decides.
     """
 
     def tasks(self, scene: Scene) -> Iterable[Cast]:
@@ -122,7 +122,7 @@ class ExtendRestrict(Managed):
 
 
 class TrimReuse(Managed):
-    """A page is given back and taken again while a host thread touches it."""
+    """A page is uncommitted and committed again while a host thread touches it."""
 
     def tasks(self, scene: Scene) -> Iterable[Cast]:
         """Uncommit, commit, write."""

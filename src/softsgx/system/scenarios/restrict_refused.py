@@ -1,4 +1,4 @@
-"""A restriction that is refused, and an access that it was none of: L1 of the V2 series."""
+"""A refused restriction must not disturb an access: L1 of the V2 series."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class RestrictRefused(MachineScenario):
         yield "writer", 2, write()
 
     def verify(self, scene: Scene) -> None:
-        """A signal without a restriction; the rights in the end are the enclave's affair."""
+        """A signal although nothing was restricted; which rights remain is up to the enclave."""
         before, answer = scene.facts["before"], scene.facts["answer"]
         page = scene.watch[0]
         raised: SignalRaised | None = scene.facts["signal"]

@@ -14,7 +14,7 @@ from softsgx.system.scene import Scene
 
 
 class RestrictReport(MachineScenario):
-    """Two pages are restricted; at each of them ETRACK may fail for good, which is a draw."""
+    """Two pages are restricted; for each, a draw decides whether ETRACK fails for good."""
 
     layout: ClassVar = {"threads": 3, "pages": 2}
 
@@ -44,5 +44,5 @@ class RestrictReport(MachineScenario):
         yield "reader", 2, scene.call(2, lambda t: t.load(scene.enclave.data[1], 8))
 
     def verify(self, scene: Scene) -> None:
-        """Compare what was said with what is."""
+        """Compare what was reported with what was done."""
         check_restrict(scene, scene.facts["before"], R, scene.facts["answer"])

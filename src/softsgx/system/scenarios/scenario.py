@@ -7,8 +7,8 @@ A new one says how its machine is built and what the tasks are:
             for cpu in (1, 2):
                 yield f"toucher {cpu}", cpu, scene.thread(cpu).load(scene.enclave.heap, 1)
 
-Accesses in it are all deserved: a signal is a finding, and so is an enclave that gives up. What has
-to be true at the end is for the checkers.
+Every access in it should succeed: a signal is a violation, and so is an enclave that gives up. What
+must be true at the end is for the checkers.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _ACCESSES: Final = frozenset({"load", "store", "fetch"})
 
 
 class MachineScenario(Scenario):
-    """`linux` names the kernel, `races` switches its known races, as for `Machine`."""
+    """`linux` names the kernel, `races` switches its known races, as in `Machine`."""
 
     cpus: ClassVar[int] = 3
     epc: ClassVar[str] = "1M"
@@ -55,7 +55,7 @@ class MachineScenario(Scenario):
         switched = [f"{race}={int(on)}" for race, on in sorted((races or {}).items())]
         self.name = ",".join([type(self).name, linux, *switched])
 
-    # What a scenario says
+    # What a scenario defines
 
     def machine(self) -> Machine:
         """The machine, before anything is built on it."""
@@ -66,16 +66,16 @@ class MachineScenario(Scenario):
         return Scene.built(machine, **self.layout)
 
     def build(self, scene: Scene) -> None:
-        """Go on from the built enclave to the state that every execution starts from."""
+        """Bring the built enclave to the state from which every execution starts."""
 
     def tasks(self, scene: Scene) -> Iterable[Cast]:
         """The tasks, fresh for one execution."""
         raise NotImplementedError(f"{type(self).__name__}.tasks")
 
     def verify(self, scene: Scene) -> None:
-        """What only this scenario can know to be wrong in the end; raise Violation."""
+        """Raise Violation for what only this scenario can know to be wrong at the end."""
 
-    # What the explorer asks
+    # What the explorer calls
 
     @property
     def scene(self) -> Scene:
@@ -86,7 +86,7 @@ class MachineScenario(Scenario):
             for cpu in range(1, self.cpus):
                 scene.thread(cpu)
             self.build(scene)
-            # It takes no part; a processor that runs it would have to take every interrupt.
+            # It takes no part, and a processor that runs it would have to take every interrupt.
             scene.host.thread.switch_out()
             machine.settle()
             self._scene = scene
@@ -102,14 +102,14 @@ class MachineScenario(Scenario):
             checker.start(scene)
         self.begin(execution, scene)
         for name, cpu, body in self.tasks(scene):
-            execution.spawn(_deserved(name, body), name, cpu)
+            execution.spawn(_must_succeed(name, body), name, cpu)
         scene.machine.spawn_ksgxd(execution)
 
     def begin(self, execution: Execution, scene: Scene) -> None:
-        """For scenarios that draw: the kernel's `inject` may be set here."""
+        """For scenarios with draws: set the kernel's `inject` here."""
 
     def check(self, execution: Execution) -> None:
-        """The scenario's own judgement, then every checker."""
+        """The scenario's own check, then every checker."""
         scene = self.scene
         scene.kernel.inject = None
         self.verify(scene)
@@ -117,11 +117,11 @@ class MachineScenario(Scenario):
             checker.check(scene)
 
     def objects(self, task: Task, point: Point) -> Footprint:
-        """Accesses of user code commute if they are not to one page; all other steps are in order.
+        """Accesses of user code to different pages commute; no other two steps do.
 
-        A point of the kernel or of a leaf names one object, but the code behind it goes on to the
-        next point: it touches the enclave's records, tracking, lists. To call that independent of
-        other such steps would lose schedules, so no two of them are.
+        A point of the kernel or of a leaf names one object, but the code after it, up to the next
+        point, touches the enclave's records, tracking and lists as well. Calling such steps
+        independent would lose schedules.
         """
         kind, touched, write = point
         if kind in _ACCESSES:
@@ -136,16 +136,16 @@ class MachineScenario(Scenario):
         return "; ".join(page_words(scene, address) for address in watched)
 
     def point_text(self, point: Point) -> str:
-        """As a kernel developer says it."""
+        """The step in the kernel's words."""
         return point_words(point)
 
     def fingerprint(self) -> Hashable:
-        """The processors' state."""
+        """The state of the processor."""
         return self.scene.machine.processor.fingerprint()
 
 
-def _deserved(name: str, body: Steps[Any]) -> Steps[Any]:
-    """A task whose accesses all deserve to succeed."""
+def _must_succeed(name: str, body: Steps[Any]) -> Steps[Any]:
+    """A task whose accesses should all succeed."""
     try:
         return (yield from body)
     except SignalRaised as raised:

@@ -17,7 +17,7 @@ class SecsEviction(MachineScenario):
     layout: ClassVar = {"threads": 1, "pages": 1}
 
     def build(self, scene: Scene) -> None:
-        """Pages that nobody has used lately, so that one pass takes them all."""
+        """Pages without the accessed bit, so that one pass takes them all."""
         for page in scene.encl.page_array.values():
             scene.mm.space.test_and_clear_accessed(page.address)
         scene.holes.append(scene.enclave.heap)

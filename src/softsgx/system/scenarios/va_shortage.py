@@ -1,4 +1,4 @@
-"""The page that needs another version array, when EPC has just run out: race K6."""
+"""The page that needs another version array just when EPC runs out: race K6."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _SMALL = 4 + 2
 class VaShortage(MachineScenario):
     """An enclave of 512 pages, the SECS among them, grows by one; two EPC pages are free.
 
-    Another enclave takes one of them at the same time. The reclaimer can make room, so whoever
-    comes too late has to wait, not to die.
+    Another enclave takes one of them at the same time. The reclaimer can make room, so the one that
+    comes too late must wait, not die.
     """
 
     cpus: ClassVar = 2  # of the process; its neighbour has one of its own
     layout: ClassVar = {"threads": 1, "pages": 507}
 
     def machine(self) -> Machine:
-        """EPC with two pages more than both enclaves have; the daemon keeps it at that."""
+        """EPC with two pages more than both enclaves have; the watermarks keep it so."""
         epc = (_BIG + _SMALL + 2) * PAGE_SIZE
         machine = Machine(cpus=self.cpus + 1, epc=epc, linux=self.linux, races=self.races)
         machine.kernel.low_watermark, machine.kernel.high_watermark = 2, 2

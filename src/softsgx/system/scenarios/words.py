@@ -1,4 +1,4 @@
-"""Points and pages in the words of a kernel developer."""
+"""Points and pages in the kernel's words, for schedules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LEAVES: Final = frozenset(name for name, _ in (*ENCLS_LEAVES.values(), *ENCLU_L
 
 
 def point_words(point: Point) -> str:
-    """What a task does in the step behind a point."""
+    """What a task does in the step after a point."""
     kind, touched, write = point
     name = str(getattr(touched, "name", touched)).split("(")[0]
     if kind in _LEAVES and isinstance(touched, tuple):
@@ -46,7 +46,7 @@ def point_words(point: Point) -> str:
 
 
 def page_words(scene: Scene, address: int) -> str:
-    """VMA, PTE, TLBs, EPCM of a page; what the kernel believes of the EPCM, under the V2 series."""
+    """VMA, PTE, TLBs and EPCM of a page; under the V2 series, the kernel's mirror of the EPCM."""
     vma = scene.mm.vma_lookup(address)
     pte = scene.mm.space.lookup(address)
     parts = [
