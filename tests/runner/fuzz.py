@@ -163,7 +163,7 @@ def violations(supervisor: Supervisor, ever: list[File]) -> Iterator[str]:
 def left_over(supervisor: Supervisor) -> Iterator[str]:
     """What should not be there after the last process has ended."""
     world = supervisor.world
-    supervisor.calls.nodes.look_for_released()
+    supervisor.calls.releases.look()
     kernel, pages = world.kernel, world.machine.processor.epc.pages
     if supervisor.tracees:
         yield f"threads are left: {list(supervisor.tracees)}"

@@ -72,23 +72,9 @@ RUNNER_LINES: Final = (
 )
 RUNNER_ALLOWED: Final = _allowed(RUNNER_LINES)
 _RUNNER: Final = (PACKAGE, "runner")
-# Imports against the order that are still there: the file, and the room it must not know.
-RUNNER_EXCEPTIONS: Final = frozenset(
-    {
-        ("calls/advice.py", "supervisor"),
-        ("calls/cpu_time.py", "supervisor"),
-        ("calls/descriptors.py", "supervisor"),
-        ("calls/mappings.py", "supervisor"),
-        ("calls/nodes.py", "supervisor"),
-        ("calls/process_mem.py", "supervisor"),
-        ("calls/table.py", "supervisor"),
-    }
-)
 
 
-def runner_order(
-    source: Source, exceptions: frozenset[tuple[str, str]] = RUNNER_EXCEPTIONS
-) -> Iterator[str]:
+def runner_order(source: Source) -> Iterator[str]:
     """Every import of a room of `runner` that the file's own room there must not know."""
     if source.room != "runner" or source.module == _RUNNER:
         return
@@ -97,10 +83,9 @@ def runner_order(
     if allowed is None:
         yield source.finding(source.tree, f"runner/{own} is no room of runner in ARCHITECTURE.md")
         return
-    file = source.path.removeprefix("src/softsgx/runner/")
     for node, name in _imports(source):
         for room in _rooms_of_runner(node, name):
-            if room not in allowed and (file, room) not in exceptions:
+            if room not in allowed:
                 yield source.finding(node, f"{own} must not import {room}")
 
 

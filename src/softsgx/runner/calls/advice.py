@@ -6,7 +6,7 @@ process (of a memfd, or single pages of EPC) would answer otherwise, and must no
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from softsgx.linux import mlock
 from softsgx.linux.errno import ENOMEM, EPERM
@@ -18,22 +18,20 @@ from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.layout import NATIVE_EPC
 from softsgx.runner.process.stops import Handler, areas, divided, go_on, refused_at_once, to_exit
 from softsgx.runner.process.tracee import Tracee
-from softsgx.spec.bits import MASK32, MASK64, PAGE_MASK, PAGE_SIZE
-
-if TYPE_CHECKING:
-    from softsgx.runner.supervisor.supervisor import Supervisor
-    from softsgx.sim import Steps
+from softsgx.spec.bits import MASK32, MASK64, PAGE_MASK
 
 _CAP_IPC_LOCK: Final = 14
 _CAP_SYS_ADMIN: Final = 21
 
 
 class MemoryAdvice:
-    """Serves these calls where they reach enclave areas."""
+    """Serves these calls where they reach enclave areas.
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
-        self.world = supervisor.world
+    `epc_in_process` bytes of EPC are mapped in each process, which must not be locked either.
+    """
+
+    def __init__(self, epc_in_process: int) -> None:
+        self._epc_in_process = epc_in_process
 
     def handlers(self) -> dict[int, Handler]:
         """By number of the system call."""
@@ -46,9 +44,6 @@ class MemoryAdvice:
             nr.MLOCKALL: self._mlockall,
             nr.MUNLOCKALL: self._munlockall,
         }
-
-    def _run(self, t: Tracee, body: Steps[int]) -> int:
-        return self.world.run(body, t.model().cpu)
 
     def _madvise(self, t: Tracee, regs: list[int]) -> None:
         address, length, advice = regs[p.RDI], regs[p.RSI], regs[p.RDX] & MASK32
@@ -63,7 +58,7 @@ class MemoryAdvice:
             if advice in (MADV_HWPOISON, MADV_SOFT_OFFLINE) and not capable(t, _CAP_SYS_ADMIN):
                 rule = "madvise_inject_error.superuser"
                 return refused_call(t.model(), "madvise", EPERM, rule, advice=advice)
-            return self._run(t, sys_madvise(t.model(), at, size, advice))
+            return t.run(sys_madvise(t.model(), at, size, advice))
 
         end = address + ((length + PAGE_MASK) & ~PAGE_MASK)
         divided(t, regs, address, end, model, past_holes=advice not in PAGE_BY_PAGE)
@@ -79,7 +74,7 @@ class MemoryAdvice:
         end = address + ((length + PAGE_MASK) & ~PAGE_MASK)
         divided(
             t, regs, address, end,
-            lambda at, size: self._run(t, mlock.sys_msync(t.model(), at, size, flags)),
+            lambda at, size: t.run(mlock.sys_msync(t.model(), at, size, flags)),
             past_holes=flags != mlock.MS_ASYNC,
         )  # fmt: skip
 
@@ -94,14 +89,14 @@ class MemoryAdvice:
         def model(at: int, size: int) -> int:
             thread = t.model()
             if number == nr.MUNLOCK:
-                return self._run(t, mlock.sys_munlock(thread, at, size))
+                return t.run(mlock.sys_munlock(thread, at, size))
             if number == nr.MLOCK2 and flags & ~mlock.MLOCK_ONFAULT:
-                return self._run(t, mlock.sys_mlock2(thread, at, size, flags))
+                return t.run(mlock.sys_mlock2(thread, at, size, flags))
             # The limit is asked for the whole of a call, before anything is looked at.
             over = _over_limit(t, end - start)
             if over:
                 return refused_call(thread, "mlock", -over, "do_mlock.limit", length=end - start)
-            return self._run(t, mlock.sys_mlock(thread, at, size))
+            return t.run(mlock.sys_mlock(thread, at, size))
 
         divided(t, regs, start, end, model)
 
@@ -116,8 +111,8 @@ class MemoryAdvice:
                 return
             for start, end in areas(t, 0, TASK_SIZE):
                 t.inject(nr.MUNLOCK, start, end - start)
-            if self.supervisor.engine.in_process:
-                t.inject(nr.MUNLOCK, NATIVE_EPC, self.world.memory.count * PAGE_SIZE)
+            if self._epc_in_process:
+                t.inject(nr.MUNLOCK, NATIVE_EPC, self._epc_in_process)
 
         to_exit(t, locked)
 

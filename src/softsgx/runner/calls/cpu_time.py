@@ -15,17 +15,19 @@ from softsgx.runner.process.stops import Handler, go_on, signed32, to_exit
 from softsgx.runner.process.tracee import Tracee
 
 if TYPE_CHECKING:
-    from softsgx.runner.supervisor.supervisor import Supervisor
+    from softsgx.runner.inserted.doorbell import Doorbell
 
 
 class CpuTime:
-    """Serves clock_gettime of processor clocks, getrusage, times, and calls on timers."""
+    """Serves clock_gettime of processor clocks, getrusage, times, and calls on timers.
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
-        self.timers = CpuTimers(supervisor.doorbell)
+    `kernel_counts`: enclave code runs in the process, so the kernel's own timers are right.
+    """
+
+    def __init__(self, doorbell: Doorbell, kernel_counts: bool) -> None:
+        self.timers = CpuTimers(doorbell)
         self.calls = TimerCalls(self.timers)
-        supervisor.engine.worked = self._worked
+        self._kernel_counts = kernel_counts
 
     def handlers(self) -> dict[int, Handler]:
         """By number of the system call."""
@@ -33,16 +35,15 @@ class CpuTime:
             nr.CLOCK_GETTIME: self._clock,
             nr.GETRUSAGE: self._rusage,
             nr.TIMES: self._times,
-            **(self.calls.handlers() if not self.supervisor.engine.in_process else {}),
+            **({} if self._kernel_counts else self.calls.handlers()),
         }
 
-    def _worked(self, t: Tracee, seconds: float) -> None:
+    def worked(self, t: Tracee, seconds: float) -> None:
         """The emulator has worked for a thread."""
         self.timers.worked(t.pid, t.tid, seconds)
 
-    def gone(self, t: Tracee) -> None:
-        """A thread has ended."""
-        last = not any(x.pid == t.pid for x in self.supervisor.tracees.values() if x is not t)
+    def gone(self, t: Tracee, last: bool) -> None:
+        """A thread has ended; `last`: of its process."""
         self.timers.thread_gone(t.pid, t.tid, last)
         if last:
             self.calls.forget(t.pid)

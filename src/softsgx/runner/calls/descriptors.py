@@ -1,8 +1,7 @@
 """Descriptors that the real kernel takes for something else: what stands for an open node is a
 memfd, and /proc/<pid>/mem shows no enclave.
 
-Calls on such a descriptor stop by a filter of its own number, so that others cost nothing. A number
-that was closed goes on stopping: no filter can be taken back.
+`watched` has the calls on such a descriptor stop.
 """
 
 from __future__ import annotations
@@ -14,28 +13,26 @@ from softsgx.linux import char_device
 from softsgx.linux.errno import EBADF, EFAULT
 from softsgx.linux.vfs import O_NONBLOCK, File
 from softsgx.runner.calls.paths import MEM, read_path
-from softsgx.runner.calls.process_mem import ProcessMem
+from softsgx.runner.calls.watched import watch
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.inserted.layout import END, GATE
 from softsgx.runner.process import bpf
 from softsgx.runner.process.scratch import NULL, text
 from softsgx.runner.process.stops import (
     Handler,
-    add_filter,
     answer,
-    changed,
     go_on,
+    instead,
     refuse,
     signed32,
     to_exit,
 )
 
 if TYPE_CHECKING:
+    from softsgx.runner.calls.buffers import Buffers
+    from softsgx.runner.calls.process_mem import ProcessMem
     from softsgx.runner.process.tracee import Tracee
-    from softsgx.runner.supervisor.supervisor import Supervisor
 
-_NUMBERS_MAX: Final = 16
 _ARGUMENTS: Final = (p.RDI, p.RSI, p.RDX, p.R10, p.R8, p.R9)
 _F_DUPFD, _F_DUPFD_CLOEXEC = 0, 1030
 _LOCKS: Final = frozenset((6, 7, 37, 38))  # F_SETLK, F_SETLKW and those of descriptions
@@ -45,9 +42,9 @@ _F_RDLCK, _F_WRLCK = 0, 1
 class Descriptors:
     """Serves calls on descriptors that are watched."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
-        self.mem = ProcessMem(supervisor)
+    def __init__(self, mem: ProcessMem, buffers: Buffers) -> None:
+        self._mem = mem
+        self._buffers = buffers
 
     def handlers(self) -> dict[int, Handler]:
         """By number of the system call. Nodes has those that tell what a descriptor is."""
@@ -61,19 +58,6 @@ class Descriptors:
             **dict.fromkeys((nr.FGETXATTR, nr.FSETXATTR, nr.FREMOVEXATTR), self._xattr),
             **dict.fromkeys((nr.DUP, nr.DUP2, nr.DUP3, nr.PIDFD_GETFD), self._duplicated),
         }
-
-    def watch(self, t: Tracee, fd: int) -> None:
-        """From now on calls on this descriptor stop. With too many, calls on all descriptors do."""
-        watched = t.watched
-        if self.watches(t, fd):
-            return
-        number = fd if len(watched) < _NUMBERS_MAX else None
-        if add_filter(t, bpf.descriptor_filter(GATE, (END - GATE) >> 12, number)):
-            watched.add(number)
-
-    def watches(self, t: Tracee, fd: int) -> bool:
-        """Whether calls on this descriptor stop."""
-        return fd in t.watched or None in t.watched
 
     def ioctl(self, t: Tracee, regs: list[int], file: File) -> bool:
         """An ioctl that generic code answers, on a node. False: the driver is asked."""
@@ -96,7 +80,7 @@ class Descriptors:
     def _call(self, t: Tracee, regs: list[int]) -> None:
         file = self._node(t, signed32(regs[p.RDI]))
         if file is None:
-            if not self.mem.serve(t, regs) and not self.supervisor.calls.nodes.transfer(t, regs):
+            if not self._mem.serve(t, regs) and not self._buffers.serve(t, regs):
                 go_on(t)
             return
         name = bpf.ON_DESCRIPTOR[regs[p.ORIG_RAX]]
@@ -162,8 +146,7 @@ class Descriptors:
         if t.space.process.node(signed32(regs[p.RDI])) is None:
             go_on(t)
             return
-        changes = {p.ORIG_RAX: nr.STATFS, p.RAX: nr.STATFS, p.RDI: text(NULL)}
-        changed(t, regs, changes, lambda _t, _result: None)
+        instead(t, regs, nr.STATFS, {p.RDI: text(NULL)}, lambda _t, _result: None)
 
     def _xattr(self, t: Tracee, regs: list[int]) -> None:
         file = self._node(t, signed32(regs[p.RDI]))
@@ -177,7 +160,7 @@ class Descriptors:
 
         def made(t: Tracee, fd: int) -> None:
             if fd >= 0 and self._concerns(t, fd):
-                self.watch(t, fd)
+                watch(t, fd)
 
         to_exit(t, made)
 

@@ -24,6 +24,7 @@ from softsgx.linux.uapi import (
 )
 from softsgx.linux.vfs import File
 from softsgx.runner.calls.advice import capable
+from softsgx.runner.calls.watched import watch
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.layout import END, GATE
@@ -37,6 +38,7 @@ from softsgx.runner.process.stops import (
     divided,
     go_on,
     in_parts,
+    instead,
     refused_at_once,
     signed32,
     to_exit,
@@ -45,18 +47,27 @@ from softsgx.runner.process.tracee import Tracee
 from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
-    from softsgx.runner.supervisor.supervisor import Supervisor
+    from collections.abc import Callable
+
+    from softsgx.runner.calls.releases import Releases
+
+    Patch = Callable[[Tracee, str, tuple[int, int], int], None]
 
 _FILTERS_MAX: Final = 6
 _CAP_SYS_RAWIO: Final = 17
 
 
 class Mappings:
-    """Serves calls that map, and calls that change what is mapped."""
+    """Serves calls that map, and calls that change what is mapped.
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
-        self.world = supervisor.world
+    `patch(t, path, area, offset)` replaces the sites of a file of code. `in_process`: enclave code
+    is executed by the threads of the process, so its system calls must stop, too.
+    """
+
+    def __init__(self, releases: Releases, patch: Patch, in_process: bool) -> None:
+        self._releases = releases
+        self._patch = patch
+        self._in_process = in_process
 
     def handlers(self) -> dict[int, Handler]:
         """By number of the system call."""
@@ -86,9 +97,8 @@ class Mappings:
     def _replaced(self, t: Tracee, result: int, length: int) -> None:
         """Something was mapped over enclave areas."""
         if result >= 0:
-            thread = t.model()
-            self.world.run(syscalls.sys_munmap(thread, result, length), thread.cpu)
-            self.supervisor.calls.nodes.look_for_released()
+            t.run(syscalls.sys_munmap(t.model(), result, length))
+            self._releases.look()
 
     def _mmap_code(self, t: Tracee, regs: list[int]) -> None:
         """A file of code: its sites are replaced before any of it runs."""
@@ -105,7 +115,7 @@ class Mappings:
             except OSError:
                 return
             end = result + ((length + PAGE_MASK) & ~PAGE_MASK)
-            self.supervisor.loader.patch(t, path, (result, end), offset)
+            self._patch(t, path, (result, end), offset)
 
         to_exit(t, mapped)
 
@@ -118,7 +128,7 @@ class Mappings:
             if address < DEFAULT_MMAP_MIN_ADDR:
                 thread.mm.mmap_min_addr = _mmap_min_addr(t)
             body = syscalls.sys_mmap(thread, address, length, prot, flags, fd, regs[p.R9])
-            result = self.world.run(body, thread.cpu)
+            result = t.run(body)
             if result < 0:
                 if _driver_refused(file, address, length, prot, result):
                     # The real kernel has taken away what was there before it asks the driver.
@@ -136,18 +146,18 @@ class Mappings:
                 # MAP_FIXED_NOREPLACE: of what is in the way the model knows enclave areas.
                 if areas(t, address, length):
                     body = syscalls.sys_mmap(thread, address, length, prot, flags, fd, regs[p.R9])
-                    self.world.run(body, thread.cpu)
+                    t.run(body)
                 return None
             if -4096 < result < 0 and mapped == self._mapped_fixed:
                 # Refused after all, as below vm.mmap_min_addr: the model has it, the process not.
-                self.world.run(syscalls.sys_munmap(t.model(), address, length), t.model().cpu)
+                t.run(syscalls.sys_munmap(t.model(), address, length))
             return mapped(t, result, length, prot, flags, fd, regs[p.R9])
 
         changed(t, regs, {p.RDX: 0, p.R9: 0}, done)
 
     def _refused(self, t: Tracee, regs: list[int], address: int, length: int, result: int) -> None:
-        changes = {p.ORIG_RAX: nr.MUNMAP, p.RAX: nr.MUNMAP, p.RDI: address, p.RSI: length}
-        changed(t, regs, changes, lambda _t, _result: result)
+        arguments = {p.RDI: address, p.RSI: length}
+        instead(t, regs, nr.MUNMAP, arguments, lambda _t, _result: result)
 
     def _mapped_fixed(
         self, t: Tracee, result: int, length: int, prot: int, flags: int, fd: int, offset: int
@@ -159,9 +169,9 @@ class Mappings:
 
     def _mapped(self, t: Tracee, start: int, length: int, fd: int) -> None:
         """An enclave area was made."""
-        self.supervisor.calls.descriptors.watch(t, fd)
+        watch(t, fd)
         code = None
-        if self.supervisor.engine.in_process:
+        if self._in_process:
             code = _elrange(t, fd, (start, start + length))
         if t.space.locks_new:
             t.inject(nr.MUNLOCK, start, length)
@@ -176,12 +186,10 @@ class Mappings:
         thread = t.model()
         thread.mm.mmap_min_addr = min(thread.mm.mmap_min_addr, result)
         kind = flags & ~MAP_FIXED_NOREPLACE | MAP_FIXED
-        answer = self.world.run(
-            syscalls.sys_mmap(thread, result, length, prot, kind, fd, offset), thread.cpu
-        )
-        if answer < 0:
+        refused = t.run(syscalls.sys_mmap(thread, result, length, prot, kind, fd, offset))
+        if refused < 0:
             t.inject(nr.MUNMAP, result, length)
-            return answer
+            return refused
         self._mapped(t, result, length, fd)
         return None
 
@@ -207,9 +215,8 @@ class Mappings:
 
         def unmapped(t: Tracee, result: int) -> None:
             if result == 0:
-                thread = t.model()
-                self.world.run(syscalls.sys_munmap(thread, address, length), thread.cpu)
-                self.supervisor.calls.nodes.look_for_released()
+                t.run(syscalls.sys_munmap(t.model(), address, length))
+                self._releases.look()
 
         to_exit(t, unmapped)
 
@@ -254,7 +261,7 @@ class Mappings:
             body = syscalls.sys_mprotect(thread, address, length, prot)
         else:
             body = syscalls.sys_pkey_mprotect(thread, address, length, prot, key)
-        return self.world.run(body, thread.cpu)
+        return t.run(body)
 
     def _mremap(self, t: Tracee, regs: list[int]) -> None:
         old, old_length, new_length, flags, new = (
@@ -268,7 +275,7 @@ class Mappings:
             return
         thread = t.model()
         body = syscalls.sys_mremap(thread, old, old_length, new_length, flags, new)
-        result = self.world.run(body, thread.cpu)
+        result = t.run(body)
         if result < 0:
             answer(t, regs, result)
             return

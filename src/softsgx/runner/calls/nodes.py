@@ -1,4 +1,4 @@
-"""The device nodes as the program sees them: opening, looking; and when they are released.
+"""The device nodes as the program sees them: opening them, and calls that look at them.
 
 A memfd stands for an open node: its number, sharing and closing stay the real kernel's affair. What
 calls on its descriptors answer is in descriptors.py.
@@ -6,7 +6,6 @@ calls on its descriptors answer is in descriptors.py.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 from collections.abc import Callable
@@ -15,10 +14,9 @@ from typing import TYPE_CHECKING, Final
 from softsgx.linux.char_device import O_CLOEXEC, open_flags
 from softsgx.linux.errno import ENOENT
 from softsgx.linux.vfs import O_CREAT, O_EXCL, O_NOFOLLOW, O_PATH, File, ProvisionNode
-from softsgx.mem.tlb import READ, WRITE
 from softsgx.runner.calls.node_stat import MINORS, patch_stat, patch_statx
 from softsgx.runner.calls.paths import NODES, STAND_IN, Walk, read_path
-from softsgx.runner.errors import LoadError
+from softsgx.runner.calls.watched import watch
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import (
@@ -26,18 +24,15 @@ from softsgx.runner.host.abi import (
     AT_FDCWD,
     AT_SYMLINK_FOLLOW,
     AT_SYMLINK_NOFOLLOW,
-    IN_DELETE_SELF,
 )
 from softsgx.runner.host.memory_file import SHM, TMPFILE
-from softsgx.runner.process import bpf
-from softsgx.runner.process.identity import Identity, identity
-from softsgx.runner.process.interruption import restart_at_exit
+from softsgx.runner.process.identity import identity
 from softsgx.runner.process.scratch import CPUINFO, NULL, lend, text
 from softsgx.runner.process.stops import (
     Handler,
-    areas,
     changed,
     go_on,
+    instead,
     refuse,
     signed32,
     to_exit,
@@ -46,27 +41,22 @@ from softsgx.runner.process.tracee import Tracee
 from softsgx.runner.ways import WAYS
 
 if TYPE_CHECKING:
-    from softsgx.runner.supervisor.supervisor import Supervisor
+    from softsgx.runner.calls.releases import Releases
+    from softsgx.runner.cpuid.cpuid import CpuidPolicy
+    from softsgx.runner.process.world import World
 
 _RESOLVE_LINKS: Final = 0x02 | 0x04 | 0x20  # NO_MAGICLINKS, NO_SYMLINKS, CACHED
 _DEVICE_SIZE: Final = 1 << 46  # sparse: pages of ones for the abort page
-_INTO_MEMORY: Final = (nr.READ, nr.PREAD64, nr.RECVFROM)
-_OPENED_MAX: Final = 4 << 20  # a transfer with enclave memory is cut to so many bytes
-
-_RESTARTS: Final = (-512, -513, -514)  # ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND
-
-_libc = ctypes.PyDLL(None, use_errno=True)
 Patch = Callable[[Tracee, File], None]
 
 
 class Nodes:
     """Serves calls about /dev/sgx_enclave and /dev/sgx_provision, and /proc/cpuinfo."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
-        self.world = supervisor.world
-        self._watch = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._watched: dict[int, Identity] = {}
+    def __init__(self, world: World, policy: CpuidPolicy, releases: Releases) -> None:
+        self.world = world
+        self._policy = policy
+        self._releases = releases
         # What a node looks like that is not open.
         self._closed = {node: File(node, ProvisionNode(), 0) for node in MINORS}
 
@@ -99,7 +89,6 @@ class Nodes:
             nr.NAME_TO_HANDLE_AT: lambda t, r: self._path_only(
                 t, r, p.RSI, r[p.RDI], follow=bool(r[p.R8] & AT_SYMLINK_FOLLOW)
             ),
-            **dict.fromkeys(set(bpf.BUFFERS) - set(bpf.ON_DESCRIPTOR), self._buffer),
         }
 
     def _end(self, t: Tracee, address: int, directory: int, *, follow: bool = True) -> bytes | None:
@@ -172,11 +161,10 @@ class Nodes:
         if WAYS.files_in_shm:
             number, arguments = nr.OPEN, {p.RDI: text(SHM.encode()), p.RDX: 0o600}
             arguments[p.RSI] = TMPFILE | flags & O_CLOEXEC
-        changes = {p.ORIG_RAX: number, p.RAX: number, **arguments}
-        changed(t, regs, changes, lambda t, fd: None if fd < 0 else then(t, fd))
+        instead(t, regs, number, arguments, lambda t, fd: None if fd < 0 else then(t, fd))
 
     def _node_opened(self, t: Tracee, fd: int, name: bytes, flags: int) -> int | None:
-        self.look_for_released()
+        self._releases.look()
         path = f"/proc/{t.tid}/fd/{fd}"
         if not os.readlink(path.encode()).startswith(STAND_IN):
             return None  # another thread has closed it, and opened something else
@@ -187,43 +175,23 @@ class Nodes:
         else:
             os.truncate(path, _DEVICE_SIZE)
         stand_in = identity(path)
-        watch = _libc.inotify_add_watch(self._watch, path.encode(), IN_DELETE_SELF)
-        if watch < 0:
-            why = os.strerror(ctypes.get_errno())
-            raise LoadError(f"inotify_add_watch: {why} (sysctl fs.inotify.max_user_watches)")
+        self._releases.await_end(path, stand_in)
         self.world.opened(NODES[name], stand_in, flags)
-        self._watched[watch] = stand_in
-        self.supervisor.calls.descriptors.watch(t, fd)
+        watch(t, fd)
         return None
 
     def _mem_opened(self, t: Tracee, fd: int) -> None:
         if fd >= 0:
-            self.supervisor.calls.descriptors.watch(t, fd)
+            watch(t, fd)
 
     def _fill_cpuinfo(self, t: Tracee, fd: int) -> int | None:
         from softsgx.runner.cpuid.cpuinfo import cpuinfo_text
 
         with open("/proc/cpuinfo", encoding="ascii", errors="replace") as real:
-            content = cpuinfo_text(real.read(), self.supervisor.loader.policy)
+            content = cpuinfo_text(real.read(), self._policy)
         with open(f"/proc/{t.tid}/fd/{fd}", "w", encoding="ascii", errors="replace") as file:
             file.write(content)
         return None
-
-    def look_for_released(self) -> None:
-        """Release the enclaves whose last descriptor and mapping are gone."""
-        while True:
-            try:
-                events = os.read(self._watch, 4096)
-            except BlockingIOError:
-                return
-            at = 0
-            while at < len(events):
-                watch, mask, _cookie, length = struct.unpack_from("<iIII", events, at)
-                at += 16 + length
-                stand_in = self._watched.get(watch)
-                if stand_in is not None and mask & IN_DELETE_SELF:
-                    del self._watched[watch]
-                    self.world.closed(stand_in)
 
     # Looking
 
@@ -307,7 +275,7 @@ class Nodes:
 
         def seen(t: Tracee, file: File) -> None:
             patch(t, file)
-            self.supervisor.calls.descriptors.watch(t, fd)  # it may have come by a socket
+            watch(t, fd)  # it may have come by a socket
 
         self._as_null(t, regs, changes, file, seen)
 
@@ -336,33 +304,6 @@ class Nodes:
             return len(own)
 
         to_exit(t, read)
-
-    # Buffers in enclave memory
-
-    def _buffer(self, t: Tracee, regs: list[int]) -> None:
-        if not self.transfer(t, regs):
-            go_on(t)
-
-    def transfer(self, t: Tracee, regs: list[int]) -> bool:
-        """read(2), write(2) and the like with a buffer in enclave memory. False: with another."""
-        number, address, length = regs[p.ORIG_RAX], regs[p.RSI], min(regs[p.RDX], _OPENED_MAX)
-        if number not in bpf.BUFFERS or not areas(t, address, length):
-            return False
-        # Pages of ones while the call runs; what it writes there is lost with them.
-        access = WRITE if number in _INTO_MEMORY else READ
-
-        def run(t: Tracee, _result: int) -> int:
-            opened = self.supervisor.abort_page.open_range(t, address, length, access)
-            rest = (regs[n] for n in (p.R10, p.R8, p.R9))
-            result = t.inject(number, regs[p.RDI], address, length, *rest)
-            self.supervisor.abort_page.close(t, opened)
-            if result in _RESTARTS:
-                restart_at_exit(t, number)
-            return result
-
-        # A call that does nothing, to come to a place where calls can be injected.
-        changed(t, regs, {p.ORIG_RAX: nr.GETPID, p.RAX: nr.GETPID}, run)
-        return True
 
 
 def _follows(flags: int) -> bool:

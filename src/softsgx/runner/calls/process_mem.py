@@ -22,9 +22,10 @@ from softsgx.runner.host import ptrace as p
 from softsgx.runner.process.stops import answer, changed, signed32
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from softsgx.linux.process import Thread
     from softsgx.runner.process.tracee import Space, Tracee
-    from softsgx.runner.supervisor.supervisor import Supervisor
 
 _SEGMENTS_MAX: Final = 1024
 _MOVED_MAX: Final = 4 << 20  # a longer transfer ends early
@@ -53,9 +54,8 @@ _KINDS: Final = {
 class ProcessMem:
     """Serves reads and writes of /proc/<pid>/mem of supervised processes."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
-        self.world = supervisor.world
+    def __init__(self, tracees: Mapping[int, Tracee]) -> None:
+        self._tracees = tracees
 
     def serve(self, t: Tracee, regs: list[int]) -> bool:
         """A call on a descriptor that may be one. False: it is no concern of ours."""
@@ -97,7 +97,7 @@ class ProcessMem:
         if found is None:
             return None
         pid, tid = (int(number or 0) for number in found.groups())
-        for other in self.supervisor.tracees.values():
+        for other in self._tracees.values():
             if other.tid == tid or (not tid and other.pid == pid):
                 return other.space
         return None
@@ -129,7 +129,7 @@ class ProcessMem:
             content[:] = given
         elsewhere = partial(_elsewhere, space)
         body = mem_rw(thread, space.process, position, memoryview(content), write, elsewhere)
-        result = self.world.run(body, thread.cpu)
+        result = t.run(body)
         if result > 0 and not write and not p.write_memory(t.tid, buffer, bytes(content[:result])):
             return _bad_buffer(thread, "read", "copy_to_user.address", buffer, result)
         return result

@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 from softsgx.linux.errno import ERESTARTSYS
 from softsgx.linux.vfs import File
 from softsgx.runner.calls.advice import MemoryAdvice
+from softsgx.runner.calls.buffers import Buffers
 from softsgx.runner.calls.cpu_time import CpuTime
 from softsgx.runner.calls.descriptors import Descriptors
 from softsgx.runner.calls.mappings import Mappings
 from softsgx.runner.calls.nodes import Nodes
+from softsgx.runner.calls.process_mem import ProcessMem
+from softsgx.runner.calls.releases import Releases
+from softsgx.runner.calls.watched import watch, watches
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.process.forced import ACTION_SIZE
@@ -18,35 +22,59 @@ from softsgx.runner.process.interruption import Interruption, restart, restart_a
 from softsgx.runner.process.stops import (
     Handler,
     answer,
-    changed,
     go_on,
     signed32,
     to_exit,
+    where_calls_run,
 )
 from softsgx.runner.process.tracee import Tracee
+from softsgx.spec.bits import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from softsgx.runner.supervisor.supervisor import Supervisor
+    from collections.abc import Mapping
+
+    from softsgx.runner.calls.mappings import Patch
+    from softsgx.runner.cpuid.cpuid import CpuidPolicy
+    from softsgx.runner.inserted.doorbell import Doorbell
+    from softsgx.runner.process.world import World
+    from softsgx.runner.traps.abort_page import AbortPage
 
 
 class Calls:
-    """Serves the calls that the filters stop."""
+    """Serves the calls that the filters stop.
 
-    def __init__(self, supervisor: Supervisor) -> None:
-        self.supervisor = supervisor
-        self.world = supervisor.world
-        self.nodes = Nodes(supervisor)
-        self.descriptors = Descriptors(supervisor)
-        self.cpu_time = CpuTime(supervisor)
+    `policy` is the processor that programs see; `patch` replaces the sites of a file of code;
+    `others` are handlers of calls that are not served here; `in_process` is the engine's.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        doorbell: Doorbell,
+        abort_page: AbortPage,
+        tracees: Mapping[int, Tracee],
+        policy: CpuidPolicy,
+        patch: Patch,
+        others: Mapping[int, Handler],
+        in_process: bool,
+    ) -> None:
+        self.world = world
+        self._doorbell = doorbell
+        self.releases = Releases(world)
+        self.cpu_time = CpuTime(doorbell, kernel_counts=in_process)
+        buffers = Buffers(abort_page)
+        self._descriptors = Descriptors(ProcessMem(tracees), buffers)
+        epc_in_process = world.memory.count * PAGE_SIZE if in_process else 0
         self._handlers: dict[int, Handler] = {
-            **self.nodes.handlers(),
-            **self.descriptors.handlers(),
-            **Mappings(supervisor).handlers(),
-            **MemoryAdvice(supervisor).handlers(),
+            **Nodes(world, policy, self.releases).handlers(),
+            **self._descriptors.handlers(),
+            **buffers.handlers(),
+            **Mappings(self.releases, patch, in_process).handlers(),
+            **MemoryAdvice(epc_in_process).handlers(),
             **self.cpu_time.handlers(),
             nr.IOCTL: self._ioctl,
             nr.RT_SIGACTION: self._sigaction,
-            **supervisor.traps.handlers(),
+            **others,
         }
 
     def serve(self, t: Tracee, regs: list[int]) -> None:
@@ -64,8 +92,8 @@ class Calls:
             go_on(t)
             return
         fd = signed32(regs[p.RDI])
-        if self.descriptors.watches(t, fd):
-            if not self.descriptors.ioctl(t, regs, file):
+        if watches(t, fd):
+            if not self._descriptors.ioctl(t, regs, file):
                 result = self._driver(t, regs, file)
                 if result == -ERESTARTSYS:
                     restart(t, regs)
@@ -73,24 +101,24 @@ class Calls:
                     answer(t, regs, result)
             return
 
-        def first(t: Tracee, _result: int) -> int:
-            self.descriptors.watch(t, fd)
+        def first(t: Tracee) -> int:
+            watch(t, fd)
             result = self._driver(t, regs, file)
             if result == -ERESTARTSYS:
                 restart_at_exit(t, nr.IOCTL)
             return result
 
-        # Somebody has passed it to this process: a stop is needed where calls can be injected.
-        changed(t, regs, {p.ORIG_RAX: nr.GETPID, p.RAX: nr.GETPID}, first)
+        # Passed to this process by another one, so nothing has watched it yet.
+        where_calls_run(t, regs, first)
 
     def _driver(self, t: Tracee, regs: list[int], file: File) -> int:
-        self.nodes.look_for_released()
+        self.releases.look()
         thread = t.model()
         user = t.space.mm.user
         user.forget()
         body = file.f_op.ioctl(thread, file, regs[p.RSI] & 0xFFFFFFFF, regs[p.RDX])
-        thread.real_signals = Interruption(t, self.supervisor.doorbell)
-        result = self.world.run(body, thread.cpu)
+        thread.real_signals = Interruption(t, self._doorbell)
+        result = t.run(body)
         thread.real_signals = None
         user.forget()
         t.unlucky = result == -ERESTARTSYS

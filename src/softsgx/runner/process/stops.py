@@ -31,7 +31,7 @@ def refused_at_once(t: Tracee, regs: list[int], address: int, call: Steps[int]) 
     The real kernel would say the same. Of an address in an enclave area the model says it, so that
     who listens is told why."""
     if areas(t, address & ~PAGE_MASK, PAGE_SIZE):
-        answer(t, regs, t.world.run(call, t.model().cpu))
+        answer(t, regs, t.run(call))
     else:
         go_on(t)
 
@@ -87,6 +87,25 @@ def changed(
         return then(t, result)
 
     to_exit(t, restore)
+
+
+def instead(
+    t: Tracee,
+    regs: list[int],
+    number: int,
+    arguments: dict[int, int],
+    then: Callable[[Tracee, int], int | None],
+) -> None:
+    """Run call `number` in its place, with some other arguments; else as `changed`."""
+    changed(t, regs, {p.ORIG_RAX: number, p.RAX: number, **arguments}, then)
+
+
+def where_calls_run(t: Tracee, regs: list[int], serve: Callable[[Tracee], int]) -> None:
+    """The result is what `serve` returns, which may inject calls.
+
+    That needs a stop outside of a call: the exit of one that does nothing.
+    """
+    instead(t, regs, nr.GETPID, {}, lambda t, _result: serve(t))
 
 
 def areas(t: Tracee, address: int, length: int) -> list[tuple[int, int]]:

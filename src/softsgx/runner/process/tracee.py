@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Callable
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from softsgx.linux.mm import VM_DONTCOPY
 from softsgx.runner.host import nr
@@ -23,6 +23,9 @@ from softsgx.runner.process.world import LiveProcess, LiveUser, Thread, World, e
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
     from softsgx.linux.process import Signal
+    from softsgx.sim import Steps
+
+T = TypeVar("T")
 
 # lp.regs order (RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8..R15, RFLAGS, RIP) in user_regs_struct.
 ORDER: Final = (
@@ -178,6 +181,10 @@ class Tracee:
             self.thread = Thread(self.world.kernel, self.space.process, str(self.tid), lp.id)
             self.thread.switch_in()
         return self.thread
+
+    def run(self, body: Steps[T]) -> T:
+        """Drive a system call or fault of its model thread to its end."""
+        return self.world.run(body, self.model().cpu)
 
     def drop_model(self) -> None:
         """It is gone, or has another address space: leave the enclave and the processor."""

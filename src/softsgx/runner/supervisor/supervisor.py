@@ -67,8 +67,18 @@ class Supervisor:
         )
         self.traps = HostTraps(loader.policy, loader.traps, self.enclu)
         self.inserted = Inserted(self.engine, self.mailboxes, loader.vdso, self.enclu)
-        self.calls = Calls(self)
         self.tracees: dict[int, Tracee] = {}
+        self.calls = Calls(
+            world,
+            self.doorbell,
+            self.abort_page,
+            self.tracees,
+            loader.policy,
+            loader.patch,
+            self.traps.handlers(),
+            self.engine.in_process,
+        )
+        self.engine.worked = self.calls.cpu_time.worked
         self._early: dict[int, int] = {}  # stops of children whose parent's event has not come
         self.first = 0
         self.exit_status: int | None = None
@@ -347,10 +357,10 @@ class Supervisor:
 
     def _gone(self, t: Tracee) -> None:
         self.engine.gone(t)
-        self.calls.cpu_time.gone(t)
         self.tracees.pop(t.tid, None)
+        self.calls.cpu_time.gone(t, last=all(x.pid != t.pid for x in self.tracees.values()))
         self._leave_space(t)
-        self.calls.nodes.look_for_released()
+        self.calls.releases.look()
 
     def _leave_space(self, t: Tracee) -> None:
         space = t.space

@@ -1,0 +1,57 @@
+"""read(2), write(2) and the like with a buffer in enclave memory: it is the abort page.
+
+While the call runs, the pages of the buffer are pages of ones; what it writes there is lost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from softsgx.mem.tlb import READ, WRITE
+from softsgx.runner.host import nr
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.process import bpf
+from softsgx.runner.process.interruption import restart_at_exit
+from softsgx.runner.process.stops import Handler, areas, go_on, where_calls_run
+
+if TYPE_CHECKING:
+    from softsgx.runner.process.tracee import Tracee
+    from softsgx.runner.traps.abort_page import AbortPage
+
+_INTO_MEMORY: Final = (nr.READ, nr.PREAD64, nr.RECVFROM)
+_LENGTH_MAX: Final = 4 << 20  # a longer transfer ends early
+_RESTARTS: Final = (-512, -513, -514)  # ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND
+
+
+class Buffers:
+    """Serves transfers whose buffer is in an enclave area."""
+
+    def __init__(self, abort_page: AbortPage) -> None:
+        self._abort_page = abort_page
+
+    def handlers(self) -> dict[int, Handler]:
+        """By number of the system call. Descriptors has those that it may concern as well."""
+        return dict.fromkeys(set(bpf.BUFFERS) - set(bpf.ON_DESCRIPTOR), self._transfer)
+
+    def _transfer(self, t: Tracee, regs: list[int]) -> None:
+        if not self.serve(t, regs):
+            go_on(t)
+
+    def serve(self, t: Tracee, regs: list[int]) -> bool:
+        """A call that may be one. False: its buffer is elsewhere."""
+        number, address, length = regs[p.ORIG_RAX], regs[p.RSI], min(regs[p.RDX], _LENGTH_MAX)
+        if number not in bpf.BUFFERS or not areas(t, address, length):
+            return False
+        access = WRITE if number in _INTO_MEMORY else READ
+
+        def run(t: Tracee) -> int:
+            opened = self._abort_page.open_range(t, address, length, access)
+            rest = (regs[n] for n in (p.R10, p.R8, p.R9))
+            result = t.inject(number, regs[p.RDI], address, length, *rest)
+            self._abort_page.close(t, opened)
+            if result in _RESTARTS:
+                restart_at_exit(t, number)
+            return result
+
+        where_calls_run(t, regs, run)
+        return True
