@@ -21,10 +21,11 @@ from types import ModuleType
 from typing import Any, Final, NamedTuple
 
 from softsgx.runner.cpuid.cpuid import CpuidPolicy
+from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.inherited import inherited
 from softsgx.runner.options import ENGINES, Options
-from softsgx.runner.process import bpf, stops
+from softsgx.runner.process import stops
 from softsgx.runner.process.world import World
 from softsgx.runner.session.session import part_of
 from softsgx.runner.supervisor.engines import hardware
@@ -35,11 +36,11 @@ from tests.patience import LIMIT_S
 from tests.runner.fuzz import build
 
 OPERATIONS: Final = 3000
-# What is answered for other reasons than an enclave: time, and who this process is.
+# Calls whose answers are about enclaves: not those about time, nor what is run in their place.
 _ABOUT: Final = {
     number: name.lower()
-    for name, number in vars(bpf).items()
-    if name.isupper() and type(number) is int and not name.startswith(("TIMER", "CLOCK", "RET_"))
+    for name, number in vars(nr).items()
+    if name.isupper() and not name.startswith(("TIMER", "CLOCK", "GETPID", "PAUSE"))
 }
 
 

@@ -27,7 +27,7 @@ from typing import Final
 from softsgx.cli.main import main
 from softsgx.linux.process import ILL_ILLOPN, SEGV_ACCERR, SEGV_MAPERR, SI_KERNEL
 from softsgx.runner.code.trapped import INFO, REFUSED, trapped
-from softsgx.runner.host import nr
+from softsgx.runner.host import bpf, nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import (
     ARCH_SET_CPUID,
@@ -36,7 +36,7 @@ from softsgx.runner.host.abi import (
     SECCOMP_RET_ERRNO,
     SECCOMP_SET_MODE_FILTER,
 )
-from softsgx.runner.process import bpf, forced
+from softsgx.runner.process import forced
 from softsgx.runner.process.tracee import Tracee
 from softsgx.runner.supervisor.loading import maps
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from softsgx.mem.tlb import READ, WRITE
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.process import bpf
+from softsgx.runner.process.call_filters import BUFFERS, ON_DESCRIPTOR
 from softsgx.runner.process.interruption import restart_at_exit
 from softsgx.runner.process.stops import Handler, areas, go_on, where_calls_run
 
@@ -31,7 +31,7 @@ class Buffers:
 
     def handlers(self) -> dict[int, Handler]:
         """By number of the system call. Descriptors has those that it may concern as well."""
-        return dict.fromkeys(set(bpf.BUFFERS) - set(bpf.ON_DESCRIPTOR), self._transfer)
+        return dict.fromkeys(set(BUFFERS) - set(ON_DESCRIPTOR), self._transfer)
 
     def _transfer(self, t: Tracee, regs: list[int]) -> None:
         if not self.serve(t, regs):
@@ -40,7 +40,7 @@ class Buffers:
     def serve(self, t: Tracee, regs: list[int]) -> bool:
         """A call that may be one. False: its buffer is elsewhere."""
         number, address, length = regs[p.ORIG_RAX], regs[p.RSI], min(regs[p.RDX], _LENGTH_MAX)
-        if number not in bpf.BUFFERS or not areas(t, address, length):
+        if number not in BUFFERS or not areas(t, address, length):
             return False
         access = WRITE if number in _INTO_MEMORY else READ
 

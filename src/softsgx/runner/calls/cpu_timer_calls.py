@@ -29,8 +29,7 @@ from softsgx.runner.calls.cpu_timers import (
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import SI_TIMER, SI_USER
-from softsgx.runner.inserted.layout import END, GATE
-from softsgx.runner.process import bpf
+from softsgx.runner.process import call_filters
 from softsgx.runner.process.stops import (
     Handler,
     add_filter,
@@ -157,7 +156,7 @@ class TimerCalls:
             self._timers.add(timer)
             if t.pid not in self._filtered:
                 self._filtered.add(t.pid)
-                add_filter(t, bpf.timer_filter(GATE, (END - GATE) >> 12))
+                add_filter(t, call_filters.timer_filter())
 
         to_exit(t, made)
 

@@ -16,7 +16,7 @@ from softsgx.runner.calls.paths import MEM, read_path
 from softsgx.runner.calls.watched import watch
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.process import bpf
+from softsgx.runner.process import call_filters
 from softsgx.runner.process.scratch import NULL, text
 from softsgx.runner.process.stops import (
     Handler,
@@ -49,7 +49,7 @@ class Descriptors:
     def handlers(self) -> dict[int, Handler]:
         """By number of the system call. Nodes has those that tell what a descriptor is."""
         return {
-            **dict.fromkeys(bpf.ON_DESCRIPTOR, self._call),
+            **dict.fromkeys(call_filters.ON_DESCRIPTOR, self._call),
             nr.FCNTL: self._fcntl,
             nr.SENDFILE: self._sendfile,
             nr.SPLICE: self._splice,
@@ -83,7 +83,7 @@ class Descriptors:
             if not self._mem.serve(t, regs) and not self._buffers.serve(t, regs):
                 go_on(t)
             return
-        name = bpf.ON_DESCRIPTOR[regs[p.ORIG_RAX]]
+        name = call_filters.ON_DESCRIPTOR[regs[p.ORIG_RAX]]
         found = char_device.ANSWERS[name](file, _arguments(regs), None)
         self._answered(t, regs, name, found)
 

@@ -27,8 +27,7 @@ from softsgx.runner.calls.advice import capable
 from softsgx.runner.calls.watched import watch
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.inserted.layout import END, GATE
-from softsgx.runner.process import bpf
+from softsgx.runner.process import call_filters
 from softsgx.runner.process.stops import (
     Handler,
     add_filter,
@@ -200,7 +199,7 @@ class Mappings:
             return
         if space.filters + 1 >= _FILTERS_MAX:
             start, end = 0, TASK_SIZE
-        if add_filter(t, bpf.range_filter(GATE, (END - GATE) >> 12, start, end, code)):
+        if add_filter(t, call_filters.range_filter(start, end, code)):
             space.traced.append((start, end))
             space.filters += 1
 

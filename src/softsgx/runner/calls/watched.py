@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from softsgx.runner.inserted.layout import END, GATE
-from softsgx.runner.process import bpf
+from softsgx.runner.process import call_filters
 from softsgx.runner.process.stops import add_filter
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ def watch(t: Tracee, fd: int) -> None:
     if watches(t, fd):
         return
     number = fd if len(t.watched) < _NUMBERS_MAX else None
-    if add_filter(t, bpf.descriptor_filter(GATE, (END - GATE) >> 12, number)):
+    if add_filter(t, call_filters.descriptor_filter(number)):
         t.watched.add(number)
 
 

@@ -12,7 +12,7 @@ from typing import Final
 from softsgx.linux.madvise import MADV_REMOVE
 from softsgx.linux.uapi import MAP_NORESERVE
 from softsgx.runner.code.trapped import SYNCHRONOUS
-from softsgx.runner.host import nr
+from softsgx.runner.host import bpf, nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import (
     AT_SYSINFO_EHDR,
@@ -28,7 +28,6 @@ from softsgx.runner.host.memory_file import memory_file, shm_file
 from softsgx.runner.host.native_code import MachineCode
 from softsgx.runner.host.probes import Child, Refused, ended, killed_by_filter
 from softsgx.runner.inserted.layout import END, GATE
-from softsgx.runner.process import bpf
 
 _TRANSLATIONS: Final = 1 << 30  # what Unicorn 2.1 reserves for translated code
 _DESCRIPTORS: Final = 64

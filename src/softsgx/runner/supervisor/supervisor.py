@@ -17,11 +17,10 @@ from softsgx.runner.errors import RunnerError
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.box import IDLE
 from softsgx.runner.inserted.doorbell import Doorbell
-from softsgx.runner.inserted.layout import END, GATE
 from softsgx.runner.inserted.mailboxes import Mailboxes
 from softsgx.runner.inserted.stub import INT80_DONE
 from softsgx.runner.options import UNICORN
-from softsgx.runner.process import bpf, forced
+from softsgx.runner.process import call_filters, forced
 from softsgx.runner.process.families import shares_memory, thread_group
 from softsgx.runner.process.process_events import delivered, tell_end, tell_exec, tell_fork
 from softsgx.runner.process.signals import Due, complete_frame
@@ -91,8 +90,7 @@ class Supervisor:
     def start(self, path: str, argv: Sequence[str], inherited: Inherited) -> None:
         """Fork, be traced, install the filter, execute. RunnerError if ptrace is refused."""
         self.doorbell.install()
-        pages = (END - GATE) >> 12
-        fprog = bpf.base_filter(GATE, pages, os.getpid(), WAYS.filter_by_prctl)
+        fprog = call_filters.base_filter(os.getpid(), WAYS.filter_by_prctl)
         self._first = First(path, argv, inherited, fprog)
         self._first.go()
         tid = self._first.tid

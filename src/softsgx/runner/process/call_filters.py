@@ -1,11 +1,10 @@
-"""Seccomp filters: which system calls of the program stop for the supervisor.
+"""The seccomp filters of supervised processes: which system calls stop for the supervisor.
 
-Classic BPF over struct seccomp_data (nr, arch, instruction_pointer, args). man 2 seccomp.
+Calls from the pages between GATE and END are the supervisor's own, and pass.
 """
 
 from __future__ import annotations
 
-import struct
 from typing import Final
 
 from softsgx.linux.errno import EPERM
@@ -19,83 +18,10 @@ from softsgx.runner.host.abi import (
     SECCOMP_RET_ERRNO,
     SECCOMP_RET_TRACE,
 )
+from softsgx.runner.host.bpf import ARCH, IP_HIGH, IP_LOW, NR, Program, arg_high, arg_low
 from softsgx.runner.host.ptrace import PTRACE_ATTACH, PTRACE_SEIZE
+from softsgx.runner.inserted.layout import END, GATE
 from softsgx.runner.process.forced import WATCHED
-
-_NR: Final = 0
-_ARCH: Final = 4
-_IP_LOW: Final = 8
-_IP_HIGH: Final = 12
-
-
-_LD_W_ABS: Final = 0x20
-_AND: Final = 0x54
-_JEQ: Final = 0x15
-_JGT: Final = 0x25
-_JGE: Final = 0x35
-_JSET: Final = 0x45
-_RET: Final = 0x06
-
-
-def arg_low(number: int) -> int:
-    """Offset of the low 32 bits of an argument."""
-    return 16 + 8 * number
-
-
-def arg_high(number: int) -> int:
-    """Offset of the high 32 bits of an argument."""
-    return 20 + 8 * number
-
-
-class Program:
-    """A filter under construction; jumps go to labels, which are resolved by `assemble`."""
-
-    def __init__(self) -> None:
-        self._code: list[tuple[int, int, str, str]] = []
-        self._labels: dict[str, int] = {}
-
-    def load(self, offset: int) -> None:
-        """A := the 32-bit word of seccomp_data at `offset`."""
-        self._code.append((_LD_W_ABS, offset, "", ""))
-
-    def and_(self, mask: int) -> None:
-        """A &= mask."""
-        self._code.append((_AND, mask, "", ""))
-
-    def equal(self, value: int, yes: str = "", no: str = "") -> None:
-        """Jump by A == value; an empty label is the next instruction."""
-        self._code.append((_JEQ, value, yes, no))
-
-    def greater(self, value: int, yes: str = "", no: str = "") -> None:
-        """Jump by A > value."""
-        self._code.append((_JGT, value, yes, no))
-
-    def at_least(self, value: int, yes: str = "", no: str = "") -> None:
-        """Jump by A >= value."""
-        self._code.append((_JGE, value, yes, no))
-
-    def has(self, bits: int, yes: str = "", no: str = "") -> None:
-        """Jump by A & bits."""
-        self._code.append((_JSET, bits, yes, no))
-
-    def ret(self, value: int) -> None:
-        """End with an action."""
-        self._code.append((_RET, value, "", ""))
-
-    def label(self, name: str) -> None:
-        """The next instruction is called `name`."""
-        assert name not in self._labels, f"label {name} twice"
-        self._labels[name] = len(self._code)
-
-    def assemble(self) -> bytes:
-        """struct sock_filter for each instruction."""
-        out = b""
-        for at, (code, k, yes, no) in enumerate(self._code):
-            jumps = [self._labels[x] - at - 1 if x else 0 for x in (yes, no)]
-            assert all(0 <= jump < 256 for jump in jumps), "a jump that is too far"
-            out += struct.pack("<HBBI", code, *jumps, k)
-        return out
-
 
 RANGES: Final = (
     *(nr.MPROTECT, nr.MUNMAP, nr.PKEY_MPROTECT, nr.MADVISE, nr.MSYNC),
@@ -134,18 +60,18 @@ _LATER: Final = tuple(
         )
     )
 )
-MAP_FIXED_ANY: Final = MAP_FIXED | MAP_FIXED_NOREPLACE
+_FAR: Final = 16 << 20
+_MAP_FIXED_ANY: Final = MAP_FIXED | MAP_FIXED_NOREPLACE
 
 
-def base_filter(gate: int, pages: int, supervisor: int, everything: bool = False) -> bytes:
+def base_filter(supervisor: int, everything: bool = False) -> bytes:
     """What every supervised process runs under from its start.
 
-    `supervisor` cannot be traced: it would stop, and with it everybody who waits for it. For its
-    tracees it is the parent, to whom Linux with Yama answers -EPERM, too.
+    The process `supervisor` cannot be traced: it would stop, and with it every thread that it
+    serves. Linux with Yama answers -EPERM to a child that tries, too.
     `everything`: no filter can be added later, so what those look for stops always.
 
-    Calls from the gate's `pages` pages at `gate` are ours and pass. `int 0x80` always stops: it
-    stands where CPUID and ENCLU stood.
+    `int 0x80` always stops: it stands where CPUID and ENCLU stood.
     """
     p = Program()
     _begun(p, other_arch="stop")
@@ -168,9 +94,9 @@ def base_filter(gate: int, pages: int, supervisor: int, everything: bool = False
     p.and_(0xFF00)
     p.equal(0xA400, yes="trace", no="allow")
     p.label("mmap")
-    # New anonymous memory where the kernel likes is none of our business.
+    # New anonymous memory at an address that the kernel chooses cannot replace enclave memory.
     p.load(arg_low(3))
-    p.has(MAP_FIXED_ANY, yes="trace")
+    p.has(_MAP_FIXED_ANY, yes="trace")
     p.has(MAP_ANONYMOUS, yes="allow", no="trace")
     p.label("sigaction")
     p.load(arg_low(0))
@@ -194,7 +120,7 @@ def base_filter(gate: int, pages: int, supervisor: int, everything: bool = False
     p.has(1 << 31, yes="trace")
     p.equal(2, yes="trace")
     p.equal(3, yes="trace", no="allow")
-    return _ended(p, gate, pages)
+    return _ended(p)
 
 
 def _ptrace(p: Program, supervisor: int) -> None:
@@ -208,19 +134,17 @@ def _ptrace(p: Program, supervisor: int) -> None:
     p.ret(SECCOMP_RET_ERRNO | EPERM)
 
 
-def timer_filter(gate: int, pages: int) -> bytes:
+def timer_filter() -> bytes:
     """For a process with a timer on a processor clock: calls on POSIX timers."""
     p = Program()
     _begun(p)
     for number in (nr.TIMER_SETTIME, nr.TIMER_GETTIME, nr.TIMER_DELETE):
         p.equal(number, yes="trace")
     p.ret(SECCOMP_RET_ALLOW)
-    return _ended(p, gate, pages)
+    return _ended(p)
 
 
-def range_filter(
-    gate: int, pages: int, low: int, high: int, code: tuple[int, int] | None = None
-) -> bytes:
+def range_filter(low: int, high: int, code: tuple[int, int] | None = None) -> bytes:
     """For an enclave area [low, high): calls that change it, or that read or write memory of it.
 
     RANGES and mremap stop if they begin in the area or might reach into it: a range that begins
@@ -231,9 +155,9 @@ def range_filter(
     p = Program()
     _begun(p)
     if code is not None:
-        _within(p, _IP_LOW, _IP_HIGH, *code, no="calls")
+        _within(p, IP_LOW, IP_HIGH, *code, no="calls")
         p.label("calls")
-        p.load(_NR)
+        p.load(NR)
     p.equal(nr.MREMAP, yes="mremap")
     for number in RANGES:
         p.equal(number, yes="range")
@@ -252,10 +176,10 @@ def range_filter(
     _inside(p, 0, max(low - _FAR, 0), high)
     p.label("buffer")
     _inside(p, 1, low, high)
-    return _ended(p, gate, pages)
+    return _ended(p)
 
 
-def descriptor_filter(gate: int, pages: int, fd: int | None) -> bytes:
+def descriptor_filter(fd: int | None) -> bytes:
     """Calls on one descriptor that the real file in its place would answer differently.
 
     None: on any descriptor.
@@ -273,7 +197,7 @@ def descriptor_filter(gate: int, pages: int, fd: int | None) -> bytes:
         _descriptor(p, argument, fd, no="first")
     p.label("first")
     _descriptor(p, 0, fd, no="allow")
-    return _ended(p, gate, pages)
+    return _ended(p)
 
 
 def _descriptor(p: Program, argument: int, fd: int | None, no: str) -> None:
@@ -286,23 +210,23 @@ def _descriptor(p: Program, argument: int, fd: int | None, no: str) -> None:
 
 def _begun(p: Program, other_arch: str = "allow") -> None:
     """The number of the call in A. Calls of another architecture go to the label `other_arch`."""
-    p.load(_ARCH)
+    p.load(ARCH)
     p.equal(AUDIT_ARCH_X86_64, no=other_arch)
-    p.load(_NR)
+    p.load(NR)
 
 
-def _ended(p: Program, gate: int, pages: int) -> bytes:
+def _ended(p: Program) -> bytes:
     """The filter, with its ends. What is to be traced is not if it comes from the gate: ours.
 
     Numbers are looked at before: the kernel (5.11 on) then knows of most calls that they pass,
     whatever else is in them, and does not run the filter for them.
     """
     p.label("trace")
-    p.load(_IP_HIGH)
-    p.equal(gate >> 32, no="stop")
-    p.load(_IP_LOW)
-    p.at_least(gate & 0xFFFFFFFF, no="stop")
-    p.at_least((gate & 0xFFFFFFFF) + pages * 4096, yes="stop")
+    p.load(IP_HIGH)
+    p.equal(GATE >> 32, no="stop")
+    p.load(IP_LOW)
+    p.at_least(GATE & 0xFFFFFFFF, no="stop")
+    p.at_least(END & 0xFFFFFFFF, yes="stop")
     p.label("allow")
     p.ret(SECCOMP_RET_ALLOW)
     p.label("stop")
@@ -329,6 +253,3 @@ def _within(p: Program, word: int, upper: int, low: int, high: int, *, no: str) 
     p.equal(low >> 32, no=no)
     p.load(word)
     p.at_least(low & 0xFFFFFFFF, yes="trace", no=no)
-
-
-_FAR: Final = 16 << 20

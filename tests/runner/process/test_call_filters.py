@@ -17,10 +17,9 @@ from softsgx.runner.host.abi import (
     SECCOMP_RET_TRACE,
 )
 from softsgx.runner.host.ptrace import PTRACE_ATTACH, PTRACE_CONT, PTRACE_SEIZE
-from softsgx.runner.inserted.layout import END, GATE
-from softsgx.runner.process import bpf
+from softsgx.runner.inserted.layout import GATE
+from softsgx.runner.process import call_filters as filters
 
-GATE_PAGES = (END - GATE) >> 12
 FD = 7
 SUPERVISOR = 4711
 FUTEX, EPOLL_WAIT, GETPID = 202, 232, 39
@@ -48,10 +47,10 @@ def execute(
             at += yes if holds else no
 
 
-FILTER = bpf.descriptor_filter(GATE, GATE_PAGES, FD)
+FILTER = filters.descriptor_filter(FD)
 
 
-@pytest.mark.parametrize("number", [*bpf.ON_DESCRIPTOR, nr.IOCTL, nr.FSTAT, nr.DUP, nr.DUP3])
+@pytest.mark.parametrize("number", [*filters.ON_DESCRIPTOR, nr.IOCTL, nr.FSTAT, nr.DUP, nr.DUP3])
 def test_calls_on_the_descriptor_stop(number: int) -> None:
     assert execute(FILTER, number, [FD])[0] == SECCOMP_RET_TRACE
     assert execute(FILTER, number, [FD + 1, FD, FD])[0] == SECCOMP_RET_ALLOW
@@ -78,8 +77,8 @@ def test_calls_on_two_descriptors(number: int, args: Sequence[int], stops: bool)
 @pytest.mark.parametrize(
     "code",
     [
-        bpf.base_filter(GATE, GATE_PAGES, SUPERVISOR),
-        bpf.range_filter(GATE, GATE_PAGES, 0x10000, 0x20000),
+        filters.base_filter(SUPERVISOR),
+        filters.range_filter(0x10000, 0x20000),
         FILTER,
     ],
     ids=["base", "range", "descriptor"],
@@ -92,7 +91,7 @@ def test_other_calls_pass_by_their_number_alone(code: bytes, number: int) -> Non
 
 
 def test_the_filter_of_all_descriptors() -> None:
-    code = bpf.descriptor_filter(GATE, GATE_PAGES, None)
+    code = filters.descriptor_filter(None)
     for fd in (0, FD, 0xFFFFFFFF):
         assert execute(code, nr.READ, [fd])[0] == SECCOMP_RET_TRACE
     assert execute(code, nr.READ, [0], ip=GATE)[0] == SECCOMP_RET_ALLOW
@@ -101,7 +100,7 @@ def test_the_filter_of_all_descriptors() -> None:
 
 def test_every_call_that_stops_has_an_answer() -> None:
     sided = {f"{name} {side}" for name in ("sendfile", "splice") for side in ("from", "to")}
-    assert set(ANSWERS) == set(bpf.ON_DESCRIPTOR.values()) | sided | {"copy_file_range"}
+    assert set(ANSWERS) == set(filters.ON_DESCRIPTOR.values()) | sided | {"copy_file_range"}
 
 
 @pytest.mark.parametrize("everything", [False, True])
@@ -117,5 +116,5 @@ def test_every_call_that_stops_has_an_answer() -> None:
 def test_the_supervisor_cannot_be_traced(
     request_: int, pid: int, action: int, everything: bool
 ) -> None:
-    code = bpf.base_filter(GATE, GATE_PAGES, SUPERVISOR, everything)
+    code = filters.base_filter(SUPERVISOR, everything)
     assert execute(code, nr.PTRACE, [request_, pid])[0] == action

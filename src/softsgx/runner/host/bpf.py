@@ -1,0 +1,83 @@
+"""Seccomp filters: classic BPF over struct seccomp_data (nr, arch, instruction_pointer, args).
+
+man 2 seccomp.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+# Offsets in struct seccomp_data.
+NR: Final = 0
+ARCH: Final = 4
+IP_LOW: Final = 8
+IP_HIGH: Final = 12
+
+_LD_W_ABS: Final = 0x20
+_AND: Final = 0x54
+_JEQ: Final = 0x15
+_JGT: Final = 0x25
+_JGE: Final = 0x35
+_JSET: Final = 0x45
+_RET: Final = 0x06
+
+
+def arg_low(number: int) -> int:
+    """Offset of the low 32 bits of an argument."""
+    return 16 + 8 * number
+
+
+def arg_high(number: int) -> int:
+    """Offset of the high 32 bits of an argument."""
+    return 20 + 8 * number
+
+
+class Program:
+    """A filter under construction; jumps go to labels, which are resolved by `assemble`."""
+
+    def __init__(self) -> None:
+        self._code: list[tuple[int, int, str, str]] = []
+        self._labels: dict[str, int] = {}
+
+    def load(self, offset: int) -> None:
+        """A := the 32-bit word of seccomp_data at `offset`."""
+        self._code.append((_LD_W_ABS, offset, "", ""))
+
+    def and_(self, mask: int) -> None:
+        """A &= mask."""
+        self._code.append((_AND, mask, "", ""))
+
+    def equal(self, value: int, yes: str = "", no: str = "") -> None:
+        """Jump by A == value; an empty label is the next instruction."""
+        self._code.append((_JEQ, value, yes, no))
+
+    def greater(self, value: int, yes: str = "", no: str = "") -> None:
+        """Jump by A > value."""
+        self._code.append((_JGT, value, yes, no))
+
+    def at_least(self, value: int, yes: str = "", no: str = "") -> None:
+        """Jump by A >= value."""
+        self._code.append((_JGE, value, yes, no))
+
+    def has(self, bits: int, yes: str = "", no: str = "") -> None:
+        """Jump by A & bits."""
+        self._code.append((_JSET, bits, yes, no))
+
+    def ret(self, value: int) -> None:
+        """End with an action."""
+        self._code.append((_RET, value, "", ""))
+
+    def label(self, name: str) -> None:
+        """The next instruction is called `name`."""
+        assert name not in self._labels, f"label {name} twice"
+        self._labels[name] = len(self._code)
+
+    def assemble(self) -> bytes:
+        """struct sock_filter for each instruction."""
+        out = b""
+        for at, (code, k, yes, no) in enumerate(self._code):
+            jumps = [self._labels[x] - at - 1 if x else 0 for x in (yes, no)]
+            assert all(0 <= jump < 256 for jump in jumps), "a jump that is too far"
+            out += struct.pack("<HBBI", code, *jumps, k)
+        return out
