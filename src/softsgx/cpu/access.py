@@ -68,8 +68,8 @@ _RIGHT_OF: Final = {READ: R, WRITE: W, FETCH: X, SHADOW_READ: 0, SHADOW_WRITE: 0
 
 
 def check_shadow_access(lp: LpState, access: int) -> None:
-    """Mistakes of the caller: an access of no kind, and a shadow-stack access while no shadow stack
-    is in use, where instructions that make one are #UD."""
+    """ValueError for an access of an unknown kind; RuntimeError for a shadow-stack access while no
+    shadow stack is in use, when the instructions that make one are #UD."""
     if access not in (SHADOW_READ, SHADOW_WRITE):
         raise ValueError(f"access {access!r}: one of {_KINDS} (mem.tlb) is needed")
     if not (lp.cr4 & CR4_CET and lp.u_cet & SH_STK_EN):
@@ -240,7 +240,7 @@ def _unmet(lp: LpState, number: int, address: int, access: int) -> str:
 
 
 def _unmet_by_shadow_stack(lp: LpState, shadow_stack: bool, access: int) -> str:
-    """Shadow-stack accesses go to shadow-stack pages, and those permit no other but loads."""
+    """Shadow-stack accesses go to shadow-stack pages, which permit nothing else but loads."""
     if not shadow_stack:
         return (
             "ACCESS.16"  # EPCM: shadow-stack access to a page that is not PT_SS_FIRST or PT_SS_REST

@@ -117,8 +117,7 @@ def leave_enclave(lp: LpState, tcs: bytearray | memoryview, cause: str, vector: 
     lp.secs, lp.secs_page, lp.tcs_page, lp.tcs_address = None, -1, -1, 0
     lp.elrange_base = lp.elrange_end = 0
     lp.ssa_frame = ()
-    tracking.leave(secs, lp.epoch)
-    lp.epoch = lp.entry = 0
+    tracking.leave(lp, secs)
     lp.outside = (0, 0, 0, 0)
     lp.dbgoptin = False
     lp.flush_tlb(cause)

@@ -32,11 +32,8 @@ def aex_eresume(lp: LpState) -> bool:
     secs = lp.secs
     if secs is None or lp.in_flight or lp.log.on or not _would_resume(lp):
         return False
-    tracking.leave(secs, lp.epoch)
-    lp.epoch = tracking.enter(secs)
-    if not lp.processor.readings.late_entry_counts:
-        secs.entries += 1
-        lp.entry = secs.entries
+    tracking.leave(lp, secs)
+    tracking.enter(lp, secs)
     lp.tlb.flush()
     return True
 

@@ -4,9 +4,9 @@ What the listings test under CPUID.12H.1:EAX[6] is numbered here once, as rule C
 the manual's order. A part has shadow stacks and indirect-branch tracking together (`Part.cet`).
 
 The CET state is IA32_U_CET and SSP of the logical processor. Inside they are the enclave's: entry
-makes IA32_U_CET from SECS.CET_ATTRIBUTES, AEX saves SSP and the tracker in the
-16-byte frame CSSA of the CET state save area, which lies in a PT_SS_REST page, EEXIT and AEX leave
-SSP in TCS.PREVSSP for the next EENTER. SDM 3D, EENTER, ERESUME, EEXIT, 40 "Enclave Exiting Events".
+makes IA32_U_CET from SECS.CET_ATTRIBUTES; AEX saves SSP and the tracker in the 16-byte frame CSSA
+of the CET state save area, which lies in a PT_SS_REST page; EEXIT and AEX leave SSP in TCS.PREVSSP
+for the next EENTER. SDM 3D, EENTER, ERESUME, EEXIT, 40 "Enclave Exiting Events".
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def busy_bits(lp: LpMemory, leaf: str, user: bool) -> int:
 
 
 def claim(lp: LpMemory, leaf: str, user: bool) -> tuple[int, Held, int]:
-    """Take what `leaf` locks. Returns busy bits, what is held now, and the page of its point.
+    """Take what `leaf` locks. Returns busy bits, what is held now, and the EPC page of its point.
 
     If anything is busy nothing is held. The page is that of the first operand, -1 if there is none.
     """

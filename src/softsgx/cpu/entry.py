@@ -249,10 +249,7 @@ def enter(
     lp.elrange_base = secs.BASEADDR
     lp.elrange_end = secs.elrange_end
     lp.ssa_frame = frame
-    lp.epoch = tracking.enter(secs)
-    if not processor.readings.late_entry_counts:
-        secs.entries += 1  # only this reading needs to tell entries apart
-        lp.entry = secs.entries
+    tracking.enter(lp, secs)
     lp.flush_tlb("ERESUME" if resumed else "EENTER")
     if lp.log.on:
         lp.log.emit(Entered(lp.id, secs.EID, tcs_address, cssa, resumed))

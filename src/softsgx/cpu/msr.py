@@ -76,5 +76,5 @@ def _hash_msr(msr: int) -> int:
     if not isinstance(msr, int):
         raise TypeError(f"msr: {msr!r} is not a number")
     if msr not in IA32_SGXLEPUBKEYHASH:
-        raise ValueError(f"MSR {msr:#x} has nothing to do with SGX; 3AH, 6A0H and 8CH to 8FH have")
+        raise ValueError(f"MSR {msr:#x} is not one of SGX; 3AH, 6A0H and 8CH to 8FH are")
     return msr - IA32_SGXLEPUBKEYHASH[0]

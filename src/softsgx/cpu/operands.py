@@ -45,7 +45,7 @@ def enclave_page(lp: LogicalProcessor, address: int, write: bool, rule: str) -> 
 def usable_page(
     lp: LogicalProcessor, page: int, address: int, rule: str, *, write: bool = False
 ) -> None:
-    """Refuse by `rule` all but an accepted PT_REG page of the enclave, readable or writable."""
+    """Refuse by `rule` all but an accepted PT_REG page of the enclave with R, or W if `write`."""
     epcm = lp.processor.epcm
     word = epcm.state[page]
     if (

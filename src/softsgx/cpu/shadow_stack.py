@@ -1,4 +1,4 @@
-"""What instructions do to CET state, without their decoder: methods of LogicalProcessor.
+"""What instructions do to the CET state, once decoded: methods of LogicalProcessor.
 
 CALL, RET, RSTORSSP and their kin reach memory by shadow-stack accesses of 8 bytes at CPL 3; an
 indirect CALL or JMP and ENDBR64 move the tracker. SDM 1, "Control-flow Enforcement

@@ -138,7 +138,7 @@ class Package:
         self.space = AddressSpace("boot", log)
 
     def secs_of(self, page: int) -> Secs | None:
-        """The enclave a VALID page belongs to: its parent's, or its own if it is a SECS page."""
+        """The SECS a VALID page belongs to, or is; None for a VA page, and for a free page."""
         word = self.epcm.state[page]
         if not word & VALID:
             return None

@@ -19,21 +19,25 @@ from typing import TYPE_CHECKING
 from softsgx.cpu.secs import Secs
 
 if TYPE_CHECKING:
-    from softsgx.cpu.state import Package
+    from softsgx.cpu.state import LpState, Package
 
 
-def enter(secs: Secs) -> int:
-    """A processor enters: count it. Returns the epoch it belongs to."""
+def enter(lp: LpState, secs: Secs) -> None:
+    """A processor enters: it belongs to this epoch."""
     secs.current += 1
-    return secs.EPOCH
+    lp.epoch = secs.EPOCH
+    if not lp.processor.readings.late_entry_counts:
+        secs.entries += 1  # only this reading needs to tell entries apart
+        lp.entry = secs.entries
 
 
-def leave(secs: Secs, epoch: int) -> None:
-    """A processor that entered in `epoch` leaves."""
-    if epoch == secs.EPOCH:
+def leave(lp: LpState, secs: Secs) -> None:
+    """A processor leaves, whatever epoch it entered in."""
+    if lp.epoch == secs.EPOCH:
         secs.current -= 1
     else:
         secs.previous -= 1
+    lp.epoch = lp.entry = 0
     assert secs.current >= 0 <= secs.previous, "tracking count below zero"
 
 
