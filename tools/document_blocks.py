@@ -137,7 +137,7 @@ def needs() -> str:
 def unmodelled() -> str:
     """Every place that raises Unmodelled."""
     rows = [[f"`{raised.says}`", f"`{raised.place}`"] for raised in raises()]
-    return table(["what it says", "who says it"], rows)
+    return table(["message", "raised by"], rows)
 
 
 def exit_codes(name: str) -> str:
