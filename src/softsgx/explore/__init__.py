@@ -1,7 +1,7 @@
-"""Systematic concurrency testing: find the interleaving that breaks it.
+"""Systematic concurrency testing: find the interleaving that breaks a scenario.
 
-It knows nothing of SGX: a scenario is a set of `sim` tasks that start from the same state each
-time, and what must be true in the end.
+Nothing here knows of SGX: a scenario is a set of `sim` tasks that start from the same state in
+every execution, and checks of what must be true.
 """
 
 from softsgx.explore.explorer import explore

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 class Cut(Exception):
-    """Raised by a strategy: the rest of this execution would show nothing new.
+    """Raised by a strategy: the rest of this execution would be redundant.
 
-    `blocked` are the tasks that could not go on at that moment.
+    `blocked` are the tasks that could not continue at that moment.
     """
 
     def __init__(self, blocked: Sequence[Task] = ()) -> None:

@@ -13,7 +13,7 @@ from softsgx.sim.touch import TOUCHES
 
 
 class Executed(NamedTuple):
-    """An execution that is over; `left` are the tasks that it left unfinished."""
+    """An execution that is over; `left` are the tasks that have not ended."""
 
     execution: Execution
     failure: Failure | None
@@ -21,9 +21,10 @@ class Executed(NamedTuple):
 
 
 def execute(scenario: Scenario, scheduler: Scheduler) -> Executed:
-    """Run a scenario once by a scheduler that has begun.
+    """Execute a scenario once; the scheduler has begun.
 
-    Cut, and whatever is no Exception, passes through; SystemExit is one, of the scenario.
+    Cut passes through, and so does any BaseException that is no Exception, except SystemExit, which
+    counts as an error of the scenario.
     """
     execution = Execution(scheduler, max_steps=scenario.max_steps, log=scenario.log)
     left: tuple[Task, ...] = ()
@@ -36,7 +37,7 @@ def execute(scenario: Scenario, scheduler: Scheduler) -> Executed:
         try:
             execution.run()
         finally:
-            # What is done from here on belongs to no step, and to no checker that looks on.
+            # What follows belongs to no step, so nothing is noted any more.
             TOUCHES.noted = TOUCHES.taken = None
         if execution.tasks:
             left = execution.tasks
@@ -55,7 +56,7 @@ def execute(scenario: Scenario, scheduler: Scheduler) -> Executed:
 
 
 def execute_next(scenario: Scenario, strategy: Strategy) -> Executed | None:
-    """The next execution of a strategy that has begun it; None if the strategy cut it."""
+    """The execution that a strategy has begun; None if the strategy cut it."""
     try:
         found = execute(scenario, strategy)
     except Cut as cut:

@@ -1,4 +1,4 @@
-"""Exploring a scenario: strategies, one after the other, until a failure or the end."""
+"""Exploring a scenario: one strategy after another, until a failure or the end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from softsgx.explore.strategies import Bounded, Dpor, Pct, Strategy, Walk
 from softsgx.sim import Choice, Rng
 
 WALKS: Final = 64
-"""Walks from which the number of schedules is estimated when not all were seen."""
+"""Random walks that estimate the number of schedules, if not all were executed."""
 
 Deadline = Callable[[], bool]
 Progress = Callable[[Outcome], None]
@@ -36,7 +36,7 @@ def explore(
 ) -> Outcome:
     """Search a scenario for a failure.
 
-    `deadline` says whether the time is over; `progress` is called after each execution.
+    `deadline` says whether to stop; `progress` is called after each execution.
     """
     plan = plan or Plan()
     outcome = Outcome(scenario.name, plan.strategy)
@@ -53,7 +53,7 @@ def explore(
 
 
 def finish(scenario: Scenario, outcome: Outcome, plan: Plan) -> Outcome:
-    """Judge the failure of a search that is over; without one, estimate what is left."""
+    """End a search: confirm its failure, or estimate the number of schedules."""
     if outcome.failure is not None:
         outcome.found_after = outcome.executions
         outcome.failure = confirm(scenario, outcome.failure, plan, outcome.bound + 1)
@@ -85,7 +85,7 @@ def _strategy(scenario: Scenario, plan: Plan, bound: int | None) -> Strategy:
 
 
 def steps_of(scenario: Scenario) -> int:
-    """The length of the execution without preemption: what PCT takes for the length of all."""
+    """The steps of the execution without preemption: PCT's estimate of the length of all."""
     strategy = Bounded(0)
     strategy.begin()
     found = execute_next(scenario, strategy)
@@ -100,7 +100,7 @@ def drive(
     deadline: Deadline,
     progress: Progress | None,
 ) -> None:
-    """Execute what a strategy says, until it ends, the limit, the deadline or a failure."""
+    """Execute a strategy until it ends, or the limit, the deadline or a failure is reached."""
     while outcome.failure is None:
         if not strategy.begin():
             break
@@ -118,9 +118,9 @@ def drive(
 def execute_and_count(
     scenario: Scenario, strategy: Strategy, outcome: Outcome, before: int = 0
 ) -> None:
-    """One execution of a strategy that has begun it, added to the outcome.
+    """The execution that a strategy has begun, added to the outcome.
 
-    `before`: executions that do not count there.
+    `before`: earlier executions that the outcome does not count.
     """
     found = execute_next(scenario, strategy)
     outcome.executions += 1
@@ -129,13 +129,13 @@ def execute_and_count(
     execution = found.execution
     outcome.points += execution.steps
     outcome.failure = found.failure
-    # Now and then a schedule is executed twice.
+    # At powers of two, execute the schedule again to see whether it is deterministic.
     if found.failure is None and (before + outcome.executions).bit_count() == 1:
         outcome.failure = nondeterminism(scenario, execution.choices, execution.steps)
 
 
 def nondeterminism(scenario: Scenario, choices: list[Choice], steps: int) -> Failure | None:
-    """The failure that one schedule leads to two executions; None if it does not."""
+    """The failure that one schedule has two different executions; None if it has not."""
     why, where = replay_difference(scenario, choices)
     if not why:
         return None
@@ -144,7 +144,7 @@ def nondeterminism(scenario: Scenario, choices: list[Choice], steps: int) -> Fai
 
 
 def confirm(scenario: Scenario, failure: Failure, plan: Plan, least: int) -> Failure:
-    """A failure that was repeated, counted, and made small."""
+    """A failure after it was executed again: with its preemptions counted, and minimised."""
     if failure.kind is Kind.NONDETERMINISM or not failure.steps:
         return failure
     again = nondeterminism(scenario, list(failure.choices), failure.steps)

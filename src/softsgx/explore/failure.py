@@ -1,4 +1,4 @@
-"""What can be wrong with an execution: a closed list, and how an exception gets its place in it."""
+"""What can be wrong with an execution: a closed list, and how exceptions are classified."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from softsgx.sim import Choice, Deadlock, ScheduleMismatch, StepBound, encode
 
 
 class Kind(StrEnum):
-    """The kinds of failure; which of them are findings, FINDINGS says."""
+    """The kinds of failure; FINDINGS says which of them are findings."""
 
     VIOLATION = "violation"
     DEADLOCK = "deadlock"
@@ -25,11 +25,11 @@ class Kind(StrEnum):
 
 
 FINDINGS: Final = frozenset({Kind.VIOLATION, Kind.DEADLOCK, Kind.ASSERTION})
-"""What is a finding: the tested code has done under this schedule what it never may.
+"""The kinds that are findings: under this schedule the tested code did what it must never do.
 
-An assertion of that code is one: it says that the code has come into a state that its author holds
-to be impossible. The other kinds say that the scenario itself is in trouble, and nothing of the
-code. Exit codes, JUnit, SARIF and the pytest plugin ask `Failure.finding` and decide nothing.
+A failed assertion in that code is one: it reached a state that its author holds impossible. The
+other kinds mean that the scenario itself is broken, and say nothing about the code. Exit codes,
+JUnit, SARIF and the pytest plugin all ask `Failure.finding`.
 """
 
 
@@ -37,9 +37,9 @@ code. Exit codes, JUnit, SARIF and the pytest plugin ask `Failure.finding` and d
 class Failure:
     """One failing execution.
 
-    rule    what was broken: the rule of a Violation, the class of an exception
-    where   "file:line", for a scenario error the line of the scenario
-    task    whose step failed, "" if it was the check in the end
+    rule    what was violated: the rule of a Violation, the class of another exception
+    where   "file:line"; for a scenario error the line in the scenario
+    task    the task whose step failed; "" if it was the final check
     """
 
     kind: Kind
@@ -53,28 +53,28 @@ class Failure:
 
     @property
     def finding(self) -> bool:
-        """Whether it speaks about the tested code; if not, the scenario is in trouble."""
+        """Whether the tested code is at fault; if not, the scenario is broken."""
         return self.kind in FINDINGS
 
     @property
     def headline(self) -> str:
-        """What is wrong, in one line."""
+        """Kind, rule and text in one line."""
         return f"{self.kind.value.upper()} {self.rule}: {self.text}"
 
     @property
     def schedule(self) -> str:
-        """The string by which `sim.Follow` repeats it."""
+        """The schedule as a string for `sim.Follow`."""
         return encode(self.choices)
 
     def same_as(self, other: Failure | None) -> bool:
-        """Whether another failure is the same one, perhaps by another schedule."""
+        """Whether another failure is the same, whatever its schedule."""
         return other is not None and (self.kind, self.rule) == (other.kind, other.rule)
 
 
 def classify(
     scenario: Scenario, exception: BaseException, choices: Sequence[Choice], steps: int
 ) -> Failure:
-    """The failure that an exception out of an execution stands for."""
+    """The failure for an exception that ended an execution."""
     frames = traceback.extract_tb(exception.__traceback__)
     own = [frame for frame in frames if frame.filename == scenario.file]
     innermost = frames[-1] if frames else None
@@ -102,13 +102,13 @@ def classify(
 
 
 def innermost_line(scenario: Scenario, lines: Sequence[tuple[str, int]]) -> str:
-    """Of the lines of a task the innermost as "file:line": in the scenario's file, if any is."""
+    """The innermost line of a task, as "file:line"; one in the scenario's file if there is one."""
     own = [line for line in lines if line[0] == scenario.file]
     return "".join(f"{Path(file).name}:{line}" for file, line in (own or lines)[-1:])
 
 
 def _cause(scenario: Scenario, exception: BaseException) -> traceback.FrameSummary | None:
-    """The scenario's own line behind what a wrapper has turned into another exception."""
+    """The scenario's own line if a wrapper turned its exception into another."""
     cause = exception.__cause__
     frames = traceback.extract_tb(cause.__traceback__) if cause is not None else []
     own = [frame for frame in frames if frame.filename == scenario.file]

@@ -1,8 +1,8 @@
-"""Footprints: what a step touches, in keys that are the same in every execution.
+"""Footprints: what a step touches, as keys that are the same in every execution.
 
-Objects of points may be made anew for every execution, locks for example, and the search compares
-steps of different executions. So an object that is equal only to itself is known by its class and
-name; two of one name count as one, which costs executions but hides nothing.
+The search compares steps of different executions, but objects of points, such as locks, may be made
+anew for each. So an object that is equal only to itself is identified by its class and name; two
+with one name count as one, which costs executions but misses nothing.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ Footprint: TypeAlias = tuple[tuple[Hashable, int], ...]
 """Pairs of a key and a mode of `sim.touch` or TAKE, each key once."""
 
 TAKE: Final = 4
-"""WRITE by a blocking point: whoever else waits at the object could have gone on instead."""
+"""WRITE by a blocking point: another task waiting at the object could have continued instead."""
 
 COMMUTE: Final = frozenset({READ, ENABLE})
-"""Modes in which two steps may touch one object and still be swapped."""
+"""Modes in which two steps that touch one object commute."""
 
 _PLAIN: Final = frozenset({str, int, bytes, bool, type(None)})
 
 
 class Unstable(TypeError):
-    """An object of a point by which it cannot be known again in the next execution."""
+    """An object of a point that cannot be identified in another execution."""
 
 
 def key_of(touched: Any) -> Hashable:
@@ -49,7 +49,7 @@ def key_of(touched: Any) -> Hashable:
 
 
 def of_point(point: Point) -> Footprint:
-    """What a point says about its step."""
+    """The footprint that a point announces for its step."""
     kind, touched, write = point
     mode = WRITE if write else READ
     if kind in BLOCKING:
@@ -62,7 +62,7 @@ def of_point(point: Point) -> Footprint:
 
 
 def merged(*parts: Footprint) -> Footprint:
-    """One footprint of several: a key that is touched in two ways counts as written."""
+    """The union of footprints; a key with two modes counts as written."""
     modes: dict[Hashable, int] = {}
     for part in parts:
         for key, mode in part:
@@ -73,7 +73,7 @@ def merged(*parts: Footprint) -> Footprint:
 
 
 def conflict(one: Footprint, other: Footprint) -> bool:
-    """Whether two steps of different tasks, next to each other, may not be swapped."""
+    """Whether two adjacent steps of different tasks must not be swapped."""
     for key, mode in one:
         for known, known_mode in other:
             if key == known and (mode != known_mode or mode not in COMMUTE):

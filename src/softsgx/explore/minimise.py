@@ -1,4 +1,4 @@
-"""Making a failing schedule small: fewest preemptions, then fewest steps."""
+"""Minimising a failing schedule: fewest preemptions, then fewest steps."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from softsgx.explore.strategies.strategy import Trail, candidates, default_next
 from softsgx.sim import Choice, Task
 
 SEARCH_MAX: Final = 2_000
-"""Executions in which fewer preemptions are searched for, all bounds together."""
+"""Executions of the search for fewer preemptions, over all bounds."""
 TRIES_MAX: Final = 600
-"""Schedules made from the failing one that are tried."""
+"""Variants of the failing schedule that are tried."""
 
 
 class LenientFollow:
-    """Follows a schedule as far as it makes sense, and goes on without preemption where not."""
+    """Follows a schedule where it can be followed, and continues without preemption elsewhere."""
 
     def __init__(self, choices: Sequence[Choice]) -> None:
         self._choices = choices
@@ -35,7 +35,7 @@ class LenientFollow:
         return True
 
     def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
-        """The next task of the schedule that is enabled; what is not is passed over."""
+        """The next enabled task of the schedule; tasks that are not enabled are skipped."""
         task = enabled[0]
         if len(enabled) > 1:
             task = self._scheduled(enabled) or default_next(
@@ -46,7 +46,7 @@ class LenientFollow:
         return task
 
     def draw(self, n: int, what: str) -> int:
-        """The next draw of the schedule, if that is a draw and possible."""
+        """The next choice of the schedule if it is a draw within range, else 0."""
         if self._next < len(self._choices) and -n <= self._choices[self._next] < 0:
             self._next += 1
             return ~self._choices[self._next - 1]
@@ -63,7 +63,7 @@ class LenientFollow:
 
 
 class _Size(NamedTuple):
-    """What is made small, in this order."""
+    """What is minimised, in this order."""
 
     preemptions: int
     draws: int
@@ -77,9 +77,9 @@ def with_preemptions(scenario: Scenario, failure: Failure) -> Failure:
 
 
 def minimise(scenario: Scenario, failure: Failure, *, least: int = 0) -> Failure:
-    """The same failure by a smaller schedule.
+    """The same failure under a smaller schedule.
 
-    `least` preemptions are known to be needed; fewer are not searched for.
+    At least `least` preemptions are known to be needed; fewer are not tried.
     """
     best, size = with_preemptions(scenario, failure), _size(scenario, failure.choices)
     left = SEARCH_MAX
@@ -126,7 +126,7 @@ def _size(scenario: Scenario, choices: Sequence[Choice]) -> _Size:
 
 
 def _smaller(choices: Sequence[Choice]) -> Iterator[list[Choice]]:
-    """Schedules that might be smaller: with less of one thing each."""
+    """Variants that may be smaller: each lacks one thing."""
     runs = [list(run) for _, run in groupby(choices)]
     flat = [run[0] for run in runs]
     for cut in range(len(runs)):
@@ -135,7 +135,7 @@ def _smaller(choices: Sequence[Choice]) -> Iterator[list[Choice]]:
         if flat[place] < 0:
             yield _joined([*runs[:place], [~0] * len(runs[place]), *runs[place + 1 :]])
             continue
-        # The task's next run at once, and what came between behind it.
+        # Move the task's next run up to this one; what was between comes after it.
         for later in range(place + 2, len(runs)):
             if flat[later] == flat[place]:
                 between = runs[place + 1 : later]

@@ -12,13 +12,13 @@ from softsgx.explore.plan import BOUNDED, EXHAUSTIVE
 class Outcome:
     """What an exploration came to.
 
-    complete     nothing is left: every schedule, or one of each equivalence class, was executed
-    bound        all schedules with at most so many preemptions were executed; -1: none is sure
-    redundant    executions among them that partial-order reduction cut as equivalent to others
-    found_after  executions until the failure, minimising not included
-    schedules    estimated number of all schedules, 0 if it was not needed or not estimated; the
-                 walks for it are not counted among the executions
-    fraction     part of the tree of the last bound that was covered
+    complete     every schedule, or one of each equivalence class, was executed
+    bound        all schedules with at most so many preemptions were executed; -1: no bound is done
+    redundant    executions that partial-order reduction cut as equivalent to others
+    found_after  executions until the failure, without minimising
+    schedules    estimated number of all schedules, or 0; the random walks that estimate it do not
+                 count as executions
+    fraction     share of the tree of the last bound that was covered
     """
 
     scenario: str
@@ -36,7 +36,7 @@ class Outcome:
 
     @property
     def covered(self) -> str:
-        """What was covered and what was not, in words."""
+        """What was covered and what was not, as text."""
         return coverage(self)
 
 
@@ -58,5 +58,5 @@ def coverage(outcome: Outcome) -> str:
 
 
 def preemptions(number: int) -> str:
-    """So many, in words."""
+    """A number of preemptions, as text."""
     return f"{number} preemption" if number == 1 else f"{number} preemptions"

@@ -1,4 +1,4 @@
-"""Watching an execution: its steps, its preemptions, the state after each step."""
+"""Recording an execution: its steps, its preemptions, the state after each step."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from softsgx.sim import Choice, Follow, Point, Scheduler, Task
 
 
 class Step(NamedTuple):
-    """One step: who, what it announced, in words, and whether it preempted another task.
+    """One step: the task, its point, also as text, and whether it preempted another task.
 
-    `drawn` has what was drawn in it, in words, beside the ordinary course; `where` is the line of
-    the scenario at which the task stood.
+    `drawn` are the draws in the step that were not 0, as text; `where` is the line of the scenario
+    at which the task stood.
     """
 
     task: int
@@ -32,9 +32,9 @@ class Step(NamedTuple):
 
 
 class Recorder:
-    """A scheduler that does what another one says and keeps what happened.
+    """A scheduler that delegates to another one and records what happens.
 
-    `states` has the scenario's state before the first step and after each; only if asked for.
+    `states`, if asked for, has the state of the scenario before the first step and after each.
     """
 
     def __init__(self, inner: Scheduler, scenario: Scenario, *, states: bool = False) -> None:
@@ -45,14 +45,14 @@ class Recorder:
         self.keys: list[Hashable] = []
         self._with_states = states
         self.drawn: list[str] = []
-        """As of a step, before the first one."""
+        """Draws before the first step."""
 
     def begin(self) -> bool:
-        """As the other."""
+        """As the inner one."""
         return self.inner.begin()
 
     def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
-        """As the other."""
+        """As the inner one."""
         if self._with_states:
             self.states.append(self.scenario.state())
         task = self.inner.choose(enabled, current)
@@ -65,7 +65,7 @@ class Recorder:
         return task
 
     def draw(self, n: int, what: str) -> int:
-        """As the other."""
+        """As the inner one."""
         value = self.inner.draw(n, what)
         if value and self._with_states:
             drawn = self.steps[-1].drawn if self.steps else self.drawn
@@ -79,7 +79,7 @@ class Recorder:
 
 
 class Recording(NamedTuple):
-    """An execution with all that happened in it."""
+    """An execution and its record."""
 
     executed: Executed
     recorder: Recorder
@@ -94,7 +94,7 @@ class Recording(NamedTuple):
 
     @property
     def trace(self) -> Hashable:
-        """What two runs of one schedule must have in common."""
+        """What two executions of one schedule must have in common."""
         failure = self.executed.failure
         steps = tuple([(step.task, step.kind) for step in self.recorder.steps])
         found = (failure.kind, failure.rule, _text(failure)) if failure is not None else None
@@ -105,14 +105,14 @@ _OBJECT: Final = re.compile(r" object at 0x[0-9a-f]+")
 
 
 def _text(failure: Failure) -> str:
-    """The text of a failure without what Python's own repr puts in: it differs from run to run."""
+    """The text of a failure without the addresses in Python's repr, which differ each time."""
     return _OBJECT.sub(" object", failure.text)
 
 
 def record(
     scenario: Scenario, scheduler: Scheduler | Sequence[Choice], *, states: bool = False
 ) -> Recording:
-    """Run once and keep everything. A list of choices is followed."""
+    """Execute once and record it. A list of choices is followed."""
     inner = Follow(scheduler) if isinstance(scheduler, Sequence) else scheduler
     recorder = Recorder(inner, scenario, states=states)
     recorder.begin()
@@ -123,9 +123,9 @@ def record(
 
 
 def replay_difference(scenario: Scenario, choices: Sequence[Choice]) -> tuple[str, str]:
-    """Run a schedule twice: why they differ, and the line of it, as far as there is one.
+    """Execute a schedule twice: how the two differ, and the line where, if there is one.
 
-    Both empty if the runs agree.
+    Both are empty if the executions agree.
     """
     first = record(scenario, choices)
     mark = scenario.fingerprint()
@@ -138,8 +138,8 @@ def replay_difference(scenario: Scenario, choices: Sequence[Choice]) -> tuple[st
             return why, two.where
     if first.trace != second.trace:
         longer = max(first.recorder.steps, second.recorder.steps, key=len)
-        behind = longer[min(len(first.recorder.steps), len(second.recorder.steps)) :]
-        return _difference(first, second), behind[0].where if behind else ""
+        rest = longer[min(len(first.recorder.steps), len(second.recorder.steps)) :]
+        return _difference(first, second), rest[0].where if rest else ""
     if mark != again:
         return "the final states of two runs differ", ""
     return "", ""

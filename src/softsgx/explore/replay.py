@@ -1,9 +1,9 @@
-"""The line by which a failure is repeated: which program, which scenario, which schedule.
+"""Replay strings: version, scenario, identity of its file, schedule.
 
     0.1.0/FirstTouch/5f3a91c2/1:a3ba12
 
-A schedule means something only for the scenario and the version that made it; for another one it
-would be followed into nonsense. So it is refused, with the reason.
+A schedule has a meaning only for the version and the scenario that it was made with, so a string
+for any other is refused, with the reason.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from softsgx.sim import Choice, Follow, ScheduleMismatch, SimError, decode, enco
 
 
 class ReplayRefused(SimError, ValueError):
-    """A replay string that cannot be meant for this scenario; the text says why."""
+    """A replay string that is not for this scenario; the text says why."""
 
 
 def replay_string(scenario: Scenario, choices: tuple[Choice, ...]) -> str:
@@ -44,7 +44,7 @@ def choices_of(text: str, scenario: Scenario) -> list[Choice]:
 def replayed(text: str, scenario: Scenario) -> Recording:
     """Execute the schedule of a replay string; ReplayRefused, ScheduleError.
 
-    Refused, too, if the execution ends before the schedule does: then it is not that schedule.
+    Refused also if the execution ends before the schedule does.
     """
     follow = Follow(choices_of(text, scenario))
     found = record(scenario, follow)

@@ -1,4 +1,4 @@
-"""Scenarios: what is explored. A fresh start, tasks, and what must be true in the end."""
+"""Scenarios: what is explored. A start state, tasks, and checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_STEPS: Final = 20_000
 
 
 class Violation(Exception):
-    """A rule was broken. `rule` is its short name, the same for every way to break it."""
+    """A rule was violated. `rule` is its short name, the same however it was violated."""
 
     def __init__(self, rule: str, text: str) -> None:
         super().__init__(f"{rule}: {text}")
@@ -44,17 +44,17 @@ class Scenario:
                 if self.value != 2:
                     raise Violation("lost update", f"value {self.value} after two additions")
 
-    `start` is called before every execution; what was built once is brought back there from a
-    snapshot. Everything that one task can see of another must be behind points whose objects say
-    so, or be noted by `sim.touch`: the reduction believes them.
+    `start` is called before every execution; there it restores from a snapshot what was built once.
+    Everything by which tasks affect each other must be announced by the objects of their points or
+    noted by `sim.touch`: partial-order reduction relies on it.
     """
 
     name: str = ""
-    """How it is called on the command line; the name of the class if empty."""
+    """Its name on the command line; the name of the class by default."""
     max_steps: int = MAX_STEPS
     log: Log | None = None
     violations: ClassVar[tuple[type[BaseException], ...]] = ()
-    """Exceptions out of a task that are findings, beside Violation."""
+    """Exceptions from a task that are findings, besides Violation."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -62,25 +62,25 @@ class Scenario:
             cls.name = cls.__name__
 
     def start(self, execution: Execution) -> None:
-        """Bring the state back to the beginning and spawn the tasks."""
+        """Restore the start state and spawn the tasks."""
         raise NotImplementedError(f"{type(self).__name__}.start")
 
     def check(self, execution: Execution) -> None:
-        """Look at what is left when every task has ended; raise Violation."""
+        """Check the final state, when every task has ended; raise Violation."""
 
     def objects(self, task: Task, point: Point) -> Footprint:
-        """What the step behind a point touches: pairs of a stable key and a mode of `sim.touch`.
+        """What the step after a point touches: pairs of a stable key and a mode of `sim.touch`.
 
-        To be overridden where the object of a point does not say all.
+        Override it where the object of a point does not say everything.
         """
         return of_point(point)
 
     def state(self) -> str:
-        """The state column of a report, after each step."""
+        """The state after a step, for the last column of a table."""
         return ""
 
     def point_text(self, point: Point) -> str:
-        """A point in the words of the reader."""
+        """A point as text for the reader of a table."""
         kind, touched, _write = point
         name = getattr(touched, "name", touched)
         if isinstance(name, tuple):
@@ -88,23 +88,23 @@ class Scenario:
         return f"{kind} {name}" if kind not in BLOCKING or name else kind
 
     def draw_text(self, what: str, value: int) -> str:
-        """A draw in the words of the reader; 0, the ordinary course, is not asked for."""
+        """A draw as text for the reader of a table; 0 is not shown."""
         return what if value == 1 else f"{what}: {value}"
 
     def fingerprint(self) -> Hashable:
-        """What two executions by one schedule must agree on, beside their steps."""
+        """What two executions of one schedule must agree on, besides their steps."""
         return None
 
     @property
     def file(self) -> str:
-        """The file it is written in; "" if it was typed in."""
+        """The file it is defined in; "" if there is none."""
         try:
             return inspect.getsourcefile(type(self)) or ""
         except (OSError, TypeError):
             return ""
 
     def identity(self) -> str:
-        """Eight hexadecimal digits that change when the text of its file does."""
+        """Eight hexadecimal digits that change with the text of its file."""
         try:
             text = Path(self.file).read_bytes()
         except OSError:

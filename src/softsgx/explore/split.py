@@ -1,7 +1,7 @@
-"""Exploration in parts: disjoint units of work that add up to the exploration by one process.
+"""Exploration in units: disjoint pieces of work that add up to the exploration by one process.
 
-`Search` hands out units and takes what came of them, in any order and from anywhere; its outcome is
-that of one process, whoever works and however many do.
+`Search` hands out units and takes their results in any order; its outcome is that of one process,
+however many workers there are.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Division = UnitQueue | Tree
 
 
 def divisions(scenario: Scenario, plan: Plan) -> Iterator[tuple[int, Division]]:
-    """Divisions to be worked on one after the other, each with the bound that is complete then.
+    """The searches of a plan, one for each bound, as units; with the bound that is then complete.
 
-    Whoever works on them stops when one has left nothing out.
+    The caller stops when one has left nothing out.
     """
     for bound in plan.bounds:
         yield (-1 if bound is None else bound), _division(scenario, plan, bound)
@@ -46,7 +46,7 @@ def _division(scenario: Scenario, plan: Plan, bound: int | None) -> Division:
 
 
 class Search:
-    """An exploration by many. `over`: the outcome is what it will be, but for `finish`."""
+    """An exploration by many workers. `over`: only `finish` may change the outcome any more."""
 
     def __init__(self, scenario: Scenario, plan: Plan) -> None:
         self.scenario = scenario
@@ -70,14 +70,14 @@ class Search:
         self.outcome.fraction = 0.0
 
     def take(self) -> tuple[Any, Unit] | None:
-        """A unit that nobody works on, with a ticket; None if there is none at present."""
+        """A unit that no worker has, with a ticket; None if there is none at present."""
         if self.over:
             return None
         found = self._division.take()
         return None if found is None else ((self._number, found[0]), found[1])
 
     def give(self, ticket: Any, result: UnitResult) -> None:
-        """What came of a unit."""
+        """Take the result of a unit."""
         number, inner = ticket
         if self.over or number != self._number:
             return
@@ -95,12 +95,12 @@ class Search:
             self._next()
 
     def stop(self) -> None:
-        """The time is over. What has come counts, even if something before it is missing."""
+        """Stop early. Results that have arrived count, even if earlier ones are missing."""
         if not self.over:
             self._division.stop(self.outcome)
             self.outcome.stopped = True
             self.over = True
 
     def finish(self) -> Outcome:
-        """Judge what was found, in one process again."""
+        """Confirm the failure or estimate, in this process."""
         return finish(self.scenario, self.outcome, self.plan)

@@ -1,4 +1,4 @@
-"""A schedule as a table: one column per task, one row per step, the state beside it."""
+"""A schedule as a table: a column for each task, a row for each step, the state on the right."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ _NUMBER: Final = 4
 
 
 def table(scenario: Scenario, choices: Sequence[Choice]) -> str:
-    """Execute a schedule and print it.
+    """Execute a schedule and format it.
 
-    A task has a column if it takes a step; "*" marks a step that preempts another task. What was
-    drawn in a step is below it. The state is what it is after the step, and is left out where it
-    does not change.
+    A task has a column if it takes a step; "*" marks a step that preempts another task. Draws are
+    below their step. The state is that after the step, and is left out where it does not change.
     """
     recorder = record(scenario, choices, states=True).recorder
     steps = recorder.steps

@@ -1,14 +1,14 @@
-"""Partial-order reduction by many: the executions are exactly those of one process.
+"""Partial-order reduction by many workers: the executions are exactly those of one process.
 
-One process tries the children of a node in the order in which races ask for them, each with its
-elder siblings asleep. What a subtree asks of the nodes above it is a list of requests; nothing else
-connects it with the rest. So subtrees are searched apart, and here their requests are applied in
-the order in which one process would have come to them: depth first. What has been applied is final,
-for children are only ever added behind the others. Therefore a child whose elder siblings' steps
-are known may be searched before their subtrees are: its sleep set does not depend on them.
+One process tries the children of a node in the order in which races request them, each with its
+elder siblings asleep. A subtree affects the nodes above it only by a list of requests. So subtrees
+can be searched separately; their requests are applied here in the order in which one process would
+have made them, depth first. What has been applied is final, because new children are only ever
+added after the others. Therefore a child can be searched as soon as the steps of its elder siblings
+are known, before their subtrees are done: its sleep set does not depend on these.
 
-Whoever works on a subtree gives it back after a while with its open nodes; from then on they are
-nodes here, and their children can be searched by others.
+After a short time a worker returns a subtree with its open nodes; they become nodes here, and their
+children can be searched by other workers.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from softsgx.explore.strategies.subtree import Draws, OpenNode, Request, Subtree
 from softsgx.explore.unit import Unit, UnitResult
 
 Ticket = tuple[int, int]
-"""The run of the search (`ImplicitConflicts` begin it anew) and a number."""
+"""The run of the search (`ImplicitConflicts` restart it) and a number."""
 
 
 class _Item:
-    """A child to be searched, from certain draws on."""
+    """A child to be searched, beginning with certain draws."""
 
     __slots__ = ("draws", "index", "most", "node", "result", "sent", "union")
 
@@ -39,12 +39,12 @@ class _Item:
 
 
 class _Node:
-    """An open node, from the root down to where one process would be.
+    """An open node on the path from the root to where one process would be.
 
-    via     the step that leads here from the node above: task, draws; None at the root
-    sleep   tasks asleep from above
-    unions  footprints of the steps of children, over all their draws
-    queue   children that are not added up yet, in order
+    via     the step that leads here: task, draws; None at the root
+    sleep   tasks asleep when the node is entered
+    unions  footprints of the steps of finished children, over all their draws
+    queue   children that have not been added up, in order
     """
 
     __slots__ = ("enabled", "queue", "sleep", "todo", "unions", "via")
@@ -70,7 +70,7 @@ class _Node:
         ]
 
     def _go_on(self, index: int, draws: Draws, union: Footprint) -> None:
-        """After a child with these draws: its next draws, or its footprint is final."""
+        """Queue the next draws of a child, or, if there are none, record its footprint."""
         values = [list(draw) for draw in draws]
         if next_draws(values):
             self.queue.insert(0, _Item(self, index, frozen(values), union))
@@ -78,14 +78,14 @@ class _Node:
             self.unions[index] = union
 
     def added_up(self, item: _Item, draws: Draws | None, union: Footprint) -> None:
-        """A child is done, or, if `draws` are given, with these only."""
+        """A child is done; if `draws` are given, only with these."""
         if draws is None:
             self.unions[item.index] = union
         else:
             self._go_on(item.index, draws, union)
 
     def ask(self, request: Request) -> None:
-        """A race below wants one of some children to be tried."""
+        """A race below requests that one of several children be tried."""
         starts = request.starts
         if any(start in self.todo or start in self.sleep for start in starts):
             return
@@ -96,7 +96,7 @@ class _Node:
             self.queue.append(_Item(self, index))
 
     def asleep(self, index: int) -> dict[int, Footprint] | None:
-        """Who sleeps when a child is tried; None if that is not known yet."""
+        """The sleep set of a child; None if it is not known yet."""
         found = dict(self.sleep)
         for elder in self.todo:
             if elder == index:
@@ -108,7 +108,7 @@ class _Node:
 
 
 class Tree:
-    """Hands out subtrees, adds up their parts depth first."""
+    """Hands out subtrees, and adds up their results depth first."""
 
     def __init__(self) -> None:
         self.over = False
@@ -117,7 +117,7 @@ class Tree:
         self._run = 0
         self._tickets = 0
         self._sent: dict[Ticket, _Item] = {}
-        # The last one to be searched, if there is a limit.
+        # The last subtree within the limit, if that is reached.
         self._only: _Item | None = None
         self._begin()
 
@@ -126,11 +126,11 @@ class Tree:
         self._first: Draws = ()
         root = _Node(None, None)
         root.queue.append(_Item(root, -1))
-        # The root stands for what is drawn before any step; the node of step d is at d + 1.
+        # The root is for draws before any step; the node of step d is at d + 1.
         self._stack = [root]
 
     def take(self) -> tuple[Ticket, Unit] | None:
-        """A subtree that nobody works on; None if there is none at present."""
+        """A subtree that no worker has; None if there is none at present."""
         if self.over:
             return None
         if self._only is not None and self._only.sent:
@@ -168,13 +168,13 @@ class Tree:
         )
 
     def give(self, ticket: Ticket, result: UnitResult) -> None:
-        """What came of a subtree."""
+        """Take the result of a subtree."""
         item = self._sent.pop(ticket, None)
         if item is not None:
             item.result = result
 
     def add_up(self, outcome: Outcome, limit: int) -> None:
-        """Add to the outcome what has come, as far as nothing before it is missing."""
+        """Add results to the outcome, as far as no earlier one is missing."""
         while self._stack and not self.over:
             node = self._stack[-1]
             if not node.queue:
@@ -186,7 +186,7 @@ class Tree:
                 break
             left = limit - outcome.executions
             if result.executions > left > 0:
-                # Again, up to the limit only; what comes behind does not count any more.
+                # Do it again up to the limit; what comes after it does not count.
                 item.result, item.sent, item.most = None, False, left
                 self._sent.clear()
                 self._only = item
@@ -209,14 +209,14 @@ class Tree:
         self.over = self.over or not self._stack
 
     def _count_again(self) -> None:
-        """The last one was interrupted before the limit: what comes behind it counts after all."""
+        """The last one ended before the limit: what comes after it counts after all."""
         self._only = None
         for node in self._stack:
             for item in node.queue:
                 item.sent = item.result is not None
 
     def stop(self, outcome: Outcome) -> None:
-        """Add up what else has come, up to the first failure."""
+        """Add up the other results that have arrived, up to the first failure."""
         for node in reversed(self._stack):
             for item in node.queue:
                 if item.result is not None and outcome.failure is None:
@@ -228,7 +228,7 @@ class Tree:
         return any(node.queue for node in self._stack)
 
     def _open(self, item: _Item, result: UnitResult) -> None:
-        """What is left of a subtree becomes nodes here."""
+        """Turn the open nodes of a subtree into nodes here."""
         node = item.node
         opened = list(result.open)
         if item.index < 0:
@@ -247,7 +247,7 @@ class Tree:
             via = (each.chosen, each.draws)
 
     def _fraction(self) -> float:
-        """Part of the tree as far as it is known; what races will add is not."""
+        """Share of the tree that is known so far; races may still add to the tree."""
         found, share = 0.0, 1.0
         for node in self._stack:
             children = max(1, len(node.todo))

@@ -1,8 +1,7 @@
-"""Units of exploration: plain data that any process can work on, and what comes of them.
+"""Units of exploration: plain data that any process can execute, and their results.
 
-A unit may be interrupted after any execution; then it says what is left, as further units or as
-open nodes. However often that happens, and whoever works, the executions of all units together are
-those of one process.
+A unit may be interrupted after any execution; its result then says what is left, as further units
+or as open nodes. However often that happens, all units together have the executions of one process.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ class Unit(NamedTuple):
     """What is to be executed, by which of the strategies.
 
     RANDOM, PCT   executions `first` to `first + number - 1` of the seed
-    DFS           everything below a prefix, within a bound; `share` of the whole tree
+    DFS           the tree below a prefix, within a bound; it is `share` of the whole tree
     EXHAUSTIVE    `subtree`
 
-    After `most` executions it is interrupted, if that is not 0.
+    It is interrupted after `most` executions, unless that is 0.
     """
 
     strategy: str
@@ -46,7 +45,7 @@ class Unit(NamedTuple):
     most: int = 0
 
     def scheduler(self, scenario: Scenario) -> Strategy:
-        """The strategy that executes it."""
+        """The strategy that executes the unit."""
         if self.strategy == RANDOM:
             return Walk(Rng(self.seed), self.number, self.first)
         if self.strategy == PCT:
@@ -57,16 +56,19 @@ class Unit(NamedTuple):
 
 
 class UnitResult(NamedTuple):
-    """What came of a unit, up to its first failure or its interruption.
+    """The result of a unit, up to its first failure or its interruption.
 
     cut           the bound left something out
-    fraction      part of the tree that was covered
-    rest          units that are left, in order (all but exhaustive)
-    redundant     executions that were cut as equivalent to others, and what follows (exhaustive)
+    fraction      share of the tree that was covered
+    rest          units that are left, in order (not EXHAUSTIVE)
+
+    Of EXHAUSTIVE only:
+
+    redundant     executions that were cut as equivalent to others
     requests      races with steps above the subtree
     wants_implicit  the whole search has to begin anew
-    union         footprint of the step of the subtree over all draws that were done
-    first, open   draws before any step and nodes that are left; empty if nothing is
+    union         footprint of the first step of the subtree, over all draws that were done
+    first, open   draws before any step, and open nodes; empty if nothing is left
     """
 
     executions: int = 0
@@ -91,9 +93,9 @@ class UnitResult(NamedTuple):
 
 
 def work(scenario: Scenario, unit: Unit, pause: Pause = no_deadline, before: int = 0) -> UnitResult:
-    """Execute a unit until it ends, fails, or `pause` says to give back what is left.
+    """Execute a unit until it ends, fails, or `pause` says to return what is left.
 
-    `before`: executions that the worker has done already.
+    `before`: earlier executions of this worker.
     """
     strategy = unit.scheduler(scenario)
     outcome = Outcome(scenario.name, unit.strategy)

@@ -1,4 +1,4 @@
-"""Units in a row, each worked on by itself: depth first within a bound, and random executions."""
+"""A queue of independent units: bounded depth first search, and sampled executions."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from softsgx.explore.outcome import Outcome
 from softsgx.explore.unit import Unit, UnitResult
 
 Key = tuple[int, ...]
-"""The place of a unit in the order of one process. What is left of it has the same key and a number
-more, so that it comes right after it; a unit that is done again has its key and -1 more."""
+"""The place of a unit in the order of one process. What is left of a unit has its key and a number
+more, so it comes right after it; a unit that is done again has its key and -1."""
 
 
 class UnitQueue:
-    """Hands out units in any order, adds up their parts in their own."""
+    """Hands out units in any order, and adds up their results in the order of one process."""
 
     def __init__(self, units: Iterable[Unit]) -> None:
         self.over = False
-        """Everything was added up, or what is left does not count."""
+        """Everything has been added up, or what is left does not count."""
         self.cut = False
         self._units: dict[Key, Unit] = {}
         self._results: dict[Key, UnitResult] = {}
-        # Places of units that nobody works on, and of those that were not added up.
+        # Keys of units that no worker has, and of those not added up yet.
         self._idle: list[Key] = []
         self._open: list[Key] = []
         self._first_failure: Key | None = None
-        # A unit that is done again because it went beyond the limit.
+        # A unit that is done again because it exceeded the limit.
         self._again: Key | None = None
-        self._beyond = False  # something was found to be behind the limit
+        self._beyond = False  # there are executions past the limit
         for number, unit in enumerate(units):
             self._add((number,), unit)
 
@@ -38,7 +38,7 @@ class UnitQueue:
         heappush(self._open, key)
 
     def take(self) -> tuple[Key, Unit] | None:
-        """A unit that nobody works on; None if there is none at present."""
+        """A unit that no worker has; None if there is none at present."""
         if not self._idle or self.over:
             return None
         if self._again is not None and self._idle[0] != self._again:
@@ -49,7 +49,7 @@ class UnitQueue:
         return key, self._units[key]
 
     def give(self, key: Key, result: UnitResult) -> None:
-        """What came of a unit."""
+        """Take the result of a unit."""
         if key not in self._units:
             return  # past the limit
         if key == self._again:
@@ -63,7 +63,7 @@ class UnitQueue:
             self._add((*key, number), unit)
 
     def add_up(self, outcome: Outcome, limit: int) -> None:
-        """Add to the outcome what has come, as far as nothing before it is missing."""
+        """Add results to the outcome, as far as no earlier one is missing."""
         while self._open and self._open[0] in self._results and not self.over:
             key = self._open[0]
             left = limit - outcome.executions
@@ -79,10 +79,10 @@ class UnitQueue:
         self.over = self.over or not self._open
 
     def _redo(self, key: Key, most: int) -> None:
-        """Its executions up to the limit only; what comes after them does not count any more.
+        """Do a unit again up to the limit; what comes after it does not count.
 
-        It gets a key that no unit had before: a worker may still hold a unit that was left over
-        from the first time, and what comes of that must not pass for a unit of the second time.
+        It gets a new key: a worker may still have a unit that was left over from the first time,
+        and its result must not be taken for one of the second time.
         """
         again = (*key, -1)
         self._again, self._beyond = again, True
@@ -92,7 +92,7 @@ class UnitQueue:
         self._open, self._idle = [again], [again]
 
     def stop(self, outcome: Outcome) -> None:
-        """Add up what else has come, up to the first failure."""
+        """Add up the other results that have arrived, up to the first failure."""
         for key in sorted(self._results):
             self._count(outcome, self._results[key])
             if outcome.failure is not None:

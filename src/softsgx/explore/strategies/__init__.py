@@ -1,4 +1,4 @@
-"""Strategies: schedulers that search. Each is one short file."""
+"""Strategies: schedulers that search, a file for each."""
 
 from softsgx.explore.strategies.bounded import Bounded
 from softsgx.explore.strategies.dpor import Dpor

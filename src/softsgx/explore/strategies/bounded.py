@@ -1,9 +1,8 @@
-"""Depth first through all schedules with at most so many preemptions.
+"""Depth first search of all schedules with at most so many preemptions.
 
-A preemption is to choose another task although the current one could go on, or although an
-interrupt could be taken. To leave a task that is blocked, has ended or is about to retry is none.
-Within the bound nothing is left out and nothing is done twice: the count of executions is the count
-of schedules.
+A preemption is a switch to another task although the current one could continue, or although an
+interrupt could be taken. Leaving a task that is blocked, has ended or is about to retry is none.
+Within the bound every schedule is executed exactly once.
 """
 
 from __future__ import annotations
@@ -25,10 +24,9 @@ if TYPE_CHECKING:
 
 
 class Bounded:
-    """`bound` preemptions at most; None for no bound, which is plain depth first.
+    """At most `bound` preemptions; None: no bound, plain depth first search.
 
-    With `prefix`, only the subtree below these choices, which is `share` of the whole: disjoint
-    subtrees can be searched apart.
+    With `prefix`, only the subtree below these choices, which is `share` of the whole tree.
     """
 
     def __init__(
@@ -38,10 +36,10 @@ class Bounded:
         self.cut = False
         """Whether the bound has left anything out."""
         self.preemptions = 0
-        """Of the execution that runs."""
+        """Of the current execution."""
         self.fraction = 0.0
-        # Per choice: what was taken, what is left to take, the share of the tree, preemptions
-        # before it. A draw is a choice as well: ~value.
+        # For each choice: what was taken, what is left to take, its share of the tree. A draw is a
+        # choice, too: ~value.
         self._taken: list[Choice] = list(prefix)
         self._left: list[tuple[Choice, ...]] = [()] * len(prefix)
         self._share: list[float] = [share] * len(prefix)
@@ -54,11 +52,11 @@ class Bounded:
 
     @property
     def exhausted(self) -> bool:
-        """Whether everything was done, with nothing left out by the bound."""
+        """Whether every schedule was executed, with none left out by the bound."""
         return self._over and not self.cut
 
     def begin(self) -> bool:
-        """Take the deepest choice that is left."""
+        """Advance to the deepest choice that has something left."""
         if self._begun:
             taken, left, share = self._taken, self._left, self._share
             while len(left) > self._fixed and not left[-1]:
@@ -80,9 +78,9 @@ class Bounded:
         self.fraction += self._share[-1] if self._share else 1.0
 
     def alternatives(self) -> list[tuple[list[Choice], float]]:
-        """The prefixes that are left behind the execution just done, with their shares of the tree.
+        """The prefixes that remain after the last execution, with their shares of the tree.
 
-        In the order of begin().
+        In the order in which begin() would take them.
         """
         found = []
         for depth in range(len(self._left) - 1, self._fixed - 1, -1):
@@ -91,7 +89,7 @@ class Bounded:
         return found
 
     def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
-        """What was taken here before, or a new choice: the current task first."""
+        """The choice taken here before, or a new one: first the current task."""
         if len(enabled) == 1:
             task = enabled[0]
         else:

@@ -1,19 +1,19 @@
 """Depth first with dynamic partial-order reduction: one schedule of each equivalence class.
 
-Two schedules are equivalent if one becomes the other by swapping neighbouring steps that are not in
+Two schedules are equivalent if one becomes the other by swapping adjacent steps that do not
 conflict. The algorithm is that of source sets with sleep sets (Abdulla, Aronis, Jonsson, Sagonas,
 Optimal dynamic partial order reduction, 2014), with these additions:
 
-* What a step touches is known only when it has run (`sim.touch`). The sleeping task's step has run
-  before, so its footprint is at hand, too.
-* A step that merely enables a blocked one (releases its lock) is before it, but is no race with it:
-  the race is with whoever took the lock.
-* Draws are choices inside a step. All values are tried, and the footprint of a sleeping step is
-  that of all of them.
+* What a step touches is known only after it has run (`sim.touch`). The step of a sleeping task has
+  run before, so its footprint is known, too.
+* A step that only enables a blocked one (releases its lock) happens before it but does not race
+  with it: the race is with the step that took the lock.
+* Draws are choices within a step. All values are tried; the footprint of a sleeping step is the
+  union over all of them.
 * Tasks that retry, daemons and interrupt handlers conflict with more than their objects say
   (`ImplicitConflicts`).
 
-The order of steps is kept as bit masks over the steps of the execution: `mask` of a step has the
+Happens-before is kept as bit masks over the steps of the execution: the `mask` of a step has the
 bits of all steps that happen before it, and its own.
 """
 
@@ -51,17 +51,17 @@ _SPAWNING: Final = (("spawn",), WRITE)
 class Dpor:
     """Exhaustive search of one scenario up to equivalence, or of a subtree.
 
-    Below a subtree everything is as in the whole; what its executions ask of nodes above is in
-    `requests`, in order and each once. `union` is the footprint of its step when all is done.
+    A subtree is searched as in the whole tree; what its executions request of nodes above it is in
+    `requests`, in order, without repetition. `union` is the footprint of its first step.
     """
 
     def __init__(self, scenario: Scenario, subtree: Subtree = WHOLE) -> None:
         self.subtree = subtree
         self.requests: dict[Request, None] = {}
-        # The node of the subtree's step; what lies before it is not ours.
+        # Depth of the subtree's own step; nodes above it belong to others.
         self._top = len(subtree.path) if subtree.task >= 0 else -1
         self.redundant = 0
-        """Executions that were cut because all that was left slept."""
+        """Executions that were cut because all candidates were asleep."""
         overridden = type(scenario).objects is not Scenario.objects
         self._objects = scenario.objects if overridden else None
         self._implicit = ImplicitConflicts()
@@ -78,13 +78,13 @@ class Dpor:
         subtree = self.subtree
         self._first.draws = [list(d) for d in subtree.first or subtree.draws * (self._top < 0)]
         self._trail: Trail = []
-        # Per key, the steps that touched it so far: (step, mode).
+        # For each key, the steps that touched it so far: (step, mode).
         self._accesses: dict[Hashable, list[tuple[int, int]]] = {}
-        # Per task, the mask of its last step; at first, that of the step that spawned it.
+        # For each task, the mask of its last step, and of the step that spawned it.
         self._last: dict[int, int] = {}
         self._born: dict[int, int] = {}
         self._depth = 0
-        # Steps before this one are as in the execution before, and already accounted for.
+        # Steps before this one are those of the last execution, and accounted for.
         self._fresh = 0
         self._draw = 0
         self._pending: Task | None = None
@@ -93,24 +93,24 @@ class Dpor:
 
     @property
     def exhausted(self) -> bool:
-        """Whether every class has been seen."""
+        """Whether every equivalence class was executed."""
         return self._over
 
     @property
     def fraction(self) -> float:
-        """Part of the tree as far as it is known: what races will add is not."""
+        """Share of the tree that is known so far; races may still add to the tree."""
         return 1.0 if self._over else fraction_searched(self._nodes)
 
     @property
     def wants_implicit(self) -> bool:
-        """Whether to begin anew with `ImplicitConflicts`; begin() does that for the whole tree."""
+        """Whether to restart with `ImplicitConflicts`; begin() does so for the whole tree."""
         return self._implicit.wanted
 
     def begin(self) -> bool:
-        """Go back to the deepest node where something is left to try."""
+        """Backtrack to the deepest node that has something left to try."""
         if self._implicit.wanted:
-            assert self._top < 0, "a subtree is not begun anew"
-            # What was done so far ordered too little: again, from the start.
+            assert self._top < 0, "a subtree cannot restart itself"
+            # So far conflicts were missed: restart.
             self._implicit.use()
             self._clear()
         elif self._begun and not self._back():
@@ -125,11 +125,11 @@ class Dpor:
         return True
 
     def end(self, left: Sequence[Task]) -> None:
-        """Account for the last step, and for the steps that tasks never came to."""
+        """Account for the last step, and for the next steps of tasks that have not ended."""
         self._record()
         TOUCHES.noted = None
         if not self._implicit.on:
-            # A daemon may have been let go on by the very last step.
+            # The very last step may have enabled a daemon.
             self._implicit.look(left)
         for task in left:
             known = self._last.get(task.index, self._born.get(task.index, 0))
@@ -139,7 +139,7 @@ class Dpor:
     # Choosing
 
     def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
-        """What the path says; behind it the current task, unless it sleeps."""
+        """The choice of the path; after it the current task, unless it sleeps."""
         depth = self._depth
         self._depth = depth + 1
         nodes = self._nodes
@@ -178,7 +178,7 @@ class Dpor:
         return value
 
     def _given(self, enabled: Sequence[Task], depth: int) -> Task:
-        """A step of the path, or the step of the subtree."""
+        """A step of the given path, or the first step of the subtree."""
         subtree = self.subtree
         tasks = candidates(enabled, self._trail) if len(enabled) > 1 else enabled
         own = depth == self._top
@@ -222,7 +222,7 @@ class Dpor:
     # Accounting
 
     def _record(self) -> None:
-        """The step in progress is over: complete its footprint, find its races, order it."""
+        """The step in progress is over: complete its footprint, find its races, set its mask."""
         task, self._pending = self._pending, None
         if task is None:
             return
@@ -262,9 +262,9 @@ class Dpor:
     def _races(
         self, index: int, depth: int, footprint: Footprint, known: int, blocking: bool
     ) -> int:
-        """Make sure that every race of a step with earlier ones is tried the other way round.
+        """Make sure that every race of a step with an earlier one is tried in reverse order.
 
-        `known` happens before the step in its own task. Returns all that happens before it.
+        `known` is what happens before the step in its own task. Returns all that happens before.
         """
         nodes = self._nodes
         hb = known
@@ -280,7 +280,7 @@ class Dpor:
                 hb |= nodes[step].mask
                 if not (blocking and other == ENABLE):
                     races.append((step, other))
-        # Races inside the path were found before.
+        # Races between steps of the given path were found before.
         if races and depth >= self._top:
             if len(footprint) > 1:
                 races = sorted(set(races), reverse=True)
@@ -293,10 +293,10 @@ class Dpor:
         return hb
 
     def _reverse(self, step: int, depth: int, index: int, hb: int, unsure: bool) -> bool:
-        """Let a task that can start the other order be tried before `step`.
+        """Have a task tried before `step` that can start the reverse order.
 
-        False if none can, or if it is `unsure` whether the other order exists: then earlier races
-        are not covered by this one.
+        False if there is none, or if it is `unsure` whether the reverse order exists: then this
+        race does not cover earlier ones.
         """
         nodes = self._nodes
         node = nodes[step]
@@ -336,9 +336,9 @@ class Dpor:
         return not unsure
 
     def left(self) -> tuple[Draws, list[OpenNode]]:
-        """What is left behind the execution done last: draws before any step, and open nodes.
+        """What remains after the last execution: draws before any step, and open nodes.
 
-        The nodes are those from the step of the subtree on, from there downwards.
+        The nodes are those from the first step of the subtree downwards.
         """
         nodes = [
             OpenNode(
@@ -355,7 +355,7 @@ class Dpor:
 
     @property
     def union(self) -> Footprint:
-        """Footprint of the step of the subtree over all draws so far."""
+        """Footprint of the first step of the subtree, over all draws so far."""
         return self._nodes[self._top].union
 
     def _back(self) -> bool:
@@ -380,7 +380,7 @@ class Dpor:
         return next_draws(self._first.draws)
 
     def _forget(self, node: Node, depth: int) -> None:
-        """Take a step out of the account."""
+        """Remove a step from the accesses, the trail and its task's order."""
         if len(self._trail) <= depth:
             return
         self._trail.pop()

@@ -1,9 +1,9 @@
-"""What orders steps beside the objects of their points.
+"""Conflicts that the objects of points do not show.
 
-A task that retries looks at anything, so its retry is in conflict with every step. A daemon stops
-when the last other task has ended: whether its step comes before that end is a choice as well. An
-interrupt handler keeps other tasks off its processor. Most scenarios have none of these, and their
-steps are kept free of it until one is seen.
+A task that retries may look at anything, so its retry conflicts with every step. A daemon stops
+when the last other task has ended, so its step conflicts with that end. An interrupt handler keeps
+other tasks off its processor. Most scenarios have none of these; their footprints stay small until
+one is seen.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ _END: Final = ("end of all that are no daemons",)
 
 
 class ImplicitConflicts:
-    """Off until `look` has seen what needs it; then `wanted`, until `use`."""
+    """Off until `look` sees a task that needs it; then `wanted`, until `use`."""
 
     def __init__(self) -> None:
         self.on = False
         self.wanted = False
 
     def use(self) -> None:
-        """From now on."""
+        """Switch on."""
         self.on = True
         self.wanted = False
 
     def look(self, enabled: Sequence[Task]) -> None:
-        """Note whether a task that could take a step, or could have, orders more than it says."""
+        """Note whether a task has conflicts that its points do not show."""
         for task in enabled:
             if task.daemon or task.interrupt or task.point[0] == RETRY:
                 self.wanted = True
 
     def of(self, task: Task) -> Footprint:
-        """What is added to the footprint of a step before it runs, when it is on."""
+        """What to add to the footprint of a step before it runs, when switched on."""
         retries = task.point[0] == RETRY
         found: list[tuple[Hashable, int]] = [(_RETRIED, WRITE if retries else READ)]
         if task.daemon:
@@ -51,5 +51,5 @@ class ImplicitConflicts:
         return tuple(found)
 
     def at_end(self, task: Task) -> Footprint:
-        """What is added to the footprint of the step in which a task ends."""
+        """What to add to the footprint of the step in which a task ends."""
         return ((_END, WRITE),) if self.on and not task.daemon else ()

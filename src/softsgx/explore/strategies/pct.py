@@ -1,8 +1,8 @@
 """Probabilistic concurrency testing.
 
 Every task has a random priority, the highest runs, and at d - 1 random steps the running task
-falls below all others. A fault that d ordering constraints suffice to show is found by one
-execution with probability at least 1 / (n k^(d - 1)), for n tasks and k steps (Burckhardt, Kothari,
+drops below all others. One execution finds a bug of depth d, one that d ordering constraints
+expose, with probability at least 1 / (n k^(d - 1)), for n tasks and k steps (Burckhardt, Kothari,
 Musuvathi, Nagarakatte, A randomized scheduler with probabilistic guarantees of finding bugs, 2010).
 """
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 class Pct:
     """Executions `first` to `first + count - 1` of the seed, of depth `depth`.
 
-    `steps` is how long an execution is taken to be: the k of the bound.
+    `steps` is the assumed length of an execution: the k of the bound.
     """
 
     fraction = 0.0
     exhausted = False
 
     def __init__(self, rng: Rng, count: int, depth: int, steps: int, first: int = 0) -> None:
-        assert depth >= 1, "a fault has at least depth 1"
+        assert depth >= 1, "a bug has at least depth 1"
         self._rng = rng
         self._next = first
         self._stop = first + count
@@ -71,5 +71,5 @@ class Pct:
         return best
 
     def draw(self, n: int, what: str) -> int:
-        """The ordinary course in half of the draws, else any."""
+        """0 in half of the draws, otherwise any value."""
         return 0 if self._stream.below(2) else self._stream.below(n)

@@ -1,4 +1,4 @@
-"""What all strategies share."""
+"""What all strategies have in common."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ class Strategy(Scheduler, Protocol):
     """A scheduler of many executions: begin(), one execution, end(), until begin() is False."""
 
     def end(self, left: Sequence[Task]) -> None:
-        """The execution is over, perhaps cut. `left` are the tasks that came no further."""
+        """The execution is over, perhaps cut. `left` are the tasks that have not ended."""
 
     @property
     def exhausted(self) -> bool:
-        """Whether begin() returned False because nothing was left out, not even by a bound."""
+        """Whether begin() returned False with nothing left out, not even by a bound."""
 
     @property
     def fraction(self) -> float:
-        """The part of the tree of choices that was covered, 0 to 1; 0 if that is not known."""
+        """The share of the tree of choices that was covered, 0 to 1; 0 if unknown."""
 
 
 Trail = list[tuple[int, str]]
-"""Per step of an execution, the index of the task and the kind of its point."""
+"""For each step of an execution, the index of the task and the kind of its point."""
 
 
 def enabled_task(enabled: Sequence[Task], index: int, depth: int) -> Task:
@@ -39,9 +39,9 @@ def enabled_task(enabled: Sequence[Task], index: int, depth: int) -> Task:
 
 
 def spins(task: Task, trail: Trail) -> bool:
-    """Whether a task at a RETRY point would see what it saw the last time.
+    """Whether a task at a RETRY point would only see what it saw the last time.
 
-    It spins until somebody else has done a step that is no retry itself. To let it spin meanwhile
+    It spins until another task takes a step that is no retry itself. Scheduling it before that
     changes nothing and would make the tree of choices infinite.
     """
     for index, kind in reversed(trail):
@@ -53,7 +53,7 @@ def spins(task: Task, trail: Trail) -> bool:
 
 
 def candidates(enabled: Sequence[Task], trail: Trail) -> Sequence[Task]:
-    """The enabled tasks without those that spin, unless all do."""
+    """The enabled tasks except those that spin, unless all do."""
     for task in enabled:
         if task.point[0] == RETRY:
             awake = [t for t in enabled if t.point[0] != RETRY or not spins(t, trail)]
@@ -62,10 +62,10 @@ def candidates(enabled: Sequence[Task], trail: Trail) -> Sequence[Task]:
 
 
 def preempts(task: Task, enabled: Sequence[Task], current: Task | None) -> bool:
-    """Whether to choose this task is a preemption.
+    """Whether choosing this task is a preemption.
 
-    It is if the current task could go on, or if an interrupt could be taken: processors take them
-    at once, and one that is kept waiting is a coincidence like any other.
+    It is if the current task could continue, or if an interrupt could be taken: processors take
+    interrupts at once, so delaying one counts like any other preemption.
     """
     if current is not None and current.point[0] != RETRY and current in enabled:
         return task is not current
@@ -73,7 +73,7 @@ def preempts(task: Task, enabled: Sequence[Task], current: Task | None) -> bool:
 
 
 def default_next(tasks: Sequence[Task], current: Task | None, last: int) -> Task:
-    """The current task if it may go on, else an interrupt, else the next after the last one."""
+    """The current task if it can continue, else an interrupt, else the next after the last."""
     if current is not None and current in tasks and current.point[0] != RETRY:
         return current
     for task in tasks:

@@ -8,19 +8,19 @@ from typing import Final, NamedTuple
 from softsgx.explore.footprint import Footprint
 
 Draws = tuple[tuple[int, int], ...]
-"""The draws inside one step: value, and below what it was drawn."""
+"""The draws in one step: each a value and the number of possible values."""
 
 
 class Subtree(NamedTuple):
-    """A part of the search: what lies below one step.
+    """A part of the search: everything below one step.
 
     implicit  whether `ImplicitConflicts` are on
     first   draws before any step
-    path    the steps before: task, draws
+    path    the steps before it: task, draws
     sleep   tasks that need not be tried instead of the step, with their footprints
-    task    the task that takes the step; -1: no step is given, it is the whole tree
-    draws   of the step (of `first`, for the whole tree): where to begin; all others come after
-    union   footprint of the step over the draws that were done before
+    task    the task that takes the step; -1: the whole tree
+    draws   of the step (of `first`, for the whole tree): where to begin
+    union   footprint of the step, over the draws that are done
     """
 
     implicit: bool = False
@@ -36,10 +36,10 @@ WHOLE: Final = Subtree()
 
 
 class Request(NamedTuple):
-    """A race with a step that is not in the subtree: one of `starts` is to be tried before it.
+    """A race with a step above the subtree: one of `starts` must be tried before that step.
 
-    If one of them is tried there anyway, that will do; if not, `task` if it can be, else the
-    first that can.
+    If one of them is tried there anyway, that suffices; if not, try `task` if it is enabled, else
+    the first that is.
     """
 
     depth: int
@@ -51,11 +51,11 @@ class Node:
     """The state before one step, and the step that was taken from it last.
 
     enabled    tasks that could take a step here, by index
-    todo       tasks to be tried here, the one in progress included
-    sleep      tasks that need not be tried, with the footprint of their step here
-    draws      [value, n] of each draw inside the step in progress
+    todo       tasks to be tried here, including the one in progress
+    sleep      tasks that need not be tried, with the footprints of their steps here
+    draws      [value, n] of each draw in the step in progress
     union      footprint of the step in progress, over all its draws so far
-    before     what happens before the step in its own task, as a mask
+    before     mask of what happens before the step in its own task
     """
 
     __slots__ = (
@@ -75,7 +75,7 @@ class Node:
 
 
 class OpenNode(NamedTuple):
-    """A node of the execution done last, as far as it is left to do; see Node."""
+    """What is left to do of a node of the last execution; see Node."""
 
     enabled: tuple[int, ...]
     todo: tuple[int, ...]
@@ -86,7 +86,7 @@ class OpenNode(NamedTuple):
 
 
 def next_draws(draws: list[list[int]]) -> bool:
-    """Go on to the next values in place; False if there are no more, and then it is empty."""
+    """Advance to the next values in place; False, and the list empty, if there are none."""
     while draws:
         draw = draws[-1]
         draw[0] += 1
@@ -97,12 +97,12 @@ def next_draws(draws: list[list[int]]) -> bool:
 
 
 def frozen(draws: list[list[int]]) -> Draws:
-    """As they are in a subtree."""
+    """As a subtree holds them."""
     return tuple([(value, known) for value, known in draws])
 
 
 def fraction_searched(nodes: Sequence[Node]) -> float:
-    """Part of the tree that was searched, if it has no other children than these."""
+    """Share of the tree that was searched, if no more children are added."""
     found, share = 0.0, 1.0
     for node in nodes:
         found += share * sum(index in node.sleep for index in node.todo) / len(node.todo)

@@ -1,6 +1,6 @@
-"""Uniform random walk: at every choice each candidate is equally likely.
+"""Random walk: at every choice each candidate is equally likely.
 
-Besides finding faults it measures: the product of the numbers of candidates along a walk is an
+It also estimates: the product of the numbers of candidates along a walk is an
 unbiased estimate of the number of schedules (D. E. Knuth, Estimating the efficiency of backtrack
 programs, 1975).
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Walk:
-    """Executions `first` to `first + count - 1` of the seed; each is the same whoever asks."""
+    """Executions `first` to `first + count - 1`; each depends only on the seed and its number."""
 
     fraction = 0.0
     exhausted = False
