@@ -113,7 +113,7 @@ def test_the_command_in_the_report_makes_it_again(
     arguments += ["--runtimes", "gramine", "--jobs", "1", "--prices", f"high,{odd}"]
     out(capsys, *arguments, "--html", "one.html")
     report = Path("one.html").read_text()
-    found = re.search(r"Again: <code>softsgx compare (.*)</code>", report)
+    found = re.search(r"Made by: <code>softsgx compare (.*)</code>", report)
     assert found is not None
     again = shlex.split(unescape(found[1]))
     assert again[-2:] == ["--html", "FILE"]

@@ -1,7 +1,7 @@
-"""One combination on a bench: a machine with a design, a runtime, a workload; measured.
+"""The bench: a machine with one design, one runtime and one workload, measured.
 
-Everything is a function of the combination and its seed. What cannot work ends in a reason, which
-is what the run met, and not an error.
+The result is a function of the combination and its seed. If a combination cannot work, the result
+is the reason, as the run met it, and not an error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from softsgx.lab.measured import (
 )
 from softsgx.lab.measurement import COUNTED, QUANTILES, Measurement, quantile
 from softsgx.lab.prices import Profile
-from softsgx.lab.runtimes import LabUntrusted, order, why
+from softsgx.lab.runtimes import LabUntrusted, abort_text, order
 from softsgx.linux.sgx.driver import encl_of
 from softsgx.linux.version import NO_RACES
 from softsgx.sim import Rng, Steps, Unmodelled, VirtualTime
@@ -40,18 +40,18 @@ from softsgx.system.runtimes import ORDERS, TrustedManager
 if TYPE_CHECKING:
     from softsgx.cpu import Status
 
-# Fresh pages of all innocents together.
+# Fresh pages for all innocents together.
 ARENA_PAGES: Final = 640
 # Above the reclaimer's high watermark, with room for VA pages and the SECS.
 _EPC_SLACK: Final = 192
-# The runtime of the run without any change, to which the others are compared.
+# Design and runtime of the run without changes, to which the others are compared.
 NO_CHANGE: Final = "-"
 
 
 class Program(Protocol):
-    """The program under measurement: a workload (`lab.workloads.base`).
+    """The program to be measured: a workload (`lab.workloads.base`).
 
-    pages  whose rights it changes; they are numbered from 0
+    pages  number of pages whose rights it changes
     """
 
     name: ClassVar[str]
@@ -77,7 +77,7 @@ class Combination(NamedTuple):
 
 
 class Bench:
-    """The machine, the enclave with its memory manager, and a seat for each thread."""
+    """The machine, the enclave with its memory manager, and a Seat for each thread."""
 
     def __init__(
         self, combination: Combination, workload: Program, profile: Profile, seed: int
@@ -104,7 +104,7 @@ class Bench:
         self._setup(base)
 
     def _setup(self, base: bool) -> None:
-        """Load the enclave, commit the managed pages: not measured."""
+        """Load the enclave and commit the managed pages; this is not measured."""
         machine, n = self.machine, self.combination.n
         process = machine.process("server")
         hosts = [MeasuredHost(self.kernel, process, f"thread {cpu}", cpu) for cpu in range(n)]
@@ -154,11 +154,11 @@ class Bench:
         return self.enclave.heap + page * PAGE_SIZE
 
     def rights(self, page: int) -> int:
-        """What the runtime believes of a managed page."""
+        """The rights of a managed page in the runtime's books."""
         return self.manager.pages[self.address(page)][1]
 
     def change(self, t: MeasuredThread, first: int, count: int, rights: int) -> Steps[None]:
-        """Change the rights of managed pages by way of the runtime; timed. Nothing in the base."""
+        """Change the rights of managed pages by the runtime, timed; without changes do nothing."""
         if self.combination.runtime == NO_CHANGE:
             return
         seat = t.seat
@@ -172,7 +172,7 @@ class Bench:
             self._verify(page, rights)
 
     def _verify(self, page: int, rights: int) -> None:
-        """The page must have what was asked for, in the runtime's books and in the EPCM."""
+        """CannotWork unless runtime and EPCM have the page with the rights asked for."""
         held = self.rights(page)
         if held != rights:
             who = self.combination.runtime
@@ -184,22 +184,22 @@ class Bench:
         if word & RWX != rights:
             raise CannotWork(f"asked for {rwx_text(rights)}, the EPCM has {rwx_text(word)}")
 
-    def accepted(self, page: int, status: Status | None) -> None:
-        """A fresh page must be accepted."""
+    def check_accepted(self, page: int, status: Status | None) -> None:
+        """CannotWork unless EACCEPT of a fresh page succeeded."""
         if status is None or status != 0:
             raise CannotWork(f"EACCEPT of the new page {page:#x}: {status!r}")
 
     # The run
 
     def run(self) -> Measurement:
-        """Run the program in virtual time; what was measured, or the reason why nothing was."""
+        """Run the program in virtual time; the figures, or the reason why it cannot work."""
         by_cpu = {seat.number: seat for seat in self.seats}
         self.kernel.take_interrupt = resume_at_once(self.time, by_cpu)
         rng = Rng(self.seed).stream(self.workload.name)
         changers = self.workload.changers(len(self.seats))
         self._changing = changers
-        # Innocents first: at a tie the lower index goes on, so a mutex that is released goes to
-        # who spins for it (the kernel's optimistic spinning), not back to its last owner.
+        # Innocents first: at a tie the lower index runs, so a mutex that is released goes to a
+        # thread that spins for it (the kernel's optimistic spinning), not back to its last owner.
         bodies = []
         for seat in reversed(self.seats):
             seat.time = self.time
@@ -217,7 +217,7 @@ class Bench:
         back = self.profile.cycles["ERESUME"]
         faults = sorted(cycles + back for seat in innocents for cycles in seat.faults)
         counts = dict(self.time.counts)
-        # Whoever was thrown out came back by ERESUME.
+        # Every AEX was followed by an ERESUME.
         counts["AEX"] = counts.get("ERESUME", 0)
         return Measurement(
             *self.combination,
@@ -248,7 +248,7 @@ class Bench:
         try:
             yield from self.enclave.call(seat.host, inside, thread=seat.number, args=seat)
         except EnclaveAbort as abort:
-            self._give_up(why(abort, self.untrusted))
+            self._give_up(abort_text(abort, self.untrusted))
         except EnclaveFault as fault:
             self._give_up(self._fault_text(seat, fault))
         except SignalRaised as raised:
@@ -266,7 +266,7 @@ class Bench:
         self.done = True
 
     def _place(self, found: re.Match[str]) -> str:
-        """A managed page by its number: its address says nothing to a reader."""
+        """The number of a managed page in place of its address."""
         page = (int(found[1], 16) - self.enclave.heap) // PAGE_SIZE
         return f"of page {page}" if 0 <= page < self.workload.pages else found[0]
 

@@ -1,7 +1,7 @@
-"""Many combinations under several profiles, and what may be concluded from them.
+"""Many combinations under several profiles, and what can be concluded from them.
 
-A conclusion is a sentence "A is cheaper than B" over all combinations in which both work. It is
-marked as holding at all corners only if it is true with the prices of every profile that was run.
+A conclusion is a statement "A is never worse than B" over all combinations in which both work. It
+holds at all corners if it is true with the prices of every profile.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ N_MAX: Final = 256
 """Logical processors, at most."""
 
 NS_DEFAULT: Final = (1, 4, 16, 64)
-"""How many logical processors a comparison has if nothing is said."""
+"""The numbers of logical processors that are compared by default."""
 
 
 class Cell(NamedTuple):
@@ -38,7 +38,7 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is compared. The first profile is the one whose figures stand in tables."""
+    """What is compared. Tables show the figures of the first profile."""
 
     designs: tuple[str, ...]
     runtimes: tuple[str, ...]
@@ -48,7 +48,7 @@ class Plan:
     seed: int
 
     def cells(self) -> list[Cell]:
-        """All runs, those without changes included, the long ones first."""
+        """All runs, including those without changes, the longest first."""
         wanted = [
             Combination(design, runtime, name, n)
             for n in sorted(self.ns, reverse=True)
@@ -85,10 +85,10 @@ class Row(NamedTuple):
 
 
 class Conclusion(NamedTuple):
-    """`better` is never behind `worse` by `metric`: better in `wins`, equal in `ties` of `rows`.
+    """By `metric`, `better` is never worse than `worse`; `wins` of `rows` are better, `ties` equal.
 
-    Wins and ties are counted at the first profile. In `corners` of the combinations it is not
-    behind with any profile.
+    Wins and ties are counted at the first profile. In `corners` of the rows it is not worse with
+    any profile.
     """
 
     metric: str
@@ -101,11 +101,11 @@ class Conclusion(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """In every combination, with every profile; and it is better somewhere."""
+        """Whether it is true in every row with every profile, and better in some."""
         return self.corners == self.rows and self.wins > 0
 
     def mark(self) -> str:
-        """In words, for a line of text."""
+        """How far it holds, as text."""
         if self.holds:
             return "HOLDS at all corners"
         if self.corners == self.rows:
@@ -114,7 +114,7 @@ class Conclusion(NamedTuple):
 
 
 class Comparison:
-    """What was measured of a plan, whole or in part."""
+    """The measurements of a plan, or of a part of it."""
 
     def __init__(self, plan: Plan, measured: Iterable[Measurement]) -> None:
         self.plan = plan
@@ -125,7 +125,7 @@ class Comparison:
         self.wanted = len(plan.cells())
 
     def rows(self) -> list[Row]:
-        """Every combination of which all profiles were finished, in the order of the plan."""
+        """Every combination that was measured with all profiles, in the order of the plan."""
         plan = self.plan
         rows = [
             self._row(Combination(design, runtime, name, n))
@@ -195,7 +195,7 @@ class Comparison:
         )
 
 
-# Differences below this part are no difference.
+# A smaller relative difference counts as none.
 _EQUAL: Final = 0.005
 _Value = Callable[[Figures], float | None]
 

@@ -1,4 +1,4 @@
-"""Enclaves that touch their heap: on demand by a runtime's handler, or a static one at start-up."""
+"""Enclaves that touch their heap: on demand, by a runtime's handler, or a static one at start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from softsgx.system.runtimes.untrusted import Untrusted
 
 
 def touch_all(profile: Profile, threads: int, pages: int) -> tuple[VirtualTime, int]:
-    """Threads that touch pages which their runtime commits at the first touch, by its handler."""
+    """Threads touch pages that the handler of their runtime commits at the first touch."""
     machine = Machine(cpus=threads, epc="16M", races=NO_RACES)
     kernel, process = machine.kernel, machine.process()
     hosts = [MeasuredHost(kernel, process, f"thread {n}", n) for n in range(threads)]
@@ -40,7 +40,7 @@ def touch_all(profile: Profile, threads: int, pages: int) -> tuple[VirtualTime, 
 
 
 def _warm(enclave: Any, hosts: list[MeasuredHost]) -> Steps[None]:
-    """Touch the frames and the slots, so that only the heap faults later."""
+    """Touch SSA frames and SECINFO slots, so that later only the heap faults."""
 
     def program(t: Any) -> Steps[None]:
         yield from t.store(t.secinfo, bytes(8))
@@ -48,7 +48,7 @@ def _warm(enclave: Any, hosts: list[MeasuredHost]) -> Steps[None]:
     for number, host in enumerate(hosts):
         seat = Seat(number, host, enclave.tcs[number])
         yield from enclave.call(host, program, thread=number, args=seat)
-        # The second frame, for the handler: a store from inside, as its AEX would not fault.
+        # The second frame, for the handler, by a store: an AEX to it would not fault.
         frame = enclave.base + (len(hosts) + 2 * number + 1) * PAGE_SIZE
 
         def second(t: Any, frame: int = frame) -> Steps[None]:
@@ -58,7 +58,7 @@ def _warm(enclave: Any, hosts: list[MeasuredHost]) -> Steps[None]:
 
 
 def _touch(enclave: Any, manager: TrustedManager, seat: Seat, pages: range) -> Steps[None]:
-    """One thread: its program, and the handler whenever an exception ends it."""
+    """One thread: its program, and the handler whenever an exception interrupts it."""
     run = enclave.run(seat.number)
 
     def program(t: Any) -> Steps[Any]:
@@ -79,7 +79,7 @@ def _touch(enclave: Any, manager: TrustedManager, seat: Seat, pages: range) -> S
 
 
 def heap_touched(profile: Profile, pages: int, first: bool) -> tuple[int, int]:
-    """AEX up to the end of the start-up and behind it; `first`: the start-up touches the heap."""
+    """AEX during start-up and after it; `first`: whether start-up touches the heap."""
     machine = Machine(cpus=1, epc="8M", races=NO_RACES)
     host = MeasuredHost(machine.kernel, machine.process(), "thread 0", 0)
     enclave = machine.run(load(host, static_heap(pages)))

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: conclusions, plots, failures, all rows."""
+"""The report as one self-contained HTML file: conclusions, plots, failures, all rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ summary { cursor: pointer; color: #0055aa } .scroll { overflow-x: auto } code { 
 def page(
     comparison: Comparison, outcomes: Sequence[Outcome], drawn: Iterable[Plot], command: str
 ) -> str:
-    """The whole file. `command` is the line that makes it again."""
+    """The whole file. `command` is the command line that made it."""
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -62,7 +62,7 @@ def _head(comparison: Comparison, command: str) -> list[str]:
         f"is shown and all are corners; seed {plan.seed}; {comparison.finished} of "
         f"{comparison.wanted} runs{part}. Times are virtual: they follow from the prices, and "
         "from what the driver and the processor do.</p>",
-        f"<p>Again: <code>{escape(command)}</code></p>",
+        f"<p>Made by: <code>{escape(command)}</code></p>",
         "<h2>Designs and workloads</h2><ul>",
     ]
     lines += [
@@ -77,16 +77,16 @@ def _head(comparison: Comparison, command: str) -> list[str]:
 def _conclusions(comparison: Comparison) -> list[str]:
     found = comparison.conclusions()
     lines = [
-        "<h2>What may be concluded</h2>",
-        "<p>The left design is never behind the right one, over all combinations in which both "
-        "work. A conclusion holds at all corners if it is true with every profile.</p>",
+        "<h2>Conclusions</h2>",
+        "<p>The left design is never worse than the right one, over all combinations in which "
+        "both work. A conclusion holds at all corners if it is true with every profile.</p>",
     ]
     for metric in dict.fromkeys(c.metric for c in found):
         mine = sorted((c for c in found if c.metric == metric), key=lambda c: not c.holds)
         lines += [
             f"<details{' open' if metric == found[0].metric else ''}>"
             f"<summary>by {escape(metric)}</summary><table>",
-            "<tr><th>never behind<th>what<th>better<th>equal<th>of<th>at all corners</tr>",
+            "<tr><th>never worse<th>than<th>better<th>equal<th>of<th>at all corners</tr>",
             *(_conclusion(c) for c in mine),
             "</table></details>",
         ]
@@ -119,9 +119,9 @@ def _failures(outcomes: Sequence[Outcome]) -> list[str]:
     designs = list(dict.fromkeys(outcome.design for outcome in outcomes))
     lines = [
         "<h2>What breaks</h2>",
-        "<p>The same failure in each design; four pages RW, of which the caller wants "
-        "<code>r--</code> (or nothing). Every verdict is what a checker found after the run; "
-        "open a cell for its evidence and for the schedule that shows it.</p>",
+        "<p>The same failure in each design: the caller restricts four RW pages to "
+        "<code>r--</code> (or to nothing). Every verdict is what a checker found after the run; "
+        "open a cell for its evidence and its schedule.</p>",
         '<div class="scroll"><table>',
         "<tr><th>failure" + "".join(f"<th>{escape(design)}" for design in designs) + "</tr>",
     ]
@@ -145,7 +145,7 @@ def _cell(outcome: Outcome, outcomes: Sequence[Outcome]) -> str:
 
 
 def _cannot(comparison: Comparison) -> list[str]:
-    """What a runtime cannot have of a design: once for all N, if the reason is the same."""
+    """Combinations that cannot work; a row for all N with the same reason."""
     seen: dict[tuple[str, str, str, str], list[int]] = {}
     for row in comparison.rows():
         if row.reason:
@@ -154,7 +154,7 @@ def _cannot(comparison: Comparison) -> list[str]:
     if not seen:
         return []
     lines = [
-        "<h2>What cannot work</h2><p>The reason is what the run met.</p>",
+        "<h2>What cannot work</h2><p>Each with the reason that its run met.</p>",
         "<details><summary>show</summary><table>",
         "<tr><th>workload<th>runtime<th>design<th>processors<th>reason</tr>",
     ]

@@ -1,7 +1,7 @@
-"""Threads whose page faults, calls and computing cost virtual time, and who interrupts whom.
+"""Threads whose page faults, calls and computing take virtual time.
 
-The points that are only prices are here, so that schedules of other rooms stay short: the fault
-(AEX and the kernel's entry), the system call, the call out, and computing.
+Points that exist only to have a price are here, so that schedules of other rooms stay short: the
+fault (AEX and the kernel's entry), the system call, the call out of the enclave, and computing.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ _POINTS_MAX: Final = 50_000_000
 
 
 class CannotWork(Exception):
-    """The design cannot give what the runtime or the program needs; the text says what."""
+    """The design cannot give what the runtime or the program needs; the text says what that is."""
 
 
 class Seat:
-    """One thread of the program under measurement, and what is noted of it. Times are in cycles."""
+    """One thread of the measured program, and its figures. Times are in cycles."""
 
     def __init__(self, number: int, host: MeasuredHost, tcs: int) -> None:
         self.number = number
         self.host = host
         self.tcs = tcs
         self.time: VirtualTime | None = None
-        # In the middle of computing: an interrupt is followed by ERESUME at once.
+        # While it computes, an interrupt is followed by ERESUME at once.
         self.computing = False
-        # In the middle of changing permissions: its faults are no innocent's.
+        # While it changes permissions, its faults do not count.
         self.changing = False
-        # The leaf that was begun last, 0 after it came an access of the program's own.
+        # The leaf that was begun last; 0 if an access of the program came after it.
         self.leaf = 0
         self.useful = 0
         self.faults: list[int] = []
@@ -63,7 +63,7 @@ class MeasuredThread(EnclaveThread):
     """Enclave code whose faults are timed. `args` is its Seat."""
 
     def enclu(self, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0) -> Steps[Status | None]:
-        """As EnclaveThread; the seat knows what met a fault."""
+        """As EnclaveThread; the seat remembers the leaf, for the text of a fault."""
         self.seat.leaf = leaf
         return super().enclu(leaf, rbx, rcx, rdx)
 
@@ -73,7 +73,7 @@ class MeasuredThread(EnclaveThread):
 
     @property
     def seat(self) -> Seat:
-        """What is noted of this thread."""
+        """The figures of this thread."""
         seat: Seat = self.args
         return seat
 
@@ -94,7 +94,7 @@ class MeasuredThread(EnclaveThread):
         self.seat.useful -= cycles
 
     def ocall(self, function: Callable[..., Steps[Any]], *args: Any) -> Steps[Any]:
-        """As EnclaveThread; the runtime's software costs, too."""
+        """As EnclaveThread, with the price of the runtime's software."""
         yield ("ocall", "software", False)
         return (yield from super().ocall(function, *args))
 
@@ -111,7 +111,7 @@ class MeasuredThread(EnclaveThread):
 
 
 class MeasuredHost(HostThread):
-    """A host thread whose system calls cost; one page holds its arguments."""
+    """A host thread whose system calls have a price; one page holds its arguments."""
 
     arguments = 0
 
@@ -130,14 +130,14 @@ class MeasuredHost(HostThread):
         return (yield from super().mprotect(address, length, prot))
 
     def ioctl_block(self, fd: int, cmd: int, argument: Structure) -> Steps[tuple[int, Any]]:
-        """An ioctl with its block on the stack, where a program has it."""
+        """An ioctl with its argument block in the page of arguments."""
         yield from self.store(self.arguments, argument.pack())
         ret = yield from self.ioctl(fd, cmd, self.arguments)
         raw = yield from self.load(self.arguments, argument.SIZE)
         return ret, type(argument).unpack(raw)
 
     def put_operand(self, data: bytes) -> Steps[int]:
-        """Further operands behind the block; their address."""
+        """Store further operands in the page of arguments; their address."""
         address = self.arguments + PAGE_SIZE // 2
         yield from self.store(address, data)
         return address
@@ -148,7 +148,7 @@ def resume_at_once(
 ) -> Callable[[LogicalProcessor, int], object]:
     """For Kernel.take_interrupt: a thread that computes goes back into the enclave at once.
 
-    The interrupt returns to the AEP, whose ERESUME delays what the thread was at.
+    The interrupt returns to the AEP, whose ERESUME delays the computation.
     """
 
     def take(lp: LogicalProcessor, vector: int) -> object:
@@ -160,7 +160,7 @@ def resume_at_once(
             try:
                 lp.enclu(leaves.ERESUME, seat.tcs, VDSO_ENCLU)
             except Fault:
-                # The frame is gone, say; the thread meets the fault when it goes on by itself.
+                # Perhaps the SSA frame is gone; the thread meets the fault when it continues.
                 return None
         time.charge(lp.id, "ERESUME")
         return None

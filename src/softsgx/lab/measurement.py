@@ -1,11 +1,11 @@
-"""What one run says: counts, times, latencies. All times in cycles of the profile's clock."""
+"""The figures of one run: counts, times, latencies. Times are cycles of the profile's clock."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Final
 
-# Parts per thousand at which latencies are kept: enough for a curve, and the ends.
+# Quantiles of latencies that are kept, in parts per thousand: enough for a curve.
 QUANTILES: Final = (0, *range(50, 951, 50), 990, 999, 1000)
 COUNTED: Final = (
     *("EMODPR", "ETRACK", "ipi", "irq", "AEX", "fault", "syscall"),
@@ -20,11 +20,11 @@ class Measurement:
     design, runtime, workload, n   the combination
     profile, seed                  prices and seed
     changes, pages                 permission changes completed, pages changed by them
-    caller                         mean cycles of a change, as its caller sees it
-    others_window, others_useful   cycles that innocents ran, and spent computing, in sum
+    caller                         mean cycles of a change, seen by its caller
+    others_window, others_useful   cycles that all innocents ran, and spent computing
     faults, latency                innocents' page faults; their latency at QUANTILES
     counts                         points by kind, and AEX
-    vmas                           areas more than before
+    vmas                           by how many the VMAs have increased
     elapsed, points                cycles from start to end; points executed
     """
 
@@ -49,11 +49,11 @@ class Measurement:
 
     @property
     def utilisation(self) -> float | None:
-        """Which part of the innocents' time was work; None without innocents."""
+        """Share of the innocents' time that was work; None without innocents."""
         return self.others_useful / self.others_window if self.others_window else None
 
     def per_change(self, kind: str) -> float:
-        """How many of a kind there were for each change."""
+        """How many of a kind there were per change."""
         return self.counts.get(kind, 0) / self.changes if self.changes else 0.0
 
     def latency_at(self, per_mille: int) -> int | None:
@@ -62,18 +62,18 @@ class Measurement:
 
 
 def quantile(ordered: list[int], per_mille: int) -> int:
-    """The value at a rank, nearest rank upwards: 0 is the least, 1000 the greatest."""
+    """The quantile by nearest rank: 0 is the least value, 1000 the greatest."""
     rank = -(-per_mille * len(ordered) // 1000)
     return ordered[max(0, rank - 1)]
 
 
 def lost_per_change(m: Measurement, base: Measurement) -> float:
-    """Cycles of all processors that one change costs: its caller's, and the innocents' loss."""
+    """Cycles that a change costs on all processors: its caller's, and the innocents' loss."""
     return m.caller + others_lost(m, base)
 
 
 def others_lost(m: Measurement, base: Measurement) -> float:
-    """Cycles of work that the innocents lose for each change."""
+    """Cycles of work that the innocents lose per change."""
     u, u0 = m.utilisation, base.utilisation
     if u is None or u0 is None or not m.changes:
         return 0.0
@@ -81,6 +81,6 @@ def others_lost(m: Measurement, base: Measurement) -> float:
 
 
 def throughput_lost(m: Measurement, base: Measurement) -> float | None:
-    """Which part of the innocents' work is lost while permissions are changed."""
+    """Share of the innocents' work that is lost while permissions are changed."""
     u, u0 = m.utilisation, base.utilisation
     return None if u is None or not u0 else 1 - u / u0

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito: told apart also by those who see few colours.
+# Okabe and Ito: distinguishable with colour blindness.
 _COLOURS: Final = ("#000000", "#999999", "#D55E00", "#E69F00", "#0072B2", "#56B4E9", "#009E73")
 _MARKERS: Final = "osv^DPX"
-# Every second one is dashed: designs that differ in nothing lie on one line.
+# Every second line is dashed: lines of designs that do not differ coincide.
 _DASHES: Final = ("-", (0, (4, 3)))
 _SETTINGS: Final[Any] = {
     "svg.hashsalt": "softsgx",
@@ -39,7 +39,7 @@ KINDS: Final = ("svg", "png")
 
 
 class Plot(NamedTuple):
-    """One plot: a name for its files, a caption, and the two forms."""
+    """One plot: a name for its files, a caption, and the two formats."""
 
     name: str
     caption: str
@@ -111,7 +111,7 @@ def _panels(comparison: Comparison, x: str, y: str) -> tuple[Figure, dict[str, A
 
 
 def _legend(figure: Figure, axes: dict[str, Axes]) -> None:
-    """One legend, with every design that is in any panel."""
+    """One legend with the designs of all panels."""
     handles: dict[str, Any] = {}
     for ax in axes.values():
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
@@ -157,7 +157,7 @@ def _lost(comparison: Comparison, rows: Sequence[Row]) -> Figure:
 
 
 def _us(comparison: Comparison, f: Figures) -> float:
-    """Lost time in us; a loss within the noise of the work shows as a nanosecond."""
+    """Lost time in us, at least a nanosecond: the axis is logarithmic."""
     profile = next(p for p in comparison.plan.profiles if p.name == f.m.profile)
     return max(profile.us(f.lost), 1e-3)
 

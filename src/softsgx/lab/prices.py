@@ -1,8 +1,8 @@
 """Prices in cycles, as named profiles, and what each kind of point costs.
 
-The columns `default`, `low` and `high` are for an Ice Lake-class server with mitigations; there is
-no published table of the SGX2 leaves that could be read again, so a conclusion is worth stating
-only if it holds with every column. A profile of the user's own is a file of the same entries.
+The columns `default`, `low` and `high` are for an Ice Lake-class server with mitigations. No table
+of the SGX2 leaves is published, so a conclusion is worth stating only if it holds with every
+column. A user's own profile is a file with the same entries.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ ENTRIES: Final[dict[str, tuple[int, int, int, str]]] = {
 }
 COLUMNS: Final = ("default", "low", "high")
 
-# Points that mark a place where others get in, and cost nothing by themselves.
+# Points where other tasks can run, and that cost nothing themselves.
 _FREE: Final = (
     *("lock", "trylock", "srcu", "wait", "retry", "xa_load", "pte", "epc", "mm_list"),
     *("load", "store", "fetch", "oom", "ioctl"),
@@ -87,7 +87,7 @@ class Profile:
         return cycles / self.cycles["clock_mhz"]
 
     def prices(self, processor: Processor) -> dict[str, Price]:
-        """What a clock charges for each kind of point; kinds that are not here have no price."""
+        """The price of each kind of point; a kind that is missing has none."""
         c = self.cycles
         interrupt: int = c["irq"]
         interrupt_inside: int = c["irq"] + c["AEX"]

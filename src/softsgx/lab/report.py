@@ -1,4 +1,4 @@
-"""A comparison as data: everything that tables and plots show, for other programs."""
+"""A comparison as plain data: everything that tables and plots show."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMAT: Final = 1
 
 
 def as_json(comparison: Comparison, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """One object; times in cycles of the profile's clock. Nothing in it depends on the machine."""
+    """One JSON object; times are cycles of the profile's clock. It is the same on any machine."""
     plan = comparison.plan
     return {
         "softsgx": __version__,

@@ -1,8 +1,8 @@
 """The published orders of a permission change, adapted to how each design restricts.
 
-Where a design restricts by an ioctl the orders are those of `system.runtimes`. Elsewhere the
-restriction and the change of the VMA are one call, and a runtime that wants its own order must ask
-twice or cannot have it: what then fails is seen by EACCEPT, in the run.
+If a design restricts by an ioctl, the orders are those of `system.runtimes`. Otherwise restriction
+and change of the VMA are one call, and a runtime must call twice for its own order, or cannot have
+it: then EACCEPT fails in the run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Pages = list[int]
 
 
 class LabUntrusted(Untrusted):
-    """The host's side for a design. `errors` collects what mprotect() said no to."""
+    """The host's side for a design. `errors` collects what mprotect() refused."""
 
     def __init__(self, enclave: Enclave, design: Design) -> None:
         super().__init__(enclave)
@@ -54,7 +54,7 @@ class LabUntrusted(Untrusted):
         return (yield from retry(host, call, address, length, rights))
 
     def mprotect(self, host: HostThread, address: int, length: int, rights: int) -> Steps[int]:
-        """mprotect(2); what it refuses is kept for the report."""
+        """mprotect(2); a refusal is kept for the report."""
         ret = yield from super().mprotect(host, address, length, rights)
         if ret:
             self.errors.append(f"mprotect({rwx_text(rights)}) at {address:#x}: {errno_text(ret)}")
@@ -62,7 +62,7 @@ class LabUntrusted(Untrusted):
 
 
 class _Adapted:
-    """An order for one way of asking."""
+    """An order adapted to one way of restricting."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -144,7 +144,7 @@ _ORDERS: Final[dict[tuple[str, str], Order]] = {
     ("gramine", BY_MPROTECT): _GramineMprotect("gramine"),
     ("enarx", BY_MPROTECT): _EnarxMprotect("enarx"),
     ("intel-emm", TO_READ): _IntelRead("intel-emm"),
-    # EMODPE comes first by Gramine's order, and mprotect() undoes it: EACCEPT will tell.
+    # Gramine's EMODPE comes first, and mprotect() undoes it: EACCEPT fails.
     ("gramine", TO_READ): _GramineMprotect("gramine"),
     ("enarx", TO_READ): _EnarxRead("enarx"),
 }
@@ -155,6 +155,6 @@ def order(runtime: str, design: Design) -> Order:
     return _ORDERS[runtime, design.asks]
 
 
-def why(error: EnclaveAbort, untrusted: LabUntrusted) -> str:
-    """An abort in one line, with what mprotect() had refused before it."""
+def abort_text(error: EnclaveAbort, untrusted: LabUntrusted) -> str:
+    """An abort in one line, with the refusal of mprotect() before it."""
     return "; ".join([*untrusted.errors[-1:], str(error)])

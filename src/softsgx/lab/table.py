@@ -1,4 +1,4 @@
-"""A comparison as text: one line for each combination, then what may be concluded."""
+"""A comparison as text: a line for each combination, then the conclusions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ behind."""
 
 
 def table(comparison: Comparison, ns: Sequence[int]) -> str:
-    """The rows for these numbers of processors, a block for each workload and number."""
+    """The rows for these numbers of processors; a block for each workload and number."""
     plan = comparison.plan
     first = plan.profiles[0]
     names = ", ".join(profile.name for profile in plan.profiles)
@@ -88,9 +88,9 @@ def _us(profile: Profile, cycles: int | None) -> str:
 
 
 def conclusions_text(conclusions: Sequence[Conclusion], profiles: Sequence[Profile]) -> str:
-    """By metric, what holds at all corners first."""
+    """By metric, those that hold at all corners first."""
     corners = ", ".join(profile.name for profile in profiles)
-    lines = [f"\nconclusions: the left one is never behind; figures at {profiles[0].name} prices"]
+    lines = [f"\nconclusions: the left one is never worse; figures at {profiles[0].name} prices"]
     for metric in dict.fromkeys(c.metric for c in conclusions):
         lines.append(f"by {metric}")
         of_metric = [c for c in conclusions if c.metric == metric]
@@ -103,7 +103,7 @@ def conclusions_text(conclusions: Sequence[Conclusion], profiles: Sequence[Profi
 def matrix_text(outcomes: Sequence[Outcome], among: Sequence[Outcome] | None = None) -> str:
     """The failures: a block for each, a line for each design, evidence and schedule below it.
 
-    `among` are all outcomes of these designs, if `outcomes` are a part of them.
+    `among` are all outcomes of these designs, if `outcomes` are only some of them.
     """
     lines = ["\nfailures: what the caller learns, and what is left"]
     for failure in dict.fromkeys(outcome.failure for outcome in outcomes):

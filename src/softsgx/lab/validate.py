@@ -1,7 +1,7 @@
-"""The model against the world: published figures, what the model gives, and the ratio.
+"""The model against published figures: target, model, ratio.
 
-Counts must be exact. Times follow from prices, of which few were published; a ratio far from 1 is
-shown as it is. Figures that the model cannot reach are in the table, too, with the reason.
+Counts must be exact. Times follow from prices, few of which are published; a ratio far from 1 is
+shown as it is. Figures that the model cannot reproduce are in the table, too, with the reason.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _SAMPLE: Final = 512
 
 
 class Target(NamedTuple):
-    """One line: what was published, the model's value, and how near they should be.
+    """One line: the published figure, the model's, and how close they should be.
 
-    `tolerance` is the greatest factor either way, 1.0 for counts; None if the model cannot reach
-    the target, and then `note` says why.
+    `tolerance` is the greatest factor either way, 1.0 for counts; None if the model cannot
+    reproduce the figure, and then `note` says why.
     """
 
     what: str
@@ -53,7 +53,7 @@ class Target(NamedTuple):
 
     @property
     def missed(self) -> bool:
-        """Whether the model could be as near as it should, and is not."""
+        """Whether the model should be closer than it is."""
         return self.verdict == "MISSED"
 
     @property
@@ -76,8 +76,8 @@ class _Law(Workload):
     touch_every = 1 << 60
 
     def changer(self, t: MeasuredThread, bench: Bench, rng: Rng) -> Steps[None]:
-        """From inside: call out, then accept. `ioctl` are the cycles of the ioctl alone."""
-        # Everybody shall be inside before it begins.
+        """Call out, then accept. `self.ioctl` is set to the cycles of the ioctl alone."""
+        # All threads have to be inside before it begins.
         yield from t.wait(1_000_000)
         self.before = dict(bench.time.counts)
         host, rights = t.seat.host, R
@@ -160,7 +160,7 @@ def _built(
 
 
 def _per_page(profile: Profile, epc_pages: int) -> float:
-    """Cycles of building and destroying, for each further page."""
+    """Cycles of building and destroying, per additional page."""
     low, high = (_built(profile, static_heap(n), epc_pages).elapsed for n in (_SAMPLE, 3 * _SAMPLE))
     return (high - low) / (2 * _SAMPLE)
 
@@ -276,7 +276,7 @@ def targets(profile: Profile) -> list[Target]:
 
 
 def as_json(found: Mapping[str, list[Target]]) -> dict[str, Any]:
-    """For other programs: the targets by the name of the prices."""
+    """Plain data: the targets by the name of the prices."""
     return {
         name: [{**t._asdict(), "ratio": t.ratio, "verdict": t.verdict} for t in targets]
         for name, targets in found.items()
@@ -284,7 +284,7 @@ def as_json(found: Mapping[str, list[Target]]) -> dict[str, Any]:
 
 
 def text(found: list[Target], profile: Profile) -> str:
-    """A table target / model / ratio."""
+    """The table of targets."""
     lines = [
         f"prices: {profile.name}, {profile.cycles['clock_mhz']} MHz",
         f"{'target':<38} {'source':<24} {'published':>12} {'model':>12} {'ratio':>6}  verdict",

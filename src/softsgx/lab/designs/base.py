@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from softsgx.linux.process import Thread
     from softsgx.system.loaded_enclave import Enclave
 
-# How a host restricts pages, which is what the orders of the runtimes have to be adapted to.
-BY_IOCTL: Final = "ioctl"  # the wanted rights, by an ioctl; mprotect() is the VMA's alone
-BY_V2: Final = "ioctl-v2"  # as before, and RELAX for every extension
+# How a host restricts pages; the orders of the runtimes are adapted to it.
+BY_IOCTL: Final = "ioctl"  # to the wanted rights, by an ioctl; mprotect() changes only the VMA
+BY_V2: Final = "ioctl-v2"  # the same, and RELAX for every extension
 BY_MPROTECT: Final = "mprotect, wanted rights"  # mprotect() restricts the EPCM to the same rights
 TO_READ: Final = "mprotect, to R"  # mprotect() leaves R, now or at the next fault
 
@@ -46,7 +46,7 @@ class Design(PermissionDesign):
 
 
 class MprotectDesign(Design):
-    """A design in which mprotect() restricts: the caller learns an errno, and nothing else."""
+    """A design in which mprotect() restricts: the caller learns only an errno."""
 
     def restrict(
         self, host: MeasuredHost, enclave: Enclave, address: int, length: int, rights: int
@@ -60,8 +60,8 @@ def restrict_in_mprotect(
 ) -> Steps[int]:
     """EMODPR, ETRACK and IPIs for every page of [start, end) that exists; mmap_lock held.
 
-    The loop of the ioctl, so that the designs differ in nothing else. Holes and pages that are not
-    PT_REG are passed over, as mprotect() must. No direct reclaim: it would take mmap_lock again.
+    The same loop as the ioctl's, so that the designs do not differ there. Holes and pages that are
+    not PT_REG are skipped, as mprotect() must. No direct reclaim: it would take mmap_lock again.
     """
     if rights & (R | W) == W:
         rights |= R  # x86 cannot map W without R either

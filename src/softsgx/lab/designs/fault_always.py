@@ -1,8 +1,8 @@
 """Design `fault-always`: as `fault-once`, but every fault restricts.
 
-The answer to "how will the handler know whether EMODPE has run since?". Taken literally, for every
-page of the enclave, the first fault on an SSA frame takes its W and no thread can enter; so every
-fault here means on a page that mprotect() was ever called for. `literally` is the other one.
+The answer to "how will the handler know whether EMODPE has run since?". Applied to every page of
+the enclave, the first fault on an SSA frame would take its W, and no thread could enter; so here it
+applies to pages that mprotect() was ever called for. With `literally` it applies to every page.
 """
 
 from softsgx.lab.designs.fault_once import FaultOnce

@@ -35,7 +35,7 @@ class FaultOnce(MprotectDesign):
         return bool(mm.zap_page_range(start, end))
 
     def before_pte(self, current: Thread, encl: SgxEncl, entry: SgxEnclPage) -> Steps[int]:
-        """EMODPR(R) and tracking of a marked page; a refusal has nobody to be told to: SIGBUS."""
+        """EMODPR(R) and tracking of a marked page; a failure cannot be reported but by SIGBUS."""
         key = encl, entry.address >> PAGE_SHIFT
         if key not in self.marked or entry.type != PT_REG:
             return 0

@@ -1,7 +1,7 @@
 """Design `ioctl-batched`: the ioctl of Linux 6.x with one ETRACK and one IPI round for the range.
 
-What could still be gained. encl.lock is held from the first EMODPR to the end of tracking, as the
-comment in the driver demands, so faults wait for the whole range instead of one page.
+What batching could still gain. encl.lock is held from the first EMODPR to the end of
+tracking, as the comment in the driver demands, so faults wait for the whole range, not for a page.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""The same injected failure in every design: what the caller learns, and what is left.
+"""The same injected failures in every design: what the caller learns, and what state is left.
 
-`stage.py` has the machine and what the threads do on it, `scenario.py` what all failures share,
-`scenarios.py` and `meeting.py` the failures, `outcome.py` the checkers that turn what happened into
-verdicts, `matrix.py` all of them together.
+`stage.py` has the machine and the actions of threads on it, `scenario.py` what all failures have in
+common, `scenarios.py` and `meeting.py` the failures, `outcome.py` the checkers that turn facts into
+verdicts, `matrix.py` all failures in all designs.
 """

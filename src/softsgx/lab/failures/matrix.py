@@ -16,7 +16,7 @@ def matrix(designs: Sequence[str]) -> list[Outcome]:
 def told_apart(outcome: Outcome, all_of_them: Sequence[Outcome]) -> bool:
     """Whether no other failure of the same design gives its caller the same answer.
 
-    Errno and code are compared; a success tells nothing, so it is never told apart.
+    Errno and code are compared; a success never tells a failure apart.
     """
     if not outcome.errno:
         return False
@@ -32,7 +32,7 @@ def told_apart(outcome: Outcome, all_of_them: Sequence[Outcome]) -> bool:
 
 
 def verdicts(outcome: Outcome, all_of_them: Sequence[Outcome]) -> list[str]:
-    """The cell of a table: short words, the bad ones in capitals."""
+    """The verdicts in a cell of the table; bad ones are in capitals."""
     if not outcome.arises:
         return ["does not arise"]
     words = [answer_text(outcome)]

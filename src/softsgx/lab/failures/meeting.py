@@ -1,4 +1,4 @@
-"""The failure that needs two threads at one page at the same time, and the search for it."""
+"""The failure that needs two threads at one page at the same time, and its scheduler."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ READY: Final = "ready"
 class InUse(Scenario):
     """A leaf of the second thread is on page TARGET when EMODPR comes to it.
 
-    `meeting`: the second thread is brought into its EMODPE when the caller is about to take the
-    enclave's mutex for the so-manieth time; `attempt`: into its so-manieth execution, since a fault
-    may come first. All are tried until EMODPR meets the leaf.
+    The second thread is brought into its EMODPE when the caller is about to take the enclave's
+    mutex for the `meeting`-th time; into the `attempt`-th execution of EMODPE, as the first may
+    fault. All pairs are tried until EMODPR meets the leaf.
     """
 
     name = "in-use"
@@ -33,10 +33,10 @@ class InUse(Scenario):
         self.struck = False
 
     def second(self, stage: Stage) -> Steps[None]:
-        """EMODPE of a right that the page has: it changes nothing, it is only there."""
+        """EMODPE of a right that the page has: it changes nothing but uses the page."""
 
         def program(t: Any) -> Steps[None]:
-            # Touch what EMODPE needs: a fault would wait for the caller's mmap_lock.
+            # Touch the SECINFO first: a fault on it would wait for the caller's mmap_lock.
             yield from t.store(t.secinfo, bytes(8))
             yield (READY, "EMODPE", False)
             yield from t.emodpe(stage.address(TARGET), R)
@@ -45,7 +45,7 @@ class InUse(Scenario):
         yield from super().second(stage)
 
     def run(self, stage: Stage, schedule: str | None = None) -> str:
-        """Watch whether EMODPR is refused for the conflict."""
+        """Run, and note whether EMODPR is refused because of the conflict."""
         stage.on_leaf("EMODPR", self._watch)
         return super().run(stage, schedule)
 
@@ -53,14 +53,14 @@ class InUse(Scenario):
         self.struck = self.struck or status == SGX_EPC_PAGE_CONFLICT
 
     def scheduler(self, stage: Stage) -> Scheduler:
-        """The caller up to the meeting, the second into its leaf, the caller to its return."""
+        """The caller up to the meeting, the second thread into its leaf, then the caller again."""
         return _Meeting(self, stage)
 
 
 class _Meeting:
-    """The second until it is ready, then RunToCompletion but for the meeting.
+    """The second thread until it is ready, then the caller, except at the meeting.
 
-    Interrupts are taken before all else.
+    Interrupts are taken first.
     """
 
     def __init__(self, scenario: InUse, stage: Stage) -> None:
@@ -78,11 +78,11 @@ class _Meeting:
         return self._rest.begin()
 
     def draw(self, n: int, what: str) -> int:
-        """The ordinary course."""
+        """Always 0."""
         return 0
 
     def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
-        """See above."""
+        """As the class says."""
         by_name = {task.name: task for task in enabled}
         for task in enabled:
             if task.interrupt:

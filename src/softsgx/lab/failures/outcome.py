@@ -1,8 +1,8 @@
-"""From what happened to verdicts: checkers over the facts and the final state.
+"""Checkers that turn the facts of a run and its final state into verdicts.
 
-Verified: what the caller was told, rights beyond and short of those due, faults of permitted
-accesses, the effect of a repair that uses only what was told. Not verified: whether a better repair
-exists, and every other interleaving than the one played.
+Verified: what the caller was told, rights wider or narrower than due, faults of permitted accesses,
+the effect of a repair that uses only what the caller was told. Not verified: whether a better
+repair exists, and any interleaving other than the one played.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from softsgx.spec.status import status_name
 class Outcome(NamedTuple):
     """One design and one failure.
 
-    arises       the failure could be brought about at all
-    told         what the failing call told its caller: the answer's own words
+    arises       whether the failure can happen at all
+    told         what the failing call told its caller, as text
     errno, result  of that answer
-    page         the answer names the page at which it failed; None where there is none to name
+    page         whether the answer names the page that failed; None if there is none to name
     left         the state before any repair
-    repair       "yes", "no", or "" where the failure leaves nothing to repair
-    undeserved   faults of accesses that old and new rights permit
-    wider        pages with rights beyond those due although nothing told so
-    wider_told   pages with such rights of which a call or EACCEPT told
-    lost         pages short of rights due although nothing told so
-    unmodelled   what the model does not have, so that the verdicts end there
-    schedule     the schedule that shows it
+    repair       "yes", "no", or "" if there is nothing to repair
+    undeserved   faults of accesses that both old and new rights permit
+    wider        pages with rights wider than due, without any error
+    wider_told   pages with such rights that a call or EACCEPT reported
+    lost         pages without rights that are due, without any error
+    unmodelled   what the model lacks; the verdicts end there
+    schedule     the schedule that was played
     """
 
     design: str
@@ -53,9 +53,9 @@ class Outcome(NamedTuple):
     schedule: str
 
     def evidence(self) -> str:
-        """One line: what was told, what is left, and what went wrong."""
+        """One line: what the caller was told, what is left, and what went wrong."""
         if not self.arises:
-            return "does not arise, wherever the other thread is brought into its leaf"
+            return "does not arise, wherever the other thread enters its leaf"
         parts = [self.told, self.left, *self.undeserved]
         if self.unmodelled:
             parts.append(f"not modelled: {self.unmodelled}")
@@ -63,26 +63,26 @@ class Outcome(NamedTuple):
 
     @property
     def bad(self) -> bool:
-        """A fault without reason, rights wrong in silence, or what cannot be repaired."""
+        """An undeserved fault, wrong rights without an error, or a failure beyond repair."""
         return bool(self.undeserved or self.wider or self.lost or self.repair == "no")
 
 
 def play(design: str, failure: str, schedule: str | None = None) -> Outcome:
     """Run one failure on one design, or replay a schedule."""
-    return _judge(design, failure, *_play(design, failure, schedule))
+    return _outcome(design, failure, *_play(design, failure, schedule))
 
 
 def story(design: str, failure: str, schedule: str | None = None) -> tuple[Outcome, list[str]]:
-    """The same, and every leaf and refused access in order: one line each."""
+    """The same, and a line for every leaf and refused access, in order."""
     if schedule is None:
         schedule = play(design, failure).schedule
     lines: list[str] = []
-    outcome = _judge(design, failure, *_play(design, failure, schedule, lines))
+    outcome = _outcome(design, failure, *_play(design, failure, schedule, lines))
     return outcome, lines
 
 
-def _judge(design: str, failure: str, scenario: Scenario, stage: Stage, played: str) -> Outcome:
-    """The verdicts; repairs are tried on the way."""
+def _outcome(design: str, failure: str, scenario: Scenario, stage: Stage, played: str) -> Outcome:
+    """The verdicts; repairs are tried before the last ones."""
     facts = stage.facts
     arises = not isinstance(scenario, InUse) or scenario.struck
     left = stage.state_text()
@@ -113,7 +113,7 @@ def _judge(design: str, failure: str, scenario: Scenario, stage: Stage, played: 
 def _play(
     design: str, failure: str, schedule: str | None, lines: list[str] | None = None
 ) -> tuple[Scenario, Stage, str]:
-    """Run the scenario; a meeting of two threads is looked for at every place."""
+    """Run the scenario; for a meeting of two threads try every place."""
     kind = SCENARIOS[failure]
     if not issubclass(kind, InUse) or schedule:
         scenario = kind()
@@ -134,7 +134,7 @@ def _play(
 
 
 def _refusals(facts: Facts) -> list[str]:
-    """What EACCEPT told, page by page."""
+    """What EACCEPT reported, page by page."""
     return [
         f"EACCEPT of page {page}: {'fault' if status is None else status_name(status)}"
         for page, status in facts.accepts.items()
@@ -143,7 +143,7 @@ def _refusals(facts: Facts) -> list[str]:
 
 
 def _rights(stage: Stage, facts: Facts) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Pages wider than due and silent, wider and told, short and silent."""
+    """Pages with wider rights, unreported and reported, and with lost rights, unreported."""
     failed = any(answer.errno for answer in facts.answers)
     wider: list[int] = []
     told: list[int] = []
@@ -162,7 +162,7 @@ def _rights(stage: Stage, facts: Facts) -> tuple[tuple[int, ...], tuple[int, ...
 
 
 def _fulfilled(stage: Stage) -> bool:
-    """Every page exists, has what was asked for, and is accepted."""
+    """Whether every page exists, has the rights asked for, and is accepted."""
     return all(
         word & (RWX | PR | PENDING) == stage.asked and bool(word)
         for word in (stage.word(page) for page in range(PAGES))
@@ -170,6 +170,6 @@ def _fulfilled(stage: Stage) -> bool:
 
 
 def answer_text(outcome: Outcome) -> str:
-    """errno and code, as a table shows them."""
+    """errno and code, for a table."""
     code = f", {status_name(outcome.result)}" if outcome.result else ""
     return (errno_text(outcome.errno) if outcome.errno else "success") + code

@@ -1,4 +1,4 @@
-"""What all failures share: who does what, and how a runtime tries to repair what it was told of."""
+"""What all failures have in common: the two threads, and how a runtime tries to repair."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _REPAIRS: Final = 3
 
 
 class Scenario:
-    """One failure. `at_page`: the page at which it strikes, if the call could name it."""
+    """One failure. `at_page`: the page where it happens, if the call could name it."""
 
     name: ClassVar[str]
     about: ClassVar[str]
     asked: ClassVar[int] = R
     at_page: ClassVar[int | None] = TARGET
-    # Whether a repair is asked for: whether the failure leaves the wish unfulfilled.
+    # Whether a repair is tried: whether the failure leaves pages without the rights asked for.
     repairs: ClassVar[bool] = True
 
     def prepare(self, stage: Stage) -> None:
-        """Commit the pages and set the trap."""
+        """Commit the pages and set up the failure."""
         stage.commit(range(PAGES))
 
     def caller(self, stage: Stage) -> Steps[None]:
@@ -43,17 +43,17 @@ class Scenario:
         stage.disturbed.set()
 
     def scheduler(self, stage: Stage) -> Scheduler:
-        """Who goes on."""
+        """Which thread runs next."""
         return RunToCompletion()
 
     def disarm(self, stage: Stage) -> None:
-        """The failure is over, as far as it passes by itself."""
+        """End the injected failure, if it is one that passes."""
 
     def afterwards(self, stage: Stage) -> None:
-        """What must work whatever became of the call."""
+        """What must work however the call ended."""
 
     def run(self, stage: Stage, schedule: str | None = None) -> str:
-        """Prepare and play; the schedule."""
+        """Prepare and play; returns the schedule."""
         stage.remark("the pages are made ready:")
         self.prepare(stage)
         stage.remark(f"{self.about}:")
@@ -65,7 +65,7 @@ class Scenario:
         return stage.play(scheduler, tasks)
 
     def repair(self, stage: Stage) -> None:
-        """What a runtime can do with what it was told, three times at most."""
+        """What a runtime can do with what it was told; at most three attempts."""
         self.disarm(stage)
         stage.machine.run(self._repair(stage))
 
@@ -79,7 +79,7 @@ class Scenario:
             if answer.done is not None and answer.errno:
                 first = answer.done
                 if answer.result == SGX_PAGE_NOT_MODIFIABLE:
-                    # The one thing that its owner knows how to do with such a page.
+                    # The one thing that a runtime can do with such a page: EACCEPT it.
                     def program(t: Any, page: int = first) -> Steps[None]:
                         status = yield from t.accept_new(stage.address(page))
                         stage.facts.accepts[page] = int(status)

@@ -1,4 +1,4 @@
-"""The failures. Each is injected in the same way whatever the design."""
+"""The failures. Each is injected in the same way into every design."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from softsgx.system.loaded_enclave import EnclaveFault
 
 
 class Pending(Scenario):
-    """Page TARGET was added by a fault and not accepted yet: EMODPR refuses it."""
+    """Page TARGET was added by a fault and is not accepted yet: EMODPR refuses it."""
 
     name = "pending"
     about = "EMODPR refused at page 2: it is PENDING"
@@ -40,7 +40,7 @@ class Pending(Scenario):
         raise AssertionError("a page that is PENDING could be read")
 
     def afterwards(self, stage: Stage) -> None:
-        """The enclave accepts the page that it has asked for."""
+        """The enclave accepts the page that it touched."""
         if not stage.word(TARGET) & PENDING:
             return
 
@@ -52,13 +52,13 @@ class Pending(Scenario):
 
 
 class TrackingFails(Scenario):
-    """ETRACK fails twice behind the EMODPR of page TARGET: the retry fails, too."""
+    """ETRACK fails twice after the EMODPR of page TARGET: the retry fails, too."""
 
     name = "etrack"
-    about = "ETRACK and its repetition fail behind page 2"
+    about = "ETRACK and its retry fail after EMODPR of page 2"
 
     def prepare(self, stage: Stage) -> None:
-        """Count from the EMODPR of the page on."""
+        """Have ETRACK fail from the EMODPR of the page on."""
         super().prepare(stage)
         processor = stage.machine.processor
         entry = stage.encl.page(stage.address(TARGET))
@@ -93,7 +93,7 @@ class TrackingFails(Scenario):
 
 
 class SplitFails(Scenario):
-    """The second split of the area fails for want of memory; the first stays made."""
+    """The second split of the VMA fails for lack of memory; the first one stays."""
 
     name = "vma-split"
     about = "the second split of the VMA fails"
@@ -111,12 +111,12 @@ class SplitFails(Scenario):
         stage.kernel.inject = inject
 
     def disarm(self, stage: Stage) -> None:
-        """Memory is back."""
+        """Memory is available again."""
         stage.kernel.inject = None
 
 
 class ExtendedBetween(Scenario):
-    """After the call has returned another thread extends page TARGET to RW, by its own right."""
+    """After the call has returned, another thread extends page TARGET to RW, as it may."""
 
     name = "emodpe-between"
     about = "a second thread extends page 2 by EMODPE between the call and the first touch"
@@ -160,7 +160,7 @@ class Reclaimed(Scenario):
         yield from stage.disturbed.wait()
 
     def second(self, stage: Stage) -> Steps[None]:
-        """A read brings it back, a write uses what it was extended for."""
+        """A read brings the page back, a write uses the right it was extended to."""
         yield from stage.returned.wait()
         yield from stage.read(stage.second, TARGET)
         yield from stage.write(stage.second, TARGET)
@@ -168,7 +168,7 @@ class Reclaimed(Scenario):
 
 
 class TwoProcesses(Scenario):
-    """A process calls mprotect(R) on its own view; another, which shares the enclave, writes on."""
+    """One of two processes that share the enclave calls mprotect(R); the other one writes."""
 
     name = "two-processes"
     about = "mprotect(R) in one of two processes that share the enclave; the other writes page 2"
@@ -176,7 +176,7 @@ class TwoProcesses(Scenario):
     repairs = False
 
     def prepare(self, stage: Stage) -> None:
-        """Fork; the child has its own areas, RW, and has touched the page."""
+        """Fork; the child has its own VMAs, RW, and has touched the page."""
         super().prepare(stage)
         stage.machine.run(self._fork(stage))
 
@@ -190,7 +190,7 @@ class TwoProcesses(Scenario):
         yield from stage.write(other, TARGET)
 
     def caller(self, stage: Stage) -> Steps[None]:
-        """mprotect() alone: what changes one's own view since SGX1. Then a read of each page."""
+        """mprotect() alone, which concerns this address space only; then a read of each page."""
         yield from stage.mprotect(stage.caller, 0, PAGES, R)
         stage.facts.entitled.update(dict.fromkeys(range(PAGES), R | W))
         for page in range(PAGES):
@@ -213,7 +213,7 @@ class TwoProcesses(Scenario):
 
 
 class Unmapped(Scenario):
-    """The range has no area at all when it is to be restricted."""
+    """The range has no VMA when it is to be restricted."""
 
     name = "unmapped"
     about = "the range is not mapped when it is to be restricted"
@@ -226,17 +226,17 @@ class Unmapped(Scenario):
         stage.machine.run(stage.caller.munmap(stage.address(0), PAGES * PAGE_SIZE))
 
     def caller(self, stage: Stage) -> Steps[None]:
-        """The restricting call alone: there is no area that mprotect() could change."""
+        """The restricting call alone: there is no VMA that mprotect() could change."""
         yield from stage.ask_only(0, PAGES, stage.asked)
 
     def second(self, stage: Stage) -> Steps[None]:
-        """Nobody can touch what is not mapped."""
+        """Nothing: the pages are not mapped."""
         return
         yield
 
 
 class Nothing(Scenario):
-    """Rights NONE are asked for: nobody shall read the pages, and the enclave wants it verified."""
+    """Rights NONE are asked for: no thread may read the pages, which EACCEPT verifies."""
 
     name = "rights-none"
     about = "rights NONE are asked for"
@@ -244,7 +244,7 @@ class Nothing(Scenario):
     at_page = None
 
     def caller(self, stage: Stage) -> Steps[None]:
-        """Ask and accept; where the call leaves the area alone it is closed behind EACCEPT."""
+        """Ask and accept; if the call leaves the VMA alone, mprotect() closes it after EACCEPT."""
         answer = yield from stage.ask()
         if not answer.errno:
             yield from stage.accept(list(range(PAGES)))
@@ -254,7 +254,7 @@ class Nothing(Scenario):
         yield from stage.disturbed.wait()
 
     def second(self, stage: Stage) -> Steps[None]:
-        """Nothing may be read."""
+        """No access: nothing may be read."""
         yield from stage.returned.wait()
         stage.disturbed.set()
 

@@ -1,8 +1,8 @@
-"""The stage of a failure: one enclave, a caller who restricts four of its pages, a second thread.
+"""The stage of a failure: one enclave, a caller that restricts four of its pages, a second thread.
 
-The caller asks the kernel, by the design's call, to leave rights `asked` on pages 0 to 3, which are
-RW; pages before and behind them are RW, too. TARGET is the page at which something goes wrong.
-Everything that threads do and are told is noted in `facts`.
+By the design's call, the caller asks the kernel to restrict pages 0 to 3 from RW to the rights
+`asked`; the pages before and after them stay RW. TARGET is the page at which something goes wrong.
+What the threads meet and are told is recorded in `facts`.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from softsgx.system.machine import Machine
 
 PAGES: Final = 4
 TARGET: Final = 2
-# The managed pages lie behind this many others in one area, and before as many.
+# So many other pages are before the four in one VMA, and as many after them.
 _MARGIN: Final = 2
 SECONDS_CPU: Final = 1
 OTHERS_CPU: Final = 2
-# A thread that an exception ended leaves its TCS behind: the next entry takes another.
+# A thread that an exception ended keeps its TCS busy: the next entry takes another one.
 _TCS_PAGES: Final = 40
 
 
 class Answer(NamedTuple):
-    """What a call told its caller: errno; the leaf's code and pages done if it has such fields."""
+    """The answer of a call: errno; status and pages done if the call has such fields."""
 
     call: str
     errno: int
@@ -50,7 +50,7 @@ class Answer(NamedTuple):
     done: int | None = None
 
     def text(self) -> str:
-        """As a runtime would log it."""
+        """The answer as text."""
         parts = [f"{self.call}: {errno_text(self.errno) if self.errno else 'success'}"]
         if self.done is not None:
             parts.append(f"result {status_name(self.result or 0)}, {self.done} pages done")
@@ -58,7 +58,7 @@ class Answer(NamedTuple):
 
 
 class Met(NamedTuple):
-    """A fault that a thread met: who, at which page, doing what, and the error code."""
+    """A fault: the thread, the page, what it was doing, and the error code."""
 
     who: str
     page: int
@@ -75,17 +75,17 @@ class Facts:
     undeserved: list[Met] = field(default_factory=list)
     other_faults: list[Met] = field(default_factory=list)
     unmodelled: str = ""
-    # Rights a page must end with, if others than asked.
+    # Rights that a page must end with, if not those asked for.
     entitled: dict[int, int] = field(default_factory=dict)
 
 
 class Stage:
-    """A machine with one design, the enclave with its pages committed RW, and what is noted."""
+    """A machine with one design, an enclave with its pages committed RW, and the facts."""
 
     def __init__(self, design: str, asked: int = R) -> None:
         self.design = DESIGNS[design]()
         self.asked = asked
-        # L4 is no race of threads but how the merged ioctl counts: a part of the design.
+        # L4 is no race between threads but how the merged ioctl counts, part of the design.
         races = {name: False for name in NO_RACES if name != "etrack_failure_uncounted"}
         self.machine = Machine(cpus=3, epc="2M", linux=self.design.linux, races=races)
         self.kernel = self.machine.kernel
@@ -128,7 +128,7 @@ class Stage:
         self.machine.run(self.inside(self.caller, program))
 
     def on_leaf(self, leaf: str, note: Callable[[int], None]) -> None:
-        """Have the status of every such leaf noted."""
+        """Call `note` with the status of every such leaf."""
 
         def listen(event: Event) -> None:
             if isinstance(event, LeafDone) and event.leaf == leaf:
@@ -137,7 +137,7 @@ class Stage:
         self.machine.processor.log.subscribe(listen)
 
     def tell(self, lines: list[str]) -> None:
-        """Have every call, leaf and refused access written down; equal ones in a row as one."""
+        """Write every call, leaf and refused access to `lines`; equal neighbours as one."""
 
         def listen(event: Event) -> None:
             if isinstance(event, LeafDone):
@@ -155,7 +155,7 @@ class Stage:
         self.machine.processor.log.subscribe(listen)
 
     def remark(self, text: str) -> None:
-        """A headline in what is written down, in place of one that nothing follows."""
+        """Write a headline, in place of one that nothing follows."""
         if self._lines and self._lines[-1].endswith(":"):
             self._lines.pop()
         if text:
@@ -174,13 +174,13 @@ class Stage:
             lines.append(text)
 
     def answered(self, host: MeasuredHost, answer: Answer) -> Answer:
-        """Note what a call told its caller."""
+        """Record the answer of a call."""
         self.facts.answers.append(answer)
         self._line(f"cpu {host.thread.cpu}  {host.thread.name}: {answer.text()}")
         return answer
 
     def _where(self, address: int) -> str:
-        """Which of the four pages an operand is, by its linear or its EPC address."""
+        """Which of the four pages an operand is, by linear or EPC address."""
         for page in range(PAGES):
             entry = self.encl.page(self.address(page))
             epc = -1 if entry is None or entry.epc_page is None else entry.epc_page.address
@@ -189,7 +189,7 @@ class Stage:
         return ""
 
     def inside(self, host: MeasuredHost, program: Callable[[Any], Steps[Any]]) -> Steps[Any]:
-        """Enclave code on the host's processor, on a TCS of its own."""
+        """Run enclave code on the host's processor, on a fresh TCS."""
         thread = next(self._tcs)
         seat = Seat(thread, host, self.enclave.tcs[thread])
         return (yield from self.enclave.call(host, program, thread=thread, args=seat))
@@ -197,7 +197,7 @@ class Stage:
     # What threads do
 
     def ask(self, first: int = 0, count: int = PAGES, rights: int | None = None) -> Steps[Answer]:
-        """The design's call on some of the pages; where that is an ioctl, mprotect() follows."""
+        """The design's call on some of the pages; if it is an ioctl, mprotect() follows."""
         rights = self.asked if rights is None else rights
         answer = yield from self.ask_only(first, count, rights)
         if not self.by_mprotect and not answer.errno and rights:
@@ -234,7 +234,7 @@ class Stage:
             yield from self.try_inside(self.caller, program, page, "EACCEPT", False)
 
     def read(self, host: MeasuredHost, page: int) -> Steps[None]:
-        """A read that old and new rights permit: a fault of it is undeserved."""
+        """A read that old and new rights permit: a fault is undeserved."""
 
         def program(t: Any) -> Steps[None]:
             yield from t.load(self.address(page), 8)
@@ -250,7 +250,7 @@ class Stage:
         yield from self.try_inside(host, program, page, "a write", True)
 
     def extend(self, host: MeasuredHost, page: int, rights: int) -> Steps[None]:
-        """EMODPE: from now on the page must have these rights, too. RELAX where it is needed."""
+        """EMODPE, and RELAX if the design needs it: from now on the page must have the rights."""
 
         def program(t: Any) -> Steps[None]:
             yield from t.emodpe(self.address(page), rights)
@@ -268,16 +268,16 @@ class Stage:
         program: Callable[[Any], Steps[Any]],
         page: int,
         doing: str,
-        deserved: bool,
+        permitted: bool,
     ) -> Steps[None]:
-        """Run enclave code and note the fault that ends it; `deserved`: it should succeed."""
+        """Run enclave code and record the fault that ends it; if `permitted`, it is undeserved."""
         try:
             yield from self.inside(host, program)
         except EnclaveFault as fault:
             if fault.run.exception_vector != PF:
                 raise
             met = Met(host.thread.name, page, doing, fault.run.exception_error_code)
-            (self.facts.undeserved if deserved else self.facts.other_faults).append(met)
+            (self.facts.undeserved if permitted else self.facts.other_faults).append(met)
         except Unmodelled as unmodelled:
             self.facts.unmodelled = f"{doing} of page {page}: {unmodelled}"
 
@@ -291,7 +291,7 @@ class Stage:
         return self.machine.processor.epcm.state[entry.epc_page.number]
 
     def cached(self, page: int) -> int:
-        """R, W, X that some processor inside holds in its TLB."""
+        """R, W, X that any processor inside the enclave has in its TLB."""
         held = 0
         for lp in self.machine.processor.lps:
             if lp.enclave_mode:
@@ -302,7 +302,7 @@ class Stage:
         return held
 
     def state_text(self) -> str:
-        """EPCM of the four pages, rights of their areas, how many areas more than before."""
+        """EPCM words of the four pages, rights of their VMAs, and how many VMAs were added."""
         words = ", ".join(
             word_text(word).replace(" REG", "") if word else "swapped out"
             for word in (self.word(page) for page in range(PAGES))
@@ -320,7 +320,7 @@ class Stage:
     # Running
 
     def play(self, scheduler: Scheduler, tasks: dict[str, tuple[Steps[None], int]]) -> str:
-        """Run the tasks to their end; the schedule."""
+        """Run the tasks to their end; returns the schedule."""
         execution: Execution = self.machine.execution(scheduler)
         for name, (body, cpu) in tasks.items():
             execution.spawn(body, name, cpu)
@@ -332,7 +332,7 @@ class Stage:
 
     @property
     def resets_to_read(self) -> bool:
-        """Whether the call leaves R whatever is asked for."""
+        """Whether the call restricts to R, whatever is asked for."""
         return self.design.asks == TO_READ
 
     @property
@@ -342,5 +342,5 @@ class Stage:
 
 
 def rights_beyond(word: int, asked: int) -> int:
-    """R, W, X of an EPCM word that were not asked for."""
+    """R, W, X of an EPCM word beyond those asked for."""
     return word & RWX & ~asked

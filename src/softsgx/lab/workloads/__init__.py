@@ -1,4 +1,4 @@
-"""The workloads, by name. `recorded:FILE` is one, too: the calls of a program of the user's."""
+"""The workloads, by name. `recorded:FILE` is one, too: the calls of a user's program."""
 
 from functools import cache
 from typing import Final

@@ -1,8 +1,8 @@
 """What a workload is: threads that change permissions, beside innocents that compute and allocate.
 
-Every workload is a program of N threads on N logical processors. Thread 0 is the first to change
-permissions; `changers` says how many do. All others are innocents: they compute, and at a fixed
-rate, the same for all N together, touch fresh pages, which the kernel adds and they accept.
+A workload is a program of N threads on N logical processors. The first `changers` of them change
+permissions. All others are innocents: they compute, and touch fresh pages, which the kernel adds
+and they accept, at a fixed rate for all of them together.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from softsgx.lab.measured import MeasuredThread
     from softsgx.sim import Rng, Steps
 
-# Cycles of one stretch of work of an innocent, at least and at most.
+# Cycles that an innocent computes at a stretch, at least and at most.
 STRETCH = (60_000, 120_000)
 
 
 class Workload:
     """One program. `pages` is the memory whose rights change.
 
-    `touch_every`: cycles between two first touches of the innocents as a whole. Per thread it would
-    be a rate that saturates the one mutex of the enclave when N is large, whatever the design.
+    `touch_every`: cycles between two first touches of all innocents together. A rate per thread
+    would saturate the one mutex of the enclave for large N, whatever the design.
     """
 
     name: ClassVar[str]
@@ -35,12 +35,12 @@ class Workload:
         return 1
 
     def changer(self, t: MeasuredThread, bench: Bench, rng: Rng) -> Steps[None]:
-        """The program of such a thread; its number is t.seat.number."""
+        """The program of a thread that changes permissions; its number is t.seat.number."""
         raise NotImplementedError
         yield
 
     def innocent(self, t: MeasuredThread, bench: Bench, rng: Rng) -> Steps[None]:
-        """The program of the others."""
+        """The program of the other threads."""
         seat, low, high = t.seat, *STRETCH
         every = self.touch_every * (bench.combination.n - self.changers(bench.combination.n))
         touch = seat.now() + rng.below(every)
@@ -48,7 +48,7 @@ class Workload:
             yield from t.compute(low + rng.below(high - low))
             if seat.now() >= touch and bench.arenas[seat.number]:
                 page = bench.arenas[seat.number].pop()
-                bench.accepted(page, (yield from t.accept_new(page)))
+                bench.check_accepted(page, (yield from t.accept_new(page)))
                 touch += every
 
 

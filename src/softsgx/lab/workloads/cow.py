@@ -1,4 +1,4 @@
-"""Copy-on-write style toggling: a range sealed at once, reopened page by page by its writers."""
+"""Copy-on-write: a range is sealed at once and reopened page by page when it is written."""
 
 from __future__ import annotations
 

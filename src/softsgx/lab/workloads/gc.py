@@ -18,8 +18,8 @@ _CYCLES = 2
 class Gc(Workload):
     """The collector closes half of the heap (no rights); pages are opened as they are needed.
 
-    Whoever meets a closed page opens it: the collector in order, up to three mutators by the
-    objects they happen to want. A barrier needs that even a read is refused, so rights NONE.
+    A thread that meets a closed page opens it: the collector in order, up to three mutators by the
+    objects they need. A read barrier must refuse even a read, so the rights are NONE.
     """
 
     name = "gc"
@@ -31,7 +31,7 @@ class Gc(Workload):
         return max(1, min(4, n // 2))
 
     def changer(self, t: MeasuredThread, bench: Bench, rng: Rng) -> Steps[None]:
-        """Thread 0 collects, the others want objects."""
+        """Thread 0 collects, the others need objects."""
         if t.seat.number:
             yield from self._mutate(t, bench, rng)
             return

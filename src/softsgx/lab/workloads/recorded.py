@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from softsgx.sim import Rng, Steps
 
 RECORDED: Final = "recorded:"
-# More pages than this are folded onto each other: the EPC of a bench is small.
+# Changes of further pages are left out: the EPC of a bench is small.
 PAGES_MAX: Final = 4096
 CHANGES_MAX: Final = 2000
-# Cycles between two changes of a thread, at least and at most; the first comes after this, too.
+# Cycles before each change of a thread, at least and at most.
 _PAUSE: Final = 60_000
 _PAUSE_MAX: Final = 2_000_000
 
@@ -44,7 +44,7 @@ class Change(NamedTuple):
 
 
 class Recorded(Workload):
-    """The changes of a trace, each by a thread that stands for the one that made it."""
+    """The changes of a trace; a thread here makes those of one thread there."""
 
     name = RECORDED
     about = "the permission changes that `softsgx run --trace FILE` recorded"
@@ -58,11 +58,11 @@ class Recorded(Workload):
         self.threads = list(dict.fromkeys(change.thread for change in self.all))
 
     def changers(self, n: int) -> int:
-        """As many threads as made changes, at most n."""
+        """The number of threads that made changes, at most n."""
         return min(n, len(self.threads))
 
     def changer(self, t: MeasuredThread, bench: Bench, rng: Rng) -> Steps[None]:
-        """The changes of one thread, or of several where n is smaller."""
+        """The changes of one recorded thread, or of several if there are more of them than n."""
         mine = t.seat.number
         changers = self.changers(bench.combination.n)
         before = -1.0
@@ -79,7 +79,7 @@ class Recorded(Workload):
 
 
 def compact(changes: list[Change]) -> tuple[list[Change], int]:
-    """The same changes over pages that are numbered from 0 without gaps; how many pages."""
+    """The changes with pages renumbered from 0 without gaps, and the number of pages."""
     used = sorted({page for c in changes for page in range(c.first, c.first + c.pages)})
     number = {page: at for at, page in enumerate(used[:PAGES_MAX])}
     kept = [
@@ -96,10 +96,10 @@ def _known(change: Change, number: Mapping[int, int]) -> int:
 
 
 def read(path: str) -> list[Change]:
-    """All changes of permissions in a trace, once the enclave is initialised, in order.
+    """All changes of permissions in a trace, from the initialised enclave on, in order.
 
-    RESTRICT_PERMISSIONS and mprotect() of one thread on one range, one behind the other, are one
-    change: the rights that it is for are those of mprotect(). TraceError if it is no trace.
+    RESTRICT_PERMISSIONS and mprotect() by one thread on one range, one after the other, are one
+    change, to the rights of mprotect(). TraceError if it is no trace.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()

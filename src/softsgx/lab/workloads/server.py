@@ -24,7 +24,7 @@ class Server(Workload):
     touch_every = 16_000
 
     def changer(self, t: MeasuredThread, bench: Bench, rng: Rng) -> Steps[None]:
-        """Six buffers sealed and reopened, by the clock."""
+        """Seal and reopen six buffers, at fixed times."""
         due = t.seat.now()
         for turn in range(12):
             due += _INTERVAL

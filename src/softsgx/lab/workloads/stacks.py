@@ -1,4 +1,4 @@
-"""Thread stacks with a guard page: one page without rights for each thread that lives."""
+"""Thread stacks with guard pages: one page without rights for each live thread."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _STACK = 3
 
 
 class Stacks(Workload):
-    """Ten threads come, each with a stack of 2 pages and a guard page below it; six of them go."""
+    """Ten threads start, each with a stack of 2 pages and a guard page below; six of them end."""
 
     name = "stacks"
     about = "guard pages: one page to NONE for each new thread, back to RW when it ends"
     pages = 10 * _STACK
 
     def changer(self, t: MeasuredThread, bench: Bench, rng: Rng) -> Steps[None]:
-        """Make stacks, then take most of the guards away again."""
+        """Make the stacks, then open the guard pages of those that end."""
         for stack in range(10):
             yield from t.wait(80_000 + rng.below(80_000))
             yield from fill(t, bench, stack * _STACK + 1, 2)
