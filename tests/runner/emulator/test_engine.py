@@ -11,6 +11,7 @@ from softsgx.spec.bits import PAGE_SIZE
 from tests.runner.emulator.engine_rig import EngineRig, HostPages, assemble, rig
 from tests.runner.gcc import needs_gcc
 from tests.runner.instructions import EXECUTED, WRONG
+from tests.runner.ringing import ring
 
 pytestmark = needs_gcc
 
@@ -35,7 +36,7 @@ def test_u1_no_instruction_repeats_at_a_stop(monkeypatch: pytest.MonkeyPatch, bl
         reasons = set()
         for n in range(2000):
             if n % 3 == 0:
-                r.mailboxes.ring()
+                ring(r.mailboxes)
             stop = r.run()
             reasons.add(stop.why)
             assert stop.fault is None, n

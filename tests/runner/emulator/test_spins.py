@@ -13,6 +13,7 @@ from softsgx.runner.emulator.blocks import Why
 from softsgx.runner.emulator.turns import Turns
 from tests.runner.emulator.engine_rig import EngineRig, HostPages, rig
 from tests.runner.gcc import needs_gcc
+from tests.runner.ringing import ring
 
 pytestmark = needs_gcc
 
@@ -121,7 +122,7 @@ def test_who_waits_alone_for_the_host_stays_where_it_is(
             looks[0] += 1
             if looks[0] % 10 == 0:
                 if pages.word() == 2 * calls:
-                    r.mailboxes.ring()
+                    ring(r.mailboxes)
                 elif pages.word() % 2 == 0:
                     pages.map[0:8] = (pages.word() + 1).to_bytes(8, "little")
             return renew()

@@ -8,6 +8,7 @@ from softsgx.runner.host import futex
 from softsgx.runner.inserted.box import REQUEST
 from softsgx.runner.inserted.mailboxes import Mailboxes
 from tests.patience import LIMIT_S
+from tests.runner.ringing import ring
 
 Arrive = Callable[[], None]
 
@@ -25,7 +26,7 @@ def arrival(mailboxes: Mailboxes, woken: list[bool]) -> Arrive:
     def arrive() -> None:
         if not woken:
             mailboxes.control.set_state(9, REQUEST)
-            mailboxes.ring()
+            ring(mailboxes)
             woken.append(mailboxes.control.sleeping)
 
     return arrive

@@ -18,6 +18,7 @@ from tests.runner.inserted.harness import (
     random_state,
     same_fx,
 )
+from tests.runner.ringing import ring
 
 # CF, PF, AF, ZF, SF, DF, OF, and the two that are always so in user mode.
 FLAGS_ALL = 0x202 | 0xCD5
@@ -141,7 +142,7 @@ def test_no_wake_up_gets_lost(harness: Harness, threads: int, spin: int) -> None
 
 
 def test_ring_ends_a_wait(harness: Harness) -> None:
-    harness.mailboxes.ring()
+    ring(harness.mailboxes)
     assert harness.mailboxes.control.doorbell == 1
     assert harness.mailboxes.wait(0.0) == []
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from softsgx.runner.cpuid.cpuid import CpuidPolicy, part_for
+from softsgx.runner.errors import LoadError
 from softsgx.runner.host import ptrace
 from softsgx.runner.host.abi import AT_SYSINFO_EHDR
-from softsgx.runner.supervisor.loading import Loader, LoadError
+from softsgx.runner.supervisor.loading import Loader
 
 TOP = 0x7FFF_0000_0000
 VDSO = 0x7FFF_1234_5000

@@ -7,8 +7,8 @@ import stat
 import struct
 from typing import TYPE_CHECKING, Final
 
+from softsgx.linux.syscalls import SGX_ENCLAVE, SGX_PROVISION
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.process.world import SGX_ENCLAVE, SGX_PROVISION
 
 if TYPE_CHECKING:
     from softsgx.linux.vfs import File

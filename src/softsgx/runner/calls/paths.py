@@ -12,13 +12,13 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from softsgx.linux.syscalls import SGX_ENCLAVE, SGX_PROVISION
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.host.abi import AT_FDCWD
+from softsgx.runner.host.abi import AT_FDCWD, PATH_MAX
 from softsgx.runner.host.memory_file import SHM
 from softsgx.runner.process.identity import Identity, identity
 from softsgx.runner.process.scratch import CPUINFO
 from softsgx.runner.process.stops import signed32
-from softsgx.runner.process.world import SGX_ENCLAVE, SGX_PROVISION
 from softsgx.spec.bits import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ STAND_IN: Final = (b"/memfd:/dev/sgx", SHM.encode() + b"/#")
 _NAMES: Final = frozenset(
     (b"sgx_enclave", b"sgx_provision", b"enclave", b"provision", b"cpuinfo", b"mem")
 )
-_PATH_MAX: Final = 4096
 _FIRST_READ: Final = 256
 _LINKS_MAX: Final = 40
 
@@ -47,7 +46,7 @@ _LINKS_MAX: Final = 40
 def read_path(tid: int, address: int) -> bytes | None:
     """The path at an address; None if it cannot be read, as the call itself will find."""
     raw = b""
-    while len(raw) < _PATH_MAX:
+    while len(raw) < PATH_MAX:
         at = address + len(raw)
         part = p.read_memory(tid, at, min(_FIRST_READ, PAGE_SIZE - at % PAGE_SIZE))
         if part is None:

@@ -23,9 +23,9 @@ from softsgx.image.elf_format import (
     Phdr,
 )
 from softsgx.runner.errors import ProgramError
+from softsgx.runner.host.abi import PATH_MAX
 
 _HEADERS_MAX_BYTES: Final = 1 << 16  # Linux 6.12, fs/binfmt_elf.c, load_elf_phdrs: one page or 64 K
-_PATH_MAX: Final = 4096
 _MACHINES: Final = {3: "i386", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 40: "ARM"} | {
     22: "s390",
     183: "AArch64",
@@ -59,7 +59,7 @@ def check_elf(path: str) -> tuple[str, bool]:
             raise ProgramError(path, "damaged ELF file: nothing to load")
         for phdr in headers:
             if phdr.p_type == PT_INTERP:
-                if not 2 <= phdr.p_filesz <= _PATH_MAX or phdr.p_offset + phdr.p_filesz > length:
+                if not 2 <= phdr.p_filesz <= PATH_MAX or phdr.p_offset + phdr.p_filesz > length:
                     raise ProgramError(path, "damaged ELF file: PT_INTERP is no path")
                 file.seek(phdr.p_offset)
                 return _interpreter(path, file.read(phdr.p_filesz)), ehdr.e_type == ET_DYN

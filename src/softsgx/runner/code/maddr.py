@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from softsgx.mem.tlb import FETCH, READ, WRITE
 from softsgx.runner.code.disassembler import Code, Instruction
+from softsgx.runner.code.encoding import LONGEST
 from softsgx.spec.bits import MASK64, PAGE_MASK
 from softsgx.spec.registers import RDI, RIP, RSP
 
@@ -34,7 +35,6 @@ _READS: Final = re.compile(
 _PUSHES: Final = ("push", "call", "enter")
 _MEMORY: Final = re.compile(r"(?:(\w+) ptr )?(?:([c-gs]s):)?\[([^\]]*)\]")
 _TERMS: Final = re.compile(r"([+-]?) ?([\w*]+)")
-_LONGEST: Final = 15
 _REMEMBERED: Final = 1024  # instructions
 # Stores to [RDI], which the disassembler does not print.
 _MASKED: Final = ("maskmov", "vmaskmovdqu")
@@ -125,10 +125,10 @@ def access_kind(lp: Registers, code: bytes, address: int, fetchable: bool = Fals
     operands = memory_operands(lp, code)
     if operands is None:
         # Not all of the instruction can be fetched.
-        return FETCH if rip < address < rip + _LONGEST and not fetchable else READ
+        return FETCH if rip < address < rip + LONGEST and not fetchable else READ
     page = address & ~PAGE_MASK
     kinds = {kind for start, size, kind in operands if (address - start) & MASK64 < max(size, 1)}
-    if not kinds and rip <= address < rip + _LONGEST:
+    if not kinds and rip <= address < rip + LONGEST:
         # The page was away for a moment, while rights were added to it for another thread.
         return FETCH
     if not kinds:

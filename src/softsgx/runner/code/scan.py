@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final, NamedTuple
 
+from softsgx.runner.code.encoding import LEGACY_PREFIXES
+
 # Blocks without any of these bytes need no decoding.
 _SUSPECT: Final = re.compile(
     rb"[\x6c-\x6f\x8e\x8f\x9a\xc4\xc5\xca-\xcf\xe4-\xe7\xea\xec-\xf1]"
@@ -33,7 +35,6 @@ _BMI: Final = frozenset(
 _FAR: Final = (3, 5)
 # Opcodes with one form only, if there is no XOP (POP) and no TSX (MOV).
 _ONE_FORM: Final = (0x8F, 0xC6, 0xC7)
-_PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 _SEGMENTS: Final = ("ds", "es", "ss", "fs", "gs", "cs")
 
 
@@ -70,7 +71,7 @@ class Scanner:
         word = name.split()[-1]
         if illegal(word, operands, self._illegal):
             return True
-        at = next((n for n, byte in enumerate(code) if byte not in _PREFIXES), 0)
+        at = next((n for n, byte in enumerate(code) if byte not in LEGACY_PREFIXES), 0)
         if code[at] & 0xF0 == 0x40:
             at += 1  # REX
         opcode, register = code[at], code[at + 1] >> 3 & 7 if at + 1 < len(code) else 0

@@ -14,15 +14,15 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from softsgx.linux.process import SI_KERNEL
+from softsgx.runner.code.encoding import LEGACY_PREFIXES, LOCK, LONGEST
 from softsgx.spec.leaves import ENCLS_OPCODE, ENCLU_OPCODE
 
 ENCLU: Final = ENCLU_OPCODE
 CPUID: Final = b"\x0f\xa2"
 _UNDEFINED: Final = (b"\x0f\xff", b"\x0f\xb9", b"\x0f\x0b", ENCLS_OPCODE)
 # Of these neither changes what CPUID does; LOCK makes it #UD.
-_PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf2\xf3")
+_PREFIXES: Final = LEGACY_PREFIXES - {LOCK}
 _REX: Final = range(0x40, 0x50)
-LONGEST: Final = 15  # bytes of an instruction
 
 SYNCHRONOUS: Final = frozenset(
     {

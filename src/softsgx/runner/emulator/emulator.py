@@ -14,7 +14,7 @@ import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from softsgx.cpu.fault import GP, UD, Fault
-from softsgx.mem.tlb import FETCH, READ, WRITE
+from softsgx.mem.tlb import FETCH, WRITE
 from softsgx.runner.code.maddr import exact_address
 from softsgx.runner.code.scan import Illegal
 from softsgx.runner.code.trapped import ENCLU, undefined
@@ -26,6 +26,7 @@ from softsgx.runner.emulator.ring3 import PAGES, enter_ring3
 from softsgx.runner.emulator.spins import Spins
 from softsgx.runner.emulator.stores import Kind, Store, StoreKinds, StringStores
 from softsgx.runner.emulator.unicorn_api import (
+    ACCESS,
     UC_ERR_EXCEPTION,
     UC_ERR_OK,
     UC_ERR_WRITE_PROT,
@@ -70,7 +71,6 @@ _REGISTERS: Final = [35, 38, 40, 37, 44, 36, 43, 39, *range(106, 114), 253, 41, 
 _STORE_BLOCKS: Final = 128
 _FILL_BLOCKS: Final = 64
 _WORDS: Final = struct.Struct("<20Q")
-_ACCESS: Final = {16: READ, 17: WRITE, 18: FETCH}
 
 
 class Emulator:
@@ -310,7 +310,7 @@ class Emulator:
     def _fill(self, _uc: Any, address: int, kind: int, entry: Any, _data: Any) -> bool:
         self.fills += 1
         lp = self._lp
-        access = _ACCESS[kind]
+        access = ACCESS[kind]
         answer = entry[0]
         if lp is None:  # bringing the emulator to CPL 3: code, stack, descriptor table
             answer.paddr = BOOT_PHYSICAL + PAGE_SIZE * PAGES.get(address, 2)

@@ -8,7 +8,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from softsgx.runner.emulator.unicorn_api import UnicornError
-from softsgx.runner.host.abi import USER_CS, USER_DS
+from softsgx.runner.host.abi import USER_CS, USER_DS, USER_RFLAGS
 from softsgx.spec.bits import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ _CR0_VALUE: Final = 0x8001_0033
 # PAE, OSFXSR, OSXMMEXCPT, UMIP, FSGSBASE, OSXSAVE
 _CR4_VALUE: Final = 0x20 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 16 | 1 << 18
 _DESCRIPTORS: Final = (0, 0, 0, 0, 0, 0x00CFF3000000FFFF, 0x00AFFB000000FFFF, 0)
-_RFLAGS: Final = 0x202
 _END: Final = _CODE + 0x100
 
 
@@ -33,7 +32,7 @@ def enter_ring3(uc: Uc, memory: mmap.mmap) -> None:
     memory[0:2] = b"\x48\xcf"  # iretq
     memory[2 * PAGE_SIZE : 2 * PAGE_SIZE + 64] = struct.pack("<8Q", *_DESCRIPTORS)
     top = _STACK + 0x800
-    frame = struct.pack("<5Q", _END, USER_CS, _RFLAGS, top, USER_DS)
+    frame = struct.pack("<5Q", _END, USER_CS, USER_RFLAGS, top, USER_DS)
     memory[PAGE_SIZE + 0x800 : PAGE_SIZE + 0x828] = frame
     uc.write_register(_GDTR, (ctypes.c_uint64 * 3)(0, _GDT, 63))  # selector, base, limit
     uc.write_register(_CR0, ctypes.c_uint64(_CR0_VALUE))

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.mem.tlb import READ
+from softsgx.runner.code.encoding import LEGACY_PREFIXES, LOCK, LONGEST
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 from softsgx.spec.msr import RFLAGS_DF
 from softsgx.spec.registers import RAX, RCX, RDI, RFLAGS, RIP, RSI
@@ -23,12 +24,10 @@ if TYPE_CHECKING:
     from softsgx.runner.process.arena import ArenaMemory
     from softsgx.runner.process.hostmem import HostMemory
 
-_PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
-_LOCK, _REP, _SHORT, _ADDRESS_32 = 0xF0, 0xF3, 0x66, 0x67
+_REP, _SHORT, _ADDRESS_32 = 0xF3, 0x66, 0x67
 _MOVS, _STOS = (0xA4, 0xA5), (0xAA, 0xAB)
 _XCHG: Final = (0x86, 0x87)
 _RIP_ID, _RCX_ID = 41, 38
-_LENGTH_MAX: Final = 15
 _FOUND_MAX: Final = 4096
 _PAGES_MAX: Final = 256
 
@@ -57,12 +56,12 @@ LOCKED: Final = Store(Kind.LOCKED)
 def classify(code: bytes) -> Store:
     """The kind of the instruction that `code` begins with. What is not known counts as locked."""
     at = 0
-    while at < len(code) and code[at] in _PREFIXES:
+    while at < len(code) and code[at] in LEGACY_PREFIXES:
         at += 1
     prefixes, rex = code[:at], 0
     if at < len(code) and code[at] & 0xF0 == 0x40:
         rex, at = code[at], at + 1
-    if at >= len(code) or _LOCK in prefixes or code[at] in _XCHG:
+    if at >= len(code) or LOCK in prefixes or code[at] in _XCHG:
         return LOCKED
     opcode = code[at]
     if _REP in prefixes and opcode in (*_MOVS, *_STOS):
@@ -94,7 +93,7 @@ class StoreKinds:
         rip = self._register(_RIP_ID)
         found = self._found.get(rip)
         if found is None:
-            found = classify(self._code_at(rip, _LENGTH_MAX))
+            found = classify(self._code_at(rip, LONGEST))
             if self._changing(rip):
                 return found
             if len(self._found) > _FOUND_MAX:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from softsgx.mem.tlb import FETCH, READ, WRITE
 from softsgx.runner.host import library_exit
 
 UC_ARCH_X86: Final = 4
@@ -20,6 +21,8 @@ UC_PROT_READ: Final = 1
 UC_PROT_WRITE: Final = 2
 UC_PROT_EXEC: Final = 4
 UC_PROT_ALL: Final = 7
+
+ACCESS: Final = {16: READ, 17: WRITE, 18: FETCH}  # UC_MEM_READ, UC_MEM_WRITE, UC_MEM_FETCH
 
 UC_HOOK_INTR: Final = 1 << 0
 UC_HOOK_MEM_WRITE_PROT: Final = 1 << 8

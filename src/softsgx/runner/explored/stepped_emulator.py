@@ -11,9 +11,9 @@ import ctypes
 from typing import TYPE_CHECKING, Any, Final
 
 from softsgx.cpu.fault import PF
-from softsgx.mem.tlb import FETCH, READ, WRITE
 from softsgx.runner.emulator.blocks import Stop, Why
 from softsgx.runner.emulator.emulator import Emulator
+from softsgx.runner.emulator.unicorn_api import ACCESS
 from softsgx.spec.bits import PAGE_SHIFT, canonical
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from softsgx.runner.explored.model_host import ModelHost
     from softsgx.runner.explored.snapshot_arena import SnapshotArena
 
-_ACCESS: Final = {16: READ, 17: WRITE, 18: FETCH}
 # What stands for "stopped at a miss" until `_reason` looks; it is never delivered.
 _MISS: Final = PF(0, "MISS", 0)
 
@@ -59,7 +58,7 @@ class SteppedEmulator(Emulator):
     def _fill(self, uc: Any, address: int, kind: int, entry: Any, data: Any) -> bool:
         lp = self._lp
         if lp is not None and canonical(address):
-            wanted = (address >> PAGE_SHIFT, _ACCESS[kind])
+            wanted = (address >> PAGE_SHIFT, ACCESS[kind])
             if not lp.tlb.entries.get(wanted[0], 0) & wanted[1]:
                 if wanted != self._granted:
                     self.missed, self._granted = wanted, None

@@ -23,6 +23,7 @@ RED_ZONE: Final = 128
 # Linux 6.12, arch/x86/include/asm/segment.h.
 USER_CS: Final = 0x33
 USER_DS: Final = 0x2B
+USER_RFLAGS: Final = 0x202  # IF, and bit 1, which is always set
 
 # Linux 6.12, include/uapi/linux/auxvec.h.
 AT_NULL: Final = 0
@@ -34,6 +35,9 @@ AT_FDCWD: Final = -100
 AT_SYMLINK_NOFOLLOW: Final = 0x100
 AT_SYMLINK_FOLLOW: Final = 0x400
 AT_EMPTY_PATH: Final = 0x1000
+
+# Linux 6.12, include/uapi/linux/limits.h.
+PATH_MAX: Final = 4096
 
 # Linux 6.12, include/uapi/linux/prctl.h.
 PR_SET_PDEATHSIG: Final = 1
@@ -56,8 +60,6 @@ AUDIT_ARCH_X86_64: Final = 0xC000_003E
 # Linux 6.12, include/uapi/linux/futex.h.
 FUTEX_WAIT: Final = 0
 FUTEX_WAKE: Final = 1
-FUTEX_WAKE_OP: Final = 5
-FUTEX_OP_ADD: Final = 1
 
 # Linux 6.12, include/uapi/asm-generic/signal-defs.h and siginfo.h.
 SIG_DFL: Final = 0

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final, cast
 
 from softsgx.runner.host import nr
-from softsgx.runner.host.abi import FUTEX_OP_ADD, FUTEX_WAIT, FUTEX_WAKE, FUTEX_WAKE_OP
+from softsgx.runner.host.abi import FUTEX_WAIT, FUTEX_WAKE
 
 
 class _Timespec(ctypes.Structure):
@@ -48,9 +48,3 @@ def wake(address: int, waiters: int = 1) -> int:
     if woken < 0:
         raise OSError(ctypes.get_errno(), f"futex wake at {address:#x}")
     return woken
-
-
-def add_and_wake(address: int) -> None:
-    """Add 1 to the word at `address`, in one atomic step, and wake one who sleeps on it."""
-    if _wake(nr.FUTEX, address, FUTEX_WAKE_OP, 1, None, address, FUTEX_OP_ADD << 28 | 1 << 12) < 0:
-        raise OSError(ctypes.get_errno(), f"futex wake-op at {address:#x}")

@@ -53,10 +53,6 @@ class Mailboxes:
         control.sleeping = False
         return control.take()
 
-    def ring(self) -> None:
-        """Make `wait` return, from another thread of the supervisor."""
-        futex.add_and_wake(self.doorbell)
-
     def reply(self, mailbox: int, registers: Sequence[int], fx: bytes | None = None) -> None:
         """Let the thread go on with these registers; without `fx`, with the request's."""
         box = self.boxes[mailbox]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from softsgx.mem.pagetable import PTE_PFN_MASK
 from softsgx.runner.code.trapped import ENCLU, trapped
 from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.abi import USER_RFLAGS
 from softsgx.runner.inserted.layout import NATIVE_CODE
 from softsgx.runner.inserted.machine_code import NATIVE_CODE as _PARTS
 from softsgx.runner.native.faults import UNBLOCK
@@ -41,7 +42,6 @@ LABELS: Final = {
 }
 ARRIVE: Final = LABELS["arrive"]
 _ASKED, _SAVED, _END = LABELS["asked"], LABELS["saved"], LABELS["end"]
-_FLAGS: Final = 0x202
 _PATIENCE: Final = 100_000
 
 
@@ -127,7 +127,7 @@ class Armed:
         assert arm is not None
         host = list(self.slots.host(state.slot))
         host[RAX], host[RBX], host[RCX] = leaves.EENTER, arm.tcs, self.aep
-        host[R11], host[RFLAGS], host[RIP] = 0, _FLAGS, self.aep
+        host[R11], host[RFLAGS], host[RIP] = 0, USER_RFLAGS, self.aep
         self._drop(t, state)
         lp.regs[:] = host
         lp.enclu(leaves.EENTER, arm.tcs, self.aep, host[RDX])

@@ -14,9 +14,10 @@ from softsgx.linux.process import BUS_ADRALN, FPE_INTDIV, SI_KERNEL, TRAP_TRACE
 from softsgx.mem.pagetable import PTE_P, PTE_PFN_MASK
 from softsgx.mem.tlb import FETCH
 from softsgx.runner.code.disassembler import Code
+from softsgx.runner.code.encoding import LONGEST
 from softsgx.runner.code.maddr import access_kind
 from softsgx.runner.code.scan import illegal
-from softsgx.runner.code.trapped import INFO, LONGEST, SYNCHRONOUS
+from softsgx.runner.code.trapped import INFO, SYNCHRONOUS
 from softsgx.spec import faults
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.registers import RIP

@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.abi import USER_RFLAGS
 from softsgx.runner.inserted.box import IDLE
 from softsgx.runner.inserted.layout import END, GATE, NATIVE_CODE, SLOTS, STUB, STUB_SIZE
 from softsgx.runner.native.faults import UNBLOCK
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from softsgx.runner.inserted.mailboxes import Mailboxes
     from softsgx.runner.process.tracee import Space, Tracee
     from softsgx.runner.process.world import World
-
-_FLAGS: Final = 0x202
 
 
 class Switch:
@@ -102,13 +101,13 @@ class Switch:
         if mailbox is not None:
             t.mailbox = None
             regs = [0] * 18
-            regs[RBX], regs[RFLAGS], regs[RIP] = slots.address(slot), _FLAGS, NATIVE_CODE
+            regs[RBX], regs[RFLAGS], regs[RIP] = slots.address(slot), USER_RFLAGS, NATIVE_CODE
             self.mailboxes.reply(mailbox, regs)
             return
         assert state.user is not None
         assert state.bases is not None
         user = list(state.user)
-        user[p.RIP], user[p.RBX], user[p.EFLAGS] = NATIVE_CODE, slots.address(slot), _FLAGS
+        user[p.RIP], user[p.RBX], user[p.EFLAGS] = NATIVE_CODE, slots.address(slot), USER_RFLAGS
         user[p.FS_BASE], user[p.GS_BASE] = state.bases
         user[p.ORIG_RAX] = p.MASK64
         p.set_regs(t.tid, user)

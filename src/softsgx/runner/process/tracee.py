@@ -13,12 +13,13 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from softsgx.linux.mm import VM_DONTCOPY
+from softsgx.linux.process import Thread
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.layout import GATE
 from softsgx.runner.process.hostmem import HostMemory
 from softsgx.runner.process.signals import Due, DueSignals
-from softsgx.runner.process.world import LiveProcess, LiveUser, Thread, World, enclave_area
+from softsgx.runner.process.world import LiveProcess, LiveUser, World, enclave_area
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor

@@ -14,10 +14,10 @@ from softsgx.cpu.epcm import Epcm
 from softsgx.cpu.lp import LogicalProcessor
 from softsgx.linux.errno import EACCES, EBADF, EFAULT
 from softsgx.linux.mm import VM_READ
-from softsgx.linux.process import Process, Thread
+from softsgx.linux.process import Process
 from softsgx.linux.sgx.driver import SgxEnclaveNode
 from softsgx.linux.sgx.encl import SgxEncl
-from softsgx.linux.syscalls import SGX_ENCLAVE, SGX_PROVISION
+from softsgx.linux.syscalls import SGX_ENCLAVE
 from softsgx.linux.vfs import O_PATH, O_RDWR, File, ProvisionNode
 from softsgx.mem.pagetable import AddressSpace
 from softsgx.runner.process.arena import ArenaMemory
@@ -182,14 +182,3 @@ def enclave_area(mm: Mm, address: int) -> bool:
     """Whether an address is in a mapping of /dev/sgx_enclave."""
     vma = mm.vma_lookup(address)
     return vma is not None and vma.sgx
-
-
-__all__ = [
-    "SGX_ENCLAVE",
-    "SGX_PROVISION",
-    "LiveProcess",
-    "LiveUser",
-    "Thread",
-    "World",
-    "enclave_area",
-]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from softsgx.runner.code.sites import PATTERNS, Sites, patchable
 from softsgx.runner.cpuid.cpuid import CpuidPolicy
@@ -215,6 +215,3 @@ def _code_mappings(tid: int) -> list[tuple[int, int, str, int]]:
         for start, end, rights, offset, path in maps(tid)
         if "x" in rights and path.startswith("/")
     ]
-
-
-__all__: list[Any] = ["LoadError", "Loader", "maps"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from softsgx.linux import syscalls
 from softsgx.runner.calls.cpu_timer_calls import as_the_kernel_sends_it
 from softsgx.runner.calls.table import Calls
-from softsgx.runner.errors import RunnerError
+from softsgx.runner.errors import LoadError, RunnerError
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.box import IDLE
 from softsgx.runner.inserted.doorbell import Doorbell
@@ -30,7 +30,7 @@ from softsgx.runner.say import say
 from softsgx.runner.supervisor import engines
 from softsgx.runner.supervisor.child import First
 from softsgx.runner.supervisor.inside_stub import Inserted
-from softsgx.runner.supervisor.loading import Loader, LoadError
+from softsgx.runner.supervisor.loading import Loader
 from softsgx.runner.traps import ud2
 from softsgx.runner.traps.abort_page import AbortPage
 from softsgx.runner.traps.host_traps import HostTraps, end_faulting

@@ -22,8 +22,8 @@ from softsgx.linux.fault import do_user_addr_fault
 from softsgx.linux.mm import VM_EXEC, VM_READ, VM_RWX, VM_WRITE
 from softsgx.linux.process import SEGV_ACCERR, SEGV_MAPERR, Signal
 from softsgx.mem.tlb import FETCH, WRITE
+from softsgx.runner.code.encoding import LONGEST
 from softsgx.runner.code.maddr import access_kind
-from softsgx.runner.code.trapped import LONGEST
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.process.forced import before, force, put_back
