@@ -259,8 +259,8 @@ def test_an_ended_execution_leaves_no_garbage_cycle() -> None:
         gc.enable()
 
 
-def test_an_unrecorded_execution_goes_the_same_way_when_somebody_listens() -> None:
-    """It went the way of recorded ones then, and remembered a choice per step for ever."""
+def test_an_unrecorded_execution_takes_the_same_steps_with_a_listener() -> None:
+    """It once became a recorded one then, and kept a choice for every step."""
 
     def run_two(listen: bool) -> tuple[list[str], Execution, list[Event]]:
         trace: list[str] = []
@@ -282,9 +282,9 @@ def test_an_unrecorded_execution_goes_the_same_way_when_somebody_listens() -> No
 
 @pytest.mark.parametrize("record", [True, False])
 def test_what_a_nested_execution_takes_is_its_own(record: bool) -> None:
-    """A live task ran a recorded execution of its own, and the mutex taken in there was owned by
-    the outer task: the inner one then could not release it. So with the first step of a spawned
-    body, and with what it does when it is unwound."""
+    """A live task ran a recorded execution of its own, and a mutex taken in there was owned by the
+    outer task, so the inner one could not release it. Likewise in the first step of a spawned
+    body, and while it is unwound."""
     mutex, early, late = Mutex("mutex"), Mutex("early"), Mutex("late")
     owners: list[object] = []
 
@@ -303,7 +303,7 @@ def test_what_a_nested_execution_takes_is_its_own(record: bool) -> None:
             yield at("p")
             yield at("p")
         finally:
-            # As far as its point: unwinding must not take what it does not get.
+            # It stands at its point: unwinding must not take the lock that it waits for.
             owners.append(next(late.acquire()))
 
     nested = Execution(RunToCompletion() if record else Cooperative(), record=record)

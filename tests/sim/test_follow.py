@@ -1,4 +1,4 @@
-"""Follow: the schedule that was given, or a clear refusal."""
+"""Follow: the given schedule, or a clear refusal."""
 
 import pytest
 

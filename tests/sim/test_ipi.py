@@ -97,7 +97,7 @@ def test_a_handler_with_points_keeps_the_interrupted_task_off() -> None:
         execution.spawn(points("u v", trace), "U", cpu=2)
         return execution
 
-    # Sent, taken; then everyone but the interrupted b may go on.
+    # Sent, taken; then every task but the interrupted b may go on.
     start("1:adcdc").run()
     assert trace == ["u", "h", "v", "i", "t"]
     with pytest.raises(ScheduleMismatch, match="task b is not enabled; enabled are c 'U', d "):

@@ -61,8 +61,8 @@ class Pong(NamedTuple):
     number: int
 
 
-def test_who_asks_for_types_hears_these_in_its_turn() -> None:
-    """The order is that of subscription, whatever anybody asks for; the number counts all."""
+def test_a_subscriber_to_types_gets_these_in_order_of_subscription() -> None:
+    """The order is that of subscription, whatever the types; the number counts all events."""
     log, heard = Log(), list[tuple[str, int, int]]()
 
     def hear(name: str) -> Callable[[Any], None]:

@@ -87,7 +87,7 @@ class Shared:
                 me.execution.spawn(self.increment(), f"child of {me.name}")
 
     def increment(self) -> Steps[None]:
-        """Lose updates if the schedule says so: the trace must show the same ones."""
+        """Loses updates under some schedules: the trace must show the same ones."""
         before = self.value
         yield at("increment")
         self.value = before + 1

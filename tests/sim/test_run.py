@@ -1,11 +1,11 @@
-"""run(): one body to completion, with the short way for a task that is alone."""
+"""run(): one body to completion, with the short cut for a task that is alone."""
 
 from softsgx.sim import Completion, Execution, Mutex, RunToCompletion, Steps, run
 from tests.sim.builders import at, points
 
 
 class Asked(RunToCompletion):
-    """Not the class itself, so every step asks it."""
+    """A subclass, so that it is asked before every step."""
 
 
 def test_run_returns_the_value() -> None:

@@ -25,7 +25,7 @@ def synchronizes(srcu: Srcu, trace: list[str]) -> Steps[None]:
         ("1:bacba", "B begins, C begins, B ends, grace, C ends"),
         # Both begin before.
         ("1:bcab", "B begins, C begins, B ends, C ends, grace"),
-        # Nobody does.
+        # Neither does.
         ("1:a", "grace, B begins, B ends, C begins, C ends"),
     ],
 )

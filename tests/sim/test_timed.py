@@ -29,7 +29,7 @@ CPUS = 4
 
 
 class Program:
-    """Random tasks over shared locks, flags and processors; `trace` says who stepped when."""
+    """Random tasks over shared locks, flags and processors; `trace` has which task stepped when."""
 
     def __init__(self, seed: int, record: bool) -> None:
         self.rng = Rng(seed)
@@ -186,8 +186,8 @@ def test_a_task_that_exits_ends_alone() -> None:
     assert twice(False) == twice(True) == (100, {"step": 1, "work": 1})
 
 
-def test_who_listens_hears_of_every_step() -> None:
-    """An unrecorded execution told nobody of its steps when a log was on."""
+def test_a_listener_gets_every_step() -> None:
+    """An unrecorded execution once emitted no step when a log was on."""
 
     def heard(record: bool) -> list[str]:
         program = Program(1, record)

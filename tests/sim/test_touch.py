@@ -1,4 +1,4 @@
-"""What a step notes beside its point."""
+"""What a step notes besides its point."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_release_enables(noted: list[tuple[Any, int]]) -> None:
             pass
 
     task = run(body)
-    # A reader's release is nothing to other readers, so it has an object of its own.
+    # A reader's release does not affect other readers, so it has an object of its own.
     readers = ("readers", "rw")
     expected = [(mutex, ENABLE), (readers, WRITE), (rw, ENABLE), (readers, ENABLE)]
     assert noted == [(task, SPAWN), *expected, (task, ENABLE)]
@@ -93,7 +93,7 @@ def test_signals_are_noted(noted: list[tuple[Any, int]]) -> None:
     counter.get()
     counter.put()
     queue.wake_up()
-    # Setting a flag that is set lets nobody go on.
+    # Setting a flag that is set enables no task.
     expected = [(flag, ENABLE), (flag, READ), (flag, WRITE), (completion, WRITE)]
     expected += [(completion, WRITE), (counter, WRITE), (counter, WRITE), (queue, WRITE)]
     assert noted == expected

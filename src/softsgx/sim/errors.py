@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class Unmodelled(Exception):
-    """What is not modelled raises this, naming it; nothing unmodelled ever succeeds silently."""
+    """Raised for what is not modelled, and names it: nothing unmodelled succeeds silently."""
 
 
 class TaskExit(Exception):
-    """A body that raises it has ended in the middle, as a killed thread does; nobody is upset."""
+    """Ends the task that raises it, as a killed thread ends; not an error of the execution."""
 
 
 class SimError(Exception):
@@ -25,7 +25,7 @@ class SimError(Exception):
 
 
 class ScheduleError(SimError, ValueError):
-    """A string that is no schedule. `position` counts characters from 0."""
+    """A string that is not a schedule. `position` counts characters from 0."""
 
     def __init__(self, text: str, position: int, reason: str) -> None:
         shown = text if len(text) <= 60 else text[:57] + "..."

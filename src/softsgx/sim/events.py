@@ -27,9 +27,9 @@ class _Subscription:
 
 
 class Log:
-    """Hands events to whoever listens.
+    """Hands events to its listeners.
 
-    Hot code writes `if log.on: log.emit(Event(...))`, so that nothing is built when nobody listens.
+    Hot code writes `if log.on: log.emit(Event(...))`, so that nothing is built without a listener.
     `seq` is the number of the last event emitted, the first is 1; a listener reads there
     the number of the event that it is given.
     """
@@ -125,7 +125,7 @@ class LockTaken(NamedTuple):
 
 
 class LockReleased(NamedTuple):
-    """A lock was released. Part of the step that is going on, not a point."""
+    """A lock was released. Part of the current step, not a point."""
 
     task: Task
     lock: Blocker

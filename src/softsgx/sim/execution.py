@@ -47,7 +47,9 @@ class Execution:
         log: Log | None = None,
         record: bool = True,
     ) -> None:
-        assert record or type(scheduler) in (Cooperative, VirtualTime), "this one needs a record"
+        assert record or type(scheduler) in (Cooperative, VirtualTime), (
+            "only Cooperative and VirtualTime run unrecorded"
+        )
         self.scheduler = scheduler
         self.record = record
         self.max_steps = max_steps
@@ -56,9 +58,9 @@ class Execution:
         self.steps = 0
         self.current: Task | None = None
         self._spawned = 0
-        # Tasks not ended, by index: a long simulation spawns a handler for every interrupt.
+        # Tasks that have not ended, by index. Ended ones go: every interrupt spawns a handler.
         self._live: list[Task] = []
-        # How many of them are no daemons.
+        # How many of them are not daemons.
         self._foreground = 0
         # Tasks at blocking points plus handlers in progress. 0: all live tasks are enabled.
         self._restricted = 0
@@ -122,7 +124,7 @@ class Execution:
         return task
 
     def run(self) -> None:
-        """Step until every task that is no daemon has ended.
+        """Step until every task that is not a daemon has ended.
 
         May be called again after further spawns; daemons go on where they were. An exception out
         of a task, Deadlock, StepBound and whatever a scheduler raises end the execution: all other
@@ -137,7 +139,7 @@ class Execution:
             if live:
                 self._loop_unrecorded()
             elif self.record or self.log.on:
-                self._loop(self._drive_alone())  # Timed tells nobody of its steps
+                self._loop(self._drive_alone())  # Timed emits no Stepped
             elif timed:
                 Timed(self, timed).run()
         except BaseException as exception:
@@ -155,9 +157,9 @@ class Execution:
     def close(self) -> None:
         """Unwind the tasks that have not ended, the latest first: they release what they hold.
 
-        Without it their `finally` clauses would run when the garbage collector likes. Needed only
-        when daemons are left and something they touch is used again. A body whose cleaning up
-        yields cannot be unwound: RuntimeError, after all others have been.
+        Without it their `finally` clauses would run whenever the garbage collector gets to them.
+        Needed only when daemons are left and something they touch is used again. A body that
+        yields while it cleans up cannot be unwound: RuntimeError, after all others have been.
         """
         trouble: Exception | None = None
         outer, LIVE.execution = LIVE.execution, None
@@ -190,19 +192,19 @@ class Execution:
 
     def enter_interrupt(self, handler: Task) -> None:
         """Keep every other task off the handler's processor until leave_interrupt()."""
-        assert handler.cpu is not None, f"{handler} handles an interrupt on no processor"
+        assert handler.cpu is not None, f"{handler} has no processor to handle an interrupt on"
         assert handler.cpu not in self._handlers, f"cpu {handler.cpu} is in a handler already"
         self._handlers[handler.cpu] = handler
         self._restricted += 1
 
     def leave_interrupt(self, handler: Task) -> None:
         """Let the handler's processor go on with what was interrupted."""
-        assert handler.cpu is not None, f"{handler} handles an interrupt on no processor"
+        assert handler.cpu is not None, f"{handler} has no processor to handle an interrupt on"
         del self._handlers[handler.cpu]
         self._restricted -= 1
 
     def _loop(self, current: Task | None) -> None:
-        # Everything a step needs is local; this loop is the speed of the whole package.
+        # Only locals: the whole package is as fast as this loop.
         choose = self.scheduler.choose
         choices = self.choices
         live = self._live
@@ -239,10 +241,10 @@ class Execution:
                     self._arrive(task, point)
 
     def _loop_unrecorded(self) -> None:
-        """As `_loop` under Cooperative, without a record of choices: the fast way to a value.
+        """As `_loop` under Cooperative, but no choice is recorded.
 
-        The current task is stepped until it blocks, ends or is about to retry; nobody is asked.
-        Listening to the log changes nothing of it: the events are those of the same steps.
+        The current task is stepped, without asking the scheduler, until it blocks, ends or is about
+        to retry. The steps are the same whether or not the log has a listener.
         """
         current: Task | None = None
         log = self.log
@@ -251,7 +253,7 @@ class Execution:
             if not enabled:
                 raise Deadlock(self._blocked(), self.schedule)
             if self.steps >= self.max_steps:
-                # Asked only when the task changes or retries: what spins for ever comes by here.
+                # Tested only when the task changes or retries: one that spins for ever gets here.
                 raise StepBound(self.max_steps, self.schedule, self.current)
             if current not in enabled:
                 current = None
@@ -282,8 +284,8 @@ class Execution:
     def _drive_alone(self) -> Task | None:
         """Step a single task as far as it stays alone and unblocked; the task, unless it has ended.
 
-        Nothing can be chosen there, so RunToCompletion need not be asked, and a body that only
-        wants its value costs little more than a loop of send().
+        There is nothing to choose, so RunToCompletion is not asked, and running one body for its
+        value costs little more than a loop of send().
         """
         live = self._live
         if type(self.scheduler) is not RunToCompletion or self.log.on:

@@ -51,7 +51,7 @@ def ipi(targets: Iterable[P], handler: Callable[[P], Steps[None] | None]) -> Ste
         ordered = tuple(sorted(ordered, key=_cpu))
     live = LIVE.execution
     if live is not None and all(target.interruptible() for target in ordered):
-        # Nobody could get in between: every target takes it at once.
+        # No other task could run in between: every target takes it at once.
         log = live.log
         for target in ordered:
             if log.on:
@@ -90,7 +90,7 @@ def _tell(live: Execution, target: Target, ordered: Sequence[Target]) -> None:
 
 
 class Interrupt:
-    """An interrupt on its way to a processor. Equal to all others to it: their order matters."""
+    """An interrupt on its way; equal to all others to its processor, since their order matters."""
 
     __slots__ = ("target",)
 
@@ -116,7 +116,7 @@ class Interrupt:
         return self.target.interruptible()
 
     def holders(self) -> tuple[Task, ...]:
-        """Not known: the target is interruptible or not by itself."""
+        """None known: it depends on the state of the target alone."""
         return ()
 
 
@@ -127,7 +127,7 @@ class Acknowledgements:
 
     def __init__(self, handlers: tuple[Task, ...]) -> None:
         self.handlers = handlers
-        # So many from the front are known to have ended: what has ended stays so.
+        # How many handlers, from the first, are known to have ended.
         self._ended = 0
 
     def __repr__(self) -> str:

@@ -1,11 +1,11 @@
 """Locks as points: mutex and reader-writer lock.
 
-Taking a lock is one blocking point, after which the task owns it. Releasing is no point: it
-belongs to the step that is going on; who waits is enabled when that step has ended.
+Taking a lock is one blocking point, after which the task owns it. Releasing is not a
+point: it is part of the current step, and waiters are enabled when that step has ended.
 
-No lock is fair. Whoever is enabled may be chosen next, in any order of arrival, so all orders that
-a fair lock permits are among those explored. The one thing lost is a deadlock that needs fairness,
-a second read of one task behind a waiting writer; recursion is refused for that reason.
+No lock is fair. Any waiter may be chosen next, whatever the order of arrival, so all orders that a
+fair lock permits are among those explored. The one thing lost is a deadlock that needs fairness: a
+task that reads a second time behind a waiting writer. Recursion is refused for that reason.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Guard:
     __slots__ = ()
 
     def release(self) -> None:
-        """Give it up. Only who holds it, while it runs, may."""
+        """Release it. Only the holder may, while it runs."""
         raise NotImplementedError
 
     def __enter__(self) -> object:
@@ -76,7 +76,7 @@ class Mutex(Guard):
         return True
 
     def release(self) -> None:
-        """Give it up. Only the owner, while it runs, may."""
+        """Release it. Only the owner may, while it runs."""
         owner = self.owner
         assert owner is not None, f"release of {self.name!r}, which nobody holds"
         assert owner.execution.current is owner, (
@@ -111,7 +111,7 @@ class RwLock:
 
     def __init__(self, name: str, *, recursive: bool = False) -> None:
         self.name = name
-        # A reader may read again, which as in the kernel waits for a writer that waits for it.
+        # A reader may read again; as in the kernel, it then waits for a writer that waits for it.
         self.recursive = recursive
         self.writer: Task | None = None
         self.readers: list[Task] = []
@@ -182,19 +182,19 @@ class RwLock:
         self._take(writer, False)
 
     def release_read(self) -> None:
-        """Be a reader no longer."""
+        """Release the read side."""
         for reader in self.readers:
             if reader.execution.current is reader:
                 self.readers.remove(reader)
                 if TOUCHES.noted is not None:
-                    # Not the lock itself: it is nothing to those who want to read.
+                    # Not the lock itself: other readers are not affected.
                     touch(("readers", self.name), ENABLE)
                 released(reader, self, False)
                 return
         raise AssertionError(f"release of {self.name!r} by a task that is not among its readers")
 
     def release_write(self) -> None:
-        """Be the writer no longer."""
+        """Release the write side."""
         writer = self.writer
         assert writer is not None, f"release of {self.name!r}, which has no writer"
         assert _runs(writer), f"release of {self.name!r} by another than its writer {writer}"
@@ -233,7 +233,7 @@ class RwLock:
 
 
 class Again:
-    """What a reader that reads a second time waits for: that no writer waits."""
+    """What a second acquire_read() of a task waits for: that no writer waits."""
 
     def __init__(self, lock: RwLock) -> None:
         self.lock = lock
@@ -244,7 +244,7 @@ class Again:
         return not self.holders_of(task)
 
     def holders(self) -> tuple[Task, ...]:
-        """The writers are found when a task asks; they wait for it in turn."""
+        """None: which writers wait depends on the task, see `holders_of`."""
         return ()
 
     def holders_of(self, task: Task) -> list[Task]:
@@ -280,7 +280,7 @@ def taken(task: Task, lock: Blocker, write: bool) -> None:
 
 
 def released(task: Task, lock: Blocker, write: bool) -> None:
-    """Note that the task holds the lock no longer."""
+    """Note that the task no longer holds the lock."""
     task.held.remove(lock)
     log = task.execution.log
     if log.on:

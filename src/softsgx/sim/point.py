@@ -6,7 +6,7 @@ built once where possible, because a fresh dataclass would cost more than the st
 
 A point says what its step touches: two steps of different tasks are in conflict if their objects
 are equal and at least one of them writes. A step may also release a lock or wake a sleeper;
-that is not declared beforehand, it is noted while it happens (`sim.touch`).
+that is not declared beforehand but noted while it happens (`sim.touch`).
 """
 
 from __future__ import annotations

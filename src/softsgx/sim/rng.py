@@ -33,8 +33,8 @@ class Rng:
     def stream(self, name: str) -> Rng:
         """The substream of this name, from its start.
 
-        Depends on the seed and the names on the way only, not on what was drawn before: a new user
-        of randomness does not disturb the others.
+        Depends only on the seed and the names that lead to it, not on what was drawn before: a new
+        user of randomness does not change the numbers of the others.
         """
         stream = Rng.__new__(Rng)
         stream.seed = self.seed
@@ -60,7 +60,7 @@ class Rng:
         return items[self.below(len(items))]
 
     def shuffle(self, items: MutableSequence[Any]) -> None:
-        """Put the items into any order, in place."""
+        """Shuffle the items in place, all orders equally likely."""
         for last in range(len(items) - 1, 0, -1):
             other = self.below(last + 1)
             items[last], items[other] = items[other], items[last]

@@ -1,4 +1,4 @@
-"""One body driven to its end, for whoever wants only its value."""
+"""One body driven to its end, when only its value matters."""
 
 from __future__ import annotations
 

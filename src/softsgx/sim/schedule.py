@@ -29,7 +29,7 @@ Choice: TypeAlias = int
 
 VERSION: Final = "1"
 
-# A few characters stand for any number of choices; a typing error must not eat the memory.
+# A few characters stand for any number of choices; a typo must not exhaust memory.
 MAX_CHOICES: Final = 10_000_000
 
 _ITEM: Final = re.compile(
@@ -54,7 +54,7 @@ def encode(choices: Iterable[Choice]) -> str:
 
 
 def decode(text: str) -> list[Choice]:
-    """The choices of this string; ScheduleError if it is none."""
+    """The choices of this string; ScheduleError if it is not a schedule."""
     version, colon, _ = text.partition(":")
     if not colon:
         raise ScheduleError(text, 0, f"no version; a schedule starts with '{VERSION}:'")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 class Scheduler(Protocol):
     """Three decisions. All else about an execution follows from them.
 
-    Whoever wants several executions asks begin() before each one; Execution itself never does.
+    A caller that runs several executions calls begin() before each; Execution never does.
     """
 
     def begin(self) -> bool:

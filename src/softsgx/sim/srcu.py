@@ -24,7 +24,7 @@ class Srcu:
         return f"Srcu({self.name!r})"
 
     def read_lock(self) -> Steps[Reader]:
-        """Begin to read: `with (yield from srcu.read_lock()):`, or keep it for read_unlock().
+        """Enter a read-side section: `with (yield from srcu.read_lock()):`, or read_unlock().
 
         A point, because it matters whether a synchronize() begins before it. May be nested.
         """
@@ -38,7 +38,7 @@ class Srcu:
         return reader
 
     def read_unlock(self, reader: Reader) -> None:
-        """End to read."""
+        """Leave the read-side section."""
         assert reader in self._readers, f"second read_unlock of {self.name!r} by {reader.task}"
         self._readers.remove(reader)
         touch(("grace period", self.name))
@@ -56,7 +56,7 @@ class Srcu:
 
     @property
     def idle(self) -> bool:
-        """Whether nobody reads."""
+        """Whether there is no reader."""
         return not self._readers
 
     def reads(self, reader: Reader) -> bool:
@@ -65,7 +65,7 @@ class Srcu:
 
 
 class Reader(Guard):
-    """One reading of one task."""
+    """One read-side section of one task."""
 
     __slots__ = ("srcu", "task")
 
@@ -90,7 +90,7 @@ class Reader(Guard):
         return (self.task,)
 
     def release(self) -> None:
-        """End to read."""
+        """Leave the read-side section."""
         self.srcu.read_unlock(self)
 
 

@@ -84,5 +84,5 @@ class Task:
         return self.done
 
     def holders(self) -> Sequence[Task]:
-        """Whom a task that joins this one waits for."""
+        """The task itself, until it has ended."""
         return () if self.done else (self,)

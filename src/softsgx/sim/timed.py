@@ -1,9 +1,8 @@
 """The loop of an unrecorded execution under VirtualTime: the same order, found by a heap.
 
 `VirtualTime.choose` asks every task before every step. Here a task is looked at when something
-changes for it: its finish waits in a heap, and tasks that stand at equal blocking points form a
-group whose `ready` is asked once a step. A comparison of the two on random programs is among the
-tests of VirtualTime.
+changes for it: its finish time is in a heap, and tasks at equal blocking points form a group whose
+`ready` is called once a step. The tests of VirtualTime compare the two on random programs.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ class _Group:
 
 
 class Timed:
-    """One run() of an execution; made anew for each, from where the tasks stand.
+    """One run() of an execution, built from where its tasks stand.
 
-    A part of Execution in a file of its own: it uses that one's private state.
+    Part of Execution, in a file of its own: it uses the private state.
     """
 
     def __init__(self, execution: Execution, time: VirtualTime) -> None:
@@ -85,7 +84,7 @@ class Timed:
                 else:
                     self._arrived(task)
             if execution._spawned != self._seen:
-                self._welcome()
+                self._add_spawned()
             if self._groups:
                 self._poll()
             if in_progress or handlers:
@@ -131,7 +130,7 @@ class Timed:
         return task
 
     def _shift(self, others: list[Task], start: int, finish: int) -> None:
-        """What was begun on the same processor keeps the work done, and loses this time."""
+        """Points begun on the same processor are delayed by this time, and keep the work done."""
         started = self._started
         for other in others:
             started[other] += finish - max(started[other], start)
@@ -172,9 +171,9 @@ class Timed:
             if not group.tasks:
                 del self._groups[group.point]
         if task.interrupt:
-            self._uninterrupt(task)
+            self._interrupt_ended(task)
 
-    def _uninterrupt(self, task: Task) -> None:
+    def _interrupt_ended(self, task: Task) -> None:
         cpu = task.cpu
         assert cpu is not None
         left = self._interrupts[cpu] - 1
@@ -186,7 +185,7 @@ class Timed:
             if held in self._entry:
                 self._push(held)
 
-    def _welcome(self) -> None:
+    def _add_spawned(self) -> None:
         """Tasks were spawned by the last step."""
         for new in self.execution.tasks[-(self.execution._spawned - self._seen) :]:
             if new.index >= self._seen:
@@ -207,7 +206,7 @@ class Timed:
         self._group_of[task] = group
 
     def _poll(self) -> None:
-        """Ask every group; begin the tasks of those that became ready, forget the others'."""
+        """Test every group: begin the tasks of those that became ready, forget the others'."""
         for group in self._groups.values():
             first = group.tasks[0]
             assert first.gate is not None
@@ -243,7 +242,7 @@ class Timed:
         self._push(task)
 
     def _forget(self, task: Task) -> None:
-        """A task that lost the race for what it waits for starts anew when that is free again."""
+        """A task that lost the race for what it waits for starts over when that is free again."""
         if task not in self._entry:
             for waiting in self._deferred.values():
                 if task in waiting:
@@ -253,7 +252,7 @@ class Timed:
         if task.cpu is not None:
             self._on_cpu[task.cpu].remove(task)
             if task.interrupt:
-                self._uninterrupt(task)
+                self._interrupt_ended(task)
 
     def _push(self, task: Task) -> None:
         number = self._entries = self._entries + 1
@@ -269,7 +268,7 @@ class Timed:
         return price(task) if callable(price) else self.time.price(task)
 
     def _release(self) -> None:
-        """A handler of several points began, or ended: who may go on now?"""
+        """A handler with several points began or ended: queue the tasks that may go on now."""
         handlers = self.execution._handlers
         for cpu in [*self._deferred]:
             for task in self._deferred.pop(cpu):

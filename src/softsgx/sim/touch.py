@@ -1,12 +1,12 @@
-"""What a step touches beyond the object of its point, for whoever asks: `explore` does.
+"""What a step touches beyond the object of its point; `explore` collects it.
 
 A point announces one object. What else its step changes, a lock that it releases, a flag that it
 sets, a task that it spawns, shows only while it runs; it is noted here. Bodies may note more by
 `touch`: two steps are in conflict if one object is touched by both and the modes say so.
 
     READ and READ, ENABLE and ENABLE commute; all other pairs are in conflict.
-    ENABLE is for a step before which nobody who waits at the object could go on, and which may let
-    some go on: a release. It is before their steps, but is no race with them.
+    ENABLE is for a release: before the step no waiter at the object could go on, after it some may.
+    It is ordered before their steps, but is not a race with them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SPAWN: Final = 3
 
 
 class Touches:
-    """`noted` lists (object, mode) of the step that runs; None while nobody asks.
+    """`noted` lists (object, mode) of the step that runs; None if it is not collected.
 
     `taken` is told of every lock that a task takes, before it counts among those held.
     """

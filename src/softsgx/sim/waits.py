@@ -1,7 +1,7 @@
 """Things to wait for: flag, completion, counter, wait queue.
 
-Waiting is one blocking point; signalling is none, it belongs to the step that is going on. A signal
-that comes before the wait is remembered by all of them except WaitQueue, whose task is to forget.
+Waiting is one blocking point; signalling is not a point but part of the current step. A signal that
+comes before the wait is remembered by all of them except WaitQueue, as in the kernel.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class WaitFlag:
         return f"WaitFlag({self.name!r})"
 
     def set(self) -> None:
-        """Enable all that wait."""
+        """Enable all waiters."""
         touch(self, READ if self.is_set else ENABLE)
         self.is_set = True
 
     def clear(self) -> None:
-        """Whoever waits has to wait for the next set()."""
+        """From now on waiters wait for the next set()."""
         self.is_set = False
         touch(self)
 
@@ -103,12 +103,12 @@ class Counter:
         return f"Counter({self.name!r})"
 
     def get(self) -> None:
-        """One user more."""
+        """Add a user."""
         self.value += 1
         touch(self)
 
     def put(self) -> bool:
-        """One user less; whether that was the last."""
+        """Drop a user; return whether it was the last."""
         assert self.value > 0, f"put of {self.name!r}, which is at {self.value}"
         self.value -= 1
         touch(self)
@@ -128,15 +128,15 @@ class Counter:
         return self.value == 0
 
     def holders(self) -> Sequence[Task]:
-        """Not known: a count has no names."""
+        """None known: a count has no names."""
         return ()
 
 
 class WaitQueue:
-    """The kernel's wait queue: sleepers look at their condition again only when woken.
+    """The kernel's wait queue: sleepers test their condition again only when woken.
 
     A condition that becomes true without wake_up() leaves them asleep, as on the real machine;
-    looking at it all the time would hide that fault.
+    testing it before every step would hide that bug.
     """
 
     __slots__ = ("name", "_sleepers")
@@ -151,7 +151,7 @@ class WaitQueue:
     def wait_event(self, condition: Callable[[], bool]) -> Steps[None]:
         """Sleep until the condition holds. No point if it holds already.
 
-        Looking and falling asleep are one step: the kernel queues itself before it looks, so a
+        Testing and falling asleep are one step: the kernel queues the task before it tests, so a
         wake_up() in between is not lost.
         """
         touch(self)
@@ -167,7 +167,7 @@ class WaitQueue:
             touch(self)
 
     def wake_up(self) -> None:
-        """Let every sleeper look at its condition again."""
+        """Let every sleeper test its condition again."""
         touch(self)
         for sleeper in self._sleepers:
             sleeper.woken = True
@@ -175,7 +175,7 @@ class WaitQueue:
 
     @property
     def idle(self) -> bool:
-        """Whether nobody sleeps here."""
+        """Whether there is no sleeper."""
         return not self._sleepers
 
 

@@ -1,4 +1,4 @@
-"""The scheduler without preemption that does not starve anyone who is waited for by retrying."""
+"""A scheduler without preemption, but a task that retries gives way to the one it waits for."""
 
 from __future__ import annotations
 

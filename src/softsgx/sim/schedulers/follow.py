@@ -33,7 +33,7 @@ class Follow(OneExecution):
         return self.choices[self._next :]
 
     def expect_end(self) -> None:
-        """Of an execution that has ended: every choice was made. ScheduleMismatch if not."""
+        """For an execution that has ended: ScheduleMismatch unless every choice was made."""
         if self.rest:
             raise ScheduleMismatch(self._next, "the execution has ended before it")
 
