@@ -19,7 +19,7 @@ from softsgx.system import Machine
 from softsgx.system.loaded_enclave import ioctl
 from softsgx.system.loader import default_image, reserve
 
-BAD = 8  # no mapping is there
+BAD = 8  # nothing is mapped there
 
 
 class Building:
@@ -96,7 +96,7 @@ class Building:
             assert self.ioctl(uapi.SGX_IOC_ENCLAVE_ADD_PAGES, add)[0] == 0
 
     def sigstruct(self) -> SIGSTRUCT:
-        """The right one for the image."""
+        """The SIGSTRUCT that matches the image."""
         return sign(self.image, development_key())
 
     def init(self, sig: SIGSTRUCT | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Whatever these tests provoke is explained: a judge listens to every machine that they make."""
+"""Every refusal in these tests must be explained: a judge listens to every machine they make."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.explained.unexplained import excused
 
 @pytest.fixture(autouse=True)
 def explained(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every refusal that a program of this test saw had its explanation."""
+    """Every refusal that a program of this test saw has an explanation."""
     judges: list[Judge] = []
     made = Machine.__init__
 

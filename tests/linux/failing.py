@@ -1,4 +1,4 @@
-"""Places that fail when a test says so: leaves of the driver, and the kernel's own sites."""
+"""Making things fail: leaves in the driver, and the named sites of the kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scheduler that is told in words: this task until it stands there, then that one."""
+"""A scheduler by stages: one task until it stands at a given point, then the next."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Until = Callable[[Point], bool]
 class Held:
     """Runs the named task of each stage until its next point is the one asked for, or it ends.
 
-    Meanwhile all others stand still, but interrupt handlers and who has to be interrupted. A stage
-    whose task needs a lock that is held is over. After the last stage it is Cooperative.
+    Meanwhile all other tasks stand still, except interrupt handlers and tasks in the way of an
+    interrupt. A stage ends when its task waits for a lock. After the last stage it is Cooperative.
     """
 
     def __init__(self, *stages: tuple[str, Until]) -> None:
@@ -47,7 +47,7 @@ class Held:
 
 
 def to_the_end(_point: Point) -> bool:
-    """Never: the stage lasts until the task has ended or is blocked."""
+    """No point: the stage lasts until the task has ended or is blocked."""
     return False
 
 
@@ -68,7 +68,7 @@ def at_retry(point: Point) -> bool:
 
 
 def at_lock(name: str, nth: int = 1) -> Until:
-    """The nth time the task is about to take a lock whose name begins so."""
+    """The nth time the task is about to take a lock whose name has this prefix."""
     left = [nth]
 
     def until(point: Point) -> bool:

@@ -207,7 +207,7 @@ class SelfTest:
 
     @property
     def hole(self) -> int:
-        """Address of the first page behind the segments."""
+        """Address of the first page after the segments."""
         return self.base + self.end
 
     def _probe_mapping(self, prot: int) -> None:
@@ -267,7 +267,7 @@ class SelfTest:
         assert self.ioctl(cmd, argument())[0] == -EINVAL
 
     def modify_types(self, offset: int, length: int, page_type: int) -> None:
-        """MODIFY_TYPES, which does everything it is asked to."""
+        """MODIFY_TYPES; asserts that the whole range was changed."""
         modt = uapi.SgxEnclaveModifyTypes(offset=offset, length=length, page_type=page_type)
         ret, modt = self.ioctl(uapi.SGX_IOC_ENCLAVE_MODIFY_TYPES, modt)
         assert (ret, modt.result, modt.count) == (0, 0, length)
@@ -360,7 +360,7 @@ class SelfTest:
     # The end
 
     def tear_down(self) -> None:
-        """munmap of the whole range, close: every EPC page is free, and the kernel was content."""
+        """munmap of the whole range, close: all EPC is free, and the kernel gave no warning."""
         assert self.do(self.host.munmap(self.base, self.enclave_size)) == 0
         assert self.do(self.host.close(self.fd)) == 0
         kernel = self.machine.kernel

@@ -1,4 +1,4 @@
-"""SGX_IOC_ENCLAVE_ADD_PAGES: validators, what stops it and where, what `count` says."""
+"""SGX_IOC_ENCLAVE_ADD_PAGES: validators, where it stops, what `count` is."""
 
 import pytest
 
@@ -44,7 +44,7 @@ def test_state() -> None:
         (0, 0x9000),
         (0x7000, 2 * PAGE_SIZE),
         (LAST - PAGE_SIZE, PAGE_SIZE),
-        (LAST - PAGE_SIZE, 2 * PAGE_SIZE),  # wraps and looks small
+        (LAST - PAGE_SIZE, 2 * PAGE_SIZE),  # wraps around, and passes
         (PAGE_SIZE, LAST - PAGE_SIZE),
     ],
 )
@@ -174,7 +174,7 @@ def test_refusal_of_eadd_is_eio_and_the_page_is_unwound() -> None:
     assert b.add(0, 2, secinfo=TCS, src=source) == (-EIO, PAGE_SIZE)
     assert (b.epc_used(), b.encl.page_cnt, b.encl.secs_child_cnt) == (3, 2, 1)
     assert list(b.encl.page_array) == [b.base // PAGE_SIZE]
-    # The enclave goes on living.
+    # The enclave is still usable.
     assert b.add(PAGE_SIZE) == (0, PAGE_SIZE)
     assert b.close() == 0
     assert b.machine.kernel.warnings == []

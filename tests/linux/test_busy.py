@@ -1,4 +1,4 @@
-"""One ioctl per enclave at a time, and what the reclaimer's hands on a page mean to each ioctl.
+"""One ioctl per enclave at a time, and what each ioctl does with a page that is being reclaimed.
 
 Linux 6.12, sgx/ioctl.c (sgx_ioctl); -EBUSY and -EAGAIN are different retries.
 """
@@ -35,7 +35,7 @@ REQUESTS = [
 
 @pytest.mark.parametrize("cmd", REQUESTS)
 def test_second_ioctl_is_ebusy(cmd: int) -> None:
-    """Whatever it asks for, unknown requests included; no argument is looked at."""
+    """For every request, unknown ones included, before its argument is read."""
     w = world(pages=2)
     ended = scheduled(
         w,
@@ -130,12 +130,12 @@ IOCTLS: list[tuple[Callable[..., Steps[Any]], int, int]] = [
     ("ioctl", "held", "marked"), IOCTLS, ids=lambda v: getattr(v, "__name__", "")
 )
 @pytest.mark.parametrize("stage", ["held", "marked"])
-def test_page_in_the_hands_of_the_reclaimer(
+def test_page_that_is_being_reclaimed(
     ioctl: Callable[..., Steps[Any]], held: int, marked: int, stage: str
 ) -> None:
     """The second of two pages; `count` names it. The rights of a page that stays REG stay, too.
 
-    It may be executed: a TCS may not, so a conversion that was begun would show in its cap.
+    Its cap has X, which a TCS may not have: a conversion that was begun would show there.
     """
     w = world(pages=2, rights=RWX)
     page = w.enclave.data[1]
@@ -163,7 +163,7 @@ def test_page_in_the_hands_of_the_reclaimer(
 
 
 @pytest.mark.parametrize("ioctl", [restrict, trim, to_tcs, remove])
-def test_page_that_is_out_is_swapped_in_by_the_ioctl(ioctl: Callable[..., Steps[Any]]) -> None:
+def test_page_that_was_evicted_is_swapped_in_by_the_ioctl(ioctl: Callable[..., Steps[Any]]) -> None:
     """The next try after -EAGAIN or -EBUSY."""
     w = world(pages=2)
     page = w.enclave.data[1]

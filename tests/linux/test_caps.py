@@ -14,7 +14,7 @@ from tests.linux.world import World, unmapped, world
 
 
 def cap(w: World, address: int) -> int:
-    """The cap, as user space finds it out: exactly the subsets of it can be had."""
+    """The cap, as user space sees it: mprotect grants its subsets and nothing else."""
     everything = range(VM_RWX + 1)
     mapped = [prot for prot in everything if w.map(address, prot) == address]
     assert w.map(address, 0) == address

@@ -1,6 +1,6 @@
-"""A processor with CET under the driver, which has none: who refuses what. Linux 6.12, sgx/ioctl.c.
+"""A processor with CET under a driver without: which of them refuses what. Linux 6.12, sgx/ioctl.c.
 
-CREATE leaves the SECS to ECREATE, INIT allows DEBUG, MODE64BIT, KSS and, by PROVISION,
+CREATE leaves the check of the SECS to ECREATE, INIT allows DEBUG, MODE64BIT, KSS and, by PROVISION,
 PROVISIONKEY; of pages only REG and TCS are added, and changed to TCS and TRIM.
 """
 

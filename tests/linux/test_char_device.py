@@ -1,6 +1,6 @@
 """open(2) of a node by flags, as fs/open.c and fs/namei.c of Linux 6.12 have it.
 
-What calls on its descriptors answer is tests/programs/device_calls.c: that table was also asked of
+Calls on its descriptors are in tests/programs/device_calls.c: that table was also compared with
 character devices of a real kernel.
 """
 

@@ -26,7 +26,7 @@ from tests.linux.held import Until, at, at_lock, at_retry, to_the_end
 from tests.linux.test_races import alone, scheduled, second
 from tests.linux.world import World, world
 
-THIRD = 2  # the page with the conflict, of four
+THIRD = 2  # of four pages, the one with the conflict
 CONFLICT = int(SGX_EPC_PAGE_CONFLICT)
 
 
@@ -67,7 +67,7 @@ class Scene:
         assert self.w.call(lambda t: t.accept_new(address)) == 0
 
     def _pending_third(self) -> None:
-        """Four pages behind the image; all but the third are accepted."""
+        """Four pages after the image; all but the third are accepted."""
         self.first = self.w.enclave.heap
         assert self.w.protect(self.first, R | W, 4 * PAGE_SIZE) == 0  # a TCS could not be mapped X
         for number in range(4):
@@ -157,7 +157,7 @@ def test_modify_types(leaf: str, page_type: int) -> None:
 def test_new_tcs_without_k3_meets_no_leaf(leaf: str) -> None:
     """A leaf in flight has ended, by a fault perhaps, when its PTE is zapped; no other can begin.
 
-    So 7 is out of the question. What is left is 20: EACCEPTCOPY found no PTE and did not accept.
+    So 7 is impossible. 20 remains: EACCEPTCOPY found no PTE and did not accept.
     """
     s = Scene(leaf, races={"modify_vs_fault": False})
 
@@ -206,7 +206,7 @@ def test_other_pages_do_not_matter() -> None:
 @pytest.mark.parametrize("leaf", ["EMODPR", "EMODT"])
 @pytest.mark.parametrize("inside", LEAVES)
 def test_the_leaf_of_the_enclave_meets_that_of_the_kernel(leaf: str, inside: str) -> None:
-    """The other way round it is the enclave that is refused: #GP(0), and it may try again."""
+    """The other way round the enclave is refused: #GP(0), and it may try again."""
     s = Scene(inside)
     w = s.w
     refused: list[tuple[int, int]] = []
@@ -253,9 +253,9 @@ def test_remove_while_the_page_is_being_accepted() -> None:
 
 @pytest.mark.parametrize("raced", [True, False])
 def test_k2_and_a_leaf_in_flight_leak_the_page(raced: bool) -> None:
-    """A fault maps the page again behind the zapping, and EACCEPT holds it: EREMOVE gets #GP.
+    """A fault maps the page again after the zap, and EACCEPT holds it: EREMOVE gets #GP.
 
-    The kernel warns, counts the page as removed and loses its EPC. With K2 fixed none can get in.
+    The kernel warns, counts the page as removed and loses its EPC. Not with K2 fixed.
     """
     s = trimmed({"remove_vs_fault": raced})
     w, free = s.w, s.w.kernel.nr_free

@@ -58,7 +58,7 @@ def test_all_4096_bytes_of_the_secs_are_read_from_any_address() -> None:
 
 
 def test_the_file_holds_all_pages_the_secs_and_their_pcmd() -> None:
-    """128 bytes for each page of 4096, as the explanation of a size that no file can have says."""
+    """128 bytes for each page of 4096, as the explanation of a size too large for a file says."""
     b = Building()
     with b.machine.processor.log.record() as events:
         assert b.create(SIZE_=1 << 63) == -EINVAL

@@ -235,8 +235,8 @@ def test_mem_moves_what_lies_in_whole_pages_before_the_error() -> None:
     assert len(whole) == PAGE_SIZE
 
 
-def test_length_is_not_bound_by_the_area() -> None:
-    """The hook is given all of the length: it reaches a page behind the area that is unmapped."""
+def test_length_is_not_limited_by_the_area() -> None:
+    """The hook gets the whole length: it reaches an unmapped page after the area."""
     d = Debugged()
     second = d.w.enclave.data[1]
     d.w.call(lambda t: t.store(second, b"unmapped"))
@@ -315,7 +315,7 @@ def test_process_vm_readv_does_not_reach_enclave_memory() -> None:
     d.w.do(d.w.host.store(at + PAGE_SIZE - 4, b"abcd"))
     d.w.do(d.w.host.store(at + PAGE_SIZE, b"efgh"))
     assert d.w.do(readv(d.tracee, at + PAGE_SIZE - 4, 8)) == b"abcdefgh"
-    assert d.w.map(at + PAGE_SIZE, R) < 0  # outside of the enclave: a hole now
+    assert d.w.map(at + PAGE_SIZE, R) < 0  # outside the enclave: a hole now
     assert d.w.do(readv(d.tracee, at + PAGE_SIZE - 4, 8)) == b"abcd"
     assert d.w.protect(at, 0) == 0
     assert d.w.do(readv(d.tracee, at, 8)) == -EFAULT

@@ -1,4 +1,4 @@
-"""What the log says of the kernel: calls with their arguments, page faults, who runs where."""
+"""The events of the kernel: calls with their arguments, page faults, which thread runs where."""
 
 from typing import Any
 
@@ -93,7 +93,7 @@ def test_a_thread_is_told_with_its_processor() -> None:
 
 
 def test_listening_changes_nothing_of_the_live_clock(w: World) -> None:
-    """A listener used to turn it off: other points, other costs, a record without bound."""
+    """A listener once turned it off: other points, other costs, a record without limit."""
 
     def restrict(w: World) -> int:
         assert w.do(w.enclave.restrict(w.host, w.enclave.data[0], PAGE_SIZE, R))[0] == 0

@@ -47,12 +47,12 @@ def signal_at(name: str, number: int) -> Fail:
 
 
 def leaf(number: int, *ends: int, use: int = 1) -> Fail:
-    """The leaf ends so."""
+    """The leaf ends with this result."""
     return lambda b, patch: failing(patch, number, {use + n: end for n, end in enumerate(ends)})
 
 
 def over(b: Building, patch: Patch) -> None:
-    """Nothing fails any more."""
+    """From now on nothing fails."""
     patch.undo()
     b.machine.kernel.inject = None
     b.host.thread.pending_signals = 0
@@ -123,7 +123,7 @@ def test_add_pages(fail: Fail, errno: int, warnings: int, monkeypatch: Patch) ->
     assert (b.encl.secs_child_cnt, len(b.encl.page_array)) == (511, 511)
     assert len(b.machine.kernel.warnings) == warnings
     over(b, monkeypatch)
-    # Whoever restarts the whole call, as the kernel does after a signal, finds its own pages.
+    # A restart of the whole call, as after a signal, meets the pages that it has added.
     assert b.add(first, 4) == (-EBUSY, 0)
     assert b.add(first + 2 * PAGE_SIZE, 2) == (0, 2 * PAGE_SIZE)
     assert len(b.encl.va_pages) == 2

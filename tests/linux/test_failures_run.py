@@ -1,7 +1,7 @@
 """Each place where a running enclave can meet a failure of the kernel: faults, ioctls, reclaim.
 
-What the caller learns, what state is left, whether it works the next time, and what is lost where
-the kernel itself loses it. Linux 6.12, sgx/encl.c, sgx/ioctl.c, sgx/main.c.
+The errno, the state that is left, whether the next attempt works, and what is lost where the kernel
+itself loses it. Linux 6.12, sgx/encl.c, sgx/ioctl.c, sgx/main.c.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def test_reload_without_backing_memory_works_later(
     w = world(pages=2)
     victim = w.enclave.data[0]
     if whole:
-        evict_all(w)  # it is the backing of the SECS that cannot be had
+        evict_all(w)  # it is the backing of the SECS that cannot be allocated
     else:
         evict(w, victim)
     free = w.kernel.nr_free
@@ -208,7 +208,7 @@ def test_exhausted_epc_at_reload_is_tried_again_or_is_an_error() -> None:
 
 
 def test_failed_eremove_leaks_the_page_and_the_secs(monkeypatch: Patch) -> None:
-    """REMOVE_PAGES does not look: it counts the page; its address is a hole again."""
+    """REMOVE_PAGES ignores it: it counts the page; its address is a hole again."""
     w = world(pages=2)
 
     def accept(t: EnclaveThread) -> Steps[None]:
@@ -293,8 +293,8 @@ def test_eviction(
 ) -> None:
     """A lost page: SIGBUS if it had been evicted before, else the kernel's own NULL pointer.
 
-    The EPC page goes to the free list with a valid EPCM entry, without EREMOVE. Who gets it next
-    fails, and its EREMOVE makes the page good again.
+    The EPC page goes to the free list with a valid EPCM entry, without EREMOVE. The next
+    user of the page fails, and its EREMOVE makes the page good again.
     """
     w = world(pages=2)
     victim, other = w.enclave.data
@@ -319,7 +319,7 @@ def test_eviction(
     else:
         with pytest.raises(KernelBug, match="NULL dereference of encl_page->va_page"):
             touch(w, victim)
-    # Everybody else lives on; the page that was leaked into the free list comes up last.
+    # The rest is intact; the page that was leaked into the free list comes up last.
     assert touch(w, other) == GOOD
 
 
@@ -408,7 +408,7 @@ def test_split(call: str, number: int) -> None:
 )
 @pytest.mark.parametrize("act", ["mmap", "fork"])
 def test_registration(act: str, how: str, errno: int, leaks: bool) -> None:
-    """Where the reference to the enclave was taken already it is never returned, retry or not."""
+    """Where the reference to the enclave was already taken it is never dropped, retry or not."""
     w = unmapped() if act == "mmap" else world()
     encl, data = w.encl, w.enclave.data[0]
 

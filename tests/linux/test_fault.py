@@ -1,4 +1,4 @@
-"""Page faults in front of the driver: which signal, which code. Linux 6.12, arch/x86/mm/fault.c.
+"""Page faults before the driver: which signal, which code. Linux 6.12, arch/x86/mm/fault.c.
 
 `answer` asks the handler directly, so that every error code can be tried, also those that only
 other software could cause; the tests at the end let the processor make them.

@@ -196,12 +196,12 @@ def test_unregistered_child_may_map_again() -> None:
 
 
 def test_zapping_waits_for_a_child_that_is_being_made() -> None:
-    """fork holds the lock of the new address space, too, until all entries are copied.
+    """fork also holds the lock of the new address space until all entries are copied.
 
     The child is registered with the enclave by its first area and stands at the head of the list of
-    address spaces, while fork goes on to an area of another enclave. Without that lock, who removes
-    the entries of a page looks into the child too early, finds no area there, and the entry that is
-    copied later stays for ever.
+    address spaces, while fork goes on to an area of another enclave. Without that lock, a zap of a
+    page looks into the child too early, finds no area there, and the entry that is copied later
+    stays for ever.
     """
     w = world(pages=1)
     first, hole = w.enclave.data[0], w.enclave.heap

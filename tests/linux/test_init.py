@@ -1,4 +1,4 @@
-"""SGX_IOC_ENCLAVE_INIT: its checks in order, and what becomes of an answer of EINIT."""
+"""SGX_IOC_ENCLAVE_INIT: its checks in order, and what it returns for each result of EINIT."""
 
 from hashlib import sha256
 
@@ -61,7 +61,7 @@ def test_vendor(vendor: int, errno: int) -> None:
 @pytest.mark.parametrize("attribute", [ATTR_PROVISIONKEY, ATTR_EINITTOKENKEY])
 def test_attributes_outside_the_mask(attribute: int) -> None:
     b = filled(attributes=ATTR_MODE64BIT | attribute)
-    # The mask is looked at before SIGSTRUCT, but behind the vendor.
+    # The mask is tested before SIGSTRUCT, but after the vendor.
     assert init_with(b, ATTRIBUTES=1 << 3, ATTRIBUTEMASK=MASK64) == -EACCES
     assert init_with(b, VENDOR=1) == -EINVAL
 
@@ -80,7 +80,7 @@ def test_reserved_bits_of_sigstruct_count_under_their_mask(name: str, bit: int) 
     mask = {"ATTRIBUTES": "ATTRIBUTEMASK", "MISCSELECT": "MISCMASK", "XFRM": "XFRMMASK"}[name]
     b = filled()
     assert init_with(b, **{name: 1 << bit, mask: 1 << bit}) == -EINVAL
-    # Not under the mask it is for EINIT to judge.
+    # Outside the mask EINIT tests it.
     assert init_with(b, **{name: 1 << bit, mask: 0}) == -EPERM
 
 
@@ -146,7 +146,7 @@ def test_aexnotify_of_sigstruct_is_reserved_in_6_1() -> None:
 
 
 def test_hash_of_the_signer_is_in_the_msrs() -> None:
-    """SHA-256 of MODULUS as it is stored, little endian, in MSRs 8CH to 8FH: so all may launch."""
+    """SHA-256 of MODULUS as stored, little endian, in MSRs 8CH to 8FH: any signer may launch."""
     b = filled()
     sig = b.sigstruct()
     lp = b.machine.processor.lps[0]
@@ -182,7 +182,7 @@ def test_einittokenkey_is_out_of_reach_even_with_provision() -> None:
 
 @pytest.mark.parametrize("bit", [2, 9])
 def test_xfrm_without_osxsave_is_legacy_only(bit: int) -> None:
-    """CR4.OSXSAVE decides what of XFRM is reserved in a SIGSTRUCT."""
+    """CR4.OSXSAVE decides which bits of XFRM are reserved in a SIGSTRUCT."""
     b = filled()
     fields = {"XFRM": 1 << bit, "XFRMMASK": 1 << bit}
     known = bool(b.machine.processor.part.xfrm >> bit & 1)

@@ -1,4 +1,4 @@
-"""EMODPR, EMODT and ETRACK failing at the third page: what the caller learns, and nothing leaks."""
+"""EMODPR, EMODT and ETRACK fail at the third page: what the caller gets, and that nothing leaks."""
 
 from typing import Any
 

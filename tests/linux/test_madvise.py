@@ -1,7 +1,7 @@
 """madvise, mlock and its kin, msync, pkey_mprotect over SGX areas.
 
 Linux 6.12, mm/madvise.c, mm/mlock.c, mm/msync.c, mm/mprotect.c; the flags of an SGX area are those
-of sgx/driver.c, sgx_mmap. What anonymous memory says is in test_procfs.py.
+of sgx/driver.c, sgx_mmap. Anonymous memory is in test_procfs.py.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from softsgx.spec.bits import PAGE_SIZE
 from tests.linux.world import world
 
 # Advice -> errno, and whether the page becomes an area of its own. Numbers are those of
-# asm-generic/mman-common.h, written down anew.
+# asm-generic/mman-common.h, written out here.
 ADVICE = {
     0: (0, False),  # MADV_NORMAL
     1: (0, True),  # MADV_RANDOM
     2: (0, True),  # MADV_SEQUENTIAL
     3: (0, False),  # MADV_WILLNEED
     4: (EINVAL, False),  # MADV_DONTNEED
-    5: (EINVAL, False),  # was never given out
+    5: (EINVAL, False),  # never assigned
     8: (EINVAL, False),  # MADV_FREE
     9: (ENODEV, False),  # MADV_REMOVE
     10: (0, True),  # MADV_DONTFORK
@@ -55,7 +55,7 @@ ADVICE = {
 
 @pytest.mark.parametrize("advice", ADVICE)
 def test_each_advice(advice: int) -> None:
-    """Contents, PTEs and rights stay, whatever the answer is."""
+    """Contents, PTEs and rights stay, whatever it returns."""
     w = world(pages=4)
     first, second = w.enclave.data[:2]
     w.call(lambda t: t.store(second, b"kept"))
@@ -69,7 +69,7 @@ def test_each_advice(advice: int) -> None:
     assert vma.flags == PROT_READ | PROT_WRITE
     assert w.mm.space.lookup(second) != 0
     assert w.call(lambda t: t.load(second, 4)) == b"kept"
-    # The same again changes nothing any more.
+    # The second time nothing changes.
     assert w.do(sys_madvise(w.host.thread, second, PAGE_SIZE, advice)) == -error
     assert len(w.mm.vmas) - before == 2 * splits
     assert first != second
@@ -113,7 +113,7 @@ def test_a_split_that_fails_is_eagain() -> None:
 
 
 def test_remove_of_a_descriptor_that_cannot_write() -> None:
-    """Without VM_MAYWRITE it comes to nothing earlier."""
+    """Without VM_MAYWRITE it is refused earlier."""
     w = world()
     fd = w.do(syscalls.sys_open(w.host.thread, "/dev/sgx_enclave", O_RDONLY))
     at = w.do(syscalls.sys_mmap(w.host.thread, 0, PAGE_SIZE, PROT_READ, MAP_SHARED, fd))
@@ -200,7 +200,7 @@ def test_locking_of_anonymous_memory_is_not_modelled() -> None:
     [(0, 0), (1, 0), (2, 0), (3, 0), (4, -EINVAL), (6, -EINVAL), (5, -EINVAL), (8, -EINVAL)],
 )
 def test_msync(flags: int, result: int) -> None:
-    """MS_SYNC asks the file, which has no fsync."""
+    """MS_SYNC calls fsync of the file, which has none."""
     w = world(pages=2)
     at = w.enclave.data[0]
     assert w.do(mlock.sys_msync(w.host.thread, at, PAGE_SIZE, flags)) == result
@@ -214,8 +214,8 @@ def test_msync(flags: int, result: int) -> None:
 
 
 @pytest.mark.parametrize("key", [-2, 0, 1, 15, 16])
-def test_a_key_that_is_not_there(key: int) -> None:
-    """Looked at after alignment, length and rights, and before the areas."""
+def test_a_key_that_was_not_allocated(key: int) -> None:
+    """Tested after alignment, length and rights, and before the areas."""
     w = world(pages=2)
     at, thread = w.enclave.data[0], w.host.thread
     call = syscalls.sys_pkey_mprotect

@@ -27,7 +27,7 @@ def test_other_memory_is_not_ours() -> None:
     assert arch_memory_failure(w.kernel, 1) == -ENXIO
 
 
-def test_page_in_use_works_on_until_it_is_freed() -> None:
+def test_page_in_use_stays_usable_until_it_is_freed() -> None:
     """It is off the reclaimer's list, so it is never evicted; freed, it is quarantined."""
     w = world(pages=2)
     first = w.enclave.data[0]

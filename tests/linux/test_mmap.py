@@ -96,7 +96,7 @@ def noexec_mount(c: Call) -> None:
 
 
 def outside_the_enclave(c: Call) -> None:
-    """Its upper half is behind the last page, where the test has mapped something."""
+    """Its upper half is past the last page, where the test has mapped something."""
     c.address = c.w.enclave.base + c.w.enclave.size - PAGE_SIZE
     c.length = 2 * PAGE_SIZE
     c.w.do(c.w.host.mmap(c.address, c.length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED))
@@ -167,7 +167,7 @@ def test_check(spoil: Spoil, errno: int) -> None:
 
 @pytest.mark.parametrize(("first", "second", "errno"), PAIRS)
 def test_of_two_checks_the_first_wins(first: Spoil, second: Spoil, errno: int) -> None:
-    """The second is spoiled first, so that the first has the last word on the arguments."""
+    """The second is spoiled first, so that the first may still change the arguments."""
     call = Call.good()
     second(call)
     first(call)
@@ -176,7 +176,7 @@ def test_of_two_checks_the_first_wins(first: Spoil, second: Spoil, errno: int) -
 
 @pytest.mark.parametrize("at", range(len(CHECKS)), ids=lambda at: CHECKS[at][0].__name__)
 def test_refusal_of_the_driver_leaves_a_hole(at: int) -> None:
-    """What was mapped in the range is gone; a refusal of the generic part leaves it alone."""
+    """What was mapped in the range is unmapped; a refusal of the generic part leaves it alone."""
     call = Call.good()
     spoil, errno = CHECKS[at]
     spoil(call)
@@ -228,7 +228,7 @@ def test_shared_validate_refuses_flags_it_does_not_know(
         free = w.enclave.base
     answer = w.do(w.host.mmap(free, PAGE_SIZE, 0, flags, w.enclave.fd if file else -1))
     if result is None:
-        # The driver is asked, and refuses a range outside of the enclave.
+        # The driver is called, and refuses a range outside the enclave.
         assert answer == -EACCES
     else:
         assert answer == result
@@ -356,7 +356,7 @@ def test_mapping_installs_no_entry_and_touches_no_epc() -> None:
 
 
 def test_an_area_is_found_by_its_addresses_and_the_next_one_by_those_of_a_hole() -> None:
-    """In front of all areas, at both ends of each, in a hole, and behind the last."""
+    """Below all areas, at both ends of each, in a hole, and above the last."""
     mm = world().mm
     edges = {edge for vma in mm.vmas for edge in (vma.start, vma.end)}
     places = sorted({0, *edges, *(edge - 1 for edge in edges), *(edge + 1 for edge in edges)})

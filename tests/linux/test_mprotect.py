@@ -47,7 +47,7 @@ def test_length_is_rounded_up() -> None:
 
 
 def test_cap_counts_in_the_affected_part_only() -> None:
-    """The scratch page in front has RW, the data page R only; one area covers both."""
+    """The scratch page below it has RW, the data page R only; one area covers both."""
     w = world(rights=R)
     scratch, data = w.enclave.scratch, w.enclave.data[0]
     assert data == scratch + PAGE_SIZE
@@ -76,7 +76,7 @@ def test_read_implies_exec_is_refused() -> None:
 # Partial effects
 
 
-def test_areas_in_front_of_a_refused_one_are_changed() -> None:
+def test_areas_before_a_refused_one_are_changed() -> None:
     """Caps RW, R, and a hole without one: the second area is refused, the third not reached."""
     w = world(rights=R)
     scratch = w.enclave.scratch

@@ -97,7 +97,7 @@ def touch(t: EnclaveThread) -> Steps[None]:
 
 
 def test_moved_area_takes_its_entries_along() -> None:
-    """The EPCM knows the page by its linear address: it is useless there, but not refused."""
+    """The EPCM has the page under its linear address: useless there, but the move succeeds."""
     w, data = pages(2)
     w.call(touch, data)
     entry = w.mm.space.lookup(data)

@@ -89,7 +89,7 @@ def test_without_a_free_descriptor_nothing_stays_open() -> None:
     assert w.do(w.host.open()) == -EMFILE
 
 
-# Who holds a reference
+# References
 
 
 def test_first_mapping_of_an_address_space_takes_a_reference() -> None:
@@ -185,7 +185,7 @@ def test_enclave_ends_with_the_last_of_its_users(end: str) -> None:
 
 @pytest.mark.parametrize("end", ENDS, ids=str)
 def test_enclave_that_was_partly_evicted_leaves_nothing(end: str) -> None:
-    """300 pages in 256 pages of EPC: some are in the backing store when the end comes."""
+    """300 pages in 256 pages of EPC: some are in the backing store at the release."""
     w = world(pages=300, hole=4)
     encl = w.encl
     frames = len(w.machine.processor.memory.pages)
@@ -211,7 +211,7 @@ def test_enclave_shared_by_fork_ends_with_the_last_process(last: str) -> None:
 
 
 def test_enclave_in_the_mappings_of_a_child_alone() -> None:
-    """The child closed its descriptor and lives on; the parent is gone."""
+    """The child has closed its descriptor and still runs; the parent has exited."""
     w = world()
     encl = w.encl
     child = w.do(w.host.fork("child", 1))
@@ -267,7 +267,7 @@ def test_enclave_that_was_only_created_is_freed() -> None:
 # Releasing waits, and runs where it should
 
 
-def test_last_reference_is_dropped_by_who_exits() -> None:
+def test_last_reference_is_dropped_by_the_process_that_exits() -> None:
     """EREMOVE is executed on the processor of the exiting child, not of the parent that forked it.
 
     The child, which has unlinked itself, waits for a reader. Meanwhile the parent releases the file
@@ -337,7 +337,7 @@ def test_release_waits_for_readers_of_the_list_of_address_spaces(how: str) -> No
 
 
 def test_interrupted_registration_leaks_the_enclave() -> None:
-    """mmap with a signal pending: the reference taken for the address space is never returned."""
+    """mmap with a signal pending: the reference taken for the address space is never dropped."""
     w = unmapped()
     encl, free = w.encl, w.kernel.nr_free
     w.host.thread.pending_signals = 1

@@ -29,7 +29,7 @@ FIXED = MAP_SHARED | MAP_FIXED
 
 
 def test_line_of_an_enclave_area() -> None:
-    """Name in column 74; shared; the offset as mapped, though nobody uses it."""
+    """Name in column 74; shared; the offset as mapped, though it is never used."""
     w = world()
     data = w.enclave.data[0]
     line = next(text for text in w.mm.maps().splitlines() if text.startswith(f"{data:08x}-"))
@@ -42,7 +42,7 @@ def test_line_of_an_enclave_area() -> None:
     [(0, "---s"), (R, "r--s"), (R | W, "rw-s"), (R | X, "r-xs"), (RWX, "rwxs"), (W, "-w-s")],
 )
 def test_rights(rights: int, text: str) -> None:
-    """As asked for, also where page tables can express it only by more."""
+    """As requested, even where page tables can only grant more."""
     w = unmapped()
     hole = w.enclave.heap
     assert w.map(hole, rights) == hole
@@ -104,7 +104,7 @@ def test_log_names_each_section() -> None:
 
 @pytest.mark.parametrize("path", ["/dev/sgx_enclave", "/dev/sgx_provision"])
 def test_nodes_have_neither_read_nor_write(path: str) -> None:
-    """The mode of the descriptor is looked at before."""
+    """The mode of the descriptor is tested before."""
     machine = Machine()
     host = machine.thread()
     both = machine.run(host.open(path))
@@ -153,7 +153,7 @@ def test_ordinary_memory_is_discarded_up_to_the_enclave_area() -> None:
         b"old"
     ]
     assert w.do(w.host.munmap(at + PAGE_SIZE, PAGE_SIZE)) == 0
-    # The hole is reported last: what lies behind it is discarded as well.
+    # The hole is reported last: the areas after it are discarded as well.
     assert w.do(w.host.madvise(at, 3 * PAGE_SIZE, MADV_DONTNEED)) == -ENOMEM
     assert w.do(w.host.load(at + 2 * PAGE_SIZE, 3)) == bytes(3)
     assert w.do(w.host.madvise(at + PAGE_SIZE, PAGE_SIZE, MADV_POPULATE_READ)) == -ENOMEM

@@ -1,4 +1,4 @@
-"""SGX_IOC_ENCLAVE_PROVISION: which descriptor it takes, and between what it must come."""
+"""SGX_IOC_ENCLAVE_PROVISION: which descriptor it takes, and at which time."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Known races of the driver: an explicit schedule shows each, and is harmless without it."""
+"""Known races of the driver: each shown by a schedule that is harmless without the race."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def test_k11_a_range_that_wraps_around(on: bool) -> None:
     w = racing("range_overflow", on)
     argument = SgxEnclaveRemovePages(offset=(1 << 64) - PAGE_SIZE, length=2 * PAGE_SIZE)
     errno, block = w.do(w.enclave.ioctl(w.host, SGX_IOC_ENCLAVE_REMOVE_PAGES, argument))
-    # Accepted, it looks for a page in front of the enclave.
+    # Accepted, it looks for a page below the enclave.
     assert errno == (-EFAULT if on else -EINVAL)
     assert block.count == 0
 
@@ -254,10 +254,10 @@ def test_zapping_starts_again_when_an_address_space_is_added() -> None:
 def test_fault_that_looked_before_the_removal_ended_gets_sigbus(on: bool) -> None:
     """Found by the state machine of tests/property; no report of it is known.
 
-    The fault handler looks into the page array, finds the page, and then waits for the mutex while
+    The fault handler finds the page in the page array, then waits for the mutex while
     REMOVE_PAGES takes the page away: it ends in SIGBUS, although the next touch of the same address
-    adds a new page. Marking the page busy (the fix of K2) does not help, since the mark goes with
-    the page. Linux 6.12, sgx/encl.c, sgx_vma_fault: looked once without the mutex, once with it.
+    adds a new page. Marking the page busy (the fix of K2) does not help: the mark goes with it.
+    Linux 6.12, sgx/encl.c, sgx_vma_fault: looked once without the mutex, once with it.
     """
     w = racing("remove_vs_fault", on)
     page = w.enclave.heap

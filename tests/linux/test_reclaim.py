@@ -1,4 +1,4 @@
-"""The reclaimer: watermarks, ageing, the EWB ladder, VA pages, the SECS, the backing store."""
+"""The reclaimer: watermarks, ageing, the attempts at EWB, VA pages, the SECS, the backing store."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_page_used_since_the_last_pass_stays() -> None:
     assert resident(w) == 0
 
 
-def ladder(w: World) -> tuple[int, int, int]:
+def attempts(w: World) -> tuple[int, int, int]:
     """One pass: how many EWB were tried, how many ETRACK done, how many rounds of IPIs sent."""
     w.machine.settle()
     with w.machine.processor.log.record() as events:
@@ -113,7 +113,7 @@ def test_one_etrack_serves_all_pages_blocked_before_it() -> None:
     w.call(fill, w.enclave.data)
     age(w)
     children = resident(w)
-    ewb, etrack, _ipis = ladder(w)
+    ewb, etrack, _ipis = attempts(w)
     # The first EWB is refused and repeated after ETRACK; the rest pass; the SECS comes last.
     assert (ewb, etrack) == (children + 2, 1)
     assert resident(w) == 0
@@ -208,7 +208,7 @@ def test_two_enclaves_share_epc() -> None:
     assert first.all_epc_free()
 
 
-# What can be taken, and from whom
+# Which pages can be taken
 
 
 def test_neither_secs_nor_va_pages_are_on_the_list() -> None:
@@ -234,7 +234,7 @@ def test_an_enclave_under_construction_gives_its_pages_but_not_its_secs() -> Non
 
 
 def test_a_dying_enclave_is_left_alone() -> None:
-    """Its pages are off the list already; a pass of the reclaimer in the middle takes none."""
+    """Its pages are off the list already; a reclaim pass meanwhile takes none."""
     w = world(pages=2)
     encl = w.encl
     ended = scheduled(
@@ -250,13 +250,13 @@ def test_a_dying_enclave_is_left_alone() -> None:
 
 
 def leave(w: World) -> Steps[None]:
-    """A thread of processor 2 takes the enclave down."""
+    """A thread on processor 2 takes the enclave down."""
     host = w.machine.thread(w.host.process, 2)
     yield from host.munmap(w.enclave.base, w.enclave.size)
     yield from host.close(w.enclave.fd)
 
 
-def test_eviction_while_a_page_is_in_hand_keeps_the_enclave() -> None:
+def test_eviction_of_a_page_keeps_its_enclave() -> None:
     """The reclaimer holds a reference: closing the descriptor ends the enclave when it is done."""
     w = world(pages=2)
     encl = w.encl
@@ -292,7 +292,7 @@ def test_a_full_va_page_goes_to_the_tail() -> None:
     assert not newer.used >> slot & 1
 
 
-def test_a_new_va_page_is_nobody_elses_before_its_page_is_added() -> None:
+def test_a_new_va_page_is_used_by_no_other_before_its_page_is_added() -> None:
     """It is listed under the mutex. Evictions in between use the old one, so undoing loses nothing.
 
     The model once listed it at once: the reclaimer put a version there, ADD_PAGES failed and freed

@@ -1,4 +1,4 @@
-"""Every errno that the kernel's code returns is by a rule, and each rule has its words and its way.
+"""Every errno that the kernel's code returns names a rule, and each rule has words and advice.
 
 The code itself is read: a new `return -EINVAL` without a rule, a rule without words, and words that
 no line uses make a test fail.
@@ -20,7 +20,7 @@ from tests.tidy.source import ROOT
 
 LINUX = ROOT / "src" / "softsgx" / "linux"
 RUNNER = ROOT / "src" / "softsgx" / "runner"
-# Functions whose callers tell by which rule, or whose errno is not the end of a call.
+# Functions whose callers name the rule, or whose errno does not end a call.
 TOLD_BY_THE_CALLER = {
     "fault.py:fault_in_user": "copy_from_user and copy_to_user tell",
     "mm.py:get_unmapped_area": "_get_unmapped_area of mmap tells",
@@ -77,7 +77,7 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
 
 
 def own(function: ast.FunctionDef) -> Iterator[ast.AST]:
-    """What belongs to a function and to no function in it."""
+    """The nodes of a function, without those of functions inside it."""
     waiting = list(ast.iter_child_nodes(function))
     while waiting:
         node = waiting.pop()
@@ -124,7 +124,7 @@ def rules_in(tree: ast.Module) -> Iterator[str]:
 
 
 def _constants(nodes: Iterable[ast.AST]) -> dict[str, list[ast.expr]]:
-    """What the names are set to."""
+    """The values that names are set to."""
     found: dict[str, list[ast.expr]] = {}
     for node in nodes:
         for name, value in _assigned(node):
@@ -150,7 +150,7 @@ def _assigned(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:
 
 
 def _texts(node: ast.expr, constants: dict[str, list[ast.expr]]) -> list[str]:
-    """What an expression can be: a text, a name of one, one of two, or parts of one."""
+    """The texts that an expression can be: a literal, a name, a conditional, an f-string."""
     if isinstance(node, ast.Constant):
         return [node.value] if isinstance(node.value, str) else []
     if isinstance(node, ast.IfExp):
@@ -185,13 +185,13 @@ def used() -> set[str]:
 
 
 def test_every_rule_that_is_named_has_words_and_each_has_its_line() -> None:
-    # A prefix that a function sets (`rule = "do_mprotect_pkey"`) is no rule by itself.
+    # A prefix that a function sets (`rule = "do_mprotect_pkey"`) is not a rule by itself.
     prefixes = {function_of(rule) for rule in REFUSALS}
     assert {rule for rule in used() if rule not in prefixes} == set(REFUSALS)
 
 
 def test_every_rule_has_a_way_out_or_the_layers_have_it() -> None:
-    """Of what the driver itself finds in a SIGSTRUCT, the fields that do not fit are the way."""
+    """For what the driver finds in a SIGSTRUCT, the fields that do not fit are the advice."""
     by_fields = {rule for rule in REFUSALS if rule.startswith("sgx_encl_init.signed_")}
     assert set(ADVICE) == set(REFUSALS) - by_fields
     assert len(by_fields) == 3

@@ -126,7 +126,7 @@ def test_trim_page_is_einval_behind_the_pages_before_it() -> None:
     w = world(pages=4)
     assert w.do(w.enclave.trim(w.host, w.enclave.data[2], PAGE_SIZE))[0] == 0
     assert restrict(w, w.enclave.data[0], 4, R) == (-EINVAL, 0, 2)
-    # The pages before it are restricted, the one behind it is not.
+    # The pages before it are restricted, the one after it is not.
     w.call(accept_r, w.enclave.data[:2])
     assert w.fault(write, w.enclave.data[1]) == (14, 0x8007, w.enclave.data[1])
 
@@ -198,7 +198,7 @@ def test_range_goes_before_permissions_and_state_before_all() -> None:
 
 @pytest.mark.parametrize(("asked", "left"), [(RWX, R | W), (R | X, R), (X, 0), (0, 0)])
 def test_nothing_is_ever_granted(asked: int, left: int) -> None:
-    """A page of RW: what was asked for is cut down to what was there. It succeeds either way."""
+    """A page of RW: permissions that it lacks are not granted. It succeeds either way."""
     w = world()
     page = w.encl.page(w.enclave.data[0])
     assert page is not None

@@ -1,4 +1,4 @@
-"""The driver against Linux 6.12, sgx/: what a review found to be otherwise, one story a test."""
+"""The driver against Linux 6.12, sgx/: what a review found to differ, one test each."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def play(
 
 
 def test_a_va_page_that_is_given_back_was_never_used() -> None:
-    """ADD_PAGES publishes a new VA page under the mutex: if it fails, nobody took a slot of it.
+    """ADD_PAGES publishes a new VA page under the mutex: if it fails, no slot of it was taken.
 
     Page 512 needs a second VA page; its offset is occupied; meanwhile the reclaimer evicts.
     """
@@ -124,8 +124,8 @@ def test_address_spaces_stand_in_the_order_of_list_add() -> None:
 
 
 def test_order_of_the_free_list_after_release() -> None:
-    """Pages by ascending address, SECS, VA pages; the order in which they were added is of no
-    account."""
+    """Pages by ascending address, SECS, VA pages; the order in which they were added does
+    not matter."""
     b = created()
     for offset in (2, 0, 1):
         assert b.add(offset * PAGE_SIZE)[0] == 0
@@ -148,7 +148,7 @@ def test_va_pages_are_freed_from_the_head() -> None:
 
 
 def test_a_long_check_of_caps_lets_others_in() -> None:
-    """sgx_encl_may_map drops the mutex after every 4096 pages it has looked at."""
+    """sgx_encl_may_map drops the mutex after every 4096 pages."""
     w = world()
     first = w.encl.base >> PAGE_SHIFT
     for index in range(first, first + XA_CHECK_SCHED + 1):

@@ -61,7 +61,7 @@ def exec_and_exit(w: World) -> Steps[None]:
 
 
 def test_a_thread_in_the_kernel_finishes_its_call_first() -> None:
-    """The address space is taken down after it; its call returns to nobody."""
+    """The address space is taken down after it; the result of its call is dropped."""
     w, other = with_other()
     offset = w.enclave.data[0]
     done: list[int] = []
@@ -79,7 +79,7 @@ def test_a_thread_in_the_kernel_finishes_its_call_first() -> None:
 
 
 def test_no_translation_outlives_the_address_space() -> None:
-    """A thread that is gone cannot reach the frames, which belong to somebody else now."""
+    """A thread that has ended cannot reach the frames, which have another owner by then."""
     machine = Machine(cpus=3)
     host = machine.thread()
     other = machine.thread(host.process, 1, "other")
@@ -119,8 +119,8 @@ def test_a_system_call_ends_with_the_handler() -> None:
     assert host.thread.pending_signals == 0
 
 
-def test_fork_is_restarted_behind_the_handler() -> None:
-    """-ERESTARTNOINTR: a signal from before does not make the child lose its enclave."""
+def test_fork_is_restarted_after_the_handler() -> None:
+    """-ERESTARTNOINTR: an earlier signal does not make the child lose its enclave."""
     w = world()
     w.host.thread.pending_signals = 1
     child = w.do(w.host.fork("child", 1))

@@ -1,4 +1,4 @@
-"""Memory management against Linux 6.12: what a review found to be otherwise, one story a test."""
+"""Memory management against Linux 6.12: what a review found to differ, one test each."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def flushes(machine: Machine, cpu: int, body: Steps[Any]) -> int:
 # munmap
 
 
-def test_a_frame_is_not_given_away_while_a_tlb_knows_it() -> None:
-    """munmap zaps, flushes, then frees: a thread with a stale translation hits no other process."""
+def test_a_frame_is_not_freed_while_a_tlb_holds_it() -> None:
+    """munmap zaps, flushes, then frees: a stale translation reaches no frame of another process."""
     machine = Machine(cpus=3)
     a = machine.thread()
     b = machine.thread(a.process, 1, "b")
@@ -97,7 +97,7 @@ def test_a_frame_is_not_given_away_while_a_tlb_knows_it() -> None:
 
 
 def test_faults_elsewhere_do_not_wait_for_the_zap_of_munmap() -> None:
-    """mmap_lock is held for reading from the moment the areas are gone."""
+    """mmap_lock is held for reading once the areas are removed."""
     machine = Machine(cpus=2)
     a = machine.thread()
     b = machine.thread(a.process, 1, "b")
@@ -253,7 +253,7 @@ def test_one_pass_ages_a_forked_page_and_the_next_evicts_it() -> None:
 
 
 def test_the_childs_lock_is_held_while_it_is_filled() -> None:
-    """Who zaps an entry in all registered address spaces waits for the child's copy of it."""
+    """A zap in all registered address spaces waits for the child's copy of the entry."""
     w = world()
     process = Process(w.kernel, "child")
     held: list[bool] = []
@@ -277,7 +277,7 @@ def test_the_child_inherits_the_personality() -> None:
 
 
 def test_shared_anonymous_memory_stays_shared() -> None:
-    """Touched before or after the fork, split, moved: it is one memory, and is freed once."""
+    """Touched before or after the fork, split, moved: it is one file, and is freed once."""
     machine = Machine(cpus=2)
     host = machine.thread()
     flags = MAP_SHARED | MAP_ANONYMOUS
@@ -330,7 +330,7 @@ def test_low_addresses_are_forbidden() -> None:
 
 
 def test_kinds_of_anonymous_mappings() -> None:
-    """MAP_TYPE is looked at last: an address that is taken is found first."""
+    """MAP_TYPE is tested last: an address that is in use is refused first."""
     machine = Machine()
     host = machine.thread()
     page = machine.run(host.alloc(PAGE_SIZE))
@@ -453,7 +453,7 @@ def test_nothing_is_told_about_kernel_addresses(address: int) -> None:
 
 
 def test_a_copy_waits_for_the_reclaimer_as_long_as_it_takes() -> None:
-    """It is in the page's way for thousands of attempts: no -EFAULT comes of it."""
+    """The page is held for thousands of attempts, and the copy does not give -EFAULT."""
     w = world(pages=1)
     page = w.enclave.data[0]
     w.call(store, page)

@@ -1,4 +1,4 @@
-"""The V2 series of February 2022 as posted: what a review found that it does otherwise than 6.12.
+"""The V2 series of February 2022 as posted: what a review found to differ from 6.12.
 
 Patches 06 (PTEs from area and mirror), 07 (pfn_mkwrite), 08 (mirror), 19 (EAUG), 22 (MODIFY_TYPE).
 """
@@ -63,8 +63,8 @@ def zap(w: World, page: int) -> None:
         lp.flush_tlb("test")
 
 
-def test_mappings_are_vetted_against_the_mirror() -> None:
-    """What RESTRICT took away mprotect and mmap do not give back, until RELAX."""
+def test_mappings_are_checked_against_the_mirror() -> None:
+    """What RESTRICT removed mprotect and mmap do not grant until RELAX."""
     w = v2()
     page = w.enclave.data[0]
     assert restrict(w, page, R) == 0
@@ -77,7 +77,7 @@ def test_mappings_are_vetted_against_the_mirror() -> None:
 
 
 def test_a_write_where_the_mirror_lacks_w_leaves_a_read_only_entry() -> None:
-    """The fault handler makes the entry it may; the write faults again on it: P is in the code."""
+    """The fault handler makes a read-only entry; the write faults on it, with P in the code."""
     w = v2()
     page = w.enclave.data[0]
     assert restrict(w, page, R) == 0
@@ -109,7 +109,7 @@ def test_an_eaug_entry_is_rw_whatever_the_area() -> None:
 
 
 @pytest.mark.parametrize("dirty", [False, True])
-def test_mprotect_asks_before_it_makes_an_entry_writable(dirty: bool) -> None:
+def test_mprotect_makes_entries_of_clean_pages_read_only(dirty: bool) -> None:
     """A hook for writes exists, so only entries of dirty pages get W at once."""
     w = v2()
     page = w.enclave.data[0]
@@ -158,7 +158,7 @@ def test_restrict_to_x_needs_x_in_the_cap() -> None:
 def full(linux: str = "6.12", **races: bool) -> World:
     """No free EPC page is left, so the next fault on a hole must reclaim or wait."""
     w = world(Machine(cpus=4, epc=64 * PAGE_SIZE, linux=linux, races=races or None), hole=256)
-    w.kernel.low_watermark = w.kernel.high_watermark = 0  # the daemon keeps out of it
+    w.kernel.low_watermark = w.kernel.high_watermark = 0  # the daemon does not run
     heap = w.enclave.heap
     while w.kernel.nr_free:
         w.do(read(w.host, heap))

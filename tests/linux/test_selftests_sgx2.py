@@ -143,7 +143,7 @@ def test_tcs_create_enters_at_the_dynamic_entry(t: SelfTest) -> None:
 
 
 def trim_d2(t: SelfTest) -> None:
-    """What the three remove_added_page cases have in common."""
+    """The part that the three remove_added_page cases share."""
     t.probe(MODIFY_TYPES, uapi.SgxEnclaveModifyTypes)
     t.write(t.d2, M1)
     assert t.read(t.d2) == M1

@@ -284,8 +284,8 @@ def test_no_epc_but_something_to_reclaim_is_tried_again() -> None:
     assert w.encl.page(w.enclave.heap) is not None
 
 
-def test_area_mapped_by_nobody_else_is_found_by_address() -> None:
-    """The file offset is of no account: what counts is the linear address."""
+def test_page_is_found_by_its_linear_address() -> None:
+    """The file offset does not matter."""
     w = unmapped()
     data = w.enclave.data[0]
     assert w.map(data, R | W) == data

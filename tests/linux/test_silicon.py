@@ -37,7 +37,7 @@ def page(machine: Machine, host: HostThread, prot: int) -> int:
 
 
 def operands(machine: Machine, host: HostThread, row: Row) -> tuple[int, int]:
-    """RBX and RCX of a row, and the memory it speaks of."""
+    """RBX and RCX of a row, and the memory that it names."""
     rights = {
         "RBX read-only": PROT_READ,
         "RBX read and execute": PROT_READ | PROT_EXEC,
@@ -63,7 +63,7 @@ def operands(machine: Machine, host: HostThread, row: Row) -> tuple[int, int]:
 
 
 def signal(machine: Machine, host: HostThread, leaf: int, rbx: int, rcx: int) -> tuple[int, ...]:
-    """ENCLU outside of the vDSO: signal, si_code, address, vector and error code of its frame."""
+    """ENCLU outside the vDSO: signal, si_code, address, vector and error code of its frame."""
     lp = machine.kernel.lp(host.thread)
     with pytest.raises(SignalRaised) as caught:
         machine.run(host._access(lambda: lp.enclu(leaf, rbx, rcx)))
@@ -110,7 +110,7 @@ def test_the_vdso_returns_vector_code_and_address(leaf: int, row: Row) -> None:
     assert (run.function, *got) == (leaf, row.vector, row.code, address)
 
 
-# Enclave areas: the kernel asks the area before the driver.
+# Enclave areas: the kernel tests the rights of the area before it calls the driver.
 
 
 @pytest.mark.parametrize("prot", [PROT_NONE, PROT_READ])

@@ -1,6 +1,6 @@
-"""Which ioctl is let through in which state of the enclave, before its argument is looked at.
+"""Which ioctl is allowed in which state of the enclave, before its argument is read.
 
-The argument is a bad address, so whoever is let through answers -EFAULT. Linux 6.12, sgx/ioctl.c.
+The argument is a bad address, so an ioctl that is allowed returns -EFAULT. Linux 6.12, sgx/ioctl.c.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BUILD = {
     uapi.SGX_IOC_ENCLAVE_ADD_PAGES: (-EINVAL, -EFAULT, -EINVAL),
     uapi.SGX_IOC_ENCLAVE_INIT: (-EINVAL, -EFAULT, -EINVAL),
     uapi.SGX_IOC_ENCLAVE_PROVISION: (-EFAULT, -EFAULT, -EFAULT),
-    0xA404: (-ENOTTY, -ENOTTY, -ENOTTY),  # SGX_IOC_VEPC_REMOVE_ALL, of another node
+    0xA404: (-ENOTTY, -ENOTTY, -ENOTTY),  # SGX_IOC_VEPC_REMOVE_ALL, for another node
 }
 SGX2 = (
     uapi.SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS,

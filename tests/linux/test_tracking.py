@@ -37,7 +37,7 @@ def recorded(w: World, call: str, pages: int) -> tuple[list[str], list[tuple[int
 
 @pytest.mark.parametrize(("call", "leaf"), [("restrict", "EMODPR"), ("trim", "EMODT")])
 def test_one_etrack_and_one_round_of_interrupts_per_page(call: str, leaf: str) -> None:
-    """No batching, whether anybody is inside or not."""
+    """No batching, whether or not a thread is inside."""
     w = world(pages=3)
     w.machine.thread(w.host.process, 2)
     leaves, sent = recorded(w, call, 3)
@@ -46,7 +46,7 @@ def test_one_etrack_and_one_round_of_interrupts_per_page(call: str, leaf: str) -
 
 
 def test_interrupts_go_to_every_address_space_once_registered() -> None:
-    """Also to one that has unmapped the enclave since: munmap forgets no address space."""
+    """Also to one that has unmapped the enclave since: munmap does not unregister it."""
     w = world(pages=1)
     child = w.do(w.host.fork("child", 3))
     assert w.do(child.munmap(w.enclave.base, w.enclave.size)) == 0
@@ -147,7 +147,7 @@ def test_removal_neither_tracks_nor_blocks() -> None:
 
 
 def test_a_page_removed_and_added_across_512_takes_a_va_page_each_time() -> None:
-    """The page count goes down, but no VA page is given back before the enclave ends."""
+    """The page count goes down, but no VA page is freed before the enclave is released."""
     w = world(Machine(cpus=4, epc="4M"), pages=507)
     hole = w.enclave.heap
     assert (w.encl.page_cnt, len(w.encl.va_pages)) == (512, 1)
@@ -162,12 +162,12 @@ def test_a_page_removed_and_added_across_512_takes_a_va_page_each_time() -> None
     assert w.all_epc_free()
 
 
-# Direct reclaim in front of each page
+# Direct reclaim before each page
 
 
 @pytest.mark.parametrize(("free", "evicted"), [(32, 0), (31, 16), (14, 32)])
 def test_each_page_reclaims_once_below_the_low_watermark(free: int, evicted: int) -> None:
-    """One pass of 16 pages in front of the mutex, without the daemon's doing."""
+    """One pass of 16 pages before the mutex is taken; the daemon does not run."""
     w = world(pages=60)
     for index in w.encl.page_array:
         w.mm.space.test_and_clear_accessed(index * PAGE_SIZE)

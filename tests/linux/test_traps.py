@@ -1,6 +1,6 @@
 """Signals of exceptions: signal, si_code, si_addr. Linux 6.12, arch/x86/kernel/traps.c.
 
-tests/runner/test_trap_table.py holds the same rules against the kernel of this machine.
+tests/runner/test_trap_table.py compares the same rules with the kernel of this machine.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def test_the_si_code_of_a_debug_exception_is_read_from_dr6(dr6: int, code: int) 
 
 
 def test_every_signal_has_a_name() -> None:
-    """`--explain` said "SIGFPE code 1"."""
+    """`--explain` once said "SIGFPE code 1"."""
     for vector in (0, 1, 3, 6, 12, 13, 17, 21):
         found = do_trap(vector, 0, RIP, CLEAN)
         assert isinstance(found, Signal)

@@ -46,7 +46,7 @@ def test_end_of_memory_in_the_middle_is_efault() -> None:
 
 
 @pytest.mark.parametrize("address", [1 << 47, (1 << 47) + PAGE_SIZE, 1 << 48, 1 << 63], ids=hex)
-def test_an_address_that_is_no_users_does_not_even_fault(address: int) -> None:
+def test_an_address_outside_user_space_does_not_even_fault(address: int) -> None:
     """access_ok comes first; an address below it that is not mapped is a fault of the kernel."""
     w = world()
 

@@ -2,7 +2,7 @@
 
 Linux 6.12, arch/x86/entry/vdso.
 
-The ENCLU is a script here: how each of them ends is given. In `test_vdso_entry` a processor
+Here each ENCLU ends as a script says. In `test_vdso_entry` a processor
 executes it.
 """
 
@@ -60,7 +60,7 @@ class Handler:
     ("answer", "expected"), [(1 << 32, 0), (0x8000_0000, -(1 << 31)), (-5 - (1 << 40), -5)]
 )
 def test_a_handlers_answer_is_an_int(answer: int, expected: int) -> None:
-    """The function looks at 32 bits, with a sign."""
+    """The function reads 32 bits, signed."""
     script = Script(PAGE_FAULT)
     assert script.call(SgxEnclaveRun(tcs=TCS), EENTER, Handler(answer)) == expected
 
@@ -128,7 +128,7 @@ def test_function_is_the_leaf_at_the_exception(function: int) -> None:
 
 @pytest.mark.parametrize(("vector", "coded"), FIXED_UP.items())
 def test_code_and_address_by_vector(vector: int, coded: bool) -> None:
-    """Only #PF has an address; what is not passed on is written as 0."""
+    """Only #PF has an address; a code that is not passed on is written as 0."""
     block = SgxEnclaveRun(tcs=TCS, **STALE)
     assert Script(Exit(ERESUME, vector, 0x18, 0x1234)).call(block) == 0
     assert block.exception_vector == vector

@@ -93,7 +93,7 @@ def test_busy_tcs() -> None:
 
 @pytest.mark.parametrize(("vector", "coded"), FIXED_UP.items())
 def test_exception_inside_and_resume(vector: int, coded: bool) -> None:
-    """It ends the call with function 3; ERESUME goes on behind it."""
+    """It ends the call with function 3; ERESUME goes on after it."""
     w = world()
 
     def program(t: EnclaveThread) -> Steps[str]:
@@ -133,7 +133,7 @@ def test_debug_exceptions_are_signals(vector: int) -> None:
     block = w.enclave.run()
     with pytest.raises(SignalRaised) as raised:
         w.do(w.host.enter(w.enclave.entry(program), block, handler=handler))
-    # At the AEP, where the kernel finds the program; the si_code was 0 and no address was given.
+    # At the AEP, where the kernel finds the program; once si_code was 0, without an address.
     code, address = (SI_KERNEL, 0) if vector == faults.BP else (TRAP_TRACE, VDSO_ENCLU)
     assert raised.value.signal == (SIGTRAP, code, address, vector, 0)
     assert block == w.enclave.run()
@@ -142,7 +142,7 @@ def test_debug_exceptions_are_signals(vector: int) -> None:
 
 @pytest.mark.parametrize("vector", [2, 7, 8, 14, 15, 18, 20, 21, 32, -1])
 def test_other_vectors_are_not_raised_by_instructions(vector: int) -> None:
-    """Of the kernel's own, or with #PF of accesses: asking for one is a mistake."""
+    """They are the kernel's own, or #PF, which accesses raise: ValueError."""
     w = world()
 
     def program(t: EnclaveThread) -> Steps[None]:

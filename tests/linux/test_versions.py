@@ -1,4 +1,4 @@
-"""Kernel versions: what 6.1 and the V2 series do otherwise, and names nobody knows."""
+"""Kernel versions: where 6.1 and the V2 series differ, and unknown names."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A machine, a host thread, and perhaps an enclave: what most tests of the driver start from."""
+"""A machine, a host thread, and perhaps an enclave: the start of most tests of the driver."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class World:
         return [((v.end - v.start) // PAGE_SIZE, v.flags) for v in found if v.sgx]
 
     def all_epc_free(self) -> bool:
-        """Whether nothing is left in EPC, and the kernel never complained."""
+        """Whether all of EPC is free, and the kernel gave no warning."""
         self.machine.settle()
         return self.kernel.nr_free == self.machine.processor.epc.pages and not self.kernel.warnings
 
@@ -104,7 +104,7 @@ def world(machine: Machine | None = None, **layout: int) -> World:
 def unmapped(machine: Machine | None = None, early: int | None = None, **layout: int) -> World:
     """An initialised enclave that no address space has mapped yet; its range is reserved.
 
-    With `early`: mapped with these rights before it was made, and as much behind it.
+    With `early`: mapped with these rights before CREATE, and the same length after it as well.
     """
     machine = machine or Machine(cpus=4, epc="1M")
     host = machine.thread()

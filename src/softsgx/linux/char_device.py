@@ -1,7 +1,7 @@
 """What generic code answers for the SGX nodes: character devices without read, write, llseek, poll,
 fsync, fallocate and splice. Linux 6.12, fs/open.c, read_write.c, splice.c, sync.c, fcntl.c.
 
-An answer of None is that of any file: it does not depend on what kind of file it is.
+None stands for an answer that does not depend on the kind of file.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _S_IALLUGO: Final = 0o7777
 
 
 def open_flags(flags: int, mode: int = 0, *, openat2: bool = False) -> int:
-    """f_flags of a node opened so, or an errno. do_sys_open, build_open_flags, do_open."""
+    """f_flags after an open with `flags`, or an errno. do_sys_open, build_open_flags, do_open."""
     if not openat2:
         flags = (flags & _VALID) | (0 if flags & O_PATH else O_LARGEFILE)
         if flags & O_PATH:
@@ -96,7 +96,7 @@ def _write(file: File, _args: Sequence[int], _other: int | None) -> int:
 
 
 def _at(position: int, answer: Answer) -> Answer:
-    """As `answer`, after the position in an argument was found not to be negative."""
+    """As `answer`, unless the position in an argument is negative: -EINVAL."""
 
     def positioned(file: File, args: Sequence[int], other: int | None) -> int | None:
         return -EINVAL if args[position] & _SIGNED else answer(file, args, other)
@@ -154,12 +154,12 @@ def _transfers(flags: int | None, *, write: bool) -> bool:
 
 
 def _to_other(file: File, _args: Sequence[int], other: int | None) -> int:
-    """The node is where data comes from: sendfile, splice."""
+    """sendfile and splice with the node as the source of data."""
     return -EINVAL if file.readable and _transfers(other, write=True) else -EBADF
 
 
 def _from_other(file: File, _args: Sequence[int], other: int | None) -> int:
-    """The node is where data goes to."""
+    """sendfile and splice with the node as the destination."""
     return -EINVAL if file.writable and _transfers(other, write=False) else -EBADF
 
 
@@ -169,7 +169,7 @@ def _sendfile_to(file: File, args: Sequence[int], other: int | None) -> int:
 
 
 def _unless_empty(length: int, answer: Answer) -> Answer:
-    """As `answer`, unless the length in an argument is 0: then nobody looks at the files."""
+    """As `answer`, unless the length in an argument is 0: then the files are not looked at."""
 
     def moved(file: File, args: Sequence[int], other: int | None) -> int | None:
         return answer(file, args, other) if args[length] else 0
@@ -207,7 +207,7 @@ _FCNTL: Final = {
 # ioctls that generic code answers for every kind of file (Linux 6.12, fs/ioctl.c, do_vfs_ioctl):
 # FIOCLEX, FIONCLEX, FIOASYNC, FIGETBSZ, FIFREEZE, FITHAW, FS_IOC_FIEMAP, FICLONE, FICLONERANGE,
 # FIDEDUPERANGE, FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH. The driver gets the others, those of
-# regular files, too; FIONBIO changes f_flags.
+# regular files included; FIONBIO changes f_flags.
 GENERIC_IOCTLS: Final = frozenset(
     (
         *(0x5451, 0x5450, 0x5452, 2, 0xC0045877, 0xC0045878, 0xC020660B),
@@ -244,7 +244,7 @@ ANSWERS: Final[dict[str, Answer]] = {
 
 
 def xattr(name: bytes, *, write: bool) -> int | None:
-    """fgetxattr, fsetxattr, fremovexattr: attributes of users are for files and directories."""
+    """fgetxattr, fsetxattr, fremovexattr: user.* is for regular files and directories."""
     if not name.startswith(b"user."):
         return None
     return -EPERM if write else -ENODATA

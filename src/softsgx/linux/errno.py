@@ -33,7 +33,7 @@ ERRNO_NAMES: Final[dict[int, str]] = {
 
 
 def errno_text(result: int) -> str:
-    """'-EINVAL' for -22; the number itself for anything that is no error."""
+    """'-EINVAL' for -22; the number itself if it is not an error."""
     if result >= 0:
         return str(result)
     return f"-{ERRNO_NAMES.get(-result, -result)}"

@@ -1,6 +1,6 @@
 """Emitting the events of the kernel, which are declared in `softsgx.events.kernel`.
 
-Without a listener a call costs one test more.
+Without a listener a call costs one more test.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def tell_call(current: Thread, name: str, fields: Fields, steps: Steps[int]) -> 
 
 
 def refused(current: Thread, errno: int, rule: str, **asked: int) -> int:
-    """-errno; who listens is told by which rule of `refusals`, and what was asked."""
+    """-errno, and the event that names the rule of `refusals` and what was asked."""
     log = current.kernel.processor.log
     if log.on:
         log.emit(CallRefused(current.cpu, current.name, rule, errno, _registers(asked.items())))
@@ -69,7 +69,7 @@ def refused(current: Thread, errno: int, rule: str, **asked: int) -> int:
 
 
 def refused_call(current: Thread, name: str, errno: int, rule: str, **asked: int) -> int:
-    """-errno of a call that is told of only because it is refused: begin, rule and end."""
+    """-errno of a call that has events only if it is refused: begin, rule and end."""
     log = current.kernel.processor.log
     if log.on:
         fields = _registers(asked.items())
@@ -80,17 +80,17 @@ def refused_call(current: Thread, name: str, errno: int, rule: str, **asked: int
 
 
 def _registers(values: Iterable[tuple[str, int]]) -> Fields:
-    """No register has more than 64 bits, whatever a test in Python asks for."""
+    """Values as registers hold them: 64 bits, whatever a caller in Python passes."""
     return tuple([(n, v if v < 0 else v & MASK64) for n, v in values])
 
 
 def request_name(version: KernelVersion, cmd: int) -> str:
-    """The name of an ioctl of /dev/sgx_enclave; requests that it has not, as a number."""
+    """The name of an ioctl of /dev/sgx_enclave; the number of a request that it does not have."""
     return version.interface.requests.get(cmd, f"ioctl {cmd:#x}")
 
 
 def tell_arguments(current: Thread, block: Structure, **more: int) -> None:
-    """The argument block of an ioctl, as it was copied; `more` is what it points to."""
+    """Emit the argument block of an ioctl, as it was copied; `more` is what it points to."""
     log = current.kernel.processor.log
     if log.on:
         fields = (*_numbers(block), *more.items())
@@ -98,7 +98,7 @@ def tell_arguments(current: Thread, block: Structure, **more: int) -> None:
 
 
 def tell_results(current: Thread, block: Structure) -> None:
-    """The fields that are written back."""
+    """Emit the fields that are written back."""
     log = current.kernel.processor.log
     if log.on:
         fields = tuple([(n, v) for n, v in _numbers(block) if n in ("result", "count")])
@@ -106,7 +106,7 @@ def tell_results(current: Thread, block: Structure) -> None:
 
 
 def tell_signal(current: Thread, signal: Signal) -> int:
-    """The thread gets a signal for an exception. The number of the event, 0 if nobody listens."""
+    """Emit that an exception becomes a signal. The number of the event, 0 without a listener."""
     log = current.kernel.processor.log
     if not log.on:
         return 0
@@ -116,7 +116,7 @@ def tell_signal(current: Thread, signal: Signal) -> int:
 
 
 def tell_vdso(current: Thread, vector: int, code: int, address: int) -> None:
-    """The vDSO function returns an exception."""
+    """Emit that the vDSO function returns an exception."""
     log = current.kernel.processor.log
     if log.on:
         log.emit(VdsoReturned(current.cpu, current.name, vector, code, address))

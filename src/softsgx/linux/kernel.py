@@ -25,7 +25,7 @@ _OPERAND_BYTES = 256  # PAGEINFO, SECINFO or PCMD, RDINFO: one block of operands
 
 
 def take_interrupt(lp: LogicalProcessor, vector: int) -> object:
-    """An interrupt as the processor takes it: an AEX if it is inside."""
+    """Have the processor take an interrupt: an AEX if it is inside."""
     return lp.interrupt(vector)
 
 
@@ -40,12 +40,12 @@ class Operands:
 
 
 class Kernel:
-    """State of the kernel that is not of one process or one enclave.
+    """State of the kernel that belongs to no single process or enclave.
 
     `free_pages` is the list of EPC pages that were freed; pages from `next_unused` on were never
-    handed out and are free as well (all of EPC right after boot). `active_page_list` what the
-    reclaimer may take (sgx_active_page_list), both under their spinlocks, which no point can divide
-    here. `inject(site)` makes tests decide whether the kernel fails at a named place; see `fail`.
+    handed out and are free as well (all of EPC right after boot). `active_page_list` has what the
+    reclaimer may take (sgx_active_page_list). In the kernel spinlocks protect both; here no point
+    divides their use. By `inject(site)` a test decides whether the kernel fails at a named place.
     """
 
     def __init__(self, processor: Processor, version: KernelVersion | None = None) -> None:
@@ -62,7 +62,7 @@ class Kernel:
         self.take_interrupt: Callable[[LogicalProcessor, int], object] = take_interrupt
         # EPC: filled by sgx_init.
         self.next_unused = 0
-        self.epc_pages: list[SgxEpcPage] = []  # by number, as far as they were ever handed out
+        self.epc_pages: list[SgxEpcPage] = []  # by number; only pages that were ever handed out
         self.poisoned_unused: dict[int, None] = {}
         self.nr_free = processor.epc.pages
         self.free_pages: deque[SgxEpcPage] = deque()
@@ -75,7 +75,7 @@ class Kernel:
         # Logical processor -> the address space whose threads run there, one at a time.
         self.loaded: dict[int, Mm] = {}
         self.warnings: list[str] = []
-        # The kernel log: what is said once -> its line.
+        # The kernel log: key of a pr_*_once -> the line printed.
         self.printed = {
             f"EPC section {number}": f"sgx: EPC section {base:#x}-{base + pages * PAGE_SIZE - 1:#x}"
             for number, (base, pages) in enumerate(processor.epc.sections)
@@ -95,7 +95,7 @@ class Kernel:
         self.warnings.append(text)
 
     def pr_err_once(self, what: str, values: str) -> None:
-        """A line of the kernel log; it is printed once, whatever the values are later."""
+        """A line of the kernel log, printed once; later values are dropped."""
         if what not in self.printed:
             self.printed[what] = f"sgx: {what} {values}"
 

@@ -1,7 +1,7 @@
-"""madvise(2), as far as it matters to SGX areas. Linux 6.12, mm/madvise.c.
+"""madvise(2) of SGX areas. Linux 6.12, mm/madvise.c.
 
 An SGX area is VM_SHARED, VM_PFNMAP, VM_IO, VM_DONTEXPAND and VM_DONTDUMP, and its file is a
-character device: `_SGX` says what each advice comes to there. What is left of an advice are flags.
+character device: `_SGX` says what each advice does there. All that an advice leaves are flags.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ MADV_SOFT_OFFLINE: Final = 101
 
 _POPULATE: Final = (MADV_POPULATE_READ, MADV_POPULATE_WRITE)
 _INJECT: Final = (MADV_HWPOISON, MADV_SOFT_OFFLINE)
-# These stop at the first page that is not there; others go on, and say so at the end.
+# These stop at the first page that is not there; others go on, and return the error at the end.
 PAGE_BY_PAGE: Final = _POPULATE + _INJECT
 # madvise_need_mmap_write: all but these.
 _READERS: Final = (
@@ -83,7 +83,7 @@ _SGX: Final = MappingProxyType(
         MADV_NORMAL: Advice(clear=VM_RAND_READ | VM_SEQ_READ),
         MADV_RANDOM: Advice(set=VM_RAND_READ, clear=VM_SEQ_READ),
         MADV_SEQUENTIAL: Advice(set=VM_SEQ_READ, clear=VM_RAND_READ),
-        MADV_WILLNEED: _IGNORED,  # what vfs_fadvise says to a device is nobody's concern
+        MADV_WILLNEED: _IGNORED,  # the result of vfs_fadvise is dropped
         MADV_DONTNEED: _REFUSED,  # VM_PFNMAP
         MADV_FREE: _REFUSED,  # VM_PFNMAP
         MADV_REMOVE: Advice(ENODEV),  # vfs_fallocate: neither a regular file nor a block device
@@ -112,7 +112,7 @@ _SGX: Final = MappingProxyType(
 @kernel_entry
 @told
 def sys_madvise(current: Thread, address: int, length: int, advice: int) -> Steps[int]:
-    """A hole between areas is -ENOMEM, after the areas behind it were treated as well."""
+    """A hole between areas is -ENOMEM, but the areas after it are advised first."""
     if advice not in _SGX:
         return refused(current, EINVAL, "do_madvise.advice", advice=advice)
     if address & PAGE_MASK:
@@ -144,7 +144,7 @@ def sys_madvise(current: Thread, address: int, length: int, advice: int) -> Step
 
 
 def _advise_sgx(current: Thread, vma: Vma, start: int, end: int, advice: int) -> int:
-    """madvise_vma_behavior; mmap_lock held. Other flags make an area of their own."""
+    """madvise_vma_behavior; mmap_lock held. An area is split where its flags change."""
     found = _SGX[advice]
     mm = current.mm
     if advice == MADV_REMOVE and not vma.may & PROT_WRITE:

@@ -1,7 +1,7 @@
 """mlock(2) and its kin, and msync(2), over SGX areas. Linux 6.12, mm/mlock.c, mm/msync.c.
 
-An SGX area is VM_SPECIAL: it is never locked, nor counted, nor populated, and that is no error.
-RLIMIT_MEMLOCK is not asked, as of somebody with CAP_IPC_LOCK.
+An SGX area is VM_SPECIAL: it is never locked, counted or populated, and that is not an error.
+RLIMIT_MEMLOCK is not tested, as for a process with CAP_IPC_LOCK.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def sys_munlock(current: Thread, address: int, length: int) -> Steps[int]:
 @kernel_entry
 @told
 def sys_mlockall(current: Thread, flags: int) -> Steps[int]:
-    """mlockall(2): what the areas say to it does not matter."""
+    """mlockall(2): errors of single areas are dropped."""
     known = MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT
     if not flags or flags & ~known or flags == MCL_ONFAULT:
         return refused(current, EINVAL, "sys_mlockall.flags", flags=flags)
@@ -70,7 +70,7 @@ def sys_munlockall(current: Thread) -> Steps[int]:
 
 
 def lock_range(address: int, length: int) -> tuple[int, int] | None:
-    """The pages [start, end) that these calls are about; None if they wrap around."""
+    """[start, end) of these calls, in whole pages; None if it wraps around."""
     start = address & ~PAGE_MASK
     rounded = (length + address - start + PAGE_MASK) & ~PAGE_MASK & MASK64
     return (start, start + rounded) if start + rounded <= MASK64 else None
@@ -97,7 +97,7 @@ def _apply_vma_lock_flags(current: Thread, address: int, length: int) -> Steps[i
 @kernel_entry
 @told
 def sys_msync(current: Thread, address: int, length: int, flags: int) -> Steps[int]:
-    """msync(2): the device has no fsync, so MS_SYNC of an area of it is -EINVAL, at once."""
+    """msync(2): the device has no fsync, so MS_SYNC of an SGX area is -EINVAL."""
     if flags & ~(MS_ASYNC | MS_INVALIDATE | MS_SYNC) or (flags & MS_ASYNC and flags & MS_SYNC):
         return refused(current, EINVAL, "sys_msync.flags", flags=flags)
     if address & PAGE_MASK:

@@ -80,7 +80,7 @@ class Signal(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As SIGSEGV."""
+        """Its name, such as SIGSEGV."""
         return _SIGNALS[self.number]
 
     @property
@@ -101,7 +101,7 @@ class Process:
         self.threads: list[Thread] = []
 
     def install_fd(self, file: File) -> int:
-        """The lowest free descriptor for `file`, which the caller holds a reference to."""
+        """The lowest free descriptor for `file`, which takes over the reference of the caller."""
         for fd in range(3, RLIMIT_NOFILE):
             if fd not in self.files:
                 self.files[fd] = file
@@ -121,9 +121,9 @@ class Thread:
     """struct task_struct: one thread of a process, or a kernel thread (process None).
 
     `cpu` is the logical processor it runs on; `pending_signals` counts signals that interrupt an
-    interruptible sleep or a loop that looks for them, until their handlers run at the way back to
-    user space. `killed` is a pending SIGKILL, `in_kernel` whether a system call or fault goes on.
-    `real_signals` asks a real thread behind this one, while one of its calls can be interrupted.
+    interruptible sleep or a loop that tests for them, until their handlers run on the way back to
+    user space. `killed` is a pending SIGKILL, `in_kernel` whether it is in a system call or fault.
+    `real_signals` asks the real thread that this one stands for, while a call is interruptible.
     """
 
     __slots__ = (
@@ -151,13 +151,13 @@ class Thread:
         return self.process.mm
 
     def signal_pending(self, again: bool = False) -> bool:
-        """Whether a signal waits for this thread; `again` if it was just asked the same."""
+        """Whether a signal is pending; `again` if the caller has asked just before."""
         if self.real_signals is not None and self.real_signals(again):
             return True
         return self.pending_signals > 0 or self.killed
 
     def run_user_code(self) -> None:
-        """To be called where the thread is in user space: ThreadKilled if it is no more."""
+        """To be called where the thread is in user space: ThreadKilled if it was killed."""
         if self.killed:
             raise ThreadKilled(f"{self.name}: its process has ended")
 
@@ -176,7 +176,7 @@ class Thread:
             log.emit(ThreadSwitchedIn(self.cpu, self.name, self.process.name, mm.space.name))
 
     def switch_out(self) -> None:
-        """Stop running on `cpu`; nothing if it does not run."""
+        """Stop running on `cpu`; no effect if it does not run."""
         if not self.on_cpu:
             return
         self.on_cpu = False
@@ -190,7 +190,7 @@ def refuse_cpu(kernel: Kernel, cpu: int, mm: Mm | None) -> None:
     """ValueError unless a thread of `mm`, None for a new one, can run on logical processor `cpu`.
 
     Threads of one process may share a processor and take turns. Nothing is switched between two
-    processes; the last processor is for kernel threads.
+    processes. The last processor is for kernel threads.
     """
     last = len(kernel.processor.lps) - 2
     if not 0 <= cpu <= last:
@@ -203,7 +203,7 @@ def refuse_cpu(kernel: Kernel, cpu: int, mm: Mm | None) -> None:
 
 
 class InKernel:
-    """What the killer of threads waits for: that each has finished its system call or fault."""
+    """What exit_group waits for: that each killed thread has left the kernel."""
 
     name = "killed threads to leave the kernel"
 
@@ -215,7 +215,7 @@ class InKernel:
         return not any(thread.in_kernel for thread in self.threads)
 
     def holders(self) -> Sequence[Task]:
-        """Not known: threads do not know their tasks."""
+        """None known: threads do not know their tasks."""
         return ()
 
 
@@ -226,9 +226,9 @@ T = TypeVar("T")
 def kernel_entry(
     body: Callable[Concatenate[Thread, P], Steps[T]],
 ) -> Callable[Concatenate[Thread, P], Steps[T]]:
-    """A way from user space into the kernel and back: on return signals are handled, and die.
+    """An entry from user space: on the way back signals are handled, and killed threads end.
 
-    A fault that the kernel itself takes is no way back; it passes through.
+    A fault that the kernel itself takes returns to the kernel, and does none of this.
     """
 
     @wraps(body)

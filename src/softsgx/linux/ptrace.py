@@ -1,8 +1,8 @@
-"""One process looks into the memory of another. Linux 6.12, mm/memory.c, kernel/ptrace.c,
+"""Access to the memory of another process. Linux 6.12, mm/memory.c, kernel/ptrace.c,
 fs/proc/base.c (mem_rw), mm/process_vm_access.c.
 
 Enclave memory cannot be pinned; a debugger reaches it by the access hook of its area, and
-process_vm_readv does not reach it at all. Who may trace whom is not modelled: everybody may.
+process_vm_readv does not reach it at all. Who may trace whom is not modelled: any process may.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def access_process_vm(
 ) -> Steps[int]:
     """Move bytes to or from another address space, whatever the rights of its areas.
 
-    How many were moved: fewer than asked where an area ends or an enclave page cannot be had.
+    How many were moved: fewer than asked where an area ends or an enclave page cannot be reached.
     """
     mm = process.mm
     if mm.exited:
@@ -88,7 +88,7 @@ def _copy(mm: Mm, vma: Vma, address: int, buf: memoryview, write: bool) -> int:
 
 
 def _told(current: Thread, name: str, fields: Fields, steps: Steps[int]) -> Steps[int]:
-    """The call; who listens is told of it."""
+    """The call, and the events around it."""
     on = current.kernel.processor.log.on
     return tell_call(current, name, fields, steps) if on else steps
 

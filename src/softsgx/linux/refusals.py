@@ -1,7 +1,7 @@
-"""Why the kernel refuses: what each rule says that a return of an errno names.
+"""Why the kernel refuses: the words for each rule that the return of an errno names.
 
-A rule is `function.what`, the kernel's function and what it looks at. A name in capital letters is
-that of a leaf: then it is the processor that refused, and the function made an errno of it.
+A rule is `function.what`, the kernel's function and what it tests. A name in capital letters is
+that of a leaf: the processor refused, and the function returned an errno for it.
 """
 
 from typing import Final
@@ -41,7 +41,7 @@ REFUSALS: Final[dict[str, str]] = {
     "sgx_validate_secinfo.write": "SECINFO: no W without R",
     "sgx_validate_secinfo.tcs": "SECINFO: a TCS has none of R, W, X",
     "sgx_validate_secinfo.reserved": "SECINFO.FLAGS has R, W, X and the page type only",
-    "sgx_validate_secinfo.bytes": "SECINFO: the bytes behind FLAGS are 0",
+    "sgx_validate_secinfo.bytes": "SECINFO: the bytes after FLAGS are 0",
     "sgx_encl_add_page.present": "the enclave has no page at this address yet",
     "__sgx_encl_add_page.noexec": "the memory at src may be executed: not mounted noexec",
     "get_user_pages.address": "the memory at src can be read, and is no enclave's",
@@ -86,7 +86,7 @@ REFUSALS: Final[dict[str, str]] = {
     "sgx_encl_remove_pages.reclaimed": "the page is not being evicted",
     # The series of February 2022
     "sgx_perm_from_user_secinfo.flags": "SECINFO.FLAGS has R, W, X only",
-    "sgx_perm_from_user_secinfo.bytes": "SECINFO: the bytes behind FLAGS are 0",
+    "sgx_perm_from_user_secinfo.bytes": "SECINFO: the bytes after FLAGS are 0",
     "sgx_perm_from_user_secinfo.write": "SECINFO: no W without R",
     "sgx_perm_from_user_secinfo.read": "SECINFO: R is set",
     "sgx_ioc_enclave_relax_perm.count": "count is 0 on the way in",
@@ -99,7 +99,7 @@ REFUSALS: Final[dict[str, str]] = {
     "sgx_enclave_restrict_perm.reclaimed": "the page is not being evicted",
     "sgx_enclave_restrict_perm.EMODPR": "EMODPR restricts the permissions",
     "sgx_ioc_enclave_modt.flags": "SECINFO.FLAGS has the page type only",
-    "sgx_ioc_enclave_modt.bytes": "SECINFO: the bytes behind FLAGS are 0",
+    "sgx_ioc_enclave_modt.bytes": "SECINFO: the bytes after FLAGS are 0",
     "sgx_ioc_enclave_modt.result": "result and count are 0 on the way in",
     # Descriptors
     "sgx_drv_init.launch_control": "the nodes exist where the processor has launch control",

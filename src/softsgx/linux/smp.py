@@ -1,7 +1,7 @@
 """Interprocessor interrupts of the kernel. Linux 6.12, kernel/smp.c, arch/x86/mm/tlb.c.
 
 A processor that takes an interrupt inside an enclave leaves it by an AEX, which drops all its
-translations: that is why the driver's handler need not do anything.
+translations: so the driver's handler is empty.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TLB_FLUSH_VECTOR = 0xFD
 
 @contextmanager
 def preempt_disabled(me: Task | None) -> Iterator[None]:
-    """preempt_disable and preempt_enable: no other task gets the processor of `me` meanwhile."""
+    """preempt_disable to preempt_enable: no other task runs on the processor of `me`."""
     if me is None or me.cpu is None:
         yield
         return
@@ -43,7 +43,7 @@ def on_each_cpu_mask(current: Thread, cpus: Iterable[int]) -> Steps[None]:
 
 
 def smp_send_reschedule(current: Thread, cpus: Iterable[int]) -> Steps[None]:
-    """Kick the given processors: who runs there looks for signals, inside an enclave after AEX."""
+    """Kick the given processors: the threads there check for signals, after an AEX if inside."""
     lps = current.kernel.processor.lps
     targets = [lps[cpu] for cpu in sorted(cpus) if cpu != current.cpu]
     if targets:
@@ -67,7 +67,7 @@ def flush_tlb_mm(current: Thread, mm: Mm) -> Steps[None]:
 
 
 def _taken(current: Thread, vector: int) -> Callable[[LogicalProcessor], None]:
-    """What a processor does with an interrupt, however the kernel has it take them."""
+    """The handler by which the kernel has a processor take this interrupt."""
     take = current.kernel.take_interrupt
 
     def taken(lp: LogicalProcessor) -> None:

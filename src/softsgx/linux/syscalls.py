@@ -160,7 +160,7 @@ def sys_mmap(
     fd: int = -1,
     offset: int = 0,
 ) -> Steps[int]:
-    """mmap(2) of anonymous memory or of an SGX node, to which the file offset is of no account."""
+    """mmap(2) of anonymous memory or of an SGX node, which ignores the file offset."""
     if offset & PAGE_MASK:
         return refused(current, EINVAL, "sys_mmap.offset", offset=offset)
     mm = current.mm
@@ -190,7 +190,7 @@ def do_mmap(
     flags: int,
     offset: int,
 ) -> Steps[tuple[int, list[File]]]:
-    """The part under mmap_lock: the address or an errno, and files whose areas went away."""
+    """The part under mmap_lock: the address or an errno, and files whose areas were unmapped."""
     mm = current.mm
     if not length:
         return refused(current, EINVAL, "do_mmap.length"), []
@@ -259,7 +259,7 @@ def _get_unmapped_area(
 def _mmap_type_error(
     current: Thread, file: File | None, prot: int, flags: int, noexec: bool
 ) -> int:
-    """The switch over MAP_TYPE in do_mmap: 0, or what forbids this kind of mapping."""
+    """The switch over MAP_TYPE in do_mmap: 0, or the errno that refuses this kind of mapping."""
     kind = flags & MAP_TYPE
     if kind == MAP_DROPPABLE and file is None:
         raise Unmodelled("mmap of anonymous memory with MAP_DROPPABLE")
@@ -287,7 +287,7 @@ def _mmap_type_error(
 @kernel_entry
 @told
 def sys_munmap(current: Thread, address: int, length: int) -> Steps[int]:
-    """munmap(2). Frees no EPC page and forgets no address space."""
+    """munmap(2). It frees no EPC page, and the enclave keeps the address space in its list."""
     checked = page_aligned_range(address, length)
     if isinstance(checked, int):
         return refused(current, EINVAL, "do_vmi_munmap.range", address=address, length=length)
@@ -303,9 +303,9 @@ def sys_munmap(current: Thread, address: int, length: int) -> Steps[int]:
 def _unmap_locked(
     current: Thread, start: int, end: int, *, downgrade: bool = False
 ) -> Steps[int | list[File]]:
-    """Take [start, end) out of the address space; files to put, or -ENOMEM if a split failed.
+    """Unmap [start, end): the files to put, or -ENOMEM if a split failed.
 
-    With `downgrade` PTEs go while mmap_lock is held for reading: faults elsewhere need not wait.
+    With `downgrade` PTEs are zapped with mmap_lock held for reading, so faults elsewhere go on.
     """
     mm = current.mm
     areas = mm.isolate(start, end)
@@ -325,10 +325,10 @@ def _no_split(current: Thread, errno: int) -> int:
 
 
 def _unmap_vmas(current: Thread, mm: Mm, areas: list[Vma]) -> Steps[None]:
-    """unmap_vmas and tlb_finish_mmu: zap PTEs, flush TLBs, and only then free what was mapped.
+    """unmap_vmas and tlb_finish_mmu: zap PTEs, flush TLBs, then free what was mapped.
 
-    An area of raw pfns (an enclave) is flushed by itself; the others all together. What had no
-    PTE needs no flush.
+    Each area of raw pfns (an enclave) is flushed by itself, the others in one flush. Where there
+    was no PTE no flush is needed.
     """
     frames, flush = [], False
     for vma in areas:
@@ -345,7 +345,7 @@ def _unmap_vmas(current: Thread, mm: Mm, areas: list[Vma]) -> Steps[None]:
 
 
 def _free_memory(mm: Mm, areas: list[Vma], frames: list[int]) -> None:
-    """Give back what areas held, once no TLB knows of it."""
+    """Free the memory of areas, after the TLB flush."""
     for pfn in frames:
         mm.kernel.free_page(pfn)
     for vma in areas:
@@ -363,7 +363,7 @@ def _put_files(current: Thread, files: list[File]) -> Steps[None]:
 def sys_mprotect(current: Thread, address: int, length: int, prot: int) -> Steps[int]:
     """mprotect(2): areas are split as needed, one by one, and PTEs rewritten at once.
 
-    A refusal in the middle leaves the areas before it changed, and the splits made.
+    An error part of the way leaves the earlier areas changed, and the splits made.
     """
     return (yield from do_mprotect_pkey(current, address, length, prot, -1))
 
@@ -373,14 +373,14 @@ def sys_mprotect(current: Thread, address: int, length: int, prot: int) -> Steps
 def sys_pkey_mprotect(
     current: Thread, address: int, length: int, prot: int, pkey: int
 ) -> Steps[int]:
-    """pkey_mprotect(2). The processor has no protection keys: nobody has one but -1, none."""
+    """pkey_mprotect(2). The processor has no protection keys: only pkey -1 (none) is valid."""
     return (yield from do_mprotect_pkey(current, address, length, prot, pkey))
 
 
 def do_mprotect_pkey(
     current: Thread, address: int, length: int, prot: int, pkey: int
 ) -> Steps[int]:
-    """Both of them."""
+    """The body of both."""
     mm = current.mm
     rule = "do_mprotect_pkey"
     if address & PAGE_MASK:
@@ -452,7 +452,7 @@ def mprotect_fixup(current: Thread, vma: Vma, start: int, end: int, prot: int) -
 def sys_mremap(
     current: Thread, old: int, old_length: int, new_length: int, flags: int, new: int = 0
 ) -> Steps[int]:
-    """mremap(2): an SGX area never grows; a move takes PTEs along that the EPCM will refuse."""
+    """mremap(2): an SGX area never grows; moved PTEs are useless, since the EPCM refuses them."""
     mm = current.mm
     if flags & ~(MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP):
         return refused(current, EINVAL, "sys_mremap.flags", flags=flags)
@@ -475,7 +475,7 @@ def sys_mremap(
 def _mremap(
     current: Thread, old: int, old_length: int, new_length: int, flags: int, new: int
 ) -> Steps[tuple[int, list[File]]]:
-    """The part under mmap_lock: the address or an errno, and files whose areas went away."""
+    """The part under mmap_lock: the address or an errno, and files whose areas were unmapped."""
     mm = current.mm
     if mm.vma_lookup(old) is None:
         return refused(current, EFAULT, "vma_to_resize.hole", address=old), []
@@ -497,7 +497,7 @@ def _mremap(
 def _mremap_to(
     current: Thread, old: int, old_length: int, new_length: int, flags: int, new: int
 ) -> Steps[tuple[int, list[File]]]:
-    """To a given address: what is mapped there goes first, whatever comes of the move."""
+    """To a given address: what is mapped there is unmapped first, even if the move then fails."""
     mm = current.mm
     if new & PAGE_MASK or new + new_length > TASK_SIZE:
         rule = "mremap_to.range"
@@ -551,7 +551,7 @@ def _vma_to_resize(current: Thread, old: int, old_length: int, new_length: int, 
 def _move(
     current: Thread, old: int, length: int, new: int, gone: list[File]
 ) -> Steps[tuple[int, list[File]]]:
-    """Move an area of unchanged size; no driver hook vets it."""
+    """Move an area of unchanged size; no hook of the driver is called."""
     mm = current.mm
     areas = mm.isolate(old, old + length)
     if isinstance(areas, int):
@@ -582,8 +582,8 @@ def _move(
 def sys_fork(current: Thread, name: str, cpu: int, process: Process | None = None) -> Steps[Thread]:
     """fork(2): the child shares the enclave, PTEs included; its only thread runs on `cpu`.
 
-    `process` is the child, if it exists already. A pending signal is handled first, behind the
-    program's back (-ERESTARTNOINTR); only one that arrives later interrupts anything.
+    `process` is the child, if it exists already. A pending signal is handled first, unseen by the
+    program (-ERESTARTNOINTR); only a later one interrupts anything.
     """
     current.pending_signals = 0
     parent = current.mm
@@ -592,8 +592,8 @@ def sys_fork(current: Thread, name: str, cpu: int, process: Process | None = Non
     child_mm = process.mm
     child_mm.read_implies_exec = parent.read_implies_exec
     with (yield from parent.mmap_lock.acquire_write()):
-        # dup_mmap: both locks, until the last entry is copied. Otherwise who zaps entries meanwhile
-        # finds the child registered by an area it has, and misses one that it will have.
+        # dup_mmap holds both locks until the last entry is copied. Otherwise a concurrent zap would
+        # find the child registered for an area it has, and miss one that it is about to get.
         with (yield from child_mm.mmap_lock.acquire_write()):
             yield from _dup_vmas(current, parent, child_mm)
         yield from flush_tlb_mm(current, parent)
@@ -604,7 +604,7 @@ def sys_fork(current: Thread, name: str, cpu: int, process: Process | None = Non
 
 
 def _dup_vmas(current: Thread, parent: Mm, child: Mm) -> Steps[None]:
-    """The loop of dup_mmap: areas, and what of their pages the child gets at once."""
+    """The loop of dup_mmap: areas, and the pages that the child gets at once."""
     for vma in parent.vmas:
         if vma.advised & VM_DONTCOPY:
             continue
@@ -620,13 +620,13 @@ def _dup_vmas(current: Thread, parent: Mm, child: Mm) -> Steps[None]:
 
 
 def _copy_ptes(parent: Mm, child: Mm, vma: Vma) -> None:
-    """PTEs of a shared mapping: old and clean in the child."""
+    """PTEs of a shared mapping: neither accessed nor dirty in the child."""
     for page in parent.pages_mapped(vma.start, vma.end):
         child.space.set(page << PAGE_SHIFT, parent.space.ptes[page] & ~(PTE_A | PTE_D))
 
 
 def _copy_memory(current: Thread, parent: Mm, child: Mm, vma: Vma) -> None:
-    """Copy an anonymous area at once: copy-on-write cannot be told apart."""
+    """Copy an anonymous area at once: copy-on-write would give the same contents."""
     memory = current.kernel.processor.memory
     for page in range(vma.start, vma.end, PAGE_SIZE):
         pte = parent.space.lookup(page)
@@ -651,7 +651,7 @@ def exit_mmap(current: Thread, mm: Mm) -> Steps[None]:
     with (yield from mm.mmap_lock.acquire_write()):
         if flush:
             yield from flush_tlb_mm(current, mm)
-        # Threads that were killed do not run any more.
+        # Killed threads no longer run.
         running = current.on_cpu and current.mm is mm
         mm.cpumask = {current.cpu: 1} if running else {}
         areas = list(mm.vmas)
@@ -689,7 +689,7 @@ def sys_execve(current: Thread) -> Steps[int]:
 
 
 def _kill_others(current: Thread, process: Process) -> Steps[None]:
-    """zap_other_threads: SIGKILL, an interrupt where they run, and the wait until they are gone.
+    """zap_other_threads: SIGKILL, an interrupt to their processors, the wait until they are gone.
 
     In the kernel it is the last thread, not the killer, that takes the address space down.
     """
@@ -701,7 +701,7 @@ def _kill_others(current: Thread, process: Process) -> Steps[None]:
         leaving = InKernel(others)
         if any(thread.in_kernel for thread in others):
             yield (WAIT, leaving, False)
-        # Their processors keep the address space, and so are flushed, until it is gone.
+        # Their processors keep the address space loaded, and are flushed with it, until it is gone.
         cpumask = dict(process.mm.cpumask)
         for thread in others:
             thread.switch_out()

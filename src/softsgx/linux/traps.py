@@ -1,10 +1,10 @@
-"""What becomes of an exception of a user program: it is repaired, or a signal.
+"""Exceptions of user programs: the kernel repairs the fault, or sends a signal.
 
-Linux 6.12, arch/x86/kernel/traps.c and fpu/core.c. The kernel looks at the processor as it finds
-it, and behind an enclave that is the state that AEX leaves. So RIP is the AEP. And of #MF and #XM
-it reads FCW, FSW and MXCSR not as they were inside but as AEX sets them for these two: 037EH and
-8081H, or 1F01H, an invalid operation that is not masked (SDM 3D, 40.3.2 "Synthetic State for
-Extended Features"). Whatever the enclave has computed, the program is told FPE_FLTINV.
+Linux 6.12, arch/x86/kernel/traps.c and fpu/core.c. The kernel sees the processor as it
+finds it, and after an exception in an enclave that is the state that AEX leaves. So RIP is the AEP.
+And for #MF and #XM it reads FCW, FSW and MXCSR not as they were inside but as AEX sets them for
+these two: 037EH and 8081H, or 1F01H, an unmasked invalid operation (SDM 3D, 40.3.2 "Synthetic State
+for Extended Features"). Whatever the enclave has computed, the program is told FPE_FLTINV.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ DR_STEP: Final = 1 << 14
 _NP: Final = 11
 _OLD_MF: Final = 9
 
-# Vector -> signal, si_code, and whether si_addr is the instruction; else it is 0. Those that are
-# told without an si_code of their own have SI_KERNEL.
+# Vector -> signal, si_code, and whether si_addr is the instruction; else it is 0. Vectors without
+# an si_code of their own have SI_KERNEL.
 _TRAPS: Final = {
     faults.DE: (SIGFPE, FPE_INTDIV, True),
     faults.BP: (SIGTRAP, SI_KERNEL, False),
@@ -62,7 +62,7 @@ _TRAPS: Final = {
 }
 _OTHERS: Final = (SIGSEGV, SI_KERNEL, False)
 
-# Exception bits of FSW and MXCSR, in the order in which the kernel asks for them.
+# Exception bits of FSW and MXCSR, in the order in which the kernel tests them.
 _FPE: Final = (
     (1 << 0, FPE_FLTINV),
     (1 << 2, FPE_FLTDIV),
@@ -93,8 +93,8 @@ def do_trap(
 ) -> Signal | None:
     """The signal of an exception; None if the kernel finds it spurious and goes on.
 
-    `rip` and `legacy`, an FXSAVE image of which the first 28 bytes matter, are what the kernel
-    sees of the program.
+    `rip` and `legacy`, an FXSAVE image of which the first 28 bytes are read, are the state that
+    the kernel finds.
     """
     if vector == faults.DB:
         return Signal(SIGTRAP, _trap_code(dr6), rip, vector, error_code)
@@ -106,7 +106,7 @@ def do_trap(
 
 
 def fpu_exception_code(vector: int, legacy: bytes) -> int:
-    """si_code of #MF or #XM: the first exception that is there and not masked; 0 if none is."""
+    """si_code of #MF or #XM: the first exception that is set and not masked; 0 if there is none."""
     if vector == faults.MF:
         fcw, fsw = _FCW_FSW.unpack_from(legacy)
         found = fsw & ~fcw
@@ -119,4 +119,4 @@ def fpu_exception_code(vector: int, legacy: bytes) -> int:
 def _trap_code(dr6: int) -> int:
     if dr6 & DR_STEP:
         return TRAP_TRACE
-    return TRAP_HWBKPT if dr6 & DR_TRAPS else TRAP_BRKPT  # INT1 leaves no bit
+    return TRAP_HWBKPT if dr6 & DR_TRAPS else TRAP_BRKPT  # INT1 sets no bit

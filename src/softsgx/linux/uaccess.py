@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 class UserMemory(Protocol):
-    """Memory of a real process. Enclave areas are not in it: those are the model's."""
+    """Memory of a real process, without its enclave areas, which the model has."""
 
     def read(self, address: int, size: int) -> bytes | None:
         """`size` bytes, None if they cannot all be read."""
 
     def write(self, address: int, data: bytes) -> bool:
-        """Write; whether all of it could be written."""
+        """Write; return whether all of it could be written."""
 
     def source_page(self, address: int) -> int:
         """The pfn of a frame that holds a copy of the page, for ADD_PAGES; or a negated errno."""
@@ -110,7 +110,7 @@ def _touches_enclave(current: Thread, address: int, size: int) -> bool:
 def pin_source_page(current: Thread, address: int) -> int:
     """The source page of ADD_PAGES, mmap_lock held: its pfn, -EFAULT, or -EACCES from noexec.
 
-    The area looked at is the one at or above the address, as the driver does it.
+    As in the driver, the area tested is the first that ends above the address.
     """
     pfn = _source_page(current.mm, address)
     if pfn == -EACCES:
@@ -146,7 +146,7 @@ def get_user_page_remote(mm: Mm, address: int) -> int:
 
 
 def _user_pfn(current: Thread, address: int, *, write: bool) -> Steps[int]:
-    """The frame behind a user address, faulted in if need be; -EFAULT."""
+    """The pfn that a user address maps to, faulted in if need be; or -EFAULT."""
     if not 0 <= address < 1 << 47:
         return -EFAULT
     pte = current.mm.space.lookup(address)

@@ -1,7 +1,7 @@
 """__vdso_sgx_enter_enclave and its exception fix-up. Linux 6.12, arch/x86/entry/vdso.
 
-The enclave itself is not code here but a callback that runs until it leaves: `run_enclave` executes
-on the thread's logical processor after EENTER or ERESUME and returns how the enclave ended.
+The enclave is a callback, which executes on the thread's logical processor after EENTER or ERESUME
+and returns how the enclave was left.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from softsgx.linux.uapi import SgxEnclaveRun
     from softsgx.sim import Steps
 
-# Where the vDSO lies, and in it the ENCLU whose address is the AEP.
+# Where the vDSO lies, and in it the ENCLU, which is at the AEP.
 VDSO_BASE: Final = 0x7FFF_F7FC_1000
 VDSO_ENCLU: Final = VDSO_BASE + 0x6C0
 
@@ -35,7 +35,7 @@ _NAME: Final = "__vdso_sgx_enter_enclave"
 
 
 class Exit(NamedTuple):
-    """How one ENCLU at the vDSO ended: by EEXIT, or by an exception that nobody repaired.
+    """How one ENCLU at the vDSO ended: by EEXIT, or by an exception that the kernel did not repair.
 
     `function` is EAX at that moment: EEXIT; EENTER if EENTER itself faulted; ERESUME after an AEX.
     """
@@ -81,8 +81,9 @@ def sgx_enter_enclave(
 ) -> Steps[int]:
     """The vDSO function. `enter(current, leaf, tcs)` executes ENCLU until the enclave is left.
 
-    Returns 0 on EEXIT and on exceptions alike (look at run.function), -EINVAL for a bad leaf or a
-    reserved field that is set, else what the handler said. Exception fields are never cleared.
+    Returns 0 on EEXIT and on exceptions alike (run.function tells them apart), -EINVAL for a bad
+    leaf or a reserved field that is set, else the result of the handler. Exception fields are
+    never cleared.
     """
     function &= MASK32
     while True:

@@ -1,7 +1,7 @@
 """Which kernel is modelled: its user interface, and the races its code has.
 
-Each race is one small difference in the flow, made where the field is read. True means that the
-kernel has the race. Sources: the patches and mails named with each.
+A race is a field: True means that the kernel has it. Code that reads the field takes the racy or
+the fixed path. Sources: the patches and mails named with each.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class KernelVersion:
     races: Races = Races()
 
 
-# Reported 2024 with patches that were not merged; the windows stand in 6.12.117.
+# Reported in 2024 with patches that were not merged; the windows are still there in 6.12.117.
 _OPEN = Races(
     eaug_double_fault=True,
     remove_vs_fault=True,

@@ -51,13 +51,13 @@ class FileOperations(Protocol):
 
     @property
     def mmap(self) -> Callable[[Thread, File, Vma], Steps[int]] | None:
-        """Vet and prepare an area; mmap_lock held for writing. None: no mapping exists."""
+        """Check and prepare an area; mmap_lock held for writing. None: it cannot be mapped."""
 
 
 class File:
     """struct file: one open description of a device node. `encl` is set for /dev/sgx_enclave.
 
-    `flags` is f_flags: the access mode and what else a program may ask for by F_GETFL.
+    `flags` is f_flags: the access mode and the other flags that F_GETFL returns.
     """
 
     __slots__ = ("count", "encl", "f_op", "flags", "path")
@@ -71,7 +71,7 @@ class File:
 
     @property
     def inode(self) -> int:
-        """The inode of the node in devtmpfs: another number at every boot; here always the same."""
+        """The inode of the node in devtmpfs: fixed here, another at every real boot."""
         return _INODES[self.path]
 
     @property
@@ -97,7 +97,7 @@ class File:
 
 
 class ProvisionNode:
-    """/dev/sgx_provision: an access token; nothing but being open-able."""
+    """/dev/sgx_provision: an access token, which can only be opened."""
 
     def release(self, current: Thread, file: File) -> Steps[None]:
         """Nothing to do."""
@@ -109,6 +109,6 @@ class ProvisionNode:
         return refused_call(current, "ioctl", ENOTTY, "sgx_provision_fops.request", request=cmd)
         yield
 
-    # No mapping exists.
+    # It cannot be mapped.
     get_unmapped_area = None
     mmap = None

@@ -1,8 +1,8 @@
 """Backing store of evicted pages: an unlinked shmem file per enclave. Linux 6.12, sgx/encl.c.
 
-The file holds page contents by page index, the SECS behind them, then PCMDs, 32 to a page. A page
-that is punched out of the file while someone holds a reference lives on as an orphan: what is
-written there is lost with it. That is what the races K9 and K10 are about.
+The file holds page contents by page index, then the SECS, then PCMDs, 32 to a page. A page that is
+punched out of the file while a reference is held lives on as an orphan: what is written there is
+lost with it. Races K9 and K10 come from that.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class SgxBacking:
         return (self.pcmd.pfn << PAGE_SHIFT) + self.pcmd_offset
 
     def clear_pcmd(self) -> bool:
-        """Zero the PCMD; whether the whole PCMD page is zero now."""
+        """Zero the PCMD; return whether the whole PCMD page is zero now."""
         memory = self.kernel.processor.memory
         memory.write(self.pcmd_physical, _NO_PCMD)
         return memory.is_zero(self.pcmd.pfn)
@@ -72,7 +72,7 @@ class SgxBacking:
 
 
 def shmem_file_setup(current: Thread, size: int) -> int:
-    """Make the file: -EINVAL if its size is no signed 64-bit offset, -ENOMEM."""
+    """Make the file: 0, -EINVAL if its size does not fit a signed 64-bit offset, or -ENOMEM."""
     if size >= 1 << 63:
         return refused(current, EINVAL, "shmem_file_setup.size", size=size)
     if current.kernel.fail("shmem_file_setup"):
@@ -81,7 +81,7 @@ def shmem_file_setup(current: Thread, size: int) -> int:
 
 
 class Shmem:
-    """The file. Pages exist from their first look-up on."""
+    """The file. A page exists from its first look-up."""
 
     __slots__ = ("contents", "kernel", "pcmds")
 

@@ -1,7 +1,7 @@
 """Debugger access to enclave memory: the access hook of SGX areas. Linux 6.12, sgx/encl.c.
 
 The area's rights and the cap of the page are compared as for a fault, and pages are swapped in; but
-a hole is not added. The length is not bound by the area: pages behind it are reached, too.
+no page is added in a hole. The length is not limited by the area: pages after it are reached, too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def sgx_vma_access(
 ) -> Steps[int]:
     """Move `buf` to or from enclave memory word by word: bytes moved, or an errno.
 
-    An errno also if words before it were moved. mmap_lock held for reading.
+    The errno is returned even if earlier words were moved. mmap_lock held for reading.
     """
     encl = vma.encl
     if encl is None:
@@ -52,7 +52,7 @@ def sgx_vma_access(
 def _access_word(
     current: Thread, encl: SgxEncl, vma: Vma, address: int, part: memoryview, write: bool
 ) -> Steps[int]:
-    """One aligned word, of which `part` is read or written; sgx_encl_reserve_page in front."""
+    """sgx_encl_reserve_page, then one aligned word, of which `part` is read or written."""
     offset = address % _WORD
     with (yield from encl.lock.acquire()):
         entry = yield from sgx_encl_load_page_in_vma(current, encl, address & ~PAGE_MASK, vma.flags)

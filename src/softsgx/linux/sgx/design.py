@@ -21,11 +21,11 @@ class PermissionDesign:
     """Restriction by ioctl only, as in Linux 6.12: mprotect() and faults leave the EPCM alone."""
 
     def ioctls(self) -> dict[int, Callable[[Thread, SgxEncl, int], Steps[int]]]:
-        """Request number -> handler, beside or instead of those of the kernel's interface."""
+        """Request number -> handler, added to those of the kernel's interface or replacing them."""
         return {}
 
     def change_ptes(self, mm: Mm, encl: SgxEncl, start: int, end: int) -> bool:
-        """mprotect() has set rights of an area; whether PTEs were changed, so TLBs be flushed.
+        """mprotect() has set the rights of an area: change PTEs; return whether TLBs need a flush.
 
         mmap_lock held for writing.
         """
@@ -34,7 +34,7 @@ class PermissionDesign:
     def after_mprotect(
         self, current: Thread, encl: SgxEncl, start: int, end: int, prot: int
     ) -> Steps[int]:
-        """The last act of mprotect() on one area, its rights changed or not: 0 or an errno.
+        """The end of mprotect() on one area, whether or not its rights changed: 0 or an errno.
 
         mmap_lock held for writing.
         """

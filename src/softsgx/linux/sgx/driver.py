@@ -52,7 +52,7 @@ class SgxEnclaveNode:
         return current.mm.get_unmapped_area(address, length)
 
     def mmap(self, current: Thread, file: File, vma: Vma) -> Steps[int]:
-        """sgx_mmap: vet the rights against the caps, register the address space."""
+        """sgx_mmap: check the rights against the caps, register the address space."""
         encl = encl_of(file)
         ret = yield from sgx_encl_may_map(current, encl, vma.start, vma.end, vma.flags)
         if ret:

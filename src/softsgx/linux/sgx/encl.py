@@ -43,7 +43,7 @@ _ALL_SLOTS: Final = (1 << SGX_VA_SLOT_COUNT) - 1
 
 # Results of the fault handler.
 VM_FAULT_NOPAGE: Final = "VM_FAULT_NOPAGE"
-# VM_FAULT_NOPAGE as well, where the kernel waits for the reclaimer by faulting again and again.
+# As VM_FAULT_NOPAGE, where the access faults again until the reclaimer is done with the page.
 VM_FAULT_BUSY: Final = "VM_FAULT_NOPAGE, busy"
 VM_FAULT_SIGBUS: Final = "VM_FAULT_SIGBUS"
 VM_FAULT_OOM: Final = "VM_FAULT_OOM"
@@ -79,8 +79,8 @@ class SgxVaPage:
 class SgxEnclPage:
     """struct sgx_encl_page: the kernel's record of one enclave page. Protected by encl.lock.
 
-    `epc_page` is None while the page is swapped out; then `va_page` and `va_slot` hold its version,
-    unless EWB failed: then they are what the page was last loaded from, and slot 0.
+    `epc_page` is None while the page is swapped out. Then `va_page` and `va_slot` hold its version;
+    if EWB failed they are stale: the VA page that it was last loaded from, and slot 0.
     `vm_run_prot_bits` is used by the V2 series only, `busy` only by the fixes of K2 and K3.
     """
 
@@ -103,7 +103,7 @@ class SgxEnclPage:
 
     @property
     def at_hand(self) -> bool:
-        """Resident, and held neither by the reclaimer nor by a fix."""
+        """Resident, and neither being reclaimed nor busy."""
         return not (self.epc_page is None or self.being_reclaimed or self.busy)
 
 
@@ -139,7 +139,7 @@ class SgxEncl:
         self.secs = SgxEnclPage(self, 0, 0, PT_SECS)
         self.va_pages: list[SgxVaPage] = []
         self.backing = Shmem(kernel)
-        # Protected by mm_lock, a spinlock no point divides; walked under SRCU.
+        # Protected by mm_lock, a spinlock (no point divides its sections); walked under SRCU.
         self.mm_list: list[SgxEnclMm] = []
         self.mm_list_version = 0
         self.srcu = Srcu(f"encl->srcu({name})")
@@ -164,7 +164,7 @@ class SgxEncl:
 
 
 def sgx_encl_state(encl: SgxEncl) -> dict[str, int]:
-    """What was done to an enclave, for who is told that a call comes too early or too late."""
+    """The state of an enclave, for the event that a call comes too early or too late."""
     created = bool(encl.flags & SGX_ENCL_CREATED)
     return {"created": int(created), "initialised": int(bool(encl.flags & SGX_ENCL_INITIALIZED))}
 
@@ -246,7 +246,7 @@ def __sgx_encl_ewb(
 def __sgx_encl_eldu(
     current: Thread, encl_page: SgxEnclPage, epc_page: SgxEpcPage, secs: SgxEpcPage | None
 ) -> Steps[int]:
-    """ELDU of a page and, whatever comes of it, the end of its backing."""
+    """ELDU of a page; its backing is given up whether or not ELDU succeeds."""
     kernel = current.kernel
     encl = encl_page.encl
     is_secs = secs is None
@@ -276,9 +276,9 @@ def __sgx_encl_eldu(
 
 
 def reclaimer_writing_to_pcmd(encl: SgxEncl, index: int) -> bool:
-    """Whether a page that shares the PCMD page of `index` is on its way out."""
+    """Whether a page that shares the PCMD page of `index` is being evicted."""
     first = index & ~(PCMDS_PER_PAGE - 1)
-    # The SECS is alone: it is written under the mutex, at once.
+    # The SECS need not be tested: it is evicted under the mutex, in one go.
     for number in range(first, first + PCMDS_PER_PAGE):
         entry = encl.page(encl.base + (number << PAGE_SHIFT))
         if entry is not None and entry.epc_page is not None and entry.being_reclaimed:
@@ -319,7 +319,7 @@ def sgx_encl_load_secs(current: Thread, encl: SgxEncl) -> Steps[SgxEpcPage | int
 def __sgx_encl_load_page(
     current: Thread, encl: SgxEncl, entry: SgxEnclPage
 ) -> Steps[SgxEnclPage | int]:
-    """Make sure that a page is resident; -EBUSY while the reclaimer, or a fix, holds it."""
+    """Make sure that a page is resident; -EBUSY while it is being reclaimed, or busy."""
     if entry.at_hand:
         return entry
     if entry.busy or entry.epc_page is not None:
@@ -350,7 +350,7 @@ def sgx_encl_load_page_in_vma(
 
 
 def sgx_encl_load_page(current: Thread, encl: SgxEncl, address: int) -> Steps[SgxEnclPage | int]:
-    """For the ioctls: whatever is mapped, or is not."""
+    """For the ioctls: as for a fault, without an area."""
     entry = encl.page(address)
     if entry is None:
         # K11: the sum of base and offset wraps as in C.
@@ -396,7 +396,7 @@ def sgx_vma_fault(current: Thread, vma: Vma, address: int) -> Steps[str]:
 
 
 def _busy_or_sigbus(error: int) -> str:
-    """Busy pages and momentary lack of EPC: the instruction executes again, and faults again."""
+    """-EBUSY (a busy page, or EPC short at the moment): the access is tried again. Else SIGBUS."""
     return VM_FAULT_BUSY if error == -EBUSY else VM_FAULT_SIGBUS
 
 
@@ -450,7 +450,7 @@ def sgx_encl_eaug_page(current: Thread, vma: Vma, encl: SgxEncl, address: int) -
 
 
 def v2_encl_eaug_page(current: Thread, vma: Vma, encl: SgxEncl, address: int) -> Steps[str]:
-    """K8: allocation with direct reclaim, mmap_lock held and the mutex not yet; then as now.
+    """K8: as above, but allocates with direct reclaim, mmap_lock held, before it takes the mutex.
 
     Any failure is SIGBUS, and pages are counted without the mutex.
     """
@@ -502,7 +502,7 @@ def _eaug_done(
 def _eaug_insert(
     current: Thread, encl_page: SgxEnclPage, epc_page: SgxEpcPage, secs: SgxEpcPage | None
 ) -> Steps[bool]:
-    """Insert into the page array, then EAUG; True if either failed and nothing is left of it."""
+    """Insert into the page array, then EAUG; True if either failed, and then both are undone."""
     kernel = current.kernel
     encl = encl_page.encl
     index = encl_page.address >> PAGE_SHIFT
@@ -536,7 +536,7 @@ def sgx_encl_may_map(
     first, last = start >> PAGE_SHIFT, end >> PAGE_SHIFT
     indices = [first]
     while indices:
-        # Every so many pages the mutex is dropped, to let others run.
+        # The mutex is dropped every XA_CHECK_SCHED pages, to let others run.
         with (yield from encl.lock.acquire()):
             indices = _indices_in(encl, first, last)[:XA_CHECK_SCHED]
             for index in indices:
@@ -568,7 +568,7 @@ def sgx_encl_mm_add(current: Thread, encl: SgxEncl, mm: Mm) -> Steps[int]:
         return refused(current, ENOMEM, "kmalloc.memory")
     entry = SgxEnclMm(encl, mm)
     encl.refcount += 1
-    # The reference taken just before is returned in neither case: the enclave is never freed.
+    # The errors below do not drop the reference taken above: the enclave is never freed.
     if current.kernel.fail("mmu_notifier_register"):
         return refused(current, ENOMEM, "kmalloc.memory")
     if current.signal_pending():
@@ -581,7 +581,7 @@ def sgx_encl_mm_add(current: Thread, encl: SgxEncl, mm: Mm) -> Steps[int]:
 
 
 def _mmu_notifier_release(current: Thread, entry: SgxEnclMm) -> Steps[None]:
-    """The address space goes away before the file: unlink, wait for readers, drop the reference."""
+    """The address space goes away before the file: unlink, wait for readers, drop its reference."""
     encl = entry.encl
     yield ("mm_list", encl.name, True)
     if entry in encl.mm_list:
@@ -622,7 +622,7 @@ def sgx_encl_cpumask(encl: SgxEncl) -> dict[int, None]:
 
 
 def sgx_ipi_enclave_cpus(current: Thread, encl: SgxEncl) -> Steps[None]:
-    """Interrupt every processor that may run the enclave: whoever is inside takes an AEX."""
+    """Interrupt every processor that may run the enclave: a thread that is inside takes an AEX."""
     with (yield from encl.srcu.read_lock()):
         cpus = sgx_encl_cpumask(encl)
     yield from on_each_cpu_mask(current, cpus)

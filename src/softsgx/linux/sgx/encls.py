@@ -1,4 +1,4 @@
-"""How one ENCLS ends, as the kernel encodes it. Linux 6.12, sgx/encls.h.
+"""One ENCLS, and its result as the kernel encodes it. Linux 6.12, sgx/encls.h.
 
 0 success; 1 .. 0x3FFFFFFF the status in EAX; 0x40000000 + vector an exception.
 """

@@ -1,7 +1,7 @@
 """Where the SGX2 interfaces differ: that of Linux 6.x, and that of the V2 series.
 
 The V2 series of February 2022 was posted and not merged. Its kernel mirrors in `vm_run_prot_bits`
-what it believes of the EPCM's R, W, X, and builds PTEs from area and mirror. `v2.py` has its
+what it takes the EPCM's R, W, X to be, and builds PTEs from area and mirror. `v2.py` has its
 ioctls. Source: the series as posted; patches 06, 07, 08 and 19 of 32.
 """
 
@@ -33,7 +33,7 @@ def _names(prefix: str) -> dict[int, str]:
 
 
 class SgxInterface:
-    """Linux 6.x: the EPCM's permissions are between the enclave and the processor.
+    """Linux 6.x: the kernel does not record the EPCM's permissions.
 
     has_relax        RELAX_PERMISSIONS exists: the host announces what the enclave extends
     has_pfn_mkwrite  sgx_vm_ops.pfn_mkwrite exists, so PTEs lack W until the first write
@@ -70,7 +70,7 @@ class SgxInterface:
 
 
 class SgxInterfaceV2(SgxInterface):
-    """The V2 series: RELAX and RESTRICT set a mirror, which rules PTEs and mprotect()."""
+    """The V2 series: RELAX and RESTRICT set a mirror, which limits PTEs and mprotect()."""
 
     __slots__ = ()
 
@@ -93,7 +93,7 @@ class SgxInterfaceV2(SgxInterface):
         return 0
 
     def pte_rights(self, vma: Vma, page: SgxEnclPage) -> int:
-        """Those of the area that the mirror has, too; the access may fault again on them."""
+        """Those of both area and mirror; with the PTE made, the access may fault again."""
         rights = vma.flags & page.vm_run_prot_bits
         if not rights:
             raise Unmodelled("V2: an entry with no rights in an area that has some")

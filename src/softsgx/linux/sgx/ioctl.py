@@ -72,7 +72,7 @@ SGX_EINIT_SPIN_COUNT: Final = 20
 SGX_EINIT_SLEEP_COUNT: Final = 50
 EEXTEND_CHUNK: Final = 256
 
-# Attribute bits the kernel knows of no meaning for.
+# Attribute bits that the kernel does not know.
 _ATTR_RESERVED: Final = (1 << 3 | 1 << 6 | 1 << 8 | 1 << 9) | ~((1 << 11) - 1) & MASK64
 _MISC_RESERVED: Final = ~1 & 0xFFFFFFFF
 
@@ -141,7 +141,7 @@ def _tell_secs(current: Thread, create: SgxEnclaveCreate, secs: SECS) -> None:
 
 
 def sgx_encl_create(current: Thread, encl: SgxEncl, raw: bytes) -> Steps[int]:
-    """Everything but SIZE is for ECREATE to judge, and any refusal of it is -EIO."""
+    """Only SIZE is tested here; ECREATE tests the rest, and any fault of it is -EIO."""
     kernel = current.kernel
     secs = SECS.unpack(raw)
     size = secs.SIZE_
@@ -262,7 +262,7 @@ def sgx_encl_add_page(
     prot = R | W if page_type == PT_TCS else flags & RWX
     if kernel.fail("sgx_encl_page_alloc"):
         return refused(current, ENOMEM, "kmalloc.memory")
-    # K11: the sum wraps as in C; EADD refuses an address outside of the enclave.
+    # K11: the sum wraps as in C; EADD refuses an address outside the enclave.
     encl_page = SgxEnclPage(encl, (encl.base + offset) & MASK64, prot, page_type)
     epc_page = yield from m.sgx_alloc_epc_page(current, encl_page, True)
     if isinstance(epc_page, int):
@@ -307,7 +307,7 @@ def _add_locked(
     if measure:
         ret = yield from __sgx_encl_extend(current, encl, epc_page)
         if ret:
-            # The child count is not taken back: the SECS leaks with a warning at the end.
+            # The child count stays too high: the SECS leaks, with a warning at release.
             encl_page.epc_page = None
             del encl.page_array[index]
     return ret
@@ -375,7 +375,7 @@ def sgx_ioc_enclave_init(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]
 
 
 def sgx_encl_init(current: Thread, encl: SgxEncl, sig: SIGSTRUCT, page: int) -> Steps[int]:
-    """Check the attributes, then EINIT until no event disturbs it. `page` holds the operands."""
+    """Check the attributes, then EINIT, again while it is interrupted. `page` has the operands."""
     kernel = current.kernel
     part, lp = kernel.processor.part, kernel.lp(current)
     excess = encl.attributes & ~encl.attributes_mask
@@ -408,7 +408,7 @@ def sgx_encl_init(current: Thread, encl: SgxEncl, sig: SIGSTRUCT, page: int) -> 
         for _sleep in range(SGX_EINIT_SLEEP_COUNT):
             for _spin in range(SGX_EINIT_SPIN_COUNT):
                 rdx = sigstruct + PAGE_SIZE // 2
-                # The hash MSRs are the processor's: EINIT must find what was written there.
+                # The hash MSRs are per processor: no other task may run between WRMSR and EINIT.
                 with preempt_disabled(encl.lock.owner):
                     sgx_update_lepubkeyhash(current, signer)
                     ret = yield from encls(current, leaves.EINIT, sigstruct, secs.address, rdx)
@@ -430,7 +430,7 @@ def sgx_encl_init(current: Thread, encl: SgxEncl, sig: SIGSTRUCT, page: int) -> 
 
 
 def sgx_update_lepubkeyhash(current: Thread, signer: bytes) -> None:
-    """Write the signer into the four hash MSRs: every signer is launchable."""
+    """Write the hash of the signer into the four hash MSRs, so that any signer may launch."""
     lp = current.kernel.lp(current)
     for number, msr in enumerate(IA32_SGXLEPUBKEYHASH):
         lp.wrmsr(msr, int.from_bytes(signer[8 * number : 8 * number + 8], "little"))

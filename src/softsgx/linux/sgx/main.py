@@ -83,8 +83,9 @@ def _first_use(kernel: Kernel) -> SgxEpcPage:
 def arch_memory_failure(kernel: Kernel, pfn: int, consumer: Thread | None = None) -> int:
     """A hardware error in an EPC page: it is never handed out again once it is free.
 
-    `consumer` is the thread that ran into it (MF_ACTION_REQUIRED): it gets SIGBUS. The free page
-    count is not corrected, so the watermarks see EPC that nobody can have. -ENXIO for other memory.
+    `consumer` is the thread that consumed it (MF_ACTION_REQUIRED): it gets SIGBUS. The free page
+    count is not corrected, so the watermarks count EPC that cannot be allocated. -ENXIO if the pfn
+    is not in EPC.
     """
     number = kernel.processor.epc.index(pfn)
     if number < 0:
@@ -193,7 +194,7 @@ def sgx_reclaim_pages(current: Thread) -> Steps[None]:
     kernel = current.kernel
     chunk: list[SgxEpcPage] = []
     yield ("epc", "active_page_list", True)
-    # All at once: a dict finds its first entry by a walk over those that were deleted.
+    # One islice, since a dict finds its first entry by walking over the deleted ones.
     for page in list(islice(kernel.active_page_list, SGX_NR_TO_SCAN)):
         del kernel.active_page_list[page]
         assert page.owner is not None
@@ -245,7 +246,7 @@ def _isolate(current: Thread, page: SgxEpcPage) -> Steps[SgxBacking | None]:
 
 
 def sgx_reclaimer_age(current: Thread, page: SgxEpcPage) -> Steps[bool]:
-    """Whether some address space used the page since the last pass; clears what it finds."""
+    """Whether an address space accessed the page since the last pass; clears the A bit it finds."""
     owner = page.owner
     assert owner is not None
     encl = owner.encl
@@ -297,7 +298,7 @@ def sgx_reclaimer_write(current: Thread, page: SgxEpcPage, backing: SgxBacking) 
 
 
 def sgx_encl_ewb(current: Thread, page: SgxEpcPage, backing: SgxBacking) -> Steps[None]:
-    """EWB with the ladder: as it is; after ETRACK; after ETRACK and IPIs. Mutex held."""
+    """EWB in up to three attempts: as it is, after ETRACK, after ETRACK and IPIs. Mutex held."""
     kernel = current.kernel
     owner = page.owner
     assert owner is not None
@@ -316,7 +317,7 @@ def sgx_encl_ewb(current: Thread, page: SgxEpcPage, backing: SgxBacking) -> Step
             kernel.warn(f"ETRACK of {secs}: {tracked:#x}")
         ret = yield from e.__sgx_encl_ewb(current, page, va_page, slot, backing)
         if ret == SGX_NOT_TRACKED:
-            # Computed after ETRACK: only who was inside at that moment matters.
+            # The mask is computed after ETRACK: only threads inside at that moment matter.
             yield from e.sgx_ipi_enclave_cpus(current, encl)
             ret = yield from e.__sgx_encl_ewb(current, page, va_page, slot, backing)
     if ret:

@@ -43,7 +43,7 @@ def sgx_validate_offset_length(current: Thread, encl: SgxEncl, offset: int, leng
     end = "sgx_validate_offset_length.end"
     if not current.kernel.races.range_overflow and offset + length > MASK64:
         return refused(current, EINVAL, end, offset=offset, length=length, size=encl.size)
-    # K11: without the test above the sum may wrap and look small.
+    # K11: without the test above the sum may wrap and pass.
     if (offset + length - PAGE_SIZE) & MASK64 >= encl.size:
         return refused(current, EINVAL, end, offset=offset, length=length, size=encl.size)
     return 0

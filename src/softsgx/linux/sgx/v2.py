@@ -34,7 +34,7 @@ from softsgx.spec.paging import SECINFO
 
 
 def sgx_perm_from_user_secinfo(current: Thread, address: int) -> Steps[int]:
-    """R, W, X of a SECINFO in user memory, or -EFAULT, -EINVAL. Even a page type is refused."""
+    """R, W, X of a SECINFO in user memory, or -EFAULT, -EINVAL. A page type is refused as well."""
     raw = yield from copy_from_user(current, address, SECINFO.SIZE)
     if raw is None:
         return -EFAULT
@@ -52,7 +52,7 @@ def sgx_perm_from_user_secinfo(current: Thread, address: int) -> Steps[int]:
 
 
 def sgx_ioc_enclave_relax_perm(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]:
-    """RELAX_PERMISSIONS: raise the mirror and zap PTEs; the EPCM is the enclave's to extend."""
+    """RELAX_PERMISSIONS: raise the mirror and zap PTEs; the enclave extends the EPCM by EMODPE."""
     params = yield from sgx2_arguments(current, encl, arg, SgxEnclaveRelaxPerm)
     if isinstance(params, int):
         return params
@@ -114,7 +114,7 @@ def _restrict_page(
     perm: int,
     secinfo: int,
 ) -> Steps[int]:
-    """One page. The mirror is narrow while the mutex is dropped: see L1 and L2."""
+    """One page. The mirror has the new rights while the mutex is dropped: see L1 and L2."""
     guard = yield from encl.lock.acquire()
     with guard:
         entry = yield from e.sgx_encl_load_page(current, encl, address)
