@@ -1,4 +1,4 @@
-"""SGX_IOC_ENCLAVE_CREATE: its checks in order, what it leaves behind, and nothing if it fails."""
+"""SGX_IOC_ENCLAVE_CREATE: its checks in order, what it creates, nothing if it fails."""
 
 import pytest
 

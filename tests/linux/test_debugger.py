@@ -95,7 +95,7 @@ def test_unaligned_peek_spans_two_words() -> None:
 
 
 def test_rights_of_the_enclave_do_not_matter() -> None:
-    """EDBGRD and EDBGWR look at no R, W, X: a page restricted to nothing in an area without W."""
+    """EDBGRD and EDBGWR do not test R, W, X: a page restricted to nothing in an area without W."""
     d = Debugged()
     assert d.w.do(d.w.enclave.restrict(d.w.host, d.data, PAGE_SIZE, 0))[0] == 0
     assert d.w.protect(d.data, R) == 0
@@ -227,7 +227,7 @@ def test_error_counts_more_than_words_before_it() -> None:
 
 
 def test_mem_moves_what_lies_in_whole_pages_before_the_error() -> None:
-    """/proc/<pid>/mem goes in chunks of 4096 bytes: the chunk with the error counts nothing."""
+    """/proc/<pid>/mem goes in chunks of 4096 bytes: the chunk with the error does not count."""
     d = Debugged()
     start = d.w.enclave.data[1] - 8
     whole = d.read(start, 3 * PAGE_SIZE)

@@ -86,7 +86,7 @@ TABLE: list[tuple[str, int, Answer]] = [
     ("rwx", READ | PFEC_P | PFEC_PK, PKUERR),
     ("rwx", READ | PFEC_P | PFEC_PK | PFEC_SGX, PKUERR),
     ("PROT_NONE", WRITE | PFEC_P | PFEC_PK, PKUERR),
-    # 3. The SGX bit: the driver is never asked, and the kind of area does not matter.
+    # 3. The SGX bit: the driver is not called, and the kind of area does not matter.
     *(
         (kind, code | PFEC_P | PFEC_SGX, ACCERR)
         for kind in ("rwx", "r", "PROT_NONE", "anonymous rw")
@@ -129,7 +129,7 @@ def test_kernel_addresses_have_no_area(address: int) -> None:
     assert signal == (SIGSEGV, SEGV_MAPERR, address, 14, READ | PFEC_P), "not told what is there"
 
 
-# What becomes of it, inside and outside
+# The result, inside and outside
 
 
 def load_(t: EnclaveThread) -> Steps[bytes]:
@@ -212,7 +212,7 @@ def test_epcm_refusal_is_only_for_accesses_from_inside() -> None:
 
 
 def test_write_only_area_can_be_read() -> None:
-    """x86 page tables cannot say otherwise."""
+    """x86 page tables cannot express write without read."""
     w = world()
     data = w.enclave.data[0]
     assert w.map(data, W) == data

@@ -1,4 +1,4 @@
-"""madvise, mlock and its kin, msync, pkey_mprotect over SGX areas.
+"""madvise, the mlock family, msync, pkey_mprotect over SGX areas.
 
 Linux 6.12, mm/madvise.c, mm/mlock.c, mm/msync.c, mm/mprotect.c; the flags of an SGX area are those
 of sgx/driver.c, sgx_mmap. Anonymous memory is in test_procfs.py.

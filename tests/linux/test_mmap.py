@@ -287,7 +287,7 @@ def test_fixed_address_is_unchanged(flag: int) -> None:
 
 
 def test_longer_than_user_space() -> None:
-    """That is found before the driver looks at the type of the mapping."""
+    """That is tested before the driver tests the type of the mapping."""
     w = unmapped()
     for flags in (MAP_SHARED, MAP_PRIVATE):
         assert w.do(w.host.mmap(0, TASK_SIZE + 1, R, flags, w.enclave.fd)) == -ENOMEM

@@ -108,7 +108,7 @@ def test_k2_remove_against_fault(on: bool) -> None:
     assert dict(ended)["a"][0] == 0
     assert w.mm.space.lookup(page) & PTE_P
     if on:
-        # A translation to a page that is gone: the kernel never looks at such a fault again.
+        # A PTE to a page that is gone: the kernel does not repair such a fault.
         assert w.encl.page(page) is None
         for _ in range(3):
             assert w.fault(lambda t: t.load(page)) == (14, 0x8005, page)

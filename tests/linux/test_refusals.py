@@ -21,36 +21,36 @@ from tests.tidy.source import ROOT
 LINUX = ROOT / "src" / "softsgx" / "linux"
 RUNNER = ROOT / "src" / "softsgx" / "runner"
 # Functions whose callers name the rule, or whose errno does not end a call.
-TOLD_BY_THE_CALLER = {
-    "fault.py:fault_in_user": "copy_from_user and copy_to_user tell",
-    "mm.py:get_unmapped_area": "_get_unmapped_area of mmap tells",
-    "mm.py:split_vma": "mprotect, madvise tell",
-    "mm.py:__split_vma": "mprotect, munmap tell",
-    "mm.py:isolate": "munmap and mremap tell",
+NAMED_BY_THE_CALLER = {
+    "fault.py:fault_in_user": "copy_from_user and copy_to_user name it",
+    "mm.py:get_unmapped_area": "_get_unmapped_area of mmap names it",
+    "mm.py:split_vma": "mprotect, madvise name it",
+    "mm.py:__split_vma": "mprotect, munmap name it",
+    "mm.py:isolate": "munmap and mremap name it",
     "mm.py:insert_pfn": "a fault handler makes SIGBUS of it",
-    "mm.py:page_aligned_range": "mmap and munmap tell",
-    "process.py:install_fd": "open and dup tell",
-    "process.py:fget": "the calls on descriptors tell",
-    "ptrace.py:_peek": "access_process_vm has told",
-    "ptrace.py:_poke": "access_process_vm has told",
-    "ptrace.py:_mem_rw": "access_process_vm has told",
-    "sgx/edmm.py:sgx_load_for_ioctl": "another errno for what sgx_encl_load_page has told",
-    "sgx/ioctl.py:_sgx_ioctl": "ENOTTY for the ENOIOCTLCMD that was told",
-    "sgx/v2.py:_restrict_page": "another errno for what sgx_encl_load_page has told",
-    "sgx/ioctl.py:sgx_ioc_enclave_create": "copy_from_user has told",
-    "sgx/ioctl.py:sgx_ioc_enclave_add_pages": "copy_from_user has told",
-    "sgx/ioctl.py:sgx_ioc_enclave_init": "copy_from_user has told",
-    "sgx/ioctl.py:sgx_ioc_enclave_provision": "copy_from_user has told",
-    "sgx/page_ioctl.py:sgx2_arguments": "copy_from_user has told",
-    "sgx/page_ioctl.py:write_back": "copy_to_user has told",
-    "sgx/v2.py:sgx_perm_from_user_secinfo": "copy_from_user has told",
-    "sgx/v2.py:sgx_ioc_enclave_modt": "copy_from_user has told",
+    "mm.py:page_aligned_range": "mmap and munmap name it",
+    "process.py:install_fd": "open and dup name it",
+    "process.py:fget": "the calls on descriptors name it",
+    "ptrace.py:_peek": "access_process_vm has named it",
+    "ptrace.py:_poke": "access_process_vm has named it",
+    "ptrace.py:_mem_rw": "access_process_vm has named it",
+    "sgx/edmm.py:sgx_load_for_ioctl": "another errno for the rule of sgx_encl_load_page",
+    "sgx/ioctl.py:_sgx_ioctl": "ENOTTY for ENOIOCTLCMD, whose rule was named",
+    "sgx/v2.py:_restrict_page": "another errno for the rule of sgx_encl_load_page",
+    "sgx/ioctl.py:sgx_ioc_enclave_create": "copy_from_user has named it",
+    "sgx/ioctl.py:sgx_ioc_enclave_add_pages": "copy_from_user has named it",
+    "sgx/ioctl.py:sgx_ioc_enclave_init": "copy_from_user has named it",
+    "sgx/ioctl.py:sgx_ioc_enclave_provision": "copy_from_user has named it",
+    "sgx/page_ioctl.py:sgx2_arguments": "copy_from_user has named it",
+    "sgx/page_ioctl.py:write_back": "copy_to_user has named it",
+    "sgx/v2.py:sgx_perm_from_user_secinfo": "copy_from_user has named it",
+    "sgx/v2.py:sgx_ioc_enclave_modt": "copy_from_user has named it",
     "sgx/main.py:arch_memory_failure": "no call of a program",
-    "sgx/main.py:sgx_unmark_page_reclaimable": "MODIFY_TYPES, REMOVE_PAGES tell",
-    "syscalls.py:sys_ioctl": "EINTR for the ERESTARTSYS that was told",
-    "uaccess.py:_source_page": "pin_source_page tells",
-    "uaccess.py:get_user_page_remote": "pin_source_page and process_vm_readv tell",
-    "uaccess.py:_user_pfn": "copy_from_user and copy_to_user tell",
+    "sgx/main.py:sgx_unmark_page_reclaimable": "MODIFY_TYPES, REMOVE_PAGES name it",
+    "syscalls.py:sys_ioctl": "EINTR for ERESTARTSYS, whose rule was named",
+    "uaccess.py:_source_page": "pin_source_page names it",
+    "uaccess.py:get_user_page_remote": "pin_source_page and process_vm_readv name it",
+    "uaccess.py:_user_pfn": "copy_from_user and copy_to_user name it",
     **dict.fromkeys(
         (
             *("char_device.py:open_flags", "char_device.py:_read", "char_device.py:_write"),
@@ -60,7 +60,7 @@ TOLD_BY_THE_CALLER = {
             *("char_device.py:_to_other", "char_device.py:_from_other"),
             *("char_device.py:_copy_file_range", "char_device.py:xattr"),
         ),
-        "runner.process.stops.refuse tells",
+        "runner.process.stops.refuse names it",
     ),
 }
 
@@ -170,12 +170,12 @@ def _texts(node: ast.expr, constants: dict[str, list[ast.expr]]) -> list[str]:
 @pytest.mark.parametrize(("name", "tree"), list(sources()), ids=lambda value: str(value)[:24])
 def test_every_errno_names_its_rule(name: str, tree: ast.Module) -> None:
     silent = {f"{name}:{function}" for function in bare(tree)}
-    assert silent <= set(TOLD_BY_THE_CALLER), sorted(silent - set(TOLD_BY_THE_CALLER))
+    assert silent <= set(NAMED_BY_THE_CALLER), sorted(silent - set(NAMED_BY_THE_CALLER))
 
 
 def test_the_exceptions_are_needed() -> None:
     silent = {f"{name}:{function}" for name, tree in sources() for function in bare(tree)}
-    assert set(TOLD_BY_THE_CALLER) == silent
+    assert set(NAMED_BY_THE_CALLER) == silent
 
 
 def used() -> set[str]:

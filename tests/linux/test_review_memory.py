@@ -481,7 +481,7 @@ def test_a_copy_waits_for_the_reclaimer_as_long_as_it_takes() -> None:
 
 
 class Alternate(Held):
-    """Whoever did not run last."""
+    """Runs the task that did not run last."""
 
     def __init__(self) -> None:
         super().__init__()

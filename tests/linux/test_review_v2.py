@@ -56,7 +56,7 @@ def pte(w: World, page: int) -> str:
 
 
 def zap(w: World, page: int) -> None:
-    """The entry goes, as by the reclaimer."""
+    """Zap the entry, as the reclaimer does."""
     w.machine.settle()
     w.mm.space.unmap(page)
     for lp in w.machine.processor.lps:
@@ -202,7 +202,7 @@ def test_k8_direct_reclaim_in_a_fault(on: bool) -> None:
     w = full(direct_reclaim_in_fault=on)
     heap, other = w.enclave.heap, second(w, 2)
     protecting = other.mprotect(w.enclave.data[0], PAGE_SIZE, R)
-    # The fault stands at the list of pages to reclaim, or, merged, gives up and tries again.
+    # The fault is about to reclaim; as merged, it gives up and tries again.
     until = at("epc", 2) if on else at_lock("encl->lock")
 
     def reclaiming() -> Steps[Any]:

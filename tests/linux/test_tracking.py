@@ -1,4 +1,4 @@
-"""ETRACK, interrupts and direct reclaim, page by page; what a failure in between leaves behind.
+"""ETRACK, interrupts and direct reclaim, page by page; what is left after a failure in between.
 
 Linux 6.12, sgx/ioctl.c (sgx_enclave_etrack and the loops around it).
 """

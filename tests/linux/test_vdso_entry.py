@@ -161,7 +161,7 @@ def test_two_phase_exception_handling() -> None:
         order.append(t.cssa)
         if t.cssa == 0:
             yield from t.exception(faults.UD)
-            order.append("behind it")
+            order.append("after it")
 
     def handler(current: Thread, block: SgxEnclaveRun, end: Exit) -> Steps[int]:
         order.append((end.function, end.vector))
@@ -172,7 +172,7 @@ def test_two_phase_exception_handling() -> None:
 
     block = w.enclave.run()
     assert w.do(w.host.enter(w.enclave.entry(program), block, handler=handler)) == 0
-    assert order == [0, (3, 6), 1, (4, 0), "behind it", (4, 0)]
+    assert order == [0, (3, 6), 1, (4, 0), "after it", (4, 0)]
     assert (block.function, block.exception_vector) == (4, 6)
 
 

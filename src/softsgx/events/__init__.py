@@ -1,5 +1,5 @@
-"""What a machine tells while it runs: the events of processor and memory, and those of the kernel.
+"""The events of a machine: those of processor and memory, and those of the kernel.
 
-Only record types, so that those who emit them and those who read them need not know each other.
-`sim.events` has the log, which takes any NamedTuple, and the events of scheduling.
+Only record types, so that emitters and readers need not import each other. `sim.events` has the
+log, which takes any NamedTuple, and the events of scheduling.
 """

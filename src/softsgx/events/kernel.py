@@ -1,4 +1,4 @@
-"""The events of the kernel and of the processes on it: calls, page faults, signals, who runs where.
+"""The events of the kernel and of its processes: calls, page faults, signals, threads on cpus.
 
 `cpu` is the number of the logical processor on which `thread` runs; `thread` and `process` are
 names, those of real ones their numbers. `fields` are pairs of a name and a number.
@@ -20,7 +20,7 @@ class CallBegun(NamedTuple):
 
 
 class IoctlArguments(NamedTuple):
-    """The argument block of the ioctl that runs, as the driver copied it, and what it points to."""
+    """The argument block of the current ioctl, as the driver copied it, and what it points to."""
 
     cpu: int
     thread: str
@@ -37,7 +37,7 @@ class IoctlResults(NamedTuple):
 
 class CallRefused(NamedTuple):
     """The kernel refuses what a call, or the page fault that runs, asks for; the caller may yet
-    tolerate it. `rule` is `function.what` of `linux.refusals`, `fields` what was asked."""
+    tolerate it. `rule` is `function.what` of `linux.refusals`, `fields` the arguments."""
 
     cpu: int
     thread: str
@@ -116,7 +116,7 @@ class ProcessStarted(NamedTuple):
 class ProcessEnded(NamedTuple):
     """A process is gone: `exit 0`, or the signal that killed it.
 
-    `cause` is the number of the SignalSent that was this very signal; 0 if it came from elsewhere.
+    `cause` is the number of the SignalSent for this signal; 0 if it came from elsewhere.
     """
 
     process: str

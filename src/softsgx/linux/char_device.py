@@ -169,7 +169,7 @@ def _sendfile_to(file: File, args: Sequence[int], other: int | None) -> int:
 
 
 def _unless_empty(length: int, answer: Answer) -> Answer:
-    """As `answer`, unless the length in an argument is 0: then the files are not looked at."""
+    """As `answer`, unless the length in an argument is 0: then the files are not tested."""
 
     def moved(file: File, args: Sequence[int], other: int | None) -> int | None:
         return answer(file, args, other) if args[length] else 0

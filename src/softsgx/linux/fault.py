@@ -1,4 +1,4 @@
-"""Page faults: the x86 part in front of the driver, and what becomes of a refusal.
+"""Page faults: the x86 part before the driver, and the signal for a fault it does not repair.
 
 Linux 6.12, arch/x86/mm/fault.c (do_user_addr_fault), mm/memory.c.
 """
@@ -58,7 +58,7 @@ def _told(
 def _do_user_addr_fault(current: Thread, error_code: int, address: int) -> Steps[Signal | None]:
     mm = current.mm
     if not 0 <= address < TASK_SIZE:
-        # sanitize_error_code: nothing is told about the kernel's page tables.
+        # sanitize_error_code: nothing is disclosed about the kernel's page tables.
         return _signal(SIGSEGV, SEGV_MAPERR, address, error_code | PFEC_P)
     with (yield from mm.mmap_lock.acquire_read()):
         vma = mm.vma_lookup(address)
@@ -67,7 +67,7 @@ def _do_user_addr_fault(current: Thread, error_code: int, address: int) -> Steps
         if error_code & PFEC_PK:
             return _signal(SIGSEGV, SEGV_PKUERR, address, error_code)
         if error_code & PFEC_SGX:
-            # The EPCM refused; nothing the kernel could repair. The driver is not asked.
+            # The EPCM refused, which the kernel cannot repair. The driver is not called.
             return _signal(SIGSEGV, SEGV_ACCERR, address, error_code)
         if _access_error(vma, error_code):
             return _signal(SIGSEGV, SEGV_ACCERR, address, error_code)

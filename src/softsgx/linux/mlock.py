@@ -1,4 +1,4 @@
-"""mlock(2) and its kin, and msync(2), over SGX areas. Linux 6.12, mm/mlock.c, mm/msync.c.
+"""The mlock(2) family and msync(2), over SGX areas. Linux 6.12, mm/mlock.c, mm/msync.c.
 
 An SGX area is VM_SPECIAL: it is never locked, counted or populated, and that is not an error.
 RLIMIT_MEMLOCK is not tested, as for a process with CAP_IPC_LOCK.

@@ -162,7 +162,7 @@ class Mm:
         self.exited = False
         # Memory outside the model: a real process, of which only SGX areas are in `vmas`.
         self.user: UserMemory | None = None
-        # MMU notifiers, called once when the address space goes away, by whom it leaves last.
+        # MMU notifiers, called once, by the thread that takes the address space down.
         self.notifiers: list[Callable[[Thread], Steps[None]]] = []
 
     # Looking up
@@ -215,7 +215,7 @@ class Mm:
     def maps(self) -> str:
         """The text of /proc/<pid>/maps for the areas that the model has, one a line.
 
-        Anonymous areas stand as they were made; the kernel would merge neighbours of equal rights.
+        Anonymous areas are listed as they were mapped; the kernel would merge equal neighbours.
         """
         return "".join(f"{_maps_line(vma)}\n" for vma in self.vmas)
 
@@ -245,7 +245,7 @@ class Mm:
         return self.__split_vma(vma, address)
 
     def __split_vma(self, vma: Vma, address: int) -> int:
-        """split_vma whatever the number of areas."""
+        """split_vma without the limit on the number of areas."""
         if self.kernel.fail("split_vma"):
             return -ENOMEM
         upper = vma.dup(address, vma.end)
@@ -291,7 +291,7 @@ class Mm:
         Whether TLBs need a flush: a PTE that was present has other rights now.
         """
         space, flush = self.space, False
-        # vma_wants_writenotify: pfn_mkwrite is asked at the first write to a clean page.
+        # vma_wants_writenotify: pfn_mkwrite is called at the first write to a clean page.
         notify = vma.sgx and self.kernel.version.interface.has_pfn_mkwrite
         for page in self.pages_mapped(start, end):
             pte = space.ptes[page]
@@ -331,7 +331,7 @@ def _maps_line(vma: Vma) -> str:
 
 
 def private_frames(vma: Vma, zapped: list[int]) -> list[int]:
-    """The frames behind entries of private anonymous memory, which are nobody else's."""
+    """The frames of zapped PTEs of private anonymous memory; no other process has them."""
     if vma.sgx or vma.shared is not None:
         return []
     return [(pte & PTE_PFN_MASK) >> PAGE_SHIFT for pte in zapped]

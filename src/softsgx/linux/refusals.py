@@ -108,7 +108,7 @@ REFUSALS: Final[dict[str, str]] = {
     "alloc_fd.limit": "a process has no more than 1024 descriptors",
     "fget.fd": "fd is an open descriptor",
     "fget.mode": "the descriptor was opened for this direction",
-    "sgx_encl_fops.operation": "a node of SGX is opened, closed, mapped, and asked by ioctl",
+    "sgx_encl_fops.operation": "a node of SGX can be opened, closed and mapped, and has ioctls",
     # mmap
     "sys_mmap.offset": "offset is a multiple of 4096",
     "ksys_mmap_pgoff.hugetlb": "MAP_HUGETLB: the file is one of hugetlbfs",

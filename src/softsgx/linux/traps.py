@@ -4,7 +4,7 @@ Linux 6.12, arch/x86/kernel/traps.c and fpu/core.c. The kernel sees the processo
 finds it, and after an exception in an enclave that is the state that AEX leaves. So RIP is the AEP.
 And for #MF and #XM it reads FCW, FSW and MXCSR not as they were inside but as AEX sets them for
 these two: 037EH and 8081H, or 1F01H, an unmasked invalid operation (SDM 3D, 40.3.2 "Synthetic State
-for Extended Features"). Whatever the enclave has computed, the program is told FPE_FLTINV.
+for Extended Features"). So si_code is FPE_FLTINV whatever the enclave has computed.
 """
 
 from __future__ import annotations

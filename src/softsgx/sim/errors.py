@@ -47,7 +47,7 @@ class ScheduleMismatch(SimError):
 class StepBound(SimError):
     """An execution that took more steps than it was allowed: a livelock, or too low a bound.
 
-    `lines` says where the task stood that took the last step; see `Task.lines`.
+    `lines` are where the task of the last step is; see `Task.lines`.
     """
 
     def __init__(self, max_steps: int, schedule: str, last: Task | None = None) -> None:

@@ -95,7 +95,7 @@ class Execution:
         """Make a task of a body; its code before the first point runs at once.
 
         So every task's next point is known to the scheduler from the beginning, and a body of n
-        points takes n steps. That code belongs to the step of whoever spawns; it should touch
+        points takes n steps. That code belongs to the step of the spawner; it should touch
         nothing shared. A running task may spawn, too.
         """
         task = Task(self, self._spawned, body, name, cpu, daemon, interrupt)

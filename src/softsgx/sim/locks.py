@@ -240,7 +240,7 @@ class Again:
         self.name = f"{lock.name}, again"
 
     def ready(self, task: Task, /) -> bool:
-        """Whether no other task stands before the lock for writing."""
+        """Whether no other task waits to write."""
         return not self.holders_of(task)
 
     def holders(self) -> tuple[Task, ...]:

@@ -56,7 +56,7 @@ class Blocker(Protocol):
     def ready(self, task: Task, /) -> bool:
         """Whether the task, which stands at a point of this object, could go on now.
 
-        Must not change anything: it is asked before every step.
+        Must not change anything: it is called before every step.
         """
 
     def holders(self) -> Sequence[Task]:

@@ -236,7 +236,7 @@ class Timed:
             if task.interrupt:
                 self._interrupts[cpu] = self._interrupts.get(cpu, 0) + 1
         if task not in self._started:
-            # Otherwise it stood here when an earlier run() ended, and keeps the work done.
+            # Else it was at this point when an earlier run() ended, and keeps the work done.
             time = self.time
             self._started[task] = time.begins(task) if time.busy else time.elapsed
         self._push(task)

@@ -28,7 +28,7 @@ SPAWN: Final = 3
 class Touches:
     """`noted` lists (object, mode) of the step that runs; None if it is not collected.
 
-    `taken` is told of every lock that a task takes, before it counts among those held.
+    `taken` is called for every lock that a task takes, before it counts among those held.
     """
 
     __slots__ = ("noted", "taken")

@@ -364,7 +364,7 @@ def sgx_encl_load_page(current: Thread, encl: SgxEncl, address: int) -> Steps[Sg
 def sgx_vma_fault(current: Thread, vma: Vma, address: int) -> Steps[str]:
     """The fault handler of an SGX area: map the page, swap it in, or add it.
 
-    It does not look at the kind of access.
+    The kind of access does not matter.
     """
     encl = vma.encl
     if encl is None:

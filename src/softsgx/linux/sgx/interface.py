@@ -89,7 +89,7 @@ class SgxInterfaceV2(SgxInterface):
         return page.vm_run_prot_bits
 
     def fault_rights(self, vma: Vma) -> int:
-        """None: the fault handler does not look at the area's rights."""
+        """None: the fault handler ignores the area's rights."""
         return 0
 
     def pte_rights(self, vma: Vma, page: SgxEnclPage) -> int:

@@ -21,7 +21,7 @@ class VirtualTime(OneExecution):
     A point starts when its task is enabled at it and finishes its price later; the step takes
     place, and the processor's clock is set, at the finish. Ties go to the lower index. Steps are
     ordered by finish and not by start because a step's effects come at its end: a lock that is
-    released after a leaf of 10,000 cycles must not be free for whoever asks in the middle of it.
+    released after a leaf of 10,000 cycles must not be free for a task that tries it meanwhile.
 
     A blocked task starts at the finish of the step that released it; a spawned one at the finish
     of the step that spawned it.
@@ -68,7 +68,7 @@ class VirtualTime(OneExecution):
 
     def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
         """The enabled task whose point is finished first; charges it."""
-        # Whoever was not enabled before the last step became so at its finish.
+        # A task that was not enabled before the last step became so at its finish.
         started = self.started
         if self.delays:
             self._delay()
@@ -91,7 +91,7 @@ class VirtualTime(OneExecution):
         return first
 
     def _forget_blocked(self, enabled: Sequence[Task]) -> None:
-        # A task that lost the race for a lock starts anew when that is released. One that is merely
+        # A task that lost the race for a lock starts over when that is released. One that is merely
         # interrupted stands at a point it could pass, and keeps the work done.
         for task in list(self.started):
             if task not in enabled and task.gate is not None and not task.gate(task):
