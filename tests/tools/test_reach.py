@@ -111,7 +111,7 @@ def test_a_table_is_tried_by_the_files_that_name_it(
     """Two tables of which the tests read the source survived: no function had been reached."""
     monkeypatch.setattr(reaching, "BUILD", tmp_path)
     (tmp_path / "reach").mkdir()
-    files = ("tests/linux/test_refusals.py", "tests/linux/test_events.py")
+    files = ("tests/linux/test_refusals.py", "tests/linux/test_trace.py")
     lines = [
         {"test": f"{file}::test_it", "passed": True, "processor": 0.1, "hits": []} for file in files
     ]

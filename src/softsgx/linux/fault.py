@@ -41,10 +41,10 @@ def do_user_addr_fault(current: Thread, error_code: int, address: int) -> Steps[
     """
     steps = _do_user_addr_fault(current, error_code, address)
     log = current.kernel.processor.log
-    return _told(current, error_code, address, steps) if log.on else steps
+    return _traced(current, error_code, address, steps) if log.on else steps
 
 
-def _told(
+def _traced(
     current: Thread, error_code: int, address: int, steps: Steps[Signal | None]
 ) -> Steps[Signal | None]:
     log = current.kernel.processor.log

@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.linux.errno import EACCES, EAGAIN, EFAULT, EINVAL, ENODEV, ENOMEM
-from softsgx.linux.events import refused, told
 from softsgx.linux.mm import (
     VM_DONTCOPY,
     VM_HUGEPAGE,
@@ -21,6 +20,7 @@ from softsgx.linux.mm import (
 )
 from softsgx.linux.process import kernel_entry
 from softsgx.linux.smp import flush_tlb_mm
+from softsgx.linux.trace import refused, traced
 from softsgx.linux.uapi import PROT_WRITE
 from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_MASK
@@ -110,7 +110,7 @@ _SGX: Final = MappingProxyType(
 
 
 @kernel_entry
-@told
+@traced
 def sys_madvise(current: Thread, address: int, length: int, advice: int) -> Steps[int]:
     """A hole between areas is -ENOMEM, but the areas after it are advised first."""
     if advice not in _SGX:

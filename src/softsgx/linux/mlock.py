@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.errno import EINVAL, ENOMEM
-from softsgx.linux.events import refused, told
 from softsgx.linux.process import kernel_entry
+from softsgx.linux.trace import refused, traced
 from softsgx.sim import Unmodelled
 from softsgx.spec.bits import MASK64, PAGE_MASK
 
@@ -28,14 +28,14 @@ MS_SYNC: Final = 4
 
 
 @kernel_entry
-@told
+@traced
 def sys_mlock(current: Thread, address: int, length: int) -> Steps[int]:
     """mlock(2)."""
     return (yield from _apply_vma_lock_flags(current, address, length))
 
 
 @kernel_entry
-@told
+@traced
 def sys_mlock2(current: Thread, address: int, length: int, flags: int) -> Steps[int]:
     """mlock2(2)."""
     if flags & ~MLOCK_ONFAULT:
@@ -44,14 +44,14 @@ def sys_mlock2(current: Thread, address: int, length: int, flags: int) -> Steps[
 
 
 @kernel_entry
-@told
+@traced
 def sys_munlock(current: Thread, address: int, length: int) -> Steps[int]:
     """munlock(2)."""
     return (yield from _apply_vma_lock_flags(current, address, length))
 
 
 @kernel_entry
-@told
+@traced
 def sys_mlockall(current: Thread, flags: int) -> Steps[int]:
     """mlockall(2): errors of single areas are dropped."""
     known = MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT
@@ -62,7 +62,7 @@ def sys_mlockall(current: Thread, flags: int) -> Steps[int]:
 
 
 @kernel_entry
-@told
+@traced
 def sys_munlockall(current: Thread) -> Steps[int]:
     """munlockall(2)."""
     return 0
@@ -95,7 +95,7 @@ def _apply_vma_lock_flags(current: Thread, address: int, length: int) -> Steps[i
 
 
 @kernel_entry
-@told
+@traced
 def sys_msync(current: Thread, address: int, length: int, flags: int) -> Steps[int]:
     """msync(2): the device has no fsync, so MS_SYNC of an SGX area is -EINVAL."""
     if flags & ~(MS_ASYNC | MS_INVALIDATE | MS_SYNC) or (flags & MS_ASYNC and flags & MS_SYNC):

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.errno import EFAULT, EIO, ESRCH
-from softsgx.linux.events import refused, refused_call, tell_call
 from softsgx.linux.mm import anonymous_page
 from softsgx.linux.sgx.debug import sgx_vma_access
+from softsgx.linux.trace import refused, refused_call, trace_call
 from softsgx.linux.uaccess import get_user_page_remote
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 
@@ -87,16 +87,16 @@ def _copy(mm: Mm, vma: Vma, address: int, buf: memoryview, write: bool) -> int:
     return count
 
 
-def _told(current: Thread, name: str, fields: Fields, steps: Steps[int]) -> Steps[int]:
+def _traced(current: Thread, name: str, fields: Fields, steps: Steps[int]) -> Steps[int]:
     """The call, and the events around it."""
     on = current.kernel.processor.log.on
-    return tell_call(current, name, fields, steps) if on else steps
+    return trace_call(current, name, fields, steps) if on else steps
 
 
 def ptrace_peekdata(current: Thread, tracee: Process, address: int) -> Steps[int]:
     """PTRACE_PEEKDATA: the word, or -EIO if fewer than 8 bytes could be moved."""
     steps = _peek(current, tracee, address)
-    return (yield from _told(current, "PTRACE_PEEKDATA", (("address", address),), steps))
+    return (yield from _traced(current, "PTRACE_PEEKDATA", (("address", address),), steps))
 
 
 def _peek(current: Thread, tracee: Process, address: int) -> Steps[int]:
@@ -108,7 +108,7 @@ def _peek(current: Thread, tracee: Process, address: int) -> Steps[int]:
 def ptrace_pokedata(current: Thread, tracee: Process, address: int, word: int) -> Steps[int]:
     """PTRACE_POKEDATA: 0, or -EIO if fewer than 8 bytes could be moved."""
     steps = _poke(current, tracee, address, word)
-    return (yield from _told(current, "PTRACE_POKEDATA", (("address", address),), steps))
+    return (yield from _traced(current, "PTRACE_POKEDATA", (("address", address),), steps))
 
 
 def _poke(current: Thread, tracee: Process, address: int, word: int) -> Steps[int]:
@@ -132,7 +132,7 @@ def mem_rw(
     name = "write of /proc/PID/mem" if write else "read of /proc/PID/mem"
     fields = (("address", address), ("length", len(buf)))
     steps = _mem_rw(current, process, address, buf, write, elsewhere)
-    return (yield from _told(current, name, fields, steps))
+    return (yield from _traced(current, name, fields, steps))
 
 
 def _mem_rw(

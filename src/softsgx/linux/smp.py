@@ -39,7 +39,7 @@ def preempt_disabled(me: Task | None) -> Iterator[None]:
 def on_each_cpu_mask(current: Thread, cpus: Iterable[int]) -> Steps[None]:
     """Interrupt the given processors and wait until each took it; the function called is empty."""
     lps = current.kernel.processor.lps
-    yield from ipi([lps[cpu] for cpu in sorted(cpus)], _taken(current, CALL_FUNCTION_VECTOR))
+    yield from ipi([lps[cpu] for cpu in sorted(cpus)], _handler(current, CALL_FUNCTION_VECTOR))
 
 
 def smp_send_reschedule(current: Thread, cpus: Iterable[int]) -> Steps[None]:
@@ -47,13 +47,13 @@ def smp_send_reschedule(current: Thread, cpus: Iterable[int]) -> Steps[None]:
     lps = current.kernel.processor.lps
     targets = [lps[cpu] for cpu in sorted(cpus) if cpu != current.cpu]
     if targets:
-        yield from ipi(targets, _taken(current, RESCHEDULE_VECTOR))
+        yield from ipi(targets, _handler(current, RESCHEDULE_VECTOR))
 
 
 def flush_tlb_mm(current: Thread, mm: Mm) -> Steps[None]:
     """flush_tlb_range: drop the translations of an address space on every processor that has it."""
     lps = current.kernel.processor.lps
-    take = _taken(current, TLB_FLUSH_VECTOR)
+    take = _handler(current, TLB_FLUSH_VECTOR)
 
     def flush(lp: LogicalProcessor) -> None:
         take(lp)
@@ -66,7 +66,7 @@ def flush_tlb_mm(current: Thread, mm: Mm) -> Steps[None]:
         yield from ipi(targets, flush)
 
 
-def _taken(current: Thread, vector: int) -> Callable[[LogicalProcessor], None]:
+def _handler(current: Thread, vector: int) -> Callable[[LogicalProcessor], None]:
     """The handler by which the kernel has a processor take this interrupt."""
     take = current.kernel.take_interrupt
 

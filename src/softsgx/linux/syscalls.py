@@ -22,7 +22,6 @@ from softsgx.linux.errno import (
     EPERM,
     ERESTARTSYS,
 )
-from softsgx.linux.events import refused, refused_call, told
 from softsgx.linux.mm import (
     TASK_SIZE,
     VM_DONTCOPY,
@@ -37,6 +36,7 @@ from softsgx.linux.process import InKernel, Process, Thread, kernel_entry
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx.driver import SgxEnclaveNode
 from softsgx.linux.smp import flush_tlb_mm, smp_send_reschedule
+from softsgx.linux.trace import refused, refused_call, traced
 from softsgx.linux.uapi import (
     LEGACY_MAP_MASK,
     MAP_ANONYMOUS,
@@ -150,7 +150,7 @@ def sys_read_write(current: Thread, fd: int, *, write: bool) -> Steps[int]:
 
 
 @kernel_entry
-@told
+@traced
 def sys_mmap(
     current: Thread,
     address: int,
@@ -285,7 +285,7 @@ def _mmap_type_error(
 
 
 @kernel_entry
-@told
+@traced
 def sys_munmap(current: Thread, address: int, length: int) -> Steps[int]:
     """munmap(2). It frees no EPC page, and the enclave keeps the address space in its list."""
     checked = page_aligned_range(address, length)
@@ -359,7 +359,7 @@ def _put_files(current: Thread, files: list[File]) -> Steps[None]:
 
 
 @kernel_entry
-@told
+@traced
 def sys_mprotect(current: Thread, address: int, length: int, prot: int) -> Steps[int]:
     """mprotect(2): areas are split as needed, one by one, and PTEs rewritten at once.
 
@@ -369,7 +369,7 @@ def sys_mprotect(current: Thread, address: int, length: int, prot: int) -> Steps
 
 
 @kernel_entry
-@told
+@traced
 def sys_pkey_mprotect(
     current: Thread, address: int, length: int, prot: int, pkey: int
 ) -> Steps[int]:
@@ -448,7 +448,7 @@ def mprotect_fixup(current: Thread, vma: Vma, start: int, end: int, prot: int) -
 
 
 @kernel_entry
-@told
+@traced
 def sys_mremap(
     current: Thread, old: int, old_length: int, new_length: int, flags: int, new: int = 0
 ) -> Steps[int]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from softsgx.linux.errno import EACCES, EFAULT
-from softsgx.linux.events import refused
 from softsgx.linux.fault import fault_in_user
 from softsgx.linux.mm import VM_EXEC, VM_READ, anonymous_page
+from softsgx.linux.trace import refused
 from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_PFN_MASK, PTE_U, PTE_W
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.linux.errno import EINVAL
-from softsgx.linux.events import refused_call, tell_vdso
+from softsgx.linux.trace import refused_call, trace_vdso
 from softsgx.spec import faults, leaves
 from softsgx.spec.bits import MASK32
 
@@ -60,7 +60,7 @@ def fixup_vdso_exception(
     """An exception at the ENCLU of the vDSO, not repaired; None if it is a signal even there."""
     if vector not in FIXED_UP:
         return None
-    tell_vdso(current, vector, error_code, address)
+    trace_vdso(current, vector, error_code, address)
     return FixedUp(
         vector,
         error_code if vector in _WITH_CODE else 0,

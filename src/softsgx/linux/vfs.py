@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from softsgx.linux.errno import ENOTTY
-from softsgx.linux.events import refused_call
+from softsgx.linux.trace import refused_call
 
 if TYPE_CHECKING:
     from softsgx.linux.mm import Vma

@@ -128,7 +128,7 @@ class RwLock:
     def acquire_read(self) -> Steps[Guard]:
         """Wait until there is no writer and be one of the readers."""
         if self.recursive and any(_runs(reader) for reader in self.readers):
-            me = yield (WAIT, Again(self), False)
+            me = yield (WAIT, ReadAgain(self), False)
             self._take(me, False)
             return self._read_side
         live = LIVE.execution
@@ -232,7 +232,7 @@ class RwLock:
             assert not _runs(holder), f"{holder} acquires {self.name!r}, which it holds"
 
 
-class Again:
+class ReadAgain:
     """What a second acquire_read() of a task waits for: that no writer waits."""
 
     def __init__(self, lock: RwLock) -> None:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from softsgx.cpu.fault import Fault
 from softsgx.linux import ptrace, syscalls
-from softsgx.linux.events import tell_signal
 from softsgx.linux.madvise import sys_madvise
 from softsgx.linux.process import Process, Signal, Thread, refuse_cpu
+from softsgx.linux.trace import trace_signal
 from softsgx.linux.traps import user_exception
 from softsgx.linux.uapi import (
     MAP_ANONYMOUS,
@@ -174,7 +174,7 @@ class HostThread:
                 delivered = self._lp.deliver_fault(fault)
                 found = yield from user_exception(self.thread, delivered)
                 if found is not None:
-                    tell_signal(self.thread, found)
+                    trace_signal(self.thread, found)
                     raise SignalRaised(found) from fault
 
     # Enclaves
@@ -272,7 +272,7 @@ class EnclaveEntry:
                 return Exit(leaves.EEXIT)
             if isinstance(point, Suspended):
                 if point.exit.vector not in FIXED_UP:
-                    tell_signal(thread.current, point.signal)
+                    trace_signal(thread.current, point.signal)
                     raise SignalRaised(point.signal)
                 return point.exit
             if isinstance(point, Ocall):

@@ -9,10 +9,10 @@ from typing import Any, Final
 from softsgx.cpu import Part
 from softsgx.linux import mlock, syscalls, uapi
 from softsgx.linux.char_device import open_flags
-from softsgx.linux.events import refused_call
 from softsgx.linux.madvise import MADV_DONTNEED, MADV_HWPOISON, MADV_NORMAL, MADV_REMOVE
 from softsgx.linux.mm import TASK_SIZE
 from softsgx.linux.process import RLIMIT_NOFILE
+from softsgx.linux.trace import refused_call
 from softsgx.linux.uapi import SgxEnclaveRun
 from softsgx.linux.vdso import sgx_enter_enclave
 from softsgx.linux.vfs import O_DIRECTORY, O_RDONLY, O_RDWR, O_WRONLY

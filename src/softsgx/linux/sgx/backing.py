@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.errno import EINVAL, ENOMEM
-from softsgx.linux.events import refused
+from softsgx.linux.trace import refused
 from softsgx.mem.pagetable import direct
 from softsgx.spec.bits import PAGE_SHIFT
 from softsgx.spec.paging import PCMD

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 from softsgx.linux.errno import EBUSY, EFAULT, EIO
-from softsgx.linux.events import refused
 from softsgx.linux.mm import Vma
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx.encl import SGX_ENCL_DEBUG, SgxEncl, sgx_encl_load_page_in_vma
 from softsgx.linux.sgx.encls import edbgrd, edbgwr
+from softsgx.linux.trace import refused
 from softsgx.sim import Steps
 from softsgx.sim.point import RETRY
 from softsgx.spec.bits import PAGE_MASK

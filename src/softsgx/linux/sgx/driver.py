@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from softsgx.linux.errno import EINVAL
-from softsgx.linux.events import refused
 from softsgx.linux.mm import Vma
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx.encl import SgxEncl, sgx_encl_may_map, sgx_encl_mm_add
 from softsgx.linux.sgx.ioctl import sgx_ioctl
+from softsgx.linux.trace import refused
 from softsgx.linux.uapi import MAP_FIXED, MAP_PRIVATE, MAP_TYPE
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from softsgx.linux.errno import EAGAIN, EBUSY, EFAULT, EINVAL, EPERM
-from softsgx.linux.events import refused
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx import main as m
@@ -22,6 +21,7 @@ from softsgx.linux.sgx.encls import (
     encls_faulted,
 )
 from softsgx.linux.sgx.page_ioctl import for_each_page, sgx2_arguments, write_back
+from softsgx.linux.trace import refused
 from softsgx.linux.uapi import (
     SGX_IOC_ENCLAVE_MODIFY_TYPES,
     SGX_IOC_ENCLAVE_REMOVE_PAGES,
@@ -48,7 +48,7 @@ _RESTRICT: Final = "sgx_ioc_enclave_restrict_permissions"
 def sgx_load_for_ioctl(current: Thread, encl: SgxEncl, address: int) -> Steps[SgxEnclPage | int]:
     """The page at `address`, resident. -EAGAIN while the reclaimer holds it, else -EFAULT."""
     page = encl.page(address)
-    if page is not None and page.at_hand:
+    if page is not None and page.available:
         return page
     entry = yield from e.sgx_encl_load_page(current, encl, address)
     if isinstance(entry, int):

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.bug import KernelBug
 from softsgx.linux.errno import EACCES, EBUSY, EFAULT, EINTR, ENOMEM
-from softsgx.linux.events import refused
 from softsgx.linux.mm import VM_RWX, Mm, Vma
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import main as m  # and main imports encl, as the kernel's files do
 from softsgx.linux.sgx.backing import PCMDS_PER_PAGE, SgxBacking, Shmem
 from softsgx.linux.sgx.encls import encls, encls_failed
 from softsgx.linux.smp import flush_tlb_mm, on_each_cpu_mask
+from softsgx.linux.trace import refused
 from softsgx.mem.pagetable import direct
 from softsgx.sim import Steps
 from softsgx.sim.locks import Mutex
@@ -102,7 +102,7 @@ class SgxEnclPage:
         self.busy = False
 
     @property
-    def at_hand(self) -> bool:
+    def available(self) -> bool:
         """Resident, and neither being reclaimed nor busy."""
         return not (self.epc_page is None or self.being_reclaimed or self.busy)
 
@@ -320,7 +320,7 @@ def __sgx_encl_load_page(
     current: Thread, encl: SgxEncl, entry: SgxEnclPage
 ) -> Steps[SgxEnclPage | int]:
     """Make sure that a page is resident; -EBUSY while it is being reclaimed, or busy."""
-    if entry.at_hand:
+    if entry.available:
         return entry
     if entry.busy or entry.epc_page is not None:
         return refused(current, EBUSY, "__sgx_encl_load_page.reclaimed", address=entry.address)
@@ -374,7 +374,7 @@ def sgx_vma_fault(current: Thread, vma: Vma, address: int) -> Steps[str]:
     yield ("xa_load", (encl.name, address), False)
     if kernel.has_sgx2 and encl.page(address) is None:
         if kernel.races.direct_reclaim_in_fault:
-            return (yield from v2_encl_eaug_page(current, vma, encl, address))
+            return (yield from eaug_page_direct_reclaim(current, vma, encl, address))
         return (yield from sgx_encl_eaug_page(current, vma, encl, address))
     with (yield from encl.lock.acquire()):
         if not kernel.races.lookup_before_removal and encl.page(address) is None:
@@ -449,7 +449,7 @@ def sgx_encl_eaug_page(current: Thread, vma: Vma, encl: SgxEncl, address: int) -
         return (yield from _eaug_done(current, vma, encl_page, epc_page))
 
 
-def v2_encl_eaug_page(current: Thread, vma: Vma, encl: SgxEncl, address: int) -> Steps[str]:
+def eaug_page_direct_reclaim(current: Thread, vma: Vma, encl: SgxEncl, address: int) -> Steps[str]:
     """K8: as above, but allocates with direct reclaim, mmap_lock held, before it takes the mutex.
 
     Any failure is SIGBUS, and pages are counted without the mutex.

@@ -22,7 +22,6 @@ from softsgx.linux.errno import (
     EPERM,
     ERESTARTSYS,
 )
-from softsgx.linux.events import refused, request_name, tell_arguments, tell_call
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx import main as m
@@ -31,6 +30,7 @@ from softsgx.linux.sgx.encl import SgxEncl, SgxEnclPage
 from softsgx.linux.sgx.encls import encls, encls_failed, encls_faulted
 from softsgx.linux.sgx.page_ioctl import sgx_validate_offset_length, write_back
 from softsgx.linux.smp import preempt_disabled
+from softsgx.linux.trace import refused, request_name, trace_arguments, trace_call
 from softsgx.linux.uaccess import copy_from_user, pin_source_page
 from softsgx.linux.uapi import (
     SGX_IOC_ENCLAVE_ADD_PAGES,
@@ -83,7 +83,7 @@ def sgx_ioctl(current: Thread, encl: SgxEncl, cmd: int, arg: int) -> Steps[int]:
     if not current.kernel.processor.log.on:
         return steps
     fields = (("enclave", encl.number), ("arg", arg))
-    return tell_call(current, request_name(current.kernel.version, cmd), fields, steps)
+    return trace_call(current, request_name(current.kernel.version, cmd), fields, steps)
 
 
 def _sgx_ioctl(current: Thread, encl: SgxEncl, cmd: int, arg: int) -> Steps[int]:
@@ -123,12 +123,12 @@ def sgx_ioc_enclave_create(current: Thread, encl: SgxEncl, arg: int) -> Steps[in
     secs = yield from copy_from_user(current, create.src, PAGE_SIZE)
     if secs is None:
         return -EFAULT
-    _tell_secs(current, create, SECS.unpack(secs))
+    _trace_secs(current, create, SECS.unpack(secs))
     return (yield from sgx_encl_create(current, encl, secs))
 
 
-def _tell_secs(current: Thread, create: SgxEnclaveCreate, secs: SECS) -> None:
-    tell_arguments(
+def _trace_secs(current: Thread, create: SgxEnclaveCreate, secs: SECS) -> None:
+    trace_arguments(
         current,
         create,
         base=secs.BASEADDR,
@@ -202,10 +202,10 @@ def sgx_ioc_enclave_add_pages(current: Thread, encl: SgxEncl, arg: int) -> Steps
     ret = _check_add(current, encl, add)
     secinfo = None if ret else (yield from copy_from_user(current, add.secinfo, SECINFO.SIZE))
     if secinfo is None:
-        tell_arguments(current, add)
+        trace_arguments(current, add)
         return ret or -EFAULT
     flags = SECINFO.unpack(secinfo).FLAGS
-    tell_arguments(current, add, secinfo_flags=flags)
+    trace_arguments(current, add, secinfo_flags=flags)
     ret = sgx_validate_secinfo(current, secinfo)
     if ret:
         return ret
@@ -360,7 +360,7 @@ def sgx_ioc_enclave_init(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]
     if kernel.fail("init_page"):
         return refused(current, ENOMEM, "kmalloc.memory")
     init = SgxEnclaveInit.unpack(raw)
-    tell_arguments(current, init)
+    trace_arguments(current, init)
     sig = yield from copy_from_user(current, init.sigstruct, SIGSTRUCT.SIZE)
     if sig is None:
         return -EFAULT
@@ -443,7 +443,7 @@ def sgx_ioc_enclave_provision(current: Thread, encl: SgxEncl, arg: int) -> Steps
         return -EFAULT
     assert current.process is not None
     provision = SgxEnclaveProvision.unpack(raw)
-    tell_arguments(current, provision)
+    trace_arguments(current, provision)
     file = current.process.fget(provision.fd & 0xFFFFFFFF)
     if isinstance(file, int) or file.path != "/dev/sgx_provision":
         return refused(current, EINVAL, "sgx_set_attribute.file", fd=provision.fd & 0xFFFFFFFF)

@@ -6,11 +6,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.errno import EBUSY, ENOMEM, ENXIO, ERESTARTSYS
-from softsgx.linux.events import refused
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import encl as e  # and encl imports main, as the kernel's files do
 from softsgx.linux.sgx.backing import SgxBacking
 from softsgx.linux.sgx.encls import encls, encls_failed
+from softsgx.linux.trace import refused
 from softsgx.mem.pagetable import DIRECT_MAP, direct
 from softsgx.sim import Steps
 from softsgx.spec import leaves

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from softsgx.linux.errno import EFAULT, EINVAL, ENODEV
-from softsgx.linux.events import refused, tell_arguments, tell_results
 from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx import main as m
+from softsgx.linux.trace import refused, trace_arguments, trace_results
 from softsgx.linux.uaccess import copy_from_user, copy_to_user
 from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SIZE
 from softsgx.spec.paging import SECINFO
@@ -60,7 +60,7 @@ def sgx2_arguments(
     if raw is None:
         return -EFAULT
     params = structure.unpack(raw)
-    tell_arguments(current, params)
+    trace_arguments(current, params)
     return sgx_validate_offset_length(current, encl, params.offset, params.length) or params
 
 
@@ -94,7 +94,7 @@ def for_each_page(
 
 def write_back(current: Thread, arg: int, params: Structure, ret: int) -> Steps[int]:
     """Copy the block with `result` and `count` to the caller: `ret`, or -EFAULT."""
-    tell_results(current, params)
+    trace_results(current, params)
     if not (yield from copy_to_user(current, arg, params.pack())):
         return -EFAULT
     return ret

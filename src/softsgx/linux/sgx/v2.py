@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Final
 
 from softsgx.linux.errno import EAGAIN, EBUSY, EFAULT, EINVAL, EPERM
-from softsgx.linux.events import refused
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import edmm
 from softsgx.linux.sgx import encl as e
@@ -17,6 +16,7 @@ from softsgx.linux.sgx import main as m
 from softsgx.linux.sgx.encl import SgxEncl
 from softsgx.linux.sgx.encls import encls_faulted
 from softsgx.linux.sgx.page_ioctl import for_each_page, sgx2_arguments, write_back
+from softsgx.linux.trace import refused
 from softsgx.linux.uaccess import copy_from_user
 from softsgx.linux.uapi import (
     V2_IOC_ENCLAVE_MODIFY_TYPE,

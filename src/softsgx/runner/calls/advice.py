@@ -10,9 +10,9 @@ from typing import Final
 
 from softsgx.linux import mlock
 from softsgx.linux.errno import ENOMEM, EPERM
-from softsgx.linux.events import refused_call
 from softsgx.linux.madvise import MADV_HWPOISON, MADV_SOFT_OFFLINE, PAGE_BY_PAGE, sys_madvise
 from softsgx.linux.mm import TASK_SIZE
+from softsgx.linux.trace import refused_call
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.layout import NATIVE_EPC

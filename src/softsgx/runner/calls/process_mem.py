@@ -13,8 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.linux.errno import EFAULT
-from softsgx.linux.events import refused_call
 from softsgx.linux.ptrace import mem_rw
+from softsgx.linux.trace import refused_call
 from softsgx.linux.vfs import O_ACCMODE, O_RDONLY, O_WRONLY
 from softsgx.runner.calls.paths import MEM
 from softsgx.runner.host import nr

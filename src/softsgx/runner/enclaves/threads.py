@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 from softsgx.cpu.fault import Fault
 from softsgx.events.cpu import AccessFaulted, InstructionFaulted
 from softsgx.events.kernel import PageFaultBegun, PageFaultEnded
-from softsgx.linux.events import tell_signal
 from softsgx.linux.mm import TASK_SIZE, VM_EXEC, VM_READ, VM_WRITE
 from softsgx.linux.process import (
     BUS_ADRERR,
@@ -28,6 +27,7 @@ from softsgx.linux.process import (
     SIGSEGV,
     Signal,
 )
+from softsgx.linux.trace import trace_signal
 from softsgx.linux.traps import user_exception
 from softsgx.linux.vdso import fixup_vdso_exception
 from softsgx.mem.tlb import FETCH, READ, WRITE
@@ -190,7 +190,7 @@ class EnclaveThreads:
     def _signal(self, t: Tracee, found: Signal) -> None:
         """A synchronous signal: the thread is at RIP, as the exception left it."""
         t.inside = False
-        t.told = tell_signal(t.model(), found)
+        t.told = trace_signal(t.model(), found)
         t.forced = found
         if t.mailbox is not None:
             # It is running, in the futex: stop it first.

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable
 
 from softsgx.linux.errno import ENOMEM
-from softsgx.linux.events import refused_call
+from softsgx.linux.trace import refused_call
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import SECCOMP_FILTER_FLAG_TSYNC, SECCOMP_SET_MODE_FILTER

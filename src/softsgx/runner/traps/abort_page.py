@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from softsgx.cpu.access import walk
 from softsgx.cpu.fault import Fault
 from softsgx.events.cpu import AccessFaulted
-from softsgx.linux.events import tell_signal
 from softsgx.linux.fault import do_user_addr_fault
 from softsgx.linux.mm import VM_EXEC, VM_READ, VM_RWX, VM_WRITE
 from softsgx.linux.process import SEGV_ACCERR, SEGV_MAPERR, Signal
+from softsgx.linux.trace import trace_signal
 from softsgx.mem.tlb import FETCH, WRITE
 from softsgx.runner.code.encoding import LONGEST
 from softsgx.runner.code.maddr import access_kind
@@ -172,7 +172,7 @@ class AbortPage:
         Whether it was a write or a fetch, the frame says by itself: the real fault was one, too.
         """
         number = refused.number
-        told = tell_signal(t.model(), refused)
+        told = trace_signal(t.model(), refused)
         due = Due(siginfo(refused), refused.error_code, PFEC_P, told=told)
         same = number == signal.SIGSEGV
         if attempt.mask is None and (same or not signal_state(t.tid).refuses(number)):

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Final
 
 from softsgx.image.rules import size_for
-from softsgx.linux.events import request_name
 from softsgx.linux.madvise import (
     MADV_DONTNEED,
     MADV_DONTNEED_LOCKED,
@@ -16,6 +15,7 @@ from softsgx.linux.madvise import (
 )
 from softsgx.linux.mm import DEFAULT_MMAP_MIN_ADDR, TASK_SIZE
 from softsgx.linux.sgx.ioctl import handlers
+from softsgx.linux.trace import request_name
 from softsgx.report.fields import SHORT
 from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT, ATTR_PROVISIONKEY
 from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SIZE

@@ -32,7 +32,7 @@ P = ParamSpec("P")
 Call = Callable[Concatenate["Thread", P], "Steps[int]"]
 
 
-def told(function: Call[P]) -> Call[P]:
+def traced(function: Call[P]) -> Call[P]:
     """A system call whose begin and end are events; named by the function, without `sys_`."""
     name = function.__name__.removeprefix("sys_")
     names = list(signature(function).parameters)[1:]
@@ -46,12 +46,12 @@ def told(function: Call[P]) -> Call[P]:
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         values = [(n, given.get(n, defaults[n].default)) for n in names]
         fields = _registers([(n, v) for n, v in values if type(v) is int])
-        return tell_call(current, name, fields, steps)
+        return trace_call(current, name, fields, steps)
 
     return call
 
 
-def tell_call(current: Thread, name: str, fields: Fields, steps: Steps[int]) -> Steps[int]:
+def trace_call(current: Thread, name: str, fields: Fields, steps: Steps[int]) -> Steps[int]:
     """A call, and the events around it."""
     log = current.kernel.processor.log
     log.emit(CallBegun(current.cpu, current.name, name, fields))
@@ -89,7 +89,7 @@ def request_name(version: KernelVersion, cmd: int) -> str:
     return version.interface.requests.get(cmd, f"ioctl {cmd:#x}")
 
 
-def tell_arguments(current: Thread, block: Structure, **more: int) -> None:
+def trace_arguments(current: Thread, block: Structure, **more: int) -> None:
     """Emit the argument block of an ioctl, as it was copied; `more` is what it points to."""
     log = current.kernel.processor.log
     if log.on:
@@ -97,7 +97,7 @@ def tell_arguments(current: Thread, block: Structure, **more: int) -> None:
         log.emit(IoctlArguments(current.cpu, current.name, fields))
 
 
-def tell_results(current: Thread, block: Structure) -> None:
+def trace_results(current: Thread, block: Structure) -> None:
     """Emit the fields that are written back."""
     log = current.kernel.processor.log
     if log.on:
@@ -105,7 +105,7 @@ def tell_results(current: Thread, block: Structure) -> None:
         log.emit(IoctlResults(current.cpu, current.name, fields))
 
 
-def tell_signal(current: Thread, signal: Signal) -> int:
+def trace_signal(current: Thread, signal: Signal) -> int:
     """Emit that an exception becomes a signal. The number of the event, 0 without a listener."""
     log = current.kernel.processor.log
     if not log.on:
@@ -115,7 +115,7 @@ def tell_signal(current: Thread, signal: Signal) -> int:
     return log.seq
 
 
-def tell_vdso(current: Thread, vector: int, code: int, address: int) -> None:
+def trace_vdso(current: Thread, vector: int, code: int, address: int) -> None:
     """Emit that the vDSO function returns an exception."""
     log = current.kernel.processor.log
     if log.on:
