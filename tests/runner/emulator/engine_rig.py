@@ -108,7 +108,7 @@ class EngineRig:
             self.enter(number)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Free the emulator."""
         self.engine.close()
         self.host.close()
         self.mailboxes.close()
@@ -136,7 +136,7 @@ class EngineRig:
         return self.engine.run(self.lp(number))
 
     def finish(self, number: int = 0, slices: int = 1000) -> Stop:
-        """Slices, until there is another reason than that one was over."""
+        """Slices, until one ends for another reason than its budget."""
         for _ in range(slices):
             stop = self.run(number)
             if stop.why in (Why.ENCLU, Why.FAULT):
@@ -152,7 +152,7 @@ class EngineRig:
         return stop.fault
 
     def expect_exit(self, number: int = 0) -> None:
-        """Run to the next ENCLU; fail with what came instead."""
+        """Run to the next ENCLU, or fail with another stop."""
         stop = self.finish(number)
         assert stop.why is Why.ENCLU, f"{stop} at {self.get('rip', number) - self.code:#x}"
 
@@ -166,7 +166,7 @@ class EngineRig:
         self.enter(number)
 
     def page(self, address: int) -> int:
-        """The EPC page behind an address of the enclave."""
+        """The EPC page at an address of the enclave."""
         return self.enclave.pages[address & ~(PAGE_SIZE - 1)]
 
     def peek(self, address: int, size: int = 8) -> int:

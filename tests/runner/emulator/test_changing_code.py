@@ -1,4 +1,4 @@
-"""Code on pages that are also written: seen as it is at any time, and not looked at for nothing.
+"""Code on pages that are also written: always executed as it is, and not scanned needlessly.
 
 The story: Gramine's heap without EDMM is RWX. Each block of code there went through Python and the
 disassembler whenever it began, 12 us against 0.02.
@@ -23,25 +23,25 @@ pytestmark = needs_gcc
 RWX = R | W | X
 
 
-def test_code_that_stores_to_its_own_page_is_looked_at_once() -> None:
+def test_code_that_stores_to_its_own_page_is_scanned_once() -> None:
     with rig("1: mov [rdi], rcx; dec rcx; jne 1b; enclu", code_rights=RWX) as r:
         r.set(rdi=r.code + 0x800, rcx=100_000)
         r.expect_exit()
         assert r.peek(r.code + 0x800) == 1
-        assert r.engine.blocks.looked < 10
+        assert r.engine.blocks.scanned < 10
         assert r.engine.fills < 20
 
 
 def test_a_store_beside_the_code_does_not_make_it_unknown() -> None:
-    """The bytes around a block are not its bytes: a counter right behind a loop."""
+    """The bytes around a block are not its bytes: a counter right after a loop."""
     text = "1: inc qword ptr [rdi]; dec rcx; jne 1b; enclu"
     with rig(text, code_rights=RWX) as r:
         for gap in (0, 1, 8):
             end = len(assemble(text))
             r.set(rip=r.code, rdi=r.code + end + gap, rcx=1000)
-            before = r.engine.blocks.looked
+            before = r.engine.blocks.scanned
             r.expect_exit()
-            assert r.engine.blocks.looked - before < 10
+            assert r.engine.blocks.scanned - before < 10
 
 
 def _written(r: EngineRig, pages: int = 1) -> None:
@@ -64,7 +64,7 @@ def test_an_instruction_of_the_block_that_is_being_executed() -> None:
 
 
 def test_an_instruction_of_a_loop_that_is_being_executed() -> None:
-    """Each round changes the block behind it and, in the other half of the rounds, itself."""
+    """Each round changes the next block and, in every other round, its own."""
     loop = """
     1:      mov     [rdi + 1], cl
             mov     [rsi + 1], cl
@@ -89,7 +89,7 @@ def test_an_instruction_of_a_loop_that_is_being_executed() -> None:
 
 @pytest.mark.parametrize("times", [1, 5])
 def test_code_in_another_page_that_is_changed_in_turns(times: int) -> None:
-    """Written and called, again and again, also when the slow path has seen no store for long."""
+    """Written and called, again and again, also when the slow path has long seen no store."""
     caller = "1: mov [rdi], rsi; call rdi; add rbx, rax; add rsi, rdx; dec rcx; jne 1b; enclu"
     code = assemble(caller).ljust(PAGE_SIZE, b"\x90")
     with rig(code, code_rights=RWX, code_pages=2) as r:
@@ -118,8 +118,8 @@ def test_another_thread_changes_code_in_turns() -> None:
 def test_a_debugger_changes_code() -> None:
     """EDBGWR by way of /proc/<pid>/mem, more than once.
 
-    The story: the second change of a page came to nobody's notice, because the emulator still had
-    its translation, and did not ask for it again.
+    The story: the second change of a page went unnoticed, because the emulator still had its
+    translation, and did not ask for it again.
     """
     for rights in (R | X, RWX):
         with rig("1: mov eax, 1; enclu; jmp 1b", code_rights=rights) as r:
@@ -166,7 +166,7 @@ def test_an_illegal_instruction_comes_and_goes(where: int) -> None:
                 r.expect_exit()
 
 
-# Against expectation
+# At random
 
 
 def _slots(r: EngineRig, random: Random, slots: list[int], values: dict[int, int]) -> None:
@@ -188,7 +188,7 @@ def assemble_mov(value: int) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_random_changes_by_everybody_are_seen(seed: int) -> None:
+def test_random_changes_are_seen(seed: int) -> None:
     """Two emulators, as two processes have them, over the same pages."""
     random = Random(seed)
     text = assemble("1: mov [rdi], rsi; enclu; .org 64; call rdi; enclu")
@@ -214,8 +214,8 @@ def test_random_changes_by_everybody_are_seen(seed: int) -> None:
 
 
 def test_code_that_was_read_before_it_was_executed_is_code() -> None:
-    """The story: a page that was read as data could be executed without asking, and nobody noted
-    that there was code in it; then its first change went unseen."""
+    """The story: a page that was read as data could be executed without a look at it, and was not
+    marked as code; then its first change went unnoticed."""
     text = assemble("1: mov rbx, [rdi]; call rdi; enclu; jmp 1b").ljust(PAGE_SIZE, b"\x90")
     with rig(text.ljust(2 * PAGE_SIZE, b"\x90"), code_pages=2) as r:
         target = r.code + PAGE_SIZE

@@ -1,4 +1,4 @@
-"""The emulator's errors U1 to U9, as enclave code would see them, and that none is left."""
+"""The errors U1 to U9 of Unicorn, as enclave code would see them: none is left."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_u5_what_the_emulator_takes_for_something_else_is_ud(feature: str) -> No
 
 @pytest.mark.parametrize("instruction", [*VEX, *OTHERS])
 def test_u5_u6_what_xfrm_3_excludes_is_ud(instruction: str) -> None:
-    """Between legal instructions of one block; those before it execute once, it not at all."""
+    """Between legal instructions of one block: those before it execute once, it does not."""
     with rig(f"inc rcx; mov [rdi], rcx; nop; 1: {instruction}; inc rcx; enclu") as r:
         r.set(rcx=5, rdi=r.data)
         before = r.lp().x.legacy
@@ -237,7 +237,7 @@ ILLEGAL = (
 
 @pytest.mark.parametrize("instruction", ILLEGAL)
 def test_u7_illegal_inside_is_ud(instruction: str) -> None:
-    """The list of the manual, and what no 64-bit code has. Before any effect, even as a first."""
+    """The manual's list, and what 64-bit mode does not have; #UD before any effect."""
     with rig(f"{instruction}; inc rcx; enclu") as r:
         r.set(rcx=7, rdi=r.data, rsi=r.data, rsp=r.data + 0x800, rdx=0x80)
         before = list(r.lp().regs)
@@ -392,7 +392,7 @@ def test_u9_random_numbers_differ(name: str) -> None:
 
 
 def test_u9_aes_pclmul_and_cmpxchg16b() -> None:
-    """One round of FIPS 197 appendix B; (x+1)^2 = x^2+1; a compare that succeeds and one not."""
+    """One round of FIPS 197 appendix B; (x+1)^2 = x^2+1; one compare succeeds, one fails."""
     text = """
         movdqu  xmm0, [rdi]
         aesenc  xmm0, [rdi + 16]
@@ -474,7 +474,7 @@ def test_an_illegal_instruction_over_the_edge_of_a_page() -> None:
 
 
 def test_a_jump_into_the_middle_of_a_block_that_was_cut() -> None:
-    """What lies behind an illegal instruction is executed when somebody jumps there."""
+    """Code after an illegal instruction is executed when a jump goes there."""
     with rig("inc rcx; inc rcx; cpuid; inc rcx; inc rcx; enclu") as r:
         r.set(rcx=0)
         for _ in range(2):

@@ -41,7 +41,7 @@ def fpus() -> Iterator[tuple[Fpu, Fpu]]:
 
 
 def architectural(image: bytes) -> tuple[object, ...]:
-    """What software can see of it: the registers of the stack as they are, whatever their tags."""
+    """What software can see of it: the stack registers, whatever their tags."""
     fcw, fsw, tags = struct.unpack_from("<HHB", image)
     return fcw, fsw, tags, image[24:28], image[32:416]
 
@@ -49,7 +49,7 @@ def architectural(image: bytes) -> tuple[object, ...]:
 @given(images(), images())
 @settings(max_examples=300)
 def test_what_is_loaded_is_saved(fpus: tuple[Fpu, Fpu], first: bytes, second: bytes) -> None:
-    """One image after the other, so that what the first left cannot show in the second."""
+    """One image after the other: nothing of the first is left in the second."""
     fpu, other = fpus
     for image in (first, second):
         fpu.load(image)

@@ -26,7 +26,7 @@ PF_READ = 0x4
 SGX_WRITE = 0x8007
 
 
-# Translations are kept over entries while nothing changed, and only then
+# Translations are kept across entries while nothing has changed, and only then
 
 
 def test_translations_survive_an_entry_if_nothing_changed() -> None:
@@ -64,7 +64,7 @@ def test_a_changed_page_table_entry_is_seen_after_the_next_entry() -> None:
 
 
 def test_a_missed_shootdown_stays_visible_until_the_next_entry() -> None:
-    """The translation is used until something flushes it, and not beyond.
+    """The translation is used until something flushes it, and no longer.
 
     The story: changes seen at the start of a slice were taken for changes seen by all translations,
     so that those older than them outlived the AEX.
@@ -145,7 +145,7 @@ def test_code_that_the_enclave_writes_runs_as_written() -> None:
 
 
 def test_an_illegal_instruction_that_is_written_over_a_legal_one_is_ud() -> None:
-    """Pages that can be written are looked at every time."""
+    """The blocks of pages that can be written are compared every time."""
     with rig(JIT, code_rights=R | W | X) as r:
         r.set(rdi=r.code + 0x800, rsi=_code(3), rsp=r.data + 0x800, rdx=r.data)
         r.expect_exit()
@@ -157,7 +157,7 @@ def test_an_illegal_instruction_that_is_written_over_a_legal_one_is_ud() -> None
 
 
 def test_an_illegal_instruction_written_by_another_thread_is_ud() -> None:
-    """The page is executable only when it runs first, writable for the other, and not for it."""
+    """The page is executable when the first thread runs; only the second can write it."""
     with rig(JIT, lps=2, code_rights=R | W | X) as r:
         r.set(0, rip=r.code + 0x800, rsp=r.data + 0x800)
         for number, text in ((1, "enclu"), (1, "cpuid; enclu")):
@@ -173,7 +173,7 @@ def test_an_illegal_instruction_written_by_another_thread_is_ud() -> None:
 
 
 def test_an_illegal_instruction_written_to_the_second_page_of_a_block_is_ud() -> None:
-    """The first page is not writable: what is known of a block is not, if its end can change."""
+    """The first page cannot be written; but the end of the block can change."""
     filler = b"\x48\xff\xc1" * 1365  # inc rcx, up to one byte before the second page
     legal, cpuid = (assemble(text) for text in ("nop; nop; nop; enclu", "nop; cpuid; enclu"))
     writer = assemble("mov [rdi], rsi; enclu")
@@ -191,7 +191,7 @@ def test_an_illegal_instruction_written_to_the_second_page_of_a_block_is_ud() ->
 
 
 def test_code_that_the_model_writes_runs_as_written() -> None:
-    """EACCEPTCOPY to an address, and in fact an EPC page, where other code has run before."""
+    """EACCEPTCOPY to an address and an EPC page where other code has run before."""
     with rig("1: call rdi; enclu; jmp 1b") as r:
         target, lp = r.enclave.heap, r.lp()
         for value in (7, 8):
@@ -260,7 +260,7 @@ def test_code_written_on_one_engine_runs_as_written_on_another() -> None:
 
 @pytest.mark.parametrize("apart", [1, 32, 64, 128])
 @pytest.mark.parametrize("text", ["rep movsb", "1: mov al, [rsi]; mov [rdi], al; dec rcx; jne 1b"])
-def test_pages_that_share_a_place_of_the_emulators_tlb(text: str, apart: int) -> None:
+def test_pages_that_share_a_slot_of_the_emulators_tlb(text: str, apart: int) -> None:
     """Each page is asked for a few times, not for each byte.
 
     The story: a hook for stores, of whatever kind, kept the emulator from taking a translation back
@@ -323,8 +323,8 @@ def test_a_store_to_a_read_only_page_of_the_host() -> None:
 
 
 def test_a_page_of_the_host_that_becomes_read_only_is_seen_in_the_next_slice() -> None:
-    """The story: a translation for writing that was kept went through /proc/pid/mem, which asks
-    nobody, and changed read-only pages of the program."""
+    """The story: with a translation for writing that was kept, a store went through /proc/pid/mem,
+    which checks no rights, and changed read-only pages of the program."""
     pages = HostPages(1)
     with rig(STORE) as r:
         r.set(rdi=pages.address, rax=1)
@@ -395,7 +395,7 @@ def test_a_store_into_a_read_only_second_page_writes_nothing(code: str) -> None:
 
 
 def test_more_pages_of_the_host_than_copies_in_one_slice() -> None:
-    """A loop over 1500 pages, reading and writing; every one is found as it should be."""
+    """A loop reads and writes 1500 pages; each is right afterwards."""
     count = 1500
     pages = HostPages(count)
     for page in range(count):
@@ -447,7 +447,7 @@ def test_one_string_instruction_over_more_pages_than_copies(
 
 
 def test_a_string_store_that_runs_into_a_read_only_page() -> None:
-    """It is done up to that page, and the registers say so."""
+    """It has stored up to that page, and the registers say so."""
     pages = HostPages(3)
     pages.map[PAGE_SIZE] = 0  # the page is there
     pages.protect(mmap.PROT_READ, first=1)
@@ -534,10 +534,10 @@ def test_increments_of_two_emulators_on_host_memory_add_up(
 
 
 @pytest.mark.parametrize("by_file", [False, True])
-def test_all_copies_of_host_pages_are_made_fresh_at_once(
+def test_all_copies_of_host_pages_are_renewed_at_once(
     monkeypatch: pytest.MonkeyPatch, by_file: bool
 ) -> None:
-    """Ten pages that the enclave has touched; one of them goes away, and the others still do."""
+    """Ten pages that the enclave has touched; one is unmapped, and the others are renewed."""
     monkeypatch.setattr(WAYS, "memory_by_file", by_file)
     pages = HostPages(10)
     text = "1: mov rax, [rdi]; add rdi, rsi; dec rcx; jne 1b; enclu; jmp 1b"

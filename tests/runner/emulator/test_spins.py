@@ -1,7 +1,7 @@
-"""Code that waits for others without PAUSE is found out; code that works is not taken for it.
+"""Code that waits for others without PAUSE is detected; code that works is not taken for it.
 
 The story: 50 threads at an unfair lock took 1,109 s, 997 of them emulating threads that tried to
-take it; who held it waited for a whole slice of each.
+take it; the holder waited for a whole slice of each.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.runner.ringing import ring
 
 pytestmark = needs_gcc
 
-# RDI: a word that somebody else changes from 0 (or from 1, where it is a lock) to end the loop.
+# RDI: a word that another changes from 0 (or from 1, where it is a lock) to end the loop.
 SPINNING = {
     "poll": "1: cmp dword ptr [rdi], 1; je 1b; enclu",
     "xchg": "1: mov eax, 1; xchg [rdi], eax; test eax, eax; jne 1b; enclu",
@@ -65,7 +65,7 @@ def _spins(r: EngineRig, slices: int = 8) -> list[Why]:
 
 @pytest.mark.parametrize("text", SPINNING.values(), ids=SPINNING)
 def test_a_loop_that_changes_nothing_gives_way(text: str) -> None:
-    """In each slice, a few blocks from its beginning; and it goes on when it may."""
+    """In each slice after a few blocks; and it goes on once the word has changed."""
     with rig(text, timed=True) as r:
         r.lp().store(r.data, (1).to_bytes(8, "little"))
         r.set(rdi=r.data, rsp=r.data + 0x800)
@@ -158,7 +158,7 @@ WORKING = {
 
 @pytest.mark.parametrize("text", WORKING.values(), ids=WORKING)
 def test_a_loop_that_works_has_its_slices(text: str) -> None:
-    """Also one whose registers are the same each time. Few rounds are tried for nothing."""
+    """Nor one whose registers are the same each time; and few rounds are tried in vain."""
     rounds = 20 * control.SLICE_BLOCKS
     with rig("movq xmm2, rbx;" + text, timed=True) as r:
         r.lp().store(r.data, rounds.to_bytes(8, "little"))
@@ -253,9 +253,9 @@ MUTEX = """
 
 @pytest.mark.parametrize("jmp", range(6))
 def test_who_tries_again_and_again_is_not_stopped_where_he_holds_what_others_need(jmp: int) -> None:
-    """Two threads try to take a mutex that nobody gives back until a third one can look at it.
+    """Two threads try to take a mutex; a third one must look at it before it is given back.
 
-    The story: the loop was watched at the block behind the lock inside; each slice ended there,
+    The story: the loop was watched at the block after the inner lock; each slice ended there,
     with that lock taken. Eight threads of the SDK's memory manager then waited for ever.
     """
     with rig("jmp 1f; 1:" * jmp + MUTEX, lps=3, timed=True) as r:

@@ -1,4 +1,4 @@
-"""What a hook of the emulator raises comes out of it: ctypes would print it and go on."""
+"""An exception in a hook of the emulator is raised to the caller; ctypes would only print it."""
 
 from __future__ import annotations
 

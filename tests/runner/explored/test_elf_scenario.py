@@ -81,7 +81,7 @@ def test_two_eaccept_of_one_page_meet_and_a_lock_keeps_them_apart(directory: Pat
 
 
 class HostTouches(OnTheExample):
-    """K1 is on a kernel's side: the enclave accepts a page while the host reads its address."""
+    """K1 is a race in the kernel: the enclave accepts a page while the host reads its address."""
 
     def __init__(self, on: bool) -> None:
         super().__init__("6.12", {"eaug_double_fault": on})
@@ -171,7 +171,7 @@ def test_code_that_comes_to_no_point_is_told_from_a_violation(
 
 
 class WaitsForOther(OnTheExample):
-    """A wait by PAUSE lets others go on: what is waited for comes."""
+    """A wait with PAUSE lets the other thread go on, and then ends."""
 
     def one(self, scene: Scene, cpu: int) -> Steps[Any]:
         return self.call(scene, cpu, rdi=scene.enclave.heap, rsi=4 if cpu == 1 else 1)

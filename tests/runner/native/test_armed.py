@@ -1,4 +1,4 @@
-"""Threads that enter unasked: what a slot says, and what a stop on the way in is turned into."""
+"""Threads that enter without asking: the states of a slot, and stops on the way in."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def claim(slots: Slots, slot: int) -> None:
     slots._words[(slot * SLOT_STRIDE + SLOT_AT["ARM"]) // 4] = CLAIMED
 
 
-def test_who_is_disarmed_has_not_entered(slots: Slots) -> None:
+def test_a_thread_that_is_disarmed_has_not_entered(slots: Slots) -> None:
     slot = slots.take()
     assert slot
     slots.arm(slot, 77, AGAIN)
@@ -31,7 +31,7 @@ def test_who_is_disarmed_has_not_entered(slots: Slots) -> None:
     assert slots.armed(slot) == UNARMED
 
 
-def test_who_has_claimed_cannot_be_disarmed(slots: Slots) -> None:
+def test_a_thread_that_has_claimed_cannot_be_disarmed(slots: Slots) -> None:
     slot = slots.take()
     assert slot
     slots.arm(slot, 77, AGAIN)
@@ -40,7 +40,7 @@ def test_who_has_claimed_cannot_be_disarmed(slots: Slots) -> None:
     assert slots.armed(slot) == CLAIMED
 
 
-def test_the_tid_of_a_thread_that_is_gone_is_nobodys(slots: Slots) -> None:
+def test_the_tid_of_a_thread_that_is_gone_is_forgotten(slots: Slots) -> None:
     slot = slots.take()
     assert slot
     at = 77 * 16
@@ -61,7 +61,7 @@ def test_the_tid_of_a_thread_that_is_gone_is_nobodys(slots: Slots) -> None:
         ("claimed", 1, EENTER),
     ],
 )
-def test_before_its_registers_are_kept_a_thread_goes_back_to_its_enclu(
+def test_before_its_registers_are_saved_a_thread_goes_back_to_its_enclu(
     slots: Slots, label: str, leaf: int, expected: int
 ) -> None:
     regs = list(range(100, 127))

@@ -29,7 +29,7 @@ CODE: list[int] = []
 
 
 def put(lp: LogicalProcessor, code: str, offset: int = 0x100) -> int:
-    """Code into a page of the enclave, and RIP there; the address of the page."""
+    """Put code into a page of the enclave, and RIP there; the address of the page."""
     page = CODE[0]
     at = lp.space.lookup(page) & PTE_PFN_MASK | offset
     lp.processor.memory.write(at, bytes.fromhex(code))
@@ -94,9 +94,9 @@ def test_a_fault_at_rip_is_a_fetch_unless_that_page_can_be_executed(lp: LogicalP
     assert nf.access_of(lp, page + 0x100, READ | FETCH) == WRITE
 
 
-def test_a_page_that_was_away_for_a_moment_was_fetched(lp: LogicalProcessor) -> None:
+def test_a_page_that_was_unmapped_for_a_moment_was_fetched(lp: LogicalProcessor) -> None:
     """Rights were added to a page of code for one thread, and another that ran in it stopped at a
-    PUSH. That counted as a write to the code, and the program got a #PF with W that nobody made.
+    PUSH. That counted as a write to the code, and the program got a #PF with W for no write.
     """
     page = put(lp, "4152")  # push r10
     lp.regs[RSP] = STACK

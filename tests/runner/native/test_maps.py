@@ -22,7 +22,7 @@ EPCM = VALID | REG | R | W | X
 
 
 class Bench(NamedTuple):
-    """A process with one area, and pages of EPC in it that the model lets through."""
+    """A process with one area, and EPC pages in it to which the model allows access."""
 
     world: World
     mm: Mm
@@ -106,7 +106,7 @@ def test_a_freed_frame_hides_the_page(bench: Bench) -> None:
     assert list(bench.native.look()) == [page]
 
 
-def test_hiding_is_repeated_until_somebody_has_certainly_done_it(bench: Bench) -> None:
+def test_hiding_is_repeated_until_a_thread_has_certainly_done_it(bench: Bench) -> None:
     pages = [bench.page(n) for n in (3, 4, 6)]
     bench.native.hide(pages)
     first = bench.native.enter(1, [])

@@ -1,4 +1,4 @@
-"""Who waits while more threads compute inside than there are processors."""
+"""Which threads wait while more compute inside than there are processors."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def lot(monkeypatch: pytest.MonkeyPatch) -> Lot:
     return Lot(monkeypatch)
 
 
-def test_nobody_waits_while_a_processor_is_free(lot: Lot) -> None:
+def test_no_thread_waits_while_a_processor_is_free(lot: Lot) -> None:
     lot.running = 1
     lot.park("a")
     assert lot.gone_on() == ["a"]
     assert not lot.parking
 
 
-def test_who_was_parked_first_goes_on_when_another_is_parked(lot: Lot) -> None:
+def test_the_thread_parked_first_goes_on_when_another_is_parked(lot: Lot) -> None:
     lot.running = 2
     lot.park("a")
     lot.park("b")
@@ -63,8 +63,8 @@ def test_who_was_parked_first_goes_on_when_another_is_parked(lot: Lot) -> None:
     assert len(lot.parking) == 2
 
 
-def test_a_processor_is_left_to_those_who_are_served(lot: Lot) -> None:
-    """Two spinners on two processors: the supervisor and who holds the lock came behind both."""
+def test_a_processor_is_left_to_threads_that_have_stops(lot: Lot) -> None:
+    """Two spinners on two processors: supervisor and holder of the lock waited for both."""
     lot.running, lot.served = 1, True
     lot.park("a")
     assert lot.gone_on() == []
@@ -85,8 +85,8 @@ def test_free_processors_are_filled_in_order(lot: Lot) -> None:
     assert lot.gone_on() == ["a", "b"]
 
 
-def test_nobody_waits_for_ever(lot: Lot) -> None:
-    """Those who were interrupted by nobody may keep all processors."""
+def test_no_thread_waits_for_ever(lot: Lot) -> None:
+    """Threads that are never interrupted may keep all processors."""
     lot.running = 2
     lot.park("a")
     lot.now = 0.9
@@ -112,8 +112,8 @@ def test_a_turn_is_longer_than_one_tick(lot: Lot) -> None:
     assert t.turn == 0
 
 
-def test_who_computes_for_hours_alone_is_never_parked(lot: Lot) -> None:
-    """What counted the ticks was an exponent: a computation of 20 s ended with a traceback."""
+def test_a_thread_that_computes_alone_for_hours_is_never_parked(lot: Lot) -> None:
+    """The number of ticks was an exponent: a computation of 20 s ended with a traceback."""
     t = lot.park("a")
     for _ in range(3000):
         lot.parking.park(t)
@@ -121,7 +121,7 @@ def test_who_computes_for_hours_alone_is_never_parked(lot: Lot) -> None:
     assert not lot.parking
 
 
-def test_who_has_a_signal_goes_on(lot: Lot) -> None:
+def test_a_thread_with_a_signal_goes_on(lot: Lot) -> None:
     lot.running = 2
     for name in "abcdef":
         lot.park(name)

@@ -1,10 +1,10 @@
-"""Blocks of code, as they begin: when a slice ends, and what may not execute.
+"""The start of a block of code: whether the slice ends there, and whether the block may execute.
 
 The emulator calls a hook in machine code (hook.s) at the start of every block, where its state is
 exact. It ends the slice when the doorbell has rung, when blocks or time are used up, when too many
-blocks behind a PAUSE were begun, or when the code spins; it calls back for a block that is not
-known. A block of pages that nobody can write is known by its address, another one as long as its
-bytes are those that were looked at.
+blocks after a PAUSE have begun, or when the code spins; it calls Python for a block that is not
+known. A block of pages that cannot be written is known by its address, any other one as long as its
+bytes are those that were scanned.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _REASONS: Final = {
 
 
 class Place(NamedTuple):
-    """Where a byte of code lies in this process, and whether somebody can write it unnoticed."""
+    """Where a byte of code lies in this process, and whether it can be written unnoticed."""
 
     memory: int
     changing: bool
@@ -71,9 +71,9 @@ class Place(NamedTuple):
 class Blocks:
     """The hook of one emulator, and the blocks that may execute as they are.
 
-    `code_at(address, size)` reads instruction bytes, `place(address)` says where they lie. In front
-    of what the emulator stands once it was stopped: `illegal`, a block with an instruction that
-    must not execute; `again`, one whose translation may be older than what was looked at.
+    `code_at(address, size)` reads instruction bytes, `place(address)` says where they lie. After a
+    stop the emulator may be at the start of `illegal`, a block with an instruction that must not
+    execute, or of `again`, one whose translation may be older than the bytes that were scanned.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Blocks:
         self._scanner = Scanner(sgx1=not part.sgx2)
         self.illegal: tuple[int, Illegal] | None = None
         self.again: tuple[int, int] | None = None
-        self.looked = 0  # blocks that were looked at
+        self.scanned = 0  # blocks
         self._known = KnownBlocks()
         self._code = mmap.mmap(-1, PAGE_SIZE, prot=7)
         self._code[: len(_HOOK)] = _HOOK
@@ -103,7 +103,7 @@ class Blocks:
         uc.hook(UC_HOOK_BLOCK, address_of(self._code), ctypes.addressof(self.control))
 
     def begin(self, timed: bool) -> None:
-        """A slice begins; `timed` if it may end by time, and because the code spins."""
+        """A slice begins; `timed`: it may also end by time, or because the code spins."""
         now = self.control
         now.seen = self._doorbell.seen
         self.go_on()
@@ -114,7 +114,7 @@ class Blocks:
         self.illegal = self.again = None
 
     def go_on(self) -> None:
-        """All blocks of a slice are left, but not more time."""
+        """Give the slice all its blocks again, but no more time."""
         now = self.control
         now.quantum = min(control.SLICE_BLOCKS, control.QUANTUM_BLOCKS)
         now.left = control.SLICE_BLOCKS - now.quantum
@@ -122,7 +122,7 @@ class Blocks:
         now.reason = now.watched = now.resting = 0
 
     def charge(self, blocks: int) -> None:
-        """Python has worked for about as long as so many blocks take: look at the clock earlier."""
+        """Python has worked for as long as `blocks` take: the hook is to read the clock earlier."""
         self.control.quantum -= blocks
         self.control.left += blocks
 
@@ -137,11 +137,11 @@ class Blocks:
         return _REASONS.get(self.control.reason, Why.DOORBELL)
 
     def forget(self) -> None:
-        """Code has changed: look at all of it again."""
+        """Code has changed: scan all of it again."""
         self._known.forget()
 
     def forget_page(self, page: int) -> None:
-        """Look again at the code of a linear page, and at blocks that end there."""
+        """Scan the code of a linear page again, and blocks that end there."""
         self._known.forget_page(page)
 
     def flag(self, address: int, flag: int) -> None:
@@ -152,7 +152,7 @@ class Blocks:
         """A block for the first time, or with new bytes: may all of it execute?"""
         if self.illegal is not None or self.again is not None or self.control.reason:
             return
-        self.looked += 1
+        self.scanned += 1
         code = self._code_at(address, size)
         found = self._scanner.first(code, address)
         if found is not None:
@@ -179,5 +179,5 @@ def address_of(memory: mmap.mmap) -> int:
 
 
 def exception(number: int) -> Fault:
-    """An exception that the emulator raised by itself; it does not tell error codes: they are 0."""
+    """An exception that the emulator itself has raised, without an error code: it is 0."""
     return Fault(number, "CODE.04") if number < 32 else UD("CODE.02")

@@ -1,7 +1,7 @@
 """EPC pages as one emulator uses them: what is code, and how it can change.
 
-Blocks of a page that nobody can write are known by their address (FIXED in `ArenaMemory.code`).
-Once somebody can, the bytes of its blocks are compared whenever they begin (CHANGING).
+Blocks of a page that cannot be written are known by their address (FIXED in `ArenaMemory.code`).
+Once it can, the bytes of its blocks are compared whenever they begin (CHANGING).
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 
 class CodePages:
-    """`lp` is who executes. `forget(page)`: what is known of the code of a linear page is void.
+    """`lp` is the processor that executes. `forget(page)` is called when the code of a linear page
+    has changed.
 
-    `writes` is `memory.code_writes` as far as this emulator has taken notice.
+    `writes` is `memory.code_writes` as of when this emulator last forgot all code.
     """
 
     def __init__(self, memory: ArenaMemory, forget: Callable[[int], None]) -> None:
@@ -34,7 +35,7 @@ class CodePages:
         self.writes = memory.code_writes
 
     def read(self, rip: int, size: int) -> bytes:
-        """Instruction bytes, which have just been fetched; fewer where no page is known."""
+        """Bytes of an instruction that was just fetched; fewer where the TLB has no page."""
         assert self.lp is not None
         entries = self.lp.tlb.entries
         out = b""
@@ -58,16 +59,15 @@ class CodePages:
         return Place(at, memory.code[number] == CHANGING)
 
     def changing(self, address: int) -> bool:
-        """Whether instructions there may be written without anyone noticing."""
+        """Whether instructions there can be overwritten unnoticed."""
         place = self.place(address)
         return place is None or place.changing
 
     def rights(self, page: int, word: int, access: int, writes: bool = True) -> int:
-        """Rights for the emulator's TLB of a linear page whose entry is `word`; `writes`: to write.
+        """Rights of a linear page in the emulator's TLB, from the model's `word`; W with `writes`.
 
-        To execute is a right of pages from which the emulator has fetched already, as what they
-        are now; so no page becomes code unnoticed. It also tells stores to code from others by
-        that right: stores to a page without it are fast.
+        X is given only once the emulator has fetched from the page as it is now, so that no page
+        becomes code unnoticed. Stores to a page with X are slow: the emulator takes it for code.
         """
         number = (word >> PAGE_SHIFT) - self._memory.first
         rights = UC_PROT_READ if word & READ else 0
@@ -89,7 +89,7 @@ class CodePages:
             self._forget(page)
 
     def _writable(self, number: int, page: int) -> None:
-        """The enclave may now write an EPC page without anyone noticing."""
+        """From now on the enclave can write an EPC page unnoticed."""
         self._memory.may_change(number)
         if self._memory.code[number] == FIXED:
             self._memory.code[number] = CHANGING

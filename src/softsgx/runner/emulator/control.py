@@ -1,7 +1,7 @@
-"""What hook.s looks at, and its numbers: the block hook of one emulator.
+"""The data that the block hook of one emulator (hook.s) works on, and its constants.
 
-A slice is counted in blocks. Every QUANTUM_BLOCKS of them the hook looks at the clock, and whether
-the code spins. What Python serves on behalf of the code counts as so many blocks (`charge`).
+A slice is counted in blocks. Every QUANTUM_BLOCKS of them the hook reads the clock and looks
+whether the code spins. What Python does for the code counts as a number of blocks (`charge`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SLICE_NS: Final = 4_000_000
 PAUSES: Final = 64
 NEVER: Final = MASK64
 
-# A watched block is compared with itself so often, then given up.
+# How often a watched block is compared with itself before it is given up.
 REVISITS_MAX: Final = 2
 REVISITS_SPINNER: Final = 8
 RESTING_VISITS: Final = 512
@@ -77,7 +77,7 @@ class Control(ctypes.Structure):
 class Changing(ctypes.Structure):
     """A block of pages that can be written: `size` bytes at `memory`, `tail` more at `second`.
 
-    What was looked at lies at `saved`.
+    The bytes that were scanned are at `saved`.
     """
 
     _fields_ = (

@@ -21,7 +21,7 @@ from softsgx.runner.code.trapped import ENCLU, undefined
 from softsgx.runner.emulator.blocks import Blocks, Stop, Why, address_of, exception
 from softsgx.runner.emulator.code_pages import CodePages
 from softsgx.runner.emulator.fpu import Fpu
-from softsgx.runner.emulator.lonely import Lonely
+from softsgx.runner.emulator.host_wait import HostWait
 from softsgx.runner.emulator.ring3 import PAGES, enter_ring3
 from softsgx.runner.emulator.spins import Spins
 from softsgx.runner.emulator.stores import Kind, Store, StoreKinds, StringStores
@@ -59,15 +59,15 @@ if TYPE_CHECKING:
     from softsgx.runner.process.arena import ArenaMemory
     from softsgx.runner.process.hostmem import HostMemory
 
-# Physical addresses for the emulator, behind the EPC and behind all linear addresses of programs:
-# it compares both with the range of the write hook.
+# Physical addresses for the emulator, above the EPC and above all linear addresses of programs: it
+# compares both with the range of the write hook.
 SHADOW_PHYSICAL: Final = 1 << 48  # copies of host pages: stores to them ask the write hook
 BOOT_PHYSICAL: Final = 1 << 49
 ABORT_PHYSICAL: Final = 1 << 50  # a page of ones: the write hook drops what is stored there
 
 # RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8.., RFLAGS, RIP, FS base, GS base
 _REGISTERS: Final = [35, 38, 40, 37, 44, 36, 43, 39, *range(106, 114), 253, 41, 250, 251]
-# What Python does in between, in blocks of a slice that would have taken as long.
+# How long a hook in Python takes, in blocks.
 _STORE_BLOCKS: Final = 128
 _FILL_BLOCKS: Final = 64
 _WORDS: Final = struct.Struct("<20Q")
@@ -125,7 +125,7 @@ class Emulator:
         uc = self.uc
         self.blocks = Blocks(uc, self.doorbell, self._pages.read, self._pages.place, part)
         self.spins = Spins(self.memory, self.blocks)
-        self._lonely = Lonely(self.blocks, self.host, self.doorbell)
+        self._host_wait = HostWait(self.blocks, self.host, self.doorbell)
         last = ABORT_PHYSICAL + PAGE_SIZE - 1
         uc.hook(UC_HOOK_MEM_WRITE_PROT, WriteHook(self._on_write), begin=SHADOW_PHYSICAL, end=last)
         uc.hook(UC_HOOK_INTR, IntrHook(self._on_intr))
@@ -139,7 +139,7 @@ class Emulator:
         """Execute the enclave code of `lp`, which is inside, until something stops it.
 
         Registers are taken from and given back to `lp`, so between two slices it is as if the
-        processor itself had executed. `alone`: nobody else wants to execute.
+        processor itself had executed. `alone`: no other thread waits for the emulator.
         """
         self._load(lp)
         self.blocks.begin(self.timed)
@@ -148,18 +148,18 @@ class Emulator:
         error = self._execute(lp, lp.regs[RIP], 0)
         if self.spins.suspected:
             error = self._one_round(lp)
-        while alone and self._lonely.may_go_on():
+        while alone and self._host_wait.over():
             error = self._execute(lp, self._kinds.rip(), 0)
-        if self.timed and not alone and (why := self.spins.further()):
+        if self.timed and not alone and (why := self.spins.extend()):
             error = self._execute(lp, self._kinds.rip(), 0)
-            self.spins.settle(why)
+            self.spins.extended(why)
         if self.blocks.illegal is not None:
             error = self._up_to_illegal(lp, *self.blocks.illegal)
         self._save(lp)
         return self._reason(lp, error)
 
     def _execute(self, lp: LogicalProcessor, rip: int, until: int) -> int:
-        """Execute from `rip`; go on after what is no concern of the enclave."""
+        """Execute from `rip`; stops that do not concern the enclave are not seen outside."""
         error = self.uc.start(rip, until)
         while True:
             if self.blocks.again is not None:
@@ -175,7 +175,7 @@ class Emulator:
                     return error
             if self._full or (self._intr == faults.DB and not lp.dbgoptin):
                 self._save(lp)
-                if self._full:  # no room for one more copy: all anew, and the instruction again
+                if self._full:  # no room for another copy: drop all, execute the instruction again
                     self._full = False
                     self._drop()
                 else:  # after an opt-out entry POPF leaves TF as it is: 0
@@ -184,7 +184,7 @@ class Emulator:
                 self._recover()
                 self._load_registers(lp)
             elif error == UC_ERR_WRITE_PROT and self._fault is None:
-                self._save(lp)  # a store on top of a stale copy: the instruction again
+                self._save(lp)  # a store to a stale copy: execute the instruction again
             else:
                 return error
             error = self.uc.start(lp.regs[RIP], until)
@@ -211,7 +211,7 @@ class Emulator:
         self._keep_or_drop(lp)
         if self.memory.code_writes != self._pages.writes:
             self._pages.writes = self.memory.code_writes
-            self._drop()  # so that it is noted anew which pages code is fetched from
+            self._drop()  # so that pages of code are fetched from, and noted, anew
             self.uc.flush_code()
             self._kinds.forget()
             self.blocks.forget()
@@ -283,7 +283,7 @@ class Emulator:
         return Stop(self.blocks.why)
 
     def _exact(self, lp: LogicalProcessor, fault: Fault) -> None:
-        """An enclave that is told of its page faults is told the exact address."""
+        """An enclave with MISCSELECT.EXINFO is told the exact address of a page fault."""
         secs = lp.secs
         if fault.vector != faults.PF or secs is None or not secs.MISCSELECT & MISC_EXINFO:
             return
@@ -300,8 +300,8 @@ class Emulator:
         return UD("CODE.02")  # an instruction that is illegal inside an enclave
 
     def _recover(self) -> None:
-        """The emulator remembers an exception until somebody delivers it, which is not its part:
-        the next one would become a double fault. Go back to a state without it."""
+        """An exception stays pending in the emulator, as it is not delivered there, and the next
+        one would become a double fault. Go back to a state without one."""
         self._clean.restore()
         self.fpu.image = None
 

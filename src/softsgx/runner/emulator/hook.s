@@ -1,7 +1,7 @@
 # The block hook of the reference engine: called by the emulator at the start of every block with
 # RDI = emulator, RSI = address, EDX = size of the block in bytes, RCX = Control (control.py, whose
 # names are the symbols in capitals). It returns, and the block executes, or it jumps to a function
-# that takes the same arguments: to uc_emu_stop, or to Python for a block that is not known.
+# with the same arguments: to uc_emu_stop, or to Python for a block that is not known.
 
         .intel_syntax noprefix
         .text
@@ -33,15 +33,15 @@ not_plain:
         jne     changing
 flags:                                  # of a known block, in the two highest bits of R8
         shl     r8, 1
-        jnc     not_behind_pause
+        jnc     not_after_pause
         sub     dword ptr [rcx + PAUSES], 1
         js      pauses
-not_behind_pause:
+not_after_pause:
         test    r8, r8
         js      spinner
         ret
 
-# Blocks of pages that can be written: known as long as their bytes are those that were looked at.
+# Blocks of pages that can be written: known as long as their bytes are those that were scanned.
 changing:
         and     r9d, CHANGING_MASK
         shl     r9d, CHANGING_SHIFT

@@ -1,7 +1,7 @@
-"""The two tables of known blocks that hook.s looks at.
+"""The two tables of known blocks that hook.s reads.
 
-A table has one place for an address, so blocks may push each other out; then they are looked at
-again. A block of a page that can be written is kept with its bytes, which the hook compares.
+A table has one slot for an address, so blocks may evict each other; then they are scanned again. A
+block of a page that can be written is kept with its bytes, which the hook compares.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class KnownBlocks:
         self._saved = mmap.mmap(-1, _SAVED_SIZE)
         self._saved_address = _address(self._saved)
         self._used = 0
-        self._by_page: defaultdict[int, set[int]] = defaultdict(set)  # linear page -> places
+        self._by_page: defaultdict[int, set[int]] = defaultdict(set)  # linear page -> slots
 
     def add(self, address: int, flags: int) -> None:
-        """A block of pages that nobody can write."""
+        """A block of pages that cannot be written."""
         self._plain[_place(address) & _KNOWN_MASK] = address | flags
 
     def add_changing(self, address: int, code: bytes, first: int, last: int, flags: int) -> None:
@@ -60,7 +60,7 @@ class KnownBlocks:
         entry.flags = flags
         for page in {address >> PAGE_SHIFT, address + len(code) - 1 >> PAGE_SHIFT}:
             self._by_page[page].add(place)
-        # What was known of it, when its pages could not be written, is not asked any more.
+        # The hook would find an entry from when the pages could not be written first.
         if self._plain[_place(address) & _KNOWN_MASK] & _ADDRESS == address:
             self._plain[_place(address) & _KNOWN_MASK] = 0
 
@@ -82,7 +82,7 @@ class KnownBlocks:
     def forget_page(self, page: int) -> None:
         """Forget the blocks of a linear page, and those of the page before that may end in it."""
         for one in (page - 1, page):
-            # The places of a page are neighbours.
+            # The slots of a page are contiguous.
             first = 8 * (_place(one << PAGE_SHIFT) & _KNOWN_MASK & ~PAGE_MASK)
             self._plain_memory[first : first + len(_PLACES_OF_PAGE)] = _PLACES_OF_PAGE
         for place in self._by_page.pop(page, ()):

@@ -1,9 +1,10 @@
-"""Code that spins: it comes back to a block in the same state, so it will until others change it.
+"""Code that spins: it comes back to a block in the same state, until another changes memory.
 
-The hook suspects it when a block begins twice with the same registers. Whether memory is the same,
-too, one more round shows: the emulator's TLB is emptied, so that each page that the round writes to
-asks first, and is compared afterwards. From then on the hook ends a slice as soon as the
-registers are the same there. A wrong guess costs time only: the slice is over, and another comes.
+The hook suspects it when a block begins twice with the same registers. One more round shows whether
+memory is the same, too: the emulator's TLB is emptied, so that the round asks for each page before
+it writes there, and these pages are compared afterwards. From then on the hook ends a slice as soon
+as the block begins with the same registers. A wrong guess costs only time: the slice is over, and
+another follows.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _FURTHER_MAX: Final = 61  # blocks
 
 
 class Spins:
-    """What is known of the code of one emulator.
+    """What is known of the blocks of one emulator that may spin.
 
     During a trial `wrote(page)` is to be called before an EPC page can be written, and `stored()`
     after a store elsewhere.
@@ -37,7 +38,7 @@ class Spins:
         self._state: object = None
         self._block = 0
         self._stored = False
-        self._quanta = 0  # without looking, after the last suspicion that came to nothing
+        self._quanta = 0  # in which no block is watched, after a wrong suspicion
         self._random = 0
         self._left = 0
         self.trials = 0
@@ -70,11 +71,11 @@ class Spins:
             self._before[number] = self._page(number)
 
     def stored(self) -> None:
-        """Something else was stored, that was not there before."""
+        """A store outside EPC has changed memory."""
         self._stored = True
 
     def end(self, state: object) -> None:
-        """The round is over, in this state, or something else has happened."""
+        """The round has ended in this state, or something else has ended it."""
         before, self._before = self._before, None
         assert before is not None
         control = self._blocks.control
@@ -91,12 +92,12 @@ class Spins:
         if control.reason == SPIN:
             control.reason = USED_UP
 
-    def further(self) -> int:
-        """A thread waits, and others want to execute: why; 0 if it does not.
+    def extend(self) -> int:
+        """If the slice ended because its thread waits, give it a varying number of blocks more.
 
-        It has some more blocks, not always as many. For who stops at the same place of a loop each
-        time may hold there what the others wait for, as the lock inside of a mutex that it tries to
-        take again and again: they would wait for ever.
+        Why it ended; 0 if for another reason. A thread that stops at the same place of its loop
+        each time may hold there what others wait for, such as the inner lock of a mutex that it
+        tries to take again and again: they would wait for ever.
         """
         control = self._blocks.control
         why = control.reason
@@ -109,8 +110,8 @@ class Spins:
         control.pauses = control.resting = 2 * _FURTHER_MAX
         return int(why)
 
-    def settle(self, why: int) -> None:
-        """These blocks are over."""
+    def extended(self, why: int) -> None:
+        """These blocks are used up, or another reason has ended the slice."""
         control = self._blocks.control
         if control.reason == USED_UP:
             control.reason, control.left = why, self._left

@@ -1,8 +1,8 @@
 """What kind of instruction a store to host memory comes from.
 
 A locked instruction must work on what is really in memory. An ordinary store may wait a little, as
-in the store buffer of a processor, so that neighbours go together. A REP string store is done as a
-whole, page by page.
+in the store buffer of a processor, so that adjacent stores are written together. A REP string
+store is done as a whole, page by page.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ LOCKED: Final = Store(Kind.LOCKED)
 
 
 def classify(code: bytes) -> Store:
-    """The kind of the instruction that `code` begins with. What is not known counts as locked."""
+    """The kind of the instruction that `code` begins with. An incomplete one counts as locked."""
     at = 0
     while at < len(code) and code[at] in LEGACY_PREFIXES:
         at += 1
@@ -76,7 +76,7 @@ class StoreKinds:
     """The kinds of the instructions of one emulator, by RIP.
 
     `code_at(address, size)` reads instruction bytes; `changing(address)` says whether they may be
-    written without anyone noticing.
+    overwritten unnoticed.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class StoreKinds:
         return found
 
     def rip(self) -> int:
-        """Where the emulator stands."""
+        """RIP of the emulator."""
         return self._register(_RIP_ID)
 
     def rcx(self) -> int:
@@ -126,9 +126,10 @@ class StringStores:
         self._host = host
 
     def run(self, lp: LogicalProcessor, store: Store) -> bool:
-        """As many elements as go page by page; False if not even one did. Faults as the access.
+        """Store what can be stored page by page; False if that is not one element.
 
-        Registers say at any time how far it came, as those of the real instruction.
+        Faults as the instruction does. The registers always say how far it has come, as those of
+        the real one.
         """
         regs = lp.regs
         if regs[RFLAGS] & RFLAGS_DF:

@@ -1,8 +1,8 @@
 """Whose turn it is: threads that are inside, and wait for the emulator.
 
-Those whose code was waiting for somebody when its slice ended stand in a queue of their own:
-between two of their turns, which are short, one of the others has a whole slice. So who holds a
-lock does not wait for all who spin for it.
+Threads whose code was waiting when its slice ended have a queue of their own. Their turns are
+short, and between two of them a thread of the other queue has a whole slice. So the holder of a
+lock does not wait for all threads that spin for it.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Turns:
         (self._waiting if waits else self._working).append(t)
 
     def remove(self, t: Tracee) -> None:
-        """It is not there any more."""
+        """Take a thread out of its queue."""
         (self._working if t in self._working else self._waiting).remove(t)
 
     def popleft(self) -> Tracee:
-        """Whoever is next."""
+        """The thread whose turn it is."""
         first, second = self._working, self._waiting
         if self._waiting_next:
             first, second = second, first

@@ -1,4 +1,4 @@
-"""Unicorn's C interface, by ctypes: the few calls that the engine makes, without allocation.
+"""Unicorn's C interface, by ctypes: the few calls that `Emulator` makes, without allocation.
 
 The Python binding of Unicorn is used to find the library only: its batch calls and hooks cost ten
 times as much. Calls keep the GIL, because the supervisor has one thread.
@@ -43,7 +43,7 @@ _TLB_VIRTUAL: Final = 1
 
 
 class UnicornError(RuntimeError):
-    """A call of the emulator failed for a reason that is none of the program's."""
+    """A call of the emulator failed, through no fault of the program."""
 
 
 class TlbEntry(ctypes.Structure):

@@ -66,7 +66,7 @@ class Executing(Protocol):
 
 
 class EnclaveThreads:
-    """What is done with all threads that are in enclaves, whatever executes the code inside."""
+    """What is done with threads in enclaves, whatever executes the code inside."""
 
     def __init__(
         self, world: World, mailboxes: Mailboxes, vdso: VdsoImage, engine: Executing
@@ -143,7 +143,7 @@ class EnclaveThreads:
         self._repaired(t, delivered)
 
     def _repaired(self, t: Tracee, delivered: Delivered) -> bool:
-        """Whether the thread may go on where it is; otherwise it was told, and is outside."""
+        """Whether the thread may go on where it is. If not, it was sent to the vDSO or a signal."""
         self.engine.settle()
         found = self._kernel(t, delivered)
         if found is None:
@@ -246,9 +246,9 @@ def enclu_inside(lp: LogicalProcessor) -> Fault | None:
 
 
 def _ordinary_fault(thread: Thread, host: HostMemory, code: int, address: int) -> Signal:
-    """A page fault at memory of the program that is no enclave's: the real kernel has its area.
+    """A page fault at other memory of the program, whose areas only the real kernel has.
 
-    If the area allows the access, there is no page, as behind the end of a file.
+    If the area allows the access, it has no page there, as past the end of a file.
     """
     rights = host.rights(address)
     if rights is None:
@@ -265,7 +265,7 @@ def _ordinary_fault(thread: Thread, host: HostMemory, code: int, address: int) -
 
 
 def _tell_fault(lp: LogicalProcessor, fault: Fault) -> None:
-    """Faults that neither an access through the TLB nor a leaf has told of."""
+    """Report a fault that neither an access through the TLB nor a leaf has reported."""
     rip, rule = lp.regs[RIP], fault.rule
     if rule.startswith("CODE."):
         lp.log.emit(InstructionFaulted(lp.id, rip, fault.vector, fault.code, rule))

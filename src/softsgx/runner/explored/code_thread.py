@@ -1,7 +1,7 @@
 """Real enclave code as a task: what a thread does inside is what the emulator executes.
 
-A point stands before each ENCLU and before each access that misses the TLB. Everything else of a
-thread (leaves in tasks, AEX, page faults, ERESUME) is that of enclave code in Python.
+There is a point before each ENCLU and before each access that misses the TLB. Everything else
+(leaves in tasks, AEX, page faults, ERESUME) is done as for enclave code in Python.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from softsgx.runner.explored.stepped_emulator import SteppedEmulator
 
 _KINDS: Final = {READ: "load", WRITE: "store", FETCH: "fetch"}
-# Slices without a point after which code is taken to wait for others, and to wait in vain.
+# Slices without a point: from here on code counts as waiting, and from there on as hanging.
 _SLICES_BUSY: Final = 8
 _SLICES_MAX: Final = 64
 
@@ -34,7 +34,7 @@ Registers = dict[str, int]
 
 
 class Spins(StepBound):
-    """Code that came to no point for long: an endless loop, or a wait for what never comes."""
+    """Code that has reached no point for long: an endless loop, or a wait that never ends."""
 
     def __init__(self, who: str) -> None:
         super().__init__(_SLICES_MAX, "")

@@ -9,7 +9,7 @@
 
 The file is laid out as by `softsgx measure` (`image.layout.ThreadLayout`), then come a page for the
 checkers and a hole of `hole` pages, where EAUG adds. One TCS per processor; the last is left to the
-checkers. It may run anywhere: a static-pie that needs no relocation, or relocates itself.
+checkers. It must run at any base: a static-pie that needs no relocation, or relocates itself.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class ElfScenario(MachineScenario):
         return scene
 
     def _touch(self, t: EnclaveThread) -> Steps[None]:
-        """Every page of the image has its PTE, as in an enclave that has been at work."""
+        """Every page of the image gets its PTE, as in an enclave that has run before."""
         for segment in self.image().segments:
             if not segment.is_tcs:
                 start = t.lp.elrange_base + segment.offset

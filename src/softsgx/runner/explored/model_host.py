@@ -1,8 +1,8 @@
 """Host memory of a process that exists only in the model, as the emulator reaches it.
 
-The emulator works on copies of frames of RAM, which are taken anew for every slice; a store goes to
-the frame and to its copy. Nothing else runs within a slice, so a copy is never stale. Translations
-are those of the logical processor that executes: its TLB, its page tables.
+The emulator works on copies of frames of RAM, made anew for every slice; a store goes to the frame
+and to its copy. Nothing else runs during a slice, so a copy is never stale. Translations are those
+of the logical processor that executes: its TLB, its page tables.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _COPIES: Final = 64
 
 
 class ModelHost:
-    """What `runner.emulator.emulator` asks of host memory. `lp` is the processor that executes."""
+    """Host memory as `runner.emulator.emulator` uses it. `lp` is the processor that executes."""
 
     def __init__(self, memory: PhysicalMemory) -> None:
         self.memory = memory
@@ -37,7 +37,7 @@ class ModelHost:
         self._frames: list[int] = []  # slot -> frame
 
     def is_enclave(self, address: int) -> bool:
-        """Whether what is mapped there is EPC: the abort page, for who is not its enclave."""
+        """Whether EPC is mapped there: the abort page for every other enclave."""
         assert self.lp is not None
         pte = self.lp.space.lookup(address)
         return self.lp.processor.epc.index(pte >> PAGE_SHIFT & (1 << 40) - 1) >= 0
@@ -72,7 +72,7 @@ class ModelHost:
         return True
 
     def address_of(self, offset: int) -> int:
-        """The physical address behind a place in the copies."""
+        """The physical address of a byte of the copies."""
         return self._frames[offset >> PAGE_SHIFT] << PAGE_SHIFT | offset & PAGE_MASK
 
     def refusal(self, address: int) -> Fault:
@@ -80,7 +80,7 @@ class ModelHost:
         return PF(address & ~PAGE_MASK, "HOST.02", PFEC_U | PFEC_W)
 
     def drain(self) -> None:
-        """No store waits."""
+        """Nothing to do: no store is delayed."""
 
     def begin_slice(self) -> bool:
         """True: copies and the emulator's TLB must be dropped."""

@@ -1,4 +1,4 @@
-"""EPC as one mapping that can be brought back: for exploring programs in the emulator."""
+"""EPC as one mapping with snapshots: for exploring programs in the emulator."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SnapshotArena(ArenaMemory):
         super()._wrote(number)
 
     def snapshot(self) -> MemoryImage:
-        """All contents. One snapshot is kept: a new one takes the place of the last."""
+        """All contents. Only the last snapshot is kept."""
         self.image = {number: self._page(number) for number in _ones(self.touched)}
         self.changed[:] = bytes(self.count)
         return PhysicalMemory.snapshot(self)

@@ -1,8 +1,8 @@
 """The emulator for exploration: it stops at every access that misses the model's TLB.
 
-A miss stops the emulator before the instruction has had any effect. Who drives it decides what
-happens meanwhile, then calls `grant` and runs again: the access is translated now, as the processor
-would, and the instruction executes anew. An instruction that misses twice stops twice.
+A miss stops the emulator before the instruction has had any effect. The caller lets others run,
+then calls `grant` and runs again: now the access is translated, as by the processor, and the
+instruction is executed again. An instruction that misses twice stops twice.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SteppedEmulator(Emulator):
         super().__init__(memory, host, bell, part)  # type: ignore[arg-type] # what it asks of it
 
     def grant(self, page: int, access: int) -> None:
-        """The next miss by this access to this linear page is no stop."""
+        """Do not stop at the next miss of this access to this linear page."""
         self._granted = (page, access)
 
     def _keep_or_drop(self, lp: LogicalProcessor) -> None:

@@ -70,7 +70,7 @@ HOOK_CODE: Final[tuple[tuple[str, str], ...]] = (
     ("known", "89f04189f041c1e80c4431c0440fb7c84c8b41284f8b04c84939f07501c3"),
     ("not_plain", "4d89c249c1e20249c1ea024939f27519"),
     ("flags", "49d1e0730a836920010f88e3010000"),
-    ("not_behind_pause", "4d85c00f8801010000c3"),
+    ("not_after_pause", "4d85c00f8801010000c3"),
     ("changing", "4181e1ff3f000041c1e1064c034930493b317534418b4120458b4124468d14004139d272234d8b59184d8b5108e81900000075144489c04d8b5110e80b00000075064d8b4128eb9f"),
     ("unknown", "ff6118"),
     ("compare", "53"),

@@ -1,10 +1,10 @@
-"""Calls that cost one stop: a thread that enters by itself where it entered before.
+"""Calls that cost one stop: a thread repeats its last EENTER without asking.
 
-After an EENTER and its EEXIT between which nothing happened, the same EENTER has the same outcome
-as long as nothing happens that the model would see. So the thread is armed: native.s enters
-without asking. If the next stop is the EEXIT, the two leave nothing behind; otherwise EENTER is
-executed in the model then, with the registers that the thread kept.
-Whatever else the supervisor does, it disarms everybody first (`Armed.settle`).
+If nothing has happened between an EENTER and its EEXIT, the same EENTER has the same outcome, as
+long as the model stays unchanged. So the thread is armed: native.s enters without asking. If the
+next stop is the EEXIT, the two together change nothing in the model; otherwise EENTER is executed
+in the model then, with the registers that the thread has saved. Before the supervisor does anything
+else, it disarms all threads (`Armed.settle`).
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class Armed:
     def __init__(self, slots: Slots, aep: int) -> None:
         self.slots = slots
         self.aep = aep
-        self.changes = 0  # how often something happened
+        self.changes = 0  # of the model, so far
         self.threads: dict[Tracee, Inside] = {}
 
     def note(self, state: Inside, lp: LogicalProcessor) -> None:
-        """An EENTER by the vDSO's ENCLU: if its EEXIT comes next, the thread can be armed."""
+        """After an EENTER by the vDSO: if the next stop is its EEXIT, the thread can be armed."""
         state.arm = None
         if not lp.log.on and lp.processor.readings.late_entry_counts and not lp.dbgoptin:
             state.arm = Arm(lp, self.changes)
@@ -72,18 +72,18 @@ class Armed:
         self.threads[t] = state
 
     def uses(self, tcs: int) -> bool:
-        """Whether somebody may be on this TCS without having asked."""
+        """Whether a thread may have entered on this TCS without asking."""
         return any(s.arm is not None and s.arm.tcs == tcs for s in self.threads.values())
 
     # At a stop of an armed thread
 
     def claimed(self, t: Tracee) -> bool:
-        """Whether a stopped thread has entered, or was about to."""
+        """Whether a stopped thread has entered without asking, or was about to."""
         state = self.threads.get(t)
         return state is not None and self.slots.armed(state.slot) == CLAIMED
 
     def round_trip(self, t: Tracee, state: Inside, number: int) -> bool:
-        """If EEXIT stopped the thread: all of EENTER and EEXIT, and it is armed again."""
+        """If EEXIT stopped the thread: EENTER and EEXIT are done, and the thread is armed again."""
         user = p.get_regs(t.tid)
         arm, slots, slot = state.arm, self.slots, state.slot
         assert arm is not None
@@ -115,7 +115,7 @@ class Armed:
         return True
 
     def adopt(self, t: Tracee, state: Inside) -> bool:
-        """Any other stop of one who has claimed: True if it is inside now, in the model as well."""
+        """At any other stop of a thread that has claimed: True if it is inside in the model now."""
         if not self.slots.kept(state.slot):
             self._drop(t, state)
             return False  # `roll_back` has the rest
@@ -146,7 +146,7 @@ class Armed:
     # Before anything else happens
 
     def settle(self) -> None:
-        """Nobody enters unasked from here on, and who has is inside in the model."""
+        """From here on no thread enters without asking; the model has those inside that have."""
         self.changes += 1
         for t, state in list(self.threads.items()):
             if self.slots.disarm(state.slot):
@@ -157,14 +157,14 @@ class Armed:
                 self._drop(t, state)
 
     def _on(self, t: Tracee, state: Inside) -> bool:
-        """Whether a thread that has just claimed goes on; False if it is stopped before that."""
+        """Whether a running thread that has claimed will enter; False if it is stopped first."""
         for _ in range(_PATIENCE):
             if self.slots.kept(state.slot):
                 return True
             if _stopped(t.tid):
                 return self.slots.kept(state.slot)
             os.sched_yield()
-        os.kill(t.pid, signal.SIGKILL)  # it has written to its slot
+        os.kill(t.pid, signal.SIGKILL)  # the program has written to the slot
         return False
 
     def forget(self, t: Tracee) -> None:
@@ -175,7 +175,7 @@ class Armed:
             self.slots.withdraw(state.slot)
 
     def roll_back(self, regs: list[int]) -> bool:
-        """Registers of a thread stopped on its way, as they were at the ENCLU. Not if `saved`."""
+        """Set registers of a thread on its way back to the ENCLU; False once they are saved."""
         rip = regs[p.RIP]
         if not ARRIVE <= rip < _SAVED:
             return False
@@ -187,7 +187,7 @@ class Armed:
 
 
 def _store_stack(t: Tracee, arm: Arm) -> None:
-    """URSP and URBP, as the next EENTER would store them: the enclave may have written there."""
+    """Store URSP and URBP as the next EENTER would: the enclave may have written there."""
     memory = t.world.memory
     if memory.read(arm.stack_at, len(arm.stack)) != arm.stack:
         memory.write(arm.stack_at, arm.stack)

@@ -1,9 +1,9 @@
 """Enclave code on the real processor, inside the process of the host program.
 
-A thread that enters gets the registers that EENTER left in its logical processor and runs. Every
+A thread that enters gets the registers that EENTER left in its logical processor, and runs. Every
 stop inside is an exception or an interrupt: the registers go back to the logical processor, and
 what follows (AEX, the driver, ERESUME) is the model's, as with the reference engine. Pages are
-mapped with the rights of the model's TLB entries, one by one, as they are faulted in.
+mapped with the rights of the model's TLB entries, each at its first page fault.
 """
 
 from __future__ import annotations
@@ -71,13 +71,13 @@ class NativeEngine:
         self.ends = ends  # of threads, seen where only a stop was waited for
         self.switch = Switch(world, mailboxes)
         self.armed = Armed(self.switch.slots, vdso.enclu)
-        self._ready: deque[Inside] = deque()  # interrupted, and to go on
+        self._ready: deque[Inside] = deque()  # were interrupted, and may go on
         self.ticks = NativeTick(world.tick, doorbell, self.armed, self._ready.append)
 
     # Into the enclave
 
     def request(self, t: Tracee, mailbox: int) -> None:
-        """As Engine.request. An EENTER concerns only those who are on the same TCS."""
+        """As Engine.request. An EENTER concerns only threads on the same TCS."""
         regs = self.mailboxes.boxes[mailbox].registers
         leaf = regs[RAX] & MASK32
         if leaf != leaves.EENTER or t in self.armed.threads or self.armed.uses(regs[RBX]):
@@ -99,7 +99,7 @@ class NativeEngine:
         self._go(state)
 
     def _state(self, t: Tracee) -> Inside:
-        """What is known of a thread that is about to enter."""
+        """The state of a thread that is about to enter."""
         state = self.switch.states.get(t)
         if state is None:
             state = self.switch.add(t, self.catch)
@@ -132,7 +132,7 @@ class NativeEngine:
             state.yields = False
             self.ticks.parking.park(state)
         else:
-            self._onwards(state)
+            self._resume_inside(state)
         return True
 
     def rung(self) -> None:
@@ -140,7 +140,7 @@ class NativeEngine:
         self.ticks.rung()
 
     def settle(self) -> None:
-        """As Engine.settle: nobody enters unasked from here on."""
+        """As Engine.settle: no thread is armed any more."""
         self.armed.settle()
 
     # Stops
@@ -181,7 +181,7 @@ class NativeEngine:
             self._page_fault(state, fault.address)
         else:
             self._fault(state, fault)
-            self._onwards(state)
+            self._resume_inside(state)
         return True
 
     def _syscall(self, t: Tracee, state: Inside) -> bool:
@@ -197,7 +197,7 @@ class NativeEngine:
         lp.regs[RIP] -= _SYSCALL_LENGTH
         inside = lp.elrange_base <= lp.regs[RIP] < lp.elrange_end
         self._fault(state, UD("CODE.02") if inside else GP("ACCESS.01"))
-        self._onwards(state)
+        self._resume_inside(state)
         return True
 
     def on_the_way(self, t: Tracee, regs: list[int]) -> bool:
@@ -229,7 +229,7 @@ class NativeEngine:
         again = state.blocked >> (number - 1) & 1
         t.inside = False
         self.put_registers(t)
-        if again:  # it was blocked, but for us
+        if again:  # the program has it blocked
             t.send(number, Due(info))
         p.request(p.PTRACE_CONT, t.tid, 0, 0 if again else number)
 
@@ -252,17 +252,17 @@ class NativeEngine:
             return
         else:
             lp.regs[RIP] += len(ENCLU)
-        self._onwards(state)
+        self._resume_inside(state)
 
     def _fault(self, state: Inside, fault: Fault) -> None:
         self.settle()
         self.switch.load_extended(state)
         self.threads.fault_inside(state.t, fault)
 
-    def _onwards(self, state: Inside, again: tuple[int, int] | None = None) -> None:
-        """After whatever was served: back inside, by ERESUME if there was an AEX.
+    def _resume_inside(self, state: Inside, again: tuple[int, int] | None = None) -> None:
+        """After a stop has been dealt with: back inside, by ERESUME if there was an AEX.
 
-        `again` are address and access of what the next instruction will do, if that is known.
+        `again` is the access that the next instruction will make, address and kind, if known.
         """
         t = state.t
         if not t.inside:
@@ -289,21 +289,21 @@ class NativeEngine:
         rip = lp.regs[RIP]
         mapped = self.switch.map_of(t.space).mapped.get(page, 0) & RIGHTS
         access = nf.access_of(lp, address, mapped)
-        # Another thread may have replaced the mapping meanwhile, so a fault may come again. One
-        # that does not end is a write that the decoder takes for a read.
+        # Another thread may have replaced the mapping meanwhile, so a fault may be repeated. One
+        # that is repeated without end is a write that the decoder takes for a read.
         same = mapped & READ and state.served == (rip, address)
         state.again = state.again + 1 if same else 0
         state.served = (rip, address)
         if access == READ and state.again > _AGAIN:
             access = WRITE
-        # What the TLB holds may be older than the mapping: an entry may always be dropped.
+        # The TLB entry may be older than the mapping. To drop one is always allowed.
         lp.tlb.entries.pop(page, None)
         try:
             word = lp.translate(address, access)
         except Fault as fault:
             state.again = 0
             self._fault(state, fault)
-            self._onwards(state, (address, access))
+            self._resume_inside(state, (address, access))
             return
         self._enter(state, (page, word))
 
@@ -319,16 +319,16 @@ class NativeEngine:
             if refused is not None:
                 state.running = False
                 self._fault(state, PF(refused.address, "HOST.01", refused.error_code))
-                self._onwards(state)
+                self._resume_inside(state)
             return
         code = PFEC_U
         if nf.access_of(lp, address, 0) == WRITE:
             code |= PFEC_W | host.protection(address)
         self._fault(state, PF(address, "HOST.01", code))
-        self._onwards(state)
+        self._resume_inside(state)
 
     def _hide(self, t: Tracee, page: int) -> None:
-        """An enclave page of this process is about to be a page of the abort page's for a while."""
+        """A host thread is to find the abort page here: nobody may use the EPC page meanwhile."""
         native = self.switch.maps.get(t.space)
         if native is None:
             return
@@ -405,8 +405,8 @@ class NativeEngine:
 def _stop(tid: int) -> int:
     """Stop a running thread; the wait status of how it stopped.
 
-    An exception that it has already raised comes before the interrupt, or else it would be
-    delivered later, wherever the thread is then.
+    If it has already raised an exception, that comes first: otherwise it would be delivered later,
+    wherever the thread is then.
     """
     p.request(p.PTRACE_INTERRUPT, tid)
     _, status = os.waitpid(tid, p.WALL)

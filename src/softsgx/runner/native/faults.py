@@ -31,14 +31,14 @@ _FSW_ES: Final = 1 << 7
 
 
 class PageFault(Fault):
-    """A page fault of the real page tables, which the model has not judged yet."""
+    """A page fault of the real page tables; the model may allow the access."""
 
     def __init__(self, address: int) -> None:
         super().__init__(faults.PF, "NATIVE.01", 0, address)
 
 
 def exception(lp: LogicalProcessor, number: int, info: bytes) -> Fault:
-    """The exception behind a signal that an instruction caused; RIP is set to where it is."""
+    """The exception that has become this signal; RIP is set to its instruction."""
     _, _, code, address = INFO.unpack_from(info)
     rip = lp.regs[RIP]
     if number == signal.SIGTRAP:
@@ -62,7 +62,7 @@ def exception(lp: LogicalProcessor, number: int, info: bytes) -> Fault:
 
 
 def _trap(lp: LogicalProcessor, code: int) -> Fault:
-    """INT3 and INT1 are behind their instruction; inside an enclave they are faults."""
+    """INT3 and INT1 trap after their instruction; inside an enclave they are faults."""
     rip = lp.regs[RIP] - 1
     before = code_at(lp, rip, 1)
     if code == SI_KERNEL and before == b"\xcc":
@@ -75,13 +75,13 @@ def _trap(lp: LogicalProcessor, code: int) -> Fault:
 
 
 def before_trap(lp: LogicalProcessor) -> None:
-    """Back to an INT3 or INT1 that will be executed again."""
+    """Set RIP back to an INT3 or INT1, to be executed again."""
     if code_at(lp, lp.regs[RIP] - 1, 1) in (b"\xcc", b"\xf1"):
         lp.regs[RIP] -= 1
 
 
 def _protection(lp: LogicalProcessor, rip: int) -> Fault:
-    """#GP, or an instruction that enclaves must not execute and that is privileged as well."""
+    """#GP, or #UD for a privileged instruction that is illegal inside an enclave."""
     found = Code(code_at(lp, rip, LONGEST), rip).first()
     if found is not None and illegal(found.mnemonic.split()[-1], found.operands):
         return UD("CODE.02")  # an instruction that is illegal inside an enclave
@@ -89,7 +89,7 @@ def _protection(lp: LogicalProcessor, rip: int) -> Fault:
 
 
 def access_of(lp: LogicalProcessor, address: int, mapped: int) -> int:
-    """READ, WRITE or FETCH of the access that faulted; `mapped` is what its page has by now."""
+    """READ, WRITE or FETCH of the access that faulted; `mapped`: rights of its page by now."""
     rip = lp.regs[RIP]
     if address == rip and not mapped & FETCH:
         return FETCH

@@ -1,4 +1,4 @@
-"""What the native engine needs in every process, and of the machine."""
+"""What the native engine maps into every process, and what it needs of the machine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NOTICE: Final = (
 
 
 def announce(cpuid_faults: bool) -> None:
-    """Say once what this engine does not enforce; RunnerError if the machine cannot run it."""
+    """Print what this engine does not enforce; RunnerError if the machine cannot run it."""
     try:
         try_native()
     except Refused as refused:
@@ -49,7 +49,7 @@ class NativeParts:
         self.slots = slots
 
     def map(self, t: Tracee) -> None:
-        """The code, the slots, and all of EPC where nobody can touch it."""
+        """The code, the slots, and all of EPC, PROT_NONE."""
         code = t.inject(nr.MMAP, NATIVE_CODE, PAGE_SIZE, PROT_RX, PRIVATE_NOREPLACE, p.MASK64, 0)
         _placed(t, NATIVE_CODE, code)
         p.write_code(t.tid, NATIVE_CODE, _CODE)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Watcher(Protocol):
-    """Whoever has pages mapped: `mapped` by linear page, and those of them that may have to go."""
+    """A process that has pages mapped, by linear page; `dirty` are those that may have to go."""
 
     mapped: dict[int, int]
     dirty: dict[int, None]
@@ -45,7 +45,7 @@ class NativeLp(LogicalProcessor):
 
 
 class WatchedEpcm(Epcm):
-    """An EPCM that tells who has a page mapped when its entry changes."""
+    """An EPCM that marks a page as dirty wherever it is mapped when its entry changes."""
 
     __slots__ = ("users",)
 
@@ -71,7 +71,7 @@ class WatchedEpcm(Epcm):
 
 
 class WatchedSpace(AddressSpace):
-    """Page tables that tell when an entry of a mapped page changes."""
+    """Page tables that mark a mapped page as dirty when its entry changes."""
 
     __slots__ = ("user",)
 

@@ -2,8 +2,9 @@
 
 A page is mapped when the model has filled a TLB entry for it, with the rights of that entry. It
 stays while a walk would find the same: PTE present with A set (and D for W), EPCM entry usable for
-this page with these rights. Whoever changes one of the two leaves the page in `dirty`, and before
-the next thread enters it is looked at again. `mapped` may name too much, but never too little.
+this page with these rights. A change of either marks the page as dirty (`lp.py`), and it is checked
+again before the next thread enters. `mapped` may have pages that are not mapped any more, but has
+every page that is.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class NativeMap:
         self.epcm: Final = processor.epcm
         self.mapped: dict[int, int] = {}
         self.dirty: dict[int, None] = {}
-        # Pages to be hidden, until some thread has certainly done it; the value is its turn.
+        # Pages to be hidden, until a thread has certainly done it; the value numbers the order.
         self.hidden: dict[int, int] = {}
         self._turn = 0
         # Threads on their way in, whose operations are not known to be done.
@@ -99,7 +100,7 @@ class NativeMap:
         self.epcm.users.setdefault(self._number(word), {})[self] = page
 
     def forget(self, page: int) -> None:
-        """The page is not mapped any more, or never certainly was."""
+        """The page is not mapped any more, or it is uncertain whether it is."""
         word = self.mapped.pop(page, 0)
         if word:
             number = self._number(word)
@@ -109,10 +110,10 @@ class NativeMap:
                 if not users:
                     del self.epcm.users[number]
 
-    # Narrowing: a page that must have less is hidden; what is still allowed faults and comes back.
+    # Narrowing: a page that must lose a right is hidden; the next access that is allowed maps it.
 
     def look(self) -> dict[int, None]:
-        """Look at the dirty pages again; those that must be hidden before anybody enters."""
+        """Check the dirty pages: those that must be hidden before any thread enters."""
         changed: dict[int, None] = {}
         for page in self.dirty:
             word = self.mapped.get(page, 0)
@@ -122,18 +123,18 @@ class NativeMap:
         return changed
 
     def hide(self, pages: Iterable[int]) -> None:
-        """These pages must be hidden, or it is not certain what they are."""
+        """These pages must be hidden, or it is uncertain what is mapped there."""
         for page in pages:
             self.forget(page)
             if self.mm.vma_lookup(page << PAGE_SHIFT) is None:
-                # Not enclave memory any more: the program unmapped it, and may use it for others.
+                # Not enclave memory any more: the program has unmapped it, and may have reused it.
                 self.hidden.pop(page, None)
             else:
                 self._turn += 1
                 self.hidden[page] = self._turn
 
     def pending(self) -> list[Operation]:
-        """Hide what nobody has certainly hidden yet, neighbours together."""
+        """Hide what no thread has certainly hidden yet, adjacent pages together."""
         if not self.hidden:
             return []
         runs: list[list[int]] = []
@@ -162,7 +163,7 @@ class NativeMap:
         return operations
 
     def entered(self, tid: int, certain: bool) -> None:
-        """A thread has done all operations of its entry; or it is not certain which."""
+        """A thread has done all operations of its entry or, if not `certain`, any of them."""
         entry = self.entries.pop(tid, None)
         if entry is None:
             return
@@ -189,5 +190,5 @@ class NativeMap:
 
 
 def nothing(address: int, length: int) -> Operation:
-    """Memory that nobody can touch, in place of whatever is there."""
+    """PROT_NONE memory in place of whatever is there."""
     return Operation(nr.MMAP, (address, length, 0, _NOTHING, MASK64, 0))

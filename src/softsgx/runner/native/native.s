@@ -74,12 +74,12 @@ registers:
         iretq
 
 # From the vDSO's ENCLU, in place of the stub. If the supervisor has armed this thread for the same
-# EENTER as before, it enters by itself, and the supervisor learns of it at the next stop. In all
-# other cases the stub has the registers of the ENCLU, but for R11, arithmetic flags, and those
+# EENTER as before, it enters without asking, and the supervisor finds that out at the next stop. In
+# all other cases the stub has the registers of the ENCLU, except R11, arithmetic flags, and those
 # that a system call changes: a C function may change them all.
 #
-# Up to `claimed` nothing has happened. Up to `saved` a thread that is stopped has its registers but
-# for RAX, RCX, R11; then the slot has them.
+# Up to `claimed` nothing has happened. Up to `saved` a thread that is stopped has its registers
+# except RAX, RCX, R11; after that, the slot has them.
 arrive:
         cmp     eax, EENTER
         jne     stub

@@ -1,10 +1,10 @@
 """Threads that compute natively without end, and more of them than processors: some wait.
 
-Whoever holds a lock and needs the supervisor (a page fault, an EACCEPT) would come back behind all
-that spin for it, one round of the kernel's scheduler for each stop. So a thread that used a whole
-period of the tick without a stop of its own is parked at its AEP once such threads run on all
-processors, and the one that was parked first has its turn. While others are served, one processor
-is left to them and to the supervisor.
+A thread that holds a lock and needs the supervisor (a page fault, an EACCEPT) would wait, at each
+stop, until the kernel's scheduler has run all threads that spin for the lock. So a thread that has
+used a whole period of the tick without a stop of its own is parked at its AEP once such threads run
+on all processors, and the one that was parked first goes on. While other threads have stops, one
+processor is left to them and to the supervisor.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from softsgx.runner.native.state import Inside
 
 _TURN: Final = 5  # periods of the tick, while others are parked
-# Should there be no room for so long, a parked thread goes on all the same.
+# A parked thread goes on after this time, even if no processor is free.
 _PATIENCE_S: Final = 1.0
-_LOOKS: Final = 4  # parked threads whose signals are looked at when the timer rings
+_LOOKS: Final = 4  # parked threads that are checked for signals when the timer rings
 
 
 class Parking:
     """The parked threads, in the order in which they came.
 
-    `running` tells how many run that only compute, and whether others are being served.
+    `running` tells how many threads only compute, and whether others have stops.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Parking:
         return len(self._parked)
 
     def park(self, state: Inside) -> None:
-        """A thread that was just interrupted. It may be the first to go on."""
+        """Park a thread that was just interrupted, unless a processor is free for it."""
         state.turn += 1
         if self._room() > 0 and (state.turn < _TURN or not self._parked):
             self._ready(state)
@@ -67,7 +67,7 @@ class Parking:
             room -= 1
 
     def rung(self) -> None:
-        """The timer rang: who waits for too long, or has a signal, goes on."""
+        """The timer rang: a thread that has waited too long, or has a signal, goes on."""
         now = time.monotonic()
         for _ in range(min(_LOOKS, len(self._parked))):
             state, until = self._parked.popleft()

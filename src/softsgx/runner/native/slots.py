@@ -1,4 +1,4 @@
-"""What a thread takes with it into an enclave that runs natively: one slot of shared memory each.
+"""The slot of shared memory from which native.s loads a thread that enters; one for each thread.
 
 The supervisor fills the slot of a thread and sends the thread to native.s. It must not trust what
 it reads here afterwards: the program can write to all of it.
@@ -30,7 +30,7 @@ INSIDE: Final = 2  # all operations are done, all but general registers is loade
 UNARMED: Final = 0
 ARMED: Final = 1
 CLAIMED: Final = 2
-# In place of the first slot: who is armed, by the low bits of the tid. Tid, address of the slot.
+# In place of the first slot, a table of armed threads by the low bits of the tid: tid, address.
 TABLE_SIZE: Final = SLOT_STRIDE // 16
 
 USER_BITS: Final = 47  # of an address
@@ -42,12 +42,12 @@ OPERATIONS_MAX: Final = 128
 class SLOT(Structure, size=SLOT_STRIDE, align=PAGE_SIZE):
     """REGISTERS: R15 to R8, RDI, RSI, RBP, RBX, RDX, RCX, RAX, then a frame for IRET.
 
-    OPERATIONS are system calls: number, six arguments, and the place for the result. COMPONENTS is
-    the mask for XRSTOR of XSAVE; 0 leaves the state alone. BLOCKED is what was blocked before.
+    OPERATIONS are system calls: number, six arguments, and room for the result. COMPONENTS is the
+    mask for XRSTOR of XSAVE; 0 leaves the state alone. BLOCKED is the signal mask of before.
 
-    A thread that is ARMED may enter at TCS by itself, with ENTRY for RIP and CSSA for RAX. It is
-    CLAIMED then, and HOST has its registers, in the order of `spec.registers`, once KEPT is 1. RSP
-    and RBP of HOST are what it must have to enter.
+    A thread that is ARMED may enter at TCS without asking, with ENTRY for RIP and CSSA for RAX. It
+    is CLAIMED then, and HOST has its registers, in the order of `spec.registers`, once KEPT is 1.
+    RSP and RBP of HOST are what it must have to enter.
     """
 
     REGISTERS: bytes = raw(0x000, 20 * 8)
@@ -135,7 +135,7 @@ class Slots:
 
     @staticmethod
     def address(slot: int) -> int:
-        """Where processes see it."""
+        """Its address in a process."""
         return NATIVE_SLOTS + slot * SLOT_STRIDE
 
     def fill(
@@ -173,7 +173,7 @@ class Slots:
         return self._words[(slot * SLOT_STRIDE + SLOT_AT["STAGE"]) // 4]
 
     def entered(self, slot: int) -> Entered:
-        """What was found on the way in; bases are valid from SAVED on.
+        """What native.s has saved on the way in; bases are valid from SAVED on.
 
         Bases that ptrace would refuse are 0: the program has written there.
         """
@@ -185,7 +185,7 @@ class Slots:
     # Arming
 
     def arm(self, slot: int, tid: int, again: Again) -> None:
-        """Let a thread enter by itself. The rest of the slot is as its last entry left it."""
+        """Let a thread enter without asking. The rest of the slot stays as at its last entry."""
         at = slot * SLOT_STRIDE
         tcs, entry, cssa, bases, stack = again
         _ENTRY.pack_into(self._view, at + SLOT_AT["HOST"] + 8 * RSP, *stack)
@@ -195,7 +195,7 @@ class Slots:
         self.rearm(slot)
 
     def rearm(self, slot: int) -> None:
-        """The same once more."""
+        """Arm it for the same EENTER again."""
         at = slot * SLOT_STRIDE // 4
         self._words[at + SLOT_AT["KEPT"] // 4] = 0
         self._words[at + SLOT_AT["STAGE"] // 4] = SAVED
@@ -206,17 +206,17 @@ class Slots:
         return self._words[(slot * SLOT_STRIDE + SLOT_AT["ARM"]) // 4]
 
     def disarm(self, slot: int) -> bool:
-        """Not any more; False if the thread has already claimed it, and then nothing changes."""
+        """Disarm; False if the thread has already claimed it, and then nothing changes."""
         return bool(self._swap.call(self._arm_at + slot * SLOT_STRIDE, ARMED, UNARMED) != CLAIMED)
 
     def forget(self, tid: int) -> None:
-        """A tid that may become another thread's."""
+        """The tid may become another thread's: take it out of the table."""
         at = tid % TABLE_SIZE * 16
         if _ENTRY.unpack_from(self._view, at)[0] == tid:
             _ENTRY.pack_into(self._view, at, 0, 0)
 
     def withdraw(self, slot: int) -> None:
-        """The claim of a thread that is stopped, or has been taken over."""
+        """Undo the claim of a thread that is stopped, or whose EENTER the model has executed."""
         self._words[(slot * SLOT_STRIDE + SLOT_AT["ARM"]) // 4] = UNARMED
 
     def kept(self, slot: int) -> bool:

@@ -1,4 +1,4 @@
-"""What the native engine knows of a thread, beside what every engine needs."""
+"""The state of a thread that only the native engine has."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STACK: Final = struct.Struct("<QQ")
 
 
 class Arm:
-    """One EENTER that may be done again. `exits` are ENCLUs by which it ended: RIP -> physical."""
+    """An EENTER that may be repeated. `exits` are the ENCLUs by which it ended: RIP -> physical."""
 
     __slots__ = ("again", "changes", "exits", "stack", "stack_at", "tcs")
 
@@ -39,14 +39,14 @@ class Arm:
 
 
 class Inside:
-    """What the native engine knows of one thread, from its first entry on.
+    """One thread, from its first entry on.
 
     `catch` stops `t` where its logical processor is to be interrupted.
     `running`: it executes in the enclave, or is on its way there. `user` are its registers at the
-    stop; `bases` FS and GS of the host; `blocked` the signals that are to be blocked again outside.
+    stop; `bases` FS and GS of the host; `blocked` the signals to be blocked again outside.
     `real` is the extended state that the processor has: `lp.x` differs when it is to be loaded.
-    `stops` counts how often it was served, `stops_at_tick` is what that was at its last tick;
-    `turn` the ticks since it was last parked or served (`parking.py`).
+    `stops` counts its own stops, `stops_at_tick` is what that was at its last tick;
+    `turn` the ticks since it was last parked or had such a stop (`parking.py`).
     """
 
     __slots__ = (
@@ -60,7 +60,7 @@ class Inside:
         self.slot = slot
         self.catch = partial(catch, self)
         self.running = False
-        self.arm: Arm | None = None  # the last EENTER, if it can be done again
+        self.arm: Arm | None = None  # the last EENTER, if it can be repeated
         self.within = False  # the stop was inside, not on the way
         self.user: list[int] | None = None
         self.bases: tuple[int, int] | None = None
@@ -73,11 +73,11 @@ class Inside:
         self.stops = 0
         self.stops_at_tick = 0
         self.turn = 0
-        self.quiet = False  # it used all of its last period, and was not served since
-        self.yields = False  # it is to make room for others if there are too many
-        self.again = 0  # how often it came again
+        self.quiet = False  # it has used its last period whole, without a stop of its own since
+        self.yields = False  # to be parked if too many threads compute
+        self.again = 0  # how often that was repeated
 
     def served_once(self) -> None:
-        """It stopped for a reason of its own, not because another processor interrupted it."""
+        """It has stopped for a reason of its own, not because it was interrupted."""
         self.stops += 1
         self.quiet = False

@@ -79,7 +79,7 @@ class Switch:
     # In
 
     def enter(self, state: Inside, *maps: tuple[int, int]) -> None:
-        """The processor is inside; send the thread after it."""
+        """The logical processor is inside: let the thread follow."""
         t = state.t
         native = self._settled(t)
         lp = t.lp
@@ -114,7 +114,7 @@ class Switch:
         p.request(p.PTRACE_CONT, t.tid)
 
     def _continue(self, state: Inside) -> None:
-        """The thread stopped inside, and nothing of its surroundings has to change."""
+        """The thread was stopped inside, and only general registers have to change."""
         t = state.t
         lp = t.lp
         assert state.user is not None
@@ -125,7 +125,7 @@ class Switch:
         p.request(p.PTRACE_CONT, t.tid)
 
     def _settled(self, t: Tracee) -> NativeMap:
-        """Bring what is to be hidden up to date; nobody may be about to map it again."""
+        """The map, with all that must be hidden noted; no other thread is about to map it again."""
         native = self.map_of(t.space)
         if native.entries:
             self._arrivals(native)
@@ -151,7 +151,7 @@ class Switch:
     # Out
 
     def load(self, state: Inside) -> bool:
-        """A running thread has stopped: its registers to the processor. Whether it was inside."""
+        """A running thread has stopped: load its registers. Whether it was inside."""
         t = state.t
         state.running = False
         lp = t.lp
@@ -172,7 +172,7 @@ class Switch:
             state.real = lp.x
             state.within = True
             return True
-        # On its way: the processor has the registers, and nothing has been executed.
+        # On its way: the logical processor has the registers, and nothing has been executed inside.
         if STUB <= rip < STUB + STUB_SIZE:
             mailbox = self.mailboxes.control.find(t.tid)
             if mailbox is not None:
@@ -217,6 +217,6 @@ class Switch:
 
 
 def give_up(t: Tracee, why: str) -> None:
-    """Only the program is to blame, or a limit of the machine: its process ends."""
+    """The program is at fault, or a limit of the machine is reached: its process is killed."""
     say(f"softsgx: run: native engine: process {t.pid}: {why}; killed\n")
     os.kill(t.pid, signal.SIGKILL)

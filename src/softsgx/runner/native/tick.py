@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from softsgx.runner.native.state import Inside
     from softsgx.runner.process.tick import Tick
 
-# Threads whose processor time is looked at when the timer rings; the others come next time. More
-# than that cannot have used much of it since.
+# Threads whose processor time is read when the timer rings; the others come next time. With more
+# threads, each has used little of it since.
 _LOOKS: Final = 8
 
 
 class NativeTick:
-    """The timer, and the threads it is for."""
+    """The timer, and the threads that it interrupts."""
 
     def __init__(
         self, tick: Tick, doorbell: Doorbell, armed: Armed, ready: Callable[[Inside], None]
@@ -39,7 +39,7 @@ class NativeTick:
         self.threads: deque[Inside] = deque()  # all that have been inside
         self._running = False
         self._stops = 0  # of all threads, when the timer rang last
-        self._served = False  # whether somebody was served between the last two times
+        self._served = False  # whether a thread had a stop between the last two times
         self.parking = Parking(self.running, ready)
 
     def add(self, state: Inside) -> None:
@@ -59,7 +59,7 @@ class NativeTick:
         self.doorbell.ring_every(self.tick.period)
 
     def rung(self) -> None:
-        """The doorbell rang; if it was the timer, interrupt whom it is for."""
+        """The doorbell rang; if it was the timer, interrupt threads that are due."""
         if not self._running or not self.doorbell.came(signal.SIGALRM):
             return
         threads = self.threads
@@ -80,7 +80,7 @@ class NativeTick:
             self._running = False
 
     def running(self) -> tuple[int, bool]:
-        """How many threads only compute, and whether others are inside or were served lately."""
+        """How many threads only compute, and whether others are inside or have had stops lately."""
         inside = [state for state in self.threads if self._may_be_inside(state)]
         quiet = sum(state.quiet for state in inside)
         return quiet, self._served or len(inside) > quiet
@@ -95,7 +95,7 @@ class NativeTick:
             return
         t.ticked = used
         if not state.running and self.armed.claimed(t):
-            self.armed.settle()  # it entered by itself: now it is inside in the model, too
+            self.armed.settle()  # it has entered without asking: now it is inside in the model, too
         if state.running:
             state.quiet = state.yields = state.stops == state.stops_at_tick
             if not state.quiet:

@@ -18,7 +18,7 @@ _SOFTWARE: Final = 464  # from here on the legacy region is software's: the kern
 
 
 def read_state(t: Tracee, xfrm: int) -> XState:
-    """The extended state of a stopped thread, as far as the model knows components."""
+    """The extended state of a stopped thread, as far as the model has its components."""
     image = p.get_xstate(t.tid)
     (present,) = _BV.unpack_from(image, XSAVE_LEGACY_SIZE)
     legacy = bytes(image[:_SOFTWARE]).ljust(XSAVE_LEGACY_SIZE, b"\0")
@@ -33,7 +33,7 @@ def read_state(t: Tracee, xfrm: int) -> XState:
 
 
 def write_state(t: Tracee, state: XState, xfrm: int) -> None:
-    """Give a stopped thread an extended state; components that the model does not know stay."""
+    """Give a stopped thread an extended state; components that the model does not have stay."""
     image = p.get_xstate(t.tid)
     (present,) = _BV.unpack_from(image, XSAVE_LEGACY_SIZE)
     image[:_SOFTWARE] = state.legacy[:_SOFTWARE]

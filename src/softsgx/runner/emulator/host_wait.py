@@ -1,9 +1,9 @@
-"""A thread that waits for the host, and is the only one that wants the emulator.
+"""A thread that waits for the host, while no other thread waits for the emulator.
 
-To end its slice would bring it back at once, a hundred microseconds later. So it stays where it is,
-and its copies of host memory are made fresh until they differ, the slice is over by time, or
-something else happens. Code that spins does the same with the same memory: then it need not even
-be executed.
+If its slice ended, the next one would begin at once, a hundred microseconds later. So it stays in
+the emulator, and its copies of host memory are renewed until they differ, the time of the slice is
+over, or the doorbell rings. Code that spins would do the same with the same memory: it is not even
+executed meanwhile.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from softsgx.runner.process.hostmem import HostMemory
 
 
-class Lonely:
-    """`looks` counts how often the copies were made fresh within a slice."""
+class HostWait:
+    """`looks` counts how often copies were renewed within a slice."""
 
     def __init__(self, blocks: Blocks, host: HostMemory, doorbell: Doorbell) -> None:
         self._blocks = blocks
@@ -28,8 +28,8 @@ class Lonely:
         self._doorbell = doorbell
         self.looks = 0
 
-    def may_go_on(self) -> bool:
-        """The hook has ended the slice: whether the code may go on where it stands."""
+    def over(self) -> bool:
+        """After the hook has ended a slice: True once the code is to go on in this slice."""
         control = self._blocks.control
         why = self._blocks.why if control.reason else None
         if why not in (Why.PAUSE, Why.SPIN):
