@@ -1,1 +1,1 @@
-"""Whatever a program is refused is explained: every rule, every errno, random programs."""
+"""Every refusal that a program meets is explained: every rule, every errno, random programs."""

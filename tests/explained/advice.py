@@ -29,7 +29,7 @@ _NOT_DONE = (AssertionError, SignalRaised, Unmodelled, IndexError)
 
 
 class NotTold(Exception):
-    """A history that cannot be."""
+    """A history that is impossible."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Story:
     operation: str
 
     def attempt(self) -> Attempt:
-        """The machine in that state, and what is to be tried."""
+        """The machine in that state, and the attempt to make."""
         w = rig(MACHINES[self.machine]())
         page = w.enclave.data[0]
         for history in self.histories:
             try:
                 page = HISTORIES[history](w)
             except EnclaveFault as fault:
-                # It keeps a frame of the thread that takes the advice.
+                # It keeps an SSA frame of the thread that takes the advice.
                 raise NotTold from fault
             except _NOT_DONE:
                 continue
@@ -67,7 +67,7 @@ class Story:
 
 
 def random_story(random: Random) -> Story:
-    """One that a machine can come to."""
+    """A history that is possible."""
     while True:
         machine = random.choice([*MACHINES])
         sgx1 = machine == "sgx1"
@@ -81,7 +81,7 @@ def random_story(random: Random) -> Story:
 
 
 def taken(story: Story) -> str:
-    """Take the advice; what was wrong with it, or nothing."""
+    """Take the advice; returns what was wrong with it, or ""."""
     try:
         check(cast(Any, story))
     except NotTold:

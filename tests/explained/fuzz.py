@@ -1,12 +1,12 @@
-"""Random machines and random programs, each refusal of them judged: is it explained?
+"""Random machines and random programs, whose every refusal must be explained.
 
     python -m tests.explained.fuzz --examples 10000 --seed 1
 
 Of a hundred examples, 86 are scripts of tests.explained.machines; 4 are sessions of
 tests/runner/fuzz_program.c, of 300 operations each, on both engines and several kernels (they need
 gcc); 10 are histories of a page (tests.explained.advice), of which the advice is taken.
-Prints how often what was met, and what was found, with a short script. Exit code 1 if anything was
-found that unexplained.py does not excuse.
+Prints what was met and how often, and each finding with a short script. Exit code 1 if there is a
+finding that unexplained.py does not excuse.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from tests.explained.advice import random_story, taken
 from tests.explained.judge import Finding
 from tests.explained.unexplained import excused
 
-SHRUNK_MAX: Final = 5  # findings whose script is made short
-SESSION: Final = 300  # operations of a program, behind which it starts anew
+SHRUNK_MAX: Final = 5  # findings whose script is shortened
+SESSION: Final = 300  # operations of a program, after which it is restarted
 TOGETHER: Final = 10  # sessions of one program
 
 
@@ -43,7 +43,7 @@ class Campaign:
     def add(
         self, met: Counter[str], findings: list[Finding], script: Callable[[Finding], str]
     ) -> None:
-        """One example more; `script` says how to come to a finding again."""
+        """One more example; `script` reproduces its findings."""
         self.met.update(met)
         for finding in findings:
             self.times[finding.kind] += 1
@@ -69,7 +69,7 @@ class Campaign:
 
 
 def run_machines(campaign: Campaign, seed: int, count: int) -> None:
-    """So many random machines."""
+    """Run that many random machines."""
     for script in machines.scripts(seed, count):
         judge = machines.play(script)
         campaign.add(judge.counts, judge.findings, partial(_short, script))
@@ -80,7 +80,7 @@ def _short(script: machines.Script, finding: Finding) -> str:
 
 
 def run_programs(campaign: Campaign, seed: int, sessions: int) -> None:
-    """So many sessions of random programs."""
+    """Run that many sessions of random programs."""
     with tempfile.TemporaryDirectory() as directory:
         files = programs.built(Path(directory))
         for number, setting in enumerate(programs.settings(-(-sessions // TOGETHER))):
@@ -95,7 +95,7 @@ def _again(how: str, _finding: Finding) -> str:
 
 
 def run_advice(campaign: Campaign, seed: int, count: int) -> None:
-    """So many histories of pages, and an operation in each: what is advised must help."""
+    """Run that many histories of pages, with an operation in each: the advice must help."""
     for number in range(count):
         story = random_story(Random(f"{seed}:{number}"))
         wrong, what = taken(story), f"advice for {story.operation}"

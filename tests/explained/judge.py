@@ -1,9 +1,9 @@
-"""The judge of explanations: listens behind an Explainer and asks of every refusal who explains it.
+"""The judge of explanations: listens after an Explainer and checks that every refusal is explained.
 
-Verified: that what a program sees as a refusal (a status of ENCLU, a signal, an exception out of
-the vDSO function, an errno of a call that is an event) is told once, at once and under its own
-rule or errno; that nothing else is told; that the text names a layer, says something of each, and
-holds no number or name that cannot be. Not verified: that the reason is the right one.
+Verified: what a program sees as a refusal (a status of ENCLU, a signal, an exception returned by
+the vDSO function, an errno of a call that is an event) is explained once, immediately, and under
+its own rule or errno; nothing else is; the text names a layer, has a line for each, and holds no
+number or name that is impossible. Not verified: that the reason is the right one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BY_LAYER: Final = re.compile(rf"refused by (?:{'|'.join(LAYERS)})\b")
 _INSTRUCTION: Final = re.compile(
     r"^(?:an instruction|instruction at 0x[0-9a-f]+) (?:refused|raised) \(CODE\.\d\d\)"
 )
-# What a text never holds: a value of Python's, a negative number, a sentence without its end.
+# What no text holds: a Python value, a negative number, an unfinished sentence.
 _GARBAGE: Final = re.compile(r"\bNone\b|\bTrue\b|\bFalse\b|0x-|\bobject at\b|: *$|;\s*$", re.M)
 _EVENT: Final = re.compile(r"\bevent (\d+)")
 _THREAD: Final = re.compile(r"\bthread (\S+)")
@@ -48,7 +48,7 @@ _EMPTY: Final = re.compile("allowed as soon as this is not so|no rule of Linux .
 
 
 class Finding(NamedTuple):
-    """`what` names the kind of refusal, `why` what is wrong with what was told of it."""
+    """`what` is the kind of refusal, `why` what is wrong with its explanation."""
 
     what: str
     why: str
@@ -64,14 +64,14 @@ class Finding(NamedTuple):
 
 
 class Judge:
-    """Explains a machine and judges what it is told. `counts` has each kind of refusal met."""
+    """Explains a machine and judges the explanations. `counts` has each kind of refusal met."""
 
     def __init__(self, machine: Machine, *, instructions: bool = False) -> None:
         self.machine = machine
         self.counts: Counter[str] = Counter()
         self.findings: list[Finding] = []
         self._told: list[Explanation] = []
-        self._since: list[str] = []  # headlines told since the last result
+        self._since: list[str] = []  # headlines since the last result
         self._threads = {"ksgxd"}
         self._open: dict[int, str] = {}  # processor -> the rule that refused last
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -89,7 +89,7 @@ class Judge:
         machine.processor.log.subscribe(self)
 
     def __call__(self, event: Event) -> None:
-        """After the explainer: what did it tell of this event?"""
+        """Called after the explainer: how did it explain this event?"""
         handler = self._handlers.get(type(event))
         if handler is not None:
             handler(event)
@@ -138,14 +138,14 @@ class Judge:
     # Verdicts
 
     def result(self, call: str, result: int) -> None:
-        """A call returned this: an errno must have been told since the result before."""
+        """A call returned this: an errno must have been explained since the last result."""
         end = errno_or_value(result)
         if -ERRNO_MAX < result < 0 and not any(end in headline for headline in self._since):
             self._find(f"{call} {end}", "not explained", None)
         self._since.clear()
 
     def _expect(self, what: str, end: str, rule: str) -> None:
-        """One explanation is told now, of this rule, with this end of the refused operation."""
+        """One explanation must come now, of this rule and this end of the operation."""
         self.counts[what] += 1
         if not self._told:
             self._find(what, "not explained", None)

@@ -1,7 +1,7 @@
-"""Random machines in Python, every refusal of them judged: the moves of tests/property and more.
+"""Random machines in Python, whose every refusal is judged: the moves of tests/property and more.
 
-A script is a machine and a list of moves; the same script plays the same way. What the moves of
-tests/property assert of results is not of interest here, and does not hold on all kernels.
+A script is a machine and a list of moves; the same script always runs the same way. What the moves
+of tests/property assert of results does not matter here, and does not hold on all kernels.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _EXPLAINING: Final = (
     *(f"/softsgx/system/{name}" for name in ("explain", "history", "facts", "ways", "refused")),
     *("/softsgx/report/", "/tests/explained/judge"),
 )
-PLAYS_MAX: Final = 150  # to make one script short
+PLAYS_MAX: Final = 150  # to shorten one script
 # Operations inside: those of tests/property, and leaves with any operands.
 OPERATIONS: Final = (*driver_stays.OPERATIONS, *["leaf", "leaf", "outside", "blind_accept"] * 2)
 _SECINFOS: Final = (0x203, 0x20B, 0x223, 0x221, 0x420, 0x120, 0x207, 0x202, 0x20A, 0x603, 0x40, 0)
@@ -87,7 +87,7 @@ class Script(NamedTuple):
 
 
 class Explained(Play):
-    """What the driver's state machine plays, judged by what is said and not by what is so."""
+    """The driver's state machine, judged by its explanations and not by its state."""
 
     def __init__(self, script: Script) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Explained(Play):
         return machine
 
     def guarded(self, slot: Slot, body: Steps[None]) -> Steps[None]:
-        """As there; what a move asserts of its results ends it."""
+        """As there; a failed assertion about results ends the move."""
         return super().guarded(slot, _unasserted(body))
 
     def look(self) -> None:
@@ -110,7 +110,7 @@ class Explained(Play):
             self.forget()
 
     def page_written(self, enclave: Enclave, address: int, data: bytes) -> None:
-        """What pages hold is the affair of tests/property."""
+        """The contents of pages are checked by tests/property."""
 
     def watched_ioctl(
         self, host: HostThread, watch: Watch, argument: Any
@@ -177,7 +177,7 @@ class Explained(Play):
         self.judge.result(name, (yield from body))
 
     def descriptor(self, slot: Slot, number: int, value: int, _spoil: int) -> Steps[None]:
-        """Calls on descriptors that SGX nodes do not have, and descriptors that are none."""
+        """Calls that SGX nodes do not support, and descriptors that are not open."""
         host = self.host(slot)
         fd = pick([*sorted(host.process.files), 77], value)
         name, body = pick(
@@ -217,7 +217,7 @@ class Explained(Play):
         yield from self.ioctl(host, enclave, cmd, argument)
 
     def cheat(self, _slot: Slot, number: int, value: int, _spoil: int) -> Steps[None]:
-        """What only a broken or hostile kernel does: a page-table entry for another page."""
+        """What only a broken or hostile kernel does: a PTE that leads to another page."""
         pages = [entry for host in self.hosts() for entry in host.thread.mm.space.ptes.items()]
         if len(pages) > 1:
             space = pick(self.hosts(), value).thread.mm.space
@@ -229,11 +229,11 @@ class Explained(Play):
     # More operations of enclaves
 
     def do_load(self, t: EnclaveThread, _x: Enclave, address: int, value: int) -> Steps[None]:
-        """A load, whatever comes."""
+        """A load, whatever it gives."""
         yield from t.load(address + value % 4000, 16)
 
     def do_outside(self, t: EnclaveThread, _x: Enclave, _address: int, value: int) -> Steps[None]:
-        """An access where the enclave is not."""
+        """An access outside the enclave."""
         address = pick(_ADDRESSES, value)
         yield from pick((t.load, t.fetch), value >> 3)(address)
 
@@ -288,7 +288,7 @@ def _set(structure: Structure, name: str, wrong: int | bytes, value: int) -> Non
 
 
 def _unasserted(body: Steps[None]) -> Steps[None]:
-    """A move that ends where tests/property is surprised; the model's own asserts go on."""
+    """A move that ends at a failed assertion of tests/property; those of the model pass through."""
     try:
         yield from body
     except Unmodelled:
@@ -322,7 +322,7 @@ def random_script(random: Random) -> Script:
 
 
 def play(script: Script) -> Judge:
-    """Play a script to its end; what an explainer raised is a finding, too."""
+    """Run a script to its end; what an explainer raises is a finding as well."""
     world = Explained(script)
     with patch.object(driver_stays, "OPERATIONS", OPERATIONS):
         try:
@@ -333,7 +333,7 @@ def play(script: Script) -> Judge:
             world.armed.clear()
             world.finish()
         except Exception as error:
-            # What the model itself raises, with moves that ended early, is for tests/property.
+            # What the model itself raises after moves that ended early is for tests/property.
             where = [frame for frame in extract_tb(error.__traceback__) if explains(frame.filename)]
             if where:
                 what = f"{type(error).__name__} in {where[-1].name}"
@@ -345,19 +345,19 @@ def play(script: Script) -> Judge:
 
 
 def _close(world: Explained) -> None:
-    """End what is still in flight, wherever it stands."""
+    """End what is still in flight."""
     if hasattr(world, "execution"):
         with suppress(AssertionError, RuntimeError):
             world.execution.close()
 
 
 def explains(path: str) -> bool:
-    """Whether a file is of those that explain."""
+    """Whether a file is part of the explaining code."""
     return any(part in path for part in _EXPLAINING)
 
 
 def shrunk(script: Script, kind: tuple[str, str]) -> Script:
-    """The script without the moves that its finding of this kind does not need, nearly."""
+    """The script with most moves removed that a finding of this kind does not need."""
     left = PLAYS_MAX
 
     def finds(moves: tuple[Move, ...]) -> bool:
@@ -382,6 +382,6 @@ def shrunk(script: Script, kind: tuple[str, str]) -> Script:
 
 
 def scripts(seed: int, count: int) -> Iterator[Script]:
-    """So many, each of a random generator of its own."""
+    """That many, each with a random generator of its own."""
     for number in range(count):
         yield random_script(Random(f"{seed}:{number}"))

@@ -1,10 +1,10 @@
-"""Sessions of tests/runner/fuzz_program.c under supervision, every refusal of them judged.
+"""Sessions of tests/runner/fuzz_program.c under supervision, whose every refusal is judged.
 
     python -m tests.explained.programs ENCLAVE... --seed 1 --operations 3000 --engine native
 
-One program in this process's supervisor. Beside what the judge hears of, each errno that a call
-which is about an enclave is answered with must have been explained since the answer before. Prints
-one line of JSON: what was met, and the findings.
+One program in this process's supervisor. In addition to what the judge listens to, each errno that
+a call about an enclave returns must have been explained since the last return. Prints one line of
+JSON: what was met, and the findings.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tests.patience import LIMIT_S
 from tests.runner.fuzz import build
 
 OPERATIONS: Final = 3000
-# Calls whose answers are about enclaves: not those about time, nor what is run in their place.
+# Calls whose answers concern enclaves: not those about time, nor stand-ins for other calls.
 _ABOUT: Final = {
     number: name.lower()
     for name, number in vars(nr).items()
@@ -63,7 +63,7 @@ SETTINGS: Final = (
 
 
 def judge_answers(judge: Judge) -> None:
-    """From now on every answer to a call is judged."""
+    """Judge every answer to a call from now on."""
     answer = stops.answer
 
     def judged(t: Any, regs: list[int], result: int) -> None:
@@ -101,7 +101,7 @@ def run(command: list[str], setting: Setting) -> Judge:
 def in_a_process(
     files: list[str], seed: int, operations: int, setting: Setting
 ) -> tuple[Counter[str], list[Finding]]:
-    """The same in a process of its own, which may die of what it does."""
+    """The same in a process of its own, which may crash."""
     options = ["--seed", str(seed), "--operations", str(operations)]
     options += ["--engine", setting.engine, "--linux", setting.linux]
     command = [sys.executable, "-m", "tests.explained.programs", *files, *options]
@@ -120,7 +120,7 @@ def in_a_process(
 
 
 def settings(count: int) -> Iterator[Setting]:
-    """So many, in turn."""
+    """That many, in turn."""
     for number in range(count):
         yield SETTINGS[number % len(SETTINGS)]
 

@@ -1,4 +1,4 @@
-"""Rules that are no check of the processor, and all exceptions: whoever executes code has them."""
+"""Rules that are not checks of the processor model, and all exceptions: those of the engines."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.explained.judge import Judge
 from tests.linux.world import world
 
 SOURCES: Final = Path(softsgx.__file__).parent
-# Named by a fault that is never told: the native engine has the model judge it first.
+# Named by a fault that is never reported: the native engine asks the model first.
 UNTOLD: Final = frozenset({"NATIVE.01"})
 _RULE: Final = re.compile(r"[A-Z][A-Z0-9]+\.\d\d")
 
 
 def named() -> list[str]:
-    """Every rule that the sources name and that the processor does not have."""
+    """Every rule that the sources name and that is not the processor's."""
     found = set()
     for path in SOURCES.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -38,7 +38,7 @@ def named() -> list[str]:
 
 
 @pytest.mark.parametrize("rule", named())
-def test_a_rule_of_who_executes_code_is_explained(rule: str) -> None:
+def test_a_rule_of_an_engine_is_explained(rule: str) -> None:
     machine = Machine(cpus=1, epc="1M")
     judge, log = Judge(machine, instructions=True), machine.processor.log
     machine.thread()

@@ -10,7 +10,7 @@ from tests.explained.fuzz import SESSION, Campaign, run_advice, run_machines
 from tests.explained.programs import Setting
 from tests.runner.gcc import needs_gcc
 
-# What has to be met in any campaign; otherwise it misses what it is for.
+# What every campaign must meet; otherwise it misses its purpose.
 SITUATIONS = (
     *("EACCEPT SGX_PAGE_ATTRIBUTES_MISMATCH EACCEPT.20", "vDSO #PF 0x8007 ACCESS.12"),
     *("vDSO #PF 0x4 PAGING.01", "SIGSEGV SEGV_MAPERR PAGING.01", "vDSO #GP ENCLU.08"),
@@ -49,7 +49,7 @@ def test_random_machines_find_nothing_unexplained() -> None:
     assert [what for what in SITUATIONS if not campaign.met[what]] == []
 
 
-def test_what_is_advised_in_random_histories_helps() -> None:
+def test_advice_in_random_histories_helps() -> None:
     campaign = Campaign()
     run_advice(campaign, seed=2, count=25)
     assert not campaign.bad, campaign.report(scripts=False)
@@ -62,5 +62,5 @@ def test_what_is_advised_in_random_histories_helps() -> None:
 def test_an_entry_that_an_area_hides_leads_elsewhere(
     histories: tuple[str, ...], operation: str
 ) -> None:
-    """Moved by mremap, then PROT_NONE: mprotect was advised, which brings the moved page back."""
+    """Moved by mremap, then PROT_NONE: mprotect was advised, which exposes the moved page."""
     assert taken(Story("6.12", histories, ("moved", "none"), operation)) == ""

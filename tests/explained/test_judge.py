@@ -1,4 +1,4 @@
-"""The judge itself: what it must object to, told by an explainer that is made to fail."""
+"""The judge itself: what it must object to, by explainers that are made to fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def refused(w: World) -> None:
 
 
 def judged(monkeypatch: pytest.MonkeyPatch, change: Change | None) -> list[str]:
-    """What the judge finds if everything that is told is changed so; None: nothing is told."""
+    """What the judge finds if every explanation is changed so; None drops it."""
     tell = Explainer._tell
 
     def told(self: Explainer, found: Explanation) -> None:
@@ -65,7 +65,7 @@ def test_silence_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"where": "allowed as soon as this is not so: x"}, "no way out but the rule itself"),
     ],
 )
-def test_what_cannot_be_right_is_found(
+def test_impossible_explanations_are_found(
     monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], why: str
 ) -> None:
     found = judged(monkeypatch, lambda found: replace(found, **{"advice": "", **fields}))

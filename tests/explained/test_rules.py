@@ -1,8 +1,8 @@
 """Every rule of the processor that a program meets has an explanation: the rows of tests/cpu again.
 
-Each row of tests/cpu is a state in which one rule refuses. Here somebody listens: an explainer, on
-a kernel that has done nothing. Refusals of ENCLU and of accesses end as a kernel ends them, in an
-exception out of the vDSO function; what ENCLS refuses ends the call that executes it.
+Each row of tests/cpu is a state in which one rule refuses. Here an explainer listens, on a kernel
+that has done nothing. Refusals of ENCLU and of accesses end as a kernel ends them, in an exception
+returned by the vDSO function; a refused ENCLS ends the call that executes it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tests.explained.unexplained import excused
 from tools.rules import ROOT
 from tools.spec_map import TESTS, declares_rows
 
-# Rules that no program meets while a kernel runs it, and why.
+# Rules that no program can meet under a kernel, and why.
 UNSEEN: Final = {
     **dict.fromkeys(
         ("ENCLS.01", "ENCLS.02", "ENCLS.03", "ENCLS.04", "ENCLS.05", "ENCLV.01"),
@@ -81,7 +81,7 @@ FUZZ: Final = bool(os.environ.get("SOFTSGX_FUZZ"))
 
 
 class Case:
-    """A row of a table, and how to run it; `encls` is the leaf of ENCLS that it executes."""
+    """A row of a table, and how to run it; `encls` is the ENCLS leaf that it executes."""
 
     def __init__(self, row: Any, table: str) -> None:
         self.rule: str = row.rule
@@ -121,7 +121,7 @@ def cases() -> Iterator[Case]:
 
 
 def witness(lp: LogicalProcessor) -> Judge:
-    """A judge of this processor, with a kernel on it that has done nothing yet."""
+    """A judge of this processor, with a kernel that has done nothing yet."""
     assert isinstance(lp.processor, Processor)
     kernel = Kernel(lp.processor)
     ksgxd = Thread(kernel, None, "ksgxd", -1)
@@ -132,7 +132,7 @@ def witness(lp: LogicalProcessor) -> Judge:
 
 
 def judged(case: Case) -> Judge:
-    """Run a row; what the judge says."""
+    """Run a row; returns what the judge finds."""
     lp, run = case.build()
     judge, log = witness(lp), lp.processor.log
     call, refusal, errno = CALLS.get(case.encls, ("", "", 0))

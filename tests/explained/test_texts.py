@@ -1,4 +1,4 @@
-"""Texts that the judge found wrong once: each with what was printed before."""
+"""Texts that the judge once found wrong; each says what was printed before."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def explained() -> World:
     ],
 )
 def test_a_refused_operand_is_the_one_that_is_shown(leaf: int, rbx: int, says: str) -> None:
-    """RCX and the layers of its page were shown, whichever operand the rule is about."""
+    """RCX and the layers of its page were shown, whatever operand the rule is about."""
     w = explained()
     rbx += w.enclave.data[0] if rbx > 0 else w.enclave.base
     w.fault(lambda t: t.enclu(leaf, rbx, w.enclave.data[0]))
@@ -51,7 +51,7 @@ def test_edeccssa_has_no_operand() -> None:
 
 
 def test_an_exception_of_a_program_in_python_is_explained() -> None:
-    """The vDSO function returned #DE, and nobody said why."""
+    """The vDSO function returned #DE, and nothing was printed."""
     w = explained()
     w.fault(lambda t: t.exception(faults.DE))
     text = w.machine.explain()
@@ -60,7 +60,7 @@ def test_an_exception_of_a_program_in_python_is_explained() -> None:
 
 
 def test_a_signal_is_eintr() -> None:
-    """-512 was printed, the kernel's own -ERESTARTSYS."""
+    """-512 was printed, -ERESTARTSYS, which no program sees."""
     b = created(Machine(cpus=2, epc="1M", explain=True))
     signalled(b.host)
     assert b.add(0)[0] == -EINTR

@@ -1,4 +1,4 @@
-"""What is not explained, or not well enough, and why: each entry has its reason."""
+"""What is not explained, or not well enough, each with the reason."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXCUSES: Final[tuple[Excuse, ...]] = (
 
 
 def excused(finding: Finding) -> bool:
-    """Whether somebody has said why this is so."""
+    """Whether an entry matches."""
     return any(
         re.fullmatch(excuse.what, finding.what) and re.fullmatch(excuse.why, finding.why)
         for excuse in EXCUSES

@@ -78,7 +78,7 @@ def phdr_at(number: int, field: int) -> int:
 
 
 def tcs_page(**fields: int | bytes) -> bytes:
-    """A TCS for entry at offset 0 with one SSA page at 0x3000, changed as given."""
+    """A TCS for entry at offset 0 with one SSA page at 0x3000; `fields` change it."""
     values: dict[str, int | bytes] = {"OSSA": 0x3000, "NSSA": 1, "OENTRY": 0}
     values.update(fields)
     return TCS_PAGE(**values).pack()
@@ -100,7 +100,7 @@ def small_image(**fields: int) -> EnclaveImage:
 def load(
     image: EnclaveImage, sig: SIGSTRUCT | None = None, base: int = ENCLAVE_BASE
 ) -> tuple[BareEnclave, int]:
-    """Load an image as a driver would; the enclave, and what EINIT says of `sig` (0: accepted)."""
+    """Load an image as a driver would; the enclave, and what EINIT returns for `sig` (0: good)."""
     bare = Bare(epc_pages=image.page_count() + 8)
     enclave = BareEnclave(bare, bare.ecreate(image.secs(base)), base, image.size)
     for page in image.pages():
@@ -116,7 +116,7 @@ def load(
 
 
 def einit_bytes(enclave: BareEnclave, raw: bytes) -> int:
-    """What EINIT says of the encoded SIGSTRUCT, whose reserved bytes may be set; no token."""
+    """What EINIT returns for an encoded SIGSTRUCT, in which reserved bytes may be set; no token."""
     bare = enclave.bare
     memory = bare.processor.memory
     at = memory.alloc(2) << PAGE_SHIFT
@@ -138,7 +138,7 @@ def gcc(directory: Path, source: str, *options: str, name: str = "program") -> b
 
 
 def measured_bytes(image: EnclaveImage) -> Iterator[bytes]:
-    """The blocks of MRENCLAVE written out once more, from the fact sheet's table, for goldens."""
+    """The blocks of MRENCLAVE written out independently, from the table of the manual."""
     yield b"ECREATE\0" + image.ssaframesize.to_bytes(4, "little") + image.size.to_bytes(8, "little")
     yield bytes(44)
     for segment in image.segments:

@@ -51,7 +51,7 @@ def test_secs() -> None:
     assert only(found, "secs") == (Field("SIZE", 0x10000, 0x20000), Field("SSAFRAMESIZE", 1, 2))
 
 
-def test_baseaddr_counts_where_both_files_say_it_and_is_not_measured() -> None:
+def test_baseaddr_counts_if_both_files_have_it_and_is_not_measured() -> None:
     a, b = (replace(image(page(0)), baseaddr=base) for base in (0x10000, 0x20000))
     assert only(compare(a, b), "secs") == (Field("BASEADDR", 0x10000, 0x20000, measured=False),)
     assert not compare(a, image(page(0)))
@@ -76,13 +76,13 @@ def test_pages_that_one_lacks_are_ranges() -> None:
     ],
     ids=["rights", "not measured", "the order of EEXTEND"],
 )
-def test_pages_that_are_added_in_another_way(fields: dict[str, object], how: object) -> None:
+def test_pages_that_are_added_differently(fields: dict[str, object], how: object) -> None:
     found = compare(small_image(), changed(0, **fields))
     assert only(found, "pages") == (Pages(0, 2 * PAGE, (REG | R | X, ALL_CHUNKS), how),)  # type: ignore[arg-type]
 
 
 def test_pages_that_are_added_in_another_order() -> None:
-    """The measurement depends on it; the fewest pages that had to be moved are told."""
+    """The measurement depends on it; as few pages as possible are reported as moved."""
     pages = [page(number * PAGE) for number in range(6)]
     found = compare(image(*pages), image(*pages[3:], *pages[:3]))
     assert len(set(found.mrenclave)) == 2
@@ -91,7 +91,7 @@ def test_pages_that_are_added_in_another_order() -> None:
     assert only(found, "moved") == (Moved(2 * PAGE, 3 * PAGE, PAGE, 5 * PAGE),)
 
 
-def test_neighbours_that_are_moved_to_two_places_are_two() -> None:
+def test_adjacent_pages_that_move_to_two_places_are_two() -> None:
     pages = [page(number * PAGE) for number in range(6)]
     found = compare(image(*pages), image(*[pages[number] for number in (3, 0, 1, 4, 2, 5)]))
     assert only(found, "moved") == (
@@ -130,7 +130,7 @@ def test_fields_of_a_tcs() -> None:
 
 
 def test_large_heaps_cost_nothing() -> None:
-    """16 million pages: by pages this would take minutes."""
+    """16 million pages: page by page this would take minutes."""
     heap = Segment(0, 1 << 36, REG | R | W, b"", NO_CHUNKS)
     a = EnclaveImage(size=1 << 37, segments=(heap,))
     b = EnclaveImage(size=1 << 37, segments=(replace(heap, content=b"x"),))

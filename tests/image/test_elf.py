@@ -1,4 +1,4 @@
-"""Reading ELF: what is taken, and what is refused with field and byte offset."""
+"""Reading ELF: what is accepted, and what is refused with field and byte offset."""
 
 import struct
 
@@ -54,7 +54,7 @@ def test_loads_entry_and_rights() -> None:
     assert [load.content for load in program.loads] == [TEXT.content, DATA.content, b"only"]
 
 
-def test_headers_without_memory_are_passed_over() -> None:
+def test_headers_without_memory_are_skipped() -> None:
     empty = Seg(0x9000, b"", PF_W)
     program = elf.read(elf_file(empty, TEXT, Seg(0, b"note", kind=4), e_type=ET_EXEC))
     assert [load.number for load in program.loads] == [1]
@@ -107,7 +107,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     ),
     "too many program headers": (
         poke(PROGRAM, E_PHNUM, 0xFFFF, 2),
-        # Headers 2 to 7 are made of contents; the bytes there name no known p_type.
+        # Headers 2 to 7 are read from contents, whose bytes are no known p_type.
         f"program header 8 at byte 512: needs 56 bytes, but the file ends at byte {len(PROGRAM)}",
     ),
     "no program header": (
@@ -183,7 +183,7 @@ def test_dynamic_section_ends_at_dt_null() -> None:
     assert program.dynamic == {"DT_RELA": (0x10, 64 + 2 * 56 + len(TEXT.content))}
 
 
-def test_half_an_entry_at_the_end_of_the_dynamic_section_is_none() -> None:
+def test_half_an_entry_at_the_end_of_the_dynamic_section_is_ignored() -> None:
     dynamic = struct.pack("<4Q", DT_RELA, 0x10, DT_NEEDED, 1)[:31]
     program = elf.read(elf_file(TEXT, Seg(0, dynamic, kind=PT_DYNAMIC), DATA))
     assert list(program.dynamic) == ["DT_RELA"]
@@ -214,7 +214,7 @@ def test_relative_relocations_are_applied() -> None:
     assert after[:8] == before[:8]
     assert after[8:16] == (0x7F00_0000_1010).to_bytes(8, "little")
     assert after[16:0x40] == before[16:0x40]
-    # The last is in .bss, so the content now reaches that far.
+    # The last one is in .bss, so the content now extends to it.
     assert after[0x1F8:] == (0x7EFF_FFFF_FFF8).to_bytes(8, "little")
     assert not any(after[len(before) : 0x1F8])
     assert moved.loads[0] == program.loads[0]

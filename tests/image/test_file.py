@@ -22,7 +22,7 @@ def test_kind_of_each() -> None:
 @pytest.mark.parametrize(
     ("data", "shown"), [(b"", "nothing"), (b"#!/bin/sh\n", "23212f62696e2f73"), (b"\x7f", "7f")]
 )
-def test_kind_of_none(data: bytes, shown: str) -> None:
+def test_other_files_are_refused(data: bytes, shown: str) -> None:
     with pytest.raises(ImageError) as refused:
         file.kind(data)
     expected = f"content: begins with {shown}: neither ELF, SGXS nor SIGSTRUCT"

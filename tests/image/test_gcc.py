@@ -1,4 +1,4 @@
-"""Programs that a compiler made: to an image, into a processor, through EINIT, to their entry.
+"""Compiled programs: made an image, loaded, initialised by EINIT, and entered.
 
 The programs use no library, so a plain gcc is enough.
 """
@@ -77,7 +77,7 @@ SECTIONS
 
 
 def accepted(image: EnclaveImage, base: int, thread: int = 0) -> int:
-    """Load, sign, EINIT, EENTER; RIP behind EENTER as an offset from BASEADDR."""
+    """Load, sign, EINIT, EENTER; RIP after EENTER as an offset from BASEADDR."""
     enclave, status = load(image, sign(image, development_key()), base)
     assert status == 0
     secs = enclave.bare.processor.secs[enclave.secs]

@@ -75,7 +75,7 @@ def test_what_is_not_measured_does_not_matter() -> None:
     assert other.mrenclave() == plain.mrenclave()
 
 
-def test_pages_are_padded_and_cheap_behind_the_content() -> None:
+def test_pages_are_padded_and_cheap_past_the_content() -> None:
     segment = Segment(0x4000, 0x3000, REG | R | W, b"\1" * 4097)
     pages = [(page.offset, len(page.content), page.content.count(1)) for page in segment.pages()]
     assert pages == [(0x4000, 4096, 4096), (0x5000, 4096, 1), (0x6000, 0, 0)]

@@ -47,7 +47,7 @@ def test_default_layout() -> None:
     }
 
 
-def test_every_option_moves_what_is_behind_it() -> None:
+def test_every_option_moves_what_comes_after_it() -> None:
     layout = ThreadLayout(
         threads=2,
         nssa=3,
@@ -143,7 +143,7 @@ def test_segments_that_share_a_page_with_other_rights_are_refused() -> None:
         (0x40_0000, 16, 0x40_0000, 0x40000, 0x1000),
         (0x40_0000, 39, 0x40_0000, 0x40000, 0x1000),  # exactly full
         (0x40_0000, 40, 0x40_0000, 0x80000, 0x1000),
-        # Too large to begin at 0x400000, which is no multiple of 8 MiB.
+        # Too large to begin at 0x400000, which is not a multiple of 8 MiB.
         (0x40_0000, 0x500, 0, 0x100_0000, 0x40_1000),
         (0x1_4000_0000, 0x500, 0x1_4000_0000, 0x80_0000, 0x1000),
         (0x7_E000, 0, 0x0, 0x10_0000, 0x7_F000),
@@ -187,7 +187,7 @@ SELFTEST = (
 )
 
 
-def test_selftest_layout_of_the_fact_sheet() -> None:
+def test_selftest_layout_of_the_kernels_program() -> None:
     """Text at 0x2000, data at 0x4000, heap at 0xB000, 0xC000 in all, enclave size 0x10000."""
     image = SelftestLayout().image(elf_file(*SELFTEST))
     assert rows(image) == [
@@ -220,7 +220,7 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         lambda: ThreadLayout().image(elf_file(TEXT, DATA, e_entry=0x2000)),
         "ELF header, e_entry at byte 24: 0x2000 is in no executable PT_LOAD",
     ),
-    "e_entry behind": (
+    "e_entry past the end": (
         lambda: ThreadLayout().image(elf_file(TEXT, DATA, e_entry=0x112C)),
         "ELF header, e_entry at byte 24: 0x112c is in no executable PT_LOAD",
     ),

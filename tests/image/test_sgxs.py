@@ -1,4 +1,4 @@
-"""SGXS streams: written and read back, and what is refused where."""
+"""SGXS streams: written and read back; what is refused, and where."""
 
 from hashlib import sha256
 
@@ -83,7 +83,7 @@ def test_stream_written_out_by_hand() -> None:
     assert image.mrenclave() == sha256(expected).digest()
 
 
-def test_pages_alike_become_one_segment() -> None:
+def test_similar_pages_become_one_segment() -> None:
     whole = [chunk(0x1000 + 256 * number, b"x") for number in range(32)]
     stream = ECREATE + eadd(0x1000) + b"".join(whole[:16]) + eadd(0x2000) + b"".join(whole[16:])
     (segment,) = sgxs.read(stream).segments
@@ -187,7 +187,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
         ECREATE + PAGE + chunk(0x1100) + unmeasured(0x1100),
         "record 3 (UNMEASRD), offset at byte 456: 0x1100 was loaded by record 2 already",
     ),
-    "EEXTEND behind a whole page": (
+    "EEXTEND after a whole page": (
         ECREATE + PAGE + CHUNKS + chunk(0x1100),
         "record 18 (EEXTEND), offset at byte 5256: 0x1100 was loaded by record 3 already",
     ),

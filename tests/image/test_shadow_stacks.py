@@ -122,7 +122,7 @@ def test_a_stream_with_a_wrong_token_names_the_record() -> None:
 
 
 @pytest.mark.parametrize("part", [Part(cet=True), Part()], ids=["CET", "no CET"])
-def test_the_processor_takes_such_an_image_if_it_has_cet(part: Part) -> None:
+def test_a_processor_with_cet_accepts_such_an_image(part: Part) -> None:
     from softsgx.cpu import Fault
 
     built, bare = whole(), Bare(32, part=part)

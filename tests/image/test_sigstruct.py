@@ -1,4 +1,4 @@
-"""SIGSTRUCT: fields, keys, signatures, and what EINIT and `verify` say of them."""
+"""SIGSTRUCT: fields, keys, signatures, and what EINIT and `verify` find in them."""
 
 from collections.abc import Callable
 from functools import cache

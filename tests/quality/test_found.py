@@ -1,6 +1,6 @@
 """What exploring has found in the driver beyond the known races: docs/kernel-races.md, L8.
 
-L7 is among the known races by now.
+L7 is among the known races now.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Historical faults of the driver are found by checkers that do not know them, and soon."""
+"""Historical faults of the driver are found, and soon, by checkers that do not know them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from softsgx.system.scenarios.catalogue import KNOWN_RACES, KnownRace
 
 each_race = pytest.mark.parametrize("race", KNOWN_RACES, ids=lambda race: race.number)
 
-# By race: the rule that it breaks, at most so many executions, at most so many steps.
+# By race: the rule that it breaks, and limits of executions and of steps.
 EXPECTED = {
     "K1": ("spurious fault", 20, 15),
     "K2": ("stale mapping", 20, 30),
@@ -35,7 +35,7 @@ def test_race_is_found_and_shrunk(race: KnownRace) -> None:
     assert outcome.found_after <= executions
     assert failure.steps <= steps
     assert failure.preemptions <= 1
-    # The schedule shows it again, in a machine that was built anew, too.
+    # The schedule shows it again, and also in a freshly built machine.
     assert replay_difference(scenario, failure.choices) == ("", "")
     assert failure.same_as(record(race.alone(True), failure.choices).executed.failure)
 

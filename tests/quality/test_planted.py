@@ -31,7 +31,7 @@ class Credulous:
         yield from m.restrict(t, pages, new)
 
 
-def test_a_missing_eaccept_believes_a_liar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_eaccept_a_liar_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ORDERS, "credulous", Credulous())
     outcome = explore(HostileHost(races=NO_RACES, order="credulous"), Plan(preemptions=1))
     assert outcome.failure is not None
@@ -46,7 +46,7 @@ def test_the_published_orders_believe_no_lie(order: str) -> None:
     assert outcome.bound == 0
 
 
-def test_an_ioctl_that_is_not_tried_again_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ioctl_that_is_not_retried_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """L6 and Enarx: two threads change rights, one of them gets -EBUSY and gives up."""
     monkeypatch.setattr("softsgx.system.runtimes.untrusted._AGAIN", ())
     scenario = TwoManagers(races=NO_RACES)
@@ -71,7 +71,7 @@ class TwoManagers(TwoProtects):
         return scene.call(cpu, lambda t: manager.protect(t, page, 4096, rights))
 
 
-def test_two_managers_with_retries_are_no_finding() -> None:
+def test_two_managers_with_retries_are_clean() -> None:
     assert explore(TwoManagers(races=NO_RACES), Plan(preemptions=1)).failure is None
 
 

@@ -1,4 +1,4 @@
-"""One event of every class that there is, so that no writer forgets one."""
+"""One event of every class, so that no writer forgets one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads protobuf messages without their schema: field number -> values, in their order."""
+"""Reads protobuf messages without their schema: field number -> values, in order."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read(raw: bytes) -> Message:
         elif key & 7 == 2:
             length, at = _varint(raw, at)
             value, at = raw[at : at + length], at + length
-            assert len(value) == length, "a field ends behind its message"
+            assert len(value) == length, "a field ends past its message"
         else:
             raise AssertionError(f"wire type {key & 7} at {at}")
         found.setdefault(key >> 3, []).append(value)

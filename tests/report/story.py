@@ -1,7 +1,7 @@
 """The events of a short story with a fixed seed: a page is written, restricted, refused, accepted.
 
-The clock stands for that of the runner: a microsecond an event. Events are numbered as they come,
-not as the log does, which counts the model's own steps, too.
+The clock stands in for that of the runner: a microsecond an event. Events are numbered as they
+come, while the log also counts the model's own steps.
 """
 
 from __future__ import annotations
@@ -58,5 +58,5 @@ def story() -> Story:
 
 
 def last_part(count: int = 60) -> Story:
-    """The end of the story, which is short enough to be looked at."""
+    """The end of the story, short enough to read."""
     return story()[-count:]

@@ -45,7 +45,7 @@ def test_the_building_of_an_enclave_can_be_read() -> None:
 
 
 def test_calls_that_nest_end_from_the_inside() -> None:
-    """Threads of several processors are kept apart; a copy in a call may be a call."""
+    """Calls of several processors are kept apart, and a call may contain another."""
     text = [
         '{"event": 1, "ns": 1, "what": "CallBegun", "cpu": 0, "thread": "a", "name": "x",'
         ' "fields": {"prot": 1}}',
@@ -62,7 +62,7 @@ def test_calls_that_nest_end_from_the_inside() -> None:
     ]
 
 
-def test_a_trace_that_was_cut_off_gives_what_is_whole() -> None:
+def test_a_truncated_trace_gives_its_whole_calls() -> None:
     whole = lines()[1:]
     cut = [*whole[:-40], whole[-40][:20]]
     assert 0 < len(list(calls(cut))) <= len(list(calls(whole)))
@@ -82,6 +82,6 @@ def test_the_header_is_read() -> None:
         ('{"softsgx_trace": 99}', "format 99"),
     ],
 )
-def test_what_is_no_trace_is_refused(first: str, says: str) -> None:
+def test_what_is_not_a_trace_is_refused(first: str, says: str) -> None:
     with pytest.raises(TraceError, match=says):
         header([first])

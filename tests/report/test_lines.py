@@ -1,4 +1,4 @@
-"""Text: columns of fixed width under a legend that names every word in them."""
+"""Text: columns of fixed width, and a legend that explains every word in them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_columns_stand_under_their_heading() -> None:
 
 
 def test_the_story_is_told_the_same_way_each_time() -> None:
-    """Byte-identical for a fixed seed; SOFTSGX_WRITE_SNAPSHOTS=1 writes it anew."""
+    """Byte-identical for a fixed seed; SOFTSGX_WRITE_SNAPSHOTS=1 writes it again."""
     if os.environ.get("SOFTSGX_WRITE_SNAPSHOTS"):
         SNAPSHOT.write_text(written(), encoding="utf-8")
     assert written() == SNAPSHOT.read_text(encoding="utf-8"), "SOFTSGX_WRITE_SNAPSHOTS=1 if meant"

@@ -92,7 +92,7 @@ def test_threads_are_tracks_of_their_processes() -> None:
 
 
 def test_slices_nest(found: list[Message]) -> None:
-    """On every track each end has a begin, time never goes back, nothing is left open."""
+    """On every track each end has a begin, time never decreases, nothing is left open."""
     depth: Counter[int] = Counter()
     last: dict[int, int] = defaultdict(int)
     for at, event in events_of(found):

@@ -13,7 +13,7 @@ from softsgx.report.same_file import named_in
 def test_a_file_is_named_alone_and_within_an_option(
     word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`run --trace e.sgxs -- ./host -ee.sgxs` wrote the trace over the enclave."""
+    """`run --trace e.sgxs -- ./host -ee.sgxs` used to write the trace over the enclave."""
     monkeypatch.chdir(tmp_path)
     Path("e.sgxs").touch()
     assert named_in(["-v", "5", word, "-x"]) == ["e.sgxs"]

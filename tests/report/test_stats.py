@@ -40,7 +40,7 @@ def test_failed_calls_have_their_errno() -> None:
     assert (stats.calls["mmap"], dict(stats.failed)) == (2, {"mmap -EACCES": 1})
 
 
-def test_an_interrupt_is_no_exception() -> None:
+def test_an_interrupt_is_not_an_exception() -> None:
     stats = Stats()
     stats(Left(0, 1, 0, 0xFB))
     assert stats.exits == {"AEX by interrupt": 1}

@@ -45,7 +45,7 @@ def add(bare: Bare, page: int, image: EnclaveImage, base: int = ENCLAVE_BASE) ->
 
 @given(images())
 def test_a_stream_read_back_is_the_enclave(image: EnclaveImage) -> None:
-    """In whatever order, with chunks in whatever order, and what is not measured, too."""
+    """In any order, with chunks in any order, and with what is not measured."""
     bare = Bare(epc_pages=16)
     with BuiltEnclaves(bare.processor) as built:
         page = bare.ecreate(secs(image))
@@ -88,8 +88,8 @@ def test_two_enclaves_at_the_same_time() -> None:
 
 
 @pytest.mark.parametrize("kind", ["a chunk of an earlier page", "a chunk twice", "a page twice"])
-def test_orders_that_no_reader_takes(kind: str) -> None:
-    """The stream is what was measured all the same: its SHA-256 is MRENCLAVE."""
+def test_orders_that_no_reader_accepts(kind: str) -> None:
+    """The stream still is what was measured: its SHA-256 is MRENCLAVE."""
     bare = Bare(epc_pages=16)
     with BuiltEnclaves(bare.processor) as built:
         page = bare.ecreate(secs(EnclaveImage(size=0x4000, segments=())))
@@ -122,10 +122,10 @@ def test_rights_of_a_tcs_are_dropped_before_it_is_measured() -> None:
 
 
 def test_a_refused_einit_ends_the_page_and_the_stream_is_complete_so_far() -> None:
-    """Whoever measures more of the page afterwards has a stream that no reader takes."""
+    """If more of the page is measured afterwards, no reader accepts the stream."""
 
     class Told(Kept):
-        """Remembers what there was when it was told that nothing is owed."""
+        """Remembers what was written at the last flush."""
 
         seen = b""
 
@@ -162,7 +162,7 @@ def test_an_enclave_that_is_removed_is_closed_and_its_page_used_again() -> None:
 
 
 def test_an_enclave_that_is_removed_leaves_the_others_streams_alone() -> None:
-    """Whoever is still being built has more to come."""
+    """An enclave that is still being built keeps its stream."""
     image = small_image()
     bare = Bare(epc_pages=24)
     with BuiltEnclaves(bare.processor) as built:

@@ -1,7 +1,7 @@
-"""Each rule is broken by something: a checker that cannot fail would be worth nothing.
+"""Each rule is broken by something: a checker that cannot fail is worthless.
 
-Rules that a known race breaks are in `test_shipped.py`; here are the others, each by a fault that
-is put into the kernel, the runtime or the memory.
+Rules that a known race breaks are in `test_shipped.py`; the others are here, each broken by a fault
+injected into the kernel, the runtime or memory.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def test_a_runtime_that_does_not_look_at_eaccept_believes_the_host(
     assert rule_of(HostileHost(races=OFF)) == rule
 
 
-def test_an_epc_page_that_is_not_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_epc_page_that_is_not_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(m, "sgx_free_epc_page", lambda kernel, page: None)
     assert rule_of(RemoveTouch(races=OFF)) == "leaked EPC page"
 
@@ -117,7 +117,7 @@ def built() -> Scene:
 
 
 def held(scene: Scene, address: int) -> SgxEpcPage:
-    """The EPC page that is resident there."""
+    """The EPC page of an address."""
     entry = scene.encl.page(address)
     assert entry is not None
     assert entry.epc_page is not None
@@ -125,7 +125,7 @@ def held(scene: Scene, address: int) -> SgxEpcPage:
 
 
 def test_an_epc_page_that_is_given_away_twice() -> None:
-    """The sum of EPC pages may still be right: one was given back too early, another is lost."""
+    """The number of EPC pages may still be right: one was freed too early, another is lost."""
     scene = built()
     EpcLeak().check(scene)
     m.sgx_free_epc_page(scene.kernel, held(scene, scene.enclave.data[0]))
@@ -136,7 +136,7 @@ def test_an_epc_page_that_is_given_away_twice() -> None:
 
 @pytest.mark.parametrize("why", ["another address", "not valid"])
 def test_a_mapping_whose_epcm_entry_is_anothers(why: str) -> None:
-    """PTE and driver agree, but the page was removed, or added elsewhere, behind their backs."""
+    """PTE and driver agree, but the page was removed or added elsewhere without them."""
     scene = built()
     page = scene.enclave.data[1]
     scene.machine.run(scene.host.load(page, 1))
@@ -152,7 +152,7 @@ def test_a_mapping_whose_epcm_entry_is_anothers(why: str) -> None:
 
 @dataclass
 class Block:
-    """The argument block of the ioctl, as far as the checker looks."""
+    """The fields of the argument block that the checker reads."""
 
     count: int
 
@@ -170,10 +170,10 @@ class Block:
         (VALID | REG | R | PR, VALID | REG | R | PR, -EFAULT, 2, ""),  # result could not be written
     ],
 )
-def test_what_a_caller_of_restrict_is_told(
+def test_what_a_caller_of_restrict_learns(
     first: int, second: int, errno: int, count: int, text: str
 ) -> None:
-    """PR and no right too many on each page that is counted, nothing on the others."""
+    """PR and no excess right on each counted page, no change on the others."""
     scene = built()
     pages = scene.enclave.data
     before = dict.fromkeys(pages, VALID | REG | R | W)
@@ -185,9 +185,9 @@ def test_what_a_caller_of_restrict_is_told(
 
 @pytest.mark.parametrize("written", [False, True], ids=["D clear", "D set"])
 def test_a_translation_that_permits_a_write_is_a_wider_right(written: bool) -> None:
-    """While D is clear W is cached as well, and only the setting of D is left to the first write.
+    """While D is clear W is cached as well; only setting D is left to the first write.
 
-    The EPCM was narrowed without tracking, so only the TLB of who is inside is too wide.
+    The EPCM was narrowed without tracking, so only the TLB of a thread inside is too wide.
     """
     scene = built()
     page = scene.enclave.data[0]
@@ -203,11 +203,11 @@ def test_a_translation_that_permits_a_write_is_a_wider_right(written: bool) -> N
             WiderRight().check(scene)
 
     scene.machine.run(scene.enclave.call(scene.host, program))
-    WiderRight().check(scene)  # outside nothing is left of it
+    WiderRight().check(scene)  # outside, the translation is gone
 
 
 def test_a_warning_of_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page is freed while the reclaimer still has it in its list."""
+    """A page is freed while it is still on the reclaimer's list."""
     monkeypatch.setattr(m, "sgx_unmark_page_reclaimable", lambda kernel, page: 0)
     assert rule_of(RemoveTouch(races=OFF)) == "kernel warning"
 
@@ -230,7 +230,7 @@ def test_contents_that_change(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_locks_in_the_wrong_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The zap is done with the mutex held, as it must not be: the reclaimer's order is another."""
+    """The zap is done with the mutex held, against the order of the reclaimer."""
     zap = e.sgx_zap_enclave_ptes
 
     def held(current: Any, encl: Any, address: int) -> Steps[None]:

@@ -1,4 +1,4 @@
-"""The loader: what it cannot build is said before anything is built, and leaves nothing behind."""
+"""The loader: what it cannot build is refused before anything is built, and leaves nothing."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from softsgx.system.loader import BuildError, default_image
 
 
 def test_half_measured_pages_are_refused() -> None:
-    """ADD_PAGES measures pages as a whole; the signed measurement would be another one."""
+    """ADD_PAGES measures whole pages, so the measurement would not be the signed one."""
     image = default_image()
     halves = tuple(replace(segment, chunks=(0, 1)) for segment in image.segments)
     machine = Machine()
@@ -32,7 +32,7 @@ def test_more_threads_than_secinfo_slots_are_refused() -> None:
 
 
 def test_every_thread_has_a_secinfo_slot_of_its_own() -> None:
-    """The 65th shared the slot of the first, whose SECINFO it overwrote in mid-leaf."""
+    """The 65th used to share the slot of the first, and overwrite its SECINFO in mid-leaf."""
     machine = Machine()
     enclave = machine.run(load(machine.thread(), threads=65, nssa=1))
     assert len({enclave.secinfo_slot(tcs) for tcs in enclave.tcs}) == 65
@@ -54,7 +54,7 @@ AMX = Part(xfrm=0x602E7)
 
 @pytest.mark.parametrize(("xfrm", "ssaframesize"), [(0x3, 1), (0x602E7, 3), (0x60003, 3)])
 def test_an_enclave_with_tiles(xfrm: int, ssaframesize: int) -> None:
-    """The part could not even be made."""
+    """Such a part could not be made."""
     machine = Machine(part=AMX)
     host = machine.thread()
     enclave = machine.run(load(host, xfrm=xfrm, ssaframesize=ssaframesize))
@@ -70,7 +70,7 @@ def test_an_enclave_with_tiles(xfrm: int, ssaframesize: int) -> None:
 
 @pytest.mark.parametrize(("xfrm", "ssaframesize"), [(0x602E7, 2), (0x202E7, 3), (0x402E7, 3)])
 def test_tiles_need_both_bits_and_three_pages(xfrm: int, ssaframesize: int) -> None:
-    """A loader that copies XCR0 and keeps its frames of one page fails on such a part."""
+    """A loader that copies XCR0 but keeps frames of one page fails on such a part."""
     machine = Machine(part=AMX)
     with pytest.raises(BuildError, match=r"^SGX_IOC_ENCLAVE_CREATE: -EIO"):
         machine.run(load(machine.thread(), xfrm=xfrm, ssaframesize=ssaframesize))

@@ -1,4 +1,4 @@
-"""The trusted memory manager with the three published orders; an honest host, then liars."""
+"""The trusted memory manager with the three published orders: an honest host, then liars."""
 
 from __future__ import annotations
 
@@ -84,9 +84,9 @@ def test_what_was_not_reserved_is_refused() -> None:
 def touch(
     w: World, m: TrustedManager, address: int
 ) -> Steps[tuple[list[tuple[int, int, int]], list[bool], Any]]:
-    """The host loop of a runtime: #PF comes back, enter the handler, ERESUME; until EEXIT.
+    """The host loop of a runtime: on a #PF enter the handler, then ERESUME; until EEXIT.
 
-    The exceptions seen, what the handler answered, the result of the program.
+    Returns the exceptions, the handler's answers and the result of the program.
     """
     seen: list[tuple[int, int, int]] = []
     answers: list[bool] = []
@@ -118,7 +118,7 @@ def test_the_first_touch_commits_through_the_handler_at_cssa_1() -> None:
     at = w.enclave.heap
     m.commit_on_demand(at, PAGE_SIZE)
     seen, answers, result = w.do(touch(w, m, at + 8))
-    # EAUG repairs the hole unseen; the page is PENDING, which no kernel can repair.
+    # EAUG fills the hole unseen; the page is PENDING, which no kernel can repair.
     # An AEX clears the low bits of the address.
     assert seen == [(14, 0x8007, at)]
     assert answers == [True]
@@ -126,7 +126,7 @@ def test_the_first_touch_commits_through_the_handler_at_cssa_1() -> None:
     assert m.pages[at] == ("committed", R | W)
 
 
-def test_the_handler_denies_a_fault_that_is_none_of_its_business() -> None:
+def test_the_handler_declines_a_fault_that_is_not_its_own() -> None:
     w, m = managed()
     at = w.enclave.heap
     seen, answers, _result = w.do(touch(w, m, at))
@@ -134,7 +134,7 @@ def test_the_handler_denies_a_fault_that_is_none_of_its_business() -> None:
     assert m.pages[at] == ("reserved", 0)
 
 
-def test_the_handler_lets_a_page_committed_meanwhile_be_tried_again() -> None:
+def test_the_handler_retries_a_page_that_was_committed_meanwhile() -> None:
     w, m, at = committed()
     assert w.call(lambda t: m.handle_fault(t, at)) is True
 
@@ -195,7 +195,7 @@ def test_a_write_after_protect_to_read_faults(order: str) -> None:
     w.call(lambda t: m.protect(t, at, PAGE_SIZE, R))
     vector, code, address = w.fault(lambda t: t.store(at, b"x"))
     assert (vector, address) == (14, at)
-    assert code == 0x7  # the area is read-only, too: refused before the EPCM is asked
+    assert code == 0x7  # the area is read-only as well, so it refuses before the EPCM does
 
 
 # Trim, TCS
@@ -262,10 +262,10 @@ def test_a_page_that_another_thread_left_pending_is_repaired(order: str) -> None
     w, m = managed(order, threads=2)
     at = w.enclave.heap
     m.commit_on_demand(at, 3 * PAGE_SIZE)
-    with pytest.raises(EnclaveFault):  # touched and left PENDING by the other thread
+    with pytest.raises(EnclaveFault):  # touched by the other thread and left PENDING
         w.do(w.enclave.call(w.host, lambda t: t.load(at + PAGE_SIZE), thread=1))
     assert word(w, at + PAGE_SIZE) == VALID | REG | PENDING | R | W
-    # The first and the third do not exist at all: they are repaired as well.
+    # The first and the third do not exist: they are accepted as well.
     w.call(lambda t: m.protect(t, at, 3 * PAGE_SIZE, R))
     for page in range(at, at + 3 * PAGE_SIZE, PAGE_SIZE):
         assert word(w, page) == VALID | REG | R
@@ -276,7 +276,7 @@ def test_a_page_that_another_thread_left_pending_is_repaired(order: str) -> None
 
 
 class Block:
-    """What an ioctl left in its argument block."""
+    """What an ioctl leaves in its argument block."""
 
     def __init__(self, count: int, result: int) -> None:
         self.count = count
@@ -304,7 +304,7 @@ def retried(
 
 
 @pytest.mark.parametrize("errno", [EBUSY, EAGAIN, EINTR])
-def test_an_ioctl_is_tried_again_behind_the_pages_that_are_done(errno: int) -> None:
+def test_an_ioctl_is_retried_after_the_pages_that_are_done(errno: int) -> None:
     answer, asked = retried([(-errno, 0, 0), (-errno, 1, 0), (-errno, 2, 0), (0, 1, 0)])
     assert answer == (0, 0, 4 * PAGE_SIZE)
     assert asked == [(0, 4), (0, 4), (1, 3), (3, 1)]
@@ -316,7 +316,7 @@ def test_a_short_success_is_continued() -> None:
     assert asked == [(0, 4), (3, 1)]
 
 
-def test_another_error_is_final_and_says_how_far_it_got() -> None:
+def test_any_other_error_is_final_and_says_how_far_it_got() -> None:
     answer, asked = retried([(-EAGAIN, 1, 0), (-EFAULT, 1, 20)])
     assert answer == (-EFAULT, 20, 2 * PAGE_SIZE)
     assert asked == [(0, 4), (1, 3)]
@@ -410,7 +410,7 @@ class CountsTooMuch(Untrusted):
 
 
 class CountsBackwards(Untrusted):
-    """Claims that fewer than no pages are done."""
+    """Claims that a negative number of pages is done."""
 
     def restrict(self, host: HostThread, address: int, length: int, rights: int) -> Steps[Answer]:
         return Answer(-EAGAIN, 0, -PAGE_SIZE)
@@ -440,21 +440,21 @@ class DoesNotTrack(Untrusted):
 
 
 class RestrictsMore(Untrusted):
-    """Takes all rights, whatever it was asked for."""
+    """Removes all rights, whatever was asked for."""
 
     def restrict(self, host: HostThread, address: int, length: int, rights: int) -> Steps[Answer]:
         return (yield from super().restrict(host, address, length, 0))
 
 
 class RestrictsLess(Untrusted):
-    """Leaves all rights the page has."""
+    """Removes no right."""
 
     def restrict(self, host: HostThread, address: int, length: int, rights: int) -> Steps[Answer]:
         return (yield from super().restrict(host, address, length, RWX))
 
 
 class SwapsFrames(Untrusted):
-    """A kernel that takes a page away in the middle of the call and lets a fresh one come."""
+    """A kernel that removes a page during the call and lets EAUG add a fresh one."""
 
     def restrict(self, host: HostThread, address: int, length: int, rights: int) -> Steps[Answer]:
         encl = encl_of(host.process.files[self.enclave.fd])
@@ -535,7 +535,7 @@ def test_a_trim_that_did_not_happen_ends_in_an_abort() -> None:
 
 
 class DoesNotRemove(Untrusted):
-    """Claims that trimmed pages are gone; `errno` what it answers."""
+    """Does not remove pages; `errno` is its answer."""
 
     errno = 0
 
@@ -545,7 +545,7 @@ class DoesNotRemove(Untrusted):
 
 
 class RefusesToRemove(DoesNotRemove):
-    """Admits that it did not."""
+    """Admits that it did not remove them."""
 
     errno = -EPERM
 
@@ -566,7 +566,7 @@ def test_a_removal_that_is_refused_ends_in_an_abort() -> None:
 
 
 def test_a_liar_knows_each_lie_of_its_menus_and_no_other() -> None:
-    """A lie that is on no menu is never told, and one that nothing asks for is the truth."""
+    """Code for a lie that is on no menu never runs; a lie without code is the truth."""
     known = {node.name: node for node in ast.walk(ast.parse(inspect.getsource(lying)))
              if isinstance(node, ast.FunctionDef)}  # fmt: skip
     shared = _compared_with(known["_counted"])

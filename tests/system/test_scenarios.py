@@ -22,7 +22,7 @@ from softsgx.system.snapshot import Snapshot
 
 
 def kernel_state(scene: Scene) -> Any:
-    """What the kernel knows, beside what the processor has."""
+    """The state of the kernel; the processor has a fingerprint of its own."""
     encl, kernel = scene.encl, scene.kernel
     pages = [
         (page.address, page.type, page.epc_page and page.epc_page.number, page.busy)
@@ -111,7 +111,7 @@ def test_a_snapshot_names_what_it_does_not_understand() -> None:
 
 
 def test_where_a_page_is_stands_in_its_column() -> None:
-    """Resident, on its way, swapped out, or nowhere: one word for each, and only one."""
+    """Resident, being added, swapped out or absent: one word for each."""
     scene = Scene.built(Machine(cpus=2, epc="1M"), threads=1, pages=1)
     address = scene.enclave.data[0]
     entry = scene.encl.page(address)
@@ -121,7 +121,7 @@ def test_where_a_page_is_stands_in_its_column() -> None:
     scene.probe(sgx_reclaim_pages(scene.host.thread))
     assert entry.va_page is not None
     assert page_words(scene, address).endswith(" swapped out")
-    # Between the allocation of the record and EAUG there is neither an EPC page nor a slot.
+    # Between allocating the record and EAUG there is neither an EPC page nor a slot.
     entry.va_page = None
     assert page_words(scene, address).endswith(" no EPC page")
     assert page_words(scene, scene.enclave.base + scene.enclave.size - 0x1000).endswith(" hole")

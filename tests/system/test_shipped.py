@@ -1,4 +1,4 @@
-"""Every shipped scenario on every kernel in every order: what is found, and nothing else."""
+"""Every shipped scenario on every kernel in every order: exactly what is found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from softsgx.system.scenarios.scenario import MachineScenario
 
 EXECUTIONS = 120
 
-# K1 to K11, L1, L4, L7: docs/kernel-races.md. A kernel has those of its time.
+# K1 to K11, L1, L4, L7: docs/kernel-races.md. Each kernel has those of its time.
 FOUND = {
     "FirstTouch": dict.fromkeys(VERSIONS, "spurious fault"),  # K1
     "RemoveTouch": dict.fromkeys(VERSIONS, "stale mapping"),  # K2
@@ -24,7 +24,7 @@ FOUND = {
     "TrimReuse": dict.fromkeys(VERSIONS, "spurious fault"),  # K2, seen by the page's owner
 }
 
-# With these fixed nothing is left of it.
+# With these fixed, nothing is found.
 FIXED = {
     "FirstTouch": ("eaug_double_fault",),
     "RemoveTouch": ("remove_vs_fault", "lookup_before_removal"),

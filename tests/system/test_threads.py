@@ -19,7 +19,7 @@ from tests.linux.world import World, world
 
 @pytest.mark.parametrize("cpu", [-1, 2, 3])
 def test_processor_that_the_machine_does_not_have(cpu: int) -> None:
-    """The last one, number 2 of two, is that of ksgxd."""
+    """Number 2 of a machine with two is for ksgxd."""
     machine = Machine(cpus=2)
     host = machine.thread()
     message = f"cpu {cpu}: this machine has processors 0 to 1"
@@ -30,7 +30,7 @@ def test_processor_that_the_machine_does_not_have(cpu: int) -> None:
 
 
 def test_two_processes_need_two_processors() -> None:
-    """The second would load its page tables, and the first go on with them."""
+    """The second would load its page tables, and the first would go on with them."""
     machine = Machine(cpus=2)
     host = machine.thread(machine.process("first"))
     message = "cpu 0: process 'first' runs there; another one needs its own processor"
@@ -62,7 +62,7 @@ def test_processor_is_free_when_its_process_has_ended() -> None:
 
 
 def test_exec_ends_the_other_threads() -> None:
-    """Their processors are free; interrupts for the enclave of the old address space go nowhere."""
+    """Their processors are free; IPIs for the enclave of the old address space go to none."""
     w = world()
     w.machine.thread(w.host.process, 1)
     old = w.mm
@@ -94,7 +94,7 @@ def use(w: World, what: str) -> Steps[Any]:
 
 @pytest.mark.parametrize("what", ["load", "enter", "ioctl"])
 def test_two_threads_of_one_processor_at_once_are_refused(what: str) -> None:
-    """On a machine an interrupt and the scheduler would come first; here nobody switches."""
+    """On a real machine the scheduler would switch them; here nothing does."""
     w = world(threads=2)
     w.do(w.host.load(w.enclave.data[0], 1))
     first = w.machine.thread(w.host.process, 1, "first")
@@ -162,8 +162,8 @@ def test_new_process_builds_its_own_enclave() -> None:
         assert machine.run(enclave.call(host, tell, args=data)) == value
 
 
-def test_an_enclave_goes_on_behind_the_instruction_that_entered_it() -> None:
-    """EEXIT names where: the vDSO's function goes on behind its ENCLU, at a call out and an end."""
+def test_an_enclave_exits_to_the_instruction_after_the_one_that_entered_it() -> None:
+    """The target of EEXIT is after the ENCLU of the vDSO function, for calls out and at the end."""
     machine = Machine(cpus=1, epc="1M")
     host = machine.thread()
     enclave = machine.run(load(host))

@@ -1,7 +1,7 @@
 """States of an enclave page, made as programs make them, and what can be refused there.
 
-A case is a machine, a history of the page, what became of its area, and an operation. The advice
-that is printed for it is followed until it succeeds.
+A case is a machine, a history of the page, a change of its area, and an operation. The advice that
+is printed is followed until the operation succeeds.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def evicted(before: Callable[[World], int]) -> Callable[[World], int]:
 
 
 def on_its_way_out(before: Callable[[World], int]) -> Callable[[World], int]:
-    """BLOCKED while the page table still leads to it: a kernel that zaps too late."""
+    """BLOCKED while the page table still leads to it: the kernel zaps too late."""
 
     def then(w: World) -> int:
         page = before(w)
@@ -207,7 +207,7 @@ def unmapped(w: World, page: int) -> None:
 
 
 def covered(w: World, page: int) -> None:
-    """By memory of the host, which has been touched."""
+    """By host memory, which has been touched."""
     flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED
     assert w.do(w.host.mmap(page, PAGE_SIZE, R | W, flags)) == page
     w.do(w.host.store(page, b"host"))
@@ -222,7 +222,7 @@ def moved_here(w: World, page: int) -> None:
 
 
 def of_another_enclave(w: World, page: int) -> None:
-    """The page table leads to a page of another one: a kernel that errs."""
+    """The page table leads to a page of another enclave: a faulty kernel."""
     other = w.do(load(w.host, pages=1))
     theirs = World(w.machine, w.host, other)
     theirs.call(lambda t: t.load(other.data[0]))
@@ -265,7 +265,7 @@ def eenter(w: World, page: int) -> Attempt:
 
 
 def as_operand(leaf_: int, operand: str) -> Callable[[World, int], Attempt]:
-    """The page is what the SECINFO, KEYREQUEST or such lies in; the other operands are good."""
+    """The page holds the SECINFO, KEYREQUEST or the like; the other operands are good."""
 
     def attempt(w: World, page: int) -> Attempt:
         made = Attempt(w, leaf=leaf_)
@@ -341,7 +341,7 @@ class Case:
     operation: str
 
     def attempt(self) -> Attempt:
-        """The machine in that state, and what is to be tried."""
+        """The machine in that state, and the attempt to make."""
         w = fresh(self.machine)
         page = HISTORIES[self.history](w)
         AREAS[self.area](w, page)
@@ -349,11 +349,11 @@ class Case:
 
 
 def possible(case: Case) -> bool:
-    """Whether a machine can come there."""
+    """Whether a machine can get into that state."""
     if case.machine == "sgx1":
         return case.history in SGX1 and case.operation in ACCESSES
     if case.machine == "v2" and "nothing" in case.history and case.area != "as it was":
-        return False  # the kernel's mirror has no rights, and the area has some: not modelled
+        return False  # the kernel's mirror has no rights, but the area has some: not modelled
     if "need" in case.machine and case.history == "restricted to nothing, accepted":
         return False
     if case.area == "another enclave's" and "hole" in case.history:
@@ -362,11 +362,11 @@ def possible(case: Case) -> bool:
 
 
 def cases() -> list[Case]:
-    """All of them."""
+    """All cases."""
     every = product(MACHINES, HISTORIES, AREAS, OPERATIONS)
     return [case for case in (Case(*names) for names in every) if possible(case)]
 
 
 def sample(count: int, seed: int) -> list[Case]:
-    """Some, the same for a seed."""
+    """Some cases, the same for the same seed."""
     return random.Random(seed).sample(cases(), count)

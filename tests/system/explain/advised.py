@@ -1,7 +1,7 @@
-"""Operations that are refused, and the advice taken step by step: what the text says is done.
+"""Refused operations, and the advice carried out step by step, exactly as the text says.
 
-An `Attempt` is one access or leaf that can be made again, with other operands if need be. `take`
-carries out the steps of a way, as the host or from inside on a thread of its own.
+An `Attempt` is an access or leaf that can be repeated, if need be with other operands. `take`
+carries out the steps of the advice, as the host or from inside on a thread of its own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _OUTSIDE_STEPS: Final = (s.Skip, s.Say)
 
 
 def rig(machine: Machine | None = None, **layout: int) -> World:
-    """A world with a TCS for each attempt and one more for what is done from inside."""
+    """A world with a TCS for each attempt, and one more for steps from inside."""
     machine = machine or Machine(cpus=4, epc="1M", explain=True)
     return world(machine, **({"pages": 5, "threads": THREADS, "nssa": 2} | layout))
 
@@ -55,7 +55,7 @@ class Attempt:
     refusals: list[Explanation] = field(default_factory=list)
 
     def refused(self) -> Explanation | None:
-        """Make it. None if it succeeds, or is not to be made any more."""
+        """Make it. None if it succeeds or is no longer to be made."""
         if self.skipped:
             return None
         explainer = self.w.machine.explainer
@@ -68,7 +68,7 @@ class Attempt:
             explainer.tell = None
         if succeeded:
             return None
-        assert told, f"{self} was refused, and nobody knows why"
+        assert told, f"{self} was refused without an explanation"
         self.refusals.append(told[-1])
         return told[-1]
 
@@ -139,7 +139,7 @@ class NotTaken(AssertionError):
 
 
 class Said(Exception):
-    """The advice ends in words, about what no step here is; `text` are they."""
+    """The advice ends in `text` that is not a step."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -147,7 +147,7 @@ class Said(Exception):
 
 
 def take(attempt: Attempt, step: s.Step) -> None:
-    """Do what one step says; `Said` if it is words."""
+    """Carry out one step; raises `Said` for text."""
     if isinstance(step, s.Say):
         raise Said(step.words)
     taken = _TAKEN.get(type(step))
@@ -156,9 +156,9 @@ def take(attempt: Attempt, step: s.Step) -> None:
 
 
 def follow(attempt: Attempt, limit: int = 1, alternative: int = 0) -> None:
-    """Make the attempt, take the advice, and so on: it succeeds after `limit` refusals.
+    """Make the attempt and take the advice until it succeeds, after at most `limit` refusals.
 
-    The same layer never refuses the same twice.
+    No layer refuses for the same reason twice.
     """
     for _ in range(limit):
         found = attempt.refused()
@@ -245,7 +245,7 @@ def _relax(attempt: Attempt, step: s.Relax) -> None:
 
 
 def _again(attempt: Attempt, step: s.Again) -> None:
-    """Time passes: a page that is on its way out of EPC is written."""
+    """Time passes: a page that is being evicted is written out."""
     evict_blocked(attempt.w)
 
 
@@ -255,7 +255,7 @@ def _aligned(attempt: Attempt, step: s.Aligned) -> None:
 
 
 def _within(attempt: Attempt, step: s.Within) -> None:
-    """A page of the enclave that serves as this operand."""
+    """A page of the enclave that can be this operand."""
     w, name = attempt.w, step.operand.lower()
     assert (step.start, step.end) == (w.enclave.base, w.enclave.base + w.enclave.size)
     target = name == "rcx" and attempt.leaf in _TARGETS
@@ -271,7 +271,7 @@ def _secinfo(attempt: Attempt, step: s.Secinfo) -> None:
 
 
 def _skip(attempt: Attempt, step: s.Skip) -> None:
-    """Nothing is due at the page, so the program goes on without it."""
+    """Nothing is due for the page, so the program leaves the leaf out."""
     w = attempt.w
     entry = w.encl.page(attempt.rcx)
     assert entry is not None
@@ -307,19 +307,19 @@ _TAKEN: Final[dict[type, Callable[[Attempt, Any], None]]] = {
 
 
 def spare(w: World, name: str) -> int:
-    """A data page of its own for each operand; SECINFOs and such lie at its start."""
+    """A data page for each operand; SECINFOs and the like lie at its start."""
     return w.enclave.data[{"rbx": 1, "rcx": 2, "rdx": 3}[name]]
 
 
 def evict_blocked(w: World) -> None:
-    """Write out every BLOCKED page, as the pass of the reclaimer does that has blocked it."""
+    """Write out every BLOCKED page, as the reclaimer does that has blocked it."""
     kernel, epcm = w.kernel, w.machine.processor.epcm
     for page in [page for page in kernel.active_page_list if epcm.state[page.number] & BLOCKED]:
         w.do(evict(w.host, page))
 
 
 def evict(host: HostThread, page: m.SgxEpcPage) -> Steps[None]:
-    """One page through the reclaimer: zap, EBLOCK, ETRACK, EWB."""
+    """Evict one page as the reclaimer does: zap, EBLOCK, ETRACK, EWB."""
     kernel, current = host.kernel, host.thread
     owner = page.owner
     assert owner is not None

@@ -1,4 +1,4 @@
-"""As `refused_rows`: descriptors, areas, advice, the vDSO, and a debugger's access."""
+"""More of `refused_rows`: descriptors, areas, madvise, the vDSO, and accesses of a debugger."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def opened(w: World, path: str = syscalls.SGX_ENCLAVE, mode: int = O_RDWR) -> in
 
 
 def mapped(w: World, address: int = 0, length: int = PAGE_SIZE, **other: Any) -> Any:
-    """mmap of a new enclave, or of what `other` says."""
+    """mmap of a new enclave, or of `other`."""
     prot, flags = other.get("prot", R | W), other.get("flags", SHARED)
     fd = other["fd"] if "fd" in other else opened(w)
     return w.do(w.host.mmap(address, length, prot, flags, fd, other.get("offset", 0)))
@@ -95,7 +95,7 @@ row("sgx_encl_fops.operation", lambda w: w.do(w.host.read(w.enclave.fd)), mapped
 
 
 def _directory(w: World) -> Any:
-    """As `runner` answers open(2)."""
+    """As `runner` opens it."""
     errno = -open_flags(O_DIRECTORY)
     return refused_call(w.host.thread, "open", errno, "build_open_flags.flags")
 
@@ -139,7 +139,7 @@ row("sgx_get_unmapped_area.private", lambda w: mapped(w, flags=uapi.MAP_PRIVATE)
 
 
 def _limited(wrong: Call) -> Call:
-    """With no area more than there are; the follower has room again."""
+    """With no room for another area; when advised, there is room again."""
 
     def call(w: World) -> Any:
         w.mm.max_map_count = len(w.mm.vmas) - 1
@@ -289,7 +289,7 @@ def _first_mapping_with_a_signal() -> tuple[Machine, Any, Follow]:
 
 AREA_ROWS["sgx_encl_mm_add.signal"] = _first_mapping_with_a_signal
 
-# Advice and locks
+# madvise and mlock
 
 
 def advised(w: World, advice: int = MADV_NORMAL, **other: int) -> Any:
@@ -312,7 +312,7 @@ row("madvise_remove.write", _removed_of_a_reader, advised)
 
 
 def _as_runner(name: str, errno: int, rule: str) -> Call:
-    """What only a real process has: its limits and capabilities."""
+    """What only a real process has: limits and capabilities."""
     return lambda w: refused_call(w.host.thread, name, errno, rule, length=PAGE_SIZE)
 
 

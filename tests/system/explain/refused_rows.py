@@ -1,6 +1,6 @@
-"""How each rule of `linux.refusals` is met, and what its way out is when it is gone.
+"""How each rule of `linux.refusals` refuses, and that its advice works.
 
-A row provokes one refusal and returns what the call returned, and a function that does what the
+A row provokes one refusal and returns the result of the call, and a function that does what the
 explanation advises: its result is at least 0 if the advice is right.
 """
 
@@ -48,7 +48,7 @@ def running(linux: str = "6.12", **options: Any) -> World:
 
 
 def without(b: Building, body: Callable[[], Any]) -> Any:
-    """With memory again, or with no signal."""
+    """Once memory is free again, or the signal is gone."""
     b.machine.kernel.inject = None
     b.host.thread.pending_signals = 0
     return body()
@@ -102,7 +102,7 @@ def unwritable() -> tuple[Machine, Any, Follow]:
     b.do(b.host.mprotect(at, PAGE_SIZE, R))
     ret = b.at(uapi.SGX_IOC_ENCLAVE_ADD_PAGES, at)
     b.do(b.host.mprotect(at, PAGE_SIZE, R | W))
-    return b.machine, ret, lambda: b.add(PAGE_SIZE)[0]  # the page was added all the same
+    return b.machine, ret, lambda: b.add(PAGE_SIZE)[0]  # the page was added nevertheless
 
 
 @row("sgx_validate_offset_length.offset")
@@ -629,7 +629,7 @@ def v2_conflict() -> tuple[Machine, Any, Follow]:
 
 
 def taken(w: World, body: Callable[[], Any]) -> Any:
-    """While the reclaimer holds the first data page, which it has not marked yet."""
+    """While the reclaimer holds the first data page but has not marked it yet."""
     page = w.encl.page(w.enclave.data[0])
     assert page is not None
     assert page.epc_page is not None

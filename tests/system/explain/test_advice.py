@@ -1,8 +1,8 @@
-"""Advice is executed: whatever is printed as the way out is done, and then it works.
+"""Advice is carried out: what is printed is done, and then the operation succeeds.
 
 States of pages, areas and kernels are made as programs make them (`advice_states`), each operation
-is tried there, and the steps of the advice are taken one by one (`advised`). With SOFTSGX_FUZZ in
-the environment, which `make fuzz` sets, so many of all cases are tried, else a sample.
+is tried there, and the steps of the advice are taken one by one (`advised`). A sample of all cases
+is tried, or as many as SOFTSGX_FUZZ in the environment says, which `make fuzz` sets.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.system.explain.advised import Said, follow
 
 _FUZZ: Final = int(os.environ.get("SOFTSGX_FUZZ", "0"))
 _CHUNK: Final = 500
-# What an advice may end in that is about how the enclave is built, the part or the options.
+# Texts in which advice may end: how the enclave is built, the part, the options.
 SAID: Final = (
     "ADD_PAGES before INIT with ",
     "no page was added there, and without SGX2 none is on touch: ADD_PAGES before INIT",
@@ -40,7 +40,7 @@ SAID: Final = (
 
 
 def check(case: Case) -> None:
-    """After one refusal, and what its advice says, the operation succeeds."""
+    """After one refusal and its advice, the operation succeeds."""
     said = ""
     try:
         follow(case.attempt())
@@ -54,28 +54,28 @@ def check(case: Case) -> None:
 
 
 def some(operation: str) -> Iterator[Case]:
-    """An operation in every history on Linux 6.12, in an area that differs."""
+    """An operation in every history on Linux 6.12, each in another area."""
     areas, first = [*AREAS], [*OPERATIONS].index(operation)
     for number, history in enumerate(HISTORIES):
         yield Case("6.12", history, areas[(number + first) % len(areas)], operation)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_what_is_advised_helps(operation: str) -> None:
+def test_advice_helps(operation: str) -> None:
     for case in some(operation):
         if possible(case):
             check(case)
 
 
 @pytest.mark.parametrize("seed", range(_FUZZ // _CHUNK or 1))
-def test_what_is_advised_helps_on_every_kernel_and_part(seed: int) -> None:
+def test_advice_helps_on_every_kernel_and_part(seed: int) -> None:
     for case in sample(_CHUNK, seed + 1):
         check(case)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_no_state_is_without_an_advice(seed: int) -> None:
-    """Any EPCM word, any rights of the entry and of the area, also those that no leaf can make."""
+def test_every_state_has_advice(seed: int) -> None:
+    """Any EPCM word and any rights of PTE and area, even those that no leaf can make."""
     draw = random.Random(seed)
     for _ in range(100):
         case = Case("6.12", "touched", "as it was", draw.choice([*OPERATIONS]))
@@ -97,7 +97,7 @@ def test_no_state_is_without_an_advice(seed: int) -> None:
 
 
 def test_case_01_no_rights_for_a_target_that_waits_to_be_accepted() -> None:
-    """Restricted to nothing, area without rights: EMODPE was advised, and EACCEPT answered 19."""
+    """Restricted to nothing, area without rights: EMODPE was advised, and EACCEPT returned 19."""
     for area in ("none", "r", "as it was"):
         case = Case("6.12", "restricted to nothing", area, "EACCEPT none")
         attempt = case.attempt()

@@ -1,4 +1,4 @@
-"""Advice on operands and on other threads, done: alignment, ELRANGE, a TCS in use, tracking."""
+"""Advice about operands and other threads: alignment, ELRANGE, a TCS in use, tracking."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def attempt_of(w: World, leaf: int) -> Attempt:
 
 
 def already_there(made: Attempt) -> None:
-    """What is to be at RBX lies there before RBX is spoiled."""
+    """What RBX must point to is there before RBX is spoiled."""
     w, raw = made.w, made.contents
     if made.secinfo is not None:
         raw = made.secinfo.to_bytes(64, "little")
@@ -84,8 +84,8 @@ def test_an_operand_that_is_not_aligned(leaf: int, operand: str) -> None:
 
 @pytest.mark.parametrize(("leaf", "operand"), EACH[:-1])
 @pytest.mark.parametrize("host", [True, False])
-def test_an_operand_outside_of_elrange(leaf: int, operand: str, host: bool) -> None:
-    """Memory of the host is refused by its place, whether anything is mapped there or not."""
+def test_an_operand_outside_elrange(leaf: int, operand: str, host: bool) -> None:
+    """Host memory is refused for its address, mapped or not."""
     w = rig()
     made = attempt_of(w, leaf)
     already_there(made)
@@ -104,7 +104,7 @@ def test_an_operand_outside_of_elrange(leaf: int, operand: str, host: bool) -> N
 
 
 def test_all_operands_at_once() -> None:
-    """One advice names them all."""
+    """The advice names them all."""
     w = rig()
     made = attempt_of(w, leaves.EACCEPTCOPY)
     already_there(made)
@@ -138,7 +138,7 @@ def test_an_address_that_is_not_canonical(access: int, outside: bool) -> None:
 
 @pytest.mark.parametrize("access", [R, W])
 def test_the_host_touches_what_is_not_mapped(access: int) -> None:
-    """Advised was a mapping of the enclave."""
+    """The advice used to be a mapping of the enclave."""
     made = Attempt(rig(), 0x10_0000, access, outside=True)
     follow(made)
     assert "map host memory at 0x100000" in made.refusals[0].text
@@ -146,14 +146,14 @@ def test_the_host_touches_what_is_not_mapped(access: int) -> None:
 
 @pytest.mark.parametrize("outside", [True, False])
 def test_a_pointer_near_null(outside: bool) -> None:
-    """Advised was to map memory at 0, which no program can."""
+    """The advice used to be to map memory at 0, which no program can."""
     found = Attempt(rig(), 16, R, outside).refused()
     assert found is not None
     assert "to read again: the pointer is near NULL" in found.text
 
 
-def test_memory_of_a_real_process_that_is_there_needs_other_rights_only() -> None:
-    """The model has no area of it; its page-table entry is all there is to be seen."""
+def test_mapped_memory_of_a_real_process_needs_only_other_rights() -> None:
+    """The model has no area for it; only its page-table entry is known."""
     w = rig()
     w.mm.space.host_pte = lambda _address: PTE_P | PTE_U | PTE_A | PTE_D
     found = Attempt(w, 0x1000_0000, W, outside=True).refused()
@@ -163,7 +163,7 @@ def test_memory_of_a_real_process_that_is_there_needs_other_rights_only() -> Non
 
 
 def test_an_ordinary_page_as_a_tcs() -> None:
-    """Read-only, so that paging refuses first: advised was to replace the page by a writable one.
+    """Read-only, so that paging refuses first: the advice was to replace it by a writable page.
 
     And its bytes were shown as fields of a TCS.
     """
@@ -204,7 +204,7 @@ def _nothing(t: EnclaveThread) -> Steps[None]:
 
 
 def busy(alternative: int) -> Attempt:
-    """Another thread is inside on the TCS, and stays as long as the attempt has not been told."""
+    """Another thread is inside on the TCS until the attempt has been explained."""
     w = rig()
     made = attempt_of(w, leaves.EENTER)
     other = HostThread(w.kernel, w.host.process, "other", 1)
@@ -231,7 +231,7 @@ def test_a_tcs_that_another_thread_is_on(alternative: int) -> None:
 
 @pytest.mark.parametrize("alternative", [0, 1])
 def test_a_tcs_without_a_free_frame(alternative: int) -> None:
-    """ERESUME ends what was interrupted; or another TCS. (The third way is to build anew.)"""
+    """ERESUME and end what was interrupted, or take another TCS. (The third way is to rebuild.)"""
     w = rig()
     w.do(w.enclave.call(w.host, _nothing))
     made = attempt_of(w, leaves.EENTER)
@@ -260,7 +260,7 @@ def test_a_tcs_without_a_free_frame(alternative: int) -> None:
 
 @pytest.mark.parametrize("tracked", [False, True])
 def test_who_has_to_leave_before_a_change_can_be_accepted(tracked: bool) -> None:
-    """EMODPR without ETRACK, or without the IPIs: what a driver with that mistake would do."""
+    """EMODPR without ETRACK, or without IPIs, as a faulty driver would do."""
     w = rig()
     page = w.enclave.data[0]
     processor = w.machine.processor

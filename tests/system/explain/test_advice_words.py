@@ -1,4 +1,4 @@
-"""Advice that is words: for each rule a case that is refused, and what the words say, done.
+"""Advice that is text: for each rule a case that is refused, and what the text says, done.
 
 `DONE` has a function for each; a rule without one is in `ELSEWHERE` with the reason.
 """
@@ -50,7 +50,7 @@ def explained(**options: Any) -> Machine:
 
 
 def refused(attempt: Attempt, rule: str) -> Explanation:
-    """It is refused by this rule, and the advice has words."""
+    """It is refused by this rule, and the advice is text."""
     found = attempt.refused()
     assert found is not None
     assert found.rule == rule, found.text
@@ -64,7 +64,7 @@ def passes(attempt: Attempt) -> None:
 
 
 def on_processor(w: World, action: Callable[[], object], rule: str) -> Explanation:
-    """An ENCLU or access of the processor itself, which is refused by this rule."""
+    """An ENCLU or access of a bare processor that is refused by this rule."""
     with pytest.raises(Fault) as caught:
         action()
     assert caught.value.rule == rule
@@ -112,7 +112,7 @@ def targetinfo_reserved() -> None:
 
 
 def built_with(attributes: int, rule: str, **request: int) -> Callable[[], None]:
-    """Refused by an enclave without the attribute; one that is built with it gets the key."""
+    """Refused in an enclave without the attribute; an enclave built with it gets the key."""
 
     def case() -> None:
         for more in (0, attributes):
@@ -178,7 +178,7 @@ def entry_of(w: World) -> Attempt:
 
 
 def built_right(rule: str, attributes: int = 0, **fields: int) -> Callable[[], None]:
-    """A TCS with such a field is refused; one that is built right is not."""
+    """A TCS with such a field is refused; a correct one is not."""
 
     def case() -> None:
         refused(entry_of(built(tcs_image(**fields))), rule)
@@ -210,7 +210,7 @@ def smaller_xcr0() -> None:
 
 
 def becoming_a_tcs(rule: str, wrong: bytes, readings: Readings | None = None) -> Callable[[], None]:
-    """The page is lost as a TCS; another one, made right, is accepted and can be entered."""
+    """This page is lost as a TCS; another one, made correctly, is accepted and entered."""
 
     def case() -> None:
         w = rig(explained(readings=readings or Readings()))
@@ -294,7 +294,7 @@ def nothing_to_resume() -> None:
 
 
 def notified() -> None:
-    """One frame holds what was interrupted; the handler needs another one."""
+    """One frame holds what was interrupted; the handler needs a second one."""
     w, resume = interrupted_with_notify(1)
     on_processor(w, resume, "ERESUME.10")
     w, resume = interrupted_with_notify(2)
@@ -303,7 +303,7 @@ def notified() -> None:
 
 
 def interrupted_with_notify(nssa: int) -> tuple[World, Callable[[], object]]:
-    """An enclave with so many frames was interrupted and wants to be told; the ERESUME of it."""
+    """An enclave with `nssa` frames and AEX-Notify was interrupted; its ERESUME."""
     w = built(tcs_image(ATTR_AEXNOTIFY, FLAGS=TCS_AEXNOTIFY, NSSA=nssa))
     passes(entry_of(w))
     lp = w.kernel.lp(w.host.thread)
@@ -317,7 +317,7 @@ def interrupted_with_notify(nssa: int) -> tuple[World, Callable[[], object]]:
 
 
 def spoiled_frame(at: int, wrong: bytes, rule: str) -> Callable[[], None]:
-    """The SSA frame of what was interrupted is changed, refused, and put right."""
+    """The SSA frame is corrupted, refused, and repaired."""
 
     def case() -> None:
         w = rig(explained())
@@ -412,7 +412,7 @@ DONE: Final[dict[str, Callable[[], None]]] = {
 
 
 def build_anew(spoil: int, words: str) -> Callable[[], None]:
-    """A page with such a word is lost, and with it the enclave; another enclave works."""
+    """A page with such a word is lost, and the enclave with it; a new enclave works."""
 
     def case() -> None:
         for lost in (True, False):
@@ -438,7 +438,7 @@ def told(attempt: Attempt) -> str:
 
 
 def no_epc() -> None:
-    """All of 16 pages are SECS and VA pages of enclaves that only exist; fewer of them help."""
+    """All 16 pages are SECS and VA pages of enclaves; with fewer of them it works."""
     w = world(Machine(cpus=4, epc="64K", explain=True))
     others = []
     while True:
@@ -465,7 +465,7 @@ def a_tcs_of_sgx1() -> None:
 
 
 def added_without(rights: int, access: int) -> Callable[[], None]:
-    """ADD_PAGES with the right, when the enclave is built anew."""
+    """ADD_PAGES with the right when the enclave is rebuilt."""
 
     def case() -> None:
         part = Part(sgx2=False)
@@ -478,7 +478,7 @@ def added_without(rights: int, access: int) -> Callable[[], None]:
 
 
 def never_added() -> None:
-    """More pages, when the enclave is built anew."""
+    """More pages when the enclave is rebuilt."""
     for pages in (5, 6):
         w = rig(explained(part=Part(sgx2=False)), pages=pages)
         attempt = Attempt(w, w.enclave.data[4] + PAGE_SIZE, R)
@@ -495,7 +495,7 @@ def address_of_the_kernel() -> None:
 
 
 def frames_elsewhere() -> None:
-    """Behind the enclave, and so far behind that it is no address any more."""
+    """OSSA past the enclave, and so far past it that the address is not canonical."""
     for ossa in (1 << 24, 1 << 40):
         wrong = entry_of(built(tcs_image(OSSA=ossa)))
         assert "OSSA of the TCS must lead to pages of the enclave" in told(wrong)
@@ -551,7 +551,7 @@ ELSEWHERE: Final[dict[str, str]] = {
     "ENTRY.06": "as above: ECREATE wants it below 4 GiB; tests/cpu/test_entry has the row",
     "EGETKEY.18": "CONFIGSVN needs KSS, and with CONFIGSVN 0 it is EGETKEY.12: tests/cpu/leaf",
     "CODE.01": "tests/programs/illegal_inside.c",
-    "CODE.02": "tests/programs/exceptions.c: the handler inside goes on behind it",
+    "CODE.02": "tests/programs/exceptions.c: the handler inside skips it",
     "CODE.03": "tests/programs/exceptions.c",
     "CODE.04": "tests/programs/exceptions.c",
     "CODE.05": "tests/programs/avx_inside.c: natively it goes on",
@@ -564,7 +564,7 @@ def test_what_the_words_say_helps(rule: str) -> None:
 
 
 def worded() -> Iterator[str]:
-    """The rules whose way out is words, whatever the state."""
+    """The rules whose advice is text, whatever the state."""
     yield from WORDS
     yield from CONTENTS
     yield from TCS_CONTENTS
@@ -592,8 +592,8 @@ _LEAF: Final = {"ENCLU": "EENTER", "ENTRY": "EENTER", "FRAME": "EENTER", "CET": 
 
 
 @pytest.mark.parametrize("rule", MET)
-def test_every_rule_that_a_program_can_meet_has_a_way_out(rule: str) -> None:
-    """No rule is left with its own text as the only answer."""
+def test_every_rule_that_a_program_can_meet_has_advice(rule: str) -> None:
+    """No rule has only its own text as the answer."""
     w = rig(explained())
     assert w.machine.explainer is not None
     room = rule.split(".")[0]
@@ -625,7 +625,7 @@ def test_every_step_can_be_taken_or_has_a_test_of_its_own() -> None:
     ],
 )
 def test_an_operand_in_a_page_that_is_being_evicted(leaf: str, operand: str) -> None:
-    """Whatever page it is, a TCS as well: BLOCKED is said, and that the next fault loads it."""
+    """Whatever the page, a TCS included: it is BLOCKED, and the next fault loads it."""
     w = rig(explained())
     page = w.enclave.tcs[0] if leaf in ("EENTER", "ERESUME") else w.enclave.data[0]
     w.do(w.host.load(page, 1))  # so that it is mapped
@@ -643,8 +643,8 @@ USED: Final = [r for r in MET if re.match(r"another (SGX2 )?leaf uses ", RULES.g
 
 
 @pytest.mark.parametrize("rule", USED)
-def test_what_another_processor_uses_is_to_be_tried_again(rule: str) -> None:
-    """The page itself is as it has to be: what it looks like now is no advice."""
+def test_a_page_that_another_processor_uses_is_to_be_retried(rule: str) -> None:
+    """The page itself is as it must be: its present state is no advice."""
     assert len(USED) >= 6
     w = rig(explained())
     assert w.machine.explainer is not None

@@ -1,4 +1,4 @@
-"""Each refusing layer: the headline, what the layers say, who changed it last, and the way out.
+"""Each refusing layer: the headline, what the layers say, who changed it last, and the advice.
 
 Rows name what refuses. Addresses in the texts are those of page 0 of the data, `PAGE` here.
 """
@@ -160,7 +160,7 @@ def moved_area(w: World) -> int:
 
 
 def above_the_cap(w: World) -> int:
-    """An area with more than the page's cap can only be older than the page."""
+    """An area with more rights than the page's cap can only be older than the page."""
     page = w.enclave.data[0]
     entry = w.encl.page(page)
     assert entry is not None
@@ -406,7 +406,7 @@ def test_a_fault_that_the_kernel_repairs_is_no_refusal() -> None:
 
 
 def test_v2_the_mirror_of_the_kernel_lacks_w() -> None:
-    """In the series of 2022 the kernel withholds what it believes the EPCM withholds."""
+    """In the series of 2022 the kernel withholds rights that its mirror of the EPCM lacks."""
     machine = Machine(cpus=4, epc="1M", explain=True, linux="v2")
     w = world(machine)
     page = w.enclave.data[0]
@@ -510,7 +510,7 @@ LEAVES = [
 
 
 def run(w: World, row: Row) -> str:
-    """Whether the leaf answers with a status or faults is the row's affair."""
+    """A row may end in a status or in a fault."""
     page = row.before(w)
     entry, state = w.enclave.entry(row.program), w.enclave.run()
     w.do(w.host.enter(entry, state, args=page))
@@ -524,7 +524,7 @@ def test_leaf_is_explained(row: Row) -> None:
 
 
 def test_eaccept_before_tracking_is_complete_names_who_is_inside() -> None:
-    """EMODPR without its ETRACK: what a driver with that mistake would do."""
+    """EMODPR without ETRACK, as a faulty driver would do."""
     w = explained(pages=1, threads=2)
     page = w.enclave.data[0]
     host = HostThread(w.kernel, w.host.process, "other", 1)
@@ -601,7 +601,7 @@ def test_eresume_of_nothing() -> None:
 
 
 def test_only_a_stale_translation_refuses() -> None:
-    """The area was read-only when the translation was loaded, and nobody flushed it."""
+    """The area was read-only when the translation was loaded, and it was not flushed."""
     machine = Machine(cpus=4, epc="1M", explain=True, readings=Readings(stale_narrow_rewalks=False))
     w = world(machine)
     page = w.enclave.data[0]
@@ -627,7 +627,7 @@ def test_only_a_stale_translation_refuses() -> None:
 
 
 def test_a_tcs_mapped_read_only() -> None:
-    """The operand is written: W of the area is missing, and no right in the EPCM."""
+    """The leaf writes its operand: the area lacks W, the EPCM lacks nothing."""
     w = explained()
     (tcs, *_) = w.enclave.tcs
     w.call(read, w.enclave.data[0])
@@ -671,7 +671,7 @@ def test_a_tcs_that_cannot_be_one(tcs: int, parts: tuple[str, ...]) -> None:
 
 
 def test_a_tcs_in_memory_that_a_real_process_has() -> None:
-    """The model's page tables lack it; whoever has them tells (`runner`)."""
+    """It is not in the model's page tables; `runner` has the entry."""
     w = explained()
     w.mm.space.host_pte = lambda _address: PTE_P | PTE_U | PTE_W | PTE_NX | PTE_A | PTE_D
     run = w.enclave.run()
@@ -700,7 +700,7 @@ def test_an_ssa_frame_mapped_read_only_is_no_operand() -> None:
 
 
 def test_a_target_without_rights_needs_none_to_be_accepted() -> None:
-    """EMODPE(R) was advised as well: done literally, it made EACCEPT fail with a mismatch."""
+    """EMODPE(R) was advised as well: if done, EACCEPT failed with a mismatch."""
     w = explained()
     page = restricted(w, 0)
     assert w.protect(page, 0) == 0
@@ -711,7 +711,7 @@ def test_a_target_without_rights_needs_none_to_be_accepted() -> None:
 
 
 def test_accepting_a_tcs_that_has_no_frames() -> None:
-    """The advice was the very call that was refused."""
+    """The advice used to be the very call that was refused."""
     readings = Readings(eaccept_needs_nssa=True)
     w = world(Machine(cpus=4, epc="1M", explain=True, readings=readings))
     page = w.enclave.data[0]
@@ -729,7 +729,7 @@ def test_accepting_a_tcs_that_has_no_frames() -> None:
 
 @pytest.mark.parametrize("rule", TCS_CONTENTS)
 def test_the_contents_asked_for_are_those_of_the_rule(rule: str) -> None:
-    """Rules may be numbered anew: each advice names a field that its rule names."""
+    """Rules may be renumbered: advice names a field that its rule names."""
     named = re.findall(r"\b[A-Z]{3,}\b", TCS_CONTENTS[rule].replace("TCS", ""))
     assert any(field in RULES[rule] for field in named or ["reserved area"])
 
@@ -744,7 +744,7 @@ ABOUT_THE_TARGET = [
 @pytest.mark.parametrize("rule", ABOUT_THE_TARGET)
 @pytest.mark.parametrize("kind", ["TCS", "TRIM"])
 def test_no_refused_eaccept_is_advised_again(rule: str, kind: str) -> None:
-    """Whatever refused it: a target that is MODIFIED waits for just this call."""
+    """Whatever refused: a MODIFIED target waits for this very leaf."""
     w = explained()
     page = retyped(w, kind)
     assert w.machine.explainer is not None
@@ -806,7 +806,7 @@ def test_remove_of_a_page_in_each_state() -> None:
 
 
 def test_create_when_epc_is_full() -> None:
-    """16 pages; each enclave that was only created has two that cannot be evicted."""
+    """16 pages; each enclave that was created has two that cannot be evicted."""
     machine = Machine(cpus=1, epc="64K", explain=True)
     b = Building(machine)
     for _ in range(8):
@@ -839,7 +839,7 @@ def test_init_of_a_provisioning_enclave_without_the_token() -> None:
     )
 
 
-# The API
+# On request
 
 
 def test_explain_needs_a_machine_that_remembers() -> None:
@@ -848,7 +848,7 @@ def test_explain_needs_a_machine_that_remembers() -> None:
 
 
 def test_a_fault_is_explained_before_its_outcome_is_known() -> None:
-    """In the debugger, or in a test that catches the fault of the processor itself."""
+    """As in a debugger, or in a test that catches the fault of the processor."""
     w = explained()
     page = restricted(w)
 

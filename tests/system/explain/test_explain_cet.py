@@ -1,4 +1,4 @@
-"""What refuses on a part with CET is explained like everything else, with the way out."""
+"""What refuses on a part with CET is explained like everything else, with advice."""
 
 import pytest
 
@@ -46,7 +46,7 @@ def at_stop(t: EnclaveThread) -> Steps[int]:
 
 
 def inside(w: World, address: int, word: int, pte: int) -> LogicalProcessor:
-    """A processor that is put inside, with a shadow stack; the page has this word and these bits.
+    """A processor put inside, with a shadow stack; the page has this EPCM word and these PTE bits.
 
     The driver gives no enclave a shadow stack, so the state is made by hand.
     """
@@ -96,7 +96,7 @@ def test_access_to_a_shadow_stack(
 @pytest.mark.parametrize("access", ACCESS_NAMES)
 @pytest.mark.parametrize("rule", [r for r in RULES if r.startswith(("ACCESS.", "PAGING."))])
 def test_every_access_and_every_rule_has_a_text(w: World, rule: str, access: int) -> None:
-    """None of them may break the explanation, whoever refused what."""
+    """No combination may break the explanation."""
     lp = w.machine.processor.lps[0]
     for address in (w.enclave.data[0], OUTSIDE):
         facts = look(history(w), lp, address)
@@ -107,7 +107,7 @@ def test_every_access_and_every_rule_has_a_text(w: World, rule: str, access: int
 
 
 def _is_about_the_frame(rule: str) -> bool:
-    """Found by ERESUME in the CET area of the frame, which the enclave alone can write."""
+    """Found by ERESUME in the CET area of the frame, which only the enclave can write."""
     return rule.startswith("CET.") and RULES[rule].startswith("ERESUME: ")
 
 
@@ -124,6 +124,6 @@ def _is_about_the_frame(rule: str) -> bool:
         *((rule, "changed its CET frame") for rule in RULES if _is_about_the_frame(rule)),
     ],
 )
-def test_ways_of_leaves(w: World, rule: str, text: str) -> None:
+def test_advice_for_leaves(w: World, rule: str, text: str) -> None:
     facts = look(history(w), w.machine.processor.lps[0], w.enclave.data[0])
     assert text in advice_for_leaf(facts, Call("EACCEPT", 0, 0, 0, None), rule, "RCX").text

@@ -1,4 +1,4 @@
-"""What a layer says about where its state comes from, read off the facts themselves."""
+"""What a layer says about where its state comes from, read from the facts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def seen(w: World, address: int, cpu: int = 0) -> Facts:
 
 
 def test_a_tlb_that_nothing_flushed_is_empty_and_names_no_event() -> None:
-    """A processor on which nobody has run; and one whose last flush is in the log."""
+    """A processor that ran no thread, and one whose last flush is in the log."""
     w = explained()
     page = w.enclave.data[0]
     w.call(lambda t: t.load(page, 1))
@@ -35,7 +35,7 @@ def test_a_tlb_that_nothing_flushed_is_empty_and_names_no_event() -> None:
 
 
 def test_only_an_accept_accepts() -> None:
-    """Rights that EMODPR took: the last change behind it is told if the enclave accepted it."""
+    """After EMODPR the last change is named as well if it is an EACCEPT of the enclave."""
     w = explained()
     page = w.enclave.data[0]
 
@@ -66,7 +66,7 @@ def test_an_accepted_restriction_says_who_and_when() -> None:
 
 @pytest.mark.parametrize("first", [False, True])
 def test_the_enclave_of_a_hole_is_the_one_that_the_thread_is_in(first: bool) -> None:
-    """Of two in one process, and where no area says which one it is."""
+    """Of two enclaves in one process, where no area says which one it is."""
     w = explained()
     other = w.do(load(w.host, default_image(pages=2)))
     inside = w.enclave if first else other

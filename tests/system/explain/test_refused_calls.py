@@ -1,6 +1,6 @@
-"""Each rule by which the kernel refuses: the explanation names it, and the way out is one.
+"""Each rule by which the kernel refuses: the explanation names it, and the advice works.
 
-`refused_rows` and `refused_area_rows` provoke them; what no row can provoke is listed with why.
+`refused_rows` and `refused_area_rows` provoke them; what no row can provoke is listed with reason.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ALL = {**ROWS, **AREA_ROWS}
 
 
 @pytest.mark.parametrize("rule", ALL)
-def test_a_refusal_names_its_rule_and_its_way_out_is_one(rule: str) -> None:
+def test_a_refusal_names_its_rule_and_its_advice_works(rule: str) -> None:
     machine, result, follow = ALL[rule]()
     assert -4096 < result < 0
     assert machine.explainer is not None
@@ -47,7 +47,7 @@ def test_a_refusal_names_its_rule_and_its_way_out_is_one(rule: str) -> None:
     assert follow() >= 0, text
 
 
-# Nothing that a program or a test does to the model leads there.
+# Nothing that a program or a test can do leads there.
 UNREACHED = {
     "sgx_alloc_va_page.EPA": "EPA of a free page is never refused; see test_failures_build",
     "__sgx_encl_extend.EEXTEND": "of a page just added; see test_failures_build",
@@ -63,8 +63,8 @@ def test_every_rule_has_its_row() -> None:
 # The leaf is the one that made the driver give up
 
 
-def test_what_the_driver_wanted_is_no_reason() -> None:
-    """REMOVE_PAGES wants the #PF of EMODPR; it is not why the next page is refused."""
+def test_what_the_driver_expects_is_no_reason() -> None:
+    """REMOVE_PAGES expects the #PF of EMODPR; it is not why the next page is refused."""
     w = world(Machine(cpus=4, epc="1M", explain=True), pages=2)
     first, second = w.enclave.data[:2]
     assert w.do(w.enclave.trim(w.host, first, PAGE_SIZE))[0] == 0
@@ -78,7 +78,7 @@ def test_what_the_driver_wanted_is_no_reason() -> None:
 
 
 def test_a_leaf_that_worked_at_last_is_no_reason() -> None:
-    """EWB before tracking is refused and tried again, by the ladder of the reclaimer."""
+    """EWB before tracking is refused, and the reclaimer retries it."""
     w = world(Machine(cpus=4, epc="1M", explain=True), pages=2)
     at = w.enclave.data[0]
     w.call(lambda t: t.load(at, 1))
@@ -110,7 +110,7 @@ def test_an_errno_without_a_rule_is_not_silent() -> None:
 
 
 def test_a_call_that_succeeds_is_not_explained() -> None:
-    """Fork tolerates that an enclave cannot be registered: the child has an area without one."""
+    """fork tolerates that an enclave cannot be registered: the child has an area without it."""
     w = world(Machine(cpus=4, epc="1M", explain=True))
     assert w.machine.explainer is not None
     w.kernel.inject = lambda site: site == "sgx_encl_mm_add"
@@ -120,8 +120,8 @@ def test_a_call_that_succeeds_is_not_explained() -> None:
     assert w.machine.explainer.last is None
 
 
-def test_who_would_free_enclave_memory_is_told_what_gives_pages_back() -> None:
-    """And who asks for something else is not: of every advice that madvise(2) has."""
+def test_madvise_that_would_free_enclave_memory_names_what_does() -> None:
+    """But other advice values of madvise(2) are not; all of them are tried."""
     frees = {"DONTNEED", "DONTNEED_LOCKED", "FREE", "PAGEOUT", "REMOVE"}
     told = set()
     w = world(Machine(cpus=2, epc="1M", explain=True))

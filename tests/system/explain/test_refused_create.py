@@ -1,7 +1,7 @@
 """CREATE with a SECS that ECREATE refuses: field, value, what is permitted; and the advice works.
 
-Eleven of eleven such SECS printed nothing: the driver cleans up by EREMOVE, and the last leaf of a
-call was taken for its reason. XFRM with AVX is the first thing that a porter meets.
+None of these used to be explained: the driver cleans up by EREMOVE, and the last leaf of a call was
+taken for the reason. XFRM with AVX is the first thing that someone porting an enclave meets.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NO_KSS = Part(kss=False)
 
 @dataclass(frozen=True)
 class Row:
-    """The rule that refuses first; fields of the SECS; lines of the explanation; the way out."""
+    """The rule that refuses first; fields of the SECS; lines of the explanation; the advice."""
 
     rule: str
     fields: dict[str, Any]
@@ -196,7 +196,7 @@ def building(part: Part) -> Building:
 
 
 def fields_of(way: str) -> dict[str, Any]:
-    """The fields of a SECS that a way out names."""
+    """The fields of a SECS that advice names."""
     found: dict[str, Any] = {}
     for name, value in re.findall(r"([A-Z_]+[A-Z]) (0x[0-9a-f]+|0)\b", way):
         found["SIZE_" if name == "SIZE" else name] = int(value, 0)
@@ -229,12 +229,12 @@ def test_the_processor_that_is_named_takes_xfrm_as_it_is(row: Row) -> None:
 
 
 def test_every_rule_about_the_secs_has_a_row() -> None:
-    """ECREATE.19 is the driver's before: -EINVAL."""
+    """For ECREATE.19 the driver refuses earlier, with -EINVAL."""
     assert {row.rule for row in ROWS} | {"ECREATE.19"} == SECS_RULES
 
 
 @pytest.mark.parametrize("rule", ["ECREATE.17", "ECREATE.19", "ECREATE.20"])
-def test_sizes_that_the_driver_lets_pass_or_not_are_corrected(rule: str) -> None:
+def test_sizes_that_the_driver_or_ecreate_refuses_are_corrected(rule: str) -> None:
     size = {"ECREATE.17": 1 << 60, "ECREATE.19": 0x5000, "ECREATE.20": 1 << 30}[rule]
     secs = SECS(SIZE_=size, BASEADDR=0x7000, SSAFRAMESIZE=1, ATTRIBUTES=WIDE, XFRM=3)
     if rule == "ECREATE.19":
@@ -282,7 +282,7 @@ def test_a_second_refusal_is_not_that_of_the_first() -> None:
 
 
 def test_any_secs_is_corrected() -> None:
-    """4000 of them, of values at the limits; no correction needs itself again."""
+    """4000 of them, with values at the limits; no correction has to be repeated."""
     random = Random(12)
     words = [0, 1, 2, 3, 4, 7, 0x1000, 0x2000, 0x3000, 0x8000, 1 << 31, 1 << 32, 1 << 45, 1 << 46]
     words += [1 << 47, 1 << 62, 1 << 63, 0x60003, 0xE7, 0xFFFF_8000_0000_0000, (1 << 64) - 1]
@@ -298,7 +298,7 @@ def test_any_secs_is_corrected() -> None:
 
 
 def test_no_feature_is_given_up_that_could_stay() -> None:
-    """AVX-512 went with whatever else was refused: the rest of a legal XFRM stays as it is."""
+    """AVX-512 was dropped whatever was refused: the rest of a legal XFRM stays as it is."""
     bits = [XFRM_AVX, *(1 << n for n in (5, 6, 7)), XFRM_PKRU, *(1 << n for n in (17, 18))]
     sums = [sum(chosen) for n in range(len(bits) + 1) for chosen in combinations(bits, n)]
     for part in (DEFAULT_PART, Part(xfrm=0x2E7), Part(xfrm=0x602E7)):
@@ -318,6 +318,6 @@ _TRIED = frozenset(
 )
 
 
-def test_kss_is_for_who_has_it() -> None:
+def test_kss_is_advised_only_on_a_part_that_has_it() -> None:
     b = building(Part())
     assert b.create(CONFIGSVN=1, ATTRIBUTES=WIDE | ATTR_KSS) == 0

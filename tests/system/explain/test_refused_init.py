@@ -1,6 +1,6 @@
-"""INIT with a SIGSTRUCT that does not fit: every field that differs, both values; the advice works.
+"""INIT with a SIGSTRUCT that does not match: every field that differs, both values; working advice.
 
-One field of five used to be named, and the way out was the rule turned round.
+One field of five used to be named, and the advice was the rule reworded.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def init(b: Building, raw: bytes) -> int:
 
 @dataclass(frozen=True)
 class Row:
-    """What is done to the right SIGSTRUCT, or to the SECS; the rule; lines; the way out."""
+    """What is done to the right SIGSTRUCT or to the SECS; the rule; lines; the advice."""
 
     name: str
     change: Change
@@ -197,7 +197,7 @@ ROWS = [
         (("XFRM", 7),),
     ),
     Row(
-        "XFRM that ECREATE takes of nobody",
+        "XFRM that ECREATE never accepts",
         signed(XFRM=1),
         "EINIT.15",
         ("XFRM  0x3 X87 SSE  in the SECS; signed 0x1 X87, XFRMMASK 0xffffffffffffffff: SSE",),
@@ -353,7 +353,7 @@ def test_what_the_driver_refuses_before_einit(
     assert init(b, signed(**fields | cleared)(raw)) == 0
 
 
-def test_attributes_that_need_a_token_and_some_that_nobody_gets() -> None:
+def test_attributes_that_need_a_token_and_some_that_are_never_given() -> None:
     extra = 1 << 5  # EINITTOKENKEY
     b = filled(attributes=DEBUG | ATTR_PROVISIONKEY | extra)
     assert b.init() == -EACCES

@@ -1,4 +1,4 @@
-"""What a machine says to be unfinished: pages with PENDING, MODIFIED or PR, and threads inside."""
+"""What a machine reports as unfinished: pages with PENDING, MODIFIED or PR, and threads inside."""
 
 import pytest
 
@@ -16,7 +16,7 @@ from softsgx.system.loaded_enclave import Enclave
 
 
 class Rig:
-    """A machine with one enclave, and short words for what is done with it."""
+    """A machine with one enclave, and short names for operations on it."""
 
     def __init__(self, pages: int = 4) -> None:
         self.machine = Machine(explain=True)
@@ -112,7 +112,7 @@ def test_a_tcs_that_is_given_up_was_given_up_on_purpose() -> None:
 
 
 class Stays:
-    """A machine that is told of entries and exits of one thread, on one TCS of enclave 0."""
+    """A listener that hears of entries and exits of one thread, on one TCS of enclave 0."""
 
     def __init__(self) -> None:
         self.machine = Machine(explain=True)
@@ -131,7 +131,7 @@ class Stays:
         return [text.removeprefix("thread 7 is still inside on the TCS ") for text in found]
 
 
-def test_who_is_resumed_is_inside_since_its_entry_and_no_longer_interrupted() -> None:
+def test_a_resumed_thread_is_inside_since_its_entry_and_not_interrupted() -> None:
     stays = Stays()
     stays.enter()
     stays.leave(32)
@@ -159,7 +159,7 @@ def test_a_handler_on_the_next_frame_leaves_the_first_as_it_is() -> None:
 
 
 def test_a_notified_handler_takes_the_frame_back_by_edeccssa() -> None:
-    """Nobody is inside when such a handler has gone on by itself, and left."""
+    """No thread is inside once such a handler has gone on by itself and left."""
     stays = Stays()
     stays.enter()
     stays.leave(32)
@@ -170,7 +170,7 @@ def test_a_notified_handler_takes_the_frame_back_by_edeccssa() -> None:
     assert stays.said() == []
 
 
-def test_what_follows_the_end_of_the_process_is_not_told() -> None:
+def test_what_follows_the_end_of_the_process_is_not_reported() -> None:
     """The kernel takes a thread that it kills out of the enclave by an interrupt."""
     stays = Stays()
     stays.enter()
@@ -180,7 +180,7 @@ def test_what_follows_the_end_of_the_process_is_not_told() -> None:
     assert stays.said() == [f"{stays.tcs:#x} since event 2; process 6 ended, SIGKILL, event 4"]
 
 
-def test_an_enclave_that_is_closed_early_left_what_it_left() -> None:
+def test_an_enclave_that_is_closed_early_left_its_pages_undone() -> None:
     rig = Rig()
     rig.restrict()
     before = rig.said()
