@@ -1,4 +1,4 @@
-"""Small things in the place of what takes long, for the tests of modes."""
+"""Small replacements for what takes long, for the tests of modes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def softsgx(
 
 
 class Small(Scenario):
-    """Two additions that are not atomic, or are; the name says what it was made for."""
+    """Two additions that are atomic or not; the name says which options it was made for."""
 
     def __init__(self, linux: str | None, order: str | None, atomic: bool = False) -> None:
         self.name = f"Small,{linux},{order}"
@@ -44,7 +44,7 @@ class Small(Scenario):
         self.value = 0
 
     def start(self, execution: Any) -> None:
-        """From zero."""
+        """Start at zero."""
         self.value = 0
         for name in "AB":
             execution.spawn(self.body(), name)
@@ -59,13 +59,13 @@ class Small(Scenario):
         self.value = value + 1
 
     def check(self, execution: Any) -> None:
-        """Both have come."""
+        """Both additions counted."""
         if self.value != 2:
             raise Violation("lost update", f"value {self.value}")
 
 
 class Race(NamedTuple):
-    """As a KnownRace: the lost update of a counter, which its fix does not have."""
+    """As a KnownRace: the lost update of a counter; with its fix it is not lost."""
 
     number: str = "K0"
     race: str = "small"
@@ -80,7 +80,7 @@ class Race(NamedTuple):
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Small things in the place of large ones; the replay string of the file's counter."""
+    """Install the replacements; returns a replay string of the counter in FILE."""
     monkeypatch.chdir(tmp_path)
     Path(FILE).write_text(COUNTER + CORRECT)
     monkeypatch.setattr(shipped, "all_shipped", lambda linux, order: [Small(linux, order)])

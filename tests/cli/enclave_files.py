@@ -1,4 +1,4 @@
-"""Files for the enclave commands, the same bytes in every run, and a shell to call them."""
+"""Files for the enclave commands, always with the same bytes, and a way to call the commands."""
 
 from functools import cache
 from importlib.resources import files
@@ -47,7 +47,7 @@ def write_all(directory: Path) -> None:
 
 
 class Done(NamedTuple):
-    """What a command left: exit code, standard output and standard error."""
+    """The exit code, standard output and standard error of a command."""
 
     code: int
     out: str

@@ -1,6 +1,6 @@
 """Outputs that must stay byte-identical, kept as files in tests/snapshots/cli.
 
-SOFTSGX_WRITE_SNAPSHOTS=1 writes them anew; the change is then for the reviewer to see.
+SOFTSGX_WRITE_SNAPSHOTS=1 writes them anew; a reviewer then sees the change.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The tables of modes of the commands that have one, and how each of their modes is called."""
+"""The tables of modes of all commands, and a command line for each mode."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LAYOUT = {
     "--relocate-to": "0x1000",
 }
 
-# A value that the option accepts, where it has one.
+# A value that the option accepts, if it takes one.
 VALUES = {
     "explore": {
         "TARGET": "scenarios.py",
@@ -108,7 +108,7 @@ def words(command: str, option: Option) -> list[str]:
 
 
 def with_default(option: Option) -> list[str] | None:
-    """The option with the default said; None if it has none that can be said."""
+    """The option with its default as the value; None if it has none to give."""
     default = option.default
     if isinstance(default, bool) or not isinstance(default, int | str) or option.flag:
         return None
@@ -130,5 +130,5 @@ def modes() -> Iterator[tuple[str, Mode]]:
 
 
 def name(command: str, mode: Mode) -> str:
-    """For the ids of tests."""
+    """The id of a mode in tests."""
     return f"{command} {mode.chosen}".strip()

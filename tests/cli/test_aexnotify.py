@@ -1,6 +1,6 @@
-"""AEX-Notify from the command line: `--aexnotify` builds what before only a patched stream had.
+"""AEX-Notify from the command line: --aexnotify.
 
-The bit of TCS.FLAGS is measured, and EENTER wants the same of ATTRIBUTES.
+The bit of TCS.FLAGS is measured, and EENTER requires the one in ATTRIBUTES to be equal.
 """
 
 import pytest
@@ -16,7 +16,7 @@ SIGN = ["--key", "key.pem", "-o", "out.sig"]
 
 
 def signed(softsgx: Shell, *argv: str) -> tuple[int, str]:
-    """ATTRIBUTES of the SIGSTRUCT, and what was said on stderr."""
+    """ATTRIBUTES of the SIGSTRUCT, and standard error."""
     done = softsgx("sign", *argv, *SIGN)
     assert done.code == 0
     return parse((softsgx.directory / "out.sig").read_bytes()).ATTRIBUTES, done.err
@@ -67,7 +67,7 @@ def test_a_stream_that_has_it_is_signed_with_it(softsgx: Shell) -> None:
     ],
 )
 def test_what_no_thread_can_enter_is_said(argv: list[str], tcs: str, softsgx: Shell) -> None:
-    """It is signed all the same: who tests EENTER wants it. Where the bit is not signed, the loader
+    """It is signed all the same, for tests of EENTER. Where the bit is not signed, the loader
     decides."""
     attributes, said = signed(softsgx, *argv, "--sgxs", "out.sgxs")
     assert bool(attributes & ATTR_AEXNOTIFY) == ("0x4" not in argv)

@@ -55,7 +55,7 @@ def _workers(address: str, seeds: tuple[str, ...]) -> Iterator[None]:
         yield
         return
     options = ["--nthreads", "2", "--no-dashboard", "--local-directory", "/tmp"]
-    # A nanny would give them one seed.
+    # A nanny would give all of them one seed.
     options += ["--no-nanny"] * (len(set(seeds)) > 1)
     with running("worker", address, *options, seed=seeds[0]), _workers(address, seeds[1:]):
         yield
@@ -101,7 +101,7 @@ def test_a_cluster_finds_what_one_process_finds(
 def test_a_worker_that_is_killed_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    """The file is found at its place, and there the mark of the one that was killed."""
+    """The file is found at its path, next to the mark of the worker that was killed."""
     path = written(tmp_path, MORTAL.replace("SOFTSGX_PARENT", "SOFTSGX_PARENT_OF_CLUSTER"))
     monkeypatch.setenv("SOFTSGX_PARENT_OF_CLUSTER", str(os.getpid()))
     argv = [path, "--cluster", address, "--strategy", "dfs", "--json"]
@@ -113,7 +113,7 @@ def test_a_worker_that_is_killed_loses_nothing(
 def test_a_file_that_a_worker_does_not_have_is_sent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or has with another text."""
+    """Or of which it has another version."""
     for place in (tmp_path / "nowhere" / "own.py", tmp_path / "own.py"):
         (tmp_path / "own.py").write_text("raise AssertionError('not this one')")
         task = workers.Task(str(place), "Correct", CORRECT.encode(), workers.worker_identity())
@@ -129,7 +129,7 @@ def refused(argv: list[str]) -> str:
 
 
 def test_workers_that_hash_differently_are_refused(tmp_path: Path) -> None:
-    """Footprints hold hashes of strings; work of one would mean something else to another."""
+    """Footprints hold hashes of strings, so results of one would be wrong for another."""
     with scheduler(tmp_path, "1", "2") as found:
         line = refused(["--cluster", found])
     assert line == (
@@ -142,7 +142,7 @@ def test_a_scheduler_without_workers_is_refused(tmp_path: Path) -> None:
         assert refused(["--cluster", found]).endswith(": the scheduler has no workers")
 
 
-def test_nobody_answers() -> None:
+def test_no_answer_is_bad_input() -> None:
     assert "missing port number" in refused(["--cluster", "somewhere"])
     line = refused(["--cluster", "127.0.0.1:1"])
     assert line.startswith("--cluster 127.0.0.1:1: no Dask scheduler answers: ")
@@ -154,7 +154,7 @@ def test_nobody_answers() -> None:
 def test_what_answers_otherwise_is_no_scheduler(
     answer: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A worker, or any server that speaks the protocol and says something else."""
+    """A worker, or another server of the same protocol."""
 
     class Other:
         def __init__(self, address: str, timeout: float) -> None:

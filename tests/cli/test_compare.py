@@ -104,7 +104,7 @@ def test_report_and_plots_are_the_same_bytes_again(
 def test_the_command_in_the_report_makes_it_again(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Prices of a file were named by its stem, which is no profile; names may have any letters."""
+    """A price file was named by its stem, which is no profile; names may need quotes."""
     monkeypatch.chdir(tmp_path)
     odd = Path("my prices", "don't & do.json")
     odd.parent.mkdir()
@@ -132,7 +132,7 @@ def test_names_that_collide_are_refused_before_the_work(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """They were refused after it, hours later; two workloads of one name were one picture."""
+    """They were refused after it, hours later; two workloads with one name were one plot."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(costs, "measure_all", lambda cells, jobs: pytest.fail("it worked"))
     Path("here", "x").mkdir(parents=True)
@@ -230,7 +230,7 @@ def test_a_conclusion_holds_only_if_it_holds_with_every_profile() -> None:
     measured = [run_cell(cell) for cell in plan.cells()]
     better = Comparison(plan, measured).conclusions()[0]
     assert (better.better, better.worse, better.holds) == ("ioctl-batched", "ioctl", True)
-    # The same, but for one profile under which the batched ioctl is said to take for ever.
+    # The same, except for one profile in which the batched ioctl takes for ever.
     worse = [
         m if (m.design, m.profile) != ("ioctl-batched", "high") else _slower(m) for m in measured
     ]

@@ -1,4 +1,4 @@
-"""`softsgx show --diff`: what two enclave files say differently, in a few lines; its exit codes."""
+"""`softsgx show --diff`: the differences of two enclave files in a few lines; its exit codes."""
 
 import pytest
 
@@ -74,7 +74,7 @@ def test_what_is_not_measured_is_said_to_be_so(softsgx: Shell) -> None:
 
 
 def test_large_differences_are_cut_and_all_shows_them(softsgx: Shell) -> None:
-    """Neighbours are one line; 40 pages with a gap after each are 16 lines and one more."""
+    """Adjacent pages are one line; 40 pages with a gap after each are 16 lines and one more."""
 
     def every_second(content: bytes) -> EnclaveImage:
         segments = [Segment(n * 2 * PAGE, PAGE, REG | R | W, content) for n in range(40)]

@@ -1,4 +1,4 @@
-"""What docs/ and README.md say of options is what the tables of modes say."""
+"""docs/ and README.md agree with the tables of modes about options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def commands() -> list[tuple[str, str]]:
-    """Command lines: of code blocks, and between backquotes if they have more than a command."""
+    """Command lines in code blocks, and those between backquotes that have arguments."""
     found = []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
@@ -40,7 +40,7 @@ def test_there_are_commands_of_every_table() -> None:
 
 @pytest.mark.parametrize(("page", "words"), commands())
 def test_a_documented_command_line_is_not_refused(page: str, words: str) -> None:
-    """Of a mode, with options of this mode; a FILE in it stands for any."""
+    """It has the options of one mode; a FILE in it stands for any file."""
     command, *argv = shlex.split(words)
     if argv in ([], ["--help"]):
         return
@@ -49,14 +49,14 @@ def test_a_documented_command_line_is_not_refused(page: str, words: str) -> None
     TABLES[command].register(parser)
     args = parser.parse_args(argv)
     table = TABLES[command]
-    # Some lines are of a few options alone: nothing else is missing but the argument.
+    # Some lines have only options: they may lack the argument, but nothing else.
     chosen = any(mode.chosen in argv for mode in table.modes)
     if chosen or set(vars(args)) & {"target", "file", "program"} or not table.modes[0].needs:
         table.mode(args)
 
 
 def test_the_options_of_run() -> None:
-    """The table has all of them, in whatever order, with their defaults."""
+    """The table in docs/run.md has all of them, in any order, with their defaults."""
     text = (ROOT / "docs" / "run.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(--[a-z0-9-]+) ?([^`]*)` \|", text, re.MULTILINE))
     options = TABLES["run"].options

@@ -1,4 +1,4 @@
-"""Damaged files: the enclave commands refuse them in one line, or read them; they never crash."""
+"""Damaged files: the enclave commands read them or refuse them in one line; they never crash."""
 
 from pathlib import Path
 from types import ModuleType
@@ -35,7 +35,7 @@ def damaged(name: str, flips: Flips, keep: float, *, headers: bool) -> bytes:
 
 
 def refusal(command: ModuleType, argv: list[str]) -> str:
-    """The text of the UsageError, empty if there was none; all other exceptions go through."""
+    """The text of the UsageError, or ""; other exceptions pass through."""
     parser = Parser(prog="softsgx")
     command.register(parser)
     try:
@@ -47,7 +47,7 @@ def refusal(command: ModuleType, argv: list[str]) -> str:
 
 
 def check(command: ModuleType, *argv: str) -> None:
-    """Whatever is wrong with the file, argv[0], is said in one line that begins with its name."""
+    """A refusal of the file argv[0] is one line that begins with its name."""
     line = refusal(command, list(argv))
     assert line == "" or line.startswith(f"{argv[0]}: ")
     assert "\n" not in line

@@ -1,7 +1,7 @@
-"""However a command ends: one line, the right code, no traceback, and 1 only for a finding.
+"""However a command ends: one line, the right exit code, no traceback, and 1 only for a finding.
 
-Story: an EPC of 999T, a refused system call, a model that lacks something ended in a traceback and
-exit code 1, which is what a finding is.
+An EPC of 999T, a refused system call, or something not modelled ended in a traceback and exit code
+1, which means a finding.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tests.cli.conftest import FILE
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "exit-codes.md"
 
-# The least that a command needs to get as far as its own code.
+# The least that a command needs to reach its own code.
 ARGUMENTS = {
     "measure": ["app"],
     "sign": ["app", "--key", "key.pem"],
@@ -67,7 +67,7 @@ def recursion() -> RecursionError:
     raise AssertionError
 
 
-# Exception, which code it leads to, what the line says behind the command's name.
+# Exception, its exit code, and the line after the name of the command.
 BAD_ENDS = {
     "usage": (UsageError("x:\n no"), FAILED, "x: no"),
     "own code": (UsageError("x: no", 99), 99, "x: no"),
@@ -128,7 +128,7 @@ def raising(error: BaseException) -> object:
 def test_bad_ends(
     name: str, case: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of every command: the exception is raised by the command itself."""
+    """Every command, with the exception raised by the command itself."""
     error, end, line = BAD_ENDS[case]
     monkeypatch.setattr(f"{COMMANDS[name].module}.run", raising(error))
     code = main([name, *ARGUMENTS[name]])
@@ -147,7 +147,7 @@ def test_bad_ends(
 def test_a_bug_says_where_it_is(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The innermost line of the package, which is what a report of the bug must tell."""
+    """The innermost line of the package, which a bug report needs."""
     monkeypatch.setattr(f"{COMMANDS[name].module}.run", lambda args: markdown(7))  # type: ignore[arg-type]
     main([name, *ARGUMENTS[name]])
     place = r" at softsgx/cli/errors\.py:\d+; "
@@ -201,7 +201,7 @@ def test_a_full_disk_is_one_line(argv: list[str]) -> None:
 
 
 def test_closed_standard_streams() -> None:
-    """With `2>&-` the line went to standard output; with `>&-` nothing was said at all."""
+    """With `2>&-` the line went to standard output; with `>&-` nothing was printed at all."""
     done = softsgx("$S nonsense 2>&-")
     assert (done.returncode, done.stdout, done.stderr) == (EXIT_BAD_INPUT, "", "")
     done = softsgx("$S explore --list >&-")
@@ -238,7 +238,7 @@ def closed() -> io.StringIO:
 def test_progress_that_nobody_sees_changes_nothing(
     name: str, stream: io.StringIO | None, small: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A closed standard error was AttributeError of isatty, a terminal that went a broken pipe."""
+    """A closed standard error was an AttributeError, a closed terminal a broken pipe."""
     monkeypatch.setattr(progress, "EVERY_S", 0.0)
     argv = {
         "explore": ["explore", FILE, "--progress", "--executions", "3"],
@@ -257,7 +257,7 @@ def test_progress_that_nobody_sees_changes_nothing(
 
 
 def codes_of(name: str) -> Codes:
-    """They are in the table of the command."""
+    """Of the table of the command."""
     table: Table = import_module(COMMANDS[name].module).TABLE
     return table.codes
 
@@ -284,7 +284,7 @@ def test_help_is_that_of_the_snapshot_and_has_the_codes(
 
 
 def test_docs_have_the_codes() -> None:
-    """`make docs` writes the tables; the comments that say so are none of the text."""
+    """`make docs` writes the tables; its marks are ignored here."""
     text = re.sub(r"<!-- .* -->\n", "", DOCS.read_text(encoding="utf-8"))
     for name in COMMANDS:
         assert f"## softsgx {name}\n\n{markdown(codes_of(name))}" in text, name

@@ -47,7 +47,7 @@ class Correct(Scenario):
             yield ("write", "x", True)
 """
 
-# Kills the worker that executes it for the first time.
+# Kills the worker that executes it first.
 MORTAL = """
 import os, signal
 from pathlib import Path
@@ -150,7 +150,7 @@ def test_a_report_is_relative_to_the_working_directory_and_valid(
 def test_a_report_that_cannot_be_written_is_refused_before_the_search(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
-    """It was a traceback after it, and the outcome was lost."""
+    """It was a traceback after the work, and the outcome was lost."""
     path = written(tmp_path, COUNTER)
     for name, why in (("no/x", "No such file or directory"), (".", "Is a directory")):
         assert main(["explore", path, option, str(tmp_path / name)]) == 2

@@ -1,7 +1,7 @@
-"""What a finding is, through every face: exit code, JUnit, SARIF, the story, pytest, docs.
+"""What counts as a finding is the same everywhere: exit code, JUnit, SARIF, text, pytest, docs.
 
-An assertion of the tested code was exit code 1 and an error in JUnit, since the command line had a
-list of its own beside `explore.FINDINGS`.
+An assertion in the tested code was exit code 1 and an error in JUnit, because the command line had
+a list of its own besides `explore.FINDINGS`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def careful(value):
     assert value == 1, "careful was told a lie"
 """
 
-# A task of one step that goes wrong in each of the ways; `tested` is the code under test.
+# A task of one step that fails in each of the ways; `tested` is the code under test.
 WAYS = {
     Kind.VIOLATION: 'raise Violation("rule", "broken")',
     Kind.DEADLOCK: "yield from self.never.wait()",
@@ -99,7 +99,7 @@ def test_a_finding_is_the_same_for_all(
     story = capsys.readouterr().out
     assert story.startswith(f"{kind.value.upper()} ")
     assert code == (1 if finding else 2)
-    # A schedule is worth a table only if it is about the tested code.
+    # The table of a schedule is printed only for a finding.
     assert (re.search(r"^ +1 ", story, re.MULTILINE) is not None) == finding
 
     assert main(["explore", str(path), "--json"]) == code
@@ -148,7 +148,7 @@ def test_a_finding_is_the_same_for_pytest(kind: Kind, pytester: pytest.Pytester)
 
 
 def test_an_assert_in_a_task_of_a_test_is_a_finding(pytester: pytest.Pytester) -> None:
-    """It was a scenario error, though the same assert in what the test returns was a violation."""
+    """It was a scenario error, although an assert in what the test returns is a violation."""
     pytester.makepyfile(TEST.format(path=str(pytester.path), way="assert 1 == 2, 'own'"))
     pytester.makepyfile(tested=TESTED)
     result = pytester.runpytest_inprocess("-p", "softsgx_pytest", "-p", "no:cacheprovider")

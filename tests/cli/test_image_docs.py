@@ -16,7 +16,7 @@ def blocks(language: str) -> list[str]:
 
 
 def run_all(directory: Path) -> dict[str, str]:
-    """Standard output of each command; a command that fails, fails here with what it said."""
+    """Standard output of each command; if one fails, the test fails with its output."""
     (source,) = blocks("c")
     (directory / "enclave.c").write_text(source, encoding="utf-8")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

@@ -1,7 +1,7 @@
-"""Each exit code of each mode, as the table has it.
+"""Each mode ends with each exit code of its table.
 
-Mutants that lived: `compare --validate` with a MISSED figure ends with 0; `--known-races` with
-something found although the fix is on, or with a race that is not found, ends with 0.
+Mutants that survived: `compare --validate` ends with 0 though a figure is MISSED; `--known-races`
+ends with 0 though something is found with the fix, or a race is not found.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CORRECT_FILE, TROUBLE_FILE = "correct.py", "trouble.py"
 TROUBLE = CORRECT.replace('yield ("write", "x", True)', '1 / 0; yield ("write", "x", True)')
 COSTS = "--designs ioctl --runtimes gramine --workloads stacks --n 1 --prices default --jobs 1"
 
-# The command line behind command and mode; {replay} is a string of the counter that fails, {short}
+# The command line after command and mode; {replay} is a string of the counter that fails, {short}
 # one of it that does not.
 CODES = {
     "explore": {0: CORRECT_FILE, 1: FILE, 2: TROUBLE_FILE, 130: CORRECT_FILE},
@@ -61,7 +61,7 @@ CODES = {
     "run": {125: "--", 126: "-- ./key.pem", 127: "-- ./missing"},
 }
 OF_ALL = {70, 141}
-"""Codes of every mode, which tests of their own have: a bug, and a reader that is gone."""
+"""Codes of every mode that have tests of their own: a bug, and a reader that is gone."""
 
 
 def cases() -> list[Any]:
@@ -113,7 +113,7 @@ def test_a_mode_ends_with_its_codes(
 
 
 def interrupt(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C: a search sees that it was pressed, everything else gets the exception."""
+    """Ctrl-C: a search sees that it was pressed, any other mode gets the exception."""
     if mode.module.rpartition(".")[2] in ("search", "shipped", "known_races"):
         monkeypatch.setattr(Stopping, "interrupted", True)
         monkeypatch.setattr("softsgx.cli.stopping._Share.interrupted", True)
@@ -130,7 +130,7 @@ def figure(model: float) -> Target:
 
 
 def test_every_mode_is_there_with_all_its_codes() -> None:
-    """A code that left the table is missed, although no case is made of it any more."""
+    """A code that is removed from a table makes no case, but fails here."""
     assert {name: set(codes) for name, codes in CODES.items()} == {
         tables.name(command, mode): {c for c in mode.codes if isinstance(c, int)} - OF_ALL
         for command, mode in tables.modes()
@@ -151,7 +151,7 @@ def test_every_mode_is_there_with_all_its_codes() -> None:
 def test_a_race_must_be_found_and_its_fix_must_hold(
     race: Race, code: int, json: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of any of them: the one that is wrong is not the last."""
+    """The race that is wrong is not the last one."""
     monkeypatch.setattr(known_races, "KNOWN_RACES", (race, Race()))
     assert main(["explore", "--known-races", *(["--json"] if json else [])]) == code
 
@@ -168,7 +168,7 @@ def test_a_race_must_be_found_and_its_fix_must_hold(
 def test_executions_are_counted_only_where_they_are_no_matter_of_the_machine(
     bound: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A search with the fix that the time ended says how far it came, not by how many."""
+    """A search with the fix that ran out of time reports its bound, not its executions."""
     assert main(["explore", "--known-races", "--json"]) == EXIT_OK
     (found,) = json.loads(capsys.readouterr().out)
     found |= {"fixed_bound": bound, "fixed_executions": 77}

@@ -1,7 +1,7 @@
-"""Each option of each mode has an effect: without it, something else is seen.
+"""Each option of each mode has an effect: without it the result differs.
 
-What is seen is the exit code, both outputs and the files; searches are of two small scenarios, and
-what would take long is replaced by something small that depends on the same options.
+The result is the exit code, both outputs and the files. Searches are of two small scenarios; what
+would take long is replaced by something small that depends on the same options.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.cli.tables import TABLES
 SMALL = "--designs ioctl --runtimes gramine --workloads stacks --n 1,2 --prices default --jobs 1"
 SERVER = SMALL.replace("stacks", "server")
 
-# The command line without the option, and with it; where it is one word, that is added.
+# The command line without the option, and with it.
 SEARCH = {
     "--strategy": ("", "--strategy dfs"),
     "--preemptions": ("", "--preemptions 0"),
@@ -73,7 +73,7 @@ EFFECTS = {
 }  # fmt: skip
 
 
-# Of other modes: to what the option is added; the shortest command line if nothing is said.
+# For other modes: to what the option is added, if not to the shortest command line.
 BASE = {
     "measure --layout": "selftest",
     "measure --measure-heap": "app --heap-pages 1",
@@ -104,9 +104,9 @@ _TIME = re.compile(r'\d+\.\d+ s\b|"seconds": [\d.]+|time="[\d.]+"|\| \d+\.\d+ \|
 def seen(
     argv: list[str], capsys: pytest.CaptureFixture[str]
 ) -> tuple[int, str, str, dict[str, str]]:
-    """What a command line comes to, without its times; files that it writes are removed.
+    """The result of a command line, without times; files that it writes are removed.
 
-    A bug is no effect: `compare --plots` that ended in a traceback would have been one.
+    A bug does not count as an effect: `compare --plots` once ended in a traceback.
     """
     before = set(Path().rglob("*"))
     code = main(argv)
@@ -168,7 +168,7 @@ def pair(command: str, mode: Any, option: str, replay: str) -> tuple[list[str], 
 def test_the_same_command_line_is_seen_alike(
     small: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Or else the test above could not fail."""
+    """Otherwise the test above could not fail."""
     for argv in (["explore", FILE], ["explore", "--shipped"], ["explore", "--known-races"]):
         assert seen(argv, capsys) == seen(argv, capsys)
     argv = ["compare", *SMALL.split(), "--html", "out.html", "--plots", "plots"]

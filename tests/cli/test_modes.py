@@ -1,8 +1,8 @@
-"""The tables of modes: what has no effect is refused, from the table and in one line.
+"""The tables of modes: an option that would have no effect is refused in one line.
 
 `explore --list --junit FILE`, `--replay --json`, `--known-races TARGET`, `compare --failure X
---json`, `compare --validate --json` and `compare --schedule S` alone were taken in silence, and did
-nothing. Every pair of a mode and an option that is not one of its own is tried here.
+--json`, `compare --validate --json` and `compare --schedule S` alone were accepted and did nothing.
+Every pair of a mode and an option of another one is tried here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def choosers(command: str) -> set[str]:
 
 
 def misplaced() -> Iterator[Any]:
-    """Each mode with each option that is not of it, with some value and with the default one."""
+    """Each mode with each option of other modes, with some value and with the default."""
     for command, mode in tables.modes():
         for option in TABLES[command].options.values():
             if option.name in mode.names or (not mode.chosen and option.name in choosers(command)):
@@ -39,7 +39,7 @@ def misplaced() -> Iterator[Any]:
 
 
 def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line with which it is refused."""
+    """The line of the refusal."""
     assert main(argv) == COMMANDS[argv[0]].failure_codes.failed
     out, err = capsys.readouterr()
     assert out == ""
@@ -49,7 +49,7 @@ def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.fixture
 def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No mode is even imported."""
+    """No mode may even be imported."""
 
     def never(module: str) -> None:
         raise AssertionError(f"{module} was to be run")
@@ -98,7 +98,7 @@ def test_the_line_names_option_and_mode(
 
 
 def settings(option: Option) -> list[tuple[object, list[str]]]:
-    """Values of an option, each with the words that say it."""
+    """Values of an option, each with its words on the command line."""
     if option.flag:
         return [(True, [option.name])]
     if not option.choices:
@@ -107,7 +107,7 @@ def settings(option: Option) -> list[tuple[object, list[str]]]:
 
 
 def conditions() -> Iterator[Any]:
-    """Each option with each value of another one with which it has no effect."""
+    """Each option with each value of another one that disables it."""
     for command, mode in tables.modes():
         for name in mode.options:
             option = TABLES[command].options[name]
@@ -147,7 +147,7 @@ def each_option() -> Iterator[Any]:
 def test_an_option_twice_or_with_an_empty_value_is_refused(
     command: str, option: Option, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The first one was forgotten, and `--junit ""` was as good as none."""
+    """The first was forgotten, and `--junit ""` was ignored."""
     mode = next(mode for mode in TABLES[command].modes if option.name in mode.names)
     argv = [command, *tables.words(command, option)]
     if not option.positional and not option.many:

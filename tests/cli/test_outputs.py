@@ -1,6 +1,6 @@
-"""Files that commands write: none that is read is destroyed, `-` is standard output.
+"""Files that commands write: no input is destroyed, `-` is standard output.
 
-Story: `run --trace host -- ./host` made the program a trace; `sign -o /dev/stdout` printed
+`run --trace host -- ./host` made the program a trace; `sign -o /dev/stdout` printed
 MRENCLAVE over the SIGSTRUCT.
 """
 
@@ -197,14 +197,14 @@ def test_the_sigstruct_on_standard_output_is_nothing_else(out: str, to: str, her
 
 
 def test_standard_output_by_its_name(here: Path) -> None:
-    """`-o all > all`: the name of what standard output is."""
+    """`-o all > all`: a path that is standard output."""
     done = softsgx(f"{SIGN} -o all > all; cat all", here)
     assert done.stdout == contents()["app.sig"]
     assert done.stderr.startswith(b"MRENCLAVE")
 
 
 def test_nothing_comes_together_where_nothing_is_kept(here: Path) -> None:
-    """Text gives way to a file only where both would be read: not at /dev/null, which both are."""
+    """Text goes elsewhere only if it would be mixed with a file: not at /dev/null."""
     for argv in ("-o /dev/null > /dev/null", "-o /dev/null --sgxs /dev/null > /dev/null"):
         done = softsgx(f"{SIGN} {argv}", here)
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
@@ -232,7 +232,7 @@ def test_reports_on_standard_output(here: Path) -> None:
 
 
 def test_reports_are_written_though_nobody_reads(here: Path) -> None:
-    """The line that could not be printed came first, and the report was missing."""
+    """The line that could not be printed came first, and then the report was missing."""
     done = softsgx("{ sleep 0.2; $S explore scenario.py --junit j.xml; echo $? >&2; } | true", here)
     assert done.stderr == b"%d\n" % EXIT_READER_GONE
     assert (here / "j.xml").read_text().endswith("</testsuite>\n")
@@ -300,7 +300,7 @@ def test_a_run_that_does_not_start_leaves_an_old_trace_alone(here: Path) -> None
 
 
 def test_a_program_that_cannot_be_executed_leaves_an_old_trace_alone(here: Path) -> None:
-    """It was gone when exec failed. One that runs replaces it, and it can be read meanwhile."""
+    """It was lost when exec failed. A program that runs replaces it, readable at once."""
     old = here / "t.jsonl"
     old.write_text("old\n" * 100_000)
     os.link(old, "other name")
@@ -346,7 +346,7 @@ def full(*_: object) -> None:
 def test_what_would_be_refused_after_the_work_is_refused_before(
     path: str, absolute: bool, here: Path
 ) -> None:
-    """As far as that can be known: whether there is such a directory, and no directory instead."""
+    """As far as can be known: the directory exists, and the file is no directory."""
     path = str(here / path) if absolute and path else path
     said = []
     for refused in (files.expect_write, lambda path: files.write(path, b"after the work")):
@@ -389,7 +389,7 @@ def written_options(name: str) -> dict[str, argparse.Action]:
 
 
 def test_every_option_that_writes_a_file_is_known_as_one() -> None:
-    """Only then is text out of the way of what goes to standard output."""
+    """Only then is text kept apart from a file on standard output."""
     kinds: set[Callable[[str], str]] = {outputs.output, outputs.file_output}
     found = {(name, option): action for name in COMMANDS for option, action in
              written_options(name).items()}  # fmt: skip

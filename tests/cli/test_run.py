@@ -14,7 +14,7 @@ from tests.cli.tables import TABLES
 
 
 def test_the_help_names_what_the_runner_knows() -> None:
-    """Its options that are no closed list for argparse: the values, and the defaults."""
+    """For options without choices of argparse: the values, and the defaults."""
     options = TABLES["run"].options
     for name, values in {
         "--engine": ENGINES,

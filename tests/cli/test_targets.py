@@ -1,4 +1,4 @@
-"""TARGET and replay strings of `softsgx explore` that are wrong: what is the matter with them.
+"""Wrong TARGETs and replay strings of `softsgx explore`: the message says what is wrong.
 
 A C file, a directory and an ELF file were "no file, and no scenario"; a replay string of another
 scenario was "FirstTouch has no scenario FirstTouch"; an exception out of a scenario's `__init__`
@@ -116,8 +116,7 @@ def test_a_replay_is_reported_as_a_search_is(capsys: pytest.CaptureFixture[str])
 def test_a_string_that_is_longer_than_its_execution_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What was left of it was dropped in silence, as of `compare --failure ioctl/pending
-    --schedule 1:z`."""
+    """The rest was ignored, as with `compare --failure ioctl/pending --schedule 1:z`."""
     Path("scenarios.py").write_text(COUNTER)
     assert main(["explore", "scenarios.py", "--json"]) == 1
     (searched,) = json.loads(capsys.readouterr().out)

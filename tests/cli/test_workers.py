@@ -21,7 +21,7 @@ from softsgx.sim import Execution
 from tests.cli.test_explore import CORRECT, written
 from tests.patience import LIMIT_S, until
 
-# A body that never comes to a point cannot be interrupted from within. It leaves a mark first.
+# A body that never reaches a point cannot be interrupted from within. It leaves a mark first.
 HANGING = "import pathlib, os\n" + CORRECT.replace(
     "for _ in range(5):",
     "pathlib.Path(__file__).with_name(f'hangs.{os.getpid()}').touch()\n"
@@ -32,7 +32,7 @@ LONG = CORRECT.replace("range(5)", "range(500)")
 
 
 class Clock:
-    """In place of `time`: each look at it takes a while."""
+    """Replaces `time`: each call takes a while."""
 
     def __init__(self, step_s: float) -> None:
         self._ticks = itertools.count()
@@ -40,7 +40,7 @@ class Clock:
         self.now = 0.0
 
     def time(self) -> float:
-        """The time of this look, in seconds."""
+        """The time of this call, in seconds."""
         self.now = next(self._ticks) * self._step
         return self.now
 
@@ -52,7 +52,7 @@ def test_a_budget_is_for_all_scenarios_of_a_file(
     monkeypatch: pytest.MonkeyPatch,
     more: list[str],
 ) -> None:
-    """Each gets an equal share of what is left; it was the whole for each of them."""
+    """Each gets an equal share of what is left; each got the whole."""
     clock = Clock(0.05)
     monkeypatch.setattr(stopping, "time", clock)
     monkeypatch.setattr(workers, "time", clock)
@@ -95,7 +95,7 @@ def test_an_interrupt_shows_what_was_done_and_leaves_nothing(
 
 
 def test_the_first_interrupt_is_noted_and_the_second_is_not_to_be_held_back() -> None:
-    """And behind the search it is whose it was before."""
+    """After the search the handler is the one from before."""
     before = signal.getsignal(signal.SIGINT)
     with stopping.Stopping() as pressed:
         assert not pressed()
@@ -110,10 +110,8 @@ def test_the_first_interrupt_is_noted_and_the_second_is_not_to_be_held_back() ->
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_an_interrupt_while_workers_begin_is_no_business_of_theirs(
-    tmp_path: Path, number: int
-) -> None:
-    """One that had not come to ignoring it yet printed a traceback."""
+def test_an_interrupt_while_workers_begin_is_ignored_by_them(tmp_path: Path, number: int) -> None:
+    """A worker that did not ignore it yet printed a traceback."""
     path = written(tmp_path, CORRECT.replace("range(5)", "range(50)"))
     with exploring(path, "--jobs", "2") as process:
         until(lambda: len(members(process.pid)) > number, "a worker")
@@ -125,7 +123,7 @@ def test_an_interrupt_while_workers_begin_is_no_business_of_theirs(
 
 
 def test_workers_that_hang_die_with_their_parent(tmp_path: Path) -> None:
-    """Killed, it cannot end them; one that hung went on for ever."""
+    """A parent that is killed cannot end them; one that hung ran for ever."""
     path = written(tmp_path, HANGING)
     with exploring(path, "--jobs", "2") as process:
         until(lambda: list(tmp_path.glob("hangs.*")), "a worker that hangs")
@@ -155,7 +153,7 @@ def test_a_worker_that_hangs_does_not_keep_the_rest(tmp_path: Path) -> None:
 def test_schedules_are_executed_again_as_often_whatever_the_units(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    """Two times more at the executions 1, 2, 4, 8, 16 of a worker, not at those of each unit."""
+    """Twice more at executions 1, 2, 4, 8, 16 of a worker, not of each unit."""
     (scenario,) = find(written(tmp_path, CORRECT))
     started, start = [], scenario.start
 

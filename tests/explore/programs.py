@@ -1,4 +1,4 @@
-"""Random small programs with known conflicts, and the states that they can end in."""
+"""Small random programs with known conflicts, and the states that they can end in."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 
 from softsgx.explore.execute import execute_next
 from softsgx.explore.failure import Kind
-from softsgx.explore.scenario import Bodies
 from softsgx.explore.strategies import Bounded, Dpor, Strategy
 from softsgx.sim import Completion, Execution, Mutex, Rng, RwLock, Steps, Task, WaitFlag
+from tests.explore.bodies import Bodies
 
 Op = tuple[str, int]
 """An operation and the variable, lock or flag that it is about."""
 
 
 class Program(NamedTuple):
-    """Operations by task; `daemons` are the tasks from there on."""
+    """Operations by task; the tasks from `daemons` on are daemons."""
 
     tasks: tuple[tuple[Op, ...], ...]
     daemons: int = 99
@@ -35,7 +35,7 @@ class State:
 
 
 def body(state: State, execution: Execution, name: str, ops: tuple[Op, ...]) -> Steps[None]:
-    """Execute operations; every read is remembered, every write depends on what was there."""
+    """Execute operations; every read is recorded, every write depends on the old value."""
     seen = state.seen.setdefault(name, [])
     number = ord(name[0]) - ord("a") + 1
     held: list[Callable[[], None]] = []
@@ -90,7 +90,7 @@ def body(state: State, execution: Execution, name: str, ops: tuple[Op, ...]) -> 
 
 
 class Run(Bodies):
-    """A program as a scenario; its final state is everything that a task could have noticed."""
+    """A program as a scenario; its final state is everything that a task can observe."""
 
     def __init__(self, program: Program) -> None:
         super().__init__(State)
@@ -111,7 +111,7 @@ class Run(Bodies):
 
 
 class Ends(NamedTuple):
-    """What a search saw."""
+    """The final states of a search."""
 
     states: frozenset[Any]
     executions: int
@@ -119,7 +119,7 @@ class Ends(NamedTuple):
 
 
 def search(program: Program, strategy: Callable[[Run], Strategy], limit: int = 200_000) -> Ends:
-    """All final states that a strategy comes to."""
+    """All final states that a strategy reaches."""
     run = Run(program)
     chosen = strategy(run)
     states: set[Any] = set()
@@ -137,7 +137,7 @@ def search(program: Program, strategy: Callable[[Run], Strategy], limit: int = 2
 
 
 def plain(program: Program, limit: int = 200_000) -> Ends:
-    """By depth first without any reduction."""
+    """By plain depth first search."""
     return search(program, lambda _run: Bounded(None), limit)
 
 
@@ -153,7 +153,7 @@ OPS = (
 
 
 def random_program(rng: Rng, tasks: int, length: int, ops: tuple[str, ...] = OPS) -> Program:
-    """A program of at most so many tasks and operations a task."""
+    """A program of at most so many tasks, each with at most so many operations."""
     count = 2 + rng.below(tasks - 1)
     made = tuple(
         tuple((rng.choice(ops), rng.below(2)) for _ in range(1 + rng.below(length)))

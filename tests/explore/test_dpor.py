@@ -1,18 +1,18 @@
-"""Partial-order reduction is exact: it ends in every state that plain depth first ends in."""
+"""Partial-order reduction is exact: it reaches every final state that plain search reaches."""
 
 from __future__ import annotations
 
 import pytest
 
 from softsgx.explore.execute import execute_next
-from softsgx.explore.scenario import Bodies
 from softsgx.explore.strategies import Dpor
 from softsgx.sim import Rng, Steps
+from tests.explore.bodies import Bodies
 from tests.explore.programs import OPS, Program, plain, random_program, reduced
 
 LOCKS = ("lock", "unlock", "read lock", "write lock", "trylock", "read", "write")
 SIGNALS = ("set", "clear", "wait", "complete", "await", "read", "write")
-PLAIN_MAX = 4_000  # beyond, plain depth first takes too long for a test
+PLAIN_MAX = 4_000  # beyond this, plain depth first search takes too long for a test
 
 
 @pytest.mark.parametrize("ops", [OPS, LOCKS, SIGNALS], ids=["all", "locks", "signals"])
@@ -45,7 +45,7 @@ CASES = {
             steps(("wait", 0)),
         )
     ),
-    # Whoever takes the mutex first decides; its release is no race.
+    # The race is who takes the mutex first; releasing it is no race.
     "mutex": Program(
         (
             steps(("lock", 0), ("write", 0), ("unlock", 0)),
@@ -61,12 +61,12 @@ CASES = {
     ),
     "clear before wait": Program((steps(("set", 0), ("clear", 0)), steps(("wait", 0)))),
     "daemon": Program((steps(("read", 0), ("read", 0)), steps(("read", 1), ("write", 0))), 1),
-    # The daemon can go on only when the last step has ended everything.
+    # The last step of the last task enables the daemon.
     "late daemon": Program(
         (steps(("write", 0), ("read", 1)), steps(("set", 0)), steps(("wait", 0), ("read", 1))), 2
     ),
     "draws": Program((steps(("draw", 0)), steps(("draw", 0), ("read", 1)))),
-    # Sleeping tasks end the second execution early; who is blocked there still has its race.
+    # The second execution is cut because all tasks sleep; a task blocked there still has its race.
     "cut": Program(
         (
             steps(("write", 1)),

@@ -1,4 +1,4 @@
-"""The explorer on small scenarios: what is complete, what is found, and how it is said."""
+"""The explorer on small scenarios: what is complete, what is found, and what is reported."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import pytest
 
 from softsgx.explore import (
     STRATEGIES,
-    Bodies,
     Kind,
     Outcome,
     Plan,
     ReplayRefused,
     Scenario,
     Violation,
-    choices_of,
     explore,
     record,
     replay_string,
 )
 from softsgx.explore.outcome import coverage
+from softsgx.explore.replay import choices_of
 from softsgx.explore.strategies import Bounded
 from softsgx.explore.table import table
 from softsgx.sim import RETRY, Execution, Mutex, Rng, Steps
+from tests.explore.bodies import Bodies
 from tests.explore.programs import plain, random_program, search
 
 
@@ -102,9 +102,9 @@ def bounded(bound: int) -> Callable[[Scenario], Bounded]:
 
 
 def test_a_bound_that_left_something_out_anywhere_is_not_the_end() -> None:
-    """Whatever a later choice leaves out or not: only a count of all schedules is all schedules.
+    """The search is complete only if no choice anywhere was left out.
 
-    Independent of the search's own bookkeeping: the same program without a bound has as many.
+    Checked without its own bookkeeping: the program without a bound must have as many schedules.
     """
     rng = Rng(15)
     cut = 0
@@ -169,7 +169,7 @@ def test_every_strategy_finds_the_lost_update(strategy: str) -> None:
 
 
 def test_the_schedule_is_minimal() -> None:
-    """Found at random among distracting steps, it comes down to one preemption."""
+    """Found at random among irrelevant steps, the failure is minimised to one preemption."""
 
     class Long(Counter):
         def add(self) -> Steps[None]:
@@ -262,7 +262,7 @@ def test_a_scenario_without_tasks_is_no_success() -> None:
 
 
 def test_a_scenario_that_wants_to_leave_is_reported() -> None:
-    """sys.exit() in a body ended the explorer, without a word."""
+    """sys.exit() in a body ended the explorer silently."""
 
     def body() -> Steps[None]:
         yield ("read", "x", False)

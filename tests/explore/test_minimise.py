@@ -1,11 +1,12 @@
-"""Failing schedules become small: fewest preemptions, then fewest steps."""
+"""Failing schedules are minimised: fewest preemptions, then fewest steps."""
 
 from __future__ import annotations
 
-from softsgx.explore import Bodies, Plan, Violation, explore
+from softsgx.explore import Plan, Violation, explore
 from softsgx.explore.minimise import LenientFollow, minimise, with_preemptions
 from softsgx.explore.record import record
 from softsgx.sim import Execution, Steps
+from tests.explore.bodies import Bodies
 from tests.explore.test_explorer import Counter
 
 
@@ -64,7 +65,7 @@ def test_a_draw_that_matters_stays() -> None:
 
 
 def test_the_failure_stays_the_same_one() -> None:
-    """Another rule that a smaller schedule breaks is not taken for it."""
+    """A smaller schedule that violates another rule is another failure."""
 
     class Two(Counter):
         def check(self, execution: Execution) -> None:

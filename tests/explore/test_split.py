@@ -1,4 +1,4 @@
-"""Units of work add up to what one process finds, whoever works on them and in whatever order."""
+"""Units add up to the search by one process, whoever executes them, in whatever order."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ def search(
     order: Rng | None = None,
     late: int = 1,
 ) -> Outcome:
-    """Search with three workers that give back after `quantum` executions.
+    """Search with three workers that return after `quantum` executions.
 
-    With `order` they end in any order; with `late`, only one time in so many does another than the
-    one that began last.
+    With `order` they end in any order; with `late`, mostly the one that began last.
     """
     found = Search(scenario, plan)
     waiting: list[tuple[Any, Unit]] = []
@@ -73,7 +72,7 @@ def test_units_count_as_the_whole(plan: Plan, quantum: int) -> None:
 @pytest.mark.parametrize("quantum", [1, 3, 1000])
 @pytest.mark.parametrize("strategy", ["dfs", "deepening", "exhaustive", "random", "pct"])
 def test_a_limit_is_met_exactly(strategy: str, quantum: int) -> None:
-    """A unit that goes beyond it is done again; how far it went is a matter of time."""
+    """A unit that exceeds the limit is done again; how far it gets depends on timing."""
     for executions in (1, 2, 15, 69, 70, 71):
         plan = Plan(strategy=strategy, executions=executions)
         whole = explore(tasks(4, 4), plan)
@@ -84,7 +83,7 @@ def test_a_limit_is_met_exactly(strategy: str, quantum: int) -> None:
 
 @pytest.mark.parametrize("strategy", ["dfs", "deepening", "exhaustive", "random"])
 def test_a_limit_is_met_however_fast_the_workers_are(strategy: str) -> None:
-    """Beside a busy loop the unit that was done again, up to the limit, was interrupted before it:
+    """On a busy machine the unit that was done again up to the limit was interrupted before it:
     the search ended there, with 127 executions of 200."""
     for executions in (15, 40, 69):
         plan = Plan(strategy=strategy, executions=executions)
@@ -118,7 +117,7 @@ def test_the_first_failure_in_order_counts(quantum: int) -> None:
 
 @pytest.mark.parametrize("strategy", ["dfs", "exhaustive", "random"])
 def test_when_the_time_is_over_what_has_come_counts_and_nothing_later(strategy: str) -> None:
-    """Also what came before something that is missing; a worker that is late changes nothing."""
+    """Even if an earlier result is missing; a late worker changes nothing."""
     scenario = tasks(4, 4)
     found = Search(scenario, Plan(strategy=strategy, executions=300))
     waiting: list[tuple[Any, Unit]] = []
@@ -143,7 +142,7 @@ def test_when_the_time_is_over_what_has_come_counts_and_nothing_later(strategy: 
 
 @pytest.mark.parametrize("strategy", ["dfs", "exhaustive", "random", "pct"])
 def test_a_unit_that_is_done_is_given_back_at_once(strategy: str) -> None:
-    """Between executions it is asked whether to give back; not while nothing is left to do."""
+    """`pause` is asked between executions, but not after the last one."""
     scenario = tasks(3, 3)
     taken = Search(scenario, Plan(strategy=strategy, executions=30)).take()
     assert taken is not None
@@ -161,7 +160,7 @@ def test_a_unit_that_is_done_is_given_back_at_once(strategy: str) -> None:
 
 
 def test_an_answer_counts_once() -> None:
-    """Given again when the next bound has begun, it is not an answer to that."""
+    """A result that arrives again during the next bound does not count there."""
     scenario = tasks(3, 3)
     found = Search(scenario, Plan())
     first = found.take()
@@ -184,7 +183,7 @@ def test_random_executions_are_the_same_in_any_units() -> None:
 
 
 class Seen:
-    """A scenario whose executions are remembered by their choices."""
+    """A scenario that records the choices of each execution."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
@@ -204,7 +203,7 @@ LOCKS = ("lock", "unlock", "read lock", "write lock", "trylock", "read", "write"
 @pytest.mark.parametrize("quantum", [1, 2, 7, 50])
 @pytest.mark.parametrize("ops", [OPS, LOCKS], ids=["all", "locks"])
 def test_subtrees_are_the_whole_reduction(ops: tuple[str, ...], quantum: int) -> None:
-    """The set of executions, each once, and those cut: with draws, locks, daemons, retries."""
+    """The same executions, each once, and the same cuts, with draws, locks, daemons, retries."""
     compared = 0
     for number in range(30):
         program = random_program(Rng(7).stream(f"{ops} {number}"), 3, 4, ops)

@@ -1,4 +1,4 @@
-"""One combination on the bench: the laws that its counts and times must follow."""
+"""One combination on the bench: relations that its counts and times must satisfy."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_the_ioctl_costs_one_emodpr_and_one_etrack_a_page() -> None:
     # The EACCEPT of a fresh page faults first, and is executed again.
     accepted = m.counts["EACCEPT"] - 2 * m.faults
     assert m.counts["EMODPR"] == m.counts["ETRACK"] == accepted == m.pages
-    # And a broadcast each, beside one for each mprotect().
+    # And a broadcast each, besides one for each mprotect().
     assert m.counts["ipi"] == m.pages + m.changes
 
 
@@ -52,7 +52,7 @@ def test_one_call_does_where_the_ioctl_needs_two() -> None:
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_every_order_can_toggle_writes_in_v2(runtime: str) -> None:
-    """RELAX has to come before mprotect(): the other way round is -EACCES, by the mirror."""
+    """RELAX must come before mprotect(), which is -EACCES otherwise: the kernel mirrors rights."""
     m = run("ioctl-v2", runtime, "cow")
     assert not m.reason
     assert m.changes

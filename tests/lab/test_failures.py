@@ -1,4 +1,4 @@
-"""The matrix of failures: verdicts are what happened, and their schedules bring them back."""
+"""The matrix of failures: verdicts state what happened, and their schedules reproduce it."""
 
 from functools import cache
 
@@ -50,7 +50,7 @@ def test_mprotect_says_the_same_whatever_failed(design: str) -> None:
     found = [outcome(design, failure) for failure in ("pending", "in-use", "etrack")]
     assert {(o.errno, o.result, o.page) for o in found} == {(-EIO, 0, False)}
     assert not any(told_apart(o, everything()) for o in found)
-    # A blind repetition helps where the failure passes by itself, and only there.
+    # Repeating the call helps only if the failure is temporary.
     assert [o.repair for o in found] == ["no", "yes", "yes"]
 
 
@@ -100,7 +100,7 @@ def test_rights_none_are_verified_by_two_designs_only() -> None:
     fine = [design for design, o in found.items() if not o.bad and not o.unmodelled]
     assert fine == ["ioctl", "ioctl-batched"]
     assert "an entry with no rights" in outcome("ioctl-v2", "rights-none").unmodelled
-    # mprotect() said success; the EPCM still lets R through, and EACCEPT cannot look.
+    # mprotect() succeeded; the EPCM still has R, and EACCEPT cannot verify it.
     assert outcome("mprotect-read", "rights-none").wider_told == (0, 1, 2, 3)
 
 

@@ -1,4 +1,4 @@
-"""docs/permission-designs.md: every sentence has a command, and the commands show what it says."""
+"""docs/permission-designs.md: every finding has a command that shows it."""
 
 import argparse
 import re

@@ -1,4 +1,4 @@
-"""Prices: named profiles, files of the user's own, and what every kind of point costs."""
+"""Prices: built-in profiles, a user's own files, and the price of every kind of point."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The model against published figures: counts exact, times as the prices make them."""
+"""The model against published figures: counts are exact, times follow from the prices."""
 
 import pytest
 
@@ -12,13 +12,13 @@ def closed_form(n: int) -> int:
     """Cycles of RESTRICT for one page, all n processors inside, the caller outside."""
     c = DEFAULT.cycles
     cycles = c["EMODPR"] + c["ETRACK"] + c["ipi"] + c["ipi_receiver"] * (n - 1)
-    # Everybody is interrupted at once: one AEX, and one handler, are waited for.
+    # All are interrupted at once: the caller waits for one AEX and one handler.
     return cycles + (c["AEX"] + c["irq"] if n > 1 else 0)
 
 
 @pytest.mark.parametrize("n", [1, 16, 56])
 def test_the_ioctl_takes_what_the_closed_form_says(n: int) -> None:
-    """The simulation adds what the formula leaves out: a resumed processor may be in ERESUME."""
+    """The simulation takes longer than the formula if a processor is in ERESUME."""
     per_page = law(DEFAULT, n).ioctl / 512
     assert closed_form(n) <= per_page <= closed_form(n) + DEFAULT.cycles["ERESUME"]
     assert per_page == pytest.approx(closed_form(n), rel=0.15)

@@ -9,13 +9,12 @@ from softsgx.explore.failure import FINDINGS, Failure, Kind
 from softsgx.explore.outcome import Outcome
 from softsgx.explore.plan import STRATEGIES, Plan
 from softsgx.explore.record import record
-from softsgx.explore.replay import ReplayRefused, choices_of, replay_string, replayed, scenario_of
-from softsgx.explore.scenario import Bodies, Scenario, Violation
+from softsgx.explore.replay import ReplayRefused, replay_string, replayed, scenario_of
+from softsgx.explore.scenario import Scenario, Violation
 
 __all__ = [
     "FINDINGS",
     "STRATEGIES",
-    "Bodies",
     "Failure",
     "Kind",
     "Outcome",
@@ -23,7 +22,6 @@ __all__ = [
     "ReplayRefused",
     "Scenario",
     "Violation",
-    "choices_of",
     "explore",
     "record",
     "replay_string",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from softsgx.explore.footprint import Footprint, of_point
-from softsgx.sim import BLOCKING, Execution, Log, Point, Steps, Task
+from softsgx.sim import BLOCKING, Execution, Log, Point, Task
 
 MAX_STEPS: Final = 20_000
 
@@ -110,34 +110,3 @@ class Scenario:
         except OSError:
             text = b""
         return blake2b(text + self.name.encode(), digest_size=4).hexdigest()
-
-
-class Bodies(Scenario):
-    """A scenario of plain generator functions, for tests and sketches.
-
-    `bodies` are called with one state, made by `fresh()`; in the end `verify(state)` may raise.
-    """
-
-    def __init__(
-        self,
-        fresh: Callable[[], Any],
-        *bodies: Callable[[Any], Steps[Any]],
-        verify: Callable[[Any], None] | None = None,
-        name: str = "bodies",
-    ) -> None:
-        self.fresh = fresh
-        self.bodies = bodies
-        self._verify = verify
-        self.name = name
-        self.shared: Any = None
-
-    def start(self, execution: Execution) -> None:
-        """A fresh state, and a task for each body: A, B, C..."""
-        self.shared = self.fresh()
-        for number, body in enumerate(self.bodies):
-            execution.spawn(body(self.shared), chr(ord("A") + number))
-
-    def check(self, execution: Execution) -> None:
-        """Verify the state that is left."""
-        if self._verify is not None:
-            self._verify(self.shared)
