@@ -85,7 +85,6 @@ def _explored(
 ) -> str | None:
     """The report of the failure, None if there is none."""
     from softsgx.explore import Plan, ReplayRefused, explore, replay_string, replayed
-    from softsgx.explore.outcome import preemptions
     from softsgx.explore.table import table
     from softsgx.sim import ScheduleError
 
@@ -105,7 +104,7 @@ def _explored(
         return None
     lines = [
         failure.headline if failure.finding else f"{failure.headline}\n{BROKEN}",
-        f"  {failure.where}; {found}; {preemptions(failure.preemptions)}, {failure.steps} steps",
+        f"  {failure.where}; {found}; {failure.size}",
         f"  replay: REPLAY {replay_string(scenario, failure.choices)!r}",
         table(scenario, failure.choices),
     ]

@@ -15,7 +15,7 @@ import pytest
 
 from softsgx.cli.main import main
 from softsgx.explore import FINDINGS, Kind
-from softsgx.explore.outcome import preemptions
+from softsgx.explore.failure import preemptions_text
 
 pytest_plugins = ["pytester"]
 
@@ -111,7 +111,7 @@ def test_a_finding_is_the_same_for_all(
     for said in (told["rule"], told["text"], told["where"], told["replay"]):
         assert said in story, said
     assert f"found after {told['found_after']} executions" in story
-    assert f"{preemptions(told['preemptions'])}, {told['steps']} steps" in story
+    assert f"{preemptions_text(told['preemptions'])}, {told['steps']} steps" in story
 
     suite = ElementTree.parse(xml).getroot()
     counted = {"failures": str(int(finding)), "errors": str(int(not finding))}

@@ -6,7 +6,7 @@ import pytest
 
 from softsgx.lab.designs import DESIGNS
 from softsgx.lab.designs.fault_always import FaultAlways
-from softsgx.lab.failures.matrix import matrix, told_apart, verdicts
+from softsgx.lab.failures.matrix import failure_named, matrix, verdicts
 from softsgx.lab.failures.outcome import Outcome, play, story
 from softsgx.lab.failures.scenarios import SCENARIOS
 from softsgx.lab.failures.stage import TARGET
@@ -41,7 +41,7 @@ def test_the_ioctl_names_page_and_failure_and_is_repaired(design: str) -> None:
     ):
         o = outcome(design, failure)
         assert (o.errno, o.result, o.page, o.repair) == (-EFAULT, code, True, "yes")
-        assert told_apart(o, everything())
+        assert failure_named(o, everything())
         assert not o.bad
 
 
@@ -49,7 +49,7 @@ def test_the_ioctl_names_page_and_failure_and_is_repaired(design: str) -> None:
 def test_mprotect_says_the_same_whatever_failed(design: str) -> None:
     found = [outcome(design, failure) for failure in ("pending", "in-use", "etrack")]
     assert {(o.errno, o.result, o.page) for o in found} == {(-EIO, 0, False)}
-    assert not any(told_apart(o, everything()) for o in found)
+    assert not any(failure_named(o, everything()) for o in found)
     # Repeating the call helps only if the failure is temporary.
     assert [o.repair for o in found] == ["no", "yes", "yes"]
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from softsgx.cli.ends import on_terminal, print_stderr
 from softsgx.explore import Outcome
-from softsgx.explore.outcome import preemptions
+from softsgx.explore.failure import preemptions_text
 from softsgx.explore.plan import DEEPENING, DFS, EXHAUSTIVE, SAMPLED
 
 EVERY_S: Final = 1.0
@@ -46,7 +46,7 @@ class ProgressLine:
             left = (self._limit - outcome.executions) / rate if rate else 0.0
             return "; ".join([*parts, _duration(left)])
         if outcome.strategy == DEEPENING:
-            tree = f"the tree of {preemptions(outcome.bound + 1)}"
+            tree = f"the tree of {preemptions_text(outcome.bound + 1)}"
             if outcome.bound >= 0:
                 parts.append(f"complete up to {outcome.bound}")
         else:

@@ -62,6 +62,11 @@ class Failure:
         return f"{self.kind.value.upper()} {self.rule}: {self.text}"
 
     @property
+    def size(self) -> str:
+        """Preemptions and steps, as text."""
+        return f"{preemptions_text(self.preemptions)}, {self.steps} steps"
+
+    @property
     def schedule(self) -> str:
         """The schedule as a string for `sim.Follow`."""
         return encode(self.choices)
@@ -69,6 +74,11 @@ class Failure:
     def same_as(self, other: Failure | None) -> bool:
         """Whether another failure is the same, whatever its schedule."""
         return other is not None and (self.kind, self.rule) == (other.kind, other.rule)
+
+
+def preemptions_text(number: int) -> str:
+    """A number of preemptions, as text."""
+    return f"{number} preemption" if number == 1 else f"{number} preemptions"
 
 
 def classify(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from softsgx.explore.failure import Failure
+from softsgx.explore.failure import Failure, preemptions_text
 from softsgx.explore.plan import BOUNDED, EXHAUSTIVE
 
 
@@ -47,16 +47,13 @@ def coverage(outcome: Outcome) -> str:
     if outcome.complete:
         return "complete: every schedule was executed"
     parts = [
-        f"complete up to {preemptions(outcome.bound)}" if outcome.bound >= 0 else "not complete"
+        f"complete up to {preemptions_text(outcome.bound)}"
+        if outcome.bound >= 0
+        else "not complete"
     ]
     if outcome.stopped and outcome.fraction and outcome.strategy in BOUNDED:
         share = f"{outcome.fraction:.1%}" if outcome.fraction >= 0.001 else "less than 0.1%"
-        parts.append(f"{share} of the tree of {preemptions(outcome.bound + 1)}")
+        parts.append(f"{share} of the tree of {preemptions_text(outcome.bound + 1)}")
     if outcome.schedules > outcome.executions:
         parts.append(f"of roughly {outcome.schedules:.1g} schedules in all")
     return ", ".join(parts)
-
-
-def preemptions(number: int) -> str:
-    """A number of preemptions, as text."""
-    return f"{number} preemption" if number == 1 else f"{number} preemptions"

@@ -8,7 +8,7 @@ from typing import Any, Final
 from softsgx import __version__
 from softsgx.lab.compare import Comparison, Figures, Row
 from softsgx.lab.designs import DESIGNS
-from softsgx.lab.failures.matrix import told_apart, verdicts
+from softsgx.lab.failures.matrix import failure_named, verdicts
 from softsgx.lab.failures.outcome import Outcome
 from softsgx.lab.failures.scenarios import SCENARIOS
 from softsgx.lab.measurement import QUANTILES
@@ -74,6 +74,6 @@ def outcome_json(outcome: Outcome, outcomes: Sequence[Outcome]) -> dict[str, Any
     """One failure in one design; `outcomes` are all failures of the design."""
     fields: dict[str, Any] = outcome._asdict()
     fields["verdicts"] = verdicts(outcome, outcomes)
-    fields["failure_named"] = told_apart(outcome, outcomes)
+    fields["failure_named"] = failure_named(outcome, outcomes)
     fields["evidence"] = outcome.evidence()
     return fields

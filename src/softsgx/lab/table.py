@@ -16,11 +16,11 @@ _HEAD: Final = (
     "EMODPR", "ETRACK", "rounds", "blast", "AEX", "faults", "calls", "exits", "areas",
 )  # fmt: skip
 LEGEND: Final = """\
-call: a change as its caller sees it; lost: of all processors, per change, in us; corners: lost at
-the least and greatest prices. work: part of the innocents' work lost. fault: latency of an
-innocent's page fault, in us. Then per change: EMODPR, ETRACK, rounds of interrupts, blast
-(processors interrupted), AEX, faults of all threads, system calls, exits (EEXIT). areas: VMAs left
-behind."""
+call: time of a change, seen by its caller; lost: time lost on all processors per change, in us;
+corners: the least and the greatest of it over all prices. work: share of the innocents' work lost.
+fault: latency of an innocent's page fault, in us. Then per change: EMODPR, ETRACK, rounds of
+interrupts, blast (processors interrupted), AEX, faults of all threads, system calls, exits (EEXIT).
+areas: VMAs added."""
 
 
 def table(comparison: Comparison, ns: Sequence[int]) -> str:

@@ -194,7 +194,7 @@ def _measuring(profile: Profile) -> list[Target]:
         Target("hello world of 357 pages", source, "EEXTEND", 5712, chunks["EEXTEND"], 1.0),
         Target(
             "hello world of 357 pages", source, "ENCLS", 6071, leaves_run, 1.0,
-            f"beside {chunks['EPA']} EPA, which OpenSGX does without",
+            f"plus {chunks['EPA']} EPA, which OpenSGX does not have",
         ),
         Target("EEXTEND in 4 GiB", graphene, "leaves", 16_777_216, per_page * _GIB4_PAGES, 1.0),
         Target("measuring 4 GiB", graphene, "s", 35.7, seconds, 1.5, "clock not told"),

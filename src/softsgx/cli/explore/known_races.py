@@ -13,7 +13,7 @@ from softsgx.cli.explore.searching import say_interrupted, search_one, workers_o
 from softsgx.cli.stopping import Stopping
 from softsgx.cli.workers import Workers
 from softsgx.explore import Plan
-from softsgx.explore.outcome import preemptions
+from softsgx.explore.failure import preemptions_text
 from softsgx.linux.version import VERSION_DEFAULT
 from softsgx.system.scenarios.catalogue import KNOWN_RACES, KnownRace
 
@@ -83,7 +83,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         if not found["fixed_rule"]:
             # If the time ended the search, the number depends on the machine.
             fixed += f" in {found['fixed_executions']}" if bound == PREEMPTIONS else ""
-            fixed += f", complete up to {preemptions(bound)}" if bound >= 0 else ""
+            fixed += f", complete up to {preemptions_text(bound)}" if bound >= 0 else ""
         cells = [
             found["race"],
             found["scenario"],

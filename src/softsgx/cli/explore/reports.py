@@ -12,7 +12,6 @@ from softsgx.cli.errors import EXIT_BAD_INPUT, EXIT_FINDING, EXIT_INTERRUPTED, E
 from softsgx.cli.explore.finished import Finished
 from softsgx.cli.explore.junit import junit
 from softsgx.cli.explore.sarif import sarif
-from softsgx.explore.outcome import preemptions
 from softsgx.explore.table import table
 
 
@@ -26,7 +25,7 @@ def story(done: Finished) -> str:
         failure.headline,
         f"  in {outcome.scenario}, {failure.where}",
         f"  found after {outcome.found_after} executions, {done.seconds:.1f} s; "
-        f"{preemptions(failure.preemptions)}, {failure.steps} steps; {outcome.covered}",
+        f"{failure.size}; {outcome.covered}",
         f"  replay: {done.command(failure)}",
     ]
     if failure.finding:

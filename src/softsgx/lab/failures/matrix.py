@@ -13,7 +13,7 @@ def matrix(designs: Sequence[str]) -> list[Outcome]:
     return [play(design, failure) for failure in SCENARIOS for design in designs]
 
 
-def told_apart(outcome: Outcome, all_of_them: Sequence[Outcome]) -> bool:
+def failure_named(outcome: Outcome, all_of_them: Sequence[Outcome]) -> bool:
     """Whether no other failure of the same design gives its caller the same answer.
 
     Errno and code are compared; a success never tells a failure apart.
@@ -39,7 +39,7 @@ def verdicts(outcome: Outcome, all_of_them: Sequence[Outcome]) -> list[str]:
     if outcome.page is not None:
         words.append("page named" if outcome.page else "page NOT named")
     if outcome.errno:
-        known = told_apart(outcome, all_of_them)
+        known = failure_named(outcome, all_of_them)
         words.append("failure named" if known else "failure NOT named")
     if outcome.repair:
         words.append("repaired" if outcome.repair == "yes" else "NOT repairable")

@@ -30,7 +30,7 @@ class InUse(Scenario):
         self.meeting = meeting
         self.attempt = attempt
         self.met = False
-        self.struck = False
+        self.refused = False
 
     def second(self, stage: Stage) -> Steps[None]:
         """EMODPE of a right that the page has: it changes nothing but uses the page."""
@@ -50,7 +50,7 @@ class InUse(Scenario):
         return super().run(stage, schedule)
 
     def _watch(self, status: int) -> None:
-        self.struck = self.struck or status == SGX_EPC_PAGE_CONFLICT
+        self.refused = self.refused or status == SGX_EPC_PAGE_CONFLICT
 
     def scheduler(self, stage: Stage) -> Scheduler:
         """The caller up to the meeting, the second thread into its leaf, then the caller again."""

@@ -84,7 +84,7 @@ def story(design: str, failure: str, schedule: str | None = None) -> tuple[Outco
 def _outcome(design: str, failure: str, scenario: Scenario, stage: Stage, played: str) -> Outcome:
     """The verdicts; repairs are tried before the last ones."""
     facts = stage.facts
-    arises = not isinstance(scenario, InUse) or scenario.struck
+    arises = not isinstance(scenario, InUse) or scenario.refused
     left = stage.state_text()
     answer = next((a for a in facts.answers if a.errno), facts.answers[0])
     wider, wider_told, lost = _rights(stage, facts)
@@ -126,7 +126,7 @@ def _play(
             found = kind(meeting, attempt)
             stage = Stage(design, found.asked)
             played = found.run(stage)
-            if found.struck:
+            if found.refused:
                 return found, stage, played
             if not found.met:
                 break

@@ -57,7 +57,7 @@ class Answer(NamedTuple):
         return ", ".join(parts)
 
 
-class Met(NamedTuple):
+class MetFault(NamedTuple):
     """A fault: the thread, the page, what it was doing, and the error code."""
 
     who: str
@@ -72,8 +72,8 @@ class Facts:
 
     answers: list[Answer] = field(default_factory=list)
     accepts: dict[int, int | None] = field(default_factory=dict)
-    undeserved: list[Met] = field(default_factory=list)
-    other_faults: list[Met] = field(default_factory=list)
+    undeserved: list[MetFault] = field(default_factory=list)
+    other_faults: list[MetFault] = field(default_factory=list)
     unmodelled: str = ""
     # Rights that a page must end with, if not those asked for.
     entitled: dict[int, int] = field(default_factory=dict)
@@ -276,7 +276,7 @@ class Stage:
         except EnclaveFault as fault:
             if fault.run.exception_vector != PF:
                 raise
-            met = Met(host.thread.name, page, doing, fault.run.exception_error_code)
+            met = MetFault(host.thread.name, page, doing, fault.run.exception_error_code)
             (self.facts.undeserved if permitted else self.facts.other_faults).append(met)
         except Unmodelled as unmodelled:
             self.facts.unmodelled = f"{doing} of page {page}: {unmodelled}"

@@ -1,4 +1,4 @@
-"""What a workload is: threads that change permissions, beside innocents that compute and allocate.
+"""A workload: threads that change permissions, next to innocents that compute and allocate.
 
 A workload is a program of N threads on N logical processors. The first `changers` of them change
 permissions. All others are innocents: they compute, and touch fresh pages, which the kernel adds
