@@ -198,7 +198,7 @@ def test_signal_after_some_pages_is_success_with_a_short_count() -> None:
     assert len(b.encl.page_array) == 2
 
 
-def test_a_real_thread_is_asked_once_for_each_page() -> None:
+def test_a_real_thread_is_tested_for_signals_once_a_page() -> None:
     b = created()
     asked: list[bool] = []
 

@@ -295,7 +295,7 @@ def test_ordinary_memory() -> None:
     assert d.read(0x1000, 8) == -EIO
 
 
-def test_process_that_is_gone() -> None:
+def test_process_that_has_exited() -> None:
     d = Debugged()
     process = d.tracee
     d.w.do(d.w.host.exit())

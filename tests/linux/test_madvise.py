@@ -121,7 +121,7 @@ def test_remove_of_a_descriptor_that_cannot_write() -> None:
 
 
 @pytest.mark.parametrize(("advice", "result"), [(10, -ENOMEM), (9, -ENODEV), (22, -EINVAL)])
-def test_a_hole_behind_the_area(advice: int, result: int) -> None:
+def test_a_hole_after_the_area(advice: int, result: int) -> None:
     w = world(pages=4)
     base, size = w.enclave.base, w.enclave.size
     assert w.do(sys_madvise(w.host.thread, base, size + PAGE_SIZE, advice)) == result

@@ -22,7 +22,7 @@ def resident(w: World, address: int) -> SgxEpcPage:
     return page.epc_page
 
 
-def test_other_memory_is_not_ours() -> None:
+def test_memory_outside_epc_is_enxio() -> None:
     w = world()
     assert arch_memory_failure(w.kernel, 1) == -ENXIO
 

@@ -88,7 +88,7 @@ def test_areas_before_a_refused_one_are_changed() -> None:
     assert w.areas(scratch, 3 * PAGE_SIZE) == [(1, R | W), (1, R), (1, R)]
 
 
-def test_area_in_front_of_a_gap_is_changed() -> None:
+def test_area_before_a_gap_is_changed() -> None:
     w, data = pages(3)
     assert w.do(w.host.munmap(data + PAGE_SIZE, PAGE_SIZE)) == 0
     assert w.protect(data, R, 3 * PAGE_SIZE) == -ENOMEM
@@ -147,7 +147,7 @@ def test_munmap_at_the_limit(first: int, count: int, result: int) -> None:
     assert sum(length for length, _rights in layout(w)) == left
 
 
-def test_split_hook_registers_nothing_anew() -> None:
+def test_split_hook_registers_nothing_again() -> None:
     w, data = pages(3)
     references = w.encl.refcount
     assert w.protect(data + PAGE_SIZE, R) == 0

@@ -210,7 +210,7 @@ def test_enclave_shared_by_fork_ends_with_the_last_process(last: str) -> None:
     assert w.all_epc_free()
 
 
-def test_enclave_in_the_mappings_of_a_child_alone() -> None:
+def test_enclave_that_only_a_child_maps() -> None:
     """The child has closed its descriptor and still runs; the parent has exited."""
     w = world()
     encl = w.encl

@@ -121,7 +121,7 @@ def test_one_etrack_serves_all_pages_blocked_before_it() -> None:
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_interrupts_are_sent_only_if_somebody_was_inside(inside: bool) -> None:
+def test_interrupts_are_sent_only_if_a_thread_was_inside(inside: bool) -> None:
     w = world(pages=2)
     w.call(fill, w.enclave.data)
     victim = w.enclave.data[1]
@@ -233,7 +233,7 @@ def test_an_enclave_under_construction_gives_its_pages_but_not_its_secs() -> Non
     assert b.machine.kernel.warnings == []
 
 
-def test_a_dying_enclave_is_left_alone() -> None:
+def test_an_enclave_that_is_being_released_is_not_reclaimed() -> None:
     """Its pages are off the list already; a reclaim pass meanwhile takes none."""
     w = world(pages=2)
     encl = w.encl

@@ -47,7 +47,7 @@ def test_page_that_is_not_trim_is_eperm() -> None:
     assert remove(w, w.enclave.data[0], 1) == (-EPERM, 0)
 
 
-def test_trim_that_is_not_accepted_is_eperm_behind_those_that_are() -> None:
+def test_trim_that_is_not_accepted_is_eperm_after_those_that_are() -> None:
     w = world(pages=3)
     trim(w, *w.enclave.data)
     w.call(accept, w.enclave.data[:2])

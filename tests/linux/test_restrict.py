@@ -122,7 +122,7 @@ def test_tcs_page_is_einval() -> None:
     assert restrict(w, w.enclave.tcs[0], 3, R) == (-EINVAL, 0, 0)
 
 
-def test_trim_page_is_einval_behind_the_pages_before_it() -> None:
+def test_trim_page_is_einval_after_the_pages_before_it() -> None:
     w = world(pages=4)
     assert w.do(w.enclave.trim(w.host, w.enclave.data[2], PAGE_SIZE))[0] == 0
     assert restrict(w, w.enclave.data[0], 4, R) == (-EINVAL, 0, 2)

@@ -147,7 +147,7 @@ def test_va_pages_are_freed_from_the_head() -> None:
     assert list(b.machine.kernel.free_pages)[-2:] == expected
 
 
-def test_a_long_check_of_caps_lets_others_in() -> None:
+def test_a_long_check_of_caps_drops_the_mutex() -> None:
     """sgx_encl_may_map drops the mutex after every 4096 pages."""
     w = world()
     first = w.encl.base >> PAGE_SHIFT

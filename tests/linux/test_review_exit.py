@@ -41,7 +41,7 @@ def forever(t: EnclaveThread) -> Steps[None]:
 
 
 @pytest.mark.parametrize("how", ["exit", "exec"])
-def test_a_thread_inside_is_thrown_out_and_ends(how: str) -> None:
+def test_a_thread_inside_leaves_by_aex_and_ends(how: str) -> None:
     """It runs no more user code; every EPC page comes back."""
     w, other = with_other()
     page = w.enclave.data[0]
@@ -96,7 +96,7 @@ def test_no_translation_outlives_the_address_space() -> None:
         machine.run(other.alloc(PAGE_SIZE))
 
 
-def test_exec_leaves_the_caller_alone() -> None:
+def test_exec_ends_all_threads_but_the_caller() -> None:
     w, other = with_other()
     old = w.mm
     assert w.do(syscalls.sys_execve(w.host.thread)) == 0

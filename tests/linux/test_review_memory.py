@@ -351,7 +351,7 @@ def test_shared_validate_refuses_flags_that_are_newer_than_it() -> None:
     assert machine.run(host.mmap(HINT, PAGE_SIZE, R, MAP_SHARED_VALIDATE, fd)) == HINT
 
 
-def test_a_node_without_mmap_is_asked_last() -> None:
+def test_a_missing_mmap_operation_is_tested_last() -> None:
     """The mode of the file decides before the missing operation does."""
     machine = Machine()
     host = machine.thread()
@@ -439,7 +439,7 @@ def test_a_copy_of_the_kernel_leaves_its_mark_in_the_entry(write: bool) -> None:
 
 
 @pytest.mark.parametrize("address", [TASK_SIZE, 0xFFFF_9000_0000_0000])
-def test_nothing_is_told_about_kernel_addresses(address: int) -> None:
+def test_nothing_is_disclosed_about_kernel_addresses(address: int) -> None:
     """sanitize_error_code: P is always set, outside and through the vDSO."""
     w = world(nssa=4)
 

@@ -36,7 +36,7 @@ def w() -> World:
     return world()
 
 
-def test_a_call_is_told_with_its_arguments_and_its_result(w: World) -> None:
+def test_a_call_is_logged_with_its_arguments_and_its_result(w: World) -> None:
     page = w.enclave.data[0]
     with w.machine.processor.log.record() as events:
         assert w.protect(page, PROT_READ) == 0
@@ -56,7 +56,7 @@ def test_arguments_left_out_have_their_defaults(w: World) -> None:
     assert begun.fields[-2:] == (("fd", -1), ("offset", 0))
 
 
-def test_an_ioctl_is_told_with_its_block_and_what_is_written_back(w: World) -> None:
+def test_an_ioctl_is_logged_with_its_argument_block_and_what_is_written_back(w: World) -> None:
     page = w.enclave.data[0]
     with w.machine.processor.log.record() as events:
         assert w.do(w.enclave.restrict(w.host, page, PAGE_SIZE, R))[0] == 0
@@ -74,7 +74,7 @@ def test_an_ioctl_is_told_with_its_block_and_what_is_written_back(w: World) -> N
     assert dict(answered.fields) == {"result": 0, "count": PAGE_SIZE}
 
 
-def test_a_page_fault_is_told_with_what_became_of_it(w: World) -> None:
+def test_a_page_fault_is_logged_with_its_outcome(w: World) -> None:
     with w.machine.processor.log.record() as events:
         assert w.protect(w.enclave.data[0], PROT_READ) == 0
         with pytest.raises(EnclaveFault):
@@ -85,7 +85,7 @@ def test_a_page_fault_is_told_with_what_became_of_it(w: World) -> None:
     assert ended == PageFaultEnded(0, "main", w.enclave.data[0], code, "SIGSEGV SEGV_ACCERR")
 
 
-def test_a_thread_is_told_with_its_processor() -> None:
+def test_a_thread_is_logged_with_its_processor() -> None:
     machine = Machine()
     with machine.processor.log.record() as events:
         machine.thread(machine.process("app"), 1, "worker")

@@ -231,7 +231,7 @@ def test_a_scheduler_must_choose_an_enabled_task() -> None:
         execution.run()
 
 
-def test_events_tell_of_spawns_steps_and_ends() -> None:
+def test_events_of_spawns_steps_and_ends() -> None:
     log = Log()
     with log.record() as events:
         run(points("p"), "T", log=log)

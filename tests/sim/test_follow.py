@@ -29,7 +29,7 @@ def incomplete(schedule: str) -> Execution:
     return execution
 
 
-def test_after_the_end_it_refuses_if_told_so() -> None:
+def test_after_the_end_it_refuses_without_completion() -> None:
     with pytest.raises(ScheduleMismatch, match="the schedule has ended, a task is to be chosen"):
         incomplete("1:b").run()
     incomplete("1:aba").run()

@@ -203,7 +203,7 @@ def test_rwlock_refuses_recursion(first: Acquire, second: Acquire) -> None:
         run(body())
 
 
-def test_rwlock_is_released_by_who_holds_it_only() -> None:
+def test_rwlock_is_released_by_its_holders_only() -> None:
     lock = RwLock("mmap_lock")
     with pytest.raises(AssertionError, match="no writer"):
         lock.release_write()

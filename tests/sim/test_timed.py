@@ -170,7 +170,7 @@ def test_a_price_may_be_a_function_of_the_task() -> None:
     assert time.elapsed == 16
 
 
-def test_a_task_that_exits_ends_alone() -> None:
+def test_a_task_that_exits_ends_no_other() -> None:
     def exits() -> Steps[None]:
         yield at("step")
         raise TaskExit

@@ -30,7 +30,7 @@ def noted() -> Iterator[list[tuple[Any, int]]]:
     TOUCHES.noted = None
 
 
-def test_nothing_is_noted_while_nobody_asks() -> None:
+def test_nothing_is_noted_unless_it_is_collected() -> None:
     touch("x")
     assert TOUCHES.noted is None
 
@@ -107,7 +107,7 @@ def test_signals_are_noted(noted: list[tuple[Any, int]]) -> None:
     assert (("grace period", "s"), WRITE) in noted
 
 
-def test_who_asks_is_told_of_locks_before_they_count_as_held() -> None:
+def test_taken_is_called_before_a_lock_counts_as_held() -> None:
     seen: list[tuple[str, int]] = []
     mutex = Mutex("m")
 

@@ -54,7 +54,7 @@ def test_the_earliest_finish_goes_first_and_ties_go_to_the_lower_index() -> None
     assert time.elapsed == 30
 
 
-def test_who_waits_for_a_lock_starts_when_it_is_released() -> None:
+def test_a_waiter_for_a_lock_starts_when_it_is_released() -> None:
     lock = Mutex("m")
     time = simulate((critical(lock), 0), (critical(lock), 1))
     # T0: lock 0-10, work 10-110. T1: waits, lock 110-120, work 120-220.

@@ -97,7 +97,7 @@ def test_a_condition_without_wake_up_leaves_the_sleeper_asleep() -> None:
     assert queue.idle
 
 
-def test_a_woken_sleeper_looks_again() -> None:
+def test_a_woken_sleeper_tests_its_condition_again() -> None:
     queue, work = WaitQueue("ksgxd_waitq"), list[int]()
 
     def wakes_twice() -> Steps[None]:

@@ -81,7 +81,7 @@ def test_where_nothing_is(address: int) -> None:
 
 
 @pytest.mark.usefixtures("by_file")
-def test_process_that_is_gone() -> None:
+def test_process_that_has_exited() -> None:
     with child() as (pid, address):
         pass
     assert m.read_memory(pid, address, 8) is None
