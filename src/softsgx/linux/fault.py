@@ -95,7 +95,7 @@ def _access_error(vma: Vma, error_code: int) -> bool:
 
 
 def handle_mm_fault(current: Thread, vma: Vma, address: int, error_code: int) -> Steps[str]:
-    """Ask the area. mmap_lock held for reading."""
+    """The handler of the area. mmap_lock held for reading."""
     mm = current.mm
     if not vma.sgx:
         anonymous_page(mm, vma, address & ~PAGE_MASK)
@@ -123,7 +123,7 @@ def _wp_pfn_shared(current: Thread, vma: Vma, address: int, pte: int) -> Steps[s
 def fault_in_user(current: Thread, address: int, write: bool) -> Steps[int]:
     """For copies to and from user memory: fault the page in; its pfn, or -EFAULT.
 
-    As long as the reclaimer holds the page, it spins.
+    It spins as long as the reclaimer holds the page.
     """
     code = PFEC_U | (PFEC_W if write else 0)
     while True:

@@ -187,7 +187,7 @@ class Thread:
 
 
 def refuse_cpu(kernel: Kernel, cpu: int, mm: Mm | None) -> None:
-    """ValueError unless a thread of `mm`, None for a new one, can run on logical processor `cpu`.
+    """ValueError if no thread of `mm` (None: of a new one) can run on logical processor `cpu`.
 
     Threads of one process may share a processor and take turns. Nothing is switched between two
     processes. The last processor is for kernel threads.
@@ -211,7 +211,7 @@ class InKernel:
         self.threads = threads
 
     def ready(self, _task: Task, /) -> bool:
-        """Whether none is in the kernel."""
+        """Whether none of them is in the kernel."""
         return not any(thread.in_kernel for thread in self.threads)
 
     def holders(self) -> Sequence[Task]:

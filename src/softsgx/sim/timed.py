@@ -54,7 +54,7 @@ class Timed:
         self._group_of: dict[Task, _Group] = {}
         # Begun tasks by processor.
         self._on_cpu: dict[int, list[Task]] = {}
-        # Begun interrupt handlers by processor, and who has to wait for them.
+        # Begun interrupt handlers by processor, and the tasks that have to wait for them.
         self._interrupts: dict[int, int] = {}
         self._held_back: dict[int, list[Task]] = {}
         # Tasks that may begin only when the handler in progress on their processor has ended.
@@ -137,7 +137,7 @@ class Timed:
             self._moved[other] = None
 
     def _delay(self) -> None:
-        """Charges on a processor delay all that was begun there."""
+        """A charge on a processor delays all points begun there."""
         for cpu, cycles in self.time.delays:
             for task in self._on_cpu.get(cpu, ()):
                 self._started[task] += cycles
@@ -186,14 +186,14 @@ class Timed:
                 self._push(held)
 
     def _add_spawned(self) -> None:
-        """Tasks were spawned by the last step."""
+        """Take in the tasks that the last step spawned."""
         for new in self.execution.tasks[-(self.execution._spawned - self._seen) :]:
             if new.index >= self._seen:
                 self._arrived(new)
         self._seen = self.execution._spawned
 
     def _arrived(self, task: Task) -> None:
-        """The task stands at a new point."""
+        """Begin the new point of a task, or put it into its group."""
         gate, point = task.gate, task.point
         if gate is None or (point[0] == IRQ and gate(task)):
             # An interrupt that can be taken will be: nothing else runs there before it.

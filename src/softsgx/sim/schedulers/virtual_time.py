@@ -26,10 +26,10 @@ class VirtualTime(OneExecution):
     A blocked task starts at the finish of the step that released it; a spawned one at the finish
     of the step that spawned it.
 
-    A processor does one thing at a time. What a task finishes on it delays the points of the others
-    there by the time that it took from them: an interrupted task keeps the work done so far. While
-    an interrupt handler is enabled, other tasks of its processor do not run. A task without
-    processor has one of its own.
+    A processor does one thing at a time. A step of one task delays the points of the other tasks
+    there by the time that it took: an interrupted task keeps the work done so far. While an
+    interrupt handler is enabled, other tasks of its processor do not run. A task without processor
+    has one of its own.
 
     An unrecorded execution under this scheduler does not ask it; see `timed.py`.
     """
@@ -98,7 +98,7 @@ class VirtualTime(OneExecution):
                 del self.started[task]
 
     def price(self, task: Task) -> int:
-        """What the point costs at which the task stands; Unmodelled if its kind has no price."""
+        """The price of the point at which the task stands; Unmodelled if its kind has none."""
         kind = task.point[0]
         price = self.prices.get(kind, self.default)
         if price is None:
@@ -106,10 +106,10 @@ class VirtualTime(OneExecution):
         return price if isinstance(price, int) else price(task)
 
     def charge(self, cpu: int, kind: str) -> None:
-        """Another point on a processor, within the step that goes on: counted, and time taken.
+        """Count another point on a processor, within the current step, and take its time.
 
-        It delays all that was, or is now, begun there. For what follows an interrupt, whatever it
-        was that was interrupted.
+        It delays all points begun there, before or now. It is for the cost that follows an
+        interrupt, whatever was interrupted.
         """
         price = self.prices.get(kind, self.default)
         assert isinstance(price, int), f"no fixed price for {kind!r}"
@@ -118,7 +118,7 @@ class VirtualTime(OneExecution):
         self.delays.append((cpu, price))
 
     def begins(self, task: Task) -> int:
-        """When the point of a task begins that is enabled now."""
+        """When the point of a task that is enabled now begins."""
         cpu = task.cpu
         busy = 0 if cpu is None else self.busy.get(cpu, 0)
         return max(self.elapsed, busy)
