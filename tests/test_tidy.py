@@ -61,12 +61,15 @@ def test_seconds_in_tests_are_found(text: str) -> None:
     assert not list(waiting.no_seconds(Source("tests/a.py", "run(timeout=LIMIT_S)\nx.wait()")))
 
 
-def test_a_public_constant_stands_once() -> None:
+def test_a_constant_stands_once() -> None:
     report(form.repeated_constants(sources()))
     twice = [Source(f"src/softsgx/cpu/{name}.py", "A_B: int = 1 << 3") for name in "ab"]
     assert len(list(form.repeated_constants(twice))) == 1
     assert not list(form.repeated_constants(twice, {"A_B": "one each"}))
     assert not list(form.repeated_constants([twice[0], Source(twice[1].path, "A_B = 9")]))
+    for text in ("_A_B = 0x8", "SYS_A_B: Final = 8", "NR_A, NR_A_B = 7, 8"):
+        calls = [Source("src/softsgx/cpu/a.py", "A_B = 8"), Source("src/softsgx/cpu/b.py", text)]
+        assert len(list(form.repeated_constants(calls))) == 1, text
 
 
 def test_modules_do_not_import_in_a_circle() -> None:

@@ -1,6 +1,7 @@
 """How a file reads: its length, its docstrings, and a few statements that hide what happens."""
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
@@ -171,29 +172,57 @@ def _only_name(statement: ast.stmt) -> str:
     return target.id if isinstance(target, ast.Name) else ""
 
 
-# Public names that are equal by accident, and why each file has its own.
+# Names that are equal by accident, and why each file has its own.
 OWN: Final[Mapping[str, str]] = {
+    "BUFFER": "how much each writer keeps before it writes",
+    "ERESTARTSYS": "report knows no room but sim and spec",
     "FORMAT": "each format of a file is counted by itself",
+    "HEAD": "the width of a column in two outputs",
     "LINES_MAX": "how much an output shows is its own affair",
-    "MAGIC": "of ELF files, in the two rooms that read them",
+    "P": "a ParamSpec",
+    "READ": "a kind of access, a direction of an ioctl, the number of a system call",
+    "RESERVED": "the same word in two tables",
+    "T": "a TypeVar",
+    "WORD": "what EDBGRD reads, and what PTRACE_PEEKDATA does",
+    "WRITE": "as READ",
 }
+_PREFIX: Final = re.compile(r"_*(NR_|SYS_)?")
 
 
 def repeated_constants(files: Iterable[Source], own: Mapping[str, str] = OWN) -> Iterator[str]:
-    """One public name with one value in two modules: one imports it from the other.
+    """One name with one value in two modules: one imports it from the other.
 
-    EXIT_INTERRUPTED stood twice, and SI_KERNEL, and the paths of the nodes.
+    Also private ones, those of tuples, and system calls called NR_x here and SYS_x there. Each of
+    EXIT_INTERRUPTED, SI_KERNEL, the paths of the nodes and futex's number stood in several files.
     """
     seen: dict[tuple[str, str], str] = {}
     for source in files:
         for node in source.tree.body:
-            name = _only_name(node)
-            value = getattr(node, "value", None)
-            if not name.isupper() or name.startswith("_") or name in own or value is None:
-                continue
-            text = ast.unparse(value)
-            if text.startswith(("TypeVar(", "ParamSpec(")):
-                continue
-            first = seen.setdefault((name, text), source.path)
-            if first != source.path:
-                yield source.finding(node, f"{name} = {text} stands in {first} as well")
+            for name, value in _constants(node):
+                stem = _PREFIX.sub("", name, count=1)
+                if not name.isupper() or stem in own:
+                    continue
+                first = seen.setdefault((stem, _value(value)), source.path)
+                if first != source.path:
+                    text = f"{name} = {ast.unparse(value)}"
+                    yield source.finding(node, f"{text} stands in {first} as well")
+
+
+def _constants(node: ast.stmt) -> Iterator[tuple[str, ast.expr]]:
+    """Names that a statement assigns, each with its own value."""
+    value = getattr(node, "value", None)
+    if (name := _only_name(node)) and value is not None:
+        yield name, value
+    elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
+        if isinstance(node.value, ast.Tuple):
+            for target, one in zip(node.targets[0].elts, node.value.elts, strict=False):
+                if isinstance(target, ast.Name):
+                    yield target.id, one
+
+
+def _value(value: ast.expr) -> str:
+    """Equal for 0x80 and 128."""
+    try:
+        return repr(ast.literal_eval(value))
+    except ValueError:
+        return ast.unparse(value)

@@ -7,14 +7,12 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from softsgx.spec.secs import PADDING_CONSTANT
-from softsgx.spec.sigstruct import SIGSTRUCT_EXPONENT, SIGSTRUCT_SIGNED
+from softsgx.spec.sigstruct import SIGSTRUCT_EXPONENT, SIGSTRUCT_KEY_BITS, SIGSTRUCT_SIGNED
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
     from softsgx.spec.sigstruct import SIGSTRUCT
-
-_KEY_BITS = 3072
 
 
 def signed_message(raw: bytes) -> bytes:
@@ -35,7 +33,7 @@ def sign(sig: SIGSTRUCT, key: RSAPrivateKey) -> SIGSTRUCT:
     from cryptography.hazmat.primitives.hashes import SHA256
 
     public = key.public_key().public_numbers()
-    if public.n.bit_length() != _KEY_BITS or public.e != SIGSTRUCT_EXPONENT:
+    if public.n.bit_length() != SIGSTRUCT_KEY_BITS or public.e != SIGSTRUCT_EXPONENT:
         bits = public.n.bit_length()
         raise ValueError(f"RSA key: {bits} bits, exponent {public.e}; SGX needs 3072 bits and 3")
     signature = key.sign(signed_message(sig.pack()), PKCS1v15(), SHA256())
@@ -71,7 +69,7 @@ def verified_padding(sig: SIGSTRUCT, raw: bytes) -> bytes | None:
 
     modulus = int.from_bytes(sig.MODULUS, "little")
     signature = int.from_bytes(sig.SIGNATURE, "little")
-    if modulus.bit_length() != _KEY_BITS or not modulus & 1 or signature >= modulus:
+    if modulus.bit_length() != SIGSTRUCT_KEY_BITS or not modulus & 1 or signature >= modulus:
         return None
     given = (int.from_bytes(sig.Q1, "little"), int.from_bytes(sig.Q2, "little"))
     if given != quotients(modulus, signature):

@@ -22,6 +22,7 @@ from softsgx.spec.sigstruct import (
     SIGSTRUCT_EXPONENT,
     SIGSTRUCT_HEADER,
     SIGSTRUCT_HEADER2,
+    SIGSTRUCT_KEY_BITS,
     SIGSTRUCT_VENDORS,
 )
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from softsgx.image.image import EnclaveImage
 
-KEY_BITS: Final = 3072
 _DATE: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _OFFSETS: Final = {field.name: field.offset for field in SIGSTRUCT.FIELDS}
 
@@ -126,7 +126,7 @@ def load_key(pem: bytes) -> RSAPrivateKey:
     if not isinstance(key, RSAPrivateKey):
         raise ImageError("key", "not an RSA key: SGX needs RSA-3072 with exponent 3")
     exponent = key.public_key().public_numbers().e
-    if key.key_size != KEY_BITS or exponent != SIGSTRUCT_EXPONENT:
+    if key.key_size != SIGSTRUCT_KEY_BITS or exponent != SIGSTRUCT_EXPONENT:
         why = f"RSA-{key.key_size} with exponent {exponent}: SGX needs RSA-3072 with exponent 3"
         raise ImageError("key", why)
     return key
@@ -205,8 +205,8 @@ def verify_signature(data: bytes) -> list[Finding]:
     sig = parse(data)
     modulus = int.from_bytes(sig.MODULUS, "little")
     signature = int.from_bytes(sig.SIGNATURE, "little")
-    if modulus.bit_length() != KEY_BITS or not modulus & 1:
-        why = "even" if modulus.bit_length() == KEY_BITS else "too small"
+    if modulus.bit_length() != SIGSTRUCT_KEY_BITS or not modulus & 1:
+        why = "even" if modulus.bit_length() == SIGSTRUCT_KEY_BITS else "too small"
         return [Finding("MODULUS", _OFFSETS["MODULUS"], f"not a modulus of RSA-3072: {why}")]
     findings = []
     q1, q2 = quotients(modulus, signature)
