@@ -32,7 +32,7 @@ class _Every(Dpor):
         return chosen
 
     def end(self, left: Sequence[Task]) -> None:
-        """Know the execution by what of each task happens before each step."""
+        """Identify the execution by the steps of each task that happen before each of its steps."""
         super().end(left)
         of_task: dict[int, int] = {}
         for depth, node in enumerate(self._nodes):
@@ -57,7 +57,7 @@ def classes(scenario: Scenario, most: int) -> tuple[int, int, bool]:
         if not strategy.begin():
             break
         if anew:
-            # What was done so far ordered too little.
+            # The order known so far was too weak.
             executions = 0
             strategy.found.clear()
         execute_next(scenario, strategy)

@@ -47,7 +47,7 @@ def _copy(apart: int) -> Figure:
 
 
 def _spinner() -> Figure:
-    """A slice of a thread that wants a lock which another one holds."""
+    """A slice of a thread that waits for a lock which another one holds."""
     text = "1: mov eax, 1; xchg [rdi], eax; test eax, eax; jne 1b; enclu"
     with rig(text, timed=True) as r:
         r.lp().store(r.data, (1).to_bytes(8, "little"))

@@ -50,7 +50,7 @@ class Twelve(Scenario):
 
 
 class Own(Twelve):
-    """As many points, half of them on objects of the task's own."""
+    """As many points, half of them on objects that only one task uses."""
 
     def start(self, execution: Execution) -> None:
         """Two tasks."""
@@ -113,7 +113,7 @@ def _races() -> list[Figure]:
 
 
 def _binary() -> list[Figure]:
-    """The enclave of examples/explored, by its real code; nothing without gcc."""
+    """The enclave of examples/explored, executing its real code; no figure without gcc."""
     if shutil.which("gcc") is None:
         return []
     source = ROOT / "examples" / "explored"
@@ -132,7 +132,7 @@ def _binary() -> list[Figure]:
 
 
 def _two_processes() -> Figure:
-    """Against two searches of their own at once: what two cores are worth at that moment."""
+    """Against two independent searches at once: what two cores are worth at that moment."""
     command = [sys.executable, "-m", "softsgx.cli.main", "explore", "LazyStack", "--preemptions"]
     environment = {**os.environ, "PYTHONPATH": "src"}
 

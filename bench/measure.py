@@ -1,7 +1,7 @@
 """How a figure is taken: several rounds of the processor's time, beside the target of its issue.
 
 Processor time, not elapsed time: everything measured runs in one thread and never waits, so on a
-quiet machine the two are one, and on a shared one the others do not count.
+quiet machine the two are equal, and on a shared one other load does not count.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def _build(workshop: Workshop) -> Figure:
 
 
 def _processor_seconds(command: Sequence[str], cwd: Path) -> float:
-    """Of softsgx and the program together, so that others on the machine hardly count."""
+    """Processor time of softsgx and the program together, little affected by other load."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, cwd=cwd, capture_output=True, check=True, env=_ENV)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -159,7 +159,7 @@ def batches(tests: list[Test], seconds: float) -> Iterator[list[Test]]:
 
 
 def named() -> list[Mutant]:
-    """The mutants of tools/mutants-named.toml, which have survived once and must never again."""
+    """The mutants of tools/mutants-named.toml, which survived once and must not again."""
     return [_named(entry) for entry in tomllib.loads(NAMED.read_text("utf-8"))["mutant"]]
 
 

@@ -1,8 +1,8 @@
 /*
- * The parent of the program cannot be traced, as Linux with Yama answers for a shell: it is the
- * supervisor. Others can, as far as the kernel allows it.
+ * The parent of the program is the supervisor, and cannot be traced: EPERM, as Linux with Yama
+ * answers for a shell. Other processes can, as far as the kernel allows it.
  *
- * The story: PTRACE_ATTACH stopped the supervisor, and the program with it, for ever.
+ * The story: PTRACE_ATTACH stopped the supervisor, and the program with it, forever.
  *
  * enclave: ops threads=1
  */

@@ -1,6 +1,6 @@
 /*
- * A thread that blocks every signal reads enclave memory from outside: FF bytes, and no handler and
- * no mask may change by that.
+ * A thread that blocks every signal reads enclave memory from outside: FF bytes, and that
+ * changes no handler and no mask.
  *
  * enclave: ops
  * engines: unicorn

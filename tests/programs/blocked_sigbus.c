@@ -2,7 +2,7 @@
  * A host thread that blocks SIGBUS touches enclave memory that the driver cannot provide: it dies
  * of the signal, handler or not, as with every exception of a blocked signal.
  *
- * The story: the signal stayed pending, and the access was tried for ever.
+ * The story: the signal stayed pending, and the access was retried forever.
  */
 #include "host.h"
 

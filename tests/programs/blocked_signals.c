@@ -1,6 +1,6 @@
 /*
  * A thread that blocks every signal enters an enclave, faults in it, and (outside) executes CPUID:
- * neither its mask nor any handler of the process may change by that.
+ * that changes neither its mask nor any handler of the process.
  *
  * enclave: ops
  */

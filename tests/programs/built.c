@@ -1,6 +1,6 @@
 /*
  * Enclaves that are not what was signed: one page more, of which nothing is measured; pages in
- * another order, built by a child that is killed before INIT; an enclave behind exec.
+ * another order, built by a child that is killed before INIT; an enclave after exec.
  *
  * enclave: ops
  */
@@ -60,7 +60,7 @@ int main(int argc, char **argv)
 
     start(&e, argc, argv);
     if (!strcmp(argv[argc - 1], "last")) {
-        ok("an enclave behind exec");
+        ok("an enclave after exec");
         return 0;
     }
     refused(argv);

@@ -2,8 +2,8 @@
  * A group of processes with an enclave is killed while it forks: nobody is kept waiting for a child
  * that ended before its parent's fork(2) was reported, and all of the EPC comes back.
  *
- * The story: the end of a child that nobody knew yet was forgotten, and then the child was waited
- * for; and when it could not be continued any more, its parent was not continued either.
+ * The story: when a child ended before the supervisor knew of it, the end was forgotten, and the
+ * child was waited for; and when it could not be continued, its parent was not continued either.
  *
  * enclave: ops
  */

@@ -1,5 +1,5 @@
 /*
- * RLIMIT_CPU counts what is used inside an enclave: SIGXCPU at the soft limit, again a second later,
+ * RLIMIT_CPU counts the time inside an enclave: SIGXCPU at the soft limit, again a second later,
  * and the hard limit kills.
  *
  * enclave: ops

@@ -1,6 +1,6 @@
 /*
- * CPU time that a process reads includes the time of its enclaves, however it is read: programs
- * that calibrate themselves by it would never end otherwise.
+ * CPU time that a process reads includes the time spent in its enclaves, by whatever call it reads
+ * it: without that, programs that calibrate themselves by it would never end.
  *
  * enclave: ops
  */

@@ -1,6 +1,6 @@
 /*
- * Timers that count processor time count what is used inside an enclave, and their signals look as
- * those of the kernel: profilers and time limits live by them.
+ * Timers that count processor time count the time inside an enclave, and their signals look like
+ * the kernel's: profilers and time limits depend on them.
  *
  * enclave: ops threads=2
  * engines: unicorn

@@ -1,6 +1,6 @@
 /*
- * CPUID and the program's SIGILL: whatever stands where CPUID stood, handlers and masks stay as the
- * program set them. So does a handler that takes a SIGILL of the program's own.
+ * CPUID and the program's SIGILL: whatever replaces a CPUID, handlers and masks stay as the program
+ * set them, and a handler still gets the SIGILLs that the program causes.
  *
  * The story: containers refuse some `int 0x80` by its number, and CPUID leaf 18 read as oldstat; a
  * UD2 in its place makes the kernel reset handlers of those who block SIGILL.

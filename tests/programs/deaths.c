@@ -2,8 +2,8 @@
  * Processes that die of a signal, and whether a refusal was the reason: one child for each row of
  * the table. tests/runner/test_deaths.py compares what --explain says of them.
  *
- * The story: whatever was refused last, to anybody, was said to be the reason, also of a signal that
- * came from elsewhere.
+ * The story: the last refusal of any process was given as the reason, even for a signal that came
+ * from elsewhere.
  *
  * enclave: ops size=0x4000000
  */

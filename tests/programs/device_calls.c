@@ -1,10 +1,12 @@
 /*
- * What calls on a descriptor of a node answer, however the program came by the descriptor: the node
- * is a character device without read, write, llseek, fsync, fallocate, splice. Linux 6.12, fs/.
+ * What calls on a descriptor of a node answer, however the program came by the descriptor: the
+ * node is a character device without read, write, llseek, fsync, fallocate, splice. Linux 6.12,
+ * fs/.
  *
- * A memfd stands for it, and used to show: ftruncate, fallocate, fsync, lseek, splice succeeded, on a
- * copy of the descriptor read and write did, too. With a path as its argument the program asks
- * another such device of the machine, without the supervisor: that is what the table was checked by.
+ * The story: a memfd stands for it, and that could be seen: ftruncate, fallocate, fsync, lseek and
+ * splice succeeded, and on a copy of the descriptor read and write did, too. With a path as its
+ * argument the program asks another such device of the machine, without the supervisor: the table
+ * was checked that way.
  */
 #include "host.h"
 

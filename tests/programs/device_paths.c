@@ -1,8 +1,8 @@
 /*
  * All the ways that a path can lead to a node, and what opening answers for each flag.
  *
- * Only the four absolute names used to be known: a symbolic link was ENOENT, O_CREAT through one made
- * a file in /dev, O_EXCL, O_DIRECTORY and O_PATH opened the device.
+ * The story: only the four absolute names were known. A symbolic link was ENOENT, O_CREAT through
+ * one made a file in /dev, and O_EXCL, O_DIRECTORY and O_PATH opened the device.
  */
 #include "host.h"
 

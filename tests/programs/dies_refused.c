@@ -1,6 +1,6 @@
 /*
- * A write that the EPCM refuses, through an ENCLU of the host's own: nobody is told but the process,
- * by a signal that it has no handler for.
+ * A write that the EPCM refuses, after entering by an ENCLU of the host's own: the process gets a
+ * signal, for which it has no handler.
  *
  * enclave: ops
  * exit: -11

@@ -1,5 +1,5 @@
 /*
- * Runtimes ask whether there is dynamic memory by an ioctl of zeros, some of them again and again:
+ * Runtimes probe for dynamic memory by an ioctl with zeros, some of them again and again:
  * EINVAL says yes; ENOTTY and ENODEV say no.
  *
  * enclave: ops

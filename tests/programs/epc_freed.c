@@ -1,6 +1,6 @@
 /*
- * A process that is killed while it is inside gives its EPC back. Its enclaves, only created, could
- * not be reclaimed otherwise.
+ * A process that is killed while it is inside gives its EPC back. The EPC of its enclaves, which
+ * were only created, cannot be reclaimed in any other way.
  *
  * enclave: ops
  * run: --epc 2M

@@ -1,7 +1,7 @@
 /*
  * An enclave that handles its exceptions: after the asynchronous exit the host enters the same
  * thread again (CSSA = 1), the handler reads the SSA frame and changes RIP and RAX in it, and
- * ERESUME goes on behind the instruction. The same thread, many times.
+ * ERESUME goes on after the instruction. The same thread, many times.
  *
  * enclave: faults
  */

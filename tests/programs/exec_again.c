@@ -41,7 +41,7 @@ int main(int argc, char **argv)
     CHECK(argc >= 3, "arguments");
     once(argc, argv);
     if (argc > 3) {
-        ok("an enclave of its own behind exec");
+        ok("an enclave of its own after exec");
         return 0;
     }
     ok("an enclave before exec");

@@ -1,6 +1,6 @@
 /*
- * The process ends while a thread of it is inside and will never come out: with the exit code that
- * another thread gives.
+ * The process ends, with the exit code that one thread gives, while another is inside and will
+ * never come out.
  *
  * enclave: ops
  * exit: 7

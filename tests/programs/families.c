@@ -1,7 +1,7 @@
 /*
- * Threads and processes made in every way: who shares the address space shares the enclave's
- * mappings, and nobody else does. A system call makes two of them, and its flags need not be what
- * the kind of ptrace event suggests.
+ * Threads and processes made in every way: those that share the address space share the enclave's
+ * mappings, and no others do. clone(2) makes both, and its flags need not be what the ptrace event
+ * suggests.
  *
  * The story: where kcmp(2) is refused, as by the default profile of containers, threads were taken
  * for forked processes, in silence, and saw an enclave of their own.

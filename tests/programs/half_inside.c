@@ -2,7 +2,7 @@
  * Arguments of ioctl(2) that are half in enclave memory and half outside: the first half reads as
  * ones, from either side; a whole one outside works.
  *
- * The story: the supervisor did not know what to do with them, and ended.
+ * The story: they ended the supervisor.
  *
  * enclave: ops
  */

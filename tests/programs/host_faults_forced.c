@@ -1,11 +1,11 @@
 /*
- * Host accesses to enclave memory, and the signals around them. An exception whose signal is blocked
- * or ignored kills the program, handler or not (Linux 6.12, kernel/signal.c,
- * force_sig_info_to_task); an access that is served changes no handler and no mask; and what the
- * instruction meets elsewhere is told as always.
+ * Host accesses to enclave memory, and the signals around them. An exception whose signal is
+ * blocked or ignored kills the program, handler or not (Linux 6.12, kernel/signal.c,
+ * force_sig_info_to_task); an access that is served changes no handler and no mask; and a fault of
+ * another operand of the instruction is delivered as usual.
  *
- * The story: an ignored SIGBUS was an access without end; a fault of the other operand of MOVS came
- * as SI_KERNEL with address 0; only SIGSEGV blocked beside others left it unblocked, its handler
+ * The story: with SIGBUS ignored the access was retried without end; a fault of the other operand
+ * of MOVS came as SI_KERNEL with address 0; a blocked SIGSEGV was left unblocked, its handler
  * gone; and so was the handler of a blocked SIGTRAP.
  *
  * enclave: ops size=0x4000000

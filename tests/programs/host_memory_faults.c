@@ -1,10 +1,10 @@
 /*
- * Enclave code touches memory of the host that refuses it: the signal at the AEP is that of the same
- * access by the host itself, which the real kernel judges; but for the offset in the page, which
- * nobody is told of an enclave. Who blocks or ignores the signal dies of it.
+ * Enclave code touches memory of the host that refuses it: the signal at the AEP is that of the
+ * same access by the host itself, which the real kernel judges, except for the offset in the page,
+ * which is not reported for enclaves. A thread that blocks or ignores the signal dies of it.
  *
- * The story: the handler of a blocked signal ran; a read-only page that nobody had touched counted as present in the error code, and a
- * file that ends before the page was SIGSEGV.
+ * The story: the handler of a blocked signal ran; a read-only page that nothing had touched
+ * counted as present in the error code, and a page past the end of its file was SIGSEGV.
  *
  * enclave: ops threads=5
  */
@@ -167,7 +167,7 @@ int main(int argc, char **argv)
         row("r--", readable, write);
         row("r--, read before", readable_touched, write);
         row("r--, written before", written_once, write);
-        row("a page behind the end of its file", behind_the_end, write);
+        row("a page past the end of its file", behind_the_end, write);
     }
     killed("SIGSEGV blocked", SIGSEGV, true, unmapped);
     killed("SIGSEGV ignored", SIGSEGV, false, unmapped);

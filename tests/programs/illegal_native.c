@@ -1,6 +1,6 @@
 /*
  * The native engine: instructions that are illegal inside an enclave and that the processor, or a
- * filter of system calls, stops. docs/run.md lists those that nothing stops.
+ * filter of system calls, stops. docs/run.md lists the others.
  *
  * enclave: faults
  * engines: native

@@ -74,7 +74,7 @@ static void end(pthread_t thread)
     SAME(pthread_join(thread, NULL), 0);
 }
 
-/* As runtimes do it: go on behind what was done. */
+/* As runtimes do it: go on after what was done. */
 static void add_all(struct enclave *of, const uint8_t *src, uint64_t offset, uint64_t length,
                     uint64_t flags, bool measure)
 {

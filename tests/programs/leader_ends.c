@@ -1,7 +1,7 @@
 /*
  * The first thread of a process ends; another one goes on, builds an enclave and enters it.
  *
- * The story: the memory of the process was looked for under the number of its first thread.
+ * The story: the memory of the process was looked up by the tid of its first thread.
  *
  * enclave: ops
  */

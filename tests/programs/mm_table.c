@@ -60,7 +60,7 @@ static void mappings(void)
     row("mmap: TCS r-x", map(tcs, PAGE_SIZE, PROT_READ | PROT_EXEC, SHARED_FIXED), EACCES);
     row("mmap: TCS rw-", map(tcs, PAGE_SIZE, PROT_RW, SHARED_FIXED), 0);
     row("mmap: hole rwx", map(hole, PAGE_SIZE, PROT_RWX, SHARED_FIXED), 0);
-    row("mmap: last page and one behind", map(beyond - PAGE_SIZE, 2 * PAGE_SIZE, 0, SHARED_FIXED),
+    row("mmap: last page and one past it", map(beyond - PAGE_SIZE, 2 * PAGE_SIZE, 0, SHARED_FIXED),
         EACCES);
     row("mmap: outside, ---", map(0, PAGE_SIZE, PROT_NONE, MAP_SHARED), EACCES);
     row("mmap: NOREPLACE over something",

@@ -1,6 +1,6 @@
 /*
- * Ordinary memory mapped over a page of ELRANGE: the host uses it, and the enclave gets a page fault,
- * because it is no EPC. SDM 3D, 38.3 "Access-control Requirements".
+ * Ordinary memory mapped over a page of ELRANGE: the host uses it, and the enclave gets a page
+ * fault, because it is not EPC. SDM 3D, 38.3 "Access-control Requirements".
  *
  * enclave: ops
  * engines: unicorn

@@ -1,6 +1,6 @@
 /*
- * A host with its own ENCLU that blocks every signal: entering an enclave must not change the mask
- * or a handler.
+ * A host with its own ENCLU that blocks every signal: entering an enclave changes neither the mask
+ * nor a handler.
  *
  * enclave: ops
  */

@@ -1,5 +1,5 @@
 /*
- * Host buffers that end where a page ends, with nothing behind it: an enclave reads and writes up
+ * Host buffers that end where a page ends, with nothing after it: an enclave reads and writes up
  * to the last byte, and not one byte more; the fault is delivered, can be repaired, and the same
  * instruction goes on. CR2 has its low 12 bits clear for faults inside. SDM 3D, 40.3
  * "Synthetic State on Asynchronous Enclave Exit".
@@ -54,7 +54,7 @@ static void reads(uint64_t buffer)
     go(&run, ERESUME, NULL);
     LEFT(&run);
     SAME(across.result, *(uint32_t *)(edge - 4));
-    ok("8 bytes across the edge: #PF of the page behind");
+    ok("8 bytes across the edge: #PF of the page after it");
 }
 
 static void writes(uint64_t buffer)

@@ -1,5 +1,5 @@
 /*
- * Every other page of an enclave is restricted and opened again, then all of it is used: more pieces
+ * Every other page of an enclave is restricted and opened again, then all of it is used: more areas
  * than a thread changes one by one. The descriptor is closed; only the mappings hold the enclave.
  *
  * enclave: ops heap_pages=400

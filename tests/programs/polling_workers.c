@@ -1,6 +1,6 @@
 /*
  * Workers inside wait for a word of host memory, as exitless calls do, while another thread comes
- * and goes many times: they must not starve it, nor it them.
+ * and goes many times: neither may starve the other.
  *
  * enclave: ops threads=8
  */

@@ -3,7 +3,7 @@
  * change, EIO for another one; process_vm_readv reaches neither. Linux 6.12, sgx/encl.c,
  * sgx_vma_access; fs/proc/base.c, mem_rw.
  *
- * It used to find zeros and success in both. With --engine native, process_vm_readv does reach the
+ * The story: both gave zeros, and success. With --engine native, process_vm_readv does reach the
  * pages: docs/run.md.
  *
  * enclave: ops threads=2 attributemask=0xfffffffffffffffd

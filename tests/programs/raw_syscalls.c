@@ -134,7 +134,7 @@ static void map(uint64_t offset, uint64_t flags)
     did(CALL(SYS_MPROTECT, base + offset, PAGE_SIZE, prot), "mprotect");
 }
 
-/* Adds every page of the stream or, behind INIT, maps it. */
+/* Adds every page of the stream or, after INIT, maps it. */
 static void pages(const uint8_t *at, const uint8_t *end, int adding)
 {
     while (at < end) {

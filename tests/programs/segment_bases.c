@@ -31,7 +31,7 @@ int main(int argc, char **argv)
         run.tcs = e.tcs[i];
         go(&run, EENTER, &call);
         LEFT(&run);
-        /* Thread data is behind the TCS and its two SSA frames, and is zero. */
+        /* Thread data comes after the TCS and its two SSA frames, and is zero. */
         SAME(call.b, e.tcs[i] + 3 * PAGE_SIZE);
         SAME(call.c, e.tcs[i] + 3 * PAGE_SIZE);
         SAME(call.a, 0);

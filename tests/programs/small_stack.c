@@ -1,10 +1,10 @@
 /*
- * Calls that the supervisor serves touch nothing of the program's but what the kernel would touch:
- * neither what lies below a small stack, nor need the stack have grown below RSP.
+ * Calls that the supervisor serves touch only that memory of the program which the kernel would
+ * touch, nothing below a small stack, and the stack need not have grown below RSP.
  *
- * It used to put paths, filters and signal actions 4,224 bytes below RSP. Where a stack had not grown
- * that far, opening the device went to the real kernel, and failed; below the small stack of a
- * coroutine, memory of the program was overwritten.
+ * The story: the supervisor put paths, filters and signal actions 4,224 bytes below RSP. Where a
+ * stack had not grown that far, opening the device went to the real kernel, and failed; below the
+ * small stack of a coroutine, memory of the program was overwritten.
  */
 #include "host.h"
 

@@ -1,7 +1,8 @@
 /*
  * An enclave is entered with RSP at the very end of the stack: ENCLU needs no stack, and the vDSO
- * function no more than its own frame. The stub pushes registers below the red zone; where it cannot,
- * the program used to get a SIGSEGV.
+ * function no more than its own frame. The stub pushes registers below the red zone.
+ *
+ * The story: where it could not, the program got a SIGSEGV.
  *
  * enclave: ops
  */

@@ -1,7 +1,8 @@
 /*
  * The TCS is an operand that is written: with an area that lacks W neither EENTER nor ERESUME gets
- * in, and the fault is at the last byte of the page. A loader that mapped its TCS pages read-only
- * worked here once, and died on hardware.
+ * in, and the fault is at the last byte of the page.
+ *
+ * The story: a loader that mapped its TCS pages read-only worked here, and died on hardware.
  *
  * enclave: ops
  */

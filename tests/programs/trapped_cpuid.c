@@ -1,6 +1,6 @@
 /*
  * With CPUID faulting no CPUID escapes: code made at run time, of another thread, after fork, after
- * exec, with prefixes. Without it, those which no disassembly proves are the real processor's.
+ * exec, with prefixes. Without it, those that no disassembly proves reach the real processor.
  */
 #include <asm/prctl.h>
 #include <cpuid.h>

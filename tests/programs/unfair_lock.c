@@ -1,6 +1,6 @@
 /*
- * A lock without PAUSE, without turns: 50 threads take it for each page that they add, as the memory
- * manager of the SDK does. Who holds it needs the kernel; all others only spin.
+ * A lock without PAUSE, without turns: 50 threads take it for each page that they add, as the
+ * memory manager of the SDK does. The thread that holds it needs the kernel; all others only spin.
  *
  * enclave: ops threads=50 stack_pages=1 size=0x2000000
  * engines: unicorn

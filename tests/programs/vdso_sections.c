@@ -1,6 +1,6 @@
 /*
  * A runtime that looks the vDSO function up through the section headers, .dynsym and .dynstr; it
- * has to find the same as one that goes through the dynamic section.
+ * must find what one finds that goes through the dynamic section.
  *
  * enclave: ops
  */

@@ -8,7 +8,7 @@ Lines of that comment, all optional:
     cc: -static -no-pie        options of the compiler; enclaves may have this line, too
     exit: 7                    exit code, or minus the signal that ends it (default: 0)
 
-Of the words behind the name of the enclave, `isvprodid`, `isvsvn` and `attributemask` go to
+Of the words after the name of the enclave, `isvprodid`, `isvsvn` and `attributemask` go to
 SIGSTRUCT, `miscselect`, `size` and `xfrm` to SECS; `text` is the address where it is linked;
 the others are fields of ThreadLayout.
 """

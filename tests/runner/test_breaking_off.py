@@ -1,7 +1,7 @@
 """A run that breaks off: one line, code 125, reports are written, and no process is left.
 
 Story: what is not modelled came out of the middle of a run as a traceback and exit code 1, which of
-`run` is the program's; a supervisor that was killed early left a process that stood for ever.
+`run` is the program's; a supervisor that was killed early left a process stopped forever.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def test_what_the_terminal_sends_is_the_program_s(number: int) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_supervisor_killed_before_the_start_leaves_nothing(number: int, tmp_path: Path) -> None:
-    """Its child had stopped itself, to be seized, and stood for ever."""
+    """Its child had stopped itself, to be seized, and stayed so forever."""
     script = (
         "import time\n"
         "from softsgx.runner.host import ptrace\n"

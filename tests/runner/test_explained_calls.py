@@ -45,7 +45,7 @@ def refused(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return found
 
 
-# A row of the table that fails: its name, and an errno behind it.
+# A row of the table that fails: its name, and an errno after it.
 _OF_NO_AREA = ("mprotect: the hole left by it", "mprotect: what was cut off")
 _FAILS = re.compile(
     r'row\("((?:mmap|mprotect|munmap|mremap|madvise|msync)[^"]*)"[^;]*?\bE[A-Z]+\);'

@@ -123,7 +123,7 @@ def compare(done: subprocess.CompletedProcess[str], states: Sequence[str]) -> No
     """What a run has printed, with the table."""
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
     rows = dict(re.findall(r"^ok (.*?): (.*)$", done.stdout, re.MULTILINE))
-    # CR2 behind #UD is what an earlier fault left.
+    # CR2 after #UD is what an earlier fault left.
     got = {n: re.sub(r"^(4 \d+ \d+ 0 6) -?\d+", r"\1 *", row) for n, row in rows.items()}
     table = {}
     for access, kind in ACCESSES.items():

@@ -1,9 +1,10 @@
 /*
- * An enclave that asks to be told of AEX. At CSSA = 0 it serves one call: spin until the handler has
- * counted A notices, in registers that the handler must bring back. At CSSA = 1 ERESUME has entered
- * the handler: it counts, copies what the frame holds to the interrupted stack, gives the frame back
- * by EDECCSSA, and loads the copy. From EDECCSSA on the next AEX may write the frame again, and be
- * told of in its turn: a handler that still read the frame there went on with its own registers.
+ * An enclave that asks to be told of AEX. At CSSA = 0 it serves one call: spin until the handler
+ * has counted A notices, in registers that the handler must bring back. At CSSA = 1 ERESUME has
+ * entered the handler: it counts, copies what the frame holds to the interrupted stack, gives the
+ * frame back by EDECCSSA, and loads the copy. From EDECCSSA on the next AEX may write the frame
+ * again, and be told of in its turn: a handler that still read the frame there went on with its
+ * own registers.
  */
 #include "calls.h"
 #include "sgx.h"
@@ -12,7 +13,7 @@
 
 uint64_t notices __attribute__((visibility("hidden")));
 
-/* GPRSGX of SSA[0], by the layout: the frame is the page behind the TCS. */
+/* GPRSGX of SSA[0], by the layout: the frame is the page after the TCS. */
 #define FRAME "8192-184"
 
 __attribute__((naked, used)) void _start(void)

@@ -45,7 +45,7 @@ enum {
     TRY_MOV_CR0, TRY_CLTS, TRY_SWAPGS, TRY_RDTSC, TRY_RDTSCP, TRY_RDRAND, TRY_PAUSE,
     TRY_WRFSBASE, TRY_WRITE, TRY_VEX, TRY_X87, TRY_SSE, TRY_SS, TRY_AC,
 };
-#define SKIPPED 0x5a5aUL /* RAX behind an instruction that the handler skipped */
+#define SKIPPED 0x5a5aUL /* RAX after an instruction that the handler skipped */
 #define HANDLE 1000      /* entry at CSSA = 1: a = EXITINFO, b = MADDR, c = ERRCD, result = RIP */
 
 /* enclave/fp.c */

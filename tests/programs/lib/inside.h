@@ -30,8 +30,8 @@ void serve(struct call *call);
 void exception(struct call *call, struct gprsgx *frame);
 
 /*
- * RAX = CSSA, RBX = TCS, RCX = address behind EENTER. In the layout of softsgx the stack ends at
- * the TCS, and the SSA frames of one page each begin a page behind it. The handler of an exception
+ * RAX = CSSA, RBX = TCS, RCX = address after EENTER. In the layout of softsgx the stack ends at
+ * the TCS, and the SSA frames of one page each begin a page after it. The handler of an exception
  * runs on the stack of the interrupted code, below its red zone.
  */
 __attribute__((naked, used)) void _start(void)

@@ -117,8 +117,8 @@ ONLY = "only x86-64 programs can be supervised"
         ([(54, "<H", 32)], "damaged ELF file: no usable program headers"),
         ([(56, "<H", 0)], "damaged ELF file: no usable program headers"),
         ([(56, "<H", 65535)], "damaged ELF file: no usable program headers"),
-        ([(32, "<Q", 1 << 63)], "damaged ELF file: program headers behind its end"),
-        ([(32, "<Q", 1 << 20)], "damaged ELF file: program headers behind its end"),
+        ([(32, "<Q", 1 << 63)], "damaged ELF file: program headers past its end"),
+        ([(32, "<Q", 1 << 20)], "damaged ELF file: program headers past its end"),
     ],
     ids=str,
 )

@@ -127,7 +127,7 @@ def test_asm_program_is_followed_from_its_entry(tmp_path: Path) -> None:
 
 
 def test_data_behind_a_call_that_does_not_return_is_not_believed(tmp_path: Path) -> None:
-    """The bytes behind the call decode for a while: `cpuid`, then something that is no code."""
+    """The bytes after the call decode for a while: `cpuid`, then something that is no code."""
     source = f"""
         .globl _start
     _start:

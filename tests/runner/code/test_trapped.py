@@ -34,7 +34,7 @@ def info(number: int, code: int, address: int = 0) -> bytes:
         (ENCLU, SEGV, ACCERR, TCS, ENCLU_FOUND),
         (ENCLU, SEGV, MAPERR, TCS, ENCLU_FOUND),
         (ENCLU, SEGV, MAPERR, 0xFFF, ENCLU_FOUND),
-        (ENCLU, BUS, ADRERR, TCS, ENCLU_FOUND),  # RBX in a file, behind its end
+        (ENCLU, BUS, ADRERR, TCS, ENCLU_FOUND),  # RBX in a file, past its end
         (ENCLU + "90909090", SEGV, ACCERR, RIP - 1, ENCLU_FOUND),
         (ENCLU + "90909090", SEGV, ACCERR, RIP + 3, ENCLU_FOUND),
         # The page of the instruction is not executable: not executed.

@@ -27,7 +27,7 @@ int main(int argc, char **argv, char **envp)
     return 0;
 }
 """
-# Python ignores these two, whoever it is started by.
+# Python ignores these two, whatever its caller did.
 PYTHONS_OWN = 1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)
 # What execve(2) passes, and what a mapping of text cannot hold.
 ODD = [b"A=1", b"A=2", b"BIN=\xff\xfe\x80", b"no equals sign", b"=x", b"", b"A=3", b"LAST="]

@@ -76,7 +76,7 @@ static void inject_mmap(uint64_t address, size_t size, int prot, int flags, int 
 	must(ptrace(PTRACE_SETREGS, child, 0, &saved) == 0, "SETREGS");
 }
 
-/* Where the value of AT_SYSINFO_EHDR is: behind argv and envp on the first stack. */
+/* Where the value of AT_SYSINFO_EHDR is: after argv and envp on the first stack. */
 static uint64_t sysinfo_ehdr(void)
 {
 	struct user_regs_struct regs;
@@ -111,7 +111,7 @@ int main(int argc, char **argv)
 		execv(argv[4], argv + 4);
 		_exit(3);
 	}
-	/* Without PTRACE_O_TRACEEXEC: a signal, behind the system call and before the first instruction. */
+	/* Without PTRACE_O_TRACEEXEC: a signal, after the system call and before the first instruction. */
 	must(waitpid(child, &status, 0) == child && WIFSTOPPED(status), "exec");
 	at = sysinfo_ehdr();
 	printf("%d %lu\n", child, (unsigned long)peek(at));

@@ -120,7 +120,7 @@ def test_from_every_instruction_to_the_reply(harness: Harness, traced: Traced) -
             assert place.mailbox in (None, mailbox)
             if phase is Phase.WAIT and steps % 2:
                 # What a signal that is swallowed leaves: it goes on by itself. Single steps over
-                # SYSCALL leave TF behind, which no other stop does.
+                # SYSCALL leave TF set, which no other stop does.
                 traced.registers = [*registers[:RFLAGS], registers[RFLAGS] & ~TF, registers[RIP]]
             else:
                 control.set_state(mailbox, IDLE)

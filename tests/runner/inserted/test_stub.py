@@ -23,7 +23,7 @@ from tests.runner.ringing import ring
 # CF, PF, AF, ZF, SF, DF, OF, and the two that are always so in user mode.
 FLAGS_ALL = 0x202 | 0xCD5
 RSPS = (STACK + 4096, STACK + 4096 + 3, STACK + 4096 - 8)
-# Not mapped: whoever writes through it, faults.
+# Not mapped: a write there faults.
 NOWHERE = 0x1234_5000_0000
 
 
@@ -116,7 +116,7 @@ def test_every_mailbox_has_code_of_its_own(harness: Harness, mailbox: int) -> No
     assert same_fx(got.fx, sent.fx), "without an image in the reply the request's is loaded"
 
 
-# Each thread: 50,000 entries. A lost wake-up leaves one of them waiting for ever.
+# Each thread: 50,000 entries. A lost wake-up leaves one of them waiting forever.
 @pytest.mark.parametrize(("threads", "spin"), [(2, 0), (1, 20), (3, 1)])
 def test_no_wake_up_gets_lost(harness: Harness, threads: int, spin: int) -> None:
     rounds = 50_000 if threads == 2 else 10_000

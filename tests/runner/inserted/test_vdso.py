@@ -1,4 +1,4 @@
-"""The vDSO function, natively, against its contract; this test is what is behind its ENCLU."""
+"""The vDSO function, natively, against its contract; this test plays what its ENCLU leads to."""
 
 from collections.abc import Callable, Sequence
 from errno import EINVAL

@@ -1,4 +1,4 @@
-"""A descriptor is a device by the file behind it, by nothing that others may have, too."""
+"""A descriptor is a device by the file it refers to, not by anything other files may have, too."""
 
 from __future__ import annotations
 

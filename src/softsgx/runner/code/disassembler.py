@@ -144,9 +144,9 @@ _BUDGET: Final = 200_000  # instructions; programs without any function bounds a
 def reach(code: Code, starts: list[int], low: int, high: int) -> dict[int, Instruction]:
     """Instructions in [low, high) that control reaches from `starts` by direct jumps and calls.
 
-    What follows a call or system call that may never return is believed only if it leads on to a
+    What follows a call or system call that may never return is accepted only if it leads on to a
     jump, a return or another call without meeting bytes that are no instruction: hand-written
-    programs put data behind their exit.
+    programs put data after their exit.
     """
     reached: dict[int, Instruction] = {}
     pending = [start for start in starts if start in code and low <= start < high]
@@ -165,7 +165,7 @@ def _straight(
     while low <= at < high and at not in reached:
         decoded = code.run(at, high)
         if not decoded:
-            return targets  # no instruction here: what is doubtful stays unbelieved
+            return targets  # no instruction here: what is in doubt is not accepted
         for instruction in decoded:
             address, size, mnemonic, operands = instruction
             if address in reached:
@@ -187,12 +187,12 @@ def _straight(
                 doubtful = {}
             eax = _eax_after(instruction, eax)
     if low <= at < high:
-        reached.update(doubtful)  # it joined a path that is believed
+        reached.update(doubtful)  # it joined a path that is accepted
     return targets
 
 
 def _eax_after(instruction: Instruction, before: str) -> str:
-    """The constant in EAX behind an instruction, as far as `mov` tells."""
+    """The constant in EAX after an instruction, as far as `mov` tells."""
     target, _, source = instruction.operands.partition(", ")
     if instruction.mnemonic in ("mov", "movabs") and target in ("eax", "rax"):
         return source

@@ -51,7 +51,7 @@ def check_elf(path: str) -> tuple[str, bool]:
         if ehdr.e_phentsize != Phdr.SIZE or not 0 < size <= _HEADERS_MAX_BYTES:
             raise ProgramError(path, "damaged ELF file: no usable program headers")
         if ehdr.e_phoff + size > length:
-            raise ProgramError(path, "damaged ELF file: program headers behind its end")
+            raise ProgramError(path, "damaged ELF file: program headers past its end")
         file.seek(ehdr.e_phoff)
         table = file.read(size)
         headers = [Phdr.unpack(table[at : at + Phdr.SIZE]) for at in range(0, size, Phdr.SIZE)]
@@ -67,7 +67,7 @@ def check_elf(path: str) -> tuple[str, bool]:
 
 
 def _refuse_privileges(path: str) -> None:
-    """The kernel asks the last file of a chain alone: a #! file gives nobody privileges."""
+    """The kernel looks at the last file of a chain only: a #! script gives no privileges."""
     status = os.stat(path)
     setgid = stat.S_ISGID | stat.S_IXGRP
     for bits, kind in ((stat.S_ISUID, "setuid"), (setgid, "setgid")):
@@ -103,7 +103,7 @@ def _ident_faults(head: bytes) -> Iterator[str]:
 
 
 def _interpreter(path: str, raw: bytes) -> str:
-    """The path in PT_INTERP, which must exist: else exec says only that the program does not."""
+    """The path in PT_INTERP, which must exist: if not, exec says that the program does not."""
     name = os.fsdecode(raw.partition(b"\0")[0])
     if not name or not os.path.isfile(name):
         why = f"its loader {name or '(empty)'} does not exist here"

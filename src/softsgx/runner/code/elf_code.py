@@ -1,7 +1,7 @@
 """Where the code of an ELF file is, and where its functions start.
 
-Only what the search of `sites` needs, read with as few bytes touched as possible: the search runs
-before the program starts. Names are those of the standard (System V ABI, "Object Files" and
+Only what the search of `sites` needs, touching as few bytes as possible: the search runs before the
+program does. Names are those of the standard (System V ABI, "Object Files" and
 "Program Loading"). Whatever is wrong with the file is a `BadElf`.
 """
 
@@ -88,10 +88,10 @@ class ElfCode:
         for number in range(ehdr.e_phnum):
             at = ehdr.e_phoff + number * Phdr.SIZE
             if at + Phdr.SIZE > end:
-                raise BadElf(f"program header {number} is behind the end of the file")
+                raise BadElf(f"program header {number} is past the end of the file")
             kind, flags, offset, vaddr, _, filesz, _, _ = Phdr.S.unpack_from(self.data, at)
             if kind == PT_LOAD and offset + filesz > end:
-                raise BadElf(f"program header {number} names bytes behind the end of the file")
+                raise BadElf(f"program header {number} names bytes past the end of the file")
             yield Segment(kind, flags, offset, vaddr, filesz)
 
     def at(self, vaddr: int, size: int) -> int:

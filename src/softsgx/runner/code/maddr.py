@@ -1,6 +1,7 @@
 """The exact address of a page fault: EXINFO.MADDR. SDM 3D, 38.9.2.1 "EXINFO Structure".
 
-The emulator knows the page of an access that it cannot translate. The instruction says the rest.
+The emulator knows only the page of an access that it cannot translate; the rest comes from decoding
+the instruction.
 """
 
 from __future__ import annotations
@@ -83,8 +84,8 @@ def exact_address(lp: Registers, code: bytes, page: int) -> int:
 def memory_operands(lp: Registers, code: bytes) -> list[tuple[int, int, int]] | None:
     """Address, size, and access (READ or WRITE) of what the instruction touches.
 
-    One that reads and writes counts as a write, as on the processor. None if it is no instruction,
-    or not all of it.
+    One that reads and writes counts as a write, as on the processor. None if `code` is no
+    instruction, or not all of one.
     """
     rip = lp.regs[RIP]
     found = _first(code)

@@ -83,7 +83,7 @@ class Scanner:
 
 
 def illegal(name: str, operands: str, names: frozenset[str] = _ILLEGAL) -> bool:
-    """Whether enclaves must not execute this instruction, whatever the processor says to it."""
+    """Whether enclaves must not execute this instruction, whatever the processor would do."""
     if name in names:
         return True
     return name in ("mov", "pop") and operands.split(",")[0] in _SEGMENTS

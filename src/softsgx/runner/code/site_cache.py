@@ -72,7 +72,7 @@ def _load(entry: Path, key: list[Any], fd: int) -> Sites | None:
         unproven = tuple(Unproven(*row) for row in body["unproven"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    # What will be written over must be what was found.
+    # What will be patched must still be what was found.
     for site in patch:
         if PATTERNS.get(os.pread(fd, 2, site.offset)) != site.kind:
             if PATTERNS.get(os.pread(fd, 3, site.offset)) != site.kind:

@@ -20,7 +20,7 @@ from softsgx.spec.leaves import ENCLS_OPCODE, ENCLU_OPCODE
 ENCLU: Final = ENCLU_OPCODE
 CPUID: Final = b"\x0f\xa2"
 _UNDEFINED: Final = (b"\x0f\xff", b"\x0f\xb9", b"\x0f\x0b", ENCLS_OPCODE)
-# Of these neither changes what CPUID does; LOCK makes it #UD.
+# Prefixes that do not change what CPUID does; LOCK makes it #UD.
 _PREFIXES: Final = LEGACY_PREFIXES - {LOCK}
 _REX: Final = range(0x40, 0x50)
 
@@ -34,7 +34,7 @@ SYNCHRONOUS: Final = frozenset(
         signal.SIGSYS,
     }
 )
-# What ENCLU and CPUID can come as.
+# The signals that a refused ENCLU or CPUID can come as.
 REFUSED: Final = frozenset({signal.SIGILL, signal.SIGSEGV, signal.SIGBUS})
 INFO: Final = struct.Struct("<iii4xQ")  # si_signo, si_errno, si_code, si_addr
 
@@ -55,12 +55,12 @@ def undefined(code: bytes) -> str:
 
 
 def from_kernel(number: int, info: bytes) -> bool:
-    """Whether an instruction caused this signal, and no kill or timer."""
+    """Whether an instruction caused this signal, rather than kill(2) or a timer."""
     return number in SYNCHRONOUS and INFO.unpack_from(info)[2] > 0
 
 
 def trapped(number: int, info: bytes, rip: int, read: Read) -> Trapped | None:
-    """What stands at RIP and caused this signal; None if it was something else.
+    """The ENCLU or CPUID at RIP that caused this signal; None if something else did.
 
     `read(address, size)` gives the bytes there, fewer if not all can be read.
     """

@@ -3,8 +3,8 @@
 With CPUID faulting (arch_prctl, ARCH_SET_CPUID) no CPUID escapes. But the kernel writes an MSR
 whenever it switches between a thread that has it and one that has not, and a supervised thread that
 stops switches two to four times. On bare metal that is nothing; under a hypervisor each write may
-cost 10 us, where a stop costs 17. Whoever wants speed there gives it up when a thread first enters
-an enclave, as programs look for features before, or does without.
+cost 10 us, where a stop costs 17. A run that needs speed there can give it up when a thread first
+enters an enclave, since programs look for features before that, or do without it altogether.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ from softsgx.runner.host.abi import (
 
 
 def install(code: bytes, by_prctl: bool) -> None:
-    """From now on `code` filters the calls of this thread. OSError if that is refused.
+    """Filter the system calls of this thread from now on. OSError if that is refused.
 
-    Both calls do the same; container engines list them apart.
+    prctl(2) and seccomp(2) do the same; container engines allow them separately.
     """
     libc = ctypes.PyDLL(None, use_errno=True)
     libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)

@@ -1,8 +1,8 @@
-"""What a program inherits of whoever started softsgx, as if there were no Python in between.
+"""What a program inherits from the caller of softsgx, as if no Python stood in between.
 
 The interpreter changes its own surroundings when it starts: it adds LC_CTYPE to the environment
-where the locale is C (PEP 538), drops what it cannot represent, and takes signals. execve(2) would
-pass all that on.
+where the locale is C (PEP 538), drops what it cannot represent, and changes how signals are
+handled. execve(2) would pass all that on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 from typing import Final, NamedTuple
 
 NOT_OURS: Final = (signal.SIGINT, signal.SIGQUIT)
-"""The terminal sends them to the supervisor, too, and they are the program's own business."""
+"""The terminal sends them to the supervisor as well; what they do is up to the program."""
 
 
 class Inherited(NamedTuple):
@@ -34,7 +34,7 @@ class Inherited(NamedTuple):
 
 
 def inherited() -> Inherited:
-    """Of this process, before it takes signals for itself.
+    """What this process inherited; asked before it handles any signal itself.
 
     The kernel still has the environment as execve passed it.
     """
@@ -42,7 +42,7 @@ def inherited() -> Inherited:
         with open("/proc/self/environ", "rb") as file:
             data = file.read()
     except OSError:
-        # Without /proc nothing will run (needs.py); this is for looking up what would.
+        # Without /proc nothing runs (doctor/needs.py); this is only to look the program up.
         data = b"\0".join(b"=".join(entry) for entry in os.environb.items())
     strings = tuple(data.removesuffix(b"\0").split(b"\0")) if data else ()
     known = signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}
@@ -51,6 +51,6 @@ def inherited() -> Inherited:
 
 
 def keep_statuses() -> None:
-    """Where SIGCHLD is ignored the kernel keeps no status of a child that one could wait for."""
+    """Stop ignoring SIGCHLD: while it is ignored the kernel keeps no exit status of children."""
     if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -1,9 +1,10 @@
-"""A library that ends the process: exit(3) in the middle of the work, where nothing is raised.
+"""A library that ends the process: exit(3) in the middle of the work, without an exception.
 
-Unicorn calls exit(1) where it gets no memory. 1 is a finding, or what the program of a run answered
-itself, so a handler of exit(3) says a line and ends with another code. It is machine code: Python
-may have no memory either, and is still in the middle of a call. What is traced dies with its tracer
-(PTRACE_O_EXITKILL). An exit of Python's own disarms it, as does the end of a forked child.
+Unicorn calls exit(1) when it gets no memory. Code 1 means a finding, or is the exit code of the
+program that was run, so a handler of exit(3) prints a line and ends with another code. The handler
+is machine code: Python may have no memory either, and is still inside a call. Tracees die with
+their tracer (PTRACE_O_EXITKILL). When Python itself exits, or a forked child ends, the handler is
+disarmed.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ _HANDLER: Final = bytes.fromhex(
 _ARMED: Final = 64
 _NUMBERS: Final = "<III"  # armed, exit code, length of the text
 _TEXT: Final = 80
-# What a command cannot do that it was asked for; a run has its own (`ends_with`).
+# "Not done" of cli/errors.py; `run` sets its own (`ends_with`).
 _name, _code = "softsgx", 2
 _page: mmap.mmap | None = None
 
 
 def ends_with(name: str, code: int) -> None:
-    """What the line begins with from now on, and the exit code."""
+    """Set what the line begins with, and the exit code."""
     global _name, _code
     _name, _code = name, code
     if _page is not None:
@@ -40,7 +41,7 @@ def ends_with(name: str, code: int) -> None:
 
 
 def arm() -> None:
-    """From now on every exit(3) that is not Python's is one of a library."""
+    """From now on an exit(3) that is not Python's own prints the line."""
     global _page
     if _page is not None or os.uname().machine != "x86_64":
         return

@@ -1,4 +1,4 @@
-"""Memory files: EPC, mailboxes, slots, and what stands for an open device."""
+"""Memory files: EPC, mailboxes, slots, and the stand-ins for open devices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TMPFILE: Final = os.O_TMPFILE | os.O_RDWR
 
 
 def memory_file(name: str, flags: int = 0) -> int:
-    """A descriptor of a new one, closed at exec.
+    """A descriptor of a new memory file, closed at exec.
 
     With vm.memfd_noexec=2 the kernel refuses files that could be executed by execve. Mappings of
     them may be executable all the same.
@@ -33,5 +33,5 @@ def memory_file(name: str, flags: int = 0) -> int:
 
 
 def shm_file() -> int:
-    """A file without a name: as a memfd, but for seals and what the kernel calls it."""
+    """An unnamed file in /dev/shm: like a memfd, without seals and with another name in /proc."""
     return os.open(SHM, TMPFILE | os.O_CLOEXEC, 0o600)

@@ -1,4 +1,4 @@
-"""Machine code as a function of this process, for instructions that Python has no word for."""
+"""Machine code as a function of this process, for instructions that Python cannot execute."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Child processes that try something. Each is gone afterwards.
 
 An attempt returns, or raises `Refused` or OSError. `guarded` makes attempts in a child: a filter
-may answer a call by ending the process. Here are also those that ask the processor; `attempts` has
-those that ask the kernel.
+may answer a call by ending the process. The attempts here ask the processor; those that ask the
+kernel are in `doctor.attempts`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _RETURN: Final = b"\xc3"
 
 
 class Refused(Exception):
-    """The kernel, or who set limits for this process, refuses. The text says what and how."""
+    """The kernel, or a limit of this process, refuses something. The text says what, and how."""
 
 
 class Child:
@@ -93,7 +93,7 @@ def guarded(attempts: Sequence[Attempt]) -> list[str]:
     found: list[str] = []
     while len(found) < len(attempts):
         read, write = os.pipe()
-        os.set_blocking(read, False)  # a child of one that was ended may still hold the other end
+        os.set_blocking(read, False)  # a grandchild may still hold the other end
         rest = attempts[len(found) :]
         with Child(partial(_report, rest, write)) as child:
             os.close(write)
@@ -129,7 +129,7 @@ def killed_by_filter(status: int) -> bool:
 
 
 def ended(status: int) -> str:
-    """In words."""
+    """How a process ended, in words."""
     if killed_by_filter(status):
         return "a seccomp filter ends the process that tries (SIGSYS)"
     return f"the process that tried ended with status {status:#x}"
@@ -138,7 +138,7 @@ def ended(status: int) -> str:
 def enclu_answer() -> int:
     """The signal that ENCLU ends in here, outside of an enclave: SIGILL if there is no SGX.
 
-    SIGSEGV on a processor that has it, in use, switched off, or hidden by a hypervisor.
+    SIGSEGV on a processor that has SGX: in use, switched off, or hidden by a hypervisor.
     """
     code = MachineCode(_ENCLU_CODE, None)
 

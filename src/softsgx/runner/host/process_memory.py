@@ -1,7 +1,7 @@
 """Memory of another process, as its own loads and stores would find it.
 
 By process_vm_readv and process_vm_writev; where those are refused, as container runtimes do, by
-/proc/PID/mem. That file asks nobody for the rights of an area, so they are looked up.
+/proc/PID/mem. That file ignores the rights of areas, so they are looked up in /proc/PID/maps.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def read_into(pid: int, address: int, target: int, size: int) -> int:
 
 
 def read_pages_into(pid: int, pages: list[int], target: int) -> bool:
-    """Copy pages, by their numbers, one behind the other to `target`; whether all could be."""
+    """Copy pages, given by number, one after the other to `target`; whether all were copied."""
     if not WAYS.memory_by_file:
         remote = _iovecs(tuple(pages))
         local = _Iovec(target, len(pages) * PAGE_SIZE)
@@ -66,7 +66,7 @@ def read_pages_into(pid: int, pages: list[int], target: int) -> bool:
 
 @lru_cache(maxsize=64)
 def _iovecs(pages: tuple[int, ...]) -> ctypes.Array[_Iovec]:
-    """What a thread that polls asks for again and again."""
+    """Remembered, because a thread that polls asks for the same pages again and again."""
     return (_Iovec * len(pages))(*(_Iovec(page << PAGE_SHIFT, PAGE_SIZE) for page in pages))
 
 
@@ -107,7 +107,7 @@ def by_file(
         finally:
             os.close(mem)
     except OSError:
-        return b""  # the process is gone, or nothing is behind that part of a file
+        return b""  # the process is gone, or that page is past the end of its file
 
 
 def _accessible(pid: int, address: int, right: str) -> int:
@@ -130,7 +130,7 @@ def _move(call: int, pid: int, local: _Iovec, address: int) -> int:
 
 
 def _denied() -> bool:
-    """Whether the call that failed is refused as such, and not for this process."""
+    """Whether the call that failed is refused altogether, and not only for this process."""
     if ctypes.get_errno() not in _DENIED:
         return False
     try:

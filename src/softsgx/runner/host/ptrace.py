@@ -87,7 +87,7 @@ _REGS: Final = struct.Struct("27Q")
 # One block for all: a request is over before the next one begins.
 _block = ctypes.create_string_buffer(_REGS.size)
 _block_at = ctypes.addressof(_block)
-# struct ptrace_peeksiginfo_args, and behind it one siginfo.
+# struct ptrace_peeksiginfo_args, followed by one siginfo.
 _PEEK_SHARED: Final = 1
 _peek = struct.Struct("<QIi")
 _peeked = ctypes.create_string_buffer(_peek.size + 128)
@@ -104,7 +104,7 @@ class NoSuchTracee(ProcessLookupError):
     """The tracee is gone, or not stopped (ESRCH): it was killed meanwhile."""
 
 
-# What looking at a process raises, by ptrace and in /proc, when it was killed meanwhile.
+# What ptrace and /proc raise when the process was killed meanwhile.
 GONE: Final = (ProcessLookupError, FileNotFoundError)
 
 
@@ -147,7 +147,7 @@ def set_fpregs(tid: int, image: bytes) -> None:
 
 
 def get_xstate(tid: int) -> bytearray:
-    """The XSAVE image, standard format, of all that the kernel gives out."""
+    """The XSAVE image, standard format, with every component that the kernel gives out."""
     image = bytearray(_XSTATE_MAX)
     vector = _Iovec(ctypes.addressof(ctypes.c_char.from_buffer(image)), _XSTATE_MAX)
     request(PTRACE_GETREGSET, tid, _NT_X86_XSTATE, ctypes.addressof(vector))
@@ -175,7 +175,7 @@ def get_siginfo(tid: int) -> bytes:
 
 
 def at_seccomp_stop(tid: int) -> bool:
-    """Whether a stopped thread has a system call before it."""
+    """Whether a thread is at the seccomp stop of a system call."""
     (code,) = struct.unpack_from("<i", get_siginfo(tid), 8)
     return bool(code == signal.SIGTRAP | EVENT_SECCOMP << 8)
 
@@ -187,7 +187,7 @@ def set_siginfo(tid: int, info: bytes) -> None:
 
 
 def queued_signals(tid: int) -> list[bytes]:
-    """The siginfo of what waits for this thread alone, the first eight."""
+    """The siginfo of the first eight signals that are pending for this thread alone."""
     infos = ctypes.create_string_buffer(8 * 128)
     arguments = struct.pack("<QIi", 0, 0, 8)
     count = request(
@@ -200,7 +200,7 @@ def queued_signals(tid: int) -> list[bytes]:
 
 
 def signals_queued(tid: int) -> bool:
-    """Whether anything waits for this thread or its process, blocked or not."""
+    """Whether any signal is pending for this thread or its process, blocked or not."""
     for flags in (0, _PEEK_SHARED):
         _peek.pack_into(_peeked, 0, 0, flags, 1)
         if request(PTRACE_PEEKSIGINFO, tid, _peeked_at, _peeked_at + _peek.size):
@@ -230,7 +230,7 @@ def tgsigqueue(pid: int, tid: int, number: int, info: bytes) -> None:
 def write_code(tid: int, address: int, data: bytes) -> None:
     """Write where a stopped tracee itself may not, into private copies of its pages.
 
-    OSError on a fault. A kernel may take this right from /proc/PID/mem and leaves it to ptrace
+    OSError on a fault. A kernel may deny this to /proc/PID/mem, but not to ptrace
     (Linux 6.12, fs/proc/base.c, proc_mem_foll_force).
     """
     start = address & ~7

@@ -153,7 +153,7 @@ class Control:
             return
         self._states[mailbox] = IDLE
         self._tids[mailbox] = FREED
-        # A freed slot that ends a chain of probes ends it where it is.
+        # A freed slot at the end of a chain of probes becomes one that was never used.
         while self._tids[mailbox] == FREED:
             if self._tids[(mailbox + 1) % MAILBOXES] != NEVER_USED:
                 break

@@ -1,9 +1,9 @@
-"""The doorbell: one word that changes whenever the supervisor should look up.
+"""The doorbell: one word that changes whenever there is something for the supervisor to do.
 
 It lies in memory shared with the supervised processes. Mailboxes ring it, and so do signals, by a
 handler in machine code that Python never sees: the emulator stops at its next block, and a
-FUTEX_WAIT on the word cannot miss it. A handler in Python could do neither, and what it raises is
-lost where ctypes called back.
+FUTEX_WAIT on the word cannot miss it. A handler in Python could do neither, and an exception in it
+is lost inside a callback of ctypes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HANDLER: Final = bytes.fromhex("f0ff050b000000488b0508000000f0ff00c3")
 _RESTORER: Final = bytes.fromhex("b80f0000000f05")
 
 ENDING: Final = frozenset({signal.SIGTERM, signal.SIGHUP})
-"""What ends a run: who stops it, and the terminal that goes."""
+"""Signals that end a run: somebody stops it, or its terminal is gone."""
 
 _SA_RESTORER: Final = 0x0400_0000
 _SA_ONSTACK: Final = 0x0800_0000
@@ -66,7 +66,7 @@ class Doorbell:
         return 0
 
     def look(self) -> None:
-        """What happened so far will be handled now."""
+        """Everything that rang it so far is about to be handled."""
         self.seen = self._control.doorbell
 
     @property
@@ -82,7 +82,7 @@ class Doorbell:
         self._control.sleeping = False
 
     def install(self, number: int = signal.SIGCHLD) -> None:
-        """Have a signal ring it, and count it; also one that whoever started us had blocked."""
+        """Let a signal ring it, count it, and unblock it: our caller may have blocked it."""
         code = mmap.mmap(-1, mmap.PAGESIZE, prot=7)
         self._code.append(code)
         code[0 : len(_HANDLER)] = _HANDLER
@@ -98,13 +98,13 @@ class Doorbell:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
 
     def ring_every(self, period: float) -> None:
-        """Ring by SIGALRM every so many seconds; 0: no more."""
+        """Ring by SIGALRM every `period` seconds; 0 stops that."""
         if signal.SIGALRM not in self._counts:
             self.install(signal.SIGALRM)
         signal.setitimer(signal.ITIMER_REAL, period, period)
 
     def close(self) -> None:
-        """Signals are the process's own again; the memory that the handlers are in may go."""
+        """Take the handlers away, so that their memory may go."""
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number in self._counts:
             ending = number in ENDING and self.terminated

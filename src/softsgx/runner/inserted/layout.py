@@ -1,8 +1,8 @@
 """Addresses of what the supervisor maps into every supervised process, from the bottom up.
 
-The low end of the address space stays free: enclaves may have base 0 and extend over 1 TiB. Nothing
-here is inside what mmap hands out by itself, and everything is within 2 GiB, so that the code
-reaches it RIP-relative.
+The low end of the address space stays free: enclaves may have base 0 and extend over 1 TiB. mmap
+chooses no address here by itself, and everything is within 2 GiB, so that the code reaches it
+RIP-relative.
 """
 
 from typing import Final
@@ -11,7 +11,7 @@ from softsgx.spec.bits import PAGE_SIZE
 
 BASE: Final = 0x6F00_0000_0000
 
-# One page, R-X, with instructions that the supervisor runs the program's threads over.
+# One page, R-X, with instructions that the supervisor has the program's threads execute.
 GATE: Final = BASE
 GATE_CODE: Final = b"\x0f\x05\xcc"  # syscall; int3
 GATE_INT80: Final = GATE + 16

@@ -5,7 +5,7 @@ mailbox it stores its registers there and waits for a reply; if not, it comes to
 registers as they were at the ENCLU, where the filter stops it.
 
 A signal can stop the thread at any instruction of the stub, and its handler must see one of two
-things: the thread at the ENCLU, or the thread behind it. `where` says which:
+things: the thread at the ENCLU, or the thread after it. `where` says which:
 
     ARRIVE  no request exists. Give the thread the registers of `rolled_back` and deliver the
             signal; when the handler returns, the ENCLU is executed again. The floating-point
@@ -18,7 +18,7 @@ things: the thread at the ENCLU, or the thread behind it. `where` says which:
             IDLE: the program has written there; the supervisor may end it.
     DEPART  the thread was loading the reply. Give it `rolled_forward` of its mailbox and the FXSAVE
             image, and set the state to IDLE.
-    TRAP    at INT80 the thread is as in ARRIVE; one behind it, where the filter stops it, too, but
+    TRAP    at INT80 the thread is as in ARRIVE; one past it, where the filter stops it, too, but
             the kernel holds RAX (its low half) in orig_rax.
 
 Whoever sets registers sets orig_rax to -1, or the kernel may take them for a system call to be

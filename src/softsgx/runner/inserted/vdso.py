@@ -3,11 +3,10 @@
 An ELF shared object that is mapped as it is. Programs find the function in three ways: by the
 dynamic section (glibc, musl and the kernel's selftest), by the section headers (some runtimes),
 and with or without the version LINUX_2.6; all three are there, with both hash tables. Notes are
-the real ones (programs take the version of the kernel from them), but for the build id, by which
-debuggers know an image. The real vDSO stays mapped and is
-called where it is: its symbols get values that are relative to the new image modulo 2**64.
-An unwinder that starts inside the real vDSO finds no frame description, because no program knows
-that image any more.
+the real ones (programs take the version of the kernel from them), except for the build id, by which
+debuggers know an image. The real vDSO stays mapped and is called where it is: its symbols get
+values relative to the new image, modulo 2**64. An unwinder that starts inside the real vDSO finds
+no frame description, because no program knows of that image any more.
 
 The function is `vdso.s`, written from its contract: Linux 6.12, arch/x86/include/uapi/asm/sgx.h.
 """

@@ -31,7 +31,7 @@ again:
         mov     rbx, [rbx + RUN_TCS]
         mov     eax, ecx
         lea     rcx, [rip + enclu]
-# ENCLU has three bytes, and the enclave returns behind the third. The label is the AEP as well, so
+# ENCLU has three bytes, and the enclave returns after the third. The label is the AEP as well, so
 # it can be run again with EAX = ERESUME.
 enclu:
         jmp     jump
