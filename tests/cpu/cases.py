@@ -15,7 +15,7 @@ from softsgx.cpu import Fault, Status
 from softsgx.cpu.epc import DEFAULT_EPC_BASE
 from softsgx.mem.pagetable import direct
 from softsgx.spec.bits import PAGE_SIZE
-from softsgx.spec.registers import RAX, RFLAGS
+from softsgx.spec.registers import RAX, RBX, RCX, RDX, RFLAGS
 from tests.cpu.table import Attempt, Expected, Row, execute
 
 ENCLS_PFEC: Final = 0x8003  # what KVM injects: P, W, SGX
@@ -90,7 +90,7 @@ def refusal(attempt: Attempt) -> str:
 def assert_writes_only_rax_and_flags(attempt: Attempt) -> Status:
     """Execute a leaf that ends with a code: nothing but RAX and the status flags may change."""
     lp = attempt.lp
-    lp.regs[RAX], lp.regs[3], lp.regs[1], lp.regs[2] = attempt[2:]
+    lp.regs[RAX], lp.regs[RBX], lp.regs[RCX], lp.regs[RDX] = attempt[2:]
     before, saved = lp.processor.fingerprint(), lp.regs[:]
     status = execute(attempt)
     assert status is not None

@@ -21,6 +21,7 @@ from softsgx.cpu import Bare, Readings
 from softsgx.cpu.readings import DEFAULT_READINGS
 from softsgx.cpu.signature import sign
 from softsgx.mem.pagetable import direct
+from softsgx.spec.bits import MASK64
 from softsgx.spec.keys import EINITTOKEN_KEY, KEYREQUEST
 from softsgx.spec.leaves import EGETKEY, EINIT
 from softsgx.spec.msr import IA32_SGXLEPUBKEYHASH
@@ -32,7 +33,6 @@ INIT, DEBUG, MODE64BIT, EINITTOKENKEY = 1, 2, 4, 0x20
 SIGSTRUCT_AT: Final = direct(0x100_0000)
 TOKEN_AT: Final = direct(0x100_2000)
 BASE, LAUNCH_BASE = 0x7F00_0000_0000, 0x7E00_0000_0000
-_ONES = (1 << 64) - 1
 
 
 @cache
@@ -73,8 +73,8 @@ class Launch:
             KEYNAME=EINITTOKEN_KEY,
             ISVSVN=3,
             CPUSVN=self.cpusvn,
-            ATTRIBUTEMASK=_ONES,
-            XFRMMASK=_ONES,
+            ATTRIBUTEMASK=MASK64,
+            XFRMMASK=MASK64,
             MISCMASK=0xFFFFFFFF,
             KEYID=bytes(range(32)),
         )

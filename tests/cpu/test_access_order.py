@@ -12,6 +12,7 @@ import pytest
 from softsgx.cpu import Readings
 from softsgx.cpu.bare import BareEnclave
 from softsgx.mem.tlb import FETCH, READ, WRITE
+from softsgx.spec.bits import MASK64
 from tests.cpu import edmm
 from tests.cpu.accesses import (
     KINDS,
@@ -89,7 +90,7 @@ def test_u_is_tested_before_w_and_nx(kind: int) -> None:
     run_access(AccessRow("PAGING.02", build, denied(kind, DATA, PRESENT)))
 
 
-@pytest.mark.parametrize("address", [OUTSIDE, END, 1 << 47, (1 << 64) - 1])
+@pytest.mark.parametrize("address", [OUTSIDE, END, 1 << 47, MASK64])
 def test_a_fetch_that_leaves_elrange_is_gp_before_everything_else(address: int) -> None:
     """Also when the address is not mapped, or not canonical."""
     run_access(AccessRow("ACCESS.01", from_inside(FETCH, address), gp()))

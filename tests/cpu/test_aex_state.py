@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from softsgx.cpu import Part
 from softsgx.cpu.part import XSAVE_COMPONENTS, xsave_size
 from softsgx.cpu.xstate import XState
-from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.bits import MASK64, PAGE_SIZE
 from softsgx.spec.leaves import EENTER
 from softsgx.spec.msr import RFLAGS_FIXED, RFLAGS_IF
 from softsgx.spec.ssa import GPRSGX, XSAVE_HEADER
@@ -164,7 +164,7 @@ def test_aex_and_eresume_keep_components_beyond_xfrm() -> None:
     assert t.lp.x.components == {**beyond, AVX: b"\x22" * 256}
 
 
-u64 = st.integers(0, (1 << 64) - 1)
+u64 = st.integers(0, MASK64)
 user = st.integers(0, (1 << 47) - 1)
 # CF PF AF ZF SF DF OF NT AC ID, in any combination.
 flags = st.integers(0, 0x3F_FFFF).map(lambda n: n & 0x24_4CD5)

@@ -9,7 +9,7 @@ import pytest
 
 from softsgx.cpu import Delivered, Readings
 from softsgx.cpu.bare import AEP, ENCLAVE_BASE
-from softsgx.spec.bits import PAGE_MASK
+from softsgx.spec.bits import MASK64, PAGE_MASK
 from softsgx.spec.faults import DB, GP, MF, NMI, PF, UD, XM
 from softsgx.spec.leaves import ERESUME
 from softsgx.spec.msr import RFLAGS_FIXED, RFLAGS_IF, RFLAGS_TF
@@ -19,7 +19,6 @@ from tests.cpu.thread import Thread, outside, thread
 FLAGS = RFLAGS_FIXED | RFLAGS_IF
 CLEARED = {0, 2, 4, 6, 7, 11, 16}  # CF PF AF ZF SF OF RF
 KEPT = {9, 10, 12, 13, 14, 18, 19, 20, 21}  # IF DF IOPL NT AC VIF VIP ID
-ALL_ONES = (1 << 64) - 1
 
 
 def inside(*, opt_in: bool = False, tf: bool = False, readings: Readings | None = None) -> Thread:
@@ -29,7 +28,7 @@ def inside(*, opt_in: bool = False, tf: bool = False, readings: Readings | None 
     outside(t.lp, flags=RFLAGS_TF if tf else 0)
     t.lp.regs[RSP], t.lp.regs[RBP] = 0x7FFF_1000, 0x7FFF_2000
     t.enter()
-    t.lp.regs[:] = [*([ALL_ONES] * 16), FLAGS, ENCLAVE_BASE + 0x777]
+    t.lp.regs[:] = [*([MASK64] * 16), FLAGS, ENCLAVE_BASE + 0x777]
     t.lp.fsbase, t.lp.gsbase = 0x11_1000, 0x22_2000
     return t
 
@@ -50,7 +49,7 @@ def test_synthetic_state_is_ready_for_eresume() -> None:
     t = inside()
     t.lp.interrupt()
     t.lp.enclu(t.lp.regs[RAX], t.lp.regs[RBX], t.lp.regs[RCX])
-    assert t.registers == [*([ALL_ONES] * 16), FLAGS, ENCLAVE_BASE + 0x777]
+    assert t.registers == [*([MASK64] * 16), FLAGS, ENCLAVE_BASE + 0x777]
 
 
 @pytest.mark.parametrize("held", [0, 1])
@@ -140,7 +139,7 @@ def test_aex_restores_fs_gs_and_xcr0() -> None:
     assert (t.lp.fsbase, t.lp.gsbase, t.lp.xcr0) == (0x7000_0000_1000, 0x7000_0000_2000, 7)
 
 
-@pytest.mark.parametrize("address", [0x7F00_0000_5FFF, 0x1234, ENCLAVE_BASE, ALL_ONES])
+@pytest.mark.parametrize("address", [0x7F00_0000_5FFF, 0x1234, ENCLAVE_BASE, MASK64])
 def test_cr2_loses_its_low_12_bits(address: int) -> None:
     """The operating system learns the page, and the error code as it is."""
     t = inside()

@@ -22,6 +22,7 @@ from softsgx.mem.tlb import (
     WRITE,
     rights_text,
 )
+from softsgx.spec.bits import MASK64
 from softsgx.spec.cet import SH_STK_EN
 from softsgx.spec.epcm import (
     BLOCKED,
@@ -312,7 +313,7 @@ def test_a_host_reaches_its_own_shadow_stack() -> None:
 
 def test_enclave_pages_are_the_abort_page_to_a_host() -> None:
     lp, enclave = host()
-    assert lp.shadow_load(STACK) == (1 << 64) - 1
+    assert lp.shadow_load(STACK) == MASK64
     lp.shadow_store(STACK, 1)
     assert lp.tlb.entries[STACK >> 12] & ABORT
     enclave.enter(lp)

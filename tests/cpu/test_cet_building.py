@@ -24,6 +24,7 @@ from softsgx.spec.epcm import (
     X,
 )
 from softsgx.spec.leaves import EINIT
+from softsgx.spec.registers import RBX, RDX
 from softsgx.spec.sigstruct import EINITTOKEN
 from softsgx.spec.status import SGX_INVALID_ATTRIBUTE, SGX_INVALID_SIG_STRUCT
 from softsgx.spec.tcs import TCS as TCS_PAGE
@@ -67,7 +68,7 @@ def einit(part: Part = CET, **fields: int) -> Attempt:
     assert status is not None
     assert not fields or status != 0, "the signature was to be refused"
     return Attempt(
-        bare.lp, "encls", EINIT, bare.lp.regs[3], bare.address(enclave.secs), bare.lp.regs[2]
+        bare.lp, "encls", EINIT, bare.lp.regs[RBX], bare.address(enclave.secs), bare.lp.regs[RDX]
     )
 
 

@@ -9,6 +9,7 @@ from softsgx.cpu import Bare, Processor
 from softsgx.cpu.epcm import Epcm
 from softsgx.events.cpu import EpcmChanged
 from softsgx.sim import Log
+from softsgx.spec.bits import MASK64
 from softsgx.spec.epcm import BLOCKED, PR, PT_VA, REG, VALID, R, W
 from softsgx.spec.leaves import EPA, EREMOVE
 
@@ -36,7 +37,7 @@ def test_a_new_epcm_is_free(pages: int) -> None:
 def test_entries_are_apart(pages: int) -> None:
     """First and last entry hold the widest values; what lies between stays free."""
     epcm = Epcm(pages, Log())
-    wide: Entry = (0xFFFF_FFFF, 0xFFFF_FFFE, (1 << 64) - 1, 0xFFFF_FFFD)
+    wide: Entry = (0xFFFF_FFFF, 0xFFFF_FFFE, MASK64, 0xFFFF_FFFD)
     for page in {0, pages - 1}:
         epcm.install(page, wide[0], wide[1], wide[2])
         epcm.stamp[page] = wide[3]

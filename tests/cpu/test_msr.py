@@ -10,6 +10,7 @@ import pytest
 from softsgx.cpu import Bare, Fault, LogicalProcessor, Part, Processor
 from softsgx.cpu.part import DEFAULT_PART
 from softsgx.spec import faults
+from softsgx.spec.bits import MASK64
 from softsgx.spec.leaves import ECREATE, EENTER
 from softsgx.spec.msr import IA32_FEATURE_CONTROL, IA32_SGXLEPUBKEYHASH
 from tests.cpu.table import Attempt, Row, gp, row_id
@@ -99,8 +100,8 @@ def test_wrmsr_of_one_quadword_leaves_the_others(number: int) -> None:
 def test_the_hash_needs_lock_and_sgx_lc_only(control: int) -> None:
     lp = Processor(8).lps[0]
     lp.feature_control = control
-    lp.wrmsr(0x8C, (1 << 64) - 1)
-    assert lp.rdmsr(0x8C) == (1 << 64) - 1
+    lp.wrmsr(0x8C, MASK64)
+    assert lp.rdmsr(0x8C) == MASK64
 
 
 def test_feature_control_is_written_once_until_reset() -> None:

@@ -15,6 +15,7 @@ from softsgx.mem import AddressSpace
 from softsgx.mem.tlb import WRITE
 from softsgx.spec.epcm import PR, REG, TRIM, VALID, R, W
 from softsgx.spec.leaves import EBLOCK, EREMOVE
+from softsgx.spec.registers import R8
 from softsgx.spec.tcs import TCS
 from tests.cpu.machines import USER, Everything, everything
 from tests.cpu.paging import Paged, hold_open, paged, pattern
@@ -31,7 +32,7 @@ def test_a_processor_that_was_inside_is_inside_again_and_goes_on() -> None:
     address = enclave.data[0]
     enclave.enter(lp)
     lp.store(address, b"inside")
-    lp.regs[8] = 0x1111
+    lp.regs[R8] = 0x1111
     image, fingerprint = processor.snapshot(), processor.fingerprint()
     lp.store(address, b"later!")
     lp.interrupt()
@@ -45,7 +46,7 @@ def test_a_processor_that_was_inside_is_inside_again_and_goes_on() -> None:
     assert lp.secs is processor.secs[enclave.secs]
     assert counts(m) == (0, 1, 0)
     assert lp.load(address, 6) == b"inside"
-    lp.regs[9] = 0x2222
+    lp.regs[R8 + 1] = 0x2222
     inside = lp.regs[:]
     lp.interrupt()
     assert not lp.enclave_mode

@@ -3,6 +3,7 @@
 import pytest
 
 from softsgx.spec import attributes, tcs
+from softsgx.spec.bits import MASK64
 from softsgx.spec.cet import CET_ATTRIBUTES_DEFINED
 from softsgx.spec.flags import FLAG_NAMES, bit_names, flags_text, flags_value
 
@@ -18,7 +19,7 @@ from softsgx.spec.flags import FLAG_NAMES, bit_names, flags_text, flags_value
         ("MISCSELECT", 3, "0x3 EXINFO CPINFO"),
         ("CET_ATTRIBUTES", 0x25, "0x25 SH_STK_EN ENDBR_EN SUPPRESS_DIS"),
         ("TCS.FLAGS", 3, "0x3 DBGOPTIN AEXNOTIFY"),
-        ("ATTRIBUTEMASK", (1 << 64) - 1, "0xffffffffffffffff all bits"),
+        ("ATTRIBUTEMASK", MASK64, "0xffffffffffffffff all bits"),
         ("ATTRIBUTEMASK", (1 << 64) - 3, "0xfffffffffffffffd all but DEBUG"),
         ("XFRMMASK", 7, "0x7 X87 SSE AVX"),
         ("MISCMASK", 0xFFFFFFFE, "0xfffffffe all but EXINFO"),

@@ -7,6 +7,7 @@ import pytest
 from softsgx.cpu import Bare, Readings
 from softsgx.cpu.readings import DEFAULT_READINGS
 from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT
+from softsgx.spec.bits import MASK64
 from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_VA, REG, TCS, TRIM, VALID, R, W
 from softsgx.spec.leaves import EDBGRD, EPA
 from softsgx.spec.msr import RFLAGS_STATUS
@@ -26,7 +27,6 @@ from tests.cpu.cases import (
 from tests.cpu.table import Attempt, Row, code, execute, gp, hold, pf, row_id, run_row
 
 SECS_AT, TCS_AT, DATA_AT, VA_AT, FREE = 0, 1, 5, 8, 10  # EPC pages of the attempt
-ONES = (1 << 64) - 1
 NOT_DEBUGGABLE = code(SGX_PAGE_NOT_DEBUGGABLE)
 NO_PAGE = pf("rcx", ENCLS_PFEC)
 
@@ -137,7 +137,7 @@ def test_edbgrd_limit_of_a_tcs_is_a_reading() -> None:
 
 @pytest.mark.parametrize("debug", [False, True])
 @pytest.mark.parametrize(
-    ("slot", "seen"), [(0, 0), (7, 0), (8, ONES), (1 << 63, ONES), (ONES, ONES)]
+    ("slot", "seen"), [(0, 0), (7, 0), (8, MASK64), (1 << 63, MASK64), (MASK64, MASK64)]
 )
 def test_edbgrd_of_a_va_slot_tells_only_whether_it_is_used(
     slot: int, seen: int, debug: bool
@@ -159,7 +159,7 @@ def test_edbgrd_sees_a_slot_that_ewb_filled_and_eldu_emptied() -> None:
     bare.etrack(enclave.secs)
     assert bare.ewb(page, va, 1, backing) == 0
     execute(slot)
-    assert bare.lp.regs[RBX] == ONES
+    assert bare.lp.regs[RBX] == MASK64
     assert bare.eld(backing, va, 1, enclave.secs)[1] == 0
     execute(slot)
     assert bare.lp.regs[RBX] == 0

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from softsgx.cpu import Bare, Fault, LogicalProcessor
 from softsgx.cpu.signature import sign
+from softsgx.spec.bits import MASK64
 from softsgx.spec.leaves import EINIT
 from softsgx.spec.msr import RFLAGS_STATUS, RFLAGS_ZF
 from softsgx.spec.registers import RAX, RFLAGS
@@ -98,7 +99,7 @@ def test_einit_changes_nothing_but_the_secs_rax_and_flags() -> None:
     [
         {"VENDOR": 0x8086},
         {"SWDEFINED": 0xFFFFFFFF, "DATE": 0x20991231},
-        {"ATTRIBUTES": MODE64BIT, "ATTRIBUTEMASK": ~DEBUG & (1 << 64) - 1},
+        {"ATTRIBUTES": MODE64BIT, "ATTRIBUTEMASK": ~DEBUG & MASK64},
         {"XFRM": 0b111, "XFRMMASK": 0b11},
         {"MISCSELECT": 0, "MISCMASK": 0xFFFFFFFE},
         {"ATTRIBUTEMASK": 0, "XFRMMASK": 0, "MISCMASK": 0, "ATTRIBUTES": 0, "XFRM": 0},
