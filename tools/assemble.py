@@ -115,7 +115,7 @@ def _read(elf: ELFFile, source: Path) -> Assembled:
 def _lines(name: str, assembled: Assembled) -> Iterator[str]:
     yield f"\n{name}_CODE: Final[tuple[tuple[str, str], ...]] = ("
     for label, part in assembled.code:
-        # A gap of one byte, as between the common code and the blocks, is not written out.
+        # A run of one byte, as between the common code and the blocks, is written as a product.
         if len(part) > 64 and len(set(part)) == 1:
             yield f'    ("{label}", "{part[:1].hex()}" * {len(part)}),'
         else:

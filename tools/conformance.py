@@ -3,7 +3,7 @@
 Debian's packages linux-source-6.1 and linux-source-6.12 are installed if they are missing (apt-get,
 as root); tools/testing/selftests/sgx of each is built outside the repository, in
 $XDG_CACHE_HOME/softsgx/conformance, and run with each engine. The native engine also runs as if on
-the kind of processor that this one is not (ENCLU is #UD without SGX, #GP with it): "played". Every
+the kind of processor that this one is not (ENCLU is #UD without SGX, #GP with it), "played". Every
 run has to pass all of its tests and skip none, and has to evict pages: two tests make an enclave as
 large as the EPC.
 `--readme` writes the table, with the processor that it was made on, into README.md.
@@ -184,7 +184,7 @@ def verdict(counts: dict[str, int], evicted: int, code: int) -> str:
 
 
 class Way(NamedTuple):
-    """An engine, what ENCLU is to it, and the processor to be played for that, if any."""
+    """An engine, what ENCLU raises under it, and the processor to be played for that, if any."""
 
     engine: str
     enclu: str
@@ -273,7 +273,7 @@ def processor() -> str:
 
 
 def write_readme(text: str, readme: Path = README) -> None:
-    """Put a table in the place of the last one."""
+    """Replace the table in README.md."""
     before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     if not after:

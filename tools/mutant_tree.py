@@ -1,7 +1,7 @@
 """Copies of the checkout in which mutants live, each with an environment of its own.
 
 The environment has the packages of the checkout's, but `softsgx` from the copy: so a test that
-starts `python -m softsgx` or the command `softsgx`, in any environment, meets the mutant.
+starts `python -m softsgx` or the command `softsgx`, in any environment, runs the mutant.
 """
 
 import contextlib
@@ -137,7 +137,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 def end_all() -> None:
-    """End every session that runs, and this program: what it started must not outlive it."""
+    """End every session, and this program: nothing that it started may outlive it."""
     for process in list(RUNNING.values()):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

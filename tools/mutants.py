@@ -42,7 +42,7 @@ FIRST_TESTS, FIRST_FILES, FIRST_SECONDS = 40, 4, 2.0
 
 
 class Verdict(NamedTuple):
-    """What became of a mutant; `by` is the first test that failed, `ran` how many were tried."""
+    """The outcome of a mutant; `by` is the first test that failed, `ran` how many were tried."""
 
     mutant: Mutant
     killed: bool
@@ -60,7 +60,7 @@ class Verdict(NamedTuple):
 
 
 class Campaign:
-    """Runs mutants, each in the copy of the process that has time for it."""
+    """Runs mutants, each in the copy of a process that is free."""
 
     def __init__(self, reaching: Reaching, jobs: int, seconds: float, *, stale: bool) -> None:
         self._reaching = reaching

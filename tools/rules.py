@@ -93,7 +93,7 @@ class Module:
         return " ".join(above)
 
     def misspelt(self) -> Iterator[str]:
-        """Strings that look like rules and are none."""
+        """Strings that look like rules and are not."""
         for text, line, _ in _strings(self.tree, self.tree):
             if _NEARLY.fullmatch(text) and not _RULE.fullmatch(text):
                 yield f"{self.path}:{line}: {text} is no rule: FAMILY.NN"
@@ -108,7 +108,7 @@ def modules(root: Path = ROOT) -> list[Module]:
 
 
 def problems(files: Iterable[Module]) -> Iterator[str]:
-    """Whatever is wrong with the rules of these files."""
+    """What is wrong with the rules of these files."""
     seen: dict[str, Rule] = {}
     families: dict[str, list[Rule]] = defaultdict(list)
     for module in files:

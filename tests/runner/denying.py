@@ -81,7 +81,7 @@ class Denied:
 
 
 def denied(*names: str, as_: int = errno.EPERM) -> Denied:
-    """These calls, of x86-64 alone."""
+    """These calls are denied, for x86-64 only."""
     return Denied(calls={NUMBERS[name]: as_ for name in names})
 
 
@@ -102,7 +102,7 @@ def _numbers(
 
 
 def install(code: bytes) -> None:
-    """From now on, for this process and all that it starts."""
+    """Install the filter for this process and its children."""
     libc = ctypes.CDLL(None, use_errno=True)
     block = ctypes.create_string_buffer(code)
     program = struct.pack("<HxxxxxxQ", len(code) // 8, ctypes.addressof(block))

@@ -72,7 +72,7 @@ class View:
 
     @property
     def enclaves(self) -> list[Enclave]:
-        """Those that somebody has open or mapped."""
+        """Enclaves that a process has open or mapped."""
         return [
             Enclave(f.encl, f)
             for f in self._ever
@@ -89,7 +89,7 @@ class View:
 
 
 class Moved:
-    """Linear pages to which mremap(2) has moved something: what their entries say is no wonder."""
+    """Linear pages to which mremap(2) has moved something: their entries may differ."""
 
     def __init__(self) -> None:
         self.pages: set[int] = set()
@@ -128,7 +128,7 @@ class WatchedWorld(World):
 
 @dataclass
 class Findings:
-    """What was wrong, in sentences, and how often was looked."""
+    """What was wrong, in sentences, and how often the checks ran."""
 
     sentences: list[str] = field(default_factory=list)
     looks: int = 0

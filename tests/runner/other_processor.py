@@ -66,7 +66,7 @@ def _code(tid: int, address: int, size: int) -> bytes:
 
 
 def play(kind: str) -> None:
-    """From here on this process supervises on that processor."""
+    """Make this process supervise as if on that processor."""
     wait = os.waitpid
     real: dict[int, int] = {}  # tid -> the signal of its last ENCLU
 

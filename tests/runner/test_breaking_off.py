@@ -1,7 +1,7 @@
 """A run that breaks off: one line, code 125, reports are written, and no process is left.
 
-Story: what is not modelled came out of the middle of a run as a traceback and exit code 1, which of
-`run` is the program's; a supervisor that was killed early left a process stopped forever.
+The story: something that is not modelled ended a run with a traceback and exit code 1, which is the
+program's; a supervisor that was killed early left a process stopped forever.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ sys.exit(main(sys.argv[2:]))
 
 @pytest.mark.parametrize("served", [2, 40])
 def test_a_library_that_ends_the_process_is_no_finding(served: int, tmp_path: Path) -> None:
-    """exit(1) out of the emulator was the exit code 1 of the program."""
+    """exit(1) inside the emulator was taken for exit code 1 of the program."""
     done = subprocess.run(
         [sys.executable, "-c", EXITS, str(served), "run", "--stats", "--", *PROGRAM],
         env=os.environ | {"MARK": str(tmp_path)},
@@ -167,7 +167,7 @@ def test_elsewhere_too_it_is_no_finding_and_an_end_of_python_is_as_it_was() -> N
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
 def test_a_terminal_that_goes_leaves_the_reports(number: int, tmp_path: Path) -> None:
-    """SIGHUP ended the supervisor at once, and with it all that was recorded."""
+    """SIGHUP ended the supervisor at once, and everything it had recorded was lost."""
     command = [sys.executable, "-m", "softsgx", "run", "--stats", "--", *PROGRAM]
     with subprocess.Popen(
         command,
@@ -187,7 +187,7 @@ def test_a_terminal_that_goes_leaves_the_reports(number: int, tmp_path: Path) ->
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_what_the_terminal_sends_is_the_program_s(number: int) -> None:
-    """It ends by its own handler, and the supervisor goes on until then."""
+    """The program ends by its own handler, and the supervisor goes on until then."""
     script = f"trap 'echo mine; exit 7' {number}; echo up; while :; do sleep 0.1; done"
     command = [sys.executable, "-m", "softsgx", "run", "--stats", "--", "/bin/sh", "-c", script]
     with subprocess.Popen(
@@ -204,7 +204,7 @@ def test_what_the_terminal_sends_is_the_program_s(number: int) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_supervisor_killed_before_the_start_leaves_nothing(number: int, tmp_path: Path) -> None:
-    """Its child had stopped itself, to be seized, and stayed so forever."""
+    """The story: its child had stopped itself, to be seized, and stayed stopped forever."""
     script = (
         "import time\n"
         "from softsgx.runner.host import ptrace\n"

@@ -3,8 +3,8 @@
 The container is bubblewrap's, with the filter of container_profile.py handed to it as an engine
 does. Where bubblewrap is not there, or may not make namespaces, test_denied.py has the same filter.
 
-Story: where /proc was not mounted, `softsgx run` hung; where it was that of another pid namespace,
-its numbers were other processes.
+The story: where /proc was not mounted, `softsgx run` hung; where it belonged to another pid
+namespace, its numbers meant other processes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.runner.programs import PROGRAMS, ROOT, Program, Workshop
 
 PROC = ("--proc", "/proc")
 NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net")
-# Root's directories are nobody's business, except where this interpreter is.
+# The directories of root are hidden, except the one where this interpreter is.
 PLACES = sorted({str(ROOT), sys.prefix, sys.base_prefix, str(Path(sys.executable).parent)})
 USERS = [pytest.param(0, id="root"), pytest.param(65534, id="nobody")]
 

@@ -1,7 +1,7 @@
-"""Of what a process died: the refusal that led to that very signal, or nothing.
+"""What a process died of: the refusal that led to that very signal, or nothing.
 
 Each row of tests/programs/deaths.c is a process of its own; the first word of the table here is
-what the refusal is that its death must name, "" if the signal came from elsewhere.
+the refusal that its death must name, "" if the signal came from elsewhere.
 """
 
 from __future__ import annotations

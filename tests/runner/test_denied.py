@@ -1,7 +1,7 @@
 """`run` and `doctor` under real seccomp filters: what containers, service managers and others deny.
 
-Story: `doctor` said "programs can run here" where kcmp, process_vm_readv, seccomp(2) or `int 0x80`
-were denied; the demo failed, and CPUID showed what was in the registers.
+The story: `doctor` said "programs can run here" where kcmp, process_vm_readv, seccomp(2) or
+`int 0x80` were denied; the demo failed, and CPUID showed what was in the registers.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def assert_runs(done: subprocess.CompletedProcess[str]) -> None:
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> list[str]:
-    """The rows of doctor's table that say no, without hints about the machine of the test."""
+    """The rows of doctor's table that say no, without remarks about the machine of the test."""
     checks = json.loads(done.stdout)["checks"]
     usual = ("limits", "gcc", "vm.mmap_min_addr", "PROCMAP_QUERY", "CPUID faulting")
     return [check["name"] for check in checks if not check["ok"] and check["name"] not in usual]
@@ -163,7 +163,7 @@ def interpreter(uid: int) -> tuple[str, dict[str, str]] | None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="not root, so already another user")
 @pytest.mark.parametrize("what", [Denied(), MOBY], ids=["no filter", "moby"])
 def test_demo_runs_as_another_user(what: Denied, workshop: Workshop) -> None:
-    """Story: an attempt of doctor's needed the rights of root, which no run needs."""
+    """The story: an attempt of doctor needed root's rights, which no run needs."""
     found = interpreter(NOBODY)
     if found is None:
         pytest.skip("no interpreter that another user can execute (see test_container)")

@@ -29,7 +29,7 @@ def run(program: Program, workshop: Workshop, trace: Path) -> tuple[str, list[di
 
 
 def refused(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Calls that ended in an errno, with the last rule that was told before, on that processor."""
+    """Calls that ended in an errno, with the last rule reported before on that processor."""
     rules: dict[int, list[str]] = {}
     found = []
     for event in events:

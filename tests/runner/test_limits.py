@@ -1,4 +1,4 @@
-"""Under resource limits: one line with the way out, from doctor and at the start of a run."""
+"""Under resource limits: one line with the remedy, from doctor and at the start of a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def limited(limit: int, size: int, *command: str) -> subprocess.CompletedProcess
 
 
 def test_the_emulator_has_no_room() -> None:
-    """Unicorn ended the supervisor with a line of its own, exit code 1; doctor said all is well."""
+    """The story: Unicorn ended the supervisor with its own line and code 1; doctor had said yes."""
     done = limited(resource.RLIMIT_AS, GIB // 2, "run", "--", "/bin/true")
     assert done.returncode == 125
     assert done.stderr == (
@@ -38,7 +38,7 @@ def test_the_emulator_has_no_room() -> None:
 
 
 def test_epc_has_no_room() -> None:
-    """A traceback before."""
+    """The story: a traceback."""
     done = limited(resource.RLIMIT_AS, 2 * GIB, "run", "--epc", "8G", "--", "/bin/true")
     assert done.returncode == 125
     assert done.stderr.startswith("softsgx: run: --epc: memory for an EPC of 8G cannot be mapped: ")
@@ -46,7 +46,7 @@ def test_epc_has_no_room() -> None:
 
 
 def test_descriptors_do_not_suffice() -> None:
-    """A module that was loaded in the middle of an ioctl could not be opened: a traceback."""
+    """The story: a module imported in the middle of an ioctl could not be opened: a traceback."""
     done = limited(resource.RLIMIT_NOFILE, 40, "run", "--", "/bin/true")
     said = "softsgx: run: descriptors: Too many open files: ulimit -n 1024\n"
     assert (done.returncode, done.stderr) == (125, said)

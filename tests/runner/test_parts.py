@@ -412,7 +412,7 @@ def test_the_command(probe: list[str], plain: Callable[..., Seen], name: str) ->
 
 
 def test_sgx1_is_its_fields(probe: list[str], plain: Callable[..., Seen]) -> None:
-    """RDTSC was executed inside: the scanner never learned of the option."""
+    """The story: RDTSC was executed inside, because the scanner did not get the option."""
     seen = lines(softsgx(probe, "--sgx1"))
     words = ("sgx2", "oversub", "edeccssa", "kss", "aexnotify")
     assert differing(plain("unicorn"), seen) == set().union(*(ROWS[w].run for w in words))
@@ -467,7 +467,7 @@ def test_the_options_become_the_part(name: str) -> None:
 
 
 def test_help_lists_every_name_with_its_value(capsys: pytest.CaptureFixture[str]) -> None:
-    """--cpu-option took names that no document of an installed package listed."""
+    """The story: --cpu-option took names that nothing in an installed package listed."""
     options = ["--sgx1", "--cpu-option", "cet=1", "--cpu-option", "tcs_limit=80"]
     assert main(["run", *options, "--cpu-option", "help"]) == 0
     lines = [x for x in capsys.readouterr().out.splitlines() if not x.startswith("#")]

@@ -1,4 +1,4 @@
-"""SIGTERM to a run that somebody listens to: reports are written, all its processes are gone."""
+"""SIGTERM to a run with reports: they are written, and all its processes are gone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def spinning(workshop: Workshop) -> list[str]:
 
 
 def is_gone(pid: int) -> bool:
-    """Or waits for whoever inherited it to collect it."""
+    """Whether a process is gone, or a zombie that its new parent has yet to collect."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
     except FileNotFoundError:
@@ -41,7 +41,7 @@ def is_gone(pid: int) -> bool:
 def test_sigterm_ends_a_run_whatever_it_does(
     spinning: list[str], tmp_path: Path, engine: str, what: str, options: tuple[str, ...]
 ) -> None:
-    """The handler raised SystemExit, which was lost where the emulator had called back."""
+    """The story: the handler raised SystemExit, which was lost in a callback of the emulator."""
     trace = tmp_path / "t.jsonl"
     given = [word for name in options for word in (name, *([str(trace)] * (name == "--trace")))]
     command = [sys.executable, "-m", "softsgx", "run", "--engine", engine, *given, "--"]
@@ -68,7 +68,7 @@ def test_sigterm_ends_a_run_whatever_it_does(
 
 
 def test_sigterm_comes_again_and_again(spinning: list[str]) -> None:
-    """To the last moment, when the reports are written already."""
+    """Until the very end, when the reports are already written."""
     command = [sys.executable, "-m", "softsgx", "run", "--stats", "--", *spinning, "stores"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -84,7 +84,7 @@ def test_sigterm_comes_again_and_again(spinning: list[str]) -> None:
 
 
 def test_an_ignored_sigterm_stays_ignored() -> None:
-    """By whoever started softsgx, as with `nohup`: the program ends by itself."""
+    """Ignored by the caller of softsgx, as with `nohup`: the program ends by itself."""
     ignoring = "import os, signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
     ignoring += "; os.execv(sys.argv[1], sys.argv[1:])"
     inner = [sys.executable, "-m", "softsgx", "run", "--stats", "--", "/bin/cat"]
@@ -105,7 +105,7 @@ def test_an_ignored_sigterm_stays_ignored() -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_sigterm_does_not_wait_for_a_long_call(workshop: Workshop, engine: str) -> None:
-    """As SIGKILL interrupts it on Linux; adding 32768 pages took many seconds more."""
+    """Linux interrupts it for SIGKILL, too. The story: 32768 pages took many seconds more."""
     program = workshop.command(Program.read(Path(__file__).parent / "long_call.c"))
     command = [sys.executable, "-m", "softsgx", "run", "--engine", engine, "--stats", "--"]
     with subprocess.Popen(

@@ -1,8 +1,8 @@
 """Exceptions of a program and of its enclave: `linux.traps` against the kernel of this machine.
 
 tests/programs/trap_table.c raises them. Run bare, each row is what the real kernel says of a state
-of the x87 and of MXCSR, and `do_trap` must say the same; under `softsgx run` it must be told the
-same. What it is told of exceptions inside its enclave is decided by the state that AEX leaves.
+of the x87 and of MXCSR, and `do_trap` must say the same; under `softsgx run` the program must see
+the same. What it sees of exceptions inside its enclave depends on the state that AEX leaves.
 """
 
 from __future__ import annotations

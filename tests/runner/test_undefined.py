@@ -1,7 +1,7 @@
 """Advice about an undefined instruction: another engine helps only where one executes it.
 
-UD2 and ENCLS are #UD in every engine, and yet `--engine native has more` was what --explain said of
-them, natively too.
+The story: UD2 and ENCLS are #UD in every engine, and yet --explain said `--engine native has more`,
+natively too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""At exit `--stats` and `--explain` remark what real programs left undone, and nothing else."""
+"""At exit `--stats` and `--explain` report what real programs left undone, and nothing else."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def pages(end: int) -> list[str]:
 @pytest.mark.parametrize("what", ["pages", "closed"])
 def test_pages_that_nobody_accepted(what: str, engine: str, command: list[str]) -> None:
     """Also of an enclave that was closed long before the program ended. The thread that read the
-    new page was told of #PF, and did not go on."""
+    new page got a #PF, and did not go on."""
     found = remarks(command, what, engine=engine, option="--explain")
     end = int(re.search(r"base \+ (0x\w+)", found[0])[1], 16)  # type: ignore[index]
     assert found[:4] == pages(end)

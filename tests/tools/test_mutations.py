@@ -90,7 +90,7 @@ def test_a_change_over_lines_reads_as_one() -> None:
 
 
 def test_every_mutant_of_the_package_is_another_program() -> None:
-    """Of some files: what is drawn is read by Python, and otherwise than the original."""
+    """In some files: Python compiles what is drawn, to something else than the original."""
     for path in sources(["cpu"])[::12]:
         text = _text(path)
         for mutant in sample(mutants_of(path, text), seed=1, size=10):
@@ -117,7 +117,7 @@ def test_a_sample_is_drawn_by_seed_and_hardly_moves_with_the_text() -> None:
 
 
 def test_the_lists_are_of_this_tree() -> None:
-    """A listed mutant that is not made any more is listed for nothing."""
+    """A listed mutant that is no longer made is a stale row."""
     for mutant in named():
         assert is_change(mutant), mutant.describe()
     for (path, function, old, new), reason in accepted().items():

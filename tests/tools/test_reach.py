@@ -108,7 +108,7 @@ def test_two_campaigns_do_not_share_their_copies(tmp_path: Path) -> None:
 def test_a_table_is_tried_by_the_files_that_name_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two tables of which the tests read the source survived: no function had been reached."""
+    """The story: two tables whose source the tests read survived: no function was reached."""
     monkeypatch.setattr(reaching, "BUILD", tmp_path)
     (tmp_path / "reach").mkdir()
     files = ("tests/linux/test_refusals.py", "tests/linux/test_trace.py")

@@ -1,4 +1,4 @@
-"""Timers on processor clocks, without a program: what counts is worked time, not the machine's."""
+"""Timers on processor clocks, without a program: they count emulated time, not the clock's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results of the search are remembered; the memory may be damaged, foreign, or not writable."""
+"""Results of the search are cached; the cache may be damaged, foreign, or not writable."""
 
 from __future__ import annotations
 

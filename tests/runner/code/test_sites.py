@@ -49,7 +49,7 @@ def test_compiled_program(linking: str, stripped: bool, tmp_path: Path) -> None:
 
 
 def test_a_cpuid_in_a_loop_is_found_twice(tmp_path: Path) -> None:
-    """A search by linear sweeps that vote missed the second CPUID of an unrolled loop once.
+    """The story: a search by the majority of linear sweeps missed the second CPUID of a loop.
 
     The program then read zeros from the real processor, and found no EPC.
     """

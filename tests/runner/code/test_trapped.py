@@ -1,7 +1,7 @@
-"""What instruction a signal stands at: `softsgx.runner.code.trapped`.
+"""Which instruction caused a signal: `softsgx.runner.code.trapped`.
 
-On a processor that has SGX, hidden by its hypervisor, every native run ended in "function 3,
-vector 13": ENCLU was recognised by SIGILL alone, and there it is SIGSEGV.
+The story: on a processor that has SGX, hidden by its hypervisor, every native run ended in
+"function 3, vector 13": ENCLU was recognised by SIGILL alone, and there it is SIGSEGV.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What CPUID announces the emulator executes; what it lacks is hidden."""
+"""The emulator executes what CPUID announces; what it lacks is hidden."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_feature_that_the_emulator_refuses_is_hidden(flag: str) -> None:
 
 @pytest.mark.parametrize("flag", WRONG)
 def test_feature_that_the_emulator_mistakes_is_hidden(flag: str) -> None:
-    """No fault tells the program: should this ever fail, look whether it is right now."""
+    """No fault would warn the program. If this fails, see whether the emulator has become right."""
     assert execute(WRONG[flag]) is not None
     assert flag_is_hidden(flag)
 

@@ -1,4 +1,4 @@
-"""CPUID of supervised programs, leaf by leaf, for made-up processors and for the one below."""
+"""CPUID of supervised programs, leaf by leaf, for made-up processors and for the real one."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def xsave(enabled: int, **changed: tuple[int, int]) -> Native:
         (xsave(0x7), 0x7),
         (xsave(0x207), 0x207),
         (xsave(0x2E7), 0x2E7),
-        (xsave(0x602E7), 0x2E7),  # AMX is for the model alone
+        (xsave(0x602E7), 0x2E7),  # AMX is only in the model
         (xsave(0x207, _9=(8, 2432)), 0x7),  # PKRU where AMD has it
         (xsave(0x2E7, _6=(512, 1024)), 0x207),  # all of AVX-512 or nothing
         (xsave(0xE3), 0x3),  # AVX-512 without AVX is no valid XCR0
@@ -268,7 +268,7 @@ def test_native_engine_keeps_every_other_feature() -> None:
 
 
 def test_native_cpuid_is_that_of_this_processor() -> None:
-    """The kernel tells vendor and highest leaf of the same instruction."""
+    """The kernel got vendor and highest leaf from the same instruction."""
     text = Path("/proc/cpuinfo").read_text()
     fields = dict(line.split("\t: ", 1) for line in text.splitlines() if "\t: " in line)
     seen = native_cpuid(0, 0)

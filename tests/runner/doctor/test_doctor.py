@@ -123,7 +123,7 @@ def test_remedy_for_ptrace_follows_yama(scope: str, remedy: str, tmp_path: Path)
 
 
 def test_remedy_for_ptrace_names_who_else_may_refuse(tmp_path: Path) -> None:
-    """A tracer that is there already, and a security module that has a say."""
+    """A tracer that is there already, and a security module that may refuse."""
     where = proc(tmp_path, self__status="Name:\tx\nTracerPid:\t0\nUid:\t0\n")
     assert "traces this one" not in needs._ptrace_remedy(where)
     proc(tmp_path, self__attr__current="unconfined\n")
@@ -160,8 +160,8 @@ def test_refusals_of_any_kind_are_findings(error: Exception) -> None:
     assert (found.ok, found.needed, found.remedy) == (False, False, "another way; remedy")
 
 
-def test_attempts_go_on_behind_one_that_ends_the_process() -> None:
-    """A filter may answer a call by SIGSYS, and what the attempt has started must not be left."""
+def test_attempts_go_on_after_one_that_ends_the_process() -> None:
+    """A filter may answer a call by SIGSYS, and what the attempt has started must be gone."""
 
     def killed() -> None:
         if not os.fork():
@@ -250,7 +250,7 @@ def test_child_that_never_answers_is_ended(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_enclu_is_an_exception_whatever_the_processor() -> None:
-    """The line says which; neither is a reason not to run."""
+    """The line says which one; neither prevents a run."""
     found = doctor.enclu_check()
     assert found.ok
     sgx = probes.enclu_answer() == signal.SIGSEGV
@@ -335,7 +335,7 @@ def test_native_engine_is_refused_where_memory_files_cannot_be_executed(
 
 
 def test_proc_of_another_namespace_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its numbers are those of other processes, and every look would be at a stranger."""
+    """Its numbers are those of other processes, so every look would be at the wrong one."""
     monkeypatch.setattr(os, "getpid", lambda: 2)
     with pytest.raises(probes.Refused, match="which is 2: another namespace's"):
         attempts.try_proc()

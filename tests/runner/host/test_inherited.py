@@ -84,7 +84,7 @@ def test_the_environment_is_the_callers(shows: Path, environ: list[bytes]) -> No
 
 
 def test_path_is_the_first_of_two(shows: Path) -> None:
-    """As getenv(3) finds it."""
+    """As getenv(3) takes the first."""
     environ = [b"PATH=" + bytes(shows.parent), b"PATH=/nowhere"]
     command = softsgx(Path("shows"))
     assert b"PATH=/nowhere\0" in execve(command[0], command, environ)
@@ -108,7 +108,7 @@ def started_with(setup: str, command: list[str]) -> dict[str, int]:
         "pass",
         *(f"s.signal(s.SIG{name}, s.SIG_IGN)" for name in ("INT", "TERM", "HUP", "CHLD", "ALRM")),
         "s.pthread_sigmask(s.SIG_BLOCK, {s.SIGUSR1, s.SIGRTMIN})",
-        # Without these softsgx itself heard nothing any more, and stood still.
+        # The story: with these blocked softsgx itself got no signals, and stood still.
         "s.pthread_sigmask(s.SIG_BLOCK, s.valid_signals())",
     ],
 )

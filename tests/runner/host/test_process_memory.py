@@ -1,4 +1,4 @@
-"""Memory of another process by the two ways, which must be one: the calls, and /proc/PID/mem."""
+"""Memory of another process by the calls and by /proc/PID/mem, which must give the same."""
 
 from __future__ import annotations
 

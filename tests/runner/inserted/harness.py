@@ -108,7 +108,7 @@ class Harness:
         (self.landing,) = Struct("Q").unpack(self.read(8))
 
     def read(self, size: int) -> bytes:
-        """Exactly so many bytes of its answer. What does not come for 20 seconds never will."""
+        """Exactly so many bytes of its answer, which must come within 20 seconds."""
         data = b""
         while len(data) < size:
             assert select([self._output], [], [], 20)[0], "the harness hangs"

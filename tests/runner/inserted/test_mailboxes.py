@@ -1,4 +1,4 @@
-"""The supervisor's wait: a request that comes at the worst moment does not wait with it."""
+"""The supervisor's wait: a request that comes at the worst moment is still seen at once."""
 
 from collections.abc import Callable, Iterator
 

@@ -135,7 +135,7 @@ def test_from_every_instruction_to_the_reply(harness: Harness, traced: Traced) -
 
 
 def test_a_reply_before_any_instruction_is_seen(harness: Harness, traced: Traced) -> None:
-    """Up to the system call that sleeps, which must not: nobody wakes it any more."""
+    """Up to the system call that sleeps, which must not sleep: nothing would wake it."""
     harness.mailboxes.control.aep = STUB
     mailbox = harness.insert()
     last = 0

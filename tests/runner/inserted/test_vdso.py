@@ -35,7 +35,7 @@ RUN = Run()
 
 
 def arguments(leaf: int) -> list[int]:
-    # The upper half of RCX is none of the function's business.
+    # The function must ignore the upper half of RCX.
     return [*ARGUMENTS[:3], leaf | 0x5A5A_5A5A << 32, *ARGUMENTS[4:]]
 
 
@@ -114,7 +114,7 @@ def test_every_reserved_byte_must_be_zero(harness: Harness, call: Call, byte: in
 
 
 def test_the_aep_is_an_enclu_to_run_again(harness: Harness, call: Call) -> None:
-    """After an interrupt the processor resumes at the AEP, EAX = ERESUME; nobody notices."""
+    """After an interrupt the processor resumes at the AEP, EAX = ERESUME: still the same call."""
     collect = call()
     registers = next_entry(harness)
     registers[RAX], registers[RIP] = ERESUME, AEP

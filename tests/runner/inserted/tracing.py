@@ -1,4 +1,4 @@
-"""As much ptrace as it takes to step a thread through the stub."""
+"""The little of ptrace that it takes to step a thread through the stub."""
 
 import ctypes
 import os

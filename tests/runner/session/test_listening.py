@@ -136,7 +136,7 @@ def test_what_a_program_dies_of_is_said_even_if_it_was_silenced(
 def test_a_signal_from_elsewhere_is_not_claimed(
     cause: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever was refused last was claimed to be the reason: a call, or what was handled."""
+    """The story: the last refusal was given as the reason, were it a call, or handled since."""
     voice = Voice()
     found = explanation()
     found.signal = 20
@@ -272,7 +272,7 @@ def test_a_full_disk_in_the_middle_ends_the_trace_only(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_replaced_ends_the_trace_only(tmp_path: Path) -> None:
-    """What was in it goes when the program runs, so it may fail then."""
+    """Its old content is replaced when the program runs, so it may fail then."""
     (tmp_path / "t.jsonl").write_text("old")
     trace = TraceFile(str(tmp_path / "t.jsonl"), {}, Log())
     os.close(trace._stream.fileno())

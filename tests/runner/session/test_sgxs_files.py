@@ -103,7 +103,7 @@ def test_no_input_is_written_over(command: list[str], tmp_path: Path) -> None:
 
 
 def test_a_device_and_a_name_of_nothing_are_no_inputs(command: list[str], tmp_path: Path) -> None:
-    """Only what is there and can be destroyed: by device and inode /dev/null was an input, too."""
+    """Only what exists and can be destroyed. The story: /dev/null was taken for an input."""
     for name in ("/dev/null", "new"):
         done = run("--sgxs-out", name, program=[*command, name], cwd=tmp_path)
         assert "EINIT accepted\n" in done.stderr, done.stderr
@@ -123,7 +123,7 @@ def test_a_full_disk_stops_the_stream_and_not_the_program(
 def test_the_interpreter_of_a_script_is_no_file_for_a_later_enclave(
     command: list[str], tmp_path: Path
 ) -> None:
-    """--trace knew all files of a program, and the later streams its first word and arguments."""
+    """The story: --trace knew all files of a program, the later streams only its words."""
     shell = tmp_path / "out.2"
     shell.write_bytes(Path("/bin/sh").read_bytes())
     shell.chmod(0o755)

@@ -39,8 +39,8 @@ def find(monkeypatch: pytest.MonkeyPatch, image: bytes, rsp: int) -> tuple[int, 
 def test_the_vector_may_lie_across_a_page_boundary(
     monkeypatch: pytest.MonkeyPatch, words_before_the_end: int
 ) -> None:
-    """An entry of which the page held the first half only was an error: one start in some hundred,
-    as the kernel chooses the stack pointer at random."""
+    """The story: an entry across a page boundary was an error, in one start of some hundred, as the
+    kernel chooses the stack pointer at random."""
     rsp = TOP + 4096 - 8 * words_before_the_end
     image = stack(2, 6, 4096, 16, 0x1234, AT_SYSINFO_EHDR, VDSO)
     assert find(monkeypatch, image, rsp) == (VDSO, rsp + 8 * (6 + 4))
