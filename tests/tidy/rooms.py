@@ -70,31 +70,57 @@ RUNNER_LINES: Final = (
     {"supervisor"},
     {"explored", "session"},
 )
-RUNNER_ALLOWED: Final = _allowed(RUNNER_LINES)
-_RUNNER: Final = (PACKAGE, "runner")
+# The files and folders of `system`, and those that explain.
+SYSTEM_LINES: Final = (
+    {"enclave"},
+    {"host"},
+    {"loaded_enclave"},
+    {"v2_enclave"},
+    {"built", "loader", "snapshot"},
+    {"explain"},
+    {"machine"},
+    {"runtimes", "scene"},
+    {"checkers"},
+    {"scenarios"},
+)
+EXPLAIN_LINES: Final = (
+    {"history"},
+    {"facts"},
+    {"leaf_texts", "plans"},
+    {"access_advice", "calls", "leaf_advice"},
+    {"explainer", "unfinished"},
+)
+FLOORS: Final = {
+    (PACKAGE, "runner"): _allowed(RUNNER_LINES),
+    (PACKAGE, "system"): _allowed(SYSTEM_LINES),
+    (PACKAGE, "system", "explain"): _allowed(EXPLAIN_LINES),
+}
 
 
-def runner_order(source: Source) -> Iterator[str]:
-    """Every import of a room of `runner` that the file's own room there must not know."""
-    if source.room != "runner" or source.module == _RUNNER:
-        return
-    own = source.module[2]
-    allowed = RUNNER_ALLOWED.get(own)
-    if allowed is None:
-        yield source.finding(source.tree, f"runner/{own} is no room of runner in ARCHITECTURE.md")
-        return
-    for node, name in _imports(source):
-        for room in _rooms_of_runner(node, name):
-            if room not in allowed:
-                yield source.finding(node, f"{own} must not import {room}")
+def inner_order(source: Source) -> Iterator[str]:
+    """Every import within `runner` or `system` against the order of the rooms inside."""
+    for floor, rooms in FLOORS.items():
+        depth = len(floor)
+        if source.module[:depth] != floor or source.module == floor:
+            continue
+        own = source.module[depth]
+        if own not in rooms:
+            inside = "/".join(source.module[1 : depth + 1])
+            yield source.finding(source.tree, f"{inside} is in no line of tests/tidy/rooms.py")
+            continue
+        for node, name in _imports(source):
+            for room in _rooms_of_floor(floor, node, name):
+                if room not in rooms[own]:
+                    yield source.finding(node, f"{own} must not import {room}")
 
 
-def _rooms_of_runner(node: ast.AST, name: tuple[str, ...]) -> list[str]:
-    if name[:2] != _RUNNER:
+def _rooms_of_floor(floor: tuple[str, ...], node: ast.AST, name: tuple[str, ...]) -> list[str]:
+    depth = len(floor)
+    if name[:depth] != floor:
         return []
-    if name == _RUNNER and isinstance(node, ast.ImportFrom):
+    if name == floor and isinstance(node, ast.ImportFrom):
         return [alias.name for alias in node.names]
-    return [name[2]] if name != _RUNNER else list(RUNNER_ALLOWED)
+    return [name[depth]] if name != floor else list(FLOORS[floor])
 
 
 # Elsewhere a test of it would leave out points for a gain that was measured, and is none.
