@@ -1,8 +1,8 @@
 """Enclave code in Python: a generator that loads, stores, fetches and runs ENCLU leaves.
 
 An enclave program is a function `program(t: EnclaveThread)` whose body is a generator. Each
-operation of `t` is a generator, too (`value = yield from t.load(address, 8)`), with one point in
-front, so that other tasks can get in between. Interrupts, repaired page faults and the ERESUME
+operation of `t` is a generator too (`value = yield from t.load(address, 8)`), preceded by one point
+at which other tasks can get in. Interrupts, repaired page faults and the ERESUME
 after them happen below the program, as on a real machine; an exception that the kernel does not
 repair suspends the program until the host resumes it.
 """
@@ -110,7 +110,7 @@ class EnclaveThread:
     def exception(self, vector: int, code: int = 0) -> Steps[None]:
         """Raise an exception as an instruction would; #PF is left to accesses.
 
-        When the host resumes, the program goes on behind it, as after a trap or after a handler
+        When the host resumes, the program continues after it, as after a trap, or after a handler
         that moved RIP.
         """
         if vector not in _RAISED:
@@ -182,7 +182,7 @@ class EnclaveThread:
     # Below the program
 
     def run(self, program: EnclaveProgram) -> Steps[Any]:
-        """The program, and EEXIT behind it; what the program returned, or its EnclaveAbort."""
+        """The program and then EEXIT; returns what the program returned, or its EnclaveAbort."""
         result: Any
         try:
             result = yield from program(self)
@@ -203,7 +203,7 @@ class EnclaveThread:
                 yield from self._repair(fault)
 
     def _be_inside(self) -> Steps[LogicalProcessor]:
-        """An interrupt may have thrown the thread out: the CPU is at the AEP, which resumes."""
+        """An interrupt may have taken the thread out: the CPU is at the AEP, which resumes."""
         lp = self.lp
         while lp.secs is None:
             yield from self._resume()

@@ -504,7 +504,7 @@ LEAVES = [
         "a leaf that does not exist",
         lambda w: w.enclave.tcs[0],
         leaf(0x77, 0, 0),
-        ("ENCLU[0x77] refused (ENCLU.05): #GP", "ask CPUID leaf 12H first"),
+        ("ENCLU[0x77] refused (ENCLU.05): #GP", "check CPUID leaf 12H first"),
     ),
 ]
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-_SETTINGS: Final = "the kernel of a 64-bit system sees to that; no program can"
+_SETTINGS: Final = "the kernel of a 64-bit system takes care of that; a program cannot"
 _CET_AREA: Final = "the CET state save area must be PT_SS_REST pages of the enclave, accepted, RW"
 _CET_FRAME: Final = "rebuild the enclave: only the enclave itself can have changed its CET frame"
 
@@ -18,7 +18,7 @@ WORDS: Final[dict[str, str]] = {
         _SETTINGS,
     ),
     "ENCLU.04": "set and lock IA32_FEATURE_CONTROL.SGX_ENABLE",
-    "ENCLU.05": "ask CPUID leaf 12H first; `--sgx1` and --cpu-option take leaves away",
+    "ENCLU.05": "check CPUID leaf 12H first; `--sgx1` and --cpu-option remove leaves",
     "ENCLU.08": "EEXIT first: enclaves do not nest",
     "ENCLU.09": "EENTER first: this leaf is for use inside",
     "ENTRY.01": "build with a TCS whose OSSA is a multiple of 4096",
@@ -35,7 +35,7 @@ WORDS: Final[dict[str, str]] = {
     "EDECCSSA.02": "use it in a handler that was entered with CSSA above 0, once for each frame",
     "ERESUME.09": "nothing was interrupted on this TCS: EENTER",
     "ERESUME.10": "build with more NSSA: AEX-Notify needs a free frame for the handler",
-    "ERESUME.11": "put the XSAVE area of the SSA frame right, by a handler at CSSA above 0:"
+    "ERESUME.11": "correct the XSAVE area of the SSA frame, by a handler at CSSA above 0:"
     " XSTATE_BV within XFRM, reserved bits of header and MXCSR 0",
 }
 
@@ -45,7 +45,7 @@ CONTENTS: Final[dict[str, str]] = {
         ("EACCEPT.05", "EMODPE.08", "EACCEPTCOPY.08"),
         "the reserved bits of FLAGS and bytes 8 to 63 of the SECINFO must be 0",
     ),
-    "EREPORT.05": "the reserved bytes of TARGETINFO must be 0, without CET its attributes, too",
+    "EREPORT.05": "the reserved bytes of TARGETINFO must be 0, and without CET its CET attributes",
     "EGETKEY.09": "the reserved bytes of KEYREQUEST must be 0",
     "EGETKEY.10": "CET_ATTRIBUTES_MASK of KEYREQUEST must be 0 on a part without CET",
     "EGETKEY.11": "the reserved bits of KEYPOLICY must be 0",

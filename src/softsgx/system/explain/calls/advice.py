@@ -26,7 +26,7 @@ _AGAIN: Final = "try again: the reclaimer, or the other ioctl, is done with the 
 _AGAIN_LEAF: Final = "try again: another leaf is using the SECS or the page"
 _AREAS: Final = "munmap areas, or raise vm.max_map_count"
 _OPENED: Final = "open /dev/sgx_enclave with O_RDWR"
-_DEBUGGABLE: Final = "an accepted page of type REG; of a TCS, its fields, of which FLAGS is written"
+_DEBUGGABLE: Final = "an accepted REG page, or the fields of a TCS: only FLAGS can be written"
 _MADVISE: Final = (
     "advice that enclave memory takes: 0 to 3 (NORMAL, RANDOM, SEQUENTIAL, WILLNEED), 10"
     " (DONTFORK), 12 to 16 (MERGEABLE, UNMERGEABLE, HUGEPAGE, NOHUGEPAGE, DONTDUMP), 19"
@@ -35,7 +35,7 @@ _MADVISE: Final = (
 _GIVES_BACK: Final = (MADV_DONTNEED, MADV_DONTNEED_LOCKED, MADV_FREE, MADV_PAGEOUT, MADV_REMOVE)
 _GIVEN_BACK: Final = "MODIFY_TYPES(PT_TRIM), EACCEPT inside and REMOVE_PAGES give pages back"
 _CLEAR: Final = "clear result and count before each ioctl"
-_MEMORY: Final = "free memory of the machine, and try again"
+_MEMORY: Final = "free memory, and try again"
 _SIGNAL: Final = "let the handler run, and call again; with SA_RESTART Linux does so itself"
 _ZEROES: Final = "zero bytes 8 to 63 of the SECINFO"
 _FRESH: Final = "close the enclave and rebuild it"
