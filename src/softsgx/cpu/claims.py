@@ -109,26 +109,22 @@ def _resolved(lp: LpMemory, resolve: _Resolver, user: bool) -> int:
         return -1
 
 
-def _page(lp: LpMemory, address: int, user: bool) -> int:
-    return lp.peek_epc_page(address, user)
-
-
 def _pageinfo_secs(lp: LpMemory, _user: bool) -> int:
     rbx = lp.regs[RBX]
     if rbx % PAGEINFO.ALIGN:
         return -1
     raw = lp.system_read(rbx + _SECS_AT, 8)
-    return _page(lp, int.from_bytes(raw, "little"), False)
+    return lp.peek_epc_page(int.from_bytes(raw, "little"), False)
 
 
 def _parent(lp: LpMemory, user: bool) -> int:
-    page = _page(lp, lp.regs[RCX], user)
+    page = lp.peek_epc_page(lp.regs[RCX], user)
     owner = _owner(lp, user)
     return -1 if owner == page else owner
 
 
 def _owner(lp: LpMemory, user: bool) -> int:
-    page = _page(lp, lp.regs[RCX], user)
+    page = lp.peek_epc_page(lp.regs[RCX], user)
     secs = None if page < 0 else lp.processor.secs_of(page)
     return -1 if secs is None else secs.page
 
@@ -138,9 +134,9 @@ def _current_tcs(lp: LpMemory, _user: bool) -> int:
 
 
 _RESOLVERS: Final[dict[str, _Resolver]] = {
-    concurrency.RBX: lambda lp, user: _page(lp, lp.regs[RBX], user),
-    concurrency.RCX: lambda lp, user: _page(lp, lp.regs[RCX], user),
-    concurrency.RDX: lambda lp, user: _page(lp, lp.regs[RDX], user),
+    concurrency.RBX: lambda lp, user: lp.peek_epc_page(lp.regs[RBX], user),
+    concurrency.RCX: lambda lp, user: lp.peek_epc_page(lp.regs[RCX], user),
+    concurrency.RDX: lambda lp, user: lp.peek_epc_page(lp.regs[RDX], user),
     concurrency.PAGEINFO_SECS: _pageinfo_secs,
     concurrency.PARENT: _parent,
     concurrency.OWNER: _owner,
