@@ -32,6 +32,15 @@ if TYPE_CHECKING:
 _SLICES_BETWEEN_LOOKS: Final = 4
 
 
+class Emulated:
+    """A thread: the seconds that it was emulated, in all and at its last tick, and its slices."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.ticked = 0.0
+        self.slices = 0
+
+
 class EmulatorEngine:
     """An `enclaves.engine.Engine`: the threads that are inside, and whose turn it is."""
 
@@ -46,6 +55,7 @@ class EmulatorEngine:
         self.emulated = 0.0
         self.worked: Callable[[Tracee, float], None] = lambda t, seconds: None
         self._turns = Turns()
+        self._states: dict[Tracee, Emulated] = {}
         self._emulators: dict[Space, Emulator] = {}
 
     # Into the enclave
@@ -66,6 +76,8 @@ class EmulatorEngine:
                 host = t.space.attach_memory()
                 part = self.world.machine.processor.part
                 self._emulators[t.space] = Emulator(self.world.memory, host, self.doorbell, part)
+            if t not in self._states:
+                self._states[t] = Emulated()
             self._slice(t)
 
     # Slices
@@ -78,19 +90,19 @@ class EmulatorEngine:
         return True
 
     def _slice(self, t: Tracee) -> None:
-        emulator = self._emulators[t.space]
+        emulator, state = self._emulators[t.space], self._states[t]
         lp = t.lp
         t.speak()
         while True:
             if not self.threads.resumed(t):
                 return
-            if self.world.tick.due(t):
+            if self.world.tick.due(state, state.seconds):
                 lp.interrupt(TIMER_VECTOR)  # the kernel handles the timer, and returns to the AEP
                 continue
             began = time.thread_time()
             stop = emulator.run(lp, alone=not self._turns)
             spent = time.thread_time() - began
-            t.cpu_time += spent
+            state.seconds += spent
             self.emulated += spent
             self.worked(t, spent)
             if stop.why is Why.ENCLU:
@@ -99,12 +111,12 @@ class EmulatorEngine:
                 assert stop.fault is not None
                 self.threads.fault_inside(t, stop.fault)
             else:
-                self._end_of_slice(t, stop.why in (Why.PAUSE, Why.SPIN))
+                self._end_of_slice(t, state, stop.why in (Why.PAUSE, Why.SPIN))
                 return
             if not t.inside:
                 return
             if self.doorbell.rung:
-                self._end_of_slice(t)
+                self._end_of_slice(t, state)
                 return
 
     def _enclu(self, t: Tracee) -> None:
@@ -118,9 +130,9 @@ class EmulatorEngine:
         else:
             lp.regs[RIP] += len(ENCLU)
 
-    def _end_of_slice(self, t: Tracee, waits: bool = False) -> None:
-        t.slices += 1
-        if t.mailbox is None and t.slices % _SLICES_BETWEEN_LOOKS == 0 and signal_waits(t):
+    def _end_of_slice(self, t: Tracee, state: Emulated, waits: bool = False) -> None:
+        state.slices += 1
+        if t.mailbox is None and state.slices % _SLICES_BETWEEN_LOOKS == 0 and signal_waits(t):
             # Stopped by ptrace, a thread does not get its signals: let it go to the AEP.
             t.lp.interrupt()
             self.threads.leave(t)
@@ -162,6 +174,7 @@ class EmulatorEngine:
         """As Engine.gone."""
         if t in self._turns:
             self._turns.remove(t)
+        self._states.pop(t, None)
         self.threads.gone(t)
 
     def closed(self, space: Space) -> None:

@@ -51,8 +51,8 @@ class Inside:
 
     __slots__ = (
         *("again", "arm", "bases", "blocked", "catch", "held", "operations", "quiet", "real"),
-        *("running", "served", "slot", "stops", "stops_at_tick", "t", "turn", "user", "within"),
-        "yields",
+        *("running", "served", "slot", "stops", "stops_at_tick", "t", "ticked", "turn", "user"),
+        *("within", "yields"),
     )
 
     def __init__(self, t: Tracee, slot: int, catch: Callable[[Inside], None]) -> None:
@@ -72,6 +72,7 @@ class Inside:
         self.served: tuple[int, int] = (0, 0)  # the last page fault: RIP, address
         self.stops = 0
         self.stops_at_tick = 0
+        self.ticked = 0.0  # the processor time that it had used at its last tick
         self.turn = 0
         self.quiet = False  # it has used its last period whole, without a stop of its own since
         self.yields = False  # to be parked if too many threads compute

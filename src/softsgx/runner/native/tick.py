@@ -90,10 +90,8 @@ class NativeTick:
 
     def _look(self, state: Inside) -> None:
         t = state.t
-        used = processor_time(t.tid)
-        if used - t.ticked < self.tick.period:
+        if not self.tick.due(state, processor_time(t.tid)):
             return
-        t.ticked = used
         if not state.running and self.armed.claimed(t):
             self.armed.settle()  # it has entered without asking: now it is inside in the model, too
         if state.running:

@@ -13,11 +13,10 @@ from typing import Final, Protocol
 TIMER_VECTOR: Final = 0xEC  # LOCAL_TIMER_VECTOR
 
 
-class Computing(Protocol):
-    """A thread inside an enclave, by the processor time it has used there, in seconds."""
+class Ticked(Protocol):
+    """A thread that ticks interrupt: the seconds it had used at its last one."""
 
-    cpu_time: float
-    ticked: float  # the value of `cpu_time` at the last tick
+    ticked: float
 
 
 class Tick:
@@ -31,14 +30,14 @@ class Tick:
         """Whether there is one at all."""
         return self.period < inf
 
-    def due(self, t: Computing) -> bool:
-        """Whether the thread has computed for a period since the last one; then it is taken.
+    def due(self, thread: Ticked, used: float) -> bool:
+        """Whether a thread has used up a period since its last tick; then this one is taken.
 
         Ticks that were missed, because a slice took longer than a period, are not made up for.
         """
-        if t.cpu_time - t.ticked < self.period:
+        if used - thread.ticked < self.period:
             return False
-        t.ticked = t.cpu_time
+        thread.ticked = used
         return True
 
 

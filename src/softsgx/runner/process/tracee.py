@@ -155,9 +155,6 @@ class Tracee:
         self.actions: dict[int, bytes] = {}
         self.cpuid_faulting = False  # its CPUID is an exception
         self.cpuid_denied = False  # the program asked that its CPUID be refused
-        self.slices = 0
-        self.cpu_time = 0.0  # seconds emulated
-        self.ticked = 0.0  # the value of `cpu_time` at the last timer tick
 
     @property
     def lp(self) -> LogicalProcessor:
