@@ -57,6 +57,18 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Words(Step):
+    """A step that is said in words of its own."""
+
+    words: str
+
+    @property
+    def text(self) -> str:
+        """The words."""
+        return self.words
+
+
+@dataclass(frozen=True)
 class Accept(Step):
     """EACCEPT of the page, with this word in SECINFO.FLAGS."""
 
@@ -218,16 +230,8 @@ class Wait(Step):
         return f"wait: {self.who}" if self.who else "wait until this one is free"
 
 
-@dataclass(frozen=True)
-class OtherTcs(Step):
+class OtherTcs(Words):
     """Another TCS page as the operand, one that is free."""
-
-    words: str
-
-    @property
-    def text(self) -> str:
-        """The words."""
-        return self.words
 
 
 @dataclass(frozen=True)
@@ -288,16 +292,8 @@ class Secinfo(Step):
         return f"SECINFO.FLAGS must be {held_text(self.word)}: {self.why}"
 
 
-@dataclass(frozen=True)
-class Skip(Step):
+class Skip(Words):
     """Leave it out: what was refused is not needed."""
-
-    why: str
-
-    @property
-    def text(self) -> str:
-        """The reason."""
-        return self.why
 
 
 @dataclass(frozen=True)
@@ -312,16 +308,8 @@ class Again(Step):
         return f"try again: {self.why}"
 
 
-@dataclass(frozen=True)
-class Say(Step):
+class Say(Words):
     """Anything else: about the program's code, how it is built, or what runs it."""
-
-    words: str
-
-    @property
-    def text(self) -> str:
-        """The words."""
-        return self.words
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ MENUS: Final = {
         "an error",
         "EMODPR without ETRACK",
         "a fresh page in its place",
-        "another frame behind the address",
+        "another frame at the address",
     ),
     "MODIFY_TYPES": (
         "the truth",
@@ -75,7 +75,7 @@ class Liar(Untrusted):
         answer = yield from super().restrict(host, address, length, asked)
         if lie == "a fresh page in its place":
             yield from self._fresh(host, address)
-        elif lie == "another frame behind the address":
+        elif lie == "another frame at the address":
             self._other_frame(host, address)
         return _counted(lie, answer, length)
 
