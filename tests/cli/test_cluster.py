@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -42,11 +42,18 @@ def scheduler(directory: Path, *seeds: str) -> Iterator[str]:
     named = ["--scheduler-file", str(file)]
     free = ["--port", "0", "--no-dashboard", "--host", "127.0.0.1"]
     with running("scheduler", *named, *free):
-        until(file.exists)
-        address = json.loads(file.read_text())["address"]
+        until(lambda: _address(file))
+        address = _address(file)
         with _workers(address, seeds):
             until(lambda: _count(address) == len(seeds))
             yield address
+
+
+def _address(file: Path) -> str:
+    """The address in the file of a scheduler; empty until it is written whole."""
+    with suppress(FileNotFoundError, json.JSONDecodeError):
+        return str(json.loads(file.read_text())["address"])
+    return ""
 
 
 @contextmanager

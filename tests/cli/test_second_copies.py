@@ -14,7 +14,7 @@ from softsgx.image.layout import ThreadLayout
 from softsgx.image.sigstruct import SignOptions
 from softsgx.lab.compare import N_MAX
 from softsgx.lab.designs import DESIGNS
-from softsgx.lab.failures.scenarios import SCENARIOS as FAILURES
+from softsgx.lab.failures.catalogue import FAILURES
 from softsgx.lab.prices import PROFILES
 from softsgx.lab.runtimes import RUNTIMES
 from softsgx.lab.workloads import WORKLOADS

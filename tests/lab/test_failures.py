@@ -6,9 +6,9 @@ import pytest
 
 from softsgx.lab.designs import DESIGNS
 from softsgx.lab.designs.fault_always import FaultAlways
+from softsgx.lab.failures.catalogue import FAILURES
 from softsgx.lab.failures.matrix import failure_named, matrix, verdicts
 from softsgx.lab.failures.outcome import Outcome, play, story
-from softsgx.lab.failures.scenarios import SCENARIOS
 from softsgx.lab.failures.stage import TARGET
 from softsgx.linux.errno import EFAULT, EIO, ENOMEM
 from softsgx.sim import Steps
@@ -111,7 +111,7 @@ def test_eaccept_tells_of_an_extension_in_between() -> None:
         assert not o.bad
 
 
-@pytest.mark.parametrize("failure", SCENARIOS)
+@pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("design", DESIGNS)
 def test_the_schedule_brings_the_outcome_back(design: str, failure: str) -> None:
     first = outcome(design, failure)
@@ -128,7 +128,7 @@ def test_a_story_has_the_leaf_that_was_refused() -> None:
 def test_verdicts_end_at_what_is_not_modelled_in_one_cell_only() -> None:
     """A verdict must come from the design, not from what the model lacks."""
     for design in DESIGNS:
-        for failure in SCENARIOS:
+        for failure in FAILURES:
             if (design, failure) == ("ioctl-v2", "rights-none"):
                 continue
             assert outcome(design, failure).unmodelled == ""

@@ -10,9 +10,9 @@ from typing import Final
 from softsgx import __version__
 from softsgx.lab.compare import Comparison, Conclusion
 from softsgx.lab.designs import DESIGNS
+from softsgx.lab.failures.catalogue import FAILURES
 from softsgx.lab.failures.matrix import verdicts
 from softsgx.lab.failures.outcome import Outcome
-from softsgx.lab.failures.scenarios import SCENARIOS
 from softsgx.lab.plots import Plot
 from softsgx.lab.table import table
 from softsgx.lab.workloads import workload
@@ -127,7 +127,7 @@ def _failures(outcomes: Sequence[Outcome]) -> list[str]:
     ]
     for failure in dict.fromkeys(outcome.failure for outcome in outcomes):
         cells = [_cell(o, outcomes) for o in outcomes if o.failure == failure]
-        lines.append(f"<tr><th>{escape(SCENARIOS[failure].about)}{''.join(cells)}</tr>")
+        lines.append(f"<tr><th>{escape(FAILURES[failure].about)}{''.join(cells)}</tr>")
     return [*lines, "</table></div>"]
 
 

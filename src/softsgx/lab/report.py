@@ -8,9 +8,9 @@ from typing import Any, Final
 from softsgx import __version__
 from softsgx.lab.compare import Comparison, Figures, Row
 from softsgx.lab.designs import DESIGNS
+from softsgx.lab.failures.catalogue import FAILURES
 from softsgx.lab.failures.matrix import failure_named, verdicts
 from softsgx.lab.failures.outcome import Outcome
-from softsgx.lab.failures.scenarios import SCENARIOS
 from softsgx.lab.measurement import QUANTILES
 from softsgx.lab.workloads import workload
 
@@ -35,7 +35,7 @@ def as_json(comparison: Comparison, outcomes: Sequence[Outcome]) -> dict[str, An
         "conclusions": [
             {**c._asdict(), "holds_at_all_corners": c.holds} for c in comparison.conclusions()
         ],
-        "failures": {name: SCENARIOS[name].about for name in _names(outcomes)},
+        "failures": {name: FAILURES[name].about for name in _names(outcomes)},
         "outcomes": [outcome_json(outcome, outcomes) for outcome in outcomes],
     }
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from softsgx.lab.compare import Comparison, Conclusion, Figures, Row
+from softsgx.lab.failures.catalogue import FAILURES
 from softsgx.lab.failures.matrix import verdicts
 from softsgx.lab.failures.outcome import Outcome
-from softsgx.lab.failures.scenarios import SCENARIOS
 from softsgx.lab.prices import Profile
 
 _HEAD: Final = (
@@ -107,7 +107,7 @@ def matrix_text(outcomes: Sequence[Outcome], among: Sequence[Outcome] | None = N
     """
     lines = ["\nfailures: what the caller learns, and what is left"]
     for failure in dict.fromkeys(outcome.failure for outcome in outcomes):
-        lines += ["", f"{failure}: {SCENARIOS[failure].about}"]
+        lines += ["", f"{failure}: {FAILURES[failure].about}"]
         for outcome in outcomes:
             if outcome.failure == failure:
                 words = "; ".join(verdicts(outcome, among or outcomes))

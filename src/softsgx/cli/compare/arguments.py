@@ -8,7 +8,7 @@ from typing import Final
 
 from softsgx.lab.compare import N_MAX
 from softsgx.lab.designs import DESIGNS
-from softsgx.lab.failures.scenarios import SCENARIOS
+from softsgx.lab.failures.catalogue import FAILURES
 from softsgx.lab.prices import PriceError, Profile, profile
 from softsgx.lab.workloads import WORKLOADS, workload
 from softsgx.lab.workloads.recorded import RECORDED, TraceError
@@ -19,10 +19,9 @@ _JOBS_MAX: Final = 1024
 def failure(text: str) -> tuple[str, str]:
     """DESIGN/FAILURE."""
     design, _, name = text.partition("/")
-    if design not in DESIGNS or name not in SCENARIOS:
+    if design not in DESIGNS or name not in FAILURES:
         raise argparse.ArgumentTypeError(
-            f"{text!r}: DESIGN/FAILURE is needed, of {', '.join(DESIGNS)} and "
-            f"{', '.join(SCENARIOS)}"
+            f"{text!r}: DESIGN/FAILURE is needed, of {', '.join(DESIGNS)} and {', '.join(FAILURES)}"
         )
     return design, name
 

@@ -7,8 +7,8 @@ import json
 
 from softsgx.cli.ends import print_stdout
 from softsgx.cli.errors import EXIT_FINDING, EXIT_OK, UsageError
+from softsgx.lab.failures.catalogue import FAILURES
 from softsgx.lab.failures.outcome import play, story
-from softsgx.lab.failures.scenarios import SCENARIOS
 from softsgx.lab.report import outcome_json
 from softsgx.lab.table import matrix_text
 from softsgx.sim import ScheduleError, ScheduleMismatch
@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
         outcome, events = story(design, failure, args.schedule)
     except (ScheduleError, ScheduleMismatch) as error:
         raise UsageError(f"--schedule: {error}") from None
-    everything = [outcome if name == failure else play(design, name) for name in SCENARIOS]
+    everything = [outcome if name == failure else play(design, name) for name in FAILURES]
     if args.json:
         found = {**outcome_json(outcome, everything), "bad": outcome.bad, "events": events}
         print_stdout(json.dumps(found, indent=1) + "\n")

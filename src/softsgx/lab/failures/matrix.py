@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from softsgx.lab.failures.catalogue import FAILURES
 from softsgx.lab.failures.outcome import Outcome, answer_text, play
-from softsgx.lab.failures.scenarios import SCENARIOS
 
 
 def matrix(designs: Sequence[str]) -> list[Outcome]:
     """Every failure in every design."""
-    return [play(design, failure) for failure in SCENARIOS for design in designs]
+    return [play(design, failure) for failure in FAILURES for design in designs]
 
 
 def failure_named(outcome: Outcome, all_of_them: Sequence[Outcome]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from softsgx.lab.failures.scenario import Scenario
+from softsgx.lab.failures.injected import InjectedFailure
 from softsgx.lab.failures.stage import TARGET, Stage
 from softsgx.sim import LOCK, RunToCompletion, Scheduler, Steps, Task
 from softsgx.spec.epcm import R
@@ -15,7 +15,7 @@ from softsgx.spec.status import SGX_EPC_PAGE_CONFLICT
 READY: Final = "ready"
 
 
-class InUse(Scenario):
+class InUse(InjectedFailure):
     """A leaf of the second thread is on page TARGET when EMODPR comes to it.
 
     The second thread is brought into its EMODPE when the caller is about to take the enclave's
@@ -63,11 +63,11 @@ class _Meeting:
     Interrupts are taken first.
     """
 
-    def __init__(self, scenario: InUse, stage: Stage) -> None:
-        self._scenario = scenario
+    def __init__(self, failure: InUse, stage: Stage) -> None:
+        self._failure = failure
         self._lock = stage.encl.lock
-        self._left = scenario.meeting
-        self._attempts = scenario.attempt
+        self._left = failure.meeting
+        self._attempts = failure.attempt
         self._moved = False
         self._counted = False
         self._ready = False
@@ -103,5 +103,5 @@ class _Meeting:
         self._moved = False
         if self._left or second is None or not self._attempts or not at_lock:
             return caller
-        self._scenario.met = self._moved = True
+        self._failure.met = self._moved = True
         return second

@@ -10,9 +10,9 @@ from __future__ import annotations
 from itertools import count
 from typing import NamedTuple
 
+from softsgx.lab.failures.catalogue import FAILURES
+from softsgx.lab.failures.injected import InjectedFailure
 from softsgx.lab.failures.meeting import InUse
-from softsgx.lab.failures.scenario import Scenario
-from softsgx.lab.failures.scenarios import SCENARIOS
 from softsgx.lab.failures.stage import PAGES, Facts, Stage, rights_beyond
 from softsgx.linux.errno import errno_text
 from softsgx.spec.epcm import PENDING, PR, RWX
@@ -81,24 +81,26 @@ def story(design: str, failure: str, schedule: str | None = None) -> tuple[Outco
     return outcome, lines
 
 
-def _outcome(design: str, failure: str, scenario: Scenario, stage: Stage, played: str) -> Outcome:
+def _outcome(
+    design: str, failure: str, injected: InjectedFailure, stage: Stage, played: str
+) -> Outcome:
     """The verdicts; repairs are tried before the last ones."""
     facts = stage.facts
-    arises = not isinstance(scenario, InUse) or scenario.refused
+    arises = not isinstance(injected, InUse) or injected.refused
     left = stage.state_text()
     answer = next((a for a in facts.answers if a.errno), facts.answers[0])
     wider, wider_told, lost = _rights(stage, facts)
     told = "; ".join([a.text() for a in facts.answers] + _refusals(facts))
     page = None
-    if scenario.at_page is not None and arises:
-        page = answer.done == scenario.at_page and bool(answer.errno)
+    if injected.at_page is not None and arises:
+        page = answer.done == injected.at_page and bool(answer.errno)
     repair = ""
-    if scenario.repairs and arises and not facts.unmodelled and not _fulfilled(stage):
+    if injected.repairs and arises and not facts.unmodelled and not _fulfilled(stage):
         stage.remark("repair, with what was told:")
-        scenario.repair(stage)
+        injected.repair(stage)
         repair = "yes" if _fulfilled(stage) else "no"
     stage.remark("afterwards:")
-    scenario.afterwards(stage)
+    injected.afterwards(stage)
     stage.remark("")
     undeserved = tuple(
         f"{met.who}: {met.doing} of page {met.page} refused, #PF {met.code:#x}"
@@ -112,15 +114,15 @@ def _outcome(design: str, failure: str, scenario: Scenario, stage: Stage, played
 
 def _play(
     design: str, failure: str, schedule: str | None, lines: list[str] | None = None
-) -> tuple[Scenario, Stage, str]:
-    """Run the scenario; for a meeting of two threads try every place."""
-    kind = SCENARIOS[failure]
+) -> tuple[InjectedFailure, Stage, str]:
+    """Run the failure; for a meeting of two threads try every place."""
+    kind = FAILURES[failure]
     if not issubclass(kind, InUse) or schedule:
-        scenario = kind()
-        stage = Stage(design, scenario.asked)
+        injected = kind()
+        stage = Stage(design, injected.asked)
         if lines is not None:
             stage.tell(lines)
-        return scenario, stage, scenario.run(stage, schedule)
+        return injected, stage, injected.run(stage, schedule)
     for attempt in (1, 2):
         for meeting in count(1):
             found = kind(meeting, attempt)

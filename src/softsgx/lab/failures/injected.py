@@ -12,7 +12,7 @@ from softsgx.spec.status import SGX_PAGE_NOT_MODIFIABLE
 _REPAIRS: Final = 3
 
 
-class Scenario:
+class InjectedFailure:
     """One failure. `at_page`: the page where it happens, if the call could name it."""
 
     name: ClassVar[str]

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from softsgx.cpu.fault import Status
 from softsgx.cpu.lp import LogicalProcessor
+from softsgx.lab.failures.injected import InjectedFailure
 from softsgx.lab.failures.meeting import InUse
-from softsgx.lab.failures.scenario import Scenario
 from softsgx.lab.failures.stage import OTHERS_CPU, PAGES, TARGET, Stage
 from softsgx.lab.measured import MeasuredHost
 from softsgx.linux import syscalls
@@ -20,7 +20,7 @@ from softsgx.spec.status import SGX_PREV_TRK_INCMPL
 from softsgx.system.loaded_enclave import EnclaveFault
 
 
-class Pending(Scenario):
+class Pending(InjectedFailure):
     """Page TARGET was added by a fault and is not accepted yet: EMODPR refuses it."""
 
     name = "pending"
@@ -51,7 +51,7 @@ class Pending(Scenario):
         stage.machine.run(steps)
 
 
-class TrackingFails(Scenario):
+class TrackingFails(InjectedFailure):
     """ETRACK fails twice after the EMODPR of page TARGET: the retry fails, too."""
 
     name = "etrack"
@@ -92,7 +92,7 @@ class TrackingFails(Scenario):
         stage.machine.processor.encls_leaves = self._original
 
 
-class SplitFails(Scenario):
+class SplitFails(InjectedFailure):
     """The second split of the VMA fails for lack of memory; the first one stays."""
 
     name = "vma-split"
@@ -115,7 +115,7 @@ class SplitFails(Scenario):
         stage.kernel.inject = None
 
 
-class ExtendedBetween(Scenario):
+class ExtendedBetween(InjectedFailure):
     """After the call has returned, another thread extends page TARGET to RW, as it may."""
 
     name = "emodpe-between"
@@ -132,7 +132,7 @@ class ExtendedBetween(Scenario):
         stage.disturbed.set()
 
 
-class Reclaimed(Scenario):
+class Reclaimed(InjectedFailure):
     """Restricted, accepted, extended to RW again; then the page is swapped out and touched."""
 
     name = "reclaimed"
@@ -167,7 +167,7 @@ class Reclaimed(Scenario):
         stage.disturbed.set()
 
 
-class TwoProcesses(Scenario):
+class TwoProcesses(InjectedFailure):
     """One of two processes that share the enclave calls mprotect(R); the other one writes."""
 
     name = "two-processes"
@@ -212,7 +212,7 @@ class TwoProcesses(Scenario):
         return stage.play(scheduler, tasks)
 
 
-class Unmapped(Scenario):
+class Unmapped(InjectedFailure):
     """The range has no VMA when it is to be restricted."""
 
     name = "unmapped"
@@ -235,7 +235,7 @@ class Unmapped(Scenario):
         yield
 
 
-class Nothing(Scenario):
+class Nothing(InjectedFailure):
     """Rights NONE are asked for: no thread may read the pages, which EACCEPT verifies."""
 
     name = "rights-none"
@@ -259,9 +259,9 @@ class Nothing(Scenario):
         stage.disturbed.set()
 
 
-SCENARIOS: Final[dict[str, type[Scenario]]] = {
-    scenario.name: scenario
-    for scenario in (
+FAILURES: Final[dict[str, type[InjectedFailure]]] = {
+    failure.name: failure
+    for failure in (
         Pending,
         InUse,
         TrackingFails,
