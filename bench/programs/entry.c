@@ -1,6 +1,6 @@
 /*
  * What a host program sees of enclave calls, timed by itself: `name value` in microseconds. Without
- * arguments, the native side of it: the same loop, and a system call that nobody supervises.
+ * arguments, the native side of it: the same loop, and a system call that is not supervised.
  *
  * enclave: ops
  */

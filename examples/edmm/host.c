@@ -4,7 +4,7 @@
  *   host ENCLAVE.sgxs ENCLAVE.sig
  *
  * Two threads, each with a TCS of its own: the `worker` gets into trouble, the `manager` repairs it
- * from inside. One waits while the other is told what to do, so the story is always the same. Every
+ * from inside. One waits while the other has a request, so the story is always the same. Every
  * value that is printed is compared with what SDM 3D and Linux 6.12 say; the first that differs
  * ends the story with exit code 1.
  */

@@ -1,6 +1,6 @@
 /*
  * A processor that knows ATTRIBUTES.CET, as current ones do: CPUID leaf 12H says so, an enclave
- * without CET runs as ever, and one with CET gets no further than ECREATE: the driver has no
+ * without CET runs as before, and one with CET gets no further than ECREATE: the driver has no
  * shadow stacks. Linux 6.12, sgx/ioctl.c, sgx_encl_init and sgx_validate_secinfo.
  *
  * enclave: ops

@@ -1,5 +1,5 @@
 /*
- * A group of processes with an enclave is killed while it forks: nobody is kept waiting for a child
+ * A group of processes with an enclave is killed while it forks: nothing waits for a child
  * that ended before its parent's fork(2) was reported, and all of the EPC comes back.
  *
  * The story: when a child ended before the supervisor knew of it, the end was forgotten, and the

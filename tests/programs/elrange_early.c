@@ -1,7 +1,7 @@
 /*
  * A loader that maps the whole ELRANGE first, RWX, with MAP_FIXED_NOREPLACE, and creates the
  * enclave in it afterwards. Rights of the mapping are compared with those of the pages only when
- * they are touched: this one is too wide for every page but those added later.
+ * they are touched: this one is too wide for all pages except those added later.
  *
  * enclave: ops
  */

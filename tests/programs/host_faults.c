@@ -1,5 +1,5 @@
 /*
- * The host touches enclave memory: what its handler is told, for every state of the page, rights of
+ * The host touches enclave memory: what its handler sees, for every state of the page, rights of
  * the area, and kind of access. One row each: signal, si_code, si_addr, REG_ERR, REG_TRAPNO,
  * REG_CR2, addresses as offsets in the page; and whether the enclave has the page then.
  * tests/runner/test_host_faults.py has the table, from the rules of Linux.

@@ -1,6 +1,6 @@
 /*
  * The timer tick interrupts code inside an enclave: a thread that waits for its own fifth AEX, and
- * that nobody else disturbs, comes out. Registers are as they were.
+ * that nothing else interrupts, comes out. Registers are as they were.
  *
  * The story: a sample that computed for a minute had counted none.
  *

@@ -1,5 +1,5 @@
 /*
- * What a program is told of its exceptions: signal, si_code, si_addr, REG_TRAPNO, REG_ERR; one row
+ * What a program sees of its exceptions: signal, si_code, si_addr, REG_TRAPNO, REG_ERR; one row
  * each, first of instructions outside, then of the same inside an enclave that was entered by a
  * stub of the host's own. Without arguments only those outside: then it runs on any machine.
  * tests/runner/test_trap_table.py has the rule, `linux.traps`.

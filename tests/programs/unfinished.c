@@ -60,7 +60,7 @@ int main(int argc, char **argv)
         DO(restrict_page(&e, page + PAGE_SIZE, 1));
         DO(modify_page(&e, page + 2 * PAGE_SIZE, SGX_PT_TRIM >> 8));
         DO(enclave_map_range(&e, page + 4 * PAGE_SIZE - e.base, PAGE_SIZE, PROT_READ));
-        /* The fault adds the page; nobody accepts it. */
+        /* The fault adds the page; no EACCEPT follows. */
         struct call call = {OP_READ, page + 4 * PAGE_SIZE, 0, 0, 0};
         go(&run, EENTER, &call);
         SAME(run.function, ERESUME);

@@ -1,9 +1,9 @@
 /*
- * Random ioctls, mappings, touches and entries, right ones and spoiled ones: fuzz.py runs it.
+ * Random ioctls, mappings, accesses and entries, valid and invalid: fuzz.py runs it.
  *
  *     fuzz ENCLAVE.sgxs ENCLAVE.sig SEED OPERATIONS
  *
- * Nothing that comes back is looked at. Children do it all, a few hundred operations each, because
+ * No result is checked. Children do it all, a few hundred operations each, because
  * some of it ends them: to resume on another stack, to unmap their own, to spin on a lost lock. At
  * the end it prints how often what was done.
  */

@@ -43,7 +43,7 @@ static void add_locked(uint64_t times)
     }
 }
 
-/* A lock as simple as can be: nobody is told that it is taken, nobody pauses, nobody has a turn. */
+/* The simplest of locks: no PAUSE, no queue, and no hint to the host that it is taken. */
 __attribute__((noinline)) static uint32_t try_lock(volatile uint32_t *word)
 {
     return !__atomic_exchange_n(word, 1, __ATOMIC_ACQUIRE);

@@ -111,7 +111,7 @@ static void cmac(uint8_t mac[16], const uint8_t *message, int blocks)
     _mm_storeu_si128((__m128i *)mac, sum);
 }
 
-/* The leaf says nothing in RAX if it is EREPORT. */
+/* EREPORT returns nothing in RAX. */
 static void ereport(void)
 {
     enclu(EREPORT, &target, (uint64_t)data, (uint64_t)report);
@@ -126,7 +126,7 @@ static uint64_t egetkey(int keyname, uint8_t *to)
     return status;
 }
 
-/* A report of oneself for nobody, to learn what one is; then one for oneself. */
+/* A report with an empty target, to learn MRENCLAVE; then one whose target is this enclave. */
 static void report_for_oneself(struct answer *answer)
 {
     for (int i = 0; i < 64; i++)

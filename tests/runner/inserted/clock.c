@@ -1,6 +1,6 @@
 /*
  * Whether clock_gettime works, and works without a system call: exit code 0, 1 if it made one.
- * The first line of output is the vDSO's address as the program is told.
+ * The first line of output is the vDSO's address as the program sees it.
  */
 #define _GNU_SOURCE
 #include <linux/filter.h>

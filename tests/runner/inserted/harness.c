@@ -1,5 +1,5 @@
 /*
- * Enters the stub and the vDSO function with registers of the test's choice, and tells what came back.
+ * Enters the stub and the vDSO function with registers that the test chooses, and prints the result.
  *
  * usage: harness VDSO-FILE STUB-FILE BOX-FD FUNCTION TARGET
  * Commands on stdin, one byte each, are documented at their functions; answers go to stdout.

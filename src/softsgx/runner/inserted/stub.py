@@ -1,4 +1,4 @@
-"""The stub's code for its place in memory, and what a thread stopped inside it really is.
+"""The stub's code for its place in memory, and the state that a thread stopped in it stands for.
 
 `stub.s` is the code. A thread that executes the vDSO's ENCLU jumps to STUB. If its tid has a
 mailbox it stores its registers there and waits for a reply; if not, it comes to INT80 with all
@@ -10,9 +10,9 @@ things: the thread at the ENCLU, or the thread after it. `where` says which:
     ARRIVE  no request exists. Give the thread the registers of `rolled_back` and deliver the
             signal; when the handler returns, the ENCLU is executed again. The floating-point
             state is the thread's own. A fault here (SIGSEGV, SIGBUS) means that the stack below
-            the red zone cannot be used: the thread, rolled back, is to be served as at INT80.
-    WAIT    a request exists, and the state word decides. REQUEST, TAKEN: the enclave is the
-            supervisor's to interrupt; then the registers of the AEX (or, if nothing was
+            the red zone cannot be used: roll the thread back and serve it as at INT80.
+    WAIT    a request exists, and the state word decides. REQUEST, TAKEN: the supervisor
+            may interrupt the enclave; then the registers of the AEX (or, if nothing was
             executed yet, those of the request) go to the thread by ptrace, and the state to IDLE.
             Without that the thread goes on waiting: the system call is restarted. REPLY: as DEPART.
             IDLE: the program has written there; the supervisor may end it.
@@ -21,9 +21,10 @@ things: the thread at the ENCLU, or the thread after it. `where` says which:
     TRAP    at INT80 the thread is as in ARRIVE; one past it, where the filter stops it, too, but
             the kernel holds RAX (its low half) in orig_rax.
 
-Whoever sets registers sets orig_rax to -1, or the kernel may take them for a system call to be
-restarted. A request withdrawn, a reply rolled forward: the doorbell may have rung for nothing.
-A thread stopped at `VdsoImage.jump` is at the ENCLU but for its RIP.
+When registers are set, orig_rax must be -1, or the kernel may take them for a system call to be
+restarted. After a request was withdrawn, or a reply rolled forward, the doorbell may have rung in
+vain.
+A thread stopped at `VdsoImage.jump` is at the ENCLU except for its RIP.
 
 RFLAGS.TF must not be set in a reply, and a program that single-steps itself over the ENCLU
 would trap at every instruction here: such a thread is better served at INT80.

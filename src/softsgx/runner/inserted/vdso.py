@@ -78,7 +78,7 @@ class VdsoImage(NamedTuple):
 
     `enclu` is the AEP: the RIP of a request, and what a signal handler sees of a thread inside.
     `jump` is the one instruction between `enclu` and the stub: a thread stopped there is at `enclu`
-    but for its RIP. `exception` is where a fix-up continues.
+    except for its RIP. `exception` is where a fix-up continues.
     """
 
     image: bytes
