@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from softsgx.linux import syscalls
+from softsgx.linux.uapi import PROT_READ, PROT_WRITE
 from softsgx.linux.vdso import VDSO_ENCLU
 from softsgx.sim import Steps
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R
+from softsgx.spec.leaves import EEXIT, ERESUME
 from softsgx.spec.registers import RIP
 from softsgx.system import EnclaveThread, HostThread, Machine, load
 from tests.linux.held import Held, at, to_the_end
@@ -141,6 +143,26 @@ def test_thread_that_finds_another_inside_is_refused() -> None:
     execution.spawn(other(), "other", 1)
     with pytest.raises(ValueError, match="first: another thread is at work on cpu 1"):
         execution.run()
+
+
+def test_another_thread_resumes_what_could_not_be_resumed() -> None:
+    """ERESUME faults on processor 0 and, repaired by the host, succeeds on processor 1."""
+    w = world()
+    other = w.machine.thread(w.host.process, 1, "other")
+    data, tcs = w.enclave.data[0], w.enclave.tcs[0]
+
+    def inside(t: EnclaveThread) -> Steps[bytes]:
+        yield from t.store(data, b"kept")
+        t.lp.interrupt()
+        assert (yield from w.host.mprotect(tcs, PAGE_SIZE, 0)) == 0
+        return (yield from t.load(data, 4))
+
+    entry, run = w.enclave.entry(inside), w.enclave.run()
+    assert w.do(w.host.enter(entry, run)) == 0
+    assert (run.function, run.exception_vector) == (ERESUME, 14)
+    assert w.do(w.host.mprotect(tcs, PAGE_SIZE, PROT_READ | PROT_WRITE)) == 0
+    assert w.do(other.enter(entry, run, ERESUME)) == 0
+    assert (run.function, entry.result) == (EEXIT, b"kept")
 
 
 def test_new_process_builds_its_own_enclave() -> None:

@@ -204,8 +204,7 @@ class EnclaveThread:
 
     def _be_inside(self) -> Steps[LogicalProcessor]:
         """An interrupt may have taken the thread out: the CPU is at the AEP, which resumes."""
-        lp = self.lp
-        while lp.secs is None:
+        while (lp := self.lp).secs is None:  # the host may resume on another processor
             yield from self._resume()
         if lp.tcs_address != self.tcs:
             raise occupied(self.current)
