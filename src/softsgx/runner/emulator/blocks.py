@@ -110,7 +110,7 @@ class Blocks:
         if timed:
             now.deadline = time.monotonic_ns() + control.SLICE_NS
         else:
-            now.deadline, now.unwatched = control.NEVER, control.SLICE_BLOCKS
+            now.deadline, now.unwatched = control.NO_DEADLINE, control.SLICE_BLOCKS
         self.illegal = self.again = None
 
     def go_on(self) -> None:

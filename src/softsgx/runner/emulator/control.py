@@ -19,7 +19,7 @@ SLICE_BLOCKS: Final = 40_000
 QUANTUM_BLOCKS: Final = 2048
 SLICE_NS: Final = 4_000_000
 PAUSES: Final = 64
-NEVER: Final = MASK64
+NO_DEADLINE: Final = MASK64
 
 # How often a watched block is compared with itself before it is given up.
 REVISITS_MAX: Final = 2
