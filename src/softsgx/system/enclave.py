@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from softsgx.linux.process import Signal, Thread
 
 EnclaveProgram = Callable[["EnclaveThread"], Steps[Any]]
-# What an instruction can raise by itself; the other vectors are the kernel's own business.
+# What an instruction can raise by itself; the other vectors are for the kernel only.
 _RAISED = FIXED_UP - {faults.PF} | {faults.DB, faults.BP}
 
 

@@ -1,4 +1,4 @@
-"""After a successful trusted protect nobody can use a wider right.
+"""After a successful trusted protect no wider right can be used.
 
 Verified: for every page that a scenario has declared protected (`Scene.protected`), the EPCM has no
 right beyond those that the enclave relies on, and no logical processor inside holds a TLB entry

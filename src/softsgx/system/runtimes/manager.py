@@ -118,7 +118,7 @@ class TrustedManager:
         with (yield from self.lock.acquire()):
             for page in _pages(address, length):
                 self._expect(page, COMMITTED, TCS_STATE)
-            # EACCEPT needs the page mapped; RW is what a TCS may be mapped with, too.
+            # EACCEPT needs the page mapped; RW is allowed for a TCS as well.
             yield from t.ocall(self.untrusted.mprotect, address, length, R | W)
             yield from self._ask(
                 t, "MODIFY_TYPES", self.untrusted.modify_types, address, length, PT_TRIM

@@ -14,9 +14,9 @@ from softsgx.report.explanation import Explanation, Layer
 from softsgx.report.fields import SHORT, errno_or_value, number
 from softsgx.spec.epcm import rwx_text
 from softsgx.system.explain.calls.advice import ADVICE
-from softsgx.system.explain.calls.asked import Asked
 from softsgx.system.explain.calls.einit import sigstruct_layers
 from softsgx.system.explain.calls.leaf import explain_leaf
+from softsgx.system.explain.calls.refused_call import RefusedCall
 from softsgx.system.explain.history import Context, History
 
 _WHO: Final = (("sgx_", "the driver"), ("__sgx_", "the driver"), ("__vdso_", "the vDSO"))
@@ -32,39 +32,39 @@ def explain_call(history: History, e: k.CallEnded) -> Explanation | None:
     refusal = context.refusal
     if refusal is None:
         return _unnamed(history, e, context)
-    asked = Asked(history, e, context, refusal)
+    call = RefusedCall(history, e, context, refusal)
     leaf = (context.leaves or {}).get(leaf_of(refusal.rule))
     if leaf is not None:
-        return explain_leaf(asked, leaf)
-    return _kernel(asked)
+        return explain_leaf(call, leaf)
+    return _kernel(call)
 
 
-def _kernel(asked: Asked) -> Explanation:
+def _kernel(call: RefusedCall) -> Explanation:
     """The kernel refused, not a leaf."""
-    rule, errno = asked.refusal.rule, asked.errno
+    rule, errno = call.refusal.rule, call.errno
     by = next((who for prefix, who in _WHO if rule.startswith(prefix)), "the kernel")
-    layers = _layers(asked)
-    if asked.context.sigstruct:
-        secs = asked.kernel.processor.secs[asked.fields["secs"]]
-        more, way = sigstruct_layers(asked, asked.context.sigstruct, secs)
+    layers = _layers(call)
+    if call.context.sigstruct:
+        secs = call.kernel.processor.secs[call.fields["secs"]]
+        more, way = sigstruct_layers(call, call.context.sigstruct, secs)
         layers += more
     else:
         found = ADVICE[rule]
-        way = found if isinstance(found, str) else found(asked)
+        way = found if isinstance(found, str) else found(call)
     return Explanation(
-        event=asked.history.log.seq,
-        headline=f"{asked.context} refused by {by}: {errno}",
+        event=call.history.log.seq,
+        headline=f"{call.context} refused by {by}: {errno}",
         rule=rule,
         rule_text=f"{REFUSALS[rule]} ({function_of(rule)})",
-        key=(rule, asked.event.name, asked.refusal.fields),
+        key=(rule, call.event.name, call.refusal.fields),
         layers=layers,
-        advice=asked.to_succeed(way),
+        advice=call.to_succeed(way),
     )
 
 
-def _layers(asked: Asked) -> list[Layer]:
+def _layers(call: RefusedCall) -> list[Layer]:
     """What was asked, and what is permitted."""
-    fields = asked.fields
+    fields = call.fields
     found = []
     if "cap" in fields:
         at = f"of the page at {fields['address']:#x} since it was added"

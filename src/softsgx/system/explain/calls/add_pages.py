@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from softsgx.report.explanation import Layer
 from softsgx.spec.tcs import TCS, tcs_size
-from softsgx.system.explain.calls.asked import Asked
+from softsgx.system.explain.calls.refused_call import RefusedCall
 
 
-def tcs_layers(asked: Asked, rule: str, page: bytes) -> tuple[list[Layer], str] | None:
+def tcs_layers(call: RefusedCall, rule: str, page: bytes) -> tuple[list[Layer], str] | None:
     """What is wrong with a TCS page, and what would be right; None for other refusals."""
     tcs = TCS.unpack(page)
     if rule == "EADD.15":
-        own = tcs_size(asked.kernel.processor.part.cet)
+        own = tcs_size(call.kernel.processor.part.cet)
         wrong = next(at for at in range(own, len(page)) if page[at])
         found = f"byte {wrong} is {page[wrong]:#x}"
         return [Layer("TCS", found, "")], f"zero the bytes {own} to 4095 of the page"

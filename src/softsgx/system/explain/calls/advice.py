@@ -20,7 +20,7 @@ from softsgx.report.fields import SHORT
 from softsgx.spec.attributes import ATTR_DEBUG, ATTR_MODE64BIT, ATTR_PROVISIONKEY
 from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SIZE
 from softsgx.spec.epcm import PT_REG, PT_TCS, PT_TRIM, RWX, R
-from softsgx.system.explain.calls.asked import Asked
+from softsgx.system.explain.calls.refused_call import RefusedCall
 
 _AGAIN: Final = "try again: the reclaimer, or the other ioctl, is done with the page soon"
 _AGAIN_LEAF: Final = "try again: another leaf is using the SECS or the page"
@@ -50,81 +50,81 @@ _RUNS: Final = "a process that runs"
 _WITHIN_CAP: Final = "ask for permissions within the cap"
 
 
-def _request(asked: Asked) -> str:
-    known = sorted(handlers(asked.kernel), key=lambda cmd: cmd & 0xFF)
-    names = [request_name(asked.kernel.version, cmd).removeprefix(SHORT) for cmd in known]
+def _request(call: RefusedCall) -> str:
+    known = sorted(handlers(call.kernel), key=lambda cmd: cmd & 0xFF)
+    names = [request_name(call.kernel.version, cmd).removeprefix(SHORT) for cmd in known]
     return f"one of {', '.join(f'{n} {cmd:#x}' for n, cmd in zip(names, known, strict=True))}"
 
 
-def _readable(asked: Asked) -> str:
-    return _there(asked, "can be read")
+def _readable(call: RefusedCall) -> str:
+    return _there(call, "can be read")
 
 
-def _writable(asked: Asked) -> str:
-    return f"{_there(asked, 'can be written')}; what the ioctl has done stays done"
+def _writable(call: RefusedCall) -> str:
+    return f"{_there(call, 'can be written')}; what the ioctl has done stays done"
 
 
-def _there(asked: Asked, how: str) -> str:
-    at, size = asked.fields["address"], asked.fields["size"]
+def _there(call: RefusedCall, how: str) -> str:
+    at, size = call.fields["address"], call.fields["size"]
     return f"the {size} bytes at {at:#x} must be mapped, so that they {how}"
 
 
-def _offset(asked: Asked) -> str:
-    return f"offset {asked.fields['offset'] & ~PAGE_MASK:#x}, the page that contains it"
+def _offset(call: RefusedCall) -> str:
+    return f"offset {call.fields['offset'] & ~PAGE_MASK:#x}, the page that contains it"
 
 
-def _length(asked: Asked) -> str:
-    pages = max(asked.fields["length"] + PAGE_MASK & MASK64 & ~PAGE_MASK, PAGE_SIZE)
+def _length(call: RefusedCall) -> str:
+    pages = max(call.fields["length"] + PAGE_MASK & MASK64 & ~PAGE_MASK, PAGE_SIZE)
     return f"length {pages:#x}, whole pages"
 
 
-def _end(asked: Asked) -> str:
-    size, offset = asked.fields["size"], asked.fields["offset"]
+def _end(call: RefusedCall) -> str:
+    size, offset = call.fields["size"], call.fields["offset"]
     if offset >= size:
         return f"offset below {size:#x}, the size of the enclave"
     return f"length {size - offset:#x} or less: the enclave ends at offset {size:#x}"
 
 
-def _size(asked: Asked) -> str:
-    size = asked.fields["size"]
+def _size(call: RefusedCall) -> str:
+    size = call.fields["size"]
     power = size_for(size)
-    return f"SIZE {min(power, _largest(asked)):#x}, and BASEADDR a multiple of it"
+    return f"SIZE {min(power, _largest(call)):#x}, and BASEADDR a multiple of it"
 
 
-def _largest(asked: Asked) -> int:
+def _largest(call: RefusedCall) -> int:
     """The largest SIZE that ECREATE takes."""
-    return 1 << asked.kernel.processor.part.max_size_64 - 1
+    return 1 << call.kernel.processor.part.max_size_64 - 1
 
 
-def _file_size(asked: Asked) -> str:
-    return f"SIZE {_largest(asked):#x} or less, which is what ECREATE takes, too"
+def _file_size(call: RefusedCall) -> str:
+    return f"SIZE {_largest(call):#x} or less, which is what ECREATE takes, too"
 
 
-def _before_init(asked: Asked) -> str:
-    if not asked.fields["created"]:
+def _before_init(call: RefusedCall) -> str:
+    if not call.fields["created"]:
         return _CREATE
-    if not asked.kernel.has_sgx2:
+    if not call.kernel.has_sgx2:
         return "add all pages before INIT"
     return "add it before INIT, or touch the address from inside (EAUG), and EACCEPT it"
 
 
-def _init(asked: Asked) -> str:
-    if not asked.fields["created"]:
+def _init(call: RefusedCall) -> str:
+    if not call.fields["created"]:
         return _CREATE
     return f"{_NOTHING}: the enclave is initialised, and can be entered"
 
 
-def _running(asked: Asked) -> str:
-    missing = "SGX_IOC_ENCLAVE_INIT" if asked.fields["created"] else "SGX_IOC_ENCLAVE_CREATE"
+def _running(call: RefusedCall) -> str:
+    missing = "SGX_IOC_ENCLAVE_INIT" if call.fields["created"] else "SGX_IOC_ENCLAVE_CREATE"
     return f"{missing} first"
 
 
-def _secinfo_flags(asked: Asked) -> str:
-    return f"SECINFO.FLAGS {asked.fields['flags'] & (RWX | 0xFF00):#x}"
+def _secinfo_flags(call: RefusedCall) -> str:
+    return f"SECINFO.FLAGS {call.fields['flags'] & (RWX | 0xFF00):#x}"
 
 
-def _attributes(asked: Asked) -> str:
-    excess = asked.fields["attributes"]
+def _attributes(call: RefusedCall) -> str:
+    excess = call.fields["attributes"]
     token = "open /dev/sgx_provision, and SGX_IOC_ENCLAVE_PROVISION before INIT"
     if excess == ATTR_PROVISIONKEY:
         return token
@@ -132,36 +132,36 @@ def _attributes(asked: Asked) -> str:
     return f"{rest}; {token}" if excess & ATTR_PROVISIONKEY else rest
 
 
-def _with_r(asked: Asked) -> str:
-    return f"permissions with R: {asked.fields['permissions'] & RWX | R}"
+def _with_r(call: RefusedCall) -> str:
+    return f"permissions with R: {call.fields['permissions'] & RWX | R}"
 
 
-def _type(asked: Asked) -> str:
+def _type(call: RefusedCall) -> str:
     """The page has a type for which the request is refused."""
-    kind = asked.fields["page_type"]
+    kind = call.fields["page_type"]
     if kind == PT_TRIM:
         return "EACCEPT(TRIM MODIFIED) and REMOVE_PAGES; the next touch adds a fresh page (EAUG)"
-    if kind == PT_TCS and asked.fields.get("new_type") == PT_TCS:
+    if kind == PT_TCS and call.fields.get("new_type") == PT_TCS:
         return f"{_NOTHING}: the page is a TCS"
     assert kind in (PT_TCS, PT_REG), f"page type {kind}"
     return "a page of type REG: a TCS has no permissions, and can only be trimmed"
 
 
-def _cap_of_tcs(asked: Asked) -> str:
+def _cap_of_tcs(call: RefusedCall) -> str:
     return "a page added with R and W, or by a touch (EAUG): its cap cannot be raised"
 
 
-def _not_trimmed(asked: Asked) -> str:
+def _not_trimmed(call: RefusedCall) -> str:
     return "MODIFY_TYPES(PT_TRIM), and EACCEPT(TRIM MODIFIED) from inside the enclave"
 
 
-def _range(asked: Asked) -> str:
-    base, size = asked.fields["base"], asked.fields["size"]
+def _range(call: RefusedCall) -> str:
+    base, size = call.fields["base"], call.fields["size"]
     return f"an address and a length within {base:#x} to {base + size:#x}"
 
 
-def _cap(asked: Asked) -> str:
-    fields, version = asked.fields, asked.kernel.version
+def _cap(call: RefusedCall) -> str:
+    fields, version = call.fields, call.kernel.version
     if version.interface.has_relax:
         return "RELAX_PERMISSIONS by the host first; what the page was added without stays refused"
     again = "ADD_PAGES with a SECINFO that has them"
@@ -170,48 +170,48 @@ def _cap(asked: Asked) -> str:
     return f"{again}, or EAUG (touch a hole) and accept inside"
 
 
-def _another_range(asked: Asked) -> str:
+def _another_range(call: RefusedCall) -> str:
     return "an address where nothing is mapped, or MAP_FIXED to replace what is"
 
 
-def _aligned(asked: Asked) -> str:
-    return f"address {asked.fields['address'] & ~PAGE_MASK:#x}, the page that contains it"
+def _aligned(call: RefusedCall) -> str:
+    return f"address {call.fields['address'] & ~PAGE_MASK:#x}, the page that contains it"
 
 
-def _low(asked: Asked) -> str:
+def _low(call: RefusedCall) -> str:
     return f"an address from {DEFAULT_MMAP_MIN_ADDR:#x} on, or CAP_SYS_RAWIO"
 
 
-def _prot(asked: Asked) -> str:
-    return f"prot {asked.fields['flags'] & RWX:#x}"
+def _prot(call: RefusedCall) -> str:
+    return f"prot {call.fields['flags'] & RWX:#x}"
 
 
-def _hole(asked: Asked) -> str:
-    address = asked.fields["address"]
+def _hole(call: RefusedCall) -> str:
+    address = call.fields["address"]
     return f"mmap the page at {address & ~PAGE_MASK:#x} first, or leave it out"
 
 
-def _may(asked: Asked) -> str:
+def _may(call: RefusedCall) -> str:
     return (
-        f"open /dev/sgx_enclave with O_RDWR before mmap; prot {asked.fields['may']:#x} is permitted"
+        f"open /dev/sgx_enclave with O_RDWR before mmap; prot {call.fields['may']:#x} is permitted"
     )
 
 
-def _within_area(asked: Asked) -> str:
-    return f"an old length of {asked.fields['length']:#x} or less: there the area ends"
+def _within_area(call: RefusedCall) -> str:
+    return f"an old length of {call.fields['length']:#x} or less: there the area ends"
 
 
-def _madvise(asked: Asked) -> str:
-    advice = asked.arguments.get("advice", -1)
+def _madvise(call: RefusedCall) -> str:
+    advice = call.arguments.get("advice", -1)
     return f"{_GIVEN_BACK}; or {_MADVISE}" if advice in _GIVES_BACK else _MADVISE
 
 
-def _production(asked: Asked) -> str:
+def _production(call: RefusedCall) -> str:
     bits = ATTR_DEBUG | ATTR_MODE64BIT
     return f"build the enclave with ATTRIBUTES.DEBUG ({bits:#x} with MODE64BIT)"
 
 
-ADVICE: Final[dict[str, str | Callable[[Asked], str]]] = {
+ADVICE: Final[dict[str, str | Callable[[RefusedCall], str]]] = {
     "sgx_ioctl.busy": "wait until the other ioctl of this enclave has returned, and try again",
     "sgx_ioctl.request": _request,
     "sgx_provision_fops.request": "ask a descriptor of /dev/sgx_enclave",

@@ -30,7 +30,7 @@ from softsgx.spec.flags import flags_text, has_flags
 from softsgx.spec.rules import RULES
 from softsgx.spec.secs import SECS, SECS_SOURCE_RESERVED, SECS_SOURCE_RESERVED_CET
 from softsgx.spec.ssa import GPRSGX_SIZE, misc_size
-from softsgx.system.explain.calls.asked import Asked
+from softsgx.system.explain.calls.refused_call import RefusedCall
 
 SECS_RULES: Final = frozenset(
     rule for rule in RULES if "ECREATE.11" <= rule <= "ECREATE.23" or "CET.01" <= rule <= "CET.06"
@@ -48,9 +48,9 @@ class Fix(NamedTuple):
     permitted: str
 
 
-def secs_layers(asked: Asked, source: bytes) -> tuple[list[Layer], str]:
+def secs_layers(call: RefusedCall, source: bytes) -> tuple[list[Layer], str]:
     """A line for each field that ECREATE refuses, and the fields of a SECS that it accepts."""
-    part = asked.kernel.processor.part
+    part = call.kernel.processor.part
     secs = SECS.unpack(source)
     raw, fixes = corrected(part, source)
     permitted: dict[str, list[str]] = {}
@@ -66,7 +66,7 @@ def secs_layers(asked: Asked, source: bytes) -> tuple[list[Layer], str]:
             given = _text(name, getattr(secs, field))
             layers.append(Layer(name, given, f"permitted: {'; '.join(texts)}"))
             ways.append(f"{name} {_text(name, getattr(SECS.unpack(raw), field))}")
-    return layers, ", ".join(ways) + _more_xfrm(asked, part, secs)
+    return layers, ", ".join(ways) + _more_xfrm(call, part, secs)
 
 
 def _text(name: str, value: int | bytes) -> str:
@@ -75,9 +75,9 @@ def _text(name: str, value: int | bytes) -> str:
     return flags_text(name, value) if has_flags(name) else f"{value:#x}"
 
 
-def _more_xfrm(asked: Asked, part: Part, secs: SECS) -> str:
+def _more_xfrm(call: RefusedCall, part: Part, secs: SECS) -> str:
     """How to get a processor that has all of XFRM, if there is one."""
-    most, how = asked.history.more_xfrm
+    most, how = call.history.more_xfrm
     if not secs.XFRM & ~part.xfrm or secs.XFRM & ~most or not legal_xcr0(secs.XFRM):
         return ""
     needed = _frame_pages(secs)

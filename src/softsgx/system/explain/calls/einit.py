@@ -13,8 +13,8 @@ from softsgx.spec.attributes import ATTR_KSS
 from softsgx.spec.flags import bit_names, flags_text
 from softsgx.spec.secs import SECS
 from softsgx.spec.sigstruct import SIGSTRUCT
-from softsgx.system.explain.calls.asked import Asked
 from softsgx.system.explain.calls.create import corrected
+from softsgx.system.explain.calls.refused_call import RefusedCall
 
 # Field of both, its mask in SIGSTRUCT, the option of `softsgx sign` for it.
 _MASKED: Final = (
@@ -30,9 +30,9 @@ _MEASURED: Final = (
 )
 
 
-def sigstruct_layers(asked: Asked, raw: bytes, secs: Secs) -> tuple[list[Layer], str]:
+def sigstruct_layers(call: RefusedCall, raw: bytes, secs: Secs) -> tuple[list[Layer], str]:
     """A line for each field that does not match, and what makes them match."""
-    part, sig = asked.kernel.processor.part, SIGSTRUCT.unpack(raw)
+    part, sig = call.kernel.processor.part, SIGSTRUCT.unpack(raw)
     layers, ways = _itself(part, raw)
     mrenclave = measurement.running(secs).digest()
     if mrenclave != sig.ENCLAVEHASH:

@@ -12,9 +12,9 @@ from softsgx.spec.rules import RULES
 from softsgx.spec.status import SGX_EPC_PAGE_CONFLICT, SGX_PAGE_NOT_MODIFIABLE, SGX_UNMASKED_EVENT
 from softsgx.system.explain.calls.add_pages import tcs_layers
 from softsgx.system.explain.calls.advice import ADVICE
-from softsgx.system.explain.calls.asked import Asked
 from softsgx.system.explain.calls.create import SECS_RULES, secs_layers
 from softsgx.system.explain.calls.einit import sigstruct_layers
+from softsgx.system.explain.calls.refused_call import RefusedCall
 from softsgx.system.explain.facts import look
 from softsgx.system.explain.history import RefusedLeaf
 
@@ -27,47 +27,47 @@ _TOKEN: Final = "a token that was made for this enclave, on this processor; or n
 _DUE: Final = "EACCEPT of what is due, from inside the enclave"
 
 
-def explain_leaf(asked: Asked, refused: RefusedLeaf) -> Explanation:
+def explain_leaf(call: RefusedCall, refused: RefusedLeaf) -> Explanation:
     """The leaf, how it ended, and what the EPCM says of its page."""
     e = refused.event
-    number, layer = _page(asked, e)
-    found = _operands(asked, refused, number)
-    key: tuple[object, ...] = (e.rule, asked.event.name, number)
+    number, layer = _page(call, e)
+    found = _operands(call, refused, number)
+    key: tuple[object, ...] = (e.rule, call.event.name, number)
     if found is None:
-        layers, way = [layer] if layer is not None else [], _way(asked, e)
+        layers, way = [layer] if layer is not None else [], _way(call, e)
     else:
         layers, way = found
-        key = (e.rule, asked.event.name, *layers)
+        key = (e.rule, call.event.name, *layers)
     text = RULES.get(e.rule, e.rule)
     return Explanation(
-        event=asked.history.log.seq,
-        headline=f"{asked.context} refused: {asked.errno}; {e.leaf}: {end_text(e)} ({e.rule})",
+        event=call.history.log.seq,
+        headline=f"{call.context} refused: {call.errno}; {e.leaf}: {end_text(e)} ({e.rule})",
         rule=e.rule,
-        rule_text=f"{text} ({function_of(asked.refusal.rule)})",
+        rule_text=f"{text} ({function_of(call.refusal.rule)})",
         key=key,
         layers=layers,
-        advice=asked.to_succeed(way),
+        advice=call.to_succeed(way),
     )
 
 
-def _operands(asked: Asked, refused: RefusedLeaf, page: int) -> tuple[list[Layer], str] | None:
+def _operands(call: RefusedCall, refused: RefusedLeaf, page: int) -> tuple[list[Layer], str] | None:
     """Layers and advice for a leaf that was refused for the contents of its operands."""
-    e, processor = refused.event, asked.kernel.processor
+    e, processor = refused.event, call.kernel.processor
     if e.leaf == "ECREATE" and e.rule in SECS_RULES:
-        return secs_layers(asked, refused.operands)
+        return secs_layers(call, refused.operands)
     if e.leaf == "EADD":
-        return tcs_layers(asked, e.rule, refused.operands)
+        return tcs_layers(call, e.rule, refused.operands)
     if e.leaf == "EINIT" and isinstance(e, c.LeafDone):
         if e.status == SGX_UNMASKED_EVENT:
             return [], "try again: an event was pending on this processor each time"
-        layers, way = sigstruct_layers(asked, refused.operands, processor.secs[page])
+        layers, way = sigstruct_layers(call, refused.operands, processor.secs[page])
         return layers, way or _LAUNCH.get(e.rule, _TOKEN)
     return None
 
 
-def _page(asked: Asked, e: c.LeafDone | c.LeafFaulted) -> tuple[int, Layer | None]:
+def _page(call: RefusedCall, e: c.LeafDone | c.LeafFaulted) -> tuple[int, Layer | None]:
     """The EPC page of RCX: its number, and its EPCM entry."""
-    history = asked.history
+    history = call.history
     processor = history.processor
     lp = processor.lps[e.lp]
     number = lp.system_epc_page(e.rcx) if e.rcx >> 63 else -1
@@ -78,10 +78,10 @@ def _page(asked: Asked, e: c.LeafDone | c.LeafFaulted) -> tuple[int, Layer | Non
     return number, facts.epcm_layer()
 
 
-def _way(asked: Asked, e: c.LeafDone | c.LeafFaulted) -> str:
+def _way(call: RefusedCall, e: c.LeafDone | c.LeafFaulted) -> str:
     if isinstance(e, c.LeafDone) and e.status == SGX_PAGE_NOT_MODIFIABLE:
         return _DUE
     if isinstance(e, c.LeafDone) and e.status == SGX_EPC_PAGE_CONFLICT:
         return "try again: another leaf works on the page at this moment"
-    way = ADVICE[asked.refusal.rule]
-    return way if isinstance(way, str) else way(asked)
+    way = ADVICE[call.refusal.rule]
+    return way if isinstance(way, str) else way(call)

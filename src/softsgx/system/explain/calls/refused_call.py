@@ -13,7 +13,7 @@ from softsgx.system.explain.history import Context, History
 
 
 @dataclass
-class Asked:
+class RefusedCall:
     """`event` ends the call, `context` has its arguments, `refusal` the kernel's rule."""
 
     history: History
