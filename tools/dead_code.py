@@ -53,7 +53,9 @@ ALLOWED: Final = (
     Allowed("src/softsgx/runner/emulator/control.py", r"RE\w+|pointers", "hook.s reads it"),
     Allowed("src/softsgx/runner/emulator/*.py", "unwatched|pauses|resting", "hook.s reads it"),
     Allowed("src/softsgx/runner/emulator/*.py", "paddr", "unicorn reads it"),
-    Allowed("src/softsgx/runner/host/nr.py", "[A-Z_]+", "process/bpf.py reads numbers by name"),
+    Allowed(
+        "src/softsgx/runner/host/nr.py", "[A-Z_]+", "process/call_filters.py reads numbers by name"
+    ),
     Allowed("src/softsgx/runner/host/ptrace.py", "[D-G]S", "an index of user_regs_struct"),
     Allowed("examples/explored/scenarios.py", "AcceptTwice", "softsgx explore finds scenarios"),
     Allowed("tests/property/*.py", r"\w+", "a move of a state machine, drawn by its name"),
