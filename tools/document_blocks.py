@@ -130,7 +130,7 @@ def races() -> str:
 
 def needs() -> str:
     """What the supervisor needs of the machine."""
-    rows = [[need.name, need.users, need.around or "nothing runs"] for need in NEEDS]
+    rows = [[need.name, need.users, need.fallback or "nothing runs"] for need in NEEDS]
     return table(["what", "for", "without it"], rows)
 
 

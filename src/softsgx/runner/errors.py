@@ -1,4 +1,4 @@
-"""What cannot be run, and why."""
+"""Errors of a run: what cannot be used, and why."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RunnerError(ValueError):
 
 
 class ProgramError(RunnerError):
-    """A program that cannot be executed. `errno` is what execve would answer, 0 if it would not."""
+    """A program that cannot be executed. `errno` is that of execve, 0 if execve would not fail."""
 
     def __init__(self, what: str, why: str, number: int = 0) -> None:
         super().__init__(what, why)
@@ -23,7 +23,7 @@ class ProgramError(RunnerError):
 
     @property
     def missing(self) -> bool:
-        """Whether it, or what would interpret it, is not there: 127 instead of 126 in env(1)."""
+        """Whether it or its interpreter does not exist: env(1) then exits with 127, not 126."""
         return self.errno == errno.ENOENT
 
 

@@ -1,4 +1,4 @@
-"""What a run can be asked for, with the defaults. Light: the command line's help imports it."""
+"""The options of a run, with their defaults. Light: the command line's help imports it."""
 
 from __future__ import annotations
 

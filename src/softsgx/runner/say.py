@@ -1,4 +1,4 @@
-"""What a run has to say goes to standard error, if somebody is there."""
+"""Messages of a run, to standard error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import suppress
 
 
 def say(text: str) -> None:
-    """Write it at once. Where standard error is closed, full or broken the program goes on."""
+    """Write and flush. If standard error is closed, full or broken, the message is lost."""
     if sys.stderr is not None:
         with suppress(OSError, ValueError):
             sys.stderr.write(text)

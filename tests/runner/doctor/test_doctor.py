@@ -155,7 +155,7 @@ def test_refusals_of_any_kind_are_findings(error: Exception) -> None:
     need = needs.Need("name", "users", refused, "worked", "remedy")
     assert doctor.need_check(need, second) == Check("name", False, second, "remedy", True)
     assert doctor.need_check(need, "")[1:3] == (True, "worked")
-    around = replace(need, around="another way")
+    around = replace(need, fallback="another way")
     found = doctor.need_check(around, second)
     assert (found.ok, found.needed, found.remedy) == (False, False, "another way; remedy")
 
@@ -184,7 +184,7 @@ def test_every_row_says_who_uses_it_and_what_to_do() -> None:
         assert need.users
         assert need.worked
         assert need.advice
-        assert need.around == "" or need.turn is not needs.Need.turn
+        assert need.fallback == "" or need.use_fallback is not needs.Need.use_fallback
         assert "\n" not in need.advice
 
 

@@ -24,7 +24,7 @@ class Lot:
         self.parking = Parking(lambda: (self.running, self.served), self._go)
         self.parking.processors = 2
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(native_parking, "signal_waits", lambda t: t.name in self.signals)
+        monkeypatch.setattr(native_parking, "signal_pending", lambda t: t.name in self.signals)
 
     def _go(self, state: Any) -> None:
         self.ready.append(state.t.name)

@@ -44,7 +44,7 @@ def test_a_signal_waits_unless_blocked_or_ignored(
 @pytest.fixture
 def pending(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A thread for which a signal waits; `looks` counts how often somebody looked."""
-    thread = SimpleNamespace(tid=1, unlucky=False, looks=0, gone=False)
+    thread = SimpleNamespace(tid=1, interrupted_early=False, looks=0, gone=False)
 
     def queued(_tid: int) -> bool:
         thread.looks += 1
@@ -67,7 +67,7 @@ def test_the_first_page_is_looked_at_unless_it_was_interrupted_there(
     pending: SimpleNamespace,
 ) -> None:
     assert answers(pending, 40) == [0, 16, 32]
-    pending.unlucky = True
+    pending.interrupted_early = True
     assert answers(pending, 40) == [15, 31]
 
 

@@ -1,1 +1,1 @@
-"""System calls that concern enclaves, and what is answered."""
+"""System calls that concern enclaves, and their answers."""

@@ -1,7 +1,7 @@
-"""What a program says about memory it has: madvise, mlock and its kin, msync.
+"""madvise, msync, and the mlock family.
 
-To all of it an enclave area answers as the model's does. The mapping that stands for it in the
-process (of a memfd, or single pages of EPC) would answer otherwise, and must not be locked.
+For enclave areas the model answers. The mapping that stands for such an area in the process (of a
+memfd, or single pages of EPC) would answer differently, and must not be locked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from softsgx.linux.trace import refused_call
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.layout import NATIVE_EPC
-from softsgx.runner.process.stops import Handler, areas, divided, go_on, refused_at_once, to_exit
+from softsgx.runner.process.stops import Handler, areas, refuse_invalid, resume, run_to_exit, split
 from softsgx.runner.process.tracee import Tracee
 from softsgx.spec.bits import MASK32, MASK64, PAGE_MASK
 
@@ -48,10 +48,10 @@ class MemoryAdvice:
     def _madvise(self, t: Tracee, regs: list[int]) -> None:
         address, length, advice = regs[p.RDI], regs[p.RSI], regs[p.RDX] & MASK32
         if address & PAGE_MASK or address + length > MASK64:
-            refused_at_once(t, regs, address, sys_madvise(t.model(), address, length, advice))
+            refuse_invalid(t, regs, address, sys_madvise(t.model(), address, length, advice))
             return
         if not areas(t, address, length):
-            go_on(t)
+            resume(t)
             return
 
         def model(at: int, size: int) -> int:
@@ -61,18 +61,18 @@ class MemoryAdvice:
             return t.run(sys_madvise(t.model(), at, size, advice))
 
         end = address + ((length + PAGE_MASK) & ~PAGE_MASK)
-        divided(t, regs, address, end, model, past_holes=advice not in PAGE_BY_PAGE)
+        split(t, regs, address, end, model, past_holes=advice not in PAGE_BY_PAGE)
 
     def _msync(self, t: Tracee, regs: list[int]) -> None:
         address, length, flags = regs[p.RDI], regs[p.RSI], regs[p.RDX] & MASK32
         if address & PAGE_MASK:
-            refused_at_once(t, regs, address, mlock.sys_msync(t.model(), address, length, flags))
+            refuse_invalid(t, regs, address, mlock.sys_msync(t.model(), address, length, flags))
             return
         if not areas(t, address, length):
-            go_on(t)
+            resume(t)
             return
         end = address + ((length + PAGE_MASK) & ~PAGE_MASK)
-        divided(
+        split(
             t, regs, address, end,
             lambda at, size: t.run(mlock.sys_msync(t.model(), at, size, flags)),
             past_holes=flags != mlock.MS_ASYNC,
@@ -82,7 +82,7 @@ class MemoryAdvice:
         number, flags = regs[p.ORIG_RAX], regs[p.RDX] & MASK32
         found = mlock.lock_range(regs[p.RDI], regs[p.RSI])
         if found is None or not areas(t, found[0], found[1] - found[0]):
-            go_on(t)
+            resume(t)
             return
         start, end = found
 
@@ -92,13 +92,13 @@ class MemoryAdvice:
                 return t.run(mlock.sys_munlock(thread, at, size))
             if number == nr.MLOCK2 and flags & ~mlock.MLOCK_ONFAULT:
                 return t.run(mlock.sys_mlock2(thread, at, size, flags))
-            # The limit is asked for the whole of a call, before anything is looked at.
+            # The limit is checked for the whole call, before any area is.
             over = _over_limit(t, end - start)
             if over:
                 return refused_call(thread, "mlock", -over, "do_mlock.limit", length=end - start)
             return t.run(mlock.sys_mlock(thread, at, size))
 
-        divided(t, regs, start, end, model)
+        split(t, regs, start, end, model)
 
     def _mlockall(self, t: Tracee, regs: list[int]) -> None:
         flags = regs[p.RDI]
@@ -114,15 +114,15 @@ class MemoryAdvice:
             if self._epc_in_process:
                 t.inject(nr.MUNLOCK, NATIVE_EPC, self._epc_in_process)
 
-        to_exit(t, locked)
+        run_to_exit(t, locked)
 
     def _munlockall(self, t: Tracee, regs: list[int]) -> None:
         t.space.locks_new = False
-        go_on(t)
+        resume(t)
 
 
 def _over_limit(t: Tracee, length: int) -> int:
-    """do_mlock: -EPERM, -ENOMEM, or 0 if the process may lock so much more."""
+    """do_mlock: -EPERM, -ENOMEM, or 0 if the process may lock `length` bytes more."""
     if capable(t, _CAP_IPC_LOCK):
         return 0
     with open(f"/proc/{t.tid}/limits", encoding="ascii") as limits:

@@ -12,7 +12,7 @@ from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.process.call_filters import BUFFERS, ON_DESCRIPTOR
 from softsgx.runner.process.interruption import restart_at_exit
-from softsgx.runner.process.stops import Handler, areas, go_on, where_calls_run
+from softsgx.runner.process.stops import Handler, areas, resume, serve_at_exit
 
 if TYPE_CHECKING:
     from softsgx.runner.process.tracee import Tracee
@@ -30,15 +30,15 @@ class Buffers:
         self._abort_page = abort_page
 
     def handlers(self) -> dict[int, Handler]:
-        """By number of the system call. Descriptors has those that it may concern as well."""
+        """By number of the system call. `Descriptors` asks for those that it serves as well."""
         return dict.fromkeys(set(BUFFERS) - set(ON_DESCRIPTOR), self._transfer)
 
     def _transfer(self, t: Tracee, regs: list[int]) -> None:
         if not self.serve(t, regs):
-            go_on(t)
+            resume(t)
 
     def serve(self, t: Tracee, regs: list[int]) -> bool:
-        """A call that may be one. False: its buffer is elsewhere."""
+        """Serve a call if its buffer is in an enclave area; False if not."""
         number, address, length = regs[p.ORIG_RAX], regs[p.RSI], min(regs[p.RDX], _LENGTH_MAX)
         if number not in BUFFERS or not areas(t, address, length):
             return False
@@ -53,5 +53,5 @@ class Buffers:
                 restart_at_exit(t, number)
             return result
 
-        where_calls_run(t, regs, run)
+        serve_at_exit(t, regs, run)
         return True

@@ -1,4 +1,4 @@
-"""The processor time that a program reads: what the emulator worked for it counts, too."""
+"""The processor time that a program reads: that of the emulator on its behalf is added."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from softsgx.runner.calls.cpu_timer_calls import TimerCalls, clock_of
 from softsgx.runner.calls.cpu_timers import CpuTimers
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.process.stops import Handler, go_on, signed32, to_exit
+from softsgx.runner.process.stops import Handler, resume, run_to_exit, signed32
 from softsgx.runner.process.tracee import Tracee
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class CpuTime:
         }
 
     def worked(self, t: Tracee, seconds: float) -> None:
-        """The emulator has worked for a thread."""
+        """The emulator has executed code of a thread for so many seconds."""
         self.timers.worked(t.pid, t.tid, seconds)
 
     def gone(self, t: Tracee, last: bool) -> None:
@@ -66,7 +66,7 @@ class CpuTime:
         place = regs[p.RDI]
         ticks = int(self._emulated(t, False) * os.sysconf("SC_CLK_TCK"))
         if not ticks or not place:
-            go_on(t)
+            resume(t)
             return
 
         def read(t: Tracee, result: int) -> None:
@@ -74,19 +74,19 @@ class CpuTime:
             if raw is not None:
                 p.write_memory(t.tid, place, struct.pack("<q", struct.unpack("<q", raw)[0] + ticks))
 
-        to_exit(t, read)
+        run_to_exit(t, read)
 
     def _emulated(self, t: Tracee, thread_only: bool) -> float:
-        """Seconds that the emulator worked for a thread or its process."""
+        """Seconds that the emulator executed code of a thread or its process."""
         if thread_only:
             return self.timers.of_threads.get(t.tid, 0.0)
         return self.timers.emulated.get(t.pid, 0.0)
 
 
 def _add(t: Tracee, place: int, seconds: float, unit: int) -> None:
-    """Let the call be made; to the seconds and 1/unit seconds that it writes come `seconds`."""
+    """Run the call, and add `seconds` to the seconds and 1/unit seconds that it writes."""
     if not seconds:
-        go_on(t)
+        resume(t)
         return
 
     def read(t: Tracee, result: int) -> None:
@@ -96,4 +96,4 @@ def _add(t: Tracee, place: int, seconds: float, unit: int) -> None:
             total = whole * unit + fraction + int(seconds * unit)
             p.write_memory(t.tid, place, struct.pack("<qq", *divmod(total, unit)))
 
-    to_exit(t, read)
+    run_to_exit(t, read)

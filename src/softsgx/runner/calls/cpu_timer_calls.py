@@ -1,7 +1,7 @@
-"""System calls on timers that count processor time: setitimer and its kin, timer_create and its.
+"""System calls on timers that count processor time: setitimer, timer_create and the like.
 
-An interval timer is not known to the kernel at all; a POSIX timer exists there, so that its number
-is the kernel's, but is never armed. Their signals come from the supervisor, as if from the kernel.
+The kernel never hears of an interval timer. A POSIX timer is created there, so that its number is
+the kernel's, but never armed. The supervisor sends their signals, as if the kernel had.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 import struct
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from softsgx.linux.errno import EFAULT, EINTR, EINVAL
 from softsgx.linux.process import SI_KERNEL
@@ -34,10 +34,10 @@ from softsgx.runner.process.stops import (
     Handler,
     add_filter,
     answer,
-    changed,
-    go_on,
+    resume,
+    run_changed,
+    run_to_exit,
     signed32,
-    to_exit,
 )
 from softsgx.runner.process.tracee import Tracee
 
@@ -46,9 +46,6 @@ _SIGEV_SIGNAL, _SIGEV_NONE, _SIGEV_THREAD_ID = 0, 1, 4
 _KIND, _BY_DESCRIPTOR = 3, 3
 
 _libc = ctypes.PyDLL(None, use_errno=True)
-
-if TYPE_CHECKING:
-    pass
 
 
 def clock_of(t: Tracee, clockid: int) -> Clock | None:
@@ -69,7 +66,7 @@ def clock_of(t: Tracee, clockid: int) -> Clock | None:
 
 
 class TimerCalls:
-    """Serves them."""
+    """Serves these calls."""
 
     def __init__(self, timers: CpuTimers) -> None:
         self._timers = timers
@@ -90,7 +87,7 @@ class TimerCalls:
         }
 
     def forget(self, pid: int, interval_too: bool = True) -> None:
-        """The process has ended, or executes another program, which keeps interval timers."""
+        """The process has ended, or executes another program and so keeps its interval timers."""
         if interval_too:
             self._filtered.discard(pid)
         for known in (self._posix, self._interval) if interval_too else (self._posix,):
@@ -137,7 +134,7 @@ class TimerCalls:
         event = p.read_memory(t.tid, regs[p.RSI], 24) if regs[p.RSI] else b""
         place = regs[p.RDX]
         if clock is None or event is None or not (clock.tid or clock.pid == t.pid):
-            go_on(t)
+            resume(t)
             return
 
         def made(t: Tracee, result: int) -> None:
@@ -158,12 +155,12 @@ class TimerCalls:
                 self._filtered.add(t.pid)
                 add_filter(t, call_filters.timer_filter())
 
-        to_exit(t, made)
+        run_to_exit(t, made)
 
     def _settime(self, t: Tracee, regs: list[int]) -> None:
         timer = self._posix.get((t.pid, signed32(regs[p.RDI])))
         if timer is None:
-            go_on(t)
+            resume(t)
             return
         raw = p.read_memory(t.tid, regs[p.RDX], 32)
         if raw is None:
@@ -182,7 +179,7 @@ class TimerCalls:
     def _gettime(self, t: Tracee, regs: list[int]) -> None:
         timer = self._posix.get((t.pid, signed32(regs[p.RDI])))
         if timer is None:
-            go_on(t)
+            resume(t)
             return
         value = _packed(timer.interval, self._timers.left(timer), 10**9)
         answer(t, regs, 0 if p.write_memory(t.tid, regs[p.RSI], value) else -EFAULT)
@@ -191,7 +188,7 @@ class TimerCalls:
         timer = self._posix.pop((t.pid, signed32(regs[p.RDI])), None)
         if timer is not None:
             self._timers.remove(timer)
-        go_on(t)
+        resume(t)
 
     # Sleeping by a processor clock
 
@@ -199,7 +196,7 @@ class TimerCalls:
         clock = clock_of(t, signed32(regs[p.RDI]))
         raw = p.read_memory(t.tid, regs[p.RDX], 16)
         if clock is None or clock.tid == t.tid or raw is None or clock.kernel() == inf:
-            go_on(t)
+            resume(t)
             return
         value = _of_unit(10**9, *struct.unpack("<qq", raw))
         absolute, rest = regs[p.RSI] & TIMER_ABSTIME, regs[p.R10]
@@ -219,12 +216,12 @@ class TimerCalls:
             return -EINTR
 
         self._timers.add(timer)
-        changed(t, regs, {p.ORIG_RAX: nr.PAUSE, p.RAX: nr.PAUSE}, woken)
+        run_changed(t, regs, {p.ORIG_RAX: nr.PAUSE, p.RAX: nr.PAUSE}, woken)
         self._timers.set(timer, until, 0.0)
 
 
-def as_the_kernel_sends_it(t: Tracee, number: int) -> None:
-    """A signal-delivery stop: what `_kill` sent looks as if nobody had."""
+def hide_sender(t: Tracee, number: int) -> None:
+    """At a signal-delivery stop: a signal that `_kill` sent is to look like the kernel's."""
     if number not in _KERNEL_SENDS:
         return
     _, _, code, sender = struct.unpack_from("<iii4xi", p.get_siginfo(t.tid))
@@ -263,7 +260,7 @@ def _queue(pid: int, tid: int, signo: int, number: int, value: int, missed: int)
 
 
 def _silent(_missed: int) -> None:
-    """SIGEV_NONE: nobody is told."""
+    """SIGEV_NONE: no signal."""
 
 
 def _interrupt(t: Tracee) -> None:

@@ -1,9 +1,10 @@
-"""Timers and limits that count the processor time of a program, where the emulator works for it.
+"""Timers and limits on the processor time of a program whose enclave code the emulator executes.
 
-The kernel counts what a process uses itself. So timers on processor clocks are kept here, by the
-sum of both; in the kernel they exist, but are never armed. A look at them is due when the emulator
-has worked, and when the process itself has used so much that one may have expired: a timer of the
-supervisor on the process's clock says so. man 2 setitimer, timer_create, getrlimit.
+The kernel counts only what a process uses itself. So timers on processor clocks are kept here, by
+the sum of that and of the emulator's time; in the kernel they exist, but are never armed. They are
+looked at after the emulator has executed code, and when the process itself has used so much time
+that one may have expired, of which a timer of the supervisor on the clock of the process tells.
+man 2 setitimer, timer_create, getrlimit.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Clock(NamedTuple):
     tid: int = 0
 
     def kernel(self) -> float:
-        """Seconds that the kernel has counted; `inf` if nobody is there any more."""
+        """Seconds that the kernel has counted; `inf` once the process has ended."""
         if self.tid:
             return processor_time(self.tid)
         try:
@@ -65,7 +66,7 @@ class CpuTimer:
 
 @dataclass
 class _Process:
-    """One process with timers or a limit: they, and the supervisor's timers by kind of clock."""
+    """A process with timers or a limit. `wake` are the supervisor's timers, by kind of clock."""
 
     timers: list[CpuTimer] = field(default_factory=list)
     wake: dict[int, int] = field(default_factory=dict)
@@ -73,7 +74,8 @@ class _Process:
 
 
 class CpuTimers:
-    """All of them. `emulated[pid]` is what the emulator has worked for a process, in seconds."""
+    """All timers. `emulated[pid]` is how long the emulator has executed code of a process, in
+    seconds, and `of_threads[tid]` the same for a thread."""
 
     def __init__(self, doorbell: Doorbell) -> None:
         self._doorbell = doorbell
@@ -86,12 +88,12 @@ class CpuTimers:
     # Time
 
     def now(self, clock: Clock) -> float:
-        """Seconds of a clock, emulated ones with them."""
+        """Seconds of a clock, emulated time included."""
         emulated = self.of_threads.get(clock.tid) if clock.tid else self.emulated.get(clock.pid)
         return clock.kernel() + (emulated or 0.0)
 
     def worked(self, pid: int, tid: int, seconds: float) -> None:
-        """The emulator has worked for a thread."""
+        """The emulator has executed code of a thread for so many seconds."""
         total = self.emulated[pid] = self.emulated.get(pid, 0.0) + seconds
         self.of_threads[tid] = self.of_threads.get(tid, 0.0) + seconds
         if total - self._looked.get(pid, 0.0) > _LIMIT_LOOKS_S:
@@ -101,7 +103,7 @@ class CpuTimers:
             self._look(pid)
 
     def rung(self) -> None:
-        """The doorbell rang: maybe a process has used enough."""
+        """The doorbell rang: a process may have used enough time for a timer to expire."""
         if self._installed and self._doorbell.came(_WAKE_SIGNAL):
             for pid in list(self._processes):
                 if self._processes[pid].limit < inf:
@@ -111,17 +113,17 @@ class CpuTimers:
     # Timers
 
     def add(self, timer: CpuTimer) -> None:
-        """A timer that exists from now on."""
+        """A timer was created."""
         self._process(timer.clock.pid).timers.append(timer)
 
     def remove(self, timer: CpuTimer) -> None:
-        """It does not exist any more."""
+        """It was deleted."""
         process = self._processes.get(timer.clock.pid)
         if process is not None and timer in process.timers:
             process.timers.remove(timer)
 
     def set(self, timer: CpuTimer, expiry: float, interval: float) -> None:
-        """Arm it, for the time `expiry` of its clock; 0: not."""
+        """Arm it for the time `expiry` of its clock, or disarm it with 0."""
         timer.expiry, timer.interval = expiry, interval
         self._look(timer.clock.pid)
 
@@ -151,7 +153,7 @@ class CpuTimers:
         return self._processes.setdefault(pid, _Process())
 
     def _look(self, pid: int) -> None:
-        """Fire what has expired; be woken for what has not."""
+        """Fire the timers that have expired, and arrange to be woken for the others."""
         process = self._processes[pid]
         next_by_kind: dict[int, float] = {}
         for timer in list(process.timers):
@@ -181,7 +183,7 @@ class CpuTimers:
         return timer.expiry - self.now(timer.clock) if timer.expiry else 0.0
 
     def _wake_after(self, process: _Process, pid: int, kind: int, seconds: float) -> None:
-        """Ring when the process itself has used so much more; if it does, threads or not."""
+        """Have the doorbell ring when the process itself, all threads, has used so much more."""
         wake = process.wake.get(kind)
         if wake is None:
             event = struct.pack("<qii48x", 0, _WAKE_SIGNAL, 0)

@@ -1,7 +1,7 @@
-"""Descriptors that the real kernel takes for something else: what stands for an open node is a
-memfd, and /proc/<pid>/mem shows no enclave.
+"""Calls on descriptors that are something else in the real kernel: a memfd stands for an open
+node, and /proc/<pid>/mem there has no enclave memory.
 
-`watched` has the calls on such a descriptor stop.
+The calls on such a descriptor stop by a filter (`watched`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from softsgx.runner.process.scratch import NULL, text
 from softsgx.runner.process.stops import (
     Handler,
     answer,
-    go_on,
-    instead,
     refuse,
+    resume,
+    run_instead,
+    run_to_exit,
     signed32,
-    to_exit,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Descriptors:
         self._buffers = buffers
 
     def handlers(self) -> dict[int, Handler]:
-        """By number of the system call. Nodes has those that tell what a descriptor is."""
+        """By number of the system call. `Nodes` has those that ask what a descriptor is."""
         return {
             **dict.fromkeys(call_filters.ON_DESCRIPTOR, self._call),
             nr.FCNTL: self._fcntl,
@@ -60,10 +60,10 @@ class Descriptors:
         }
 
     def ioctl(self, t: Tracee, regs: list[int], file: File) -> bool:
-        """An ioctl that generic code answers, on a node. False: the driver is asked."""
+        """An ioctl on a node that generic code answers. False: it is for the driver."""
         number = regs[p.RSI] & 0xFFFFFFFF
         if number in char_device.GENERIC_IOCTLS:
-            go_on(t)
+            resume(t)
             return True
         if number == char_device.FIONBIO:
             raw = p.read_memory(t.tid, regs[p.RDX], 4)
@@ -81,7 +81,7 @@ class Descriptors:
         file = self._node(t, signed32(regs[p.RDI]))
         if file is None:
             if not self._mem.serve(t, regs) and not self._buffers.serve(t, regs):
-                go_on(t)
+                resume(t)
             return
         name = call_filters.ON_DESCRIPTOR[regs[p.ORIG_RAX]]
         found = char_device.ANSWERS[name](file, _arguments(regs), None)
@@ -89,7 +89,7 @@ class Descriptors:
 
     def _answered(self, t: Tracee, regs: list[int], name: str, found: int | None) -> None:
         if found is None:
-            go_on(t)
+            resume(t)
         elif found < 0:
             mode = "fget.mode" if found == -EBADF else "sgx_encl_fops.operation"
             refuse(t, regs, found, name, mode)
@@ -103,7 +103,7 @@ class Descriptors:
             return
         file = self._node(t, signed32(regs[p.RDI]))
         if file is None:
-            go_on(t)
+            resume(t)
             return
         if command in _LOCKS:
             raw = p.read_memory(t.tid, regs[p.RDX], 2) or b"\2\0"
@@ -130,7 +130,7 @@ class Descriptors:
                 found = char_device.ANSWERS.get(name) or char_device.ANSWERS[f"{name} {side}"]
                 self._answered(t, regs, name, found(file, _arguments(regs), flags))
                 return
-        go_on(t)
+        resume(t)
 
     def _flags(self, t: Tracee, fd: int) -> int | None:
         file = self._node(t, fd)
@@ -144,9 +144,9 @@ class Descriptors:
 
     def _fstatfs(self, t: Tracee, regs: list[int]) -> None:
         if t.space.process.node(signed32(regs[p.RDI])) is None:
-            go_on(t)
+            resume(t)
             return
-        instead(t, regs, nr.STATFS, {p.RDI: text(NULL)}, lambda _t, _result: None)
+        run_instead(t, regs, nr.STATFS, {p.RDI: text(NULL)}, lambda _t, _result: None)
 
     def _xattr(self, t: Tracee, regs: list[int]) -> None:
         file = self._node(t, signed32(regs[p.RDI]))
@@ -156,13 +156,13 @@ class Descriptors:
         self._answered(t, regs, "setxattr" if write else "getxattr", found)
 
     def _duplicated(self, t: Tracee, regs: list[int]) -> None:
-        """A new descriptor: if it is one of those, it is watched, too."""
+        """A new descriptor is watched, too, if it is one of these."""
 
         def made(t: Tracee, fd: int) -> None:
             if fd >= 0 and self._concerns(t, fd):
                 watch(t, fd)
 
-        to_exit(t, made)
+        run_to_exit(t, made)
 
     def _concerns(self, t: Tracee, fd: int) -> bool:
         if t.space.process.node(fd) is not None:

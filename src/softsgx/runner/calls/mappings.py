@@ -1,7 +1,7 @@
 """Mappings of enclave memory: mmap, munmap, mprotect, mremap.
 
-The real mapping is PROT_NONE, so that all accesses come to us; its rights are the model's. Where a
-call covers enclave memory and other memory, each part goes to whom it belongs.
+The real mapping is PROT_NONE, so that every access stops for the supervisor; its rights are in the
+model. Of a call that covers enclave memory and other memory, each answers its part.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from softsgx.runner.process.stops import (
     add_filter,
     answer,
     areas,
-    changed,
-    divided,
-    go_on,
-    in_parts,
-    instead,
-    refused_at_once,
+    refuse_invalid,
+    resume,
+    run_changed,
+    run_instead,
+    run_to_exit,
     signed32,
-    to_exit,
+    split,
+    split_at_exit,
 )
 from softsgx.runner.process.tracee import Tracee
 from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SIZE
@@ -89,12 +89,12 @@ class Mappings:
                 self._mmap_code(t, regs)
                 return
         if flags & MAP_FIXED and areas(t, address, length):
-            to_exit(t, lambda t, result: self._replaced(t, result, length))
+            run_to_exit(t, lambda t, result: self._replaced(t, result, length))
             return
-        go_on(t)
+        resume(t)
 
     def _replaced(self, t: Tracee, result: int, length: int) -> None:
-        """Something was mapped over enclave areas."""
+        """Other memory was mapped over enclave areas."""
         if result >= 0:
             t.run(syscalls.sys_munmap(t.model(), result, length))
             self._releases.look()
@@ -116,10 +116,10 @@ class Mappings:
             end = result + ((length + PAGE_MASK) & ~PAGE_MASK)
             self._patch(t, path, (result, end), offset)
 
-        to_exit(t, mapped)
+        run_to_exit(t, mapped)
 
     def _mmap_device(self, t: Tracee, regs: list[int], file: File) -> None:
-        """Check in the model, map PROT_NONE in the process: all accesses come to us."""
+        """Check in the model, and map PROT_NONE in the process."""
         address, length, prot, flags = regs[p.RDI], regs[p.RSI], regs[p.RDX], regs[p.R10]
         fd = signed32(regs[p.R8])
         thread = t.model()
@@ -130,7 +130,7 @@ class Mappings:
             result = t.run(body)
             if result < 0:
                 if _driver_refused(file, address, length, prot, result):
-                    # The real kernel has taken away what was there before it asks the driver.
+                    # The kernel has unmapped what was there before it asks the driver.
                     t.at_exit = None
                     self._refused(t, regs, address, length, result)
                     return
@@ -142,21 +142,21 @@ class Mappings:
 
         def done(t: Tracee, result: int) -> int | None:
             if result == -EEXIST:
-                # MAP_FIXED_NOREPLACE: of what is in the way the model knows enclave areas.
+                # MAP_FIXED_NOREPLACE. The model says why, if an enclave area is in the way.
                 if areas(t, address, length):
                     body = syscalls.sys_mmap(thread, address, length, prot, flags, fd, regs[p.R9])
                     t.run(body)
                 return None
             if -4096 < result < 0 and mapped == self._mapped_fixed:
-                # Refused after all, as below vm.mmap_min_addr: the model has it, the process not.
+                # The real kernel refuses, as below vm.mmap_min_addr: undo it in the model.
                 t.run(syscalls.sys_munmap(t.model(), address, length))
             return mapped(t, result, length, prot, flags, fd, regs[p.R9])
 
-        changed(t, regs, {p.RDX: 0, p.R9: 0}, done)
+        run_changed(t, regs, {p.RDX: 0, p.R9: 0}, done)
 
     def _refused(self, t: Tracee, regs: list[int], address: int, length: int, result: int) -> None:
         arguments = {p.RDI: address, p.RSI: length}
-        instead(t, regs, nr.MUNMAP, arguments, lambda _t, _result: result)
+        run_instead(t, regs, nr.MUNMAP, arguments, lambda _t, _result: result)
 
     def _mapped_fixed(
         self, t: Tracee, result: int, length: int, prot: int, flags: int, fd: int, offset: int
@@ -179,7 +179,7 @@ class Mappings:
     def _mapped_anywhere(
         self, t: Tracee, result: int, length: int, prot: int, flags: int, fd: int, offset: int
     ) -> int | None:
-        """The real kernel has chosen an address; now the model is asked."""
+        """The real kernel has chosen an address: map there in the model."""
         if -4096 < result < 0:
             return None
         thread = t.model()
@@ -193,7 +193,7 @@ class Mappings:
         return None
 
     def _trace(self, t: Tracee, start: int, end: int, code: tuple[int, int] | None) -> None:
-        """From now on, calls that change this range stop."""
+        """Calls that change this range stop from now on."""
         space = t.space
         if any(low <= start and end <= high for low, high in space.traced):
             return
@@ -206,10 +206,10 @@ class Mappings:
     def _munmap(self, t: Tracee, regs: list[int]) -> None:
         address, length = regs[p.RDI], regs[p.RSI]
         if isinstance(page_aligned_range(address, length), int):
-            refused_at_once(t, regs, address, syscalls.sys_munmap(t.model(), address, length))
+            refuse_invalid(t, regs, address, syscalls.sys_munmap(t.model(), address, length))
             return
         if not areas(t, address, length):
-            go_on(t)
+            resume(t)
             return
 
         def unmapped(t: Tracee, result: int) -> None:
@@ -217,26 +217,26 @@ class Mappings:
                 t.run(syscalls.sys_munmap(t.model(), address, length))
                 self._releases.look()
 
-        to_exit(t, unmapped)
+        run_to_exit(t, unmapped)
 
     def _mprotect(self, t: Tracee, regs: list[int]) -> None:
-        """Parts that are enclave areas are the model's, the others the kernel's, in their order."""
+        """The model answers for the parts that are enclave areas, the kernel for the others."""
         address, length, prot = regs[p.RDI], regs[p.RSI], regs[p.RDX]
         found = areas(t, address, length)
         if address & PAGE_MASK or address + length > MASK64:
-            refused_at_once(
+            refuse_invalid(
                 t, regs, address, syscalls.sys_mprotect(t.model(), address, length, prot)
             )
             return
         if not found:
-            go_on(t)
+            resume(t)
             return
         end = address + ((length + PAGE_MASK) & ~PAGE_MASK)
-        divided(t, regs, address, end, partial(self._mprotect_model, t, prot=prot))
+        split(t, regs, address, end, partial(self._mprotect_model, t, prot=prot))
 
     def _pkey_mprotect(self, t: Tracee, regs: list[int]) -> None:
-        """Only the kernel knows which keys the process has, and looks at that before the range: a
-        range where nothing can be mapped tells one from none."""
+        """Only the kernel knows which keys the process has allocated, and it checks the key before
+        the range: so it is asked with a range where nothing can be mapped."""
         address, length, prot, key = regs[p.RDI], regs[p.RSI], regs[p.RDX], signed32(regs[p.R10])
         if key == -1 or address & PAGE_MASK or not areas(t, address, length):
             self._mprotect(t, regs)
@@ -246,11 +246,11 @@ class Mappings:
             if result != -ENOMEM:
                 return self._mprotect_model(t, address, length, prot, key)
             end = address + ((length + PAGE_MASK) & ~PAGE_MASK)
-            # Key 0 is what all memory has; of others the model has none.
+            # Key 0 is that of all memory; the model has no others.
             model = partial(self._mprotect_model, t, prot=prot, key=key or -1)
-            return in_parts(t, regs, address, end, model)
+            return split_at_exit(t, regs, address, end, model)
 
-        changed(t, regs, {p.RDI: TASK_SIZE, p.RSI: PAGE_SIZE, p.RDX: PROT_READ}, asked)
+        run_changed(t, regs, {p.RDI: TASK_SIZE, p.RSI: PAGE_SIZE, p.RDX: PROT_READ}, asked)
 
     def _mprotect_model(
         self, t: Tracee, address: int, length: int, prot: int, key: int = -1
@@ -268,9 +268,9 @@ class Mappings:
         )
         if not areas(t, old, max(old_length, 1)):
             if flags & MREMAP_FIXED and areas(t, new, new_length):
-                to_exit(t, lambda t, result: self._replaced(t, result, new_length))
+                run_to_exit(t, lambda t, result: self._replaced(t, result, new_length))
             else:
-                go_on(t)
+                resume(t)
             return
         thread = t.model()
         body = syscalls.sys_mremap(thread, old, old_length, new_length, flags, new)
@@ -278,7 +278,7 @@ class Mappings:
         if result < 0:
             answer(t, regs, result)
             return
-        to_exit(t, lambda _t, _result: None)
+        run_to_exit(t, lambda _t, _result: None)
 
 
 def _mmap_min_addr(t: Tracee) -> int:

@@ -1,4 +1,4 @@
-"""What stat(2) says of a device node, in place of what it says of /dev/null."""
+"""stat(2) of a device node: what differs from that of /dev/null."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The device nodes as the program sees them: opening them, and calls that look at them.
 
-A memfd stands for an open node: its number, sharing and closing stay the real kernel's affair. What
-calls on its descriptors answer is in descriptors.py.
+A memfd stands for an open node, so that its number, sharing and closing are the real kernel's.
+Calls on its descriptors are in descriptors.py.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from softsgx.runner.process.identity import identity
 from softsgx.runner.process.scratch import CPUINFO, NULL, lend, text
 from softsgx.runner.process.stops import (
     Handler,
-    changed,
-    go_on,
-    instead,
     refuse,
+    resume,
+    run_changed,
+    run_instead,
+    run_to_exit,
     signed32,
-    to_exit,
 )
 from softsgx.runner.process.tracee import Tracee
 from softsgx.runner.ways import WAYS
@@ -57,7 +57,7 @@ class Nodes:
         self.world = world
         self._policy = policy
         self._releases = releases
-        # What a node looks like that is not open.
+        # For stat(2) of a node by its path.
         self._closed = {node: File(node, ProvisionNode(), 0) for node in MINORS}
 
     def handlers(self) -> dict[int, Handler]:
@@ -91,15 +91,17 @@ class Nodes:
             ),
         }
 
-    def _end(self, t: Tracee, address: int, directory: int, *, follow: bool = True) -> bytes | None:
-        """What a path at an address leads to, if that concerns us."""
+    def _target(
+        self, t: Tracee, address: int, directory: int, *, follow: bool = True
+    ) -> bytes | None:
+        """The file that the path at an address leads to, if it is one that is served here."""
         path = read_path(t.tid, address)
         if not path or not t.space.gate_ready:
             return None
-        return Walk(t, directory, self.world.files).end(path, follow=follow)
+        return Walk(t, directory, self.world.files).target(path, follow=follow)
 
     def _absent(self, t: Tracee, regs: list[int], found: bytes | None) -> bool:
-        """Whether it is a node that the kernel did not make, which is answered."""
+        """Answer for a node that the kernel of this machine does not create; False for others."""
         if found not in NODES or self.world.kernel.has_nodes:
             return False
         refuse(t, regs, -ENOENT, "open", "sgx_drv_init.launch_control")
@@ -108,7 +110,7 @@ class Nodes:
     # Opening
 
     def _open(self, t: Tracee, regs: list[int], directory: int, path: int, flags: int) -> None:
-        found = self._end(t, path, directory, follow=_follows(flags))
+        found = self._target(t, path, directory, follow=_follows(flags))
         self._opens(t, regs, found, flags & 0xFFFFFFFF, 0, openat2=False)
 
     def _openat2(self, t: Tracee, regs: list[int]) -> None:
@@ -117,7 +119,7 @@ class Nodes:
         found = None
         if how is not None and not resolve & ~_RESOLVE_LINKS:
             follow = _follows(flags) and not resolve
-            found = self._end(t, regs[p.RSI], regs[p.RDI], follow=follow)
+            found = self._target(t, regs[p.RSI], regs[p.RDI], follow=follow)
         self._opens(t, regs, found, flags, mode, openat2=True)
 
     def _opens(
@@ -133,7 +135,7 @@ class Nodes:
         if self._absent(t, regs, found):
             return
         if found is None:
-            go_on(t)
+            resume(t)
         elif found in NODES:
             kept = open_flags(flags, mode, openat2=openat2)
             if kept < 0:
@@ -145,7 +147,7 @@ class Nodes:
         elif found == CPUINFO:
             self._stand_in(t, regs, found, flags, self._fill_cpuinfo)
         else:
-            to_exit(t, self._mem_opened)
+            run_to_exit(t, self._mem_opened)
 
     def _stand_in(
         self,
@@ -155,19 +157,19 @@ class Nodes:
         flags: int,
         then: Callable[[Tracee, int], int | None],
     ) -> None:
-        """Instead: memfd_create. Its number, sharing and closing stay the real kernel's affair."""
+        """Run memfd_create instead of open."""
         number, arguments = nr.MEMFD_CREATE, {p.RDI: text(name)}
         arguments[p.RSI] = WAYS.memfd | (os.MFD_CLOEXEC if flags & O_CLOEXEC else 0)
         if WAYS.files_in_shm:
             number, arguments = nr.OPEN, {p.RDI: text(SHM.encode()), p.RDX: 0o600}
             arguments[p.RSI] = TMPFILE | flags & O_CLOEXEC
-        instead(t, regs, number, arguments, lambda t, fd: None if fd < 0 else then(t, fd))
+        run_instead(t, regs, number, arguments, lambda t, fd: None if fd < 0 else then(t, fd))
 
     def _node_opened(self, t: Tracee, fd: int, name: bytes, flags: int) -> int | None:
         self._releases.look()
         path = f"/proc/{t.tid}/fd/{fd}"
         if not os.readlink(path.encode()).startswith(STAND_IN):
-            return None  # another thread has closed it, and opened something else
+            return None  # another thread has closed it and opened something else
         if flags & O_PATH:
             error = _only_a_path(t, fd)
             if error:
@@ -193,15 +195,15 @@ class Nodes:
             file.write(content)
         return None
 
-    # Looking
+    # Looking at them
 
     def _path_only(
         self, t: Tracee, regs: list[int], path: int, directory: int, *, follow: bool = True
     ) -> None:
-        """access(2) and others: as for /dev/null, which anybody may read and write."""
-        self._looking(t, regs, path, directory, follow, None)
+        """access(2) and others: as for /dev/null, which everyone may read and write."""
+        self._inspect(t, regs, path, directory, follow, None)
 
-    def _looking(
+    def _inspect(
         self,
         t: Tracee,
         regs: list[int],
@@ -210,12 +212,12 @@ class Nodes:
         follow: bool,
         patch: Patch | None,
     ) -> None:
-        found = self._end(t, regs[path], directory, follow=follow)
+        found = self._target(t, regs[path], directory, follow=follow)
         node = NODES.get(found) if found is not None else None
         if self._absent(t, regs, found):
             return
         if node is None:
-            go_on(t)
+            resume(t)
         else:
             self._as_null(t, regs, {path: text(NULL)}, self._closed[node], patch)
 
@@ -227,17 +229,17 @@ class Nodes:
         file: File,
         patch: Patch | None,
     ) -> None:
-        """Ask about /dev/null, and put into the result what differs."""
+        """Make the call on /dev/null, and correct the result where it differs."""
 
         def looked(t: Tracee, result: int) -> None:
             if result == 0 and patch is not None:
                 patch(t, file)
 
-        changed(t, regs, changes, looked)
+        run_changed(t, regs, changes, looked)
 
     def _stat(self, t: Tracee, regs: list[int], path: int, directory: int, *, follow: bool) -> None:
         place = regs[p.RDX if path == p.RSI else p.RSI]
-        self._looking(t, regs, path, directory, follow, lambda t, file: patch_stat(t, place, file))
+        self._inspect(t, regs, path, directory, follow, lambda t, file: patch_stat(t, place, file))
 
     def _fstatat(self, t: Tracee, regs: list[int]) -> None:
         place, flags = regs[p.RDX], regs[p.R10]
@@ -259,7 +261,7 @@ class Nodes:
             self._stat_open(t, regs, {p.RSI: text(NULL)}, patch)
             return
         follow = not flags & AT_SYMLINK_NOFOLLOW
-        self._looking(t, regs, p.RSI, regs[p.RDI], follow, patch)
+        self._inspect(t, regs, p.RSI, regs[p.RDI], follow, patch)
 
     def _fstat(self, t: Tracee, regs: list[int]) -> None:
         place = regs[p.RSI]
@@ -270,29 +272,29 @@ class Nodes:
         fd = signed32(regs[p.RDI])
         file = t.space.process.node(fd)
         if file is None:
-            go_on(t)
+            resume(t)
             return
 
         def seen(t: Tracee, file: File) -> None:
             patch(t, file)
-            watch(t, fd)  # it may have come by a socket
+            watch(t, fd)  # it may have been received from a socket
 
         self._as_null(t, regs, changes, file, seen)
 
     def _readlink(self, t: Tracee, regs: list[int], path: int, directory: int) -> None:
-        """EINVAL for a node; and an open node is called by its own name."""
-        found = self._end(t, regs[path], directory, follow=False)
+        """EINVAL for a node. The link of an open one, in /proc, reads as the node's path."""
+        found = self._target(t, regs[path], directory, follow=False)
         if self._absent(t, regs, found):
             return
         if found in NODES:
-            changed(t, regs, {path: text(NULL)}, lambda _t, _result: None)
+            run_changed(t, regs, {path: text(NULL)}, lambda _t, _result: None)
             return
         name = read_path(t.tid, regs[path])
         shown = None
         if name is not None and name.rpartition(b"/")[2].isdigit():
             shown = Walk(t, directory, self.world.files).shown(name)
         if shown is None:
-            go_on(t)
+            resume(t)
             return
         buffer, size = (p.RSI, p.RDX) if path == p.RDI else (p.RDX, p.R10)
         place, own = regs[buffer], shown[: regs[size]]
@@ -303,11 +305,11 @@ class Nodes:
             p.write_memory(t.tid, place, own)
             return len(own)
 
-        to_exit(t, read)
+        run_to_exit(t, read)
 
 
 def _follows(flags: int) -> bool:
-    """Whether an open follows a link in the last place."""
+    """Whether an open follows a symbolic link in the last component."""
     return not (flags & O_NOFOLLOW or (flags & O_CREAT and flags & O_EXCL))
 
 
@@ -318,7 +320,7 @@ def _of_descriptor(t: Tracee, regs: list[int], flags: int) -> bool:
 
 
 def _only_a_path(t: Tracee, fd: int) -> int:
-    """Put an O_PATH descriptor of the same file in the place of `fd`; 0, or an errno."""
+    """Replace `fd` by an O_PATH descriptor of the same file; 0, or a negated errno."""
     kept = t.inject(nr.FCNTL, fd, 1)  # F_GETFD
     flags = O_CLOEXEC if kept == 1 else 0
     path = lend(t.tid, f"/proc/self/fd/{fd}\0".encode())

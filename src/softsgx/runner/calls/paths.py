@@ -1,8 +1,8 @@
-"""Which of the files that concern the supervisor a path of the program leads to.
+"""Which of the files that the supervisor serves a path of the program leads to.
 
-Most paths lead to none, and that must be known soon: only a last component that is a symbolic link,
-or has one of a few names, is looked at further. The real nodes are not there, so the last step of
-a walk that leads to one is taken by name.
+Most paths lead to none, and that has to be quick: only a last component that is a symbolic link, or
+has one of a few names, is looked at further. The nodes do not exist on this machine, so the last
+step to one is taken by its name.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NODES: Final = {
 }
 # /proc/<pid>/mem, as the kernel names an open one.
 MEM: Final = re.compile(rb"/proc/(\d+)/(?:task/(\d+)/)?mem")
-# How the kernel names what stands for an open node.
+# How the kernel names the file that stands for an open node.
 STAND_IN: Final = (b"/memfd:/dev/sgx", SHM.encode() + b"/#")
 
 _NAMES: Final = frozenset(
@@ -44,7 +44,7 @@ _LINKS_MAX: Final = 40
 
 
 def read_path(tid: int, address: int) -> bytes | None:
-    """The path at an address; None if it cannot be read, as the call itself will find."""
+    """The path at an address; None if it cannot be read, for which the call itself will fail."""
     raw = b""
     while len(raw) < PATH_MAX:
         at = address + len(raw)
@@ -73,8 +73,8 @@ class Walk:
         here = "cwd" if directory == AT_FDCWD else f"fd/{directory}"
         self._here = f"/proc/{t.tid}/{here}/".encode()
 
-    def end(self, path: bytes, *, follow: bool = True) -> bytes | None:
-        """One of NODES, /proc/cpuinfo, /proc/<pid>/mem, or None: no concern of ours."""
+    def target(self, path: bytes, *, follow: bool = True) -> bytes | None:
+        """One of NODES, /proc/cpuinfo or /proc/<pid>/mem; None for any other file."""
         if path in NODES or path == CPUINFO:
             return path
         for _ in range(_LINKS_MAX):
@@ -92,7 +92,7 @@ class Walk:
             try:
                 link = os.readlink(place)
             except (OSError, ValueError):
-                return None  # no link: of no concern, whatever it is
+                return None  # no link, so it is some other file
             if link.startswith(STAND_IN):
                 return self._node_behind(place)
             path = link if link.startswith(b"/") else head + slash + link
@@ -107,18 +107,18 @@ class Walk:
             return None
 
     def _with_own(self, path: bytes) -> bytes:
-        """What the kernel takes for the thread itself would be the supervisor."""
+        """/proc/self and the like by the thread's ids: the supervisor has its own /proc/self."""
         for begin, own in self._own:
             if path.startswith(begin):
                 path = own + path[len(begin) :]
         return path
 
     def _place(self, path: bytes) -> bytes:
-        """Where the supervisor finds it."""
+        """The path by which the supervisor reaches it."""
         return self._root + path if path.startswith(b"/") else self._here + path
 
     def _found(self, head: bytes, name: bytes) -> bytes | None:
-        """A name in a directory, by the directory's own path."""
+        """The file of this name, by the real path of its directory."""
         path = os.path.join(os.path.realpath(self._place(head)), name)
         return path if path in NODES or path == CPUINFO or MEM.fullmatch(path) else None
 

@@ -1,8 +1,8 @@
-"""/proc/<pid>/mem where it shows enclave memory: a debugger's way in. Linux 6.12, fs/proc/base.c,
-mem_rw.
+"""Enclave memory in /proc/<pid>/mem, as a debugger reads and writes it.
 
-The real mapping has nothing to show. The contents of a debug enclave come from the model, by EDBGRD
-and EDBGWR; of another enclave nothing is shown. Other memory of the process is as it is.
+Linux 6.12, fs/proc/base.c, mem_rw. The real mapping has no contents. Those of a debug enclave come
+from the model, by EDBGRD and EDBGWR; those of other enclaves cannot be read. Other memory is that
+of the process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from softsgx.linux.vfs import O_ACCMODE, O_RDONLY, O_WRONLY
 from softsgx.runner.calls.paths import MEM
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.process.stops import answer, changed, signed32
+from softsgx.runner.process.stops import answer, run_changed, signed32
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +58,7 @@ class ProcessMem:
         self._tracees = tracees
 
     def serve(self, t: Tracee, regs: list[int]) -> bool:
-        """A call on a descriptor that may be one. False: it is no concern of ours."""
+        """Serve a call if its descriptor is one and the range has enclave areas; False if not."""
         kind = _KINDS.get(regs[p.ORIG_RAX])
         fd = signed32(regs[p.RDI])
         space = self._space(t, fd) if kind is not None else None
@@ -82,13 +82,13 @@ class ProcessMem:
         if explicit or result <= 0:
             answer(t, regs, result)
             return True
-        # The position is the real file's.
+        # The position of the real file has to move as well.
         changes = {p.ORIG_RAX: nr.LSEEK, p.RAX: nr.LSEEK, p.RSI: position + result, p.RDX: 0}
-        changed(t, regs, changes, lambda _t, _result: result)
+        run_changed(t, regs, changes, lambda _t, _result: result)
         return True
 
     def _space(self, t: Tracee, fd: int) -> Space | None:
-        """The address space behind a descriptor, if it is the memory of a supervised process."""
+        """The address space of a descriptor, if it is /proc/<pid>/mem of a supervised process."""
         try:
             path = os.readlink(f"/proc/{t.tid}/fd/{fd}".encode())
         except OSError:
@@ -136,18 +136,18 @@ class ProcessMem:
 
 
 def _bad_buffer(thread: Thread, verb: str, rule: str, buffer: int, size: int) -> int:
-    """The memory of the caller itself."""
+    """The caller's own buffer cannot be accessed."""
     name = f"{verb} of /proc/PID/mem"
     return refused_call(thread, name, EFAULT, rule, address=buffer, size=size)
 
 
 def areas_of(space: Space, address: int, length: int) -> bool:
-    """Whether a range has to do with enclave areas."""
+    """Whether a range has enclave areas."""
     return any(space.mm.for_each_vma(address, address + length))
 
 
 def _elsewhere(space: Space, address: int, buf: memoryview, write: bool) -> int:
-    """Memory of the process that is no enclave's."""
+    """Memory of the process that is no enclave memory."""
     host = space.attach_memory()
     return host.poke(address, bytes(buf)) if write else host.peek(address, buf)
 
@@ -164,7 +164,7 @@ def _open_as(t: Tracee, fd: int) -> tuple[int, int]:
 
 
 def _segments(t: Tracee, regs: list[int]) -> list[tuple[int, int]]:
-    """struct iovec; none if they cannot be read, or are too many, as the real call will find."""
+    """struct iovec; none if they cannot be read or are too many, for which the real call fails."""
     count = regs[p.RDX]
     raw = p.read_memory(t.tid, regs[p.RSI], 16 * count) if 0 < count <= _SEGMENTS_MAX else None
     return [] if raw is None else list(struct.iter_unpack("<QQ", raw))

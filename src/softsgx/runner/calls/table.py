@@ -1,4 +1,4 @@
-"""System calls of the program that concern enclaves: what each stop at the filter leads to."""
+"""System calls of the program that concern enclaves, by number: who serves each."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from softsgx.runner.process.interruption import Interruption, restart, restart_a
 from softsgx.runner.process.stops import (
     Handler,
     answer,
-    go_on,
+    resume,
+    run_to_exit,
+    serve_at_exit,
     signed32,
-    to_exit,
-    where_calls_run,
 )
 from softsgx.runner.process.tracee import Tracee
 from softsgx.spec.bits import PAGE_SIZE
@@ -78,18 +78,18 @@ class Calls:
         }
 
     def serve(self, t: Tracee, regs: list[int]) -> None:
-        """A seccomp stop that is no site of ours."""
+        """A seccomp stop at a system call of the program itself."""
         handler = self._handlers.get(regs[p.ORIG_RAX])
         if handler is None or p.read_memory(t.tid, regs[p.RIP] - 2, 2) != b"\x0f\x05":
-            go_on(t)  # int 0x80 of the program itself
+            resume(t)  # int 0x80 of the program itself
             return
-        t.speak()
+        t.make_current()
         handler(t, regs)
 
     def _ioctl(self, t: Tracee, regs: list[int]) -> None:
         file = t.space.process.fget(signed32(regs[p.RDI]))
         if not isinstance(file, File):
-            go_on(t)
+            resume(t)
             return
         fd = signed32(regs[p.RDI])
         if watches(t, fd):
@@ -109,7 +109,7 @@ class Calls:
             return result
 
         # Passed to this process by another one, so nothing has watched it yet.
-        where_calls_run(t, regs, first)
+        serve_at_exit(t, regs, first)
 
     def _driver(self, t: Tracee, regs: list[int], file: File) -> int:
         self.releases.look()
@@ -121,11 +121,11 @@ class Calls:
         result = t.run(body)
         thread.real_signals = None
         user.forget()
-        t.unlucky = result == -ERESTARTSYS
+        t.interrupted_early = result == -ERESTARTSYS
         return result
 
     def _sigaction(self, t: Tracee, regs: list[int]) -> None:
-        """The program's handler of an exception, in case the kernel takes it away (`forced`)."""
+        """Remember the handler of an exception, which the kernel may reset (`forced`)."""
         number, place = signed32(regs[p.RDI]), regs[p.RSI]
         action = p.read_memory(t.tid, place, ACTION_SIZE) if place else None
 
@@ -133,4 +133,4 @@ class Calls:
             if result == 0 and action is not None:
                 t.actions[number] = action
 
-        to_exit(t, done)
+        run_to_exit(t, done)

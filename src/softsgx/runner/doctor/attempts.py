@@ -1,4 +1,4 @@
-"""What the supervisor needs of the kernel, tried by the calls that it makes."""
+"""Tries what the supervisor needs of the kernel, by the calls that the supervisor makes."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from softsgx.runner.inserted.layout import END, GATE
 
 _TRANSLATIONS: Final = 1 << 30  # what Unicorn 2.1 reserves for translated code
 _DESCRIPTORS: Final = 64
-_FAILED: Final = 200  # of exit codes: those below are errno
+_FAILED: Final = 200  # exit codes from here on; those below are errno
 _word: Final = ctypes.c_uint64(7)  # children have a copy
 _ANSWER: Final = 4242
 # mov eax, edi; int 0x80; ret
 _INT80_CODE: Final = bytes.fromhex("89f8cd80c3")
-# As numbers of i386: what RAX holds at ENCLU, and leaves of CPUID.
+# What EAX holds at ENCLU and CPUID, which `int 0x80` takes for numbers of i386 calls.
 _ENCLU_LEAVES: Final = range(8)
 _CPUID_LEAVES: Final = (0, 1, 7, 0xD, 0x12, 0x15, 0x80000000, 0x80000008)
 
 
 def try_proc() -> None:
-    """/proc is there, and it is the one of this pid namespace; its files of a child can be used."""
+    """/proc is mounted, is that of this pid namespace, and the files of a child can be opened."""
     try:
         named = os.readlink("/proc/self")
     except OSError as error:
@@ -190,7 +190,7 @@ def try_filter(by_prctl: bool = False) -> None:
 
 
 def try_int80(numbers: Sequence[int]) -> None:
-    """Execute `int 0x80` with these in EAX: the tracer must get all, before any other filter."""
+    """Execute `int 0x80` with each in EAX: the tracer must get all, before any other filter."""
     code = MachineCode(_INT80_CODE, ctypes.c_uint32, ctypes.c_uint32)
 
     def body() -> int:
@@ -213,17 +213,17 @@ def try_int80(numbers: Sequence[int]) -> None:
 
 
 def try_int80_enclu() -> None:
-    """As it stands where ENCLU stood."""
+    """With the numbers it has in place of ENCLU."""
     try_int80(_ENCLU_LEAVES)
 
 
 def try_int80_cpuid() -> None:
-    """As it stands where CPUID stood."""
+    """With the numbers it has in place of CPUID."""
     try_int80(_CPUID_LEAVES)
 
 
 def try_filter_any() -> None:
-    """The same, however the filter comes to be."""
+    """The same, by whichever call installs a filter."""
     try:
         try_filter()
     except Refused:
@@ -236,7 +236,7 @@ def try_memfd() -> None:
 
 
 def try_memory_file() -> None:
-    """The same, wherever they come from."""
+    """The same, from /dev/shm or by memfd_create."""
     try:
         _try_file(shm_file())
     except (Refused, OSError):
@@ -256,9 +256,9 @@ def _try_file(fd: int) -> None:
 
 
 def try_inotify() -> None:
-    """Whether nothing refers to a memory file any more is told by inotify."""
+    """inotify tells when nothing refers to a memory file any more."""
     libc = ctypes.PyDLL(None, use_errno=True)
-    # Of another kind of file its rights would be in the way.
+    # Not any file: adding a watch needs the right to read it.
     try:
         file = shm_file()
     except OSError:
@@ -279,7 +279,7 @@ def try_inotify() -> None:
 
 
 def try_writable_code() -> None:
-    """Memory that is written and executed: the emulator translates into it."""
+    """Memory that is writable and executable, as the emulator needs for translated code."""
     mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()
 
 
@@ -300,14 +300,14 @@ def try_address_space() -> None:
 
 
 def try_descriptors() -> None:
-    """So many that libraries can still be loaded while enclaves are open."""
+    """Enough to load libraries while enclaves are open."""
     opened = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) for _ in range(_DESCRIPTORS)]
     for fd in opened:
         os.close(fd)
 
 
 def try_vdso() -> None:
-    """Processes have a vDSO: the one with the SGX function takes its place."""
+    """Processes have a vDSO, which the one with the SGX function replaces."""
     libc = ctypes.PyDLL(None)
     libc.getauxval.restype, libc.getauxval.argtypes = ctypes.c_ulong, (ctypes.c_ulong,)
     if not libc.getauxval(AT_SYSINFO_EHDR):

@@ -35,7 +35,7 @@ _NEWER: Final = "update the kernel"
 
 
 class Check(NamedTuple):
-    """One line of the report. Without a `needed` one nothing runs; else something is missing."""
+    """One line of the report. If a `needed` check fails nothing runs, else something is missing."""
 
     name: str
     ok: bool
@@ -68,7 +68,7 @@ def mmap_min_addr_check(proc: Path = _PROC) -> Check:
 
 
 def procmap_query_check(proc: Path = _PROC) -> Check:
-    """One VMA can be asked for; else /proc/PID/maps is read as text, 30 times slower."""
+    """A VMA can be queried; otherwise /proc/PID/maps is read as text, which is 30 times slower."""
     name, remedy = "PROCMAP_QUERY", f"{_NEWER} for speed: 6.11 or newer"
     query = bytearray(_PROCMAP_QUERY_BYTES)
     pack_into("<QQQ", query, 0, _PROCMAP_QUERY_BYTES, PROCMAP_QUERY_COVERING_OR_NEXT_VMA, 0)
@@ -82,7 +82,7 @@ def procmap_query_check(proc: Path = _PROC) -> Check:
 
 
 def limits_check(proc: Path = _PROC) -> Check:
-    """What a container or a service manager has set for this process. Only a hint."""
+    """What a container or a service manager has set for this process, as a hint."""
     status = _status(proc)
     said = [
         f"NoNewPrivs {status.get('NoNewPrivs', '?')}",
@@ -107,7 +107,7 @@ def emulator_check() -> Check:
 
 
 def enclu_check() -> Check:
-    """What the processor under us says to ENCLU outside of an enclave: either is served."""
+    """How this processor answers ENCLU outside of an enclave: all answers are served."""
     remedy = "report what `lscpu` says: ENCLU is expected to be #UD, #GP or #PF"
     try:
         number = probes.enclu_answer()
@@ -121,7 +121,7 @@ def enclu_check() -> Check:
 
 
 def cpuid_faulting_check() -> Check:
-    """No CPUID has to be found beforehand."""
+    """With it no CPUID has to be found beforehand."""
     name = "CPUID faulting"
     (why,) = probes.guarded([probes.try_cpuid_faulting])
     if why:
@@ -144,7 +144,7 @@ def native_check() -> Check:
 
 
 def gcc_check() -> Check:
-    """The demo is compiled on the spot."""
+    """The demo is compiled when it is run."""
     path = shutil.which("gcc")
     remedy = "for make demo: install gcc"
     return Check("gcc", path is not None, path or "not in PATH", remedy, needed=False)
@@ -164,7 +164,7 @@ CHECKS: Final[tuple[Callable[[], Check], ...]] = (
 
 
 def examine() -> list[Check]:
-    """All checks; on another platform than x86-64 Linux the others would mean nothing."""
+    """All checks; on other platforms than x86-64 Linux only the first makes sense."""
     keep_statuses()
     first = platform_check()
     if not first.ok:
@@ -177,8 +177,8 @@ def examine() -> list[Check]:
 
 
 def need_check(need: Need, why: str) -> Check:
-    """A row of the table that `run` goes by."""
-    return Check(need.name, not why, why or need.worked, need.advice, not need.around)
+    """The check of a row of `needs`."""
+    return Check(need.name, not why, why or need.worked, need.advice, not need.fallback)
 
 
 def _tried(

@@ -1,8 +1,8 @@
-"""What the supervisor needs of the machine: one table, which `doctor` shows and `run` goes by.
+"""What the supervisor needs of the machine: one table for `doctor`, which shows it, and `run`.
 
-Everything that a container engine, a service manager, a security module or an old kernel refuses is
-here, with who uses it, what to do about it, and what `run` does instead. Not here is what Python
-itself cannot do without: files, pipes, fork, exec, wait, kill, futexes, private memory.
+It has everything that a container engine, a service manager, a security module or an old kernel may
+refuse, with what uses it, what to do about it, and what `run` does without it. What Python itself
+needs is not in it: files, pipes, fork, exec, wait, kill, futexes, private memory.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _PROFILE: Final = "in a container: a seccomp profile that allows"
 
 @dataclass(frozen=True)
 class Need:
-    """One row. `around` is what `run` does without it; where that is empty, nothing runs."""
+    """One row. `fallback` is what `run` does without it; if that is empty, nothing runs."""
 
     name: str
     users: str
     attempt: Callable[[], None]
     worked: str
     remedy: str | Callable[[], str]
-    around: str = ""
-    turn: Callable[[], None] = lambda: None  # to the way around
+    fallback: str = ""
+    use_fallback: Callable[[], None] = lambda: None
 
     @property
     def advice(self) -> str:
         """What to do about it, and what happens until then."""
         remedy = self.remedy if isinstance(self.remedy, str) else self.remedy()
-        return f"{self.around}; {remedy}" if self.around else remedy
+        return f"{self.fallback}; {remedy}" if self.fallback else remedy
 
 
 def _ptrace_remedy(proc: Path = Path("/proc")) -> str:
@@ -103,7 +103,7 @@ def _ud2_for_enclu() -> None:
     WAYS.enclu = UD2
 
 
-# A row that fails may make later ones fail: a run names the first.
+# If a row fails, later ones may fail because of it, so a run names the first.
 NEEDS: Final = (
     Need(
         "ptrace",
@@ -218,24 +218,24 @@ NEEDS: Final = (
 
 
 def examine() -> list[tuple[Need, str]]:
-    """Each need, and why it is refused; empty if it is not. The ways around are taken."""
+    """Each need, and why it is refused; empty if it is not. Fallbacks are used from now on."""
     whys = probes.guarded([need.attempt for need in NEEDS])
     for need, why in zip(NEEDS, whys, strict=True):
         if why:
-            need.turn()
+            need.use_fallback()
     return list(zip(NEEDS, whys, strict=True))
 
 
 def refusal(name: str, why: str) -> RunnerError:
-    """What a run ends with if a need is not met, at its start or later."""
+    """The error that ends a run whose need is not met, at its start or later."""
     (need,) = (need for need in NEEDS if need.name == name)
     return RunnerError(name, f"{why}: {need.advice}")
 
 
 def meet(native: bool) -> None:
-    """Take the ways around that are needed here. RunnerError if there is none."""
+    """Use the fallbacks that this machine needs. RunnerError if one has none."""
     for need, why in examine():
-        if why and not need.around:
+        if why and not need.fallback:
             raise refusal(need.name, why)
     if native and WAYS.filter_by_prctl:
         why = "seccomp(2) is refused, without which system calls inside enclaves are not #UD"

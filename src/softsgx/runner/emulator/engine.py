@@ -14,7 +14,7 @@ from softsgx.runner.emulator.blocks import Why
 from softsgx.runner.emulator.emulator import Emulator
 from softsgx.runner.emulator.turns import Turns
 from softsgx.runner.enclaves.threads import EnclaveThreads, enclu_inside
-from softsgx.runner.process.interruption import signal_waits
+from softsgx.runner.process.interruption import signal_pending
 from softsgx.runner.process.tick import TIMER_VECTOR
 from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32
@@ -92,7 +92,7 @@ class EmulatorEngine:
     def _slice(self, t: Tracee) -> None:
         emulator, state = self._emulators[t.space], self._states[t]
         lp = t.lp
-        t.speak()
+        t.make_current()
         while True:
             if not self.threads.resumed(t):
                 return
@@ -132,7 +132,7 @@ class EmulatorEngine:
 
     def _end_of_slice(self, t: Tracee, state: Emulated, waits: bool = False) -> None:
         state.slices += 1
-        if t.mailbox is None and state.slices % _SLICES_BETWEEN_LOOKS == 0 and signal_waits(t):
+        if t.mailbox is None and state.slices % _SLICES_BETWEEN_LOOKS == 0 and signal_pending(t):
             # Stopped by ptrace, a thread does not get its signals: let it go to the AEP.
             t.lp.interrupt()
             self.threads.leave(t)

@@ -34,7 +34,7 @@ from softsgx.mem.tlb import FETCH, READ, WRITE
 from softsgx.runner.code.trapped import ENCLU
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.box import IDLE
-from softsgx.runner.process.forced import force
+from softsgx.runner.process.forced import force_sig
 from softsgx.runner.process.signals import Due, signal_state
 from softsgx.spec import faults
 from softsgx.spec.registers import RAX, RBX, RCX, RDI, RDX, RIP, RSI
@@ -206,7 +206,7 @@ class EnclaveThreads:
         self.engine.put_registers(t)
         found, t.forced = t.forced, None
         assert found is not None
-        if signal_state(t.tid).refuses(found.number) and p.at_seccomp_stop(t.tid):
+        if signal_state(t.tid).blocks_or_ignores(found.number) and p.at_seccomp_stop(t.tid):
             # It dies; but first the system call has to end that it is stopped at.
             t.at_exit = lambda t: self._send(t, found)
             p.request(p.PTRACE_SYSCALL, t.tid)
@@ -215,7 +215,7 @@ class EnclaveThreads:
         p.request(p.PTRACE_CONT, t.tid)
 
     def _send(self, t: Tracee, found: Signal) -> None:
-        force(t, found.number)
+        force_sig(t, found.number)
         t.send(found.number, Due.of(found, t.told))
 
     def interrupted(self, t: Tracee) -> None:

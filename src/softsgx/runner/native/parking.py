@@ -14,7 +14,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from softsgx.runner.process.interruption import signal_waits
+from softsgx.runner.process.interruption import signal_pending
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +71,7 @@ class Parking:
         now = time.monotonic()
         for _ in range(min(_LOOKS, len(self._parked))):
             state, until = self._parked.popleft()
-            if now >= until or signal_waits(state.t):
+            if now >= until or signal_pending(state.t):
                 self._ready(state)
             else:
                 self._parked.append((state, until))

@@ -1,7 +1,7 @@
 """Physical memory whose EPC is one mapping, so that an emulator or a process can use it in place.
 
 RAM of the model (operands, backing store) stays a dictionary of pages. EPC pages are pages of a
-memfd: sparse, so that a page costs nothing until it is written.
+sparse memfd: a page takes no memory until it is written.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from softsgx.runner.host.memory_file import memory_file
 from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, ZERO_PAGE
 
-# What `code` says of an EPC page that instructions were fetched from.
-FIXED: Final = 1  # nobody could write it: blocks of it are known by their address
-CHANGING: Final = 2  # somebody could: their bytes are compared whenever they begin
+# Values of `code` for an EPC page that instructions were fetched from.
+FIXED: Final = 1  # it could not be written: its blocks are known by their address
+CHANGING: Final = 2  # it could: the bytes of a block are compared whenever it begins
 
 
 class ArenaMemory(PhysicalMemory):
@@ -45,7 +45,7 @@ class ArenaMemory(PhysicalMemory):
 
     def __init__(self, ram: PhysicalMemory, first: int, count: int) -> None:
         super().__init__()
-        # RAM goes on where it was: what is in use there, and how much there is.
+        # The frames of `ram` that are in use stay so.
         self.frames, self.pages, self._next = ram.frames, ram.pages, ram._next
         self.first = first
         self.count = count
@@ -145,7 +145,7 @@ class ArenaMemory(PhysicalMemory):
             self.touched[number] = 0
 
     def may_change(self, number: int) -> None:
-        """The emulator may write EPC page `number` from now on, without anyone noticing."""
+        """The emulator may write EPC page `number` from now on, by none of these methods."""
         self.touched[number] = 1
 
     def _wrote(self, number: int) -> None:

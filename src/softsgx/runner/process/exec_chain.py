@@ -1,9 +1,9 @@
-"""What a command's first word leads to: found as execvp(3) finds it, followed as execve(2) does.
+"""The program that a command's first word starts: found as by execvp(3), followed as by execve(2).
 
-The kernel executes the file that was found; nothing here replaces it. What is followed is only what
-the kernel will do with it, so that a program which cannot be supervised is refused in one line:
+The kernel executes the file that was found; nothing here replaces it. What the kernel will do with
+it is followed here only so that a program which cannot be supervised is refused in one line:
 #! lines (Linux 6.12, fs/binfmt_script.c, load_script) and registered formats (fs/binfmt_misc.c).
-A file that the kernel does not know is a script of /bin/sh for execvp, and so for env(1).
+execvp, and so env(1), runs a file whose format the kernel does not know by /bin/sh.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ProgramFacts:
 
     @property
     def static(self) -> bool:
-        """Whether no ld.so takes part."""
+        """Whether it needs no ld.so."""
         return not self.interpreter
 
     def __str__(self) -> str:
@@ -59,8 +59,8 @@ class ProgramFacts:
         return f"{self.path}: {linked} {'' if self.pie else 'non-'}PIE x86-64 program"
 
     def files(self, argv: Sequence[str]) -> list[str]:
-        """The files that a run of it uses, as far as they are seen: those that are executed, and
-        those that its arguments name."""
+        """The files that a run of it is known to use: those that are executed, and those that its
+        arguments name."""
         executed = (self.file, *self.scripts, self.path, self.interpreter)
         return [*filter(None, executed), *named_in(argv[1:])]
 
@@ -106,7 +106,7 @@ def _followed(file: str, formats: list[Format]) -> ProgramFacts:
             why = f"its interpreter {shown}: {error.why}{crlf}"
             raise ProgramError(scripts[-1], why, error.errno) from None
         if following is None:
-            # However deep it is: the whole execve ends with ENOEXEC.
+            # At whatever depth: execve ends with ENOEXEC, and execvp runs the shell.
             following, scripts = SHELL, [file]
         else:
             scripts.append(path)
@@ -116,7 +116,7 @@ def _followed(file: str, formats: list[Format]) -> ProgramFacts:
         if isinstance(following, Format):
             path = following.interpreter
             if following.opened and not os.path.exists(path):
-                # The kernel holds it open since it was registered, from where we may not see it.
+                # The kernel has it open since it was registered, perhaps in another namespace.
                 return ProgramFacts(file, tuple(scripts), path, "", False)
         else:
             path = following
@@ -132,7 +132,7 @@ def _executable_head(path: str) -> bytes:
         raise ProgramError(path, "is a directory", errno.EACCES)
     if not stat.S_ISREG(status.st_mode):
         raise ProgramError(path, "is no regular file", errno.EACCES)
-    # The superuser needs one x bit of any kind, as others need theirs.
+    # The superuser needs any of the x bits, others their own.
     if not os.access(path, os.X_OK, effective_ids=True):
         noexec = status.st_mode & 0o111 and os.statvfs(path).f_flag & os.ST_NOEXEC
         why = "is on a file system mounted noexec" if noexec else "is not executable: chmod +x"
@@ -147,9 +147,9 @@ def _executable_head(path: str) -> bytes:
 
 
 def _interpreter(path: str, head: bytes, formats: list[Format]) -> str | Format | None:
-    """What the kernel runs instead of a file; _ELF if nothing, None if it does not know it.
+    """What the kernel runs instead of a file; _ELF for nothing else, None for an unknown format.
 
-    Registered formats are asked first: binfmt_misc puts itself in front of the others.
+    Registered formats come first, as binfmt_misc does in the kernel's list.
     """
     for registered in formats:
         if registered.fits(path, head):
@@ -165,7 +165,7 @@ def _script_interpreter(path: str, head: bytes) -> str | None:
     line = line.lstrip(b" \t")
     ends = [at for at in (line.find(end) for end in (b" ", b"\t", b"\0")) if at >= 0]
     if not line or not (ends or newline):
-        return None  # nothing, or a name that may go on behind the buffer
+        return None  # nothing, or a name that may be longer than the buffer
     name = line[: min(ends, default=len(line))]
     if not name:
         # The kernel looks up an empty path, which is the working directory.
@@ -185,7 +185,7 @@ class Format:
     mask: bytes
 
     def fits(self, path: str, head: bytes) -> bool:
-        """Whether the kernel takes the file for one of these."""
+        """Whether a file has this format."""
         if self.extension:
             return os.path.basename(path).rpartition(".")[1:] == (".", self.extension)
         if not self.magic:

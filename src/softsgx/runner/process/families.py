@@ -1,9 +1,9 @@
 """Whether a new thread shares the address space of the thread that made it.
 
-A thread of the same process does. A process does after CLONE_VM, which neither the kind of event
-nor its parent tells: vfork() and posix_spawn() have it, a fork has not, clone(2) has it or not.
-kcmp(2) would say, but containers refuse it. So a word is written to memory of the parent that is
-ours, and looked for in the child: it is there if that memory is the same.
+A thread of the same process does. A new process does after CLONE_VM, which the ptrace event does
+not tell: vfork() and posix_spawn() use it, fork() does not, clone(2) may. kcmp(2) would say, but
+containers refuse it. So a word is written to the gate page of the parent, and looked for in the
+child: it is there if the memory is the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from softsgx.runner.inserted.layout import GATE_WORD
 if TYPE_CHECKING:
     from softsgx.runner.process.tracee import Tracee
 
-_words: Final = count(1)  # never the same again: a copy of an earlier one proves nothing
+_words: Final = count(1)  # each used once: the copy of an earlier one proves nothing
 
 
 def thread_group(tid: int) -> int:
@@ -35,7 +35,7 @@ def shares_memory(parent: Tracee, tid: int) -> bool:
     The parent is stopped, and the child has not executed anything yet.
     """
     if not parent.space.gate_ready:
-        return False  # a 32-bit program: there is nothing of ours to share
+        return False  # a 32-bit program: nothing is mapped into it
     word = next(_words)
     p.request(p.PTRACE_POKEDATA, parent.tid, GATE_WORD, word)
     return p.read_memory(tid, GATE_WORD, 8) == word.to_bytes(8, "little")

@@ -1,9 +1,9 @@
-"""What a forced signal does to a program, and undoing it for one that never gets it.
+"""What a forced signal changes in a program, and how that is undone if it is not delivered.
 
-An exception in a thread that blocks or ignores its signal makes the kernel unblock the signal and
-set its handler to SIG_DFL, and only then is the tracer asked (Linux 6.12, kernel/signal.c,
-force_sig_info_to_task). Where the supervisor serves the exception, mask and handler must be as
-before. Which it was shows by the handler: only these two cases reset it.
+On an exception in a thread that blocks or ignores its signal, the kernel unblocks the signal and
+sets its handler to SIG_DFL before it asks the tracer (Linux 6.12, kernel/signal.c,
+force_sig_info_to_task). If the supervisor serves the exception, mask and handler must be as before.
+Whether they were changed shows by the handler: only in these two cases is it reset.
 """
 
 from __future__ import annotations
@@ -35,62 +35,63 @@ _FLAGS_AT: Final = 8
 _IGNORED: Final = _HANDLER.pack(SIG_IGN).ljust(ACTION_SIZE, b"\0")
 
 
-def inherited(tid: int) -> dict[int, bytes]:
+def actions_after_exec(tid: int) -> dict[int, bytes]:
     """The actions after exec: what was ignored still is, all others are SIG_DFL."""
     ignored = signal_state(tid).ignored
     return {number: _IGNORED for number in WATCHED if ignored & bit(number)}
 
 
-def before(t: Tracee, number: int) -> int:
+def mask_before(t: Tracee, number: int) -> int:
     """The mask as it was before the exception."""
     mask = p.get_sigmask(t.tid)
     handler = _handler(t, number)
     if handler != SIG_DFL:
-        if signal_state(t.tid).set_to(number):
+        if signal_state(t.tid).has_action(number):
             return mask  # neither blocked nor ignored
         if handler != SIG_IGN:
             return mask | bit(number)
-    # Nothing shows that a signal without a handler was blocked, but for all others being blocked.
+    # Nothing shows whether a signal without a handler was blocked. It is taken to be if all others
+    # are.
     if mask & _STANDARD | bit(number) | _NEVER_BLOCKED == _STANDARD:
         mask |= bit(number)
     return mask
 
 
-def put_back(t: Tracee, but: int = 0) -> None:
-    """Handlers that the program has set and does not have any more; not that of signal `but`."""
+def restore_handlers(t: Tracee, but: int = 0) -> None:
+    """Set the program's handlers again where the kernel has reset them, except for signal `but`."""
     own = {n: action for n, action in t.actions.items() if n != but and _handler(t, n) != SIG_DFL}
     state = signal_state(t.tid) if own else None
     for number, action in own.items():
-        if state is not None and not state.set_to(number):
+        if state is not None and not state.has_action(number):
             set_action(t, number, action)
 
 
 def undo(t: Tracee, number: int) -> None:
-    """The exception of a stopped thread is served: mask and handler as before."""
-    mask = before(t, number)
-    put_back(t)
+    """The exception of a stopped thread has been served: put mask and handler back."""
+    mask = mask_before(t, number)
+    restore_handlers(t)
     if mask != p.get_sigmask(t.tid):
         p.set_sigmask(t.tid, mask)
 
 
 def still_ignored(t: Tracee, number: int) -> None:
-    """As `undo` for a thread whose signal was not blocked."""
+    """As `undo`, for a thread that did not block the signal but may have ignored it."""
     if _handler(t, number) == SIG_IGN and not signal_state(t.tid).ignored & bit(number):
         set_action(t, number, t.actions[number])
 
 
-def force(t: Tracee, number: int) -> None:
-    """force_sig: who blocks or ignores the signal of an exception dies of it.
+def force_sig(t: Tracee, number: int) -> None:
+    """As the kernel's: a thread that blocks or ignores the signal of an exception is killed by it.
 
-    The thread is stopped where calls can be injected.
+    It is stopped where calls can be injected.
     """
-    if signal_state(t.tid).refuses(number):
+    if signal_state(t.tid).blocks_or_ignores(number):
         set_action(t, number, bytes(ACTION_SIZE))
         p.set_sigmask(t.tid, p.get_sigmask(t.tid) & ~bit(number))
 
 
-def forget_reset(t: Tracee, number: int) -> None:
-    """A signal is delivered: with SA_RESETHAND the program loses its handler by that."""
+def drop_if_reset(t: Tracee, number: int) -> None:
+    """A signal is delivered: with SA_RESETHAND that resets its handler."""
     action = t.actions.get(number)
     if action is not None and _HANDLER.unpack_from(action, _FLAGS_AT)[0] & _SA_RESETHAND:
         del t.actions[number]

@@ -1,10 +1,11 @@
 """Memory of the host program, as enclave code reaches it from the emulator.
 
-A page is copied when it is first touched, and copied again at each slice, so that a loop that polls
-sees a change within a slice. A store goes to the real page: that of a locked instruction only if
-the copy is still what is there; if not, the copy is taken anew and the instruction executes again.
-An ordinary store goes at once, but if it continues the one before it, it may wait until the slice
-ends or another place is written, as in the store buffer of a processor.
+A page is copied when it is first touched, and again at the start of each slice, so that a loop that
+polls sees a change one slice later at most. Stores go to the real page. That of a locked
+instruction does so only if page and copy are still equal; if not, the page is copied again and the
+instruction is executed again. An ordinary store is written at once, except that one which continues
+the store before it may wait until the slice ends or another place is written, as in the store
+buffer of a processor.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ _QUERY: Final = struct.Struct("<8QQIIIIQQ")
 
 
 class Stored(Enum):
-    """What became of a store."""
+    """The result of a store."""
 
     DONE = "it is in the real page"
-    STALE = "the copy was not what is there: execute again"
+    STALE = "the copy was out of date: execute again"
     FAULT = "the real page cannot be accessed any more"
 
 
@@ -70,7 +71,7 @@ class HostMemory:
         self._query_works = True
 
     def close(self) -> None:
-        """Let go of the process."""
+        """Close the files of the process."""
         os.close(self._mem)
         os.close(self._maps)
 
@@ -111,7 +112,7 @@ class HostMemory:
         return Stored.DONE
 
     def store(self, offset: int, data: bytes) -> Stored:
-        """An ordinary store; inside one page. What follows another one at once waits for more."""
+        """An ordinary store; inside one page. One that continues the last one waits for more."""
         end = offset + len(data)
         if offset == self._waiting_end and offset & PAGE_MASK:
             self._waiting += data
@@ -137,7 +138,7 @@ class HostMemory:
         return True
 
     def drain(self) -> None:
-        """Let the stores go that wait; where the program has unmapped the page, they are lost."""
+        """Write the waiting stores; if the program has unmapped the page, they are lost."""
         if self._waiting:
             data, self._waiting = bytes(self._waiting), bytearray()
             self.store_bytes(self._waiting_end - len(data), data)
@@ -148,7 +149,7 @@ class HostMemory:
         return self._pages[offset >> PAGE_SHIFT] << PAGE_SHIFT | offset & PAGE_MASK
 
     def _may_write(self, page: int) -> bool:
-        """Whether its area is writable: /proc/pid/mem, which stores go through, does not ask."""
+        """Whether its area is writable. /proc/pid/mem, by which stores go, does not check."""
         if page in self._writable:
             return True
         if not self.area(page << PAGE_SHIFT) & VM_WRITE:
@@ -162,7 +163,7 @@ class HostMemory:
         return PF(address & ~PAGE_MASK, "HOST.02", code)
 
     def begin_slice(self) -> bool:
-        """Make the copies fresh; True if they must be dropped, with the emulator's TLB."""
+        """Refresh the copies; True if they must be dropped, with the emulator's TLB."""
         self._writable.clear()
         if len(self._pages) > _REFRESHED_MAX:
             return True
@@ -171,7 +172,7 @@ class HostMemory:
         return not read_pages_into(self.pid, self._pages, self.shadow_address)
 
     def renew(self) -> bool | None:
-        """Make the copies fresh within a slice; whether one differs. None: not possible."""
+        """Refresh the copies within a slice; whether one differs. None: not possible."""
         self.drain()
         size = len(self._pages) * PAGE_SIZE
         if not 0 < size <= len(self._fresh):
@@ -254,7 +255,7 @@ class HostMemory:
         return PTE_P | PTE_U | PTE_A | PTE_D | allowed
 
     def protection(self, address: int) -> int:
-        """PFEC_P if a refusal is one by a page that is there; PROT_NONE is not present."""
+        """PFEC_P if the page is present, so that a refusal is one of rights; not for PROT_NONE."""
         return PFEC_P if self.area(address) and self._present(address) else 0
 
     def _present(self, address: int) -> bool:

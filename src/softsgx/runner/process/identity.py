@@ -1,4 +1,4 @@
-"""What stands for an open node is known by its device and inode, as any file."""
+"""The memfd that stands for an open device node, known by device and inode like any file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ Identity = tuple[int, int]
 
 
 def identity(path: str | bytes) -> Identity:
-    """st_dev and st_ino: numbers of inodes repeat on other file systems. OSError if it is gone."""
+    """st_dev and st_ino; inode numbers alone are not unique. OSError if the file is gone."""
     found = os.stat(path)
     return found.st_dev, found.st_ino

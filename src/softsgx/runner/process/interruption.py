@@ -1,8 +1,8 @@
-"""Signals that arrive while the supervisor serves a long call: they interrupt it, as the kernel.
+"""Signals that interrupt a long system call while the supervisor serves it, as in the kernel.
 
-A thread that is stopped at a system call gets no signal; what comes waits in its queues. The driver
-asks signal_pending() where Linux asks, and here is the answer for a thread of a real process. What
-becomes of -ERESTARTSYS is left to the real kernel, which knows the handler and its SA_RESTART.
+A thread that is stopped at a system call gets no signal; those that arrive stay in its queues. The
+driver asks signal_pending() where Linux does; this module answers for a thread of a real process.
+The real kernel, which knows the handler and its SA_RESTART, then decides about -ERESTARTSYS.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from softsgx.runner.inserted.doorbell import Doorbell
     from softsgx.runner.process.tracee import Tracee
 
-# A look costs some microseconds, a page of ADD_PAGES a hundred and more.
+# Asking takes some microseconds, a page of ADD_PAGES 100 us and more.
 _PAGES_BETWEEN_LOOKS: Final = 16
 
 
 class Interruption:
     """Answers signal_pending() of one system call.
 
-    The time before the first page is much longer here than on a real machine. So a call that was
-    interrupted there gets as far as its first page when it comes again: with signals that come
-    fast it would never do anything.
+    Much more time passes before the first page than on a real machine. So a call that was
+    interrupted there does its first page when it is restarted: under fast signals it would
+    otherwise never make progress.
     """
 
     def __init__(self, t: Tracee, doorbell: Doorbell) -> None:
         self._t = t
         self._doorbell = doorbell
-        self._pages = 1 if t.unlucky else 0
+        self._pages = 1 if t.interrupted_early else 0
         self._again = 0
 
     def __call__(self, again: bool) -> bool:
@@ -45,7 +45,7 @@ class Interruption:
 
     def _waits(self) -> bool:
         if self._doorbell.terminated:
-            return True  # SIGKILL is on its way
+            return True  # SIGKILL follows
         tid = self._t.tid
         try:
             queued = p.signals_queued(tid)
@@ -54,7 +54,7 @@ class Interruption:
         return queued and bool(signal_state(tid).waiting)
 
 
-def signal_waits(t: Tracee) -> bool:
+def signal_pending(t: Tracee) -> bool:
     """signal_pending() of a stopped thread."""
     return bool(signal_state(t.tid).waiting)
 
@@ -62,7 +62,8 @@ def signal_waits(t: Tracee) -> bool:
 def restart(t: Tracee, regs: list[int]) -> None:
     """End the call at whose seccomp stop the thread is with -ERESTARTSYS.
 
-    What does not run has no number any more, by which the kernel sees whether it has to restart.
+    orig_rax of a call that is skipped is -1, and the kernel would not restart it. So its number is
+    set again at the exit stop.
     """
     number = regs[p.ORIG_RAX]
     regs[p.ORIG_RAX] = p.MASK64
@@ -74,9 +75,8 @@ def restart(t: Tracee, regs: list[int]) -> None:
 def restart_at_exit(t: Tracee, number: int) -> None:
     """The same for call `number`, at the exit stop of another one.
 
-    On the way out the kernel decides whether the program sees EINTR or its call is made again. The
-    interrupt sees to it that the kernel looks for signals, even if another thread has taken the
-    one that was seen.
+    On its exit path the kernel decides whether the program sees EINTR or the call is restarted.
+    PTRACE_INTERRUPT makes it look for signals even if another thread has taken the one seen here.
     """
     regs = p.get_regs(t.tid)
     regs[p.ORIG_RAX] = number

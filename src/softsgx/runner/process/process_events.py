@@ -1,4 +1,4 @@
-"""Who listens is told when real processes begin and end."""
+"""Events of real processes: they begin, execute a program, and end."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from softsgx.runner.process.tracee import Tracee
 
 
-def tell_exec(t: Tracee) -> None:
-    """The process executes another program from now on."""
+def emit_exec(t: Tracee) -> None:
+    """The process executes another program now."""
     log = t.world.log
     if not log.on:
         return
@@ -25,20 +25,20 @@ def tell_exec(t: Tracee) -> None:
     log.emit(ProcessStarted(str(t.pid), "", path))
 
 
-def tell_fork(parent: Tracee, child: Tracee) -> None:
-    """A process, not a thread, was made."""
+def emit_fork(parent: Tracee, child: Tracee) -> None:
+    """A process was created. For a thread there is no event."""
     log = parent.world.log
     if log.on and child.space is not parent.space:
         log.emit(ProcessStarted(str(child.pid), str(parent.pid), ""))
 
 
-def delivered(t: Tracee, number: int, due: Due | None) -> None:
-    """A thread gets a signal: of the model, if something is due with it, or of anybody else."""
+def note_delivered(t: Tracee, number: int, due: Due | None) -> None:
+    """Remember the last signal that a process got, and the SignalSent it belongs to, if any."""
     t.space.delivered[t.pid] = number, due.told if due is not None else 0
 
 
-def tell_end(t: Tracee, status: int) -> None:
-    """The last thread of a process is gone, which is the one with its number."""
+def emit_end(t: Tracee, status: int) -> None:
+    """A process has ended: the thread that has its number is reported last."""
     log = t.world.log
     if not log.on or t.tid != t.pid:
         return

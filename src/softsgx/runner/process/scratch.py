@@ -1,12 +1,12 @@
-"""What the kernel is to read for a call of ours lies in memory of ours, never in the program's.
+"""Arguments in memory for system calls that the supervisor makes or changes.
 
-Below the program's stack pointer there may be anything, or nothing: another stack of a coroutine,
-or pages that the stack has not grown to, where only a store of the thread itself makes it grow.
+They are in pages that the supervisor mapped, never on the program's stack: below the stack pointer
+there may be another coroutine's stack, or nothing that the kernel could grow the stack into.
 
-A text is part of the code page of every process and never changes: a call of the program whose
-path is replaced may take it whenever it runs, beside others, in a vfork child, after a fork. Other
-bytes are lent for one injected call. The page for them is shared by all processes of a run, which
-is enough: the supervisor has one thread and waits for each injected call.
+Texts are part of the code page of every process and never change, so a call of the program whose
+path is replaced can use one at any time, in parallel with others, in a vfork child or after a fork.
+Other bytes are lent for one injected call. One page for them, shared by all processes of a run, is
+enough: the supervisor has one thread and waits for each injected call.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ assert TEXTS + len(TEXTS_IMAGE) <= GATE + PAGE_SIZE
 
 
 def text(what: bytes) -> int:
-    """Address of one of the texts, NUL behind it."""
+    """Address of one of the texts, which ends in NUL."""
     return TEXTS + TEXTS_IMAGE.index(what + b"\0")
 
 

@@ -1,8 +1,8 @@
-"""Signals of a supervised thread: which wait for it, and what the supervisor owes it.
+"""Signals of a supervised thread: which are pending, and what their handlers are to find.
 
-A handler must find what Linux would have told it. siginfo can be replaced only where the signal is
-about to be delivered, the rest of the frame only behind that. So whoever decides on a signal says
-here what is due, and the supervisor pays when the signal comes.
+A handler must find the siginfo and the frame that Linux would have written. siginfo can be replaced
+only when the signal is about to be delivered, the rest of the frame only once it has been written.
+So a signal is sent together with what is due for it, and the supervisor puts that in place then.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PID: Final = struct.Struct("<i")
 _PID_AT: Final = 16  # si_pid
 _VALUE: Final = struct.Struct("<Q")
 _VALUE_AT: Final = 24  # si_value
-_OURS: Final = -0x736778  # si_code: negative ones are anybody's
+_OURS: Final = -0x736778  # si_code: user space may use negative ones
 # struct rt_sigframe: return address, then ucontext, whose registers begin at 40. Of those ERR is
 # the 20th, TRAPNO the 21st, and CR2 the 23rd.
 _FRAME_ERR: Final = 8 + 40 + 8 * 19
@@ -32,8 +32,8 @@ _FRAME_TRAPNO: Final = _FRAME_ERR + 8
 _FRAME_CR2: Final = _FRAME_ERR + 24
 _WORD: Final = struct.Struct("<Q")
 
-# Linux 6.12, kernel/signal.c, sig_kernel_ignore: without a handler nobody hears of them. A traced
-# thread gets them all the same, so that they stand among the pending ones here.
+# Linux 6.12, kernel/signal.c, sig_kernel_ignore: dropped without a handler. For a traced thread
+# they are queued nevertheless.
 _IGNORED_BY_DEFAULT: Final = (signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH)
 
 
@@ -53,19 +53,19 @@ class SignalState(NamedTuple):
     @property
     def waiting(self) -> int:
         """Those that make signal_pending() true."""
-        unheard = self.ignored | sum(bit(n) for n in _IGNORED_BY_DEFAULT if not self.handled(n))
-        return self.pending & ~self.blocked & ~unheard
+        ignored = self.ignored | sum(bit(n) for n in _IGNORED_BY_DEFAULT if not self.handled(n))
+        return self.pending & ~self.blocked & ~ignored
 
     def handled(self, number: int) -> bool:
         """Whether the program has a handler for it."""
         return bool(self.caught & bit(number))
 
-    def set_to(self, number: int) -> bool:
-        """Whether its action is not SIG_DFL."""
+    def has_action(self, number: int) -> bool:
+        """Whether its action is something else than SIG_DFL."""
         return bool((self.caught | self.ignored) & bit(number))
 
-    def refuses(self, number: int) -> bool:
-        """Whether it is blocked or ignored: then an exception kills the program."""
+    def blocks_or_ignores(self, number: int) -> bool:
+        """An exception whose signal is blocked or ignored kills the program."""
         return bool((self.blocked | self.ignored) & bit(number))
 
 
@@ -84,8 +84,8 @@ def signal_state(tid: int) -> SignalState:
 class Due(NamedTuple):
     """What the handler of a signal is to find: siginfo, and in its frame ERR, TRAPNO and CR2.
 
-    Bits of `mask` in ERR become those of `error`. A vector or an address that is None stays as the
-    kernel has it. `told` is the number of the SignalSent that told of it, 0 if nobody did.
+    The bits of `mask` in ERR become those of `error`. TRAPNO and CR2 stay as the kernel wrote them
+    where `vector` and `cr2` are None. `told` is the number of the SignalSent event, 0 without one.
     """
 
     info: bytes
@@ -97,13 +97,13 @@ class Due(NamedTuple):
 
     @classmethod
     def of(cls, found: Signal, told: int = 0) -> Due:
-        """Of an exception that the real processor knows nothing of."""
+        """For an exception that the real processor did not raise."""
         cr2 = found.address if found.vector == faults.PF else None
         return cls(siginfo(found), found.error_code, p.MASK64, found.vector, cr2, told)
 
     @property
     def changes_frame(self) -> bool:
-        """Whether siginfo is not all."""
+        """Whether there is more to it than siginfo."""
         return bool(self.mask) or self.vector is not None or self.cr2 is not None
 
 
@@ -121,8 +121,8 @@ def code_and_address(info: bytes) -> tuple[int, int]:
 class DueSignals:
     """What goes with signals that were sent to one thread and have not been delivered yet.
 
-    Another process can send no siginfo of the kernel's. So what is sent is a token, and siginfo is
-    put in its place when the signal is about to be delivered.
+    The kernel lets no other process send a siginfo of its own kind. So the one that is sent carries
+    a token, and is replaced when the signal is about to be delivered.
     """
 
     def __init__(self, tid: int) -> None:
@@ -149,7 +149,7 @@ class DueSignals:
         if code == _OURS:
             (token,) = _VALUE.unpack_from(info, _VALUE_AT)
         elif code == SI_TKILL and _PID.unpack_from(info, _PID_AT)[0] == os.getpid():
-            # A filter forbids siginfo: then it is the first of its number.
+            # Sent by tgkill, where a filter forbids siginfo: the first of its number.
             token = next((sent for sent, (of, _) in self._due.items() if of == number), 0)
         _, due = self._due.pop(token, (number, None))
         if due is not None:
@@ -158,7 +158,7 @@ class DueSignals:
 
 
 def complete_frame(tid: int, due: Due) -> None:
-    """What the kernel puts into ucontext of an exception, and no ptrace request can set.
+    """Write what the kernel puts into the ucontext of an exception, which no request of ptrace can.
 
     The thread is stopped at the first instruction of its handler.
     """

@@ -1,7 +1,7 @@
-"""Ways to end the stop of a system call, and what the services of calls share.
+"""Ways to end the seccomp stop of a system call, which the services of calls share.
 
-A call is either answered (it does not run), or runs, perhaps with other arguments, and is completed
-at its exit. Whatever is not about enclaves goes on untouched.
+A call is either answered, and does not run, or it runs, perhaps with other arguments, and is
+completed at its exit stop. A call that does not concern enclaves is resumed unchanged.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ Handler = Callable[[Tracee, list[int]], None]
 Model = Callable[[int, int], int]  # of start and length: 0, or a negated errno
 
 
-def refused_at_once(t: Tracee, regs: list[int], address: int, call: Steps[int]) -> None:
-    """A call that Linux refuses for its numbers, before it looks for areas.
+def refuse_invalid(t: Tracee, regs: list[int], address: int, call: Steps[int]) -> None:
+    """A call that Linux refuses because of its arguments alone, before it looks for areas.
 
-    The real kernel would say the same. Of an address in an enclave area the model says it, so that
-    who listens is told why."""
+    The real kernel would answer the same. For an address in an enclave area the model answers, so
+    that the refusal is an event."""
     if areas(t, address & ~PAGE_MASK, PAGE_SIZE):
         answer(t, regs, t.run(call))
     else:
-        go_on(t)
+        resume(t)
 
 
 def refuse(t: Tracee, regs: list[int], result: int, name: str, rule: str) -> None:
-    """Answer with a negated errno by a rule of `linux.refusals`; who listens is told."""
+    """Answer with a negated errno by a rule of `linux.refusals`, which is an event."""
     if t.world.log.on:
         refused_call(t.model(), name, -result, rule)
     answer(t, regs, result)
@@ -48,10 +48,10 @@ def answer(t: Tracee, regs: list[int], result: int) -> None:
     regs[p.ORIG_RAX] = p.MASK64
     regs[p.RAX] = result & p.MASK64
     p.set_regs(t.tid, regs)
-    go_on(t)
+    resume(t)
 
 
-def to_exit(t: Tracee, then: Callable[[Tracee, int], int | None]) -> None:
+def run_to_exit(t: Tracee, then: Callable[[Tracee, int], int | None]) -> None:
     """Let the call run, then call `then(t, result)`; what it returns replaces the result."""
 
     def at_exit(t: Tracee) -> None:
@@ -66,13 +66,15 @@ def to_exit(t: Tracee, then: Callable[[Tracee, int], int | None]) -> None:
     p.request(p.PTRACE_SYSCALL, t.tid)
 
 
-def changed(
+def run_changed(
     t: Tracee,
     regs: list[int],
     changes: dict[int, int],
     then: Callable[[Tracee, int], int | None],
 ) -> None:
-    """Run the call with other registers, which the program gets back as they were."""
+    """Run the call with other registers, then call `then(t, result)` as `run_to_exit` does.
+
+    The program gets its registers back as they were."""
     before = {at: regs[at] for at in changes if at not in (p.RAX, p.ORIG_RAX)}
     new = list(regs)
     for at, value in changes.items():
@@ -86,26 +88,26 @@ def changed(
         p.set_regs(t.tid, after)
         return then(t, result)
 
-    to_exit(t, restore)
+    run_to_exit(t, restore)
 
 
-def instead(
+def run_instead(
     t: Tracee,
     regs: list[int],
     number: int,
     arguments: dict[int, int],
     then: Callable[[Tracee, int], int | None],
 ) -> None:
-    """Run call `number` in its place, with some other arguments; else as `changed`."""
-    changed(t, regs, {p.ORIG_RAX: number, p.RAX: number, **arguments}, then)
+    """As `run_changed`, but run call `number` in place of the program's, with these arguments."""
+    run_changed(t, regs, {p.ORIG_RAX: number, p.RAX: number, **arguments}, then)
 
 
-def where_calls_run(t: Tracee, regs: list[int], serve: Callable[[Tracee], int]) -> None:
-    """The result is what `serve` returns, which may inject calls.
+def serve_at_exit(t: Tracee, regs: list[int], serve: Callable[[Tracee], int]) -> None:
+    """Answer the call with what `serve` returns, which may inject calls.
 
-    That needs a stop outside of a call: the exit of one that does nothing.
+    Injecting needs a stop outside of a system call: the exit stop of getpid, run in its place.
     """
-    instead(t, regs, nr.GETPID, {}, lambda t, _result: serve(t))
+    run_instead(t, regs, nr.GETPID, {}, lambda t, _result: serve(t))
 
 
 def areas(t: Tracee, address: int, length: int) -> list[tuple[int, int]]:
@@ -119,29 +121,30 @@ def areas(t: Tracee, address: int, length: int) -> list[tuple[int, int]]:
     ]
 
 
-def divided(
+def split(
     t: Tracee, regs: list[int], start: int, end: int, model: Model, *, past_holes: bool = False
 ) -> None:
-    """A call on [start, end), which is or has enclave areas; see `in_parts`."""
+    """A call on [start, end), some or all of which is enclave areas; see `split_at_exit`."""
     if all(ours for _, _, ours in _parts(t, start, end)):
         answer(t, regs, model(start, end - start))
         return
-    # A call that does nothing, to come to a place where calls can be injected.
-    changed(
+    # With length 0 it does nothing; at its exit stop calls can be injected.
+    run_changed(
         t,
         regs,
         {p.RSI: 0},
-        lambda t, _: in_parts(t, regs, start, end, model, past_holes=past_holes),
+        lambda t, _: split_at_exit(t, regs, start, end, model, past_holes=past_holes),
     )
 
 
-def in_parts(
+def split_at_exit(
     t: Tracee, regs: list[int], start: int, end: int, model: Model, *, past_holes: bool = False
 ) -> int:
-    """The call of `regs` at its exit stop: enclave areas are for `model`, the rest for the kernel,
-    in their order.
+    """At the exit stop, make the call of `regs` part by part, in the order of addresses: `model`
+    answers for enclave areas, the kernel for the rest.
 
-    The result is the first error; with `past_holes`, -ENOMEM only after all that lies behind.
+    The result is the first error. With `past_holes`, -ENOMEM does not end it: the parts that follow
+    are done, too.
     """
     missing = 0
     for low, high, ours in _parts(t, start, end):
@@ -158,7 +161,7 @@ def in_parts(
 
 
 def _parts(t: Tracee, start: int, end: int) -> list[tuple[int, int, bool]]:
-    """A range cut where enclave areas begin and end: start, end, whether it is one."""
+    """A range, cut where enclave areas begin and end: start, end, whether it is an enclave area."""
     parts: list[tuple[int, int, bool]] = []
     at = start
     for low, high in areas(t, start, end - start):
@@ -174,12 +177,12 @@ def _parts(t: Tracee, start: int, end: int) -> list[tuple[int, int, bool]]:
 def add_filter(t: Tracee, code: bytes) -> bool:
     """One more filter for all threads of the process."""
     if WAYS.filter_by_prctl:
-        return True  # what it would stop stops already
+        return True  # the first filter stops everything already
     at = lend(t.tid, struct.pack("<QQ", len(code) // 8, SCRATCH + 16) + code)
     return t.inject(nr.SECCOMP, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, at) == 0
 
 
-def go_on(t: Tracee) -> None:
+def resume(t: Tracee) -> None:
     p.request(p.PTRACE_CONT, t.tid)
 
 

@@ -1,8 +1,8 @@
-"""The timer tick of Linux (CONFIG_HZ): it interrupts a thread that computes, inside an enclave too.
+"""The timer tick of Linux (CONFIG_HZ): it interrupts a running thread, inside an enclave too.
 
-A thread that nobody interrupts would see no AEX however long it computes, which no hardware shows:
-programs that count AEX, and AEX-Notify handlers, live by the tick. It comes by the processor time
-that the thread has used inside, so one that waits, outside or for its turn, is left alone.
+Without it a thread would see no AEX however long it computes, as on no hardware: programs that
+count AEX, and AEX-Notify handlers, depend on the tick. It is due by the processor time that the
+thread has used inside, so a thread that waits, outside or for its turn, gets none.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Tick:
         return self.period < inf
 
     def due(self, thread: Ticked, used: float) -> bool:
-        """Whether a thread has used up a period since its last tick; then this one is taken.
+        """Whether a thread has used up a period since its last tick; if so, this is one.
 
         Ticks that were missed, because a slice took longer than a period, are not made up for.
         """

@@ -81,7 +81,7 @@ class Space:
         return self.host
 
     def mapped_code(self, start: int, end: int, library: bool) -> None:
-        """A file of code was mapped; what was there is gone."""
+        """A file of code was mapped, in place of whatever was there."""
         self.libraries = [
             part
             for low, high in self.libraries
@@ -112,7 +112,7 @@ class Space:
         return child
 
     def drop_not_copied(self, t: Tracee) -> None:
-        """Bring the process to what fork should have made of it; `t` is its only thread."""
+        """Unmap what fork should not have copied; `t` is the only thread of the process."""
         for start, end in self.not_copied:
             t.inject(nr.MUNMAP, start, end - start)
         self.not_copied.clear()
@@ -142,15 +142,15 @@ class Tracee:
         self.watched: set[int | None] = set()
         # What to do at the exit stop of the system call that is being executed.
         self.at_exit: Callable[[Tracee], None] | None = None
-        self.starting = False  # its first stop has not been seen
+        self.starting = False  # its first stop is still to come
         # An enclave call in progress: inside the enclave, or at its AEP after an interrupt.
         self.inside = False
         self.mailbox: int | None = None  # where its request waits; None: stopped by ptrace
         self.due = DueSignals(tid)
-        self.frame: Due | None = None  # being stepped to the handler of this one
+        self.frame: Due | None = None  # of the signal to whose handler it is being stepped
         self.forced: Signal | None = None  # a signal to be sent once the thread is stopped
         self.told = 0  # the number of its SignalSent
-        self.unlucky = False  # its last ioctl was interrupted before it did anything
+        self.interrupted_early = False  # its last ioctl, before it did anything
         # struct sigaction of `forced.WATCHED`, as the program set them; of all threads.
         self.actions: dict[int, bytes] = {}
         self.cpuid_faulting = False  # its CPUID is an exception
@@ -162,10 +162,11 @@ class Tracee:
         assert self.thread is not None
         return self.world.machine.processor.lps[self.thread.cpu]
 
-    def speak(self) -> None:
-        """From now on this thread stands for its process: another one may be gone by now.
+    def make_current(self) -> None:
+        """This thread is `current`: its number leads to the memory and descriptors of its process.
 
-        After vfork two processes have one address space, but each its own descriptors.
+        Another thread of the process may have ended. After vfork two processes have one address
+        space, but each its own descriptors.
         """
         self.space.process.pid = self.tid
         if self.space.host is not None:
@@ -185,7 +186,7 @@ class Tracee:
         return self.world.run(body, self.model().cpu)
 
     def drop_model(self) -> None:
-        """It is gone, or has another address space: leave the enclave and the processor."""
+        """It has ended, or has a new address space: leave the enclave and the processor."""
         if self.thread is None:
             return
         lp = self.lp
@@ -251,10 +252,10 @@ class Tracee:
         for at, value in zip((p.RDI, p.RSI, p.RDX, p.R10, p.R8, p.R9), args, strict=False):
             regs[at] = value & p.MASK64
         p.set_regs(self.tid, regs)
-        others: list[tuple[int, bytes]] = []  # signals that came first; it gets them afterwards
+        others: list[tuple[int, bytes]] = []  # signals that arrive meanwhile; sent again afterwards
         stops = 0
-        # By system call stops, not by single steps: those are a forced SIGTRAP, which changes the
-        # mask and the handler of a program that blocks it.
+        # PTRACE_SYSCALL, not single steps: the SIGTRAP of a step is forced, which changes mask and
+        # handler of a program that blocks it.
         while stops < 2:
             p.request(p.PTRACE_SYSCALL, self.tid)
             status = self.wait()

@@ -1,9 +1,8 @@
-"""The model behind the real processes: machine, logical processors, open enclaves, driver calls.
+"""The model of the real processes: machine, logical processors, open enclaves, driver calls.
 
-Real processes own descriptors and address spaces. The model has, of each, what concerns SGX: the
-areas of /dev/sgx_enclave with their page tables, and one logical processor for every thread that
-ever had to do with an enclave. An open enclave is known by the memfd that stands in
-for the device.
+Real processes own descriptors and address spaces. The model has what concerns SGX: the areas of
+/dev/sgx_enclave with their page tables, and one logical processor for every thread that has entered
+an enclave or called the driver. An open enclave is known by the memfd that stands for the device.
 """
 
 from __future__ import annotations
@@ -73,7 +72,7 @@ class World:
     # Logical processors
 
     def take_lp(self) -> LogicalProcessor:
-        """A processor nobody is on."""
+        """A processor that no thread is on."""
         if self._spare:
             return self._spare.pop()
         processor = self.machine.processor
@@ -82,7 +81,7 @@ class World:
         return lp
 
     def give_lp(self, lp: LogicalProcessor) -> None:
-        """Nobody is on it any more."""
+        """Its thread is gone."""
         lp.load_cr3(self.machine.processor.space)
         self._spare.append(lp)
 
@@ -117,12 +116,12 @@ class LiveProcess(Process):
         self.pid = pid
 
     def fget(self, fd: int) -> File | int:
-        """The model's file behind a descriptor of the real process. None is behind O_PATH."""
+        """The model's file of a descriptor of the real process; -EBADF for one of O_PATH."""
         file = self.node(fd)
         return -EBADF if file is None or file.flags & O_PATH else file
 
     def node(self, fd: int) -> File | None:
-        """As `fget`, with O_PATH, too."""
+        """The same, descriptors of O_PATH included; None if there is none."""
         try:
             stand_in = identity(f"/proc/{self.pid}/fd/{fd}")
         except OSError:
@@ -148,11 +147,11 @@ class LiveUser:
         return self.host.write(address, data)
 
     def forget(self) -> None:
-        """What was read ahead is stale from now on."""
+        """Drop what was read ahead."""
         self._batch = b""
 
     def source_page(self, address: int) -> int:
-        """A frame with a copy of a page; pages are read ahead while the process stands still."""
+        """A frame with a copy of a page. Pages are read ahead: the thread is stopped."""
         offset = address - self._batch_at
         if not 0 <= offset < len(self._batch):
             found = self._read_ahead(address)

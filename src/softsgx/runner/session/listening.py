@@ -1,4 +1,4 @@
-"""Who listens to a run: `--stats`, `--trace`, `--explain`, `--sgxs-out`; they speak to stderr."""
+"""What listens to the events of a run: `--stats`, `--trace`, `--explain`, `--sgxs-out`."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from softsgx.runner.process.world import World
     from softsgx.runner.supervisor.supervisor import Supervisor
 
-# Refusals of one kind at one page that are printed, and refusals by one rule: a runtime that polls,
-# or that accepts each page when it is touched first, would print for ever.
+# So many refusals of one kind at one page are printed, and so many by one rule: a runtime that
+# polls, or that accepts each page when it is first touched, would otherwise print for ever.
 SHOWN_MAX: Final = 2
 SHOWN_BY_RULE_MAX: Final = 24
-# Signals whose refusal is remembered: of each thread the last one may be what it dies of.
+# So many signals are remembered with their refusal: a thread may die of its last one.
 SIGNALS_KEPT: Final = 1024
-# Lines about what is unfinished at the end.
+# So many lines about what is unfinished at the end.
 REMARKS_MAX: Final = 16
 
 
 class Listening:
     """The listeners that the options ask for. RunnerError if a file cannot be written.
 
-    `inputs` are files that no other may replace: those of the program, and the trace.
+    `inputs` are files that must not be overwritten: those of the program, and the trace.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Listening:
 
     @property
     def on(self) -> bool:
-        """Whether there is anything to be said or written at the end."""
+        """Whether there is anything to print or write at the end."""
         return any((self._trace, self._stats, self._voice, self._sgxs))
 
     def close(self) -> None:
@@ -91,13 +91,13 @@ class Listening:
             self._voice.close()
         for line in self._sgxs.close() if self._sgxs is not None else ():
             say(f"softsgx: run: --sgxs-out: {line}\n")
-        for line in _bounded(self._unfinished) if self._unfinished is not None else ():
+        for line in _unfinished_lines(self._unfinished) if self._unfinished is not None else ():
             say(f"softsgx: unfinished: {line}\n")
         if self._stats is not None:
-            say("softsgx: stats\n" + self._stats.text(self._further()))
+            say("softsgx: stats\n" + self._stats.text(self._more_stats()))
 
-    def _further(self) -> list[tuple[str, str]]:
-        """What no event tells."""
+    def _more_stats(self) -> list[tuple[str, str]]:
+        """Lines of the statistics that are not counts of events."""
         files = self._supervisor.loader.files.values()
         patched = sum(len(sites.patch) for sites in files)
         unproven = sum(len(sites.unproven) for sites in files)
@@ -111,7 +111,7 @@ class Listening:
         ]
 
 
-def _bounded(unfinished: Unfinished) -> list[str]:
+def _unfinished_lines(unfinished: Unfinished) -> list[str]:
     """What is unfinished at the end, REMARKS_MAX lines of it."""
     remarks = unfinished.remarks()
     lines = [f"enclave {remark.enclave}: {remark.text}" for remark in remarks[:REMARKS_MAX]]
@@ -128,12 +128,12 @@ class Voice:
     def __init__(self) -> None:
         self._times: Counter[tuple[object, ...]] = Counter()
         self._by_rule: Counter[str] = Counter()
-        self._last_said: Explanation | None = None
+        self._last: Explanation | None = None
         self._by_signal: dict[int, Explanation] = {}  # number of the SignalSent -> its refusal
-        self._silent = 0
+        self._left_out = 0
 
     def tell(self, found: Explanation) -> None:
-        """Print one, unless it was said before."""
+        """Print one, unless enough of its kind have been printed."""
         if found.signal:
             self._by_signal[found.signal] = found
             if len(self._by_signal) > SIGNALS_KEPT:
@@ -141,24 +141,24 @@ class Voice:
         if self._by_rule[found.rule] < SHOWN_BY_RULE_MAX and self._times[found.key] < SHOWN_MAX:
             self._by_rule[found.rule] += 1
             self._times[found.key] += 1
-            self._last_said = found
+            self._last = found
             say(found.text)
         else:
-            self._silent += 1
+            self._left_out += 1
 
     def __call__(self, event: ProcessEnded) -> None:
-        """Say what the signal came from that a process died of; nothing of one from elsewhere."""
+        """Print the refusal behind the signal that a process died of, if there is one."""
         found = self._by_signal.get(event.cause)
         if found is not None:
             self._died(f"process {event.process} died of {event.outcome}", found)
 
     def _died(self, what: str, found: Explanation) -> None:
-        if found is self._last_said:
+        if found is self._last:
             say(f"{what}: see event {found.event} above\n")
         else:
             say(f"{what}:\n{found.text}")
 
     def close(self) -> None:
-        """How much was not said."""
-        if self._silent:
-            say(f"softsgx: explain: {self._silent} more refusals, of kinds shown above\n")
+        """Print how many were left out."""
+        if self._left_out:
+            say(f"softsgx: explain: {self._left_out} more refusals, of kinds shown above\n")

@@ -1,4 +1,4 @@
-"""One run of `softsgx run`: options in, exit status out, and nothing left behind."""
+"""One run of `softsgx run`, from its options to its exit status."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def part_of(options: Options) -> tuple[Part, Readings]:
     return chosen(engine, sgx1=options.sgx1, xfrm=options.xfrm, cpu_options=options.cpu_options)
 
 
-def _told(argv: Sequence[str], options: Options) -> dict[str, Any]:
-    """What the first line of a trace says of the run."""
+def _trace_header(argv: Sequence[str], options: Options) -> dict[str, Any]:
+    """The first line of a trace: the run."""
     asked = {f.name: getattr(options, f.name) for f in fields(options)}
     asked["cpu_options"] = list(options.cpu_options)
     for name in ("stats", "trace", "explain", "sgxs_out"):
@@ -66,8 +66,8 @@ def run_program(
 ) -> int:
     """Run a program to its end; its exit code, or 128 + the signal that killed it.
 
-    By SIGTERM and SIGHUP the program dies with its supervisor, and what was recorded is written.
-    RunnerError if it cannot be started; whatever else is raised, the program is dead by then.
+    SIGTERM and SIGHUP kill the program with its supervisor; what was recorded is still written.
+    RunnerError if the program cannot be started. Whatever is raised, it has ended by then.
     """
     keep_statuses()
     part, readings = part_of(options)
@@ -98,7 +98,7 @@ def run_program(
         raise RunnerError("--vendor", str(error)) from None
     supervisor = Supervisor(world, Loader(policy, traps), options.engine)
     inputs = [*facts.files(argv), *([] if options.trace is None else [options.trace])]
-    listening = Listening(world, supervisor, _told(argv, options), options, inputs)
+    listening = Listening(world, supervisor, _trace_header(argv, options), options, inputs)
     for number in NOT_OURS:
         signal.signal(number, signal.SIG_IGN)
     doorbell = supervisor.doorbell

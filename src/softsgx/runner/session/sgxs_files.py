@@ -1,7 +1,7 @@
 """The files of `--sgxs-out`: one SGXS stream for each enclave that the program created.
 
-The first is FILE, the others FILE.2, FILE.3 and so on, in the order of ECREATE. A file is made when
-its enclave is created and is complete after each EINIT, so it is there however the program ends.
+The first is FILE, the others FILE.2, FILE.3 and so on, in the order of ECREATE. A file is created
+with its enclave and complete after each EINIT, so it exists however the program ends.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _BUFFER: Final = 1 << 18
 
 
 class SgxsFiles:
-    """Writes what is built on a processor. RunnerError if it cannot work at all.
+    """Writes what is built on a processor. RunnerError if no file can be written.
 
-    `inputs` are files that no stream may replace, by whatever name. Should writing become
-    impossible, the program goes on, and its line at the end says why.
+    `inputs` are files that no stream may overwrite, by whatever name. If writing fails later, the
+    program goes on, and the line about the file at the end says why.
     """
 
     def __init__(self, path: str, inputs: Sequence[str], processor: Processor) -> None:
@@ -50,7 +50,7 @@ class SgxsFiles:
         return _File(self.name(number), self._inputs) if number <= FILES_MAX else None
 
     def close(self) -> list[str]:
-        """The run is over; what was written, a line for each file."""
+        """After the run: a line about each file."""
         self._built.close()
         found = self._built.enclaves
         lines = [self._line(built) for built in found[:LINES_MAX]]
@@ -80,7 +80,7 @@ class _File:
         self.trouble = ""
         self._file: IO[bytes] | None = None
         try:
-            # Not emptied before it is known to be none of the inputs.
+            # Truncated only once it is known to be none of the inputs.
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
             self._file = open(fd, "wb", buffering=_BUFFER)  # noqa: SIM115
             if file_of(fd) in inputs:
@@ -99,7 +99,7 @@ class _File:
                 self.trouble = error.strerror or str(error)
 
     def flush(self) -> None:
-        """Everything so far is in the file."""
+        """Write everything so far to the file."""
         if self._file is not None and not self.trouble:
             try:
                 self._file.flush()
@@ -107,7 +107,7 @@ class _File:
                 self.trouble = error.strerror or str(error)
 
     def close(self) -> None:
-        """There are no more."""
+        """No bytes follow."""
         self.flush()
         if self._file is not None:
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""The file of `--trace`: its format by its name, a time on every event, never lost for long."""
+"""The file of `--trace`: its format by its suffix, a time on every event, flushed regularly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _BUFFER: Final = 1 << 18
 _FLUSH_NS: Final = 250_000_000
-# How the model comes by its answers, not what happens on the machine.
+# How the model works, not what happens on the machine.
 _LEFT_OUT: Final = frozenset({Drawn, LockReleased, LockTaken, Stepped, TaskEnded, TaskSpawned})
 
 
@@ -32,15 +32,15 @@ class Writer(Protocol):
         """Write one event."""
 
     def close(self) -> None:
-        """Write what is owed."""
+        """Write what is still buffered."""
 
 
 class TraceFile:
     """Writes every event of a log. RunnerError if the file cannot be written at the beginning.
 
-    What was in it is kept until `started`: a program that cannot be executed destroys no trace of
-    an earlier one. Should writing become impossible later, `trouble` says why, the rest is lost and
-    the program goes on.
+    Its old contents are kept until `started`: a program that cannot be executed does not destroy
+    the trace of an earlier run. If writing fails later, `trouble` says why, the rest of the trace
+    is lost and the program goes on.
     """
 
     def __init__(self, path: str, header: dict[str, Any], log: Log) -> None:
@@ -62,7 +62,7 @@ class TraceFile:
         self._flushed = time.monotonic_ns()
 
     def started(self) -> None:
-        """The program runs: from now on the file is this trace."""
+        """The program runs: replace the old contents of the file."""
         try:
             self._file.begin()
         except OSError as error:
@@ -82,7 +82,7 @@ class TraceFile:
             self.trouble = f"{self.path}: {error.strerror}"
 
     def close(self) -> None:
-        """Write what is owed, and close."""
+        """Write what is still buffered, and close."""
         try:
             if not self.trouble:
                 self._writer.close()
@@ -92,7 +92,7 @@ class TraceFile:
 
 
 class _File(io.FileIO):
-    """The file, unbuffered. If there is something in it, what is written waits for `begin`."""
+    """The file, unbuffered. If it is not empty, writes wait for `begin`."""
 
     def __init__(self, path: str) -> None:
         super().__init__(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666), "wb")
@@ -102,14 +102,14 @@ class _File(io.FileIO):
             self._waiting = bytearray()
 
     def write(self, data: ReadableBuffer) -> int:
-        """As of any file: how much was taken."""
+        """As of any file: the number of bytes taken."""
         if self._waiting is None:
             return super().write(data)
         self._waiting += data
         return memoryview(data).nbytes
 
     def begin(self) -> None:
-        """What was in the file goes, and what waited is written."""
+        """Truncate the file, and write what has waited."""
         waiting, self._waiting = self._waiting, None
         if waiting is None:
             return

@@ -1,1 +1,1 @@
-"""Programs from exec to their end: who stops, and who serves the stop."""
+"""Programs from exec to their end: stops of their threads, and who serves each."""

@@ -18,12 +18,12 @@ from softsgx.runner.host.inherited import NOT_OURS, Inherited
 from softsgx.runner.process.exec_chain import SHELL
 from softsgx.runner.ways import WAYS
 
-FILTER: Final = "seccomp"  # of the rows of needs.py
+FILTER: Final = "seccomp"  # a row of needs.py
 BEFORE: Final = "the first process"
 
 
 class First:
-    """It stands still until `go`, traced from before its filter is there."""
+    """Traced from before its filter is installed, and stopped until `go`."""
 
     def __init__(self, path: str, argv: Sequence[str], inherited: Inherited, fprog: bytes) -> None:
         self._said, said = os.pipe2(os.O_CLOEXEC)
@@ -42,11 +42,11 @@ class First:
             raise refusal("ptrace", why) from None
 
     def go(self) -> None:
-        """To its exec."""
+        """Let it execute the program."""
         os.kill(self.tid, signal.SIGCONT)
 
     def check(self) -> None:
-        """Once it has ended: ProgramError if it could not be executed."""
+        """After its end: ProgramError if the program could not be executed."""
         said = os.fsdecode(os.read(self._said, 4096))
         os.close(self._said)
         if not said:
@@ -67,11 +67,11 @@ def _be_child(
     fprog: bytes,
     said: int,
 ) -> NoReturn:
-    """In the child: wait to be seized, filter, execute. Never returns."""
+    """In the child: wait to be seized, install the filter, execute."""
     step = BEFORE
     try:
         libc = ctypes.PyDLL(None, use_errno=True)
-        # Should the supervisor die before it has seized this process, it would stand for ever.
+        # If the supervisor died before it has seized this process, it would stay stopped for ever.
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != supervisor:
             os._exit(127)  # it has died already
@@ -93,14 +93,14 @@ def _be_child(
 
 
 def _execute(libc: Any, path: str, argv: list[str], environ: Sequence[bytes]) -> NoReturn:
-    """As execvp does: a file that the kernel does not know is a script of the shell."""
+    """As execvp does: a file whose format the kernel does not know is a script of the shell."""
     if _execve(libc, path, argv, environ) == errno.ENOEXEC:
         _execve(libc, SHELL, [SHELL, path, *argv[1:]], environ)
     raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _execve(libc: Any, path: str, argv: Sequence[str], environ: Sequence[bytes]) -> int:
-    """execve(2) with envp as it is: os.execve refuses strings without `=`, and drops doubles."""
+    """execve(2) with envp as given: os.execve refuses strings without `=` and drops duplicates."""
     arguments = [os.fsencode(word) for word in argv]
     libc.execve(
         os.fsencode(path),

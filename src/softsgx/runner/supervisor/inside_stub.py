@@ -1,6 +1,7 @@
-"""A thread that a signal finds in our code: its handler must see it at the ENCLU or behind it.
+"""A signal for a thread in the supervisor's code: its handler must see it at the ENCLU or after it.
 
-`stub.py` says what each instruction means; this is what the supervisor makes of it.
+`inserted/stub.py` says in which phase of an ENCLU each instruction of the stub is; here the thread
+is rolled back or forward accordingly.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from softsgx.runner.inserted.vdso import VdsoImage
 
 
-class Inserted:
+class InsertedCode:
     """Takes threads out of the stub, the mailboxes and the way into native enclaves.
 
     `enclu(t, regs, rip)` executes an ENCLU of a stopped thread.
@@ -42,7 +43,7 @@ class Inserted:
         self._enclu = enclu
 
     def leave(self, t: Tracee) -> None:
-        """Registers as at the ENCLU, or as behind it."""
+        """Set the registers to those at the ENCLU, or to those after it."""
         regs = p.get_regs(t.tid)
         rip = regs[p.RIP]
         if not GATE <= rip < END:
@@ -67,7 +68,7 @@ class Inserted:
             if state == REPLY:
                 self._roll_forward(t, regs, mailbox)
             else:
-                # A request that nobody has taken: it is withdrawn.
+                # A request that has not been taken yet: withdraw it.
                 mailboxes.control.set_state(mailbox, IDLE)
                 self._set(t, regs, mailboxes.boxes[mailbox].registers)
         elif place.phase is Phase.DEPART and mailbox is not None:
@@ -77,8 +78,8 @@ class Inserted:
             self._set(t, regs, rolled_back(current, _reader(t), vdso.enclu))
 
     def no_stack(self, t: Tracee, number: int) -> bool:
-        """A fault because the stub found no stack below the red zone, where an ENCLU needs none:
-        then the ENCLU is served from here. False: it was another fault."""
+        """Serve an ENCLU whose stub faulted because there is no stack below the red zone, which an
+        ENCLU does not need. False if it was another fault."""
         if number not in (signal.SIGSEGV, signal.SIGBUS):
             return False
         regs = p.get_regs(t.tid)

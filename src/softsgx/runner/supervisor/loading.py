@@ -1,8 +1,8 @@
-"""What happens to a process at exec, and to each file of code that it maps.
+"""Preparing a process at exec, and each file of code that it maps.
 
-The gate, the stub, the mailboxes and the vDSO image go to fixed addresses; the auxiliary vector
-points to the image before ld.so looks. CPUID and ENCLU instructions become `int 0x80`, which the
-filter stops, in private copies of the pages.
+The gate, the stub, the mailboxes and the vDSO image are mapped at fixed addresses, and the
+auxiliary vector points to the image before ld.so reads it. CPUID and ENCLU instructions become
+`int 0x80`, at which the filter stops, in private copies of the pages.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ _CODE_SIZE: Final = (STUB + STUB_SIZE - GATE + 4095) & ~4095
 
 
 class Loader:
-    """Prepares address spaces. `policy` is the processor that programs see, `traps` how."""
+    """Prepares address spaces. `policy` is the processor that programs see; `traps` says when CPUID
+    is an exception."""
 
     def __init__(self, policy: CpuidPolicy, traps: CpuidTraps = CpuidTraps.NEVER) -> None:
         self.policy = policy
@@ -65,14 +66,14 @@ class Loader:
         self.native: NativeParts | None = None
         self.vdso = vdso_image(b"", 0, VDSO, STUB)
         self._stub = stub_image(WAYS.enclu)
-        self.files: dict[str, Sites] = {}  # what was found in the files that were mapped
+        self.files: dict[str, Sites] = {}  # by path, of the files that were mapped
 
     def executed(self, t: Tracee) -> None:
-        """At the exit stop of execve: nothing of the program has run yet."""
+        """At the exit stop of execve, before the program runs."""
         tid = t.tid
         regs = p.get_regs(tid)
         if regs[p.CS] != USER_CS:
-            return  # a 32-bit program: SGX has nothing to offer it, so it runs as it is
+            return  # a 32-bit program runs as it is, without SGX
         real, place = self._find_vdso(t, regs[p.RSP])
         size, image = _vdso_bytes(tid, real)
         at = image.find(b"\x0f\x05")

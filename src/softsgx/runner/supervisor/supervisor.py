@@ -1,6 +1,6 @@
-"""The supervisor: starts a program, follows its threads, serves what they ask for.
+"""The supervisor: starts a program, follows its threads, and has their stops served.
 
-One thread does everything: it waits for stops and mailboxes, drives the model, and emulates.
+One thread does everything: it waits for stops and requests, drives the model, and emulates.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux import syscalls
-from softsgx.runner.calls.cpu_timer_calls import as_the_kernel_sends_it
+from softsgx.runner.calls.cpu_timer_calls import hide_sender
 from softsgx.runner.calls.table import Calls
 from softsgx.runner.errors import LoadError, RunnerError
 from softsgx.runner.host import ptrace as p
@@ -22,14 +22,14 @@ from softsgx.runner.inserted.stub import INT80_DONE
 from softsgx.runner.options import UNICORN
 from softsgx.runner.process import call_filters, forced
 from softsgx.runner.process.families import shares_memory, thread_group
-from softsgx.runner.process.process_events import delivered, tell_end, tell_exec, tell_fork
+from softsgx.runner.process.process_events import emit_end, emit_exec, emit_fork, note_delivered
 from softsgx.runner.process.signals import Due, complete_frame
 from softsgx.runner.process.tracee import Space, Tracee
 from softsgx.runner.process.world import LiveProcess, World
 from softsgx.runner.say import say
 from softsgx.runner.supervisor import engines
 from softsgx.runner.supervisor.child import First
-from softsgx.runner.supervisor.inside_stub import Inserted
+from softsgx.runner.supervisor.inside_stub import InsertedCode
 from softsgx.runner.supervisor.loading import Loader
 from softsgx.runner.traps import ud2
 from softsgx.runner.traps.abort_page import AbortPage
@@ -54,7 +54,8 @@ class Supervisor:
         self.loader = loader
         loader.mailboxes = self.mailboxes
         self.abort_page = AbortPage(world)
-        self.postponed: list[tuple[int, int]] = []  # ends that others saw
+        # Ends of threads that were seen where a stop was waited for, with their status.
+        self._ends: list[tuple[int, int]] = []
         self.engine = engines.build(
             engine,
             world,
@@ -62,10 +63,10 @@ class Supervisor:
             self.doorbell,
             loader,
             self.abort_page,
-            self.postponed,
+            self._ends,
         )
         self.traps = HostTraps(loader.policy, loader.traps, self.enclu)
-        self.inserted = Inserted(self.engine, self.mailboxes, loader.vdso, self.enclu)
+        self.inserted = InsertedCode(self.engine, self.mailboxes, loader.vdso, self.enclu)
         self.tracees: dict[int, Tracee] = {}
         self.calls = Calls(
             world,
@@ -88,7 +89,7 @@ class Supervisor:
     # Starting
 
     def start(self, path: str, argv: Sequence[str], inherited: Inherited) -> None:
-        """Fork, be traced, install the filter, execute. RunnerError if ptrace is refused."""
+        """Fork, trace, install the filter, execute. RunnerError if ptrace is refused."""
         self.doorbell.install()
         fprog = call_filters.base_filter(os.getpid(), WAYS.filter_by_prctl)
         self._first = First(path, argv, inherited, fprog)
@@ -96,20 +97,20 @@ class Supervisor:
         tid = self._first.tid
         self.first = tid
         space = Space(self.world, tid)
-        self.tracees[tid] = Tracee(self.world, tid, tid, space, self.postponed)
+        self.tracees[tid] = Tracee(self.world, tid, tid, space, self._ends)
 
     def run(self) -> int:
         """Serve until every process is gone; the wait status of the first.
 
-        Once the doorbell was rung by one of ENDING that is soon. RunnerError if it could not be
-        executed.
+        One of ENDING that rings the doorbell makes that soon. RunnerError if the program could not
+        be executed.
         """
         doorbell, engine = self.doorbell, self.engine
         while self.tracees:
             doorbell.look()
             if doorbell.terminated:
                 self.kill()  # each time: there may be new ones
-            if doorbell.stopped() or self.postponed:
+            if doorbell.stopped() or self._ends:
                 self._drain()
             engine.rung()
             self.calls.cpu_time.timers.rung()
@@ -138,7 +139,7 @@ class Supervisor:
                 continue
 
     def end(self) -> None:
-        """End every process and wait until all are gone, whatever state this object is in."""
+        """End every process and wait until all are gone, in whatever state this object is."""
         self.kill()
         while True:
             try:
@@ -155,8 +156,8 @@ class Supervisor:
     def _drain(self) -> None:
         while self.tracees:
             try:
-                if self.postponed:
-                    tid, status = self.postponed.pop()
+                if self._ends:
+                    tid, status = self._ends.pop()
                 else:
                     tid, status = os.waitpid(-1, p.WALL | os.WNOHANG)
             except ChildProcessError:
@@ -172,14 +173,14 @@ class Supervisor:
             try:
                 self._event(t, status)
             except p.GONE:
-                continue  # killed while we looked; its exit comes next
+                continue  # killed meanwhile; its exit comes next
 
     def _event(self, t: Tracee, status: int) -> None:
         if not os.WIFSTOPPED(status):
             self.engine.settle()
             if t.tid == self.first:
                 self.exit_status = status
-            tell_end(t, status)
+            emit_end(t, status)
             self._gone(t)
             return
         number, event = os.WSTOPSIG(status), status >> 16
@@ -229,8 +230,8 @@ class Supervisor:
             p.request(p.PTRACE_CONT, t.tid)
 
     def _signal(self, t: Tracee, number: int, due: Due | None) -> None:
-        """A signal is about to be delivered: the thread must not seem to be in our code."""
-        if due is None and self._ours(t, number):
+        """A signal is about to be delivered. Its handler must not see the thread in our code."""
+        if due is None and self._served_in_place(t, number):
             return
         if number == signal.SIGSEGV and due is None:
             refused = self.abort_page.access(t)
@@ -238,10 +239,10 @@ class Supervisor:
                 return
             number, due = refused
         self.inserted.leave(t)
-        delivered(t, number, due)
-        forced.forget_reset(t, number)
+        note_delivered(t, number, due)
+        forced.drop_if_reset(t, number)
         if due is None:
-            as_the_kernel_sends_it(t, number)
+            hide_sender(t, number)
         if due is None or not due.changes_frame:
             p.request(p.PTRACE_CONT, t.tid, 0, number)
             return
@@ -249,8 +250,8 @@ class Supervisor:
         t.frame = due
         p.request(p.PTRACE_SINGLESTEP, t.tid, 0, number)
 
-    def _ours(self, t: Tracee, number: int) -> bool:
-        """An instruction that is served where it stands."""
+    def _served_in_place(self, t: Tracee, number: int) -> bool:
+        """Whether the signal came from an instruction that has now been served."""
         return (
             ud2.served(self.traps, t, number, self.loader.vdso.enclu)
             or self.traps.serve(t, number)
@@ -287,7 +288,7 @@ class Supervisor:
 
     def enclu(self, t: Tracee, regs: list[int], rip: int) -> None:
         """An ENCLU at `rip` outside of the stub; RAX is in orig_rax."""
-        # The kernel keeps the low half of RAX in orig_rax; ENCLU looks at no more.
+        # orig_rax has only the low half of RAX, and ENCLU reads only that.
         regs[p.RAX] = regs[p.ORIG_RAX] & 0xFFFFFFFF
         if rip == self.loader.vdso.enclu:
             self.mailboxes.control.insert(t.tid)
@@ -305,7 +306,7 @@ class Supervisor:
         except p.GONE:
             pid, shared = tid, False  # one of them was killed already
         space = parent.space if shared else parent.space.forked(tid, None)
-        child = Tracee(self.world, pid, tid, space, self.postponed)
+        child = Tracee(self.world, pid, tid, space, self._ends)
         child.actions = parent.actions if pid == parent.pid else dict(parent.actions)
         child.cpuid_denied = parent.cpuid_denied
         child.cpuid_faulting = parent.cpuid_faulting
@@ -315,7 +316,7 @@ class Supervisor:
         try:
             if space is not parent.space and parent.space.mm.vmas:
                 self._fork_model(parent, child)
-            tell_fork(parent, child)
+            emit_fork(parent, child)
             if early is not None:
                 self._event(child, early)
         except p.GONE:
@@ -334,7 +335,7 @@ class Supervisor:
         self.engine.forked(parent, child)
 
     def _exec(self, t: Tracee) -> None:
-        """Only this thread is left; it may have taken the leader's number."""
+        """Only this thread is left, and it may have taken over the leader's number."""
         former = p.event_message(t.tid)
         if former != t.tid and former in self.tracees:
             self._gone(self.tracees[former])
@@ -343,7 +344,7 @@ class Supervisor:
         t.space.users += 1
         t.pid = t.tid
         self.calls.cpu_time.calls.forget(t.pid, interval_too=False)
-        t.actions = forced.inherited(t.tid)
+        t.actions = forced.actions_after_exec(t.tid)
         t.cpuid_denied = t.cpuid_faulting = False
         t.at_exit = self._executed
         p.request(p.PTRACE_SYSCALL, t.tid)
@@ -351,7 +352,7 @@ class Supervisor:
     def _executed(self, t: Tracee) -> None:
         self.loader.executed(t)
         self.started = True
-        tell_exec(t)
+        emit_exec(t)
 
     def _gone(self, t: Tracee) -> None:
         self.engine.gone(t)

@@ -2,10 +2,10 @@
 
 SDM 3D, 38.5.1 "Access-control for Accesses that Originate from non-SGX Instructions".
 
-Enclave areas are PROT_NONE in the process, so that such an access is a SIGSEGV that only we see. It
-walks the page tables of the model, and goes through the fault handler of its kernel like any other.
-What is refused there the program is told; else the instruction runs on a page of ones, and what it
-wrote is forgotten.
+Enclave areas are PROT_NONE in the process, so that such an access is a SIGSEGV, and the supervisor
+sees it first. It walks the page tables of the model, and calls the fault handler of the model's
+kernel where that fails. If the kernel refuses, the program gets its signal; otherwise the
+instruction is executed on a page of ones, and what it wrote there is dropped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from softsgx.runner.code.encoding import LONGEST
 from softsgx.runner.code.maddr import access_kind
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.process.forced import before, force, put_back
+from softsgx.runner.process.forced import force_sig, mask_before, restore_handlers
 from softsgx.runner.process.signals import (
     Due,
     bit,
@@ -59,8 +59,8 @@ class _HostRegisters(NamedTuple):
 class _Attempt:
     """One instruction that touches enclave memory.
 
-    `mask` are the blocked signals before it; None as long as nothing has been done to the thread,
-    which then is still where its SIGSEGV can be delivered.
+    `mask` are the signals that were blocked before it. As long as it is None, nothing has been done
+    to the thread, and its SIGSEGV can still be delivered.
     """
 
     def __init__(self) -> None:
@@ -73,12 +73,12 @@ class AbortPage:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        # Before a page becomes a page of ones: whoever may use it inside its enclave must be out.
+        # Called before a page becomes a page of ones: threads that use it must leave the enclave.
         self.hide: Callable[[Tracee, int], None] | None = None
 
     def access(self, t: Tracee) -> tuple[int, Due | None] | None:
-        """A SIGSEGV is about to be delivered: None if it is served, else what is to be delivered
-        instead, its siginfo in place."""
+        """A SIGSEGV is about to be delivered: None if the access was carried out, else the
+        signal to deliver, with its siginfo already set."""
         address = self._address(t, p.get_siginfo(t.tid))
         if address is None:
             return int(signal.SIGSEGV), None
@@ -90,7 +90,7 @@ class AbortPage:
             self.close(t, attempt.opened)
 
     def from_inside(self, t: Tracee, address: int) -> Signal | None:
-        """An access of enclave code to another enclave; what the kernel refuses, None if served."""
+        """An access of enclave code to another enclave; the kernel's signal if it refuses."""
         attempt = _Attempt()
         try:
             return self._run(t, attempt, address)
@@ -104,22 +104,22 @@ class AbortPage:
             return None
         return address if t.space.mm.vma_lookup(address) is not None else None
 
-    # What the access comes to
+    # Executing the access
 
     def _run(self, t: Tracee, attempt: _Attempt, address: int) -> Signal | None:
         """Open pages and execute the instruction until it is done, or raises another signal.
 
-        Returns what the kernel refuses.
+        Returns the signal if the kernel refuses the access.
         """
         while True:
             access = self._access(t, address)
             if address & ~PAGE_MASK in attempt.opened and access != FETCH:
-                access = WRITE  # it can be read, and yet faults
-            refused = self._judge(t, address, access, told=True)
+                access = WRITE  # the page is readable and still faults
+            refused = self._fault_in(t, address, access, log=True)
             if refused is not None:
                 return refused
             if attempt.mask is None:
-                attempt.mask = before(t, signal.SIGSEGV)
+                attempt.mask = mask_before(t, signal.SIGSEGV)
             self._open(t, address & ~PAGE_MASK, t.space.mm.vma_lookup(address))
             attempt.opened.append(address & ~PAGE_MASK)
             number, info = self._step(t)
@@ -130,14 +130,14 @@ class AbortPage:
             address = found
 
     def _access(self, t: Tracee, address: int) -> int:
-        """READ, WRITE or FETCH: siginfo does not say, the instruction does."""
+        """READ, WRITE or FETCH, from the instruction: siginfo does not tell them apart."""
         regs = p.get_regs(t.tid)
         rip = regs[p.RIP]
         if address == rip:
             return FETCH
         code = p.read_memory(t.tid, rip, LONGEST)
         if code is None:
-            # It ends on a page that cannot be read, or is execute-only.
+            # The bytes reach into an unreadable page, or the page is execute-only.
             rest = min(LONGEST, PAGE_SIZE - (rip & PAGE_MASK))
             buffer = bytearray(rest)
             size = t.space.attach_memory().peek(rip, memoryview(buffer))
@@ -145,18 +145,20 @@ class AbortPage:
         host = _HostRegisters(list(in_model_order(regs)), regs[p.FS_BASE], regs[p.GS_BASE])
         return access_kind(host, code, address)
 
-    def _judge(self, t: Tracee, address: int, access: int, *, told: bool = False) -> Signal | None:
-        """The page walk, and the kernel's fault handler until it succeeds; the signal if not.
+    def _fault_in(
+        self, t: Tracee, address: int, access: int, *, log: bool = False
+    ) -> Signal | None:
+        """Walk the page tables, and run the kernel's fault handler until the walk succeeds.
 
-        `told`: who listens is told of the fault.
+        The signal if the kernel refuses. `log`: emit an event for each fault.
         """
         thread = t.model()
         while True:
             try:
                 walk(t.lp, address, access)
             except Fault as fault:
-                if told:
-                    _tell(t, address, access, fault)
+                if log:
+                    _emit(t, address, access, fault)
                 body = do_user_addr_fault(thread, fault.code, address)
                 refused = self.world.run(body, thread.cpu)
                 if refused is not None:
@@ -167,52 +169,52 @@ class AbortPage:
     def _refuse(
         self, t: Tracee, attempt: _Attempt, refused: Signal
     ) -> tuple[int, Due | None] | None:
-        """The kernel refuses: its signal, whose frame has P as in the model's page tables.
+        """Deliver the signal by which the kernel refuses; P in its error code is the model's.
 
-        Whether it was a write or a fetch, the frame says by itself: the real fault was one, too.
+        W and I need no correction: the real fault was a write or a fetch as well.
         """
         number = refused.number
         told = trace_signal(t.model(), refused)
         due = Due(siginfo(refused), refused.error_code, PFEC_P, told=told)
         same = number == signal.SIGSEGV
-        if attempt.mask is None and (same or not signal_state(t.tid).refuses(number)):
+        if attempt.mask is None and (same or not signal_state(t.tid).blocks_or_ignores(number)):
             p.set_siginfo(t.tid, due.info)
             return number, due
         self.close(t, attempt.opened)
         if not same:
-            # SIGSEGV is not what it dies of.
+            # The kernel may have reset SIGSEGV, which is not the signal that is delivered.
             if attempt.mask is None:
-                attempt.mask = before(t, signal.SIGSEGV)
-            self._as_before(t, attempt)
-            force(t, number)
+                attempt.mask = mask_before(t, signal.SIGSEGV)
+            self._restore_signals(t, attempt)
+            force_sig(t, number)
         t.send(number, due)
         p.request(p.PTRACE_CONT, t.tid)
         return None
 
     def _executed(self, t: Tracee, attempt: _Attempt, number: int, info: bytes) -> None:
-        """The instruction is done, or something else came, which the program gets as it is."""
+        """The instruction is done, or another signal came, which goes to the program unchanged."""
         self.close(t, attempt.opened)
         raised = code_and_address(info)[0] > 0  # by the instruction itself
         if number == signal.SIGTRAP and raised:
-            self._as_before(t, attempt)
+            self._restore_signals(t, attempt)
         else:
-            self._as_before(t, attempt, number if raised else 0)
+            self._restore_signals(t, attempt, number if raised else 0)
             t.send(number, Due(info))
         p.request(p.PTRACE_CONT, t.tid)
 
     # The thread
 
-    def _as_before(self, t: Tracee, attempt: _Attempt, but: int = 0) -> None:
-        """Handlers and mask. A single step is a SIGTRAP, which unblocks itself, too.
+    def _restore_signals(self, t: Tracee, attempt: _Attempt, but: int = 0) -> None:
+        """Handlers and mask as before. The SIGTRAP of a single step was forced, too.
 
-        Signal `but` is an exception of the program: the kernel has judged it.
+        Signal `but` is the program's own exception: what the kernel did for that one stays.
         """
         assert attempt.mask is not None
         p.set_sigmask(t.tid, attempt.mask & ~bit(but) if but else attempt.mask)
-        put_back(t, but)
+        restore_handlers(t, but)
 
     def _step(self, t: Tracee) -> tuple[int, bytes]:
-        """Execute one instruction; the signal that comes, SIGTRAP if it is done, with siginfo."""
+        """Execute one instruction; the next signal with its siginfo, SIGTRAP if it is done."""
         while True:
             p.request(p.PTRACE_SINGLESTEP, t.tid)
             status = t.wait()
@@ -222,17 +224,17 @@ class AbortPage:
     # The pages
 
     def open_range(self, t: Tracee, address: int, length: int, access: int) -> list[int]:
-        """Make the enclave pages of a buffer pages of ones, where the access is allowed."""
+        """Replace the enclave pages of a buffer by pages of ones, where the access is allowed."""
         opened = []
         for page in range(address & ~PAGE_MASK, address + length, PAGE_SIZE):
             vma = t.space.mm.vma_lookup(page)
-            if vma is not None and self._judge(t, page, access) is None:
+            if vma is not None and self._fault_in(t, page, access) is None:
                 self._open(t, page, vma)
                 opened.append(page)
         return opened
 
     def close(self, t: Tracee, opened: list[int]) -> None:
-        """Nobody may touch the pages any more."""
+        """The pages are PROT_NONE again."""
         while opened:
             t.inject(nr.MPROTECT, opened.pop(), PAGE_SIZE, 0)
 
@@ -248,8 +250,8 @@ class AbortPage:
             t.inject(nr.MPROTECT, page, PAGE_SIZE, prot)
 
 
-def _tell(t: Tracee, address: int, access: int, fault: Fault) -> None:
-    """Who listens is told of the fault: `walk` is below the processor's own events."""
+def _emit(t: Tracee, address: int, access: int, fault: Fault) -> None:
+    """AccessFaulted, as of an access by the processor: `walk` itself emits no events."""
     log = t.world.log
     if log.on:
         vector, code, rule = fault.vector, fault.code, fault.rule

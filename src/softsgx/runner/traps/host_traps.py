@@ -1,9 +1,9 @@
-"""ENCLU and CPUID of the host program that nobody replaced: what stops when they are executed.
+"""ENCLU and CPUID in code of the host program, served when they raise an exception.
 
-`sites` replaces the ENCLUs that disassembly proves. All others raise an exception on every
-processor, so they are served when they are executed: code made at run time, assembly without
-symbols. CPUID raises one only with CPUID faulting (arch_prctl, ARCH_SET_CPUID), which is switched
-on at exec where processor and kernel have it; then no CPUID is replaced.
+The loader replaces each ENCLU that disassembly proves (`code/sites.py`). All others, in code made
+at run time or in assembly without symbols, raise an exception on every processor. CPUID raises one
+only with CPUID faulting (arch_prctl, ARCH_SET_CPUID), which is switched on at exec where processor
+and kernel have it; then no CPUID is replaced.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from softsgx.runner.host.abi import ARCH_GET_CPUID, ARCH_SET_CPUID
 from softsgx.runner.inserted.layout import END, GATE
 from softsgx.runner.process import forced
 from softsgx.runner.process.signals import Due
-from softsgx.runner.process.stops import answer, changed, go_on, to_exit
+from softsgx.runner.process.stops import answer, resume, run_changed, run_to_exit
 from softsgx.spec import faults
 from softsgx.spec.bits import MASK32
 from softsgx.spec.msr import RFLAGS_RF
@@ -57,7 +57,7 @@ class HostTraps:
         self._enclu = enclu
 
     def serve(self, t: Tracee, number: int) -> bool:
-        """A signal-delivery stop outside of enclaves: True if it was one of the two."""
+        """A signal-delivery stop outside of enclaves: True if one of the two caused it."""
         if number not in REFUSED:
             return False
         info, regs = p.get_siginfo(t.tid), p.get_regs(t.tid)
@@ -76,7 +76,7 @@ class HostTraps:
         policy = self._library if t.space.in_library(rip) else self._policy
         regs[p.RIP] = rip + found.length
         cpuid(t, regs, regs[p.RAX], policy)
-        go_on(t)
+        resume(t)
         return True
 
     def enclu_at_signal(self, t: Tracee, regs: list[int], rip: int) -> None:
@@ -92,7 +92,7 @@ class HostTraps:
         return t.cpuid_faulting and self._until_entry
 
     def replaced_cpuid(self, t: Tracee, regs: list[int]) -> None:
-        """The stop of what stands where CPUID stood; RIP is behind it, RAX is in orig_rax."""
+        """The stop of what replaced a CPUID; RIP is after it, RAX is in orig_rax."""
         if not t.cpuid_denied:
             cpuid(t, regs, regs[p.ORIG_RAX], self._policy)
         else:
@@ -101,20 +101,20 @@ class HostTraps:
             p.set_regs(t.tid, regs)
             refused = Signal(signal.SIGSEGV, SI_KERNEL, 0, faults.GP, 0)
             t.send(refused.number, Due.of(refused))
-        go_on(t)
+        resume(t)
 
     def handlers(self) -> dict[int, Handler]:
         """By number of the system call."""
         return {nr.ARCH_PRCTL: self._arch_prctl}
 
     def _arch_prctl(self, t: Tracee, regs: list[int]) -> None:
-        """ARCH_GET_CPUID and ARCH_SET_CPUID: the program's own wish, which is its thread's."""
+        """ARCH_GET_CPUID and ARCH_SET_CPUID: the program's own setting, one for each thread."""
         if not t.cpuid_faulting:
-            # The real kernel does it, for its thread; what is replaced looks at `cpuid_denied`.
+            # The real kernel does it; a CPUID that was replaced looks at `cpuid_denied`.
             if regs[p.RDI] & MASK32 == ARCH_SET_CPUID:
-                to_exit(t, partial(_denied, denied=not regs[p.RSI]))
+                run_to_exit(t, partial(_denied, denied=not regs[p.RSI]))
             else:
-                go_on(t)
+                resume(t)
         elif regs[p.RDI] & MASK32 == ARCH_GET_CPUID:
             answer(t, regs, int(not t.cpuid_denied))
         else:
@@ -125,7 +125,7 @@ class HostTraps:
 def end_faulting(t: Tracee, regs: list[int]) -> None:
     """CPUID faulting ends for a thread at the seccomp stop of an `int 0x80` that was ENCLU.
 
-    arch_prctl is called in place of that one, which is executed again afterwards.
+    arch_prctl is called in its place, and the `int 0x80` is executed again afterwards.
     """
     t.cpuid_faulting = False
     rax = regs[p.ORIG_RAX] & MASK32
@@ -138,7 +138,7 @@ def end_faulting(t: Tracee, regs: list[int]) -> None:
         return rax
 
     changes = {p.ORIG_RAX: nr.ARCH_PRCTL_I386, p.RAX: nr.ARCH_PRCTL_I386}
-    changed(t, regs, {**changes, p.RBX: ARCH_SET_CPUID, p.RCX: 1}, again)
+    run_changed(t, regs, {**changes, p.RBX: ARCH_SET_CPUID, p.RCX: 1}, again)
 
 
 def _denied(t: Tracee, result: int, *, denied: bool) -> None:
@@ -147,7 +147,7 @@ def _denied(t: Tracee, result: int, *, denied: bool) -> None:
 
 
 def cpuid(t: Tracee, regs: list[int], leaf: int, policy: CpuidPolicy) -> None:
-    """Give a stopped thread what CPUID returns; RIP is behind it already."""
+    """Give a stopped thread what CPUID returns; its RIP is already after the instruction."""
     a, b, c, d = policy.cpuid(leaf & MASK32, regs[p.RCX] & MASK32)
     regs[p.RAX], regs[p.RBX], regs[p.RCX], regs[p.RDX] = a, b, c, d
     regs[p.ORIG_RAX] = p.MASK64
@@ -158,13 +158,13 @@ def library_policy(policy: CpuidPolicy) -> CpuidPolicy:
     """What the C library sees: SGX, and otherwise the real processor.
 
     Its string functions and its dynamic linker run natively. The linker saves registers by XSAVE
-    with the XCR0 of the real processor; told of a smaller one, it would reserve too little.
+    with the XCR0 of the real processor; shown a smaller one, it would reserve too little memory.
     """
     return CpuidPolicy(policy.part, policy.sections, "native", None, policy.native)
 
 
 def _code(tid: int, address: int, size: int) -> bytes:
-    """Bytes of a process, as far as they can be read, execute-only code too."""
+    """Bytes of a process, as many as can be read; execute-only code can."""
     found = p.read_memory(tid, address, size)
     if found is not None:
         return found

@@ -1,4 +1,5 @@
-"""UD2 where `int 0x80` does not stop for us: what stands for CPUID, for ENCLU, and in the stub."""
+"""UD2 in place of `int 0x80`, on machines where that does not stop for the tracer: it replaces
+CPUID, ENCLU, and the ENCLU of the stub."""
 
 from __future__ import annotations
 
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def served(traps: HostTraps, t: Tracee, number: int, vdso_enclu: int) -> bool:
-    """A signal is about to be delivered. True if it was a UD2 of ours, which is served.
+    """A signal is about to be delivered. True if one of these UD2 caused it, which is then served.
 
-    That of the stub stands for the ENCLU of the vDSO, at `vdso_enclu`.
+    The one in the stub stands for the ENCLU of the vDSO, at `vdso_enclu`.
     """
     if number != signal.SIGILL or UD2 not in (WAYS.cpuid, WAYS.enclu):
         return False
