@@ -19,6 +19,7 @@ RULES: list[Rule] = [
     form.lengths,
     form.docstrings,
     form.dead_assignments,
+    form.system_call_numbers,
     form.masks_have_a_name,
 ]
 
@@ -284,6 +285,10 @@ REFUSED: list[tuple[Rule, str, str]] = [
         "cpu/a.py",
         "def f():\n    while g():\n        x: int = 1\n        h()\n        x = 2\n    return x",
     ),
+    (form.system_call_numbers, "runner/calls/a.py", "NR_MMAP: Final = 9"),
+    (form.system_call_numbers, "runner/calls/a.py", "_SYS_OPEN, _SYS_CLOSE = 2, 3"),
+    (form.system_call_numbers, "runner/calls/a.py", "def f(t):\n    t.inject(9, 0, 4096)"),
+    (form.system_call_numbers, "runner/calls/a.py", "libc.syscall(186)"),
     (form.docstrings, "cpu/__init__.py", ""),
     (form.docstrings, "cpu/a.py", "x = 1"),
     (form.docstrings, "cpu/a.py", '"""A."""\nclass A: pass'),
@@ -337,6 +342,8 @@ ACCEPTED: list[tuple[Rule, str, str]] = [
         "cpu/a.py",
         "def f():\n    def g():\n        return x\n    x = 1\n    g()\n    x = 2",
     ),
+    (form.system_call_numbers, "runner/host/nr.py", "NR_MMAP = 9"),
+    (form.system_call_numbers, "runner/calls/a.py", "def f(t):\n    t.inject(nr.MMAP, 0, 4096)"),
     (form.docstrings, "cpu/_a.py", "x = 1"),
     (form.docstrings, "cpu/a.py", '"""A."""\nclass _A: pass'),
 ]

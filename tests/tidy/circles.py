@@ -12,7 +12,7 @@ KEPT: Final[Mapping[tuple[str, ...], str]] = {
 }
 
 # Rooms without a circle even where the type checker alone follows an import.
-ROOMS_TYPED_TOO: Final = frozenset({"spec", "mem", "cpu", "explore", "lab", "cli"})
+ROOMS_TYPED_TOO: Final = frozenset({"spec", "mem", "cpu", "explore", "lab", "runner", "cli"})
 
 
 def circles(

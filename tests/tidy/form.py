@@ -14,6 +14,9 @@ PRINTS: Final = "src/softsgx/cli/ends.py"
 # The one file that may spell out MASK64.
 MASKS: Final = "src/softsgx/spec/bits.py"
 
+# The one file with numbers of system calls.
+NUMBERS: Final = "src/softsgx/runner/host/nr.py"
+
 # Path, or path:function, and why it may be longer. Files that are mostly tables need no entry.
 LONG: Final[Mapping[str, str]] = {
     # An operation listing of the manual reads better in one piece than cut at 60 lines.
@@ -99,6 +102,23 @@ def masks_have_a_name(source: Source) -> Iterator[str]:
         )
         if ones and source.path != MASKS:
             yield source.finding(node, "spec.bits.MASK64 is the name of this")
+
+
+def system_call_numbers(source: Source) -> Iterator[str]:
+    """A number of a system call, by a name or as it is, outside of the table of all."""
+    if source.room != "runner" or source.path == NUMBERS:
+        return
+    for node in source.tree.body:
+        for name, _ in _constants(node):
+            if name.lstrip("_").startswith(("NR_", "SYS_")):
+                yield source.finding(node, f"{name}: {NUMBERS} has the numbers of system calls")
+    for call in ast.walk(source.tree):
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+            continue
+        number = {"inject": 0, "inject_at": 1, "syscall": 0}.get(call.func.attr)
+        if number is not None and len(call.args) > number:
+            if isinstance(call.args[number], ast.Constant):
+                yield source.finding(call, f"{NUMBERS} has a name for this system call")
 
 
 def dead_assignments(source: Source) -> Iterator[str]:
