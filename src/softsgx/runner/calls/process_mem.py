@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from softsgx.linux.process import Thread
-    from softsgx.runner.process.tracee import Space, Tracee
+    from softsgx.runner.process.space import Space
+from softsgx.runner.process.tracee import Tracee
 
 _SEGMENTS_MAX: Final = 1024
 _MOVED_MAX: Final = 4 << 20  # a longer transfer ends early

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from softsgx.runner.inserted.doorbell import Doorbell
     from softsgx.runner.inserted.mailboxes import Mailboxes
     from softsgx.runner.inserted.vdso import VdsoImage
-    from softsgx.runner.process.tracee import Space, Tracee
+    from softsgx.runner.process.space import Space
+    from softsgx.runner.process.tracee import Tracee
     from softsgx.runner.process.world import World
 
 _SLICES_BETWEEN_LOOKS: Final = 4

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 from softsgx.runner.enclaves.threads import EnclaveThreads, Executing
 
 if TYPE_CHECKING:
-    from softsgx.runner.process.tracee import Space, Tracee
+    from softsgx.runner.process.space import Space
+from softsgx.runner.process.tracee import Tracee
 
 
 class Engine(Executing, Protocol):

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from softsgx.runner.inserted.mailboxes import Mailboxes
     from softsgx.runner.inserted.vdso import VdsoImage
     from softsgx.runner.native.state import Inside
-    from softsgx.runner.process.tracee import Space, Tracee
+    from softsgx.runner.process.space import Space
+    from softsgx.runner.process.tracee import Tracee
     from softsgx.runner.process.world import World
     from softsgx.runner.traps.abort_page import AbortPage
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from softsgx.runner.inserted.mailboxes import Mailboxes
-    from softsgx.runner.process.tracee import Space, Tracee
+    from softsgx.runner.process.space import Space
+    from softsgx.runner.process.tracee import Tracee
     from softsgx.runner.process.world import World
 
 

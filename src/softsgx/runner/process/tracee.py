@@ -1,7 +1,7 @@
-"""Supervised threads and their address spaces, and system calls run on their behalf.
+"""Supervised threads, and system calls run on their behalf.
 
-A `Space` is one address space: what was mapped into it, its sites. A `Tracee` is one thread. What
-an engine knows of either it keeps itself. Requests of a tracee are valid only while it is stopped.
+What an engine knows of a thread it keeps itself. Requests of a tracee are valid only while it is
+stopped.
 """
 
 from __future__ import annotations
@@ -10,20 +10,19 @@ import errno
 import os
 from collections.abc import Callable
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from softsgx.linux.mm import VM_DONTCOPY
 from softsgx.linux.process import Thread
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.layout import GATE
-from softsgx.runner.process.hostmem import HostMemory
 from softsgx.runner.process.signals import Due, DueSignals
-from softsgx.runner.process.world import LiveProcess, LiveUser, World, enclave_area
+from softsgx.runner.process.world import World
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
     from softsgx.linux.process import Signal
+    from softsgx.runner.process.space import Space
     from softsgx.sim import Steps
 
 T = TypeVar("T")
@@ -42,86 +41,6 @@ _in_user_order: Final = itemgetter(
         for n in range(27)
     )
 )
-
-
-class Space:
-    """One address space. `users` counts its threads; `vdso_enclu` is the AEP of its vDSO."""
-
-    def __init__(self, world: World, pid: int) -> None:
-        self.world = world
-        self.process = LiveProcess(world, pid)
-        self.process.mm.exited = False
-        self.users = 0
-        self.sites: dict[int, str] = {}  # address -> "cpuid" or "enclu", patched in this space
-        self.gate_ready = False
-        self.real_vdso = 0
-        self.filters = 0
-        self.traced: list[tuple[int, int]] = []
-        self.locks_new = False  # mlockall: new mappings are locked
-        # Enclave areas that fork copied and Linux would not have: to be unmapped before it runs.
-        self.not_copied: list[tuple[int, int]] = []
-        self.libraries: list[tuple[int, int]] = []  # code of the C library, start and end
-        # By process: the last signal that it got, and the number of its SignalSent, if it has one.
-        self.delivered: dict[int, tuple[int, int]] = {}
-        self.host: HostMemory | None = None
-
-    @property
-    def mm(self) -> Any:
-        """The model's address space."""
-        return self.process.mm
-
-    def attach_memory(self) -> HostMemory:
-        """Open the real memory, once something needs it."""
-        if self.host is None:
-            mm = self.process.mm
-            # Not the process's own number: its first thread may have ended.
-            self.host = HostMemory(self.process.pid, lambda address: enclave_area(mm, address))
-            mm.user = LiveUser(self.world, self.host)
-            mm.space.host_pte = self.host.page_table_entry
-        return self.host
-
-    def mapped_code(self, start: int, end: int, library: bool) -> None:
-        """A file of code was mapped, in place of whatever was there."""
-        self.libraries = [
-            part
-            for low, high in self.libraries
-            for part in ((low, min(high, start)), (max(low, end), high))
-            if part[0] < part[1]
-        ]
-        if library:
-            self.libraries.append((start, end))
-
-    def in_library(self, rip: int) -> bool:
-        """Whether an address is in code of the C library."""
-        return any(start <= rip < end for start, end in self.libraries)
-
-    def forked(self, pid: int, process: LiveProcess | None) -> Space:
-        """The copy that fork made, for the child `pid`."""
-        child = Space(self.world, pid)
-        if process is not None:
-            child.process = process
-        child.sites = dict(self.sites)
-        child.gate_ready = self.gate_ready
-        child.real_vdso = self.real_vdso
-        child.filters = self.filters
-        child.traced = list(self.traced)
-        child.not_copied = [
-            (vma.start, vma.end) for vma in self.mm.vmas if vma.advised & VM_DONTCOPY
-        ]
-        child.libraries = list(self.libraries)
-        return child
-
-    def drop_not_copied(self, t: Tracee) -> None:
-        """Unmap what fork should not have copied; `t` is the only thread of the process."""
-        for start, end in self.not_copied:
-            t.inject(nr.MUNMAP, start, end - start)
-        self.not_copied.clear()
-
-    def close(self) -> None:
-        """The last thread is gone."""
-        if self.host is not None:
-            self.host.close()
-            self.host = None
 
 
 class Tracee:
@@ -184,6 +103,12 @@ class Tracee:
     def run(self, body: Steps[T]) -> T:
         """Drive a system call or fault of its model thread to its end."""
         return self.world.run(body, self.model().cpu)
+
+    def drop_not_copied(self) -> None:
+        """Unmap what fork should not have copied; it is the only thread of its process."""
+        for start, end in self.space.not_copied:
+            self.inject(nr.MUNMAP, start, end - start)
+        self.space.not_copied.clear()
 
     def drop_model(self) -> None:
         """It has ended, or has a new address space: leave the enclave and the processor."""

@@ -24,7 +24,8 @@ from softsgx.runner.process import call_filters, forced
 from softsgx.runner.process.families import shares_memory, thread_group
 from softsgx.runner.process.process_events import emit_end, emit_exec, emit_fork, note_delivered
 from softsgx.runner.process.signals import Due, complete_frame
-from softsgx.runner.process.tracee import Space, Tracee
+from softsgx.runner.process.space import Space
+from softsgx.runner.process.tracee import Tracee
 from softsgx.runner.process.world import LiveProcess, World
 from softsgx.runner.say import say
 from softsgx.runner.supervisor import engines
@@ -225,7 +226,7 @@ class Supervisor:
             p.request(p.PTRACE_LISTEN, t.tid)
         else:
             t.starting = False
-            t.space.drop_not_copied(t)
+            t.drop_not_copied()
             self.engine.on_the_way(t, p.get_regs(t.tid))
             p.request(p.PTRACE_CONT, t.tid)
 
