@@ -88,7 +88,7 @@ def play(kind: str) -> None:
         return tid, status & 0xFF | INFO.unpack(new)[0] << 8
 
     os.waitpid = waitpid
-    for name in ("undo", "still_ignored"):
+    for name in ("undo", "restore_ignored"):
         setattr(forced, name, _for_the_real_signal(getattr(forced, name), real))
 
 

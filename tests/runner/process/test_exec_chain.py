@@ -200,7 +200,7 @@ def test_interpreter_must_be_a_program_that_can_be_supervised(
     setuid.chmod(0o4755)
     script = executable(tmp_path / "script", f"#!{setuid}\n")
     assert "setuid program" in refusal(script)
-    # Of a script the kernel does not look at the bit.
+    # The kernel ignores the setuid bit of a script.
     script = executable(tmp_path / "privileged", "#!/bin/echo\n")
     script.chmod(0o4755)
     alike([str(script)])

@@ -97,7 +97,7 @@ class Armed:
             or trapped(number, p.get_siginfo(t.tid), user[p.RIP], lambda *_: ENCLU) is None
         ):
             return False
-        forced.still_ignored(t, number)
+        forced.restore_ignored(t, number)
         entered = slots.entered(slot)
         _store_stack(t, arm)
         t.lp.tlb.flush()  # EENTER

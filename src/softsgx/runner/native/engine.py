@@ -163,7 +163,7 @@ class NativeEngine:
         within = self.switch.load(state)
         lp = t.lp
         info = p.get_siginfo(t.tid)
-        forced.still_ignored(t, number)
+        forced.restore_ignored(t, number)
         if within:
             found = trapped(number, info, lp.regs[RIP], partial(nf.code_at, lp))
             if found is not None and found.kind == "enclu":

@@ -74,7 +74,7 @@ def undo(t: Tracee, number: int) -> None:
         p.set_sigmask(t.tid, mask)
 
 
-def still_ignored(t: Tracee, number: int) -> None:
+def restore_ignored(t: Tracee, number: int) -> None:
     """As `undo`, for a thread that did not block the signal but may have ignored it."""
     if _handler(t, number) == SIG_IGN and not signal_state(t.tid).ignored & bit(number):
         set_action(t, number, t.actions[number])

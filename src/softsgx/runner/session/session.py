@@ -23,7 +23,7 @@ from softsgx.runner.native.load import announce
 from softsgx.runner.options import ENGINES, HZ_MAX, NATIVE, Options
 from softsgx.runner.process.exec_chain import ProgramFacts, check_program
 from softsgx.runner.process.world import World
-from softsgx.runner.session.listening import Listening
+from softsgx.runner.session.listeners import Listeners
 from softsgx.runner.supervisor.engines import hardware
 from softsgx.runner.supervisor.loading import Loader
 from softsgx.runner.supervisor.supervisor import Supervisor
@@ -98,11 +98,11 @@ def run_program(
         raise RunnerError("--vendor", str(error)) from None
     supervisor = Supervisor(world, Loader(policy, traps), options.engine)
     inputs = [*facts.files(argv), *([] if options.trace is None else [options.trace])]
-    listening = Listening(world, supervisor, _trace_header(argv, options), options, inputs)
+    listeners = Listeners(world, supervisor, _trace_header(argv, options), options, inputs)
     for number in NOT_OURS:
         signal.signal(number, signal.SIG_IGN)
     doorbell = supervisor.doorbell
-    if listening.on:
+    if listeners.on:
         for number in ENDING - inherited.ignored:
             doorbell.install(number)
     try:
@@ -112,7 +112,7 @@ def run_program(
         supervisor.end()
         raise
     finally:
-        listening.close()
+        listeners.close()
         supervisor.calls.cpu_time.timers.close()
         doorbell.close()
     if doorbell.terminated:

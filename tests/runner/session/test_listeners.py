@@ -17,7 +17,12 @@ from softsgx.events.cpu import TlbFlushed
 from softsgx.events.kernel import ProcessEnded
 from softsgx.report.explanation import Explanation
 from softsgx.runner.errors import RunnerError
-from softsgx.runner.session.listening import SHOWN_BY_RULE_MAX, SHOWN_MAX, SIGNALS_KEPT, Voice
+from softsgx.runner.session.listeners import (
+    SHOWN_BY_RULE_MAX,
+    SHOWN_MAX,
+    SIGNALS_KEPT,
+    ExplanationPrinter,
+)
 from softsgx.runner.session.trace_file import TraceFile
 from softsgx.sim import Log, Stepped, TaskEnded
 from tests.patience import LIMIT_S
@@ -100,7 +105,7 @@ def explanation(rule: str = "ACCESS.12") -> Explanation:
 
 
 def test_a_refusal_is_not_said_again_and_again(capsys: pytest.CaptureFixture[str]) -> None:
-    voice = Voice()
+    voice = ExplanationPrinter()
     for _ in range(SHOWN_MAX + 3):
         voice.tell(explanation())
     voice.close()
@@ -110,8 +115,8 @@ def test_a_refusal_is_not_said_again_and_again(capsys: pytest.CaptureFixture[str
 
 
 def test_one_rule_does_not_fill_the_screen(capsys: pytest.CaptureFixture[str]) -> None:
-    """A runtime that accepts each page when it is touched first is refused at each page."""
-    voice = Voice()
+    """A runtime that accepts each page when it is first touched is refused at each page."""
+    voice = ExplanationPrinter()
     for page in range(2 * SHOWN_BY_RULE_MAX):
         voice.tell(Explanation(page, "no", "ACCESS.10", "text", ("ACCESS.10", page)))
     assert capsys.readouterr().err.count("no, event") == SHOWN_BY_RULE_MAX
@@ -122,7 +127,7 @@ def test_one_rule_does_not_fill_the_screen(capsys: pytest.CaptureFixture[str]) -
 def test_what_a_program_dies_of_is_said_even_if_it_was_silenced(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    voice = Voice()
+    voice = ExplanationPrinter()
     for nth in range(SHOWN_MAX + 1):
         found = explanation()
         found.signal = 20 + nth
@@ -136,8 +141,8 @@ def test_what_a_program_dies_of_is_said_even_if_it_was_silenced(
 def test_a_signal_from_elsewhere_is_not_claimed(
     cause: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The story: the last refusal was given as the reason, were it a call, or handled since."""
-    voice = Voice()
+    """The story: the last refusal was named as the reason, even a call, or one that was handled."""
+    voice = ExplanationPrinter()
     found = explanation()
     found.signal = 20
     voice.tell(found)
@@ -148,7 +153,7 @@ def test_a_signal_from_elsewhere_is_not_claimed(
 
 
 def test_signals_are_remembered_within_bounds(capsys: pytest.CaptureFixture[str]) -> None:
-    voice = Voice()
+    voice = ExplanationPrinter()
     for nth in range(1, SIGNALS_KEPT + 2):
         found = explanation()
         found.signal = nth

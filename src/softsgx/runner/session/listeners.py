@@ -33,7 +33,7 @@ SIGNALS_KEPT: Final = 1024
 REMARKS_MAX: Final = 16
 
 
-class Listening:
+class Listeners:
     """The listeners that the options ask for. RunnerError if a file cannot be written.
 
     `inputs` are files that must not be overwritten: those of the program, and the trace.
@@ -62,15 +62,15 @@ class Listening:
         if options.stats:
             self._stats = Stats()
             log.subscribe_to(self._stats.handlers)
-        self._voice: Voice | None = None
+        self._explanations: ExplanationPrinter | None = None
         if options.explain:
-            self._voice = Voice()
+            self._explanations = ExplanationPrinter()
             more = (
                 native_xfrm(),
                 "--xfrm {xfrm:#x}" if options.engine == NATIVE else "--engine native",
             )
-            Explainer(world.kernel, self._voice.tell, instructions=True, more_xfrm=more)
-            log.subscribe_to({ProcessEnded: self._voice})
+            Explainer(world.kernel, self._explanations.tell, instructions=True, more_xfrm=more)
+            log.subscribe_to({ProcessEnded: self._explanations})
 
         self._unfinished: Unfinished | None = None
         if options.stats or options.explain:
@@ -79,7 +79,7 @@ class Listening:
     @property
     def on(self) -> bool:
         """Whether there is anything to print or write at the end."""
-        return any((self._trace, self._stats, self._voice, self._sgxs))
+        return any((self._trace, self._stats, self._explanations, self._sgxs))
 
     def close(self) -> None:
         """The run is over, however it ended."""
@@ -87,8 +87,8 @@ class Listening:
             self._trace.close()
             if self._trace.trouble:
                 say(f"softsgx: run: --trace: {self._trace.trouble}: the trace is not complete\n")
-        if self._voice is not None:
-            self._voice.close()
+        if self._explanations is not None:
+            self._explanations.close()
         for line in self._sgxs.close() if self._sgxs is not None else ():
             say(f"softsgx: run: --sgxs-out: {line}\n")
         for line in _unfinished_lines(self._unfinished) if self._unfinished is not None else ():
@@ -122,7 +122,7 @@ def _unfinished_lines(unfinished: Unfinished) -> list[str]:
     return lines
 
 
-class Voice:
+class ExplanationPrinter:
     """Prints explanations, those of one kind SHOWN_MAX times, and again when a program dies."""
 
     def __init__(self) -> None:
