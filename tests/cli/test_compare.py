@@ -164,7 +164,7 @@ def test_names_that_collide_are_refused_before_the_work(
         (["--prices", "cheap"], "cheap: no profile; known are default, low, high"),
         (["--prices", "low,low"], "low: two profiles called low"),
         (["--jobs", "0"], "'0': not a number"),
-        (["--failure", "ioctl/none"], "'ioctl/none': DESIGN/FAILURE is needed, of ioctl,"),
+        (["--failure", "ioctl/none"], "'ioctl/none': not DESIGN/FAILURE; designs: ioctl,"),
         (["--failure", "ioctl/pending", "--schedule", "2:a"], "--schedule: schedule '2:a'"),
         (["--failure", "ioctl/in-use", "--schedule", "1:z9"], "--schedule: choice 0"),
     ],

@@ -45,7 +45,7 @@ RENEWALS_MAX: Final = 20
 class Task(NamedTuple):
     """What all units of a search have in common.
 
-    target, name  the target, as for `find`, and which of its scenarios
+    target, name  the target as given to `find`, and the name of the scenario in it
     text          the file, if the target is one: a worker on another machine may not have it
     identity      what the worker's `worker_identity` must be; None: not checked
     """
@@ -187,7 +187,7 @@ _turn = Lock()
 
 
 def work_on(task: Task, units: list[Unit], seconds: float) -> list[UnitResult]:
-    """In a worker: execute units for so many seconds; units not begun have no result."""
+    """In a worker: execute units for up to `seconds`; only units that were begun have a result."""
     with _turn:
         scenario = _made.get(task)
         if scenario is None:

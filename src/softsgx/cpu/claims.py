@@ -51,13 +51,15 @@ def busy_bits(lp: LpMemory, leaf: str, user: bool) -> int:
 
 
 def claim(lp: LpMemory, leaf: str, user: bool) -> tuple[int, Held, int]:
-    """Take what `leaf` locks. Returns busy bits, what is held now, and the EPC page of its point.
+    """Take what `leaf` locks. Returns busy bits, what is held now, and the EPC page that its
+    scheduling point names.
 
     If anything is busy nothing is held. The page is that of the first operand, -1 if there is none.
     """
     claims = lp.processor.claims
     busy, target = 0, None
-    # Two operands of a leaf may be one page; it is claimed once, exclusively if either asks that.
+    # Two operands of a leaf may be one page; it is claimed once, exclusively if either asks for
+    # that.
     wanted: dict[int, bool] = {}
     for resolve, parts in _COMPILED[leaf]:
         page = _resolved(lp, resolve, user)

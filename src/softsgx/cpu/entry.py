@@ -70,7 +70,7 @@ def check_tcs(lp: LpState, tcs: TCS, secs: Secs) -> None:
     if not secs.initialised:
         raise GP("ENTRY.05")  # the enclave is not initialised
     if not secs.ATTRIBUTES & ATTR_MODE64BIT:
-        raise GP("ENTRY.06")  # the enclave is of another mode than the processor (64-bit)
+        raise GP("ENTRY.06")  # a 32-bit enclave, entered in 64-bit mode
     if not lp.cr4 & CR4_OSFXSR:
         raise GP("ENTRY.07")  # CR4.OSFXSR = 0
     if not lp.cr4 & CR4_OSXSAVE:
@@ -101,7 +101,7 @@ def check_inactive(tcs: TCS) -> None:
 
 
 def tcs_operand(lp: LpState, rbx: int, rcx: int, rule: str) -> int:
-    """Translate RBX to the EPC page of the TCS; not EPC is refused by `rule`. RCX is the AEP.
+    """Translate RBX to the EPC page of the TCS, or raise `rule`: not in the EPC. RCX is the AEP.
 
     To paging this is one write, to the last byte of the page: measured on silicon. So a TCS that is
     mapped read-only cannot be entered, and its page is dirty afterwards.
@@ -135,8 +135,8 @@ def frame_address(secs: Secs, tcs: TCS, index: int) -> int:
 def check_frame(lp: LpState, secs: Secs, address: int) -> tuple[int, ...]:
     """Test the pages of the frame that AEX will write; their physical page addresses.
 
-    Tested and cached are the pages of the XSAVE region and the page of GPRSGX, which is last in the
-    result (MISC lies in it, too). A frame may be huge; the pages between are not tested.
+    Tests and caches the pages of the XSAVE region and, last in the result, the GPRSGX page, which
+    also holds MISC. A frame may be huge; the pages between are not tested.
     """
     last = secs.SSAFRAMESIZE - 1
     if last == 0:
@@ -230,7 +230,7 @@ def enter(
     aep: int,
     resumed: bool,
 ) -> None:
-    """Enter enclave mode on a TCS whose next AEX goes to `frame`; registers are the caller's."""
+    """Enter enclave mode on a TCS whose next AEX goes to `frame`. The caller loads registers."""
     processor = lp.processor
     tcs = processor.memory.writable(processor.epc.pfn(tcs_page))
     pack_u64(tcs, TCS_OFF_STATE, TCS_ACTIVE)

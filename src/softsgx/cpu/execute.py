@@ -170,7 +170,7 @@ def _eresume_is_endbranch(lp: LpMemory, cpl: int) -> bool:
 def _check_modelled(
     lp: LpMemory, leaves: dict[int, tuple[str, str]], instruction: str, leaf: int
 ) -> None:
-    """`Unmodelled` for a leaf that the manual has and the model has not (see `Part`)."""
+    """`Unmodelled` for a leaf that is documented but not modelled (see `Part`)."""
     name, _extension = leaves.get(leaf, ("", ""))
     if name in UNMODELLED_LEAVES and not lp.processor.part.absent_leaves_fault:
         raise Unmodelled(f"{instruction}[{name}]")
@@ -231,7 +231,7 @@ def _watched(lp: LpMemory, name: str, body: Body, rbx: int, rcx: int, rdx: int) 
 
 
 def _recode(lp: LpMemory, fault: Fault) -> None:
-    """Give a #PF that a leaf raised itself the error code of the readings."""
+    """Give a #PF raised by the body of a leaf, not by paging, the error code of `Readings`."""
     readings = lp.processor.readings
     if fault.vector == PF and fault.code == ENCLS_PFEC:
         fault.code = readings.encls_pf_code

@@ -1,4 +1,4 @@
-"""Minimising a failing schedule: fewest preemptions, then fewest steps."""
+"""Minimising a failing schedule: fewest preemptions, then draws, then steps, then switches."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def minimise(scenario: Scenario, failure: Failure, *, least: int = 0) -> Failure
 def _search(
     scenario: Scenario, failure: Failure, bound: int, left: int
 ) -> tuple[Failure | None, int]:
-    """The failure with at most `bound` preemptions, and how many more executions are allowed."""
+    """The same failure with at most `bound` preemptions, if found; and the executions left."""
     strategy = Bounded(bound)
     while left and strategy.begin():
         left -= 1

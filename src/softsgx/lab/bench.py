@@ -158,7 +158,7 @@ class Bench:
         return self.manager.pages[self.address(page)][1]
 
     def change(self, t: MeasuredThread, first: int, count: int, rights: int) -> Steps[None]:
-        """Change the rights of managed pages by the runtime, timed; without changes do nothing."""
+        """Have the runtime change the rights of managed pages, timed; NO_CHANGE does nothing."""
         if self.combination.runtime == NO_CHANGE:
             return
         seat = t.seat
@@ -176,7 +176,7 @@ class Bench:
         held = self.rights(page)
         if held != rights:
             who = self.combination.runtime
-            raise CannotWork(f"{who} asked for {rwx_text(rights)} keeps {rwx_text(held)}")
+            raise CannotWork(f"{who}, asked for {rwx_text(rights)}, keeps {rwx_text(held)}")
         entry = self.encl.page(self.address(page))
         assert entry is not None
         assert entry.epc_page is not None

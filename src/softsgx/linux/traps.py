@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 # DR6. A logical processor of the model has no breakpoint registers: its #DB is of a single step.
 DR_TRAPS: Final = 0xF
 DR_STEP: Final = 1 << 14
-_NP: Final = 11
-_OLD_MF: Final = 9
 
 # Vector -> signal, si_code, and whether si_addr is the instruction; else it is 0. Vectors without
 # an si_code of their own have SI_KERNEL.
@@ -54,8 +52,8 @@ _TRAPS: Final = {
     faults.DE: (SIGFPE, FPE_INTDIV, True),
     faults.BP: (SIGTRAP, SI_KERNEL, False),
     faults.UD: (SIGILL, ILL_ILLOPN, True),
-    _OLD_MF: (SIGFPE, SI_KERNEL, False),
-    _NP: (SIGBUS, SI_KERNEL, False),
+    faults.OLD_MF: (SIGFPE, SI_KERNEL, False),
+    faults.NP: (SIGBUS, SI_KERNEL, False),
     faults.SS: (SIGBUS, SI_KERNEL, False),
     faults.AC: (SIGBUS, BUS_ADRALN, False),
     faults.CP: (SIGSEGV, SEGV_CPERR, False),

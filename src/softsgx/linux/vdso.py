@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from softsgx.linux.uapi import SgxEnclaveRun
     from softsgx.sim import Steps
 
-# Where the vDSO lies, and in it the ENCLU, which is at the AEP.
+# Base of the vDSO, and its ENCLU instruction, whose address is the AEP.
 VDSO_BASE: Final = 0x7FFF_F7FC_1000
 VDSO_ENCLU: Final = VDSO_BASE + 0x6C0
 
 # Exceptions that the fix-up turns into a return of the vDSO function; the others become signals.
 FIXED_UP: Final = frozenset(
-    {faults.DE, 4, faults.BR, faults.UD, 9, 10, 11, faults.SS, faults.GP, faults.PF}
-    | {faults.MF, faults.AC, faults.XM}
+    {faults.DE, faults.OF, faults.BR, faults.UD, faults.OLD_MF, faults.TS, faults.NP, faults.SS}
+    | {faults.GP, faults.PF, faults.MF, faults.AC, faults.XM}
 )
 _INT_SIGN: Final = 1 << 31
-_WITH_CODE: Final = frozenset({10, 11, faults.SS, faults.GP, faults.PF, faults.AC})
+_WITH_CODE: Final = frozenset({faults.TS, faults.NP, faults.SS, faults.GP, faults.PF, faults.AC})
 
 _NAME: Final = "__vdso_sgx_enter_enclave"
 
@@ -37,7 +37,8 @@ _NAME: Final = "__vdso_sgx_enter_enclave"
 class Exit(NamedTuple):
     """How one ENCLU at the vDSO ended: by EEXIT, or by an exception that the kernel did not repair.
 
-    `function` is EAX at that moment: EEXIT; EENTER if EENTER itself faulted; ERESUME after an AEX.
+    `function` is EAX at that moment: EEXIT; EENTER or ERESUME if that leaf itself faulted;
+    ERESUME after an AEX.
     """
 
     function: int
@@ -57,7 +58,10 @@ class FixedUp(NamedTuple):
 def fixup_vdso_exception(
     current: Thread, vector: int, error_code: int, address: int
 ) -> FixedUp | None:
-    """An exception at the ENCLU of the vDSO, not repaired; None if it is a signal even there."""
+    """What the vDSO function sees of an exception at its ENCLU that the kernel did not repair.
+
+    None if the exception becomes a signal even there.
+    """
     if vector not in FIXED_UP:
         return None
     trace_vdso(current, vector, error_code, address)
@@ -100,7 +104,7 @@ def sgx_enter_enclave(
         if handler is None:
             return 0
         answer = yield from handler(current, run, end)
-        answer = (answer + _INT_SIGN & MASK32) - _INT_SIGN  # an int of C
+        answer = (answer + _INT_SIGN & MASK32) - _INT_SIGN  # sign-extend: a C int
         if answer <= 0:
             return answer
         function = answer

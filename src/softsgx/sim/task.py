@@ -17,9 +17,9 @@ class Task:
     """A spawned body. `me = yield point` hands a body its own Task.
 
     index      position in the order of spawning; the letters of the schedule string
-    cpu        the processor it runs on; None: one of its own
+    cpu        the processor it runs on; None: it has a processor to itself
     daemon     run() does not wait for its end
-    interrupt  an interrupt handler: on its processor it goes before the task it interrupts
+    interrupt  an interrupt handler: on its processor it takes precedence over other tasks
     point      what it will do next when resumed; after the end, the last point
     result     the value returned, once done
     exception  the exception it ended by, once done
@@ -56,7 +56,7 @@ class Task:
         self.body = body
         # Looked up once, not once a step.
         self.send: Callable[[Task], Point] = body.send
-        # `ready` of the object of a blocking point; None at any other point.
+        # The `ready` method of the object that a blocking point names; None at any other point.
         self.gate: Callable[[Task], bool] | None = None
 
     def __str__(self) -> str:

@@ -9,9 +9,13 @@ DE: Final = 0
 DB: Final = 1
 NMI: Final = 2
 BP: Final = 3
+OF: Final = 4
 BR: Final = 5
 UD: Final = 6
 NM: Final = 7
+OLD_MF: Final = 9  # coprocessor segment overrun; no processor with SGX raises it
+TS: Final = 10
+NP: Final = 11
 SS: Final = 12
 GP: Final = 13
 PF: Final = 14
@@ -46,7 +50,7 @@ PFEC_U: Final = 1 << 2  # user mode
 PFEC_RSVD: Final = 1 << 3
 PFEC_I: Final = 1 << 4  # an instruction fetch
 PFEC_PK: Final = 1 << 5
-PFEC_SS: Final = 1 << 6
+PFEC_SS: Final = 1 << 6  # a shadow-stack access
 PFEC_SGX: Final = 1 << 15  # the EPCM refused, not the page tables
 
 

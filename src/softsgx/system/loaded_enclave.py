@@ -26,8 +26,8 @@ class Enclave:
     """A loaded enclave. Addresses are linear addresses.
 
     `tcs` lists the TCS pages, `data` the RW data pages; `heap` is the first address after them, in
-    a hole. All methods are generators that take the acting host thread; ioctls return the errno and
-    the argument block as the kernel left it.
+    a hole. Methods that enter the enclave or issue an ioctl are generators and take the acting host
+    thread; ioctls return the errno and the argument block as the kernel left it.
     """
 
     REMOVE_PAGES: ClassVar[int] = uapi.SGX_IOC_ENCLAVE_REMOVE_PAGES
@@ -47,7 +47,10 @@ class Enclave:
         return EnclaveEntry(program, self.secinfo_slot, self.thread_type)
 
     def secinfo_slot(self, tcs: int) -> int:
-        """The SECINFO operand slot of a TCS, in the scratch pages; its own if it was loaded."""
+        """Where code on a TCS puts SECINFO, in the scratch pages.
+
+        A TCS that was loaded has a slot of its own; the others share slots by page number.
+        """
         if tcs in self.tcs:
             return self.scratch + self.tcs.index(tcs) * SLOT
         return self.scratch + tcs // PAGE_SIZE * SLOT % PAGE_SIZE
@@ -59,7 +62,7 @@ class Enclave:
     def call(
         self, host: HostThread, program: EnclaveProgram, *, thread: int = 0, args: Any = None
     ) -> Steps[Any]:
-        """Enter, run `program`, serve its calls out, leave; returns its result.
+        """Enter, run `program`, serve its OCALLs, leave; returns its result.
 
         Raises EnclaveFault if an exception ended it that the kernel did not repair, EnclaveAbort if
         it gave up.

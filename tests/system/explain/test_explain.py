@@ -800,7 +800,7 @@ def test_remove_of_a_page_in_each_state() -> None:
             "ioctl REMOVE_PAGES(offset=",
             "refused: -EPERM; EMODPR: SGX_PAGE_NOT_MODIFIABLE (EMODPR.09)",
             "EPCM  ---  TRIM MODIFIED since EMODT by ioctl MODIFY_TYPES(",
-            "EACCEPT of what is due, from inside the enclave",
+            "EACCEPT the pending change from inside the enclave",
         ),
     )
 

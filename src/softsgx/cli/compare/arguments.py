@@ -21,7 +21,8 @@ def failure(text: str) -> tuple[str, str]:
     design, _, name = text.partition("/")
     if design not in DESIGNS or name not in FAILURES:
         raise argparse.ArgumentTypeError(
-            f"{text!r}: DESIGN/FAILURE is needed, of {', '.join(DESIGNS)} and {', '.join(FAILURES)}"
+            f"{text!r}: not DESIGN/FAILURE; designs: {', '.join(DESIGNS)};"
+            f" failures: {', '.join(FAILURES)}"
         )
     return design, name
 

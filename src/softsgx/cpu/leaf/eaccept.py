@@ -36,8 +36,8 @@ from softsgx.spec.tcs import TCS_DBGOPTIN, TCS_FLAGS_DEFINED, tcs_reserved_clear
 def eaccept(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
     """Accept the page at RCX as the SECINFO at RBX describes it: clear PENDING, MODIFIED, PR.
 
-    Verifies, and changes no permission: R, W, X, PT, PENDING and MODIFIED must equal the EPCM; PR
-    is not compared. After EMODPR or EMODT it also verifies that tracking is complete.
+    Permissions are verified, never changed: R, W, X, PT, PENDING and MODIFIED must equal the EPCM;
+    PR is not compared. After EMODPR or EMODT it also verifies that tracking is complete.
     """
     if rbx & 63:
         raise GP("EACCEPT.01")  # RBX (SECINFO) not 64-byte aligned
@@ -63,7 +63,7 @@ def eaccept(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
     elif shadow_stack_type(flags) and lp.processor.part.cet:
         cet.check_eaccept_secinfo(flags)
     else:
-        # SECINFO.PT is not PT_REG, PT_TCS or PT_TRIM, nor with CET a PT_SS type
+        # SECINFO.PT is not PT_REG, PT_TCS, PT_TRIM or (with CET) PT_SS_FIRST, PT_SS_REST
         raise GP("EACCEPT.12")
     epcm = lp.processor.epcm
     word = epcm.state[page]
@@ -80,8 +80,8 @@ def eaccept(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
         raise PF(rcx, "EACCEPT.17", ENCLU_PFEC)  # EPCM: R = 0 (an open reading, off by default)
     if lp.busy & (BUSY_TARGET | BUSY_TARGET_M):
         raise GP("EACCEPT.18")  # another leaf uses the page
-    # The listing tests VALID and ENCLAVESECS again here, for what another processor may have done
-    # since; in the model a leaf that could change them holds the page: EACCEPT.18.
+    # The listing tests VALID and ENCLAVESECS again here. The model need not: a leaf that could have
+    # changed them since would have held the page, EACCEPT.18.
     if epcm.address[page] != rcx:
         return refuse("EACCEPT.19", SGX_PAGE_ATTRIBUTES_MISMATCH)  # ENCLAVEADDRESS is not RCX
     if (word ^ flags) & EACCEPT_COMPARED:

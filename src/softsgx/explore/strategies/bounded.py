@@ -1,7 +1,7 @@
-"""Depth first search of all schedules with at most so many preemptions.
+"""Depth first search of all schedules with a bounded number of preemptions.
 
 A preemption is a switch to another task although the current one could continue, or although an
-interrupt could be taken. Leaving a task that is blocked, has ended or is about to retry is none.
+interrupt could be taken. Leaving a task that is blocked, has ended or is about to retry is not one.
 Within the bound every schedule is executed exactly once.
 """
 
@@ -36,7 +36,7 @@ class Bounded:
         self.cut = False
         """Whether the bound has left anything out."""
         self.preemptions = 0
-        """Of the current execution."""
+        """How many the current execution has had."""
         self.fraction = 0.0
         # For each choice: what was taken, what is left to take, its share of the tree. A draw is a
         # choice, too: ~value.
@@ -113,7 +113,9 @@ class Bounded:
             self._push(~0, tuple([~value for value in range(1, n)]))
         value = ~self._taken[depth]
         if not 0 <= value < n:
-            raise ScheduleMismatch(depth, f"{what!r} below {n} is drawn where it was not before")
+            raise ScheduleMismatch(
+                depth, f"draw of {what!r} below {n}: the choice in the schedule is not one of these"
+            )
         return value
 
     def _new(self, enabled: Sequence[Task], current: Task | None) -> Task:

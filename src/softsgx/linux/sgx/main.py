@@ -225,9 +225,8 @@ def _isolate(current: Thread, page: SgxEpcPage) -> Steps[SgxBacking | None]:
     owner = page.owner
     assert owner is not None
     encl = owner.encl
-    young = yield from sgx_reclaimer_age(current, page)
     backing = None
-    if not young:
+    if (yield from sgx_reclaimer_age(current, page)):
         index = (owner.address - encl.base) >> 12
         if kernel.races.backing_without_lock:
             # K10: the backing pages are looked up before the mutex is taken.
@@ -246,7 +245,10 @@ def _isolate(current: Thread, page: SgxEpcPage) -> Steps[SgxBacking | None]:
 
 
 def sgx_reclaimer_age(current: Thread, page: SgxEpcPage) -> Steps[bool]:
-    """Whether an address space accessed the page since the last pass; clears the A bit it finds."""
+    """Age a page: whether no address space accessed it since the last pass; clears the A bit.
+
+    As the kernel's: true for an old page, which may be reclaimed.
+    """
     owner = page.owner
     assert owner is not None
     encl = owner.encl
@@ -259,8 +261,8 @@ def sgx_reclaimer_age(current: Thread, page: SgxEpcPage) -> Steps[bool]:
                 vma = mm.vma_lookup(owner.address)
                 if vma is not None and vma.encl is encl:
                     if mm.space.test_and_clear_accessed(owner.address):
-                        return True
-    return False
+                        return False
+    return True
 
 
 def sgx_reclaimer_block(current: Thread, page: SgxEpcPage) -> Steps[None]:

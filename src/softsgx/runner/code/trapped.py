@@ -1,4 +1,4 @@
-"""ENCLU and CPUID that the processor refused, told by their bytes and not by the signal.
+"""ENCLU and CPUID that the processor refused, recognised by their bytes and not by the signal.
 
 A processor without SGX answers ENCLU with #UD. One that has SGX, though a hypervisor may hide it,
 executes ENCLU: outside an enclave that is #GP for most leaves, and #PF for EENTER and ERESUME, at
@@ -49,8 +49,11 @@ class Trapped(NamedTuple):
 
 
 def undefined(code: bytes) -> str:
-    """The rule of an instruction that the emulator does not know: CODE.01 if no processor executes
-    it in user mode (UD0, UD1, UD2, SDM 2B; ENCLS, SDM 3D), else CODE.05: this one may."""
+    """The rule id for an instruction that the emulator does not know.
+
+    CODE.01 if it is undefined in user mode on every processor (UD0, UD1, UD2, SDM 2B; ENCLS, SDM
+    3D), CODE.05 if this one may have it.
+    """
     return "CODE.01" if code.startswith(_UNDEFINED) else "CODE.05"
 
 

@@ -1,9 +1,9 @@
 """A thread that waits for the host, while no other thread waits for the emulator.
 
-If its slice ended, the next one would begin at once, a hundred microseconds later. So it stays in
-the emulator, and its copies of host memory are renewed until they differ, the time of the slice is
-over, or the doorbell rings. Code that spins would do the same with the same memory: it is not even
-executed meanwhile.
+If its slice ended, the next one would follow immediately, but a switch costs about 100 us. So it
+stays in the emulator, and its copies of host memory are renewed until they differ, the time of the
+slice is over, or the doorbell rings. Code that spins would do the same with the same memory, so it
+is not even executed meanwhile.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ class StringStores:
         self._host = host
 
     def run(self, lp: LogicalProcessor, store: Store) -> bool:
-        """Store what can be stored page by page; False if that is not one element.
+        """Store what can be stored page by page; False if not even one element could be stored.
 
         Faults as the instruction does. The registers always say how far it has come, as those of
         the real one.

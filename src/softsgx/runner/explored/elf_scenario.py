@@ -7,9 +7,10 @@
             for cpu in (1, 2):
                 yield f"thread {cpu}", cpu, self.call(scene, cpu, rdi=scene.enclave.heap)
 
-The file is laid out as by `softsgx measure` (`image.layout.ThreadLayout`), then come a page for the
-checkers and a hole of `hole` pages, where EAUG adds. One TCS per processor; the last is left to the
-checkers. It must run at any base: a static-pie that needs no relocation, or relocates itself.
+The file is laid out as by `softsgx measure` (`image.layout.ThreadLayout`), followed by a page for
+the checkers and a hole of `hole` pages, filled by EAUG. There is one TCS per processor; the last is
+left to the checkers. The file must run at any base: a static-pie that needs no relocation, or
+relocates itself.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from softsgx.system.scene import Scene
 
 
 class ElfScenario(MachineScenario):
-    """`elf` is the file, relative to that of the scenario. ImageError if it is no enclave."""
+    """`elf` is the file, relative to that of the scenario. ImageError if it is not an enclave."""
 
     elf: ClassVar[str] = ""
     hole: ClassVar[int] = 16
@@ -115,7 +116,7 @@ class ElfScenario(MachineScenario):
 
         `registers` are those at EENTER, by name (rdi=...). An exception that the kernel does not
         repair ends the call with EnclaveFault; with `handler(vector, address)` the enclave is
-        entered again at CSSA = 1 with the registers that it returns, then resumed.
+        entered again at CSSA = 1 with the registers that the handler returns, then resumed.
         """
         assert self._emulator is not None
         host, enclave = scene.thread(cpu), scene.enclave

@@ -40,7 +40,7 @@ _RETURN: Final = b"\xc3"
 
 
 class Refused(Exception):
-    """The kernel, or a limit of this process, refuses something. The text says what, and how."""
+    """The kernel, or a limit of this process, refuses something; the text says with which error."""
 
 
 class Child:
@@ -174,13 +174,13 @@ def try_cpuid_faulting() -> None:
         status = child.wait()
     if os.WIFEXITED(status):
         number = os.WEXITSTATUS(status)
-        raise Refused(os.strerror(number) if number else "CPUID is executed all the same")
+        raise Refused(os.strerror(number) if number else "CPUID was not intercepted")
     if os.WTERMSIG(status) != signal.SIGSEGV:
         raise Refused(f"CPUID ends a child process with status {status:#x}")
 
 
 def try_native() -> None:
-    """What the native engine asks of the machine beside ENCLU: FSGSBASE, and pages of EPC.
+    """What the native engine asks of the machine besides ENCLU: FSGSBASE, and pages of EPC.
 
     A page of a memory file is duplicated to another address, made executable, and executed.
     """

@@ -1,8 +1,9 @@
 """The model of the real processes: machine, logical processors, open enclaves, driver calls.
 
 Real processes own descriptors and address spaces. The model has what concerns SGX: the areas of
-/dev/sgx_enclave with their page tables, and one logical processor for every thread that has entered
-an enclave or called the driver. An open enclave is known by the memfd that stands for the device.
+/dev/sgx_enclave with their page tables, and one logical processor for every live thread that has
+entered an enclave or called the driver. An open enclave is known by the memfd that stands for the
+device.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Locks are taken in the order of the kernel's documentation: mmap_lock before encl->lock.
 
 Verified: in this execution no task takes a lock of an outer class while it holds one of an inner
-class, and none takes two of one class, whether or not there is a deadlock. Exempt is fork, which
-takes the lock of the new address space while it holds the parent's, as in the kernel (dup_mmap,
+class, and none takes two of one class, whether or not there is a deadlock. fork is exempt: it takes
+the lock of the new address space while it holds the parent's, as in the kernel (dup_mmap,
 SINGLE_DEPTH_NESTING): recognised as a mmap_lock that is taken for the first time.
 Not verified: locks that a scenario or a runtime makes itself.
 """

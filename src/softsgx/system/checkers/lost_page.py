@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class LostPage(Checker):
-    """Uses the pages."""
+    """Reads every page whose contents are known, and fills every hole."""
 
     rule = "lost page"
 
@@ -32,7 +32,7 @@ class LostPage(Checker):
         for address, contents in scene.expected.items():
             found = self._enter(scene, address, lambda t, a=address: t.load(a, 8))
             if found != contents:
-                data = f"{address:#x} has {found!r} where {contents!r} was written"
+                data = f"{address:#x} holds {found!r}, {contents!r} was written"
                 raise Violation("lost data", data)
         for address in scene.holes:
             self._enter(scene, address, lambda t, a=address: _fill(t, a, scene))

@@ -1,4 +1,4 @@
-"""REMOVE_PAGES against a touch of the page: race K2."""
+"""REMOVE_PAGES against a touch of the page: races K2 and L7."""
 
 from __future__ import annotations
 

@@ -20,11 +20,13 @@ from softsgx.system.explain.history import RefusedLeaf
 
 # Launch control, which a driver that writes the hash MSRs hides from programs.
 _LAUNCH: Final = {
-    "EINIT.14": "sign with the key of IA32_SGXLEPUBKEYHASH, or leave out ATTRIBUTES.EINITTOKENKEY",
-    "EINIT.17": "write SHA-256 of MODULUS to IA32_SGXLEPUBKEYHASH, or a token of that signer",
+    "EINIT.14": "sign with the key whose hash is in IA32_SGXLEPUBKEYHASH, or leave out"
+    " ATTRIBUTES.EINITTOKENKEY",
+    "EINIT.17": "write SHA-256 of MODULUS to IA32_SGXLEPUBKEYHASH, or pass a token from that"
+    " signer",
 }
-_TOKEN: Final = "a token that was made for this enclave, on this processor; or none, VALID 0"
-_DUE: Final = "EACCEPT of what is due, from inside the enclave"
+_TOKEN: Final = "pass a token made for this enclave on this processor, or none (VALID = 0)"
+_DUE: Final = "EACCEPT the pending change from inside the enclave"
 
 
 def explain_leaf(call: RefusedCall, refused: RefusedLeaf) -> Explanation:
