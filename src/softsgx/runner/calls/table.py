@@ -53,6 +53,7 @@ class Calls:
         doorbell: Doorbell,
         abort_page: AbortPage,
         tracees: Mapping[int, Tracee],
+        *,
         policy: CpuidPolicy,
         patch: Patch,
         others: Mapping[int, Handler],

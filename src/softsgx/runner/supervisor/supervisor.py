@@ -74,10 +74,10 @@ class Supervisor:
             self.doorbell,
             self.abort_page,
             self.tracees,
-            loader.policy,
-            loader.patch,
-            self.traps.handlers(),
-            self.engine.in_process,
+            policy=loader.policy,
+            patch=loader.patch,
+            others=self.traps.handlers(),
+            in_process=self.engine.in_process,
         )
         self.engine.worked = self.calls.cpu_time.worked
         self._early: dict[int, int] = {}  # stops of children whose parent's event has not come
