@@ -221,6 +221,18 @@ def test_subtrees_are_the_whole_reduction(ops: tuple[str, ...], quantum: int) ->
     assert compared > 8
 
 
+def test_a_strategy_that_is_not_handled_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No unknown name is searched as if it were another strategy."""
+    monkeypatch.setattr("softsgx.explore.plan.STRATEGIES", ("annealing",))
+    plan = Plan(strategy="annealing")
+    with pytest.raises(AssertionError, match="no strategy 'annealing'"):
+        explore(Counter(), plan)
+    with pytest.raises(AssertionError, match="no strategy 'annealing'"):
+        Search(Counter(), plan)
+    with pytest.raises(AssertionError, match="no units of strategy 'deepening'"):
+        work(Counter(), Unit("deepening"))
+
+
 def test_every_shipped_scenario_is_divided_exactly() -> None:
     for kind in SCENARIOS[:4]:
         plan = Plan(strategy="exhaustive", executions=60)

@@ -9,7 +9,7 @@ from softsgx.explore.execute import execute_next
 from softsgx.explore.failure import Failure, Kind
 from softsgx.explore.minimise import minimise, with_preemptions
 from softsgx.explore.outcome import Outcome
-from softsgx.explore.plan import EXHAUSTIVE, PCT, RANDOM, Plan
+from softsgx.explore.plan import BOUNDED, EXHAUSTIVE, PCT, RANDOM, Plan
 from softsgx.explore.record import replay_difference
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.strategies import Bounded, Dpor, Pct, Strategy, Walk
@@ -81,6 +81,7 @@ def _strategy(scenario: Scenario, plan: Plan, bound: int | None) -> Strategy:
         return Walk(Rng(plan.seed), plan.executions)
     if plan.strategy == PCT:
         return Pct(Rng(plan.seed), plan.executions, plan.depth, steps_of(scenario))
+    assert plan.strategy in BOUNDED, f"no strategy {plan.strategy!r}"
     return Bounded(bound)
 
 

@@ -37,6 +37,7 @@ def _division(scenario: Scenario, plan: Plan, bound: int | None) -> Division:
         return Tree()
     if plan.strategy in BOUNDED:
         return UnitQueue([Unit(DFS, bound=bound)])
+    assert plan.strategy in SAMPLED, f"no strategy {plan.strategy!r}"
     steps = steps_of(scenario) if plan.strategy == PCT else 0
     whole = Unit(plan.strategy, plan.seed, depth=plan.depth, steps=steps)
     return UnitQueue(

@@ -13,7 +13,7 @@ from softsgx.explore.explorer import execute_and_count, no_deadline
 from softsgx.explore.failure import Failure
 from softsgx.explore.footprint import Footprint
 from softsgx.explore.outcome import Outcome
-from softsgx.explore.plan import EXHAUSTIVE, PCT, RANDOM
+from softsgx.explore.plan import DFS, EXHAUSTIVE, PCT, RANDOM
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.strategies import Bounded, Dpor, Pct, Strategy, Walk
 from softsgx.explore.strategies.subtree import Draws, OpenNode, Request, Subtree
@@ -52,6 +52,7 @@ class Unit(NamedTuple):
             return Pct(Rng(self.seed), self.number, self.depth, self.steps, self.first)
         if self.strategy == EXHAUSTIVE:
             return Dpor(scenario, self.subtree)
+        assert self.strategy == DFS, f"no units of strategy {self.strategy!r}"
         return Bounded(self.bound, self.prefix, self.share)
 
 
