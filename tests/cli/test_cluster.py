@@ -123,8 +123,10 @@ def test_a_file_that_a_worker_does_not_have_is_sent(
     """Or of which it has another version."""
     for place in (tmp_path / "nowhere" / "own.py", tmp_path / "own.py"):
         (tmp_path / "own.py").write_text("raise AssertionError('not this one')")
-        task = workers.Task(str(place), "Correct", CORRECT.encode(), workers.worker_identity())
-        (part,) = workers.work_on(task, [Unit("dfs")], 60.0)
+        spec = workers.SearchSpec(
+            str(place), "Correct", CORRECT.encode(), workers.worker_identity()
+        )
+        (part,) = workers.work_on(spec, [Unit("dfs")], 60.0)
         assert (part.executions, part.failure) == (252, None)
 
 

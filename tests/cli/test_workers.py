@@ -163,9 +163,9 @@ def test_schedules_are_executed_again_as_often_whatever_the_units(
 
     monkeypatch.setattr(scenario, "start", counting)
     monkeypatch.setattr(workers, "find", lambda target: [scenario])
-    task = workers.Task(f"{size}.py", "Correct", None)
+    spec = workers.SearchSpec(f"{size}.py", "Correct", None)
     units = [Unit("random", seed=1, first=first, number=size) for first in range(0, 20, size)]
-    parts = workers.work_on(task, units, 3600.0)
+    parts = workers.work_on(spec, units, 3600.0)
     assert sum(part.executions for part in parts) == 20
     assert len(started) == 20 + 2 * 5
 

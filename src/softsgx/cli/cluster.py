@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from softsgx.cli.errors import UsageError
 from softsgx.cli.stopping import leave_interrupts_to_parent
-from softsgx.cli.workers import Task, work_on, worker_identity
+from softsgx.cli.workers import SearchSpec, work_on, worker_identity
 from softsgx.explore.unit import Unit, UnitResult
 
 ANSWER_S: Final = 5.0
@@ -99,10 +99,12 @@ class Cluster:
         """Workers at present; one that has died does not count until Dask has replaced it."""
         return max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
 
-    def submit(self, task: Task, units: list[Unit], seconds: float) -> Future[list[UnitResult]]:
-        """Have a worker do `work_on`; if it dies, Dask gives the task to another."""
+    def submit(
+        self, spec: SearchSpec, units: list[Unit], seconds: float
+    ) -> Future[list[UnitResult]]:
+        """Have a worker do `work_on`; if it dies, Dask gives the units to another."""
         future: Future[list[UnitResult]] = self._executor.submit(
-            work_on, task._replace(identity=self._identity), units, seconds
+            work_on, spec._replace(identity=self._identity), units, seconds
         )
         return future
 

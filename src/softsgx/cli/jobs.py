@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from softsgx.cli.errors import EXIT_INTERRUPTED
 from softsgx.cli.stopping import leave_interrupts_to_parent
-from softsgx.cli.workers import Task, work_on
+from softsgx.cli.workers import SearchSpec, work_on
 from softsgx.explore.unit import Unit, UnitResult
 from softsgx.runner.host.abi import PR_SET_PDEATHSIG
 
@@ -34,12 +34,14 @@ class Processes:
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(self.size, context, initializer=_begin)
 
-    def submit(self, task: Task, units: list[Unit], seconds: float) -> Future[list[UnitResult]]:
+    def submit(
+        self, spec: SearchSpec, units: list[Unit], seconds: float
+    ) -> Future[list[UnitResult]]:
         """Have a worker do `work_on`."""
         # This may start a worker, which can be interrupted until it has run _begin().
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            return self._pool.submit(work_on, task, units, seconds)
+            return self._pool.submit(work_on, spec, units, seconds)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -42,7 +42,7 @@ STOP_S_MAX: Final = 5.0
 RENEWALS_MAX: Final = 20
 
 
-class Task(NamedTuple):
+class SearchSpec(NamedTuple):
     """What all units of a search have in common.
 
     target, name  the target as given to `find`, and the name of the scenario in it
@@ -73,7 +73,9 @@ class Workers(Protocol):
     @property
     def lost(self) -> tuple[type[BaseException], ...]: ...
 
-    def submit(self, task: Task, units: list[Unit], seconds: float) -> Future[list[UnitResult]]:
+    def submit(
+        self, spec: SearchSpec, units: list[Unit], seconds: float
+    ) -> Future[list[UnitResult]]:
         """Have one of them do `work_on`."""
 
     def renew(self) -> None:
@@ -97,7 +99,7 @@ def explore_with(
     """
     search = Search(scenario, plan)
     text = Path(target).read_bytes() if target.endswith(".py") else None
-    dispatcher = _Dispatcher(workers, search, Task(target, scenario.name, text), stopping)
+    dispatcher = _Dispatcher(workers, search, SearchSpec(target, scenario.name, text), stopping)
     dispatcher.work(progress)
     # finish() executes the scenario here: if it hung in a worker, it would hang here, too.
     return search.outcome if dispatcher.hung else search.finish()
@@ -106,10 +108,12 @@ def explore_with(
 class _Dispatcher:
     """Keeps the workers busy with the units of one search."""
 
-    def __init__(self, workers: Workers, search: Search, task: Task, stopping: Stopping) -> None:
+    def __init__(
+        self, workers: Workers, search: Search, spec: SearchSpec, stopping: Stopping
+    ) -> None:
         self._workers = workers
         self._search = search
-        self._task = task
+        self._spec = spec
         self._stopping = stopping
         self._waiting: dict[Future[list[UnitResult]], list[_Taken]] = {}
         self._stopped = 0.0
@@ -149,7 +153,7 @@ class _Dispatcher:
             if self._stopping.end is not None:
                 seconds = max(0.0, min(seconds, self._stopping.end - time.time()))
             units = [unit for _ticket, unit in batch]
-            self._waiting[self._workers.submit(self._task, units, seconds)] = batch
+            self._waiting[self._workers.submit(self._spec, units, seconds)] = batch
 
     def _too_late(self) -> bool:
         if not self._stopping():
@@ -181,42 +185,42 @@ class _Dispatcher:
 
 # In a worker: its scenario, made at the first unit, and the executions so far. A scenario has one
 # state, so threads of one worker take turns.
-_made: dict[Task, Scenario] = {}
-_done: dict[Task, int] = {}
+_made: dict[SearchSpec, Scenario] = {}
+_done: dict[SearchSpec, int] = {}
 _turn = Lock()
 
 
-def work_on(task: Task, units: list[Unit], seconds: float) -> list[UnitResult]:
+def work_on(spec: SearchSpec, units: list[Unit], seconds: float) -> list[UnitResult]:
     """In a worker: execute units for up to `seconds`; only units that were begun have a result."""
     with _turn:
-        scenario = _made.get(task)
+        scenario = _made.get(spec)
         if scenario is None:
-            if task.identity is not None and worker_identity() != task.identity:
+            if spec.identity is not None and worker_identity() != spec.identity:
                 raise UsageError(
-                    f"a worker differs from the others: {worker_identity()}, {task.identity}"
+                    f"a worker differs from the others: {worker_identity()}, {spec.identity}"
                 )
-            found = find(_local_target(task))
-            scenario = _made[task] = next(made for made in found if made.name == task.name)
+            found = find(_local_target(spec))
+            scenario = _made[spec] = next(made for made in found if made.name == spec.name)
         pause = Stopping(seconds)
         results: list[UnitResult] = []
         for unit in units:
             if results and pause():
                 break
-            result = work(scenario, unit, pause, _done.get(task, 0))
-            _done[task] = _done.get(task, 0) + result.executions
+            result = work(scenario, unit, pause, _done.get(spec, 0))
+            _done[spec] = _done.get(spec, 0) + result.executions
             results.append(result)
         return results
 
 
-def _local_target(task: Task) -> str:
+def _local_target(spec: SearchSpec) -> str:
     """The target; a copy of the file if this machine has none, or another one, at that path."""
-    if task.text is None:
-        return task.target
-    path = Path(task.target)
-    if path.is_file() and path.read_bytes() == task.text:
-        return task.target
+    if spec.text is None:
+        return spec.target
+    path = Path(spec.target)
+    if path.is_file() and path.read_bytes() == spec.text:
+        return spec.target
     copy = Path(mkdtemp(prefix="softsgx-")) / path.name
-    copy.write_bytes(task.text)
+    copy.write_bytes(spec.text)
     return str(copy)
 
 
