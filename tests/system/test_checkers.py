@@ -90,7 +90,7 @@ def test_without_etrack_and_eaccept_another_processor_keeps_its_right(
     ("unread", "rule"),
     [
         (("EACCEPT",), "wider right"),
-        (("EACCEPT of TRIM", "EACCEPT of a new page"), "data served twice"),
+        (("EACCEPT of TRIM", "EACCEPT of a new page"), "wrong data"),
     ],
 )
 def test_a_runtime_that_does_not_look_at_eaccept_believes_the_host(

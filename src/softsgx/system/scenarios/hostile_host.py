@@ -26,8 +26,9 @@ ZEROS = bytes(8)
 class HostileHost(Managed):
     """A page is made read-only, uncommitted and committed again, all through a lying host.
 
-    Meanwhile a thread of the enclave writes to it. If the enclave gives up or cannot continue, that
-    is no violation; if it believes something false, or reads what it has not written, that is.
+    Meanwhile a thread of the enclave writes to it. The enclave may give up or be unable to go on.
+    It is a violation if it is wrong about the rights of the page, or reads a value that it has
+    neither written nor, in a page just committed, may expect.
     """
 
     checkers: ClassVar[Sequence[type[Checker]]] = (WiderRight,)
@@ -57,7 +58,7 @@ class HostileHost(Managed):
         yield "writer", 2, may_fail(scene.call(2, write))
 
     def own(self, scene: Scene, page: int) -> Steps[None]:
-        """Protect, uncommit, commit; what is read each time must have been written here."""
+        """Protect, read, uncommit, commit, and read again: zeros, or what the writer wrote."""
         manager: TrustedManager = scene.facts["manager"]
 
         def reuse(t: EnclaveThread) -> Steps[None]:
@@ -73,7 +74,7 @@ class HostileHost(Managed):
 
 def _expect(read: bytes, *written: bytes) -> None:
     if read not in written:
-        raise Violation("data served twice", f"{read!r} where {written[0]!r} has to be")
+        raise Violation("wrong data", f"{read!r} is read where {written[0]!r} must be")
 
 
 def may_fail(body: Steps[Any]) -> Steps[Any]:
