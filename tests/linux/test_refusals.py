@@ -42,7 +42,6 @@ NAMED_BY_THE_CALLER = {
     "sgx/ioctl.py:sgx_ioc_enclave_init": "copy_from_user has named it",
     "sgx/ioctl.py:sgx_ioc_enclave_provision": "copy_from_user has named it",
     "sgx/page_ioctl.py:sgx2_arguments": "copy_from_user has named it",
-    "sgx/page_ioctl.py:write_back": "copy_to_user has named it",
     "sgx/v2.py:sgx_perm_from_user_secinfo": "copy_from_user has named it",
     "sgx/v2.py:sgx_ioc_enclave_modt": "copy_from_user has named it",
     "sgx/main.py:arch_memory_failure": "no call of a program",

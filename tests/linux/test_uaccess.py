@@ -18,7 +18,7 @@ def read(w: World, address: int, size: int) -> bytes | None:
 
 
 def write(w: World, address: int, data: bytes) -> bool:
-    return w.do(copy_to_user(w.host.thread, address, data))
+    return w.do(copy_to_user(w.host.thread, address, data)) == 0
 
 
 def test_anonymous_memory_across_pages() -> None:

@@ -81,8 +81,8 @@ def open_flags(flags: int, mode: int = 0, *, openat2: bool = False) -> int:
     return flags & ~_NOT_KEPT
 
 
-# Calls, by their names. Each gets the file, the six arguments, and f_flags of the other file of a
-# call that has two (None: no such descriptor).
+# The answer to each call. It gets the file, the six arguments, and, if the call has a second
+# descriptor, f_flags of that file (None: no such descriptor).
 
 Answer = Callable[[File, Sequence[int], int | None], int | None]
 
@@ -96,7 +96,7 @@ def _write(file: File, _args: Sequence[int], _other: int | None) -> int:
 
 
 def _at(position: int, answer: Answer) -> Answer:
-    """As `answer`, unless the position in an argument is negative: -EINVAL."""
+    """-EINVAL if argument number `position`, a file position, is negative; else `answer`."""
 
     def positioned(file: File, args: Sequence[int], other: int | None) -> int | None:
         return -EINVAL if args[position] & _SIGNED else answer(file, args, other)
@@ -169,7 +169,7 @@ def _sendfile_to(file: File, args: Sequence[int], other: int | None) -> int:
 
 
 def _unless_empty(length: int, answer: Answer) -> Answer:
-    """As `answer`, unless the length in an argument is 0: then the files are not tested."""
+    """0, the files untested, if argument number `length` is 0; else `answer`."""
 
     def moved(file: File, args: Sequence[int], other: int | None) -> int | None:
         return answer(file, args, other) if args[length] else 0
@@ -204,7 +204,7 @@ _FCNTL: Final = {
     _F_ADD_SEALS: -EINVAL,
     1034: -EINVAL,  # F_GET_SEALS
 }
-# ioctls that generic code answers for every kind of file (Linux 6.12, fs/ioctl.c, do_vfs_ioctl):
+# ioctls that generic code answers whatever the kind of file (Linux 6.12, fs/ioctl.c, do_vfs_ioctl):
 # FIOCLEX, FIONCLEX, FIOASYNC, FIGETBSZ, FIFREEZE, FITHAW, FS_IOC_FIEMAP, FICLONE, FICLONERANGE,
 # FIDEDUPERANGE, FS_IOC_GETFSUUID, FS_IOC_GETFSSYSFSPATH. The driver gets the others, those of
 # regular files included; FIONBIO changes f_flags.

@@ -121,9 +121,9 @@ def _wp_pfn_shared(current: Thread, vma: Vma, address: int, pte: int) -> Steps[s
 
 
 def fault_in_user(current: Thread, address: int, write: bool) -> Steps[int]:
-    """For copies to and from user memory: fault the page in; its pfn, or -EFAULT.
+    """For copies to and from user memory: fault the page in and return its pfn, or -EFAULT.
 
-    It spins as long as the reclaimer holds the page.
+    Spins while the reclaimer holds the page.
     """
     code = PFEC_U | (PFEC_W if write else 0)
     while True:

@@ -45,7 +45,7 @@ class Kernel:
     `free_pages` is the list of EPC pages that were freed; pages from `next_unused` on were never
     handed out and are free as well (all of EPC right after boot). `active_page_list` has what the
     reclaimer may take (sgx_active_page_list). In the kernel spinlocks protect both; here no point
-    divides their use. By `inject(site)` a test decides whether the kernel fails at a named place.
+    divides their use. A test sets `inject(site)` to make the kernel fail at a named place.
     """
 
     def __init__(self, processor: Processor, version: KernelVersion | None = None) -> None:
@@ -53,8 +53,8 @@ class Kernel:
         self.version = version if version is not None else VERSIONS[VERSION_DEFAULT]
         self.races = self.version.races
         self.has_sgx2 = processor.part.sgx2
-        # sgx_drv_init asks for X86_FEATURE_SGX_LC. Without it, and without vepc to keep it loaded,
-        # the driver takes /dev/sgx_provision back as well. Linux 6.12, sgx/main.c, sgx_init
+        # sgx_drv_init requires X86_FEATURE_SGX_LC. Without that, and without vepc, sgx_init
+        # unregisters /dev/sgx_provision as well. Linux 6.12, sgx/main.c, sgx_init
         self.has_nodes = processor.part.launch_control
         self.inject: Callable[[str], bool] | None = None
         self.design = PermissionDesign()
@@ -87,7 +87,7 @@ class Kernel:
         self.zero_page = self.alloc_page()  # ZERO_PAGE: never written
 
     def fail(self, site: str) -> bool:
-        """Whether the test wants the kernel to fail at `site` now (allocation, split, ..)."""
+        """Whether a test makes the kernel fail at `site` now (an allocation, a split, ...)."""
         return self.inject is not None and self.inject(site)
 
     def warn(self, text: str) -> None:

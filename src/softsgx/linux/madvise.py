@@ -1,7 +1,7 @@
 """madvise(2) of SGX areas. Linux 6.12, mm/madvise.c.
 
 An SGX area is VM_SHARED, VM_PFNMAP, VM_IO, VM_DONTEXPAND and VM_DONTDUMP, and its file is a
-character device: `_SGX` says what each advice does there. All that an advice leaves are flags.
+character device: `_SGX` says what each advice does there. It changes nothing but flags.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ MADV_SOFT_OFFLINE: Final = 101
 
 _POPULATE: Final = (MADV_POPULATE_READ, MADV_POPULATE_WRITE)
 _INJECT: Final = (MADV_HWPOISON, MADV_SOFT_OFFLINE)
-# These stop at the first page that is not there; others go on, and return the error at the end.
+# These stop at the first hole; the others go on after it and return the error at the end.
 PAGE_BY_PAGE: Final = _POPULATE + _INJECT
 # madvise_need_mmap_write: all but these.
 _READERS: Final = (
@@ -68,7 +68,7 @@ _READERS: Final = (
 
 
 class Advice(NamedTuple):
-    """What an SGX area makes of an advice: an errno, or flags that are set and cleared."""
+    """The effect of an advice on an SGX area: an errno, or flags that are set and cleared."""
 
     error: int = 0
     set: int = 0
@@ -103,7 +103,7 @@ _SGX: Final = MappingProxyType(
         MADV_POPULATE_WRITE: _REFUSED,
         MADV_DONTNEED_LOCKED: _REFUSED,  # VM_PFNMAP
         MADV_COLLAPSE: _REFUSED,  # VM_NO_KHUGEPAGED
-        MADV_HWPOISON: Advice(EFAULT),  # VM_PFNMAP, in check_vma_flags; of the superuser
+        MADV_HWPOISON: Advice(EFAULT),  # VM_PFNMAP, in check_vma_flags; needs CAP_SYS_ADMIN
         MADV_SOFT_OFFLINE: Advice(EFAULT),
     }
 )
@@ -112,7 +112,7 @@ _SGX: Final = MappingProxyType(
 @kernel_entry
 @traced
 def sys_madvise(current: Thread, address: int, length: int, advice: int) -> Steps[int]:
-    """A hole between areas is -ENOMEM, but the areas after it are advised first."""
+    """madvise(2). A hole is -ENOMEM; all but PAGE_BY_PAGE advise the areas after it first."""
     if advice not in _SGX:
         return refused(current, EINVAL, "do_madvise.advice", advice=advice)
     if address & PAGE_MASK:

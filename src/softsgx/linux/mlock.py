@@ -77,7 +77,7 @@ def lock_range(address: int, length: int) -> tuple[int, int] | None:
 
 
 def _apply_vma_lock_flags(current: Thread, address: int, length: int) -> Steps[int]:
-    """apply_vma_lock_flags: to the first hole."""
+    """apply_vma_lock_flags, up to the first hole."""
     found = lock_range(address, length)
     if found is None:
         return refused(current, EINVAL, "do_mlock.end", address=address, length=length)

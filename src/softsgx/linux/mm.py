@@ -46,7 +46,7 @@ VM_READ: Final = PROT_READ
 VM_WRITE: Final = PROT_WRITE
 VM_EXEC: Final = PROT_EXEC
 VM_RWX: Final = VM_READ | VM_WRITE | VM_EXEC
-# What madvise leaves in an area.
+# Flags that madvise sets in an area.
 VM_SEQ_READ: Final = 0x8000
 VM_RAND_READ: Final = 0x1_0000
 VM_DONTCOPY: Final = 0x2_0000
@@ -69,7 +69,7 @@ class SharedMemory:
         return self.frames[number]
 
     def put(self) -> None:
-        """An area is gone; the last one takes the file along."""
+        """Drop the reference of an area that was unmapped; the last one frees the frames."""
         self.areas -= 1
         if not self.areas:
             for pfn in self.frames.values():
@@ -81,8 +81,8 @@ class Vma:
     """struct vm_area_struct: [start, end), rights, and for an SGX area its file and enclave.
 
     `may` are the VM_MAY* bits: what mprotect can ever grant. `encl` is vm_private_data: None in an
-    SGX area whose registration failed at fork. `offset` in the file is shown, and never used.
-    `shared` is the memory of an anonymous area that is MAP_SHARED, `pgoff` its first page in it.
+    SGX area whose registration failed at fork. `offset` in the file is only shown in `maps`.
+    `shared` is the memory of an anonymous MAP_SHARED area, `pgoff` the area's first page in it.
     `advised` are the flags that madvise set.
     """
 
@@ -116,7 +116,7 @@ class Vma:
         self.advised = advised
 
     def dup(self, start: int, end: int, by: int = 0) -> Vma:
-        """vm_area_dup: an area like [start, end) of this one, `by` bytes further up."""
+        """vm_area_dup: a copy of the part [start, end) of this area, moved up by `by` bytes."""
         skipped = start - self.start
         return Vma(
             start + by,
@@ -160,9 +160,9 @@ class Mm:
         self.cpumask: dict[int, int] = {}
         self.read_implies_exec = False
         self.exited = False
-        # Memory outside the model: a real process, of which only SGX areas are in `vmas`.
+        # The memory of a real process, outside the model; `vmas` then has only its SGX areas.
         self.user: UserMemory | None = None
-        # MMU notifiers, called once, by the thread that takes the address space down.
+        # MMU notifiers, called once, by the thread that runs exit_mmap.
         self.notifiers: list[Callable[[Thread], Steps[None]]] = []
 
     # Looking up
@@ -234,7 +234,7 @@ class Mm:
             vma.shared.areas += 1
 
     def remove(self, vma: Vma) -> None:
-        """Take an area out; the caller drops its reference to the file afterwards."""
+        """Take an area out; the caller drops the area's reference to the file afterwards."""
         at = self._starts.index(vma.start)
         del self.vmas[at], self._starts[at]
 
@@ -255,9 +255,9 @@ class Mm:
         return 0
 
     def isolate(self, start: int, end: int) -> int | list[Vma]:
-        """For munmap: split so that areas in [start, end) lie wholly inside; those, or -ENOMEM.
+        """For munmap: split areas at `start` and `end`; the areas in between, or -ENOMEM.
 
-        The limit counts only where one area becomes two for good, cut out of its middle.
+        The limit on areas applies only if a hole is cut in the middle of one area.
         """
         first = self.vma_lookup(start)
         if first is not None and first.start < start:
@@ -288,7 +288,8 @@ class Mm:
     def change_protection(self, vma: Vma, start: int, end: int) -> bool:
         """Rewrite the PTEs that exist in [start, end) to the rights of the area.
 
-        Whether TLBs need a flush: a PTE that was present has other rights now.
+        Returns whether TLBs need a flush, that is, whether a PTE that was present has changed. (The
+        kernel's function flushes by itself, and returns the number of PTEs.)
         """
         space, flush = self.space, False
         # vma_wants_writenotify: pfn_mkwrite is called at the first write to a clean page.
@@ -303,7 +304,7 @@ class Mm:
         return flush
 
     def insert_pfn(self, address: int, pfn: int, flags: int) -> int:
-        """vmf_insert_pfn: map `pfn` with R, W, X of `flags`. An entry that exists is kept."""
+        """vmf_insert_pfn: map `pfn` with R, W, X of `flags`. Keeps a present PTE. 0 or -ENOMEM."""
         if self.kernel.fail("vmf_insert_pfn"):
             return -ENOMEM
         if not self.space.lookup(address) & PTE_P:
@@ -331,14 +332,14 @@ def _maps_line(vma: Vma) -> str:
 
 
 def private_frames(vma: Vma, zapped: list[int]) -> list[int]:
-    """The frames of zapped PTEs of private anonymous memory; no other process has them."""
+    """The frames of zapped PTEs, if the area is private anonymous memory, to be freed."""
     if vma.sgx or vma.shared is not None:
         return []
     return [(pte & PTE_PFN_MASK) >> PAGE_SHIFT for pte in zapped]
 
 
 def anonymous_page(mm: Mm, vma: Vma, address: int) -> int:
-    """The frame of a page of an anonymous area, allocated on first touch; its pfn."""
+    """The pfn of a page of an anonymous area; the frame is allocated on first touch."""
     pte = mm.space.lookup(address)
     if pte & PTE_P:
         return (pte & PTE_PFN_MASK) >> PAGE_SHIFT

@@ -85,7 +85,7 @@ class Signal(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Its name and that of its code."""
+        """Its name and the name of its code."""
         code = "SI_KERNEL" if self.code == SI_KERNEL else f"code {self.code}"
         return f"{self.name} {_CODES.get((self.number, self.code), code)}"
 
@@ -114,7 +114,7 @@ class Process:
 
 
 class ThreadKilled(TaskExit):
-    """A thread of a process that exit_group or execve of another thread has ended."""
+    """Ends a thread that exit_group or execve in another thread of its process has killed."""
 
 
 class Thread:
@@ -123,7 +123,8 @@ class Thread:
     `cpu` is the logical processor it runs on; `pending_signals` counts signals that interrupt an
     interruptible sleep or a loop that tests for them, until their handlers run on the way back to
     user space. `killed` is a pending SIGKILL, `in_kernel` whether it is in a system call or fault.
-    `real_signals` asks the real thread that this one stands for, while a call is interruptible.
+    `real_signals` asks whether a signal is pending for the real thread that this one represents;
+    it is set while a call is interruptible.
     """
 
     __slots__ = (
@@ -189,7 +190,7 @@ class Thread:
 def refuse_cpu(kernel: Kernel, cpu: int, mm: Mm | None) -> None:
     """ValueError if no thread of `mm` (None: of a new one) can run on logical processor `cpu`.
 
-    Threads of one process may share a processor and take turns. Nothing is switched between two
+    Threads of one process may share a processor and take turns. No processor switches between
     processes. The last processor is for kernel threads.
     """
     last = len(kernel.processor.lps) - 2
@@ -203,7 +204,7 @@ def refuse_cpu(kernel: Kernel, cpu: int, mm: Mm | None) -> None:
 
 
 class InKernel:
-    """What exit_group waits for: that each killed thread has left the kernel."""
+    """The wait of exit_group and execve until every killed thread has left the kernel."""
 
     name = "killed threads to leave the kernel"
 
@@ -215,7 +216,7 @@ class InKernel:
         return not any(thread.in_kernel for thread in self.threads)
 
     def holders(self) -> Sequence[Task]:
-        """None known: threads do not know their tasks."""
+        """Unknown: a thread does not know its task."""
         return ()
 
 
@@ -228,7 +229,7 @@ def kernel_entry(
 ) -> Callable[Concatenate[Thread, P], Steps[T]]:
     """An entry from user space: on the way back signals are handled, and killed threads end.
 
-    A fault that the kernel itself takes returns to the kernel, and does none of this.
+    A fault that the kernel itself takes returns to the kernel, without either.
     """
 
     @wraps(body)

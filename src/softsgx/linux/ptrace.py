@@ -40,7 +40,8 @@ def access_process_vm(
 ) -> Steps[int]:
     """Move bytes to or from another address space, whatever the rights of its areas.
 
-    How many were moved: fewer than asked where an area ends or an enclave page cannot be reached.
+    Returns the number of bytes moved: fewer than asked for if memory is not mapped, or an enclave
+    page cannot be read or written.
     """
     mm = process.mm
     if mm.exited:
@@ -69,13 +70,13 @@ def access_process_vm(
 
 
 def _up_to(mm: Mm, address: int, buf: memoryview) -> memoryview:
-    """The part of a buffer that is below the next area of the model."""
+    """The part of `buf` that lies below the next area that the model has."""
     following = mm.find_vma(address)
     return buf if following is None else buf[: following.start - address]
 
 
 def _copy(mm: Mm, vma: Vma, address: int, buf: memoryview, write: bool) -> int:
-    """Anonymous memory up to the end of a page; FOLL_FORCE overrides the rights of the area."""
+    """Move anonymous memory up to the end of a page. FOLL_FORCE: the area's rights do not count."""
     offset = address & PAGE_MASK
     count = min(len(buf), PAGE_SIZE - offset)
     physical = anonymous_page(mm, vma, address - offset) << PAGE_SHIFT | offset
@@ -88,7 +89,7 @@ def _copy(mm: Mm, vma: Vma, address: int, buf: memoryview, write: bool) -> int:
 
 
 def _traced(current: Thread, name: str, fields: Fields, steps: Steps[int]) -> Steps[int]:
-    """The call, and the events around it."""
+    """Run a call, between the events of its begin and end if there is a listener."""
     on = current.kernel.processor.log.on
     return trace_call(current, name, fields, steps) if on else steps
 

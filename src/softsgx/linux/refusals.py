@@ -1,4 +1,4 @@
-"""Why the kernel refuses: the words for each rule that the return of an errno names.
+"""Why the kernel refuses: for each rule that an errno names, what must hold.
 
 A rule is `function.what`, the kernel's function and what it tests. A name in capital letters is
 that of a leaf: the processor refused, and the function returned an errno for it.
@@ -77,7 +77,7 @@ REFUSALS: Final[dict[str, str]] = {
     "sgx_ioc_enclave_modify_types.result": "result and count are 0 on the way in",
     "sgx_enclave_modify_types.page_type": "a page can become PT_TCS or PT_TRIM only",
     "sgx_enclave_modify_types.type": "PT_REG becomes PT_TCS or PT_TRIM, PT_TCS only PT_TRIM",
-    "sgx_enclave_modify_types.rights": "what becomes a TCS has R and W in its cap",
+    "sgx_enclave_modify_types.rights": "a page that becomes a TCS has R and W in its cap",
     "sgx_enclave_modify_types.reclaimed": "the page is not being evicted",
     "sgx_enclave_modify_types.EMODT": "EMODT changes the page type",
     "sgx_ioc_enclave_remove_pages.count": "count is 0 on the way in",
@@ -104,7 +104,7 @@ REFUSALS: Final[dict[str, str]] = {
     # Descriptors
     "sgx_drv_init.launch_control": "the nodes exist where the processor has launch control",
     "path_openat.name": "the path is /dev/sgx_enclave or /dev/sgx_provision",
-    "build_open_flags.flags": "open(2) takes the flags, and a device is no directory and is there",
+    "build_open_flags.flags": "open(2) takes the flags for a device that exists",
     "alloc_fd.limit": "a process has no more than 1024 descriptors",
     "fget.fd": "fd is an open descriptor",
     "fget.mode": "the descriptor was opened for this direction",
@@ -128,7 +128,7 @@ REFUSALS: Final[dict[str, str]] = {
     "vm_unmapped_area.space": "a free range of this length exists",
     "security_mmap_addr.low": "nothing is mapped below vm.mmap_min_addr",
     # munmap, mprotect, mremap
-    "do_vmi_munmap.range": "whole pages of the user half, and at least one",
+    "do_vmi_munmap.range": "the range is one or more whole pages of the user half",
     "split_vma.map_count": "a process has no more areas than vm.max_map_count",
     "do_mprotect_pkey.aligned": "the address is a multiple of 4096",
     "do_mprotect_pkey.end": "address + length does not wrap around",
@@ -141,7 +141,7 @@ REFUSALS: Final[dict[str, str]] = {
     "sys_mremap.dontunmap": "MREMAP_DONTUNMAP: old and new length are equal",
     "sys_mremap.aligned": "the old address is a multiple of 4096",
     "sys_mremap.new_length": "the new length is not 0",
-    "mremap_to.range": "the new address is a multiple of 4096, and the range of the user half",
+    "mremap_to.range": "the new address is a multiple of 4096, the new range in the user half",
     "mremap_to.overlap": "old and new range do not overlap",
     "mremap_to.map_count": "a process has fewer areas than vm.max_map_count, with room to move",
     "vma_to_resize.hole": "the old address is mapped",
@@ -176,7 +176,7 @@ REFUSALS: Final[dict[str, str]] = {
     "__vdso_sgx_enter_enclave.function": "the function is EENTER (2) or ERESUME (3)",
     "__vdso_sgx_enter_enclave.reserved": "the reserved bytes of struct sgx_enclave_run are 0",
     # Debuggers
-    "sgx_vma_access.unregistered": "the area belongs to an enclave: fork could register it",
+    "sgx_vma_access.unregistered": "the area was registered with its enclave at fork",
     "sgx_vma_access.production": "only the memory of a debug enclave is shown",
     "sgx_vma_access.EDBGRD": "EDBGRD reads the word",
     "sgx_vma_access.EDBGWR": "EDBGWR writes the word",
@@ -188,7 +188,7 @@ REFUSALS: Final[dict[str, str]] = {
 
 
 def function_of(rule: str) -> str:
-    """The kernel's function that a rule belongs to."""
+    """The kernel function that tests the rule."""
     return rule.rpartition(".")[0]
 
 

@@ -1,7 +1,7 @@
 """Interprocessor interrupts of the kernel. Linux 6.12, kernel/smp.c, arch/x86/mm/tlb.c.
 
 A processor that takes an interrupt inside an enclave leaves it by an AEX, which drops all its
-translations: so the driver's handler is empty.
+translations. So the driver's handler is empty.
 """
 
 from __future__ import annotations
@@ -37,13 +37,16 @@ def preempt_disabled(me: Task | None) -> Iterator[None]:
 
 
 def on_each_cpu_mask(current: Thread, cpus: Iterable[int]) -> Steps[None]:
-    """Interrupt the given processors and wait until each took it; the function called is empty."""
+    """Interrupt the given processors, and wait until each has run the function, an empty one."""
     lps = current.kernel.processor.lps
     yield from ipi([lps[cpu] for cpu in sorted(cpus)], _handler(current, CALL_FUNCTION_VECTOR))
 
 
 def smp_send_reschedule(current: Thread, cpus: Iterable[int]) -> Steps[None]:
-    """Kick the given processors: the threads there check for signals, after an AEX if inside."""
+    """Kick the given processors: threads there check for signals, after an AEX if in an enclave.
+
+    The kernel's takes one processor, and does not wait for it.
+    """
     lps = current.kernel.processor.lps
     targets = [lps[cpu] for cpu in sorted(cpus) if cpu != current.cpu]
     if targets:
@@ -67,7 +70,7 @@ def flush_tlb_mm(current: Thread, mm: Mm) -> Steps[None]:
 
 
 def _handler(current: Thread, vector: int) -> Callable[[LogicalProcessor], None]:
-    """The handler by which the kernel has a processor take this interrupt."""
+    """The handler that makes a processor take this interrupt."""
     take = current.kernel.take_interrupt
 
     def taken(lp: LogicalProcessor) -> None:

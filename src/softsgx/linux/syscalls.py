@@ -303,7 +303,7 @@ def sys_munmap(current: Thread, address: int, length: int) -> Steps[int]:
 def _unmap_locked(
     current: Thread, start: int, end: int, *, downgrade: bool = False
 ) -> Steps[int | list[File]]:
-    """Unmap [start, end): the files to put, or -ENOMEM if a split failed.
+    """Unmap [start, end). Returns the files to put, or -ENOMEM if a split failed.
 
     With `downgrade` PTEs are zapped with mmap_lock held for reading, so faults elsewhere go on.
     """
@@ -320,7 +320,7 @@ def _unmap_locked(
 
 
 def _no_split(current: Thread, errno: int) -> int:
-    """An area cannot become two."""
+    """The return of a call that cannot split an area."""
     return refused(current, errno, "split_vma.map_count", limit=current.mm.max_map_count)
 
 
@@ -345,7 +345,7 @@ def _unmap_vmas(current: Thread, mm: Mm, areas: list[Vma]) -> Steps[None]:
 
 
 def _free_memory(mm: Mm, areas: list[Vma], frames: list[int]) -> None:
-    """Free the memory of areas, after the TLB flush."""
+    """Free the memory of unmapped areas, after the TLB flush."""
     for pfn in frames:
         mm.kernel.free_page(pfn)
     for vma in areas:
@@ -380,7 +380,7 @@ def sys_pkey_mprotect(
 def do_mprotect_pkey(
     current: Thread, address: int, length: int, prot: int, pkey: int
 ) -> Steps[int]:
-    """The body of both."""
+    """The body of mprotect and pkey_mprotect."""
     mm = current.mm
     rule = "do_mprotect_pkey"
     if address & PAGE_MASK:
@@ -412,7 +412,10 @@ def do_mprotect_pkey(
 
 
 def mprotect_fixup(current: Thread, vma: Vma, start: int, end: int, prot: int) -> Steps[int]:
-    """One area of a mprotect call; mmap_lock held for writing."""
+    """One area of an mprotect call, with the tests that the kernel does before this function.
+
+    mmap_lock held for writing.
+    """
     mm = current.mm
     if prot & ~vma.may:
         rule = "mprotect_fixup.may"
@@ -497,7 +500,7 @@ def _mremap(
 def _mremap_to(
     current: Thread, old: int, old_length: int, new_length: int, flags: int, new: int
 ) -> Steps[tuple[int, list[File]]]:
-    """To a given address: what is mapped there is unmapped first, even if the move then fails."""
+    """Move to a given address. What is mapped there is unmapped first, even if the move fails."""
     mm = current.mm
     if new & PAGE_MASK or new + new_length > TASK_SIZE:
         rule = "mremap_to.range"
@@ -530,7 +533,10 @@ def _mremap_to(
 
 
 def _vma_to_resize(current: Thread, old: int, old_length: int, new_length: int, flags: int) -> int:
-    """Whether an area may be moved and grow: not an SGX area, which is VM_PFNMAP."""
+    """0 if the area may be moved and resized, else an errno.
+
+    An SGX area (VM_PFNMAP) may be moved; it may neither grow nor stay mapped (MREMAP_DONTUNMAP).
+    """
     vma = current.mm.vma_lookup(old)
     rule = "vma_to_resize"
     if vma is None:
@@ -651,7 +657,7 @@ def exit_mmap(current: Thread, mm: Mm) -> Steps[None]:
     with (yield from mm.mmap_lock.acquire_write()):
         if flush:
             yield from flush_tlb_mm(current, mm)
-        # Killed threads no longer run.
+        # The other threads were killed, and no longer run.
         running = current.on_cpu and current.mm is mm
         mm.cpumask = {current.cpu: 1} if running else {}
         areas = list(mm.vmas)
@@ -689,9 +695,9 @@ def sys_execve(current: Thread) -> Steps[int]:
 
 
 def _kill_others(current: Thread, process: Process) -> Steps[None]:
-    """zap_other_threads: SIGKILL, an interrupt to their processors, the wait until they are gone.
+    """zap_other_threads: SIGKILL, interrupt their processors, wait until they are gone.
 
-    In the kernel it is the last thread, not the killer, that takes the address space down.
+    In the kernel the last thread to exit, not the killer, tears the address space down.
     """
     others = [thread for thread in process.threads if thread is not current]
     for thread in others:

@@ -33,7 +33,7 @@ Call = Callable[Concatenate["Thread", P], "Steps[int]"]
 
 
 def traced(function: Call[P]) -> Call[P]:
-    """A system call whose begin and end are events; named by the function, without `sys_`."""
+    """Emit the begin and the end of a system call, named after the function without `sys_`."""
     name = function.__name__.removeprefix("sys_")
     names = list(signature(function).parameters)[1:]
     defaults = signature(function).parameters
@@ -52,7 +52,7 @@ def traced(function: Call[P]) -> Call[P]:
 
 
 def trace_call(current: Thread, name: str, fields: Fields, steps: Steps[int]) -> Steps[int]:
-    """A call, and the events around it."""
+    """Run a call between the events of its begin and end."""
     log = current.kernel.processor.log
     log.emit(CallBegun(current.cpu, current.name, name, fields))
     result = yield from steps
@@ -61,7 +61,7 @@ def trace_call(current: Thread, name: str, fields: Fields, steps: Steps[int]) ->
 
 
 def refused(current: Thread, errno: int, rule: str, **asked: int) -> int:
-    """-errno, and the event that names the rule of `refusals` and what was asked."""
+    """Emit the rule of `refusals` and the arguments that broke it; return -errno."""
     log = current.kernel.processor.log
     if log.on:
         log.emit(CallRefused(current.cpu, current.name, rule, errno, _registers(asked.items())))
@@ -69,7 +69,7 @@ def refused(current: Thread, errno: int, rule: str, **asked: int) -> int:
 
 
 def refused_call(current: Thread, name: str, errno: int, rule: str, **asked: int) -> int:
-    """-errno of a call that has events only if it is refused: begin, rule and end."""
+    """As `refused`, for a call that emits its begin and end only if it is refused."""
     log = current.kernel.processor.log
     if log.on:
         fields = _registers(asked.items())
@@ -90,7 +90,7 @@ def request_name(version: KernelVersion, cmd: int) -> str:
 
 
 def trace_arguments(current: Thread, block: Structure, **more: int) -> None:
-    """Emit the argument block of an ioctl, as it was copied; `more` is what it points to."""
+    """Emit the argument block of an ioctl as it was copied; `more` is from memory it points to."""
     log = current.kernel.processor.log
     if log.on:
         fields = (*_numbers(block), *more.items())
@@ -106,7 +106,7 @@ def trace_results(current: Thread, block: Structure) -> None:
 
 
 def trace_signal(current: Thread, signal: Signal) -> int:
-    """Emit that an exception becomes a signal. The number of the event, 0 without a listener."""
+    """Emit that an exception becomes a signal; return the event's number, 0 without a listener."""
     log = current.kernel.processor.log
     if not log.on:
         return 0

@@ -1,10 +1,9 @@
 """Exceptions of user programs: the kernel repairs the fault, or sends a signal.
 
-Linux 6.12, arch/x86/kernel/traps.c and fpu/core.c. The kernel sees the processor as it
-finds it, and after an exception in an enclave that is the state that AEX leaves. So RIP is the AEP.
-And for #MF and #XM it reads FCW, FSW and MXCSR not as they were inside but as AEX sets them for
-these two: 037EH and 8081H, or 1F01H, an unmasked invalid operation (SDM 3D, 40.3.2 "Synthetic State
-for Extended Features"). So si_code is FPE_FLTINV whatever the enclave has computed.
+Linux 6.12, arch/x86/kernel/traps.c and fpu/core.c. After an exception in an enclave the kernel
+sees the state that AEX leaves. So RIP is the AEP. For #MF and #XM, FCW, FSW and MXCSR are those
+that AEX sets, 037EH and 8081H, or 1F01H: an unmasked invalid operation (SDM 3D, 40.3.2 "Synthetic
+State for Extended Features"). So si_code is FPE_FLTINV, whatever the enclave has computed.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from softsgx.linux.process import Thread
     from softsgx.sim import Steps
 
-# DR6. A logical processor of the model has no breakpoint registers: its #DB is of a single step.
+# DR6. A logical processor of the model has no breakpoint registers: its #DB is a single step.
 DR_TRAPS: Final = 0xF
 DR_STEP: Final = 1 << 14
 
@@ -77,8 +76,8 @@ _MXCSR_MASKS: Final = 7  # the bit of the first mask
 def user_exception(current: Thread, delivered: Delivered) -> Steps[Signal | None]:
     """An exception of a user program, whose registers are as the exception left them.
 
-    None if the kernel repaired it, or finds it spurious: the program goes on at RIP. Otherwise its
-    signal, which the vDSO may take instead (`vdso.fixup_vdso_exception`).
+    None if the kernel repaired it or finds it spurious: the program goes on at RIP. Otherwise its
+    signal, unless `vdso.fixup_vdso_exception` turns it into a return of the vDSO function.
     """
     if delivered.vector == faults.PF:
         return (yield from do_user_addr_fault(current, delivered.code, delivered.cr2))
@@ -91,7 +90,7 @@ def do_trap(
 ) -> Signal | None:
     """The signal of an exception; None if the kernel finds it spurious and goes on.
 
-    `rip` and `legacy`, an FXSAVE image of which the first 28 bytes are read, are the state that
+    `rip` and `legacy`, of which the first 28 bytes of an FXSAVE image are read, are the state that
     the kernel finds.
     """
     if vector == faults.DB:

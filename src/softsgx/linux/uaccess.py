@@ -35,7 +35,7 @@ class UserMemory(Protocol):
 
 
 def copy_from_user(current: Thread, address: int, size: int) -> Steps[bytes | None]:
-    """`size` bytes at a user address; None stands for -EFAULT."""
+    """The `size` bytes at a user address; None stands for -EFAULT."""
     out = yield from _copy_from_user(current, address, size)
     if out is None:
         refused(current, EFAULT, "copy_from_user.address", address=address, size=size)
@@ -70,12 +70,11 @@ def _copy_from_user(current: Thread, address: int, size: int) -> Steps[bytes | N
     return out
 
 
-def copy_to_user(current: Thread, address: int, data: bytes) -> Steps[bool]:
-    """Write `data` to a user address; False stands for -EFAULT (some of it may be written)."""
-    done = yield from _copy_to_user(current, address, data)
-    if not done:
-        refused(current, EFAULT, "copy_to_user.address", address=address, size=len(data))
-    return done
+def copy_to_user(current: Thread, address: int, data: bytes) -> Steps[int]:
+    """Write `data` to a user address: 0, or -EFAULT, when part of it may have been written."""
+    if (yield from _copy_to_user(current, address, data)):
+        return 0
+    return refused(current, EFAULT, "copy_to_user.address", address=address, size=len(data))
 
 
 def _copy_to_user(current: Thread, address: int, data: bytes) -> Steps[bool]:
@@ -133,8 +132,8 @@ def _source_page(mm: Mm, address: int) -> int:
 def get_user_page_remote(mm: Mm, address: int) -> int:
     """get_user_pages_remote of one page for reading, mmap_lock held: its pfn, or -EFAULT.
 
-    Enclave memory cannot be pinned (VM_PFNMAP). Anonymous memory that was never touched is the
-    shared zero page; it need not be mapped for that.
+    Enclave memory cannot be pinned (VM_PFNMAP). Anonymous memory that was never touched reads from
+    the shared zero page, without a PTE.
     """
     vma = mm.vma_lookup(address)
     if vma is None or vma.sgx or not vma.flags & VM_READ:

@@ -1,4 +1,4 @@
-"""Open files: a description, its references, and the operations of the three SGX nodes."""
+"""Open files: a description, its references, and the operations of the SGX nodes."""
 
 from __future__ import annotations
 
@@ -46,8 +46,7 @@ class FileOperations(Protocol):
 
     @property
     def get_unmapped_area(self) -> Callable[[Thread, int, int, int], int] | None:
-        """Choose the address of a mapping: (current, address, length, flags). None: as for
-        memory."""
+        """Choose the address of a mapping: (current, address, length, flags). None: the default."""
 
     @property
     def mmap(self) -> Callable[[Thread, File, Vma], Steps[int]] | None:

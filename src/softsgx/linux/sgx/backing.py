@@ -49,7 +49,7 @@ class SgxBacking:
 
     @property
     def contents_address(self) -> int:
-        """Kernel address of the page's place for contents."""
+        """Kernel address of the page of the file that holds the contents."""
         return direct(self.contents.pfn << PAGE_SHIFT)
 
     @property
@@ -81,7 +81,7 @@ def shmem_file_setup(current: Thread, size: int) -> int:
 
 
 class Shmem:
-    """The file. A page exists from its first look-up."""
+    """The file. A page of it is allocated when it is first looked up."""
 
     __slots__ = ("contents", "kernel", "pcmds")
 

@@ -57,9 +57,9 @@ def sgx_load_for_ioctl(current: Thread, encl: SgxEncl, address: int) -> Steps[Sg
 
 
 def sgx_enclave_etrack(current: Thread, encl: SgxEncl) -> Steps[int]:
-    """ETRACK, once more after an IPI round if it fails, and always an IPI round at the end.
+    """ETRACK, repeated after a round of IPIs if it fails, and always a round of IPIs at the end.
 
-    encl.lock is held from the leaf that needs tracking until here is done.
+    The caller holds encl.lock from before the leaf that needs tracking.
     """
     secs = encl.secs.epc_page
     assert secs is not None
@@ -68,7 +68,7 @@ def sgx_enclave_etrack(current: Thread, encl: SgxEncl) -> Steps[int]:
     ret = yield from encls(current, leaves.ETRACK, 0, secs.address)
     if ret:
         current.kernel.pr_err_once("ETRACK returned", f"{ret} ({ret:#x})")
-        # The previous cycle is not complete: drive everybody out, then try again.
+        # The previous cycle is not complete: drive all threads out, then try again.
         yield from e.sgx_ipi_enclave_cpus(current, encl)
         ret = yield from encls(current, leaves.ETRACK, 0, secs.address)
         if ret:
@@ -84,7 +84,7 @@ def sgx_enclave_etrack(current: Thread, encl: SgxEncl) -> Steps[int]:
 def sgx_ioc_enclave_restrict_permissions(
     current: Thread, encl: SgxEncl, arg: int, body: Body | None = None
 ) -> Steps[int]:
-    """SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS; `body` is another design's."""
+    """SGX_IOC_ENCLAVE_RESTRICT_PERMISSIONS; another design passes its own `body`."""
     if body is None:
         body = sgx_enclave_restrict_permissions
     params = yield from sgx2_arguments(current, encl, arg, SgxEnclaveRestrictPermissions)
@@ -115,7 +115,7 @@ def _check_restrict(current: Thread, params: SgxEnclaveRestrictPermissions) -> i
 def sgx_enclave_restrict_permissions(
     current: Thread, encl: SgxEncl, modp: SgxEnclaveRestrictPermissions
 ) -> Steps[int]:
-    """Per page: EMODPR, ETRACK, IPIs. No VMA, PTE or cap is touched, and no rollback done."""
+    """Per page: EMODPR, ETRACK, IPIs. Touches no VMA, PTE or cap; does not roll back."""
     block = sgx_rights_operand(current.kernel, modp.permissions)
     ret, done = 0, 0
     while done < modp.length:
@@ -125,7 +125,7 @@ def sgx_enclave_restrict_permissions(
             ret = yield from sgx_restrict_one(current, encl, modp, done, block.address)
             changed = False
             if not ret:
-                # L4: a failure here leaves the EPCM changed, yet the page is not counted.
+                # L4: a failure here leaves the EPCM entry changed, yet the page is not counted.
                 ret = yield from sgx_enclave_etrack(current, encl)
                 changed = not ret or not current.kernel.races.etrack_failure_uncounted
         if changed:
@@ -138,7 +138,7 @@ def sgx_enclave_restrict_permissions(
 
 
 def sgx_rights_operand(kernel: Kernel, rights: int) -> Operands:
-    """A SECINFO with these rights in operand memory, until put_operands()."""
+    """Write a SECINFO with these rights to a block of operand memory; the caller puts it back."""
     block = kernel.get_operands()
     kernel.processor.memory.write(block.physical, SECINFO(FLAGS=rights & RWX).pack())
     return block
@@ -171,7 +171,7 @@ def sgx_restrict_one(
 
 
 def sgx_encls_emodpr(current: Thread, secinfo: int, epc: int) -> Steps[int]:
-    """EMODPR; where a test wants it to fail, another leaf has the page at that moment."""
+    """EMODPR. A test can make it fail as if another leaf were using the page."""
     if current.kernel.fail("EMODPR"):
         return SGX_EPC_PAGE_CONFLICT
     return (yield from encls(current, leaves.EMODPR, secinfo, epc))

@@ -43,7 +43,8 @@ _ALL_SLOTS: Final = (1 << SGX_VA_SLOT_COUNT) - 1
 
 # Results of the fault handler.
 VM_FAULT_NOPAGE: Final = "VM_FAULT_NOPAGE"
-# As VM_FAULT_NOPAGE, where the access faults again until the reclaimer is done with the page.
+# As VM_FAULT_NOPAGE, but nothing was mapped: the access faults again, until what it needs (a page
+# that the reclaimer or an ioctl holds, or free EPC) is there.
 VM_FAULT_BUSY: Final = "VM_FAULT_NOPAGE, busy"
 VM_FAULT_SIGBUS: Final = "VM_FAULT_SIGBUS"
 VM_FAULT_OOM: Final = "VM_FAULT_OOM"
@@ -64,7 +65,7 @@ class SgxVaPage:
         return self.used == _ALL_SLOTS
 
     def alloc_slot(self) -> int:
-        """The first free slot, taken; its number."""
+        """Take the first free slot and return its number."""
         free = ~self.used & _ALL_SLOTS
         assert free, "VA page has no free slot"
         slot = (free & -free).bit_length() - 1
@@ -79,8 +80,8 @@ class SgxVaPage:
 class SgxEnclPage:
     """struct sgx_encl_page: the kernel's record of one enclave page. Protected by encl.lock.
 
-    `epc_page` is None while the page is swapped out. Then `va_page` and `va_slot` hold its version;
-    if EWB failed they are stale: the VA page that it was last loaded from, and slot 0.
+    `epc_page` is None while the page is swapped out. Its version is then in slot `va_slot` of
+    `va_page`. If EWB failed, both are stale: the VA page of the last reload, and slot 0.
     `vm_run_prot_bits` is used by the V2 series only, `busy` only by the fixes of K2 and K3.
     """
 
@@ -164,7 +165,7 @@ class SgxEncl:
 
 
 def sgx_encl_state(encl: SgxEncl) -> dict[str, int]:
-    """The state of an enclave, for the event that a call comes too early or too late."""
+    """The state of an enclave, for the event of a call that came too early or too late."""
     created = bool(encl.flags & SGX_ENCL_CREATED)
     return {"created": int(created), "initialised": int(bool(encl.flags & SGX_ENCL_INITIALIZED))}
 
@@ -173,9 +174,9 @@ def sgx_encl_state(encl: SgxEncl) -> dict[str, int]:
 
 
 def sgx_encl_grow(current: Thread, encl: SgxEncl, reclaim: bool) -> Steps[SgxVaPage | int | None]:
-    """Count one more page; every 512th needs a new VA page, which is returned.
+    """Count one more page. One page in 512 needs a new VA page: that, None, or an errno.
 
-    The caller publishes it by `sgx_encl_add_va_page`, with encl.lock held once the enclave exists.
+    The caller adds it to the list by `sgx_encl_add_va_page`: under encl.lock, except in CREATE.
     """
     va_page: SgxVaPage | None = None
     if encl.page_cnt % SGX_VA_SLOT_COUNT == 0:
@@ -195,7 +196,7 @@ def sgx_encl_grow(current: Thread, encl: SgxEncl, reclaim: bool) -> Steps[SgxVaP
 
 
 def sgx_encl_add_va_page(encl: SgxEncl, va_page: SgxVaPage | None) -> None:
-    """Put what `sgx_encl_grow` returned at the head of the list."""
+    """Put the VA page that `sgx_encl_grow` returned, if any, at the head of the list."""
     if va_page is not None:
         encl.va_pages.insert(0, va_page)
 
@@ -246,7 +247,7 @@ def __sgx_encl_ewb(
 def __sgx_encl_eldu(
     current: Thread, encl_page: SgxEnclPage, epc_page: SgxEpcPage, secs: SgxEpcPage | None
 ) -> Steps[int]:
-    """ELDU of a page; its backing is given up whether or not ELDU succeeds."""
+    """ELDU of a page; its backing is truncated whether or not ELDU succeeds."""
     kernel = current.kernel
     encl = encl_page.encl
     is_secs = secs is None
@@ -378,7 +379,7 @@ def sgx_vma_fault(current: Thread, vma: Vma, address: int) -> Steps[str]:
         return (yield from sgx_encl_eaug_page(current, vma, encl, address))
     with (yield from encl.lock.acquire()):
         if not kernel.races.lookup_before_removal and encl.page(address) is None:
-            return VM_FAULT_BUSY  # L7 fixed: removed since it was looked up
+            return VM_FAULT_BUSY  # L7 fixed: the page was removed after the look-up above
         rights = kernel.version.interface.fault_rights(vma)
         entry = yield from sgx_encl_load_page_in_vma(current, encl, address, rights)
         if isinstance(entry, int):
@@ -502,7 +503,7 @@ def _eaug_done(
 def _eaug_insert(
     current: Thread, encl_page: SgxEnclPage, epc_page: SgxEpcPage, secs: SgxEpcPage | None
 ) -> Steps[bool]:
-    """Insert into the page array, then EAUG; True if either failed, and then both are undone."""
+    """Insert into the page array, then EAUG. True if either failed; then nothing is inserted."""
     kernel = current.kernel
     encl = encl_page.encl
     index = encl_page.address >> PAGE_SHIFT
@@ -525,7 +526,7 @@ def _eaug_insert(
 def sgx_encl_may_map(
     current: Thread, encl: SgxEncl, start: int, end: int, flags: int
 ) -> Steps[int]:
-    """Whether [start, end) may be mapped with the given R, W, X: -EACCES if not."""
+    """0 if [start, end) may be mapped with the given R, W, X, else -EACCES."""
     if encl.flags & SGX_ENCL_INITIALIZED and (start < encl.base or end > encl.base + encl.size):
         rule = "sgx_encl_may_map.range"
         return refused(current, EACCES, rule, base=encl.base, size=encl.size)
@@ -581,7 +582,7 @@ def sgx_encl_mm_add(current: Thread, encl: SgxEncl, mm: Mm) -> Steps[int]:
 
 
 def _mmu_notifier_release(current: Thread, entry: SgxEnclMm) -> Steps[None]:
-    """The address space goes away before the file: unlink, wait for readers, drop its reference."""
+    """The address space exits before the file is released: unlink it, wait for readers, put."""
     encl = entry.encl
     yield ("mm_list", encl.name, True)
     if entry in encl.mm_list:

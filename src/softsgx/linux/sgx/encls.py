@@ -30,7 +30,7 @@ def encls_failed(ret: int) -> bool:
 
 
 def encls(current: Thread, leaf: int, rbx: int, rcx: int, rdx: int = 0) -> Steps[int]:
-    """Execute one ENCLS leaf on the processor of `current`; registers of the thread are kept."""
+    """Execute one ENCLS leaf on the processor of `current`, and restore the thread's registers."""
     lp = current.kernel.processor.lps[current.cpu]
     assert not lp.enclave_mode, f"{current.name}: ENCLS while another thread is inside an enclave"
     regs = lp.regs
@@ -45,9 +45,10 @@ def encls(current: Thread, leaf: int, rbx: int, rcx: int, rdx: int = 0) -> Steps
 
 
 def edbgrd(current: Thread, address: int) -> Steps[tuple[int, int]]:
-    """__edbgrd: 0 and the word, or the exception. The kernel expects no status and drops it.
+    """__edbgrd: 0 and the word, or the exception and 0.
 
-    So SGX_PAGE_NOT_DEBUGGABLE reads as success, with what RBX held before: 0 here.
+    The kernel drops the status in EAX. So SGX_PAGE_NOT_DEBUGGABLE is taken for success, and the
+    word is what RBX held before: 0 here.
     """
     lp = current.kernel.processor.lps[current.cpu]
     assert not lp.enclave_mode, f"{current.name}: ENCLS while another thread is inside an enclave"
@@ -64,6 +65,6 @@ def edbgrd(current: Thread, address: int) -> Steps[tuple[int, int]]:
 
 
 def edbgwr(current: Thread, address: int, word: int) -> Steps[int]:
-    """__edbgwr: 0, or the exception; a status is dropped, and then nothing was written."""
+    """__edbgwr: 0, or the exception. A status in EAX is dropped, although nothing was written."""
     ret = yield from encls(current, leaves.EDBGWR, word, address)
     return ret if encls_faulted(ret) else 0

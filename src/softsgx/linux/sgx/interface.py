@@ -53,7 +53,7 @@ class SgxInterface:
         return HANDLERS
 
     def mapping_cap(self, page: SgxEnclPage) -> int:
-        """What mmap and mprotect may give a page at most."""
+        """The most that mmap and mprotect may grant on a page."""
         return page.vm_max_prot_bits
 
     def fault_rights(self, vma: Vma) -> int:
@@ -79,7 +79,7 @@ class SgxInterfaceV2(SgxInterface):
     requests: ClassVar[Mapping[int, str]] = {**SgxInterface.requests, **_names("V2_IOC_")}
 
     def page_ioctls(self) -> Mapping[int, Handler]:
-        """Four, with numbers of their own."""
+        """The four of the series. Their request numbers are not those of 6.x."""
         from softsgx.linux.sgx.v2 import HANDLERS
 
         return HANDLERS
@@ -89,11 +89,11 @@ class SgxInterfaceV2(SgxInterface):
         return page.vm_run_prot_bits
 
     def fault_rights(self, vma: Vma) -> int:
-        """None: the fault handler ignores the area's rights."""
+        """No rights: the fault handler of the series does not compare them with the cap."""
         return 0
 
     def pte_rights(self, vma: Vma, page: SgxEnclPage) -> int:
-        """Those of both area and mirror; with the PTE made, the access may fault again."""
+        """Those that both area and mirror have; so the access may fault again on the new PTE."""
         rights = vma.flags & page.vm_run_prot_bits
         if not rights:
             raise Unmodelled("V2: an entry with no rights in an area that has some")

@@ -78,7 +78,7 @@ _MISC_RESERVED: Final = ~1 & 0xFFFFFFFF
 
 
 def sgx_ioctl(current: Thread, encl: SgxEncl, cmd: int, arg: int) -> Steps[int]:
-    """Dispatch one request; -EBUSY while another runs, even for an unknown one."""
+    """Dispatch one request. -EBUSY while another one runs, even if the request is unknown."""
     steps = _sgx_ioctl(current, encl, cmd, arg)
     if not current.kernel.processor.log.on:
         return steps
@@ -141,7 +141,7 @@ def _trace_secs(current: Thread, create: SgxEnclaveCreate, secs: SECS) -> None:
 
 
 def sgx_encl_create(current: Thread, encl: SgxEncl, raw: bytes) -> Steps[int]:
-    """Only SIZE is tested here; ECREATE tests the rest, and any fault of it is -EIO."""
+    """Tests only SIZE; ECREATE tests the rest, and its faults become -EIO."""
     kernel = current.kernel
     secs = SECS.unpack(raw)
     size = secs.SIZE_
@@ -375,7 +375,10 @@ def sgx_ioc_enclave_init(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]
 
 
 def sgx_encl_init(current: Thread, encl: SgxEncl, sig: SIGSTRUCT, page: int) -> Steps[int]:
-    """Check the attributes, then EINIT, again while it is interrupted. `page` has the operands."""
+    """Check the attributes, then EINIT, repeated while it returns SGX_UNMASKED_EVENT.
+
+    `page` holds SIGSTRUCT and, in its upper half, the token, which is all zero.
+    """
     kernel = current.kernel
     part, lp = kernel.processor.part, kernel.lp(current)
     excess = encl.attributes & ~encl.attributes_mask

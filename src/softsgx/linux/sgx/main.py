@@ -29,7 +29,11 @@ IS_FREE: Final = 1 << 1
 
 
 class SgxEpcPage:
-    """struct sgx_epc_page: the kernel's record of one EPC page. `owner` only if tracked."""
+    """struct sgx_epc_page: the kernel's record of one EPC page.
+
+    `owner` is the enclave page, or the SECS, that the EPC page holds; None for a VA page and for a
+    free page.
+    """
 
     __slots__ = ("address", "epc", "flags", "owner", "poison")
 
@@ -43,7 +47,7 @@ class SgxEpcPage:
 
     @property
     def pfn(self) -> int:
-        """Its frame."""
+        """Its page frame number."""
         return (self.address - DIRECT_MAP) >> PAGE_SHIFT
 
     @property
@@ -56,7 +60,7 @@ class SgxEpcPage:
 
 
 def __sgx_alloc_epc_page(kernel: Kernel) -> SgxEpcPage | None:
-    """Take a page off the free list: unused ones in order first, then those freed, oldest first."""
+    """Take a free page: one never used before, in order; then the one that was freed first."""
     if kernel.fail("sgx_alloc_epc_page"):
         return None
     while kernel.next_unused in kernel.poisoned_unused:
@@ -83,9 +87,9 @@ def _first_use(kernel: Kernel) -> SgxEpcPage:
 def arch_memory_failure(kernel: Kernel, pfn: int, consumer: Thread | None = None) -> int:
     """A hardware error in an EPC page: it is never handed out again once it is free.
 
-    `consumer` is the thread that consumed it (MF_ACTION_REQUIRED): it gets SIGBUS. The free page
-    count is not corrected, so the watermarks count EPC that cannot be allocated. -ENXIO if the pfn
-    is not in EPC.
+    `consumer` is the thread that consumed the error (MF_ACTION_REQUIRED); it gets SIGBUS. The count
+    of free pages is not corrected, so the watermarks count EPC that cannot be allocated. -ENXIO if
+    the pfn is not in EPC.
     """
     number = kernel.processor.epc.index(pfn)
     if number < 0:
@@ -107,14 +111,14 @@ def arch_memory_failure(kernel: Kernel, pfn: int, consumer: Thread | None = None
 
 
 def sgx_should_reclaim(kernel: Kernel, watermark: int) -> bool:
-    """Fewer free pages than the watermark, and something to take."""
+    """Whether fewer pages than the watermark are free, and some page can be reclaimed."""
     return kernel.nr_free < watermark and bool(kernel.active_page_list)
 
 
 def sgx_alloc_epc_page(
     current: Thread, owner: SgxEnclPage | None, reclaim: bool
 ) -> Steps[SgxEpcPage | int]:
-    """A free EPC page. With `reclaim` it may evict others first; without, -EBUSY says try again.
+    """Take a free EPC page. If there is none: reclaim and try again, or without `reclaim` -EBUSY.
 
     -ENOMEM if nothing can be reclaimed, -ERESTARTSYS if a signal is pending.
     """
@@ -159,7 +163,7 @@ def sgx_mark_page_reclaimable(kernel: Kernel, page: SgxEpcPage) -> None:
 
 
 def sgx_unmark_page_reclaimable(kernel: Kernel, page: SgxEpcPage) -> int:
-    """Take a page off the list; -EBUSY if the reclaimer holds it."""
+    """Take a page off the reclaimer's list: 0, or -EBUSY if it is being reclaimed."""
     if page.flags & RECLAIMER_TRACKED:
         if page not in kernel.active_page_list:
             return -EBUSY
@@ -169,13 +173,16 @@ def sgx_unmark_page_reclaimable(kernel: Kernel, page: SgxEpcPage) -> int:
 
 
 def sgx_reclaim_direct(current: Thread) -> Steps[None]:
-    """One pass before the mutex is taken, if EPC is short."""
+    """One reclaim pass if EPC is short. encl.lock must not be held."""
     if sgx_should_reclaim(current.kernel, current.kernel.low_watermark):
         yield from sgx_reclaim_pages(current)
 
 
 def ksgxd(current: Thread) -> Steps[None]:
-    """The reclaim daemon: sleeps until EPC is short, then reclaims up to the high watermark."""
+    """The reclaim daemon: reclaims up to the high watermark, then sleeps until it is woken.
+
+    `sgx_alloc_epc_page` wakes it when the free pages fall below the low watermark.
+    """
     kernel = current.kernel
     while True:
         yield from kernel.ksgxd_waitq.wait_event(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def sgx_ioc_sgx2_ready(current: Thread, encl: SgxEncl) -> int:
-    """0 if the pages of an enclave can be changed: SGX2, and INIT was done."""
+    """0 if the pages of the enclave can be changed: the processor has SGX2, and INIT succeeded."""
     if not current.kernel.has_sgx2:
         return refused(current, ENODEV, "sgx_ioc_sgx2_ready.sgx2")
     if not encl.flags & e.SGX_ENCL_INITIALIZED:
@@ -71,10 +71,10 @@ def for_each_page(
     flags: int,
     one: Callable[[int, int], Steps[int]],
 ) -> Steps[int]:
-    """`one(address, secinfo)` for each page until one fails; sets `count`. The error, or 0.
+    """Call `one(address, secinfo)` for each page until a call fails; set `count`. 0, or the error.
 
-    `secinfo` is the address of a SECINFO with these FLAGS in kernel memory. Before each page EPC is
-    reclaimed if it is short.
+    `secinfo` is the address of a SECINFO with these FLAGS in kernel memory. If EPC is short, pages
+    are reclaimed before each call.
     """
     kernel = current.kernel
     block = kernel.get_operands()
@@ -93,8 +93,6 @@ def for_each_page(
 
 
 def write_back(current: Thread, arg: int, params: Structure, ret: int) -> Steps[int]:
-    """Copy the block with `result` and `count` to the caller: `ret`, or -EFAULT."""
+    """Copy the block, now with `result` and `count`, back to user memory: `ret`, or -EFAULT."""
     trace_results(current, params)
-    if not (yield from copy_to_user(current, arg, params.pack())):
-        return -EFAULT
-    return ret
+    return (yield from copy_to_user(current, arg, params.pack())) or ret
