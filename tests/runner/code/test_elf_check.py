@@ -88,10 +88,10 @@ def test_not_found(tmp_path: Path) -> None:
     assert refusal("no-such-program") == "PROGRAM: no such program in PATH"
     assert refusal(tmp_path / "missing") == "PROGRAM: no such file or directory"
     assert refusal(tmp_path) == "PROGRAM: is a directory"
-    assert refusal("/dev/null") == "PROGRAM: is no regular file"
+    assert refusal("/dev/null") == "PROGRAM: is not a regular file"
     assert refusal("/etc/passwd/x") == "PROGRAM: not a directory"
-    assert refusal("") == "'': no name of a program"
-    assert refusal("a\0b") == "'a\\x00b': no name of a program"
+    assert refusal("") == "'': not the name of a program"
+    assert refusal("a\0b") == "'a\\x00b': not the name of a program"
 
 
 def test_file_in_path_without_the_right_says_so(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ MISSING = "no such file or directory"
     ("content", "why"),
     [
         ("#!/no/such/interpreter -x\n", f"its interpreter /no/such/interpreter: {MISSING}"),
-        ("#!/dev/null\n", "its interpreter /dev/null: is no regular file"),
+        ("#!/dev/null\n", "its interpreter /dev/null: is not a regular file"),
         ("#!/tmp\n", "its interpreter /tmp: is a directory"),
         ("#!", "its #! line names no interpreter"),
         ("#! \0/bin/sh\n", "its #! line names no interpreter"),

@@ -18,12 +18,12 @@ from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, ZERO_PAGE
 
 # Values of `code` for an EPC page that instructions were fetched from.
-FIXED: Final = 1  # it could not be written: its blocks are known by their address
-CHANGING: Final = 2  # it could: the bytes of a block are compared whenever it begins
+FIXED: Final = 1  # the page was not writable: its blocks are known by their address
+CHANGING: Final = 2  # it was writable: the bytes of a block are compared whenever it begins
 
 
 class ArenaMemory(PhysicalMemory):
-    """Takes over from `ram`. EPC is `count` frames from `first` on.
+    """Replaces `ram`, whose frames it takes over. EPC is the `count` frames from `first` on.
 
     `touched[i]` is 1 once EPC page i may differ from zero. `code[i]` is FIXED or CHANGING if an
     emulator has fetched instructions from it; `code_writes` counts how often a FIXED one was, or
@@ -145,7 +145,7 @@ class ArenaMemory(PhysicalMemory):
             self.touched[number] = 0
 
     def may_change(self, number: int) -> None:
-        """The emulator may write EPC page `number` from now on, by none of these methods."""
+        """From now on the emulator may write EPC page `number` without calling these methods."""
         self.touched[number] = 1
 
     def _wrote(self, number: int) -> None:

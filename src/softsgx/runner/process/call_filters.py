@@ -51,7 +51,7 @@ _FIRST_ARGUMENT: Final = (
     *(nr.IOCTL, nr.FSTAT, nr.FSTATFS, nr.FGETXATTR, nr.FSETXATTR, nr.FREMOVEXATTR),
     *(nr.DUP, nr.DUP2, nr.DUP3),
 )
-# What the filters that are added later may stop.
+# Calls that filters which are added later may stop.
 _LATER: Final = tuple(
     dict.fromkeys(
         (
@@ -65,13 +65,13 @@ _MAP_FIXED_ANY: Final = MAP_FIXED | MAP_FIXED_NOREPLACE
 
 
 def base_filter(supervisor: int, everything: bool = False) -> bytes:
-    """What every supervised process runs under from its start.
+    """The filter of every supervised process from its start.
 
-    The process `supervisor` cannot be traced: it would stop, and with it every thread that it
+    Attempts to trace the process `supervisor` fail: it would stop, and with it every thread that it
     serves. Linux with Yama answers -EPERM to a child that tries, too.
-    `everything`: no filter can be added later, so what those look for stops always.
+    `everything`: no filter can be added later, so the calls that those would stop always stop.
 
-    `int 0x80` always stops: it stands where CPUID and ENCLU stood.
+    `int 0x80` always stops: it replaces CPUID and ENCLU.
     """
     p = Program()
     _begun(p, other_arch="stop")
@@ -145,12 +145,11 @@ def timer_filter() -> bytes:
 
 
 def range_filter(low: int, high: int, code: tuple[int, int] | None = None) -> bytes:
-    """For an enclave area [low, high): calls that change it, or that read or write memory of it.
+    """For an enclave area [low, high): calls that change it, or whose buffer begins in it.
 
-    RANGES and mremap stop if they begin in the area or might reach into it: a range that begins
-    below it does from 16 MiB below on, or if it is 16 MiB or longer. So short calls far away cost
-    nothing. `code` is a range in which no system call instruction executes
-    unnoticed, as it is #UD inside an enclave.
+    RANGES and mremap stop if they might reach into the area: if they begin in it or up to 16 MiB
+    below it, or are 16 MiB or longer. So short calls far away cost nothing. Every system call that
+    is made in the range `code` stops, because SYSCALL is #UD inside an enclave.
     """
     p = Program()
     _begun(p)
@@ -180,9 +179,9 @@ def range_filter(low: int, high: int, code: tuple[int, int] | None = None) -> by
 
 
 def descriptor_filter(fd: int | None) -> bytes:
-    """Calls on one descriptor that the real file in its place would answer differently.
+    """Calls that the file at descriptor `fd`, which stands for another, would answer differently.
 
-    None: on any descriptor.
+    None: such calls on any descriptor.
     """
     p = Program()
     _begun(p)
@@ -209,17 +208,17 @@ def _descriptor(p: Program, argument: int, fd: int | None, no: str) -> None:
 
 
 def _begun(p: Program, other_arch: str = "allow") -> None:
-    """The number of the call in A. Calls of another architecture go to the label `other_arch`."""
+    """Load the number of the call into A; calls of another architecture go to `other_arch`."""
     p.load(ARCH)
     p.equal(AUDIT_ARCH_X86_64, no=other_arch)
     p.load(NR)
 
 
 def _ended(p: Program) -> bytes:
-    """The filter, with its ends. What is to be traced is not if it comes from the gate: ours.
+    """Append the common end, and assemble. Calls from the gate pass: they are the supervisor's.
 
-    Numbers are looked at before: the kernel (5.11 on) then knows of most calls that they pass,
-    whatever else is in them, and does not run the filter for them.
+    This is tested last, after the numbers: for a number that a filter allows whatever else is in
+    the call, the kernel (since 5.11) does not run the filter at all.
     """
     p.label("trace")
     p.load(IP_HIGH)
@@ -235,7 +234,7 @@ def _ended(p: Program) -> bytes:
 
 
 def _inside(p: Program, argument: int, low: int, high: int) -> None:
-    """End: stop if low <= argument < high, else let it pass."""
+    """End the filter: stop if low <= argument < high, else let the call pass."""
     _within(p, arg_low(argument), arg_high(argument), low, high, no="allow")
 
 

@@ -59,7 +59,7 @@ class ProgramFacts:
         return f"{self.path}: {linked} {'' if self.pie else 'non-'}PIE x86-64 program"
 
     def files(self, argv: Sequence[str]) -> list[str]:
-        """The files that a run of it is known to use: those that are executed, and those that its
+        """The files that a run is known to use: those that are executed, and those that the
         arguments name."""
         executed = (self.file, *self.scripts, self.path, self.interpreter)
         return [*filter(None, executed), *named_in(argv[1:])]
@@ -70,7 +70,7 @@ def check_program(
 ) -> ProgramFacts:
     """The program that a command's first word names. Raises ProgramError."""
     if not name or "\0" in name:
-        raise ProgramError(repr(name), "no name of a program", errno.ENOENT)
+        raise ProgramError(repr(name), "not the name of a program", errno.ENOENT)
     formats = list(_formats(binfmt_misc))
     if "/" in name:
         return _followed(name, formats)
@@ -88,7 +88,7 @@ def check_program(
 
 
 def _followed(file: str, formats: list[Format]) -> ProgramFacts:
-    """From a file to the ELF program that the kernel ends up with."""
+    """Follow interpreters from a file to the ELF program that the kernel finally loads."""
     path = file
     scripts: list[str] = []
     while True:
@@ -100,13 +100,13 @@ def _followed(file: str, formats: list[Format]) -> ProgramFacts:
         except ProgramError as error:
             if not scripts:
                 raise
-            # For execve it is the script that cannot be executed.
+            # execve fails for the script, not for the interpreter.
             crlf = " (lines end in CR LF)" if path.endswith("\r") else ""
             shown = repr(path) if crlf else path
             why = f"its interpreter {shown}: {error.why}{crlf}"
             raise ProgramError(scripts[-1], why, error.errno) from None
         if following is None:
-            # At whatever depth: execve ends with ENOEXEC, and execvp runs the shell.
+            # At any depth: execve fails with ENOEXEC, and execvp runs the shell.
             following, scripts = SHELL, [file]
         else:
             scripts.append(path)
@@ -131,7 +131,7 @@ def _executable_head(path: str) -> bytes:
     if stat.S_ISDIR(status.st_mode):
         raise ProgramError(path, "is a directory", errno.EACCES)
     if not stat.S_ISREG(status.st_mode):
-        raise ProgramError(path, "is no regular file", errno.EACCES)
+        raise ProgramError(path, "is not a regular file", errno.EACCES)
     # The superuser needs any of the x bits, others their own.
     if not os.access(path, os.X_OK, effective_ids=True):
         noexec = status.st_mode & 0o111 and os.statvfs(path).f_flag & os.ST_NOEXEC
@@ -147,7 +147,8 @@ def _executable_head(path: str) -> bytes:
 
 
 def _interpreter(path: str, head: bytes, formats: list[Format]) -> str | Format | None:
-    """What the kernel runs instead of a file; _ELF for nothing else, None for an unknown format.
+    """What the kernel runs instead of a file: _ELF if it runs the file itself, None if it does not
+    know the format.
 
     Registered formats come first, as binfmt_misc does in the kernel's list.
     """
@@ -165,7 +166,7 @@ def _script_interpreter(path: str, head: bytes) -> str | None:
     line = line.lstrip(b" \t")
     ends = [at for at in (line.find(end) for end in (b" ", b"\t", b"\0")) if at >= 0]
     if not line or not (ends or newline):
-        return None  # nothing, or a name that may be longer than the buffer
+        return None  # no name, or one that may be longer than the buffer
     name = line[: min(ends, default=len(line))]
     if not name:
         # The kernel looks up an empty path, which is the working directory.
@@ -198,7 +199,7 @@ class Format:
 
 
 def _formats(directory: Path) -> Iterator[Format]:
-    """The formats that are registered and enabled, as far as they can be seen here."""
+    """The registered and enabled formats that this process can see."""
     if _text(directory / "status").strip() != "enabled":
         return
     names = sorted({entry.name for entry in directory.iterdir()} - {"register", "status"})

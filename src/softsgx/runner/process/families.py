@@ -1,9 +1,9 @@
 """Whether a new thread shares the address space of the thread that made it.
 
-A thread of the same process does. A new process does after CLONE_VM, which the ptrace event does
-not tell: vfork() and posix_spawn() use it, fork() does not, clone(2) may. kcmp(2) would say, but
-containers refuse it. So a word is written to the gate page of the parent, and looked for in the
-child: it is there if the memory is the same.
+A thread of the same process does. A new process does if it was made with CLONE_VM, which the
+ptrace event does not report: vfork() and posix_spawn() use it, fork() does not, clone(2) may.
+kcmp(2) would answer, but containers forbid it. So a word is written to the gate page of the parent,
+and looked for in the child: it is there if they share the memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from softsgx.runner.inserted.layout import GATE_WORD
 if TYPE_CHECKING:
     from softsgx.runner.process.tracee import Tracee
 
-_words: Final = count(1)  # each used once: the copy of an earlier one proves nothing
+_words: Final = count(1)  # each is used once: fork may have copied an earlier one
 
 
 def thread_group(tid: int) -> int:

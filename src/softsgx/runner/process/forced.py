@@ -3,7 +3,7 @@
 On an exception in a thread that blocks or ignores its signal, the kernel unblocks the signal and
 sets its handler to SIG_DFL before it asks the tracer (Linux 6.12, kernel/signal.c,
 force_sig_info_to_task). If the supervisor serves the exception, mask and handler must be as before.
-Whether they were changed shows by the handler: only in these two cases is it reset.
+The handler shows whether they were changed: it is reset only in these two cases.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from softsgx.runner.process.signals import bit, signal_state
 if TYPE_CHECKING:
     from softsgx.runner.process.tracee import Tracee
 
-# The signals whose actions are followed.
+# The signals whose actions are remembered.
 WATCHED: Final = (
     *(signal.SIGILL, signal.SIGTRAP, signal.SIGBUS),
     *(signal.SIGFPE, signal.SIGSEGV),
@@ -36,7 +36,7 @@ _IGNORED: Final = _HANDLER.pack(SIG_IGN).ljust(ACTION_SIZE, b"\0")
 
 
 def actions_after_exec(tid: int) -> dict[int, bytes]:
-    """The actions after exec: what was ignored still is, all others are SIG_DFL."""
+    """The actions after exec: signals that were ignored still are, the others have SIG_DFL."""
     ignored = signal_state(tid).ignored
     return {number: _IGNORED for number in WATCHED if ignored & bit(number)}
 
@@ -50,7 +50,7 @@ def mask_before(t: Tracee, number: int) -> int:
             return mask  # neither blocked nor ignored
         if handler != SIG_IGN:
             return mask | bit(number)
-    # Nothing shows whether a signal without a handler was blocked. It is taken to be if all others
+    # Nothing shows whether a signal without a handler was blocked. Assume that it was if all others
     # are.
     if mask & _STANDARD | bit(number) | _NEVER_BLOCKED == _STANDARD:
         mask |= bit(number)
@@ -67,7 +67,7 @@ def restore_handlers(t: Tracee, but: int = 0) -> None:
 
 
 def undo(t: Tracee, number: int) -> None:
-    """The exception of a stopped thread has been served: put mask and handler back."""
+    """Restore mask and handler of a stopped thread whose exception has been served."""
     mask = mask_before(t, number)
     restore_handlers(t)
     if mask != p.get_sigmask(t.tid):
@@ -75,15 +75,15 @@ def undo(t: Tracee, number: int) -> None:
 
 
 def restore_ignored(t: Tracee, number: int) -> None:
-    """As `undo`, for a thread that did not block the signal but may have ignored it."""
+    """As `undo`, for a thread that did not block the signal, but may have ignored it."""
     if _handler(t, number) == SIG_IGN and not signal_state(t.tid).ignored & bit(number):
         set_action(t, number, t.actions[number])
 
 
 def force_sig(t: Tracee, number: int) -> None:
-    """As the kernel's: a thread that blocks or ignores the signal of an exception is killed by it.
+    """As in the kernel: a thread that blocks or ignores the signal of an exception is killed by it.
 
-    It is stopped where calls can be injected.
+    The thread must be stopped where calls can be injected.
     """
     if signal_state(t.tid).blocks_or_ignores(number):
         set_action(t, number, bytes(ACTION_SIZE))
@@ -91,7 +91,7 @@ def force_sig(t: Tracee, number: int) -> None:
 
 
 def drop_if_reset(t: Tracee, number: int) -> None:
-    """A signal is delivered: with SA_RESETHAND that resets its handler."""
+    """Forget the handler of a signal that is being delivered, if SA_RESETHAND resets it."""
     action = t.actions.get(number)
     if action is not None and _HANDLER.unpack_from(action, _FLAGS_AT)[0] & _SA_RESETHAND:
         del t.actions[number]

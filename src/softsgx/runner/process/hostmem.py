@@ -1,11 +1,11 @@
 """Memory of the host program, as enclave code reaches it from the emulator.
 
 A page is copied when it is first touched, and again at the start of each slice, so that a loop that
-polls sees a change one slice later at most. Stores go to the real page. That of a locked
-instruction does so only if page and copy are still equal; if not, the page is copied again and the
-instruction is executed again. An ordinary store is written at once, except that one which continues
-the store before it may wait until the slice ends or another place is written, as in the store
-buffer of a processor.
+polls sees a change at most one slice later. Stores go to the real page. A locked instruction stores
+only if page and copy are still equal; if not, the page is copied again and the instruction is
+executed again. An ordinary store is written at once, except that a store which continues the
+previous one may wait until the slice ends or another place is written, as in the store buffer of a
+processor.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ _QUERY: Final = struct.Struct("<8QQIIIIQQ")
 class Stored(Enum):
     """The result of a store."""
 
-    DONE = "it is in the real page"
+    DONE = "the real page has been written"
     STALE = "the copy was out of date: execute again"
     FAULT = "the real page cannot be accessed any more"
 
 
 class OutOfCopies(Exception):
-    """All copies are in use: drop them, and the emulator's TLB."""
+    """All places for copies are in use: the copies and the emulator's TLB must be dropped."""
 
 
 class HostMemory:
-    """The address space of process `pid` (any live thread of it).
+    """The address space of a process. `pid` is the number of any live thread of it.
 
     `is_enclave(address)` says whether an address is a mapping of /dev/sgx_enclave.
     """
@@ -63,7 +63,7 @@ class HostMemory:
         self._slots: dict[int, int] = {}  # page number -> slot
         self._pages: list[int] = []  # slot -> page number
         self._writable: set[int] = set()  # pages that were found writable in this slice
-        # Stores that follow each other: those that wait, and where the next one would go.
+        # The stores that wait, which are contiguous, and where the next one would have to go.
         self._waiting = bytearray()
         self._waiting_end = -1
         self._mem = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
@@ -78,7 +78,10 @@ class HostMemory:
     # For the emulator
 
     def translate(self, address: int, write: bool) -> int:
-        """Offset of the copy of a host address; PF if the program has no such access there."""
+        """Offset of a host address in the copies.
+
+        PF if the program may not access the address. OutOfCopies if there is no place for a copy.
+        """
         page = address >> PAGE_SHIFT
         if write and not self._may_write(page):
             raise self.refusal(address)
@@ -95,7 +98,7 @@ class HostMemory:
         return slot * PAGE_SIZE | address & PAGE_MASK
 
     def store_locked(self, offset: int, data: bytes) -> Stored:
-        """The store of a locked instruction to the copy at `offset`; inside one page."""
+        """Carry out the store of a locked instruction, at `offset` in the copies, in one page."""
         self.drain()
         slot, size = offset >> PAGE_SHIFT, len(data)
         page = self._pages[slot]
@@ -112,7 +115,7 @@ class HostMemory:
         return Stored.DONE
 
     def store(self, offset: int, data: bytes) -> Stored:
-        """An ordinary store; inside one page. One that continues the last one waits for more."""
+        """Carry out an ordinary store, in one page. It waits if it continues the last one."""
         end = offset + len(data)
         if offset == self._waiting_end and offset & PAGE_MASK:
             self._waiting += data
@@ -126,7 +129,7 @@ class HostMemory:
         return Stored.DONE
 
     def store_bytes(self, offset: int, data: bytes) -> bool:
-        """Write to the real page and to its copy; inside one page. False if it may not be."""
+        """Write to the real page and to its copy, in one page. False if that is not possible."""
         address = self.address_of(offset)
         if not self._may_write(address >> PAGE_SHIFT):
             return False
@@ -149,7 +152,7 @@ class HostMemory:
         return self._pages[offset >> PAGE_SHIFT] << PAGE_SHIFT | offset & PAGE_MASK
 
     def _may_write(self, page: int) -> bool:
-        """Whether its area is writable. /proc/pid/mem, by which stores go, does not check."""
+        """Whether the area of a page is writable: /proc/pid/mem, where stores go, does not ask."""
         if page in self._writable:
             return True
         if not self.area(page << PAGE_SHIFT) & VM_WRITE:
@@ -158,7 +161,7 @@ class HostMemory:
         return True
 
     def refusal(self, address: int) -> Fault:
-        """The fault of a store that the program itself may not do."""
+        """The #PF for a store that the program may not make."""
         code = PFEC_U | PFEC_W | self.protection(address)
         return PF(address & ~PAGE_MASK, "HOST.02", code)
 
@@ -172,7 +175,7 @@ class HostMemory:
         return not read_pages_into(self.pid, self._pages, self.shadow_address)
 
     def renew(self) -> bool | None:
-        """Refresh the copies within a slice; whether one differs. None: not possible."""
+        """Refresh the copies within a slice. Whether a page had changed; None if that failed."""
         self.drain()
         size = len(self._pages) * PAGE_SIZE
         if not 0 < size <= len(self._fresh):
@@ -194,17 +197,17 @@ class HostMemory:
         target = self.shadow_address + slot * PAGE_SIZE
         return ptrace.read_into(self.pid, page << PAGE_SHIFT, target, PAGE_SIZE) == PAGE_SIZE
 
-    # For a debugger: whatever the rights of the areas
+    # For a debugger, without regard to the rights of the areas
 
     def peek(self, address: int, buf: memoryview) -> int:
-        """Read; the bytes done, 0 if none can be."""
+        """Read. Returns the number of bytes, 0 if none can be read."""
         try:
             return os.preadv(self._mem, [buf], address)
         except (OSError, OverflowError):
             return 0
 
     def poke(self, address: int, data: bytes) -> int:
-        """Write; the bytes done, 0 if none can be."""
+        """Write. Returns the number of bytes, 0 if none can be written."""
         try:
             return os.pwrite(self._mem, data, address)
         except (OSError, OverflowError):
@@ -255,7 +258,7 @@ class HostMemory:
         return PTE_P | PTE_U | PTE_A | PTE_D | allowed
 
     def protection(self, address: int) -> int:
-        """PFEC_P if the page is present, so that a refusal is one of rights; not for PROT_NONE."""
+        """PFEC_P if the page is present, so that only rights forbid the access; 0 for PROT_NONE."""
         return PFEC_P if self.area(address) and self._present(address) else 0
 
     def _present(self, address: int) -> bool:
@@ -268,7 +271,7 @@ class HostMemory:
         return bool(int.from_bytes(word, "little") >> 63)
 
     def noexec(self, address: int) -> bool:
-        """Whether the page is of a file on a file system mounted noexec: never executable."""
+        """Whether the page is of a file on a file system mounted noexec, so never executable."""
         with open(f"/proc/{self.pid}/maps", encoding="utf-8", errors="surrogateescape") as maps:
             for line in maps:
                 fields = line.rstrip("\n").split(None, 5)

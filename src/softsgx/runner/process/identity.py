@@ -1,4 +1,4 @@
-"""The memfd that stands for an open device node, known by device and inode like any file."""
+"""How the memfd that stands for an open device node is recognised: by device and inode number."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Signals that interrupt a long system call while the supervisor serves it, as in the kernel.
 
-A thread that is stopped at a system call gets no signal; those that arrive stay in its queues. The
-driver asks signal_pending() where Linux does; this module answers for a thread of a real process.
+A thread that is stopped at a system call gets no signal; signals that arrive stay in its queues.
+The driver calls signal_pending() where Linux does; this module answers for a thread of a real
+process.
 The real kernel, which knows the handler and its SA_RESTART, then decides about -ERESTARTSYS.
 """
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from softsgx.runner.inserted.doorbell import Doorbell
     from softsgx.runner.process.tracee import Tracee
 
-# Asking takes some microseconds, a page of ADD_PAGES 100 us and more.
+# A look takes some microseconds, a page of ADD_PAGES at least 100 us.
 _PAGES_BETWEEN_LOOKS: Final = 16
 
 
@@ -36,7 +37,7 @@ class Interruption:
         self._again = 0
 
     def __call__(self, again: bool) -> bool:
-        """Asked for each page; with `again` once more for the same one."""
+        """Called once for each page; further calls for the same page have `again` set."""
         if again:
             self._again += 1
             return self._again % _PAGES_BETWEEN_LOOKS == 0 and self._waits()
@@ -73,7 +74,7 @@ def restart(t: Tracee, regs: list[int]) -> None:
 
 
 def restart_at_exit(t: Tracee, number: int) -> None:
-    """The same for call `number`, at the exit stop of another one.
+    """As `restart` for call `number`, at the exit stop of a call that was skipped or replaced it.
 
     On its exit path the kernel decides whether the program sees EINTR or the call is restarted.
     PTRACE_INTERRUPT makes it look for signals even if another thread has taken the one seen here.

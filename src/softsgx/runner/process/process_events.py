@@ -1,4 +1,4 @@
-"""Events of real processes: they begin, execute a program, and end."""
+"""Events for the start and the end of real processes, and for each program they execute."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def emit_exec(t: Tracee) -> None:
-    """The process executes another program now."""
+    """The process has executed another program."""
     log = t.world.log
     if not log.on:
         return
@@ -26,19 +26,19 @@ def emit_exec(t: Tracee) -> None:
 
 
 def emit_fork(parent: Tracee, child: Tracee) -> None:
-    """A process was created. For a thread there is no event."""
+    """A process was created. Nothing is emitted for a child that shares the address space."""
     log = parent.world.log
     if log.on and child.space is not parent.space:
         log.emit(ProcessStarted(str(child.pid), str(parent.pid), ""))
 
 
 def note_delivered(t: Tracee, number: int, due: Due | None) -> None:
-    """Remember the last signal that a process got, and the SignalSent it belongs to, if any."""
+    """Remember the last signal that a process got, and the number of its SignalSent, 0 if none."""
     t.space.delivered[t.pid] = number, due.told if due is not None else 0
 
 
 def emit_end(t: Tracee, status: int) -> None:
-    """A process has ended: the thread that has its number is reported last."""
+    """A thread has ended. If it is the leader, which the kernel reports last, the process has."""
     log = t.world.log
     if not log.on or t.tid != t.pid:
         return

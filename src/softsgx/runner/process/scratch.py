@@ -5,8 +5,8 @@ there may be another coroutine's stack, or nothing that the kernel could grow th
 
 Texts are part of the code page of every process and never change, so a call of the program whose
 path is replaced can use one at any time, in parallel with others, in a vfork child or after a fork.
-Other bytes are lent for one injected call. One page for them, shared by all processes of a run, is
-enough: the supervisor has one thread and waits for each injected call.
+Other bytes are lent for one injected call. One page for these, which all processes of a run share,
+is enough: the supervisor has one thread and waits for each injected call.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ assert TEXTS + len(TEXTS_IMAGE) <= GATE + PAGE_SIZE
 
 
 def text(what: bytes) -> int:
-    """Address of one of the texts, which ends in NUL."""
+    """Address of a text, which ends in NUL."""
     return TEXTS + TEXTS_IMAGE.index(what + b"\0")
 
 
 def lend(tid: int, data: bytes) -> int:
-    """Address of `data` in the process, until the next loan; NoSuchTracee if the thread is gone."""
+    """Put `data` at SCRATCH until the next call of `lend`. NoSuchTracee if the thread is gone."""
     assert len(data) <= SCRATCH_SIZE
     if not p.write_memory(tid, SCRATCH, data):
         raise p.NoSuchTracee(errno.ESRCH, "nothing is mapped at SCRATCH: the process is gone")

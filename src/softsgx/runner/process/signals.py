@@ -1,8 +1,8 @@
-"""Signals of a supervised thread: which are pending, and what their handlers are to find.
+"""Signals of a supervised thread: which are pending, and what their handlers must find.
 
 A handler must find the siginfo and the frame that Linux would have written. siginfo can be replaced
-only when the signal is about to be delivered, the rest of the frame only once it has been written.
-So a signal is sent together with what is due for it, and the supervisor puts that in place then.
+only when the signal is about to be delivered, the rest of the frame only once the kernel has
+written it. So `Due` is kept from the sending of a signal until these two moments.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _PID_AT: Final = 16  # si_pid
 _VALUE: Final = struct.Struct("<Q")
 _VALUE_AT: Final = 24  # si_value
 _OURS: Final = -0x736778  # si_code: user space may use negative ones
-# struct rt_sigframe: return address, then ucontext, whose registers begin at 40. Of those ERR is
-# the 20th, TRAPNO the 21st, and CR2 the 23rd.
+# struct rt_sigframe: return address, then ucontext, whose registers begin at 40. ERR is the 20th
+# register, TRAPNO the 21st, and CR2 the 23rd.
 _FRAME_ERR: Final = 8 + 40 + 8 * 19
 _FRAME_TRAPNO: Final = _FRAME_ERR + 8
 _FRAME_CR2: Final = _FRAME_ERR + 24
@@ -38,7 +38,7 @@ _IGNORED_BY_DEFAULT: Final = (signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, sig
 
 
 def bit(number: int) -> int:
-    """A signal in a mask."""
+    """The bit of a signal in a mask."""
     return 1 << (number - 1)
 
 
@@ -52,7 +52,7 @@ class SignalState(NamedTuple):
 
     @property
     def waiting(self) -> int:
-        """Those that make signal_pending() true."""
+        """The signals that make signal_pending() true."""
         ignored = self.ignored | sum(bit(n) for n in _IGNORED_BY_DEFAULT if not self.handled(n))
         return self.pending & ~self.blocked & ~ignored
 
@@ -61,11 +61,11 @@ class SignalState(NamedTuple):
         return bool(self.caught & bit(number))
 
     def has_action(self, number: int) -> bool:
-        """Whether its action is something else than SIG_DFL."""
+        """Whether its action is not SIG_DFL."""
         return bool((self.caught | self.ignored) & bit(number))
 
     def blocks_or_ignores(self, number: int) -> bool:
-        """An exception whose signal is blocked or ignored kills the program."""
+        """Whether the thread blocks or ignores it: then an exception with this signal kills it."""
         return bool((self.blocked | self.ignored) & bit(number))
 
 
@@ -82,10 +82,10 @@ def signal_state(tid: int) -> SignalState:
 
 
 class Due(NamedTuple):
-    """What the handler of a signal is to find: siginfo, and in its frame ERR, TRAPNO and CR2.
+    """What the handler of a signal must find: siginfo, and ERR, TRAPNO and CR2 in its frame.
 
     The bits of `mask` in ERR become those of `error`. TRAPNO and CR2 stay as the kernel wrote them
-    where `vector` and `cr2` are None. `told` is the number of the SignalSent event, 0 without one.
+    if `vector` and `cr2` are None. `told` is the number of the SignalSent event, 0 without one.
     """
 
     info: bytes
@@ -103,7 +103,7 @@ class Due(NamedTuple):
 
     @property
     def changes_frame(self) -> bool:
-        """Whether there is more to it than siginfo."""
+        """Whether the frame must be changed, too, not only siginfo."""
         return bool(self.mask) or self.vector is not None or self.cr2 is not None
 
 
@@ -119,10 +119,10 @@ def code_and_address(info: bytes) -> tuple[int, int]:
 
 
 class DueSignals:
-    """What goes with signals that were sent to one thread and have not been delivered yet.
+    """The `Due` of each signal that was sent to one thread and has not been delivered yet.
 
-    The kernel lets no other process send a siginfo of its own kind. So the one that is sent carries
-    a token, and is replaced when the signal is about to be delivered.
+    No process may send a siginfo such as the kernel makes. So the siginfo that is sent carries a
+    token, and is replaced when the signal is about to be delivered.
     """
 
     def __init__(self, tid: int) -> None:
@@ -131,7 +131,7 @@ class DueSignals:
         self._last = 0  # the last token
 
     def send(self, pid: int, number: int, due: Due) -> None:
-        """Send one; the thread, of process `pid`, is stopped, and the caller lets it go on."""
+        """Send a signal to the stopped thread, of process `pid`; the caller resumes it."""
         self._last += 1
         self._due[self._last] = number, due
         info = bytearray(128)
@@ -140,7 +140,7 @@ class DueSignals:
         p.tgsigqueue(pid, self._tid, number, bytes(info))
 
     def take(self, number: int) -> Due | None:
-        """A signal is about to be delivered: what is due with it, its siginfo in place already."""
+        """At a signal-delivery stop: the `Due` of the signal, if it has one; sets the siginfo."""
         if not self._due:
             return None
         info = p.get_siginfo(self._tid)
@@ -149,7 +149,7 @@ class DueSignals:
         if code == _OURS:
             (token,) = _VALUE.unpack_from(info, _VALUE_AT)
         elif code == SI_TKILL and _PID.unpack_from(info, _PID_AT)[0] == os.getpid():
-            # Sent by tgkill, where a filter forbids siginfo: the first of its number.
+            # Sent by tgkill because a filter forbids siginfo: take the first of this number.
             token = next((sent for sent, (of, _) in self._due.items() if of == number), 0)
         _, due = self._due.pop(token, (number, None))
         if due is not None:
@@ -158,9 +158,9 @@ class DueSignals:
 
 
 def complete_frame(tid: int, due: Due) -> None:
-    """Write what the kernel puts into the ucontext of an exception, which no request of ptrace can.
+    """Write into the ucontext what the kernel writes for an exception; no ptrace request can.
 
-    The thread is stopped at the first instruction of its handler.
+    The thread is stopped at the first instruction of the handler.
     """
     frame = p.get_regs(tid)[p.RSP]
     if due.mask:

@@ -1,6 +1,6 @@
 """An address space of supervised threads: what was mapped into it, and which sites were replaced.
 
-What an engine knows of an address space it keeps itself.
+An engine keeps its own data about an address space itself.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ class Space:
         self.filters = 0
         self.traced: list[tuple[int, int]] = []
         self.locks_new = False  # mlockall: new mappings are locked
-        # Enclave areas that fork copied and Linux would not have: to be unmapped before it runs.
+        # Enclave areas that fork copied and Linux would not have: they must be unmapped before the
+        # process runs.
         self.not_copied: list[tuple[int, int]] = []
         self.libraries: list[tuple[int, int]] = []  # code of the C library, start and end
-        # By process: the last signal that it got, and the number of its SignalSent, if it has one.
+        # By process: the last signal that it got, and the number of its SignalSent, 0 if none.
         self.delivered: dict[int, tuple[int, int]] = {}
         self.host: HostMemory | None = None
 
@@ -39,7 +40,7 @@ class Space:
         return self.process.mm
 
     def attach_memory(self) -> HostMemory:
-        """Open the real memory, once something needs it."""
+        """Open the real memory when it is first needed."""
         if self.host is None:
             mm = self.process.mm
             # Not the process's own number: its first thread may have ended.
@@ -49,7 +50,7 @@ class Space:
         return self.host
 
     def mapped_code(self, start: int, end: int, library: bool) -> None:
-        """A file of code was mapped, in place of whatever was there."""
+        """A file of code was mapped, and has replaced what was there."""
         self.libraries = [
             part
             for low, high in self.libraries

@@ -1,6 +1,6 @@
-"""Ways to end the seccomp stop of a system call, which the services of calls share.
+"""Ways to end the seccomp stop of a system call, for all that serve calls.
 
-A call is either answered, and does not run, or it runs, perhaps with other arguments, and is
+A call is either answered without being run, or it runs, perhaps with other arguments, and is
 completed at its exit stop. A call that does not concern enclaves is resumed unchanged.
 """
 
@@ -26,10 +26,10 @@ Model = Callable[[int, int], int]  # of start and length: 0, or a negated errno
 
 
 def refuse_invalid(t: Tracee, regs: list[int], address: int, call: Steps[int]) -> None:
-    """A call that Linux refuses because of its arguments alone, before it looks for areas.
+    """Refuse a call that Linux refuses for its arguments alone, before it looks for areas.
 
-    The real kernel would answer the same. For an address in an enclave area the model answers, so
-    that the refusal is an event."""
+    The real kernel would give the same answer. If the address is in an enclave area, the model
+    answers, so that there is an event for the refusal."""
     if areas(t, address & ~PAGE_MASK, PAGE_SIZE):
         answer(t, regs, t.run(call))
     else:
@@ -37,14 +37,14 @@ def refuse_invalid(t: Tracee, regs: list[int], address: int, call: Steps[int]) -
 
 
 def refuse(t: Tracee, regs: list[int], result: int, name: str, rule: str) -> None:
-    """Answer with a negated errno by a rule of `linux.refusals`, which is an event."""
+    """Answer with a negated errno, and emit an event that names the rule of `linux.refusals`."""
     if t.world.log.on:
         refused_call(t.model(), name, -result, rule)
     answer(t, regs, result)
 
 
 def answer(t: Tracee, regs: list[int], result: int) -> None:
-    """The call does not run; this is its result."""
+    """Skip the call, and make `result` its result."""
     regs[p.ORIG_RAX] = p.MASK64
     regs[p.RAX] = result & p.MASK64
     p.set_regs(t.tid, regs)
@@ -124,11 +124,11 @@ def areas(t: Tracee, address: int, length: int) -> list[tuple[int, int]]:
 def split(
     t: Tracee, regs: list[int], start: int, end: int, model: Model, *, past_holes: bool = False
 ) -> None:
-    """A call on [start, end), some or all of which is enclave areas; see `split_at_exit`."""
+    """Serve a call on [start, end), which has enclave areas, as `split_at_exit` does."""
     if all(ours for _, _, ours in _parts(t, start, end)):
         answer(t, regs, model(start, end - start))
         return
-    # With length 0 it does nothing; at its exit stop calls can be injected.
+    # Run with length 0, the call does nothing; at its exit stop, calls can be injected.
     run_changed(
         t,
         regs,
@@ -143,8 +143,8 @@ def split_at_exit(
     """At the exit stop, make the call of `regs` part by part, in the order of addresses: `model`
     answers for enclave areas, the kernel for the rest.
 
-    The result is the first error. With `past_holes`, -ENOMEM does not end it: the parts that follow
-    are done, too.
+    The first error ends it and is the result. With `past_holes`, -ENOMEM does not end it, but is
+    the result if no other error follows.
     """
     missing = 0
     for low, high, ours in _parts(t, start, end):
@@ -175,7 +175,7 @@ def _parts(t: Tracee, start: int, end: int) -> list[tuple[int, int, bool]]:
 
 
 def add_filter(t: Tracee, code: bytes) -> bool:
-    """One more filter for all threads of the process."""
+    """Add a filter for all threads of the process; whether the kernel accepted it."""
     if WAYS.filter_by_prctl:
         return True  # the first filter stops everything already
     at = lend(t.tid, struct.pack("<QQ", len(code) // 8, SCRATCH + 16) + code)

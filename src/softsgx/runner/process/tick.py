@@ -1,8 +1,8 @@
 """The timer tick of Linux (CONFIG_HZ): it interrupts a running thread, inside an enclave too.
 
-Without it a thread would see no AEX however long it computes, as on no hardware: programs that
-count AEX, and AEX-Notify handlers, depend on the tick. It is due by the processor time that the
-thread has used inside, so a thread that waits, outside or for its turn, gets none.
+Without it a thread would see no AEX however long it computes, which no hardware does: programs that
+count AEX, and AEX-Notify handlers, depend on the tick. Only processor time that the thread has used
+inside counts, so a thread that is outside or waits for its turn gets no tick.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ TIMER_VECTOR: Final = 0xEC  # LOCAL_TIMER_VECTOR
 
 
 class Ticked(Protocol):
-    """A thread that ticks interrupt: the seconds it had used at its last one."""
+    """A thread that ticks interrupt. `ticked`: the seconds that it had used at its last tick."""
 
     ticked: float
 
 
 class Tick:
-    """`hz` ticks in a second of processor time; 0 for none."""
+    """`hz` ticks in each second of processor time; 0 for no tick."""
 
     def __init__(self, hz: int) -> None:
         self.period = 1 / hz if hz else inf
 
     @property
     def on(self) -> bool:
-        """Whether there is one at all."""
+        """Whether there are ticks at all."""
         return self.period < inf
 
     def due(self, thread: Ticked, used: float) -> bool:
-        """Whether a thread has used up a period since its last tick; if so, this is one.
+        """Whether a thread has used up a period since its last tick; if so, counts a tick now.
 
-        Ticks that were missed, because a slice took longer than a period, are not made up for.
+        If a slice took several periods, the missed ticks are not made up for.
         """
         if used - thread.ticked < self.period:
             return False
@@ -53,7 +53,7 @@ def processor_time(tid: int) -> float:
 
 
 def _by_clock_ticks(tid: int) -> float:
-    """On a kernel without CONFIG_SCHED_INFO."""
+    """The same on a kernel without CONFIG_SCHED_INFO."""
     try:
         with open(f"/proc/{tid}/stat", encoding="ascii", errors="replace") as file:
             fields = file.read().rpartition(") ")[2].split()

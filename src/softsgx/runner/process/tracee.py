@@ -1,7 +1,7 @@
 """Supervised threads, and system calls run on their behalf.
 
-What an engine knows of a thread it keeps itself. Requests of a tracee are valid only while it is
-stopped.
+An engine keeps its own data about a thread itself. ptrace requests are valid only while the thread
+is stopped.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# lp.regs order (RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8..R15, RFLAGS, RIP) in user_regs_struct.
+# The registers of user_regs_struct in the order of lp.regs.
 ORDER: Final = (
     p.RAX, p.RCX, p.RDX, p.RBX, p.RSP, p.RBP, p.RSI, p.RDI,
     p.R8, p.R9, p.R10, p.R11, p.R12, p.R13, p.R14, p.R15, p.EFLAGS, p.RIP,
 )  # fmt: skip
 
 in_model_order: Final = itemgetter(*ORDER)
-# Of the model's registers, then user_regs_struct, then -1 for orig_rax: user_regs_struct again.
+# Makes a user_regs_struct of the model's registers, a user_regs_struct, and -1 for orig_rax.
 _in_user_order: Final = itemgetter(
     *(
         ORDER.index(n) if n in ORDER else len(ORDER) + (27 if n == p.ORIG_RAX else n)
@@ -44,7 +44,7 @@ _in_user_order: Final = itemgetter(
 
 
 class Tracee:
-    """One supervised thread. Its end goes to `ends`, with its status, if it is seen here."""
+    """One supervised thread. If `wait` sees it end, `ends` gets its number and its status."""
 
     def __init__(
         self, world: World, pid: int, tid: int, space: Space, ends: list[tuple[int, int]]
@@ -56,24 +56,24 @@ class Tracee:
         self._ends = ends
         space.users += 1
         self.thread: Thread | None = None
-        # Descriptors with a filter of their own; None: calls on all descriptors stop. The set is
-        # the process's, as descriptors and filters are.
+        # Descriptors with a filter of their own; None: calls on all descriptors stop. Shared by the
+        # threads of a process, as descriptors and filters are.
         self.watched: set[int | None] = set()
         # What to do at the exit stop of the system call that is being executed.
         self.at_exit: Callable[[Tracee], None] | None = None
         self.starting = False  # its first stop is still to come
-        # An enclave call in progress: inside the enclave, or at its AEP after an interrupt.
+        # It has an enclave call in progress: it is inside, or at its AEP after an interrupt.
         self.inside = False
         self.mailbox: int | None = None  # where its request waits; None: stopped by ptrace
         self.due = DueSignals(tid)
         self.frame: Due | None = None  # of the signal to whose handler it is being stepped
         self.forced: Signal | None = None  # a signal to be sent once the thread is stopped
-        self.told = 0  # the number of its SignalSent
-        self.interrupted_early = False  # its last ioctl, before it did anything
-        # struct sigaction of `forced.WATCHED`, as the program set them; of all threads.
+        self.told = 0  # the number of the SignalSent of `forced`
+        self.interrupted_early = False  # its last ioctl was interrupted before it did anything
+        # struct sigaction of `forced.WATCHED`, as the program set them; shared by all threads.
         self.actions: dict[int, bytes] = {}
         self.cpuid_faulting = False  # its CPUID is an exception
-        self.cpuid_denied = False  # the program asked that its CPUID be refused
+        self.cpuid_denied = False  # the program asked for SIGSEGV at its CPUID
 
     @property
     def lp(self) -> LogicalProcessor:
@@ -82,10 +82,10 @@ class Tracee:
         return self.world.machine.processor.lps[self.thread.cpu]
 
     def make_current(self) -> None:
-        """This thread is `current`: its number leads to the memory and descriptors of its process.
+        """Make this thread `current`: memory and descriptors are reached by its number.
 
-        Another thread of the process may have ended. After vfork two processes have one address
-        space, but each its own descriptors.
+        The thread used before may have ended. After vfork two processes share an address space, but
+        each has its own descriptors.
         """
         self.space.process.pid = self.tid
         if self.space.host is not None:
@@ -101,17 +101,17 @@ class Tracee:
         return self.thread
 
     def run(self, body: Steps[T]) -> T:
-        """Drive a system call or fault of its model thread to its end."""
+        """Drive a system call or page fault of its model thread to its end."""
         return self.world.run(body, self.model().cpu)
 
     def drop_not_copied(self) -> None:
-        """Unmap what fork should not have copied; it is the only thread of its process."""
+        """Unmap what fork should not have copied; no other thread of the process exists yet."""
         for start, end in self.space.not_copied:
             self.inject(nr.MUNMAP, start, end - start)
         self.space.not_copied.clear()
 
     def drop_model(self) -> None:
-        """It has ended, or has a new address space: leave the enclave and the processor."""
+        """Leave the enclave and the processor: it has ended, or gets a new address space."""
         if self.thread is None:
             return
         lp = self.lp
@@ -128,7 +128,7 @@ class Tracee:
     # Stops and signals
 
     def wait(self) -> int:
-        """Wait for its next stop; the status. NoSuchTracee if it ends instead."""
+        """Wait for its next stop, and return the status. NoSuchTracee if it ends instead."""
         _, status = os.waitpid(self.tid, p.WALL)
         if not os.WIFSTOPPED(status):
             self._ends.append((self.tid, status))
@@ -136,25 +136,25 @@ class Tracee:
         return status
 
     def send(self, number: int, due: Due) -> None:
-        """Send it a signal, with what its handler is to find; it is stopped."""
+        """Send it a signal, and keep what its handler must find; it is stopped."""
         self.due.send(self.pid, number, due)
 
     # Registers
 
     def host_regs(self, regs: list[int]) -> None:
-        """user_regs_struct -> the logical processor."""
+        """Load its logical processor from a user_regs_struct."""
         lp = self.lp
         lp.regs[:] = in_model_order(regs)
         lp.fsbase, lp.gsbase = regs[p.FS_BASE], regs[p.GS_BASE]
 
     def to_user(self, regs: list[int]) -> list[int]:
-        """The logical processor -> user_regs_struct; segments as they are in `regs`."""
+        """A user_regs_struct of its logical processor; segments are those of `regs`."""
         return list(_in_user_order((*self.lp.regs, *regs, p.MASK64)))
 
     # System calls on its behalf, while it is stopped outside of one
 
     def inject(self, number: int, *args: int) -> int:
-        """Run one system call at the gate and wait for it; its result. Registers are kept."""
+        """Run one system call at the gate to its end, and return the result. Registers are kept."""
         saved = p.get_regs(self.tid)
         result = self._at_gate(saved, GATE, number, args)
         saved[p.ORIG_RAX] = p.MASK64
@@ -162,7 +162,7 @@ class Tracee:
         return result
 
     def inject_at(self, instruction: int, number: int, *args: int) -> int:
-        """As `inject`, over a `syscall` instruction at another address."""
+        """As `inject`, by the `syscall` instruction at address `instruction`."""
         saved = p.get_regs(self.tid)
         result = self._at_gate(saved, instruction, number, args)
         saved[p.ORIG_RAX] = p.MASK64
@@ -180,7 +180,7 @@ class Tracee:
         others: list[tuple[int, bytes]] = []  # signals that arrive meanwhile; sent again afterwards
         stops = 0
         # PTRACE_SYSCALL, not single steps: the SIGTRAP of a step is forced, which changes mask and
-        # handler of a program that blocks it.
+        # handler of a thread that blocks it.
         while stops < 2:
             p.request(p.PTRACE_SYSCALL, self.tid)
             status = self.wait()

@@ -1,9 +1,9 @@
 """The model of the real processes: machine, logical processors, open enclaves, driver calls.
 
-Real processes own descriptors and address spaces. The model has what concerns SGX: the areas of
-/dev/sgx_enclave with their page tables, and one logical processor for every live thread that has
-entered an enclave or called the driver. An open enclave is known by the memfd that stands for the
-device.
+Descriptors and address spaces belong to the real processes. The model has only what concerns SGX:
+the areas of /dev/sgx_enclave with their page tables, and one logical processor for every live
+thread that has entered an enclave or called the driver. An open enclave is recognised by the memfd
+that stands for its device.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_BATCH: Final = 64  # source pages of ADD_PAGES read at once
+_BATCH: Final = 64  # source pages of ADD_PAGES that are read at once
 
 
 class Hardware(NamedTuple):
-    """What the model is made of. An engine may need kinds that report what happens to them."""
+    """The classes that the model is made of. An engine may need its own, which report changes."""
 
     processor: type[LogicalProcessor] = LogicalProcessor
     epcm: type[Epcm] = Epcm
@@ -48,7 +48,7 @@ MODEL: Final = Hardware()
 
 
 class World:
-    """The machine and what is open on it. No tick interrupts enclaves unless `tick_hz` says so."""
+    """The machine, and the devices that are open on it. `tick_hz` is 0 for no timer tick."""
 
     def __init__(self, hardware: Hardware = MODEL, tick_hz: int = 0, **options: Any) -> None:
         self.machine = Machine(cpus=1, **options)
@@ -60,7 +60,7 @@ class World:
         epc = processor.epc
         self.memory = ArenaMemory(processor.memory, epc.first, epc.pages)
         processor.memory = self.memory
-        self.source_frame = self.memory.alloc()  # where ADD_PAGES has its source, for one leaf
+        self.source_frame = self.memory.alloc()  # the source page of one EADD
         self.kernel = self.machine.kernel
         self.log = processor.log
         self.files: dict[Identity, File] = {}
@@ -73,7 +73,7 @@ class World:
     # Logical processors
 
     def take_lp(self) -> LogicalProcessor:
-        """A processor that no thread is on."""
+        """A processor that no thread uses."""
         if self._spare:
             return self._spare.pop()
         processor = self.machine.processor
@@ -82,14 +82,14 @@ class World:
         return lp
 
     def give_lp(self, lp: LogicalProcessor) -> None:
-        """Its thread is gone."""
+        """Take back a processor whose thread is gone."""
         lp.load_cr3(self.machine.processor.space)
         self._spare.append(lp)
 
     # Open devices
 
     def opened(self, path: str, stand_in: Identity, flags: int = O_RDWR) -> File:
-        """A device was opened; this memfd stands for it."""
+        """A device was opened, and `stand_in` is the memfd that stands for it."""
         if path == SGX_ENCLAVE and not flags & O_PATH:
             file = File(path, SgxEnclaveNode(), flags)
             self.kernel.enclaves_opened += 1
@@ -107,7 +107,7 @@ class World:
 
 
 class LiveProcess(Process):
-    """A real process: `pid` is any live thread of it."""
+    """A real process. `pid` is the number of any live thread of it."""
 
     def __init__(self, world: World, pid: int) -> None:
         super().__init__(world.kernel, str(pid))
@@ -122,7 +122,7 @@ class LiveProcess(Process):
         return -EBADF if file is None or file.flags & O_PATH else file
 
     def node(self, fd: int) -> File | None:
-        """The same, descriptors of O_PATH included; None if there is none."""
+        """As `fget`, but for descriptors of O_PATH as well; None if it is not one of a device."""
         try:
             stand_in = identity(f"/proc/{self.pid}/fd/{fd}")
         except OSError:
@@ -140,11 +140,11 @@ class LiveUser:
         self._batch_at = 0
 
     def read(self, address: int, size: int) -> bytes | None:
-        """`size` bytes, None if they cannot all be read."""
+        """`size` bytes, or None if not all of them can be read."""
         return self.host.read(address, size)
 
     def write(self, address: int, data: bytes) -> bool:
-        """Write; whether all of it could be written."""
+        """Write `data`; whether all of it could be written."""
         return self.host.write(address, data)
 
     def forget(self) -> None:
@@ -152,7 +152,10 @@ class LiveUser:
         self._batch = b""
 
     def source_page(self, address: int) -> int:
-        """A frame with a copy of a page. Pages are read ahead: the thread is stopped."""
+        """The pfn of a frame with a copy of the page, or a negated errno.
+
+        Pages are read ahead, which is safe because the thread is stopped.
+        """
         offset = address - self._batch_at
         if not 0 <= offset < len(self._batch):
             found = self._read_ahead(address)
@@ -166,7 +169,7 @@ class LiveUser:
         return self.world.source_frame
 
     def _read_ahead(self, address: int) -> int:
-        """0, or the negated errno of the first page."""
+        """Read pages from `address` on. 0, or a negated errno if the first one cannot be read."""
         if self.host.noexec(address):
             return -EACCES
         data = self.host.read(address, _BATCH * PAGE_SIZE)

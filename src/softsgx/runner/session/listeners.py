@@ -1,4 +1,4 @@
-"""What listens to the events of a run: `--stats`, `--trace`, `--explain`, `--sgxs-out`."""
+"""The listeners to the events of a run: `--stats`, `--trace`, `--explain`, `--sgxs-out`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from softsgx.runner.process.world import World
     from softsgx.runner.supervisor.supervisor import Supervisor
 
-# So many refusals of one kind at one page are printed, and so many by one rule: a runtime that
-# polls, or that accepts each page when it is first touched, would otherwise print for ever.
+# At most this many refusals of one kind at one page are printed, and this many by one rule: a
+# runtime that polls, or that accepts each page when it is first touched, would print for ever.
 SHOWN_MAX: Final = 2
 SHOWN_BY_RULE_MAX: Final = 24
-# So many signals are remembered with their refusal: a thread may die of its last one.
+# The explanations of this many signals are kept: the last signal of a process may kill it.
 SIGNALS_KEPT: Final = 1024
-# So many lines about what is unfinished at the end.
+# At most this many lines about unfinished pages and threads at the end.
 REMARKS_MAX: Final = 16
 
 
@@ -112,7 +112,7 @@ class Listeners:
 
 
 def _unfinished_lines(unfinished: Unfinished) -> list[str]:
-    """What is unfinished at the end, REMARKS_MAX lines of it."""
+    """Lines about what is unfinished at the end, for at most REMARKS_MAX remarks."""
     remarks = unfinished.remarks()
     lines = [f"enclave {remark.enclave}: {remark.text}" for remark in remarks[:REMARKS_MAX]]
     if len(remarks) > REMARKS_MAX:
@@ -123,7 +123,7 @@ def _unfinished_lines(unfinished: Unfinished) -> list[str]:
 
 
 class ExplanationPrinter:
-    """Prints explanations, those of one kind SHOWN_MAX times, and again when a program dies."""
+    """Prints explanations, at most SHOWN_MAX of one kind, and again that of a signal that kills."""
 
     def __init__(self) -> None:
         self._times: Counter[tuple[object, ...]] = Counter()
@@ -147,7 +147,7 @@ class ExplanationPrinter:
             self._left_out += 1
 
     def __call__(self, event: ProcessEnded) -> None:
-        """Print the refusal behind the signal that a process died of, if there is one."""
+        """Explain the signal that killed a process, if it came from a refusal."""
         found = self._by_signal.get(event.cause)
         if found is not None:
             self._died(f"process {event.process} died of {event.outcome}", found)
@@ -159,6 +159,6 @@ class ExplanationPrinter:
             say(f"{what}:\n{found.text}")
 
     def close(self) -> None:
-        """Print how many were left out."""
+        """Print how many explanations were left out."""
         if self._left_out:
             say(f"softsgx: explain: {self._left_out} more refusals, of kinds shown above\n")

@@ -31,7 +31,7 @@ from softsgx.system.machine import epc_bytes
 
 
 def part_of(options: Options) -> tuple[Part, Readings]:
-    """The part and the readings that the options choose. RunnerError for a bad one of any."""
+    """The part and the readings that the options choose. RunnerError if an option is not valid."""
     if options.engine not in ENGINES:
         raise RunnerError("--engine", f"{options.engine!r}: known are {', '.join(ENGINES)}")
     if options.linux not in VERSIONS:
@@ -47,7 +47,7 @@ def part_of(options: Options) -> tuple[Part, Readings]:
 
 
 def _trace_header(argv: Sequence[str], options: Options) -> dict[str, Any]:
-    """The first line of a trace: the run."""
+    """What the first line of a trace says about the run."""
     asked = {f.name: getattr(options, f.name) for f in fields(options)}
     asked["cpu_options"] = list(options.cpu_options)
     for name in ("stats", "trace", "explain", "sgxs_out"):
@@ -64,10 +64,10 @@ def find_program(argv: Sequence[str], inherited: Inherited) -> ProgramFacts:
 def run_program(
     argv: Sequence[str], options: Options, inherited: Inherited, facts: ProgramFacts
 ) -> int:
-    """Run a program to its end; its exit code, or 128 + the signal that killed it.
+    """Run a program to its end. Returns its exit code, or 128 + the signal that killed it.
 
     SIGTERM and SIGHUP kill the program with its supervisor; what was recorded is still written.
-    RunnerError if the program cannot be started. Whatever is raised, it has ended by then.
+    RunnerError if the program cannot be started. When an exception is raised, it has ended.
     """
     keep_statuses()
     part, readings = part_of(options)

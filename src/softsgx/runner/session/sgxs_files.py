@@ -25,9 +25,9 @@ _BUFFER: Final = 1 << 18
 
 
 class SgxsFiles:
-    """Writes what is built on a processor. RunnerError if no file can be written.
+    """Writes the enclaves that are built on a processor. RunnerError if no file can be written.
 
-    `inputs` are files that no stream may overwrite, by whatever name. If writing fails later, the
+    `inputs` are files that no stream may overwrite, under any name. If writing fails later, the
     program goes on, and the line about the file at the end says why.
     """
 
@@ -50,7 +50,7 @@ class SgxsFiles:
         return _File(self.name(number), self._inputs) if number <= FILES_MAX else None
 
     def close(self) -> list[str]:
-        """After the run: a line about each file."""
+        """End the streams after the run, and return a line about each file."""
         self._built.close()
         found = self._built.enclaves
         lines = [self._line(built) for built in found[:LINES_MAX]]
@@ -80,7 +80,7 @@ class _File:
         self.trouble = ""
         self._file: IO[bytes] | None = None
         try:
-            # Truncated only once it is known to be none of the inputs.
+            # Truncate it only once it is known not to be an input.
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
             self._file = open(fd, "wb", buffering=_BUFFER)  # noqa: SIM115
             if file_of(fd) in inputs:
@@ -91,7 +91,7 @@ class _File:
             self.trouble = error.strerror or str(error)
 
     def write(self, data: bytes) -> None:
-        """The next bytes."""
+        """Write the next bytes."""
         if self._file is not None and not self.trouble:
             try:
                 self._file.write(data)
@@ -107,7 +107,7 @@ class _File:
                 self.trouble = error.strerror or str(error)
 
     def close(self) -> None:
-        """No bytes follow."""
+        """End the stream."""
         self.flush()
         if self._file is not None:
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""The file of `--trace`: its format by its suffix, a time on every event, flushed regularly."""
+"""The file of `--trace`. Its suffix chooses the format; every event has a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _BUFFER: Final = 1 << 18
 _FLUSH_NS: Final = 250_000_000
-# How the model works, not what happens on the machine.
+# These show how the model works, not what happens on the machine.
 _LEFT_OUT: Final = frozenset({Drawn, LockReleased, LockTaken, Stepped, TaskEnded, TaskSpawned})
 
 
@@ -62,14 +62,14 @@ class TraceFile:
         self._flushed = time.monotonic_ns()
 
     def started(self) -> None:
-        """The program runs: replace the old contents of the file."""
+        """The program has been executed: replace the old contents of the file."""
         try:
             self._file.begin()
         except OSError as error:
             self.trouble = self.trouble or f"{self.path}: {error.strerror}"
 
     def __call__(self, event: Event) -> None:
-        """A listener of the log."""
+        """Write an event; a listener of the log."""
         if type(event) in _LEFT_OUT or self.trouble:
             return
         now = time.monotonic_ns()
@@ -102,14 +102,14 @@ class _File(io.FileIO):
             self._waiting = bytearray()
 
     def write(self, data: ReadableBuffer) -> int:
-        """As of any file: the number of bytes taken."""
+        """As for any file; returns the number of bytes."""
         if self._waiting is None:
             return super().write(data)
         self._waiting += data
         return memoryview(data).nbytes
 
     def begin(self) -> None:
-        """Truncate the file, and write what has waited."""
+        """Truncate the file, and write the bytes that have waited."""
         waiting, self._waiting = self._waiting, None
         if waiting is None:
             return

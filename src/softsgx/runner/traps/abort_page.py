@@ -2,10 +2,10 @@
 
 SDM 3D, 38.5.1 "Access-control for Accesses that Originate from non-SGX Instructions".
 
-Enclave areas are PROT_NONE in the process, so that such an access is a SIGSEGV, and the supervisor
-sees it first. It walks the page tables of the model, and calls the fault handler of the model's
-kernel where that fails. If the kernel refuses, the program gets its signal; otherwise the
-instruction is executed on a page of ones, and what it wrote there is dropped.
+Enclave areas are PROT_NONE in the process, so such an access raises SIGSEGV, which the supervisor
+sees first. It walks the page tables of the model, and calls the fault handler of the model's kernel
+if the walk fails. If the kernel refuses the access, the program gets the kernel's signal; otherwise
+the instruction is executed on a page of ones, and what it wrote there is dropped.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from softsgx.runner.process.world import World
 
 _ONES: Final = b"\xff" * PAGE_SIZE
-# 16 elements of a gather, each across two pages, and the instruction itself.
+# 16 elements of a gather, each across two pages, and an instruction across two.
 _PAGES_MAX: Final = 34
 _PAGE_FAULTS: Final = (SEGV_MAPERR, SEGV_ACCERR)
 
@@ -59,8 +59,8 @@ class _HostRegisters(NamedTuple):
 class _Attempt:
     """One instruction that touches enclave memory.
 
-    `mask` are the signals that were blocked before it. As long as it is None, nothing has been done
-    to the thread, and its SIGSEGV can still be delivered.
+    `opened` lists the pages that were made pages of ones. `mask` has the signals that were blocked
+    before it; while it is None, the thread is as it was, and its SIGSEGV can still be delivered.
     """
 
     def __init__(self) -> None:
@@ -77,8 +77,10 @@ class AbortPage:
         self.hide: Callable[[Tracee, int], None] | None = None
 
     def access(self, t: Tracee) -> tuple[int, Due | None] | None:
-        """A SIGSEGV is about to be delivered: None if the access was carried out, else the
-        signal to deliver, with its siginfo already set."""
+        """At the stop of a SIGSEGV: the signal to deliver, with its siginfo already set.
+
+        None if the thread was resumed: the access was carried out, or another signal was sent.
+        """
         address = self._address(t, p.get_siginfo(t.tid))
         if address is None:
             return int(signal.SIGSEGV), None
@@ -90,7 +92,9 @@ class AbortPage:
             self.close(t, attempt.opened)
 
     def from_inside(self, t: Tracee, address: int) -> Signal | None:
-        """An access of enclave code to another enclave; the kernel's signal if it refuses."""
+        """Serve an access of enclave code to another enclave.
+
+        Returns the kernel's signal if it refuses the access."""
         attempt = _Attempt()
         try:
             return self._run(t, attempt, address)
@@ -98,7 +102,7 @@ class AbortPage:
             self.close(t, attempt.opened)
 
     def _address(self, t: Tracee, info: bytes) -> int | None:
-        """si_addr of a page fault on an enclave area."""
+        """si_addr, if the signal is for a page fault on an enclave area."""
         code, address = code_and_address(info)
         if code not in _PAGE_FAULTS or not t.space.mm.vmas:
             return None
@@ -114,7 +118,7 @@ class AbortPage:
         while True:
             access = self._access(t, address)
             if address & ~PAGE_MASK in attempt.opened and access != FETCH:
-                access = WRITE  # the page is readable and still faults
+                access = WRITE  # the page has been made readable and still faults
             refused = self._fault_in(t, address, access, log=True)
             if refused is not None:
                 return refused
@@ -150,7 +154,7 @@ class AbortPage:
     ) -> Signal | None:
         """Walk the page tables, and run the kernel's fault handler until the walk succeeds.
 
-        The signal if the kernel refuses. `log`: emit an event for each fault.
+        Returns the signal if the kernel refuses. `log`: emit an event for each fault.
         """
         thread = t.model()
         while True:
@@ -169,9 +173,9 @@ class AbortPage:
     def _refuse(
         self, t: Tracee, attempt: _Attempt, refused: Signal
     ) -> tuple[int, Due | None] | None:
-        """Deliver the signal by which the kernel refuses; P in its error code is the model's.
+        """Deliver the signal of the kernel's refusal. P in its error code is that of the model.
 
-        W and I need no correction: the real fault was a write or a fetch as well.
+        W and I need no correction: the real fault was a write or a fetch, too.
         """
         number = refused.number
         told = trace_signal(t.model(), refused)
@@ -182,7 +186,7 @@ class AbortPage:
             return number, due
         self.close(t, attempt.opened)
         if not same:
-            # The kernel may have reset SIGSEGV, which is not the signal that is delivered.
+            # The real kernel may have reset the handler of SIGSEGV, but this is another signal.
             if attempt.mask is None:
                 attempt.mask = mask_before(t, signal.SIGSEGV)
             self._restore_signals(t, attempt)
@@ -192,7 +196,7 @@ class AbortPage:
         return None
 
     def _executed(self, t: Tracee, attempt: _Attempt, number: int, info: bytes) -> None:
-        """The instruction is done, or another signal came, which goes to the program unchanged."""
+        """The instruction is done, or another signal came first: the program gets it unchanged."""
         self.close(t, attempt.opened)
         raised = code_and_address(info)[0] > 0  # by the instruction itself
         if number == signal.SIGTRAP and raised:
@@ -205,16 +209,16 @@ class AbortPage:
     # The thread
 
     def _restore_signals(self, t: Tracee, attempt: _Attempt, but: int = 0) -> None:
-        """Handlers and mask as before. The SIGTRAP of a single step was forced, too.
+        """Set handlers and mask as they were before. The SIGTRAP of a single step was forced, too.
 
-        Signal `but` is the program's own exception: what the kernel did for that one stays.
+        Signal `but` is an exception of the program's own: what the kernel did for it stays.
         """
         assert attempt.mask is not None
         p.set_sigmask(t.tid, attempt.mask & ~bit(but) if but else attempt.mask)
         restore_handlers(t, but)
 
     def _step(self, t: Tracee) -> tuple[int, bytes]:
-        """Execute one instruction; the next signal with its siginfo, SIGTRAP if it is done."""
+        """Execute one instruction. Returns the next signal and siginfo: SIGTRAP if it is done."""
         while True:
             p.request(p.PTRACE_SINGLESTEP, t.tid)
             status = t.wait()
@@ -224,7 +228,7 @@ class AbortPage:
     # The pages
 
     def open_range(self, t: Tracee, address: int, length: int, access: int) -> list[int]:
-        """Replace the enclave pages of a buffer by pages of ones, where the access is allowed."""
+        """Make those enclave pages of a buffer that may be accessed pages of ones; returns them."""
         opened = []
         for page in range(address & ~PAGE_MASK, address + length, PAGE_SIZE):
             vma = t.space.mm.vma_lookup(page)
@@ -234,7 +238,7 @@ class AbortPage:
         return opened
 
     def close(self, t: Tracee, opened: list[int]) -> None:
-        """The pages are PROT_NONE again."""
+        """Make the pages PROT_NONE again."""
         while opened:
             t.inject(nr.MPROTECT, opened.pop(), PAGE_SIZE, 0)
 
@@ -251,7 +255,7 @@ class AbortPage:
 
 
 def _emit(t: Tracee, address: int, access: int, fault: Fault) -> None:
-    """AccessFaulted, as of an access by the processor: `walk` itself emits no events."""
+    """Emit AccessFaulted, as the processor does for its accesses: `walk` itself emits no events."""
     log = t.world.log
     if log.on:
         vector, code, rule = fault.vector, fault.code, fault.rule

@@ -1,9 +1,9 @@
 """ENCLU and CPUID in code of the host program, served when they raise an exception.
 
-The loader replaces each ENCLU that disassembly proves (`code/sites.py`). All others, in code made
-at run time or in assembly without symbols, raise an exception on every processor. CPUID raises one
-only with CPUID faulting (arch_prctl, ARCH_SET_CPUID), which is switched on at exec where processor
-and kernel have it; then no CPUID is replaced.
+The loader replaces each ENCLU that disassembly proves to be one (`code/sites.py`). Any other, in
+code made at run time or in assembly without symbols, raises an exception on every processor. CPUID
+raises one only with CPUID faulting (arch_prctl, ARCH_SET_CPUID), which is switched on at exec where
+processor and kernel have it; then no CPUID is replaced.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _INT80_LENGTH: Final = 2
 
 
 class HostTraps:
-    """Serves both. `served` counts them by kind, for `--stats`.
+    """Serves both instructions. `served` counts them by kind, for `--stats`.
 
     `traps` says when CPUID is an exception; `enclu(t, regs, rip)` executes an ENCLU of a stopped
     thread.
@@ -57,7 +57,8 @@ class HostTraps:
         self._enclu = enclu
 
     def serve(self, t: Tracee, number: int) -> bool:
-        """A signal-delivery stop outside of enclaves: True if one of the two caused it."""
+        """At a signal-delivery stop outside enclaves: True if ENCLU or CPUID caused the signal, and
+        has now been served."""
         if number not in REFUSED:
             return False
         info, regs = p.get_siginfo(t.tid), p.get_regs(t.tid)
@@ -88,11 +89,12 @@ class HostTraps:
         self._enclu(t, regs, rip)
 
     def faulting_ends(self, t: Tracee) -> bool:
-        """At a thread's ENCLU: whether its CPUID is to be an exception no longer."""
+        """Whether CPUID faulting ends for a thread that executes ENCLU."""
         return t.cpuid_faulting and self._until_entry
 
     def replaced_cpuid(self, t: Tracee, regs: list[int]) -> None:
-        """The stop of what replaced a CPUID; RIP is after it, RAX is in orig_rax."""
+        """At the stop of the instruction that replaced a CPUID, with RIP after it and RAX in
+        orig_rax."""
         if not t.cpuid_denied:
             cpuid(t, regs, regs[p.ORIG_RAX], self._policy)
         else:
@@ -108,9 +110,9 @@ class HostTraps:
         return {nr.ARCH_PRCTL: self._arch_prctl}
 
     def _arch_prctl(self, t: Tracee, regs: list[int]) -> None:
-        """ARCH_GET_CPUID and ARCH_SET_CPUID: the program's own setting, one for each thread."""
+        """ARCH_GET_CPUID and ARCH_SET_CPUID: the program's own setting, which each thread has."""
         if not t.cpuid_faulting:
-            # The real kernel does it; a CPUID that was replaced looks at `cpuid_denied`.
+            # The real kernel serves the call; `replaced_cpuid` looks at `cpuid_denied`.
             if regs[p.RDI] & MASK32 == ARCH_SET_CPUID:
                 run_to_exit(t, partial(_denied, denied=not regs[p.RSI]))
             else:
@@ -123,9 +125,9 @@ class HostTraps:
 
 
 def end_faulting(t: Tracee, regs: list[int]) -> None:
-    """CPUID faulting ends for a thread at the seccomp stop of an `int 0x80` that was ENCLU.
+    """End CPUID faulting for a thread at the seccomp stop of an `int 0x80` that replaces ENCLU.
 
-    arch_prctl is called in its place, and the `int 0x80` is executed again afterwards.
+    The stop becomes a call of arch_prctl; then the `int 0x80` is executed again.
     """
     t.cpuid_faulting = False
     rax = regs[p.ORIG_RAX] & MASK32
@@ -147,7 +149,7 @@ def _denied(t: Tracee, result: int, *, denied: bool) -> None:
 
 
 def cpuid(t: Tracee, regs: list[int], leaf: int, policy: CpuidPolicy) -> None:
-    """Give a stopped thread what CPUID returns; its RIP is already after the instruction."""
+    """Set the registers of a stopped thread to the result of CPUID; RIP is already after it."""
     a, b, c, d = policy.cpuid(leaf & MASK32, regs[p.RCX] & MASK32)
     regs[p.RAX], regs[p.RBX], regs[p.RCX], regs[p.RDX] = a, b, c, d
     regs[p.ORIG_RAX] = p.MASK64
@@ -164,7 +166,7 @@ def library_policy(policy: CpuidPolicy) -> CpuidPolicy:
 
 
 def _code(tid: int, address: int, size: int) -> bytes:
-    """Bytes of a process, as many as can be read; execute-only code can."""
+    """Bytes of a process, as many as can be read, from execute-only code as well."""
     found = p.read_memory(tid, address, size)
     if found is not None:
         return found

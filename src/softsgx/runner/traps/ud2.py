@@ -1,5 +1,7 @@
-"""UD2 in place of `int 0x80`, on machines where that does not stop for the tracer: it replaces
-CPUID, ENCLU, and the ENCLU of the stub."""
+"""UD2 instead of `int 0x80`, on machines where the latter does not stop for the tracer.
+
+It replaces CPUID, ENCLU, and the ENCLU of the stub.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def served(traps: HostTraps, t: Tracee, number: int, vdso_enclu: int) -> bool:
-    """A signal is about to be delivered. True if one of these UD2 caused it, which is then served.
+    """At a signal-delivery stop: True if such a UD2 caused the signal, and has now been served.
 
-    The one in the stub stands for the ENCLU of the vDSO, at `vdso_enclu`.
+    The UD2 in the stub stands for the ENCLU of the vDSO, at `vdso_enclu`.
     """
     if number != signal.SIGILL or UD2 not in (WAYS.cpuid, WAYS.enclu):
         return False
