@@ -1,7 +1,8 @@
 """The files of `--sgxs-out`: one SGXS stream for each enclave that the program created.
 
 The first is FILE, the others FILE.2, FILE.3 and so on, in the order of ECREATE. A file is created
-with its enclave and complete after each EINIT, so it exists however the program ends.
+with its enclave and complete after each EINIT, so it exists however the program ends. If FILE is a
+device or a pipe, all streams go there, one after the other.
 """
 
 from __future__ import annotations
@@ -40,11 +41,12 @@ class SgxsFiles:
             raise RunnerError("--sgxs-out", f"{path}: {why}")
         if file_of(path) in self._inputs:
             raise RunnerError("--sgxs-out", f"{path}: would be written over: choose another name")
+        self._special = os.path.exists(path) and not os.path.isfile(path)
         self._built = BuiltEnclaves(processor, self._create)
 
     def name(self, number: int) -> str:
         """The file of an enclave, counted from 1."""
-        return self.path if number == 1 else f"{self.path}.{number}"
+        return self.path if number == 1 or self._special else f"{self.path}.{number}"
 
     def _create(self, number: int) -> _File | None:
         return _File(self.name(number), self._inputs) if number <= FILES_MAX else None
