@@ -36,7 +36,7 @@ def shootdown(
 
     `pages` holds a linear address in each page to drop; None drops all. With no page at all it is
     the bare interrupt, which flushes the processors that are inside an enclave and no other: what
-    Linux sends after ETRACK (Linux 6.12, sgx/encl.c, sgx_ipi_cb).
+    Linux sends after ETRACK (Linux 6.12, sgx/main.c, sgx_ipi_cb).
 
     The points are those of `sim.ipi`; the sender's own processor needs no interrupt.
     """
