@@ -89,7 +89,7 @@ def test_areas_are_split_and_never_merged() -> None:
         ("mprotect-read", "gramine", "jit", "SGX_PAGE_ATTRIBUTES_MISMATCH"),
         ("fault-once", "gramine", "cow", "SGX_PAGE_ATTRIBUTES_MISMATCH"),
         ("mprotect-prot", "intel-emm", "gc", "EACCEPT of page 0 refused by the kernel"),
-        ("ioctl", "enarx", "stacks", "enarx asked for --- keeps r--"),
+        ("ioctl", "enarx", "stacks", "enarx, asked for ---, keeps r--"),
         ("ioctl-v2", "gramine", "gc", "not modelled: V2: an entry with no rights"),
     ],
 )
