@@ -116,7 +116,7 @@ def fill(lp: LpState, address: int, access: int) -> int:
 
 
 def split_fetch(lp: LpState, address: int, size: int) -> None:
-    """Refuse a fetch over the end of ELRANGE before its half inside is checked: a reading."""
+    """#GP(0) for a fetch across the end of ELRANGE, before its part inside is tested: a reading."""
     if lp.elrange_base <= address < lp.elrange_end < address + size:
         refused = GP("ACCESS.14")  # fetch over the end of ELRANGE (an open reading, off by default)
         if lp.log.on:

@@ -1,8 +1,8 @@
 """Asynchronous enclave exit. SDM 3D, 40 "Enclave Exiting Events".
 
-Every event that would be delivered while inside first saves the thread to the SSA frame CSSA, loads
-synthetic state, and leaves enclave mode. SSA and TCS are reached through the physical addresses
-that entry cached, so an AEX never faults.
+Before an event is delivered inside an enclave, AEX saves the thread to SSA frame CSSA, loads
+synthetic state, and leaves enclave mode. It reaches SSA and TCS through the physical addresses that
+entry cached, so it never faults.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def aex(lp: LpState, vector: int, code: int, address: int, *, exception: bool = 
 
 
 def leave_enclave(lp: LpState, tcs: bytearray | memoryview, cause: str, vector: int) -> None:
-    """What AEX and EEXIT share: restore FS, GS, XCR0; mode off; TCS inactive; flush; tracking.
+    """What AEX and EEXIT share: leave enclave mode, restore FS, GS, XCR0, count out, flush the TLB.
 
     `tcs` is the page of the current TCS, to be written in place.
     """
@@ -168,7 +168,7 @@ def _exitinfo(vector: int, exinfo: bool) -> int:
 
 
 def _synthesise(lp: LpState, secs: Secs, tcs: bytearray | memoryview, vector: int) -> None:
-    """Load what the handler finds in the interrupted context."""
+    """Load the synthetic state, which the handler finds as the interrupted context."""
     processor = lp.processor
     (aep,) = unpack_u64(tcs, TCS_OFF_AEP)
     frame_end = processor.memory.page_view(lp.ssa_frame[-1] >> PAGE_SHIFT)

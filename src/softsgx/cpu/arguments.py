@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def check_types(instance: DataclassInstance) -> None:
-    """Every field has exactly the type of its default: no True for a number, no 1 for a flag."""
+    """TypeError unless each field has exactly the type of its default: no True for a number."""
     owner = type(instance).__name__
     for field in fields(instance):
         assert field.default is not MISSING
@@ -20,6 +20,6 @@ def check_types(instance: DataclassInstance) -> None:
 
 
 def check_range(name: str, value: int, least: int, most: int) -> None:
-    """A number lies between `least` and `most`, both included."""
+    """ValueError unless `value` lies between `least` and `most`, both included."""
     if not least <= value <= most:
         raise ValueError(f"{name}: {value} is not in {least}..{most}")

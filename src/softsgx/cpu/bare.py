@@ -52,7 +52,7 @@ class Bare(Ring0):
         secs: dict[str, int | bytes] | None = None,
         tcs: dict[str, int | bytes] | None = None,
     ) -> BareEnclave:
-        """Build an enclave: a TCS and `nssa` SSA pages per thread, one scratch page, `pages` RW.
+        """Build an enclave: per thread a TCS and `nssa` SSA pages; one scratch page; `pages` RW.
 
         With `cet`, SECS.CET_ATTRIBUTES, each thread has a PT_SS_REST page for the CET state save
         area and a PT_SS_FIRST page as shadow stack after its SSA. `secs` and `tcs` override fields

@@ -47,7 +47,7 @@ class BareEnclave:
     def add(
         self, address: int, content: bytes = b"", flags: int = REG | R | W, *, measure: bool = False
     ) -> int:
-        """EADD, EEXTEND if `measure`, and map; the EPC page."""
+        """EADD, EEXTEND if `measure`, and map. Returns the EPC page."""
         page = self.bare.eadd(self.secs, address, content, flags)
         if measure:
             self.bare.eextend(self.secs, page)
@@ -70,7 +70,7 @@ class BareEnclave:
         space.set(address, space.lookup(address) | PTE_D)
 
     def eaug(self, address: int, flags: int = 0) -> int:
-        """EAUG, of a shadow-stack page with SECINFO `flags`, and map; the EPC page."""
+        """EAUG and map. `flags` is the SECINFO of a shadow-stack page. Returns the EPC page."""
         page = self.bare.eaug(self.secs, address, flags)
         if flags:
             self.map_shadow_stack(address, page)
@@ -93,7 +93,7 @@ class BareEnclave:
         (lp or self.bare.lp).enclu(leaves.EEXIT, EXIT)
 
     def secinfo(self, flags: int, lp: LogicalProcessor | None = None) -> int:
-        """Store a SECINFO in the scratch page, from inside; its linear address."""
+        """Store a SECINFO in the scratch page, from inside; return its linear address."""
         (lp or self.bare.lp).store(self.scratch, SECINFO(FLAGS=flags).pack())
         return self.scratch
 

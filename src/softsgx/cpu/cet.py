@@ -1,7 +1,7 @@
 """CET inside enclaves: every test that only a CET part makes, and the CET state of entry and exit.
 
-What the listings test under CPUID.12H.1:EAX[6] is numbered here once, as rule CET, leaf by leaf in
-the manual's order. A part has shadow stacks and indirect-branch tracking together (`Part.cet`).
+The tests under CPUID.12H.1:EAX[6] in the listings are the rules CET.01 and following, leaf by leaf
+in the manual's order. `Part.cet` means shadow stacks and indirect-branch tracking together.
 
 The CET state is IA32_U_CET and SSP of the logical processor. Inside they are the enclave's: entry
 makes IA32_U_CET from SECS.CET_ATTRIBUTES; AEX saves SSP and the tracker in the 16-byte frame CSSA
@@ -172,7 +172,7 @@ def check_eaccept_tcs(tcs: TCS) -> None:
 
 
 def check_enclu(lp: LpState) -> None:
-    """ENCLU other than ERESUME is no ENDBRANCH. Called only while the tracker waits for one."""
+    """#CP for an ENCLU that is no ENDBRANCH. Called only while the tracker may wait for one."""
     if lp.u_cet & ENDBR_EN and not lp.u_cet & U_CET_SUPPRESS and lp.cr4 & CR4_CET:
         if lp.u_cet & LEG_IW_EN:
             raise Unmodelled("ENCLU without ENDBRANCH under a legacy code page bitmap")
@@ -202,7 +202,7 @@ def check_entry(lp: LpState, secs: Secs, tcs: TCS, index: int) -> CetState:
 
 
 def check_save_area(lp: LpState, secs: Secs, tcs: TCS, index: int) -> int:
-    """Test the page of CET frame `index`; the physical address of the frame, 0 without CET.
+    """Test the page of CET frame `index`; return the frame's physical address, 0 without CET.
 
     SDM 3D, EENTER, ERESUME, EDECCSSA.
     """

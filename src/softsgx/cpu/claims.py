@@ -1,4 +1,4 @@
-"""Concurrency of leaves: who holds what while a leaf is in flight.
+"""Concurrency of leaves: the resources that a leaf in flight holds.
 
 SDM 3D, 41.1.5 "Concurrent Operation Restrictions".
 
@@ -37,7 +37,7 @@ Held = tuple[tuple[int, bool], ...]
 
 
 def busy_bits(lp: LpMemory, leaf: str, user: bool) -> int:
-    """Which resources of `leaf` are held by others right now. Operands are in lp's registers."""
+    """Which resources of `leaf` other leaves hold now. Operands are in the registers of `lp`."""
     claims = lp.processor.claims
     busy = 0
     for resolve, parts in _COMPILED[leaf]:
@@ -104,7 +104,7 @@ def release(lp: LpMemory, held: Held) -> None:
 
 
 def _resolved(lp: LpMemory, resolve: _Resolver, user: bool) -> int:
-    """EPC page number of a leaf's operand; -1 if it leads to none, which the body refuses."""
+    """EPC page number of a leaf's operand; -1 if there is none, and the body will refuse that."""
     try:
         return resolve(lp, user)
     except Fault:

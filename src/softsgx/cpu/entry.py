@@ -95,13 +95,13 @@ def check_bases(rip: int, fsbase: int, gsbase: int) -> None:
 
 
 def check_inactive(tcs: TCS) -> None:
-    """A TCS serves one processor at a time."""
+    """#GP(0) if a processor runs on the TCS already."""
     if tcs.STATE == TCS_ACTIVE:
         raise GP("ENTRY.14")  # TCS.STATE is active: another processor runs on it
 
 
 def tcs_operand(lp: LpState, rbx: int, rcx: int, rule: str) -> int:
-    """Translate RBX to the EPC page of the TCS, or raise `rule`: not in the EPC. RCX is the AEP.
+    """Translate RBX to the EPC page of the TCS; #PF `rule` if it is not EPC. RCX is the AEP.
 
     To paging this is one write, to the last byte of the page: measured on silicon. So a TCS that is
     mapped read-only cannot be entered, and its page is dirty afterwards.
@@ -121,7 +121,7 @@ def tcs_operand(lp: LpState, rbx: int, rcx: int, rule: str) -> int:
 
 
 def tcs_refusal(lp: LpState, rbx: int, rule: str) -> Fault:
-    """The #PF for an RBX that paging permits, but where no TCS can be entered."""
+    """The #PF for an RBX that paging permits, but that is no TCS that can be entered."""
     readings = lp.processor.readings
     address = rbx | PAGE_MASK if readings.tcs_last_byte else rbx
     return PF(address, rule, ENCLU_PFEC_W if readings.tcs_written else ENCLU_PFEC)
@@ -154,7 +154,7 @@ def check_frame(lp: LpState, secs: Secs, address: int) -> tuple[int, ...]:
 
 
 def frame_page(frame: tuple[int, ...], number: int) -> int:
-    """Physical address of page `number` of a frame: one of XSAVE, or else the last."""
+    """Physical address of page `number` of a frame: a page of the XSAVE region, or the last."""
     return frame[number] if number < len(frame) - 1 else frame[-1]
 
 

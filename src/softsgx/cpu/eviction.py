@@ -25,7 +25,7 @@ def _nonce(version: int) -> bytes:
 
 
 def fresh_version(processor: Package) -> int:
-    """A VA slot value that was never used before; above 7, which EDBGRD reports as used."""
+    """A VA slot value never used before. It is above 7, so EDBGRD reports the slot as used."""
     version = processor.next_version << 3
     processor.next_version += 1
     return version

@@ -77,7 +77,7 @@ def _load_operands(lp: LpMemory, leaf: int, rbx: int, rcx: int, rdx: int) -> Non
 def _encls_start(
     lp: LpMemory, leaf: int, rbx: int, rcx: int, rdx: int, cpl: int
 ) -> tuple[str, Body]:
-    """Load the operands; name and body of the leaf, unless a check of the instruction fails."""
+    """Load the operands; return name and body of the leaf, or raise what ENCLS raises."""
     _load_operands(lp, leaf, rbx, rcx, rdx)
     if (
         lp.cr0 & _ENCLS_CR0 == _ENCLS_CR0
@@ -116,7 +116,7 @@ def _encls_checks(lp: LpMemory, leaf: int, cpl: int) -> tuple[str, Body]:
 def _enclu_start(
     lp: LpMemory, leaf: int, rbx: int, rcx: int, rdx: int, cpl: int
 ) -> tuple[str, Body]:
-    """Load the operands; name and body of the leaf, unless a check of the instruction fails."""
+    """Load the operands; return name and body of the leaf, or raise what ENCLU raises."""
     _load_operands(lp, leaf, rbx, rcx, rdx)
     if (
         lp.cr0 & _ENCLU_CR0 == _ENCLU_CR0_OK
@@ -192,7 +192,7 @@ def _enclu_mode_checks(lp: LpMemory, cpl: int) -> None:
 
 
 def _refuse_operands(lp: LpMemory, leaf: object, rbx: object, rcx: object, rdx: object) -> None:
-    """Raise for the operand that is no register value, or because a leaf is in flight."""
+    """Raise for an operand that is not a register value, or because a leaf is in flight."""
     for name, value in (("leaf", leaf), ("rbx", rbx), ("rcx", rcx), ("rdx", rdx)):
         if not isinstance(value, int):
             raise TypeError(f"{name}: {value!r} is not an integer")

@@ -66,7 +66,7 @@ def PF(address: int, rule: str, code: int) -> Fault:
 
 
 class Status(int):
-    """RAX of a leaf that ended normally: the code, with `rule` and `flags` (ZF or CF) beside it.
+    """RAX of a leaf that ended normally, with its `rule` and the `flags` that it sets (ZF or CF).
 
     `code` is the plain integer that goes into RAX.
     """

@@ -53,7 +53,7 @@ class LogicalProcessor(LpMemory):
         self.flush_tlb("CR3")
 
     def deliver(self, vector: int, code: int = 0, address: int = 0) -> Delivered:
-        """Take an exception or interrupt: AEX if inside, then what the OS handler finds."""
+        """Take an exception or interrupt: AEX if inside. Returns what the OS handler finds."""
         for name, value, bits in (
             ("vector", vector, 8),
             ("code", code, 32),

@@ -15,10 +15,10 @@ _BYTES: Final = (bytes, bytearray, memoryview)
 
 
 class LpMemory(LpState):
-    """A logical processor as far as it reaches memory.
+    """The memory accesses of a logical processor.
 
     `load`, `store`, `fetch` are the accesses of programs and enclaves. `system_...` are those of
-    the kernel, and how ENCLS reaches its operands.
+    the kernel, and of ENCLS to its operands.
     """
 
     __slots__ = ()
@@ -156,7 +156,10 @@ class LpMemory(LpState):
         return epc.index(offset >> PAGE_SHIFT)
 
     def peek_epc_page(self, address: int, user: bool) -> int:
-        """As `system_epc_page` for either CPL, without effects: -1 also if nothing is mapped."""
+        """EPC page number of an operand, for the claims made before its leaf executes.
+
+        At CPL 3 (`user`) -1 also if nothing is mapped; A is not set. Else as `system_epc_page`.
+        """
         if user:
             pte = self.space.lookup(address)
             if not pte & PTE_P:

@@ -39,7 +39,7 @@ def rdmsr(self: LpState, msr: int) -> int:
 
 
 def wrmsr(self: LpState, msr: int, value: int) -> None:
-    """Write an MSR; #GP(0) where it is locked or launch control is not enabled."""
+    """Write an MSR; #GP(0) if it is locked, not enabled, absent, or cannot hold the value."""
     if not isinstance(value, int):
         raise TypeError(f"value: {value!r} is not an integer")
     if not 0 <= value < 1 << 64:

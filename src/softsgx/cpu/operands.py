@@ -28,7 +28,7 @@ def in_elrange(lp: LogicalProcessor, address: int) -> bool:
 
 
 def enclave_page(lp: LogicalProcessor, address: int, write: bool, rule: str) -> int:
-    """EPC page number of an ENCLU operand. Page faults as usual; not EPC is refused by `rule`."""
+    """EPC page number of an ENCLU operand. Page faults as usual; #PF `rule` if it is not EPC."""
     pte = lp.space.ptes.get(address >> PAGE_SHIFT, 0)
     if write or pte & PTE_READ_DONE != PTE_READ_DONE:
         pte = walk(lp, address, WRITE if write else READ)
@@ -45,7 +45,7 @@ def enclave_page(lp: LogicalProcessor, address: int, write: bool, rule: str) -> 
 def usable_page(
     lp: LogicalProcessor, page: int, address: int, rule: str, *, write: bool = False
 ) -> None:
-    """Refuse by `rule` all but an accepted PT_REG page of the enclave with R, or W if `write`."""
+    """#PF `rule` unless this is a usable PT_REG page of the enclave, with R, or W if `write`."""
     epcm = lp.processor.epcm
     word = epcm.state[page]
     if (

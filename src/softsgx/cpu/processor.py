@@ -30,8 +30,9 @@ class Processor(Package):
     """A package with `lps` logical processors and `epc_pages` pages of EPC.
 
     `sections` gives EPC sections as (physical base, pages) pairs instead of one default section.
-    `seed` determines every key of the machine. `part` is what it announces, `readings` how the
-    open points of the manual are read. `space` is the address space all processors start in.
+    `seed` determines every key of the machine. `part` is the features that it announces, `readings`
+    how the open points of the manual are read. `space` is the address space all processors start
+    in.
     """
 
     __slots__ = ()

@@ -171,7 +171,7 @@ class Ring0:
         return self.lp.encls(leaves.EINIT, rbx, self.address(secs), rdx)
 
     def eaug(self, secs: int, linaddr: int, flags: int = 0) -> int:
-        """EAUG, of a shadow-stack page with SECINFO `flags`; the new EPC page."""
+        """EAUG. `flags` is the SECINFO of a shadow-stack page. Returns the new EPC page."""
         page = self.free_page()
         secinfo = self.secinfo(flags) if flags else 0
         info = self.pageinfo(linaddr=linaddr, secinfo=secinfo, secs=self.address(secs))
@@ -230,7 +230,7 @@ class Ring0:
         leaf: int = leaves.ELDU,
         page: int | None = None,
     ) -> tuple[int, Status | None]:
-        """ELDU (or another of the four) of what `ewb` evicted; the EPC page, and the status."""
+        """ELDU, or another of the four, of a page that `ewb` evicted: EPC page and status."""
         page = self.free_page() if page is None else page
         info = self.pageinfo(
             linaddr=backing.linaddr,

@@ -54,7 +54,7 @@ def development_key() -> RSAPrivateKey:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     pem = files("softsgx.cpu").joinpath("development-key.pem").read_bytes()
-    # Its primes are ours and need no check, which is half the start of a short command.
+    # Its primes are ours. To check them would take half of the start of a short command.
     key = load_pem_private_key(pem, password=None, unsafe_skip_rsa_key_validation=True)
     assert isinstance(key, RSAPrivateKey)
     return key

@@ -161,7 +161,7 @@ class Package:
     def snapshot(self) -> Snapshot:
         """The whole state; restoring it any number of times gives the same machine.
 
-        It covers `space` and the address spaces that processors are in; others are their owner's.
+        It covers `space` and the address spaces that processors are in, and no others.
         """
         self._refuse_in_flight("snapshot")
         return Snapshot(
@@ -200,7 +200,7 @@ class Package:
 
         It covers the address spaces of a snapshot, and which processor is in which.
         """
-        # Tables that are mostly empty stand as 0 while they are.
+        # A table that is empty most of the time is represented by 0 while it is empty.
         state = (
             self.epcm.digest_bytes(),
             self.memory.digest(),
@@ -220,7 +220,7 @@ class Package:
         return int.from_bytes(raw, "little")
 
     def _foreign_spaces(self) -> tuple[tuple[bytes, ...], tuple[int, ...]] | int:
-        """For the fingerprint: the address spaces and who is in which; 0 if all are in `space`."""
+        """For the fingerprint: address spaces and each processor's; 0 if all are in `space`."""
         first = self.space
         for lp in self.lps:
             if lp.space is not first:

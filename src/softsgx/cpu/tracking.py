@@ -54,7 +54,7 @@ def track(secs: Secs) -> bool:
 def stamp(processor: Package, secs: Secs, page: int) -> None:
     """EBLOCK, EMODPR, EMODT: remember when the page's translations became obsolete."""
     if not processor.readings.etrack_needed_when_empty and not secs.inside:
-        processor.epcm.stamp[page] = 0  # nobody inside to wait for, even for a later EACCEPT
+        processor.epcm.stamp[page] = 0  # no processor to wait for, even for a later EACCEPT
         return
     processor.epcm.stamp[page] = secs.EPOCH + 1
     if not processor.readings.late_entry_counts:

@@ -1,7 +1,7 @@
 """A small kernel for things that interleave: tasks, points, schedulers, locks, events.
 
 It knows nothing of SGX. A task is a generator that yields a point wherever another processor may
-get in between; a scheduler chooses who goes on; the choices made are a short string that repeats
+get in between; a scheduler chooses which task goes on; the choices are a short string that repeats
 the execution.
 """
 

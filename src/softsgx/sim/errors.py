@@ -1,4 +1,4 @@
-"""What the simulation refuses, and why."""
+"""Exceptions: what is not modelled, executions that cannot go on, schedules that cannot be used."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ScheduleError(SimError, ValueError):
 
 
 class ScheduleMismatch(SimError):
-    """A schedule that asks for what the execution does not offer. `step` counts choices from 0."""
+    """A schedule whose choice the execution does not offer. `step` counts choices from 0."""
 
     def __init__(self, step: int, reason: str) -> None:
         super().__init__(f"choice {step} of the schedule: {reason}")
@@ -47,7 +47,7 @@ class ScheduleMismatch(SimError):
 class StepBound(SimError):
     """An execution that took more steps than it was allowed: a livelock, or too low a bound.
 
-    `lines` are where the task of the last step is; see `Task.lines`.
+    `lines` says where the task of the last step stands; see `Task.lines`.
     """
 
     def __init__(self, max_steps: int, schedule: str, last: Task | None = None) -> None:
@@ -76,7 +76,7 @@ class Blocked(NamedTuple):
 
 
 def blocked(live: Sequence[Task], handlers: Mapping[int, Task]) -> list[Blocked]:
-    """A line for each task that is left; `handlers` are those in progress, by processor."""
+    """A line for each task in `live`; `handlers` are the interrupt handlers in progress, by cpu."""
     lines = []
     for task in live:
         kind, blocker, _ = task.point
@@ -89,7 +89,7 @@ def blocked(live: Sequence[Task], handlers: Mapping[int, Task]) -> list[Blocked]
 
 
 class Deadlock(SimError):
-    """Tasks are left and none of them can go on."""
+    """Some tasks have not ended, and none of them can go on."""
 
     def __init__(self, blocked: Sequence[Blocked], schedule: str) -> None:
         lines = ["deadlock: no task can go on", *map(str, blocked)]

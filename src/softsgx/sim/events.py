@@ -30,8 +30,8 @@ class Log:
     """Hands events to its listeners.
 
     Hot code writes `if log.on: log.emit(Event(...))`, so that nothing is built without a listener.
-    `seq` is the number of the last event emitted, the first is 1; a listener reads there
-    the number of the event that it is given.
+    `seq` is the number of the last event emitted; the first is 1. While a listener runs, it is the
+    number of the event that the listener was given.
     """
 
     __slots__ = ("on", "seq", "_by_type", "_listeners")
@@ -41,7 +41,7 @@ class Log:
         self.seq = 0
         # Replaced, never changed in place: a listener may unsubscribe while events are handed out.
         self._listeners: tuple[_Subscription, ...] = ()
-        self._by_type: dict[type, tuple[Listener, ...]] = {}  # made when a type comes first
+        self._by_type: dict[type, tuple[Listener, ...]] = {}  # made when a type is first emitted
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Hand every further event to the listener, until the returned function is called."""

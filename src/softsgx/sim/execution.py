@@ -25,7 +25,7 @@ _NOTE_LENGTH_MAX: Final = 2_000
 class Execution:
     """One run of some tasks, in the order that a scheduler chooses.
 
-    scheduler  who decides
+    scheduler  which makes the choices
     max_steps  how many steps run() may take in all before it raises StepBound
     log        where events go
     record     keep the choices; without it a long run costs no memory (Cooperative, VirtualTime)
@@ -159,7 +159,7 @@ class Execution:
 
         Without it their `finally` clauses would run whenever the garbage collector gets to them.
         Needed only when daemons are left and something they touch is used again. A body that
-        yields while it cleans up cannot be unwound: RuntimeError, after all others have been.
+        yields while it cleans up cannot be unwound: RuntimeError, after all others were unwound.
         """
         trouble: Exception | None = None
         outer, LIVE.execution = LIVE.execution, None
@@ -282,9 +282,9 @@ class Execution:
                 current = None
 
     def _drive_alone(self) -> Task | None:
-        """Step a single task as far as it stays alone and unblocked; the task, unless it has ended.
+        """Step the only task while it is alone and unblocked; return it, unless it has ended.
 
-        There is nothing to choose, so RunToCompletion is not asked, and running one body for its
+        There is nothing to choose, so RunToCompletion is not asked. So running one body for its
         value costs little more than a loop of send().
         """
         live = self._live
@@ -331,7 +331,7 @@ class Execution:
         return enabled
 
     def _over(self, task: Task, ending: BaseException) -> bool:
-        """The task ended by what came out of its body. False: it is an error, to be raised on."""
+        """End a task by what left its body. False if that is an error, which the caller raises."""
         if isinstance(ending, StopIteration):
             self._end(task, ending.value)
             return True

@@ -116,12 +116,12 @@ class Interrupt:
         return self.target.interruptible()
 
     def holders(self) -> tuple[Task, ...]:
-        """None known: it depends on the state of the target alone."""
+        """No task: whether it is ready depends on the state of the target alone."""
         return ()
 
 
 class Acknowledgements:
-    """What the sender of an interrupt waits for: the end of all handlers."""
+    """The wait of the sender of an interrupt for the end of all handlers."""
 
     __slots__ = ("handlers", "_ended")
 

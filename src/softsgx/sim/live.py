@@ -3,8 +3,8 @@
 While `Execution` drives tasks unrecorded, under Cooperative, the current task goes on at every
 point that neither blocks nor retries. So locks and leaves, which ask `LIVE.execution`, leave out
 what would change nothing: the point of a free lock or of a leaf, and the claims of that leaf. All
-other code yields its points in every execution. `LIVE.execution` is None in all others, also in
-one that a task of a live execution runs: its tasks take their own locks.
+other code yields its points in every execution. While an execution of another kind runs,
+`LIVE.execution` is None, even if a task of a live execution has started it.
 """
 
 from __future__ import annotations

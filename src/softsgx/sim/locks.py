@@ -5,7 +5,7 @@ point: it is part of the current step, and waiters are enabled when that step ha
 
 No lock is fair. Any waiter may be chosen next, whatever the order of arrival, so all orders that a
 fair lock permits are among those explored. The one thing lost is a deadlock that needs fairness: a
-task that reads a second time behind a waiting writer. Recursion is refused for that reason.
+task that reads a second time after a writer began to wait. Recursion is refused for that reason.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Mutex(Guard):
         return self
 
     def trylock(self) -> Steps[bool]:
-        """Own it if it is free; whether it was. A point, since the answer depends on others."""
+        """Take it if it is free; return whether it was. A point: the answer depends on others."""
         me = yield self._try
         if self.owner is not None:
             return False
@@ -111,7 +111,7 @@ class RwLock:
 
     def __init__(self, name: str, *, recursive: bool = False) -> None:
         self.name = name
-        # A reader may read again; as in the kernel, it then waits for a writer that waits for it.
+        # A reader may read again. As in the kernel, it then waits for any writer that waits for it.
         self.recursive = recursive
         self.writer: Task | None = None
         self.readers: list[Task] = []
@@ -126,7 +126,7 @@ class RwLock:
         return f"RwLock({self.name!r})"
 
     def acquire_read(self) -> Steps[Guard]:
-        """Wait until there is no writer and be one of the readers."""
+        """Wait until there is no writer, and become a reader."""
         if self.recursive and any(_runs(reader) for reader in self.readers):
             me = yield (WAIT, ReadAgain(self), False)
             self._take(me, False)
@@ -143,7 +143,7 @@ class RwLock:
         return self._read_side
 
     def acquire_write(self) -> Steps[Guard]:
-        """Wait until there is neither writer nor reader and be the writer."""
+        """Wait until there is neither writer nor reader, and become the writer."""
         self._refuse_recursion()
         live = LIVE.execution
         if live is not None and self._free(True) and live.current is not None:
@@ -154,7 +154,7 @@ class RwLock:
         return self._write_side
 
     def trylock_read(self) -> Steps[bool]:
-        """Be a reader if there is no writer; whether that was so. A point, as Mutex.trylock()."""
+        """Become a reader if there is no writer; return whether it did. A point."""
         me = yield self._try_read
         free = self._free(False)
         if free:
@@ -162,7 +162,7 @@ class RwLock:
         return free
 
     def trylock_write(self) -> Steps[bool]:
-        """Be the writer if nobody holds it; whether that was so. A point, as Mutex.trylock()."""
+        """Become the writer if the lock is free; return whether it was. A point."""
         me = yield self._try_write
         touch(("readers", self.name))
         free = self._free(True)
@@ -171,7 +171,7 @@ class RwLock:
         return free
 
     def downgrade(self) -> None:
-        """Turn the writer, which runs, into a reader without letting another writer in between.
+        """Turn the writer, the running task, into a reader without letting another writer in.
 
         The guard of acquire_write() then releases the read side.
         """
@@ -233,7 +233,7 @@ class RwLock:
 
 
 class ReadAgain:
-    """What a second acquire_read() of a task waits for: that no writer waits."""
+    """The wait of a task's second acquire_read(), until no writer waits."""
 
     def __init__(self, lock: RwLock) -> None:
         self.lock = lock
@@ -244,7 +244,7 @@ class ReadAgain:
         return not self.holders_of(task)
 
     def holders(self) -> tuple[Task, ...]:
-        """None: which writers wait depends on the task, see `holders_of`."""
+        """No task here: which writers wait depends on the reader, see `holders_of`."""
         return ()
 
     def holders_of(self, task: Task) -> list[Task]:
@@ -254,7 +254,7 @@ class ReadAgain:
 
 
 class _Side(Guard):
-    """The guard of one side of an RwLock; of the read side once the writer downgraded it."""
+    """The guard of one side of an RwLock. After a downgrade the writer's releases the read side."""
 
     __slots__ = ("_lock", "_write")
 

@@ -44,9 +44,9 @@ IPI: Final = "ipi"
 
 
 class Blocker(Protocol):
-    """What the object of a blocking point must be able to say.
+    """The interface of the object of a blocking point.
 
-    If it becomes ready by changes of other objects, it lists them in an attribute `depends`.
+    If changes of other objects make it ready, it lists those in an attribute `depends`.
     """
 
     @property
@@ -54,10 +54,10 @@ class Blocker(Protocol):
         """What a deadlock report calls it."""
 
     def ready(self, task: Task, /) -> bool:
-        """Whether the task, which stands at a point of this object, could go on now.
+        """Whether `task`, whose point names this object, could go on now.
 
         Must not change anything: it is called before every step.
         """
 
     def holders(self) -> Sequence[Task]:
-        """The tasks that must act before a blocked one can go on, as far as that is known."""
+        """The tasks that must act before a blocked one can go on, if they are known."""

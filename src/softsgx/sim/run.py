@@ -1,4 +1,4 @@
-"""One body driven to its end, when only its value matters."""
+"""Driving one body to its end, where only its value matters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run(
     max_steps: int = MAX_STEPS,
     log: Log | None = None,
 ) -> T:
-    """Drive one body, and whatever it spawns, to completion without preemption; its value."""
+    """Drive one body, and all that it spawns, to the end without preemption; return its value."""
     execution = Execution(RunToCompletion(), max_steps=max_steps, log=log)
     task = execution.spawn(body, name, cpu)
     execution.run()

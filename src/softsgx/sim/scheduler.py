@@ -1,4 +1,4 @@
-"""Schedulers: who decides."""
+"""The interface of schedulers."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ class Scheduler(Protocol):
 
         Called before every step, even if only one task is enabled, because time passes at each.
         `enabled` is in the order of the indices; it belongs to the execution and changes after the
-        call. `current` is the task that took the last step if it is enabled, else None; so to
-        choose another than `current` when that is not None is a preemption.
+        call. `current` is the task that took the last step if it is enabled, else None. To choose
+        another task while `current` is not None is a preemption.
         """
 
     def draw(self, n: int, what: str) -> int:
-        """A number in [0, n), n > 1. By custom 0 is the ordinary course, without fault or lie."""
+        """A number in [0, n), n > 1. By convention 0 is the ordinary course: no fault, no lie."""
 
 
 class OneExecution:
-    """The part of a scheduler by a fixed rule: one execution, and the ordinary course of it."""
+    """Base of the schedulers with a fixed rule: one execution, in which every draw is 0."""
 
     def __init__(self) -> None:
         self._begun = False
 
     def begin(self) -> bool:
-        """True once."""
+        """True the first time."""
         first = not self._begun
         self._begun = True
         return first
 
     def draw(self, n: int, what: str) -> int:
-        """0."""
+        """Always 0."""
         return 0

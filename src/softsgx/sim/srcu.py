@@ -86,7 +86,7 @@ class Reader(Guard):
         return True
 
     def holders(self) -> tuple[Task, ...]:
-        """Who reads."""
+        """The task that reads."""
         return (self.task,)
 
     def release(self) -> None:

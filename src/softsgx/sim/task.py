@@ -66,7 +66,7 @@ class Task:
         return f"<Task {self}>"
 
     def lines(self) -> list[tuple[str, int]]:
-        """Where it waits to go on: file and line of each generator, the innermost last."""
+        """Where it will be resumed: file and line of each generator, the innermost last."""
         found = []
         body: Any = self.body
         while isinstance(body, GeneratorType) and body.gi_frame is not None:
@@ -75,7 +75,7 @@ class Task:
         return found
 
     def join(self) -> Steps[Any]:
-        """Wait until this task has ended; its result."""
+        """Wait until this task has ended; return its result."""
         yield (WAIT, self, False)
         return self.result
 

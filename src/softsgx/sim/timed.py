@@ -33,7 +33,7 @@ class _Group:
 
 
 class Timed:
-    """One run() of an execution, built from where its tasks stand.
+    """One run() of an execution, built from the points at which its tasks are.
 
     Part of Execution, in a file of its own: it uses the private state.
     """
@@ -145,7 +145,7 @@ class Timed:
         self.time.delays.clear()
 
     def _step(self, task: Task) -> bool:
-        """Take the step; False if the task ended by it."""
+        """Take the step; False if the task has ended."""
         execution = self.execution
         execution.steps += 1
         execution.current = task
@@ -206,7 +206,7 @@ class Timed:
         self._group_of[task] = group
 
     def _poll(self) -> None:
-        """Test every group: begin the tasks of those that became ready, forget the others'."""
+        """Test every group: begin the tasks of ready groups, forget those of groups not ready."""
         for group in self._groups.values():
             first = group.tasks[0]
             assert first.gate is not None

@@ -26,7 +26,7 @@ SPAWN: Final = 3
 
 
 class Touches:
-    """`noted` lists (object, mode) of the step that runs; None if it is not collected.
+    """`noted` lists (object, mode) of the current step; None while nothing collects them.
 
     `taken` is called for every lock that a task takes, before it counts among those held.
     """

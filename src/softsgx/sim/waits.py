@@ -45,12 +45,12 @@ class WaitFlag:
         return self.is_set
 
     def holders(self) -> Sequence[Task]:
-        """Nobody: anyone may set it."""
+        """Unknown: any task may set it."""
         return ()
 
 
 class Completion:
-    """The kernel's completion: complete() lets one waiter through, complete_all() all for ever."""
+    """The kernel's completion: complete() lets one waiter through, complete_all() all for good."""
 
     __slots__ = ("name", "_done", "_all", "_point")
 
@@ -58,7 +58,7 @@ class Completion:
         self.name = name
         self._done = 0
         self._all = False
-        # Waiters take from each other, so their order matters: it writes.
+        # Waiters use up each other's complete(), so their order matters: the point writes.
         self._point: Point = (WAIT, self, True)
 
     def __repr__(self) -> str:
@@ -75,7 +75,7 @@ class Completion:
         touch(self)
 
     def wait(self) -> Steps[None]:
-        """Wait for a complete() that nobody else has used, or for complete_all()."""
+        """Wait for a complete() that no other waiter has used, or for complete_all()."""
         yield self._point
         if not self._all:
             self._done -= 1
@@ -85,12 +85,12 @@ class Completion:
         return self._all or self._done > 0
 
     def holders(self) -> Sequence[Task]:
-        """Nobody: anyone may complete it."""
+        """Unknown: any task may complete it."""
         return ()
 
 
 class Counter:
-    """A count of users, as a kref, whose zero can be waited for."""
+    """A count of users, like a kref. A task can wait until it is zero."""
 
     __slots__ = ("name", "value", "_point")
 
@@ -128,7 +128,7 @@ class Counter:
         return self.value == 0
 
     def holders(self) -> Sequence[Task]:
-        """None known: a count has no names."""
+        """Unknown: the count does not say who the users are."""
         return ()
 
 

@@ -25,7 +25,7 @@ from softsgx.spec.tcs import TCS_CET_SIZE
 def edbgrd(lp: LogicalProcessor, _rbx: int, rcx: int, _rdx: int) -> Status:
     """RBX := the 8 bytes at RCX, whatever R, W, X and BLOCKED are.
 
-    Of a slot of a VA page: all ones if it is used, else 0.
+    For a slot of a VA page RBX is all ones if the slot is used, else 0.
     """
     if rcx & 7:
         raise GP("EDBGRD.01")  # RCX not 8-byte aligned

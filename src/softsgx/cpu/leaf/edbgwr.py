@@ -11,7 +11,7 @@ from softsgx.spec.tcs import TCS_OFF_FLAGS
 
 
 def edbgwr(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> Status:
-    """The 8 bytes at RCX := RBX, whatever R, W, X and BLOCKED are. In a TCS only FLAGS."""
+    """The 8 bytes at RCX := RBX, whatever R, W, X and BLOCKED are. Of a TCS only FLAGS."""
     if rcx & 7:
         raise GP("EDBGWR.01")  # RCX not 8-byte aligned
     page = lp.system_epc_page(rcx, write=True)

@@ -118,7 +118,7 @@ def einit(lp: LogicalProcessor, rbx: int, rcx: int, rdx: int) -> Status:
 def _launch_control(
     lp: LogicalProcessor, secs: Secs, raw: bytes, mrenclave: bytes, mrsigner: bytes
 ) -> Status | None:
-    """The EINITTOKEN, or the signer in IA32_SGXLEPUBKEYHASH instead of one."""
+    """Test the EINITTOKEN or, without a valid one, that IA32_SGXLEPUBKEYHASH is the signer."""
     token = EINITTOKEN.unpack(raw)
     keys = lp.processor.keys
     if not token.VALID & EINITTOKEN_VALID:

@@ -9,7 +9,7 @@ from softsgx.spec.status import SGX_EPC_PAGE_CONFLICT, SGX_PREV_TRK_INCMPL
 
 
 def etrack(lp: LogicalProcessor, _rbx: int, rcx: int, _rdx: int) -> Status:
-    """Follow the processors that are inside the enclave whose SECS is at RCX until they leave."""
+    """Open a tracking cycle: the processors that are now inside the enclave of RCX must leave."""
     if rcx & 4095:
         raise GP("ETRACK.01")  # RCX not 4 KiB aligned
     page = lp.system_epc_page(rcx, write=True)

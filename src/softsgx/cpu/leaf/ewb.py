@@ -97,8 +97,8 @@ def _free(lp: LogicalProcessor, page: int, word: int) -> None:
     if word & PT_MASK == SECS:
         secs = processor.secs.pop(page)
         if secs.measurement is not None:
-            # SHA-256 in progress cannot be encoded. It is kept here under the enclave's id, which
-            # nothing brings back but ELD of this very version.
+            # SHA-256 in progress cannot be encoded. It is kept here by EID, until ELD of this very
+            # version brings the SECS back.
             processor.hashes[secs.EID] = secs.measurement
     elif child_type(word):
         processor.parent(page).children -= 1

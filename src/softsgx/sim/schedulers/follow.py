@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Follow(OneExecution):
     """Makes the choices of a given schedule.
 
-    After its last choice the execution goes on as by RunToCompletion, or, with complete=False,
-    the next choice raises ScheduleMismatch. A choice that the execution does not offer always does.
+    After the last choice it goes on as RunToCompletion does; with complete=False the next choice
+    raises ScheduleMismatch. A choice that the execution does not offer always raises it.
     """
 
     def __init__(self, schedule: str | Sequence[Choice], *, complete: bool = True) -> None:
@@ -29,7 +29,7 @@ class Follow(OneExecution):
 
     @property
     def rest(self) -> tuple[Choice, ...]:
-        """The choices not yet made. Left after an execution: it was shorter than its schedule."""
+        """The choices not yet made. If an execution has ended, it was shorter than its schedule."""
         return self.choices[self._next :]
 
     def expect_end(self) -> None:
@@ -44,7 +44,7 @@ class Follow(OneExecution):
         return first
 
     def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
-        """The task that the schedule names; without asking it if only one is enabled."""
+        """The only enabled task, or the task that the schedule names."""
         if len(enabled) == 1:
             return enabled[0]
         choice = self._take("a task")

@@ -1,4 +1,4 @@
-"""The scheduler by prices: a discrete-event simulation."""
+"""The scheduler of virtual time: a discrete-event simulation in which each point has a price."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from softsgx.sim.task import Task
 
 Price: TypeAlias = "int | Callable[[Task], int]"
-"""Cycles; or a function that reads them off the task that stands at the point, changing nothing."""
+"""Cycles, or a function that computes them from the task at the point, without side effects."""
 
 
 class VirtualTime(OneExecution):
@@ -47,9 +47,9 @@ class VirtualTime(OneExecution):
         self.started: dict[Task, int] = {}
         """When the pending point of each enabled task started."""
         self.delays: list[tuple[int, int]] = []
-        """Processors and cycles: charges by which what was begun there has not been delayed yet."""
+        """(processor, cycles) of charges that have not delayed the points begun there yet."""
         self.busy: dict[int, int] = {}
-        """By processor, until when a charge occupies it: nothing begins there before."""
+        """By processor, the time until which a charge occupies it: nothing begins there before."""
 
     def now(self, cpu: int) -> int:
         """The processor's clock in cycles: the finish of the last step on it."""
@@ -106,9 +106,9 @@ class VirtualTime(OneExecution):
         return price if isinstance(price, int) else price(task)
 
     def charge(self, cpu: int, kind: str) -> None:
-        """Count another point on a processor, within the current step, and take its time.
+        """Count another point on a processor, within the current step, and charge its price.
 
-        It delays all points begun there, before or now. It is for the cost that follows an
+        That delays all points begun there, before or now. It is for the cost that follows an
         interrupt, whatever was interrupted.
         """
         price = self.prices.get(kind, self.default)
