@@ -133,7 +133,7 @@ def test_scripts(workshop: Workshop) -> None:
     ("proc", "why"),
     [
         (("--tmpfs", "/proc"), "/proc/self: No such file or directory"),
-        ((), "another namespace's"),
+        ((), "another pid namespace"),
     ],
     ids=["none", "other"],
 )

@@ -122,14 +122,14 @@ def test_remedy_for_ptrace_follows_yama(scope: str, remedy: str, tmp_path: Path)
     assert remedy in found
 
 
-def test_remedy_for_ptrace_names_who_else_may_refuse(tmp_path: Path) -> None:
+def test_remedy_for_ptrace_names_other_causes(tmp_path: Path) -> None:
     """A tracer that is there already, and a security module that may refuse."""
     where = proc(tmp_path, self__status="Name:\tx\nTracerPid:\t0\nUid:\t0\n")
     assert "traces this one" not in needs._ptrace_remedy(where)
     proc(tmp_path, self__attr__current="unconfined\n")
     assert "security module" not in needs._ptrace_remedy(where)
     proc(tmp_path, self__attr__current="docker-default (enforce)\n")
-    assert "has this process as docker-default (enforce)" in needs._ptrace_remedy(where)
+    assert "runs this process as docker-default (enforce)" in needs._ptrace_remedy(where)
     proc(tmp_path, self__status="Name:\tx\nTracerPid:\t42\nUid:\t0\n")
     assert needs._ptrace_remedy(where).startswith("process 42 traces this one already")
 
@@ -337,5 +337,5 @@ def test_native_engine_is_refused_where_memory_files_cannot_be_executed(
 def test_proc_of_another_namespace_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its numbers are those of other processes, so every look would be at the wrong one."""
     monkeypatch.setattr(os, "getpid", lambda: 2)
-    with pytest.raises(probes.Refused, match="which is 2: another namespace's"):
+    with pytest.raises(probes.Refused, match="not 2: it belongs to another pid namespace"):
         attempts.try_proc()

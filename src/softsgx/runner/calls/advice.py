@@ -1,6 +1,6 @@
 """madvise, msync, and the mlock family.
 
-For enclave areas the model answers. The mapping that stands for such an area in the process (of a
+The model answers for enclave areas. The mapping that stands for such an area in the process (of a
 memfd, or single pages of EPC) would answer differently, and must not be locked.
 """
 
@@ -92,7 +92,7 @@ class MemoryAdvice:
                 return t.run(mlock.sys_munlock(thread, at, size))
             if number == nr.MLOCK2 and flags & ~mlock.MLOCK_ONFAULT:
                 return t.run(mlock.sys_mlock2(thread, at, size, flags))
-            # The limit is checked for the whole call, before any area is.
+            # The limit is checked for the whole call, before the areas are.
             over = _over_limit(t, end - start)
             if over:
                 return refused_call(thread, "mlock", -over, "do_mlock.limit", length=end - start)
@@ -122,7 +122,7 @@ class MemoryAdvice:
 
 
 def _over_limit(t: Tracee, length: int) -> int:
-    """do_mlock: -EPERM, -ENOMEM, or 0 if the process may lock `length` bytes more."""
+    """As do_mlock checks: -EPERM, -ENOMEM, or 0 if the process may lock `length` more bytes."""
     if capable(t, _CAP_IPC_LOCK):
         return 0
     with open(f"/proc/{t.tid}/limits", encoding="ascii") as limits:

@@ -1,6 +1,6 @@
-"""read(2), write(2) and the like with a buffer in enclave memory: it is the abort page.
+"""read(2), write(2) and the like with a buffer in enclave memory, which is the abort page for them.
 
-While the call runs, the pages of the buffer are pages of ones; what it writes there is lost.
+While the call runs, the pages of the buffer are pages of ones; what the call writes there is lost.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Buffers:
         self._abort_page = abort_page
 
     def handlers(self) -> dict[int, Handler]:
-        """By number of the system call. `Descriptors` asks for those that it serves as well."""
+        """By number of the system call. `Descriptors` passes on those that it handles itself."""
         return dict.fromkeys(set(BUFFERS) - set(ON_DESCRIPTOR), self._transfer)
 
     def _transfer(self, t: Tracee, regs: list[int]) -> None:
@@ -38,7 +38,7 @@ class Buffers:
             resume(t)
 
     def serve(self, t: Tracee, regs: list[int]) -> bool:
-        """Serve a call if its buffer is in an enclave area; False if not."""
+        """Serve a call if part of its buffer is in an enclave area; False if not."""
         number, address, length = regs[p.ORIG_RAX], regs[p.RSI], min(regs[p.RDX], _LENGTH_MAX)
         if number not in BUFFERS or not areas(t, address, length):
             return False

@@ -1,4 +1,4 @@
-"""The processor time that a program reads: that of the emulator on its behalf is added."""
+"""The processor time that a program reads, with the emulator's time on its behalf added."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class CpuTime:
     """Serves clock_gettime of processor clocks, getrusage, times, and calls on timers.
 
-    `kernel_counts`: enclave code runs in the process, so the kernel's own timers are right.
+    `kernel_counts`: enclave code runs in the process, so the kernel counts its time, and its timers
+    are right.
     """
 
     def __init__(self, doorbell: Doorbell, kernel_counts: bool) -> None:
@@ -39,11 +40,11 @@ class CpuTime:
         }
 
     def worked(self, t: Tracee, seconds: float) -> None:
-        """The emulator has executed code of a thread for so many seconds."""
+        """The emulator has executed code of a thread for `seconds`."""
         self.timers.worked(t.pid, t.tid, seconds)
 
     def gone(self, t: Tracee, last: bool) -> None:
-        """A thread has ended; `last`: of its process."""
+        """A thread has ended; `last`: it was the last of its process."""
         self.timers.thread_gone(t.pid, t.tid, last)
         if last:
             self.calls.forget(t.pid)
@@ -77,14 +78,14 @@ class CpuTime:
         run_to_exit(t, read)
 
     def _emulated(self, t: Tracee, thread_only: bool) -> float:
-        """Seconds that the emulator executed code of a thread or its process."""
+        """Seconds for which the emulator has executed code of a thread, or of its whole process."""
         if thread_only:
             return self.timers.of_threads.get(t.tid, 0.0)
         return self.timers.emulated.get(t.pid, 0.0)
 
 
 def _add(t: Tracee, place: int, seconds: float, unit: int) -> None:
-    """Run the call, and add `seconds` to the seconds and 1/unit seconds that it writes."""
+    """Run the call, and add `seconds` to the time that it writes: seconds, and 1/`unit` seconds."""
     if not seconds:
         resume(t)
         return

@@ -1,7 +1,7 @@
 """System calls on timers that count processor time: setitimer, timer_create and the like.
 
-The kernel never hears of an interval timer. A POSIX timer is created there, so that its number is
-the kernel's, but never armed. The supervisor sends their signals, as if the kernel had.
+Interval timers exist only here. A POSIX timer is created in the kernel, which gives it its number,
+but never armed there. The supervisor sends the signals of both, as the kernel would.
 """
 
 from __future__ import annotations
@@ -87,7 +87,10 @@ class TimerCalls:
         }
 
     def forget(self, pid: int, interval_too: bool = True) -> None:
-        """The process has ended, or executes another program and so keeps its interval timers."""
+        """Forget the timers of a process that has ended.
+
+        Without `interval_too`: of one that executes another program, and keeps interval timers.
+        """
         if interval_too:
             self._filtered.discard(pid)
         for known in (self._posix, self._interval) if interval_too else (self._posix,):
@@ -190,7 +193,7 @@ class TimerCalls:
             self._timers.remove(timer)
         resume(t)
 
-    # Sleeping by a processor clock
+    # Sleeping on a processor clock
 
     def _nanosleep(self, t: Tracee, regs: list[int]) -> None:
         clock = clock_of(t, signed32(regs[p.RDI]))
@@ -221,7 +224,7 @@ class TimerCalls:
 
 
 def hide_sender(t: Tracee, number: int) -> None:
-    """At a signal-delivery stop: a signal that `_kill` sent is to look like the kernel's."""
+    """At a signal-delivery stop: make a signal that `_kill` sent look like the kernel's."""
     if number not in _KERNEL_SENDS:
         return
     _, _, code, sender = struct.unpack_from("<iii4xi", p.get_siginfo(t.tid))
@@ -230,7 +233,7 @@ def hide_sender(t: Tracee, number: int) -> None:
 
 
 def _seconds(raw: bytes, unit: int) -> tuple[float, float]:
-    """Interval and value of a struct itimerval or itimerspec; -1 for one that is not valid."""
+    """Interval and value of a struct itimerval or itimerspec; each is -1 if it is not valid."""
     words = struct.unpack("<4q", raw)
     return _of_unit(unit, *words[:2]), _of_unit(unit, *words[2:])
 

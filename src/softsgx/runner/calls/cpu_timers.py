@@ -1,10 +1,9 @@
 """Timers and limits on the processor time of a program whose enclave code the emulator executes.
 
-The kernel counts only what a process uses itself. So timers on processor clocks are kept here, by
-the sum of that and of the emulator's time; in the kernel they exist, but are never armed. They are
-looked at after the emulator has executed code, and when the process itself has used so much time
-that one may have expired, of which a timer of the supervisor on the clock of the process tells.
-man 2 setitimer, timer_create, getrlimit.
+The kernel counts only the time that a process uses itself. So timers on processor clocks are kept
+here, and count the emulator's time as well. They are checked after the emulator has executed code,
+and when the process itself has used so much time that one may have expired: for this the supervisor
+has a timer of its own on the clock of the process. man 2 setitimer, timer_create, getrlimit.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 PROF, VIRT, SCHED = 0, 1, 2
 """Kinds of processor clocks: user and system time, user time, time by the scheduler."""
 PER_THREAD: Final = 4
-_LIMIT_LOOKS_S: Final = 0.05  # emulated between two looks at RLIMIT_CPU
+_LIMIT_LOOKS_S: Final = 0.05  # emulated time between two looks at RLIMIT_CPU
 _NSEC: Final = 10**9
 _WAKE_SIGNAL: Final = signal.SIGPROF
 TIMER_ABSTIME: Final = 1
@@ -45,7 +44,8 @@ class Clock(NamedTuple):
     tid: int = 0
 
     def kernel(self) -> float:
-        """Seconds that the kernel has counted; `inf` once the process has ended."""
+        """Seconds that the kernel has counted; once it has ended, `inf` for a process, 0 for a
+        thread."""
         if self.tid:
             return processor_time(self.tid)
         try:
@@ -56,7 +56,8 @@ class Clock(NamedTuple):
 
 @dataclass(eq=False)
 class CpuTimer:
-    """`expiry` in seconds of `clock`, 0 if not armed; `interval` seconds; `fire(missed)`."""
+    """A timer that expires when `clock` shows `expiry`, 0 if it is not armed; `interval` is its
+    period, 0 for none. `fire(missed)` is called when it expires; `missed` periods were skipped."""
 
     clock: Clock
     fire: Callable[[int], None]
@@ -66,7 +67,7 @@ class CpuTimer:
 
 @dataclass
 class _Process:
-    """A process with timers or a limit. `wake` are the supervisor's timers, by kind of clock."""
+    """A process with timers or a limit. `wake`: the supervisor's own timers, by kind of clock."""
 
     timers: list[CpuTimer] = field(default_factory=list)
     wake: dict[int, int] = field(default_factory=dict)
@@ -93,7 +94,7 @@ class CpuTimers:
         return clock.kernel() + (emulated or 0.0)
 
     def worked(self, pid: int, tid: int, seconds: float) -> None:
-        """The emulator has executed code of a thread for so many seconds."""
+        """The emulator has executed code of a thread for `seconds`."""
         total = self.emulated[pid] = self.emulated.get(pid, 0.0) + seconds
         self.of_threads[tid] = self.of_threads.get(tid, 0.0) + seconds
         if total - self._looked.get(pid, 0.0) > _LIMIT_LOOKS_S:
@@ -117,22 +118,22 @@ class CpuTimers:
         self._process(timer.clock.pid).timers.append(timer)
 
     def remove(self, timer: CpuTimer) -> None:
-        """It was deleted."""
+        """A timer was deleted."""
         process = self._processes.get(timer.clock.pid)
         if process is not None and timer in process.timers:
             process.timers.remove(timer)
 
     def set(self, timer: CpuTimer, expiry: float, interval: float) -> None:
-        """Arm it for the time `expiry` of its clock, or disarm it with 0."""
+        """Arm a timer for the time `expiry` of its clock; 0 disarms it."""
         timer.expiry, timer.interval = expiry, interval
         self._look(timer.clock.pid)
 
     def left(self, timer: CpuTimer) -> float:
-        """Seconds until it expires, 0 if it is not armed."""
+        """Seconds until a timer expires, 0 if it is not armed."""
         return max(timer.expiry - self.now(timer.clock), 1e-6) if timer.expiry else 0.0
 
     def thread_gone(self, pid: int, tid: int, last: bool) -> None:
-        """A thread has ended; `last`: of its process."""
+        """A thread has ended; `last`: it was the last of its process."""
         self.of_threads.pop(tid, None)
         if last:
             self.emulated.pop(pid, None)
@@ -153,7 +154,7 @@ class CpuTimers:
         return self._processes.setdefault(pid, _Process())
 
     def _look(self, pid: int) -> None:
-        """Fire the timers that have expired, and arrange to be woken for the others."""
+        """Fire the timers of a process that have expired, and set up a wake-up for the others."""
         process = self._processes[pid]
         next_by_kind: dict[int, float] = {}
         for timer in list(process.timers):
@@ -183,7 +184,7 @@ class CpuTimers:
         return timer.expiry - self.now(timer.clock) if timer.expiry else 0.0
 
     def _wake_after(self, process: _Process, pid: int, kind: int, seconds: float) -> None:
-        """Have the doorbell ring when the process itself, all threads, has used so much more."""
+        """Have the doorbell ring when the threads of the process have used `seconds` more."""
         wake = process.wake.get(kind)
         if wake is None:
             event = struct.pack("<qii48x", 0, _WAKE_SIGNAL, 0)
@@ -199,7 +200,7 @@ class CpuTimers:
     # RLIMIT_CPU
 
     def _look_at_limit(self, pid: int) -> None:
-        """What the kernel does when the limit is reached: SIGXCPU each second, then SIGKILL."""
+        """Do what the kernel does at the limit: SIGXCPU each second, then SIGKILL."""
         try:
             soft, hard = resource.prlimit(pid, resource.RLIMIT_CPU)
             if soft == hard == resource.RLIM_INFINITY:

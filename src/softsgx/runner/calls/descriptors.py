@@ -1,7 +1,7 @@
 """Calls on descriptors that are something else in the real kernel: a memfd stands for an open
-node, and /proc/<pid>/mem there has no enclave memory.
+node, and the real /proc/<pid>/mem has no enclave memory.
 
-The calls on such a descriptor stop by a filter (`watched`).
+A filter stops the calls on such a descriptor (`watched`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Descriptors:
         self._buffers = buffers
 
     def handlers(self) -> dict[int, Handler]:
-        """By number of the system call. `Nodes` has those that ask what a descriptor is."""
+        """By number of the system call. `Nodes` serves fstat."""
         return {
             **dict.fromkeys(call_filters.ON_DESCRIPTOR, self._call),
             nr.FCNTL: self._fcntl,
@@ -60,7 +60,7 @@ class Descriptors:
         }
 
     def ioctl(self, t: Tracee, regs: list[int], file: File) -> bool:
-        """An ioctl on a node that generic code answers. False: it is for the driver."""
+        """Serve an ioctl on a node if generic kernel code answers it; False if the driver does."""
         number = regs[p.RSI] & 0xFFFFFFFF
         if number in char_device.GENERIC_IOCTLS:
             resume(t)
@@ -122,7 +122,7 @@ class Descriptors:
         self._two(t, regs, p.RDI, p.RDX, name)
 
     def _two(self, t: Tracee, regs: list[int], source: int, target: int, name: str) -> None:
-        """A call that moves from one descriptor to another."""
+        """A call that moves data from one descriptor to another."""
         for ours, other, side in ((source, target, "from"), (target, source, "to")):
             file = self._node(t, signed32(regs[ours]))
             if file is not None:
@@ -156,7 +156,7 @@ class Descriptors:
         self._answered(t, regs, "setxattr" if write else "getxattr", found)
 
     def _duplicated(self, t: Tracee, regs: list[int]) -> None:
-        """A new descriptor is watched, too, if it is one of these."""
+        """Watch the new descriptor if it is of a node or of /proc/<pid>/mem."""
 
         def made(t: Tracee, fd: int) -> None:
             if fd >= 0 and self._concerns(t, fd):

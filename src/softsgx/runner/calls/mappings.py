@@ -1,7 +1,8 @@
 """Mappings of enclave memory: mmap, munmap, mprotect, mremap.
 
 The real mapping is PROT_NONE, so that every access stops for the supervisor; its rights are in the
-model. Of a call that covers enclave memory and other memory, each answers its part.
+model. If a call covers both enclave memory and other memory, the model answers for the former, the
+kernel for the latter.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class Mappings:
             self._releases.look()
 
     def _mmap_code(self, t: Tracee, regs: list[int]) -> None:
-        """A file of code: its sites are replaced before any of it runs."""
+        """A file of code is mapped: replace its sites before any of it runs."""
         fd, offset, length = signed32(regs[p.R8]), regs[p.R9], regs[p.RSI]
         fixed = bool(regs[p.R10] & MAP_FIXED)
 
@@ -130,7 +131,7 @@ class Mappings:
             result = t.run(body)
             if result < 0:
                 if _driver_refused(file, address, length, prot, result):
-                    # The kernel has unmapped what was there before it asks the driver.
+                    # Linux unmaps what was there before it calls the driver.
                     t.at_exit = None
                     self._refused(t, regs, address, length, result)
                     return
@@ -142,7 +143,7 @@ class Mappings:
 
         def done(t: Tracee, result: int) -> int | None:
             if result == -EEXIST:
-                # MAP_FIXED_NOREPLACE. The model says why, if an enclave area is in the way.
+                # MAP_FIXED_NOREPLACE. If an enclave area is in the way, the model reports it.
                 if areas(t, address, length):
                     body = syscalls.sys_mmap(thread, address, length, prot, flags, fd, regs[p.R9])
                     t.run(body)
@@ -167,7 +168,7 @@ class Mappings:
         return None
 
     def _mapped(self, t: Tracee, start: int, length: int, fd: int) -> None:
-        """An enclave area was made."""
+        """An enclave area was mapped."""
         watch(t, fd)
         code = None
         if self._in_process:
@@ -193,7 +194,7 @@ class Mappings:
         return None
 
     def _trace(self, t: Tracee, start: int, end: int, code: tuple[int, int] | None) -> None:
-        """Calls that change this range stop from now on."""
+        """Have calls that change this range stop from now on."""
         space = t.space
         if any(low <= start and end <= high for low, high in space.traced):
             return
@@ -235,8 +236,8 @@ class Mappings:
         split(t, regs, address, end, partial(self._mprotect_model, t, prot=prot))
 
     def _pkey_mprotect(self, t: Tracee, regs: list[int]) -> None:
-        """Only the kernel knows which keys the process has allocated, and it checks the key before
-        the range: so it is asked with a range where nothing can be mapped."""
+        """Only the kernel knows which keys the process has allocated. It checks the key before the
+        range, so the call is made first with a range where nothing can be mapped."""
         address, length, prot, key = regs[p.RDI], regs[p.RSI], regs[p.RDX], signed32(regs[p.R10])
         if key == -1 or address & PAGE_MASK or not areas(t, address, length):
             self._mprotect(t, regs)
@@ -246,7 +247,7 @@ class Mappings:
             if result != -ENOMEM:
                 return self._mprotect_model(t, address, length, prot, key)
             end = address + ((length + PAGE_MASK) & ~PAGE_MASK)
-            # Key 0 is that of all memory; the model has no others.
+            # Key 0 is that of all memory; the model has no other key.
             model = partial(self._mprotect_model, t, prot=prot, key=key or -1)
             return split_at_exit(t, regs, address, end, model)
 
@@ -290,14 +291,14 @@ def _mmap_min_addr(t: Tracee) -> int:
 
 
 def _driver_refused(file: File, address: int, length: int, prot: int, result: int) -> bool:
-    """Whether the refusal came from the driver, after the generic checks, which may be -EPERM."""
+    """Whether mmap was refused by the driver, and not by the generic checks before it."""
     if result != -EACCES or address & PAGE_MASK or not length:
         return False
     return file.readable and (file.writable or not prot & 2)
 
 
 def _elrange(t: Tracee, fd: int, area: tuple[int, int]) -> tuple[int, int]:
-    """The range where enclave code may be: all of ELRANGE, if the enclave has been created."""
+    """The range where enclave code may be: the area, and ELRANGE once the enclave is created."""
     file = t.space.process.fget(fd)
     encl = file.encl if isinstance(file, File) else None
     if not isinstance(encl, SgxEncl) or not encl.size:

@@ -1,4 +1,4 @@
-"""stat(2) of a device node: what differs from that of /dev/null."""
+"""stat(2) of a device node: the fields that differ from those of /dev/null."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STATX_MODE, _STATX_INO, _STATX_RDEV = 28, 32, 128
 
 
 def patch_stat(t: Tracee, place: int, file: File) -> None:
-    """In struct stat at `place`."""
+    """Set inode, mode and device of the node in the struct stat at `place`."""
     mode = stat.S_IFCHR | 0o666
     rdev = os.makedev(_MISC_MAJOR, MINORS[file.path])
     p.write_memory(t.tid, place + _STAT_INO, struct.pack("<Q", file.inode))
@@ -31,7 +31,7 @@ def patch_stat(t: Tracee, place: int, file: File) -> None:
 
 
 def patch_statx(t: Tracee, place: int, file: File) -> None:
-    """In struct statx at `place`."""
+    """Set inode, mode and device of the node in the struct statx at `place`."""
     mode = stat.S_IFCHR | 0o666
     p.write_memory(t.tid, place + _STATX_INO, struct.pack("<Q", file.inode))
     p.write_memory(t.tid, place + _STATX_MODE, struct.pack("<H", mode))

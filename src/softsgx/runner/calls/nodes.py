@@ -1,7 +1,7 @@
 """The device nodes as the program sees them: opening them, and calls that look at them.
 
-A memfd stands for an open node, so that its number, sharing and closing are the real kernel's.
-Calls on its descriptors are in descriptors.py.
+A memfd stands for an open node, so that the real kernel numbers, shares and closes its descriptors.
+Calls on these are in descriptors.py.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Nodes:
         return Walk(t, directory, self.world.files).target(path, follow=follow)
 
     def _absent(self, t: Tracee, regs: list[int], found: bytes | None) -> bool:
-        """Answer for a node that the kernel of this machine does not create; False for others."""
+        """Answer a call for a node that the model's kernel does not create; False for others."""
         if found not in NODES or self.world.kernel.has_nodes:
             return False
         refuse(t, regs, -ENOENT, "open", "sgx_drv_init.launch_control")
@@ -200,7 +200,7 @@ class Nodes:
     def _path_only(
         self, t: Tracee, regs: list[int], path: int, directory: int, *, follow: bool = True
     ) -> None:
-        """access(2) and others: as for /dev/null, which everyone may read and write."""
+        """access(2) and others: answered as for /dev/null, which everyone may read and write."""
         self._inspect(t, regs, path, directory, follow, None)
 
     def _inspect(
@@ -282,7 +282,7 @@ class Nodes:
         self._as_null(t, regs, changes, file, seen)
 
     def _readlink(self, t: Tracee, regs: list[int], path: int, directory: int) -> None:
-        """EINVAL for a node. The link of an open one, in /proc, reads as the node's path."""
+        """EINVAL for a node. The link in /proc of an open node reads as the node's path."""
         found = self._target(t, regs[path], directory, follow=False)
         if self._absent(t, regs, found):
             return
@@ -314,7 +314,7 @@ def _follows(flags: int) -> bool:
 
 
 def _of_descriptor(t: Tracee, regs: list[int], flags: int) -> bool:
-    """Whether a call with AT_EMPTY_PATH is about its descriptor."""
+    """Whether a call is about its descriptor: AT_EMPTY_PATH with an empty or unreadable path."""
     empty = (b"\0", None)
     return bool(flags & AT_EMPTY_PATH) and p.read_memory(t.tid, regs[p.RSI], 1) in empty
 

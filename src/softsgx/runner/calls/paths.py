@@ -1,8 +1,8 @@
-"""Which of the files that the supervisor serves a path of the program leads to.
+"""Whether a path of the program leads to a file that the supervisor serves, and to which.
 
-Most paths lead to none, and that has to be quick: only a last component that is a symbolic link, or
-has one of a few names, is looked at further. The nodes do not exist on this machine, so the last
-step to one is taken by its name.
+Most paths do not, and must be found out quickly: a path is followed only if its last component is a
+symbolic link or has one of a few names. The nodes do not exist on this machine, so the last step to
+one is taken by its name.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _LINKS_MAX: Final = 40
 
 
 def read_path(tid: int, address: int) -> bytes | None:
-    """The path at an address; None if it cannot be read, for which the call itself will fail."""
+    """The path at an address; None if it cannot be read, in which case the call itself fails."""
     raw = b""
     while len(raw) < PATH_MAX:
         at = address + len(raw)
@@ -59,7 +59,7 @@ def read_path(tid: int, address: int) -> bytes | None:
 
 
 class Walk:
-    """Paths of one thread. `files` are the open nodes, by what stands for them."""
+    """Follows paths of one thread. `files` are the open nodes, by the files that stand for them."""
 
     def __init__(self, t: Tracee, directory: int, files: Mapping[Identity, File]) -> None:
         self._files = files
@@ -92,29 +92,29 @@ class Walk:
             try:
                 link = os.readlink(place)
             except (OSError, ValueError):
-                return None  # no link, so it is some other file
+                return None  # not a link, so it is some other file
             if link.startswith(STAND_IN):
-                return self._node_behind(place)
+                return self._node_of(place)
             path = link if link.startswith(b"/") else head + slash + link
         return None
 
     def shown(self, path: bytes) -> bytes | None:
-        """The node that a descriptor's name in /proc stands for."""
+        """The node that a descriptor's name in /proc stands for; None for any other name."""
         place = self._place(self._with_own(path))
         try:
-            return self._node_behind(place) if os.readlink(place).startswith(STAND_IN) else None
+            return self._node_of(place) if os.readlink(place).startswith(STAND_IN) else None
         except (OSError, ValueError):
             return None
 
     def _with_own(self, path: bytes) -> bytes:
-        """/proc/self and the like by the thread's ids: the supervisor has its own /proc/self."""
+        """Write the thread's ids for /proc/self and the like, which here are the supervisor's."""
         for begin, own in self._own:
             if path.startswith(begin):
                 path = own + path[len(begin) :]
         return path
 
     def _place(self, path: bytes) -> bytes:
-        """The path by which the supervisor reaches it."""
+        """The path by which the supervisor reaches the file."""
         return self._root + path if path.startswith(b"/") else self._here + path
 
     def _found(self, head: bytes, name: bytes) -> bytes | None:
@@ -122,7 +122,7 @@ class Walk:
         path = os.path.join(os.path.realpath(self._place(head)), name)
         return path if path in NODES or path == CPUINFO or MEM.fullmatch(path) else None
 
-    def _node_behind(self, place: bytes) -> bytes | None:
+    def _node_of(self, place: bytes) -> bytes | None:
         try:
             file = self._files.get(identity(place))
         except OSError:

@@ -1,8 +1,8 @@
 """Enclave memory in /proc/<pid>/mem, as a debugger reads and writes it.
 
-Linux 6.12, fs/proc/base.c, mem_rw. The real mapping has no contents. Those of a debug enclave come
-from the model, by EDBGRD and EDBGWR; those of other enclaves cannot be read. Other memory is that
-of the process.
+Linux 6.12, fs/proc/base.c, mem_rw. The real mapping has no contents. The model reads and writes a
+debug enclave by EDBGRD and EDBGWR; other enclaves cannot be read. Memory outside enclaves is the
+process's own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MOVED_MAX: Final = 4 << 20  # a longer transfer ends early
 class _Kind(NamedTuple):
     write: bool
     vector: bool  # the second and third argument are struct iovec and their number
-    position: bool  # the fourth argument is one
+    position: bool  # the fourth argument is a position in the file
 
 
 _KINDS: Final = {
@@ -59,7 +59,7 @@ class ProcessMem:
         self._tracees = tracees
 
     def serve(self, t: Tracee, regs: list[int]) -> bool:
-        """Serve a call if its descriptor is one and the range has enclave areas; False if not."""
+        """Serve a call on such a file whose range has enclave areas; False for any other call."""
         kind = _KINDS.get(regs[p.ORIG_RAX])
         fd = signed32(regs[p.RDI])
         space = self._space(t, fd) if kind is not None else None
@@ -83,13 +83,14 @@ class ProcessMem:
         if explicit or result <= 0:
             answer(t, regs, result)
             return True
-        # The position of the real file has to move as well.
+        # The position of the real file must move, too.
         changes = {p.ORIG_RAX: nr.LSEEK, p.RAX: nr.LSEEK, p.RSI: position + result, p.RDX: 0}
         run_changed(t, regs, changes, lambda _t, _result: result)
         return True
 
     def _space(self, t: Tracee, fd: int) -> Space | None:
-        """The address space of a descriptor, if it is /proc/<pid>/mem of a supervised process."""
+        """The address space of a descriptor of /proc/<pid>/mem; None if it is another file, or
+        the process is not supervised."""
         try:
             path = os.readlink(f"/proc/{t.tid}/fd/{fd}".encode())
         except OSError:
@@ -106,7 +107,7 @@ class ProcessMem:
     def _move(
         self, t: Tracee, space: Space, segments: list[tuple[int, int]], position: int, write: bool
     ) -> int:
-        """What do_loop_readv_writev returns."""
+        """Move the segments; returns what do_loop_readv_writev does."""
         done = 0
         for buffer, size in segments:
             size = min(size, _MOVED_MAX - done)
@@ -137,7 +138,7 @@ class ProcessMem:
 
 
 def _bad_buffer(thread: Thread, verb: str, rule: str, buffer: int, size: int) -> int:
-    """The caller's own buffer cannot be accessed."""
+    """-EFAULT, with an event: the caller's own buffer cannot be accessed."""
     name = f"{verb} of /proc/PID/mem"
     return refused_call(thread, name, EFAULT, rule, address=buffer, size=size)
 
@@ -148,13 +149,13 @@ def areas_of(space: Space, address: int, length: int) -> bool:
 
 
 def _elsewhere(space: Space, address: int, buf: memoryview, write: bool) -> int:
-    """Memory of the process that is no enclave memory."""
+    """Read or write memory of the process outside enclaves."""
     host = space.attach_memory()
     return host.poke(address, bytes(buf)) if write else host.peek(address, buf)
 
 
 def _open_as(t: Tracee, fd: int) -> tuple[int, int]:
-    """f_flags and the position of a descriptor."""
+    """f_flags and position of a descriptor."""
     found = {"flags": 0, "pos": 0}
     with open(f"/proc/{t.tid}/fdinfo/{fd}", encoding="ascii", errors="replace") as lines:
         for line in lines:
@@ -165,7 +166,7 @@ def _open_as(t: Tracee, fd: int) -> tuple[int, int]:
 
 
 def _segments(t: Tracee, regs: list[int]) -> list[tuple[int, int]]:
-    """struct iovec; none if they cannot be read or are too many, for which the real call fails."""
+    """The array of struct iovec; empty if it is unreadable or too long: the real call fails."""
     count = regs[p.RDX]
     raw = p.read_memory(t.tid, regs[p.RSI], 16 * count) if 0 < count <= _SEGMENTS_MAX else None
     return [] if raw is None else list(struct.iter_unpack("<QQ", raw))

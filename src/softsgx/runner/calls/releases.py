@@ -1,5 +1,5 @@
-"""When an open node is released: the memfd that stands for it has lost its last descriptor and
-mapping, in whatever process, which inotify tells."""
+"""Release of an open node: inotify reports when the memfd that stands for it has lost its last
+descriptor and its last mapping, in all processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _libc = ctypes.PyDLL(None, use_errno=True)
 
 
 class Releases:
-    """The open nodes of a World that are still in use."""
+    """The open nodes of a `World` that are still in use."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -27,7 +27,7 @@ class Releases:
         self._in_use: dict[int, Identity] = {}  # by watch descriptor
 
     def await_end(self, path: str, stand_in: Identity) -> None:
-        """`path` is a descriptor, in /proc, of the memfd that stands for a node just opened."""
+        """A node was opened. `path` is a descriptor, in /proc, of the memfd that stands for it."""
         watch = _libc.inotify_add_watch(self._inotify, path.encode(), IN_DELETE_SELF)
         if watch < 0:
             why = os.strerror(ctypes.get_errno())
@@ -35,7 +35,7 @@ class Releases:
         self._in_use[watch] = stand_in
 
     def look(self) -> None:
-        """Release those that ended since the last look."""
+        """Release the nodes that have gone out of use since the last look."""
         while True:
             try:
                 events = os.read(self._inotify, 4096)

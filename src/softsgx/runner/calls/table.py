@@ -1,4 +1,4 @@
-"""System calls of the program that concern enclaves, by number: who serves each."""
+"""The system calls of a program that concern enclaves: which handler serves each number."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Calls:
     """Serves the calls that the filters stop.
 
     `policy` is the processor that programs see; `patch` replaces the sites of a file of code;
-    `others` are handlers of calls that are not served here; `in_process` is the engine's.
+    `others` are further handlers; `in_process`: enclave code is executed by the process's threads.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Calls:
         }
 
     def serve(self, t: Tracee, regs: list[int]) -> None:
-        """A seccomp stop at a system call of the program itself."""
+        """Serve a seccomp stop at a system call of the program itself."""
         handler = self._handlers.get(regs[p.ORIG_RAX])
         if handler is None or p.read_memory(t.tid, regs[p.RIP] - 2, 2) != b"\x0f\x05":
             resume(t)  # int 0x80 of the program itself
@@ -109,7 +109,7 @@ class Calls:
                 restart_at_exit(t, nr.IOCTL)
             return result
 
-        # Passed to this process by another one, so nothing has watched it yet.
+        # Another process has passed it to this one, so it is not watched yet.
         serve_at_exit(t, regs, first)
 
     def _driver(self, t: Tracee, regs: list[int], file: File) -> int:

@@ -1,7 +1,7 @@
 """Descriptors whose calls stop: those of open nodes and of /proc/<pid>/mem.
 
-They stop by a filter of their own number, so that calls on others cost nothing. A number that was
-closed goes on stopping: no filter can be taken back.
+Each has a filter for its number, so that calls on others cost nothing. After it is closed, calls on
+this number still stop: a filter cannot be removed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NUMBERS_MAX: Final = 16
 
 
 def watch(t: Tracee, fd: int) -> None:
-    """From now on calls on this descriptor stop. With too many, calls on all descriptors do."""
+    """Have calls on this descriptor stop from now on. If too many are watched, all calls stop."""
     if watches(t, fd):
         return
     number = fd if len(t.watched) < _NUMBERS_MAX else None

@@ -1,4 +1,4 @@
-"""Tries what the supervisor needs of the kernel, by the calls that the supervisor makes."""
+"""Tries what the supervisor needs from the kernel, with the calls that the supervisor makes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from softsgx.runner.inserted.layout import END, GATE
 _TRANSLATIONS: Final = 1 << 30  # what Unicorn 2.1 reserves for translated code
 _DESCRIPTORS: Final = 64
 _FAILED: Final = 200  # exit codes from here on; those below are errno
-_word: Final = ctypes.c_uint64(7)  # children have a copy
+_word: Final = ctypes.c_uint64(7)  # each child has a copy
 _ANSWER: Final = 4242
 # mov eax, edi; int 0x80; ret
 _INT80_CODE: Final = bytes.fromhex("89f8cd80c3")
@@ -48,7 +48,8 @@ def try_proc() -> None:
     except OSError as error:
         raise Refused(f"/proc/self: {_said(error)}") from None
     if named != str(os.getpid()):
-        raise Refused(f"it calls this process {named}, which is {os.getpid()}: another namespace's")
+        where = "it belongs to another pid namespace"
+        raise Refused(f"it shows this process as {named}, not {os.getpid()}: {where}")
     shared, other = os.pipe()
     path = f"/proc/{os.getpid()}/fd/{shared}"
 
@@ -190,7 +191,8 @@ def try_filter(by_prctl: bool = False) -> None:
 
 
 def try_int80(numbers: Sequence[int]) -> None:
-    """Execute `int 0x80` with each in EAX: the tracer must get all, before any other filter."""
+    """Execute `int 0x80` with each number in EAX: each must stop for the tracer, even if another
+    filter is in force."""
     code = MachineCode(_INT80_CODE, ctypes.c_uint32, ctypes.c_uint32)
 
     def body() -> int:
@@ -213,17 +215,17 @@ def try_int80(numbers: Sequence[int]) -> None:
 
 
 def try_int80_enclu() -> None:
-    """With the numbers it has in place of ENCLU."""
+    """Try `int 0x80` with the numbers that EAX has when it replaces ENCLU."""
     try_int80(_ENCLU_LEAVES)
 
 
 def try_int80_cpuid() -> None:
-    """With the numbers it has in place of CPUID."""
+    """Try `int 0x80` with the numbers that EAX has when it replaces CPUID."""
     try_int80(_CPUID_LEAVES)
 
 
 def try_filter_any() -> None:
-    """The same, by whichever call installs a filter."""
+    """As `try_filter`, with either call that can install a filter."""
     try:
         try_filter()
     except Refused:
@@ -236,7 +238,7 @@ def try_memfd() -> None:
 
 
 def try_memory_file() -> None:
-    """The same, from /dev/shm or by memfd_create."""
+    """As `try_memfd`, but a file from /dev/shm will do."""
     try:
         _try_file(shm_file())
     except (Refused, OSError):
@@ -256,9 +258,9 @@ def _try_file(fd: int) -> None:
 
 
 def try_inotify() -> None:
-    """inotify tells when nothing refers to a memory file any more."""
+    """inotify reports when nothing refers to a memory file any more."""
     libc = ctypes.PyDLL(None, use_errno=True)
-    # Not any file: adding a watch needs the right to read it.
+    # A file of our own: adding a watch needs the right to read the file.
     try:
         file = shm_file()
     except OSError:
@@ -270,9 +272,9 @@ def try_inotify() -> None:
         if libc.inotify_add_watch(fd, b"/proc/self/fd/%d" % file, IN_DELETE_SELF) < 0:
             raise _failed("inotify_add_watch")
         os.close(file)
-        told = os.read(fd, 4096)
-        if int.from_bytes(told[4:8], "little") & IN_DELETE_SELF == 0:
-            raise Refused(f"the end of a memory file is told as {told.hex()}")
+        event = os.read(fd, 4096)
+        if int.from_bytes(event[4:8], "little") & IN_DELETE_SELF == 0:
+            raise Refused(f"the end of a memory file is reported as {event.hex()}")
     finally:
         if fd >= 0:
             os.close(fd)
@@ -300,14 +302,14 @@ def try_address_space() -> None:
 
 
 def try_descriptors() -> None:
-    """Enough to load libraries while enclaves are open."""
+    """Enough descriptors can be opened to load libraries while enclaves are open."""
     opened = [os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) for _ in range(_DESCRIPTORS)]
     for fd in opened:
         os.close(fd)
 
 
 def try_vdso() -> None:
-    """Processes have a vDSO, which the one with the SGX function replaces."""
+    """Processes have a vDSO, which the image with the SGX function replaces."""
     libc = ctypes.PyDLL(None)
     libc.getauxval.restype, libc.getauxval.argtypes = ctypes.c_ulong, (ctypes.c_ulong,)
     if not libc.getauxval(AT_SYSINFO_EHDR):

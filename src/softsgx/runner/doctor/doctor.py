@@ -1,7 +1,7 @@
 """Whether this machine can run SGX programs under supervision: what is tried, and the remedies.
 
-Whatever can be tried is tried, with a child process that is gone afterwards; what the kernel only
-says about itself is read. Nothing needs the superuser.
+What can be tried is tried, in a child process; the rest is what the kernel says about itself. No
+check needs the superuser.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NEWER: Final = "update the kernel"
 
 
 class Check(NamedTuple):
-    """One line of the report. If a `needed` check fails nothing runs, else something is missing."""
+    """One line of the report. If a `needed` check fails, nothing runs; others are optional."""
 
     name: str
     ok: bool
@@ -121,7 +121,7 @@ def enclu_check() -> Check:
 
 
 def cpuid_faulting_check() -> Check:
-    """With it no CPUID has to be found beforehand."""
+    """With CPUID faulting, no CPUID must be found and replaced beforehand."""
     name = "CPUID faulting"
     (why,) = probes.guarded([probes.try_cpuid_faulting])
     if why:

@@ -1,8 +1,8 @@
 """What the supervisor needs of the machine: one table for `doctor`, which shows it, and `run`.
 
-It has everything that a container engine, a service manager, a security module or an old kernel may
-refuse, with what uses it, what to do about it, and what `run` does without it. What Python itself
-needs is not in it: files, pipes, fork, exec, wait, kill, futexes, private memory.
+There is a row for everything that a container engine, a service manager, a security module or an
+old kernel may refuse: what uses it, what to do about it, and what `run` does without it. There is
+none for what Python itself needs: files, pipes, fork, exec, wait, kill, futexes, private memory.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _ptrace_remedy(proc: Path = Path("/proc")) -> str:
     remedy = f"{_PROFILE} ptrace, or --cap-add SYS_PTRACE"
     label = _read(proc / "self/attr/current").rstrip("\0")
     if label and not label.startswith("unconfined"):
-        remedy += f"; the security module has this process as {label}, and may be who refuses"
+        remedy += f"; the security module runs this process as {label}, and may be what refuses"
     return remedy
 
 
@@ -79,7 +79,7 @@ def _memfd_remedy() -> str:
 
 def _inotify_remedy(proc: Path = Path("/proc")) -> str:
     if not (proc / "self/fd").is_dir():
-        return "it is tried on a file in /proc: see there"
+        return "this is tried on a file in /proc: see /proc above"
     return f"sysctl fs.inotify.max_user_instances=1024; {_PROFILE} inotify_init1, inotify_add_watch"
 
 
@@ -137,20 +137,20 @@ NEEDS: Final = (
     ),
     Need(
         "int 0x80 as ENCLU",
-        "stops where ENCLU stood in the program, and in the stub",
+        "stops at ENCLU of the program, and in the stub",
         attempts.try_int80_enclu,
         "stops for the tracer",
         "boot without ia32_emulation=off, with CONFIG_IA32_EMULATION; a filter that allows i386",
-        "UD2 stands there: SIGILL instead of a stop at a filter",
+        "UD2 is used: SIGILL instead of a stop at a filter",
         _ud2_for_enclu,
     ),
     Need(
         "int 0x80 as CPUID",
-        "stops where CPUID stood in the program",
+        "stops at CPUID of the program",
         attempts.try_int80_cpuid,
         "stops for the tracer",
         "a filter that passes every number of i386: the number is the leaf of CPUID",
-        "UD2 stands there: SIGILL instead of a stop at a filter",
+        "UD2 is used: SIGILL instead of a stop at a filter",
         _ud2_for_cpuid,
     ),
     Need(
@@ -171,7 +171,7 @@ NEEDS: Final = (
     ),
     Need(
         "memfd",
-        "the same",
+        "as for memory files",
         attempts.try_memfd,
         "created",
         _memfd_remedy,
@@ -233,7 +233,7 @@ def refusal(name: str, why: str) -> RunnerError:
 
 
 def meet(native: bool) -> None:
-    """Use the fallbacks that this machine needs. RunnerError if one has none."""
+    """Use the fallbacks that this machine needs. RunnerError if a refused need has none."""
     for need, why in examine():
         if why and not need.fallback:
             raise refusal(need.name, why)

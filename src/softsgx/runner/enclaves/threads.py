@@ -190,7 +190,7 @@ class EnclaveThreads:
     def _signal(self, t: Tracee, found: Signal) -> None:
         """A synchronous signal: the thread is at RIP, as the exception left it."""
         t.inside = False
-        t.told = trace_signal(t.model(), found)
+        t.sent_event = trace_signal(t.model(), found)
         t.forced = found
         if t.mailbox is not None:
             # It is running, in the futex: stop it first.
@@ -216,7 +216,7 @@ class EnclaveThreads:
 
     def _send(self, t: Tracee, found: Signal) -> None:
         force_sig(t, found.number)
-        t.send(found.number, Due.of(found, t.told))
+        t.send(found.number, Due.of(found, t.sent_event))
 
     def interrupted(self, t: Tracee) -> None:
         """A signal reached a thread that waits in its mailbox: AEX; it is at the AEP."""

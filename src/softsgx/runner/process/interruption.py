@@ -26,8 +26,8 @@ class Interruption:
     """Answers signal_pending() of one system call.
 
     Much more time passes before the first page than on a real machine. So a call that was
-    interrupted there does its first page when it is restarted: under fast signals it would
-    otherwise never make progress.
+    interrupted before its first page does that page when it is restarted, without a look: under
+    frequent signals it would otherwise never make progress.
     """
 
     def __init__(self, t: Tracee, doorbell: Doorbell) -> None:

@@ -34,7 +34,7 @@ def emit_fork(parent: Tracee, child: Tracee) -> None:
 
 def note_delivered(t: Tracee, number: int, due: Due | None) -> None:
     """Remember the last signal that a process got, and the number of its SignalSent, 0 if none."""
-    t.space.delivered[t.pid] = number, due.told if due is not None else 0
+    t.space.delivered[t.pid] = number, due.sent_event if due is not None else 0
 
 
 def emit_end(t: Tracee, status: int) -> None:
@@ -45,8 +45,8 @@ def emit_end(t: Tracee, status: int) -> None:
     cause = 0
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        last, told = t.space.delivered.get(t.pid, (0, 0))
-        cause = told if last == number else 0
+        last, sent_event = t.space.delivered.get(t.pid, (0, 0))
+        cause = sent_event if last == number else 0
         known = number in [*signal.Signals]
         outcome = signal.Signals(number).name if known else f"signal {number}"
     else:

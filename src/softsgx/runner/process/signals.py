@@ -85,7 +85,7 @@ class Due(NamedTuple):
     """What the handler of a signal must find: siginfo, and ERR, TRAPNO and CR2 in its frame.
 
     The bits of `mask` in ERR become those of `error`. TRAPNO and CR2 stay as the kernel wrote them
-    if `vector` and `cr2` are None. `told` is the number of the SignalSent event, 0 without one.
+    if `vector` and `cr2` are None. `sent_event` is the number of the SignalSent, 0 if none.
     """
 
     info: bytes
@@ -93,13 +93,13 @@ class Due(NamedTuple):
     mask: int = 0
     vector: int | None = None
     cr2: int | None = None
-    told: int = 0
+    sent_event: int = 0
 
     @classmethod
-    def of(cls, found: Signal, told: int = 0) -> Due:
+    def of(cls, found: Signal, sent_event: int = 0) -> Due:
         """For an exception that the real processor did not raise."""
         cr2 = found.address if found.vector == faults.PF else None
-        return cls(siginfo(found), found.error_code, p.MASK64, found.vector, cr2, told)
+        return cls(siginfo(found), found.error_code, p.MASK64, found.vector, cr2, sent_event)
 
     @property
     def changes_frame(self) -> bool:

@@ -68,7 +68,7 @@ class Tracee:
         self.due = DueSignals(tid)
         self.frame: Due | None = None  # of the signal to whose handler it is being stepped
         self.forced: Signal | None = None  # a signal to be sent once the thread is stopped
-        self.told = 0  # the number of the SignalSent of `forced`
+        self.sent_event = 0  # the number of the SignalSent of `forced`
         self.interrupted_early = False  # its last ioctl was interrupted before it did anything
         # struct sigaction of `forced.WATCHED`, as the program set them; shared by all threads.
         self.actions: dict[int, bytes] = {}

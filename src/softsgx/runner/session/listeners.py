@@ -82,7 +82,7 @@ class Listeners:
         return any((self._trace, self._stats, self._explanations, self._sgxs))
 
     def close(self) -> None:
-        """The run is over, however it ended."""
+        """Print and write what is due at the end of a run, however it ended."""
         if self._trace is not None:
             self._trace.close()
             if self._trace.trouble:

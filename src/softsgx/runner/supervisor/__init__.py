@@ -1,1 +1,1 @@
-"""Programs from exec to their end: stops of their threads, and who serves each."""
+"""Programs from exec to their end: the stops of their threads, and which room serves each."""

@@ -23,7 +23,7 @@ BEFORE: Final = "the first process"
 
 
 class First:
-    """Traced from before its filter is installed, and stopped until `go`."""
+    """The first process. It is traced before it installs its filter, and stopped until `go`."""
 
     def __init__(self, path: str, argv: Sequence[str], inherited: Inherited, fprog: bytes) -> None:
         self._said, said = os.pipe2(os.O_CLOEXEC)
@@ -46,7 +46,7 @@ class First:
         os.kill(self.tid, signal.SIGCONT)
 
     def check(self) -> None:
-        """After its end: ProgramError if the program could not be executed."""
+        """After its end: RunnerError if it could not be prepared, ProgramError if not executed."""
         said = os.fsdecode(os.read(self._said, 4096))
         os.close(self._said)
         if not said:
@@ -71,7 +71,7 @@ def _be_child(
     step = BEFORE
     try:
         libc = ctypes.PyDLL(None, use_errno=True)
-        # If the supervisor died before it has seized this process, it would stay stopped for ever.
+        # If the supervisor died before it seizes this process, this one would be stopped for ever.
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != supervisor:
             os._exit(127)  # it has died already

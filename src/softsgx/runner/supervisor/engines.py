@@ -1,4 +1,4 @@
-"""The engines by name: what the machine has to be made of for each, and how it is put together.
+"""The engines by name: the classes that the model is made of for each, and how each is built.
 
 Only the engine of a run is imported.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def hardware(name: str) -> Hardware:
-    """For the World of a run with this engine."""
+    """The classes for the `World` of a run with this engine."""
     if name != NATIVE:
         return MODEL
     from softsgx.runner.native.lp import WATCHED
@@ -37,8 +37,11 @@ def build(
     abort_page: AbortPage,
     ends: list[tuple[int, int]],
 ) -> Engine:
-    """An engine. Its own part of every process goes to the loader, and to `ends` the ends of
-    threads that it comes upon, with their wait status."""
+    """Build an engine.
+
+    It tells the loader what it maps into each process. If it sees a thread end, it appends the
+    number and wait status of the thread to `ends`.
+    """
     if name != NATIVE:
         from softsgx.runner.emulator.engine import EmulatorEngine
 

@@ -1,4 +1,4 @@
-"""A signal for a thread in the supervisor's code: its handler must see it at the ENCLU or after it.
+"""Signals to a thread in the supervisor's code: the handler must see it at the ENCLU or after it.
 
 `inserted/stub.py` says in which phase of an ENCLU each instruction of the stub is; here the thread
 is rolled back or forward accordingly.
@@ -78,8 +78,8 @@ class InsertedCode:
             self._set(t, regs, rolled_back(current, _reader(t), vdso.enclu))
 
     def no_stack(self, t: Tracee, number: int) -> bool:
-        """Serve an ENCLU whose stub faulted because there is no stack below the red zone, which an
-        ENCLU does not need. False if it was another fault."""
+        """Serve an ENCLU whose stub faulted for lack of stack below the red zone: an ENCLU needs no
+        stack. False if it was another fault."""
         if number not in (signal.SIGSEGV, signal.SIGBUS):
             return False
         regs = p.get_regs(t.tid)

@@ -1,8 +1,8 @@
-"""Preparing a process at exec, and each file of code that it maps.
+"""Prepares a process at exec, and each file of code that it maps.
 
 The gate, the stub, the mailboxes and the vDSO image are mapped at fixed addresses, and the
 auxiliary vector points to the image before ld.so reads it. CPUID and ENCLU instructions become
-`int 0x80`, at which the filter stops, in private copies of the pages.
+`int 0x80`, at which the filter stops the thread, in private copies of the pages.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 _CODE: Final = {kind: code for code, kind in PATTERNS.items()}
 _AUX: Final = struct.Struct("<QQ")
-_PATH_AT: Final = GATE + 64  # before anything is mapped where it could be lent
+_PATH_AT: Final = GATE + 64  # SCRATCH is not mapped yet
 _CODE_SIZE: Final = (STUB + STUB_SIZE - GATE + 4095) & ~4095
 
 
@@ -69,7 +69,7 @@ class Loader:
         self.files: dict[str, Sites] = {}  # by path, of the files that were mapped
 
     def executed(self, t: Tracee) -> None:
-        """At the exit stop of execve, before the program runs."""
+        """Prepare a process, at the exit stop of its execve, before the program runs."""
         tid = t.tid
         regs = p.get_regs(tid)
         if regs[p.CS] != USER_CS:

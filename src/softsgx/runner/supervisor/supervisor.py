@@ -1,4 +1,4 @@
-"""The supervisor: starts a program, follows its threads, and has their stops served.
+"""The supervisor: starts a program, follows its threads, and passes on their stops.
 
 One thread does everything: it waits for stops and requests, drives the model, and emulates.
 """
@@ -80,7 +80,7 @@ class Supervisor:
             in_process=self.engine.in_process,
         )
         self.engine.worked = self.calls.cpu_time.worked
-        self._early: dict[int, int] = {}  # stops of children whose parent's event has not come
+        self._early: dict[int, int] = {}  # statuses of children whose parent has not reported them
         self.first = 0
         self.exit_status: int | None = None
         self.started = False  # the program has been prepared
@@ -101,10 +101,10 @@ class Supervisor:
         self.tracees[tid] = Tracee(self.world, tid, tid, space, self._ends)
 
     def run(self) -> int:
-        """Serve until every process is gone; the wait status of the first.
+        """Serve until every process is gone, and return the wait status of the first.
 
-        One of ENDING that rings the doorbell makes that soon. RunnerError if the program could not
-        be executed.
+        A signal of ENDING to the supervisor kills them. RunnerError if the program could not be
+        executed.
         """
         doorbell, engine = self.doorbell, self.engine
         while self.tracees:
@@ -140,7 +140,7 @@ class Supervisor:
                 continue
 
     def end(self) -> None:
-        """End every process and wait until all are gone, in whatever state this object is."""
+        """End every process and wait until all are gone; works in any state of this object."""
         self.kill()
         while True:
             try:
@@ -231,7 +231,7 @@ class Supervisor:
             p.request(p.PTRACE_CONT, t.tid)
 
     def _signal(self, t: Tracee, number: int, due: Due | None) -> None:
-        """A signal is about to be delivered. Its handler must not see the thread in our code."""
+        """At a signal-delivery stop. The handler must not see the thread in the inserted code."""
         if due is None and self._served_in_place(t, number):
             return
         if number == signal.SIGSEGV and due is None:
@@ -247,7 +247,7 @@ class Supervisor:
         if due is None or not due.changes_frame:
             p.request(p.PTRACE_CONT, t.tid, 0, number)
             return
-        # To the first instruction of the handler, where its frame can be completed.
+        # Step to the first instruction of the handler, where its frame can be completed.
         t.frame = due
         p.request(p.PTRACE_SINGLESTEP, t.tid, 0, number)
 
@@ -288,7 +288,7 @@ class Supervisor:
             self.calls.serve(t, regs)
 
     def enclu(self, t: Tracee, regs: list[int], rip: int) -> None:
-        """An ENCLU at `rip` outside of the stub; RAX is in orig_rax."""
+        """Serve the ENCLU at `rip` of a stopped thread; RAX is in orig_rax."""
         # orig_rax has only the low half of RAX, and ENCLU reads only that.
         regs[p.RAX] = regs[p.ORIG_RAX] & 0xFFFFFFFF
         if rip == self.loader.vdso.enclu:
@@ -336,7 +336,7 @@ class Supervisor:
         self.engine.forked(parent, child)
 
     def _exec(self, t: Tracee) -> None:
-        """Only this thread is left, and it may have taken over the leader's number."""
+        """exec leaves only this thread, which may have taken over the number of the leader."""
         former = p.event_message(t.tid)
         if former != t.tid and former in self.tracees:
             self._gone(self.tracees[former])

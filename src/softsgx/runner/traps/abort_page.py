@@ -178,8 +178,8 @@ class AbortPage:
         W and I need no correction: the real fault was a write or a fetch, too.
         """
         number = refused.number
-        told = trace_signal(t.model(), refused)
-        due = Due(siginfo(refused), refused.error_code, PFEC_P, told=told)
+        sent = trace_signal(t.model(), refused)
+        due = Due(siginfo(refused), refused.error_code, PFEC_P, sent_event=sent)
         same = number == signal.SIGSEGV
         if attempt.mask is None and (same or not signal_state(t.tid).blocks_or_ignores(number)):
             p.set_siginfo(t.tid, due.info)
