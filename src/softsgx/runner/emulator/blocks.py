@@ -2,9 +2,9 @@
 
 The emulator calls a hook in machine code (hook.s) at the start of every block, where its state is
 exact. It ends the slice when the doorbell has rung, when blocks or time are used up, when too many
-blocks after a PAUSE have begun, or when the code spins; it calls Python for a block that is not
-known. A block of pages that cannot be written is known by its address, any other one as long as its
-bytes are those that were scanned.
+blocks have begun right after a PAUSE, or when the code spins; it calls Python for a block that is
+not known. A block in pages that cannot be written is known by its address. Any other block is known
+as long as its bytes are those that were scanned.
 """
 
 from __future__ import annotations
@@ -42,12 +42,15 @@ class Why(Enum):
     DOORBELL = "something happened outside"
     BUDGET = "the slice is over"
     PAUSE = "the code waits with PAUSE"
-    SPIN = "the code does the same again and again, and changes nothing"
+    SPIN = "the code repeats the same steps and changes nothing"
     MISS = "an access misses the TLB"
 
 
 class Stop(NamedTuple):
-    """How a slice ended. `fault` with Why.FAULT; its address is page aligned for #PF."""
+    """How a slice ended; `fault` is set with Why.FAULT.
+
+    The address of a #PF is page aligned, unless the enclave has MISCSELECT.EXINFO.
+    """
 
     why: Why
     fault: Fault | None = None
@@ -73,7 +76,8 @@ class Blocks:
 
     `code_at(address, size)` reads instruction bytes, `place(address)` says where they lie. After a
     stop the emulator may be at the start of `illegal`, a block with an instruction that must not
-    execute, or of `again`, one whose translation may be older than the bytes that were scanned.
+    execute, or at the start of `again`, a block whose translation may be older than the bytes that
+    were scanned.
     """
 
     def __init__(
@@ -103,7 +107,7 @@ class Blocks:
         uc.hook(UC_HOOK_BLOCK, address_of(self._code), ctypes.addressof(self.control))
 
     def begin(self, timed: bool) -> None:
-        """A slice begins; `timed`: it may also end by time, or because the code spins."""
+        """Start a slice. If `timed`, it also ends when time is up or the code spins."""
         now = self.control
         now.seen = self._doorbell.seen
         self.go_on()
@@ -122,7 +126,7 @@ class Blocks:
         now.reason = now.watched = now.resting = 0
 
     def charge(self, blocks: int) -> None:
-        """Python has worked for as long as `blocks` take: the hook is to read the clock earlier."""
+        """Charge work done in Python as blocks, so that the hook reads the clock earlier."""
         self.control.quantum -= blocks
         self.control.left += blocks
 
@@ -141,15 +145,15 @@ class Blocks:
         self._known.forget()
 
     def forget_page(self, page: int) -> None:
-        """Scan the code of a linear page again, and blocks that end there."""
+        """Scan the code of a linear page again, and blocks of the page before it that end there."""
         self._known.forget_page(page)
 
     def flag(self, address: int, flag: int) -> None:
-        """SPINNER: watch this block at each visit; 0: do not."""
+        """Set the flag of a block to SPINNER (watch it at each visit) or to 0 (do not)."""
         self._known.flag(address, flag)
 
     def _unknown_block(self, _uc: Any, address: int, size: int, _data: Any) -> None:
-        """A block for the first time, or with new bytes: may all of it execute?"""
+        """Scan a block that is new or has new bytes: may all of it execute?"""
         if self.illegal is not None or self.again is not None or self.control.reason:
             return
         self.scanned += 1
@@ -179,5 +183,5 @@ def address_of(memory: mmap.mmap) -> int:
 
 
 def exception(number: int) -> Fault:
-    """An exception that the emulator itself has raised, without an error code: it is 0."""
+    """The fault for an exception that the emulator itself has raised; its error code is 0."""
     return Fault(number, "CODE.04") if number < 32 else UD("CODE.02")

@@ -1,7 +1,7 @@
 """EPC pages as one emulator uses them: what is code, and how it can change.
 
 Blocks of a page that cannot be written are known by their address (FIXED in `ArenaMemory.code`).
-Once it can, the bytes of its blocks are compared whenever they begin (CHANGING).
+Once the page can be written, the bytes of a block are compared whenever it begins (CHANGING).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class CodePages:
-    """`lp` is the processor that executes. `forget(page)` is called when the code of a linear page
-    has changed.
+    """Code pages of one emulator; `lp` is the processor that executes.
 
-    `writes` is `memory.code_writes` as of when this emulator last forgot all code.
+    `forget(page)` is called when the code of a linear page has changed. `writes` is the value of
+    `memory.code_writes` when this emulator last forgot all code.
     """
 
     def __init__(self, memory: ArenaMemory, forget: Callable[[int], None]) -> None:
@@ -35,7 +35,7 @@ class CodePages:
         self.writes = memory.code_writes
 
     def read(self, rip: int, size: int) -> bytes:
-        """Bytes of an instruction that was just fetched; fewer where the TLB has no page."""
+        """Up to `size` instruction bytes at RIP, as far as the TLB has its pages for fetching."""
         assert self.lp is not None
         entries = self.lp.tlb.entries
         out = b""
@@ -49,7 +49,7 @@ class CodePages:
         return out
 
     def place(self, address: int) -> Place | None:
-        """Where a byte of code lies; None if that is not known."""
+        """Where a byte of code lies; None if the TLB has no EPC page there."""
         assert self.lp is not None
         memory = self._memory
         number = (self.lp.tlb.entries.get(address >> PAGE_SHIFT, 0) >> PAGE_SHIFT) - memory.first
@@ -59,15 +59,15 @@ class CodePages:
         return Place(at, memory.code[number] == CHANGING)
 
     def changing(self, address: int) -> bool:
-        """Whether instructions there can be overwritten unnoticed."""
+        """Whether instructions at an address can be overwritten unnoticed."""
         place = self.place(address)
         return place is None or place.changing
 
     def rights(self, page: int, word: int, access: int, writes: bool = True) -> int:
-        """Rights of a linear page in the emulator's TLB, from the model's `word`; W with `writes`.
+        """Rights of a linear page in the emulator's TLB, from the model's `word`; W if `writes`.
 
         X is given only once the emulator has fetched from the page as it is now, so that no page
-        becomes code unnoticed. Stores to a page with X are slow: the emulator takes it for code.
+        becomes code unnoticed. Stores to a page with X are slow: the emulator treats it as code.
         """
         number = (word >> PAGE_SHIFT) - self._memory.first
         rights = UC_PROT_READ if word & READ else 0
@@ -81,7 +81,7 @@ class CodePages:
         return rights
 
     def _fetched(self, number: int, page: int, kind: int) -> None:
-        """Code is about to be fetched from an EPC page."""
+        """Note that code is about to be fetched from an EPC page."""
         if not self._memory.code[number]:
             self._memory.code[number] = kind
         if self._frames.get(page) != number:
@@ -89,7 +89,7 @@ class CodePages:
             self._forget(page)
 
     def _writable(self, number: int, page: int) -> None:
-        """From now on the enclave can write an EPC page unnoticed."""
+        """Note that from now on the enclave can write an EPC page unnoticed."""
         self._memory.may_change(number)
         if self._memory.code[number] == FIXED:
             self._memory.code[number] = CHANGING

@@ -1,7 +1,7 @@
 """The data that the block hook of one emulator (hook.s) works on, and its constants.
 
-A slice is counted in blocks. Every QUANTUM_BLOCKS of them the hook reads the clock and looks
-whether the code spins. What Python does for the code counts as a number of blocks (`charge`).
+A slice is counted in blocks. Every QUANTUM_BLOCKS the hook reads the clock and checks whether the
+code spins. Work that Python does for the code counts as a number of blocks (`charge`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SLICE_NS: Final = 4_000_000
 PAUSES: Final = 64
 NO_DEADLINE: Final = MASK64
 
-# How often a watched block is compared with itself before it is given up.
+# How often a watched block is compared with its last visit before it is no longer watched.
 REVISITS_MAX: Final = 2
 REVISITS_SPINNER: Final = 8
 RESTING_VISITS: Final = 512
@@ -44,8 +44,9 @@ _CLOCK_MONOTONIC: Final = 1
 class Control(ctypes.Structure):
     """`doorbell`, `stop`, `unknown`, tables and functions are addresses.
 
-    `quantum` and `left` are blocks; `deadline` nanoseconds of CLOCK_MONOTONIC; `unwatched` quanta
-    in which no block is watched; `watched` is the address of one, `revisits` comparisons left.
+    `quantum` and `left` count blocks; `deadline` is in nanoseconds of CLOCK_MONOTONIC. No block is
+    watched for `unwatched` quanta. `watched` is the address of the watched block, `revisits` how
+    many comparisons are left for it.
     """
 
     _fields_ = (
@@ -75,7 +76,7 @@ class Control(ctypes.Structure):
 
 
 class Changing(ctypes.Structure):
-    """A block of pages that can be written: `size` bytes at `memory`, `tail` more at `second`.
+    """A block in pages that can be written: `size` bytes at `memory`, `tail` more at `second`.
 
     The bytes that were scanned are at `saved`.
     """
@@ -93,7 +94,7 @@ class Changing(ctypes.Structure):
 
 
 class HookControl(Control):
-    """A Control whose functions are those of `uc` and of libc."""
+    """A Control that calls functions of `uc` and of libc."""
 
     def __init__(self, uc: Uc) -> None:
         super().__init__()

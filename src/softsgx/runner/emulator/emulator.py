@@ -2,7 +2,7 @@
 
 The model's TLB is the only source of translations: the emulator's TLB-fill hook asks it, and is
 flushed when the model's TLB was. Threads take turns on one emulator, in slices that end at the
-start of a block, where the state is exact; so atomic operations are atomic between them.
+start of a block, where the state is exact; so atomic operations are atomic between threads.
 
 A slice ends when the doorbell rings, when blocks or time are used up, or when the code only waits.
 """
@@ -59,8 +59,8 @@ if TYPE_CHECKING:
     from softsgx.runner.process.arena import ArenaMemory
     from softsgx.runner.process.hostmem import HostMemory
 
-# Physical addresses for the emulator, above the EPC and above all linear addresses of programs: it
-# compares both with the range of the write hook.
+# Physical addresses for the emulator, above the EPC and above all linear addresses of programs: the
+# emulator compares linear as well as physical addresses with the range of the write hook.
 SHADOW_PHYSICAL: Final = 1 << 48  # copies of host pages: stores to them ask the write hook
 BOOT_PHYSICAL: Final = 1 << 49
 ABORT_PHYSICAL: Final = 1 << 50  # a page of ones: the write hook drops what is stored there
@@ -76,7 +76,8 @@ _WORDS: Final = struct.Struct("<20Q")
 class Emulator:
     """One emulator for the enclaves of one address space.
 
-    Slices end by time, and because code spins, if they are `timed`; else by what code does only.
+    If slices are `timed`, they also end when time is up or the code spins; otherwise only because
+    of what the code does.
     """
 
     timed = True
@@ -97,7 +98,7 @@ class Emulator:
         self._pages = CodePages(memory, self._forget_page)
         self._entries: dict[int, int] = {}
         self._full = False
-        # Stores to host memory: their kinds by RIP, a string store to be done, one not to be.
+        # Stores to host memory: their kinds by RIP; a string store that is to be done here.
         self._string: Store | None = None
         self._single = -1  # RCX of the element that the emulator stores itself
         self._strings = StringStores(memory, host)
@@ -136,7 +137,7 @@ class Emulator:
         self.uc.close()
 
     def run(self, lp: LogicalProcessor, alone: bool = False) -> Stop:
-        """Execute the enclave code of `lp`, which is inside, until something stops it.
+        """Execute the enclave code of `lp`, which is in enclave mode, until something stops it.
 
         Registers are taken from and given back to `lp`, so between two slices it is as if the
         processor itself had executed. `alone`: no other thread waits for the emulator.
@@ -159,7 +160,7 @@ class Emulator:
         return self._reason(lp, error)
 
     def _execute(self, lp: LogicalProcessor, rip: int, until: int) -> int:
-        """Execute from `rip`; stops that do not concern the enclave are not seen outside."""
+        """Execute from `rip`; handle those stops here that do not concern the enclave."""
         error = self.uc.start(rip, until)
         while True:
             if self.blocks.again is not None:
@@ -190,7 +191,7 @@ class Emulator:
             error = self.uc.start(lp.regs[RIP], until)
 
     def _one_round(self, lp: LogicalProcessor) -> int:
-        """The code seems to spin: does it change memory?"""
+        """The code seems to spin: execute one more round, to see whether it changes memory."""
         self._save(lp)
         self.spins.begin((list(lp.regs), lp.fsbase, lp.gsbase, lp.x.legacy))
         self.uc.flush_tlb()
@@ -200,7 +201,7 @@ class Emulator:
         return error
 
     def _up_to_illegal(self, lp: LogicalProcessor, block: int, illegal: Illegal) -> int:
-        """Stopped at the start of a block with an illegal instruction: execute up to that."""
+        """From the start of a block with an illegal instruction, execute up to that instruction."""
         self._upto = block + illegal.offset
         if illegal.offset == 0:
             return UC_ERR_OK
@@ -221,14 +222,14 @@ class Emulator:
     def _keep_or_drop(self, lp: LogicalProcessor) -> None:
         """Drop the emulator's translations when the model's were flushed.
 
-        If nothing has changed that a walk looks at, the walks would only give the same again; then
-        both keep them.
+        If nothing that a walk reads has changed, walks would only find the same translations; then
+        both TLBs keep them.
         """
         processor = lp.processor
         state = (lp, lp.secs, lp.space, lp.space.generation, processor.epcm.generation)
         fresh = not self.host.begin_slice()
         if self.memory.engine is not self:
-            # What another engine did to pages that both use shows when they are filled again.
+            # Translations must be filled again to show what another emulator did to shared pages.
             self.memory.engine = self
             fresh = False
         if fresh and state == self._valid:
@@ -283,7 +284,7 @@ class Emulator:
         return Stop(self.blocks.why)
 
     def _exact(self, lp: LogicalProcessor, fault: Fault) -> None:
-        """An enclave with MISCSELECT.EXINFO is told the exact address of a page fault."""
+        """For an enclave with MISCSELECT.EXINFO, set the exact address of a page fault."""
         secs = lp.secs
         if fault.vector != faults.PF or secs is None or not secs.MISCSELECT & MISC_EXINFO:
             return
@@ -294,14 +295,16 @@ class Emulator:
         fault.address = exact_address(lp, self._pages.read(rip, 15), fault.address)
 
     def _refusal(self, lp: LogicalProcessor, rip: int) -> Fault:
-        """What an illegal instruction raises: #UD, but INT3 after an opt-in entry is #BP."""
+        """The fault of an illegal instruction: #UD, but #BP for INT3 after an opt-in entry."""
         if lp.dbgoptin and self._pages.read(rip, 1) == b"\xcc":
             return Fault(faults.BP, "CODE.03")
         return UD("CODE.02")  # an instruction that is illegal inside an enclave
 
     def _recover(self) -> None:
-        """An exception stays pending in the emulator, as it is not delivered there, and the next
-        one would become a double fault. Go back to a state without one."""
+        """Clear the pending exception by going back to a state without one.
+
+        The emulator never delivers an exception, so the next one would become a double fault.
+        """
         self._clean.restore()
         self.fpu.image = None
 
@@ -361,7 +364,7 @@ class Emulator:
             self.spins.stored()
             return False
         if offset & (size - 1):
-            return True  # one that is not aligned is announced only: it comes again byte by byte
+            return True  # an unaligned store is only announced here: it comes again byte by byte
         data = (value & ((1 << 8 * size) - 1)).to_bytes(size, "little")
         if self.spins.trial and self.host.shadow[offset : offset + size] != data:
             self.spins.stored()
@@ -374,7 +377,7 @@ class Emulator:
         return stored is Stored.DONE
 
     def _do_string(self, lp: LogicalProcessor) -> None:
-        """A REP string store to host memory, done here as far as it goes by whole pages."""
+        """Carry out a REP string store to host memory page by page, as far as possible."""
         store, self._string = self._string, None
         assert store is not None
         try:

@@ -1,7 +1,7 @@
 """The reference engine: enclave code is executed here, by one emulator for each address space.
 
-Threads take turns, in slices. Code inside is never executed in the process, so no stop of a thread
-is ever one of its enclave.
+Threads take turns, in slices. Enclave code is never executed in the process, so no stop of a thread
+is caused by its enclave.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SLICES_BETWEEN_LOOKS: Final = 4
 
 
 class Emulated:
-    """A thread: the seconds that it was emulated, in all and at its last tick, and its slices."""
+    """A thread: its seconds of emulation, in all and at its last tick, and its number of slices."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -140,20 +140,20 @@ class EmulatorEngine:
             return
         self._turns.append(t, waits)
 
-    # Stops: a thread waits in its mailbox or is stopped at its ENCLU, as long as it is inside.
+    # Stops: while a thread is inside, it waits in its mailbox or is stopped at its ENCLU.
 
     def rung(self) -> None:
-        """The engine has no timer."""
+        """Nothing to do: the engine has no timer."""
 
     def stopped(self, t: Tracee, number: int, event: int) -> bool:
-        """Never a stop of enclave code."""
+        """False: no stop is one of enclave code."""
         return False
 
     def settle(self) -> None:
-        """Logical processors are always up to date."""
+        """Nothing to do: logical processors are always up to date."""
 
     def on_the_way(self, t: Tracee, regs: list[int]) -> bool:
-        """The engine has no instructions in the process."""
+        """False: the engine has no instructions in the process."""
         return False
 
     def interrupted(self, t: Tracee) -> None:
@@ -169,7 +169,7 @@ class EmulatorEngine:
     # Processes
 
     def forked(self, parent: Tracee, child: Tracee) -> None:
-        """The child gets an emulator of its own with its first entry."""
+        """Nothing to do: the child gets its own emulator at its first entry."""
 
     def gone(self, t: Tracee) -> None:
         """As Engine.gone."""

@@ -23,7 +23,7 @@ _U16: Final = struct.Struct("<H")
 
 
 class Fpu:
-    """The FP registers of one emulator. `image` is what they hold, None if that is not known."""
+    """The FP registers of one emulator. `image` is their content, None if it is not known."""
 
     def __init__(self, uc: Uc) -> None:
         registers = [*range(_XMM0, _XMM0 + 16), *range(_FP0, _FP0 + 8)]
@@ -48,9 +48,9 @@ class Fpu:
         self.image = image
 
     def save(self) -> bytes:
-        """Emulator -> image; FOP, FIP, FDP and reserved bytes as loaded last.
+        """Emulator -> image; FOP, FIP, FDP and reserved bytes are those that were loaded last.
 
-        Reserved bits of MXCSR, which the emulator lets LDMXCSR set, are dropped: a thread that has
+        The emulator lets LDMXCSR set reserved bits of MXCSR. They are dropped: a thread that has
         them cannot be continued.
         """
         batch = self._batch

@@ -1,9 +1,9 @@
 """A thread that waits for the host, while no other thread waits for the emulator.
 
-If its slice ended, the next one would follow immediately, but a switch costs about 100 us. So it
-stays in the emulator, and its copies of host memory are renewed until they differ, the time of the
-slice is over, or the doorbell rings. Code that spins would do the same with the same memory, so it
-is not even executed meanwhile.
+If its slice ended, the next one would follow immediately, but a switch costs about 100 us. So the
+thread stays in the emulator, and its copies of host memory are renewed until they differ, the time
+of the slice is over, or the doorbell rings. Code that spins would repeat its steps while memory is
+the same, so it is not executed until then.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ class HostWait:
         self.looks = 0
 
     def over(self) -> bool:
-        """After the hook has ended a slice: True once the code is to go on in this slice."""
+        """Called when the hook has ended a slice. If the code waits, wait until it may go on.
+
+        True if it may go on in this slice, False if the slice is over.
+        """
         control = self._blocks.control
         why = self._blocks.why if control.reason else None
         if why not in (Why.PAUSE, Why.SPIN):

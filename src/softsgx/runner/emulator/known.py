@@ -1,7 +1,7 @@
 """The two tables of known blocks that hook.s reads.
 
-A table has one slot for an address, so blocks may evict each other; then they are scanned again. A
-block of a page that can be written is kept with its bytes, which the hook compares.
+Each address has one slot in a table, so blocks may evict each other; an evicted block is scanned
+again. A block of a page that can be written is kept with its bytes, which the hook compares.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class KnownBlocks:
         self._by_page: defaultdict[int, set[int]] = defaultdict(set)  # linear page -> slots
 
     def add(self, address: int, flags: int) -> None:
-        """A block of pages that cannot be written."""
+        """Add a block of pages that cannot be written."""
         self._plain[_place(address) & _KNOWN_MASK] = address | flags
 
     def add_changing(self, address: int, code: bytes, first: int, last: int, flags: int) -> None:
-        """A block that can change; `first` and `last` are where its first and last byte lie."""
+        """Add a block that can change; its first byte lies at `first`, its last one at `last`."""
         if self._used + len(code) > _SAVED_SIZE:
             self._forget_changing()
         at = self._used
@@ -60,7 +60,7 @@ class KnownBlocks:
         entry.flags = flags
         for page in {address >> PAGE_SHIFT, address + len(code) - 1 >> PAGE_SHIFT}:
             self._by_page[page].add(place)
-        # The hook would find an entry from when the pages could not be written first.
+        # The hook looks here first, and would find the entry made before the pages were writable.
         if self._plain[_place(address) & _KNOWN_MASK] & _ADDRESS == address:
             self._plain[_place(address) & _KNOWN_MASK] = 0
 

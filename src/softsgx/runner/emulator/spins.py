@@ -1,10 +1,10 @@
-"""Code that spins: it comes back to a block in the same state, until another changes memory.
+"""Code that spins: it returns to a block in the same state, until another thread changes memory.
 
-The hook suspects it when a block begins twice with the same registers. One more round shows whether
-memory is the same, too: the emulator's TLB is emptied, so that the round asks for each page before
-it writes there, and these pages are compared afterwards. From then on the hook ends a slice as soon
-as the block begins with the same registers. A wrong guess costs only time: the slice is over, and
-another follows.
+The hook suspects spinning when a block begins twice with the same registers. One more round shows
+whether memory is unchanged, too: the emulator's TLB is emptied, so that the round asks for each
+page before it writes there, and these pages are compared afterwards. From then on the hook ends a
+slice as soon as the block begins with the same registers. A wrong guess costs only time: the slice
+is over, and another follows.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class Spins:
         self._state: object = None
         self._block = 0
         self._stored = False
-        self._quanta = 0  # in which no block is watched, after a wrong suspicion
+        self._quanta = 0  # how long no block is watched after a wrong suspicion
         self._random = 0
         self._left = 0
         self.trials = 0
 
     @property
     def suspected(self) -> bool:
-        """Whether the hook has ended the slice because of a block that is not known to spin."""
+        """Whether the hook ended the slice at a block that may spin but is not known to."""
         return (
             self._blocks.control.reason == SPIN and self._blocks.control.watched not in self._known
         )
@@ -56,7 +56,7 @@ class Spins:
         return self._before is not None
 
     def begin(self, state: object) -> None:
-        """A round begins in this state, at the block that is suspected."""
+        """Begin a round in this state, at the suspected block."""
         control = self._blocks.control
         self.trials += 1
         self._block, self._state = control.watched, state
@@ -66,16 +66,16 @@ class Spins:
         control.quantum, control.left = ROUND_BLOCKS, 0
 
     def wrote(self, number: int) -> None:
-        """EPC page `number` is about to be writable."""
+        """Note that EPC page `number` is about to become writable."""
         if self._before is not None and number not in self._before:
             self._before[number] = self._page(number)
 
     def stored(self) -> None:
-        """A store outside EPC has changed memory."""
+        """Note that a store outside EPC has changed memory."""
         self._stored = True
 
     def end(self, state: object) -> None:
-        """The round has ended in this state, or something else has ended it."""
+        """End the round in this state: the block is now known to spin, or is not suspected."""
         before, self._before = self._before, None
         assert before is not None
         control = self._blocks.control
@@ -93,11 +93,11 @@ class Spins:
             control.reason = USED_UP
 
     def extend(self) -> int:
-        """If the slice ended because its thread waits, give it a varying number of blocks more.
+        """If the slice ended because its thread waits, give it a varying number of further blocks.
 
-        Why it ended; 0 if for another reason. A thread that stops at the same place of its loop
-        each time may hold there what others wait for, such as the inner lock of a mutex that it
-        tries to take again and again: they would wait for ever.
+        Returns the reason why it ended, or 0 if the thread does not wait. Without this, a thread
+        might stop at the same place of its loop each time, and hold there what others wait for,
+        such as the inner lock of a mutex that it keeps trying to take: they would wait for ever.
         """
         control = self._blocks.control
         why = control.reason
@@ -111,7 +111,7 @@ class Spins:
         return int(why)
 
     def extended(self, why: int) -> None:
-        """These blocks are used up, or another reason has ended the slice."""
+        """Restore the reason `why` if the slice ended because these blocks are used up."""
         control = self._blocks.control
         if control.reason == USED_UP:
             control.reason, control.left = why, self._left

@@ -1,8 +1,8 @@
-"""What kind of instruction a store to host memory comes from.
+"""Stores to host memory, by the kind of the instruction that makes them.
 
-A locked instruction must work on what is really in memory. An ordinary store may wait a little, as
-in the store buffer of a processor, so that adjacent stores are written together. A REP string
-store is done as a whole, page by page.
+A locked instruction must work on host memory itself, not on a copy. An ordinary store may wait a
+little, as in the store buffer of a processor, so that adjacent stores are written together. A REP
+string store is carried out page by page.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ LOCKED: Final = Store(Kind.LOCKED)
 
 
 def classify(code: bytes) -> Store:
-    """The kind of the instruction that `code` begins with. An incomplete one counts as locked."""
+    """The kind of the first instruction in `code`. An incomplete instruction counts as locked."""
     at = 0
     while at < len(code) and code[at] in LEGACY_PREFIXES:
         at += 1
@@ -110,7 +110,7 @@ class StoreKinds:
         return self._register(_RCX_ID)
 
     def forget(self) -> None:
-        """Code has changed."""
+        """Forget all kinds: code has changed."""
         self._found.clear()
 
     def _register(self, number: int) -> int:
@@ -128,8 +128,8 @@ class StringStores:
     def run(self, lp: LogicalProcessor, store: Store) -> bool:
         """Store what can be stored page by page; False if not even one element could be stored.
 
-        Faults as the instruction does. The registers always say how far it has come, as those of
-        the real one.
+        Faults as the instruction does. The registers always say how far it has come, as on a
+        processor.
         """
         regs = lp.regs
         if regs[RFLAGS] & RFLAGS_DF:

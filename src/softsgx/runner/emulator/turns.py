@@ -1,4 +1,4 @@
-"""Whose turn it is: threads that are inside, and wait for the emulator.
+"""Whose turn it is, among the threads that are inside and wait for the emulator.
 
 Threads whose code was waiting when its slice ended have a queue of their own. Their turns are
 short, and between two of them a thread of the other queue has a whole slice. So the holder of a

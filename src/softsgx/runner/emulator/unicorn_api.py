@@ -43,11 +43,11 @@ _TLB_VIRTUAL: Final = 1
 
 
 class UnicornError(RuntimeError):
-    """A call of the emulator failed, through no fault of the program."""
+    """A call of the emulator failed, for no reason in the program."""
 
 
 class TlbEntry(ctypes.Structure):
-    """uc_tlb_entry: what the TLB-fill hook answers."""
+    """uc_tlb_entry: the answer of the TLB-fill hook."""
 
     _fields_ = (("paddr", ctypes.c_uint64), ("perms", ctypes.c_int))
 
@@ -100,7 +100,7 @@ def _library() -> Any:
 
 
 class Uc:
-    """One emulator instance (uc_engine) of 64-bit x86, TLB filled by a hook only."""
+    """One emulator instance (uc_engine) of 64-bit x86 whose TLB is filled only by a hook."""
 
     def __init__(self) -> None:
         self.lib = _library()
@@ -138,7 +138,7 @@ class Uc:
         self._control(_TB_REMOVE, ctypes.c_uint64(begin), ctypes.c_uint64(end))
 
     def map_memory(self, physical: int, size: int, pointer: int, perms: int = UC_PROT_ALL) -> None:
-        """Physical [physical, physical + size) is memory of this process at `pointer`.
+        """Map memory of this process at `pointer` to [physical, physical + size).
 
         Without UC_PROT_WRITE the write hook is asked, even where the TLB permits writing; if it
         agrees, the emulator goes on without having written.
@@ -148,9 +148,9 @@ class Uc:
     def hook(self, kind: int, function: Any, data: int = 0, begin: int = 1, end: int = 0) -> None:
         """Install a hook for addresses [begin, end], everywhere if that is empty.
 
-        `function` is a ctypes function or an address. For hooks of memory the addresses are
-        physical. Where there is one, whatever it waits for, the emulator lets no store to a page
-        go past its slow path, and forgets its translation when the next one has the same place.
+        `function` is a ctypes function or an address. For memory hooks the addresses are physical.
+        Any memory hook, whatever its kind, makes the emulator take its slow path for every store to
+        a hooked page, and forget its translation once another page takes the slot in the TLB.
         """
         self._kept.append(function)
         hook = ctypes.c_size_t()
@@ -180,9 +180,9 @@ class Uc:
         return error
 
     def _unraisable(self, before: Callable[[Any], object], what: Any) -> None:
-        """ctypes prints what a callback raised, and goes on as if it had returned 0.
+        """Keep an exception of a callback, and stop: ctypes would only print it and return 0.
 
-        That is so for a signal's handler as well, which may run before the first line of the hook.
+        It may come from a Python signal handler, too, which may run before the hook's first line.
         """
         if "ctypes callback" not in (what.err_msg or ""):
             before(what)
@@ -192,7 +192,7 @@ class Uc:
         self.stop()
 
     def stop(self) -> None:
-        """From a hook: stop. Exact only where a block or an exception begins."""
+        """Stop, from a hook. The state is exact only at the start of a block or at an exception."""
         self.lib.uc_emu_stop(self.handle)
 
     def write_register(self, register: int, value: Any) -> None:
@@ -215,7 +215,7 @@ class Context:
         uc._check(uc.lib.uc_context_save(uc.handle, self._handle))
 
     def restore(self) -> None:
-        """Go back."""
+        """Go back to the saved state."""
         self._uc._check(self._uc.lib.uc_context_restore(self._uc.handle, self._handle))
 
 

@@ -1,11 +1,11 @@
 """What executes the code of enclaves: the protocol that the supervisor and `EnclaveThreads` use.
 
-There are two: `runner.emulator.engine` executes the code here, in slices; with
+There are two: `runner.emulator.engine` executes the code in this process, in slices; with
 `runner.native.engine` the program's own threads execute it, on the real processor. They share no
-base class. What the kernel, the vDSO and ENCLU outside have to do with a thread in an enclave is
-the same for both, and stands in `EnclaveThreads`, which each engine has one of. What differs is
-this protocol. As a base class, the same code had to be read together with the slices of one engine
-and with empty methods for the other.
+base class. What the kernel, the vDSO and ENCLU outside do with a thread in an enclave is the same
+for both. It is in `EnclaveThreads`, of which each engine has one. What differs is this protocol.
+When the common code was a base class, it had to be read together with the slices of one engine and
+with empty methods for the other.
 """
 
 from __future__ import annotations
@@ -21,59 +21,61 @@ from softsgx.runner.process.tracee import Tracee
 
 
 class Engine(Executing, Protocol):
-    """An engine keeps what it knows of threads and address spaces; `Tracee` and `Space` do not.
+    """An engine keeps its state of threads and address spaces itself, not in `Tracee` or `Space`.
 
     Methods may raise one of `ptrace.GONE`: the thread was killed, and its end will be reported.
     """
 
     threads: EnclaveThreads
-    emulated: float  # seconds of processor time that the supervisor itself has executed code
+    emulated: float  # processor time of enclave code executed by the supervisor, in seconds
     worked: Callable[[Tracee, float], None]  # is called with each part of `emulated`
 
     @property
     def in_process(self) -> bool:
         """Whether the program's own threads execute the code of enclaves.
 
-        Then system calls in it have to be stopped, EPC is mapped in the process, and the kernel
+        If so, system calls in it must be stopped, EPC is mapped in the process, and the kernel
         counts the processor time.
         """
 
     # Into the enclave. `Tracee.inside` is set until the thread goes on outside.
 
     def request(self, t: Tracee, mailbox: int) -> None:
-        """Execute the ENCLU that a thread outside asks for in its mailbox, and what follows."""
+        """Execute the ENCLU that a thread outside requests in its mailbox, and what follows."""
 
     def trapped(self, t: Tracee, regs: list[int], rip: int) -> None:
-        """The same for a thread that ptrace has stopped; its ENCLU is at `rip`."""
+        """As `request`, for a thread that ptrace has stopped; its ENCLU is at `rip`."""
 
     def turn(self) -> bool:
-        """Continue one of the threads inside that wait for it; False if there is none."""
+        """Continue one of the threads inside that wait for the engine; False if none waits."""
 
     def rung(self) -> None:
-        """The doorbell rang, perhaps because of a timer of the engine."""
+        """Called when the doorbell rang, perhaps because of a timer of the engine."""
 
     # Stops of threads
 
     def stopped(self, t: Tracee, number: int, event: int) -> bool:
-        """A thread is stopped by signal `number`, or by `event`. True if it was inside.
+        """Handle the stop of a thread by signal `number` or by `event`; True if it was inside.
 
-        Then the stop has been dealt with; otherwise it concerns the program outside.
+        False if it was outside: the stop concerns the program, and nothing was done.
         """
 
     def on_the_way(self, t: Tracee, regs: list[int]) -> bool:
-        """If a stopped thread is at an instruction of the engine, before it has entered: back to
-        the ENCLU. False if it is not."""
+        """Set a stopped thread back to its ENCLU if it is in code of the engine, not yet entered.
+
+        False if it is not there.
+        """
 
     def interrupted(self, t: Tracee) -> None:
-        """A signal reached a thread that waits in its mailbox: AEX, and it is at the AEP."""
+        """A signal has stopped a thread that waits in its mailbox: AEX, and move it to the AEP."""
 
     # Processes
 
     def forked(self, parent: Tracee, child: Tracee) -> None:
-        """The address space of `parent` was copied, the model's as well."""
+        """Called when the address space of `parent`, and its model, were copied for `child`."""
 
     def gone(self, t: Tracee) -> None:
-        """The thread has died."""
+        """Forget a thread that has died."""
 
     def closed(self, space: Space) -> None:
-        """The last thread of an address space has left it."""
+        """Forget an address space whose last thread has left it."""

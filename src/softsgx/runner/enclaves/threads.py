@@ -4,11 +4,11 @@ A thread that executed ENCLU outside waits, in its mailbox or in a ptrace stop, 
 left. Meanwhile its logical processor is inside, or, after an interrupt, at the AEP. What executes
 the code inside is an engine (`engine.py`), which has one of these.
 
-What the kernel and the vDSO make of an exception is theirs (`linux/traps.py`, `linux/vdso.py`), and
-the same for enclaves in Python (`system/enclave.py`, `system/host.py`). The loop around ENCLU is
-not: there it is a task, where others may get in between; as a task it would cost 1 us of the 42 of
-an empty call here. And what follows differs: here a mailbox is answered or a stopped thread gets
-its registers and a signal, there a generator is suspended.
+How the kernel and the vDSO handle an exception is decided in `linux/traps.py` and `linux/vdso.py`,
+also for enclaves in Python (`system/enclave.py`, `system/host.py`). The loop around ENCLU is not
+shared: there it is a task, so that others may get in between; as a task it would cost 1 us of the
+42 us of an empty call here. What follows differs, too: here a mailbox is answered, or a stopped
+thread gets its registers and a signal; there a generator is suspended.
 """
 
 from __future__ import annotations
@@ -53,20 +53,20 @@ _FETCH_OUTSIDE: Final = "ACCESS.01"
 
 
 class Executing(Protocol):
-    """What is asked here of the engine that executes the code inside."""
+    """What `EnclaveThreads` needs of the engine that executes the code inside."""
 
     def settle(self) -> None:
-        """The model is about to be used for more than one thread's EENTER or EEXIT.
+        """Called before the model is used for more than the EENTER or EEXIT of one thread.
 
-        From here on the state of every logical processor is that of its thread.
+        Afterwards the state of every logical processor is that of its thread.
         """
 
     def put_registers(self, t: Tracee) -> None:
-        """Give a stopped thread the registers of its logical processor, which is outside."""
+        """Give a stopped thread the registers of its logical processor, now outside the enclave."""
 
 
 class EnclaveThreads:
-    """What is done with threads in enclaves, whatever executes the code inside."""
+    """What happens to threads in enclaves, whichever engine executes the code inside."""
 
     def __init__(
         self, world: World, mailboxes: Mailboxes, vdso: VdsoImage, engine: Executing
@@ -76,10 +76,10 @@ class EnclaveThreads:
         self.vdso = vdso
         self.engine = engine
 
-    # Asking
+    # Requests
 
     def requested(self, t: Tracee, mailbox: int) -> None:
-        """A thread asks by its mailbox: its registers to the logical processor."""
+        """Load the logical processor with the registers that a thread left in its mailbox."""
         box = self.mailboxes.boxes[mailbox]
         t.model()
         lp = t.lp
@@ -89,7 +89,7 @@ class EnclaveThreads:
         t.inside = True
 
     def trapped(self, t: Tracee, regs: list[int], rip: int) -> None:
-        """A thread asks by a ptrace stop; `rip` is where its ENCLU stands."""
+        """Load the logical processor with the registers of a ptrace stop; its ENCLU is at `rip`."""
         t.model()
         lp = t.lp
         t.host_regs(regs)
@@ -101,7 +101,7 @@ class EnclaveThreads:
     # ENCLU
 
     def enclu_outside(self, t: Tracee) -> bool:
-        """Execute ENCLU at RIP, outside; True if the thread is inside now."""
+        """Execute the ENCLU at RIP, outside; True if the thread is inside afterwards."""
         lp = t.lp
         regs = lp.regs
         while True:
@@ -117,8 +117,10 @@ class EnclaveThreads:
             return True
 
     def resumed(self, t: Tracee) -> bool:
-        """After an interrupt or a repaired fault the processor is at the AEP: ERESUME, if that is
-        what stands there. True if the thread is inside."""
+        """If an interrupt or a repaired fault has left the processor at the AEP, execute its ENCLU.
+
+        If there is no ENCLU, the thread continues outside. True if the thread is inside.
+        """
         if t.lp.secs is not None:
             return True
         if self._is_enclu(t, t.lp.regs[RIP]):
@@ -127,7 +129,7 @@ class EnclaveThreads:
         return False
 
     def _is_enclu(self, t: Tracee, rip: int) -> bool:
-        """Whether an ENCLU stands there, replaced or not."""
+        """Whether there is an ENCLU at `rip`, replaced or not."""
         if rip == self.vdso.enclu or t.space.sites.get(rip) == "enclu":
             return True
         host = t.space.attach_memory()
@@ -136,14 +138,17 @@ class EnclaveThreads:
     # Exceptions
 
     def fault_inside(self, t: Tracee, fault: Fault) -> None:
-        """AEX, and then what the kernel makes of it: the thread is at its AEP, or outside."""
+        """AEX, then the kernel's part: afterwards the thread is at its AEP, or outside."""
         if self.world.log.on:
             _tell_fault(t.lp, fault)
         delivered = t.lp.deliver_fault(fault)
         self._repaired(t, delivered)
 
     def _repaired(self, t: Tracee, delivered: Delivered) -> bool:
-        """Whether the thread may go on where it is. If not, it was sent to the vDSO or a signal."""
+        """Handle an exception: True if the kernel repaired its cause, and the thread goes on.
+
+        False if the thread was sent to the vDSO's fix-up or gets a signal.
+        """
         self.engine.settle()
         found = self._kernel(t, delivered)
         if found is None:
@@ -188,7 +193,7 @@ class EnclaveThreads:
         p.set_fpregs(t.tid, t.lp.x.legacy)
 
     def _signal(self, t: Tracee, found: Signal) -> None:
-        """A synchronous signal: the thread is at RIP, as the exception left it."""
+        """Have a thread get a synchronous signal; it is at RIP, as the exception left it."""
         t.inside = False
         t.sent_event = trace_signal(t.model(), found)
         t.forced = found
@@ -207,7 +212,7 @@ class EnclaveThreads:
         found, t.forced = t.forced, None
         assert found is not None
         if signal_state(t.tid).blocks_or_ignores(found.number) and p.at_seccomp_stop(t.tid):
-            # It dies; but first the system call has to end that it is stopped at.
+            # It dies, but the system call at which it is stopped must end first.
             t.at_exit = lambda t: self._send(t, found)
             p.request(p.PTRACE_SYSCALL, t.tid)
             return
@@ -219,7 +224,7 @@ class EnclaveThreads:
         t.send(found.number, Due.of(found, t.sent_event))
 
     def interrupted(self, t: Tracee) -> None:
-        """A signal reached a thread that waits in its mailbox: AEX; it is at the AEP."""
+        """As Engine.interrupted."""
         lp = t.lp
         if lp.enclave_mode:
             lp.interrupt()
@@ -230,13 +235,15 @@ class EnclaveThreads:
         self.engine.put_registers(t)
 
     def gone(self, t: Tracee) -> None:
-        """The thread has died."""
+        """As Engine.gone."""
         self.mailboxes.control.remove(t.tid)
 
 
 def enclu_inside(lp: LogicalProcessor) -> Fault | None:
-    """Execute the ENCLU at RIP, inside; the fault, if it raised one. RIP stays where it is,
-    unless the enclave was left."""
+    """Execute the ENCLU at RIP, inside; the fault if it raised one.
+
+    RIP stays where it is, unless the enclave was left.
+    """
     regs = lp.regs
     try:
         lp.enclu(regs[RAX], regs[RBX], regs[RCX], regs[RDX])
@@ -246,9 +253,9 @@ def enclu_inside(lp: LogicalProcessor) -> Fault | None:
 
 
 def _ordinary_fault(thread: Thread, host: HostMemory, code: int, address: int) -> Signal:
-    """A page fault at other memory of the program, whose areas only the real kernel has.
+    """A page fault in other memory of the program, whose areas only the real kernel knows.
 
-    If the area allows the access, it has no page there, as past the end of a file.
+    If the area allows the access, the page does not exist, for example past the end of a file.
     """
     rights = host.rights(address)
     if rights is None:

@@ -1,10 +1,10 @@
-"""Calls that cost one stop: a thread repeats its last EENTER without asking.
+"""Enclave calls that cost one stop: a thread repeats its last EENTER without asking.
 
 If nothing has happened between an EENTER and its EEXIT, the same EENTER has the same outcome, as
 long as the model stays unchanged. So the thread is armed: native.s enters without asking. If the
-next stop is the EEXIT, the two together change nothing in the model; otherwise EENTER is executed
-in the model then, with the registers that the thread has saved. Before the supervisor does anything
-else, it disarms all threads (`Armed.settle`).
+next stop is the EEXIT, the two together change nothing in the model. Otherwise EENTER is executed
+in the model at that stop, with the registers that the thread has saved. Before the supervisor does
+anything else, it disarms all threads (`Armed.settle`).
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ class Armed:
         self.threads: dict[Tracee, Inside] = {}
 
     def note(self, state: Inside, lp: LogicalProcessor) -> None:
-        """After an EENTER by the vDSO: if the next stop is its EEXIT, the thread can be armed."""
+        """Record an EENTER by the vDSO: if the next stop is its EEXIT, the thread can be armed."""
         state.arm = None
         if not lp.log.on and lp.processor.readings.late_entry_counts and not lp.dbgoptin:
             state.arm = Arm(lp, self.changes)
 
     def arm(self, t: Tracee, state: Inside, rip: int) -> None:
-        """After the EEXIT at `rip`, before the thread goes on."""
+        """Arm a thread after its EEXIT at `rip`, before it goes on, if nothing has changed."""
         arm = state.arm
         if arm is None or arm.changes != self.changes or rip & PAGE_MASK > PAGE_SIZE - len(ENCLU):
             state.arm = None
@@ -83,7 +83,7 @@ class Armed:
         return state is not None and self.slots.armed(state.slot) == CLAIMED
 
     def round_trip(self, t: Tracee, state: Inside, number: int) -> bool:
-        """If EEXIT stopped the thread: EENTER and EEXIT are done, and the thread is armed again."""
+        """If EEXIT stopped the thread, carry out EENTER and EEXIT, and arm it again; else False."""
         user = p.get_regs(t.tid)
         arm, slots, slot = state.arm, self.slots, state.slot
         assert arm is not None
@@ -115,10 +115,13 @@ class Armed:
         return True
 
     def adopt(self, t: Tracee, state: Inside) -> bool:
-        """At any other stop of a thread that has claimed: True if it is inside in the model now."""
+        """At any other stop of a thread that has claimed: bring the model up to date.
+
+        True if the thread is inside in the model now.
+        """
         if not self.slots.kept(state.slot):
             self._drop(t, state)
-            return False  # `roll_back` has the rest
+            return False  # `roll_back` does the rest
         self._replay(t, state)
         return True
 
@@ -146,7 +149,7 @@ class Armed:
     # Before anything else happens
 
     def settle(self) -> None:
-        """From here on no thread enters without asking; the model has those inside that have."""
+        """Disarm all threads; those that entered without asking are inside in the model then."""
         self.changes += 1
         for t, state in list(self.threads.items()):
             if self.slots.disarm(state.slot):
@@ -168,14 +171,17 @@ class Armed:
         return False
 
     def forget(self, t: Tracee) -> None:
-        """The thread is gone."""
+        """Forget a thread that is gone."""
         self.slots.forget(t.tid)
         state = self.threads.pop(t, None)
         if state is not None:
             self.slots.withdraw(state.slot)
 
     def roll_back(self, regs: list[int]) -> bool:
-        """Set registers of a thread on its way back to the ENCLU; False once they are saved."""
+        """Set the registers of a thread in native.s back to its ENCLU.
+
+        False if it is not there, or has saved its registers already.
+        """
         rip = regs[p.RIP]
         if not ARRIVE <= rip < _SAVED:
             return False
@@ -187,7 +193,7 @@ class Armed:
 
 
 def _store_stack(t: Tracee, arm: Arm) -> None:
-    """Store URSP and URBP as the next EENTER would: the enclave may have written there."""
+    """Store URSP and URBP as the next EENTER would: the enclave may have overwritten them."""
     memory = t.world.memory
     if memory.read(arm.stack_at, len(arm.stack)) != arm.stack:
         memory.write(arm.stack_at, arm.stack)

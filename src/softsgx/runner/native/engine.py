@@ -2,7 +2,7 @@
 
 A thread that enters gets the registers that EENTER left in its logical processor, and runs. Every
 stop inside is an exception or an interrupt: the registers go back to the logical processor, and
-what follows (AEX, the driver, ERESUME) is the model's, as with the reference engine. Pages are
+the model does what follows (AEX, the driver, ERESUME), as with the reference engine. Pages are
 mapped with the rights of the model's TLB entries, each at its first page fault.
 """
 
@@ -49,7 +49,7 @@ _AGAIN: Final = 8
 
 
 class NativeEngine:
-    """An `enclaves.engine.Engine`: what each stop of a thread means that runs inside."""
+    """An `enclaves.engine.Engine`: handles the stops of threads that run inside."""
 
     in_process: Final = True
     emulated = 0.0
@@ -69,16 +69,16 @@ class NativeEngine:
         self.worked: Callable[[Tracee, float], None] = lambda t, seconds: None
         self.abort_page = abort_page
         abort_page.hide = self._hide
-        self.ends = ends  # of threads, seen where only a stop was waited for
+        self.ends = ends  # threads that ended while `catch` waited for their stop
         self.switch = Switch(world, mailboxes)
         self.armed = Armed(self.switch.slots, vdso.enclu)
-        self._ready: deque[Inside] = deque()  # were interrupted, and may go on
+        self._ready: deque[Inside] = deque()  # interrupted threads that may go on
         self.ticks = NativeTick(world.tick, doorbell, self.armed, self._ready.append)
 
     # Into the enclave
 
     def request(self, t: Tracee, mailbox: int) -> None:
-        """As Engine.request. An EENTER concerns only threads on the same TCS."""
+        """As Engine.request. An EENTER disarms other threads only if it is on the TCS of one."""
         regs = self.mailboxes.boxes[mailbox].registers
         leaf = regs[RAX] & MASK32
         if leaf != leaves.EENTER or t in self.armed.threads or self.armed.uses(regs[RBX]):
@@ -117,12 +117,12 @@ class NativeEngine:
             self._enter(state)
 
     def _enter(self, state: Inside, *maps: tuple[int, int]) -> None:
-        """The processor is inside; send the thread after it."""
+        """Send a thread inside, where its logical processor is already."""
         self.ticks.start()
         self.switch.enter(state, *maps)
 
     def turn(self) -> bool:
-        """As Engine.turn: a thread goes on that was interrupted."""
+        """As Engine.turn: continue a thread that was interrupted."""
         if not self._ready:
             return False
         state = self._ready.popleft()
@@ -186,7 +186,7 @@ class NativeEngine:
         return True
 
     def _syscall(self, t: Tracee, state: Inside) -> bool:
-        """A system call instruction: inside it is #UD."""
+        """Handle a system call instruction: inside an enclave it is #UD."""
         self.settle()
         if not state.running:
             return False
@@ -202,7 +202,7 @@ class NativeEngine:
         return True
 
     def on_the_way(self, t: Tracee, regs: list[int]) -> bool:
-        """As Engine.on_the_way: in native.s, before the thread has entered."""
+        """As Engine.on_the_way, for a thread in native.s."""
         if not self.armed.roll_back(regs):
             return False
         p.set_regs(t.tid, regs)
@@ -220,7 +220,7 @@ class NativeEngine:
             self.threads.put_registers(t)
 
     def _aex(self, state: Inside, number: int) -> None:
-        """A signal of the program: AEX, and its handler finds the thread at the AEP."""
+        """Deliver a signal of the program, after an AEX: the handler sees the AEP as RIP."""
         self.switch.load_extended(state)
         state.t.lp.interrupt()
         self._deliver(state, number, p.get_siginfo(state.t.tid))
@@ -261,7 +261,7 @@ class NativeEngine:
         self.threads.fault_inside(state.t, fault)
 
     def _resume_inside(self, state: Inside, again: tuple[int, int] | None = None) -> None:
-        """After a stop has been dealt with: back inside, by ERESUME if there was an AEX.
+        """Continue inside after a stop, by ERESUME if there was an AEX.
 
         `again` is the access that the next instruction will make, address and kind, if known.
         """
@@ -290,14 +290,14 @@ class NativeEngine:
         rip = lp.regs[RIP]
         mapped = self.switch.map_of(t.space).mapped.get(page, 0) & RIGHTS
         access = nf.access_of(lp, address, mapped)
-        # Another thread may have replaced the mapping meanwhile, so a fault may be repeated. One
-        # that is repeated without end is a write that the decoder takes for a read.
+        # Another thread may have replaced the mapping meanwhile, so a fault may be repeated. If it
+        # is repeated again and again, it is a write that the decoder takes for a read.
         same = mapped & READ and state.served == (rip, address)
         state.again = state.again + 1 if same else 0
         state.served = (rip, address)
         if access == READ and state.again > _AGAIN:
             access = WRITE
-        # The TLB entry may be older than the mapping. To drop one is always allowed.
+        # The TLB entry may be older than the mapping. Dropping an entry is always allowed.
         lp.tlb.entries.pop(page, None)
         try:
             word = lp.translate(address, access)
@@ -309,7 +309,7 @@ class NativeEngine:
         self._enter(state, (page, word))
 
     def _host_fault(self, state: Inside, address: int) -> None:
-        """Memory of the host, or of an enclave that is not this one."""
+        """Handle a page fault outside ELRANGE, in host memory or in another enclave."""
         self.settle()
         t = state.t
         lp = t.lp
@@ -329,7 +329,7 @@ class NativeEngine:
         self._resume_inside(state)
 
     def _hide(self, t: Tracee, page: int) -> None:
-        """A host thread is to find the abort page here: nobody may use the EPC page meanwhile."""
+        """Let a host thread find the abort page here; no other thread may use the EPC page then."""
         native = self.switch.maps.get(t.space)
         if native is None:
             return
@@ -345,7 +345,7 @@ class NativeEngine:
     # Interrupts of other threads
 
     def catch(self, state: Inside) -> None:
-        """The processor is to be interrupted: stop the thread that runs on it."""
+        """Stop the thread that runs on a processor about to be interrupted."""
         if not state.running:
             return
         t = state.t
@@ -404,10 +404,10 @@ class NativeEngine:
 
 
 def _stop(tid: int) -> int:
-    """Stop a running thread; the wait status of how it stopped.
+    """Stop a running thread; the wait status of its stop.
 
-    If it has already raised an exception, that comes first: otherwise it would be delivered later,
-    wherever the thread is then.
+    If it has already raised an exception, that is the stop: otherwise the exception would be
+    delivered later, wherever the thread is then.
     """
     p.request(p.PTRACE_INTERRUPT, tid)
     _, status = os.waitpid(tid, p.WALL)

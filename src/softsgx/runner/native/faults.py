@@ -31,14 +31,14 @@ _FSW_ES: Final = 1 << 7
 
 
 class PageFault(Fault):
-    """A page fault of the real page tables; the model may allow the access."""
+    """A page fault by the real page tables; the model may allow the access."""
 
     def __init__(self, address: int) -> None:
         super().__init__(faults.PF, "NATIVE.01", 0, address)
 
 
 def exception(lp: LogicalProcessor, number: int, info: bytes) -> Fault:
-    """The exception that has become this signal; RIP is set to its instruction."""
+    """The exception that became this signal; sets RIP to its instruction."""
     _, _, code, address = INFO.unpack_from(info)
     rip = lp.regs[RIP]
     if number == signal.SIGTRAP:
@@ -89,7 +89,7 @@ def _protection(lp: LogicalProcessor, rip: int) -> Fault:
 
 
 def access_of(lp: LogicalProcessor, address: int, mapped: int) -> int:
-    """READ, WRITE or FETCH of the access that faulted; `mapped`: rights of its page by now."""
+    """READ, WRITE or FETCH: the access that faulted. `mapped`: the present rights of its page."""
     rip = lp.regs[RIP]
     if address == rip and not mapped & FETCH:
         return FETCH
@@ -98,7 +98,7 @@ def access_of(lp: LogicalProcessor, address: int, mapped: int) -> int:
 
 
 def code_at(lp: LogicalProcessor, rip: int, size: int) -> bytes:
-    """Instruction bytes of an enclave, as far as pages are present."""
+    """Up to `size` instruction bytes of an enclave, as far as their pages are present."""
     out = b""
     processor = lp.processor
     while len(out) < size:

@@ -1,4 +1,4 @@
-"""What the native engine maps into every process, and what it needs of the machine."""
+"""What the native engine maps into every process, and what it requires of the machine."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class NativeParts:
         self.slots = slots
 
     def map(self, t: Tracee) -> None:
-        """The code, the slots, and all of EPC, PROT_NONE."""
+        """Map the code, the slots, and all of EPC with PROT_NONE."""
         code = t.inject(nr.MMAP, NATIVE_CODE, PAGE_SIZE, PROT_RX, PRIVATE_NOREPLACE, p.MASK64, 0)
         _placed(t, NATIVE_CODE, code)
         p.write_code(t.tid, NATIVE_CODE, _CODE)

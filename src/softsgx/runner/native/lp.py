@@ -1,7 +1,7 @@
 """The hardware of the native engine: parts of the model that report what happens to them.
 
 A logical processor whose interrupt must first stop a real thread; an EPCM and page tables that
-tell who has a page mapped when an entry changes.
+notify every process with the page mapped when an entry changes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Watcher(Protocol):
-    """A process that has pages mapped, by linear page; `dirty` are those that may have to go."""
+    """A process with enclave pages mapped, by linear page; `dirty`: must be checked again."""
 
     mapped: dict[int, int]
     dirty: dict[int, None]
@@ -38,7 +38,7 @@ class NativeLp(LogicalProcessor):
         self.catch: Callable[[], None] | None = None
 
     def interrupt(self, vector: int = 0xFB) -> Delivered:
-        """As LogicalProcessor.interrupt, of the state that the thread really has."""
+        """As LogicalProcessor.interrupt, with the state in which the thread really is."""
         if self.secs is not None and self.catch is not None:
             self.catch()
         return super().interrupt(vector)

@@ -1,10 +1,10 @@
 """Enclave pages in a process: which are mapped, with which rights, and what has to change.
 
 A page is mapped when the model has filled a TLB entry for it, with the rights of that entry. It
-stays while a walk would find the same: PTE present with A set (and D for W), EPCM entry usable for
-this page with these rights. A change of either marks the page as dirty (`lp.py`), and it is checked
-again before the next thread enters. `mapped` may have pages that are not mapped any more, but has
-every page that is.
+stays mapped while a walk would find the same: PTE present with A set (and D for W), EPCM entry
+usable for this page with these rights. A change of either marks the page as dirty (`lp.py`), and it
+is checked again before the next thread enters. `mapped` may contain pages that are no longer
+mapped, but it contains every page that is.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NOTHING: Final = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_NORESERVE
 
 
 class Entry(NamedTuple):
-    """What a thread does on its way in."""
+    """Pages that a thread maps and hides on its way in; `hidden` as in NativeMap."""
 
     mapped: dict[int, None]
     hidden: dict[int, int]
@@ -58,7 +58,7 @@ class NativeMap:
         self.epcm: Final = processor.epcm
         self.mapped: dict[int, int] = {}
         self.dirty: dict[int, None] = {}
-        # Pages to be hidden, until a thread has certainly done it; the value numbers the order.
+        # Pages to be hidden, until a thread has certainly hidden them; values number the requests.
         self.hidden: dict[int, int] = {}
         self._turn = 0
         # Threads on their way in, whose operations are not known to be done.
@@ -66,20 +66,20 @@ class NativeMap:
         mm.space.user = self
 
     def copy_to(self, child: NativeMap) -> None:
-        """fork: the child has the same mappings, and none of the page table entries."""
+        """At fork: the child has the same mappings, but none of the page table entries."""
         for page, word in self.mapped.items():
             child._note(page, word)
             child.dirty[page] = None
 
     def close(self) -> None:
-        """The address space is gone."""
+        """Forget all pages: the address space is gone."""
         for page in list(self.mapped):
             self.forget(page)
 
     # Widening
 
     def map(self, page: int, word: int) -> list[Operation]:
-        """Have a linear page mapped as the TLB entry `word` says, whatever is there now."""
+        """The calls that map a linear page as the TLB entry `word` says, whatever is there now."""
         self.forget(page)
         source = NATIVE_EPC + (self._number(word) << PAGE_SHIFT)
         address = page << PAGE_SHIFT
@@ -100,7 +100,7 @@ class NativeMap:
         self.epcm.users.setdefault(self._number(word), {})[self] = page
 
     def forget(self, page: int) -> None:
-        """The page is not mapped any more, or it is uncertain whether it is."""
+        """Note that a page is not mapped, or may not be."""
         word = self.mapped.pop(page, 0)
         if word:
             number = self._number(word)
@@ -110,10 +110,10 @@ class NativeMap:
                 if not users:
                     del self.epcm.users[number]
 
-    # Narrowing: a page that must lose a right is hidden; the next access that is allowed maps it.
+    # Narrowing: a page that must lose a right is hidden; the next permitted access maps it again.
 
     def look(self) -> dict[int, None]:
-        """Check the dirty pages: those that must be hidden before any thread enters."""
+        """Check the dirty pages; returns those that must be hidden before any thread enters."""
         changed: dict[int, None] = {}
         for page in self.dirty:
             word = self.mapped.get(page, 0)
@@ -123,7 +123,7 @@ class NativeMap:
         return changed
 
     def hide(self, pages: Iterable[int]) -> None:
-        """These pages must be hidden, or it is uncertain what is mapped there."""
+        """Note pages that must be hidden, or of which it is uncertain what is mapped."""
         for page in pages:
             self.forget(page)
             if self.mm.vma_lookup(page << PAGE_SHIFT) is None:
@@ -134,7 +134,7 @@ class NativeMap:
                 self.hidden[page] = self._turn
 
     def pending(self) -> list[Operation]:
-        """Hide what no thread has certainly hidden yet, adjacent pages together."""
+        """The calls that hide all pages not certainly hidden yet, adjacent pages together."""
         if not self.hidden:
             return []
         runs: list[list[int]] = []
@@ -144,14 +144,14 @@ class NativeMap:
             else:
                 runs.append([page, page + 1])
         if len(runs) > OPERATIONS_MAX // 2:
-            # Too many pieces: whole areas.
+            # Too many pieces: hide whole areas.
             for page in list(self.mapped):
                 self.forget(page)
             runs = [[v.start >> PAGE_SHIFT, v.end >> PAGE_SHIFT] for v in self.mm.vmas if v.sgx]
         return [nothing(at << PAGE_SHIFT, (end - at) << PAGE_SHIFT) for at, end in runs]
 
     def enter(self, tid: int, maps: Iterable[tuple[int, int]]) -> list[Operation]:
-        """What a thread must do before it enters: hide what is due, map these pages."""
+        """The calls that a thread must make before it enters: hide what is due, map these pages."""
         operations = self.pending()
         pages: dict[int, None] = {}
         hidden = dict(self.hidden)
@@ -163,7 +163,7 @@ class NativeMap:
         return operations
 
     def entered(self, tid: int, certain: bool) -> None:
-        """A thread has done all operations of its entry or, if not `certain`, any of them."""
+        """A thread has made all calls of its entry or, if not `certain`, perhaps some."""
         entry = self.entries.pop(tid, None)
         if entry is None:
             return
@@ -175,7 +175,7 @@ class NativeMap:
                 del self.hidden[page]
 
     def _allowed(self, page: int, word: int) -> int:
-        """The rights that a walk would find now for what `word` maps, without any fault."""
+        """The rights that a walk without a fault would find now for the page in `word`."""
         pte = self.mm.space.ptes.get(page, 0)
         if pte & PTE_READ_DONE != PTE_READ_DONE or pte & PTE_PFN_MASK != word & ~PAGE_MASK:
             return 0
@@ -190,5 +190,5 @@ class NativeMap:
 
 
 def nothing(address: int, length: int) -> Operation:
-    """PROT_NONE memory in place of whatever is there."""
+    """The call that puts PROT_NONE memory in place of whatever is there."""
     return Operation(nr.MMAP, (address, length, 0, _NOTHING, MASK64, 0))
