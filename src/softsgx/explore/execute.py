@@ -13,7 +13,7 @@ from softsgx.sim.touch import TOUCHES
 
 
 class Executed(NamedTuple):
-    """An execution that is over; `left` are the tasks that have not ended."""
+    """A finished execution; `left` are the tasks that have not ended."""
 
     execution: Execution
     failure: Failure | None
@@ -21,9 +21,9 @@ class Executed(NamedTuple):
 
 
 def execute(scenario: Scenario, scheduler: Scheduler) -> Executed:
-    """Execute a scenario once; the scheduler has begun.
+    """Execute a scenario once, after `scheduler.begin()`.
 
-    Cut passes through, and so does any BaseException that is no Exception, except SystemExit, which
+    Cut is passed on, and so is any BaseException that is not an Exception, except SystemExit, which
     counts as an error of the scenario.
     """
     execution = Execution(scheduler, max_steps=scenario.max_steps, log=scenario.log)
@@ -37,7 +37,7 @@ def execute(scenario: Scenario, scheduler: Scheduler) -> Executed:
         try:
             execution.run()
         finally:
-            # What follows belongs to no step, so nothing is noted any more.
+            # No step is running any more, so nothing is noted.
             TOUCHES.noted = TOUCHES.taken = None
         if execution.tasks:
             left = execution.tasks
@@ -56,7 +56,7 @@ def execute(scenario: Scenario, scheduler: Scheduler) -> Executed:
 
 
 def execute_next(scenario: Scenario, strategy: Strategy) -> Executed | None:
-    """The execution that a strategy has begun; None if the strategy cut it."""
+    """Carry out the execution that a strategy has begun; None if the strategy cut it."""
     try:
         found = execute(scenario, strategy)
     except Cut as cut:

@@ -16,7 +16,7 @@ from softsgx.explore.strategies import Bounded, Dpor, Pct, Strategy, Walk
 from softsgx.sim import Choice, Rng
 
 WALKS: Final = 64
-"""Random walks that estimate the number of schedules, if not all were executed."""
+"""How many random walks estimate the number of schedules, if not all were executed."""
 
 Deadline = Callable[[], bool]
 Progress = Callable[[Outcome], None]
@@ -53,7 +53,10 @@ def explore(
 
 
 def finish(scenario: Scenario, outcome: Outcome, plan: Plan) -> Outcome:
-    """End a search: confirm its failure, or estimate the number of schedules."""
+    """End a search: confirm its failure, or estimate the number of schedules by random walks.
+
+    If one of these walks fails, that is the failure of the search.
+    """
     if outcome.failure is not None:
         outcome.found_after = outcome.executions
         outcome.failure = confirm(scenario, outcome.failure, plan, outcome.bound + 1)
@@ -69,7 +72,7 @@ def finish(scenario: Scenario, outcome: Outcome, plan: Plan) -> Outcome:
 
 
 def strategies(scenario: Scenario, plan: Plan) -> Iterator[tuple[int, Strategy]]:
-    """The strategies of a plan, each with the bound that is complete when it has ended."""
+    """The strategies of a plan, each with the bound that is complete when it has ended, or -1."""
     for bound in plan.bounds:
         yield (-1 if bound is None else bound), _strategy(scenario, plan, bound)
 
@@ -86,7 +89,7 @@ def _strategy(scenario: Scenario, plan: Plan, bound: int | None) -> Strategy:
 
 
 def steps_of(scenario: Scenario) -> int:
-    """The steps of the execution without preemption: PCT's estimate of the length of all."""
+    """The number of steps without preemption, by which PCT estimates the length of executions."""
     strategy = Bounded(0)
     strategy.begin()
     found = execute_next(scenario, strategy)
@@ -101,7 +104,7 @@ def drive(
     deadline: Deadline,
     progress: Progress | None,
 ) -> None:
-    """Execute a strategy until it ends, or the limit, the deadline or a failure is reached."""
+    """Execute a strategy until it ends, fails, or reaches the limit or the deadline."""
     while outcome.failure is None:
         if not strategy.begin():
             break
@@ -119,7 +122,7 @@ def drive(
 def execute_and_count(
     scenario: Scenario, strategy: Strategy, outcome: Outcome, before: int = 0
 ) -> None:
-    """The execution that a strategy has begun, added to the outcome.
+    """Carry out the execution that a strategy has begun, and add it to the outcome.
 
     `before`: earlier executions that the outcome does not count.
     """
@@ -130,13 +133,13 @@ def execute_and_count(
     execution = found.execution
     outcome.points += execution.steps
     outcome.failure = found.failure
-    # At powers of two, execute the schedule again to see whether it is deterministic.
+    # At powers of two, execute the schedule again to see whether the scenario is deterministic.
     if found.failure is None and (before + outcome.executions).bit_count() == 1:
         outcome.failure = nondeterminism(scenario, execution.choices, execution.steps)
 
 
 def nondeterminism(scenario: Scenario, choices: list[Choice], steps: int) -> Failure | None:
-    """The failure that one schedule has two different executions; None if it has not."""
+    """A failure if one schedule has two different executions; None if they agree."""
     why, where = replay_difference(scenario, choices)
     if not why:
         return None
@@ -145,7 +148,7 @@ def nondeterminism(scenario: Scenario, choices: list[Choice], steps: int) -> Fai
 
 
 def confirm(scenario: Scenario, failure: Failure, plan: Plan, least: int) -> Failure:
-    """A failure after it was executed again: with its preemptions counted, and minimised."""
+    """Execute a failure again; returns it with its preemptions counted, and minimised."""
     if failure.kind is Kind.NONDETERMINISM or not failure.steps:
         return failure
     again = nondeterminism(scenario, list(failure.choices), failure.steps)

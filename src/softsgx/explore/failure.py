@@ -27,9 +27,9 @@ class Kind(StrEnum):
 FINDINGS: Final = frozenset({Kind.VIOLATION, Kind.DEADLOCK, Kind.ASSERTION})
 """The kinds that are findings: under this schedule the tested code did what it must never do.
 
-A failed assertion in that code is one: it reached a state that its author holds impossible. The
-other kinds mean that the scenario itself is broken, and say nothing about the code. Exit codes,
-JUnit, SARIF and the pytest plugin all ask `Failure.finding`.
+A failed assertion in that code is a finding: the code reached a state that its author holds
+impossible. The other kinds mean that the scenario itself is broken, and say nothing about the
+code. Exit codes, JUnit, SARIF and the pytest plugin all use `Failure.finding`.
 """
 
 
@@ -53,7 +53,7 @@ class Failure:
 
     @property
     def finding(self) -> bool:
-        """Whether the tested code is at fault; if not, the scenario is broken."""
+        """Whether the tested code is at fault; otherwise the scenario is broken."""
         return self.kind in FINDINGS
 
     @property
@@ -72,7 +72,7 @@ class Failure:
         return encode(self.choices)
 
     def same_as(self, other: Failure | None) -> bool:
-        """Whether another failure is the same, whatever its schedule."""
+        """Whether another failure has the same kind and rule, whatever its schedule."""
         return other is not None and (self.kind, self.rule) == (other.kind, other.rule)
 
 
@@ -84,7 +84,7 @@ def preemptions_text(number: int) -> str:
 def classify(
     scenario: Scenario, exception: BaseException, choices: Sequence[Choice], steps: int
 ) -> Failure:
-    """The failure for an exception that ended an execution."""
+    """The failure that corresponds to an exception that ended an execution."""
     frames = traceback.extract_tb(exception.__traceback__)
     own = [frame for frame in frames if frame.filename == scenario.file]
     innermost = frames[-1] if frames else None
@@ -112,13 +112,13 @@ def classify(
 
 
 def innermost_line(scenario: Scenario, lines: Sequence[tuple[str, int]]) -> str:
-    """The innermost line of a task, as "file:line"; one in the scenario's file if there is one."""
+    """The innermost line of a task, as "file:line"; if possible one in the scenario's file."""
     own = [line for line in lines if line[0] == scenario.file]
     return "".join(f"{Path(file).name}:{line}" for file, line in (own or lines)[-1:])
 
 
 def _cause(scenario: Scenario, exception: BaseException) -> traceback.FrameSummary | None:
-    """The scenario's own line if a wrapper turned its exception into another."""
+    """The line of the scenario whose exception a wrapper turned into another one."""
     cause = exception.__cause__
     frames = traceback.extract_tb(cause.__traceback__) if cause is not None else []
     own = [frame for frame in frames if frame.filename == scenario.file]

@@ -1,8 +1,8 @@
 """Footprints: what a step touches, as keys that are the same in every execution.
 
-The search compares steps of different executions, but objects of points, such as locks, may be made
-anew for each. So an object that is equal only to itself is identified by its class and name; two
-with one name count as one, which costs executions but misses nothing.
+The search compares steps of different executions, but objects of points, such as locks, may be
+created anew in each. So an object that is equal only to itself is identified by its class and name.
+Two objects with one name count as one, which costs executions but misses nothing.
 """
 
 from __future__ import annotations

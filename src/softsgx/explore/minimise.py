@@ -31,11 +31,11 @@ class LenientFollow:
         self._trail: Trail = []
 
     def begin(self) -> bool:
-        """One execution."""
+        """There is always one execution."""
         return True
 
     def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
-        """The next enabled task of the schedule; tasks that are not enabled are skipped."""
+        """The next task of the schedule that is enabled; others are skipped."""
         task = enabled[0]
         if len(enabled) > 1:
             task = self._scheduled(enabled) or default_next(
@@ -46,7 +46,7 @@ class LenientFollow:
         return task
 
     def draw(self, n: int, what: str) -> int:
-        """The next choice of the schedule if it is a draw within range, else 0."""
+        """The next choice of the schedule if it is a draw below `n`, else 0."""
         if self._next < len(self._choices) and -n <= self._choices[self._next] < 0:
             self._next += 1
             return ~self._choices[self._next - 1]
@@ -63,7 +63,7 @@ class LenientFollow:
 
 
 class _Size(NamedTuple):
-    """What is minimised, in this order."""
+    """What is minimised, in this order. Draws of 0 are not counted."""
 
     preemptions: int
     draws: int
@@ -79,7 +79,7 @@ def with_preemptions(scenario: Scenario, failure: Failure) -> Failure:
 def minimise(scenario: Scenario, failure: Failure, *, least: int = 0) -> Failure:
     """The same failure under a smaller schedule.
 
-    At least `least` preemptions are known to be needed; fewer are not tried.
+    `least` preemptions are known to be needed; fewer are not tried.
     """
     best, size = with_preemptions(scenario, failure), _size(scenario, failure.choices)
     left = SEARCH_MAX
@@ -108,7 +108,7 @@ def minimise(scenario: Scenario, failure: Failure, *, least: int = 0) -> Failure
 def _search(
     scenario: Scenario, failure: Failure, bound: int, left: int
 ) -> tuple[Failure | None, int]:
-    """The same failure with at most `bound` preemptions, if found; and the executions left."""
+    """The same failure with at most `bound` preemptions, or None; and the executions left."""
     strategy = Bounded(bound)
     while left and strategy.begin():
         left -= 1
@@ -135,7 +135,7 @@ def _smaller(choices: Sequence[Choice]) -> Iterator[list[Choice]]:
         if flat[place] < 0:
             yield _joined([*runs[:place], [~0] * len(runs[place]), *runs[place + 1 :]])
             continue
-        # Move the task's next run up to this one; what was between comes after it.
+        # Move the task's next run up to this one; the runs between follow after it.
         for later in range(place + 2, len(runs)):
             if flat[later] == flat[place]:
                 between = runs[place + 1 : later]

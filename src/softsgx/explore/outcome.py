@@ -1,4 +1,4 @@
-"""What a search came to, and how much of the schedules it covered."""
+"""The result of a search, and which part of the schedules it covered."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from softsgx.explore.plan import BOUNDED, EXHAUSTIVE
 
 @dataclass(slots=True)
 class Outcome:
-    """What an exploration came to.
+    """The result of an exploration.
 
     complete     every schedule, or one of each equivalence class, was executed
-    bound        all schedules with at most so many preemptions were executed; -1: no bound is done
+    bound        all schedules with at most this many preemptions were executed; -1: none yet
     redundant    executions that partial-order reduction cut as equivalent to others
     found_after  executions until the failure, without minimising
     schedules    estimated number of all schedules, or 0; the random walks that estimate it do not

@@ -17,10 +17,10 @@ STRATEGIES: Final = (DEEPENING, EXHAUSTIVE, DFS, PCT, RANDOM)
 """The names of the strategies, as on the command line."""
 
 BOUNDED: Final = (DEEPENING, DFS)
-"""Those that a bound of preemptions applies to."""
+"""The strategies to which a bound of preemptions applies."""
 
 SAMPLED: Final = (PCT, RANDOM)
-"""Those that draw a number of executions at random, and so are never complete."""
+"""The strategies that draw executions at random, and so are never complete."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +28,8 @@ class Plan:
     """How to explore.
 
     strategy     one of STRATEGIES
-    seed         of everything random
-    executions   how many at most
+    seed         the seed of everything random
+    executions   the most executions
     preemptions  bound of DFS, highest bound of DEEPENING; None: no bound
     depth        of PCT: how many ordering constraints a fault may need
     minimise     make a failing schedule small
@@ -49,7 +49,7 @@ class Plan:
 
     @property
     def bounds(self) -> Iterator[int | None]:
-        """The bounds of preemptions to be searched one after the other; None: without a bound."""
+        """The bounds of preemptions to search one after the other; None: no bound."""
         if self.strategy != DEEPENING:
             yield self.preemptions if self.strategy == DFS else None
         elif self.preemptions is None:

@@ -19,7 +19,7 @@ class Step(NamedTuple):
     """One step: the task, its point, also as text, and whether it preempted another task.
 
     `drawn` are the draws in the step that were not 0, as text; `where` is the line of the scenario
-    at which the task stood.
+    at which the task was before the step.
     """
 
     task: int
@@ -34,7 +34,7 @@ class Step(NamedTuple):
 class Recorder:
     """A scheduler that delegates to another one and records what happens.
 
-    `states`, if asked for, has the state of the scenario before the first step and after each.
+    `states`, if requested, has the state of the scenario before the first step and after each step.
     """
 
     def __init__(self, inner: Scheduler, scenario: Scenario, *, states: bool = False) -> None:
@@ -112,7 +112,7 @@ def _text(failure: Failure) -> str:
 def record(
     scenario: Scenario, scheduler: Scheduler | Sequence[Choice], *, states: bool = False
 ) -> Recording:
-    """Execute once and record it. A list of choices is followed."""
+    """Execute once and record it; `scheduler` may be a list of choices, which is followed."""
     inner = Follow(scheduler) if isinstance(scheduler, Sequence) else scheduler
     recorder = Recorder(inner, scenario, states=states)
     recorder.begin()
@@ -123,9 +123,9 @@ def record(
 
 
 def replay_difference(scenario: Scenario, choices: Sequence[Choice]) -> tuple[str, str]:
-    """Execute a schedule twice: how the two differ, and the line where, if there is one.
+    """Execute a schedule twice: how the executions differ, and the line if there is one.
 
-    Both are empty if the executions agree.
+    Both texts are empty if the executions agree.
     """
     first = record(scenario, choices)
     mark = scenario.fingerprint()

@@ -3,7 +3,7 @@
     0.1.0/FirstTouch/5f3a91c2/1:a3ba12
 
 A schedule has a meaning only for the version and the scenario that it was made with, so a string
-for any other is refused, with the reason.
+made with another is refused, with the reason.
 """
 
 from __future__ import annotations

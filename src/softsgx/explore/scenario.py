@@ -1,4 +1,4 @@
-"""Scenarios: what is explored. A start state, tasks, and checks."""
+"""Scenarios, which are explored: a start state, tasks, and checks."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class Scenario:
                 if self.value != 2:
                     raise Violation("lost update", f"value {self.value} after two additions")
 
-    `start` is called before every execution; there it restores from a snapshot what was built once.
-    Everything by which tasks affect each other must be announced by the objects of their points or
-    noted by `sim.touch`: partial-order reduction relies on it.
+    `start` is called before every execution; what need be built only once is there restored from a
+    snapshot. Everything by which tasks affect each other must be announced by the objects of their
+    points or noted by `sim.touch`: partial-order reduction relies on it.
     """
 
     name: str = ""
@@ -54,7 +54,7 @@ class Scenario:
     max_steps: int = MAX_STEPS
     log: Log | None = None
     violations: ClassVar[tuple[type[BaseException], ...]] = ()
-    """Exceptions from a task that are findings, besides Violation."""
+    """Exceptions of a task that are findings, besides Violation."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -71,12 +71,12 @@ class Scenario:
     def objects(self, task: Task, point: Point) -> Footprint:
         """What the step after a point touches: pairs of a stable key and a mode of `sim.touch`.
 
-        Override it where the object of a point does not say everything.
+        Override it if the object of a point does not cover everything.
         """
         return of_point(point)
 
     def state(self) -> str:
-        """The state after a step, for the last column of a table."""
+        """The present state, for the last column of a table."""
         return ""
 
     def point_text(self, point: Point) -> str:
@@ -92,7 +92,7 @@ class Scenario:
         return what if value == 1 else f"{what}: {value}"
 
     def fingerprint(self) -> Hashable:
-        """What two executions of one schedule must agree on, besides their steps."""
+        """What must be equal after two executions of one schedule, besides their steps."""
         return None
 
     @property

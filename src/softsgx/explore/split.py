@@ -1,7 +1,7 @@
 """Exploration in units: disjoint pieces of work that add up to the exploration by one process.
 
-`Search` hands out units and takes their results in any order; its outcome is that of one process,
-however many workers there are.
+`Search` hands out units and takes their results in any order. Its outcome is that of a search by
+one process, however many workers there are.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Division = UnitQueue | Tree
 
 
 def divisions(scenario: Scenario, plan: Plan) -> Iterator[tuple[int, Division]]:
-    """The searches of a plan, one for each bound, as units; with the bound that is then complete.
+    """The searches of a plan, one for each bound, as units; each with its bound, or -1.
 
-    The caller stops when one has left nothing out.
+    The caller stops when a search has left nothing out.
     """
     for bound in plan.bounds:
         yield (-1 if bound is None else bound), _division(scenario, plan, bound)
@@ -47,7 +47,7 @@ def _division(scenario: Scenario, plan: Plan, bound: int | None) -> Division:
 
 
 class Search:
-    """An exploration by many workers. `over`: only `finish` may change the outcome any more."""
+    """An exploration by many workers. Once `over` is set, only `finish` changes the outcome."""
 
     def __init__(self, scenario: Scenario, plan: Plan) -> None:
         self.scenario = scenario
@@ -71,14 +71,14 @@ class Search:
         self.outcome.fraction = 0.0
 
     def take(self) -> tuple[Any, Unit] | None:
-        """A unit that no worker has, with a ticket; None if there is none at present."""
+        """A unit that no worker has, with a ticket; None if there is no such unit at present."""
         if self.over:
             return None
         found = self._division.take()
         return None if found is None else ((self._number, found[0]), found[1])
 
     def give(self, ticket: Any, result: UnitResult) -> None:
-        """Take the result of a unit."""
+        """Accept the result of a unit."""
         number, inner = ticket
         if self.over or number != self._number:
             return
@@ -96,12 +96,12 @@ class Search:
             self._next()
 
     def stop(self) -> None:
-        """Stop early. Results that have arrived count, even if earlier ones are missing."""
+        """Stop early. Results that have arrived count, even if results before them are missing."""
         if not self.over:
             self._division.stop(self.outcome)
             self.outcome.stopped = True
             self.over = True
 
     def finish(self) -> Outcome:
-        """Confirm the failure or estimate, in this process."""
+        """As `explorer.finish`, in this process."""
         return finish(self.scenario, self.outcome, self.plan)

@@ -17,7 +17,7 @@ def table(scenario: Scenario, choices: Sequence[Choice]) -> str:
     """Execute a schedule and format it.
 
     A task has a column if it takes a step; "*" marks a step that preempts another task. Draws are
-    below their step. The state is that after the step, and is left out where it does not change.
+    below their step. The state is the one after the step; it is omitted if it has not changed.
     """
     recorder = record(scenario, choices, states=True).recorder
     steps = recorder.steps

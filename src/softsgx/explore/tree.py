@@ -3,9 +3,9 @@
 One process tries the children of a node in the order in which races request them, each with its
 elder siblings asleep. A subtree affects the nodes above it only by a list of requests. So subtrees
 can be searched separately; their requests are applied here in the order in which one process would
-have made them, depth first. What has been applied is final, because new children are only ever
-added after the others. Therefore a child can be searched as soon as the steps of its elder siblings
-are known, before their subtrees are done: its sleep set does not depend on these.
+have made them, depth first. An applied request is final, because new children are only ever added
+after the others. Therefore a child can be searched as soon as the steps of its elder siblings are
+known, before their subtrees are done: its sleep set does not depend on the subtrees.
 
 After a short time a worker returns a subtree with its open nodes; they become nodes here, and their
 children can be searched by other workers.
@@ -20,11 +20,11 @@ from softsgx.explore.strategies.subtree import Draws, OpenNode, Request, Subtree
 from softsgx.explore.unit import Unit, UnitResult
 
 Ticket = tuple[int, int]
-"""The run of the search (`ImplicitConflicts` restart it) and a number."""
+"""The number of the run (`ImplicitConflicts` restart the search) and of the unit in it."""
 
 
 class _Item:
-    """A child to be searched, beginning with certain draws."""
+    """A child to be searched, from the given draws on."""
 
     __slots__ = ("draws", "index", "most", "node", "result", "sent", "union")
 
@@ -39,11 +39,11 @@ class _Item:
 
 
 class _Node:
-    """An open node on the path from the root to where one process would be.
+    """An open node on the path from the root to the place where one process would be.
 
     via     the step that leads here: task, draws; None at the root
     sleep   tasks asleep when the node is entered
-    unions  footprints of the steps of finished children, over all their draws
+    unions  footprints of the steps of finished children, each over all draws in the step
     queue   children that have not been added up, in order
     """
 
@@ -70,7 +70,7 @@ class _Node:
         ]
 
     def _go_on(self, index: int, draws: Draws, union: Footprint) -> None:
-        """Queue the next draws of a child, or, if there are none, record its footprint."""
+        """Queue a child with its next draws; after the last draws record its footprint."""
         values = [list(draw) for draw in draws]
         if next_draws(values):
             self.queue.insert(0, _Item(self, index, frozen(values), union))
@@ -78,14 +78,14 @@ class _Node:
             self.unions[index] = union
 
     def added_up(self, item: _Item, draws: Draws | None, union: Footprint) -> None:
-        """A child is done; if `draws` are given, only with these."""
+        """Note that a child is done; if `draws` are given, only with these draws."""
         if draws is None:
             self.unions[item.index] = union
         else:
             self._go_on(item.index, draws, union)
 
     def ask(self, request: Request) -> None:
-        """A race below requests that one of several children be tried."""
+        """Apply the request of a race below: one of several children must be tried."""
         starts = request.starts
         if any(start in self.todo or start in self.sleep for start in starts):
             return
@@ -117,7 +117,7 @@ class Tree:
         self._run = 0
         self._tickets = 0
         self._sent: dict[Ticket, _Item] = {}
-        # The last subtree within the limit, if that is reached.
+        # The subtree in which the limit is reached, if it is.
         self._only: _Item | None = None
         self._begin()
 
@@ -130,7 +130,7 @@ class Tree:
         self._stack = [root]
 
     def take(self) -> tuple[Ticket, Unit] | None:
-        """A subtree that no worker has; None if there is none at present."""
+        """A subtree that no worker has; None if there is no such subtree at present."""
         if self.over:
             return None
         if self._only is not None and self._only.sent:
@@ -168,13 +168,13 @@ class Tree:
         )
 
     def give(self, ticket: Ticket, result: UnitResult) -> None:
-        """Take the result of a subtree."""
+        """Accept the result of a subtree."""
         item = self._sent.pop(ticket, None)
         if item is not None:
             item.result = result
 
     def add_up(self, outcome: Outcome, limit: int) -> None:
-        """Add results to the outcome, as far as no earlier one is missing."""
+        """Add results to the outcome, up to the first that is missing."""
         while self._stack and not self.over:
             node = self._stack[-1]
             if not node.queue:
@@ -186,7 +186,7 @@ class Tree:
                 break
             left = limit - outcome.executions
             if result.executions > left > 0:
-                # Do it again up to the limit; what comes after it does not count.
+                # Search it again, only up to the limit; later subtrees do not count.
                 item.result, item.sent, item.most = None, False, left
                 self._sent.clear()
                 self._only = item
@@ -209,14 +209,14 @@ class Tree:
         self.over = self.over or not self._stack
 
     def _count_again(self) -> None:
-        """The last one ended before the limit: what comes after it counts after all."""
+        """The subtree ended before the limit when searched again: later ones count after all."""
         self._only = None
         for node in self._stack:
             for item in node.queue:
                 item.sent = item.result is not None
 
     def stop(self, outcome: Outcome) -> None:
-        """Add up the other results that have arrived, up to the first failure."""
+        """Add up the remaining results that have arrived, up to the first failure."""
         for node in reversed(self._stack):
             for item in node.queue:
                 if item.result is not None and outcome.failure is None:
@@ -228,7 +228,7 @@ class Tree:
         return any(node.queue for node in self._stack)
 
     def _open(self, item: _Item, result: UnitResult) -> None:
-        """Turn the open nodes of a subtree into nodes here."""
+        """Turn the open nodes that a worker returned into nodes of this tree."""
         node = item.node
         opened = list(result.open)
         if item.index < 0:

@@ -1,7 +1,7 @@
 """Units of exploration: plain data that any process can execute, and their results.
 
-A unit may be interrupted after any execution; its result then says what is left, as further units
-or as open nodes. However often that happens, all units together have the executions of one process.
+A unit may be interrupted after any execution. Its result then has what remains, as further units or
+as open nodes. However often that happens, all units together have the executions of one process.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Pause = Callable[[], bool]
 
 
 class Unit(NamedTuple):
-    """What is to be executed, by which of the strategies.
+    """Executions to be carried out, and the strategy that does so.
 
     RANDOM, PCT   executions `first` to `first + number - 1` of the seed
     DFS           the tree below a prefix, within a bound; it is `share` of the whole tree
     EXHAUSTIVE    `subtree`
 
-    It is interrupted after `most` executions, unless that is 0.
+    The unit is interrupted after `most` executions, unless `most` is 0.
     """
 
     strategy: str
@@ -61,15 +61,15 @@ class UnitResult(NamedTuple):
 
     cut           the bound left something out
     fraction      share of the tree that was covered
-    rest          units that are left, in order (not EXHAUSTIVE)
+    rest          units that remain, in order (not for EXHAUSTIVE)
 
-    Of EXHAUSTIVE only:
+    Only for EXHAUSTIVE:
 
     redundant     executions that were cut as equivalent to others
     requests      races with steps above the subtree
-    wants_implicit  the whole search has to begin anew
-    union         footprint of the first step of the subtree, over all draws that were done
-    first, open   draws before any step, and open nodes; empty if nothing is left
+    wants_implicit  the whole search must begin anew
+    union         footprint of the first step of the subtree, over all draws that were tried
+    first, open   draws before any step, and open nodes; empty if nothing remains
     """
 
     executions: int = 0
@@ -86,7 +86,7 @@ class UnitResult(NamedTuple):
     open: tuple[OpenNode, ...] = ()
 
     def add_to(self, outcome: Outcome) -> None:
-        """Count it. What share of the tree it was depends on where it belongs."""
+        """Add it to an outcome, except its fraction: the share of the tree depends on its place."""
         outcome.executions += self.executions
         outcome.points += self.points
         outcome.redundant += self.redundant
@@ -94,7 +94,7 @@ class UnitResult(NamedTuple):
 
 
 def work(scenario: Scenario, unit: Unit, pause: Pause = no_deadline, before: int = 0) -> UnitResult:
-    """Execute a unit until it ends, fails, or `pause` says to return what is left.
+    """Execute a unit until it ends, fails, or `pause` says to return what remains.
 
     `before`: earlier executions of this worker.
     """

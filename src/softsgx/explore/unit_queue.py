@@ -9,8 +9,8 @@ from softsgx.explore.outcome import Outcome
 from softsgx.explore.unit import Unit, UnitResult
 
 Key = tuple[int, ...]
-"""The place of a unit in the order of one process. What is left of a unit has its key and a number
-more, so it comes right after it; a unit that is done again has its key and -1."""
+"""The place of a unit in the order of one process. What remains of a unit has its key with a number
+appended, so that it comes right after the unit; a unit that is executed again has -1 appended."""
 
 
 class UnitQueue:
@@ -18,15 +18,15 @@ class UnitQueue:
 
     def __init__(self, units: Iterable[Unit]) -> None:
         self.over = False
-        """Everything has been added up, or what is left does not count."""
+        """Everything has been added up, or what remains does not count."""
         self.cut = False
         self._units: dict[Key, Unit] = {}
         self._results: dict[Key, UnitResult] = {}
-        # Keys of units that no worker has, and of those not added up yet.
+        # Keys of units that no worker has, and of units not added up yet.
         self._idle: list[Key] = []
         self._open: list[Key] = []
         self._first_failure: Key | None = None
-        # A unit that is done again because it exceeded the limit.
+        # A unit that is executed again because it exceeded the limit.
         self._again: Key | None = None
         self._beyond = False  # there are executions past the limit
         for number, unit in enumerate(units):
@@ -38,7 +38,7 @@ class UnitQueue:
         heappush(self._open, key)
 
     def take(self) -> tuple[Key, Unit] | None:
-        """A unit that no worker has; None if there is none at present."""
+        """A unit that no worker has; None if there is no such unit at present."""
         if not self._idle or self.over:
             return None
         if self._again is not None and self._idle[0] != self._again:
@@ -49,11 +49,11 @@ class UnitQueue:
         return key, self._units[key]
 
     def give(self, key: Key, result: UnitResult) -> None:
-        """Take the result of a unit."""
+        """Accept the result of a unit."""
         if key not in self._units:
             return  # past the limit
         if key == self._again:
-            self._again = None  # if it was interrupted before the limit, what is left counts
+            self._again = None  # if it was interrupted before the limit, what remains counts
         self._results[key] = result
         if result.failure is not None and (
             self._first_failure is None or key < self._first_failure
@@ -63,7 +63,7 @@ class UnitQueue:
             self._add((*key, number), unit)
 
     def add_up(self, outcome: Outcome, limit: int) -> None:
-        """Add results to the outcome, as far as no earlier one is missing."""
+        """Add results to the outcome, up to the first that is missing."""
         while self._open and self._open[0] in self._results and not self.over:
             key = self._open[0]
             left = limit - outcome.executions
@@ -79,10 +79,10 @@ class UnitQueue:
         self.over = self.over or not self._open
 
     def _redo(self, key: Key, most: int) -> None:
-        """Do a unit again up to the limit; what comes after it does not count.
+        """Have a unit executed again, only up to the limit; later units do not count.
 
-        It gets a new key: a worker may still have a unit that was left over from the first time,
-        and its result must not be taken for one of the second time.
+        It gets a new key: a worker may still have a unit that remained from the first time, and the
+        result of that unit must not be taken for a result of the second time.
         """
         again = (*key, -1)
         self._again, self._beyond = again, True
@@ -92,7 +92,7 @@ class UnitQueue:
         self._open, self._idle = [again], [again]
 
     def stop(self, outcome: Outcome) -> None:
-        """Add up the other results that have arrived, up to the first failure."""
+        """Add up the remaining results that have arrived, up to the first failure."""
         for key in sorted(self._results):
             self._count(outcome, self._results[key])
             if outcome.failure is not None:

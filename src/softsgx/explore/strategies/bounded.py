@@ -34,11 +34,11 @@ class Bounded:
     ) -> None:
         self.bound = bound
         self.cut = False
-        """Whether the bound has left anything out."""
+        """Whether the bound has excluded any schedule."""
         self.preemptions = 0
-        """How many the current execution has had."""
+        """The preemptions in the current execution so far."""
         self.fraction = 0.0
-        # For each choice: what was taken, what is left to take, its share of the tree. A draw is a
+        # For each choice: what was taken, what remains to take, its share of the tree. A draw is a
         # choice, too: ~value.
         self._taken: list[Choice] = list(prefix)
         self._left: list[tuple[Choice, ...]] = [()] * len(prefix)
@@ -52,11 +52,11 @@ class Bounded:
 
     @property
     def exhausted(self) -> bool:
-        """Whether every schedule was executed, with none left out by the bound."""
+        """Whether every schedule was executed, and the bound excluded none."""
         return self._over and not self.cut
 
     def begin(self) -> bool:
-        """Advance to the deepest choice that has something left."""
+        """Advance to the deepest choice that has an alternative left."""
         if self._begun:
             taken, left, share = self._taken, self._left, self._share
             while len(left) > self._fixed and not left[-1]:
@@ -74,7 +74,7 @@ class Bounded:
         return True
 
     def end(self, left: Sequence[Task]) -> None:
-        """Count the leaf of the tree."""
+        """Add the leaf's share of the tree."""
         self.fraction += self._share[-1] if self._share else 1.0
 
     def alternatives(self) -> list[tuple[list[Choice], float]]:
@@ -89,7 +89,7 @@ class Bounded:
         return found
 
     def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
-        """The choice taken here before, or a new one: first the current task."""
+        """The choice already taken at this depth; else a new one, the current task first."""
         if len(enabled) == 1:
             task = enabled[0]
         else:
@@ -106,7 +106,7 @@ class Bounded:
         return task
 
     def draw(self, n: int, what: str) -> int:
-        """0 first, then all other values."""
+        """0 in the first execution, then all other values."""
         depth = self._depth
         self._depth = depth + 1
         if depth == len(self._taken):

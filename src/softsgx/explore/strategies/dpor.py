@@ -5,9 +5,9 @@ conflict. The algorithm is that of source sets with sleep sets (Abdulla, Aronis,
 Optimal dynamic partial order reduction, 2014), with these additions:
 
 * What a step touches is known only after it has run (`sim.touch`). The step of a sleeping task has
-  run before, so its footprint is known, too.
-* A step that only enables a blocked one (releases its lock) happens before it but does not race
-  with it: the race is with the step that took the lock.
+  run before, so its footprint is known as well.
+* A step that only enables a blocked step (by releasing a lock) happens before that step but does
+  not race with it: the race is with the step that took the lock.
 * Draws are choices within a step. All values are tried; the footprint of a sleeping step is the
   union over all of them.
 * Tasks that retry, daemons and interrupt handlers conflict with more than their objects say
@@ -51,7 +51,7 @@ _SPAWNING: Final = (("spawn",), WRITE)
 class Dpor:
     """Exhaustive search of one scenario up to equivalence, or of a subtree.
 
-    A subtree is searched as in the whole tree; what its executions request of nodes above it is in
+    A subtree is searched as in the whole tree. What its executions request of the nodes above is in
     `requests`, in order, without repetition. `union` is the footprint of its first step.
     """
 
@@ -84,7 +84,7 @@ class Dpor:
         self._last: dict[int, int] = {}
         self._born: dict[int, int] = {}
         self._depth = 0
-        # Steps before this one are those of the last execution, and accounted for.
+        # Steps before this one are as in the last execution, and are accounted for.
         self._fresh = 0
         self._draw = 0
         self._pending: Task | None = None
@@ -107,10 +107,10 @@ class Dpor:
         return self._implicit.wanted
 
     def begin(self) -> bool:
-        """Backtrack to the deepest node that has something left to try."""
+        """Backtrack to the deepest node that has an alternative left to try."""
         if self._implicit.wanted:
             assert self._top < 0, "a subtree cannot restart itself"
-            # So far conflicts were missed: restart.
+            # Conflicts were missed so far: restart.
             self._implicit.use()
             self._clear()
         elif self._begun and not self._back():
@@ -125,7 +125,7 @@ class Dpor:
         return True
 
     def end(self, left: Sequence[Task]) -> None:
-        """Account for the last step, and for the next steps of tasks that have not ended."""
+        """Account for the last step, and for the races of the next steps of tasks in `left`."""
         self._record()
         TOUCHES.noted = None
         if not self._implicit.on:
@@ -139,7 +139,7 @@ class Dpor:
     # Choosing
 
     def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
-        """The choice of the path; after it the current task, unless it sleeps."""
+        """The choice of the path; after its end the current task, unless that sleeps."""
         depth = self._depth
         self._depth = depth + 1
         nodes = self._nodes
@@ -166,7 +166,7 @@ class Dpor:
         return task
 
     def draw(self, n: int, what: str) -> int:
-        """0 first, then all other values."""
+        """0 in the first execution, then all other values."""
         node = self._nodes[self._depth - 1] if self._depth else self._first
         place = self._draw
         self._draw = place + 1
@@ -222,7 +222,7 @@ class Dpor:
     # Accounting
 
     def _record(self) -> None:
-        """The step in progress is over: complete its footprint, find its races, set its mask."""
+        """End the step in progress: complete its footprint, find its races, set its mask."""
         task, self._pending = self._pending, None
         if task is None:
             return
@@ -262,9 +262,10 @@ class Dpor:
     def _races(
         self, index: int, depth: int, footprint: Footprint, known: int, blocking: bool
     ) -> int:
-        """Make sure that every race of a step with an earlier one is tried in reverse order.
+        """Make sure that every race of a step with an earlier step is tried in reverse order.
 
-        `known` is what happens before the step in its own task. Returns all that happens before.
+        `known` is the mask of steps that happen before it because its own task, or the task that
+        spawned it, took them. Returns the mask of all steps that happen before it.
         """
         nodes = self._nodes
         hb = known
@@ -280,7 +281,7 @@ class Dpor:
                 hb |= nodes[step].mask
                 if not (blocking and other == ENABLE):
                     races.append((step, other))
-        # Races between steps of the given path were found before.
+        # Races between steps of the given path have been found already.
         if races and depth >= self._top:
             if len(footprint) > 1:
                 races = sorted(set(races), reverse=True)
@@ -293,10 +294,10 @@ class Dpor:
         return hb
 
     def _reverse(self, step: int, depth: int, index: int, hb: int, unsure: bool) -> bool:
-        """Have a task tried before `step` that can start the reverse order.
+        """Have a task tried in place of `step` that can start the reverse order of a race.
 
-        False if there is none, or if it is `unsure` whether the reverse order exists: then this
-        race does not cover earlier ones.
+        False if there is no such task, or if it is `unsure` whether the reverse order exists: then
+        races with earlier steps must be reversed, too.
         """
         nodes = self._nodes
         node = nodes[step]

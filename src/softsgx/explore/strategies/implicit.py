@@ -1,9 +1,8 @@
 """Conflicts that the objects of points do not show.
 
-A task that retries may look at anything, so its retry conflicts with every step. A daemon stops
-when the last other task has ended, so its step conflicts with that end. An interrupt handler keeps
-other tasks off its processor. Most scenarios have none of these; their footprints stay small until
-one is seen.
+A task that retries may read anything, so its retry conflicts with every step. A daemon stops when
+the last other task has ended, so its step conflicts with that end. An interrupt handler keeps other
+tasks off its processor. Most scenarios have no such task; footprints stay small until one is seen.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ _END: Final = ("end of all that are no daemons",)
 
 
 class ImplicitConflicts:
-    """Off until `look` sees a task that needs it; then `wanted`, until `use`."""
+    """Off at first; `wanted` once `look` sees a task with such conflicts; on after `use`."""
 
     def __init__(self) -> None:
         self.on = False
         self.wanted = False
 
     def use(self) -> None:
-        """Switch on."""
+        """Switch on the implicit conflicts."""
         self.on = True
         self.wanted = False
 
@@ -41,7 +40,7 @@ class ImplicitConflicts:
                 self.wanted = True
 
     def of(self, task: Task) -> Footprint:
-        """What to add to the footprint of a step before it runs, when switched on."""
+        """What to add to the footprint of a task's next step, if switched on."""
         retries = task.point[0] == RETRY
         found: list[tuple[Hashable, int]] = [(_RETRIED, WRITE if retries else READ)]
         if task.daemon:

@@ -1,9 +1,10 @@
 """Probabilistic concurrency testing.
 
-Every task has a random priority, the highest runs, and at d - 1 random steps the running task
-drops below all others. One execution finds a bug of depth d, one that d ordering constraints
-expose, with probability at least 1 / (n k^(d - 1)), for n tasks and k steps (Burckhardt, Kothari,
-Musuvathi, Nagarakatte, A randomized scheduler with probabilistic guarantees of finding bugs, 2010).
+Every task has a random priority, the task with the highest one runs, and at d - 1 random steps the
+running task drops below all others. A bug has depth d if d ordering constraints expose it. One
+execution finds it with probability at least 1 / (n k^(d - 1)), for n tasks and k steps (Burckhardt,
+Kothari, Musuvathi, Nagarakatte, A randomized scheduler with probabilistic guarantees of finding
+bugs, 2010).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Pct:
         self._lowest = 0.0
 
     def begin(self) -> bool:
-        """Fresh priorities and change points."""
+        """Draw change points for a new execution, and forget priorities."""
         if self._next == self._stop:
             return False
         self._stream = self._rng.stream(f"pct {self._next}")
@@ -54,10 +55,10 @@ class Pct:
         return True
 
     def end(self, left: Sequence[Task]) -> None:
-        """Nothing to keep."""
+        """Nothing to do."""
 
     def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
-        """The candidate of highest priority."""
+        """The candidate with the highest priority."""
         priority = self._priority
         for task in enabled:
             if task.index not in priority:
@@ -71,5 +72,5 @@ class Pct:
         return best
 
     def draw(self, n: int, what: str) -> int:
-        """0 in half of the draws, otherwise any value."""
+        """0 with probability one half, otherwise any value, each with equal probability."""
         return 0 if self._stream.below(2) else self._stream.below(n)

@@ -19,7 +19,7 @@ class Strategy(Scheduler, Protocol):
 
     @property
     def exhausted(self) -> bool:
-        """Whether begin() returned False with nothing left out, not even by a bound."""
+        """Whether begin() returned False and no schedule was left out, not even by a bound."""
 
     @property
     def fraction(self) -> float:
@@ -31,7 +31,7 @@ Trail = list[tuple[int, str]]
 
 
 def enabled_task(enabled: Sequence[Task], index: int, depth: int) -> Task:
-    """The task that was chosen here in an earlier execution. ScheduleMismatch if it is blocked."""
+    """The task that an earlier execution chose here. ScheduleMismatch if it is not enabled now."""
     for task in enabled:
         if task.index == index:
             return task
@@ -41,8 +41,8 @@ def enabled_task(enabled: Sequence[Task], index: int, depth: int) -> Task:
 def spins(task: Task, trail: Trail) -> bool:
     """Whether a task at a RETRY point would only see what it saw the last time.
 
-    It spins until another task takes a step that is no retry itself. Scheduling it before that
-    changes nothing and would make the tree of choices infinite.
+    It spins until another task takes a step that is not a retry. Scheduling it before that would
+    change nothing, and would make the tree of choices infinite.
     """
     for index, kind in reversed(trail):
         if index == task.index:
@@ -64,8 +64,9 @@ def candidates(enabled: Sequence[Task], trail: Trail) -> Sequence[Task]:
 def preempts(task: Task, enabled: Sequence[Task], current: Task | None) -> bool:
     """Whether choosing this task is a preemption.
 
-    It is if the current task could continue, or if an interrupt could be taken: processors take
-    interrupts at once, so delaying one counts like any other preemption.
+    It is if another task is current and could continue. If no current task could continue, it is if
+    an interrupt could be taken instead: processors take interrupts at once, so a delay counts like
+    any other preemption.
     """
     if current is not None and current.point[0] != RETRY and current in enabled:
         return task is not current
@@ -73,7 +74,7 @@ def preempts(task: Task, enabled: Sequence[Task], current: Task | None) -> bool:
 
 
 def default_next(tasks: Sequence[Task], current: Task | None, last: int) -> Task:
-    """The current task if it can continue, else an interrupt, else the next after the last."""
+    """The current task if it can continue, else an interrupt, else the next index after `last`."""
     if current is not None and current in tasks and current.point[0] != RETRY:
         return current
     for task in tasks:

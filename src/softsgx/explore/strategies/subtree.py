@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from softsgx.explore.footprint import Footprint
 
 Draws = tuple[tuple[int, int], ...]
-"""The draws in one step: each a value and the number of possible values."""
+"""The draws in one step: for each, its value and the number of possible values."""
 
 
 class Subtree(NamedTuple):
@@ -19,7 +19,7 @@ class Subtree(NamedTuple):
     path    the steps before it: task, draws
     sleep   tasks that need not be tried instead of the step, with their footprints
     task    the task that takes the step; -1: the whole tree
-    draws   of the step (of `first`, for the whole tree): where to begin
+    draws   the draws in the step (for the whole tree, before any step) to begin with
     union   footprint of the step, over the draws that are done
     """
 
@@ -38,8 +38,8 @@ WHOLE: Final = Subtree()
 class Request(NamedTuple):
     """A race with a step above the subtree: one of `starts` must be tried before that step.
 
-    If one of them is tried there anyway, that suffices; if not, try `task` if it is enabled, else
-    the first that is.
+    If one of them is tried there anyway, that suffices. If not, try `task` if it is enabled, else
+    the first one that is.
     """
 
     depth: int
@@ -55,7 +55,7 @@ class Node:
     sleep      tasks that need not be tried, with the footprints of their steps here
     draws      [value, n] of each draw in the step in progress
     union      footprint of the step in progress, over all its draws so far
-    before     mask of what happens before the step in its own task
+    before     mask of the previous step of the same task, -1 if there is none
     """
 
     __slots__ = (
@@ -75,7 +75,7 @@ class Node:
 
 
 class OpenNode(NamedTuple):
-    """What is left to do of a node of the last execution; see Node."""
+    """What remains to be done at a node of the last execution; see Node."""
 
     enabled: tuple[int, ...]
     todo: tuple[int, ...]
@@ -86,7 +86,7 @@ class OpenNode(NamedTuple):
 
 
 def next_draws(draws: list[list[int]]) -> bool:
-    """Advance to the next values in place; False, and the list empty, if there are none."""
+    """Advance to the next values in place; after the last ones False, and the list is empty."""
     while draws:
         draw = draws[-1]
         draw[0] += 1
@@ -97,7 +97,7 @@ def next_draws(draws: list[list[int]]) -> bool:
 
 
 def frozen(draws: list[list[int]]) -> Draws:
-    """As a subtree holds them."""
+    """The draws as a Subtree holds them."""
     return tuple([(value, known) for value, known in draws])
 
 

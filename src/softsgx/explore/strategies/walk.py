@@ -39,7 +39,7 @@ class Walk:
         return self._products / self._walks if self._walks else 0.0
 
     def begin(self) -> bool:
-        """The next substream."""
+        """Take the next substream of random numbers."""
         if self._next == self._stop:
             return False
         self._below = self._rng.stream(f"walk {self._next}").below
@@ -54,7 +54,7 @@ class Walk:
         self._walks += 1
 
     def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
-        """Any."""
+        """Any candidate."""
         tasks = candidates(enabled, self._trail) if len(enabled) > 1 else enabled
         task = tasks[0]
         if len(tasks) > 1:
@@ -64,6 +64,6 @@ class Walk:
         return task
 
     def draw(self, n: int, what: str) -> int:
-        """Any."""
+        """Any value."""
         self._product *= n
         return self._below(n)

@@ -1,9 +1,9 @@
 """Which features a program may see: the CPUID bits, their names in /proc/cpuinfo, and the reasons.
 
 A program chooses code by CPUID, its enclave by what the host told it, and XFRM by both. So what
-the emulator lacks must not be announced. Bits as in SDM 2A, CPUID; AMD's manual, volume 3,
-appendix E; names as Linux writes them. tests/runner executes an instruction of every feature in
-the emulator, the shown ones and the hidden ones.
+the emulator lacks must not be announced. Bits are those of SDM 2A, CPUID, and of AMD's manual,
+volume 3, appendix E; names are written as in Linux. tests/runner executes an instruction of every
+feature in the emulator, whether shown or hidden.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Word = tuple[int, int, int]
 
 
 class Rule(NamedTuple):
-    """Bits of one word by bit number, with the name of each, and why they are treated alike."""
+    """Names of bits of one word by bit number, and why these bits are treated alike."""
 
     word: Word
     bits: Mapping[int, str]
@@ -99,8 +99,8 @@ HIDDEN: Final = (
 _EXECUTED: Final = "the emulator executes it"
 _SYSTEM: Final = "not for code outside the kernel, or no instruction belongs to it"
 
-# What stays as it is. In these words a bit that is in neither list is hidden: it belongs to a
-# processor newer than the emulator.
+# Bits that stay as they are. In these words a bit that is in neither list is hidden: it belongs to
+# a processor newer than the emulator.
 SHOWN: Final = (
     Rule(
         (1, 0, ECX),
@@ -179,5 +179,5 @@ HIDDEN_FLAGS: Final = frozenset(flag for rule in HIDDEN for flag in rule.bits.va
 
 
 def flag_is_hidden(flag: str) -> bool:
-    """Whether a flag of /proc/cpuinfo names a hidden feature; all of AVX and AMX do."""
+    """Whether a flag of /proc/cpuinfo names a hidden feature; all flags of AVX and AMX do."""
     return flag in HIDDEN_FLAGS or flag.startswith(("avx", "amx"))

@@ -1,4 +1,4 @@
-"""The processor that a run is asked for: --sgx1, --xfrm, --cpu-option. Raises RunnerError."""
+"""The processor that the options ask for: --sgx1, --xfrm, --cpu-option. Raises RunnerError."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _BOOLS: Final = {"1": True, "true": True, "0": False, "false": False}
 def chosen(
     engine: Engine, *, sgx1: bool, xfrm: str | None, cpu_options: Sequence[str]
 ) -> tuple[Part, Readings]:
-    """The part and the readings; later options win."""
+    """The part and the readings that the options ask for; later options win."""
     part: Any = part_for(engine, sgx1)
     readings: Any = Readings()
-    features: dict[str, str] = {}  # of the part: taken together, as one may need another
+    features: dict[str, str] = {}  # of the part; set together, as one may need another
     if xfrm is not None:
         part = _replaced(part, "--xfrm", {"xfrm": xfrm})
         _refuse_xfrm(engine, "--xfrm", part.xfrm)
@@ -44,9 +44,9 @@ def chosen(
 
 
 def listing(part: Part, readings: Readings) -> str:
-    """Every NAME of --cpu-option, one a line: its value here, its values, what it is.
+    """Every NAME of --cpu-option, one a line: its value here, possible values, what it is.
 
-    docs/readings.md says the same of them at length.
+    docs/readings.md explains them at length.
     """
     lines = ["# features of the processor"]
     for feature in fields(Part):
@@ -70,7 +70,7 @@ def _line(name: str, value: object, numbers: str, what: str) -> str:
 
 
 def _refuse_xfrm(engine: Engine, option: str, xfrm: int) -> None:
-    """The engine must be able to save and load what the part announces."""
+    """RunnerError unless the engine can save and load all components that the part announces."""
     if engine == "unicorn" and xfrm != XFRM_LEGACY:
         why = f"xfrm={xfrm:#x}: --engine unicorn saves x87 and SSE only, which is {XFRM_LEGACY:#x}"
         raise RunnerError(option, why)
@@ -95,7 +95,7 @@ def _replaced(target: Any, option: str, texts: dict[str, str]) -> Any:
 
 
 def _value(old: object, text: str) -> object:
-    """The text as a value of the same kind."""
+    """The text as a value of the type of `old`."""
     if isinstance(old, bool):
         if text.lower() not in _BOOLS:
             raise ValueError("0 or 1 is needed")

@@ -63,7 +63,7 @@ def _cpuid_code() -> MachineCode:
 
 
 def native_cpuid(leaf: int, subleaf: int) -> Registers:
-    """Execute CPUID on the processor that this runs on."""
+    """Execute CPUID on the processor of this machine."""
     answer = (ctypes.c_uint32 * 4)()
     _cpuid_code().call(leaf, subleaf, ctypes.addressof(answer))
     return Registers(*answer)
@@ -72,18 +72,18 @@ def native_cpuid(leaf: int, subleaf: int) -> Registers:
 def native_xfrm(native: Native = native_cpuid) -> int:
     """The XSAVE components that the processor has enabled and the model knows.
 
-    A component that the processor keeps elsewhere than the model does is left out (AMD has PKRU at
-    another offset): the two would not agree on the size of an SSA frame.
+    A component that the processor keeps at another offset than the model is left out (PKRU on AMD):
+    the two would not agree on the size of an SSA frame.
     """
     xfrm = XFRM_LEGACY
     if native(0, 0).eax < 0xD:
         return xfrm
-    # Not AMX: each process has to ask the kernel for tiles, and its signal frames grow by them.
+    # Not AMX: each process must ask the kernel for tiles, and its signal frames grow by them.
     supported = native(0xD, 0).eax & ~XFRM_AMX
     for bit, place in XSAVE_COMPONENTS.items():
         if supported >> bit & 1 and native(0xD, bit)[:2] == place:
             xfrm |= 1 << bit
-    # The three parts of AVX-512 come together, and only upon AVX. SDM 1, 13.3 "Enabling the XSAVE
+    # The three parts of AVX-512 come together, and only with AVX. SDM 1, 13.3 "Enabling the XSAVE
     # Feature Set and XSAVE-Enabled Features".
     if xfrm & 0b1110_0100 != 0b1110_0100:
         xfrm &= ~0b1110_0000
@@ -91,14 +91,14 @@ def native_xfrm(native: Native = native_cpuid) -> int:
 
 
 def part_for(engine: Engine, sgx1: bool = False, native: Native = native_cpuid) -> Part:
-    """The processor model for an engine; other leaves of the manual fault as on a real part."""
+    """The processor model for an engine; leaves that it lacks fault as on a real part."""
     xfrm = XFRM_LEGACY if engine == "unicorn" else native_xfrm(native)
     part = SGX1_PART if sgx1 else DEFAULT_PART
     return replace(part, xfrm=xfrm, absent_leaves_fault=True)
 
 
 class CpuidPolicy:
-    """Answers CPUID for supervised programs. `sections` are (physical base, bytes) of the EPC."""
+    """Answers CPUID for supervised programs. `sections` of the EPC are (physical base, bytes)."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class CpuidPolicy:
         self._answers: dict[tuple[int, int], Registers] = {}
 
     def cpuid(self, leaf: int, subleaf: int) -> Registers:
-        """What the program gets; the real CPUID is executed where its answer matters."""
+        """What the program gets; executes the real CPUID only where its answer matters."""
         leaf, subleaf = leaf & MASK32, subleaf & MASK32
         if leaf == LEAF_SGX:  # probed thousands of times; CPUID may cost 30 us in a VM
             return self.apply(leaf, subleaf, NOTHING)
@@ -136,7 +136,7 @@ class CpuidPolicy:
         return found
 
     def apply(self, leaf: int, subleaf: int, native: tuple[int, int, int, int]) -> Registers:
-        """What the program gets where the real processor answers `native`."""
+        """What the program gets if the real processor answers `native`."""
         leaf, subleaf = leaf & MASK32, subleaf & MASK32
         real = Registers(*native)
         if self._native_max < leaf < _HYPERVISOR:
@@ -156,7 +156,7 @@ class CpuidPolicy:
     def _leaf7(self, real: Registers) -> Registers:
         """Leaf 7 with the bits of SGX as the model has them, whatever the host's processor says.
 
-        Those of CET stay the host's: they say what code outside enclaves may do.
+        The bits of CET stay the host's: they say what code outside enclaves may do.
         """
         model = self.part.cpuid(7, 0, self.sections)
         return real._replace(
@@ -166,7 +166,7 @@ class CpuidPolicy:
         )
 
     def _with_vendor(self, real: Registers) -> Registers:
-        """The vendor string is in EBX, EDX, ECX."""
+        """The registers with the vendor of the option in EBX, EDX, ECX."""
         if self.vendor is None:
             return real
         ebx, edx, ecx = (int.from_bytes(self.vendor[i : i + 4], "little") for i in (0, 4, 8))
@@ -179,7 +179,7 @@ class CpuidPolicy:
 
 
 def _reference(leaf: int, subleaf: int, real: Registers) -> Registers:
-    """Without what the reference engine cannot execute or save."""
+    """An answer without what the reference engine cannot execute or save."""
     if leaf in _TILES_AND_AVX10:
         return NOTHING
     if leaf == 0xD and subleaf == 0:

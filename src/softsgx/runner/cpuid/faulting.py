@@ -1,10 +1,10 @@
-"""Where CPUID faulting is used: `--cpuid`.
+"""When CPUID faulting is used: `--cpuid`.
 
 With CPUID faulting (arch_prctl, ARCH_SET_CPUID) no CPUID escapes. But the kernel writes an MSR
-whenever it switches between a thread that has it and one that has not, and a supervised thread that
-stops switches two to four times. On bare metal that is nothing; under a hypervisor each write may
-cost 10 us, where a stop costs 17. A run that needs speed there can give it up when a thread first
-enters an enclave, since programs look for features before that, or do without it altogether.
+whenever it switches between a thread that has it and one that does not, and each stop of a
+supervised thread takes two to four switches. On bare metal that costs little; under a hypervisor
+each write may cost 10 us, where a stop costs 17. A run that needs speed there can switch it off
+when a thread first enters an enclave, since programs look for features before that, or not use it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from softsgx.runner.host.probes import (
 )
 from softsgx.runner.options import CPUID_CHOICES
 
-SWITCH_US_DEAR: Final = 2.0  # of one change: a stop of 17 us becomes 25
+SWITCH_US_DEAR: Final = 2.0  # at this cost of one change a stop of 17 us takes 25
 _CHANGES: Final = 40
 
 
 class CpuidTraps(Enum):
-    """When CPUID is an exception. Unless ALWAYS, it is also replaced where that is proven."""
+    """When CPUID faults. Unless ALWAYS, each proven CPUID instruction is also replaced."""
 
     ALWAYS = "every CPUID is served"
     UNTIL_ENTRY = "every CPUID is served until a thread first enters an enclave"
@@ -38,7 +38,7 @@ class CpuidTraps(Enum):
 
 
 def choose(option: str) -> CpuidTraps:
-    """What `--cpuid` asks for, on this machine. RunnerError if it cannot be had."""
+    """What `--cpuid` means on this machine. RunnerError if the machine cannot do it."""
     if option not in CPUID_CHOICES:
         raise RunnerError("--cpuid", f"{option!r}: known are {', '.join(CPUID_CHOICES)}")
     if option == "patch":
@@ -53,9 +53,9 @@ def choose(option: str) -> CpuidTraps:
 
 
 def switch_us() -> float:
-    """The microseconds that one change between threads with and without CPUID faulting costs.
+    """The cost in microseconds of one switch between threads with and without CPUID faulting.
 
-    The least of many: what else the machine does only adds to it.
+    The least of many measurements: whatever else the machine does only adds to it.
     """
     found = mmap.mmap(-1, mmap.PAGESIZE)  # shared with the child
 

@@ -76,8 +76,7 @@ _WORDS: Final = struct.Struct("<20Q")
 class Emulator:
     """One emulator for the enclaves of one address space.
 
-    If slices are `timed`, they also end when time is up or the code spins; otherwise only because
-    of what the code does.
+    If slices are `timed`, they also end when time is up or the code spins.
     """
 
     timed = True
@@ -301,10 +300,7 @@ class Emulator:
         return UD("CODE.02")  # an instruction that is illegal inside an enclave
 
     def _recover(self) -> None:
-        """Clear the pending exception by going back to a state without one.
-
-        The emulator never delivers an exception, so the next one would become a double fault.
-        """
+        """Restore a state without a pending exception: with one, the next is a double fault."""
         self._clean.restore()
         self.fpu.image = None
 

@@ -1,4 +1,4 @@
-"""Real enclave code as a task: what a thread does inside is what the emulator executes.
+"""Real enclave code as a task: the emulator executes what a thread does inside.
 
 There is a point before each ENCLU and before each access that misses the TLB. Everything else
 (leaves in tasks, AEX, page faults, ERESUME) is done as for enclave code in Python.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from softsgx.runner.explored.stepped_emulator import SteppedEmulator
 
 _KINDS: Final = {READ: "load", WRITE: "store", FETCH: "fetch"}
-# Slices without a point: from here on code counts as waiting, and from there on as hanging.
+# Slices without a point after which code counts as waiting, and after which it counts as hanging.
 _SLICES_BUSY: Final = 8
 _SLICES_MAX: Final = 64
 
@@ -34,7 +34,7 @@ Registers = dict[str, int]
 
 
 class Spins(StepBound):
-    """Code that has reached no point for long: an endless loop, or a wait that never ends."""
+    """Code has reached no point for a long time: an endless loop, or a wait that never ends."""
 
     def __init__(self, who: str) -> None:
         super().__init__(_SLICES_MAX, "")
@@ -42,10 +42,10 @@ class Spins(StepBound):
 
 
 class CodeThread(EnclaveThread):
-    """One entry into an enclave whose code is x86. The program of the entry has the emulator."""
+    """One entry into an enclave of x86 code; the emulator is in the program of the entry."""
 
     def run(self, program: Any) -> Steps[Registers]:
-        """Execute until EEXIT; the registers that the enclave left."""
+        """Execute until EEXIT; returns the registers after it."""
         emulator: SteppedEmulator = program.emulator
         silent = 0
         while True:
@@ -71,7 +71,7 @@ class CodeThread(EnclaveThread):
                 yield from self._silent(stop.why, silent)
 
     def _leaf(self) -> Steps[bool]:
-        """The ENCLU at RIP; True if the enclave has been left."""
+        """Execute the ENCLU at RIP; True if it has left the enclave."""
         lp = self.lp
         regs = lp.regs
         leaf = regs[RAX] & MASK32
@@ -86,7 +86,7 @@ class CodeThread(EnclaveThread):
         return False
 
     def _silent(self, why: Why, silent: int) -> Steps[None]:
-        """A slice without a point: the code computes, or waits for another thread."""
+        """The point after a slice without one: the code computes, or waits for another thread."""
         me = self.current
         if silent > _SLICES_MAX:
             raise Spins(f"the enclave on cpu {me.cpu}")
@@ -97,7 +97,7 @@ class CodeThread(EnclaveThread):
 
 
 class Code:
-    """The program of an ElfEntry: whatever stands at OENTRY, executed by `emulator`."""
+    """The program of a CodeEntry: the code at OENTRY, executed by `emulator`."""
 
     def __init__(self, emulator: SteppedEmulator) -> None:
         self.emulator = emulator
@@ -110,7 +110,7 @@ class CodeEntry(EnclaveEntry):
         super().__init__(Code(emulator), secinfo, CodeThread)  # type: ignore[arg-type] # never called
 
     def enter(self, current: Thread, leaf: int, tcs: int) -> Steps[Exit]:
-        """As EnclaveEntry, with the registers of the caller."""
+        """As EnclaveEntry.enter, with the registers in `args`."""
         regs = current.kernel.lp(current).regs
         if leaf == leaves.EENTER:
             arguments: Mapping[str, int] = self.args or {}

@@ -1,4 +1,4 @@
-"""Scenarios whose enclave is an ELF file: a runtime's own binary is explored, not a sketch of it.
+"""Scenarios whose enclave is an ELF file: they explore a runtime's own binary.
 
     class Race(ElfScenario):
         elf = "enclave.elf"
@@ -8,8 +8,8 @@
                 yield f"thread {cpu}", cpu, self.call(scene, cpu, rdi=scene.enclave.heap)
 
 The file is laid out as by `softsgx measure` (`image.layout.ThreadLayout`), followed by a page for
-the checkers and a hole of `hole` pages, filled by EAUG. There is one TCS per processor; the last is
-left to the checkers. The file must run at any base: a static-pie that needs no relocation, or
+the checkers and a hole of `hole` pages, filled by EAUG. There is one TCS per processor; the last
+one is for the checkers. The file must run at any base: a static-pie that needs no relocation or
 relocates itself.
 """
 
@@ -78,7 +78,7 @@ class ElfScenario(MachineScenario):
         )
 
     def machine(self) -> Machine:
-        """As MachineScenario; its EPC is memory that the emulator can use in place."""
+        """As MachineScenario.machine; the EPC is memory that the emulator can use in place."""
         machine = super().machine()
         processor = machine.processor
         epc = processor.epc
@@ -97,7 +97,7 @@ class ElfScenario(MachineScenario):
         return scene
 
     def _touch(self, t: EnclaveThread) -> Steps[None]:
-        """Every page of the image gets its PTE, as in an enclave that has run before."""
+        """Load from every page, so that each has its PTE as in an enclave that has run before."""
         for segment in self.image().segments:
             if not segment.is_tcs:
                 start = t.lp.elrange_base + segment.offset
@@ -114,9 +114,10 @@ class ElfScenario(MachineScenario):
     ) -> Steps[Registers]:
         """Enter the enclave on the thread and TCS of a processor; the registers after EEXIT.
 
-        `registers` are those at EENTER, by name (rdi=...). An exception that the kernel does not
-        repair ends the call with EnclaveFault; with `handler(vector, address)` the enclave is
-        entered again at CSSA = 1 with the registers that the handler returns, then resumed.
+        `registers` are the registers at EENTER, by name (rdi=...). An exception that the kernel
+        does not repair ends the call with EnclaveFault. With `handler(vector, address)`, the
+        enclave is instead entered again at CSSA = 1 with the registers that the handler returns,
+        then resumed.
         """
         assert self._emulator is not None
         host, enclave = scene.thread(cpu), scene.enclave

@@ -1,8 +1,8 @@
 """Host memory of a process that exists only in the model, as the emulator reaches it.
 
 The emulator works on copies of frames of RAM, made anew for every slice; a store goes to the frame
-and to its copy. Nothing else runs during a slice, so a copy is never stale. Translations are those
-of the logical processor that executes: its TLB, its page tables.
+and to its copy. Nothing else runs during a slice, so a copy is never stale. Addresses are
+translated by the TLB and the page tables of the logical processor that executes.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class ModelHost:
         self._frames: list[int] = []  # slot -> frame
 
     def is_enclave(self, address: int) -> bool:
-        """Whether EPC is mapped there: the abort page for every other enclave."""
+        """Whether EPC is mapped at `address`: outside its own enclave it is the abort page."""
         assert self.lp is not None
         pte = self.lp.space.lookup(address)
         return self.lp.processor.epc.index(pte >> PAGE_SHIFT & (1 << 40) - 1) >= 0
 
     def translate(self, address: int, write: bool) -> int:
-        """Offset of the copy of what is mapped at `address`; faults as the access."""
+        """Where the copy of the byte at `address` is, as an offset; faults as the access would."""
         assert self.lp is not None
         frame = self.lp.translate(address, WRITE if write else READ) >> PAGE_SHIFT
         slot = self._slots.get(frame)
@@ -58,21 +58,21 @@ class ModelHost:
         return slot * PAGE_SIZE | address & PAGE_MASK
 
     def store(self, offset: int, data: bytes) -> Stored:
-        """A store to the copy at `offset`; inside one page."""
+        """Store to the copy at `offset`, within one page, and to its frame."""
         self.store_bytes(offset, data)
         return Stored.DONE
 
     store_locked = store
 
     def store_bytes(self, offset: int, data: bytes) -> bool:
-        """The same; True, for it cannot fail."""
+        """As `store`; always True, as it cannot fail."""
         frame = self._frames[offset >> PAGE_SHIFT]
         self.memory.write(frame << PAGE_SHIFT | offset & PAGE_MASK, data)
         self.shadow[offset : offset + len(data)] = data
         return True
 
     def address_of(self, offset: int) -> int:
-        """The physical address of a byte of the copies."""
+        """The physical address of which the byte at `offset` is a copy."""
         return self._frames[offset >> PAGE_SHIFT] << PAGE_SHIFT | offset & PAGE_MASK
 
     def refusal(self, address: int) -> Fault:

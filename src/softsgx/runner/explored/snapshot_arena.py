@@ -1,4 +1,4 @@
-"""EPC as one mapping with snapshots: for exploring programs in the emulator."""
+"""EPC as one mapping with snapshots, for exploring programs in the emulator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE, ZERO_PAGE
 
 
 class SnapshotArena(ArenaMemory):
-    """An ArenaMemory with snapshots. `changed[i]` is 1 once EPC page i may differ from the last."""
+    """An ArenaMemory with snapshots. `changed[i]`: EPC page i may differ from the last snapshot."""
 
     __slots__ = ("changed", "image")
 
@@ -30,13 +30,13 @@ class SnapshotArena(ArenaMemory):
         super()._wrote(number)
 
     def snapshot(self) -> MemoryImage:
-        """All contents. Only the last snapshot is kept."""
+        """Take a snapshot of all contents. Only the last one is kept."""
         self.image = {number: self._page(number) for number in _ones(self.touched)}
         self.changed[:] = bytes(self.count)
         return PhysicalMemory.snapshot(self)
 
     def restore(self, image: MemoryImage) -> None:
-        """Go back; only pages that may have changed cost anything."""
+        """Restore the last snapshot; the cost depends only on the pages that may have changed."""
         PhysicalMemory.restore(self, image)
         for number in _ones(self.changed):
             page = self.image.get(number, ZERO_PAGE)
@@ -64,7 +64,7 @@ class SnapshotArena(ArenaMemory):
 
 
 def _ones(flags: Any) -> list[int]:
-    """Where a bytearray of flags is not 0."""
+    """The indices of the flags that are 1, in a bytearray."""
     found, at = [], flags.find(1)
     while at >= 0:
         found.append(at)

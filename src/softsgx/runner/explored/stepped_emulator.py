@@ -1,7 +1,7 @@
 """The emulator for exploration: it stops at every access that misses the model's TLB.
 
-A miss stops the emulator before the instruction has had any effect. The caller lets others run,
-then calls `grant` and runs again: now the access is translated, as by the processor, and the
+A miss stops the emulator before the instruction has had any effect. The caller lets other tasks
+run, then calls `grant` and runs again: now the access is translated, as the processor does, and the
 instruction is executed again. An instruction that misses twice stops twice.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from softsgx.runner.explored.model_host import ModelHost
     from softsgx.runner.explored.snapshot_arena import SnapshotArena
 
-# What stands for "stopped at a miss" until `_reason` looks; it is never delivered.
+# Marks a stop at a miss until `_reason` looks; it is never delivered.
 _MISS: Final = PF(0, "MISS", 0)
 
 
@@ -47,11 +47,11 @@ class SteppedEmulator(Emulator):
         super().__init__(memory, host, bell, part)  # type: ignore[arg-type] # what it asks of it
 
     def grant(self, page: int, access: int) -> None:
-        """Do not stop at the next miss of this access to this linear page."""
+        """Let the next miss pass that is this access to this linear page."""
         self._granted = (page, access)
 
     def _keep_or_drop(self, lp: LogicalProcessor) -> None:
-        """Anything may have happened since the last slice."""
+        """Drop everything: anything may have happened since the last slice."""
         self.host.lp = lp  # type: ignore[attr-defined] # a ModelHost
         self._drop()
 

@@ -24,8 +24,8 @@ REQUEST: Final = 1
 TAKEN: Final = 2
 REPLY: Final = 3
 
-# Slots of the table of tids. Neither is a tid (less than 2**22) nor the negative errno of a gettid
-# that a filter of the program refuses.
+# Values in the table of tids that are neither a tid (less than 2**22) nor a negative errno, which
+# gettid returns if a filter of the program refuses it.
 NEVER_USED: Final = 0
 FREED: Final = 0x7FFF_FFFF
 
@@ -33,9 +33,9 @@ FREED: Final = 0x7FFF_FFFF
 class CONTROL(Structure, size=PAGE_SIZE, align=PAGE_SIZE):
     """The control page. Words that different CPUs write often are in different cache lines.
 
-    DOORBELL counts requests; a futex, as is every word of STATES (none of them private). SLEEPING
-    is not 0 while the supervisor waits on the doorbell. A thread looks SPIN times at its state
-    before it sleeps. AEP is the vDSO's ENCLU, the RIP of every request.
+    DOORBELL counts requests. It is a shared futex, as is every word of STATES. SLEEPING is not 0
+    while the supervisor waits on the doorbell. A thread checks its state SPIN times before it
+    sleeps. AEP is the address of the vDSO's ENCLU, the RIP of every request.
     TIDS[i] is the tid of the thread that has mailbox i, STATES[i] the state of mailbox i.
     """
 
@@ -48,7 +48,7 @@ class CONTROL(Structure, size=PAGE_SIZE, align=PAGE_SIZE):
 
 
 class MAILBOX(Structure, size=MAILBOX_STRIDE, align=64):
-    """Registers in the order of `spec.registers` (that of GPRSGX, too), and an FXSAVE64 image."""
+    """Registers in the order of `spec.registers`, as in GPRSGX, and an FXSAVE64 image."""
 
     REGISTERS: bytes = raw(0x000, 18 * 8)
     FX: bytes = raw(0x0C0, 512)
@@ -66,7 +66,7 @@ assert MAILBOX_AT["FX"] % 16 == 0
 
 
 def _words(memory: memoryview, offset: int, count: int) -> memoryview:
-    """32-bit words that are read and written whole, as other CPUs and futexes need it."""
+    """32-bit words, each read and written in one access, as futexes and other CPUs require."""
     return memory[offset : offset + 4 * count].cast("I")
 
 
@@ -85,7 +85,7 @@ class Control:
 
     @property
     def doorbell(self) -> int:
-        """How often it rang, modulo 2**32."""
+        """How often the doorbell rang, modulo 2**32."""
         return self._doorbell[0]
 
     @property
@@ -99,7 +99,7 @@ class Control:
 
     @property
     def spin(self) -> int:
-        """How often a thread looks at its state before it sleeps."""
+        """How often a thread checks its state before it sleeps."""
         return self._spin[0]
 
     @spin.setter
@@ -116,11 +116,11 @@ class Control:
         self._aep[0] = value
 
     def tid(self, mailbox: int) -> int:
-        """Whose mailbox it is."""
+        """The tid of the thread that has a mailbox."""
         return self._tids[mailbox]
 
     def find(self, tid: int) -> int | None:
-        """The mailbox of a thread, by the same probing as the stub's."""
+        """The mailbox of a thread, by the same probing as in the stub; None if it has none."""
         for i in range(tid, tid + MAILBOXES):
             owner = self._tids[i % MAILBOXES]
             if owner == tid:
@@ -130,10 +130,10 @@ class Control:
         return None
 
     def insert(self, tid: int) -> int | None:
-        """Give a thread a mailbox, or find that it has one. None: all are taken.
+        """The mailbox of a thread, which gets one if it has none. None: all are taken.
 
-        The thread must be stopped or not yet running. `tid` is what gettid returns to it: in a
-        process with a pid namespace of its own that is not what the supervisor calls it.
+        The thread must be stopped or not yet running. `tid` is what gettid returns to it: in a pid
+        namespace of its own that differs from the tid that the supervisor sees.
         """
         assert NEVER_USED < tid < FREED
         if (mailbox := self.find(tid)) is not None:
@@ -147,7 +147,7 @@ class Control:
         return None
 
     def remove(self, tid: int) -> None:
-        """Take the mailbox of a thread back, once the thread is gone (exit, or exec)."""
+        """Take back the mailbox of a thread that is gone (by exit or exec)."""
         mailbox = self.find(tid)
         if mailbox is None:
             return
@@ -195,7 +195,7 @@ class Box:
 
     @property
     def registers(self) -> tuple[int, ...]:
-        """18 numbers in the order of `spec.registers`: a request's, or the reply's."""
+        """The registers of the request or the reply, in the order of `spec.registers`."""
         return REGISTERS.unpack(self._registers)
 
     @registers.setter
@@ -209,5 +209,5 @@ class Box:
 
     @fx.setter
     def fx(self, image: bytes) -> None:
-        """For a reply. Reserved MXCSR bits would raise #GP in the stub: the caller's to refuse."""
+        """Set the image of a reply. The caller must clear reserved MXCSR bits: #GP in the stub."""
         self._fx[:] = image

@@ -1,9 +1,9 @@
 """The doorbell: one word that changes whenever there is something for the supervisor to do.
 
-It lies in memory shared with the supervised processes. Mailboxes ring it, and so do signals, by a
-handler in machine code that Python never sees: the emulator stops at its next block, and a
-FUTEX_WAIT on the word cannot miss it. A handler in Python could do neither, and an exception in it
-is lost inside a callback of ctypes.
+It lies in memory shared with the supervised processes. Threads ring it for their mailboxes, and
+signals ring it, by a handler in machine code that Python never sees: the emulator stops at its next
+block, and a FUTEX_WAIT on the word cannot miss it. A handler in Python could do neither, and its
+exception would be lost inside a callback of ctypes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HANDLER: Final = bytes.fromhex("f0ff050b000000488b0508000000f0ff00c3")
 _RESTORER: Final = bytes.fromhex("b80f0000000f05")
 
 ENDING: Final = frozenset({signal.SIGTERM, signal.SIGHUP})
-"""Signals that end a run: somebody stops it, or its terminal is gone."""
+"""Signals that end a run: a user stops it, or its terminal is gone."""
 
 _SA_RESTORER: Final = 0x0400_0000
 _SA_ONSTACK: Final = 0x0800_0000
@@ -35,22 +35,22 @@ _libc = ctypes.PyDLL(None, use_errno=True)
 
 
 class Doorbell:
-    """The doorbell of `mailboxes`; `seen` is its value when it was last looked at."""
+    """The doorbell; `seen` is its value at the last `look`."""
 
     def __init__(self, mailboxes: Mailboxes) -> None:
         self._control = mailboxes.control
         self.address = mailboxes.doorbell
         self.seen = 0
         self._code: list[mmap.mmap] = []
-        self._counts: dict[int, memoryview] = {}  # by signal, how often it came
-        self._last: dict[int, bytes] = {}  # the counts as they were asked for last
+        self._counts: dict[int, memoryview] = {}  # how often each signal came
+        self._last: dict[int, bytes] = {}  # the counts at the last `came`
 
     def stopped(self) -> bool:
-        """Whether SIGCHLD came since this was asked last: some tracee has stopped or ended."""
+        """Whether SIGCHLD came since the last call: some tracee has stopped or ended."""
         return self.came(signal.SIGCHLD)
 
     def came(self, number: int) -> bool:
-        """Whether a signal that was installed came since this was asked last."""
+        """Whether an installed signal came since the last call for it."""
         count = bytes(self._counts[number])
         if count == self._last.get(number, _NONE):
             return False
@@ -59,14 +59,14 @@ class Doorbell:
 
     @property
     def terminated(self) -> int:
-        """A signal of ENDING that was installed and came; 0 if none did."""
+        """An installed signal of ENDING that came; 0 if none came."""
         for number in ENDING:
             if number in self._counts and any(self._counts[number]):
                 return number
         return 0
 
     def look(self) -> None:
-        """Everything that rang it so far is about to be handled."""
+        """Note the present value: everything that rang so far is about to be handled."""
         self.seen = self._control.doorbell
 
     @property
@@ -75,14 +75,14 @@ class Doorbell:
         return self._control.doorbell != self.seen
 
     def wait(self, timeout: float | None = None) -> None:
-        """Sleep until it differs from `seen`, a signal arrives, or `timeout` seconds are over."""
+        """Sleep until the value differs from `seen`, a signal comes, or `timeout` seconds pass."""
         self._control.sleeping = True
         if not self.rung:
             futex.wait(self.address, self.seen, timeout)
         self._control.sleeping = False
 
     def install(self, number: int = signal.SIGCHLD) -> None:
-        """Let a signal ring it, count it, and unblock it: our caller may have blocked it."""
+        """Let a signal ring, and count it; unblock it, as our caller may have blocked it."""
         code = mmap.mmap(-1, mmap.PAGESIZE, prot=7)
         self._code.append(code)
         code[0 : len(_HANDLER)] = _HANDLER
@@ -104,7 +104,7 @@ class Doorbell:
         signal.setitimer(signal.ITIMER_REAL, period, period)
 
     def close(self) -> None:
-        """Take the handlers away, so that their memory may go."""
+        """Remove the handlers, so that their memory can be freed."""
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number in self._counts:
             ending = number in ENDING and self.terminated

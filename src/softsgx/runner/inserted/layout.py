@@ -1,8 +1,8 @@
 """Addresses of what the supervisor maps into every supervised process, from the bottom up.
 
-The low end of the address space stays free: enclaves may have base 0 and extend over 1 TiB. mmap
-chooses no address here by itself, and everything is within 2 GiB, so that the code reaches it
-RIP-relative.
+The low end of the address space stays free: enclaves may have base 0 and extend over 1 TiB. The
+kernel's mmap does not choose addresses here by itself. Everything is within 2 GiB, so that the code
+reaches it RIP-relative.
 """
 
 from typing import Final
@@ -23,8 +23,8 @@ VDSO: Final = BASE + 0x1000
 VDSO_SIZE_MAX: Final = 0x7000
 
 MAILBOXES: Final = 256
-# From one mailbox to the next, and likewise from the code of one mailbox to that of the next: so
-# every mailbox is equally far from its code, and the code of all mailboxes is the same bytes.
+# From one mailbox to the next, and also from the code of one mailbox to the code of the next: every
+# mailbox is equally far from its code, so the code of all mailboxes has the same bytes.
 MAILBOX_STRIDE: Final = 0x300
 
 # The stub, R-X: a page of common code, then the code of each mailbox.
@@ -40,8 +40,8 @@ SCRATCH: Final = BOX_MAILBOXES + MAILBOXES * MAILBOX_STRIDE
 SCRATCH_SIZE: Final = PAGE_SIZE
 BOX_SIZE: Final = SCRATCH + SCRATCH_SIZE - BOX
 
-# For the native engine. Its code, R-X, and shared with the supervisor, RW, one slot for each thread
-# that enters: what native.s loads.
+# For the native engine: its code, R-X, and the slots from which native.s loads, one for each thread
+# that enters, RW, shared with the supervisor.
 NATIVE_CODE: Final = BASE + 0x80000
 NATIVE_SLOTS: Final = BASE + 0x100000
 SLOT_STRIDE: Final = 0x4000
@@ -50,7 +50,7 @@ SLOTS_SIZE: Final = SLOTS * SLOT_STRIDE
 
 END: Final = NATIVE_SLOTS + SLOTS_SIZE
 
-# All of EPC, PROT_NONE, from where single pages are duplicated into enclave areas.
+# All of EPC, PROT_NONE; single pages are duplicated from here into enclave areas.
 NATIVE_EPC: Final = BASE - (1 << 40)
 
 assert VDSO + VDSO_SIZE_MAX <= STUB

@@ -17,13 +17,13 @@ from softsgx.runner.ways import WAYS
 class Mailboxes:
     """Shared memory of one address layout; `fd` is what processes map at BOX, MAP_SHARED.
 
-    Only one thread of the supervisor waits. A reply may come from any other.
+    Only one thread of the supervisor may wait. Any thread may reply.
     """
 
     def __init__(self) -> None:
         self.fd: Final = memory_file("softsgx-mailboxes", os.MFD_ALLOW_SEALING)
         os.ftruncate(self.fd, BOX_SIZE)
-        # A program that gets hold of the file must not take the pages from under the supervisor.
+        # A program that opens the file must not be able to truncate it under the supervisor.
         if not WAYS.files_in_shm:
             fcntl(self.fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
         self._memory = mmap.mmap(self.fd, BOX_SIZE)
@@ -35,16 +35,16 @@ class Mailboxes:
         self._states = base + CONTROL_AT["STATES"]
 
     def close(self) -> None:
-        """Close `fd`; processes that have mapped it keep their mapping, as this object does."""
+        """Close `fd`; this object and processes that have mapped it keep their mappings."""
         os.close(self.fd)
 
     def wait(self, timeout: float | None = None) -> list[int]:
-        """Take the new requests; sleep first, at most `timeout` seconds, if there are none.
+        """Take the new requests; if there are none, first sleep at most `timeout` seconds.
 
-        May return none early, when something else rang the doorbell.
+        May return early with no request, when something else rang the doorbell.
         """
         control = self.control
-        # Before the look: a request that comes after it changes the word that the kernel compares.
+        # Read before `take`: a later request changes the word that the kernel compares.
         rung = control.doorbell
         if taken := control.take():
             return taken
@@ -54,11 +54,11 @@ class Mailboxes:
         return control.take()
 
     def reply(self, mailbox: int, registers: Sequence[int], fx: bytes | None = None) -> None:
-        """Let the thread go on with these registers; without `fx`, with the request's."""
+        """Let a thread go on with these registers; without `fx`, with the image of its request."""
         box = self.boxes[mailbox]
         box.registers = registers
         if fx is not None:
             box.fx = fx
         self.control.set_state(mailbox, REPLY)
-        # Always: whether the thread sleeps could only be known with a fence, which Python lacks.
+        # Wake always: to know whether the thread sleeps takes a fence, which Python lacks.
         futex.wake(self._states + 4 * mailbox)

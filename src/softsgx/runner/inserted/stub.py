@@ -1,4 +1,4 @@
-"""The stub's code for its place in memory, and the state that a thread stopped in it stands for.
+"""The stub's code at its place in memory, and the registers of a thread that was stopped in it.
 
 `stub.s` is the code. A thread that executes the vDSO's ENCLU jumps to STUB. If its tid has a
 mailbox it stores its registers there and waits for a reply; if not, it comes to INT80 with all
@@ -10,24 +10,23 @@ things: the thread at the ENCLU, or the thread after it. `where` says which:
     ARRIVE  no request exists. Give the thread the registers of `rolled_back` and deliver the
             signal; when the handler returns, the ENCLU is executed again. The floating-point
             state is the thread's own. A fault here (SIGSEGV, SIGBUS) means that the stack below
-            the red zone cannot be used: roll the thread back and serve it as at INT80.
-    WAIT    a request exists, and the state word decides. REQUEST, TAKEN: the supervisor
-            may interrupt the enclave; then the registers of the AEX (or, if nothing was
-            executed yet, those of the request) go to the thread by ptrace, and the state to IDLE.
-            Without that the thread goes on waiting: the system call is restarted. REPLY: as DEPART.
-            IDLE: the program has written there; the supervisor may end it.
+            the red zone cannot be used: roll the thread back and handle it as at INT80.
+    WAIT    a request exists, and the state word decides. REQUEST, TAKEN: the supervisor may
+            interrupt the enclave; then it sets the registers of the AEX (or, if nothing was
+            executed yet, of the request) by ptrace, and the state to IDLE. If it does not
+            interrupt, the thread continues to wait: the system call is restarted. REPLY: as
+            DEPART. IDLE: the program has written there; the supervisor may end it.
     DEPART  the thread was loading the reply. Give it `rolled_forward` of its mailbox and the FXSAVE
             image, and set the state to IDLE.
-    TRAP    at INT80 the thread is as in ARRIVE; one past it, where the filter stops it, too, but
-            the kernel holds RAX (its low half) in orig_rax.
+    TRAP    at INT80 the thread is as in ARRIVE. Past INT80, where the filter stops it, it is so
+            too, but the kernel holds the low half of RAX in orig_rax.
 
-When registers are set, orig_rax must be -1, or the kernel may take them for a system call to be
-restarted. After a request was withdrawn, or a reply rolled forward, the doorbell may have rung in
-vain.
+When registers are set, orig_rax must be -1, or the kernel may restart a system call. After a
+request was withdrawn, or a reply rolled forward, the doorbell may have rung for nothing.
 A thread stopped at `VdsoImage.jump` is at the ENCLU except for its RIP.
 
-RFLAGS.TF must not be set in a reply, and a program that single-steps itself over the ENCLU
-would trap at every instruction here: such a thread is better served at INT80.
+RFLAGS.TF must not be set in a reply. A program that single-steps itself over the ENCLU would trap
+at every instruction here, so such a thread should go to INT80.
 """
 
 from collections.abc import Callable, Sequence
@@ -61,7 +60,7 @@ INT80_DONE: Final = LABELS["int80_done"]
 
 
 class Phase(Enum):
-    """How far a thread in the stub has come; see the module's text."""
+    """How far a thread in the stub has come; see the docstring of the module."""
 
     ARRIVE = auto()
     WAIT = auto()
@@ -70,9 +69,9 @@ class Phase(Enum):
 
 
 class Range(NamedTuple):
-    """Addresses from `start` up to `end` with one phase and, before a request, one recipe.
+    """Addresses from `start` up to `end` with one phase and one way of rolling back.
 
-    `moved`: RSP is below what it was by the red zone. `pushed`: then these registers were pushed.
+    `moved`: RSP was lowered by the red zone. `pushed`: the registers that were pushed after that.
     """
 
     start: int
@@ -83,14 +82,14 @@ class Range(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A phase, and the mailbox where the address alone tells it: in the code of one mailbox."""
+    """A phase; and the mailbox, if the address is in the code of one mailbox."""
 
     mailbox: int | None
     phase: Phase
 
 
 _ALL: Final = (RAX, RCX, R11, RFLAGS, RDX)
-# In the order of the code. The names of labels that begin alike say what is pushed.
+# In the order of the code. Labels with a common beginning are named after what is pushed.
 _STARTS: Final = (
     ("arrive", Phase.ARRIVE, False, ()),
     ("arrive_none", Phase.ARRIVE, True, ()),
@@ -121,7 +120,7 @@ _BLOCK_SIZE: Final = LABELS["block_end"] - LABELS["block"]
 def stub_image(trap: bytes = b"\xcd\x80") -> bytes:
     """The bytes at STUB: common code, then the same code for every mailbox; gaps are int3.
 
-    `trap` is the instruction at INT80: another one where `int 0x80` does not stop.
+    `trap` is the instruction at INT80; it must be another one where `int 0x80` does not stop.
     """
     code = b"".join(trap if label == "int80" else bytes.fromhex(part) for label, part in STUB_CODE)
     common = code[: STUB_BLOCKS - STUB]
@@ -151,9 +150,10 @@ def _range(rip: int) -> Range | None:
 def rolled_back(
     registers: Sequence[int], read: Callable[[int, int], bytes], enclu: int
 ) -> tuple[int, ...]:
-    """The registers at the ENCLU of a thread stopped in ARRIVE or TRAP.
+    """The registers at the ENCLU of a thread that was stopped in ARRIVE or TRAP.
 
-    Both in the order of `spec.registers`; `read(address, size)` reads the thread's memory.
+    `registers` and the result are in the order of `spec.registers`. `read(address, size)` reads the
+    thread's memory.
     """
     part = _range(registers[RIP])
     assert part is not None, "outside the stub"
@@ -168,11 +168,11 @@ def rolled_back(
             values[register] = value
     values[RSP] = rsp + size + RED_ZONE if part.moved else rsp
     values[RIP] = enclu
-    # The processor sets it in the frame of a fault.
+    # The processor sets RF in the RFLAGS that a fault saves.
     values[RFLAGS] &= ~RFLAGS_RF
     return tuple(values)
 
 
 def rolled_forward(box: Box) -> tuple[int, ...]:
-    """The registers of a thread that has its reply but has not loaded all of it."""
+    """The registers of a thread that was loading its reply, as if it had loaded all of it."""
     return box.registers

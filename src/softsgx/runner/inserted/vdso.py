@@ -1,12 +1,12 @@
 """The vDSO that supervised programs see: the real one's symbols, and __vdso_sgx_enter_enclave.
 
-An ELF shared object that is mapped as it is. Programs find the function in three ways: by the
-dynamic section (glibc, musl and the kernel's selftest), by the section headers (some runtimes),
-and with or without the version LINUX_2.6; all three are there, with both hash tables. Notes are
-the real ones (programs take the version of the kernel from them), except for the build id, by which
-debuggers know an image. The real vDSO stays mapped and is called where it is: its symbols get
-values relative to the new image, modulo 2**64. An unwinder that starts inside the real vDSO finds
-no frame description, because no program knows of that image any more.
+An ELF shared object that is mapped as it is. Programs find the function by the dynamic section
+(glibc, musl and the kernel's selftest) or by the section headers (some runtimes), with or without
+the version LINUX_2.6; the image supports them all, with both hash tables. Notes are the real ones
+(programs take the version of the kernel from them), except for the build id, by which debuggers
+identify an image. The real vDSO stays mapped and is called where it is: its symbols get values
+relative to the new image, modulo 2**64. An unwinder that starts inside the real vDSO finds no frame
+description, because programs are told only of the new image.
 
 The function is `vdso.s`, written from its contract: Linux 6.12, arch/x86/include/uapi/asm/sgx.h.
 """
@@ -76,9 +76,9 @@ _BUILD_ID_SIZE: Final = 20
 class VdsoImage(NamedTuple):
     """The image, to be mapped R-X at the base it was made for, and addresses in it.
 
-    `enclu` is the AEP: the RIP of a request, and what a signal handler sees of a thread inside.
-    `jump` is the one instruction between `enclu` and the stub: a thread stopped there is at `enclu`
-    except for its RIP. `exception` is where a fix-up continues.
+    `enclu` is the AEP: the RIP of a request, and of a thread inside as its signal handler sees it.
+    `jump` is the only instruction between `enclu` and the stub: a thread stopped there is at
+    `enclu` except for its RIP. `exception` is where a fix-up continues.
     """
 
     image: bytes
@@ -98,10 +98,10 @@ _LABELS: Final = {
 def vdso_image(real: bytes, real_base: int, base: int, enclu_target: int) -> VdsoImage:
     """Build the image for `base`; its ENCLU continues at `enclu_target`.
 
-    `real` is the memory of the real vDSO at `real_base`, or nothing if there is none.
+    `real` is the memory of the real vDSO at `real_base`, empty if there is none.
     """
     elf = SharedObject(segments=3)
-    # First, so that its address does not depend on the real vDSO.
+    # The code comes first, so that its address does not depend on the real vDSO.
     code_at = elf.next_offset(64)
     text = elf.add(
         b".text",
@@ -114,7 +114,7 @@ def vdso_image(real: bytes, real_base: int, base: int, enclu_target: int) -> Vds
     symbols = [
         Symbol(s.name, s.info, s.other, (real_base + s.value - base) & MASK64, s.size)
         for s in (defined_symbols(real) if real else [])
-        # A kernel with SGX has one of its own.
+        # A kernel with SGX has a function of this name, too.
         if s.name != FUNCTION_NAME
     ]
     size = _LABELS["function_end"] - _LABELS["function"]
@@ -132,14 +132,14 @@ def vdso_image(real: bytes, real_base: int, base: int, enclu_target: int) -> Vds
 
 
 def _jumping(code: int, target: int) -> bytes:
-    """The code for an address, its one jump out of the image set."""
+    """The code for the address `code`, with its jump out of the image set to `target`."""
     jump = _LABELS["jump"]
     end = jump + 5
     return _CODE[: jump + 1] + pack("<i", target - (code + end)) + _CODE[end:]
 
 
 def _add_symbols(elf: SharedObject, symbols: Sequence[Symbol]) -> None:
-    """.hash, .gnu.hash, .dynsym, .dynstr, the version sections and .dynamic."""
+    """Add .hash, .gnu.hash, .dynsym, .dynstr, the version sections and .dynamic."""
     order = {name: at for at, name in enumerate(gnu_hash_order(s.name for s in symbols))}
     symbols = sorted(symbols, key=lambda s: order[s.name])
     strings = Strings()
@@ -177,7 +177,7 @@ def _add_symbols(elf: SharedObject, symbols: Sequence[Symbol]) -> None:
 
 
 def _verdef(strings: Strings) -> bytes:
-    """Elf64_Verdef and Elf64_Verdaux of the object itself and of the one version that Linux has."""
+    """Elf64_Verdef and Elf64_Verdaux of the object itself and of the version LINUX_2.6."""
     data = b""
     for flags, index, name, following in (
         (_VER_FLG_BASE, _VER_NDX_BASE, SONAME, 28),
@@ -189,7 +189,7 @@ def _verdef(strings: Strings) -> bytes:
 
 
 def _add_notes(elf: SharedObject, real: Sequence[Note]) -> int:
-    """.note; where the build id is to be written."""
+    """Add .note; returns the offset where the build id is to be written."""
     kept = [n for n in real if (n.name, n.type) != (b"GNU", NT_GNU_BUILD_ID)]
     build_id = Note(b"GNU", NT_GNU_BUILD_ID, bytes(_BUILD_ID_SIZE))
     data = b"".join(note.pack() for note in (*kept, build_id))
@@ -199,7 +199,7 @@ def _add_notes(elf: SharedObject, real: Sequence[Note]) -> int:
 
 
 def _add_unwinding(elf: SharedObject, function: int) -> None:
-    """.eh_frame of the one function, and the search table that unwinders start from."""
+    """Add .eh_frame for the function, and the search table that unwinders start from."""
     frames = bytearray(bytes.fromhex(VDSO_EH_FRAME))
     frames_at = elf.next_offset(8)
     # A CIE, then the FDE: length, distance to the CIE, first address relative to its own place.

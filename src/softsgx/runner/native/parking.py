@@ -1,9 +1,9 @@
-"""Threads that compute natively without end, and more of them than processors: some wait.
+"""Parking: if more threads compute natively without end than there are processors, some wait.
 
 A thread that holds a lock and needs the supervisor (a page fault, an EACCEPT) would wait, at each
 stop, until the kernel's scheduler has run all threads that spin for the lock. So a thread that has
 used a whole period of the tick without a stop of its own is parked at its AEP once such threads run
-on all processors, and the one that was parked first goes on. While other threads have stops, one
+on all processors, and the thread that was parked first goes on. While other threads have stops, one
 processor is left to them and to the supervisor.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from softsgx.runner.native.state import Inside
 
 _TURN: Final = 5  # periods of the tick, while others are parked
-# A parked thread goes on after this time, even if no processor is free.
+# A parked thread goes on after this time even if no processor is free.
 _PATIENCE_S: Final = 1.0
 _LOOKS: Final = 4  # parked threads that are checked for signals when the timer rings
 
@@ -30,7 +30,7 @@ _LOOKS: Final = 4  # parked threads that are checked for signals when the timer 
 class Parking:
     """The parked threads, in the order in which they came.
 
-    `running` tells how many threads only compute, and whether others have stops.
+    `running` returns how many threads only compute, and whether others have stops.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Parking:
     ) -> None:
         self._running = running
         self._ready = ready
-        self._parked: deque[tuple[Inside, float]] = deque()  # and until when
+        self._parked: deque[tuple[Inside, float]] = deque()  # with the time to go on
         self.processors = len(os.sched_getaffinity(0))
 
     def __len__(self) -> int:
@@ -55,19 +55,19 @@ class Parking:
         self.fill()
 
     def _room(self) -> int:
-        """How many more may compute."""
+        """How many more threads may compute."""
         quiet, others = self._running()
         return (max(self.processors - 1, 1) if others else self.processors) - quiet
 
     def fill(self) -> None:
-        """Let threads go on as far as there are processors for them."""
+        """Let as many threads go on as there are processors for."""
         room = self._room() if self._parked else 0
         while self._parked and room > 0:
             self._ready(self._parked.popleft()[0])
             room -= 1
 
     def rung(self) -> None:
-        """The timer rang: a thread that has waited too long, or has a signal, goes on."""
+        """When the timer rang: continue threads that have waited too long or have a signal."""
         now = time.monotonic()
         for _ in range(min(_LOOKS, len(self._parked))):
             state, until = self._parked.popleft()
@@ -78,5 +78,5 @@ class Parking:
         self.fill()
 
     def forget(self, state: Inside) -> None:
-        """It is gone."""
+        """Forget a thread that is gone."""
         self._parked = deque(one for one in self._parked if one[0] is not state)

@@ -24,7 +24,7 @@ from softsgx.spec.structure import Structure, raw, u32, u64
 # STAGE: how far the thread has come.
 ENTERING: Final = 0  # FS and GS bases are the host's
 SAVED: Final = 1  # they were saved, and may be either
-INSIDE: Final = 2  # all operations are done, all but general registers is loaded
+INSIDE: Final = 2  # all operations are done, everything but general registers is loaded
 
 # ARM.
 UNARMED: Final = 0
@@ -43,11 +43,11 @@ class SLOT(Structure, size=SLOT_STRIDE, align=PAGE_SIZE):
     """REGISTERS: R15 to R8, RDI, RSI, RBP, RBX, RDX, RCX, RAX, then a frame for IRET.
 
     OPERATIONS are system calls: number, six arguments, and room for the result. COMPONENTS is the
-    mask for XRSTOR of XSAVE; 0 leaves the state alone. BLOCKED is the signal mask of before.
+    mask with which XRSTOR loads XSAVE; 0 leaves the state alone. BLOCKED is the former signal mask.
 
-    A thread that is ARMED may enter at TCS without asking, with ENTRY for RIP and CSSA for RAX. It
-    is CLAIMED then, and HOST has its registers, in the order of `spec.registers`, once KEPT is 1.
-    RSP and RBP of HOST are what it must have to enter.
+    A thread that is ARMED may enter at TCS without asking, with ENTRY for RIP and CSSA for RAX. The
+    slot is then CLAIMED, and HOST has the thread's registers, in the order of `spec.registers`,
+    once KEPT is 1. To enter, RSP and RBP must have the values in HOST.
     """
 
     REGISTERS: bytes = raw(0x000, 20 * 8)
@@ -92,7 +92,7 @@ class Operation(NamedTuple):
 
 
 class Again(NamedTuple):
-    """An EENTER that has the same outcome as before: FS and GS base, RSP and RBP outside."""
+    """An EENTER that may be repeated. `bases` are FS and GS inside, `stack` RSP and RBP outside."""
 
     tcs: int
     entry: int
@@ -102,7 +102,7 @@ class Again(NamedTuple):
 
 
 class Entered(NamedTuple):
-    """What native.s left behind: the host's bases, and the signals that were blocked."""
+    """What native.s saved: the host's FS and GS bases, and the signals that were blocked."""
 
     fs: int
     gs: int
@@ -130,12 +130,12 @@ class Slots:
         return self._free.pop() if self._free else None
 
     def give(self, slot: int) -> None:
-        """Its thread is gone."""
+        """Free a slot whose thread is gone."""
         self._free.append(slot)
 
     @staticmethod
     def address(slot: int) -> int:
-        """Its address in a process."""
+        """The address of a slot in a process."""
         return NATIVE_SLOTS + slot * SLOT_STRIDE
 
     def fill(
@@ -147,7 +147,7 @@ class Slots:
         operations: Sequence[Operation],
         xsave: tuple[int, bytes] | None,
     ) -> None:
-        """Everything for one entry. `xsave` is a mask of components and the image with them."""
+        """Write everything for one entry. `xsave`: mask of components, and an image with them."""
         at = slot * SLOT_STRIDE
         view = self._view
         for n, (number, arguments) in enumerate(operations):
@@ -175,7 +175,7 @@ class Slots:
     def entered(self, slot: int) -> Entered:
         """What native.s has saved on the way in; bases are valid from SAVED on.
 
-        Bases that ptrace would refuse are 0: the program has written there.
+        Bases that ptrace would refuse, because the program wrote there, are returned as 0.
         """
         fs, gs, blocked = _BACK.unpack_from(self._view, slot * SLOT_STRIDE + SLOT_AT["HOST_FS"])
         if (fs | gs) >> USER_BITS:
@@ -206,11 +206,11 @@ class Slots:
         return self._words[(slot * SLOT_STRIDE + SLOT_AT["ARM"]) // 4]
 
     def disarm(self, slot: int) -> bool:
-        """Disarm; False if the thread has already claimed it, and then nothing changes."""
+        """Disarm a slot; False, with nothing changed, if its thread has already claimed it."""
         return bool(self._swap.call(self._arm_at + slot * SLOT_STRIDE, ARMED, UNARMED) != CLAIMED)
 
     def forget(self, tid: int) -> None:
-        """The tid may become another thread's: take it out of the table."""
+        """Remove a tid from the table, as it may become another thread's."""
         at = tid % TABLE_SIZE * 16
         if _ENTRY.unpack_from(self._view, at)[0] == tid:
             _ENTRY.pack_into(self._view, at, 0, 0)
@@ -220,7 +220,7 @@ class Slots:
         self._words[(slot * SLOT_STRIDE + SLOT_AT["ARM"]) // 4] = UNARMED
 
     def kept(self, slot: int) -> bool:
-        """Whether `host` has the registers."""
+        """Whether HOST has the thread's registers."""
         return self._words[(slot * SLOT_STRIDE + SLOT_AT["KEPT"]) // 4] == 1
 
     def host(self, slot: int) -> tuple[int, ...]:
@@ -228,7 +228,7 @@ class Slots:
         return _HOST.unpack_from(self._view, slot * SLOT_STRIDE + SLOT_AT["HOST"])
 
     def result(self, slot: int, operation: int) -> int:
-        """What an operation returned, when INSIDE."""
+        """What an operation returned; valid at stage INSIDE."""
         place = SLOT_AT["OPERATIONS"] + operation * OPERATION_SIZE + 56
         at = slot * SLOT_STRIDE + place
         return int.from_bytes(self._view[at : at + 8], "little", signed=True)

@@ -22,7 +22,7 @@ _STACK: Final = struct.Struct("<QQ")
 
 
 class Arm:
-    """An EENTER that may be repeated. `exits` are the ENCLUs by which it ended: RIP -> physical."""
+    """An EENTER that may be repeated. `exits`: RIP and physical address of the EEXITs after it."""
 
     __slots__ = ("again", "changes", "exits", "stack", "stack_at", "tcs")
 
@@ -44,9 +44,9 @@ class Inside:
     `catch` stops `t` where its logical processor is to be interrupted.
     `running`: it executes in the enclave, or is on its way there. `user` are its registers at the
     stop; `bases` FS and GS of the host; `blocked` the signals to be blocked again outside.
-    `real` is the extended state that the processor has: `lp.x` differs when it is to be loaded.
-    `stops` counts its own stops, `stops_at_tick` is what that was at its last tick;
-    `turn` the ticks since it was last parked or had such a stop (`parking.py`).
+    `real` is the extended state that the processor has; if `lp.x` is another, it must be loaded.
+    `stops` counts its own stops, `stops_at_tick` is their number at its last tick; `turn` counts
+    the ticks since it was last parked or had such a stop (`parking.py`).
     """
 
     __slots__ = (
@@ -72,13 +72,15 @@ class Inside:
         self.served: tuple[int, int] = (0, 0)  # the last page fault: RIP, address
         self.stops = 0
         self.stops_at_tick = 0
-        self.ticked = 0.0  # the processor time that it had used at its last tick
+        self.ticked = 0.0  # processor time used at its last tick
         self.turn = 0
-        self.quiet = False  # it has used its last period whole, without a stop of its own since
-        self.yields = False  # to be parked if too many threads compute
+        self.quiet = (
+            False  # its last period passed without a stop of its own, and there was none since
+        )
+        self.yields = False  # is to be parked if too many threads compute
         self.again = 0  # how often that was repeated
 
     def served_once(self) -> None:
-        """It has stopped for a reason of its own, not because it was interrupted."""
+        """Count a stop for a reason of its own, not an interruption."""
         self.stops += 1
         self.quiet = False

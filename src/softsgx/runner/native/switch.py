@@ -1,4 +1,4 @@
-"""A thread's way into a native enclave, and out of it again: registers and pages.
+"""A thread's way into a native enclave and out again: registers and pages.
 
 A thread goes in by its slot (native.s) with the registers of its logical processor, and with the
 system calls that bring the pages of its process up to date. When it stops, its registers go back.
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class Switch:
     """Sends threads into enclaves and takes their registers back; `engine.py` says when.
 
-    `states` has every thread that has ever been inside, `maps` every address space of one.
+    `states` has every thread that was ever inside, `maps` the address spaces of these threads.
     """
 
     def __init__(self, world: World, mailboxes: Mailboxes) -> None:
@@ -49,7 +49,7 @@ class Switch:
         self._slots: dict[int, int] = {}  # tid -> slot
 
     def add(self, t: Tracee, catch: Callable[[Inside], None]) -> Inside:
-        """A thread is about to enter for the first time; killed if there is no slot for it."""
+        """Add a thread that enters for the first time; its process is killed if no slot is free."""
         slot = self.slots.take()
         if slot is None:
             give_up(t, f"more than {SLOTS} threads with enclaves at a time")
@@ -59,7 +59,7 @@ class Switch:
         return state
 
     def remove(self, state: Inside) -> None:
-        """The thread has died."""
+        """Remove a thread that has died."""
         t = state.t
         state.running = False
         native = self.maps.get(t.space)
@@ -80,7 +80,7 @@ class Switch:
     # In
 
     def enter(self, state: Inside, *maps: tuple[int, int]) -> None:
-        """The logical processor is inside: let the thread follow."""
+        """Send a thread inside, where its logical processor is already."""
         t = state.t
         native = self._settled(t)
         lp = t.lp
@@ -115,7 +115,7 @@ class Switch:
         p.request(p.PTRACE_CONT, t.tid)
 
     def _continue(self, state: Inside) -> None:
-        """The thread was stopped inside, and only general registers have to change."""
+        """Continue a thread that was stopped inside, if only general registers must change."""
         t = state.t
         lp = t.lp
         assert state.user is not None
@@ -126,7 +126,7 @@ class Switch:
         p.request(p.PTRACE_CONT, t.tid)
 
     def _settled(self, t: Tracee) -> NativeMap:
-        """The map, with all that must be hidden noted; no other thread is about to map it again."""
+        """The map, with all pages to hide noted; no other thread will map them again."""
         native = self.map_of(t.space)
         if native.entries:
             self._arrivals(native)
@@ -152,7 +152,7 @@ class Switch:
     # Out
 
     def load(self, state: Inside) -> bool:
-        """A running thread has stopped: load its registers. Whether it was inside."""
+        """Load the registers of a running thread that has stopped; True if it was inside."""
         t = state.t
         state.running = False
         lp = t.lp
@@ -173,7 +173,7 @@ class Switch:
             state.real = lp.x
             state.within = True
             return True
-        # On its way: the logical processor has the registers, and nothing has been executed inside.
+        # On its way in: the logical processor has the registers, no enclave code has executed.
         if STUB <= rip < STUB + STUB_SIZE:
             mailbox = self.mailboxes.control.find(t.tid)
             if mailbox is not None:
@@ -182,7 +182,7 @@ class Switch:
         if stage != ENTERING:
             state.bases = (entered.fs, entered.gs)
         if lp.x is not state.real:
-            state.real = None  # it may be loaded, or not yet
+            state.real = None  # perhaps lp.x is loaded, perhaps not yet
         state.within = False
         return False
 
@@ -195,13 +195,13 @@ class Switch:
                 return
 
     def load_extended(self, state: Inside) -> None:
-        """The extended state, needed once an AEX is to save it."""
+        """Load the extended state into the logical processor, for an AEX to save."""
         lp = state.t.lp
         if lp.secs is not None and lp.x is state.real:
             lp.x = state.real = read_state(state.t, self._xfrm)
 
     def put_registers(self, state: Inside) -> bool:
-        """`Engine.put_registers`, if the thread was inside since it was outside last."""
+        """As Engine.put_registers; False if the thread has not been inside since its last exit."""
         if state.bases is None or state.user is None:
             return False
         t = state.t
@@ -218,6 +218,6 @@ class Switch:
 
 
 def give_up(t: Tracee, why: str) -> None:
-    """The program is at fault, or a limit of the machine is reached: its process is killed."""
+    """Kill a process: its program is at fault, or a limit of the machine is reached."""
     say(f"softsgx: run: native engine: process {t.pid}: {why}; killed\n")
     os.kill(t.pid, signal.SIGKILL)

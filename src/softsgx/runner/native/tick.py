@@ -1,8 +1,8 @@
-"""The timer tick for threads that run natively (`tick` has it for the reference engine).
+"""The timer tick for threads that run natively.
 
 While threads may be inside, a timer of the supervisor rings the doorbell. A thread that has used a
 period of processor time since its last tick, and is inside an enclave, is interrupted: AEX, and the
-ERESUME of its AEP. One that is outside at that moment has taken its tick there.
+ERESUME at its AEP. A thread that is outside at that moment has taken its tick there.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from softsgx.runner.native.state import Inside
     from softsgx.runner.process.tick import Tick
 
-# Threads whose processor time is read when the timer rings; the others come next time. With more
-# threads, each has used little of it since.
+# Threads whose processor time is read each time the timer rings; the others wait for the next time.
+# With more threads than this, each uses little processor time between two rings.
 _LOOKS: Final = 8
 
 
@@ -36,30 +36,30 @@ class NativeTick:
         self.tick = tick
         self.doorbell = doorbell
         self.armed = armed
-        self.threads: deque[Inside] = deque()  # all that have been inside
+        self.threads: deque[Inside] = deque()  # all that were ever inside
         self._running = False
-        self._stops = 0  # of all threads, when the timer rang last
-        self._served = False  # whether a thread had a stop between the last two times
+        self._stops = 0  # of all threads, when the timer last rang
+        self._served = False  # whether a thread had a stop between the last two rings
         self.parking = Parking(self.running, ready)
 
     def add(self, state: Inside) -> None:
-        """A thread is about to enter for the first time."""
+        """Add a thread that is about to enter for the first time."""
         self.threads.append(state)
 
     def forget(self, state: Inside) -> None:
-        """It is gone."""
+        """Forget a thread that is gone."""
         self.threads.remove(state)
         self.parking.forget(state)
 
     def start(self) -> None:
-        """A thread goes in."""
+        """Start the timer, as a thread enters."""
         if self._running or not self.tick.on:
             return
         self._running = True
         self.doorbell.ring_every(self.tick.period)
 
     def rung(self) -> None:
-        """The doorbell rang; if it was the timer, interrupt threads that are due."""
+        """Called when the doorbell rang: if the timer rang it, interrupt threads that are due."""
         if not self._running or not self.doorbell.came(signal.SIGALRM):
             return
         threads = self.threads
@@ -80,7 +80,7 @@ class NativeTick:
             self._running = False
 
     def running(self) -> tuple[int, bool]:
-        """How many threads only compute, and whether others are inside or have had stops lately."""
+        """How many threads only compute; whether others are inside or had stops lately."""
         inside = [state for state in self.threads if self._may_be_inside(state)]
         quiet = sum(state.quiet for state in inside)
         return quiet, self._served or len(inside) > quiet

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from softsgx.runner.process.tracee import Tracee
 
 _BV: Final = struct.Struct("<Q")
-_SOFTWARE: Final = 464  # from here on the legacy region is software's: the kernel writes there
+_SOFTWARE: Final = 464  # the rest of the legacy region belongs to software: the kernel writes there
 
 
 def read_state(t: Tracee, xfrm: int) -> XState:
-    """The extended state of a stopped thread, as far as the model has its components."""
+    """The extended state of a stopped thread, of the components that the model has."""
     image = p.get_xstate(t.tid)
     (present,) = _BV.unpack_from(image, XSAVE_LEGACY_SIZE)
     legacy = bytes(image[:_SOFTWARE]).ljust(XSAVE_LEGACY_SIZE, b"\0")
-    # The kernel fills in the initial state of what is not present.
+    # For a component that is not present, the kernel fills in the initial state.
     state = XState(legacy)
     if legacy[:32] == LEGACY_INIT[:32] and not any(legacy[32:]):
         state.legacy = LEGACY_INIT
@@ -33,7 +33,7 @@ def read_state(t: Tracee, xfrm: int) -> XState:
 
 
 def write_state(t: Tracee, state: XState, xfrm: int) -> None:
-    """Give a stopped thread an extended state; components that the model does not have stay."""
+    """Set the extended state of a stopped thread, except components that the model lacks."""
     image = p.get_xstate(t.tid)
     (present,) = _BV.unpack_from(image, XSAVE_LEGACY_SIZE)
     image[:_SOFTWARE] = state.legacy[:_SOFTWARE]
