@@ -2,7 +2,7 @@
 
 The first is FILE, the others FILE.2, FILE.3 and so on, in the order of ECREATE. A file is created
 with its enclave and complete after each EINIT, so it exists however the program ends. If FILE is a
-device or a pipe, all streams go there, one after the other.
+device, all streams go there, one after the other.
 """
 
 from __future__ import annotations
