@@ -141,7 +141,7 @@ def _filter() -> bytes:
 
 
 def _traced(body: Callable[[], int], by_prctl: bool) -> int:
-    """Run `body` under that filter in a child whose calls are answered with 4242; its status.
+    """Run `body` in a child under `_filter`, answer the calls that stop; the status of the child.
 
     `body` returns 0, or at least _FAILED.
     """
@@ -233,7 +233,7 @@ def try_filter_any() -> None:
 
 
 def try_memfd() -> None:
-    """Memory files, of which EPC, mailboxes and device descriptors are made."""
+    """memfd_create makes files for EPC, mailboxes and device descriptors."""
     _try_file(memory_file("softsgx-doctor", os.MFD_ALLOW_SEALING))
 
 

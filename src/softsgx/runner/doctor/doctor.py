@@ -107,7 +107,7 @@ def emulator_check() -> Check:
 
 
 def enclu_check() -> Check:
-    """How this processor answers ENCLU outside of an enclave: all answers are served."""
+    """Which exception ENCLU raises outside enclaves on this processor: each can be served."""
     remedy = "report what `lscpu` says: ENCLU is expected to be #UD, #GP or #PF"
     try:
         number = probes.enclu_answer()
@@ -144,7 +144,7 @@ def native_check() -> Check:
 
 
 def gcc_check() -> Check:
-    """The demo is compiled when it is run."""
+    """gcc compiles the demo when it is run."""
     path = shutil.which("gcc")
     remedy = "for make demo: install gcc"
     return Check("gcc", path is not None, path or "not in PATH", remedy, needed=False)

@@ -218,7 +218,7 @@ NEEDS: Final = (
 
 
 def examine() -> list[tuple[Need, str]]:
-    """Each need, and why it is refused; empty if it is not. Fallbacks are used from now on."""
+    """Each need, and why it is refused, "" if it is not. From now on fallbacks are in use."""
     whys = probes.guarded([need.attempt for need in NEEDS])
     for need, why in zip(NEEDS, whys, strict=True):
         if why:

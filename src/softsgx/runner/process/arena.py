@@ -45,7 +45,7 @@ class ArenaMemory(PhysicalMemory):
 
     def __init__(self, ram: PhysicalMemory, first: int, count: int) -> None:
         super().__init__()
-        # The frames of `ram` that are in use stay so.
+        # The frames of `ram` that are in use remain in use.
         self.frames, self.pages, self._next = ram.frames, ram.pages, ram._next
         self.first = first
         self.count = count

@@ -61,9 +61,9 @@ def signal_pending(t: Tracee) -> bool:
 
 
 def restart(t: Tracee, regs: list[int]) -> None:
-    """End the call at whose seccomp stop the thread is with -ERESTARTSYS.
+    """End a call with -ERESTARTSYS, at its seccomp stop.
 
-    orig_rax of a call that is skipped is -1, and the kernel would not restart it. So its number is
+    A call is skipped by orig_rax = -1, and the kernel would not restart it then. So its number is
     set again at the exit stop.
     """
     number = regs[p.ORIG_RAX]

@@ -32,8 +32,8 @@ _FRAME_TRAPNO: Final = _FRAME_ERR + 8
 _FRAME_CR2: Final = _FRAME_ERR + 24
 _WORD: Final = struct.Struct("<Q")
 
-# Linux 6.12, kernel/signal.c, sig_kernel_ignore: dropped without a handler. For a traced thread
-# they are queued nevertheless.
+# Linux 6.12, kernel/signal.c, sig_kernel_ignore: the kernel drops these without a handler, but
+# queues them for a traced thread.
 _IGNORED_BY_DEFAULT: Final = (signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH)
 
 

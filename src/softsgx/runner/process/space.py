@@ -13,7 +13,7 @@ from softsgx.runner.process.world import LiveProcess, LiveUser, World, enclave_a
 
 
 class Space:
-    """One address space. `users` counts its threads; `vdso_enclu` is the AEP of its vDSO."""
+    """One address space. `users` counts its threads; calls on the `traced` ranges stop."""
 
     def __init__(self, world: World, pid: int) -> None:
         self.world = world
@@ -22,7 +22,6 @@ class Space:
         self.users = 0
         self.sites: dict[int, str] = {}  # address -> "cpuid" or "enclu", patched in this space
         self.gate_ready = False
-        self.real_vdso = 0
         self.filters = 0
         self.traced: list[tuple[int, int]] = []
         self.locks_new = False  # mlockall: new mappings are locked
@@ -71,7 +70,6 @@ class Space:
             child.process = process
         child.sites = dict(self.sites)
         child.gate_ready = self.gate_ready
-        child.real_vdso = self.real_vdso
         child.filters = self.filters
         child.traced = list(self.traced)
         child.not_copied = [

@@ -66,7 +66,7 @@ class Tracee:
         self.inside = False
         self.mailbox: int | None = None  # where its request waits; None: stopped by ptrace
         self.due = DueSignals(tid)
-        self.frame: Due | None = None  # of the signal to whose handler it is being stepped
+        self.frame: Due | None = None  # of the signal whose handler it is being stepped to
         self.forced: Signal | None = None  # a signal to be sent once the thread is stopped
         self.sent_event = 0  # the number of the SignalSent of `forced`
         self.interrupted_early = False  # its last ioctl was interrupted before it did anything

@@ -55,7 +55,7 @@ class Supervisor:
         self.loader = loader
         loader.mailboxes = self.mailboxes
         self.abort_page = AbortPage(world)
-        # Ends of threads that were seen where a stop was waited for, with their status.
+        # Threads that ended while one of their stops was awaited, with their wait status.
         self._ends: list[tuple[int, int]] = []
         self.engine = engines.build(
             engine,
