@@ -1,7 +1,7 @@
 """The events of the kernel and of its processes: calls, page faults, signals, threads on cpus.
 
 `cpu` is the number of the logical processor on which `thread` runs; `thread` and `process` are
-names, those of real ones their numbers. `fields` are pairs of a name and a number.
+names; a real thread or process is named by its number. `fields` are pairs of a name and a number.
 """
 
 from typing import NamedTuple, TypeAlias
@@ -36,8 +36,8 @@ class IoctlResults(NamedTuple):
 
 
 class CallRefused(NamedTuple):
-    """The kernel refuses what a call, or the page fault that runs, asks for; the caller may yet
-    tolerate it. `rule` is `function.what` of `linux.refusals`, `fields` the arguments."""
+    """A kernel function refuses something in a call or page fault; its caller may tolerate that.
+    `rule` is `function.what` of `linux.refusals`, `fields` are what it tested."""
 
     cpu: int
     thread: str

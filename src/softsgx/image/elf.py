@@ -83,7 +83,7 @@ class Header:
         return value
 
     def refuse(self, field: str, why: str) -> NoReturn:
-        """Refuse a field."""
+        """Raise ImageError for a field."""
         offset = self.at + self.layout.offset_of(field)
         raise ImageError(f"{self.name}, {field} at byte {offset}", why)
 

@@ -9,7 +9,7 @@ frame information in 5.6 s and the same symbols in 1.1 s, because it makes an ob
 and has no look-up by address. Importing it takes 13 to 21 ms of the start of a command. Of 300
 damaged copies of one program it refused 210, with six kinds of exception; 76 have damage that
 matters to the kernel. It writes no files, so the vDSO would still be written by hand. So nothing
-here uses it, but the tests do: they hold what is read and written here against it.
+here uses it. The tests do: they compare with it what is read and written here.
 """
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""Which kind of enclave file this is, by its content, never by its name."""
+"""The kind of an enclave file, recognised by its content and never by its name."""
 
 from __future__ import annotations
 

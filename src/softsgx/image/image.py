@@ -119,7 +119,7 @@ class EnclaveImage:
 
     `size` is SECS.SIZE in bytes, `ssaframesize` SECS.SSAFRAMESIZE in pages. Only these two and the
     segments are measured; `attributes`, `xfrm`, `miscselect` and `cet_attributes` are what the
-    loader puts into the SECS. `baseaddr` is where the code has to run, None for anywhere; the token
+    loader puts into the SECS. `baseaddr` is where the code must run, None for anywhere; the token
     of a PT_SS_FIRST page names it as well. Shadow-stack pages are for processors with CET. Raises
     ImageError.
     """
@@ -152,7 +152,7 @@ class EnclaveImage:
                 raise above.error("offset", f"inside the segment at {below.offset:#x}")
 
     def _check_shadow_stack(self, segment: Segment) -> None:
-        """Place and tokens; the first token decides where the enclave has to run."""
+        """Check place and tokens; the first token decides where the enclave must run."""
         if segment.offset == 0 or segment.end == self.size:
             raise segment.error("offset", "a shadow-stack page is not first or last in ELRANGE")
         for page in segment.pages() if segment.flags & PT_MASK == SS_FIRST else ():

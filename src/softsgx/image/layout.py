@@ -6,10 +6,10 @@
 
 * ELF image: the PT_LOAD segments, page by page, with their rights; bytes between segments, and
   .bss, are zero; everything is measured. A page may belong to two segments if they have the same
-  rights. An ET_DYN is placed as linked, address 0 at BASEADDR, and runs anywhere: its code has to
+  rights. An ET_DYN is placed as linked, address 0 at BASEADDR, and runs anywhere: its code must
   relocate itself, as in a static-pie process. With `relocate_to` the R_X86_64_RELATIVE relocations
-  are applied here, and measured, and the enclave has to be loaded at that address. An ET_EXEC has
-  to be loaded where it is linked.
+  are applied here, and measured, and the enclave must be loaded at that address. An ET_EXEC must be
+  loaded where it is linked.
 * heap: RW, from the first page after the image (the linker's `_end`, rounded up).
 * guard: a hole, no page is added there.
 * stack: RW zeros, measured. It ends where the TCS begins, so that its top is RBX after EENTER.
@@ -192,7 +192,7 @@ Layout = ThreadLayout | SelftestLayout
 
 
 class _Pages:
-    """Segments being collected, from addresses of the link."""
+    """Segments being collected; addresses are those of the link."""
 
     def __init__(self, base: int) -> None:
         self.base = base

@@ -1,7 +1,7 @@
 """What ECREATE and EADD require of an image. Each function says what is wrong, or returns None.
 
-`image.image` asks about what software builds, `image.sgxs` about what a file holds; each adds where
-the fault is. SDM 3D, ECREATE and EADD.
+`image.image` applies them to what software builds, `image.sgxs` to what a file holds; each adds the
+place of the fault. SDM 3D, ECREATE and EADD.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def size_for(end: int) -> int:
 
 
 def frame_fault(ssaframesize: int) -> str | None:
-    """SECS.SSAFRAMESIZE. Whether a frame is large enough for XFRM, only a processor can say."""
+    """SECS.SSAFRAMESIZE. Only a processor can tell whether a frame is large enough for XFRM."""
     if not 0 < ssaframesize <= MASK32:
         return f"{ssaframesize} pages: from 1 to 2^32 - 1"
     return None
@@ -133,6 +133,6 @@ def shadow_stack_fault(flags: int, page: bytes) -> Finding | None:
 
 
 def token_base(offset: int, page: bytes) -> int:
-    """BASEADDR, by the token of the PT_SS_FIRST page at `offset` from it."""
+    """BASEADDR according to the token of the PT_SS_FIRST page at `offset` from it."""
     token = int.from_bytes(page[_TOKEN:], "little")
     return (token & ~1) - PAGE_SIZE - offset & MASK64

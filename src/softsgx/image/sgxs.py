@@ -5,7 +5,7 @@ EEXTEND, or UNMEASRD if it is loaded but not measured, followed by its 256 bytes
 missing are zero and not measured. So SHA-256 of a stream without UNMEASRD is MRENCLAVE.
 
 A stream is canonical if ECREATE comes first and once, page offsets ascend, chunks follow their own
-page, and no chunk comes twice. A stream is read if its enclave can be loaded: one ECREATE, and no
+page, and no chunk comes twice. `read` accepts a stream whose enclave can be loaded: one ECREATE, no
 page or chunk twice. Pages may come in any order (`EnclaveImage.ascending`). The order of UNMEASRD
 records among the chunks of a page is not kept.
 

@@ -146,7 +146,7 @@ def mrsigner(sig: SIGSTRUCT) -> bytes:
 
 def verify(data: bytes) -> tuple[Finding, ...]:
     """What EINIT would refuse in these 1808 bytes, whatever the enclave; empty if it is good."""
-    # What only a processor with CET accepts: in an enclave that needs one anyway.
+    # CET fields are accepted if the enclave needs a processor with CET anyway.
     cet = bool(parse(data).ATTRIBUTES & ATTR_CET)
     return (*verify_fields(data, cet=cet), *verify_signature(data))
 
@@ -170,7 +170,7 @@ def verify_fields(data: bytes, *, cet: bool) -> list[Finding]:
 
 
 def with_right_fields(data: bytes, *, cet: bool) -> bytes:
-    """The same with what `verify_fields` finds corrected: the signature may be of that."""
+    """The SIGSTRUCT with the findings of `verify_fields` corrected; the signature may fit that."""
     sig = parse(data)
     wrong = {n: wanted[0] for n, wanted in _fixed(cet).items() if getattr(sig, n) not in wanted}
     raw = bytearray(sig.replace(**wrong).pack())

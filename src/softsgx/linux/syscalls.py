@@ -412,7 +412,7 @@ def do_mprotect_pkey(
 
 
 def mprotect_fixup(current: Thread, vma: Vma, start: int, end: int, prot: int) -> Steps[int]:
-    """One area of an mprotect call, with the tests that the kernel does before this function.
+    """One area of an mprotect call, with the tests that do_mprotect_pkey has in the kernel.
 
     mmap_lock held for writing.
     """

@@ -120,7 +120,7 @@ class AddressSpace:
         return self.ptes.get(address >> PAGE_SHIFT, 0)
 
     def test_and_clear_accessed(self, address: int) -> bool:
-        """Clear the A bit of an entry; say whether it was set."""
+        """Clear the A bit of an entry; return whether it was set."""
         page = address >> PAGE_SHIFT
         pte = self.ptes.get(page, 0)
         if not pte & PTE_A:

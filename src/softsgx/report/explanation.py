@@ -21,8 +21,8 @@ class Explanation:
     """What was refused, what each layer said, and what would have allowed it.
 
     `key` is equal for refusals of the same kind at the same page; `event` is the number of the
-    event in the log; `outcome` is what came of it, empty while that is not known; `signal` is the
-    number of the SignalSent that it ended in, if it did; `advice` is text where it has no steps.
+    event in the log; `outcome` is the result, empty while it is not known; `signal` is the number
+    of the SignalSent that followed, 0 if there was none; `advice` is text if it has no steps.
     """
 
     event: int
@@ -38,7 +38,7 @@ class Explanation:
 
     @property
     def text(self) -> str:
-        """All of it, ending with a newline."""
+        """The whole text, ending with a newline."""
         width = max([4, *(len(layer.name) for layer in self.layers)])
         lines = [f"{self.headline}, event {self.event}"]
         lines += [_line(layer, width) for layer in self.layers]

@@ -164,7 +164,7 @@ class Perfetto:
         self._stream.write(data(_PACKET, body + _OF_SEQUENCE))
 
 
-# Most events repeat an earlier one but for their numbers.
+# Most events differ from an earlier one in their numbers only.
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-"""As much of the protobuf wire format as writing a trace needs: varints and bytes.
+"""The part of the protobuf wire format that writing a trace needs: varints and bytes.
 
 https://protobuf.dev/programming-guides/encoding
 """

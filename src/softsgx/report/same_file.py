@@ -15,8 +15,8 @@ from collections.abc import Hashable, Iterable
 def file_of(name: str | int) -> Hashable | None:
     """A key that is equal for all names of a regular file; `name` may be a descriptor.
 
-    For a file that does not exist yet it is the path where it would be made. None for what writing
-    cannot destroy.
+    For a file that does not exist yet it is the path where it would be made. None if writing
+    destroys nothing.
     """
     try:
         found = os.stat(name)

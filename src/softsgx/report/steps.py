@@ -40,13 +40,13 @@ def prots(rights: int) -> str:
 
 
 def held_text(word: int) -> str:
-    """An EPCM word as SECINFO.FLAGS has to have it; rights only for a PT_REG page."""
+    """An EPCM word as SECINFO.FLAGS must have it; rights only for a PT_REG page."""
     return word_text(word | VALID) if word & PT_MASK == REG else state_text(word)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do. `where` is said once for consecutive steps in the same place."""
+    """One thing to do. `where` is printed once for consecutive steps in the same place."""
 
     where: ClassVar[str] = ""
 
@@ -58,7 +58,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Words(Step):
-    """A step that is said in words of its own."""
+    """A step that has a text of its own."""
 
     words: str
 
@@ -166,7 +166,7 @@ class Remove(Step):
 
 @dataclass(frozen=True)
 class Fresh(Step):
-    """Nothing to do: the next touch of the page, be it an EACCEPT, finds a fresh one there."""
+    """Nothing to do: the next touch of the page, even by EACCEPT, finds a fresh page there."""
 
     page: int
 
@@ -226,7 +226,7 @@ class Wait(Step):
 
     @property
     def text(self) -> str:
-        """Who is on it."""
+        """Who uses the TCS."""
         return f"wait: {self.who}" if self.who else "wait until this one is free"
 
 
@@ -341,7 +341,7 @@ class Advice:
 
 
 def _sentence(steps: tuple[Step, ...]) -> str:
-    """Steps joined; the place is said after the first of those that are done there."""
+    """Steps joined. The place is printed after the first of the steps that are done there."""
     parts: list[str] = []
     before, said = "", False
     for step in steps:

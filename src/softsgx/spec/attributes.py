@@ -27,7 +27,7 @@ MISC_CPINFO: Final = 1 << 1
 
 
 def legal_xcr0(value: int) -> bool:
-    """Whether XSETBV accepts it: AVX-512 is all or none, and needs AVX; AMX is all or none.
+    """Whether XSETBV accepts `value`: AVX-512 is all or none, and needs AVX; AMX is all or none.
 
     SDM 1, 13.3 "Enabling the XSAVE Feature Set and XSAVE-Enabled Features".
     """

@@ -16,7 +16,7 @@ from softsgx.spec.status import SGX_ENTRYEPOCH_LOCKED, SGX_EPC_PAGE_CONFLICT
 GP: Final = "#GP(0)"
 SHARED: Final = "shared"
 EXCLUSIVE: Final = "exclusive"
-# Refused while another leaf holds the resource, which it does not hold itself.
+# The leaf is refused while another one holds the resource, but does not hold it itself.
 REFUSED: Final = "refused"
 
 # Lock kinds: the base lock of an EPC page, and the three groups.
@@ -34,7 +34,7 @@ PARENT: Final = "SECS of RCX"
 OWNER: Final = "SECS of RCX, or RCX itself"
 CURRENT_TCS: Final = "current TCS"
 
-# In these bits a leaf finds which of its resources were busy (`lp.busy`).
+# The bits of `lp.busy`: which resources of the leaf other leaves hold.
 BUSY_TARGET: Final = 1 << 0
 BUSY_TARGET_M: Final = 1 << 1
 BUSY_SECS: Final = 1 << 2

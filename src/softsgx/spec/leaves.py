@@ -97,7 +97,7 @@ ENCLV_LEAVES: Final[dict[int, str]] = {
     ESETCONTEXT: "ESETCONTEXT",
 }
 
-# For whoever decodes instructions.
+# Encodings, for decoders.
 ENCLS_OPCODE: Final = bytes.fromhex("0f01cf")
 ENCLU_OPCODE: Final = bytes.fromhex("0f01d7")
 ENCLV_OPCODE: Final = bytes.fromhex("0f01c0")

@@ -30,7 +30,7 @@ class SECINFO(Structure, size=64, align=64):
 
 
 class PCMD(Structure, size=128, align=128):
-    """Paging crypto metadata: what EWB writes beside the encrypted page."""
+    """Paging crypto metadata, which EWB writes in addition to the encrypted page."""
 
     FLAGS: int = u64(0)  # PCMD.SECINFO.FLAGS; the rest of that SECINFO is reserved
     ENCLAVEID: int = u64(64)

@@ -1,4 +1,4 @@
-"""What was really built: the SGXS stream of each enclave, written as ECREATE, EADD and EEXTEND end.
+"""What was really built: the SGXS stream of each enclave, written as the processor executes leaves.
 
 The records are in the order in which the processor executed the leaves, with what they measured at
 that moment. So SHA-256 over all but UNMEASRD is the MRENCLAVE that EINIT compares, and `image.sgxs`
@@ -38,13 +38,13 @@ class Stream(Protocol):
     """Where a stream is written to."""
 
     def write(self, data: bytes, /) -> object:
-        """The next bytes."""
+        """Append bytes."""
 
     def flush(self) -> None:
-        """The stream so far is a whole enclave."""
+        """Called when the stream so far is a whole enclave."""
 
     def close(self) -> None:
-        """Nothing more is written."""
+        """Called when nothing more will be written."""
 
 
 class Kept:
@@ -94,7 +94,7 @@ class Built:
         return self._stream is not None
 
     def create(self, size: int, ssaframesize: int, bitmap: int) -> None:
-        """The ECREATE record; CET_LEG_BITMAP_OFFSET, where it is measured, has bytes 20 to 27."""
+        """The ECREATE record. CET_LEG_BITMAP_OFFSET, if it is measured, is in bytes 20 to 27."""
         record = records.ecreate(size, ssaframesize)
         if bitmap:
             self._note("SECS.CET_LEG_BITMAP_OFFSET is measured as well")
@@ -128,7 +128,7 @@ class Built:
         self._record(records.EextendRecord(TAG=TAG_EEXTEND, OFFSET=offset).pack() + chunk)
 
     def settle(self) -> None:
-        """No more EEXTEND of the last page will come: write what was not measured."""
+        """Write the chunks of the last page that were not measured; no more EEXTEND follows."""
         content, self._content = self._content, b""
         stream = self._stream
         if not content or stream is None:
@@ -265,7 +265,7 @@ class BuiltEnclaves:
         del self._by_eid[secs.EID]
 
     def _removed(self) -> None:
-        """A SECS was removed: close enclaves that have none, neither in EPC nor evicted."""
+        """A SECS was removed: close the enclaves that no longer have one, in EPC or evicted."""
         live = {secs.EID for secs in self._processor.secs.values()} | self._processor.hashes.keys()
         for eid in [eid for eid in self._by_eid if eid not in live]:
             self._by_eid.pop(eid).close()

@@ -45,7 +45,7 @@ class EnclaveAbort(Exception):
 class Suspended(NamedTuple):
     """Yielded by an operation instead of a point: the kernel did not repair its exception.
 
-    `signal` is what it comes to if the vDSO does not take it.
+    `signal` is what it becomes if the vDSO does not fix it up.
     """
 
     exit: Exit
@@ -60,7 +60,7 @@ class Ocall(NamedTuple):
 
 
 def occupied(current: Thread) -> ValueError:
-    """For a schedule that runs two threads of one logical processor at once."""
+    """The error of a schedule that runs two threads of one logical processor at once."""
     return ValueError(
         f"{current.name}: another thread is at work on cpu {current.cpu}; "
         "threads that run at the same time need a processor each"
@@ -84,7 +84,7 @@ class EnclaveThread:
         self.result: Any = None
 
     def run_on(self, current: Thread) -> None:
-        """Go on as the thread of the host that enters now, on its logical processor `lp`."""
+        """Continue on the host thread that enters now, and on its logical processor `lp`."""
         self.current = current
         self.lp: LogicalProcessor = current.kernel.lp(current)
 
@@ -108,7 +108,7 @@ class EnclaveThread:
         return data
 
     def exception(self, vector: int, code: int = 0) -> Steps[None]:
-        """Raise an exception as an instruction would; #PF is left to accesses.
+        """Raise an exception as an instruction would, but not #PF, which accesses raise.
 
         When the host resumes, the program continues after it, as after a trap, or after a handler
         that moved RIP.
@@ -203,7 +203,7 @@ class EnclaveThread:
                 yield from self._repair(fault)
 
     def _be_inside(self) -> Steps[LogicalProcessor]:
-        """An interrupt may have taken the thread out: the CPU is at the AEP, which resumes."""
+        """If an interrupt has taken the thread out, resume: the processor is at the AEP."""
         while (lp := self.lp).secs is None:  # the host may resume on another processor
             yield from self._resume()
         if lp.tcs_address != self.tcs:
@@ -227,5 +227,5 @@ class EnclaveThread:
             yield Suspended(end, signal)  # type: ignore[misc]
 
     def _kernel(self, delivered: Delivered) -> Steps[Signal | None]:
-        """What the kernel makes of an exception: None if it repaired it."""
+        """The signal of an exception; None if the kernel repaired it."""
         return user_exception(self.current, delivered)

@@ -118,7 +118,7 @@ class HostThread:
     # Memory
 
     def alloc(self, size: int) -> Steps[int]:
-        """Anonymous memory; its address."""
+        """Map anonymous memory; return its address."""
         prot, flags = PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS
         return self.mmap(0, size, prot, flags)
 
@@ -188,7 +188,7 @@ class HostThread:
         args: Any = None,
         handler: UserHandler | None = None,
     ) -> Steps[int]:
-        """__vdso_sgx_enter_enclave. `run` is filled in as by the kernel; look at run.function."""
+        """__vdso_sgx_enter_enclave. Fills in `run`; run.function tells how it was left."""
         entry.args = args
         return sgx_enter_enclave(self.thread, function, run, entry.enter, handler)
 
@@ -213,7 +213,7 @@ class EnclaveEntry:
         self.args: Any = None
         self.result: Any = None
         self.stacks: dict[int, list[tuple[EnclaveThread, Steps[Any]]]] = {}
-        # By TCS: the call out that the host has to serve, and its answer for the next EENTER.
+        # By TCS: the call out that the host must execute, and its answer for the next EENTER.
         self.requests: dict[int, Ocall] = {}
         self._answers: dict[int, Any] = {}
 
@@ -250,7 +250,10 @@ class EnclaveEntry:
             stack.pop()[1].close()
 
     def serve(self, host: HostThread, tcs: int) -> Steps[bool]:
-        """Run what the enclave called out for; False if it did not call. Then enter again."""
+        """Run the function that the enclave called out for, to enter again with its answer.
+
+        False if the enclave did not call out.
+        """
         request = self.requests.pop(tcs, None)
         if request is None:
             return False

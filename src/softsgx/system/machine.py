@@ -67,7 +67,7 @@ class Machine:
             self._unfinished = Unfinished(self.processor)
 
     def explain(self, fault: Exception | None = None) -> str:
-        """Why it was refused: for a `Fault` that was just raised, or else the last refusal.
+        """Why something was refused: the `Fault` that was just raised, or else the last refusal.
 
         "" if nothing was refused. The machine must have been made with `explain=True`, because
         the answer names who changed what before.
@@ -77,7 +77,7 @@ class Machine:
         return self.explainer.explain(fault)
 
     def unfinished(self) -> list[Remark]:
-        """Pages that still need EACCEPT and threads that are still inside, each with since when.
+        """Pages that still need EACCEPT and threads that are still inside, and since which event.
 
         The machine must have been made with `explain=True`.
         """

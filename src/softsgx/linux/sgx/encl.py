@@ -614,7 +614,10 @@ def _zap_pte(current: Thread, encl: SgxEncl, mm: Mm, address: int) -> Steps[None
 
 
 def sgx_encl_cpumask(encl: SgxEncl) -> dict[int, None]:
-    """Processors on which an address space of the enclave is loaded."""
+    """Processors on which an address space of the enclave is loaded.
+
+    The caller holds the SRCU read side; the kernel's function takes it by itself.
+    """
     mask: dict[int, None] = {}
     for encl_mm in encl.mm_list:
         if not encl_mm.mm.exited:

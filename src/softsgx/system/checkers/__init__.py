@@ -20,6 +20,6 @@ CHECKERS: tuple[type[Checker], ...] = (
     EpcLeak,
     LostPage,
 )
-"""In the order of asking; the last one changes the machine."""
+"""In the order in which they are asked. The last one changes the machine."""
 
 __all__ = ["CHECKERS", "Checker", "WiderRight"]

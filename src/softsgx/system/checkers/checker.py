@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Checker:
-    """`rule` is the name of what it reports."""
+    """`rule` is the name of the violation that it reports."""
 
     rule = ""
 
@@ -19,7 +19,7 @@ class Checker:
         """An execution begins."""
 
     def check(self, scene: Scene) -> None:
-        """It has ended: raise Violation if the rule is broken."""
+        """The execution has ended: raise Violation if the rule is broken."""
 
     def violated(self, text: str) -> Violation:
         """The violation to raise."""

@@ -2,7 +2,7 @@
 
 Verified: every present PTE into EPC, in every address space that maps the enclave, leads to the
 resident page of the enclave at that address, and its EPCM entry is VALID with that address.
-Not verified: rights, which VMA and EPCM each restrict by themselves; TLBs, which `wider_right` has.
+Not verified: rights, which VMA and EPCM each restrict; TLBs, which `wider_right` verifies.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ class WiderRight(Checker):
     rule = "wider right"
 
     def check(self, scene: Scene) -> None:
-        """Raise the first right too many."""
+        """Raise for the first right beyond those promised."""
         processor = scene.machine.processor
         for address, rights in scene.protected.items():
             allowed = rwx_text(rights)

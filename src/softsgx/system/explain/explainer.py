@@ -52,7 +52,8 @@ Tell = Callable[[Explanation], None]
 
 
 class _Waiting(NamedTuple):
-    """What ordinary paging refused: event number, event, what an AEX loses, and by whom."""
+    """A refusal by ordinary paging that the kernel may repair: event number, event, TLB and enclave
+    as they were, and where."""
 
     seq: int
     refused: c.AccessFaulted | c.LeafFaulted
@@ -81,7 +82,7 @@ class Explainer:
         self.tell = tell
         self._instructions = instructions
         self.last: Explanation | None = None
-        # By processor: explained and waiting for its outcome; not explained yet.
+        # By processor: a refusal explained and waiting for its outcome; one not explained yet.
         self._open: dict[int, Explanation] = {}
         self._paging: dict[int, _Waiting] = {}
         # By processor: where the AEX stores RIP, and base and size of the enclave.
@@ -348,7 +349,7 @@ def rule_text(rule: str) -> str:
 
 
 def refusing_layer(rule: str, facts: Facts, access: int) -> str:
-    """Which layer a rule of an access belongs to."""
+    """The layer that refused an access, by the rule."""
     if rule.startswith("PAGING."):
         # A shadow stack does not need W of the area.
         if facts.vma is None or not facts.vma.flags & (access & RWX or R):

@@ -149,7 +149,7 @@ def advice_for_leaf(facts: Facts, call: Call, rule: str, operand: str) -> Advice
         return _of_tcs_state(facts, goal, rule)
     steps, note = _page_plan(facts, call, operand)
     if not steps:
-        steps = nothing_left(facts, rule, "the page is now as it has to be")
+        steps = nothing_left(facts, rule, "the page is now as the leaf needs it")
     return Advice.of(goal, *steps, note=note)
 
 
@@ -356,7 +356,7 @@ def _inside(facts: Facts, secs: Secs, before: int) -> list[int]:
 
 
 def _untracked(facts: Facts, page: Page) -> list[Step]:
-    """Who must leave before the change can be accepted."""
+    """The step for the processors that must leave before the change can be accepted."""
     processor, secs = facts.lp.processor, facts.secs
     resident = page.entry.epc_page if page.entry is not None else None
     if secs is None or resident is None or tracked(processor, secs, resident.number):

@@ -129,7 +129,7 @@ def _evicted(encl: SgxEncl, entry: SgxEnclPage) -> int:
 
 
 def area(facts: Facts, right: int) -> Plan:
-    """So that ordinary paging permits the access. Empty if area and driver do already."""
+    """The steps after which ordinary paging permits the access; none if it already does."""
     if facts.address >= TASK_SIZE:
         return [Say("use an address of user space")], ""
     page = page_of(facts)
@@ -170,7 +170,7 @@ def area(facts: Facts, right: int) -> Plan:
 
 
 def _host_area(facts: Facts, right: int) -> list[Step]:
-    """The area of ordinary memory."""
+    """The steps for an area of ordinary memory."""
     vma, pte = facts.vma, facts.pte
     if vma is None and facts.page < DEFAULT_MMAP_MIN_ADDR:
         return [Say(NEAR_NULL)]
@@ -230,7 +230,7 @@ def renewed(facts: Facts, page: Page) -> list[Step]:
 
 
 def epcm(facts: Facts, page: Page, rights: int) -> Plan:
-    """So that the EPCM permits all of these rights, once `area` is done."""
+    """The steps after which the EPCM permits all of these rights, once `area` is carried out."""
     at, word, processor = facts.page, page.word, facts.lp.processor
     if page.entry is None:
         return [Accept(at, FRESH), *_extended(facts, FRESH, rights)], ""
@@ -274,9 +274,9 @@ def _extended(facts: Facts, word: int, rights: int) -> list[Step]:
 
 
 def usable(facts: Facts, right: int, rights: int | None = None) -> Plan:
-    """So that enclave code can use the page: `right` by paging, `rights` by the EPCM.
+    """The steps for enclave code to use the page: `right` by paging, `rights` by the EPCM.
 
-    Empty if nothing refuses any more.
+    None if no layer refuses any more.
     """
     steps, note = area(facts, right)
     page = page_of(facts)
@@ -287,17 +287,17 @@ def usable(facts: Facts, right: int, rights: int | None = None) -> Plan:
 
 
 def final(steps: list[Step]) -> bool:
-    """Whether a plan cannot go on: it ends in words, or has made a fresh page already."""
+    """Whether nothing can be added to a plan: it ends in words, or makes a fresh page."""
     return any(isinstance(step, Say | Fresh) for step in steps)
 
 
 def nothing_left(facts: Facts, rule: str, by_now: str) -> list[Step]:
-    """No layer refuses any more: if paging refused, the driver did; else it was a moment ago."""
+    """The step if no layer refuses any more: the driver refused, if paging did; else try again."""
     return _driver(facts) if rule.startswith("PAGING.") else [Again(by_now)]
 
 
 def _driver(facts: Facts) -> list[Step]:
-    """Area and EPCM allow it, yet the driver did not map the page."""
+    """The step if area and EPCM permit the access, yet the driver did not map the page."""
     kernel = facts.history.kernel
     if not kernel.nr_free:
         return [Say(NO_EPC)]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from softsgx.cpu import Processor
 
 FOLLOWED_MAX: Final = 1 << 17
-"""Pages and stays that are remembered; of more, only that there were some."""
+"""How many pages and stays are remembered. Of more only `overflowed` remains."""
 
 _SHOWN: Final = DUE | RWX | PT_MASK
 
@@ -78,7 +78,7 @@ class Unfinished:
         self._pages: dict[int, dict[int, _Due]] = {}  # by enclave and linear address
         self._bases: dict[int, int] = {}
         self._stays: dict[tuple[int, int], dict[int, _Stay]] = {}  # by enclave and TCS, then frame
-        self._frame: dict[tuple[int, int], int] = {}  # on which the thread inside is
+        self._frame: dict[tuple[int, int], int] = {}  # the SSA frame of the thread inside
         self._runs: dict[int, k.ThreadSwitchedIn] = {}
         self._calls: dict[int, list[k.CallBegun | k.IoctlArguments | Context]] = {}
         self._log.subscribe_to(

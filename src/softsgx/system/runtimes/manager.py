@@ -45,10 +45,10 @@ class Order(Protocol):
 
 
 class TrustedManager:
-    """Memory manager of one enclave. Methods are generators and run in an enclave thread `t`.
+    """Memory manager of one enclave. A method that takes `t` is a generator of that enclave thread.
 
-    Protected by `lock`, one mutex for everything, as the shipped EMM has it: `pages`, which maps
-    a linear page to (state, rights).
+    Protected by `lock`, one mutex for everything, as in Intel's EMM: `pages`, which maps a linear
+    page to (state, rights).
     """
 
     def __init__(self, untrusted: Untrusted, order: Order) -> None:
@@ -61,7 +61,7 @@ class TrustedManager:
     # The interface
 
     def reserve(self, address: int, length: int) -> None:
-        """Take address space."""
+        """Reserve address space."""
         for page in _pages(address, length):
             assert page not in self.pages, f"page {page:#x} is reserved already"
             self.pages[page] = (RESERVED, 0)
@@ -82,7 +82,7 @@ class TrustedManager:
     def handle_fault(self, t: EnclaveThread, address: int) -> Steps[bool]:
         """For the exception handler (CSSA = 1): commit the page if it waits for its first touch.
 
-        False if the page is not waiting: the fault is a real one.
+        True also if another thread has committed it. Otherwise False: the fault is a real one.
         """
         page = address & ~PAGE_MASK
         with (yield from self.lock.acquire()):
@@ -203,14 +203,14 @@ class TrustedManager:
                 raise self._abort(f"{name}: count {answer.done} of {length - done}")
             done += answer.done
             if not answer.errno:
-                break  # whether it is true shows at EACCEPT
+                break  # EACCEPT will show whether that is true
             if not (yield from self._repaired(t, address + done, answer)):
                 why = f", {status_name(answer.result)}" if answer.result else ""
                 where = f"{name} at {address + done:#x}"
                 raise self._abort(f"{where}: {errno_text(answer.errno)}{why}")
 
     def _repaired(self, t: EnclaveThread, page: int, answer: Answer) -> Steps[bool]:
-        """A page that waits for its first touch is PENDING or missing: accept it if it is due."""
+        """Accept the page if the ioctl failed because it waits for its first touch; else False."""
         missing = answer.errno == -EFAULT and not answer.result
         if answer.result != SGX_PAGE_NOT_MODIFIABLE and not missing:
             return False

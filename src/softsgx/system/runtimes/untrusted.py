@@ -60,8 +60,8 @@ def retry(
 class Untrusted:
     """The host functions that a `TrustedManager` calls. Override one to play a lying host.
 
-    Gramine and Intel's EMM retry what is only busy. With `patient` false an ioctl is tried once, as
-    Enarx does.
+    An ioctl that fails because something is busy is retried, as in Gramine and Intel's EMM. With
+    `patient` false it is tried once, as in Enarx.
     """
 
     def __init__(self, enclave: Enclave, *, patient: bool = True) -> None:

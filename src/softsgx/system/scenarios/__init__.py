@@ -1,1 +1,1 @@
-"""Scenarios of a machine with an enclave. Each file is one."""
+"""Scenarios of a machine with an enclave; `catalogue` lists those that are shipped."""

@@ -55,7 +55,7 @@ class RestrictRefused(MachineScenario):
         yield "writer", 2, write()
 
     def verify(self, scene: Scene) -> None:
-        """A signal although nothing was restricted; which rights remain is up to the enclave."""
+        """The writer must get no signal if nothing was restricted."""
         before, answer = scene.facts["before"], scene.facts["answer"]
         page = scene.watch[0]
         raised: SignalRaised | None = scene.facts["signal"]

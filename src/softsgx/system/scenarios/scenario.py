@@ -7,8 +7,8 @@ A new one says how its machine is built and what the tasks are:
             for cpu in (1, 2):
                 yield f"toucher {cpu}", cpu, scene.thread(cpu).load(scene.enclave.heap, 1)
 
-Every access in it should succeed: a signal is a violation, and so is an enclave that gives up. What
-must be true at the end is for the checkers.
+Every access in it should succeed: a signal is a violation, and so is an enclave that gives up. The
+checkers verify what must be true at the end.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class MachineScenario(Scenario):
         raise NotImplementedError(f"{type(self).__name__}.tasks")
 
     def verify(self, scene: Scene) -> None:
-        """Raise Violation for what only this scenario can know to be wrong at the end."""
+        """Raise Violation if something is wrong at the end that only this scenario can know."""
 
     # What the explorer calls
 
@@ -86,7 +86,7 @@ class MachineScenario(Scenario):
             for cpu in range(1, self.cpus):
                 scene.thread(cpu)
             self.build(scene)
-            # It takes no part, and a processor that runs it would have to take every interrupt.
+            # The host thread takes no part; a processor that ran it would take every interrupt.
             scene.host.thread.switch_out()
             machine.settle()
             self._scene = scene
