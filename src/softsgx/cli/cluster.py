@@ -19,7 +19,7 @@ ANSWER_S: Final = 5.0
 
 
 class Cluster:
-    """Workers of a Dask scheduler; without an address, of a local one that ends with us.
+    """Workers of a Dask scheduler; without an address, of a local scheduler that ends with us.
 
     They must have the same softsgx and Python as this process, and one PYTHONHASHSEED.
     """
@@ -55,7 +55,7 @@ class Cluster:
             raise
 
     def _ask(self, address: str) -> None:
-        """UsageError unless a scheduler with workers answers there."""
+        """UsageError unless a scheduler with workers answers at the address."""
         rpc: Any = import_module("distributed.core").rpc
 
         async def identity() -> Any:
@@ -75,7 +75,7 @@ class Cluster:
             raise UsageError(f"{self._name}: the scheduler has no workers")
 
     def _check(self) -> None:
-        """UsageError unless all workers have our versions, and one way to hash strings."""
+        """UsageError unless all workers have our versions, and hash strings alike."""
         found = self._client.run(worker_identity, on_error="return")
         ours = worker_identity()
         first = next(iter(found.values()))
@@ -96,7 +96,7 @@ class Cluster:
 
     @property
     def size(self) -> int:
-        """Workers at present; one that has died does not count until Dask has replaced it."""
+        """The present number of workers; a dead one does not count until Dask has replaced it."""
         return max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
 
     def submit(
@@ -109,14 +109,14 @@ class Cluster:
         return future
 
     def renew(self) -> None:
-        """Start afresh with the scheduler, if it is still there."""
+        """Start again with the same scheduler, if it still runs."""
         if self._client.status != "running":
             raise UsageError(f"{self._name}: the scheduler has gone")
         self._executor.shutdown(wait=False)
         self._executor = self._client.get_executor(pure=False)
 
     def close(self) -> None:
-        """End our own workers; of others, cancel what they have not begun."""
+        """End our own workers; with others, cancel the units that they have not begun."""
         self._executor.shutdown(wait=False)
         self._client.close()
         if self._local is not None:

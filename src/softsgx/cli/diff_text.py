@@ -22,14 +22,14 @@ _BYTES: Final = 16  # of a field of bytes, from the first that differs
 
 
 class Side(NamedTuple):
-    """One of the two files: its path, its kind (`image.file`), and what is in it."""
+    """One of the two files: its path, its kind (`image.file`), and its content."""
 
     path: str
     kind: str
     what: EnclaveImage | SIGSTRUCT
 
     def text(self, name: str) -> str:
-        """The line that says what it is."""
+        """The line that describes the file."""
         if isinstance(self.what, SIGSTRUCT):
             return f"{name} {self.path}: {self.kind}, ENCLAVEHASH {self.what.ENCLAVEHASH.hex()}"
         pages, measured = self.what.page_count(), self.what.mrenclave().hex()
@@ -37,7 +37,7 @@ class Side(NamedTuple):
 
 
 def images_lines(found: Difference, *, everything: bool) -> list[str]:
-    """The lines of two enclaves; none if they are equal."""
+    """The lines for two enclaves; empty if they are equal."""
     lines = [_line("SECS", _field(field)) for field in found.secs]
     bound = _Bound(everything)
     lines += bound.cut(_pages(found.pages))
@@ -82,7 +82,7 @@ def _field(field: Field, prefix: str = "") -> str:
 
 
 def _pages(pages: Iterable[Pages]) -> Iterator[str]:
-    """One line for what the pages are, another for which of their chunks are measured."""
+    """Lines for pages in one file only, for different SECINFOs, and for different chunks."""
     for p in pages:
         where = _range(p.offset, p.end)
         if p.a is None or p.b is None:
@@ -184,7 +184,7 @@ def _bytes(name: str, a: bytes, b: bytes) -> str:
 
 
 def signed_lines(image: EnclaveImage, sig: SIGSTRUCT) -> list[str]:
-    """Why an enclave cannot be used with a SIGSTRUCT, as far as its file shows."""
+    """Why an enclave cannot be used with a SIGSTRUCT, as far as the two files show."""
     found = []
     if image.mrenclave() != sig.ENCLAVEHASH:
         found.append(_line("SIGSTRUCT", "ENCLAVEHASH is not MRENCLAVE: EINIT refuses the enclave"))

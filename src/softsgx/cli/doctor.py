@@ -31,7 +31,7 @@ run = TABLE.run
 
 
 def show(args: argparse.Namespace) -> int:
-    """Print every check; if a required one fails, that is a finding."""
+    """Print every check; a required check that fails is a finding."""
     checks = examine()
     ready = all(check.ok or not check.needed for check in checks)
     if args.json:

@@ -88,7 +88,7 @@ def _tcs_lines(image: EnclaveImage) -> Iterator[str]:
 
 
 def sigstruct_text(sig: SIGSTRUCT, findings: Sequence[Finding]) -> str:
-    """All fields with their byte offsets, MRSIGNER, and why EINIT would refuse it."""
+    """All fields with their byte offsets, MRSIGNER, and why EINIT would refuse the SIGSTRUCT."""
     lines = [f"SIGSTRUCT, {SIGSTRUCT.SIZE} bytes"]
     for field in SIGSTRUCT.FIELDS:
         value = field_text(field.name, getattr(sig, field.name))

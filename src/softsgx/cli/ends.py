@@ -1,7 +1,8 @@
-"""However a command ends, it becomes one line on standard error and an exit code here.
+"""How a command ends: every exception becomes one line on standard error and an exit code.
 
-Exit code 1 is a finding and nothing else; an exception that reached the interpreter would end with
-1, too. A traceback is for those who debug softsgx: SOFTSGX_DEBUG=1 shows it before the line.
+Exit code 1 means a finding and nothing else, but an exception that reached the interpreter would
+end with 1, too. A traceback is for those who debug softsgx: SOFTSGX_DEBUG=1 shows it before the
+line.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from softsgx.cli.errors import (
 
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
 
-# What the system may refuse through no fault of the program, with a remedy if there is one.
+# Errors of the system that are not bugs of softsgx, with a remedy if there is one.
 _REFUSED: Final = {
     errno.ENOMEM: "ulimit -v unlimited",
     errno.EMFILE: "ulimit -n 1024",
@@ -101,7 +102,7 @@ def _end(error: BaseException, fails: FailureCodes) -> tuple[str, int]:
 
 
 def _failure(error: BaseException) -> str | None:
-    """The message for an exception that is no bug; None for any other."""
+    """The message for an exception that is not a bug; None for a bug."""
     if isinstance(error, UsageError):
         return str(error)
     if isinstance(error, MemoryError):
@@ -112,7 +113,7 @@ def _failure(error: BaseException) -> str | None:
         return f"{what}{error.strerror}" + (f": {remedy}" if remedy else "")
     if isinstance(error, ImportError):
         return f"a part of softsgx cannot be loaded: {error}"
-    # Unless the room is imported already, nobody has raised Unmodelled.
+    # If the room has not been imported, Unmodelled cannot have been raised.
     sim = sys.modules.get("softsgx.sim")
     if sim is not None and isinstance(error, sim.Unmodelled):
         return f"not modelled: {error}"
@@ -120,7 +121,7 @@ def _failure(error: BaseException) -> str | None:
 
 
 def _place(error: BaseException) -> str:
-    """The innermost line of the package on the way to where it was raised."""
+    """The innermost line of the package in the traceback."""
     place, trace = "", error.__traceback__
     while trace is not None:
         path = Path(trace.tb_frame.f_code.co_filename)
@@ -167,7 +168,7 @@ def flush() -> None:
 
 def stdout_failed(error: OSError) -> UsageError | ReaderGone:
     """What to raise when standard output cannot be written; from now on it goes to /dev/null."""
-    # Or the interpreter would complain again when it flushes at exit.
+    # Otherwise the interpreter would fail again when it flushes at exit.
     with suppress(OSError, ValueError), open(os.devnull, "wb") as nothing:
         os.dup2(nothing.fileno(), sys.stdout.fileno())
     if error.errno == errno.EPIPE:

@@ -19,7 +19,7 @@ EXIT_INTERRUPTED: Final = 130
 EXIT_READER_GONE: Final = 141
 """128 + SIGPIPE: the reader of standard output has exited, as with `| head -1`."""
 
-# Of `run` itself, as of env(1), timeout(1) and chroot(1); otherwise it ends as its program does.
+# The codes of `run` itself, as for env(1), timeout(1) and chroot(1); else it ends as its program.
 EXIT_RUN_FAILED: Final = 125
 EXIT_RUN_NOT_EXECUTABLE: Final = 126
 EXIT_RUN_NOT_FOUND: Final = 127
@@ -70,7 +70,7 @@ def markdown(of: Codes) -> str:
 
 
 class UsageError(Exception):
-    """What was asked for cannot be done. The message is `<what>: <why>`.
+    """The request cannot be carried out. The message is `<what>: <why>`.
 
     It becomes the line `softsgx: <command>: <what>: <why>` (`softsgx.cli.ends`). The exit code is
     that of the command unless the error has its own.

@@ -1,4 +1,4 @@
-"""Reading and writing files for subcommands. What the system refuses is a UsageError."""
+"""Reading and writing files for subcommands. An error of the system becomes a UsageError."""
 
 import os
 import stat
@@ -24,7 +24,7 @@ def read(path: str) -> bytes:
 def read_enclave(path: str) -> tuple[str, bytes]:
     """The kind of an enclave file (`image.file`), and its bytes.
 
-    The first bytes decide the kind, so any other file, even an endless one, is refused at once.
+    The first bytes determine the kind, so any other file, even an endless one, is refused at once.
     """
     try:
         with open(path, "rb") as file:
@@ -37,7 +37,7 @@ def read_enclave(path: str) -> tuple[str, bytes]:
 
 
 def write(path: str, data: bytes) -> None:
-    """Write or replace a file, atomically: if this fails, what was there is intact."""
+    """Write or replace a file atomically: if this fails, a former file is intact."""
     try:
         if is_stdout(path):
             write_stdout(data)
@@ -70,7 +70,7 @@ def _write_whole(path: str, data: bytes) -> None:
 
 
 def _may_be_replaced(target: str, found: os.stat_result) -> bool:
-    """Whether a new file can take its place: a regular file of ours, with one name."""
+    """Whether a new file may replace `target`: a regular file that we own, with one name."""
     return (
         stat.S_ISREG(found.st_mode)
         and found.st_nlink == 1
@@ -88,7 +88,7 @@ def _umask() -> int:
 
 
 def expect_write(path: str) -> None:
-    """Refuse before the work what `write` would refuse after it, as far as can be known."""
+    """Refuse before the work what `write` would refuse after it, as far as this is known then."""
     if is_stdout(path):
         return
     directory = os.path.dirname(path) or "."
@@ -109,7 +109,7 @@ def make_directory(path: str) -> None:
 
 
 def refuse_same(inputs: Sequence[str], outputs: Sequence[str]) -> None:
-    """Refuse to overwrite an input, another output, or the file behind standard error."""
+    """Refuse to overwrite an input, another output, or the file that is standard error."""
     if outputs.count(STDOUT) > 1:
         raise UsageError(f"{STDOUT}: standard output can take one of them")
     found = overwritten([*inputs, 2], [1 if path == STDOUT else path for path in outputs])

@@ -18,7 +18,7 @@ from softsgx.runner.host.abi import PR_SET_PDEATHSIG
 
 
 class Processes:
-    """Worker processes of this one."""
+    """Worker processes that this process starts and ends."""
 
     lost = (BrokenProcessPool,)
 
@@ -58,11 +58,11 @@ class Processes:
 
 
 def _begin() -> None:
-    """The parent ends this worker, which does not outlive it."""
+    """In a new worker: leave Ctrl-C to the parent, and die with it."""
     leave_interrupts_to_parent()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    # The parent may have died before prctl(), which is not told then.
+    # The parent may have died before prctl(), which then sends no signal.
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         os._exit(EXIT_INTERRUPTED)

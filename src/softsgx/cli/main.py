@@ -1,4 +1,4 @@
-"""The command `softsgx`: finds the subcommand, and imports nothing but that one."""
+"""The command `softsgx`: finds the subcommand, and imports only that one."""
 
 import argparse
 import sys
@@ -49,7 +49,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a refusal is a UsageError, help has one width, and nothing is abbreviated."""
+    """argparse, but errors are UsageErrors, help has one width, and nothing is abbreviated."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=_formatter, allow_abbrev=False, **options)
@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}: see {self.prog} --help")
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Help and version. argparse itself ignores a full disk."""
+        """Print help and version; unlike in argparse, a full disk is an error."""
         if file is sys.stdout:
             print_stdout(message)
         else:
@@ -93,7 +93,7 @@ def _parser(commands: Mapping[str, Command], chosen: str | None) -> Parser:
 
 
 def _unknown(argv: Sequence[str], chosen: str, commands: Mapping[str, Command]) -> str:
-    """The message for a word that is no command."""
+    """The message for a word that is not a command."""
     later = next((word for word in argv if word in commands), None)
     if later is not None and argv[0] != chosen:
         return f"unknown command: options go after the command: see softsgx {later} --help"
@@ -130,7 +130,7 @@ def _dispatch(argv: Sequence[str], chosen: str | None, commands: Mapping[str, Co
 def main(argv: Sequence[str] | None = None, commands: Mapping[str, Command] = COMMANDS) -> int:
     """Run `softsgx ARGV`; its exit code is one of `softsgx.cli.errors`, however it ends."""
     argv = sys.argv[1:] if argv is None else argv
-    # No option before the command takes a value, so the first word that is not one is the command.
+    # No option before the command takes a value, so the first word without a dash is the command.
     chosen = next((word for word in argv if not word.startswith("-")), None)
     name = "softsgx" if chosen is None else f"softsgx: {chosen}"
     command = None if chosen is None else commands.get(chosen)

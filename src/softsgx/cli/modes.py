@@ -1,8 +1,8 @@
 """A command as a table: its modes, the options of each, and the meanings of their exit codes.
 
-The parser, the help, and the refusal of options that would have no effect all follow from it. An
-option is refused in a mode that has no use for it, even if it only repeats the default; so is an
-option given twice, and an empty value.
+The table determines the parser, the help, and which options are refused. An option is refused in a
+mode where it would have no effect, even if it only repeats the default; so are an option given
+twice and an empty value.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WIDTH: Final = 80
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """An option, or, if its name is in capitals, a positional argument.
+    """An option; or a positional argument, if its name is in capitals.
 
     name     "--json", "-o", "TARGET"
     metavar  the name of its value in the help; "" for an option without a value
@@ -64,7 +64,7 @@ class Option:
 
     @property
     def usage(self) -> str:
-        """With its value, as in the usage lines of the help."""
+        """The option with its value, as in the usage lines of the help."""
         if self.positional:
             return self.metavar or self.name
         value = self.metavar or (f"{{{','.join(self.choices)}}}" if self.choices else "")
@@ -110,7 +110,7 @@ class Mode:
 
 
 class Table:
-    """The modes of a command, the one without an option first, and the options in help groups."""
+    """The modes of a command, first the mode without an option; and the options in help groups."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class Table:
             assert set(mode.defaults) <= set(mode.names), f"{command} {mode.chosen}: a default"
 
     def register(self, parser: argparse.ArgumentParser) -> None:
-        """Add arguments and help to the parser. What is not given is not in the namespace."""
+        """Add arguments and help to the parser. Arguments not given are not in the namespace."""
         parser.usage = self.usage().removeprefix("usage: ")
         parser.epilog = self.epilog()
         for title, options in self.groups.items():
@@ -199,7 +199,7 @@ class Table:
 
     @property
     def codes(self) -> Codes:
-        """The exit codes of all modes: for each code its meanings, and in which modes."""
+        """The exit codes of all modes: for each code its meanings, with their modes."""
         meanings: dict[int | str, dict[str, list[str]]] = {}
         for mode in self.modes:
             for code, means in mode.codes.items():
@@ -207,7 +207,7 @@ class Table:
         return {code: self._meaning(meanings[code]) for code in sorted(meanings, key=_place)}
 
     def _meaning(self, modes: Mapping[str, Sequence[str]]) -> str:
-        """The meanings of a code, each with its modes unless it is that of all modes."""
+        """The meanings of a code, each with its modes unless all modes share it."""
         found = list(modes)
         if len(found) == 1 and len(modes[found[0]]) == len(self.modes):
             return found[0]
@@ -260,7 +260,7 @@ class Table:
         return f"only with {' or '.join(home)}"
 
     def _instead(self, mode: Mode, missing: Sequence[str]) -> str:
-        """For the mode without an option: the modes that do not need what is missing."""
+        """For the mode without an option: a text that names modes without the missing arguments."""
         others = [each.chosen for each in self.modes if not set(missing) & set(each.needs)]
         return f" or one of {', '.join(others)}" if others and not mode.chosen else ""
 

@@ -106,5 +106,5 @@ LAYOUT: Final = (
         metavar="BASEADDR",
     ),
 )
-"""The options that `enclave` reads; for an ELF program only."""
+"""The options that `enclave` reads; only for an ELF program."""
 LAYOUT_NAMES: Final = tuple(option.name for option in LAYOUT)

@@ -1,7 +1,7 @@
 """Options that name a file to write; `-` is standard output.
 
-Each such option has the type `output`, by which `main` knows it. If one of them is standard output,
-as `-` or by another name, the text that a command prints goes to standard error.
+Each such option has the type `output`, by which `main` recognises it. If the file is standard
+output, as `-` or by another name, the text that a command prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def output(text: str) -> Output:
 
 
 def file_output(text: str) -> Output:
-    """The same for `run`, where standard output is the program's."""
+    """As `output`, for `run`, where standard output belongs to the program."""
     if text == STDOUT:
         raise argparse.ArgumentTypeError(
             "-: standard output is the program's: name a file, or /dev/fd/3"
@@ -51,7 +51,7 @@ def is_stdout(path: str) -> bool:
         ours, found = os.fstat(1), os.stat(path)
     except (OSError, ValueError):
         return False
-    # At /dev/null nothing gets mixed up.
+    # In /dev/null it does not matter that both are written.
     void = stat.S_ISCHR(found.st_mode) and not os.isatty(1)
     return os.path.samestat(ours, found) and not void
 

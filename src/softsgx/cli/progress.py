@@ -12,7 +12,7 @@ from softsgx.explore.plan import DEEPENING, DFS, EXHAUSTIVE, SAMPLED
 
 EVERY_S: Final = 1.0
 EVERY_LINE_S: Final = 5.0
-"""If standard error is no terminal: each is then a line of its own."""
+"""The interval if standard error is not a terminal: each text is then a line of its own."""
 
 
 class ProgressLine:

@@ -15,13 +15,13 @@ from softsgx.image.elf_format import MAGIC
 
 
 def find(target: str) -> list[Scenario]:
-    """The scenarios that a target names, in the order of the file; never none.
+    """The scenarios that a target names, at least one, in the order of the file.
 
     A target is a Python file, or the name of a shipped scenario (`system.scenarios.names`).
     """
     if target.endswith(".py"):
         return in_file(Path(target))
-    # Not at the top: a file of the user's may need none of the shipped scenarios.
+    # Not at the top: a user's file may not need the shipped scenarios.
     from softsgx.system.scenarios.names import KINDS, is_shipped, scenario_named
 
     if is_shipped(target):
@@ -38,7 +38,7 @@ def find(target: str) -> list[Scenario]:
 
 
 def _no_scenarios(path: str) -> str:
-    """Why a path is no file of scenarios, and what would be."""
+    """Why a path is not a file of scenarios, and what would be."""
     if os.path.isdir(path):
         return "is a directory; TARGET is a Python file with scenarios, or a shipped scenario"
     if not os.path.exists(path):

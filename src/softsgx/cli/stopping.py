@@ -34,12 +34,12 @@ class Stopping:
         return self.interrupted or (self.end is not None and time.time() >= self.end)
 
     def share(self, parts: int) -> Stopping:
-        """The same, with one of `parts` equal shares of the remaining time."""
+        """This deadline for one of `parts` equal shares of the remaining time."""
         left = None if self.end is None else max(0.0, self.end - time.time()) / parts
         return _Share(self, left)
 
     def within(self, seconds: float) -> Stopping:
-        """The same, and at most so many seconds from now."""
+        """This deadline, but at most `seconds` from now."""
         left = seconds if self.end is None else min(seconds, max(0.0, self.end - time.time()))
         return _Share(self, left)
 
@@ -65,5 +65,5 @@ class _Share(Stopping):
 
     @property
     def interrupted(self) -> bool:
-        """Whether the whole was interrupted."""
+        """Whether the whole search was interrupted."""
         return self._whole.interrupted

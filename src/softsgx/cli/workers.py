@@ -34,7 +34,7 @@ BATCH_S: Final = 0.15
 BATCH_UNITS: Final = 16
 
 POLL_S: Final = 0.1
-"""How often the dispatcher looks whether to stop, in seconds."""
+"""How often the dispatcher checks whether to stop, in seconds."""
 
 STOP_S_MAX: Final = 5.0
 """How long to wait for workers after a stop, in seconds: one may hang in its scenario."""
@@ -76,13 +76,13 @@ class Workers(Protocol):
     def submit(
         self, spec: SearchSpec, units: list[Unit], seconds: float
     ) -> Future[list[UnitResult]]:
-        """Have one of them do `work_on`."""
+        """Have a worker do `work_on`."""
 
     def renew(self) -> None:
-        """Replace those that have died; what was submitted before is forgotten."""
+        """Replace workers that have died; units submitted before are lost."""
 
     def close(self) -> None:
-        """Leave nothing running, in the middle of a unit if need be."""
+        """End all workers, if necessary in the middle of a unit."""
 
 
 def explore_with(
@@ -95,7 +95,7 @@ def explore_with(
 ) -> Outcome:
     """As `explore`, with these workers.
 
-    The outcome does not depend on them, unless the search is stopped: then it says how far it got.
+    The outcome does not depend on the workers, except how far a stopped search has come.
     """
     search = Search(scenario, plan)
     text = Path(target).read_bytes() if target.endswith(".py") else None
@@ -118,11 +118,11 @@ class _Dispatcher:
         self._waiting: dict[Future[list[UnitResult]], list[_Taken]] = {}
         self._stopped = 0.0
         self.hung = False
-        # Taken from the search, and with no worker.
+        # Units taken from the search that no worker has.
         self._left: list[_Taken] = []
 
     def work(self, progress: Progress | None) -> None:
-        """Run until the search is over or has to stop."""
+        """Work until the search is over or must stop."""
         renewals = 0
         while not self._search.over:
             try:
@@ -143,7 +143,7 @@ class _Dispatcher:
                 progress(self._search.outcome)
 
     def _fill(self) -> None:
-        """Give every worker something, and have one more batch waiting; nothing after a stop."""
+        """Give every worker units, and keep one more batch submitted; nothing after a stop."""
         while len(self._waiting) <= self._workers.size and not self._stopping():
             idle = len(self._waiting) < self._workers.size
             batch = self._batch(1 if idle else BATCH_UNITS)
@@ -162,7 +162,7 @@ class _Dispatcher:
         return time.time() > self._stopped + STOP_S_MAX
 
     def _batch(self, most: int) -> list[_Taken]:
-        """At most `most` units; half of what is left if that is less than two batches."""
+        """At most `most` units; half of the remaining ones if these are less than two batches."""
         left = self._left
         while len(left) < 2 * most:
             taken = self._search.take()
@@ -213,7 +213,7 @@ def work_on(spec: SearchSpec, units: list[Unit], seconds: float) -> list[UnitRes
 
 
 def _local_target(spec: SearchSpec) -> str:
-    """The target; a copy of the file if this machine has none, or another one, at that path."""
+    """The target; or a copy of the file, if this machine has no such file at that path."""
     if spec.text is None:
         return spec.target
     path = Path(spec.target)

@@ -1,7 +1,7 @@
 """The bench: a machine with one design, one runtime and one workload, measured.
 
 The result is a function of the combination and its seed. If a combination cannot work, the result
-is the reason, as the run met it, and not an error.
+is the reason that its run met, not an error.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 ARENA_PAGES: Final = 640
 # Above the reclaimer's high watermark, with room for VA pages and the SECS.
 _EPC_SLACK: Final = 192
-# Design and runtime of the run without changes, to which the others are compared.
+# Design and runtime of the run without changes, with which the others are compared.
 NO_CHANGE: Final = "-"
 
 
@@ -58,13 +58,13 @@ class Program(Protocol):
     pages: int
 
     def changers(self, n: int) -> int:
-        """How many of n threads change permissions; they are the first ones."""
+        """How many of n threads change permissions; these are the first ones."""
 
     def changer(self, t: MeasuredThread, bench: Bench, rng: Rng) -> Steps[None]:
-        """What each of these does."""
+        """The program of each of these threads."""
 
     def innocent(self, t: MeasuredThread, bench: Bench, rng: Rng) -> Steps[None]:
-        """What each of the others does, until `bench.done`."""
+        """The program of each of the other threads, until `bench.done`."""
 
 
 class Combination(NamedTuple):
@@ -134,7 +134,7 @@ class Bench:
         everything = (pages + len(self.arenas) * self.arena_pages) * PAGE_SIZE
         cap = self.machine.kernel.version.eaug_cap
         if cap != RWX:
-            # An area with a right beyond the cap could map none of the pages that EAUG adds.
+            # In an area with a right beyond the cap no page that EAUG adds could be mapped.
             yield from hosts[0].mprotect(enclave.heap, everything, cap)
         elif not base:
             yield from hosts[0].mprotect(enclave.heap, pages * PAGE_SIZE, R | W)
@@ -172,7 +172,7 @@ class Bench:
             self._verify(page, rights)
 
     def _verify(self, page: int, rights: int) -> None:
-        """CannotWork unless runtime and EPCM have the page with the rights asked for."""
+        """CannotWork unless the page has these rights, in the runtime's books and the EPCM."""
         held = self.rights(page)
         if held != rights:
             who = self.combination.runtime
@@ -198,8 +198,8 @@ class Bench:
         rng = Rng(self.seed).stream(self.workload.name)
         changers = self.workload.changers(len(self.seats))
         self._changing = changers
-        # Innocents first: at a tie the lower index runs, so a mutex that is released goes to a
-        # thread that spins for it (the kernel's optimistic spinning), not back to its last owner.
+        # Innocents first: at a tie the lower index runs, so a released mutex goes to a thread that
+        # spins for it (the kernel's optimistic spinning), not back to its last owner.
         bodies = []
         for seat in reversed(self.seats):
             seat.time = self.time
@@ -209,11 +209,11 @@ class Bench:
         return self._measurement()
 
     def _measurement(self) -> Measurement:
-        """What was measured."""
+        """The figures of the run."""
         changers = self.workload.changers(len(self.seats))
         innocents = self.seats[changers:]
         changes = [cycles for seat in self.seats for cycles in seat.changes]
-        # A fault lasts until the thread runs again: ERESUME is a step of its own, at a fixed price.
+        # A fault lasts until the thread runs again, including ERESUME, a step with a fixed price.
         back = self.profile.cycles["ERESUME"]
         faults = sorted(cycles + back for seat in innocents for cycles in seat.faults)
         counts = dict(self.time.counts)
@@ -291,5 +291,5 @@ def measure(
 
 
 def without_changes(combination: Combination) -> Combination:
-    """The run to which a combination is compared."""
+    """The run with which a combination is compared."""
     return combination._replace(design=NO_CHANGE, runtime=NO_CHANGE)

@@ -1,4 +1,4 @@
-"""Many combinations under several profiles, and what can be concluded from them.
+"""Many combinations under several profiles, and the conclusions from them.
 
 A conclusion is a statement "A is never worse than B" over all combinations in which both work. It
 holds at all corners if it is true with the prices of every profile.
@@ -38,7 +38,7 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is compared. Tables show the figures of the first profile."""
+    """The comparison to make. Tables show the figures of the first profile."""
 
     designs: tuple[str, ...]
     runtimes: tuple[str, ...]
@@ -85,10 +85,10 @@ class Row(NamedTuple):
 
 
 class Conclusion(NamedTuple):
-    """By `metric`, `better` is never worse than `worse`; `wins` of `rows` are better, `ties` equal.
+    """By `metric`, `better` is never worse than `worse`.
 
-    Wins and ties are counted at the first profile. In `corners` of the rows it is not worse with
-    any profile.
+    With the first profile it is better in `wins` of the `rows` and equal in `ties`. In `corners` of
+    the rows it is not worse with any profile.
     """
 
     metric: str
@@ -152,7 +152,7 @@ class Comparison:
         return Row(combination, reason, figures)
 
     def conclusions(self) -> list[Conclusion]:
-        """Every pair of designs by every metric, the better one first."""
+        """Every pair of designs, by every metric, the better design first."""
         by_place: dict[tuple[str, str, int], dict[str, Row]] = {}
         for row in self.rows():
             c = row.combination

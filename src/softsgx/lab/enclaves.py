@@ -1,4 +1,4 @@
-"""The enclaves that the lab measures: TCS pages, SSA frames, and what is to be measured."""
+"""The enclaves of the lab: TCS pages, SSA frames, and the pages under test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from softsgx.spec.tcs import TCS as TCS_PAGE
 
 @cache
 def with_hole(threads: int, pages: int, nssa: int = 1) -> EnclaveImage:
-    """TCS pages, `nssa` frames each, SECINFO slots, a hole of `pages` to add; not measured."""
+    """TCS pages, `nssa` frames each, SECINFO slots, a hole of `pages` for EAUG; no EEXTEND."""
     ssa = threads * PAGE_SIZE
     scratch = ssa + ssa * nssa
     end = scratch + ((threads * SECINFO.SIZE + PAGE_MASK) & ~PAGE_MASK)
@@ -33,12 +33,12 @@ def with_hole(threads: int, pages: int, nssa: int = 1) -> EnclaveImage:
 
 
 def static_heap(pages: int) -> EnclaveImage:
-    """A TCS, its frame, and a heap that is added and not measured."""
+    """A TCS, its frame, and a heap that EADD adds; no EEXTEND."""
     return _one_thread(2 * PAGE_SIZE + pages * PAGE_SIZE, NO_CHUNKS)
 
 
 def all_measured(pages: int) -> EnclaveImage:
-    """So many pages, a TCS among them, all measured."""
+    """`pages` pages, of which one is a TCS, all measured by EEXTEND."""
     return _one_thread(pages * PAGE_SIZE, ALL_CHUNKS)
 
 

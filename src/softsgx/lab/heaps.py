@@ -1,4 +1,4 @@
-"""Enclaves that touch their heap: on demand, by a runtime's handler, or a static one at start."""
+"""Enclaves that touch their heap: committed on demand by a runtime's handler, or static."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _warm(enclave: Any, hosts: list[MeasuredHost]) -> Steps[None]:
     for number, host in enumerate(hosts):
         seat = Seat(number, host, enclave.tcs[number])
         yield from enclave.call(host, program, thread=number, args=seat)
-        # The second frame, for the handler, by a store: an AEX to it would not fault.
+        # Touch the second frame, for the handler, by a store: an AEX into it would not fault it in.
         frame = enclave.base + (len(hosts) + 2 * number + 1) * PAGE_SIZE
 
         def second(t: Any, frame: int = frame) -> Steps[None]:
@@ -58,7 +58,7 @@ def _warm(enclave: Any, hosts: list[MeasuredHost]) -> Steps[None]:
 
 
 def _touch(enclave: Any, manager: TrustedManager, seat: Seat, pages: range) -> Steps[None]:
-    """One thread: its program, and the handler whenever an exception interrupts it."""
+    """One thread: its program, and the handler at each exception."""
     run = enclave.run(seat.number)
 
     def program(t: Any) -> Steps[Any]:

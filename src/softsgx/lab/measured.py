@@ -1,6 +1,6 @@
 """Threads whose page faults, calls and computing take virtual time.
 
-Points that exist only to have a price are here, so that schedules of other rooms stay short: the
+Points that exist only for their price are here, so that schedules of other rooms stay short: the
 fault (AEX and the kernel's entry), the system call, the call out of the enclave, and computing.
 """
 
@@ -30,22 +30,22 @@ _POINTS_MAX: Final = 50_000_000
 
 
 class CannotWork(Exception):
-    """The design cannot give what the runtime or the program needs; the text says what that is."""
+    """The design lacks what the runtime or the program needs; the text says what that is."""
 
 
 class Seat:
-    """One thread of the measured program, and its figures. Times are in cycles."""
+    """The figures of one thread of the measured program. Times are in cycles."""
 
     def __init__(self, number: int, host: MeasuredHost, tcs: int) -> None:
         self.number = number
         self.host = host
         self.tcs = tcs
         self.time: VirtualTime | None = None
-        # While it computes, an interrupt is followed by ERESUME at once.
+        # Set while the thread computes: an interrupt is then followed by ERESUME at once.
         self.computing = False
-        # While it changes permissions, its faults do not count.
+        # Set while the thread changes permissions: its faults then do not count.
         self.changing = False
-        # The leaf that was begun last; 0 if an access of the program came after it.
+        # The last leaf; 0 if an access of the program came after it.
         self.leaf = 0
         self.useful = 0
         self.faults: list[int] = []
@@ -63,7 +63,7 @@ class MeasuredThread(EnclaveThread):
     """Enclave code whose faults are timed. `args` is its Seat."""
 
     def enclu(self, leaf: int, rbx: int = 0, rcx: int = 0, rdx: int = 0) -> Steps[Status | None]:
-        """As EnclaveThread; the seat remembers the leaf, for the text of a fault."""
+        """As EnclaveThread.enclu; the seat keeps the leaf, for the text of a fault."""
         self.seat.leaf = leaf
         return super().enclu(leaf, rbx, rcx, rdx)
 
@@ -89,12 +89,12 @@ class MeasuredThread(EnclaveThread):
         seat.useful += cycles
 
     def wait(self, cycles: int) -> Steps[None]:
-        """The same, but not counted as work done."""
+        """As `compute`, but not counted as useful work."""
         yield from self.compute(cycles)
         self.seat.useful -= cycles
 
     def ocall(self, function: Callable[..., Steps[Any]], *args: Any) -> Steps[Any]:
-        """As EnclaveThread, with the price of the runtime's software."""
+        """As EnclaveThread.ocall, with the price of the runtime's software."""
         yield ("ocall", "software", False)
         return (yield from super().ocall(function, *args))
 
@@ -137,7 +137,7 @@ class MeasuredHost(HostThread):
         return ret, type(argument).unpack(raw)
 
     def put_operand(self, data: bytes) -> Steps[int]:
-        """Store further operands in the page of arguments; their address."""
+        """Store further operands in the page of arguments; returns their address."""
         address = self.arguments + PAGE_SIZE // 2
         yield from self.store(address, data)
         return address
@@ -148,7 +148,7 @@ def resume_at_once(
 ) -> Callable[[LogicalProcessor, int], object]:
     """For Kernel.take_interrupt: a thread that computes goes back into the enclave at once.
 
-    The interrupt returns to the AEP, whose ERESUME delays the computation.
+    The interrupt returns to the AEP, and the ERESUME there delays the computation.
     """
 
     def take(lp: LogicalProcessor, vector: int) -> object:
@@ -160,7 +160,7 @@ def resume_at_once(
             try:
                 lp.enclu(leaves.ERESUME, seat.tcs, VDSO_ENCLU)
             except Fault:
-                # Perhaps the SSA frame is gone; the thread meets the fault when it continues.
+                # The SSA frame may be gone; the thread then faults when it continues.
                 return None
         time.charge(lp.id, "ERESUME")
         return None

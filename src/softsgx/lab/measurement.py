@@ -24,7 +24,7 @@ class Measurement:
     others_window, others_useful   cycles that all innocents ran, and spent computing
     faults, latency                innocents' page faults; their latency at QUANTILES
     counts                         points by kind, and AEX
-    vmas                           by how many the VMAs have increased
+    vmas                           how many VMAs were added
     elapsed, points                cycles from start to end; points executed
     """
 
@@ -68,7 +68,7 @@ def quantile(ordered: list[int], per_mille: int) -> int:
 
 
 def lost_per_change(m: Measurement, base: Measurement) -> float:
-    """Cycles that a change costs on all processors: its caller's, and the innocents' loss."""
+    """Cycles that a change costs on all processors: the caller's time and the innocents' loss."""
     return m.caller + others_lost(m, base)
 
 

@@ -1,7 +1,7 @@
 """The plots of a comparison, by matplotlib: curves over N with their bands, and latencies.
 
-Same comparison, same bytes: no date, no random ids. matplotlib is an optional dependency
-(`softsgx[plots]`) and is imported when a plot is drawn.
+The same comparison gives the same bytes: no date, no random ids. matplotlib is an optional
+dependency (`softsgx[plots]`) and is imported when a plot is drawn.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Prices in cycles, as named profiles, and what each kind of point costs.
 
-The columns `default`, `low` and `high` are for an Ice Lake-class server with mitigations. No table
-of the SGX2 leaves is published, so a conclusion is worth stating only if it holds with every
+The columns `default`, `low` and `high` are for an Ice Lake-class server with mitigations. There is
+no published table of the SGX2 leaves, so a conclusion is worth stating only if it holds with every
 column. A user's own profile is a file with the same entries.
 """
 
@@ -58,7 +58,7 @@ ENTRIES: Final[dict[str, tuple[int, int, int, str]]] = {
 }
 COLUMNS: Final = ("default", "low", "high")
 
-# Points where other tasks can run, and that cost nothing themselves.
+# Points where other tasks can run, and that have no cost themselves.
 _FREE: Final = (
     *("lock", "trylock", "srcu", "wait", "retry", "xa_load", "pte", "epc", "mm_list"),
     *("load", "store", "fetch", "oom", "ioctl"),
@@ -87,7 +87,7 @@ class Profile:
         return cycles / self.cycles["clock_mhz"]
 
     def prices(self, processor: Processor) -> dict[str, Price]:
-        """The price of each kind of point; a kind that is missing has none."""
+        """The price of each kind of point; other kinds have no price."""
         c = self.cycles
         interrupt: int = c["irq"]
         interrupt_inside: int = c["irq"] + c["AEX"]

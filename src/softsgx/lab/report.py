@@ -18,7 +18,7 @@ FORMAT: Final = 1
 
 
 def as_json(comparison: Comparison, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """One JSON object; times are cycles of the profile's clock. It is the same on any machine."""
+    """One JSON object, the same on any machine; times are cycles of the profile's clock."""
     plan = comparison.plan
     return {
         "softsgx": __version__,

@@ -1,7 +1,7 @@
 """The published orders of a permission change, adapted to how each design restricts.
 
-If a design restricts by an ioctl, the orders are those of `system.runtimes`. Otherwise restriction
-and change of the VMA are one call, and a runtime must call twice for its own order, or cannot have
+If a design restricts by an ioctl, the orders are those of `system.runtimes`. Otherwise one call
+restricts and changes the VMA, and a runtime must call twice to keep its own order, or cannot keep
 it: then EACCEPT fails in the run.
 """
 
@@ -28,7 +28,7 @@ Pages = list[int]
 
 
 class LabUntrusted(Untrusted):
-    """The host's side for a design. `errors` collects what mprotect() refused."""
+    """The host's side for a design. `errors` collects the failures of mprotect()."""
 
     def __init__(self, enclave: Enclave, design: Design) -> None:
         super().__init__(enclave)
@@ -54,7 +54,7 @@ class LabUntrusted(Untrusted):
         return (yield from retry(host, call, address, length, rights))
 
     def mprotect(self, host: HostThread, address: int, length: int, rights: int) -> Steps[int]:
-        """mprotect(2); a refusal is kept for the report."""
+        """mprotect(2); an error is kept for the report."""
         ret = yield from super().mprotect(host, address, length, rights)
         if ret:
             self.errors.append(f"mprotect({rwx_text(rights)}) at {address:#x}: {errno_text(ret)}")

@@ -88,7 +88,7 @@ def _us(profile: Profile, cycles: int | None) -> str:
 
 
 def conclusions_text(conclusions: Sequence[Conclusion], profiles: Sequence[Profile]) -> str:
-    """By metric, those that hold at all corners first."""
+    """The conclusions by metric, first those that hold at all corners."""
     corners = ", ".join(profile.name for profile in profiles)
     lines = [f"\nconclusions: the left one is never worse; figures at {profiles[0].name} prices"]
     for metric in dict.fromkeys(c.metric for c in conclusions):

@@ -1,7 +1,7 @@
 """The model against published figures: target, model, ratio.
 
 Counts must be exact. Times follow from prices, few of which are published; a ratio far from 1 is
-shown as it is. Figures that the model cannot reproduce are in the table, too, with the reason.
+shown as it is. Figures that the model cannot reproduce are also in the table, with the reason.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class _Law(Workload):
 
     def changer(self, t: MeasuredThread, bench: Bench, rng: Rng) -> Steps[None]:
         """Call out, then accept. `self.ioctl` is set to the cycles of the ioctl alone."""
-        # All threads have to be inside before it begins.
+        # All threads must be inside before the call.
         yield from t.wait(1_000_000)
         self.before = dict(bench.time.counts)
         host, rights = t.seat.host, R
@@ -271,7 +271,7 @@ CHECKS: Final[tuple[Callable[[Profile], list[Target]], ...]] = (
 
 
 def targets(profile: Profile) -> list[Target]:
-    """All of them."""
+    """All targets."""
     return [target for check in CHECKS for target in check(profile)]
 
 

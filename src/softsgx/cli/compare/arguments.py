@@ -17,7 +17,7 @@ _JOBS_MAX: Final = 1024
 
 
 def failure(text: str) -> tuple[str, str]:
-    """DESIGN/FAILURE."""
+    """An argument type: DESIGN/FAILURE."""
     design, _, name = text.partition("/")
     if design not in DESIGNS or name not in FAILURES:
         raise argparse.ArgumentTypeError(
@@ -43,7 +43,7 @@ def names(what: str, known: Collection[str]) -> Callable[[str], tuple[str, ...]]
 
 
 def workloads(text: str) -> tuple[str, ...]:
-    """Names of workloads, or recorded:FILE."""
+    """An argument type: names of workloads, or recorded:FILE."""
     found = _parts(text)
     for name in found:
         if name.startswith(RECORDED):
@@ -58,17 +58,17 @@ def workloads(text: str) -> tuple[str, ...]:
 
 
 def processors(text: str) -> tuple[int, ...]:
-    """Numbers of logical processors, ascending."""
+    """An argument type: numbers of logical processors; returns them ascending."""
     return tuple(sorted({_count(part, N_MAX) for part in _parts(text)}))
 
 
 def jobs(text: str) -> int:
-    """A number of processes."""
+    """An argument type: a number of processes."""
     return _count(text, _JOBS_MAX)
 
 
 def profiles(text: str) -> tuple[Profile, ...]:
-    """Profiles of prices, built in or in files."""
+    """An argument type: profiles of prices, built in or in files."""
     found: dict[str, Profile] = {}
     for name in text.split(","):
         try:

@@ -27,7 +27,7 @@ from softsgx.lab.workloads.recorded import RECORDED
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the plan; after an interrupt, show the runs that were finished."""
+    """Run the plan; after an interrupt, show the runs that had finished."""
     if args.html is not None or args.plots is not None:
         _expect_reports(args)
     plan = Plan(args.designs, args.runtimes, args.workloads, args.n, args.prices, args.seed)
@@ -58,7 +58,7 @@ def _inputs(args: argparse.Namespace) -> list[str]:
 
 
 def _expect_reports(args: argparse.Namespace) -> None:
-    """Check before the long run, not after it, that the reports can be written."""
+    """Check that the reports can be written, before the long run instead of after it."""
     if importlib.util.find_spec("matplotlib") is None:
         raise UsageError("--html and --plots need matplotlib: pip install 'softsgx[plots]'")
     outputs = [] if args.html is None else [args.html]
@@ -100,7 +100,7 @@ def _command(plan: Plan) -> str:
 
 
 def measure_all(cells: Sequence[Cell], jobs: int) -> tuple[list[Measurement], bool]:
-    """Measure all cells in `jobs` processes; what was finished, and whether that is all."""
+    """Measure all cells in `jobs` processes; the finished ones, and whether these are all."""
     done: list[Measurement] = []
     try:
         for m in _progress(_results(cells, jobs), len(cells)):

@@ -18,7 +18,7 @@ class Finished(NamedTuple):
     interrupted: bool = False
 
     def json(self) -> dict[str, Any]:
-        """For --json: plain data."""
+        """The search as plain data, for --json."""
         outcome, failure = self.outcome, self.outcome.failure
         found: dict[str, Any] = {
             "scenario": outcome.scenario,

@@ -81,7 +81,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         bound = found["fixed_bound"]
         fixed = found["fixed_rule"] or "nothing"
         if not found["fixed_rule"]:
-            # If the time ended the search, the number depends on the machine.
+            # If a time limit ended the search, the number depends on the machine.
             fixed += f" in {found['fixed_executions']}" if bound == PREEMPTIONS else ""
             fixed += f", complete up to {preemptions_text(bound)}" if bound >= 0 else ""
         cells = [

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _scenario(target: str | None, name: str) -> tuple[str, Scenario]:
-    """The scenario of the replay string, and the target that has it."""
+    """The target that contains the scenario of a replay string, and the scenario."""
     if target is None:
         if not is_shipped(name):
             raise ReplayRefused(

@@ -1,4 +1,4 @@
-"""What is shown and written of searches that are over: text, JSON, report files, the exit code."""
+"""The results of finished searches: text, JSON, report files, the exit code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from softsgx.explore.table import table
 
 
 def story(done: Finished) -> str:
-    """An outcome as text; for a finding with the schedule as a table."""
+    """An outcome as text; with the schedule as a table if it is a finding."""
     outcome, failure = done.outcome, done.outcome.failure
     counted = f"{outcome.executions} executions, {done.seconds:.1f} s; {outcome.covered}"
     if failure is None:
@@ -53,7 +53,7 @@ def expect_reports(args: argparse.Namespace) -> None:
 def report(args: argparse.Namespace, finished: Sequence[Finished], text: str) -> None:
     """Write the report files that were asked for, then print JSON or the text.
 
-    In this order: files are written even if nobody reads standard output.
+    In this order, so that the files are written even if standard output cannot be.
     """
     if args.junit is not None:
         files.write(args.junit, junit(finished).encode())

@@ -16,8 +16,8 @@ from softsgx.explore import Failure
 def sarif(finished: Sequence[Finished]) -> str:
     """The document; a result is at the file of its scenario.
 
-    A broken scenario is no result but a notification of the run (SARIF 2.1.0, 3.20.21), which then
-    was not successful.
+    A broken scenario is a notification of the run (SARIF 2.1.0, 3.20.21) instead of a result, and
+    the run is then marked as not successful.
     """
     results: list[dict[str, Any]] = []
     notifications: list[dict[str, Any]] = []
@@ -71,7 +71,7 @@ def _common(done: Finished, failure: Failure) -> dict[str, Any]:
 
 
 def _uri(file: str) -> str:
-    """The URI of a file, relative to the working directory if it is below it."""
+    """The URI of a file, relative to the working directory if the file is below that."""
     path = Path(file).resolve()
     if path.is_relative_to(Path.cwd()):
         return quote(path.relative_to(Path.cwd()).as_posix())

@@ -54,7 +54,7 @@ def search_one(
     workers: Workers | None,
     stopping: Stopping,
 ) -> Finished:
-    """Search one scenario; workers find it by `target`."""
+    """Search one scenario; workers load it from `target`."""
     start = time.time()
     bar = ProgressLine(plan.executions) if args.progress else None
     if workers is not None:

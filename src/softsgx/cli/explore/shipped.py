@@ -13,7 +13,7 @@ from softsgx.system.scenarios.names import all_shipped
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line for each as soon as it is done, and how many have a finding."""
+    """Print a line for each scenario as soon as it is done, then how many have a finding."""
     expect_reports(args)
     scenarios = all_shipped(args.linux, args.order)
     width = max(len(scenario.name) for scenario in scenarios)
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
         except ReaderGone as error:
             if args.junit is None and args.sarif is None:
                 raise
-            gone.append(error)  # the files are still to be written
+            gone.append(error)  # the report files must still be written
 
     finished = search_all(args, [(each.name, each) for each in scenarios], show)
     found = sum(done.outcome.failure is not None for done in finished)

@@ -24,7 +24,7 @@ from softsgx.runner.session.sgxs_files import FILES_MAX
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run it; its exit code, or 128 + the signal that killed it."""
+    """Run the program; returns its exit code, or 128 + the signal that killed it."""
     argv = args.program[1:] if args.program[:1] == ["--"] else args.program
     list_only = HELP in args.cpu_option
     if not argv and not list_only:
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(argv: list[str], options: Options) -> int:
-    """Refuse what can be refused before the program starts; then start it."""
+    """Check all that can be checked before the program starts; then run it."""
     library_exit.ends_with("softsgx: run", EXIT_RUN_FAILED)
     caller = inherited()
     part_of(options)

@@ -1,4 +1,4 @@
-"""What a design is to the lab: hooks in the driver, and how a host asks for a restriction."""
+"""A design in the lab: hooks in the driver, and how a host asks for a restriction."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from softsgx.linux.process import Thread
     from softsgx.system.loaded_enclave import Enclave
 
-# How a host restricts pages; the orders of the runtimes are adapted to it.
+# How a host restricts pages; the orders of the runtimes are adapted to this.
 BY_IOCTL: Final = "ioctl"  # to the wanted rights, by an ioctl; mprotect() changes only the VMA
 BY_V2: Final = "ioctl-v2"  # the same, and RELAX for every extension
 BY_MPROTECT: Final = "mprotect, wanted rights"  # mprotect() restricts the EPCM to the same rights
@@ -60,8 +60,8 @@ def restrict_in_mprotect(
 ) -> Steps[int]:
     """EMODPR, ETRACK and IPIs for every page of [start, end) that exists; mmap_lock held.
 
-    The same loop as the ioctl's, so that the designs do not differ there. Holes and pages that are
-    not PT_REG are skipped, as mprotect() must. No direct reclaim: it would take mmap_lock again.
+    The loop is that of the ioctl, so that the designs do not differ in it. Holes and pages that are
+    not PT_REG are skipped, as mprotect() must do. No direct reclaim: it would take mmap_lock again.
     """
     if rights & (R | W) == W:
         rights |= R  # x86 cannot map W without R either

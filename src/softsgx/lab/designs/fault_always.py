@@ -1,8 +1,9 @@
 """Design `fault-always`: as `fault-once`, but every fault restricts.
 
-The answer to "how will the handler know whether EMODPE has run since?". Applied to every page of
-the enclave, the first fault on an SSA frame would take its W, and no thread could enter; so here it
-applies to pages that mprotect() was ever called for. With `literally` it applies to every page.
+It answers the question how the handler knows whether EMODPE has run since the last fault. If it
+applied to every page of the enclave, the first fault on an SSA frame would take its W, and no
+thread could enter. So it applies only to pages for which mprotect() was ever called; with
+`literally` it applies to every page.
 """
 
 from softsgx.lab.designs.fault_once import FaultOnce
@@ -24,7 +25,7 @@ class FaultAlways(FaultOnce):
         self.literally = literally
 
     def before_pte(self, current: Thread, encl: SgxEncl, entry: SgxEnclPage) -> Steps[int]:
-        """EMODPR(R) whatever the page was before."""
+        """EMODPR(R), even if an earlier fault has restricted the page."""
         if self.literally:
             self.marked[encl, entry.address >> PAGE_SHIFT] = None
         return (yield from super().before_pte(current, encl, entry))

@@ -1,7 +1,7 @@
 """Design `fault-once`: mprotect() unmaps and marks, the next fault restricts. 11 March 2022.
 
-The handler runs EMODPR with R, ETRACK and IPIs under encl.lock, then maps the page and forgets the
-mark. It cannot know what the enclave wants, so it always leaves R.
+The handler runs EMODPR with R, ETRACK and IPIs under encl.lock, then maps the page and drops the
+mark. It cannot know which rights the enclave wants, so it always leaves R.
 """
 
 from softsgx.lab.designs.base import TO_READ, MprotectDesign
@@ -35,7 +35,7 @@ class FaultOnce(MprotectDesign):
         return bool(mm.zap_page_range(start, end))
 
     def before_pte(self, current: Thread, encl: SgxEncl, entry: SgxEnclPage) -> Steps[int]:
-        """EMODPR(R) and tracking of a marked page; a failure cannot be reported but by SIGBUS."""
+        """EMODPR(R) and tracking of a marked page; a failure can only be reported by SIGBUS."""
         key = encl, entry.address >> PAGE_SHIFT
         if key not in self.marked or entry.type != PT_REG:
             return 0

@@ -1,7 +1,7 @@
 """Design `ioctl-batched`: the ioctl of Linux 6.x with one ETRACK and one IPI round for the range.
 
-What batching could still gain. encl.lock is held from the first EMODPR to the end of
-tracking, as the comment in the driver demands, so faults wait for the whole range, not for a page.
+It shows what batching could still gain. encl.lock is held from the first EMODPR to the end of
+tracking, as a comment in the driver demands, so faults wait for the whole range, not for one page.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ def _ioctl(current: Thread, encl: SgxEncl, arg: int) -> Steps[int]:
 
 
 def _body(current: Thread, encl: SgxEncl, modp: SgxEnclaveRestrictPermissions) -> Steps[int]:
-    """What was done before a failure is tracked and counted, so that it can be accepted."""
+    """Pages restricted before a failure are tracked and counted, so that they can be accepted."""
     yield from m.sgx_reclaim_direct(current)
     block = edmm.sgx_rights_operand(current.kernel, modp.permissions)
     ret, done = 0, 0

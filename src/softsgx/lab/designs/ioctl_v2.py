@@ -1,6 +1,6 @@
 """Design `ioctl-v2`: the series of February 2022, which linux/sgx/v2.py models.
 
-It differs from `ioctl` in the kernel, and in that an extension must be announced by RELAX.
+It differs from `ioctl` inside the kernel, and a runtime must announce each extension by RELAX.
 """
 
 from typing import Any

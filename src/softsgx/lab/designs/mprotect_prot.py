@@ -1,7 +1,7 @@
 """Design `mprotect-prot`: EMODPR with the requested rights inside mprotect().
 
 The kernel cannot raise EPCM rights and does not know them, so every call counts as a restriction.
-Failures are -EIO; after one the splits and the pages before the failure stay changed.
+A failure is -EIO; VMA splits and the pages before the failure stay changed.
 """
 
 from softsgx.lab.designs.base import BY_MPROTECT, MprotectDesign, restrict_in_mprotect

@@ -1,7 +1,7 @@
 """Design `mprotect-read`: mprotect() changes the VMA and resets the EPCM to R.
 
-The enclave accepts R and extends with EMODPE. The final form of the proposal of 17 to 20 March
-2022; partial failure is -EIO, after which the runtime was to rebuild the enclave.
+The enclave accepts R and extends with EMODPE. This is the final form of the proposal of 17 to 20
+March 2022. A partial failure is -EIO, after which the runtime was expected to rebuild the enclave.
 """
 
 from softsgx.lab.designs.base import TO_READ, MprotectDesign, restrict_in_mprotect

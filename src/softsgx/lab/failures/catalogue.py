@@ -21,13 +21,13 @@ from softsgx.system.loaded_enclave import EnclaveFault
 
 
 class Pending(InjectedFailure):
-    """Page TARGET was added by a fault and is not accepted yet: EMODPR refuses it."""
+    """Page TARGET was added by a fault and is not accepted yet, so EMODPR fails on it."""
 
     name = "pending"
     about = "EMODPR refused at page 2: it is PENDING"
 
     def prepare(self, stage: Stage) -> None:
-        """All but TARGET are committed; TARGET has been touched once."""
+        """Commit all pages but TARGET; touch TARGET once."""
         stage.commit([page for page in range(PAGES) if page != TARGET])
 
         def touch(t: Any) -> Steps[None]:
@@ -116,7 +116,7 @@ class SplitFails(InjectedFailure):
 
 
 class ExtendedBetween(InjectedFailure):
-    """After the call has returned, another thread extends page TARGET to RW, as it may."""
+    """After the call has returned, another thread extends page TARGET to RW, which is permitted."""
 
     name = "emodpe-between"
     about = "a second thread extends page 2 by EMODPE between the call and the first touch"
@@ -160,7 +160,7 @@ class Reclaimed(InjectedFailure):
         yield from stage.disturbed.wait()
 
     def second(self, stage: Stage) -> Steps[None]:
-        """A read brings the page back, a write uses the right it was extended to."""
+        """A read brings the page back; a write uses the right that EMODPE added."""
         yield from stage.returned.wait()
         yield from stage.read(stage.second, TARGET)
         yield from stage.write(stage.second, TARGET)
@@ -176,7 +176,7 @@ class TwoProcesses(InjectedFailure):
     repairs = False
 
     def prepare(self, stage: Stage) -> None:
-        """Fork; the child has its own VMAs, RW, and has touched the page."""
+        """Fork; the child has its own VMAs, RW, and touches the page."""
         super().prepare(stage)
         stage.machine.run(self._fork(stage))
 

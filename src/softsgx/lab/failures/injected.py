@@ -13,13 +13,13 @@ _REPAIRS: Final = 3
 
 
 class InjectedFailure:
-    """One failure. `at_page`: the page where it happens, if the call could name it."""
+    """One failure. `at_page`: the page where it happens, if the call can name a page."""
 
     name: ClassVar[str]
     about: ClassVar[str]
     asked: ClassVar[int] = R
     at_page: ClassVar[int | None] = TARGET
-    # Whether a repair is tried: whether the failure leaves pages without the rights asked for.
+    # Whether to try a repair, because the failure leaves pages without the rights asked for.
     repairs: ClassVar[bool] = True
 
     def prepare(self, stage: Stage) -> None:
@@ -47,10 +47,10 @@ class InjectedFailure:
         return RunToCompletion()
 
     def disarm(self, stage: Stage) -> None:
-        """End the injected failure, if it is one that passes."""
+        """End the injected failure, if it is a temporary one."""
 
     def afterwards(self, stage: Stage) -> None:
-        """What must work however the call ended."""
+        """Do what must work however the call ended."""
 
     def run(self, stage: Stage, schedule: str | None = None) -> str:
         """Prepare and play; returns the schedule."""
@@ -65,7 +65,7 @@ class InjectedFailure:
         return stage.play(scheduler, tasks)
 
     def repair(self, stage: Stage) -> None:
-        """What a runtime can do with what it was told; at most three attempts."""
+        """Repair what a runtime can repair from what it was told, in at most three attempts."""
         self.disarm(stage)
         stage.machine.run(self._repair(stage))
 
@@ -79,7 +79,7 @@ class InjectedFailure:
             if answer.done is not None and answer.errno:
                 first = answer.done
                 if answer.result == SGX_PAGE_NOT_MODIFIABLE:
-                    # The one thing that a runtime can do with such a page: EACCEPT it.
+                    # The only thing that a runtime can do with such a page is EACCEPT.
                     def program(t: Any, page: int = first) -> Steps[None]:
                         status = yield from t.accept_new(stage.address(page))
                         stage.facts.accepts[page] = int(status)

@@ -16,7 +16,7 @@ def matrix(designs: Sequence[str]) -> list[Outcome]:
 def failure_named(outcome: Outcome, all_of_them: Sequence[Outcome]) -> bool:
     """Whether no other failure of the same design gives its caller the same answer.
 
-    Errno and code are compared; a success never tells a failure apart.
+    Errno and code are compared; a success never identifies a failure.
     """
     if not outcome.errno:
         return False

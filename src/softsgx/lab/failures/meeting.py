@@ -18,9 +18,9 @@ READY: Final = "ready"
 class InUse(InjectedFailure):
     """A leaf of the second thread is on page TARGET when EMODPR comes to it.
 
-    The second thread is brought into its EMODPE when the caller is about to take the enclave's
-    mutex for the `meeting`-th time; into the `attempt`-th execution of EMODPE, as the first may
-    fault. All pairs are tried until EMODPR meets the leaf.
+    When the caller is about to take the enclave's mutex for the `meeting`-th time, the second
+    thread runs until it is in the `attempt`-th execution of its EMODPE (the first may fault). All
+    pairs of numbers are tried until EMODPR meets the leaf.
     """
 
     name = "in-use"
@@ -58,9 +58,9 @@ class InUse(InjectedFailure):
 
 
 class _Meeting:
-    """The second thread until it is ready, then the caller, except at the meeting.
+    """Runs the second thread until it is ready, then the caller, except at the meeting.
 
-    Interrupts are taken first.
+    Interrupts run first.
     """
 
     def __init__(self, failure: InUse, stage: Stage) -> None:

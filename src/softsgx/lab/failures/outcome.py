@@ -29,10 +29,10 @@ class Outcome(NamedTuple):
     left         the state before any repair
     repair       "yes", "no", or "" if there is nothing to repair
     undeserved   faults of accesses that both old and new rights permit
-    wider        pages with rights wider than due, without any error
-    wider_told   pages with such rights that a call or EACCEPT reported
-    lost         pages without rights that are due, without any error
-    unmodelled   what the model lacks; the verdicts end there
+    wider        pages with rights wider than due, of which no error told
+    wider_told   pages with rights wider than due that a call or EACCEPT reported
+    lost         pages without rights that are due, of which no error told
+    unmodelled   what the model lacks; verdicts cover the run up to there
     schedule     the schedule that was played
     """
 
@@ -73,7 +73,7 @@ def play(design: str, failure: str, schedule: str | None = None) -> Outcome:
 
 
 def story(design: str, failure: str, schedule: str | None = None) -> tuple[Outcome, list[str]]:
-    """The same, and a line for every leaf and refused access, in order."""
+    """As `play`, with a line for every leaf and refused access, in order."""
     if schedule is None:
         schedule = play(design, failure).schedule
     lines: list[str] = []
@@ -115,7 +115,7 @@ def _outcome(
 def _play(
     design: str, failure: str, schedule: str | None, lines: list[str] | None = None
 ) -> tuple[InjectedFailure, Stage, str]:
-    """Run the failure; for a meeting of two threads try every place."""
+    """Run the failure; for a meeting of two threads, try places until EMODPR is refused."""
     kind = FAILURES[failure]
     if not issubclass(kind, InUse) or schedule:
         injected = kind()

@@ -33,11 +33,11 @@ from softsgx.system.machine import Machine
 
 PAGES: Final = 4
 TARGET: Final = 2
-# So many other pages are before the four in one VMA, and as many after them.
+# Number of other pages before the four pages in one VMA, and after them.
 _MARGIN: Final = 2
 SECONDS_CPU: Final = 1
 OTHERS_CPU: Final = 2
-# A thread that an exception ended keeps its TCS busy: the next entry takes another one.
+# A thread that ended by an exception keeps its TCS busy: the next entry takes another TCS.
 _TCS_PAGES: Final = 40
 
 
@@ -75,7 +75,7 @@ class Facts:
     undeserved: list[MetFault] = field(default_factory=list)
     other_faults: list[MetFault] = field(default_factory=list)
     unmodelled: str = ""
-    # Rights that a page must end with, if not those asked for.
+    # Rights that a page must have at the end, if not those asked for.
     entitled: dict[int, int] = field(default_factory=dict)
 
 
@@ -85,7 +85,7 @@ class Stage:
     def __init__(self, design: str, asked: int = R) -> None:
         self.design = DESIGNS[design]()
         self.asked = asked
-        # L4 is no race between threads but how the merged ioctl counts, part of the design.
+        # L4 is not a race between threads: it is how the merged ioctl counts, part of the design.
         races = {name: False for name in NO_RACES if name != "etrack_failure_uncounted"}
         self.machine = Machine(cpus=3, epc="2M", linux=self.design.linux, races=races)
         self.kernel = self.machine.kernel
@@ -137,7 +137,7 @@ class Stage:
         self.machine.processor.log.subscribe(listen)
 
     def tell(self, lines: list[str]) -> None:
-        """Write every call, leaf and refused access to `lines`; equal neighbours as one."""
+        """Write every call, leaf and refused access to `lines`, equal adjacent ones as one."""
 
         def listen(event: Event) -> None:
             if isinstance(event, LeafDone):
@@ -155,7 +155,7 @@ class Stage:
         self.machine.processor.log.subscribe(listen)
 
     def remark(self, text: str) -> None:
-        """Write a headline, in place of one that nothing follows."""
+        """Write a headline; it replaces a preceding headline that has no lines."""
         if self._lines and self._lines[-1].endswith(":"):
             self._lines.pop()
         if text:
@@ -180,7 +180,7 @@ class Stage:
         return answer
 
     def _where(self, address: int) -> str:
-        """Which of the four pages an operand is, by linear or EPC address."""
+        """The page of the four at an operand, given by linear or EPC address, as text."""
         for page in range(PAGES):
             entry = self.encl.page(self.address(page))
             epc = -1 if entry is None or entry.epc_page is None else entry.epc_page.address
@@ -250,7 +250,7 @@ class Stage:
         yield from self.try_inside(host, program, page, "a write", True)
 
     def extend(self, host: MeasuredHost, page: int, rights: int) -> Steps[None]:
-        """EMODPE, and RELAX if the design needs it: from now on the page must have the rights."""
+        """EMODPE, and RELAX if the design needs it; from now on the page must have these rights."""
 
         def program(t: Any) -> Steps[None]:
             yield from t.emodpe(self.address(page), rights)

@@ -18,8 +18,8 @@ _CYCLES = 2
 class Gc(Workload):
     """The collector closes half of the heap (no rights); pages are opened as they are needed.
 
-    A thread that meets a closed page opens it: the collector in order, up to three mutators by the
-    objects they need. A read barrier must refuse even a read, so the rights are NONE.
+    A thread that meets a closed page opens it: the collector in order, up to three mutators at
+    random. A read barrier must refuse even a read, so the rights are NONE.
     """
 
     name = "gc"

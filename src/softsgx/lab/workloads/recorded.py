@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from softsgx.sim import Rng, Steps
 
 RECORDED: Final = "recorded:"
-# Changes of further pages are left out: the EPC of a bench is small.
+# Changes of pages beyond this number are left out: the EPC of a bench is small.
 PAGES_MAX: Final = 4096
 CHANGES_MAX: Final = 2000
 # Cycles before each change of a thread, at least and at most.
@@ -34,7 +34,7 @@ class TraceError(ValueError):
 
 
 class Change(NamedTuple):
-    """One change: the thread, when (seconds), first page and how many, rights."""
+    """One change: thread, time in seconds, first page, number of pages, rights."""
 
     thread: int
     at: float
@@ -44,7 +44,7 @@ class Change(NamedTuple):
 
 
 class Recorded(Workload):
-    """The changes of a trace; a thread here makes those of one thread there."""
+    """The changes of a trace. A thread makes the changes of one recorded thread, or of several."""
 
     name = RECORDED
     about = "the permission changes that `softsgx run --trace FILE` recorded"

@@ -16,10 +16,10 @@ _INTERVAL = 400_000
 
 
 class Server(Workload):
-    """Workers allocate faster than elsewhere; a seal or reopen every 400,000 cycles."""
+    """Workers allocate faster than in other workloads; a seal or reopen every 400,000 cycles."""
 
     name = "server"
-    about = "workers allocate at a fixed rate; every 400,000 cycles a buffer of 2 pages is sealed"
+    about = "workers allocate at a fixed rate; a buffer is sealed or reopened every 400,000 cycles"
     pages = 16
     touch_every = 16_000
 

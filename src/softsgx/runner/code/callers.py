@@ -1,8 +1,8 @@
 """Bytes that look like near calls or jumps into given parts of a segment.
 
-Assembly without call frame information is entered from compiled code by direct calls. They are
-searched by the upper half of their distance, which differs little within a block, so that the
-regular expression engine rejects all others.
+Assembly without call frame information is entered from compiled code by direct calls. The search
+uses the upper half of the distance, which varies little within a block, so that the regular
+expression engine rejects almost all other bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SIZE: Final = 5  # opcode and 32-bit distance
 def near_calls(
     content: bytes, vaddr: int, gaps: Sequence[tuple[int, int]]
 ) -> Iterator[tuple[int, int]]:
-    """(target, address) of what may be a CALL or JMP from outside into one of the gaps."""
+    """(target, address) of bytes that may be a CALL or JMP from outside into one of the gaps."""
     end = len(content) - _SIZE + 1
     for block in range(0, end, _BLOCK):
         stop = min(block + _BLOCK, end)
@@ -41,5 +41,5 @@ def _pattern(first: int, stop: int, gaps: Sequence[tuple[int, int]]) -> re.Patte
         uppers |= {upper & 0xFFFF for upper in range(nearest >> 16, (farthest >> 16) + 1)}
     third = b"".join(sorted({re.escape(bytes([upper & 0xFF])) for upper in uppers}))
     fourth = b"".join(sorted({re.escape(bytes([upper >> 8])) for upper in uppers}))
-    # Looked at and not taken: the next call may begin inside these bytes.
+    # A lookahead, which consumes no bytes: the next call may begin inside these.
     return re.compile(rb"[\xe8\xe9](?=..[" + third + rb"][" + fourth + rb"])", re.DOTALL)

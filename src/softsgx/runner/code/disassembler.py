@@ -1,7 +1,7 @@
 """capstone's `cs_disasm`, called directly: which bytes are instructions, and where control goes.
 
 The package's own Python module takes 50 ms to import, for the constants of all architectures, and
-makes an object of every instruction. A search that finds the boundaries of ten functions needs
+makes an object for every instruction. A search that finds the boundaries of ten functions needs
 neither, so this file loads the library of the (pinned) package and reads its array of results.
 """
 
@@ -101,7 +101,7 @@ class Code:
     def covering(self, start: int, target: int) -> Instruction | int:
         """Decode from `start` in a straight line to the instruction that has the byte `target`.
 
-        Where bytes on the way are no instruction, the answer is their address.
+        If bytes on the way are not an instruction, returns their address.
         """
         # No instruction is longer than 15 bytes.
         while True:
@@ -122,12 +122,12 @@ class Code:
                 return _instruction(found[low])
 
     def first(self) -> Instruction | None:
-        """The instruction at the beginning; None if all of it is not there."""
+        """The instruction at the beginning; None if it is not complete."""
         with self._decoded(self.vaddr, self.end, 1) as (number, found):
             return _instruction(found[0]) if number else None
 
     def run(self, start: int, end: int) -> list[Instruction]:
-        """The instructions in a straight line from `start`, a short piece of it."""
+        """The next few instructions in a straight line from `start`."""
         with self._decoded(start, min(end, start + 256), 32) as (number, found):
             return [_instruction(found[i]) for i in range(number)]
 
@@ -144,9 +144,9 @@ _BUDGET: Final = 200_000  # instructions; programs without any function bounds a
 def reach(code: Code, starts: list[int], low: int, high: int) -> dict[int, Instruction]:
     """Instructions in [low, high) that control reaches from `starts` by direct jumps and calls.
 
-    What follows a call or system call that may never return is accepted only if it leads on to a
-    jump, a return or another call without meeting bytes that are no instruction: hand-written
-    programs put data after their exit.
+    Code after a call or system call that may never return is accepted only if it leads to a jump, a
+    return or another call without meeting bytes that are not an instruction: hand-written programs
+    put data after their exit.
     """
     reached: dict[int, Instruction] = {}
     pending = [start for start in starts if start in code and low <= start < high]
@@ -158,14 +158,14 @@ def reach(code: Code, starts: list[int], low: int, high: int) -> dict[int, Instr
 def _straight(
     code: Code, at: int, low: int, high: int, reached: dict[int, Instruction]
 ) -> list[int]:
-    """Follow one path until it ends or joins another; the direct targets on it."""
+    """Follow one path until it ends or joins another; returns the direct targets on it."""
     targets: list[int] = []
     doubtful: dict[int, Instruction] = {}  # since the last point known to be passed
     eax = ""
     while low <= at < high and at not in reached:
         decoded = code.run(at, high)
         if not decoded:
-            return targets  # no instruction here: what is in doubt is not accepted
+            return targets  # no instruction here: doubtful ones are not accepted
         for instruction in decoded:
             address, size, mnemonic, operands = instruction
             if address in reached:
@@ -187,12 +187,12 @@ def _straight(
                 doubtful = {}
             eax = _eax_after(instruction, eax)
     if low <= at < high:
-        reached.update(doubtful)  # it joined a path that is accepted
+        reached.update(doubtful)  # the path joined one that is accepted
     return targets
 
 
 def _eax_after(instruction: Instruction, before: str) -> str:
-    """The constant in EAX after an instruction, as far as `mov` tells."""
+    """The constant that MOV has put in EAX, after an instruction; "" if not known."""
     target, _, source = instruction.operands.partition(", ")
     if instruction.mnemonic in ("mov", "movabs") and target in ("eax", "rax"):
         return source
@@ -200,7 +200,7 @@ def _eax_after(instruction: Instruction, before: str) -> str:
 
 
 def _without_overlaps(reached: dict[int, Instruction]) -> dict[int, Instruction]:
-    """Drop instructions that begin or end inside another: one of the two is not real."""
+    """Drop both of two instructions that overlap: one of them is not real."""
     spoiled: set[int] = set()
     end, owner = 0, 0
     for address in sorted(reached):

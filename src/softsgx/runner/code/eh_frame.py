@@ -1,7 +1,7 @@
 """Function ranges from call frame information. LSB Core, 10.6 "Exception Frames";
 DWARF 4, 6.4 "Call Frame Information".
 
-Compilers describe every function there, with its exact start and length, for stripped files too.
+Compilers describe every function there, with its exact start and length, in stripped files, too.
 .eh_frame_hdr holds a table sorted by start, so one look-up costs a binary search; static non-PIE
 files may have only .eh_frame, which is then read from end to end, once.
 """
@@ -18,7 +18,7 @@ from softsgx.image.elf_format import PT_GNU_EH_FRAME
 from softsgx.runner.code.elf_code import BadElf, ElfCode
 from softsgx.spec.bits import MASK64
 
-# DWARF pointer encodings: the low four bits are the format, the next three what it counts from.
+# DWARF pointer encodings: the low four bits are the format, the next three the base.
 _OMIT: Final = 0xFF
 _FORMATS: Final = {
     0x00: Struct("<Q"),  # absptr
@@ -53,7 +53,7 @@ class Frames:
         """The function that an address is in."""
         if self._table is not None and self.header is not None:
             base = self.header.vaddr
-            # Every other word is a start; a table that is not sorted finds a wrong entry, or none.
+            # Every other word is a start. In a table that is not sorted this finds a wrong entry.
             number = bisect_right(self._table[::2], vaddr - base) - 1
             if number < 0:
                 return None
@@ -66,7 +66,7 @@ class Frames:
         return None
 
     def around(self, vaddr: int) -> Range:
-        """The gap between functions that an address is in: [end of one, start of the next)."""
+        """The gap between functions around an address: [end of one, start of the next)."""
         below, above = 0, MASK64
         if self._table is not None and self.header is not None:
             base = self.header.vaddr
@@ -91,7 +91,7 @@ class Frames:
         return [start for start, _ in self._ranges]
 
     def _read_header(self) -> None:
-        """The search table of .eh_frame_hdr, as signed words: start and FDE, from the header."""
+        """Read the table of .eh_frame_hdr: signed words, start and FDE relative to the header."""
         header, data = self.header, self.elf.data
         assert header is not None
         end = header.offset + header.size
@@ -125,7 +125,7 @@ class Frames:
                 size, found = self._entry(at, section.vaddr + at - section.offset)
             except BadElf:
                 return
-            if size <= 4:  # the terminator; crt files may put one in front of the rest
+            if size <= 4:  # the terminator; crt files may put one before the rest
                 at += 4
                 continue
             if found is not None:
@@ -166,7 +166,7 @@ class Frames:
         return value
 
     def _encoding(self, cie: int) -> int:
-        """How the FDEs of a CIE write addresses: the R of its augmentation string."""
+        """How the FDEs of a CIE encode addresses: the R of its augmentation string."""
         if cie not in self._encodings:
             self._encodings[cie] = self._read_encoding(cie)
         return self._encodings[cie]

@@ -1,4 +1,4 @@
-"""What kind of ELF program a file is, and why it cannot be run if it cannot.
+"""What kind of ELF program a file is, or why it cannot be run.
 
 Refusals are a `ProgramError`, one line.
 """
@@ -35,9 +35,9 @@ _MACHINES: Final = {3: "i386", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 40: "A
 
 
 def check_elf(path: str) -> tuple[str, bool]:
-    """PT_INTERP, empty for a static program, and whether it is position independent.
+    """PT_INTERP, empty for a static program, and whether the program is position independent.
 
-    Raises ProgramError for a file that is no program of this machine, or gives privileges.
+    Raises ProgramError for a file that is not a program for this machine, or gives privileges.
     """
     _refuse_privileges(path)
     with open(path, "rb") as file:
@@ -67,7 +67,7 @@ def check_elf(path: str) -> tuple[str, bool]:
 
 
 def _refuse_privileges(path: str) -> None:
-    """The kernel looks at the last file of a chain only: a #! script gives no privileges."""
+    """ProgramError if the file gives privileges. A #! script gives none, only its interpreter."""
     status = os.stat(path)
     setgid = stat.S_ISGID | stat.S_IXGRP
     for bits, kind in ((stat.S_ISUID, "setuid"), (setgid, "setgid")):
@@ -103,7 +103,7 @@ def _ident_faults(head: bytes) -> Iterator[str]:
 
 
 def _interpreter(path: str, raw: bytes) -> str:
-    """The path in PT_INTERP, which must exist: if not, exec says that the program does not."""
+    """The path in PT_INTERP. ProgramError if it does not exist: exec would blame the program."""
     name = os.fsdecode(raw.partition(b"\0")[0])
     if not name or not os.path.isfile(name):
         why = f"its loader {name or '(empty)'} does not exist here"

@@ -1,8 +1,8 @@
 """Where the code of an ELF file is, and where its functions start.
 
-Only what the search of `sites` needs, touching as few bytes as possible: the search runs before the
+Only what the search of `sites` needs, reading as few bytes as possible: the search runs before the
 program does. Names are those of the standard (System V ABI, "Object Files" and
-"Program Loading"). Whatever is wrong with the file is a `BadElf`.
+"Program Loading"). Anything wrong with the file raises `BadElf`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from softsgx.image.elf_format import (
     Sym,
 )
 
-# A file with more of either is damaged: compilers and linkers stay far below.
+# A file with more headers or symbols is damaged: compilers and linkers stay far below.
 _HEADERS_MAX: Final = 4096
 _SYMBOLS_MAX: Final = 4_000_000
 
 
 class BadElf(ValueError):
-    """The file is no ELF program for x86-64, or is damaged."""
+    """The file is not an ELF program for x86-64, or is damaged."""
 
 
 class Segment(NamedTuple):
@@ -110,7 +110,7 @@ class ElfCode:
         return None
 
     def sections(self) -> list[Section]:
-        """The section headers; none where the file has no table, or a damaged one."""
+        """The section headers; empty if the file has no table, or a damaged one."""
         data, count, start = self.data, self.ehdr.e_shnum, self.ehdr.e_shoff
         if not count or self.ehdr.e_shentsize != Shdr.SIZE or count > _HEADERS_MAX:
             return []

@@ -1,7 +1,7 @@
 """Dynamic symbols of an image in memory, as a vDSO is, and a writer of small shared objects.
 
 Names are those of the System V ABI, "Dynamic Linking" and "Object Files". An image in memory is
-read by its dynamic section alone; a malformed one raises ValueError.
+read by its dynamic section; a malformed image raises ValueError.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,14 +34,14 @@ from softsgx.image.elf_format import (
 
 
 class Note(NamedTuple):
-    """An entry of a note section: owner, type, and what it says."""
+    """An entry of a note section: owner, type, and description."""
 
     name: bytes
     type: int
     description: bytes
 
     def pack(self) -> bytes:
-        """As it stands in the section; each part begins at a multiple of 4."""
+        """The entry as bytes of the section; each part begins at a multiple of 4."""
         name = self.name + b"\0"
         words = pack("<III", len(name), len(self.description), self.type)
         return b"".join(part + bytes(-len(part) % 4) for part in (words, name, self.description))
@@ -75,7 +75,7 @@ def gnu_hash(name: bytes) -> int:
 
 
 def notes(image: bytes) -> list[Note]:
-    """What the PT_NOTE segments of an image linked for address 0 say."""
+    """The entries in the PT_NOTE segments of an image linked for address 0."""
     try:
         return list(_notes(image))
     except (error, IndexError) as broken:
@@ -104,7 +104,7 @@ def _segments(image: bytes) -> Iterator[tuple[int, ...]]:
 
 
 def defined_symbols(image: bytes) -> list[Symbol]:
-    """What an image linked for address 0 defines; the markers of versions are left out."""
+    """The symbols that an image linked for address 0 defines, without the markers of versions."""
     try:
         return list(_defined_symbols(image))
     except (error, IndexError, KeyError) as broken:
@@ -127,7 +127,7 @@ def _defined_symbols(image: bytes) -> Iterator[Symbol]:
 
 
 def _symbol_count(image: bytes, tags: dict[int, int]) -> int:
-    """Of the symbol table: nchain of DT_HASH, or the end of the last chain of DT_GNU_HASH."""
+    """Size of the symbol table: nchain of DT_HASH, or the end of DT_GNU_HASH's last chain."""
     if DT_HASH in tags:
         return int(unpack_from("<II", image, tags[DT_HASH])[1])
     at = tags[DT_GNU_HASH]
@@ -143,7 +143,7 @@ def _symbol_count(image: bytes, tags: dict[int, int]) -> int:
 
 
 class Strings:
-    """A string table under construction; every string once."""
+    """A string table under construction, with every string once."""
 
     def __init__(self) -> None:
         self.data = b"\0"
@@ -158,7 +158,7 @@ class Strings:
 
 
 class Section(NamedTuple):
-    """What a section header says."""
+    """The fields of a section header."""
 
     name: bytes
     type: int
@@ -196,7 +196,7 @@ class SharedObject:
         entsize: int = 0,
         align: int = 8,
     ) -> int:
-        """Append a section; its number."""
+        """Append a section; returns its number."""
         offset = self.next_offset(align)
         self._content += bytes(offset - len(self._content)) + data
         self._sections.append(
@@ -252,7 +252,7 @@ def hash_table(names: list[bytes], hash_of: Callable[[bytes], int] = sysv_hash) 
 
 
 def gnu_hash_order(names: Iterable[bytes]) -> list[bytes]:
-    """Names in the order in which symbols of a DT_GNU_HASH stand: those of one bucket together."""
+    """Names in the order of the symbols for DT_GNU_HASH: each bucket's are adjacent."""
     listed = list(names)
     return sorted(listed, key=lambda name: gnu_hash(name) % _gnu_buckets(len(listed)))
 

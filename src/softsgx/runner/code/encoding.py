@@ -1,4 +1,4 @@
-"""Facts about the encoding of instructions, of the chapter "Instruction Format" of SDM 2."""
+"""The encoding of instructions, as in the chapter "Instruction Format" of SDM 2."""
 
 from typing import Final
 

@@ -1,7 +1,7 @@
 """The exact address of a page fault: EXINFO.MADDR. SDM 3D, 38.9.2.1 "EXINFO Structure".
 
-The emulator knows only the page of an access that it cannot translate; the rest comes from decoding
-the instruction.
+The emulator reports only the page of an access that it cannot translate; the offset comes from
+decoding the instruction.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _SIZES: Final = {
 
 
 class Registers(Protocol):
-    """Of a logical processor, or of a thread of the host: `regs` in the order of lp.regs."""
+    """Registers of a logical processor or of a host thread; `regs` in the order of lp.regs."""
 
     @property
     def regs(self) -> list[int]:
@@ -70,7 +70,7 @@ class Registers(Protocol):
 
 
 def exact_address(lp: Registers, code: bytes, page: int) -> int:
-    """The first byte that the instruction `code` at RIP accesses in `page`; `page` if unknown."""
+    """The first byte in `page` that the instruction `code` at RIP accesses; `page` if unknown."""
     for start, size, _ in memory_operands(lp, code) or ():
         start &= MASK64
         last = (start + max(size, 1) - 1) & MASK64
@@ -82,17 +82,17 @@ def exact_address(lp: Registers, code: bytes, page: int) -> int:
 
 
 def memory_operands(lp: Registers, code: bytes) -> list[tuple[int, int, int]] | None:
-    """Address, size, and access (READ or WRITE) of what the instruction touches.
+    """Address, size, and access (READ or WRITE) of the memory that the instruction accesses.
 
-    One that reads and writes counts as a write, as on the processor. None if `code` is no
-    instruction, or not all of one.
+    An operand that is read and written counts as a write, as on the processor. None if `code` is
+    not an instruction, or only a part of one.
     """
     rip = lp.regs[RIP]
     found = _first(code)
     if found is None:
         return None
     mnemonic = found.mnemonic.split()[-1]
-    # What is written is always the first operand.
+    # Only the first operand is ever written.
     access = READ if _READS.match(mnemonic) else WRITE
     out = []
     for operand in found.operands.split(", "):
@@ -118,19 +118,20 @@ def _first(code: bytes) -> Instruction | None:
 
 
 def access_kind(lp: Registers, code: bytes, address: int, fetchable: bool = False) -> int:
-    """READ, WRITE or FETCH of the access at `address` by the instruction `code` at RIP.
+    """READ, WRITE or FETCH: the access at `address` by the instruction `code` at RIP.
 
-    `code` is as much of it as can be fetched; `fetchable` says that the page of `address` can be.
+    `code` is the part of the instruction that can be fetched; `fetchable` says whether code can be
+    fetched from the page of `address`.
     """
     rip = lp.regs[RIP]
     operands = memory_operands(lp, code)
     if operands is None:
-        # Not all of the instruction can be fetched.
+        # Only a part of the instruction can be fetched.
         return FETCH if rip < address < rip + LONGEST and not fetchable else READ
     page = address & ~PAGE_MASK
     kinds = {kind for start, size, kind in operands if (address - start) & MASK64 < max(size, 1)}
     if not kinds and rip <= address < rip + LONGEST:
-        # The page was away for a moment, while rights were added to it for another thread.
+        # The page was unmapped for a moment, while rights were added for another thread.
         return FETCH
     if not kinds:
         kinds = {kind for start, size, kind in operands if _touches(start, size, page)}

@@ -1,8 +1,8 @@
 """Instructions that enclaves must not execute: #UD. SDM 3D, 39.6.1 "Illegal Instructions".
 
 The emulator executes some of them as if they were legal, and VEX forms, XOP, TSX and WAITPKG, which
-it does not know, as if they were something else. Each block of code is looked at once, before it
-runs for the first time. What cannot be decoded is illegal as well.
+it does not know, as other instructions. Each block of code is scanned once, before it first runs.
+Bytes that cannot be decoded are illegal as well.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _SGX1_ILLEGAL: Final = frozenset({"rdtsc", "rdtscp"})
 _BMI: Final = frozenset(
     "andn bextr blsi blsmsk blsr bzhi mulx pdep pext rorx sarx shlx shrx".split()
 )
-# CALL and JMP through memory to another segment. The decoder does not tell their names apart.
+# CALL and JMP through memory to another segment; the decoder gives near and far the same name.
 _FAR: Final = (3, 5)
-# Opcodes with one form only, if there is no XOP (POP) and no TSX (MOV).
+# Opcodes that have only one form without XOP (POP) and TSX (MOV).
 _ONE_FORM: Final = (0x8F, 0xC6, 0xC7)
 _SEGMENTS: Final = ("ds", "es", "ss", "fs", "gs", "cs")
 
@@ -46,7 +46,7 @@ class Illegal(NamedTuple):
 
 
 class Scanner:
-    """Finds illegal instructions. `sgx1` adds those that only parts without SGX2 refuse."""
+    """Finds illegal instructions. `sgx1` adds those that are illegal only without SGX2."""
 
     def __init__(self, sgx1: bool = False) -> None:
         self._illegal = _ILLEGAL | _ABSENT | (_SGX1_ILLEGAL if sgx1 else frozenset())

@@ -1,7 +1,7 @@
 """`sites.scan` of a file by name, remembered between runs in $XDG_CACHE_HOME/softsgx.
 
 A result belongs to a path together with the size, the times and the inode of the file. The cache
-is a convenience: damaged, foreign or unwritable, it only costs the search again.
+is a convenience: if it is damaged, foreign or unwritable, the search is only repeated.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from softsgx.runner.code.sites import PATTERNS, Site, Sites, Unproven, scan
 
-# Raised whenever the search of `sites` or the form below changes.
+# To be increased whenever the search of `sites` or the format below changes.
 VERSION: Final = 1
 # Smaller files without a pattern are searched faster than the cache is read.
 _WORTH_BYTES: Final = 1 << 18
@@ -43,7 +43,7 @@ def find_sites(path: str, environ: Mapping[str, str] = os.environ) -> Sites:
 
 
 def directory(environ: Mapping[str, str]) -> Path | None:
-    """Where results are kept. XDG Base Directory Specification; None if nothing says where."""
+    """Where results are kept, by the XDG Base Directory Specification; None if unknown."""
     base = environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):
         home = environ.get("HOME", "")
@@ -60,7 +60,7 @@ def _entry(path: str, environ: Mapping[str, str]) -> Path | None:
 
 
 def _load(entry: Path, key: list[Any], fd: int) -> Sites | None:
-    """The remembered result, if it is one of this very file."""
+    """The cached result, if it is for exactly this file."""
     try:
         content = json.loads(entry.read_bytes())
         if not isinstance(content, dict) or content.get("key") != key:
@@ -72,7 +72,7 @@ def _load(entry: Path, key: list[Any], fd: int) -> Sites | None:
         unproven = tuple(Unproven(*row) for row in body["unproven"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    # What will be patched must still be what was found.
+    # The bytes to be patched must still be those that were found.
     for site in patch:
         if PATTERNS.get(os.pread(fd, 2, site.offset)) != site.kind:
             if PATTERNS.get(os.pread(fd, 3, site.offset)) != site.kind:

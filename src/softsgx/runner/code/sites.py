@@ -1,9 +1,9 @@
 """The CPUID and ENCLU instructions of a program file, which the supervisor replaces.
 
 A byte pattern is not an instruction: it may lie in a constant, or across two instructions. A
-pattern counts only where disassembly from a known function start arrives at it; what is not proven
-is never patched, and reported. Proofs, from the cheapest: the function range of .eh_frame, a
-function symbol, control flow from the ELF entry point, control flow from a call out of proven code.
+pattern counts only if disassembly from a known function start arrives at it; a pattern that is not
+proven is reported and never patched. Proofs, cheapest first: the function range of .eh_frame, a
+function symbol, control flow from the ELF entry point, control flow from a call in proven code.
 
 Not found: code that is made at run time, and code that is only reached through a pointer and has
 neither call frame information nor a symbol. XGETBV stays native: what a runtime computes from it
@@ -34,8 +34,8 @@ _NATIVE: Final = re.compile(
     r"(ld-linux.*|ld64|ld-musl.*|libc\.musl.*|(ld|lib(c|m|mvec|pthread|dl|rt))(-[\d.]+)?)"
     r"\.so(\.[\d.]+)?"
 )
-# Calls into gaps are searched in segments of up to so many bytes (20 ms), and of those only the
-# nearest targets and a few of their callers are looked at.
+# Calls into gaps are searched only in segments of at most this size in bytes (20 ms), and only the
+# nearest targets and a few of their callers are examined.
 _CALLED_SIZE_MAX: Final = 16 << 20
 _TARGETS_MAX: Final = 16
 _CALLS_MAX: Final = 4
@@ -43,7 +43,7 @@ ORPHAN: Final = "in no known function"
 
 
 class Site(NamedTuple):
-    """An instruction to patch: where in the file, at which (unrelocated) address, and which."""
+    """An instruction to patch: its offset in the file, unrelocated address, and kind."""
 
     offset: int
     vaddr: int
@@ -60,7 +60,7 @@ class Unproven(NamedTuple):
 
 
 class Sites(NamedTuple):
-    """The instructions of one file. `reason` says why nothing was searched; else it is empty."""
+    """The instructions of one file. `reason`: why it was not searched; empty if it was."""
 
     patch: tuple[Site, ...] = ()
     unproven: tuple[Unproven, ...] = ()
@@ -74,7 +74,7 @@ def patchable(path: str) -> bool:
 
 
 def scan(data: bytes) -> Sites:
-    """Search the content of a file. Never raises for what the content is."""
+    """Search the content of a file. Never raises, whatever the content."""
     try:
         elf = ElfCode(data)
         hits = list(_hits(elf))
@@ -111,7 +111,7 @@ def _prove(elf: ElfCode, hits: list[tuple[Segment, Site]]) -> Sites:
 
 
 def _is_site(site: Site, found: Instruction) -> bool:
-    """Whether the instruction is the one of the pattern; CPUID may have prefixes without effect."""
+    """Whether the instruction is that of the pattern; CPUID may have ineffective prefixes."""
     if site.kind == "enclu":
         return found.mnemonic == "enclu" and found.address == site.vaddr and found.size == 3
     ends = found.address + found.size == site.vaddr + 2
@@ -119,7 +119,7 @@ def _is_site(site: Site, found: Instruction) -> bool:
 
 
 class _Prover:
-    """What is known of one file's code, found out when a pattern first needs it."""
+    """What is known about the code of one file, determined when a pattern first needs it."""
 
     def __init__(self, elf: ElfCode) -> None:
         self.elf = elf
@@ -127,21 +127,21 @@ class _Prover:
         self._codes: dict[Segment, Code] = {}
 
     def doubt(self, segment: Segment, vaddr: int, wanted: Callable[[Instruction], bool]) -> str:
-        """Why the byte at an address is not known to be the wanted instruction; empty if it is."""
+        """Why the byte at an address is not proven to be in the wanted instruction; "" if it is."""
         code = self.code(segment)
         why = ORPHAN
         for start, end in self.ranges(vaddr):
             found = code.covering(start, vaddr) if start in code else start
             if isinstance(found, Instruction):
                 return "" if wanted(found) else f"inside the instruction at {found.address:#x}"
-            # Data in the way: only what control reaches is code.
+            # There is data on the way: only what control flow reaches is code.
             if _reached(reach(code, [start], start, end), vaddr, wanted):
                 return ""
             why = f"no instruction at {found:#x}, on the way from {start:#x}"
         return why
 
     def led_to(self, segment: Segment, orphans: list[Site]) -> Iterator[Site]:
-        """Sites outside all functions that control reaches from the entry or from a function."""
+        """Sites outside all functions that control flow reaches from the entry or a function."""
         code = self.code(segment)
         entries = [self.elf.entry, *(start for start, size in self.functions if not size)]
         gaps: dict[tuple[int, int], list[Site]] = {}
@@ -181,7 +181,7 @@ class _Prover:
         return self._codes[segment]
 
     def ranges(self, vaddr: int) -> Iterator[tuple[int, int]]:
-        """Functions that an address is in, best known first."""
+        """Ranges of the functions that contain an address, the most reliable first."""
         if (frame := self.frames.containing(vaddr)) is not None:
             yield frame
             return
@@ -197,7 +197,7 @@ class _Prover:
         return self.elf.functions()
 
     def gap(self, segment: Segment, vaddr: int) -> tuple[int, int]:
-        """The addresses around one that belong to no function."""
+        """The range around an address that belongs to no function."""
         low, high = self.frames.around(vaddr)
         return max(low, segment.vaddr), min(high, segment.vaddr + segment.size)
 
@@ -210,7 +210,7 @@ def _leads_to(target: int, found: Instruction) -> bool:
 def _reached(
     found: dict[int, Instruction], vaddr: int, wanted: Callable[[Instruction], bool]
 ) -> bool:
-    """Whether the instruction with the byte at an address is reached, and the wanted one."""
+    """Whether the instruction that contains an address was reached and is the wanted one."""
     for start in range(vaddr, vaddr - 15, -1):
         if start in found:
             instruction = found[start]

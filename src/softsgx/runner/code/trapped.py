@@ -42,7 +42,7 @@ Read = Callable[[int, int], bytes]
 
 
 class Trapped(NamedTuple):
-    """An instruction that was executed and refused: "enclu" or "cpuid", and its bytes."""
+    """An instruction that was executed and refused: "enclu" or "cpuid", and its length."""
 
     kind: str
     length: int
@@ -65,7 +65,7 @@ def from_kernel(number: int, info: bytes) -> bool:
 def trapped(number: int, info: bytes, rip: int, read: Read) -> Trapped | None:
     """The ENCLU or CPUID at RIP that caused this signal; None if something else did.
 
-    `read(address, size)` gives the bytes there, fewer if not all can be read.
+    `read(address, size)` returns the bytes there, fewer if not all can be read.
     """
     if number not in REFUSED or not from_kernel(number, info):
         return None

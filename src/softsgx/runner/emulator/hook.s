@@ -95,8 +95,8 @@ differ:
         pop     rbx
         ret
 
-# A quantum of blocks is used up: is the slice, by blocks or by time? If not, does the code spin:
-# this block is watched, whether it is begun again with the same registers.
+# A quantum of blocks is used up: is the slice over, by blocks or by time? If not, does the code spin?
+# To find out, watch whether this block begins again with the same registers.
 look:
         mov     eax, [rcx + LEFT]
         test    eax, eax
@@ -134,8 +134,8 @@ look:
         call    remember
         jmp     known
 
-# A block that code has been found to spin at is watched from its first visit on; but it may also be
-# at work: then it is left alone for a while.
+# A block where code was found to spin is watched from its first visit on. But its code may also be
+# working: then the block is not watched for a while.
 spinner:
         sub     dword ptr [rcx + RESTING], 1
         jns     executes
@@ -170,7 +170,7 @@ moved:
         mov     dword ptr [rcx + RESTING], RESTING_VISITS
         jmp     known
 
-# The registers of the emulator, into NOW. All arguments of the hook are kept.
+# Read the registers of the emulator into NOW. All arguments of the hook are kept.
 registers:
         push    rdi
         push    rsi
@@ -187,7 +187,7 @@ registers:
         pop     rdi
         ret
 
-# NOW becomes WAS.
+# Copy NOW to WAS.
 remember:
         mov     eax, REGISTERS
 copy:

@@ -49,32 +49,32 @@ class Program:
         self._code.append((_AND, mask, "", ""))
 
     def equal(self, value: int, yes: str = "", no: str = "") -> None:
-        """Jump by A == value; an empty label is the next instruction."""
+        """Jump to `yes` if A == value, else to `no`; an empty label is the next instruction."""
         self._code.append((_JEQ, value, yes, no))
 
     def greater(self, value: int, yes: str = "", no: str = "") -> None:
-        """Jump by A > value."""
+        """Jump to `yes` if A > value, else to `no`."""
         self._code.append((_JGT, value, yes, no))
 
     def at_least(self, value: int, yes: str = "", no: str = "") -> None:
-        """Jump by A >= value."""
+        """Jump to `yes` if A >= value, else to `no`."""
         self._code.append((_JGE, value, yes, no))
 
     def has(self, bits: int, yes: str = "", no: str = "") -> None:
-        """Jump by A & bits."""
+        """Jump to `yes` if A & bits, else to `no`."""
         self._code.append((_JSET, bits, yes, no))
 
     def ret(self, value: int) -> None:
-        """End with an action."""
+        """Return an action, such as SECCOMP_RET_ALLOW."""
         self._code.append((_RET, value, "", ""))
 
     def label(self, name: str) -> None:
-        """The next instruction is called `name`."""
+        """Give the next instruction the label `name`."""
         assert name not in self._labels, f"label {name} twice"
         self._labels[name] = len(self._code)
 
     def assemble(self) -> bytes:
-        """struct sock_filter for each instruction."""
+        """The filter: a struct sock_filter for each instruction."""
         out = b""
         for at, (code, k, yes, no) in enumerate(self._code):
             jumps = [self._labels[x] - at - 1 if x else 0 for x in (yes, no)]

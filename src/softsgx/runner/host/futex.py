@@ -21,7 +21,7 @@ def _futex(library: ctypes.CDLL) -> Callable[..., int]:
     return cast(Callable[..., int], function)
 
 
-# Waking keeps the GIL: to release it and take it again would cost more.
+# Waking keeps the GIL: releasing it and taking it again would cost more.
 _wait: Final = _futex(ctypes.CDLL(None, use_errno=True))
 _wake: Final = _futex(ctypes.PyDLL(None, use_errno=True))
 
@@ -29,7 +29,7 @@ _wake: Final = _futex(ctypes.PyDLL(None, use_errno=True))
 def wait(address: int, value: int, timeout: float | None = None) -> None:
     """Sleep while the word at `address` is `value`, at most `timeout` seconds.
 
-    May return early, as futexes do: look at the word again.
+    May return early, as futexes do: check the word again.
     """
     time = None
     if timeout is not None:
@@ -43,7 +43,7 @@ def wait(address: int, value: int, timeout: float | None = None) -> None:
 
 
 def wake(address: int, waiters: int = 1) -> int:
-    """Wake up to `waiters` threads that sleep on the word at `address`; how many there were."""
+    """Wake up to `waiters` threads that sleep on the word at `address`; returns their number."""
     woken = _wake(nr.FUTEX, address, FUTEX_WAKE, waiters, None, 0, 0)
     if woken < 0:
         raise OSError(ctypes.get_errno(), f"futex wake at {address:#x}")

@@ -12,13 +12,13 @@ import signal
 from typing import Final, NamedTuple
 
 NOT_OURS: Final = (signal.SIGINT, signal.SIGQUIT)
-"""The terminal sends them to the supervisor as well; what they do is up to the program."""
+"""The terminal sends them to the supervisor, too; the program decides what they do."""
 
 
 class Inherited(NamedTuple):
     """`environ` are the strings of envp, in order; `ignored` and `blocked` are signals.
 
-    Python ignores SIGPIPE and SIGXFSZ by itself, so whether the caller did is not known.
+    Python itself ignores SIGPIPE and SIGXFSZ, so it is not known whether the caller ignored them.
     """
 
     environ: tuple[bytes, ...]
@@ -26,7 +26,7 @@ class Inherited(NamedTuple):
     blocked: frozenset[int] = frozenset()
 
     def path(self) -> str | None:
-        """PATH, of which getenv(3) takes the first."""
+        """PATH; if there are several, the first, as getenv(3) returns it. None without one."""
         for entry in self.environ:
             if entry.startswith(b"PATH="):
                 return os.fsdecode(entry[5:])
@@ -34,7 +34,7 @@ class Inherited(NamedTuple):
 
 
 def inherited() -> Inherited:
-    """What this process inherited; asked before it handles any signal itself.
+    """What this process inherited; to be called before it handles any signal itself.
 
     The kernel still has the environment as execve passed it.
     """
@@ -42,7 +42,7 @@ def inherited() -> Inherited:
         with open("/proc/self/environ", "rb") as file:
             data = file.read()
     except OSError:
-        # Without /proc nothing runs (doctor/needs.py); this is only to look the program up.
+        # Without /proc nothing runs (doctor/needs.py); this is only for looking up the program.
         data = b"\0".join(b"=".join(entry) for entry in os.environb.items())
     strings = tuple(data.removesuffix(b"\0").split(b"\0")) if data else ()
     known = signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}

@@ -1,10 +1,10 @@
-"""A library that ends the process: exit(3) in the middle of the work, without an exception.
+"""When a library ends the process: exit(3) in the middle of the work, without an exception.
 
 Unicorn calls exit(1) when it gets no memory. Code 1 means a finding, or is the exit code of the
 program that was run, so a handler of exit(3) prints a line and ends with another code. The handler
 is machine code: Python may have no memory either, and is still inside a call. Tracees die with
-their tracer (PTRACE_O_EXITKILL). When Python itself exits, or a forked child ends, the handler is
-disarmed.
+their tracer (PTRACE_O_EXITKILL). The handler is disarmed when Python itself exits, or a forked
+child ends.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def arm() -> None:
             -1, mmap.PAGESIZE, flags, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC
         )
     except OSError:
-        return  # no memory that can be written and executed: its exit code stays
+        return  # no memory can be both written and executed: the exit code stays 1
     page[: len(_HANDLER)] = _HANDLER
     # The C library will call it after Python is gone, so it must never be unmapped.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(page))

@@ -16,8 +16,8 @@ TMPFILE: Final = os.O_TMPFILE | os.O_RDWR
 def memory_file(name: str, flags: int = 0) -> int:
     """A descriptor of a new memory file, closed at exec.
 
-    With vm.memfd_noexec=2 the kernel refuses files that could be executed by execve. Mappings of
-    them may be executable all the same.
+    With vm.memfd_noexec=2 the kernel refuses files that execve could execute. Files that it cannot
+    execute may still be mapped executable.
     """
     if WAYS.files_in_shm:
         return shm_file()

@@ -15,7 +15,7 @@ _PAGE: Final = mmap.PAGESIZE
 class MachineCode:
     """A page with code in it, callable with the System V calling convention.
 
-    The page is written first and executable afterwards, never both, as hardened kernels ask.
+    The page is first writable, then executable, never both, as hardened kernels require.
     """
 
     def __init__(self, code: bytes, restype: Any, *argtypes: Any) -> None:

@@ -1,8 +1,8 @@
-"""Child processes that try something. Each is gone afterwards.
+"""Child processes that try what may fail, and are gone afterwards.
 
 An attempt returns, or raises `Refused` or OSError. `guarded` makes attempts in a child: a filter
-may answer a call by ending the process. The attempts here ask the processor; those that ask the
-kernel are in `doctor.attempts`.
+may answer a call by ending the process. The attempts here concern the processor; attempts that
+concern the kernel are in `doctor.attempts`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Attempt = Callable[[], None]
 
 _HWCAP2_FSGSBASE: Final = 1 << 1
 
-# xor eax, eax; enclu; ret (EREPORT: what it points to does not matter outside of an enclave)
+# xor eax, eax; enclu; ret (EREPORT: its operands do not matter outside an enclave)
 _ENCLU_CODE: Final = bytes.fromhex("31c00f01d7c3")
 # push rbx; xor eax, eax; cpuid; pop rbx; ret
 _CPUID_CODE: Final = bytes.fromhex("5331c00fa25bc3")
@@ -40,11 +40,11 @@ _RETURN: Final = b"\xc3"
 
 
 class Refused(Exception):
-    """The kernel, or a limit of this process, refuses something; the text says with which error."""
+    """The kernel, or a limit of this process, refused an attempt; the text has the error."""
 
 
 class Child:
-    """A child that ends with what `body` returns, and runs nothing else of this process."""
+    """A child process that runs only `body` and ends with its result."""
 
     def __init__(self, body: Callable[[], int]) -> None:
         self.ended = False
@@ -62,7 +62,7 @@ class Child:
             self._note(os.waitpid(self.pid, p.WALL)[1])
 
     def wait(self, options: int = 0, within_s: float = 0.0) -> int:
-        """The next status, which must come soon."""
+        """The next wait status; Refused if it does not come in time."""
         limit_s = within_s or WAIT_S
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
@@ -89,7 +89,7 @@ def _be_child(body: Callable[[], int]) -> NoReturn:
 
 
 def guarded(attempts: Sequence[Attempt]) -> list[str]:
-    """Make all attempts in child processes; for each why it failed, empty if it did not."""
+    """Make all attempts in child processes; returns why each failed, "" if it did not."""
     found: list[str] = []
     while len(found) < len(attempts):
         read, write = os.pipe()
@@ -124,7 +124,7 @@ def _report(attempts: Sequence[Attempt], write: int) -> int:
 
 
 def killed_by_filter(status: int) -> bool:
-    """Whether a process ended as a filter ends it."""
+    """Whether a seccomp filter ended the process."""
     return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGSYS
 
 
@@ -154,13 +154,13 @@ def enclu_answer() -> int:
 
 
 def arch_prctl() -> Callable[[int, int], int]:
-    """The system call; 0, or -1 and errno."""
+    """The system call arch_prctl; it returns 0, or -1 and sets errno."""
     syscall = ctypes.CDLL(None, use_errno=True).syscall
     return lambda what, value: int(syscall(nr.ARCH_PRCTL, what, value))
 
 
 def try_cpuid_faulting() -> None:
-    """Make CPUID raise #GP, and execute one."""
+    """Have CPUID raise #GP, and execute it."""
     call = arch_prctl()
     code = MachineCode(_CPUID_CODE, None)
 
@@ -180,7 +180,7 @@ def try_cpuid_faulting() -> None:
 
 
 def try_native() -> None:
-    """What the native engine asks of the machine besides ENCLU: FSGSBASE, and pages of EPC.
+    """Try what the native engine needs besides ENCLU: FSGSBASE, and executable pages of a file.
 
     A page of a memory file is duplicated to another address, made executable, and executed.
     """

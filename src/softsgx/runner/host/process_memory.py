@@ -1,7 +1,7 @@
 """Memory of another process, as its own loads and stores would find it.
 
-By process_vm_readv and process_vm_writev; where those are refused, as container runtimes do, by
-/proc/PID/mem. That file ignores the rights of areas, so they are looked up in /proc/PID/maps.
+By process_vm_readv and process_vm_writev; if they are refused, as some container runtimes do, by
+/proc/PID/mem. That file ignores the rights of areas, so these are looked up in /proc/PID/maps.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def read_memory(pid: int, address: int, size: int) -> bytes | None:
 
 
 def read_into(pid: int, address: int, target: int, size: int) -> int:
-    """Copy into memory of this process at `target`; the bytes done, -1 if none."""
+    """Copy into memory of this process at `target`; returns the bytes copied, -1 if none."""
     if not WAYS.memory_by_file:
         done = _move(nr.PROCESS_VM_READV, pid, _Iovec(target, size), address)
         if done >= 0 or not _denied():
@@ -49,7 +49,7 @@ def read_into(pid: int, address: int, target: int, size: int) -> int:
 
 
 def read_pages_into(pid: int, pages: list[int], target: int) -> bool:
-    """Copy pages, given by number, one after the other to `target`; whether all were copied."""
+    """Copy pages, given by number, one after the other to `target`; False if not all."""
     if not WAYS.memory_by_file:
         remote = _iovecs(tuple(pages))
         local = _Iovec(target, len(pages) * PAGE_SIZE)
@@ -66,12 +66,12 @@ def read_pages_into(pid: int, pages: list[int], target: int) -> bool:
 
 @lru_cache(maxsize=64)
 def _iovecs(pages: tuple[int, ...]) -> ctypes.Array[_Iovec]:
-    """Remembered, because a thread that polls asks for the same pages again and again."""
+    """The vector for these pages; cached, as a thread that polls reads the same pages."""
     return (_Iovec * len(pages))(*(_Iovec(page << PAGE_SHIFT, PAGE_SIZE) for page in pages))
 
 
 def write_memory(pid: int, address: int, data: bytes) -> bool:
-    """Write to another process as its own stores would; False on a fault, maybe half done."""
+    """Write to another process as its own stores would; False on a fault, perhaps after a part."""
     if not WAYS.memory_by_file:
         local = _Iovec(ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p), len(data))
         done = _move(nr.PROCESS_VM_WRITEV, pid, local, address)
@@ -96,7 +96,7 @@ def try_vm_calls() -> None:
 def by_file(
     pid: int, address: int, size: int, right: str, move: Callable[[int, int], bytes]
 ) -> bytes:
-    """What `move(descriptor of /proc/PID/mem, length)` gives for the part that may be accessed."""
+    """The result of `move(descriptor of /proc/PID/mem, length)` for the accessible part."""
     try:
         length = min(size, _accessible(pid, address, right))
         if length <= 0:
@@ -130,7 +130,7 @@ def _move(call: int, pid: int, local: _Iovec, address: int) -> int:
 
 
 def _denied() -> bool:
-    """Whether the call that failed is refused altogether, and not only for this process."""
+    """Whether the call that failed is refused for any process, not only for this one."""
     if ctypes.get_errno() not in _DENIED:
         return False
     try:

@@ -84,7 +84,7 @@ SYSCALL_STOP: Final = 0x85  # SIGTRAP | 0x80, with TRACESYSGOOD
     RIP, CS, EFLAGS, RSP, SS, FS_BASE, GS_BASE, DS, ES, FS, GS,
 ) = range(27)  # fmt: skip
 _REGS: Final = struct.Struct("27Q")
-# One block for all: a request is over before the next one begins.
+# One block for all requests: each is over before the next one begins.
 _block = ctypes.create_string_buffer(_REGS.size)
 _block_at = ctypes.addressof(_block)
 # struct ptrace_peeksiginfo_args, followed by one siginfo.
@@ -104,7 +104,7 @@ class NoSuchTracee(ProcessLookupError):
     """The tracee is gone, or not stopped (ESRCH): it was killed meanwhile."""
 
 
-# What ptrace and /proc raise when the process was killed meanwhile.
+# What ptrace and /proc raise when the process has been killed.
 GONE: Final = (ProcessLookupError, FileNotFoundError)
 
 
@@ -141,13 +141,13 @@ def get_fpregs(tid: int) -> bytes:
 
 
 def set_fpregs(tid: int, image: bytes) -> None:
-    """Write the FXSAVE image; without reserved bits of MXCSR, which the kernel refuses."""
+    """Write the FXSAVE image with the high half of MXCSR 0: the kernel refuses reserved bits."""
     block = ctypes.create_string_buffer(image[:26] + b"\0\0" + image[28:], 512)
     request(PTRACE_SETFPREGS, tid, 0, ctypes.addressof(block))
 
 
 def get_xstate(tid: int) -> bytearray:
-    """The XSAVE image, standard format, with every component that the kernel gives out."""
+    """The XSAVE image in standard format, with every component that the kernel reports."""
     image = bytearray(_XSTATE_MAX)
     vector = _Iovec(ctypes.addressof(ctypes.c_char.from_buffer(image)), _XSTATE_MAX)
     request(PTRACE_GETREGSET, tid, _NT_X86_XSTATE, ctypes.addressof(vector))
@@ -161,7 +161,7 @@ def set_xstate(tid: int, image: bytearray) -> None:
 
 
 def event_message(tid: int) -> int:
-    """PTRACE_GETEVENTMSG: the new child's tid, the former tid at exec."""
+    """PTRACE_GETEVENTMSG: the new child's tid or, at exec, the former tid."""
     word = ctypes.c_ulong()
     request(PTRACE_GETEVENTMSG, tid, 0, ctypes.addressof(word))
     return word.value
@@ -222,13 +222,13 @@ def set_sigmask(tid: int, mask: int) -> None:
 
 
 def tgsigqueue(pid: int, tid: int, number: int, info: bytes) -> None:
-    """Send a signal with siginfo to one thread; nothing if it is gone."""
+    """Send a signal with siginfo to one thread; do nothing if it is gone."""
     if _syscall(nr.RT_TGSIGQUEUEINFO, pid, tid, number, info) and ctypes.get_errno() != errno.ESRCH:
         _syscall(nr.TGKILL, pid, tid, number)  # refused by a filter
 
 
 def write_code(tid: int, address: int, data: bytes) -> None:
-    """Write where a stopped tracee itself may not, into private copies of its pages.
+    """Write to memory that a stopped tracee itself may not write, in private copies of pages.
 
     OSError on a fault. A kernel may deny this to /proc/PID/mem, but not to ptrace
     (Linux 6.12, fs/proc/base.c, proc_mem_foll_force).

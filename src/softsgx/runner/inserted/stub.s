@@ -1,11 +1,11 @@
 # The stub: from an ENCLU of the vDSO function to the supervisor and back.
 #
 # A thread arrives at `arrive` by a jump, all registers live, EAX = leaf. Nothing above RSP - 128 is
-# written (red zone), and nothing at all through the RSP that the thread leaves with: the enclave
-# may have chosen that one. The symbols in capitals come from layout.py and box.py.
+# written (red zone), and nothing is written through the RSP of the reply, which the enclave may have
+# chosen. The symbols in capitals come from layout.py and box.py.
 #
-# The thread can be stopped by a signal anywhere. stub.py says, from the labels below, what the
-# supervisor then makes of its registers; a changed instruction here may need a change there.
+# The thread can be stopped by a signal anywhere. stub.py uses the labels below to restore its
+# registers then, so a changed instruction here may need a change there.
 
         .intel_syntax noprefix
         .text
@@ -19,7 +19,7 @@ stub:
         .set    states, control + CONTROL_STATES
         .set    mailboxes, stub + (BOX_MAILBOXES - STUB)
 
-# Labels of this shape: what has been pushed before the instruction runs.
+# Labels of this form name the registers that were pushed before the instruction.
 arrive:                         lea     rsp, [rsp - RED_ZONE]
 arrive_none:                    push    rax
 arrive_rax:                     push    rcx
@@ -27,8 +27,8 @@ arrive_rax_rcx:                 push    r11
 arrive_rax_rcx_r11:             pushfq
 arrive_rax_rcx_r11_rflags:      push    rdx
 
-# Open addressing: probe from tid % 256 until the tid, or a slot never used. An error instead of a
-# tid (a filter of the program's own) is no tid in the table either.
+# Open addressing: probe from tid % 256 until the tid, or a slot never used. If a filter of the
+# program refuses gettid, its error number is not in the table, either.
 search:
         mov     eax, SYS_GETTID
         syscall
@@ -43,7 +43,7 @@ probe:
         cmp     cl, al
         jne     probe
 
-# No mailbox: everything as it was, and a stop that disturbs no signal.
+# No mailbox: restore everything, and stop in a way that disturbs no signal.
 absent:                         pop     rdx
 absent_rax_rcx_r11_rflags:      popfq
 absent_rax_rcx_r11:             pop     r11
@@ -53,8 +53,8 @@ absent_none:                    lea     rsp, [rsp + RED_ZONE]
 int80:                          int     0x80
 int80_done:                     int3
 
-# RDX = mailbox. Registers that are neither pushed nor stored yet stay as they are, so that one rule
-# brings them back from anywhere between `search` and `published`.
+# RDX = mailbox. Registers that are neither pushed nor stored yet are not changed, so that one rule
+# restores them from anywhere between `search` and `published`.
 found:
         imul    edx, ecx, MAILBOX_STRIDE
         lea     rax, [rip + mailboxes]
@@ -89,7 +89,7 @@ found:
         lea     r11, [r11 + rcx*4]
         mov     dword ptr [r11], REQUEST
 
-# From here the request is the supervisor's. RBX = mailbox, RBP = its state word.
+# From here on the request belongs to the supervisor. RBX = mailbox, RBP = its state word.
 published:
         mov     rbx, rdx
         mov     rbp, r11
@@ -103,7 +103,7 @@ published:
         syscall
 spin:
         mov     ecx, [rip + spin_count]
-# The value that was compared is the value that the kernel compares again: no wake-up gets lost.
+# The kernel compares with the value that was compared here, so no wake-up is lost.
 look:
         mov     edx, [rbp]
         cmp     edx, REPLY
@@ -121,7 +121,7 @@ sleep:
         xor     ecx, ecx
         jmp     look
 
-# RSP points into the mailbox only to load the flags; they come before RSP.
+# RSP points into the mailbox only to load the flags, before RSP itself is loaded.
 reply:
         mov     dword ptr [rbp], IDLE
         fxrstor64 [rbx + BOX_FX]

@@ -1,11 +1,11 @@
-# The native engine's way into an enclave: from wherever a thread is to the enclave's registers.
+# The native engine's way into an enclave: gives a thread the enclave's registers.
 #
 # A thread arrives at `enter` with RBX = its slot, every other register dead. First it makes the
 # system calls that the supervisor has listed (pages of the enclave to be mapped, protected or
-# hidden), then it takes the registers of the slot. The symbols in capitals come from slots.py.
+# hidden), then it loads the registers in the slot. The symbols in capitals come from slots.py.
 #
-# The thread can be stopped anywhere. SLOT_STAGE tells whose FS and GS bases it has; until `inside`
-# nothing of the enclave has been executed.
+# The thread can be stopped anywhere. SLOT_STAGE says whose FS and GS bases it has; until `inside` no
+# enclave code has been executed.
 
         .intel_syntax noprefix
         .text
@@ -13,8 +13,8 @@ enter:
         .set    stub, enter + (STUB - NATIVE_CODE)
         .set    aep, enter + (BOX + CONTROL_AEP - NATIVE_CODE)
         .set    table, enter + (NATIVE_SLOTS - NATIVE_CODE)
-# Exceptions of the enclave are signals that only the supervisor sees. One that is blocked would
-# make the kernel change the program's handler and mask.
+# Exceptions of the enclave are signals that only the supervisor sees. If such a signal were blocked,
+# the kernel would change the program's handler and mask.
         mov     eax, SYS_RT_SIGPROCMASK
         mov     edi, SIG_UNBLOCK
         lea     rsi, [rbx + SLOT_UNBLOCK]
@@ -73,10 +73,10 @@ registers:
         pop     rax
         iretq
 
-# From the vDSO's ENCLU, in place of the stub. If the supervisor has armed this thread for the same
+# From the vDSO's ENCLU, instead of the stub. If the supervisor has armed this thread for the same
 # EENTER as before, it enters without asking, and the supervisor finds that out at the next stop. In
-# all other cases the stub has the registers of the ENCLU, except R11, arithmetic flags, and those
-# that a system call changes: a C function may change them all.
+# all other cases the thread goes to the stub with the registers of the ENCLU, except R11, arithmetic
+# flags, and those that a system call changes: a C function may change them all.
 #
 # Up to `claimed` nothing has happened. Up to `saved` a thread that is stopped has its registers
 # except RAX, RCX, R11; after that, the slot has them.
@@ -96,7 +96,7 @@ asked:
         mov     r11, [r11 + 8]
         cmp     rbx, [r11 + SLOT_TCS]
         jne     absent
-# EENTER stores RSP and RBP where the enclave can read them: they must be those of before.
+# EENTER stores RSP and RBP where the enclave can read them, so they must be the same as before.
         cmp     rsp, [r11 + HOST_RSP]
         jne     absent
         cmp     rbp, [r11 + HOST_RBP]
