@@ -90,6 +90,25 @@ def test_other_calls_pass_by_their_number_alone(code: bytes, number: int) -> Non
     assert loaded <= {0, 4}
 
 
+@pytest.mark.parametrize(
+    ("args", "stops"),
+    [
+        # old address, old length, new length, flags, new address
+        ((0x5000_0000, 0x1000, 0x2000, 3, 0x7000_0000), False),
+        ((0x1000_0000, 0x1000, 0x2000, 1, 0), True),
+        ((0x5000_0000, 0x1000, 0x2000, 3, 0x1000_0000), True),
+        ((0x5000_0000, 0x1000, 0x2000, 3, 0x0F80_0000), True),
+        ((0x5000_0000, 0x1000, 0x4000_0000, 3, 0x0100_0000), True),
+        ((0x5000_0000, 0x1000, 1 << 32, 3, 0x0100_0000), True),
+    ],
+)
+def test_mremap_stops_if_it_may_reach_the_area(args: Sequence[int], stops: bool) -> None:
+    """The story: an area that grows while it moves was judged by the length it had before."""
+    code = filters.range_filter(0x1000_0000, 0x2000_0000)
+    action = SECCOMP_RET_TRACE if stops else SECCOMP_RET_ALLOW
+    assert execute(code, nr.MREMAP, args)[0] == action
+
+
 def test_the_filter_of_all_descriptors() -> None:
     code = filters.descriptor_filter(None)
     for fd in (0, FD, 0xFFFFFFFF):

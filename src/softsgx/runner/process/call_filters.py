@@ -166,7 +166,12 @@ def range_filter(low: int, high: int, code: tuple[int, int] | None = None) -> by
         p.equal(number, yes="buffer")
     p.ret(SECCOMP_RET_ALLOW)
     p.label("mremap")  # its target, too
-    _within(p, arg_low(4), arg_high(4), max(low - _FAR, 0), high, no="range")
+    _within(p, arg_low(4), arg_high(4), max(low - _FAR, 0), high, no="new length")
+    p.label("new length")
+    p.load(arg_high(2))
+    p.greater(0, yes="trace")
+    p.load(arg_low(2))
+    p.at_least(_FAR, yes="trace")
     p.label("range")
     p.load(arg_high(1))
     p.greater(0, yes="trace")  # long ones may reach anywhere
