@@ -26,7 +26,7 @@ _HEAD: Final = (
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table; a race whose search was interrupted is not in it."""
+    """Print the table, without races whose search was interrupted."""
     rows = []
     with Stopping() as stopping, workers_of(args) as workers:
         for race in KNOWN_RACES:

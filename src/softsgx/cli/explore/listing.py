@@ -12,7 +12,7 @@ from softsgx.system.scenarios.catalogue import SCENARIOS
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line for each, with the first line of its docstring."""
+    """Print a line for each scenario, with the first line of its docstring."""
     if args.target is not None:
         found = [(made.name, type(made)) for made in find(args.target)]
     else:

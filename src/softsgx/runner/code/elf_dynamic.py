@@ -1,7 +1,7 @@
 """Dynamic symbols of an image in memory, as a vDSO is, and a writer of small shared objects.
 
 Names are those of the System V ABI, "Dynamic Linking" and "Object Files". An image in memory is
-read by its dynamic section; a malformed image raises ValueError.
+read by its dynamic section and its notes; a malformed image raises ValueError.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -95,8 +95,8 @@ differ:
         pop     rbx
         ret
 
-# A quantum of blocks is used up: is the slice over, by blocks or by time? If not, does the code spin?
-# To find out, watch whether this block begins again with the same registers.
+# A quantum of blocks is used up: is the slice over, by blocks or by time? If not, does the code
+# spin? To find out, watch whether this block begins again with the same registers.
 look:
         mov     eax, [rcx + LEFT]
         test    eax, eax

@@ -1,8 +1,8 @@
 # The stub: from an ENCLU of the vDSO function to the supervisor and back.
 #
 # A thread arrives at `arrive` by a jump, all registers live, EAX = leaf. Nothing above RSP - 128 is
-# written (red zone), and nothing is written through the RSP of the reply, which the enclave may have
-# chosen. The symbols in capitals come from layout.py and box.py.
+# written (red zone), and nothing is written through the RSP of the reply, which the enclave may
+# have chosen. The symbols in capitals come from layout.py and box.py.
 #
 # The thread can be stopped by a signal anywhere. stub.py uses the labels below to restore its
 # registers then, so a changed instruction here may need a change there.

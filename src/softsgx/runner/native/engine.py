@@ -78,7 +78,7 @@ class NativeEngine:
     # Into the enclave
 
     def request(self, t: Tracee, mailbox: int) -> None:
-        """As Engine.request. An EENTER disarms other threads only if it is on the TCS of one."""
+        """As Engine.request. An EENTER disarms threads only if `t` or one on its TCS is armed."""
         regs = self.mailboxes.boxes[mailbox].registers
         leaf = regs[RAX] & MASK32
         if leaf != leaves.EENTER or t in self.armed.threads or self.armed.uses(regs[RBX]):

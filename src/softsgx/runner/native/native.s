@@ -4,8 +4,8 @@
 # system calls that the supervisor has listed (pages of the enclave to be mapped, protected or
 # hidden), then it loads the registers in the slot. The symbols in capitals come from slots.py.
 #
-# The thread can be stopped anywhere. SLOT_STAGE says whose FS and GS bases it has; until `inside` no
-# enclave code has been executed.
+# The thread can be stopped anywhere. SLOT_STAGE says whose FS and GS bases it has; until `inside`
+# no enclave code has been executed.
 
         .intel_syntax noprefix
         .text
@@ -13,8 +13,8 @@ enter:
         .set    stub, enter + (STUB - NATIVE_CODE)
         .set    aep, enter + (BOX + CONTROL_AEP - NATIVE_CODE)
         .set    table, enter + (NATIVE_SLOTS - NATIVE_CODE)
-# Exceptions of the enclave are signals that only the supervisor sees. If such a signal were blocked,
-# the kernel would change the program's handler and mask.
+# Exceptions of the enclave are signals that only the supervisor sees. If such a signal were
+# blocked, the kernel would change the program's handler and mask.
         mov     eax, SYS_RT_SIGPROCMASK
         mov     edi, SIG_UNBLOCK
         lea     rsi, [rbx + SLOT_UNBLOCK]
@@ -75,8 +75,8 @@ registers:
 
 # From the vDSO's ENCLU, instead of the stub. If the supervisor has armed this thread for the same
 # EENTER as before, it enters without asking, and the supervisor finds that out at the next stop. In
-# all other cases the thread goes to the stub with the registers of the ENCLU, except R11, arithmetic
-# flags, and those that a system call changes: a C function may change them all.
+# all other cases the thread goes to the stub with the registers of the ENCLU, except R11,
+# arithmetic flags, and those that a system call changes: a C function may change them all.
 #
 # Up to `claimed` nothing has happened. Up to `saved` a thread that is stopped has its registers
 # except RAX, RCX, R11; after that, the slot has them.
