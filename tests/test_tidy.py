@@ -13,6 +13,7 @@ RULES: list[Rule] = [
     rooms.room_order,
     rooms.inner_order,
     rooms.live_short_cut,
+    form.dead_private_names,
     purity.no_clock_no_entropy,
     purity.no_set_order,
     form.no_hiding,
@@ -120,6 +121,9 @@ def test_every_listed_source_is_cited() -> None:
     "text",
     [
         "SDM 3D, 38.7",
+        "SDM 3D 38.7",
+        "SDM 3D: 38.7",
+        "SDM 3D (38.7)",
         "SDM 3D, 38.7 and 38.8",
         'SDM 3D, 38.7 "Thread Control Structure (TCS)"',
         'SDM 3D, "Enclave Code Execution"',
@@ -173,9 +177,16 @@ def test_pins_have_reasons_and_are_locked() -> None:
 
 def test_lists_of_exceptions_are_needed() -> None:
     """An entry goes with its file or function, or when that is no longer too long."""
-    long = {finding.split(": ")[0] for source in sources() for finding in form.lengths(source, {})}
-    places = {entry.split(":")[0] for entry in form.LONG}
-    assert places <= {finding.split(":")[0] for finding in long}
+    long = {
+        f"{source.path}:{name}" if "lines" not in name else source.path
+        for source in sources()
+        for finding in form.lengths(source, {})
+        for name in [finding.split(": ")[1]]
+    }
+    assert set(form.LONG) <= long
+    for name in form.OWN:
+        fewer = {own: why for own, why in form.OWN.items() if own != name}
+        assert list(form.repeated_constants(sources(), fewer)), f"{name} stands once by now"
     assert all(form.LONG.values()), "an entry without a reason"
     assert list(purity.EXEMPT.values()) == ["random"], "one seeded source, and one only"
 
@@ -234,6 +245,8 @@ REFUSED: list[tuple[Rule, str, str]] = [
     (rooms.inner_order, "system/explain/a.py", ""),
     (rooms.inner_order, "system/explain/calls/a.py", "from ...machine import Machine"),
     (rooms.inner_order, "system/explain/facts.py", "from softsgx.system.explain import plans"),
+    (form.dead_private_names, "cpu/a.py", "_A: Final = 1"),
+    (form.dead_private_names, "cpu/a.py", "_A, _B = 1, 2\nprint_ = _A"),
     (rooms.live_short_cut, "linux/sgx/a.py", "from softsgx.sim.live import LIVE"),
     (rooms.live_short_cut, "system/a.py", "from softsgx.sim import live"),
     (rooms.live_short_cut, "cpu/a.py", "def f():\n    import softsgx.sim.live"),
@@ -314,6 +327,7 @@ ACCEPTED: list[tuple[Rule, str, str]] = [
     (rooms.inner_order, "linux/a.py", "from softsgx.runner.host import ptrace"),
     (rooms.inner_order, "system/explain/explainer.py", "from .calls import explain_call"),
     (rooms.inner_order, "system/scenarios/a.py", "from softsgx.system.checkers import CHECKERS"),
+    (form.dead_private_names, "cpu/a.py", "_A = 1\ndef f():\n    return _A\nB = 2"),
     (rooms.live_short_cut, "sim/a.py", "from softsgx.sim.live import LIVE"),
     (rooms.live_short_cut, "cpu/execute.py", "from softsgx.sim.live import LIVE"),
     (rooms.live_short_cut, "cpu/a.py", "from softsgx.sim import live_tasks, lives"),

@@ -65,6 +65,16 @@ def test_every_claim_of_the_readme_names_its_tests(claim: str) -> None:
         assert is_there(test), test
 
 
+def test_rows_of_stats_that_are_explained_are_printed() -> None:
+    """The story: a row was renamed, and the text below the sample explained the old one."""
+    text = (ROOT / "docs" / "run.md").read_text(encoding="utf-8")
+    (sample,) = re.findall(r"```text\n(leaves .*?)```", text, re.DOTALL)
+    paragraph = text[text.index("`leaves` counts every execution") :].split("\n\n")[0]
+    named = set(re.findall(r"`([a-z ]+|CPUID, ENCLU)`", paragraph)) - {"trapped"}
+    assert len(named) == 5
+    assert {name for name in named if name not in sample} == set()
+
+
 def test_the_number_of_shipped_scenarios() -> None:
     (said,) = re.findall(r"Gramine and Enarx: (\d+) in all", words("docs/explore.md"))
     assert int(said) == len(all_shipped())

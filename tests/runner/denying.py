@@ -31,7 +31,6 @@ NUMBERS: Final = {
 _LD, _JA, _JEQ, _JGT, _JSET, _RET = 0x20, 0x05, 0x15, 0x25, 0x45, 0x06
 _X86_64: Final = 0xC000003E
 _SECCOMP: Final = 317
-_PRCTL: Final = 157
 _NO_NEW_PRIVS: Final = 38
 _CLONE: Final = 56
 _MFD_NOEXEC_SEAL: Final = 8

@@ -32,6 +32,8 @@ _NAME: Final = re.compile(
     r"\b(?:SDM(?: \d[A-D]?\b)?|AMD's manual(?:, volume \d)?|LSB(?: \w+)?|(?:[\w-]+ )?psABI"
     r"|System V ABI|DWARF \d|NIST SP [\w-]+|FIPS \d+|PEP \d+|RFC \d+|glibc \d\.\d+)"
 )
+# Without the comma, which would be no citation for what follows.
+_LOOSE: Final = re.compile(r"\bSDM \d[A-D]?(?: |: | \()\d+(?:\.\d+)+")
 _KERNEL: Final = re.compile(r"\bLinux (\d+\.\d+)(?:\.\d+)?(?:, ([\w-]+)/)?")
 _ITEM: Final = re.compile(
     r'(?:(?P<number>\d+(?:\.\d+)*)(?: "(?P<title>[^"]*)")?|"(?P<alone>[^"]*)"'
@@ -95,6 +97,8 @@ def citations(text: str) -> Iterator[tuple[str, int, str]]:
         yield name, lines[found.start()], "" if name in known.documents else "not listed"
         for section, wrong in _sections(name, flat, found.end()):
             yield section, lines[found.start()], wrong
+    for found in _LOOSE.finditer(flat):
+        yield found[0], lines[found.start()], 'a section is cited as `SDM 3D, 38.7 "title"`'
     for found in _KERNEL.finditer(flat):
         version, top = found.groups()
         wrong = "" if version in known.kernels else "not listed"

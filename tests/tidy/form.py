@@ -121,6 +121,19 @@ def system_call_numbers(source: Source) -> Iterator[str]:
                 yield source.finding(call, f"{NUMBERS} has a name for this system call")
 
 
+def dead_private_names(source: Source) -> Iterator[str]:
+    """Private constants of a module that nothing in it reads; vulture passes over private names."""
+    read = {
+        node.id
+        for node in ast.walk(source.tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    }
+    for node in source.tree.body:
+        for name, _ in _constants(node):
+            if name.startswith("_") and not name.startswith("__") and name not in read:
+                yield source.finding(node, f"{name} is read by nothing in its file")
+
+
 def dead_assignments(source: Source) -> Iterator[str]:
     """A local name that is assigned twice in one block and not read in between.
 
@@ -195,7 +208,7 @@ def _only_name(statement: ast.stmt) -> str:
 # Names that are equal by accident, and why each file has its own.
 OWN: Final[Mapping[str, str]] = {
     "BUFFER": "how much each writer keeps before it writes",
-    "ERESTARTSYS": "report knows no room but sim and spec",
+    "ERESTARTSYS": "report imports no room that has the kernel's numbers",
     "FORMAT": "each format of a file is counted by itself",
     "HEAD": "the width of a column in two outputs",
     "LINES_MAX": "how much an output shows is its own affair",

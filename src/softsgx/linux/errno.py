@@ -24,7 +24,10 @@ ENOTTY: Final = 25
 ESPIPE: Final = 29
 ENODATA: Final = 61
 EOPNOTSUPP: Final = 95
-ERESTARTSYS: Final = 512  # never seen by user space
+# Never seen by user space.
+ERESTARTSYS: Final = 512
+ERESTARTNOINTR: Final = 513
+ERESTARTNOHAND: Final = 514
 ENOIOCTLCMD: Final = 515  # becomes ENOTTY
 
 ERRNO_NAMES: Final[dict[int, str]] = {

@@ -25,7 +25,6 @@ from softsgx.system.v2_enclave import V2Enclave
 from tests.linux.world import World, world
 
 THREADS: Final = 12
-_OUTSIDE_STEPS: Final = (s.Skip, s.Say)
 
 
 def rig(machine: Machine | None = None, **layout: int) -> World:

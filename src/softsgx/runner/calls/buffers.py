@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from softsgx.linux.errno import ERESTARTNOHAND, ERESTARTNOINTR, ERESTARTSYS
 from softsgx.mem.tlb import READ, WRITE
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _INTO_MEMORY: Final = (nr.READ, nr.PREAD64, nr.RECVFROM)
 _LENGTH_MAX: Final = 4 << 20  # a longer transfer ends early
-_RESTARTS: Final = (-512, -513, -514)  # ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND
+_RESTARTS: Final = (-ERESTARTSYS, -ERESTARTNOINTR, -ERESTARTNOHAND)
 
 
 class Buffers:

@@ -42,7 +42,7 @@ from softsgx.runner.process.stops import (
 from softsgx.runner.process.tracee import Tracee
 
 _KERNEL_SENDS: Final = (signal.SIGPROF, signal.SIGVTALRM, signal.SIGXCPU)
-_SIGEV_SIGNAL, _SIGEV_NONE, _SIGEV_THREAD_ID = 0, 1, 4
+_SIGEV_NONE, _SIGEV_THREAD_ID = 1, 4
 _KIND, _BY_DESCRIPTOR = 3, 3
 
 _libc = ctypes.PyDLL(None, use_errno=True)

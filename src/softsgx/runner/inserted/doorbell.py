@@ -28,7 +28,6 @@ ENDING: Final = frozenset({signal.SIGTERM, signal.SIGHUP})
 """Signals that end a run: a user stops it, or its terminal is gone."""
 
 _SA_RESTORER: Final = 0x0400_0000
-_SA_ONSTACK: Final = 0x0800_0000
 _NONE: Final = bytes(4)
 
 _libc = ctypes.PyDLL(None, use_errno=True)

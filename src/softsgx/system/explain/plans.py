@@ -287,7 +287,7 @@ def usable(facts: Facts, right: int, rights: int | None = None) -> Plan:
 
 
 def final(steps: list[Step]) -> bool:
-    """Whether nothing can be added to a plan: it ends in words, or makes a fresh page."""
+    """Whether nothing can be added to a plan: it ends in mere text, or makes a fresh page."""
     return any(isinstance(step, Say | Fresh) for step in steps)
 
 
