@@ -1,8 +1,8 @@
 """The processor and the naive reference model side by side: do one thing to both, compare.
 
 Compared after every step: fault vector, address and code (where the manual gives one), status and
-flag, what loads return, every EPCM field, contents of all pages but SSA frames and SECS, which
-processor is where, and whether each page is tracked.
+flag, what loads return, every EPCM field, the contents of all pages except SSA frames and SECS,
+which processor is in which enclave, and whether each page is tracked.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ Outcome = tuple[object, ...]
 AEP = 0x40_1000
 FLAG_NAMES = {0: "", RFLAGS_ZF: "zf", RFLAGS_CF: "cf"}
 
-# What succeeded how often, over all examples.
+# How often each thing succeeded, over all examples.
 SUCCEEDED: dict[str, int] = {}
 
 
@@ -45,7 +45,7 @@ class Beside(RuleBasedStateMachine):
         self.ref = ref.Reference(EPC_PAGES, LPS, cet=self.CET)
         if self.CET:
             for lp in self.processor.lps:
-                lp.u_cet = SH_STK_EN  # hosts with shadow stacks of their own
+                lp.u_cet = SH_STK_EN  # the hosts use shadow stacks, too
         self.ram = self.processor.memory.alloc()
         self.ssa: set[int] = set()
         self.slots = 0
@@ -58,7 +58,7 @@ class Beside(RuleBasedStateMachine):
             self.ref.kernel[self.bare.address(page)] = page
         self.compare()
 
-    # The state that both begin with
+    # The initial state of both
 
     def adopt(self, enclave: BareEnclave) -> None:
         self.ref.enclaves[enclave.secs] = mem.Enclave(enclave.base, enclave.size)
@@ -78,15 +78,15 @@ class Beside(RuleBasedStateMachine):
         self.ref.epc[page] = mem.Page(True, pt, rwx, secs, address, data=data)
 
     def adopt_frames(self) -> None:
-        """Contents of SSA frames are not modelled, but a TCS made of one is looked at."""
+        """Copy SSA frames that become a TCS: only as a TCS are their contents modelled."""
         for number, page in enumerate(self.ref.epc):
             if page.valid and page.address in self.ssa and page.pt == mem.TCS and page.modified:
                 page.data[:] = self.contents(number)
 
-    # Doing it to both
+    # One action on both
 
     def both(self, name: str, real: Callable[[], object], model: Callable[[], object]) -> bool:
-        """Run both, compare what comes out and what is left; whether it succeeded."""
+        """Run both, compare their outcomes and their states; return whether it succeeded."""
         got, expected = self.real_outcome(real), model_outcome(model)
         if expected[0] == "fault" and expected[-1] is None:
             got = (*got[:-1], None)
@@ -103,7 +103,7 @@ class Beside(RuleBasedStateMachine):
     def leaf(
         self, n: int, name: str, operands: tuple[int, ...], model: Callable[[], object]
     ) -> bool:
-        """One leaf on logical processor n; a fault inside is delivered."""
+        """Execute a leaf on logical processor n, and deliver its fault if inside an enclave."""
         lp = self.processor.lps[n]
         instruction, number = LEAVES[name]
         run = lp.enclu if instruction == "enclu" else lp.encls
@@ -134,7 +134,7 @@ class Beside(RuleBasedStateMachine):
         return self.processor.memory.read_page(self.processor.epc.pfn(page))
 
     def compare(self) -> None:
-        """Every page, and who is where."""
+        """Compare every page and every logical processor."""
         for number, page in enumerate(self.ref.epc):
             assert self.real_entry(number) == model_entry(page), f"EPC page {number}"
             if page.valid and page.address not in self.ssa and page.pt != mem.SECS:
@@ -169,7 +169,7 @@ class Beside(RuleBasedStateMachine):
     # Where the logical processors are
 
     def kernel_on(self, n: int, spoil: int) -> int:
-        """A logical processor that is outside; mostly n, which is interrupted if need be."""
+        """A logical processor outside; mostly n, which is interrupted if it is inside."""
         outside = [i for i, lp in enumerate(self.ref.lps) if lp.enclave is None]
         if spoil == 1 or n in outside:
             return n
@@ -179,7 +179,7 @@ class Beside(RuleBasedStateMachine):
         return pick(outside, n)
 
     def enclave_on(self, n: int, spoil: int) -> int:
-        """A logical processor that is inside; n enters if none is."""
+        """A logical processor that is inside; n enters if no processor is."""
         inside = [i for i, lp in enumerate(self.ref.lps) if lp.enclave is not None]
         if spoil == 1 or n in inside:
             return n
@@ -189,7 +189,7 @@ class Beside(RuleBasedStateMachine):
         return n
 
     def thread_in(self, n: int, secs: int | None) -> int:
-        """A logical processor inside this enclave; one enters, if it can, when none is."""
+        """A logical processor inside this enclave; if there is none, one enters if it can."""
         inside = [i for i, lp in enumerate(self.ref.lps) if lp.enclave == secs]
         if inside:
             return pick(inside, n)
@@ -202,7 +202,7 @@ class Beside(RuleBasedStateMachine):
         self.both("AEX", lambda: lp.interrupt() and None, lambda: self.ref.aex(n))
 
     def enter_anywhere(self, n: int, enclave: BareEnclave, number: int = 0) -> None:
-        """Go on where a thread was interrupted, or begin a new one."""
+        """Resume an interrupted thread, or begin a new one."""
         tcs = [page for page in self.ref.children(enclave.secs) if page.pt == mem.TCS]
         idle = [page for page in tcs if not page.get(0) and not page.modified and not page.blocked]
         # A TCS that was made at run time is rare, so it goes first.
@@ -220,7 +220,7 @@ class Beside(RuleBasedStateMachine):
 
 
 def model_outcome(model: Callable[[], object]) -> Outcome:
-    """What the reference says, in the form of `Beside.real_outcome`."""
+    """What the reference does, in the form of `Beside.real_outcome`."""
     try:
         result = model()
     except mem.Refused as refused:

@@ -81,7 +81,7 @@ class HostMoves(DriverMachine):
             assert fd >= 0 or fd == -EBADF
 
     def close(self, slot: Slot, number: int, _value: int, spoil: int) -> Steps[None]:
-        """Mostly a second descriptor; the last one of an enclave now and then."""
+        """Close a descriptor; only now and then the last one of an enclave."""
         host = self.host(slot)
         files = host.process.files
         many = [fd for fd in files if len(self.fds(host, files[fd])) > 1]
@@ -149,7 +149,7 @@ class HostMoves(DriverMachine):
         flags: int,
         fd: int,
     ) -> Steps[int]:
-        """mmap; -EINTR means that the registration took a reference for ever."""
+        """mmap; -EINTR means that the registration leaked a reference."""
         ret = yield from host.mmap(start, length, prot, flags, fd)
         if ret == -EINTR:
             enclave.leaked += 1
@@ -160,7 +160,7 @@ class HostMoves(DriverMachine):
         return ret
 
     def map_all(self, slot: Slot, number: int, _value: int, _spoil: int) -> Steps[None]:
-        """As a loader does: the pages of the image with their rights, the hole with all."""
+        """Map as a loader does: image pages with their rights, the hole with all rights."""
         host = self.host(slot)
         enclave = self.known(host, number)
         if enclave is None:
@@ -202,7 +202,7 @@ class HostMoves(DriverMachine):
         self.count(f"mprotect {ret}")
 
     def mremap(self, slot: Slot, number: int, value: int, spoil: int) -> Steps[None]:
-        """To the alias range and back, or shrunk, or grown; entries may go astray."""
+        """Move an area to the alias range or back, shrink or grow it; PTEs may be misplaced."""
         host = self.host(slot)
         if not self.enclaves:
             return
@@ -241,7 +241,7 @@ class HostMoves(DriverMachine):
         self.count("fork")
 
     def bequeath(self, host: HostThread, child: HostThread, failed: int) -> None:
-        """What the child has of its parent that the invariants must know."""
+        """Note what the child inherits, as far as the invariants need it."""
         mine, its = host.thread.mm, child.thread.mm
         self.aliased |= {(its, page) for mm, page in self.aliased if mm is mine}
         lost = 0
@@ -268,7 +268,7 @@ class HostMoves(DriverMachine):
         yield
 
     def alone(self, slot: Slot) -> bool:
-        """Whether no other thread of the process is in a call; those that are not are killed."""
+        """Whether no other thread of the process is in a call; if none is, kill them all."""
         mates = [mate for mate in self.mates(self.host(slot)) if mate is not slot]
         if any(mate.task is not None for mate in mates):
             return False
@@ -305,7 +305,7 @@ class HostMoves(DriverMachine):
             self.count("the host read an enclave")
 
     def address(self, enclave: Enclave, number: int, spoil: int) -> int:
-        """Mostly a page of data or of the hole, above all one that exists or is being changed."""
+        """Mostly a data page or a page of the hole, preferably one that exists or is changing."""
         if enclave.hot and number % 5 < 2 and spoil != 1:
             return enclave.hot
         there = [a << PAGE_SHIFT for a in enclave.encl.page_array]
@@ -319,7 +319,7 @@ class HostMoves(DriverMachine):
         return first + (number >> 3) % count * PAGE_SIZE
 
     def signal(self, slot: Slot, number: int, _value: int, _spoil: int) -> Steps[None]:
-        """A signal for a thread that is in a call."""
+        """Send a signal to a thread that is in a call."""
         others = [s for s in self.slots if s.task is not None and s is not slot and s.host]
         if others:
             target = pick(others, number).host
@@ -330,7 +330,7 @@ class HostMoves(DriverMachine):
         yield
 
     def lack(self, _slot: Slot, number: int, value: int, _spoil: int) -> Steps[None]:
-        """The next, or one of the next, uses of a site will fail."""
+        """Make the next use of a site fail, or one of the next few."""
         if len(self.armed) == 2:
             del self.armed[next(iter(self.armed))]
         self.armed[pick(SITES, number)] = value % 3
@@ -338,7 +338,7 @@ class HostMoves(DriverMachine):
         yield
 
     def reclaim(self, slot: Slot, number: int, _value: int, _spoil: int) -> Steps[None]:
-        """A reclaim pass, as if this thread were short of EPC; with some luck pages are old."""
+        """A reclaim pass, as if the thread were short of EPC; all pages may be aged first."""
         if number % 2:
             for host in self.hosts():
                 for page in list(host.thread.mm.space.ptes):

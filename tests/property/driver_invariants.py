@@ -1,10 +1,10 @@
 """The invariants of the driver; docs/invariants.md says what and why.
 
 Verified: that the records of the kernel agree with each other and with the EPCM. CHECKS hold
-between any two steps whoever is in flight, QUIET_CHECKS when no call is; each only reads and yields
-a sentence per violation. Not verified: what a call returns (that the moves do); the V2 interface;
-areas whose registration failed at fork, which the kernel itself loses sight of; two host threads
-that take turns on one TCS, which Python programs cannot follow.
+between any two steps, QUIET_CHECKS only while no call is in flight; each only reads and yields a
+sentence per violation. Not verified: what a call returns (the moves check that); the V2 interface;
+areas whose registration failed at fork, which the kernel itself no longer tracks; two host threads
+that take turns on one TCS, which Python programs cannot do.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ Check = Callable[["DriverMachine"], Findings]
 
 
 def pages_of(encl: e.SgxEncl) -> list[e.SgxEnclPage]:
-    """The records of an enclave, its SECS among them."""
+    """The page records of an enclave, including its SECS."""
     return [*encl.page_array.values(), encl.secs]
 
 
 def spaces(world: DriverMachine) -> list[Mm]:
-    """Address spaces of processes that live."""
+    """Address spaces of live processes."""
     found: dict[Mm, None] = {}
     for host in world.hosts():
         found[host.thread.mm] = None
@@ -43,7 +43,7 @@ def spaces(world: DriverMachine) -> list[Mm]:
 
 
 def users(world: DriverMachine) -> dict[int, str]:
-    """EPC page number -> who has it, as far as an enclave's records say."""
+    """EPC page number -> its users, according to the records of the enclaves."""
     found: dict[int, str] = {}
     for enclave in world.enclaves:
         encl = enclave.encl
@@ -346,11 +346,11 @@ QUIET_CHECKS: dict[str, Check] = {
 }
 
 
-# Of a call
+# Checks of a single call
 
 
 def sigbus_has_a_reason(world: DriverMachine, vma: Vma, address: int) -> Findings:
-    """D18: asked in the step in which the handler of an SGX area says SIGBUS."""
+    """D18: checked in the step in which the fault handler of an SGX area returns SIGBUS."""
     encl, kernel = vma.encl, world.kernel
     page = address & ~PAGE_MASK
     task = world.execution.current
@@ -362,17 +362,17 @@ def sigbus_has_a_reason(world: DriverMachine, vma: Vma, address: int) -> Finding
     if entry is not None and vma.flags & VM_RWX & ~entry.vm_max_prot_bits:
         return
     if not kernel.nr_free and not kernel.active_page_list:
-        return  # nothing that could be reclaimed: EPC is exhausted
+        return  # nothing can be reclaimed: the EPC is exhausted
     enclave = world.enclave_of(encl)
     if entry is None and enclave is not None and page in enclave.removed:
-        return  # REMOVE_PAGES took it between the look and the mutex
+        return  # REMOVE_PAGES took it between the lookup and the mutex
     if kernel.races.eaug_double_fault and entry is not None:
         return  # K1
     yield f"D18: SIGBUS at {address:#x} in {vma}: the page is {entry}, {kernel.nr_free} pages free"
 
 
 def nothing_is_left(world: DriverMachine) -> Findings:
-    """D19: after the last process has ended."""
+    """D19: checked after the last process has ended."""
     kernel = world.kernel
     kept = [x for x in world.enclaves if not x.leaked]
     if kept:

@@ -1,8 +1,8 @@
 """Moves of host processes: the seven ioctls, with right and spoilt arguments; `count` is checked.
 
 Spoilt: a misaligned offset, a length that overflows 64 bits, reserved bits, dirty outputs, a bad
-pointer, a wrong state of the enclave. What each gets is in tests/linux row by row; here a spoilt
-call must be refused and change nothing, and an honest one must do what it reports.
+pointer, a wrong state of the enclave. tests/linux checks the error code of each case; here a spoilt
+call must fail and change nothing, and a correct one must do what it reports.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ REQUESTS: dict[type[Structure], int] = {
 
 
 class IoctlMoves(HostMoves):
-    """CREATE to REMOVE_PAGES."""
+    """The ioctls from CREATE to REMOVE_PAGES."""
 
     def ioctl(
         self, host: HostThread, enclave: Enclave, cmd: int, argument: Structure
@@ -81,7 +81,7 @@ class IoctlMoves(HostMoves):
     # Building
 
     def build(self, slot: Slot, number: int, value: int, spoil: int) -> Steps[None]:
-        """The next ioctl of a loader, or of two that work against each other."""
+        """The next ioctl of a loader, or of one of two competing loaders."""
         host = self.host(slot)
         mine = [x for x in self.enclaves if self.fds(host, x.file)]
         unready = [x for x in mine if not x.encl.flags & e.SGX_ENCL_INITIALIZED]
@@ -112,14 +112,14 @@ class IoctlMoves(HostMoves):
         self.count(f"CREATE {ret}")
 
     def memory(self, host: HostThread, data: bytes) -> Steps[int]:
-        """Fresh memory with this content; its address."""
+        """Allocate memory with this content; return its address."""
         address = yield from host.alloc(len(data))
         for at in range(0, len(data), PAGE_SIZE):
             yield from host.store(address + at, data[at : at + PAGE_SIZE])
         return address
 
     def add(self, host: HostThread, enclave: Enclave, value: int, spoil: int) -> Steps[None]:
-        """ADD_PAGES of the next segment, or of what is left of it."""
+        """ADD_PAGES of the next segment, or of the rest of it."""
         segment = next((s for s in image().segments if s.end > enclave.added), image().segments[-1])
         done = max(enclave.added - segment.offset, 0)
         source = yield from self.memory(host, segment.data())
@@ -148,7 +148,7 @@ class IoctlMoves(HostMoves):
         assert argument.count <= segment.size - done
         assert not argument.count or spoil not in (1, 2, 4)
         if argument.count:
-            # Two loaders exclude each other: what one adds is still where the other looked.
+            # Two loaders exclude each other: nothing else was added during this call.
             assert enclave.added == before, "two ADD_PAGES of the same pages"
             enclave.added += argument.count
         self.count(f"ADD_PAGES {ret}" + (", partial" if 0 < argument.count < segment.size else ""))
@@ -184,7 +184,7 @@ class IoctlMoves(HostMoves):
             assert ret in (0, -EINVAL, -EBUSY, -EBADF)
 
     def unknown(self, slot: Slot, number: int, _value: int, _spoil: int) -> Steps[None]:
-        """A request that the driver does not have."""
+        """An ioctl number that the driver does not know."""
         host = self.host(slot)
         enclave = self.known(host, number)
         if enclave is not None:
@@ -242,7 +242,7 @@ class IoctlMoves(HostMoves):
         bad: bool,
         place: tuple[Enclave, int] | None = None,
     ) -> Steps[None]:
-        """One of the three, and whether what it reports is what it did."""
+        """One of these three ioctls; check that it did what it reports."""
         host = self.host(slot)
         enclave = place[0] if place else self.known(host, number)
         if enclave is None:
@@ -273,7 +273,7 @@ class IoctlMoves(HostMoves):
     def one_page(
         self, host: HostThread, enclave: Enclave, address: int, argument: Any
     ) -> Steps[None]:
-        """One of the three on one page, whatever comes of it."""
+        """One of these three ioctls on one page, whether it succeeds or not."""
         argument.offset, argument.length = address - enclave.base, PAGE_SIZE
         cmd = REQUESTS[type(argument)]
         watch = Watch(self, enclave, cmd, address >> PAGE_SHIFT, PAGE_SIZE)
@@ -284,7 +284,7 @@ class IoctlMoves(HostMoves):
     def watched_ioctl(
         self, host: HostThread, watch: Watch, argument: Any
     ) -> Steps[tuple[int, Any]]:
-        """The ioctl itself, compared in the step in which it returns to the host."""
+        """The ioctl itself, checked in the step in which it returns to the host."""
         enclave = watch.enclave
         address = yield from host.alloc(PAGE_SIZE)
         yield from host.store(address, argument.pack())

@@ -1,8 +1,8 @@
-"""The driver under random hosts: tasks in flight side by side, everything checked between steps.
+"""The driver under random hosts: concurrent tasks, everything checked between steps.
 
 Moves are generators: system calls, accesses, whole stays in an enclave. A rule starts one on a
-logical processor and lets it go on for some steps; whatever is in flight then stands where it is
-until its turn comes. After every single step the invariants of driver_invariants.py, those of the
+logical processor and lets it go on for some steps; a task in flight then waits at that point until
+its next turn. After every single step the invariants of driver_invariants.py, those of the
 processor (invariants.py), and the contents of all pages are checked.
 """
 
@@ -42,18 +42,18 @@ from tests.property.driver_world import (
 )
 from tests.property.world import pick
 
-# What happened how often, over all examples.
+# How often each thing happened, over all examples.
 COUNTS: dict[str, int] = {}
-# The processor's invariants that a driver could break or that show a driver's fault early.
+# The processor's invariants that a driver could break, or that show a driver's bug early.
 PROCESSOR_CHECKS = {
     name: check for name, check in invariants.CHECKS.items() if name not in ("I1", "I11", "I22")
 }
 FIXED = {"eaug_double_fault": False, "remove_vs_fault": False, "modify_vs_fault": False}
-_STEPS_MAX = 100_000  # in which everything in flight comes to an end, if it ever does
+_STEPS_MAX = 100_000  # enough for everything in flight to finish, unless it is stuck
 
 
 class DriverMachine(RuleBasedStateMachine):
-    """One machine, its processes and enclaves, and what they must look like."""
+    """One machine, its processes and enclaves, and the expected contents of their pages."""
 
     races: ClassVar[dict[str, bool]] = FIXED
 
@@ -70,7 +70,7 @@ class DriverMachine(RuleBasedStateMachine):
         self.watches: dict[Thread, Watch] = {}  # of the ioctls that change pages
         self.reached: set[str] = set()
         self.names = 0
-        self.checked: tuple[object, ...] = ()  # the state that the processor's invariants held in
+        self.checked: tuple[object, ...] = ()  # last state that passed the processor's invariants
 
     def begin(self, epc: int, low: int) -> None:
         """Power on: the first process, with an enclave."""
@@ -85,7 +85,7 @@ class DriverMachine(RuleBasedStateMachine):
     # Turns
 
     def powered(self, epc: int) -> Machine:
-        """The machine that is played with."""
+        """The machine under test."""
         return Machine(cpus=CPUS, epc=epc, races=self.races)
 
     def start(self, slot: Slot, body: Steps[None], name: str) -> None:
@@ -112,13 +112,13 @@ class DriverMachine(RuleBasedStateMachine):
         slot.task = None
 
     def go_on(self, task: Task | None, steps: int, other: int = 0) -> None:
-        """A turn: so many steps for the task, or for those that it waits for."""
+        """One turn: up to `steps` steps for the task, or for tasks that it waits for."""
         self.turns.turn(task, steps, other)
         self.execution.spawn(tick(), CLOCK)
         self.execution.run()
 
     def finish(self) -> None:
-        """Let everything that is in flight come to its end, the reclaim daemon's pass included."""
+        """Let everything in flight finish, including the pass of the reclaim daemon."""
         for number in range(_STEPS_MAX // 100):
             if self.quiet():
                 return
@@ -152,7 +152,7 @@ class DriverMachine(RuleBasedStateMachine):
     # What is checked
 
     def look(self) -> None:
-        """Between any two steps."""
+        """Check everything; called between any two steps."""
         found: list[str] = []
         state = self.processor_state()
         if state != self.checked:
@@ -169,7 +169,7 @@ class DriverMachine(RuleBasedStateMachine):
         assert not found, "; ".join([*found, *self.kernel.warnings])
 
     def processor_state(self) -> tuple[object, ...]:
-        """What the processor's invariants speak of, as far as it changes without a leaf."""
+        """What the processor's invariants depend on and what can change without a leaf."""
         lps = self.processor.lps
         return (
             self.processor.epcm.digest_bytes(),
@@ -188,13 +188,13 @@ class DriverMachine(RuleBasedStateMachine):
                 held = memory.page_view(self.processor.epc.pfn(number))
                 pt = epcm.state[number] & PT_MASK
                 if pt == TCS or (pt == TRIM and entry.address in enclave.tcs):
-                    # The processor writes there, too, trimmed meanwhile or not.
+                    # The processor writes there, too, even if the page has been trimmed since.
                     self.expected(enclave, entry)[:] = held
                 elif held != self.expected(enclave, entry):
                     yield f"D17: {enclave.encl.name}, page {entry.address:#x}: other contents"
 
     def expected(self, enclave: Enclave, entry: SgxEnclPage) -> bytearray:
-        """What a page must hold: zero if it was added by EAUG, else the image until written."""
+        """What a page must hold: zeroes (EAUG) or the image, then what the enclave wrote."""
         written = enclave.written.get(entry)
         if written is None:
             written = enclave.written[entry] = bytearray(PAGE_SIZE)
@@ -207,19 +207,19 @@ class DriverMachine(RuleBasedStateMachine):
         return written
 
     def page_written(self, enclave: Enclave, address: int, data: bytes) -> None:
-        """A store has just succeeded."""
+        """Note a store that has just succeeded."""
         entry = enclave.encl.page(address)
         assert entry is not None, f"a store to {address:#x}, where the kernel has no page"
         offset = address % PAGE_SIZE
         self.expected(enclave, entry)[offset : offset + len(data)] = data
 
-    # What the hosts know
+    # What the hosts know about enclaves and processes
 
     def hosts(self) -> list[HostThread]:
         return [slot.host for slot in self.slots if slot.host is not None]
 
     def mates(self, host: HostThread) -> list[Slot]:
-        """Slots of the same process."""
+        """The slots whose threads belong to the same process."""
         return [s for s in self.slots if s.host is not None and s.host.process is host.process]
 
     def fds(self, host: HostThread, file: File) -> list[int]:
@@ -236,7 +236,7 @@ class DriverMachine(RuleBasedStateMachine):
         return pick(chosen, number) if chosen else None
 
     def adopt(self, host: HostThread, fd: int) -> None:
-        """An enclave was opened."""
+        """Note an enclave that was just opened."""
         file = host.process.files[fd]
         if file.path == SGX_ENCLAVE:
             taken = [x.number for x in self.enclaves]
@@ -245,7 +245,7 @@ class DriverMachine(RuleBasedStateMachine):
             self.enclaves.append(Enclave(number, file, file.encl))
 
     def forget(self) -> None:
-        """Enclaves that are destroyed are no more."""
+        """Drop the enclaves that have been destroyed."""
         for enclave in list(self.enclaves):
             encl = enclave.encl
             if not encl.refcount and not encl.page_array and not encl.va_pages:
@@ -260,7 +260,7 @@ class DriverMachine(RuleBasedStateMachine):
     # The end
 
     def end(self) -> None:
-        """Read everything back, close everything: nothing may be lost, nothing left."""
+        """Read everything back, close everything: nothing may be lost, nothing leaked."""
         self.armed.clear()
         self.finish()
         slot = next((s for s in self.slots if s.host is not None), None)
@@ -279,7 +279,7 @@ class DriverMachine(RuleBasedStateMachine):
         assert not found, "; ".join(found)
 
     def vacate(self, slot: Slot) -> None:
-        """The thread of a slot is no more: its process was killed or has exchanged its image."""
+        """Free a slot whose thread is gone: its process was killed or has called execve."""
         assert slot.host is not None
         assert slot.task is None
         slot.host.thread.switch_out()
@@ -293,7 +293,7 @@ class DriverMachine(RuleBasedStateMachine):
         self.forget()
 
     def read_back(self, slot: Slot) -> Steps[None]:
-        """Every page that is swapped out comes back once, and is compared."""
+        """Load every swapped-out page back once, and compare its contents."""
         assert slot.host is not None
         current = slot.host.thread
         for enclave in self.enclaves:
@@ -307,13 +307,13 @@ class DriverMachine(RuleBasedStateMachine):
                         yield from sgx_reclaim_pages(current)
 
 
-# The machine that is played with, for what is watched below.
+# The machine under test, for the wrappers below.
 PLAYED: list[DriverMachine] = []
 
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Look over the driver's shoulder: results of leaves in ioctls, and refused faults."""
+    """Wrap functions of the driver: record results of leaves in ioctls, check each SIGBUS."""
     encls, copy, fault, eldu = real_encls, sgx2_arguments, e.sgx_vma_fault, e.sgx_encl_eldu
 
     def watched_eldu(current: Thread, page: SgxEnclPage, *arguments: Any) -> Steps[Any]:

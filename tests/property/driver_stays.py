@@ -1,8 +1,8 @@
-"""Moves of enclave threads: enter, do a few drawn things, leave; go on behind an exception.
+"""Moves of enclave threads: enter, do a few random operations, leave; resume after exceptions.
 
 What a stay does is a list of (operation, number, value). An exception that the kernel does not
-repair suspends the program; a later move goes on behind it, as if a handler had moved RIP, or
-executes it again, or enters a handler first.
+repair suspends the program; a later move continues after the faulting instruction, as if a handler
+had moved RIP, or executes that instruction again, or enters a handler first.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ ACCEPTED = (
 
 
 _STATE = PENDING | MODIFIED
-# Operation -> bits of the EPCM word and what they should be; whether a hole will do.
+# Operation -> a mask of the EPCM word and the wanted values; whether an unrecorded page will do.
 WANTED = {
     "store": (_STATE | W, (W,), False),
     "load": (_STATE | R, (R,), False),
@@ -67,7 +67,7 @@ WANTED = {
 
 
 class Stays(IoctlMoves):
-    """Enclave code.
+    """Moves that run enclave code.
 
     One host thread at a time uses a TCS: a Python program belongs to the thread that runs it, so it
     could not follow its context if another thread resumed it between an AEX and the ERESUME.
@@ -78,7 +78,7 @@ class Stays(IoctlMoves):
         self.busy_tcs: set[int] = set()
 
     def enter(self, slot: Slot, number: int, value: int, spoil: int) -> Steps[None]:
-        """EENTER on some thread; or go on with one that was stopped."""
+        """EENTER on some TCS; or resume a thread that was stopped."""
         host = self.host(slot)
         enclave = self.enterable(host, number)
         if enclave is None or not enclave.tcs:
@@ -113,7 +113,7 @@ class Stays(IoctlMoves):
             self.left(enclave, run)
 
     def cycle(self, slot: Slot, number: int, value: int, spoil: int) -> Steps[None]:
-        """A runtime's whole change of one page: the ioctl, the enclave accepts, then what follows.
+        """The whole change of a page by a runtime: the ioctl, EACCEPT, and what comes after.
 
         Trim and remove; a new thread, entered once; restrict and extend again.
         """
@@ -150,7 +150,7 @@ class Stays(IoctlMoves):
     def stay_for(
         self, host: HostThread, enclave: Enclave, tcs: int, todo: list[tuple[str, int]]
     ) -> Steps[None]:
-        """A stay that does just this."""
+        """A stay with exactly these operations."""
         run = SgxEnclaveRun(tcs=tcs)
         yield from host.enter(self.entry(enclave, tcs), run, args=(enclave, todo))
         self.left(enclave, run)
@@ -169,7 +169,7 @@ class Stays(IoctlMoves):
         return enclave.entries.setdefault(tcs, EnclaveEntry(self.program, enclave.secinfo_slot))
 
     def served(self, host: HostThread, entry: EnclaveEntry, run: SgxEnclaveRun) -> Steps[None]:
-        """Serve calls out until the enclave leaves for good."""
+        """Serve the enclave's calls to the host until the stay ends."""
         while run.function == leaves.EEXIT and (yield from entry.serve(host, run.tcs)):
             yield from host.enter(entry, run, args=None)
 
@@ -181,7 +181,7 @@ class Stays(IoctlMoves):
         value: int,
         todo: list[Operation],
     ) -> Steps[None]:
-        """ERESUME: behind the exception with something else to do, or the same once more."""
+        """ERESUME: either continue after the exception with `todo`, or repeat the instruction."""
         last = stopped.pop()
         stack = entry.stacks.get(last.run.tcs, [])
         if value % 4 > 1 and stack:
@@ -201,7 +201,7 @@ class Stays(IoctlMoves):
             self.left(last.enclave, run)
 
     def left(self, enclave: Enclave, run: SgxEnclaveRun) -> None:
-        """How the stay ended."""
+        """Note how the stay ended."""
         if run.function == leaves.EEXIT:
             self.count("a stay ended")
         elif run.function == leaves.ERESUME:
@@ -224,7 +224,7 @@ class Stays(IoctlMoves):
             self.count(f"inside: {name}" + (f" {result}" if result is not None else ""))
 
     def place(self, enclave: Enclave, name: str, number: int) -> int:
-        """Mostly a page on which the operation could succeed; any address occurs."""
+        """Mostly the address of a page on which the operation can succeed; any may occur."""
         wanted = WANTED.get(name)
         if wanted is None or number % 8 == 0:
             return self.address(enclave, number, 0)
@@ -261,7 +261,7 @@ class Stays(IoctlMoves):
         return (yield from t.eaccept(address, pick(ACCEPTED, value)))
 
     def do_claim(self, t: EnclaveThread, x: Enclave, address: int, _v: int) -> Steps[Any]:
-        """EACCEPT of what is really there: the right SECINFO, read from the EPCM."""
+        """EACCEPT with the right SECINFO, taken from the EPCM."""
         entry = x.encl.page(address)
         if entry is None or entry.epc_page is None:
             return None

@@ -1,8 +1,8 @@
-"""Who goes on: the scheduler of the driver's state machine, told turn by turn.
+"""The scheduler of the driver's state machine, which decides turn by turn which task runs.
 
 All system calls, enclave threads and kernel threads are daemons of one execution; `run()` returns
-when the clock, its only other task, has had its step. So a rule of the state machine can let one
-task go on for a drawn number of steps, leave it where it stands, and start the next.
+when the clock, its only other task, has had its step. So a rule of the state machine can run one
+task for a drawn number of steps, suspend it there, and start the next.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ def tick() -> Steps[None]:
 class Turns:
     """Lets `preferred` take up to `left` steps; while it cannot go on, others in its place.
 
-    `look` is called between any two steps. `other` decides who stands in: a drawn number.
+    `look` is called between any two steps. The drawn number `other` chooses the substitute.
     """
 
     def __init__(self, look: Callable[[], None]) -> None:
@@ -30,11 +30,11 @@ class Turns:
         self.other = 0
 
     def begin(self) -> bool:
-        """There is one execution, and the state machine makes it."""
+        """Always True: the state machine creates the only execution itself."""
         return True
 
     def turn(self, preferred: Task | None, steps: int, other: int) -> None:
-        """The next turn."""
+        """Set the task and the length of the next turn."""
         self.preferred, self.left, self.other = preferred, steps, other
 
     def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
@@ -53,5 +53,5 @@ class Turns:
         return rest[self.other % len(rest)]
 
     def draw(self, n: int, what: str) -> int:
-        """The ordinary course."""
+        """Always 0, the default outcome."""
         return 0

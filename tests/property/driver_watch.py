@@ -1,4 +1,4 @@
-"""What one of the three ioctls that change pages did, against what it reports."""
+"""Compares what one of the three ioctls that change pages did with what it reports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Watch:
-    """What one of the three ioctls did, page by page, against `count` and `result`."""
+    """Compares, page by page, what one of these ioctls did with its `count` and `result`."""
 
     def __init__(
         self, world: DriverMachine, enclave: Enclave, cmd: int, first: int, length: int
@@ -29,7 +29,7 @@ class Watch:
         self.leaves: list[int] = []  # results of EMODPR or EMODT
 
     def begin(self) -> None:
-        """The busy bit is ours: nobody else adds, changes or removes pages by an ioctl."""
+        """Called with the busy bit held: no other ioctl can add, change or remove pages."""
         array = self.enclave.encl.page_array
         self.records = [array.get(self.first + n) for n in range(self.pages)]
         if self.cmd == SGX_IOC_ENCLAVE_REMOVE_PAGES:
@@ -44,7 +44,7 @@ class Watch:
             return
         good = len([r for r in leaves if not r])
         if ret == -EFAULT and not after.result and good == done + 1:
-            self.enclave.torn = True  # L4, L5: ETRACK failed behind a good leaf
+            self.enclave.torn = True  # L4, L5: ETRACK failed after a good leaf
             self.world.count("L4 or L5")
             return
         assert good == done or (ret and not good), f"count says {done}, the EPCM {good}"
@@ -65,7 +65,7 @@ class Watch:
                 assert now is record, f"page {n} removed, not counted"
 
     def tracked(self, done: int) -> None:
-        """Behind the ioctl nobody holds a translation from before it."""
+        """After the ioctl, no processor holds a translation from before it."""
         processor = self.world.processor
         for n in range(done):
             record = self.records[n] if n < len(self.records) else None

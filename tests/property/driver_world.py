@@ -1,7 +1,8 @@
-"""What the driver's state machine plays with: a small machine, slots for threads, enclaves.
+"""What the driver's state machine works on: a small machine, slots for threads, enclaves.
 
-An `Enclave` is what the hosts know of one open /dev/sgx_enclave; `written` what its pages must
-hold, by the kernel's record of the page, so that a page that was removed and added anew is another.
+An `Enclave` is what the hosts know about one open /dev/sgx_enclave. `written` is what its pages
+must hold; its key is the kernel's record of the page, so that a page that was removed and added
+again counts as a new one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from softsgx.system import HostThread
 from softsgx.system.host import EnclaveEntry
 
 CPUS: Final = 4
-ENCLAVES: Final = 3  # at most so many at a time
+ENCLAVES: Final = 3  # at most, at a time
 THREADS: Final = 2
 NSSA: Final = 2
 DATA: Final = 4
@@ -43,7 +44,7 @@ def base_of(number: int) -> int:
 
 @cache
 def image() -> EnclaveImage:
-    """Two threads, a page for operands of leaves, data pages of all rights that matter, a hole."""
+    """Two threads, a page for operands of leaves, data pages with all relevant rights, a hole."""
     segments, at = [], 0
     for _ in range(THREADS):
         tcs = TCS_PAGE(OSSA=at + PAGE_SIZE, NSSA=NSSA, OENTRY=0).pack()
@@ -96,7 +97,7 @@ class Enclave:
     entries: dict[int, EnclaveEntry] = field(default_factory=dict)
     written: dict[SgxEnclPage, bytearray] = field(default_factory=dict)
     removed: set[int] = field(default_factory=set)  # addresses that REMOVE_PAGES was asked for
-    hot: int = 0  # the page that an ioctl was last asked to change, for others to collide with
+    hot: int = 0  # the page of the last ioctl, so that other moves collide with it
     leaked: int = 0  # references that a registration which ended in -EINTR did not give back
     torn: bool = False  # a type change failed between EMODT and the kernel's record (L5)
 
@@ -114,7 +115,7 @@ class Enclave:
 
     @property
     def end(self) -> int:
-        """Behind the part of the hole that is used."""
+        """The address after the part of the hole that is used."""
         return self.data + (DATA + HEAP) * PAGE_SIZE
 
     def secinfo_slot(self, tcs: int) -> int:
@@ -124,7 +125,7 @@ class Enclave:
 
 @dataclass(eq=False)
 class Suspended:
-    """A program that an exception stopped, and the run structure that says where."""
+    """A program that an exception stopped, and the run structure of its exit."""
 
     enclave: Enclave
     run: SgxEnclaveRun

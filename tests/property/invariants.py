@@ -1,4 +1,4 @@
-"""The invariants of the processor that one state shows; docs/invariants.md says what and why.
+"""The invariants of the processor that one state can violate; docs/invariants.md says what and why.
 
 Verified: what holds between any two instructions, whatever software did. Each check only reads a
 `Processor` at rest and yields a sentence per violation. Those that need two states are in
@@ -50,7 +50,7 @@ def valid_pages(processor: Processor) -> list[tuple[int, int]]:
 
 
 def children(processor: Processor) -> list[tuple[int, int]]:
-    """The VALID entries that have a parent."""
+    """The VALID entries that belong to a SECS."""
     return [(page, word) for page, word in valid_pages(processor) if child_type(word)]
 
 
@@ -140,7 +140,7 @@ def pending_pages_are_zero(processor: Processor) -> Findings:
 def accepted_pages_are_unique(
     processor: Processor, doubled: Collection[tuple[int, int]] = ()
 ) -> Findings:
-    """I8, but for the (EID, address) pairs that software is known to have used twice."""
+    """I8, except for the (EID, address) pairs that software is known to have used twice."""
     epcm = processor.epcm
     seen: dict[tuple[int, int], int] = {}
     for page, word in children(processor):
@@ -228,7 +228,7 @@ def threads_run_on_their_tcs(processor: Processor) -> Findings:
     for lp in processor.lps:
         if lp.secs is None:
             if lp.secs_page != -1 or lp.tcs_page != -1 or lp.ssa_frame or lp.elrange_end:
-                yield f"LP {lp.id}: outside, and keeps something of an enclave"
+                yield f"LP {lp.id}: outside, and keeps state of an enclave"
             continue
         secs, word = lp.secs, epcm.state[lp.tcs_page]
         if processor.secs.get(lp.secs_page) is not secs or not secs.initialised:

@@ -30,7 +30,7 @@ COUNTS: dict[str, int] = {}
 
 @dataclass
 class Record:
-    """A page in main memory: what it was, whose it is (EID, 0 for SECS and VA), and where."""
+    """An evicted page: what it was, its owner (EID; 0 for SECS and VA), and where it is."""
 
     was: Evicted
     eid: int
@@ -40,7 +40,7 @@ class Record:
 
 
 class Machine(RuleBasedStateMachine):
-    """The processor, and what software knows about it."""
+    """The processor, and what its software knows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Machine(RuleBasedStateMachine):
     # Instructions
 
     def leaf(self, n: int, name: str, rbx: int = 0, rcx: int = 0, rdx: int = 0) -> bool:
-        """Execute a leaf at once; whether it did what it is for."""
+        """Execute a leaf in one go; return whether it succeeded."""
         lp = self.load_operands(n, name, rbx, rcx, rdx)
         instruction, number = LEAVES[name]
         run = lp.enclu if instruction == "enclu" else lp.encls
@@ -74,7 +74,7 @@ class Machine(RuleBasedStateMachine):
         )
 
     def begin(self, n: int, name: str, rbx: int, rcx: int) -> Steps[Status | None] | None:
-        """Execute a leaf up to the point where it holds what it locks; None if it faults before."""
+        """Execute a leaf until it holds its locks; None if it faults before that."""
         lp = self.load_operands(n, name, rbx, rcx, 0)
         instruction, number = LEAVES[name]
         steps = (lp.enclu_steps if instruction == "enclu" else lp.encls_steps)(number, rbx, rcx)
@@ -98,13 +98,13 @@ class Machine(RuleBasedStateMachine):
             status = stop.value
         except Fault as raised:
             fault = raised
-        assert not self.processor.claims, "a leaf ended and holds something"
+        assert not self.processor.claims, "a leaf ended and still holds a lock"
         return self.ended(
             Step(name, n, rcx, fault is not None, before, capture(self.processor)), status, fault
         )
 
     def load_operands(self, n: int, name: str, *operands: int) -> LogicalProcessor:
-        """As the program would; then a fault may be compared with the state before."""
+        """Load the registers as the program would, before the state is copied."""
         lp = self.lps[n]
         lp.regs[RFLAGS] |= RFLAGS_STATUS
         lp.regs[RAX] = LEAVES[name][1]
@@ -173,7 +173,7 @@ class Machine(RuleBasedStateMachine):
         COUNTS[what] = COUNTS.get(what, 0) + 1
         self.seen[what] = self.seen.get(what, 0) + 1
 
-    # What software knows
+    # What the software knows
 
     def word(self, page: int) -> int:
         return int(self.epcm.state[page])
@@ -238,7 +238,7 @@ class Machine(RuleBasedStateMachine):
     # Where the logical processors are
 
     def kernel_on(self, n: int, spoil: int = 0) -> int:
-        """A logical processor outside; mostly n, which is interrupted if need be."""
+        """A logical processor outside; mostly n, which is interrupted if it is inside."""
         outside = [lp.id for lp in self.lps if lp.secs is None]
         if spoil == 1 or n in outside:
             return n
@@ -279,7 +279,7 @@ class Machine(RuleBasedStateMachine):
         return [(page, tcs.CSSA) for page, tcs in blocks.items() if not tcs.STATE]
 
     def enter_anywhere(self, n: int, enclave: BareEnclave, number: int) -> None:
-        """Go on where a thread was interrupted, or begin a new one; a new TCS goes first."""
+        """Resume an interrupted thread, or begin a new one, preferably on a new TCS."""
         idle = self.idle_tcs(enclave)
         idle += [tcs for tcs in idle if self.epcm.address[tcs[0]] not in enclave.tcs] * 2
         if idle:
@@ -293,5 +293,5 @@ class Machine(RuleBasedStateMachine):
 
 
 def own_copy(enclave: BareEnclave) -> BareEnclave:
-    """The description of an enclave, to be changed in one example only."""
+    """A copy of the description of an enclave, which one example may change."""
     return replace(enclave, tcs=[*enclave.tcs], data=[*enclave.data], pages={**enclave.pages})

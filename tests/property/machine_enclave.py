@@ -1,4 +1,4 @@
-"""Moves of enclaves on the machine, of both sides together, and of software that knows nothing."""
+"""Moves of enclaves on the machine, of kernel and enclave together, and of random software."""
 
 from softsgx.cpu.bare import BareEnclave
 from softsgx.mem.pagetable import direct
@@ -17,7 +17,7 @@ ON_A_PAGE = ("EMODPR", "EMODT", "EBLOCK", "EREMOVE", "EDBGRD", "ETRACKC", "EACCE
 
 
 class EnclaveMoves(KernelMoves):
-    """ENCLU, accesses, and the rest."""
+    """ENCLU, accesses, and moves of both sides."""
 
     # Entry and exit
 
@@ -58,7 +58,7 @@ class EnclaveMoves(KernelMoves):
     # Leaves on pages
 
     def operands(self, n: int, spoil: int) -> tuple[int, BareEnclave]:
-        """A processor inside, and its enclave; outside in spite of that, some enclave."""
+        """A processor, inside if possible, and its enclave; the first enclave if it is outside."""
         n = self.enclave_on(n, spoil)
         return n, self.enclave_of(n) or self.enclaves[0]
 
@@ -82,7 +82,7 @@ class EnclaveMoves(KernelMoves):
         self.leaf(n, "EACCEPT", rbx, self.address_in(enclave, number) + (64 if spoil == 4 else 0))
 
     def eaccept_by(self, n: int, enclave: BareEnclave, page: int) -> None:
-        """EACCEPT of a page as it is; in a new TCS a thread begins at once."""
+        """EACCEPT of a page as it is; if it is a new TCS, enter it at once."""
         word = self.word(page)
         flags = word & epcm.SAVED
         kind = "EAUG" if word & epcm.PENDING else ACCEPTED[word & epcm.PT_MASK]
@@ -150,7 +150,7 @@ class EnclaveMoves(KernelMoves):
                 self.use(lp.id, self.epcm.address[pick(code, number)], "fetch", value)
 
     def use(self, n: int, address: int, kind: str, value: int) -> None:
-        """One access; what an outsider reads of the EPC is all ones."""
+        """One access; a load of the EPC from outside must return all ones."""
         lp = self.lps[n]
         held = lp.tlb.entries.get(address >> 12, 0)
         page = self.processor.epc.index((held & ~0xFFF) >> 12)
@@ -184,7 +184,7 @@ class EnclaveMoves(KernelMoves):
     # Both sides
 
     def go_on(self, n: int, number: int, _value: int, _spoil: int) -> None:
-        """What a correct kernel and a correct enclave do next with a page that waits."""
+        """What a correct kernel and a correct enclave do next with a pending page change."""
         waiting = [
             page
             for page in range(self.epcm.pages)
@@ -209,7 +209,7 @@ class EnclaveMoves(KernelMoves):
                 self.eaccept_by(n, enclave, page)
 
     def hurry(self, n: int, number: int, value: int, _spoil: int) -> None:
-        """A kernel that forgets the interrupts, or ETRACK as well, for a page that is in use."""
+        """A kernel that omits the IPIs, or ETRACK as well, for a page that is in use."""
         used = [page for page in self.cached() if self.is_data(page, dispensable=value % 4 > 0)]
         if not used:
             return
@@ -233,7 +233,7 @@ class EnclaveMoves(KernelMoves):
                 self.eaccept_by(n, enclave, page)
 
     def shoot_down(self, n: int, enclave: BareEnclave) -> None:
-        """ETRACK, then interrupt those who entered before."""
+        """ETRACK, then interrupt the processors that entered before."""
         self.leaf(self.kernel_on(n), "ETRACK", 0, self.bare.address(enclave.secs))
         for lp in self.lps:
             if lp.secs_page == enclave.secs and lp.epoch < self.processor.secs[enclave.secs].EPOCH:
@@ -269,7 +269,7 @@ class EnclaveMoves(KernelMoves):
         return rbx, self.bare.address(page)
 
     def wild(self, n: int, number: int, value: int, spoil: int) -> None:
-        """Any leaf with operands that may be anything."""
+        """Any leaf with arbitrary operands."""
         names = sorted({name for name, _ in (*ENCLS_LEAVES.values(), *ENCLU_LEAVES.values())})
         places = [
             *(0, 1, 8, 32, 64, 4096, 1 << 47, (1 << 47) - 4096, 1 << 63, (1 << 64) - 4096),
@@ -288,5 +288,5 @@ class EnclaveMoves(KernelMoves):
 _OP = epcm.VALID | epcm.BLOCKED | epcm.PENDING | epcm.MODIFIED | epcm.PT_MASK
 _CODE = epcm.VALID | epcm.REG | epcm.X
 _USABLE = epcm.VALID | epcm.REG | epcm.R | epcm.W
-# What succeeds by chance and then is unknown to the software of these moves.
+# Leaves that may succeed by chance, and the records of the software would then be wrong.
 _TOO_WILD = ("EADD", "EAUG", "EWB", "ELDU", "ELDB", "ELDUC", "ELDBC", "ECREATE", "EREMOVE")

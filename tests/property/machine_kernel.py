@@ -29,7 +29,7 @@ class KernelMoves(Machine):
     # Choosing
 
     def page_at(self, number: int, spoil: int, *, dispensable: bool = False) -> int:
-        """Mostly a data page of an enclave, above all one that a processor inside uses."""
+        """Mostly a data page of an enclave, preferably one that a processor inside uses."""
         data = [p for p in range(self.epcm.pages) if self.is_data(p, dispensable=dispensable)]
         data += 2 * [page for page in data if page in self.cached()]
         return pick(data, number) if data and spoil != 1 else number % self.epcm.pages
@@ -51,7 +51,7 @@ class KernelMoves(Machine):
         return self.bare.address(page) + (8 if spoil == 3 else 0)
 
     def enclave_at(self, number: int) -> BareEnclave:
-        """Mostly the first enclave that lives."""
+        """Mostly the first live enclave."""
         alive = self.alive() or self.enclaves
         return pick(alive[:1] * 3 + alive, number)
 
@@ -99,7 +99,7 @@ class KernelMoves(Machine):
         page = pick(debug, number) if debug and value & 1 else self.page_at(number, value >> 1 & 1)
         rcx = self.rcx_of(page, spoil)
         self.leaf(n, "ERDINFO", direct(self.world.ram), rcx)
-        # Of a TCS only FLAGS may be written.
+        # In a TCS, only FLAGS may be written.
         tcs = self.word(page) & epcm.PT_MASK == epcm.TCS
         offset, flags = (8, value >> 6 & 3) if tcs else (8 * (value >> 2) % PAGE_SIZE, value)
         self.leaf(n, "EDBGWR", flags, rcx + offset)
@@ -141,7 +141,7 @@ class KernelMoves(Machine):
     def ewb(self, n: int, number: int, value: int, spoil: int) -> None:
         words = enumerate(self.epcm.state)
         blocked = [page for page, word in words if word & epcm.BLOCKED]
-        # What somebody still uses must not go; so that is tried most.
+        # A page still in use must not be evicted; so such pages are tried most.
         blocked += 3 * [page for page in blocked if page in self.cached()]
         page = pick(blocked, number) if blocked else self.page_at(number, spoil, dispensable=True)
         if spoil == 2:
@@ -166,7 +166,7 @@ class KernelMoves(Machine):
             return False
         backing.linaddr = int.from_bytes(self.lps[n].system_read(rbx, 8), "little")
         record = Record(evicted(image, page), eid, self.slots(va)[slot], backing)
-        # What an occupied slot held is lost for ever.
+        # The version that an occupied slot held is lost.
         self.evicted = [r for r in self.evicted if r.version != lost]
         self.evicted.append(record)
         for enclave in self.enclaves:
@@ -175,7 +175,7 @@ class KernelMoves(Machine):
         return True
 
     def reload(self, n: int, number: int, value: int, spoil: int) -> None:
-        """ELDB, ELDU, ELDBC or ELDUC of what was evicted; it must come back the same, and once."""
+        """ELDB, ELDU, ELDBC or ELDUC of an evicted page: it must come back unchanged, only once."""
         eids = {secs.EID: page for page, secs in self.processor.secs.items()}
         homed = [record for record in self.evicted if not record.eid or record.eid in eids]
         homed += 2 * [record for record in homed if not record.eid]
@@ -185,7 +185,7 @@ class KernelMoves(Machine):
         record, page = pick(homed, number), pick(free, value)
         place = self.slot_of(record.version)
         if not place:
-            return  # its VA page is not here
+            return  # its VA page is not in the EPC
         parent = self.bare.address(eids[record.eid]) if record.eid else 0
         if spoil == 4:
             parent = self.bare.address(pick(list(eids.values()), value))
@@ -209,7 +209,7 @@ class KernelMoves(Machine):
             assert not self.leaf(n, name, rbx, self.bare.address(again[0]), place), "loaded twice"
 
     def slot_of(self, version: bytes) -> int:
-        """The kernel's address of the slot that holds a version; 0 if none in the EPC does."""
+        """The kernel's address of the slot with this version; 0 if no slot in the EPC holds it."""
         for va in self.va_pages():
             slots = self.slots(va)
             if version in slots:
@@ -217,7 +217,7 @@ class KernelMoves(Machine):
         return 0
 
     def welcome(self, record: Record, page: int) -> None:
-        """Software takes note of a page that is back."""
+        """Update the software's records for a page that was loaded back."""
         if record.secs_of is not None:
             record.secs_of.secs = page
             self.count("SECS round trip")

@@ -1,7 +1,7 @@
-"""What may happen to the two machines of beside.py: the moves of kernels and of enclaves.
+"""The moves of kernels and enclaves on the two machines of beside.py.
 
 Every move takes the same four numbers: the logical processor, two numbers that choose operands, and
-`spoil`, which is mostly 0: then a correct kernel or a correct enclave would do it.
+`spoil`, which is mostly 0: then the move is what a correct kernel or enclave would do.
 """
 
 from softsgx.cpu.bare import BareEnclave
@@ -38,19 +38,19 @@ class Choices(Beside):
     """How numbers choose pages and operands."""
 
     def is_data(self, page: mem.Page, dispensable: bool = False) -> bool:
-        """Not what the build made of TCS, SSA and SECINFOs, without which nothing goes on."""
+        """False for TCS, SSA and SECINFO pages of the build, which the enclave always needs."""
         for enclave in self.enclaves:
             if page.secs == enclave.secs:
                 return page.address >= (enclave.heap if dispensable else enclave.data[0])
         return False
 
     def cached(self) -> set[int]:
-        """EPC pages in the TLB of a processor inside: changing these is where races are."""
+        """EPC pages in the TLB of a processor inside: changing these is what causes races."""
         tlbs = [lp.tlb.values() for lp in self.ref.lps if lp.enclave is not None]
         return {entry.target[1] for tlb in tlbs for entry in tlb if not entry.abort}
 
     def page_at(self, number: int, spoil: int, *, dispensable: bool = False) -> int:
-        """Mostly a data page of an enclave (behind the build's if dispensable); sometimes any."""
+        """Mostly a data page of an enclave (after the build's if dispensable); sometimes any."""
         data = [p for p in range(EPC_PAGES) if self.is_data(self.ref.epc[p], dispensable)]
         data += 2 * [p for p in data if p in self.cached()]
         return pick(data, number) if data and spoil != 1 else number % EPC_PAGES
@@ -68,7 +68,7 @@ class Choices(Beside):
         return self.bare.secinfo(flags) + (32 if spoil == 3 else 0), SECINFO(FLAGS=flags).pack()
 
     def enclave_of(self, n: int) -> BareEnclave:
-        """The enclave in which logical processor n is, or else the first."""
+        """The enclave in which logical processor n runs, or else the first."""
         return self.enclaves[1] if self.ref.lps[n].enclave == self.world.b.secs else self.world.a
 
     def enclave_at(self, number: int) -> BareEnclave:
@@ -159,7 +159,7 @@ class KernelMoves(Choices):
         n = self.kernel_on(n, spoil)
         page = self.page_at(number, spoil, dispensable=True)
         if self.ref.epc[page].blocked and spoil == 0:
-            return  # nothing unblocks it, so too many would be blocked soon
+            return  # no move unblocks it, so too many pages would soon be blocked
         rcx = self.rcx_of(page, spoil)
         self.leaf(n, "EBLOCK", (0, rcx), lambda: self.ref.eblock(n, rcx))
 
@@ -196,7 +196,7 @@ class KernelMoves(Choices):
             self.slots += 1
 
     def ewb_model(self, n: int, rcx: int) -> ref.Status:
-        """The reference knows no versions: the VA page is copied."""
+        """EWB of the reference, which has no versions: the VA page is copied to it."""
         status = self.ref.ewb(n, rcx)
         self.ref.epc[self.world.va].data[:] = self.contents(self.world.va)
         return status
@@ -269,7 +269,7 @@ class EnclaveMoves(KernelMoves):
         self.leaf(n, "EACCEPT", (rbx, rcx), lambda: self.ref.eaccept(n, rbx, rcx))
 
     def eaccept_by(self, n: int, page: mem.Page) -> None:
-        """EACCEPT of the page as it is; in a new TCS a thread begins at once."""
+        """EACCEPT of the page as it is; if it is a new TCS, enter it at once."""
         rbx, rcx = secinfo_at(self.enclave_of(n), accepting(page)), page.address
         kind = "EAUG" if page.pending else ACCEPTED[page.pt]
         self.adopt_frames()
@@ -300,7 +300,7 @@ class EnclaveMoves(KernelMoves):
         enclave = self.enclave_of(n)
         rcx = self.address_in(enclave, number) + (64 if spoil == 4 else 0)
         rbx = self.secinfo_in(enclave, epcm.REG | value % 8, value, spoil)
-        # Half of the time the page is in the TLB as it was: then what was extended is used at once.
+        # Half of the time the TLB holds the page with its old rights; then the new ones are used.
         pages = [page for page in self.ref.children(enclave.secs) if self.is_data(page)]
         held = [p for p in pages if p.address == rcx and self.ref.usable(p, p.secs or 0, rcx, 1)]
         if held and value & 8:
@@ -397,7 +397,7 @@ class EnclaveMoves(KernelMoves):
             self.emodt_of(self.kernel_on(n, 0), rcx, mem.TCS)
 
     def go_on(self, n: int, number: int, _value: int, _spoil: int) -> None:
-        """What a correct kernel and a correct enclave do next with a page that waits."""
+        """What a correct kernel and a correct enclave do next with a pending page change."""
         waiting = [page for page in self.ref.epc if page.valid and self.is_waiting(page)]
         if waiting:
             page = pick(waiting, number)
@@ -410,7 +410,7 @@ class EnclaveMoves(KernelMoves):
         return begun and self.is_data(page)
 
     def shoot_down(self, n: int, page: mem.Page) -> None:
-        """ETRACK, then interrupt those who are still followed."""
+        """ETRACK, then interrupt the processors that tracking still waits for."""
         secs = page.secs
         assert secs is not None
         if page.waits_for is None:

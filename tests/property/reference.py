@@ -1,12 +1,12 @@
-"""A second, naive processor for the SGX2 leaves; test_reference.py holds the real one against it.
+"""A second, naive processor for the SGX2 leaves; test_reference.py compares the real one with it.
 
 Written from the manual's tables (SDM 3D: EAUG, EMODPR, EMODT, EACCEPT, EACCEPTCOPY, EMODPE, EBLOCK,
-ETRACK, EREMOVE, EWB, EENTER, ERESUME, EEXIT, AEX; access control at translation) and on purpose not
+ETRACK, EREMOVE, EWB, EENTER, ERESUME, EEXIT, AEX; access control at translation), deliberately not
 from `softsgx.cpu`, which it neither imports nor resembles: dataclasses, dictionaries and sets.
 
 The main difference is tracking. There are no epochs and no counters: every entry opens a *stay*
 with a number of its own; ETRACK notes on every stamped page the stays inside at that moment; the
-page is tracked when none of them lasts.
+page is tracked when all these stays have ended.
 
 Left out, and therefore not compared: contents of SSA frames, registers, leaves held open, eviction
 beyond "may this page leave the EPC", SSP and the tracker, enclaves that are 32-bit or not
@@ -183,7 +183,7 @@ class Reference(Memory):
         return SUCCESS
 
     def ewb(self, n: int, rcx: int) -> Status:
-        """With well-formed operands and an empty slot: only whether the page may leave."""
+        """Only whether the page may leave; assumes well-formed operands and an empty slot."""
         page = self.at_cpl0(n, 0, 1, rcx)
         if not page.valid:
             raise Refused(PF, rcx, 0x8003)
@@ -285,7 +285,7 @@ class Reference(Memory):
         """EENTER or ERESUME."""
         if self.lps[n].enclave is not None or rbx % PAGE or not canonical(rcx):
             raise Refused(GP)
-        # As measured: a write to the last byte, and what is no EPC has W and SGX, too.
+        # As measured: a write to the last byte; an address outside the EPC gives W and SGX, too.
         last = rbx + PAGE - 1
         target = self.walk(last, W)
         if target[0] != "epc":

@@ -1,6 +1,6 @@
-"""The memory of the naive processor: EPC pages, page tables, TLBs, and who waits for whom.
+"""The memory of the naive processor: EPC pages, page tables, TLBs, and tracking.
 
-Half of the model of `reference.py`; what that file says about its purpose holds here.
+Half of the model of `reference.py`, whose docstring applies here, too.
 """
 
 from collections.abc import Iterable
@@ -133,7 +133,7 @@ class Memory:
     # Translation
 
     def walk(self, address: int, need: int) -> Target:
-        """The page tables as they are now, for user mode; the EPCM is not asked."""
+        """Walk the current page tables for user mode, without the EPCM."""
         if not canonical(address):
             raise Refused(GP)
         pte = self.pte.get(page_of(address))
@@ -170,12 +170,12 @@ class Memory:
         entry = lp.tlb.get(page_of(address))
         if entry is not None and need & entry.rights:
             return entry
-        # What does not permit the access goes: a page fault drops it, SDM 3A,
+        # A translation that does not permit the access is dropped by the page fault: SDM 3A,
         # 4.10.4.1 "Operations that Invalidate TLBs and Paging-Structure Caches".
         lp.tlb.pop(page_of(address), None)
         if entry is not None and not (need == W and entry.clean):
-            self.fill(lp, address, need)  # denied today as well: that fault
-            raise Refused(PF, address)  # else a spurious one, whose code is open
+            self.fill(lp, address, need)  # raises the fault if the access is denied now, too
+            raise Refused(PF, address)  # else a spurious fault, whose code is unspecified
         entry = lp.tlb[page_of(address)] = self.fill(lp, address, need)
         if leaves:
             entry.rights &= ~(X | SHADOW)

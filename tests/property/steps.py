@@ -38,7 +38,7 @@ class Image(NamedTuple):
     stamps: tuple[int, ...]
     contents: tuple[bytes, ...]
     enclaves: dict[int, tuple[object, ...]]  # EPC page of the SECS -> identity
-    epochs: dict[int, tuple[int, int]]  # EPOCH, and how many are still followed
+    epochs: dict[int, tuple[int, int]]  # EPOCH, and how many processors tracking waits for
     lps: tuple[Where, ...]
     ptes: dict[int, int]  # without A and D
     rest: tuple[object, ...]
@@ -68,7 +68,7 @@ class Step(NamedTuple):
         return [(page, old, new) for page, (old, new) in pairs if old & new & VALID]
 
     def changed(self) -> list[tuple[int, int, int]]:
-        """The pages that stayed VALID and whose entry is another one now."""
+        """The pages that stayed VALID and whose entry changed."""
         return [(page, old, new) for page, old, new in self.kept() if old != new]
 
 

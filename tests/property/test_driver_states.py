@@ -1,7 +1,7 @@
 """Random hosts and enclaves on the whole driver, interleaved step by step.
 
-docs/invariants.md lists what holds (D1 ..), driver_invariants.py checks it, driver_machine.py says
-when. Longer runs: SOFTSGX_FUZZ=examples, see world.py; with -s the counts of what happened are
+docs/invariants.md lists what holds (D1 to D20), driver_invariants.py checks it, driver_machine.py
+says when. Longer runs: SOFTSGX_FUZZ=examples, see world.py; with -s the counts of what happened are
 shown.
 """
 
@@ -41,7 +41,7 @@ EPC = st.sampled_from([26, 40, 64])
 
 
 class Play(Stays):
-    """One rule for all moves, so that their weights are ours."""
+    """One rule for all moves, so that we choose their weights."""
 
     @initialize(epc=EPC, low=st.sampled_from([2, 4, 8]))
     def power_on(self, epc: int, low: int) -> None:
@@ -58,7 +58,7 @@ class Play(Stays):
 
     @rule(n=CPU, move=MOVE, number=NUMBER, value=NUMBER, spoil=SPOIL, steps=STEPS)
     def step(self, n: int, move: str, number: int, value: int, spoil: int, steps: int) -> None:
-        """Begin a move on a processor that is idle; let that processor go on."""
+        """Begin a move if the processor is idle; let the processor go on."""
         slot = self.slots[n]
         if slot.task is None and slot.host is None:
             slot = next((s for s in self.slots if s.host and not s.task), slot)
@@ -68,7 +68,7 @@ class Play(Stays):
         self.go_on(slot.task, steps, number)
 
     def teardown(self) -> None:
-        """Read back, close, and see what is left."""
+        """Read back, close, and check that nothing is left."""
         if hasattr(self, "machine"):
             self.end()
         for what in self.reached:
@@ -76,12 +76,12 @@ class Play(Stays):
 
 
 class PlayOnTheRealKernel(Play):
-    """With the races that Linux 6.12 has: K1, K2, K3. D7 and D18 say what they excuse."""
+    """With the races of Linux 6.12: K1, K2, K3. D7 and D18 allow for them."""
 
     races: ClassVar[dict[str, bool]] = {}
 
 
-# What has to happen in a run; otherwise the machine misses what it is for.
+# What must happen in a run; otherwise the state machine misses its purpose.
 SITUATIONS = (
     *("INIT", "fork", "exec", "exit", "mmap of an enclave", "mprotect 0"),
     *("a descriptor was passed", "a pass found something", "a page came back", "a SECS came back"),
@@ -96,7 +96,7 @@ SITUATIONS = (
 
 
 def played(machine: type[Play], examples: int, steps: int) -> dict[str, int]:
-    """What happened in a campaign."""
+    """Run a campaign; return how often each thing happened."""
     COUNTS.clear()
     with watched():
         run_state_machine_as_test(machine, settings=campaign(examples=examples, steps=steps))
@@ -106,7 +106,7 @@ def played(machine: type[Play], examples: int, steps: int) -> dict[str, int]:
 
 
 def test_driver_keeps_its_records() -> None:
-    """The races of the real kernel mended, nothing is excused."""
+    """With the races of the real kernel fixed, no violation is allowed for."""
     counts = played(Play, 80, 60)
     assert [what for what in SITUATIONS if not counts.get(what)] == []
 

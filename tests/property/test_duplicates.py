@@ -1,6 +1,6 @@
 """Two pages at one address: what the processor permits, and what keeps an enclave safe.
 
-Neither EADD nor EAUG tests for a page that is there already (docs/invariants.md, I8).
+Neither EADD nor EAUG tests whether the address already has a page (docs/invariants.md, I8).
 """
 
 import pytest
@@ -51,7 +51,7 @@ def test_a_second_augmented_page_is_of_no_use_until_it_is_accepted_too() -> None
     assert enclave.eaccept(enclave.heap, REG | PENDING | R | W) == 0
     bare.lp.store(enclave.heap, b"mine")
     bare.lp.interrupt()
-    enclave.eaug(enclave.heap)  # a hostile kernel: a zeroed page where there is one
+    enclave.eaug(enclave.heap)  # a hostile kernel: a second, zeroed page at the address
     enclave.resume()
     with pytest.raises(Fault) as caught:
         bare.lp.load(enclave.heap, 4)

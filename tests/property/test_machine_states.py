@@ -33,7 +33,7 @@ LP = st.sampled_from(range(LPS))
 NUMBER = st.sampled_from(range(1 << 12))
 SPOIL = st.sampled_from([0] * 28 + [1, 2, 3, 4])
 
-# Beside every leaf, what has to happen in a run; otherwise the machine misses what it is for.
+# What must happen in a run besides every leaf; otherwise the state machine misses its purpose.
 SITUATIONS = (
     *("load", "store", "fetch", "AEX", "use of a stale translation", "entered a new TCS"),
     *("EACCEPT EAUG", "EACCEPT EMODPR", "EACCEPT TCS", "EACCEPT TRIM"),
@@ -43,7 +43,7 @@ SITUATIONS = (
 
 
 class Play(EnclaveMoves):
-    """One rule for all moves, so that their weights are ours."""
+    """One rule for all moves, so that we choose their weights."""
 
     @rule(move=MOVE, n=LP, number=NUMBER, value=NUMBER, spoil=SPOIL)
     def step(self, move: str, n: int, number: int, value: int, spoil: int) -> None:

@@ -1,6 +1,6 @@
 """Random sequences of SGX2 leaves and accesses: the processor agrees with the naive reference.
 
-What is compared is said in beside.py, what can happen in moves.py. Longer runs:
+beside.py says what is compared, moves.py what can happen. Longer runs:
 SOFTSGX_FUZZ=examples, see world.py.
 """
 
@@ -22,7 +22,7 @@ LP = st.sampled_from(range(LPS))
 NUMBER = st.sampled_from(range(1 << 12))
 SPOIL = st.sampled_from([0] * 28 + [1, 2, 3, 4])
 
-# What has to succeed in a run; otherwise the machine does not reach what it is for.
+# What must succeed in a run; otherwise the state machine misses its purpose.
 REACHED = (
     *("EAUG EMODPR EMODT EACCEPT EACCEPTCOPY EMODPE EBLOCK ETRACK EREMOVE EWB".split()),
     *("EENTER ERESUME EEXIT AEX load store fetch".split()),
@@ -32,7 +32,7 @@ REACHED = (
 
 
 class Play(EnclaveMoves):
-    """One rule for all moves, so that their weights are ours."""
+    """One rule for all moves, so that we choose their weights."""
 
     @rule(move=MOVE, n=LP, number=NUMBER, value=NUMBER, spoil=SPOIL)
     def step(self, move: str, n: int, number: int, value: int, spoil: int) -> None:
@@ -41,7 +41,7 @@ class Play(EnclaveMoves):
 
 
 class PlayWithCet(Play):
-    """The same with enclaves that use shadow stacks, on a part with CET."""
+    """The same moves with enclaves that use shadow stacks, on a processor with CET."""
 
     CET = True
 

@@ -1,4 +1,4 @@
-"""The invariants that show in what one instruction changes; docs/invariants.md says what and why.
+"""The invariants of what one instruction may change; docs/invariants.md says what and why.
 
 Each check looks at a `Step` between two copies of the state and yields a sentence per violation.
 """
@@ -50,7 +50,7 @@ def faults_leave_no_trace(step: Step) -> Findings:
         if name != "lps" and old != new:
             yield f"{step.name} faulted and changed {name}"
     for number, (before, after) in enumerate(zip(step.before.lps, step.after.lps, strict=True)):
-        # A page fault drops the translation that refused; what is left must be as it was.
+        # A page fault drops the translation that denied the access; the others must not change.
         gone = before.tlb.keys() - after.tlb.keys()
         excused = number == step.lp and step.name in ACCESSES and len(gone) <= 1
         kept = {page: entry for page, entry in before.tlb.items() if page not in gone}
@@ -76,7 +76,7 @@ def translations_come_from_accesses(step: Step) -> Findings:
     before, after = step.before.lps[step.lp].tlb, step.after.lps[step.lp].tlb
     if step.name in FLUSHES and not step.faulted:
         if after:
-            yield f"{step.name} left translations behind"
+            yield f"{step.name} did not flush the TLB"
     elif step.name not in ACCESSES and before != after:
         yield f"{step.name} changed the TLB"
 
@@ -95,7 +95,7 @@ def translations_are_made_as_permitted(step: Step) -> Findings:
 
 
 def _as_tlb(word: int) -> int:
-    """What a TLB entry may permit of an EPCM word. CLEAN goes with W."""
+    """The most that a TLB entry may permit for an EPCM word. CLEAN goes with W."""
     return word & RWX | (CLEAN if word & W else 0)
 
 
@@ -309,7 +309,7 @@ class Evicted(NamedTuple):
 
 
 def evicted(image: Image, page: int) -> Evicted:
-    """What is to be remembered of a page before its EWB."""
+    """What to remember of a page before its EWB."""
     word, address, content = image.words[page], image.addresses[page], image.contents[page]
     return Evicted(word & SAVED, address, content, _secs(image, page))
 
@@ -319,7 +319,7 @@ def _secs(image: Image, page: int) -> tuple[object, ...]:
 
 
 def comes_back_the_same(was: Evicted, blocked: bool, page: int, after: Image) -> Findings:
-    """I40: ELD gives the page back bit for bit; that it does so once, the machine tries."""
+    """I40: ELD restores the page bit for bit; machine_kernel.py tests that it does so only once."""
     word = was.word | VALID | (BLOCKED if blocked and child_type(was.word) else 0)
     if (after.words[page], after.addresses[page]) != (word, was.address):
         yield f"EPC page {page}: {word_text(word)} came back as {word_text(after.words[page])}"

@@ -1,4 +1,4 @@
-"""The stage of the state machines: two enclaves, three logical processors, and how long to play.
+"""Where the state machines start: two enclaves, three logical processors; and how long they run.
 
 SOFTSGX_FUZZ=examples runs that many random examples instead of the fixed ones, e.g.
 
@@ -70,7 +70,7 @@ ILLEGAL_SECINFOS: Final = (
     *(SS_FIRST | R | W, SS_REST | PENDING | PR | R | W, SS_FIRST | PENDING | R),
     *(REG | PR | R | 1 << 6, REG | R | 1 << 7, REG | R | 1 << 16, REG | PENDING | R | W | 1 << 63),
 )
-# Legal on a part with CET only.
+# Legal only on a processor with CET.
 SHADOW_STACK_SECINFOS: Final = (SS_FIRST | PENDING | R | W, SS_REST | PENDING | R | W)
 SECINFOS: Final = LEGAL_SECINFOS + SHADOW_STACK_SECINFOS + ILLEGAL_SECINFOS
 # One more, wrong only in a byte after FLAGS.
@@ -114,7 +114,7 @@ class World:
         return self.bare.processor
 
     def reset(self) -> None:
-        """Back to the beginning."""
+        """Restore the initial state."""
         self.processor.restore(self.start)
 
 
@@ -122,7 +122,7 @@ class World:
 def world(cet: bool = False) -> World:
     """Built once, signed once; every example starts from the snapshot.
 
-    With `cet` the part has CET, the enclaves are twice as large and use shadow stacks.
+    With `cet` the processor has CET, the enclaves are twice as large and use shadow stacks.
     """
     bare = Bare(EPC_PAGES, lps=LPS, part=Part(absent_leaves_fault=True, cet=cet))
     size, stacks = (2 * SIZE, SH_STK_EN) if cet else (SIZE, 0)
@@ -146,14 +146,14 @@ def world(cet: bool = False) -> World:
 
 
 def pick(choices: Sequence[T], number: int) -> T:
-    """One of the choices; which, depends on a drawn number."""
+    """The choice that a drawn number selects."""
     return choices[number % len(choices)]
 
 
 def campaign(examples: int, steps: int) -> settings:
     """The fixed examples of the suite, or as many random ones as SOFTSGX_FUZZ says."""
     fuzz = os.environ.get("SOFTSGX_FUZZ")
-    # Without targets the fixed moves do not depend on what the processor does with them.
+    # Without targets the fixed moves do not depend on how the processor behaves.
     phases = [phase for phase in Phase if fuzz or phase is not Phase.target]
     return settings(
         max_examples=int(fuzz) if fuzz else examples,
