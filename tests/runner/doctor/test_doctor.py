@@ -179,6 +179,32 @@ def test_attempts_go_on_after_one_that_ends_the_process() -> None:
     assert children() == before
 
 
+def test_an_attempt_that_hangs_is_made_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The story: beside busy loops an event of a child was lost once, and the run ended as by a bug
+    in softsgx."""
+    monkeypatch.setattr(probes, "WAIT_S", 0.2)
+    hung = tmp_path / "hung"
+
+    def hangs_once() -> None:
+        if not hung.exists():
+            hung.touch()
+            hangs()
+
+    def hangs() -> None:
+        while True:
+            signal.pause()
+
+    before = children()
+    assert probes.guarded([lambda: None, hangs_once, lambda: None]) == ["", "", ""]
+    assert hung.exists()
+    (first, second, third) = probes.guarded([lambda: None, hangs, lambda: None])
+    assert (first, third) == ("", "")
+    assert second.startswith("no answer from a child process in ")
+    assert children() == before
+
+
 def test_every_row_says_who_uses_it_and_what_to_do() -> None:
     for need in needs.NEEDS:
         assert need.users

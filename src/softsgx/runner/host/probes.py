@@ -89,21 +89,33 @@ def _be_child(body: Callable[[], int]) -> NoReturn:
 
 
 def guarded(attempts: Sequence[Attempt]) -> list[str]:
-    """Make all attempts in child processes; returns why each failed, "" if it did not."""
+    """Make all attempts in child processes; returns why each failed, "" if it did not.
+
+    An attempt that does not end in time is made once more before it counts as failed.
+    """
     found: list[str] = []
+    hung: set[int] = set()
     while len(found) < len(attempts):
         read, write = os.pipe()
         os.set_blocking(read, False)  # a grandchild may still hold the other end
         rest = attempts[len(found) :]
         with Child(partial(_report, rest, write)) as child:
             os.close(write)
-            status = child.wait(within_s=WAIT_S * (1 + len(rest)))
+            try:
+                why = ended(child.wait(within_s=WAIT_S * (1 + len(rest))))
+                late = False
+            except Refused as error:
+                why, late = str(error), True
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         with os.fdopen(read, encoding="utf-8", errors="replace") as answers:
             found += [line.rstrip("\n") for line in answers]
-        if len(found) < len(attempts):
-            found.append(ended(status))
+        number = len(found)
+        if number < len(attempts):
+            if late and number not in hung:
+                hung.add(number)
+                continue
+            found.append(why)
     return found
 
 
