@@ -168,15 +168,9 @@ def range_filter(low: int, high: int, code: tuple[int, int] | None = None) -> by
     p.label("mremap")  # its target, too
     _within(p, arg_low(4), arg_high(4), max(low - _FAR, 0), high, no="new length")
     p.label("new length")
-    p.load(arg_high(2))
-    p.greater(0, yes="trace")
-    p.load(arg_low(2))
-    p.at_least(_FAR, yes="trace")
+    _long(p, 2)
     p.label("range")
-    p.load(arg_high(1))
-    p.greater(0, yes="trace")  # long ones may reach anywhere
-    p.load(arg_low(1))
-    p.at_least(_FAR, yes="trace")
+    _long(p, 1)
     _inside(p, 0, max(low - _FAR, 0), high)
     p.label("buffer")
     _inside(p, 1, low, high)
@@ -236,6 +230,14 @@ def _ended(p: Program) -> bytes:
     p.label("stop")
     p.ret(SECCOMP_RET_TRACE)
     return p.assemble()
+
+
+def _long(p: Program, argument: int) -> None:
+    """Stop if a length is _FAR or more: such a range may reach anywhere."""
+    p.load(arg_high(argument))
+    p.greater(0, yes="trace")
+    p.load(arg_low(argument))
+    p.at_least(_FAR, yes="trace")
 
 
 def _inside(p: Program, argument: int, low: int, high: int) -> None:
