@@ -39,14 +39,14 @@ class SgxsFiles:
         if os.path.isdir(path) or not os.access(directory, os.W_OK | os.X_OK):
             why = "is a directory" if os.path.isdir(path) else f"{directory}: may not be written"
             raise RunnerError("--sgxs-out", f"{path}: {why}")
-        if file_of(path) in self._inputs:
+        self._file = file_of(path)
+        if self._file in self._inputs:
             raise RunnerError("--sgxs-out", f"{path}: would be written over: choose another name")
-        self._special = os.path.exists(path) and not os.path.isfile(path)
         self._built = BuiltEnclaves(processor, self._create)
 
     def name(self, number: int) -> str:
         """The file of an enclave, counted from 1."""
-        return self.path if number == 1 or self._special else f"{self.path}.{number}"
+        return self.path if number == 1 or self._file is None else f"{self.path}.{number}"
 
     def _create(self, number: int) -> _File | None:
         return _File(self.name(number), self._inputs) if number <= FILES_MAX else None
