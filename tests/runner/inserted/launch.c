@@ -20,7 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define BASE 0x6f0000000000ul
+#define BASE 0x7e8000000000ul
 #define VDSO (BASE + 0x1000)
 #define STUB (BASE + 0x8000)
 #define BOX (BASE + 0x40000)

@@ -1,15 +1,16 @@
 """Addresses of what the supervisor maps into every supervised process, from the bottom up.
 
 The low end of the address space stays free: enclaves may have base 0 and extend over 1 TiB. The
-kernel's mmap does not choose addresses here by itself. Everything is within 2 GiB, so that the code
-reaches it RIP-relative.
+kernel's mmap does not choose addresses here by itself: it begins within 1 TiB of the stack.
+ThreadSanitizer refuses programs with mappings outside of its own ranges, of which the highest
+begins at 0x7a0000000000. Everything is within 2 GiB, so that the code reaches it RIP-relative.
 """
 
 from typing import Final
 
 from softsgx.spec.bits import PAGE_SIZE
 
-BASE: Final = 0x6F00_0000_0000
+BASE: Final = 0x7E80_0000_0000
 
 # One page, R-X, with instructions that the supervisor has the program's threads execute.
 GATE: Final = BASE
