@@ -3,7 +3,8 @@
 The low end of the address space stays free: enclaves may have base 0 and extend over 1 TiB. The
 kernel's mmap does not choose addresses here by itself: it begins within 1 TiB of the stack.
 ThreadSanitizer refuses programs with mappings outside of its own ranges, of which the highest
-begins at 0x7a0000000000. Everything is within 2 GiB, so that the code reaches it RIP-relative.
+begins at 0x7e8000000000. Everything but EPC is within 2 GiB, so that the code reaches it
+RIP-relative.
 """
 
 from typing import Final
@@ -52,9 +53,10 @@ SLOTS_SIZE: Final = SLOTS * SLOT_STRIDE
 END: Final = NATIVE_SLOTS + SLOTS_SIZE
 
 # All of EPC, PROT_NONE; single pages are duplicated from here into enclave areas.
-NATIVE_EPC: Final = BASE - (1 << 40)
+NATIVE_EPC: Final = BASE + (1 << 36)
 
 assert VDSO + VDSO_SIZE_MAX <= STUB
 assert STUB + STUB_SIZE <= BOX
 assert not SCRATCH % PAGE_SIZE
 assert BOX + BOX_SIZE <= NATIVE_CODE
+assert END <= NATIVE_EPC
