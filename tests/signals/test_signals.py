@@ -1,0 +1,77 @@
+"""Whether a supervised program sees signals as on Linux: the kernel of this machine is the judge.
+
+Each program runs by itself and under `softsgx run`, and the lines of each of its cases have to be
+the same. known.py lists those that are not.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from functools import cache, partial
+
+import pytest
+
+from tests.runner.gcc import needs_gcc
+from tests.runner.programs import Workshop
+from tests.signals.comparing import (
+    MODES,
+    SUPERVISORS,
+    Cases,
+    names,
+    natively,
+    supervised,
+    there,
+)
+from tests.signals.known import KNOWN
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """One directory for all programs."""
+    return Workshop(tmp_path_factory.mktemp("signals"))
+
+
+@pytest.fixture(scope="session")
+def linux(workshop: Workshop) -> Callable[[str], Cases]:
+    """What the cases of a program print without softsgx, each program once."""
+    return cache(partial(natively, workshop))
+
+
+@needs_gcc
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("supervisor", SUPERVISORS)
+def test_signals_are_as_on_linux(
+    workshop: Workshop, linux: Callable[[str], Cases], supervisor: str, name: str, mode: str
+) -> None:
+    if not there(supervisor):
+        pytest.skip(f"`softsgx run` has no --supervisor {supervisor} yet")
+    wanted = linux(name)
+    got = supervised(workshop, name, supervisor, mode)
+    known = {
+        row.case
+        for row in KNOWN.get(name, ())
+        if row.supervisor == supervisor and mode in row.modes
+    }
+    wrong = {case for case in wanted if got.get(case) != wanted[case]}
+    assert wrong == known, _difference(wanted, got, wrong ^ known)
+
+
+@needs_gcc
+@pytest.mark.parametrize("name", names())
+def test_every_case_ends_by_itself_on_linux(linux: Callable[[str], Cases], name: str) -> None:
+    """And what is known to be wrong names a case."""
+    cases = linux(name)
+    assert [case for case, lines in cases.items() if not lines[-1].startswith("ends: ")] == []
+    assert {row.case for row in KNOWN.get(name, ())} <= cases.keys()
+
+
+def _difference(wanted: Cases, got: Cases, cases: set[str]) -> str:
+    said = []
+    for case in sorted(cases):
+        lines = difflib.unified_diff(
+            wanted[case], got.get(case, ()), "Linux", "softsgx", lineterm="", n=1
+        )
+        said += [f"{case}:", *(list(lines) or ["as on Linux, and in the list"])]
+    return "\n".join(said)
