@@ -1,0 +1,198 @@
+"""What the stub of the supervisor without a tracer shares with it: addresses, records, numbers.
+
+The stub is systrap.c and systrap.S; `make asm` makes their header of this module. A *record* is the
+shared memory of one thread. A thread that waits in the stub's signal handler is *held*: its state
+is in its record, and its registers are in the kernel's own signal frame there.
+
+A state word is a shared futex and goes as in box.py: IDLE -> REQUEST by the thread, -> TAKEN and
+-> REPLY by the supervisor, -> IDLE by the thread.
+
+The supervisor must not trust what it reads here: the program can write to all of it.
+"""
+
+from typing import Final
+
+from softsgx.runner.inserted.layout import BASE
+from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.structure import Structure, raw, u32, u64
+
+# The stub's image, R-X. A seccomp filter tells calls by the address of their instruction:
+SYSTRAP_CODE: Final = BASE + 0x1000_0000
+# The stub's own calls. A filter of the program is preceded by a test that lets them pass.
+GATE_OWN: Final = SYSTRAP_CODE
+# Calls made for the program: no filter of ours looks at them, those of the program do.
+GATE_USER: Final = SYSTRAP_CODE + PAGE_SIZE
+# Every call from here traps.
+GATE_EXIT: Final = SYSTRAP_CODE + 2 * PAGE_SIZE
+SYSTRAP_CODE_SIZE: Final = 0x40000
+
+RECORDS_MAX: Final = 8192
+
+# A block per record, in the class of GATE_USER: its `syscall` is made in the thread's own context.
+SYSTRAP_BLOCKS: Final = SYSTRAP_CODE + SYSTRAP_CODE_SIZE
+BLOCK_STRIDE: Final = 64
+SYSTRAP_BLOCKS_SIZE: Final = RECORDS_MAX * BLOCK_STRIDE
+
+# Shared, RW: one file, the control area at its beginning, then the records.
+RECORDS: Final = BASE + 0x2000_0000
+RECORD_STRIDE: Final = 0x8000
+SYSTRAP_CONTROL_SIZE: Final = 0x400_0000
+SYSTRAP_CONTROL: Final = RECORDS - SYSTRAP_CONTROL_SIZE
+SYSTRAP_SHARED_SIZE: Final = SYSTRAP_CONTROL_SIZE + RECORDS_MAX * RECORD_STRIDE
+
+# Action tables: those of the threads that share signal handlers. As many as records.
+TABLE_STRIDE: Final = 0x1000
+ACTION_STRIDE: Final = 32
+SIGNALS: Final = 64
+
+assert SYSTRAP_BLOCKS + SYSTRAP_BLOCKS_SIZE <= SYSTRAP_CONTROL
+assert RECORDS % (RECORDS_MAX * RECORD_STRIDE) == 0, "the stub compares the upper bits"
+
+# SECCOMP_RET_DATA of our filters' SECCOMP_RET_TRAP; the siginfo has it as si_errno. Any other value
+# comes from a filter of the program, which gets the signal.
+TRAP_DATA: Final = 0x5347
+
+# The supervisor's own signal: SIGSYS with si_code SI_QUEUE and this value; or any signal with
+# TOKEN_CODE as its si_code, which is then reported as it is.
+INTERRUPT_VALUE: Final = 0x5347_5847
+TOKEN_CODE: Final = -0x736778
+
+# RECORD.KIND: what a request is.
+KIND_SYSCALL: Final = 2
+KIND_SIGNAL: Final = 3
+KIND_CALLED: Final = 4
+KIND_EXIT: Final = 5
+KIND_NEW: Final = 6
+KIND_STEPPED: Final = 7
+KIND_INTERRUPT: Final = 8
+KIND_ENDING: Final = 9
+KIND_ENCLU_TRAP: Final = 10
+
+# RECORD.COMMAND: what a held thread does next.
+COMMAND_GO: Final = 0
+COMMAND_CALL: Final = 1
+COMMAND_CALL_USER: Final = 2
+COMMAND_RUN: Final = 3
+COMMAND_DELIVER: Final = 4
+COMMAND_DELIVER_STOP: Final = 5
+COMMAND_STEP: Final = 6
+
+# RECORD.OUT_SET.
+OUT_ERR_SET: Final = 1
+OUT_TRAPNO_SET: Final = 2
+OUT_CR2_SET: Final = 4
+
+# SHARED.FLAGS.
+FLAG_CPUID: Final = 1
+
+# Signals 4, 5, 7, 8, 11 and 31, which the stub handles whatever the program says: bit n - 1.
+RESERVED_SIGNALS: Final = 0x4000_04D8
+
+
+class SHARED(Structure, size=SYSTRAP_CONTROL_SIZE, align=PAGE_SIZE):
+    """The control area.
+
+    DOORBELL, SLEEPING, SPIN: as in box.py. SUPERVISOR: its pid as the program sees it, or 0.
+    HAS_ENCLAVE: not 0 as soon as a process of the run has mapped an enclave. AEP: address of the
+    vDSO's ENCLU. PKRU_AT: offset of PKRU in an XSAVE image, 0 without protection keys.
+    STATES[i] is for requests out of the handler, MAIL_STATES[i] for those of the vDSO's ENCLU;
+    USED[i] is 1 if record i is taken (by the stub or by the supervisor, compare and exchange).
+    """
+
+    DOORBELL: int = u32(0x00)
+    SLEEPING: int = u32(0x40)
+    SPIN: int = u32(0x80)
+    SUPERVISOR: int = u64(0x88)
+    FLAGS: int = u64(0x90)
+    HAS_ENCLAVE: int = u32(0xA0)
+    PKRU_AT: int = u32(0xA4)
+    AEP: int = u64(0xB0)
+    STATES: bytes = raw(0x1000, 4 * RECORDS_MAX)
+    MAIL_STATES: bytes = raw(0x9000, 4 * RECORDS_MAX)
+    USED: bytes = raw(0x11000, 4 * RECORDS_MAX)
+    TABLES: bytes = raw(0x20000, TABLE_STRIDE * RECORDS_MAX)
+
+
+class TABLE(Structure, size=TABLE_STRIDE, align=PAGE_SIZE):
+    """Actions of all signals: handler, flags, restorer and mask of signal n at ACTIONS + 32 * n.
+
+    COUNT: how many records use it, 0 if it is free. LOCK: held for a few instructions.
+    """
+
+    COUNT: int = u32(0x00)
+    LOCK: int = u32(0x04)
+    ACTIONS: bytes = raw(0x40, ACTION_STRIDE * (SIGNALS + 1))
+
+
+class RECORD(Structure, size=RECORD_STRIDE, align=PAGE_SIZE):
+    """One thread. NUMBER is its index, TID and PID are as it sees them itself.
+
+    FRAME and INFO: address of the held thread's struct ucontext and siginfo, of the signal SIGNAL.
+    FS and GS: bases, loaded again when the thread goes on. NEXT: where its block jumps. VBLOCKED:
+    reserved signals that the program believes blocked. VSS_*: the program's alternate stack.
+    INSIDE, STEPPING, WANT_EXIT, REGISTERED: flags. RESTART: RIP is at SYSCALL_AT to be repeated.
+    OUT_*: what COMMAND_DELIVER delivers. MAILBOX and MAILBOX_FX: registers in the order of
+    `spec.registers` and FXSAVE64 image of the vDSO's ENCLU. PENDING and PENDING_INFO: reserved
+    signals that wait until the program unblocks them, in the order of their numbers. What begins
+    with OWN_ is the stub's alone. STACK: the alternate stack.
+    """
+
+    NUMBER: int = u32(0x000)
+    KIND: int = u32(0x004)
+    COMMAND: int = u32(0x008)
+    FLAGS_IN: int = u32(0x00C)
+    SIGNAL: int = u32(0x010)
+    TID: int = u32(0x014)
+    PID: int = u32(0x018)
+    PARENT: int = u32(0x01C)
+    FRAME: int = u64(0x020)
+    INFO: int = u64(0x028)
+    FS: int = u64(0x030)
+    GS: int = u64(0x038)
+    NEXT: int = u64(0x040)
+    TABLE: int = u64(0x048)
+    VBLOCKED: int = u64(0x050)
+    VSS_SP: int = u64(0x058)
+    VSS_FLAGS: int = u32(0x060)
+    VSS_SIZE: int = u64(0x068)
+    CALL_NR: int = u64(0x070)
+    CALL_ARGS: bytes = raw(0x078, 6 * 8)
+    CALL_RESULT: int = u64(0x0A8)
+    INSIDE: int = u32(0x0B0)
+    STEPPING: int = u32(0x0B4)
+    RESTART: int = u32(0x0B8)
+    WANT_EXIT: int = u32(0x0BC)
+    SYSCALL_AT: int = u64(0x0C0)
+    SYSCALL_NR: int = u64(0x0C8)
+    UMASK_SAVED: int = u64(0x0E0)
+    UMASK_VALID: int = u32(0x0E8)
+    CHILD_FLAGS: int = u64(0x0F0)
+    ENTRY: int = u64(0x0F8)
+    START_FRAME: int = u64(0x100)
+    REAL_SS: bytes = raw(0x108, 24)
+    REGISTERED: int = u32(0x124)
+    EXITCODE: int = u32(0x128)
+    OUT_INFO: bytes = raw(0x180, 128)
+    OUT_ERR: int = u64(0x200)
+    OUT_TRAPNO: int = u64(0x208)
+    OUT_CR2: int = u64(0x210)
+    OUT_SET: int = u64(0x218)
+    NATIVE: bytes = raw(0x240, 0x1C0)
+    MAILBOX: bytes = raw(0x400, 18 * 8)
+    MAILBOX_FX: bytes = raw(0x4C0, 512)
+    PENDING: int = u64(0x700)
+    PENDING_INFO: bytes = raw(0x780, 6 * 128)
+    OWN_INTERRUPTED: int = u32(0xA80)
+    OWN_TRAPPED: int = u32(0xA84)
+    OWN_ARGUMENT: int = u32(0xA88)
+    OWN_ARGUMENT_WAS: int = u64(0xA90)
+    OWN_START: int = u64(0xA98)
+    OWN_CLEAR: int = u32(0xAA0)
+    OWN_TRAP_INFO: bytes = raw(0xB00, 128)
+    OWN_SCRATCH: bytes = raw(0xB80, 0x200)
+    STACK: bytes = raw(0x1000, RECORD_STRIDE - 0x1000)
+
+
+SHARED_AT: Final = {field.name: field.offset for field in SHARED.FIELDS}
+TABLE_AT: Final = {field.name: field.offset for field in TABLE.FIELDS}
+RECORD_AT: Final = {field.name: field.offset for field in RECORD.FIELDS}
