@@ -42,7 +42,9 @@ def names() -> list[str]:
 
 def program(name: str) -> Program:
     """A program of this directory, with the enclave of most tests."""
-    return Program(source=HERE / f"{name}.c", enclave="ops", words=(("threads", 3),))
+    return Program(
+        source=HERE / f"{name}.c", enclave="ops", words=(("threads", 3),), cc=("-mno-red-zone",)
+    )
 
 
 @cache
