@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 from softsgx.cli.errors import markdown
 from softsgx.cli.main import COMMANDS
 from softsgx.linux.version import VERSIONS, Races
-from softsgx.runner.doctor.needs import NEEDS
+from softsgx.runner.doctor.needs import NEEDS, UNTRACED
 from tests.runner.programs import Workshop
 from tools.documents import ROOT, blocks
 
@@ -130,7 +130,8 @@ def races() -> str:
 
 def needs() -> str:
     """What the supervisor needs of the machine."""
-    rows = [[need.name, need.users, need.fallback or "nothing runs"] for need in NEEDS]
+    all_needs = (*NEEDS, *UNTRACED)
+    rows = [[need.name, need.users, need.fallback or "nothing runs"] for need in all_needs]
     return table(["what", "for", "without it"], rows)
 
 

@@ -25,7 +25,7 @@ NUMBERS: Final = {
     "mprotect": 10, "rt_sigaction": 13, "ioctl": 16, "madvise": 28, "fork": 57, "kill": 62,
     "ptrace": 101, "prctl": 157, "futex": 202, "inotify_init1": 294, "inotify_add_watch": 254,
     "process_vm_readv": 310, "process_vm_writev": 311, "kcmp": 312, "seccomp": 317,
-    "memfd_create": 319, "ftruncate": 77, "tgkill": 234, "clone3": 435,
+    "memfd_create": 319, "ftruncate": 77, "tgkill": 234, "pidfd_open": 434, "clone3": 435,
 }  # fmt: skip
 
 _LD, _JA, _JEQ, _JGT, _JSET, _RET = 0x20, 0x05, 0x15, 0x25, 0x45, 0x06
@@ -53,6 +53,8 @@ class Denied:
     other: int = ALLOW
     memfd_noexec: bool = False  # as with sysctl vm.memfd_noexec=2
     no_cpuid_faulting: bool = True  # ENODEV, as on most processors
+    seccomp_flags: int = 0  # seccomp(2) with one of these is EINVAL, as on an older kernel
+    requests: dict[int, int] = field(default_factory=dict)  # of ioctl: number to errno
 
     def code(self) -> bytes:
         """The filter, struct sock_filter by struct sock_filter."""
@@ -63,6 +65,12 @@ class Denied:
         if self.memfd_noexec:
             native += [(_JEQ, 0, 4, NUMBERS["memfd_create"]), (_LD, 0, 0, 24)]
             native += [(_JSET, 1, 0, _MFD_NOEXEC_SEAL), _action(errno.EACCES), (_LD, 0, 0, 0)]
+        if self.seccomp_flags:
+            native += [(_JEQ, 0, 4, _SECCOMP), (_LD, 0, 0, 24)]
+            native += [(_JSET, 0, 1, self.seccomp_flags), _action(errno.EINVAL), (_LD, 0, 0, 0)]
+        for request, what in self.requests.items():
+            native += [(_JEQ, 0, 4, NUMBERS["ioctl"]), (_LD, 0, 0, 24)]
+            native += [(_JEQ, 0, 1, request), _action(what), (_LD, 0, 0, 0)]
         if self.no_cpuid_faulting:
             native += [(_JEQ, 0, 4, _ARCH_PRCTL), (_LD, 0, 0, 16)]
             native += [(_JEQ, 0, 1, _ARCH_SET_CPUID), _action(errno.ENODEV), (_LD, 0, 0, 0)]
@@ -112,7 +120,7 @@ def install(code: bytes) -> None:
 def main(spec: str, *rest: str) -> None:
     """See the module."""
     fields = json.loads(spec)
-    for name in ("calls", "calls32"):
+    for name in ("calls", "calls32", "requests"):
         fields[name] = {int(number): what for number, what in fields[name].items()}
     if rest[0] == "--uid":
         os.setgroups([])

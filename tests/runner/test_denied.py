@@ -14,6 +14,11 @@ import sys
 
 import pytest
 
+from softsgx.runner.host.abi import (
+    SECCOMP_FILTER_FLAG_NEW_LISTENER,
+    SECCOMP_IOCTL_NOTIF_ADDFD,
+    SECCOMP_IOCTL_NOTIF_SEND,
+)
 from tests.patience import LIMIT_S
 from tests.runner.container_profile import MOBY, OLDER
 from tests.runner.denying import KILL, Denied, denied
@@ -35,20 +40,38 @@ AROUND = {
     "noexec": Denied(memfd_noexec=True),
     "memfd": denied("memfd_create"),
     "memfd-kill": denied("memfd_create", as_=KILL),
+    "pidfd": denied("pidfd_open"),
+    "pidfd-kill": denied("pidfd_open", as_=KILL),
+    "no listener": Denied(seccomp_flags=SECCOMP_FILTER_FLAG_NEW_LISTENER),  # before 5.0
+    "no continue": Denied(requests={SECCOMP_IOCTL_NOTIF_SEND: errno.EINVAL}),  # before 5.5
+    "no addfd": Denied(requests={SECCOMP_IOCTL_NOTIF_ADDFD: errno.EINVAL}),  # before 5.14
+    "addfd-kill": Denied(requests={SECCOMP_IOCTL_NOTIF_ADDFD: KILL}),
     "all": Denied(calls=denied("kcmp", "seccomp", *VM).calls, other=KILL, memfd_noexec=True),
 }
+NO_SECCOMP = (
+    *("SECCOMP_RET_TRAP", "seccomp listener", "SECCOMP_ADDFD", "exec hand-over", "supervisor"),
+)
 SLOWER = {  # what doctor names as refused
     "vm": ["process_vm_readv"],
     "vm-kill": ["process_vm_readv"],
     "writev": ["process_vm_readv"],
-    "seccomp": ["seccomp(2)"],
-    "seccomp-kill": ["seccomp(2)"],
+    "seccomp": ["seccomp(2)", *NO_SECCOMP],
+    "seccomp-kill": ["seccomp(2)", *NO_SECCOMP],
     "only64": ["int 0x80 as ENCLU", "int 0x80 as CPUID"],
     "only64-kill": ["int 0x80 as ENCLU", "int 0x80 as CPUID"],
     "moby": ["int 0x80 as CPUID"],
     "memfd": ["memfd"],
     "memfd-kill": ["memfd"],
-    "all": ["seccomp(2)", "int 0x80 as ENCLU", "int 0x80 as CPUID", "process_vm_readv"],
+    "all": [
+        *("seccomp(2)", "int 0x80 as ENCLU", "int 0x80 as CPUID", "process_vm_readv"),
+        *NO_SECCOMP,
+    ],
+    "pidfd": ["pidfd", "supervisor"],
+    "pidfd-kill": ["pidfd", "supervisor"],
+    "no listener": ["seccomp listener", "SECCOMP_ADDFD", "exec hand-over", "supervisor"],
+    "no continue": ["seccomp listener", "exec hand-over", "supervisor"],
+    "no addfd": ["SECCOMP_ADDFD", "supervisor"],
+    "addfd-kill": ["SECCOMP_ADDFD", "supervisor"],
 }
 # No file in memory is large enough, as with ulimit -f.
 NO_FILES = denied("ftruncate", as_=errno.EFBIG)

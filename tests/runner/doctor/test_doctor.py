@@ -38,7 +38,11 @@ def test_every_check_leaves_no_child(check: Callable[[], Check]) -> None:
 
 def test_examine_has_one_line_per_check() -> None:
     names = [check.name for check in doctor.examine()]
-    assert len(names) == len(doctor.CHECKS) + len(needs.NEEDS) + 1 == len(set(names))
+    assert (
+        len(names)
+        == len(doctor.CHECKS) + len(needs.NEEDS) + len(needs.UNTRACED) + 2
+        == len(set(names))
+    )
 
 
 @pytest.mark.parametrize(
@@ -206,12 +210,14 @@ def test_an_attempt_that_hangs_is_made_once_more(
 
 
 def test_every_row_says_who_uses_it_and_what_to_do() -> None:
-    for need in needs.NEEDS:
+    for need in (*needs.NEEDS, *needs.UNTRACED):
         assert need.users
         assert need.worked
         assert need.advice
-        assert need.fallback == "" or need.use_fallback is not needs.Need.use_fallback
         assert "\n" not in need.advice
+    for need in needs.NEEDS:
+        assert need.fallback == "" or need.use_fallback is not needs.Need.use_fallback
+    assert all(need.fallback for need in needs.UNTRACED)
 
 
 def test_emulator_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,10 +243,10 @@ def test_gcc_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.ok, found.needed) == (False, False)
 
 
-@pytest.mark.parametrize("need", needs.NEEDS, ids=lambda need: need.name)
+@pytest.mark.parametrize("need", [*needs.NEEDS, *needs.UNTRACED], ids=lambda need: need.name)
 def test_what_is_needed_is_here(need: needs.Need) -> None:
     """The machines of this project's tests run programs; with signals of the caller blocked."""
-    before = children()
+    before, open_before = children(), os.listdir("/proc/self/fd")
     blocked = {signal.SIGCHLD, signal.SIGSEGV, signal.SIGCONT}
     old = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:
@@ -248,6 +254,7 @@ def test_what_is_needed_is_here(need: needs.Need) -> None:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
     assert children() == before
+    assert os.listdir("/proc/self/fd") == open_before
 
 
 def test_int80_that_the_kernel_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

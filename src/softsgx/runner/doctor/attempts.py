@@ -31,9 +31,9 @@ from softsgx.runner.inserted.layout import END, GATE
 
 _TRANSLATIONS: Final = 1 << 30  # what Unicorn 2.1 reserves for translated code
 _DESCRIPTORS: Final = 64
-_FAILED: Final = 200  # exit codes from here on; those below are errno
+FAILED: Final = 200  # exit codes from here on; those below are errno
 _word: Final = ctypes.c_uint64(7)  # each child has a copy
-_ANSWER: Final = 4242
+ANSWER: Final = 4242
 # mov eax, edi; int 0x80; ret
 _INT80_CODE: Final = bytes.fromhex("89f8cd80c3")
 # What EAX holds at ENCLU and CPUID, which `int 0x80` takes for numbers of i386 calls.
@@ -143,7 +143,7 @@ def _filter() -> bytes:
 def _traced(body: Callable[[], int], by_prctl: bool) -> int:
     """Run `body` in a child under `_filter`, answer the calls that stop; the status of the child.
 
-    `body` returns 0, or at least _FAILED.
+    `body` returns 0, or at least FAILED.
     """
 
     def filtered() -> int:
@@ -160,7 +160,7 @@ def _traced(body: Callable[[], int], by_prctl: bool) -> int:
                 _answer(child.pid)
             fault = status >> 16 == 0 and os.WSTOPSIG(status) in SYNCHRONOUS
             p.request(p.PTRACE_CONT, child.pid, 0, os.WSTOPSIG(status) if fault else 0)
-    if os.WIFEXITED(status) and 0 < os.WEXITSTATUS(status) < _FAILED:
+    if os.WIFEXITED(status) and 0 < os.WEXITSTATUS(status) < FAILED:
         raise Refused(f"installing a filter: {os.strerror(os.WEXITSTATUS(status))}")
     return status
 
@@ -169,7 +169,7 @@ def _answer(pid: int) -> None:
     """Skip the system call and return a number of our own."""
     registers = p.get_regs(pid)
     registers[p.ORIG_RAX] = p.MASK64
-    registers[p.RAX] = _ANSWER
+    registers[p.RAX] = ANSWER
     p.set_regs(pid, registers)
 
 
@@ -181,10 +181,10 @@ def try_filter(by_prctl: bool = False) -> None:
     libc = ctypes.PyDLL(None)
 
     def body() -> int:
-        return 0 if libc.syscall(nr.GETPPID) == _ANSWER else _FAILED
+        return 0 if libc.syscall(nr.GETPPID) == ANSWER else FAILED
 
     status = _traced(body, by_prctl)
-    if os.WIFEXITED(status) and os.WEXITSTATUS(status) == _FAILED:
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status) == FAILED:
         raise Refused("the tracer's answer did not arrive")
     if status:
         raise Refused(ended(status))
@@ -197,8 +197,8 @@ def try_int80(numbers: Sequence[int]) -> None:
 
     def body() -> int:
         for at, number in enumerate(numbers):
-            if code.call(number) != _ANSWER:
-                return _FAILED + at
+            if code.call(number) != ANSWER:
+                return FAILED + at
         return 0
 
     try:
@@ -210,7 +210,7 @@ def try_int80(numbers: Sequence[int]) -> None:
     if os.WIFSIGNALED(status):
         raise Refused(f"int 0x80 raises {signal.Signals(os.WTERMSIG(status)).name}")
     if status:
-        number = numbers[os.WEXITSTATUS(status) - _FAILED]
+        number = numbers[os.WEXITSTATUS(status) - FAILED]
         raise Refused(f"int 0x80 with EAX = {number:#x} is answered by another filter")
 
 

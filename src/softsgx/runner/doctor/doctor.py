@@ -171,7 +171,8 @@ def examine() -> list[Check]:
         return [first]
     return [
         first,
-        *(need_check(*found) for found in needs.examine()),
+        *(need_check(*found) for found in (*needs.examine(), *needs.examine_untraced())),
+        supervisor_check(),
         *(check() for check in CHECKS),
     ]
 
@@ -179,6 +180,13 @@ def examine() -> list[Check]:
 def need_check(need: Need, why: str) -> Check:
     """The check of a row of `needs`."""
     return Check(need.name, not why, why or need.worked, need.advice, not need.fallback)
+
+
+def supervisor_check() -> Check:
+    """Which supervisor a run takes, unless an option says otherwise."""
+    why = needs.systrap_refusal()
+    detail = "systrap" if why is None else f"ptrace: {why}"
+    return Check("supervisor", why is None, detail, "see the row of that name above", needed=False)
 
 
 def _tried(

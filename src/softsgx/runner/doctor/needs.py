@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from softsgx.runner.doctor import attempts
+from softsgx.runner.doctor import attempts, untraced
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.host import probes
 from softsgx.runner.host.process_memory import try_vm_calls
@@ -69,6 +69,12 @@ def _file_remedy() -> str:
     if resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
         return "ulimit -f unlimited"
     return f"{_PROFILE} memfd_create, or a /dev/shm that can be written"
+
+
+def _listener_remedy(proc: Path = Path("/proc")) -> str:
+    if re.search(r"^Seccomp:\s*2$", _read(proc / "self/status"), re.MULTILINE):
+        return f"{_PROFILE} seccomp, and has no listener of its own; Linux 5.5 or newer"
+    return f"Linux 5.5 or newer; {_PROFILE} seccomp"
 
 
 def _memfd_remedy() -> str:
@@ -216,6 +222,59 @@ NEEDS: Final = (
     ),
 )
 
+_TRACED: Final = "programs are traced"
+# What the supervisor that does not trace needs besides.
+UNTRACED: Final = (
+    Need(
+        "SECCOMP_RET_TRAP",
+        "system calls that are answered in the process",
+        untraced.try_trap,
+        "a handler answered",
+        f"{_PROFILE} seccomp",
+        _TRACED,
+    ),
+    Need(
+        "seccomp listener",
+        "system calls that wait for the supervisor",
+        untraced.try_listener,
+        "a system call waited",
+        _listener_remedy,
+        _TRACED,
+    ),
+    Need(
+        "SECCOMP_ADDFD",
+        "descriptors of devices, given to the process",
+        untraced.try_add_descriptor,
+        "a descriptor arrived",
+        "Linux 5.14 or newer",
+        _TRACED,
+    ),
+    Need(
+        "exec hand-over",
+        "a new program, from execve to its first instruction",
+        untraced.try_exec,
+        "seized, stopped, detached",
+        _ptrace_remedy,
+        _TRACED,
+    ),
+    Need(
+        "FSGSBASE",
+        "the record of a thread, found by its GS base",
+        probes.try_fsgsbase,
+        "the GS base was written",
+        "Linux 5.9 or newer, without nofsgsbase",
+        _TRACED,
+    ),
+    Need(
+        "pidfd",
+        "the end of a process that is no child",
+        untraced.try_pidfd,
+        "tells the end of a process",
+        f"Linux 5.3 or newer; {_PROFILE} pidfd_open",
+        _TRACED,
+    ),
+)
+
 
 def examine() -> list[tuple[Need, str]]:
     """Each need, and why it is refused, "" if it is not. From now on fallbacks are in use."""
@@ -240,3 +299,22 @@ def meet(native: bool) -> None:
     if native and WAYS.filter_by_prctl:
         why = "seccomp(2) is refused, without which system calls inside enclaves are not #UD"
         raise RunnerError("--engine native", f"{why}: use --engine unicorn")
+
+
+def systrap_refusal() -> str | None:
+    """Why the supervisor that does not trace cannot work here: the first row that is refused.
+
+    None if it can. Everything is tried at once first, which costs less than row by row.
+    """
+    (refused,) = probes.guarded([untraced.try_all])
+    if not refused:
+        return None
+    for need, why in examine_untraced():
+        if why:
+            return f"{need.name}: {why}"
+    return refused
+
+
+def examine_untraced() -> list[tuple[Need, str]]:
+    """Each row of `UNTRACED`, and why it is refused, "" if it is not."""
+    return list(zip(UNTRACED, probes.guarded([need.attempt for need in UNTRACED]), strict=True))

@@ -14,10 +14,11 @@ from softsgx.runner.host.abi import (
 )
 
 
-def install(code: bytes, by_prctl: bool) -> None:
+def install(code: bytes, by_prctl: bool, flags: int = 0) -> int:
     """Filter the system calls of this thread from now on. OSError if that is refused.
 
-    prctl(2) and seccomp(2) do the same; container engines allow them separately.
+    prctl(2) and seccomp(2) do the same; container engines allow them separately. `flags` are those
+    of seccomp(2); with NEW_LISTENER the result is the listener's descriptor, otherwise 0.
     """
     libc = ctypes.PyDLL(None, use_errno=True)
     libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
@@ -28,8 +29,11 @@ def install(code: bytes, by_prctl: bool) -> None:
     if by_prctl:
         if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(program), 0, 0):
             raise _error("PR_SET_SECCOMP")
-    elif libc.syscall(nr.SECCOMP, SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(program)):
+        return 0
+    result = libc.syscall(nr.SECCOMP, SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(program))
+    if result < 0:
         raise _error("seccomp(2)")
+    return int(result)
 
 
 def _error(what: str) -> OSError:

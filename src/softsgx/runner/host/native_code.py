@@ -9,6 +9,9 @@ from typing import Any, Final
 
 from softsgx.runner.errors import RunnerError
 
+# mov eax, 15; syscall: rt_sigreturn, where a signal handler returns to.
+RESTORER: Final = bytes.fromhex("b80f0000000f05")
+
 _PAGE: Final = mmap.PAGESIZE
 
 

@@ -37,6 +37,8 @@ _ENCLU_CODE: Final = bytes.fromhex("31c00f01d7c3")
 # push rbx; xor eax, eax; cpuid; pop rbx; ret
 _CPUID_CODE: Final = bytes.fromhex("5331c00fa25bc3")
 _RETURN: Final = b"\xc3"
+# rdgsbase rcx; wrgsbase rdi; rdgsbase rax; wrgsbase rcx; ret
+_GSBASE_CODE: Final = bytes.fromhex("f3480faec9 f3480faedf f3480faec8 f3480faed9 c3")
 
 
 class Refused(Exception):
@@ -191,15 +193,25 @@ def try_cpuid_faulting() -> None:
         raise Refused(f"CPUID ends a child process with status {status:#x}")
 
 
+def try_fsgsbase() -> None:
+    """Write the GS base by WRGSBASE, and read it back."""
+    libc = ctypes.PyDLL(None)
+    libc.getauxval.restype, libc.getauxval.argtypes = ctypes.c_ulong, (ctypes.c_ulong,)
+    if not libc.getauxval(AT_HWCAP2) & _HWCAP2_FSGSBASE:
+        raise Refused("FSGSBASE is not enabled: Linux 5.9 or newer, without nofsgsbase")
+    base = ctypes.addressof(ctypes.c_uint64())
+    code = MachineCode(_GSBASE_CODE, ctypes.c_uint64, ctypes.c_uint64)
+    if code.call(base) != base:
+        raise Refused("the GS base is not what WRGSBASE wrote")
+
+
 def try_native() -> None:
     """Try what the native engine needs besides ENCLU: FSGSBASE, and executable pages of a file.
 
     A page of a memory file is duplicated to another address, made executable, and executed.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.getauxval.restype, libc.getauxval.argtypes = ctypes.c_ulong, (ctypes.c_ulong,)
-    if not libc.getauxval(AT_HWCAP2) & _HWCAP2_FSGSBASE:
-        raise Refused("FSGSBASE is not enabled: Linux 5.9 or newer, without nofsgsbase")
+    try_fsgsbase()
     fd = memory_file("softsgx-doctor")
     try:
         os.ftruncate(fd, mmap.PAGESIZE)

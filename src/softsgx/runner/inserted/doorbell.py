@@ -15,19 +15,19 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from softsgx.runner.host import futex, nr
+from softsgx.runner.host.abi import SA_RESTORER
+from softsgx.runner.host.native_code import RESTORER
 
 if TYPE_CHECKING:
     from softsgx.runner.inserted.mailboxes import Mailboxes
 
 # handler: lock inc dword [rip+15]; mov rax,[rip+12]; lock inc dword [rax]; ret;
-# .long count; .quad doorbell; restorer: rt_sigreturn
+# .long count; .quad doorbell; RESTORER
 _HANDLER: Final = bytes.fromhex("f0ff050b000000488b0508000000f0ff00c3")
-_RESTORER: Final = bytes.fromhex("b80f0000000f05")
 
 ENDING: Final = frozenset({signal.SIGTERM, signal.SIGHUP})
 """Signals that end a run: a user stops it, or its terminal is gone."""
 
-_SA_RESTORER: Final = 0x0400_0000
 _NONE: Final = bytes(4)
 
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -89,9 +89,9 @@ class Doorbell:
         self._counts[number] = memoryview(code)[at : at + 4]
         code[at : at + 12] = struct.pack("<IQ", 0, self.address)
         at += 12
-        code[at : at + len(_RESTORER)] = _RESTORER
+        code[at : at + len(RESTORER)] = RESTORER
         base = ctypes.addressof(ctypes.c_char.from_buffer(code))
-        action = struct.pack("<QQQQ", base, _SA_RESTORER, base + at, 0)
+        action = struct.pack("<QQQQ", base, SA_RESTORER, base + at, 0)
         result = _libc.syscall(nr.RT_SIGACTION, number, action, None, 8)
         assert result == 0, "rt_sigaction failed"
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
