@@ -272,17 +272,20 @@ UNUSED static void until_state(int pid, int tid, const char *states)
     } while (!state || !strchr(states, state));
 }
 
-/* Until a task waits in this system call; -1: in any. */
+/* Nobody needs to wait for it any more. */
+static volatile int call_over UNUSED;
+
+/* Until a task waits in this system call, or in its restart. */
 UNUSED static void until_waits(int pid, int tid, long number)
 {
     char path[64], text[256], *end;
 
     snprintf(path, sizeof(path), "/proc/%d/task/%d/syscall", pid, tid);
-    for (;;) {
+    while (!call_over) {
         nap(500);
         read_text(text, sizeof(text), path);
         long found = strtol(text, &end, 10);
-        if (end != text && (found == number || (number < 0 && found >= 0)) &&
+        if (end != text && (found == number || found == SYS_restart_syscall) &&
             task_state(pid, tid) == 'S')
             return;
     }

@@ -8,10 +8,14 @@ from tests.signals.comparing import Known
 
 _PATCHED: Final = "a CPUID that disassembly finds is replaced: the program steps over more at once"
 _LAST: Final = "what is sent shows the last exception, and natively ENCLU is one, which nobody saw"
+_STOPS: Final = (
+    "of a traced thread an ignored signal is a stop, which ends calls that do not restart"
+)
 
 KNOWN: Final[dict[str, tuple[Known, ...]]] = {
     "faults": (
         Known("ptrace", "step_cpuid", _PATCHED),
         Known("ptrace", "sent_before_any", _LAST, ("native",)),
     ),
+    "restarts": (Known("ptrace", "ignored", _STOPS),),
 }
