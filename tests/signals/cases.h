@@ -322,6 +322,7 @@ static void run_case(const struct kase *kase)
     pid_t pid;
 
     case_name = kase->name;
+    setenv("CASE_NAME", case_name, 1);
     say("begins");
     pid = fork();
     if (!pid) {

@@ -11,11 +11,20 @@ _LAST: Final = "what is sent shows the last exception, and natively ENCLU is one
 _STOPS: Final = (
     "of a traced thread an ignored signal is a stop, which ends calls that do not restart"
 )
+_STRICT: Final = "strict mode is refused to a process that has a filter"
 
 KNOWN: Final[dict[str, tuple[Known, ...]]] = {
     "faults": (
         Known("ptrace", "step_cpuid", _PATCHED),
         Known("ptrace", "sent_before_any", _LAST, ("native",)),
     ),
+    "filters": (
+        Known("ptrace", "traces", "the tracer that answers a filter's TRACE is softsgx"),
+        Known("ptrace", "allow_list", "CPUID is a stop by a system call, which the filter kills"),
+        Known("ptrace", "strict", _STRICT),
+        Known("ptrace", "strict_breaks", _STRICT),
+        Known("ptrace", "modes", "the filters of the supervisor are counted"),
+    ),
+    "processes": (Known("ptrace", "debugger", "the tracer is softsgx already"),),
     "restarts": (Known("ptrace", "ignored", _STOPS),),
 }
