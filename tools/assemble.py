@@ -1,5 +1,7 @@
 """Write runner/inserted/machine_code.py from stub.s, vdso.s, native.s and hook.s: `make asm`.
 
+systrap.c and systrap.S go to systrap_code.py by tools/systrap_image.py.
+
 The assembled bytes are committed, so that a machine without binutils runs programs as well; a test
 assembles again and compares. The sources take every number from the declarations in Python.
 """
@@ -21,6 +23,7 @@ from softsgx.runner.inserted import box, layout
 from softsgx.runner.native import slots
 from softsgx.spec import leaves
 from softsgx.spec.registers import REGISTER_NAMES
+from tools import systrap_image
 from tools.rules import ROOT
 
 RUNNER: Final = ROOT / "src" / "softsgx" / "runner"
@@ -139,3 +142,4 @@ def module() -> str:
 
 if __name__ == "__main__":
     MACHINE_CODE.write_text(module(), encoding="utf-8")
+    systrap_image.CODE.write_text(systrap_image.module(), encoding="utf-8")

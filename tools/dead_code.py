@@ -57,7 +57,9 @@ ALLOWED: Final = (
         "src/softsgx/runner/inserted/systrap_layout.py", r"[A-Z0-9_]+", "systrap.c's header has all"
     ),
     Allowed(
-        "src/softsgx/runner/host/nr.py", "[A-Z_]+", "process/call_filters.py reads numbers by name"
+        "src/softsgx/runner/host/nr.py",
+        "[A-Z0-9_]+",
+        "call_filters.py reads numbers by name",
     ),
     Allowed("src/softsgx/runner/host/ptrace.py", "[D-G]S", "an index of user_regs_struct"),
     Allowed("examples/explored/scenarios.py", "AcceptTwice", "softsgx explore finds scenarios"),
