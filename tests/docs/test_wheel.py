@@ -18,7 +18,7 @@ from tests.tidy.source import ROOT, sources
 DOCUMENT = re.compile(r"\bdocs/[\w-]+\.md\b")
 BUILD = "import sys, setuptools.build_meta as b; print(b.build_wheel(sys.argv[1]))"
 # Sources of machine code, which the package has as bytes (`make asm`).
-NOT_READ = (".s",)
+NOT_READ = (".s", ".S", ".c", ".ld")
 
 
 @pytest.fixture(scope="module")

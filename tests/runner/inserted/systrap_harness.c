@@ -54,7 +54,10 @@ static int filter(void)
     static const int traps[] = {SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_sigaltstack,
                                 SYS_rt_sigreturn, SYS_clone,          SYS_fork,
                                 SYS_vfork,        SYS_clone3,         SYS_exit,
-                                SYS_exit_group,   SYS_arch_prctl};
+                                SYS_exit_group,   SYS_arch_prctl,     SYS_rt_sigsuspend,
+                                SYS_ppoll,        SYS_pselect6,       SYS_epoll_pwait,
+                                SYS_epoll_pwait2, SYS_io_pgetevents,  SYS_rt_sigtimedwait,
+                                SYS_rt_sigpending};
     int n = sizeof traps / sizeof *traps + (opens ? 3 : 0);
     put(BPF_LD | BPF_W | BPF_ABS, 4, 0, 0);
     put(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0);
@@ -270,6 +273,21 @@ static void *serve(void *unused)
     return unused;
 }
 
+/* Interrupts every thread again and again, which no program notices. */
+static void *storm(void *unused)
+{
+    for (;;) {
+        usleep(atoi(getenv("HARNESS_STORM")));
+        for (int i = 0; i < RECORDS_MAX; i++) {
+            siginfo_t in = {.si_code = SI_QUEUE, .si_pid = getpid()};
+            in.si_value.sival_ptr = (void *)INTERRUPT_VALUE;
+            if (USED(i) && R32(i, RECORD_PID) && R32(i, RECORD_TID))
+                syscall(SYS_rt_tgsigqueueinfo, R32(i, RECORD_PID), R32(i, RECORD_TID), SIGSYS, &in);
+        }
+    }
+    return unused;
+}
+
 int main(int argc, char **argv)
 {
     (void)argc;
@@ -302,6 +320,8 @@ int main(int argc, char **argv)
     }
     pthread_t thread;
     pthread_create(&thread, 0, serve, 0);
+    if (getenv("HARNESS_STORM"))
+        pthread_create(&thread, 0, storm, 0);
     while (both[0] == -1)
         usleep(50);
     listener = both[0];

@@ -28,7 +28,8 @@ def _harness_header() -> str:
     chosen = {
         name: value
         for name, value in numbers().items()
-        if name.startswith(names) or name in ("IDLE", "REQUEST", "REPLY", "TRAP_DATA")
+        if name.startswith(names)
+        or name in ("IDLE", "REQUEST", "REPLY", "TRAP_DATA", "INTERRUPT_VALUE")
     }
     labels = {f"LABEL_{name}": systrap.address(name) for name in LABELS}
     lines = [f"#define {name} {value:#x}" for name, value in {**chosen, **labels}.items()]

@@ -49,7 +49,7 @@ def test_a_command_does_what_it_does_without_the_stub(
     assert stub.run(*command, **both)[:2] == natively(*command)[:2]
 
 
-@pytest.mark.parametrize("name", ["threads", "signals"])
+@pytest.mark.parametrize("name", ["threads", "signals", "waits"])
 def test_a_program_prints_what_it_prints_without_the_stub(
     stub: Systrap, tmp_path: Path, name: str
 ) -> None:

@@ -28,10 +28,35 @@ own_call:
         syscall
         ret
 
-// The return address of the stub's signal handler.
-        .globl  restorer
+// Where the kernel delivers every signal. handler(signal, info, ucontext) is true if this is not
+// the outermost handler of the thread.
+        .globl  entered, tail, tail_end, restorer
+entered:
+        sub     rsp, 8
+        call    handler
+        add     rsp, 16                 // RSP = ucontext
+        test    eax, eax
+        jnz     restorer
+
+// Whether something has come in the meantime. If it comes later than that, `nested` begins here
+// again, so nothing is pushed, and RSP stays.
+tail:
+        mov     rax, rsp
+        and     rax, -RECORD_STRIDE
+        cmp     dword ptr [rax + RECORD_OWN_DUE], 0
+        jne     again
+        mov     rax, SYS_RT_SIGRETURN
+        syscall
+tail_end:
+        hlt
+again:
+        mov     rdi, rsp
+        call    finish
+        jmp     tail
+
+// Debuggers know a signal frame by these instructions.
 restorer:
-        mov     eax, SYS_RT_SIGRETURN
+        mov     rax, SYS_RT_SIGRETURN
         syscall
         hlt
 
@@ -69,8 +94,8 @@ leave:
 
 // ---- From the vDSO's ENCLU to the supervisor ----------------------------------------------------
 // A thread arrives by a jump, all registers live, EAX = leaf. Nothing above RSP - 128 is written
-// (red zone), and nothing through the RSP of the reply, which the enclave may have chosen. Its record is
-// where its GS base points, unless the program uses GS itself.
+// (red zone), and nothing through the RSP of the reply, which the enclave may have chosen. The GS
+// base points to the thread's record, unless the program uses GS itself.
 //
 // A signal anywhere between `arrive` and `depart_end` is reported to the supervisor, which restores
 // the registers by the labels: up to `published` as if the ENCLU had not begun, from `reply` on as

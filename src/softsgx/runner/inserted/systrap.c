@@ -90,8 +90,8 @@ long user_call(long nr, long a, long b, long c, long d, long e, long f);
 long clone_call(long nr, long a, long b, long c, long d, long e, record *child);
 long copy(void *to, const void *from, u64 size);
 void leave(volatile u32 *used, int code);
-extern char restorer[], init[], arrive[], depart_end[], enclu_trap[], user_called[], gate_exit[],
-    gate_exited[];
+extern char restorer[], entered[], tail[], tail_end[], arrive[], depart_end[], enclu_trap[];
+extern char user_called[], gate_exit[], gate_exited[];
 extern char copy_bytes[], copy_fault[], text_end[];
 extern const u64 second[2];
 
@@ -230,8 +230,6 @@ static struct action action_of(record *r, int sig)
     return a;
 }
 
-void handler(int sig, struct info *in, struct ucontext *u);
-
 /* The action that the kernel has. */
 static void set_real(int sig, u64 handler_address, u64 flags)
 {
@@ -246,7 +244,7 @@ static void set_real_like(int sig, const struct action *a)
         return;
     if (a->handler > IGN) {
         kept |= a->flags & (SA_RESTART | SA_RESETHAND | SA_EXPOSE_TAGBITS);
-        set_real(sig, (u64)handler, OUR_FLAGS | kept);
+        set_real(sig, (u64)entered, OUR_FLAGS | kept);
     } else {
         set_real(sig, a->handler, kept);
     }
@@ -409,6 +407,12 @@ static void keep(record *r, int sig, const struct info *in)
         move(r_PENDING_INFO(r) + 128 * slot_of(sig), in, 128);
         r_PENDING(r) |= BIT(sig);
     }
+}
+
+static void forget(record *r, int sig, struct info *in)
+{
+    move(in, r_PENDING_INFO(r) + 128 * slot_of(sig), 128);
+    r_PENDING(r) &= ~BIT(sig);
 }
 
 static u64 fp_size(u64 fp)
@@ -846,7 +850,7 @@ void prepare(record *r, u64 sp)
         if (ignored)
             entry(t, sig)->handler = IGN;
         if (RES & BIT(sig))
-            set_real(sig, (u64)handler, OUR_FLAGS | SA_RESTART);
+            set_real(sig, (u64)entered, OUR_FLAGS | SA_RESTART);
     }
     struct ucontext *u = (struct ucontext *)(((u64)r + RECORD_STRIDE - sizeof *u) & ~15ull) - 1;
     zero(u, sizeof *u);
@@ -912,6 +916,125 @@ static int sys_arch_prctl(record *r, struct ucontext *u)
     return 1;
 }
 
+/* ---- Calls that wait with a mask of their own ---- */
+
+/* What OWN_WAITING says of the call in the block. */
+enum { TEMPORARY_MASK = 1, SIGNALS_WANTED };
+
+static void replace_argument(record *r, struct ucontext *u, int argument, u64 value)
+{
+    r_OWN_ARGUMENT(r) = argument + 1;
+    r_OWN_ARGUMENT_WAS(r) = u->g[argument];
+    u->g[argument] = value;
+}
+
+/* The kernel gets the mask without RES, and VBLOCKED is RES of it until the call is over. */
+static void with_mask(record *r, struct ucontext *u, int argument, u64 user, u64 size, int pair)
+{
+    u64 mask, was = mask_of(r, u), *scratch = (u64 *)r_OWN_SCRATCH(r);
+    if (!user || size != 8 || get(&mask, user, 8)) {
+        run(r, u); /* Linux refuses it, or there is none. */
+        return;
+    }
+    r_UMASK_SAVED(r) = was;
+    if (r_PENDING(r) & ~mask) {
+        set_mask(r, u, mask);
+        r_UMASK_VALID(r) = 1;
+        u->g[RAX] = -EINTR;
+        return;
+    }
+    r_OWN_WAITING(r) = TEMPORARY_MASK;
+    r_OWN_TEMPORARY(r) = mask;
+    r_VBLOCKED(r) = mask & RES;
+    run(r, u);
+    if ((mask | was) & RES) {
+        scratch[0] = mask & ~RES;
+        scratch[1] = (u64)scratch;
+        scratch[2] = 8;
+        replace_argument(r, u, argument, (u64)(pair ? scratch + 1 : scratch));
+        r_NEXT(r) = (u64)gate_exit;
+    }
+}
+
+static void with_mask_pair(record *r, struct ucontext *u)
+{
+    u64 pair[2] = {0, 0};
+    if (u->g[R9] && get(pair, u->g[R9], sizeof pair))
+        pair[0] = 0;
+    with_mask(r, u, R9, pair[0], pair[1], 1);
+}
+
+/* A reserved signal of `set` that waits is taken by rt_sigtimedwait. */
+static int take(record *r, struct ucontext *u, u64 set)
+{
+    u64 found = r_PENDING(r) & set;
+    struct info in;
+    if (!found)
+        return 0;
+    int sig = __builtin_ctzll(found) + 1;
+    forget(r, sig, &in);
+    u->g[RAX] = u->g[RSI] && put(u->g[RSI], &in, sizeof in) ? -EFAULT : sig;
+    return 1;
+}
+
+static void sys_sigtimedwait(record *r, struct ucontext *u)
+{
+    u64 set, *scratch = (u64 *)r_OWN_SCRATCH(r);
+    if (u->g[R10] != 8 || get(&set, u->g[RDI], 8) || !(set & RES)) {
+        run(r, u);
+        return;
+    }
+    if (take(r, u, set))
+        return;
+    r_OWN_WAITING(r) = SIGNALS_WANTED;
+    r_OWN_TEMPORARY(r) = set;
+    run(r, u);
+    scratch[0] = set & ~RES;
+    replace_argument(r, u, RDI, (u64)scratch);
+    r_NEXT(r) = (u64)gate_exit;
+}
+
+static void sys_sigpending(record *r, struct ucontext *u)
+{
+    u64 set = 0, size = u->g[RSI];
+    if (!make(r, u, SYS_RT_SIGPENDING) || u->g[RAX])
+        return;
+    get(&set, u->g[RDI], size);
+    set |= r_PENDING(r);
+    put(u->g[RDI], &set, size);
+}
+
+/* Such a call has been left. Its mask was in force if a signal has ended it. */
+static void waited(record *r, struct ucontext *u, int ended_by_signal)
+{
+    u32 kind = r_OWN_WAITING(r);
+    r_OWN_WAITING(r) = 0;
+    if (kind != TEMPORARY_MASK)
+        return;
+    if (ended_by_signal) {
+        r_UMASK_VALID(r) = 1;
+        set_mask(r, u, r_OWN_TEMPORARY(r));
+    } else {
+        r_VBLOCKED(r) = r_UMASK_SAVED(r) & RES;
+    }
+}
+
+/* A signal that no handler of the program saw: the call goes on, which a signal has ended. */
+static void wait_again(record *r, struct ucontext *u, u32 kind)
+{
+    u64 *g = u->g;
+    if (g[RIP] != r_SYSCALL_AT(r) + SYSCALL_LENGTH || g[RAX] != (u64)-EINTR)
+        return;
+    if (kind == SIGNALS_WANTED && take(r, u, r_OWN_TEMPORARY(r)))
+        return;
+    if (kind == TEMPORARY_MASK && r_UMASK_VALID(r)) {
+        r_UMASK_VALID(r) = 0;
+        set_mask(r, u, r_UMASK_SAVED(r));
+    }
+    g[RIP] = r_SYSCALL_AT(r);
+    g[RAX] = r_SYSCALL_NR(r);
+}
+
 /* A call that our filter has trapped. */
 static void trapped(record *r, struct ucontext *u, struct info *in)
 {
@@ -919,6 +1042,8 @@ static void trapped(record *r, struct ucontext *u, struct info *in)
     r_RESTART(r) = 0;
     r_WANT_EXIT(r) = 0;
     r_OWN_ARGUMENT(r) = 0;
+    r_OWN_WAITING(r) = 0;
+    r_UMASK_VALID(r) = 0;
     r_SYSCALL_AT(r) = g[RIP] - SYSCALL_LENGTH;
     r_SYSCALL_NR(r) = g[RAX];
     if (((struct seccomp_info *)in)->arch == AUDIT_ARCH_X86_64) {
@@ -951,6 +1076,27 @@ static void trapped(record *r, struct ucontext *u, struct info *in)
         case SYS_ARCH_PRCTL:
             if (sys_arch_prctl(r, u))
                 return;
+            break;
+        case SYS_RT_SIGSUSPEND:
+            with_mask(r, u, RDI, g[RDI], g[RSI], 0);
+            return;
+        case SYS_PPOLL:
+            with_mask(r, u, R10, g[R10], g[R8], 0);
+            return;
+        case SYS_EPOLL_PWAIT:
+        case SYS_EPOLL_PWAIT2:
+            with_mask(r, u, R8, g[R8], g[R9], 0);
+            return;
+        case SYS_PSELECT6:
+        case SYS_IO_PGETEVENTS:
+            with_mask_pair(r, u);
+            return;
+        case SYS_RT_SIGTIMEDWAIT:
+            sys_sigtimedwait(r, u);
+            return;
+        case SYS_RT_SIGPENDING:
+            sys_sigpending(r, u);
+            return;
         }
     }
     report(r, u, KIND_SYSCALL, SIGSYS, in);
@@ -966,6 +1112,10 @@ static void out_of_block(record *r, struct ucontext *u)
     int in_block = at < BLOCK_STRIDE, exits = g[RIP] == (u64)gate_exit;
     if (!in_block && !exits)
         return;
+    if (r_OWN_ARGUMENT(r))
+        g[r_OWN_ARGUMENT(r) - 1] = r_OWN_ARGUMENT_WAS(r);
+    r_OWN_ARGUMENT(r) = 0;
+    waited(r, u, in_block && at && g[RAX] == (u64)-EINTR);
     if (in_block && at == 0) {
         g[RIP] = r_SYSCALL_AT(r);
         return;
@@ -1026,11 +1176,15 @@ static void nested(record *r, struct ucontext *u, int sig, struct info *in)
         } else {
             by_default(u, sig, in);
         }
-    } else if (is_interrupt(sig, in) || is_ours(in)) {
-        r_OWN_INTERRUPTED(r) = 1;
-    } else {
-        keep(r, sig, in);
+        return;
     }
+    if (is_interrupt(sig, in) || is_ours(in))
+        r_OWN_INTERRUPTED(r) = 1;
+    else
+        keep(r, sig, in);
+    r_OWN_DUE(r) = 1;
+    if (ip >= (u64)tail && ip < (u64)tail_end)
+        u->g[RIP] = (u64)tail; /* It has looked already. */
 }
 
 static void stopped_stepping(record *r, struct ucontext *u)
@@ -1059,6 +1213,7 @@ static void arrived(record *r, struct ucontext *u, int sig, struct info *in)
         report(r, u, KIND_ENCLU_TRAP, sig, in);
         return;
     }
+    u32 waiting = r_OWN_WAITING(r);
     out_of_block(r, u);
     if (seccomp)
         ((struct seccomp_info *)in)->call_addr = u->g[RIP];
@@ -1066,15 +1221,19 @@ static void arrived(record *r, struct ucontext *u, int sig, struct info *in)
         report(r, u, KIND_INTERRUPT, sig, in);
     else if (stepping || is_reported(r, u, sig, in))
         report(r, u, KIND_SIGNAL, sig, in);
+    else if (waiting == SIGNALS_WANTED && (RES & r_OWN_TEMPORARY(r) & BIT(sig)) && in->code <= 0)
+        keep(r, sig, in);
     else
         deliver(r, u, sig, in, 0);
+    if (waiting)
+        wait_again(r, u, waiting);
 }
 
-/* What came while the stub ran. Signals are sent again, so that each comes with a frame of its own.
- */
+/* What came while the stub ran. Signals are sent again: each comes with a frame of its own. */
 static void leftover(record *r, struct ucontext *u)
 {
     u64 due;
+    r_OWN_DUE(r) = 0;
     while (r_OWN_INTERRUPTED(r)) {
         r_OWN_INTERRUPTED(r) = 0;
         report(r, u, KIND_INTERRUPT, 0, 0);
@@ -1082,27 +1241,39 @@ static void leftover(record *r, struct ucontext *u)
     while ((due = r_PENDING(r) & ~r_VBLOCKED(r))) {
         int sig = __builtin_ctzll(due) + 1;
         struct info in;
-        move(&in, r_PENDING_INFO(r) + 128 * slot_of(sig), 128);
-        r_PENDING(r) &= ~BIT(sig);
         block_all();
+        forget(r, sig, &in);
         queue_self(sig, &in);
     }
+    set_bases(r_FS(r), r_GS(r));
 }
 
-__attribute__((used)) void handler(int sig, struct info *in, struct ucontext *u)
+static record *record_of(struct ucontext *u)
 {
-    record *r = (record *)((u64)u & ~(u64)(RECORD_STRIDE - 1));
+    return (record *)((u64)u & ~(u64)(RECORD_STRIDE - 1));
+}
+
+/* Called before the handler returns, as often as something has come since the last time. */
+void finish(struct ucontext *u)
+{
+    leftover(record_of(u), u);
+}
+
+/* 1: not the outermost handler of the thread. */
+int handler(int sig, struct info *in, struct ucontext *u)
+{
+    record *r = record_of(u);
     u64 ip = u->g[RIP];
     int own = ip >= SYSTRAP_CODE && ip < (u64)text_end;
     int open = (ip >= (u64)arrive && ip < (u64)depart_end) || ip == (u64)gate_exit ||
                ip == (u64)gate_exited;
     if (own && !open) {
         nested(r, u, sig, in);
-        return;
+        return 1;
     }
     r_FS(r) = fs_base();
     r_GS(r) = gs_base();
     arrived(r, u, sig, in);
     leftover(r, u);
-    set_bases(r_FS(r), r_GS(r));
+    return 0;
 }
