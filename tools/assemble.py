@@ -19,7 +19,7 @@ from elftools.elf.sections import SymbolTableSection
 from softsgx.linux.uapi import SgxEnclaveRun
 from softsgx.runner.emulator.control import HOOK_SYMBOLS
 from softsgx.runner.host import abi, nr
-from softsgx.runner.inserted import box, layout
+from softsgx.runner.inserted import box, layout, systrap_layout
 from softsgx.runner.native import slots
 from softsgx.spec import leaves
 from softsgx.spec.registers import REGISTER_NAMES
@@ -46,6 +46,7 @@ VDSO_SYMBOLS: Final[Mapping[str, int]] = {
     "RUN_SIZE": SgxEnclaveRun.SIZE,
     "EINVAL": EINVAL,
 }
+RECORDS_SHIFT: Final = (systrap_layout.RECORDS_MAX * systrap_layout.RECORD_STRIDE).bit_length() - 1
 NATIVE_SYMBOLS: Final[Mapping[str, int]] = {
     **{f"SLOT_{name}": offset for name, offset in slots.SLOT_AT.items()},
     **{name: getattr(slots, name) for name in ("SAVED", "INSIDE", "OPERATION_SIZE")},
@@ -53,6 +54,9 @@ NATIVE_SYMBOLS: Final[Mapping[str, int]] = {
     **{f"HOST_{name}": slots.SLOT_AT["HOST"] + 8 * i for i, name in enumerate(REGISTER_NAMES)},
     **{name: getattr(layout, name) for name in ("STUB", "BOX", "NATIVE_CODE", "NATIVE_SLOTS")},
     "CONTROL_AEP": box.CONTROL_AT["AEP"],
+    "RECORDS_SHIFT": RECORDS_SHIFT,
+    "RECORDS_HIGH": systrap_layout.RECORDS >> RECORDS_SHIFT,
+    "RECORD_SLOT": systrap_layout.RECORD_AT["NATIVE"],
     "TABLE_MASK": slots.TABLE_SIZE - 1,
     "EENTER": leaves.EENTER,
     "ENCLU_LENGTH": leaves.ENCLU_LENGTH,

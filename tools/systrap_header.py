@@ -11,6 +11,8 @@ from typing import Final
 from softsgx.runner.host import abi, nr
 from softsgx.runner.inserted import box, layout, systrap_layout
 from softsgx.runner.inserted.systrap_layout import RECORD, RECORDS, RECORDS_MAX, SHARED, TABLE
+from softsgx.runner.native import slots
+from softsgx.spec import leaves
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.registers import REGISTER_NAMES
 from softsgx.spec.structure import Field
@@ -84,6 +86,10 @@ def numbers() -> dict[str, int]:
             f"MAILBOX_{name}": systrap_layout.RECORD_AT["MAILBOX"] + 8 * i
             for i, name in enumerate(REGISTER_NAMES)
         },
+        **{name: getattr(slots, name) for name in ("ARMED", "CLAIMED", "LEAVING", "EXITS_MAX")},
+        **{name: getattr(layout, name) for name in ("NATIVE_SLOTS", "SLOTS_SIZE", "SLOT_STRIDE")},
+        **{name: getattr(leaves, name) for name in ("EENTER", "EEXIT", "ENCLU_LENGTH")},
+        "USER_BITS": slots.USER_BITS,
         "OWN_SCRATCH_SIZE": next(f.width for f in RECORD.FIELDS if f.name == "OWN_SCRATCH"),
         "BASE": layout.BASE,
         "PAGE_SIZE": PAGE_SIZE,
@@ -114,6 +120,8 @@ def header() -> Iterator[str]:
         yield f"typedef unsigned {kind} u{bits};"
     for field in RECORD.FIELDS:
         yield _field(f"r_{field.name}(r)", "r", field)
+    for field in slots.SLOT.FIELDS:
+        yield _field(f"slot_{field.name}(s)", "s", field)
     for field in TABLE.FIELDS:
         yield _field(f"t_{field.name}(t)", "t", field)
     for field in SHARED.FIELDS:

@@ -29,6 +29,7 @@ LONG: Final[Mapping[str, str]] = {
     "src/softsgx/linux/sgx/encl.py": "the kernel's encl.c",
     "src/softsgx/linux/sgx/ioctl.py": "the kernel's ioctl.c",
     "src/softsgx/linux/syscalls.py": "one function per system call",
+    "src/softsgx/runner/supervisor/supervisor.py": "what each stop of a thread means",
     # One class of the protocol in runner/enclaves/engine.py.
     "src/softsgx/runner/native/engine.py": "what each stop of a thread inside means",
 }

@@ -13,6 +13,9 @@ HZ_MAX: Final = 1000  # the highest that Kconfig offers
 UNICORN: Final = "unicorn"
 NATIVE: Final = "native"
 ENGINES: Final = (UNICORN, NATIVE)
+PTRACE: Final = "ptrace"
+SYSTRAP: Final = "systrap"
+SUPERVISORS: Final = (PTRACE, SYSTRAP)
 CPUID_CHOICES: Final = ("auto", "trap", "until-entry", "patch")
 
 
@@ -23,6 +26,7 @@ class Options:
     epc: str = "256M"
     linux: str = VERSION_DEFAULT
     engine: str = UNICORN
+    supervisor: str = PTRACE
     sgx1: bool = False
     xfrm: str | None = None
     seed: int = 0

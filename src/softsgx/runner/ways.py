@@ -1,4 +1,7 @@
-"""What this process uses where a machine refuses the usual call. Set by `doctor.needs`."""
+"""What this process uses where a machine refuses the usual call. Set by `doctor.needs`.
+
+And how threads are stopped, which the session decides.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ class Ways:
     files_in_shm: bool = False  # files without a name in /dev/shm instead of memfd_create
     memfd: int = 0  # flags that memfd_create must have
     enclu: bytes = INT80  # replaces ENCLU, and is in the stub
+    traced: bool = True  # by ptrace; otherwise by signals, which a stub in the process answers
 
 
 WAYS: Final = Ways()

@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
         epc=args.epc,
         linux=args.linux,
         engine=args.engine,
+        supervisor=args.supervisor,
         sgx1=args.sgx1,
         xfrm=args.xfrm,
         seed=args.seed,

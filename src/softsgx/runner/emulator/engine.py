@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from softsgx.runner.inserted.doorbell import Doorbell
-    from softsgx.runner.inserted.mailboxes import Mailboxes
+    from softsgx.runner.inserted.records import AnyMailboxes
     from softsgx.runner.inserted.vdso import VdsoImage
     from softsgx.runner.process.space import Space
     from softsgx.runner.process.tracee import Tracee
@@ -48,7 +48,7 @@ class EmulatorEngine:
     in_process: Final = False
 
     def __init__(
-        self, world: World, mailboxes: Mailboxes, doorbell: Doorbell, vdso: VdsoImage
+        self, world: World, mailboxes: AnyMailboxes, doorbell: Doorbell, vdso: VdsoImage
     ) -> None:
         self.world = world
         self.doorbell = doorbell

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
     from softsgx.cpu.aex import Delivered
     from softsgx.linux.process import Thread
-    from softsgx.runner.inserted.mailboxes import Mailboxes
+    from softsgx.runner.inserted.records import AnyMailboxes
     from softsgx.runner.inserted.vdso import VdsoImage
     from softsgx.runner.process.hostmem import HostMemory
     from softsgx.runner.process.tracee import Tracee
@@ -69,7 +69,7 @@ class EnclaveThreads:
     """What happens to threads in enclaves, whichever engine executes the code inside."""
 
     def __init__(
-        self, world: World, mailboxes: Mailboxes, vdso: VdsoImage, engine: Executing
+        self, world: World, mailboxes: AnyMailboxes, vdso: VdsoImage, engine: Executing
     ) -> None:
         self.world = world
         self.mailboxes = mailboxes

@@ -17,6 +17,8 @@ from softsgx.linux.uapi import (
     PROT_WRITE,
 )
 
+SYSCALL_LENGTH: Final = 2  # of the instruction, and of int 0x80
+
 # x86-64 psABI, 3.2.2 "The Stack Frame".
 RED_ZONE: Final = 128
 
@@ -44,7 +46,12 @@ PR_SET_PDEATHSIG: Final = 1
 PR_SET_SECCOMP: Final = 22
 PR_SET_NO_NEW_PRIVS: Final = 38
 
+# The rest of the legacy region of an XSAVE image belongs to software: the kernel writes there.
+XSAVE_SOFTWARE: Final = 464
+
 # Linux 6.12, arch/x86/include/uapi/asm/prctl.h.
+ARCH_SET_GS: Final = 0x1001
+ARCH_GET_GS: Final = 0x1004
 ARCH_GET_CPUID: Final = 0x1011
 ARCH_SET_CPUID: Final = 0x1012
 
@@ -64,6 +71,10 @@ SECCOMP_IOCTL_NOTIF_RECV: Final = 0xC050_2100
 SECCOMP_IOCTL_NOTIF_SEND: Final = 0xC018_2101
 SECCOMP_IOCTL_NOTIF_ADDFD: Final = 0x4018_2103
 AUDIT_ARCH_X86_64: Final = 0xC000_003E
+
+# Linux 6.12, include/uapi/linux/sched.h.
+CLONE_VM: Final = 0x100
+CLONE_THREAD: Final = 0x10000
 
 # Linux 6.12, include/uapi/linux/futex.h.
 FUTEX_WAIT: Final = 0

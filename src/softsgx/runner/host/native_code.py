@@ -34,3 +34,11 @@ class MachineCode:
             why = os.strerror(ctypes.get_errno())
             raise RunnerError("mprotect", f"new code cannot be made executable here: {why}")
         self.call = ctypes.CFUNCTYPE(restype, *argtypes)(address)
+
+
+def compare_and_swap() -> MachineCode:
+    """A function (address, old, new) that replaces a 32-bit word if it is `old`; it returns what
+    was there, atomically."""
+    # mov eax,esi; lock cmpxchg [rdi],edx; ret
+    code = bytes.fromhex("89f0f00fb117c3")
+    return MachineCode(code, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32)

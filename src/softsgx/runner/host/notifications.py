@@ -63,6 +63,18 @@ class Listener:
         block = bytearray(_ADDFD.pack(held.id, SECCOMP_ADDFD_FLAG_SEND, fd, 0, os.O_CLOEXEC))
         return int(fcntl.ioctl(self.fd, SECCOMP_IOCTL_NOTIF_ADDFD, block))
 
+    def refuse(self, held: Notification, error: int) -> None:
+        """Make the call fail with an errno."""
+        fcntl.ioctl(self.fd, SECCOMP_IOCTL_NOTIF_SEND, bytearray(_RESP.pack(held.id, 0, -error, 0)))
+
+    def give(self, held: Notification, fd: int) -> int:
+        """Put a copy of a descriptor of ours into the process, which exec keeps; its number there.
+
+        OSError also if the process may not open more files.
+        """
+        block = bytearray(_ADDFD.pack(held.id, 0, fd, 0, 0))
+        return int(fcntl.ioctl(self.fd, SECCOMP_IOCTL_NOTIF_ADDFD, block))
+
     def close(self) -> None:
         """Calls that wait, and later ones, fail with ENOSYS."""
         os.close(self.fd)

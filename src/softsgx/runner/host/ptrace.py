@@ -2,6 +2,9 @@
 
 Only the thread that seized a tracee may make requests; all calls here keep the GIL (PyDLL), since
 none of them blocks for long.
+
+A thread that nobody traces can be held by code in its own process, which then answers the same
+requests (`Held`). So the rest of the runner need not know how a thread is stopped.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import errno
 import os
 import signal
 import struct
-from typing import Final
+from typing import Final, Protocol
 
 from softsgx.runner.host import nr
 from softsgx.runner.host.process_memory import read_into as read_into
@@ -109,8 +112,64 @@ class NoSuchTracee(ProcessLookupError):
 GONE: Final = (ProcessLookupError, FileNotFoundError)
 
 
+class Held(Protocol):
+    """A thread that is not traced: what answers the requests about it.
+
+    Each method is as the function of that name. If the thread is not stopped, they raise
+    NoSuchTracee, except for `wait` and the request PTRACE_INTERRUPT.
+    """
+
+    def request(self, what: int, data: int) -> int: ...
+    def wait(self) -> int: ...
+    def get_regs(self) -> list[int]: ...
+    def set_regs(self, regs: list[int]) -> None: ...
+    def get_fpregs(self) -> bytes: ...
+    def set_fpregs(self, image: bytes) -> None: ...
+    def get_xstate(self) -> bytearray: ...
+    def set_xstate(self, image: bytearray) -> None: ...
+    def get_siginfo(self) -> bytes: ...
+    def set_siginfo(self, info: bytes) -> None: ...
+    def get_sigmask(self) -> int: ...
+    def set_sigmask(self, mask: int) -> None: ...
+    def at_seccomp_stop(self) -> bool: ...
+    def call(self, number: int, args: tuple[int, ...]) -> int:
+        """Make a system call in the thread, and return its result."""
+
+    def action(self, number: int) -> bytes | None:
+        """The struct sigaction that the program has set for a signal.
+
+        None if the kernel's own answer holds: it is only for signals that are handled in place of
+        the program.
+        """
+
+    def set_action(self, number: int, action: bytes) -> None:
+        """Set it."""
+
+    def send(self, number: int, info: bytes) -> bool:
+        """Have a stopped thread get a signal once it is continued; False: it must be queued."""
+
+    def stopped(self) -> bool:
+        """Whether it is stopped, or will report without having executed anything more."""
+
+    def native_slot(self, address: int) -> None:
+        """Tell it where its slot of the native engine is."""
+
+    def runs_inside(self, inside: bool) -> None:
+        """Tell it whether the thread executes enclave code: then every signal is a stop."""
+
+    def masks(self, blocked: int, ignored: int, caught: int) -> tuple[int, int, int]:
+        """What the program believes to be blocked, ignored and caught, from the kernel's masks."""
+
+
+HELD: Final[dict[int, Held]] = {}
+"""The threads that are not traced, by tid."""
+
+
 def request(what: int, tid: int, address: int = 0, data: int = 0) -> int:
     """One ptrace request; NoSuchTracee or OSError if it fails."""
+    held = HELD.get(tid)
+    if held is not None:
+        return held.request(what, data)
     result = _ptrace(what, tid, address, data)
     if result == -1:
         error = ctypes.get_errno()
@@ -122,20 +181,36 @@ def request(what: int, tid: int, address: int = 0, data: int = 0) -> int:
     return int(result)
 
 
+def wait(tid: int) -> int:
+    """Wait for the next stop of one thread, or for its end; the wait status."""
+    held = HELD.get(tid)
+    return os.waitpid(tid, WALL)[1] if held is None else held.wait()
+
+
 def get_regs(tid: int) -> list[int]:
     """The 27 words of user_regs_struct."""
+    held = HELD.get(tid)
+    if held is not None:
+        return held.get_regs()
     request(PTRACE_GETREGS, tid, 0, _block_at)
     return list(_REGS.unpack(_block))
 
 
 def set_regs(tid: int, regs: list[int]) -> None:
     """Write user_regs_struct."""
+    held = HELD.get(tid)
+    if held is not None:
+        held.set_regs(regs)
+        return
     _REGS.pack_into(_block, 0, *regs)
     request(PTRACE_SETREGS, tid, 0, _block_at)
 
 
 def get_fpregs(tid: int) -> bytes:
     """The 512-byte FXSAVE image."""
+    held = HELD.get(tid)
+    if held is not None:
+        return held.get_fpregs()
     block = ctypes.create_string_buffer(512)
     request(PTRACE_GETFPREGS, tid, 0, ctypes.addressof(block))
     return block.raw
@@ -143,12 +218,19 @@ def get_fpregs(tid: int) -> bytes:
 
 def set_fpregs(tid: int, image: bytes) -> None:
     """Write the FXSAVE image with the high half of MXCSR 0: the kernel refuses reserved bits."""
+    held = HELD.get(tid)
+    if held is not None:
+        held.set_fpregs(image)
+        return
     block = ctypes.create_string_buffer(image[:26] + b"\0\0" + image[28:], 512)
     request(PTRACE_SETFPREGS, tid, 0, ctypes.addressof(block))
 
 
 def get_xstate(tid: int) -> bytearray:
     """The XSAVE image in standard format, with every component that the kernel reports."""
+    held = HELD.get(tid)
+    if held is not None:
+        return held.get_xstate()
     image = bytearray(_XSTATE_MAX)
     vector = _Iovec(ctypes.addressof(ctypes.c_char.from_buffer(image)), _XSTATE_MAX)
     request(PTRACE_GETREGSET, tid, _NT_X86_XSTATE, ctypes.addressof(vector))
@@ -157,6 +239,10 @@ def get_xstate(tid: int) -> bytearray:
 
 def set_xstate(tid: int, image: bytearray) -> None:
     """Write the XSAVE image."""
+    held = HELD.get(tid)
+    if held is not None:
+        held.set_xstate(image)
+        return
     vector = _Iovec(ctypes.addressof(ctypes.c_char.from_buffer(image)), len(image))
     request(PTRACE_SETREGSET, tid, _NT_X86_XSTATE, ctypes.addressof(vector))
 
@@ -170,6 +256,9 @@ def event_message(tid: int) -> int:
 
 def get_siginfo(tid: int) -> bytes:
     """The 128-byte siginfo of a signal-delivery stop."""
+    held = HELD.get(tid)
+    if held is not None:
+        return held.get_siginfo()
     block = ctypes.create_string_buffer(128)
     request(PTRACE_GETSIGINFO, tid, 0, ctypes.addressof(block))
     return block.raw
@@ -177,18 +266,27 @@ def get_siginfo(tid: int) -> bytes:
 
 def at_seccomp_stop(tid: int) -> bool:
     """Whether a thread is at the seccomp stop of a system call."""
+    held = HELD.get(tid)
+    if held is not None:
+        return held.at_seccomp_stop()
     (code,) = struct.unpack_from("<i", get_siginfo(tid), 8)
     return bool(code == signal.SIGTRAP | EVENT_SECCOMP << 8)
 
 
 def set_siginfo(tid: int, info: bytes) -> None:
     """Replace the siginfo of a signal-delivery stop."""
+    held = HELD.get(tid)
+    if held is not None:
+        held.set_siginfo(info)
+        return
     block = ctypes.create_string_buffer(info, 128)
     request(PTRACE_SETSIGINFO, tid, 0, ctypes.addressof(block))
 
 
 def queued_signals(tid: int) -> list[bytes]:
     """The siginfo of the first eight signals that are pending for this thread alone."""
+    if tid in HELD:
+        return []  # its exceptions come before any other signal
     infos = ctypes.create_string_buffer(8 * 128)
     arguments = struct.pack("<QIi", 0, 0, 8)
     count = request(
@@ -201,7 +299,9 @@ def queued_signals(tid: int) -> list[bytes]:
 
 
 def signals_queued(tid: int) -> bool:
-    """Whether any signal is pending for this thread or its process, blocked or not."""
+    """Whether any signal may be pending for this thread or its process, blocked or not."""
+    if tid in HELD:
+        return True
     for flags in (0, _PEEK_SHARED):
         _peek.pack_into(_peeked, 0, 0, flags, 1)
         if request(PTRACE_PEEKSIGINFO, tid, _peeked_at, _peeked_at + _peek.size):
@@ -211,6 +311,9 @@ def signals_queued(tid: int) -> bool:
 
 def get_sigmask(tid: int) -> int:
     """The blocked signals, bit n-1 for signal n."""
+    held = HELD.get(tid)
+    if held is not None:
+        return held.get_sigmask()
     word = ctypes.c_uint64()
     request(PTRACE_GETSIGMASK, tid, 8, ctypes.addressof(word))
     return word.value
@@ -218,6 +321,10 @@ def get_sigmask(tid: int) -> int:
 
 def set_sigmask(tid: int, mask: int) -> None:
     """Replace the blocked signals."""
+    held = HELD.get(tid)
+    if held is not None:
+        held.set_sigmask(mask)
+        return
     word = ctypes.c_uint64(mask)
     request(PTRACE_SETSIGMASK, tid, 8, ctypes.addressof(word))
 
@@ -238,6 +345,9 @@ def write_code(tid: int, address: int, data: bytes) -> None:
     end = (address + len(data) + 7) & ~7
     mem = os.open(f"/proc/{tid}/mem", os.O_RDWR | os.O_CLOEXEC)
     try:
+        if tid in HELD:
+            os.pwrite(mem, data, address)
+            return
         old = bytearray(os.pread(mem, end - start, start))
     finally:
         os.close(mem)

@@ -19,7 +19,7 @@ from softsgx.runner.host.abi import SA_RESTORER
 from softsgx.runner.host.native_code import RESTORER
 
 if TYPE_CHECKING:
-    from softsgx.runner.inserted.mailboxes import Mailboxes
+    from softsgx.runner.inserted.records import AnyMailboxes
 
 # handler: lock inc dword [rip+15]; mov rax,[rip+12]; lock inc dword [rax]; ret;
 # .long count; .quad doorbell; RESTORER
@@ -36,7 +36,7 @@ _libc = ctypes.PyDLL(None, use_errno=True)
 class Doorbell:
     """The doorbell; `seen` is its value at the last `look`."""
 
-    def __init__(self, mailboxes: Mailboxes) -> None:
+    def __init__(self, mailboxes: AnyMailboxes) -> None:
         self._control = mailboxes.control
         self.address = mailboxes.doorbell
         self.seen = 0

@@ -50,7 +50,8 @@ SLOT_STRIDE: Final = 0x4000
 SLOTS: Final = 1024
 SLOTS_SIZE: Final = SLOTS * SLOT_STRIDE
 
-END: Final = NATIVE_SLOTS + SLOTS_SIZE
+# Up to the end of the records of systrap_layout.py.
+END: Final = BASE + 0x3000_0000
 
 # All of EPC, PROT_NONE; single pages are duplicated from here into enclave areas.
 NATIVE_EPC: Final = BASE + (1 << 36)
@@ -59,4 +60,4 @@ assert VDSO + VDSO_SIZE_MAX <= STUB
 assert STUB + STUB_SIZE <= BOX
 assert not SCRATCH % PAGE_SIZE
 assert BOX + BOX_SIZE <= NATIVE_CODE
-assert END <= NATIVE_EPC
+assert NATIVE_SLOTS + SLOTS_SIZE <= END <= NATIVE_EPC

@@ -29,14 +29,15 @@ RFLAGS.TF must not be set in a reply. A program that single-steps itself over th
 at every instruction here, so such a thread should go to INT80.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from itertools import accumulate, pairwise
 from struct import unpack
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.runner.host.abi import RED_ZONE
-from softsgx.runner.inserted.box import Box
 from softsgx.runner.inserted.layout import (
     MAILBOX_STRIDE,
     MAILBOXES,
@@ -47,6 +48,10 @@ from softsgx.runner.inserted.layout import (
 from softsgx.runner.inserted.machine_code import STUB_CODE
 from softsgx.spec.msr import RFLAGS_RF
 from softsgx.spec.registers import R11, RAX, RCX, RDX, RFLAGS, RIP, RSP
+
+if TYPE_CHECKING:
+    from softsgx.runner.inserted.box import Box
+    from softsgx.runner.inserted.records import RecordBox
 
 # Address of every label of stub.s.
 LABELS: Final = {
@@ -129,33 +134,41 @@ def stub_image(trap: bytes = b"\xcd\x80") -> bytes:
     return common + block.ljust(MAILBOX_STRIDE, b"\xcc") * MAILBOXES
 
 
-def where(rip: int) -> Place | None:
-    """The phase of a thread with this RIP; None outside the stub's code."""
+def where(rip: int, phases: Sequence[Range] = PHASES) -> Place | None:
+    """The phase of a thread with this RIP; None outside the stub's code.
+
+    `phases` are those of another stub, if the thread has that one."""
+    if phases is not PHASES:
+        found = _range(rip, phases)
+        return None if found is None else Place(None, found.phase)
     if not STUB <= rip < STUB + STUB_SIZE:
         return None
     if rip >= STUB_BLOCKS:
         mailbox, offset = divmod(rip - STUB_BLOCKS, MAILBOX_STRIDE)
         return Place(mailbox, Phase.DEPART) if offset < _BLOCK_SIZE else None
-    found = _range(rip)
+    found = _range(rip, phases)
     return None if found is None else Place(None, found.phase)
 
 
-def _range(rip: int) -> Range | None:
-    for part in PHASES:
+def _range(rip: int, phases: Sequence[Range]) -> Range | None:
+    for part in phases:
         if part.start <= rip < part.end:
             return part
     return None
 
 
 def rolled_back(
-    registers: Sequence[int], read: Callable[[int, int], bytes], enclu: int
+    registers: Sequence[int],
+    read: Callable[[int, int], bytes],
+    enclu: int,
+    phases: Sequence[Range] = PHASES,
 ) -> tuple[int, ...]:
     """The registers at the ENCLU of a thread that was stopped in ARRIVE or TRAP.
 
     `registers` and the result are in the order of `spec.registers`. `read(address, size)` reads the
     thread's memory.
     """
-    part = _range(registers[RIP])
+    part = _range(registers[RIP], phases)
     assert part is not None, "outside the stub"
     assert part.phase in (Phase.ARRIVE, Phase.TRAP), part.phase
     values = list(registers)
@@ -173,6 +186,6 @@ def rolled_back(
     return tuple(values)
 
 
-def rolled_forward(box: Box) -> tuple[int, ...]:
+def rolled_forward(box: Box | RecordBox) -> tuple[int, ...]:
     """The registers of a thread that was loading its reply, as if it had loaded all of it."""
     return box.registers

@@ -91,7 +91,7 @@ long clone_call(long nr, long a, long b, long c, long d, long e, record *child);
 long copy(void *to, const void *from, u64 size);
 void leave(volatile u32 *used, int code);
 extern char restorer[], entered[], tail[], tail_end[], arrive[], depart_end[], enclu_trap[];
-extern char user_called[], gate_exit[], gate_exited[];
+extern char user_called[], gate_exit[];
 extern char copy_bytes[], copy_fault[], text_end[];
 extern const u64 second[2];
 
@@ -1035,6 +1035,8 @@ static void wait_again(record *r, struct ucontext *u, u32 kind)
     g[RAX] = r_SYSCALL_NR(r);
 }
 
+#include "systrap_native.h"
+
 /* A call that our filter has trapped. */
 static void trapped(record *r, struct ucontext *u, struct info *in)
 {
@@ -1098,6 +1100,8 @@ static void trapped(record *r, struct ucontext *u, struct info *in)
             sys_sigpending(r, u);
             return;
         }
+    } else if (native_trapped(r, u, g[RIP] - SYSCALL_LENGTH)) {
+        return;
     }
     report(r, u, KIND_SYSCALL, SIGSYS, in);
 }
@@ -1157,7 +1161,7 @@ static int is_special(const struct ucontext *u, int sig)
 static int is_reported(record *r, const struct ucontext *u, int sig, const struct info *in)
 {
     u64 ip = u->g[RIP];
-    if (r_INSIDE(r) || is_ours(in) ||
+    if (r_INSIDE(r) || native_inside(r) || is_ours(in) ||
         (ip >= BASE && ip < RECORDS + (u64)RECORDS_MAX * RECORD_STRIDE))
         return 1;
     return (RES & BIT(sig)) && in->code > 0 && sig != SIGSYS && is_special(u, sig);
@@ -1200,12 +1204,13 @@ static void arrived(record *r, struct ucontext *u, int sig, struct info *in)
     if (stepping)
         stopped_stepping(r, u);
     if (seccomp && in->err == TRAP_DATA) {
-        if (u->g[RIP] == (u64)gate_exited) {
-            u->g[RIP] = (u64)gate_exit;
-            out_of_block(r, u);
-        } else {
-            trapped(r, u, in);
-        }
+        trapped(r, u, in);
+        return;
+    }
+    if (!stepping && in->code > 0 && (sig == SIGILL || sig == SIGSEGV) && native_exception(r, u))
+        return;
+    if (u->g[RIP] == (u64)gate_exit && sig == SIGSEGV && in->code > 0) {
+        out_of_block(r, u);
         return;
     }
     if (u->g[RIP] == (u64)enclu_trap && sig == SIGSEGV && in->code > 0) {
@@ -1265,8 +1270,7 @@ int handler(int sig, struct info *in, struct ucontext *u)
     record *r = record_of(u);
     u64 ip = u->g[RIP];
     int own = ip >= SYSTRAP_CODE && ip < (u64)text_end;
-    int open = (ip >= (u64)arrive && ip < (u64)depart_end) || ip == (u64)gate_exit ||
-               ip == (u64)gate_exited;
+    int open = (ip >= (u64)arrive && ip < (u64)depart_end) || ip == (u64)gate_exit;
     if (own && !open) {
         nested(r, u, sig, in);
         return 1;

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Final
 
 from softsgx.mem.pagetable import PTE_PFN_MASK
 from softsgx.runner.code.trapped import ENCLU, trapped
+from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.host.abi import USER_RFLAGS
-from softsgx.runner.inserted.layout import NATIVE_CODE
+from softsgx.runner.host.abi import PROT_RW, USER_RFLAGS
+from softsgx.runner.inserted.layout import NATIVE_CODE, NATIVE_EPC
 from softsgx.runner.inserted.machine_code import NATIVE_CODE as _PARTS
 from softsgx.runner.native.faults import UNBLOCK
 from softsgx.runner.native.slots import CLAIMED, Slots
@@ -27,10 +28,11 @@ from softsgx.runner.process import forced
 from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.msr import RFLAGS_RF
-from softsgx.spec.registers import R11, RAX, RBX, RCX, RDX, RFLAGS, RIP
+from softsgx.spec.registers import RAX, RBX, RCX, RDX, RFLAGS, RIP
 
 if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor
+    from softsgx.runner.process.space import Space
     from softsgx.runner.process.tracee import Tracee
 
 # Address of every label of native.s.
@@ -53,12 +55,14 @@ class Armed:
         self.aep = aep
         self.changes = 0  # of the model, so far
         self.threads: dict[Tracee, Inside] = {}
+        # The pages of EPC that a process can write to through its window.
+        self._windows: dict[Space, set[int]] = {}
 
-    def note(self, state: Inside, lp: LogicalProcessor) -> None:
-        """Record an EENTER by the vDSO: if the next stop is its EEXIT, the thread can be armed."""
+    def note(self, state: Inside, lp: LogicalProcessor, aep: int) -> None:
+        """Record an EENTER at `aep`: if the next stop is its EEXIT, the thread can be armed."""
         state.arm = None
         if not lp.log.on and lp.processor.readings.late_entry_counts and not lp.dbgoptin:
-            state.arm = Arm(lp, self.changes)
+            state.arm = Arm(lp, self.changes, aep)
 
     def arm(self, t: Tracee, state: Inside, rip: int) -> None:
         """Arm a thread after its EEXIT at `rip`, before it goes on, if nothing has changed."""
@@ -67,9 +71,28 @@ class Armed:
             state.arm = None
             return
         arm.exits[rip] = t.lp.space.ptes[rip >> PAGE_SHIFT] & PTE_PFN_MASK | rip & PAGE_MASK
-        _store_stack(t, arm)
-        self.slots.arm(state.slot, t.tid, arm.again)
-        self.threads[t] = state
+        stack_at = self._stack_at(t, arm)
+        if stack_at:
+            self.slots.arm(state.slot, t.tid, arm.again(stack_at), [*arm.exits])
+            self.threads[t] = state
+            t.native_slot(self.slots.address(state.slot))
+
+    def _stack_at(self, t: Tracee, arm: Arm) -> int:
+        """The address in the process where an EENTER stores RSP and RBP, made writable; 0: none.
+
+        It is in the window through which the process sees all of EPC (`load.py`), so nothing
+        changes in enclave areas.
+        """
+        memory = t.world.memory
+        offset = arm.stack_at - (memory.first << PAGE_SHIFT)
+        page = NATIVE_EPC + (offset & ~PAGE_MASK)
+        writable = self._windows.setdefault(t.space, set())
+        if page not in writable:
+            if t.inject(nr.MPROTECT, page, PAGE_SIZE, PROT_RW):
+                return 0
+            writable.add(page)
+        memory.touched[offset >> PAGE_SHIFT] = 1
+        return page | arm.stack_at & PAGE_MASK
 
     def uses(self, tcs: int) -> bool:
         """Whether a thread may have entered on this TCS without asking."""
@@ -99,10 +122,9 @@ class Armed:
             return False
         forced.restore_ignored(t, number)
         entered = slots.entered(slot)
-        _store_stack(t, arm)
         t.lp.tlb.flush()  # EENTER
         t.lp.tlb.flush()  # EEXIT
-        user[p.RIP], user[p.RCX] = user[p.RBX], self.aep
+        user[p.RIP], user[p.RCX] = user[p.RBX], arm.aep
         user[p.EFLAGS] &= ~RFLAGS_RF
         user[p.FS_BASE], user[p.GS_BASE] = entered.fs, entered.gs
         user[p.ORIG_RAX] = p.MASK64
@@ -129,12 +151,12 @@ class Armed:
         arm, lp = state.arm, t.lp
         assert arm is not None
         host = list(self.slots.host(state.slot))
-        host[RAX], host[RBX], host[RCX] = leaves.EENTER, arm.tcs, self.aep
-        host[R11], host[RFLAGS], host[RIP] = 0, USER_RFLAGS, self.aep
+        host[RAX], host[RBX], host[RCX] = leaves.EENTER, arm.tcs, arm.aep
+        host[RFLAGS] = host[RFLAGS] & ~RFLAGS_RF if host[RFLAGS] else USER_RFLAGS
         self._drop(t, state)
         lp.regs[:] = host
-        lp.enclu(leaves.EENTER, arm.tcs, self.aep, host[RDX])
-        assert lp.regs[RIP] == arm.again.entry, "armed, but something has changed"
+        lp.enclu(leaves.EENTER, arm.tcs, arm.aep, host[RDX])
+        assert lp.regs[RIP] == arm.entry, "armed, but something has changed"
         t.inside = True
         t.mailbox = None
         state.running = True
@@ -164,7 +186,7 @@ class Armed:
         for _ in range(_PATIENCE):
             if self.slots.kept(state.slot):
                 return True
-            if _stopped(t.tid):
+            if p.HELD[t.tid].stopped() if t.tid in p.HELD else _stopped(t.tid):
                 return self.slots.kept(state.slot)
             os.sched_yield()
         os.kill(t.pid, signal.SIGKILL)  # the program has written to the slot
@@ -176,6 +198,14 @@ class Armed:
         state = self.threads.pop(t, None)
         if state is not None:
             self.slots.withdraw(state.slot)
+
+    def closed(self, space: Space) -> None:
+        """Forget an address space."""
+        self._windows.pop(space, None)
+
+    def copied(self, parent: Space, child: Space) -> None:
+        """At fork: the child has the parent's window."""
+        self._windows[child] = set(self._windows.get(parent, ()))
 
     def roll_back(self, regs: list[int]) -> bool:
         """Set the registers of a thread in native.s back to its ENCLU.
@@ -190,13 +220,6 @@ class Armed:
         regs[p.RIP] = self.aep
         regs[p.ORIG_RAX] = p.MASK64
         return True
-
-
-def _store_stack(t: Tracee, arm: Arm) -> None:
-    """Store URSP and URBP as the next EENTER would: the enclave may have overwritten them."""
-    memory = t.world.memory
-    if memory.read(arm.stack_at, len(arm.stack)) != arm.stack:
-        memory.write(arm.stack_at, arm.stack)
 
 
 def _stopped(tid: int) -> bool:

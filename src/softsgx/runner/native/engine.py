@@ -19,6 +19,7 @@ from softsgx.mem.tlb import READ, RIGHTS, WRITE
 from softsgx.runner.code.trapped import ENCLU, REFUSED, from_kernel, trapped
 from softsgx.runner.enclaves.threads import EnclaveThreads, enclu_inside
 from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.abi import SYSCALL_LENGTH
 from softsgx.runner.native import faults as nf
 from softsgx.runner.native.armed import Armed
 from softsgx.runner.native.lp import NativeLp
@@ -30,13 +31,13 @@ from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32, PAGE_SHIFT
 from softsgx.spec.faults import PFEC_U, PFEC_W
 from softsgx.spec.msr import RFLAGS_RF
-from softsgx.spec.registers import RAX, RBX, RFLAGS, RIP
+from softsgx.spec.registers import RAX, RBX, RCX, RFLAGS, RIP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from softsgx.runner.inserted.doorbell import Doorbell
-    from softsgx.runner.inserted.mailboxes import Mailboxes
+    from softsgx.runner.inserted.records import AnyMailboxes
     from softsgx.runner.inserted.vdso import VdsoImage
     from softsgx.runner.native.state import Inside
     from softsgx.runner.process.space import Space
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from softsgx.runner.process.world import World
     from softsgx.runner.traps.abort_page import AbortPage
 
-_SYSCALL_LENGTH: Final = 2
 _AGAIN: Final = 8
 
 
@@ -57,7 +57,7 @@ class NativeEngine:
     def __init__(
         self,
         world: World,
-        mailboxes: Mailboxes,
+        mailboxes: AnyMailboxes,
         doorbell: Doorbell,
         vdso: VdsoImage,
         abort_page: AbortPage,
@@ -86,9 +86,8 @@ class NativeEngine:
         self.threads.requested(t, mailbox)
         state = self._state(t)
         self._go(state)
-        if leaf == leaves.EENTER and state.running and not state.operations:
-            if t.lp.x is state.real:
-                self.armed.note(state, t.lp)
+        if leaf == leaves.EENTER:
+            self._note(t, state, regs[RCX])
 
     def trapped(self, t: Tracee, regs: list[int], rip: int) -> None:
         """As Engine.trapped."""
@@ -96,8 +95,17 @@ class NativeEngine:
         state = self._state(t)
         state.user = list(regs)
         state.bases = (regs[p.FS_BASE], regs[p.GS_BASE])
+        eenter = regs[p.RAX] & MASK32 == leaves.EENTER
+        if not eenter or t in self.armed.threads or self.armed.uses(regs[p.RBX]):
+            self.settle()
         self.threads.trapped(t, regs, rip)
         self._go(state)
+        if eenter:
+            self._note(t, state, regs[p.RCX])
+
+    def _note(self, t: Tracee, state: Inside, aep: int) -> None:
+        if state.running and not state.operations and t.lp.x is state.real:
+            self.armed.note(state, t.lp, aep)
 
     def _state(self, t: Tracee) -> Inside:
         """The state of a thread that is about to enter."""
@@ -195,7 +203,7 @@ class NativeEngine:
         assert state.user is not None
         lp = t.lp
         lp.regs[RAX] = state.user[p.ORIG_RAX]
-        lp.regs[RIP] -= _SYSCALL_LENGTH
+        lp.regs[RIP] -= SYSCALL_LENGTH
         inside = lp.elrange_base <= lp.regs[RIP] < lp.elrange_end
         self._fault(state, UD("CODE.02") if inside else GP("ACCESS.01"))
         self._resume_inside(state)
@@ -362,7 +370,7 @@ class NativeEngine:
         number, event = os.WSTOPSIG(status), status >> 16
         if event == p.EVENT_SECCOMP and within:
             t.lp.regs[RAX] = state.user[p.ORIG_RAX] if state.user else 0
-            t.lp.regs[RIP] -= _SYSCALL_LENGTH
+            t.lp.regs[RIP] -= SYSCALL_LENGTH
         elif event == 0 and number != p.SYSCALL_STOP:
             due = t.due.take(number)
             info = p.get_siginfo(t.tid) if due is None else due.info
@@ -380,6 +388,7 @@ class NativeEngine:
         native = self.switch.maps.get(parent.space)
         if native is not None:
             native.copy_to(self.switch.map_of(child.space))
+            self.armed.copied(parent.space, child.space)
 
     def gone(self, t: Tracee) -> None:
         """As Engine.gone."""
@@ -401,6 +410,7 @@ class NativeEngine:
         native = self.switch.maps.pop(space, None)
         if native is not None:
             native.close()
+        self.armed.closed(space)
 
 
 def _stop(tid: int) -> int:
@@ -410,11 +420,11 @@ def _stop(tid: int) -> int:
     delivered later, wherever the thread is then.
     """
     p.request(p.PTRACE_INTERRUPT, tid)
-    _, status = os.waitpid(tid, p.WALL)
+    status = p.wait(tid)
     if os.WIFSTOPPED(status) and status >> 16 == p.EVENT_STOP:
         for info in p.queued_signals(tid):
             if from_kernel(int.from_bytes(info[:4], "little"), info):
                 p.request(p.PTRACE_CONT, tid)
-                _, status = os.waitpid(tid, p.WALL)
+                status = p.wait(tid)
                 break
     return status

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
-from softsgx.linux.uapi import MAP_NORESERVE
 from softsgx.runner.errors import LoadError, RunnerError
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.host.abi import AT_FDCWD, PRIVATE_NOREPLACE, PROT_RW, PROT_RX, SHARED_NOREPLACE
+from softsgx.runner.host.abi import PRIVATE_NOREPLACE, PROT_RW, PROT_RX
 from softsgx.runner.host.probes import Refused, try_native
 from softsgx.runner.inserted.layout import NATIVE_CODE, NATIVE_EPC, NATIVE_SLOTS, SLOTS_SIZE
 from softsgx.runner.inserted.machine_code import NATIVE_CODE as _PARTS
 from softsgx.runner.native.armed import ARRIVE
-from softsgx.runner.process.scratch import lend
+from softsgx.runner.process.shared import map_shared
 from softsgx.runner.say import say
 from softsgx.spec.bits import PAGE_SIZE
 
@@ -57,13 +55,7 @@ class NativeParts:
             (self.slots.fd, NATIVE_SLOTS, SLOTS_SIZE, PROT_RW),
             (self.memory.fd, NATIVE_EPC, self.memory.count * PAGE_SIZE, 0),
         ):
-            path = lend(t.tid, f"/proc/{os.getpid()}/fd/{fd}\0".encode())
-            there = t.inject(nr.OPENAT, AT_FDCWD, path, os.O_RDWR | os.O_CLOEXEC)
-            if there < 0:
-                raise LoadError(f"process {t.tid}: shared memory cannot be opened: {there}")
-            got = t.inject(nr.MMAP, place, size, rights, SHARED_NOREPLACE | MAP_NORESERVE, there, 0)
-            t.inject(nr.CLOSE, there)
-            _placed(t, place, got)
+            map_shared(t, fd, place, size, rights)
 
 
 def _placed(t: Tracee, place: int, got: int) -> None:

@@ -84,6 +84,17 @@ arrive:
         cmp     eax, EENTER
         jne     stub
 asked:
+# Without a tracer, the GS base is the address of the thread's record, which has that of its slot.
+        rdgsbase r11
+        mov     rax, r11
+        shr     rax, RECORDS_SHIFT
+        cmp     rax, RECORDS_HIGH
+        jne     by_tid
+        mov     r11, [r11 + RECORD_SLOT]
+        test    r11, r11
+        jz      absent
+        jmp     slot
+by_tid:
         mov     eax, SYS_GETTID
         syscall
         mov     ecx, eax
@@ -94,12 +105,11 @@ asked:
         cmp     [r11], rax
         jne     absent
         mov     r11, [r11 + 8]
+slot:
         cmp     rbx, [r11 + SLOT_TCS]
         jne     absent
-# EENTER stores RSP and RBP where the enclave can read them, so they must be the same as before.
-        cmp     rsp, [r11 + HOST_RSP]
-        jne     absent
-        cmp     rbp, [r11 + HOST_RBP]
+        mov     rax, [rip + aep]
+        cmp     rax, [r11 + SLOT_AEP]
         jne     absent
         mov     eax, ARMED
         mov     ecx, CLAIMED
@@ -111,6 +121,8 @@ absent:
         jmp     stub
 claimed:
         mov     [r11 + HOST_RDX], rdx
+        mov     [r11 + HOST_RSP], rsp
+        mov     [r11 + HOST_RBP], rbp
         mov     [r11 + HOST_RSI], rsi
         mov     [r11 + HOST_RDI], rdi
         mov     [r11 + HOST_R8], r8
@@ -124,15 +136,24 @@ claimed:
         mov     [r11 + SLOT_HOST_FS], rax
         rdgsbase rax
         mov     [r11 + SLOT_HOST_GS], rax
+        mov     qword ptr [r11 + HOST_RFLAGS], 0
+        mov     rax, [rip + aep]
+        mov     [r11 + HOST_RIP], rax
         mov     dword ptr [r11 + SLOT_KEPT], 1
 saved:
         mov     r12, r11
+        mov     rax, [r12 + SLOT_STACK_AT]
+        mov     [rax], rsp
+        mov     [rax + 8], rbp
+        cmp     dword ptr [r12 + SLOT_MASKED], 0
+        jne     masked
         mov     eax, SYS_RT_SIGPROCMASK
         mov     edi, SIG_UNBLOCK
         lea     rsi, [r12 + SLOT_UNBLOCK]
         lea     rdx, [r12 + SLOT_BLOCKED]
         mov     r10d, 8
         syscall
+masked:
         mov     rax, [r12 + SLOT_FS]
         wrfsbase rax
         mov     rax, [r12 + SLOT_GS]

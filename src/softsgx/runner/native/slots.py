@@ -15,8 +15,9 @@ from typing import Final, NamedTuple
 
 from softsgx.runner.host.abi import USER_CS, USER_DS
 from softsgx.runner.host.memory_file import memory_file
-from softsgx.runner.host.native_code import MachineCode
+from softsgx.runner.host.native_code import compare_and_swap
 from softsgx.runner.inserted.layout import NATIVE_SLOTS, SLOT_STRIDE, SLOTS, SLOTS_SIZE
+from softsgx.runner.ways import WAYS
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.registers import R8, RAX, RBP, RBX, RCX, RDI, RDX, RFLAGS, RIP, RSI, RSP
 from softsgx.spec.structure import Structure, raw, u32, u64
@@ -30,6 +31,7 @@ INSIDE: Final = 2  # all operations are done, everything but general registers i
 UNARMED: Final = 0
 ARMED: Final = 1
 CLAIMED: Final = 2
+LEAVING: Final = 3  # for a few instructions, on the way from CLAIMED to ARMED
 # In place of the first slot, a table of armed threads by the low bits of the tid: tid, address.
 TABLE_SIZE: Final = SLOT_STRIDE // 16
 
@@ -37,6 +39,7 @@ USER_BITS: Final = 47  # of an address
 
 OPERATION_SIZE: Final = 64
 OPERATIONS_MAX: Final = 128
+EXITS_MAX: Final = 8
 
 
 class SLOT(Structure, size=SLOT_STRIDE, align=PAGE_SIZE):
@@ -47,7 +50,9 @@ class SLOT(Structure, size=SLOT_STRIDE, align=PAGE_SIZE):
 
     A thread that is ARMED may enter at TCS without asking, with ENTRY for RIP and CSSA for RAX. The
     slot is then CLAIMED, and HOST has the thread's registers, in the order of `spec.registers`,
-    once KEPT is 1. To enter, RSP and RBP must have the values in HOST.
+    once KEPT is 1. AEP is the only one with which it may. It stores RSP and RBP at STACK_AT, as
+    EENTER does. The stub may carry out an EEXIT at one of EXITS; SERVED counts these. MASKED: no
+    signal of an exception is blocked, so the mask need not be changed.
     """
 
     REGISTERS: bytes = raw(0x000, 20 * 8)
@@ -66,6 +71,11 @@ class SLOT(Structure, size=SLOT_STRIDE, align=PAGE_SIZE):
     ENTRY: int = u64(0x0F0)
     CSSA: int = u64(0x0F8)
     HOST: bytes = raw(0x100, 18 * 8)
+    AEP: int = u64(0x190)
+    STACK_AT: int = u64(0x198)
+    SERVED: int = u64(0x1A0)
+    EXITS: bytes = raw(0x1A8, 8 * EXITS_MAX)
+    MASKED: int = u32(0x1E8)
     XSAVE: bytes = raw(0x1000, PAGE_SIZE)
     OPERATIONS: bytes = raw(0x2000, OPERATION_SIZE * OPERATIONS_MAX)
 
@@ -78,8 +88,10 @@ _OPERATION: Final = struct.Struct("8Q")
 _ARM: Final = struct.Struct("IIQQQ")
 _HOST: Final = struct.Struct("18Q")
 _ENTRY: Final = struct.Struct("QQ")
-# mov eax,esi; lock cmpxchg [rdi],edx; ret
-_SWAP: Final = bytes.fromhex("89f0f00fb117c3")
+_WORD: Final = struct.Struct("Q")
+_EXITS: Final = struct.Struct(f"{EXITS_MAX}Q")
+_NO_EXITS: Final = (0,) * EXITS_MAX
+_PATIENCE: Final = 1_000_000
 assert RBP == RSP + 1
 assert _HEAD.size == SLOT_AT["STAGE"] + 4
 
@@ -92,13 +104,17 @@ class Operation(NamedTuple):
 
 
 class Again(NamedTuple):
-    """An EENTER that may be repeated. `bases` are FS and GS inside, `stack` RSP and RBP outside."""
+    """An EENTER that may be repeated, at `aep`. `bases` are FS and GS inside.
+
+    `stack_at` is where it stores RSP and RBP: an address in the process.
+    """
 
     tcs: int
     entry: int
     cssa: int
     bases: tuple[int, int]
-    stack: tuple[int, int]
+    aep: int
+    stack_at: int
 
 
 class Entered(NamedTuple):
@@ -120,9 +136,7 @@ class Slots:
         self._words = self._view.cast("I")
         base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         self._arm_at = base + SLOT_AT["ARM"]
-        self._swap = MachineCode(
-            _SWAP, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32
-        )
+        self._swap = compare_and_swap()
         self._free = list(range(SLOTS - 1, 0, -1))
 
     def take(self) -> int | None:
@@ -184,12 +198,17 @@ class Slots:
 
     # Arming
 
-    def arm(self, slot: int, tid: int, again: Again) -> None:
-        """Let a thread enter without asking. The rest of the slot stays as at its last entry."""
+    def arm(self, slot: int, tid: int, again: Again, exits: Sequence[int]) -> None:
+        """Let a thread enter without asking. The rest of the slot stays as at its last entry.
+
+        `exits`: addresses of EEXITs that need not be asked for, either. Only EXITS_MAX are used.
+        """
         at = slot * SLOT_STRIDE
-        tcs, entry, cssa, bases, stack = again
-        _ENTRY.pack_into(self._view, at + SLOT_AT["HOST"] + 8 * RSP, *stack)
+        tcs, entry, cssa, bases, aep, stack_at = again
         _ENTRY.pack_into(self._view, at + SLOT_AT["FS"], *bases)
+        _ENTRY.pack_into(self._view, at + SLOT_AT["AEP"], aep, stack_at)
+        _EXITS.pack_into(self._view, at + SLOT_AT["EXITS"], *[*exits, *_NO_EXITS][:EXITS_MAX])
+        self._words[(at + SLOT_AT["MASKED"]) // 4] = not WAYS.traced
         _ENTRY.pack_into(self._view, tid % TABLE_SIZE * 16, tid, self.address(slot))
         _ARM.pack_into(self._view, at + SLOT_AT["ARM"], UNARMED, 0, tcs, entry, cssa)
         self.rearm(slot)
@@ -206,8 +225,22 @@ class Slots:
         return self._words[(slot * SLOT_STRIDE + SLOT_AT["ARM"]) // 4]
 
     def disarm(self, slot: int) -> bool:
-        """Disarm a slot; False, with nothing changed, if its thread has already claimed it."""
-        return bool(self._swap.call(self._arm_at + slot * SLOT_STRIDE, ARMED, UNARMED) != CLAIMED)
+        """Disarm a slot; False if its thread had claimed it, and is inside or about to be."""
+        at = self._arm_at + slot * SLOT_STRIDE
+        for _ in range(_PATIENCE):
+            was = self._swap.call(at, ARMED, UNARMED)
+            if was in (ARMED, UNARMED):
+                return True
+            if was == CLAIMED and self._swap.call(at, CLAIMED, UNARMED) == CLAIMED:
+                return False
+            os.sched_yield()
+        self.withdraw(slot)  # the program has written there
+        return True
+
+    def served(self, slot: int) -> int:
+        """How many EEXITs the stub has carried out."""
+        (count,) = _WORD.unpack_from(self._view, slot * SLOT_STRIDE + SLOT_AT["SERVED"])
+        return int(count)
 
     def forget(self, tid: int) -> None:
         """Remove a tid from the table, as it may become another thread's."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from softsgx.runner.native.slots import Again
 from softsgx.spec.bits import PAGE_SIZE
-from softsgx.spec.registers import RAX, RBP, RIP, RSP
+from softsgx.spec.registers import RAX, RIP
 from softsgx.spec.ssa import GPR_OFF_URSP, GPRSGX_SIZE
 
 if TYPE_CHECKING:
@@ -18,24 +17,27 @@ if TYPE_CHECKING:
     from softsgx.cpu.xstate import XState
     from softsgx.runner.process.tracee import Tracee
 
-_STACK: Final = struct.Struct("<QQ")
-
 
 class Arm:
-    """An EENTER that may be repeated. `exits`: RIP and physical address of the EEXITs after it."""
+    """An EENTER that may be repeated. `exits`: RIP and physical address of the EEXITs after it.
 
-    __slots__ = ("again", "changes", "exits", "stack", "stack_at", "tcs")
+    `stack_at` is the physical address at which it stores RSP and RBP.
+    """
 
-    def __init__(self, lp: LogicalProcessor, changes: int) -> None:
+    __slots__ = ("aep", "bases", "changes", "cssa", "entry", "exits", "stack_at", "tcs")
+
+    def __init__(self, lp: LogicalProcessor, changes: int, aep: int) -> None:
         self.changes = changes
         self.tcs = lp.tcs_address
-        stack = (lp.regs[RSP], lp.regs[RBP])
-        bases = (lp.fsbase, lp.gsbase)
-        self.again = Again(self.tcs, lp.regs[RIP], lp.regs[RAX], bases, stack)
-        # URSP and URBP: what EENTER stores, and where.
+        self.aep = aep
+        self.entry, self.cssa = lp.regs[RIP], lp.regs[RAX]
+        self.bases = (lp.fsbase, lp.gsbase)
         self.stack_at = lp.ssa_frame[-1] | PAGE_SIZE - GPRSGX_SIZE + GPR_OFF_URSP
-        self.stack = _STACK.pack(*stack)
         self.exits: dict[int, int] = {}
+
+    def again(self, stack_at: int) -> Again:
+        """What the slot needs to know; `stack_at` is an address in the process."""
+        return Again(self.tcs, self.entry, self.cssa, self.bases, self.aep, stack_at)
 
 
 class Inside:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import USER_RFLAGS
 from softsgx.runner.inserted.box import IDLE
-from softsgx.runner.inserted.layout import END, GATE, NATIVE_CODE, SLOTS, STUB, STUB_SIZE
+from softsgx.runner.inserted.layout import END, GATE, NATIVE_CODE, NATIVE_SLOTS, SLOTS
 from softsgx.runner.native.faults import UNBLOCK
 from softsgx.runner.native.maps import NativeMap
 from softsgx.runner.native.slots import ENTERING, INSIDE, USER_BITS, Slots
@@ -27,7 +27,7 @@ from softsgx.spec.registers import RBX, RFLAGS, RIP
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from softsgx.runner.inserted.mailboxes import Mailboxes
+    from softsgx.runner.inserted.records import AnyMailboxes
     from softsgx.runner.process.space import Space
     from softsgx.runner.process.tracee import Tracee
     from softsgx.runner.process.world import World
@@ -39,7 +39,7 @@ class Switch:
     `states` has every thread that was ever inside, `maps` the address spaces of these threads.
     """
 
-    def __init__(self, world: World, mailboxes: Mailboxes) -> None:
+    def __init__(self, world: World, mailboxes: AnyMailboxes) -> None:
         self.world = world
         self.mailboxes = mailboxes
         self.slots = Slots()
@@ -98,6 +98,7 @@ class Switch:
         slots.fill(slot, lp.regs, bases, UNBLOCK, operations, xsave)
         state.operations = len(operations)
         state.running = True
+        t.runs_inside(True)
         mailbox = t.mailbox
         if mailbox is not None:
             t.mailbox = None
@@ -122,6 +123,7 @@ class Switch:
         user = t.to_user(state.user)
         user[p.FS_BASE], user[p.GS_BASE] = lp.fsbase, lp.gsbase
         state.running = True
+        t.runs_inside(True)
         p.set_regs(t.tid, user)
         p.request(p.PTRACE_CONT, t.tid)
 
@@ -155,6 +157,7 @@ class Switch:
         """Load the registers of a running thread that has stopped; True if it was inside."""
         t = state.t
         state.running = False
+        t.runs_inside(False)
         lp = t.lp
         user = state.user = p.get_regs(t.tid)
         rip = user[p.RIP]
@@ -174,7 +177,7 @@ class Switch:
             state.within = True
             return True
         # On its way in: the logical processor has the registers, no enclave code has executed.
-        if STUB <= rip < STUB + STUB_SIZE:
+        if not NATIVE_CODE <= rip < NATIVE_SLOTS:
             mailbox = self.mailboxes.control.find(t.tid)
             if mailbox is not None:
                 self.mailboxes.control.set_state(mailbox, IDLE)

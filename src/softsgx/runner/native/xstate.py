@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Final
 from softsgx.cpu.part import XSAVE_COMPONENTS
 from softsgx.cpu.xstate import LEGACY_INIT, XState
 from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.abi import XSAVE_SOFTWARE
 from softsgx.spec.ssa import XSAVE_LEGACY_SIZE
 
 if TYPE_CHECKING:
     from softsgx.runner.process.tracee import Tracee
 
 _BV: Final = struct.Struct("<Q")
-_SOFTWARE: Final = 464  # the rest of the legacy region belongs to software: the kernel writes there
 
 
 def read_state(t: Tracee, xfrm: int) -> XState:
     """The extended state of a stopped thread, of the components that the model has."""
     image = p.get_xstate(t.tid)
     (present,) = _BV.unpack_from(image, XSAVE_LEGACY_SIZE)
-    legacy = bytes(image[:_SOFTWARE]).ljust(XSAVE_LEGACY_SIZE, b"\0")
+    legacy = bytes(image[:XSAVE_SOFTWARE]).ljust(XSAVE_LEGACY_SIZE, b"\0")
     # For a component that is not present, the kernel fills in the initial state.
     state = XState(legacy)
     if legacy[:32] == LEGACY_INIT[:32] and not any(legacy[32:]):
@@ -36,7 +36,7 @@ def write_state(t: Tracee, state: XState, xfrm: int) -> None:
     """Set the extended state of a stopped thread, except components that the model lacks."""
     image = p.get_xstate(t.tid)
     (present,) = _BV.unpack_from(image, XSAVE_LEGACY_SIZE)
-    image[:_SOFTWARE] = state.legacy[:_SOFTWARE]
+    image[:XSAVE_SOFTWARE] = state.legacy[:XSAVE_SOFTWARE]
     present |= 3
     for bit, (size, start) in XSAVE_COMPONENTS.items():
         if not xfrm >> bit & 1:

@@ -12,16 +12,22 @@ from softsgx.linux.uapi import MAP_ANONYMOUS, MAP_FIXED, MAP_FIXED_NOREPLACE
 from softsgx.runner.host import nr
 from softsgx.runner.host.abi import (
     ARCH_GET_CPUID,
+    ARCH_GET_GS,
     ARCH_SET_CPUID,
+    ARCH_SET_GS,
     AUDIT_ARCH_X86_64,
     SECCOMP_RET_ALLOW,
     SECCOMP_RET_ERRNO,
     SECCOMP_RET_TRACE,
+    SECCOMP_RET_TRAP,
+    SECCOMP_RET_USER_NOTIF,
 )
 from softsgx.runner.host.bpf import ARCH, IP_HIGH, IP_LOW, NR, Program, arg_high, arg_low
 from softsgx.runner.host.ptrace import PTRACE_ATTACH, PTRACE_SEIZE
 from softsgx.runner.inserted.layout import END, GATE
+from softsgx.runner.inserted.systrap_layout import TRAP_DATA
 from softsgx.runner.process.forced import WATCHED
+from softsgx.runner.ways import WAYS
 
 RANGES: Final = (
     *(nr.MPROTECT, nr.MUNMAP, nr.PKEY_MPROTECT, nr.MADVISE, nr.MSYNC),
@@ -60,6 +66,21 @@ _LATER: Final = tuple(
         )
     )
 )
+# Calls that the stub answers: they concern signals or threads.
+_BY_STUB: Final = (
+    *(nr.RT_SIGPROCMASK, nr.SIGALTSTACK, nr.RT_SIGRETURN, nr.RT_SIGPENDING, nr.RT_SIGSUSPEND),
+    *(nr.RT_SIGTIMEDWAIT, nr.SIGNALFD, nr.SIGNALFD4, nr.CLONE, nr.CLONE3, nr.FORK, nr.VFORK),
+    *(nr.EXIT, nr.EXIT_GROUP),
+)
+# Calls with a pointer to a mask, in this argument, that they answer only if it is not NULL.
+_WITH_MASK: Final = {
+    nr.PPOLL: 3,
+    nr.EPOLL_PWAIT: 4,
+    nr.EPOLL_PWAIT2: 4,
+    nr.PSELECT6: 5,
+    nr.IO_PGETEVENTS: 5,
+}
+_GS_CODES: Final = (ARCH_SET_GS, ARCH_GET_GS)
 _FAR: Final = 16 << 20
 _MAP_FIXED_ANY: Final = MAP_FIXED | MAP_FIXED_NOREPLACE
 
@@ -77,13 +98,14 @@ def base_filter(supervisor: int, everything: bool = False) -> bytes:
     _begun(p, other_arch="stop")
     for number in _LATER if everything else ():
         p.equal(number, yes="trace")
+    _for_stub(p)
     p.equal(nr.IOCTL, yes="ioctl")
     p.equal(nr.MMAP, yes="mmap")
     for number in (nr.CLOCK_GETTIME, nr.CLOCK_NANOSLEEP, nr.TIMER_CREATE):
         p.equal(number, yes="clock")
     for number in (nr.SETITIMER, nr.GETITIMER):
         p.equal(number, yes="interval")
-    p.equal(nr.RT_SIGACTION, yes="sigaction")
+    p.equal(nr.RT_SIGACTION, yes="sigaction" if WAYS.traced else "trace")
     p.equal(nr.ARCH_PRCTL, yes="cpuid")
     p.equal(nr.PTRACE, yes="ptrace")
     for number in _ALWAYS:
@@ -105,10 +127,11 @@ def base_filter(supervisor: int, everything: bool = False) -> bytes:
     p.ret(SECCOMP_RET_ALLOW)
     p.label("cpuid")
     p.load(arg_low(0))
-    for code in (ARCH_GET_CPUID, ARCH_SET_CPUID):
+    for code in (ARCH_GET_CPUID, ARCH_SET_CPUID, *(() if WAYS.traced else _GS_CODES)):
         p.equal(code, yes="trace")
     p.ret(SECCOMP_RET_ALLOW)
     _ptrace(p, supervisor)
+    _masks_and_exec(p)
     p.label("interval")
     # ITIMER_VIRTUAL and ITIMER_PROF
     p.load(arg_low(0))
@@ -121,6 +144,31 @@ def base_filter(supervisor: int, everything: bool = False) -> bytes:
     p.equal(2, yes="trace")
     p.equal(3, yes="trace", no="allow")
     return _ended(p)
+
+
+def _for_stub(p: Program) -> None:
+    """Calls about signals and threads, which the stub answers, and exec."""
+    if WAYS.traced:
+        return
+    for number in (nr.EXECVE, nr.EXECVEAT):
+        p.equal(number, yes="exec")
+    for number in _BY_STUB:
+        p.equal(number, yes="trace")
+    for number, argument in _WITH_MASK.items():
+        p.equal(number, yes=f"mask {argument}")
+
+
+def _masks_and_exec(p: Program) -> None:
+    if WAYS.traced:
+        return
+    for argument in dict.fromkeys(_WITH_MASK.values()):
+        p.label(f"mask {argument}")
+        p.load(arg_low(argument))
+        p.greater(0, yes="trace")
+        p.load(arg_high(argument))
+        p.greater(0, yes="trace", no="allow")
+    p.label("exec")
+    p.ret(SECCOMP_RET_USER_NOTIF)
 
 
 def _ptrace(p: Program, supervisor: int) -> None:
@@ -228,7 +276,7 @@ def _ended(p: Program) -> bytes:
     p.label("allow")
     p.ret(SECCOMP_RET_ALLOW)
     p.label("stop")
-    p.ret(SECCOMP_RET_TRACE)
+    p.ret(SECCOMP_RET_TRACE if WAYS.traced else SECCOMP_RET_TRAP | TRAP_DATA)
     return p.assemble()
 
 

@@ -8,6 +8,7 @@ and looked for in the child: it is there if they share the memory.
 
 from __future__ import annotations
 
+import os
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -39,3 +40,31 @@ def shares_memory(parent: Tracee, tid: int) -> bool:
     word = next(_words)
     p.request(p.PTRACE_POKEDATA, parent.tid, GATE_WORD, word)
     return p.read_memory(tid, GATE_WORD, 8) == word.to_bytes(8, "little")
+
+
+def tid_here(seen: int, parent: int) -> int | None:
+    """The number here of a thread that knows itself as `seen`, in a pid namespace of its own.
+
+    It is a thread of process `parent`, or a child of it or of its parent.
+    """
+    above = _status(parent).get("PPid", [0])
+    for tid in (seen, *(int(name) for name in os.listdir("/proc") if name.isdecimal())):
+        status = _status(tid)
+        related = status.get("Tgid") == [parent] or status.get("PPid") in ([parent], above)
+        if related and status.get("NSpid", [0])[-1] == seen:
+            return tid
+    return None
+
+
+def _status(tid: int) -> dict[str, list[int]]:
+    """Tgid, PPid and NSpid of /proc/<tid>/status; empty if the thread is gone."""
+    found: dict[str, list[int]] = {}
+    try:
+        with open(f"/proc/{tid}/status", encoding="ascii", errors="replace") as status:
+            for line in status:
+                name, _, value = line.partition(":")
+                if name in ("Tgid", "PPid", "NSpid"):
+                    found[name] = [int(word) for word in value.split()]
+    except OSError:
+        return {}
+    return found

@@ -59,6 +59,8 @@ def mask_before(t: Tracee, number: int) -> int:
 
 def restore_handlers(t: Tracee, but: int = 0) -> None:
     """Set the program's handlers again where the kernel has reset them, except for signal `but`."""
+    if t.tid in p.HELD:
+        return  # handlers of their own process serve the exceptions
     own = {n: action for n, action in t.actions.items() if n != but and _handler(t, n) != SIG_DFL}
     state = signal_state(t.tid) if own else None
     for number, action in own.items():
@@ -99,10 +101,15 @@ def drop_if_reset(t: Tracee, number: int) -> None:
 
 def set_action(t: Tracee, number: int, action: bytes) -> None:
     """rt_sigaction on behalf of a stopped thread."""
+    held = p.HELD.get(t.tid)
+    if held is not None:
+        held.set_action(number, action)
+        return
     t.inject(nr.RT_SIGACTION, number, lend(t.tid, action), 0, 8)
 
 
 def _handler(t: Tracee, number: int) -> int:
     """sa_handler as the program set it."""
-    action = t.actions.get(number)
+    held = p.HELD.get(t.tid)
+    action = t.actions.get(number) if held is None else held.action(number)
     return SIG_DFL if action is None else int(_HANDLER.unpack_from(action)[0])

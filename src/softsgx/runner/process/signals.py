@@ -78,7 +78,11 @@ def signal_state(tid: int) -> SignalState:
                 name, value = line.split()
                 words[name] = int(value, 16) if name != "SigQ:" else 0
     pending = words["SigPnd:"] | words["ShdPnd:"]
-    return SignalState(pending, words["SigBlk:"], words["SigIgn:"], words["SigCgt:"])
+    blocked, ignored, caught = words["SigBlk:"], words["SigIgn:"], words["SigCgt:"]
+    held = p.HELD.get(tid)
+    if held is not None:
+        blocked, ignored, caught = held.masks(blocked, ignored, caught)
+    return SignalState(pending, blocked, ignored, caught)
 
 
 class Due(NamedTuple):
@@ -137,6 +141,9 @@ class DueSignals:
         info = bytearray(128)
         _SIGINFO.pack_into(info, 0, number, 0, _OURS, 0)
         _VALUE.pack_into(info, _VALUE_AT, self._last)
+        held = p.HELD.get(self._tid)
+        if held is not None and held.send(number, bytes(info)):
+            return
         p.tgsigqueue(pid, self._tid, number, bytes(info))
 
     def take(self, number: int) -> Due | None:

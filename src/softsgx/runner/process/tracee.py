@@ -72,6 +72,8 @@ class Tracee:
         self.interrupted_early = False  # its last ioctl was interrupted before it did anything
         # struct sigaction of `forced.WATCHED`, as the program set them; shared by all threads.
         self.actions: dict[int, bytes] = {}
+        # The supervisor's memory files: descriptor here -> descriptor there, while it is prepared.
+        self.given: dict[int, int] = {}
         self.cpuid_faulting = False  # its CPUID is an exception
         self.cpuid_denied = False  # the program asked for SIGSEGV at its CPUID
 
@@ -129,7 +131,7 @@ class Tracee:
 
     def wait(self) -> int:
         """Wait for its next stop, and return the status. NoSuchTracee if it ends instead."""
-        _, status = os.waitpid(self.tid, p.WALL)
+        status = p.wait(self.tid)
         if not os.WIFSTOPPED(status):
             self._ends.append((self.tid, status))
             raise p.NoSuchTracee(errno.ESRCH, "the tracee ended where a stop was waited for")
@@ -151,10 +153,25 @@ class Tracee:
         """A user_regs_struct of its logical processor; segments are those of `regs`."""
         return list(_in_user_order((*self.lp.regs, *regs, p.MASK64)))
 
+    def native_slot(self, address: int) -> None:
+        """Tell the thread's own code where its slot is, if it is not traced."""
+        held = p.HELD.get(self.tid)
+        if held is not None:
+            held.native_slot(address)
+
+    def runs_inside(self, inside: bool) -> None:
+        """Tell the thread's own code whether it executes enclave code, if it is not traced."""
+        held = p.HELD.get(self.tid)
+        if held is not None:
+            held.runs_inside(inside)
+
     # System calls on its behalf, while it is stopped outside of one
 
     def inject(self, number: int, *args: int) -> int:
         """Run one system call at the gate to its end, and return the result. Registers are kept."""
+        held = p.HELD.get(self.tid)
+        if held is not None:
+            return held.call(number, args)
         saved = p.get_regs(self.tid)
         result = self._at_gate(saved, GATE, number, args)
         saved[p.ORIG_RAX] = p.MASK64

@@ -20,13 +20,14 @@ from softsgx.runner.errors import RunnerError
 from softsgx.runner.host.inherited import NOT_OURS, Inherited, keep_statuses
 from softsgx.runner.inserted.doorbell import ENDING
 from softsgx.runner.native.load import announce
-from softsgx.runner.options import ENGINES, HZ_MAX, NATIVE, Options
+from softsgx.runner.options import ENGINES, HZ_MAX, NATIVE, PTRACE, SUPERVISORS, Options
 from softsgx.runner.process.exec_chain import ProgramFacts, check_program
 from softsgx.runner.process.world import World
 from softsgx.runner.session.listeners import Listeners
 from softsgx.runner.supervisor.engines import hardware
 from softsgx.runner.supervisor.loading import Loader
 from softsgx.runner.supervisor.supervisor import Supervisor
+from softsgx.runner.ways import WAYS
 from softsgx.system.machine import epc_bytes
 
 
@@ -34,6 +35,9 @@ def part_of(options: Options) -> tuple[Part, Readings]:
     """The part and the readings that the options choose. RunnerError if an option is not valid."""
     if options.engine not in ENGINES:
         raise RunnerError("--engine", f"{options.engine!r}: known are {', '.join(ENGINES)}")
+    if options.supervisor not in SUPERVISORS:
+        known = ", ".join(SUPERVISORS)
+        raise RunnerError("--supervisor", f"{options.supervisor!r}: known are {known}")
     if options.linux not in VERSIONS:
         raise RunnerError("--linux", f"{options.linux!r}: known are {', '.join(VERSIONS)}")
     try:
@@ -73,6 +77,7 @@ def run_program(
     part, readings = part_of(options)
     native = options.engine == NATIVE
     meet(native)
+    WAYS.traced = options.supervisor == PTRACE
     traps = choose(options.cpuid)
     if native:
         announce(traps is CpuidTraps.ALWAYS)

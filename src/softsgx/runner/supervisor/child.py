@@ -6,13 +6,14 @@ import ctypes
 import errno
 import os
 import signal
+import socket
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 from softsgx.runner.doctor.needs import refusal
 from softsgx.runner.errors import ProgramError, RunnerError
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.host.abi import PR_SET_PDEATHSIG
+from softsgx.runner.host.abi import PR_SET_PDEATHSIG, SECCOMP_FILTER_FLAG_NEW_LISTENER
 from softsgx.runner.host.filters import install
 from softsgx.runner.host.inherited import NOT_OURS, Inherited
 from softsgx.runner.process.exec_chain import SHELL
@@ -23,15 +24,29 @@ BEFORE: Final = "the first process"
 
 
 class First:
-    """The first process. It is traced before it installs its filter, and stopped until `go`."""
+    """The first process. It is traced before it installs its filter, and stopped until `go`.
+
+    If `WAYS.traced` is not set, it is not traced, and `listener` gets the notifications of its
+    filter.
+    """
 
     def __init__(self, path: str, argv: Sequence[str], inherited: Inherited, fprog: bytes) -> None:
         self._said, said = os.pipe2(os.O_CLOEXEC)
+        ours, theirs = socket.socketpair()
         supervisor = os.getpid()
         self.tid = os.fork()
         if self.tid == 0:
-            _be_child(supervisor, path, argv, inherited, fprog, said)
+            _be_child(supervisor, path, argv, inherited, fprog, said, theirs)
         os.close(said)
+        theirs.close()
+        self.listener = -1
+        if not WAYS.traced:
+            _, given, _, _ = socket.recv_fds(ours, 1, 1)
+            ours.close()
+            if given:
+                self.listener = given[0]
+            return
+        ours.close()
         os.waitpid(self.tid, os.WUNTRACED)
         try:
             p.request(p.PTRACE_SEIZE, self.tid, 0, p.OPTIONS)
@@ -43,6 +58,8 @@ class First:
 
     def go(self) -> None:
         """Let it execute the program."""
+        if not WAYS.traced:
+            return
         os.kill(self.tid, signal.SIGCONT)
 
     def check(self) -> None:
@@ -66,6 +83,7 @@ def _be_child(
     inherited: Inherited,
     fprog: bytes,
     said: int,
+    theirs: socket.socket,
 ) -> NoReturn:
     """In the child: wait to be seized, install the filter, execute."""
     step = BEFORE
@@ -75,7 +93,8 @@ def _be_child(
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != supervisor:
             os._exit(127)  # it has died already
-        os.kill(os.getpid(), signal.SIGSTOP)
+        if WAYS.traced:
+            os.kill(os.getpid(), signal.SIGSTOP)
         libc.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)
         for number in (*NOT_OURS, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
@@ -83,7 +102,12 @@ def _be_child(
             signal.signal(ignored, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, inherited.blocked)
         step = FILTER
-        install(fprog, WAYS.filter_by_prctl)
+        if WAYS.traced:
+            install(fprog, WAYS.filter_by_prctl)
+        else:
+            listener = install(fprog, by_prctl=False, flags=SECCOMP_FILTER_FLAG_NEW_LISTENER)
+            socket.send_fds(theirs, [b"."], [listener])
+            os.close(listener)
         step = path
         _execute(libc, path, list(argv), inherited.environ)
     except OSError as error:

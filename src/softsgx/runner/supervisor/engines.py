@@ -13,7 +13,7 @@ from softsgx.runner.process.world import MODEL, Hardware
 if TYPE_CHECKING:
     from softsgx.runner.enclaves.engine import Engine
     from softsgx.runner.inserted.doorbell import Doorbell
-    from softsgx.runner.inserted.mailboxes import Mailboxes
+    from softsgx.runner.inserted.records import AnyMailboxes
     from softsgx.runner.process.world import World
     from softsgx.runner.supervisor.loading import Loader
     from softsgx.runner.traps.abort_page import AbortPage
@@ -31,7 +31,7 @@ def hardware(name: str) -> Hardware:
 def build(
     name: str,
     world: World,
-    mailboxes: Mailboxes,
+    mailboxes: AnyMailboxes,
     doorbell: Doorbell,
     loader: Loader,
     abort_page: AbortPage,

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.box import IDLE, REPLY
-from softsgx.runner.inserted.layout import END, GATE
-from softsgx.runner.inserted.stub import Phase, rolled_back, rolled_forward, where
+from softsgx.runner.inserted.layout import END, GATE, STUB
+from softsgx.runner.inserted.stub import PHASES, Phase, Range, rolled_back, rolled_forward, where
 from softsgx.runner.process import forced
 from softsgx.runner.process.tracee import Tracee, in_model_order
+from softsgx.runner.ways import WAYS
 from softsgx.spec.registers import RIP
 
 if TYPE_CHECKING:
     from softsgx.runner.enclaves.engine import Engine
-    from softsgx.runner.inserted.mailboxes import Mailboxes
+    from softsgx.runner.inserted.records import AnyMailboxes
     from softsgx.runner.inserted.vdso import VdsoImage
 
 
@@ -33,7 +34,7 @@ class InsertedCode:
     def __init__(
         self,
         engine: Engine,
-        mailboxes: Mailboxes,
+        mailboxes: AnyMailboxes,
         vdso: VdsoImage,
         enclu: Callable[[Tracee, list[int], int], None],
     ) -> None:
@@ -41,6 +42,7 @@ class InsertedCode:
         self._mailboxes = mailboxes
         self._vdso = vdso
         self._enclu = enclu
+        self._phases = _phases()
 
     def leave(self, t: Tracee) -> None:
         """Set the registers to those at the ENCLU, or to those after it."""
@@ -51,11 +53,11 @@ class InsertedCode:
         if self._engine.on_the_way(t, regs):
             return
         vdso, mailboxes = self._vdso, self._mailboxes
-        if rip == vdso.jump:
+        if rip == vdso.jump or (rip == STUB and not WAYS.traced):
             regs[p.RIP] = vdso.enclu
             p.set_regs(t.tid, regs)
             return
-        place = where(rip)
+        place = where(rip, self._phases)
         if place is None:
             return
         mailbox = place.mailbox
@@ -75,7 +77,7 @@ class InsertedCode:
             self._roll_forward(t, regs, mailbox)
         elif place.phase in (Phase.ARRIVE, Phase.TRAP):
             current = _in_model_order(regs)
-            self._set(t, regs, rolled_back(current, _reader(t), vdso.enclu))
+            self._set(t, regs, rolled_back(current, _reader(t), vdso.enclu, self._phases))
 
     def no_stack(self, t: Tracee, number: int) -> bool:
         """Serve an ENCLU whose stub faulted for lack of stack below the red zone: an ENCLU needs no
@@ -83,13 +85,13 @@ class InsertedCode:
         if number not in (signal.SIGSEGV, signal.SIGBUS):
             return False
         regs = p.get_regs(t.tid)
-        place = where(regs[p.RIP])
+        place = where(regs[p.RIP], self._phases)
         if place is None or place.phase is not Phase.ARRIVE:
             return False
         forced.undo(t, number)
         enclu = self._vdso.enclu
         t.model()
-        t.lp.regs[:] = rolled_back(_in_model_order(regs), _reader(t), enclu)
+        t.lp.regs[:] = rolled_back(_in_model_order(regs), _reader(t), enclu, self._phases)
         regs = t.to_user(regs)
         regs[p.ORIG_RAX] = regs[p.RAX]
         self._enclu(t, regs, enclu)
@@ -106,6 +108,14 @@ class InsertedCode:
         t.model()
         t.lp.regs[:] = values
         p.set_regs(t.tid, t.to_user(regs))
+
+
+def _phases() -> Sequence[Range]:
+    if WAYS.traced:
+        return PHASES
+    from softsgx.runner.inserted import systrap_stub
+
+    return systrap_stub.PHASES
 
 
 def _reader(t: Tracee) -> Callable[[int, int], bytes]:

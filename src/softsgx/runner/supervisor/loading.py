@@ -11,6 +11,7 @@ import os
 import struct
 from typing import TYPE_CHECKING, Final, Literal
 
+from softsgx.linux.uapi import MAP_ANONYMOUS, MAP_PRIVATE
 from softsgx.runner.code.sites import PATTERNS, Sites, patchable
 from softsgx.runner.cpuid.cpuid import CpuidPolicy
 from softsgx.runner.cpuid.faulting import CpuidTraps
@@ -19,13 +20,10 @@ from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import (
     ARCH_SET_CPUID,
-    AT_FDCWD,
     AT_NULL,
     AT_SYSINFO_EHDR,
-    PRIVATE_NOREPLACE,
     PROT_RW,
     PROT_RX,
-    SHARED_NOREPLACE,
     USER_CS,
 )
 from softsgx.runner.inserted.layout import (
@@ -42,6 +40,7 @@ from softsgx.runner.inserted.layout import (
 from softsgx.runner.inserted.stub import stub_image
 from softsgx.runner.inserted.vdso import vdso_image
 from softsgx.runner.process.scratch import TEXTS, TEXTS_IMAGE
+from softsgx.runner.process.shared import map_shared
 from softsgx.runner.process.tracee import Tracee
 from softsgx.runner.ways import WAYS
 
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
 
 _CODE: Final = {kind: code for code, kind in PATTERNS.items()}
 _AUX: Final = struct.Struct("<QQ")
-_PATH_AT: Final = GATE + 64  # SCRATCH is not mapped yet
+_PRIVATE: Final = MAP_PRIVATE | MAP_ANONYMOUS
 _CODE_SIZE: Final = (STUB + STUB_SIZE - GATE + 4095) & ~4095
 
 
@@ -65,7 +64,12 @@ class Loader:
         self.mailboxes: Mailboxes | None = None
         self.native: NativeParts | None = None
         self.vdso = vdso_image(b"", 0, VDSO, STUB)
-        self._stub = stub_image(WAYS.enclu)
+        if WAYS.traced:
+            self._stub = stub_image(WAYS.enclu)
+        else:
+            from softsgx.runner.inserted.systrap_stub import JUMP_TO_SYSTRAP
+
+            self._stub = JUMP_TO_SYSTRAP
         self.files: dict[str, Sites] = {}  # by path, of the files that were mapped
 
     def executed(self, t: Tracee) -> None:
@@ -82,31 +86,23 @@ class Loader:
                 f"process {tid}: no system call instruction in the vDSO of {size} bytes"
             )
         first = real + at
-        code = t.inject_at(
-            first, nr.MMAP, GATE, _CODE_SIZE, PROT_RW, PRIVATE_NOREPLACE, p.MASK64, 0
-        )
+        # Not MAP_FIXED_NOREPLACE: outside of the gate, the filter stops it. The kernel takes the
+        # address if it is free.
+        code = t.inject_at(first, nr.MMAP, GATE, _CODE_SIZE, PROT_RW, _PRIVATE, p.MASK64, 0)
         if code != GATE:
             raise LoadError(f"process {tid}: {GATE:#x} cannot be mapped: {code}")
         vdso = vdso_image(image, real, VDSO, STUB if self.native is None else self.native.arrive)
         assert vdso.enclu == self.vdso.enclu
         assert self.mailboxes is not None
-        path = f"/proc/{os.getpid()}/fd/{self.mailboxes.fd}\0".encode()
         ok = p.write_memory(tid, GATE, GATE_CODE) and p.write_memory(
             tid, GATE_INT80, GATE_INT80_CODE
         )
-        ok = ok and p.write_memory(tid, _PATH_AT, path)
         ok = ok and p.write_memory(tid, TEXTS, TEXTS_IMAGE)
         ok = ok and p.write_memory(tid, VDSO, vdso.image) and p.write_memory(tid, STUB, self._stub)
         if not ok:
             raise LoadError(f"process {tid}: its memory cannot be written")
-        fd = t.inject_at(first, nr.OPENAT, AT_FDCWD, _PATH_AT, os.O_RDWR | os.O_CLOEXEC)
-        if fd < 0:
-            raise LoadError(f"process {tid}: the mailboxes cannot be opened: {fd}")
-        box = t.inject_at(first, nr.MMAP, BOX, BOX_SIZE, PROT_RW, SHARED_NOREPLACE, fd, 0)
-        t.inject_at(first, nr.CLOSE, fd)
-        if box != BOX:
-            raise LoadError(f"process {tid}: {BOX:#x} cannot be mapped: {box}")
         t.inject_at(first, nr.MPROTECT, GATE, _CODE_SIZE, PROT_RX)
+        map_shared(t, self.mailboxes.fd, BOX, BOX_SIZE, PROT_RW)
         t.space.gate_ready = True
         if self.native is not None:
             self.native.map(t)

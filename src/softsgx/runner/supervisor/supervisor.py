@@ -18,12 +18,13 @@ from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.box import IDLE
 from softsgx.runner.inserted.doorbell import Doorbell
 from softsgx.runner.inserted.mailboxes import Mailboxes
+from softsgx.runner.inserted.records import AnyMailboxes, Records
 from softsgx.runner.inserted.stub import INT80_DONE
 from softsgx.runner.options import UNICORN
 from softsgx.runner.process import call_filters, forced
 from softsgx.runner.process.families import shares_memory, thread_group
 from softsgx.runner.process.process_events import emit_end, emit_exec, emit_fork, note_delivered
-from softsgx.runner.process.signals import Due, complete_frame
+from softsgx.runner.process.signals import Due, DueSignals, complete_frame
 from softsgx.runner.process.space import Space
 from softsgx.runner.process.tracee import Tracee
 from softsgx.runner.process.world import LiveProcess, World
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from softsgx.runner.host.inherited import Inherited
+    from softsgx.runner.supervisor.systrap import Systrap
 
 _STOPPING: Final = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 
@@ -50,10 +52,10 @@ class Supervisor:
 
     def __init__(self, world: World, loader: Loader, engine: str = UNICORN) -> None:
         self.world = world
-        self.mailboxes = Mailboxes()
+        loader.mailboxes = Mailboxes()
+        self.mailboxes: AnyMailboxes = loader.mailboxes if WAYS.traced else Records()
         self.doorbell = Doorbell(self.mailboxes)
         self.loader = loader
-        loader.mailboxes = self.mailboxes
         self.abort_page = AbortPage(world)
         # Threads that ended while one of their stops was awaited, with their wait status.
         self._ends: list[tuple[int, int]] = []
@@ -83,9 +85,28 @@ class Supervisor:
         self._early: dict[int, int] = {}  # statuses of children whose parent has not reported them
         self.first = 0
         self.exit_status: int | None = None
+        self.systrap = self._untraced() if isinstance(self.mailboxes, Records) else None
         self.started = False  # the program has been prepared
         self._unprepared = ""  # why it could not be
         self._first: First | None = None
+
+    def _untraced(self) -> Systrap:
+        from softsgx.runner.supervisor.systrap import Systrap
+
+        assert isinstance(self.mailboxes, Records)
+        assert self.loader.mailboxes is not None
+        files = [self.loader.mailboxes.fd]
+        if self.loader.native is not None:
+            files += [self.loader.native.memory.fd, self.loader.native.slots.fd]
+        systrap = Systrap(self.world, self.mailboxes, self.tracees, self._ends, files)
+        self.mailboxes.control.aep = self.loader.vdso.enclu
+        systrap.stopped = self._stop_or_end
+        systrap.born = self._born
+        systrap.fork = self._fork_model
+        systrap.executed = self._new_program
+        systrap.prepare = self._executed
+        systrap.enclu = self.enclu
+        return systrap
 
     # Starting
 
@@ -99,6 +120,8 @@ class Supervisor:
         self.first = tid
         space = Space(self.world, tid)
         self.tracees[tid] = Tracee(self.world, tid, tid, space, self._ends)
+        if self.systrap is not None:
+            self.systrap.start(self._first.listener, tid)
 
     def run(self) -> int:
         """Serve until every process is gone, and return the wait status of the first.
@@ -106,7 +129,7 @@ class Supervisor:
         A signal of ENDING to the supervisor kills them. RunnerError if the program could not be
         executed.
         """
-        doorbell, engine = self.doorbell, self.engine
+        doorbell, engine, systrap = self.doorbell, self.engine, self.systrap
         while self.tracees:
             doorbell.look()
             if doorbell.terminated:
@@ -115,8 +138,13 @@ class Supervisor:
                 self._drain()
             engine.rung()
             self.calls.cpu_time.timers.rung()
+            if systrap is not None:
+                systrap.rung()
+                systrap.reports()
             for mailbox in self.mailboxes.control.take():
                 self._request(mailbox)
+            if systrap is not None and systrap.later():
+                continue
             try:
                 if engine.turn():
                     continue
@@ -162,6 +190,8 @@ class Supervisor:
                 else:
                     tid, status = os.waitpid(-1, p.WALL | os.WNOHANG)
             except ChildProcessError:
+                if self.systrap is not None:
+                    return  # none of them is a child of this process
                 for orphan in list(self.tracees.values()):
                     self._gone(orphan)
                 return
@@ -176,6 +206,12 @@ class Supervisor:
             except p.GONE:
                 continue  # killed meanwhile; its exit comes next
 
+    def _stop_or_end(self, t: Tracee, status: int) -> None:
+        try:
+            self._event(t, status)
+        except p.GONE:
+            return  # killed meanwhile; its end comes next
+
     def _event(self, t: Tracee, status: int) -> None:
         if not os.WIFSTOPPED(status):
             self.engine.settle()
@@ -188,10 +224,11 @@ class Supervisor:
         due = t.due.take(number) if not event else None
         if self.engine.stopped(t, number, event):
             return
-        self.engine.settle()
         if event == p.EVENT_SECCOMP:
             self._seccomp(t)
-        elif event in (p.EVENT_FORK, p.EVENT_VFORK, p.EVENT_CLONE):
+            return
+        self.engine.settle()
+        if event in (p.EVENT_FORK, p.EVENT_VFORK, p.EVENT_CLONE):
             self._child_of(t, p.event_message(t.tid))
             p.request(p.PTRACE_CONT, t.tid)
         elif event == p.EVENT_EXEC:
@@ -262,8 +299,10 @@ class Supervisor:
     # ENCLU and CPUID of the program
 
     def _request(self, mailbox: int) -> None:
-        tid = self.mailboxes.control.tid(mailbox)
-        t = self.tracees.get(tid)
+        if self.systrap is not None:
+            t = self.systrap.thread(mailbox)
+        else:
+            t = self.tracees.get(self.mailboxes.control.tid(mailbox))
         if t is None or t.inside:
             self.mailboxes.control.set_state(mailbox, IDLE)
             return
@@ -276,13 +315,14 @@ class Supervisor:
         regs = p.get_regs(t.tid)
         rip = regs[p.RIP]
         site = t.space.sites.get(rip - 2)
-        if (rip == INT80_DONE or site == "enclu") and self.traps.faulting_ends(t):
-            end_faulting(t, regs)
-        elif rip == INT80_DONE:
-            self.enclu(t, regs, self.loader.vdso.enclu)
-        elif site == "enclu":
-            self.enclu(t, regs, rip - 2)
-        elif site is not None:
+        if rip == INT80_DONE or site == "enclu":
+            if self.traps.faulting_ends(t):
+                end_faulting(t, regs)
+            else:
+                self.enclu(t, regs, rip - 2 if site == "enclu" else self.loader.vdso.enclu)
+            return
+        self.engine.settle()
+        if site is not None:
             self.traps.replaced_cpuid(t, regs)
         else:
             self.calls.serve(t, regs)
@@ -307,13 +347,8 @@ class Supervisor:
         except p.GONE:
             pid, shared = tid, False  # one of them was killed already
         space = parent.space if shared else parent.space.forked(tid, None)
-        child = Tracee(self.world, pid, tid, space, self._ends)
-        child.actions = parent.actions if pid == parent.pid else dict(parent.actions)
-        child.cpuid_denied = parent.cpuid_denied
-        child.cpuid_faulting = parent.cpuid_faulting
-        child.watched = parent.watched if child.pid == parent.pid else set(parent.watched)
+        child = self._born(parent, pid, tid, space)
         child.starting = True
-        self.tracees[tid] = child
         try:
             if space is not parent.space and parent.space.mm.vmas:
                 self._fork_model(parent, child)
@@ -322,6 +357,18 @@ class Supervisor:
                 self._event(child, early)
         except p.GONE:
             return  # killed already: its end comes next, and its parent goes on
+
+    def _born(self, parent: Tracee, pid: int, tid: int, space: Space) -> Tracee:
+        """A new thread, of the same process or of another."""
+        child = Tracee(self.world, pid, tid, space, self._ends)
+        child.actions = parent.actions if pid == parent.pid else dict(parent.actions)
+        child.cpuid_denied = parent.cpuid_denied
+        child.cpuid_faulting = parent.cpuid_faulting
+        child.watched = parent.watched if child.pid == parent.pid else set(parent.watched)
+        self.tracees[tid] = child
+        if self.systrap is not None:
+            emit_fork(parent, child)
+        return child
 
     def _fork_model(self, parent: Tracee, child: Tracee) -> None:
         world = self.world
@@ -340,15 +387,23 @@ class Supervisor:
         former = p.event_message(t.tid)
         if former != t.tid and former in self.tracees:
             self._gone(self.tracees[former])
-        self._leave_space(t)
-        t.space = Space(self.world, t.tid)
-        t.space.users += 1
-        t.pid = t.tid
-        self.calls.cpu_time.calls.forget(t.pid, interval_too=False)
+        self._new_program(t, t.tid)
         t.actions = forced.actions_after_exec(t.tid)
-        t.cpuid_denied = t.cpuid_faulting = False
         t.at_exit = self._executed
         p.request(p.PTRACE_SYSCALL, t.tid)
+
+    def _new_program(self, t: Tracee, tid: int) -> None:
+        """A thread has executed another program: it has a new address space, and is the leader."""
+        self._leave_space(t)
+        self.tracees.pop(t.tid, None)
+        t.pid = t.tid = tid
+        self.tracees[tid] = t
+        t.due = DueSignals(tid)
+        t.space = Space(self.world, tid)
+        t.space.users += 1
+        t.at_exit = None
+        self.calls.cpu_time.calls.forget(tid, interval_too=False)
+        t.cpuid_denied = t.cpuid_faulting = False
 
     def _executed(self, t: Tracee) -> None:
         self.loader.executed(t)
@@ -357,6 +412,8 @@ class Supervisor:
 
     def _gone(self, t: Tracee) -> None:
         self.engine.gone(t)
+        if self.systrap is not None:
+            self.systrap.forget(t)
         self.tracees.pop(t.tid, None)
         self.calls.cpu_time.gone(t, last=all(x.pid != t.pid for x in self.tracees.values()))
         self._leave_space(t)

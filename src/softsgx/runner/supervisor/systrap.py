@@ -1,0 +1,374 @@
+"""Programs that are not traced: what a stub in each process reports, and what else happens.
+
+Calls that concern enclaves, and exceptions, are signals that the stub handles, or reports through
+its record. exec waits in a seccomp notification until the supervisor traces the thread, which it
+does only until the new program is prepared. The end of a process is seen by a descriptor of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from softsgx.linux.errno import ERESTARTSYS
+from softsgx.runner.errors import LoadError
+from softsgx.runner.host import nr
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.abi import (
+    CLONE_THREAD,
+    CLONE_VM,
+    PRIVATE_NOREPLACE,
+    PROT_RW,
+    PROT_RX,
+    SYSCALL_LENGTH,
+)
+from softsgx.runner.host.notifications import Listener, Notification
+from softsgx.runner.inserted import systrap_layout as lay
+from softsgx.runner.inserted.systrap import address, image
+from softsgx.runner.process.families import thread_group, tid_here
+from softsgx.runner.process.held import HeldThread
+from softsgx.runner.process.shared import map_shared
+from softsgx.runner.process.tracee import Tracee
+from softsgx.runner.say import say
+from softsgx.runner.supervisor.watcher import Watcher
+from softsgx.spec.bits import PAGE_MASK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from softsgx.runner.inserted.records import Records
+    from softsgx.runner.process.space import Space
+    from softsgx.runner.process.world import World
+
+_SWEEP: Final = 64  # ends of processes between two looks for records of the dead
+_OPTIONS: Final = p.PTRACE_O_TRACESYSGOOD | p.PTRACE_O_TRACEEXEC
+
+
+class Systrap:
+    """Threads by their records, exec, and the ends of processes.
+
+    The callbacks are the supervisor's: `stopped(t, status)` handles a stop or an end,
+    `born(parent, child_tid, shares)` a new process or thread, `leave(t)` the former program of a
+    thread that has executed another; `prepare(t)` prepares the new one.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        records: Records,
+        tracees: dict[int, Tracee],
+        ends: list[tuple[int, int]],
+        shared: Sequence[int],
+    ) -> None:
+        self.world = world
+        self.records = records
+        self.tracees = tracees
+        self.threads: dict[int, HeldThread] = {}  # by record
+        self.stopped: Callable[[Tracee, int], None]
+        self.born: Callable[[Tracee, int, int, Space], Tracee]
+        self.fork: Callable[[Tracee, Tracee], None]
+        self.executed: Callable[[Tracee, int], None]
+        self.prepare: Callable[[Tracee], None]
+        self.enclu: Callable[[Tracee, list[int], int], None]
+        self._ends = ends
+        self._shared = (*shared, records.fd)
+        self._watcher: Watcher | None = None
+        self._listener: Listener | None = None
+        self._processes: dict[int, int] = {}  # descriptor of a process -> its pid
+        self._dead: list[int] = []  # processes that had ended before they could be watched
+        self._ended_processes = 0
+        records.control.spin = 200
+        memory = records.control.memory
+        at = lay.SHARED_AT["SUPERVISOR"]
+        memory[at : at + 8] = os.getpid().to_bytes(8, "little")
+
+    def start(self, listener: int, first: int) -> None:
+        """Begin to serve: the notifications of the filter, and the first process."""
+        self._listener = Listener(listener)
+        self._watcher = Watcher(self.records.doorbell)
+        self._watcher.add(listener)
+        self._watch_process(first)
+
+    def _watch_process(self, pid: int) -> None:
+        assert self._watcher is not None
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._dead.append(pid)
+            return
+        self._processes[fd] = pid
+        self._watcher.add(fd)
+
+    # What the watcher saw
+
+    def rung(self) -> None:
+        """Serve what the watcher has seen."""
+        watcher = self._watcher
+        if watcher is None:
+            return
+        while watcher.ready:
+            fd = watcher.ready.popleft()
+            if self._listener is not None and fd == self._listener.fd:
+                with suppress(OSError):  # its thread has gone on for another reason
+                    self._exec(self._listener, self._listener.receive())
+                watcher.again(fd)
+            elif fd in self._processes:
+                os.close(fd)
+                self._ended(self._processes.pop(fd))
+        while self._dead:
+            self._ended(self._dead.pop())
+
+    def _ended(self, pid: int) -> None:
+        """A process has ended: so have its threads, with the status that its last call tells."""
+        self._ended_processes += 1
+        if self._ended_processes % _SWEEP == 0:
+            self._sweep()
+        gone = [t for t in self.tracees.values() if t.pid == pid]
+        gone.sort(key=lambda t: t.tid == pid)
+        status = self._status(pid, gone)
+        for t in gone:
+            self.stopped(t, status)
+
+    def _sweep(self) -> None:
+        """Free the records of threads that were killed before they reported anything."""
+        for record in self.records.taken():
+            if record in self.threads:
+                continue
+            new = HeldThread(self.records, record, 0, 0)
+            tid = new.word("TID")
+            parent = self.threads.get(new.word("PARENT"))
+            if not os.path.exists(f"/proc/{tid}") if tid else parent is None:
+                self.records.put_table(new.long("TABLE"))
+                self.records.give_record(record)
+
+    def _status(self, pid: int, threads: Sequence[Tracee]) -> int:
+        """The wait status of a process: only its parent knows it for certain."""
+        with suppress(ChildProcessError):
+            waited, status = os.waitpid(pid, os.WNOHANG | p.WALL)
+            if waited:
+                return status
+        status = 0
+        for t in threads:
+            held = p.HELD.get(t.tid)
+            if isinstance(held, HeldThread):
+                status = held.word("EXITCODE") or status
+        return status
+
+    def forget(self, t: Tracee) -> None:
+        """A thread is gone: free its record."""
+        held = p.HELD.pop(t.tid, None)
+        if isinstance(held, HeldThread):
+            self.threads.pop(held.record, None)
+            self.records.control.remove(t.tid)
+            if held.word("TID"):
+                self.records.put_table(held.long("TABLE"))
+                self.records.give_record(held.record)
+
+    # Reports
+
+    def thread(self, record: int) -> Tracee | None:
+        """The thread that has a record; None if it makes no sense."""
+        held = self.threads.get(record) or self._register(record)
+        return None if held is None else self.tracees.get(held.tid)
+
+    def reports(self) -> None:
+        """Serve the new reports."""
+        for record in self.records.control.take_reports():
+            t = self.thread(record)
+            if t is not None:
+                with suppress(*p.GONE):  # killed meanwhile: its end comes next
+                    self._report(t, self.threads[record])
+
+    def _report(self, t: Tracee, held: HeldThread) -> None:
+        status = held.taken()
+        if held.kind == lay.KIND_NEW:
+            held.go()
+        elif held.kind == lay.KIND_ENDING:
+            held.set_word("TID", 0)  # it frees its record itself
+            held.go()
+            if t.tid == t.pid:  # its process may go on without it
+                self.forget(t)
+            else:
+                self.stopped(t, 0)
+        elif held.kind == lay.KIND_ENCLU_TRAP:
+            regs = held.get_regs()
+            regs[p.ORIG_RAX] = regs[p.RAX]
+            self.enclu(t, regs, regs[p.RIP])
+        elif status:
+            self.stopped(t, status)
+            if t.space.mm.vmas:
+                self.records.control.set_word("HAS_ENCLAVE", 1)
+
+    def later(self) -> bool:
+        """Serve stops that need no report of the stub; False if there are none."""
+        for record, held in list(self.threads.items()):
+            if held.later:
+                t = self.tracees.get(held.tid)
+                if t is None:
+                    held.later.clear()
+                    continue
+                self.stopped(t, held.later.popleft())
+                return record >= 0
+        return False
+
+    def _register(self, record: int) -> HeldThread | None:
+        """A thread reports for the first time: note whose it is."""
+        new = HeldThread(self.records, record, 0, 0)
+        try:
+            return self._admit(new)
+        except p.GONE:  # killed already; `Watcher` tells its end
+            return None
+
+    def _admit(self, new: HeldThread) -> HeldThread | None:
+        parent = self._parent(new)
+        if parent is None:
+            return None
+        flags = new.long("CHILD_FLAGS")
+        tid = tid_here(new.word("TID"), parent.pid)
+        if tid is None:
+            return None
+        new.tid = tid
+        thread = bool(flags & CLONE_THREAD)
+        new.pid = parent.pid if thread else thread_group(tid)
+        self._add(new)
+        shares = thread or bool(flags & CLONE_VM)
+        space = parent.space if shares else parent.space.forked(tid, None)
+        t = self.born(parent, new.pid, tid, space)
+        if not thread:
+            self._watch_process(new.pid)
+        if not shares and parent.space.mm.vmas:
+            new.taken()
+            self.fork(parent, t)
+            t.drop_not_copied()
+        return new
+
+    def _parent(self, new: HeldThread) -> Tracee | None:
+        number = new.word("PARENT")
+        held = self.threads.get(number)
+        if held is None and number != new.record:
+            held = self._register(number)
+        return None if held is None else self.tracees.get(held.tid)
+
+    def _add(self, held: HeldThread) -> None:
+        self.threads[held.record] = held
+        self.records.control.register(held.tid, held.record)
+        p.HELD[held.tid] = held
+        held.set_word("REGISTERED", 1)
+
+    # exec
+
+    def _exec(self, listener: Listener, note: Notification) -> None:
+        """A thread waits at exec: let it, and if that succeeds, prepare the new program."""
+        tid = note.tid
+        t = self.tracees.get(tid) or self._unknown(tid)
+        if t is None:
+            listener.go_on(note)
+            return
+        try:
+            given = {fd: listener.give(note, fd) for fd in self._shared}
+            p.HELD.pop(tid, None)
+            p.request(p.PTRACE_SEIZE, tid, 0, _OPTIONS)
+        except OSError as error:
+            say(f"softsgx: run: process {t.pid}: exec cannot be followed: {error.strerror}\n")
+            listener.refuse(note, errno.EPERM)
+            return
+        held = self._held(tid)
+        listener.go_on(note)
+        try:
+            p.request(p.PTRACE_INTERRUPT, tid)
+            self._follow(t, held, given)
+        except p.GONE:
+            return  # killed: its end comes next
+
+    def _unknown(self, tid: int) -> Tracee | None:
+        """A thread that has never reported."""
+        for record in range(lay.RECORDS_MAX):
+            if record not in self.threads:
+                new = HeldThread(self.records, record, 0, 0)
+                parent = self._parent(new) if new.word("TID") else None
+                if parent is not None and tid_here(new.word("TID"), parent.pid) == tid:
+                    self._register(record)
+                    return self.tracees.get(tid)
+        return None
+
+    def _held(self, tid: int) -> HeldThread | None:
+        record = self.records.control.find(tid)
+        return None if record is None else self.threads.get(record)
+
+    def _follow(self, t: Tracee, held: HeldThread | None, given: dict[int, int]) -> None:
+        """From the start of exec to the first instruction of the new program."""
+        while True:
+            tid, status = os.waitpid(-1, p.WALL)
+            if not os.WIFSTOPPED(status):
+                self._ends.append((tid, status))
+                if tid in (t.tid, t.pid):
+                    return
+                continue
+            event, number = status >> 16, os.WSTOPSIG(status)
+            if event == p.EVENT_EXEC:
+                break
+            if event == p.EVENT_STOP and tid == t.tid:  # exec has failed
+                self._failed(t, given)
+                p.request(p.PTRACE_DETACH, tid)
+                if held is not None:
+                    p.HELD[t.tid] = held
+                return
+            p.request(p.PTRACE_CONT, tid, 0, number if not event else 0)
+        pid = t.pid
+        for other in [x for x in self.tracees.values() if x.pid == pid and x is not t]:
+            self.stopped(other, 0)
+        self.forget(t)
+        self.executed(t, tid)
+        while True:  # the interrupt may come before the exit stop of execve
+            p.request(p.PTRACE_SYSCALL, t.tid)
+            if os.WSTOPSIG(t.wait()) == p.SYSCALL_STOP:
+                break
+        t.given = given
+        try:
+            self.prepare(t)
+            self._insert(t)
+        except LoadError as error:
+            say(f"softsgx: run: {error}\n")
+            os.kill(t.pid, signal.SIGKILL)
+            p.request(p.PTRACE_DETACH, t.tid)
+        t.given = {}
+
+    def _failed(self, t: Tracee, given: dict[int, int]) -> None:
+        """exec has failed, or was interrupted before it began: then it is made again."""
+        regs = p.get_regs(t.tid)
+        for fd in given.values():
+            t.inject(nr.CLOSE, fd)
+        if regs[p.RAX] == -ERESTARTSYS & p.MASK64 and regs[p.ORIG_RAX] != p.MASK64:
+            regs[p.RAX] = regs[p.ORIG_RAX]
+            regs[p.RIP] -= SYSCALL_LENGTH
+            regs[p.ORIG_RAX] = p.MASK64
+            p.set_regs(t.tid, regs)
+
+    def _insert(self, t: Tracee) -> None:
+        """Map the stub, and let it begin before the program."""
+        code_bytes = image()
+        size = (len(code_bytes) + PAGE_MASK) & ~PAGE_MASK
+        code = t.inject(nr.MMAP, lay.SYSTRAP_CODE, size, PROT_RW, PRIVATE_NOREPLACE, p.MASK64, 0)
+        if code != lay.SYSTRAP_CODE:
+            raise LoadError(f"process {t.tid}: {lay.SYSTRAP_CODE:#x} cannot be mapped: {code}")
+        p.write_memory(t.tid, lay.SYSTRAP_CODE, code_bytes)
+        t.inject(nr.MPROTECT, lay.SYSTRAP_CODE, size, PROT_RX)
+        map_shared(t, self.records.fd, lay.SYSTRAP_CONTROL, lay.SYSTRAP_SHARED_SIZE, PROT_RW)
+        for fd in t.given.values():
+            t.inject(nr.CLOSE, fd)
+        record, table = self.records.take_record(), self.records.take_table()
+        if record is None or table is None:
+            raise LoadError(f"process {t.tid}: more than {lay.RECORDS_MAX} threads at a time")
+        held = HeldThread(self.records, record, t.pid, t.tid)
+        held.set_word("NUMBER", record)
+        held.set_word("PARENT", record)
+        held.set_long("TABLE", table)
+        regs = p.get_regs(t.tid)
+        held.set_long("ENTRY", regs[p.RIP])
+        regs[p.RDI], regs[p.RIP], regs[p.ORIG_RAX] = held.address, address("init"), p.MASK64
+        p.set_regs(t.tid, regs)
+        p.request(p.PTRACE_DETACH, t.tid)
+        self._add(held)
