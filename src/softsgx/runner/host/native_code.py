@@ -19,9 +19,10 @@ class MachineCode:
     """A page with code in it, callable with the System V calling convention.
 
     The page is first writable, then executable, never both, as hardened kernels require.
+    `keeps_gil`: the code may call back Python, or returns soon.
     """
 
-    def __init__(self, code: bytes, restype: Any, *argtypes: Any) -> None:
+    def __init__(self, code: bytes, restype: Any, *argtypes: Any, keeps_gil: bool = False) -> None:
         if len(code) > _PAGE:
             raise ValueError(f"MachineCode: {len(code)} bytes do not fit a page")
         self._page = mmap.mmap(-1, _PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -33,7 +34,8 @@ class MachineCode:
         if libc.mprotect(address, _PAGE, mmap.PROT_READ | mmap.PROT_EXEC):
             why = os.strerror(ctypes.get_errno())
             raise RunnerError("mprotect", f"new code cannot be made executable here: {why}")
-        self.call = ctypes.CFUNCTYPE(restype, *argtypes)(address)
+        kind = ctypes.PYFUNCTYPE if keeps_gil else ctypes.CFUNCTYPE
+        self.call = kind(restype, *argtypes)(address)
 
 
 def compare_and_swap() -> MachineCode:

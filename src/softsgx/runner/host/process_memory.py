@@ -20,6 +20,13 @@ from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 _libc = ctypes.PyDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
+_readv = _libc.process_vm_readv
+_readv.argtypes = (
+    *(ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong),
+    *(ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong),
+)
+_readv.restype = ctypes.c_ssize_t
+_READV_ADDRESS: Final = ctypes.cast(_readv, ctypes.c_void_p).value or 0
 
 _DENIED: Final = (errno.EPERM, errno.ENOSYS, errno.EACCES)
 _ONE: Final = ctypes.c_ulong(1)
@@ -48,26 +55,42 @@ def read_into(pid: int, address: int, target: int, size: int) -> int:
     return len(data) or -1
 
 
+class PageReads:
+    """A call of process_vm_readv that copies pages, given by number, to `target` one by one.
+
+    `function` and `arguments` are for who makes the call as one of several (`call_list`). It
+    returns `size` if all were copied.
+    """
+
+    def __init__(self, pid: int, pages: tuple[int, ...], target: int) -> None:
+        self.size = len(pages) * PAGE_SIZE
+        self._local = _Iovec(target, self.size)
+        self._remote = (_Iovec * len(pages))(
+            *(_Iovec(page << PAGE_SHIFT, PAGE_SIZE) for page in pages)
+        )
+        local, remote = ctypes.addressof(self._local), ctypes.addressof(self._remote)
+        self.function = _READV_ADDRESS
+        self.arguments = (pid, local, 1, remote, len(pages), 0)
+
+
+@lru_cache(maxsize=64)
+def page_reads(pid: int, pages: tuple[int, ...], target: int) -> PageReads:
+    """The call for these pages; cached, as a thread that polls reads the same pages."""
+    return PageReads(pid, pages, target)
+
+
 def read_pages_into(pid: int, pages: list[int], target: int) -> bool:
     """Copy pages, given by number, one after the other to `target`; False if not all."""
     if not WAYS.memory_by_file:
-        remote = _iovecs(tuple(pages))
-        local = _Iovec(target, len(pages) * PAGE_SIZE)
-        count = ctypes.c_ulong(len(pages))
-        done = _syscall(nr.PROCESS_VM_READV, pid, ctypes.byref(local), _ONE, remote, count, _NONE)
+        reads = page_reads(pid, tuple(pages), target)
+        done = _readv(*reads.arguments)
         if done >= 0 or not _denied():
-            return bool(done == local.length)
+            return bool(done == reads.size)
     places = range(target, target + len(pages) * PAGE_SIZE, PAGE_SIZE)
     return all(
         read_into(pid, page << PAGE_SHIFT, place, PAGE_SIZE) == PAGE_SIZE
         for page, place in zip(pages, places, strict=True)
     )
-
-
-@lru_cache(maxsize=64)
-def _iovecs(pages: tuple[int, ...]) -> ctypes.Array[_Iovec]:
-    """The vector for these pages; cached, as a thread that polls reads the same pages."""
-    return (_Iovec * len(pages))(*(_Iovec(page << PAGE_SHIFT, PAGE_SIZE) for page in pages))
 
 
 def write_memory(pid: int, address: int, data: bytes) -> bool:
