@@ -108,22 +108,17 @@ class Blocks:
 
     def begin(self, timed: bool) -> None:
         """Start a slice. If `timed`, it also ends when time is up or the code spins."""
-        now = self.control
-        now.seen = self._doorbell.seen
-        self.go_on()
+        now, seen = self.control, self._doorbell.seen
         if timed:
-            now.deadline = time.monotonic_ns() + control.SLICE_NS
+            now.begin(seen, now.unwatched, time.monotonic_ns() + control.SLICE_NS)
         else:
-            now.deadline, now.unwatched = control.NO_DEADLINE, control.SLICE_BLOCKS
+            now.begin(seen, control.SLICE_BLOCKS, control.NO_DEADLINE)
         self.illegal = self.again = None
 
     def go_on(self) -> None:
         """Give the slice all its blocks again, but no more time."""
         now = self.control
-        now.quantum = min(control.SLICE_BLOCKS, control.QUANTUM_BLOCKS)
-        now.left = control.SLICE_BLOCKS - now.quantum
-        now.pauses = control.PAUSES
-        now.reason = now.watched = now.resting = 0
+        now.begin(now.seen, now.unwatched, now.deadline)
 
     def charge(self, blocks: int) -> None:
         """Charge work done in Python as blocks, so that the hook reads the clock earlier."""

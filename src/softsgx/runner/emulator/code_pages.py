@@ -38,6 +38,10 @@ class CodePages:
         """Up to `size` instruction bytes at RIP, as far as the TLB has its pages for fetching."""
         assert self.lp is not None
         entries = self.lp.tlb.entries
+        offset = rip & PAGE_MASK
+        if offset + size <= PAGE_SIZE:
+            entry = entries.get(rip >> PAGE_SHIFT, 0)
+            return self._memory.read(entry & ~PAGE_MASK | offset, size) if entry & FETCH else b""
         out = b""
         while len(out) < size:
             at = rip + len(out)

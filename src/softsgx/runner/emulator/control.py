@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from struct import Struct
+from typing import TYPE_CHECKING, Final
 
+from softsgx.runner.emulator.unicorn_api import function_address
 from softsgx.spec.bits import MASK64
 
 if TYPE_CHECKING:
@@ -41,6 +43,23 @@ _REGISTERS: Final = (35, 38, 40, 37, 44, 36, 43, 39, *range(106, 114), 253)
 _CLOCK_MONOTONIC: Final = 1
 
 
+# What is set when a slice begins; `_BEGIN` has their formats.
+_OF_SLICE: Final = (
+    ("seen", ctypes.c_uint32),
+    ("quantum", ctypes.c_int32),
+    ("pauses", ctypes.c_int32),
+    ("reason", ctypes.c_uint32),
+    ("left", ctypes.c_int32),
+    ("unwatched", ctypes.c_int32),
+    ("deadline", ctypes.c_uint64),
+    ("watched", ctypes.c_uint64),
+    ("revisits", ctypes.c_int32),
+    ("resting", ctypes.c_int32),
+)
+_BEGIN: Final = Struct("=IiiIiiQQii")
+_QUANTUM: Final = min(SLICE_BLOCKS, QUANTUM_BLOCKS)
+
+
 class Control(ctypes.Structure):
     """`doorbell`, `stop`, `unknown`, tables and functions are addresses.
 
@@ -51,25 +70,16 @@ class Control(ctypes.Structure):
 
     _fields_ = (
         ("doorbell", ctypes.c_uint64),
-        ("seen", ctypes.c_uint32),
-        ("quantum", ctypes.c_int32),
+        *_OF_SLICE,
         ("stop", ctypes.c_uint64),
         ("unknown", ctypes.c_uint64),
-        ("pauses", ctypes.c_int32),
-        ("reason", ctypes.c_uint32),
         ("known", ctypes.c_uint64),
         ("changing", ctypes.c_uint64),
-        ("left", ctypes.c_int32),
-        ("unwatched", ctypes.c_int32),
-        ("deadline", ctypes.c_uint64),
         ("clock", ctypes.c_uint64),
         ("time", ctypes.c_int64 * 2),
         ("read", ctypes.c_uint64),
         ("ids", ctypes.c_uint64),
         ("pointers", ctypes.c_uint64),
-        ("watched", ctypes.c_uint64),
-        ("revisits", ctypes.c_int32),
-        ("resting", ctypes.c_int32),
         ("now", ctypes.c_uint64 * len(_REGISTERS)),
         ("was", ctypes.c_uint64 * len(_REGISTERS)),
     )
@@ -103,13 +113,17 @@ class HookControl(Control):
         places = (first + 8 * n for n in range(len(_REGISTERS)))
         self._places = (ctypes.c_void_p * len(_REGISTERS))(*places)
         self.ids, self.pointers = ctypes.addressof(self._ids), ctypes.addressof(self._places)
-        self.stop = _function(uc.lib.uc_emu_stop)
-        self.read = _function(uc.lib.uc_reg_read_batch)
-        self.clock = _function(ctypes.CDLL(None).clock_gettime)
+        self.stop = function_address(uc.lib.uc_emu_stop)
+        self.read = function_address(uc.lib.uc_reg_read_batch)
+        self.clock = function_address(ctypes.CDLL(None).clock_gettime)
+        self._memory = memoryview(self).cast("B")[Control.seen.offset :]
 
-
-def _function(function: Any) -> int:
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
+    def begin(self, seen: int, unwatched: int, deadline: int) -> None:
+        """Give a slice all its blocks."""
+        left = SLICE_BLOCKS - _QUANTUM
+        _BEGIN.pack_into(
+            self._memory, 0, seen, _QUANTUM, PAUSES, 0, left, unwatched, deadline, 0, 0, 0
+        )
 
 
 HOOK_SYMBOLS: Final[Mapping[str, int]] = {

@@ -9,8 +9,6 @@ A slice ends when the doorbell rings, when blocks or time are used up, or when t
 
 from __future__ import annotations
 
-import mmap
-import struct
 from typing import TYPE_CHECKING, Any, Final
 
 from softsgx.cpu.fault import GP, UD, Fault
@@ -18,10 +16,12 @@ from softsgx.mem.tlb import FETCH, WRITE
 from softsgx.runner.code.maddr import exact_address
 from softsgx.runner.code.scan import Illegal
 from softsgx.runner.code.trapped import ENCLU, undefined
-from softsgx.runner.emulator.blocks import Blocks, Stop, Why, address_of, exception
+from softsgx.runner.emulator import physical
+from softsgx.runner.emulator.blocks import Blocks, Stop, Why, exception
 from softsgx.runner.emulator.code_pages import CodePages
-from softsgx.runner.emulator.fpu import Fpu
 from softsgx.runner.emulator.host_wait import HostWait
+from softsgx.runner.emulator.physical import Physical
+from softsgx.runner.emulator.registers import STALE, Registers
 from softsgx.runner.emulator.ring3 import PAGES, enter_ring3
 from softsgx.runner.emulator.spins import Spins
 from softsgx.runner.emulator.stores import Kind, Store, StoreKinds, StringStores
@@ -37,7 +37,6 @@ from softsgx.runner.emulator.unicorn_api import (
     UC_PROT_EXEC,
     UC_PROT_READ,
     UC_PROT_WRITE,
-    Batch,
     Context,
     FillHook,
     IntrHook,
@@ -59,18 +58,10 @@ if TYPE_CHECKING:
     from softsgx.runner.process.arena import ArenaMemory
     from softsgx.runner.process.hostmem import HostMemory
 
-# Physical addresses for the emulator, above the EPC and above all linear addresses of programs: the
-# emulator compares linear as well as physical addresses with the range of the write hook.
-SHADOW_PHYSICAL: Final = 1 << 48  # copies of host pages: stores to them ask the write hook
-BOOT_PHYSICAL: Final = 1 << 49
-ABORT_PHYSICAL: Final = 1 << 50  # a page of ones: the write hook drops what is stored there
-
-# RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8.., RFLAGS, RIP, FS base, GS base
-_REGISTERS: Final = [35, 38, 40, 37, 44, 36, 43, 39, *range(106, 114), 253, 41, 250, 251]
 # How long a hook in Python takes, in blocks.
 _STORE_BLOCKS: Final = 128
 _FILL_BLOCKS: Final = 64
-_WORDS: Final = struct.Struct("<20Q")
+_AT_ENCLU: Final = Stop(Why.ENCLU)
 
 
 class Emulator:
@@ -88,14 +79,14 @@ class Emulator:
         self.memory = memory
         self.doorbell = doorbell
         self.uc = Uc()
-        self._batch = Batch(self.uc, _REGISTERS, [8 * i for i in range(20)], 160)
-        self.fpu = Fpu(self.uc)
+        self._registers = Registers(self.uc)
         self._lp: LogicalProcessor | None = None
         # What the emulator's TLB stands for: see _keep_or_drop.
         self._valid: tuple[Any, ...] = (None,)
         self._flushes = -1
         self._pages = CodePages(memory, self._forget_page)
-        self._entries: dict[int, int] = {}
+        self._entries: dict[int, int] = {}  # the model's TLB at the end of the last slice
+        self._fills_before = -1
         self._full = False
         # Stores to host memory: their kinds by RIP; a string store that is to be done here.
         self._string: Store | None = None
@@ -105,29 +96,18 @@ class Emulator:
         self._fault: Fault | None = None
         self._intr, self._invalid, self._upto = -1, False, 0
         self.fills = 0
-        self._boot = mmap.mmap(-1, 3 * PAGE_SIZE)
-        self._ones = mmap.mmap(-1, PAGE_SIZE)
-        self._ones[:] = b"\xff" * PAGE_SIZE
-        self._map()
+        self._physical = Physical(self.uc, memory, host)
         self.uc.hook(UC_HOOK_TLB_FILL, FillHook(self._fill))
-        enter_ring3(self.uc, self._boot)
+        enter_ring3(self.uc, self._physical.boot)
         self._install_hooks(part)
         self._clean = Context(self.uc)
-
-    def _map(self) -> None:
-        uc, memory, host = self.uc, self.memory, self.host
-        uc.map_memory(memory.first << PAGE_SHIFT, memory.count * PAGE_SIZE, memory.address)
-        uc.map_memory(SHADOW_PHYSICAL, host.shadow_size, host.shadow_address, UC_PROT_READ)
-        uc.map_memory(BOOT_PHYSICAL, 3 * PAGE_SIZE, address_of(self._boot))
-        uc.map_memory(ABORT_PHYSICAL, PAGE_SIZE, address_of(self._ones), UC_PROT_READ)
 
     def _install_hooks(self, part: Part) -> None:
         uc = self.uc
         self.blocks = Blocks(uc, self.doorbell, self._pages.read, self._pages.place, part)
         self.spins = Spins(self.memory, self.blocks)
         self._host_wait = HostWait(self.blocks, self.host, self.doorbell)
-        last = ABORT_PHYSICAL + PAGE_SIZE - 1
-        uc.hook(UC_HOOK_MEM_WRITE_PROT, WriteHook(self._on_write), begin=SHADOW_PHYSICAL, end=last)
+        uc.hook(UC_HOOK_MEM_WRITE_PROT, WriteHook(self._on_write), 0, *physical.ASKED)
         uc.hook(UC_HOOK_INTR, IntrHook(self._on_intr))
         uc.hook(UC_HOOK_INSN_INVALID, InvalidHook(self._on_invalid))
 
@@ -141,11 +121,17 @@ class Emulator:
         Registers are taken from and given back to `lp`, so between two slices it is as if the
         processor itself had executed. `alone`: no other thread waits for the emulator.
         """
-        self._load(lp)
+        self._begin(lp)
         self.blocks.begin(self.timed)
         self._fault = self._string = None
         self._intr, self._invalid, self._single, self._upto = -1, False, -1, 0
-        error = self._execute(lp, lp.regs[RIP], 0)
+        error = self._registers.execute(lp, self.host.reads)
+        if error == UC_ERR_OK and self._only_enclu(lp):
+            self._end_of_slice(lp)
+            return _AT_ENCLU
+        if error == STALE:
+            error = self._without_copies(lp)
+        error = self._handle(lp, error, 0)
         if self.spins.suspected:
             error = self._one_round(lp)
         while alone and self._host_wait.over():
@@ -158,9 +144,29 @@ class Emulator:
         self._save(lp)
         return self._reason(lp, error)
 
+    def _only_enclu(self, lp: LogicalProcessor) -> bool:
+        """Whether nothing but an ENCLU ended the slice, and nothing is left to be done."""
+        blocks = self.blocks
+        return (
+            self._invalid
+            and not (self._fault or self._string or blocks.again or blocks.illegal)
+            and not (self._full or blocks.control.reason)
+            and self._intr < 0
+            and self._pages.read(lp.regs[RIP], 3) == ENCLU
+        )
+
+    def _without_copies(self, lp: LogicalProcessor) -> int:
+        """Begin the slice whose copies could not be refreshed."""
+        if not self.host.refresh():
+            self._drop()
+        return self._registers.execute(lp, None)
+
     def _execute(self, lp: LogicalProcessor, rip: int, until: int) -> int:
         """Execute from `rip`; handle those stops here that do not concern the enclave."""
-        error = self.uc.start(rip, until)
+        return self._handle(lp, self.uc.start(rip, until), until)
+
+    def _handle(self, lp: LogicalProcessor, error: int, until: int) -> int:
+        """As `_execute`, once the emulator has stopped with `error`."""
         while True:
             if self.blocks.again is not None:
                 block, size = self.blocks.again
@@ -182,7 +188,7 @@ class Emulator:
                     self._intr = -1
                     lp.regs[RFLAGS] &= ~RFLAGS_TF
                 self._recover()
-                self._load_registers(lp)
+                self._registers.load(lp)
             elif error == UC_ERR_WRITE_PROT and self._fault is None:
                 self._save(lp)  # a store to a stale copy: execute the instruction again
             else:
@@ -207,7 +213,7 @@ class Emulator:
         self.uc.forget_code(block, self._upto + 1)
         return self._execute(lp, block, self._upto)
 
-    def _load(self, lp: LogicalProcessor) -> None:
+    def _begin(self, lp: LogicalProcessor) -> None:
         self._keep_or_drop(lp)
         if self.memory.code_writes != self._pages.writes:
             self._pages.writes = self.memory.code_writes
@@ -216,7 +222,6 @@ class Emulator:
             self._kinds.forget()
             self.blocks.forget()
         self._lp = self._pages.lp = lp
-        self._load_registers(lp)
 
     def _keep_or_drop(self, lp: LogicalProcessor) -> None:
         """Drop the emulator's translations when the model's were flushed.
@@ -248,19 +253,15 @@ class Emulator:
         self.host.drop_copies()
         self.uc.flush_tlb()
 
-    def _load_registers(self, lp: LogicalProcessor) -> None:
-        _WORDS.pack_into(self._batch.buffer, 0, *lp.regs, lp.fsbase, lp.gsbase)
-        self._batch.write()
-        self.fpu.load(lp.x.legacy)
-
     def _save(self, lp: LogicalProcessor) -> None:
-        self._batch.read()
-        *regs, lp.fsbase, lp.gsbase = _WORDS.unpack(self._batch.buffer)
-        lp.regs[:] = regs
-        image = self.fpu.save()
-        if image != lp.x.legacy:
-            lp.x.legacy = image
-        self._entries = dict(lp.tlb.entries)
+        self._registers.save(lp)
+        self._end_of_slice(lp)
+
+    def _end_of_slice(self, lp: LogicalProcessor) -> None:
+        entries = lp.tlb.entries
+        if self.fills != self._fills_before or len(entries) != len(self._entries):
+            self._fills_before = self.fills
+            self._entries = dict(entries)
         self.host.drain()
 
     def _reason(self, lp: LogicalProcessor, error: int) -> Stop:
@@ -302,7 +303,7 @@ class Emulator:
     def _recover(self) -> None:
         """Restore a state without a pending exception: with one, the next is a double fault."""
         self._clean.restore()
-        self.fpu.image = None
+        self._registers.fpu.image = None
 
     # Hooks
 
@@ -312,7 +313,7 @@ class Emulator:
         access = ACCESS[kind]
         answer = entry[0]
         if lp is None:  # bringing the emulator to CPL 3: code, stack, descriptor table
-            answer.paddr = BOOT_PHYSICAL + PAGE_SIZE * PAGES.get(address, 2)
+            answer.paddr = physical.BOOT + PAGE_SIZE * PAGES.get(address, 2)
             answer.perms = UC_PROT_READ | UC_PROT_WRITE | UC_PROT_EXEC
             return True
         self.blocks.charge(_FILL_BLOCKS)
@@ -333,10 +334,10 @@ class Emulator:
                 raise GP("ACCESS.01")  # fetch outside ELRANGE while in enclave mode
             if self.host.is_enclave(address):
                 lp.translate(address, access)  # the abort page, if the page tables allow it
-                answer.paddr = ABORT_PHYSICAL
+                answer.paddr = physical.ABORT
             else:
                 offset = self.host.translate(address, access == WRITE)
-                answer.paddr = SHADOW_PHYSICAL + (offset & ~PAGE_MASK)
+                answer.paddr = physical.SHADOW + (offset & ~PAGE_MASK)
         except Fault as fault:
             self._fault = fault
             return False
@@ -346,14 +347,12 @@ class Emulator:
         answer.perms = UC_PROT_READ | (UC_PROT_WRITE if access == WRITE else 0)
         return True
 
-    def _on_write(
-        self, _uc: Any, _kind: int, physical: int, size: int, value: int, _data: Any
-    ) -> bool:
+    def _on_write(self, _uc: Any, _kind: int, at: int, size: int, value: int, _data: Any) -> bool:
         """A store to a copy of a host page, or to the abort page."""
         self.blocks.charge(_STORE_BLOCKS)
-        if physical >= ABORT_PHYSICAL:
+        if at >= physical.ABORT:
             return True
-        offset = physical - SHADOW_PHYSICAL
+        offset = at - physical.SHADOW
         store = self._kinds.current()
         if store.kind is Kind.STRING and self._kinds.rcx() != self._single:
             self._string = store
@@ -383,7 +382,7 @@ class Emulator:
             self._fault = fault
         except OutOfCopies:
             self._full = True
-        self._load_registers(lp)
+        self._registers.load(lp)
 
     def _forget_page(self, page: int) -> None:
         self._kinds.forget()

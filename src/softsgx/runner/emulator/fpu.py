@@ -23,7 +23,10 @@ _U16: Final = struct.Struct("<H")
 
 
 class Fpu:
-    """The FP registers of one emulator. `image` is their content, None if it is not known."""
+    """The FP registers of one emulator. `image` is their content, None if it is not known.
+
+    `batch` moves them between the emulator and its buffer, where they are in the emulator's form.
+    """
 
     def __init__(self, uc: Uc) -> None:
         registers = [*range(_XMM0, _XMM0 + 16), *range(_FP0, _FP0 + 8)]
@@ -31,38 +34,52 @@ class Fpu:
         # The status word last: it sets TOP.
         registers += [_FPCW, _MXCSR, _FPTAG, _FPSW]
         places += [0, 24, _TAG_PLACE, 2]
-        self._batch = Batch(uc, registers, places, _TAG_PLACE + 8)
+        self.batch = Batch(uc, registers, places, _TAG_PLACE + 8)
         self.image: bytes | None = None
+        self._form = b""  # the buffer whose image is `image`
 
     def load(self, image: bytes) -> None:
         """Image -> emulator."""
+        if self.put(image):
+            self.batch.write()
+
+    def save(self) -> bytes:
+        """Emulator -> image."""
+        self.batch.read()
+        return self.get()
+
+    def put(self, image: bytes) -> bool:
+        """Image -> buffer; False if the emulator has it already."""
         if image == self.image:
-            return
-        buffer = self._batch.buffer
+            return False
+        buffer = self.batch.buffer
         buffer[:512] = image
         top = image[3] >> 3 & 7
         if top:
             buffer[32:160] = _rotated(image[32:160], -top)
         _U16.pack_into(buffer, _TAG_PLACE, _FULL_TAGS[image[4]])
-        self._batch.write()
         self.image = image
+        self._form = bytes(buffer)
+        return True
 
-    def save(self) -> bytes:
-        """Emulator -> image; FOP, FIP, FDP and reserved bytes are those that were loaded last.
+    def get(self) -> bytes:
+        """Buffer -> image; FOP, FIP, FDP and reserved bytes are those that were loaded last.
 
         The emulator lets LDMXCSR set reserved bits of MXCSR. They are dropped: a thread that has
         them cannot be continued.
         """
-        batch = self._batch
-        batch.read()
-        buffer = batch.buffer
-        buffer[26:28] = b"\0\0"
+        buffer = self.batch.buffer
+        if self.image is not None and buffer == self._form:
+            return self.image
+        image = bytearray(buffer[:512])
+        image[26:28] = b"\0\0"
         (tags,) = _U16.unpack_from(buffer, _TAG_PLACE)
-        buffer[4] = sum(1 << i for i in range(8) if tags >> 2 * i & 3 != 3) if tags != 0xFFFF else 0
-        top = buffer[3] >> 3 & 7
+        image[4] = sum(1 << i for i in range(8) if tags >> 2 * i & 3 != 3) if tags != 0xFFFF else 0
+        top = image[3] >> 3 & 7
         if top:
-            buffer[32:160] = _rotated(bytes(buffer[32:160]), top)
-        self.image = bytes(buffer[:512])
+            image[32:160] = _rotated(bytes(buffer[32:160]), top)
+        self._form = bytes(buffer)
+        self.image = bytes(image)
         return self.image
 
 

@@ -99,6 +99,11 @@ def _library() -> Any:
     return lib
 
 
+def function_address(function: Any) -> int:
+    """The address of a function of a library."""
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
 class Uc:
     """One emulator instance (uc_engine) of 64-bit x86 whose TLB is filled only by a hook."""
 
@@ -109,6 +114,8 @@ class Uc:
         self.handle: Any = handle.value
         self._kept: list[Any] = []
         self._raised: BaseException | None = None
+        self._unraisable_before: Callable[[Any], object] = sys.unraisablehook
+        self._unraisable_here = self._unraisable
         self._control(_TLB_TYPE, ctypes.c_int(_TLB_VIRTUAL))
 
     def close(self) -> None:
@@ -163,29 +170,33 @@ class Uc:
             )
         )  # fmt: skip
 
-    def start(self, rip: int, until: int, count: int = 0) -> int:
+    def start(self, rip: int, until: int) -> int:
         """Execute from `rip` until something stops it, or `until` is reached; UC_ERR_*.
 
         Raises what a hook raised.
         """
-        before = sys.unraisablehook
-        sys.unraisablehook = partial(self._unraisable, before)
+        return self.raising(partial(self.lib.uc_emu_start, self.handle, rip, until, 0, 0))
+
+    def raising(self, execute: Callable[[], int]) -> int:
+        """The result of `execute`, which executes code; raises what a hook raised."""
+        before = self._unraisable_before = sys.unraisablehook
+        sys.unraisablehook = self._unraisable_here
         try:
-            error = int(self.lib.uc_emu_start(self.handle, rip, until, 0, count))
+            result = execute()
         finally:
             sys.unraisablehook = before
         if self._raised is not None:
             raised, self._raised = self._raised, None
             raise raised
-        return error
+        return result
 
-    def _unraisable(self, before: Callable[[Any], object], what: Any) -> None:
+    def _unraisable(self, what: Any) -> None:
         """Keep an exception of a callback, and stop: ctypes would only print it and return 0.
 
         It may come from a Python signal handler, too, which may run before the hook's first line.
         """
         if "ctypes callback" not in (what.err_msg or ""):
-            before(what)
+            self._unraisable_before(what)
             return
         if self._raised is None:
             self._raised = what.exc_value
@@ -236,14 +247,15 @@ class Batch:
         self._id_address = ctypes.addressof(self._ids)
         self._pointer_address = ctypes.addressof(self._pointers)
 
+    @property
+    def arguments(self) -> tuple[int, int, int, int]:
+        """Those of uc_reg_read_batch and uc_reg_write_batch."""
+        return self._uc.handle, self._id_address, self._pointer_address, self._count
+
     def read(self) -> None:
         """Registers -> buffer."""
-        self._uc.lib.uc_reg_read_batch(
-            self._uc.handle, self._id_address, self._pointer_address, self._count
-        )
+        self._uc.lib.uc_reg_read_batch(*self.arguments)
 
     def write(self) -> None:
         """Buffer -> registers."""
-        self._uc.lib.uc_reg_write_batch(
-            self._uc.handle, self._id_address, self._pointer_address, self._count
-        )
+        self._uc.lib.uc_reg_write_batch(*self.arguments)

@@ -82,6 +82,9 @@ class ModelHost:
     def drain(self) -> None:
         """Nothing to do: no store is delayed."""
 
+    reads = None
+    """Nothing to refresh: no copy is kept for another slice."""
+
     def begin_slice(self) -> bool:
         """True: copies and the emulator's TLB must be dropped."""
         return True

@@ -24,7 +24,8 @@ from softsgx.linux.mm import VM_EXEC, VM_WRITE
 from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_NX, PTE_P, PTE_U, PTE_W, USER_TOP
 from softsgx.runner.host import ptrace
 from softsgx.runner.host.abi import PROCMAP_QUERY
-from softsgx.runner.host.process_memory import read_pages_into
+from softsgx.runner.host.process_memory import PageReads, page_reads, read_pages_into
+from softsgx.runner.ways import WAYS
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.faults import PFEC_P, PFEC_U, PFEC_W
 
@@ -62,6 +63,9 @@ class HostMemory:
         self._fresh_address = ctypes.addressof(ctypes.c_char.from_buffer(self._fresh))
         self._slots: dict[int, int] = {}  # page number -> slot
         self._pages: list[int] = []  # slot -> page number
+        # How to refresh the copies; None if that must be found anew, for another pid or pages.
+        self._reads: PageReads | None = None
+        self._reads_pid = pid
         self._writable: set[int] = set()  # pages that were found writable in this slice
         # The stores that wait, which are contiguous, and where the next one would have to go.
         self._waiting = bytearray()
@@ -95,6 +99,7 @@ class HostMemory:
                 raise PF(page << PAGE_SHIFT, "HOST.01", PFEC_U | (PFEC_W if write else 0))
             self._slots[page] = slot
             self._pages.append(page)
+            self._reads = None
         return slot * PAGE_SIZE | address & PAGE_MASK
 
     def store_locked(self, offset: int, data: bytes) -> Stored:
@@ -142,6 +147,8 @@ class HostMemory:
 
     def drain(self) -> None:
         """Write the waiting stores; if the program has unmapped the page, they are lost."""
+        if self._waiting_end < 0:
+            return
         if self._waiting:
             data, self._waiting = bytes(self._waiting), bytearray()
             self.store_bytes(self._waiting_end - len(data), data)
@@ -166,13 +173,30 @@ class HostMemory:
         return PF(address & ~PAGE_MASK, "HOST.02", code)
 
     def begin_slice(self) -> bool:
-        """Refresh the copies; True if they must be dropped, with the emulator's TLB."""
-        self._writable.clear()
+        """True if the copies must be dropped, with the emulator's TLB.
+
+        If not, refresh them by `reads` before anything is executed.
+        """
+        if self._writable:
+            self._writable.clear()
         if len(self._pages) > _REFRESHED_MAX:
             return True
-        if not self._pages:
-            return False
-        return not read_pages_into(self.pid, self._pages, self.shadow_address)
+        return WAYS.memory_by_file and not self.refresh()
+
+    @property
+    def reads(self) -> PageReads | None:
+        """The call that refreshes the copies; None if there are none, or if it is refused."""
+        pages = self._pages
+        if not pages or WAYS.memory_by_file:
+            return None
+        if self._reads is None or self._reads_pid != self.pid:
+            self._reads_pid = self.pid
+            self._reads = page_reads(self.pid, tuple(pages), self.shadow_address)
+        return self._reads
+
+    def refresh(self) -> bool:
+        """Refresh the copies; False if they must be dropped, with the emulator's TLB."""
+        return not self._pages or read_pages_into(self.pid, self._pages, self.shadow_address)
 
     def renew(self) -> bool | None:
         """Refresh the copies within a slice. Whether a page had changed; None if that failed."""
@@ -192,6 +216,7 @@ class HostMemory:
         """Forget the copies."""
         self._slots.clear()
         self._pages.clear()
+        self._reads = None
 
     def _copy(self, page: int, slot: int) -> bool:
         target = self.shadow_address + slot * PAGE_SIZE

@@ -1,0 +1,40 @@
+"""Physical addresses of one emulator: EPC at its own, and three ranges that only it has.
+
+They lie above the EPC and above all linear addresses of programs: the emulator compares linear as
+well as physical addresses with the range of the write hook.
+"""
+
+from __future__ import annotations
+
+import mmap
+from typing import TYPE_CHECKING, Final
+
+from softsgx.runner.emulator.blocks import address_of
+from softsgx.runner.emulator.unicorn_api import UC_PROT_READ
+from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
+
+if TYPE_CHECKING:
+    from softsgx.runner.emulator.unicorn_api import Uc
+    from softsgx.runner.process.arena import ArenaMemory
+    from softsgx.runner.process.hostmem import HostMemory
+
+SHADOW: Final = 1 << 48  # copies of host pages: stores to them ask the write hook
+BOOT: Final = 1 << 49
+ABORT: Final = 1 << 50  # a page of ones: the write hook drops what is stored there
+ASKED: Final = (SHADOW, ABORT + PAGE_SIZE - 1)
+"""First and last address of the write hook."""
+
+_BOOT_PAGES: Final = 3
+
+
+class Physical:
+    """What is mapped there; `boot` is the memory at BOOT."""
+
+    def __init__(self, uc: Uc, memory: ArenaMemory, host: HostMemory) -> None:
+        self.boot = mmap.mmap(-1, _BOOT_PAGES * PAGE_SIZE)
+        self._ones = mmap.mmap(-1, PAGE_SIZE)
+        self._ones[:] = b"\xff" * PAGE_SIZE
+        uc.map_memory(memory.first << PAGE_SHIFT, memory.count * PAGE_SIZE, memory.address)
+        uc.map_memory(SHADOW, host.shadow_size, host.shadow_address, UC_PROT_READ)
+        uc.map_memory(BOOT, _BOOT_PAGES * PAGE_SIZE, address_of(self.boot))
+        uc.map_memory(ABORT, PAGE_SIZE, address_of(self._ones), UC_PROT_READ)
