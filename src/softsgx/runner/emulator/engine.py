@@ -95,7 +95,7 @@ class EmulatorEngine:
         lp = t.lp
         t.make_current()
         while True:
-            if not self.threads.resumed(t):
+            if lp.secs is None and not self.threads.resumed(t):
                 return
             if self.world.tick.due(state, state.seconds):
                 lp.interrupt(TIMER_VECTOR)  # the kernel handles the timer, and returns to the AEP

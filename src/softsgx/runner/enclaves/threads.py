@@ -81,7 +81,8 @@ class EnclaveThreads:
     def requested(self, t: Tracee, mailbox: int) -> None:
         """Load the logical processor with the registers that a thread left in its mailbox."""
         box = self.mailboxes.boxes[mailbox]
-        t.model()
+        if t.thread is None:
+            t.model()
         lp = t.lp
         lp.regs[:] = box.registers
         lp.x.legacy = box.fx

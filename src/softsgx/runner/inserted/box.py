@@ -170,9 +170,11 @@ class Control:
 
     def take(self) -> list[int]:
         """The mailboxes with a new REQUEST, which become TAKEN."""
-        taken = []
-        states = bytes(self._states_bytes)
+        states = self._states_bytes.tobytes()
         at = states.find(REQUEST)
+        if at < 0:
+            return []
+        taken = []
         while at >= 0:
             mailbox = at // 4
             if self._states[mailbox] == REQUEST:

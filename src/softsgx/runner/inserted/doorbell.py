@@ -21,9 +21,10 @@ from softsgx.runner.host.native_code import RESTORER
 if TYPE_CHECKING:
     from softsgx.runner.inserted.records import AnyMailboxes
 
-# handler: lock inc dword [rip+15]; mov rax,[rip+12]; lock inc dword [rax]; ret;
-# .long count; .quad doorbell; RESTORER
-_HANDLER: Final = bytes.fromhex("f0ff050b000000488b0508000000f0ff00c3")
+# handler: lock inc dword [rip+count]; mov rax,[rip+all]; lock inc dword [rax];
+# mov rax,[rip+doorbell]; lock inc dword [rax]; ret;
+# .long count; .quad doorbell, all; RESTORER
+_HANDLER: Final = bytes.fromhex("f0ff0515000000 488b051a000000 f0ff00 488b0508000000 f0ff00 c3")
 
 ENDING: Final = frozenset({signal.SIGTERM, signal.SIGHUP})
 """Signals that end a run: a user stops it, or its terminal is gone."""
@@ -41,8 +42,18 @@ class Doorbell:
         self.address = mailboxes.doorbell
         self.seen = 0
         self._code: list[mmap.mmap] = []
+        self._all = memoryview(bytearray(4)).cast("I")  # how many signals came
+        self._all_seen = 0
         self._counts: dict[int, memoryview] = {}  # how often each signal came
         self._last: dict[int, bytes] = {}  # the counts at the last `came`
+
+    def signalled(self) -> bool:
+        """Whether any installed signal came since the last call."""
+        count = self._all[0]
+        if count == self._all_seen:
+            return False
+        self._all_seen = count
+        return True
 
     def stopped(self) -> bool:
         """Whether SIGCHLD came since the last call: some tracee has stopped or ended."""
@@ -75,6 +86,8 @@ class Doorbell:
 
     def wait(self, timeout: float | None = None) -> None:
         """Sleep until the value differs from `seen`, a signal comes, or `timeout` seconds pass."""
+        if self.rung:
+            return
         self._control.sleeping = True
         if not self.rung:
             futex.wait(self.address, self.seen, timeout)
@@ -87,8 +100,9 @@ class Doorbell:
         code[0 : len(_HANDLER)] = _HANDLER
         at = len(_HANDLER)
         self._counts[number] = memoryview(code)[at : at + 4]
-        code[at : at + 12] = struct.pack("<IQ", 0, self.address)
-        at += 12
+        everything = ctypes.addressof(ctypes.c_char.from_buffer(self._all))
+        code[at : at + 20] = struct.pack("<IQQ", 0, self.address, everything)
+        at += 20
         code[at : at + len(RESTORER)] = RESTORER
         base = ctypes.addressof(ctypes.c_char.from_buffer(code))
         action = struct.pack("<QQQQ", base, SA_RESTORER, base + at, 0)

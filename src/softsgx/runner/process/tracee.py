@@ -50,6 +50,7 @@ class Tracee:
         self, world: World, pid: int, tid: int, space: Space, ends: list[tuple[int, int]]
     ) -> None:
         self.world = world
+        self._lps = world.machine.processor.lps
         self.pid = pid
         self.tid = tid
         self.space = space
@@ -80,8 +81,9 @@ class Tracee:
     @property
     def lp(self) -> LogicalProcessor:
         """Its logical processor."""
-        assert self.thread is not None
-        return self.world.machine.processor.lps[self.thread.cpu]
+        thread = self.thread
+        assert thread is not None
+        return self._lps[thread.cpu]
 
     def make_current(self) -> None:
         """Make this thread `current`: memory and descriptors are reached by its number.

@@ -86,6 +86,7 @@ class Supervisor:
         self.first = 0
         self.exit_status: int | None = None
         self.systrap = self._untraced() if isinstance(self.mailboxes, Records) else None
+        self._terminated = False  # a signal of ENDING came
         self.started = False  # the program has been prepared
         self._unprepared = ""  # why it could not be
         self._first: First | None = None
@@ -130,18 +131,15 @@ class Supervisor:
         executed.
         """
         doorbell, engine, systrap = self.doorbell, self.engine, self.systrap
+        take = self.mailboxes.control.take
         while self.tracees:
             doorbell.look()
-            if doorbell.terminated:
-                self.kill()  # each time: there may be new ones
-            if doorbell.stopped() or self._ends:
-                self._drain()
-            engine.rung()
-            self.calls.cpu_time.timers.rung()
+            if doorbell.signalled() or self._ends or self._terminated:
+                self._signalled()
             if systrap is not None:
                 systrap.rung()
                 systrap.reports()
-            for mailbox in self.mailboxes.control.take():
+            for mailbox in take():
                 self._request(mailbox)
             if systrap is not None and systrap.later():
                 continue
@@ -158,6 +156,17 @@ class Supervisor:
         if self._unprepared:
             raise RunnerError("the program cannot be prepared", self._unprepared)
         return self.exit_status
+
+    def _signalled(self) -> None:
+        """A signal came to the supervisor, or there is more to do because of an earlier one."""
+        doorbell = self.doorbell
+        self._terminated = doorbell.terminated != 0
+        if self._terminated:
+            self.kill()  # each time: there may be new ones
+        if doorbell.stopped() or self._ends:
+            self._drain()
+        self.engine.rung()
+        self.calls.cpu_time.timers.rung()
 
     def kill(self) -> None:
         """End every process; the caller goes on with `run`."""
