@@ -194,10 +194,10 @@ def _frame_page(lp: LpState, secs: Secs, address: int) -> int:
 
 def enter_at_oentry(
     lp: LpState, secs: Secs, tcs: TCS, page: int, rbx: int, rcx: int, *, resumed: bool
-) -> None:
+) -> tuple[int, ...]:
     """Enter at TCS.OENTRY on frame CSSA: EENTER, and ERESUME that notifies the enclave of an AEX.
 
-    RAX := CSSA, RCX := the address after ENCLU.
+    RAX := CSSA, RCX := the address after ENCLU. Returns the pages of the frame.
     """
     frame = check_frame(lp, secs, frame_address(secs, tcs, tcs.CSSA))
     entry = (secs.BASEADDR + tcs.OENTRY) & MASK64
@@ -209,14 +209,22 @@ def enter_at_oentry(
     cet_state = cet.check_entry(lp, secs, tcs, tcs.CSSA) if has_cet else None
 
     enter(lp, secs, page, rbx, frame, cssa=tcs.CSSA, aep=rcx, resumed=resumed)
+    load_entry(lp, frame, tcs.CSSA, entry, fsbase, gsbase)
+    if cet_state is not None:
+        cet.load(lp, cet_state)
+    return frame
+
+
+def load_entry(
+    lp: LpState, frame: tuple[int, ...], cssa: int, entry: int, fsbase: int, gsbase: int
+) -> None:
+    """The registers after an entry at OENTRY; those of the outside stack go to the frame."""
     store_outside_stack(lp, frame)
     regs = lp.regs
-    regs[RAX] = tcs.CSSA
+    regs[RAX] = cssa
     regs[RCX] = (regs[RIP] + ENCLU_LENGTH) & MASK64
     regs[RIP] = entry
     lp.fsbase, lp.gsbase = fsbase, gsbase
-    if cet_state is not None:
-        cet.load(lp, cet_state)
 
 
 def enter(

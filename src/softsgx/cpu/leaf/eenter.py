@@ -3,6 +3,7 @@
 from softsgx.cpu.entry import check_tcs, enter_at_oentry, tcs_operand, tcs_refusal
 from softsgx.cpu.fault import GP
 from softsgx.cpu.lp import LogicalProcessor
+from softsgx.cpu.reentry import entered_again, remember_entry, what_tests_read
 from softsgx.spec.bits import canonical
 from softsgx.spec.concurrency import BUSY_TARGET
 from softsgx.spec.epcm import BLOCKED, MODIFIED, PENDING, PT_MASK, TCS, VALID
@@ -14,6 +15,8 @@ def eenter(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
 
     RSP, RBP and all other registers keep their outside values.
     """
+    if entered_again(lp, rbx, rcx):
+        return
     if rbx & 4095:
         raise GP("EENTER.01")  # RBX (TCS) not 4 KiB aligned
     if not canonical(rcx) and lp.processor.readings.aep_before_tcs:
@@ -37,4 +40,6 @@ def eenter(lp: LogicalProcessor, rbx: int, rcx: int, _rdx: int) -> None:
     check_tcs(lp, tcs, secs)
     if tcs.CSSA >= tcs.NSSA:
         raise GP("EENTER.09")  # TCS.CSSA >= TCS.NSSA
-    enter_at_oentry(lp, secs, tcs, page, rbx, rcx, resumed=False)
+    read = what_tests_read(lp, secs, rbx, rcx)
+    frame = enter_at_oentry(lp, secs, tcs, page, rbx, rcx, resumed=False)
+    remember_entry(lp, read, secs, page, frame)
