@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from softsgx.runner.host.call_list import CallList
+from softsgx.runner.host.call_list import CallList, argument_word, function_word
 
 _LIBC = ctypes.CDLL(None)
 
@@ -53,8 +53,8 @@ def test_the_first_other_result_ends_it() -> None:
 def test_a_call_whose_function_is_0_is_left_out() -> None:
     made: list[tuple[int, ...]] = []
     calls, kept = _calls(made, 7, -1, 7)
-    calls.set_function(1, 0)
-    calls.set_argument(2, 5, 99)
+    calls.words[function_word(1)] = 0
+    calls.words[argument_word(2, 5)] = 99
     assert kept
     assert calls.run() == -1
     assert made == [(0, 1 << 63, 0, 0, 0, 0), (2, 1 << 63, 0, 0, 0, 99)]

@@ -21,7 +21,7 @@ from softsgx.runner.code.scan import Illegal, Scanner
 from softsgx.runner.emulator import control
 from softsgx.runner.emulator.control import AFTER_PAUSE, HookControl
 from softsgx.runner.emulator.known import KnownBlocks
-from softsgx.runner.emulator.unicorn_api import UC_HOOK_BLOCK, BlockHook
+from softsgx.runner.emulator.unicorn_api import UC_HOOK_BLOCK, UC_HOOK_INSN_INVALID, BlockHook
 from softsgx.runner.inserted.machine_code import HOOK_CODE
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from softsgx.runner.inserted.doorbell import Doorbell
 
 _HOOK: Final = b"".join(bytes.fromhex(code) for _, code in HOOK_CODE)
+_INVALID: Final = len(_HOOK) - len(bytes.fromhex(dict(HOOK_CODE)["invalid"]))
 _PAUSE: Final = b"\xf3\x90"
 
 
@@ -104,7 +105,9 @@ class Blocks:
         self.control.doorbell = doorbell.address
         self.control.unknown = ctypes.cast(self._unknown, ctypes.c_void_p).value or 0
         self.control.known, self.control.changing = self._known.plain, self._known.changing
-        uc.hook(UC_HOOK_BLOCK, address_of(self._code), ctypes.addressof(self.control))
+        code, data = address_of(self._code), ctypes.addressof(self.control)
+        uc.hook(UC_HOOK_BLOCK, code, data)
+        uc.hook(UC_HOOK_INSN_INVALID, code + _INVALID, data)
 
     def begin(self, timed: bool) -> None:
         """Start a slice. If `timed`, it also ends when time is up or the code spins."""

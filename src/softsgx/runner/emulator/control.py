@@ -55,8 +55,9 @@ _OF_SLICE: Final = (
     ("watched", ctypes.c_uint64),
     ("revisits", ctypes.c_int32),
     ("resting", ctypes.c_int32),
+    ("invalid", ctypes.c_uint64),
 )
-_BEGIN: Final = Struct("=IiiIiiQQii")
+_BEGIN: Final = Struct("=IiiIiiQQiiQ")
 _QUANTUM: Final = min(SLICE_BLOCKS, QUANTUM_BLOCKS)
 
 
@@ -64,7 +65,8 @@ class Control(ctypes.Structure):
     """`doorbell`, `stop`, `unknown`, tables and functions are addresses.
 
     `quantum` and `left` count blocks; `deadline` is in nanoseconds of CLOCK_MONOTONIC. No block is
-    watched for `unwatched` quanta. `watched` is the address of the watched block, `revisits` how
+    watched for `unwatched` quanta. `invalid` is 1 once the emulator has met an instruction that it
+    does not have: ENCLU is one. `watched` is the address of the watched block, `revisits` how
     many comparisons are left for it.
     """
 
@@ -122,7 +124,7 @@ class HookControl(Control):
         """Give a slice all its blocks."""
         left = SLICE_BLOCKS - _QUANTUM
         _BEGIN.pack_into(
-            self._memory, 0, seen, _QUANTUM, PAUSES, 0, left, unwatched, deadline, 0, 0, 0
+            self._memory, 0, seen, _QUANTUM, PAUSES, 0, left, unwatched, deadline, 0, 0, 0, 0
         )
 
 

@@ -30,7 +30,6 @@ from softsgx.runner.emulator.unicorn_api import (
     UC_ERR_EXCEPTION,
     UC_ERR_OK,
     UC_ERR_WRITE_PROT,
-    UC_HOOK_INSN_INVALID,
     UC_HOOK_INTR,
     UC_HOOK_MEM_WRITE_PROT,
     UC_HOOK_TLB_FILL,
@@ -40,7 +39,6 @@ from softsgx.runner.emulator.unicorn_api import (
     Context,
     FillHook,
     IntrHook,
-    InvalidHook,
     Uc,
     UnicornError,
     WriteHook,
@@ -94,7 +92,7 @@ class Emulator:
         self._strings = StringStores(memory, host)
         self._kinds = StoreKinds(self.uc, self._pages.read, self._pages.changing)
         self._fault: Fault | None = None
-        self._intr, self._invalid, self._upto = -1, False, 0
+        self._intr, self._upto = -1, 0
         self.fills = 0
         self._physical = Physical(self.uc, memory, host)
         self.uc.hook(UC_HOOK_TLB_FILL, FillHook(self._fill))
@@ -109,7 +107,6 @@ class Emulator:
         self._host_wait = HostWait(self.blocks, self.host, self.doorbell)
         uc.hook(UC_HOOK_MEM_WRITE_PROT, WriteHook(self._on_write), 0, *physical.ASKED)
         uc.hook(UC_HOOK_INTR, IntrHook(self._on_intr))
-        uc.hook(UC_HOOK_INSN_INVALID, InvalidHook(self._on_invalid))
 
     def close(self) -> None:
         """Free the emulator."""
@@ -124,7 +121,7 @@ class Emulator:
         self._begin(lp)
         self.blocks.begin(self.timed)
         self._fault = self._string = None
-        self._intr, self._invalid, self._single, self._upto = -1, False, -1, 0
+        self._intr, self._single, self._upto = -1, -1, 0
         error = self._registers.execute(lp, self.host.reads)
         if error == UC_ERR_OK and self._only_enclu(lp):
             self._end_of_slice(lp)
@@ -148,7 +145,7 @@ class Emulator:
         """Whether nothing but an ENCLU ended the slice, and nothing is left to be done."""
         blocks = self.blocks
         return (
-            self._invalid
+            blocks.control.invalid
             and not (self._fault or self._string or blocks.again or blocks.illegal)
             and not (self._full or blocks.control.reason)
             and self._intr < 0
@@ -274,7 +271,7 @@ class Emulator:
             return Stop(Why.FAULT, exception(self._intr))
         if error == UC_ERR_EXCEPTION:
             raise UnicornError(f"exception without a cause at {lp.regs[RIP]:#x}")
-        if self._invalid:
+        if self.blocks.control.invalid:
             code = self._pages.read(lp.regs[RIP], 3)
             return Stop(Why.ENCLU) if code == ENCLU else Stop(Why.FAULT, UD(undefined(code)))
         if self._upto and lp.regs[RIP] == self._upto:
@@ -391,8 +388,3 @@ class Emulator:
     def _on_intr(self, _uc: Any, number: int, _data: Any) -> None:
         self._intr = number
         self.uc.stop()
-
-    def _on_invalid(self, _uc: Any, _data: Any) -> bool:
-        self._invalid = True
-        self.uc.stop()
-        return True

@@ -6,12 +6,12 @@ is caused by its enclave.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final
 
 from softsgx.runner.code.trapped import ENCLU
 from softsgx.runner.emulator.blocks import Why
 from softsgx.runner.emulator.emulator import Emulator
+from softsgx.runner.emulator.slice_clock import SliceClock
 from softsgx.runner.emulator.turns import Turns
 from softsgx.runner.enclaves.threads import EnclaveThreads, enclu_inside
 from softsgx.runner.process.interruption import signal_pending
@@ -56,6 +56,7 @@ class EmulatorEngine:
         self.emulated = 0.0
         self.worked: Callable[[Tracee, float], None] = lambda t, seconds: None
         self._turns = Turns()
+        self._clock = SliceClock()
         self._states: dict[Tracee, Emulated] = {}
         self._emulators: dict[Space, Emulator] = {}
 
@@ -91,7 +92,7 @@ class EmulatorEngine:
         return True
 
     def _slice(self, t: Tracee) -> None:
-        emulator, state = self._emulators[t.space], self._states[t]
+        emulator, state, clock = self._emulators[t.space], self._states[t], self._clock
         lp = t.lp
         t.make_current()
         while True:
@@ -100,9 +101,9 @@ class EmulatorEngine:
             if self.world.tick.due(state, state.seconds):
                 lp.interrupt(TIMER_VECTOR)  # the kernel handles the timer, and returns to the AEP
                 continue
-            began = time.thread_time()
+            clock.begin()
             stop = emulator.run(lp, alone=not self._turns)
-            spent = time.thread_time() - began
+            spent = clock.end()
             state.seconds += spent
             self.emulated += spent
             self.worked(t, spent)

@@ -206,3 +206,13 @@ used_up:
 pauses:
         mov     dword ptr [rcx + REASON], PAUSED
         jmp     [rcx + STOP]
+
+# The hook of instructions that the emulator does not have: RDI = emulator, RSI = Control. It says
+# that the instruction has been dealt with, so that the emulator stops without an error.
+invalid:
+        mov     dword ptr [rsi + INVALID], 1
+        sub     rsp, 8
+        call    [rsi + STOP]
+        add     rsp, 8
+        mov     eax, 1
+        ret

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from softsgx.runner.emulator.fpu import Fpu
 from softsgx.runner.emulator.unicorn_api import UC_ERR_OK, Batch, Uc, function_address
-from softsgx.runner.host.call_list import CallList
+from softsgx.runner.host.call_list import CallList, argument_word, function_word
 from softsgx.spec.registers import RIP
 
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ _WORDS: Final = struct.Struct("20Q")
 
 # The calls, in order.
 _REFRESH, _LOAD_FP, _LOAD, _EXECUTE, _SAVE, _SAVE_FP = range(6)
-_RIP_ARGUMENT: Final = 1
+_LOAD_FP_FUNCTION: Final = function_word(_LOAD_FP)
+_RIP: Final = argument_word(_EXECUTE, 1)
 
 STALE: Final = -1
 """The result of `execute` if the copies could not be refreshed; nothing was executed."""
@@ -71,8 +72,9 @@ class Registers:
             self._set_reads(reads)
         regs = lp.regs
         _WORDS.pack_into(self._batch.buffer, 0, *regs, lp.fsbase, lp.gsbase)
-        calls.set_function(_LOAD_FP, self._write if self.fpu.put(lp.x.legacy) else 0)
-        calls.set_argument(_EXECUTE, _RIP_ARGUMENT, regs[RIP])
+        words = calls.words
+        words[_LOAD_FP_FUNCTION] = self._write if self.fpu.put(lp.x.legacy) else 0
+        words[_RIP] = regs[RIP]
         stopped = self._uc.raising(calls.run)
         if stopped < 0:
             self._take(lp)
@@ -85,13 +87,15 @@ class Registers:
     def _set_reads(self, reads: PageReads | None) -> None:
         self._reads = reads
         if reads is None:
-            self._calls.set_function(_REFRESH, 0)
+            self._calls.words[function_word(_REFRESH)] = 0
         else:
             self._calls.set(_REFRESH, reads.function, *reads.arguments, expected=reads.size)
 
     def _take(self, lp: LogicalProcessor) -> None:
         """Buffers -> processor."""
-        *lp.regs[:], lp.fsbase, lp.gsbase = _WORDS.unpack(self._batch.buffer)
+        words = _WORDS.unpack(self._batch.buffer)
+        lp.regs[:] = words[:-2]
+        lp.fsbase, lp.gsbase = words[-2:]
         image = self.fpu.get()
         if image != lp.x.legacy:
             lp.x.legacy = image

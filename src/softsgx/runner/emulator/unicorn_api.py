@@ -61,7 +61,6 @@ FillHook = ctypes.PYFUNCTYPE(
     ctypes.c_void_p,
 )
 IntrHook = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
-InvalidHook = ctypes.PYFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_void_p)
 BlockHook = ctypes.PYFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p
 )

@@ -30,8 +30,18 @@ _LOOP: Final = bytes.fromhex(
 )
 
 
+def function_word(number: int) -> int:
+    """The index in `CallList.words` of the function of a call; 0 there leaves the call out."""
+    return _WORDS * number
+
+
+def argument_word(number: int, argument: int) -> int:
+    """The index in `CallList.words` of an argument of a call."""
+    return _WORDS * number + 1 + argument
+
+
 class CallList:
-    """`count` calls in a fixed order. One whose function is 0 is left out.
+    """`count` calls in a fixed order. `words` may be changed, see above.
 
     The functions return 32 bits, and are called with the GIL held: they may call back Python.
     """
@@ -39,7 +49,7 @@ class CallList:
     def __init__(self, count: int) -> None:
         self._count = count
         self._kept = (ctypes.c_uint64 * (_WORDS * count))()
-        self._words = memoryview(self._kept).cast("B").cast("Q")
+        self.words: Final = memoryview(self._kept).cast("B").cast("Q")
         self._first = ctypes.addressof(self._kept)
         end = self._first + _SIZE * count
         head = _HEAD + b"\x48\xbb" + pack("<Q", self._first) + b"\x48\xbd" + pack("<Q", end)
@@ -52,19 +62,11 @@ class CallList:
         padding = [0] * (_ARGUMENTS - len(arguments))
         at = _WORDS * number
         for place, word in enumerate((function, *arguments, *padding, expected), at):
-            self._words[place] = word
-
-    def set_function(self, number: int, function: int) -> None:
-        """Change only the function of a call."""
-        self._words[_WORDS * number] = function
-
-    def set_argument(self, number: int, argument: int, word: int) -> None:
-        """Change one argument of a call."""
-        self._words[_WORDS * number + 1 + argument] = word
+            self.words[place] = word
 
     def result(self, number: int) -> int:
         """What a call returned when it was made last."""
-        return self._words[_WORDS * number + _WORDS - 1] >> 32
+        return self.words[_WORDS * number + _WORDS - 1] >> 32
 
     def run(self) -> int:
         """Call all until one returns another result than expected; its number, -1 if none did."""
