@@ -18,7 +18,7 @@ from softsgx.spec.registers import REGISTER_NAMES
 from softsgx.spec.structure import Field
 
 # Linux 6.12, arch/x86/include/uapi/asm/{signal,sigcontext,ucontext,prctl}.h, processor-flags.h;
-# include/uapi/linux/{sched,wait,audit,signal}.h, include/uapi/asm-generic/{signal-defs,siginfo}.h.
+# include/uapi/linux/{sched,wait,signal,futex}.h, include/uapi/asm-generic/{signal-defs,siginfo}.h.
 LINUX: Final[Mapping[str, int]] = {
     "SA_NOCLDSTOP": 0x1,
     "SA_NOCLDWAIT": 0x2,
@@ -52,6 +52,7 @@ LINUX: Final[Mapping[str, int]] = {
     "CLONE_THREAD": 0x1_0000,
     "CLONE_CLEAR_SIGHAND": 1 << 32,
     "CLONE_ARGS_SIZE_VER0": 64,
+    "FUTEX_OWNER_DIED": 0x4000_0000,
     "P_PID": 1,
     "WNOHANG": 1,
     "WEXITED": 4,
@@ -61,7 +62,7 @@ LINUX: Final[Mapping[str, int]] = {
 }
 _ABI: Final = (
     *("RED_ZONE", "USER_CS", "USER_DS", "USER_RFLAGS", "AUDIT_ARCH_X86_64"),
-    *("FUTEX_WAIT", "FUTEX_WAKE", "SIG_UNBLOCK", "SI_TKILL"),
+    *("FUTEX_WAIT", "FUTEX_WAKE", "SIG_UNBLOCK", "SI_TKILL", "SI_USER"),
 )
 _ERRNO: Final = (
     *("EAGAIN", "EFAULT", "EINTR", "EINVAL", "ENOMEM", "EPERM", "ESRCH", "E2BIG", "ETIMEDOUT"),

@@ -179,24 +179,6 @@ static void inject(int pid)
     r.orig_rax = -1;
     ptrace(PTRACE_SETREGS, pid, 0, &r);
     close(m);
-    if (getenv("HARNESS_TRACE")) {
-        int st;
-        siginfo_t in;
-        for (long sig = 0; !ptrace(PTRACE_CONT, pid, 0, sig) && waitpid(pid, &st, __WALL) == pid &&
-                           WIFSTOPPED(st);) {
-            sig = WSTOPSIG(st);
-            ptrace(PTRACE_GETREGS, pid, 0, &r);
-            ptrace(PTRACE_GETSIGINFO, pid, 0, &in);
-            uint64_t sp = 0;
-            fprintf(
-                stderr,
-                "harness: %d: signal %ld code %d errno %d rip %llx rax %llx rsp %llx addr %p mask",
-                pid, sig, in.si_code, in.si_errno, r.rip, r.rax, r.rsp, in.si_addr);
-            ptrace(PTRACE_GETSIGMASK, pid, 8, &sp);
-            fprintf(stderr, " %lx\n", sp);
-        }
-        return;
-    }
     if (ptrace(PTRACE_DETACH, pid, 0, 0))
         perror("harness: detach");
 }
@@ -229,24 +211,109 @@ static void on_exec(void)
     }
 }
 
+/* Whether the file that is opened is the one that shall end the harness. */
+static int dies(int i)
+{
+    char path[13] = {0}, name[64];
+    uint64_t *g = (uint64_t *)(record(i) + (R64(i, RECORD_FRAME) & (RECORD_STRIDE - 1)) + 40);
+    sprintf(name, "/proc/%d/mem", R32(i, RECORD_PID));
+    int m = open(name, O_RDONLY | O_CLOEXEC);
+    int got = pread(m, path, 12, g[9]) == 12; /* RSI */
+    close(m);
+    return got && !strncmp(path, "/etc/hostname", 12);
+}
+
+static uint64_t *registers(int i)
+{
+    return (uint64_t *)(record(i) + (R64(i, RECORD_FRAME) & (RECORD_STRIDE - 1)) + 40);
+}
+
+enum { RDI = 8, RAX = 13, RIP = 16 };
+
+static int out_info(int i)
+{
+    long info = R64(i, RECORD_INFO) & (RECORD_STRIDE - 1);
+    memcpy(record(i) + RECORD_OUT_INFO, record(i) + info, 128);
+    R64(i, RECORD_OUT_SET) = 0;
+    return COMMAND_DELIVER;
+}
+
+static int simple(int i, int kind)
+{
+    if (kind == KIND_NEW)
+        R32(i, RECORD_REGISTERED) = getenv("HARNESS_ENDING") != 0;
+    if (kind == KIND_SIGNAL)
+        return out_info(i);
+    if (kind != KIND_SYSCALL)
+        return COMMAND_GO;
+    R32(i, RECORD_WANT_EXIT) = exits;
+    return COMMAND_RUN;
+}
+
+/* What a held thread can be told beside: a call, a stop at the handler's first instruction, a step.
+ * Each thread is asked for its tid first; then as `simple`, with a step before the handler begins.
+ */
+static int tricks(int i, int kind)
+{
+    static int asked[RECORDS_MAX], stepped[RECORDS_MAX];
+    if (kind == KIND_CALLED && R64(i, RECORD_CALL_RESULT) != R32(i, RECORD_TID))
+        fprintf(stderr, "harness: tid %ld\n", (long)R64(i, RECORD_CALL_RESULT));
+    if (kind == KIND_CALLED)
+        return simple(i, asked[i]);
+    if (kind == KIND_STEPPED) {
+        stepped[i] = 1;
+        R64(i, RECORD_NATIVE) = registers(i)[RIP];
+        return COMMAND_STEP;
+    }
+    if (stepped[i] && kind == KIND_SIGNAL) {
+        uint64_t moved = registers(i)[RIP] - R64(i, RECORD_NATIVE);
+        stepped[i] = 0;
+        if (R32(i, RECORD_SIGNAL) != SIGTRAP)
+            return out_info(i); /* Another signal came before the step. */
+        if (moved == 0 || moved > 15)
+            fprintf(stderr, "harness: a step came to nothing\n");
+        return COMMAND_GO;
+    }
+    if (kind == KIND_SIGNAL) {
+        out_info(i);
+        return COMMAND_DELIVER_STOP;
+    }
+    if (kind != KIND_SYSCALL && kind != KIND_NEW)
+        return COMMAND_GO;
+    asked[i] = kind;
+    R64(i, RECORD_CALL_NR) = SYS_gettid;
+    return COMMAND_CALL;
+}
+
+/* A read of descriptor 99 is to be repeated, and SIGUSR1 comes before that; then it is made. */
+static int repeated(int i, int kind)
+{
+    static int done;
+    if (kind != KIND_SYSCALL)
+        return simple(i, kind);
+    if (R64(i, RECORD_SYSCALL_NR) != SYS_read || registers(i)[RDI] != 99) {
+        done = 0;
+        return simple(i, kind);
+    }
+    done = !done;
+    if (!done)
+        return simple(i, kind);
+    R32(i, RECORD_RESTART) = 1;
+    registers(i)[RIP] -= 2;
+    syscall(SYS_tgkill, R32(i, RECORD_PID), R32(i, RECORD_TID), SIGUSR1);
+    return COMMAND_GO;
+}
+
 static void answer(int i)
 {
-    int kind = R32(i, RECORD_KIND), command = COMMAND_GO;
+    int kind = R32(i, RECORD_KIND);
     if (note)
-        fprintf(stderr, "harness: %d: kind %d signal %d rax %lx\n", i, kind, R32(i, RECORD_SIGNAL),
-                kind == KIND_SYSCALL || kind == KIND_EXIT ? (long)R64(i, RECORD_SYSCALL_NR) : 0L);
-    if (kind == KIND_SYSCALL) {
-        command = COMMAND_RUN;
-        R32(i, RECORD_WANT_EXIT) = exits;
-    } else if (kind == KIND_SIGNAL) {
-        command = COMMAND_DELIVER;
-        long info = R64(i, RECORD_INFO) - RECORDS - (long)RECORD_STRIDE * i;
-        memcpy(record(i) + RECORD_OUT_INFO, record(i) + info, 128);
-        R64(i, RECORD_OUT_SET) = 0;
-    } else if (kind == KIND_NEW) {
-        R32(i, RECORD_REGISTERED) = getenv("HARNESS_ENDING") != 0;
-    }
-    R32(i, RECORD_COMMAND) = command;
+        fprintf(stderr, "harness: %d: kind %d signal %d\n", i, kind, R32(i, RECORD_SIGNAL));
+    if (kind == KIND_SYSCALL && getenv("HARNESS_DIE") && dies(i))
+        kill(getpid(), SIGKILL);
+    R32(i, RECORD_COMMAND) = getenv("HARNESS_TRICKS")    ? tricks(i, kind)
+                             : getenv("HARNESS_RESTART") ? repeated(i, kind)
+                                                         : simple(i, kind);
     STATE(i) = REPLY;
     syscall(SYS_futex, &STATE(i), FUTEX_WAKE, 1, 0, 0, 0);
 }
@@ -282,10 +349,26 @@ static void *storm(void *unused)
             siginfo_t in = {.si_code = SI_QUEUE, .si_pid = getpid()};
             in.si_value.sival_ptr = (void *)INTERRUPT_VALUE;
             if (USED(i) && R32(i, RECORD_PID) && R32(i, RECORD_TID))
-                syscall(SYS_rt_tgsigqueueinfo, R32(i, RECORD_PID), R32(i, RECORD_TID), SIGSYS, &in);
+                syscall(SYS_rt_tgsigqueueinfo, R32(i, RECORD_PID), R32(i, RECORD_TID),
+                        INTERRUPT_SIGNAL, &in);
         }
     }
     return unused;
+}
+
+/* The kernel marks SHARED.OWNER when the main thread dies. */
+static void own(void)
+{
+    static struct {
+        void *next;
+        long offset;
+        void *pending;
+    } head;
+    static void *node = &head;
+    head.next = &node;
+    head.offset = shared + SHARED_OWNER - (char *)&node;
+    CONTROL32(SHARED_OWNER) = syscall(SYS_gettid);
+    syscall(SYS_set_robust_list, &head, sizeof head);
 }
 
 int main(int argc, char **argv)
@@ -302,6 +385,7 @@ int main(int argc, char **argv)
     shared = mmap(0, SYSTRAP_SHARED_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
     CONTROL32(SHARED_SPIN) = 100;
     *(volatile uint64_t *)(shared + SHARED_SUPERVISOR) = getpid();
+    own();
     if (getenv("HARNESS_ENCLAVE"))
         CONTROL32(SHARED_HAS_ENCLAVE) = 1;
     volatile int *both = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

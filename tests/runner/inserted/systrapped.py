@@ -24,12 +24,21 @@ class Outcome(NamedTuple):
 
 def _harness_header() -> str:
     """Numbers and labels, but nothing that the C library's headers define."""
-    names = ("SYSTRAP_", "GATE_", "RECORD", "SHARED_", "TABLE_", "KIND_", "COMMAND_", "BLOCK")
+    names = (
+        "SYSTRAP_",
+        "GATE_",
+        "RECORD",
+        "SHARED_",
+        "TABLE_",
+        "KIND_",
+        "COMMAND_",
+        "BLOCK",
+        "INTERRUPT",
+    )
     chosen = {
         name: value
         for name, value in numbers().items()
-        if name.startswith(names)
-        or name in ("IDLE", "REQUEST", "REPLY", "TRAP_DATA", "INTERRUPT_VALUE")
+        if name.startswith(names) or name in ("IDLE", "REQUEST", "REPLY", "TRAP_DATA")
     }
     labels = {f"LABEL_{name}": systrap.address(name) for name in LABELS}
     lines = [f"#define {name} {value:#x}" for name, value in {**chosen, **labels}.items()]
@@ -64,11 +73,17 @@ def _outcome(command: Sequence[str | Path], environment: dict[str, str]) -> Outc
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
+def compile_here(directory: Path, source: str) -> Path:
+    """Compile a source of this directory that uses the stub's numbers."""
+    (directory / "harness.h").write_text(_harness_header(), encoding="utf-8")
+    program = directory / Path(source).stem
+    command = ["gcc", "-O2", "-pthread", f"-I{directory}", "-o", str(program)]
+    subprocess.run([*command, str(HERE / source)], check=True)
+    return program
+
+
 def build(directory: Path) -> Systrap:
     """Compile the harness."""
-    (directory / "harness.h").write_text(_harness_header(), encoding="utf-8")
-    image, harness = directory / "image", directory / "harness"
+    image = directory / "image"
     image.write_bytes(systrap.image())
-    command = ["gcc", "-O2", "-pthread", f"-I{directory}", "-o", str(harness)]
-    subprocess.run([*command, str(HERE / "systrap_harness.c")], check=True)
-    return Systrap(harness, image)
+    return Systrap(compile_here(directory, "systrap_harness.c"), image)

@@ -16,6 +16,7 @@ _PTRACE_SEIZE: Final = 0x4206
 # struct user_regs_struct, 27 words: where the registers of spec.registers are, in its order.
 _PLACES: Final = (10, 11, 12, 5, 19, 4, 13, 14, 9, 8, 7, 6, 3, 2, 1, 0, 18, 16)
 _ORIG_RAX: Final = 15
+_GS_BASE: Final = 22
 _Regs: Final = ctypes.c_uint64 * 27
 
 _ptrace: Final = ctypes.PyDLL(None, use_errno=True).ptrace
@@ -64,6 +65,13 @@ class Traced:
         for i, value in zip(_PLACES, values, strict=True):
             regs[i] = value
         regs[_ORIG_RAX] = (1 << 64) - 1
+        self._request(_PTRACE_SETREGS, regs)
+
+    def set_gs(self, base: int) -> None:
+        """Give it another GS base."""
+        regs = _Regs()
+        self._request(_PTRACE_GETREGS, regs)
+        regs[_GS_BASE] = base
         self._request(_PTRACE_SETREGS, regs)
 
     def load_fx(self, image: bytes) -> None:

@@ -178,7 +178,9 @@ sleep:
         cmp     eax, -ETIMEDOUT
         jne     look
 
-// A second without an answer: is the supervisor alive? (OWN_BLIND: its pid means nothing here.)
+// A second without an answer: is the supervisor alive? As check_supervisor in systrap.c.
+        test    dword ptr [rip + shared + SHARED_OWNER], FUTEX_OWNER_DIED
+        jnz     gone
         cmp     dword ptr [rbx + RECORD_OWN_BLIND], 0
         jne     look
         mov     edi, [rip + shared + SHARED_SUPERVISOR]
@@ -189,6 +191,7 @@ sleep:
         syscall
         cmp     eax, -ESRCH
         jne     look
+gone:
         mov     eax, SYS_GETPID
         syscall
         mov     edi, eax

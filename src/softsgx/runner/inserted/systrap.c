@@ -170,11 +170,14 @@ static volatile u32 *used_of(u32 number)
 
 /* ---- Asking the supervisor ---- */
 
-/* A supervisor that died takes the program with it. */
+/* A supervisor that died takes the program with it. OWN_BLIND: its pid means nothing here. */
 static void check_supervisor(record *r)
 {
     u32 supervisor = s_SUPERVISOR;
-    if (supervisor && !r_OWN_BLIND(r) && OWN(SYS_KILL, supervisor, 0) == -ESRCH)
+    int gone = (s_OWNER & FUTEX_OWNER_DIED) != 0;
+    if (supervisor && !r_OWN_BLIND(r))
+        gone |= OWN(SYS_KILL, supervisor, 0) == -ESRCH;
+    if (gone)
         OWN(SYS_KILL, OWN(SYS_GETPID), SIGKILL);
 }
 
@@ -365,7 +368,7 @@ static long sys_sigaltstack(record *r, u64 new, u64 old, u64 sp)
 
 static int is_interrupt(int sig, const struct info *in)
 {
-    return sig == SIGSYS && in->code == SI_QUEUE && in->value == INTERRUPT_VALUE;
+    return sig == INTERRUPT_SIGNAL && in->code == SI_QUEUE && in->value == INTERRUPT_VALUE;
 }
 
 static void queue_self(int sig, struct info *in)
@@ -794,6 +797,17 @@ static long sys_clone(record *r, struct ucontext *u, long nr)
     return make_child(r, u, &m, 0);
 }
 
+static int all_zero(u64 user, u64 size)
+{
+    u64 word;
+    for (; size; user += sizeof word, size -= size < sizeof word ? size : sizeof word) {
+        word = 0;
+        if (get(&word, user, size < sizeof word ? size : sizeof word) || word)
+            return 0;
+    }
+    return 1;
+}
+
 /* CLONE_CLEAR_SIGHAND is done by the child itself, which has to keep our handlers. */
 static long sys_clone3(record *r, struct ucontext *u)
 {
@@ -805,8 +819,11 @@ static long sys_clone3(record *r, struct ucontext *u)
         return -EINVAL;
     if (get(a, g[RDI], size < OWN_SCRATCH_SIZE ? size : OWN_SCRATCH_SIZE))
         return -EFAULT;
-    if (size > OWN_SCRATCH_SIZE)
-        m.args[1] = size = OWN_SCRATCH_SIZE;
+    if (size > OWN_SCRATCH_SIZE) {
+        if (!all_zero(g[RDI] + OWN_SCRATCH_SIZE, size - OWN_SCRATCH_SIZE))
+            return -E2BIG;
+        m.args[1] = OWN_SCRATCH_SIZE;
+    }
     int clear = (a[0] & CLONE_CLEAR_SIGHAND) != 0;
     if (clear && (a[0] & CLONE_SIGHAND))
         return -EINVAL;
@@ -1131,10 +1148,14 @@ static void out_of_block(record *r, struct ucontext *u)
     }
 }
 
+/* Sent by the supervisor, for a timer that it plays, or with its token. */
 static int is_ours(const struct info *in)
 {
-    return in->code == TOKEN_CODE ||
-           (in->code == SI_TKILL && s_SUPERVISOR && (u32)in->pid == s_SUPERVISOR);
+    if (in->code == TOKEN_CODE)
+        return 1;
+    if (in->code != SI_USER && in->code != SI_QUEUE && in->code != SI_TKILL)
+        return 0;
+    return s_SUPERVISOR && (u32)in->pid == s_SUPERVISOR;
 }
 
 /* Whether a fault may be an instruction that the model has to execute. */
@@ -1182,7 +1203,7 @@ static void nested(record *r, struct ucontext *u, int sig, struct info *in)
         }
         return;
     }
-    if (is_interrupt(sig, in) || is_ours(in))
+    if (is_interrupt(sig, in))
         r_OWN_INTERRUPTED(r) = 1;
     else
         keep(r, sig, in);

@@ -52,8 +52,10 @@ assert RECORDS % (RECORDS_MAX * RECORD_STRIDE) == 0, "the stub compares the uppe
 # comes from a filter of the program, which gets the signal.
 TRAP_DATA: Final = 0x5347
 
-# The supervisor's own signal: SIGSYS with si_code SI_QUEUE and this value; or any signal with
-# TOKEN_CODE as its si_code, which is then reported as it is.
+# The supervisor's own signal has si_code SI_QUEUE and this value; any signal with TOKEN_CODE as its
+# si_code is reported as it is. SIGFPE: the kernel keeps one pending signal of a number and thread.
+# With SIGSYS a call that traps at the same time would be lost; a fault only happens again.
+INTERRUPT_SIGNAL: Final = 8
 INTERRUPT_VALUE: Final = 0x5347_5847
 TOKEN_CODE: Final = -0x736778
 
@@ -94,7 +96,8 @@ class SHARED(Structure, size=SYSTRAP_CONTROL_SIZE, align=PAGE_SIZE):
 
     DOORBELL, SLEEPING, SPIN: as in box.py. SUPERVISOR: its pid as the program sees it, or 0.
     HAS_ENCLAVE: not 0 as soon as a process of the run has mapped an enclave. AEP: address of the
-    vDSO's ENCLU. PKRU_AT: offset of PKRU in an XSAVE image, 0 without protection keys.
+    vDSO's ENCLU. OWNER: 0, or a word of the supervisor's robust list, with its tid: the kernel
+    marks it when the supervisor dies, also for pid namespaces in which the supervisor has no pid.
     STATES[i] is for requests out of the handler, MAIL_STATES[i] for those of the vDSO's ENCLU;
     USED[i] is 1 if record i is taken (by the stub or by the supervisor, compare and exchange).
     """
@@ -105,8 +108,8 @@ class SHARED(Structure, size=SYSTRAP_CONTROL_SIZE, align=PAGE_SIZE):
     SUPERVISOR: int = u64(0x88)
     FLAGS: int = u64(0x90)
     HAS_ENCLAVE: int = u32(0xA0)
-    PKRU_AT: int = u32(0xA4)
     AEP: int = u64(0xB0)
+    OWNER: int = u32(0xC0)
     STATES: bytes = raw(0x1000, 4 * RECORDS_MAX)
     MAIL_STATES: bytes = raw(0x9000, 4 * RECORDS_MAX)
     USED: bytes = raw(0x11000, 4 * RECORDS_MAX)

@@ -121,9 +121,9 @@ class HeldThread(HeldState):
         if self.kind:
             return  # it is stopped already
         info = bytearray(INFO_SIZE)
-        struct.pack_into("<iii", info, 0, signal.SIGSYS, 0, -1)
+        struct.pack_into("<iii", info, 0, lay.INTERRUPT_SIGNAL, 0, -1)
         struct.pack_into("<iiQ", info, 16, os.getpid(), os.getuid(), lay.INTERRUPT_VALUE)
-        p.tgsigqueue(self.pid, self.tid, signal.SIGSYS, bytes(info))
+        p.tgsigqueue(self.pid, self.tid, lay.INTERRUPT_SIGNAL, bytes(info))
 
     def _continue(self, number: int, deliver: int) -> None:
         if not number and self._sending is not None:
