@@ -13,7 +13,7 @@ from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.process.call_filters import BUFFERS, ON_DESCRIPTOR
 from softsgx.runner.process.interruption import restart_at_exit
-from softsgx.runner.process.stops import Handler, areas, resume, run_to_exit, serve_at_exit
+from softsgx.runner.process.stops import Handler, areas, resume, run_changed, serve_at_exit
 
 if TYPE_CHECKING:
     from softsgx.runner.process.tracee import Tracee
@@ -46,7 +46,8 @@ class Buffers:
         access = WRITE if number in _INTO_MEMORY else READ
         if t.tid in p.HELD:
             opened = self._abort_page.open_range(t, address, length, access)
-            run_to_exit(t, lambda t, _result: self._abort_page.close(t, opened))
+            changes = {p.RDX: length}
+            run_changed(t, regs, changes, lambda t, _: self._abort_page.close(t, opened))
             return True
 
         def run(t: Tracee) -> int:

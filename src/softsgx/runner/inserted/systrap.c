@@ -548,6 +548,25 @@ static int waits_never(u64 nr)
     case SYS_BRK:
     case SYS_MADVISE:
     case SYS_PKEY_MPROTECT:
+    case SYS_GETPID:
+    case SYS_FSTAT:
+    case SYS_STAT:
+    case SYS_LSTAT:
+    case SYS_NEWFSTATAT:
+    case SYS_STATX:
+    case SYS_ACCESS:
+    case SYS_FACCESSAT:
+    case SYS_FACCESSAT2:
+    case SYS_READLINK:
+    case SYS_READLINKAT:
+    case SYS_DUP:
+    case SYS_DUP2:
+    case SYS_DUP3:
+    case SYS_LSEEK:
+    case SYS_MEMFD_CREATE:
+    case SYS_CLOCK_GETTIME:
+    case SYS_GETRUSAGE:
+    case SYS_TIMES:
     case SYS_PRCTL:
     case SYS_ARCH_PRCTL:
     case SYS_SECCOMP:
@@ -587,7 +606,6 @@ static int run(record *r, struct ucontext *u)
         r_WANT_EXIT(r) = 0;
         return made && wanted;
     }
-    r_SYSCALL_NR(r) = u->g[RAX];
     r_NEXT(r) = r_WANT_EXIT(r) ? (u64)gate_exit : u->g[RIP];
     u->g[RIP] = block_of(r);
     return 0;
@@ -1054,6 +1072,17 @@ static void wait_again(record *r, struct ucontext *u, u32 kind)
 
 #include "systrap_native.h"
 
+/* The arguments of the trapped call, kept, or put back for another attempt. */
+static void move_arguments(u64 *kept, u64 *g, int back)
+{
+    static const u8 order[] = {RDI, RSI, RDX, R10, R8, R9};
+    for (u32 n = 0; n < sizeof order; n++)
+        if (back)
+            g[order[n]] = kept[n];
+        else
+            kept[n] = g[order[n]];
+}
+
 /* A call that our filter has trapped. */
 static void trapped(record *r, struct ucontext *u, struct info *in)
 {
@@ -1065,6 +1094,7 @@ static void trapped(record *r, struct ucontext *u, struct info *in)
     r_UMASK_VALID(r) = 0;
     r_SYSCALL_AT(r) = g[RIP] - SYSCALL_LENGTH;
     r_SYSCALL_NR(r) = g[RAX];
+    move_arguments((u64 *)r_SYSCALL_ARGS(r), g, 0);
     if (((struct seccomp_info *)in)->arch == AUDIT_ARCH_X86_64) {
         switch (g[RAX]) {
         case SYS_RT_SIGACTION:
@@ -1139,6 +1169,8 @@ static void out_of_block(record *r, struct ucontext *u)
     waited(r, u, in_block && at && g[RAX] == (u64)-EINTR);
     if (in_block && at == 0) {
         g[RIP] = r_SYSCALL_AT(r);
+        g[RAX] = r_SYSCALL_NR(r);
+        move_arguments((u64 *)r_SYSCALL_ARGS(r), g, 1);
         return;
     }
     g[RIP] = g[RCX] = r_SYSCALL_AT(r) + SYSCALL_LENGTH;

@@ -133,7 +133,8 @@ class RECORD(Structure, size=RECORD_STRIDE, align=PAGE_SIZE):
     FRAME and INFO: address of the held thread's struct ucontext and siginfo, of the signal SIGNAL.
     FS and GS: bases, loaded again when the thread goes on. NEXT: where its block jumps. VBLOCKED:
     reserved signals that the program believes blocked. VSS_*: the program's alternate stack.
-    INSIDE, STEPPING, WANT_EXIT, REGISTERED: flags. RESTART: RIP is at SYSCALL_AT to be repeated.
+    INSIDE, STEPPING, WANT_EXIT, REGISTERED: flags. RESTART: RIP is at SYSCALL_AT to be repeated,
+    with SYSCALL_NR and SYSCALL_ARGS: the supervisor may have changed those for one attempt.
     OUT_*: what COMMAND_DELIVER delivers. MAILBOX and MAILBOX_FX: registers in the order of
     `spec.registers` and FXSAVE64 image of the vDSO's ENCLU. PENDING and PENDING_INFO: reserved
     signals that wait until the program unblocks them, in the order of their numbers. What begins
@@ -180,7 +181,8 @@ class RECORD(Structure, size=RECORD_STRIDE, align=PAGE_SIZE):
     OUT_TRAPNO: int = u64(0x208)
     OUT_CR2: int = u64(0x210)
     OUT_SET: int = u64(0x218)
-    NATIVE: bytes = raw(0x240, 0x1C0)
+    NATIVE: bytes = raw(0x240, 0x80)
+    SYSCALL_ARGS: bytes = raw(0x2C0, 6 * 8)
     MAILBOX: bytes = raw(0x400, 18 * 8)
     MAILBOX_FX: bytes = raw(0x4C0, 512)
     PENDING: int = u64(0x700)

@@ -16,6 +16,8 @@ from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.layout import GATE_WORD
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from softsgx.runner.process.tracee import Tracee
 
 _words: Final = count(1)  # each is used once: fork may have copied an earlier one
@@ -54,6 +56,29 @@ def tid_here(seen: int, parent: int) -> int | None:
         if related and status.get("NSpid", [0])[-1] == seen:
             return tid
     return None
+
+
+def thread_here(seen: int, pids: Collection[int], known: Collection[int]) -> int | None:
+    """As `tid_here`, for a thread of one of the processes `pids`, which is none of `known`."""
+    if seen not in known and _of_these(seen, seen, pids):
+        return seen
+    for pid in pids:
+        for name in _names(f"/proc/{pid}/task"):
+            if int(name) not in known and _of_these(int(name), seen, pids):
+                return int(name)
+    return None
+
+
+def _of_these(tid: int, seen: int, pids: Collection[int]) -> bool:
+    status = _status(tid)
+    return status.get("NSpid", [0])[-1] == seen and status.get("Tgid", [0])[0] in pids
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
 
 
 def _status(tid: int) -> dict[str, list[int]]:

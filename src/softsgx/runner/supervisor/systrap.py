@@ -28,7 +28,7 @@ from softsgx.runner.host.abi import (
 from softsgx.runner.host.notifications import Listener, Notification
 from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.systrap import address, image
-from softsgx.runner.process.families import thread_group, tid_here
+from softsgx.runner.process.families import thread_group, thread_here, tid_here
 from softsgx.runner.process.held import HeldThread
 from softsgx.runner.process.shared import map_shared
 from softsgx.runner.process.tracee import Tracee
@@ -223,20 +223,23 @@ class Systrap:
             return None
 
     def _admit(self, new: HeldThread) -> HeldThread | None:
-        parent = self._parent(new)
-        if parent is None:
-            return None
         flags = new.long("CHILD_FLAGS")
-        tid = tid_here(new.word("TID"), parent.pid)
-        if tid is None:
-            return None
-        new.tid = tid
         thread = bool(flags & CLONE_THREAD)
-        new.pid = parent.pid if thread else thread_group(tid)
+        known = {t.pid: t for t in self.tracees.values()}
+        if thread:
+            # Not by the thread that made it: that may have ended.
+            new.tid = thread_here(new.word("TID"), known.keys(), self.tracees.keys()) or 0
+            parent = known.get(thread_group(new.tid)) if new.tid else None
+        else:
+            parent = self._parent(new)
+            new.tid = (tid_here(new.word("TID"), parent.pid) or 0) if parent else 0
+        if parent is None or not new.tid:
+            return None
+        new.pid = parent.pid if thread else thread_group(new.tid)
         self._add(new)
         shares = thread or bool(flags & CLONE_VM)
-        space = parent.space if shares else parent.space.forked(tid, None)
-        t = self.born(parent, new.pid, tid, space)
+        space = parent.space if shares else parent.space.forked(new.tid, None)
+        t = self.born(parent, new.pid, new.tid, space)
         if not thread:
             self._watch_process(new.pid)
         if not shares and parent.space.mm.vmas:
@@ -246,10 +249,11 @@ class Systrap:
         return new
 
     def _parent(self, new: HeldThread) -> Tracee | None:
+        """The thread that has made a new process."""
         number = new.word("PARENT")
-        held = self.threads.get(number)
-        if held is None and number != new.record:
-            held = self._register(number)
+        held = self.threads.get(number) or (
+            self._register(number) if number != new.record else None
+        )
         return None if held is None else self.tracees.get(held.tid)
 
     def _add(self, held: HeldThread) -> None:
@@ -285,13 +289,9 @@ class Systrap:
 
     def _unknown(self, tid: int) -> Tracee | None:
         """A thread that has never reported."""
-        for record in range(lay.RECORDS_MAX):
-            if record not in self.threads:
-                new = HeldThread(self.records, record, 0, 0)
-                parent = self._parent(new) if new.word("TID") else None
-                if parent is not None and tid_here(new.word("TID"), parent.pid) == tid:
-                    self._register(record)
-                    return self.tracees.get(tid)
+        for record in self.records.taken():
+            if record not in self.threads and self._register(record) and tid in self.tracees:
+                return self.tracees[tid]
         return None
 
     def _held(self, tid: int) -> HeldThread | None:
