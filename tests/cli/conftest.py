@@ -20,9 +20,15 @@ from softsgx.lab.prices import Profile
 from softsgx.lab.validate import Target
 from softsgx.runner.doctor.doctor import Check
 from tests.cli.enclave_files import Shell, write_all
+from tests.cli.no_front import no_front
 from tests.cli.test_explore import CORRECT, COUNTER
 
 FILE = "scenarios.py"
+
+
+@pytest.fixture(autouse=True)
+def _no_front(monkeypatch: pytest.MonkeyPatch) -> None:
+    no_front(monkeypatch)
 
 
 @pytest.fixture

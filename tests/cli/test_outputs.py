@@ -107,7 +107,7 @@ def test_what_is_read_is_not_written_over(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     caller = Inherited((b"PATH=%s" % os.fsencode(here),))
-    monkeypatch.setattr("softsgx.cli.run.program.inherited", lambda: caller)
+    monkeypatch.setattr("softsgx.runner.host.inherited.inherited", lambda: caller)
     before = {path: path.read_bytes() for path in here.iterdir() if path.is_file()}
     out = by_another_name(how, target)
     code = main([out if word == "OUT" else word for word in argv])

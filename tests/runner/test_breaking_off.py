@@ -175,10 +175,11 @@ def test_a_terminal_that_goes_leaves_the_reports(number: int, tmp_path: Path) ->
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     ) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == "up\n"
-        run.send_signal(number)
+        os.killpg(run.pid, number)
         _, said = run.communicate(timeout=LIMIT_S)
     assert run.returncode == 128 + number
     assert said.startswith("softsgx: stats\n")

@@ -35,6 +35,7 @@ from softsgx.spec.leaves import EAUG, EDECCSSA, EREPORT, ETRACKC, EVERIFYREPORT2
 from softsgx.spec.msr import IA32_SGXLEPUBKEYHASH
 from softsgx.system import BuildError, Enclave, load
 from softsgx.system.loader import default_image
+from tests.cli.no_front import no_front
 from tests.patience import LIMIT_S
 from tests.runner.emulator.engine_rig import rig
 from tests.runner.programs import Program, Workshop
@@ -466,8 +467,11 @@ def test_the_options_become_the_part(name: str) -> None:
     assert getattr(part_of(options)[0], name) == value
 
 
-def test_help_lists_every_name_with_its_value(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_name_with_its_value(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The story: --cpu-option took names that nothing in an installed package listed."""
+    no_front(monkeypatch)
     options = ["--sgx1", "--cpu-option", "cet=1", "--cpu-option", "tcs_limit=80"]
     assert main(["run", *options, "--cpu-option", "help"]) == 0
     lines = [x for x in capsys.readouterr().out.splitlines() if not x.startswith("#")]
@@ -482,6 +486,9 @@ def test_help_lists_every_name_with_its_value(capsys: pytest.CaptureFixture[str]
     assert part_of(Options(cpu_options=values)) == (part, readings)
 
 
-def test_help_of_a_processor_that_cannot_be_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_a_processor_that_cannot_be_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    no_front(monkeypatch)
     assert main(["run", "--cpu-option", "help", "--cpu-option", "xfrm=7"]) == 125
     assert "--cpu-option: xfrm=0x7" in capsys.readouterr().err

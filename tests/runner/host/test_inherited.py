@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -116,6 +117,50 @@ def test_signals_are_the_callers(setup: str) -> None:
     """A shell ignores SIGINT for what it starts with `&`; softsgx made it deadly again."""
     command = [sys.executable, "-m", "softsgx", "run", "--stats", "--"]
     assert started_with(setup, command) == started_with(setup, [])
+
+
+STREAMS = ["<&-", ">&-", "2>&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"]
+
+
+def of_program(words: list[str], closed: str) -> tuple[int, str]:
+    """Exit code of `words`, started with streams closed, and the numbers that are open there."""
+    script = 'out=$1; shift; "$@" /bin/sh -c \'ls /proc/$$/fd >"$0"; exit 3\' "$out" '
+    with tempfile.NamedTemporaryFile("r", encoding="ascii") as out:
+        command = ["/bin/sh", "-c", script + closed, "sh", out.name, *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
+        assert "softsgx" not in done.stderr, done.stderr
+        return done.returncode, out.read()
+
+
+@pytest.mark.parametrize("closed", STREAMS)
+def test_closed_streams_are_closed(closed: str) -> None:
+    """A service may be started without standard streams: softsgx ended with a traceback."""
+    command = [sys.executable, "-m", "softsgx", "run", "--"]
+    assert of_program(command, closed) == of_program([], closed)
+
+
+# At the end of the run: 0 if those of the numbers in the last word are /dev/null.
+LOOKS = """
+import os, sys
+from softsgx.cli.main import main
+from softsgx.cli.run import program
+real, numbers = program.run_program, sys.argv.pop()
+def looks(*rest):
+    real(*rest)
+    os._exit(sum(not os.path.samefile(f"/proc/self/fd/{n}", os.devnull) for n in numbers))
+program.run_program = looks
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("closed", STREAMS)
+def test_nothing_of_ours_is_a_standard_stream(closed: str) -> None:
+    """The story: with 2>&- the memory of EPC was the standard error of every library."""
+    names = {"<&-": "0", ">&-": "1", "2>&-": "2"}
+    numbers = "".join(names[text] for text in closed.split())
+    command = ["/bin/sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-c", LOOKS]
+    done = subprocess.run([*command, "run", "--", "/bin/true", numbers], timeout=LIMIT_S)
+    assert done.returncode == 0
 
 
 def test_doctor_where_the_caller_ignores_sigchld() -> None:

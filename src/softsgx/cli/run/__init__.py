@@ -106,15 +106,14 @@ TABLE: Final = Table(
             about="run a program",
             options=(*(option.name for option in (*MACHINE, *REPORTS)), "PROGRAM"),
             codes={
-                "N": "the program's own code, or 128 + the signal that killed it (or that ended "
-                "softsgx)",
+                "N": "the program's own code, or 128 + the signal that killed it",
                 EXIT_RUN_FAILED: "softsgx failed: bad options, the machine lacks something, not "
                 f"modelled, or a bug ({DEBUG}=1 shows the traceback)",
                 EXIT_RUN_NOT_EXECUTABLE: "the program exists but cannot be executed, or not "
                 "supervised",
                 EXIT_RUN_NOT_FOUND: "the program, its interpreter or its loader is not found",
             },
-            module="softsgx.cli.run.program",
+            module="softsgx.cli.run.start",
         ),
     ),
 )

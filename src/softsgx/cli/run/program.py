@@ -16,15 +16,16 @@ from softsgx.report.same_file import overwritten
 from softsgx.runner.cpuid.cpu_options import HELP, listing
 from softsgx.runner.errors import ProgramError, RunnerError
 from softsgx.runner.host import library_exit
-from softsgx.runner.host.inherited import inherited
+from softsgx.runner.host.front import ToFront
+from softsgx.runner.host.inherited import Inherited
 from softsgx.runner.options import Options
 from softsgx.runner.process.exec_chain import ProgramFacts
 from softsgx.runner.session.session import find_program, part_of, run_program
 from softsgx.runner.session.sgxs_files import FILES_MAX
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run the program; returns its exit code, or 128 + the signal that killed it."""
+def run(args: argparse.Namespace, caller: Inherited, front: ToFront) -> int:
+    """Run the program for its caller; returns its exit code, or 128 + the signal that killed it."""
     argv = args.program[1:] if args.program[:1] == ["--"] else args.program
     list_only = HELP in args.cpu_option
     if not argv and not list_only:
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         if list_only:
             print_stdout(listing(*part_of(options)))
             return EXIT_OK
-        return _run(argv, options)
+        return _run(argv, options, caller, front)
     except ProgramError as error:
         code = EXIT_RUN_NOT_FOUND if error.missing else EXIT_RUN_NOT_EXECUTABLE
         raise UsageError(str(error), code) from None
@@ -58,14 +59,13 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(str(error)) from None
 
 
-def _run(argv: list[str], options: Options) -> int:
+def _run(argv: list[str], options: Options, caller: Inherited, front: ToFront) -> int:
     """Check all that can be checked before the program starts; then run it."""
     library_exit.ends_with("softsgx: run", EXIT_RUN_FAILED)
-    caller = inherited()
     part_of(options)
     facts = find_program(argv, caller)
     _refuse_same(argv, facts, options)
-    return run_program(argv, options, caller, facts)
+    return run_program(argv, options, caller, facts, front)
 
 
 def _refuse_same(argv: list[str], facts: ProgramFacts, options: Options) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from typing import Final, NamedTuple
 
-NOT_OURS: Final = (signal.SIGINT, signal.SIGQUIT)
-"""The terminal sends them to the supervisor, too; the program decides what they do."""
+STDERR: Final = 2
 
 
 class Inherited(NamedTuple):
@@ -48,6 +48,18 @@ def inherited() -> Inherited:
     known = signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}
     ignored = frozenset(n for n in known if signal.getsignal(n) == signal.SIG_IGN)
     return Inherited(strings, ignored, frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+
+
+def occupy_streams() -> None:
+    """Open /dev/null in place of closed standard streams; the program finds them closed.
+
+    Otherwise the next file that is opened has the number 1 or 2, the memory of enclaves perhaps,
+    and whatever a library prints goes there.
+    """
+    with suppress(OSError):
+        while (number := os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)) <= STDERR:
+            continue
+        os.close(number)
 
 
 def keep_statuses() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Sequence
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from softsgx import __version__
@@ -17,8 +17,9 @@ from softsgx.runner.cpuid.cpuid import CpuidPolicy
 from softsgx.runner.cpuid.faulting import CpuidTraps, choose
 from softsgx.runner.doctor.needs import meet
 from softsgx.runner.errors import RunnerError
-from softsgx.runner.host.inherited import NOT_OURS, Inherited, keep_statuses
-from softsgx.runner.inserted.doorbell import ENDING
+from softsgx.runner.host.front import ToFront
+from softsgx.runner.host.inherited import Inherited
+from softsgx.runner.inserted.doorbell import ENDING, Doorbell
 from softsgx.runner.native.load import announce
 from softsgx.runner.options import ENGINES, HZ_MAX, NATIVE, PTRACE, SUPERVISORS, Options
 from softsgx.runner.process.exec_chain import ProgramFacts, check_program
@@ -66,14 +67,18 @@ def find_program(argv: Sequence[str], inherited: Inherited) -> ProgramFacts:
 
 
 def run_program(
-    argv: Sequence[str], options: Options, inherited: Inherited, facts: ProgramFacts
+    argv: Sequence[str],
+    options: Options,
+    inherited: Inherited,
+    facts: ProgramFacts,
+    front: ToFront,
 ) -> int:
     """Run a program to its end. Returns its exit code, or 128 + the signal that killed it.
 
-    SIGTERM and SIGHUP kill the program with its supervisor; what was recorded is still written.
-    RunnerError if the program cannot be started. When an exception is raised, it has ended.
+    After the end of the first process SIGTERM and SIGHUP kill the others; what was recorded is
+    still written. RunnerError if the program cannot be started. When an exception is raised, it
+    has ended.
     """
-    keep_statuses()
     part, readings = part_of(options)
     native = options.engine == NATIVE
     meet(native)
@@ -104,12 +109,9 @@ def run_program(
     supervisor = Supervisor(world, Loader(policy, traps), options.engine)
     inputs = [*facts.files(argv), *([] if options.trace is None else [options.trace])]
     listeners = Listeners(world, supervisor, _trace_header(argv, options), options, inputs)
-    for number in NOT_OURS:
-        signal.signal(number, signal.SIG_IGN)
     doorbell = supervisor.doorbell
-    if listeners.on:
-        for number in ENDING - inherited.ignored:
-            doorbell.install(number)
+    supervisor.front = front
+    supervisor.left_behind = partial(_into_background, front, doorbell, listeners.on)
     try:
         supervisor.start(facts.file, argv, inherited)
         status = supervisor.run()
@@ -120,8 +122,18 @@ def run_program(
         listeners.close()
         supervisor.calls.cpu_time.timers.close()
         doorbell.close()
-    if doorbell.terminated:
-        return 128 + doorbell.terminated
+    return _exit_code(status)
+
+
+def _into_background(front: ToFront, doorbell: Doorbell, reports: bool, status: int) -> None:
+    """The first process has ended with a wait status, and others live on: serve those alone."""
+    front.ended(_exit_code(status), reports)
+    for number in ENDING:
+        doorbell.install(number)
+
+
+def _exit_code(status: int) -> int:
+    """The exit code for a wait status, as a shell has it."""
     if os.WIFSIGNALED(status):
         return 128 + os.WTERMSIG(status)
     return os.WEXITSTATUS(status)

@@ -15,7 +15,7 @@ from softsgx.runner.errors import ProgramError, RunnerError
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import PR_SET_PDEATHSIG, SECCOMP_FILTER_FLAG_NEW_LISTENER
 from softsgx.runner.host.filters import install
-from softsgx.runner.host.inherited import NOT_OURS, Inherited
+from softsgx.runner.host.inherited import Inherited
 from softsgx.runner.process.exec_chain import SHELL
 from softsgx.runner.ways import WAYS
 
@@ -34,9 +34,12 @@ class First:
         self._said, said = os.pipe2(os.O_CLOEXEC)
         ours, theirs = socket.socketpair()
         supervisor = os.getpid()
+        # A signal to the whole group waits until the program would get it.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         self.tid = os.fork()
         if self.tid == 0:
             _be_child(supervisor, path, argv, inherited, fprog, said, theirs)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         os.close(said)
         theirs.close()
         self.listener = -1
@@ -96,10 +99,9 @@ def _be_child(
         if WAYS.traced:
             os.kill(os.getpid(), signal.SIGSTOP)
         libc.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)
-        for number in (*NOT_OURS, signal.SIGPIPE, signal.SIGXFSZ):
-            signal.signal(number, signal.SIG_DFL)
-        for ignored in inherited.ignored:
-            signal.signal(ignored, signal.SIG_IGN)
+        for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+            ignored = number in inherited.ignored
+            signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, inherited.blocked)
         step = FILTER
         if WAYS.traced:

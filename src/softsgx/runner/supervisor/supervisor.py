@@ -15,6 +15,7 @@ from softsgx.runner.calls.cpu_timer_calls import hide_sender
 from softsgx.runner.calls.table import Calls
 from softsgx.runner.errors import LoadError, RunnerError
 from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.front import ToFront
 from softsgx.runner.inserted.box import IDLE
 from softsgx.runner.inserted.doorbell import Doorbell
 from softsgx.runner.inserted.mailboxes import Mailboxes
@@ -39,7 +40,7 @@ from softsgx.runner.traps.host_traps import HostTraps, end_faulting
 from softsgx.runner.ways import WAYS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from softsgx.runner.host.inherited import Inherited
     from softsgx.runner.supervisor.systrap import Systrap
@@ -87,9 +88,13 @@ class Supervisor:
         self.exit_status: int | None = None
         self.systrap = self._untraced() if isinstance(self.mailboxes, Records) else None
         self._terminated = False  # a signal of ENDING came
+        # What waitpid is to tell of children that are not traced.
+        self._job_control = 0 if self.systrap is None else os.WUNTRACED | os.WCONTINUED
         self.started = False  # the program has been prepared
         self._unprepared = ""  # why it could not be
         self._first: First | None = None
+        self.front = ToFront()
+        self.left_behind: Callable[[int], None] | None = None  # called once, at the end of first
 
     def _untraced(self) -> Systrap:
         from softsgx.runner.supervisor.systrap import Systrap
@@ -114,6 +119,8 @@ class Supervisor:
     def start(self, path: str, argv: Sequence[str], inherited: Inherited) -> None:
         """Fork, trace, install the filter, execute. RunnerError if ptrace is refused."""
         self.doorbell.install()
+        if isinstance(self.mailboxes, Records):
+            self.front.keep(self.mailboxes.fd)
         fprog = call_filters.base_filter(os.getpid(), WAYS.filter_by_prctl)
         self._first = First(path, argv, inherited, fprog)
         self._first.go()
@@ -139,6 +146,8 @@ class Supervisor:
             if systrap is not None:
                 systrap.rung()
                 systrap.reports()
+            if self.exit_status is not None:
+                self._leave_behind()
             for mailbox in take():
                 self._request(mailbox)
             if systrap is not None and systrap.later():
@@ -150,6 +159,8 @@ class Supervisor:
                 continue  # killed while it was inside; its exit comes next
             if self.tracees:
                 doorbell.wait()
+        if systrap is None or systrap.all_known:
+            self.front.over()
         assert self.exit_status is not None
         assert self._first is not None
         self._first.check()
@@ -167,6 +178,13 @@ class Supervisor:
             self._drain()
         self.engine.rung()
         self.calls.cpu_time.timers.rung()
+
+    def _leave_behind(self) -> None:
+        """Tell once that the first process has ended, and others go on."""
+        assert self.exit_status is not None
+        if self.tracees and self.left_behind is not None:
+            self.left_behind(self.exit_status)
+            self.left_behind = None
 
     def kill(self) -> None:
         """End every process; the caller goes on with `run`."""
@@ -197,7 +215,7 @@ class Supervisor:
                 if self._ends:
                     tid, status = self._ends.pop()
                 else:
-                    tid, status = os.waitpid(-1, p.WALL | os.WNOHANG)
+                    tid, status = os.waitpid(-1, p.WALL | os.WNOHANG | self._job_control)
             except ChildProcessError:
                 if self.systrap is not None:
                     return  # none of them is a child of this process
@@ -206,6 +224,8 @@ class Supervisor:
                 return
             if tid == 0:
                 return
+            if self._job_control and tid == self.first and self._stopped_untraced(status):
+                continue
             t = self.tracees.get(tid)
             if t is None:
                 self._early[tid] = status
@@ -220,6 +240,16 @@ class Supervisor:
             self._event(t, status)
         except p.GONE:
             return  # killed meanwhile; its end comes next
+
+    def _stopped_untraced(self, status: int) -> bool:
+        """Whether it tells that the first process, which is not traced, has stopped or goes on."""
+        if os.WIFCONTINUED(status):
+            self.front.continued()
+        elif os.WIFSTOPPED(status) and not status >> 16:
+            self.front.stopped(os.WSTOPSIG(status))
+        else:
+            return False
+        return True
 
     def _event(self, t: Tracee, status: int) -> None:
         if not os.WIFSTOPPED(status):
@@ -269,9 +299,13 @@ class Supervisor:
         if t.forced is not None:
             self.engine.threads.force_signal(t)
         elif number in _STOPPING and not t.starting:
+            if t.tid == self.first and self.started:
+                self.front.stopped(number)
             p.request(p.PTRACE_LISTEN, t.tid)
         else:
             t.starting = False
+            if t.tid == self.first:
+                self.front.continued()
             t.drop_not_copied()
             self.engine.on_the_way(t, p.get_regs(t.tid))
             p.request(p.PTRACE_CONT, t.tid)
@@ -416,7 +450,9 @@ class Supervisor:
 
     def _executed(self, t: Tracee) -> None:
         self.loader.executed(t)
-        self.started = True
+        if not self.started:
+            self.started = True
+            self.front.started(self.first)
         emit_exec(t)
 
     def _gone(self, t: Tracee) -> None:

@@ -132,6 +132,11 @@ class Systrap:
         for t in gone:
             self.stopped(t, status)
 
+    @property
+    def all_known(self) -> bool:
+        """Whether no record belongs to a thread that has never reported."""
+        return all(record in self.threads for record in self.records.taken())
+
     def _sweep(self) -> None:
         """Free the records of threads that were killed before they reported anything."""
         for record in self.records.taken():
