@@ -3,6 +3,7 @@
  * docs/run.md that promise an answer. Nothing here may succeed in silence.
  *
  * enclave: ops
+ * supervisors: ptrace
  */
 #include "host.h"
 

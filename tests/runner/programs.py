@@ -5,6 +5,7 @@ Lines of that comment, all optional:
     enclave: ops threads=2     source in tests/programs/enclave, and how it becomes an image
     run: --epc 4M              options of `softsgx run`
     engines: unicorn           those that enforce what the program looks at (default: both)
+    supervisors: ptrace        those that do what the program looks at (default: both)
     cc: -static -no-pie        options of the compiler; enclaves may have this line, too
     exit: 7                    exit code, or minus the signal that ends it (default: 0)
 
@@ -28,6 +29,7 @@ from softsgx.image import EnclaveImage, sgxs
 from softsgx.image.file import load
 from softsgx.image.layout import ThreadLayout
 from softsgx.image.sigstruct import SignOptions, mrsigner, sign
+from softsgx.runner.options import SUPERVISORS
 from tests.patience import LIMIT_S
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -53,7 +55,9 @@ EDMM: Final = ROOT / "examples" / "edmm"
 
 def _asked(source: Path) -> dict[str, str]:
     comment = source.read_text(encoding="utf-8").split("*/")[0]
-    return dict(re.findall(r"^ \* (enclave|run|engines|cc|exit): (.*)$", comment, re.MULTILINE))
+    return dict(
+        re.findall(r"^ \* (enclave|run|engines|supervisors|cc|exit): (.*)$", comment, re.MULTILINE)
+    )
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Program:
     words: tuple[tuple[str, int], ...] = ()
     options: tuple[str, ...] = ()
     engines: tuple[str, ...] = ENGINES
+    supervisors: tuple[str, ...] = SUPERVISORS
     cc: tuple[str, ...] = ()
     exit: int = 0
 
@@ -80,6 +85,7 @@ class Program:
             words=tuple((key, int(value, 0)) for key, value in pairs),
             options=tuple(asked.get("run", "").split()),
             engines=tuple(asked.get("engines", " ".join(ENGINES)).split()),
+            supervisors=tuple(asked.get("supervisors", " ".join(SUPERVISORS)).split()),
             cc=tuple(asked.get("cc", "").split()),
             exit=int(asked.get("exit", "0")),
         )

@@ -16,6 +16,7 @@ from softsgx.cpu.bare import ENCLAVE_BASE
 from softsgx.image import sgxs
 from softsgx.image.sigstruct import mrsigner, parse
 from softsgx.runner.host.probes import enclu_answer
+from softsgx.runner.options import SUPERVISORS
 from softsgx.spec.attributes import ATTR_AEXNOTIFY, ATTR_MODE64BIT, XFRM_LEGACY
 from tests.image.builders import load
 from tests.patience import LIMIT_S
@@ -35,9 +36,10 @@ CPUID_KINDS = ["no-faulting"] + ["trap", "until-entry"] * (
 )
 
 CASES = [
-    pytest.param(program, engine, id=f"{program.name}-{engine}")
+    pytest.param(program, engine, supervisor, id=f"{program.name}-{engine}-{supervisor}")
     for program in programs()
     for engine in program.engines
+    for supervisor in program.supervisors
 ]
 # ENCLU is #UD or #GP: natively every call depends on it. CPUID faulting is there, or not.
 PLAYED = [
@@ -81,8 +83,9 @@ def run(command: list[str], *options: str, processor: str = "") -> subprocess.Co
 
 @needs_run
 @pytest.mark.parametrize("engine", ENGINES)
-def test_example_tells_its_story(workshop: Workshop, engine: str) -> None:
-    done = run(workshop.example(), "--engine", engine)
+@pytest.mark.parametrize("supervisor", SUPERVISORS)
+def test_example_tells_its_story(workshop: Workshop, engine: str, supervisor: str) -> None:
+    done = run(workshop.example(), "--engine", engine, "--supervisor", supervisor)
     assert done.returncode == 0, done.stdout + done.stderr
     steps = [line.split()[0] for line in done.stdout.splitlines() if line[:2].strip().isdigit()]
     assert steps == [str(number) for number in range(1, 11)]
@@ -90,9 +93,10 @@ def test_example_tells_its_story(workshop: Workshop, engine: str) -> None:
 
 
 @needs_run
-@pytest.mark.parametrize(("program", "engine"), CASES)
-def test_program(workshop: Workshop, program: Program, engine: str) -> None:
-    _right(program, run(workshop.command(program), "--engine", engine, *program.options))
+@pytest.mark.parametrize(("program", "engine", "supervisor"), CASES)
+def test_program(workshop: Workshop, program: Program, engine: str, supervisor: str) -> None:
+    how = ("--engine", engine, "--supervisor", supervisor)
+    _right(program, run(workshop.command(program), *how, *program.options))
 
 
 @needs_run

@@ -11,11 +11,12 @@ import os
 import signal
 import struct
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.linux.errno import ERESTARTSYS
 from softsgx.runner.host import futex
 from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.abi import SIG_IGN
 from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.box import REQUEST, TAKEN
 from softsgx.runner.process.held_state import INFO_SIZE, Gone, HeldState
@@ -24,6 +25,7 @@ from softsgx.spec.bits import MASK64
 if TYPE_CHECKING:
     pass
 
+_PENDING_INFO_SIZE: Final = 6 * INFO_SIZE  # one for each reserved signal
 _DOZE_S: Final = 0.05
 # Between looks whether a thread that is waited for still exists.
 
@@ -31,6 +33,18 @@ SIGTRAP_STOP: Final = signal.SIGTRAP << 8 | 0x7F
 _SECCOMP: Final = p.EVENT_SECCOMP << 16 | SIGTRAP_STOP
 _STOPPED: Final = p.EVENT_STOP << 16 | SIGTRAP_STOP
 _EXIT: Final = p.SYSCALL_STOP << 8 | 0x7F
+
+
+class KeptByExec(NamedTuple):
+    """What a thread keeps of the reserved signals when it executes another program.
+
+    Masks of the blocked and of the ignored ones; and those that are pending, with their siginfo.
+    """
+
+    blocked: int = 0
+    ignored: int = 0
+    pending: int = 0
+    infos: bytes = b""
 
 
 class HeldThread(HeldState):
@@ -204,6 +218,25 @@ class HeldThread(HeldState):
         self.set_word("KIND", kind)  # the stop is still the one that was reported
         result = self.long("CALL_RESULT")
         return result - (1 << 64) if result >> 63 else result
+
+    def kept_by_exec(self) -> KeptByExec:
+        """What the next program of this thread begins with."""
+        _, ignored, _ = self.masks(0, 0, 0)
+        at = lay.RECORD_AT["PENDING_INFO"]
+        infos = bytes(self._memory[at : at + _PENDING_INFO_SIZE])
+        return KeptByExec(self.long("VBLOCKED"), ignored, self.long("PENDING"), infos)
+
+    def keep_by_exec(self, kept: KeptByExec) -> None:
+        """Prepare the record of a new program."""
+        self.set_long("VBLOCKED", kept.blocked)
+        for number in range(1, lay.SIGNALS + 1):
+            if kept.ignored >> (number - 1) & 1:
+                self.set_action(
+                    number, SIG_IGN.to_bytes(8, "little").ljust(lay.ACTION_STRIDE, b"\0")
+                )
+        self.set_long("PENDING", kept.pending)
+        at = lay.RECORD_AT["PENDING_INFO"]
+        self._memory[at : at + len(kept.infos)] = kept.infos
 
     def go(self) -> None:
         """Let it go on as it is."""

@@ -29,7 +29,7 @@ from softsgx.runner.host.notifications import Listener, Notification
 from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.systrap import address, image
 from softsgx.runner.process.families import thread_group, thread_here, tid_here
-from softsgx.runner.process.held import HeldThread
+from softsgx.runner.process.held import HeldThread, KeptByExec
 from softsgx.runner.process.shared import map_shared
 from softsgx.runner.process.tracee import Tracee
 from softsgx.runner.say import say
@@ -164,13 +164,15 @@ class Systrap:
 
     def forget(self, t: Tracee) -> None:
         """A thread is gone: free its record."""
-        held = p.HELD.pop(t.tid, None)
-        if isinstance(held, HeldThread):
-            self.threads.pop(held.record, None)
-            self.records.control.remove(t.tid)
-            if held.word("TID"):
-                self.records.put_table(held.long("TABLE"))
-                self.records.give_record(held.record)
+        p.HELD.pop(t.tid, None)
+        held = self._held(t.tid)
+        if held is None:
+            return
+        self.threads.pop(held.record, None)
+        self.records.control.remove(t.tid)
+        if held.word("TID"):
+            self.records.put_table(held.long("TABLE"))
+            self.records.give_record(held.record)
 
     # Reports
 
@@ -325,6 +327,7 @@ class Systrap:
         pid = t.pid
         for other in [x for x in self.tracees.values() if x.pid == pid and x is not t]:
             self.stopped(other, 0)
+        signals = held.kept_by_exec() if held is not None else KeptByExec()
         self.forget(t)
         self.executed(t, tid)
         while True:  # the interrupt may come before the exit stop of execve
@@ -334,7 +337,7 @@ class Systrap:
         t.given = given
         try:
             self.prepare(t)
-            self._insert(t)
+            self._insert(t, signals)
         except LoadError as error:
             say(f"softsgx: run: {error}\n")
             os.kill(t.pid, signal.SIGKILL)
@@ -352,7 +355,7 @@ class Systrap:
             regs[p.ORIG_RAX] = p.MASK64
             p.set_regs(t.tid, regs)
 
-    def _insert(self, t: Tracee) -> None:
+    def _insert(self, t: Tracee, signals: KeptByExec) -> None:
         """Map the stub, and let it begin before the program."""
         code_bytes = image()
         size = (len(code_bytes) + PAGE_MASK) & ~PAGE_MASK
@@ -371,6 +374,7 @@ class Systrap:
         held.set_word("NUMBER", record)
         held.set_word("PARENT", record)
         held.set_long("TABLE", table)
+        held.keep_by_exec(signals)
         regs = p.get_regs(t.tid)
         held.set_long("ENTRY", regs[p.RIP])
         regs[p.RDI], regs[p.RIP], regs[p.ORIG_RAX] = held.address, address("init"), p.MASK64
