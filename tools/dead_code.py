@@ -61,6 +61,7 @@ ALLOWED: Final = (
         "[A-Z0-9_]+",
         "call_filters.py reads numbers by name",
     ),
+    Allowed("src/softsgx/runner/host/robust.py", "futex_offset", "the kernel reads it"),
     Allowed("src/softsgx/runner/host/ptrace.py", "[D-G]S", "an index of user_regs_struct"),
     Allowed("examples/explored/scenarios.py", "AcceptTwice", "softsgx explore finds scenarios"),
     Allowed("tests/property/*.py", r"\w+", "a move of a state machine, drawn by its name"),

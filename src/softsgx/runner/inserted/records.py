@@ -222,6 +222,10 @@ class Records:
         self._states = self._base + SHARED_AT["STATES"]
         self._swap = compare_and_swap()
 
+    def address(self, name: str) -> int:
+        """Where this process has a field of SHARED."""
+        return self._base + SHARED_AT[name]
+
     def close(self) -> None:
         """Close `fd`; this object and processes that have mapped it keep their mappings."""
         os.close(self.fd)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +27,7 @@ from softsgx.runner.host.abi import (
     SYSCALL_LENGTH,
 )
 from softsgx.runner.host.notifications import Listener, Notification
+from softsgx.runner.host.robust import mark_death
 from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.systrap import address, image
 from softsgx.runner.process.families import thread_group, thread_here, tid_here
@@ -84,6 +86,7 @@ class Systrap:
         memory = records.control.memory
         at = lay.SHARED_AT["SUPERVISOR"]
         memory[at : at + 8] = os.getpid().to_bytes(8, "little")
+        mark_death(records.address("OWNER"), threading.get_native_id())
 
     def start(self, listener: int, first: int) -> None:
         """Begin to serve: the notifications of the filter, and the first process."""
