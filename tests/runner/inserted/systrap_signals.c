@@ -57,6 +57,12 @@ static void frame(int sig, siginfo_t *in, void *context)
     printf(" frame %ld info %ld fp %d aligned %d on stack %d\n", (long)((char *)u - (char *)sp),
            (long)((char *)in - (char *)sp), (int)((uintptr_t)u->uc_mcontext.fpregs % 64),
            (int)(sp % 16), (char *)sp > stack && (char *)sp <= stack + 65536);
+    uint64_t xmm15[2];
+    __asm__ volatile("movdqu %%xmm15, %0" : "=m"(xmm15));
+    long gap = u->uc_mcontext.gregs[REG_RSP] - 128 - (long)u->uc_mcontext.fpregs -
+               ((unsigned *)u->uc_mcontext.fpregs)[468 / 4];
+    if (!u->uc_stack.ss_size)
+        printf(" red zone kept %d xmm15 %lx %lx\n", gap >= 0 && gap < 64, xmm15[0], xmm15[1]);
     printf(" fpu %x %x saved %x %x magic %x\n", control, mxcsr, u->uc_mcontext.fpregs->cwd,
            u->uc_mcontext.fpregs->mxcsr, ((unsigned *)u->uc_mcontext.fpregs)[464 / 4]);
     uint64_t now;
@@ -168,11 +174,29 @@ static void change_in_handler(int sig)
     count++;
 }
 
+/* What the program has in its registers is in the frame, and comes back; handlers begin anew. */
+static void registers(void)
+{
+    unsigned short control = 0x27f, after = 0;
+    unsigned mxcsr = 0x1fc0, later = 0;
+    uint64_t high[2] = {0x1111, 0x2222}, back[2] = {0, 0};
+    __asm__ volatile("fldcw %0; ldmxcsr %1; movdqu %2, %%xmm15" ::"m"(control), "m"(mxcsr),
+                     "m"(high)
+                     : "xmm15");
+    syscall(SYS_tgkill, getpid(), getpid(), SIGUSR1);
+    __asm__ volatile("fnstcw %0; stmxcsr %1; movdqu %%xmm15, %2"
+                     : "=m"(after), "=m"(later), "=m"(back));
+    printf("after: %x %x %lx %lx\n", after, later, back[0], back[1]);
+    __asm__ volatile("fninit; ldmxcsr %0" ::"m"((unsigned){0x1f80}));
+}
+
 static void deliveries(void)
 {
     stack_t s = {stack, 0, 65536};
-    set(SIGUSR1, frame, SA_SIGINFO);
+    set(SIGUSR1, frame, SA_SIGINFO | SA_NODEFER);
     raise(SIGUSR1);
+    set(SIGUSR1, frame, SA_SIGINFO);
+    registers();
     sigaltstack(&s, 0);
     set(SIGUSR1, frame, SA_SIGINFO | SA_ONSTACK);
     raise(SIGUSR1);
@@ -243,6 +267,15 @@ static void waiting(void)
     raise(SIGSYS);
     raise(SIGUSR1);
     SHOW(count);
+    mask(SIG_SETMASK, &none, 0, 8);
+    SHOW(count);
+    mask(SIG_SETMASK, &m, 0, 8);
+    raise(SIGSEGV);
+    raise(SIGUSR1);
+    signal(SIGSEGV, SIG_IGN);
+    signal(SIGUSR1, SIG_IGN);
+    set(SIGSEGV, bare, 0);
+    set(SIGUSR1, bare, 0);
     mask(SIG_SETMASK, &none, 0, 8);
     SHOW(count);
     signal(SIGSEGV, SIG_IGN);

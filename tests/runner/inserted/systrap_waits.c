@@ -185,6 +185,30 @@ static void wanted(uint64_t outside, uint64_t set, int sig)
         ;
 }
 
+/* A call that knows no mask: it begins again if every handler that ran says so. */
+static void reads(int sig, int flags)
+{
+    struct sigaction a = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO | flags};
+    uint64_t none = 0;
+    char c = 0;
+    sigaction(sig, &a, 0);
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, 0, 8);
+    fflush(stdout);
+    int pid = sender(sig), writer = fork();
+    if (!writer) {
+        waitpid(-1, 0, 0);
+        usleep(50000);
+        (void)!write(pipes[1], "y", 1);
+        _exit(0);
+    }
+    long result = call6(SYS_read, pipes[0], (long)&c, 1, 0, 0, 0);
+    printf("read %d %x: %ld %d\n", sig, flags, result, c);
+    if (result < 0)
+        (void)!read(pipes[0], &c, 1);
+    waitpid(pid, 0, 0);
+    waitpid(writer, 0, 0);
+}
+
 int main(void)
 {
     static const int signals[] = {SIGUSR1, SIGSEGV, SIGSYS};
@@ -222,5 +246,8 @@ int main(void)
         wanted(0, BIT(SIGFPE), signals[i]);
         wanted(0, BIT(signals[i]), signals[i]);
     }
+    reads(SIGUSR1, 0);
+    reads(SIGUSR1, SA_RESTART);
+    reads(SIGSEGV, SA_RESTART);
     return 0;
 }
