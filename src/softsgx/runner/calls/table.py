@@ -81,7 +81,8 @@ class Calls:
     def serve(self, t: Tracee, regs: list[int]) -> None:
         """Serve a seccomp stop at a system call of the program itself."""
         handler = self._handlers.get(regs[p.ORIG_RAX])
-        if handler is None or p.read_memory(t.tid, regs[p.RIP] - 2, 2) != b"\x0f\x05":
+        held = p.HELD.get(t.tid)
+        if handler is None or not (_by_syscall(t, regs) if held is None else held.by_syscall()):
             resume(t)  # int 0x80 of the program itself
             return
         t.make_current()
@@ -135,3 +136,7 @@ class Calls:
                 t.actions[number] = action
 
         run_to_exit(t, done)
+
+
+def _by_syscall(t: Tracee, regs: list[int]) -> bool:
+    return p.read_memory(t.tid, regs[p.RIP] - 2, 2) == b"\x0f\x05"

@@ -145,6 +145,9 @@ class Held(Protocol):
     def set_action(self, number: int, action: bytes) -> None:
         """Set it."""
 
+    def by_syscall(self) -> bool:
+        """Whether the call at whose stop it is was made by SYSCALL, not by `int 0x80`."""
+
     def send(self, number: int, info: bytes) -> bool:
         """Have a stopped thread get a signal once it is continued; False: it must be queued."""
 

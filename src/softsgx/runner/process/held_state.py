@@ -10,10 +10,11 @@ import errno
 import signal
 import struct
 from collections import deque
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.host.abi import SIG_DFL, SIG_IGN, XSAVE_SOFTWARE
+from softsgx.runner.host.abi import AUDIT_ARCH_X86_64, SIG_DFL, SIG_IGN, XSAVE_SOFTWARE
 from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.box import FX_SIZE, REQUEST, TAKEN
 from softsgx.runner.process.forced import WATCHED
@@ -35,8 +36,14 @@ _ORDER: Final = (
     p.R8, p.R9, p.R10, p.R11, p.R12, p.R13, p.R14, p.R15, p.RDI, p.RSI, p.RBP, p.RBX,
     p.RDX, p.RAX, p.RCX, p.RSP, p.RIP, p.EFLAGS,
 )  # fmt: skip
+_in_frame_order = itemgetter(*_ORDER)
+# A user_regs_struct of the frame's registers and segments, FS and GS base, -1 for orig_rax and 0.
+_FRAME: Final = (*_ORDER, p.CS, p.GS, p.FS, p.SS, p.FS_BASE, p.GS_BASE, p.ORIG_RAX)
+_in_user_order = itemgetter(*(_FRAME.index(n) if n in _FRAME else len(_FRAME) for n in range(27)))
 _WORD: Final = struct.Struct("Q")
 INFO_SIZE: Final = 128
+_ARCH: Final = struct.Struct("<I")
+_ARCH_AT: Final = 28  # si_arch of SIGSYS
 _EXTENDED: Final = struct.Struct("<IIQI")  # magic, extended size, features, size of the image
 _FP_XSTATE_MAGIC1: Final = 0x46505853
 
@@ -118,18 +125,13 @@ class HeldState:
 
     def _read(self) -> list[int]:
         at = self._frame_at()
-        regs = [0] * 27
-        for place, value in zip(
-            _ORDER, _GREGS.unpack_from(self._memory, at + _GREGS_AT), strict=True
-        ):
-            regs[place] = value
+        values = _GREGS.unpack_from(self._memory, at + _GREGS_AT)
         cs, gs, fs, ss = _SEGMENTS.unpack_from(self._memory, at + _SEGMENTS_AT)
-        regs[p.CS], regs[p.GS], regs[p.FS], regs[p.SS] = cs, gs, fs, ss
-        regs[p.FS_BASE], regs[p.GS_BASE] = self.long("FS"), self.long("GS")
+        bases = self.long("FS"), self.long("GS")
+        regs = list(_in_user_order((*values, cs, gs, fs, ss, *bases, MASK64, 0)))
         self._gs_is_record = regs[p.GS_BASE] == self.address
         if self._gs_is_record:
             regs[p.GS_BASE] = 0
-        regs[p.ORIG_RAX] = MASK64
         if self.kind == lay.KIND_SYSCALL:
             regs[p.ORIG_RAX] = regs[p.RAX]
             regs[p.RAX] = -errno.ENOSYS & MASK64
@@ -146,7 +148,7 @@ class HeldState:
 
     def _write(self, regs: list[int]) -> None:
         at = self._frame_at()
-        _GREGS.pack_into(self._memory, at + _GREGS_AT, *(regs[place] for place in _ORDER))
+        _GREGS.pack_into(self._memory, at + _GREGS_AT, *_in_frame_order(regs))
         gs = regs[p.GS_BASE]
         if self._gs_is_record and not gs:
             gs = self.address
@@ -199,6 +201,11 @@ class HeldState:
         """As ptrace.get_siginfo."""
         self._frame_at()
         return bytes(self._info()) if self._sent is None else self._sent[1]
+
+    def by_syscall(self) -> bool:
+        """As Held.by_syscall."""
+        (arch,) = _ARCH.unpack_from(self._info(), _ARCH_AT)
+        return bool(arch == AUDIT_ARCH_X86_64)
 
     def set_siginfo(self, info: bytes) -> None:
         """As ptrace.set_siginfo."""
