@@ -162,20 +162,21 @@ class Systrap:
         for t in threads:
             held = p.HELD.get(t.tid)
             if isinstance(held, HeldThread):
-                status = held.word("EXITCODE") or status
+                status = (held.word("EXITCODE") & 0xFF) << 8 or status
         return status
 
     def forget(self, t: Tracee) -> None:
         """A thread is gone: free its record."""
-        p.HELD.pop(t.tid, None)
         held = self._held(t.tid)
-        if held is None:
-            return
-        self.threads.pop(held.record, None)
-        self.records.control.remove(t.tid)
-        if held.word("TID"):
+        if held is not None:
+            self._drop(t, held)
             self.records.put_table(held.long("TABLE"))
             self.records.give_record(held.record)
+
+    def _drop(self, t: Tracee, held: HeldThread) -> None:
+        p.HELD.pop(t.tid, None)
+        self.threads.pop(held.record, None)
+        self.records.control.remove(t.tid)
 
     # Reports
 
@@ -196,12 +197,12 @@ class Systrap:
         status = held.taken()
         if held.kind == lay.KIND_NEW:
             held.go()
+        elif held.kind == lay.KIND_ENDING and held.long("SYSCALL_NR") == nr.EXIT_GROUP:
+            held.go()  # its process ends
         elif held.kind == lay.KIND_ENDING:
-            held.set_word("TID", 0)  # it frees its record itself
+            self._drop(t, held)  # it frees its record itself, for the next thread at once
             held.go()
-            if t.tid == t.pid:  # its process may go on without it
-                self.forget(t)
-            else:
+            if t.tid != t.pid:  # otherwise its process may go on without it
                 self.stopped(t, 0)
         elif held.kind == lay.KIND_ENCLU_TRAP:
             regs = held.get_regs()
