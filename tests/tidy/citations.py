@@ -42,7 +42,7 @@ _ITEM: Final = re.compile(
 _PLACE: Final = re.compile(r", (?:(?:volume|appendix) \w+)?")
 _NEXT: Final = re.compile(r",? and |, ")
 _TOP: Final = frozenset(
-    "Documentation arch drivers fs include kernel lib mm security sgx tools".split()
+    "Documentation arch drivers fs include kernel lib mm net security sgx tools".split()
 )
 
 

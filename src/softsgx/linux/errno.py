@@ -22,6 +22,7 @@ EINVAL: Final = 22
 EMFILE: Final = 24
 ENOTTY: Final = 25
 ESPIPE: Final = 29
+ENOSYS: Final = 38
 ENODATA: Final = 61
 EOPNOTSUPP: Final = 95
 # Never seen by user space.

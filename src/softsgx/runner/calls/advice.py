@@ -15,13 +15,13 @@ from softsgx.linux.mm import TASK_SIZE
 from softsgx.linux.trace import refused_call
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.abi import CAP_SYS_ADMIN
 from softsgx.runner.inserted.layout import NATIVE_EPC
 from softsgx.runner.process.stops import Handler, areas, refuse_invalid, resume, run_to_exit, split
 from softsgx.runner.process.tracee import Tracee
 from softsgx.spec.bits import MASK32, MASK64, PAGE_MASK
 
 _CAP_IPC_LOCK: Final = 14
-_CAP_SYS_ADMIN: Final = 21
 
 
 class MemoryAdvice:
@@ -55,7 +55,7 @@ class MemoryAdvice:
             return
 
         def model(at: int, size: int) -> int:
-            if advice in (MADV_HWPOISON, MADV_SOFT_OFFLINE) and not capable(t, _CAP_SYS_ADMIN):
+            if advice in (MADV_HWPOISON, MADV_SOFT_OFFLINE) and not capable(t, CAP_SYS_ADMIN):
                 rule = "madvise_inject_error.superuser"
                 return refused_call(t.model(), "madvise", EPERM, rule, advice=advice)
             return t.run(sys_madvise(t.model(), at, size, advice))

@@ -43,8 +43,12 @@ PATH_MAX: Final = 4096
 
 # Linux 6.12, include/uapi/linux/prctl.h.
 PR_SET_PDEATHSIG: Final = 1
+PR_GET_SECCOMP: Final = 21
 PR_SET_SECCOMP: Final = 22
+PR_SET_TSC: Final = 26
+PR_TSC_SIGSEGV: Final = 2
 PR_SET_NO_NEW_PRIVS: Final = 38
+PR_GET_NO_NEW_PRIVS: Final = 39
 
 # The rest of the legacy region of an XSAVE image belongs to software: the kernel writes there.
 XSAVE_SOFTWARE: Final = 464
@@ -56,25 +60,38 @@ ARCH_GET_CPUID: Final = 0x1011
 ARCH_SET_CPUID: Final = 0x1012
 
 # Linux 6.12, include/uapi/linux/seccomp.h, include/uapi/linux/audit.h.
+SECCOMP_MODE_STRICT: Final = 1
 SECCOMP_MODE_FILTER: Final = 2
+SECCOMP_SET_MODE_STRICT: Final = 0
 SECCOMP_SET_MODE_FILTER: Final = 1
 SECCOMP_FILTER_FLAG_TSYNC: Final = 1
 SECCOMP_FILTER_FLAG_NEW_LISTENER: Final = 8
+SECCOMP_RET_KILL_THREAD: Final = 0
 SECCOMP_RET_TRAP: Final = 0x0003_0000
 SECCOMP_RET_ERRNO: Final = 0x0005_0000
 SECCOMP_RET_USER_NOTIF: Final = 0x7FC0_0000
 SECCOMP_RET_TRACE: Final = 0x7FF0_0000
+SECCOMP_RET_LOG: Final = 0x7FFC_0000
 SECCOMP_RET_ALLOW: Final = 0x7FFF_0000
 SECCOMP_USER_NOTIF_FLAG_CONTINUE: Final = 1
 SECCOMP_ADDFD_FLAG_SEND: Final = 2
 SECCOMP_IOCTL_NOTIF_RECV: Final = 0xC050_2100
 SECCOMP_IOCTL_NOTIF_SEND: Final = 0xC018_2101
 SECCOMP_IOCTL_NOTIF_ADDFD: Final = 0x4018_2103
+SECCOMP_RET_ACTION_FULL: Final = 0xFFFF_0000
+SECCOMP_RET_DATA: Final = 0xFFFF
+AUDIT_ARCH_I386: Final = 0x4000_0003
 AUDIT_ARCH_X86_64: Final = 0xC000_003E
 
 # Linux 6.12, include/uapi/linux/sched.h.
 CLONE_VM: Final = 0x100
 CLONE_THREAD: Final = 0x10000
+
+# Linux 6.12, include/uapi/linux/bpf_common.h.
+BPF_MAXINSNS: Final = 4096
+
+# Linux 6.12, include/uapi/linux/capability.h.
+CAP_SYS_ADMIN: Final = 21
 
 # Linux 6.12, include/uapi/linux/futex.h.
 FUTEX_WAIT: Final = 0
@@ -89,6 +106,7 @@ SA_RESTORER: Final = 0x0400_0000
 SI_USER: Final = 0
 SI_TIMER: Final = -2
 SI_TKILL: Final = -6
+SI_SYS_SECCOMP: Final = 1  # SYS_SECCOMP, of SIGSYS
 
 # Linux 6.12, include/uapi/linux/inotify.h.
 IN_DELETE_SELF: Final = 0x400

@@ -5,8 +5,9 @@ man 2 seccomp.
 
 from __future__ import annotations
 
-import struct
 from typing import Final
+
+from softsgx.runner.host.bpf_machine import INSTRUCTION, LD_ABS, RET_A, RET_K, TXA
 
 # Offsets in struct seccomp_data.
 NR: Final = 0
@@ -14,13 +15,11 @@ ARCH: Final = 4
 IP_LOW: Final = 8
 IP_HIGH: Final = 12
 
-_LD_W_ABS: Final = 0x20
 _AND: Final = 0x54
 _JEQ: Final = 0x15
 _JGT: Final = 0x25
 _JGE: Final = 0x35
 _JSET: Final = 0x45
-_RET: Final = 0x06
 
 
 def arg_low(number: int) -> int:
@@ -42,7 +41,7 @@ class Program:
 
     def load(self, offset: int) -> None:
         """A := the 32-bit word of seccomp_data at `offset`."""
-        self._code.append((_LD_W_ABS, offset, "", ""))
+        self._code.append((LD_ABS, offset, "", ""))
 
     def and_(self, mask: int) -> None:
         """A &= mask."""
@@ -66,7 +65,11 @@ class Program:
 
     def ret(self, value: int) -> None:
         """Return an action, such as SECCOMP_RET_ALLOW."""
-        self._code.append((_RET, value, "", ""))
+        self._code.append((RET_K, value, "", ""))
+
+    def ret_x(self) -> None:
+        """Return X."""
+        self._code += [(TXA, 0, "", ""), (RET_A, 0, "", "")]
 
     def label(self, name: str) -> None:
         """Give the next instruction the label `name`."""
@@ -79,5 +82,5 @@ class Program:
         for at, (code, k, yes, no) in enumerate(self._code):
             jumps = [self._labels[x] - at - 1 if x else 0 for x in (yes, no)]
             assert all(0 <= jump < 256 for jump in jumps), "a jump that is too far"
-            out += struct.pack("<HBBI", code, *jumps, k)
+            out += INSTRUCTION.pack(code, *jumps, k)
         return out
