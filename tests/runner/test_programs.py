@@ -25,7 +25,7 @@ from tests.runner.programs import ENGINES, ROOT, Program, Workshop, programs
 # Programs whose own instructions stop, or are patched.
 BOTH_WAYS = (
     *("trapped_enclu", "trapped_cpuid", "own_stub", "own_stub_blocked", "static_cpuid"),
-    *("illegal_native", "cpuid_avx"),
+    *("illegal_native", "cpuid_avx", "filters_shapes", "filters_enclave"),
 )
 # The kind of processor, as to ENCLU, that this one is not.
 OTHER_KIND = "with-sgx" if enclu_answer() == signal.SIGILL else "without-sgx"

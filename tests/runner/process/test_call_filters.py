@@ -117,6 +117,37 @@ def test_the_filter_of_all_descriptors() -> None:
     assert execute(code, FUTEX, [0])[0] == SECCOMP_RET_ALLOW
 
 
+@pytest.mark.parametrize(
+    "code", [filters.base_filter(SUPERVISOR, True), filters.everything_filter()]
+)
+@pytest.mark.parametrize(
+    "number", [nr.READ, nr.MPROTECT, nr.MREMAP, nr.SPLICE, nr.DUP2, nr.TIMER_SETTIME]
+)
+def test_one_filter_stands_for_all_that_could_be_added(code: bytes, number: int) -> None:
+    """The story: without seccomp(2), timers on processor clocks were the kernel's own."""
+    assert execute(code, number, [0])[0] == SECCOMP_RET_TRACE
+    assert execute(code, number, [0], ip=GATE)[0] == SECCOMP_RET_ALLOW
+    assert execute(code, FUTEX, [0])[0] == SECCOMP_RET_ALLOW
+
+
+@pytest.mark.parametrize(
+    ("number", "first", "stops"),
+    [
+        (nr.SECCOMP, 0, True),
+        (nr.SECCOMP, 1, True),
+        (nr.SECCOMP, 2, False),  # GET_ACTION_AVAIL
+        (nr.PRCTL, 22, True),
+        (nr.PRCTL, 21 | 1 << 32, True),  # an int
+        (nr.PRCTL, 38, True),
+        (nr.PRCTL, 39, True),
+        (nr.PRCTL, 15, False),  # PR_SET_NAME
+    ],
+)
+def test_calls_that_confine_stop(number: int, first: int, stops: bool) -> None:
+    action = SECCOMP_RET_TRACE if stops else SECCOMP_RET_ALLOW
+    assert execute(filters.base_filter(SUPERVISOR), number, [first])[0] == action
+
+
 def test_every_call_that_stops_has_an_answer() -> None:
     sided = {f"{name} {side}" for name in ("sendfile", "splice") for side in ("from", "to")}
     assert set(ANSWERS) == set(filters.ON_DESCRIPTOR.values()) | sided | {"copy_file_range"}

@@ -14,6 +14,7 @@ from softsgx.runner.calls.mappings import Mappings
 from softsgx.runner.calls.nodes import Nodes
 from softsgx.runner.calls.process_mem import ProcessMem
 from softsgx.runner.calls.releases import Releases
+from softsgx.runner.calls.seccomp_calls import SeccompCalls
 from softsgx.runner.calls.watched import watch, watches
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
@@ -64,6 +65,7 @@ class Calls:
         self.releases = Releases(world)
         self.cpu_time = CpuTime(doorbell, kernel_counts=in_process)
         buffers = Buffers(abort_page)
+        self._seccomp = SeccompCalls(tracees)
         self._descriptors = Descriptors(ProcessMem(tracees), buffers)
         epc_in_process = world.memory.count * PAGE_SIZE if in_process else 0
         self._handlers: dict[int, Handler] = {
@@ -73,6 +75,7 @@ class Calls:
             **Mappings(self.releases, patch, in_process).handlers(),
             **MemoryAdvice(epc_in_process).handlers(),
             **self.cpu_time.handlers(),
+            **self._seccomp.handlers(),
             nr.IOCTL: self._ioctl,
             nr.RT_SIGACTION: self._sigaction,
             **others,
@@ -80,6 +83,8 @@ class Calls:
 
     def serve(self, t: Tracee, regs: list[int]) -> None:
         """Serve a seccomp stop at a system call of the program itself."""
+        if not self._seccomp.allowed(t, regs):
+            return
         handler = self._handlers.get(regs[p.ORIG_RAX])
         held = p.HELD.get(t.tid)
         if handler is None or not (_by_syscall(t, regs) if held is None else held.by_syscall()):

@@ -14,12 +14,14 @@ import errno
 import os
 import signal
 import struct
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from softsgx.runner.host import nr
+from softsgx.runner.host.abi import AUDIT_ARCH_X86_64
 from softsgx.runner.host.process_memory import read_into as read_into
 from softsgx.runner.host.process_memory import read_memory as read_memory
 from softsgx.runner.host.process_memory import write_memory as write_memory
+from softsgx.spec.bits import MASK32
 from softsgx.spec.bits import MASK64 as MASK64
 
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -51,6 +53,7 @@ PTRACE_LISTEN: Final = 0x4208
 PTRACE_PEEKSIGINFO: Final = 0x4209
 PTRACE_GETSIGMASK: Final = 0x420A
 PTRACE_SETSIGMASK: Final = 0x420B
+PTRACE_GET_SYSCALL_INFO: Final = 0x420E
 
 _NAMES: Final = {value: name for name, value in globals().items() if name.startswith("PTRACE_")}
 
@@ -98,6 +101,21 @@ _peeked = ctypes.create_string_buffer(_peek.size + 128)
 _peeked_at = ctypes.addressof(_peeked)
 _NT_X86_XSTATE: Final = 0x202
 _XSTATE_MAX: Final = 16384  # AMX tiles included
+
+
+_ARGS: Final = (RDI, RSI, RDX, R10, R8, R9)
+_ARGS_I386: Final = (RBX, RCX, RDX, RSI, RDI, RBP)
+# struct ptrace_syscall_info: op, arch, ip, sp; at a seccomp stop nr and args.
+_INFO: Final = struct.Struct("<B3xIQQ7Q")
+
+
+class SyscallInfo(NamedTuple):
+    """What filters see of a system call: the fields of struct seccomp_data."""
+
+    number: int
+    arch: int
+    ip: int
+    args: tuple[int, ...]
 
 
 class _Iovec(ctypes.Structure):
@@ -274,6 +292,20 @@ def at_seccomp_stop(tid: int) -> bool:
         return held.at_seccomp_stop()
     (code,) = struct.unpack_from("<i", get_siginfo(tid), 8)
     return bool(code == signal.SIGTRAP | EVENT_SECCOMP << 8)
+
+
+def syscall_info(tid: int) -> SyscallInfo:
+    """PTRACE_GET_SYSCALL_INFO (Linux 5.3) at a seccomp stop."""
+    held = HELD.get(tid)
+    if held is not None:
+        (arch,) = struct.unpack_from("<I", held.get_siginfo(), 28)  # si_arch
+        regs = held.get_regs()
+        args = tuple(regs[at] for at in (_ARGS if arch == AUDIT_ARCH_X86_64 else _ARGS_I386))
+        return SyscallInfo(regs[ORIG_RAX] & MASK32, arch, regs[RIP], args)
+    block = ctypes.create_string_buffer(_INFO.size)
+    request(PTRACE_GET_SYSCALL_INFO, tid, _INFO.size, ctypes.addressof(block))
+    _, arch, ip, _, number, *words = _INFO.unpack(block)
+    return SyscallInfo(number & MASK32, arch, ip, tuple(words))
 
 
 def set_siginfo(tid: int, info: bytes) -> None:

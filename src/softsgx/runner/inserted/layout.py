@@ -16,6 +16,7 @@ BASE: Final = 0x7E80_0000_0000
 # One page, R-X, with instructions that the supervisor has the program's threads execute.
 GATE: Final = BASE
 GATE_CODE: Final = b"\x0f\x05\xcc"  # syscall; int3
+GATE_DONE: Final = GATE + 2  # the RIP of a call from there, as filters see it
 GATE_INT80: Final = GATE + 16
 GATE_INT80_CODE: Final = b"\xcd\x80\xcc"  # int 0x80; int3
 GATE_WORD: Final = GATE + PAGE_SIZE - 8  # see families.py
@@ -39,7 +40,7 @@ STUB_SIZE: Final = PAGE_SIZE + MAILBOXES * MAILBOX_STRIDE
 BOX: Final = BASE + 0x40000
 BOX_MAILBOXES: Final = BOX + PAGE_SIZE
 SCRATCH: Final = BOX_MAILBOXES + MAILBOXES * MAILBOX_STRIDE
-SCRATCH_SIZE: Final = PAGE_SIZE
+SCRATCH_SIZE: Final = 9 * PAGE_SIZE  # a filter of 4096 instructions, and what points to it
 BOX_SIZE: Final = SCRATCH + SCRATCH_SIZE - BOX
 
 # For the native engine: its code, R-X, and the slots from which native.s loads, one for each thread

@@ -16,11 +16,17 @@ from softsgx.runner.host.abi import (
     ARCH_SET_CPUID,
     ARCH_SET_GS,
     AUDIT_ARCH_X86_64,
+    PR_GET_NO_NEW_PRIVS,
+    PR_GET_SECCOMP,
+    PR_SET_NO_NEW_PRIVS,
+    PR_SET_SECCOMP,
     SECCOMP_RET_ALLOW,
     SECCOMP_RET_ERRNO,
     SECCOMP_RET_TRACE,
     SECCOMP_RET_TRAP,
     SECCOMP_RET_USER_NOTIF,
+    SECCOMP_SET_MODE_FILTER,
+    SECCOMP_SET_MODE_STRICT,
 )
 from softsgx.runner.host.bpf import ARCH, IP_HIGH, IP_LOW, NR, Program, arg_high, arg_low
 from softsgx.runner.host.ptrace import PTRACE_ATTACH, PTRACE_SEIZE
@@ -81,6 +87,14 @@ _WITH_MASK: Final = {
     nr.IO_PGETEVENTS: 5,
 }
 _GS_CODES: Final = (ARCH_SET_GS, ARCH_GET_GS)
+# By label in the base filter: the first arguments with which a call stops.
+_FIRST_VALUES: Final = {
+    "sigaction": WATCHED,
+    "cpuid": (ARCH_GET_CPUID, ARCH_SET_CPUID),
+    "seccomp": (SECCOMP_SET_MODE_STRICT, SECCOMP_SET_MODE_FILTER),
+    "prctl": (PR_GET_SECCOMP, PR_SET_SECCOMP, PR_GET_NO_NEW_PRIVS, PR_SET_NO_NEW_PRIVS),
+}
+_TIMERS: Final = (nr.TIMER_SETTIME, nr.TIMER_GETTIME, nr.TIMER_DELETE)
 _FAR: Final = 16 << 20
 _MAP_FIXED_ANY: Final = MAP_FIXED | MAP_FIXED_NOREPLACE
 
@@ -96,7 +110,7 @@ def base_filter(supervisor: int, everything: bool = False) -> bytes:
     """
     p = Program()
     _begun(p, other_arch="stop")
-    for number in _LATER if everything else ():
+    for number in (*_LATER, *_TIMERS) if everything else ():
         p.equal(number, yes="trace")
     _for_stub(p)
     p.equal(nr.IOCTL, yes="ioctl")
@@ -108,6 +122,8 @@ def base_filter(supervisor: int, everything: bool = False) -> bytes:
     p.equal(nr.RT_SIGACTION, yes="sigaction" if WAYS.traced else "trace")
     p.equal(nr.ARCH_PRCTL, yes="cpuid")
     p.equal(nr.PTRACE, yes="ptrace")
+    p.equal(nr.SECCOMP, yes="seccomp")
+    p.equal(nr.PRCTL, yes="prctl")
     for number in _ALWAYS:
         p.equal(number, yes="trace")
     p.ret(SECCOMP_RET_ALLOW)
@@ -120,16 +136,12 @@ def base_filter(supervisor: int, everything: bool = False) -> bytes:
     p.load(arg_low(3))
     p.has(_MAP_FIXED_ANY, yes="trace")
     p.has(MAP_ANONYMOUS, yes="allow", no="trace")
-    p.label("sigaction")
-    p.load(arg_low(0))
-    for number in WATCHED:
-        p.equal(number, yes="trace")
-    p.ret(SECCOMP_RET_ALLOW)
-    p.label("cpuid")
-    p.load(arg_low(0))
-    for code in (ARCH_GET_CPUID, ARCH_SET_CPUID, *(() if WAYS.traced else _GS_CODES)):
-        p.equal(code, yes="trace")
-    p.ret(SECCOMP_RET_ALLOW)
+    for label, values in _FIRST_VALUES.items():
+        p.label(label)
+        p.load(arg_low(0))
+        for value in (*values, *(_GS_CODES if label == "cpuid" and not WAYS.traced else ())):
+            p.equal(value, yes="trace")
+        p.ret(SECCOMP_RET_ALLOW)
     _ptrace(p, supervisor)
     _masks_and_exec(p)
     p.label("interval")
@@ -182,11 +194,31 @@ def _ptrace(p: Program, supervisor: int) -> None:
     p.ret(SECCOMP_RET_ERRNO | EPERM)
 
 
+def everything_filter() -> bytes:
+    """All calls that later filters may stop, for a process that can get none any more."""
+    p = Program()
+    _begun(p)
+    for number in (*_LATER, *_TIMERS):
+        p.equal(number, yes="trace")
+    p.ret(SECCOMP_RET_ALLOW)
+    return _ended(p)
+
+
+def stopping(*passing: int) -> bytes:
+    """All calls but those of the numbers `passing`, for a filter that the kernel cannot have."""
+    p = Program()
+    _begun(p, other_arch="trace")
+    for number in passing:
+        p.equal(number, yes="allow")
+    p.at_least(0, yes="trace")
+    return _ended(p)
+
+
 def timer_filter() -> bytes:
     """For a process with a timer on a processor clock: calls on POSIX timers."""
     p = Program()
     _begun(p)
-    for number in (nr.TIMER_SETTIME, nr.TIMER_GETTIME, nr.TIMER_DELETE):
+    for number in _TIMERS:
         p.equal(number, yes="trace")
     p.ret(SECCOMP_RET_ALLOW)
     return _ended(p)

@@ -14,7 +14,7 @@ from softsgx.linux.trace import refused_call
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import SECCOMP_FILTER_FLAG_TSYNC, SECCOMP_SET_MODE_FILTER
-from softsgx.runner.inserted.layout import SCRATCH
+from softsgx.runner.inserted.layout import GATE_DONE, SCRATCH
 from softsgx.runner.process.scratch import lend
 from softsgx.runner.process.tracee import Tracee
 from softsgx.runner.ways import WAYS
@@ -74,7 +74,10 @@ def run_changed(
 ) -> None:
     """Run the call with other registers, then call `then(t, result)` as `run_to_exit` does.
 
-    The program gets its registers back as they were."""
+    The program gets its registers back as they were. The kernel judges the changed call by the
+    filters again, those of the program included; so it is made as if from the gate.
+    """
+    changes = {p.RIP: GATE_DONE, **changes}
     before = {at: regs[at] for at in changes if at not in (p.RAX, p.ORIG_RAX)}
     new = list(regs)
     for at, value in changes.items():
@@ -176,10 +179,15 @@ def _parts(t: Tracee, start: int, end: int) -> list[tuple[int, int, bool]]:
 
 def add_filter(t: Tracee, code: bytes) -> bool:
     """Add a filter for all threads of the process; whether the kernel accepted it."""
-    if WAYS.filter_by_prctl:
-        return True  # the first filter stops everything already
-    at = lend(t.tid, struct.pack("<QQ", len(code) // 8, SCRATCH + 16) + code)
+    if WAYS.filter_by_prctl or t.all_stops:
+        return True  # another filter stops everything already
+    at = lend_filter(t, code)
     return t.inject(nr.SECCOMP, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, at) == 0
+
+
+def lend_filter(t: Tracee, code: bytes) -> int:
+    """Put a struct sock_fprog and its filter where one injected call can read them."""
+    return lend(t.tid, struct.pack("<QQ", len(code) // 8, SCRATCH + 16) + code)
 
 
 def resume(t: Tracee) -> None:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from softsgx.linux.process import Thread
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.inserted.layout import GATE
+from softsgx.runner.inserted.layout import GATE, GATE_DONE
+from softsgx.runner.process.own_filters import UNCONFINED
 from softsgx.runner.process.signals import Due, DueSignals
 from softsgx.runner.process.world import World
 
@@ -77,6 +78,9 @@ class Tracee:
         self.given: dict[int, int] = {}
         self.cpuid_faulting = False  # its CPUID is an exception
         self.cpuid_denied = False  # the program asked for SIGSEGV at its CPUID
+        self.seccomp = UNCONFINED
+        # No filter can be added to all threads of the process, and one stops all that others would.
+        self.all_stops = False
 
     @property
     def lp(self) -> LogicalProcessor:
@@ -181,7 +185,8 @@ class Tracee:
         return result
 
     def inject_at(self, instruction: int, number: int, *args: int) -> int:
-        """As `inject`, by the `syscall` instruction at address `instruction`."""
+        """As `inject`, by the `syscall` instruction at address `instruction`, before the gate is
+        there. For filters the call is one from the gate."""
         saved = p.get_regs(self.tid)
         result = self._at_gate(saved, instruction, number, args)
         saved[p.ORIG_RAX] = p.MASK64
@@ -206,6 +211,10 @@ class Tracee:
             number_of, event = os.WSTOPSIG(status), status >> 16
             if number_of == p.SYSCALL_STOP:
                 stops += 1
+                if stops == 1 and rip != GATE:  # filters come after the entry stop
+                    regs = p.get_regs(self.tid)
+                    regs[p.RIP] = GATE_DONE
+                    p.set_regs(self.tid, regs)
             elif event == 0:
                 others.append((number_of, p.get_siginfo(self.tid)))
         for number_of, info in others:

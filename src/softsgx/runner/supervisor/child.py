@@ -14,9 +14,10 @@ from softsgx.runner.doctor.needs import refusal
 from softsgx.runner.errors import ProgramError, RunnerError
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import PR_SET_PDEATHSIG, SECCOMP_FILTER_FLAG_NEW_LISTENER
-from softsgx.runner.host.filters import install
+from softsgx.runner.host.filters import inherited_confinement, install
 from softsgx.runner.host.inherited import Inherited
 from softsgx.runner.process.exec_chain import SHELL
+from softsgx.runner.process.own_filters import Seccomp
 from softsgx.runner.ways import WAYS
 
 FILTER: Final = "seccomp"  # a row of needs.py
@@ -34,6 +35,8 @@ class First:
         self._said, said = os.pipe2(os.O_CLOEXEC)
         ours, theirs = socket.socketpair()
         supervisor = os.getpid()
+        mode, no_new_privs = inherited_confinement()
+        self.seccomp = Seccomp(mode, (), no_new_privs)
         # A signal to the whole group waits until the program would get it.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         self.tid = os.fork()

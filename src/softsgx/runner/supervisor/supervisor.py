@@ -128,6 +128,7 @@ class Supervisor:
         self.first = tid
         space = Space(self.world, tid)
         self.tracees[tid] = Tracee(self.world, tid, tid, space, self._ends)
+        self.tracees[tid].seccomp = self._first.seccomp
         if self.systrap is not None:
             self.systrap.start(self._first.listener, tid)
 
@@ -407,6 +408,8 @@ class Supervisor:
         child.actions = parent.actions if pid == parent.pid else dict(parent.actions)
         child.cpuid_denied = parent.cpuid_denied
         child.cpuid_faulting = parent.cpuid_faulting
+        child.seccomp = parent.seccomp
+        child.all_stops = parent.all_stops
         child.watched = parent.watched if child.pid == parent.pid else set(parent.watched)
         self.tracees[tid] = child
         if self.systrap is not None:
@@ -429,6 +432,7 @@ class Supervisor:
         """exec leaves only this thread, which may have taken over the number of the leader."""
         former = p.event_message(t.tid)
         if former != t.tid and former in self.tracees:
+            t.seccomp = self.tracees[former].seccomp  # of the thread that goes on
             self._gone(self.tracees[former])
         self._new_program(t, t.tid)
         t.actions = forced.actions_after_exec(t.tid)
