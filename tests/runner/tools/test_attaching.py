@@ -1,0 +1,87 @@
+"""strace and gdb attach to a running program, and leave it: it goes on and ends right.
+
+The story: a supervisor that traced its programs was their only tracer. Nobody could attach, and
+SIGSTOP did not complete while a thread stood at an ENCLU.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+
+import pytest
+
+from tests.patience import LIMIT_S, until
+from tests.runner.gcc import needs_gcc
+from tests.runner.programs import ENGINES, Workshop
+from tests.runner.tools.running import GDB, attached, needs, run, state, stopped
+
+PLACES = ("outside", "inside", "call")
+EVERYWHERE = [pytest.param(e, w, id=f"{e}-{w}") for e in ENGINES for w in PLACES]
+
+
+class TestStrace:
+    pytestmark = needs("strace")
+
+    @pytest.mark.parametrize(("engine", "where"), EVERYWHERE)
+    def test_attaches_and_detaches(self, engine: str, where: str, workshop: Workshop) -> None:
+        with attached(workshop, engine, where) as program:
+            command = ["strace", "-f", "-o", "/dev/null", "-p", str(program.pid)]
+            with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
+                assert strace.stderr is not None
+                assert "attached" in strace.stderr.readline()
+                until(lambda: tracer(program.pid) == strace.pid, "strace attached")
+                strace.send_signal(signal.SIGINT)
+                assert "detached" in strace.communicate(timeout=LIMIT_S)[1]
+            assert tracer(program.pid) == 0
+
+    @pytest.mark.parametrize("engine", ENGINES)
+    def test_sees_the_end(self, engine: str, workshop: Workshop) -> None:
+        """It stays attached from inside the enclave to the exit."""
+        with attached(workshop, engine, "inside") as program:
+            command = ["strace", "-f", "-p", str(program.pid)]
+            with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
+                assert strace.stderr is not None
+                assert "attached" in strace.stderr.readline()
+                program.go_on()
+                seen = strace.communicate(timeout=LIMIT_S)[1]
+        assert "--- SIGUSR1 " in seen
+        assert "+++ exited with 0 +++" in seen
+
+
+class TestGdb:
+    pytestmark = needs("gdb")
+
+    @pytest.mark.parametrize(("engine", "where"), EVERYWHERE)
+    def test_attaches_and_detaches(self, engine: str, where: str, workshop: Workshop) -> None:
+        with attached(workshop, engine, where) as program:
+            done = run(*GDB, "-p", str(program.pid), "-ex", "info threads", "-ex", "x/i $pc")
+            assert f"LWP {program.pid})" in done.stdout, done.stdout
+            assert "=> 0x" in done.stdout, done.stdout
+            assert "detached]" in done.stdout, done.stdout
+
+    @pytest.mark.parametrize("engine", ENGINES)
+    def test_calls_a_function_of_the_program(self, engine: str, workshop: Workshop) -> None:
+        with attached(workshop, engine, "outside") as program:
+            done = run(*GDB, "-p", str(program.pid), "-ex", "print (int)getppid() > 1")
+            assert "= 1" in done.stdout, done.stdout
+
+
+class TestStop:
+    pytestmark = needs_gcc
+
+    @pytest.mark.parametrize(("engine", "where"), EVERYWHERE)
+    def test_completes_at_once(self, engine: str, where: str, workshop: Workshop) -> None:
+        with attached(workshop, engine, where) as program:
+            for _ in range(5):
+                os.kill(program.pid, signal.SIGSTOP)
+                stopped(program.pid)
+                os.kill(program.pid, signal.SIGCONT)
+                until(lambda: state(program.pid) not in "Tt", "the program goes on")
+
+
+def tracer(pid: int) -> int:
+    """TracerPid of a process."""
+    with open(f"/proc/{pid}/status", encoding="utf-8") as lines:
+        return next(int(line.split()[1]) for line in lines if line.startswith("TracerPid:"))
