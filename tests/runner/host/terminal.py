@@ -41,8 +41,21 @@ def wait() -> str:
     return f"ended with {code if code >= 0 else 128 - code}"
 
 
+def settle() -> None:
+    """Until the job's first process has taken its signals, as two of a kind would become one."""
+    while True:
+        with open(f"/proc/{job}/status", encoding="ascii") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        pending = int(fields["SigPnd"], 16) | int(fields["ShdPnd"], 16)
+        if not pending or fields["State"].split()[0] in "TtZ":
+            return
+        os.sched_yield()
+
+
 for step in steps.split(","):
     what, _, argument = step.strip().partition(" ")
+    if what in ("type", "kill", "killpg"):
+        settle()
     if what == "type":
         os.write(master, bytes.fromhex(argument))
     elif what == "hear":
