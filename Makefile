@@ -15,7 +15,7 @@ EXTRA  := $(wildcard bench) $(wildcard tools/*.py)
 # For example: make test PYTEST_ARGS='-k tidy'
 PYTEST_ARGS ?=
 
-.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain mutants demo conformance bench docs asm lock clean
+.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain signal-storm mutants demo conformance bench docs asm lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -56,6 +56,11 @@ fuzz-run: setup  ## OPERATIONS random operations of a program under softsgx run 
 # For example: make fuzz-explain EXAMPLES=10000 SEED=3
 fuzz-explain: setup  ## EXAMPLES random machines and programs: is every refusal explained?
 	@$(BIN)/python -m tests.explained.fuzz --examples $(EXAMPLES) --seed $(SEED)
+
+# For example: make signal-storm SECONDS=60
+SECONDS ?= 3600
+signal-storm: setup  ## signals for SECONDS over threads in an enclave: is one lost? (an hour; needs gcc)
+	@$(BIN)/python -m tests.signals.storm --seconds $(SECONDS) --seed $(SEED)
 
 # For example: make mutants SAMPLE=50 SEED=7 ROOMS='cpu linux'; make mutants MUTANTS=named
 SAMPLE ?= 200

@@ -381,7 +381,10 @@ UNUSED static int run_cases(char **argv, const struct kase *kases, size_t count)
 }
 
 #define CASE(function) {#function, function}
-#define CASES_MAIN(...)                                                                            \
+/* For cases that need an enclave. */
+#define INSIDE_MAIN(...) CASES_OF(__VA_ARGS__)
+#define CASES_MAIN(...) CASES_OF(__VA_ARGS__)
+#define CASES_OF(...)                                                                              \
     int main(int argc, char **argv)                                                                \
     {                                                                                              \
         static const struct kase kases[] = {__VA_ARGS__};                                          \

@@ -12,6 +12,8 @@ _STOPS: Final = (
     "of a traced thread an ignored signal is a stop, which ends calls that do not restart"
 )
 _STRICT: Final = "strict mode is refused to a process that has a filter"
+_NOT_STOPPED: Final = "the emulator goes on with a thread of a process that is stopped"
+_HANGS: Final = "hangs: the number of an exception is sent to a thread that blocks it, inside"
 
 KNOWN: Final[dict[str, tuple[Known, ...]]] = {
     "faults": (
@@ -24,6 +26,11 @@ KNOWN: Final[dict[str, tuple[Known, ...]]] = {
         Known("ptrace", "strict", _STRICT),
         Known("ptrace", "strict_breaks", _STRICT),
         Known("ptrace", "modes", "the filters of the supervisor are counted"),
+    ),
+    "inside": (
+        Known("ptrace", "stopped", _NOT_STOPPED, ("unicorn",)),
+        Known("ptrace", "mask_through_the_context", _HANGS, ("native",)),
+        Known("ptrace", "blocked", _HANGS, ("native",)),
     ),
     "processes": (Known("ptrace", "debugger", "the tracer is softsgx already"),),
     "restarts": (Known("ptrace", "ignored", _STOPS),),
