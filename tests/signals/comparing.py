@@ -33,6 +33,8 @@ class Known(NamedTuple):
     case: str
     why: str
     modes: tuple[str, ...] = MODES
+    always: bool = True
+    """It must be wrong; else it may be."""
 
 
 def names() -> list[str]:

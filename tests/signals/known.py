@@ -1,10 +1,14 @@
-"""Cases that are not as on Linux, and why: strict, a case that is right again leaves the list."""
+"""Cases that are not as on Linux, and why.
+
+Those of `--supervisor ptrace` are strict: a case that is right again leaves the list. Those of
+systrap may be right, until its stub has settled.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
-from tests.signals.comparing import Known
+from tests.signals.comparing import MODES, Known
 
 _PATCHED: Final = "a CPUID that disassembly finds is replaced: the program steps over more at once"
 _LAST: Final = "what is sent shows the last exception, and natively ENCLU is one, which nobody saw"
@@ -15,10 +19,33 @@ _STRICT: Final = "strict mode is refused to a process that has a filter"
 _NOT_STOPPED: Final = "the emulator goes on with a thread of a process that is stopped"
 _HANGS: Final = "hangs: the number of an exception is sent to a thread that blocks it, inside"
 
+_ONE_PENDING: Final = "one signal waits of each number; Linux keeps one for thread and process each"
+_READY: Final = (
+    "a signal that waits ends the call although something is ready, or no time is to pass"
+)
+_DESCRIPTOR: Final = "signalfd does not get signals with the numbers of exceptions"
+_FORGED: Final = "a signal that was sent with the code of an exception is taken for one"
+_NOT_ASKED: Final = "the stub answers before a filter of the program is asked"
+_FILTERED: Final = "the stub's own calls are refused by a filter of the program"
+_RESTARTED: Final = "calls go on after a handler without SA_RESTART of an exception's number"
+_SWALLOWED: Final = "a signal that is ignored ends calls that do not restart"
+_CALLS: Final = "calls that the stub makes for the program show other registers, or end otherwise"
+_EXEC: Final = "exec loses what was blocked, ignored or pending of the numbers of exceptions"
+_TIMERS: Final = "a timer that is set anew or deleted does not take its pending signal back"
+_STATUS: Final = "/proc shows the stub's handlers and masks"
+
+
+def _systrap(why: str, *cases: str, modes: tuple[str, ...] = MODES) -> tuple[Known, ...]:
+    return tuple(Known("systrap", case, why, modes, always=False) for case in cases)
+
+
 KNOWN: Final[dict[str, tuple[Known, ...]]] = {
+    "altstack": (*_systrap("the handler's change of uc_stack is not looked at", "set_by_return"),),
     "faults": (
         Known("ptrace", "step_cpuid", _PATCHED),
         Known("ptrace", "sent_before_any", _LAST, ("native",)),
+        *_systrap(_PATCHED, "step_cpuid"),
+        *_systrap(_LAST, "sent_before_any"),
     ),
     "filters": (
         Known("ptrace", "traces", "the tracer that answers a filter's TRACE is softsgx"),
@@ -26,12 +53,72 @@ KNOWN: Final[dict[str, tuple[Known, ...]]] = {
         Known("ptrace", "strict", _STRICT),
         Known("ptrace", "strict_breaks", _STRICT),
         Known("ptrace", "modes", "the filters of the supervisor are counted"),
+        *_systrap(_NOT_ASKED, "refused_signal_calls", "by_address"),
+        *_systrap(_FILTERED, "refused_and_signalled", "allow_list"),
+        *_systrap(_STRICT, "strict", "strict_breaks"),
+        *_systrap("the filters of the supervisor are counted", "modes"),
+        *_systrap("a child under a filter hangs where an enclave was entered", "inherited"),
     ),
     "inside": (
         Known("ptrace", "stopped", _NOT_STOPPED, ("unicorn",)),
         Known("ptrace", "mask_through_the_context", _HANGS, ("native",)),
         Known("ptrace", "blocked", _HANGS, ("native",)),
+        *_systrap(
+            "a signal of the process is not handed to a thread that has it open", "of_the_process"
+        ),
+        *_systrap("hangs", "left_by_jump"),
+        *_systrap(_CALLS, "stopped", "blocked", "mask_through_the_context"),
     ),
-    "processes": (Known("ptrace", "debugger", "the tracer is softsgx already"),),
-    "restarts": (Known("ptrace", "ignored", _STOPS),),
+    "masks": (
+        *_systrap(_ONE_PENDING, "inherited", "order_of_delivery", "taken"),
+        *_systrap(_READY, "with_a_mask_segv", "with_a_mask_sys", "with_a_mask_trap"),
+        *_systrap(_DESCRIPTOR, "by_descriptor", "by_descriptor_elsewhere", "descriptor_that_waits"),
+    ),
+    "processes": (
+        Known("ptrace", "debugger", "the tracer is softsgx already"),
+        *_systrap(
+            _EXEC,
+            "executed",
+            "executed_by_child",
+            "executed_by_vfork",
+            "executed_by_a_thread",
+            "executed_in_a_handler",
+            "spawned",
+            "exits",
+        ),
+        *_systrap(_FORGED, "exit_signals"),
+        *_systrap(_STATUS, "state_in_proc"),
+        *_systrap("a child that is traced stops by SIGSYS at calls of the stub", "debugger"),
+    ),
+    "queued": (
+        *_systrap(_ONE_PENDING, "blocked_then_handled", "blocked_then_taken", "order"),
+        *_systrap(_FORGED, "forged", "forged_ignored"),
+        *_systrap(
+            "a signal of the process is not handed to a thread that has it open",
+            "to_the_open_thread",
+        ),
+    ),
+    "restarts": (
+        Known("ptrace", "ignored", _STOPS),
+        *_systrap(_RESTARTED, "interrupted_segv", "interrupted_trap", "left_by_jump"),
+        *_systrap(_SWALLOWED, "ignored"),
+        *_systrap(
+            _CALLS,
+            "restarted",
+            "restarted_twice",
+            "interrupted",
+            "interrupted_realtime",
+            "restarted_segv",
+            "restarted_sys",
+        ),
+    ),
+    "threads": (
+        *_systrap("hangs on a machine that is busy", "threads_in_a_storm", "programs_in_a_storm"),
+    ),
+    "timers": (
+        *_systrap(_TIMERS, "overrun", "deleted_while_pending"),
+        *_systrap(
+            "timers of processor time are sent by the supervisor, with another code", "intervals"
+        ),
+    ),
 }

@@ -30,7 +30,7 @@ static void handlers(void)
 static void set_and_ask(void)
 {
     static const int hows[] = {-1, SIG_BLOCK, SIG_UNBLOCK, SIG_SETMASK, 3, 1 << 20};
-    uint64_t old;
+    uint64_t old = 0;
 
     for (int number = 1; number < 65; number++) {
         uint64_t mask = BIT(number);
