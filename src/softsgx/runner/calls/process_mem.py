@@ -19,6 +19,7 @@ from softsgx.linux.vfs import O_ACCMODE, O_RDONLY, O_WRONLY
 from softsgx.runner.calls.paths import MEM
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
+from softsgx.runner.process.families import alive
 from softsgx.runner.process.stops import answer, run_changed, signed32
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ class ProcessMem:
         pid, tid = (int(number or 0) for number in found.groups())
         for other in self._tracees.values():
             if other.tid == tid or (not tid and other.pid == pid):
-                return other.space
+                # Its end may be known to its parent before it is known here.
+                return other.space if other.tid not in p.HELD or alive(other.tid) else None
         return None
 
     def _move(

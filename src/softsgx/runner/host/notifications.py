@@ -46,14 +46,14 @@ class Listener:
     def receive(self) -> Notification:
         """The next call that waits. Blocks until there is one: poll the descriptor before."""
         block = bytearray(_NOTIF.size)
-        fcntl.ioctl(self.fd, SECCOMP_IOCTL_NOTIF_RECV, block)
+        _again(self.fd, SECCOMP_IOCTL_NOTIF_RECV, block)
         number, tid, _flags, call, _arch, _ip, *args = _NOTIF.unpack(block)
         return Notification(number, tid, call, tuple(args))
 
     def go_on(self, held: Notification) -> None:
         """Have the kernel execute the call, with the arguments as they then are."""
         answer = _RESP.pack(held.id, 0, 0, SECCOMP_USER_NOTIF_FLAG_CONTINUE)
-        fcntl.ioctl(self.fd, SECCOMP_IOCTL_NOTIF_SEND, answer)
+        _again(self.fd, SECCOMP_IOCTL_NOTIF_SEND, bytearray(answer))
 
     def answer_fd(self, held: Notification, fd: int) -> int:
         """Put a copy of a descriptor of ours into the process: the result of the call.
@@ -61,11 +61,12 @@ class Listener:
         Linux 5.14. Returns its number there. It is closed at exec.
         """
         block = bytearray(_ADDFD.pack(held.id, SECCOMP_ADDFD_FLAG_SEND, fd, 0, os.O_CLOEXEC))
-        return int(fcntl.ioctl(self.fd, SECCOMP_IOCTL_NOTIF_ADDFD, block))
+        return _again(self.fd, SECCOMP_IOCTL_NOTIF_ADDFD, block)
 
     def refuse(self, held: Notification, error: int) -> None:
         """Make the call fail with an errno."""
-        fcntl.ioctl(self.fd, SECCOMP_IOCTL_NOTIF_SEND, bytearray(_RESP.pack(held.id, 0, -error, 0)))
+        answer = _RESP.pack(held.id, 0, -error, 0)
+        _again(self.fd, SECCOMP_IOCTL_NOTIF_SEND, bytearray(answer))
 
     def give(self, held: Notification, fd: int) -> int:
         """Put a copy of a descriptor of ours into the process, which exec keeps; its number there.
@@ -73,8 +74,17 @@ class Listener:
         OSError also if the process may not open more files.
         """
         block = bytearray(_ADDFD.pack(held.id, 0, fd, 0, 0))
-        return int(fcntl.ioctl(self.fd, SECCOMP_IOCTL_NOTIF_ADDFD, block))
+        return _again(self.fd, SECCOMP_IOCTL_NOTIF_ADDFD, block)
 
     def close(self) -> None:
         """Calls that wait, and later ones, fail with ENOSYS."""
         os.close(self.fd)
+
+
+def _again(fd: int, request: int, block: bytearray) -> int:
+    """ioctl(2), made again when a signal of this process interrupts it: Python does not do that."""
+    while True:
+        try:
+            return int(fcntl.ioctl(fd, request, block))
+        except InterruptedError:
+            continue

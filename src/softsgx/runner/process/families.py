@@ -32,6 +32,15 @@ def thread_group(tid: int) -> int:
     raise OSError(f"/proc/{tid}/status without Tgid")
 
 
+def alive(tid: int) -> bool:
+    """Whether a thread has not ended yet."""
+    try:
+        with open(f"/proc/{tid}/stat", encoding="ascii", errors="replace") as stat:
+            return stat.read().rpartition(") ")[2][:1] not in ("X", "Z")
+    except OSError:
+        return False
+
+
 def shares_memory(parent: Tracee, tid: int) -> bool:
     """Whether the child `tid`, of another thread group, has the parent's memory.
 

@@ -19,6 +19,7 @@ from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import SIG_IGN
 from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.box import REQUEST, TAKEN
+from softsgx.runner.process.families import alive
 from softsgx.runner.process.held_state import INFO_SIZE, Gone, HeldState
 from softsgx.spec.bits import MASK64
 
@@ -80,7 +81,7 @@ class HeldThread(HeldState):
         if self.later:
             return self.later.popleft()
         while not self._await():
-            if not self._alive():
+            if not alive(self.tid):
                 return 0
         return self.taken()
 
@@ -99,13 +100,6 @@ class HeldThread(HeldState):
                 futex.wait(records.doorbell, rung, _DOZE_S)
             control.sleeping = False
         return False
-
-    def _alive(self) -> bool:
-        try:
-            with open(f"/proc/{self.tid}/stat", encoding="ascii", errors="replace") as stat:
-                return stat.read().rpartition(") ")[2][:1] not in ("X", "Z")
-        except OSError:
-            return False
 
     # Going on
 
@@ -208,7 +202,7 @@ class HeldThread(HeldState):
         self.set_word("COMMAND", lay.COMMAND_CALL)
         self.records.release(self.record)
         while not self._await():
-            if not self._alive():
+            if not alive(self.tid):
                 self.kind = 0
                 raise Gone
         if self.word("KIND") != lay.KIND_CALLED:

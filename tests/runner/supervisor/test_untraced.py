@@ -1,0 +1,113 @@
+"""Programs that are not traced: what being a tracer broke, with the tools of Debian.
+
+The stories: the loader opened the supervisor's memory files with the program's own credentials, so
+a program that had given up its privileges, changed its root or entered a user namespace died at
+the next exec. Nothing told the supervisor of a child whose pid namespace numbers it otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.patience import LIMIT_S
+from tests.runner.programs import PROGRAMS, Program, Workshop
+
+COMMAND = [sys.executable, "-m", "softsgx", "run", "--supervisor", "systrap", "--"]
+NOBODY = 65534
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    """A command under the supervisor that does not trace."""
+    return subprocess.run(
+        [*COMMAND, *command], capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+
+
+def needs(*tools: str) -> pytest.MarkDecorator:
+    """Skip where a tool, or root, is missing."""
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    why = f"not here: {', '.join(missing)}" if missing else "not root"
+    return pytest.mark.skipif(bool(missing) or os.getuid() != 0, reason=why)
+
+
+@needs("setpriv")
+def test_a_program_that_has_given_up_its_privileges_executes_others() -> None:
+    dropped = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    done = run(*dropped, "sh", "-c", "/bin/true && id -u")
+    assert (done.returncode, done.stdout) == (0, f"{NOBODY}\n"), done.stderr
+
+
+@needs("setpriv")
+@pytest.mark.parametrize("engine", ["unicorn", "native"])
+def test_and_enters_an_enclave(tmp_path: Path, engine: str) -> None:
+    command = Workshop(tmp_path).command(Program.read(PROGRAMS / "two_tcs.c"))
+    for path in (tmp_path, *tmp_path.parents[:3], *tmp_path.iterdir()):
+        path.chmod(0o755)
+    dropped = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    done = subprocess.run(
+        [*COMMAND[:-1], "--engine", engine, "--", *dropped, *command],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("ok "), done.stdout
+
+
+@needs("chroot")
+def test_another_root_directory(tmp_path: Path) -> None:
+    for path in ("/bin/sh", "/bin/true"):
+        libraries = subprocess.run(["ldd", path], capture_output=True, text=True, check=True)
+        files = [word for word in libraries.stdout.split() if word.startswith("/")]
+        for file in (path, *files):
+            place = tmp_path / file.lstrip("/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, place)
+    done = run("chroot", str(tmp_path), "/bin/sh", "-c", "/bin/true && echo inside")
+    assert (done.returncode, done.stdout) == (0, "inside\n"), done.stderr
+
+
+@needs("unshare")
+@pytest.mark.parametrize("options", [("-r",), ("-rp", "--fork")])
+def test_a_user_namespace_and_one_of_pids(options: tuple[str, ...]) -> None:
+    native = subprocess.run(
+        ["unshare", *options, "sh", "-c", "true"], capture_output=True, check=False
+    )
+    if native.returncode:
+        pytest.skip("this machine allows no user namespaces")
+    done = run("unshare", *options, "sh", "-c", "/bin/true && id -u; (exit 3); echo $?")
+    assert (done.returncode, done.stdout) == (0, "0\n3\n"), done.stderr
+
+
+def test_many_programs_are_executed() -> None:
+    """The record and the table of a program that is replaced are given back."""
+    loop = "i=0; while [ $i -lt 300 ]; do /bin/true; i=$((i+1)); done; echo done"
+    done = run("sh", "-c", loop)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+def test_the_program_dies_with_the_supervisor(tmp_path: Path) -> None:
+    """It has no tracer whose end would kill it, and may never ask the stub for anything."""
+    note = tmp_path / "pids"
+    spin = f"echo $$ > {note}; while :; do :; done"
+    with subprocess.Popen([*COMMAND, "sh", "-c", spin], stderr=subprocess.PIPE) as front:
+        end = time.monotonic() + LIMIT_S
+        while not (note.exists() and note.read_text()) and time.monotonic() < end:
+            time.sleep(0.05)
+        program = int(note.read_text())
+        parent = int(Path(f"/proc/{program}/stat").read_text().split()[3])
+        assert parent != front.pid
+        os.kill(parent, signal.SIGKILL)
+        front.communicate(timeout=LIMIT_S)
+    while Path(f"/proc/{program}").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{program}").exists()
