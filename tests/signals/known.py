@@ -15,7 +15,7 @@ _LAST: Final = "what is sent shows the last exception, and natively ENCLU is one
 _STOPS: Final = (
     "of a traced thread an ignored signal is a stop, which ends calls that do not restart"
 )
-_STRICT: Final = "strict mode is refused to a process that has a filter"
+_COUNTED: Final = "/proc counts the filters of the supervisor"
 _NOT_STOPPED: Final = "the emulator goes on with a thread of a process that is stopped"
 _HANGS: Final = "hangs: the number of an exception is sent to a thread that blocks it, inside"
 
@@ -26,7 +26,6 @@ _READY: Final = (
 _DESCRIPTOR: Final = "signalfd does not get signals with the numbers of exceptions"
 _FORGED: Final = "a signal that was sent with the code of an exception is taken for one"
 _NOT_ASKED: Final = "the stub answers before a filter of the program is asked"
-_FILTERED: Final = "the stub's own calls are refused by a filter of the program"
 _RESTARTED: Final = "calls go on after a handler without SA_RESTART of an exception's number"
 _SWALLOWED: Final = "a signal that is ignored ends calls that do not restart"
 _CALLS: Final = "calls that the stub makes for the program show other registers, or end otherwise"
@@ -48,15 +47,9 @@ KNOWN: Final[dict[str, tuple[Known, ...]]] = {
         *_systrap(_LAST, "sent_before_any"),
     ),
     "filters": (
-        Known("ptrace", "traces", "the tracer that answers a filter's TRACE is softsgx"),
-        Known("ptrace", "allow_list", "CPUID is a stop by a system call, which the filter kills"),
-        Known("ptrace", "strict", _STRICT),
-        Known("ptrace", "strict_breaks", _STRICT),
-        Known("ptrace", "modes", "the filters of the supervisor are counted"),
-        *_systrap(_NOT_ASKED, "refused_signal_calls", "by_address"),
-        *_systrap(_FILTERED, "refused_and_signalled", "allow_list"),
-        *_systrap(_STRICT, "strict", "strict_breaks"),
-        *_systrap("the filters of the supervisor are counted", "modes"),
+        Known("ptrace", "modes", _COUNTED),
+        *_systrap(_NOT_ASKED, "refused_signal_calls", "by_address", "allow_list"),
+        *_systrap(_COUNTED, "modes"),
         *_systrap("a child under a filter hangs where an enclave was entered", "inherited"),
     ),
     "inside": (
