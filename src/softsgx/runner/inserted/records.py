@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from collections import deque
 from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, fcntl
 from typing import TYPE_CHECKING, Final
 
@@ -215,6 +216,8 @@ class Records:
         self._memory = mmap.mmap(self.fd, SYSTRAP_SHARED_SIZE)
         self.view: Final = memoryview(self._memory)
         self.control: Final = RecordControl(self._memory)
+        # Records whose threads have a stop that needs no report.
+        self.later: deque[int] = deque()
         self.boxes: Final = Boxes(self.view)
         self._base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         self.doorbell = self._base + SHARED_AT["DOORBELL"]

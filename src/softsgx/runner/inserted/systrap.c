@@ -764,7 +764,7 @@ static record *child_record(record *r, struct ucontext *u, const struct made *m,
     return c;
 }
 
-/* A child with memory of its own that may have enclaves: until the supervisor knows it. */
+/* A new process, until the supervisor knows it: by its parent, which may end at once. */
 static void wait_registered(record *c, long pid)
 {
     static const u64 soon[2] = {0, 10000000};
@@ -796,7 +796,7 @@ static long make_child(record *r, struct ucontext *u, const struct made *m, int 
     if (pid < 0) {
         drop_table(c);
         *used_of(number_of(c)) = 0;
-    } else if (!(m->flags & CLONE_VM) && s_HAS_ENCLAVE) {
+    } else if (!(m->flags & (CLONE_THREAD | CLONE_VFORK))) {
         wait_registered(c, pid);
     }
     return pid;

@@ -138,7 +138,7 @@ class HeldThread(HeldState):
             self._sent, self._sending = self._sending, None
             if self.kind == lay.KIND_SYSCALL:
                 self.kind = lay.KIND_EXIT  # the call is skipped
-            self.later.append(self._sent[0] << 8 | 0x7F)
+            self._stop_later(self._sent[0] << 8 | 0x7F)
         elif number:
             at = lay.RECORD_AT["OUT_INFO"]
             if self._sent is not None and self._sent[0] == number:
@@ -189,7 +189,11 @@ class HeldThread(HeldState):
             return
         # The call is skipped: its exit stop is here already.
         self.kind = lay.KIND_EXIT
-        self.later.append(_EXIT)
+        self._stop_later(_EXIT)
+
+    def _stop_later(self, status: int) -> None:
+        self.later.append(status)
+        self.records.later.append(self.record)
 
     def call(self, number: int, args: tuple[int, ...]) -> int:
         """As Held.call; the registers stay as they are."""

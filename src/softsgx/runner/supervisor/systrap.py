@@ -214,15 +214,13 @@ class Systrap:
                 self.records.control.set_word("HAS_ENCLAVE", 1)
 
     def later(self) -> bool:
-        """Serve stops that need no report of the stub; False if there are none."""
-        for record, held in list(self.threads.items()):
-            if held.later:
-                t = self.tracees.get(held.tid)
-                if t is None:
-                    held.later.clear()
-                    continue
+        """Serve a stop that needs no report of the stub; False if there is none."""
+        while self.records.later:
+            held = self.threads.get(self.records.later.popleft())
+            t = None if held is None else self.tracees.get(held.tid)
+            if held is not None and t is not None and held.later:
                 self.stopped(t, held.later.popleft())
-                return record >= 0
+                return True
         return False
 
     def _register(self, record: int) -> HeldThread | None:
