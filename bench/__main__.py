@@ -18,6 +18,7 @@ def main() -> None:
     show("# Benchmarks\n")
     show("Written by `make bench`; medians of several rounds of processor time, shared machine.")
     show("Targets are for a quiet machine; the yardstick in the first row shows how busy it was.")
+    show("The rows of `softsgx run` begin with floors: what a round trip takes here without it.")
     show(f"Python {platform.python_version()}, {platform.machine()}.\n")
     cpu.main(show)
     linux.main(show)

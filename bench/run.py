@@ -10,16 +10,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
+from bench import floors
+from bench.floors import Processor
 from bench.measure import Figure, table
 from tests.runner.programs import PROGRAMS, Program, Workshop
 from tools.conformance import EPC, CannotRunError, build, prepare_tools
 
 ROOT = Path(__file__).parent
 ENGINES = ("unicorn", "native")
+SUPERVISORS = ("ptrace", "systrap")
+DEFAULT = ""  # the supervisor that a run takes by itself
 _ROUNDS = 3
+_LINE = re.compile(r"^(\w+) ([\d.]+)$", re.MULTILINE)
 # Byte code is kept between runs, as an installed package has it.
 _ENV = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 
@@ -28,15 +34,30 @@ def _pinned(command: Sequence[str]) -> list[str]:
     return ["taskset", "-c", str(max(os.sched_getaffinity(0))), *command]
 
 
-def _softsgx(engine: str, *options: str) -> list[str]:
-    return [sys.executable, "-m", "softsgx", "run", "--engine", engine, *options, "--"]
+def _softsgx(engine: str, *options: str, supervisor: str = DEFAULT) -> list[str]:
+    asked = ["--supervisor", supervisor] if supervisor else []
+    return [sys.executable, "-m", "softsgx", "run", "--engine", engine, *asked, *options, "--"]
+
+
+def _supervisors() -> tuple[str, ...]:
+    """Those that `softsgx run` can be asked for."""
+    command = [sys.executable, "-m", "softsgx", "run", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=_ENV)
+    return SUPERVISORS if "--supervisor" in done.stdout else (DEFAULT,)
+
+
+def _named(engine: str, supervisor: str) -> str:
+    return f"{engine}, {supervisor}" if supervisor else engine
 
 
 def _figures_of(command: Sequence[str]) -> dict[str, float]:
-    """`name value` lines that a program prints."""
     done = subprocess.run(_pinned(command), capture_output=True, text=True, check=True, env=_ENV)
-    found = re.findall(r"^(\w+) ([\d.]+)$", done.stdout, re.MULTILINE)
-    return {name: float(value) for name, value in found}
+    return _numbers(done.stdout)
+
+
+def _numbers(text: str) -> dict[str, float]:
+    """`name value` lines that a program prints."""
+    return {name: float(value) for name, value in _LINE.findall(text)}
 
 
 def _seconds(command: Sequence[str]) -> list[float]:
@@ -48,26 +69,80 @@ def _seconds(command: Sequence[str]) -> list[float]:
     return times
 
 
-def _calls(workshop: Workshop, engine: str) -> list[Figure]:
-    """Entry, copies, loop and an untouched system call, with one engine."""
+def _floors(workshop: Workshop) -> list[dict[str, float]]:
+    """Not pinned from here: the program chooses its CPUs itself."""
+    command = workshop.command(Program.read(ROOT / "programs" / "floors.c"))
+    rounds = []
+    for _ in range(_ROUNDS):
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        rounds.append(_numbers(done.stdout))
+    return rounds
+
+
+def _calls(workshop: Workshop, processor: Processor, engine: str, supervisor: str) -> list[Figure]:
+    """Entry, ioctl, untouched system call, copies and a loop: one engine, one supervisor."""
     command = workshop.command(Program.read(ROOT / "programs" / "entry.c"))
-    rounds = [_figures_of([*_softsgx(engine), *command]) for _ in range(_ROUNDS)]
-    native = _figures_of(command[:1])
+    natives = [_figures_of(command[:1]) for _ in range(_ROUNDS)]
+    ours = [_figures_of([*_softsgx(engine, supervisor=supervisor), *command]) for _ in natives]
+    native = {name: median(each[name] for each in natives) for name in natives[0]}
 
-    def figure(what: str, name: str, target: float = 0.0, remark: str = "") -> Figure:
-        values = [found[name] for found in rounds]
-        return Figure(f"{engine}: {what}", median(values), min(values), "us", target, remark)
+    def figure(
+        what: str, name: str, target: float = 0.0, remark: str = "", less: float = 0.0
+    ) -> Figure:
+        values = [found[name] - less for found in ours]
+        who = _named(engine, supervisor)
+        return Figure(f"{who}: {what}", median(values), min(values), "us", target, remark)
 
-    loop = median(found["loop"] for found in rounds)
-    call = {"unicorn": 70.0, "native": 60.0}[engine]
-    ratio = f"{loop / native['loop']:.2f} times native ({native['loop']:.0f} us)"
-    beside = f"native {native['syscall']:.3f} us"
+    call = {"unicorn": 35.0, "native": processor.call_us}[engine]
+    ratio = median(found["loop"] for found in ours) / native["loop"]
     return [
-        figure("EENTER + EEXIT through the vDSO, empty call", "call", call),
+        figure("EENTER + EEXIT through the vDSO, empty call", "call", call, f"ENCLU {processor}"),
+        figure("ioctl of the enclave that the driver does not have", "ioctl", 25),
+        figure(
+            "untouched system call, more than native",
+            "syscall",
+            0.05,
+            f"native {native['syscall']:.3f} us",
+            less=native["syscall"],
+        ),
         figure("copy of 4 KiB from host memory", "copy", 500),
         figure("copy of 4 KiB to host memory", "copy_out"),
-        figure("compute loop, 2 x 10^8 rounds", "loop", remark=ratio),
-        figure("untouched system call", "syscall", native["syscall"] + 0.1, beside),
+        figure(
+            "compute loop, 2 x 10^8 rounds",
+            "loop",
+            remark=f"{ratio:.2f} times native ({native['loop']:.0f} us)",
+        ),
+    ]
+
+
+def _storm(workshop: Workshop, supervisor: str) -> list[Figure]:
+    """50 threads that only call, natively, on all processors; 90 % of them is to be reached."""
+    command = workshop.command(Program.read(ROOT / "programs" / "storm.c"))
+    asked = _softsgx("native", supervisor=supervisor)
+    rounds = []
+    for _ in range(_ROUNDS):
+        done = subprocess.run(
+            [*asked, *command], capture_output=True, text=True, check=True, env=_ENV
+        )
+        rounds.append(_numbers(done.stdout))
+    cores = len(os.sched_getaffinity(0))
+    who = _named("native", supervisor)
+
+    def figure(what: str, name: str, target: float, remark: str) -> Figure:
+        values = [found[name] for found in rounds]
+        said = f"{1e6 / median(values):,.0f} calls/s{remark}"
+        return Figure(f"{who}: {what}", median(values), min(values), "us", target, said)
+
+    one = median(found["one"] for found in rounds)
+    ratio = one / median(found["all"] for found in rounds)
+    return [
+        figure("storm of calls, 1 thread, per call", "one", 0.0, ""),
+        figure(
+            "storm of calls, 50 threads, per call",
+            "all",
+            one / cores / 0.9,
+            f", {ratio:.2f} times one thread, {cores} cores",
+        ),
     ]
 
 
@@ -88,9 +163,10 @@ def _waiting(workshop: Workshop) -> list[Figure]:
     ]
 
 
-def _start() -> Figure:
-    times = _seconds([*_softsgx("unicorn"), "/bin/true"])
-    return Figure("softsgx run -- /bin/true", median(times), min(times), "s", 0.35)
+def _start(supervisor: str) -> Figure:
+    times = _seconds([*_softsgx("unicorn", supervisor=supervisor), "/bin/true"])
+    what = " ".join(["softsgx run", *(["--supervisor", supervisor] if supervisor else [])])
+    return Figure(f"{what} -- /bin/true", median(times), min(times), "s", 0.35)
 
 
 def _build(workshop: Workshop) -> Figure:
@@ -133,13 +209,39 @@ def _told() -> list[Figure]:
     return found
 
 
+def _tried(what: str, measure: Callable[[], list[Figure]]) -> list[Figure]:
+    """The figures; one row that says why, if a command fails."""
+    try:
+        return measure()
+    except subprocess.CalledProcessError as error:
+        said = [line for line in str(error.stderr).splitlines() if "native engine:" not in line]
+        why = said[-1] if said else f"exit code {error.returncode}"
+        return [Figure(what, 0.0, 0.0, "us", remark=f"not measured: {why}")]
+
+
+def _supervised(workshop: Workshop, processor: Processor, supervisor: str) -> list[Figure]:
+    """What depends on the supervisor."""
+    found = _tried("start", lambda: [_start(supervisor)])
+    for engine in ENGINES:
+        calls = partial(_calls, workshop, processor, engine, supervisor)
+        found += _tried(_named(engine, supervisor), calls)
+    storm = partial(_storm, workshop, supervisor)
+    return [*found, *_tried(f"{_named('native', supervisor)}: storm", storm)]
+
+
 def figures() -> list[Figure]:
     """All figures of this module."""
     with tempfile.TemporaryDirectory() as directory:
         workshop = Workshop(Path(directory))
+        rounds = _floors(workshop)
+        processor = floors.processor(rounds[0])
         return [
-            _start(),
-            *(figure for engine in ENGINES for figure in _calls(workshop, engine)),
+            *floors.figures(rounds),
+            *(
+                figure
+                for supervisor in _supervisors()
+                for figure in _supervised(workshop, processor, supervisor)
+            ),
             *_waiting(workshop),
             _build(workshop),
             *_told(),
