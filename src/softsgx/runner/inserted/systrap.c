@@ -1257,7 +1257,10 @@ static void arrived(record *r, struct ucontext *u, int sig, struct info *in)
     if (stepping)
         stopped_stepping(r, u);
     if (seccomp && in->err == TRAP_DATA) {
-        trapped(r, u, in);
+        if (r_INSIDE(r) || native_inside(r)) /* There it is no call: it is #UD. */
+            report(r, u, KIND_SYSCALL, sig, in);
+        else
+            trapped(r, u, in);
         return;
     }
     if (!stepping && in->code > 0 && (sig == SIGILL || sig == SIGSEGV) && native_exception(r, u))
