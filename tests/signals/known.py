@@ -19,6 +19,7 @@ _COUNTED: Final = "/proc counts the filters of the supervisor"
 _NOT_STOPPED: Final = "the emulator goes on with a thread of a process that is stopped"
 _HANGS: Final = "hangs: the number of an exception is sent to a thread that blocks it, inside"
 
+_OPEN_THREAD: Final = "a signal of the process is not handed to a thread that has it open"
 _ONE_PENDING: Final = "one signal waits of each number; Linux keeps one for thread and process each"
 _READY: Final = (
     "a signal that waits ends the call although something is ready, or no time is to pass"
@@ -29,7 +30,7 @@ _NOT_ASKED: Final = "the stub answers before a filter of the program is asked"
 _RESTARTED: Final = "calls go on after a handler without SA_RESTART of an exception's number"
 _SWALLOWED: Final = "a signal that is ignored ends calls that do not restart"
 _CALLS: Final = "calls that the stub makes for the program show other registers, or end otherwise"
-_EXEC: Final = "exec loses what was blocked, ignored or pending of the numbers of exceptions"
+_EXEC: Final = "exec delivers in another order what is pending; from another thread it hangs"
 _TIMERS: Final = "a timer that is set anew or deleted does not take its pending signal back"
 _STATUS: Final = "/proc shows the stub's handlers and masks"
 
@@ -56,11 +57,8 @@ KNOWN: Final[dict[str, tuple[Known, ...]]] = {
         Known("ptrace", "stopped", _NOT_STOPPED, ("unicorn",)),
         Known("ptrace", "mask_through_the_context", _HANGS, ("native",)),
         Known("ptrace", "blocked", _HANGS, ("native",)),
-        *_systrap(
-            "a signal of the process is not handed to a thread that has it open", "of_the_process"
-        ),
-        *_systrap("hangs", "left_by_jump"),
-        *_systrap(_CALLS, "stopped", "blocked", "mask_through_the_context"),
+        *_systrap(_OPEN_THREAD, "of_the_process"),
+        *_systrap(_NOT_STOPPED, "stopped", modes=("unicorn",)),
     ),
     "masks": (
         *_systrap(_ONE_PENDING, "inherited", "order_of_delivery", "taken"),
@@ -69,16 +67,7 @@ KNOWN: Final[dict[str, tuple[Known, ...]]] = {
     ),
     "processes": (
         Known("ptrace", "debugger", "the tracer is softsgx already"),
-        *_systrap(
-            _EXEC,
-            "executed",
-            "executed_by_child",
-            "executed_by_vfork",
-            "executed_by_a_thread",
-            "executed_in_a_handler",
-            "spawned",
-            "exits",
-        ),
+        *_systrap(_EXEC, "executed", "executed_by_a_thread"),
         *_systrap(_FORGED, "exit_signals"),
         *_systrap(_STATUS, "state_in_proc"),
         *_systrap("a child that is traced stops by SIGSYS at calls of the stub", "debugger"),
@@ -108,10 +97,5 @@ KNOWN: Final[dict[str, tuple[Known, ...]]] = {
     "threads": (
         *_systrap("hangs on a machine that is busy", "threads_in_a_storm", "programs_in_a_storm"),
     ),
-    "timers": (
-        *_systrap(_TIMERS, "overrun", "deleted_while_pending"),
-        *_systrap(
-            "timers of processor time are sent by the supervisor, with another code", "intervals"
-        ),
-    ),
+    "timers": (*_systrap(_TIMERS, "overrun", "deleted_while_pending"),),
 }
