@@ -36,7 +36,7 @@ from softsgx.runner.inserted.systrap_layout import (
 from softsgx.runner.ways import WAYS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _FIRST: Final = SYSTRAP_CONTROL_SIZE  # offset of the first record in the file
 _TABLES: Final = SHARED_AT["TABLES"]
@@ -176,7 +176,7 @@ class RecordControl:
 
     def take(self) -> list[int]:
         """The mailboxes with a new REQUEST, which become TAKEN."""
-        return self._take(_MAIL_STATES)
+        return list(self._take(_MAIL_STATES))
 
     # Reports: of threads in the stub's signal handler
 
@@ -188,21 +188,20 @@ class RecordControl:
         """Write the state of a report."""
         self._words[_STATES + record] = state
 
-    def take_reports(self) -> list[int]:
-        """The records with a new report, which become TAKEN."""
+    def take_reports(self) -> Iterator[int]:
+        """The records with a new report. Each becomes TAKEN only when it is returned: serving one
+        may take the next (`HeldThread.wait`)."""
         return self._take(_STATES)
 
-    def _take(self, first: int) -> list[int]:
-        taken = []
+    def _take(self, first: int) -> Iterator[int]:
         start, end = 4 * first, 4 * first + _WORDS
         at = self._file.find(_REQUESTED, start, end)
         while at >= 0:
             word = at // 4
             if self._words[word] == REQUEST:
                 self._words[word] = TAKEN
-                taken.append(word - first)
+                yield word - first
             at = self._file.find(_REQUESTED, at + 1, end)
-        return taken
 
 
 class Records:
