@@ -30,12 +30,13 @@ from softsgx.linux.sgx.encl import SgxEncl
 from softsgx.linux.vfs import O_RDWR, File
 from softsgx.runner.cpuid.cpuid import CpuidPolicy, part_for
 from softsgx.runner.host.inherited import inherited
-from softsgx.runner.options import ENGINES
+from softsgx.runner.options import ENGINES, PTRACE, SUPERVISORS
 from softsgx.runner.process.identity import Identity
 from softsgx.runner.process.world import World
 from softsgx.runner.supervisor.engines import hardware
 from softsgx.runner.supervisor.loading import Loader
 from softsgx.runner.supervisor.supervisor import Supervisor
+from softsgx.runner.ways import WAYS
 from softsgx.spec.bits import PAGE_SHIFT
 from tests.property.driver_invariants import CHECKS
 from tests.runner.programs import PROGRAMS, ROOT
@@ -226,7 +227,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epc", default="2M")
     parser.add_argument("--engine", default="unicorn", choices=ENGINES)
+    parser.add_argument("--supervisor", default=PTRACE, choices=SUPERVISORS)
     options = parser.parse_args()
+    WAYS.traced = options.supervisor == PTRACE
     with tempfile.TemporaryDirectory() as directory:
         command = build(Path(directory))
         found = run(command, options.seed, options.operations, options.epc, options.engine)

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from softsgx.runner.options import SUPERVISORS
 from tests.patience import LIMIT_S
 from tests.runner.gcc import needs_gcc
 
@@ -15,10 +16,13 @@ OPERATIONS = 2500
 
 
 @needs_gcc
+@pytest.mark.parametrize("supervisor", SUPERVISORS)
 @pytest.mark.parametrize(("seed", "engine"), [(1, "unicorn"), (2, "unicorn"), (3, "native")])
-def test_nothing_a_program_does_breaks_the_supervisor_or_the_model(seed: int, engine: str) -> None:
+def test_nothing_a_program_does_breaks_the_supervisor_or_the_model(
+    seed: int, engine: str, supervisor: str
+) -> None:
     command = ["-m", "tests.runner.fuzz", "--operations", str(OPERATIONS), "--seed", str(seed)]
-    command += ["--engine", engine]
+    command += ["--engine", engine, "--supervisor", supervisor]
     done = subprocess.run(
         [sys.executable, *command], capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
