@@ -85,6 +85,7 @@ VALUES = {
     "run": {
         "PROGRAM": "/bin/true",
         "--engine": "native",
+        "--supervisor": "systrap",
         "--epc": "8M",
         "--linux": "v2",
         "--xfrm": "3",

@@ -113,6 +113,7 @@ __attribute__((used)) void serve(struct call *call)
         CASE(TRY_UD2, 2, "ud2");
         CASE(TRY_CPUID, 2, "cpuid");
         CASE(TRY_SYSCALL, 2, "syscall");
+        CASE(TRY_SIGPROCMASK, 2, "mov $14, %%eax\n\tsyscall");
         CASE(TRY_SYSENTER, 2, "sysenter");
         CASE(TRY_INT80, 2, "int $0x80");
         CASE(TRY_INT3, 1, "int3");

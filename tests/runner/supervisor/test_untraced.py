@@ -7,6 +7,7 @@ the next exec. Nothing told the supervisor of a child whose pid namespace number
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -111,3 +112,44 @@ def test_the_program_dies_with_the_supervisor(tmp_path: Path) -> None:
     while Path(f"/proc/{program}").exists() and time.monotonic() < end:
         time.sleep(0.05)
     assert not Path(f"/proc/{program}").exists()
+
+
+NOTICES = r"""
+import ctypes, os, signal, struct
+libc = ctypes.CDLL(None, use_errno=True)
+masks = dict(line.split(":\t") for line in open("/proc/self/status").read().splitlines())
+caught = int(masks["SigCgt"], 16)
+print("status", bool(caught >> (signal.SIGSYS - 1) & 1), int(signal.getsignal(signal.SIGSYS)))
+base = ctypes.c_ulong(1)
+libc.syscall(158, 0x1004, ctypes.byref(base))
+print("GS", base.value)
+code = ctypes.create_string_buffer(struct.pack("<HBBI", 6, 0, 0, 0x7FFF0000), 8)
+program = (ctypes.c_uint64 * 2)(1, ctypes.addressof(code))
+print("listener", libc.syscall(317, 1, 8, ctypes.byref(program)), ctypes.get_errno())
+pid = os.fork()
+if not pid:
+    libc.ptrace(0, 0, 0, 0)
+    try:
+        os.execv("/bin/true", ["true"])
+    except OSError as error:
+        os._exit(error.errno)
+while True:
+    _, status = os.waitpid(pid, 0)
+    if not os.WIFSTOPPED(status):
+        break
+    print("stopped", os.WSTOPSIG(status) == signal.SIGSYS) if os.WSTOPSIG(status) == 31 else None
+    libc.ptrace(7, pid, 0, os.WSTOPSIG(status))
+print("exec", os.WEXITSTATUS(status))
+"""
+
+
+def test_what_a_program_can_notice() -> None:
+    done = run(sys.executable, "-c", NOTICES)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert "status True 0" in lines, lines
+    assert "GS 0" in lines, lines
+    assert f"listener -1 {errno.EBUSY}" in lines, lines
+    assert "stopped True" in lines, lines
+    assert f"exec {errno.EPERM}" in lines, lines
+    assert "exec cannot be followed" in done.stderr
