@@ -1,6 +1,8 @@
 /*
  * INT 80H of the program itself under its own filters: a system call of i386, which they judge, and
  * no CPUID and no ENCLU.
+ *
+ * supervisors: ptrace
  */
 #include "filters.h"
 

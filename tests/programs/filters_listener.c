@@ -1,5 +1,7 @@
 /*
  * A listener of the program's own: a parent answers system calls of its child.
+ *
+ * supervisors: ptrace
  */
 #include "filters.h"
 

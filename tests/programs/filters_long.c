@@ -1,6 +1,8 @@
 /*
  * Filters as long as the kernel takes them: 4096 instructions, which leave no room for more. Every
  * call then stops, and all that a filter can return happens as if the kernel had judged.
+ *
+ * supervisors: ptrace
  */
 #include "filters.h"
 

@@ -1,5 +1,7 @@
 /*
  * SECCOMP_MODE_STRICT: read, write, _exit and sigreturn; anything else is SIGKILL.
+ *
+ * supervisors: ptrace
  */
 #include "filters.h"
 

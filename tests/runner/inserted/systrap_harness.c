@@ -241,7 +241,7 @@ static int out_info(int i)
 static int simple(int i, int kind)
 {
     if (kind == KIND_NEW)
-        R32(i, RECORD_REGISTERED) = getenv("HARNESS_ENDING") != 0;
+        R32(i, RECORD_REGISTERED) = 1; /* its maker waits for it */
     if (kind == KIND_SIGNAL)
         return out_info(i);
     if (kind != KIND_SYSCALL)

@@ -246,6 +246,12 @@ class Records:
         self.control.set_report(record, REPLY)
         futex.wake(self._states + 4 * record)
 
+    def registered(self, number: int) -> None:
+        """Tell whoever made a thread that the supervisor knows it."""
+        at = _FIRST + number * RECORD_STRIDE + RECORD_AT["REGISTERED"]
+        self.view[at : at + 4] = (1).to_bytes(4, "little")
+        futex.wake(self._base + at)
+
     def record(self, number: int) -> memoryview:
         """The memory of one record."""
         at = _FIRST + number * RECORD_STRIDE

@@ -269,7 +269,7 @@ class Systrap:
         self.threads[held.record] = held
         self.records.control.register(held.tid, held.record)
         p.HELD[held.tid] = held
-        held.set_word("REGISTERED", 1)
+        self.records.registered(held.record)
 
     # exec
 
