@@ -14,6 +14,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from softsgx.cpu.access import walk
 from softsgx.cpu.fault import GP, PF, UD, Fault
 from softsgx.mem.tlb import READ, RIGHTS, WRITE
 from softsgx.runner.code.trapped import ENCLU, REFUSED, from_kernel, trapped
@@ -323,6 +324,13 @@ class NativeEngine:
         lp = t.lp
         host = t.space.attach_memory()
         if host.is_enclave(address):
+            try:
+                walk(lp, address, nf.access_of(lp, address, 0))
+            except Fault as fault:
+                # The kernel serves it after an AEX, as any page fault.
+                self._fault(state, fault)
+                self._resume_inside(state)
+                return
             state.running = True
             refused = self.abort_page.from_inside(t, address)
             if refused is not None:
