@@ -331,6 +331,9 @@ class Emulator:
                 raise GP("ACCESS.01")  # fetch outside ELRANGE while in enclave mode
             if self.host.is_enclave(address):
                 lp.translate(address, access)  # the abort page, if the page tables allow it
+                if access == WRITE:
+                    answer.paddr, answer.perms = physical.DROPPED, UC_PROT_WRITE
+                    return True
                 answer.paddr = physical.ABORT
             else:
                 offset = self.host.translate(address, access == WRITE)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 SHADOW: Final = 1 << 48  # copies of host pages: stores to them ask the write hook
 BOOT: Final = 1 << 49
-ABORT: Final = 1 << 50  # a page of ones: the write hook drops what is stored there
+ABORT: Final = 1 << 50  # a page of ones, never written
+DROPPED: Final = ABORT + PAGE_SIZE  # what is stored to the abort page; never read
 ASKED: Final = (SHADOW, ABORT + PAGE_SIZE - 1)
 """First and last address of the write hook."""
 
@@ -38,3 +39,5 @@ class Physical:
         uc.map_memory(SHADOW, host.shadow_size, host.shadow_address, UC_PROT_READ)
         uc.map_memory(BOOT, _BOOT_PAGES * PAGE_SIZE, address_of(self.boot))
         uc.map_memory(ABORT, PAGE_SIZE, address_of(self._ones), UC_PROT_READ)
+        self._dropped = mmap.mmap(-1, PAGE_SIZE)
+        uc.map_memory(DROPPED, PAGE_SIZE, address_of(self._dropped))
