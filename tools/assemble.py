@@ -1,4 +1,4 @@
-"""Write runner/inserted/machine_code.py from stub.s, vdso.s, native.s and hook.s: `make asm`.
+"""Write runner/inserted/machine_code.py from the sources of `module` below: `make asm`.
 
 systrap.c and systrap.S go to systrap_code.py by tools/systrap_image.py.
 
@@ -46,6 +46,7 @@ VDSO_SYMBOLS: Final[Mapping[str, int]] = {
     "RUN_SIZE": SgxEnclaveRun.SIZE,
     "EINVAL": EINVAL,
 }
+PLANTED_SYMBOLS: Final[Mapping[str, int]] = {"RED_ZONE": abi.RED_ZONE, "SYS_BRK": nr.BRK}
 RECORDS_SHIFT: Final = (systrap_layout.RECORDS_MAX * systrap_layout.RECORD_STRIDE).bit_length() - 1
 NATIVE_SYMBOLS: Final[Mapping[str, int]] = {
     **{f"SLOT_{name}": offset for name, offset in slots.SLOT_AT.items()},
@@ -66,7 +67,7 @@ NATIVE_SYMBOLS: Final[Mapping[str, int]] = {
 }
 
 _HEAD: Final = '''\
-"""What stub.s, vdso.s, native.s and hook.s assemble to. Written by `make asm`; do not edit.
+"""What the sources in assembler assemble to. Written by `make asm`; do not edit.
 
 Code is a list of (label, bytes up to the next label); .eh_frame is as the assembler leaves it, with
 the address of the function still to be filled in.
@@ -136,9 +137,10 @@ def module() -> str:
     """The text of machine_code.py."""
     stub = assemble(RUNNER / "inserted/stub.s", STUB_SYMBOLS)
     function = assemble(RUNNER / "inserted/vdso.s", VDSO_SYMBOLS)
+    planted = assemble(RUNNER / "inserted/planted.s", PLANTED_SYMBOLS)
     native = assemble(RUNNER / "native/native.s", NATIVE_SYMBOLS)
     hook = assemble(RUNNER / "emulator/hook.s", HOOK_SYMBOLS)
-    parts = {"STUB": stub, "VDSO": function, "NATIVE": native, "HOOK": hook}
+    parts = {"STUB": stub, "VDSO": function, "PLANTED": planted, "NATIVE": native, "HOOK": hook}
     return _HEAD + "\n".join(
         [*(line for name, part in parts.items() for line in _lines(name, part)), ""]
     )

@@ -85,6 +85,7 @@ AUDIT_ARCH_X86_64: Final = 0xC000_003E
 
 # Linux 6.12, include/uapi/linux/sched.h.
 CLONE_VM: Final = 0x100
+CLONE_VFORK: Final = 0x4000
 CLONE_THREAD: Final = 0x10000
 
 # Linux 6.12, include/uapi/linux/bpf_common.h.

@@ -31,6 +31,7 @@ _ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 
+PTRACE_TRACEME: Final = 0
 PTRACE_PEEKDATA: Final = 2
 PTRACE_POKEDATA: Final = 5
 PTRACE_CONT: Final = 7

@@ -1,4 +1,4 @@
-"""What stub.s, vdso.s, native.s and hook.s assemble to. Written by `make asm`; do not edit.
+"""What the sources in assembler assemble to. Written by `make asm`; do not edit.
 
 Code is a list of (label, bytes up to the next label); .eh_frame is as the assembler leaves it, with
 the address of the function still to be filled in.
@@ -51,6 +51,14 @@ VDSO_CODE: Final[tuple[tuple[str, str], ...]] = (
     ("function_end", ""),
 )
 VDSO_EH_FRAME: Final = "1400000000000000017a5200017810011b0c070890010000240000001c000000000000009500000000450e108602430d0641830302460a410c0708410b000000"
+
+PLANTED_CODE: Final[tuple[tuple[str, str], ...]] = (
+    ("planted", "488d6424805141535052535556574150415141524154415541564157"),
+    ("serve", "4889c64c8b155a00000031ffb80c0000000f05488b055a000000488b3d5b000000488b355c000000488b155d0000004c8b155e0000004c8b055f0000004c8b0d600000000f05ff2520000000"),
+    ("unplanted", "415f415e415d415c415a415941585f5e5d5b5a589dc28000"),
+    ("command", "00" * 72),
+    ("planted_end", ""),
+)
 
 NATIVE_CODE: Final[tuple[tuple[str, str], ...]] = (
     ("enter", "b80e000000bf01000000488db3c8000000488d93c000000041ba080000000f054c8da300200000448babd8000000"),

@@ -36,7 +36,7 @@ from softsgx.runner.inserted.systrap_layout import (
 from softsgx.runner.ways import WAYS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _FIRST: Final = SYSTRAP_CONTROL_SIZE  # offset of the first record in the file
 _TABLES: Final = SHARED_AT["TABLES"]
@@ -223,6 +223,8 @@ class Records:
         self._mail_states = self._base + SHARED_AT["MAIL_STATES"]
         self._states = self._base + SHARED_AT["STATES"]
         self._swap = compare_and_swap()
+        # Called while a report of a thread is awaited, with its number, now and then.
+        self.awaited: Callable[[int], None] = lambda _tid: None
 
     def address(self, name: str) -> int:
         """Where this process has a field of SHARED."""

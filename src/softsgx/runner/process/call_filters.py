@@ -29,7 +29,7 @@ from softsgx.runner.host.abi import (
     SECCOMP_SET_MODE_STRICT,
 )
 from softsgx.runner.host.bpf import ARCH, IP_HIGH, IP_LOW, NR, Program, arg_high, arg_low
-from softsgx.runner.host.ptrace import PTRACE_ATTACH, PTRACE_SEIZE
+from softsgx.runner.host.ptrace import PTRACE_ATTACH, PTRACE_SEIZE, PTRACE_TRACEME
 from softsgx.runner.inserted.layout import END, GATE
 from softsgx.runner.inserted.systrap_layout import TRAP_DATA
 from softsgx.runner.process.forced import WATCHED
@@ -164,6 +164,7 @@ def _for_stub(p: Program) -> None:
         return
     for number in (nr.EXECVE, nr.EXECVEAT):
         p.equal(number, yes="exec")
+    p.equal(nr.BRK, yes="brk")
     for number in _BY_STUB:
         p.equal(number, yes="trace")
     for number, argument in _WITH_MASK.items():
@@ -179,12 +180,20 @@ def _masks_and_exec(p: Program) -> None:
         p.greater(0, yes="trace")
         p.load(arg_high(argument))
         p.greater(0, yes="trace", no="allow")
+    p.label("brk")  # brk(NULL) is the first call of a new program: planted.py
+    p.load(arg_low(0))
+    p.greater(0, yes="allow")
+    p.load(arg_high(0))
+    p.greater(0, yes="allow")
     p.label("exec")
     p.ret(SECCOMP_RET_USER_NOTIF)
 
 
 def _ptrace(p: Program, supervisor: int) -> None:
     p.label("ptrace")
+    if not WAYS.traced:
+        p.load(arg_low(0))
+        p.equal(PTRACE_TRACEME, yes="trace")
     p.load(arg_low(1))
     p.equal(supervisor, no="allow")
     p.load(arg_low(0))

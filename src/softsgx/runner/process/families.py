@@ -53,6 +53,11 @@ def shares_memory(parent: Tracee, tid: int) -> bool:
     return p.read_memory(tid, GATE_WORD, 8) == word.to_bytes(8, "little")
 
 
+def tracer_of(tid: int) -> int:
+    """The thread that traces a thread by ptrace, 0 if there is none."""
+    return _status(tid).get("TracerPid", [0])[0]
+
+
 def tid_here(seen: int, parent: int) -> int | None:
     """The number here of a thread that knows itself as `seen`, in a pid namespace of its own.
 
@@ -91,13 +96,13 @@ def _names(directory: str) -> list[str]:
 
 
 def _status(tid: int) -> dict[str, list[int]]:
-    """Tgid, PPid and NSpid of /proc/<tid>/status; empty if the thread is gone."""
+    """Tgid, PPid, TracerPid and NSpid of /proc/<tid>/status; empty if the thread is gone."""
     found: dict[str, list[int]] = {}
     try:
         with open(f"/proc/{tid}/status", encoding="ascii", errors="replace") as status:
             for line in status:
                 name, _, value = line.partition(":")
-                if name in ("Tgid", "PPid", "NSpid"):
+                if name in ("Tgid", "PPid", "NSpid", "TracerPid"):
                     found[name] = [int(word) for word in value.split()]
     except OSError:
         return {}

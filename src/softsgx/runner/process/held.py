@@ -99,6 +99,7 @@ class HeldThread(HeldState):
             if control.report(self.record) != REQUEST:
                 futex.wait(records.doorbell, rung, _DOZE_S)
             control.sleeping = False
+        records.awaited(self.tid)
         return False
 
     # Going on

@@ -187,6 +187,9 @@ class Tracee:
     def inject_at(self, instruction: int, number: int, *args: int) -> int:
         """As `inject`, by the `syscall` instruction at address `instruction`, before the gate is
         there. For filters the call is one from the gate."""
+        held = p.HELD.get(self.tid)
+        if held is not None:
+            return held.call(number, args)
         saved = p.get_regs(self.tid)
         result = self._at_gate(saved, instruction, number, args)
         saved[p.ORIG_RAX] = p.MASK64

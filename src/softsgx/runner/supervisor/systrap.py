@@ -11,6 +11,7 @@ import errno
 import os
 import signal
 import threading
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -21,22 +22,19 @@ from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import (
     CLONE_THREAD,
     CLONE_VM,
-    PRIVATE_NOREPLACE,
-    PROT_RW,
-    PROT_RX,
     SYSCALL_LENGTH,
 )
 from softsgx.runner.host.notifications import Listener, Notification
 from softsgx.runner.host.robust import mark_death
 from softsgx.runner.inserted import systrap_layout as lay
-from softsgx.runner.inserted.systrap import address, image
-from softsgx.runner.process.families import thread_group, thread_here, tid_here
+from softsgx.runner.inserted.systrap import address
+from softsgx.runner.process.families import thread_group, thread_here, tid_here, tracer_of
 from softsgx.runner.process.held import HeldThread, KeptByExec
-from softsgx.runner.process.shared import map_shared
 from softsgx.runner.process.tracee import Tracee
 from softsgx.runner.say import say
+from softsgx.runner.supervisor.inserting import begin, insert
+from softsgx.runner.supervisor.planted import Debugged, Planted, prepared
 from softsgx.runner.supervisor.watcher import Watcher
-from softsgx.spec.bits import PAGE_MASK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,6 +78,9 @@ class Systrap:
         self._watcher: Watcher | None = None
         self._listener: Listener | None = None
         self._processes: dict[int, int] = {}  # descriptor of a process -> its pid
+        self._notes: deque[Notification] = deque()  # calls that wait
+        self._debugged = Debugged(records, self.threads, tracees, self._report)
+        records.awaited = self._debugged.awaited
         self._dead: list[int] = []  # processes that had ended before they could be watched
         self._ended_processes = 0
         records.control.spin = 200
@@ -116,7 +117,8 @@ class Systrap:
             fd = watcher.ready.popleft()
             if self._listener is not None and fd == self._listener.fd:
                 with suppress(OSError):  # its thread has gone on for another reason
-                    self._exec(self._listener, self._listener.receive())
+                    self._notes.append(self._listener.receive())
+                self._notified(self._listener)
                 watcher.again(fd)
             elif fd in self._processes:
                 os.close(fd)
@@ -195,6 +197,8 @@ class Systrap:
 
     def _report(self, t: Tracee, held: HeldThread) -> None:
         status = held.taken()
+        if self._debugged.noted(held):
+            return
         if held.kind == lay.KIND_NEW:
             held.go()
         elif held.kind == lay.KIND_ENDING and held.long("SYSCALL_NR") == nr.EXIT_GROUP:
@@ -273,11 +277,19 @@ class Systrap:
 
     # exec
 
+    def _notified(self, listener: Listener) -> None:
+        while self._notes:
+            note = self._notes.popleft()
+            with suppress(OSError):  # its thread has gone on for another reason
+                (self._begun if note.number == nr.BRK else self._exec)(listener, note)
+
     def _exec(self, listener: Listener, note: Notification) -> None:
         """A thread waits at exec: let it, and if that succeeds, prepare the new program."""
         tid = note.tid
         t = self.tracees.get(tid) or self._unknown(tid)
-        if t is None:
+        if self._debugged.begins(self._held(tid), note):
+            return
+        if t is None or tracer_of(tid):
             listener.go_on(note)
             return
         try:
@@ -326,12 +338,7 @@ class Systrap:
                     p.HELD[t.tid] = held
                 return
             p.request(p.PTRACE_CONT, tid, 0, number if not event else 0)
-        pid = t.pid
-        for other in [x for x in self.tracees.values() if x.pid == pid and x is not t]:
-            self.stopped(other, 0)
-        signals = held.kept_by_exec() if held is not None else KeptByExec()
-        self.forget(t)
-        self.executed(t, tid)
+        signals = self._leave_program(t, tid)
         while True:  # the interrupt may come before the exit stop of execve
             p.request(p.PTRACE_SYSCALL, t.tid)
             if os.WSTOPSIG(t.wait()) == p.SYSCALL_STOP:
@@ -358,28 +365,33 @@ class Systrap:
             p.set_regs(t.tid, regs)
 
     def _insert(self, t: Tracee, signals: KeptByExec) -> None:
-        """Map the stub, and let it begin before the program."""
-        code_bytes = image()
-        size = (len(code_bytes) + PAGE_MASK) & ~PAGE_MASK
-        code = t.inject(nr.MMAP, lay.SYSTRAP_CODE, size, PROT_RW, PRIVATE_NOREPLACE, p.MASK64, 0)
-        if code != lay.SYSTRAP_CODE:
-            raise LoadError(f"process {t.tid}: {lay.SYSTRAP_CODE:#x} cannot be mapped: {code}")
-        p.write_memory(t.tid, lay.SYSTRAP_CODE, code_bytes)
-        t.inject(nr.MPROTECT, lay.SYSTRAP_CODE, size, PROT_RX)
-        map_shared(t, self.records.fd, lay.SYSTRAP_CONTROL, lay.SYSTRAP_SHARED_SIZE, PROT_RW)
-        for fd in t.given.values():
-            t.inject(nr.CLOSE, fd)
-        record, table = self.records.take_record(), self.records.take_table()
-        if record is None or table is None:
-            raise LoadError(f"process {t.tid}: more than {lay.RECORDS_MAX} threads at a time")
-        held = HeldThread(self.records, record, t.pid, t.tid)
-        held.set_word("NUMBER", record)
-        held.set_word("PARENT", record)
-        held.set_long("TABLE", table)
-        held.keep_by_exec(signals)
-        regs = p.get_regs(t.tid)
-        held.set_long("ENTRY", regs[p.RIP])
-        regs[p.RDI], regs[p.RIP], regs[p.ORIG_RAX] = held.address, address("init"), p.MASK64
-        p.set_regs(t.tid, regs)
-        p.request(p.PTRACE_DETACH, t.tid)
+        """Let the stub begin before the program."""
+        held = insert(t, self.records, signals)
+        begin(t, held)
         self._add(held)
+
+    def _begun(self, listener: Listener, note: Notification) -> None:
+        """brk(NULL): if it is the first call of a new program, nobody has prepared that yet."""
+        t = self.tracees.get(note.tid)
+        if t is None or p.read_memory(note.tid, lay.SYSTRAP_CODE, 8) is not None:
+            listener.go_on(note)
+            return
+        signals = self._leave_program(t, note.tid)
+        with prepared(
+            t, Planted(listener, note, self._notes, self.reports), self._shared
+        ) as planted:
+            self.prepare(t)
+            held = insert(t, self.records, signals)
+            held.set_long("ENTRY", planted.entry)
+            planted.end(address("init"), held.address)
+            self._add(held)
+
+    def _leave_program(self, t: Tracee, tid: int) -> KeptByExec:
+        """exec has succeeded: only this thread is left, as `tid`."""
+        for other in [x for x in self.tracees.values() if x.pid == t.pid and x is not t]:
+            self.stopped(other, 0)
+        held = self._held(t.tid)
+        signals = held.kept_by_exec() if held is not None else KeptByExec()
+        self.forget(t)
+        self.executed(t, tid)
+        return signals

@@ -1,0 +1,52 @@
+"""The stub without a tracer in a new program: mapped, with a record for its first thread."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softsgx.runner.errors import LoadError
+from softsgx.runner.host import nr
+from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.abi import PRIVATE_NOREPLACE, PROT_RW, PROT_RX
+from softsgx.runner.inserted import systrap_layout as lay
+from softsgx.runner.inserted.systrap import address, image
+from softsgx.runner.process.held import HeldThread
+from softsgx.runner.process.shared import map_shared
+from softsgx.spec.bits import PAGE_MASK
+
+if TYPE_CHECKING:
+    from softsgx.runner.inserted.records import Records
+    from softsgx.runner.process.held import KeptByExec
+    from softsgx.runner.process.tracee import Tracee
+
+
+def insert(t: Tracee, records: Records, signals: KeptByExec) -> HeldThread:
+    """Map the stub; its `init` is to be entered with the record that is returned, without ENTRY."""
+    code_bytes = image()
+    size = (len(code_bytes) + PAGE_MASK) & ~PAGE_MASK
+    code = t.inject(nr.MMAP, lay.SYSTRAP_CODE, size, PROT_RW, PRIVATE_NOREPLACE, p.MASK64, 0)
+    if code != lay.SYSTRAP_CODE:
+        raise LoadError(f"process {t.tid}: {lay.SYSTRAP_CODE:#x} cannot be mapped: {code}")
+    p.write_memory(t.tid, lay.SYSTRAP_CODE, code_bytes)
+    t.inject(nr.MPROTECT, lay.SYSTRAP_CODE, size, PROT_RX)
+    map_shared(t, records.fd, lay.SYSTRAP_CONTROL, lay.SYSTRAP_SHARED_SIZE, PROT_RW)
+    for fd in t.given.values():
+        t.inject(nr.CLOSE, fd)
+    record, table = records.take_record(), records.take_table()
+    if record is None or table is None:
+        raise LoadError(f"process {t.tid}: more than {lay.RECORDS_MAX} threads at a time")
+    held = HeldThread(records, record, t.pid, t.tid)
+    held.set_word("NUMBER", record)
+    held.set_word("PARENT", record)
+    held.set_long("TABLE", table)
+    held.keep_by_exec(signals)
+    return held
+
+
+def begin(t: Tracee, held: HeldThread) -> None:
+    """Let a traced thread enter the stub, and then the program; it is not traced any more."""
+    regs = p.get_regs(t.tid)
+    held.set_long("ENTRY", regs[p.RIP])
+    regs[p.RDI], regs[p.RIP], regs[p.ORIG_RAX] = held.address, address("init"), p.MASK64
+    p.set_regs(t.tid, regs)
+    p.request(p.PTRACE_DETACH, t.tid)

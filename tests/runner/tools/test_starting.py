@@ -1,0 +1,65 @@
+"""gdb and strace start a program inside a run, `softsgx run -- gdb --args ./app`.
+
+The story: the supervisor traces a thread from exec to the first instruction of the new program. One
+that is traced already was refused its exec, and gdb, which makes its child by vfork, waited for
+ever: the child had called PTRACE_TRACEME, and the stub's first signal stopped it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.runner.programs import ENGINES, Program, Workshop
+from tests.runner.tools.running import GDB, HERE, needs, run, supervised
+
+HOST = Program.read(HERE / "sanitized.c")
+LINKED = {"dynamic": (), "static": ("-static",), "static-pie": ("-static-pie",)}
+CASES = [pytest.param(e, k, id=f"{e}-{k}") for e in ENGINES for k in LINKED]
+# The stub handles these before the program.
+OURS = ("-ex", "handle SIGSYS SIGSEGV SIGILL SIGFPE nostop noprint pass")
+
+
+def host(workshop: Workshop, linked: str) -> list[str]:
+    """A program with a function `leak`, and its arguments."""
+    directory = workshop.directory / linked
+    directory.mkdir(exist_ok=True)
+    program = replace(HOST, cc=("-g", *LINKED[linked]))
+    return [*Workshop(directory).command(program), "leak"]
+
+
+class TestStrace:
+    pytestmark = needs("strace")
+
+    @pytest.mark.parametrize(("engine", "linked"), CASES)
+    def test_starts_a_program(self, engine: str, linked: str, workshop: Workshop) -> None:
+        command = ["strace", "-f", *host(workshop, linked)]
+        done = run(*supervised(*command, engine=engine))
+        assert done.returncode == 0, done.stdout
+        assert "ok leak" in done.stdout, done.stdout
+        assert "+++ exited with 0 +++" in done.stdout, done.stdout
+
+    def test_follows_what_a_shell_starts(self, workshop: Workshop) -> None:
+        script = 'true; "$@" | cat; exit 3'
+        command = ["strace", "-f", "sh", "-c", script, "sh", *host(workshop, "dynamic")]
+        done = run(*supervised(*command, engine="unicorn"))
+        assert done.returncode == 3, done.stdout
+        assert done.stdout.count("+++ exited with 0 +++") == 2, done.stdout
+        assert "ok leak" in done.stdout, done.stdout
+
+
+class TestGdb:
+    pytestmark = needs("gdb")
+
+    @pytest.mark.parametrize("linked", LINKED)
+    def test_starts_a_program(self, linked: str, workshop: Workshop) -> None:
+        """Its breakpoint is its own: the SIGTRAP goes to it, not to the stub."""
+        words = ("-ex", "break leak", "-ex", "run", "-ex", "backtrace", "-ex", "continue")
+        command = [*GDB, *OURS, *words, "--args", *host(workshop, linked)]
+        done = run(*supervised(*command, engine="unicorn"))
+        assert "Breakpoint 1, leak" in done.stdout, done.stdout
+        assert "in main (" in done.stdout, done.stdout
+        assert "ok leak" in done.stdout, done.stdout
+        assert "exited normally]" in done.stdout, done.stdout
+        assert "SIGSYS" not in done.stdout.split("Breakpoint 1, ")[1], done.stdout
