@@ -15,7 +15,7 @@ from softsgx.linux.version import VERSIONS
 from softsgx.runner.cpuid.cpu_options import chosen
 from softsgx.runner.cpuid.cpuid import CpuidPolicy
 from softsgx.runner.cpuid.faulting import CpuidTraps, choose
-from softsgx.runner.doctor.needs import meet
+from softsgx.runner.doctor.needs import meet, systrap_refusal
 from softsgx.runner.errors import RunnerError
 from softsgx.runner.host.front import ToFront
 from softsgx.runner.host.inherited import Inherited
@@ -83,6 +83,8 @@ def run_program(
     native = options.engine == NATIVE
     meet(native)
     WAYS.traced = options.supervisor == PTRACE
+    if not WAYS.traced and (why := systrap_refusal()) is not None:
+        raise RunnerError("--supervisor systrap", f"{why}; use --supervisor ptrace")
     traps = choose(options.cpuid)
     if native:
         announce(traps is CpuidTraps.ALWAYS)
