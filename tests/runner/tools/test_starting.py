@@ -11,14 +11,13 @@ from dataclasses import replace
 
 import pytest
 
-from tests.runner.programs import ENGINES, Program, Workshop
+from tests.runner.programs import ENGINES, ROOT, Program, Workshop
 from tests.runner.tools.running import GDB, HERE, needs, run, supervised
 
 HOST = Program.read(HERE / "sanitized.c")
 LINKED = {"dynamic": (), "static": ("-static",), "static-pie": ("-static-pie",)}
 CASES = [pytest.param(e, k, id=f"{e}-{k}") for e in ENGINES for k in LINKED]
-# The stub handles these before the program.
-OURS = ("-ex", "handle SIGSYS SIGSEGV SIGILL SIGFPE nostop noprint pass")
+SCRIPT = str(ROOT / "docs" / "softsgx.gdb")
 
 
 def host(workshop: Workshop, linked: str) -> list[str]:
@@ -52,14 +51,30 @@ class TestStrace:
 class TestGdb:
     pytestmark = needs("gdb")
 
-    @pytest.mark.parametrize("linked", LINKED)
-    def test_starts_a_program(self, linked: str, workshop: Workshop) -> None:
+    @pytest.mark.parametrize(("engine", "linked"), CASES)
+    def test_starts_a_program(self, engine: str, linked: str, workshop: Workshop) -> None:
         """Its breakpoint is its own: the SIGTRAP goes to it, not to the stub."""
         words = ("-ex", "break leak", "-ex", "run", "-ex", "backtrace", "-ex", "continue")
-        command = [*GDB, *OURS, *words, "--args", *host(workshop, linked)]
-        done = run(*supervised(*command, engine="unicorn"))
+        command = [*GDB, "-x", SCRIPT, *words, "--args", *host(workshop, linked)]
+        done = run(*supervised(*command, engine=engine))
         assert "Breakpoint 1, leak" in done.stdout, done.stdout
         assert "in main (" in done.stdout, done.stdout
         assert "ok leak" in done.stdout, done.stdout
         assert "exited normally]" in done.stdout, done.stdout
         assert "SIGSYS" not in done.stdout.split("Breakpoint 1, ")[1], done.stdout
+
+
+class TestValgrind:
+    pytestmark = needs("valgrind")
+
+    def test_says_plainly_that_it_cannot(self, workshop: Workshop) -> None:
+        done = run(*supervised("valgrind", "-q", *host(workshop, "dynamic"), engine="unicorn"))
+        assert done.returncode == 1, done.stdout
+        line = "valgrind executes a translation of its program, which cannot be supervised"
+        assert done.stdout.count(line) == 1, done.stdout
+        assert "open /dev/sgx_enclave: Bad address" in done.stdout, done.stdout
+
+    def test_runs_a_program_without_enclaves(self) -> None:
+        done = run(*supervised("valgrind", "-q", "/bin/echo", "hi", engine="unicorn"))
+        assert done.returncode == 0, done.stdout
+        assert done.stdout.endswith("\nhi\n"), done.stdout

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Final
 
 from softsgx.runner.errors import LoadError
 from softsgx.runner.host import nr
@@ -12,6 +13,7 @@ from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.systrap import address, image
 from softsgx.runner.process.held import HeldThread
 from softsgx.runner.process.shared import map_shared
+from softsgx.runner.say import say
 from softsgx.spec.bits import PAGE_MASK
 
 if TYPE_CHECKING:
@@ -19,9 +21,12 @@ if TYPE_CHECKING:
     from softsgx.runner.process.held import KeptByExec
     from softsgx.runner.process.tracee import Tracee
 
+_VALGRIND: Final = "/valgrind/"  # its tools are executed from a directory of this name
+
 
 def insert(t: Tracee, records: Records, signals: KeptByExec) -> HeldThread:
     """Map the stub; its `init` is to be entered with the record that is returned, without ENTRY."""
+    _say_limits(t)
     code_bytes = image()
     size = (len(code_bytes) + PAGE_MASK) & ~PAGE_MASK
     code = t.inject(nr.MMAP, lay.SYSTRAP_CODE, size, PROT_RW, PRIVATE_NOREPLACE, p.MASK64, 0)
@@ -41,6 +46,13 @@ def insert(t: Tracee, records: Records, signals: KeptByExec) -> HeldThread:
     held.set_long("TABLE", table)
     held.keep_by_exec(signals)
     return held
+
+
+def _say_limits(t: Tracee) -> None:
+    """What executes another program's code by translation passes no exceptions on to the stub."""
+    if _VALGRIND in os.readlink(f"/proc/{t.tid}/exe"):
+        why = "valgrind executes a translation of its program, which cannot be supervised"
+        say(f"softsgx: run: process {t.tid}: {why}: no enclaves in it\n")
 
 
 def begin(t: Tracee, held: HeldThread) -> None:
