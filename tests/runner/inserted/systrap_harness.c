@@ -240,8 +240,10 @@ static int out_info(int i)
 
 static int simple(int i, int kind)
 {
-    if (kind == KIND_NEW)
-        R32(i, RECORD_REGISTERED) = 1; /* its maker waits for it */
+    if (kind == KIND_NEW) { /* its maker waits for it */
+        R32(i, RECORD_REGISTERED) = 1;
+        syscall(SYS_futex, &R32(i, RECORD_REGISTERED), FUTEX_WAKE, 1, NULL, NULL, 0);
+    }
     if (kind == KIND_SIGNAL)
         return out_info(i);
     if (kind != KIND_SYSCALL)

@@ -56,7 +56,7 @@ static int sender(int sig)
             break;
         usleep(500);
     }
-    usleep(2000);
+    usleep(20000); /* under the stub it may have slept until the supervisor knew this child */
     kill(parent, sig);
     _exit(0);
 }
