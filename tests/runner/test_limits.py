@@ -29,7 +29,7 @@ def test_the_emulator_has_no_room() -> None:
     done = limited(resource.RLIMIT_AS, GIB // 2, "run", "--", "/bin/true")
     assert done.returncode == 125
     assert done.stderr == (
-        "softsgx: run: address space: 1024 MiB for the emulator: Cannot allocate memory: "
+        "softsgx: run: address space: mmap at 0x7e8000000000: Cannot allocate memory: "
         "ulimit -v unlimited\n"
     )
     found = limited(resource.RLIMIT_AS, GIB // 2, "doctor")

@@ -32,6 +32,7 @@ _SWALLOWED: Final = "a signal that is ignored ends calls that do not restart"
 _CALLS: Final = "calls that the stub makes for the program show other registers, or end otherwise"
 _EXEC: Final = "exec delivers in another order what is pending; from another thread it hangs"
 _TIMERS: Final = "a timer that is set anew or deleted does not take its pending signal back"
+_BUSY: Final = "on a busy machine the signal may come before the call"
 _STATUS: Final = "/proc shows the stub's handlers and masks"
 
 
@@ -78,10 +79,12 @@ KNOWN: Final[dict[str, tuple[Known, ...]]] = {
         *_systrap(
             "a signal of the process is not handed to a thread that has it open",
             "to_the_open_thread",
+            "to_the_first_that_opens",
         ),
     ),
     "restarts": (
         Known("ptrace", "ignored", _STOPS),
+        Known("ptrace", "restarted_twice", _BUSY, always=False),
         *_systrap(_RESTARTED, "interrupted_segv", "interrupted_trap", "left_by_jump"),
         *_systrap(_SWALLOWED, "ignored"),
         *_systrap(

@@ -13,12 +13,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.patience import LIMIT_S
+from tests.patience import LIMIT_S, until
 from tests.runner.programs import PROGRAMS, Program, Workshop
 
 COMMAND = [sys.executable, "-m", "softsgx", "run", "--supervisor", "systrap", "--"]
@@ -101,17 +100,13 @@ def test_the_program_dies_with_the_supervisor(tmp_path: Path) -> None:
     note = tmp_path / "pids"
     spin = f"echo $$ > {note}; while :; do :; done"
     with subprocess.Popen([*COMMAND, "sh", "-c", spin], stderr=subprocess.PIPE) as front:
-        end = time.monotonic() + LIMIT_S
-        while not (note.exists() and note.read_text()) and time.monotonic() < end:
-            time.sleep(0.05)
+        until(lambda: note.exists() and note.read_text().endswith("\n"), "the program began")
         program = int(note.read_text())
         parent = int(Path(f"/proc/{program}/stat").read_text().split()[3])
         assert parent != front.pid
         os.kill(parent, signal.SIGKILL)
         front.communicate(timeout=LIMIT_S)
-    while Path(f"/proc/{program}").exists() and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not Path(f"/proc/{program}").exists()
+    until(lambda: not Path(f"/proc/{program}").exists(), "the program ended")
 
 
 NOTICES = r"""

@@ -174,7 +174,6 @@ class _Front:
         self._shared = shared
         self._supervisor = child
         self._first = 0
-        self._pidfd: int | None = None  # of the first process, where the kernel gives one
         self._halt = 0  # the signal that has stopped the first process
         self._early: list[int] = []  # signals that came before the program was there
         self._code: int | None = None  # of the first process, while others live on
@@ -222,8 +221,6 @@ class _Front:
     def _heard(self, what: str, numbers: list[int]) -> None:
         if what == _STARTED:
             self._first = numbers[0]
-            with suppress(OSError):
-                self._pidfd = os.pidfd_open(self._first)
             for number in self._early:
                 self._pass_on(number)
         elif what == _STOPPED:
@@ -235,7 +232,7 @@ class _Front:
                 be_keeper(self._supervisor, numbers[0], self._shared, _KEPT, _OVER)
         else:
             assert what == _ENDED
-            self._first, self._pidfd = 0, None
+            self._first = 0
             self._code, reports = numbers
             self._until = time.monotonic() + (REPORTS_S if reports else 0)
 
@@ -293,10 +290,10 @@ class _Front:
         self._shared[_HALTING] = 0
 
     def _pass_on(self, number: int) -> None:
+        # By its number, not by a descriptor: a filter may kill whoever asks for one. The supervisor
+        # says that the process has ended as soon as it has waited for it.
         with suppress(ProcessLookupError, PermissionError):
-            if self._pidfd is not None:
-                signal.pidfd_send_signal(self._pidfd, number)
-            elif self._first:
+            if self._first:
                 os.kill(self._first, number)
 
 
