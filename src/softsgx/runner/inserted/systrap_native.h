@@ -85,10 +85,11 @@ static int enters(record *r, u64 slot, u64 *g, u64 enclu)
     return 1;
 }
 
+/* KEPT too: the supervisor may just have taken the claim over, and not have set INSIDE yet. */
 static int native_inside(record *r)
 {
     u64 slot = slot_of_thread(r);
-    return slot && slot_ARM(slot) == CLAIMED;
+    return slot && (slot_ARM(slot) == CLAIMED || slot_KEPT(slot));
 }
 
 static int native_exception(record *r, struct ucontext *u)

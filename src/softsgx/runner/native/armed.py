@@ -154,6 +154,8 @@ class Armed:
         host[RAX], host[RBX], host[RCX] = leaves.EENTER, arm.tcs, arm.aep
         host[RFLAGS] = host[RFLAGS] & ~RFLAGS_RF if host[RFLAGS] else USER_RFLAGS
         self._drop(t, state)
+        t.runs_inside(True)
+        self.slots.forget_kept(state.slot)
         lp.regs[:] = host
         lp.enclu(leaves.EENTER, arm.tcs, arm.aep, host[RDX])
         assert lp.regs[RIP] == arm.entry, "armed, but something has changed"

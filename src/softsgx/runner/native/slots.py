@@ -256,6 +256,10 @@ class Slots:
         """Whether HOST has the thread's registers."""
         return self._words[(slot * SLOT_STRIDE + SLOT_AT["KEPT"]) // 4] == 1
 
+    def forget_kept(self, slot: int) -> None:
+        """The registers in HOST have been used: a thread is inside by what the model says now."""
+        self._words[(slot * SLOT_STRIDE + SLOT_AT["KEPT"]) // 4] = 0
+
     def host(self, slot: int) -> tuple[int, ...]:
         """Registers of the host at its ENCLU; RAX, RBX, RCX, R11, RFLAGS and RIP are not stored."""
         return _HOST.unpack_from(self._view, slot * SLOT_STRIDE + SLOT_AT["HOST"])
