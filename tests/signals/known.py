@@ -1,7 +1,7 @@
 """Cases that are not as on Linux, and why.
 
-Those of `--supervisor ptrace` are strict: a case that is right again leaves the list. Those of
-systrap may be right, until its stub has settled.
+Those of `--supervisor ptrace` are strict, unless they hang: a case that is right again leaves the
+list. Those of systrap may be right, until its stub has settled.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ KNOWN: Final[dict[str, tuple[Known, ...]]] = {
         *_systrap("a child under a filter hangs where an enclave was entered", "inherited"),
     ),
     "inside": (
-        Known("ptrace", "stopped", _NOT_STOPPED, ("unicorn",)),
-        Known("ptrace", "mask_through_the_context", _HANGS, ("native",)),
-        Known("ptrace", "blocked", _HANGS, ("native",)),
+        Known("ptrace", "stopped", _NOT_STOPPED, ("unicorn",), always=False),
+        Known("ptrace", "mask_through_the_context", _HANGS, ("native",), always=False),
+        Known("ptrace", "blocked", _HANGS, ("native",), always=False),
         *_systrap(_OPEN_THREAD, "of_the_process"),
         *_systrap(_NOT_STOPPED, "stopped", modes=("unicorn",)),
     ),
