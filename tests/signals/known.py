@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tests.runner.programs import ENGINES
 from tests.signals.comparing import MODES, Known
 
 _PATCHED: Final = "a CPUID that disassembly finds is replaced: the program steps over more at once"
@@ -55,7 +56,7 @@ KNOWN: Final[dict[str, tuple[Known, ...]]] = {
         *_systrap("a child under a filter hangs where an enclave was entered", "inherited"),
     ),
     "inside": (
-        Known("ptrace", "stopped", _NOT_STOPPED, ("unicorn",), always=False),
+        Known("ptrace", "stopped", _NOT_STOPPED, ENGINES, always=False),
         Known("ptrace", "mask_through_the_context", _HANGS, ("native",), always=False),
         Known("ptrace", "blocked", _HANGS, ("native",), always=False),
         *_systrap(_OPEN_THREAD, "of_the_process"),
