@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -78,9 +78,18 @@ class Attached:
             os.kill(self.pid, signal.SIGUSR1)
         self._told = True
 
+    def _has_ended(self) -> bool:
+        """A signal may have come just before the call that it was to interrupt: send it again."""
+        if self.process.poll() is not None:
+            return True
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGUSR1)
+        return False
+
     def ended(self) -> tuple[int, str]:
         """Let it end: the exit code, and what it said. Its errors are a failure."""
         self.go_on()
+        until(self._has_ended, "the program ended")
         out, err = self.process.communicate(timeout=LIMIT_S)
         assert "FAIL" not in err, err
         return self.process.returncode, out.strip()
