@@ -85,7 +85,10 @@ KNOWN: Final[dict[str, tuple[Known, ...]]] = {
     ),
     "restarts": (
         Known("ptrace", "ignored", _STOPS),
-        Known("ptrace", "restarted_twice", _BUSY, always=False),
+        *(
+            Known("ptrace", case, _BUSY, always=False)
+            for case in ("restarted", "restarted_twice", "restarted_segv", "restarted_sys")
+        ),
         *_systrap(_RESTARTED, "interrupted_segv", "interrupted_trap", "left_by_jump"),
         *_systrap(_SWALLOWED, "ignored"),
         *_systrap(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from softsgx.runner.inserted.layout import VDSO
+from tests.patience import until
 from tests.runner.programs import ENGINES, ROOT, Program, Workshop
 from tests.runner.tools.running import GDB, HERE, attached, needs, run, supervised
 
@@ -29,13 +30,19 @@ def test_symbols_and_a_breakpoint_of_the_enclave(workshop: Workshop) -> None:
         words = ("-ex", f"add-symbol-file {elf} -o {elrange(program.pid)}")
         stops = ("-ex", "thbreak *$pc", "-ex", "continue", "-ex", "info symbol $pc")
         command = (*GDB, "-p", str(program.pid), "-x", SCRIPT, *words)
-        before = run(*command, "-ex", "info symbol $pc").stdout
-        assert f" in section .text of {elf}" in before, before
-        done = run(*command, *stops).stdout
-        if "hardware breakpoint" in done:
+        symbol = f" in section .text of {elf}"
+        said = [""]
+
+        def stops_inside() -> bool:
+            """A tick may just have taken the thread out of the enclave when gdb attaches."""
+            said[0] = run(*command, *stops).stdout
+            after = said[0].partition("Temporary breakpoint 1, ")[2]
+            return symbol in after or "hardware breakpoint" in said[0]
+
+        until(lambda: symbol in run(*command, "-ex", "info symbol $pc").stdout, "a symbol")
+        until(stops_inside, "a stop inside")
+        if "hardware breakpoint" in said[0]:
             pytest.skip("no debug registers here")
-        assert "Temporary breakpoint 1, " in done, done
-        assert f" in section .text of {elf}" in done.split("Temporary breakpoint 1, ")[1], done
 
 
 @pytest.mark.parametrize("engine", ENGINES)
