@@ -75,7 +75,9 @@ KNOWN: Final[dict[str, tuple[Known, ...]]] = {
         *_systrap("a child that is traced stops by SIGSYS at calls of the stub", "debugger"),
     ),
     "queued": (
-        *_systrap(_ONE_PENDING, "blocked_then_handled", "blocked_then_taken", "order"),
+        *_systrap(
+            _ONE_PENDING, "blocked_then_handled", "blocked_then_taken", "order", "from_the_child"
+        ),
         *_systrap(_FORGED, "forged", "forged_ignored"),
         *_systrap(
             "a signal of the process is not handed to a thread that has it open",
