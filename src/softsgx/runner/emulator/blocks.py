@@ -22,6 +22,7 @@ from softsgx.runner.emulator import control
 from softsgx.runner.emulator.control import AFTER_PAUSE, HookControl
 from softsgx.runner.emulator.known import KnownBlocks
 from softsgx.runner.emulator.unicorn_api import UC_HOOK_BLOCK, UC_HOOK_INSN_INVALID, BlockHook
+from softsgx.runner.inserted.assembled import code_of, labels_of
 from softsgx.runner.inserted.machine_code import HOOK_CODE
 from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from softsgx.runner.emulator.unicorn_api import Uc
     from softsgx.runner.inserted.doorbell import Doorbell
 
-_HOOK: Final = b"".join(bytes.fromhex(code) for _, code in HOOK_CODE)
-_INVALID: Final = len(_HOOK) - len(bytes.fromhex(dict(HOOK_CODE)["invalid"]))
+_HOOK: Final = code_of(HOOK_CODE)
+_INVALID: Final = labels_of(HOOK_CODE)["invalid"]
 _PAUSE: Final = b"\xf3\x90"
 
 

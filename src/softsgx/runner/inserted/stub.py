@@ -33,11 +33,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from struct import unpack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.runner.host.abi import RED_ZONE
+from softsgx.runner.inserted.assembled import labels_of
 from softsgx.runner.inserted.layout import (
     MAILBOX_STRIDE,
     MAILBOXES,
@@ -54,12 +55,7 @@ if TYPE_CHECKING:
     from softsgx.runner.inserted.records import RecordBox
 
 # Address of every label of stub.s.
-LABELS: Final = {
-    label: STUB + before
-    for (label, _), before in zip(
-        STUB_CODE, accumulate((len(part) // 2 for _, part in STUB_CODE), initial=0), strict=False
-    )
-}
+LABELS: Final = labels_of(STUB_CODE, STUB)
 INT80: Final = LABELS["int80"]
 INT80_DONE: Final = LABELS["int80_done"]
 

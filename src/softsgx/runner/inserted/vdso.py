@@ -57,6 +57,7 @@ from softsgx.runner.code.elf_dynamic import (
     notes,
     sysv_hash,
 )
+from softsgx.runner.inserted.assembled import code_of, labels_of
 from softsgx.runner.inserted.layout import VDSO_SIZE_MAX
 from softsgx.runner.inserted.machine_code import VDSO_CODE, VDSO_EH_FRAME
 from softsgx.spec.bits import MASK64
@@ -88,11 +89,8 @@ class VdsoImage(NamedTuple):
     exception: int
 
 
-_CODE: Final = b"".join(bytes.fromhex(part) for _, part in VDSO_CODE)
-_LABELS: Final = {
-    label: sum(len(part) // 2 for _, part in VDSO_CODE[:i])
-    for i, (label, _) in enumerate(VDSO_CODE)
-}
+_CODE: Final = code_of(VDSO_CODE)
+_LABELS: Final = labels_of(VDSO_CODE)
 
 
 def vdso_image(real: bytes, real_base: int, base: int, enclu_target: int) -> VdsoImage:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import signal
-from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from softsgx.mem.pagetable import PTE_PFN_MASK
@@ -19,6 +18,7 @@ from softsgx.runner.code.trapped import ENCLU, trapped
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import PROT_RW, USER_RFLAGS
+from softsgx.runner.inserted.assembled import labels_of
 from softsgx.runner.inserted.layout import NATIVE_CODE, NATIVE_EPC
 from softsgx.runner.inserted.machine_code import NATIVE_CODE as _PARTS
 from softsgx.runner.native.faults import UNBLOCK
@@ -36,12 +36,7 @@ if TYPE_CHECKING:
     from softsgx.runner.process.tracee import Tracee
 
 # Address of every label of native.s.
-LABELS: Final = {
-    label: NATIVE_CODE + before
-    for (label, _), before in zip(
-        _PARTS, accumulate((len(part) // 2 for _, part in _PARTS), initial=0), strict=False
-    )
-}
+LABELS: Final = labels_of(_PARTS, NATIVE_CODE)
 ARRIVE: Final = LABELS["arrive"]
 _ASKED, _SAVED, _END = LABELS["asked"], LABELS["saved"], LABELS["end"]
 _PATIENCE: Final = 100_000

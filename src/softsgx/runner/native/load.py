@@ -9,6 +9,7 @@ from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import PRIVATE_NOREPLACE, PROT_RW, PROT_RX
 from softsgx.runner.host.probes import Refused, try_native
+from softsgx.runner.inserted.assembled import code_of
 from softsgx.runner.inserted.layout import NATIVE_CODE, NATIVE_EPC, NATIVE_SLOTS, SLOTS_SIZE
 from softsgx.runner.inserted.machine_code import NATIVE_CODE as _PARTS
 from softsgx.runner.native.armed import ARRIVE
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from softsgx.runner.process.arena import ArenaMemory
     from softsgx.runner.process.tracee import Tracee
 
-_CODE: Final = b"".join(bytes.fromhex(part) for _, part in _PARTS)
+_CODE: Final = code_of(_PARTS)
 
 NOTICE: Final = (
     "softsgx: run: native engine: host threads can read and write mapped enclave pages, and enclave"

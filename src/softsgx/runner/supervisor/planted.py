@@ -24,6 +24,7 @@ from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import CLONE_VFORK, SYSCALL_LENGTH, USER_CS
 from softsgx.runner.host.notifications import Listener, Notification
 from softsgx.runner.inserted import systrap_layout as lay
+from softsgx.runner.inserted.assembled import code_of, labels_of
 from softsgx.runner.inserted.box import REQUEST, TAKEN
 from softsgx.runner.inserted.layout import GATE, VDSO
 from softsgx.runner.inserted.machine_code import PLANTED_CODE
@@ -35,11 +36,8 @@ if TYPE_CHECKING:
     from softsgx.runner.process.held import HeldThread
     from softsgx.runner.process.tracee import Tracee
 
-_CODE: Final = b"".join(bytes.fromhex(part) for _, part in PLANTED_CODE)
-_AT: Final = {
-    label: sum(len(part) // 2 for _, part in PLANTED_CODE[:i])
-    for i, (label, _) in enumerate(PLANTED_CODE)
-}
+_CODE: Final = code_of(PLANTED_CODE)
+_AT: Final = labels_of(PLANTED_CODE)
 _IN_GATE: Final = GATE + 0x800
 _COMMAND: Final = struct.Struct("<9Q")  # its number, where to go on, the call, its arguments
 _FIRST: Final = 0x5347_5847_0000_0000  # numbers of commands: no program passes them to brk
