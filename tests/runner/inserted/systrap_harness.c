@@ -128,7 +128,7 @@ static void collect(int pid, int but)
 static long injected(int pid, struct user_regs_struct r, long nr, long a, long b, long c, long d,
                      long e, long f)
 {
-    int st;
+    int st, came = 0;
     r.orig_rax = -1, r.rax = nr, r.rdi = a, r.rsi = b, r.rdx = c, r.r10 = d, r.r8 = e, r.r9 = f;
     ptrace(PTRACE_SETREGS, pid, 0, &r);
     do {
@@ -138,7 +138,11 @@ static long injected(int pid, struct user_regs_struct r, long nr, long a, long b
             fprintf(stderr, "harness: lost %d: %x\n", pid, st);
             return -1;
         }
+        if (!(st >> 16) && WSTOPSIG(st) != SIGTRAP)
+            came = WSTOPSIG(st);
     } while (st >> 8 != SIGTRAP);
+    if (came) /* It is the program's. */
+        syscall(SYS_tgkill, pid, pid, came);
     ptrace(PTRACE_GETREGS, pid, 0, &r);
     return r.rax;
 }
@@ -200,14 +204,18 @@ static void on_exec(void)
     if (!ok)
         return;
     ptrace(PTRACE_INTERRUPT, t, 0, 0);
-    if (waitpid(t, &st, __WALL) != t)
-        return;
-    if (st >> 8 == (SIGTRAP | PTRACE_EVENT_EXEC << 8)) {
-        ptrace(PTRACE_SYSCALL, t, 0, 0);
-        waitpid(t, &st, __WALL);
-        inject(t);
-    } else if (WIFSTOPPED(st)) {
-        ptrace(PTRACE_DETACH, t, 0, 0);
+    while (waitpid(t, &st, __WALL) == t && WIFSTOPPED(st)) {
+        if (st >> 8 == (SIGTRAP | PTRACE_EVENT_EXEC << 8)) {
+            ptrace(PTRACE_SYSCALL, t, 0, 0);
+            waitpid(t, &st, __WALL);
+            inject(t);
+            return;
+        }
+        if (st >> 16) { /* exec has failed */
+            ptrace(PTRACE_DETACH, t, 0, 0);
+            return;
+        }
+        ptrace(PTRACE_CONT, t, 0, WSTOPSIG(st)); /* a signal, before exec has begun */
     }
 }
 
