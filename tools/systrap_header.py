@@ -22,9 +22,7 @@ from softsgx.spec.structure import Field
 LINUX: Final[Mapping[str, int]] = {
     "SA_NOCLDSTOP": 0x1,
     "SA_NOCLDWAIT": 0x2,
-    "SA_SIGINFO": 0x4,
     "SA_EXPOSE_TAGBITS": 0x800,
-    "SA_RESTORER": 0x0400_0000,
     "SA_ONSTACK": 0x0800_0000,
     "SA_RESTART": 0x1000_0000,
     "SA_NODEFER": 0x4000_0000,
@@ -41,15 +39,10 @@ LINUX: Final[Mapping[str, int]] = {
     "FP_XSTATE_MAGIC1": 0x4650_5853,
     "UC_SIGCONTEXT_SS": 2,
     "UC_STRICT_RESTORE_SS": 4,
-    "ARCH_SET_GS": 0x1001,
-    "ARCH_GET_GS": 0x1004,
     "RFLAGS_TF": 1 << 8,
     "RFLAGS_DF": 1 << 10,
     "RFLAGS_RF": 1 << 16,
-    "CLONE_VM": 0x100,
     "CLONE_SIGHAND": 0x800,
-    "CLONE_VFORK": 0x4000,
-    "CLONE_THREAD": 0x1_0000,
     "CLONE_CLEAR_SIGHAND": 1 << 32,
     "CLONE_ARGS_SIZE_VER0": 64,
     "FUTEX_OWNER_DIED": 0x4000_0000,
@@ -58,10 +51,19 @@ LINUX: Final[Mapping[str, int]] = {
     "WEXITED": 4,
     "WNOWAIT": 0x0100_0000,
     "__WALL": 0x4000_0000,
-    "SYSCALL_LENGTH": 2,
 }
 _ABI: Final = (
     *("RED_ZONE", "USER_CS", "USER_DS", "USER_RFLAGS", "AUDIT_ARCH_X86_64"),
+    *(
+        "SA_SIGINFO",
+        "SA_RESTORER",
+        "ARCH_SET_GS",
+        "ARCH_GET_GS",
+        "CLONE_VM",
+        "CLONE_VFORK",
+        "CLONE_THREAD",
+        "SYSCALL_LENGTH",
+    ),
     *("FUTEX_WAIT", "FUTEX_WAKE", "SIG_UNBLOCK", "SI_TKILL", "SI_USER"),
 )
 _ERRNO: Final = (
