@@ -79,11 +79,7 @@ KNOWN: Final[dict[str, tuple[Known, ...]]] = {
             _ONE_PENDING, "blocked_then_handled", "blocked_then_taken", "order", "from_the_child"
         ),
         *_systrap(_FORGED, "forged", "forged_ignored"),
-        *_systrap(
-            "a signal of the process is not handed to a thread that has it open",
-            "to_the_open_thread",
-            "to_the_first_that_opens",
-        ),
+        *_systrap(_OPEN_THREAD, "to_the_open_thread", "to_the_first_that_opens"),
     ),
     "restarts": (
         Known("ptrace", "ignored", _STOPS),

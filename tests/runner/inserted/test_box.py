@@ -93,7 +93,7 @@ def test_a_new_owner_finds_its_mailbox_idle() -> None:
 
 def test_boxes_do_not_overlap() -> None:
     view = memory()
-    boxes = [Box(view, i) for i in range(MAILBOXES)]
+    boxes = [Box.at(view, i) for i in range(MAILBOXES)]
     for i, box in enumerate(boxes):
         box.registers = [i << 32 | j for j in range(18)]
         box.fx = bytes([i]) * 512

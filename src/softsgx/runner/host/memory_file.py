@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, fcntl
 from typing import Final
 
 from softsgx.runner.host.abi import MFD_NOEXEC_SEAL
@@ -29,6 +30,15 @@ def memory_file(name: str, flags: int = 0) -> int:
             raise
     fd = os.memfd_create(name, flags | MFD_NOEXEC_SEAL)
     WAYS.memfd = MFD_NOEXEC_SEAL
+    return fd
+
+
+def sealed_file(name: str, size: int) -> int:
+    """A memory file whose size nobody can change: not a program that opens it, either."""
+    fd = memory_file(name, os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    if not WAYS.files_in_shm:
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
     return fd
 
 

@@ -11,6 +11,8 @@ or TAKEN:
 The supervisor must not trust what it reads here: the program can write to all of it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from struct import Struct
 from typing import Final
@@ -185,15 +187,26 @@ class Control:
 
 
 class Box:
-    """One mailbox in `memory`, a writable view of the whole shared memory from BOX on."""
+    """One mailbox in `memory`: its registers and its FXSAVE64 image begin at these offsets."""
 
-    def __init__(self, memory: memoryview, mailbox: int) -> None:
+    def __init__(self, memory: memoryview, mailbox: int, registers: int, fx: int) -> None:
+        self.mailbox = mailbox
+        self._registers = memory[registers:][: REGISTERS.size]
+        self._fx = memory[fx:][:FX_SIZE]
+
+    @classmethod
+    def at(cls, memory: memoryview, mailbox: int) -> Box:
+        """Of the shared memory from BOX on, of which `memory` is a writable view."""
         assert len(memory) == BOX_SIZE
         assert 0 <= mailbox < MAILBOXES
-        self.mailbox = mailbox
         start = _MAILBOXES_AT + mailbox * MAILBOX_STRIDE
-        self._registers = memory[start + MAILBOX_AT["REGISTERS"] :][: REGISTERS.size]
-        self._fx = memory[start + MAILBOX_AT["FX"] :][:FX_SIZE]
+        return cls(memory, mailbox, start + MAILBOX_AT["REGISTERS"], start + MAILBOX_AT["FX"])
+
+    def fill(self, registers: Sequence[int], fx: bytes | None) -> None:
+        """Write a reply; without `fx` the image of the request stays."""
+        self.registers = registers
+        if fx is not None:
+            self.fx = fx
 
     @property
     def registers(self) -> tuple[int, ...]:

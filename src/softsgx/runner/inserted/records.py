@@ -11,19 +11,17 @@ import ctypes
 import mmap
 import os
 from collections import deque
-from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, fcntl
 from typing import TYPE_CHECKING, Final
 
 from softsgx.runner.host import futex
-from softsgx.runner.host.memory_file import memory_file
+from softsgx.runner.host.memory_file import sealed_file
 from softsgx.runner.host.native_code import compare_and_swap
-from softsgx.runner.inserted.box import FX_SIZE, IDLE, REGISTERS, REPLY, REQUEST, TAKEN
+from softsgx.runner.inserted.box import IDLE, REPLY, REQUEST, TAKEN, Box
 from softsgx.runner.inserted.mailboxes import Mailboxes
 from softsgx.runner.inserted.systrap_layout import (
     ACTION_STRIDE,
     RECORD_AT,
     RECORD_STRIDE,
-    RECORDS,
     RECORDS_MAX,
     SHARED_AT,
     SIGNALS,
@@ -33,7 +31,6 @@ from softsgx.runner.inserted.systrap_layout import (
     TABLE_AT,
     TABLE_STRIDE,
 )
-from softsgx.runner.ways import WAYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -46,44 +43,17 @@ _MAIL_STATES: Final = SHARED_AT["MAIL_STATES"] // 4
 _REQUESTED: Final = bytes([REQUEST])
 
 
-class RecordBox:
-    """The mailbox in a record: what `box.Box` is to a mailbox."""
-
-    def __init__(self, memory: memoryview, number: int) -> None:
-        self.mailbox = number
-        at = _FIRST + number * RECORD_STRIDE + RECORD_AT["MAILBOX"]
-        self._registers = memory[at : at + REGISTERS.size]
-        at = _FIRST + number * RECORD_STRIDE + RECORD_AT["MAILBOX_FX"]
-        self._fx = memory[at : at + FX_SIZE]
-
-    @property
-    def registers(self) -> tuple[int, ...]:
-        """The registers of the request or the reply, in the order of `spec.registers`."""
-        return REGISTERS.unpack(self._registers)
-
-    @registers.setter
-    def registers(self, values: Sequence[int]) -> None:
-        REGISTERS.pack_into(self._registers, 0, *values)
-
-    @property
-    def fx(self) -> bytes:
-        """The FXSAVE64 image, 512 bytes."""
-        return bytes(self._fx)
-
-    @fx.setter
-    def fx(self, image: bytes) -> None:
-        self._fx[:] = image
-
-
-class Boxes(dict[int, RecordBox]):
+class Boxes(dict[int, Box]):
     """The mailboxes by number of the record, made when they are first needed."""
 
     def __init__(self, memory: memoryview) -> None:
         super().__init__()
         self._memory = memory
 
-    def __missing__(self, number: int) -> RecordBox:
-        box = self[number] = RecordBox(self._memory, number)
+    def __missing__(self, number: int) -> Box:
+        start = _FIRST + number * RECORD_STRIDE
+        places = start + RECORD_AT["MAILBOX"], start + RECORD_AT["MAILBOX_FX"]
+        box = self[number] = Box(self._memory, number, *places)
         return box
 
 
@@ -208,10 +178,7 @@ class Records:
     """The shared memory, and replies: what `Mailboxes` is to mailboxes."""
 
     def __init__(self) -> None:
-        self.fd: Final = memory_file("softsgx-records", os.MFD_ALLOW_SEALING)
-        os.ftruncate(self.fd, SYSTRAP_SHARED_SIZE)
-        if not WAYS.files_in_shm:
-            fcntl(self.fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)
+        self.fd: Final = sealed_file("softsgx-records", SYSTRAP_SHARED_SIZE)
         self._memory = mmap.mmap(self.fd, SYSTRAP_SHARED_SIZE)
         self.view: Final = memoryview(self._memory)
         self.control: Final = RecordControl(self._memory)
@@ -236,10 +203,7 @@ class Records:
 
     def reply(self, mailbox: int, registers: Sequence[int], fx: bytes | None = None) -> None:
         """Let a thread go on with these registers; without `fx`, with the image of its request."""
-        box = self.boxes[mailbox]
-        box.registers = registers
-        if fx is not None:
-            box.fx = fx
+        self.boxes[mailbox].fill(registers, fx)
         self.control.set_state(mailbox, REPLY)
         futex.wake(self._mail_states + 4 * mailbox)
 
@@ -258,11 +222,6 @@ class Records:
         """The memory of one record."""
         at = _FIRST + number * RECORD_STRIDE
         return self.view[at : at + RECORD_STRIDE]
-
-    def number_of(self, address: int) -> int | None:
-        """The record at an address of the processes; None if there is none."""
-        number, offset = divmod(address - RECORDS, RECORD_STRIDE)
-        return number if not offset and 0 <= number < RECORDS_MAX else None
 
     # Allocation, of which the other part is in the stub
 

@@ -52,7 +52,6 @@ from softsgx.spec.registers import R11, RAX, RCX, RDX, RFLAGS, RIP, RSP
 
 if TYPE_CHECKING:
     from softsgx.runner.inserted.box import Box
-    from softsgx.runner.inserted.records import RecordBox
 
 # Address of every label of stub.s.
 LABELS: Final = labels_of(STUB_CODE, STUB)
@@ -182,6 +181,6 @@ def rolled_back(
     return tuple(values)
 
 
-def rolled_forward(box: Box | RecordBox) -> tuple[int, ...]:
+def rolled_forward(box: Box) -> tuple[int, ...]:
     """The registers of a thread that was loading its reply, as if it had loaded all of it."""
     return box.registers

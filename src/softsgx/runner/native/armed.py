@@ -25,6 +25,7 @@ from softsgx.runner.native.faults import UNBLOCK
 from softsgx.runner.native.slots import CLAIMED, Slots
 from softsgx.runner.native.state import Arm, Inside
 from softsgx.runner.process import forced
+from softsgx.runner.process.families import state_of
 from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.msr import RFLAGS_RF
@@ -220,11 +221,7 @@ class Armed:
 
 
 def _stopped(tid: int) -> bool:
-    try:
-        with open(f"/proc/{tid}/stat", encoding="ascii", errors="replace") as stat:
-            return stat.read().rpartition(") ")[2][:1] in ("t", "T", "Z", "X")
-    except OSError:
-        return True
+    return state_of(tid) in ("t", "T", "Z", "X")
 
 
 assert ARRIVE < _ASKED < _SAVED < _END

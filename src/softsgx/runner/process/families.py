@@ -32,13 +32,18 @@ def thread_group(tid: int) -> int:
     raise OSError(f"/proc/{tid}/status without Tgid")
 
 
-def alive(tid: int) -> bool:
-    """Whether a thread has not ended yet."""
+def state_of(tid: int) -> str:
+    """The letter of /proc/<tid>/stat; X if the thread is gone."""
     try:
         with open(f"/proc/{tid}/stat", encoding="ascii", errors="replace") as stat:
-            return stat.read().rpartition(") ")[2][:1] not in ("X", "Z")
+            return stat.read().rpartition(") ")[2][:1]
     except OSError:
-        return False
+        return "X"
+
+
+def alive(tid: int) -> bool:
+    """Whether a thread has not ended yet."""
+    return state_of(tid) not in ("X", "Z")
 
 
 def shares_memory(parent: Tracee, tid: int) -> bool:

@@ -11,7 +11,7 @@ import os
 import signal
 import struct
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from softsgx.linux.errno import ERESTARTSYS
 from softsgx.runner.host import futex
@@ -23,12 +23,8 @@ from softsgx.runner.process.families import alive
 from softsgx.runner.process.held_state import INFO_SIZE, Gone, HeldState
 from softsgx.spec.bits import MASK64
 
-if TYPE_CHECKING:
-    pass
-
 _PENDING_INFO_SIZE: Final = 6 * INFO_SIZE  # one for each reserved signal
-_DOZE_S: Final = 0.05
-# Between looks whether a thread that is waited for still exists.
+_DOZE_S: Final = 0.05  # between looks whether a thread that is waited for still exists
 
 SIGTRAP_STOP: Final = signal.SIGTRAP << 8 | 0x7F
 _SECCOMP: Final = p.EVENT_SECCOMP << 16 | SIGTRAP_STOP

@@ -30,6 +30,7 @@ from softsgx.runner.inserted.layout import GATE, VDSO
 from softsgx.runner.inserted.machine_code import PLANTED_CODE
 from softsgx.runner.process.families import tracer_of
 from softsgx.runner.say import say
+from softsgx.runner.supervisor.loading import maps
 
 if TYPE_CHECKING:
     from softsgx.runner.inserted.records import Records
@@ -262,24 +263,15 @@ def _return_address(tid: int) -> int:
     return int(_proc(tid, "syscall").split()[-1], 16)
 
 
-def _areas(tid: int) -> list[tuple[int, int, str, str]]:
-    found = []
-    for line in _proc(tid, "maps").splitlines():
-        fields = line.split(None, 5)
-        start, end = (int(x, 16) for x in fields[0].split("-"))
-        found.append((start, end, fields[1], fields[5] if len(fields) > 5 else ""))
-    return found
-
-
 def _vdso(tid: int) -> int:
-    return next(start for start, _, _, path in _areas(tid) if path == "[vdso]")
+    return next(start for start, _, _, _, path in maps(tid) if path == "[vdso]")
 
 
 def _writable(tid: int) -> list[tuple[int, int]]:
     """Private writable memory of files, and what follows it."""
     return [
         (start, end)
-        for start, end, rights, path in _areas(tid)
+        for start, end, rights, _, path in maps(tid)
         if rights == "rw-p"
         and not path.startswith("[")
         and start not in range(GATE, GATE + (1 << 37))

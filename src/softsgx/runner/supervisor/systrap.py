@@ -51,8 +51,9 @@ class Systrap:
     """Threads by their records, exec, and the ends of processes.
 
     The callbacks are the supervisor's: `stopped(t, status)` handles a stop or an end,
-    `born(parent, child_tid, shares)` a new process or thread, `leave(t)` the former program of a
-    thread that has executed another; `prepare(t)` prepares the new one.
+    `born(parent, pid, tid, space)` a new process or thread, `fork(parent, child)` copies the model
+    of a process. `executed(t, tid)` leaves the former program of a thread, which is now `tid`;
+    `prepare(t)` prepares the new one. `enclu(t, regs, rip)` executes an ENCLU.
     """
 
     def __init__(
@@ -162,8 +163,8 @@ class Systrap:
                 return status
         status = 0
         for t in threads:
-            held = p.HELD.get(t.tid)
-            if isinstance(held, HeldThread):
+            held = self._held(t.tid)
+            if held is not None:
                 status = (held.word("EXITCODE") & 0xFF) << 8 or status
         return status
 
