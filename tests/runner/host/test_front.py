@@ -277,3 +277,32 @@ def test_a_signal_before_the_program(number: int, setup: str, code: int) -> None
     command = ["/bin/sh", "-c", f'{setup} exec "$@"', "sh", *words, "run", "--"]
     command += ["/bin/sh", "-c", "exit 5"]
     assert subprocess.run(command, timeout=LIMIT_S).returncode == code
+
+
+# Stops softsgx just before the program is started.
+HALTED = """
+import os, signal, sys
+from softsgx.cli.main import main
+from softsgx.runner.supervisor.supervisor import Supervisor
+start = Supervisor.start
+def halted(*rest):
+    os.kill(os.getppid(), signal.SIGSTOP)
+    start(*rest)
+Supervisor.start = halted
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_signal_after_the_program_was_started_reaches_it() -> None:
+    """The story: softsgx had not read yet that the program ran, and died of the SIGTERM itself.
+
+    Of the signals that are pending when it goes on, the one with the lowest number comes first.
+    """
+    script = "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.1; done"
+    command = [sys.executable, "-c", HALTED, "run", "--", "/bin/sh", "-c", script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        up(run)
+        run.terminate()
+        run.send_signal(CONT)
+        out, _ = run.communicate(timeout=LIMIT_S)
+    assert (run.returncode, out) == (7, "bye\n")

@@ -252,6 +252,7 @@ class _Front:
         number = info.si_signo
         if number == signal.SIGCHLD or self._ours(info):
             return
+        self._read()  # what the supervisor said before this signal came may lie unread
         if not self._first and self._code is None:
             self._before_the_program(number)
         elif not self._of_all(info):
