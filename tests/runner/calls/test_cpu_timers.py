@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -90,3 +94,52 @@ def test_a_process_that_computes_itself_is_looked_at(timers: CpuTimers) -> None:
     while not fired:
         timers.rung()
     assert fired == [0]
+
+
+def refused(*_: object) -> tuple[int, int]:
+    raise PermissionError(1, "Operation not permitted")
+
+
+COUNTS = """
+import signal, sys
+told = []
+signal.signal(signal.SIGXCPU, lambda *_: told.append(24))
+print("ready", flush=True)
+sys.stdin.readline()
+print(told, flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "told"),
+    [(1000, resource.RLIM_INFINITY, "[24]\n"), (3000, 3000, "[]\n")],
+    ids=["soft", "hard"],
+)
+def test_the_limit_of_a_process_of_another_user(
+    timers: CpuTimers, monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, told: str
+) -> None:
+    """prlimit(2) is refused without CAP_SYS_RESOURCE, which root in a container lacked: a program
+    that gave up root ended the run with "Operation not permitted" after 50 ms inside an enclave.
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-c", COUNTS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        resource.prlimit(child.pid, resource.RLIMIT_CPU, (soft, hard))
+        monkeypatch.setattr(resource, "prlimit", refused)
+        timers.worked(child.pid, child.pid, 900.0)
+        timers.worked(child.pid, child.pid, 100.5)
+        timers.worked(child.pid, child.pid, 0.1)  # the next second has not passed
+        child.stdin.write("\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == told
+        if hard == 3000:
+            timers.worked(child.pid, child.pid, 2000.0)
+            assert child.wait() == -signal.SIGKILL

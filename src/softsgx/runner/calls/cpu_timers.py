@@ -20,6 +20,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.runner.host import nr
+from softsgx.runner.host.ptrace import GONE
 from softsgx.runner.process.tick import processor_time
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class _Process:
     timers: list[CpuTimer] = field(default_factory=list)
     wake: dict[int, int] = field(default_factory=dict)
     limit: float = inf  # the soft RLIMIT_CPU, seconds
+    raised: int = 0  # the soft limit after the last SIGXCPU, if it could not be set
 
 
 class CpuTimers:
@@ -202,7 +204,7 @@ class CpuTimers:
     def _look_at_limit(self, pid: int) -> None:
         """Do what the kernel does at the limit: SIGXCPU each second, then SIGKILL."""
         try:
-            soft, hard = resource.prlimit(pid, resource.RLIMIT_CPU)
+            soft, hard = _cpu_limit(pid)
             if soft == hard == resource.RLIM_INFINITY:
                 if pid in self._processes:
                     self._processes[pid].limit = inf
@@ -211,10 +213,33 @@ class CpuTimers:
             if hard != resource.RLIM_INFINITY and used >= hard:
                 os.kill(pid, signal.SIGKILL)
                 return
+            process = self._process(pid)
+            if soft != resource.RLIM_INFINITY:
+                soft = max(soft, process.raised)
             if soft != resource.RLIM_INFINITY and used >= soft:
                 os.kill(pid, signal.SIGXCPU)
                 soft = soft + 1 if hard == resource.RLIM_INFINITY else min(soft + 1, hard)
-                resource.prlimit(pid, resource.RLIMIT_CPU, (soft, hard))
-            self._process(pid).limit = min(x for x in (soft, hard) if x != resource.RLIM_INFINITY)
-        except ProcessLookupError:
+                try:
+                    resource.prlimit(pid, resource.RLIMIT_CPU, (soft, hard))
+                except PermissionError:  # of another user: only this supervisor knows it
+                    process.raised = soft
+            process.limit = min(x for x in (soft, hard) if x != resource.RLIM_INFINITY)
+        except GONE:
             return  # its end comes next
+
+
+def _cpu_limit(pid: int) -> tuple[int, int]:
+    """RLIMIT_CPU of a process, soft and hard, in seconds.
+
+    prlimit(2) wants CAP_SYS_RESOURCE for a process of another user, which root in a container
+    often lacks; /proc does not.
+    """
+    try:
+        return resource.prlimit(pid, resource.RLIMIT_CPU)
+    except PermissionError:
+        with open(f"/proc/{pid}/limits", encoding="ascii") as limits:
+            line = next(line for line in limits if line.startswith("Max cpu time"))
+    soft, hard = (
+        resource.RLIM_INFINITY if word == "unlimited" else int(word) for word in line.split()[3:5]
+    )
+    return soft, hard

@@ -108,6 +108,7 @@ extern const u64 second[2];
 #define ALL_FLAGS                                                                                  \
     (SA_NOCLDSTOP | SA_NOCLDWAIT | SA_SIGINFO | SA_EXPOSE_TAGBITS | SA_RESTORER | SA_ONSTACK |     \
      SA_RESTART | SA_NODEFER | SA_RESETHAND)
+#define INSTRUCTION_MAX 15
 #define STACK_SIZE (RECORD_STRIDE - RECORD_STACK)
 
 static void zero(void *at, u64 size)
@@ -1190,25 +1191,39 @@ static int is_ours(const struct info *in)
     return s_SUPERVISOR && (u32)in->pid == s_SUPERVISOR;
 }
 
+static int is_prefix(unsigned char byte)
+{
+    switch (byte) {
+    case 0x26:
+    case 0x2e:
+    case 0x36:
+    case 0x3e: /* segments */
+    case 0x64 ... 0x67: /* segments, operand size, address size */
+    case 0xf0:
+    case 0xf2:
+    case 0xf3:
+        return 1;
+    default:
+        return (byte & 0xf0) == 0x40; /* REX */
+    }
+}
+
 /* Whether a fault may be an instruction that the model has to execute. */
 static int is_special(const struct ucontext *u, int sig)
 {
-    unsigned char code[8];
+    unsigned char code[INSTRUCTION_MAX] = {0};
     int at = 0;
     if (s_HAS_ENCLAVE)
         return 1;
-    if (get(code, u->g[RIP], sizeof code) && get(code, u->g[RIP], 2))
-        return 0;
+    get(code, u->g[RIP], sizeof code); /* As far as it is there. */
     if (sig == SIGILL && code[0] == 0x0f && code[1] == 0x0b)
         return 1;
-    while (at < 5 &&
-           (code[at] == 0x66 || code[at] == 0xf2 || code[at] == 0xf3 || (code[at] & 0xf0) == 0x40))
+    while (at < INSTRUCTION_MAX - 3 && is_prefix(code[at]))
         at++;
     if (code[at] != 0x0f)
         return 0;
-    if (code[at + 1] == 0xa2)
-        return (s_FLAGS & FLAG_CPUID) != 0;
-    return code[at + 1] == 0x01 && code[at + 2] == 0xd7;
+    /* CPUID, which is an exception on some machines, and ENCLU. */
+    return code[at + 1] == 0xa2 || (code[at + 1] == 0x01 && code[at + 2] == 0xd7);
 }
 
 static int is_reported(record *r, const struct ucontext *u, int sig, const struct info *in)

@@ -53,9 +53,9 @@ assert RECORDS % (RECORDS_MAX * RECORD_STRIDE) == 0, "the stub compares the uppe
 TRAP_DATA: Final = 0x5347
 
 # The supervisor's own signal has si_code SI_QUEUE and this value; any signal with TOKEN_CODE as its
-# si_code is reported as it is. SIGFPE: the kernel keeps one pending signal of a number and thread.
-# With SIGSYS a call that traps at the same time would be lost; a fault only happens again.
-INTERRUPT_SIGNAL: Final = 8
+# si_code is reported as it is. SIGSTKFLT, which nothing raises and hardly a program sends: the kernel
+# keeps one pending signal of a number and thread, so one of the program would be lost beside it.
+INTERRUPT_SIGNAL: Final = 16
 INTERRUPT_VALUE: Final = 0x5347_5847
 TOKEN_CODE: Final = -0x736778
 
@@ -84,11 +84,8 @@ OUT_ERR_SET: Final = 1
 OUT_TRAPNO_SET: Final = 2
 OUT_CR2_SET: Final = 4
 
-# SHARED.FLAGS.
-FLAG_CPUID: Final = 1
-
-# Signals 4, 5, 7, 8, 11 and 31, which the stub handles whatever the program says: bit n - 1.
-RESERVED_SIGNALS: Final = 0x4000_04D8
+# Signals 4, 5, 7, 8, 11, 16 and 31, which the stub handles whatever the program says: bit n - 1.
+RESERVED_SIGNALS: Final = 0x4000_84D8
 
 
 class SHARED(Structure, size=SYSTRAP_CONTROL_SIZE, align=PAGE_SIZE):
@@ -106,7 +103,6 @@ class SHARED(Structure, size=SYSTRAP_CONTROL_SIZE, align=PAGE_SIZE):
     SLEEPING: int = u32(0x40)
     SPIN: int = u32(0x80)
     SUPERVISOR: int = u64(0x88)
-    FLAGS: int = u64(0x90)
     HAS_ENCLAVE: int = u32(0xA0)
     AEP: int = u64(0xB0)
     OWNER: int = u32(0xC0)
@@ -186,21 +182,21 @@ class RECORD(Structure, size=RECORD_STRIDE, align=PAGE_SIZE):
     MAILBOX: bytes = raw(0x400, 18 * 8)
     MAILBOX_FX: bytes = raw(0x4C0, 512)
     PENDING: int = u64(0x700)
-    PENDING_INFO: bytes = raw(0x780, 6 * 128)
-    OWN_INTERRUPTED: int = u32(0xA80)
-    OWN_TRAPPED: int = u32(0xA84)
-    OWN_ARGUMENT: int = u32(0xA88)
-    OWN_ARGUMENT_WAS: int = u64(0xA90)
-    OWN_MAIL_WORD: int = u64(0xA98)
-    OWN_CLEAR: int = u32(0xAA0)
-    OWN_BLIND: int = u32(0xAA4)
-    OWN_TF: int = u32(0xAA8)
-    OWN_EXEC: int = u32(0xAAC)
-    OWN_DUE: int = u32(0xAB0)
-    OWN_WAITING: int = u32(0xAB4)
-    OWN_TEMPORARY: int = u64(0xAB8)
-    OWN_TRAP_INFO: bytes = raw(0xB00, 128)
-    OWN_SCRATCH: bytes = raw(0xB80, 0x200)
+    PENDING_INFO: bytes = raw(0x780, 7 * 128)
+    OWN_INTERRUPTED: int = u32(0xB00)
+    OWN_TRAPPED: int = u32(0xB04)
+    OWN_ARGUMENT: int = u32(0xB08)
+    OWN_ARGUMENT_WAS: int = u64(0xB10)
+    OWN_MAIL_WORD: int = u64(0xB18)
+    OWN_CLEAR: int = u32(0xB20)
+    OWN_BLIND: int = u32(0xB24)
+    OWN_TF: int = u32(0xB28)
+    OWN_EXEC: int = u32(0xB2C)
+    OWN_DUE: int = u32(0xB30)
+    OWN_WAITING: int = u32(0xB34)
+    OWN_TEMPORARY: int = u64(0xB38)
+    OWN_TRAP_INFO: bytes = raw(0xB80, 128)
+    OWN_SCRATCH: bytes = raw(0xC00, 0x200)
     STACK: bytes = raw(0x1000, RECORD_STRIDE - 0x1000)
 
 

@@ -27,7 +27,6 @@ from softsgx.runner.native.lp import NativeLp
 from softsgx.runner.native.switch import Switch, give_up
 from softsgx.runner.native.tick import NativeTick
 from softsgx.runner.process import forced
-from softsgx.runner.process.signals import Due
 from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32, PAGE_SHIFT
 from softsgx.spec.faults import PFEC_U, PFEC_W
@@ -179,7 +178,10 @@ class NativeEngine:
                 self._enclu(state)
                 return True
         if not from_kernel(number, info):
-            self._aex(state, number)
+            if state.keeps(number, info):
+                self._enter(state)
+            else:
+                self._aex(state, number)
             return True
         if not within:
             give_up(t, f"signal {number} on its way into an enclave")
@@ -236,12 +238,10 @@ class NativeEngine:
 
     def _deliver(self, state: Inside, number: int, info: bytes) -> None:
         t = state.t
-        again = state.blocked >> (number - 1) & 1
+        kept = state.keeps(number, info)
         t.inside = False
         self.put_registers(t)
-        if again:  # the program has it blocked
-            t.send(number, Due(info))
-        p.request(p.PTRACE_CONT, t.tid, 0, 0 if again else number)
+        p.request(p.PTRACE_CONT, t.tid, 0, 0 if kept else number)
 
     # ENCLU and exceptions
 

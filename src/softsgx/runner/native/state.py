@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from softsgx.runner.native.slots import Again
+from softsgx.runner.process.signals import bit
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.registers import RAX, RIP
 from softsgx.spec.ssa import GPR_OFF_URSP, GPRSGX_SIZE
@@ -52,8 +53,19 @@ class Inside:
     """
 
     __slots__ = (
-        *("again", "arm", "bases", "blocked", "catch", "held", "operations", "quiet", "real"),
-        *("running", "served", "slot", "stops", "stops_at_tick", "t", "ticked", "turn", "user"),
+        *("again", "arm", "bases", "blocked", "catch", "held", "kept", "operations", "quiet"),
+        *(
+            "real",
+            "running",
+            "served",
+            "slot",
+            "stops",
+            "stops_at_tick",
+            "t",
+            "ticked",
+            "turn",
+            "user",
+        ),
         *("within", "yields"),
     )
 
@@ -67,6 +79,10 @@ class Inside:
         self.user: list[int] | None = None
         self.bases: tuple[int, int] | None = None
         self.blocked = 0
+        # Signals that were sent and that the program blocks, with their siginfo. Inside, those of
+        # exceptions cannot be blocked; and while one is pending, the kernel drops an exception's
+        # own (Linux 6.12, kernel/signal.c, legacy_queue). So they are pending again outside.
+        self.kept: list[tuple[int, bytes]] = []
         # A signal to be delivered where the thread stands, and its siginfo.
         self.held: tuple[int, bytes] | None = None
         self.real: XState | None = None
@@ -81,6 +97,13 @@ class Inside:
         )
         self.yields = False  # is to be parked if too many threads compute
         self.again = 0  # how often that was repeated
+
+    def keeps(self, number: int, info: bytes) -> bool:
+        """Whether the program blocks a sent signal: then it is kept until the thread is outside."""
+        blocked = bool(self.blocked & bit(number))
+        if blocked:
+            self.kept.append((number, info))
+        return blocked
 
     def served_once(self) -> None:
         """Count a stop for a reason of its own, not an interruption."""

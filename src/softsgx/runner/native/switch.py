@@ -20,6 +20,7 @@ from softsgx.runner.native.maps import NativeMap
 from softsgx.runner.native.slots import ENTERING, INSIDE, USER_BITS, Slots
 from softsgx.runner.native.state import Inside
 from softsgx.runner.native.xstate import read_state, write_state
+from softsgx.runner.process.signals import Due
 from softsgx.runner.process.tracee import in_model_order
 from softsgx.runner.say import say
 from softsgx.spec.registers import RBX, RFLAGS, RIP
@@ -216,6 +217,9 @@ class Switch:
         if state.blocked:
             p.set_sigmask(t.tid, p.get_sigmask(t.tid) | state.blocked)
         state.blocked = 0
+        kept, state.kept = state.kept, []
+        for number, info in kept:
+            t.send(number, Due(info))
         state.user = state.bases = None
         return True
 

@@ -51,9 +51,10 @@ def mask_before(t: Tracee, number: int) -> int:
         if handler != SIG_IGN:
             return mask | bit(number)
     # Nothing shows whether a signal without a handler was blocked. Assume that it was if all others
-    # are.
-    if mask & _STANDARD | bit(number) | _NEVER_BLOCKED == _STANDARD:
-        mask |= bit(number)
+    # are, or if otherwise the mask is the one that the program began with: ld.so executes CPUID.
+    blocked = mask | bit(number)
+    if blocked & _STANDARD | _NEVER_BLOCKED == _STANDARD or blocked == t.exec_mask:
+        return blocked
     return mask
 
 

@@ -23,7 +23,8 @@ from softsgx.runner.process.families import alive
 from softsgx.runner.process.held_state import INFO_SIZE, Gone, HeldState
 from softsgx.spec.bits import MASK64
 
-_PENDING_INFO_SIZE: Final = 6 * INFO_SIZE  # one for each reserved signal
+# One for each reserved signal.
+_PENDING_INFO_SIZE: Final = lay.RESERVED_SIGNALS.bit_count() * INFO_SIZE
 _DOZE_S: Final = 0.05  # between looks whether a thread that is waited for still exists
 
 SIGTRAP_STOP: Final = signal.SIGTRAP << 8 | 0x7F

@@ -7,7 +7,6 @@ record. Reading and changing them takes no system call.
 from __future__ import annotations
 
 import errno
-import signal
 import struct
 from collections import deque
 from operator import itemgetter
@@ -17,7 +16,6 @@ from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import AUDIT_ARCH_X86_64, SIG_DFL, SIG_IGN, XSAVE_SOFTWARE
 from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.box import FX_SIZE, REQUEST, TAKEN
-from softsgx.runner.process.forced import WATCHED
 from softsgx.spec.bits import MASK32, MASK64
 
 if TYPE_CHECKING:
@@ -47,7 +45,8 @@ _ARCH_AT: Final = 28  # si_arch of SIGSYS
 _EXTENDED: Final = struct.Struct("<IIQI")  # magic, extended size, features, size of the image
 _FP_XSTATE_MAGIC1: Final = 0x46505853
 
-_RESERVED: Final = sum(1 << (n - 1) for n in (*WATCHED, signal.SIGSYS))
+_RESERVED: Final = lay.RESERVED_SIGNALS
+_NUMBERS: Final = tuple(n for n in range(1, lay.SIGNALS + 1) if _RESERVED >> (n - 1) & 1)
 
 
 class Gone(p.NoSuchTracee):
@@ -261,7 +260,7 @@ class HeldState:
     def masks(self, blocked: int, ignored: int, caught: int) -> tuple[int, int, int]:
         """Blocked, ignored and caught signals as the program believes, from those of the kernel."""
         virtual_ignored = virtual_caught = 0
-        for number in (*WATCHED, signal.SIGSYS):
+        for number in _NUMBERS:
             action = self.action(number)
             handler = SIG_DFL if action is None else int(_WORD.unpack_from(action)[0])
             if handler == SIG_IGN:

@@ -78,6 +78,7 @@ class Tracee:
         self.given: dict[int, int] = {}
         self.cpuid_faulting = False  # its CPUID is an exception
         self.cpuid_denied = False  # the program asked for SIGSEGV at its CPUID
+        self.exec_mask = 0  # the signals that were blocked when its program began
         self.seccomp = UNCONFINED
         # No filter can be added to all threads of the process, and one stops all that others would.
         self.all_stops = False

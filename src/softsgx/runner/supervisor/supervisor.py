@@ -313,7 +313,7 @@ class Supervisor:
 
     def _signal(self, t: Tracee, number: int, due: Due | None) -> None:
         """At a signal-delivery stop. The handler must not see the thread in the inserted code."""
-        if due is None and self._served_in_place(t, number):
+        if self._served_in_place(t, number) if due is None else self.traps.serve(t, number, due):
             return
         if number == signal.SIGSEGV and due is None:
             refused = self.abort_page.access(t)
@@ -407,6 +407,7 @@ class Supervisor:
         child = Tracee(self.world, pid, tid, space, self._ends)
         child.actions = parent.actions if pid == parent.pid else dict(parent.actions)
         child.cpuid_denied = parent.cpuid_denied
+        child.exec_mask = parent.exec_mask
         child.cpuid_faulting = parent.cpuid_faulting
         child.seccomp = parent.seccomp
         child.all_stops = parent.all_stops
@@ -436,6 +437,7 @@ class Supervisor:
             self._gone(self.tracees[former])
         self._new_program(t, t.tid)
         t.actions = forced.actions_after_exec(t.tid)
+        t.exec_mask = p.get_sigmask(t.tid)
         t.at_exit = self._executed
         p.request(p.PTRACE_SYSCALL, t.tid)
 

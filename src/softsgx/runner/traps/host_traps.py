@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.process import SI_KERNEL, Signal
-from softsgx.runner.code.trapped import CPUID, REFUSED, trapped
+from softsgx.runner.code.trapped import CPUID, INFO, REFUSED, from_kernel, trapped
 from softsgx.runner.cpuid.cpuid import CpuidPolicy
 from softsgx.runner.cpuid.faulting import CpuidTraps
 from softsgx.runner.host import nr
@@ -22,7 +22,7 @@ from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import ARCH_GET_CPUID, ARCH_SET_CPUID
 from softsgx.runner.inserted.layout import END, GATE
 from softsgx.runner.process import forced
-from softsgx.runner.process.signals import Due
+from softsgx.runner.process.signals import Due, bit
 from softsgx.runner.process.stops import answer, resume, run_changed, run_to_exit
 from softsgx.spec import faults
 from softsgx.spec.bits import MASK32
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from softsgx.runner.process.tracee import Tracee
 
 _INT80_LENGTH: Final = 2
+_REFUSAL: Final = INFO.pack(signal.SIGSEGV, 0, SI_KERNEL, 0)
 
 
 class HostTraps:
@@ -56,20 +57,30 @@ class HostTraps:
         self._until_entry = traps is CpuidTraps.UNTIL_ENTRY
         self._enclu = enclu
 
-    def serve(self, t: Tracee, number: int) -> bool:
-        """At a signal-delivery stop outside enclaves: True if ENCLU or CPUID caused the signal, and
-        has now been served."""
+    def serve(self, t: Tracee, number: int, due: Due | None = None) -> bool:
+        """At a signal-delivery stop outside enclaves: True if ENCLU or CPUID caused it, and has now
+        been served.
+
+        The signal may be another of the same number, with its `due`: if it was pending and blocked,
+        the kernel unblocked it for the exception, and dropped the exception's own (Linux 6.12,
+        kernel/signal.c, legacy_queue). Then it is pending and blocked again.
+        """
         if number not in REFUSED:
             return False
         info, regs = p.get_siginfo(t.tid), p.get_regs(t.tid)
         rip = regs[p.RIP]
         if GATE <= rip < END:
             return False
-        found = trapped(number, info, rip, partial(_code, t.tid))
+        sent = due is not None or not from_kernel(number, info)
+        found = trapped(number, _REFUSAL if sent else info, rip, partial(_code, t.tid))
         if found is None or (found.kind == "cpuid" and t.cpuid_denied):
+            return False
+        if sent and not forced.mask_before(t, number) & bit(number):
             return False
         self.served[found.kind] += 1
         forced.undo(t, number)
+        if sent:
+            t.send(number, due or Due(info))
         regs[p.EFLAGS] &= ~RFLAGS_RF
         if found.kind == "enclu":
             self.enclu_at_signal(t, regs, rip)
