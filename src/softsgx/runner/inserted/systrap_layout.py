@@ -53,8 +53,8 @@ assert RECORDS % (RECORDS_MAX * RECORD_STRIDE) == 0, "the stub compares the uppe
 TRAP_DATA: Final = 0x5347
 
 # The supervisor's own signal has si_code SI_QUEUE and this value; any signal with TOKEN_CODE as its
-# si_code is reported as it is. SIGSTKFLT, which nothing raises and hardly a program sends: the kernel
-# keeps one pending signal of a number and thread, so one of the program would be lost beside it.
+# si_code is reported as it is. SIGSTKFLT, which nothing raises and hardly a program sends: the
+# kernel keeps one pending signal of a number and thread, so one of the program is lost beside it.
 INTERRUPT_SIGNAL: Final = 16
 INTERRUPT_VALUE: Final = 0x5347_5847
 TOKEN_CODE: Final = -0x736778
