@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from softsgx.runner.inserted import systrap_layout as lay
 from tests.patience import LIMIT_S, until
 from tests.runner.programs import PROGRAMS, Program, Workshop
 
@@ -61,6 +62,40 @@ def test_and_enters_an_enclave(tmp_path: Path, engine: str) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("ok "), done.stdout
+
+
+EXEC_IN_A_THREAD = """
+import os, threading
+threading.Thread(target=os.execv, args=("/bin/echo", ["echo", "there"])).start()
+"""
+
+
+@pytest.mark.parametrize("time", range(5))
+def test_a_thread_that_is_not_the_first_executes_a_program(time: int) -> None:
+    """It takes over the number of the first thread, whose record the supervisor had not forgotten:
+    requests about the new program went there, and it stood still for ever.
+    """
+    assert run(sys.executable, "-c", EXEC_IN_A_THREAD).stdout == "there\n", time
+
+
+# RDGSBASE RAX; RET.
+RECORD_NUMBER = """
+import ctypes, mmap
+code = mmap.mmap(-1, 4096, prot=7)
+code.write(bytes.fromhex("f3480faec8c3"))
+base = ctypes.CFUNCTYPE(ctypes.c_ulong)(ctypes.addressof(ctypes.c_char.from_buffer(code)))()
+print(base)
+"""
+
+
+def test_records_of_the_dead_are_used_again() -> None:
+    """They were not, when the end of the process was all that the supervisor heard: after some
+    thousands no program could start any more.
+    """
+    many = "for i in $(seq 40); do sh -c 'kill -KILL $$'; done 2>/dev/null"
+    done = run("sh", "-c", f"{many}; {sys.executable} -c '{RECORD_NUMBER}'")
+    record = (int(done.stdout) - lay.RECORDS) // lay.RECORD_STRIDE
+    assert record < 20
 
 
 @needs("chroot")

@@ -462,9 +462,9 @@ class Supervisor:
         emit_exec(t)
 
     def _gone(self, t: Tracee) -> None:
-        self.engine.gone(t)
         if self.systrap is not None:
-            self.systrap.forget(t)
+            self.systrap.forget(t)  # first: the engine forgets which record it has
+        self.engine.gone(t)
         self.tracees.pop(t.tid, None)
         self.calls.cpu_time.gone(t, last=all(x.pid != t.pid for x in self.tracees.values()))
         self._leave_space(t)

@@ -304,7 +304,8 @@ class Systrap:
         held = self._held(tid)
         listener.go_on(note)
         try:
-            p.request(p.PTRACE_INTERRUPT, tid)
+            with suppress(p.NoSuchTracee):  # the program is there already, as the thread `t.pid`
+                p.request(p.PTRACE_INTERRUPT, tid)
             self._follow(t, held, given)
         except p.GONE:
             return  # killed: its end comes next
