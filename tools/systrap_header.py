@@ -42,6 +42,7 @@ LINUX: Final[Mapping[str, int]] = {
     "RFLAGS_TF": 1 << 8,
     "RFLAGS_DF": 1 << 10,
     "RFLAGS_RF": 1 << 16,
+    "RFLAGS_AC": 1 << 18,
     "CLONE_SIGHAND": 0x800,
     "CLONE_CLEAR_SIGHAND": 1 << 32,
     "CLONE_ARGS_SIZE_VER0": 64,

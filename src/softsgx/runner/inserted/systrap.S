@@ -29,10 +29,13 @@ own_call:
         ret
 
 // Where the kernel delivers every signal. handler(signal, info, ucontext) is true if this is not
-// the outermost handler of the thread.
+// the outermost handler of the thread. The kernel leaves RFLAGS.AC as the program had it.
         .globl  entered, tail, tail_end, restorer
 entered:
-        sub     rsp, 8
+        pushfq
+        test    dword ptr [rsp], RFLAGS_AC
+        jnz     unaligned
+call_handler:
         call    handler
         add     rsp, 16                 // RSP = ucontext
         test    eax, eax
@@ -53,6 +56,12 @@ again:
         mov     rdi, rsp
         call    finish
         jmp     tail
+
+unaligned:
+        and     dword ptr [rsp], ~RFLAGS_AC
+        popfq
+        sub     rsp, 8
+        jmp     call_handler
 
 // Debuggers know a signal frame by these instructions.
 restorer:
