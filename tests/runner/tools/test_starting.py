@@ -1,4 +1,4 @@
-"""gdb and strace start a program inside a run, `softsgx run -- gdb --args ./app`.
+"""gdb and strace start a program inside a run, `softsgx run -- gdb --args ./app`, or a run.
 
 The story: the supervisor traces a thread from exec to the first instruction of the new program. One
 that is traced already was refused its exec, and gdb, which makes its child by vfork, waited for
@@ -39,6 +39,16 @@ class TestStrace:
         assert "ok leak" in done.stdout, done.stdout
         assert "+++ exited with 0 +++" in done.stdout, done.stdout
 
+    @pytest.mark.parametrize("options", [(), ("-f",)], ids=["alone", "follow"])
+    def test_starts_softsgx(self, options: tuple[str, ...], workshop: Workshop) -> None:
+        """It sees the program, and not the supervisor."""
+        softsgx = supervised(*host(workshop, "dynamic"), engine="unicorn")
+        done = run("strace", *options, *softsgx)
+        assert done.returncode == 0, done.stdout
+        assert "ok leak" in done.stdout, done.stdout
+        assert "PTRACE_SEIZE" not in done.stdout, done.stdout
+        assert done.stdout.endswith("+++ exited with 0 +++\n"), done.stdout
+
     def test_follows_what_a_shell_starts(self, workshop: Workshop) -> None:
         script = 'true; "$@" | cat; exit 3'
         command = ["strace", "-f", "sh", "-c", script, "sh", *host(workshop, "dynamic")]
@@ -62,6 +72,25 @@ class TestGdb:
         assert "ok leak" in done.stdout, done.stdout
         assert "exited normally]" in done.stdout, done.stdout
         assert "SIGSYS" not in done.stdout.split("Breakpoint 1, ")[1], done.stdout
+
+    @pytest.mark.parametrize("follow", ["parent", "child"])
+    @pytest.mark.parametrize("engine", ENGINES)
+    def test_starts_softsgx(self, engine: str, follow: str, workshop: Workshop) -> None:
+        """What gdb started becomes the program. Else gdb lost it, or traced the supervisor."""
+        words = ("-ex", f"set follow-fork-mode {follow}", "-ex", "set breakpoint pending on")
+        words += ("-ex", "break leak", "-ex", "run", "-ex", "backtrace", "-ex", "continue")
+        softsgx = supervised(*host(workshop, "dynamic"), engine=engine)
+        done = run(*GDB, "-x", SCRIPT, *words, "--args", *softsgx)
+        assert "Breakpoint 1, leak" in done.stdout, done.stdout
+        assert "in main (" in done.stdout, done.stdout
+        assert "ok leak" in done.stdout, done.stdout
+        assert "exited normally]" in done.stdout, done.stdout
+
+    def test_starts_softsgx_with_a_program_that_is_not_there(self) -> None:
+        softsgx = supervised("/nonexistent", engine="unicorn")
+        done = run(*GDB, "-ex", "run", "--args", *softsgx)
+        assert "/nonexistent: no such file or directory" in done.stdout, done.stdout
+        assert "exited with code 0177]" in done.stdout, done.stdout
 
 
 class TestValgrind:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from softsgx.cli.ends import FailureCodes, run_to_exit_code
-from softsgx.cli.errors import EXIT_RUN_FAILED
+from softsgx.cli.errors import EXIT_RUN_FAILED, EXIT_RUN_NOT_EXECUTABLE, EXIT_RUN_NOT_FOUND
+from softsgx.runner.host import debugged
 from softsgx.runner.host.front import in_front
+from softsgx.runner.host.inherited import inherited
+from softsgx.runner.options import SYSTRAP
 
 if TYPE_CHECKING:
     import argparse
@@ -18,7 +22,20 @@ if TYPE_CHECKING:
 
 def run(args: argparse.Namespace) -> int:
     """Run the program; returns its exit code, or that of the failure, which has been printed."""
-    return in_front(partial(_supervise, args))
+    place = debugged.place()
+    if place is None and args.supervisor == SYSTRAP and debugged.traced():
+        return debugged.give_place(partial(_become, inherited()))
+    code = in_front(partial(_supervise, args), place)
+    if place is not None:
+        place.end(code)
+    return code
+
+
+def _become(caller: Inherited, request: Any, said: int, listener_to: socket.socket) -> int:
+    from softsgx.runner.supervisor.child import become
+
+    missing = become(caller, *request, said, listener_to)
+    return EXIT_RUN_NOT_FOUND if missing else EXIT_RUN_NOT_EXECUTABLE
 
 
 def _supervise(args: argparse.Namespace, caller: Inherited, front: ToFront) -> int:

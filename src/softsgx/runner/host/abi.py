@@ -48,6 +48,8 @@ PR_SET_SECCOMP: Final = 22
 PR_SET_TSC: Final = 26
 PR_TSC_SIGSEGV: Final = 2
 PR_SET_NO_NEW_PRIVS: Final = 38
+PR_SET_PTRACER: Final = 0x59616D61
+PR_SET_PTRACER_ANY: Final = 0xFFFF_FFFF_FFFF_FFFF
 PR_GET_NO_NEW_PRIVS: Final = 39
 
 # The rest of the legacy region of an XSAVE image belongs to software: the kernel writes there.
@@ -87,6 +89,7 @@ AUDIT_ARCH_X86_64: Final = 0xC000_003E
 CLONE_VM: Final = 0x100
 CLONE_VFORK: Final = 0x4000
 CLONE_THREAD: Final = 0x10000
+CLONE_UNTRACED: Final = 0x800000
 
 # Linux 6.12, include/uapi/linux/bpf_common.h.
 BPF_MAXINSNS: Final = 4096

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from softsgx.runner.host.debugged import Place
 from softsgx.runner.host.inherited import (
     STDERR,
     Inherited,
@@ -47,10 +48,11 @@ _HALTING, _KEPT, _OVER = range(3)
 Work = Callable[[Inherited, "ToFront"], int]
 
 
-def in_front(work: Work) -> int:
+def in_front(work: Work, place: Place | None = None) -> int:
     """Do the work in a child, the supervisor, which ends with the code that it returns.
 
     Returns the exit code of the run. `work` raises nothing, and has flushed what it printed.
+    `place` is the process that becomes the program, if a debugger has started the run.
     """
     caller = inherited()
     occupy_streams()
@@ -65,7 +67,9 @@ def in_front(work: Work) -> int:
         return _Front(caller, counts, news, shared, supervisor).run()
     try:
         os.close(news)
-        os._exit(_supervise(work, caller, counts, ToFront(into, front, shared)))
+        to_front = ToFront(into, front, shared)
+        to_front.place = place
+        os._exit(_supervise(work, caller, counts, to_front))
     finally:
         os._exit(EXIT_LOST)
 
@@ -87,6 +91,7 @@ class ToFront:
         self._front = front
         self._shared = memoryview(bytearray(_OVER + 1)) if shared is None else shared
         self._stopped = False
+        self.place: Place | None = None
 
     def bind(self) -> None:
         """From now on SIGKILL, if the front dies."""

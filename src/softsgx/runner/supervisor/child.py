@@ -14,6 +14,7 @@ from softsgx.runner.doctor.needs import refusal
 from softsgx.runner.errors import ProgramError, RunnerError
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import PR_SET_PDEATHSIG, SECCOMP_FILTER_FLAG_NEW_LISTENER
+from softsgx.runner.host.debugged import Place
 from softsgx.runner.host.filters import inherited_confinement, install
 from softsgx.runner.host.inherited import Inherited
 from softsgx.runner.process.exec_chain import SHELL
@@ -28,15 +29,29 @@ class First:
     """The first process. It is traced before it installs its filter, and stopped until `go`.
 
     If `WAYS.traced` is not set, it is not traced, and `listener` gets the notifications of its
-    filter.
+    filter. Then it may be there already, at a `place`.
     """
 
-    def __init__(self, path: str, argv: Sequence[str], inherited: Inherited, fprog: bytes) -> None:
+    def __init__(
+        self,
+        path: str,
+        argv: Sequence[str],
+        inherited: Inherited,
+        fprog: bytes,
+        place: Place | None = None,
+    ) -> None:
         self._said, said = os.pipe2(os.O_CLOEXEC)
-        ours, theirs = socket.socketpair()
-        supervisor = os.getpid()
         mode, no_new_privs = inherited_confinement()
         self.seccomp = Seccomp(mode, (), no_new_privs)
+        self.listener = -1
+        if place is not None:
+            self.tid = place.pid
+            place.ask((path, list(argv), fprog), said)
+            os.close(said)
+            self._receive(place.to_it)
+            return
+        ours, theirs = socket.socketpair()
+        supervisor = os.getpid()
         # A signal to the whole group waits until the program would get it.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         self.tid = os.fork()
@@ -45,12 +60,8 @@ class First:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         os.close(said)
         theirs.close()
-        self.listener = -1
         if not WAYS.traced:
-            _, given, _, _ = socket.recv_fds(ours, 1, 1)
-            ours.close()
-            if given:
-                self.listener = given[0]
+            self._receive(ours)
             return
         ours.close()
         os.waitpid(self.tid, os.WUNTRACED)
@@ -61,6 +72,12 @@ class First:
             os.waitpid(self.tid, 0)
             why = error.strerror or str(error)
             raise refusal("ptrace", why) from None
+
+    def _receive(self, socket_: socket.socket) -> None:
+        _, given, _, _ = socket.recv_fds(socket_, 1, 1)
+        socket_.close()
+        if given:
+            self.listener = given[0]
 
     def go(self) -> None:
         """Let it execute the program."""
@@ -92,7 +109,6 @@ def _be_child(
     theirs: socket.socket,
 ) -> NoReturn:
     """In the child: wait to be seized, install the filter, execute."""
-    step = BEFORE
     try:
         libc = ctypes.PyDLL(None, use_errno=True)
         # If the supervisor died before it seizes this process, this one would be stopped for ever.
@@ -102,23 +118,43 @@ def _be_child(
         if WAYS.traced:
             os.kill(os.getpid(), signal.SIGSTOP)
         libc.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)
+        become(inherited, path, argv, fprog, said, None if WAYS.traced else theirs)
+    finally:
+        os._exit(127)
+
+
+def become(
+    inherited: Inherited,
+    path: str,
+    argv: Sequence[str],
+    fprog: bytes,
+    said: int,
+    listener_to: socket.socket | None,
+) -> bool:
+    """Execute a program under the filter, with what it inherits; returns only if that fails.
+
+    Whether the program does not exist. The descriptor `said` gets the step that failed, the errno
+    and its text; `listener_to` the listener of the filter, if it is to have one.
+    """
+    step = BEFORE
+    try:
+        libc = ctypes.PyDLL(None, use_errno=True)
         for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
             ignored = number in inherited.ignored
             signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, inherited.blocked)
         step = FILTER
-        if WAYS.traced:
+        if listener_to is None:
             install(fprog, WAYS.filter_by_prctl)
         else:
             listener = install(fprog, by_prctl=False, flags=SECCOMP_FILTER_FLAG_NEW_LISTENER)
-            socket.send_fds(theirs, [b"."], [listener])
+            socket.send_fds(listener_to, [b"."], [listener])
             os.close(listener)
         step = path
         _execute(libc, path, list(argv), inherited.environ)
     except OSError as error:
         os.write(said, os.fsencode(f"{step}\0{error.errno}\0{error.strerror}"))
-    finally:
-        os._exit(127)
+        return error.errno == errno.ENOENT
 
 
 def _execute(libc: Any, path: str, argv: list[str], environ: Sequence[bytes]) -> NoReturn:

@@ -122,7 +122,7 @@ class Supervisor:
         if isinstance(self.mailboxes, Records):
             self.front.keep(self.mailboxes.fd)
         fprog = call_filters.base_filter(os.getpid(), WAYS.filter_by_prctl)
-        self._first = First(path, argv, inherited, fprog)
+        self._first = First(path, argv, inherited, fprog, self.front.place)
         self._first.go()
         tid = self._first.tid
         self.first = tid
