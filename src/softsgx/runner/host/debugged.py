@@ -1,4 +1,4 @@
-"""A run that a debugger has started: `gdb --args python3 -m softsgx run --supervisor systrap -- APP`.
+"""A run that a debugger has started: `gdb --args python3 -m softsgx run --supervisor systrap ...`.
 
 The debugger wants to debug the program, and traces the process that it has started. So that process
 becomes the program, by an exec that the debugger sees. Front and supervisor are processes which it

@@ -53,9 +53,9 @@ assert RECORDS % (RECORDS_MAX * RECORD_STRIDE) == 0, "the stub compares the uppe
 TRAP_DATA: Final = 0x5347
 
 # The supervisor's own signal has si_code SI_QUEUE and this value; any signal with TOKEN_CODE as its
-# si_code is reported as it is. SIGSTKFLT, which nothing raises and hardly a program sends: the
-# kernel keeps one pending signal of a number and thread, so one of the program is lost beside it.
-INTERRUPT_SIGNAL: Final = 16
+# si_code is reported as it is. SIGRTMAX: of a number below 32 the kernel keeps one pending signal
+# for a thread, so one of the program would be lost beside it. gdb knows no SIGSTKFLT.
+INTERRUPT_SIGNAL: Final = 64
 INTERRUPT_VALUE: Final = 0x5347_5847
 TOKEN_CODE: Final = -0x736778
 
@@ -84,8 +84,8 @@ OUT_ERR_SET: Final = 1
 OUT_TRAPNO_SET: Final = 2
 OUT_CR2_SET: Final = 4
 
-# Signals 4, 5, 7, 8, 11, 16 and 31, which the stub handles whatever the program says: bit n - 1.
-RESERVED_SIGNALS: Final = 0x4000_84D8
+# Signals 4, 5, 7, 8, 11, 31 and 64, which the stub handles whatever the program says: bit n - 1.
+RESERVED_SIGNALS: Final = 0x8000_0000_4000_04D8
 
 
 class SHARED(Structure, size=SYSTRAP_CONTROL_SIZE, align=PAGE_SIZE):
