@@ -77,10 +77,10 @@ class TestGdb:
     @pytest.mark.parametrize("engine", ENGINES)
     def test_starts_softsgx(self, engine: str, follow: str, workshop: Workshop) -> None:
         """What gdb started becomes the program. Else gdb lost it, or traced the supervisor."""
-        words = ("-ex", f"set follow-fork-mode {follow}", "-ex", "set breakpoint pending on")
-        words += ("-ex", "break leak", "-ex", "run", "-ex", "backtrace", "-ex", "continue")
+        before = ("-ex", f"set follow-fork-mode {follow}", "-ex", "set breakpoint pending on")
+        words = ("-ex", "break leak", "-ex", "run", "-ex", "backtrace", "-ex", "continue")
         softsgx = supervised(*host(workshop, "dynamic"), engine=engine)
-        done = run(*GDB, "-x", SCRIPT, *words, "--args", *softsgx)
+        done = run(*GDB, "-x", SCRIPT, *before, *words, "--args", *softsgx)
         assert "Breakpoint 1, leak" in done.stdout, done.stdout
         assert "in main (" in done.stdout, done.stdout
         assert "ok leak" in done.stdout, done.stdout

@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
 def _become(caller: Inherited, request: Any, said: int, listener_to: socket.socket) -> int:
     from softsgx.runner.supervisor.child import become
 
-    missing = become(caller, *request, said, listener_to)
+    path, argv, fprog = request
+    missing = become(caller, path, argv, fprog, said, listener_to)
     return EXIT_RUN_NOT_FOUND if missing else EXIT_RUN_NOT_EXECUTABLE
 
 
