@@ -115,6 +115,29 @@ def _calls(workshop: Workshop, processor: Processor, engine: str, supervisor: st
     ]
 
 
+def _exits(workshop: Workshop, supervisor: str) -> list[Figure]:
+    """Exceptions inside, and pages that come and go while the enclave runs; natively."""
+    rows = (
+        ("stops", "exception", "EENTER, exception, AEX"),
+        ("stops", "handler", "EENTER at CSSA 1, EEXIT"),
+        ("stops", "resume", "ERESUME, EEXIT"),
+        ("grow", "accept", "EACCEPT of a page not there: fault, EAUG, EACCEPT, per page"),
+        ("grow", "touch", "first store to a page, per page"),
+        ("grow", "trim", "EMODT, EACCEPT, EREMOVE, per page"),
+    )
+    found = {}
+    for name in dict.fromkeys(name for name, _, _ in rows):
+        command = workshop.command(Program.read(ROOT / "programs" / f"{name}.c"))
+        asked = [*_softsgx("native", supervisor=supervisor), *command]
+        found[name] = [_figures_of(asked) for _ in range(_ROUNDS)]
+    figures = []
+    for program, name, what in rows:
+        values = [each[name] for each in found[program]]
+        who = _named("native", supervisor)
+        figures.append(Figure(f"{who}: {what}", median(values), min(values), "us"))
+    return figures
+
+
 def _storm(workshop: Workshop, supervisor: str) -> list[Figure]:
     """50 threads that only call, natively, on all processors; 90 % of them is to be reached."""
     command = workshop.command(Program.read(ROOT / "programs" / "storm.c"))
@@ -225,8 +248,10 @@ def _supervised(workshop: Workshop, processor: Processor, supervisor: str) -> li
     for engine in ENGINES:
         calls = partial(_calls, workshop, processor, engine, supervisor)
         found += _tried(_named(engine, supervisor), calls)
-    storm = partial(_storm, workshop, supervisor)
-    return [*found, *_tried(f"{_named('native', supervisor)}: storm", storm)]
+    for what, measure in (("exits", _exits), ("storm", _storm)):
+        rows = partial(measure, workshop, supervisor)
+        found += _tried(f"{_named('native', supervisor)}: {what}", rows)
+    return found
 
 
 def figures() -> list[Figure]:
