@@ -26,7 +26,7 @@ from tests.cpu.machines import USER, Everything, everything
 from tests.cpu.paging import Paged, paged, poke
 
 # Attributes that are not state of the machine, or are seen through another attribute.
-NOT_STATE_LP = set("busy id in_flight last_entry log processor regs secs space tlb x".split())
+NOT_STATE_LP = set("busy id in_flight last_entries log processor regs secs space tlb x".split())
 NOT_STATE_SECS = {"measurement", "_fixed"}
 
 Change = Callable[[Everything], object]

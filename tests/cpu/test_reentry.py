@@ -59,7 +59,7 @@ def test_a_second_entry_does_all_that_the_first_one_did(tested: list[int]) -> No
         t = _entered_twice()
         t.lp.regs[:] = range(100, 118)
         if forget:
-            t.lp.last_entry = None
+            t.lp.last_entries = ()
         with t.bare.processor.log.record() as events:
             _enter(t)
         results.append((list(events), t.registers, t.tcs, t.ssa(), t.lp.snapshot()[2:]))
@@ -86,6 +86,20 @@ def test_an_aex_in_between_takes_another_frame() -> None:
     t.enter()
     assert t.lp.regs[RAX] == 1
     assert t.lp.ssa_frame == (t.bare.processor.epc.physical(t.frame_page(1)),)
+
+
+def test_entries_of_two_frames_are_both_known(tested: list[int]) -> None:
+    """An enclave that handles exceptions inside is entered at CSSA 0 and CSSA 1 in turn."""
+    t = thread(frames=2)
+    for _ in range(3):
+        t.enter()
+        t.lp.interrupt()
+        t.enter()
+        assert t.lp.regs[RAX] == 1
+        t.exit()
+        t.resume()
+        t.exit()
+    assert len(tested) == 2
 
 
 def test_a_restored_processor_has_no_last_entry() -> None:

@@ -258,7 +258,7 @@ class LpState:
     """
 
     __slots__ = (
-        *("busy", "id", "in_flight", "last_entry", "log", "processor", "regs", "secs", "space"),
+        *("busy", "id", "in_flight", "last_entries", "log", "processor", "regs", "secs", "space"),
         *("tlb", "x"),
         *_SCALARS,
     )
@@ -299,7 +299,7 @@ class LpState:
         # IA32_U_CET and SSP of the outside, saved at entry.
         self.outside_cet: tuple[int, int] = (0, 0)
         self.cet_save_area = 0  # CR_CET_SAVE_AREA_PA: physical address of CET frame CSSA, 0 if none
-        self.last_entry: LastEntry | None = None  # not part of the state: see `cpu.reentry`
+        self.last_entries: tuple[LastEntry, ...] = ()  # not part of the state: see `cpu.reentry`
         self.dbgoptin = False  # CR_DBGOPTIN: TCS.FLAGS.DBGOPTIN at entry
         # Concurrency: bits of the resources found busy for the leaf that executes now.
         self.busy = 0
@@ -350,7 +350,7 @@ class LpState:
         self.x = XState.restored(xkey)
         self.secs = None if secs_page == -1 else self.processor.secs[secs_page]
         _write_scalars(self, scalars)
-        self.last_entry = None
+        self.last_entries = ()
         self.busy = 0
         self.in_flight = False
 
