@@ -1,6 +1,10 @@
 """Threads that enter without asking: the states of a slot, and stops on the way in."""
 
+from __future__ import annotations
+
 from threading import Timer
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -8,7 +12,11 @@ from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.layout import SLOT_STRIDE
 from softsgx.runner.native import armed as na
 from softsgx.runner.native.slots import ARMED, CLAIMED, LEAVING, SLOT_AT, UNARMED, Again, Slots
+from softsgx.runner.native.state import Inside
+from softsgx.runner.process.tracee import Tracee
 from softsgx.spec.leaves import EENTER, ERESUME
+from softsgx.spec.registers import RIP
+from tests.cpu.thread import Thread, thread
 
 AEP = 0x1137
 AGAIN = Again(0x1000, 0x2000, 0, (0x3000, 0x4000), 0x5000, 0x6000)
@@ -64,6 +72,115 @@ def test_the_tid_of_a_thread_that_is_gone_is_forgotten(slots: Slots) -> None:
     assert int.from_bytes(slots._view[at : at + 8], "little") == 77
     slots.forget(77)
     assert not any(slots._view[at : at + 16])
+
+
+class Fake:
+    """In place of a Tracee."""
+
+    def __init__(self, **fields: object) -> None:
+        self.__dict__.update(fields)
+
+
+class Armable:
+    """A thread of the model with two SSA frames, and what `Armed` needs of its process."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.thread: Thread = thread(frames=2)
+        epc = self.thread.bare.processor.epc
+        memory = SimpleNamespace(first=epc.first, touched=bytearray(epc.pages))
+        self.calls = 0  # system calls that the thread had to make
+        fake = Fake(
+            tid=77,
+            lp=self.thread.lp,
+            space="space",
+            world=SimpleNamespace(memory=memory),
+            inject=self._inject,
+            native_slot=lambda address: None,
+        )
+        self.t = cast(Tracee, fake)
+        self.slots = slots
+        self.armed = na.Armed(slots, AEP)
+        slot = slots.take()
+        assert slot
+        self.state = Inside(self.t, slot, lambda state: None)
+
+    def _inject(self, *_arguments: int) -> int:
+        self.calls += 1
+        return 0
+
+    def call(self, cssa: int = 0) -> bool:
+        """Enter and leave by EEXIT; whether the thread is armed for the same again."""
+        self.thread.enter()
+        rip = self.thread.lp.regs[RIP]
+        self.thread.exit()
+        return self._arm(cssa, rip)
+
+    def interrupted(self) -> bool:
+        """Enter and leave by an AEX; whether the thread is armed for the entry of a handler."""
+        self.thread.enter()
+        self.thread.lp.interrupt()
+        return self._arm(1)
+
+    def _arm(self, cssa: int, rip: int = -1) -> bool:
+        self.armed.settle()
+        self.armed.arm(self.t, self.state, self.thread.tcs_address, self.thread.rcx, rip)
+        arm = self.state.arm
+        assert (arm is not None) == (self.t in self.armed.threads)
+        assert arm is None or arm.cssa == cssa
+        return arm is not None
+
+
+@pytest.fixture
+def armable(slots: Slots) -> Armable:
+    return Armable(slots)
+
+
+def test_a_thread_is_armed_for_an_entry_that_it_has_made(armable: Armable) -> None:
+    assert armable.call()
+    assert armable.call()
+    assert armable.calls == 1  # the page where EENTER stores RSP is writable from then on
+
+
+def test_after_an_aex_it_is_armed_for_the_handler_if_that_has_entered_before(
+    armable: Armable,
+) -> None:
+    assert not armable.interrupted()
+    assert armable.call(cssa=1)
+    armable.thread.resume()
+    armable.thread.exit()
+    calls = armable.calls
+    assert armable.interrupted()
+    assert armable.calls == calls  # it may stand where it must not make one
+
+
+def test_after_an_aex_it_makes_no_system_call(armable: Armable) -> None:
+    """It may stand at a system call, which one of the supervisor's would end."""
+    armable.thread.enter()
+    armable.thread.lp.interrupt()
+    armable.thread.enter()
+    armable.thread.exit()
+    armable.thread.resume()
+    armable.thread.exit()
+    assert not armable.interrupted()
+    assert not armable.calls
+
+
+def test_it_is_not_armed_once_what_eenter_tests_has_changed(armable: Armable) -> None:
+    assert armable.call()
+    armable.thread.enter()
+    armable.thread.exit()
+    processor = armable.thread.bare.processor
+    page = armable.thread.tcs_page
+    processor.epcm.put(page, processor.epcm.state[page])
+    assert not armable._arm(0)
+    assert armable.call()
+
+
+def test_it_is_not_armed_while_anyone_listens(armable: Armable) -> None:
+    """Events of its entries would be missing."""
+    with armable.thread.bare.processor.log.record():
+        assert not armable.call()
+    assert armable.call()
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
-"""Enclave calls that cost one stop: a thread repeats its last EENTER without asking.
+"""Enclave calls that cost one stop: a thread repeats an earlier EENTER without asking.
 
-If nothing has happened between an EENTER and its EEXIT, the same EENTER has the same outcome, as
-long as the model stays unchanged. So the thread is armed: native.s enters without asking. If the
-next stop is the EEXIT, the two together change nothing in the model. Otherwise EENTER is executed
-in the model at that stop, with the registers that the thread has saved. Before the supervisor does
-anything else, it disarms all threads (`Armed.settle`).
+When a thread leaves its enclave, by EEXIT or by AEX, and the next EENTER would find everything as
+an earlier one at the same CSSA did (`cpu.reentry`), it has the same outcome, as long as the model
+stays unchanged. So the thread is armed: native.s enters without asking. If the next stop is the
+EEXIT, the two together change nothing in the model. Otherwise EENTER is executed in the model at
+that stop, with the registers that the thread has saved. Before the supervisor does anything else,
+it disarms all threads (`Armed.settle`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Final
 
+from softsgx.cpu.reentry import same_entry
 from softsgx.mem.pagetable import PTE_PFN_MASK
 from softsgx.runner.code.trapped import ENCLU, trapped
 from softsgx.runner.host import nr
@@ -30,9 +32,9 @@ from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.msr import RFLAGS_RF
 from softsgx.spec.registers import RAX, RBX, RCX, RDX, RFLAGS, RIP
+from softsgx.spec.tcs import TCS_DBGOPTIN, TCS_OFF_FLAGS
 
 if TYPE_CHECKING:
-    from softsgx.cpu import LogicalProcessor
     from softsgx.runner.process.space import Space
     from softsgx.runner.process.tracee import Tracee
 
@@ -49,42 +51,47 @@ class Armed:
     def __init__(self, slots: Slots, aep: int) -> None:
         self.slots = slots
         self.aep = aep
-        self.changes = 0  # of the model, so far
         self.threads: dict[Tracee, Inside] = {}
         # The pages of EPC that a process can write to through its window.
         self._windows: dict[Space, set[int]] = {}
 
-    def note(self, state: Inside, lp: LogicalProcessor, aep: int) -> None:
-        """Record an EENTER at `aep`: if the next stop is its EEXIT, the thread can be armed."""
-        state.arm = None
-        if not lp.log.on and lp.processor.readings.late_entry_counts and not lp.dbgoptin:
-            state.arm = Arm(lp, self.changes, aep)
+    def arm(self, t: Tracee, state: Inside, tcs: int, aep: int, rip: int = -1) -> None:
+        """Arm a stopped thread that has left the enclave of a TCS, before it goes on.
 
-    def arm(self, t: Tracee, state: Inside, rip: int) -> None:
-        """Arm a thread after its EEXIT at `rip`, before it goes on, if nothing has changed."""
-        arm = state.arm
-        if arm is None or arm.changes != self.changes or rip & PAGE_MASK > PAGE_SIZE - len(ENCLU):
-            state.arm = None
+        `rip` is the EEXIT by which it left; without, it left by an AEX.
+        """
+        state.arm = None
+        lp = t.lp
+        if lp.log.on or not lp.processor.readings.late_entry_counts:
             return
-        arm.exits[rip] = t.lp.space.ptes[rip >> PAGE_SHIFT] & PTE_PFN_MASK | rip & PAGE_MASK
-        stack_at = self._stack_at(t, arm)
+        last = same_entry(lp, tcs, aep)
+        if last is None or last.tcs[TCS_OFF_FLAGS] & TCS_DBGOPTIN:
+            return
+        arm = state.arms.get(last.cssa)
+        if arm is None or arm.last is not last:
+            arm = state.arms[last.cssa] = Arm(last, tcs, aep)
+        by_exit = rip >= 0
+        if by_exit and rip & PAGE_MASK <= PAGE_SIZE - len(ENCLU):
+            arm.exits[rip] = lp.space.ptes[rip >> PAGE_SHIFT] & PTE_PFN_MASK | rip & PAGE_MASK
+        stack_at = self._stack_at(t, arm, may_call=by_exit)
         if stack_at:
+            state.arm = arm
             self.slots.arm(state.slot, t.tid, arm.again(stack_at), [*arm.exits])
             self.threads[t] = state
             t.native_slot(self.slots.address(state.slot))
 
-    def _stack_at(self, t: Tracee, arm: Arm) -> int:
+    def _stack_at(self, t: Tracee, arm: Arm, *, may_call: bool) -> int:
         """The address in the process where an EENTER stores RSP and RBP, made writable; 0: none.
 
         It is in the window through which the process sees all of EPC (`load.py`), so nothing
-        changes in enclave areas.
+        changes in enclave areas. `may_call`: the thread may make a system call here.
         """
         memory = t.world.memory
         offset = arm.stack_at - (memory.first << PAGE_SHIFT)
         page = NATIVE_EPC + (offset & ~PAGE_MASK)
         writable = self._windows.setdefault(t.space, set())
         if page not in writable:
-            if t.inject(nr.MPROTECT, page, PAGE_SIZE, PROT_RW):
+            if not may_call or t.inject(nr.MPROTECT, page, PAGE_SIZE, PROT_RW):
                 return 0
             writable.add(page)
         memory.touched[offset >> PAGE_SHIFT] = 1
@@ -170,7 +177,6 @@ class Armed:
 
     def settle(self) -> None:
         """Disarm all threads; those that entered without asking are inside in the model then."""
-        self.changes += 1
         for t, state in list(self.threads.items()):
             if self.slots.disarm(state.slot):
                 del self.threads[t]

@@ -86,8 +86,6 @@ class NativeEngine:
         self.threads.requested(t, mailbox)
         state = self._state(t)
         self._go(state)
-        if leaf == leaves.EENTER:
-            self._note(t, state, regs[RCX])
 
     def trapped(self, t: Tracee, regs: list[int], rip: int) -> None:
         """As Engine.trapped."""
@@ -100,12 +98,6 @@ class NativeEngine:
             self.settle()
         self.threads.trapped(t, regs, rip)
         self._go(state)
-        if eenter:
-            self._note(t, state, regs[p.RCX])
-
-    def _note(self, t: Tracee, state: Inside, aep: int) -> None:
-        if state.running and not state.operations and t.lp.x is state.real:
-            self.armed.note(state, t.lp, aep)
 
     def _state(self, t: Tracee) -> Inside:
         """The state of a thread that is about to enter."""
@@ -229,6 +221,19 @@ class NativeEngine:
         state = self.switch.states.get(t)
         if state is None or not self.switch.put_registers(state):
             self.threads.put_registers(t)
+            return
+        regs = t.lp.regs
+        if regs[RAX] == leaves.ERESUME:  # it has left by an AEX
+            self._arm(t, state, regs[RBX])
+
+    def _arm(self, t: Tracee, state: Inside, tcs: int, rip: int = -1) -> None:
+        """Arm a thread that has left the enclave of a TCS, by the EEXIT at `rip` or by an AEX.
+
+        While pages are to be hidden, it must ask.
+        """
+        native = self.switch.map_of(t.space)
+        if not native.dirty and not native.hidden:
+            self.armed.arm(t, state, tcs, t.lp.regs[RCX], rip)
 
     def _aex(self, state: Inside, number: int) -> None:
         """Deliver a signal of the program, after an AEX: the handler sees the AEP as RIP."""
@@ -248,7 +253,7 @@ class NativeEngine:
     def _enclu(self, state: Inside) -> None:
         t = state.t
         lp = t.lp
-        rip = lp.regs[RIP]
+        rip, tcs = lp.regs[RIP], lp.tcs_address
         lp.regs[RFLAGS] &= ~RFLAGS_RF
         exits = lp.regs[RAX] & MASK32 == leaves.EEXIT
         if not exits:
@@ -257,7 +262,7 @@ class NativeEngine:
         if fault is not None:
             self._fault(state, fault)
         elif exits:
-            self.armed.arm(t, state, rip)
+            self._arm(t, state, tcs, rip)
             self.threads.leave(t)
             return
         else:

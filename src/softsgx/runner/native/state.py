@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 from softsgx.runner.native.slots import Again
 from softsgx.runner.process.signals import bit
 from softsgx.spec.bits import PAGE_SIZE
-from softsgx.spec.registers import RAX, RIP
 from softsgx.spec.ssa import GPR_OFF_URSP, GPRSGX_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from softsgx.cpu import LogicalProcessor
+    from softsgx.cpu.state import LastEntry
     from softsgx.cpu.xstate import XState
     from softsgx.runner.process.tracee import Tracee
 
@@ -25,15 +24,15 @@ class Arm:
     `stack_at` is the physical address at which it stores RSP and RBP.
     """
 
-    __slots__ = ("aep", "bases", "changes", "cssa", "entry", "exits", "stack_at", "tcs")
+    __slots__ = ("aep", "bases", "cssa", "entry", "exits", "last", "stack_at", "tcs")
 
-    def __init__(self, lp: LogicalProcessor, changes: int, aep: int) -> None:
-        self.changes = changes
-        self.tcs = lp.tcs_address
+    def __init__(self, last: LastEntry, tcs: int, aep: int) -> None:
+        self.last = last
+        self.tcs = tcs
         self.aep = aep
-        self.entry, self.cssa = lp.regs[RIP], lp.regs[RAX]
-        self.bases = (lp.fsbase, lp.gsbase)
-        self.stack_at = lp.ssa_frame[-1] | PAGE_SIZE - GPRSGX_SIZE + GPR_OFF_URSP
+        self.entry, self.cssa = last.entry, last.cssa
+        self.bases = (last.fsbase, last.gsbase)
+        self.stack_at = last.frame[-1] | PAGE_SIZE - GPRSGX_SIZE + GPR_OFF_URSP
         self.exits: dict[int, int] = {}
 
     def again(self, stack_at: int) -> Again:
@@ -53,20 +52,9 @@ class Inside:
     """
 
     __slots__ = (
-        *("again", "arm", "bases", "blocked", "catch", "held", "kept", "operations", "quiet"),
-        *(
-            "real",
-            "running",
-            "served",
-            "slot",
-            "stops",
-            "stops_at_tick",
-            "t",
-            "ticked",
-            "turn",
-            "user",
-        ),
-        *("within", "yields"),
+        *("again", "arm", "arms", "bases", "blocked", "catch", "held", "kept", "operations"),
+        *("quiet", "real", "running", "served", "slot", "stops", "stops_at_tick", "t", "ticked"),
+        *("turn", "user", "within", "yields"),
     )
 
     def __init__(self, t: Tracee, slot: int, catch: Callable[[Inside], None]) -> None:
@@ -74,7 +62,8 @@ class Inside:
         self.slot = slot
         self.catch = partial(catch, self)
         self.running = False
-        self.arm: Arm | None = None  # the last EENTER, if it can be repeated
+        self.arm: Arm | None = None  # the EENTER for which the thread is armed
+        self.arms: dict[int, Arm] = {}  # by CSSA
         self.within = False  # the stop was inside, not on the way
         self.user: list[int] | None = None
         self.bases: tuple[int, int] | None = None

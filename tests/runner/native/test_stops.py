@@ -1,0 +1,67 @@
+"""How often a native thread stops for the supervisor. Counted: times would be those of a machine.
+
+The programs are those of the benchmark.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from softsgx.runner.options import PTRACE, SYSTRAP
+from tests.patience import LIMIT_S
+from tests.runner.programs import ROOT, Program, Workshop
+
+# Counts the stops that the native engine serves, and the ENCLU that it is asked for.
+COUNTING = """
+import os, sys
+from softsgx.cli.main import main
+from softsgx.runner.native.engine import NativeEngine
+
+counts = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_APPEND)
+
+def counted(name, letter):
+    served = getattr(NativeEngine, name)
+    def serve(*arguments):
+        os.write(counts, letter)
+        return served(*arguments)
+    setattr(NativeEngine, name, serve)
+
+counted("stopped", b"s")
+counted("request", b"r")
+sys.exit(main())
+"""
+EXCEPTIONS = 2100  # of bench/programs/stops.c
+FEW = 200  # while a program starts, and because of signals
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("stops"))
+
+
+def counts(workshop: Workshop, name: str, supervisor: str, file: Path) -> tuple[int, int]:
+    """Run a program of the benchmark: how many stops and requests were served."""
+    command = workshop.command(Program.read(ROOT / "bench" / "programs" / f"{name}.c"))
+    options = ["run", "--engine", "native", "--supervisor", supervisor]
+    file.write_bytes(b"")
+    subprocess.run(
+        [sys.executable, "-c", COUNTING, str(file), *options, "--", *command],
+        capture_output=True,
+        timeout=LIMIT_S,
+        check=True,
+    )
+    served = file.read_bytes()
+    return served.count(b"s"), served.count(b"r")
+
+
+@pytest.mark.parametrize(("supervisor", "stops"), [(SYSTRAP, 2), (PTRACE, 3)])
+def test_after_an_aex_a_thread_enters_again_without_asking(
+    workshop: Workshop, tmp_path: Path, supervisor: str, stops: int
+) -> None:
+    """Each AEX disarmed the thread for good: its handler's EENTER, and the next one, were asked
+    for. Runtimes that raise an exception at each system call asked three times for each."""
+    stopped, requested = counts(workshop, "stops", supervisor, tmp_path / "counts")
+    assert EXCEPTIONS * stops <= stopped <= EXCEPTIONS * stops + FEW
+    assert EXCEPTIONS <= requested <= EXCEPTIONS + FEW  # ERESUME
