@@ -9,7 +9,7 @@
 
 #include <time.h>
 
-enum { PAGES = 500, ROUNDS = 5, PARTS = 3 };
+enum { PAGES = 50, ROUNDS = 50, PARTS = 3 };
 
 static const char *const names[PARTS] = {"accept", "touch", "trim"};
 

@@ -33,6 +33,7 @@ counted("request", b"r")
 sys.exit(main())
 """
 EXCEPTIONS = 2100  # of bench/programs/stops.c
+PAGES = 2500  # of bench/programs/grow.c
 FEW = 200  # while a program starts, and because of signals
 
 
@@ -65,3 +66,13 @@ def test_after_an_aex_a_thread_enters_again_without_asking(
     stopped, requested = counts(workshop, "stops", supervisor, tmp_path / "counts")
     assert EXCEPTIONS * stops <= stopped <= EXCEPTIONS * stops + FEW
     assert EXCEPTIONS <= requested <= EXCEPTIONS + FEW  # ERESUME
+
+
+@pytest.mark.parametrize("supervisor", [SYSTRAP, PTRACE])
+def test_an_eaccept_whose_page_the_kernel_has_added_is_executed_at_once(
+    workshop: Workshop, tmp_path: Path, supervisor: str
+) -> None:
+    """The thread was sent back to the same EACCEPT, and stopped there a second time: of the stops
+    for each page one is EACCEPT of the new page, one its first use, one EACCEPT of its trim."""
+    stopped, _ = counts(workshop, "grow", supervisor, tmp_path / "counts")
+    assert PAGES * 3 <= stopped < PAGES * 3.5

@@ -231,8 +231,7 @@ class NativeEngine:
 
         While pages are to be hidden, it must ask.
         """
-        native = self.switch.map_of(t.space)
-        if not native.dirty and not native.hidden:
+        if not self.switch.map_of(t.space).unsettled:
             self.armed.arm(t, state, tcs, t.lp.regs[RCX], rip)
 
     def _aex(self, state: Inside, number: int) -> None:
@@ -261,13 +260,33 @@ class NativeEngine:
         fault = enclu_inside(lp)
         if fault is not None:
             self._fault(state, fault)
+            self._enclu_again(state, rip)
         elif exits:
             self._arm(t, state, tcs, rip)
             self.threads.leave(t)
-            return
         else:
             lp.regs[RIP] += len(ENCLU)
-        self._resume_inside(state)
+            self._enter(state)
+
+    def _enclu_again(self, state: Inside, rip: int) -> None:
+        """Continue a thread after a fault of its ENCLU at `rip`.
+
+        If the kernel has repaired the cause, the thread would come back with the same ENCLU. It is
+        executed at once, but not while pages are to be hidden: that of the code may be one of them.
+        """
+        t = state.t
+        if not t.inside or not self.threads.resumed(t):
+            return
+        lp = t.lp
+        if lp.regs[RIP] == rip and not self.switch.map_of(t.space).unsettled:
+            lp.regs[RFLAGS] &= ~RFLAGS_RF
+            fault = enclu_inside(lp)
+            if fault is not None:
+                self._fault(state, fault)
+                self._resume_inside(state)
+                return
+            lp.regs[RIP] += len(ENCLU)
+        self._enter(state)
 
     def _fault(self, state: Inside, fault: Fault) -> None:
         self.settle()

@@ -65,6 +65,11 @@ class NativeMap:
         self.entries: dict[int, Entry] = {}
         mm.space.user = self
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether a thread that enters may have to hide pages first."""
+        return bool(self.dirty or self.hidden)
+
     def copy_to(self, child: NativeMap) -> None:
         """At fork: the child has the same mappings, but none of the page table entries."""
         for page, word in self.mapped.items():

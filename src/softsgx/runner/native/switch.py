@@ -19,7 +19,7 @@ from softsgx.runner.native.faults import UNBLOCK
 from softsgx.runner.native.maps import NativeMap
 from softsgx.runner.native.slots import ENTERING, INSIDE, USER_BITS, Slots
 from softsgx.runner.native.state import Inside
-from softsgx.runner.native.xstate import read_state, write_state
+from softsgx.runner.native.xstate import read_state, same_state, write_state
 from softsgx.runner.process.signals import Due
 from softsgx.runner.process.tracee import in_model_order
 from softsgx.runner.say import say
@@ -86,6 +86,8 @@ class Switch:
         native = self._settled(t)
         lp = t.lp
         operations = native.enter(t.tid, maps)
+        if lp.x is not state.real and state.within and same_state(lp.x, state.real):
+            state.real = lp.x  # it went to the SSA frame and came back
         if state.within and not operations and lp.x is state.real:
             if not (lp.fsbase | lp.gsbase) >> USER_BITS:  # ptrace refuses others
                 self._continue(state)

@@ -9,12 +9,14 @@ from softsgx.cpu.part import XSAVE_COMPONENTS
 from softsgx.cpu.xstate import LEGACY_INIT, XState
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import XSAVE_SOFTWARE
-from softsgx.spec.ssa import XSAVE_LEGACY_SIZE
+from softsgx.spec.ssa import FXSAVE, XSAVE_LEGACY_SIZE
 
 if TYPE_CHECKING:
     from softsgx.runner.process.tracee import Tracee
 
 _BV: Final = struct.Struct("<Q")
+_MASK_AT: Final = FXSAVE.offset_of("MXCSR_MASK")
+_MASK_END: Final = _MASK_AT + 4
 
 
 def read_state(t: Tracee, xfrm: int) -> XState:
@@ -30,6 +32,21 @@ def read_state(t: Tracee, xfrm: int) -> XState:
         if present >> bit & 1 and xfrm >> bit & 1:
             state.components[bit] = bytes(image[start : start + size])
     return state
+
+
+def same_state(one: XState, other: XState | None) -> bool:
+    """Whether two states are loaded alike: all but MXCSR_MASK, which XRSTOR ignores."""
+    return (
+        other is not None
+        and one.components == other.components
+        and (
+            one.legacy is other.legacy
+            or (
+                one.legacy[:_MASK_AT] == other.legacy[:_MASK_AT]
+                and one.legacy[_MASK_END:] == other.legacy[_MASK_END:]
+            )
+        )
+    )
 
 
 def write_state(t: Tracee, state: XState, xfrm: int) -> None:
