@@ -43,4 +43,5 @@ def compare_and_swap() -> MachineCode:
     was there, atomically."""
     # mov eax,esi; lock cmpxchg [rdi],edx; ret
     code = bytes.fromhex("89f0f00fb117c3")
-    return MachineCode(code, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32)
+    word = ctypes.c_uint32
+    return MachineCode(code, word, ctypes.c_void_p, word, word, keeps_gil=True)

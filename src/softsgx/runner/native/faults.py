@@ -99,8 +99,12 @@ def access_of(lp: LogicalProcessor, address: int, mapped: int) -> int:
 
 def code_at(lp: LogicalProcessor, rip: int, size: int) -> bytes:
     """Up to `size` instruction bytes of an enclave, as far as their pages are present."""
-    out = b""
     processor = lp.processor
+    offset = rip & PAGE_MASK
+    if offset + size <= PAGE_SIZE:
+        pte = lp.space.ptes.get(rip >> PAGE_SHIFT, 0)
+        return processor.memory.read(pte & PTE_PFN_MASK | offset, size) if pte & PTE_P else b""
+    out = b""
     while len(out) < size:
         at = rip + len(out)
         pte = lp.space.ptes.get(at >> PAGE_SHIFT, 0)

@@ -79,6 +79,8 @@ def undo(t: Tracee, number: int) -> None:
 
 def restore_ignored(t: Tracee, number: int) -> None:
     """As `undo`, for a thread that did not block the signal, but may have ignored it."""
+    if t.tid in p.HELD:
+        return  # the kernel has reset no handler of the program's
     if _handler(t, number) == SIG_IGN and not signal_state(t.tid).ignored & bit(number):
         set_action(t, number, t.actions[number])
 

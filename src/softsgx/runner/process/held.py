@@ -31,6 +31,12 @@ SIGTRAP_STOP: Final = signal.SIGTRAP << 8 | 0x7F
 _SECCOMP: Final = p.EVENT_SECCOMP << 16 | SIGTRAP_STOP
 _STOPPED: Final = p.EVENT_STOP << 16 | SIGTRAP_STOP
 _EXIT: Final = p.SYSCALL_STOP << 8 | 0x7F
+_STATUS: Final = {
+    lay.KIND_SYSCALL: _SECCOMP,
+    lay.KIND_EXIT: _EXIT,
+    lay.KIND_STEPPED: SIGTRAP_STOP,
+    lay.KIND_INTERRUPT: _STOPPED,
+}
 
 
 class KeptByExec(NamedTuple):
@@ -60,18 +66,9 @@ class HeldThread(HeldState):
 
     def status(self) -> int:
         """The wait status of the present stop."""
-        kind = self.kind
-        if kind == lay.KIND_SYSCALL:
-            return _SECCOMP
-        if kind == lay.KIND_SIGNAL:
+        if self.kind == lay.KIND_SIGNAL:
             return (self.word("SIGNAL") & 0x7F) << 8 | 0x7F
-        if kind == lay.KIND_EXIT:
-            return _EXIT
-        if kind == lay.KIND_STEPPED:
-            return SIGTRAP_STOP
-        if kind == lay.KIND_INTERRUPT:
-            return _STOPPED
-        return 0
+        return _STATUS.get(self.kind, 0)
 
     def wait(self) -> int:
         """As ptrace.wait; a status with WIFEXITED if the thread is gone."""

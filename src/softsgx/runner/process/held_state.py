@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 # mask. Linux 6.12, arch/x86/include/uapi/asm/sigcontext.h and asm-generic/ucontext.h.
 _GREGS_AT: Final = 40
 _GREGS: Final = struct.Struct("18Q")
-_SEGMENTS_AT: Final = _GREGS_AT + 8 * 18
-_SEGMENTS: Final = struct.Struct("4H")
+_GREGS_AND_SEGMENTS: Final = struct.Struct("18Q4H")
 _FP_AT: Final = _GREGS_AT + 8 * 23
 _MASK_AT: Final = _FP_AT + 8 * 9
 _FRAME_SIZE: Final = _MASK_AT + 8
@@ -45,6 +44,14 @@ _ARCH_AT: Final = 28  # si_arch of SIGSYS
 _EXTENDED: Final = struct.Struct("<IIQI")  # magic, extended size, features, size of the image
 _FP_XSTATE_MAGIC1: Final = 0x46505853
 
+# Fields of the record by their index among words of 32 and of 64 bits.
+_WORD_AT: Final = {name: at // 4 for name, at in lay.RECORD_AT.items()}
+_LONG_AT: Final = {name: at // 8 for name, at in lay.RECORD_AT.items()}
+_FRAME_LONG, _INFO_LONG = _LONG_AT["FRAME"], _LONG_AT["INFO"]
+_FS_LONG, _GS_LONG = _LONG_AT["FS"], _LONG_AT["GS"]
+_INSIDE_WORD: Final = _WORD_AT["INSIDE"]
+_STACK_AT: Final = lay.RECORD_AT["STACK"]
+
 _RESERVED: Final = lay.RESERVED_SIGNALS
 _NUMBERS: Final = tuple(n for n in range(1, lay.SIGNALS + 1) if _RESERVED >> (n - 1) & 1)
 
@@ -62,6 +69,7 @@ class HeldState:
     def __init__(self, records: Records, record: int, pid: int, tid: int) -> None:
         self.records = records
         self.record = record
+        self.address = lay.RECORDS + record * lay.RECORD_STRIDE  # of the record, in the process
         self.pid = pid
         self.tid = tid
         self.kind = 0
@@ -81,31 +89,26 @@ class HeldState:
 
     def word(self, name: str) -> int:
         """A 32-bit field."""
-        return self._words[lay.RECORD_AT[name] // 4]
+        return self._words[_WORD_AT[name]]
 
     def set_word(self, name: str, value: int) -> None:
         """Set a 32-bit field."""
-        self._words[lay.RECORD_AT[name] // 4] = value & MASK32
+        self._words[_WORD_AT[name]] = value & MASK32
 
     def long(self, name: str) -> int:
         """A 64-bit field."""
-        return self._longs[lay.RECORD_AT[name] // 8]
+        return self._longs[_LONG_AT[name]]
 
     def set_long(self, name: str, value: int) -> None:
         """Set a 64-bit field."""
-        self._longs[lay.RECORD_AT[name] // 8] = value & MASK64
-
-    @property
-    def address(self) -> int:
-        """Of the record, in the process."""
-        return lay.RECORDS + self.record * lay.RECORD_STRIDE
+        self._longs[_LONG_AT[name]] = value & MASK64
 
     # The frame
 
     def _at(self, address: int, size: int) -> int:
         """The offset in the record of something on the thread's signal stack."""
         at = address - self.address
-        if not lay.RECORD_AT["STACK"] <= at <= lay.RECORD_STRIDE - size or at % 8:
+        if not _STACK_AT <= at <= lay.RECORD_STRIDE - size or at % 8:
             raise Gone  # the program has written there
         return at
 
@@ -113,7 +116,7 @@ class HeldState:
         if not self.kind:
             raise Gone
         if not self._frame:
-            self._frame = self._at(self.long("FRAME"), _FRAME_SIZE)
+            self._frame = self._at(self._longs[_FRAME_LONG], _FRAME_SIZE)
         return self._frame
 
     def get_regs(self) -> list[int]:
@@ -124,13 +127,12 @@ class HeldState:
 
     def _read(self) -> list[int]:
         at = self._frame_at()
-        values = _GREGS.unpack_from(self._memory, at + _GREGS_AT)
-        cs, gs, fs, ss = _SEGMENTS.unpack_from(self._memory, at + _SEGMENTS_AT)
-        bases = self.long("FS"), self.long("GS")
-        regs = list(_in_user_order((*values, cs, gs, fs, ss, *bases, MASK64, 0)))
-        self._gs_is_record = regs[p.GS_BASE] == self.address
+        values = _GREGS_AND_SEGMENTS.unpack_from(self._memory, at + _GREGS_AT)
+        gs = self._longs[_GS_LONG]
+        self._gs_is_record = gs == self.address
         if self._gs_is_record:
-            regs[p.GS_BASE] = 0
+            gs = 0
+        regs = list(_in_user_order((*values, self._longs[_FS_LONG], gs, MASK64, 0)))
         if self.kind == lay.KIND_SYSCALL:
             regs[p.ORIG_RAX] = regs[p.RAX]
             regs[p.RAX] = -errno.ENOSYS & MASK64
@@ -151,8 +153,8 @@ class HeldState:
         gs = regs[p.GS_BASE]
         if self._gs_is_record and not gs:
             gs = self.address
-        self.set_long("FS", regs[p.FS_BASE])
-        self.set_long("GS", gs)
+        self._longs[_FS_LONG] = regs[p.FS_BASE]
+        self._longs[_GS_LONG] = gs
 
     def _fp(self) -> int:
         (address,) = _WORD.unpack_from(self._memory, self._frame_at() + _FP_AT)
@@ -193,7 +195,7 @@ class HeldState:
     # Signals
 
     def _info(self) -> memoryview:
-        at = self._at(self.long("INFO"), INFO_SIZE)
+        at = self._at(self._longs[_INFO_LONG], INFO_SIZE)
         return self._memory[at : at + INFO_SIZE]
 
     def get_siginfo(self) -> bytes:
@@ -255,7 +257,7 @@ class HeldState:
 
     def runs_inside(self, inside: bool) -> None:
         """As Held.runs_inside."""
-        self.set_word("INSIDE", inside)
+        self._words[_INSIDE_WORD] = inside
 
     def masks(self, blocked: int, ignored: int, caught: int) -> tuple[int, int, int]:
         """Blocked, ignored and caught signals as the program believes, from those of the kernel."""
