@@ -32,7 +32,7 @@ counted("stopped", b"s")
 counted("request", b"r")
 sys.exit(main())
 """
-EXCEPTIONS = 2100  # of bench/programs/stops.c
+EXCEPTIONS = 2100  # of bench/programs/stops.c and signals.c
 PAGES = 2500  # of bench/programs/grow.c
 FEW = 200  # while a program starts, and because of signals
 
@@ -66,6 +66,15 @@ def test_after_an_aex_a_thread_enters_again_without_asking(
     stopped, requested = counts(workshop, "stops", supervisor, tmp_path / "counts")
     assert EXCEPTIONS * stops <= stopped <= EXCEPTIONS * stops + FEW
     assert EXCEPTIONS <= requested <= EXCEPTIONS + FEW  # ERESUME
+
+
+def test_a_signal_at_the_aep_leaves_the_thread_armed(workshop: Workshop, tmp_path: Path) -> None:
+    """Each AEX that became a signal took seven stops: the exception, the signal, a stop at the
+    handler's first instruction to complete its frame, ENCLU and EEXIT of the handler, ENCLU and
+    EEXIT of the resumed code."""
+    stopped, requested = counts(workshop, "signals", SYSTRAP, tmp_path / "counts")
+    assert EXCEPTIONS * 4 <= stopped <= EXCEPTIONS * 4 + FEW
+    assert requested <= FEW
 
 
 @pytest.mark.parametrize("supervisor", [SYSTRAP, PTRACE])

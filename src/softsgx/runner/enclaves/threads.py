@@ -35,7 +35,7 @@ from softsgx.runner.code.trapped import ENCLU
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.inserted.box import IDLE
 from softsgx.runner.process.forced import force_sig
-from softsgx.runner.process.signals import Due, signal_state
+from softsgx.runner.process.signals import Due, blocks_or_ignores
 from softsgx.spec import faults
 from softsgx.spec.registers import RAX, RBX, RCX, RDI, RDX, RIP, RSI
 
@@ -212,16 +212,27 @@ class EnclaveThreads:
         self.engine.put_registers(t)
         found, t.forced = t.forced, None
         assert found is not None
-        if signal_state(t.tid).blocks_or_ignores(found.number) and p.at_seccomp_stop(t.tid):
-            # It dies, but the system call at which it is stopped must end first.
-            t.at_exit = lambda t: self._send(t, found)
-            p.request(p.PTRACE_SYSCALL, t.tid)
+        if blocks_or_ignores(t.tid, found.number):
+            self._kill(t, found)
             return
         self._send(t, found)
         p.request(p.PTRACE_CONT, t.tid)
 
-    def _send(self, t: Tracee, found: Signal) -> None:
+    def _kill(self, t: Tracee, found: Signal) -> None:
+        """The thread blocks or ignores the signal, and dies by it."""
+        if p.at_seccomp_stop(t.tid):
+            # The system call at which it is stopped must end first.
+            t.at_exit = lambda t: self._force(t, found)
+            p.request(p.PTRACE_SYSCALL, t.tid)
+            return
+        self._force(t, found)
+        p.request(p.PTRACE_CONT, t.tid)
+
+    def _force(self, t: Tracee, found: Signal) -> None:
         force_sig(t, found.number)
+        self._send(t, found)
+
+    def _send(self, t: Tracee, found: Signal) -> None:
         t.send(found.number, Due.of(found, t.sent_event))
 
     def interrupted(self, t: Tracee) -> None:

@@ -170,6 +170,12 @@ class Held(Protocol):
     def send(self, number: int, info: bytes) -> bool:
         """Have a stopped thread get a signal once it is continued; False: it must be queued."""
 
+    def set_frame(self, error: int, mask: int, vector: int | None, cr2: int | None) -> None:
+        """Set the bits of ERR in `mask`, TRAPNO and CR2 of the signal that it gets next."""
+
+    def blocks_or_ignores(self, number: int) -> bool:
+        """Whether the program blocks or ignores a signal that is handled in its place."""
+
     def stopped(self) -> bool:
         """Whether it is stopped, or will report without having executed anything more."""
 

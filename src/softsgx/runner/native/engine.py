@@ -213,6 +213,7 @@ class NativeEngine:
 
     def interrupted(self, t: Tracee) -> None:
         """As Engine.interrupted."""
+        self.settle()
         self._forget_turn(t)
         self.threads.interrupted(t)
 

@@ -16,7 +16,7 @@ from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import SIG_DFL, SIG_IGN
 from softsgx.runner.process.scratch import lend
-from softsgx.runner.process.signals import bit, signal_state
+from softsgx.runner.process.signals import bit, blocks_or_ignores, signal_state
 
 if TYPE_CHECKING:
     from softsgx.runner.process.tracee import Tracee
@@ -90,7 +90,7 @@ def force_sig(t: Tracee, number: int) -> None:
 
     The thread must be stopped where calls can be injected.
     """
-    if signal_state(t.tid).blocks_or_ignores(number):
+    if blocks_or_ignores(t.tid, number):
         set_action(t, number, bytes(ACTION_SIZE))
         p.set_sigmask(t.tid, p.get_sigmask(t.tid) & ~bit(number))
 

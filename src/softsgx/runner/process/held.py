@@ -145,7 +145,7 @@ class HeldThread(HeldState):
                     INFO_SIZE, b"\0"
                 )
             self.set_word("SIGNAL", number)
-            self.set_long("OUT_SET", 0)
+            self.set_long("OUT_SET", self._out)
             self._go(deliver)
         elif self.kind == lay.KIND_SYSCALL:
             self._end_call(exit_stop=False)
@@ -242,5 +242,6 @@ class HeldThread(HeldState):
         self._regs = None
         self._changed = False
         self._sent = None
+        self._out = 0
         self.set_word("COMMAND", command)
         self.records.release(self.record)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _GREGS_AT: Final = 40
 _GREGS: Final = struct.Struct("18Q")
 _GREGS_AND_SEGMENTS: Final = struct.Struct("18Q4H")
+_ERR_AT: Final = _GREGS_AT + 8 * 19
 _FP_AT: Final = _GREGS_AT + 8 * 23
 _MASK_AT: Final = _FP_AT + 8 * 9
 _FRAME_SIZE: Final = _MASK_AT + 8
@@ -84,6 +85,7 @@ class HeldState:
         # A signal that was sent while it is stopped; and the one that it seems to be stopped by.
         self._sending: tuple[int, bytes] | None = None
         self._sent: tuple[int, bytes] | None = None
+        self._out = 0  # what `set_frame` has set, of OUT_SET
 
     # Words of the record
 
@@ -236,6 +238,29 @@ class HeldState:
         _WORD.pack_into(self._memory, self._frame_at() + _MASK_AT, mask & ~_RESERVED)
         self.set_long("VBLOCKED", mask & _RESERVED)
 
+    def blocks_or_ignores(self, number: int) -> bool:
+        """As Held.blocks_or_ignores."""
+        return bool(self.get_sigmask() >> (number - 1) & 1) or self._handler(number) == SIG_IGN
+
+    def _handler(self, number: int) -> int:
+        action = self.records.action(self.long("TABLE"), number)
+        return SIG_DFL if action is None else int(_WORD.unpack_from(action)[0])
+
+    def set_frame(self, error: int, mask: int, vector: int | None, cr2: int | None) -> None:
+        """As Held.set_frame."""
+        out = 0
+        if mask:
+            (before,) = _WORD.unpack_from(self._memory, self._frame_at() + _ERR_AT)
+            self.set_long("OUT_ERR", before & ~mask | error & mask)
+            out |= lay.OUT_ERR_SET
+        if vector is not None:
+            self.set_long("OUT_TRAPNO", vector)
+            out |= lay.OUT_TRAPNO_SET
+        if cr2 is not None:
+            self.set_long("OUT_CR2", cr2)
+            out |= lay.OUT_CR2_SET
+        self._out = out
+
     def action(self, number: int) -> bytes | None:
         """As Held.action."""
         found = self.records.action(self.long("TABLE"), number)
@@ -263,8 +288,7 @@ class HeldState:
         """Blocked, ignored and caught signals as the program believes, from those of the kernel."""
         virtual_ignored = virtual_caught = 0
         for number in _NUMBERS:
-            action = self.action(number)
-            handler = SIG_DFL if action is None else int(_WORD.unpack_from(action)[0])
+            handler = self._handler(number)
             if handler == SIG_IGN:
                 virtual_ignored |= 1 << (number - 1)
             elif handler != SIG_DFL:

@@ -85,6 +85,14 @@ def signal_state(tid: int) -> SignalState:
     return SignalState(pending, blocked, ignored, caught)
 
 
+def blocks_or_ignores(tid: int, number: int) -> bool:
+    """As `SignalState.blocks_or_ignores`, for the signal of an exception."""
+    held = p.HELD.get(tid)
+    if held is not None:
+        return held.blocks_or_ignores(number)
+    return signal_state(tid).blocks_or_ignores(number)
+
+
 class Due(NamedTuple):
     """What the handler of a signal must find: siginfo, and ERR, TRAPNO and CR2 in its frame.
 
@@ -162,6 +170,15 @@ class DueSignals:
         if due is not None:
             p.set_siginfo(self._tid, due.info)
         return due
+
+
+def frame_told(tid: int, due: Due) -> bool:
+    """Whether code in the process completes the frame, and knows now with what."""
+    held = p.HELD.get(tid)
+    if held is None:
+        return False
+    held.set_frame(due.error, due.mask, due.vector, due.cr2)
+    return True
 
 
 def complete_frame(tid: int, due: Due) -> None:

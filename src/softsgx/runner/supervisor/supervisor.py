@@ -25,7 +25,7 @@ from softsgx.runner.options import UNICORN
 from softsgx.runner.process import call_filters, forced
 from softsgx.runner.process.families import shares_memory, thread_group
 from softsgx.runner.process.process_events import emit_end, emit_exec, emit_fork, note_delivered
-from softsgx.runner.process.signals import Due, DueSignals, complete_frame
+from softsgx.runner.process.signals import Due, DueSignals, complete_frame, frame_told
 from softsgx.runner.process.space import Space
 from softsgx.runner.process.tracee import Tracee
 from softsgx.runner.process.world import LiveProcess, World
@@ -267,7 +267,13 @@ class Supervisor:
         if event == p.EVENT_SECCOMP:
             self._seccomp(t)
             return
-        self.engine.settle()
+        if number == signal.SIGTRAP and t.frame is not None and not event:
+            complete_frame(t.tid, t.frame)
+            t.frame = None
+            p.request(p.PTRACE_CONT, t.tid)
+            return
+        if due is None:
+            self.engine.settle()  # a signal that was sent to a thread outside concerns no enclave
         if event in (p.EVENT_FORK, p.EVENT_VFORK, p.EVENT_CLONE):
             self._child_of(t, p.event_message(t.tid))
             p.request(p.PTRACE_CONT, t.tid)
@@ -287,10 +293,6 @@ class Supervisor:
                     self._unprepared = str(error)
                 os.kill(t.pid, signal.SIGKILL)
                 return
-            p.request(p.PTRACE_CONT, t.tid)
-        elif number == signal.SIGTRAP and t.frame is not None:
-            complete_frame(t.tid, t.frame)
-            t.frame = None
             p.request(p.PTRACE_CONT, t.tid)
         else:
             t.frame = None
@@ -325,7 +327,7 @@ class Supervisor:
         forced.drop_if_reset(t, number)
         if due is None:
             hide_sender(t, number)
-        if due is None or not due.changes_frame:
+        if due is None or not due.changes_frame or frame_told(t.tid, due):
             p.request(p.PTRACE_CONT, t.tid, 0, number)
             return
         # Step to the first instruction of the handler, where its frame can be completed.
