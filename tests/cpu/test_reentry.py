@@ -9,6 +9,7 @@ import pytest
 from softsgx.cpu import Fault
 from softsgx.cpu.entry import tcs_operand
 from softsgx.cpu.leaf import eenter
+from softsgx.cpu.secs import Secs
 from softsgx.spec.epcm import BLOCKED
 from softsgx.spec.leaves import EENTER
 from softsgx.spec.registers import RAX
@@ -75,6 +76,29 @@ def test_what_has_changed_is_refused(spoil: Spoil[Thread]) -> None:
     with pytest.raises(Fault) as refused:
         _enter(t)
     assert refused.value.rule == spoil.rule
+
+
+def test_a_change_of_another_page_is_none(tested: list[int]) -> None:
+    """Enclaves that grow or shrink change some page between any two entries."""
+    t = thread(pages=2)
+    t.rbx = t.tcs_address
+    _enter(t)
+    t.exit()
+    page = t.enclave.pages[t.enclave.data[0]]
+    epcm, space = t.bare.processor.epcm, t.bare.processor.space
+    epcm.put(page, epcm.state[page] | BLOCKED)
+    space.unmap(t.enclave.data[1])
+    _enter(t)
+    assert tested == [t.rbx]
+
+
+def test_another_enclave_in_the_same_pages_is_another(tested: list[int]) -> None:
+    """Its entries may be equal in all tables; its SECS is another."""
+    t = _entered_twice()
+    secs = t.bare.processor.parent(t.tcs_page)
+    t.bare.processor.secs[secs.page] = Secs.restored(secs.snapshot())
+    _enter(t)
+    assert len(tested) == 2
 
 
 def test_an_aex_in_between_takes_another_frame() -> None:

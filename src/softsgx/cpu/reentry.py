@@ -25,16 +25,8 @@ _KEPT: Final = 2
 
 
 def what_tests_read(lp: LpState, secs: Secs, rbx: int, rcx: int) -> tuple[object, ...]:
-    """What the tests of EENTER read, before the entry changes it.
-
-    The generations stand for all page tables and all EPCM entries. A page that was dirty and
-    accessed stays so unless software changes its entry.
-    """
-    space, processor = lp.space, lp.processor
-    return (
-        *(rbx, rcx, space, space.generation, processor.epcm.generation),
-        *(secs.ATTRIBUTES, secs.XFRM, lp.cr4, lp.xcr0, lp.busy),
-    )
+    """What the tests of EENTER read, before the entry changes it, except in tables and TCS."""
+    return (rbx, rcx, lp.space, secs.ATTRIBUTES, secs.XFRM, lp.cr4, lp.xcr0, lp.busy)
 
 
 def remember_entry(
@@ -44,24 +36,54 @@ def remember_entry(
     processor = lp.processor
     if processor.part.cet:
         return
-    tcs = bytearray(processor.memory.page_view(processor.epc.pfn(page))[:SGX_TCS_LIMIT])
+    tcs = bytearray(processor.memory.read(processor.epc.pfn(page) << PAGE_SHIFT, SGX_TCS_LIMIT))
     pack_u64(tcs, TCS_OFF_STATE, TCS_INACTIVE)
     cssa, entry = lp.regs[RAX], lp.regs[RIP]
-    new = LastEntry(read, bytes(tcs), secs, page, frame, cssa, entry, lp.fsbase, lp.gsbase)
+    ptes, epcm = lp.space.ptes, processor.epcm
+    entries = []
+    for number in (page, *(processor.epc.index(at >> PAGE_SHIFT) for at in frame)):
+        address = epcm.address[number]
+        pte = ptes.get(address >> PAGE_SHIFT, 0)
+        columns = (number, epcm.state[number], epcm.secs[number], address)
+        entries.append((address >> PAGE_SHIFT, pte, *columns))
+    new = LastEntry(
+        *(read, tuple(entries), bytes(tcs), secs, page, frame, cssa, entry),
+        *(lp.fsbase, lp.gsbase),
+    )
     others = [last for last in lp.last_entries if last.cssa != cssa]
     lp.last_entries = (new, *others[: _KEPT - 1])
 
 
 def same_entry(lp: LpState, rbx: int, rcx: int) -> LastEntry | None:
-    """The earlier EENTER that one with these operands would repeat now; None if there is none."""
+    """The earlier EENTER that one with these operands would repeat now; None if there is none.
+
+    A page that was dirty and accessed stays so unless software changes its entry.
+    """
+    processor = lp.processor
     for last in lp.last_entries:
-        if last.read != what_tests_read(lp, last.secs, rbx, rcx):
-            continue
-        processor = lp.processor
-        tcs = processor.epc.pfn(last.page) << PAGE_SHIFT
-        if processor.memory.read(tcs, SGX_TCS_LIMIT) == last.tcs:
+        secs = last.secs
+        if (
+            last.read == what_tests_read(lp, secs, rbx, rcx)
+            and processor.memory.read(processor.epc.pfn(last.page) << PAGE_SHIFT, SGX_TCS_LIMIT)
+            == last.tcs
+            and processor.secs.get(secs.page) is secs
+            and _same_tables(lp, last)
+        ):
             return last
     return None
+
+
+def _same_tables(lp: LpState, last: LastEntry) -> bool:
+    ptes, epcm = lp.space.ptes, lp.processor.epcm
+    for page, pte, number, state, secs, address in last.entries:
+        if (
+            ptes.get(page, 0) != pte
+            or epcm.state[number] != state
+            or epcm.secs[number] != secs
+            or epcm.address[number] != address
+        ):
+            return False
+    return True
 
 
 def entered_again(lp: LpState, rbx: int, rcx: int) -> bool:
@@ -69,7 +91,7 @@ def entered_again(lp: LpState, rbx: int, rcx: int) -> bool:
     last = same_entry(lp, rbx, rcx)
     if last is None:
         return False
-    _, _, secs, page, frame, cssa, entry, fsbase, gsbase = last
+    _, _, _, secs, page, frame, cssa, entry, fsbase, gsbase = last
     enter(lp, secs, page, rbx, frame, cssa=cssa, aep=rcx, resumed=False)
     load_entry(lp, frame, cssa, entry, fsbase, gsbase)
     return True

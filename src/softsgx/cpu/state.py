@@ -236,11 +236,13 @@ class Package:
 class LastEntry(NamedTuple):
     """An EENTER that succeeded, for `cpu.reentry`.
 
-    `read` is what its tests read except for the TCS itself. `tcs` are the fields of the TCS as they
-    are after an EEXIT from it.
+    `read` is what its tests read of operands and registers; `entries` the page table and EPCM
+    entries of TCS and frame: linear page, PTE, EPC page, and the three columns of the EPCM. `tcs`
+    are the fields of the TCS as they are after an EEXIT from it.
     """
 
     read: tuple[object, ...]
+    entries: tuple[tuple[int, int, int, int, int, int], ...]
     tcs: bytes
     secs: Secs
     page: int

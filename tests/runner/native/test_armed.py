@@ -14,6 +14,7 @@ from softsgx.runner.native import armed as na
 from softsgx.runner.native.slots import ARMED, CLAIMED, LEAVING, SLOT_AT, UNARMED, Again, Slots
 from softsgx.runner.native.state import Inside
 from softsgx.runner.process.tracee import Tracee
+from softsgx.spec.epcm import BLOCKED
 from softsgx.spec.leaves import EENTER, ERESUME
 from softsgx.spec.registers import RIP
 from tests.cpu.thread import Thread, thread
@@ -171,8 +172,10 @@ def test_it_is_not_armed_once_what_eenter_tests_has_changed(armable: Armable) ->
     armable.thread.exit()
     processor = armable.thread.bare.processor
     page = armable.thread.tcs_page
-    processor.epcm.put(page, processor.epcm.state[page])
+    word = processor.epcm.state[page]
+    processor.epcm.put(page, word | BLOCKED)
     assert not armable._arm(0)
+    processor.epcm.put(page, word)
     assert armable.call()
 
 
