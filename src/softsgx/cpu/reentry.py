@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # A thread whose enclave handles exceptions inside enters in turn at CSSA 0 and at CSSA 1.
 _KEPT: Final = 2
+_AFTER_STATE: Final = TCS_OFF_STATE + 8
 
 
 def what_tests_read(lp: LpState, secs: Secs, rbx: int, rcx: int) -> tuple[object, ...]:
@@ -71,6 +72,24 @@ def same_entry(lp: LpState, rbx: int, rcx: int) -> LastEntry | None:
         ):
             return last
     return None
+
+
+def same_after_exit(lp: LpState, last: LastEntry) -> bool:
+    """Whether an EENTER like `last` could follow if the processor, which is inside, left now.
+
+    It is inside on the same TCS at the same CSSA.
+    """
+    processor = lp.processor
+    rbx, rcx, *_ = last.read
+    read = (rbx, rcx, lp.space, last.secs.ATTRIBUTES, last.secs.XFRM, lp.cr4, lp.outside[2], 0)
+    tcs = processor.memory.read(processor.epc.pfn(last.page) << PAGE_SHIFT, SGX_TCS_LIMIT)
+    return (
+        lp.secs is last.secs
+        and lp.tcs_page == last.page
+        and last.read == read
+        and tcs[_AFTER_STATE:] == last.tcs[_AFTER_STATE:]
+        and _same_tables(lp, last)
+    )
 
 
 def _same_tables(lp: LpState, last: LastEntry) -> bool:

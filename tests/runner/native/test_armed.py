@@ -16,7 +16,7 @@ from softsgx.runner.native.state import Inside
 from softsgx.runner.process.tracee import Tracee
 from softsgx.spec.epcm import BLOCKED
 from softsgx.spec.leaves import EENTER, ERESUME
-from softsgx.spec.registers import RIP
+from softsgx.spec.registers import RDI, RIP
 from tests.cpu.thread import Thread, thread
 
 AEP = 0x1137
@@ -37,6 +37,7 @@ def test_a_thread_that_is_disarmed_has_not_entered(slots: Slots) -> None:
     slot = slots.take()
     assert slot
     slots.arm(slot, 77, AGAIN, [])
+    slots.rearm(slot)
     assert slots.armed(slot) == ARMED
     assert slots.disarm(slot)
     assert slots.armed(slot) == UNARMED
@@ -95,7 +96,9 @@ class Armable:
             lp=self.thread.lp,
             space="space",
             world=SimpleNamespace(memory=memory),
+            inside=False,
             inject=self._inject,
+            runs_inside=lambda inside: None,
             native_slot=lambda address: None,
         )
         self.t = cast(Tracee, fake)
@@ -184,6 +187,85 @@ def test_it_is_not_armed_while_anyone_listens(armable: Armable) -> None:
     with armable.thread.bare.processor.log.record():
         assert not armable.call()
     assert armable.call()
+
+
+class Held:
+    """In place of a `HeldThread`."""
+
+    def runs_inside(self, inside: bool) -> None:
+        """As Held.runs_inside."""
+
+    def stopped(self) -> bool:
+        """As Held.stopped."""
+        return True
+
+
+@pytest.fixture
+def inside(armable: Armable, monkeypatch: pytest.MonkeyPatch) -> Armable:
+    """A thread inside that may leave by itself."""
+    monkeypatch.setitem(p.HELD, 77, cast(p.Held, Held()))
+    assert armable.call()
+    armable.armed.settle()
+    armable.thread.enter()
+    armable.t.inside = armable.state.running = True
+    assert armable.armed.let_leave(armable.t, armable.state, None)
+    return armable
+
+
+def exits(slots: Slots, slot: int, *, enters: bool) -> None:
+    """As the stub does at an EEXIT that it knows, and perhaps at the EENTER after it."""
+    at = slot * SLOT_STRIDE
+    slots._words[(at + SLOT_AT["SERVED"]) // 4] += 1
+    slots._words[(at + SLOT_AT["KEPT"]) // 4] = enters
+    slots._words[(at + SLOT_AT["ARM"]) // 4] = CLAIMED if enters else ARMED
+
+
+def test_a_thread_that_may_leave_but_has_not_is_inside(inside: Armable) -> None:
+    inside.armed.look(inside.t)
+    assert inside.thread.lp.enclave_mode
+    assert inside.t.inside
+    assert inside.slots.armed(inside.state.slot) == UNARMED
+    assert not inside.slots.kept(inside.state.slot)
+
+
+def test_a_thread_that_has_left_by_itself_is_outside_in_the_model(inside: Armable) -> None:
+    exits(inside.slots, inside.state.slot, enters=False)
+    inside.armed.look(inside.t)
+    assert not inside.thread.lp.enclave_mode
+    assert not inside.t.inside
+    assert not inside.state.running
+    assert inside.slots.armed(inside.state.slot) == UNARMED
+
+
+def test_a_thread_that_has_left_and_entered_is_inside_by_its_new_entry(inside: Armable) -> None:
+    before = inside.thread.lp.regs[:]
+    inside.thread.lp.regs[RDI] += 1  # what it has in registers now, is of its new entry
+    exits(inside.slots, inside.state.slot, enters=True)
+    inside.armed.settle()
+    assert inside.thread.lp.enclave_mode
+    assert inside.t.inside
+    assert inside.state.running
+    assert inside.thread.lp.regs[RDI] == 0  # HOST of the slot
+    assert inside.thread.lp.regs[RIP] == before[RIP]
+
+
+@pytest.mark.parametrize("bases", [(1, 2), None])
+def test_native_code_has_room_for_the_bases_of_one_entry(
+    inside: Armable, bases: tuple[int, int] | None
+) -> None:
+    """It loads those of the slot on the way in, and a thread that has left enters with them."""
+    inside.armed.look(inside.t)
+    assert inside.armed.let_leave(inside.t, inside.state, bases) == (bases is None)
+
+
+def test_a_thread_may_not_leave_by_itself_once_its_next_entry_may_be_refused(
+    inside: Armable,
+) -> None:
+    inside.armed.look(inside.t)
+    processor = inside.thread.bare.processor
+    page = inside.thread.tcs_page
+    processor.epcm.put(page, processor.epcm.state[page] | BLOCKED)
+    assert not inside.armed.let_leave(inside.t, inside.state, None)
 
 
 @pytest.mark.parametrize(

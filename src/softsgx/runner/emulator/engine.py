@@ -84,6 +84,10 @@ class EmulatorEngine:
 
     # Slices
 
+    def waits(self, t: Tracee) -> bool:
+        """As Engine.waits."""
+        return not t.inside
+
     def turn(self) -> bool:
         """As Engine.turn: a slice of the thread whose turn it is."""
         if not self._turns:

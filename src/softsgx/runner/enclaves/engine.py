@@ -46,6 +46,9 @@ class Engine(Executing, Protocol):
     def trapped(self, t: Tracee, regs: list[int], rip: int) -> None:
         """As `request`, for a thread that ptrace has stopped; its ENCLU is at `rip`."""
 
+    def waits(self, t: Tracee) -> bool:
+        """Whether a thread that has a request in its mailbox is outside."""
+
     def turn(self) -> bool:
         """Continue one of the threads inside that wait for the engine; False if none waits."""
 

@@ -14,7 +14,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Final
 
-from softsgx.cpu.reentry import same_entry
+from softsgx.cpu.reentry import same_after_exit, same_entry
 from softsgx.mem.pagetable import PTE_PFN_MASK
 from softsgx.runner.code.trapped import ENCLU, trapped
 from softsgx.runner.host import nr
@@ -32,7 +32,8 @@ from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.msr import RFLAGS_RF
 from softsgx.spec.registers import RAX, RBX, RCX, RDX, RFLAGS, RIP
-from softsgx.spec.tcs import TCS_DBGOPTIN, TCS_OFF_FLAGS
+from softsgx.spec.structure import unpack_u32
+from softsgx.spec.tcs import SGX_TCS_LIMIT, TCS_DBGOPTIN, TCS_OFF_CSSA, TCS_OFF_FLAGS
 
 if TYPE_CHECKING:
     from softsgx.runner.process.space import Space
@@ -52,6 +53,8 @@ class Armed:
         self.slots = slots
         self.aep = aep
         self.threads: dict[Tracee, Inside] = {}
+        # Threads that are inside in the model, and may have left by themselves.
+        self.inside: dict[Tracee, Inside] = {}
         # The pages of EPC that a process can write to through its window.
         self._windows: dict[Space, set[int]] = {}
 
@@ -75,10 +78,65 @@ class Armed:
             arm.exits[rip] = lp.space.ptes[rip >> PAGE_SHIFT] & PTE_PFN_MASK | rip & PAGE_MASK
         stack_at = self._stack_at(t, arm, may_call=by_exit)
         if stack_at:
-            state.arm = arm
-            self.slots.arm(state.slot, t.tid, arm.again(stack_at), [*arm.exits])
+            self._fill(t, state, arm, stack_at)
+            self.slots.rearm(state.slot)
             self.threads[t] = state
+
+    def _fill(self, t: Tracee, state: Inside, arm: Arm, stack_at: int) -> None:
+        ptes = t.lp.space.ptes
+        for rip, physical in list(arm.exits.items()):
+            if (ptes.get(rip >> PAGE_SHIFT, 0) ^ physical) & PTE_PFN_MASK:
+                del arm.exits[rip]  # its page was replaced
+        state.arm = arm
+        if state.filled != (arm, len(arm.exits)):
+            state.filled = (arm, len(arm.exits))
+            self.slots.arm(state.slot, t.tid, arm.again(stack_at), [*arm.exits])
             t.native_slot(self.slots.address(state.slot))
+
+    def let_leave(self, t: Tracee, state: Inside, bases: tuple[int, int] | None) -> bool:
+        """Let a thread that is about to go on inside leave by itself, by an EEXIT that is known.
+
+        It is then as one that has entered without asking, and may do so next. Only the stub serves
+        an EEXIT. `bases`: FS and GS that native.s is to load from the slot, which has room for no
+        others. False if the thread must ask.
+        """
+        lp = t.lp
+        if t.tid not in p.HELD or lp.log.on or state.blocked or state.kept:
+            return False
+        tcs = lp.processor.epc.physical(lp.tcs_page)
+        (cssa,) = unpack_u32(lp.processor.memory.read(tcs, SGX_TCS_LIMIT), TCS_OFF_CSSA)
+        arm = state.arms.get(cssa)
+        if arm is None or not arm.exits or bases not in (None, arm.bases):
+            return False
+        if not same_after_exit(lp, arm.last):
+            return False
+        stack_at = self._stack_at(t, arm, may_call=False)
+        if not stack_at:
+            return False
+        self._fill(t, state, arm, stack_at)
+        state.served_exits = self.slots.served(state.slot)
+        self.slots.claim(state.slot)
+        self.inside[t] = state
+        return True
+
+    def look(self, t: Tracee) -> None:
+        """Bring the model up to date about a thread that may have left by itself."""
+        state = self.inside.pop(t, None)
+        if state is None:
+            return
+        slot = state.slot
+        claimed = not self.slots.disarm(slot)
+        if self.slots.served(slot) == state.served_exits:
+            t.runs_inside(True)
+            self.slots.forget_kept(slot)
+            return
+        lp = t.lp
+        lp.regs[RAX], lp.regs[RBX] = leaves.EEXIT, 0
+        lp.enclu(leaves.EEXIT, 0)
+        t.inside = state.running = False
+        state.user = state.bases = None
+        if claimed and self._on(t, state):
+            self._replay(t, state)
 
     def _stack_at(self, t: Tracee, arm: Arm, *, may_call: bool) -> int:
         """The address in the process where an EENTER stores RSP and RBP, made writable; 0: none.
@@ -99,7 +157,8 @@ class Armed:
 
     def uses(self, tcs: int) -> bool:
         """Whether a thread may have entered on this TCS without asking."""
-        return any(s.arm is not None and s.arm.tcs == tcs for s in self.threads.values())
+        states = (*self.threads.values(), *self.inside.values())
+        return any(s.arm is not None and s.arm.tcs == tcs for s in states)
 
     # At a stop of an armed thread
 
@@ -177,6 +236,8 @@ class Armed:
 
     def settle(self) -> None:
         """Disarm all threads; those that entered without asking are inside in the model then."""
+        for t in list(self.inside):
+            self.look(t)
         for t, state in list(self.threads.items()):
             if self.slots.disarm(state.slot):
                 del self.threads[t]
@@ -199,7 +260,7 @@ class Armed:
     def forget(self, t: Tracee) -> None:
         """Forget a thread that is gone."""
         self.slots.forget(t.tid)
-        state = self.threads.pop(t, None)
+        state = self.threads.pop(t, None) or self.inside.pop(t, None)
         if state is not None:
             self.slots.withdraw(state.slot)
 

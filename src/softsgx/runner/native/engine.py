@@ -72,6 +72,7 @@ class NativeEngine:
         self.ends = ends  # threads that ended while `catch` waited for their stop
         self.switch = Switch(world, mailboxes)
         self.armed = Armed(self.switch.slots, vdso.enclu)
+        self.switch.let_leave = self.armed.let_leave
         self._ready: deque[Inside] = deque()  # interrupted threads that may go on
         self.ticks = NativeTick(world.tick, doorbell, self.armed, self._ready.append)
 
@@ -79,6 +80,7 @@ class NativeEngine:
 
     def request(self, t: Tracee, mailbox: int) -> None:
         """As Engine.request. An EENTER disarms threads only if `t` or one on its TCS is armed."""
+        self.armed.look(t)
         regs = self.mailboxes.boxes[mailbox].registers
         leaf = regs[RAX] & MASK32
         if leaf != leaves.EENTER or t in self.armed.threads or self.armed.uses(regs[RBX]):
@@ -89,6 +91,7 @@ class NativeEngine:
 
     def trapped(self, t: Tracee, regs: list[int], rip: int) -> None:
         """As Engine.trapped."""
+        self.armed.look(t)
         t.model()
         state = self._state(t)
         state.user = list(regs)
@@ -121,6 +124,11 @@ class NativeEngine:
         self.ticks.start()
         self.switch.enter(state, *maps)
 
+    def waits(self, t: Tracee) -> bool:
+        """As Engine.waits."""
+        self.armed.look(t)
+        return not t.inside
+
     def turn(self) -> bool:
         """As Engine.turn: continue a thread that was interrupted."""
         if not self._ready:
@@ -149,7 +157,10 @@ class NativeEngine:
     def stopped(self, t: Tracee, number: int, event: int) -> bool:
         """As Engine.stopped."""
         state = self.switch.states.get(t)
-        if state is None or number == p.SYSCALL_STOP:
+        if state is None:
+            return False
+        self.armed.look(t)
+        if number == p.SYSCALL_STOP:
             return False
         if event:
             return event == p.EVENT_SECCOMP and self._syscall(t, state)
@@ -225,15 +236,15 @@ class NativeEngine:
             return
         regs = t.lp.regs
         if regs[RAX] == leaves.ERESUME:  # it has left by an AEX
-            self._arm(t, state, regs[RBX])
+            self._arm(t, state, regs[RBX], regs[RCX])
 
-    def _arm(self, t: Tracee, state: Inside, tcs: int, rip: int = -1) -> None:
+    def _arm(self, t: Tracee, state: Inside, tcs: int, aep: int, rip: int = -1) -> None:
         """Arm a thread that has left the enclave of a TCS, by the EEXIT at `rip` or by an AEX.
 
         While pages are to be hidden, it must ask.
         """
         if not self.switch.map_of(t.space).unsettled:
-            self.armed.arm(t, state, tcs, t.lp.regs[RCX], rip)
+            self.armed.arm(t, state, tcs, aep, rip)
 
     def _aex(self, state: Inside, number: int) -> None:
         """Deliver a signal of the program, after an AEX: the handler sees the AEP as RIP."""
@@ -263,7 +274,7 @@ class NativeEngine:
             self._fault(state, fault)
             self._enclu_again(state, rip)
         elif exits:
-            self._arm(t, state, tcs, rip)
+            self._arm(t, state, tcs, lp.regs[RCX], rip)
             self.threads.leave(t)
         else:
             lp.regs[RIP] += len(ENCLU)
@@ -387,9 +398,10 @@ class NativeEngine:
 
     def catch(self, state: Inside) -> None:
         """Stop the thread that runs on a processor about to be interrupted."""
+        t = state.t
+        self.armed.look(t)
         if not state.running:
             return
-        t = state.t
         try:
             status = _stop(t.tid)
         except (p.NoSuchTracee, ChildProcessError):

@@ -199,7 +199,9 @@ class Slots:
     # Arming
 
     def arm(self, slot: int, tid: int, again: Again, exits: Sequence[int]) -> None:
-        """Let a thread enter without asking. The rest of the slot stays as at its last entry.
+        """Write how a thread may enter; `rearm` or `claim` says that it may.
+
+        The rest of the slot stays as at its last entry.
 
         `exits`: addresses of EEXITs that need not be asked for, either. Only EXITS_MAX are used.
         """
@@ -211,7 +213,12 @@ class Slots:
         self._words[(at + SLOT_AT["MASKED"]) // 4] = not WAYS.traced
         _ENTRY.pack_into(self._view, tid % TABLE_SIZE * 16, tid, self.address(slot))
         _ARM.pack_into(self._view, at + SLOT_AT["ARM"], UNARMED, 0, tcs, entry, cssa)
-        self.rearm(slot)
+
+    def claim(self, slot: int) -> None:
+        """Make it what it is after an entry: HOST has nothing, but the thread is inside."""
+        at = slot * SLOT_STRIDE // 4
+        self._words[at + SLOT_AT["KEPT"] // 4] = 1
+        self._words[at + SLOT_AT["ARM"] // 4] = CLAIMED
 
     def rearm(self, slot: int) -> None:
         """Arm it for the same EENTER again."""

@@ -52,9 +52,9 @@ class Inside:
     """
 
     __slots__ = (
-        *("again", "arm", "arms", "bases", "blocked", "catch", "held", "kept", "operations"),
-        *("quiet", "real", "running", "served", "slot", "stops", "stops_at_tick", "t", "ticked"),
-        *("turn", "user", "within", "yields"),
+        *("again", "arm", "arms", "bases", "blocked", "catch", "filled", "held", "kept"),
+        *("operations", "quiet", "real", "running", "served", "served_exits", "slot", "stops"),
+        *("stops_at_tick", "t", "ticked", "turn", "user", "within", "yields"),
     )
 
     def __init__(self, t: Tracee, slot: int, catch: Callable[[Inside], None]) -> None:
@@ -64,6 +64,8 @@ class Inside:
         self.running = False
         self.arm: Arm | None = None  # the EENTER for which the thread is armed
         self.arms: dict[int, Arm] = {}  # by CSSA
+        # What the slot says of entering without asking: for which EENTER, and how many exits.
+        self.filled: tuple[Arm, int] | None = None
         self.within = False  # the stop was inside, not on the way
         self.user: list[int] | None = None
         self.bases: tuple[int, int] | None = None
@@ -77,6 +79,7 @@ class Inside:
         self.real: XState | None = None
         self.operations = 0
         self.served: tuple[int, int] = (0, 0)  # the last page fault: RIP, address
+        self.served_exits = 0  # SERVED of its slot when it could first leave by itself
         self.stops = 0
         self.stops_at_tick = 0
         self.ticked = 0.0  # processor time used at its last tick

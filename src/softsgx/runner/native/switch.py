@@ -48,6 +48,8 @@ class Switch:
         self.maps: dict[Space, NativeMap] = {}
         self._xfrm = world.machine.processor.part.xfrm
         self._slots: dict[int, int] = {}  # tid -> slot
+        # Called with a thread that goes inside; whether it may leave without asking.
+        self.let_leave: Callable[[Tracee, Inside, tuple[int, int] | None], bool]
 
     def add(self, t: Tracee, catch: Callable[[Inside], None]) -> Inside:
         """Add a thread that enters for the first time; its process is killed if no slot is free."""
@@ -83,7 +85,7 @@ class Switch:
     def enter(self, state: Inside, *maps: tuple[int, int]) -> None:
         """Send a thread inside, where its logical processor is already."""
         t = state.t
-        native = self._settled(t)
+        native = self.settled(t)
         lp = t.lp
         operations = native.enter(t.tid, maps)
         if lp.x is not state.real and state.within and same_state(lp.x, state.real):
@@ -99,9 +101,9 @@ class Switch:
         slot, slots = state.slot, self.slots
         bases = (lp.fsbase, lp.gsbase)
         slots.fill(slot, lp.regs, bases, UNBLOCK, operations, xsave)
+        state.filled = None
         state.operations = len(operations)
-        state.running = True
-        t.runs_inside(True)
+        self._goes(state, bases)
         mailbox = t.mailbox
         if mailbox is not None:
             t.mailbox = None
@@ -125,12 +127,21 @@ class Switch:
         assert state.user is not None
         user = t.to_user(state.user)
         user[p.FS_BASE], user[p.GS_BASE] = lp.fsbase, lp.gsbase
-        state.running = True
-        t.runs_inside(True)
+        self._goes(state)
         p.set_regs(t.tid, user)
         p.request(p.PTRACE_CONT, t.tid)
 
-    def _settled(self, t: Tracee) -> NativeMap:
+    def _goes(self, state: Inside, bases: tuple[int, int] | None = None) -> None:
+        """A thread is about to run inside. `bases`: FS and GS that native.s loads from the slot."""
+        t = state.t
+        state.running = True
+        t.runs_inside(
+            state.operations > 0
+            or self.map_of(t.space).unsettled
+            or not self.let_leave(t, state, bases)
+        )
+
+    def settled(self, t: Tracee) -> NativeMap:
         """The map, with all pages to hide noted; no other thread will map them again."""
         native = self.map_of(t.space)
         if native.entries:

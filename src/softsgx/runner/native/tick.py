@@ -92,6 +92,7 @@ class NativeTick:
         t = state.t
         if not self.tick.due(state, processor_time(t.tid)):
             return
+        self.armed.look(t)
         if not state.running and self.armed.claimed(t):
             self.armed.settle()  # it has entered without asking: now it is inside in the model, too
         if state.running:

@@ -349,7 +349,7 @@ class Supervisor:
             t = self.systrap.thread(mailbox)
         else:
             t = self.tracees.get(self.mailboxes.control.tid(mailbox))
-        if t is None or t.inside:
+        if t is None or not self.engine.waits(t):
             self.mailboxes.control.set_state(mailbox, IDLE)
             return
         try:
