@@ -33,7 +33,7 @@ counted("request", b"r")
 sys.exit(main())
 """
 EXCEPTIONS = 2100  # of bench/programs/stops.c and signals.c
-PAGES = 2500  # of bench/programs/grow.c
+PAGES, ROUNDS = 2500, 50  # of bench/programs/grow.c
 FEW = 300  # while a program starts, and because of signals
 
 
@@ -86,3 +86,12 @@ def test_an_eaccept_whose_page_the_kernel_has_added_is_executed_at_once(
     for each page one is EACCEPT of the new page, one its first use, one EACCEPT of its trim."""
     stopped, _ = counts(workshop, "grow", supervisor, tmp_path / "counts")
     assert PAGES * 3 <= stopped < PAGES * 3.5
+
+
+def test_after_a_call_of_the_driver_a_thread_enters_without_asking(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    """Every call that the driver served disarmed the thread, so that the next EENTER, two in each
+    round of grow.c, was asked for."""
+    _, requested = counts(workshop, "grow", SYSTRAP, tmp_path / "counts")
+    assert requested < ROUNDS

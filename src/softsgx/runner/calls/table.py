@@ -32,7 +32,7 @@ from softsgx.runner.process.tracee import Tracee
 from softsgx.spec.bits import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from softsgx.runner.calls.mappings import Patch
     from softsgx.runner.cpuid.cpuid import CpuidPolicy
@@ -67,6 +67,7 @@ class Calls:
         buffers = Buffers(abort_page)
         self._seccomp = SeccompCalls(tracees)
         self._descriptors = Descriptors(ProcessMem(tracees), buffers)
+        self.served: Callable[[Tracee], None] = lambda t: None  # `Engine.served`
         epc_in_process = world.memory.count * PAGE_SIZE if in_process else 0
         self._handlers: dict[int, Handler] = {
             **Nodes(world, policy, self.releases).handlers(),
@@ -128,6 +129,8 @@ class Calls:
         result = t.run(body)
         thread.real_signals = None
         user.forget()
+        if result >= 0:
+            self.served(t)
         t.interrupted_early = result == -ERESTARTSYS
         return result
 

@@ -154,6 +154,9 @@ class EmulatorEngine:
         """False: no stop is one of enclave code."""
         return False
 
+    def served(self, t: Tracee) -> None:
+        """Nothing to do."""
+
     def settle(self) -> None:
         """Nothing to do: logical processors are always up to date."""
 

@@ -52,6 +52,9 @@ class Engine(Executing, Protocol):
     def turn(self) -> bool:
         """Continue one of the threads inside that wait for the engine; False if none waits."""
 
+    def served(self, t: Tracee) -> None:
+        """Called when the driver has served a call of a stopped thread, before that goes on."""
+
     def rung(self) -> None:
         """Called when the doorbell rang, perhaps because of a timer of the engine."""
 

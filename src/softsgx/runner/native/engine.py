@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from softsgx.runner.traps.abort_page import AbortPage
 
 _AGAIN: Final = 8
+_HIDDEN_AT_ONCE: Final = 4  # runs of pages; with more of them, asking at the next EENTER is faster
 
 
 class NativeEngine:
@@ -143,6 +144,21 @@ class NativeEngine:
         else:
             self._resume_inside(state)
         return True
+
+    def served(self, t: Tracee) -> None:
+        """As Engine.served: arm the thread again."""
+        state = self.switch.states.get(t)
+        if state is None or state.arm is None or t.inside or t in self.armed.threads:
+            return
+        native = self.switch.settled(t)
+        if native.hidden and t.tid in p.HELD:
+            operations = native.pending()
+            if len(operations) > _HIDDEN_AT_ONCE:
+                return
+            for operation in operations:
+                t.inject(operation.number, *operation.arguments)
+            native.hidden.clear()
+        self._arm(t, state, state.arm.tcs, state.arm.aep)
 
     def rung(self) -> None:
         """As Engine.rung."""

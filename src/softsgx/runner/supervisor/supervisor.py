@@ -83,6 +83,7 @@ class Supervisor:
             in_process=self.engine.in_process,
         )
         self.engine.worked = self.calls.cpu_time.worked
+        self.calls.served = self.engine.served
         self._early: dict[int, int] = {}  # statuses of children whose parent has not reported them
         self.first = 0
         self.exit_status: int | None = None
