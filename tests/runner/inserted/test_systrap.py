@@ -7,6 +7,15 @@ from typing import Final
 import pytest
 
 from softsgx.runner.inserted import systrap, systrap_code
+from softsgx.runner.inserted.systrap_layout import (
+    BLOCK_STRIDE,
+    RECORD_AT,
+    RECORD_STRIDE,
+    RECORDS,
+    RECORDS_MAX,
+    SYSTRAP_BLOCKS,
+    SYSTRAP_CODE,
+)
 from tests.patience import until
 from tests.runner.gcc import needs_gcc
 from tests.runner.inserted.systrapped import HERE, Systrap, build, natively
@@ -145,3 +154,14 @@ def test_the_committed_image_is_what_the_compiler_makes() -> None:
     linked = systrap_image.link()
     assert systrap.image().startswith(linked.image), "run make asm"
     assert linked.labels == systrap_code.LABELS, "run make asm"
+
+
+@pytest.mark.parametrize("record", [0, 1, 255, 256, RECORDS_MAX - 1])
+def test_a_block_goes_on_where_its_record_says(record: int) -> None:
+    """syscall; mov rcx, [rip + distance]; jmp rcx: the word is NEXT of its own record."""
+    start = SYSTRAP_BLOCKS + record * BLOCK_STRIDE
+    block = systrap.image()[start - SYSTRAP_CODE :][:BLOCK_STRIDE]
+    call, distance, jump = block[:5], int.from_bytes(block[5:9], "little", signed=True), block[9:11]
+    assert (call, jump) == (bytes.fromhex("0f05488b0d"), bytes.fromhex("ffe1"))
+    assert start + 9 + distance == RECORDS + record * RECORD_STRIDE + RECORD_AT["NEXT"]
+    assert set(block[11:]) == {0xCC}
