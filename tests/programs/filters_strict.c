@@ -1,7 +1,5 @@
 /*
  * SECCOMP_MODE_STRICT: read, write, _exit and sigreturn; anything else is SIGKILL.
- *
- * supervisors: ptrace
  */
 #include "filters.h"
 

@@ -163,8 +163,94 @@ static int one_thread_is_killed(void)
     return 3;
 }
 
+/* The same for calls about signals, which softsgx may answer in the process: by whose filters? */
+static int no_stack(void)
+{
+    return syscall(SYS_sigaltstack, NULL, NULL) == -1 && errno == EXDEV;
+}
+
+static void *with_no_stack(void *unused)
+{
+    HOLDS(no_stack());
+    return unused;
+}
+
+static void *with_a_stack(void *unused)
+{
+    HOLDS(!no_stack());
+    return unused;
+}
+
+static volatile int confined_there;
+
+/* Its first call that concerns softsgx comes when another thread has a filter. */
+static void *quiet(void *unused)
+{
+    while (!confined_there)
+        usleep(100);
+    HOLDS(!no_stack());
+    return unused;
+}
+
+static void *without_stack(void *unused)
+{
+    pthread_t thread;
+
+    INSTALL(ONLY_X86_64, EQUAL(SYS_sigaltstack, 0, 1), FAILS(EXDEV), ALLOW);
+    HOLDS(no_stack());
+    HOLDS(pthread_create(&thread, NULL, with_no_stack, NULL) == 0);
+    HOLDS(pthread_join(thread, NULL) == 0);
+    meet();
+    meet();
+    return unused;
+}
+
+static int each_by_its_own(void)
+{
+    pthread_t silent, thread, last;
+
+    HOLDS(pthread_create(&silent, NULL, quiet, NULL) == 0);
+    thread = start(without_stack);
+    meet();
+    confined_there = 1;
+    HOLDS(!no_stack());
+    HOLDS(pthread_create(&last, NULL, with_a_stack, NULL) == 0);
+    HOLDS(pthread_join(last, NULL) == 0);
+    HOLDS(pthread_join(silent, NULL) == 0);
+    meet();
+    HOLDS(pthread_join(thread, NULL) == 0);
+    HOLDS(!no_stack());
+    return 3;
+}
+
+static void *quiet_and_free(void *unused)
+{
+    while (!confined_there)
+        usleep(100);
+    HOLDS(!denied());
+    return unused;
+}
+
+/* The other thread has made no call that softsgx sees. What the run watches for, once a node is
+ * open, must not bring it the filter of this one. */
+static int beside_a_quiet_thread(void)
+{
+    pthread_t silent;
+
+    HOLDS(pthread_create(&silent, NULL, quiet_and_free, NULL) == 0);
+    usleep(10000);
+    HOLDS(set(0) == 0);
+    HOLDS(open("/dev/sgx_enclave", O_RDWR) >= 0 || errno == ENOENT);
+    HOLDS(denied());
+    confined_there = 1;
+    HOLDS(pthread_join(silent, NULL) == 0);
+    return 3;
+}
+
 int main(void)
 {
+    ENDS(each_by_its_own, EXITED(3));
+    ENDS(beside_a_quiet_thread, EXITED(3));
     ENDS(all_threads, EXITED(3));
     ENDS(one_thread, EXITED(3));
     ENDS(the_confined_thread_opens, EXITED(3));

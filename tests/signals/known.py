@@ -27,7 +27,6 @@ _READY: Final = (
 )
 _DESCRIPTOR: Final = "signalfd does not get signals with the numbers of exceptions"
 _FORGED: Final = "a signal that was sent with the code of an exception is taken for one"
-_NOT_ASKED: Final = "the stub answers before a filter of the program is asked"
 _RESTARTED: Final = "calls go on after a handler without SA_RESTART of an exception's number"
 _SWALLOWED: Final = "a signal that is ignored ends calls that do not restart"
 _CALLS: Final = "calls that the stub makes for the program show other registers, or end otherwise"
@@ -55,9 +54,7 @@ KNOWN: Final[dict[str, tuple[Known, ...]]] = {
     ),
     "filters": (
         Known("ptrace", "modes", _COUNTED),
-        *_systrap(_NOT_ASKED, "refused_signal_calls", "by_address", "allow_list"),
         *_systrap(_COUNTED, "modes"),
-        *_systrap("a child under a filter hangs where an enclave was entered", "inherited"),
     ),
     "inside": (
         Known("ptrace", "stopped", _NOT_STOPPED, ENGINES, always=False),

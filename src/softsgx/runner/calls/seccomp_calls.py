@@ -86,6 +86,8 @@ class SeccompCalls:
 
     def __init__(self, tracees: Mapping[int, Tracee]) -> None:
         self._tracees = tracees
+        # Called with a process before its threads count: those that are not traced may be unknown.
+        self.learn: Callable[[int], None] = lambda _pid: None
 
     def handlers(self) -> dict[int, Handler]:
         """By number of the system call."""
@@ -159,6 +161,7 @@ class SeccompCalls:
             call = partial(t.inject, nr.SECCOMP, SECCOMP_SET_MODE_FILTER, 0)
 
         def install(t: Tracee) -> int:
+            t.confine()
             self._divide(t)
             result = call(lend_filter(t, call_filters.stopping(*_STRICT)))
             if result == 0:
@@ -172,6 +175,7 @@ class SeccompCalls:
         self, t: Tracee, own: OwnFilter, code: bytes, flags: int, call: Callable[[int], int]
     ) -> int:
         everywhere = bool(flags & SECCOMP_FILTER_FLAG_TSYNC)
+        t.confine()
         if not everywhere:
             self._divide(t)
         result = call(lend_filter(t, code))
@@ -192,6 +196,7 @@ class SeccompCalls:
                 each.all_stops = True
 
     def _threads(self, t: Tracee) -> list[Tracee]:
+        self.learn(t.pid)
         return [other for other in self._tracees.values() if other.pid == t.pid]
 
     # Judging
@@ -199,7 +204,7 @@ class SeccompCalls:
     def allowed(self, t: Tracee, regs: list[int]) -> bool:
         """Whether a call at its seccomp stop goes on; if not, it has been answered, or the thread
         killed."""
-        if not t.seccomp.filters and not t.seccomp.strict:
+        if not t.seccomp.confines:
             return True
         call = p.syscall_info(t.tid)
         if t.seccomp.strict:

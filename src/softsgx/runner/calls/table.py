@@ -65,7 +65,7 @@ class Calls:
         self.releases = Releases(world)
         self.cpu_time = CpuTime(doorbell, kernel_counts=in_process)
         buffers = Buffers(abort_page)
-        self._seccomp = SeccompCalls(tracees)
+        self.seccomp = SeccompCalls(tracees)
         self._descriptors = Descriptors(ProcessMem(tracees), buffers)
         self.served: Callable[[Tracee], None] = lambda t: None  # `Engine.served`
         epc_in_process = world.memory.count * PAGE_SIZE if in_process else 0
@@ -76,7 +76,7 @@ class Calls:
             **Mappings(self.releases, patch, in_process).handlers(),
             **MemoryAdvice(epc_in_process).handlers(),
             **self.cpu_time.handlers(),
-            **self._seccomp.handlers(),
+            **self.seccomp.handlers(),
             nr.IOCTL: self._ioctl,
             nr.RT_SIGACTION: self._sigaction,
             **others,
@@ -84,10 +84,12 @@ class Calls:
 
     def serve(self, t: Tracee, regs: list[int]) -> None:
         """Serve a seccomp stop at a system call of the program itself."""
-        if not self._seccomp.allowed(t, regs):
+        if not self.seccomp.allowed(t, regs):
             return
         handler = self._handlers.get(regs[p.ORIG_RAX])
         held = p.HELD.get(t.tid)
+        if held is not None and held.serve():
+            return
         if handler is None or not (_by_syscall(t, regs) if held is None else held.by_syscall()):
             resume(t)  # int 0x80 of the program itself
             return

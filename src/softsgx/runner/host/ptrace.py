@@ -182,6 +182,12 @@ class Held(Protocol):
     def native_slot(self, address: int) -> None:
         """Tell it where its slot of the native engine is."""
 
+    def confine(self) -> None:
+        """Tell its process that calls have to be judged by filters of the program."""
+
+    def serve(self) -> bool:
+        """Let its own code answer the call at whose stop it is; False: it does not do that."""
+
     def runs_inside(self, inside: bool) -> None:
         """Tell it whether the thread executes enclave code: then every signal is a stop."""
 

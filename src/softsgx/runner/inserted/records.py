@@ -267,6 +267,12 @@ class Records:
             if words[0]:
                 words[0] -= 1
 
+    def confine(self, address: int) -> None:
+        """Have the calls judged of the threads that use a table."""
+        at = _table_at(address)
+        if at is not None:
+            self.view[at + TABLE_AT["CONFINED"] :][:4] = (1).to_bytes(4, "little")
+
     def action(self, table: int, number: int) -> memoryview | None:
         """The struct sigaction of a signal; None if there is no such table."""
         at = _table_at(table)

@@ -599,9 +599,13 @@ static u64 block_of(record *r)
     return SYSTRAP_BLOCKS + (u64)number_of(r) * BLOCK_STRIDE;
 }
 
+static void __attribute__((noreturn)) sys_exit(record *r, struct ucontext *u, int code);
+
 /* True: the call is done, and an exit stop is wanted. */
 static int run(record *r, struct ucontext *u)
 {
+    if (u->g[RAX] == SYS_EXIT)
+        sys_exit(r, u, u->g[RDI]);
     if (waits_never(u->g[RAX])) {
         int made = make(r, u, u->g[RAX]), wanted = r_WANT_EXIT(r);
         r_WANT_EXIT(r) = 0;
@@ -682,6 +686,7 @@ static table *claim_table(u32 first)
         if (!t_COUNT(t) && __atomic_compare_exchange_n(&t_COUNT(t), &expected, 1, 0,
                                                        __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
             t_LOCK(t) = 0;
+            t_CONFINED(t) = 0;
             return t;
         }
     }
@@ -765,7 +770,20 @@ static record *child_record(record *r, struct ucontext *u, const struct made *m,
     return c;
 }
 
-/* A new process, until the supervisor knows it: by its parent, which may end at once. */
+/* A filter of the program has to judge calls that are answered here, too. Of which threads, and with
+ * what result, the supervisor knows. */
+static int is_confined(record *r)
+{
+    return __atomic_load_n(&t_CONFINED(table_of(r)), __ATOMIC_SEQ_CST) != 0;
+}
+
+/* A new thread begins with the filters that its maker then has. */
+static int is_reported_new(record *r, u64 flags)
+{
+    return !(flags & CLONE_THREAD) || is_confined(r);
+}
+
+/* A new thread, until the supervisor knows it: by its maker, which may end at once. */
 static void wait_registered(record *c, long pid)
 {
     static const u64 soon[2] = {0, 10000000};
@@ -797,7 +815,7 @@ static long make_child(record *r, struct ucontext *u, const struct made *m, int 
     if (pid < 0) {
         drop_table(c);
         *used_of(number_of(c)) = 0;
-    } else if (!(m->flags & (CLONE_THREAD | CLONE_VFORK))) {
+    } else if (is_reported_new(r, m->flags) && !(m->flags & CLONE_VFORK)) {
         wait_registered(c, pid);
     }
     return pid;
@@ -862,7 +880,7 @@ void started(record *r)
     for (int sig = 1; r_OWN_CLEAR(r) && sig <= SIGNALS; sig++)
         if (!((RES | NEVER) & BIT(sig)) && entry(table_of(r), sig)->handler == DFL)
             set_real(sig, DFL, 0);
-    if (!r_OWN_EXEC(r) && !(r_CHILD_FLAGS(r) & CLONE_THREAD)) {
+    if (!r_OWN_EXEC(r) && is_reported_new(r, r_CHILD_FLAGS(r))) {
         __asm__ volatile("wrgsbase %0" ::"r"((u64)r));
         report(r, (struct ucontext *)r_START_FRAME(r), KIND_NEW, 0, 0);
     }
@@ -920,7 +938,7 @@ static void sys_sigreturn(record *r, struct ucontext *u)
     change_stack(r, &p.ss, u->g[RSP]);
 }
 
-static void __attribute__((noreturn)) sys_exit(record *r, struct ucontext *u, int code)
+static void sys_exit(record *r, struct ucontext *u, int code)
 {
     if (r_REGISTERED(r))
         report(r, u, KIND_ENDING, 0, 0);
@@ -1084,6 +1102,16 @@ static void move_arguments(u64 *kept, u64 *g, int back)
             kept[n] = g[order[n]];
 }
 
+/* What the program's filters say of a call. The supervisor asks them: the kernel has judged with ours
+ * as well, and only the strictest answer counts. False: it has been answered. */
+static int judged(record *r, struct ucontext *u, struct info *in)
+{
+    if (!is_confined(r))
+        return 1;
+    report(r, u, KIND_JUDGE, SIGSYS, in);
+    return r_COMMAND(r) == COMMAND_SERVE;
+}
+
 /* A call that our filter has trapped. */
 static void trapped(record *r, struct ucontext *u, struct info *in)
 {
@@ -1097,6 +1125,8 @@ static void trapped(record *r, struct ucontext *u, struct info *in)
     r_SYSCALL_NR(r) = g[RAX];
     move_arguments((u64 *)r_SYSCALL_ARGS(r), g, 0);
     if (((struct seccomp_info *)in)->arch == AUDIT_ARCH_X86_64) {
+        if (!judged(r, u, in))
+            return;
         switch (g[RAX]) {
         case SYS_RT_SIGACTION:
             g[RAX] = sys_sigaction(r, g[RDI], g[RSI], g[RDX], g[R10]);

@@ -18,9 +18,10 @@ from softsgx.spec.structure import Structure, raw, u32, u64
 
 # The stub's image, R-X. A seccomp filter tells calls by the address of their instruction:
 SYSTRAP_CODE: Final = BASE + 0x1000_0000
-# The stub's own calls. A filter of the program is preceded by a test that lets them pass.
+# The stub's own calls.
 GATE_OWN: Final = SYSTRAP_CODE
-# Calls made for the program: no filter of ours looks at them, those of the program do.
+# Calls made for the program. Of both, filters of ours and of the program let everything pass: those
+# of the program have been asked where it made the call.
 GATE_USER: Final = SYSTRAP_CODE + PAGE_SIZE
 # Every call from here traps.
 GATE_EXIT: Final = SYSTRAP_CODE + 2 * PAGE_SIZE
@@ -69,6 +70,7 @@ KIND_STEPPED: Final = 7
 KIND_INTERRUPT: Final = 8
 KIND_ENDING: Final = 9
 KIND_ENCLU_TRAP: Final = 10
+KIND_JUDGE: Final = 11
 
 # RECORD.COMMAND: what a held thread does next.
 COMMAND_GO: Final = 0
@@ -78,6 +80,7 @@ COMMAND_RUN: Final = 3
 COMMAND_DELIVER: Final = 4
 COMMAND_DELIVER_STOP: Final = 5
 COMMAND_STEP: Final = 6
+COMMAND_SERVE: Final = 7
 
 # RECORD.OUT_SET.
 OUT_ERR_SET: Final = 1
@@ -115,11 +118,13 @@ class SHARED(Structure, size=SYSTRAP_CONTROL_SIZE, align=PAGE_SIZE):
 class TABLE(Structure, size=TABLE_STRIDE, align=PAGE_SIZE):
     """Actions of all signals: handler, flags, restorer and mask of signal n at ACTIONS + 32 * n.
 
-    COUNT: how many records use it, 0 if it is free. LOCK: held for a few instructions.
+    COUNT: how many records use it, 0 if it is free. LOCK: held for a few instructions. CONFINED:
+    not 0 if one of these threads has a seccomp filter of the program's, which judges its calls.
     """
 
     COUNT: int = u32(0x00)
     LOCK: int = u32(0x04)
+    CONFINED: int = u32(0x08)
     ACTIONS: bytes = raw(0x40, ACTION_STRIDE * (SIGNALS + 1))
 
 

@@ -86,6 +86,8 @@ _WITH_MASK: Final = {
     nr.PSELECT6: 5,
     nr.IO_PGETEVENTS: 5,
 }
+BY_STUB: Final = frozenset((*_BY_STUB, *_WITH_MASK, nr.RT_SIGACTION, nr.ARCH_PRCTL))
+"""What the stub without a tracer may answer itself."""
 _GS_CODES: Final = (ARCH_SET_GS, ARCH_GET_GS)
 # By label in the base filter: the first arguments with which a call stops.
 _FIRST_VALUES: Final = {

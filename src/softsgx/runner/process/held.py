@@ -19,6 +19,7 @@ from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import SIG_IGN
 from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.box import REQUEST, TAKEN
+from softsgx.runner.process.call_filters import BY_STUB
 from softsgx.runner.process.families import alive
 from softsgx.runner.process.held_state import INFO_SIZE, Gone, HeldState
 from softsgx.spec.bits import MASK64
@@ -59,6 +60,9 @@ class HeldThread(HeldState):
     def taken(self) -> int:
         """The stub has reported: the wait status; 0 if it is none that a tracer would get."""
         self.kind = self.word("KIND")
+        self._judged = self.kind == lay.KIND_JUDGE
+        if self._judged:
+            self.kind = lay.KIND_SYSCALL
         self._regs = None
         self._changed = False
         self._frame = 0
@@ -101,6 +105,13 @@ class HeldThread(HeldState):
     def at_seccomp_stop(self) -> bool:
         """As ptrace.at_seccomp_stop."""
         return self.kind == lay.KIND_SYSCALL
+
+    def serve(self) -> bool:
+        """As Held.serve: it asks first if a filter of the program has to judge the call."""
+        if not self._judged or self.get_regs()[p.ORIG_RAX] not in BY_STUB:
+            return False
+        self._go(lay.COMMAND_SERVE)
+        return True
 
     def request(self, what: int, data: int) -> int:
         """As ptrace.request, for the requests that continue or interrupt a thread."""

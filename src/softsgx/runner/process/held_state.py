@@ -80,6 +80,7 @@ class HeldState:
         self._longs = self._memory.cast("Q")
         self._regs: list[int] | None = None
         self._changed = False
+        self._judged = False  # the stub goes on with the call itself if it may
         self._gs_is_record = False
         self._frame = 0
         # A signal that was sent while it is stopped; and the one that it seems to be stopped by.
@@ -279,6 +280,10 @@ class HeldState:
     def native_slot(self, address: int) -> None:
         """As Held.native_slot."""
         self._longs[lay.RECORD_AT["NATIVE"] // 8] = address
+
+    def confine(self) -> None:
+        """As Held.confine."""
+        self.records.confine(self.long("TABLE"))
 
     def runs_inside(self, inside: bool) -> None:
         """As Held.runs_inside."""

@@ -76,6 +76,11 @@ class Seccomp(NamedTuple):
         return self._replace(mode=SECCOMP_MODE_FILTER, filters=(*self.filters, added))
 
     @property
+    def confines(self) -> bool:
+        """Whether any call must be judged."""
+        return bool(self.filters) or self.strict
+
+    @property
     def strict(self) -> bool:
         """Whether the mode is SECCOMP_MODE_STRICT."""
         return self.mode == SECCOMP_MODE_STRICT

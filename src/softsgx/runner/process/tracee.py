@@ -166,6 +166,12 @@ class Tracee:
         if held is not None:
             held.native_slot(address)
 
+    def confine(self) -> None:
+        """Have all calls judged, if it is not traced: filters of the program are to be asked."""
+        held = p.HELD.get(self.tid)
+        if held is not None:
+            held.confine()
+
     def runs_inside(self, inside: bool) -> None:
         """Tell the thread's own code whether it executes enclave code, if it is not traced."""
         held = p.HELD.get(self.tid)

@@ -44,6 +44,8 @@ def insert(t: Tracee, records: Records, signals: KeptByExec) -> HeldThread:
     held.set_word("NUMBER", record)
     held.set_word("PARENT", record)
     held.set_long("TABLE", table)
+    if t.seccomp.confines:
+        held.confine()
     held.keep_by_exec(signals)
     return held
 

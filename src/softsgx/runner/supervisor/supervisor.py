@@ -108,6 +108,7 @@ class Supervisor:
         systrap = Systrap(self.world, self.mailboxes, self.tracees, self._ends, files)
         self.mailboxes.control.aep = self.loader.vdso.enclu
         systrap.stopped = self._stop_or_end
+        self.calls.seccomp.learn = systrap.learn
         systrap.born = self._born
         systrap.fork = self._fork_model
         systrap.executed = self._new_program

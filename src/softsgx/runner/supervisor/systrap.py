@@ -28,7 +28,13 @@ from softsgx.runner.host.notifications import Listener, Notification
 from softsgx.runner.host.robust import mark_death
 from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.systrap import address
-from softsgx.runner.process.families import thread_group, thread_here, tid_here, tracer_of
+from softsgx.runner.process.families import (
+    alive,
+    thread_group,
+    thread_here,
+    tid_here,
+    tracer_of,
+)
 from softsgx.runner.process.held import HeldThread, KeptByExec
 from softsgx.runner.process.tracee import Tracee
 from softsgx.runner.say import say
@@ -243,7 +249,7 @@ class Systrap:
         if thread:
             # Not by the thread that made it: that may have ended.
             new.tid = thread_here(new.word("TID"), known.keys(), self.tracees.keys()) or 0
-            parent = known.get(thread_group(new.tid)) if new.tid else None
+            parent = self._maker(new, known) if new.tid else None
         else:
             parent = self._parent(new)
             new.tid = (tid_here(new.word("TID"), parent.pid) or 0) if parent else 0
@@ -251,6 +257,8 @@ class Systrap:
             return None
         new.pid = parent.pid if thread else thread_group(new.tid)
         self._add(new)
+        if parent.seccomp.confines:
+            new.confine()
         shares = thread or bool(flags & CLONE_VM)
         space = parent.space if shares else parent.space.forked(new.tid, None)
         t = self.born(parent, new.pid, new.tid, space)
@@ -261,6 +269,26 @@ class Systrap:
             self.fork(parent, t)
             t.drop_not_copied()
         return new
+
+    def _maker(self, new: HeldThread, known: dict[int, Tracee]) -> Tracee | None:
+        """The thread that has made a new thread, or another of its process, without filters too.
+
+        While a process has filters, the maker waits until the new thread is known. They may differ
+        between threads.
+        """
+        pid = thread_group(new.tid)
+        held = self.threads.get(new.word("PARENT"))
+        maker = None if held is None else self.tracees.get(held.tid)
+        return maker if maker is not None and maker.pid == pid else known.get(pid)
+
+    def learn(self, pid: int) -> None:
+        """Register the threads of a process that have never reported, and leave the dead ones."""
+        for record in self.records.taken():
+            if record not in self.threads:
+                self._register(record)
+        for t in [t for t in self.tracees.values() if t.pid == pid and t.tid != pid]:
+            if not alive(t.tid):
+                self.stopped(t, 0)
 
     def _parent(self, new: HeldThread) -> Tracee | None:
         """The thread that has made a new process."""
