@@ -3,7 +3,6 @@
  * before it runs: the mailboxes are opened and mapped under its filters.
  *
  * enclave: ops
- * supervisors: ptrace
  */
 #include "filters.h"
 #include "host.h"

@@ -78,6 +78,17 @@ def test_a_thread_that_is_not_the_first_executes_a_program(time: int) -> None:
     assert run(sys.executable, "-c", EXEC_IN_A_THREAD).stdout == "there\n", time
 
 
+EXIT_CODE = """
+import os, threading
+threading.Thread(target=os.execv, args=("/bin/sh", ["sh", "-c", "sleep 0.2; exit 3"])).start()
+"""
+
+
+def test_its_exit_code_is_that_of_the_run() -> None:
+    """The first thread, which exec ends, counted as the end of the program, with exit code 0."""
+    assert run(sys.executable, "-c", EXIT_CODE).returncode == 3
+
+
 # RDGSBASE RAX; RET.
 RECORD_NUMBER = """
 import ctypes, mmap

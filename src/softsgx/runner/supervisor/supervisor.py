@@ -108,6 +108,7 @@ class Supervisor:
         systrap = Systrap(self.world, self.mailboxes, self.tracees, self._ends, files)
         self.mailboxes.control.aep = self.loader.vdso.enclu
         systrap.stopped = self._stop_or_end
+        systrap.gone = self._lost
         self.calls.seccomp.learn = systrap.learn
         systrap.born = self._born
         systrap.fork = self._fork_model
@@ -464,6 +465,11 @@ class Supervisor:
             self.started = True
             self.front.started(self.first)
         emit_exec(t)
+
+    def _lost(self, t: Tracee) -> None:
+        """A thread is gone whose process goes on."""
+        self.engine.settle()
+        self._gone(t)
 
     def _gone(self, t: Tracee) -> None:
         if self.systrap is not None:

@@ -59,7 +59,8 @@ class Systrap:
     The callbacks are the supervisor's: `stopped(t, status)` handles a stop or an end,
     `born(parent, pid, tid, space)` a new process or thread, `fork(parent, child)` copies the model
     of a process. `executed(t, tid)` leaves the former program of a thread, which is now `tid`;
-    `prepare(t)` prepares the new one. `enclu(t, regs, rip)` executes an ENCLU.
+    `prepare(t)` prepares the new one. `gone(t)` leaves a thread whose process goes on.
+    `enclu(t, regs, rip)` executes an ENCLU.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Systrap:
         self.tracees = tracees
         self.threads: dict[int, HeldThread] = {}  # by record
         self.stopped: Callable[[Tracee, int], None]
+        self.gone: Callable[[Tracee], None]
         self.born: Callable[[Tracee, int, int, Space], Tracee]
         self.fork: Callable[[Tracee, Tracee], None]
         self.executed: Callable[[Tracee, int], None]
@@ -288,7 +290,7 @@ class Systrap:
                 self._register(record)
         for t in [t for t in self.tracees.values() if t.pid == pid and t.tid != pid]:
             if not alive(t.tid):
-                self.stopped(t, 0)
+                self.gone(t)
 
     def _parent(self, new: HeldThread) -> Tracee | None:
         """The thread that has made a new process."""
@@ -419,7 +421,7 @@ class Systrap:
     def _leave_program(self, t: Tracee, tid: int) -> KeptByExec:
         """exec has succeeded: only this thread is left, as `tid`."""
         for other in [x for x in self.tracees.values() if x.pid == t.pid and x is not t]:
-            self.stopped(other, 0)
+            self.gone(other)
         held = self._held(t.tid)
         signals = held.kept_by_exec() if held is not None else KeptByExec()
         self.forget(t)
