@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from softsgx.linux.errno import ERESTARTSYS
 from softsgx.runner.errors import LoadError
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.host.abi import PRIVATE_NOREPLACE, PROT_RW, PROT_RX
+from softsgx.runner.host.abi import PRIVATE_NOREPLACE, PROT_RW, PROT_RX, SYSCALL_LENGTH
 from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.systrap import address, image
 from softsgx.runner.process.held import HeldThread
@@ -64,3 +65,15 @@ def begin(t: Tracee, held: HeldThread) -> None:
     regs[p.RDI], regs[p.RIP], regs[p.ORIG_RAX] = held.address, address("init"), p.MASK64
     p.set_regs(t.tid, regs)
     p.request(p.PTRACE_DETACH, t.tid)
+
+
+def exec_failed(t: Tracee, given: dict[int, int]) -> None:
+    """exec has failed, or was interrupted before it began: then it is made again."""
+    regs = p.get_regs(t.tid)
+    for fd in given.values():
+        t.inject(nr.CLOSE, fd)
+    if regs[p.RAX] == -ERESTARTSYS & p.MASK64 and regs[p.ORIG_RAX] != p.MASK64:
+        regs[p.RAX] = regs[p.ORIG_RAX]
+        regs[p.RIP] -= SYSCALL_LENGTH
+        regs[p.ORIG_RAX] = p.MASK64
+        p.set_regs(t.tid, regs)

@@ -15,30 +15,23 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from softsgx.linux.errno import ERESTARTSYS
 from softsgx.runner.errors import LoadError
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import (
     CLONE_THREAD,
     CLONE_VM,
-    SYSCALL_LENGTH,
 )
 from softsgx.runner.host.notifications import Listener, Notification
 from softsgx.runner.host.robust import mark_death
 from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.systrap import address
-from softsgx.runner.process.families import (
-    alive,
-    thread_group,
-    thread_here,
-    tid_here,
-    tracer_of,
-)
+from softsgx.runner.process.families import thread_group, thread_here, tid_here, tracer_of
 from softsgx.runner.process.held import HeldThread, KeptByExec
 from softsgx.runner.process.tracee import Tracee
 from softsgx.runner.say import say
-from softsgx.runner.supervisor.inserting import begin, insert
+from softsgx.runner.supervisor.inserting import begin, exec_failed, insert
+from softsgx.runner.supervisor.makers import dead_threads, maker
 from softsgx.runner.supervisor.planted import Debugged, Planted, prepared
 from softsgx.runner.supervisor.watcher import Watcher
 
@@ -247,11 +240,12 @@ class Systrap:
     def _admit(self, new: HeldThread) -> HeldThread | None:
         flags = new.long("CHILD_FLAGS")
         thread = bool(flags & CLONE_THREAD)
-        known = {t.pid: t for t in self.tracees.values()}
         if thread:
             # Not by the thread that made it: that may have ended.
-            new.tid = thread_here(new.word("TID"), known.keys(), self.tracees.keys()) or 0
-            parent = self._maker(new, known) if new.tid else None
+            pids = {t.pid for t in self.tracees.values()}
+            new.tid = thread_here(new.word("TID"), pids, self.tracees.keys()) or 0
+            made_by = self.threads.get(new.word("PARENT"))
+            parent = maker(new, made_by, self.tracees) if new.tid else None
         else:
             parent = self._parent(new)
             new.tid = (tid_here(new.word("TID"), parent.pid) or 0) if parent else 0
@@ -272,25 +266,13 @@ class Systrap:
             t.drop_not_copied()
         return new
 
-    def _maker(self, new: HeldThread, known: dict[int, Tracee]) -> Tracee | None:
-        """The thread that has made a new thread, or another of its process, without filters too.
-
-        While a process has filters, the maker waits until the new thread is known. They may differ
-        between threads.
-        """
-        pid = thread_group(new.tid)
-        held = self.threads.get(new.word("PARENT"))
-        maker = None if held is None else self.tracees.get(held.tid)
-        return maker if maker is not None and maker.pid == pid else known.get(pid)
-
     def learn(self, pid: int) -> None:
         """Register the threads of a process that have never reported, and leave the dead ones."""
         for record in self.records.taken():
             if record not in self.threads:
                 self._register(record)
-        for t in [t for t in self.tracees.values() if t.pid == pid and t.tid != pid]:
-            if not alive(t.tid):
-                self.gone(t)
+        for t in dead_threads(self.tracees.values(), pid):
+            self.gone(t)
 
     def _parent(self, new: HeldThread) -> Tracee | None:
         """The thread that has made a new process."""
@@ -364,7 +346,7 @@ class Systrap:
             if event == p.EVENT_EXEC:
                 break
             if event == p.EVENT_STOP and tid == t.tid:  # exec has failed
-                self._failed(t, given)
+                exec_failed(t, given)
                 p.request(p.PTRACE_DETACH, tid)
                 if held is not None:
                     p.HELD[t.tid] = held
@@ -384,17 +366,6 @@ class Systrap:
             os.kill(t.pid, signal.SIGKILL)
             p.request(p.PTRACE_DETACH, t.tid)
         t.given = {}
-
-    def _failed(self, t: Tracee, given: dict[int, int]) -> None:
-        """exec has failed, or was interrupted before it began: then it is made again."""
-        regs = p.get_regs(t.tid)
-        for fd in given.values():
-            t.inject(nr.CLOSE, fd)
-        if regs[p.RAX] == -ERESTARTSYS & p.MASK64 and regs[p.ORIG_RAX] != p.MASK64:
-            regs[p.RAX] = regs[p.ORIG_RAX]
-            regs[p.RIP] -= SYSCALL_LENGTH
-            regs[p.ORIG_RAX] = p.MASK64
-            p.set_regs(t.tid, regs)
 
     def _insert(self, t: Tracee, signals: KeptByExec) -> None:
         """Let the stub begin before the program."""

@@ -1,0 +1,33 @@
+"""Threads of programs that are not traced: which thread has made them, and which have ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from softsgx.runner.process.families import alive, thread_group
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from softsgx.runner.process.held import HeldThread
+    from softsgx.runner.process.tracee import Tracee
+
+
+def maker(new: HeldThread, held: HeldThread | None, known: Mapping[int, Tracee]) -> Tracee | None:
+    """What a new thread of a process is like: the thread that made it, or any of its process.
+
+    `held` has the maker's record, `known` are all threads. While a process has filters, which may
+    differ between its threads, the maker waits until the new thread is known. The record of any
+    other may belong to somebody else by now.
+    """
+    pid = thread_group(new.tid)
+    t = None if held is None else known.get(held.tid)
+    if t is not None and t.pid == pid:
+        return t
+    return next((t for t in known.values() if t.pid == pid), None)
+
+
+def dead_threads(tracees: Iterable[Tracee], pid: int) -> list[Tracee]:
+    """The threads of a process, but the first, that have ended without a word: a filter of the
+    program kills them."""
+    return [t for t in tracees if t.pid == pid != t.tid and not alive(t.tid)]
