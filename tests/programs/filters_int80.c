@@ -1,15 +1,21 @@
 /*
  * INT 80H of the program itself under its own filters: a system call of i386, which they judge, and
  * no CPUID and no ENCLU.
- *
- * supervisors: ptrace
  */
 #include "filters.h"
 
 #include <pthread.h>
+#include <sys/mman.h>
+#include <sys/time.h>
 #include <ucontext.h>
 
-enum { I386_EXIT = 1, I386_GETPID = 20, I386_GETPPID = 64 };
+enum {
+    I386_EXIT = 1,
+    I386_READ = 3,
+    I386_GETPID = 20,
+    I386_GETPPID = 64,
+    I386_EXIT_GROUP = 252,
+};
 #define ONLY_I386 LOAD(arch), EQUAL(AUDIT_ARCH_I386, 1, 0), ALLOW, LOAD(nr)
 
 static void *called_from;
@@ -191,6 +197,66 @@ static int exit_under_strict(void)
     return 4;
 }
 
+/* RCX is an argument there, and comes back; SYSCALL puts the return address into it. */
+static int registers_come_back(void)
+{
+    long number = I386_GETPID, third = 0x123456789a;
+
+    __asm__ volatile("int $0x80" : "+a"(number), "+c"(third) : : "r8", "r9", "r10", "r11");
+    HOLDS(number == getpid() && third == 0x123456789a);
+    return 3;
+}
+
+static int pipe_ends[2];
+
+static void writes(int number)
+{
+    (void)number;
+    HOLDS(write(pipe_ends[1], "x", 1) == 1);
+}
+
+static void does_nothing(int number)
+{
+    (void)number;
+}
+
+static long reads(char *into)
+{
+    long result;
+
+    __asm__ volatile("int $0x80"
+                     : "=a"(result)
+                     : "0"(I386_READ), "b"(pipe_ends[0]), "c"(into), "d"(1)
+                     : "r8", "r9", "r10", "r11", "memory");
+    return result;
+}
+
+/* A call that waits, and a handler comes: it is made again, or not. */
+static int interrupted(void)
+{
+    struct itimerval soon = {.it_value.tv_usec = 50000};
+    struct sigaction again = {.sa_handler = writes, .sa_flags = SA_RESTART};
+    struct sigaction ends_it = {.sa_handler = does_nothing};
+    char *byte = mmap(NULL, 4096, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+
+    HOLDS(byte != MAP_FAILED && pipe(pipe_ends) == 0);
+    HOLDS(sigaction(SIGALRM, &again, NULL) == 0);
+    HOLDS(setitimer(ITIMER_REAL, &soon, NULL) == 0);
+    HOLDS(reads(byte) == 1 && *byte == 'x');
+    HOLDS(sigaction(SIGALRM, &ends_it, NULL) == 0);
+    soon.it_interval = soon.it_value;
+    HOLDS(setitimer(ITIMER_REAL, &soon, NULL) == 0);
+    HOLDS(reads(byte) == -EINTR);
+    return 3;
+}
+
+static int exit_group(void)
+{
+    int80(I386_EXIT_GROUP, 3);
+    return 4;
+}
+
 int main(void)
 {
     if (outcome(there_is_one) != EXITED(3)) {
@@ -198,6 +264,9 @@ int main(void)
         return 0;
     }
     int80(I386_GETPID, 0);
+    ENDS(registers_come_back, EXITED(3));
+    ENDS(interrupted, EXITED(3));
+    ENDS(exit_group, EXITED(3));
     ENDS(killed_by_architecture, KILLED(SIGSYS));
     ENDS(denied, EXITED(3));
     ENDS(by_arguments, EXITED(3));

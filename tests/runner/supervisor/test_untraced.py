@@ -89,6 +89,24 @@ def test_its_exit_code_is_that_of_the_run() -> None:
     assert run(sys.executable, "-c", EXIT_CODE).returncode == 3
 
 
+# MOV EAX, 2; INT 80H; CDQE; RET.
+FORK_OF_I386 = """
+import ctypes, mmap
+code = mmap.mmap(-1, 4096, prot=7)
+code.write(bytes.fromhex("b802000000cd804898c3"))
+print(ctypes.CFUNCTYPE(ctypes.c_long)(ctypes.addressof(ctypes.c_char.from_buffer(code)))())
+"""
+
+
+def test_calls_of_i386_that_the_stub_would_have_to_know_are_refused() -> None:
+    """A child of such a fork would use its parent's record, stack and all."""
+    done = run(sys.executable, "-c", FORK_OF_I386)
+    if f"-{errno.ENOSYS}" in done.stdout and not done.stderr:
+        pytest.skip("this kernel has no calls of i386")
+    assert (done.returncode, done.stdout) == (0, f"-{errno.ENOSYS}\n")
+    assert "fork by int 0x80 needs --supervisor ptrace: ENOSYS" in done.stderr
+
+
 # RDGSBASE RAX; RET.
 RECORD_NUMBER = """
 import ctypes, mmap

@@ -10,6 +10,7 @@ from softsgx.runner.calls.advice import MemoryAdvice
 from softsgx.runner.calls.buffers import Buffers
 from softsgx.runner.calls.cpu_time import CpuTime
 from softsgx.runner.calls.descriptors import Descriptors
+from softsgx.runner.calls.int80 import serve_int80
 from softsgx.runner.calls.mappings import Mappings
 from softsgx.runner.calls.nodes import Nodes
 from softsgx.runner.calls.process_mem import ProcessMem
@@ -90,8 +91,11 @@ class Calls:
         held = p.HELD.get(t.tid)
         if held is not None and held.serve():
             return
-        if handler is None or not (_by_syscall(t, regs) if held is None else held.by_syscall()):
-            resume(t)  # int 0x80 of the program itself
+        if not (_by_syscall(t, regs) if held is None else held.by_syscall()):
+            serve_int80(t, regs)
+            return
+        if handler is None:
+            resume(t)
             return
         t.make_current()
         handler(t, regs)

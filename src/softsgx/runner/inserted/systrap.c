@@ -599,20 +599,32 @@ static u64 block_of(record *r)
     return SYSTRAP_BLOCKS + (u64)number_of(r) * BLOCK_STRIDE;
 }
 
+static u64 call_in_block(record *r)
+{
+    return block_of(r) + (r_OWN_I386(r) ? BLOCK_INT80 : 0);
+}
+
 static void __attribute__((noreturn)) sys_exit(record *r, struct ucontext *u, int code);
+static void sys_exit_group(record *r, struct ucontext *u, int code);
 
 /* True: the call is done, and an exit stop is wanted. */
 static int run(record *r, struct ucontext *u)
 {
-    if (u->g[RAX] == SYS_EXIT)
-        sys_exit(r, u, u->g[RDI]);
-    if (waits_never(u->g[RAX])) {
+    u64 nr = u->g[RAX];
+    int i386 = r_OWN_I386(r) != 0;
+    if (nr == (i386 ? SYS_EXIT_I386 : SYS_EXIT))
+        sys_exit(r, u, i386 ? u->g[RBX] : u->g[RDI]);
+    if (i386 && nr == SYS_EXIT_GROUP_I386) {
+        u->g[RDI] = u->g[RBX];
+        sys_exit_group(r, u, u->g[RDI]);
+    }
+    if (!i386 && waits_never(u->g[RAX])) {
         int made = make(r, u, u->g[RAX]), wanted = r_WANT_EXIT(r);
         r_WANT_EXIT(r) = 0;
         return made && wanted;
     }
     r_NEXT(r) = r_WANT_EXIT(r) ? (u64)gate_exit : u->g[RIP];
-    u->g[RIP] = block_of(r);
+    u->g[RIP] = call_in_block(r);
     return 0;
 }
 
@@ -940,6 +952,7 @@ static void sys_sigreturn(record *r, struct ucontext *u)
 
 static void sys_exit(record *r, struct ucontext *u, int code)
 {
+    r_SYSCALL_NR(r) = SYS_EXIT; /* which may stand for another call */
     if (r_REGISTERED(r))
         report(r, u, KIND_ENDING, 0, 0);
     block_all();
@@ -950,6 +963,7 @@ static void sys_exit(record *r, struct ucontext *u, int code)
 
 static void sys_exit_group(record *r, struct ucontext *u, int code)
 {
+    r_SYSCALL_NR(r) = SYS_EXIT_GROUP;
     r_EXITCODE(r) = code;
     if (r_REGISTERED(r))
         report(r, u, KIND_ENDING, 0, 0);
@@ -1123,8 +1137,9 @@ static void trapped(record *r, struct ucontext *u, struct info *in)
     r_UMASK_VALID(r) = 0;
     r_SYSCALL_AT(r) = g[RIP] - SYSCALL_LENGTH;
     r_SYSCALL_NR(r) = g[RAX];
+    r_OWN_I386(r) = ((struct seccomp_info *)in)->arch != AUDIT_ARCH_X86_64;
     move_arguments((u64 *)r_SYSCALL_ARGS(r), g, 0);
-    if (((struct seccomp_info *)in)->arch == AUDIT_ARCH_X86_64) {
+    if (!r_OWN_I386(r)) {
         if (!judged(r, u, in))
             return;
         switch (g[RAX]) {
@@ -1190,21 +1205,24 @@ static void trapped(record *r, struct ucontext *u, struct info *in)
  * where the program believes to be. */
 static void out_of_block(record *r, struct ucontext *u)
 {
-    u64 *g = u->g, at = g[RIP] - block_of(r);
-    int in_block = at < BLOCK_STRIDE, exits = g[RIP] == (u64)gate_exit;
+    u64 *g = u->g;
+    int in_block = g[RIP] - block_of(r) < BLOCK_STRIDE, exits = g[RIP] == (u64)gate_exit;
+    int begins = g[RIP] == call_in_block(r);
     if (!in_block && !exits)
         return;
     if (r_OWN_ARGUMENT(r))
         g[r_OWN_ARGUMENT(r) - 1] = r_OWN_ARGUMENT_WAS(r);
     r_OWN_ARGUMENT(r) = 0;
-    waited(r, u, in_block && at && g[RAX] == (u64)-EINTR);
-    if (in_block && at == 0) {
+    waited(r, u, in_block && !begins && g[RAX] == (u64)-EINTR);
+    if (begins) {
         g[RIP] = r_SYSCALL_AT(r);
         g[RAX] = r_SYSCALL_NR(r);
         move_arguments((u64 *)r_SYSCALL_ARGS(r), g, 1);
         return;
     }
-    g[RIP] = g[RCX] = r_SYSCALL_AT(r) + SYSCALL_LENGTH;
+    g[RIP] = r_SYSCALL_AT(r) + SYSCALL_LENGTH;
+    if (!r_OWN_I386(r))
+        g[RCX] = g[RIP];
     if (r_WANT_EXIT(r)) {
         r_WANT_EXIT(r) = 0;
         report(r, u, KIND_EXIT, 0, 0);

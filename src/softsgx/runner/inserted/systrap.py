@@ -8,6 +8,7 @@ from zlib import decompress
 
 from softsgx.runner.inserted.systrap_code import IMAGE, LABELS
 from softsgx.runner.inserted.systrap_layout import (
+    BLOCK_INT80,
     BLOCK_STRIDE,
     RECORD_AT,
     RECORD_STRIDE,
@@ -20,7 +21,9 @@ from softsgx.runner.inserted.systrap_layout import (
 
 # syscall; mov rcx, [rip + distance of the record's NEXT]; jmp rcx
 _BLOCK: Final = (b"\x0f\x05\x48\x8b\x0d", b"\xff\xe1")
-_BLOCK_LOADED: Final = len(_BLOCK[0]) + 4
+# int 0x80; jmp [rip + distance of the record's NEXT]: RCX is no register of the kernel's there.
+_INT80: Final = b"\xcd\x80\xff\x25"
+_DISTANCE: Final = 4
 
 
 def address(label: str) -> int:
@@ -34,13 +37,16 @@ def _blocks() -> bytes:
     The bytes of all distances are put in place four times, one at a time: 8192 blocks made one by
     one take 18 ms of every start.
     """
-    blocks = bytearray(b"".join((_BLOCK[0], bytes(4), _BLOCK[1])).ljust(BLOCK_STRIDE, b"\xcc"))
-    blocks *= RECORDS_MAX
-    first = RECORDS + RECORD_AT["NEXT"] - (SYSTRAP_BLOCKS + _BLOCK_LOADED)
+    call = _BLOCK[0] + bytes(_DISTANCE) + _BLOCK[1]
+    int80 = _INT80 + bytes(_DISTANCE)
+    block = (call.ljust(BLOCK_INT80, b"\xcc") + int80).ljust(BLOCK_STRIDE, b"\xcc")
+    blocks = bytearray(block) * RECORDS_MAX
     step = RECORD_STRIDE - BLOCK_STRIDE
-    distances = array("i", range(first, first + RECORDS_MAX * step, step)).tobytes()
-    for byte in range(4):
-        blocks[len(_BLOCK[0]) + byte :: BLOCK_STRIDE] = distances[byte::4]
+    for at in (len(_BLOCK[0]), BLOCK_INT80 + len(_INT80)):
+        first = RECORDS + RECORD_AT["NEXT"] - (SYSTRAP_BLOCKS + at + _DISTANCE)
+        distances = array("i", range(first, first + RECORDS_MAX * step, step)).tobytes()
+        for byte in range(_DISTANCE):
+            blocks[at + byte :: BLOCK_STRIDE] = distances[byte::_DISTANCE]
     return bytes(blocks)
 
 

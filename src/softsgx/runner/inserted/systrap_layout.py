@@ -32,6 +32,7 @@ RECORDS_MAX: Final = 8192
 # A block per record, in the class of GATE_USER: its `syscall` is made in the thread's own context.
 SYSTRAP_BLOCKS: Final = SYSTRAP_CODE + SYSTRAP_CODE_SIZE
 BLOCK_STRIDE: Final = 64
+BLOCK_INT80: Final = 32  # within it, an `int 0x80` for the program's own: calls of i386
 SYSTRAP_BLOCKS_SIZE: Final = RECORDS_MAX * BLOCK_STRIDE
 
 # Shared, RW: one file, the control area at its beginning, then the records.
@@ -200,6 +201,7 @@ class RECORD(Structure, size=RECORD_STRIDE, align=PAGE_SIZE):
     OWN_DUE: int = u32(0xB30)
     OWN_WAITING: int = u32(0xB34)
     OWN_TEMPORARY: int = u64(0xB38)
+    OWN_I386: int = u32(0xB40)
     OWN_TRAP_INFO: bytes = raw(0xB80, 128)
     OWN_SCRATCH: bytes = raw(0xC00, 0x200)
     STACK: bytes = raw(0x1000, RECORD_STRIDE - 0x1000)

@@ -31,7 +31,11 @@ from softsgx.runner.host.abi import (
 from softsgx.runner.host.bpf import ARCH, IP_HIGH, IP_LOW, NR, Program, arg_high, arg_low
 from softsgx.runner.host.ptrace import PTRACE_ATTACH, PTRACE_SEIZE, PTRACE_TRACEME
 from softsgx.runner.inserted.layout import END, GATE
-from softsgx.runner.inserted.systrap_layout import TRAP_DATA
+from softsgx.runner.inserted.systrap_layout import (
+    SYSTRAP_BLOCKS,
+    SYSTRAP_BLOCKS_SIZE,
+    TRAP_DATA,
+)
 from softsgx.runner.process.forced import WATCHED
 from softsgx.runner.ways import WAYS
 
@@ -97,6 +101,7 @@ _FIRST_VALUES: Final = {
     "prctl": (PR_GET_SECCOMP, PR_SET_SECCOMP, PR_GET_NO_NEW_PRIVS, PR_SET_NO_NEW_PRIVS),
 }
 _TIMERS: Final = (nr.TIMER_SETTIME, nr.TIMER_GETTIME, nr.TIMER_DELETE)
+_BLOCKS_END: Final = SYSTRAP_BLOCKS + SYSTRAP_BLOCKS_SIZE
 _FAR: Final = 16 << 20
 _MAP_FIXED_ANY: Final = MAP_FIXED | MAP_FIXED_NOREPLACE
 
@@ -108,10 +113,11 @@ def base_filter(supervisor: int, everything: bool = False) -> bytes:
     serves. Linux with Yama answers -EPERM to a child that tries, too.
     `everything`: no filter can be added later, so the calls that those would stop always stop.
 
-    `int 0x80` always stops: it replaces CPUID and ENCLU.
+    `int 0x80` always stops: it replaces CPUID and ENCLU. Without a tracer, those of the program are
+    made in a block of the stub.
     """
     p = Program()
-    _begun(p, other_arch="stop")
+    _begun(p, other_arch="stop" if WAYS.traced else "i386")
     for number in (*_LATER, *_TIMERS) if everything else ():
         p.equal(number, yes="trace")
     _for_stub(p)
@@ -176,6 +182,8 @@ def _for_stub(p: Program) -> None:
 def _masks_and_exec(p: Program) -> None:
     if WAYS.traced:
         return
+    p.label("i386")
+    _within(p, IP_LOW, IP_HIGH, SYSTRAP_BLOCKS, _BLOCKS_END, no="stop", yes="allow")
     for argument in dict.fromkeys(_WITH_MASK.values()):
         p.label(f"mask {argument}")
         p.load(arg_low(argument))
@@ -336,8 +344,10 @@ def _inside(p: Program, argument: int, low: int, high: int) -> None:
     _within(p, arg_low(argument), arg_high(argument), low, high, no="allow")
 
 
-def _within(p: Program, word: int, upper: int, low: int, high: int, *, no: str) -> None:
-    """Stop if the 64 bits at `word` and `upper` are in [low, high), else go on at `no`."""
+def _within(
+    p: Program, word: int, upper: int, low: int, high: int, *, no: str, yes: str = "trace"
+) -> None:
+    """Go on at `yes` if the 64 bits at `word` and `upper` are in [low, high), else at `no`."""
     name = f"from {word}"
     p.load(upper)
     p.greater(high >> 32, yes=no)
@@ -346,7 +356,7 @@ def _within(p: Program, word: int, upper: int, low: int, high: int, *, no: str) 
     p.at_least(high & 0xFFFFFFFF, yes=no)
     p.label(name)
     p.load(upper)
-    p.greater(low >> 32, yes="trace")
+    p.greater(low >> 32, yes=yes)
     p.equal(low >> 32, no=no)
     p.load(word)
-    p.at_least(low & 0xFFFFFFFF, yes="trace", no=no)
+    p.at_least(low & 0xFFFFFFFF, yes=yes, no=no)
