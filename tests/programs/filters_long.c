@@ -1,28 +1,16 @@
 /*
  * Filters as long as the kernel takes them: 4096 instructions, which leave no room for more. Every
  * call then stops, and all that a filter can return happens as if the kernel had judged.
- *
- * supervisors: ptrace
  */
 #include "filters.h"
 
+#include <pthread.h>
+#include <sys/time.h>
 #include <ucontext.h>
-
-static struct sock_filter filter[4096];
-
-/* `length` instructions that do nothing, and then those of `end`. */
-static long install_long(unsigned flags, int length, const struct sock_filter *end, int count)
-{
-    for (int i = 0; i < length; i++)
-        filter[i] = (struct sock_filter)BPF_STMT(BPF_LDX | BPF_IMM, i);
-    memcpy(filter + length - count, end, count * sizeof(*end));
-    return install(flags, &(struct sock_fprog){length, filter});
-}
 
 #define LONG(length, ...)                                                                          \
     HOLDS(install_long(0, length, (struct sock_filter[]){__VA_ARGS__},                             \
                        sizeof((struct sock_filter[]){__VA_ARGS__}) / 8) == 0)
-#define ON(number, action) LOAD(nr), EQUAL(number, 0, 1), RETURN(action), ALLOW
 
 static int length;
 
@@ -50,6 +38,69 @@ static int kills_the_thread(void)
     LONG(length, ON(SYS_getppid, SECCOMP_RET_KILL_THREAD));
     syscall(SYS_getppid);
     return 4;
+}
+
+static void *ends_by(void *number)
+{
+    syscall((long)number);
+    _exit(4);
+    return number;
+}
+
+/* One of several threads is killed, also by the call that would end the process. */
+static int kills_one_of_several(void)
+{
+    pthread_t thread;
+
+    LONG(length, LOAD(nr), EQUAL(SYS_getppid, 1, 0), EQUAL(SYS_exit_group, 0, 1),
+         RETURN(SECCOMP_RET_KILL_THREAD), ALLOW);
+    HOLDS(pthread_create(&thread, NULL, ends_by, (void *)SYS_getppid) == 0);
+    HOLDS(pthread_join(thread, NULL) == 0);
+    HOLDS(pthread_create(&thread, NULL, ends_by, (void *)SYS_exit_group) == 0);
+    HOLDS(pthread_join(thread, NULL) == 0);
+    cpuid();
+    syscall(SYS_exit, 3);
+    return 4;
+}
+
+static int executes(void)
+{
+    LONG(length, ON(SYS_getppid, SECCOMP_RET_ERRNO | EXDEV));
+    execl("/proc/self/exe", "filters_long", "look", NULL);
+    return 4;
+}
+
+static volatile int handled;
+
+static void counts(int number)
+{
+    (void)number;
+    handled++;
+}
+
+static int signals(void)
+{
+    LONG(length, ON(SYS_getppid, SECCOMP_RET_ERRNO | EXDEV));
+    signal(SIGUSR1, counts);
+    HOLDS(raise(SIGUSR1) == 0 && handled == 1);
+    LONG(length, ON(SYS_rt_sigaction, SECCOMP_RET_ERRNO | EXDEV));
+    HOLDS(signal(SIGUSR1, SIG_IGN) == SIG_ERR && errno == EXDEV);
+    HOLDS(raise(SIGUSR1) == 0 && handled == 2);
+    return 3;
+}
+
+/* A timer of the real clock, which is no business of softsgx's. */
+static int timer(void)
+{
+    struct itimerval soon = {.it_value.tv_usec = 20000}, left;
+
+    LONG(length, ON(SYS_getppid, SECCOMP_RET_ERRNO | EXDEV));
+    signal(SIGALRM, counts);
+    HOLDS(setitimer(ITIMER_REAL, &soon, NULL) == 0);
+    HOLDS(getitimer(ITIMER_REAL, &left) == 0);
+    while (!handled)
+        usleep(1000);
+    return 3;
 }
 
 static int traces(void)
@@ -120,31 +171,26 @@ static int bad(void)
     return 3;
 }
 
-/* The kernel takes it; softsgx, which would have to ask the listener itself, does not. */
-static int with_listener(void)
-{
-    struct sock_filter end[] = {ON(SYS_getppid, SECCOMP_RET_USER_NOTIF)};
-    long result = install_long(SECCOMP_FILTER_FLAG_NEW_LISTENER, length, end, 4);
-
-    HOLDS(result > 0 || (errno == EINVAL && length == 4096));
-    return 3;
-}
-
-int main(void)
+int main(int argc, char **argv)
 {
     static const int lengths[] = {4000, 4096};
 
+    if (argc > 1 && !strcmp(argv[1], "look"))
+        return syscall(SYS_getppid) == -1 && errno == EXDEV ? 3 : 5;
     for (unsigned i = 0; i < 2; i++) {
         length = lengths[i];
         ENDS(denies, EXITED(3));
         ENDS(kills, KILLED(SIGSYS));
         ENDS(kills_the_thread, KILLED(SIGSYS));
+        ENDS(kills_one_of_several, EXITED(3));
+        ENDS(executes, EXITED(3));
+        ENDS(signals, EXITED(3));
+        ENDS(timer, EXITED(3));
         ENDS(traces, EXITED(3));
         ENDS(traps, EXITED(3));
         ENDS(two, EXITED(3));
         ENDS(inherited, EXITED(5));
         ENDS(bad, EXITED(3));
-        ENDS(with_listener, EXITED(3));
     }
     return 0;
 }

@@ -46,6 +46,8 @@
 /* A number that is allowed, in the middle of a list. */
 #define PASSES(number) EQUAL(number, 0, 1), ALLOW
 
+#define ON(number, action) LOAD(nr), EQUAL(number, 0, 1), RETURN(action), ALLOW
+
 #define PROGRAM(filter) (&(struct sock_fprog){sizeof(filter) / sizeof((filter)[0]), filter})
 
 __attribute__((unused)) static long install(unsigned flags, struct sock_fprog *program)
@@ -59,6 +61,18 @@ __attribute__((unused)) static long install(unsigned flags, struct sock_fprog *p
         struct sock_filter filter_[] = {__VA_ARGS__};                                              \
         HOLDS(install(0, PROGRAM(filter_)) == 0);                                                  \
     } while (0)
+
+/* `length` instructions that do nothing, and then those of `end`. */
+__attribute__((unused)) static long install_long(unsigned flags, int length,
+                                                 const struct sock_filter *end, int count)
+{
+    static struct sock_filter filter[4096];
+
+    for (int i = 0; i < length; i++)
+        filter[i] = (struct sock_filter)BPF_STMT(BPF_LDX | BPF_IMM, i);
+    memcpy(filter + length - count, end, count * sizeof(*end));
+    return install(flags, &(struct sock_fprog){length, filter});
+}
 
 /* CPUID several times: as it may be replaced, its leaves are numbers of system calls. */
 __attribute__((unused, noinline)) static void cpuid(void)

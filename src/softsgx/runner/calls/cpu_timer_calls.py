@@ -41,6 +41,8 @@ from softsgx.runner.process.stops import (
 )
 from softsgx.runner.process.tracee import Tracee
 
+# ITIMER_VIRTUAL and ITIMER_PROF.
+_OF_PROCESSOR_TIME: Final = (1, 2)
 _KERNEL_SENDS: Final = (signal.SIGPROF, signal.SIGVTALRM, signal.SIGXCPU)
 _SIGEV_NONE, _SIGEV_THREAD_ID = 1, 4
 _KIND, _BY_DESCRIPTOR = 3, 3
@@ -101,6 +103,9 @@ class TimerCalls:
 
     def _setitimer(self, t: Tracee, regs: list[int]) -> None:
         which, new, old = signed32(regs[p.RDI]), regs[p.RSI], regs[p.RDX]
+        if which not in _OF_PROCESSOR_TIME:
+            resume(t)  # a filter of the program makes all calls stop
+            return
         raw = p.read_memory(t.tid, new, 32) if new else bytes(32)
         if raw is None:
             answer(t, regs, -EFAULT)
@@ -122,7 +127,11 @@ class TimerCalls:
         answer(t, regs, 0 if stored else -EFAULT)
 
     def _getitimer(self, t: Tracee, regs: list[int]) -> None:
-        value = self._interval_value(self._interval.get((t.pid, signed32(regs[p.RDI]))))
+        which = signed32(regs[p.RDI])
+        if which not in _OF_PROCESSOR_TIME:
+            resume(t)
+            return
+        value = self._interval_value(self._interval.get((t.pid, which)))
         answer(t, regs, 0 if p.write_memory(t.tid, regs[p.RSI], value) else -EFAULT)
 
     def _interval_value(self, timer: CpuTimer | None) -> bytes:

@@ -122,13 +122,16 @@ class HostTraps:
 
     def _arch_prctl(self, t: Tracee, regs: list[int]) -> None:
         """ARCH_GET_CPUID and ARCH_SET_CPUID: the program's own setting, which each thread has."""
-        if not t.cpuid_faulting:
+        code = regs[p.RDI] & MASK32
+        if code not in (ARCH_GET_CPUID, ARCH_SET_CPUID):
+            resume(t)  # a filter of the program makes all calls stop
+        elif not t.cpuid_faulting:
             # The real kernel serves the call; `replaced_cpuid` looks at `cpuid_denied`.
-            if regs[p.RDI] & MASK32 == ARCH_SET_CPUID:
+            if code == ARCH_SET_CPUID:
                 run_to_exit(t, partial(_denied, denied=not regs[p.RSI]))
             else:
                 resume(t)
-        elif regs[p.RDI] & MASK32 == ARCH_GET_CPUID:
+        elif code == ARCH_GET_CPUID:
             answer(t, regs, int(not t.cpuid_denied))
         else:
             t.cpuid_denied = not regs[p.RSI]
