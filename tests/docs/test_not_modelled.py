@@ -78,7 +78,7 @@ ROWS = {
     "gdb or strace can attach": f"{_PROGRAMS}/not_served.c::PTRACE_TRACEME",
     "pkey_mprotect gives enclave memory": f"{_PROGRAMS}/advice_table.c::pkey_mprotect: 15",
     "a program's own seccomp filter is all": f"{_PROGRAMS}/filters_int80.c::one listener",
-    "a filter costs what it costs": f"{_PROGRAMS}/filters_long.c::with_listener",
+    "a filter costs what it costs": f"{_PROGRAMS}/filters_listener.c::of_long_filters",
     # The native engine, and what the reference engine does instead
     "fetches outside ELRANGE are": "tests/runner/emulator/test_engine.py::",
     "memory in ELRANGE that is no EPC": f"{_PROGRAMS}/ordinary_in_elrange.c::main",

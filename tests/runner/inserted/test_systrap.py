@@ -8,6 +8,7 @@ import pytest
 
 from softsgx.runner.inserted import systrap, systrap_code
 from softsgx.runner.inserted.systrap_layout import (
+    BLOCK_INT80,
     BLOCK_STRIDE,
     RECORD_AT,
     RECORD_STRIDE,
@@ -158,10 +159,17 @@ def test_the_committed_image_is_what_the_compiler_makes() -> None:
 
 @pytest.mark.parametrize("record", [0, 1, 255, 256, RECORDS_MAX - 1])
 def test_a_block_goes_on_where_its_record_says(record: int) -> None:
-    """syscall; mov rcx, [rip + distance]; jmp rcx: the word is NEXT of its own record."""
+    """Two ways: syscall; mov rcx, [rip + distance]; jmp rcx, and int 0x80; jmp [rip + distance].
+
+    The word is NEXT of its own record.
+    """
     start = SYSTRAP_BLOCKS + record * BLOCK_STRIDE
     block = systrap.image()[start - SYSTRAP_CODE :][:BLOCK_STRIDE]
     call, distance, jump = block[:5], int.from_bytes(block[5:9], "little", signed=True), block[9:11]
     assert (call, jump) == (bytes.fromhex("0f05488b0d"), bytes.fromhex("ffe1"))
-    assert start + 9 + distance == RECORDS + record * RECORD_STRIDE + RECORD_AT["NEXT"]
-    assert set(block[11:]) == {0xCC}
+    word = RECORDS + record * RECORD_STRIDE + RECORD_AT["NEXT"]
+    assert start + 9 + distance == word
+    at = BLOCK_INT80
+    assert block[at : at + 4] == bytes.fromhex("cd80ff25")
+    assert start + at + 8 + int.from_bytes(block[at + 4 : at + 8], "little", signed=True) == word
+    assert set(block[11:at] + block[at + 8 :]) == {0xCC}
