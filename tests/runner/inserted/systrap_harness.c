@@ -57,7 +57,7 @@ static int filter(void)
                                 SYS_exit_group,   SYS_arch_prctl,     SYS_rt_sigsuspend,
                                 SYS_ppoll,        SYS_pselect6,       SYS_epoll_pwait,
                                 SYS_epoll_pwait2, SYS_io_pgetevents,  SYS_rt_sigtimedwait,
-                                SYS_rt_sigpending};
+                                SYS_rt_sigpending, SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo};
     int n = sizeof traps / sizeof *traps + (opens ? 3 : 0);
     put(BPF_LD | BPF_W | BPF_ABS, 4, 0, 0);
     put(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0);
@@ -176,6 +176,7 @@ static void inject(int pid)
     collect(pid, i);
     memset(record(i), 0, RECORD_STACK);
     R64(i, RECORD_TABLE) = SYSTRAP_CONTROL + SHARED_TABLES + (long)t * TABLE_STRIDE;
+    R64(i, RECORD_PROCESS) = R64(i, RECORD_TABLE);
     memset(shared + SHARED_TABLES + (long)t * TABLE_STRIDE + 4, 0, TABLE_STRIDE - 4);
     R64(i, RECORD_ENTRY) = r.rip;
     r.rdi = RECORDS + (long)i * RECORD_STRIDE;
@@ -358,6 +359,7 @@ static void *storm(void *unused)
         for (int i = 0; i < RECORDS_MAX; i++) {
             siginfo_t in = {.si_code = SI_QUEUE, .si_pid = getpid()};
             in.si_value.sival_ptr = (void *)INTERRUPT_VALUE;
+            R32(i, RECORD_INTERRUPT) = 1;
             if (USED(i) && R32(i, RECORD_PID) && R32(i, RECORD_TID))
                 syscall(SYS_rt_tgsigqueueinfo, R32(i, RECORD_PID), R32(i, RECORD_TID),
                         INTERRUPT_SIGNAL, &in);

@@ -30,6 +30,7 @@ from softsgx.runner.inserted.systrap_layout import (
     SYSTRAP_SHARED_SIZE,
     TABLE_AT,
     TABLE_STRIDE,
+    WAITING_SIZE,
 )
 
 if TYPE_CHECKING:
@@ -245,6 +246,8 @@ class Records:
     def give_record(self, number: int) -> None:
         """Free the record of a thread that has died without doing so."""
         self._idle(number)
+        at = _FIRST + number * RECORD_STRIDE + RECORD_AT["PROCESS"]
+        self.view[at : at + 8] = bytes(8)
         self.view[SHARED_AT["USED"] + 4 * number :][:4] = bytes(4)
 
     def _idle(self, number: int) -> None:
@@ -259,10 +262,12 @@ class Records:
                 return SYSTRAP_CONTROL + at
         return None
 
-    def put_table(self, address: int) -> None:
-        """One thread less uses a table."""
-        at = _table_at(address)
-        if at is not None:
+    def put_tables(self, *addresses: int) -> None:
+        """One thread less uses these tables."""
+        for address in set(addresses):
+            at = _table_at(address)
+            if at is None:
+                continue
             words = self.view[at : at + 4].cast("I")
             if words[0]:
                 words[0] -= 1
@@ -272,6 +277,14 @@ class Records:
         at = _table_at(address)
         if at is not None:
             self.view[at + TABLE_AT["CONFINED"] :][:4] = (1).to_bytes(4, "little")
+
+    def waiting(self, process: int) -> memoryview | None:
+        """What waits for the process of a table; None if there is no such table."""
+        at = _table_at(process)
+        if at is None:
+            return None
+        place = at + TABLE_AT["WAITING"]
+        return self.view[place : place + WAITING_SIZE]
 
     def action(self, table: int, number: int) -> memoryview | None:
         """The struct sigaction of a signal; None if there is no such table."""

@@ -101,6 +101,9 @@ extern const u64 second[2];
 
 #define BIT(sig) (1ull << ((sig) - 1))
 #define RES RESERVED_SIGNALS
+/* What the stub itself may raise, and steps of a debugger. The other reserved signals wait until it
+ * returns, or each that came meanwhile would need room on its stack. */
+#define IN_STUB (RES & ~(BIT(SIGILL) | BIT(SIGFPE) | BIT(INTERRUPT_SIGNAL)))
 #define NEVER (BIT(SIGKILL) | BIT(SIGSTOP))
 #define DFL 0
 #define IGN 1
@@ -202,6 +205,8 @@ static void ask(record *r, u32 kind)
     *state = IDLE;
 }
 
+#include "systrap_sent.h"
+
 /* ---- Actions ---- */
 
 static void lock(table *t)
@@ -237,7 +242,7 @@ static struct action action_of(record *r, int sig)
 /* The action that the kernel has. */
 static void set_real(int sig, u64 handler_address, u64 flags)
 {
-    struct action a = {handler_address, flags | SA_RESTORER, (u64)restorer, ~RES};
+    struct action a = {handler_address, flags | SA_RESTORER, (u64)restorer, ~IN_STUB};
     OWN(SYS_RT_SIGACTION, sig, &a, 0, 8);
 }
 
@@ -271,8 +276,10 @@ static long sys_sigaction(record *r, int sig, u64 new, u64 old, u64 size)
         a.mask &= ~NEVER;
         *entry(t, sig) = a;
         set_real_like(sig, &a);
-        if (a.handler == IGN)
-            r_PENDING(r) &= ~(RES & BIT(sig));
+        if (a.handler == IGN && (RES & BIT(sig))) {
+            drop_waiting(of_thread(r), BIT(sig));
+            drop_waiting(of_process(r), BIT(sig));
+        }
     }
     unlock(t);
     return old ? put(old, &was, sizeof was) : 0;
@@ -287,8 +294,11 @@ static u64 mask_of(record *r, struct ucontext *u)
 
 static void set_mask(record *r, struct ucontext *u, u64 mask)
 {
+    u64 newly = mask & ~r_VBLOCKED(r) & RES;
     u->mask = mask & ~(RES | NEVER);
     r_VBLOCKED(r) = mask & RES;
+    if (newly)
+        hand_over(r, newly);
 }
 
 static long sys_sigprocmask(record *r, struct ucontext *u, int how, u64 new, u64 old, u64 size)
@@ -367,9 +377,26 @@ static long sys_sigaltstack(record *r, u64 new, u64 old, u64 sp)
 
 /* ---- Delivery ---- */
 
-static int is_interrupt(int sig, const struct info *in)
+/* From the supervisor, or from a thread that wants this one to look. */
+static int is_call(record *r, int sig, const struct info *in)
 {
-    return sig == INTERRUPT_SIGNAL && in->code == SI_QUEUE && in->value == INTERRUPT_VALUE;
+    if (!in->sig) /* It has been noted. */
+        return 1;
+    if (sig != INTERRUPT_SIGNAL)
+        return 0;
+    if (in->code == SI_QUEUE)
+        return in->value == INTERRUPT_VALUE || in->value == LOOK_VALUE;
+    /* Over RLIMIT_SIGPENDING, it comes without siginfo. */
+    return in->code == SI_USER && !in->pid && (r_INTERRUPT(r) || r_OWN_LOOK(r));
+}
+
+/* Whether the supervisor has called. Its signal may have been lost beside another of its number. */
+static int interrupted(record *r, int sig)
+{
+    if (sig != INTERRUPT_SIGNAL)
+        return 0;
+    r_OWN_LOOK(r) = 0;
+    return __atomic_exchange_n(&r_INTERRUPT(r), 0, __ATOMIC_SEQ_CST);
 }
 
 static void queue_self(int sig, struct info *in)
@@ -394,29 +421,6 @@ static void by_default(struct ucontext *u, int sig, struct info *in)
     if (RES & BIT(sig))
         block_all();
     queue_self(sig, in);
-}
-
-static int slot_of(int sig)
-{
-    int slot = 0;
-    for (u64 below = RES & (BIT(sig) - 1); below; below &= below - 1)
-        slot++;
-    return slot;
-}
-
-/* A reserved signal that the program has blocked: one of each kind waits, as in the kernel. */
-static void keep(record *r, int sig, const struct info *in)
-{
-    if (!(r_PENDING(r) & BIT(sig))) {
-        move(r_PENDING_INFO(r) + 128 * slot_of(sig), in, 128);
-        r_PENDING(r) |= BIT(sig);
-    }
-}
-
-static void forget(record *r, int sig, struct info *in)
-{
-    move(in, r_PENDING_INFO(r) + 128 * slot_of(sig), 128);
-    r_PENDING(r) &= ~BIT(sig);
 }
 
 static u64 fp_size(u64 fp)
@@ -445,10 +449,52 @@ static u64 frame_at(record *r, u64 sp, const struct action *a, u64 fp_bytes, u64
     return sp;
 }
 
+/* What a frame shows of the last exception, also that of a signal that was sent. */
+static void show_exception(record *r, u64 *g, int forced, int sig, u32 set)
+{
+    if (set & OUT_ERR_SET)
+        g[ERR] = r_OUT_ERR(r);
+    if (set & OUT_TRAPNO_SET)
+        g[TRAPNO] = r_OUT_TRAPNO(r);
+    if (set & OUT_CR2_SET)
+        g[CR2] = r_OUT_CR2(r);
+    u64 *last = (u64 *)r_OWN_EXCEPTION(r);
+    if (forced && sig != SIGSYS) {
+        last[0] = g[ERR];
+        last[1] = g[TRAPNO];
+        last[2] = g[CR2];
+    }
+    if (!forced || sig == SIGSYS) {
+        g[ERR] = last[0];
+        g[TRAPNO] = last[1];
+        g[CR2] = last[2];
+    }
+}
+
+/* The handler below has its state in its own frame, and begins with the initial one: so that of the
+ * kernel's frame has become free for the next. */
+static u64 initial_fp(record *r)
+{
+    u64 fp = r_OWN_FP(r), size = fp_size(fp);
+    if (!fp)
+        return 0;
+    zero((void *)fp, FX_SOFTWARE);
+    *(unsigned short *)fp = FCW_INITIAL;
+    *(u32 *)(fp + FX_MXCSR) = MXCSR_INITIAL;
+    if (size > FX_SIZE) {
+        u32 xstate = *(u32 *)(fp + FX_SOFTWARE + 16);
+        zero((void *)(fp + FX_SIZE), xstate - FX_SIZE);
+        *(u64 *)(fp + FX_SIZE) = 3; /* x87 and SSE are there, as the kernel says of every frame. */
+    }
+    return fp;
+}
+
 static long build(record *r, struct ucontext *u, int sig, const struct info *in,
-                  const struct action *a, u32 set)
+                  const struct action *a, u32 set, int forced)
 {
     struct frame f;
+    if (!u->fp)
+        u->fp = initial_fp(r);
     u64 fp, fp_bytes = fp_size(u->fp);
     u64 sp = frame_at(r, u->g[RSP], a, fp_bytes, &fp);
     if (!sp || !(a->flags & SA_RESTORER))
@@ -460,12 +506,7 @@ static long build(record *r, struct ucontext *u, int sig, const struct info *in,
     f.uc.fp = fp;
     f.uc.mask = r_UMASK_VALID(r) ? r_UMASK_SAVED(r) : mask_of(r, u);
     f.uc.g[OLDMASK] = f.uc.mask;
-    if (set & OUT_ERR_SET)
-        f.uc.g[ERR] = r_OUT_ERR(r);
-    if (set & OUT_TRAPNO_SET)
-        f.uc.g[TRAPNO] = r_OUT_TRAPNO(r);
-    if (set & OUT_CR2_SET)
-        f.uc.g[CR2] = r_OUT_CR2(r);
+    show_exception(r, f.uc.g, forced, sig, set);
     f.info = *in;
     u64 size = sizeof f - (a->flags & SA_SIGINFO ? 0 : sizeof f.info);
     if ((fp && copy((void *)fp, (void *)u->fp, fp_bytes)) || put(sp, &f, size))
@@ -479,60 +520,140 @@ static long build(record *r, struct ucontext *u, int sig, const struct info *in,
     u->g[RAX] = 0;
     u->g[SEGMENTS] = (u->g[SEGMENTS] & ~0xffff00000000ffffull) | USER_CS | (u64)USER_DS << 48;
     u->g[EFL] &= ~(u64)(RFLAGS_TF | RFLAGS_DF | RFLAGS_RF);
+    r_OWN_FP(r) = u->fp;
     u->fp = 0; /* rt_sigreturn then loads the initial state, with which handlers begin. */
     return 0;
 }
 
-/* RIP is at a call to be repeated, and a handler comes in between. */
-static void settle_restart(record *r, struct ucontext *u, const struct action *a)
+/* RIP is at a call to be repeated, and a handler comes in between. The kernel takes every handler of
+ * a reserved signal for one with SA_RESTART. */
+static void settle_restart(record *r, struct ucontext *u, int sig, const struct action *a)
 {
-    if (r_RESTART(r) && u->g[RIP] == r_SYSCALL_AT(r) && !(a->flags & SA_RESTART)) {
+    int by_kernel = (RES & BIT(sig)) && r_OWN_REWOUND(r) && r_OWN_REWOUND(r) == u->g[RIP];
+    int by_supervisor = r_RESTART(r) && u->g[RIP] == r_SYSCALL_AT(r);
+    if ((by_kernel || by_supervisor) && !(a->flags & SA_RESTART)) {
         u->g[RAX] = -EINTR;
         u->g[RIP] += SYSCALL_LENGTH;
     }
     r_RESTART(r) = 0;
+    r_OWN_REWOUND(r) = 0;
 }
 
-static void deliver(record *r, struct ucontext *u, int sig, struct info *in, u32 set)
+/* An action is taken, whatever is blocked. False: the process dies by a reserved signal. */
+static int act(record *r, struct ucontext *u, int sig, struct info *in, u32 set, int forced)
 {
     struct action a = action_of(r, sig);
-    int reserved = (RES & BIT(sig)) != 0, forced = reserved && in->code > 0;
-    int blocked = (mask_of(r, u) & BIT(sig)) != 0;
-    if (forced && (blocked || a.handler <= IGN)) {
+    if (a.handler == IGN && !forced)
+        return 1;
+    if (a.handler <= IGN) {
         by_default(u, sig, in);
-        return;
+        return !(RES & BIT(sig));
     }
-    if (blocked) {
-        if (reserved)
-            keep(r, sig, in);
-        else
-            queue_self(sig, in);
-        return;
-    }
-    if (a.handler == IGN)
-        return;
-    if (a.handler == DFL) {
-        by_default(u, sig, in);
-        return;
-    }
-    settle_restart(r, u, &a);
+    settle_restart(r, u, sig, &a);
     if (a.flags & SA_RESETHAND) {
         lock(table_of(r));
         entry(table_of(r), sig)->handler = DFL;
         unlock(table_of(r));
     }
-    if (build(r, u, sig, in, &a, set)) {
+    if (build(r, u, sig, in, &a, set, forced)) {
         struct info fault = {.sig = SIGSEGV, .code = SI_KERNEL};
-        if (sig == SIGSEGV)
-            by_default(u, sig, &fault);
-        else
-            deliver(r, u, SIGSEGV, &fault, 0);
-        return;
+        if (sig != SIGSEGV && !(mask_of(r, u) & BIT(SIGSEGV)))
+            return act(r, u, SIGSEGV, &fault, 0, 1);
+        by_default(u, SIGSEGV, &fault);
+        return 0;
     }
     r_UMASK_VALID(r) = 0;
     if (r_VSS_FLAGS(r) & SS_AUTODISARM)
         set_stack(r, 0, SS_DISABLE, 0);
     set_mask(r, u, mask_of(r, u) | a.mask | (a.flags & SA_NODEFER ? 0 : BIT(sig)));
+    return 1;
+}
+
+/* An exception: blocked or ignored, it kills. */
+static void force(record *r, struct ucontext *u, int sig, struct info *in, u32 set)
+{
+    if (mask_of(r, u) & BIT(sig))
+        by_default(u, sig, in);
+    else
+        act(r, u, sig, in, set, 1);
+}
+
+/* A signal that was sent. */
+static void deliver(record *r, struct ucontext *u, int sig, struct info *in, u32 set)
+{
+    if (!(mask_of(r, u) & BIT(sig)))
+        act(r, u, sig, in, set, 0);
+    else if (RES & BIT(sig))
+        note(r, sig, in);
+    else
+        queue_self(sig, in);
+}
+
+/* Signals that are pending for this thread alone in the kernel: SigPnd of /proc. */
+static u64 pending_of_thread(void)
+{
+    static const char path[] = "/proc/thread-self/status", name[] = "SigPnd:\t";
+    char text[1024];
+    u64 set = 0;
+    long fd = OWN(SYS_OPEN, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    long size = OWN(SYS_READ, fd, text, sizeof text), at = 0, matched = 0;
+    OWN(SYS_CLOSE, fd);
+    for (; at < size && name[matched]; at++)
+        matched = text[at] == name[matched] ? matched + 1 : text[at] == name[0];
+    for (; at < size && text[at] > ' '; at++)
+        set = set << 4 | (text[at] <= '9' ? text[at] - '0' : text[at] - 'a' + 10);
+    return name[matched] ? 0 : set;
+}
+
+/* Which signals the kernel has for this thread, as far as they come before those of the process. */
+static u64 before_process(u64 set)
+{
+    u64 all = 0;
+    OWN(SYS_RT_SIGPENDING, &all, 8);
+    return all & set & ~RES ? pending_of_thread() & set & ~RES : 0;
+}
+
+static int take_from_kernel(u64 set, struct info *in)
+{
+    static const u64 none[2];
+    long sig = OWN(SYS_RT_SIGTIMEDWAIT, &set, in, none, 8);
+    return sig > 0 ? sig : 0;
+}
+
+/* The reserved signal of `set` that Linux would take now; 0 if there is none. One that only the
+ * kernel has may come first: those of the thread before those of the process. */
+static int next_of(record *r, u64 set, struct info *in)
+{
+    for (;;) {
+        u64 own = ready(of_thread(r)) & set & RES, all = ready(of_process(r)) & set & RES, first;
+        if (own) {
+            int sig = first_of(own);
+            if (take_waiting(of_thread(r), sig, in))
+                return sig;
+        } else if (all) {
+            int sig = first_of(all);
+            if ((first = before_process(set)) &&
+                (sig = take_from_kernel(first & -first, in)))
+                return sig;
+            sig = first_of(all);
+            if (take_waiting(of_process(r), sig, in))
+                return sig;
+        } else {
+            return 0;
+        }
+    }
+}
+
+/* What waits and is open gets its frames, one upon the other. */
+static void deliver_due(record *r, struct ucontext *u)
+{
+    struct info in;
+    int sig;
+    while ((sig = next_of(r, ~mask_of(r, u), &in)))
+        if (!act(r, u, sig, &in, 0, 0))
+            return;
 }
 
 /* ---- Calls for the program, and what the supervisor has a held thread do ---- */
@@ -577,21 +698,26 @@ static int waits_never(u64 nr)
 }
 
 /* False: a filter of the program has trapped it, and SIGSYS is delivered. */
-static int make(record *r, struct ucontext *u, u64 nr)
+static int make_with(record *r, struct ucontext *u, u64 nr, const u64 *a)
 {
-    u64 *g = u->g;
     r_OWN_TRAPPED(r) = 0;
-    long result = user_call(nr, g[RDI], g[RSI], g[RDX], g[R10], g[R8], g[R9]);
+    long result = user_call(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
     if (r_OWN_TRAPPED(r)) {
         struct seccomp_info *in = (struct seccomp_info *)r_OWN_TRAP_INFO(r);
-        in->call_addr = g[RIP];
-        deliver(r, u, SIGSYS, (struct info *)in, 0);
+        in->call_addr = u->g[RIP];
+        force(r, u, SIGSYS, (struct info *)in, 0);
         return 0;
     }
-    g[RAX] = result;
+    u->g[RAX] = result;
     if (nr == SYS_ARCH_PRCTL)
         r_FS(r) = fs_base();
     return 1;
+}
+
+static int make(record *r, struct ucontext *u, u64 nr)
+{
+    const u64 *g = u->g, a[] = {g[RDI], g[RSI], g[RDX], g[R10], g[R8], g[R9]};
+    return make_with(r, u, nr, a);
 }
 
 static u64 block_of(record *r)
@@ -636,6 +762,14 @@ static long call(record *r, int user)
     return own_call(r_CALL_NR(r), a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
+static void command_deliver(record *r, struct ucontext *u, int sig, struct info *in)
+{
+    if ((RES & BIT(sig)) && in->code > 0 && (u32)sig != r_OWN_SENT(r))
+        force(r, u, sig, in, r_OUT_SET(r));
+    else
+        deliver(r, u, sig, in, r_OUT_SET(r));
+}
+
 static void report(record *r, struct ucontext *u, u32 kind, int sig, struct info *in)
 {
     r_FRAME(r) = (u64)u;
@@ -656,7 +790,7 @@ static void report(record *r, struct ucontext *u, u32 kind, int sig, struct info
             continue;
         case COMMAND_DELIVER:
         case COMMAND_DELIVER_STOP:
-            deliver(r, u, r_SIGNAL(r), (struct info *)r_OUT_INFO(r), r_OUT_SET(r));
+            command_deliver(r, u, r_SIGNAL(r), (struct info *)r_OUT_INFO(r));
             if (r_COMMAND(r) == COMMAND_DELIVER)
                 return;
             kind = KIND_STEPPED;
@@ -699,6 +833,7 @@ static table *claim_table(u32 first)
                                                        __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
             t_LOCK(t) = 0;
             t_CONFINED(t) = 0;
+            zero(t_WAITING(t), WAITING_SIZE);
             return t;
         }
     }
@@ -713,9 +848,18 @@ static void set_up(record *r)
     r_OWN_MAIL_WORD(r) = (u64)((volatile u32 *)s_MAIL_STATES + number_of(r));
 }
 
-static void drop_table(record *r)
+static void use(u64 t, int more)
 {
-    __atomic_fetch_sub(&t_COUNT(table_of(r)), 1, __ATOMIC_SEQ_CST);
+    __atomic_fetch_add(&t_COUNT(t), more, __ATOMIC_SEQ_CST);
+}
+
+static void drop_tables(record *r)
+{
+    u64 process = r_PROCESS(r);
+    r_PROCESS(r) = 0;
+    if (process != r_TABLE(r))
+        use(process, -1);
+    use(r_TABLE(r), -1);
 }
 
 struct made {
@@ -724,21 +868,25 @@ struct made {
     u64 args[5];
 };
 
-/* The table of the child; 0 if there is none left. */
-static table *child_table(record *r, record *c, u64 flags, int clear)
+/* Where the child's actions are, and what waits for its process. False: no table is left. */
+static int child_tables(record *r, record *c, u64 flags, int clear)
 {
-    table *t = table_of(r);
-    if (flags & CLONE_SIGHAND) {
-        __atomic_fetch_add(&t_COUNT(t), 1, __ATOMIC_SEQ_CST);
-        return t;
-    }
-    table *own = claim_table(number_of(c));
-    if (!own)
+    table *t = table_of(r), *own = 0;
+    if (!(flags & CLONE_THREAD) && !(own = claim_table(number_of(c))))
         return 0;
+    r_PROCESS(c) = own ? (u64)own : r_PROCESS(r);
+    if (!own || (flags & CLONE_SIGHAND)) { /* CLONE_THREAD without it is refused by the kernel. */
+        r_TABLE(c) = (u64)t;
+        use((u64)t, 1);
+        if (!own && r_PROCESS(r) != (u64)t)
+            use(r_PROCESS(r), 1);
+        return 1;
+    }
+    r_TABLE(c) = (u64)own;
     move(t_ACTIONS(own), t_ACTIONS(t), ACTION_STRIDE * (SIGNALS + 1));
     for (int sig = 1; clear && sig <= SIGNALS; sig++)
         *entry(own, sig) = (struct action){.handler = entry(own, sig)->handler == IGN ? IGN : DFL};
-    return own;
+    return 1;
 }
 
 /* What a child begins with: the parent's frame, on its own stack. */
@@ -762,17 +910,16 @@ static record *child_record(record *r, struct ucontext *u, const struct made *m,
     if (!c)
         return 0;
     set_up(c);
-    table *t = child_table(r, c, m->flags, clear);
-    if (!t) {
+    if (!child_tables(r, c, m->flags, clear)) {
         *used_of(number_of(c)) = 0;
         return 0;
     }
-    r_TABLE(c) = (u64)t;
     r_PARENT(c) = number_of(r);
     r_CHILD_FLAGS(c) = m->flags;
     r_OWN_BLIND(c) = r_OWN_BLIND(r);
     r_OWN_CLEAR(c) = clear;
     r_VBLOCKED(c) = r_VBLOCKED(r);
+    move(r_OWN_EXCEPTION(c), r_OWN_EXCEPTION(r), 24);
     if ((m->flags & (CLONE_VM | CLONE_VFORK)) == CLONE_VM)
         set_stack(c, 0, SS_DISABLE, 0);
     else
@@ -825,7 +972,7 @@ static long make_child(record *r, struct ucontext *u, const struct made *m, int 
         unlock(table_of(r));
     OWN(SYS_RT_SIGPROCMASK, SIG_SETMASK, &mine, 0, 8);
     if (pid < 0) {
-        drop_table(c);
+        drop_tables(c);
         *used_of(number_of(c)) = 0;
     } else if (is_reported_new(r, m->flags) && !(m->flags & CLONE_VFORK)) {
         wait_registered(c, pid);
@@ -882,6 +1029,14 @@ static long sys_clone3(record *r, struct ucontext *u)
     return make_child(r, u, &m, clear);
 }
 
+/* Something that waits may be for this thread: it looks as soon as signals are open. */
+static void look_after(record *r)
+{
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if ((ready(of_thread(r)) | ready(of_process(r))) & taken_by(r))
+        tell_to_look(r);
+}
+
 /* In a new thread, on its own stack, all signals blocked; it goes on with its frame. */
 void started(record *r)
 {
@@ -898,6 +1053,7 @@ void started(record *r)
     }
     if (s_SUPERVISOR && !(r_CHILD_FLAGS(r) & CLONE_THREAD))
         r_OWN_BLIND(r) = OWN(SYS_KILL, s_SUPERVISOR, 0) == -ESRCH;
+    look_after(r);
     set_bases(r_FS(r), r_GS(r));
 }
 
@@ -940,14 +1096,14 @@ static void sys_sigreturn(record *r, struct ucontext *u)
     struct ucontext p;
     if (get(&p, u->g[RSP], sizeof p)) {
         struct info fault = {.sig = SIGSEGV, .code = SI_KERNEL};
-        deliver(r, u, SIGSEGV, &fault, 0);
+        force(r, u, SIGSEGV, &fault, 0);
         return;
     }
+    change_stack(r, &p.ss, u->g[RSP]); /* Before the registers, and so as seen by the handler. */
     move(u->g, p.g, sizeof p.g);
     u->flags = p.flags;
     u->fp = p.fp; /* The kernel reads it, and refuses it, from where it is. */
     set_mask(r, u, p.mask);
-    change_stack(r, &p.ss, u->g[RSP]);
 }
 
 static void sys_exit(record *r, struct ucontext *u, int code)
@@ -956,7 +1112,10 @@ static void sys_exit(record *r, struct ucontext *u, int code)
     if (r_REGISTERED(r))
         report(r, u, KIND_ENDING, 0, 0);
     block_all();
-    drop_table(r);
+    r_WANTED(r) = 0;
+    r_VBLOCKED(r) = RES;
+    hand_over(r, RES);
+    drop_tables(r);
     leave(used_of(number_of(r)), code);
     __builtin_unreachable();
 }
@@ -996,6 +1155,21 @@ static void replace_argument(record *r, struct ucontext *u, int argument, u64 va
     u->g[argument] = value;
 }
 
+/* A signal waits that ends the call, unless something is ready: each call has its own rule, so the
+ * kernel decides, with a signal that is pending there. True: the signal. */
+static int interrupted_at_once(record *r, struct ucontext *u, u64 nr, int argument, int pair)
+{
+    static const u8 order[] = {RDI, RSI, RDX, R10, R8, R9};
+    u64 *scratch = (u64 *)r_OWN_SCRATCH(r), a[sizeof order];
+    for (u32 n = 0; n < sizeof order; n++)
+        a[n] = order[n] == argument ? (u64)(pair ? scratch + 1 : scratch) : u->g[order[n]];
+    scratch[0] = ~RES;
+    scratch[1] = (u64)scratch;
+    scratch[2] = 8;
+    tell_to_look(r);
+    return make_with(r, u, nr, a) && u->g[RAX] == (u64)-EINTR;
+}
+
 /* The kernel gets the mask without RES, and VBLOCKED is RES of it until the call is over. */
 static void with_mask(record *r, struct ucontext *u, int argument, u64 user, u64 size, int pair)
 {
@@ -1005,10 +1179,13 @@ static void with_mask(record *r, struct ucontext *u, int argument, u64 user, u64
         return;
     }
     r_UMASK_SAVED(r) = was;
-    if (r_PENDING(r) & ~mask) {
-        set_mask(r, u, mask);
-        r_UMASK_VALID(r) = 1;
+    if ((ready(of_thread(r)) | ready(of_process(r))) & ~mask) {
+        u64 nr = u->g[RAX];
         u->g[RAX] = -EINTR;
+        if (nr == SYS_RT_SIGSUSPEND || interrupted_at_once(r, u, nr, argument, pair)) {
+            set_mask(r, u, mask);
+            r_UMASK_VALID(r) = 1;
+        }
         return;
     }
     r_OWN_WAITING(r) = TEMPORARY_MASK;
@@ -1032,28 +1209,45 @@ static void with_mask_pair(record *r, struct ucontext *u)
     with_mask(r, u, R9, pair[0], pair[1], 1);
 }
 
-/* A reserved signal of `set` that waits is taken by rt_sigtimedwait. */
+/* What waits of `set` is taken by rt_sigtimedwait. */
 static int take(record *r, struct ucontext *u, u64 set)
 {
-    u64 found = r_PENDING(r) & set;
     struct info in;
-    if (!found)
+    int sig = next_of(r, set, &in);
+    if (!sig)
         return 0;
-    int sig = __builtin_ctzll(found) + 1;
-    forget(r, sig, &in);
     u->g[RAX] = u->g[RSI] && put(u->g[RSI], &in, sizeof in) ? -EFAULT : sig;
     return 1;
+}
+
+/* It waits no more: what it has not taken may be for another thread. */
+static void stop_wanting(record *r)
+{
+    u64 wanted = r_WANTED(r);
+    r_WANTED(r) = 0;
+    if (wanted & r_VBLOCKED(r))
+        hand_over(r, wanted & r_VBLOCKED(r));
+}
+
+static int is_time(u64 user)
+{
+    long time[2];
+    return !user || (!get(time, user, sizeof time) && time[0] >= 0 && (u64)time[1] < 1000000000);
 }
 
 static void sys_sigtimedwait(record *r, struct ucontext *u)
 {
     u64 set, *scratch = (u64 *)r_OWN_SCRATCH(r);
-    if (u->g[R10] != 8 || get(&set, u->g[RDI], 8) || !(set & RES)) {
+    if (u->g[R10] != 8 || get(&set, u->g[RDI], 8) || !(set & RES) || !is_time(u->g[RDX])) {
         run(r, u);
         return;
     }
-    if (take(r, u, set))
+    r_WANTED(r) = set & RES;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (take(r, u, set)) {
+        stop_wanting(r);
         return;
+    }
     r_OWN_WAITING(r) = SIGNALS_WANTED;
     r_OWN_TEMPORARY(r) = set;
     run(r, u);
@@ -1068,8 +1262,23 @@ static void sys_sigpending(record *r, struct ucontext *u)
     if (!make(r, u, SYS_RT_SIGPENDING) || u->g[RAX])
         return;
     get(&set, u->g[RDI], size);
-    set |= r_PENDING(r);
+    set |= (ready(of_thread(r)) | ready(of_process(r))) & r_VBLOCKED(r);
     put(u->g[RDI], &set, size);
+}
+
+/* rt_sigqueueinfo and rt_tgsigqueueinfo: their siginfo says which, since nothing else tells whether
+ * a signal with SI_QUEUE is of the process. */
+static void sys_queueinfo(record *r, struct ucontext *u, u64 sig, int argument, u32 who)
+{
+    u8 *in = r_OWN_SCRATCH(r);
+    u32 *mark = (u32 *)(in + MARK_AT);
+    run(r, u);
+    if (sig - 1 >= SIGNALS || !(RES & BIT(sig)) || get(in, u->g[argument], sizeof(struct info)))
+        return;
+    mark[0] = MARK;
+    mark[1] = who;
+    replace_argument(r, u, argument, (u64)in);
+    r_NEXT(r) = (u64)gate_exit;
 }
 
 /* Such a call has been left. Its mask was in force if a signal has ended it. */
@@ -1087,15 +1296,13 @@ static void waited(record *r, struct ucontext *u, int ended_by_signal)
     }
 }
 
-/* A signal that no handler of the program saw: the call goes on, which a signal has ended. */
-static void wait_again(record *r, struct ucontext *u, u32 kind)
+/* The signal that has ended the call was none of the program's: it goes on. */
+static void again(record *r, struct ucontext *u)
 {
     u64 *g = u->g;
     if (g[RIP] != r_SYSCALL_AT(r) + SYSCALL_LENGTH || g[RAX] != (u64)-EINTR)
         return;
-    if (kind == SIGNALS_WANTED && take(r, u, r_OWN_TEMPORARY(r)))
-        return;
-    if (kind == TEMPORARY_MASK && r_UMASK_VALID(r)) {
+    if (r_UMASK_VALID(r)) {
         r_UMASK_VALID(r) = 0;
         set_mask(r, u, r_UMASK_SAVED(r));
     }
@@ -1135,6 +1342,7 @@ static void trapped(record *r, struct ucontext *u, struct info *in)
     r_OWN_ARGUMENT(r) = 0;
     r_OWN_WAITING(r) = 0;
     r_UMASK_VALID(r) = 0;
+    r_OWN_REWOUND(r) = 0;
     r_SYSCALL_AT(r) = g[RIP] - SYSCALL_LENGTH;
     r_SYSCALL_NR(r) = g[RAX];
     r_OWN_I386(r) = ((struct seccomp_info *)in)->arch != AUDIT_ARCH_X86_64;
@@ -1192,6 +1400,12 @@ static void trapped(record *r, struct ucontext *u, struct info *in)
         case SYS_RT_SIGPENDING:
             sys_sigpending(r, u);
             return;
+        case SYS_RT_SIGQUEUEINFO:
+            sys_queueinfo(r, u, (u32)g[RSI], RDX, MARK_PROCESS);
+            return;
+        case SYS_RT_TGSIGQUEUEINFO:
+            sys_queueinfo(r, u, (u32)g[RDX], R10, MARK_THREAD);
+            return;
         }
     } else if (native_trapped(r, u, g[RIP] - SYSCALL_LENGTH)) {
         return;
@@ -1201,6 +1415,69 @@ static void trapped(record *r, struct ucontext *u, struct info *in)
 
 /* ---- The handler ---- */
 
+/* A signal has just ended the call in the block. */
+static int ended_in_block(record *r, const struct ucontext *u)
+{
+    return u->g[RIP] == block_of(r) + SYSCALL_LENGTH && u->g[RAX] == (u64)-EINTR && !r_WANT_EXIT(r);
+}
+
+/* Calls that a handler without SA_RESTART ends, and that go on after another one. */
+static int is_restartable(u64 nr)
+{
+    switch (nr) {
+    case SYS_READ:
+    case SYS_WRITE:
+    case SYS_READV:
+    case SYS_WRITEV:
+    case SYS_PREAD64:
+    case SYS_PWRITE64:
+    case SYS_PREADV:
+    case SYS_PWRITEV:
+    case SYS_PREADV2:
+    case SYS_PWRITEV2:
+    case SYS_IOCTL:
+    case SYS_RECVFROM:
+    case SYS_SENDTO:
+    case SYS_RECVMSG:
+    case SYS_SENDMSG:
+    case SYS_RECVMMSG:
+    case SYS_SENDMMSG:
+    case SYS_ACCEPT:
+    case SYS_ACCEPT4:
+    case SYS_CONNECT:
+    case SYS_FUTEX:
+    case SYS_WAIT4:
+    case SYS_WAITID:
+    case SYS_FLOCK:
+    case SYS_FCNTL:
+    case SYS_OPEN:
+    case SYS_OPENAT:
+    case SYS_OPENAT2:
+    case SYS_CREAT:
+    case SYS_SPLICE:
+    case SYS_TEE:
+    case SYS_VMSPLICE:
+    case SYS_SENDFILE:
+    case SYS_COPY_FILE_RANGE:
+    case SYS_MQ_TIMEDSEND:
+    case SYS_MQ_TIMEDRECEIVE:
+    case SYS_GETRANDOM:
+        return 1;
+    }
+    return 0;
+}
+
+/* The kernel has taken RIP back to a call, to make it again. SYSCALL has left its RIP and RFLAGS, so
+ * hardly a call that has not begun looks like this; and ending it is then as if it had. */
+static int is_rewound(const struct ucontext *u)
+{
+    const u64 *g = u->g;
+    u8 code[SYSCALL_LENGTH];
+    return g[RCX] == g[RIP] + SYSCALL_LENGTH && !((g[R11] ^ g[EFL]) & ~(u64)(RFLAGS_RF | RFLAGS_TF)) &&
+           is_restartable(g[RAX]) && !get(code, g[RIP], sizeof code) && code[0] == 0x0f &&
+           code[1] == 0x05;
+}
+
 /* The program's call in the thread's own context is over, or has to begin again: RIP goes back to
  * where the program believes to be. */
 static void out_of_block(record *r, struct ucontext *u)
@@ -1208,6 +1485,7 @@ static void out_of_block(record *r, struct ucontext *u)
     u64 *g = u->g;
     int in_block = g[RIP] - block_of(r) < BLOCK_STRIDE, exits = g[RIP] == (u64)gate_exit;
     int begins = g[RIP] == call_in_block(r);
+    r_OWN_REWOUND(r) = is_rewound(u) ? in_block ? r_SYSCALL_AT(r) : g[RIP] : 0;
     if (!in_block && !exits)
         return;
     if (r_OWN_ARGUMENT(r))
@@ -1216,6 +1494,7 @@ static void out_of_block(record *r, struct ucontext *u)
     waited(r, u, in_block && !begins && g[RAX] == (u64)-EINTR);
     if (begins) {
         g[RIP] = r_SYSCALL_AT(r);
+        g[RCX] = r_SYSCALL_AT(r) + SYSCALL_LENGTH;
         g[RAX] = r_SYSCALL_NR(r);
         move_arguments((u64 *)r_SYSCALL_ARGS(r), g, 1);
         return;
@@ -1274,34 +1553,69 @@ static int is_special(const struct ucontext *u, int sig)
     return code[at + 1] == 0xa2 || (code[at + 1] == 0x01 && code[at + 2] == 0xd7);
 }
 
-static int is_reported(record *r, const struct ucontext *u, int sig, const struct info *in)
+/* In an enclave, or in the stub on its way there. */
+static int is_inside(record *r, const struct ucontext *u)
 {
     u64 ip = u->g[RIP];
-    if (r_INSIDE(r) || native_inside(r) || is_ours(in) ||
-        (ip >= BASE && ip < RECORDS + (u64)RECORDS_MAX * RECORD_STRIDE))
-        return 1;
-    return (RES & BIT(sig)) && in->code > 0 && sig != SIGSYS && is_special(u, sig);
+    return r_INSIDE(r) || native_inside(r) ||
+           (ip >= BASE && ip < RECORDS + (u64)RECORDS_MAX * RECORD_STRIDE);
+}
+
+static void report_sent(record *r, struct ucontext *u, int sig, struct info *in)
+{
+    r_OWN_SENT(r) = sig;
+    report(r, u, KIND_SIGNAL, sig, in);
+    r_OWN_SENT(r) = 0;
+}
+
+/* Signals that were sent and that the thread takes now. */
+static void give_due(record *r, struct ucontext *u)
+{
+    struct info in;
+    int sig;
+    if (r_STEPPING(r)) /* First the supervisor's step. */
+        return;
+    while (is_inside(r, u) && (sig = next_of(r, ~mask_of(r, u), &in)))
+        report_sent(r, u, sig, &in);
+    deliver_due(r, u);
+}
+
+/* Handlers that have not begun yet: signals upon which the kernel has put another. They came before
+ * it, and before what comes while that runs. */
+static void note_below(record *r, struct ucontext *u)
+{
+    int sig = u->g[RDI];
+    struct info *in = (struct info *)u->g[RSI];
+    struct ucontext *below = (struct ucontext *)u->g[RDX];
+    if (u->g[RIP] != (u64)entered)
+        return;
+    note_below(r, below);
+    if ((RES & BIT(sig)) && !is_exception(below, sig, in) && !is_call(r, sig, in) && !is_ours(in)) {
+        note(r, sig, in);
+        in->sig = 0;
+    }
 }
 
 /* A signal while the stub itself runs: only reserved ones can come. */
 static void nested(record *r, struct ucontext *u, int sig, struct info *in)
 {
     u64 ip = u->g[RIP];
-    if (in->code > 0) {
+    note_below(r, u);
+    if (is_exception(u, sig, in)) {
         if (ip == (u64)copy_bytes && (sig == SIGSEGV || sig == SIGBUS)) {
             u->g[RIP] = (u64)copy_fault;
         } else if (ip == (u64)user_called && sig == SIGSYS) {
             move(r_OWN_TRAP_INFO(r), in, 128);
             r_OWN_TRAPPED(r) = 1;
-        } else {
+        } else if (ip != (u64)entered) { /* There another was first: the exception comes again. */
             by_default(u, sig, in);
         }
         return;
     }
-    if (is_interrupt(sig, in))
+    if (!is_call(r, sig, in))
+        note(r, sig, in);
+    if (interrupted(r, sig))
         r_OWN_INTERRUPTED(r) = 1;
-    else
-        keep(r, sig, in);
     r_OWN_DUE(r) = 1;
     if (ip >= (u64)tail && ip < (u64)tail_end)
         u->g[RIP] = (u64)tail; /* It has looked already. */
@@ -1314,9 +1628,25 @@ static void stopped_stepping(record *r, struct ucontext *u)
         u->g[EFL] &= ~(u64)RFLAGS_TF;
 }
 
+/* An exception, or a signal that was sent and has not waited yet. */
+static void arrives(record *r, struct ucontext *u, int sig, struct info *in, int real)
+{
+    if (real && (sig == SIGSYS || !is_special(u, sig)) && !is_inside(r, u))
+        force(r, u, sig, in, 0);
+    else if (real)
+        report(r, u, KIND_SIGNAL, sig, in);
+    else if (is_ours(in) || (!(RES & BIT(sig)) && is_inside(r, u)))
+        report_sent(r, u, sig, in);
+    else if (RES & BIT(sig))
+        note(r, sig, in);
+    else
+        deliver(r, u, sig, in, 0);
+}
+
 static void arrived(record *r, struct ucontext *u, int sig, struct info *in)
 {
-    int seccomp = sig == SIGSYS && in->code == SI_CODE_SECCOMP, stepping = r_STEPPING(r);
+    int real = is_exception(u, sig, in), stepping = r_STEPPING(r);
+    int seccomp = real && sig == SIGSYS && in->code == SI_CODE_SECCOMP;
     if (stepping)
         stopped_stepping(r, u);
     if (seccomp && in->err == TRAP_DATA) {
@@ -1326,48 +1656,59 @@ static void arrived(record *r, struct ucontext *u, int sig, struct info *in)
             trapped(r, u, in);
         return;
     }
-    if (!stepping && in->code > 0 && (sig == SIGILL || sig == SIGSEGV) && native_exception(r, u))
+    if (!stepping && real && (sig == SIGILL || sig == SIGSEGV) && native_exception(r, u))
         return;
-    if (u->g[RIP] == (u64)gate_exit && sig == SIGSEGV && in->code > 0) {
+    if (u->g[RIP] == (u64)gate_exit && sig == SIGSEGV && real) {
         out_of_block(r, u);
+        stop_wanting(r);
         return;
     }
-    if (u->g[RIP] == (u64)enclu_trap && sig == SIGSEGV && in->code > 0) {
+    if (u->g[RIP] == (u64)enclu_trap && sig == SIGSEGV && real) {
         u->g[RIP] = s_AEP;
         report(r, u, KIND_ENCLU_TRAP, sig, in);
         return;
     }
     u32 waiting = r_OWN_WAITING(r);
+    int ended = ended_in_block(r, u), call = is_call(r, sig, in);
     out_of_block(r, u);
     if (seccomp)
         ((struct seccomp_info *)in)->call_addr = u->g[RIP];
-    if (is_interrupt(sig, in))
+    if (interrupted(r, sig)) {
         report(r, u, KIND_INTERRUPT, sig, in);
-    else if (stepping || is_reported(r, u, sig, in))
+    } else if (stepping && call) {
+        r_STEPPING(r) = 1;
+        u->g[EFL] |= RFLAGS_TF;
+    }
+    if (stepping && !call) {
+        r_OWN_SENT(r) = real ? 0 : sig;
         report(r, u, KIND_SIGNAL, sig, in);
-    else if (waiting == SIGNALS_WANTED && (RES & r_OWN_TEMPORARY(r) & BIT(sig)) && in->code <= 0)
-        keep(r, sig, in);
-    else
-        deliver(r, u, sig, in, 0);
-    if (waiting)
-        wait_again(r, u, waiting);
+        r_OWN_SENT(r) = 0;
+    } else if (!call) {
+        arrives(r, u, sig, in, real);
+    }
+    int took = ended && waiting == SIGNALS_WANTED && take(r, u, r_OWN_TEMPORARY(r));
+    give_due(r, u);
+    if (ended && !took)
+        again(r, u);
+    stop_wanting(r);
 }
 
-/* What came while the stub ran. Signals are sent again: each comes with a frame of its own. */
+/* What came while the stub ran. */
 static void leftover(record *r, struct ucontext *u)
 {
-    u64 due;
-    r_OWN_DUE(r) = 0;
+    if (r_OWN_DUE(r)) {
+        r_OWN_DUE(r) = 0;
+        hand_over(r, RES & ~taken_by(r));
+    }
     while (r_OWN_INTERRUPTED(r)) {
         r_OWN_INTERRUPTED(r) = 0;
         report(r, u, KIND_INTERRUPT, 0, 0);
     }
-    while ((due = r_PENDING(r) & ~r_VBLOCKED(r))) {
-        int sig = __builtin_ctzll(due) + 1;
-        struct info in;
-        block_all();
-        forget(r, sig, &in);
-        queue_self(sig, &in);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if ((ready(of_thread(r)) | ready(of_process(r))) & taken_by(r)) {
+        out_of_block(r, u); /* If a call is about to begin, it begins later. */
+        stop_wanting(r);
+        give_due(r, u);
     }
     set_bases(r_FS(r), r_GS(r));
 }
@@ -1394,6 +1735,7 @@ int handler(int sig, struct info *in, struct ucontext *u)
         nested(r, u, sig, in);
         return 1;
     }
+    r_OWN_FP(r) = 0;
     r_FS(r) = fs_base();
     r_GS(r) = gs_base();
     arrived(r, u, sig, in);

@@ -55,10 +55,13 @@ assert RECORDS % (RECORDS_MAX * RECORD_STRIDE) == 0, "the stub compares the uppe
 TRAP_DATA: Final = 0x5347
 
 # The supervisor's own signal has si_code SI_QUEUE and this value; any signal with TOKEN_CODE as its
-# si_code is reported as it is. SIGRTMAX: of a number below 32 the kernel keeps one pending signal
-# for a thread, so one of the program would be lost beside it. gdb knows no SIGSTKFLT.
-INTERRUPT_SIGNAL: Final = 64
+# si_code is reported as it is. A real-time signal: of a number below 32 the kernel keeps one pending
+# signal for a thread, so one of the program would be lost beside it; and gdb knows no SIGSTKFLT. One
+# from the middle, since programs take SIGRTMIN, SIGRTMAX and their neighbours.
+INTERRUPT_SIGNAL: Final = 55
 INTERRUPT_VALUE: Final = 0x5347_5847
+# With this value: another thread has found something for this one that waits for the process.
+LOOK_VALUE: Final = 0x5347_4C4B
 TOKEN_CODE: Final = -0x736778
 
 # RECORD.KIND: what a request is.
@@ -88,8 +91,21 @@ OUT_ERR_SET: Final = 1
 OUT_TRAPNO_SET: Final = 2
 OUT_CR2_SET: Final = 4
 
-# Signals 4, 5, 7, 8, 11, 31 and 64, which the stub handles whatever the program says: bit n - 1.
-RESERVED_SIGNALS: Final = 0x8000_0000_4000_04D8
+# Signals 4, 5, 7, 8, 11, 31 and 55, which the stub handles whatever the program says: bit n - 1.
+RESERVED_SIGNALS: Final = 0x0040_0000_4000_04D8
+RESERVED_COUNT: Final = RESERVED_SIGNALS.bit_count()
+
+# What waits of them: masks of those that are ready and of those whose siginfo is in use, and the
+# siginfo of each in the order of the numbers.
+INFO_SIZE: Final = 128
+WAITING_SIZE: Final = 16 + RESERVED_COUNT * INFO_SIZE
+
+# In the siginfo that a program gives rt_sigqueueinfo or rt_tgsigqueueinfo with a reserved number:
+# MARK and which of the two it was, where no siginfo has anything and the kernel copies it.
+MARK_AT: Final = 40
+MARK: Final = 0x5347_5155
+MARK_PROCESS: Final = 1
+MARK_THREAD: Final = 2
 
 
 class SHARED(Structure, size=SYSTRAP_CONTROL_SIZE, align=PAGE_SIZE):
@@ -121,12 +137,14 @@ class TABLE(Structure, size=TABLE_STRIDE, align=PAGE_SIZE):
 
     COUNT: how many records use it, 0 if it is free. LOCK: held for a few instructions. CONFINED:
     not 0 if one of these threads has a seccomp filter of the program's, which judges its calls.
+    WAITING: what waits for the process, as in RECORD.
     """
 
     COUNT: int = u32(0x00)
     LOCK: int = u32(0x04)
     CONFINED: int = u32(0x08)
     ACTIONS: bytes = raw(0x40, ACTION_STRIDE * (SIGNALS + 1))
+    WAITING: bytes = raw(0x900, WAITING_SIZE)
 
 
 class RECORD(Structure, size=RECORD_STRIDE, align=PAGE_SIZE):
@@ -138,9 +156,10 @@ class RECORD(Structure, size=RECORD_STRIDE, align=PAGE_SIZE):
     INSIDE, STEPPING, WANT_EXIT, REGISTERED: flags. RESTART: RIP is at SYSCALL_AT to be repeated,
     with SYSCALL_NR and SYSCALL_ARGS: the supervisor may have changed those for one attempt.
     OUT_*: what COMMAND_DELIVER delivers. MAILBOX and MAILBOX_FX: registers in the order of
-    `spec.registers` and FXSAVE64 image of the vDSO's ENCLU. PENDING and PENDING_INFO: reserved
-    signals that wait until the program unblocks them, in the order of their numbers. What begins
-    with OWN_ is the stub's alone. STACK: the alternate stack.
+    `spec.registers` and FXSAVE64 image of the vDSO's ENCLU. WAITING: reserved signals that were
+    sent and wait until the program takes them; PROCESS: the table with those of the process.
+    WANTED: those that rt_sigtimedwait awaits. INTERRUPT: the supervisor has sent its signal. What
+    begins with OWN_ is the stub's alone. STACK: the alternate stack.
     """
 
     NUMBER: int = u32(0x000)
@@ -178,6 +197,9 @@ class RECORD(Structure, size=RECORD_STRIDE, align=PAGE_SIZE):
     REAL_SS: bytes = raw(0x108, 24)
     REGISTERED: int = u32(0x124)
     EXITCODE: int = u32(0x128)
+    INTERRUPT: int = u32(0x12C)
+    PROCESS: int = u64(0x130)
+    WANTED: int = u64(0x138)
     OUT_INFO: bytes = raw(0x180, 128)
     OUT_ERR: int = u64(0x200)
     OUT_TRAPNO: int = u64(0x208)
@@ -187,8 +209,7 @@ class RECORD(Structure, size=RECORD_STRIDE, align=PAGE_SIZE):
     SYSCALL_ARGS: bytes = raw(0x2C0, 6 * 8)
     MAILBOX: bytes = raw(0x400, 18 * 8)
     MAILBOX_FX: bytes = raw(0x4C0, 512)
-    PENDING: int = u64(0x700)
-    PENDING_INFO: bytes = raw(0x780, 7 * 128)
+    WAITING: bytes = raw(0x700, WAITING_SIZE)
     OWN_INTERRUPTED: int = u32(0xB00)
     OWN_TRAPPED: int = u32(0xB04)
     OWN_ARGUMENT: int = u32(0xB08)
@@ -201,7 +222,12 @@ class RECORD(Structure, size=RECORD_STRIDE, align=PAGE_SIZE):
     OWN_DUE: int = u32(0xB30)
     OWN_WAITING: int = u32(0xB34)
     OWN_TEMPORARY: int = u64(0xB38)
-    OWN_I386: int = u32(0xB40)
+    OWN_REWOUND: int = u64(0xB40)
+    OWN_FP: int = u64(0xB48)
+    OWN_EXCEPTION: bytes = raw(0xB50, 24)
+    OWN_LOOK: int = u32(0xB68)
+    OWN_SENT: int = u32(0xB6C)
+    OWN_I386: int = u32(0xB70)
     OWN_TRAP_INFO: bytes = raw(0xB80, 128)
     OWN_SCRATCH: bytes = raw(0xC00, 0x200)
     STACK: bytes = raw(0x1000, RECORD_STRIDE - 0x1000)

@@ -80,7 +80,7 @@ _LATER: Final = tuple(
 _BY_STUB: Final = (
     *(nr.RT_SIGPROCMASK, nr.SIGALTSTACK, nr.RT_SIGRETURN, nr.RT_SIGPENDING, nr.RT_SIGSUSPEND),
     *(nr.RT_SIGTIMEDWAIT, nr.SIGNALFD, nr.SIGNALFD4, nr.CLONE, nr.CLONE3, nr.FORK, nr.VFORK),
-    *(nr.EXIT, nr.EXIT_GROUP),
+    *(nr.RT_SIGQUEUEINFO, nr.RT_TGSIGQUEUEINFO, nr.EXIT, nr.EXIT_GROUP),
 )
 # Calls with a pointer to a mask, in this argument, that they answer only if it is not NULL.
 _WITH_MASK: Final = {

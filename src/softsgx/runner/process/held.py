@@ -21,11 +21,9 @@ from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.box import REQUEST, TAKEN
 from softsgx.runner.process.call_filters import BY_STUB
 from softsgx.runner.process.families import alive
-from softsgx.runner.process.held_state import INFO_SIZE, Gone, HeldState
+from softsgx.runner.process.held_state import Gone, HeldState
 from softsgx.spec.bits import MASK64
 
-# One for each reserved signal.
-_PENDING_INFO_SIZE: Final = lay.RESERVED_SIGNALS.bit_count() * INFO_SIZE
 _DOZE_S: Final = 0.05  # between looks whether a thread that is waited for still exists
 
 SIGTRAP_STOP: Final = signal.SIGTRAP << 8 | 0x7F
@@ -43,13 +41,18 @@ _STATUS: Final = {
 class KeptByExec(NamedTuple):
     """What a thread keeps of the reserved signals when it executes another program.
 
-    Masks of the blocked and of the ignored ones; and those that are pending, with their siginfo.
+    Masks of the blocked and of the ignored ones; what waits for the thread, and for its process.
     """
 
     blocked: int = 0
     ignored: int = 0
-    pending: int = 0
-    infos: bytes = b""
+    of_thread: bytes = b""
+    of_process: bytes = b""
+
+
+def _settled(waiting: bytes) -> bytes:
+    """Without what a thread was about to put there or to take away when exec killed it."""
+    return waiting[:8] + waiting[:8] + waiting[16:]
 
 
 class HeldThread(HeldState):
@@ -134,7 +137,8 @@ class HeldThread(HeldState):
     def _interrupt(self) -> None:
         if self.kind:
             return  # it is stopped already
-        info = bytearray(INFO_SIZE)
+        self.set_word("INTERRUPT", 1)
+        info = bytearray(lay.INFO_SIZE)
         struct.pack_into("<iii", info, 0, lay.INTERRUPT_SIGNAL, 0, -1)
         struct.pack_into("<iiQ", info, 16, os.getpid(), os.getuid(), lay.INTERRUPT_VALUE)
         p.tgsigqueue(self.pid, self.tid, lay.INTERRUPT_SIGNAL, bytes(info))
@@ -148,12 +152,12 @@ class HeldThread(HeldState):
         elif number:
             at = lay.RECORD_AT["OUT_INFO"]
             if self._sent is not None and self._sent[0] == number:
-                self._memory[at : at + INFO_SIZE] = self._sent[1]
+                self._memory[at : at + lay.INFO_SIZE] = self._sent[1]
             elif self.kind == lay.KIND_SIGNAL and self.word("SIGNAL") == number:
-                self._memory[at : at + INFO_SIZE] = self._info()
+                self._memory[at : at + lay.INFO_SIZE] = self._info()
             else:
-                self._memory[at : at + INFO_SIZE] = struct.pack("<iii", number, 0, 0).ljust(
-                    INFO_SIZE, b"\0"
+                self._memory[at : at + lay.INFO_SIZE] = struct.pack("<iii", number, 0, 0).ljust(
+                    lay.INFO_SIZE, b"\0"
                 )
             self.set_word("SIGNAL", number)
             self.set_long("OUT_SET", self._out)
@@ -226,9 +230,17 @@ class HeldThread(HeldState):
     def kept_by_exec(self) -> KeptByExec:
         """What the next program of this thread begins with."""
         _, ignored, _ = self.masks(0, 0, 0)
-        at = lay.RECORD_AT["PENDING_INFO"]
-        infos = bytes(self._memory[at : at + _PENDING_INFO_SIZE])
-        return KeptByExec(self.long("VBLOCKED"), ignored, self.long("PENDING"), infos)
+        of_process = self.records.waiting(self.long("PROCESS"))
+        return KeptByExec(
+            self.long("VBLOCKED"),
+            ignored,
+            bytes(self._waiting()),
+            b"" if of_process is None else bytes(of_process),
+        )
+
+    def _waiting(self) -> memoryview:
+        at = lay.RECORD_AT["WAITING"]
+        return self._memory[at : at + lay.WAITING_SIZE]
 
     def keep_by_exec(self, kept: KeptByExec) -> None:
         """Prepare the record of a new program."""
@@ -238,9 +250,10 @@ class HeldThread(HeldState):
                 self.set_action(
                     number, SIG_IGN.to_bytes(8, "little").ljust(lay.ACTION_STRIDE, b"\0")
                 )
-        self.set_long("PENDING", kept.pending)
-        at = lay.RECORD_AT["PENDING_INFO"]
-        self._memory[at : at + len(kept.infos)] = kept.infos
+        of_process = self.records.waiting(self.long("PROCESS"))
+        self._waiting()[: len(kept.of_thread)] = _settled(kept.of_thread)
+        if of_process is not None:
+            of_process[: len(kept.of_process)] = _settled(kept.of_process)
 
     def go(self) -> None:
         """Let it go on as it is."""

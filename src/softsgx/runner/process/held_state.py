@@ -39,7 +39,6 @@ _in_frame_order = itemgetter(*_ORDER)
 _FRAME: Final = (*_ORDER, p.CS, p.GS, p.FS, p.SS, p.FS_BASE, p.GS_BASE, p.ORIG_RAX)
 _in_user_order = itemgetter(*(_FRAME.index(n) if n in _FRAME else len(_FRAME) for n in range(27)))
 _WORD: Final = struct.Struct("Q")
-INFO_SIZE: Final = 128
 _ARCH: Final = struct.Struct("<I")
 _ARCH_AT: Final = 28  # si_arch of SIGSYS
 _EXTENDED: Final = struct.Struct("<IIQI")  # magic, extended size, features, size of the image
@@ -198,8 +197,8 @@ class HeldState:
     # Signals
 
     def _info(self) -> memoryview:
-        at = self._at(self._longs[_INFO_LONG], INFO_SIZE)
-        return self._memory[at : at + INFO_SIZE]
+        at = self._at(self._longs[_INFO_LONG], lay.INFO_SIZE)
+        return self._memory[at : at + lay.INFO_SIZE]
 
     def get_siginfo(self) -> bytes:
         """As ptrace.get_siginfo."""
@@ -214,7 +213,7 @@ class HeldState:
     def set_siginfo(self, info: bytes) -> None:
         """As ptrace.set_siginfo."""
         self._frame_at()
-        info = info.ljust(INFO_SIZE, b"\0")[:INFO_SIZE]
+        info = info.ljust(lay.INFO_SIZE, b"\0")[: lay.INFO_SIZE]
         if self._sent is None:
             self._info()[:] = info
         else:

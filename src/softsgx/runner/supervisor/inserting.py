@@ -45,6 +45,7 @@ def insert(t: Tracee, records: Records, signals: KeptByExec) -> HeldThread:
     held.set_word("NUMBER", record)
     held.set_word("PARENT", record)
     held.set_long("TABLE", table)
+    held.set_long("PROCESS", table)
     if t.seccomp.confines:
         held.confine()
     held.keep_by_exec(signals)

@@ -153,7 +153,7 @@ class Systrap:
             tid = new.word("TID")
             parent = self.threads.get(new.word("PARENT"))
             if not os.path.exists(f"/proc/{tid}") if tid else parent is None:
-                self.records.put_table(new.long("TABLE"))
+                self.records.put_tables(new.long("TABLE"), new.long("PROCESS"))
                 self.records.give_record(record)
 
     def _status(self, pid: int, threads: Sequence[Tracee]) -> int:
@@ -174,7 +174,7 @@ class Systrap:
         held = self._held(t.tid)
         if held is not None:
             self._drop(t, held)
-            self.records.put_table(held.long("TABLE"))
+            self.records.put_tables(held.long("TABLE"), held.long("PROCESS"))
             self.records.give_record(held.record)
 
     def _drop(self, t: Tracee, held: HeldThread) -> None:
