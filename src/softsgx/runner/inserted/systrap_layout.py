@@ -55,9 +55,9 @@ assert RECORDS % (RECORDS_MAX * RECORD_STRIDE) == 0, "the stub compares the uppe
 TRAP_DATA: Final = 0x5347
 
 # The supervisor's own signal has si_code SI_QUEUE and this value; any signal with TOKEN_CODE as its
-# si_code is reported as it is. A real-time signal: of a number below 32 the kernel keeps one pending
-# signal for a thread, so one of the program would be lost beside it; and gdb knows no SIGSTKFLT. One
-# from the middle, since programs take SIGRTMIN, SIGRTMAX and their neighbours.
+# si_code is reported as it is. A real-time signal: of a number below 32 the kernel keeps one
+# pending for a thread, so one of the program would be lost beside it; and gdb knows no SIGSTKFLT.
+# One from the middle, since programs take SIGRTMIN, SIGRTMAX and their neighbours.
 INTERRUPT_SIGNAL: Final = 55
 INTERRUPT_VALUE: Final = 0x5347_5847
 # With this value: another thread has found something for this one that waits for the process.
