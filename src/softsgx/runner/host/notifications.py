@@ -25,12 +25,14 @@ _ADDFD: Final = struct.Struct("=QIIII")
 
 
 class Notification(NamedTuple):
-    """A call that waits: `tid` is the thread's, as the reader's pid namespace numbers it."""
+    """A call that waits: `tid` is the thread's, as the reader's pid namespace numbers it; `ip` is
+    after the instruction."""
 
     id: int
     tid: int
     number: int
     args: tuple[int, ...]
+    ip: int
 
 
 class Listener:
@@ -47,8 +49,8 @@ class Listener:
         """The next call that waits. Blocks until there is one: poll the descriptor before."""
         block = bytearray(_NOTIF.size)
         _again(self.fd, SECCOMP_IOCTL_NOTIF_RECV, block)
-        number, tid, _flags, call, _arch, _ip, *args = _NOTIF.unpack(block)
-        return Notification(number, tid, call, tuple(args))
+        number, tid, _flags, call, _arch, ip, *args = _NOTIF.unpack(block)
+        return Notification(number, tid, call, tuple(args), ip)
 
     def go_on(self, held: Notification) -> None:
         """Have the kernel execute the call, with the arguments as they then are."""

@@ -85,6 +85,16 @@ class Seccomp(NamedTuple):
         """Whether the mode is SECCOMP_MODE_STRICT."""
         return self.mode == SECCOMP_MODE_STRICT
 
+    def traces(self, number: int, ip: int, args: Sequence[int]) -> bool:
+        """Whether a call of x86-64 that a listener got should fail: SECCOMP_RET_TRACE is weaker.
+
+        Calls from the gate have been judged before.
+        """
+        if not self.filters or GATE <= ip < END:
+            return False
+        value = verdict(self.filters, seccomp_data(number, AUDIT_ARCH_X86_64, ip, args))
+        return _action(value) == SECCOMP_RET_TRACE
+
     def judged_here(self, arch: int) -> bool:
         """Whether a call that stopped must be judged by `verdict`."""
         if arch != AUDIT_ARCH_X86_64 or not WAYS.traced:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from softsgx.runner.process.families import alive, thread_group
+from softsgx.runner.process.held import HeldThread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from softsgx.runner.process.held import HeldThread
+    from softsgx.runner.inserted.records import Records
     from softsgx.runner.process.tracee import Tracee
 
 
@@ -31,3 +33,14 @@ def dead_threads(tracees: Iterable[Tracee], pid: int) -> list[Tracee]:
     """The threads of a process, but the first, that have ended without a word: a filter of the
     program kills them."""
     return [t for t in tracees if t.pid == pid != t.tid and not alive(t.tid)]
+
+
+def abandoned(records: Records, threads: Mapping[int, HeldThread]) -> Iterator[HeldThread]:
+    """The records of threads that ended before they reported anything."""
+    for record in records.taken():
+        if record in threads:
+            continue
+        new = HeldThread(records, record, 0, 0)
+        tid = new.word("TID")
+        if not os.path.exists(f"/proc/{tid}") if tid else new.word("PARENT") not in threads:
+            yield new

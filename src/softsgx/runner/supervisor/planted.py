@@ -205,6 +205,8 @@ class Debugged:
         tracees: dict[int, Tracee],
         report: Callable[[Tracee, HeldThread], None],
     ) -> None:
+        # Whether the program's filters let the call at whose stop a thread is go on.
+        self.allowed: Callable[[Tracee, list[int]], bool] = lambda _t, _regs: True
         self._tids: set[int] = set()
         self._control = records.control
         self._threads = threads
@@ -222,13 +224,15 @@ class Debugged:
                 self._control.set_report(record, TAKEN)
                 self._report(t, held)
 
-    def noted(self, held: HeldThread) -> bool:
+    def noted(self, t: Tracee, held: HeldThread) -> bool:
         """Whether the thread has called PTRACE_TRACEME, and goes on."""
         if held.kind != lay.KIND_SYSCALL:
             return False
         regs = held.get_regs()
         if (regs[p.ORIG_RAX], regs[p.RDI]) != (nr.PTRACE, p.PTRACE_TRACEME):
             return False
+        if not self.allowed(t, regs):
+            return True
         if held.long("CHILD_FLAGS") & CLONE_VFORK:
             self._tids.add(held.tid)
             regs[p.RAX], regs[p.ORIG_RAX] = 0, p.MASK64

@@ -110,6 +110,7 @@ class Supervisor:
         systrap.stopped = self._stop_or_end
         systrap.gone = self._lost
         self.calls.seccomp.learn = systrap.learn
+        systrap.debugged.allowed = self.calls.seccomp.allowed
         systrap.born = self._born
         systrap.fork = self._fork_model
         systrap.executed = self._new_program

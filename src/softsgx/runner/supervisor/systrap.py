@@ -31,7 +31,7 @@ from softsgx.runner.process.held import HeldThread, KeptByExec
 from softsgx.runner.process.tracee import Tracee
 from softsgx.runner.say import say
 from softsgx.runner.supervisor.inserting import begin, exec_failed, insert
-from softsgx.runner.supervisor.makers import dead_threads, maker
+from softsgx.runner.supervisor.makers import abandoned, dead_threads, maker
 from softsgx.runner.supervisor.planted import Debugged, Planted, prepared
 from softsgx.runner.supervisor.watcher import Watcher
 
@@ -81,8 +81,8 @@ class Systrap:
         self._listener: Listener | None = None
         self._processes: dict[int, int] = {}  # descriptor of a process -> its pid
         self._notes: deque[Notification] = deque()  # calls that wait
-        self._debugged = Debugged(records, self.threads, tracees, self._report)
-        records.awaited = self._debugged.awaited
+        self.debugged = Debugged(records, self.threads, tracees, self._report)
+        records.awaited = self.debugged.awaited
         self._dead: list[int] = []  # processes that had ended before they could be watched
         self._ended_processes = 0
         records.control.spin = 200
@@ -146,15 +146,9 @@ class Systrap:
 
     def _sweep(self) -> None:
         """Free the records of threads that were killed before they reported anything."""
-        for record in self.records.taken():
-            if record in self.threads:
-                continue
-            new = HeldThread(self.records, record, 0, 0)
-            tid = new.word("TID")
-            parent = self.threads.get(new.word("PARENT"))
-            if not os.path.exists(f"/proc/{tid}") if tid else parent is None:
-                self.records.put_tables(new.long("TABLE"), new.long("PROCESS"))
-                self.records.give_record(record)
+        for new in abandoned(self.records, self.threads):
+            self.records.put_tables(new.long("TABLE"), new.long("PROCESS"))
+            self.records.give_record(new.record)
 
     def _status(self, pid: int, threads: Sequence[Tracee]) -> int:
         """The wait status of a process: only its parent knows it for certain."""
@@ -199,7 +193,7 @@ class Systrap:
 
     def _report(self, t: Tracee, held: HeldThread) -> None:
         status = held.taken()
-        if self._debugged.noted(held):
+        if self.debugged.noted(t, held):
             return
         if held.kind == lay.KIND_NEW:
             held.go()
@@ -300,10 +294,13 @@ class Systrap:
         """A thread waits at exec: let it, and if that succeeds, prepare the new program."""
         tid = note.tid
         t = self.tracees.get(tid) or self._unknown(tid)
-        if self._debugged.begins(self._held(tid), note):
+        if self.debugged.begins(self._held(tid), note):
             return
         if t is None or tracer_of(tid):
             listener.go_on(note)
+            return
+        if t.seccomp.traces(note.number, note.ip, note.args):
+            listener.refuse(note, errno.ENOSYS)
             return
         try:
             given = {fd: listener.give(note, fd) for fd in self._shared}
