@@ -17,12 +17,21 @@ from pathlib import Path
 
 import pytest
 
+from softsgx.runner.host import nr
+from softsgx.runner.host.abi import (
+    AUDIT_ARCH_X86_64,
+    SECCOMP_RET_ALLOW,
+    SECCOMP_RET_ERRNO,
+)
+from softsgx.runner.host.bpf import ARCH, NR
+from softsgx.runner.host.bpf import Program as Filter
 from softsgx.runner.inserted import systrap_layout as lay
 from tests.patience import LIMIT_S, until
 from tests.runner.programs import PROGRAMS, Program, Workshop
 
 COMMAND = [sys.executable, "-m", "softsgx", "run", "--supervisor", "systrap", "--"]
 NOBODY = 65534
+KILL_PROCESS = 1 << 31  # SECCOMP_RET_KILL_PROCESS
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -60,6 +69,42 @@ def test_and_enters_an_enclave(tmp_path: Path, engine: str) -> None:
         timeout=LIMIT_S,
         check=False,
     )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("ok "), done.stdout
+
+
+def _sandbox(path: Path) -> None:
+    """A filter such as those of containers: a list of refusals, and no other architecture."""
+    refusing = Filter()
+    refusing.load(ARCH)
+    refusing.equal(AUDIT_ARCH_X86_64, no="killed")
+    refusing.load(NR)
+    for number in (nr.CLONE3, nr.SECCOMP, nr.SIGALTSTACK, nr.PTRACE):
+        refusing.equal(number, yes="unknown")
+    refusing.ret(SECCOMP_RET_ALLOW)
+    refusing.label("unknown")
+    refusing.ret(SECCOMP_RET_ERRNO | errno.ENOSYS)
+    refusing.label("killed")
+    refusing.ret(KILL_PROCESS)
+    path.write_bytes(refusing.assemble())
+
+
+@needs("bwrap")
+@pytest.mark.parametrize("engine", ["unicorn", "native"])
+def test_a_sandbox_with_a_filter(tmp_path: Path, engine: str) -> None:
+    """bwrap confines itself, and executes a program that enters enclaves with several threads."""
+    command = Workshop(tmp_path).command(Program.read(PROGRAMS / "two_tcs.c"))
+    _sandbox(tmp_path / "filter")
+    with open(tmp_path / "filter", "rb") as filter_:
+        bwrap = ("bwrap", "--bind", "/", "/", "--dev-bind", "/dev", "/dev", "--seccomp")
+        done = subprocess.run(
+            [*COMMAND[:-1], "--engine", engine, "--", *bwrap, str(filter_.fileno()), *command],
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+            pass_fds=(filter_.fileno(),),
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("ok "), done.stdout
 
