@@ -16,6 +16,8 @@ from softsgx.runner.host import nr
 from softsgx.runner.host.abi import (
     AUDIT_ARCH_I386,
     AUDIT_ARCH_X86_64,
+    SECCOMP_MODE_FILTER,
+    SECCOMP_MODE_STRICT,
     SECCOMP_RET_ALLOW,
     SECCOMP_RET_ERRNO,
     SECCOMP_RET_KILL_THREAD,
@@ -39,7 +41,14 @@ from softsgx.runner.host.bpf_machine import (
 )
 from softsgx.runner.host.filters import install
 from softsgx.runner.inserted.layout import END, GATE, GATE_DONE
-from softsgx.runner.process.own_filters import OwnFilter, Seccomp, guarded, seccomp_data, verdict
+from softsgx.runner.process.own_filters import (
+    OwnFilter,
+    Seccomp,
+    guarded,
+    passing,
+    seccomp_data,
+    verdict,
+)
 
 KILL_PROCESS = 0x8000_0000
 ADD, NEG, MOD = 0x04, 0x84, 0x94
@@ -249,3 +258,39 @@ def test_the_kernel_computes_the_same() -> None:
         assert answer_of_the_kernel(own) == wanted, own
         answers.append(value)
     assert len(set(answers)) > 40
+
+
+OF_X86_64 = ((LD_ABS, 4), (JEQ, 1, 0, AUDIT_ARCH_X86_64), (RET_K, KILL_PROCESS), (LD_ABS, 0))
+DENIES_STACK = (*OF_X86_64, (JEQ, 0, 1, nr.SIGALTSTACK), (RET_K, SECCOMP_RET_ERRNO | 1))
+BY_ARGUMENT = (
+    (LD_ABS, 16),
+    (JEQ, 0, 1, 5),
+    (RET_K, SECCOMP_RET_ERRNO | 1),
+    (RET_K, SECCOMP_RET_ALLOW),
+)
+
+
+@pytest.mark.parametrize(
+    ("filters", "clone", "stack"),
+    [
+        ([(*DENIES_STACK, (RET_K, SECCOMP_RET_ALLOW))], True, False),
+        ([(*DENIES_STACK, (RET_K, SECCOMP_RET_LOG))], False, False),
+        ([(*DENIES_STACK, *BY_ARGUMENT)], False, False),
+        ([BY_ARGUMENT], False, False),
+        ([((RET_K, SECCOMP_RET_ALLOW),), (*DENIES_STACK, (RET_K, SECCOMP_RET_ALLOW))], True, False),
+        ([((RET_K, SECCOMP_RET_ALLOW),)], True, True),
+        ([((LD_IMM, SECCOMP_RET_ALLOW), (RET_A, 0))], False, False),
+    ],
+)
+def test_the_stub_asks_unless_all_filters_allow_a_number_in_any_case(
+    filters: list[tuple[tuple[int, ...], ...]], clone: bool, stack: bool
+) -> None:
+    own = tuple(OwnFilter(program(*code), in_kernel=True) for code in filters)
+    bits = int.from_bytes(passing(Seccomp(SECCOMP_MODE_FILTER, own)), "little")
+    assert bool(bits >> nr.CLONE & 1) == clone
+    assert bool(bits >> nr.SIGALTSTACK & 1) == stack
+    assert not bits >> nr.GETPPID & 1, "the stub does not answer it"
+
+
+def test_nothing_passes_in_strict_mode() -> None:
+    assert not any(passing(Seccomp(SECCOMP_MODE_STRICT)))

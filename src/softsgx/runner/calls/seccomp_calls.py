@@ -48,7 +48,14 @@ from softsgx.runner.host.abi import (
 from softsgx.runner.host.bpf_machine import accepted, decoded
 from softsgx.runner.process import call_filters
 from softsgx.runner.process.forced import ACTION_SIZE, force_sig, set_action
-from softsgx.runner.process.own_filters import OwnFilter, guarded, seccomp_data, verdict
+from softsgx.runner.process.own_filters import (
+    NOTHING,
+    OwnFilter,
+    guarded,
+    passing,
+    seccomp_data,
+    verdict,
+)
 from softsgx.runner.process.signals import Due, bit
 from softsgx.runner.process.stops import (
     Handler,
@@ -161,7 +168,7 @@ class SeccompCalls:
             call = partial(t.inject, nr.SECCOMP, SECCOMP_SET_MODE_FILTER, 0)
 
         def install(t: Tracee) -> int:
-            t.confine()
+            t.confine(NOTHING)
             self._divide(t)
             result = call(lend_filter(t, call_filters.stopping(*_STRICT)))
             if result == 0:
@@ -175,7 +182,8 @@ class SeccompCalls:
         self, t: Tracee, own: OwnFilter, code: bytes, flags: int, call: Callable[[int], int]
     ) -> int:
         everywhere = bool(flags & SECCOMP_FILTER_FLAG_TSYNC)
-        t.confine()
+        for other in self._threads(t) if everywhere else (t,):
+            other.confine(NOTHING)
         if not everywhere:
             self._divide(t)
         result = call(lend_filter(t, code))
@@ -184,6 +192,8 @@ class SeccompCalls:
             for other in self._threads(t) if everywhere else ():
                 no_new_privs = other.seccomp.no_new_privs or t.seccomp.no_new_privs
                 other.seccomp = t.seccomp._replace(no_new_privs=no_new_privs)
+        for other in self._threads(t):
+            other.confine(passing(other.seccomp))
         return result
 
     def _divide(self, t: Tracee) -> None:

@@ -53,6 +53,9 @@ _HOLDS: Final[dict[int, Callable[[int, int], bool]]] = {
     0x30: operator.ge,
     0x40: lambda a, b: bool(a & b),
 }
+AND_K: Final = _ALU | 0x50
+CONDITIONS_K: Final = {_JMP | op: holds for op, holds in _HOLDS.items()}
+"""Jumps that compare A with k."""
 _NEG: Final = 0x84
 _CODES: Final = frozenset(
     (

@@ -182,8 +182,9 @@ class Held(Protocol):
     def native_slot(self, address: int) -> None:
         """Tell it where its slot of the native engine is."""
 
-    def confine(self) -> None:
-        """Tell its process that calls have to be judged by filters of the program."""
+    def confine(self, passes: bytes) -> None:
+        """Tell its process that calls have to be judged by filters of the program, but those of
+        this thread whose bit in `passes` is set."""
 
     def serve(self) -> bool:
         """Let its own code answer the call at whose stop it is; False: it does not do that."""

@@ -1323,11 +1323,17 @@ static void move_arguments(u64 *kept, u64 *g, int back)
             kept[n] = g[order[n]];
 }
 
+static int passes(record *r, u64 nr)
+{
+    const volatile u8 *bits = r_PASSES(r);
+    return nr < 512 && (bits[nr / 8] >> nr % 8 & 1);
+}
+
 /* What the program's filters say of a call. The supervisor asks them: the kernel has judged with ours
  * as well, and only the strictest answer counts. False: it has been answered. */
 static int judged(record *r, struct ucontext *u, struct info *in)
 {
-    if (!is_confined(r))
+    if (!is_confined(r) || passes(r, u->g[RAX]))
         return 1;
     report(r, u, KIND_JUDGE, SIGSYS, in);
     return r_COMMAND(r) == COMMAND_SERVE;

@@ -155,6 +155,7 @@ class RECORD(Structure, size=RECORD_STRIDE, align=PAGE_SIZE):
     reserved signals that the program believes blocked. VSS_*: the program's alternate stack.
     INSIDE, STEPPING, WANT_EXIT, REGISTERED: flags. RESTART: RIP is at SYSCALL_AT to be repeated,
     with SYSCALL_NR and SYSCALL_ARGS: the supervisor may have changed those for one attempt.
+    PASSES: a bit for each call that the thread's filters allow whatever its arguments are.
     OUT_*: what COMMAND_DELIVER delivers. MAILBOX and MAILBOX_FX: registers in the order of
     `spec.registers` and FXSAVE64 image of the vDSO's ENCLU. WAITING: reserved signals that were
     sent and wait until the program takes them; PROCESS: the table with those of the process.
@@ -200,6 +201,7 @@ class RECORD(Structure, size=RECORD_STRIDE, align=PAGE_SIZE):
     INTERRUPT: int = u32(0x12C)
     PROCESS: int = u64(0x130)
     WANTED: int = u64(0x138)
+    PASSES: bytes = raw(0x140, 64)
     OUT_INFO: bytes = raw(0x180, 128)
     OUT_ERR: int = u64(0x200)
     OUT_TRAPNO: int = u64(0x208)

@@ -280,8 +280,10 @@ class HeldState:
         """As Held.native_slot."""
         self._longs[lay.RECORD_AT["NATIVE"] // 8] = address
 
-    def confine(self) -> None:
+    def confine(self, passes: bytes) -> None:
         """As Held.confine."""
+        at = lay.RECORD_AT["PASSES"]
+        self._memory[at : at + len(passes)] = passes
         self.records.confine(self.long("TABLE"))
 
     def runs_inside(self, inside: bool) -> None:

@@ -9,6 +9,7 @@ by the filters as the program wrote them (`verdict`).
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.runner.host.abi import (
@@ -21,9 +22,12 @@ from softsgx.runner.host.abi import (
     SECCOMP_RET_ALLOW,
     SECCOMP_RET_TRACE,
 )
-from softsgx.runner.host.bpf import ARCH, IP_HIGH, IP_LOW, Program
+from softsgx.runner.host.bpf import ARCH, IP_HIGH, IP_LOW, NR, Program
 from softsgx.runner.host.bpf_machine import (
+    AND_K,
+    CONDITIONS_K,
     JA,
+    LD_ABS,
     LDX_IMM,
     RET,
     RET_K,
@@ -34,6 +38,7 @@ from softsgx.runner.host.bpf_machine import (
     execute,
 )
 from softsgx.runner.inserted.layout import END, GATE
+from softsgx.runner.process.call_filters import BY_STUB
 from softsgx.runner.ways import WAYS
 from softsgx.spec.bits import MASK32
 
@@ -103,6 +108,7 @@ class Seccomp(NamedTuple):
 
 
 UNCONFINED: Final = Seccomp()
+NOTHING: Final = bytes(64)  # passes
 
 
 def guarded(program: Filter, low: int = GATE, high: int = END) -> bytes | None:
@@ -155,6 +161,39 @@ def _passing_ours(low: int, high: int) -> bytes:
     p.label("allow")
     p.ret(SECCOMP_RET_ALLOW)
     return p.assemble()
+
+
+def passing(seccomp: Seccomp) -> bytes:
+    """A bit for each call of x86-64 that the stub may answer unasked: those that it answers, and
+    that all filters allow whatever else is in the call."""
+    return NOTHING if seccomp.strict else _passing(tuple(own.program for own in seccomp.filters))
+
+
+@lru_cache(maxsize=32)
+def _passing(filters: tuple[Filter, ...]) -> bytes:
+    bits = sum(1 << n for n in BY_STUB if all(_always_allows(f, n) for f in filters))
+    return bits.to_bytes(len(NOTHING), "little")
+
+
+def _always_allows(program: Filter, number: int) -> bool:
+    """Whether a filter allows a number whatever else is in the call, as far as can be seen.
+
+    Linux 6.12, kernel/seccomp.c, seccomp_is_const_allow.
+    """
+    a = at = 0
+    while True:
+        code, yes, no, k = program[at]
+        at += 1
+        if code == LD_ABS and k in (NR, ARCH):
+            a = number if k == NR else AUDIT_ARCH_X86_64
+        elif code == JA:
+            at += k
+        elif code in CONDITIONS_K:
+            at += yes if CONDITIONS_K[code](a, k) else no
+        elif code == AND_K:
+            a &= k
+        else:
+            return code == RET_K and _action(k) == SECCOMP_RET_ALLOW
 
 
 def seccomp_data(number: int, arch: int, ip: int, args: Sequence[int]) -> bytes:

@@ -166,11 +166,11 @@ class Tracee:
         if held is not None:
             held.native_slot(address)
 
-    def confine(self) -> None:
-        """Have all calls judged, if it is not traced: filters of the program are to be asked."""
+    def confine(self, passes: bytes) -> None:
+        """If it is not traced, have calls judged whose bit is not set: filters are to be asked."""
         held = p.HELD.get(self.tid)
         if held is not None:
-            held.confine()
+            held.confine(passes)
 
     def runs_inside(self, inside: bool) -> None:
         """Tell the thread's own code whether it executes enclave code, if it is not traced."""

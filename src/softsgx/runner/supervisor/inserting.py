@@ -13,6 +13,7 @@ from softsgx.runner.host.abi import PRIVATE_NOREPLACE, PROT_RW, PROT_RX, SYSCALL
 from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.systrap import address, image
 from softsgx.runner.process.held import HeldThread
+from softsgx.runner.process.own_filters import passing
 from softsgx.runner.process.shared import map_shared
 from softsgx.runner.say import say
 from softsgx.spec.bits import PAGE_MASK
@@ -47,7 +48,7 @@ def insert(t: Tracee, records: Records, signals: KeptByExec) -> HeldThread:
     held.set_long("TABLE", table)
     held.set_long("PROCESS", table)
     if t.seccomp.confines:
-        held.confine()
+        held.confine(passing(t.seccomp))
     held.keep_by_exec(signals)
     return held
 

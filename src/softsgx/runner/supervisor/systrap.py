@@ -28,6 +28,7 @@ from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.systrap import address
 from softsgx.runner.process.families import thread_group, thread_here, tid_here, tracer_of
 from softsgx.runner.process.held import HeldThread, KeptByExec
+from softsgx.runner.process.own_filters import passing
 from softsgx.runner.process.tracee import Tracee
 from softsgx.runner.say import say
 from softsgx.runner.supervisor.inserting import begin, exec_failed, insert
@@ -248,7 +249,7 @@ class Systrap:
         new.pid = parent.pid if thread else thread_group(new.tid)
         self._add(new)
         if parent.seccomp.confines:
-            new.confine()
+            new.confine(passing(parent.seccomp))
         shares = thread or bool(flags & CLONE_VM)
         space = parent.space if shares else parent.space.forked(new.tid, None)
         t = self.born(parent, new.pid, new.tid, space)
