@@ -1500,7 +1500,8 @@ static void out_of_block(record *r, struct ucontext *u)
     waited(r, u, in_block && !begins && g[RAX] == (u64)-EINTR);
     if (begins) {
         g[RIP] = r_SYSCALL_AT(r);
-        g[RCX] = r_SYSCALL_AT(r) + SYSCALL_LENGTH;
+        if (!r_OWN_I386(r)) /* There RCX is an argument. */
+            g[RCX] = r_SYSCALL_AT(r) + SYSCALL_LENGTH;
         g[RAX] = r_SYSCALL_NR(r);
         move_arguments((u64 *)r_SYSCALL_ARGS(r), g, 1);
         return;
