@@ -155,11 +155,7 @@ class Held(Protocol):
         """Make a system call in the thread, and return its result."""
 
     def action(self, number: int) -> bytes | None:
-        """The struct sigaction that the program has set for a signal.
-
-        None if the kernel's own answer holds: it is only for signals that are handled in place of
-        the program.
-        """
+        """The struct sigaction of a signal that is handled in place of the program, or None."""
 
     def set_action(self, number: int, action: bytes) -> None:
         """Set it."""
@@ -183,8 +179,7 @@ class Held(Protocol):
         """Tell it where its slot of the native engine is."""
 
     def confine(self, passes: bytes) -> None:
-        """Tell its process that calls have to be judged by filters of the program, but those of
-        this thread whose bit in `passes` is set."""
+        """Have its process ask before it answers calls, but those whose bit is set here."""
 
     def serve(self) -> bool:
         """Let its own code answer the call at whose stop it is; False: it does not do that."""

@@ -36,6 +36,7 @@ from softsgx.runner.inserted.systrap_layout import (
     SYSTRAP_BLOCKS_SIZE,
     TRAP_DATA,
 )
+from softsgx.runner.process.by_stub import ANSWERED, WITH_MASK
 from softsgx.runner.process.forced import WATCHED
 from softsgx.runner.ways import WAYS
 
@@ -76,22 +77,6 @@ _LATER: Final = tuple(
         )
     )
 )
-# Calls that the stub answers: they concern signals or threads.
-_BY_STUB: Final = (
-    *(nr.RT_SIGPROCMASK, nr.SIGALTSTACK, nr.RT_SIGRETURN, nr.RT_SIGPENDING, nr.RT_SIGSUSPEND),
-    *(nr.RT_SIGTIMEDWAIT, nr.SIGNALFD, nr.SIGNALFD4, nr.CLONE, nr.CLONE3, nr.FORK, nr.VFORK),
-    *(nr.RT_SIGQUEUEINFO, nr.RT_TGSIGQUEUEINFO, nr.EXIT, nr.EXIT_GROUP),
-)
-# Calls with a pointer to a mask, in this argument, that they answer only if it is not NULL.
-_WITH_MASK: Final = {
-    nr.PPOLL: 3,
-    nr.EPOLL_PWAIT: 4,
-    nr.EPOLL_PWAIT2: 4,
-    nr.PSELECT6: 5,
-    nr.IO_PGETEVENTS: 5,
-}
-BY_STUB: Final = frozenset((*_BY_STUB, *_WITH_MASK, nr.RT_SIGACTION, nr.ARCH_PRCTL))
-"""What the stub without a tracer may answer itself."""
 _GS_CODES: Final = (ARCH_SET_GS, ARCH_GET_GS)
 # By label in the base filter: the first arguments with which a call stops.
 _FIRST_VALUES: Final = {
@@ -173,9 +158,9 @@ def _for_stub(p: Program) -> None:
     for number in (nr.EXECVE, nr.EXECVEAT):
         p.equal(number, yes="exec")
     p.equal(nr.BRK, yes="brk")
-    for number in _BY_STUB:
+    for number in ANSWERED:
         p.equal(number, yes="trace")
-    for number, argument in _WITH_MASK.items():
+    for number, argument in WITH_MASK.items():
         p.equal(number, yes=f"mask {argument}")
 
 
@@ -184,7 +169,7 @@ def _masks_and_exec(p: Program) -> None:
         return
     p.label("i386")
     _within(p, IP_LOW, IP_HIGH, SYSTRAP_BLOCKS, _BLOCKS_END, no="stop", yes="allow")
-    for argument in dict.fromkeys(_WITH_MASK.values()):
+    for argument in dict.fromkeys(WITH_MASK.values()):
         p.label(f"mask {argument}")
         p.load(arg_low(argument))
         p.greater(0, yes="trace")

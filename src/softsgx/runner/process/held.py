@@ -19,7 +19,7 @@ from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import SIG_IGN
 from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.box import REQUEST, TAKEN
-from softsgx.runner.process.call_filters import BY_STUB
+from softsgx.runner.process.by_stub import BY_STUB
 from softsgx.runner.process.families import alive
 from softsgx.runner.process.held_state import Gone, HeldState
 from softsgx.spec.bits import MASK64

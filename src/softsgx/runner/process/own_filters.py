@@ -38,7 +38,7 @@ from softsgx.runner.host.bpf_machine import (
     execute,
 )
 from softsgx.runner.inserted.layout import END, GATE
-from softsgx.runner.process.call_filters import BY_STUB
+from softsgx.runner.process.by_stub import BY_STUB
 from softsgx.runner.ways import WAYS
 from softsgx.spec.bits import MASK32
 
