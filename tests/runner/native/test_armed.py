@@ -228,6 +228,18 @@ def test_a_thread_that_may_leave_but_has_not_is_inside(inside: Armable) -> None:
     assert not inside.slots.kept(inside.state.slot)
 
 
+def test_a_thread_that_has_stayed_asks_until_it_has_left(inside: Armable) -> None:
+    """One that accepts page after page pays for each permission, and uses none."""
+    inside.armed.look(inside.t)
+    assert not inside.armed.let_leave(inside.t, inside.state, None)
+    rip = inside.thread.lp.regs[RIP]
+    inside.thread.exit()
+    assert inside._arm(0, rip)
+    inside.armed.settle()
+    inside.thread.enter()
+    assert inside.armed.let_leave(inside.t, inside.state, None)
+
+
 def test_a_thread_that_has_left_by_itself_is_outside_in_the_model(inside: Armable) -> None:
     exits(inside.slots, inside.state.slot, enters=False)
     inside.armed.look(inside.t)
@@ -255,6 +267,7 @@ def test_native_code_has_room_for_the_bases_of_one_entry(
 ) -> None:
     """It loads those of the slot on the way in, and a thread that has left enters with them."""
     inside.armed.look(inside.t)
+    inside.state.stayed = False
     assert inside.armed.let_leave(inside.t, inside.state, bases) == (bases is None)
 
 
@@ -262,6 +275,7 @@ def test_a_thread_may_not_leave_by_itself_once_its_next_entry_may_be_refused(
     inside: Armable,
 ) -> None:
     inside.armed.look(inside.t)
+    inside.state.stayed = False
     processor = inside.thread.bare.processor
     page = inside.thread.tcs_page
     processor.epcm.put(page, processor.epcm.state[page] | BLOCKED)

@@ -64,6 +64,9 @@ class Armed:
         `rip` is the EEXIT by which it left; without, it left by an AEX.
         """
         state.arm = None
+        by_exit = rip >= 0
+        if by_exit:
+            state.stayed = False
         lp = t.lp
         if lp.log.on or not lp.processor.readings.late_entry_counts:
             return
@@ -73,7 +76,6 @@ class Armed:
         arm = state.arms.get(last.cssa)
         if arm is None or arm.last is not last:
             arm = state.arms[last.cssa] = Arm(last, tcs, aep)
-        by_exit = rip >= 0
         if by_exit and rip & PAGE_MASK <= PAGE_SIZE - len(ENCLU):
             arm.exits[rip] = lp.space.ptes[rip >> PAGE_SHIFT] & PTE_PFN_MASK | rip & PAGE_MASK
         stack_at = self._stack_at(t, arm, may_call=by_exit)
@@ -101,7 +103,7 @@ class Armed:
         others. False if the thread must ask.
         """
         lp = t.lp
-        if t.tid not in p.HELD or lp.log.on or state.blocked or state.kept:
+        if t.tid not in p.HELD or state.stayed or lp.log.on or state.blocked or state.kept:
             return False
         tcs = lp.processor.epc.physical(lp.tcs_page)
         (cssa,) = unpack_u32(lp.processor.memory.read(tcs, SGX_TCS_LIMIT), TCS_OFF_CSSA)
@@ -129,6 +131,7 @@ class Armed:
         if self.slots.served(slot) == state.served_exits:
             t.runs_inside(True)
             self.slots.forget_kept(slot)
+            state.stayed = True
             return
         lp = t.lp
         lp.regs[RAX], lp.regs[RBX] = leaves.EEXIT, 0

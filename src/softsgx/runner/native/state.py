@@ -54,7 +54,8 @@ class Inside:
     __slots__ = (
         *("again", "arm", "arms", "bases", "blocked", "catch", "filled", "held", "kept"),
         *("operations", "quiet", "real", "running", "served", "served_exits", "slot", "stops"),
-        *("stops_at_tick", "t", "ticked", "turn", "user", "within", "yields"),
+        *("stops_at_tick", "stayed", "t", "ticked", "turn", "user"),
+        *("within", "yields"),
     )
 
     def __init__(self, t: Tracee, slot: int, catch: Callable[[Inside], None]) -> None:
@@ -79,6 +80,8 @@ class Inside:
         self.real: XState | None = None
         self.operations = 0
         self.served: tuple[int, int] = (0, 0)  # the last page fault: RIP, address
+        # It could have left by itself, and stopped inside instead: it does other things for now.
+        self.stayed = False
         self.served_exits = 0  # SERVED of its slot when it could first leave by itself
         self.stops = 0
         self.stops_at_tick = 0
