@@ -424,6 +424,7 @@ class Supervisor:
         return child
 
     def _fork_model(self, parent: Tracee, child: Tracee) -> None:
+        self.engine.settle()
         world = self.world
         lp = world.take_lp()
         process = LiveProcess(world, child.tid)
