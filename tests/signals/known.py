@@ -23,7 +23,7 @@ _NOT_STOPPED: Final = "the emulator goes on with a thread of a process that is s
 _DESCRIPTOR: Final = "signalfd does not get signals with the numbers of exceptions"
 _SWALLOWED: Final = "a signal that is ignored ends calls that the kernel does not make again"
 _TIMERS: Final = (
-    "a timer that is set anew or deleted takes its pending signal back since Linux 6.13"
+    "a timer that is set anew or deleted takes its pending signal back, in newer kernels"
 )
 _BUSY: Final = "on a busy machine the signal may come before the call"
 _STATUS: Final = "/proc shows the stub's handlers and masks"

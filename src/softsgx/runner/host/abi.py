@@ -49,7 +49,6 @@ PR_SET_TSC: Final = 26
 PR_TSC_SIGSEGV: Final = 2
 PR_SET_NO_NEW_PRIVS: Final = 38
 PR_SET_PTRACER: Final = 0x59616D61
-PR_SET_PTRACER_ANY: Final = 0xFFFF_FFFF_FFFF_FFFF
 PR_GET_NO_NEW_PRIVS: Final = 39
 
 # The rest of the legacy region of an XSAVE image belongs to software: the kernel writes there.

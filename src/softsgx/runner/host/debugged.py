@@ -21,12 +21,14 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from softsgx.runner.host import nr
-from softsgx.runner.host.abi import CLONE_UNTRACED, PR_SET_PTRACER, PR_SET_PTRACER_ANY
+from softsgx.runner.host.abi import CLONE_UNTRACED, PR_SET_PTRACER
+from softsgx.spec.bits import MASK64
 
 EXIT_LOST: Final = 125  # EXIT_RUN_FAILED of cli/errors.py
 _PLACE: Final = "SOFTSGX_PLACE"  # pid and descriptor, in the environment of the second softsgx
 _SIZE: Final = struct.Struct("<Q")
 _IS_CODE: Final = 1 << 63
+_BY_ANY: Final = MASK64  # PR_SET_PTRACER_ANY
 
 
 class Place(NamedTuple):
@@ -73,7 +75,7 @@ def give_place(become: Callable[[Any, int, socket.socket], int]) -> int:
     to_it.close()
     libc = ctypes.PyDLL(None)
     # The supervisor is no ancestor of the program, which Yama asks for otherwise.
-    libc.prctl(PR_SET_PTRACER, ctypes.c_ulong(PR_SET_PTRACER_ANY), 0, 0, 0)
+    libc.prctl(PR_SET_PTRACER, ctypes.c_ulong(_BY_ANY), 0, 0, 0)
     head, given, _, _ = socket.recv_fds(mine, _SIZE.size, 1)
     if len(head) < _SIZE.size:
         return EXIT_LOST

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from softsgx.runner.host.debugged import Place
+from softsgx.runner.host.debugged import EXIT_LOST, Place
 from softsgx.runner.host.inherited import (
     STDERR,
     Inherited,
@@ -31,7 +31,6 @@ from softsgx.runner.host.keeper import be_keeper
 from softsgx.runner.host.signal_counts import COUNTED, SignalCounts
 from softsgx.runner.say import say
 
-EXIT_LOST: Final = 125  # EXIT_RUN_FAILED of cli/errors.py
 REPORTS_S: Final = 1.0
 """So long the front waits for the last processes of a run whose reports were asked for."""
 
