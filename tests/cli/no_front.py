@@ -6,6 +6,7 @@ import pytest
 
 from softsgx.cli.run import start
 from softsgx.runner.host import front, inherited
+from softsgx.runner.host.debugged import Place
 
 
 def no_front(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -13,5 +14,7 @@ def no_front(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(start, "in_front", _alone)
 
 
-def _alone(work: front.Work) -> int:
-    return work(inherited.inherited(), front.ToFront())
+def _alone(work: front.Work, place: Place | None = None) -> int:
+    to_front = front.ToFront()
+    to_front.place = place
+    return work(inherited.inherited(), to_front)
