@@ -196,11 +196,17 @@ def test_who_reads_its_standard_error_waits_only_for_reports(options: list[str])
     until(lambda: is_gone(supervisor), "the end of the supervisor")
 
 
+@pytest.mark.parametrize("how", SUPERVISORS)
 @pytest.mark.parametrize("end", ["process", "supervisor"])
-def test_reports_are_complete_when_the_last_process_ends(end: str, tmp_path: Path) -> None:
-    """By itself, or because somebody stops the supervisor by SIGTERM."""
+def test_reports_are_complete_when_the_last_process_ends(
+    end: str, how: str, tmp_path: Path
+) -> None:
+    """By itself, or because somebody stops the supervisor by SIGTERM.
+
+    Without a tracer the supervisor is no parent of it, and said that it had ended with 0.
+    """
     trace = tmp_path / "t.jsonl"
-    options = ["--stats", "--trace", str(trace)]
+    options = ["--stats", "--trace", str(trace), "--supervisor", how]
     pid, supervisor, said = behind(options, ">/dev/null 2>/dev/null", stderr=subprocess.PIPE)
     os.kill(pid if end == "process" else supervisor, signal.SIGTERM)
     assert said is not None

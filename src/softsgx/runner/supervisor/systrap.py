@@ -22,6 +22,7 @@ from softsgx.runner.host.abi import (
     CLONE_THREAD,
     CLONE_VM,
 )
+from softsgx.runner.host.ended import wait_status
 from softsgx.runner.host.notifications import Listener, Notification
 from softsgx.runner.host.robust import mark_death
 from softsgx.runner.inserted import systrap_layout as lay
@@ -124,19 +125,21 @@ class Systrap:
                 self._notified(self._listener)
                 watcher.again(fd)
             elif fd in self._processes:
+                self._ended(self._processes.pop(fd), fd)
                 os.close(fd)
-                self._ended(self._processes.pop(fd))
         while self._dead:
-            self._ended(self._dead.pop())
+            self._ended(self._dead.pop(), -1)
 
-    def _ended(self, pid: int) -> None:
-        """A process has ended: so have its threads, with the status that its last call tells."""
+    def _ended(self, pid: int, fd: int) -> None:
+        """A process has ended: so have its threads, with its status."""
         self._ended_processes += 1
         if self._ended_processes % _SWEEP == 0:
             self._sweep()
         gone = [t for t in self.tracees.values() if t.pid == pid]
         gone.sort(key=lambda t: t.tid == pid)
-        status = self._status(pid, gone)
+        status = wait_status(pid, fd)
+        if status is None:
+            status = self._exit_code(gone) << 8
         for t in gone:
             self.stopped(t, status)
 
@@ -151,18 +154,10 @@ class Systrap:
             self.records.put_tables(new.long("TABLE"), new.long("PROCESS"))
             self.records.give_record(new.record)
 
-    def _status(self, pid: int, threads: Sequence[Tracee]) -> int:
-        """The wait status of a process: only its parent knows it for certain."""
-        with suppress(ChildProcessError):
-            waited, status = os.waitpid(pid, os.WNOHANG | p.WALL)
-            if waited:
-                return status
-        status = 0
-        for t in threads:
-            held = self._held(t.tid)
-            if held is not None:
-                status = (held.word("EXITCODE") & 0xFF) << 8 or status
-        return status
+    def _exit_code(self, threads: Sequence[Tracee]) -> int:
+        """What one of them has passed to exit_group, if the stub served that; else 0."""
+        helds = [self._held(t.tid) for t in threads]
+        return max((held.word("EXITCODE") & 0xFF for held in helds if held is not None), default=0)
 
     def forget(self, t: Tracee) -> None:
         """A thread is gone: free its record."""
