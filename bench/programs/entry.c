@@ -5,35 +5,13 @@
  * enclave: ops
  */
 #include "host.h"
+#include "timing.h"
 
 #include <sys/syscall.h>
-#include <time.h>
 
 enum { CALLS = 4000, LOOP = 200000000, COPIES = 200, IOCTLS = 1000, BLOCK = 200 };
 
 static double took[CALLS];
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
-static void show(const char *name, int count)
-{
-    qsort(took, count, sizeof(*took), by_value);
-    printf("%s %.4f\n", name, took[count / 2]);
-    printf("%s_best %.4f\n", name, took[0]);
-}
 
 /* In blocks that are too short to be interrupted often. */
 static void time_syscalls(void)
@@ -44,7 +22,7 @@ static void time_syscalls(void)
             syscall(SYS_getppid);
         took[block] = (now() - begin) / BLOCK;
     }
-    show("syscall", CALLS);
+    show_times("syscall", took, CALLS);
 }
 
 static void native_loop(uint64_t rounds)
@@ -77,26 +55,26 @@ int main(int argc, char **argv)
         ask(&run, OP_NOP, 0, 0, 0);
         took[i] = now() - begin;
     }
-    show("call", CALLS);
+    show_times("call", took, CALLS);
     uint64_t buffer = ask(&run, OP_BUFFER, 0, 0, 0);
     for (int i = 0; i < COPIES; i++) {
         double begin = now();
         ask(&run, OP_COPY, buffer, (uint64_t)block, sizeof(block));
         took[i] = now() - begin;
     }
-    show("copy", COPIES);
+    show_times("copy", took, COPIES);
     for (int i = 0; i < COPIES; i++) {
         double begin = now();
         ask(&run, OP_COPY, (uint64_t)block, buffer, sizeof(block));
         took[i] = now() - begin;
     }
-    show("copy_out", COPIES);
+    show_times("copy_out", took, COPIES);
     for (int i = 0; i < IOCTLS; i++) {
         double begin = now();
         SAME(ioctl(e.fd, _IO(0xa4, 0xff)), -1); /* ENOTTY: the driver has nothing to do */
         took[i] = now() - begin;
     }
-    show("ioctl", IOCTLS);
+    show_times("ioctl", took, IOCTLS);
     double begin = now();
     ask(&run, OP_COUNT, LOOP, 0, 0);
     printf("loop %.4f\n", now() - begin);

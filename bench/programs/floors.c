@@ -23,9 +23,10 @@
 #include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
+
+#include "timing.h"
 
 enum { BLOCKS = 201, TURNS = 20, TRAPPED = SYS_getppid, ANSWER = 4242, XSAVE_BYTES = 16384 };
 
@@ -40,21 +41,6 @@ static int first, other;
         }                                                                                          \
         did_;                                                                                      \
     })
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
 
 /* The median block, per turn. */
 #define SHOW(name, turns, statement)                                                               \

@@ -6,27 +6,12 @@
  * enclave: ops size=0x4000000
  */
 #include "host.h"
+#include "timing.h"
 
-#include <time.h>
 
 enum { PAGES = 50, ROUNDS = 50, PARTS = 3 };
 
 static const char *const names[PARTS] = {"accept", "touch", "trim"};
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
 
 /* One round: the pages come, are written to, and go. */
 static void grow(struct enclave *e, struct sgx_enclave_run *run, uint64_t at, double took[PARTS])
@@ -66,10 +51,7 @@ int main(int argc, char **argv)
         for (int part = 0; part < PARTS; part++)
             took[part][i] = found[part];
     }
-    for (int part = 0; part < PARTS; part++) {
-        qsort(took[part], ROUNDS, sizeof(**took), by_value);
-        printf("%s %.4f\n", names[part], took[part][ROUNDS / 2]);
-        printf("%s_best %.4f\n", names[part], took[part][0]);
-    }
+    for (int part = 0; part < PARTS; part++)
+        show_times(names[part], took[part], ROUNDS);
     return 0;
 }

@@ -5,19 +5,11 @@
  */
 #include "hand.h"
 
-#include <time.h>
+#include "timing.h"
 
 #define CALLS 5000
 
 static volatile uint64_t word __attribute__((aligned(64)));
-
-static double now(void)
-{
-    struct timespec ts;
-
-    DO(clock_gettime(CLOCK_MONOTONIC, &ts));
-    return ts.tv_sec * 1e6 + ts.tv_nsec * 1e-3;
-}
 
 int main(int argc, char **argv)
 {

@@ -7,29 +7,14 @@
  * enclave: faults
  */
 #include "own_stub.h"
+#include "timing.h"
 
-#include <time.h>
 
 enum { WARM = 100, ROUNDS = 2000, PARTS = 4 };
 
 static double took[PARTS][ROUNDS], times[PARTS];
 static const char *const names[PARTS] = {"signal", "handler", "resume", "all"};
 static struct enclave e;
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
 
 static void caught(int number, siginfo_t *info, void *context)
 {
@@ -57,10 +42,7 @@ int main(int argc, char **argv)
         for (int part = 0; i >= 0 && part < PARTS; part++)
             took[part][i] = part < 3 ? times[part + 1] - times[part] : times[3] - times[0];
     }
-    for (int part = 0; part < PARTS; part++) {
-        qsort(took[part], ROUNDS, sizeof(**took), by_value);
-        printf("%s %.4f\n", names[part], took[part][ROUNDS / 2]);
-        printf("%s_best %.4f\n", names[part], took[part][0]);
-    }
+    for (int part = 0; part < PARTS; part++)
+        show_times(names[part], took[part], ROUNDS);
     return 0;
 }

@@ -5,9 +5,9 @@
  * enclave: ops threads=50 stack_pages=1
  */
 #include "host.h"
+#include "timing.h"
 
 #include <pthread.h>
-#include <time.h>
 
 enum { THREADS = 50 };
 
@@ -15,14 +15,6 @@ static struct enclave e;
 static pthread_barrier_t all;
 static volatile int stop;
 static uint64_t calls[THREADS];
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1e6 + t.tv_nsec / 1e3;
-}
 
 static void *work(void *number)
 {
