@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import socket
+import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from softsgx.cli.ends import FailureCodes, run_to_exit_code
 from softsgx.cli.errors import EXIT_RUN_FAILED, EXIT_RUN_NOT_EXECUTABLE, EXIT_RUN_NOT_FOUND
-from softsgx.runner.host import debugged
-from softsgx.runner.host.front import in_front
+from softsgx.runner.host.front import PLACE, in_front
 from softsgx.runner.host.inherited import inherited
+from softsgx.runner.host.proc import status_numbers
 from softsgx.runner.options import SYSTRAP
 
 if TYPE_CHECKING:
     import argparse
+    import socket
 
     from softsgx.runner.host.front import ToFront
     from softsgx.runner.host.inherited import Inherited
@@ -22,13 +23,24 @@ if TYPE_CHECKING:
 
 def run(args: argparse.Namespace) -> int:
     """Run the program; returns its exit code, or that of the failure, which has been printed."""
-    place = debugged.place()
-    if place is None and args.supervisor == SYSTRAP and debugged.traced():
-        return debugged.give_place(partial(_become, inherited()))
+    place = None
+    if PLACE in os.environ:
+        from softsgx.runner.host.debugged import place_of_environment
+
+        place = place_of_environment()
+    if place is None and args.supervisor == SYSTRAP and _traced():
+        from softsgx.runner.host.debugged import give_place
+
+        return give_place(partial(_become, inherited()))
     code = in_front(partial(_supervise, args), place)
     if place is not None:
         place.end(code)
     return code
+
+
+def _traced() -> bool:
+    """Whether another process traces this one."""
+    return status_numbers("self").get("TracerPid", [0]) != [0]
 
 
 def _become(caller: Inherited, request: Any, said: int, listener_to: socket.socket) -> int:

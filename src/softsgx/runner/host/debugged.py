@@ -22,10 +22,9 @@ from typing import Any, Final, NamedTuple
 
 from softsgx.runner.host import nr
 from softsgx.runner.host.abi import CLONE_UNTRACED, PR_SET_PTRACER
+from softsgx.runner.host.front import EXIT_LOST, PLACE
 from softsgx.spec.bits import MASK64
 
-EXIT_LOST: Final = 125  # EXIT_RUN_FAILED of cli/errors.py
-_PLACE: Final = "SOFTSGX_PLACE"  # pid and descriptor, in the environment of the second softsgx
 _SIZE: Final = struct.Struct("<Q")
 _IS_CODE: Final = 1 << 63
 _BY_ANY: Final = MASK64  # PR_SET_PTRACER_ANY
@@ -49,16 +48,9 @@ class Place(NamedTuple):
             self.to_it.sendall(_SIZE.pack(code | _IS_CODE))
 
 
-def traced() -> bool:
-    """Whether another process traces this one."""
-    with suppress(OSError), open("/proc/self/status", encoding="ascii", errors="replace") as lines:
-        return any(line.startswith("TracerPid:") and line.split()[1] != "0" for line in lines)
-    return False
-
-
-def place() -> Place | None:
+def place_of_environment() -> Place | None:
     """In the second softsgx: the process that becomes the program."""
-    words = os.environ.pop(_PLACE, "").split()
+    words = os.environ.pop(PLACE, "").split()
     if len(words) != 2:
         return None
     return Place(int(words[0]), socket.socket(fileno=int(words[1])))
@@ -91,7 +83,7 @@ def give_place(become: Callable[[Any, int, socket.socket], int]) -> int:
 def _start_again(pid: int, to_it: socket.socket) -> None:
     """This command once more, in a process that is neither traced nor a child."""
     libc = ctypes.PyDLL(None, use_errno=True)
-    environ = {**os.environ, _PLACE: f"{pid} {to_it.fileno()}"}
+    environ = {**os.environ, PLACE: f"{pid} {to_it.fileno()}"}
     os.set_inheritable(to_it.fileno(), True)
     child = int(libc.syscall(nr.CLONE, CLONE_UNTRACED | signal.SIGCHLD, 0, 0, 0, 0))
     if child == 0:

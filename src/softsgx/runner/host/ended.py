@@ -8,6 +8,7 @@ import struct
 from contextlib import suppress
 from typing import Final
 
+from softsgx.runner.host.proc import stat_fields
 from softsgx.runner.host.ptrace import WALL
 
 # Linux, include/uapi/linux/pidfd.h: struct pidfd_info with its mask and, last, exit_code.
@@ -34,11 +35,8 @@ def wait_status(pid: int, pidfd: int) -> int | None:
 
 
 def _of_zombie(pid: int) -> int | None:
-    with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
-        state, *_, exit_code = file.read().rpartition(b") ")[2].split()
-        if state == b"Z":
-            return int(exit_code)
-    return None
+    fields = stat_fields(pid)
+    return int(fields[-1]) if fields and fields[0] == "Z" else None
 
 
 def _of_descriptor(pidfd: int) -> int | None:

@@ -17,9 +17,8 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from softsgx.runner.host.debugged import EXIT_LOST, Place
 from softsgx.runner.host.inherited import (
     STDERR,
     Inherited,
@@ -31,6 +30,12 @@ from softsgx.runner.host.keeper import be_keeper
 from softsgx.runner.host.signal_counts import COUNTED, SignalCounts
 from softsgx.runner.say import say
 
+if TYPE_CHECKING:
+    from softsgx.runner.host.debugged import Place
+
+EXIT_LOST: Final = 125  # EXIT_RUN_FAILED of cli/errors.py
+PLACE: Final = "SOFTSGX_PLACE"
+"""A variable of the second softsgx of `debugged.py`: pid and descriptor of its `Place`."""
 REPORTS_S: Final = 1.0
 """So long the front waits for the last processes of a run whose reports were asked for."""
 

@@ -13,6 +13,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.proc import stat_fields, status_numbers
 from softsgx.runner.inserted.layout import GATE_WORD
 
 if TYPE_CHECKING:
@@ -34,11 +35,8 @@ def thread_group(tid: int) -> int:
 
 def state_of(tid: int) -> str:
     """The letter of /proc/<tid>/stat; X if the thread is gone."""
-    try:
-        with open(f"/proc/{tid}/stat", encoding="ascii", errors="replace") as stat:
-            return stat.read().rpartition(") ")[2][:1]
-    except OSError:
-        return "X"
+    fields = stat_fields(tid)
+    return fields[0] if fields else "X"
 
 
 def alive(tid: int) -> bool:
@@ -60,7 +58,7 @@ def shares_memory(parent: Tracee, tid: int) -> bool:
 
 def tracer_of(tid: int) -> int:
     """The thread that traces a thread by ptrace, 0 if there is none."""
-    return _status(tid).get("TracerPid", [0])[0]
+    return status_numbers(tid).get("TracerPid", [0])[0]
 
 
 def tid_here(seen: int, parent: int) -> int | None:
@@ -68,9 +66,9 @@ def tid_here(seen: int, parent: int) -> int | None:
 
     It is a thread of process `parent`, or a child of it or of its parent.
     """
-    above = _status(parent).get("PPid", [0])
+    above = status_numbers(parent).get("PPid", [0])
     for tid in (seen, *(int(name) for name in os.listdir("/proc") if name.isdecimal())):
-        status = _status(tid)
+        status = status_numbers(tid)
         related = status.get("Tgid") == [parent] or status.get("PPid") in ([parent], above)
         if related and status.get("NSpid", [0])[-1] == seen:
             return tid
@@ -89,7 +87,7 @@ def thread_here(seen: int, pids: Collection[int], known: Collection[int]) -> int
 
 
 def _of_these(tid: int, seen: int, pids: Collection[int]) -> bool:
-    status = _status(tid)
+    status = status_numbers(tid)
     return status.get("NSpid", [0])[-1] == seen and status.get("Tgid", [0])[0] in pids
 
 
@@ -98,17 +96,3 @@ def _names(directory: str) -> list[str]:
         return os.listdir(directory)
     except OSError:
         return []
-
-
-def _status(tid: int) -> dict[str, list[int]]:
-    """Tgid, PPid, TracerPid and NSpid of /proc/<tid>/status; empty if the thread is gone."""
-    found: dict[str, list[int]] = {}
-    try:
-        with open(f"/proc/{tid}/status", encoding="ascii", errors="replace") as status:
-            for line in status:
-                name, _, value = line.partition(":")
-                if name in ("Tgid", "PPid", "NSpid", "TracerPid"):
-                    found[name] = [int(word) for word in value.split()]
-    except OSError:
-        return {}
-    return found

@@ -11,6 +11,8 @@ import os
 from math import inf
 from typing import Final, Protocol
 
+from softsgx.runner.host.proc import stat_fields
+
 _LINE: Final = 128  # bytes of schedstat: three numbers of 64 bits
 TIMER_VECTOR: Final = 0xEC  # LOCAL_TIMER_VECTOR
 
@@ -61,9 +63,5 @@ def processor_time(tid: int) -> float:
 
 def _by_clock_ticks(tid: int) -> float:
     """The same on a kernel without CONFIG_SCHED_INFO."""
-    try:
-        with open(f"/proc/{tid}/stat", encoding="ascii", errors="replace") as file:
-            fields = file.read().rpartition(") ")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / 100  # USER_HZ
+    fields = stat_fields(tid)
+    return (int(fields[11]) + int(fields[12])) / 100 if fields else 0.0  # USER_HZ
