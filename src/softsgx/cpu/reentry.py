@@ -25,9 +25,21 @@ _KEPT: Final = 2
 _AFTER_STATE: Final = TCS_OFF_STATE + 8
 
 
+def tcs_fields(lp: LpState, page: int) -> bytes:
+    """The fields of the TCS in an EPC page."""
+    processor = lp.processor
+    return processor.memory.read(processor.epc.physical(page), SGX_TCS_LIMIT)
+
+
 def what_tests_read(lp: LpState, secs: Secs, rbx: int, rcx: int) -> tuple[object, ...]:
     """What the tests of EENTER read, before the entry changes it, except in tables and TCS."""
-    return (rbx, rcx, lp.space, secs.ATTRIBUTES, secs.XFRM, lp.cr4, lp.xcr0, lp.busy)
+    return _read(lp, secs, rbx, rcx, lp.xcr0, lp.busy)
+
+
+def _read(
+    lp: LpState, secs: Secs, rbx: object, rcx: object, xcr0: int, busy: int
+) -> tuple[object, ...]:
+    return (rbx, rcx, lp.space, secs.ATTRIBUTES, secs.XFRM, lp.cr4, xcr0, busy)
 
 
 def remember_entry(
@@ -37,7 +49,7 @@ def remember_entry(
     processor = lp.processor
     if processor.part.cet:
         return
-    tcs = bytearray(processor.memory.read(processor.epc.pfn(page) << PAGE_SHIFT, SGX_TCS_LIMIT))
+    tcs = bytearray(tcs_fields(lp, page))
     pack_u64(tcs, TCS_OFF_STATE, TCS_INACTIVE)
     cssa, entry = lp.regs[RAX], lp.regs[RIP]
     ptes, epcm = lp.space.ptes, processor.epcm
@@ -65,8 +77,7 @@ def same_entry(lp: LpState, rbx: int, rcx: int) -> LastEntry | None:
         secs = last.secs
         if (
             last.read == what_tests_read(lp, secs, rbx, rcx)
-            and processor.memory.read(processor.epc.pfn(last.page) << PAGE_SHIFT, SGX_TCS_LIMIT)
-            == last.tcs
+            and tcs_fields(lp, last.page) == last.tcs
             and processor.secs.get(secs.page) is secs
             and _same_tables(lp, last)
         ):
@@ -74,19 +85,16 @@ def same_entry(lp: LpState, rbx: int, rcx: int) -> LastEntry | None:
     return None
 
 
-def same_after_exit(lp: LpState, last: LastEntry) -> bool:
+def same_after_exit(lp: LpState, last: LastEntry, tcs: bytes) -> bool:
     """Whether an EENTER like `last` could follow if the processor, which is inside, left now.
 
-    It is inside on the same TCS at the same CSSA.
+    It is inside at the same CSSA; `tcs` are the fields of its TCS.
     """
-    processor = lp.processor
     rbx, rcx, *_ = last.read
-    read = (rbx, rcx, lp.space, last.secs.ATTRIBUTES, last.secs.XFRM, lp.cr4, lp.outside[2], 0)
-    tcs = processor.memory.read(processor.epc.pfn(last.page) << PAGE_SHIFT, SGX_TCS_LIMIT)
     return (
         lp.secs is last.secs
         and lp.tcs_page == last.page
-        and last.read == read
+        and last.read == _read(lp, last.secs, rbx, rcx, lp.outside[2], 0)
         and tcs[_AFTER_STATE:] == last.tcs[_AFTER_STATE:]
         and _same_tables(lp, last)
     )

@@ -108,6 +108,9 @@ MARK_PROCESS: Final = 1
 MARK_THREAD: Final = 2
 
 
+PASSES_SIZE: Final = 64  # bits for the numbers of system calls
+
+
 class SHARED(Structure, size=SYSTRAP_CONTROL_SIZE, align=PAGE_SIZE):
     """The control area.
 
@@ -201,7 +204,7 @@ class RECORD(Structure, size=RECORD_STRIDE, align=PAGE_SIZE):
     INTERRUPT: int = u32(0x12C)
     PROCESS: int = u64(0x130)
     WANTED: int = u64(0x138)
-    PASSES: bytes = raw(0x140, 64)
+    PASSES: bytes = raw(0x140, PASSES_SIZE)
     OUT_INFO: bytes = raw(0x180, 128)
     OUT_ERR: int = u64(0x200)
     OUT_TRAPNO: int = u64(0x208)

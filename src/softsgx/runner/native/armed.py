@@ -14,7 +14,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Final
 
-from softsgx.cpu.reentry import same_after_exit, same_entry
+from softsgx.cpu.reentry import same_after_exit, same_entry, tcs_fields
 from softsgx.mem.pagetable import PTE_PFN_MASK
 from softsgx.runner.code.trapped import ENCLU, trapped
 from softsgx.runner.host import nr
@@ -33,7 +33,7 @@ from softsgx.spec.bits import MASK32, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.msr import RFLAGS_RF
 from softsgx.spec.registers import RAX, RBX, RCX, RDX, RFLAGS, RIP
 from softsgx.spec.structure import unpack_u32
-from softsgx.spec.tcs import SGX_TCS_LIMIT, TCS_DBGOPTIN, TCS_OFF_CSSA, TCS_OFF_FLAGS
+from softsgx.spec.tcs import TCS_DBGOPTIN, TCS_OFF_CSSA, TCS_OFF_FLAGS
 
 if TYPE_CHECKING:
     from softsgx.runner.process.space import Space
@@ -105,12 +105,12 @@ class Armed:
         lp = t.lp
         if t.tid not in p.HELD or state.stayed or lp.log.on or state.blocked or state.kept:
             return False
-        tcs = lp.processor.epc.physical(lp.tcs_page)
-        (cssa,) = unpack_u32(lp.processor.memory.read(tcs, SGX_TCS_LIMIT), TCS_OFF_CSSA)
+        tcs = tcs_fields(lp, lp.tcs_page)
+        (cssa,) = unpack_u32(tcs, TCS_OFF_CSSA)
         arm = state.arms.get(cssa)
         if arm is None or not arm.exits or bases not in (None, arm.bases):
             return False
-        if not same_after_exit(lp, arm.last):
+        if not same_after_exit(lp, arm.last, tcs):
             return False
         stack_at = self._stack_at(t, arm, may_call=False)
         if not stack_at:

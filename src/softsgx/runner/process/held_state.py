@@ -278,7 +278,7 @@ class HeldState:
 
     def native_slot(self, address: int) -> None:
         """As Held.native_slot."""
-        self._longs[lay.RECORD_AT["NATIVE"] // 8] = address
+        self.set_long("NATIVE", address)
 
     def confine(self, passes: bytes) -> None:
         """As Held.confine."""

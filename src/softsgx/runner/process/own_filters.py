@@ -38,6 +38,7 @@ from softsgx.runner.host.bpf_machine import (
     execute,
 )
 from softsgx.runner.inserted.layout import END, GATE
+from softsgx.runner.inserted.systrap_layout import PASSES_SIZE
 from softsgx.runner.process.by_stub import BY_STUB
 from softsgx.runner.ways import WAYS
 from softsgx.spec.bits import MASK32
@@ -108,7 +109,7 @@ class Seccomp(NamedTuple):
 
 
 UNCONFINED: Final = Seccomp()
-NOTHING: Final = bytes(64)  # passes
+NOTHING: Final = bytes(PASSES_SIZE)  # passes
 
 
 def guarded(program: Filter, low: int = GATE, high: int = END) -> bytes | None:
