@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from softsgx.cli.ends import FailureCodes, run_to_exit_code
 from softsgx.cli.errors import EXIT_RUN_FAILED, EXIT_RUN_NOT_EXECUTABLE, EXIT_RUN_NOT_FOUND
-from softsgx.runner.host.front import PLACE, in_front
-from softsgx.runner.host.inherited import inherited
+from softsgx.runner.host.front import in_front
+from softsgx.runner.host.inherited import PLACE, inherited
 from softsgx.runner.host.proc import status_numbers
 from softsgx.runner.options import SYSTRAP
 

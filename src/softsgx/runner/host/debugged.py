@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 
 from softsgx.runner.host import nr
 from softsgx.runner.host.abi import CLONE_UNTRACED, PR_SET_PTRACER
-from softsgx.runner.host.front import EXIT_LOST, PLACE
+from softsgx.runner.host.inherited import EXIT_LOST, PLACE
 from softsgx.spec.bits import MASK64
 
 _SIZE: Final = struct.Struct("<Q")

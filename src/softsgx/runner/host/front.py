@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from softsgx.runner.host.inherited import (
+    EXIT_LOST,
     STDERR,
     Inherited,
     inherited,
@@ -33,9 +34,6 @@ from softsgx.runner.say import say
 if TYPE_CHECKING:
     from softsgx.runner.host.debugged import Place
 
-EXIT_LOST: Final = 125  # EXIT_RUN_FAILED of cli/errors.py
-PLACE: Final = "SOFTSGX_PLACE"
-"""A variable of the second softsgx of `debugged.py`: pid and descriptor of its `Place`."""
 REPORTS_S: Final = 1.0
 """So long the front waits for the last processes of a run whose reports were asked for."""
 

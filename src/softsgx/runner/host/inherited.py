@@ -13,6 +13,9 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 STDERR: Final = 2
+EXIT_LOST: Final = 125  # EXIT_RUN_FAILED of cli/errors.py
+PLACE: Final = "SOFTSGX_PLACE"
+"""A variable of the second softsgx of `debugged.py`: pid and descriptor of its `Place`."""
 
 
 class Inherited(NamedTuple):
