@@ -48,6 +48,20 @@ def needs(*tools: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(missing) or os.getuid() != 0, reason=why)
 
 
+def test_the_first_exec_may_fail(tmp_path: Path) -> None:
+    """The descriptors that the new program was to have are closed by the caller's own SYSCALL: it
+    has no gate yet, and the supervisor waited for ever. A script without `#!` is executed twice."""
+    busy = tmp_path / "busy"
+    shutil.copy("/bin/true", busy)
+    script = tmp_path / "script"
+    script.write_text("ls /proc/self/fd\n")
+    script.chmod(0o755)
+    with busy.open("ab"):
+        done = run(str(busy))
+    assert (done.returncode, done.stderr) == (126, f"softsgx: run: {busy}: Text file busy\n")
+    assert run(str(script)).stdout == run("/bin/sh", "-c", "ls /proc/self/fd; :").stdout
+
+
 @needs("setpriv")
 def test_a_program_that_has_given_up_its_privileges_executes_others() -> None:
     dropped = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
