@@ -7,8 +7,10 @@ SIGSTOP did not complete while a thread stood at an ENCLU.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -73,6 +75,31 @@ class TestGdb:
         for told in (plain.stdout, done.stdout):
             assert ("= 1" in told) != ("Couldn't write extended state" in told), told
         assert ("= 1" in plain.stdout) == ("= 1" in done.stdout), done.stdout
+
+
+class TestPerf:
+    pytestmark = needs("perf")
+
+    @pytest.mark.parametrize("engine", ENGINES)
+    def test_samples_the_program(self, engine: str, workshop: Workshop, tmp_path: Path) -> None:
+        """By the software clock: under some hypervisors there is no other."""
+        data = str(tmp_path / "perf.data")
+        with attached(workshop, engine, "outside") as program:
+            command = [
+                "perf",
+                "record",
+                "-q",
+                "-e",
+                "cpu-clock",
+                "-o",
+                data,
+                "-p",
+                str(program.pid),
+            ]
+            done = run(*command, "--", "sleep", "1")
+            assert done.returncode == 0, done.stdout
+            told = run("perf", "report", "-q", "--stdio", "-s", "comm,symbol", "-i", data).stdout
+        assert re.search(r"[\d.]+% +attached +\[\.\] main\b", told), told
 
 
 class TestStop:
