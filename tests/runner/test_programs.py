@@ -16,7 +16,7 @@ from softsgx.cpu.bare import ENCLAVE_BASE
 from softsgx.image import sgxs
 from softsgx.image.sigstruct import mrsigner, parse
 from softsgx.runner.host.probes import enclu_answer
-from softsgx.runner.options import SUPERVISORS
+from softsgx.runner.options import PTRACE, SUPERVISORS
 from softsgx.spec.attributes import ATTR_AEXNOTIFY, ATTR_MODE64BIT, XFRM_LEGACY
 from tests.image.builders import load
 from tests.patience import LIMIT_S
@@ -41,13 +41,18 @@ CASES = [
     for engine in program.engines
     for supervisor in program.supervisors
 ]
-# ENCLU is #UD or #GP: natively every call depends on it. CPUID faulting is there, or not.
+# ENCLU is #UD or #GP: natively every call depends on it. Another kind can be played to a tracer
+# only. CPUID faulting is there, or not.
 PLAYED = [
-    pytest.param(program, engine, kind, id=f"{program.name}-{engine}-{kind}")
+    pytest.param(
+        *(program, engine, supervisor, kind), id=f"{program.name}-{engine}-{supervisor}-{kind}"
+    )
     for program in programs()
     for engine in program.engines
+    for supervisor in program.supervisors
     for kind in (OTHER_KIND, *CPUID_KINDS)
-    if (engine == "native" and kind == OTHER_KIND) or program.name in BOTH_WAYS
+    if (kind != OTHER_KIND or supervisor == PTRACE)
+    and ((engine == "native" and kind == OTHER_KIND) or program.name in BOTH_WAYS)
 ]
 # A program that hangs is a failure; the slowest takes a few seconds.
 
@@ -100,13 +105,13 @@ def test_program(workshop: Workshop, program: Program, engine: str, supervisor: 
 
 
 @needs_run
-@pytest.mark.parametrize(("program", "engine", "processor"), PLAYED)
+@pytest.mark.parametrize(("program", "engine", "supervisor", "processor"), PLAYED)
 def test_program_on_another_processor(
-    workshop: Workshop, program: Program, engine: str, processor: str
+    workshop: Workshop, program: Program, engine: str, supervisor: str, processor: str
 ) -> None:
     """What depends on the processor, on the kinds that this one is not."""
-    command = workshop.command(program)
-    _right(program, run(command, "--engine", engine, *program.options, processor=processor))
+    how = ("--engine", engine, "--supervisor", supervisor)
+    _right(program, run(workshop.command(program), *how, *program.options, processor=processor))
 
 
 def _right(program: Program, done: subprocess.CompletedProcess[str]) -> None:
