@@ -1,11 +1,13 @@
 """Execution: stepping, ending, failing."""
 
 import gc
+from collections.abc import Callable
 
 import pytest
 
 from softsgx.sim import (
     Cooperative,
+    Deadlock,
     Event,
     Execution,
     Follow,
@@ -13,17 +15,23 @@ from softsgx.sim import (
     Mutex,
     RunToCompletion,
     ScheduleMismatch,
+    Scheduler,
     StepBound,
     Stepped,
     Steps,
     Task,
     TaskEnded,
     TaskSpawned,
+    VirtualTime,
     WaitFlag,
     run,
 )
 from softsgx.sim.live import LIVE
 from tests.sim.builders import at, follow, points
+
+
+def priced() -> VirtualTime:
+    return VirtualTime({}, default=1)
 
 
 def test_a_body_of_n_points_takes_n_steps() -> None:
@@ -201,11 +209,50 @@ def test_too_many_steps_raise_step_bound(bodies: int) -> None:
 
 
 @pytest.mark.parametrize("bodies", [1, 2])
-def test_exactly_max_steps_are_allowed(bodies: int) -> None:
-    execution = Execution(RunToCompletion(), max_steps=2 * bodies)
-    for _ in range(bodies):
-        execution.spawn(points("p q"), "T")
+@pytest.mark.parametrize("record", [True, False])
+@pytest.mark.parametrize("scheduler", [RunToCompletion, Cooperative, priced])
+def test_exactly_max_steps_are_allowed(
+    scheduler: Callable[[], Scheduler], record: bool, bodies: int
+) -> None:
+    """Unrecorded cooperative executions did not count: 4,000,000 steps with 1,000 allowed."""
+    if scheduler is RunToCompletion and not record:
+        return  # always recorded
+    for missing in (0, 1):
+        allowed = 2 * bodies - missing
+        taken: list[str] = []
+        execution = Execution(scheduler(), max_steps=allowed, record=record)
+        for _ in range(bodies):
+            execution.spawn(points("p q", taken), "T")
+        if missing:
+            with pytest.raises(StepBound, match=f"not ended after {allowed} steps"):
+                execution.run()
+        else:
+            execution.run()
+        assert (len(taken), execution.steps) == (allowed, allowed)
+
+
+def test_the_bound_is_on_all_runs_of_an_execution() -> None:
+    execution = Execution(Cooperative(), max_steps=3, record=False)
+    execution.spawn(points("p q"), "T")
     execution.run()
+    execution.spawn(points("r s"), "T")
+    with pytest.raises(StepBound):
+        execution.run()
+    assert execution.steps == 3
+
+
+def test_a_task_that_blocks_with_the_last_step_is_a_deadlock_and_not_a_step_bound() -> None:
+    """As in a recorded execution: that it can never go on is the better answer."""
+
+    def waits() -> Steps[None]:
+        yield at("p")
+        yield from WaitFlag("never").wait()
+
+    for record in (True, False):
+        execution = Execution(Cooperative(), max_steps=1, record=record)
+        execution.spawn(waits(), "T")
+        with pytest.raises(Deadlock):
+            execution.run()
 
 
 def test_a_task_must_not_end_with_a_lock() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from softsgx.sim.errors import Blocked, Deadlock, StepBound, TaskExit, blocked
@@ -37,6 +37,7 @@ class Execution:
     __slots__ = (
         "scheduler", "max_steps", "log", "record", "choices", "steps", "current",
         "_spawned", "_live", "_foreground", "_restricted", "_handlers", "_running",
+        "_numbers",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +68,8 @@ class Execution:
         # By processor, the interrupt handler in progress, which keeps all other tasks off it.
         self._handlers: dict[int, Task] = {}
         self._running = False
+        # The numbers of the steps that are left, for unrecorded steps: one iterator over all runs.
+        self._numbers: Iterator[int] = iter(() if record else range(1, max_steps + 1))
 
     @property
     def schedule(self) -> str:
@@ -243,25 +246,25 @@ class Execution:
     def _loop_unrecorded(self) -> None:
         """As `_loop` under Cooperative, but no choice is recorded.
 
-        The current task is stepped, without asking the scheduler, until it blocks, ends or is about
-        to retry. The steps are the same whether or not the log has a listener.
+        The current task is stepped, without asking the scheduler, until it blocks, ends, is about
+        to retry, or has taken the last step that is allowed. The steps are the same whether or not
+        the log has a listener.
         """
         current: Task | None = None
         log = self.log
+        numbers = self._numbers
         while self._foreground:
             enabled = self._enabled()
             if not enabled:
                 raise Deadlock(self._blocked(), self.schedule)
             if self.steps >= self.max_steps:
-                # Tested only when the task changes or retries: one that spins for ever gets here.
                 raise StepBound(self.max_steps, self.schedule, self.current)
             if current not in enabled:
                 current = None
             task = self.current = current = self.scheduler.choose(enabled, current)
             send = task.send
             try:
-                while True:
-                    self.steps += 1
+                for self.steps in numbers:
                     if log.on:
                         log.emit(Stepped(task, task.point))
                     point = send(task)
