@@ -11,14 +11,13 @@ from softsgx.explore.execute import execute_next
 from softsgx.explore.strategies import Bounded, Dpor, Strategy, Walk
 from softsgx.linux.sgx.main import sgx_reclaim_pages
 from softsgx.linux.version import NO_RACES
-from softsgx.sim import Execution, Rng, RunToCompletion, Unmodelled
+from softsgx.sim import Execution, Rng, RunToCompletion
 from softsgx.system import Machine
 from softsgx.system.scenarios.catalogue import SCENARIOS
 from softsgx.system.scenarios.first_touch import FirstTouch
 from softsgx.system.scenarios.scenario import MachineScenario
 from softsgx.system.scenarios.words import page_words
 from softsgx.system.scene import Scene
-from softsgx.system.snapshot import Snapshot
 
 
 def kernel_state(scene: Scene) -> Any:
@@ -72,42 +71,6 @@ def test_reduction_ends_in_the_same_states(on: bool) -> None:
     some, fewer = ends(scenario, Dpor(scenario))
     assert some == every
     assert fewer <= all_of_them
-
-
-def test_a_snapshot_restores_what_the_kernel_and_the_processor_changed() -> None:
-    machine = Machine(cpus=2, epc="1M")
-    scene = Scene.built(machine, threads=1, pages=1)
-    machine.settle()
-    snapshot = Snapshot(machine.processor, scene)
-    before = kernel_state(scene), machine.processor.fingerprint()
-    heap = scene.enclave.heap
-    for _ in range(2):
-        scene.probe(scene.host.load(heap, 1))
-        scene.probe(scene.host.munmap(scene.enclave.data[0], 4096))
-        scene.facts["more"] = []
-        assert scene.encl.page(heap) is not None
-        snapshot.restore()
-        assert (kernel_state(scene), machine.processor.fingerprint()) == before
-        assert scene.encl.page(heap) is None
-
-
-def test_a_snapshot_of_a_running_task_is_refused() -> None:
-    machine = Machine(cpus=1, epc="1M")
-    execution = Execution(RunToCompletion())
-
-    def body() -> Any:
-        yield ("read", "x", False)
-
-    task = execution.spawn(body(), "left over")
-    with pytest.raises(Unmodelled, match="snapshot of a running Task"):
-        Snapshot(machine.processor, {"task": task})
-    execution.close()
-
-
-def test_a_snapshot_names_what_it_does_not_understand() -> None:
-    machine = Machine(cpus=1, epc="1M")
-    with pytest.raises(Unmodelled, match="snapshot of a memoryview"):
-        Snapshot(machine.processor, [memoryview(b"")])
 
 
 def test_where_a_page_is_stands_in_its_column() -> None:

@@ -75,7 +75,7 @@ SYSTEM_LINES: Final = (
     {"enclave"},
     {"host"},
     {"loaded_enclave"},
-    {"v2_enclave"},
+    {"object_fields", "v2_enclave"},
     {"built", "loader", "snapshot"},
     {"explain"},
     {"machine"},

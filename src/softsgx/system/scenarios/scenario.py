@@ -14,6 +14,7 @@ checkers verify what must be true at the end.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from types import SimpleNamespace
 from typing import Any, ClassVar, Final
 
 from softsgx.explore import Scenario, Violation
@@ -51,6 +52,8 @@ class MachineScenario(Scenario):
         self.races = races
         self._scene: Scene | None = None
         self._snapshot: Snapshot | None = None
+        # Attributes that `build` has set; they are part of the snapshot.
+        self._own: dict[str, Any] = {}
         self._checkers = [checker() for checker in self.checkers]
         switched = [f"{race}={int(on)}" for race, on in sorted((races or {}).items())]
         self.name = ",".join([type(self).name, linux, *switched])
@@ -66,7 +69,10 @@ class MachineScenario(Scenario):
         return Scene.built(machine, **self.layout)
 
     def build(self, scene: Scene) -> None:
-        """Bring the built enclave to the state from which every execution starts."""
+        """Bring the built enclave to the state from which every execution starts.
+
+        Attributes of the scenario that are set here are part of that state.
+        """
 
     def tasks(self, scene: Scene) -> Iterable[Cast]:
         """The tasks, fresh for one execution."""
@@ -85,12 +91,22 @@ class MachineScenario(Scenario):
             scene = self.built(machine)
             for cpu in range(1, self.cpus):
                 scene.thread(cpu)
+            before = dict(vars(self))
             self.build(scene)
             # The host thread takes no part; a processor that ran it would take every interrupt.
             scene.host.thread.switch_out()
             machine.settle()
-            self._scene = scene
-            self._snapshot = Snapshot(machine.processor, scene)
+            own = {
+                name: value
+                for name, value in vars(self).items()
+                if name not in before or before[name] is not value
+            }
+            self._scene, self._own = scene, own
+            # Not the scenario itself: that must keep the snapshot, and what it counts.
+            state = SimpleNamespace(**own)
+            self._snapshot = Snapshot(
+                machine.processor, outside=(self,), scene=scene, scenario=state
+            )
         return self._scene
 
     def start(self, execution: Execution) -> None:
@@ -98,6 +114,7 @@ class MachineScenario(Scenario):
         scene = self.scene
         assert self._snapshot is not None
         self._snapshot.restore()
+        vars(self).update(self._own)
         for checker in self._checkers:
             checker.start(scene)
         self.begin(execution, scene)
