@@ -96,7 +96,10 @@ def _explored(
             return f"--explore-replay: {error}"
         found = "this schedule"
     else:
-        plan = Plan(**options)
+        try:
+            plan = Plan(**options)
+        except (TypeError, ValueError) as error:
+            return f"the mark explore: {error}"
         outcome = explore(scenario, plan)
         failure = outcome.failure
         found = f"found after {outcome.found_after} executions, seed {plan.seed}"

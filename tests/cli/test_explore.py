@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from pathlib import Path
 from xml.etree import ElementTree
@@ -255,3 +256,53 @@ def test_a_worker_that_is_killed_loses_nothing(
     found = explored([path, "--jobs", "2", "--strategy", "dfs"], capsys)
     assert Path(path).with_suffix(".mark").exists()
     assert (found["executions"], found["complete"]) == (252, True)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('points = "access"', "Counter: points = 'access': a scenario in Python yields its points"),
+        ("max_steps = 0", "Counter: max_steps = 0: not a number of steps from 1 up"),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--jobs", "1"], ["--list"]], ids=" ".join)
+def test_a_scenario_that_cannot_do_what_it_asks_is_refused_before_the_search(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    line: str,
+    reason: str,
+    more: list[str],
+) -> None:
+    text = COUNTER.replace("    def start", f"    {line}\n\n    def start", 1)
+    assert main(["explore", written(tmp_path, text), *more]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"softsgx: explore: {tmp_path / 'scenarios.py'}: {reason}")
+    assert captured.err.count("\n") == 1
+
+
+def test_what_a_search_left_out_is_in_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, CORRECT)
+    found = explored([path, "--strategy", "dfs"], capsys)
+    assert (found["complete"], found["left_out"], found["points_max"]) == (True, [], 10)
+    assert found["decided"] == "complete: every schedule of up to 10 points"
+    found = explored([path, "--preemptions", "1", "--executions", "5"], capsys)
+    assert (found["complete"], found["left_out"]) == (False, ["executions"])
+    assert found["preemptions_decided"] == 0
+
+
+def test_a_failure_of_the_estimate_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It counted the random walks as executions: "found after 4" with `--executions 3`."""
+    path = written(tmp_path, COUNTER)
+    assert main(["explore", path, "--preemptions", "0"]) == 1
+    assert re.search(r"found after 2 executions and \d+ random walks?, ", capsys.readouterr().out)
+    assert main(["explore", path, "--executions", "3"]) == 0
+    assert "nothing found in 3 executions" in capsys.readouterr().out
+    assert main(["explore", path, "--executions", "4"]) == 1
+    story = capsys.readouterr().out
+    assert "found after 4 executions, " in story
+    assert "  perhaps not minimal: the limit was reached\n" in story

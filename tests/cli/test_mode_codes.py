@@ -159,8 +159,8 @@ def test_a_race_must_be_found_and_its_fix_must_hold(
 @pytest.mark.parametrize(
     ("bound", "said"),
     [
-        (known_races.PREEMPTIONS, "nothing in 77, complete up to "),
-        (known_races.PREEMPTIONS - 1, "nothing, complete up to "),
+        (known_races.PREEMPTIONS, "nothing in 77, every schedule up to "),
+        (known_races.PREEMPTIONS - 1, "nothing, every schedule up to "),
         (-1, "nothing |"),
     ],
 )

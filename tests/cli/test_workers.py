@@ -18,7 +18,7 @@ from softsgx.cli.main import main
 from softsgx.cli.scenarios import find
 from softsgx.explore.unit import Unit
 from softsgx.sim import Execution
-from tests.cli.test_explore import CORRECT, written
+from tests.cli.test_explore import CORRECT, COUNTER, written
 from tests.patience import LIMIT_S, until
 
 # A body that never reaches a point cannot be interrupted from within. It leaves a mark first.
@@ -60,6 +60,29 @@ def test_a_budget_is_for_all_scenarios_of_a_file(
     assert main(["explore", path, "--budget", "2s", *more]) == 0
     assert 1.9 < clock.now < 2.6, "one look more or less, not a share"
     assert capsys.readouterr().out.count("nothing found in ") == 2
+
+
+def test_a_budget_is_kept_by_all_that_a_search_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 1 s for slow steps, random walks and the minimiser took 22 s."""
+    path = written(tmp_path, COUNTER)
+    said = {
+        "nothing found in ": 0,
+        "  not executed a second time, and not minimised: the time was up\n": 0,
+        "  perhaps not minimal: the limit was reached\n": 0,
+        "  the time was up; the replay shows the schedule\n": 0,
+        "   4   write value\n": 0,
+    }
+    for tenths in range(1, 60):
+        clock = Clock(0.02)
+        monkeypatch.setattr(stopping, "time", clock)
+        main(["explore", path, "--budget", f"{tenths / 10}s"])
+        assert clock.now < 1.1 * tenths / 10 + 0.1
+        story = capsys.readouterr().out
+        for text in said:
+            said[text] += text in story
+    assert all(said.values()), said
 
 
 @contextmanager
@@ -153,7 +176,7 @@ def test_a_worker_that_hangs_does_not_keep_the_rest(tmp_path: Path) -> None:
 def test_schedules_are_executed_again_as_often_whatever_the_units(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    """Twice more at executions 1, 2, 4, 8, 16 of a worker, not of each unit."""
+    """Once more at executions 1, 2, 4, 8, 16 of a worker, not of each unit."""
     (scenario,) = find(written(tmp_path, CORRECT))
     started, start = [], scenario.start
 
@@ -167,7 +190,7 @@ def test_schedules_are_executed_again_as_often_whatever_the_units(
     units = [Unit("random", seed=1, first=first, number=size) for first in range(0, 20, size)]
     parts = workers.work_on(spec, units, 3600.0)
     assert sum(part.executions for part in parts) == 20
-    assert len(started) == 20 + 2 * 5
+    assert len(started) == 20 + 5
 
 
 def members(group: int) -> list[int]:

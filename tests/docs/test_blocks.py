@@ -38,7 +38,7 @@ OF_A_RUN = [
 ]
 # Counts of --stats: how many pages the example has depends on the compiler.
 SEARCHED = re.compile(r"nothing in \d+")
-NOTHING = re.compile(r"nothing( in \d+)?(, complete up to \d+ preemptions?)?")
+NOTHING = re.compile(r"nothing( in \d+)?(, every schedule up to \d+ preemptions?)?")
 COUNTS = re.compile(r"(?<![.\w])\d+(\.\d+)?\b")
 
 

@@ -14,6 +14,7 @@ from softsgx.cli import run as run_command
 from softsgx.cli.main import COMMANDS
 from softsgx.events import cpu, kernel
 from softsgx.explore import FINDINGS, STRATEGIES, Kind
+from softsgx.explore.outcome import LeftOut
 from softsgx.explore.plan import Plan
 from softsgx.image.layout import ThreadLayout
 from softsgx.report.jsonl import JsonLines
@@ -84,6 +85,11 @@ def test_every_strategy_is_in_the_table() -> None:
     assert {words(row[0])[0] for row in table} == set(STRATEGIES)
     (default,) = (words(row[0])[0] for row in table if "(default)" in row[0])
     assert default == Plan().strategy
+
+
+def test_every_reason_is_in_the_table() -> None:
+    table = rows("docs/explore.md", "| left out |")
+    assert [words(row[0])[0] for row in table] == [reason.name.lower() for reason in LeftOut]
 
 
 def rules_of(path: Path) -> set[str]:

@@ -22,7 +22,7 @@ from softsgx.explore import (
     record,
     replay_string,
 )
-from softsgx.explore.outcome import coverage
+from softsgx.explore.outcome import LeftOut, coverage
 from softsgx.explore.replay import choices_of
 from softsgx.explore.strategies import Bounded
 from softsgx.explore.table import table
@@ -69,7 +69,7 @@ def test_depth_first_counts_all_schedules() -> None:
     outcome = explore(tasks(6, 6), Plan(strategy="dfs"))
     assert outcome.executions == comb(12, 6)
     assert outcome.complete
-    assert outcome.covered == "complete: every schedule was executed"
+    assert outcome.covered == "complete: every schedule of up to 12 points"
 
 
 @pytest.mark.parametrize("bound", range(4))
@@ -130,29 +130,37 @@ def test_a_limit_is_not_called_complete() -> None:
     outcome = explore(tasks(6, 6), Plan(strategy="dfs", executions=100))
     assert outcome.executions == 100
     assert not outcome.complete
-    assert "not complete" in outcome.covered
+    assert "the limit of executions was reached" in outcome.covered
+    outcome = explore(tasks(6, 6), Plan(strategy="dfs", executions=800))
+    assert outcome.walks == 64
     assert outcome.schedules == pytest.approx(comb(12, 6), rel=0.5)
 
 
 def test_the_deadline_stops() -> None:
-    asked: list[int] = []
+    stepped: list[int] = []
 
-    def third() -> bool:
-        asked.append(1)
-        return len(asked) == 3
+    def body(_: Any) -> Steps[None]:
+        for _step in range(6):
+            yield ("write", "x", True)
+            stepped.append(1)
 
-    outcome = explore(tasks(6, 6), Plan(strategy="random"), deadline=third)
-    assert outcome.executions == 2
-    assert not outcome.complete
+    outcome = explore(
+        Bodies(lambda: None, body, body),
+        Plan(strategy="random"),
+        deadline=lambda: len(stepped) >= 60,
+    )
+    # 1 and 2 were executed twice, to see whether they are deterministic.
+    assert (outcome.executions, len(stepped)) == (3, 60)
+    assert LeftOut.TIME in outcome.reasons
 
 
 def test_the_number_of_schedules_is_estimated_without_bias() -> None:
-    outcome = explore(tasks(3, 3, 2), Plan(strategy="dfs", executions=1, preemptions=0))
+    outcome = explore(tasks(3, 3, 2), Plan(strategy="dfs", preemptions=0))
     assert outcome.schedules == pytest.approx(560, rel=0.3)
 
 
 def test_coverage_says_what_is_not_known() -> None:
-    assert coverage(Outcome("s", "pct")) == "not complete"
+    assert coverage(Outcome("s", "pct")) == "schedules and draws were sampled"
 
 
 # What is found
@@ -225,8 +233,8 @@ def test_who_retries_is_waited_for() -> None:
 # What bad input gets
 
 
-def failing(body: Steps[None], **options: int) -> tuple[Kind, str, str]:
-    scenario = Bodies(lambda: None, lambda _s: body)
+def failing(body: Callable[[], Steps[None]], **options: int) -> tuple[Kind, str, str]:
+    scenario = Bodies(lambda: None, lambda _s: body())
     for name, value in options.items():
         setattr(scenario, name, value)
     failure = explore(scenario, Plan(strategy="dfs")).failure
@@ -239,7 +247,7 @@ def test_a_scenario_that_raises_is_reported_with_its_line() -> None:
         yield ("read", "x", False)
         raise ZeroDivisionError("oops")
 
-    kind, rule, where = failing(body())
+    kind, rule, where = failing(body)
     assert (kind, rule) == (Kind.SCENARIO, "ZeroDivisionError")
     assert where.startswith("test_explorer.py:")
 
@@ -268,7 +276,7 @@ def test_a_scenario_that_wants_to_leave_is_reported() -> None:
         yield ("read", "x", False)
         raise SystemExit(0)
 
-    assert failing(body())[:2] == (Kind.SCENARIO, "SystemExit")
+    assert failing(body)[:2] == (Kind.SCENARIO, "SystemExit")
 
 
 def test_a_broken_model_is_an_assertion() -> None:
@@ -277,7 +285,7 @@ def test_a_broken_model_is_an_assertion() -> None:
         yield ("read", "x", False)
         lock.release()
 
-    kind, rule, where = failing(body())
+    kind, rule, where = failing(body)
     assert kind is Kind.ASSERTION
     assert where.startswith("locks.py:")
     assert where in rule
@@ -290,7 +298,7 @@ def test_a_scenario_without_end_meets_the_step_bound() -> None:
 
     line = body.__code__.co_firstlineno + 2
     found = Kind.STEP_BOUND, "step bound", f"test_explorer.py:{line}"
-    assert failing(body(), max_steps=50) == found
+    assert failing(body, max_steps=50) == found
 
 
 def test_a_scenario_that_remembers_is_nondeterministic() -> None:
@@ -307,6 +315,24 @@ def test_a_scenario_that_remembers_is_nondeterministic() -> None:
         assert failure is not None
         assert failure.kind is Kind.NONDETERMINISM
         assert re.fullmatch(r"test_explorer\.py:\d+", failure.where)
+
+
+def test_a_failure_that_does_not_happen_again_is_nondeterminism() -> None:
+    """Two replays were compared with each other and not with the failure: as both had none, it was
+    reported as if it had been confirmed."""
+
+    class Once(Counter):
+        failed = False
+
+        def check(self, execution: Execution) -> None:
+            if not self.failed and self.value != 2:
+                self.failed = True
+                super().check(execution)
+
+    failure = explore(Once()).failure
+    assert failure is not None
+    assert failure.kind is Kind.NONDETERMINISM
+    assert "ends with: value 1 after two additions; the second with: no failure" in failure.text
 
 
 def test_an_unknown_strategy_is_refused_by_name() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from softsgx.explore import Plan, Violation, explore
-from softsgx.explore.minimise import LenientFollow, minimise, with_preemptions
+from softsgx.explore.limits import Allowance
+from softsgx.explore.minimise import LenientFollow, minimise
 from softsgx.explore.record import record
 from softsgx.sim import Execution, Steps
 from tests.explore.bodies import Bodies
@@ -19,10 +20,12 @@ def test_switches_that_do_not_matter_go() -> None:
             for _ in range(4):
                 yield ("write", "distraction", True)
 
-    found = record(Long(), LenientFollow([0, 1] * 10)).executed.failure
+    recording = record(Long(), LenientFollow([0, 1] * 10))
+    found = recording.failure
     assert found is not None
-    assert with_preemptions(Long(), found).preemptions > 5
-    small = minimise(Long(), found)
+    assert found.preemptions > 5
+    small, all_tried = minimise(Long(), recording, Allowance(10_000))
+    assert all_tried
     assert (small.preemptions, small.rule) == (1, "lost update")
     assert found.same_as(record(Long(), small.choices).executed.failure)
 
@@ -73,7 +76,7 @@ def test_the_failure_stays_the_same_one() -> None:
                 raise Violation("no lost update", "")
             super().check(execution)
 
-    found = record(Two(), [0, 1, 0]).executed.failure
-    assert found is not None
-    assert found.rule == "lost update"
-    assert minimise(Two(), found).rule == "lost update"
+    found = record(Two(), [0, 1, 0])
+    assert found.failure is not None
+    assert found.failure.rule == "lost update"
+    assert minimise(Two(), found, Allowance(10_000))[0].rule == "lost update"

@@ -55,6 +55,9 @@ def summary(outcome: Outcome) -> tuple[object, ...]:
         outcome.complete,
         outcome.bound,
         outcome.failure,
+        outcome.longest,
+        outcome.reasons,
+        outcome.schedules,
     )
 
 

@@ -100,11 +100,11 @@ class Cluster:
         return max(1, len(self._client.scheduler_info(n_workers=-1)["workers"]))
 
     def submit(
-        self, spec: SearchSpec, units: list[Unit], seconds: float
+        self, spec: SearchSpec, units: list[Unit], seconds: float, left: float | None = None
     ) -> Future[list[UnitResult]]:
         """Have a worker do `work_on`; if it dies, Dask gives the units to another."""
         future: Future[list[UnitResult]] = self._executor.submit(
-            work_on, spec._replace(identity=self._identity), units, seconds
+            work_on, spec._replace(identity=self._identity), units, seconds, left
         )
         return future
 

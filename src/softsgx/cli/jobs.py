@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -35,13 +36,14 @@ class Processes:
         return ProcessPoolExecutor(self.size, context, initializer=_begin)
 
     def submit(
-        self, spec: SearchSpec, units: list[Unit], seconds: float
+        self, spec: SearchSpec, units: list[Unit], seconds: float, left: float | None = None
     ) -> Future[list[UnitResult]]:
-        """Have a worker do `work_on`."""
+        """As Workers.submit. The units may wait for a worker: the deadline is a time of day."""
+        end = None if left is None else time.time() + left
         # This may start a worker, which can be interrupted until it has run _begin().
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            return self._pool.submit(work_on, spec, units, seconds)
+            return self._pool.submit(work_on, spec, units, seconds, None, end)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -46,9 +46,9 @@ class ProgressLine:
             left = (self._limit - outcome.executions) / rate if rate else 0.0
             return "; ".join([*parts, _duration(left)])
         if outcome.strategy == DEEPENING:
-            tree = f"the tree of {preemptions_text(outcome.bound + 1)}"
+            tree = f"those with up to {preemptions_text(outcome.bound + 1)}"
             if outcome.bound >= 0:
-                parts.append(f"complete up to {outcome.bound}")
+                parts.append(f"all with up to {outcome.bound}")
         else:
             tree = "the tree" if outcome.strategy == DFS else "the tree as far as it is known"
         parts.append(f"{outcome.fraction:.1%} of {tree}")
@@ -57,7 +57,7 @@ class ProgressLine:
             executions = (outcome.executions - self._executions) / outcome.fraction
             about = "at least" if outcome.strategy == EXHAUSTIVE else "roughly"
             rest = _duration(whole * (1 - outcome.fraction))
-            parts.append(f"of {about} {executions:.2g}, {rest}")
+            parts.append(f"of {about} {executions:.2g} there, {rest}")
         return "; ".join(parts)
 
     def close(self) -> None:

@@ -84,10 +84,14 @@ def in_file(path: Path) -> list[Scenario]:
 
 def _made(kind: type[Scenario], path: Path) -> Scenario:
     try:
-        return kind()
+        made = kind()
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
         raise UsageError(f"{path}{_line(error, path)}: {kind.__name__}(): {said}") from None
+    refused = made.refusal()
+    if refused:
+        raise UsageError(f"{path}: {kind.__name__}: {refused}")
+    return made
 
 
 def _line(error: BaseException, path: Path) -> str:

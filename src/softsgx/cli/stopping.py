@@ -6,7 +6,15 @@ import signal
 import threading
 import time
 from types import FrameType
-from typing import Any
+from typing import Any, Final
+
+from softsgx.explore.limits import Deadline, no_deadline
+
+FINISH: Final = 0.05
+"""How much longer than its time a search may confirm, minimise and estimate, as a part of it."""
+
+SHOW: Final = 0.1
+"""How much longer than its time a search may show its failure, as a part of it."""
 
 
 def leave_interrupts_to_parent() -> None:
@@ -21,6 +29,7 @@ class Stopping:
     """
 
     def __init__(self, seconds: float | None = None) -> None:
+        self.seconds = seconds
         self.end = None if seconds is None else time.time() + seconds
         self._interrupted = False
         self._before: Any = None
@@ -32,6 +41,21 @@ class Stopping:
 
     def __call__(self) -> bool:
         return self.interrupted or (self.end is not None and time.time() >= self.end)
+
+    def finishing(self) -> Deadline:
+        """When to stop what follows a search: FINISH later, or at Ctrl-C."""
+        late = self._later(FINISH)
+        return lambda: self.interrupted or late()
+
+    def showing(self) -> Deadline:
+        """When to stop showing a failure: SHOW later, whether or not Ctrl-C was pressed."""
+        return self._later(SHOW)
+
+    def _later(self, part: float) -> Deadline:
+        if self.end is None or self.seconds is None:
+            return no_deadline
+        end = self.end + part * self.seconds
+        return lambda: time.time() >= end
 
     def share(self, parts: int) -> Stopping:
         """This deadline for one of `parts` equal shares of the remaining time."""

@@ -19,6 +19,7 @@ from softsgx.cli.errors import UsageError
 from softsgx.cli.scenarios import find
 from softsgx.cli.stopping import Stopping
 from softsgx.explore.explorer import Progress
+from softsgx.explore.limits import Deadline, no_deadline
 from softsgx.explore.outcome import Outcome
 from softsgx.explore.plan import Plan
 from softsgx.explore.scenario import Scenario
@@ -74,9 +75,9 @@ class Workers(Protocol):
     def lost(self) -> tuple[type[BaseException], ...]: ...
 
     def submit(
-        self, spec: SearchSpec, units: list[Unit], seconds: float
+        self, spec: SearchSpec, units: list[Unit], seconds: float, left: float | None = None
     ) -> Future[list[UnitResult]]:
-        """Have a worker do `work_on`."""
+        """Have a worker do `work_on`, with a deadline `left` seconds from now."""
 
     def renew(self) -> None:
         """Replace workers that have died; units submitted before are lost."""
@@ -102,7 +103,7 @@ def explore_with(
     dispatcher = _Dispatcher(workers, search, SearchSpec(target, scenario.name, text), stopping)
     dispatcher.work(progress)
     # finish() executes the scenario here: if it hung in a worker, it would hang here, too.
-    return search.outcome if dispatcher.hung else search.finish()
+    return search.outcome if dispatcher.hung else search.finish(stopping.finishing())
 
 
 class _Dispatcher:
@@ -150,10 +151,12 @@ class _Dispatcher:
             if not batch:
                 return
             seconds = UNIT_S if idle else BATCH_S
+            left = None
             if self._stopping.end is not None:
-                seconds = max(0.0, min(seconds, self._stopping.end - time.time()))
+                left = max(0.0, self._stopping.end - time.time())
+                seconds = min(seconds, left)
             units = [unit for _ticket, unit in batch]
-            self._waiting[self._workers.submit(self._spec, units, seconds)] = batch
+            self._waiting[self._workers.submit(self._spec, units, seconds, left)] = batch
 
     def _too_late(self) -> bool:
         if not self._stopping():
@@ -190,9 +193,22 @@ _done: dict[SearchSpec, int] = {}
 _turn = Lock()
 
 
-def work_on(spec: SearchSpec, units: list[Unit], seconds: float) -> list[UnitResult]:
-    """In a worker: execute units for up to `seconds`; only units that were begun have a result."""
+def work_on(
+    spec: SearchSpec,
+    units: list[Unit],
+    seconds: float,
+    left: float | None = None,
+    end: float | None = None,
+) -> list[UnitResult]:
+    """In a worker: execute units for up to `seconds`; only units that were begun have a result.
+
+    `seconds` counts between executions. An execution in progress is cut after `left` seconds, or at
+    the time `end` by the clock of this machine.
+    """
     with _turn:
+        deadline: Deadline = no_deadline if left is None and end is None else Stopping(left)
+        if isinstance(deadline, Stopping) and end is not None:
+            deadline.end = end
         scenario = _made.get(spec)
         if scenario is None:
             if spec.identity is not None and worker_identity() != spec.identity:
@@ -206,7 +222,7 @@ def work_on(spec: SearchSpec, units: list[Unit], seconds: float) -> list[UnitRes
         for unit in units:
             if results and pause():
                 break
-            result = work(scenario, unit, pause, _done.get(spec, 0))
+            result = work(scenario, unit, pause, _done.get(spec, 0), deadline)
             _done[spec] = _done.get(spec, 0) + result.executions
             results.append(result)
         return results

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from softsgx.explore.cut import Cut
 from softsgx.explore.failure import Failure, classify
+from softsgx.explore.limits import Deadline, LimitReached, Watched, no_deadline
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.strategies.strategy import Strategy
 from softsgx.sim import Deadlock, Execution, Scheduler, Task
@@ -20,12 +21,15 @@ class Executed(NamedTuple):
     left: tuple[Task, ...]
 
 
-def execute(scenario: Scenario, scheduler: Scheduler) -> Executed:
+def execute(scenario: Scenario, scheduler: Scheduler, deadline: Deadline = no_deadline) -> Executed:
     """Execute a scenario once, after `scheduler.begin()`.
 
-    Cut is passed on, and so is any BaseException that is not an Exception, except SystemExit, which
-    counts as an error of the scenario.
+    Cut and LimitReached are passed on, and so is any BaseException that is not an Exception, except
+    SystemExit, which counts as an error of the scenario. LimitReached comes before a step, when
+    `deadline` says so.
     """
+    if deadline is not no_deadline:
+        scheduler = Watched(scheduler, deadline)
     execution = Execution(scheduler, max_steps=scenario.max_steps, log=scenario.log)
     left: tuple[Task, ...] = ()
     try:
@@ -43,7 +47,7 @@ def execute(scenario: Scenario, scheduler: Scheduler) -> Executed:
             left = execution.tasks
             execution.close()
         scenario.check(execution)
-    except Cut:
+    except (Cut, LimitReached):
         raise
     except (Exception, SystemExit) as exception:
         if execution.tasks:
@@ -55,10 +59,19 @@ def execute(scenario: Scenario, scheduler: Scheduler) -> Executed:
     return Executed(execution, None, left)
 
 
-def execute_next(scenario: Scenario, strategy: Strategy) -> Executed | None:
-    """Carry out the execution that a strategy has begun; None if the strategy cut it."""
+def execute_next(
+    scenario: Scenario,
+    strategy: Strategy,
+    deadline: Deadline = no_deadline,
+    recorder: Scheduler | None = None,
+) -> Executed | None:
+    """Carry out the execution that a strategy has begun; None if the strategy cut it.
+
+    `recorder` passes the choices of the strategy on. After LimitReached the strategy is in the
+    middle of an execution and cannot go on.
+    """
     try:
-        found = execute(scenario, strategy)
+        found = execute(scenario, recorder or strategy, deadline)
     except Cut as cut:
         strategy.end(cut.blocked)
         return None

@@ -5,26 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from softsgx.explore.confirm import confirm, difference
 from softsgx.explore.execute import execute_next
-from softsgx.explore.failure import Failure, Kind
-from softsgx.explore.minimise import minimise, with_preemptions
-from softsgx.explore.outcome import Outcome
+from softsgx.explore.limits import Allowance, Deadline, LimitReached, no_deadline
+from softsgx.explore.outcome import LeftOut, Outcome
 from softsgx.explore.plan import BOUNDED, EXHAUSTIVE, PCT, RANDOM, Plan
-from softsgx.explore.record import replay_difference
+from softsgx.explore.record import Recorder, Recording
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.strategies import Bounded, Dpor, Pct, Strategy, Walk
-from softsgx.sim import Choice, Rng
+from softsgx.sim import Rng
 
 WALKS: Final = 64
 """How many random walks estimate the number of schedules, if not all were executed."""
 
-Deadline = Callable[[], bool]
 Progress = Callable[[Outcome], None]
-
-
-def no_deadline() -> bool:
-    """A deadline that never comes."""
-    return False
 
 
 def explore(
@@ -32,67 +26,111 @@ def explore(
     plan: Plan | None = None,
     *,
     deadline: Deadline = no_deadline,
+    late: Deadline | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Search a scenario for a failure.
+    """Search a scenario for a failure. ValueError if it cannot be explored as it asks.
 
-    `deadline` says whether to stop; `progress` is called after each execution.
+    `deadline` says whether to stop, and is asked before each step; `late` is a little later, when
+    to stop confirming and minimising a failure and estimating, too. `progress` is called after each
+    execution.
     """
     plan = plan or Plan()
-    outcome = Outcome(scenario.name, plan.strategy)
-    for bound, strategy in strategies(scenario, plan):
+    outcome = begun(scenario, plan)
+    for bound, strategy in strategies(scenario, plan, deadline):
         drive(scenario, strategy, outcome, plan.executions, deadline, progress)
         outcome.fraction = strategy.fraction
         if outcome.failure is not None or outcome.stopped:
             break
+        if isinstance(strategy, Dpor) and strategy.blind:
+            outcome.left_out.add(LeftOut.READINESS)
         if strategy.exhausted:
-            outcome.complete = True
+            outcome.exhausted = True
             break
         outcome.bound = max(outcome.bound, bound)
-    return finish(scenario, outcome, plan)
+    return finish(scenario, outcome, plan, late or deadline)
 
 
-def finish(scenario: Scenario, outcome: Outcome, plan: Plan) -> Outcome:
+def begun(scenario: Scenario, plan: Plan) -> Outcome:
+    """The outcome of a search that has done nothing yet. ValueError as `explore`."""
+    refused = scenario.refusal()
+    if refused:
+        raise ValueError(f"{type(scenario).__name__}: {refused}")
+    return Outcome(scenario.name, plan.strategy, granularity=scenario.granularity)
+
+
+def finish(
+    scenario: Scenario, outcome: Outcome, plan: Plan, deadline: Deadline = no_deadline
+) -> Outcome:
     """End a search: confirm its failure, or estimate the number of schedules by random walks.
 
-    If one of these walks fails, that is the failure of the search.
+    If one of these walks fails, that is the failure of the search. All of this, with the checks of
+    the search for nondeterminism, takes the executions that the plan has left and a tenth more.
     """
+    _settle(outcome, plan)
+    checks = outcome.executions.bit_length()
+    left = plan.executions - outcome.executions + plan.executions // 10 - checks
+    allowance = Allowance(left, deadline)
     if outcome.failure is not None:
         outcome.found_after = outcome.executions
-        outcome.failure = confirm(scenario, outcome.failure, plan, outcome.bound + 1)
-    elif not outcome.complete and plan.strategy != RANDOM:
-        walk = Walk(Rng(plan.seed).stream("estimate"), WALKS)
-        estimate = Outcome(scenario.name, RANDOM)
-        drive(scenario, walk, estimate, WALKS, no_deadline, None)
-        outcome.schedules = walk.schedules
-        if estimate.failure is not None:
-            outcome.found_after = outcome.executions + estimate.executions
-            outcome.failure = confirm(scenario, estimate.failure, plan, outcome.bound + 1)
+        confirm(scenario, outcome, plan, allowance)
+    elif (outcome.left_out or not outcome.exhausted) and plan.strategy != RANDOM and left > 0:
+        _estimate(scenario, outcome, plan, allowance)
     return outcome
 
 
-def strategies(scenario: Scenario, plan: Plan) -> Iterator[tuple[int, Strategy]]:
+def _settle(outcome: Outcome, plan: Plan) -> None:
+    """Say why the search ended, if it did not end by itself."""
+    if outcome.stopped:
+        full = outcome.executions >= plan.executions
+        outcome.left_out.add(LeftOut.EXECUTIONS if full else LeftOut.TIME)
+    elif outcome.failure is None and not outcome.exhausted and outcome.bound >= 0:
+        outcome.left_out.add(LeftOut.PREEMPTIONS)
+
+
+def _estimate(scenario: Scenario, outcome: Outcome, plan: Plan, allowance: Allowance) -> None:
+    number = min(WALKS, allowance.left)
+    walk = Walk(Rng(plan.seed).stream("estimate"), number)
+    estimate = Outcome(scenario.name, RANDOM)
+    drive(scenario, walk, estimate, number, allowance.deadline, None, outcome.executions)
+    allowance.left -= estimate.executions
+    outcome.walks = estimate.executions
+    outcome.schedules = walk.schedules
+    outcome.longest = max(outcome.longest, estimate.longest)
+    if estimate.failure is not None:
+        outcome.found_after = outcome.executions
+        outcome.failure = estimate.failure
+        confirm(scenario, outcome, plan, allowance)
+
+
+def strategies(
+    scenario: Scenario, plan: Plan, deadline: Deadline = no_deadline
+) -> Iterator[tuple[int, Strategy]]:
     """The strategies of a plan, each with the bound that is complete when it has ended, or -1."""
     for bound in plan.bounds:
-        yield (-1 if bound is None else bound), _strategy(scenario, plan, bound)
+        yield (-1 if bound is None else bound), _strategy(scenario, plan, bound, deadline)
 
 
-def _strategy(scenario: Scenario, plan: Plan, bound: int | None) -> Strategy:
+def _strategy(scenario: Scenario, plan: Plan, bound: int | None, deadline: Deadline) -> Strategy:
     if plan.strategy == EXHAUSTIVE:
         return Dpor(scenario)
     if plan.strategy == RANDOM:
         return Walk(Rng(plan.seed), plan.executions)
     if plan.strategy == PCT:
-        return Pct(Rng(plan.seed), plan.executions, plan.depth, steps_of(scenario))
+        steps = steps_of(scenario, deadline)
+        return Pct(Rng(plan.seed), plan.executions, plan.depth, steps)
     assert plan.strategy in BOUNDED, f"no strategy {plan.strategy!r}"
     return Bounded(bound)
 
 
-def steps_of(scenario: Scenario) -> int:
+def steps_of(scenario: Scenario, deadline: Deadline = no_deadline) -> int:
     """The number of steps without preemption, by which PCT estimates the length of executions."""
     strategy = Bounded(0)
     strategy.begin()
-    found = execute_next(scenario, strategy)
+    try:
+        found = execute_next(scenario, strategy, deadline)
+    except LimitReached:
+        return 1
     return found.execution.steps if found is not None else 1
 
 
@@ -103,15 +141,23 @@ def drive(
     limit: int,
     deadline: Deadline,
     progress: Progress | None,
+    before: int = 0,
 ) -> None:
-    """Execute a strategy until it ends, fails, or reaches the limit or the deadline."""
+    """Execute a strategy until it ends, fails, or reaches the limit or the deadline.
+
+    `before`: earlier executions that the outcome does not count.
+    """
     while outcome.failure is None:
         if not strategy.begin():
             break
         if outcome.executions >= limit or deadline():
             outcome.stopped = True
             return
-        execute_and_count(scenario, strategy, outcome)
+        try:
+            execute_and_count(scenario, strategy, outcome, before, deadline)
+        except LimitReached:
+            outcome.stopped = True
+            return
         if progress is not None:
             outcome.fraction = strategy.fraction
             progress(outcome)
@@ -120,40 +166,28 @@ def drive(
 
 
 def execute_and_count(
-    scenario: Scenario, strategy: Strategy, outcome: Outcome, before: int = 0
+    scenario: Scenario,
+    strategy: Strategy,
+    outcome: Outcome,
+    before: int = 0,
+    deadline: Deadline = no_deadline,
 ) -> None:
     """Carry out the execution that a strategy has begun, and add it to the outcome.
 
-    `before`: earlier executions that the outcome does not count.
+    `before`: earlier executions that the outcome does not count. LimitReached at the deadline; then
+    the execution does not count, unless only its check was cut.
     """
-    found = execute_next(scenario, strategy)
+    # At powers of two, execute the schedule again to see whether the scenario is deterministic.
+    checked = (before + outcome.executions + 1).bit_count() == 1
+    recorder = Recorder(strategy, scenario) if checked else None
+    found = execute_next(scenario, strategy, deadline, recorder)
     outcome.executions += 1
     if found is None:
         return
     execution = found.execution
     outcome.points += execution.steps
+    outcome.longest = max(outcome.longest, execution.steps)
     outcome.failure = found.failure
-    # At powers of two, execute the schedule again to see whether the scenario is deterministic.
-    if found.failure is None and (before + outcome.executions).bit_count() == 1:
-        outcome.failure = nondeterminism(scenario, execution.choices, execution.steps)
-
-
-def nondeterminism(scenario: Scenario, choices: list[Choice], steps: int) -> Failure | None:
-    """A failure if one schedule has two different executions; None if they agree."""
-    why, where = replay_difference(scenario, choices)
-    if not why:
-        return None
-    kind = Kind.NONDETERMINISM
-    return Failure(kind, "nondeterminism", why, where or scenario.file, "", tuple(choices), steps)
-
-
-def confirm(scenario: Scenario, failure: Failure, plan: Plan, least: int) -> Failure:
-    """Execute a failure again; returns it with its preemptions counted, and minimised."""
-    if failure.kind is Kind.NONDETERMINISM or not failure.steps:
-        return failure
-    again = nondeterminism(scenario, list(failure.choices), failure.steps)
-    if again is not None:
-        return again
-    if not plan.minimise or failure.kind in (Kind.STEP_BOUND, Kind.SCENARIO):
-        return with_preemptions(scenario, failure)
-    return minimise(scenario, failure, least=max(0, least))
+    if found.failure is None and recorder is not None:
+        first = Recording(found, recorder)
+        outcome.failure = difference(scenario, execution.choices, deadline, first)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import groupby
 from typing import Final, NamedTuple
 
 from softsgx.explore.execute import execute_next
 from softsgx.explore.failure import Failure
-from softsgx.explore.record import record
+from softsgx.explore.limits import Allowance, LimitReached
+from softsgx.explore.record import Recording, record
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.strategies import Bounded
 from softsgx.explore.strategies.strategy import Trail, candidates, default_next
@@ -71,57 +71,71 @@ class _Size(NamedTuple):
     switches: int
 
 
-def with_preemptions(scenario: Scenario, failure: Failure) -> Failure:
-    """The failure with its preemptions counted."""
-    return replace(failure, preemptions=record(scenario, failure.choices).recorder.preemptions)
-
-
-def minimise(scenario: Scenario, failure: Failure, *, least: int = 0) -> Failure:
-    """The same failure under a smaller schedule.
+def minimise(
+    scenario: Scenario, failing: Recording, allowance: Allowance, *, least: int = 0
+) -> tuple[Failure, bool]:
+    """The failure of an execution under a smaller schedule; whether all was tried.
 
     `least` preemptions are known to be needed; fewer are not tried.
     """
-    best, size = with_preemptions(scenario, failure), _size(scenario, failure.choices)
-    left = SEARCH_MAX
-    for bound in range(least, best.preemptions):
-        found, left = _search(scenario, failure, bound, left)
-        if found is not None:
-            best, size = with_preemptions(scenario, found), _size(scenario, found.choices)
-            break
-    tries, better = 0, True
-    while better and tries < TRIES_MAX:
-        better = False
-        for choices in _smaller(best.choices):
-            tries += 1
-            recording = record(scenario, LenientFollow(choices))
-            found = recording.executed.failure
-            if found is not None and failure.same_as(found):
-                smaller = _size(scenario, found.choices)
-                if smaller < size:
-                    best, size, better = with_preemptions(scenario, found), smaller, True
+    search = _Minimiser(scenario, failing, allowance)
+    try:
+        search.fewer_preemptions(least)
+        search.smaller()
+    except LimitReached:
+        return search.best, False
+    return search.best, True
+
+
+class _Minimiser:
+    """The smallest failing execution so far. LimitReached when the allowance is used up."""
+
+    def __init__(self, scenario: Scenario, failing: Recording, allowance: Allowance) -> None:
+        assert failing.failure is not None, "an execution without a failure"
+        self.scenario = scenario
+        self.allowance = allowance
+        self.wanted = failing.failure
+        self.best, self.size = failing.failure, _size(failing)
+
+    def fewer_preemptions(self, least: int) -> None:
+        """Search for the same failure with fewer preemptions, within SEARCH_MAX executions."""
+        left = SEARCH_MAX
+        for bound in range(least, self.best.preemptions):
+            strategy = Bounded(bound)
+            while left and strategy.begin():
+                left -= 1
+                found = execute_next(self.scenario, strategy, self.allowance.spend())
+                if found is not None and self.wanted.same_as(found.failure):
+                    choices = found.execution.choices
+                    self._take(record(self.scenario, choices, deadline=self.allowance.spend()))
+                    return
+
+    def smaller(self) -> None:
+        """Leave out what can be left out, within TRIES_MAX executions."""
+        tries, better = 0, True
+        while better and tries < TRIES_MAX:
+            better = False
+            for choices in _smaller(self.best.choices):
+                tries += 1
+                recording = record(
+                    self.scenario, LenientFollow(choices), deadline=self.allowance.spend()
+                )
+                if self.wanted.same_as(recording.failure) and _size(recording) < self.size:
+                    self._take(recording)
+                    better = True
                     break
-            if tries == TRIES_MAX:
-                break
-    return best
+                if tries == TRIES_MAX:
+                    break
+
+    def _take(self, recording: Recording) -> None:
+        if recording.failure is not None:
+            self.best, self.size = recording.failure, _size(recording)
 
 
-def _search(
-    scenario: Scenario, failure: Failure, bound: int, left: int
-) -> tuple[Failure | None, int]:
-    """The same failure with at most `bound` preemptions, or None; and the executions left."""
-    strategy = Bounded(bound)
-    while left and strategy.begin():
-        left -= 1
-        found = execute_next(scenario, strategy)
-        if found is not None and failure.same_as(found.failure):
-            return found.failure, left
-    return None, left
-
-
-def _size(scenario: Scenario, choices: Sequence[Choice]) -> _Size:
-    recorder = record(scenario, choices).recorder
+def _size(recording: Recording) -> _Size:
+    recorder = recording.recorder
     switches = sum(1 for _ in groupby(step.task for step in recorder.steps))
-    draws = sum(1 for choice in choices if choice < ~0)
+    draws = sum(1 for choice in recording.executed.execution.choices if choice < ~0)
     return _Size(recorder.preemptions, draws, len(recorder.steps), switches)
 
 

@@ -46,6 +46,13 @@ class Plan:
         if self.strategy not in STRATEGIES:
             known = ", ".join(STRATEGIES)
             raise ValueError(f"strategy {self.strategy!r}: known are {known}")
+        if self.preemptions is not None and self.strategy not in BOUNDED:
+            bounded = " and ".join(BOUNDED)
+            raise ValueError(f"strategy {self.strategy} has no bound of preemptions: {bounded} do")
+        for name, least in (("executions", 1), ("depth", 1), ("preemptions", 0)):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < least):
+                raise ValueError(f"{name} = {value!r}: not a number from {least} up")
 
     @property
     def bounds(self) -> Iterator[int | None]:

@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 
 from softsgx.explore.execute import Executed, execute
 from softsgx.explore.failure import Failure, innermost_line
-from softsgx.explore.footprint import key_of
+from softsgx.explore.footprint import Unstable, key_of
+from softsgx.explore.limits import Deadline, no_deadline
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.strategies.strategy import preempts
 from softsgx.sim import Choice, Follow, Point, Scheduler, Task
@@ -61,7 +62,10 @@ class Recorder:
         where = innermost_line(self.scenario, task.lines())
         preemption = len(enabled) > 1 and preempts(task, enabled, current)
         self.steps.append(Step(task.index, task.name, point[0], text, preemption, [], where))
-        self.keys.append(key_of(point[1]))
+        try:
+            self.keys.append(key_of(point[1]))
+        except Unstable:
+            self.keys.append(type(point[1]).__name__)
         return task
 
     def draw(self, n: int, what: str) -> int:
@@ -97,39 +101,53 @@ class Recording(NamedTuple):
         """What two executions of one schedule must have in common."""
         failure = self.executed.failure
         steps = tuple([(step.task, step.kind) for step in self.recorder.steps])
-        found = (failure.kind, failure.rule, _text(failure)) if failure is not None else None
+        found = (failure.kind, failure.rule, plain_text(failure)) if failure is not None else None
         return steps, tuple(self.recorder.keys), found, tuple(self.executed.execution.choices)
 
 
 _OBJECT: Final = re.compile(r" object at 0x[0-9a-f]+")
 
 
-def _text(failure: Failure) -> str:
+def plain_text(failure: Failure) -> str:
     """The text of a failure without the addresses in Python's repr, which differ each time."""
     return _OBJECT.sub(" object", failure.text)
 
 
 def record(
-    scenario: Scenario, scheduler: Scheduler | Sequence[Choice], *, states: bool = False
+    scenario: Scenario,
+    scheduler: Scheduler | Sequence[Choice],
+    *,
+    states: bool = False,
+    deadline: Deadline = no_deadline,
 ) -> Recording:
-    """Execute once and record it; `scheduler` may be a list of choices, which is followed."""
+    """Execute once and record it; `scheduler` may be a list of choices, which is followed.
+
+    LimitReached at the deadline.
+    """
     inner = Follow(scheduler) if isinstance(scheduler, Sequence) else scheduler
     recorder = Recorder(inner, scenario, states=states)
     recorder.begin()
-    done = execute(scenario, recorder)
+    done = execute(scenario, recorder, deadline)
     if states:
         recorder.states.append(scenario.state())
     return Recording(done, recorder)
 
 
-def replay_difference(scenario: Scenario, choices: Sequence[Choice]) -> tuple[str, str]:
+def replay_difference(
+    scenario: Scenario,
+    choices: Sequence[Choice],
+    deadline: Deadline = no_deadline,
+    first: Recording | None = None,
+) -> tuple[str, str]:
     """Execute a schedule twice: how the executions differ, and the line if there is one.
 
-    Both texts are empty if the executions agree.
+    Both texts are empty if the executions agree. `first` is the first one, if it was the last
+    execution of the scenario.
     """
-    first = record(scenario, choices)
+    if first is None:
+        first = record(scenario, choices, deadline=deadline)
     mark = scenario.fingerprint()
-    second = record(scenario, choices)
+    second = record(scenario, choices, deadline=deadline)
     again = scenario.fingerprint()
     pairs = zip(first.recorder.steps, second.recorder.steps, strict=False)
     for number, (one, two) in enumerate(pairs, 1):
@@ -147,7 +165,7 @@ def replay_difference(scenario: Scenario, choices: Sequence[Choice]) -> tuple[st
 
 def _difference(first: Recording, second: Recording) -> str:
     one, two = first.executed.failure, second.executed.failure
-    texts = [_text(found) if found is not None else "no failure" for found in (one, two)]
+    texts = [plain_text(found) if found is not None else "no failure" for found in (one, two)]
     if texts[0] != texts[1]:
         return f"the first run ends with: {texts[0]}; the second with: {texts[1]}"
     lengths = [len(run.recorder.steps) for run in (first, second)]

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Hashable
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from softsgx.explore.footprint import Footprint, of_point
 from softsgx.sim import BLOCKING, Execution, Log, Point, Task
@@ -21,6 +21,25 @@ class Violation(Exception):
         super().__init__(f"{rule}: {text}")
         self.rule = rule
         self.text = text
+
+
+class Granularity(NamedTuple):
+    """Where a scenario has its points, in words for the result of a search.
+
+    kinds    what its points stand before; "": only the scenario knows
+    binary   it executes a binary; then `kinds` says where that has points
+    whole    other tasks can get in only there: between two points there is no further place
+    """
+
+    kinds: str = ""
+    binary: bool = False
+    whole: bool = True
+
+    def text(self, points: str) -> str:
+        """So many points, with their kinds."""
+        if self.binary:
+            return f"up to {points} for this binary, at {self.kinds}"
+        return f"up to {points}" + (f" ({self.kinds})" if self.kinds else "")
 
 
 class Scenario:
@@ -53,6 +72,8 @@ class Scenario:
     """Its name on the command line; the name of the class by default."""
     max_steps: int = MAX_STEPS
     log: Log | None = None
+    granularity: Granularity = Granularity()
+    """Where it has its points."""
     violations: ClassVar[tuple[type[BaseException], ...]] = ()
     """Exceptions of a task that are findings, besides Violation."""
 
@@ -94,6 +115,18 @@ class Scenario:
     def fingerprint(self) -> Hashable:
         """What must be equal after two executions of one schedule, besides their steps."""
         return None
+
+    def refusal(self) -> str:
+        """Why it cannot be explored as it asks, "" if it can. Asked before a search."""
+        if type(self.max_steps) is not int or self.max_steps < 1:
+            return f"max_steps = {self.max_steps!r}: not a number of steps from 1 up"
+        points = getattr(self, "points", None)
+        if isinstance(points, str):
+            return (
+                f"points = {points!r}: a scenario in Python yields its points itself; only "
+                "scenarios of binaries have kinds of points"
+            )
+        return ""
 
     @property
     def file(self) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from softsgx.explore.explorer import finish, steps_of
+from softsgx.explore.explorer import begun, finish, steps_of
+from softsgx.explore.limits import Deadline, no_deadline
 from softsgx.explore.outcome import Outcome
 from softsgx.explore.plan import BOUNDED, DFS, EXHAUSTIVE, PCT, SAMPLED, Plan
 from softsgx.explore.scenario import Scenario
@@ -52,8 +53,9 @@ class Search:
     def __init__(self, scenario: Scenario, plan: Plan) -> None:
         self.scenario = scenario
         self.plan = plan
-        self.outcome = Outcome(scenario.name, plan.strategy)
+        self.outcome = begun(scenario, plan)
         self.over = False
+        self._late: list[UnitResult] = []
         self._divisions = divisions(scenario, plan)
         self._number = 0
         self._next()
@@ -82,6 +84,9 @@ class Search:
         number, inner = ticket
         if self.over or number != self._number:
             return
+        if result.late:
+            self._late.append(result)
+            return
         division, outcome = self._division, self.outcome
         division.give(inner, result)
         division.add_up(outcome, self.plan.executions)
@@ -90,7 +95,7 @@ class Search:
         if outcome.failure is not None or outcome.stopped:
             self.over = True
         elif not division.cut and self.plan.strategy not in SAMPLED:
-            outcome.complete = self.over = True
+            outcome.exhausted = self.over = True
         else:
             outcome.bound = max(outcome.bound, self._bound)
             self._next()
@@ -99,9 +104,13 @@ class Search:
         """Stop early. Results that have arrived count, even if results before them are missing."""
         if not self.over:
             self._division.stop(self.outcome)
+            for result in self._late:
+                failure = self.outcome.failure
+                result.add_to(self.outcome)
+                self.outcome.failure = failure
             self.outcome.stopped = True
             self.over = True
 
-    def finish(self) -> Outcome:
+    def finish(self, deadline: Deadline = no_deadline) -> Outcome:
         """As `explorer.finish`, in this process."""
-        return finish(self.scenario, self.outcome, self.plan)
+        return finish(self.scenario, self.outcome, self.plan, deadline)

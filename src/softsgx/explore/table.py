@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from softsgx.explore.limits import Deadline, no_deadline
 from softsgx.explore.record import record
 from softsgx.explore.scenario import Scenario
 from softsgx.sim import Choice
@@ -13,13 +14,13 @@ WIDTH_MAX: Final = 44
 _NUMBER: Final = 4
 
 
-def table(scenario: Scenario, choices: Sequence[Choice]) -> str:
-    """Execute a schedule and format it.
+def table(scenario: Scenario, choices: Sequence[Choice], deadline: Deadline = no_deadline) -> str:
+    """Execute a schedule and format it; LimitReached at the deadline.
 
     A task has a column if it takes a step; "*" marks a step that preempts another task. Draws are
     below their step. The state is the one after the step; it is omitted if it has not changed.
     """
-    recorder = record(scenario, choices, states=True).recorder
+    recorder = record(scenario, choices, states=True, deadline=deadline).recorder
     steps = recorder.steps
     # Tasks of one name, such as the interrupts of one processor, share a column.
     columns: dict[str, int] = {}

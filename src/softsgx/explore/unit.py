@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from softsgx.explore.explorer import execute_and_count, no_deadline
+from softsgx.explore.explorer import execute_and_count
 from softsgx.explore.failure import Failure
 from softsgx.explore.footprint import Footprint
-from softsgx.explore.outcome import Outcome
+from softsgx.explore.limits import Deadline, LimitReached, no_deadline
+from softsgx.explore.outcome import LeftOut, Outcome
 from softsgx.explore.plan import DFS, EXHAUSTIVE, PCT, RANDOM
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.strategies import Bounded, Dpor, Pct, Strategy, Walk
@@ -62,9 +63,13 @@ class UnitResult(NamedTuple):
     cut           the bound left something out
     fraction      share of the tree that was covered
     rest          units that remain, in order (not for EXHAUSTIVE)
+    longest       points of the longest execution
+    late          the deadline cut an execution: what remains is not known, so this counts at the
+                  end of the search only
 
     Only for EXHAUSTIVE:
 
+    blind         `Dpor.blind`
     redundant     executions that were cut as equivalent to others
     requests      races with steps above the subtree
     wants_implicit  the whole search must begin anew
@@ -84,23 +89,35 @@ class UnitResult(NamedTuple):
     union: Footprint = ()
     first: Draws = ()
     open: tuple[OpenNode, ...] = ()
+    longest: int = 0
+    late: bool = False
+    blind: bool = False
 
     def add_to(self, outcome: Outcome) -> None:
         """Add it to an outcome, except its fraction: the share of the tree depends on its place."""
         outcome.executions += self.executions
         outcome.points += self.points
         outcome.redundant += self.redundant
+        outcome.longest = max(outcome.longest, self.longest)
+        if self.blind:
+            outcome.left_out.add(LeftOut.READINESS)
         outcome.failure = self.failure
 
 
-def work(scenario: Scenario, unit: Unit, pause: Pause = no_deadline, before: int = 0) -> UnitResult:
+def work(
+    scenario: Scenario,
+    unit: Unit,
+    pause: Pause = no_deadline,
+    before: int = 0,
+    deadline: Deadline = no_deadline,
+) -> UnitResult:
     """Execute a unit until it ends, fails, or `pause` says to return what remains.
 
-    `before`: earlier executions of this worker.
+    `before`: earlier executions of this worker. `deadline` may also cut an execution.
     """
     strategy = unit.scheduler(scenario)
     outcome = Outcome(scenario.name, unit.strategy)
-    paused = False
+    paused = late = False
     while outcome.failure is None:
         if isinstance(strategy, Dpor) and strategy.wants_implicit:
             break
@@ -109,17 +126,26 @@ def work(scenario: Scenario, unit: Unit, pause: Pause = no_deadline, before: int
             break
         if not strategy.begin():
             break
-        execute_and_count(scenario, strategy, outcome, before)
+        try:
+            execute_and_count(scenario, strategy, outcome, before, deadline)
+        except LimitReached:
+            late = True
+            break
     result = UnitResult(
         outcome.executions,
         outcome.points,
         isinstance(strategy, Bounded) and strategy.cut,
         outcome.failure,
         strategy.fraction,
+        longest=outcome.longest,
+        late=late,
     )
+    if late:
+        return result
     if isinstance(strategy, Dpor):
         result = result._replace(
             redundant=strategy.redundant,
+            blind=strategy.blind,
             requests=tuple(strategy.requests),
             wants_implicit=strategy.wants_implicit,
             union=strategy.union if unit.subtree.task >= 0 and outcome.executions else (),

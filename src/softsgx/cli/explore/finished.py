@@ -6,6 +6,7 @@ import shlex
 from typing import Any, NamedTuple
 
 from softsgx.explore import Failure, Outcome, Scenario, replay_string
+from softsgx.explore.limits import Deadline, no_deadline
 
 
 class Finished(NamedTuple):
@@ -16,6 +17,8 @@ class Finished(NamedTuple):
     outcome: Outcome
     seconds: float
     interrupted: bool = False
+    showing: Deadline = no_deadline
+    """Until when the failure may be executed to show it."""
 
     def json(self) -> dict[str, Any]:
         """The search as plain data, for --json."""
@@ -27,7 +30,11 @@ class Finished(NamedTuple):
             "points": outcome.points,
             "seconds": round(self.seconds, 3),
             "complete": outcome.complete,
-            "preemptions_complete": outcome.bound,
+            "decided": outcome.covered,
+            "left_out": [reason.name.lower() for reason in outcome.reasons],
+            "points_max": outcome.longest,
+            "preemptions_decided": outcome.bound,
+            "states": outcome.states,
             "schedules_estimated": outcome.schedules,
             "failure": None,
         }
@@ -42,6 +49,8 @@ class Finished(NamedTuple):
                 "found_after": outcome.found_after,
                 "preemptions": failure.preemptions,
                 "steps": failure.steps,
+                "confirmed": outcome.confirmed,
+                "minimised": outcome.minimised,
                 "replay": self.command(failure),
             }
         return found

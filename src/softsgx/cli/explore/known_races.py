@@ -83,7 +83,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         if not found["fixed_rule"]:
             # If a time limit ended the search, the number depends on the machine.
             fixed += f" in {found['fixed_executions']}" if bound == PREEMPTIONS else ""
-            fixed += f", complete up to {preemptions_text(bound)}" if bound >= 0 else ""
+            fixed += f", every schedule up to {preemptions_text(bound)}" if bound >= 0 else ""
         cells = [
             found["race"],
             found["scenario"],

@@ -60,10 +60,14 @@ def search_one(
     if workers is not None:
         outcome = explore_with(workers, target, scenario, plan, stopping, bar)
     else:
-        outcome = explore(scenario, plan, deadline=stopping, progress=bar)
+        outcome = explore(
+            scenario, plan, deadline=stopping, late=stopping.finishing(), progress=bar
+        )
     if bar is not None:
         bar.close()
-    return Finished(target, scenario, outcome, time.time() - start, stopping.interrupted)
+    return Finished(
+        target, scenario, outcome, time.time() - start, stopping.interrupted, stopping.showing()
+    )
 
 
 def say_interrupted() -> None:

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from softsgx.explore.scenario import Granularity
 from softsgx.image.errors import ImageError
 from softsgx.image.image import EnclaveImage, Segment
 from softsgx.image.layout import ThreadLayout
@@ -46,6 +47,7 @@ class ElfScenario(MachineScenario):
 
     elf: ClassVar[str] = ""
     hole: ClassVar[int] = 16
+    granularity = Granularity("TLB misses and ENCLU", binary=True, whole=False)
     layout: ClassVar[dict[str, int]] = {"nssa": 2, "stack_pages": 2, "heap_pages": 0}
 
     _emulator: SteppedEmulator | None = None

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Final
 
 from softsgx.explore import Scenario, Violation
 from softsgx.explore.footprint import Footprint, key_of
+from softsgx.explore.scenario import Granularity
 from softsgx.linux.bug import KernelBug
 from softsgx.linux.version import VERSION_DEFAULT
 from softsgx.sim import Execution, Point, Steps, Task
@@ -45,6 +46,7 @@ class MachineScenario(Scenario):
     cpus: ClassVar[int] = 3
     epc: ClassVar[str] = "1M"
     layout: ClassVar[dict[str, int]] = {"threads": 3, "pages": 2}
+    granularity = Granularity("locks, leaves, accesses, PTE writes")
     checkers: ClassVar[Sequence[type[Checker]]] = CHECKERS
 
     def __init__(self, linux: str = VERSION_DEFAULT, races: dict[str, bool] | None = None) -> None:
