@@ -102,7 +102,7 @@ def _explored(
             return f"the mark explore: {error}"
         outcome = explore(scenario, plan)
         failure = outcome.failure
-        found = f"found after {outcome.found_after} executions, seed {plan.seed}"
+        found = f"found after {outcome.found_in}, seed {plan.seed}"
     if failure is None:
         return None
     lines = [

@@ -32,6 +32,7 @@ def twice_a_reader() -> Scenario:
             pass
 
     def writer(lock: RwLock) -> Steps[None]:
+        yield ("write", "x", True)
         with (yield from lock.acquire_write()):
             pass
 
@@ -115,7 +116,7 @@ def test_every_reason_alone_keeps_a_search_from_being_complete() -> None:
         (
             lambda: explore(tasks(6, 6), Plan(executions=400)),
             "every schedule with up to 3 preemptions, of up to 12 points; "
-            "38.3% of those with up to 4 preemptions; the limit of executions was reached; "
+            "38.3% of the schedules with up to 4 preemptions; the limit of executions was reached; "
             "roughly 9e+02 schedules with any number of preemptions, by 31 random walks",
         ),
         (

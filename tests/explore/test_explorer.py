@@ -335,6 +335,34 @@ def test_a_failure_that_does_not_happen_again_is_nondeterminism() -> None:
     assert "ends with: value 1 after two additions; the second with: no failure" in failure.text
 
 
+def test_a_failure_that_happens_again_otherwise_is_nondeterminism() -> None:
+    class Numbered(Counter):
+        runs = 0
+
+        def check(self, execution: Execution) -> None:
+            self.runs += 1
+            raise Violation("order", f"run {self.runs}")
+
+    failure = explore(Numbered()).failure
+    assert failure is not None
+    assert failure.kind is Kind.NONDETERMINISM
+    assert re.search(r"ends with: run \d; the second with: run \d", failure.text)
+
+
+def test_only_reduction_needs_names_of_objects() -> None:
+    """The executions that are checked for nondeterminism are recorded, and must not need them."""
+
+    class Nameless:
+        """Equal to itself only."""
+
+    thing = Nameless()
+    scenario = Bodies(lambda: None, lambda _: steps(2, thing), lambda _: steps(2, thing))
+    for strategy in STRATEGIES:
+        failure = explore(scenario, Plan(strategy=strategy, executions=20)).failure
+        assert (failure is None) == (strategy != "exhaustive")
+        assert failure is None or failure.rule == "Unstable"
+
+
 def test_an_unknown_strategy_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="known are deepening"):
         Plan(strategy="luck")

@@ -176,6 +176,22 @@ def test_what_a_worker_did_before_the_deadline_counts_and_is_not_taken_for_all(
     assert outcome.longest == 12
 
 
+def test_a_failure_that_arrived_stays_whatever_arrives_late() -> None:
+    scenario = Counted(FAILS["later"])
+    search = Search(scenario, Plan(strategy="random", executions=200))
+    units = [search.take() for _ in range(3)]
+    for taken in reversed(units):
+        assert taken is not None
+        ticket, unit = taken
+        end = scenario.stepped + 20
+        cut = unit.first == 0
+        result = work(scenario, unit, deadline=lambda: cut and scenario.stepped >= end)  # noqa: B023
+        assert (result.late, result.failure is None) == (cut, cut)
+        search.give(ticket, result)
+    search.stop()
+    assert search.outcome.failure is not None
+
+
 def test_the_table_of_a_failure_ends_at_its_deadline() -> None:
     scenario = Counted()
     strategy = Bounded(0)

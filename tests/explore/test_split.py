@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from softsgx.explore import Outcome, Plan, Scenario, explore
+from softsgx.explore.outcome import LeftOut
 from softsgx.explore.split import Search
 from softsgx.explore.unit import Unit, UnitResult, work
 from softsgx.sim import Choice, Execution, Rng
 from softsgx.system.scenarios.catalogue import SCENARIOS
 from tests.explore.programs import OPS, Run, random_program
+from tests.explore.test_coverage import two_readers
 from tests.explore.test_explorer import Counter, tasks
 
 
@@ -116,6 +118,35 @@ def test_the_first_failure_in_order_counts(quantum: int) -> None:
     whole = explore(Counter(), Plan())
     for order in (None, Rng(1), Rng(2)):
         assert summary(search(Counter(), Plan(), quantum, order)) == summary(whole)
+
+
+@pytest.mark.parametrize("quantum", [1, 1000])
+def test_what_reduction_does_not_see_in_a_unit_is_said_of_the_whole(quantum: int) -> None:
+    plan = Plan(strategy="exhaustive")
+    outcome = search(two_readers(), plan, quantum)
+    assert summary(outcome) == summary(explore(two_readers(), plan))
+    assert outcome.reasons == (LeftOut.READINESS,)
+
+
+@pytest.mark.parametrize("strategy", ["dfs", "deepening"])
+def test_when_the_time_is_over_the_limit_still_holds(strategy: str) -> None:
+    """What had arrived was added up however much it was: a missing result hid the limit."""
+    stopped = 0
+    for seed in range(30):
+        rng = Rng(seed)
+        found = Search(tasks(4, 4), Plan(strategy=strategy, executions=20))
+        waiting: list[tuple[Any, Unit]] = []
+        for _ in range(12):
+            while len(waiting) < 3 and (taken := found.take()) is not None:
+                waiting.append(taken)
+            if found.over or not waiting:
+                break
+            ticket, unit = waiting.pop()
+            found.give(ticket, some(tasks(4, 4), unit, 1 + rng.below(12)))
+        stopped += not found.over
+        found.stop()
+        assert found.outcome.executions <= 20
+    assert stopped
 
 
 @pytest.mark.parametrize("strategy", ["dfs", "exhaustive", "random"])

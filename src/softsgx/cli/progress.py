@@ -46,7 +46,7 @@ class ProgressLine:
             left = (self._limit - outcome.executions) / rate if rate else 0.0
             return "; ".join([*parts, _duration(left)])
         if outcome.strategy == DEEPENING:
-            tree = f"those with up to {preemptions_text(outcome.bound + 1)}"
+            tree = f"the schedules with up to {preemptions_text(outcome.bound + 1)}"
             if outcome.bound >= 0:
                 parts.append(f"all with up to {outcome.bound}")
         else:

@@ -18,7 +18,7 @@ from softsgx import __version__
 from softsgx.cli.errors import UsageError
 from softsgx.cli.scenarios import find
 from softsgx.cli.stopping import Stopping
-from softsgx.explore.explorer import Progress
+from softsgx.explore.explorer import Progress, abandon
 from softsgx.explore.limits import Deadline, no_deadline
 from softsgx.explore.outcome import Outcome
 from softsgx.explore.plan import Plan
@@ -103,7 +103,9 @@ def explore_with(
     dispatcher = _Dispatcher(workers, search, SearchSpec(target, scenario.name, text), stopping)
     dispatcher.work(progress)
     # finish() executes the scenario here: if it hung in a worker, it would hang here, too.
-    return search.outcome if dispatcher.hung else search.finish(stopping.finishing())
+    if dispatcher.hung:
+        return abandon(search.outcome, plan)
+    return search.finish(stopping.finishing())
 
 
 class _Dispatcher:

@@ -79,6 +79,15 @@ def finish(
     return outcome
 
 
+def abandon(outcome: Outcome, plan: Plan) -> Outcome:
+    """End a search without executing anything more: an execution may hang."""
+    _settle(outcome, plan)
+    if outcome.failure is not None:
+        outcome.found_after = outcome.executions
+        outcome.confirmed = outcome.minimised = False
+    return outcome
+
+
 def _settle(outcome: Outcome, plan: Plan) -> None:
     """Say why the search ended, if it did not end by itself."""
     if outcome.stopped:

@@ -86,6 +86,12 @@ class Outcome:
         return self.exhausted and not self.reasons
 
     @property
+    def found_in(self) -> str:
+        """What was executed until the failure was found, as text."""
+        text = f"{self.found_after} executions"
+        return f"{text} and {_walks(self)}" if self.walks else text
+
+    @property
     def covered(self) -> str:
         """What was decided, at which granularity, and what was not, as text."""
         return coverage(self)
@@ -99,17 +105,19 @@ def coverage(outcome: Outcome) -> str:
         return f"complete: {parts[0]}"
     if outcome.stopped and outcome.fraction and outcome.strategy in BOUNDED:
         share = f"{outcome.fraction:.1%}" if outcome.fraction >= 0.001 else "less than 0.1%"
-        bound = f"those with up to {preemptions_text(outcome.bound + 1)}"
+        bound = f"the schedules with up to {preemptions_text(outcome.bound + 1)}"
         parts.append(f"{share} of {'the tree' if outcome.strategy == DFS else bound}")
     nothing = f"nothing {'else ' if outcome.failure is not None else ''}was decided"
     hidden = {LeftOut.FAILURE, LeftOut.STEP_BOUND}  # the failure itself stands before this text
     parts += [reason for reason in reasons if reason not in hidden]
     if outcome.schedules > outcome.executions:
-        walks = f"{outcome.walks} random walk" + "s" * (outcome.walks != 1)
-        parts.append(
-            f"roughly {outcome.schedules:.1g} schedules with any number of preemptions, by {walks}"
-        )
+        number = f"roughly {outcome.schedules:.1g} schedules with any number of preemptions"
+        parts.append(f"{number}, by {_walks(outcome)}")
     return "; ".join(part for part in parts if part) or nothing
+
+
+def _walks(outcome: Outcome) -> str:
+    return f"{outcome.walks} random walk" + "s" * (outcome.walks != 1)
 
 
 def _decided(outcome: Outcome) -> str:
@@ -125,5 +133,5 @@ def _decided(outcome: Outcome) -> str:
     else:
         return ""
     points = f"{outcome.longest} point" + "s" * (outcome.longest != 1)
-    comma = "," if " " in each.removeprefix("every schedule") else ""
+    comma = "" if each == "every schedule" else ","
     return f"{each}{comma} of {outcome.granularity.text(points)}"

@@ -103,10 +103,12 @@ class Search:
     def stop(self) -> None:
         """Stop early. Results that have arrived count, even if results before them are missing."""
         if not self.over:
-            self._division.stop(self.outcome)
+            limit = self.plan.executions
+            self._division.stop(self.outcome, limit)
             for result in self._late:
                 failure = self.outcome.failure
-                result.add_to(self.outcome)
+                if self.outcome.executions + result.executions <= limit:
+                    result.add_to(self.outcome)
                 self.outcome.failure = failure
             self.outcome.stopped = True
             self.over = True

@@ -215,11 +215,13 @@ class Tree:
             for item in node.queue:
                 item.sent = item.result is not None
 
-    def stop(self, outcome: Outcome) -> None:
-        """Add up the remaining results that have arrived, up to the first failure."""
+    def stop(self, outcome: Outcome, limit: int) -> None:
+        """Add up the remaining results that have arrived, up to the first failure or the limit."""
         for node in reversed(self._stack):
             for item in node.queue:
-                if item.result is not None and outcome.failure is None:
+                if item.result is None or outcome.failure is not None:
+                    continue
+                if outcome.executions + item.result.executions <= limit:
                     item.result.add_to(outcome)
         self.over = True
 

@@ -140,8 +140,6 @@ def work(
         longest=outcome.longest,
         late=late,
     )
-    if late:
-        return result
     if isinstance(strategy, Dpor):
         result = result._replace(
             redundant=strategy.redundant,

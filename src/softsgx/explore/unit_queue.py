@@ -91,9 +91,11 @@ class UnitQueue:
         self._first_failure = None
         self._open, self._idle = [again], [again]
 
-    def stop(self, outcome: Outcome) -> None:
-        """Add up the remaining results that have arrived, up to the first failure."""
+    def stop(self, outcome: Outcome, limit: int) -> None:
+        """Add up the remaining results that have arrived, up to the first failure or the limit."""
         for key in sorted(self._results):
+            if outcome.executions + self._results[key].executions > limit:
+                break
             self._count(outcome, self._results[key])
             if outcome.failure is not None:
                 break

@@ -12,7 +12,6 @@ from softsgx.cli.errors import EXIT_BAD_INPUT, EXIT_FINDING, EXIT_INTERRUPTED, E
 from softsgx.cli.explore.finished import Finished
 from softsgx.cli.explore.junit import junit
 from softsgx.cli.explore.sarif import sarif
-from softsgx.explore import Outcome
 from softsgx.explore.limits import LimitReached
 from softsgx.explore.table import table
 
@@ -26,7 +25,7 @@ def story(done: Finished) -> str:
     lines = [
         failure.headline,
         f"  in {outcome.scenario}, {failure.where}",
-        f"  found after {found_after(outcome)}, {done.seconds:.1f} s; "
+        f"  found after {outcome.found_in}, {done.seconds:.1f} s; "
         f"{failure.size}; {outcome.covered}",
         f"  replay: {done.command(failure)}",
     ]
@@ -34,21 +33,13 @@ def story(done: Finished) -> str:
         lines.insert(3, "  not executed a second time, and not minimised: the time was up")
     elif not outcome.minimised:
         lines.insert(3, "  perhaps not minimal: the limit was reached")
-    if failure.finding:
+    if failure.finding and outcome.confirmed:
         try:
             shown = table(done.scenario, failure.choices, done.showing)
         except LimitReached:
             shown = "  the time was up; the replay shows the schedule"
         lines.append(shown.rstrip("\n"))
     return "\n".join(lines) + "\n"
-
-
-def found_after(outcome: Outcome) -> str:
-    """How much was executed until the failure was found."""
-    text = f"{outcome.found_after} executions"
-    if outcome.walks:
-        text += f" and {outcome.walks} random walk" + "s" * (outcome.walks != 1)
-    return text
 
 
 def exit_code(finished: Sequence[Finished]) -> int:

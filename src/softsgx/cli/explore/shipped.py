@@ -7,7 +7,7 @@ import argparse
 from softsgx.cli.ends import print_stdout
 from softsgx.cli.errors import ReaderGone
 from softsgx.cli.explore.finished import Finished
-from softsgx.cli.explore.reports import exit_code, expect_reports, found_after, report
+from softsgx.cli.explore.reports import exit_code, expect_reports, report
 from softsgx.cli.explore.searching import search_all
 from softsgx.system.scenarios.names import all_shipped
 
@@ -48,5 +48,5 @@ def line(done: Finished, width: int) -> str:
     outcome, failure = done.outcome, done.outcome.failure
     if failure is None:
         return f"{outcome.scenario:<{width}}  nothing in {outcome.executions}; {outcome.covered}\n"
-    found = f"{failure.kind.value} {failure.rule} after {found_after(outcome)}"
+    found = f"{failure.kind.value} {failure.rule} after {outcome.found_in}"
     return f"{outcome.scenario:<{width}}  {found}: {failure.text}\n"
