@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from softsgx.cli import stopping, workers
+from softsgx.cli import jobs, stopping, workers
 from softsgx.cli.main import main
 from softsgx.cli.scenarios import find
 from softsgx.explore.unit import Unit
@@ -82,7 +82,38 @@ def test_a_budget_is_kept_by_all_that_a_search_does(
         story = capsys.readouterr().out
         for text in said:
             said[text] += text in story
+        if "not executed a second time" in story:
+            assert "replay shows" not in story
+            assert "write value" not in story
     assert all(said.values()), said
+
+
+@pytest.mark.parametrize("limit", [{"left": 2.0}, {"end": 2.0}], ids=str)
+def test_a_worker_stops_within_an_execution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: dict[str, float]
+) -> None:
+    """It looked at the time only between executions, however long they were."""
+    (scenario,) = find(written(tmp_path, LONG))
+    monkeypatch.setattr(workers, "find", lambda target: [scenario])
+    clock = Clock(0.01)
+    monkeypatch.setattr(stopping, "time", clock)
+    spec = workers.SearchSpec(f"{limit}.py", "Correct", None)
+    (part,) = workers.work_on(spec, [Unit("dfs")], 3600.0, **limit)
+    assert (part.late, part.executions) == (True, 0)
+    assert clock.now < 2.1
+
+
+def test_processes_get_the_deadline_as_a_time_of_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Units may wait for a process, so seconds from their start would be too late."""
+    processes = jobs.Processes(1)
+    submitted: list[tuple[object, ...]] = []
+    monkeypatch.setattr(processes._pool, "submit", lambda *args: submitted.append(args))
+    monkeypatch.setattr(jobs, "time", Clock(1.0))
+    spec = workers.SearchSpec("a.py", "Correct", None)
+    for left in (5.0, None, 7.0):
+        processes.submit(spec, [Unit("dfs")], 0.05, left)
+    processes.close()
+    assert [args[-2:] for args in submitted] == [(None, 5.0), (None, None), (None, 8.0)]
 
 
 @contextmanager

@@ -120,6 +120,25 @@ def test_the_first_failure_in_order_counts(quantum: int) -> None:
         assert summary(search(Counter(), Plan(), quantum, order)) == summary(whole)
 
 
+def test_when_the_time_is_over_the_limit_still_holds_for_subtrees() -> None:
+    scenario, counted = tasks(4, 4), 0
+    for executions in range(4, 24):
+        found = Search(scenario, Plan(strategy="exhaustive", executions=executions))
+        taken = found.take()
+        assert taken is not None
+        found.give(taken[0], some(scenario, taken[1], 3))
+        waiting = []
+        while (taken := found.take()) is not None:
+            waiting.append(taken)
+        for ticket, unit in waiting[1:]:  # the first is missing
+            found.give(ticket, some(scenario, unit, 6))
+        assert found.outcome.executions == 3
+        found.stop()
+        assert found.outcome.executions <= executions
+        counted += found.outcome.executions > 3
+    assert counted > 5
+
+
 @pytest.mark.parametrize("quantum", [1, 1000])
 def test_what_reduction_does_not_see_in_a_unit_is_said_of_the_whole(quantum: int) -> None:
     plan = Plan(strategy="exhaustive")
