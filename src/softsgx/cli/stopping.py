@@ -31,16 +31,20 @@ class Stopping:
     def __init__(self, seconds: float | None = None) -> None:
         self.seconds = seconds
         self.end = None if seconds is None else time.time() + seconds
-        self._interrupted = False
+        # Not empty after Ctrl-C; shares of the time have the same one. Asked before every step.
+        self._presses: list[int] = []
         self._before: Any = None
 
     @property
     def interrupted(self) -> bool:
         """Whether Ctrl-C was pressed."""
-        return self._interrupted
+        return bool(self._presses)
 
     def __call__(self) -> bool:
-        return self.interrupted or (self.end is not None and time.time() >= self.end)
+        if self._presses:
+            return True
+        end = self.end
+        return end is not None and time.time() >= end
 
     def finishing(self) -> Deadline:
         """When to stop what follows a search: FINISH later, or at Ctrl-C."""
@@ -60,12 +64,17 @@ class Stopping:
     def share(self, parts: int) -> Stopping:
         """This deadline for one of `parts` equal shares of the remaining time."""
         left = None if self.end is None else max(0.0, self.end - time.time()) / parts
-        return _Share(self, left)
+        return self._share(left)
 
     def within(self, seconds: float) -> Stopping:
         """This deadline, but at most `seconds` from now."""
         left = seconds if self.end is None else min(seconds, max(0.0, self.end - time.time()))
-        return _Share(self, left)
+        return self._share(left)
+
+    def _share(self, seconds: float | None) -> Stopping:
+        share = Stopping(seconds)
+        share._presses = self._presses
+        return share
 
     def __enter__(self) -> Stopping:
         if threading.current_thread() is threading.main_thread():
@@ -77,17 +86,6 @@ class Stopping:
             signal.signal(signal.SIGINT, self._before)
 
     def _pressed(self, number: int, frame: FrameType | None) -> None:
-        if self._interrupted:
+        if self._presses:
             raise KeyboardInterrupt
-        self._interrupted = True
-
-
-class _Share(Stopping):
-    def __init__(self, whole: Stopping, seconds: float | None) -> None:
-        super().__init__(seconds)
-        self._whole = whole
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether the whole search was interrupted."""
-        return self._whole.interrupted
+        self._presses.append(number)
