@@ -48,8 +48,9 @@ RAISED = {
         f"{HERE}::test_a_scenario_takes_no_program_that_is_linked_to_an_address"
     ),
     "no price for points of kind ..., and no default price": "tests/sim/test_virtual_time.py::",
-    "snapshot of a running ...: ...": "tests/system/test_scenarios.py::",
-    "snapshot of a ...: ...": "tests/system/test_scenarios.py::",
+    "snapshot: ...: a running ... cannot be restored": "tests/system/test_snapshot.py::",
+    "snapshot: ...: a suspended ... cannot be restored": "tests/system/test_snapshot.py::",
+    "snapshot: ...: an object of type ... cannot be restored": "tests/system/test_snapshot.py::",
 }
 
 # The beginning of each row that promises an answer, and the test that provokes it.
