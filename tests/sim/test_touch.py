@@ -16,6 +16,7 @@ from softsgx.sim import (
     RwLock,
     Srcu,
     Steps,
+    TaskExit,
     WaitFlag,
     WaitQueue,
     touch,
@@ -121,3 +122,43 @@ def test_taken_is_called_before_a_lock_counts_as_held() -> None:
     finally:
         TOUCHES.taken = None
     assert seen == [("m", 0)]
+
+
+def test_a_handler_on_the_own_processor_keeps_others_off_it(noted: list[tuple[Any, int]]) -> None:
+    """Two tasks of one processor looked independent while one of them handled an interrupt."""
+
+    def body(execution: Execution) -> Steps[None]:
+        me = yield ("pause", "p", False)
+        execution.enter_interrupt(me)
+        yield ("pause", "p", False)
+        del noted[:-1]
+        execution.leave_interrupt(me)
+        assert noted == [(("cpu", 1), WRITE)] * 2
+
+    execution = Execution(RunToCompletion())
+    execution.spawn(body(execution), "task", 1)
+    execution.run()
+
+
+def test_a_writer_that_comes_to_wait_is_noted_if_readers_may_read_again(
+    noted: list[tuple[Any, int]],
+) -> None:
+    """It refuses those readers while it waits; no point and no other touch says so."""
+    for recursive in (False, True):
+        del noted[:]
+        rw = RwLock("rw", recursive=recursive)
+        execution = Execution(RunToCompletion())
+        execution.spawn(rw.acquire_write(), "writer")
+        assert ((("writers", "rw"), WRITE) in noted) == recursive
+        execution.close()
+
+
+def test_every_end_of_a_task_enables(noted: list[tuple[Any, int]]) -> None:
+    """A task that ended by TaskExit noted nothing, so its end was no end for a daemon."""
+
+    def body(_execution: Execution) -> Steps[None]:
+        yield ("pause", "p", False)
+        raise TaskExit
+
+    task = run(body)
+    assert noted == [(task, SPAWN), (task, ENABLE)]

@@ -197,12 +197,14 @@ class Execution:
         """Keep every other task off the handler's processor until leave_interrupt()."""
         assert handler.cpu is not None, f"{handler} has no processor to handle an interrupt on"
         assert handler.cpu not in self._handlers, f"cpu {handler.cpu} is in a handler already"
+        touch(("cpu", handler.cpu))
         self._handlers[handler.cpu] = handler
         self._restricted += 1
 
     def leave_interrupt(self, handler: Task) -> None:
         """Let the handler's processor go on with what was interrupted."""
         assert handler.cpu is not None, f"{handler} has no processor to handle an interrupt on"
+        touch(("cpu", handler.cpu))
         del self._handlers[handler.cpu]
         self._restricted -= 1
 
@@ -349,8 +351,6 @@ class Execution:
             raise broken
         self._leave(task)
         task.result = result
-        if TOUCHES.noted is not None:
-            touch(task, ENABLE)
         if self.log.on:
             self.log.emit(TaskEnded(task))
 
@@ -372,6 +372,8 @@ class Execution:
         if task.gate is not None:
             task.gate = None
             self._restricted -= 1
+        if TOUCHES.noted is not None:
+            touch(task, ENABLE)
 
     def _blocked(self) -> list[Blocked]:
         return blocked(self._live, self._handlers)

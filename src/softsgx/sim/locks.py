@@ -5,7 +5,8 @@ point: it is part of the current step, and waiters are enabled when that step ha
 
 No lock is fair. Any waiter may be chosen next, whatever the order of arrival, so all orders that a
 fair lock permits are among those explored. The one thing lost is a deadlock that needs fairness: a
-task that reads a second time after a writer began to wait. Recursion is refused for that reason.
+task that reads a second time after a writer began to wait. Recursion is refused for that reason,
+except by a lock that is recursive: there the writer that waits refuses the second reading.
 """
 
 from __future__ import annotations
@@ -149,6 +150,9 @@ class RwLock:
         if live is not None and self._free(True) and live.current is not None:
             me = live.current
         else:
+            if self.recursive:
+                # A writer that waits refuses those who would read again.
+                touch(("writers", self.name))
             me = yield self._write
         self._take(me, True)
         return self._write_side
@@ -241,6 +245,7 @@ class ReadAgain:
     def __init__(self, lock: RwLock) -> None:
         self.lock = lock
         self.name = f"{lock.name}, again"
+        self.depends = (("writers", lock.name),)
 
     def ready(self, task: Task, /) -> bool:
         """Whether no other task waits to write."""

@@ -1,7 +1,8 @@
 """What a step touches beyond the object of its point; `explore` collects it.
 
 A point announces one object. What else its step changes, a lock that it releases, a flag that it
-sets, a task that it spawns, shows only while it runs; it is noted here. Bodies may note more by
+sets, a task that it spawns, shows only while it runs; it is noted here. That a task comes to stand
+at a point is such a change, where others are ready or not because of it. Bodies may note more by
 `touch`: two steps are in conflict if one object is touched by both and the modes say so.
 
     READ and READ, ENABLE and ENABLE commute; all other pairs are in conflict.

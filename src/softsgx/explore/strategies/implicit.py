@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from softsgx.explore.footprint import Footprint
 from softsgx.sim import RETRY
+from softsgx.sim.point import IPI
 from softsgx.sim.touch import READ, WRITE
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _RETRIED: Final = ("anything",)
 _END: Final = ("end of all that are no daemons",)
+# The sender of an interrupt may be its target: then it becomes a handler itself.
+_WANTED: Final = frozenset({RETRY, IPI})
 
 
 class ImplicitConflicts:
@@ -36,7 +39,7 @@ class ImplicitConflicts:
     def look(self, enabled: Sequence[Task]) -> None:
         """Note whether a task has conflicts that its points do not show."""
         for task in enabled:
-            if task.daemon or task.interrupt or task.point[0] == RETRY:
+            if task.daemon or task.interrupt or task.point[0] in _WANTED:
                 self.wanted = True
 
     def of(self, task: Task) -> Footprint:
