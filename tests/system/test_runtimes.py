@@ -15,7 +15,7 @@ from softsgx.linux.sgx.driver import encl_of
 from softsgx.linux.sgx.encl import sgx_encl_free_epc_page, sgx_zap_enclave_ptes
 from softsgx.linux.sgx.encls import encls
 from softsgx.linux.sgx.main import sgx_reclaim_pages, sgx_unmark_page_reclaimable
-from softsgx.sim import Steps
+from softsgx.sim import RETRY, Steps
 from softsgx.spec import leaves
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import PENDING, REG, RWX, TCS, VALID, R, W, X
@@ -308,6 +308,19 @@ def test_an_ioctl_is_retried_after_the_pages_that_are_done(errno: int) -> None:
     answer, asked = retried([(-errno, 0, 0), (-errno, 1, 0), (-errno, 2, 0), (0, 1, 0)])
     assert answer == (0, 0, 4 * PAGE_SIZE)
     assert asked == [(0, 4), (0, 4), (1, 3), (3, 1)]
+
+
+def test_an_ioctl_that_has_done_something_waits_for_nobody() -> None:
+    """At a RETRY point explore lets another task go first: what goes on by itself is none."""
+    script = [(-EAGAIN, 1), (-EBUSY, 0), (0, 1), (0, 2)]
+
+    def call(host: HostThread, address: int, length: int, what: int) -> Steps[tuple[int, Any]]:
+        errno, pages = script.pop(0)
+        return errno, Block(pages * PAGE_SIZE, 0)
+        yield
+
+    points = list(retry(world().host, call, 0x10000, 4 * PAGE_SIZE, R))
+    assert [kind for kind, _, _ in points] == ["again", RETRY, "again"]
 
 
 def test_a_short_success_is_continued() -> None:

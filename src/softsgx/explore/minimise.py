@@ -42,7 +42,7 @@ class LenientFollow:
                 candidates(enabled, self._trail), current, self._last
             )
         self._last = task.index
-        self._trail.append((task.index, task.point[0]))
+        self._trail.append((task.index, task.point))
         return task
 
     def draw(self, n: int, what: str) -> int:

@@ -28,8 +28,13 @@ Steps: TypeAlias = Generator[Point, "Task", T]
 LOCK: Final = "lock"
 WAIT: Final = "wait"
 IRQ: Final = "irq"
-# Not blocking: the task spins for something that only another task can bring about.
 RETRY: Final = "retry"
+"""The kind of a point at which a task spins for something that only another task can bring about.
+
+Not blocking. The step that comes to it has looked, in vain, and so will the next one unless another
+task has done something: explore leaves that out. What may go on by itself has another kind. The
+object says what is waited for: two loops, one after the other, have different objects.
+"""
 
 BLOCKING: Final = frozenset({LOCK, WAIT, IRQ})
 """The kinds at which a task is resumed only while `object.ready(task)`.

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,10 +16,12 @@ from softsgx.explore import Kind, Outcome, Plan, Violation, explore, record
 from softsgx.explore.footprint import Footprint
 from softsgx.explore.outcome import LeftOut
 from softsgx.image.errors import ImageError
-from softsgx.runner.explored.code_thread import Registers
+from softsgx.runner.emulator.blocks import Why
+from softsgx.runner.explored.code_thread import CodeThread, Registers
 from softsgx.runner.explored.elf_scenario import ElfScenario
-from softsgx.sim import Point, Steps, Task
+from softsgx.sim import RETRY, Point, Steps, Task
 from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.registers import RIP
 from softsgx.system.loaded_enclave import EnclaveFault
 from softsgx.system.scenarios.scenario import Cast
 from softsgx.system.scene import Scene
@@ -184,6 +187,18 @@ def test_a_thread_that_spins_lets_the_one_it_waits_for_go_on(directory: Path) ->
     outcome = explored(WaitsForOther, directory, preemptions=1)
     assert outcome.failure is None
     assert outcome.bound >= 0
+
+
+def test_two_loops_with_pause_are_told_apart() -> None:
+    """By their points explore knows a thread that has left one loop and waits in the next."""
+    regs = dict.fromkeys(range(RIP + 1), 0)
+    thread = SimpleNamespace(current=SimpleNamespace(cpu=1), lp=SimpleNamespace(regs=regs))
+    points: set[Point] = set()
+    for regs[RIP] in (0x1000, 0x2000, 0x1000):
+        points.update(CodeThread._silent(thread, Why.PAUSE, 1))  # type: ignore[arg-type]
+        points.update(CodeThread._silent(thread, Why.SPIN, 60))  # type: ignore[arg-type]
+    assert {kind for kind, _, _ in points} == {RETRY}
+    assert len(points) == 3
 
 
 class Noted(AcceptOnce):

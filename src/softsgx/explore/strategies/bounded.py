@@ -102,7 +102,7 @@ class Bounded:
             if task is not current and preempts(task, enabled, current):
                 self.preemptions += 1
         self._last = task.index
-        self._trail.append((task.index, task.point[0]))
+        self._trail.append((task.index, task.point))
         return task
 
     def draw(self, n: int, what: str) -> int:

@@ -159,7 +159,7 @@ class Dpor:
             task = self._new(enabled, current, depth)
         node = nodes[depth]
         node.footprint = self._announced(task)
-        self._trail.append((task.index, task.point[0]))
+        self._trail.append((task.index, task.point))
         if not self._implicit.on:
             self._implicit.look(enabled)
         self._pending = task
@@ -251,7 +251,7 @@ class Dpor:
         last = self._last
         node.before = before = last.get(index, -1)
         known = self._born.get(index, 0) if before < 0 else before
-        blocking = self._trail[depth][1] in BLOCKING
+        blocking = self._trail[depth][1][0] in BLOCKING
         node.mask = mask = self._races(index, depth, footprint, known, blocking) | 1 << depth
         last[index] = mask
         for key, mode in footprint:

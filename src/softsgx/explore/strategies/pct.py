@@ -68,7 +68,7 @@ class Pct:
             priority[current.index] = self._lowest
         tasks = candidates(enabled, self._trail) if len(enabled) > 1 else enabled
         best = max(tasks, key=lambda task: priority[task.index])
-        self._trail.append((best.index, best.point[0]))
+        self._trail.append((best.index, best.point))
         return best
 
     def draw(self, n: int, what: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from softsgx.sim import RETRY, ScheduleMismatch, Scheduler
+from softsgx.sim import RETRY, Point, ScheduleMismatch, Scheduler
 
 if TYPE_CHECKING:
     from softsgx.sim import Task
@@ -26,8 +26,8 @@ class Strategy(Scheduler, Protocol):
         """The share of the tree of choices that was covered, 0 to 1; 0 if unknown."""
 
 
-Trail = list[tuple[int, str]]
-"""For each step of an execution, the index of the task and the kind of its point."""
+Trail = list[tuple[int, Point]]
+"""For each step of an execution, the index of the task and the point before which it was."""
 
 
 def enabled_task(enabled: Sequence[Task], index: int, depth: int) -> Task:
@@ -41,14 +41,37 @@ def enabled_task(enabled: Sequence[Task], index: int, depth: int) -> Task:
 def spins(task: Task, trail: Trail) -> bool:
     """Whether a task at a RETRY point would only see what it saw the last time.
 
-    It spins until another task takes a step that is not a retry. Scheduling it before that would
-    change nothing, and would make the tree of choices infinite.
+    It has looked in its last step. It spins until another task takes a step that could change what
+    it sees. Scheduling it before that would change nothing, and would make the tree of choices
+    infinite.
     """
-    for index, kind in reversed(trail):
+    for step in range(len(trail) - 1, -1, -1):
+        index, point = trail[step]
         if index == task.index:
             return True
-        if kind != RETRY:
+        if point[0] != RETRY or not _in_vain(step, trail, task.execution.tasks):
             return False
+    return False
+
+
+def _in_vain(step: int, trail: Trail, live: Sequence[Task]) -> bool:
+    """Whether a step of a task that retries has only brought it to where it retried before."""
+    index = trail[step][0]
+    reached: Point | None = None
+    for later in range(step + 1, len(trail)):
+        if trail[later][0] == index:
+            reached = trail[later][1]
+            break
+    else:
+        reached = next((task.point for task in live if task.index == index), None)
+    if reached is None or reached[0] != RETRY:
+        return False
+    for earlier in range(step, -1, -1):
+        other, point = trail[earlier]
+        if point[0] != RETRY:
+            return False
+        if other == index and point == reached:
+            return True
     return False
 
 

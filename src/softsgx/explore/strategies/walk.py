@@ -60,7 +60,7 @@ class Walk:
         if len(tasks) > 1:
             self._product *= len(tasks)
             task = tasks[self._below(len(tasks))]
-        self._trail.append((task.index, task.point[0]))
+        self._trail.append((task.index, task.point))
         return task
 
     def draw(self, n: int, what: str) -> int:

@@ -91,7 +91,9 @@ class CodeThread(EnclaveThread):
         if silent > _SLICES_MAX:
             raise Spins(f"the enclave on cpu {me.cpu}")
         if why is Why.PAUSE or silent > _SLICES_BUSY:
-            yield (RETRY, f"spin of cpu {me.cpu}", False)
+            # Two loops, one after the other, are told apart by where their PAUSE is.
+            where = self.lp.regs[RIP] if why is Why.PAUSE else 0
+            yield (RETRY, ("spin", me.cpu, where), False)
         else:
             yield ("compute", ("lp", me.cpu), False)
 

@@ -53,7 +53,7 @@ def retry(
             return Answer(errno, 0, done)
         if errno not in _AGAIN and errno != 0:
             return Answer(errno, getattr(block, "result", 0), done)
-        yield (RETRY, "ioctl", False)
+        yield ("again" if block.count else RETRY, "ioctl", False)
     return Answer(-EAGAIN, 0, done)
 
 
