@@ -15,7 +15,7 @@ EXTRA  := $(wildcard bench) $(wildcard tools/*.py)
 # For example: make test PYTEST_ARGS='-k tidy'
 PYTEST_ARGS ?=
 
-.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain signal-storm mutants demo conformance bench docs asm lock clean
+.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain fuzz-explore signal-storm mutants demo conformance bench docs asm lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -56,6 +56,11 @@ fuzz-run: setup  ## OPERATIONS random operations of a program under softsgx run 
 # For example: make fuzz-explain EXAMPLES=10000 SEED=3
 fuzz-explain: setup  ## EXAMPLES random machines and programs: is every refusal explained?
 	@$(BIN)/python -m tests.explained.fuzz --examples $(EXAMPLES) --seed $(SEED)
+
+# For example: make fuzz-explore EXAMPLES=1000000 SEED=3; after a break FIRST=420000 as well
+FIRST ?= 0
+fuzz-explore: setup  ## EXAMPLES random programs: does every strategy of explore say what is true?
+	@$(BIN)/python -m tests.explore.oracle --examples $(EXAMPLES) --seed $(SEED) --first $(FIRST)
 
 # For example: make signal-storm SECONDS=60
 SECONDS ?= 3600

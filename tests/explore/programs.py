@@ -8,106 +8,55 @@ from typing import Any, NamedTuple
 from softsgx.explore.execute import execute_next
 from softsgx.explore.failure import Kind
 from softsgx.explore.strategies import Bounded, Dpor, Strategy
-from softsgx.sim import Completion, Execution, Mutex, Rng, RwLock, Steps, Task, WaitFlag
+from softsgx.sim import Execution, Rng
 from tests.explore.bodies import Bodies
-
-Op = tuple[str, int]
-"""An operation and the variable, lock or flag that it is about."""
+from tests.explore.operations import OPERATIONS, Actor, Ops, State
 
 
 class Program(NamedTuple):
-    """Operations by task; the tasks from `daemons` on are daemons."""
+    """Operations by task; the tasks from `daemons` on are daemons.
 
-    tasks: tuple[tuple[Op, ...], ...]
+    cpus     the processors of the tasks, None for those beyond
+    child    what spawned tasks do
+    handler  what handlers of interrupts do
+    """
+
+    tasks: tuple[Ops, ...]
     daemons: int = 99
-
-
-class State:
-    """Two variables, a mutex, a reader-writer lock, two flags, a completion."""
-
-    def __init__(self) -> None:
-        self.values = [0, 0]
-        self.mutex = Mutex("m")
-        self.rw = RwLock("rw")
-        self.flags = [WaitFlag("f0"), WaitFlag("f1")]
-        self.done = Completion("c")
-        self.seen: dict[str, list[int]] = {}
-
-
-def body(state: State, execution: Execution, name: str, ops: tuple[Op, ...]) -> Steps[None]:
-    """Execute operations; every read is recorded, every write depends on the old value."""
-    seen = state.seen.setdefault(name, [])
-    number = ord(name[0]) - ord("a") + 1
-    held: list[Callable[[], None]] = []
-    for place, (op, which) in enumerate(ops):
-        if op == "read":
-            yield ("read", ("v", which), False)
-            seen.append(state.values[which])
-        elif op == "write":
-            yield ("write", ("v", which), True)
-            state.values[which] = state.values[which] * 7 + number
-        elif op == "lock" and not held:
-            yield from state.mutex.acquire()
-            held.append(state.mutex.release)
-        elif op == "read lock" and not held:
-            yield from state.rw.acquire_read()
-            held.append(state.rw.release_read)
-        elif op == "write lock" and not held:
-            yield from state.rw.acquire_write()
-            held.append(state.rw.release_write)
-        elif op == "trylock" and not held:
-            if (yield from state.mutex.trylock()):
-                held.append(state.mutex.release)
-            seen.append(len(held))
-        elif op == "unlock" and held:
-            held.pop()()
-        elif op == "set":
-            yield ("pause", name, False)
-            state.flags[which].set()
-        elif op == "clear":
-            yield ("pause", name, False)
-            state.flags[which].clear()
-        elif op == "wait":
-            yield from state.flags[which].wait()
-            seen.append(-1)
-        elif op == "complete":
-            yield ("pause", name, False)
-            state.done.complete()
-        elif op == "await":
-            yield from state.done.wait()
-        elif op == "draw":
-            yield ("draw", ("v", which), True)
-            state.values[which] = state.values[which] * 7 + execution.draw(2, "coin")
-        elif op == "spawn":
-            yield ("spawn", name, False)
-            own = f"{name}{place}"
-            steps = (("read", which), ("write", which))
-            child: Task = execution.spawn(body(state, execution, own, steps), own)
-            if which:
-                yield from child.join()
-    while held:
-        held.pop()()
+    cpus: tuple[int | None, ...] = ()
+    child: Ops = (("read", 0), ("write", 0))
+    handler: Ops = ()
 
 
 class Run(Bodies):
     """A program as a scenario; its final state is everything that a task can observe."""
+
+    max_steps = 60
+    file = __file__
 
     def __init__(self, program: Program) -> None:
         super().__init__(State)
         self.program = program
 
     def start(self, execution: Execution) -> None:
-        self.shared = State()
-        for number, ops in enumerate(self.program.tasks):
+        program = self.program
+        self.shared = State(program.child, program.handler)
+        for number, ops in enumerate(program.tasks):
             name = chr(ord("a") + number)
-            daemon = number >= self.program.daemons
-            execution.spawn(body(self.shared, execution, name, ops), name, daemon=daemon)
+            cpu = program.cpus[number] if number < len(program.cpus) else None
+            body = Actor(self.shared, execution, name, cpu).perform(ops)
+            execution.spawn(body, name, cpu, daemon=number >= program.daemons)
+
+    def observed(self) -> Any:
+        """All that the tasks could observe."""
+        return self.shared.observed()
+
+    def world(self) -> Any:
+        """For tasks that retry: as much, and how far each has come."""
+        return self.observed(), tuple(sorted(self.shared.begun.items()))
 
     def final(self, stuck: bool) -> Any:
-        state: State = self.shared
-        seen = tuple((name, tuple(values)) for name, values in sorted(state.seen.items()))
-        flags = tuple(flag.is_set for flag in state.flags)
-        return stuck, tuple(state.values), seen, flags
+        return stuck, self.observed()
 
 
 class Ends(NamedTuple):
@@ -161,3 +110,50 @@ def random_program(rng: Rng, tasks: int, length: int, ops: tuple[str, ...] = OPS
     )
     daemons = count - 1 if rng.below(4) == 0 and count > 1 else 99
     return Program(made, daemons)
+
+
+THEMES = (
+    OPS,
+    ("lock", "lock", "trylock", "unlock", "write", "read", "lock twice"),
+    ("read lock", "write lock", "try read", "try write", "downgrade", "unlock", "write", "read"),
+    ("read again", "read again", "write again", "try read", "try write", "unlock", "write", "lock"),
+    ("srcu read", "srcu wait", "unlock", "write", "read", "note", "lock"),
+    ("set", "clear", "wait", "complete", "complete all", "await", "write", "read"),
+    ("get", "put", "wait zero", "get", "put", "write", "read", "lock"),
+    ("sleep", "wake", "write", "note", "lock", "unlock", "set", "wait"),
+    ("retry", "retry and write", "retry slowly", "write", "note", "read", "draw"),
+    ("spawn", "spawn daemon", "join", "nest", "write", "set", "wait", "retry"),
+    ("interrupt", "mask", "write", "read", "interrupt", "wait", "set", "lock"),
+    ("violate", "leave", "write", "draw", "lock", "read lock", "spawn", "wait"),
+    (),
+)
+"""Operations that have to do with each other; the last one stands for all that there are."""
+
+
+def any_program(rng: Rng) -> Program:
+    """A small program of operations of one theme, or of any.
+
+    Two tasks of three operations at most, or three of two: most have few schedules.
+    """
+    ops = rng.choice(THEMES) or tuple(OPERATIONS)
+
+    def some(least: int, most: int, ops: tuple[str, ...] = ops) -> Ops:
+        count = least + rng.below(most - least + 1)
+        return tuple((rng.choice(ops), rng.below(2)) for _ in range(count))
+
+    tasks = [some(1, 3), some(1, 3)] if rng.below(3) else [some(1, 2), some(1, 2), some(1, 2)]
+    cpus: tuple[int | None, ...] = ()
+    if "interrupt" in ops:
+        cpus = tuple(rng.choice((None, 0, 0, 1)) for _ in tasks)
+    flat = tuple(op for op in ops if op not in SPAWNING)
+    return Program(
+        tuple(tasks),
+        len(tasks) - 1 if rng.below(8) == 0 else 99,
+        cpus,
+        some(1, 2, flat),
+        some(0, 2, flat) if rng.below(2) else (),
+    )
+
+
+SPAWNING = ("spawn", "spawn daemon", "join", "nest", "interrupt", "lock twice")
+"""What children and handlers do not do."""

@@ -74,6 +74,26 @@ CASES = {
             steps(("complete", 0), ("await", 0)),
         )
     ),
+    # A writer that waits refuses the reader that reads again: coming to the lock is what disables
+    # it. Exhaustive search was complete after 2 executions, without the deadlock.
+    "read again": Program(
+        (steps(("read again", 0), ("read again", 0)), steps(("read", 0), ("write again", 0)))
+    ),
+    "a child that waits to write": Program(
+        (steps(("read again", 0), ("read again", 0)), steps(("spawn", 0))),
+        child=(("write again", 0),),
+    ),
+    # An interrupt to the sender's own processor keeps the other task off it, which then cannot set
+    # the flag that the handler waits for.
+    "own interrupt": Program(
+        (steps(("interrupt", 0)), steps(("set", 0))),
+        cpus=(0, 0),
+        handler=(("read", 0), ("wait", 0)),
+    ),
+    # The end of a task by TaskExit was no end for the daemon.
+    "left, and a daemon": Program(
+        (steps(("leave", 1)), steps(("write", 1), ("interrupt", 0), ("draw", 0))), 1, (1, 0)
+    ),
     "children": Program((steps(("spawn", 1)), steps(("spawn", 0), ("write", 0)))),
 }
 
