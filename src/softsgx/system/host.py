@@ -190,7 +190,13 @@ class HostThread:
     ) -> Steps[int]:
         """__vdso_sgx_enter_enclave. Fills in `run`; run.function tells how it was left."""
         entry.args = args
-        return sgx_enter_enclave(self.thread, function, run, entry.enter, handler)
+        try:
+            return (yield from sgx_enter_enclave(self.thread, function, run, entry.enter, handler))
+        except GeneratorExit:
+            # The task is unwound. Its enclave code is no part of the task: what that holds is
+            # released now, not when the garbage collector gets to it.
+            entry.abandon(run.tcs)
+            raise
 
 
 class EnclaveEntry:

@@ -73,7 +73,12 @@ class Enclave:
             if run.function != leaves.EEXIT:
                 entry.abandon(run.tcs)
                 raise EnclaveFault(run)
-            if not (yield from entry.serve(host, run.tcs)):
+            try:
+                called_out = yield from entry.serve(host, run.tcs)
+            except GeneratorExit:
+                entry.abandon(run.tcs)  # as in HostThread.enter
+                raise
+            if not called_out:
                 if isinstance(entry.result, EnclaveAbort):
                     raise entry.result
                 return entry.result
