@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from marshal import dumps
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from softsgx.cpu.epc import DEFAULT_EPC_BASE, Epc
 from softsgx.cpu.epcm import Epcm, EpcmImage
@@ -200,8 +200,14 @@ class Package:
 
         It covers the address spaces of a snapshot, and which processor is in which.
         """
+        state = (*self._state(), self.space.digest(), self._foreign_spaces())
+        raw = blake2b(dumps(state, _MARSHAL_VERSION), digest_size=8).digest()
+        return int.from_bytes(raw, "little")
+
+    def _state(self) -> tuple[Any, ...]:
+        """All state except address spaces."""
         # A table that is empty most of the time is represented by 0 while it is empty.
-        state = (
+        return (
             self.epcm.digest_bytes(),
             self.memory.digest(),
             [secs.key() for _page, secs in sorted(self.secs.items())],
@@ -209,15 +215,23 @@ class Package:
             if self.hashes
             else 0,
             [lp.key() for lp in self.lps],
-            self.space.digest(),
-            self._foreign_spaces(),
             self.next_eid,
             self.next_version,
             sorted(self.stamp_entries.items()) if self.stamp_entries else 0,
             ([lp.in_flight for lp in self.lps], sorted(self.claims.items())) if self.claims else 0,
         )
-        raw = blake2b(dumps(state, _MARSHAL_VERSION), digest_size=8).digest()
-        return int.from_bytes(raw, "little")
+
+    def state_key(self) -> tuple[object, Sequence[object], Sequence[object]]:
+        """For `explore`: the state, the address spaces in use, and the objects that it is kept in.
+
+        What does not change, the part and the readings, is left out, as is what caches.
+        """
+        lps = self.lps
+        kept = (self.memory, self.epc, self.epcm, self.keys, self.claims, self.stamp_entries)
+        tlbs = [each for lp in lps for each in (lp, lp.regs, lp.tlb, lp.tlb.entries, lp.x)]
+        live = [secs for _page, secs in sorted(self.secs.items())]
+        spaces = (self.space, *[lp.space for lp in lps])
+        return self._state(), spaces, (*kept, self.secs, self.hashes, *live, lps, *tlbs)
 
     def _foreign_spaces(self) -> tuple[tuple[bytes, ...], tuple[int, ...]] | int:
         """For the fingerprint: address spaces and each processor's; 0 if all are in `space`."""

@@ -7,7 +7,7 @@ no entries, never faults inside installed memory, and is only for CPL 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Final
 
@@ -141,12 +141,16 @@ class AddressSpace:
         self.generation += 1
 
     def digest(self) -> bytes:
-        """Eight bytes that stand for all entries; cached until an entry changes."""
+        """16 bytes that stand for all entries; cached until an entry changes."""
         if self.digest_stale:
             entries = b"".join(
                 page.to_bytes(8, "little") + pte.to_bytes(8, "little")
                 for page, pte in sorted(self.ptes.items())
             )
-            self._digest = blake2b(entries, digest_size=8).digest()
+            self._digest = blake2b(entries, digest_size=16).digest()
             self.digest_stale = False
         return self._digest
+
+    def state_key(self) -> tuple[object, Sequence[object], Sequence[object]]:
+        """For `explore`: the entries, the entries of a real process, and where they are kept."""
+        return (self.name, self.digest()), (self.host_pte,), (self.ptes,)

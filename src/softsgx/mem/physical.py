@@ -122,7 +122,7 @@ class PhysicalMemory:
         return page is None or page == ZERO_PAGE
 
     def digest(self) -> int:
-        """A 64-bit digest of all contents. Only frames written since the last call are hashed."""
+        """A 128-bit digest of all contents. Only frames written since the last call are hashed."""
         for pfn in self._dirty:
             old, new = self._digest.pop(pfn, 0), self.page_digest(pfn)
             self._sum ^= old ^ new
@@ -132,12 +132,12 @@ class PhysicalMemory:
         return self._sum
 
     def page_digest(self, pfn: int) -> int:
-        """A 64-bit digest of one frame, which depends on its number too; 0 for a frame of zeros."""
+        """A 128-bit digest of one frame, in which its number counts; 0 for a frame of zeros."""
         page = self.pages.get(pfn)
         if page is None or page == ZERO_PAGE:
             return 0
         salt = pfn.to_bytes(8, "little")
-        return int.from_bytes(blake2b(page, digest_size=8, salt=salt).digest(), "little")
+        return int.from_bytes(blake2b(page, digest_size=16, salt=salt).digest(), "little")
 
     def snapshot(self) -> MemoryImage:
         """All contents; pages are shared until one side writes."""
