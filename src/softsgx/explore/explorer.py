@@ -9,10 +9,10 @@ from softsgx.explore.confirm import confirm, difference
 from softsgx.explore.execute import execute_next
 from softsgx.explore.limits import Allowance, Deadline, LimitReached, no_deadline
 from softsgx.explore.outcome import LeftOut, Outcome
-from softsgx.explore.plan import BOUNDED, EXHAUSTIVE, PCT, RANDOM, Plan
+from softsgx.explore.plan import BOUNDED, EXHAUSTIVE, PCT, RANDOM, STATES, Plan
 from softsgx.explore.record import Recorder, Recording
 from softsgx.explore.scenario import Scenario
-from softsgx.explore.strategies import Bounded, Dpor, Pct, Strategy, Walk
+from softsgx.explore.strategies import Bounded, Dpor, Pct, States, Strategy, Walk
 from softsgx.sim import Rng
 
 WALKS: Final = 64
@@ -123,6 +123,8 @@ def strategies(
 def _strategy(scenario: Scenario, plan: Plan, bound: int | None, deadline: Deadline) -> Strategy:
     if plan.strategy == EXHAUSTIVE:
         return Dpor(scenario)
+    if plan.strategy == STATES:
+        return States(scenario)
     if plan.strategy == RANDOM:
         return Walk(Rng(plan.seed), plan.executions)
     if plan.strategy == PCT:
@@ -167,11 +169,16 @@ def drive(
         except LimitReached:
             outcome.stopped = True
             return
+        finally:
+            if isinstance(strategy, States):
+                outcome.states, outcome.depth = strategy.states, strategy.depth
         if progress is not None:
             outcome.fraction = strategy.fraction
             progress(outcome)
     if isinstance(strategy, Dpor):
         outcome.redundant = strategy.redundant
+    if isinstance(strategy, States):
+        outcome.schedules = strategy.schedules
 
 
 def execute_and_count(

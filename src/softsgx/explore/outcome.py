@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from softsgx.explore.failure import Failure, Kind, preemptions_text
-from softsgx.explore.plan import BOUNDED, DFS, EXHAUSTIVE, SAMPLED
+from softsgx.explore.plan import BOUNDED, DFS, EXHAUSTIVE, SAMPLED, STATES
 from softsgx.explore.scenario import Granularity, Scenario
 
 
@@ -39,7 +39,7 @@ class Outcome:
                  the most steps to one of them; 0 by others
     found_after  executions until the failure, without minimising
     walks        random walks that estimated the number of schedules; they are no executions
-    schedules    the estimated number of all schedules, or 0
+    schedules    number of all schedules, or 0: exact if STATES is complete, else an estimate
     fraction     share of the tree of the last bound that was covered
     confirmed    the failure was executed a second time; `minimised`: until nothing was smaller
     """
@@ -107,10 +107,12 @@ def coverage(outcome: Outcome) -> str:
         share = f"{outcome.fraction:.1%}" if outcome.fraction >= 0.001 else "less than 0.1%"
         bound = f"the schedules with up to {preemptions_text(outcome.bound + 1)}"
         parts.append(f"{share} of {'the tree' if outcome.strategy == DFS else bound}")
+    if outcome.states:
+        parts.append(f"{outcome.states} states so far, at most {outcome.depth} steps deep")
     nothing = f"nothing {'else ' if outcome.failure is not None else ''}was decided"
     hidden = {LeftOut.FAILURE, LeftOut.STEP_BOUND}  # the failure itself stands before this text
     parts += [reason for reason in reasons if reason not in hidden]
-    if outcome.schedules > outcome.executions:
+    if outcome.walks and outcome.schedules > outcome.executions:
         number = f"roughly {outcome.schedules:.1g} schedules with any number of preemptions"
         parts.append(f"{number}, by {_walks(outcome)}")
     return "; ".join(part for part in parts if part) or nothing
@@ -126,8 +128,11 @@ def _decided(outcome: Outcome) -> str:
         each = "every schedule"
         if outcome.strategy == EXHAUSTIVE:
             each = "one schedule of each equivalence class"
-        if outcome.states:
-            each = f"every one of {outcome.states} states, at most {outcome.depth} steps deep"
+        if outcome.strategy == STATES:
+            each = (
+                f"every step from each of {outcome.states} states, at most {outcome.depth} steps "
+                f"deep, which covers {schedules_text(outcome.schedules)} schedules"
+            )
     elif outcome.bound >= 0:
         each = f"every schedule with up to {preemptions_text(outcome.bound)}"
     else:
@@ -135,3 +140,8 @@ def _decided(outcome: Outcome) -> str:
     points = f"{outcome.longest} point" + "s" * (outcome.longest != 1)
     comma = "" if each == "every schedule" else ","
     return f"{each}{comma} of {outcome.granularity.text(points)}"
+
+
+def schedules_text(number: float) -> str:
+    """A number of schedules, as text: exact if it is short."""
+    return str(int(number)) if number < 1e6 else f"{number:.1e}"

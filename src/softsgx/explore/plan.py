@@ -9,11 +9,12 @@ from typing import Final
 
 DEEPENING: Final = "deepening"
 EXHAUSTIVE: Final = "exhaustive"
+STATES: Final = "states"
 DFS: Final = "dfs"
 PCT: Final = "pct"
 RANDOM: Final = "random"
 
-STRATEGIES: Final = (DEEPENING, EXHAUSTIVE, DFS, PCT, RANDOM)
+STRATEGIES: Final = (DEEPENING, STATES, EXHAUSTIVE, DFS, PCT, RANDOM)
 """The names of the strategies, as on the command line."""
 
 BOUNDED: Final = (DEEPENING, DFS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
@@ -111,6 +111,10 @@ class Scenario:
     def draw_text(self, what: str, value: int) -> str:
         """A draw as text for the reader of a table; 0 is not shown."""
         return what if value == 1 else f"{what}: {value}"
+
+    def state_roots(self) -> Mapping[str, object]:
+        """What its state is reached from, besides its tasks: by default all its attributes."""
+        return vars(self)
 
     def fingerprint(self) -> Hashable:
         """What must be equal after two executions of one schedule, besides their steps."""

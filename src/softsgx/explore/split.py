@@ -12,7 +12,7 @@ from typing import Any, Final
 from softsgx.explore.explorer import begun, finish, steps_of
 from softsgx.explore.limits import Deadline, no_deadline
 from softsgx.explore.outcome import Outcome
-from softsgx.explore.plan import BOUNDED, DFS, EXHAUSTIVE, PCT, SAMPLED, Plan
+from softsgx.explore.plan import BOUNDED, DFS, EXHAUSTIVE, PCT, SAMPLED, STATES, Plan
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.tree import Tree
 from softsgx.explore.unit import Unit, UnitResult
@@ -36,6 +36,8 @@ def divisions(scenario: Scenario, plan: Plan) -> Iterator[tuple[int, Division]]:
 def _division(scenario: Scenario, plan: Plan, bound: int | None) -> Division:
     if plan.strategy == EXHAUSTIVE:
         return Tree()
+    if plan.strategy == STATES:
+        return UnitQueue([Unit(STATES, most=plan.executions)])
     if plan.strategy in BOUNDED:
         return UnitQueue([Unit(DFS, bound=bound)])
     assert plan.strategy in SAMPLED, f"no strategy {plan.strategy!r}"
@@ -94,6 +96,8 @@ class Search:
             return
         if outcome.failure is not None or outcome.stopped:
             self.over = True
+        elif division.cut and self.plan.strategy == STATES:
+            outcome.stopped = self.over = True
         elif not division.cut and self.plan.strategy not in SAMPLED:
             outcome.exhausted = self.over = True
         else:

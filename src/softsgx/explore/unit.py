@@ -14,9 +14,9 @@ from softsgx.explore.failure import Failure
 from softsgx.explore.footprint import Footprint
 from softsgx.explore.limits import Deadline, LimitReached, no_deadline
 from softsgx.explore.outcome import LeftOut, Outcome
-from softsgx.explore.plan import DFS, EXHAUSTIVE, PCT, RANDOM
+from softsgx.explore.plan import DFS, EXHAUSTIVE, PCT, RANDOM, STATES
 from softsgx.explore.scenario import Scenario
-from softsgx.explore.strategies import Bounded, Dpor, Pct, Strategy, Walk
+from softsgx.explore.strategies import Bounded, Dpor, Pct, States, Strategy, Walk
 from softsgx.explore.strategies.subtree import Draws, OpenNode, Request, Subtree
 from softsgx.sim import Choice, Rng
 
@@ -29,6 +29,7 @@ class Unit(NamedTuple):
     RANDOM, PCT   executions `first` to `first + number - 1` of the seed
     DFS           the tree below a prefix, within a bound; it is `share` of the whole tree
     EXHAUSTIVE    `subtree`
+    STATES        the whole search, which is not divided: what is interrupted is over
 
     The unit is interrupted after `most` executions, unless `most` is 0.
     """
@@ -51,6 +52,8 @@ class Unit(NamedTuple):
             return Walk(Rng(self.seed), self.number, self.first)
         if self.strategy == PCT:
             return Pct(Rng(self.seed), self.number, self.depth, self.steps, self.first)
+        if self.strategy == STATES:
+            return States(scenario)
         if self.strategy == EXHAUSTIVE:
             return Dpor(scenario, self.subtree)
         assert self.strategy == DFS, f"no units of strategy {self.strategy!r}"
@@ -60,7 +63,8 @@ class Unit(NamedTuple):
 class UnitResult(NamedTuple):
     """The result of a unit, up to its first failure or its interruption.
 
-    cut           the bound left something out
+    cut           something was left out: by the bound, or because STATES was interrupted
+    states, depth, schedules  only for STATES, as in an Outcome
     fraction      share of the tree that was covered
     rest          units that remain, in order (not for EXHAUSTIVE)
     longest       points of the longest execution
@@ -83,6 +87,9 @@ class UnitResult(NamedTuple):
     failure: Failure | None = None
     fraction: float = 0.0
     rest: tuple[Unit, ...] = ()
+    states: int = 0
+    depth: int = 0
+    schedules: float = 0.0
     redundant: int = 0
     requests: tuple[Request, ...] = ()
     wants_implicit: bool = False
@@ -101,6 +108,9 @@ class UnitResult(NamedTuple):
         outcome.longest = max(outcome.longest, self.longest)
         if self.blind:
             outcome.left_out.add(LeftOut.READINESS)
+        outcome.states += self.states
+        outcome.depth = max(outcome.depth, self.depth)
+        outcome.schedules += self.schedules
         outcome.failure = self.failure
 
 
@@ -151,6 +161,13 @@ def work(
         if paused:
             first, opened = strategy.left()
             result = result._replace(first=first, open=tuple(opened))
+    elif isinstance(strategy, States):
+        result = result._replace(
+            cut=paused,
+            states=strategy.states,
+            depth=strategy.depth,
+            schedules=strategy.schedules,
+        )
     elif isinstance(strategy, Bounded) and paused:
         rest = [
             unit._replace(prefix=tuple(prefix), share=share, most=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from softsgx.sim.errors import Blocked, Deadlock, StepBound, TaskExit, blocked
@@ -85,6 +85,11 @@ class Execution:
     def spawned(self) -> int:
         """How many tasks there have been, daemons and those that have ended included."""
         return self._spawned
+
+    @property
+    def handlers(self) -> Mapping[int, Task]:
+        """The interrupt handlers in progress, by processor."""
+        return self._handlers
 
     def spawn(
         self,

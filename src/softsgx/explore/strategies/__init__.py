@@ -3,7 +3,8 @@
 from softsgx.explore.strategies.bounded import Bounded
 from softsgx.explore.strategies.dpor import Dpor
 from softsgx.explore.strategies.pct import Pct
+from softsgx.explore.strategies.states import States
 from softsgx.explore.strategies.strategy import Strategy
 from softsgx.explore.strategies.walk import Walk
 
-__all__ = ["Bounded", "Dpor", "Pct", "Strategy", "Walk"]
+__all__ = ["Bounded", "Dpor", "Pct", "States", "Strategy", "Walk"]

@@ -13,7 +13,7 @@ checkers verify what must be true at the end.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar, Final
 
@@ -157,6 +157,12 @@ class MachineScenario(Scenario):
     def point_text(self, point: Point) -> str:
         """The step in the kernel's words."""
         return point_words(point)
+
+    def state_roots(self) -> Mapping[str, object]:
+        """The processor, the scene, and whatever else the scenario or its checkers remember."""
+        roots = {"processor": self.scene.machine.processor, "scene": self._scene}
+        roots.update([(name, each) for name, each in vars(self).items() if name != "_snapshot"])
+        return roots
 
     def fingerprint(self) -> Hashable:
         """The state of the processor."""

@@ -1,0 +1,67 @@
+"""Kinds of objects: which are values in themselves, which attributes the others have.
+
+An object whose class is written in C holds more than Python shows; it is refused by name, unless
+its class is one of those that `encoder` knows.
+"""
+
+from __future__ import annotations
+
+from datetime import date, time, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from types import (
+    GenericAlias,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    MethodWrapperType,
+    ModuleType,
+    UnionType,
+    WrapperDescriptorType,
+)
+from typing import Any, Final, TypeVar
+
+PLAIN: Final = frozenset({int, str, bytes, float, complex, bool, type(None), type(...)})
+"""Types of values without parts, which `marshal` writes."""
+
+NAMED: Final = (
+    *(type, ModuleType, WrapperDescriptorType, MethodDescriptorType, MethodWrapperType),
+    *(GetSetDescriptorType, MemberDescriptorType, property, classmethod, staticmethod),
+)
+"""Types of values that are known by their names."""
+
+CONSTANTS: Final = (Decimal, Fraction, date, time, timedelta, GenericAlias, UnionType, TypeVar)
+"""Types of values of which `repr` says everything."""
+
+_POINTER: Final = tuple.__itemsize__
+
+
+def name_of(kind: Any) -> str:
+    """Module and qualified name of a class, a function or a module."""
+    name = getattr(kind, "__qualname__", None) or getattr(kind, "__name__", None) or repr(kind)
+    return f"{getattr(kind, '__module__', None) or ''}.{name}"
+
+
+def slots_of(kind: type) -> tuple[str, ...]:
+    """The attributes of a class and its bases that are slots, by the names they are read by."""
+    names: list[str] = []
+    for base in kind.__mro__:
+        own = base.__dict__.get("__slots__", ())
+        for name in [own] if isinstance(own, str) else own:
+            if name.startswith("__") and not name.endswith("__"):
+                name = f"_{base.__name__.lstrip('_')}{name}"
+            names.append(name)
+    return tuple([name for name in names if name not in ("__dict__", "__weakref__")])
+
+
+def has_c_state(kind: type, base: type) -> bool:
+    """Whether objects of a class hold more than those of `base`, their slots and a `__dict__`.
+
+    As pickling does it: by the size of the object. CPython, Objects/typeobject.c.
+    """
+    size = base.__basicsize__ + _POINTER * len(slots_of(kind))
+    if kind.__dictoffset__ > 0 and not base.__dictoffset__:
+        size += _POINTER
+    if kind.__weakrefoffset__ > 0 and not base.__weakrefoffset__:
+        size += _POINTER
+    return kind.__basicsize__ > size or kind.__itemsize__ != base.__itemsize__
