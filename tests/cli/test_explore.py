@@ -239,7 +239,7 @@ def explored(argv: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, o
     return dict(found)
 
 
-@pytest.mark.parametrize("strategy", ["deepening", "exhaustive", "random"])
+@pytest.mark.parametrize("strategy", ["deepening", "exhaustive", "random", "states"])
 @pytest.mark.parametrize("text", [COUNTER, CORRECT], ids=["counter", "correct"])
 def test_processes_find_what_one_finds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, strategy: str
@@ -248,14 +248,19 @@ def test_processes_find_what_one_finds(
     assert explored([*argv, "--jobs", "2"], capsys) == explored(argv, capsys)
 
 
+@pytest.mark.parametrize("strategy", ["dfs", "states"])
 def test_a_worker_that_is_killed_loses_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    strategy: str,
 ) -> None:
     monkeypatch.setenv("SOFTSGX_PARENT", str(os.getpid()))
     path = written(tmp_path, MORTAL)
-    found = explored([path, "--jobs", "2", "--strategy", "dfs"], capsys)
+    found = explored([path, "--jobs", "2", "--strategy", strategy], capsys)
     assert Path(path).with_suffix(".mark").exists()
-    assert (found["executions"], found["complete"]) == (252, True)
+    schedules = found["schedules_estimated"] if strategy == "states" else found["executions"]
+    assert (schedules, found["complete"]) == (252, True)
 
 
 @pytest.mark.parametrize(
@@ -306,3 +311,17 @@ def test_a_failure_of_the_estimate_says_so(
     story = capsys.readouterr().out
     assert "found after 4 executions, " in story
     assert "  perhaps not minimal: the limit was reached\n" in story
+
+
+def test_scenarios_are_searched_by_states_several_at_a_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, COUNTER + CORRECT + CORRECT.replace("Correct", "Again"))
+    argv = ["explore", path, "--strategy", "states"]
+    assert main(argv) == 1
+    alone = capsys.readouterr().out
+    assert main([*argv, "--jobs", "2"]) == 1
+    found = capsys.readouterr().out
+    seconds = re.compile(r"[0-9.]+ s;")
+    assert seconds.sub("", found) == seconds.sub("", alone)
+    assert "complete: every step from each of 35 states, at most 10 deep" in found

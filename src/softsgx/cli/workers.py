@@ -99,13 +99,18 @@ def explore_with(
     The outcome does not depend on the workers, except how far a stopped search has come.
     """
     search = Search(scenario, plan)
-    text = Path(target).read_bytes() if target.endswith(".py") else None
-    dispatcher = _Dispatcher(workers, search, SearchSpec(target, scenario.name, text), stopping)
+    spec = SearchSpec(target, scenario.name, text_of(target))
+    dispatcher = _Dispatcher(workers, search, spec, stopping)
     dispatcher.work(progress)
     # finish() executes the scenario here: if it hung in a worker, it would hang here, too.
     if dispatcher.hung:
         return abandon(search.outcome, plan)
     return search.finish(stopping.finishing())
+
+
+def text_of(target: str) -> bytes | None:
+    """The text of the file that a target is; None if it is no file."""
+    return Path(target).read_bytes() if target.endswith(".py") else None
 
 
 class _Dispatcher:

@@ -9,7 +9,7 @@ from softsgx.cli.errors import codes
 from softsgx.cli.modes import Mode, Option, Table
 from softsgx.cli.options import number
 from softsgx.cli.outputs import output
-from softsgx.explore.plan import BOUNDED, PCT, STRATEGIES, Plan
+from softsgx.explore.plan import BOUNDED, PCT, STATES, STRATEGIES, Plan
 from softsgx.linux.version import VERSIONS
 from softsgx.system.runtimes import ORDERS
 
@@ -129,7 +129,7 @@ TABLE: Final = Table(
             options=("--linux", "--order", *_HOW, *_WHO, *_REPORTS),
             codes=codes("nothing found", _FOUND, _BROKEN, _STOPPED),
             module=f"{_MODULE}.shipped",
-            defaults={"--executions": 500},
+            defaults={"--strategy": STATES},
         ),
         Mode(
             chosen="--list",

@@ -28,6 +28,8 @@ class Finished(NamedTuple):
             "strategy": outcome.strategy,
             "executions": outcome.executions,
             "points": outcome.points,
+            "states": outcome.states,
+            "depth": outcome.depth,
             "seconds": round(self.seconds, 3),
             "complete": outcome.complete,
             "decided": outcome.covered,

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 
 from softsgx.cli.ends import print_stderr
 from softsgx.cli.explore.finished import Finished
+from softsgx.cli.explore.whole import search_whole
 from softsgx.cli.jobs import Processes
 from softsgx.cli.progress import ProgressLine
 from softsgx.cli.stopping import Stopping
 from softsgx.cli.workers import Workers, explore_with
 from softsgx.explore import Plan, Scenario, explore
+from softsgx.explore.plan import STATES
 
 
 def plan_of(args: argparse.Namespace) -> Plan:
@@ -33,8 +35,13 @@ def search_all(
     show: Callable[[Finished], None] = lambda done: None,
 ) -> list[Finished]:
     """Search one scenario after another and `show` each; stop after Ctrl-C."""
-    finished = []
+    finished: list[Finished] = []
     with Stopping(args.budget) as stopping, workers_of(args) as workers:
+        if workers is not None and args.strategy == STATES:
+            search_whole(targets, plan_of(args), workers, stopping, finished, show)
+            if stopping.interrupted:
+                say_interrupted()
+            return finished
         for number, (target, scenario) in enumerate(targets):
             part = stopping.share(len(targets) - number)
             done = search_one(args, target, scenario, plan_of(args), workers, part)
