@@ -12,7 +12,7 @@ from softsgx.explore.states.frames import Frames, readable
 from softsgx.explore.states.globals import Globals
 from softsgx.explore.states.path import path_to
 from softsgx.explore.states.plan import Uncovered
-from softsgx.explore.states.start import Start
+from softsgx.explore.states.start import SCENARIO, Start
 from softsgx.explore.states.writers import parts_of
 from softsgx.sim import Task, Unmodelled
 
@@ -55,6 +55,7 @@ class StateDigest:
             return False
         known = {id(thing) for each in self._first for thing in each}
         self._start = Start(
+            self.scenario,
             [thing for thing in objects if id(thing) in known],
             [part for part in parts if id(part) in known],
         )
@@ -93,7 +94,7 @@ class StateDigest:
         self._globals.look(type(self.scenario))
         while True:
             known = len(self._globals.variables)
-            e = Encoder({})
+            e = Encoder({id(self.scenario): SCENARIO})
             e.values(self._roots().values())
             e.contents()
             for thing in e.queue:

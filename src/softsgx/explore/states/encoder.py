@@ -15,8 +15,8 @@ from typing import Any
 
 from softsgx.explore.states.frames import Frames
 from softsgx.explore.states.instances import PLANS, plan_of
-from softsgx.explore.states.kinds import PLAIN
-from softsgx.explore.states.plan import MARSHAL, Token
+from softsgx.explore.states.kinds import MARSHAL, PLAIN
+from softsgx.explore.states.plan import Token
 
 
 class Encoder:
@@ -53,8 +53,14 @@ class Encoder:
 
     def values(self, values: Iterable[Any]) -> None:
         """Write several values."""
+        append, known = self.out.append, self.known
         for each in values:
-            self.value(each)
+            if type(each) in PLAIN:
+                append(each)
+            elif (token := known.get(id(each))) is not None:
+                append(token)
+            else:
+                self.value(each)
 
     def contents(self) -> None:
         """Write the contents of the objects that were met, and of those that these refer to."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from gc import get_referents
-from types import CodeType, GeneratorType
+from types import GeneratorType
 from typing import Any, Final, TypeAlias
 
-from softsgx.explore.states.kinds import PLAIN
+from softsgx.explore.states.kinds import PLAIN, code_token
 from softsgx.sim import Task
 
 Generating: TypeAlias = "GeneratorType[Any, Any, Any]"
@@ -22,10 +22,10 @@ class Frame:
     """What a generator that does not run holds, ready to be written.
 
     `pieces` are runs of values that do not change, each followed by an object that may; `rest` is
-    the last run. `code` is None if the generator has ended.
+    the last run. `head` is code, place, and names of the locals that are set; () if it has ended.
     """
 
-    __slots__ = ("code", "generator", "names", "pieces", "place", "rest", "sub")
+    __slots__ = ("generator", "head", "pieces", "rest", "sub")
 
     def __init__(self, generator: Generating, known: Mapping[int, Any]) -> None:
         self.generator = generator
@@ -33,12 +33,11 @@ class Frame:
         self.pieces: list[tuple[list[Any], Any]] = []
         run: list[Any] = []
         frame = generator.gi_frame
-        self.code: CodeType | None = None
+        self.head: tuple[Any, ...] = ()
         if frame is not None:
-            self.code = frame.f_code
-            self.place = frame.f_lasti
             # Sorted: the order is that in which the names were first asked for.
-            self.names = tuple(sorted(frame.f_locals))
+            names = tuple(sorted(frame.f_locals))
+            self.head = (code_token(frame.f_code), frame.f_lasti, names)
             for held in get_referents(generator)[_SKIPPED:]:
                 token = held if type(held) in PLAIN else known.get(id(held))
                 if token is None and held is not None:

@@ -11,7 +11,7 @@ from types import BuiltinFunctionType, CodeType, MethodType
 from typing import Any, Final
 
 from softsgx.explore.states.kinds import CONSTANTS, NAMED, PLAIN, has_c_state, name_of, slots_of
-from softsgx.explore.states.plan import Out, Plan, Uncovered, Write
+from softsgx.explore.states.plan import Out, Plan, Token, Uncovered, Write
 from softsgx.explore.states.writers import BASES, ITEMS, WRITERS, write_keyed
 
 PLANS: Final[dict[type, Plan]] = {}
@@ -73,11 +73,22 @@ def _instance_writer(kind: type, base: type) -> Write:
     items = ITEMS.get(base)
     plain = base if base in PLAIN else None
 
+    # For each set of names in a `__dict__`: the names in order, and their token.
+    orders: dict[tuple[str, ...], tuple[tuple[str, ...], Token]] = {}
+
     def write(e: Out, thing: Any) -> None:
-        attributes = attributes_of(thing)
-        e.out.append(("object", name, tuple(attributes)))
-        for each in attributes.values():
-            e.value(each)
+        if slots:
+            attributes = attributes_of(thing)
+            e.out.append(("object", name, tuple(attributes)))
+            e.values(attributes.values())
+        else:
+            own = thing.__dict__ if has_dict else {}
+            order = orders.get(names := tuple(own))
+            if order is None:
+                ordered = tuple(sorted(names))
+                order = orders[names] = ordered, ("object", name, ordered)
+            e.out.append(order[1])
+            e.values([own[each] for each in order[0]])
         if items is not None:
             items(e, thing)
         elif plain is not None:
@@ -95,8 +106,7 @@ def _instance_writer(kind: type, base: type) -> Write:
                 write(e, thing)
                 return
             e.out.append(token)
-            for each in values:
-                e.value(each)
+            e.values(values)
 
         return write_slots
     return write

@@ -9,7 +9,10 @@ from __future__ import annotations
 from datetime import date, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from hashlib import blake2b
+from marshal import dumps
 from types import (
+    CodeType,
     GenericAlias,
     GetSetDescriptorType,
     MemberDescriptorType,
@@ -20,6 +23,9 @@ from types import (
     WrapperDescriptorType,
 )
 from typing import Any, Final, TypeVar
+
+MARSHAL: Final = 2
+"""The version of `marshal` without references, so that equal lists give equal bytes."""
 
 PLAIN: Final = frozenset({int, str, bytes, float, complex, bool, type(None), type(...)})
 """Types of values without parts, which `marshal` writes."""
@@ -65,3 +71,20 @@ def has_c_state(kind: type, base: type) -> bool:
     if kind.__weakrefoffset__ > 0 and not base.__weakrefoffset__:
         size += _POINTER
     return kind.__basicsize__ > size or kind.__itemsize__ != base.__itemsize__
+
+
+def code_token(code: CodeType) -> tuple[str, bytes]:
+    """What tells pieces of code apart, in every process."""
+    known = _CODES.get(id(code))
+    if known is None:
+        first = next(iter(code.co_positions()), None)
+        constants = tuple([each for each in code.co_consts if type(each) in PLAIN])
+        names = (code.co_filename, code.co_qualname, code.co_firstlineno)
+        whole = dumps((*names, code.co_code, first, constants), MARSHAL)
+        token = ("code", blake2b(whole, digest_size=16).digest())
+        known = _CODES[id(code)] = code, token
+    return known[1]
+
+
+# By id(), because the hash of code is slow; the code is kept, so that no id() is used twice.
+_CODES: Final[dict[int, tuple[CodeType, tuple[str, bytes]]]] = {}

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from softsgx.explore.states.frames import Frames
 from softsgx.sim import Unmodelled
 
 Token: TypeAlias = tuple[Any, ...]
 """A mark in the list: what follows, the number of an object, a name. Values are never tuples."""
-
-MARSHAL: Final = 2
-"""The version of `marshal` without references, so that equal lists give equal bytes."""
 
 
 class Uncovered(Unmodelled):

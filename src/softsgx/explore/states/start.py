@@ -21,6 +21,8 @@ from softsgx.explore.states.kinds import NAMED, PLAIN, slots_of
 from softsgx.explore.states.plan import Out, Token
 from softsgx.sim import Log
 
+SCENARIO: Final[Token] = ("scenario",)
+
 _GROUP: Final = 16
 """Objects that are compared at once."""
 
@@ -57,7 +59,8 @@ class _Group:
 
     def write_changed(self, e: Out) -> None:
         """Write what differs now."""
-        now = [*map(self.read, self.things)]
+        read = self.read
+        now = self.things if read is _itself else [*map(read, self.things)]
         if now != self.before:
             for number, new, old in zip(self.numbers, now, self.before, strict=True):
                 if new != old:
@@ -65,14 +68,18 @@ class _Group:
 
 
 class Start:
-    """`objects` and `parts`, of what is `Keyed`, are in every execution when it starts."""
+    """`objects` and `parts`, of what is `Keyed`, are in every execution when it starts.
 
-    def __init__(self, objects: Sequence[Any], parts: Sequence[Any]) -> None:
+    The scenario itself is not among them: what it remembers is in its `state_roots`.
+    """
+
+    def __init__(self, scenario: object, objects: Sequence[Any], parts: Sequence[Any]) -> None:
         self.objects = objects
         self._parts = parts  # kept alive: no id() is used twice
         self.known: dict[int, Token] = {
             id(part): ("start part", number) for number, part in enumerate(parts)
         }
+        self.known[id(scenario)] = SCENARIO
         for number, thing in enumerate(objects):
             self.known[id(thing)] = ("start", number)
         self._groups: list[_Group] = []
@@ -106,9 +113,10 @@ class Start:
         elif not self._stable_all(thing):
             self._always.append((number, thing))
         elif kind in (list, deque):
-            self._compare(number, thing, kind, list, _write_items, [*map(_kept, thing)])
+            before = kind(map(_kept, thing))
+            self._compare(number, thing, "items", _itself, _write_items, before)
         elif kind in (dict, OrderedDict):
-            self._compare(number, thing, kind, _items, _write_pairs, _kept_items(thing))
+            self._compare(number, thing, "pairs", _items, _write_pairs, _kept_items(thing))
         elif kind is FunctionType:
             before = _kept_tuple(_function(thing))
             self._compare(number, thing, kind, _function, _write_tuple, before)
@@ -130,7 +138,7 @@ class Start:
         if kind.__dictoffset__:
             kept = {name: _kept(each) for name, each in thing.__dict__.items()}
             read = attrgetter("__dict__")
-            self._compare(number, thing, (kind, "__dict__"), read, _write_attributes, kept)
+            self._compare(number, thing, "__dict__", read, _write_attributes, kept)
 
     def _compare(
         self,
@@ -218,6 +226,10 @@ def _referred(thing: Any) -> list[Any]:
     return found
 
 
+def _itself(thing: Any) -> Any:
+    return thing
+
+
 def _items(thing: Any) -> Any:
     return [*thing], [*thing.values()]
 
@@ -255,8 +267,7 @@ def _common(new: Sequence[Any], old: Sequence[Any]) -> int:
 def _write_items(e: Out, number: int, new: Any, old: Any) -> None:
     same = _common(new, old)
     e.out.append(("items", number, same, len(new)))
-    for each in new[same:]:
-        e.value(each)
+    e.values([*new][same:])
 
 
 def _write_pairs(e: Out, number: int, new: Any, old: Any) -> None:
@@ -271,13 +282,11 @@ def _write_tuple(e: Out, number: int, new: Any, old: Any) -> None:
     end = len(old)
     changed = [place for place, each in enumerate(new) if place >= end or each != old[place]]
     e.out.append(("slots", number, len(new), tuple(changed)))
-    for place in changed:
-        e.value(new[place])
+    e.values([new[place] for place in changed])
 
 
 def _write_attributes(e: Out, number: int, new: Any, old: Any) -> None:
     gone = tuple([name for name in old if name not in new])
     changed = [name for name in sorted(new) if name not in old or new[name] != old[name]]
     e.out.append(("attributes", number, gone, tuple(changed)))
-    for name in changed:
-        e.value(new[name])
+    e.values([new[name] for name in changed])

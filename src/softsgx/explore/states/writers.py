@@ -14,7 +14,6 @@ from functools import partial
 from gc import get_referents
 from hashlib import blake2b, sha256
 from itertools import chain, count, cycle, islice, repeat
-from marshal import dumps
 from pathlib import PurePath
 from re import Pattern
 from types import (
@@ -28,8 +27,8 @@ from types import (
 )
 from typing import Any, Final
 
-from softsgx.explore.states.kinds import CONSTANTS, NAMED, PLAIN, name_of
-from softsgx.explore.states.plan import MARSHAL, Out, Token, Uncovered, Write
+from softsgx.explore.states.kinds import CONSTANTS, NAMED, code_token, name_of
+from softsgx.explore.states.plan import Out, Uncovered, Write
 from softsgx.sim import Execution, Log, Task
 
 _ITERATORS: Final = (
@@ -50,28 +49,24 @@ _HASHES: Final = (type(blake2b()), type(sha256()))
 
 def _tuple(e: Out, thing: Any) -> None:
     e.out.append(("tuple", len(thing)))
-    for each in thing:
-        e.value(each)
+    e.values(thing)
 
 
 def _list(e: Out, thing: Any) -> None:
     e.out.append((type(thing).__name__, len(thing)))
-    for each in thing:
-        e.value(each)
+    e.values(thing)
 
 
 def _deque(e: Out, thing: Any) -> None:
     e.out.append(("deque", len(thing), thing.maxlen))
-    for each in thing:
-        e.value(each)
+    e.values(thing)
 
 
 def _dict(e: Out, thing: Any) -> None:
     # In order: what iterates over it sees that.
     e.out.append(("dict", len(thing)))
-    for key, each in thing.items():
-        e.value(key)
-        e.value(each)
+    e.values(thing)
+    e.values(thing.values())
 
 
 def _set(e: Out, thing: Any) -> None:
@@ -126,33 +121,16 @@ def _enum(e: Out, thing: Any) -> None:
     )
 
 
-def code_token(code: CodeType) -> Token:
-    """What tells pieces of code apart, in every process."""
-    token = _CODES.get(code)
-    if token is None:
-        bytecode = blake2b(code.co_code, digest_size=8).digest()
-        first = next(iter(code.co_positions()), None)
-        constants = tuple([each for each in code.co_consts if type(each) in PLAIN])
-        names = (code.co_filename, code.co_qualname, code.co_firstlineno)
-        token = _CODES[code] = ("code", *names, bytecode, first, constants)
-        token = _CODES[code] = ("code", blake2b(dumps(token, MARSHAL), digest_size=8).digest())
-    return token
-
-
-_CODES: Final[dict[CodeType, Token]] = {}
-
-
 def _code(e: Out, thing: Any) -> None:
     e.out.append(code_token(thing))
 
 
 def _function(e: Out, thing: Any) -> None:
-    e.out.append(code_token(thing.__code__))
-    e.value(thing.__defaults__)
-    e.value(thing.__kwdefaults__)
-    e.value(thing.__closure__)
-    if thing.__dict__:
-        e.value(thing.__dict__)
+    attributes = thing.__dict__
+    e.out.append((code_token(thing.__code__), len(attributes)))
+    e.values((thing.__defaults__, thing.__kwdefaults__, thing.__closure__))
+    if attributes:
+        e.value(attributes)
 
 
 def _builtin(e: Out, thing: Any) -> None:
@@ -191,12 +169,12 @@ def _generator(e: Out, thing: Any) -> None:
     if thing.gi_running:
         raise Uncovered(thing, "a generator that is running")
     frame = e.frames.of(thing)
-    if frame.code is None:
+    if not frame.head:
         e.out.append(("ended",))
         return
     e.keep.append(frame)
     out, value = e.out, e.value
-    out.append((code_token(frame.code), frame.place, frame.names))
+    out.append(frame.head)
     for run, held in frame.pieces:
         out += run
         value(held)
