@@ -21,6 +21,7 @@ from softsgx.explore import Plan, Scenario, explore
 from softsgx.linux.version import Races
 from softsgx.sim import Execution, Point, Steps
 from softsgx.system.scenarios.catalogue import KNOWN_RACES, SCENARIOS
+from softsgx.system.scenarios.names import scenario_named
 
 ROOT = Path(__file__).parents[1]
 _FLAGS = (
@@ -66,7 +67,7 @@ class Own(Twelve):
 
 def figures() -> list[Figure]:
     """All figures of this module."""
-    return [*_speed(), *_reduction(), *_races(), *_binary(), _two_processes()]
+    return [*_speed(), *_reduction(), *_states(), *_races(), *_binary(), _two_processes()]
 
 
 def _speed() -> list[Figure]:
@@ -95,6 +96,27 @@ def _reduction() -> list[Figure]:
         what = f"executions of {scenario.name} with reduction"
         saved = f"{every - some} of {every} saved"
         found.append(Figure(what, some, some, "", 0, saved))
+    return found
+
+
+def _states() -> list[Figure]:
+    """Scenarios decided by their states, beside plain depth first search of the same machine."""
+    found = []
+    for name in ("ForkShare", "TwoProtects", "LazyStack"):
+        scenario = scenario_named(name)
+        start = time.perf_counter()
+        plainly = explore(scenario, Plan(strategy="dfs", executions=100))
+        rate = plainly.executions / (time.perf_counter() - start)
+        start = time.perf_counter()
+        outcome = explore(scenario, Plan(strategy="states"))
+        seconds = time.perf_counter() - start
+        assert outcome.complete
+        executions = f"{outcome.executions} executions for {outcome.schedules:.1e} schedules"
+        remark = (
+            f"{outcome.states / seconds:,.0f} of {outcome.states} states/s, {executions}; "
+            f"plain depth first {rate:,.0f} executions/s"
+        )
+        found.append(Figure(f"{name} decided by states", seconds, seconds, "s", 0, remark))
     return found
 
 

@@ -170,7 +170,7 @@ def test_the_help_has_every_mode_with_its_options_and_codes(
     usage = re.split(r"^ *(?:usage: | +)softsgx ", out.split("\n\n")[0], flags=re.MULTILINE)[1:]
     assert len(usage) == len(table.modes)
     for mode, text in zip(table.modes, usage, strict=True):
-        found = set(re.findall(r"(?<![\w-])-{1,2}[a-z][a-z0-9-]*|\b[A-Z]+\b(?=$| |\])", text))
+        found = set(re.findall(r"(?<![\w-])-{1,2}[a-z][a-z0-9-]*|\b[A-Z]+\b(?=$|\s|\])", text))
         options = {name for name in found if name in table.options}
         called = {name: list(each) for name, each in mode.takes.items() if name not in each}
         assert all(" ".join(each) in text for each in called.values())

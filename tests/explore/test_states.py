@@ -432,6 +432,23 @@ def test_a_machine_has_the_schedules_of_a_plain_search() -> None:
     assert (found.states, found.depth) == (76, 12)
 
 
+DECIDED = {
+    "SecsEviction,6.12": 952_890,
+    "PcmdSharing,6.12": 12_608,
+    "RestrictRefused,6.12": 3_159,
+    "ForkShare,6.12": 239_072_430_693,
+    "TwoProtects,6.12,order=enarx": 64_033_040,
+}
+
+
+@pytest.mark.parametrize("name", DECIDED)
+def test_shipped_scenarios_are_decided(name: str) -> None:
+    """With far too many schedules for any other strategy. `softsgx explore --shipped` has all."""
+    outcome = explore(scenario_named(name), Plan(strategy="states", executions=500))
+    assert outcome.complete
+    assert outcome.schedules == DECIDED[name]
+
+
 def test_a_race_is_found_and_minimised() -> None:
     outcome = explore(scenario_named("FirstTouch,6.12"), Plan(strategy="states"))
     assert outcome.failure is not None
