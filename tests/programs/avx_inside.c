@@ -3,6 +3,7 @@
  *
  * enclave: avx xfrm=7
  * engines: native
+ * run: --xfrm 0x7
  */
 #include "host.h"
 

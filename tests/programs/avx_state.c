@@ -4,6 +4,7 @@
  *
  * enclave: avx_state xfrm=7
  * engines: native
+ * run: --xfrm 0x7
  * cc: -mavx
  */
 #include "host.h"

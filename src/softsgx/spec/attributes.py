@@ -18,6 +18,7 @@ XFRM_X87: Final = 1 << 0
 XFRM_SSE: Final = 1 << 1
 XFRM_AVX: Final = 1 << 2
 XFRM_LEGACY: Final = XFRM_X87 | XFRM_SSE  # must both be set
+XFRM_MPX: Final = 0b11 << 3  # BNDREGS, BNDCSR
 XFRM_AVX512: Final = 0b111 << 5  # opmask, ZMM_Hi256, Hi16_ZMM
 XFRM_PKRU: Final = 1 << 9
 XFRM_AMX: Final = 0b11 << 17  # XTILECFG, XTILEDATA

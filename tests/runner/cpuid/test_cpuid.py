@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from softsgx.runner.cpuid.cpuid import (
     CpuidPolicy,
     Engine,
     Native,
+    default_xfrm,
     native_cpuid,
     native_xfrm,
     part_for,
@@ -222,11 +224,14 @@ def test_reference_engine_saves_x87_and_sse_only() -> None:
         CpuidPolicy(Part(xfrm=7), SECTIONS, "unicorn", native=processor())
 
 
-def xsave(enabled: int, **changed: tuple[int, int]) -> Native:
-    """A processor with these XSAVE components, where the model has them or elsewhere."""
+def xsave(enabled: int, size: int = 0, **changed: tuple[int, int]) -> Native:
+    """A processor with these XSAVE components, where the model has them or elsewhere.
+
+    `size` is that of the area for all of them.
+    """
     places = dict(XSAVE_COMPONENTS) | {int(name[1:]): place for name, place in changed.items()}
     leaves = {(0xD, bit): (*place, 0, 0) for bit, place in places.items()}
-    return processor({(0xD, 0): (enabled, 0, 0, 0)} | leaves)
+    return processor({(0xD, 0): (enabled, size, size, 0)} | leaves)
 
 
 @pytest.mark.parametrize(
@@ -252,8 +257,53 @@ def test_native_xfrm_is_what_processor_and_model_know(native: Native, xfrm: int)
     assert chosen.cpuid(0x12, 1)[2:] == (xfrm, 0)
 
 
+@pytest.mark.parametrize(
+    ("native", "xfrm"),
+    [
+        (xsave(0x3, 576), 0x3),
+        (xsave(0x7, 832), 0x7),
+        (xsave(0xE7, 2688), 0xE7),
+        (xsave(0x2E7, 2696), 0x2E7),
+        (xsave(0x600E7, 11008), 0x3),
+        (xsave(0x602E7, 11008), 0x3),
+        (xsave(0x207, 2440, _9=(8, 2432)), 0x3),
+        (processor(basic=7), 0x3),
+    ],
+)
+def test_xsave_of_all_components_fits_an_area_of_xfrm(native: Native, xfrm: int) -> None:
+    """The story: natively, the Intel SDK's first OCALL on a processor with AMX broke its own stack.
+
+    XFRM was 0xe7, so the area for XSAVE had 2,688 bytes; XSAVE of all components wrote 11,008.
+    """
+    assert default_xfrm(native) == xfrm
+    assert part_for("native", native=native).xfrm == xfrm
+
+
+@pytest.mark.parametrize(
+    ("xfrm", "leaf", "register", "hidden"),
+    [
+        (0x3, (1, 0), "ecx", 1 << 12 | 1 << 28 | 1 << 29),
+        (0x7, (1, 0), "ecx", 0),
+        (0x3, (7, 0), "ecx", 0x5E5A),
+        (0x7, (7, 1), "edx", 1 << 8 | 1 << 19),
+        (0x2E7, (7, 1), "edx", 1 << 8),
+        (0x600E7, (7, 1), "edx", 0),
+        (0x2E7, (7, 0), "ebx", 1 << 14),
+        (0x3, (0x8000_0001, 0), "ecx", 1 << 11 | 1 << 16),
+    ],
+)
+def test_native_engine_announces_what_xfrm_permits(
+    xfrm: int, leaf: tuple[int, int], register: str, hidden: int
+) -> None:
+    """The story: Gramine asked for AMX in XFRM, because CPUID announced it, and ECREATE refused."""
+    part = replace(DEFAULT_PART, xfrm=xfrm)
+    seen = CpuidPolicy(part, SECTIONS, "native", native=processor()).apply(*leaf, FULL)
+    assert getattr(seen, register) == ALL & ~hidden
+
+
 def test_native_engine_keeps_every_other_feature() -> None:
-    chosen = policy("native")
+    part = replace(DEFAULT_PART, xfrm=0x602E7)
+    chosen = CpuidPolicy(part, SECTIONS, "native", native=processor())
     for leaf, subleaf in (
         (1, 0),
         (7, 1),
@@ -264,7 +314,8 @@ def test_native_engine_keeps_every_other_feature() -> None:
         (0x8000_0001, 0),
     ):
         assert chosen.apply(leaf, subleaf, FULL) == FULL
-    assert chosen.apply(7, 0, FULL) == FULL._replace(edx=ALL & ~2)
+    mpx = 1 << 14  # which XFRM can never have
+    assert chosen.apply(7, 0, FULL) == FULL._replace(ebx=ALL & ~mpx, edx=ALL & ~2)
 
 
 def test_native_cpuid_is_that_of_this_processor() -> None:

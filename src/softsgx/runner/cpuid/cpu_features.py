@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from softsgx.spec.attributes import XFRM_AMX, XFRM_AVX, XFRM_AVX512, XFRM_MPX, XFRM_PKRU
+from softsgx.spec.bits import MASK32
+
 EAX, EBX, ECX, EDX = range(4)
 REGISTERS: Final = ("EAX", "EBX", "ECX", "EDX")
 
@@ -181,3 +184,31 @@ HIDDEN_FLAGS: Final = frozenset(flag for rule in HIDDEN for flag in rule.bits.va
 def flag_is_hidden(flag: str) -> bool:
     """Whether a flag of /proc/cpuinfo names a hidden feature; all flags of AVX and AMX do."""
     return flag in HIDDEN_FLAGS or flag.startswith(("avx", "amx"))
+
+
+def _state_of(feature: str, rule: Rule) -> int:
+    """The bits of XFRM that a hidden feature needs; 0 if it has no registers of its own."""
+    if feature.startswith("amx"):
+        return XFRM_AMX
+    if feature.startswith(("avx512", "avx10")):
+        return XFRM_AVX512 | XFRM_AVX
+    if feature in ("pku", "ospke"):
+        return XFRM_PKRU
+    if feature == "mpx":
+        return XFRM_MPX
+    return XFRM_AVX if rule.why is _VEX or feature in ("fma4", "xop") else 0
+
+
+def with_state(word: Word, value: int, xfrm: int) -> int:
+    """The bits of a word without features whose registers are not in XFRM.
+
+    Runtimes choose the XFRM of an enclave by these bits, and ECREATE refuses what the part lacks.
+    """
+    lacking = (
+        1 << bit
+        for rule in HIDDEN
+        if rule.word == word
+        for bit, feature in rule.bits.items()
+        if _state_of(feature, rule) & ~xfrm
+    )
+    return value & MASK32 & ~sum(lacking)

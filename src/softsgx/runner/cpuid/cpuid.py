@@ -14,8 +14,8 @@
 | 80000001H, 80000008H | reference engine: without XOP, FMA4, CLZERO and such | as leaf 1 |
 | all others | the real one | topology, caches, frequencies and brand describe the host |
 
-With the native engine enclaves run on the real processor: every feature stays, and XFRM is what
-both processor and model know (`part_for`).
+With the native engine enclaves run on the real processor: every feature stays whose registers are
+in XFRM, and XFRM is what both processor and model know (`default_xfrm`, `--xfrm`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from dataclasses import replace
 from functools import cache
 from typing import Final, Literal
 
-from softsgx.cpu.part import DEFAULT_PART, SGX1_PART, XSAVE_COMPONENTS, Part
-from softsgx.runner.cpuid.cpu_features import visible
+from softsgx.cpu.part import DEFAULT_PART, SGX1_PART, XSAVE_COMPONENTS, Part, xsave_size
+from softsgx.runner.cpuid.cpu_features import Word, visible, with_state
 from softsgx.runner.host.native_code import MachineCode
 from softsgx.spec.attributes import XFRM_AMX, XFRM_LEGACY
 from softsgx.spec.bits import MASK32
@@ -90,9 +90,21 @@ def native_xfrm(native: Native = native_cpuid) -> int:
     return xfrm
 
 
+def default_xfrm(native: Native = native_cpuid) -> int:
+    """XFRM of the native engine, unless `--xfrm` says otherwise: `native_xfrm`, or x87 and SSE.
+
+    Inside an enclave XCR0 is XFRM, so an area of that size holds all components. Here XCR0 stays
+    the process's: if that has more, which the area has no room for (AMX), XSAVE writes beyond it.
+    With x87 and SSE alone, runtimes use FXSAVE.
+    """
+    xfrm = native_xfrm(native)
+    enabled = native(0xD, 0).ebx if native(0, 0).eax >= 0xD else 0
+    return xfrm if enabled <= xsave_size(xfrm) else XFRM_LEGACY
+
+
 def part_for(engine: Engine, sgx1: bool = False, native: Native = native_cpuid) -> Part:
     """The processor model for an engine; leaves that it lacks fault as on a real part."""
-    xfrm = XFRM_LEGACY if engine == "unicorn" else native_xfrm(native)
+    xfrm = XFRM_LEGACY if engine == "unicorn" else default_xfrm(native)
     part = SGX1_PART if sgx1 else DEFAULT_PART
     return replace(part, xfrm=xfrm, absent_leaves_fault=True)
 
@@ -149,6 +161,10 @@ class CpuidPolicy:
             return self._extended(real)
         if self.engine == "unicorn":
             real = _reference(leaf, subleaf, real)
+        else:
+            real = _words(
+                leaf, subleaf, real, lambda at, word: with_state(at, word, self.part.xfrm)
+            )
         if (leaf, subleaf) == (7, 0):
             return self._leaf7(real)
         return real
@@ -188,6 +204,13 @@ def _reference(leaf: int, subleaf: int, real: Registers) -> Registers:
         return Registers(visible((0xD, 1, 0), real.eax), 0, 0, 0)
     if leaf == 0xD:
         return NOTHING
+    return _words(leaf, subleaf, real, visible)
+
+
+def _words(
+    leaf: int, subleaf: int, real: Registers, shown: Callable[[Word, int], int]
+) -> Registers:
+    """An answer of which `shown` leaves some bits in each word."""
     # Leaves without sub-leaves give the same answer for any.
     where = subleaf if leaf == 7 else 0
-    return Registers(*(visible((leaf, where, n), value) for n, value in enumerate(real)))
+    return Registers(*(shown((leaf, where, n), value) for n, value in enumerate(real)))

@@ -65,10 +65,8 @@ class Listeners:
         self._explanations: ExplanationPrinter | None = None
         if options.explain:
             self._explanations = ExplanationPrinter()
-            more = (
-                native_xfrm(),
-                "--xfrm {xfrm:#x}" if options.engine == NATIVE else "--engine native",
-            )
+            engine = "" if options.engine == NATIVE else "--engine native "
+            more = native_xfrm(), engine + "--xfrm {xfrm:#x}"
             Explainer(world.kernel, self._explanations.tell, instructions=True, more_xfrm=more)
             log.subscribe_to({ProcessEnded: self._explanations})
 
