@@ -74,6 +74,7 @@ _ABI: Final = (
         "SYSCALL_LENGTH",
     ),
     *("FUTEX_WAIT", "FUTEX_WAKE", "SIG_UNBLOCK", "SI_TKILL", "SI_USER"),
+    *("PROT_RW", "SHARED_FIXED"),
 )
 _ERRNO: Final = (
     *("EAGAIN", "EFAULT", "EINTR", "EINVAL", "ENOMEM", "EPERM", "ESRCH", "E2BIG", "ETIMEDOUT"),
@@ -100,6 +101,7 @@ def numbers() -> dict[str, int]:
         },
         **{name: getattr(slots, name) for name in ("ARMED", "CLAIMED", "LEAVING", "EXITS_MAX")},
         **{name: getattr(layout, name) for name in ("NATIVE_SLOTS", "SLOTS_SIZE", "SLOT_STRIDE")},
+        **{name: getattr(layout, name) for name in ("BOX", "BOX_SIZE")},
         **{name: getattr(leaves, name) for name in ("EENTER", "EEXIT", "ENCLU_LENGTH")},
         "USER_BITS": slots.USER_BITS,
         "OWN_SCRATCH_SIZE": next(f.width for f in RECORD.FIELDS if f.name == "OWN_SCRATCH"),

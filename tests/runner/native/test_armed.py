@@ -30,7 +30,7 @@ def slots() -> Slots:
 
 def claim(slots: Slots, slot: int) -> None:
     """As native.s does."""
-    slots._words[(slot * SLOT_STRIDE + SLOT_AT["ARM"]) // 4] = CLAIMED
+    slots._set_word(slot, "ARM", CLAIMED)
 
 
 def test_a_thread_that_is_disarmed_has_not_entered(slots: Slots) -> None:
@@ -58,8 +58,8 @@ def test_an_exit_that_the_stub_carries_out_is_waited_for(slots: Slots) -> None:
     assert slot
     slots.arm(slot, 77, AGAIN, [])
     at = (slot * SLOT_STRIDE + SLOT_AT["ARM"]) // 4
-    slots._words[at] = LEAVING
-    Timer(0.05, slots._words.__setitem__, (at, ARMED)).start()
+    slots._files[0].words[at] = LEAVING
+    Timer(0.05, slots._files[0].words.__setitem__, (at, ARMED)).start()
     assert slots.disarm(slot)
     assert slots.armed(slot) == UNARMED
 
@@ -69,11 +69,11 @@ def test_the_tid_of_a_thread_that_is_gone_is_forgotten(slots: Slots) -> None:
     assert slot
     at = 77 * 16
     slots.arm(slot, 77, AGAIN, [])
-    assert int.from_bytes(slots._view[at : at + 8], "little") == 77
-    slots.forget(78)
-    assert int.from_bytes(slots._view[at : at + 8], "little") == 77
-    slots.forget(77)
-    assert not any(slots._view[at : at + 16])
+    assert int.from_bytes(slots._files[0].view[at : at + 8], "little") == 77
+    slots.forget(78, None)
+    assert int.from_bytes(slots._files[0].view[at : at + 8], "little") == 77
+    slots.forget(77, None)
+    assert not any(slots._files[0].view[at : at + 16])
 
 
 class Fake:
@@ -215,9 +215,9 @@ def inside(armable: Armable, monkeypatch: pytest.MonkeyPatch) -> Armable:
 def exits(slots: Slots, slot: int, *, enters: bool) -> None:
     """As the stub does at an EEXIT that it knows, and perhaps at the EENTER after it."""
     at = slot * SLOT_STRIDE
-    slots._words[(at + SLOT_AT["SERVED"]) // 4] += 1
-    slots._words[(at + SLOT_AT["KEPT"]) // 4] = enters
-    slots._words[(at + SLOT_AT["ARM"]) // 4] = CLAIMED if enters else ARMED
+    slots._files[0].words[(at + SLOT_AT["SERVED"]) // 4] += 1
+    slots._files[0].words[(at + SLOT_AT["KEPT"]) // 4] = enters
+    slots._files[0].words[(at + SLOT_AT["ARM"]) // 4] = CLAIMED if enters else ARMED
 
 
 def test_a_thread_that_may_leave_but_has_not_is_inside(inside: Armable) -> None:

@@ -31,6 +31,7 @@ from tests.runner.programs import PROGRAMS, Program, Workshop
 
 COMMAND = [sys.executable, "-m", "softsgx", "run", "--supervisor", "systrap", "--"]
 NOBODY = 65534
+CAP_SYS_RESOURCE = 24
 KILL_PROCESS = 1 << 31  # SECCOMP_RET_KILL_PROCESS
 
 
@@ -184,6 +185,48 @@ def test_records_of_the_dead_are_used_again() -> None:
     done = run("sh", "-c", f"{many}; {sys.executable} -c '{RECORD_NUMBER}'")
     record = (int(done.stdout) - lay.RECORDS) // lay.RECORD_STRIDE
     assert record < 20
+
+
+NO_DESCRIPTOR = """
+import os, resource
+soft, hard = {limits}
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+try:
+    while True:
+        os.dup(0)
+except OSError:
+    pid = os.fork()
+    if not pid:
+        os._exit(resource.getrlimit(resource.RLIMIT_NOFILE) != (soft, hard))
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def test_a_process_forks_that_can_open_no_file_more() -> None:
+    """The child needs a descriptor for a moment, before it goes on in memory of its own."""
+    done = run(sys.executable, "-c", NO_DESCRIPTOR.format(limits="(64, 128)"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+
+
+def test_nor_may_it_ever() -> None:
+    """Only CAP_SYS_RESOURCE, of the supervisor, helps beyond the hard limit."""
+    done = run(sys.executable, "-c", NO_DESCRIPTOR.format(limits="(64, 64)"))
+    if _may(CAP_SYS_RESOURCE):
+        assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+    else:
+        assert (done.returncode, done.stdout) == (0, f"-{signal.SIGKILL}\n")
+        assert "cannot go on after fork: it has no descriptor left; killed\n" in done.stderr
+
+
+def _may(capability: int) -> bool:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return bool(int(status.partition("CapEff:")[2].split()[0], 16) >> capability & 1)
+
+
+def test_a_process_forks_with_little_address_space() -> None:
+    """The child maps its own memory over its parent's: that takes none."""
+    done = run("sh", "-c", "ulimit -v 500000; (exit 3); echo $?; /bin/true && echo $?")
+    assert (done.returncode, done.stdout) == (0, "3\n0\n"), done.stderr
 
 
 @needs("chroot")

@@ -20,6 +20,20 @@
         mov     r8, r9
         .endm
 
+// Part of the file R13 over what is mapped there.
+        .macro  map     place, size, offset
+        mov     eax, SYS_MMAP
+        movabs  rdi, \place
+        mov     esi, \size
+        mov     edx, PROT_RW
+        mov     r10d, SHARED_FIXED
+        mov     r8, r13
+        mov     r9d, \offset
+        syscall
+        cmp     rax, rdi
+        jne     gone
+        .endm
+
 // long own_call(number, a, b, c, d, e, f)
         .globl  own_call
 own_call:
@@ -78,9 +92,36 @@ init:
         call    prepare
 
 // Where a new thread begins, too. R12 = record, with the frame to begin with; all signals blocked.
-        .globl  start
+        .globl  start, moved
 start:
         mov     rsp, [r12 + RECORD_START_FRAME]
+        cmp     dword ptr [r12 + RECORD_SERIAL], 0
+        je      here
+
+// A forked process has its maker's file mapped, with its own record and stack in it. The supervisor
+// copies these to the same places in a new file: from there on the process shares nothing.
+        mov     eax, SYS_BRK
+        movabs  rdi, FORKED_CALL
+        mov     rsi, [rip + shared + SHARED_FAMILY]
+        mov     rdx, r12
+        mov     r10, rsp
+        mov     r8d, [r12 + RECORD_SERIAL]
+        syscall
+moved:
+        mov     r13, rax
+        test    rax, rax
+        js      gone
+        map     (SYSTRAP_CONTROL+SPACE_AT), (SYSTRAP_SHARED_SIZE-SPACE_AT), SPACE_AT
+        map     BOX, BOX_SIZE, SPACE_BOX_AT
+        cmp     dword ptr [rip + shared + SHARED_HAS_SLOTS], 0
+        je      own_file
+        map     NATIVE_SLOTS, SLOTS_SIZE, SPACE_SLOTS_AT
+own_file:
+        mov     eax, SYS_CLOSE
+        mov     edi, r13d
+        syscall
+
+here:
         mov     eax, SYS_SIGALTSTACK
         lea     rdi, [r12 + RECORD_REAL_SS]
         xor     esi, esi
@@ -158,6 +199,7 @@ mine:
 published:
         rdgsbase rbx
         mov     rbp, rax
+        lock inc dword ptr [rip + shared + SHARED_MAILS]
         lock inc dword ptr [rip + shared + SHARED_DOORBELL]
         cmp     dword ptr [rip + shared + SHARED_SLEEPING], 0
         je      spin

@@ -190,6 +190,7 @@ static void ask(record *r, u32 kind)
     volatile u32 *state = (volatile u32 *)s_STATES + number_of(r);
     r_KIND(r) = kind;
     __atomic_store_n(state, REQUEST, __ATOMIC_SEQ_CST);
+    __atomic_fetch_add(&s_REPORTS, 1, __ATOMIC_SEQ_CST);
     __atomic_fetch_add(&s_DOORBELL, 1, __ATOMIC_SEQ_CST);
     if (s_SLEEPING)
         OWN(SYS_FUTEX, &s_DOORBELL, FUTEX_WAKE, 1);
@@ -808,6 +809,14 @@ static void report(record *r, struct ucontext *u, u32 kind, int sig, struct info
 
 /* ---- Records, and new threads ---- */
 
+static void raise_top(u32 above)
+{
+    u32 top = s_TOP;
+    while (top < above && !__atomic_compare_exchange_n(&s_TOP, &top, above, 0, __ATOMIC_SEQ_CST,
+                                                       __ATOMIC_SEQ_CST))
+        ;
+}
+
 static record *claim_record(void)
 {
     for (u32 i = 0; i < RECORDS_MAX; i++) {
@@ -818,10 +827,16 @@ static record *claim_record(void)
             zero(r, RECORD_STACK);
             ((volatile u32 *)s_STATES)[i] = IDLE;
             ((volatile u32 *)s_MAIL_STATES)[i] = IDLE;
+            raise_top(i + 1);
             return r;
         }
     }
     return 0;
+}
+
+static void give_back(record *r)
+{
+    *used_of(number_of(r)) = 0;
 }
 
 static table *claim_table(u32 first)
@@ -904,6 +919,12 @@ static void child_frame(record *c, struct ucontext *u, u64 stack)
     r_START_FRAME(c) = (u64)cu;
 }
 
+/* A forked process goes on in a file of its own (`moved` in systrap.S). */
+static int moves(u64 flags)
+{
+    return s_FAMILY && !(flags & CLONE_VM);
+}
+
 static record *child_record(record *r, struct ucontext *u, const struct made *m, int clear)
 {
     record *c = claim_record();
@@ -911,11 +932,13 @@ static record *child_record(record *r, struct ucontext *u, const struct made *m,
         return 0;
     set_up(c);
     if (!child_tables(r, c, m->flags, clear)) {
-        *used_of(number_of(c)) = 0;
+        give_back(c);
         return 0;
     }
     r_PARENT(c) = number_of(r);
     r_CHILD_FLAGS(c) = m->flags;
+    if (moves(m->flags)) /* The upper bit: no other value of REGISTERED has it. */
+        r_SERIAL(c) = __atomic_fetch_add(&s_FORKS, 1, __ATOMIC_SEQ_CST) | 1u << 31;
     r_OWN_BLIND(c) = r_OWN_BLIND(r);
     r_OWN_CLEAR(c) = clear;
     r_VBLOCKED(c) = r_VBLOCKED(r);
@@ -943,10 +966,10 @@ static int is_reported_new(record *r, u64 flags)
 }
 
 /* A new thread, until the supervisor knows it: by its maker, which may end at once. */
-static void wait_registered(record *c, long pid)
+static void wait_registered(record *c, long pid, u32 registered)
 {
     static const u64 soon[2] = {0, 10000000};
-    while (!r_REGISTERED(c)) {
+    while (r_REGISTERED(c) != registered) {
         struct info dead;
         dead.pid = 0;
         OWN(SYS_FUTEX, &r_REGISTERED(c), FUTEX_WAIT, 0, soon);
@@ -971,11 +994,14 @@ static long make_child(record *r, struct ucontext *u, const struct made *m, int 
     if (locked)
         unlock(table_of(r));
     OWN(SYS_RT_SIGPROCMASK, SIG_SETMASK, &mine, 0, 8);
-    if (pid < 0) {
+    int moved = pid >= 0 && r_SERIAL(c), waits = !(m->flags & CLONE_VFORK);
+    if (moved && waits)
+        wait_registered(c, pid, r_SERIAL(c));
+    if (pid < 0 || moved) { /* The child has left this file, or has ended. */
         drop_tables(c);
-        *used_of(number_of(c)) = 0;
-    } else if (is_reported_new(r, m->flags) && !(m->flags & CLONE_VFORK)) {
-        wait_registered(c, pid);
+        give_back(c);
+    } else if (is_reported_new(r, m->flags) && waits) {
+        wait_registered(c, pid, 1);
     }
     return pid;
 }
@@ -1047,7 +1073,7 @@ void started(record *r)
     for (int sig = 1; r_OWN_CLEAR(r) && sig <= SIGNALS; sig++)
         if (!((RES | NEVER) & BIT(sig)) && entry(table_of(r), sig)->handler == DFL)
             set_real(sig, DFL, 0);
-    if (!r_OWN_EXEC(r) && is_reported_new(r, r_CHILD_FLAGS(r))) {
+    if (!r_OWN_EXEC(r) && !r_KNOWN(r) && is_reported_new(r, r_CHILD_FLAGS(r))) {
         __asm__ volatile("wrgsbase %0" ::"r"((u64)r));
         report(r, (struct ucontext *)r_START_FRAME(r), KIND_NEW, 0, 0);
     }

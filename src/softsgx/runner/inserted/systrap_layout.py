@@ -12,7 +12,7 @@ The supervisor must not trust what it reads here: the program can write to all o
 
 from typing import Final
 
-from softsgx.runner.inserted.layout import BASE
+from softsgx.runner.inserted.layout import BASE, BOX_SIZE, SLOTS_SIZE
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.structure import Structure, raw, u32, u64
 
@@ -35,12 +35,24 @@ BLOCK_STRIDE: Final = 64
 BLOCK_INT80: Final = 32  # within it, an `int 0x80` for the program's own: calls of i386
 SYSTRAP_BLOCKS_SIZE: Final = RECORDS_MAX * BLOCK_STRIDE
 
-# Shared, RW: one file, the control area at its beginning, then the records.
+# Shared with the supervisor: the control area, then the records. Its first page is a file that
+# programs cannot write to, its second one that all share, the rest one of each address space.
 RECORDS: Final = BASE + 0x2000_0000
 RECORD_STRIDE: Final = 0x8000
 SYSTRAP_CONTROL_SIZE: Final = 0x400_0000
 SYSTRAP_CONTROL: Final = RECORDS - SYSTRAP_CONTROL_SIZE
 SYSTRAP_SHARED_SIZE: Final = SYSTRAP_CONTROL_SIZE + RECORDS_MAX * RECORD_STRIDE
+
+# The file of an address space: its parts at the offsets that they have from SYSTRAP_CONTROL, then
+# what is mapped at BOX, then what is mapped at NATIVE_SLOTS.
+SPACE_AT: Final = 2 * PAGE_SIZE
+SPACE_BOX_AT: Final = SYSTRAP_SHARED_SIZE
+SPACE_SLOTS_AT: Final = SPACE_BOX_AT + BOX_SIZE
+SPACE_FILE_SIZE: Final = SPACE_SLOTS_AT + SLOTS_SIZE
+
+# First argument of brk(2) by which a forked process asks for its own file; the others are FAMILY,
+# its record, what of its stack is in use, and SERIAL. The result is a descriptor.
+FORKED_CALL: Final = 0x5347_4652 << 32
 
 # Action tables: those of the threads that share signal handlers. As many as records.
 TABLE_STRIDE: Final = 0x1000
@@ -114,24 +126,38 @@ PASSES_SIZE: Final = 64  # bits for the numbers of system calls
 class SHARED(Structure, size=SYSTRAP_CONTROL_SIZE, align=PAGE_SIZE):
     """The control area.
 
-    DOORBELL, SLEEPING, SPIN: as in box.py. SUPERVISOR: its pid as the program sees it, or 0.
-    HAS_ENCLAVE: not 0 as soon as a process of the run has mapped an enclave. AEP: address of the
-    vDSO's ENCLU. OWNER: 0, or a word of the supervisor's robust list, with its tid: the kernel
-    marks it when the supervisor dies, also for pid namespaces in which the supervisor has no pid.
-    STATES[i] is for requests out of the handler, MAIL_STATES[i] for those of the vDSO's ENCLU;
-    USED[i] is 1 if record i is taken (by the stub or by the supervisor, compare and exchange).
+    The first page, which programs cannot write to: SLEEPING, SPIN as in box.py. SUPERVISOR: its pid
+    as the program sees it, or 0. HAS_ENCLAVE: not 0 as soon as a process of the run has mapped an
+    enclave. HAS_SLOTS: not 0 if slots of the native engine are mapped. AEP: address of the vDSO's
+    ENCLU. OWNER: 0, or a word of the supervisor's robust list, with its tid: the kernel marks it
+    when the supervisor dies, also for pid namespaces in which the supervisor has no pid.
+
+    The second page, of all: DOORBELL as in box.py. Whoever writes there can only delay others.
+
+    The rest is one address space's. FAMILY: its number, or 0 if all share one file, as in a test.
+    NONCE: the supervisor reads it through a process to know that this file is mapped there. TOP:
+    above the highest record that was ever taken. REPORTS and MAILS count requests. FORKS counts
+    forks. STATES[i] is for requests out of the handler, MAIL_STATES[i] for those of the vDSO's
+    ENCLU; USED[i] is 1 if record i is taken (compare and exchange).
     """
 
-    DOORBELL: int = u32(0x00)
     SLEEPING: int = u32(0x40)
     SPIN: int = u32(0x80)
     SUPERVISOR: int = u64(0x88)
     HAS_ENCLAVE: int = u32(0xA0)
+    HAS_SLOTS: int = u32(0xA4)
     AEP: int = u64(0xB0)
     OWNER: int = u32(0xC0)
-    STATES: bytes = raw(0x1000, 4 * RECORDS_MAX)
-    MAIL_STATES: bytes = raw(0x9000, 4 * RECORDS_MAX)
-    USED: bytes = raw(0x11000, 4 * RECORDS_MAX)
+    DOORBELL: int = u32(0x1000)
+    FAMILY: int = u64(0x2000)
+    NONCE: int = u64(0x2008)
+    TOP: int = u32(0x2010)
+    REPORTS: int = u32(0x2040)
+    MAILS: int = u32(0x2080)
+    FORKS: int = u32(0x20C0)
+    STATES: bytes = raw(0x3000, 4 * RECORDS_MAX)
+    MAIL_STATES: bytes = raw(0xB000, 4 * RECORDS_MAX)
+    USED: bytes = raw(0x13000, 4 * RECORDS_MAX)
     TABLES: bytes = raw(0x20000, TABLE_STRIDE * RECORDS_MAX)
 
 
@@ -158,6 +184,8 @@ class RECORD(Structure, size=RECORD_STRIDE, align=PAGE_SIZE):
     reserved signals that the program believes blocked. VSS_*: the program's alternate stack.
     INSIDE, STEPPING, WANT_EXIT, REGISTERED: flags. RESTART: RIP is at SYSCALL_AT to be repeated,
     with SYSCALL_NR and SYSCALL_ARGS: the supervisor may have changed those for one attempt.
+    SERIAL: not 0 in the first thread of a forked process, which goes on in a file of its own; its
+    maker waits until REGISTERED has that value. KNOWN: nothing is left to do at KIND_NEW.
     PASSES: a bit for each call that the thread's filters allow whatever its arguments are.
     OUT_*: what COMMAND_DELIVER delivers. MAILBOX and MAILBOX_FX: registers in the order of
     `spec.registers` and FXSAVE64 image of the vDSO's ENCLU. WAITING: reserved signals that were
@@ -195,10 +223,12 @@ class RECORD(Structure, size=RECORD_STRIDE, align=PAGE_SIZE):
     SYSCALL_NR: int = u64(0x0C8)
     UMASK_SAVED: int = u64(0x0E0)
     UMASK_VALID: int = u32(0x0E8)
+    KNOWN: int = u32(0x0EC)
     CHILD_FLAGS: int = u64(0x0F0)
     ENTRY: int = u64(0x0F8)
     START_FRAME: int = u64(0x100)
     REAL_SS: bytes = raw(0x108, 24)
+    SERIAL: int = u32(0x120)
     REGISTERED: int = u32(0x124)
     EXITCODE: int = u32(0x128)
     INTERRUPT: int = u32(0x12C)

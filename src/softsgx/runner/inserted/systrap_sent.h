@@ -88,7 +88,7 @@ static void hand_over(record *r, u64 set)
 {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     set &= ready(of_process(r));
-    for (u32 i = 0; set && i < RECORDS_MAX; i++) {
+    for (u32 i = 0, top = s_TOP; set && i < top && i < RECORDS_MAX; i++) {
         record *o = record_at(i);
         if (!*used_of(i) || o == r || r_PROCESS(o) != r_PROCESS(r) || !r_TID(o))
             continue;

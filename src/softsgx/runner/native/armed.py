@@ -262,7 +262,7 @@ class Armed:
 
     def forget(self, t: Tracee) -> None:
         """Forget a thread that is gone."""
-        self.slots.forget(t.tid)
+        self.slots.forget(t.tid, t.space.family)
         state = self.threads.pop(t, None) or self.inside.pop(t, None)
         if state is not None:
             self.slots.withdraw(state.slot)

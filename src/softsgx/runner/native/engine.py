@@ -427,8 +427,14 @@ class NativeEngine:
             state.running = False
             self.ends.append((t.tid, status))
             return
+        try:
+            self._caught(state, os.WSTOPSIG(status), status >> 16)
+        except p.GONE:
+            state.running = False
+
+    def _caught(self, state: Inside, number: int, event: int) -> None:
+        t = state.t
         within = self.switch.load(state)
-        number, event = os.WSTOPSIG(status), status >> 16
         if event == p.EVENT_SECCOMP and within:
             t.lp.regs[RAX] = state.user[p.ORIG_RAX] if state.user else 0
             t.lp.regs[RIP] -= SYSCALL_LENGTH
@@ -472,6 +478,7 @@ class NativeEngine:
         if native is not None:
             native.close()
         self.armed.closed(space)
+        self.switch.slots.closed(space.family)
 
 
 def _stop(tid: int) -> int:

@@ -12,6 +12,7 @@ from softsgx.runner.host.probes import Refused, try_native
 from softsgx.runner.inserted.assembled import code_of
 from softsgx.runner.inserted.layout import NATIVE_CODE, NATIVE_EPC, NATIVE_SLOTS, SLOTS_SIZE
 from softsgx.runner.inserted.machine_code import NATIVE_CODE as _PARTS
+from softsgx.runner.inserted.systrap_layout import SPACE_SLOTS_AT
 from softsgx.runner.native.armed import ARRIVE
 from softsgx.runner.process.shared import map_shared
 from softsgx.runner.say import say
@@ -52,11 +53,10 @@ class NativeParts:
         code = t.inject(nr.MMAP, NATIVE_CODE, PAGE_SIZE, PROT_RX, PRIVATE_NOREPLACE, p.MASK64, 0)
         _placed(t, NATIVE_CODE, code)
         p.write_code(t.tid, NATIVE_CODE, _CODE)
-        for fd, place, size, rights in (
-            (self.slots.fd, NATIVE_SLOTS, SLOTS_SIZE, PROT_RW),
-            (self.memory.fd, NATIVE_EPC, self.memory.count * PAGE_SIZE, 0),
-        ):
-            map_shared(t, fd, place, size, rights)
+        family = t.space.family
+        fd, offset = (self.slots.fd, 0) if family is None else (family.fd, SPACE_SLOTS_AT)
+        map_shared(t, fd, NATIVE_SLOTS, SLOTS_SIZE, PROT_RW, offset)
+        map_shared(t, self.memory.fd, NATIVE_EPC, self.memory.count * PAGE_SIZE, 0)
 
 
 def _placed(t: Tracee, place: int, got: int) -> None:

@@ -11,16 +11,20 @@ import mmap
 import os
 import struct
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.runner.host.abi import USER_CS, USER_DS
 from softsgx.runner.host.memory_file import memory_file
 from softsgx.runner.host.native_code import compare_and_swap
 from softsgx.runner.inserted.layout import NATIVE_SLOTS, SLOT_STRIDE, SLOTS, SLOTS_SIZE
+from softsgx.runner.inserted.systrap_layout import SPACE_SLOTS_AT
 from softsgx.runner.ways import WAYS
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.registers import R8, RAX, RBP, RBX, RCX, RDI, RDX, RFLAGS, RIP, RSI, RSP
 from softsgx.spec.structure import Structure, raw, u32, u64
+
+if TYPE_CHECKING:
+    from softsgx.runner.inserted.family import Family
 
 # STAGE: how far the thread has come.
 ENTERING: Final = 0  # FS and GS bases are the host's
@@ -125,32 +129,65 @@ class Entered(NamedTuple):
     blocked: int
 
 
+class _File:
+    """The slots of one file: of an address space, or of all."""
+
+    def __init__(self, view: memoryview) -> None:
+        self.view = view
+        self.words = view.cast("I")
+        self.base = ctypes.addressof(ctypes.c_char.from_buffer(view))
+        self.free = list(range(SLOTS - 1, 0, -1))
+
+
 class Slots:
-    """All slots; `fd` is what processes map at NATIVE_SLOTS, MAP_SHARED."""
+    """All slots. With ptrace `fd` is what all processes map at NATIVE_SLOTS, MAP_SHARED; without,
+    the file of each address space has its own.
+
+    The number of a slot is that of the file, times SLOTS, and its number there.
+    """
 
     def __init__(self) -> None:
-        self.fd: Final = memory_file("softsgx-slots")
-        os.ftruncate(self.fd, SLOTS_SIZE)
-        self._memory = mmap.mmap(self.fd, SLOTS_SIZE)
-        self._view = memoryview(self._memory)
-        self._words = self._view.cast("I")
-        base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
-        self._arm_at = base + SLOT_AT["ARM"]
+        self._files: dict[int, _File] = {}
+        self.fd = -1
         self._swap = compare_and_swap()
-        self._free = list(range(SLOTS - 1, 0, -1))
+        if WAYS.traced:
+            self.fd = memory_file("softsgx-slots")
+            os.ftruncate(self.fd, SLOTS_SIZE)
+            self._files[0] = _File(memoryview(mmap.mmap(self.fd, SLOTS_SIZE)))
 
-    def take(self) -> int | None:
+    def take(self, family: Family | None = None) -> int | None:
         """A slot for one thread; None if all are taken."""
-        return self._free.pop() if self._free else None
+        number = 0 if family is None else family.number
+        if family is not None and number not in self._files:
+            self._files[number] = _File(family.view[SPACE_SLOTS_AT:][:SLOTS_SIZE])
+        free = self._files[number].free
+        return number * SLOTS + free.pop() if free else None
 
     def give(self, slot: int) -> None:
         """Free a slot whose thread is gone."""
-        self._free.append(slot)
+        self._files[slot // SLOTS].free.append(slot % SLOTS)
+
+    def closed(self, family: Family | None) -> None:
+        """Forget an address space."""
+        if family is not None:
+            self._files.pop(family.number, None)
 
     @staticmethod
     def address(slot: int) -> int:
         """The address of a slot in a process."""
-        return NATIVE_SLOTS + slot * SLOT_STRIDE
+        return NATIVE_SLOTS + slot % SLOTS * SLOT_STRIDE
+
+    def _place(self, slot: int) -> tuple[memoryview, int]:
+        """The memory of its file, and its offset there."""
+        return self._files[slot // SLOTS].view, slot % SLOTS * SLOT_STRIDE
+
+    def _word(self, slot: int, name: str) -> int:
+        at = slot % SLOTS * SLOT_STRIDE + SLOT_AT[name]
+        return self._files[slot // SLOTS].words[at // 4]
+
+    def _set_word(self, slot: int, name: str, value: int) -> None:
+        at = slot % SLOTS * SLOT_STRIDE + SLOT_AT[name]
+        self._files[slot // SLOTS].words[at // 4] = value
 
     def fill(
         self,
@@ -162,8 +199,7 @@ class Slots:
         xsave: tuple[int, bytes] | None,
     ) -> None:
         """Write everything for one entry. `xsave`: mask of components, and an image with them."""
-        at = slot * SLOT_STRIDE
-        view = self._view
+        view, at = self._place(slot)
         for n, (number, arguments) in enumerate(operations):
             place = at + SLOT_AT["OPERATIONS"] + n * OPERATION_SIZE
             _OPERATION.pack_into(view, place, number, *arguments, 0)
@@ -184,14 +220,15 @@ class Slots:
 
     def stage(self, slot: int) -> int:
         """ENTERING, SAVED or INSIDE, unless the program wrote something else there."""
-        return self._words[(slot * SLOT_STRIDE + SLOT_AT["STAGE"]) // 4]
+        return self._word(slot, "STAGE")
 
     def entered(self, slot: int) -> Entered:
         """What native.s has saved on the way in; bases are valid from SAVED on.
 
         Bases that ptrace would refuse, because the program wrote there, are returned as 0.
         """
-        fs, gs, blocked = _BACK.unpack_from(self._view, slot * SLOT_STRIDE + SLOT_AT["HOST_FS"])
+        view, at = self._place(slot)
+        fs, gs, blocked = _BACK.unpack_from(view, at + SLOT_AT["HOST_FS"])
         if (fs | gs) >> USER_BITS:
             fs, gs = (base if not base >> USER_BITS else 0 for base in (fs, gs))
         return Entered(fs, gs, blocked)
@@ -205,35 +242,33 @@ class Slots:
 
         `exits`: addresses of EEXITs that need not be asked for, either. Only EXITS_MAX are used.
         """
-        at = slot * SLOT_STRIDE
+        view, at = self._place(slot)
         tcs, entry, cssa, bases, aep, stack_at = again
-        _ENTRY.pack_into(self._view, at + SLOT_AT["FS"], *bases)
-        _ENTRY.pack_into(self._view, at + SLOT_AT["AEP"], aep, stack_at)
-        _EXITS.pack_into(self._view, at + SLOT_AT["EXITS"], *[*exits, *_NO_EXITS][:EXITS_MAX])
-        self._words[(at + SLOT_AT["MASKED"]) // 4] = not WAYS.traced
-        _ENTRY.pack_into(self._view, tid % TABLE_SIZE * 16, tid, self.address(slot))
-        _ARM.pack_into(self._view, at + SLOT_AT["ARM"], UNARMED, 0, tcs, entry, cssa)
+        _ENTRY.pack_into(view, at + SLOT_AT["FS"], *bases)
+        _ENTRY.pack_into(view, at + SLOT_AT["AEP"], aep, stack_at)
+        _EXITS.pack_into(view, at + SLOT_AT["EXITS"], *[*exits, *_NO_EXITS][:EXITS_MAX])
+        self._set_word(slot, "MASKED", not WAYS.traced)
+        _ENTRY.pack_into(view, tid % TABLE_SIZE * 16, tid, self.address(slot))
+        _ARM.pack_into(view, at + SLOT_AT["ARM"], UNARMED, 0, tcs, entry, cssa)
 
     def claim(self, slot: int) -> None:
         """Make it what it is after an entry: HOST has nothing, but the thread is inside."""
-        at = slot * SLOT_STRIDE // 4
-        self._words[at + SLOT_AT["KEPT"] // 4] = 1
-        self._words[at + SLOT_AT["ARM"] // 4] = CLAIMED
+        self._set_word(slot, "KEPT", 1)
+        self._set_word(slot, "ARM", CLAIMED)
 
     def rearm(self, slot: int) -> None:
         """Arm it for the same EENTER again."""
-        at = slot * SLOT_STRIDE // 4
-        self._words[at + SLOT_AT["KEPT"] // 4] = 0
-        self._words[at + SLOT_AT["STAGE"] // 4] = SAVED
-        self._words[at + SLOT_AT["ARM"] // 4] = ARMED
+        self._set_word(slot, "KEPT", 0)
+        self._set_word(slot, "STAGE", SAVED)
+        self._set_word(slot, "ARM", ARMED)
 
     def armed(self, slot: int) -> int:
         """UNARMED, ARMED or CLAIMED, unless the program wrote something else there."""
-        return self._words[(slot * SLOT_STRIDE + SLOT_AT["ARM"]) // 4]
+        return self._word(slot, "ARM")
 
     def disarm(self, slot: int) -> bool:
         """Disarm a slot; False if its thread had claimed it, and is inside or about to be."""
-        at = self._arm_at + slot * SLOT_STRIDE
+        at = self._files[slot // SLOTS].base + slot % SLOTS * SLOT_STRIDE + SLOT_AT["ARM"]
         for _ in range(_PATIENCE):
             was = self._swap.call(at, ARMED, UNARMED)
             if was in (ARMED, UNARMED):
@@ -246,33 +281,36 @@ class Slots:
 
     def served(self, slot: int) -> int:
         """How many EEXITs the stub has carried out."""
-        (count,) = _WORD.unpack_from(self._view, slot * SLOT_STRIDE + SLOT_AT["SERVED"])
+        view, at = self._place(slot)
+        (count,) = _WORD.unpack_from(view, at + SLOT_AT["SERVED"])
         return int(count)
 
-    def forget(self, tid: int) -> None:
-        """Remove a tid from the table, as it may become another thread's."""
+    def forget(self, tid: int, family: Family | None) -> None:
+        """Remove a tid from the table of its file, as it may become another thread's."""
+        file = self._files.get(0 if family is None else family.number)
         at = tid % TABLE_SIZE * 16
-        if _ENTRY.unpack_from(self._view, at)[0] == tid:
-            _ENTRY.pack_into(self._view, at, 0, 0)
+        if file is not None and _ENTRY.unpack_from(file.view, at)[0] == tid:
+            _ENTRY.pack_into(file.view, at, 0, 0)
 
     def withdraw(self, slot: int) -> None:
         """Undo the claim of a thread that is stopped, or whose EENTER the model has executed."""
-        self._words[(slot * SLOT_STRIDE + SLOT_AT["ARM"]) // 4] = UNARMED
+        self._set_word(slot, "ARM", UNARMED)
 
     def kept(self, slot: int) -> bool:
         """Whether HOST has the thread's registers."""
-        return self._words[(slot * SLOT_STRIDE + SLOT_AT["KEPT"]) // 4] == 1
+        return self._word(slot, "KEPT") == 1
 
     def forget_kept(self, slot: int) -> None:
         """The registers in HOST have been used: a thread is inside by what the model says now."""
-        self._words[(slot * SLOT_STRIDE + SLOT_AT["KEPT"]) // 4] = 0
+        self._set_word(slot, "KEPT", 0)
 
     def host(self, slot: int) -> tuple[int, ...]:
         """Registers of the host at its ENCLU; RAX, RBX, RCX, R11, RFLAGS and RIP are not stored."""
-        return _HOST.unpack_from(self._view, slot * SLOT_STRIDE + SLOT_AT["HOST"])
+        view, at = self._place(slot)
+        return _HOST.unpack_from(view, at + SLOT_AT["HOST"])
 
     def result(self, slot: int, operation: int) -> int:
         """What an operation returned; valid at stage INSIDE."""
-        place = SLOT_AT["OPERATIONS"] + operation * OPERATION_SIZE + 56
-        at = slot * SLOT_STRIDE + place
-        return int.from_bytes(self._view[at : at + 8], "little", signed=True)
+        view, at = self._place(slot)
+        at += SLOT_AT["OPERATIONS"] + operation * OPERATION_SIZE + 56
+        return int.from_bytes(view[at : at + 8], "little", signed=True)

@@ -53,7 +53,7 @@ class Switch:
 
     def add(self, t: Tracee, catch: Callable[[Inside], None]) -> Inside:
         """Add a thread that enters for the first time; its process is killed if no slot is free."""
-        slot = self.slots.take()
+        slot = self.slots.take(t.space.family)
         if slot is None:
             give_up(t, f"more than {SLOTS} threads with enclaves at a time")
             raise p.NoSuchTracee(errno.ESRCH, "killed")

@@ -32,6 +32,7 @@ from softsgx.runner.host.bpf import ARCH, IP_HIGH, IP_LOW, NR, Program, arg_high
 from softsgx.runner.host.ptrace import PTRACE_ATTACH, PTRACE_SEIZE, PTRACE_TRACEME
 from softsgx.runner.inserted.layout import END, GATE
 from softsgx.runner.inserted.systrap_layout import (
+    FORKED_CALL,
     SYSTRAP_BLOCKS,
     SYSTRAP_BLOCKS_SIZE,
     TRAP_DATA,
@@ -175,10 +176,12 @@ def _masks_and_exec(p: Program) -> None:
         p.greater(0, yes="trace")
         p.load(arg_high(argument))
         p.greater(0, yes="trace", no="allow")
-    p.label("brk")  # brk(NULL) is the first call of a new program: planted.py
+    # brk(NULL) is the first call of a new program: planted.py. FORKED_CALL is that of a process.
+    p.label("brk")
     p.load(arg_low(0))
     p.greater(0, yes="allow")
     p.load(arg_high(0))
+    p.equal(FORKED_CALL >> 32, yes="exec")
     p.greater(0, yes="allow")
     p.label("exec")
     p.ret(SECCOMP_RET_USER_NOTIF)

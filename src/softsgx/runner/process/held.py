@@ -18,10 +18,11 @@ from softsgx.runner.host import futex
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import SIG_IGN
 from softsgx.runner.inserted import systrap_layout as lay
-from softsgx.runner.inserted.box import REQUEST, TAKEN
+from softsgx.runner.inserted.box import REPLY, REQUEST, TAKEN
 from softsgx.runner.process.by_stub import BY_STUB
 from softsgx.runner.process.families import alive
 from softsgx.runner.process.held_state import Gone, HeldState
+from softsgx.runner.process.overdue import Overdue
 from softsgx.spec.bits import MASK64
 
 _DOZE_S: Final = 0.05  # between looks whether a thread that is waited for still exists
@@ -36,6 +37,10 @@ _STATUS: Final = {
     lay.KIND_STEPPED: SIGTRAP_STOP,
     lay.KIND_INTERRUPT: _STOPPED,
 }
+# Of a report; KIND_CALLED is only the answer to a command.
+_KINDS: Final = frozenset(
+    (*_STATUS, lay.KIND_SIGNAL, lay.KIND_NEW, lay.KIND_ENDING, lay.KIND_ENCLU_TRAP, lay.KIND_JUDGE)
+)
 
 
 class KeptByExec(NamedTuple):
@@ -63,6 +68,8 @@ class HeldThread(HeldState):
     def taken(self) -> int:
         """The stub has reported: the wait status; 0 if it is none that a tracer would get."""
         self.kind = self.word("KIND")
+        if self.kind not in _KINDS or (self.kind == lay.KIND_SIGNAL and not self._signal()):
+            raise self.senseless()
         self._judged = self.kind == lay.KIND_JUDGE
         if self._judged:
             self.kind = lay.KIND_SYSCALL
@@ -74,30 +81,42 @@ class HeldThread(HeldState):
     def status(self) -> int:
         """The wait status of the present stop."""
         if self.kind == lay.KIND_SIGNAL:
-            return (self.word("SIGNAL") & 0x7F) << 8 | 0x7F
+            return self._signal() << 8 | 0x7F
         return _STATUS.get(self.kind, 0)
+
+    def _signal(self) -> int:
+        """The number of the signal that is reported, or 0."""
+        number = self.word("SIGNAL")
+        return number if number <= lay.SIGNALS else 0
 
     def wait(self) -> int:
         """As ptrace.wait; a status with WIFEXITED if the thread is gone."""
         if self.later:
             return self.later.popleft()
+        return self.taken() if self._reports() else 0
+
+    def _reports(self) -> bool:
+        """Wait for a report; False if the thread is gone."""
+        overdue = Overdue(self.tid)
         while not self._await():
             if not alive(self.tid):
-                return 0
-        return self.taken()
+                return False
+            if overdue.look():
+                raise self.senseless()
+        return True
 
     def _await(self) -> bool:
         """Wait for a report; True if there is one."""
-        records = self.records
+        records, family, local = self.records, self.family, self.local
         control = records.control
         end = time.monotonic() + _DOZE_S
         while time.monotonic() < end:
             rung = control.doorbell
-            if control.report(self.record) == REQUEST:
-                control.set_report(self.record, TAKEN)
+            if family.report(local) == REQUEST:
+                family.set_report(local, TAKEN)
                 return True
             control.sleeping = True
-            if control.report(self.record) != REQUEST:
+            if family.report(local) != REQUEST:
                 futex.wait(records.doorbell, rung, _DOZE_S)
             control.sleeping = False
         records.awaited(self.tid)
@@ -153,7 +172,7 @@ class HeldThread(HeldState):
             at = lay.RECORD_AT["OUT_INFO"]
             if self._sent is not None and self._sent[0] == number:
                 self._memory[at : at + lay.INFO_SIZE] = self._sent[1]
-            elif self.kind == lay.KIND_SIGNAL and self.word("SIGNAL") == number:
+            elif self.kind == lay.KIND_SIGNAL and self._signal() == number:
                 self._memory[at : at + lay.INFO_SIZE] = self._info()
             else:
                 self._memory[at : at + lay.INFO_SIZE] = struct.pack("<iii", number, 0, 0).ljust(
@@ -214,14 +233,12 @@ class HeldThread(HeldState):
         for n in range(6):
             self._longs[at + n] = args[n] & MASK64 if n < len(args) else 0
         self.set_word("COMMAND", lay.COMMAND_CALL)
-        self.records.release(self.record)
-        while not self._await():
-            if not alive(self.tid):
-                self.kind = 0
-                raise Gone
-        if self.word("KIND") != lay.KIND_CALLED:
+        self.family.set_report(self.local, REPLY)
+        if not self._reports():
             self.kind = 0
-            raise Gone  # the program has written there
+            raise Gone
+        if self.word("KIND") != lay.KIND_CALLED:
+            raise self.senseless()
         self.kind = kind
         self.set_word("KIND", kind)  # the stop is still the one that was reported
         result = self.long("CALL_RESULT")
@@ -230,7 +247,7 @@ class HeldThread(HeldState):
     def kept_by_exec(self) -> KeptByExec:
         """What the next program of this thread begins with."""
         _, ignored, _ = self.masks(0, 0, 0)
-        of_process = self.records.waiting(self.long("PROCESS"))
+        of_process = self.family.waiting(self.long("PROCESS"))
         return KeptByExec(
             self.long("VBLOCKED"),
             ignored,
@@ -250,7 +267,7 @@ class HeldThread(HeldState):
                 self.set_action(
                     number, SIG_IGN.to_bytes(8, "little").ljust(lay.ACTION_STRIDE, b"\0")
                 )
-        of_process = self.records.waiting(self.long("PROCESS"))
+        of_process = self.family.waiting(self.long("PROCESS"))
         self._waiting()[: len(kept.of_thread)] = _settled(kept.of_thread)
         if of_process is not None:
             of_process[: len(kept.of_process)] = _settled(kept.of_process)
@@ -268,4 +285,4 @@ class HeldThread(HeldState):
         self._sent = None
         self._out = 0
         self.set_word("COMMAND", command)
-        self.records.release(self.record)
+        self.family.set_report(self.local, REPLY)

@@ -7,8 +7,11 @@ record. Reading and changing them takes no system call.
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import struct
 from collections import deque
+from contextlib import suppress
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +19,7 @@ from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import AUDIT_ARCH_X86_64, SIG_DFL, SIG_IGN, XSAVE_SOFTWARE
 from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.box import FX_SIZE, REQUEST, TAKEN
+from softsgx.runner.say import say
 from softsgx.spec.bits import MASK32, MASK64
 
 if TYPE_CHECKING:
@@ -69,12 +73,14 @@ class HeldState:
     def __init__(self, records: Records, record: int, pid: int, tid: int) -> None:
         self.records = records
         self.record = record
-        self.address = lay.RECORDS + record * lay.RECORD_STRIDE  # of the record, in the process
+        self.family = records.family(record)
+        self.local = record - self.family.first  # its number in that file
+        self.address = self.family.address(self.local)  # of the record, in the process
         self.pid = pid
         self.tid = tid
         self.kind = 0
         self.later: deque[int] = deque()  # statuses that need no report of the stub
-        self._memory = records.record(record)
+        self._memory = self.family.record(self.local)
         self._words = self._memory.cast("I")
         self._longs = self._memory.cast("Q")
         self._regs: list[int] | None = None
@@ -86,6 +92,17 @@ class HeldState:
         self._sending: tuple[int, bytes] | None = None
         self._sent: tuple[int, bytes] | None = None
         self._out = 0  # what `set_frame` has set, of OUT_SET
+
+    @property
+    def maker(self) -> int:
+        """The record of the thread that has made this one: in the same file, or -1."""
+        number = self.word("PARENT")
+        return self.family.first + number if number < lay.RECORDS_MAX else -1
+
+    def free(self) -> None:
+        """Free the record: its thread has died without doing so."""
+        self.family.put_tables(self.long("TABLE"), self.long("PROCESS"))
+        self.family.give_record(self.local)
 
     # Words of the record
 
@@ -111,8 +128,17 @@ class HeldState:
         """The offset in the record of something on the thread's signal stack."""
         at = address - self.address
         if not _STACK_AT <= at <= lay.RECORD_STRIDE - size or at % 8:
-            raise Gone  # the program has written there
+            raise self.senseless()
         return at
+
+    def senseless(self) -> Gone:
+        """The program has written to its records: it is killed. What the request raises then."""
+        if self.pid:
+            say(f"softsgx: run: process {self.pid}: what it reports makes no sense; killed\n")
+            with suppress(OSError):
+                os.kill(self.pid, signal.SIGKILL)
+        self.kind = 0
+        return Gone()
 
     def _frame_at(self) -> int:
         if not self.kind:
@@ -243,7 +269,7 @@ class HeldState:
         return bool(self.get_sigmask() >> (number - 1) & 1) or self._handler(number) == SIG_IGN
 
     def _handler(self, number: int) -> int:
-        action = self.records.action(self.long("TABLE"), number)
+        action = self.family.action(self.long("TABLE"), number)
         return SIG_DFL if action is None else int(_WORD.unpack_from(action)[0])
 
     def set_frame(self, error: int, mask: int, vector: int | None, cr2: int | None) -> None:
@@ -263,18 +289,18 @@ class HeldState:
 
     def action(self, number: int) -> bytes | None:
         """As Held.action."""
-        found = self.records.action(self.long("TABLE"), number)
+        found = self.family.action(self.long("TABLE"), number)
         return None if found is None else bytes(found)
 
     def set_action(self, number: int, action: bytes) -> None:
         """As Held.set_action."""
-        found = self.records.action(self.long("TABLE"), number)
+        found = self.family.action(self.long("TABLE"), number)
         if found is not None:
             found[:] = action
 
     def stopped(self) -> bool:
         """As Held.stopped."""
-        return bool(self.kind) or self.records.control.report(self.record) in (REQUEST, TAKEN)
+        return bool(self.kind) or self.family.report(self.local) in (REQUEST, TAKEN)
 
     def native_slot(self, address: int) -> None:
         """As Held.native_slot."""
@@ -284,7 +310,7 @@ class HeldState:
         """As Held.confine."""
         at = lay.RECORD_AT["PASSES"]
         self._memory[at : at + len(passes)] = passes
-        self.records.confine(self.long("TABLE"))
+        self.family.confine(self.long("TABLE"))
 
     def runs_inside(self, inside: bool) -> None:
         """As Held.runs_inside."""

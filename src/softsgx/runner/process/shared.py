@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _PATH_AT = GATE + 64  # SCRATCH may not be mapped yet
 
 
-def map_shared(t: Tracee, fd: int, place: int, size: int, rights: int) -> None:
+def map_shared(t: Tracee, fd: int, place: int, size: int, rights: int, offset: int = 0) -> None:
     """Map the supervisor's file `fd` at `place`, MAP_SHARED, in the process of a traced thread.
 
     LoadError if that is refused. With a descriptor that the process was given (`Tracee.given`) it
@@ -34,7 +34,7 @@ def map_shared(t: Tracee, fd: int, place: int, size: int, rights: int) -> None:
         if there < 0:
             why = os.strerror(-there)
             raise LoadError(f"process {t.tid}: shared memory cannot be opened: {why}")
-    got = t.inject(nr.MMAP, place, size, rights, SHARED_NOREPLACE | MAP_NORESERVE, there, 0)
+    got = t.inject(nr.MMAP, place, size, rights, SHARED_NOREPLACE | MAP_NORESERVE, there, offset)
     if fd not in t.given:
         t.inject(nr.CLOSE, there)
     if got != place:

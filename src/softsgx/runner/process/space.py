@@ -5,11 +5,14 @@ An engine keeps its own data about an address space itself.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from softsgx.linux.mm import VM_DONTCOPY
 from softsgx.runner.process.hostmem import HostMemory
 from softsgx.runner.process.world import LiveProcess, LiveUser, World, enclave_area
+
+if TYPE_CHECKING:
+    from softsgx.runner.inserted.family import Family
 
 
 class Space:
@@ -32,6 +35,7 @@ class Space:
         # By process: the last signal that it got, and the number of its SignalSent, 0 if none.
         self.delivered: dict[int, tuple[int, int]] = {}
         self.host: HostMemory | None = None
+        self.family: Family | None = None  # its records, if its threads are not traced
 
     @property
     def mm(self) -> Any:

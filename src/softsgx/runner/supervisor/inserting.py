@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.errno import ERESTARTSYS
+from softsgx.linux.uapi import PROT_READ
 from softsgx.runner.errors import LoadError
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
@@ -16,7 +17,7 @@ from softsgx.runner.process.held import HeldThread
 from softsgx.runner.process.own_filters import passing
 from softsgx.runner.process.shared import map_shared
 from softsgx.runner.say import say
-from softsgx.spec.bits import PAGE_MASK
+from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
     from softsgx.runner.inserted.records import Records
@@ -36,15 +37,17 @@ def insert(t: Tracee, records: Records, signals: KeptByExec) -> HeldThread:
         raise LoadError(f"process {t.tid}: {lay.SYSTRAP_CODE:#x} cannot be mapped: {code}")
     p.write_memory(t.tid, lay.SYSTRAP_CODE, code_bytes)
     t.inject(nr.MPROTECT, lay.SYSTRAP_CODE, size, PROT_RX)
-    map_shared(t, records.fd, lay.SYSTRAP_CONTROL, lay.SYSTRAP_SHARED_SIZE, PROT_RW)
+    family, control = t.space.family, records.control
+    assert family is not None
+    start, size = lay.SYSTRAP_CONTROL + lay.SPACE_AT, lay.SYSTRAP_SHARED_SIZE - lay.SPACE_AT
+    map_shared(t, control.common_fd, lay.SYSTRAP_CONTROL, PAGE_SIZE, PROT_READ)
+    map_shared(t, control.doorbell_fd, lay.SYSTRAP_CONTROL + PAGE_SIZE, PAGE_SIZE, PROT_RW)
+    map_shared(t, family.fd, start, size, PROT_RW, lay.SPACE_AT)
     for fd in t.given.values():
         t.inject(nr.CLOSE, fd)
-    record, table = records.take_record(), records.take_table()
-    if record is None or table is None:
-        raise LoadError(f"process {t.tid}: more than {lay.RECORDS_MAX} threads at a time")
-    held = HeldThread(records, record, t.pid, t.tid)
-    held.set_word("NUMBER", record)
-    held.set_word("PARENT", record)
+    family.begin(0)
+    table = family.begin_table()
+    held = HeldThread(records, family.first, t.pid, t.tid)
     held.set_long("TABLE", table)
     held.set_long("PROCESS", table)
     if t.seccomp.confines:

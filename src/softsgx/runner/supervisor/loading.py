@@ -38,6 +38,7 @@ from softsgx.runner.inserted.layout import (
     VDSO,
 )
 from softsgx.runner.inserted.stub import stub_image
+from softsgx.runner.inserted.systrap_layout import SPACE_BOX_AT
 from softsgx.runner.inserted.vdso import vdso_image
 from softsgx.runner.process.scratch import TEXTS, TEXTS_IMAGE
 from softsgx.runner.process.shared import map_shared
@@ -93,7 +94,6 @@ class Loader:
             raise LoadError(f"process {tid}: {GATE:#x} cannot be mapped: {code}")
         vdso = vdso_image(image, real, VDSO, STUB if self.native is None else self.native.arrive)
         assert vdso.enclu == self.vdso.enclu
-        assert self.mailboxes is not None
         ok = p.write_memory(tid, GATE, GATE_CODE) and p.write_memory(
             tid, GATE_INT80, GATE_INT80_CODE
         )
@@ -102,17 +102,27 @@ class Loader:
         if not ok:
             raise LoadError(f"process {tid}: its memory cannot be written")
         t.inject_at(first, nr.MPROTECT, GATE, _CODE_SIZE, PROT_RX)
-        map_shared(t, self.mailboxes.fd, BOX, BOX_SIZE, PROT_RW)
+        self._map_box(t)
         t.space.gate_ready = True
         if self.native is not None:
             self.native.map(t)
         if place:
             p.write_memory(tid, place, _AUX.pack(AT_SYSINFO_EHDR, VDSO))
-        self.mailboxes.control.aep = self.vdso.enclu
         if self.traps is not CpuidTraps.NEVER:  # reset by every exec
             t.cpuid_faulting = t.inject(nr.ARCH_PRCTL, ARCH_SET_CPUID, 0) == 0
         for start, end, path_, offset in _code_mappings(tid):
             self.patch(t, path_, (start, end), offset)
+
+    def _map_box(self, t: Tracee) -> None:
+        """The mailboxes that all share, or without a tracer what the address space has for its
+        own: scratch memory, and where native.s finds the AEP."""
+        family = t.space.family
+        if family is not None:
+            map_shared(t, family.fd, BOX, BOX_SIZE, PROT_RW, SPACE_BOX_AT)
+            return
+        assert self.mailboxes is not None
+        map_shared(t, self.mailboxes.fd, BOX, BOX_SIZE, PROT_RW)
+        self.mailboxes.control.aep = self.vdso.enclu
 
     def _find_vdso(self, t: Tracee, rsp: int) -> tuple[int, int]:
         """Address of the real vDSO, and of its entry in the auxiliary vector."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from softsgx.runner.host.abi import CLONE_VM
 from softsgx.runner.process.families import alive, thread_group
 from softsgx.runner.process.held import HeldThread
 
@@ -36,11 +37,16 @@ def dead_threads(tracees: Iterable[Tracee], pid: int) -> list[Tracee]:
 
 
 def abandoned(records: Records, threads: Mapping[int, HeldThread]) -> Iterator[HeldThread]:
-    """The records of threads that ended before they reported anything."""
+    """The records of threads that ended before they reported anything.
+
+    Not those of forked processes: their maker frees these.
+    """
     for record in records.taken():
         if record in threads:
             continue
         new = HeldThread(records, record, 0, 0)
+        if not new.long("CHILD_FLAGS") & CLONE_VM:
+            continue
         tid = new.word("TID")
-        if not os.path.exists(f"/proc/{tid}") if tid else new.word("PARENT") not in threads:
+        if not os.path.exists(f"/proc/{tid}") if tid else new.maker not in threads:
             yield new

@@ -33,7 +33,6 @@ from softsgx.runner.say import say
 from softsgx.runner.supervisor.loading import maps
 
 if TYPE_CHECKING:
-    from softsgx.runner.inserted.records import Records
     from softsgx.runner.process.held import HeldThread
     from softsgx.runner.process.tracee import Tracee
 
@@ -163,6 +162,7 @@ class Planted:
                     note = self._listener.receive()
                     if (note.tid, note.number) != (self._tid, nr.BRK):
                         self._others.append(note)
+                        self._meanwhile()
                     elif note.args[3] == self._sequence:
                         self._note = note
                         return
@@ -200,7 +200,6 @@ class Debugged:
 
     def __init__(
         self,
-        records: Records,
         threads: dict[int, HeldThread],
         tracees: dict[int, Tracee],
         report: Callable[[Tracee, HeldThread], None],
@@ -208,7 +207,6 @@ class Debugged:
         # Whether the program's filters let the call at whose stop a thread is go on.
         self.allowed: Callable[[Tracee, list[int]], bool] = lambda _t, _regs: True
         self._tids: set[int] = set()
-        self._control = records.control
         self._threads = threads
         self._tracees = tracees
         self._report = report
@@ -218,10 +216,10 @@ class Debugged:
         tracer = tracer_of(tid)
         if not tracer:
             return
-        for record, held in list(self._threads.items()):
+        for held in list(self._threads.values()):
             t = self._tracees.get(held.tid)
-            if t and tracer in (t.tid, t.pid) and self._control.report(record) == REQUEST:
-                self._control.set_report(record, TAKEN)
+            if t and tracer in (t.tid, t.pid) and held.family.report(held.local) == REQUEST:
+                held.family.set_report(held.local, TAKEN)
                 self._report(t, held)
 
     def noted(self, t: Tracee, held: HeldThread) -> bool:

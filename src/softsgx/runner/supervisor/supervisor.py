@@ -53,8 +53,11 @@ class Supervisor:
 
     def __init__(self, world: World, loader: Loader, engine: str = UNICORN) -> None:
         self.world = world
-        loader.mailboxes = Mailboxes()
-        self.mailboxes: AnyMailboxes = loader.mailboxes if WAYS.traced else Records()
+        self.mailboxes: AnyMailboxes
+        if WAYS.traced:
+            self.mailboxes = loader.mailboxes = Mailboxes()
+        else:
+            self.mailboxes = Records()
         self.doorbell = Doorbell(self.mailboxes)
         self.loader = loader
         self.abort_page = AbortPage(world)
@@ -101,20 +104,16 @@ class Supervisor:
         from softsgx.runner.supervisor.systrap import Systrap
 
         assert isinstance(self.mailboxes, Records)
-        assert self.loader.mailboxes is not None
-        files = [self.loader.mailboxes.fd]
+        files = []
         if self.loader.native is not None:
-            files += [self.loader.native.memory.fd, self.loader.native.slots.fd]
+            files = [self.loader.native.memory.fd]
+            self.mailboxes.control.set_word("HAS_SLOTS", 1)
         systrap = Systrap(self.world, self.mailboxes, self.tracees, self._ends, files)
         self.mailboxes.control.aep = self.loader.vdso.enclu
         systrap.stopped = self._stop_or_end
-        systrap.gone = self._lost
         self.calls.seccomp.learn = systrap.learn
         systrap.debugged.allowed = self.calls.seccomp.allowed
-        systrap.born = self._born
-        systrap.fork = self._fork_model
-        systrap.executed = self._new_program
-        systrap.prepare = self._executed
+        systrap.answers(self._born, self._fork_model, self._new_program, self._executed, self._lost)
         systrap.enclu = self.enclu
         return systrap
 
@@ -124,7 +123,7 @@ class Supervisor:
         """Fork, trace, install the filter, execute. RunnerError if ptrace is refused."""
         self.doorbell.install()
         if isinstance(self.mailboxes, Records):
-            self.front.keep(self.mailboxes.fd)
+            self.front.keep(self.mailboxes.control.common_fd)
         fprog = call_filters.base_filter(os.getpid(), WAYS.filter_by_prctl)
         self._first = First(path, argv, inherited, fprog, self.front.place)
         self._first.go()
@@ -163,7 +162,7 @@ class Supervisor:
             except p.GONE:
                 continue  # killed while it was inside; its exit comes next
             if self.tracees:
-                doorbell.wait()
+                doorbell.wait(None if systrap is None else systrap.wait_s)
         if systrap is None or systrap.all_known:
             self.front.over()
         assert self.exit_status is not None
@@ -450,6 +449,7 @@ class Supervisor:
 
     def _new_program(self, t: Tracee, tid: int) -> None:
         """A thread has executed another program: it has a new address space, and is the leader."""
+        self.engine.gone(t)
         self._leave_space(t)
         self.tracees.pop(t.tid, None)
         t.pid = t.tid = tid
@@ -475,7 +475,7 @@ class Supervisor:
 
     def _gone(self, t: Tracee) -> None:
         if self.systrap is not None:
-            self.systrap.forget(t)  # first: the engine forgets which record it has
+            self.systrap.known.forget(t)  # first: the engine forgets which record it has
         self.engine.gone(t)
         self.tracees.pop(t.tid, None)
         self.calls.cpu_time.gone(t, last=all(x.pid != t.pid for x in self.tracees.values()))
@@ -491,4 +491,6 @@ class Supervisor:
             if mm.vmas or mm.notifiers:
                 self.world.run(syscalls.exit_mmap(self.world.machine.ksgxd, mm), 0)
             self.engine.closed(space)
+            if self.systrap is not None:
+                self.systrap.closed(space)
             space.close()

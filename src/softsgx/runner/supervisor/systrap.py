@@ -1,61 +1,54 @@
 """Programs that are not traced: what a stub in each process reports, and what else happens.
 
 Calls that concern enclaves, and exceptions, are signals that the stub handles, or reports through
-its record. exec waits in a seccomp notification until the supervisor traces the thread, which it
-does only until the new program is prepared. The end of a process is seen by a descriptor of it.
+its record. exec (execs.py) and forked processes (forks.py) wait in a seccomp notification. The end
+of a process is seen by a descriptor of it.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import signal
+import select
 import threading
-from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from softsgx.runner.errors import LoadError
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.host.abi import (
-    CLONE_THREAD,
-    CLONE_VM,
-)
+from softsgx.runner.host.abi import CLONE_THREAD
 from softsgx.runner.host.ended import wait_status
-from softsgx.runner.host.notifications import Listener, Notification
+from softsgx.runner.host.notifications import Listener
 from softsgx.runner.host.robust import mark_death
 from softsgx.runner.inserted import systrap_layout as lay
-from softsgx.runner.inserted.systrap import address
-from softsgx.runner.process.families import thread_group, thread_here, tid_here, tracer_of
-from softsgx.runner.process.held import HeldThread, KeptByExec
+from softsgx.runner.inserted.systrap_layout import RECORDS_MAX
+from softsgx.runner.process.families import thread_group, thread_here, tid_here
+from softsgx.runner.process.held import HeldThread
 from softsgx.runner.process.own_filters import passing
-from softsgx.runner.process.tracee import Tracee
-from softsgx.runner.say import say
-from softsgx.runner.supervisor.inserting import begin, exec_failed, insert
+from softsgx.runner.supervisor.execs import Execs
+from softsgx.runner.supervisor.forks import Forks
+from softsgx.runner.supervisor.known import Known
 from softsgx.runner.supervisor.makers import abandoned, dead_threads, maker
-from softsgx.runner.supervisor.planted import Debugged, Planted, prepared
+from softsgx.runner.supervisor.planted import Debugged
 from softsgx.runner.supervisor.watcher import Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from softsgx.runner.inserted.records import Records
     from softsgx.runner.process.space import Space
+    from softsgx.runner.process.tracee import Tracee
     from softsgx.runner.process.world import World
 
 _SWEEP: Final = 64  # ends of processes between two looks for records of the dead
-_OPTIONS: Final = p.PTRACE_O_TRACESYSGOOD | p.PTRACE_O_TRACEEXEC
+_SHARED_WAIT_S: Final = 0.1
+_ALONE_WAIT_S: Final = 1.0
 
 
 class Systrap:
     """Threads by their records, exec, and the ends of processes.
 
     The callbacks are the supervisor's: `stopped(t, status)` handles a stop or an end,
-    `born(parent, pid, tid, space)` a new process or thread, `fork(parent, child)` copies the model
-    of a process. `executed(t, tid)` leaves the former program of a thread, which is now `tid`;
-    `prepare(t)` prepares the new one. `gone(t)` leaves a thread whose process goes on.
-    `enclu(t, regs, rip)` executes an ENCLU.
+    `enclu(t, regs, rip)` executes an ENCLU, and those of `answers`.
     """
 
     def __init__(
@@ -69,29 +62,41 @@ class Systrap:
         self.world = world
         self.records = records
         self.tracees = tracees
-        self.threads: dict[int, HeldThread] = {}  # by record
+        self.known = Known(records, tracees)
+        self.threads = self.known.threads
         self.stopped: Callable[[Tracee, int], None]
-        self.gone: Callable[[Tracee], None]
         self.born: Callable[[Tracee, int, int, Space], Tracee]
-        self.fork: Callable[[Tracee, Tracee], None]
-        self.executed: Callable[[Tracee, int], None]
-        self.prepare: Callable[[Tracee], None]
         self.enclu: Callable[[Tracee, list[int], int], None]
-        self._ends = ends
-        self._shared = (*shared, records.fd)
         self._watcher: Watcher | None = None
         self._listener: Listener | None = None
         self._processes: dict[int, int] = {}  # descriptor of a process -> its pid
-        self._notes: deque[Notification] = deque()  # calls that wait
-        self.debugged = Debugged(records, self.threads, tracees, self._report)
+        self.debugged = Debugged(self.threads, tracees, self._report)
         records.awaited = self.debugged.awaited
+        control = records.control
+        files = (control.common_fd, control.doorbell_fd, *shared)
+        self.execs = Execs(self.known, self.debugged, ends, files, self._meanwhile)
+        self.forks = Forks(self.known, self._register, self._watch_process)
         self._dead: list[int] = []  # processes that had ended before they could be watched
         self._ended_processes = 0
-        records.control.spin = 200
-        memory = records.control.memory
-        at = lay.SHARED_AT["SUPERVISOR"]
-        memory[at : at + 8] = os.getpid().to_bytes(8, "little")
-        mark_death(records.address("OWNER"), threading.get_native_id())
+        control.spin = 200
+        control.set_word("SUPERVISOR", os.getpid())
+        mark_death(control.address("OWNER"), threading.get_native_id())
+
+    def answers(
+        self,
+        born: Callable[[Tracee, int, int, Space], Tracee],
+        fork: Callable[[Tracee, Tracee], None],
+        executed: Callable[[Tracee, int], None],
+        prepare: Callable[[Tracee], None],
+        gone: Callable[[Tracee], None],
+    ) -> None:
+        """Who serves what: `born(parent, pid, tid, space)` a new process or thread, `fork(parent,
+        child)` copies the model of a process, `executed(t, tid)` leaves the former program of a
+        thread, which is now `tid`, `prepare(t)` prepares the new one, and `gone(t)` leaves a thread
+        whose process goes on."""
+        self.born = self.forks.born = born
+        self.forks.fork = fork
+        self.execs.executed, self.execs.prepare, self.execs.gone = executed, prepare, gone
 
     def start(self, listener: int, first: int) -> None:
         """Begin to serve: the notifications of the filter, and the first process."""
@@ -120,18 +125,37 @@ class Systrap:
         while watcher.ready:
             fd = watcher.ready.popleft()
             if self._listener is not None and fd == self._listener.fd:
-                with suppress(OSError):  # its thread has gone on for another reason
-                    self._notes.append(self._listener.receive())
-                self._notified(self._listener)
+                self._receive(self._listener)
                 watcher.again(fd)
             elif fd in self._processes:
+                if self._listener is not None:
+                    self._receive(self._listener)  # its child may have asked for something before
                 self._ended(self._processes.pop(fd), fd)
                 os.close(fd)
         while self._dead:
             self._ended(self._dead.pop(), -1)
 
+    def _receive(self, listener: Listener) -> None:
+        poll = select.poll()
+        poll.register(listener.fd, select.POLLIN)
+        while any(events & select.POLLIN for _, events in poll.poll(0)):
+            with suppress(OSError):  # its thread has gone on for another reason
+                self.execs.notes.append(listener.receive())
+            self._notified(listener)
+
+    @property
+    def wait_s(self) -> float:
+        """So long the doorbell may be waited for: a program can undo the ring of another."""
+        return _SHARED_WAIT_S if len(self.records.families) > 1 else _ALONE_WAIT_S
+
+    def closed(self, space: Space) -> None:
+        """Forget an address space."""
+        if space.family is not None:
+            self.records.drop(space.family)
+
     def _ended(self, pid: int, fd: int) -> None:
         """A process has ended: so have its threads, with its status."""
+        self.forks.forget(pid)
         self._ended_processes += 1
         if self._ended_processes % _SWEEP == 0:
             self._sweep()
@@ -145,32 +169,21 @@ class Systrap:
 
     @property
     def all_known(self) -> bool:
-        """Whether no record belongs to a thread that has never reported."""
-        return all(record in self.threads for record in self.records.taken())
+        """Whether there is nobody that has never reported, and lives on: nobody has our filter."""
+        assert self._listener is not None
+        poll = select.poll()
+        poll.register(self._listener.fd, 0)
+        return any(events & select.POLLHUP for _, events in poll.poll(0))
 
     def _sweep(self) -> None:
         """Free the records of threads that were killed before they reported anything."""
         for new in abandoned(self.records, self.threads):
-            self.records.put_tables(new.long("TABLE"), new.long("PROCESS"))
-            self.records.give_record(new.record)
+            new.free()
 
     def _exit_code(self, threads: Sequence[Tracee]) -> int:
         """What one of them has passed to exit_group, if the stub served that; else 0."""
-        helds = [self._held(t.tid) for t in threads]
+        helds = [self.known.held(t.tid) for t in threads]
         return max((held.word("EXITCODE") & 0xFF for held in helds if held is not None), default=0)
-
-    def forget(self, t: Tracee) -> None:
-        """A thread is gone: free its record."""
-        held = self._held(t.tid)
-        if held is not None:
-            self._drop(t, held)
-            self.records.put_tables(held.long("TABLE"), held.long("PROCESS"))
-            self.records.give_record(held.record)
-
-    def _drop(self, t: Tracee, held: HeldThread) -> None:
-        p.HELD.pop(t.tid, None)
-        self.threads.pop(held.record, None)
-        self.records.control.remove(t.tid)
 
     # Reports
 
@@ -192,11 +205,12 @@ class Systrap:
         if self.debugged.noted(t, held):
             return
         if held.kind == lay.KIND_NEW:
+            t.drop_not_copied()
             held.go()
         elif held.kind == lay.KIND_ENDING and held.long("SYSCALL_NR") == nr.EXIT_GROUP:
             held.go()  # its process ends
         elif held.kind == lay.KIND_ENDING:
-            self._drop(t, held)  # it frees its record itself, for the next thread at once
+            self.known.drop(held)  # it frees its record itself, for the next thread at once
             held.go()
             if t.tid != t.pid:  # otherwise its process may go on without it
                 self.stopped(t, 0)
@@ -219,175 +233,94 @@ class Systrap:
                 return True
         return False
 
-    def _register(self, record: int) -> HeldThread | None:
-        """A thread reports for the first time: note whose it is."""
+    def _register(self, record: int, of_process: bool = False) -> HeldThread | None:
+        """A thread reports for the first time: note whose it is. `of_process`: if it is not the
+        first of a process."""
+        if record // RECORDS_MAX not in self.records.families:
+            return None
         new = HeldThread(self.records, record, 0, 0)
+        thread = bool(new.long("CHILD_FLAGS") & CLONE_THREAD)
         try:
-            return self._admit(new)
+            return self._admit(new, thread) if thread or not of_process else None
         except p.GONE:  # killed already; `Watcher` tells its end
             return None
 
-    def _admit(self, new: HeldThread) -> HeldThread | None:
-        flags = new.long("CHILD_FLAGS")
-        thread = bool(flags & CLONE_THREAD)
+    def _admit(self, new: HeldThread, thread: bool) -> HeldThread | None:
+        """A thread of a process that is known, or a process that shares the memory of one."""
+        family, seen = new.family, new.word("TID")
         if thread:
             # Not by the thread that made it: that may have ended.
-            pids = {t.pid for t in self.tracees.values()}
-            new.tid = thread_here(new.word("TID"), pids, self.tracees.keys()) or 0
-            made_by = self.threads.get(new.word("PARENT"))
-            parent = maker(new, made_by, self.tracees) if new.tid else None
+            pids = {t.pid for t in self.known.of(family)}
+            new.tid = thread_here(seen, pids, self.tracees.keys()) or 0
+            parent = maker(new, self.threads.get(new.maker), self.tracees) if new.tid else None
         else:
             parent = self._parent(new)
-            new.tid = (tid_here(new.word("TID"), parent.pid) or 0) if parent else 0
-        if parent is None or not new.tid:
+            new.tid = (tid_here(seen, parent.pid) or 0) if parent else 0
+        if parent is None or not new.tid or new.tid in self.tracees:
             return None
+        if parent.space.family is not family or not self.known.belongs(new.tid, family):
+            return None  # the program has written there
         new.pid = parent.pid if thread else thread_group(new.tid)
-        self._add(new)
+        self.known.add(new)
         if parent.seccomp.confines:
             new.confine(passing(parent.seccomp))
-        shares = thread or bool(flags & CLONE_VM)
-        space = parent.space if shares else parent.space.forked(new.tid, None)
-        t = self.born(parent, new.pid, new.tid, space)
+        self.born(parent, new.pid, new.tid, parent.space)
         if not thread:
             self._watch_process(new.pid)
-        if not shares and parent.space.mm.vmas:
-            new.taken()
-            self.fork(parent, t)
-            t.drop_not_copied()
         return new
 
     def learn(self, pid: int) -> None:
         """Register the threads of a process that have never reported, and leave the dead ones."""
-        for record in self.records.taken():
-            if record not in self.threads:
-                self._register(record)
+        for record in self._unknown(pid):
+            self._register(record)
         for t in dead_threads(self.tracees.values(), pid):
-            self.gone(t)
+            self.execs.gone(t)
+
+    def _unknown(self, pid: int) -> Iterator[int]:
+        """The records of threads that may be of a process, and have never reported."""
+        spaces = {t.space for t in self.tracees.values() if t.pid == pid}
+        for family in [space.family for space in spaces if space.family is not None]:
+            for record in family.taken():
+                if family.first + record not in self.threads:
+                    yield family.first + record
 
     def _parent(self, new: HeldThread) -> Tracee | None:
         """The thread that has made a new process."""
-        number = new.word("PARENT")
-        held = self.threads.get(number) or (
-            self._register(number) if number != new.record else None
-        )
+        number = new.maker
+        held = self.threads.get(number)
+        if held is None and number not in (new.record, -1):
+            held = self._register(number, of_process=True)
         return None if held is None else self.tracees.get(held.tid)
 
-    def _add(self, held: HeldThread) -> None:
-        self.threads[held.record] = held
-        self.records.control.register(held.tid, held.record)
-        p.HELD[held.tid] = held
-        self.records.registered(held.record)
-
-    # exec
-
     def _notified(self, listener: Listener) -> None:
-        while self._notes:
-            note = self._notes.popleft()
+        """Serve the calls that wait."""
+        notes = self.execs.notes
+        while notes:
+            note = notes.popleft()
             with suppress(OSError):  # its thread has gone on for another reason
-                (self._begun if note.number == nr.BRK else self._exec)(listener, note)
+                if note.number != nr.BRK:
+                    self.execs.serve(listener, note, self._executing(note.tid))
+                elif self.forks.asks(note):
+                    self.forks.serve(listener, note)
+                else:
+                    self.execs.begun(listener, note)
 
-    def _exec(self, listener: Listener, note: Notification) -> None:
-        """A thread waits at exec: let it, and if that succeeds, prepare the new program."""
-        tid = note.tid
-        t = self.tracees.get(tid) or self._unknown(tid)
-        if self.debugged.begins(self._held(tid), note):
-            return
-        if t is None or tracer_of(tid):
-            listener.go_on(note)
-            return
-        if t.seccomp.traces(note.number, note.ip, note.args):
-            listener.refuse(note, errno.ENOSYS)
-            return
-        try:
-            given = {fd: listener.give(note, fd) for fd in self._shared}
-            p.HELD.pop(tid, None)
-            p.request(p.PTRACE_SEIZE, tid, 0, _OPTIONS)
-        except OSError as error:
-            say(f"softsgx: run: process {t.pid}: exec cannot be followed: {error.strerror}\n")
-            listener.refuse(note, errno.EPERM)
-            return
-        held = self._held(tid)
-        listener.go_on(note)
-        try:
-            with suppress(p.NoSuchTracee):  # the program is there already, as the thread `t.pid`
-                p.request(p.PTRACE_INTERRUPT, tid)
-            self._follow(t, held, given)
-        except p.GONE:
-            return  # killed: its end comes next
+    def _meanwhile(self) -> None:
+        """What cannot wait while a program is prepared: a debugger may report, or fork."""
+        self.reports()
+        notes, listener = self.execs.notes, self._listener
+        assert listener is not None
+        for note in [note for note in notes if note.number == nr.BRK and self.forks.asks(note)]:
+            notes.remove(note)
+            with suppress(OSError):
+                self.forks.serve(listener, note)
 
-    def _unknown(self, tid: int) -> Tracee | None:
-        """A thread that has never reported."""
-        for record in self.records.taken():
-            if record not in self.threads and self._register(record) and tid in self.tracees:
-                return self.tracees[tid]
-        return None
-
-    def _held(self, tid: int) -> HeldThread | None:
-        record = self.records.control.find(tid)
-        return None if record is None else self.threads.get(record)
-
-    def _follow(self, t: Tracee, held: HeldThread | None, given: dict[int, int]) -> None:
-        """From the start of exec to the first instruction of the new program."""
-        while True:
-            tid, status = os.waitpid(-1, p.WALL)
-            if not os.WIFSTOPPED(status):
-                self._ends.append((tid, status))
-                if tid in (t.tid, t.pid):
-                    return
-                continue
-            event, number = status >> 16, os.WSTOPSIG(status)
-            if event == p.EVENT_EXEC:
-                break
-            if event == p.EVENT_STOP and tid == t.tid:  # exec has failed
-                exec_failed(t, given, held is not None)
-                p.request(p.PTRACE_DETACH, tid)
-                if held is not None:
-                    p.HELD[t.tid] = held
-                return
-            p.request(p.PTRACE_CONT, tid, 0, number if not event else 0)
-        signals = self._leave_program(t, tid)
-        while True:  # the interrupt may come before the exit stop of execve
-            p.request(p.PTRACE_SYSCALL, t.tid)
-            if os.WSTOPSIG(t.wait()) == p.SYSCALL_STOP:
-                break
-        t.given = given
-        try:
-            self.prepare(t)
-            self._insert(t, signals)
-        except LoadError as error:
-            say(f"softsgx: run: {error}\n")
-            os.kill(t.pid, signal.SIGKILL)
-            p.request(p.PTRACE_DETACH, t.tid)
-        t.given = {}
-
-    def _insert(self, t: Tracee, signals: KeptByExec) -> None:
-        """Let the stub begin before the program."""
-        held = insert(t, self.records, signals)
-        begin(t, held)
-        self._add(held)
-
-    def _begun(self, listener: Listener, note: Notification) -> None:
-        """brk(NULL): if it is the first call of a new program, nobody has prepared that yet."""
-        t = self.tracees.get(note.tid)
-        if t is None or p.read_memory(note.tid, lay.SYSTRAP_CODE, 8) is not None:
-            listener.go_on(note)
-            return
-        signals = self._leave_program(t, note.tid)
-        with prepared(
-            t, Planted(listener, note, self._notes, self.reports), self._shared
-        ) as planted:
-            self.prepare(t)
-            held = insert(t, self.records, signals)
-            held.set_long("ENTRY", planted.entry)
-            planted.end(address("init"), held.address)
-            self._add(held)
-
-    def _leave_program(self, t: Tracee, tid: int) -> KeptByExec:
-        """exec has succeeded: only this thread is left, as `tid`."""
-        for other in [x for x in self.tracees.values() if x.pid == t.pid and x is not t]:
-            self.gone(other)
-        held = self._held(t.tid)
-        signals = held.kept_by_exec() if held is not None else KeptByExec()
-        self.forget(t)
-        self.executed(t, tid)
-        return signals
+    def _executing(self, tid: int) -> Tracee | None:
+        """A thread that executes a program; it may never have reported."""
+        if tid not in self.tracees:
+            with suppress(OSError):
+                for record in self._unknown(thread_group(tid)):
+                    self._register(record)
+                    if tid in self.tracees:
+                        break
+        return self.tracees.get(tid)
