@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
+import signal
 
 import pytest
 
+from softsgx.runner.host.abi import PROT_RW, SHARED_FIXED
 from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.box import IDLE, REPLY, REQUEST, TAKEN
 from softsgx.runner.inserted.family import Family
@@ -109,8 +112,27 @@ def test_an_address_space_that_is_gone_has_idle_mailboxes(records: Records, fami
     assert records.control.take() == []
 
 
-def test_a_process_without_the_file_does_not_have_it_mapped(family: Family) -> None:
-    assert not family.is_mapped_in(os.getpid())
+def test_whose_file_a_process_has_mapped(records: Records, family: Family) -> None:
+    """Whatever it says: both files have the same contents, but for the random word."""
+    other = records.new_family()
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        size = lay.SYSTRAP_SHARED_SIZE - lay.SPACE_AT
+        place = lay.SYSTRAP_CONTROL + lay.SPACE_AT
+        ctypes.CDLL(None).mmap(
+            *map(ctypes.c_long, (place, size, PROT_RW, SHARED_FIXED, family.fd, lay.SPACE_AT))
+        )
+        os.write(write, b"x")
+        signal.pause()
+    assert os.read(read, 1) == b"x"
+    try:
+        assert family.is_mapped_in(pid) is True
+        assert other.is_mapped_in(pid) is False
+        assert other.is_mapped_in(os.getpid()) is None
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def test_programs_cannot_write_to_the_common_page(records: Records) -> None:

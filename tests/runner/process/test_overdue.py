@@ -36,7 +36,7 @@ def test_one_that_sleeps_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_that_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
     found = looks(monkeypatch, (("R", 100 + n) for n in range(6)))
-    assert found == [False, False, False, True, True, True]
+    assert found == [False, False, True, True, True, True]
 
 
 @pytest.mark.parametrize("state", ["T", "t", "D", "R"])

@@ -152,6 +152,16 @@ static void without_handlers(void)
     WORD(draw() % 8 + 8) = 1;
 }
 
+/* The supervisor cannot interrupt it, and inside it computes without end. */
+static void is_deaf(struct enclave *e)
+{
+    struct sgx_enclave_run run = {.tcs = e->tcs[0]};
+    uint64_t interrupt = 1UL << (INTERRUPT_SIGNAL - 1);
+
+    own(SYS_rt_sigprocmask, SIG_BLOCK, (long)&interrupt, 0, 8, 0);
+    ask(&run, OP_COUNT, 1UL << 40, 0, 0);
+}
+
 static void without(uint64_t at, uint64_t size, int maps)
 {
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
@@ -164,17 +174,29 @@ static void without(uint64_t at, uint64_t size, int maps)
         _exit(0);
 }
 
-/* The call of a forked process, for others' files and records. */
+/* The call of a forked process, by one that has not been made by the stub: only its maker's file is
+ * copied for it. */
 static void asks_for_files(void)
 {
-    for (long n = -1; n < 8; n++)
-        if (!own(SYS_fork, 0, 0, 0, 0, 0)) {
-            own(SYS_brk, FORKED_CALL, n, RECORDS + draw() % 3 * RECORD_STRIDE,
-                RECORDS + RECORD_STRIDE - 64, draw());
-            own(SYS_brk, FORKED_CALL, n, value(), value(), value());
-            _exit(0);
+    uint64_t family = LONG(SYSTRAP_CONTROL + SHARED_FAMILY);
+    uint64_t stack = RECORDS + RECORD_STRIDE - 64;
+    int status;
+
+    SAME(own(SYS_brk, FORKED_CALL, family, RECORDS, stack, 1), -EPERM);
+    for (uint64_t n = 0; n < family + 3; n++) {
+        pid_t child = DO(own(SYS_fork, 0, 0, 0, 0, 0));
+
+        if (!child) {
+            for (int i = 0; i < 8; i++)
+                own(SYS_brk, FORKED_CALL, n + (draw() << 32), value(), value(), value());
+            if (n != family)
+                SAME(own(SYS_brk, FORKED_CALL, n, RECORDS, stack, 1), -EPERM);
+            _exit(7);
         }
-    own(SYS_brk, FORKED_CALL, 1, RECORDS, RECORDS + RECORD_STRIDE - 64, 1);
+        SAME(own(SYS_wait4, child, (long)&status, 0, 0, 0), child);
+        SAME(status, 7 << 8);
+    }
+    _exit(7);
 }
 
 /* The supervisor does not hear of this process. */
@@ -217,9 +239,11 @@ static void fight(const char *what, int argc, char **argv)
         hides();
     else if (!strcmp(what, "common"))
         writes_common();
-    if (!other)
+    if (!other && strcmp(what, "deaf"))
         return;
     start(&e, argc, argv);
+    if (!other)
+        is_deaf(&e);
     DO(pthread_create(&thread, NULL, other, NULL));
     calls(&e);
 }
@@ -250,7 +274,7 @@ static void works(int argc, char **argv)
 int main(int argc, char **argv)
 {
     pid_t worker = DO(fork());
-    int status;
+    int status, deaf = !strcmp(argv[3], "deaf");
 
     if (!worker) {
         works(argc, argv);
@@ -259,7 +283,7 @@ int main(int argc, char **argv)
     }
     has_slots = !strcmp(argv[5], "native");
     CHECK(freopen("/dev/null", "w", stderr), "%s", strerror(errno));
-    for (int life = 1; life <= LIVES; life++) {
+    for (int life = 1; life <= (deaf ? 1 : LIVES); life++) {
         pid_t fighter = DO(fork());
 
         if (!fighter) {
@@ -268,8 +292,17 @@ int main(int argc, char **argv)
             fight(argv[3], argc, argv);
             _exit(0);
         }
-        for (int i = 0; i < 400 && !waitpid(fighter, &status, WNOHANG); i++)
+        int ended = 0;
+        for (int i = 0; i < (deaf ? 20000 : 400) && !ended; i++) {
             usleep(1000);
+            ended = waitpid(fighter, &status, WNOHANG) == fighter;
+        }
+        if (deaf)
+            CHECK(ended && status == SIGKILL, "it has not been found");
+        if (!strcmp(argv[3], "files"))
+            CHECK(ended && status == 7 << 8, "it has got another's file");
+        if (!strcmp(argv[3], "common"))
+            CHECK(ended && status == SIGSEGV, "it has written to the common page");
         kill(-fighter, SIGKILL);
         kill(fighter, SIGKILL);
     }

@@ -24,6 +24,13 @@ def _futex(library: ctypes.CDLL) -> Callable[..., int]:
     return cast(Callable[..., int], function)
 
 
+@cache
+def _timespec(timeout: float) -> _Timespec:
+    """Made once for each timeout, of which there are few: that takes longer than the rest."""
+    seconds = int(timeout)
+    return _Timespec(seconds, int((timeout - seconds) * 1e9))
+
+
 _wait: Final = _futex(ctypes.CDLL(None, use_errno=True))
 
 
@@ -32,10 +39,7 @@ def wait(address: int, value: int, timeout: float | None = None) -> None:
 
     May return early, as futexes do: check the word again.
     """
-    time = None
-    if timeout is not None:
-        seconds = int(timeout)
-        time = ctypes.byref(_Timespec(seconds, int((timeout - seconds) * 1e9)))
+    time = None if timeout is None else ctypes.byref(_timespec(timeout))
     # The kernel compares 32 bits.
     if _wait(nr.FUTEX, address, FUTEX_WAIT, value, time, 0, 0) < 0:
         code = ctypes.get_errno()

@@ -108,21 +108,23 @@ class Family:
         if state == REPLY:
             futex.wake(self._base + 4 * (_STATES + record))
 
+    def has_mail(self) -> bool:
+        """Whether requests of mailboxes were counted since the last call."""
+        seen, self._mails_seen = self._mails_seen, self._words[_MAILS]
+        return seen != self._mails_seen
+
+    def has_report(self) -> bool:
+        """Whether reports were counted since the last call."""
+        seen, self._reports_seen = self._reports_seen, self._words[_REPORTS]
+        return seen != self._reports_seen
+
     def take_mails(self) -> Iterator[int]:
         """The mailboxes with a new request, which become TAKEN."""
-        count = self._words[_MAILS]
-        if count == self._mails_seen:
-            return iter(())
-        self._mails_seen = count
         return self._take(_MAIL_STATES)
 
     def take_reports(self) -> Iterator[int]:
         """The records with a new report. Each becomes TAKEN only when it is returned: serving one
         may take the next (`HeldThread.wait`)."""
-        count = self._words[_REPORTS]
-        if count == self._reports_seen:
-            return iter(())
-        self._reports_seen = count
         return self._take(_STATES)
 
     def _take(self, first: int) -> Iterator[int]:

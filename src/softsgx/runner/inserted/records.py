@@ -147,15 +147,12 @@ class RecordControl:
 
     def take(self) -> list[int]:
         """The mailboxes with a new REQUEST, which become TAKEN."""
-        return [
-            family.first + record
-            for family in self._families.values()
-            for record in family.take_mails()
-        ]
+        rang = [family for family in self._families.values() if family.has_mail()]
+        return [family.first + record for family in rang for record in family.take_mails()]
 
     def take_reports(self) -> Iterator[int]:
         """The records with a new report, of all files: as `Family.take_reports`."""
-        for family in list(self._families.values()):
+        for family in [family for family in self._families.values() if family.has_report()]:
             for record in family.take_reports():
                 yield family.first + record
 

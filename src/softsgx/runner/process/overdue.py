@@ -12,7 +12,7 @@ from typing import Final
 from softsgx.runner.host.proc import stat_fields
 
 _ASLEEP_MAX: Final = 40  # looks
-_RUNS_MAX_S: Final = 2.0
+_RUNS_MAX_S: Final = 1.0
 # In /proc/<tid>/stat behind the name: man 5 proc_pid_stat.
 _STATE, _UTIME, _STIME = 0, 11, 12
 
