@@ -62,6 +62,14 @@ def test_two_address_spaces_have_different_numbers(records: Records, family: Fam
     assert (family.mail(0), other.mail(0)) == (TAKEN, REPLY)
 
 
+def test_a_ring_that_another_undoes_is_waited_for_shortly(records: Records, family: Family) -> None:
+    alone = records.wait_s
+    other = records.new_family()
+    assert records.wait_s <= 0.1 < alone
+    records.drop(other)
+    assert records.wait_s == alone
+
+
 def test_a_record_above_the_top_is_not_found(records: Records, family: Family) -> None:
     put(family, "MAIL_STATES", REQUEST, index=1)
     put(family, "MAILS", 1)

@@ -229,6 +229,33 @@ def test_a_process_forks_with_little_address_space() -> None:
     assert (done.returncode, done.stdout) == (0, "3\n0\n"), done.stderr
 
 
+AFTER_FORK = """
+import os, signal
+signal.signal(signal.SIGFPE, lambda *_: print("caught", flush=True))
+signal.signal(signal.SIGILL, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGBUS])
+read, write = os.pipe()
+pid = os.fork()
+if pid:
+    os.read(read, 1)
+for number in (signal.SIGFPE, signal.SIGILL, signal.SIGBUS):
+    os.kill(os.getpid(), number)
+print("blocked", signal.sigpending() == {signal.SIGBUS}, flush=True)
+if not pid:
+    os.write(write, b"x")
+    signal.pause()
+os.kill(pid, signal.SIGKILL)
+os.waitpid(pid, 0)
+"""
+
+
+def test_a_child_has_the_signals_of_its_parent_and_lives_on() -> None:
+    """What the stub knows of them is copied; and fork returns while the child is there."""
+    done = run(sys.executable, "-c", AFTER_FORK)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == 2 * "caught\nblocked True\n"
+
+
 @needs("chroot")
 def test_another_root_directory(tmp_path: Path) -> None:
     for path in ("/bin/sh", "/bin/true"):

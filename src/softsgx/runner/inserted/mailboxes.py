@@ -15,8 +15,11 @@ from softsgx.runner.inserted.layout import BOX_SIZE, MAILBOXES
 class Mailboxes:
     """Shared memory of one address layout; `fd` is what processes map at BOX, MAP_SHARED.
 
-    Only one thread of the supervisor may wait. Any thread may reply.
+    Only one thread of the supervisor may wait, for the doorbell at most `wait_s` (None: for ever).
+    Any thread may reply.
     """
+
+    wait_s: Final = None
 
     def __init__(self) -> None:
         self.fd: Final = sealed_file("softsgx-mailboxes", BOX_SIZE)

@@ -27,6 +27,8 @@ from softsgx.spec.bits import MASK32, PAGE_SIZE
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+_SHARED_WAIT_S: Final = 0.1
+_ALONE_WAIT_S: Final = 1.0
 _DOORBELL: Final = SHARED_AT["DOORBELL"] - PAGE_SIZE
 
 
@@ -175,6 +177,11 @@ class Records:
         """Let a thread go on with these registers; without `fx`, with the image of its request."""
         self.boxes[mailbox].fill(registers, fx)
         self.control.set_state(mailbox, REPLY)
+
+    @property
+    def wait_s(self) -> float:
+        """So long the doorbell may be waited for: a program can undo the ring of another."""
+        return _SHARED_WAIT_S if len(self.families) > 1 else _ALONE_WAIT_S
 
     # Files
 

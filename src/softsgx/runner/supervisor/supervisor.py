@@ -162,7 +162,7 @@ class Supervisor:
             except p.GONE:
                 continue  # killed while it was inside; its exit comes next
             if self.tracees:
-                doorbell.wait(None if systrap is None else systrap.wait_s)
+                doorbell.wait(self.mailboxes.wait_s)
         if systrap is None or systrap.all_known:
             self.front.over()
         assert self.exit_status is not None

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from softsgx.runner.process.world import World
 
 _SWEEP: Final = 64  # ends of processes between two looks for records of the dead
-_SHARED_WAIT_S: Final = 0.1
-_ALONE_WAIT_S: Final = 1.0
 
 
 class Systrap:
@@ -142,11 +140,6 @@ class Systrap:
             with suppress(OSError):  # its thread has gone on for another reason
                 self.execs.notes.append(listener.receive())
             self._notified(listener)
-
-    @property
-    def wait_s(self) -> float:
-        """So long the doorbell may be waited for: a program can undo the ring of another."""
-        return _SHARED_WAIT_S if len(self.records.families) > 1 else _ALONE_WAIT_S
 
     def closed(self, space: Space) -> None:
         """Forget an address space."""
