@@ -11,12 +11,11 @@ import os
 import signal
 import struct
 import time
-from typing import Final, NamedTuple
+from typing import Final
 
 from softsgx.linux.errno import ERESTARTSYS
 from softsgx.runner.host import futex
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.host.abi import SIG_IGN
 from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.box import REPLY, REQUEST, TAKEN
 from softsgx.runner.process.by_stub import BY_STUB
@@ -41,23 +40,6 @@ _STATUS: Final = {
 _KINDS: Final = frozenset(
     (*_STATUS, lay.KIND_SIGNAL, lay.KIND_NEW, lay.KIND_ENDING, lay.KIND_ENCLU_TRAP, lay.KIND_JUDGE)
 )
-
-
-class KeptByExec(NamedTuple):
-    """What a thread keeps of the reserved signals when it executes another program.
-
-    Masks of the blocked and of the ignored ones; what waits for the thread, and for its process.
-    """
-
-    blocked: int = 0
-    ignored: int = 0
-    of_thread: bytes = b""
-    of_process: bytes = b""
-
-
-def _settled(waiting: bytes) -> bytes:
-    """Without what a thread was about to put there or to take away when exec killed it."""
-    return waiting[:8] + waiting[:8] + waiting[16:]
 
 
 class HeldThread(HeldState):
@@ -244,33 +226,10 @@ class HeldThread(HeldState):
         result = self.long("CALL_RESULT")
         return result - (1 << 64) if result >> 63 else result
 
-    def kept_by_exec(self) -> KeptByExec:
-        """What the next program of this thread begins with."""
-        _, ignored, _ = self.masks(0, 0, 0)
-        of_process = self.family.waiting(self.long("PROCESS"))
-        return KeptByExec(
-            self.long("VBLOCKED"),
-            ignored,
-            bytes(self._waiting()),
-            b"" if of_process is None else bytes(of_process),
-        )
-
-    def _waiting(self) -> memoryview:
+    def waiting(self) -> memoryview:
+        """What waits for the thread: WAITING of its record."""
         at = lay.RECORD_AT["WAITING"]
         return self._memory[at : at + lay.WAITING_SIZE]
-
-    def keep_by_exec(self, kept: KeptByExec) -> None:
-        """Prepare the record of a new program."""
-        self.set_long("VBLOCKED", kept.blocked)
-        for number in range(1, lay.SIGNALS + 1):
-            if kept.ignored >> (number - 1) & 1:
-                self.set_action(
-                    number, SIG_IGN.to_bytes(8, "little").ljust(lay.ACTION_STRIDE, b"\0")
-                )
-        of_process = self.family.waiting(self.long("PROCESS"))
-        self._waiting()[: len(kept.of_thread)] = _settled(kept.of_thread)
-        if of_process is not None:
-            of_process[: len(kept.of_process)] = _settled(kept.of_process)
 
     def go(self) -> None:
         """Let it go on as it is."""

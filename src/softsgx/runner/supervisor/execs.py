@@ -20,7 +20,8 @@ from softsgx.runner.host.notifications import Listener, Notification
 from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.systrap import address
 from softsgx.runner.process.families import tracer_of
-from softsgx.runner.process.held import HeldThread, KeptByExec
+from softsgx.runner.process.held import HeldThread
+from softsgx.runner.process.kept_by_exec import KeptByExec
 from softsgx.runner.say import say
 from softsgx.runner.supervisor.inserting import begin, exec_failed, insert
 from softsgx.runner.supervisor.planted import Debugged, Planted, prepared
@@ -156,7 +157,7 @@ class Execs:
         for other in [x for x in self._known.tracees.values() if x.pid == t.pid and x is not t]:
             self.gone(other)
         held = self._known.held(t.tid)
-        signals = held.kept_by_exec() if held is not None else KeptByExec()
+        signals = KeptByExec.of(held) if held is not None else KeptByExec()
         self._known.forget(t)
         self.executed(t, tid)
         t.space.family = family

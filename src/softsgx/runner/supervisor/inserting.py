@@ -21,7 +21,7 @@ from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
 
 if TYPE_CHECKING:
     from softsgx.runner.inserted.records import Records
-    from softsgx.runner.process.held import KeptByExec
+    from softsgx.runner.process.kept_by_exec import KeptByExec
     from softsgx.runner.process.tracee import Tracee
 
 _VALGRIND: Final = "/valgrind/"  # its tools are executed from a directory of this name
@@ -52,7 +52,7 @@ def insert(t: Tracee, records: Records, signals: KeptByExec) -> HeldThread:
     held.set_long("PROCESS", table)
     if t.seccomp.confines:
         held.confine(passing(t.seccomp))
-    held.keep_by_exec(signals)
+    signals.put(held)
     return held
 
 
