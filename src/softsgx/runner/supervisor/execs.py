@@ -109,7 +109,7 @@ class Execs:
             if event == p.EVENT_EXEC:
                 break
             if event == p.EVENT_STOP and tid == t.tid:  # exec has failed
-                exec_failed(t, given)
+                exec_failed(t, given, held is not None)
                 p.request(p.PTRACE_DETACH, tid)
                 if held is not None:
                     p.HELD[t.tid] = held
