@@ -52,7 +52,6 @@ ALLOWED: Final = (
     Allowed("src/softsgx/spec/msr.py", r"RFLAGS_\w+", "the flags of the manual are complete"),
     Allowed("src/softsgx/runner/emulator/control.py", r"RE\w+|pointers", "hook.s reads it"),
     Allowed("src/softsgx/runner/emulator/*.py", "unwatched|pauses|resting", "hook.s reads it"),
-    Allowed("src/softsgx/runner/emulator/*.py", "paddr", "unicorn reads it"),
     Allowed(
         "src/softsgx/runner/inserted/systrap_layout.py", r"[A-Z0-9_]+", "systrap.c's header has all"
     ),
@@ -63,7 +62,9 @@ ALLOWED: Final = (
     ),
     Allowed("src/softsgx/runner/host/robust.py", "futex_offset", "the kernel reads it"),
     Allowed("src/softsgx/runner/host/ptrace.py", "[D-G]S", "an index of user_regs_struct"),
-    Allowed("examples/explored/scenarios.py", "AcceptTwice", "softsgx explore finds scenarios"),
+    Allowed(
+        "examples/explored/*.py", r"AcceptTwice|\w+Repaired", "softsgx explore finds scenarios"
+    ),
     Allowed("tests/property/*.py", r"\w+", "a move of a state machine, drawn by its name"),
     Allowed("tests/explained/machines.py", r"\w+", "a move of a state machine, drawn by its name"),
     Allowed("tests/spec/test_structure_class.py", "Bad", "refused when it is declared"),

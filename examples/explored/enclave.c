@@ -4,39 +4,12 @@
  *     gcc -std=gnu11 -O2 -nostdlib -static-pie -fpie -fno-stack-protector -fcf-protection=none \
  *         -Wl,-z,max-page-size=4096,-z,noexecstack -o enclave enclave.c
  */
-#include <stdint.h>
-
-#define EACCEPT 5
-#define EEXIT 4
-#define REG_PENDING_RW 0x20b
+#include "entry.h"
 
 struct secinfo {
     uint64_t flags;
     uint64_t reserved[7];
 } __attribute__((aligned(64)));
-
-/*
- * EENTER comes here with CSSA in RAX, the TCS in RBX and the address to return to in RCX. The stack
- * ends where the TCS begins; a handler (CSSA = 1) has the page below. What serve() returns leaves
- * in RDI.
- */
-__attribute__((naked, used)) void _start(void)
-{
-    __asm__("cld\n\t"
-            "shl $12, %rax\n\t"
-            "sub %rax, %rbx\n\t"
-            "mov %rsp, %rax\n\t"
-            "mov %rbx, %rsp\n\t"
-            "push %rax\n\t"
-            "push %rcx\n\t"
-            "call serve\n\t"
-            "mov %rax, %rdi\n\t"
-            "pop %rcx\n\t"
-            "pop %rsp\n\t"
-            "mov %rcx, %rbx\n\t"
-            "mov $4, %eax\n\t"
-            ".byte 0x0f, 0x01, 0xd7"); /* ENCLU[EEXIT] */
-}
 
 static uint64_t eaccept(uint64_t page)
 {

@@ -42,6 +42,9 @@ RAISED = {
     "mremap of anonymous memory that grows it or leaves it mapped": (
         "tests/linux/test_mremap.py::test_anonymous_memory_that_would_grow_is_not_modelled"
     ),
+    "a signal for a thread whose call has no handler: cpu ...": (
+        "tests/runner/explored/test_points.py::test_a_signal_without_a_handler_is_not_modelled"
+    ),
     "fingerprint of a machine that runs real programs": f"{HERE}::test_a_live_machine_is_no_state",
     "snapshot of a machine that runs real programs": f"{HERE}::test_a_live_machine_is_no_state",
     "...: ET_EXEC in a scenario; link it with -static-pie": (

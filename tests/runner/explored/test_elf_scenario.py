@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,15 +24,9 @@ from softsgx.spec.registers import RIP
 from softsgx.system.loaded_enclave import EnclaveFault
 from softsgx.system.scenarios.scenario import Cast
 from softsgx.system.scene import Scene
+from tests.runner.explored.built import EXAMPLE, FLAGS, build
 from tests.runner.gcc import needs_gcc
 from tests.runner.programs import ROOT
-
-EXAMPLE = ROOT / "examples" / "explored"
-FLAGS = (
-    *("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-nostdlib", "-static-pie", "-fpie"),
-    *("-fno-stack-protector", "-fcf-protection=none"),
-    "-Wl,-z,max-page-size=4096,-z,noexecstack",
-)
 
 pytestmark = needs_gcc
 
@@ -43,8 +36,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example, built."""
     found = tmp_path_factory.mktemp("explored")
     shutil.copy(EXAMPLE / "scenarios.py", found)
-    output = str(found / "enclave")
-    subprocess.run(["gcc", *FLAGS, "-o", output, str(EXAMPLE / "enclave.c")], check=True)
+    build(EXAMPLE / "enclave.c", found / "enclave")
     return found
 
 

@@ -46,6 +46,8 @@ class Why(Enum):
     PAUSE = "the code waits with PAUSE"
     SPIN = "the code repeats the same steps and changes nothing"
     MISS = "an access misses the TLB"
+    ACCESS = "an access at which other tasks may go on"
+    INSTRUCTION = "an instruction before which the thread is interrupted"
 
 
 class Stop(NamedTuple):
@@ -98,6 +100,7 @@ class Blocks:
         self.illegal: tuple[int, Illegal] | None = None
         self.again: tuple[int, int] | None = None
         self.scanned = 0  # blocks
+        self.pauses = control.PAUSES
         self._known = KnownBlocks()
         self._code = mmap.mmap(-1, PAGE_SIZE, prot=7)
         self._code[: len(_HOOK)] = _HOOK
@@ -111,12 +114,16 @@ class Blocks:
         uc.hook(UC_HOOK_INSN_INVALID, code + _INVALID, data)
 
     def begin(self, timed: bool) -> None:
-        """Start a slice. If `timed`, it also ends when time is up or the code spins."""
+        """Start a slice. If `timed`, it also ends when time is up or the code spins.
+
+        If not, it ends after `pauses` blocks that follow a PAUSE.
+        """
         now, seen = self.control, self._doorbell.seen
         if timed:
             now.begin(seen, now.unwatched, time.monotonic_ns() + control.SLICE_NS)
         else:
             now.begin(seen, control.SLICE_BLOCKS, control.NO_DEADLINE)
+            now.pauses = self.pauses
         self.illegal = self.again = None
 
     def go_on(self) -> None:
@@ -169,6 +176,9 @@ class Blocks:
         flags = AFTER_PAUSE if paused else 0
         if not (first.changing or last.changing):
             self._known.add(address, flags)
+            if flags and self.pauses < control.PAUSES:
+                self.again = (address, size)  # so that the first visit counts as any other
+                self._uc.stop()
             return
         self._known.add_changing(address, code, first.memory, last.memory, flags)
         # What the emulator is about to execute may have been translated from other bytes.

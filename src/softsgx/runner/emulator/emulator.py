@@ -65,10 +65,11 @@ _AT_ENCLU: Final = Stop(Why.ENCLU)
 class Emulator:
     """One emulator for the enclaves of one address space.
 
-    If slices are `timed`, they also end when time is up or the code spins.
+    If slices are `timed`, they also end when time is up or the code spins. If accesses are `asked`,
+    each asks the hooks for memory that may not be read or written.
     """
 
-    timed = True
+    timed, asked = True, False
 
     def __init__(
         self, memory: ArenaMemory, host: HostMemory, doorbell: Doorbell, part: Part
@@ -94,7 +95,7 @@ class Emulator:
         self._fault: Fault | None = None
         self._intr, self._upto = -1, 0
         self.fills = 0
-        self._physical = Physical(self.uc, memory, host)
+        self._physical = Physical(self.uc, memory, host, self.asked)
         self.uc.hook(UC_HOOK_TLB_FILL, FillHook(self._fill))
         enter_ring3(self.uc, self._physical.boot)
         self._install_hooks(part)

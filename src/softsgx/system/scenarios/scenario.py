@@ -36,7 +36,8 @@ from softsgx.system.snapshot import Snapshot
 Cast = tuple[str, int, Steps[Any]]
 """A task: its name, its processor (1 and up), its body."""
 
-_MACHINE: Final = ("machine",)
+MACHINE: Final = ("machine",)
+"""What a step touches that may touch anything of the machine."""
 _ACCESSES: Final = frozenset({"load", "store", "fetch"})
 
 
@@ -145,8 +146,8 @@ class MachineScenario(Scenario):
         kind, touched, write = point
         if kind in _ACCESSES:
             mode = WRITE if write else READ
-            return ((_MACHINE, READ), (key_of(touched), mode))
-        return ((_MACHINE, WRITE),)
+            return ((MACHINE, READ), (key_of(touched), mode))
+        return ((MACHINE, WRITE),)
 
     def state(self) -> str:
         """The watched pages."""
