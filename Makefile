@@ -15,7 +15,7 @@ EXTRA  := $(wildcard bench) $(wildcard tools/*.py)
 # For example: make test PYTEST_ARGS='-k tidy'
 PYTEST_ARGS ?=
 
-.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain fuzz-explore signal-storm mutants demo conformance bench docs asm lock clean
+.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain fuzz-explore signal-storm mutants demo explored conformance bench docs asm lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -104,6 +104,23 @@ $(DEMO)/key.pem: $(STAMP)
 
 $(DEMO)/enclave.sig: $(DEMO)/enclave $(DEMO)/key.pem
 	@$(BIN)/softsgx sign $< --key $(DEMO)/key.pem --threads 2 -o $@ --sgxs $(DEMO)/enclave.sgxs
+
+# examples/explored: enclaves to be explored, one of them twice, with its mistakes and without.
+EXPLORED := examples/explored
+BUILT    := build/explored
+
+explored: $(BUILT)/enclave $(BUILT)/attacks $(BUILT)/attacks-repaired  ## build examples/explored with gcc into build/explored
+	@cp $(EXPLORED)/*.py $(BUILT)
+
+$(BUILT)/attacks-repaired: REPAIRED := -DREPAIRED
+$(BUILT)/attacks-repaired: $(EXPLORED)/attacks.c
+$(BUILT)/attacks: $(EXPLORED)/attacks.c
+$(BUILT)/enclave: $(EXPLORED)/enclave.c
+$(BUILT)/attacks-repaired $(BUILT)/attacks $(BUILT)/enclave: $(EXPLORED)/entry.h
+	@command -v $(CC) >/dev/null || { echo 'softsgx: explored: $(CC) is not installed' >&2; exit 2; }
+	@mkdir -p $(BUILT)
+	@$(CC) $(CCWARN) -nostdlib -static-pie -fpie -fno-stack-protector -fcf-protection=none $(REPAIRED) \
+		-Wl,-z,max-page-size=4096,-z,noexecstack -o $@ $(filter %.c,$^)
 
 # For example: make conformance CONFORMANCE='--linux 6.1 --engine native'
 conformance: setup  ## the kernel's own SGX selftests of Linux 6.1 and 6.12, unmodified
