@@ -12,6 +12,7 @@ import pytest
 from softsgx.cli.main import main
 from softsgx.explore import Kind, Outcome, Plan, explore, record, replay_string, replayed
 from softsgx.explore.footprint import conflict
+from softsgx.explore.strategies import Bounded
 from softsgx.image.errors import ImageError
 from softsgx.runner.code.disassembler import Code
 from softsgx.runner.explored import settling
@@ -160,13 +161,25 @@ def test_a_wait_without_pause_lets_the_other_thread_go_on(directory: Path) -> No
     assert all_results((10, 0), (11, 4)) == {(4, 0)}
 
 
+@pytest.mark.parametrize("points", ["misses", "access"])
+def test_a_wait_with_pause_is_a_point_once_and_then_a_retry(directory: Path, points: str) -> None:
+    """It went through the loop 512 times before it counted as waiting."""
+    scenario = scenario_of((16, 0), (11, 4), points=points)
+    steps = record(scenario, Bounded(0)).recorder.steps
+    before = [step.name for step in steps].index("thread 2")
+    kinds = [step.kind for step in steps[:before]]
+    assert kinds.count("pause") <= 2
+    assert kinds[-1] in ("pause", "load")
+    waits = [step.kind for step in steps if step.name == "thread 1"].count("retry")
+    assert waits == {"misses": 1, "access": 2}[points]
+    assert scenario.found == {1: 4, 2: 0}
+
+
 def test_a_loop_that_changes_memory_does_not_wait(directory: Path) -> None:
     """It came back with the same registers, and stood still until another thread had a turn."""
     scenario = scenario_of((15, 0), (0, 0))
-    explore(scenario, Plan(strategy="random", executions=1))
-    steps = record(scenario, []).recorder.steps
+    steps = record(scenario, Bounded(0)).recorder.steps
     assert [step.kind for step in steps if step.name == "thread 1"].count("retry") == 0
-    assert scenario.results
 
 
 def test_one_pause_between_two_stores_is_a_point(directory: Path) -> None:

@@ -82,6 +82,9 @@ class Rounds:
 class Place:
     """Where a thread goes on in the emulator, which others use in between.
 
+    No instruction spans an AEX: translations are dropped, so that its fetch misses, and it begins
+    anew (`SteppedEmulator.partial`).
+
     over     the instruction has been stepped, and may be executed
     paused   the last slice ended here, after a PAUSE
     """
@@ -109,11 +112,6 @@ class Place:
         """How many accesses the instruction has made."""
         return len(self._partial.done) if self._partial is not None else 0
 
-    def interrupted(self, lp: LogicalProcessor) -> None:
-        """If an AEX came at the point, the instruction begins anew: none spans an AEX."""
-        if lp.secs is None and self._partial is not None:
-            self._partial = Partial((), self._partial.granted)
-
 
 class CodeThread(EnclaveThread):
     """One entry into an enclave of x86 code; the emulator is in the program of the entry."""
@@ -136,10 +134,8 @@ class CodeThread(EnclaveThread):
                 rounds.progress()
                 yield self._miss(emulator)
                 emulator.grant(*emulator.missed)
-                place.interrupted(self.lp)
             elif stop.why is Why.ACCESS:
                 yield self._access(emulator, rounds.again(place.accesses, *lp.regs))
-                place.interrupted(self.lp)
             elif stop.why is Why.INSTRUCTION:
                 place.over = True
                 yield ("step", ("code", lp.regs[RIP] - lp.elrange_base), False)

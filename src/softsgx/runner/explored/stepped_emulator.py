@@ -56,7 +56,7 @@ class SteppedEmulator(Emulator):
 
     accesses   the loads and stores, if each is asked for
     partial    what the instruction at the start of the next slice has done; afterwards, what the
-               one at its end has
+               one at its end has, and None if its fetch missed
     over       the address of the instruction at the start of the next slice if it may be executed
                although it is in the range; -1 if not
     paused     whether the next slice starts where the last one of the thread ended, after a PAUSE
