@@ -43,6 +43,7 @@ VALUES = {
         "--cluster": "tcp://127.0.0.1:1",
         "--junit": "out.xml",
         "--sarif": "out.sarif",
+        "--html": "out.html",
     },
     "compare": {
         "--failure": "ioctl/pending",

@@ -147,7 +147,7 @@ def test_a_report_is_relative_to_the_working_directory_and_valid(
     assert uri == "my%20file.py"
 
 
-@pytest.mark.parametrize("option", ["--junit", "--sarif"])
+@pytest.mark.parametrize("option", ["--junit", "--sarif", "--html"])
 def test_a_report_that_cannot_be_written_is_refused_before_the_search(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:

@@ -34,8 +34,9 @@ SEARCH = {
     "--json": ("", "--json"),
     "--junit": ("", "--junit out.xml"),
     "--sarif": ("", "--sarif out.sarif"),
+    "--html": ("", "--html out.html"),
 }
-REPORTS = {name: SEARCH[name] for name in ("--json", "--junit", "--sarif")}
+REPORTS = {name: SEARCH[name] for name in ("--json", "--junit", "--sarif", "--html")}
 EFFECTS = {
     "explore": {
         "TARGET": ("", FILE),

@@ -404,7 +404,9 @@ def test_the_table_has_a_column_per_task_and_the_state() -> None:
     assert table(Counter(), [0, 1, 1]) == (
         "      A              B              value 0\n"
         "   1   read value\n"
+        "      -- A is preempted\n"
         "   2                 *read value\n"
         "   3                  write value   value 1\n"
         "   4   write value\n"
+        "      ! VIOLATION lost update: value 1 after two additions\n"
     )

@@ -13,21 +13,25 @@ from softsgx.explore.footprint import Unstable, key_of
 from softsgx.explore.limits import Deadline, no_deadline
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.strategies.strategy import preempts
+from softsgx.explore.watch import Watch
 from softsgx.sim import Choice, Follow, Point, Scheduler, Task
+
+INTERRUPT: Final = "an interrupt"
 
 
 class Step(NamedTuple):
-    """One step: the task, its point, also as text, and whether it preempted another task.
+    """One step: the task, its point, also as text, and what it preempted.
 
-    `drawn` are the draws in the step that were not 0, as text; `where` is the line of the scenario
-    at which the task was before the step.
+    `preempted` is the name of the task that could have gone on, INTERRUPT if an interrupt was
+    delayed, or "". `drawn` are the draws in the step that were not 0, as text; `where` is the line
+    of the scenario at which the task was before the step.
     """
 
     task: int
     name: str
     kind: str
     text: str
-    preempts: bool
+    preempted: str
     drawn: list[str]
     where: str
 
@@ -35,16 +39,15 @@ class Step(NamedTuple):
 class Recorder:
     """A scheduler that delegates to another one and records what happens.
 
-    `states`, if requested, has the state of the scenario before the first step and after each step.
+    `watch`, if there is one, collects what each step leads to.
     """
 
-    def __init__(self, inner: Scheduler, scenario: Scenario, *, states: bool = False) -> None:
+    def __init__(self, inner: Scheduler, scenario: Scenario, *, watch: Watch | None = None) -> None:
         self.inner = inner
         self.scenario = scenario
         self.steps: list[Step] = []
-        self.states: list[str] = []
+        self.watch = watch
         self.keys: list[Hashable] = []
-        self._with_states = states
         self.drawn: list[str] = []
         """Draws before the first step."""
 
@@ -54,14 +57,16 @@ class Recorder:
 
     def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
         """As the inner one."""
-        if self._with_states:
-            self.states.append(self.scenario.state())
+        if self.watch is not None:
+            self.watch.step()
         task = self.inner.choose(enabled, current)
         point: Point = task.point
-        text = self.scenario.point_text(point) if self._with_states else ""
+        text = self.scenario.point_text(point) if self.watch is not None else ""
         where = innermost_line(self.scenario, task.lines())
-        preemption = len(enabled) > 1 and preempts(task, enabled, current)
-        self.steps.append(Step(task.index, task.name, point[0], text, preemption, [], where))
+        preempted = ""
+        if len(enabled) > 1 and preempts(task, enabled, current):
+            preempted = current.name if current is not None and current in enabled else INTERRUPT
+        self.steps.append(Step(task.index, task.name, point[0], text, preempted, [], where))
         try:
             self.keys.append(key_of(point[1]))
         except Unstable:
@@ -71,7 +76,7 @@ class Recorder:
     def draw(self, n: int, what: str) -> int:
         """As the inner one."""
         value = self.inner.draw(n, what)
-        if value and self._with_states:
+        if value and self.watch is not None:
             drawn = self.steps[-1].drawn if self.steps else self.drawn
             drawn.append(self.scenario.draw_text(what, value))
         return value
@@ -79,7 +84,7 @@ class Recorder:
     @property
     def preemptions(self) -> int:
         """How many steps preempted another task."""
-        return sum(step.preempts for step in self.steps)
+        return sum(bool(step.preempted) for step in self.steps)
 
 
 class Recording(NamedTuple):
@@ -117,7 +122,7 @@ def record(
     scenario: Scenario,
     scheduler: Scheduler | Sequence[Choice],
     *,
-    states: bool = False,
+    watched: bool = False,
     deadline: Deadline = no_deadline,
 ) -> Recording:
     """Execute once and record it; `scheduler` may be a list of choices, which is followed.
@@ -125,11 +130,17 @@ def record(
     LimitReached at the deadline.
     """
     inner = Follow(scheduler) if isinstance(scheduler, Sequence) else scheduler
-    recorder = Recorder(inner, scenario, states=states)
-    recorder.begin()
-    done = execute(scenario, recorder, deadline)
-    if states:
-        recorder.states.append(scenario.state())
+    watch = Watch(scenario) if watched else None
+    recorder = Recorder(inner, scenario, watch=watch)
+    if watch is None:
+        recorder.begin()
+        return Recording(execute(scenario, recorder, deadline), recorder)
+    watch.begin()
+    try:
+        recorder.begin()
+        done = execute(scenario, recorder, deadline)
+    finally:
+        watch.end()
     return Recording(done, recorder)
 
 

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
 
 from softsgx.explore.footprint import Footprint, of_point
-from softsgx.sim import BLOCKING, Execution, Log, Point, Task
+from softsgx.sim import BLOCKING, Event, Execution, Log, Point, Task
 
 MAX_STEPS: Final = 20_000
+
+State = Mapping[str, Mapping[str, str]]
+"""For each thing that is watched, its parts and their values, as text."""
 
 
 class Violation(Exception):
@@ -99,6 +102,21 @@ class Scenario:
     def state(self) -> str:
         """The present state, for the last column of a table."""
         return ""
+
+    def states(self) -> State:
+        """The present state in parts, for a page: thing -> name of a part -> its value."""
+        return {}
+
+    def told_by(self) -> Log | None:
+        """The log to which what the tasks work on tells its events; None if there is none."""
+        return None
+
+    def event_texts(self, event: Event) -> tuple[str, str]:
+        """An event as text: what it means for the step, for a table, and all of it, for a page.
+
+        Either may be "".
+        """
+        return "", str(event)
 
     def point_text(self, point: Point) -> str:
         """A point as text for the reader of a table."""

@@ -277,7 +277,7 @@ def instructions(directory: Path, name: str) -> list[int]:
 
 def test_each_instruction_is_stepped_by_aex_and_eresume(directory: Path) -> None:
     scenario = Stepped()
-    assert record(scenario, [], states=True).failure is None
+    assert record(scenario, [], watched=True).failure is None
     assert scenario.steps == instructions(directory, "stepped")
     assert scenario.saved == scenario.steps
     assert scenario.results == {(4,)}
@@ -286,7 +286,7 @@ def test_each_instruction_is_stepped_by_aex_and_eresume(directory: Path) -> None
 def test_a_range_of_addresses_is_stepped(directory: Path) -> None:
     begin, end = Symbols((directory / "accesses").read_bytes()).function("stepped")
     scenario = Stepped(within=(begin, begin + 1))
-    assert record(scenario, [], states=True).failure is None
+    assert record(scenario, [], watched=True).failure is None
     assert scenario.steps == [begin]
     assert scenario.granularity == f"each instruction of {begin:#x} to {begin + 1:#x}"
     assert end > begin + 1

@@ -98,6 +98,12 @@ REPORTS: Final = (
     Option(name="--json", help="print JSON instead of text"),
     Option(name="--junit", type=output, metavar="FILE", help="write a JUnit report; -: to stdout"),
     Option(name="--sarif", type=output, metavar="FILE", help="write a SARIF report; -: to stdout"),
+    Option(
+        name="--html",
+        type=output,
+        metavar="FILE",
+        help="write the schedules of findings as a page to step through; -: to stdout",
+    ),
 )
 
 _HOW: Final = ("--strategy", "--preemptions", "--executions", "--depth", "--budget", "--seed")

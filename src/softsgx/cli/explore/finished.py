@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from softsgx.explore import Failure, Outcome, Scenario, replay_string
 from softsgx.explore.limits import Deadline, no_deadline
+from softsgx.sim import Choice
 
 
 class Finished(NamedTuple):
-    """A search, or the replay of one schedule, that is over."""
+    """A search, or the replay of one schedule (`choices`), that is over."""
 
     target: str
     scenario: Scenario
@@ -19,6 +21,7 @@ class Finished(NamedTuple):
     interrupted: bool = False
     showing: Deadline = no_deadline
     """Until when the failure may be executed to show it."""
+    choices: Sequence[Choice] | None = None
 
     def json(self) -> dict[str, Any]:
         """The search as plain data, for --json."""
@@ -28,7 +31,6 @@ class Finished(NamedTuple):
             "strategy": outcome.strategy,
             "executions": outcome.executions,
             "points": outcome.points,
-            "states": outcome.states,
             "depth": outcome.depth,
             "seconds": round(self.seconds, 3),
             "complete": outcome.complete,

@@ -32,14 +32,15 @@ def run(args: argparse.Namespace) -> int:
         found_after=1 if found.failure is not None else 0,
         failure=found.failure,
     )
-    done = Finished(target, scenario, outcome, time.time() - start)
+    choices = found.executed.execution.choices
+    done = Finished(target, scenario, outcome, time.time() - start, choices=choices)
     said = f"{scenario.name}: no failure under this schedule"
     if found.failure is not None:
         said = found.failure.headline
     report(
         args,
         [done],
-        "" if args.json else f"{said}\n{table(scenario, found.executed.execution.choices)}",
+        "" if args.json else f"{said}\n{table(scenario, choices)}",
     )
     return exit_code([done])
 

@@ -12,7 +12,9 @@ from softsgx.cli.errors import EXIT_BAD_INPUT, EXIT_FINDING, EXIT_INTERRUPTED, E
 from softsgx.cli.explore.finished import Finished
 from softsgx.cli.explore.junit import junit
 from softsgx.cli.explore.sarif import sarif
+from softsgx.explore.html import Story, page
 from softsgx.explore.limits import LimitReached
+from softsgx.explore.record import record
 from softsgx.explore.table import table
 
 
@@ -42,6 +44,35 @@ def story(done: Finished) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _page(finished: Sequence[Finished]) -> str:
+    """The schedules of findings, or of a replay, as a page in HTML; of others what was found."""
+    stories, others = [], []
+    for done in finished:
+        told = _story(done)
+        if told is None:
+            others.append(story(done))
+        else:
+            stories.append(told)
+    return page(stories, "".join(others))
+
+
+def _story(done: Finished) -> Story | None:
+    """None if there is no schedule to show, or no time."""
+    outcome, failure = done.outcome, done.outcome.failure
+    choices, lines = done.choices, []
+    if failure is not None:
+        lines = [f"{failure.where}; {failure.size}", done.command(failure)]
+        if failure.finding and outcome.confirmed:
+            choices = failure.choices
+    if choices is None:
+        return None
+    try:
+        seen = record(done.scenario, choices, watched=True, deadline=done.showing)
+    except LimitReached:
+        return None
+    return Story(outcome.scenario, seen, lines)
+
+
 def exit_code(finished: Sequence[Finished]) -> int:
     """1 for a finding, 2 if a scenario is broken, 130 if it was interrupted, else 0."""
     failures = [done.outcome.failure for done in finished]
@@ -53,7 +84,7 @@ def exit_code(finished: Sequence[Finished]) -> int:
 
 def expect_reports(args: argparse.Namespace) -> None:
     """Refuse report files that cannot be written, before the work."""
-    reports = [path for path in (args.junit, args.sarif) if path is not None]
+    reports = [path for path in (args.junit, args.sarif, args.html) if path is not None]
     files.refuse_same([args.target] if args.target is not None else [], reports)
     for path in reports:
         files.expect_write(path)
@@ -68,6 +99,8 @@ def report(args: argparse.Namespace, finished: Sequence[Finished], text: str) ->
         files.write(args.junit, junit(finished).encode())
     if args.sarif is not None:
         files.write(args.sarif, sarif(finished).encode())
+    if args.html is not None:
+        files.write(args.html, _page(finished).encode())
     if args.json:
         print_stdout(json.dumps([done.json() for done in finished], indent=2) + "\n")
     else:

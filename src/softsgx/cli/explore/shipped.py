@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             print_stdout(line(done, width))
         except ReaderGone as error:
-            if args.junit is None and args.sarif is None:
+            if (args.junit, args.sarif, args.html) == (None, None, None):
                 raise
             gone.append(error)  # the report files must still be written
 

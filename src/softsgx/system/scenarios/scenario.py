@@ -22,14 +22,15 @@ from softsgx.explore.footprint import Footprint, key_of
 from softsgx.explore.scenario import Granularity
 from softsgx.linux.bug import KernelBug
 from softsgx.linux.version import VERSION_DEFAULT
-from softsgx.sim import Execution, Point, Steps, Task
+from softsgx.sim import Event, Execution, Log, Point, Steps, Task
 from softsgx.sim.touch import READ, WRITE
 from softsgx.system.checkers import CHECKERS, Checker
 from softsgx.system.enclave import EnclaveAbort
 from softsgx.system.host import SignalRaised
 from softsgx.system.loaded_enclave import EnclaveFault
 from softsgx.system.machine import Machine
-from softsgx.system.scenarios.words import page_words, point_words
+from softsgx.system.scenarios.outcomes import event_words, outcome_words
+from softsgx.system.scenarios.words import page_parts, page_words, point_words
 from softsgx.system.scene import Scene
 from softsgx.system.snapshot import Snapshot
 
@@ -154,6 +155,20 @@ class MachineScenario(Scenario):
         scene = self.scene
         watched = scene.watch or [scene.enclave.heap]
         return "; ".join(page_words(scene, address) for address in watched)
+
+    def states(self) -> dict[str, dict[str, str]]:
+        """The watched pages in parts."""
+        scene = self.scene
+        watched = scene.watch or [scene.enclave.heap]
+        return {f"{address:#x}": page_parts(scene, address) for address in watched}
+
+    def told_by(self) -> Log:
+        """The log of the machine."""
+        return self.scene.machine.processor.log
+
+    def event_texts(self, event: Event) -> tuple[str, str]:
+        """In the words of a trace."""
+        return outcome_words(event), event_words(event)
 
     def point_text(self, point: Point) -> str:
         """The step in the kernel's words."""

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 _LEAVES: Final = frozenset(name for name, _ in (*ENCLS_LEAVES.values(), *ENCLU_LEAVES.values()))
 
+WITHOUT_EPCM: Final = "page"
+"""The part of a page's state that says why it has no EPCM entry."""
+
 
 def point_words(point: Point) -> str:
     """What a task does in the step after a point."""
@@ -47,27 +50,34 @@ def point_words(point: Point) -> str:
 
 def page_words(scene: Scene, address: int) -> str:
     """VMA, PTE, TLBs and EPCM of a page; under the V2 series, the kernel's mirror of the EPCM."""
+    parts = page_parts(scene, address)
+    where = parts.pop(WITHOUT_EPCM, None)
+    words = [f"{name} {text}" for name, text in parts.items()]
+    return " ".join(words if where is None else [*words, where])
+
+
+def page_parts(scene: Scene, address: int) -> dict[str, str]:
+    """VMA, PTE, TLBs and EPCM of a page, by name; WITHOUT_EPCM if it has no EPC page."""
     vma = scene.mm.vma_lookup(address)
-    pte = scene.mm.space.lookup(address)
-    parts = [
-        f"VMA {rwx_text(vma.flags) if vma is not None else 'none'}",
-        f"PTE {pte_text(pte)}",
-    ]
+    parts = {
+        "VMA": rwx_text(vma.flags) if vma is not None else "none",
+        "PTE": pte_text(scene.mm.space.lookup(address)),
+    }
     for lp in scene.machine.processor.lps:
         held = lp.tlb.entries.get(address >> PAGE_SHIFT)
         if held is not None:
-            parts.append(f"TLB{lp.id} {rights_text(held)}")
+            parts[f"TLB{lp.id}"] = rights_text(held)
     entry = scene.encl.page(address)
     word = scene.epcm_word(address)
     if entry is not None and scene.kernel.version.interface.has_relax:
-        parts.append(f"mirror {rwx_text(entry.vm_run_prot_bits)}")
+        parts["mirror"] = rwx_text(entry.vm_run_prot_bits)
     if word is not None:
-        parts.append(f"EPCM {epcm_words(word)}")
+        parts["EPCM"] = epcm_words(word)
     elif entry is not None:
-        parts.append("swapped out" if entry.va_page is not None else "no EPC page")
+        parts[WITHOUT_EPCM] = "swapped out" if entry.va_page is not None else "no EPC page"
     else:
-        parts.append("hole")
-    return " ".join(parts)
+        parts[WITHOUT_EPCM] = "hole"
+    return parts
 
 
 def epcm_words(word: int) -> str:
