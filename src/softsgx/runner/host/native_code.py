@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+from functools import cache
 from typing import Any, Final
 
 from softsgx.runner.errors import RunnerError
@@ -38,6 +39,7 @@ class MachineCode:
         self.call = kind(restype, *argtypes)(address)
 
 
+@cache
 def compare_and_swap() -> MachineCode:
     """A function (address, old, new) that replaces a 32-bit word if it is `old`; it returns what
     was there, atomically."""

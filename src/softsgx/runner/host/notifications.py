@@ -70,12 +70,17 @@ class Listener:
         answer = _RESP.pack(held.id, 0, -error, 0)
         _again(self.fd, SECCOMP_IOCTL_NOTIF_SEND, bytearray(answer))
 
-    def give(self, held: Notification, fd: int) -> int:
-        """Put a copy of a descriptor of ours into the process, which exec keeps; its number there.
+    def answer(self, held: Notification, value: int) -> None:
+        """The result of the call."""
+        _again(self.fd, SECCOMP_IOCTL_NOTIF_SEND, bytearray(_RESP.pack(held.id, value, 0, 0)))
+
+    def give(self, held: Notification, fd: int, flags: int = 0) -> int:
+        """Put a copy of a descriptor of ours into the process; its number there. `flags`:
+        O_CLOEXEC, or exec keeps it.
 
         OSError also if the process may not open more files.
         """
-        block = bytearray(_ADDFD.pack(held.id, 0, fd, 0, 0))
+        block = bytearray(_ADDFD.pack(held.id, 0, fd, 0, flags))
         return _again(self.fd, SECCOMP_IOCTL_NOTIF_ADDFD, block)
 
     def close(self) -> None:
