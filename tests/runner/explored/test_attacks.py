@@ -45,7 +45,7 @@ def test_a_use_after_free_between_two_stores_to_one_page(directory: Path) -> Non
     file = directory / "attacks.py"
     kind = type(scenario(directory, "UseAfterFree"))
     assert explore(kind(points="misses"), Plan(preemptions=1)).failure is None
-    assert kind(points="misses").granularity == "TLB misses and ENCLU"
+    assert kind(points="misses").granularity.kinds == "TLB misses and ENCLU"
     text = file.read_text().replace("rsi=RELEASE)", "rsi=RELEASE_PAUSE)")
     (directory / "pause.py").write_text(text.replace("HANDLE, _ =", "HANDLE, RELEASE_PAUSE ="))
     (paused,) = [s for s in in_file(directory / "pause.py") if s.name.startswith("UseAfterFree,")]

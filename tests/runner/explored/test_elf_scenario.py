@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,6 @@ from softsgx.explore import Kind, Outcome, Plan, Violation, explore, record
 from softsgx.explore.footprint import Footprint
 from softsgx.explore.outcome import LeftOut
 from softsgx.image.errors import ImageError
-from softsgx.runner.emulator.blocks import Why
 from softsgx.runner.explored.code_thread import CodeThread, Registers
 from softsgx.runner.explored.elf_scenario import ElfScenario
 from softsgx.sim import RETRY, Point, Steps, Task
@@ -184,11 +184,12 @@ def test_a_thread_that_spins_lets_the_one_it_waits_for_go_on(directory: Path) ->
 def test_two_loops_with_pause_are_told_apart() -> None:
     """By their points explore knows a thread that has left one loop and waits in the next."""
     regs = dict.fromkeys(range(RIP + 1), 0)
-    thread = SimpleNamespace(current=SimpleNamespace(cpu=1), lp=SimpleNamespace(regs=regs))
+    thread: Any = SimpleNamespace(current=SimpleNamespace(cpu=1), lp=SimpleNamespace(regs=regs))
+    thread._retry = partial(CodeThread._retry, thread)
     points: set[Point] = set()
     for regs[RIP] in (0x1000, 0x2000, 0x1000):
-        points.update(CodeThread._silent(thread, Why.PAUSE, 1))  # type: ignore[arg-type]
-        points.update(CodeThread._silent(thread, Why.SPIN, 60))  # type: ignore[arg-type]
+        points.add(CodeThread._silent(thread, "pause", True, 1))
+        points.add(CodeThread._silent(thread, "compute", False, 60))
     assert {kind for kind, _, _ in points} == {RETRY}
     assert len(points) == 3
 

@@ -288,7 +288,7 @@ def test_a_range_of_addresses_is_stepped(directory: Path) -> None:
     scenario = Stepped(within=(begin, begin + 1))
     assert record(scenario, [], watched=True).failure is None
     assert scenario.steps == [begin]
-    assert scenario.granularity == f"each instruction of {begin:#x} to {begin + 1:#x}"
+    assert scenario.granularity.kinds == f"each instruction of {begin:#x} to {begin + 1:#x}"
     assert end > begin + 1
 
 
@@ -348,9 +348,9 @@ def test_an_aex_does_not_come_in_the_middle_of_an_instruction(directory: Path) -
 
 
 def test_a_scenario_names_its_granularity(directory: Path) -> None:
-    assert OnAccesses().granularity == "accesses to shared memory"
-    assert OnAccesses(points="misses").granularity == "TLB misses and ENCLU"
-    assert Stepped().granularity == "each instruction of stepped"
+    assert OnAccesses().granularity.kinds == "accesses to shared memory"
+    assert OnAccesses(points="misses").granularity.kinds == "TLB misses and ENCLU"
+    assert Stepped().granularity.kinds == "each instruction of stepped"
     assert ElfScenario.points == "misses"
 
 
