@@ -39,14 +39,6 @@ def twice_a_reader() -> Scenario:
     return Bodies(lambda: RwLock("l", recursive=True), reader, writer)
 
 
-def two_readers() -> Scenario:
-    def reader(lock: RwLock) -> Steps[None]:
-        with (yield from lock.acquire_read()), (yield from lock.acquire_read()):
-            pass
-
-    return Bodies(lambda: RwLock("l", recursive=True), reader, reader)
-
-
 def at(granularity: Granularity) -> Scenario:
     scenario = tasks(2, 2)
     scenario.granularity = granularity
@@ -62,7 +54,6 @@ LEFT_OUT: dict[LeftOut, Callable[[], Outcome]] = {
     LeftOut.EXECUTIONS: lambda: explore(tasks(2, 2), Plan(strategy="dfs", executions=5)),
     LeftOut.SAMPLED: lambda: explore(tasks(2, 2), Plan(strategy="random", executions=500)),
     LeftOut.PREEMPTIONS: lambda: explore(tasks(2, 2), Plan(preemptions=1)),
-    LeftOut.READINESS: lambda: explore(two_readers(), Plan(strategy="exhaustive")),
     LeftOut.GRANULARITY: lambda: explore(at(CODE)),
 }
 

@@ -8,13 +8,11 @@ from typing import Any
 import pytest
 
 from softsgx.explore import Outcome, Plan, Scenario, explore
-from softsgx.explore.outcome import LeftOut
 from softsgx.explore.split import Search
 from softsgx.explore.unit import Unit, UnitResult, work
 from softsgx.sim import Choice, Execution, Rng
 from softsgx.system.scenarios.catalogue import SCENARIOS
 from tests.explore.programs import OPS, Run, random_program
-from tests.explore.test_coverage import two_readers
 from tests.explore.test_explorer import Counter, tasks
 
 
@@ -137,14 +135,6 @@ def test_when_the_time_is_over_the_limit_still_holds_for_subtrees() -> None:
         assert found.outcome.executions <= executions
         counted += found.outcome.executions > 3
     assert counted > 5
-
-
-@pytest.mark.parametrize("quantum", [1, 1000])
-def test_what_reduction_does_not_see_in_a_unit_is_said_of_the_whole(quantum: int) -> None:
-    plan = Plan(strategy="exhaustive")
-    outcome = search(two_readers(), plan, quantum)
-    assert summary(outcome) == summary(explore(two_readers(), plan))
-    assert outcome.reasons == (LeftOut.READINESS,)
 
 
 @pytest.mark.parametrize("strategy", ["dfs", "deepening"])

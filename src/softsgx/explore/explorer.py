@@ -42,8 +42,6 @@ def explore(
         outcome.fraction = strategy.fraction
         if outcome.failure is not None or outcome.stopped:
             break
-        if isinstance(strategy, Dpor) and strategy.blind:
-            outcome.left_out.add(LeftOut.READINESS)
         if strategy.exhausted:
             outcome.exhausted = True
             break

@@ -19,7 +19,6 @@ class LeftOut(StrEnum):
     EXECUTIONS = "the limit of executions was reached"
     SAMPLED = "schedules and draws were sampled"
     PREEMPTIONS = "schedules with more preemptions were left out"
-    READINESS = "who can go on depends on where others stand, which reduction does not see"
     GRANULARITY = "other tasks can get in between these points, too"
 
 

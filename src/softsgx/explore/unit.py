@@ -13,7 +13,7 @@ from softsgx.explore.explorer import execute_and_count
 from softsgx.explore.failure import Failure
 from softsgx.explore.footprint import Footprint
 from softsgx.explore.limits import Deadline, LimitReached, no_deadline
-from softsgx.explore.outcome import LeftOut, Outcome
+from softsgx.explore.outcome import Outcome
 from softsgx.explore.plan import DFS, EXHAUSTIVE, PCT, RANDOM, STATES
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.strategies import Bounded, Dpor, Pct, States, Strategy, Walk
@@ -73,8 +73,6 @@ class UnitResult(NamedTuple):
 
     Only for EXHAUSTIVE:
 
-    blind         `Dpor.blind`
-    redundant     executions that were cut as equivalent to others
     requests      races with steps above the subtree
     wants_implicit  the whole search must begin anew
     union         footprint of the first step of the subtree, over all draws that were tried
@@ -98,7 +96,6 @@ class UnitResult(NamedTuple):
     open: tuple[OpenNode, ...] = ()
     longest: int = 0
     late: bool = False
-    blind: bool = False
 
     def add_to(self, outcome: Outcome) -> None:
         """Add it to an outcome, except its fraction: the share of the tree depends on its place."""
@@ -106,8 +103,6 @@ class UnitResult(NamedTuple):
         outcome.points += self.points
         outcome.redundant += self.redundant
         outcome.longest = max(outcome.longest, self.longest)
-        if self.blind:
-            outcome.left_out.add(LeftOut.READINESS)
         outcome.states += self.states
         outcome.depth = max(outcome.depth, self.depth)
         outcome.schedules += self.schedules
@@ -150,13 +145,18 @@ def work(
         longest=outcome.longest,
         late=late,
     )
+    return _with_the_rest(result, unit, strategy, paused)
+
+
+def _with_the_rest(result: UnitResult, unit: Unit, strategy: Strategy, paused: bool) -> UnitResult:
+    """Add what only one strategy has, and what remains after a pause."""
+    done = result.executions
     if isinstance(strategy, Dpor):
         result = result._replace(
             redundant=strategy.redundant,
-            blind=strategy.blind,
             requests=tuple(strategy.requests),
             wants_implicit=strategy.wants_implicit,
-            union=strategy.union if unit.subtree.task >= 0 and outcome.executions else (),
+            union=strategy.union if unit.subtree.task >= 0 and done else (),
         )
         if paused:
             first, opened = strategy.left()
@@ -174,8 +174,7 @@ def work(
             for prefix, share in strategy.alternatives()
         ]
         result = result._replace(rest=tuple(rest))
-    elif paused and outcome.executions < unit.number:
-        done = outcome.executions
+    elif paused and done < unit.number:
         left = unit._replace(first=unit.first + done, number=unit.number - done, most=0)
         result = result._replace(rest=(left,))
     return result

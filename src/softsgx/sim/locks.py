@@ -239,9 +239,6 @@ class RwLock:
 class ReadAgain:
     """The wait of a task's second acquire_read(), until no writer waits."""
 
-    standing = True
-    """Whether it is ready depends on where other tasks stand."""
-
     def __init__(self, lock: RwLock) -> None:
         self.lock = lock
         self.name = f"{lock.name}, again"

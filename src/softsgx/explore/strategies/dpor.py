@@ -39,7 +39,7 @@ from softsgx.explore.strategies.subtree import (
     next_draws,
 )
 from softsgx.sim import ScheduleMismatch
-from softsgx.sim.point import BLOCKING, WAIT
+from softsgx.sim.point import BLOCKING
 from softsgx.sim.touch import ENABLE, READ, SPAWN, TOUCHES, WRITE
 
 if TYPE_CHECKING:
@@ -62,8 +62,6 @@ class Dpor:
         self._top = len(subtree.path) if subtree.task >= 0 else -1
         self.redundant = 0
         """Executions that were cut because all candidates were asleep."""
-        self.blind = False
-        """Whether a task's readiness depended on where others stand, which no footprint has."""
         overridden = type(scenario).objects is not Scenario.objects
         self._objects = scenario.objects if overridden else None
         self._implicit = ImplicitConflicts()
@@ -215,8 +213,6 @@ class Dpor:
             footprint = self._objects(task, task.point)
         else:
             kind, touched, write = task.point
-            if kind == WAIT and getattr(touched, "standing", False):
-                self.blind = True
             if type(touched) is str and kind not in BLOCKING:
                 footprint = ((touched, WRITE if write else READ),)  # as of_point, but faster
             else:
