@@ -135,7 +135,7 @@ TABLE: Final = Table(
             options=("--linux", "--order", *_HOW, *_WHO, *_REPORTS),
             codes=codes("nothing found", _FOUND, _BROKEN, _STOPPED),
             module=f"{_MODULE}.shipped",
-            defaults={"--strategy": STATES},
+            defaults={"--strategy": STATES, "--executions": 5_000},
         ),
         Mode(
             chosen="--list",
