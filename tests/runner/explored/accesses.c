@@ -15,12 +15,14 @@ __attribute__((noinline, used)) uint64_t stepped(uint64_t value)
     return y;
 }
 
-__attribute__((used)) uint64_t serve(uint64_t value, uint64_t what, uint64_t host)
+__attribute__((used)) uint64_t serve(uint64_t value, uint64_t what, uint64_t host, uint64_t to_host,
+                                     uint64_t tcs)
 {
     uint64_t found = 0, count = value;
     void *to = (void *)host;
     const void *from = (const void *)area;
 
+    (void)to_host;
     switch (what) {
     case 0: /* loads and stores, but not at once */
         __asm__ volatile("addq $1, %0" : "+m"(x));
@@ -83,6 +85,12 @@ __attribute__((used)) uint64_t serve(uint64_t value, uint64_t what, uint64_t hos
         while (!x)
             __asm__ volatile("pause");
         return x;
+    case 17: /* an exception, and its handler, which goes on behind it: RIP of the first SSA frame */
+        __asm__ volatile("ud2");
+        return 0;
+    case 18:
+        *(volatile uint64_t *)(tcs + 2 * 4096 - 184 + 17 * 8) += 2;
+        return 0;
     default:
         return x != y;
     }

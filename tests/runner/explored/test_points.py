@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from softsgx.cli.main import main
-from softsgx.explore import Kind, Outcome, Plan, explore, record, replay_string, replayed
+from softsgx.explore import Kind, Outcome, Plan, Scenario, explore, record, replay_string, replayed
 from softsgx.explore.footprint import conflict
 from softsgx.explore.strategies import Bounded
 from softsgx.image.errors import ImageError
@@ -21,7 +21,7 @@ from softsgx.runner.explored.footprints import footprint
 from softsgx.runner.explored.points import Points
 from softsgx.runner.explored.sharing import Sharing
 from softsgx.runner.explored.symbols import Symbols
-from softsgx.sim import Point, Steps, Unmodelled
+from softsgx.sim import Execution, Point, Steps, Unmodelled
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.registers import RIP
 from softsgx.spec.ssa import GPRSGX_IN_PAGE
@@ -210,6 +210,57 @@ def test_the_host_is_taken_to_reach_all_of_its_memory(directory: Path) -> None:
     assert scenario.point_text(("load", ("access", scenario.address("y"), 8), False)) == (
         "load 8 bytes at y"
     )
+
+
+class TwoHandlers(OnAccesses):
+    """Two threads have an exception each; the handlers of the scenario note their order."""
+
+    def tasks(self, scene: Scene) -> Iterable[Cast]:
+        self.found = {}
+        for cpu in (1, 2):
+            yield f"thread {cpu}", cpu, self.excepted(scene, cpu)
+
+    def excepted(self, scene: Scene, cpu: int) -> Steps[Any]:
+        def handle(vector: int, address: int) -> dict[str, int]:
+            self.found[len(self.found)] = cpu
+            return {"rsi": 18}
+
+        yield from self.call(scene, cpu, rsi=17, handler=handle)
+
+
+def test_handlers_of_exceptions_are_executed_in_both_orders(directory: Path) -> None:
+    scenario = TwoHandlers()
+    outcome = explore(scenario, Plan(strategy="exhaustive", executions=3000))
+    assert outcome.failure is None
+    assert scenario.results == {(1, 2), (2, 1)}
+
+
+class Late(Scenario):
+    """Memory is shared from some execution on."""
+
+    def __init__(self, sharing: Sharing) -> None:
+        self.sharing = sharing
+        self.executions = 0
+
+    def start(self, execution: Execution) -> None:
+        self.executions += 1
+        for granule, first in ((1, 12), (2, 75)):
+            if self.executions > first:
+                self.sharing.touched(0, granule * 8, 8, True)
+                self.sharing.touched(1, granule * 8, 8, False)
+        for name in "ab":
+            execution.spawn(self.body(), name)
+
+    def body(self) -> Steps[None]:
+        for _ in range(6):
+            yield ("step", "object", True)
+
+
+def test_rounds_go_on_until_nothing_new_appears(directory: Path) -> None:
+    sharing = Sharing()
+    settling.settle(Late(sharing), sharing, [])
+    assert sharing.points == {1, 2}
+    assert sharing.unmarked == []
 
 
 # Memory that turns out to be shared during the search

@@ -144,7 +144,7 @@ class CodeThread(EnclaveThread):
             elif stop.why is Why.FAULT:
                 assert stop.fault is not None
                 rounds.progress()
-                touch(MACHINE)  # the kernel is at work
+                touch(MACHINE)  # the kernel is at work, and perhaps a handler of the scenario
                 yield from self._repair(stop.fault)
             elif stop.why is Why.ENCLU:
                 rounds.progress()

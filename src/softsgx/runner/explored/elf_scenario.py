@@ -280,7 +280,6 @@ class ElfScenario(MachineScenario):
                     return result
                 if handler is None:
                     raise EnclaveFault(run)
-                touch(MACHINE)
                 yield from handle(handler(run.exception_vector, run.exception_addr))
                 leaf = leaves.ERESUME
         except EnclaveFault:
