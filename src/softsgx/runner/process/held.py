@@ -49,6 +49,8 @@ class HeldThread(HeldState):
 
     def taken(self) -> int:
         """The stub has reported: the wait status; 0 if it is none that a tracer would get."""
+        if self.kind:  # the last report has not been answered
+            raise self.senseless()
         self.kind = self.word("KIND")
         if self.kind not in _KINDS or (self.kind == lay.KIND_SIGNAL and not self._signal()):
             raise self.senseless()

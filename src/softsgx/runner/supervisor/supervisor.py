@@ -349,7 +349,7 @@ class Supervisor:
 
     def _request(self, mailbox: int) -> None:
         if self.systrap is not None:
-            t = self.systrap.thread(mailbox)
+            t = self.systrap.caller(mailbox)
         else:
             t = self.tracees.get(self.mailboxes.control.tid(mailbox))
         if t is None or not self.engine.waits(t):

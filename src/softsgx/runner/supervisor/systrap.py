@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from softsgx.runner.process.tracee import Tracee
     from softsgx.runner.process.world import World
 
+# What a thread can report whose enclave call the emulator executes.
+_WHILE_IT_WAITS: Final = (lay.KIND_SIGNAL, lay.KIND_INTERRUPT)
 _SWEEP: Final = 64  # ends of processes between two looks for records of the dead
 
 
@@ -185,6 +187,11 @@ class Systrap:
         held = self.threads.get(record) or self._register(record)
         return None if held is None else self.tracees.get(held.tid)
 
+    def caller(self, record: int) -> Tracee | None:
+        """The thread whose mailbox has a request; None if it cannot have made one."""
+        t = self.thread(record)
+        return None if t is None or self.threads[record].kind else t
+
     def reports(self) -> None:
         """Serve the new reports."""
         for record in self.records.control.take_reports():
@@ -195,6 +202,8 @@ class Systrap:
 
     def _report(self, t: Tracee, held: HeldThread) -> None:
         status = held.taken()
+        if t.mailbox is not None and held.kind not in _WHILE_IT_WAITS:
+            raise held.senseless()
         if self.debugged.noted(t, held):
             return
         if held.kind == lay.KIND_NEW:
