@@ -14,7 +14,7 @@ from softsgx.explore.states.path import path_to
 from softsgx.explore.states.plan import Uncovered
 from softsgx.explore.states.start import SCENARIO, Start
 from softsgx.explore.states.writers import parts_of
-from softsgx.sim import Task, Unmodelled
+from softsgx.sim import Point, Task, Unmodelled
 
 T = TypeVar("T")
 
@@ -63,19 +63,33 @@ class StateDigest:
         self.begin()
         return True
 
-    def digest(self, tasks: Sequence[Task], spinning: Sequence[bool]) -> bytes:
-        """The state before a step. `tasks` has all live tasks, in their order in a state."""
-        return self._named(tasks, lambda: self._digest(tasks, spinning))
+    def digest(
+        self,
+        tasks: Sequence[Task],
+        spinning: Sequence[bool],
+        retried: Sequence[Sequence[Point]],
+    ) -> bytes:
+        """The state before a step. `tasks` has all live tasks, in their order in a state.
 
-    def _digest(self, tasks: Sequence[Task], spinning: Sequence[bool]) -> bytes:
+        Of each task: whether it spins, and where it has retried since the last other step.
+        """
+        return self._named(tasks, lambda: self._digest(tasks, spinning, retried))
+
+    def _digest(
+        self,
+        tasks: Sequence[Task],
+        spinning: Sequence[bool],
+        retried: Sequence[Sequence[Point]],
+    ) -> bytes:
         start = self._start
         assert start is not None
         self._frames.read(tasks)
         e = Encoder(start.known, self._frames)
         start.write(e)
-        for task, spins in zip(tasks, spinning, strict=True):
+        for task, spins, points in zip(tasks, spinning, retried, strict=True):
             e.value(task)
-            e.out.append(spins)
+            e.out.append((spins, len(points)))
+            e.values(points)
         for cpu, handler in sorted(tasks[0].execution.handlers.items()):
             e.out.append(("handler", cpu))
             e.value(handler)
