@@ -324,4 +324,4 @@ def test_scenarios_are_searched_by_states_several_at_a_time(
     found = capsys.readouterr().out
     seconds = re.compile(r"[0-9.]+ s;")
     assert seconds.sub("", found) == seconds.sub("", alone)
-    assert "complete: every step from each of 35 states, at most 10 deep" in found
+    assert "complete: every step from each of 35 states, at most 10 steps deep" in found

@@ -29,8 +29,12 @@ NAMES = {
     *(*STRATEGIES, *DESIGNS, *FAILURES, *PROFILES, *RUNTIMES, *WORKLOADS, *VERSIONS, *ENGINES),
     *(*CPUID_CHOICES, *ORDERS, *KINDS),
 }
-OTHER_MEANING = {"jobs.py": {"random"}, "modes.py": {"default"}}
-"""Of PYTHONHASHSEED, and a parameter of argparse."""
+OTHER_MEANING = {
+    "jobs.py": {"random"},
+    "modes.py": {"default"},
+    "explore/finished.py": {"states"},
+}
+"""Of PYTHONHASHSEED, a parameter of argparse, and a number in a report."""
 
 
 def literals(tree: ast.AST) -> Iterable[str]:

@@ -51,6 +51,12 @@ RAISED = {
         f"{HERE}::test_a_scenario_takes_no_program_that_is_linked_to_an_address"
     ),
     "no price for points of kind ..., and no default price": "tests/sim/test_virtual_time.py::",
+    "the state of ...: ...": (
+        "tests/explore/test_states.py::test_what_cannot_be_covered_is_named_with_its_path"
+    ),
+    "this Python does not show what suspended generators hold": (
+        "tests/explore/test_states.py::test_a_python_that_hides_generators_is_refused"
+    ),
     "snapshot: ...: a running ... cannot be restored": "tests/system/test_snapshot.py::",
     "snapshot: ...: a suspended ... cannot be restored": "tests/system/test_snapshot.py::",
     "snapshot: ...: an object of type ... cannot be restored": "tests/system/test_snapshot.py::",

@@ -19,7 +19,7 @@ from typing import Final
 from softsgx.explore import Failure, Kind, Outcome, Plan, explore
 from softsgx.explore.execute import execute_next
 from softsgx.explore.explorer import strategies
-from softsgx.explore.plan import BOUNDED, DEEPENING, SAMPLED, STRATEGIES
+from softsgx.explore.plan import BOUNDED, DEEPENING, SAMPLED, STATES, STRATEGIES
 from softsgx.explore.strategies import Bounded, Strategy
 from softsgx.sim import Rng
 from tests.explore.brute import DEADLOCK, ENDED, LIVELOCK, Ending, endings
@@ -62,13 +62,12 @@ class Judged:
         if not holds:
             self.wrong.append(f"{who}: {what}")
 
-    def met(self, who: str, strategy: Strategy) -> tuple[list[Ending], bool]:
-        """What a strategy executes, and whether it went on to its end.
+    def met(self, who: str, strategy: Strategy, run: Run | MachineRun) -> tuple[list[Ending], bool]:
+        """What a strategy executes of a scenario, and whether it went on to its end.
 
         An execution ended by an exception is the last one of a search: only explore() stops there,
         but what the other tasks would have done is not known to a strategy that reduces.
         """
-        run = run_of(self.subject)
         found: list[Ending] = []
         while strategy.begin():
             done = execute_next(run, strategy)
@@ -104,7 +103,7 @@ class Judged:
         """Depth first search executes each schedule within its bound once."""
         who = f"dfs up to {bound}"
         strategy = Bounded(bound)
-        found, over = self.met(who, strategy)
+        found, over = self.met(who, strategy, run_of(self.subject))
         if not over:
             return
         within = [e for e in self.known if bound is None or e.preemptions <= bound]
@@ -121,8 +120,9 @@ class Judged:
 
     def whole(self, name: str) -> None:
         """A strategy that says it is exhausted has met every end."""
-        for _, strategy in strategies(run_of(self.subject), Plan(strategy=name)):
-            found, over = self.met(name, strategy)
+        run = run_of(self.subject)
+        for _, strategy in strategies(run, Plan(strategy=name)):
+            found, over = self.met(name, strategy, run)
             ends = {each.end for each in found}
             if over:
                 self.claim(not self.broken, name, f"has not met {sorted(self.broken)}")
@@ -135,8 +135,9 @@ class Judged:
     def sampled(self, name: str, seed: int) -> None:
         """Random executions are some of those that there are, and nothing is claimed."""
         plan = Plan(strategy=name, executions=SAMPLES, seed=seed)
-        for _, strategy in strategies(run_of(self.subject), plan):
-            found, over = self.met(name, strategy)
+        run = run_of(self.subject)
+        for _, strategy in strategies(run, plan):
+            found, over = self.met(name, strategy, run)
             self.claim(not over or len(found) == SAMPLES, name, f"{len(found)} executions")
             self.claim(not strategy.exhausted, name, "claims to be exhausted")
 
@@ -169,10 +170,11 @@ class Judged:
         self.claim(failure.preemptions >= min(alike), who, "fewer preemptions than there are")
 
 
-def judged(subject: Subject, rng: Rng, limit: int) -> Judged | None:
+def judged(subject: Subject, rng: Rng, limit: int, states: bool) -> Judged | None:
     """Compare the strategies on a program or a machine; None if it has too many schedules.
 
-    Depth first without a bound and those that claim to be whole always, the others now and then.
+    Depth first without a bound and those that claim to be whole always, the others now and then,
+    and so STATES, which takes longer than all others together, unless `states`.
     """
     known = endings(run_of(subject), limit)
     if known is None:
@@ -183,27 +185,30 @@ def judged(subject: Subject, rng: Rng, limit: int) -> Judged | None:
     if rng.below(2):
         judge.bounded(rng.below(3))
     samples, explored = not rng.below(4), not rng.below(24)
+    states = states or not rng.below(8)
     for name in STRATEGIES:
         if name in SAMPLED:
             if samples:
                 judge.sampled(name, seed)
-        elif name not in BOUNDED:
+        elif name not in BOUNDED and (states or name != STATES):
             judge.whole(name)
         if explored:
             judge.explored(name, seed)
     return judge
 
 
-def program(seed: int, number: int, limit: int = SCHEDULES) -> Judged | None:
-    """The random program of that number."""
+def program(
+    seed: int, number: int, limit: int = SCHEDULES, *, states: bool = False
+) -> Judged | None:
+    """The random program of that number; `states` as in `judged`."""
     rng = Rng(seed).stream(f"program {number}")
-    return judged(any_program(rng), rng, limit)
+    return judged(any_program(rng), rng, limit, states)
 
 
 def machine(seed: int, number: int, limit: int = SCHEDULES) -> Judged | None:
     """The random machine of that number."""
     rng = Rng(seed).stream(f"machine {number}")
-    return judged(any_machine(rng), rng, limit)
+    return judged(any_machine(rng), rng, limit, states=True)
 
 
 class Campaign:

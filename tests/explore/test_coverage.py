@@ -120,8 +120,11 @@ def test_every_reason_alone_keeps_a_search_from_being_complete() -> None:
             "schedules and draws were sampled",
         ),
         (
-            lambda: Outcome("s", "states", exhausted=True, states=60, depth=21, longest=24),
-            "complete: every one of 60 states, at most 21 steps deep, of up to 24 points",
+            lambda: Outcome(
+                "s", "states", exhausted=True, states=60, depth=21, longest=24, schedules=2.5e9
+            ),
+            "complete: every step from each of 60 states, at most 21 steps deep, which covers "
+            "2.5e+09 schedules, of up to 24 points",
         ),
         (lambda: Outcome("s", "states"), "nothing was decided"),
         (

@@ -109,3 +109,10 @@ def test_the_campaign_says_how_to_bring_a_program_back(
     monkeypatch.setattr("sys.argv", ["oracle", *options.split()])
     assert main() == 1
     assert capsys.readouterr().out.splitlines()[0] == line
+
+
+def test_a_task_goes_from_one_retry_to_another_and_lets_others_look_again() -> None:
+    """`states` counted every retry as one in vain."""
+    judge = program(1, 8719, states=True)
+    assert judge is not None
+    assert not judge.wrong

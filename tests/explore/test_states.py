@@ -19,7 +19,7 @@ from softsgx.explore import Kind, Outcome, Plan, Scenario, Violation, explore
 from softsgx.explore.execute import execute_next
 from softsgx.explore.strategies import Bounded, States
 from softsgx.explore.strategies.strategy import Strategy
-from softsgx.sim import RETRY, Execution, Rng, Steps, Task, ipi
+from softsgx.sim import RETRY, Execution, Rng, Steps, Task, Unmodelled, ipi
 from softsgx.system.scenarios.names import scenario_named
 from tests.explore.programs import Ends, Run, plain, random_program, search
 
@@ -385,6 +385,12 @@ def test_what_cannot_be_covered_is_named_with_its_path(thing: Any, why: str) -> 
     assert outcome.failure is not None
     assert outcome.failure.kind is Kind.SCENARIO
     assert f"the state of self.thing['inner'][0]: {why}" in outcome.failure.text
+
+
+def test_a_python_that_hides_generators_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("softsgx.explore.states.digest.readable", lambda: False)
+    with pytest.raises(Unmodelled, match="does not show what suspended generators hold"):
+        explore(Refused(None), Plan(strategy="states"))
 
 
 def test_an_object_in_a_task_is_named_by_task_and_function() -> None:

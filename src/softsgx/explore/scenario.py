@@ -143,7 +143,7 @@ class Scenario:
         if type(self.max_steps) is not int or self.max_steps < 1:
             return f"max_steps = {self.max_steps!r}: not a number of steps from 1 up"
         points = getattr(self, "points", None)
-        if isinstance(points, str):
+        if isinstance(points, str) and not self.granularity.binary:
             return (
                 f"points = {points!r}: a scenario in Python yields its points itself; only "
                 "scenarios of binaries have kinds of points"

@@ -1,10 +1,13 @@
-"""Reading and writing many attributes at once, as fast as CPython can: for snapshots."""
+"""Reading and writing many attributes at once, as fast as CPython can; the size of one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, Final
+
+POINTER: Final = tuple.__itemsize__
+"""Bytes that a slot takes in an object."""
 
 
 def reader(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:

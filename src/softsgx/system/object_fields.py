@@ -23,7 +23,7 @@ from types import (
 from typing import Any, Final
 
 from softsgx.sim import Log
-from softsgx.sim.slots import writer
+from softsgx.sim.slots import POINTER, writer
 
 PLAIN: Final = frozenset(
     {int, str, bytes, bool, float, complex, type(None), range, EllipsisType, NotImplementedType}
@@ -38,7 +38,6 @@ CODE: Final = (
 )
 """Types whose instances are code or constants, not state. A Log leads out of the machine."""
 
-_POINTER: Final = tuple.__itemsize__
 _HOOKS: Final = ("__getattribute__", "__getattr__", "__setattr__")
 
 
@@ -139,4 +138,4 @@ def _size(kind: type, base: type, slots: int) -> int:
     fields = slots
     for offset in ("__dictoffset__", "__weakrefoffset__"):
         fields += getattr(kind, offset) > 0 and getattr(base, offset) <= 0
-    return base.__basicsize__ + fields * _POINTER
+    return base.__basicsize__ + fields * POINTER

@@ -24,6 +24,8 @@ from types import (
 )
 from typing import Any, Final, TypeVar
 
+from softsgx.sim.slots import POINTER
+
 MARSHAL: Final = 2
 """The version of `marshal` without references, so that equal lists give equal bytes."""
 
@@ -38,8 +40,6 @@ NAMED: Final = (
 
 CONSTANTS: Final = (Decimal, Fraction, date, time, timedelta, GenericAlias, UnionType, TypeVar)
 """Types of values of which `repr` says everything."""
-
-_POINTER: Final = tuple.__itemsize__
 
 
 def name_of(kind: Any) -> str:
@@ -65,11 +65,11 @@ def has_c_state(kind: type, base: type) -> bool:
 
     As pickling does it: by the size of the object. CPython, Objects/typeobject.c.
     """
-    size = base.__basicsize__ + _POINTER * len(slots_of(kind))
+    size = base.__basicsize__ + POINTER * len(slots_of(kind))
     if kind.__dictoffset__ > 0 and not base.__dictoffset__:
-        size += _POINTER
+        size += POINTER
     if kind.__weakrefoffset__ > 0 and not base.__weakrefoffset__:
-        size += _POINTER
+        size += POINTER
     return kind.__basicsize__ > size or kind.__itemsize__ != base.__itemsize__
 
 
