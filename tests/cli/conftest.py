@@ -9,7 +9,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from softsgx.cli import cluster, doctor, progress
+from softsgx.cdriver.build import Built
+from softsgx.cdriver.errors import DriverError
+from softsgx.cdriver.manifest import Manifest
+from softsgx.cdriver.tree import Tree
+from softsgx.cli import cluster, doctor, driver, progress
 from softsgx.cli.errors import UsageError
 from softsgx.cli.explore import known_races, searching, shipped
 from softsgx.cli.run import program
@@ -84,6 +88,23 @@ class Race(NamedTuple):
         return Small("6.12", None, atomic=not self.found if on else self.fixed)
 
 
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tree has the driver, but not `nowhere`; an object says what it was made of."""
+
+    def tree(top: Path) -> Tree:
+        if top.name == "nowhere":
+            raise DriverError(f"{top}: No such directory")
+        return Tree(top, (6, 1, 0))
+
+    def built(tree: Tree, encls: str, former: Path | None) -> Built:
+        manifest = Manifest("", tree.release, encls, {}, "")
+        return Built(f"{tree.top} {former}".encode() + manifest.pack(), manifest, made=True)
+
+    monkeypatch.setattr("softsgx.cdriver.tree.find", tree)
+    monkeypatch.setattr("softsgx.cdriver.debian.source", Path)
+    monkeypatch.setattr(driver, "build", built)
+
+
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Install the replacements; returns a replay string of the counter in FILE."""
@@ -117,6 +138,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(
         doctor, "examine", lambda: [Check("check", ok=True, detail="", remedy="", needed=True)]
     )
+    no_compiler(monkeypatch)
     write_all(tmp_path)
     counter, _correct = find(FILE)
     failure = explore(counter).failure

@@ -61,6 +61,13 @@ VALUES = {
     "measure": {"FILE": "app", **LAYOUT},
     "show": {"FILE": "app", **LAYOUT},
     "doctor": {},
+    "driver": {
+        "ACTION": "build",
+        "--source": "linux",
+        "--debian": "6.12",
+        "-o": "sgx.drv",
+        "--encls": "trap",
+    },
     "sign": {
         "FILE": "app",
         "--key": "key.pem",

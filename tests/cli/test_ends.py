@@ -50,6 +50,7 @@ ARGUMENTS = {
     "run": ["--", "/bin/true"],
     "compare": ["--n", "1"],
     "doctor": [],
+    "driver": ["build", "--source", "linux", "-o", "sgx.drv"],
 }
 FAILED, BUG = "failed", "bug"
 HINT = "SOFTSGX_DEBUG=1 shows the traceback"

@@ -58,6 +58,16 @@ CODES = {
     "show": {0: "app", 1: "bad.sig", 2: "key.pem", 130: "app"},
     "show --diff": {0: "app app", 1: "app exec", 2: "app nowhere", 130: "app app"},
     "doctor": {0: "", 1: "", 2: "--nothing", 130: ""},
+    "driver": {
+        0: "build --source linux -o sgx.drv",
+        2: "build --source nowhere -o sgx.drv",
+        130: "build --source linux -o sgx.drv",
+    },
+    "driver --debian": {
+        0: "6.12 build -o sgx.drv",
+        2: "6.12 build -o no/where",
+        130: "6.12 build -o sgx.drv",
+    },
     "run": {125: "--", 126: "-- ./key.pem", 127: "-- ./missing"},
 }
 OF_ALL = {70, 141}

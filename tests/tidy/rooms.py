@@ -15,6 +15,7 @@ LINES: Final = (
     {"mem"},
     {"cpu"},
     {"linux", "image", "explore", "report"},
+    {"cdriver"},
     {"system"},
     {"lab", "runner"},
     {"cli"},

@@ -44,6 +44,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
         FailureCodes(EXIT_RUN_FAILED, EXIT_RUN_FAILED),
     ),
     "compare": Command("softsgx.cli.compare", "compare designs of restricting page permissions"),
+    "driver": Command("softsgx.cli.driver", "build the kernel's own SGX driver for the model"),
     "doctor": Command("softsgx.cli.doctor", "whether this machine can run SGX programs"),
 }
 

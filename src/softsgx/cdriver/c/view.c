@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/* The state of enclaves, read by the names that the tree's own headers give it. No task runs this. */
+#include "runtime.h"
+#include "encl.h"
+
+void k_view_encl(const struct sgx_encl *e, u64 *out)
+{
+	out[0] = e->base;
+	out[1] = e->size;
+	out[2] = e->flags;
+	out[3] = e->page_cnt;
+	out[4] = e->secs_child_cnt;
+	out[5] = e->attributes;
+	out[6] = e->attributes_mask;
+	out[7] = e->mm_list_version;
+	out[8] = kref_read(&e->refcount);
+	out[9] = e->secs.epc_page ? PFN_DOWN(sgx_get_epc_phys_addr(e->secs.epc_page)) : 0;
+	out[10] = e->page_array.used;
+}
+
+static void fill(const struct sgx_encl_page *p, u64 *out)
+{
+	out[0] = p->desc & PAGE_MASK;
+	out[1] = p->vm_max_prot_bits;
+	out[2] = p->type;
+	out[3] = p->epc_page ? PFN_DOWN(sgx_get_epc_phys_addr(p->epc_page)) : 0;
+	out[4] = p->epc_page && p->desc & SGX_ENCL_PAGE_BEING_RECLAIMED;
+	out[5] = p->epc_page ? p->epc_page->flags : 0;
+}
+
+/* The page with the least index from `first` on: its index, or -1 if there is none. */
+u64 k_view_page(struct sgx_encl *e, unsigned long first, u64 *out)
+{
+	struct xa_state s = { &e->page_array, first };
+	struct sgx_encl_page *p = k_xas_next(&s, ~0UL, true);
+
+	if (!p)
+		return -1;
+	fill(p, out);
+	return s.xa_index;
+}

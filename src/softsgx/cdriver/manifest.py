@@ -1,0 +1,97 @@
+"""What a driver object says of itself: a section of JSON in the ELF file."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import asdict, dataclass, fields
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from softsgx.cdriver.errors import DriverError
+
+SECTION: Final = ".softsgx"
+C: Final = Path(__file__).with_name("c")
+"""The C code of this package: headers, and the run time that is linked to a driver."""
+
+CALL: Final = "call"
+TRAP: Final = "trap"
+ENCLS: Final = (CALL, TRAP)
+"""How ENCLS is served: a call in its place, or the instruction itself, which is #UD."""
+
+_EHDR: Final = struct.Struct("<16sHHIQQQIHHHHHH")
+_SHDR: Final = struct.Struct("<IIQQQQIIQQ")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """headers  digest of the C code of softsgx; an object fits only the same
+    linux    the release of the tree
+    encls    how ENCLS is served
+    inputs   digest of each file of the tree that was read, by its name in the tree
+    compiler the version of the compiler
+    """
+
+    headers: str
+    linux: str
+    encls: str
+    inputs: dict[str, str]
+    compiler: str
+
+    def pack(self) -> bytes:
+        """As it stands in the section."""
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return sha256(path.read_bytes()).hexdigest()
+
+
+def headers_digest() -> str:
+    """One digest of all C files of this package."""
+    total = sha256()
+    for path in sorted(C.rglob("*")):
+        if path.is_file():
+            total.update(f"{path.relative_to(C)} {digest(path)}\n".encode())
+    return total.hexdigest()
+
+
+def read(path: Path) -> Manifest:
+    """The manifest of a driver object. DriverError if the file is not one."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DriverError(f"{path}: {error.strerror}") from None
+    try:
+        found = json.loads(section(data, SECTION))
+        return Manifest(**{field.name: found[field.name] for field in fields(Manifest)})
+    except (ValueError, KeyError, TypeError, struct.error, IndexError):
+        raise DriverError(
+            f"{path}: not a driver object: make one with softsgx driver build"
+        ) from None
+
+
+def fitting(path: Path) -> Manifest:
+    """As `read`; DriverError if the object was built for another softsgx."""
+    manifest = read(path)
+    if manifest.headers != headers_digest():
+        raise DriverError(
+            f"{path}: built for another softsgx: build it again: softsgx driver build"
+        )
+    return manifest
+
+
+def section(data: bytes, name: str) -> bytes:
+    """The contents of a section of an ELF file. ValueError or struct.error if there is none."""
+    if data[:6] != b"\x7fELF\x02\x01":
+        raise ValueError("not ELF")
+    header = _EHDR.unpack_from(data)
+    offset, size, count, names = header[6], header[11], header[12], header[13]
+    rows = [_SHDR.unpack_from(data, offset + n * size) for n in range(count)]
+    strings = data[rows[names][4] : rows[names][4] + rows[names][5]]
+    for row in rows:
+        if strings[row[0] :].split(b"\0", 1)[0] == name.encode():
+            return data[row[4] : row[4] + row[5]]
+    raise ValueError(f"no section {name}")
