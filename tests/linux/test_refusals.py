@@ -31,6 +31,7 @@ NAMED_BY_THE_CALLER = {
     "mm.py:page_aligned_range": "mmap and munmap name it",
     "process.py:install_fd": "open and dup name it",
     "process.py:fget": "the calls on descriptors name it",
+    "sgx/python_driver.py:open": "open names it",
     "ptrace.py:_peek": "access_process_vm has named it",
     "ptrace.py:_poke": "access_process_vm has named it",
     "ptrace.py:_mem_rw": "access_process_vm has named it",

@@ -21,7 +21,6 @@ from softsgx.linux.process import (
     Thread,
     kernel_entry,
 )
-from softsgx.linux.sgx import encl as e
 from softsgx.linux.sgx.encl import VM_FAULT_BUSY, VM_FAULT_NOPAGE, VM_FAULT_OOM, VM_FAULT_SIGBUS
 from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_P, PTE_PFN_MASK, PTE_W
 from softsgx.sim.point import RETRY
@@ -106,15 +105,14 @@ def handle_mm_fault(current: Thread, vma: Vma, address: int, error_code: int) ->
     if pte & PTE_P:
         # Another thread was faster, or a TLB was stale: spurious, the access is tried again.
         return VM_FAULT_NOPAGE
-    return (yield from e.sgx_vma_fault(current, vma, address))
+    return (yield from current.kernel.driver.fault(current, vma, address))
 
 
 def _wp_pfn_shared(current: Thread, vma: Vma, address: int, pte: int) -> Steps[str]:
     """A write to a page mapped read-only in a writable area."""
-    if current.kernel.version.interface.has_pfn_mkwrite:
-        refused = yield from e.sgx_vma_pfn_mkwrite(current, vma, address)
-        if refused != VM_FAULT_NOPAGE:
-            return refused
+    refused = yield from current.kernel.driver.pfn_mkwrite(current, vma, address)
+    if refused != VM_FAULT_NOPAGE:
+        return refused
     yield ("pte", (current.mm.name, address & ~PAGE_MASK), True)
     current.mm.space.set(address, pte | PTE_A | PTE_D | PTE_W)
     return VM_FAULT_NOPAGE

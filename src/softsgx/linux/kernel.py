@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from softsgx.linux.sgx.design import PermissionDesign
+from softsgx.linux.sgx.python_driver import PythonDriver
 from softsgx.linux.version import VERSION_DEFAULT, VERSIONS, KernelVersion
 from softsgx.mem.pagetable import direct
 from softsgx.sim.waits import WaitQueue
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from softsgx.cpu import LogicalProcessor, Processor
     from softsgx.linux.mm import Mm
     from softsgx.linux.process import Thread
+    from softsgx.linux.sgx.face import SgxDriver
     from softsgx.linux.sgx.main import SgxEpcPage
 
 _OPERAND_BYTES = 256  # PAGEINFO, SECINFO or PCMD, RDINFO: one block of operands
@@ -58,6 +60,7 @@ class Kernel:
         self.has_nodes = processor.part.launch_control
         self.inject: Callable[[str], bool] | None = None
         self.design = PermissionDesign()
+        self.driver: SgxDriver = PythonDriver()
         # How a processor takes an interrupt: (processor, vector).
         self.take_interrupt: Callable[[LogicalProcessor, int], object] = take_interrupt
         # EPC: filled by sgx_init.

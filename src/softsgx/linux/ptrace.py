@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.errno import EFAULT, EIO, ESRCH
 from softsgx.linux.mm import anonymous_page
-from softsgx.linux.sgx.debug import sgx_vma_access
 from softsgx.linux.trace import refused, refused_call, trace_call
 from softsgx.linux.uaccess import get_user_page_remote
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
@@ -60,7 +59,8 @@ def access_process_vm(
                     refused(current, EIO, "access_process_vm.hole", address=address + done)
                     break
             elif vma.sgx:
-                moved = yield from sgx_vma_access(current, vma, address + done, buf[done:], write)
+                access = mm.kernel.driver.access
+                moved = yield from access(current, vma, address + done, buf[done:], write)
                 if moved <= 0:
                     break
             else:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from softsgx.linux.bug import KernelBug
 from softsgx.linux.errno import (
     EACCES,
     EBADF,
@@ -33,8 +32,6 @@ from softsgx.linux.mm import (
     private_frames,
 )
 from softsgx.linux.process import InKernel, Process, Thread, kernel_entry
-from softsgx.linux.sgx import encl as e
-from softsgx.linux.sgx.driver import SgxEnclaveNode
 from softsgx.linux.smp import flush_tlb_mm, smp_send_reschedule
 from softsgx.linux.trace import refused, refused_call, traced
 from softsgx.linux.uapi import (
@@ -57,7 +54,7 @@ from softsgx.linux.uapi import (
     PROT_SEM,
     PROT_WRITE,
 )
-from softsgx.linux.vfs import O_RDWR, File, ProvisionNode
+from softsgx.linux.vfs import O_RDWR, File
 from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_PFN_MASK
 from softsgx.sim import WAIT, Unmodelled
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
@@ -79,22 +76,16 @@ def sys_open(current: Thread, path: str, mode: int = O_RDWR) -> Steps[int]:
     process = _process(current)
     if not kernel.has_nodes:
         return refused_call(current, "open", ENOENT, "sgx_drv_init.launch_control")
-    if path == SGX_ENCLAVE:
-        if kernel.fail("sgx_open"):
-            return refused_call(current, "open", ENOMEM, "kmalloc.memory")
-        file = File(path, SgxEnclaveNode(), mode)
-        kernel.enclaves_opened += 1
-        file.encl = e.SgxEncl(kernel, f"enclave {kernel.enclaves_opened}")
-    elif path == SGX_PROVISION:
-        file = File(path, ProvisionNode(), mode)
-    else:
+    if path not in (SGX_ENCLAVE, SGX_PROVISION):
         return refused_call(current, "open", ENOENT, "path_openat.name")
+    file = yield from kernel.driver.open(current, path, mode)
+    if isinstance(file, int):
+        return refused_call(current, "open", -file, "kmalloc.memory")
     fd = process.install_fd(file)
     if fd < 0:
         yield from file.put(current)
         return refused_call(current, "open", -fd, "alloc_fd.limit")
     return fd
-    yield
 
 
 @kernel_entry
@@ -421,9 +412,7 @@ def mprotect_fixup(current: Thread, vma: Vma, start: int, end: int, prot: int) -
         rule = "mprotect_fixup.may"
         return refused(current, EACCES, rule, address=start, prot=prot, may=vma.may)
     if vma.sgx:
-        if vma.encl is None:
-            raise KernelBug("sgx_vma_mprotect: NULL dereference of vm_private_data")
-        ret = yield from e.sgx_encl_may_map(current, vma.encl, start, end, prot)
+        ret = yield from current.kernel.driver.mprotect(current, vma, start, end, prot)
         if ret:
             return ret
     flush = False
@@ -617,9 +606,7 @@ def _dup_vmas(current: Thread, parent: Mm, child: Mm) -> Steps[None]:
         copy = vma.dup(vma.start, vma.end)
         child.insert(copy)
         if vma.sgx:
-            # The open hook: a failure leaves an area without an enclave.
-            if vma.encl and (yield from e.sgx_encl_mm_add(current, vma.encl, child)):
-                copy.encl = None
+            yield from current.kernel.driver.vma_open(current, copy, child)
             _copy_ptes(parent, child, vma)
         elif vma.shared is None:
             _copy_memory(current, parent, child, vma)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from softsgx.linux.kernel import Kernel
 from softsgx.linux.mm import Mm
-from softsgx.linux.sgx.driver import encl_of
 from softsgx.linux.sgx.encl import SgxEncl
 from softsgx.sim import Cooperative, Execution, Steps
 from softsgx.system.enclave import EnclaveThread
@@ -51,7 +50,9 @@ class Scene:
         """A process with an enclave, whose last TCS is for checkers."""
         host = machine.thread()
         enclave = machine.run(load(host, default_image(**layout)))
-        return Scene(machine, host, enclave, encl_of(host.process.files[enclave.fd]))
+        file = host.process.files[enclave.fd]
+        # An enclave of the C driver has the same face.
+        return Scene(machine, host, enclave, cast("SgxEncl", file.encl))
 
     @property
     def kernel(self) -> Kernel:
@@ -104,11 +105,7 @@ class Scene:
 
     def offer_to_reclaimer(self, address: int) -> None:
         """Make a resident page old, and the only one on the reclaimer's list."""
-        entry = self.encl.page(address)
-        assert entry is not None
-        assert entry.epc_page is not None
-        self.kernel.active_page_list.clear()
-        self.kernel.active_page_list[entry.epc_page] = None
+        self.kernel.driver.offer(self.kernel, self.encl, address)
         self.mm.space.test_and_clear_accessed(address)
 
     def epcm_word(self, address: int) -> int | None:

@@ -32,10 +32,10 @@ class EpcLeak(Checker):
                     if page.number in used:
                         raise self.violated(f"EPC page {page.number} has two owners")
                     used[page.number] = None
-        free = {page.number: None for page in kernel.free_pages}
+        free, count = kernel.driver.free_pages(kernel)
         both = [number for number in free if number in used]
         if both:
             raise self.violated(f"EPC page {both[0]} is free and in use")
-        missing = scene.machine.processor.epc.pages - kernel.nr_free - len(used)
+        missing = scene.machine.processor.epc.pages - count - len(used)
         if missing:
             raise self.violated(f"{missing} EPC pages are neither free nor in use")

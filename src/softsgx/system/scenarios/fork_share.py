@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
-from softsgx.linux.sgx.main import sgx_reclaim_pages
 from softsgx.sim import Steps
 from softsgx.system.scenarios.scenario import Cast, MachineScenario
 from softsgx.system.scene import Scene
@@ -41,4 +40,4 @@ class ForkShare(MachineScenario):
             yield from child.load(page, 1)
 
         yield "parent and child", 1, family()
-        yield "reclaimer", 2, sgx_reclaim_pages(scene.thread(2).thread)
+        yield "reclaimer", 2, scene.kernel.driver.reclaim(scene.thread(2).thread)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
-from softsgx.linux.sgx.main import sgx_reclaim_pages
 from softsgx.system.scenarios.scenario import Cast, MachineScenario
 from softsgx.system.scene import Scene
 
@@ -22,12 +21,12 @@ class PcmdSharing(MachineScenario):
         first, second = scene.enclave.data
         scene.probe(scene.call(1, lambda t: t.store(first, PRECIOUS)))
         scene.offer_to_reclaimer(second)
-        scene.probe(sgx_reclaim_pages(scene.thread(1).thread))
+        scene.probe(scene.kernel.driver.reclaim(scene.thread(1).thread))
         scene.offer_to_reclaimer(first)
         scene.expected[first] = PRECIOUS
         scene.watch = [first]
 
     def tasks(self, scene: Scene) -> Iterable[Cast]:
         """The reclaimer and the reader."""
-        yield "reclaimer", 1, sgx_reclaim_pages(scene.thread(1).thread)
+        yield "reclaimer", 1, scene.kernel.driver.reclaim(scene.thread(1).thread)
         yield "reader", 2, scene.thread(2).load(scene.enclave.data[1], 1)

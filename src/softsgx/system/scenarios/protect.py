@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from softsgx.linux.sgx.main import sgx_reclaim_pages
 from softsgx.linux.version import VERSION_DEFAULT
 from softsgx.sim import Steps
 from softsgx.spec.bits import PAGE_SIZE
@@ -90,7 +89,7 @@ class ProtectReclaim(Managed):
         page = scene.enclave.heap
         scene.offer_to_reclaimer(page)
         yield "protector", 1, self.protect(scene, 1, page, R)
-        yield "reclaimer", 2, sgx_reclaim_pages(scene.thread(2).thread)
+        yield "reclaimer", 2, scene.kernel.driver.reclaim(scene.thread(2).thread)
 
 
 class TwoProtects(Managed):

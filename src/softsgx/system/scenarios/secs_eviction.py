@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
-from softsgx.linux.sgx.main import sgx_reclaim_pages
 from softsgx.sim import Steps
 from softsgx.system.scenarios.scenario import Cast, MachineScenario
 from softsgx.system.scene import Scene
@@ -30,4 +29,4 @@ class SecsEviction(MachineScenario):
 
 def _evict(scene: Scene) -> Steps[None]:
     thread = scene.thread(2).thread
-    yield from sgx_reclaim_pages(thread)
+    yield from scene.kernel.driver.reclaim(thread)
