@@ -6,6 +6,7 @@ assembler output the bytes of ENCLS become a call; or they stay, for the handler
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from softsgx.cdriver import manifest as m
+from softsgx.cdriver.elf import LINES
 from softsgx.cdriver.errors import CompileError, DriverError
 from softsgx.cdriver.tree import ARCH, SOURCES, Tree
 
@@ -29,6 +31,8 @@ _FLAGS: Final = (
     *("-fno-strict-aliasing", "-fno-omit-frame-pointer", "-fno-stack-protector"),
     *("-fcf-protection=none", "-fno-asynchronous-unwind-tables", "-fno-builtin"),
     *("-mno-red-zone", "-mgeneral-regs-only", "-fno-delete-null-pointer-checks"),
+    # A backtrace names the functions as they are in the source.
+    *("-fno-inline-functions-called-once", "-fno-optimize-sibling-calls"),
     *("-fdiagnostics-color=never", "-Wall"),
     *("-Werror=implicit-function-declaration", "-Werror=implicit-int"),
 )  # fmt: skip
@@ -57,6 +61,7 @@ _KINDS: Final = (
     "{name}: a type of the kernel of which softsgx does not have this member",
 )
 _UNDEFINED: Final = re.compile(r"([\w./-]+:\d+): undefined reference to `(\w+)'")
+_LINE: Final = re.compile(r"^(\S+\.[chs])\s+(\d+)\s+(0x[0-9a-f]+)\b", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ def _wanted(tree: Tree, encls: str) -> m.Manifest:
 
 
 def _compiler_version() -> str:
-    for program in ("gcc", "objcopy"):
+    for program in ("gcc", "objcopy", "objdump"):
         if shutil.which(program) is None:
             raise DriverError(f"{program}: not there: apt-get install gcc binutils")
     done = _call(["gcc", "-dumpfullversion"])
@@ -130,12 +135,24 @@ class _Build:
         unit.write_text("".join(f'#include "{m.C / name}"\n' for name in RUNTIME))
         self._gcc([*self.flags, f"-I{m.C}", "-c", str(unit), "-o", "runtime.o"], unit.name)
         self._link([*(f"{name}.o" for name in SOURCES), "runtime.o"])
-        (self.place / "manifest").write_bytes(wanted.pack())
-        out = self.place / "driver"
-        done = _call(["objcopy", f"--add-section={m.SECTION}={self.place / 'manifest'}", str(out)])
-        if done.returncode:
-            raise CompileError("driver: objcopy failed", done.stderr)
-        return out.read_bytes()
+        added = {m.SECTION: wanted.pack(), LINES: self._lines()}
+        options = []
+        for name, data in added.items():
+            file = self.place / name
+            file.write_bytes(data)
+            options.append(f"--add-section={name}={file}")
+        self._run(["objcopy", *options, "driver"], "driver")
+        return (self.place / "driver").read_bytes()
+
+    def _lines(self) -> bytes:
+        """Which source line each address is of: [address, file, line], ascending."""
+        done = _call(["objdump", "--dwarf=decodedline", "driver"], self.place)
+        files: dict[str, int] = {}
+        lines = sorted(
+            [int(at, 16), files.setdefault(file, len(files)), int(line)]
+            for file, line, at in _LINE.findall(done.stdout)
+        )
+        return json.dumps({"files": list(files), "lines": lines}).encode()
 
     def _forward(self) -> None:
         """A file for each header of the kernel that is included: all of ours."""

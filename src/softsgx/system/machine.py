@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import weakref
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from softsgx.cpu import Part, Processor, Readings
@@ -11,7 +13,6 @@ from softsgx.cpu.part import DEFAULT_PART
 from softsgx.cpu.readings import DEFAULT_READINGS
 from softsgx.linux.kernel import Kernel
 from softsgx.linux.process import Process, Thread, refuse_cpu
-from softsgx.linux.sgx.main import ksgxd
 from softsgx.linux.version import VERSION_DEFAULT, kernel_version
 from softsgx.sim import RETRY, Cooperative, Execution, Scheduler, Steps
 from softsgx.spec.bits import PAGE_SIZE
@@ -33,6 +34,8 @@ class Machine:
     `epc` is the size of EPC: bytes, or a text such as "4M". `linux` names the kernel
     (`linux.version`), `races` switches its known races on or off by name. All keys derive from
     `seed`. With `explain` the machine remembers who changed what, for the method `explain`.
+    `driver` is a driver object (`softsgx driver build`), which takes the place of the driver in
+    Python; `linux` then names the kernel for all other code.
     """
 
     def __init__(
@@ -47,15 +50,24 @@ class Machine:
         part: Part = DEFAULT_PART,
         readings: Readings = DEFAULT_READINGS,
         explain: bool = False,
+        driver: str | PathLike[str] | None = None,
     ) -> None:
         if cpus < 1:
             raise ValueError(f"Machine: cpus={cpus}, at least 1 is needed")
+        if driver is not None and (races or restrict_requires_read):
+            raise ValueError("Machine: races and rules are those of the driver that is given")
         version = kernel_version(linux, restrict_requires_read=restrict_requires_read, races=races)
         pages = epc_bytes(epc) // PAGE_SIZE
         self.cpus = cpus
         self.processor = Processor(pages, lps=cpus + 1, seed=seed, part=part, readings=readings)
         self.kernel = Kernel(self.processor, version)
         self.ksgxd = self.kernel.ksgxd_tsk = Thread(self.kernel, None, "ksgxd", cpus)
+        if driver is not None:
+            from softsgx.cdriver.driver import CDriver
+
+            c_driver = CDriver(self.kernel, Path(driver))
+            c_driver.boot(self.ksgxd)
+            self.kernel.driver = c_driver
         self._live: Execution | None = None
         self.explainer: Explainer | None = None
         self._unfinished: Unfinished | None = None
@@ -122,7 +134,8 @@ class Machine:
 
     def spawn_ksgxd(self, execution: Execution) -> None:
         """Start the reclaim daemon in an execution, where it waits for work."""
-        execution.spawn(ksgxd(self.ksgxd), "ksgxd", self.cpus, daemon=True)
+        daemon = self.kernel.driver.ksgxd(self.ksgxd)
+        execution.spawn(daemon, "ksgxd", self.cpus, daemon=True)
 
     def run(self, body: Steps[T], cpu: int = 0) -> T:
         """Run one body to its end, along with the reclaim daemon; returns the body's result.

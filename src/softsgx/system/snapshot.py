@@ -28,6 +28,7 @@ from types import (
 )
 from typing import Any, Final, NamedTuple
 
+from softsgx.cdriver.own_state import OwnState
 from softsgx.cpu import LogicalProcessor, Processor
 from softsgx.sim import Execution, Task, Unmodelled
 from softsgx.system.object_fields import CODE, PLAIN, Fields, fields_of
@@ -121,6 +122,9 @@ class Snapshot:
     def _visit(self, thing: Any, at: _At) -> None:
         # The processor has saved its logical processors.
         if isinstance(thing, (*CODE, LogicalProcessor)):
+            return
+        if isinstance(thing, OwnState):
+            self._undo.append(partial(thing.restore, thing.save()))
             return
         if isinstance(thing, _RUNNING):
             name = type(thing).__name__

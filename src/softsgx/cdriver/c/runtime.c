@@ -7,6 +7,7 @@
 
 struct k_task k_tasks[K_TASKS], *k_running;
 u64 k_inject;			/* whether allocations have to ask if they fail */
+u64 k_booting;			/* no ENCLS but EREMOVE has been executed since the reset */
 unsigned long k_features;
 static u64 k_host_sp;
 
@@ -67,11 +68,15 @@ u64 k_resume(struct k_task *t)
 }
 
 /* Prepare a free task; its first k_resume() calls the function. */
-void k_prepare(struct k_task *t, void *function, struct task_struct *thread)
+void k_prepare(struct k_task *t, void *function, struct task_struct *thread, struct mm_struct *mm,
+	       unsigned int personality)
 {
 	u64 *top = (u64 *)(k_stacks + (t - k_tasks + 1) * K_STACK_SIZE);
 
 	t->function = function;
+	memset(&t->own, 0, sizeof(t->own));
+	t->own.mm = mm;
+	t->own.personality = personality;
 	t->thread = thread ? thread : &t->own;
 	t->preempt = t->mutexes = t->area = t->maps = 0;
 	*--top = 0;
@@ -81,6 +86,9 @@ void k_prepare(struct k_task *t, void *function, struct task_struct *thread)
 	t->sp = (u64)top;
 }
 
+/* The area that a caller passes to the driver; a task has one. */
+struct vm_area_struct *k_caller_area(struct k_task *t) { return &t->areas[0]; }
+
 static u64 blocks;
 #define BLOCKS_MAX 50000000
 
@@ -88,6 +96,8 @@ long k_request(enum k_operation op, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
 {
 	struct k_task *t = k_running;
 
+	if (!t)
+		return 0;	/* a message of the heap, while no task runs */
 	t->operation = op;
 	t->argument[0] = a;
 	t->argument[1] = b;
@@ -131,7 +141,10 @@ extern const struct k_extable k_extable_start[], k_extable_end[];
 #define ENCLS_LENGTH 3
 #define CALL_LENGTH 5
 
+#define LEAF_EREMOVE 3
+
 static u64 k_relative(const int *p) { return (u64)p + *p; }
+static u64 length(u64 at) { return *(u8 *)at == ENCLS_FIRST_BYTE ? ENCLS_LENGTH : CALL_LENGTH; }
 
 void k_serve_encls(struct k_registers *r)
 {
@@ -143,6 +156,12 @@ void k_serve_encls(struct k_registers *r)
 			break;
 	if (e == k_extable_end || e->type != EX_TYPE_FAULT_SGX)
 		k_unmodelled("ENCLS without an entry of type EX_TYPE_FAULT_SGX in the exception table");
+	if (k_booting && r->rax == LEAF_EREMOVE) {
+		/* There is nothing in EPC that could be removed. */
+		r->rax = 0;
+		r->rip = at + length(at);
+		return;
+	}
 	/* The answer is RAX; the second word is RBX, and in bit 63 of RAX whether it was an exception. */
 	r->rax = k_ask(K_ENCLS, r->rax, r->rbx, r->rcx, r->rdx, at);
 	if (r->rax >> 63) {
@@ -151,13 +170,13 @@ void k_serve_encls(struct k_registers *r)
 		return;
 	}
 	r->rbx = k_running->second;
-	r->rip = at + (*(u8 *)at == ENCLS_FIRST_BYTE ? ENCLS_LENGTH : CALL_LENGTH);
+	r->rip = at + length(at);
 }
 
 /* Signals: SIGILL serves ENCLS where it is an instruction; any other fault of a task ends it. */
 
 #define SIGILL 4
-enum { GREG_RBP = 10, GREG_RSP = 15, GREG_RIP = 16, GREGS_OFFSET = 40, SI_ADDR = 2, SIGNALS = 32 };
+enum { GREG_RBP = 10, GREG_RSP = 15, GREG_RIP = 16, GREGS_OFFSET = 40, SI_ADDR = 2, SI_CODE = 2, SIGNALS = 32 };
 void (*k_old_handler[SIGNALS])(int, void *, void *);
 
 static void k_default_action(int signal)
@@ -192,6 +211,7 @@ void k_on_signal(int signal, u64 *info, char *context)
 	t->argument[0] = signal;
 	t->argument[1] = info[SI_ADDR];
 	t->argument[2] = reg[GREG_RIP];
+	t->argument[3] = ((int *)info)[SI_CODE];
 	t->frame = reg[GREG_RBP];
 	reg[GREG_RSP] = k_host_sp;
 	reg[GREG_RIP] = (u64)k_switched;

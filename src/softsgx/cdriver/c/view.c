@@ -3,6 +3,8 @@
 #include "runtime.h"
 #include "encl.h"
 
+u64 k_view_out[16];
+
 void k_view_encl(const struct sgx_encl *e, u64 *out)
 {
 	out[0] = e->base;
@@ -38,4 +40,52 @@ u64 k_view_page(struct sgx_encl *e, unsigned long first, u64 *out)
 		return -1;
 	fill(p, out);
 	return s.xa_index;
+}
+
+/* Which of `count` pages of an EPC section, from `first` on, are free: a bit map. */
+#define FREE_MAX 4096
+u64 k_view_bits[FREE_MAX / 64];
+
+void k_view_free(unsigned long section, unsigned long first, unsigned long count)
+{
+	const struct sgx_epc_page *p = sgx_epc_sections[section].pages + first;
+	unsigned long i;
+
+	memset(k_view_bits, 0, sizeof(k_view_bits));
+	for (i = 0; i < count; i++)
+		if (p[i].flags & SGX_EPC_PAGE_IS_FREE)
+			k_view_bits[i / 64] |= BIT(i % 64);
+}
+
+/* The VA page number `n` of an enclave: its frame, or 0. */
+u64 k_view_va_page(struct sgx_encl *e, unsigned long n)
+{
+	struct sgx_va_page *v;
+
+	list_for_each_entry(v, &e->va_pages, list)
+		if (!n--)
+			return PFN_DOWN(sgx_get_epc_phys_addr(v->epc_page));
+	return 0;
+}
+
+/* The address space number `n` of an enclave's list, or NULL. */
+struct mm_struct *k_view_mm(struct sgx_encl *e, unsigned long n)
+{
+	struct sgx_encl_mm *m;
+
+	list_for_each_entry(m, &e->mm_list, list)
+		if (!n--)
+			return m->mm;
+	return NULL;
+}
+
+/* Empty the reclaimer's list but for one page, which must be resident. */
+void k_offer(struct list_head *active, struct sgx_encl *e, unsigned long index)
+{
+	struct xa_state s = { &e->page_array, index };
+	struct sgx_encl_page *p = k_xas_next(&s, index, true);
+
+	while (!list_empty(active))
+		list_del_init(active->next);
+	list_add(&p->epc_page->list, active);
 }

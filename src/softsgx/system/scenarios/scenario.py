@@ -14,8 +14,9 @@ checkers verify what must be true at the end.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from os import PathLike
 from types import SimpleNamespace
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Self
 
 from softsgx.explore import Scenario, Violation
 from softsgx.explore.footprint import Footprint, key_of
@@ -54,6 +55,7 @@ class MachineScenario(Scenario):
     def __init__(self, linux: str = VERSION_DEFAULT, races: dict[str, bool] | None = None) -> None:
         self.linux = linux
         self.races = races
+        self.driver: str | PathLike[str] | None = None
         self._scene: Scene | None = None
         self._snapshot: Snapshot | None = None
         # Attributes that `build` has set; they are part of the snapshot.
@@ -62,11 +64,23 @@ class MachineScenario(Scenario):
         switched = [f"{race}={int(on)}" for race, on in sorted((races or {}).items())]
         self.name = ",".join([type(self).name, linux, *switched])
 
+    def on(self, driver: str | PathLike[str]) -> Self:
+        """The scenario, to be run on a driver object (`softsgx driver build`)."""
+        assert self._scene is None, "the machine is built already"
+        self.driver = driver
+        return self
+
     # What a scenario defines
 
     def machine(self) -> Machine:
         """The machine, before anything is built on it."""
-        return Machine(cpus=self.cpus, epc=self.epc, linux=self.linux, races=self.races)
+        return Machine(
+            cpus=self.cpus,
+            epc=self.epc,
+            linux=self.linux,
+            races=self.races,
+            driver=self.driver,
+        )
 
     def built(self, machine: Machine) -> Scene:
         """The process and its enclave, as `layout` says."""

@@ -1,0 +1,136 @@
+"""One call of the driver: a task of the arena, and the generator that serves its requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from softsgx.cdriver.arena import ANSWER, ARGUMENTS, FRAME, SP, WildPointer
+from softsgx.cdriver.operations import BY_NAME, Operation
+from softsgx.cdriver.requests import HANDLERS
+from softsgx.linux.bug import KernelBug
+from softsgx.sim import Task
+
+if TYPE_CHECKING:
+    from softsgx.cdriver.driver import CDriver
+    from softsgx.linux.process import Thread
+    from softsgx.sim import Steps
+
+RETURNED: Final = BY_NAME["RETURNED"]
+_SIGN: Final = 1 << 63
+_FRAMES_MAX: Final = 32
+
+
+class Call:
+    """A call that is under way.
+
+    held      what the task has taken, and how to release it: undone if the task is unwound
+    me        the task of the execution, once it is known
+    label     the name of the enclave that is being opened
+    inserted  whether it has inserted a PTE
+    """
+
+    def __init__(self, driver: CDriver, current: Thread, label: str = "") -> None:
+        self.driver = driver
+        self.kernel = driver.kernel
+        self.arena = driver.arena
+        self.current = current
+        self.label = label
+        self.number = self.arena.take()
+        self.held: dict[object, Callable[[], object]] = {}
+        self.me: Task | None = None
+        self.inserted = False
+
+    def run(self, function: str, *arguments: int, thread: int = 0, mm: int = 0) -> Steps[int]:
+        """Call a function of the driver; its return value, signed. KernelBug, Unmodelled."""
+        process = self.current.process
+        implies = process is not None and process.mm.read_implies_exec
+        self.arena.prepare(
+            self.number,
+            function,
+            arguments,
+            thread=thread,
+            mm=mm,
+            personality=_READ_IMPLIES_EXEC if implies else 0,
+        )
+        words = self.arena.words(self.number)
+        done = False
+        try:
+            operation = self.arena.resume(self.number)
+            while operation is not RETURNED:
+                try:
+                    answer = self._serve(operation, words[ARGUMENTS:ANSWER])
+                    if not isinstance(answer, int):
+                        answer = yield from answer
+                except WildPointer as wild:
+                    what = f"{operation.name} of {wild}, which is not its memory"
+                    raise self.bug(what) from None
+                operation = self.arena.resume(self.number, answer)
+            done = True
+            value = int(words[ARGUMENTS])
+        finally:
+            if not done:
+                self._unwind()
+            self.arena.end(self.number)
+        if self.held:
+            raise self.bug(f"{function} returns with {_names(self.held)} held")
+        return value - 2 * _SIGN if value & _SIGN else value
+
+    def _serve(self, operation: Operation, arguments: Sequence[int]) -> int | Steps[int]:
+        answer: int | Steps[int] = HANDLERS[operation.name](self, *arguments)
+        return answer
+
+    def _unwind(self) -> None:
+        """Release what the task holds, the latest first; its stack is given up."""
+        while self.held:
+            _, release = self.held.popitem()
+            release()
+
+    def hold(self, key: object, release: Callable[[], object]) -> None:
+        """Note that the task has taken something."""
+        self.held[key] = release
+
+    def drop(self, key: object) -> None:
+        """Release what the task has taken. KernelBug if it has not."""
+        release = self.held.pop(key, None)
+        if release is None:
+            raise self.bug(f"release of {key!r}, which it does not hold")
+        release()
+
+    # Findings
+
+    def bug(self, what: str, first: int = 0) -> KernelBug:
+        """The exception for a bug of the driver, with its backtrace; the driver is then broken."""
+        self.driver.broken = what
+        return KernelBug("\n  ".join([what, *self.backtrace(first)]))
+
+    def backtrace(self, first: int = 0) -> list[str]:
+        """File, line and function of each frame of the task, the innermost first.
+
+        `first` is the instruction at which it stands, if that made no request.
+        """
+        arena, elf = self.arena, self.arena.elf
+        words = arena.words(self.number)
+        found = [first] if first else []
+        frame = int(words[FRAME])
+        while len(found) < _FRAMES_MAX and arena.contains(frame, 16) and frame >= words[SP]:
+            raw = arena.read(frame, 16)
+            frame = int.from_bytes(raw[:8], "little")
+            found.append(int.from_bytes(raw[8:], "little") - 1)
+        lines = []
+        for address in found:
+            place = elf.line(address)
+            function = elf.function(address)
+            if place is not None and function is not None and function not in _OURS:
+                lines.append(f"{place[0]}:{place[1]} {function}")
+        return lines
+
+
+_READ_IMPLIES_EXEC: Final = 0x0400000
+_OURS: Final = frozenset(
+    "k_main k_request k_serve_encls k_bug k_warn k_unmodelled __sanitizer_cov_trace_pc".split()
+)
+
+
+def _names(held: dict[object, Any]) -> str:
+    return ", ".join(str(key) for key in held)

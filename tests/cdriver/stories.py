@@ -1,0 +1,234 @@
+"""Stories that are told on a machine with either driver, and what can be seen of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from softsgx import Machine
+from softsgx.linux import uapi
+from softsgx.linux.syscalls import SGX_PROVISION
+from softsgx.spec.bits import PAGE_SIZE
+from softsgx.spec.epcm import PT_REG, R, W, X
+from softsgx.system.host import SignalRaised
+from softsgx.system.loaded_enclave import Enclave, EnclaveFault, ioctl
+from softsgx.system.loader import BuildError, load
+
+Seen = list[Any]
+
+
+class Stage:
+    """A machine, a thread, and a list of what was seen, in order."""
+
+    def __init__(self, driver: Path | None, linux: str, **options: Any) -> None:
+        self.machine = Machine(driver=driver, linux=linux, **options)
+        self.host = self.machine.thread()
+        self.seen: Seen = []
+
+    def do(self, body: Any) -> Any:
+        """Run something and note what it returns or raises."""
+        try:
+            result = self.machine.run(body)
+        except (SignalRaised, EnclaveFault, BuildError) as raised:
+            self.seen.append((type(raised).__name__, str(raised)))
+            return None
+        self.seen.append(repr(result))
+        return result
+
+    def load(self, **layout: Any) -> Enclave:
+        """An enclave."""
+        enclave = self.machine.run(load(self.host, **layout))
+        assert isinstance(enclave, Enclave)
+        return enclave
+
+    def state(self) -> Seen:
+        """EPCM, page tables, areas, warnings."""
+        self.machine.settle()
+        kernel = self.machine.kernel
+        spaces = {thread.mm.name: thread.mm for thread in [self.host.thread]}
+        epcm = kernel.processor.epcm
+        return [
+            list(epcm.state),
+            {name: sorted(mm.space.ptes.items()) for name, mm in spaces.items()},
+            {name: mm.maps() for name, mm in spaces.items()},
+            len(kernel.warnings),
+        ]
+
+
+def build_and_enter(stage: Stage) -> None:
+    """Build, enter, write and read."""
+    enclave = stage.load(pages=2)
+
+    def program(me: Any) -> Any:
+        yield from me.store(enclave.data[0], b"hello")
+        return (yield from me.load(enclave.data[0], 5))
+
+    assert stage.do(enclave.call(stage.host, program)) == b"hello"
+
+
+def grow_restrict_trim_remove(stage: Stage) -> None:
+    """EAUG by fault, EACCEPT, restrict, new types, remove; and each of these too early."""
+    enclave, host = stage.load(pages=2), stage.host
+    page, tcs = enclave.heap, enclave.heap + PAGE_SIZE
+
+    def grow(me: Any) -> Any:
+        for address in (page, tcs):
+            yield from me.accept_new(address)
+        yield from me.store(page, b"new")
+        return (yield from me.load(page, 3))
+
+    def restricted(me: Any) -> Any:
+        return (yield from me.accept_restricted(page, R))
+
+    def trimmed(me: Any) -> Any:
+        return (yield from me.accept_trim(page))
+
+    def tcs_accepted(me: Any) -> Any:
+        return (yield from me.accept_tcs(tcs))
+
+    stage.do(enclave.restrict(host, page, PAGE_SIZE, R))  # absent
+    stage.do(enclave.call(host, grow))
+    stage.do(enclave.restrict(host, page, PAGE_SIZE, W))  # W without R
+    stage.do(enclave.restrict(host, page, PAGE_SIZE, R | 0x100))
+    stage.do(enclave.restrict(host, page + 1, PAGE_SIZE, R))
+    stage.do(enclave.restrict(host, enclave.base, 2 * enclave.size, R))
+    stage.do(enclave.restrict(host, page, PAGE_SIZE, R))
+    stage.do(enclave.call(host, restricted))
+    stage.do(enclave.remove(host, page, PAGE_SIZE))  # not trimmed
+    stage.do(enclave.trim(host, page, PAGE_SIZE))
+    stage.do(enclave.remove(host, page, PAGE_SIZE))  # not accepted
+    stage.do(enclave.call(host, trimmed))
+    stage.do(enclave.remove(host, page, PAGE_SIZE))
+    stage.do(enclave.remove(host, page, PAGE_SIZE))  # gone
+    stage.do(enclave.modify_types(host, tcs, PAGE_SIZE, PT_REG))
+    stage.do(enclave.make_tcs(host, tcs))
+    stage.do(enclave.call(host, tcs_accepted))
+    stage.do(enclave.make_tcs(host, enclave.tcs[0]))
+    stage.do(host.load(page, 8))  # EAUG again, from outside: the abort page
+    stage.do(host.close(enclave.fd))
+
+
+def rights_of_areas(stage: Stage) -> None:
+    """mmap, mprotect and mremap against the caps of the pages, at the edges of the enclave."""
+    enclave, host = stage.load(pages=2), stage.host
+    base, data = enclave.base, enclave.data[0]
+    shared = uapi.MAP_SHARED | uapi.MAP_FIXED
+    stage.do(host.mprotect(data, PAGE_SIZE, R | W | X))
+    stage.do(host.mprotect(data, PAGE_SIZE, R))
+    stage.do(host.store(data, b"x"))
+    stage.do(host.mprotect(data, PAGE_SIZE, R | W))
+    stage.do(host.mprotect(enclave.tcs[0], PAGE_SIZE, X))
+    stage.do(host.mmap(base + enclave.size, PAGE_SIZE, R, shared, enclave.fd))
+    stage.do(host.mmap(base, PAGE_SIZE, R, uapi.MAP_PRIVATE, enclave.fd))
+    stage.do(host.mmap(enclave.heap, PAGE_SIZE, R | W | X, shared, enclave.fd))
+    stage.do(host.mmap(0, PAGE_SIZE, R, uapi.MAP_SHARED, enclave.fd))
+    stage.do(host.mremap(data, PAGE_SIZE, 2 * PAGE_SIZE, uapi.MREMAP_MAYMOVE))
+    stage.do(host.munmap(data, PAGE_SIZE))
+    stage.do(host.load(data, 1))
+
+
+def refused_builds(stage: Stage) -> None:
+    """Ioctls with what they refuse: sizes, ranges, addresses, SECINFO, the order of calls."""
+    host, machine = stage.host, stage.machine
+    fd = stage.do(host.open())
+    page = machine.run(host.alloc(4 * PAGE_SIZE))
+    create, add = uapi.SgxEnclaveCreate(src=page), uapi.SgxEnclaveAddPages
+    stage.do(host.ioctl(fd, 0x1234, 0))
+    stage.do(ioctl(host, fd, uapi.SGX_IOC_ENCLAVE_CREATE, uapi.SgxEnclaveCreate(src=8)))
+    stage.do(host.ioctl(fd, uapi.SGX_IOC_ENCLAVE_CREATE, 8))
+    stage.do(ioctl(host, fd, uapi.SGX_IOC_ENCLAVE_CREATE, create))  # SIZE 0
+    machine.run(host.store(page, (3 << 12).to_bytes(8, "little")))
+    stage.do(ioctl(host, fd, uapi.SGX_IOC_ENCLAVE_CREATE, create))  # no power of 2
+    machine.run(host.store(page, (1 << 14).to_bytes(8, "little")))
+    stage.do(ioctl(host, fd, uapi.SGX_IOC_ENCLAVE_CREATE, create))  # ECREATE refuses
+    stage.do(ioctl(host, fd, uapi.SGX_IOC_ENCLAVE_ADD_PAGES, add(length=PAGE_SIZE)))
+    stage.do(ioctl(host, fd, uapi.SGX_IOC_ENCLAVE_INIT, uapi.SgxEnclaveInit(sigstruct=page)))
+    enclave = stage.load(pages=1)
+    stage.do(ioctl(host, enclave.fd, uapi.SGX_IOC_ENCLAVE_CREATE, create))
+    stage.do(ioctl(host, enclave.fd, uapi.SGX_IOC_ENCLAVE_INIT, uapi.SgxEnclaveInit(sigstruct=0)))
+    provision = stage.do(host.open(SGX_PROVISION))
+    for number in (provision, fd, 99):
+        block = uapi.SgxEnclaveProvision(fd=number)
+        stage.do(ioctl(host, fd, uapi.SGX_IOC_ENCLAVE_PROVISION, block))
+    stage.do(host.close(fd))
+    stage.do(host.close(provision))
+
+
+def reclaim_and_reload(stage: Stage) -> None:
+    """Enclaves larger than the EPC: ksgxd and direct reclaim evict, faults reload."""
+    host = stage.host
+    enclaves = [stage.load(pages=20, hole=40) for _ in range(4)]
+
+    def touch(me: Any, enclave: Enclave) -> Any:
+        for number, address in enumerate(enclave.data):
+            yield from me.store(address, bytes([number]))
+        for address in range(enclave.heap, enclave.heap + 20 * PAGE_SIZE, PAGE_SIZE):
+            yield from me.accept_new(address)
+            yield from me.store(address, b"h")
+
+    def check(me: Any, enclave: Enclave) -> Any:
+        found = b""
+        for address in (*enclave.data, enclave.heap):
+            found += yield from me.load(address, 1)
+        return found
+
+    for enclave in enclaves:
+        stage.do(enclave.call(host, partial(touch, enclave=enclave)))
+    for enclave in enclaves:
+        stage.do(enclave.restrict(host, enclave.heap, 3 * PAGE_SIZE, R))
+        stage.do(enclave.call(host, partial(check, enclave=enclave)))
+    for enclave in enclaves[::2]:
+        stage.do(host.close(enclave.fd))
+    for enclave in enclaves[1::2]:
+        stage.do(enclave.call(host, partial(check, enclave=enclave)))
+
+
+def fork_and_exit(stage: Stage) -> None:
+    """A child shares the enclave; its pages are zapped in both; the last exit frees them."""
+    enclave, host = stage.load(pages=2), stage.host
+    child = stage.machine.run(host.fork("child", 1))
+
+    def program(me: Any) -> Any:
+        return (yield from me.load(enclave.data[0], 1))
+
+    stage.do(enclave.call(child, program))
+    stage.do(enclave.call(host, program))
+    stage.do(enclave.restrict(host, enclave.data[0], PAGE_SIZE, R))
+    stage.do(host.close(enclave.fd))
+    stage.do(child.exit())
+    stage.do(enclave.call(host, program))
+
+
+def debugger(stage: Stage) -> None:
+    """Peek and poke of a debug enclave."""
+    enclave, host = stage.load(pages=1), stage.host
+    tracer = stage.machine.thread(cpu=1, name="tracer")
+    at = enclave.data[0]
+    stage.do(tracer.poke(host.process, at + 3, 0x1122334455667788))
+    stage.do(tracer.peek(host.process, at + 3))
+    stage.do(tracer.mem_read(host.process, at, 16))
+    stage.do(tracer.mem_read(host.process, enclave.heap, 16))
+
+
+STORIES: dict[str, tuple[Callable[[Stage], None], dict[str, Any]]] = {
+    story.__name__: (story, options)
+    for story, options in (
+        (build_and_enter, {}),
+        (grow_restrict_trim_remove, {}),
+        (rights_of_areas, {}),
+        (refused_builds, {}),
+        (reclaim_and_reload, {"epc": "512K"}),
+        (fork_and_exit, {}),
+        (debugger, {}),
+    )
+}
+
+
+def tell(name: str, driver: Path | None, linux: str) -> tuple[Seen, Seen]:
+    """Tell a story: what was seen on the way, and the state at the end."""
+    story, options = STORIES[name]
+    stage = Stage(driver, linux, **{"epc": "1M", **options})
+    story(stage)
+    return stage.seen, stage.state()

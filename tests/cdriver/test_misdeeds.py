@@ -1,0 +1,80 @@
+"""C code that goes wrong is a finding with its backtrace, and the next execution is unharmed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from softsgx import Machine
+from softsgx.linux import uapi
+from softsgx.linux.bug import KernelBug
+from softsgx.system.loaded_enclave import ioctl
+from tests.cdriver import sources
+from tests.cdriver.patches import MISBEHAVING, MISDEEDS, patched_object
+
+AT = r"\n  ioctl\.c:\d+ sgx_ioc_enclave_provision"
+FOUND = {
+    1001: rf"^SIGSEGV at 0x8{AT}\n  ioctl\.c:\d+ sgx_ioctl",
+    1002: rf"^never comes to a point{AT}",
+    1003: rf"^BUG at ioctl\.c:\d+{AT}",
+    1004: r"^SIGSEGV at an address that is not canonical.*\n  list\.h:\d+ sgx_ioc_enclave_prov",
+    1005: r"^SIGSEGV at 0x2000100\w+\n  ioctl\.c:\d+ deep",
+    1006: r"^k_call_ioctl returns with Mutex\('encl->lock\(enclave 1\)'\) held",
+    1007: rf"^encl->lock\(enclave 1\) is taken by a task that holds it\n  shim\.c:\d+ mutex\w+{AT}",
+    1009: rf"^BUG at heap:0\n  heap\.c:\d+ kfree{AT}",
+    1010: r"^COPY_TO_USER of 8 bytes at 0x1234, which is not its memory",
+}
+WARNED = {
+    1008: "written behind its end: byte 0 of a block of 33",
+    1009: "freed twice",
+    1011: "&encl->lock is unlocked by another than its owner",
+    1012: "params.fd == 1012 (ioctl.c",
+}
+
+
+@pytest.fixture(scope="module")
+def misbehaving(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An object of Linux 6.12 whose PROVISION does what a descriptor asks for."""
+    tree = sources.kernel_or_skip("6.12")
+    return patched_object(tree, tmp_path_factory.mktemp("misbehaving") / "linux", MISBEHAVING)
+
+
+def provision(machine: Machine, fd: int) -> Any:
+    """PROVISION with a descriptor."""
+    host = machine.thread()
+    enclave = machine.run(host.open())
+    argument = uapi.SgxEnclaveProvision(fd=fd)
+    return machine.run(ioctl(host, enclave, uapi.SGX_IOC_ENCLAVE_PROVISION, argument))
+
+
+@pytest.mark.parametrize("fd", FOUND)
+def test_a_misdeed_is_a_finding_with_its_backtrace(fd: int, misbehaving: Path) -> None:
+    machine = Machine(driver=misbehaving, epc="1M")
+    with pytest.raises(KernelBug) as found:
+        provision(machine, fd)
+    assert re.search(FOUND[fd], str(found.value)), found.value
+    # The machine's driver cannot be used any more, and says why; that of another one can.
+    with pytest.raises(KernelBug, match="the driver is unusable since: "):
+        machine.run(machine.thread(cpu=1).open())
+    assert provision(Machine(driver=misbehaving, epc="1M"), 5) == (
+        -22,
+        uapi.SgxEnclaveProvision(fd=5),
+    )
+
+
+@pytest.mark.parametrize("fd", WARNED)
+def test_a_misdeed_is_warned_of(fd: int, misbehaving: Path) -> None:
+    machine = Machine(driver=misbehaving, epc="1M")
+    try:
+        provision(machine, fd)
+    except KernelBug:
+        assert fd in FOUND
+    (warning,) = machine.kernel.warnings
+    assert WARNED[fd] in warning
+
+
+def test_every_misdeed_is_tried() -> None:
+    assert set(FOUND) | set(WARNED) == set(MISDEEDS)
