@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from softsgx import Machine
+from softsgx.events.cpu import LeafDone, LeafFaulted
 from softsgx.linux import uapi
 from softsgx.linux.syscalls import SGX_PROVISION
-from softsgx.spec.bits import PAGE_SIZE
+from softsgx.mem.pagetable import PTE_PFN_MASK
+from softsgx.sim.events import Event
+from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.epcm import PT_REG, R, W, X
 from softsgx.system.host import SignalRaised
 from softsgx.system.loaded_enclave import Enclave, EnclaveFault, ioctl
@@ -25,7 +28,10 @@ class Stage:
     def __init__(self, driver: Path | None, linux: str, **options: Any) -> None:
         self.machine = Machine(driver=driver, linux=linux, **options)
         self.host = self.machine.thread()
+        self.threads = [self.host.thread]
         self.seen: Seen = []
+        self.leaves: Seen = []
+        self.machine.processor.log.subscribe(self._leaf)
 
     def do(self, body: Any) -> Any:
         """Run something and note what it returns or raises."""
@@ -37,6 +43,13 @@ class Stage:
         self.seen.append(repr(result))
         return result
 
+    def _leaf(self, event: Event) -> None:
+        """Note each leaf with the page it acts on, and how it ended."""
+        if isinstance(event, LeafDone):
+            self.leaves.append((event.leaf, event.rcx, event.status))
+        elif isinstance(event, LeafFaulted):
+            self.leaves.append((event.leaf, event.rcx, event.vector))
+
     def load(self, **layout: Any) -> Enclave:
         """An enclave."""
         enclave = self.machine.run(load(self.host, **layout))
@@ -44,17 +57,25 @@ class Stage:
         return enclave
 
     def state(self) -> Seen:
-        """EPCM, page tables, areas, warnings."""
+        """EPCM, page tables, areas, the pages that are free, warnings."""
         self.machine.settle()
         kernel = self.machine.kernel
-        spaces = {thread.mm.name: thread.mm for thread in [self.host.thread]}
-        epcm = kernel.processor.epcm
+        mms = [thread.mm for thread in self.threads]
         return [
-            list(epcm.state),
-            {name: sorted(mm.space.ptes.items()) for name, mm in spaces.items()},
-            {name: mm.maps() for name, mm in spaces.items()},
+            list(kernel.processor.epcm.state),
+            list(kernel.processor.epcm.address),
+            [[(page, self._pte(pte)) for page, pte in sorted(mm.space.ptes.items())] for mm in mms],
+            [mm.maps() for mm in mms],
+            kernel.driver.free_pages(kernel)[1],
             len(kernel.warnings),
+            self.leaves,
         ]
+
+    def _pte(self, pte: int) -> int:
+        """A PTE without the number of its frame, unless that is EPC: any frame of RAM will do."""
+        epc = self.machine.processor.epc
+        in_epc = epc.index((pte & PTE_PFN_MASK) >> PAGE_SHIFT) >= 0
+        return pte if in_epc else pte & ~PTE_PFN_MASK
 
 
 def build_and_enter(stage: Stage) -> None:
@@ -189,6 +210,7 @@ def fork_and_exit(stage: Stage) -> None:
     """A child shares the enclave; its pages are zapped in both; the last exit frees them."""
     enclave, host = stage.load(pages=2), stage.host
     child = stage.machine.run(host.fork("child", 1))
+    stage.threads.append(child.thread)
 
     def program(me: Any) -> Any:
         return (yield from me.load(enclave.data[0], 1))
@@ -226,9 +248,29 @@ STORIES: dict[str, tuple[Callable[[Stage], None], dict[str, Any]]] = {
 }
 
 
-def tell(name: str, driver: Path | None, linux: str) -> tuple[Seen, Seen]:
-    """Tell a story: what was seen on the way, and the state at the end."""
+def tell(
+    name: str, driver: Path | None, linux: str, fails: tuple[str, int] | None = None
+) -> tuple[Seen, Seen]:
+    """Tell a story: what was seen on the way, and the state at the end.
+
+    `fails` is a place where the kernel fails, and at which of its times. The story may break off.
+    """
     story, options = STORIES[name]
     stage = Stage(driver, linux, **{"epc": "1M", **options})
-    story(stage)
-    return stage.seen, stage.state()
+    if fails is None:
+        story(stage)
+        return stage.seen, stage.state()
+    place, left = fails
+
+    def inject(site: str) -> bool:
+        nonlocal left
+        left -= site == place
+        return site == place and left < 0 <= left + 1
+
+    stage.machine.kernel.inject = inject
+    try:
+        story(stage)
+    except (BuildError, AssertionError, TypeError) as broken:
+        stage.seen.append(str(broken))
+    stage.machine.kernel.inject = None
+    return [*stage.seen, left < 0], stage.state()

@@ -20,17 +20,24 @@ from softsgx.cdriver.elf import Elf, load
 from softsgx.cdriver.errors import DriverError
 from softsgx.cdriver.operations import OPERATIONS, Operation
 from softsgx.cdriver.own_state import OwnState
-from softsgx.spec.bits import PAGE_MASK, PAGE_SIZE
+from softsgx.linux.process import SIGBUS, SIGFPE, SIGILL, SIGSEGV
+from softsgx.linux.uapi import (
+    MAP_ANONYMOUS,
+    MAP_FIXED_NOREPLACE,
+    MAP_NORESERVE,
+    MAP_PRIVATE,
+    PROT_EXEC,
+    PROT_READ,
+    PROT_WRITE,
+)
+from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SIZE
 
 TASKS: Final = 64
 STACK_SIZE: Final = 0x1_0000
 HEAP_SIZE: Final = 0x2_0000_0000
 
-_PROT: Final = {"r": 1, "w": 2, "x": 4}
-_MAP_PRIVATE, _MAP_FIXED, _MAP_ANONYMOUS = 0x2, 0x10, 0x20
-_MAP_NORESERVE, _MAP_FIXED_NOREPLACE = 0x4000, 0x10_0000
-_SIGNALS: Final = (4, 7, 8, 11)  # SIGILL, SIGBUS, SIGFPE, SIGSEGV
-_SA_SIGINFO, _SA_ONSTACK, _SA_NODEFER = 0x4, 0x0800_0000, 0x4000_0000
+_SIGNALS: Final = (SIGILL, SIGBUS, SIGFPE, SIGSEGV)
+_HANDLER_FLAGS: Final = 0x4800_0004  # SA_SIGINFO, SA_ONSTACK, SA_NODEFER
 _SS_DISABLE: Final = 2
 _ALTERNATE_STACK: Final = 0x1_0000
 
@@ -174,7 +181,7 @@ class Arena(OwnState):
         self._function("k_prepare", 5)(address, self.symbol(function), thread, mm, personality)
         words = _words(address + 8 * (WORDS + 1), 5)
         for n, argument in enumerate(arguments):
-            words[n] = argument & _WORD
+            words[n] = argument & MASK64
 
     def caller_area(self, number: int) -> int:
         """Where a task's caller puts the area that it passes."""
@@ -186,7 +193,7 @@ class Arena(OwnState):
             self.activate()
             self._resume = self._function("k_resume", 1)
         view = self._views[number]
-        view[ANSWER] = answer & _WORD
+        view[ANSWER] = answer & MASK64
         return OPERATIONS[self._resume(self._task(number))]
 
     def words(self, number: int) -> Any:
@@ -266,9 +273,6 @@ class WildPointer(Exception):
         super().__init__(f"{size} bytes at {address:#x}")
 
 
-_WORD: Final = (1 << 64) - 1
-
-
 def _words(address: int, count: int) -> Any:
     return (ctypes.c_uint64 * count).from_address(address)
 
@@ -286,14 +290,14 @@ def _map(elf: Elf) -> None:
         (elf.stacks, TASKS * STACK_SIZE),
         (elf.heap, HEAP_SIZE),
     ]
-    flags = _MAP_PRIVATE | _MAP_ANONYMOUS | _MAP_NORESERVE
+    flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
     if _Process.image is not None:
         former = _Process.image
         _libc.munmap(former.start, _pages(former.end - former.start))
         areas = areas[:1]
     for start, size in areas:
-        prot = _PROT["r"] | _PROT["w"]
-        got = _libc.mmap(start, size, prot, flags | _MAP_FIXED_NOREPLACE, -1, 0)
+        prot = PROT_READ | PROT_WRITE
+        got = _libc.mmap(start, size, prot, flags | MAP_FIXED_NOREPLACE, -1, 0)
         if got != start:
             raise DriverError(f"driver: no room at {start:#x} in this process")
     for number in range(TASKS):
@@ -301,7 +305,7 @@ def _map(elf: Elf) -> None:
         _libc.mprotect(elf.stacks + number * STACK_SIZE, PAGE_SIZE, 0)
     for address, data in elf.segments:
         ctypes.memmove(address, data, len(data))
-    if _libc.mprotect(elf.start, elf.data - elf.start, _PROT["r"] | _PROT["x"]):
+    if _libc.mprotect(elf.start, elf.data - elf.start, PROT_READ | PROT_EXEC):
         raise DriverError("driver: this system forbids executable memory")
     _Process.image = elf
 
@@ -316,11 +320,11 @@ def _guard(arena: Arena) -> None:
     _libc.sigaltstack(None, ctypes.byref(stack))
     if stack.flags & _SS_DISABLE:
         size = _ALTERNATE_STACK
-        prot, flags = _PROT["r"] | _PROT["w"], _MAP_PRIVATE | _MAP_ANONYMOUS
+        prot, flags = PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS
         stack = _Stack(_libc.mmap(None, size, prot, flags, -1, 0), 0, size)
         _libc.sigaltstack(ctypes.byref(stack), None)
     handler = arena.symbol("k_on_signal")
-    new = _Sigaction(handler=handler, flags=_SA_SIGINFO | _SA_ONSTACK | _SA_NODEFER)
+    new = _Sigaction(handler=handler, flags=_HANDLER_FLAGS)
     old_handlers = _words(arena.symbol("k_old_handler"), 32)
     for number in _SIGNALS:
         old = _Sigaction()

@@ -28,6 +28,7 @@ class Call:
     me        the task of the execution, once it is known
     label     the name of the enclave that is being opened
     inserted  whether it has inserted a PTE
+    fails_again  whether a leaf that a test has let fail will do so when it is repeated
     """
 
     def __init__(self, driver: CDriver, current: Thread, label: str = "") -> None:
@@ -40,6 +41,7 @@ class Call:
         self.held: dict[object, Callable[[], object]] = {}
         self.me: Task | None = None
         self.inserted = False
+        self.fails_again = False
 
     def run(self, function: str, *arguments: int, thread: int = 0, mm: int = 0) -> Steps[int]:
         """Call a function of the driver; its return value, signed. KernelBug, Unmodelled."""

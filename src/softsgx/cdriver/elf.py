@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,15 +10,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from softsgx.cdriver import manifest as m
+from softsgx.image.elf_format import PT_LOAD, SHN_UNDEF, STT_FUNC, Ehdr, Phdr, Sym
 
 LINES: Final = ".softsgx.lines"
 """JSON: names of files, and [address, file, line] in ascending order; made by `build`."""
 
-_PT_LOAD: Final = 1
-_PHDR: Final = struct.Struct("<IIQQQQQQ")
-_SYMBOL: Final = struct.Struct("<IBBHQQ")
-_HEADER_PHOFF, _HEADER_PHNUM = 0x20, 0x38
-_STT_FUNC: Final = 2
+_TYPE_MASK: Final = 0xF  # of st_info
 
 
 class Symbol(NamedTuple):
@@ -74,18 +70,22 @@ def load(path: Path, _changed: int, _size: int) -> Elf:
     """
     manifest = m.fitting(path)
     data = path.read_bytes()
-    (offset,) = struct.unpack_from("<Q", data, _HEADER_PHOFF)
-    (count,) = struct.unpack_from("<H", data, _HEADER_PHNUM)
-    rows = [_PHDR.unpack_from(data, offset + n * _PHDR.size) for n in range(count)]
-    code, writable = (row for row in rows if row[0] == _PT_LOAD)
-    segments = tuple((row[3], data[row[2] : row[2] + row[5]]) for row in (code, writable))
+    header = Ehdr.unpack(data[: Ehdr.SIZE])
+    rows = [
+        Phdr.unpack(data[at : at + Phdr.SIZE])
+        for at in range(header.e_phoff, header.e_phoff + header.e_phnum * Phdr.SIZE, Phdr.SIZE)
+    ]
+    code, writable = (row for row in rows if row.p_type == PT_LOAD)
+    segments = tuple(
+        (row.p_vaddr, data[row.p_offset : row.p_offset + row.p_filesz]) for row in (code, writable)
+    )
     symbols = _symbols(data)
     found = json.loads(m.section(data, LINES))
     return Elf(
         manifest=manifest,
-        start=code[3],
-        data=writable[3],
-        end=writable[3] + writable[6],
+        start=code.p_vaddr,
+        data=writable.p_vaddr,
+        end=writable.p_vaddr + writable.p_memsz,
         stacks=symbols["k_stacks"].address,
         heap=symbols["k_heap"].address,
         initial=segments[1][1],
@@ -99,8 +99,10 @@ def load(path: Path, _changed: int, _size: int) -> Elf:
 def _symbols(data: bytes) -> dict[str, Symbol]:
     table, names = m.section(data, ".symtab"), m.section(data, ".strtab")
     found: dict[str, Symbol] = {}
-    for name, info, _other, section, address, size in _SYMBOL.iter_unpack(table):
-        if section:
-            text = names[name : names.index(b"\0", name)].decode()
-            found[text] = Symbol(address, size, info & 0xF == _STT_FUNC)
+    for at in range(0, len(table), Sym.SIZE):
+        row = Sym.unpack(table[at : at + Sym.SIZE])
+        if row.st_shndx != SHN_UNDEF:
+            text = names[row.st_name : names.index(b"\0", row.st_name)].decode()
+            function = row.st_info & _TYPE_MASK == STT_FUNC
+            found[text] = Symbol(row.st_value, row.st_size, function)
     return found

@@ -9,7 +9,7 @@ import struct
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.mem.pagetable import direct
-from softsgx.spec.bits import PAGE_SHIFT
+from softsgx.spec.bits import MASK64, PAGE_SHIFT
 from softsgx.spec.epcm import PT_SECS
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ _ENCL: Final = (
     *("mm_list_version", "refcount", "secs_pfn", "pages"),
 )  # fmt: skip
 _PAGE: Final = ("address", "vm_max_prot_bits", "type", "pfn", "being_reclaimed", "epc_flags")
-_NONE: Final = (1 << 64) - 1
 
 
 class EpcPage:
@@ -157,7 +156,7 @@ class CEncl:
     def _next(self, first: int) -> tuple[int, EnclPage | None]:
         """The first page from a page number on, with its own."""
         values, index = self.driver.view_with("k_view_page", len(_PAGE), self.address, first)
-        if index == _NONE:
+        if index == MASK64:
             return index, None
         return index, EnclPage(self, dict(zip(_PAGE, values, strict=True)))
 

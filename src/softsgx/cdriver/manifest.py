@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from softsgx.cdriver.errors import DriverError
+from softsgx.image.elf_format import IDENT, Ehdr, Shdr
 
 SECTION: Final = ".softsgx"
 C: Final = Path(__file__).with_name("c")
@@ -19,9 +20,6 @@ CALL: Final = "call"
 TRAP: Final = "trap"
 ENCLS: Final = (CALL, TRAP)
 """How ENCLS is served: a call in its place, or the instruction itself, which is #UD."""
-
-_EHDR: Final = struct.Struct("<16sHHIQQQIHHHHHH")
-_SHDR: Final = struct.Struct("<IIQQQQIIQQ")
 
 
 @dataclass(frozen=True)
@@ -85,13 +83,16 @@ def fitting(path: Path) -> Manifest:
 
 def section(data: bytes, name: str) -> bytes:
     """The contents of a section of an ELF file. ValueError or struct.error if there is none."""
-    if data[:6] != b"\x7fELF\x02\x01":
+    if not data.startswith(IDENT[:6]):
         raise ValueError("not ELF")
-    header = _EHDR.unpack_from(data)
-    offset, size, count, names = header[6], header[11], header[12], header[13]
-    rows = [_SHDR.unpack_from(data, offset + n * size) for n in range(count)]
-    strings = data[rows[names][4] : rows[names][4] + rows[names][5]]
+    header = Ehdr.unpack(data[: Ehdr.SIZE])
+    rows = [
+        Shdr.unpack(data[at : at + Shdr.SIZE])
+        for at in range(header.e_shoff, header.e_shoff + header.e_shnum * Shdr.SIZE, Shdr.SIZE)
+    ]
+    names = rows[header.e_shstrndx]
+    strings = data[names.sh_offset : names.sh_offset + names.sh_size]
     for row in rows:
-        if strings[row[0] :].split(b"\0", 1)[0] == name.encode():
-            return data[row[4] : row[4] + row[5]]
+        if strings[row.sh_name :].split(b"\0", 1)[0] == name.encode():
+            return data[row.sh_offset : row.sh_offset + row.sh_size]
     raise ValueError(f"no section {name}")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from softsgx.linux.process import SI_KERNEL, SIGBUS, SIGFPE, SIGILL, SIGSEGV
 from softsgx.sim import Unmodelled
 
 if TYPE_CHECKING:
     from softsgx.cdriver.call import Call
     from softsgx.cdriver.requests.handlers import Handlers
 
-_SIGNALS: Final = {4: "SIGILL", 7: "SIGBUS", 8: "SIGFPE", 11: "SIGSEGV"}
-_SI_KERNEL: Final = 0x80
+_SIGNALS: Final = {SIGILL: "SIGILL", SIGBUS: "SIGBUS", SIGFPE: "SIGFPE", SIGSEGV: "SIGSEGV"}
 
 
 def _crashed(call: Call, signal: int, address: int, at: int, code: int, *_: int) -> int:
     where = f"at {address:#x}"
-    if code == _SI_KERNEL:
+    if code == SI_KERNEL:
         where = "at an address that is not canonical, as those in freed memory and removed entries"
     raise call.bug(f"{_SIGNALS[signal]} {where}", at)
 
