@@ -102,6 +102,7 @@ class Arena(OwnState):
         self._task_size = self._symbols["k_tasks"].size // TASKS
         self._tasks = self._symbols["k_tasks"].address
         self._views = [_words(self._task(n), WORDS) for n in range(TASKS)]
+        self._brk = _words(self._symbols["k_brk"].address, 1)
         self._resume: Callable[[int], int] | None = None
 
     # Memory
@@ -124,20 +125,17 @@ class Arena(OwnState):
     def contains(self, address: int, size: int = 1) -> bool:
         """Whether a range lies in data, stacks or heap, or in the constants of the object."""
         elf = self.elf
-        ranges = (
-            (elf.start, elf.end),
-            (elf.stacks, elf.stacks + TASKS * STACK_SIZE),
-            (elf.heap, self._brk()),
-        )
-        return any(low <= address and address + size <= high for low, high in ranges)
+        if address >= elf.heap:
+            return address + size <= self._brk[0]
+        if address >= elf.stacks:
+            return address + size <= elf.stacks + TASKS * STACK_SIZE
+        return address >= elf.start and address + size <= elf.end
 
     def _check(self, address: int, size: int) -> None:
-        self.activate()
+        if _Process.resident is not self:
+            self.activate()
         if not self.contains(address, size):
             raise WildPointer(address, size)
-
-    def _brk(self) -> int:
-        return int(_words(self._symbols["k_brk"].address, 1)[0])
 
     def symbol(self, name: str) -> int:
         """The address of a function or variable of the object."""
@@ -219,7 +217,7 @@ class Arena(OwnState):
     def save(self) -> State:
         """A copy of everything."""
         self.activate()
-        elf, brk = self.elf, self._brk()
+        elf, brk = self.elf, int(self._brk[0])
         stacks = []
         for number in range(TASKS):
             if number not in self.free:

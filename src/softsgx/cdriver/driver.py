@@ -167,6 +167,7 @@ class CDriver:
         self._mm_addresses: dict[Mm, int] = {}
         self._encls: dict[int, CEncl] = {}
         self.vm_ops = 0
+        self._inject = False
 
     # What the C code holds by address
 
@@ -250,7 +251,10 @@ class CDriver:
         """A call that is about to be made. KernelBug if the driver is broken."""
         if self.broken:
             raise KernelBug(f"the driver is unusable since: {self.broken}")
-        self.arena.set_word("k_inject", int(self.kernel.inject is not None))
+        inject = self.kernel.inject is not None
+        if inject is not self._inject:
+            self._inject = inject
+            self.arena.set_word("k_inject", int(inject))
         return Call(self, current, label)
 
     def open(self, current: Thread, path: str, flags: int) -> Steps[File | int]:
