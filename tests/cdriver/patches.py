@@ -87,6 +87,8 @@ MISDEEDS: Final = {
     1010: "copy_to_user((void *)params.fd, (void *)0x1234, 8); break;",
     1011: "mutex_unlock(&encl->lock); break;",
     1012: "WARN_ON(params.fd == 1012); break;",
+    1013: "mutex_lock(&encl->lock); xa_load(&encl->page_array, 7); mutex_unlock(&encl->lock);"
+    " xa_load(&encl->page_array, 8); break;",
 }
 _CASES: Final = "\n".join(f"\tcase {fd}:\n\t\t{text}" for fd, text in MISDEEDS.items())
 MISBEHAVING: Final = Patch(

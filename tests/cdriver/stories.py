@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from softsgx import Machine
+from softsgx.cdriver.driver import CDriver
 from softsgx.events.cpu import LeafDone, LeafFaulted
 from softsgx.linux import uapi
 from softsgx.linux.syscalls import SGX_PROVISION
@@ -31,6 +32,7 @@ class Stage:
         self.threads = [self.host.thread]
         self.seen: Seen = []
         self.leaves: Seen = []
+        self.encls: list[Any] = []
         self.machine.processor.log.subscribe(self._leaf)
 
     def do(self, body: Any) -> Any:
@@ -54,6 +56,7 @@ class Stage:
         """An enclave."""
         enclave = self.machine.run(load(self.host, **layout))
         assert isinstance(enclave, Enclave)
+        self.encls.append(self.host.process.files[enclave.fd].encl)
         return enclave
 
     def state(self) -> Seen:
@@ -67,9 +70,18 @@ class Stage:
             [[(page, self._pte(pte)) for page, pte in sorted(mm.space.ptes.items())] for mm in mms],
             [mm.maps() for mm in mms],
             kernel.driver.free_pages(kernel)[1],
+            self._backing(),
             len(kernel.warnings),
             self.leaves,
         ]
+
+    def _backing(self) -> int:
+        """How many pages the files behind the enclaves have."""
+        driver = self.machine.kernel.driver
+        if isinstance(driver, CDriver):
+            return sum(map(len, driver.shmem.values()))
+        files: list[Any] = [encl.backing for encl in self.encls]
+        return sum(len(file.contents) + len(file.pcmds) for file in files)
 
     def _pte(self, pte: int) -> int:
         """A PTE without the number of its frame, unless that is EPC: any frame of RAM will do."""
@@ -223,6 +235,17 @@ def fork_and_exit(stage: Stage) -> None:
     stage.do(enclave.call(host, program))
 
 
+def exited(stage: Stage) -> None:
+    """An address space that has exited is neither aged nor zapped by the reclaimer."""
+    enclave, host = stage.load(pages=3), stage.host
+    driver = stage.machine.kernel.driver
+    stage.do(host.load(enclave.data[0], 1))
+    stage.do(driver.reclaim(host.thread))
+    host.thread.mm.exited = True
+    stage.do(driver.reclaim(host.thread))
+    host.thread.mm.exited = False
+
+
 def debugger(stage: Stage) -> None:
     """Peek and poke of a debug enclave."""
     enclave, host = stage.load(pages=1), stage.host
@@ -243,6 +266,7 @@ STORIES: dict[str, tuple[Callable[[Stage], None], dict[str, Any]]] = {
         (refused_builds, {}),
         (reclaim_and_reload, {"epc": "512K"}),
         (fork_and_exit, {}),
+        (exited, {}),
         (debugger, {}),
     )
 }

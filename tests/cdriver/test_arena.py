@@ -13,6 +13,8 @@ from softsgx.cdriver.driver import CDriver
 from softsgx.cdriver.errors import DriverError
 from softsgx.cdriver.operations import OPERATIONS
 from softsgx.cdriver.requests import HANDLERS
+from softsgx.cdriver.requests.machine import Operand
+from softsgx.mem.pagetable import DIRECT_MAP
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R
 from softsgx.system.host import HostThread
@@ -20,6 +22,7 @@ from softsgx.system.loaded_enclave import Enclave
 from softsgx.system.loader import load
 from softsgx.system.snapshot import Snapshot
 from tests.cdriver import sources
+from tests.cdriver.stories import tell
 
 
 @pytest.fixture
@@ -57,6 +60,50 @@ def test_machines_take_turns(driver: Path, tmp_path_factory: pytest.TempPathFact
         assert machine.run(host.close(enclave.fd)) == 0
         machine.run(host.exit())
         assert c_driver(machine).free_pages(machine.kernel)[1] == 256
+
+
+def test_the_daemon_survives_that_another_machine_runs(
+    driver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is parked on a stack in the arena, and goes on there when it is woken.
+
+    When the arena came back a task that had just been taken was given back, so two calls ran on
+    one stack.
+    """
+    alone = tell("reclaim_and_reload", driver, "6.12")
+    other = Machine(driver=driver, epc="1M")
+    host = other.thread(cpu=1, name="other")
+    run = Machine.run
+
+    def both(self: Machine, *args: Any) -> Any:
+        if self is not other:
+            other.run(host.open())
+        return run(self, *args)
+
+    monkeypatch.setattr(Machine, "run", both)
+    assert tell("reclaim_and_reload", driver, "6.12") == alone
+
+
+def test_operands_are_copied_with_their_alignment_and_back(driver: Path) -> None:
+    machine = Machine(driver=driver, epc="1M")
+    c_side, thread = c_driver(machine), machine.thread().thread
+    block = c_side.arena.call("k_new", 3 * PAGE_SIZE, 16, 1)
+    c_side.arena.write(block, bytes(range(200)))
+    memory = machine.processor.memory
+    call = c_side.call(thread)
+    operand = Operand(call)
+    for at in (block, block + 8, block + 72):
+        copy = operand.structure(at, 64, 64, output=True)
+        assert copy % 64 == at % 64
+        assert memory.read(copy - DIRECT_MAP, 64) == c_side.arena.read(at, 64)
+    memory.write(copy - DIRECT_MAP, b"written by a leaf")
+    page = operand.page(block + PAGE_SIZE + 5, output=True)
+    assert page % PAGE_SIZE == 5
+    memory.write(page - DIRECT_MAP, b"and here")
+    assert operand.structure(DIRECT_MAP, 64, 64) == DIRECT_MAP  # nothing to copy
+    operand.done()
+    assert c_side.arena.read(block + 72, 17) == b"written by a leaf"
+    assert c_side.arena.read(block + PAGE_SIZE + 5, 8) == b"and here"
 
 
 def test_a_snapshot_has_the_state_of_the_c_code(driver: Path) -> None:

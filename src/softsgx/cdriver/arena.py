@@ -232,6 +232,7 @@ class Arena(OwnState):
         """Go back to a copy, any number of times."""
         self.activate()
         self._put(state)
+        self.free[:] = state.free
 
     def _put(self, state: State) -> None:
         elf = self.elf
@@ -239,7 +240,6 @@ class Arena(OwnState):
         ctypes.memmove(elf.heap, state.heap, len(state.heap))
         for address, stack in state.stacks:
             ctypes.memmove(address, stack, len(stack))
-        self.free[:] = state.free
 
     def activate(self) -> None:
         """Make this arena the one that is at the addresses."""
