@@ -9,10 +9,12 @@ from typing import Any
 
 from softsgx import Machine
 from softsgx.cdriver.driver import CDriver
-from softsgx.events.cpu import LeafDone, LeafFaulted
+from softsgx.events.cpu import LeafDone, LeafFaulted, Left
 from softsgx.linux import uapi
+from softsgx.linux.smp import CALL_FUNCTION_VECTOR
 from softsgx.linux.syscalls import SGX_PROVISION
 from softsgx.mem.pagetable import PTE_PFN_MASK
+from softsgx.sim import VirtualTime
 from softsgx.sim.events import Event
 from softsgx.spec.bits import PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.epcm import PT_REG, R, W, X
@@ -70,12 +72,12 @@ class Stage:
             [[(page, self._pte(pte)) for page, pte in sorted(mm.space.ptes.items())] for mm in mms],
             [mm.maps() for mm in mms],
             kernel.driver.free_pages(kernel)[1],
-            self._backing(),
+            self.backing(),
             len(kernel.warnings),
             self.leaves,
         ]
 
-    def _backing(self) -> int:
+    def backing(self) -> int:
         """How many pages the files behind the enclaves have."""
         driver = self.machine.kernel.driver
         if isinstance(driver, CDriver):
@@ -235,6 +237,51 @@ def fork_and_exit(stage: Stage) -> None:
     stage.do(enclave.call(host, program))
 
 
+def evict_two_reload_two(stage: Stage) -> None:
+    """Two pages that share a PCMD page go out one by one, and come back: the page is punched."""
+    enclave, host = stage.load(pages=2), stage.host
+    driver = stage.machine.kernel.driver
+    for address in enclave.data:
+        stage.do(host.load(address, 1))
+        driver.offer(stage.machine.kernel, stage.encls[0], address)
+        host.thread.mm.space.test_and_clear_accessed(address)
+        stage.do(driver.reclaim(host.thread))
+        stage.seen.append(stage.backing())
+    for address in enclave.data:
+        stage.do(host.load(address, 1))
+        stage.seen.append(stage.backing())
+    assert stage.seen[-1] == 0
+
+
+def kicked_out(stage: Stage) -> None:
+    """A page is restricted while a thread is inside: it is interrupted, in virtual time."""
+    enclave, host = stage.load(pages=2), stage.host
+    other = stage.machine.thread(host.process, 1, "other")
+    execution = stage.machine.execution(VirtualTime({}, default=100))
+    left: Seen = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Left):
+            left.append(event.vector)
+
+    def inside(me: Any) -> Any:
+        for _ in range(60):
+            yield from me.load(enclave.data[1], 1)
+
+    def later() -> Any:
+        for _ in range(30):
+            yield ("delay", None, False)
+        return (yield from enclave.restrict(host, enclave.data[0], PAGE_SIZE, R))
+
+    stage.machine.processor.log.subscribe(watch)
+    execution.spawn(enclave.call(other, inside), "inside", 1)
+    restricted = execution.spawn(later(), "host", 0)
+    execution.run()
+    execution.close()
+    stage.seen += [repr(restricted.result), sorted(set(left))]
+    assert CALL_FUNCTION_VECTOR in left
+
+
 def exited(stage: Stage) -> None:
     """An address space that has exited is neither aged nor zapped by the reclaimer."""
     enclave, host = stage.load(pages=3), stage.host
@@ -266,6 +313,8 @@ STORIES: dict[str, tuple[Callable[[Stage], None], dict[str, Any]]] = {
         (refused_builds, {}),
         (reclaim_and_reload, {"epc": "512K"}),
         (fork_and_exit, {}),
+        (evict_two_reload_two, {}),
+        (kicked_out, {}),
         (exited, {}),
         (debugger, {}),
     )
