@@ -126,7 +126,7 @@ class Arena(OwnState):
         """Whether a range lies in data, stacks or heap, or in the constants of the object."""
         elf = self.elf
         if address >= elf.heap:
-            return address + size <= self._brk[0]
+            return bool(address + size <= self._brk[0])
         if address >= elf.stacks:
             return address + size <= elf.stacks + TASKS * STACK_SIZE
         return address >= elf.start and address + size <= elf.end
