@@ -87,6 +87,7 @@ MISDEEDS: Final = {
     1010: "copy_to_user((void *)params.fd, (void *)0x1234, 8); break;",
     1011: "mutex_unlock(&encl->lock); break;",
     1012: "WARN_ON(params.fd == 1012); break;",
+    1014: "on_each_cpu_mask(mm_cpumask(current->mm), (void (*)(void *))kfree, encl, true); break;",
     1013: "mutex_lock(&encl->lock); xa_load(&encl->page_array, 7); mutex_unlock(&encl->lock);"
     " xa_load(&encl->page_array, 8); break;",
 }

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from softsgx.explore import Outcome, Plan, explore
+from softsgx.sim import Unmodelled
 from softsgx.system.scenarios.catalogue import SCENARIOS
 from softsgx.system.scenarios.first_touch import FirstTouch
 from softsgx.system.scenarios.remove_touch import RemoveTouch
@@ -14,6 +19,7 @@ from softsgx.system.scenarios.tcs_touch import TcsTouch
 from softsgx.system.scenarios.va_shortage import VaShortage
 from tests.cdriver import sources
 from tests.cdriver.patches import K1_FIXED, patched_object
+from tools.documents import all_blocks
 
 RACES: dict[str, tuple[type[MachineScenario], str]] = {
     "K1": (FirstTouch, "spurious fault"),
@@ -65,3 +71,19 @@ def test_every_shipped_scenario_runs_on_the_c_code(
     found = explore(kind().on(driver), Plan(executions=4)).failure
     ours = explore(kind(), Plan(executions=4)).failure
     assert found is None or (ours is not None and found.rule == ours.rule)
+
+
+def test_the_example_of_the_document(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copyfile(sources.driver_object("6.12", tmp_path_factory), tmp_path / "sgx.drv")
+    monkeypatch.chdir(tmp_path)
+    (block,) = (b for b in all_blocks() if b.path == "docs/driver.md" and "Machine" in b.text)
+    space: dict[str, Any] = {}
+    exec(block.text.removeprefix("```python\n").removesuffix("```"), space)
+    assert rule(space["outcome"]) == "spurious fault"
+
+
+def test_a_scenario_that_sets_watermarks_does_not_run_on_it(tmp_path: Path) -> None:
+    with pytest.raises(Unmodelled, match="whose watermarks are constants"):
+        VaShortage().on(tmp_path / "sgx.drv").machine()

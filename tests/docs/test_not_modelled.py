@@ -51,6 +51,10 @@ RAISED = {
         f"{HERE}::test_a_scenario_takes_no_program_that_is_linked_to_an_address"
     ),
     "no price for points of kind ..., and no default price": "tests/sim/test_virtual_time.py::",
+    "driver: ...": ("tests/cdriver/test_misdeeds.py::test_what_the_headers_do_not_model_is_said"),
+    "VaShortage on a driver object, whose watermarks are constants": (
+        "tests/cdriver/test_exploring.py::test_a_scenario_that_sets_watermarks_does_not_run_on_it"
+    ),
     "the state of ...: ...": (
         "tests/explore/test_states.py::test_what_cannot_be_covered_is_named_with_its_path"
     ),

@@ -32,7 +32,8 @@ def _hang(call: Call, *_: int) -> int:
 def _unmodelled(call: Call, what: int, *_: int) -> int:
     text = call.arena.text(what)
     call.driver.broken = text
-    raise Unmodelled("\n  ".join([f"driver: {text}", *call.backtrace()]))
+    said = "\n  ".join([text, *call.backtrace()])
+    raise Unmodelled(f"driver: {said}")
 
 
 # Messages
