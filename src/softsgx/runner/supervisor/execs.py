@@ -87,7 +87,7 @@ class Execs:
         try:
             with suppress(p.NoSuchTracee):  # the program is there already, as the thread `t.pid`
                 p.request(p.PTRACE_INTERRUPT, tid)
-            self._follow(t, given, family)
+            self._follow(t, given, family, note.ip)
         except p.GONE:
             return  # killed: its end comes next
         finally:
@@ -95,8 +95,8 @@ class Execs:
             if t.space.family is not family:
                 records.drop(family)
 
-    def _follow(self, t: Tracee, given: dict[int, int], family: Family) -> None:
-        """From the start of exec to the first instruction of the new program."""
+    def _follow(self, t: Tracee, given: dict[int, int], family: Family, ip: int) -> None:
+        """From the start of exec, called before `ip`, to the first instruction of the program."""
         held = self._known.held(t.tid)
         while True:
             tid, status = os.waitpid(-1, p.WALL)
@@ -109,7 +109,7 @@ class Execs:
             if event == p.EVENT_EXEC:
                 break
             if event == p.EVENT_STOP and tid == t.tid:  # exec has failed
-                exec_failed(t, given, held is not None)
+                exec_failed(t, given, held is not None, ip)
                 p.request(p.PTRACE_DETACH, tid)
                 if held is not None:
                     p.HELD[t.tid] = held

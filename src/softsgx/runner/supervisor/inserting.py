@@ -72,17 +72,18 @@ def begin(t: Tracee, held: HeldThread) -> None:
     p.request(p.PTRACE_DETACH, t.tid)
 
 
-def exec_failed(t: Tracee, given: dict[int, int], gate: bool) -> None:
+def exec_failed(t: Tracee, given: dict[int, int], gate: bool, ip: int) -> None:
     """exec has failed, or was interrupted before it began: then it is made again.
 
-    `gate`: whether the thread has one. The first process has none before it is executed.
+    `gate`: whether the thread has one. The first process has none before it is executed; there the
+    SYSCALL before `ip`, by which it called exec, is used: it may have gone on from there.
     """
     regs = p.get_regs(t.tid)
     for fd in given.values():
         if gate:
             t.inject(nr.CLOSE, fd)
         else:
-            t.inject_at(regs[p.RIP] - SYSCALL_LENGTH, nr.CLOSE, fd)
+            t.inject_at(ip - SYSCALL_LENGTH, nr.CLOSE, fd)
     if regs[p.RAX] == -ERESTARTSYS & p.MASK64 and regs[p.ORIG_RAX] != p.MASK64:
         regs[p.RAX] = regs[p.ORIG_RAX]
         regs[p.RIP] -= SYSCALL_LENGTH
