@@ -239,7 +239,7 @@ def explored(argv: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, o
     return dict(found)
 
 
-@pytest.mark.parametrize("strategy", ["deepening", "exhaustive", "random", "states"])
+@pytest.mark.parametrize("strategy", ["deepening", "exhaustive", "random", "guided", "states"])
 @pytest.mark.parametrize("text", [COUNTER, CORRECT], ids=["counter", "correct"])
 def test_processes_find_what_one_finds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, strategy: str
@@ -296,6 +296,23 @@ def test_what_a_search_left_out_is_in_the_report(
     found = explored([path, "--preemptions", "1", "--executions", "5"], capsys)
     assert (found["complete"], found["left_out"]) == (False, ["executions"])
     assert found["preemptions_decided"] == 0
+
+
+@pytest.mark.parametrize("strategy", ["random", "pct", "guided"])
+def test_pairs_of_steps_seen_in_both_orders_are_in_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], strategy: str
+) -> None:
+    argv = [written(tmp_path, CORRECT), "--strategy", strategy, "--executions", "100"]
+    found = explored(argv, capsys)
+    pairs, both = found["pairs"], found["pairs_in_both_orders"]
+    assert isinstance(pairs, int)
+    assert isinstance(both, int)
+    assert 0 < both <= pairs
+    assert main(["explore", *argv]) == 0
+    text = f"{both} of {pairs} pair{'s' * (pairs != 1)} of conflicting steps seen in both orders; "
+    assert text in capsys.readouterr().out
+    found = explored([*argv[:1], "--strategy", "dfs"], capsys)
+    assert (found["pairs"], found["pairs_in_both_orders"]) == (0, 0)
 
 
 def test_a_failure_of_the_estimate_says_so(

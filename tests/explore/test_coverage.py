@@ -117,6 +117,7 @@ def test_every_reason_alone_keeps_a_search_from_being_complete() -> None:
         ),
         (
             lambda: explore(tasks(3, 3), Plan(strategy="pct", executions=10)),
+            "1 of 1 pair of conflicting steps seen in both orders; "
             "schedules and draws were sampled",
         ),
         (

@@ -10,7 +10,7 @@ import pytest
 from softsgx.explore import STRATEGIES, Kind, Outcome, Plan, Scenario, Violation, explore
 from softsgx.explore.limits import LimitReached
 from softsgx.explore.outcome import LeftOut
-from softsgx.explore.plan import STATES
+from softsgx.explore.plan import DEEP, STATES
 from softsgx.explore.split import Search
 from softsgx.explore.strategies import Bounded
 from softsgx.explore.table import table
@@ -102,7 +102,7 @@ def test_executions_are_a_limit_for_everything(strategy: str, fails: str) -> Non
         outcome = explore(scenario, Plan(strategy=strategy, executions=limit))
         # Confirming a failure and checking for nondeterminism take a few, however low the limit.
         few = limit.bit_length() + 1
-        length = int(strategy == "pct")  # to learn how long an execution is
+        length = int(strategy in DEEP)  # to learn how long an execution is
         assert scenario.starts <= max(limit + limit // 10, limit + few) + length
         assert outcome.executions <= limit
         assert outcome.found_after <= limit

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from softsgx.explore import Outcome, Plan, Scenario, explore
+from softsgx.explore.outcome import LeftOut
 from softsgx.explore.split import Search
 from softsgx.explore.unit import Unit, UnitResult, work
 from softsgx.sim import Choice, Execution, Rng
@@ -58,6 +59,7 @@ def summary(outcome: Outcome) -> tuple[object, ...]:
         outcome.longest,
         outcome.reasons,
         outcome.schedules,
+        None if outcome.orders is None else (outcome.orders.pairs, outcome.orders.both),
     )
 
 
@@ -82,6 +84,20 @@ def test_a_limit_is_met_exactly(strategy: str, quantum: int) -> None:
         for order in (None, Rng(1), Rng(2)):
             outcome = search(tasks(4, 4), plan, quantum, order)
             assert (*summary(outcome), outcome.stopped) == (*summary(whole), whole.stopped)
+
+
+def test_a_guided_search_is_not_divided() -> None:
+    """Each execution depends on those before it: what is interrupted does not go on."""
+    for executions in (1, 2, 15, 70):
+        plan = Plan(strategy="guided", executions=executions)
+        whole = explore(tasks(4, 4), plan)
+        assert whole.executions == executions
+        for quantum in (executions, 1000):
+            outcome = search(tasks(4, 4), plan, quantum)
+            assert (*summary(outcome), outcome.stopped) == (*summary(whole), False)
+    cut = search(tasks(4, 4), plan, 3)
+    assert (cut.executions, cut.stopped) == (3, True)
+    assert LeftOut.TIME in cut.reasons
 
 
 @pytest.mark.parametrize("strategy", ["dfs", "deepening", "exhaustive", "random"])

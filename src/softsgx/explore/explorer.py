@@ -8,11 +8,12 @@ from typing import Final
 from softsgx.explore.confirm import confirm, difference
 from softsgx.explore.execute import execute_next
 from softsgx.explore.limits import Allowance, Deadline, LimitReached, no_deadline
+from softsgx.explore.orders import OrdersWatch
 from softsgx.explore.outcome import LeftOut, Outcome
-from softsgx.explore.plan import BOUNDED, EXHAUSTIVE, PCT, RANDOM, STATES, Plan
+from softsgx.explore.plan import BOUNDED, DEEP, EXHAUSTIVE, PCT, RANDOM, STATES, Plan
 from softsgx.explore.record import Recorder, Recording
 from softsgx.explore.scenario import Scenario
-from softsgx.explore.strategies import Bounded, Dpor, Pct, States, Strategy, Walk
+from softsgx.explore.strategies import Bounded, Dpor, Guided, Pct, States, Strategy, Walk
 from softsgx.sim import Rng
 
 WALKS: Final = 64
@@ -124,16 +125,18 @@ def _strategy(scenario: Scenario, plan: Plan, bound: int | None, deadline: Deadl
     if plan.strategy == STATES:
         return States(scenario)
     if plan.strategy == RANDOM:
-        return Walk(Rng(plan.seed), plan.executions)
-    if plan.strategy == PCT:
+        return Walk(Rng(plan.seed), plan.executions, watch=OrdersWatch(scenario))
+    if plan.strategy in DEEP:
         steps = steps_of(scenario, deadline)
-        return Pct(Rng(plan.seed), plan.executions, plan.depth, steps)
+        kind = Pct if plan.strategy == PCT else Guided
+        watch = OrdersWatch(scenario)
+        return kind(Rng(plan.seed), plan.executions, plan.depth, steps, watch=watch)
     assert plan.strategy in BOUNDED, f"no strategy {plan.strategy!r}"
     return Bounded(bound)
 
 
 def steps_of(scenario: Scenario, deadline: Deadline = no_deadline) -> int:
-    """The number of steps without preemption, by which PCT estimates the length of executions."""
+    """The number of steps without preemption, from which DEEP strategies take the length."""
     strategy = Bounded(0)
     strategy.begin()
     try:
@@ -156,6 +159,8 @@ def drive(
 
     `before`: earlier executions that the outcome does not count.
     """
+    if isinstance(strategy, Walk | Pct) and strategy.watch is not None:
+        outcome.orders = strategy.watch.orders
     while outcome.failure is None:
         if not strategy.begin():
             break

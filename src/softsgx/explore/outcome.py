@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from softsgx.explore.failure import Failure, Kind, preemptions_text
+from softsgx.explore.orders import Orders
 from softsgx.explore.plan import BOUNDED, DFS, EXHAUSTIVE, SAMPLED, STATES
 from softsgx.explore.scenario import Granularity, Scenario
 
@@ -37,6 +38,7 @@ class Outcome:
     states       distinct states that were decided, by a strategy that counts them, and `depth`,
                  the most steps to one of them; 0 by others
     found_after  executions until the failure, without minimising
+    orders       of conflicting steps that were seen, by SAMPLED strategies
     walks        random walks that estimated the number of schedules; they are no executions
     schedules    number of all schedules, or 0: exact if STATES is complete, else an estimate
     fraction     share of the tree of the last bound that was covered
@@ -63,6 +65,7 @@ class Outcome:
     minimised: bool = True
     left_out: set[LeftOut] = field(default_factory=set)
     granularity: Granularity = Scenario.granularity
+    orders: Orders | None = field(default=None, repr=False)
 
     @property
     def reasons(self) -> tuple[LeftOut, ...]:
@@ -108,6 +111,10 @@ def coverage(outcome: Outcome) -> str:
         parts.append(f"{share} of {'the tree' if outcome.strategy == DFS else bound}")
     if outcome.states:
         parts.append(f"{outcome.states} states so far, at most {outcome.depth} steps deep")
+    if outcome.orders is not None and outcome.executions:
+        pairs = outcome.orders.pairs
+        what = f"pair{'s' * (pairs != 1)} of conflicting steps"
+        parts.append(f"{outcome.orders.both} of {pairs} {what} seen in both orders")
     nothing = f"nothing {'else ' if outcome.failure is not None else ''}was decided"
     hidden = {LeftOut.FAILURE, LeftOut.STEP_BOUND}  # the failure itself stands before this text
     parts += [reason for reason in reasons if reason not in hidden]

@@ -12,16 +12,23 @@ EXHAUSTIVE: Final = "exhaustive"
 STATES: Final = "states"
 DFS: Final = "dfs"
 PCT: Final = "pct"
+GUIDED: Final = "guided"
 RANDOM: Final = "random"
 
-STRATEGIES: Final = (DEEPENING, STATES, EXHAUSTIVE, DFS, PCT, RANDOM)
+STRATEGIES: Final = (DEEPENING, STATES, EXHAUSTIVE, DFS, PCT, GUIDED, RANDOM)
 """The names of the strategies, as on the command line."""
 
 BOUNDED: Final = (DEEPENING, DFS)
 """The strategies to which a bound of preemptions applies."""
 
-SAMPLED: Final = (PCT, RANDOM)
+SAMPLED: Final = (PCT, GUIDED, RANDOM)
 """The strategies that draw executions at random, and so are never complete."""
+
+WHOLE: Final = (STATES, GUIDED)
+"""The strategies in which each execution depends on those before it: they are not divided."""
+
+DEEP: Final = (PCT, GUIDED)
+"""The strategies to which the depth applies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +39,7 @@ class Plan:
     seed         the seed of everything random
     executions   the most executions
     preemptions  bound of DFS, highest bound of DEEPENING; None: no bound
-    depth        of PCT: how many ordering constraints a fault may need
+    depth        of DEEP: how many ordering constraints a fault may need
     minimise     make a failing schedule small
     """
 

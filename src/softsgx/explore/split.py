@@ -12,7 +12,7 @@ from typing import Any, Final
 from softsgx.explore.explorer import begun, finish, steps_of
 from softsgx.explore.limits import Deadline, no_deadline
 from softsgx.explore.outcome import Outcome
-from softsgx.explore.plan import BOUNDED, DFS, EXHAUSTIVE, PCT, SAMPLED, STATES, Plan
+from softsgx.explore.plan import BOUNDED, DEEP, DFS, EXHAUSTIVE, SAMPLED, STATES, WHOLE, Plan
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.tree import Tree
 from softsgx.explore.unit import Unit, UnitResult
@@ -41,8 +41,10 @@ def _division(scenario: Scenario, plan: Plan, bound: int | None) -> Division:
     if plan.strategy in BOUNDED:
         return UnitQueue([Unit(DFS, bound=bound)])
     assert plan.strategy in SAMPLED, f"no strategy {plan.strategy!r}"
-    steps = steps_of(scenario) if plan.strategy == PCT else 0
+    steps = steps_of(scenario) if plan.strategy in DEEP else 0
     whole = Unit(plan.strategy, plan.seed, depth=plan.depth, steps=steps)
+    if plan.strategy in WHOLE:
+        return UnitQueue([whole._replace(number=plan.executions)])
     return UnitQueue(
         whole._replace(first=first, number=min(CHUNK, plan.executions - first))
         for first in range(0, plan.executions, CHUNK)
@@ -96,7 +98,7 @@ class Search:
             return
         if outcome.failure is not None or outcome.stopped:
             self.over = True
-        elif division.cut and self.plan.strategy == STATES:
+        elif division.cut and self.plan.strategy in WHOLE:
             outcome.stopped = self.over = True
         elif not division.cut and self.plan.strategy not in SAMPLED:
             outcome.exhausted = self.over = True

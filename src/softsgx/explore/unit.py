@@ -13,10 +13,11 @@ from softsgx.explore.explorer import execute_and_count
 from softsgx.explore.failure import Failure
 from softsgx.explore.footprint import Footprint
 from softsgx.explore.limits import Deadline, LimitReached, no_deadline
+from softsgx.explore.orders import Orders, OrdersWatch, SeenOrders
 from softsgx.explore.outcome import Outcome
-from softsgx.explore.plan import DFS, EXHAUSTIVE, PCT, RANDOM, STATES
+from softsgx.explore.plan import DEEP, DFS, EXHAUSTIVE, PCT, RANDOM, STATES, WHOLE
 from softsgx.explore.scenario import Scenario
-from softsgx.explore.strategies import Bounded, Dpor, Pct, States, Strategy, Walk
+from softsgx.explore.strategies import Bounded, Dpor, Guided, Pct, States, Strategy, Walk
 from softsgx.explore.strategies.subtree import Draws, OpenNode, Request, Subtree
 from softsgx.sim import Choice, Rng
 
@@ -29,7 +30,7 @@ class Unit(NamedTuple):
     RANDOM, PCT   executions `first` to `first + number - 1` of the seed
     DFS           the tree below a prefix, within a bound; it is `share` of the whole tree
     EXHAUSTIVE    `subtree`
-    STATES        the whole search, which is not divided: what is interrupted is over
+    WHOLE         the whole search, which is not divided: what is interrupted is over
 
     The unit is interrupted after `most` executions, unless `most` is 0.
     """
@@ -49,9 +50,12 @@ class Unit(NamedTuple):
     def scheduler(self, scenario: Scenario) -> Strategy:
         """The strategy that executes the unit."""
         if self.strategy == RANDOM:
-            return Walk(Rng(self.seed), self.number, self.first)
-        if self.strategy == PCT:
-            return Pct(Rng(self.seed), self.number, self.depth, self.steps, self.first)
+            return Walk(Rng(self.seed), self.number, self.first, watch=OrdersWatch(scenario))
+        if self.strategy in DEEP:
+            kind = Pct if self.strategy == PCT else Guided
+            watch = OrdersWatch(scenario)
+            rng = Rng(self.seed)
+            return kind(rng, self.number, self.depth, self.steps, self.first, watch=watch)
         if self.strategy == STATES:
             return States(scenario)
         if self.strategy == EXHAUSTIVE:
@@ -63,11 +67,12 @@ class Unit(NamedTuple):
 class UnitResult(NamedTuple):
     """The result of a unit, up to its first failure or its interruption.
 
-    cut           something was left out: by the bound, or because STATES was interrupted
+    cut           something was left out: by the bound, or because WHOLE was interrupted
     states, depth, schedules  only for STATES, as in an Outcome
     fraction      share of the tree that was covered
     rest          units that remain, in order (not for EXHAUSTIVE)
     longest       points of the longest execution
+    seen          the orders of steps, only for SAMPLED
     late          the deadline cut an execution: what remains is not known, so this counts at the
                   end of the search only
 
@@ -95,6 +100,7 @@ class UnitResult(NamedTuple):
     first: Draws = ()
     open: tuple[OpenNode, ...] = ()
     longest: int = 0
+    seen: SeenOrders | None = None
     late: bool = False
 
     def add_to(self, outcome: Outcome) -> None:
@@ -106,6 +112,9 @@ class UnitResult(NamedTuple):
         outcome.states += self.states
         outcome.depth = max(outcome.depth, self.depth)
         outcome.schedules += self.schedules
+        if self.seen is not None:
+            outcome.orders = outcome.orders or Orders()
+            outcome.orders.add(self.seen)
         outcome.failure = self.failure
 
 
@@ -168,13 +177,18 @@ def _with_the_rest(result: UnitResult, unit: Unit, strategy: Strategy, paused: b
             depth=strategy.depth,
             schedules=strategy.schedules,
         )
+    elif isinstance(strategy, Walk | Pct):
+        assert strategy.watch is not None
+        result = result._replace(seen=strategy.watch.orders.seen())
+        if unit.strategy in WHOLE:
+            result = result._replace(cut=paused and done < unit.number)
+        elif paused and done < unit.number:
+            left = unit._replace(first=unit.first + done, number=unit.number - done, most=0)
+            result = result._replace(rest=(left,))
     elif isinstance(strategy, Bounded) and paused:
         rest = [
             unit._replace(prefix=tuple(prefix), share=share, most=0)
             for prefix, share in strategy.alternatives()
         ]
         result = result._replace(rest=tuple(rest))
-    elif paused and done < unit.number:
-        left = unit._replace(first=unit.first + done, number=unit.number - done, most=0)
-        result = result._replace(rest=(left,))
     return result

@@ -9,7 +9,7 @@ from softsgx.cli.errors import codes
 from softsgx.cli.modes import Mode, Option, Table
 from softsgx.cli.options import number
 from softsgx.cli.outputs import output
-from softsgx.explore.plan import BOUNDED, PCT, STATES, STRATEGIES, Plan
+from softsgx.explore.plan import BOUNDED, DEEP, STATES, STRATEGIES, Plan
 from softsgx.linux.version import VERSIONS
 from softsgx.system.runtimes import ORDERS
 
@@ -69,7 +69,7 @@ SEARCH: Final = (
         metavar="D",
         default=Plan().depth,
         help="ordering constraints that a bug may need",
-        only=("--strategy", (PCT,)),
+        only=("--strategy", DEEP),
     ),
     Option(
         name="--budget",
@@ -82,7 +82,7 @@ SEARCH: Final = (
         type=number(64),
         metavar="N",
         default=Plan().seed,
-        help="seed of random and pct, and of the estimate of the number of schedules",
+        help="seed of random, pct and guided, and of the estimate of the number of schedules",
     ),
     Option(name="--jobs", type=number(8, least=1), metavar="N", help="search with N processes"),
     Option(

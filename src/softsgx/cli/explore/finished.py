@@ -40,6 +40,8 @@ class Finished(NamedTuple):
             "preemptions_decided": outcome.bound,
             "states": outcome.states,
             "schedules_estimated": outcome.schedules,
+            "pairs": outcome.orders.pairs if outcome.orders is not None else 0,
+            "pairs_in_both_orders": outcome.orders.both if outcome.orders is not None else 0,
             "failure": None,
         }
         if failure is not None:

@@ -15,7 +15,7 @@ from softsgx.cli.progress import ProgressLine
 from softsgx.cli.stopping import Stopping
 from softsgx.cli.workers import Workers, explore_with
 from softsgx.explore import Plan, Scenario, explore
-from softsgx.explore.plan import STATES
+from softsgx.explore.plan import WHOLE
 
 
 def plan_of(args: argparse.Namespace) -> Plan:
@@ -37,7 +37,7 @@ def search_all(
     """Search one scenario after another and `show` each; stop after Ctrl-C."""
     finished: list[Finished] = []
     with Stopping(args.budget) as stopping, workers_of(args) as workers:
-        if workers is not None and args.strategy == STATES:
+        if workers is not None and args.strategy in WHOLE:
             search_whole(targets, plan_of(args), workers, stopping, finished, show)
             if stopping.interrupted:
                 say_interrupted()

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from softsgx.explore.orders import OrdersWatch
 from softsgx.explore.strategies.strategy import Trail, candidates
 from softsgx.sim import Rng
 
@@ -22,14 +23,24 @@ if TYPE_CHECKING:
 class Pct:
     """Executions `first` to `first + count - 1` of the seed, of depth `depth`.
 
-    `steps` is the assumed length of an execution: the k of the bound.
+    `steps` is the assumed length of an execution: the k of the bound. `watch` notes the orders.
     """
 
     fraction = 0.0
     exhausted = False
 
-    def __init__(self, rng: Rng, count: int, depth: int, steps: int, first: int = 0) -> None:
+    def __init__(
+        self,
+        rng: Rng,
+        count: int,
+        depth: int,
+        steps: int,
+        first: int = 0,
+        *,
+        watch: OrdersWatch | None = None,
+    ) -> None:
         assert depth >= 1, "a bug has at least depth 1"
+        self.watch = watch
         self._rng = rng
         self._next = first
         self._stop = first + count
@@ -49,13 +60,17 @@ class Pct:
         self._next += 1
         self._priority.clear()
         self._trail.clear()
+        if self.watch is not None:
+            self.watch.begin()
         self._lowest = 0.0
         steps = [self._stream.below(max(1, self._steps)) for _ in range(self._depth - 1)]
         self._change = dict.fromkeys(steps, 1)
         return True
 
     def end(self, left: Sequence[Task]) -> None:
-        """Nothing to do."""
+        """Note the orders."""
+        if self.watch is not None:
+            self.watch.end()
 
     def choose(self, enabled: Sequence[Task], current: Task | None) -> Task:
         """The candidate with the highest priority."""
@@ -66,10 +81,14 @@ class Pct:
         if len(self._trail) in self._change and current is not None:
             self._lowest -= 1.0
             priority[current.index] = self._lowest
-        tasks = candidates(enabled, self._trail) if len(enabled) > 1 else enabled
-        best = max(tasks, key=lambda task: priority[task.index])
+        best = max(self._among(enabled), key=lambda task: priority[task.index])
         self._trail.append((best.index, best.point))
+        if self.watch is not None:
+            self.watch.step(best)
         return best
+
+    def _among(self, enabled: Sequence[Task]) -> Sequence[Task]:
+        return candidates(enabled, self._trail) if len(enabled) > 1 else enabled
 
     def draw(self, n: int, what: str) -> int:
         """0 with probability one half, otherwise any value, each with equal probability."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from softsgx.explore.orders import OrdersWatch
 from softsgx.explore.strategies.strategy import Trail, candidates
 from softsgx.sim import Rng
 
@@ -18,12 +19,18 @@ if TYPE_CHECKING:
 
 
 class Walk:
-    """Executions `first` to `first + count - 1`; each depends only on the seed and its number."""
+    """Executions `first` to `first + count - 1`; each depends only on the seed and its number.
+
+    `watch` notes the orders.
+    """
 
     fraction = 0.0
     exhausted = False
 
-    def __init__(self, rng: Rng, count: int, first: int = 0) -> None:
+    def __init__(
+        self, rng: Rng, count: int, first: int = 0, *, watch: OrdersWatch | None = None
+    ) -> None:
+        self.watch = watch
         self._rng = rng
         self._next = first
         self._stop = first + count
@@ -46,10 +53,14 @@ class Walk:
         self._next += 1
         self._product = 1
         self._trail.clear()
+        if self.watch is not None:
+            self.watch.begin()
         return True
 
     def end(self, left: Sequence[Task]) -> None:
-        """Count the walk."""
+        """Count the walk, and note the orders."""
+        if self.watch is not None:
+            self.watch.end()
         self._products += self._product
         self._walks += 1
 
@@ -61,6 +72,8 @@ class Walk:
             self._product *= len(tasks)
             task = tasks[self._below(len(tasks))]
         self._trail.append((task.index, task.point))
+        if self.watch is not None:
+            self.watch.step(task)
         return task
 
     def draw(self, n: int, what: str) -> int:
