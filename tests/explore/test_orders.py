@@ -11,8 +11,9 @@ from softsgx.explore import Kind, Plan, Scenario, explore
 from softsgx.explore.execute import execute_next
 from softsgx.explore.footprint import conflict, key_of
 from softsgx.explore.orders import Orders, OrdersWatch, SeenOrders
+from softsgx.explore.plan import SAMPLED
 from softsgx.explore.strategies import Guided, Pct, Walk
-from softsgx.sim import Execution, Point, Rng, Steps, Task
+from softsgx.sim import Execution, Point, Rng, Steps, Task, WaitFlag
 from tests.explore.bodies import Bodies
 from tests.explore.programs import Run, any_program
 
@@ -153,7 +154,20 @@ def test_objects_that_are_made_anew_are_the_same_steps(
     def body(thing: Thing) -> Steps[None]:
         yield ("write", thing, True)
 
-    assert counts(Bodies(lambda: Thing(name), body, body)) == (1, 1)
+    scenario = Bodies(lambda: Thing(name), body, body)
+    assert counts(scenario) == (1, 1)
+    watch = OrdersWatch(scenario)
+    walk = Walk(Rng(1), 50, watch=watch)
+    while walk.begin():
+        execute_next(scenario, walk)
+        assert len(watch._cache) <= 7
+
+
+@pytest.mark.parametrize("strategy", SAMPLED)
+def test_a_search_without_executions_says_nothing_about_pairs(strategy: str) -> None:
+    outcome = explore(numbered(2), Plan(strategy=strategy), deadline=lambda: True)
+    assert outcome.executions == 0
+    assert "pair" not in outcome.covered
 
 
 # The strategy
@@ -179,6 +193,86 @@ def test_an_execution_with_an_aim_shows_the_order_that_was_missing() -> None:
     assert watch.orders.both == 25
 
 
+class Checked(Guided):
+    """Checks at every choice what it aims at, and counts what it gave up."""
+
+    aims = 0
+    given_up = 0
+
+    def begin(self) -> bool:
+        begun = super().begin()
+        self.aim = self._until
+        if begun and self.aim >= 0:
+            self.aims += 1
+            taken = [k for k in self._kept if k.choices[: len(self._prefix)] == self._prefix]
+            assert any(self.aim in kept.steps for kept in taken)
+        assert sum(mask.bit_count() for mask in self._tried.values()) == self.aims
+        return begun
+
+    def choose(self, enabled: Any, current: Task | None) -> Task:
+        task = super().choose(enabled, current)
+        assert task.index != self._delayed
+        if self.watch.steps[-1] == self.aim:
+            assert self._delayed == -1
+        elif self._until != self.aim and self.aim not in self.watch.steps:
+            self.given_up += 1
+        return task
+
+    def end(self, left: Any) -> None:
+        before = self._kept[-1:]
+        super().end(left)
+        assert len(self._kept) <= 3
+        assert (self._kept[-1:] != before) == bool(self.watch.new)
+
+
+@pytest.mark.parametrize("make", [lambda: numbered(12), lambda: Drawn(), lambda: ordered()])
+def test_each_missing_order_is_tried_once_and_a_delay_ends(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[[], Scenario]
+) -> None:
+    monkeypatch.setattr("softsgx.explore.strategies.guided._KEPT_MAX", 3)
+    scenario = make()
+    strategy = Checked(Rng(7), 300, 3, 10, watch=OrdersWatch(scenario))
+    while strategy.begin():
+        done = execute_next(scenario, strategy)
+        assert done is not None
+        assert done.failure is None
+    assert strategy.aims > 5
+    assert not isinstance(scenario, Bodies) or (strategy.given_up > 0) == (scenario.name == "order")
+
+
+def ordered() -> Bodies:
+    """One task waits for a step in the middle of the other."""
+
+    def first(event: WaitFlag) -> Steps[None]:
+        for number in range(3):
+            yield (f"step {number}", "x", True)
+        event.set()
+        for number in range(3, 5):
+            yield (f"step {number}", "x", True)
+
+    def second(event: WaitFlag) -> Steps[None]:
+        yield from event.wait()
+        for number in range(4):
+            yield (f"step {number}", "x", True)
+
+    return Bodies(lambda: WaitFlag("e"), first, second, name="order")
+
+
+class Drawn(Scenario):
+    """What a task does depends on what was drawn."""
+
+    def start(self, execution: Execution) -> None:
+        self.execution = execution
+        count = execution.draw(3, "tasks")
+        for number in range(count + 2):
+            execution.spawn(self.body(count), f"task {number}")
+
+    def body(self, count: int) -> Steps[None]:
+        yield ("before", count, True)
+        value = self.execution.draw(5, "value")
+        yield (f"after {value}", count, True)
+
+
 def test_a_task_that_nobody_can_overtake_is_not_delayed_for_ever() -> None:
     """Each order needs the other task to act inside the lock: there is no such schedule."""
 
@@ -196,20 +290,7 @@ def test_a_task_that_nobody_can_overtake_is_not_delayed_for_ever() -> None:
 
 
 def test_draws_are_repeated_with_the_choices() -> None:
-    """What a task does depends on what was drawn; a choice repeated without it does not fit."""
-
-    class Drawn(Scenario):
-        def start(self, execution: Execution) -> None:
-            self.execution = execution
-            count = execution.draw(3, "tasks")
-            for number in range(count + 2):
-                execution.spawn(self.body(count), f"task {number}")
-
-        def body(self, count: int) -> Steps[None]:
-            yield ("before", count, True)
-            value = self.execution.draw(5, "value")
-            yield (f"after {value}", count, True)
-
+    """A choice that is repeated without the draws before it does not fit."""
     assert counts(Drawn(), strategy="guided")[0] > 100
 
 

@@ -15,6 +15,7 @@ from softsgx.sim import Choice, Execution, Rng
 from softsgx.system.scenarios.catalogue import SCENARIOS
 from tests.explore.programs import OPS, Run, random_program
 from tests.explore.test_explorer import Counter, tasks
+from tests.explore.test_orders import numbered
 
 
 def search(
@@ -90,12 +91,12 @@ def test_a_guided_search_is_not_divided() -> None:
     """Each execution depends on those before it: what is interrupted does not go on."""
     for executions in (1, 2, 15, 70):
         plan = Plan(strategy="guided", executions=executions)
-        whole = explore(tasks(4, 4), plan)
+        whole = explore(numbered(5), plan)
         assert whole.executions == executions
         for quantum in (executions, 1000):
-            outcome = search(tasks(4, 4), plan, quantum)
+            outcome = search(numbered(5), plan, quantum)
             assert (*summary(outcome), outcome.stopped) == (*summary(whole), False)
-    cut = search(tasks(4, 4), plan, 3)
+    cut = search(numbered(5), plan, 3)
     assert (cut.executions, cut.stopped) == (3, True)
     assert LeftOut.TIME in cut.reasons
 
