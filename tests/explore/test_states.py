@@ -387,6 +387,26 @@ def test_what_cannot_be_covered_is_named_with_its_path(thing: Any, why: str) -> 
     assert f"the state of self.thing['inner'][0]: {why}" in outcome.failure.text
 
 
+class Counted(int):
+    """A number with an attribute, as the status of a leaf is."""
+
+    rule: str
+
+
+class Pair(tuple[int, int]):
+    """A tuple with an attribute."""
+
+    rule: str
+
+
+@pytest.mark.parametrize("kind", [Counted, Pair])
+def test_a_number_or_a_tuple_may_have_attributes(kind: Any) -> None:
+    """An object of any length has its `__dict__` at its end: it was taken for one of C."""
+    thing = kind((1, 2)) if kind is Pair else kind(1)
+    thing.rule = "a"
+    assert explore(Refused(thing), Plan(strategy="states")).failure is None
+
+
 def test_a_python_that_hides_generators_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("softsgx.explore.states.digest.readable", lambda: False)
     with pytest.raises(Unmodelled, match="does not show what suspended generators hold"):

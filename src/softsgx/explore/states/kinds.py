@@ -66,7 +66,9 @@ def has_c_state(kind: type, base: type) -> bool:
     As pickling does it: by the size of the object. CPython, Objects/typeobject.c.
     """
     size = base.__basicsize__ + POINTER * len(slots_of(kind))
-    if kind.__dictoffset__ > 0 and not base.__dictoffset__:
+    # Of objects of any length the offset of the `__dict__` is negative: it is at their end.
+    at_end = kind.__dictoffset__ < 0 and base.__itemsize__ > 0
+    if (kind.__dictoffset__ > 0 or at_end) and not base.__dictoffset__:
         size += POINTER
     if kind.__weakrefoffset__ > 0 and not base.__weakrefoffset__:
         size += POINTER
