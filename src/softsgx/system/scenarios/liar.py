@@ -132,17 +132,22 @@ class Liar(Untrusted):
 
     def _fresh(self, host: HostThread, address: int) -> Steps[None]:
         """EREMOVE, if no thread is inside; the next touch of the address adds a new page."""
+        if (yield from self._take(host, address)):
+            yield from e.sgx_zap_enclave_ptes(host.thread, self.scene.encl, address)
+
+    def _take(self, host: HostThread, address: int) -> Steps[bool]:
+        """Whether the page could be taken from the enclave; its PTEs are left."""
         encl, current = self.scene.encl, host.thread
         entry = encl.page(address)
         if entry is None or entry.epc_page is None:
-            return
+            return False
         ret = yield from encls(current, leaves.EREMOVE, 0, entry.epc_page.address)
         if ret or m.sgx_unmark_page_reclaimable(current.kernel, entry.epc_page):
-            return
+            return False
         m.sgx_free_epc_page(current.kernel, entry.epc_page)
         encl.secs_child_cnt -= 1
         del encl.page_array[address >> PAGE_SHIFT]
-        yield from e.sgx_zap_enclave_ptes(current, encl, address)
+        return True
 
     def _other_frame(self, host: HostThread, address: int) -> None:
         """The PTE leads to the enclave's data page; no TLB is flushed."""

@@ -27,6 +27,7 @@ class Managed(MachineScenario):
 
     layout: ClassVar = {"threads": 3, "pages": 1, "nssa": 4}
     committed: ClassVar[int] = 1
+    manager: ClassVar[type[TrustedManager]] = TrustedManager
 
     def __init__(
         self,
@@ -40,7 +41,7 @@ class Managed(MachineScenario):
 
     def build(self, scene: Scene) -> None:
         """The manager, and its pages."""
-        manager = TrustedManager(
+        manager = self.manager(
             Untrusted(scene.enclave),
             order_of(self.order, relax=scene.kernel.version.interface.has_relax),
         )
