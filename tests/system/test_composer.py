@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from softsgx.explore import Violation
 from softsgx.linux.version import NO_RACES
 from softsgx.sim import Steps
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import PT_MASK, PT_TRIM, REG, RWX, TRIM, R, W
 from softsgx.spec.translation import PTE_PFN_MASK
+from softsgx.system.enclave import EnclaveAbort, EnclaveProgram, EnclaveThread
 from softsgx.system.scenarios.composer import HELD, MOVE, MOVES, RUN_MENUS, Composer
 from softsgx.system.scenarios.hostile_runs import HostileRuns
 from softsgx.system.scene import Scene
@@ -128,8 +130,9 @@ def test_requests_are_said_to_be_done_and_done_in_another_order() -> None:
     word = scene.epcm_word(page) or 0
     assert (word & RWX, word & PT_MASK) == (R | W, REG)
     assert (liar.left, drawn.asked) == (0, [HELD, HELD])
+    scene.probe(liar._complete(host))
+    assert [request.name for request in liar.held] == ["restrict"]
     scene.probe(liar.run(scene.thread(3), 0, 3))
-    # The trim came first: in the order of the requests both would have been done.
     word = scene.epcm_word(page) or 0
     assert word & PT_MASK == TRIM
     assert liar.held == []
@@ -149,3 +152,47 @@ def test_an_answer_that_is_a_lie_is_counted() -> None:
     assert scene.probe(liar.restrict(scene.host, page, PAGE_SIZE, R)).errno == 0
     assert (scene.epcm_word(page) or 0) & RWX == R | W
     assert (liar.left, drawn.asked) == (0, [HELD, "RESTRICT_PERMISSIONS"])
+
+
+def test_the_driver_is_known_to_remove_pages_while_it_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a request that is answered, and by one that was held."""
+    scene, liar, _ = composed(1, held=[0, 1])
+    page, removing = scene.enclave.heap, []
+    honest = type(scene.enclave).remove
+
+    def remove(*args: Any) -> Steps[Any]:
+        removing.append(liar.removing)
+        return (yield from honest(*args))
+
+    monkeypatch.setattr(type(scene.enclave), "remove", remove)
+    scene.probe(liar.remove(scene.host, page, PAGE_SIZE))
+    assert (removing, liar.removing) == ([1], 0)
+    scene.probe(liar.remove(scene.host, page, PAGE_SIZE))
+    scene.probe(liar.run(scene.thread(3), 0, 3))
+    assert (removing, liar.removing) == ([1, 1], 0)
+
+
+def test_a_call_in_the_middle_of_another_is_refused() -> None:
+    class Nested(EnclaveThread):
+        def run(self, program: EnclaveProgram) -> Steps[Any]:
+            self.cssa = 1
+            return super().run(program)
+
+    scene, liar, _ = composed(0)
+    scene.enclave.thread_type = Nested
+    with pytest.raises(EnclaveAbort, match="in the middle of another"):
+        scene.probe(liar.calls["protect"](scene.host, 0))
+
+
+def test_the_record_is_compared_when_no_manager_is_at_work() -> None:
+    kind = HostileRuns(races=NO_RACES)
+    scene = kind.scene
+    manager = scene.facts["manager"]
+    kind.verify(scene)
+    manager.pages[scene.enclave.heap] = ("committed", R)
+    with pytest.raises(Violation, match="is committed, r--; it has rw-"):
+        kind.verify(scene)
+    manager.lock.owner = object()
+    kind.verify(scene)

@@ -14,7 +14,6 @@ from softsgx.system.checkers import Checker
 from softsgx.system.enclave import EnclaveAbort, EnclaveThread
 from softsgx.system.host import HostThread
 from softsgx.system.runtimes import TrustedManager
-from softsgx.system.runtimes.manager import COMMITTED
 from softsgx.system.scenarios.composer import RUN_MENUS, Composer
 from softsgx.system.scenarios.hostile_host import WRITTEN, ZEROS, may_fail
 from softsgx.system.scenarios.protect import CONTENTS, Managed
@@ -104,8 +103,7 @@ class HostileRuns(Managed):
         manager: TrustedManager = scene.facts["manager"]
         if manager.lock.owner is not None:
             return
-        for page, (state, held) in manager.pages.items():
-            rights = held if state == COMMITTED else 0
+        for page, (state, rights) in manager.pages.items():
             word = scene.epcm_word(page) or 0
             usable = word & RWX if word & USABLE_MASK == USABLE_REG else 0
             for lp in scene.machine.processor.lps:
