@@ -13,7 +13,8 @@ from softsgx.cdriver.build import Built
 from softsgx.cdriver.errors import DriverError
 from softsgx.cdriver.manifest import Manifest
 from softsgx.cdriver.tree import Tree
-from softsgx.cli import cluster, doctor, driver, progress
+from softsgx.cli import cluster, doctor, progress
+from softsgx.cli.driver import making
 from softsgx.cli.errors import UsageError
 from softsgx.cli.explore import known_races, searching, shipped
 from softsgx.cli.run import program
@@ -102,7 +103,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("softsgx.cdriver.tree.find", tree)
     monkeypatch.setattr("softsgx.cdriver.debian.source", Path)
-    monkeypatch.setattr(driver, "build", built)
+    monkeypatch.setattr(making, "build", built)
 
 
 @pytest.fixture

@@ -54,8 +54,8 @@ PLACES = {
     "first stop": (*SUPERVISOR, "_event", 1),
     "preparing": (*SUPERVISOR, "_executed", 1),
     "system call": ("softsgx.runner.calls.table", "Calls", "serve", 2),
-    "first child": (*SUPERVISOR, "_child_of", 1),
-    "third child": (*SUPERVISOR, "_child_of", 3),
+    "first child": (*SUPERVISOR, "_born", 1),
+    "third child": (*SUPERVISOR, "_born", 3),
     "end of a process": (*SUPERVISOR, "_gone", 1),
 }
 

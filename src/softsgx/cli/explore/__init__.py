@@ -46,8 +46,9 @@ SEARCH: Final = (
     Option(
         name="--strategy",
         choices=STRATEGIES,
+        metavar="NAME",
         default=Plan().strategy,
-        help="how the next schedule is chosen",
+        help=f"how the next schedule is chosen: {', '.join(STRATEGIES)}",
     ),
     Option(
         name="--preemptions",

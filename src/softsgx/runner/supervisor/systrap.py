@@ -7,10 +7,11 @@ of a process is seen by a descriptor of it.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from softsgx.runner.host import nr
@@ -299,7 +300,7 @@ class Systrap:
         notes = self.execs.notes
         while notes:
             note = notes.popleft()
-            with suppress(OSError):  # its thread has gone on for another reason
+            with _unless_gone():
                 if note.number != nr.BRK:
                     self.execs.serve(listener, note, self._executing(note.tid))
                 elif self.forks.asks(note):
@@ -314,7 +315,7 @@ class Systrap:
         assert listener is not None
         for note in [note for note in notes if note.number == nr.BRK and self.forks.asks(note)]:
             notes.remove(note)
-            with suppress(OSError):
+            with _unless_gone():
                 self.forks.serve(listener, note)
 
     def _executing(self, tid: int) -> Tracee | None:
@@ -326,3 +327,13 @@ class Systrap:
                     if tid in self.tracees:
                         break
         return self.tracees.get(tid)
+
+
+@contextmanager
+def _unless_gone() -> Iterator[None]:
+    """Whoever waits for an answer may have gone on for another reason, or have been killed."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESRCH, errno.EINPROGRESS):
+            raise

@@ -1,17 +1,11 @@
 """`softsgx driver`: the kernel's own SGX driver, built to run on the model."""
 
-import argparse
-from pathlib import Path
 from typing import Final
 
-from softsgx.cdriver import debian, manifest, tree
-from softsgx.cdriver.build import build
-from softsgx.cdriver.errors import CompileError, DriverError
-from softsgx.cli import files
-from softsgx.cli.ends import print_stderr, print_stdout
-from softsgx.cli.errors import EXIT_OK, UsageError, codes
+from softsgx.cdriver import debian, manifest
+from softsgx.cli.errors import codes
 from softsgx.cli.modes import Mode, Option, Table
-from softsgx.cli.outputs import STDOUT, output
+from softsgx.cli.outputs import output
 
 _CODES: Final = codes("there, built or up to date", failed="or the tree does not compile")
 
@@ -47,8 +41,7 @@ TABLE: Final = Table(
             needs=("ACTION", "--source", "-o"),
             options=("--encls",),
             codes=_CODES,
-            module=__name__,
-            function="make",
+            module=f"{__name__}.source",
         ),
         Mode(
             chosen="--debian",
@@ -56,30 +49,10 @@ TABLE: Final = Table(
             needs=("ACTION", "-o"),
             options=("--encls",),
             codes=_CODES,
-            module=__name__,
-            function="make",
+            module=f"{__name__}.package",
         ),
     ),
 )
 
 register = TABLE.register
 run = TABLE.run
-
-
-def make(args: argparse.Namespace) -> int:
-    """Build from the tree, or from the package of Debian, that was named."""
-    files.expect_write(args.output)
-    former = None if args.output == STDOUT else Path(args.output)
-    try:
-        top = debian.source(args.debian) if args.debian else Path(args.source)
-        built = build(tree.find(top), args.encls, former)
-    except CompileError as error:
-        print_stderr(error.output.rstrip("\n"))
-        raise UsageError(str(error)) from None
-    except DriverError as error:
-        raise UsageError(str(error)) from None
-    if built.made:
-        files.write(args.output, built.data)
-    done = "built" if built.made else "up to date"
-    print_stdout(f"{args.output}: driver of Linux {built.manifest.linux}: {done}\n")
-    return EXIT_OK
