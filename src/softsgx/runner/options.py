@@ -16,9 +16,7 @@ ENGINES: Final = (UNICORN, NATIVE)
 PTRACE: Final = "ptrace"
 SYSTRAP: Final = "systrap"
 SUPERVISORS: Final = (PTRACE, SYSTRAP)
-AUTO: Final = "auto"
-"""SYSTRAP where this machine has what it needs (`softsgx doctor`), else PTRACE."""
-CPUID_CHOICES: Final = (AUTO, "trap", "until-entry", "patch")
+CPUID_CHOICES: Final = ("auto", "trap", "until-entry", "patch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,13 +26,13 @@ class Options:
     epc: str = "256M"
     linux: str = VERSION_DEFAULT
     engine: str = UNICORN
-    supervisor: str = AUTO
+    supervisor: str = PTRACE
     sgx1: bool = False
     xfrm: str | None = None
     seed: int = 0
     tick_hz: int = HZ_DEFAULT
     vendor: str | None = None
-    cpuid: str = AUTO
+    cpuid: str = "auto"
     cpu_options: Sequence[str] = ()
     stats: bool = False
     trace: str | None = None
