@@ -28,6 +28,8 @@ def wait_status(pid: int, pidfd: int) -> int | None:
     """
     with suppress(ChildProcessError):
         waited, status = os.waitpid(pid, os.WNOHANG | WALL)
+        if not waited and _of_zombie(pid) is not None:  # it has ended in between
+            waited, status = os.waitpid(pid, os.WNOHANG | WALL)
         if waited:
             return status
     found = _of_zombie(pid)
