@@ -58,9 +58,14 @@ class Lines:
         """Nothing is left to write."""
 
 
+def text_of(event: Event) -> Text:
+    """An event without its number and time."""
+    return _TEXTS.get(type(event), _other)(event)
+
+
 def line(ns: int, seq: int, event: Event) -> str:
     """One event; `ns` since the first."""
-    what, lp, details = _TEXTS.get(type(event), _other)(event)
+    what, lp, details = text_of(event)
     where = "-" if lp is None else str(lp)
     return f"{seq:>8} {ns / 1e6:>12.4f} {where:>4}  {what:8} {details}".rstrip()
 

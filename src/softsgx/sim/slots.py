@@ -10,6 +10,21 @@ POINTER: Final = tuple.__itemsize__
 """Bytes that a slot takes in an object."""
 
 
+def own_slots(kind: type) -> list[str]:
+    """The names in `__slots__` of a class itself, not of its bases, as getattr takes them.
+
+    A private name is changed as the class statement changes it.
+    """
+    own = kind.__dict__.get("__slots__", ())
+    names = [own] if isinstance(own, str) else list(own)
+    owner = kind.__name__.lstrip("_")
+    return [
+        f"_{owner}{name}" if owner and name.startswith("__") and not name.endswith("__") else name
+        for name in names
+        if name not in ("__dict__", "__weakref__")
+    ]
+
+
 def reader(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
     """A function that returns the named attributes of an object (two at least) as a tuple."""
     return attrgetter(*names)

@@ -23,7 +23,7 @@ from types import (
 from typing import Any, Final
 
 from softsgx.sim import Log
-from softsgx.sim.slots import POINTER, writer
+from softsgx.sim.slots import POINTER, own_slots, writer
 
 PLAIN: Final = frozenset(
     {int, str, bytes, bool, float, complex, type(None), range, EllipsisType, NotImplementedType}
@@ -57,12 +57,12 @@ class Fields:
         self._members = {
             name: each.__dict__[name]
             for each in reversed(own)
-            for name in _slots(each)
+            for name in own_slots(each)
             if isinstance(each.__dict__.get(name), MemberDescriptorType)
         }
         self.slots = tuple(self._members)
         self.in_dict = kind.__dictoffset__ != 0
-        number = sum(len(_slots(each)) for each in own)
+        number = sum(len(own_slots(each)) for each in own)
         self.covered = bool(base.__itemsize__) or _size(kind, base, number) == kind.__basicsize__
         params = getattr(kind, "__dataclass_params__", None)
         self.frozen = (
@@ -113,20 +113,6 @@ class Fields:
 def fields_of(kind: type, base: type) -> Fields:
     """The attributes of a class that derives from the built-in type `base`."""
     return Fields(kind, base)
-
-
-def _slots(kind: type) -> list[str]:
-    """The names in `__slots__` of a class itself, as getattr takes them."""
-    own = kind.__dict__.get("__slots__", ())
-    names = [own] if isinstance(own, str) else list(own)
-    return [_mangled(name, kind) for name in names if name not in ("__dict__", "__weakref__")]
-
-
-def _mangled(name: str, kind: type) -> str:
-    """A private name, as the class statement changes it."""
-    private = name.startswith("__") and not name.endswith("__")
-    owner = kind.__name__.lstrip("_")
-    return f"_{owner}{name}" if private and owner else name
 
 
 def _size(kind: type, base: type, slots: int) -> int:

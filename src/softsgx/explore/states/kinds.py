@@ -24,7 +24,7 @@ from types import (
 )
 from typing import Any, Final, TypeVar
 
-from softsgx.sim.slots import POINTER
+from softsgx.sim.slots import POINTER, own_slots
 
 MARSHAL: Final = 2
 """The version of `marshal` without references, so that equal lists give equal bytes."""
@@ -50,14 +50,7 @@ def name_of(kind: Any) -> str:
 
 def slots_of(kind: type) -> tuple[str, ...]:
     """The attributes of a class and its bases that are slots, by the names they are read by."""
-    names: list[str] = []
-    for base in kind.__mro__:
-        own = base.__dict__.get("__slots__", ())
-        for name in [own] if isinstance(own, str) else own:
-            if name.startswith("__") and not name.endswith("__"):
-                name = f"_{base.__name__.lstrip('_')}{name}"
-            names.append(name)
-    return tuple([name for name in names if name not in ("__dict__", "__weakref__")])
+    return tuple([name for base in kind.__mro__ for name in own_slots(base)])
 
 
 def has_c_state(kind: type, base: type) -> bool:

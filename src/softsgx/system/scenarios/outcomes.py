@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from softsgx.events import cpu as c
 from softsgx.events import kernel as k
 from softsgx.report.fields import SHORT, end_text, errno_or_value, exception_text, exit_text
-from softsgx.report.lines import line
+from softsgx.report.lines import text_of
 
 if TYPE_CHECKING:
     from softsgx.sim import Event
@@ -24,8 +24,8 @@ def event_words(event: Event) -> str:
     """All of an event, as in a trace in text."""
     if type(event) not in SHOWN:
         return ""
-    cpu, *words = line(0, 0, event).split()[2:]
-    return " ".join(words if cpu == "-" else [f"cpu {cpu}:", *words])
+    what, cpu, details = text_of(event)
+    return f"{what} {details}" if cpu is None else f"cpu {cpu}: {what} {details}"
 
 
 def _leaf(e: c.LeafDone | c.LeafFaulted) -> str:
