@@ -8,12 +8,12 @@ from typing import Final
 from softsgx.explore.confirm import confirm, difference
 from softsgx.explore.execute import execute_next
 from softsgx.explore.limits import Allowance, Deadline, LimitReached, no_deadline
-from softsgx.explore.orders import OrdersWatch
 from softsgx.explore.outcome import LeftOut, Outcome
-from softsgx.explore.plan import BOUNDED, DEEP, EXHAUSTIVE, PCT, RANDOM, STATES, Plan
+from softsgx.explore.plan import BOUNDED, DEEP, EXHAUSTIVE, RANDOM, SAMPLED, STATES, Plan
 from softsgx.explore.record import Recorder, Recording
 from softsgx.explore.scenario import Scenario
-from softsgx.explore.strategies import Bounded, Dpor, Guided, Pct, States, Strategy, Walk
+from softsgx.explore.strategies import Bounded, Dpor, Pct, States, Strategy, Walk
+from softsgx.explore.strategies.sampled import sampled
 from softsgx.sim import Rng
 
 WALKS: Final = 64
@@ -124,13 +124,10 @@ def _strategy(scenario: Scenario, plan: Plan, bound: int | None, deadline: Deadl
         return Dpor(scenario)
     if plan.strategy == STATES:
         return States(scenario)
-    if plan.strategy == RANDOM:
-        return Walk(Rng(plan.seed), plan.executions, watch=OrdersWatch(scenario))
-    if plan.strategy in DEEP:
-        steps = steps_of(scenario, deadline)
-        kind = Pct if plan.strategy == PCT else Guided
-        watch = OrdersWatch(scenario)
-        return kind(Rng(plan.seed), plan.executions, plan.depth, steps, watch=watch)
+    if plan.strategy in SAMPLED:
+        steps = steps_of(scenario, deadline) if plan.strategy in DEEP else 1
+        how = {"depth": plan.depth, "steps": steps}
+        return sampled(plan.strategy, scenario, plan.seed, plan.executions, **how)
     assert plan.strategy in BOUNDED, f"no strategy {plan.strategy!r}"
     return Bounded(bound)
 

@@ -13,13 +13,14 @@ from softsgx.explore.explorer import execute_and_count
 from softsgx.explore.failure import Failure
 from softsgx.explore.footprint import Footprint
 from softsgx.explore.limits import Deadline, LimitReached, no_deadline
-from softsgx.explore.orders import Orders, OrdersWatch, SeenOrders
+from softsgx.explore.orders import Orders, SeenOrders
 from softsgx.explore.outcome import Outcome
-from softsgx.explore.plan import DEEP, DFS, EXHAUSTIVE, PCT, RANDOM, STATES, WHOLE
+from softsgx.explore.plan import DFS, EXHAUSTIVE, SAMPLED, STATES, WHOLE
 from softsgx.explore.scenario import Scenario
-from softsgx.explore.strategies import Bounded, Dpor, Guided, Pct, States, Strategy, Walk
+from softsgx.explore.strategies import Bounded, Dpor, Pct, States, Strategy, Walk
+from softsgx.explore.strategies.sampled import sampled
 from softsgx.explore.strategies.subtree import Draws, OpenNode, Request, Subtree
-from softsgx.sim import Choice, Rng
+from softsgx.sim import Choice
 
 Pause = Callable[[], bool]
 
@@ -49,13 +50,9 @@ class Unit(NamedTuple):
 
     def scheduler(self, scenario: Scenario) -> Strategy:
         """The strategy that executes the unit."""
-        if self.strategy == RANDOM:
-            return Walk(Rng(self.seed), self.number, self.first, watch=OrdersWatch(scenario))
-        if self.strategy in DEEP:
-            kind = Pct if self.strategy == PCT else Guided
-            watch = OrdersWatch(scenario)
-            rng = Rng(self.seed)
-            return kind(rng, self.number, self.depth, self.steps, self.first, watch=watch)
+        if self.strategy in SAMPLED:
+            how = {"depth": self.depth, "steps": self.steps}
+            return sampled(self.strategy, scenario, self.seed, self.number, self.first, **how)
         if self.strategy == STATES:
             return States(scenario)
         if self.strategy == EXHAUSTIVE:
