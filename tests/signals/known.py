@@ -25,6 +25,7 @@ _SWALLOWED: Final = "a signal that is ignored ends calls that the kernel does no
 _TIMERS: Final = (
     "a timer that is set anew or deleted takes its pending signal back, in newer kernels"
 )
+_TAKEN_INSIDE: Final = "a thread inside may take it first, and it is kept until that is outside"
 _BUSY: Final = "on a busy machine the signal may come before the call"
 _STATUS: Final = "/proc shows the stub's handlers and masks"
 
@@ -51,6 +52,7 @@ KNOWN: Final[dict[str, tuple[Known, ...]]] = {
     ),
     "inside": (
         Known("ptrace", "stopped", _NOT_STOPPED, ENGINES, always=False),
+        Known("ptrace", "taken_elsewhere", _TAKEN_INSIDE, ("native",), always=False),
         *_systrap(_NOT_STOPPED, "stopped", modes=("unicorn",)),
     ),
     "masks": (
