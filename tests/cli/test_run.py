@@ -9,7 +9,7 @@ import pytest
 
 from softsgx.cli.main import main
 from softsgx.linux.version import VERSIONS
-from softsgx.runner.options import CPUID_CHOICES, ENGINES, SUPERVISORS, Options
+from softsgx.runner.options import AUTO, CPUID_CHOICES, ENGINES, SUPERVISORS, Options
 from tests.cli.tables import TABLES
 
 
@@ -18,7 +18,7 @@ def test_the_help_names_what_the_runner_knows() -> None:
     options = TABLES["run"].options
     for name, values in {
         "--engine": ENGINES,
-        "--supervisor": SUPERVISORS,
+        "--supervisor": (AUTO, *SUPERVISORS),
         "--linux": VERSIONS,
         "--cpuid": CPUID_CHOICES,
     }.items():

@@ -16,7 +16,9 @@ ENGINES: Final = (UNICORN, NATIVE)
 PTRACE: Final = "ptrace"
 SYSTRAP: Final = "systrap"
 SUPERVISORS: Final = (PTRACE, SYSTRAP)
-CPUID_CHOICES: Final = ("auto", "trap", "until-entry", "patch")
+AUTO: Final = "auto"
+"""SYSTRAP where this machine has what it needs (`softsgx doctor`), else PTRACE."""
+CPUID_CHOICES: Final = (AUTO, "trap", "until-entry", "patch")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +28,13 @@ class Options:
     epc: str = "256M"
     linux: str = VERSION_DEFAULT
     engine: str = UNICORN
-    supervisor: str = PTRACE
+    supervisor: str = AUTO
     sgx1: bool = False
     xfrm: str | None = None
     seed: int = 0
     tick_hz: int = HZ_DEFAULT
     vendor: str | None = None
-    cpuid: str = "auto"
+    cpuid: str = AUTO
     cpu_options: Sequence[str] = ()
     stats: bool = False
     trace: str | None = None

@@ -27,7 +27,7 @@ def test_all_at_once_finds_what_the_rows_find() -> None:
     untraced.try_all()
     assert needs.systrap_refusal() is None
     assert (children(), os.listdir("/proc/self/fd")) == (before, open_before)
-    assert doctor.supervisor_check()[:3] == ("supervisor", True, "ptrace; or systrap, if asked for")
+    assert doctor.supervisor_check()[:3] == ("supervisor", True, "systrap: programs are not traced")
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_execve_that_fails_or_is_not_seized(monkeypatch: pytest.MonkeyPatch) -> 
     assert needs.systrap_refusal() == "exec hand-over: PTRACE_SEIZE: Operation not permitted"
     found = doctor.supervisor_check()
     assert (found.ok, found.needed) == (False, False)
-    assert found.detail.startswith("ptrace only: exec hand-over: PTRACE_SEIZE")
+    assert found.detail.startswith("ptrace: exec hand-over: PTRACE_SEIZE")
     assert children() == before
 
 

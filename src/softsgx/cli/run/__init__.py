@@ -14,7 +14,7 @@ from softsgx.cli.modes import Mode, Option, Table
 from softsgx.cli.options import number
 from softsgx.cli.outputs import file_output
 from softsgx.linux.version import VERSIONS
-from softsgx.runner.options import NATIVE, PTRACE, SYSTRAP, UNICORN, Options
+from softsgx.runner.options import AUTO, NATIVE, PTRACE, SYSTRAP, UNICORN, Options
 
 _DEFAULT: Final = Options()
 _KERNELS: Final = ", ".join(VERSIONS)
@@ -30,7 +30,8 @@ MACHINE: Final = (
         name="--supervisor",
         metavar="HOW",
         default=_DEFAULT.supervisor,
-        help=f"how programs are supervised: {PTRACE}, or {SYSTRAP} (without tracing them)",
+        help=f"how programs are supervised: {SYSTRAP} (without tracing them), {PTRACE}, or {AUTO}: "
+        f"{SYSTRAP} where the machine allows it",
     ),
     Option(name="--epc", metavar="SIZE", default=_DEFAULT.epc, help="size of EPC, for example 8M"),
     Option(

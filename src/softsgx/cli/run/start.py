@@ -11,7 +11,7 @@ from softsgx.cli.errors import EXIT_RUN_FAILED, EXIT_RUN_NOT_EXECUTABLE, EXIT_RU
 from softsgx.runner.host.front import in_front
 from softsgx.runner.host.inherited import PLACE, inherited
 from softsgx.runner.host.proc import status_numbers
-from softsgx.runner.options import SYSTRAP
+from softsgx.runner.options import PTRACE
 
 if TYPE_CHECKING:
     import argparse
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
         from softsgx.runner.host.debugged import place_of_environment
 
         place = place_of_environment()
-    if place is None and args.supervisor == SYSTRAP and _traced():
+    if place is None and args.supervisor != PTRACE and _traced():
         from softsgx.runner.host.debugged import give_place
 
         return give_place(partial(_become, inherited()))

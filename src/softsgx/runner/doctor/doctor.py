@@ -183,9 +183,9 @@ def need_check(need: Need, why: str) -> Check:
 
 
 def supervisor_check() -> Check:
-    """Which supervisors a run can have: ptrace, unless an option says otherwise."""
+    """How a run supervises its programs here, unless an option says otherwise."""
     why = needs.systrap_refusal()
-    detail = "ptrace; or systrap, if asked for" if why is None else f"ptrace only: {why}"
+    detail = "systrap: programs are not traced" if why is None else f"ptrace: {why}"
     return Check("supervisor", why is None, detail, "see the row of that name above", needed=False)
 
 

@@ -21,7 +21,7 @@ from softsgx.runner.host.front import ToFront
 from softsgx.runner.host.inherited import Inherited
 from softsgx.runner.inserted.doorbell import ENDING, Doorbell
 from softsgx.runner.native.load import announce
-from softsgx.runner.options import ENGINES, HZ_MAX, NATIVE, PTRACE, SUPERVISORS, Options
+from softsgx.runner.options import AUTO, ENGINES, HZ_MAX, NATIVE, PTRACE, SUPERVISORS, Options
 from softsgx.runner.process.exec_chain import ProgramFacts, check_program
 from softsgx.runner.process.world import World
 from softsgx.runner.session.listeners import Listeners
@@ -36,8 +36,8 @@ def part_of(options: Options) -> tuple[Part, Readings]:
     """The part and the readings that the options choose. RunnerError if an option is not valid."""
     if options.engine not in ENGINES:
         raise RunnerError("--engine", f"{options.engine!r}: known are {', '.join(ENGINES)}")
-    if options.supervisor not in SUPERVISORS:
-        known = ", ".join(SUPERVISORS)
+    if options.supervisor not in (AUTO, *SUPERVISORS):
+        known = ", ".join((AUTO, *SUPERVISORS))
         raise RunnerError("--supervisor", f"{options.supervisor!r}: known are {known}")
     if options.linux not in VERSIONS:
         raise RunnerError("--linux", f"{options.linux!r}: known are {', '.join(VERSIONS)}")
@@ -82,9 +82,7 @@ def run_program(
     part, readings = part_of(options)
     native = options.engine == NATIVE
     meet(native)
-    WAYS.traced = options.supervisor == PTRACE
-    if not WAYS.traced and (why := systrap_refusal()) is not None:
-        raise RunnerError("--supervisor systrap", f"{why}; use --supervisor ptrace")
+    WAYS.traced = _traced(options.supervisor, front.place is not None)
     traps = choose(options.cpuid)
     if native:
         announce(traps is CpuidTraps.ALWAYS)
@@ -125,6 +123,21 @@ def run_program(
         supervisor.calls.cpu_time.timers.close()
         doorbell.close()
     return _exit_code(status)
+
+
+def _traced(supervisor: str, placed: bool) -> bool:
+    """Whether programs are to be traced. RunnerError if they must not be and this cannot be done.
+
+    `placed`: the process that becomes the program is there already, and another one traces it.
+    """
+    if supervisor == PTRACE:
+        return True
+    why = systrap_refusal()
+    if why is None:
+        return False
+    if supervisor == AUTO and not placed:
+        return True
+    raise RunnerError("--supervisor systrap", f"{why}; use --supervisor ptrace")
 
 
 def _into_background(front: ToFront, doorbell: Doorbell, reports: bool, status: int) -> None:
