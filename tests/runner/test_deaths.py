@@ -13,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from softsgx.runner.options import SUPERVISORS
 from tests.runner.programs import ENGINES, PROGRAMS, Program, Workshop, supervised
 
 ROWS: Final = {
@@ -38,10 +39,12 @@ REFUSALS: Final = {
 }
 
 
+@pytest.mark.parametrize("supervisor", SUPERVISORS)
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_death_names_its_refusal_or_nothing(engine: str, tmp_path: Path) -> None:
+def test_a_death_names_its_refusal_or_nothing(engine: str, supervisor: str, tmp_path: Path) -> None:
+    """Without a tracer the supervisor is not told of a signal that was sent, and that kills."""
     command = Workshop(tmp_path).command(Program.read(PROGRAMS / "deaths.c"))
-    done = supervised(command, "--explain", "--engine", engine)
+    done = supervised(command, "--explain", "--engine", engine, "--supervisor", supervisor)
     assert done.returncode == 0, done.stderr
     ended = re.findall(r"^ok (.*): process (\d+): (-?\d+)$", done.stdout, re.MULTILINE)
     assert {name: int(number) for name, _, number in ended} == {

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from softsgx.runner.options import SUPERVISORS
 from tests.patience import LIMIT_S
 from tests.runner.denying import Denied
 from tests.runner.programs import ENGINES, PROGRAMS, ROOT, Program, Workshop
@@ -105,9 +106,13 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @needs_run
+@pytest.mark.parametrize("supervisor", SUPERVISORS)
 @pytest.mark.parametrize("engine", ENGINES)
-def test_host_faults_are_told_as_linux_tells_them(command: list[str], engine: str) -> None:
-    compare(run(command, "--engine", engine), STATES)
+def test_host_faults_are_told_as_linux_tells_them(
+    command: list[str], engine: str, supervisor: str
+) -> None:
+    """Without a tracer a SIGBUS in place of the SIGSEGV that was raised had no siginfo."""
+    compare(run(command, "--engine", engine, "--supervisor", supervisor), STATES)
 
 
 @needs_run

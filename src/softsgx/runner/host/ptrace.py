@@ -172,6 +172,9 @@ class Held(Protocol):
     def blocks_or_ignores(self, number: int) -> bool:
         """Whether the program blocks or ignores a signal that is handled in its place."""
 
+    def untold(self) -> bool:
+        """Whether the last signal that its process took by default was not continued with."""
+
     def stopped(self) -> bool:
         """Whether it is stopped, or will report without having executed anything more."""
 

@@ -208,6 +208,11 @@ class Family:
         if table is not None:
             table[TABLE_AT["CONFINED"] :][:4] = (1).to_bytes(4, "little")
 
+    def untold(self, process: int) -> bool:
+        """Whether the last default action of a process is for a signal that it got by itself."""
+        table = self.table(process)
+        return table is not None and any(table[TABLE_AT["UNTOLD"] :][:4])
+
     def waiting(self, process: int) -> memoryview | None:
         """What waits for the process of a table; None if there is no such table."""
         table = self.table(process)

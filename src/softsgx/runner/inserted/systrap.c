@@ -415,8 +415,10 @@ static void block_all(void)
 }
 
 /* Let the kernel do what a signal does by default: it comes again when the handler returns. */
-static void by_default(struct ucontext *u, int sig, struct info *in)
+static void by_default(record *r, struct ucontext *u, int sig, struct info *in)
 {
+    if (r_PROCESS(r))
+        t_UNTOLD((table *)r_PROCESS(r)) = !r_OWN_TOLD(r);
     set_real(sig, DFL, 0);
     u->mask &= ~BIT(sig);
     if (RES & BIT(sig))
@@ -547,7 +549,7 @@ static int act(record *r, struct ucontext *u, int sig, struct info *in, u32 set,
     if (a.handler == IGN && !forced)
         return 1;
     if (a.handler <= IGN) {
-        by_default(u, sig, in);
+        by_default(r, u, sig, in);
         return !(RES & BIT(sig));
     }
     settle_restart(r, u, sig, &a);
@@ -560,7 +562,7 @@ static int act(record *r, struct ucontext *u, int sig, struct info *in, u32 set,
         struct info fault = {.sig = SIGSEGV, .code = SI_KERNEL};
         if (sig != SIGSEGV && !(mask_of(r, u) & BIT(SIGSEGV)))
             return act(r, u, SIGSEGV, &fault, 0, 1);
-        by_default(u, SIGSEGV, &fault);
+        by_default(r, u, SIGSEGV, &fault);
         return 0;
     }
     r_UMASK_VALID(r) = 0;
@@ -574,7 +576,7 @@ static int act(record *r, struct ucontext *u, int sig, struct info *in, u32 set,
 static void force(record *r, struct ucontext *u, int sig, struct info *in, u32 set)
 {
     if (mask_of(r, u) & BIT(sig))
-        by_default(u, sig, in);
+        by_default(r, u, sig, in);
     else
         act(r, u, sig, in, set, 1);
 }
@@ -765,10 +767,12 @@ static long call(record *r, int user)
 
 static void command_deliver(record *r, struct ucontext *u, int sig, struct info *in)
 {
+    r_OWN_TOLD(r) = 1;
     if ((RES & BIT(sig)) && in->code > 0 && (u32)sig != r_OWN_SENT(r))
         force(r, u, sig, in, r_OUT_SET(r));
     else
         deliver(r, u, sig, in, r_OUT_SET(r));
+    r_OWN_TOLD(r) = 0;
 }
 
 static void report(record *r, struct ucontext *u, u32 kind, int sig, struct info *in)
@@ -848,6 +852,7 @@ static table *claim_table(u32 first)
                                                        __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
             t_LOCK(t) = 0;
             t_CONFINED(t) = 0;
+            t_UNTOLD(t) = 0;
             zero(t_WAITING(t), WAITING_SIZE);
             return t;
         }
@@ -1641,7 +1646,7 @@ static void nested(record *r, struct ucontext *u, int sig, struct info *in)
             move(r_OWN_TRAP_INFO(r), in, 128);
             r_OWN_TRAPPED(r) = 1;
         } else if (ip != (u64)entered) { /* There another was first: the exception comes again. */
-            by_default(u, sig, in);
+            by_default(r, u, sig, in);
         }
         return;
     }

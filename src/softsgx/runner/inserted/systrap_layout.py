@@ -166,12 +166,14 @@ class TABLE(Structure, size=TABLE_STRIDE, align=PAGE_SIZE):
 
     COUNT: how many records use it, 0 if it is free. LOCK: held for a few instructions. CONFINED:
     not 0 if one of these threads has a seccomp filter of the program's, which judges its calls.
+    UNTOLD: the last default action of the process is for a signal that the supervisor did not send.
     WAITING: what waits for the process, as in RECORD.
     """
 
     COUNT: int = u32(0x00)
     LOCK: int = u32(0x04)
     CONFINED: int = u32(0x08)
+    UNTOLD: int = u32(0x0C)
     ACTIONS: bytes = raw(0x40, ACTION_STRIDE * (SIGNALS + 1))
     WAITING: bytes = raw(0x900, WAITING_SIZE)
 
@@ -263,6 +265,7 @@ class RECORD(Structure, size=RECORD_STRIDE, align=PAGE_SIZE):
     OWN_LOOK: int = u32(0xB68)
     OWN_SENT: int = u32(0xB6C)
     OWN_I386: int = u32(0xB70)
+    OWN_TOLD: int = u32(0xB74)
     OWN_TRAP_INFO: bytes = raw(0xB80, 128)
     OWN_SCRATCH: bytes = raw(0xC00, 0x200)
     STACK: bytes = raw(0x1000, RECORD_STRIDE - 0x1000)

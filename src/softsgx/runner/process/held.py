@@ -26,6 +26,7 @@ from softsgx.spec.bits import MASK64
 
 _DOZE_S: Final = 0.05  # between looks whether a thread that is waited for still exists
 
+_SIGNO: Final = struct.Struct("<i")
 SIGTRAP_STOP: Final = signal.SIGTRAP << 8 | 0x7F
 _SECCOMP: Final = p.EVENT_SECCOMP << 16 | SIGTRAP_STOP
 _STOPPED: Final = p.EVENT_STOP << 16 | SIGTRAP_STOP
@@ -154,14 +155,7 @@ class HeldThread(HeldState):
             self._stop_later(self._sent[0] << 8 | 0x7F)
         elif number:
             at = lay.RECORD_AT["OUT_INFO"]
-            if self._sent is not None and self._sent[0] == number:
-                self._memory[at : at + lay.INFO_SIZE] = self._sent[1]
-            elif self.kind == lay.KIND_SIGNAL and self._signal() == number:
-                self._memory[at : at + lay.INFO_SIZE] = self._info()
-            else:
-                self._memory[at : at + lay.INFO_SIZE] = struct.pack("<iii", number, 0, 0).ljust(
-                    lay.INFO_SIZE, b"\0"
-                )
+            self._memory[at : at + lay.INFO_SIZE] = self._info_of(number)
             self.set_word("SIGNAL", number)
             self.set_long("OUT_SET", self._out)
             self._go(deliver)
@@ -170,6 +164,20 @@ class HeldThread(HeldState):
         else:
             self._restart_if_asked()
             self._go(lay.COMMAND_GO)
+
+    def _info_of(self, number: int) -> bytes:
+        """The siginfo with which it is continued: that of the stop, if its si_signo is the signal.
+
+        Linux 6.12, kernel/signal.c, ptrace_signal: the siginfo is replaced if it is of another one.
+        """
+        info = b""
+        if self._sent is not None:
+            info = self._sent[1]
+        elif self.kind == lay.KIND_SIGNAL:
+            info = bytes(self._info())
+        if info and _SIGNO.unpack_from(info)[0] == number:
+            return info
+        return struct.pack("<iii", number, 0, 0).ljust(lay.INFO_SIZE, b"\0")
 
     def _restart_if_asked(self) -> None:
         """At the exit stop of a call that is to be made again, unless a handler prevents it."""

@@ -268,6 +268,10 @@ class HeldState:
         """As Held.blocks_or_ignores."""
         return bool(self.get_sigmask() >> (number - 1) & 1) or self._handler(number) == SIG_IGN
 
+    def untold(self) -> bool:
+        """As Held.untold."""
+        return self.family.untold(self.long("PROCESS"))
+
     def _handler(self, number: int) -> int:
         action = self.family.action(self.long("TABLE"), number)
         return SIG_DFL if action is None else int(_WORD.unpack_from(action)[0])

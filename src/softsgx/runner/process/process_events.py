@@ -7,6 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from softsgx.events.kernel import ProcessEnded, ProcessStarted
+from softsgx.runner.host import ptrace as p
 
 if TYPE_CHECKING:
     from softsgx.runner.process.signals import Due
@@ -46,7 +47,9 @@ def emit_end(t: Tracee, status: int) -> None:
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         last, sent_event = t.space.delivered.get(t.pid, (0, 0))
-        cause = sent_event if last == number else 0
+        held = p.HELD.get(t.tid)
+        # Without a tracer, a signal that was sent is not reported before it is taken.
+        cause = 0 if last != number or (held is not None and held.untold()) else sent_event
         known = number in [*signal.Signals]
         outcome = signal.Signals(number).name if known else f"signal {number}"
     else:
