@@ -132,6 +132,25 @@ def test_a_service_manager_ends_the_program_by_its_handler() -> None:
     assert "softsgx: stats\n" in said
 
 
+@pytest.mark.parametrize("how", SUPERVISORS)
+def test_whoever_ends_softsgx_by_its_name_ends_the_program(how: str) -> None:
+    """The story: pkill signals front, supervisor and keeper. It was taken for a signal to the
+    process group, and not passed on: the run went on for ever."""
+    with subprocess.Popen(
+        [*RUN, "--supervisor", how, "--", "/bin/sh", "-c", "echo up; exec sleep 1000"],
+        stdout=subprocess.PIPE, text=True,
+    ) as run:  # fmt: skip
+        up(run)
+        ours = [run.pid]
+        for pid in map(int, Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()):
+            ours += [pid] * (b"softsgx" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        assert len(ours) == {"ptrace": 2, "systrap": 3}[how]
+        for pid in ours:
+            os.kill(pid, signal.SIGTERM)
+        run.communicate(timeout=LIMIT_S)
+    assert run.returncode == 128 + signal.SIGTERM
+
+
 def test_a_program_that_ignores_sigterm_goes_on_until_it_ends() -> None:
     """softsgx has no grace period: who wants one sends SIGKILL after it, as timeout -k does."""
     script = "trap '' TERM; echo up; read line; echo $line; exit 3"

@@ -28,6 +28,7 @@ from softsgx.runner.host.inherited import (
     occupy_streams,
 )
 from softsgx.runner.host.keeper import be_keeper
+from softsgx.runner.host.proc import caught, stat_fields
 from softsgx.runner.host.signal_counts import COUNTED, SignalCounts
 from softsgx.runner.say import say
 
@@ -42,6 +43,8 @@ _FOREVER_S: Final = 3600.0
 # What happens to a process that neither handles nor ignores them.
 _NOTHING: Final = frozenset({signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH})
 _STOP: Final = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
+_ENDS: Final = frozenset({signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT})
+_DEATH_S: Final = 0.2  # so long a process may take to die
 _STARTED, _STOPPED, _CONTINUED, _ENDED = "started", "stopped", "continued", "ended"
 _KEEP: Final = "keep"
 # Bytes that all share: the front is about to stop; the keeper is there; nothing is left to kill.
@@ -262,7 +265,7 @@ class _Front:
         self._read()  # what the supervisor said before this signal came may lie unread
         if not self._first and self._code is None:
             self._before_the_program(number)
-        elif not self._of_all(info):
+        elif not self._of_all(info) or self._survived(number):
             self._pass_on(number)
 
     def _ours(self, info: signal.struct_siginfo) -> bool:
@@ -276,6 +279,21 @@ class _Front:
         if info.si_signo in COUNTED:
             return self._counts.to_both(info.si_signo, self._supervisor)
         return info.si_code > 0  # by the kernel, for the terminal
+
+    def _survived(self, number: int) -> bool:
+        """Whether the program lives on after a signal that would have ended it.
+
+        Whoever signals softsgx by its name (pkill) signals front and supervisor, which looks like
+        the process group, and spares the program.
+        """
+        if number not in _ENDS or not self._first or caught(self._first, number):
+            return False
+        end = time.monotonic() + _DEATH_S
+        while time.monotonic() < end:
+            if stat_fields(self._first)[:1] in ([], ["Z"], ["X"]):
+                return False
+            time.sleep(_DEATH_S / 100)
+        return True
 
     def _before_the_program(self, number: int) -> None:
         """As it would be just before execve: it ends the run, or the program gets it, or nobody."""

@@ -18,6 +18,14 @@ def stat_fields(tid: int) -> list[str]:
     return []
 
 
+def caught(pid: int, number: int) -> bool:
+    """Whether a process handles, ignores or blocks a signal; no if it is gone."""
+    with suppress(OSError), open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as of:
+        masks = [line.split()[1] for line in of if line.startswith(("SigBlk", "SigIgn", "SigCgt"))]
+        return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
+    return False
+
+
 def status_numbers(tid: int | str) -> dict[str, list[int]]:
     """Tgid, PPid, TracerPid and NSpid of /proc/<tid>/status; empty if the thread is gone."""
     found: dict[str, list[int]] = {}
