@@ -19,6 +19,8 @@ steps, *command = sys.argv[1:]
 master, slave = os.openpty()
 fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
 out, into = os.pipe()
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_DFL)  # ignored in the tests' own background job
 signal.signal(signal.SIGTTOU, signal.SIG_IGN)
 job = os.fork()
 if not job:
