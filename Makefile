@@ -15,7 +15,7 @@ EXTRA  := $(wildcard bench) $(wildcard tools/*.py)
 # For example: make test PYTEST_ARGS='-k tidy'
 PYTEST_ARGS ?=
 
-.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain fuzz-explore signal-storm mutants demo explored conformance bench docs asm lock clean
+.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain fuzz-explore signal-storm mutants demo explored conformance bench docs asm lock lowest clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -146,6 +146,20 @@ lock:  ## rewrite requirements/dev.txt from the pins of pyproject.toml
 		build/lock/bin/python -m pip freeze --all --exclude pip; } > build/lock.txt
 	@mv build/lock.txt requirements/dev.txt
 	@rm -rf build/lock
+
+# What users may have: the lowest versions that pyproject.toml allows, with the tools of the lock.
+LOWEST := build/lowest
+lowest: $(LOWEST)/.stamp  ## the tests of what depends on other packages, with their lowest versions
+	@$(LOWEST)/bin/python -m pytest -n 2 -q tests/image tests/runner/emulator tests/cli/test_compare.py \
+		tests/cli/test_cluster.py tests/cli/test_sign.py
+
+$(LOWEST)/.stamp: pyproject.toml requirements/dev.txt tools/make-venv tools/pins.py
+	@tools/make-venv "$(PYTHON)" $(LOWEST)
+	@$(LOWEST)/bin/python -m pip --quiet --disable-pip-version-check install -r requirements/dev.txt
+	@$(LOWEST)/bin/python -m pip --quiet --disable-pip-version-check install \
+		$$($(LOWEST)/bin/python tools/pins.py --lowest)
+	@$(LOWEST)/bin/python -m pip --quiet --disable-pip-version-check install --no-deps --no-build-isolation --editable .
+	@touch $@
 
 clean:  ## remove everything that can be made again
 	@rm -rf $(VENV) build dist src/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

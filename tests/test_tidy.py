@@ -168,10 +168,10 @@ def test_the_changelog_is_wrapped() -> None:
     assert len(list(repository.wide_lines("a", f"{'x' * width}\n{'y' * (width + 1)}", width))) == 1
 
 
-def test_pins_have_reasons_and_are_locked() -> None:
+def test_ranges_have_reasons_and_are_locked() -> None:
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     lock = (ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8")
-    report(repository.reasoned_pins(pyproject))
+    report(repository.reasoned_ranges(pyproject))
     report(repository.stale_lock(pyproject, lock))
 
 
@@ -407,11 +407,11 @@ def test_other_words_are_not(text: str) -> None:
 
 PYPROJECT = """
 [build-system]
-requires = ["a==1"]  # builds
+requires = ["a>=1"]  # builds
 [project]
 dependencies = [
     # reads
-    "b==2",
+    "b>=2",
     {}
 ]
 """
@@ -420,17 +420,18 @@ dependencies = [
 @pytest.mark.parametrize(
     ("line", "findings"),
     [
-        ('"c==3",  # writes', 0),
-        ('"c==3",', 1),
-        ('"c>=3",  # writes', 1),
+        ('"c>=3",  # writes', 0),
+        ('"c>=3,<4",  # writes', 0),
+        ('"c>=3",', 1),
+        ('"c==3",  # writes', 1),
         ('"c",', 2),
     ],
 )
-def test_pins_are_exact_and_have_reasons(line: str, findings: int) -> None:
-    assert len(list(repository.reasoned_pins(PYPROJECT.format(line)))) == findings
+def test_requirements_are_ranges_and_have_reasons(line: str, findings: int) -> None:
+    assert len(list(repository.reasoned_ranges(PYPROJECT.format(line)))) == findings
 
 
-def test_lock_repeats_the_pins() -> None:
-    pyproject = PYPROJECT.format('"Some_Name==3",')
+def test_the_lock_is_within_the_ranges() -> None:
+    pyproject = PYPROJECT.format('"Some_Name>=3,<4",')
     assert list(repository.stale_lock(pyproject, "a==1\nb==2\nsome-name==4\n"))
     report(repository.stale_lock(pyproject, "# lock\na==1\nb==2\nsome-name==3\n"))

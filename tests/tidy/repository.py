@@ -7,6 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from tests.tidy.source import ROOT
 from tools.pins import pins
 
@@ -65,12 +68,15 @@ def wide_lines(path: str, text: str, columns: int) -> Iterator[str]:
             yield f"{path}:{number}: {len(line)} columns, {columns} are allowed"
 
 
-def reasoned_pins(pyproject: str) -> Iterator[str]:
-    """Dependencies without an exact version, or without a comment on their line or above it."""
+def reasoned_ranges(pyproject: str) -> Iterator[str]:
+    """Dependencies without a lowest version, pinned, or without a comment on their line or above.
+
+    Whoever installs the package beside others needs ranges; exact versions are the lock's.
+    """
     lines = ["", *pyproject.splitlines()]
     for pin in pins(pyproject):
-        if not re.fullmatch(r"[\w.-]+(\[[\w,.-]+\])?==[\w.]+( *;.*)?", pin):
-            yield f"{pin}: not pinned by =="
+        if not re.fullmatch(r"[\w.-]+(\[[\w,.-]+\])?>=[\w.]+(,<[\w.]+)?( *;.*)?", pin):
+            yield f"{pin}: no range from a lowest version on"
         reasons = [
             above.lstrip().startswith("#") or "#" in line.split(pin, 1)[1]
             for above, line in pairwise(lines)
@@ -81,15 +87,14 @@ def reasoned_pins(pyproject: str) -> Iterator[str]:
 
 
 def stale_lock(pyproject: str, lock: str) -> Iterator[str]:
-    """Pins of pyproject.toml that the lock does not repeat."""
-    locked = {_normal(line) for line in lock.splitlines()}
+    """Requirements of pyproject.toml of which the lock has no version that they allow."""
+    locked = {}
+    for line in lock.splitlines():
+        if "==" in line:
+            name, version = line.split("==")
+            locked[canonicalize_name(name)] = version
     for pin in pins(pyproject):
-        name = re.sub(r"\[.*\]", "", pin.split(";")[0].strip())
-        if _normal(name) not in locked:
+        wanted = Requirement(pin)
+        locked_version = locked.get(canonicalize_name(wanted.name))
+        if locked_version is None or not wanted.specifier.contains(locked_version):
             yield f"{pin}: not in requirements/dev.txt: run make lock"
-
-
-def _normal(pin: str) -> str:
-    """A requirement as package indexes compare them: lower case, - for _ and for a dot in names."""
-    name, _, version = pin.partition("==")
-    return re.sub(r"[-_.]+", "-", name).lower() + "==" + version
