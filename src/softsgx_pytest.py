@@ -3,6 +3,11 @@
     def test_protect(softsgx):
         machine = softsgx(cpus=2, epc="1M")
 
+    @pytest.mark.softsgx_run(engine=["unicorn", "native"], linux=["6.1", "6.12"])
+    def test_program(softsgx_run):
+        result = softsgx_run(["./host", "enclave.sgxs", "enclave.sig"])
+        assert result.leaves["EMODPR"] == 1
+
     @pytest.mark.explore(preemptions=2)
     def test_counter(execution):
         counter = Counter()
@@ -23,12 +28,15 @@ imports it only when used, so that pytest starts no slower.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 EXECUTIONS = 10_000
+OPTIONS = ("engine", "linux", "epc", "supervisor")  # those that the mark softsgx_run may vary
 BROKEN = "  the test itself is broken; this says nothing about the tested code"
 
 
@@ -40,8 +48,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The mark."""
+    """The marks."""
     config.addinivalue_line("markers", "explore(...): run the test over schedules of its tasks")
+    text = "softsgx_run(engine=[...], linux=[...], epc=[...]): run the test with each of them"
+    config.addinivalue_line("markers", text)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test for each combination of a mark softsgx_run."""
+    mark = metafunc.definition.get_closest_marker("softsgx_run")
+    if mark is None or "softsgx_run" not in metafunc.fixturenames:
+        return
+    if mark.args or not set(mark.kwargs) <= set(OPTIONS):
+        raise pytest.UsageError(
+            f"{metafunc.definition.nodeid}: the mark softsgx_run takes {', '.join(OPTIONS)}"
+        )
+    choices = {
+        name: [values] if isinstance(values, str) else list(values)
+        for name, values in mark.kwargs.items()
+    }
+    combined = [dict(zip(choices, each, strict=True)) for each in product(*choices.values())]
+    ids = ["-".join(map(str, each.values())) for each in combined]
+    metafunc.parametrize("softsgx_run", combined, ids=ids, indirect=True)
 
 
 @pytest.fixture
@@ -50,6 +78,26 @@ def softsgx() -> Callable[..., Any]:
     from softsgx import Machine
 
     return Machine
+
+
+@pytest.fixture
+def softsgx_run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Any]:
+    """Runs programs under `softsgx run`: `softsgx_run([program, *arguments], epc="8M")`.
+
+    Arguments and result: `softsgx.runner.run_result.run_program`. A program that does not end with
+    the exit code `code` (0; None: any) fails the test, with what the model explains.
+    """
+    from softsgx.runner.run_result import ProgramFailed, run_program
+
+    chosen: dict[str, Any] = getattr(request, "param", {})
+
+    def run(command: Sequence[str], **options: Any) -> Any:
+        try:
+            return run_program(command, trace_in=tmp_path, **{**chosen, **options})
+        except ProgramFailed as failed:
+            pytest.fail(str(failed), pytrace=False)
+
+    return run
 
 
 @pytest.fixture

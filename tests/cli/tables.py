@@ -102,7 +102,9 @@ VALUES = {
         "--seed": "1",
         "--tick": "0",
         "--cpuid": "patch",
+        "--stats": "json",
         "--trace": "trace.txt",
+        "--junit": "out.xml",
         "--sgxs-out": "out.sgxs",
     },
 }
@@ -113,6 +115,8 @@ def words(command: str, option: Option) -> list[str]:
     if option.flag:
         return [option.name]
     value = VALUES[command][option.name]
+    if option.joined:
+        return [f"{option.name}={value}"]
     return [value] if option.positional else [option.name, value]
 
 

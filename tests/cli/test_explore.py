@@ -147,6 +147,36 @@ def test_a_report_is_relative_to_the_working_directory_and_valid(
     assert uri == "my%20file.py"
 
 
+def test_a_finding_in_sarif_says_what_it_is_and_stays_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GitHub shows a rule's description, and tells old findings from new ones by fingerprints."""
+    monkeypatch.chdir(tmp_path)
+    runs = []
+    for before in ("", "# A line more.\n"):
+        written(tmp_path, before + COUNTER, "counter.py")
+        assert main(["explore", "counter.py", "--sarif", "out.sarif"]) == 1
+        runs.append(json.loads(Path("out.sarif").read_text())["runs"][0])
+    (rule,) = runs[0]["tool"]["driver"]["rules"]
+    assert rule["shortDescription"]["text"] == rule["id"] == "lost update"
+    assert "lost update" in rule["help"]["text"]
+    (first,), (second,) = (run["results"] for run in runs)
+    assert first["partialFingerprints"] == second["partialFingerprints"]
+    lines = [r["locations"][0]["physicalLocation"]["region"]["startLine"] for r in (first, second)]
+    assert lines[1] == lines[0] + 1
+
+
+def test_a_shipped_scenario_in_sarif_is_relative_to_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["explore", "FirstTouch", "--sarif", "out.sarif"]) == 1
+    (run,) = json.loads(Path("out.sarif").read_text())["runs"]
+    place = run["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]
+    assert place["uri"].startswith("softsgx/system/scenarios/")
+    assert place["uriBaseId"] in run["originalUriBaseIds"]
+
+
 @pytest.mark.parametrize("option", ["--junit", "--sarif", "--html"])
 def test_a_report_that_cannot_be_written_is_refused_before_the_search(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str

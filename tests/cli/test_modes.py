@@ -156,7 +156,17 @@ def test_an_option_twice_or_with_an_empty_value_is_refused(
     if not option.flag and not option.rest:
         least = [word for word in tables.least(command, mode) if option.name != word]
         empty = [""] if option.positional else [option.name, ""]
+        empty = [f"{option.name}="] if option.joined else empty
         assert option.name in refused([command, *empty, *least[1:]], capsys)
+
+
+def test_the_word_after_an_option_whose_value_is_joined_is_not_its_value() -> None:
+    """`run --stats ./app` has always been possible; so its format only comes after "="."""
+    joined = TABLES["run"].joined
+    assert joined(["--epc", "8M", "--stats", "./app"]) == ["--epc", "8M", "--stats=text", "./app"]
+    assert joined(["--stats=json", "./app", "--stats"]) == ["--stats=json", "./app", "--stats"]
+    assert joined(["--", "--stats"]) == ["--", "--stats"]
+    assert joined(["--vendor", "--stats", "--stats"]) == ["--vendor", "--stats", "--stats=text"]
 
 
 @pytest.mark.parametrize("command", list(TABLES))

@@ -227,7 +227,7 @@ def test_standard_output_takes_one_file_alone(here: Path) -> None:
 def test_reports_on_standard_output(here: Path) -> None:
     done = softsgx("$S explore scenario.py --junit -", here)
     assert done.stdout.startswith(b"<?xml")
-    assert done.stdout.endswith(b"</testsuite>\n")
+    assert done.stdout.endswith(b"</testsuites>\n")
     assert done.stderr.startswith(b"Nothing: nothing found")
 
 
@@ -235,7 +235,7 @@ def test_reports_are_written_though_nobody_reads(here: Path) -> None:
     """The line that could not be printed came first, and then the report was missing."""
     done = softsgx("{ sleep 0.2; $S explore scenario.py --junit j.xml; echo $? >&2; } | true", here)
     assert done.stderr == b"%d\n" % EXIT_READER_GONE
-    assert (here / "j.xml").read_text().endswith("</testsuite>\n")
+    assert (here / "j.xml").read_text().endswith("</testsuites>\n")
 
 
 def test_a_search_of_all_goes_on_for_its_reports(

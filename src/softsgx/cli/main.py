@@ -117,6 +117,8 @@ def _dispatch(argv: Sequence[str], chosen: str | None, commands: Mapping[str, Co
     if chosen is not None and chosen not in commands:
         raise UsageError(_unknown(argv, chosen, commands))
     parser = _parser(commands, chosen)
+    if chosen is not None:
+        argv = _joined(argv, chosen, commands[chosen])
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         raise UsageError(_unrecognized(argv, unknown, chosen))
@@ -126,6 +128,14 @@ def _dispatch(argv: Sequence[str], chosen: str | None, commands: Mapping[str, Co
     with text_off_stdout(args):
         code: int = args.run(args)
     return code
+
+
+def _joined(argv: Sequence[str], chosen: str, command: Command) -> Sequence[str]:
+    table = getattr(import_module(command.module), "TABLE", None)
+    if table is None:
+        return argv
+    first = list(argv).index(chosen) + 1
+    return [*argv[:first], *table.joined(argv[first:])]
 
 
 def main(argv: Sequence[str] | None = None, commands: Mapping[str, Command] = COMMANDS) -> int:

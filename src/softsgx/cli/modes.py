@@ -26,6 +26,7 @@ class Option:
     name     "--json", "-o", "TARGET"
     metavar  the name of its value in the help; "" for an option without a value
     bare     the value if it is given without one; None: it needs a value
+    joined   with `bare`: its value only follows after "=", so that no other word is taken for it
     many     may be given several times: the value is a list
     rest     takes all remaining words, as a list
     default  the value if it is not given; a mode may have another one
@@ -40,6 +41,7 @@ class Option:
     type: Callable[[str], Any] = str
     choices: Sequence[str] = ()
     bare: Any = None
+    joined: bool = False
     many: bool = False
     rest: bool = False
     default: Any = None
@@ -68,6 +70,8 @@ class Option:
         if self.positional:
             return self.metavar or self.name
         value = self.metavar or (f"{{{','.join(self.choices)}}}" if self.choices else "")
+        if self.joined:
+            return f"{self.name}[={value}]"
         if value and self.bare is not None:
             value = f"[{value}]"
         return f"{self.name} {value}".strip()
@@ -134,6 +138,22 @@ class Table:
             group = parser.add_argument_group(title) if title else parser
             for option in options:
                 group.add_argument(*_names(option), **self._arguments(option))
+
+    def joined(self, words: Sequence[str]) -> list[str]:
+        """The words of a command line, with "=" and the value at bare options that are `joined`.
+
+        Otherwise argparse would take the word after such an option for its value.
+        """
+        found = list(words)
+        at = 0
+        while at < len(found) and found[at].startswith("-") and found[at] != "--":
+            option = self.options.get(found[at])
+            if option is not None and option.joined:
+                found[at] += f"={option.bare}"
+            elif option is not None and not option.flag and option.bare is None:
+                at += 1  # its value
+            at += 1
+        return found
 
     def _arguments(self, option: Option) -> dict[str, Any]:
         found: dict[str, Any] = {

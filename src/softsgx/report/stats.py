@@ -118,6 +118,16 @@ class Stats:
     def _ipi(self, e: IpiSent) -> None:
         self.ipis += len(e.cpus)
 
+    def json(self) -> dict[str, dict[str, int]]:
+        """All counts as plain data: a section, and in it what was counted, the most frequent first.
+
+        Sections: leaves, refused, calls, failed, accesses, faults, exits, signals, and numbers.
+        """
+        counted = ("leaves", "refused", "calls", "failed", "accesses", "faults", "exits", "signals")
+        numbers = ("entries", "resumed", "fills", "flushes", "ipis", "evicted", "loaded")
+        found = {name: dict(getattr(self, name).most_common()) for name in counted}
+        return found | {"numbers": {name: getattr(self, name) for name in numbers}}
+
     def text(self, further: Iterable[tuple[str, str]] = ()) -> str:
         """The table; `further` are rows counted elsewhere."""
         augmented = self.leaves["EAUG"] - sum(

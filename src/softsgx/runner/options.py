@@ -18,6 +18,9 @@ SYSTRAP: Final = "systrap"
 SUPERVISORS: Final = (PTRACE, SYSTRAP)
 AUTO: Final = "auto"
 """SYSTRAP where this machine has what it needs (`softsgx doctor`), else PTRACE."""
+TEXT: Final = "text"
+JSON: Final = "json"
+FORMATS: Final = (TEXT, JSON)
 CPUID_CHOICES: Final = (AUTO, "trap", "until-entry", "patch")
 
 
@@ -36,7 +39,8 @@ class Options:
     vendor: str | None = None
     cpuid: str = AUTO
     cpu_options: Sequence[str] = ()
-    stats: bool = False
+    stats: str | None = None
     trace: str | None = None
     explain: bool = False
     sgxs_out: str | None = None
+    junit: str | None = None

@@ -137,6 +137,21 @@ class EnclaveFault(Exception):
         )
         self.run = run
 
+    @property
+    def vector(self) -> int:
+        """The exception, such as 14 for #PF."""
+        return int(self.run.exception_vector)
+
+    @property
+    def error_code(self) -> int:
+        """That of the exception; of #PF the PFEC, with bit 15 for SGX."""
+        return int(self.run.exception_error_code)
+
+    @property
+    def address(self) -> int:
+        """That of #PF: CR2, without the offset in the page; else 0."""
+        return int(self.run.exception_addr)
+
 
 def ioctl(host: HostThread, fd: int, cmd: int, argument: Structure) -> Steps[tuple[int, Any]]:
     """An ioctl with its argument block in user memory: the result, and the block read back."""

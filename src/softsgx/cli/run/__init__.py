@@ -14,7 +14,17 @@ from softsgx.cli.modes import Mode, Option, Table
 from softsgx.cli.options import number
 from softsgx.cli.outputs import file_output
 from softsgx.linux.version import VERSIONS
-from softsgx.runner.options import AUTO, NATIVE, PTRACE, SYSTRAP, UNICORN, Options
+from softsgx.runner.options import (
+    AUTO,
+    FORMATS,
+    JSON,
+    NATIVE,
+    PTRACE,
+    SYSTRAP,
+    TEXT,
+    UNICORN,
+    Options,
+)
 
 _DEFAULT: Final = Options()
 _KERNELS: Final = ", ".join(VERSIONS)
@@ -78,12 +88,24 @@ MACHINE: Final = (
 )
 REPORTS: Final = (
     Option(name="--explain", help="explain why an access, leaf or call was refused"),
-    Option(name="--stats", help="print counts of events at the end"),
+    Option(
+        name="--stats",
+        choices=FORMATS,
+        bare=TEXT,
+        joined=True,
+        help=f"print counts of events at the end: a table, or with ={JSON} one line of JSON",
+    ),
     Option(
         name="--trace",
         metavar="FILE",
         type=file_output,
         help="write all events: JSON lines, text (.txt), or for ui.perfetto.dev (.pftrace)",
+    ),
+    Option(
+        name="--junit",
+        metavar="FILE",
+        type=file_output,
+        help="write the result as JUnit XML: a test case, which fails with the program",
     ),
     Option(
         name="--sgxs-out",

@@ -46,6 +46,7 @@ def run(args: argparse.Namespace, caller: Inherited, front: ToFront) -> int:
         trace=args.trace,
         explain=args.explain,
         sgxs_out=args.sgxs_out,
+        junit=args.junit,
     )
     try:
         if list_only:
@@ -70,10 +71,11 @@ def _run(argv: list[str], options: Options, caller: Inherited, front: ToFront) -
 
 def _refuse_same(argv: list[str], facts: ProgramFacts, options: Options) -> None:
     """Refuse to write over the program's files, its standard streams, or another output."""
-    trace, sgxs_out = options.trace, options.sgxs_out
-    name = overwritten([*facts.files(argv), 0, 1, 2], filter(None, (trace, sgxs_out)))
+    trace, sgxs_out, junit = options.trace, options.sgxs_out, options.junit
+    name = overwritten([*facts.files(argv), 0, 1, 2], filter(None, (trace, sgxs_out, junit)))
     if name is not None:
         raise UsageError(f"{name}: the program uses this file, too: choose another name")
     later = [f"{sgxs_out}.{number}" for number in range(2, FILES_MAX + 1)]
-    if trace and sgxs_out and overwritten([trace], later):
-        raise UsageError(f"{trace}: is also a name of --sgxs-out: choose another name")
+    for other in filter(None, (trace, junit)):
+        if sgxs_out and overwritten([other], later):
+            raise UsageError(f"{other}: is also a name of --sgxs-out: choose another name")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from softsgx.events.kernel import ProcessEnded, ProcessStarted
 from softsgx.report.explanation import Explanation
 from softsgx.report.stats import Stats
 from softsgx.runner.cpuid.cpuid import native_xfrm
-from softsgx.runner.options import NATIVE
+from softsgx.runner.options import JSON, NATIVE
 from softsgx.runner.say import say
 from softsgx.runner.session.sgxs_files import SgxsFiles
 from softsgx.runner.session.trace_file import TraceFile
@@ -59,6 +60,7 @@ class Listeners:
             log.subscribe_to({ProcessStarted: lambda _: trace.started()})
             log.subscribe(trace)
         self._stats: Stats | None = None
+        self._as_json = options.stats == JSON
         if options.stats:
             self._stats = Stats()
             log.subscribe_to(self._stats.handlers)
@@ -91,8 +93,18 @@ class Listeners:
             say(f"softsgx: run: --sgxs-out: {line}\n")
         for line in _unfinished_lines(self._unfinished) if self._unfinished is not None else ():
             say(f"softsgx: unfinished: {line}\n")
-        if self._stats is not None:
+        if self._stats is not None and self._as_json:
+            found: dict[str, Any] = {"seconds": round(time.perf_counter() - self._began, 3)}
+            if self._explanations is not None:
+                found["explanations"] = self.explanations
+            say(json.dumps({"softsgx": "stats", **self._stats.json(), **found}) + "\n")
+        elif self._stats is not None:
             say("softsgx: stats\n" + self._stats.text(self._more_stats()))
+
+    @property
+    def explanations(self) -> list[str]:
+        """The explanations that were printed."""
+        return [] if self._explanations is None else self._explanations.told
 
     def _more_stats(self) -> list[tuple[str, str]]:
         """Lines of the statistics that are not counts of events."""
@@ -129,6 +141,7 @@ class ExplanationPrinter:
         self._last: Explanation | None = None
         self._by_signal: dict[int, Explanation] = {}  # number of the SignalSent -> its refusal
         self._left_out = 0
+        self.told: list[str] = []
 
     def tell(self, found: Explanation) -> None:
         """Print one, unless enough of its kind have been printed."""
@@ -140,6 +153,7 @@ class ExplanationPrinter:
             self._by_rule[found.rule] += 1
             self._times[found.key] += 1
             self._last = found
+            self.told.append(found.text)
             say(found.text)
         else:
             self._left_out += 1

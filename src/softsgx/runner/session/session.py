@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
@@ -24,6 +25,7 @@ from softsgx.runner.native.load import announce
 from softsgx.runner.options import AUTO, ENGINES, HZ_MAX, NATIVE, PTRACE, SUPERVISORS, Options
 from softsgx.runner.process.exec_chain import ProgramFacts, check_program
 from softsgx.runner.process.world import World
+from softsgx.runner.session.junit_file import check_junit, write_junit
 from softsgx.runner.session.listeners import Listeners
 from softsgx.runner.supervisor.engines import hardware
 from softsgx.runner.supervisor.loading import Loader
@@ -55,7 +57,7 @@ def _trace_header(argv: Sequence[str], options: Options) -> dict[str, Any]:
     """What the first line of a trace says about the run."""
     asked = {f.name: getattr(options, f.name) for f in fields(options)}
     asked["cpu_options"] = list(options.cpu_options)
-    for name in ("stats", "trace", "explain", "sgxs_out"):
+    for name in ("stats", "trace", "explain", "sgxs_out", "junit"):
         del asked[name]
     return {"version": __version__, "program": list(argv), **asked}
 
@@ -79,6 +81,7 @@ def run_program(
     still written. RunnerError if the program cannot be started. When an exception is raised, it
     has ended.
     """
+    began = time.time()
     part, readings = part_of(options)
     native = options.engine == NATIVE
     meet(native)
@@ -108,6 +111,8 @@ def run_program(
         raise RunnerError("--vendor", str(error)) from None
     supervisor = Supervisor(world, Loader(policy, traps), options.engine)
     inputs = [*facts.files(argv), *([] if options.trace is None else [options.trace])]
+    if options.junit is not None:
+        check_junit(options.junit)
     listeners = Listeners(world, supervisor, _trace_header(argv, options), options, inputs)
     doorbell = supervisor.doorbell
     supervisor.front = front
@@ -122,7 +127,10 @@ def run_program(
         listeners.close()
         supervisor.calls.cpu_time.timers.close()
         doorbell.close()
-    return _exit_code(status)
+    code = _exit_code(status)
+    if options.junit is not None:
+        write_junit(options.junit, argv, code, began, listeners.explanations)
+    return code
 
 
 def _traced(supervisor: str, placed: bool) -> bool:
