@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from softsgx.explore import Outcome, Plan, explore
-from softsgx.sim import Unmodelled
 from softsgx.system.scenarios.catalogue import SCENARIOS
 from softsgx.system.scenarios.first_touch import FirstTouch
 from softsgx.system.scenarios.remove_touch import RemoveTouch
@@ -85,5 +84,5 @@ def test_the_example_of_the_document(
 
 
 def test_a_scenario_that_sets_watermarks_does_not_run_on_it(tmp_path: Path) -> None:
-    with pytest.raises(Unmodelled, match="whose watermarks are constants"):
-        VaShortage().on(tmp_path / "sgx.drv").machine()
+    with pytest.raises(ValueError, match="the watermarks of a driver object are constants"):
+        VaShortage().on(tmp_path / "sgx.drv")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from functools import cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -33,7 +34,7 @@ from softsgx.linux.uapi import (
 from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SIZE
 
 TASKS: Final = 64
-STACK_SIZE: Final = 0x1_0000
+STACK_SIZE: Final = 0x5000
 HEAP_SIZE: Final = 0x2_0000_0000
 
 _SIGNALS: Final = (SIGILL, SIGBUS, SIGFPE, SIGSEGV)
@@ -42,7 +43,7 @@ _SS_DISABLE: Final = 2
 _ALTERNATE_STACK: Final = 0x1_0000
 
 # The first words of a task; c/runtime.h.
-SP, ARGUMENTS, ANSWER, SECOND, FRAME, WORDS = 0, 2, 8, 9, 10, 11  # word 1 is the operation
+SP, OPERATION, ARGUMENTS, ANSWER, SECOND, FRAME, WORDS = 0, 1, 2, 8, 9, 10, 11
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -198,6 +199,15 @@ class Arena(OwnState):
         """The words of a task, to be indexed by SP to FRAME."""
         return self._views[number]
 
+    def arguments(self, number: int) -> list[int]:
+        """What a task asks for; or in the first place, what its function has returned."""
+        found: list[int] = self._views[number][ARGUMENTS:ANSWER]
+        return found
+
+    def set_second(self, number: int, value: int) -> None:
+        """The second word of the answer to the next `resume`."""
+        self._views[number][SECOND] = value & MASK64
+
     def end(self, number: int) -> None:
         """Give a task back, wherever it stands."""
         self.free.append(number)
@@ -221,12 +231,30 @@ class Arena(OwnState):
         stacks = []
         for number in range(TASKS):
             if number not in self.free:
-                low = int(self._views[number][SP])
-                high = elf.stacks + (number + 1) * STACK_SIZE
+                low, high = self._stack(number)
                 stacks.append((low, ctypes.string_at(low, high - low)))
         data = ctypes.string_at(elf.data, elf.end - elf.data)
         heap = ctypes.string_at(elf.heap, brk - elf.heap)
         return State(data, heap, tuple(stacks), tuple(self.free))
+
+    def state_key(self) -> tuple[object, Sequence[object], Sequence[object]]:
+        """For `explore.states`: all that a step could read. Tasks not in use are left out."""
+        self.activate()
+        elf, size = self.elf, self._task_size
+        total = blake2b(digest_size=16)
+        after = self._tasks + TASKS * size
+        for start, end in ((elf.data, self._tasks), (after, elf.end), (elf.heap, self._brk[0])):
+            total.update(ctypes.string_at(start, end - start))
+        for number in range(TASKS):
+            if number not in self.free:
+                low, high = self._stack(number)
+                total.update(ctypes.string_at(self._task(number), size))
+                total.update(ctypes.string_at(low, high - low))
+        return (total.digest(), tuple(self.free)), (), ()
+
+    def _stack(self, number: int) -> tuple[int, int]:
+        """The part of a task's stack that is in use."""
+        return int(self._views[number][SP]), self.elf.stacks + (number + 1) * STACK_SIZE
 
     def restore(self, state: State) -> None:
         """Go back to a copy, any number of times."""

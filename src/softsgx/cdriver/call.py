@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
-from softsgx.cdriver.arena import ANSWER, ARGUMENTS, FRAME, SP, WildPointer
-from softsgx.cdriver.operations import BY_NAME, Operation
+from softsgx.cdriver.arena import ARGUMENTS, FRAME, OPERATION, SP, WildPointer
+from softsgx.cdriver.operations import BY_NAME, OPERATIONS, Operation
 from softsgx.cdriver.requests import HANDLERS
 from softsgx.linux.bug import KernelBug
 from softsgx.sim import Task
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from softsgx.sim import Steps
 
 RETURNED: Final = BY_NAME["RETURNED"]
+ENCLS: Final = BY_NAME["ENCLS"]
+_ENCLS_AT: Final = 4  # the argument that says where it is
 _SIGN: Final = 1 << 63
 _FRAMES_MAX: Final = 32
 
@@ -55,13 +58,13 @@ class Call:
             mm=mm,
             personality=_READ_IMPLIES_EXEC if implies else 0,
         )
-        words = self.arena.words(self.number)
+        # No local is the memory of the arena: a frame is part of a state that is compared.
         done = False
         try:
             operation = self.arena.resume(self.number)
             while operation is not RETURNED:
                 try:
-                    answer = self._serve(operation, words[ARGUMENTS:ANSWER])
+                    answer = self._serve(operation, self.arena.arguments(self.number))
                     if not isinstance(answer, int):
                         answer = yield from answer
                 except WildPointer as wild:
@@ -69,7 +72,7 @@ class Call:
                     raise self.bug(what) from None
                 operation = self.arena.resume(self.number, answer)
             done = True
-            value = int(words[ARGUMENTS])
+            value = self.arena.arguments(self.number)[0]
         finally:
             if not done:
                 self._unwind()
@@ -111,21 +114,45 @@ class Call:
 
         `first` is the instruction at which it stands, if that made no request.
         """
-        arena, elf = self.arena, self.arena.elf
-        words = arena.words(self.number)
-        found = [first] if first else []
-        frame = int(words[FRAME])
-        while len(found) < _FRAMES_MAX and arena.contains(frame, 16) and frame >= words[SP]:
-            raw = arena.read(frame, 16)
-            frame = int.from_bytes(raw[:8], "little")
-            found.append(int.from_bytes(raw[8:], "little") - 1)
+        elf = self.arena.elf
         lines = []
-        for address in found:
+        for address in [first, *self._frames()] if first else self._frames():
             place = elf.line(address)
             function = elf.function(address)
             if place is not None and function is not None and function not in _OURS:
                 lines.append(f"{place[0]}:{place[1]} {function}")
         return lines
+
+    def _frames(self) -> Iterator[int]:
+        """The instruction that each frame of the task is in, the innermost first."""
+        arena, words = self.arena, self.arena.words(self.number)
+        frame = int(words[FRAME])
+        if OPERATIONS[words[OPERATION]] is ENCLS:
+            # The code that stands for ENCLS keeps no frame of its caller's.
+            yield int(words[ARGUMENTS + _ENCLS_AT])
+        for _ in range(_FRAMES_MAX):
+            if not arena.contains(frame, 16) or frame < words[SP]:
+                return
+            raw = arena.read(frame, 16)
+            frame = int.from_bytes(raw[:8], "little")
+            yield int.from_bytes(raw[8:], "little") - 1
+
+    @property
+    def place(self) -> str:
+        """Where the task stands in the driver: `file:line function`."""
+        places = map(self.arena.elf.place, self._frames())
+        return next(filter(None, places), "")
+
+
+def place_of(task: Task) -> str:
+    """Where a suspended task of an execution stands in the driver; "" if it is not in it."""
+    body: Any = task.body
+    found: Call | None = None
+    while isinstance(body, GeneratorType) and body.gi_frame is not None:
+        if body.gi_code is Call.run.__code__:
+            found = body.gi_frame.f_locals["self"]
+        body = body.gi_yieldfrom
+    return "" if found is None else found.place
 
 
 _READ_IMPLIES_EXEC: Final = 0x0400000

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from softsgx.cdriver import manifest as m
+from softsgx.cdriver.tree import SOURCES
 from softsgx.image.elf_format import PT_LOAD, SHN_UNDEF, STT_FUNC, Ehdr, Phdr, Sym
 
 LINES: Final = ".softsgx.lines"
@@ -46,6 +47,31 @@ class Elf:
     files: tuple[str, ...]
     lines: tuple[tuple[int, int, int], ...]
 
+    @cached_property
+    def _functions(self) -> tuple[list[int], list[str]]:
+        """The addresses of all functions, ascending, and their names."""
+        found = sorted((s.address, name) for name, s in self.symbols.items() if s.function)
+        return [address for address, _ in found], [name for _, name in found]
+
+    @cached_property
+    def _of_tree(self) -> frozenset[int]:
+        """Which files are the C files of the tree."""
+        return frozenset(n for n, file in enumerate(self.files) if file in SOURCES)
+
+    def place(self, address: int) -> str:
+        """`file:line function` of the driver that an instruction belongs to; "" if it is not its.
+
+        Code of a header that was inlined belongs to the line before it.
+        """
+        name = self.function(address)
+        at = bisect_right(self.lines, (address, len(self.files), 0)) - 1
+        while name is not None and at >= 0 and self.lines[at][0] >= self.symbols[name].address:
+            _, file, line = self.lines[at]
+            if file in self._of_tree:
+                return f"{self.files[file]}:{line} {name}"
+            at -= 1
+        return ""
+
     def line(self, address: int) -> tuple[str, int] | None:
         """The source file and line of an instruction; None if it is unknown."""
         at = bisect_right(self.lines, (address, len(self.files), 0)) - 1
@@ -56,10 +82,12 @@ class Elf:
 
     def function(self, address: int) -> str | None:
         """The name of the function that contains an instruction."""
-        for name, symbol in self.symbols.items():
-            if symbol.function and symbol.address <= address < symbol.address + symbol.size:
-                return name
-        return None
+        addresses, names = self._functions
+        at = bisect_right(addresses, address) - 1
+        if at < 0:
+            return None
+        symbol = self.symbols[names[at]]
+        return names[at] if address < symbol.address + symbol.size else None
 
 
 @lru_cache(maxsize=8)

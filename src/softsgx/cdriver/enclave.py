@@ -21,7 +21,15 @@ _ENCL: Final = (
     *("base", "size", "flags", "page_cnt", "secs_child_cnt", "attributes", "attributes_mask"),
     *("mm_list_version", "refcount", "secs_pfn", "pages"),
 )  # fmt: skip
-_PAGE: Final = ("address", "vm_max_prot_bits", "type", "pfn", "being_reclaimed", "epc_flags")
+_PAGE: Final = (
+    "address",
+    "vm_max_prot_bits",
+    "type",
+    "pfn",
+    "being_reclaimed",
+    "epc_flags",
+    "va_pfn",
+)
 
 
 class EpcPage:
@@ -60,6 +68,8 @@ class EnclPage:
         self.being_reclaimed = bool(values["being_reclaimed"])
         pfn = values["pfn"]
         self.epc_page = EpcPage(encl.driver, pfn, values["epc_flags"]) if pfn else None
+        va_pfn = values["va_pfn"]
+        self.va_page = VaPage(EpcPage(encl.driver, va_pfn, 0)) if va_pfn else None
 
     @property
     def available(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Final
 
 from softsgx.cdriver.errors import DriverError
 from softsgx.image.elf_format import IDENT, Ehdr, Shdr
+from softsgx.linux.version import VERSION_DEFAULT
 
 SECTION: Final = ".softsgx"
 C: Final = Path(__file__).with_name("c")
@@ -18,6 +19,7 @@ C: Final = Path(__file__).with_name("c")
 
 CALL: Final = "call"
 TRAP: Final = "trap"
+_LATER: Final = (6, 2)
 ENCLS: Final = (CALL, TRAP)
 """How ENCLS is served: a call in its place, or the instruction itself, which is #UD."""
 
@@ -40,6 +42,17 @@ class Manifest:
     def pack(self) -> bytes:
         """As it stands in the section."""
         return json.dumps(asdict(self), sort_keys=True).encode()
+
+    @property
+    def identity(self) -> str:
+        """Eight hexadecimal digits, the same for objects that were made of the same inputs."""
+        return sha256(self.pack()).hexdigest()[:8]
+
+    @property
+    def kernel(self) -> str:
+        """The kernel of `linux.version` that is nearest: of all code but the driver."""
+        major, minor = (int(part) for part in self.linux.split(".")[:2])
+        return "6.1" if (major, minor) < _LATER else VERSION_DEFAULT
 
 
 def digest(path: Path) -> str:

@@ -126,6 +126,10 @@ class Scenario:
             name = " ".join(f"{part:#x}" if isinstance(part, int) else str(part) for part in name)
         return f"{kind} {name}" if kind not in BLOCKING or name else kind
 
+    def place_text(self, task: Task) -> str:
+        """Where in the code of its own a task is before a step, for the reader of a table."""
+        return ""
+
     def draw_text(self, what: str, value: int) -> str:
         """A draw as text for the reader of a table; 0 is not shown."""
         return what if value == 1 else f"{what}: {value}"

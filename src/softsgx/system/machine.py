@@ -59,6 +59,7 @@ class Machine:
         version = kernel_version(linux, restrict_requires_read=restrict_requires_read, races=races)
         pages = epc_bytes(epc) // PAGE_SIZE
         self.cpus = cpus
+        self.driver = driver
         self.processor = Processor(pages, lps=cpus + 1, seed=seed, part=part, readings=readings)
         self.kernel = Kernel(self.processor, version)
         self.ksgxd = self.kernel.ksgxd_tsk = Thread(self.kernel, None, "ksgxd", cpus)

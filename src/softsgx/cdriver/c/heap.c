@@ -50,6 +50,8 @@ static struct block *take(u32 class, size_t align)
 	at = ALIGN((u64)k_brk + sizeof(*b), align);
 	if (at + (1UL << class) > (u64)k_heap + K_HEAP_SIZE)
 		k_unmodelled("more kernel memory than the heap of the driver has");
+	/* The gap and the header: beyond the end of the heap is what another execution left there. */
+	memset(k_brk, 0, at - (u64)k_brk);
 	k_brk = (char *)at + (1UL << class);
 	return (struct block *)at - 1;
 }

@@ -27,6 +27,9 @@ __asm__(
 	"	mov %rsi, %rsp\n"
 	"k_switched:\n"
 	"	pop %r15; pop %r14; pop %r13; pop %r12; pop %rbx; pop %rbp\n"
+	/* Nothing of the other side: k_encls stores what is in these registers. */
+	"	xor %eax, %eax; xor %ecx, %ecx; xor %edx, %edx; xor %esi, %esi; xor %edi, %edi\n"
+	"	xor %r8d, %r8d; xor %r9d, %r9d; xor %r10d, %r10d; xor %r11d, %r11d\n"
 	"	ret\n"
 	"k_entry:\n"
 	"	xor %ebp, %ebp\n"
@@ -64,6 +67,7 @@ u64 k_resume(struct k_task *t)
 	k_running = t;
 	k_switch(&k_host_sp, t->sp);
 	k_running = NULL;
+	k_host_sp = 0;	/* a state has nothing of its caller's */
 	return t->operation;
 }
 
@@ -73,12 +77,17 @@ void k_prepare(struct k_task *t, void *function, struct task_struct *thread, str
 {
 	u64 *top = (u64 *)(k_stacks + (t - k_tasks + 1) * K_STACK_SIZE);
 
+	/* Slots that a task has not written yet must not hold what the one before it has left. */
+	memset((char *)top - K_STACK_SIZE + PAGE_SIZE, 0, K_STACK_SIZE - PAGE_SIZE);
 	t->function = function;
 	memset(&t->own, 0, sizeof(t->own));
 	t->own.mm = mm;
 	t->own.personality = personality;
 	t->thread = thread ? thread : &t->own;
 	t->preempt = t->mutexes = t->area = t->maps = 0;
+	memset(t->areas + t->called_with_area, 0, (K_AREAS - t->called_with_area) * sizeof(*t->areas));
+	t->called_with_area = 0;
+	memset(t->map, 0, sizeof(t->map));
 	*--top = 0;
 	*--top = (u64)k_entry;
 	top -= 6;
@@ -87,7 +96,11 @@ void k_prepare(struct k_task *t, void *function, struct task_struct *thread, str
 }
 
 /* The area that a caller passes to the driver; a task has one. */
-struct vm_area_struct *k_caller_area(struct k_task *t) { return &t->areas[0]; }
+struct vm_area_struct *k_caller_area(struct k_task *t)
+{
+	t->called_with_area = 1;
+	return &t->areas[0];
+}
 
 static u64 blocks;
 #define BLOCKS_MAX 50000000

@@ -5,7 +5,7 @@
 #include "kernel.h"
 
 #define K_TASKS 64
-#define K_STACK_SIZE 0x10000
+#define K_STACK_SIZE 0x5000	/* the lowest page is a guard; the rest is what a kernel thread has */
 #define K_HEAP_SIZE 0x200000000UL
 #define K_AREAS 4
 #define K_MAPS 8
@@ -20,7 +20,7 @@ struct k_task {
 	u64 (*function)(u64, u64, u64, u64, u64);
 	u64 call[5];
 	struct task_struct *thread, own;
-	int preempt, mutexes, area, maps;
+	int preempt, mutexes, area, maps, called_with_area;
 	struct vm_area_struct areas[K_AREAS];	/* views that look-ups return, and of the caller */
 	struct page *map[K_MAPS];
 };

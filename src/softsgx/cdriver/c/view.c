@@ -28,6 +28,7 @@ static void fill(const struct sgx_encl_page *p, u64 *out)
 	out[3] = p->epc_page ? PFN_DOWN(sgx_get_epc_phys_addr(p->epc_page)) : 0;
 	out[4] = p->epc_page && p->desc & SGX_ENCL_PAGE_BEING_RECLAIMED;
 	out[5] = p->epc_page ? p->epc_page->flags : 0;
+	out[6] = p->va_page && p->va_page->epc_page ? PFN_DOWN(sgx_get_epc_phys_addr(p->va_page->epc_page)) : 0;
 }
 
 /* The page with the least index from `first` on: its index, or -1 if there is none. */

@@ -6,7 +6,6 @@ import struct
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
-from softsgx.cdriver.arena import SECOND
 from softsgx.cdriver.requests.memory import flush, refresh, window_address, window_of
 from softsgx.cpu.fault import Fault
 from softsgx.linux.sgx.encls import ENCLS_FAULT_FLAG
@@ -148,8 +147,7 @@ def _fails(call: Call, leaf: int) -> bool:
 def _encls(call: Call, leaf: int, rbx: int, rcx: int, rdx: int, at: int, _: int) -> Steps[int]:
     """Execute one leaf on the processor of the call's thread, and restore its registers."""
     kernel = call.kernel
-    words = call.arena.words(call.number)
-    words[SECOND] = rbx
+    call.arena.set_second(call.number, rbx)
     if leaf in _FAILING and _fails(call, leaf):
         return _FAILING[leaf][1]
     operand = Operand(call)
@@ -166,7 +164,7 @@ def _encls(call: Call, leaf: int, rbx: int, rcx: int, rdx: int, at: int, _: int)
     try:
         status = yield from lp.encls_steps(leaf, rbx, rcx, rdx)
         if leaf == leaves.EDBGRD:
-            words[SECOND] = regs[RBX]
+            call.arena.set_second(call.number, regs[RBX])
     except Fault as fault:
         return _EXCEPTION | ENCLS_FAULT_FLAG | fault.vector
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os import PathLike
 from typing import NamedTuple
 
 from softsgx.linux.version import NO_RACES, VERSION_DEFAULT, VERSIONS
@@ -48,15 +49,23 @@ SCENARIOS: tuple[type[MachineScenario], ...] = (
 
 
 class KnownRace(NamedTuple):
-    """A race, by number and field of `linux.version.Races`, and the scenario that shows it."""
+    """A race, by number and field of `linux.version.Races`, and the scenario that shows it.
+
+    `rule` is what is violated where the other races of mainline are there, too.
+    """
 
     number: str
     race: str
     scenario: type[MachineScenario]
+    rule: str = ""
 
     def alone(self, on: bool) -> MachineScenario:
         """The scenario on a kernel with this race `on` or off, and no other."""
         return self.scenario(races={**NO_RACES, self.race: on})
+
+    def on(self, driver: str | PathLike[str]) -> MachineScenario:
+        """The scenario on a driver object; nothing but this race violates the rule."""
+        return self.scenario().only(self.rule).on(driver)
 
     @property
     def mainline(self) -> str:
@@ -65,13 +74,13 @@ class KnownRace(NamedTuple):
 
 
 KNOWN_RACES: tuple[KnownRace, ...] = (
-    KnownRace("K1", "eaug_double_fault", FirstTouch),
-    KnownRace("K2", "remove_vs_fault", RemoveTouch),
-    KnownRace("K3", "modify_vs_fault", TcsTouch),
+    KnownRace("K1", "eaug_double_fault", FirstTouch, "spurious fault"),
+    KnownRace("K2", "remove_vs_fault", RemoveTouch, "stale mapping"),
+    KnownRace("K3", "modify_vs_fault", TcsTouch, "mapped while its type changes"),
     KnownRace("K5", "eaug_without_secs", SecsEviction),
     KnownRace("K6", "va_shortage_is_sigbus", VaShortage),
     KnownRace("K9", "pcmd_truncated", PcmdSharing),
     KnownRace("K10", "backing_without_lock", PcmdSharing),
-    KnownRace("L4", "etrack_failure_uncounted", RestrictReport),
-    KnownRace("L7", "lookup_before_removal", RemoveTouch),
+    KnownRace("L4", "etrack_failure_uncounted", RestrictReport, "caller misinformed"),
+    KnownRace("L7", "lookup_before_removal", RemoveTouch, "spurious fault"),
 )

@@ -13,7 +13,7 @@ from softsgx.linux.version import VERSION_DEFAULT, VERSIONS, Races
 from softsgx.system.runtimes import ORDERS
 from softsgx.system.scenarios.catalogue import SCENARIOS
 from softsgx.system.scenarios.protect import Managed
-from softsgx.system.scenarios.scenario import MachineScenario
+from softsgx.system.scenarios.scenario import DRIVER, ONLY, MachineScenario
 
 KINDS: dict[str, type[MachineScenario]] = {kind.__name__: kind for kind in SCENARIOS}
 
@@ -33,6 +33,9 @@ def scenario_named(name: str) -> MachineScenario:
     known = [field.name for field in fields(Races)]
     races: dict[str, bool] = {}
     options: dict[str, Any] = {}
+    rule = ""
+    # On which driver object it ran; the caller has that object, or has not.
+    switches = [switch for switch in switches if not switch.startswith(f"{DRIVER}=")]
     for switch in switches:
         key, _, value = switch.partition("=")
         if key in races or key in options:
@@ -41,11 +44,14 @@ def scenario_named(name: str) -> MachineScenario:
             if value not in ORDERS:
                 raise ValueError(f"{name}: order {value}: known are {', '.join(ORDERS)}")
             options[key] = value
+        elif key == ONLY and value:
+            rule = value.replace("-", " ")
         elif key in known and value in ("0", "1"):
             races[key] = value == "1"
         else:
             raise ValueError(f"{name}: {switch}: not RACE=0 or RACE=1")
-    return kind(linux, races or None, **options)
+    found = kind(linux, races or None, **options)
+    return found.only(rule) if rule else found
 
 
 def all_shipped(linux: str | None = None, order: str | None = None) -> list[MachineScenario]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, Final, Self
 
@@ -23,7 +24,7 @@ from softsgx.explore.footprint import Footprint, key_of
 from softsgx.explore.scenario import Granularity
 from softsgx.linux.bug import KernelBug
 from softsgx.linux.version import VERSION_DEFAULT
-from softsgx.sim import Event, Execution, Log, Point, Steps, Task
+from softsgx.sim import Event, Execution, Log, Point, Steps, Task, Unmodelled
 from softsgx.sim.touch import READ, WRITE
 from softsgx.system.checkers import CHECKERS, Checker
 from softsgx.system.enclave import EnclaveAbort
@@ -40,6 +41,10 @@ Cast = tuple[str, int, Steps[Any]]
 
 MACHINE: Final = ("machine",)
 """What a step touches that may touch anything of the machine."""
+DRIVER: Final = "driver"
+"""The switch in a scenario's name that says on which driver object it runs."""
+ONLY: Final = "only"
+"""The switch that says which rule alone can be violated."""
 _ACCESSES: Final = frozenset({"load", "store", "fetch"})
 
 
@@ -49,6 +54,8 @@ class MachineScenario(Scenario):
     cpus: ClassVar[int] = 3
     epc: ClassVar[str] = "1M"
     layout: ClassVar[dict[str, int]] = {"threads": 3, "pages": 2}
+    needs_python: ClassVar[str] = ""
+    """Why it cannot run on a driver object."""
     granularity = Granularity("locks, leaves, accesses, PTE writes")
     checkers: ClassVar[Sequence[type[Checker]]] = CHECKERS
 
@@ -56,6 +63,7 @@ class MachineScenario(Scenario):
         self.linux = linux
         self.races = races
         self.driver: str | PathLike[str] | None = None
+        self.rule = ""
         self._scene: Scene | None = None
         self._snapshot: Snapshot | None = None
         # Attributes that `build` has set; they are part of the snapshot.
@@ -65,9 +73,28 @@ class MachineScenario(Scenario):
         self.name = ",".join([type(self).name, linux, *switched])
 
     def on(self, driver: str | PathLike[str]) -> Self:
-        """The scenario, to be run on a driver object (`softsgx driver build`)."""
+        """The scenario, to be run on a driver object (`softsgx driver build`).
+
+        Its kernel is then that of the object, and its name says which object it is. ValueError if
+        it switches races; DriverError if it is no object that fits this softsgx.
+        """
+        from softsgx.cdriver.manifest import fitting
+
         assert self._scene is None, "the machine is built already"
-        self.driver = driver
+        if self.needs_python:
+            raise ValueError(f"{self.name}: {self.needs_python}")
+        if self.races:
+            raise ValueError(f"{self.name}: the races of a driver object cannot be switched")
+        made = fitting(Path(driver))
+        first, _linux, *switches = self.name.split(",")
+        self.driver, self.linux = driver, made.kernel
+        self.name = ",".join([first, made.kernel, *switches, f"{DRIVER}={made.identity}"])
+        return self
+
+    def only(self, rule: str) -> Self:
+        """The scenario, in which nothing is found but violations of this rule."""
+        self.rule = rule
+        self.name += f",{ONLY}={rule.replace(' ', '-')}"
         return self
 
     # What a scenario defines
@@ -106,6 +133,8 @@ class MachineScenario(Scenario):
         """The scene, built at first use."""
         if self._scene is None:
             machine = self.machine()
+            if self.driver is not None and machine.driver is None:
+                raise Unmodelled(f"{self.name}: its machine is made without the driver object")
             scene = self.built(machine)
             for cpu in range(1, self.cpus):
                 scene.thread(cpu)
@@ -137,7 +166,7 @@ class MachineScenario(Scenario):
             checker.start(scene)
         self.begin(execution, scene)
         for name, cpu, body in self.tasks(scene):
-            execution.spawn(_must_succeed(name, body), name, cpu)
+            execution.spawn(self._guarded(_must_succeed(name, body)), name, cpu)
         scene.machine.spawn_ksgxd(execution)
 
     def begin(self, execution: Execution, scene: Scene) -> None:
@@ -147,9 +176,28 @@ class MachineScenario(Scenario):
         """The scenario's own check, then every checker."""
         scene = self.scene
         scene.kernel.inject = None
-        self.verify(scene)
-        for checker in self._checkers:
-            checker.check(scene)
+        for check in (self.verify, *(checker.check for checker in self._checkers)):
+            try:
+                check(scene)
+            except Violation as violation:
+                if not self._ignored(violation):
+                    raise
+
+    def _ignored(self, violation: Violation) -> bool:
+        return self.rule not in ("", violation.rule)
+
+    def _guarded(self, body: Steps[Any]) -> Steps[Any]:
+        """A task whose violations of other rules than the one looked for end it, and no more."""
+        if not self.rule:
+            return body
+        return self._only_rule(body)
+
+    def _only_rule(self, body: Steps[Any]) -> Steps[Any]:
+        try:
+            return (yield from body)
+        except Violation as violation:
+            if not self._ignored(violation):
+                raise
 
     def objects(self, task: Task, point: Point) -> Footprint:
         """Accesses of user code to different pages commute; no other two steps do.
@@ -187,6 +235,14 @@ class MachineScenario(Scenario):
     def point_text(self, point: Point) -> str:
         """The step in the kernel's words."""
         return point_words(point)
+
+    def place_text(self, task: Task) -> str:
+        """File, line and function of the kernel's own driver."""
+        if self.driver is None:
+            return ""
+        from softsgx.cdriver.call import place_of
+
+        return place_of(task)
 
     def state_roots(self) -> Mapping[str, object]:
         """The processor, the scene, and whatever else the scenario or its checkers remember."""

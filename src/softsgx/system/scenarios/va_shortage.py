@@ -8,7 +8,6 @@ from typing import ClassVar
 from softsgx.linux.sgx.driver import encl_of
 from softsgx.linux.sgx.encl import SGX_VA_SLOT_COUNT
 from softsgx.linux.sgx.main import SGX_NR_TO_SCAN
-from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.system.loader import default_image, load
 from softsgx.system.machine import Machine
@@ -28,11 +27,10 @@ class VaShortage(MachineScenario):
 
     cpus: ClassVar = 2  # of the process; its neighbour has one of its own
     layout: ClassVar = {"threads": 1, "pages": 507}
+    needs_python: ClassVar = "the watermarks of a driver object are constants"
 
     def machine(self) -> Machine:
         """EPC with two pages more than both enclaves have; the watermarks keep it so."""
-        if self.driver is not None:
-            raise Unmodelled("VaShortage on a driver object, whose watermarks are constants")
         epc = (_BIG + _SMALL + 2) * PAGE_SIZE
         machine = Machine(cpus=self.cpus + 1, epc=epc, linux=self.linux, races=self.races)
         machine.kernel.low_watermark, machine.kernel.high_watermark = 2, 2

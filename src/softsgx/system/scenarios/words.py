@@ -32,6 +32,10 @@ def point_words(point: Point) -> str:
         return f"set PTE of {touched[1]:#x}"
     if kind == "xa_load" and isinstance(touched, tuple):
         return f"#PF: xa_load {touched[1]:#x}"
+    if kind == "spin" and isinstance(touched, tuple):
+        return f"spin_lock {touched[0].removeprefix('&')}"
+    if kind == "bit" and isinstance(touched, tuple):
+        return f"change bit {touched[1]} of a word"
     if kind in (LOCK, TRYLOCK):
         how = "" if not hasattr(touched, "readers") else ", write" if write else ", read"
         return f"{kind} {name}{how}"
