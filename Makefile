@@ -15,7 +15,7 @@ EXTRA  := $(wildcard bench) $(wildcard tools/*.py)
 # For example: make test PYTEST_ARGS='-k tidy'
 PYTEST_ARGS ?=
 
-.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain fuzz-explore signal-storm mutants demo explored conformance bench docs asm lock lowest clean
+.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain fuzz-explore signal-storm mutants demo explored conformance bench docs asm lock lowest driver-programs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -125,6 +125,14 @@ $(BUILT)/attacks-repaired $(BUILT)/attacks $(BUILT)/enclave: $(EXPLORED)/entry.h
 # For example: make conformance CONFORMANCE='--linux 6.1 --engine native'
 conformance: setup  ## the kernel's own SGX selftests of Linux 6.1 and 6.12, unmodified
 	@$(BIN)/python -m tools.conformance $(CONFORMANCE)
+
+# For example: make driver-programs LINUX=6.1 PYTEST_ARGS='-k edmm'
+LINUX ?= 6.12
+driver-programs: setup  ## the programs of tests/programs on the kernel's own driver, of Linux LINUX
+	@mkdir -p build
+	@$(BIN)/softsgx driver build --debian $(LINUX) -o build/$(LINUX).drv
+	@SOFTSGX_TESTED_DRIVER=$(CURDIR)/build/$(LINUX).drv $(BIN)/python -m pytest -n 2 -q \
+		tests/runner/test_programs.py $(PYTEST_ARGS)
 
 bench: setup  ## measure; the table goes to stdout and bench/README.md
 	@test -d bench || { echo 'softsgx: bench: bench/: not there yet' >&2; exit 2; }

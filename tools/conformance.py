@@ -2,7 +2,8 @@
 
 Debian's packages linux-source-6.1 and linux-source-6.12 are installed if they are missing (apt-get,
 as root); tools/testing/selftests/sgx of each is built outside the repository, in
-$XDG_CACHE_HOME/softsgx/conformance, and run with each engine. The native engine also runs as if on
+$XDG_CACHE_HOME/softsgx/conformance, and run with each engine, on the driver in Python and on that
+of the same kernel in C (`softsgx driver build`). The native engine also runs as if on
 the kind of processor that this one is not (ENCLU is #UD without SGX, #GP with it), "played". Every
 run has to pass all of its tests and skip none, and has to evict pages: two tests make an enclave as
 large as the EPC.
@@ -25,10 +26,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from softsgx.cdriver.build import build as driver_build
+from softsgx.cdriver.debian import source
+from softsgx.cdriver.errors import DriverError
+from softsgx.cdriver.tree import find
 from softsgx.runner.host.probes import enclu_answer
 
 VERSIONS: Final = ("6.1", "6.12")
 ENGINES: Final = ("unicorn", "native")
+PYTHON: Final = "Python"
+C: Final = "C"
+DRIVERS: Final = (PYTHON, C)
 ROOT: Final = Path(__file__).resolve().parents[1]
 README: Final = ROOT / "README.md"
 TESTS: Final = 16
@@ -60,6 +68,7 @@ class Outcome(NamedTuple):
     """One run of test_sgx. `why` says what is wrong with it; empty if nothing is."""
 
     version: str
+    driver: str
     engine: str
     enclu: str  # what it is to this engine
     totals: dict[str, int]
@@ -205,11 +214,20 @@ def ways(engines: list[str]) -> list[Way]:
     return found
 
 
-def run(version: str, way: Way, epc: str, directory: Path) -> Outcome:
+def driver_object(version: str) -> Path:
+    """The driver of the package, compiled."""
+    path = cache() / f"{version}.drv"
+    built = driver_build(find(source(version)), former=path)
+    path.write_bytes(built.data)
+    return path
+
+
+def run(version: str, driver: str, way: Way, epc: str, directory: Path) -> Outcome:
     """test_sgx in one way; what it printed goes to a file beside the sources."""
     engine, enclu, played = way
-    log = cache() / f"{'-'.join(filter(None, (version, engine, played)))}.log"
-    options = ["--linux", version, "--engine", engine, "--epc", epc, "--stats"]
+    log = cache() / f"{'-'.join(filter(None, (version, driver, engine, played)))}.log"
+    options = ["--engine", engine, "--epc", epc, "--stats"]
+    options += ["--driver", str(driver_object(version))] if driver == C else ["--linux", version]
     module = ["tests.runner.other_processor", played] if played else ["softsgx"]
     command = [sys.executable, "-m", *module, "run", *options, "--", "./test_sgx"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -225,22 +243,23 @@ def run(version: str, way: Way, epc: str, directory: Path) -> Outcome:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Outcome(version, engine, enclu, {}, 0, LIMIT_S, f"not done in {LIMIT_S} s")
+        return Outcome(version, driver, engine, enclu, {}, 0, LIMIT_S, f"not done in {LIMIT_S} s")
     seconds = time.monotonic() - begin
     log.write_text(done.stdout + done.stderr, encoding="utf-8")
     counts, evicted = totals(done.stdout), evictions(done.stderr)
     why = verdict(counts, evicted, done.returncode)
     why = why and f"{why}: see {log}"
-    return Outcome(version, engine, enclu, counts, evicted, seconds, why)
+    return Outcome(version, driver, engine, enclu, counts, evicted, seconds, why)
 
 
 def table(outcomes: list[Outcome]) -> str:
     """One line for each run."""
-    head = f"{'Linux':8}{'engine':10}{'ENCLU is':20}"
+    head = f"{'Linux':8}{'driver':8}{'engine':10}{'ENCLU is':20}"
     lines = [f"{head}{'pass':>5}{'fail':>5}{'skip':>5}{'evicted':>9}{'s':>8}"]
     for o in outcomes:
         counts = "".join(f"{o.totals.get(name, '-'):>5}" for name in ("pass", "fail", "skip"))
-        line = f"{o.version:8}{o.engine:10}{o.enclu:20}{counts}{o.evictions:>9}{o.seconds:>8.1f}"
+        how = f"{o.version:8}{o.driver:8}{o.engine:10}{o.enclu:20}"
+        line = f"{how}{counts}{o.evictions:>9}{o.seconds:>8.1f}"
         lines.append(f"{line}  {o.why}".rstrip())
     return "\n".join(lines)
 
@@ -249,12 +268,13 @@ def markdown(outcomes: list[Outcome], processor: str) -> str:
     """The table for README.md, between its marks."""
     lines = [
         BEGIN,
-        "| selftests of | engine | ENCLU is | passed | failed | skipped | pages evicted |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| selftests of | driver | engine | ENCLU is | passed | failed | skipped | evicted |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for o in outcomes:
         counts = " | ".join(str(o.totals.get(name, "-")) for name in ("pass", "fail", "skip"))
-        lines.append(f"| Linux {o.version} | {o.engine} | {o.enclu} | {counts} | {o.evictions} |")
+        how = f"{o.driver} | {o.engine} | {o.enclu}"
+        lines.append(f"| Linux {o.version} | {how} | {counts} | {o.evictions} |")
     return "\n".join([*lines, "", f"Made on: {processor}.", END])
 
 
@@ -286,6 +306,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="conformance", description=__doc__.splitlines()[0])
     parser.add_argument("--linux", choices=VERSIONS, action="append", help="default: all")
     parser.add_argument("--engine", choices=ENGINES, action="append", help="default: all")
+    parser.add_argument("--driver", choices=DRIVERS, action="append", help="default: both")
     parser.add_argument("--epc", default=EPC, metavar="SIZE", help=f"default: {EPC}")
     parser.add_argument("--readme", action="store_true", help="put the table into README.md")
     parser.add_argument("--build-only", action="store_true", help="do not run anything")
@@ -303,11 +324,12 @@ def main() -> int:
             if args.build_only:
                 print(directory)
                 continue
-            for way in ways(args.engine or list(ENGINES)):
-                outcomes.append(run(version, way, args.epc, directory))
+            for driver in args.driver or DRIVERS:
+                for way in ways(args.engine or list(ENGINES)):
+                    outcomes.append(run(version, driver, way, args.epc, directory))
         if outcomes and args.readme:
             write_readme(markdown(outcomes, processor()))
-    except CannotRunError as error:
+    except (CannotRunError, DriverError) as error:
         print(f"softsgx: conformance: {error}", file=sys.stderr)
         return 2
     if outcomes:

@@ -30,6 +30,7 @@ LAYOUT = {
 VALUES = {
     "explore": {
         "TARGET": "scenarios.py",
+        "--driver": "sgx.drv",
         "--replay": "0.1.0/Counter/00000000/1:a",
         "--linux": "v2",
         "--order": "enarx",
@@ -48,6 +49,8 @@ VALUES = {
     "compare": {
         "--failure": "ioctl/pending",
         "--designs": "ioctl",
+        "--driver": "sgx.drv",
+        "--driver-mprotect": "sgx.drv",
         "--runtimes": "gramine",
         "--workloads": "stacks",
         "--n": "2",
@@ -96,6 +99,7 @@ VALUES = {
         "--supervisor": "systrap",
         "--epc": "8M",
         "--linux": "v2",
+        "--driver": "sgx.drv",
         "--xfrm": "3",
         "--cpu-option": "cet=1",
         "--vendor": "GenuineIntel",

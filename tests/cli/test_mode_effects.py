@@ -22,6 +22,7 @@ SERVER = SMALL.replace("stacks", "server")
 
 # The command line without the option, and with it.
 SEARCH = {
+    "--driver": ("", "--driver nowhere.drv"),
     "--strategy": ("", "--strategy dfs"),
     "--preemptions": ("", "--preemptions 0"),
     "--executions": ("", "--executions 2"),
@@ -51,13 +52,17 @@ EFFECTS = {
     "explore --replay": {
         **{name: (f"{FILE} {a}", f"{FILE} {b}") for name, (a, b) in REPORTS.items()},
         "TARGET": ("", FILE),
+        "--driver": SEARCH["--driver"],
     },
     "explore --known-races": {
-        **{n: SEARCH[n] for n in ("--budget", "--jobs", "--cluster", "--progress", "--json")},
+        **{n: SEARCH[n] for n in ("--driver", "--budget", "--jobs", "--cluster", "--progress")},
+        "--json": SEARCH["--json"],
         "--seed": ("--json", "--json --seed 3"),
     },
     "compare": {
         "--designs": (SMALL, SMALL.replace("ioctl", "fault-once")),
+        "--driver": (SMALL, f"{SMALL} --driver nowhere.drv"),
+        "--driver-mprotect": (SMALL, f"{SMALL} --driver-mprotect nowhere.drv"),
         "--runtimes": (SMALL, SMALL.replace("gramine", "enarx")),
         "--workloads": (SMALL, SMALL.replace("stacks", "cow")),
         "--n": (SMALL, SMALL.replace("1,2", "1")),

@@ -30,6 +30,8 @@ BOTH_WAYS = (
 # The kind of processor, as to ENCLU, that this one is not.
 OTHER_KIND = "with-sgx" if enclu_answer() == signal.SIGILL else "without-sgx"
 
+# A driver object in the place of the driver in Python: make driver-programs.
+DRIVER = "SOFTSGX_TESTED_DRIVER"
 # Without CPUID faulting; with it, always and until an entry.
 CPUID_KINDS = ["no-faulting"] + ["trap", "until-entry"] * (
     " cpuid_fault" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -71,6 +73,8 @@ def run(command: list[str], *options: str, processor: str = "") -> subprocess.Co
     """`softsgx run`, on this processor or on one that is played (`other_processor`)."""
     softsgx = ["tests.runner.other_processor", processor] if processor else ["softsgx"]
     environ = dict(os.environ)
+    if DRIVER in environ:
+        options = ("--driver", environ[DRIVER], *options)
     if processor in ("trap", "until-entry"):
         softsgx, options = ["softsgx"], ("--cpuid", processor, *options)
     if processor == "trap":

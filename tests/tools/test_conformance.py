@@ -2,12 +2,14 @@
 
 import re
 import signal
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from tools import conformance
 from tools.conformance import (
+    DRIVERS,
     EMULATED,
     ENGINES,
     GP,
@@ -72,13 +74,13 @@ def test_verdict(counts: dict[str, int], evicted: int, code: int, why: str) -> N
 
 def test_table_has_a_line_for_each_run() -> None:
     runs = [
-        Outcome("6.1", "unicorn", EMULATED, GOOD, 1234, 1.25, ""),
-        Outcome("6.12", "native", GP, {}, 0, 1800, "too slow"),
+        Outcome("6.1", "C", "unicorn", EMULATED, GOOD, 1234, 1.25, ""),
+        Outcome("6.12", "Python", "native", GP, {}, 0, 1800, "too slow"),
     ]
     assert table(runs).splitlines() == [
-        "Linux   engine    ENCLU is             pass fail skip  evicted       s",
-        "6.1     unicorn   the model's            16    0    0     1234     1.2",
-        "6.12    native    #GP or #PF              -    -    -        0  1800.0  too slow",
+        "Linux   driver  engine    ENCLU is             pass fail skip  evicted       s",
+        "6.1     C       unicorn   the model's            16    0    0     1234     1.2",
+        "6.12    Python  native    #GP or #PF              -    -    -        0  1800.0  too slow",
     ]
 
 
@@ -104,11 +106,11 @@ def test_readme_has_the_table_of_a_run() -> None:
     written = written.partition(conformance.END)[0] + conformance.END
     rows = [line.split(" | ") for line in written.splitlines() if line.startswith("| Linux")]
     outcomes = []
-    for version, engine, enclu, *counts in rows:
+    for version, driver, engine, enclu, *counts in rows:
         passed, failed, skipped, evicted = (int(count.strip(" |")) for count in counts)
         found = {"pass": passed, "fail": failed, "skip": skipped}
         number = version.removeprefix("| Linux ")
-        outcomes.append(Outcome(number, engine, enclu, found, evicted, 0.0, ""))
+        outcomes.append(Outcome(number, driver, engine, enclu, found, evicted, 0.0, ""))
     machine = re.search(
         r"^Made on: (.+ \(family \d+, model \d+, .+\), Linux [\d.]+)\.$", written, re.M
     )
@@ -116,8 +118,9 @@ def test_readme_has_the_table_of_a_run() -> None:
     assert written == markdown(outcomes, machine[1])
     kinds = {"unicorn": {EMULATED}, "native": {UD, GP}}
     for version in VERSIONS:
-        for engine in ENGINES:
-            ours = [o for o in outcomes if (o.version, o.engine) == (version, engine)]
+        for driver, engine in product(DRIVERS, ENGINES):
+            how = (version, driver, engine)
+            ours = [o for o in outcomes if (o.version, o.driver, o.engine) == how]
             assert {o.enclu.removesuffix(", played") for o in ours} == kinds[engine]
             assert all(o.totals["pass"] == TESTS and o.evictions for o in ours)
             assert not any(o.totals["fail"] or o.totals["skip"] for o in ours)
@@ -126,7 +129,7 @@ def test_readme_has_the_table_of_a_run() -> None:
 def test_the_table_of_readme_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{conformance.BEGIN}\nold\n{conformance.END}\nafter\n")
-    new = markdown([Outcome("6.1", "unicorn", EMULATED, GOOD, 7, 1.0, "")], "Z80 (family 1)")
+    new = markdown([Outcome("6.1", "C", "unicorn", EMULATED, GOOD, 7, 1.0, "")], "Z80 (family 1)")
     write_readme(new, readme)
     assert readme.read_text() == f"before\n{new}\nafter\n"
     readme.write_text("no marks\n")

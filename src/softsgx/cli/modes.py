@@ -324,7 +324,7 @@ def _names(option: Option) -> tuple[str, ...]:
 
 
 def _condition(other: str, values: tuple[Any, ...]) -> str:
-    if values == (False,):
+    if values in ((False,), (None,)):
         return f"not with {other}"
     return f"only with {other} {' or '.join(str(value) for value in values if value is not None)}"
 

@@ -14,11 +14,37 @@ from softsgx.explore import Scenario
 from softsgx.image.elf_format import MAGIC
 
 
-def find(target: str) -> list[Scenario]:
+def find(target: str, driver: str | None = None) -> list[Scenario]:
     """The scenarios that a target names, at least one, in the order of the file.
 
-    A target is a Python file, or the name of a shipped scenario (`system.scenarios.names`).
+    A target is a Python file, or the name of a shipped scenario (`system.scenarios.names`). With
+    `driver` they run on that driver object.
     """
+    return [on_driver(scenario, driver) for scenario in _found(target)]
+
+
+def on_driver(scenario: Scenario, driver: str | None) -> Scenario:
+    """A scenario on a driver object, if there is one. UsageError if it cannot run there."""
+    if driver is None:
+        return scenario
+    from softsgx.cdriver.errors import DriverError
+    from softsgx.system.scenarios.scenario import MachineScenario
+
+    if not isinstance(scenario, MachineScenario):
+        raise UsageError(f"--driver: {scenario.name}: has no machine: not a MachineScenario")
+    try:
+        return scenario.on(driver)
+    except (DriverError, ValueError) as error:
+        raise UsageError(f"--driver: {error}") from None
+
+
+def driver_of(scenario: Scenario) -> str | None:
+    """The driver object on which a scenario runs."""
+    driver = getattr(scenario, "driver", None)
+    return None if driver is None else os.fspath(driver)
+
+
+def _found(target: str) -> list[Scenario]:
     if target.endswith(".py"):
         return in_file(Path(target))
     # Not at the top: a user's file may not need the shipped scenarios.

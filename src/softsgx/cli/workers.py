@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from softsgx import __version__
 from softsgx.cli.errors import UsageError
-from softsgx.cli.scenarios import find
+from softsgx.cli.scenarios import driver_of, find
 from softsgx.cli.stopping import Stopping
 from softsgx.explore.explorer import Progress, abandon
 from softsgx.explore.limits import Deadline, no_deadline
@@ -49,12 +49,14 @@ class SearchSpec(NamedTuple):
     target, name  the target as given to `find`, and the name of the scenario in it
     text          the file, if the target is one: a worker on another machine may not have it
     identity      what the worker's `worker_identity` must be; None: not checked
+    driver        the driver object on which it runs, which the worker's machine must have
     """
 
     target: str
     name: str
     text: bytes | None
     identity: tuple[str, str, int] | None = None
+    driver: str | None = None
 
 
 _Taken = tuple[Any, Unit]
@@ -99,13 +101,18 @@ def explore_with(
     The outcome does not depend on the workers, except how far a stopped search has come.
     """
     search = Search(scenario, plan)
-    spec = SearchSpec(target, scenario.name, text_of(target))
+    spec = spec_of(target, scenario)
     dispatcher = _Dispatcher(workers, search, spec, stopping)
     dispatcher.work(progress)
     # finish() executes the scenario here: if it hung in a worker, it would hang here, too.
     if dispatcher.hung:
         return abandon(search.outcome, plan)
     return search.finish(stopping.finishing())
+
+
+def spec_of(target: str, scenario: Scenario) -> SearchSpec:
+    """What workers need of a search."""
+    return SearchSpec(target, scenario.name, text_of(target), driver=driver_of(scenario))
 
 
 def text_of(target: str) -> bytes | None:
@@ -222,8 +229,12 @@ def work_on(
                 raise UsageError(
                     f"a worker differs from the others: {worker_identity()}, {spec.identity}"
                 )
-            found = find(_local_target(spec))
-            scenario = _made[spec] = next(made for made in found if made.name == spec.name)
+            found = find(_local_target(spec), spec.driver)
+            named = [made for made in found if made.name == spec.name]
+            if not named:
+                has = ", ".join(made.name for made in found)
+                raise UsageError(f"a worker has {has}, not {spec.name}")
+            scenario = _made[spec] = named[0]
         pause = Stopping(seconds)
         results: list[UnitResult] = []
         for unit in units:

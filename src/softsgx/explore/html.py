@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from softsgx.explore.table import preemption_text
+from softsgx.explore.table import AT, preemption_text
 
 if TYPE_CHECKING:
     from softsgx.explore.record import Recording
@@ -177,6 +177,7 @@ def _rows(recording: Recording) -> list[str]:
             text = escape(preemption_text(step, moments[number - 1]))
             lines.append(f'<tr class="cut"><td><td colspan="{width - 1}">{text}</tr>')
         cell = escape(step.text)
+        cell += f"<small>{AT}{escape(step.place)}</small>" if step.place else ""
         cell += "".join(f"<small>{escape(text)}</small>" for text in step.drawn)
         cell += "".join(f"<small>{escape(text)}</small>" for text in moments[number].outcomes)
         cells = "".join(f"<td>{cell if name == step.name else ''}" for name in names)
@@ -198,7 +199,7 @@ def _data(recording: Recording) -> str:
         told.append(
             {
                 "who": step.name if step else "",
-                "what": step.text if step else "",
+                "what": " ".join(filter(None, (step.text, step.place))) if step else "",
                 "state": {name: dict(parts) for name, parts in state.items()},
                 "held": {name: list(locks) for name, locks in moment.held.items()},
                 "events": list(moment.events),

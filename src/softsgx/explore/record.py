@@ -24,7 +24,8 @@ class Step(NamedTuple):
 
     `preempted` is the name of the task that could have gone on, INTERRUPT if an interrupt was
     delayed, or "". `drawn` are the draws in the step that were not 0, as text; `where` is the line
-    of the scenario at which the task was before the step.
+    of the scenario at which the task was before the step. `place` is its `Scenario.place_text`,
+    and `left_at` that of the task which took the step before, if it has not ended.
     """
 
     task: int
@@ -34,6 +35,8 @@ class Step(NamedTuple):
     preempted: str
     drawn: list[str]
     where: str
+    place: str = ""
+    left_at: str = ""
 
 
 class Recorder:
@@ -48,6 +51,7 @@ class Recorder:
         self.steps: list[Step] = []
         self.watch = watch
         self.keys: list[Hashable] = []
+        self._last: Task | None = None
         self.drawn: list[str] = []
         """Draws before the first step."""
 
@@ -61,12 +65,20 @@ class Recorder:
             self.watch.step()
         task = self.inner.choose(enabled, current)
         point: Point = task.point
-        text = self.scenario.point_text(point) if self.watch is not None else ""
+        text = place = left_at = ""
+        if self.watch is not None:
+            text, place = self.scenario.point_text(point), self.scenario.place_text(task)
         where = innermost_line(self.scenario, task.lines())
         preempted = ""
         if len(enabled) > 1 and preempts(task, enabled, current):
             preempted = current.name if current is not None and current in enabled else INTERRUPT
-        self.steps.append(Step(task.index, task.name, point[0], text, preempted, [], where))
+        if self.watch is not None:
+            last, self._last = self._last, task
+            if last is not None and last is not task and not last.done:
+                left_at = self.scenario.place_text(last)
+        self.steps.append(
+            Step(task.index, task.name, point[0], text, preempted, [], where, place, left_at)
+        )
         try:
             self.keys.append(key_of(point[1]))
         except Unstable:

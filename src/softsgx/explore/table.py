@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from softsgx.explore.watch import Moment
     from softsgx.sim import Choice
 
-WIDTH_MAX: Final = 44
+WIDTH_MAX: Final = 48
 _NUMBER: Final = 4
 _BELOW: Final = " " * _NUMBER
+AT: Final = "at "
+"""Before the place in code at which a step begins."""
 OUTCOME: Final = "= "
 """Before what a step led to."""
 
@@ -30,7 +32,8 @@ def formatted(recording: Recording) -> str:
     """An execution that was watched, as a table.
 
     A task has a column if it takes a step; "*" marks a step that preempts another task, and a line
-    above it says which, and what locks it holds. Draws and outcomes are below their step. The state
+    above it says which, where it is, and what locks it holds. Below a step are its place in code,
+    its draws and its outcomes. The state
     is the one after the step; it is omitted if it has not changed. The last lines are the failure
     and the locks that are held then.
     """
@@ -40,7 +43,12 @@ def formatted(recording: Recording) -> str:
     # Tasks of one name, such as the interrupts of one processor, share a column.
     columns: dict[str, int] = {}
     for step, moment in zip(steps, moments[1:], strict=True):
-        texts = (step.text, *step.drawn, *(OUTCOME + text for text in moment.outcomes))
+        texts = (
+            step.text,
+            AT + step.place,
+            *step.drawn,
+            *(OUTCOME + text for text in moment.outcomes),
+        )
         cell = max(len(text) for text in texts) + 2
         columns[step.name] = max(columns.get(step.name, 0), min(cell, WIDTH_MAX), len(step.name))
     known = moments[0].text if moments else ""
@@ -55,6 +63,8 @@ def formatted(recording: Recording) -> str:
         known = moment.text
         mark = "*" if step.preempted else " "
         lines.append(f"{number:>{_NUMBER}}  {_row(columns, step.name, mark + step.text)}  {shown}")
+        if step.place:
+            lines.append(f"{_BELOW}  {_row(columns, step.name, f' {AT}{step.place}')}")
         lines += [f"{_BELOW}  {_row(columns, step.name, f' [{text}]')}" for text in step.drawn]
         lines += [
             f"{_BELOW}  {_row(columns, step.name, f' {OUTCOME}{text}')}" for text in moment.outcomes
@@ -73,7 +83,8 @@ def preemption_text(step: Step, before: Moment) -> str:
         return f"{INTERRUPT} waits"
     locks = before.held.get(step.preempted, ())
     holding = f", holding {', '.join(locks)}" if locks else ""
-    return f"{step.preempted} is preempted{holding}"
+    at = f" at {step.left_at}" if step.left_at else ""
+    return f"{step.preempted} is preempted{at}{holding}"
 
 
 def held_text(held: Mapping[str, Sequence[str]]) -> str:

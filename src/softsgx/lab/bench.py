@@ -7,10 +7,9 @@ is the reason that its run met, not an error.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, cast
 
-from softsgx.lab.designs import DESIGNS
-from softsgx.lab.designs.base import Design
+from softsgx.lab.designs import design_named
 from softsgx.lab.enclaves import with_hole
 from softsgx.lab.measured import (
     CannotWork,
@@ -23,7 +22,6 @@ from softsgx.lab.measured import (
 from softsgx.lab.measurement import COUNTED, QUANTILES, Measurement, quantile
 from softsgx.lab.prices import Profile
 from softsgx.lab.runtimes import LabUntrusted, abort_text, order
-from softsgx.linux.sgx.driver import encl_of
 from softsgx.linux.version import NO_RACES
 from softsgx.sim import Rng, Steps, Unmodelled, VirtualTime
 from softsgx.spec import leaves
@@ -39,6 +37,7 @@ from softsgx.system.runtimes import ORDERS, TrustedManager
 
 if TYPE_CHECKING:
     from softsgx.cpu import Status
+    from softsgx.linux.sgx.encl import SgxEncl
 
 # Fresh pages for all innocents together.
 ARENA_PAGES: Final = 640
@@ -90,13 +89,18 @@ class Bench:
         self.reason = ""
         n = combination.n
         base = combination.runtime == NO_CHANGE
-        self.design: Design = DESIGNS["ioctl" if base else combination.design]()
+        self.design = design_named("ioctl" if base else combination.design)
         self.arena_pages = -(-ARENA_PAGES // n)
         hole = workload.pages + n * self.arena_pages
         self.image = with_hole(n, hole)
         pages = 2 * n + hole + (n >> 6) + _EPC_SLACK
         self.machine = Machine(
-            cpus=n, epc=pages * PAGE_SIZE, linux=self.design.linux, races=NO_RACES, seed=seed
+            cpus=n,
+            epc=pages * PAGE_SIZE,
+            linux=self.design.linux,
+            races=NO_RACES if self.design.driver is None else None,
+            seed=seed,
+            driver=self.design.driver,
         )
         self.kernel = self.machine.kernel
         self.kernel.design = self.design
@@ -111,7 +115,7 @@ class Bench:
         self.enclave = machine.run(load(hosts[0], self.image))
         self.enclave.thread_type = MeasuredThread
         self.seats = [Seat(cpu, hosts[cpu], self.enclave.tcs[cpu]) for cpu in range(n)]
-        self.encl = encl_of(process.files[self.enclave.fd])
+        self.encl = cast("SgxEncl", process.files[self.enclave.fd].encl)  # of either driver
         self.mm = process.mm
         self.untrusted = LabUntrusted(self.enclave, self.design)
         runtime = "intel-emm" if base else self.combination.runtime

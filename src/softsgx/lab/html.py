@@ -9,7 +9,7 @@ from typing import Final
 
 from softsgx import __version__
 from softsgx.lab.compare import Comparison, Conclusion
-from softsgx.lab.designs import DESIGNS
+from softsgx.lab.designs import design_named
 from softsgx.lab.failures.catalogue import FAILURES
 from softsgx.lab.failures.matrix import verdicts
 from softsgx.lab.failures.outcome import Outcome
@@ -66,7 +66,8 @@ def _head(comparison: Comparison, command: str) -> list[str]:
         "<h2>Designs and workloads</h2><ul>",
     ]
     lines += [
-        f"<li><b>{escape(name)}</b>: {escape(DESIGNS[name].about)}</li>" for name in plan.designs
+        f"<li><b>{escape(name)}</b>: {escape(design_named(name).about)}</li>"
+        for name in plan.designs
     ]
     lines += [
         f"<li><i>{escape(name)}</i>: {escape(workload(name).about)}</li>" for name in plan.workloads

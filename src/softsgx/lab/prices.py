@@ -61,7 +61,7 @@ COLUMNS: Final = ("default", "low", "high")
 # Points where other tasks can run, and that have no cost themselves.
 _FREE: Final = (
     *("lock", "trylock", "srcu", "wait", "retry", "xa_load", "pte", "epc", "mm_list"),
-    *("load", "store", "fetch", "oom", "ioctl"),
+    *("load", "store", "fetch", "oom", "ioctl", "spin", "bit"),
 )
 _LEAVES: Final = (
     *("EENTER", "EEXIT", "ERESUME", "EACCEPT", "EACCEPTCOPY", "EMODPE", "EMODPR", "EMODT"),

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from softsgx import __version__
 from softsgx.lab.compare import Comparison, Figures, Row
-from softsgx.lab.designs import DESIGNS
+from softsgx.lab.designs import design_named
 from softsgx.lab.failures.catalogue import FAILURES
 from softsgx.lab.failures.matrix import failure_named, verdicts
 from softsgx.lab.failures.outcome import Outcome
@@ -26,7 +26,7 @@ def as_json(comparison: Comparison, outcomes: Sequence[Outcome]) -> dict[str, An
         "seed": plan.seed,
         "runs": {"finished": comparison.finished, "wanted": comparison.wanted},
         "profiles": {p.name: dict(p.cycles) for p in plan.profiles},
-        "designs": {name: DESIGNS[name].about for name in plan.designs},
+        "designs": {name: design_named(name).about for name in plan.designs},
         "runtimes": list(plan.runtimes),
         "workloads": {name: workload(name).about for name in plan.workloads},
         "processors": list(plan.ns),

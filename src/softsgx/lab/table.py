@@ -87,6 +87,9 @@ def _us(profile: Profile, cycles: int | None) -> str:
     return "-" if cycles is None else f"{profile.us(cycles):.1f}"
 
 
+_DESIGN: Final = 14  # the width of the longest name in DESIGNS, and one more
+
+
 def conclusions_text(conclusions: Sequence[Conclusion], profiles: Sequence[Profile]) -> str:
     """The conclusions by metric, first those that hold at all corners."""
     corners = ", ".join(profile.name for profile in profiles)
@@ -94,9 +97,11 @@ def conclusions_text(conclusions: Sequence[Conclusion], profiles: Sequence[Profi
     for metric in dict.fromkeys(c.metric for c in conclusions):
         lines.append(f"by {metric}")
         of_metric = [c for c in conclusions if c.metric == metric]
+        wide = max((len(name) for c in of_metric for name in (c.better, c.worse)), default=0)
+        wide = max(wide, _DESIGN)
         for c in sorted(of_metric, key=lambda c: not c.holds):
             count = f"{c.wins:>3} better, {c.ties:>3} equal of {c.rows:<3}"
-            lines.append(f"  {c.better:<14} {c.worse:<14} {count}  {c.mark()} ({corners})")
+            lines.append(f"  {c.better:<{wide}} {c.worse:<{wide}} {count}  {c.mark()} ({corners})")
     return "\n".join(lines) + "\n"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from softsgx.cli.compare.arguments import failure, jobs, names, processors, profiles, workloads
+from softsgx.cli.driver_object import DRIVER
 from softsgx.cli.errors import codes
 from softsgx.cli.modes import Mode, Option, Table
 from softsgx.cli.options import number
@@ -38,6 +39,12 @@ WHAT: Final = (
         default=tuple(DESIGNS),
         shown="all",
         help=f"of {', '.join(DESIGNS)}",
+    ),
+    DRIVER,
+    Option(
+        name="--driver-mprotect",
+        metavar="FILE",
+        help="a driver object whose mprotect() restricts",
     ),
     Option(
         name="--runtimes",
@@ -108,8 +115,8 @@ TABLE: Final = Table(
         Mode(
             about="compare costs, and play every failure",
             options=(
-                "--designs", "--runtimes", "--workloads", "--n", "--prices", "--seed",
-                "--jobs", "--all", "--json", "--html", "--plots",
+                "--designs", "--driver", "--driver-mprotect", "--runtimes", "--workloads", "--n",
+                "--prices", "--seed", "--jobs", "--all", "--json", "--html", "--plots",
             ),
             codes=codes("compared", interrupted="interrupted; finished runs are shown"),
             module=f"{_MODULE}.costs",

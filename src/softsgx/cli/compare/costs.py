@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from shlex import quote
 
 from softsgx.cli import files
+from softsgx.cli.driver_object import driver_manifest
 from softsgx.cli.ends import on_terminal, print_stderr, print_stdout
 from softsgx.cli.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
 from softsgx.cli.stopping import leave_interrupts_to_parent
 from softsgx.lab.compare import Cell, Comparison, Plan, run_cell
+from softsgx.lab.designs.driver_object import driver_of, named
 from softsgx.lab.failures.matrix import matrix
 from softsgx.lab.failures.outcome import Outcome
 from softsgx.lab.html import page
@@ -30,10 +32,12 @@ def run(args: argparse.Namespace) -> int:
     """Run the plan; after an interrupt, show the runs that had finished."""
     if args.html is not None or args.plots is not None:
         _expect_reports(args)
-    plan = Plan(args.designs, args.runtimes, args.workloads, args.n, args.prices, args.seed)
+    designs = _designs(args)
+    plan = Plan(designs, args.runtimes, args.workloads, args.n, args.prices, args.seed)
     measured, whole = measure_all(plan.cells(), args.jobs or os.cpu_count() or 1)
     comparison = Comparison(plan, measured)
-    outcomes = matrix(plan.designs) if whole else []
+    # How a failure is played needs the driver in Python.
+    outcomes = matrix([name for name in designs if driver_of(name) is None]) if whole else []
     if args.html is not None or args.plots is not None:
         _write(args, comparison, outcomes)
     if args.json:
@@ -51,10 +55,21 @@ def run(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _designs(args: argparse.Namespace) -> tuple[str, ...]:
+    """The designs that are asked for, and after them those of driver objects."""
+    designs = [*args.designs]
+    for file, mprotect in ((args.driver, False), (args.driver_mprotect, True)):
+        if file is not None:
+            driver_manifest(file)
+            designs.append(named(file, mprotect=mprotect))
+    return tuple(designs)
+
+
 def _inputs(args: argparse.Namespace) -> list[str]:
     """The files that are read: prices, and recorded traces."""
     traces = [name.removeprefix(RECORDED) for name in args.workloads if name.startswith(RECORDED)]
-    return traces + [profile.file for profile in args.prices if profile.file]
+    objects = [file for file in (args.driver, args.driver_mprotect) if file is not None]
+    return traces + objects + [profile.file for profile in args.prices if profile.file]
 
 
 def _expect_reports(args: argparse.Namespace) -> None:
@@ -88,14 +103,17 @@ def _write(args: argparse.Namespace, comparison: Comparison, outcomes: list[Outc
 
 def _command(plan: Plan) -> str:
     """The command line that repeats the comparison."""
+    objects = {name: file for name in plan.designs if (file := driver_of(name)) is not None}
     lists = {
-        "designs": plan.designs,
+        "designs": [name for name in plan.designs if name not in objects],
         "runtimes": plan.runtimes,
         "workloads": plan.workloads,
         "n": [str(n) for n in plan.ns],
         "prices": [profile.file or profile.name for profile in plan.profiles],
     }
     options = " ".join(f"--{name} {quote(','.join(values))}" for name, values in lists.items())
+    for name, file in objects.items():
+        options += f" --{name.partition(':')[0]} {quote(file)}"
     return f"softsgx compare {options} --seed {plan.seed} --html FILE"
 
 

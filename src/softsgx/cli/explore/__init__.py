@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
+from softsgx.cli.driver_object import DRIVER
 from softsgx.cli.errors import codes
 from softsgx.cli.modes import Mode, Option, Table
 from softsgx.cli.options import number
@@ -31,6 +32,7 @@ def _seconds(text: str) -> float:
 
 TARGET: Final = (
     Option(name="TARGET", help="a Python file with scenarios, or the name of a shipped scenario"),
+    DRIVER,
 )
 MODES: Final = (
     Option(name="--shipped", help="search all shipped scenarios on each kernel, in each order"),
@@ -39,7 +41,12 @@ MODES: Final = (
     Option(name="--known-races", help="find each known race of the driver"),
 )
 SEARCH: Final = (
-    Option(name="--linux", choices=tuple(VERSIONS), help="with --shipped: only this kernel"),
+    Option(
+        name="--linux",
+        choices=tuple(VERSIONS),
+        help="with --shipped: only this kernel",
+        only=("--driver", (None,)),
+    ),
     Option(
         name="--order", choices=tuple(ORDERS), help="with --shipped: only the order of this runtime"
     ),
@@ -126,14 +133,14 @@ TABLE: Final = Table(
         Mode(
             about="search the schedules of its scenarios",
             needs=("TARGET",),
-            options=(*_HOW, *_WHO, *_REPORTS),
+            options=("--driver", *_HOW, *_WHO, *_REPORTS),
             codes=codes("nothing found", _FOUND, _BROKEN, _STOPPED),
             module=f"{_MODULE}.search",
         ),
         Mode(
             chosen="--shipped",
             about="search every shipped scenario, a line for each",
-            options=("--linux", "--order", *_HOW, *_WHO, *_REPORTS),
+            options=("--driver", "--linux", "--order", *_HOW, *_WHO, *_REPORTS),
             codes=codes("nothing found", _FOUND, _BROKEN, _STOPPED),
             module=f"{_MODULE}.shipped",
             defaults={"--strategy": STATES, "--executions": 5_000},
@@ -148,7 +155,7 @@ TABLE: Final = Table(
         Mode(
             chosen="--replay",
             about="execute the schedule that a search printed",
-            options=("TARGET", *_REPORTS),
+            options=("TARGET", "--driver", *_REPORTS),
             codes=codes("no failure under this schedule", _FOUND, _BROKEN),
             module=f"{_MODULE}.replay",
         ),
@@ -156,7 +163,7 @@ TABLE: Final = Table(
             chosen="--known-races",
             about="search for each race that the driver had, alone, then with its fix; TIME "
             "applies to each search",
-            options=("--budget", "--seed", *_WHO, "--json"),
+            options=("--driver", "--budget", "--seed", *_WHO, "--json"),
             codes=codes(
                 "each race found, and nothing with its fix",
                 "a race not found, or something found with its fix",

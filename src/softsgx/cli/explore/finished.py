@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from softsgx.cli.scenarios import driver_of
 from softsgx.explore import Failure, Outcome, Scenario, replay_string
 from softsgx.explore.limits import Deadline, no_deadline
 from softsgx.sim import Choice
@@ -65,4 +66,6 @@ class Finished(NamedTuple):
         """The command that replays the failing schedule."""
         replay = shlex.quote(replay_string(self.scenario, failure.choices))
         place = f" {shlex.quote(self.target)}" if self.target.endswith(".py") else ""
-        return f"softsgx explore{place} --replay {replay}"
+        driver = driver_of(self.scenario)
+        on = f" --driver {shlex.quote(driver)}" if driver is not None else ""
+        return f"softsgx explore{place}{on} --replay {replay}"

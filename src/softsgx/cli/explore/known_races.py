@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from typing import Any, Final
 
+from softsgx.cli.driver_object import driver_manifest
 from softsgx.cli.ends import print_stdout
 from softsgx.cli.errors import EXIT_FINDING, EXIT_INTERRUPTED, EXIT_OK
 from softsgx.cli.explore.finished import Finished
@@ -14,6 +16,7 @@ from softsgx.cli.stopping import Stopping
 from softsgx.cli.workers import Workers
 from softsgx.explore import Plan
 from softsgx.explore.failure import preemptions_text
+from softsgx.explore.record import record
 from softsgx.linux.version import VERSION_DEFAULT
 from softsgx.system.scenarios.catalogue import KNOWN_RACES, KnownRace
 
@@ -25,8 +28,16 @@ _HEAD: Final = (
 )  # fmt: skip
 
 
+_DRIVER_HEAD: Final = (
+    "race", "scenario", "rule broken", "executions", "seconds", "preemptions", "steps",
+    "others get in at",
+)  # fmt: skip
+
+
 def run(args: argparse.Namespace) -> int:
     """Print the table, without races whose search was interrupted."""
+    if args.driver is not None:
+        return _on_driver(args)
     rows = []
     with Stopping() as stopping, workers_of(args) as workers:
         for race in KNOWN_RACES:
@@ -41,6 +52,68 @@ def run(args: argparse.Namespace) -> int:
     if any(row["rule"] is None or row["fixed_rule"] is not None for row in rows):
         return EXIT_FINDING
     return EXIT_INTERRUPTED if stopping.interrupted else EXIT_OK
+
+
+def _on_driver(args: argparse.Namespace) -> int:
+    """The races of mainline, in a driver object; nothing is switched."""
+    rows = []
+    driver_manifest(args.driver)
+    with Stopping() as stopping, workers_of(args) as workers:
+        for race in KNOWN_RACES:
+            if not race.rule:
+                continue
+            scenario = race.on(args.driver)
+            plan = Plan(preemptions=PREEMPTIONS, seed=args.seed)
+            within = stopping.within(args.budget)
+            done = search_one(args, scenario.name, scenario, plan, workers, within)
+            if stopping.interrupted:
+                say_interrupted()
+                break
+            rows.append(driver_row(race, done))
+    print_stdout(json.dumps(rows, indent=2) + "\n" if args.json else driver_markdown(rows))
+    if any(row["rule"] is None for row in rows):
+        return EXIT_FINDING
+    return EXIT_INTERRUPTED if stopping.interrupted else EXIT_OK
+
+
+def driver_row(race: KnownRace, done: Finished) -> dict[str, Any]:
+    """The result of a search on a driver object, with the places in C where others get in."""
+    outcome, failure = done.outcome, done.outcome.failure
+    windows: list[str] = []
+    if failure is not None:
+        seen = record(done.scenario, failure.choices, watched=True)
+        windows = [*dict.fromkeys(step.left_at for step in seen.recorder.steps if step.left_at)]
+    return {
+        "race": race.number,
+        "scenario": type(done.scenario).__name__,
+        "rule": failure.rule if failure is not None else None,
+        "text": failure.text if failure is not None else None,
+        "executions": outcome.found_after if failure is not None else outcome.executions,
+        "seconds": round(done.seconds, 2),
+        "preemptions": failure.preemptions if failure is not None else None,
+        "steps": failure.steps if failure is not None else None,
+        "windows": windows,
+        "covered": outcome.covered,
+        "replay": done.command(failure) if failure is not None else None,
+    }
+
+
+def driver_markdown(rows: list[dict[str, Any]]) -> str:
+    """The table of docs/driver.md."""
+    lines = [_line(_DRIVER_HEAD), _line("---" for _ in _DRIVER_HEAD)]
+    for found in rows:
+        numbers = (found["executions"], found["seconds"])
+        if found["rule"] is None:
+            cells = ("not found", *numbers, "", "", found["covered"])
+        else:
+            where = ", ".join(found["windows"])
+            cells = (found["rule"], *numbers, found["preemptions"], found["steps"], where)
+        lines.append(_line((found["race"], found["scenario"], *cells)))
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Iterable[object]) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def _searched(
@@ -76,7 +149,7 @@ def row(race: KnownRace, present: Finished, absent: Finished) -> dict[str, Any]:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The table of docs/kernel-races.md."""
-    lines = ["| " + " | ".join(_HEAD) + " |", "| " + " | ".join("---" for _ in _HEAD) + " |"]
+    lines = [_line(_HEAD), _line("---" for _ in _HEAD)]
     for found in rows:
         bound = found["fixed_bound"]
         fixed = found["fixed_rule"] or "nothing"
@@ -95,5 +168,5 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             fixed,
             found["mainline_6_12"],
         ]
-        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+        lines.append(_line(cells))
     return "\n".join(lines) + "\n"

@@ -13,13 +13,14 @@ from softsgx.explore import Outcome, ReplayRefused, Scenario, replayed, scenario
 from softsgx.explore.table import table
 from softsgx.sim import ScheduleError
 from softsgx.system.scenarios.names import is_shipped
+from softsgx.system.scenarios.scenario import DRIVER
 
 
 def run(args: argparse.Namespace) -> int:
     """Execute and report."""
     expect_reports(args)
     try:
-        target, scenario = _scenario(args.target, scenario_of(args.replay))
+        target, scenario = _scenario(args.target, args.driver, scenario_of(args.replay))
         start = time.time()
         found = replayed(args.replay, scenario)
     except (ReplayRefused, ScheduleError) as error:
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     return exit_code([done])
 
 
-def _scenario(target: str | None, name: str) -> tuple[str, Scenario]:
+def _scenario(target: str | None, driver: str | None, name: str) -> tuple[str, Scenario]:
     """The target that contains the scenario of a replay string, and the scenario."""
     if target is None:
         if not is_shipped(name):
@@ -54,7 +55,9 @@ def _scenario(target: str | None, name: str) -> tuple[str, Scenario]:
                 "give the file that has it as TARGET"
             )
         target = name
-    scenarios = find(target)
+    if driver is None and f",{DRIVER}=" in name:
+        raise ReplayRefused(f"the string is for {name}: give that driver object with --driver")
+    scenarios = find(target, driver)
     for scenario in scenarios:
         if scenario.name == name:
             return target, scenario

@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> int:
         # At once, while there is time to execute the failure.
         stories.append("" if args.json else story(done))
 
-    targets = [(args.target, scenario) for scenario in find(args.target)]
+    targets = [(args.target, scenario) for scenario in find(args.target, args.driver)]
     finished = search_all(args, targets, show)
     report(args, finished, "".join(stories))
     return exit_code(finished)

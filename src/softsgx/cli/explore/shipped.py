@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 
-from softsgx.cli.ends import print_stdout
+from softsgx.cli.driver_object import driver_manifest
+from softsgx.cli.ends import print_stderr, print_stdout
 from softsgx.cli.errors import ReaderGone
 from softsgx.cli.explore.finished import Finished
 from softsgx.cli.explore.reports import exit_code, expect_reports, report
 from softsgx.cli.explore.searching import search_all
+from softsgx.cli.scenarios import on_driver
+from softsgx.explore import Scenario
 from softsgx.system.scenarios.names import all_shipped
 
 
 def run(args: argparse.Namespace) -> int:
     """Print a line for each scenario as soon as it is done, then how many have a finding."""
     expect_reports(args)
-    scenarios = all_shipped(args.linux, args.order)
+    scenarios = _scenarios(args)
     width = max(len(scenario.name) for scenario in scenarios)
 
     gone: list[ReaderGone] = []
@@ -41,6 +44,20 @@ def run(args: argparse.Namespace) -> int:
     if gone:
         raise gone[0]
     return exit_code(finished)
+
+
+def _scenarios(args: argparse.Namespace) -> list[Scenario]:
+    """Every shipped scenario that is asked for, but those that cannot run on a driver object."""
+    if args.driver is None:
+        return [*all_shipped(args.linux, args.order)]
+    kernel = driver_manifest(args.driver).kernel
+    found: list[Scenario] = []
+    for scenario in all_shipped(kernel, args.order):
+        if scenario.needs_python:
+            print_stderr(f"softsgx: explore: {scenario.name} is left out: {scenario.needs_python}")
+        else:
+            found.append(on_driver(scenario, args.driver))
+    return found
 
 
 def line(done: Finished, width: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from softsgx.cli.errors import UsageError
 from softsgx.cli.explore.finished import Finished
 from softsgx.cli.stopping import Stopping
-from softsgx.cli.workers import POLL_S, RENEWALS_MAX, SearchSpec, Workers, text_of
+from softsgx.cli.workers import POLL_S, RENEWALS_MAX, Workers, spec_of
 from softsgx.explore import Plan, Scenario
 from softsgx.explore.split import Search
 from softsgx.explore.unit import UnitResult
@@ -35,7 +35,7 @@ class _Whole:
 
     def submit(self, workers: Workers, seconds: float) -> Future[list[UnitResult]]:
         self.begun = time.time()
-        spec = SearchSpec(self.target, self.scenario.name, text_of(self.target))
+        spec = spec_of(self.target, self.scenario)
         return workers.submit(spec, [self.unit], seconds)
 
     def finish(self, result: UnitResult) -> None:

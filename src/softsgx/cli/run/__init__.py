@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from softsgx.cli.driver_object import DRIVER
 from softsgx.cli.errors import (
     DEBUG,
     EXIT_RUN_FAILED,
@@ -49,7 +50,9 @@ MACHINE: Final = (
         metavar="VERSION",
         default=_DEFAULT.linux,
         help=f"the kernel: {' or '.join(_KERNELS.rsplit(', ', 1))}",
+        only=("--driver", (None,)),
     ),
+    DRIVER,
     Option(name="--sgx1", help="a processor without SGX2"),
     Option(
         name="--xfrm",

@@ -20,7 +20,7 @@ from softsgx.runner.host.front import ToFront
 from softsgx.runner.host.inherited import Inherited
 from softsgx.runner.options import Options
 from softsgx.runner.process.exec_chain import ProgramFacts
-from softsgx.runner.session.session import find_program, part_of, run_program
+from softsgx.runner.session.session import find_program, kernel_of, part_of, run_program
 from softsgx.runner.session.sgxs_files import FILES_MAX
 
 
@@ -33,6 +33,7 @@ def run(args: argparse.Namespace, caller: Inherited, front: ToFront) -> int:
     options = Options(
         epc=args.epc,
         linux=args.linux,
+        driver=args.driver,
         engine=args.engine,
         supervisor=args.supervisor,
         sgx1=args.sgx1,
@@ -64,6 +65,7 @@ def _run(argv: list[str], options: Options, caller: Inherited, front: ToFront) -
     """Check all that can be checked before the program starts; then run it."""
     library_exit.ends_with("softsgx: run", EXIT_RUN_FAILED)
     part_of(options)
+    kernel_of(options)
     facts = find_program(argv, caller)
     _refuse_same(argv, facts, options)
     return run_program(argv, options, caller, facts, front)

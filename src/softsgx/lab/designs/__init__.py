@@ -3,6 +3,7 @@
 from typing import Final
 
 from softsgx.lab.designs.base import Design
+from softsgx.lab.designs.driver_object import DriverDesign
 from softsgx.lab.designs.fault_always import FaultAlways
 from softsgx.lab.designs.fault_once import FaultOnce
 from softsgx.lab.designs.ioctl import Ioctl
@@ -23,3 +24,8 @@ DESIGNS: Final[dict[str, type[Design]]] = {
         IoctlBatched,
     )
 }
+
+
+def design_named(name: str) -> Design:
+    """One of DESIGNS, or that of a driver object (`driver_object`)."""
+    return DESIGNS[name]() if name in DESIGNS else DriverDesign(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from softsgx.linux.errno import EAGAIN, EBUSY, EIO
 from softsgx.linux.sgx.design import PermissionDesign
@@ -27,12 +27,16 @@ TO_READ: Final = "mprotect, to R"  # mprotect() leaves R, now or at the next fau
 
 
 class Design(PermissionDesign):
-    """One design. `linux` is the kernel it is built into, `asks` how a host restricts."""
+    """One design. `linux` is the kernel it is built into, `asks` how a host restricts.
 
-    name: ClassVar[str]
-    about: ClassVar[str]
-    linux: ClassVar[str] = VERSION_DEFAULT
-    asks: ClassVar[str] = BY_IOCTL
+    `driver` is the driver object that the kernel runs on, if it is not the driver in Python.
+    """
+
+    name: str
+    about: str
+    linux: str = VERSION_DEFAULT
+    asks: str = BY_IOCTL
+    driver: str | None = None
 
     def restrict(
         self, host: MeasuredHost, enclave: Enclave, address: int, length: int, rights: int

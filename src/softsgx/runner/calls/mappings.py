@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from softsgx.linux import syscalls
 from softsgx.linux.errno import EACCES, EEXIST, ENOMEM
 from softsgx.linux.mm import DEFAULT_MMAP_MIN_ADDR, TASK_SIZE, page_aligned_range
-from softsgx.linux.sgx.encl import SgxEncl
 from softsgx.linux.uapi import (
     MAP_ANONYMOUS,
     MAP_FIXED,
@@ -49,6 +48,7 @@ from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SIZE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from softsgx.linux.sgx.encl import SgxEncl
     from softsgx.runner.calls.releases import Releases
 
     Patch = Callable[[Tracee, str, tuple[int, int], int], None]
@@ -300,7 +300,9 @@ def _driver_refused(file: File, address: int, length: int, prot: int, result: in
 def _elrange(t: Tracee, fd: int, area: tuple[int, int]) -> tuple[int, int]:
     """The range where enclave code may be: the area, and ELRANGE once the enclave is created."""
     file = t.space.process.fget(fd)
-    encl = file.encl if isinstance(file, File) else None
-    if not isinstance(encl, SgxEncl) or not encl.size:
+    if not isinstance(file, File) or file.encl is None:
+        return area
+    encl = cast("SgxEncl", file.encl)  # of either driver
+    if not encl.size:
         return area
     return min(area[0], encl.base), max(area[1], encl.base + encl.size)

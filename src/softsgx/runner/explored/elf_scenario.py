@@ -20,14 +20,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import GeneratorType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from softsgx.explore.footprint import Footprint
 from softsgx.explore.scenario import Granularity
 from softsgx.image.errors import ImageError
 from softsgx.image.image import EnclaveImage, Segment
 from softsgx.image.layout import ThreadLayout
-from softsgx.linux.sgx.driver import encl_of
 from softsgx.linux.version import VERSION_DEFAULT
 from softsgx.runner.explored.code_thread import CodeEntry, Registers
 from softsgx.runner.explored.footprints import footprint
@@ -50,6 +49,9 @@ from softsgx.system.loader import load
 from softsgx.system.machine import Machine
 from softsgx.system.scenarios.scenario import MACHINE, MachineScenario
 from softsgx.system.scene import Scene
+
+if TYPE_CHECKING:
+    from softsgx.linux.sgx.encl import SgxEncl
 
 Answer = Registers | Steps[Registers | None] | None
 """What the host does at the AEP: steps of its own, then an entry with these registers."""
@@ -164,7 +166,7 @@ class ElfScenario(MachineScenario):
         """The process and its enclave."""
         host = machine.thread()
         enclave = machine.run(load(host, self.image()))
-        scene = Scene(machine, host, enclave, encl_of(host.process.files[enclave.fd]))
+        scene = Scene(machine, host, enclave, cast("SgxEncl", host.process.files[enclave.fd].encl))
         for cpu in range(1, self.cpus):
             machine.run(enclave.call(scene.thread(cpu), self._touch, thread=cpu - 1), cpu)
         if self.points is Points.INSTRUCTION:

@@ -15,9 +15,6 @@ from softsgx.cpu.lp import LogicalProcessor
 from softsgx.linux.errno import EACCES, EBADF, EFAULT
 from softsgx.linux.mm import VM_READ
 from softsgx.linux.process import Process
-from softsgx.linux.sgx.driver import SgxEnclaveNode
-from softsgx.linux.sgx.encl import SgxEncl
-from softsgx.linux.syscalls import SGX_ENCLAVE
 from softsgx.linux.vfs import O_PATH, O_RDWR, File, ProvisionNode
 from softsgx.mem.pagetable import AddressSpace
 from softsgx.runner.process.arena import ArenaMemory
@@ -90,12 +87,12 @@ class World:
 
     def opened(self, path: str, stand_in: Identity, flags: int = O_RDWR) -> File:
         """A device was opened, and `stand_in` is the memfd that stands for it."""
-        if path == SGX_ENCLAVE and not flags & O_PATH:
-            file = File(path, SgxEnclaveNode(), flags)
-            self.kernel.enclaves_opened += 1
-            file.encl = SgxEncl(self.kernel, f"enclave {self.kernel.enclaves_opened}")
+        if flags & O_PATH:
+            file = File(path, ProvisionNode(), flags)  # nothing is called for it
         else:
-            file = File(path, ProvisionNode(), flags)
+            found = self.run(self.kernel.driver.open(self.machine.ksgxd, path, flags), 0)
+            assert isinstance(found, File), f"{path}: open fails with {found}"
+            file = found
         self.files[stand_in] = file
         return file
 

@@ -7,9 +7,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from softsgx import __version__
+from softsgx.cdriver.errors import DriverError
+from softsgx.cdriver.manifest import fitting
 from softsgx.cpu import Readings
 from softsgx.cpu.part import Part
 from softsgx.linux.version import VERSIONS
@@ -53,6 +56,36 @@ def part_of(options: Options) -> tuple[Part, Readings]:
     return chosen(engine, sgx1=options.sgx1, xfrm=options.xfrm, cpu_options=options.cpu_options)
 
 
+def kernel_of(options: Options) -> str:
+    """The kernel of all code but the driver. RunnerError if the driver object cannot be used."""
+    if options.driver is None:
+        return options.linux
+    try:
+        return fitting(Path(options.driver)).kernel
+    except DriverError as error:
+        raise RunnerError("--driver", str(error)) from None
+
+
+def _world(options: Options, part: Part, readings: Readings) -> World:
+    linux = kernel_of(options)
+    try:
+        return World(
+            hardware=hardware(options.engine),
+            tick_hz=options.tick_hz,
+            epc=options.epc,
+            linux=linux,
+            driver=options.driver,
+            seed=options.seed,
+            part=part,
+            readings=readings,
+        )
+    except DriverError as error:
+        raise RunnerError("--driver", str(error)) from None
+    except OSError as error:
+        why = f"memory for an EPC of {options.epc} cannot be mapped: {error.strerror}"
+        raise RunnerError("--epc", f"{why}: a smaller one, or ulimit -v unlimited") from None
+
+
 def _trace_header(argv: Sequence[str], options: Options) -> dict[str, Any]:
     """What the first line of a trace says about the run."""
     asked = {f.name: getattr(options, f.name) for f in fields(options)}
@@ -89,19 +122,7 @@ def run_program(
     traps = choose(options.cpuid)
     if native:
         announce(traps is CpuidTraps.ALWAYS)
-    try:
-        world = World(
-            hardware=hardware(options.engine),
-            tick_hz=options.tick_hz,
-            epc=options.epc,
-            linux=options.linux,
-            seed=options.seed,
-            part=part,
-            readings=readings,
-        )
-    except OSError as error:
-        why = f"memory for an EPC of {options.epc} cannot be mapped: {error.strerror}"
-        raise RunnerError("--epc", f"{why}: a smaller one, or ulimit -v unlimited") from None
+    world = _world(options, part, readings)
     vendor = None if options.vendor is None else options.vendor.encode("ascii", "replace")
     engine: Any = options.engine
     sections = world.machine.processor.epc.cpuid_sections()
