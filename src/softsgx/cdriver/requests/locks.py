@@ -114,8 +114,17 @@ def _write_key(mm: Mm) -> object:
     return ("mmap_lock for writing", mm.name)
 
 
+def _refuse_own(call: Call, mm: Mm, writer: bool) -> None:
+    """KernelBug if the task that asks would wait for itself; the caller may have taken it."""
+    lock = mm.mmap_lock
+    holders = lock.holders() if writer else (lock.writer,)
+    if any(holder is not None and holder.execution.current is holder for holder in holders):
+        raise call.bug(f"{lock.name} is taken by a task that holds it")
+
+
 def _mmap_read_lock(call: Call, mm: int, *_: int) -> Steps[int]:
     found = call.driver.mm(mm)
+    _refuse_own(call, found, writer=False)
     guard = yield from found.mmap_lock.acquire_read()
     call.hold(_read_key(found), guard.release)
     return 0
@@ -128,6 +137,7 @@ def _mmap_read_unlock(call: Call, mm: int, *_: int) -> int:
 
 def _mmap_write_lock(call: Call, mm: int, *_: int) -> Steps[int]:
     found = call.driver.mm(mm)
+    _refuse_own(call, found, writer=True)
     guard = yield from found.mmap_lock.acquire_write()
     call.hold(_write_key(found), guard.release)
     return 0

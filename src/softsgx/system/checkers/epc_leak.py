@@ -2,7 +2,8 @@
 
 Verified: the pages on the free list and those of the enclaves of the scene (children, SECS, version
 arrays) are all of EPC, and no page is both.
-Not verified: that a page is still needed.
+Not verified: that a page is still needed. In the driver in C the daemon can be interrupted between
+EWB and the list; if an execution ends there, one page is on its way.
 """
 
 from __future__ import annotations
@@ -37,5 +38,6 @@ class EpcLeak(Checker):
         if both:
             raise self.violated(f"EPC page {both[0]} is free and in use")
         missing = scene.machine.processor.epc.pages - count - len(used)
-        if missing:
+        on_its_way = scene.machine.driver is not None and kernel.ksgxd_running
+        if missing not in (0, int(on_its_way)):
             raise self.violated(f"{missing} EPC pages are neither free nor in use")
