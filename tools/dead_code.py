@@ -63,6 +63,7 @@ ALLOWED: Final = (
     ),
     Allowed("src/softsgx/runner/host/robust.py", "futex_offset", "the kernel reads it"),
     Allowed("src/softsgx/runner/host/ptrace.py", "[D-G]S", "an index of user_regs_struct"),
+    Allowed("examples/driver_patch/*.py", r"Protect\w+", "softsgx explore finds scenarios"),
     Allowed(
         "examples/explored/*.py", r"AcceptTwice|\w+Repaired", "softsgx explore finds scenarios"
     ),

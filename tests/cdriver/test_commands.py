@@ -77,7 +77,7 @@ def test_a_fix_is_seen_by_the_known_races(
 ) -> None:
     tree = sources.kernel_or_skip("6.12")
     fixed = str(patched_object(tree, tmp_path / "linux", K1_FIXED))
-    words = ("explore", "--known-races", "--driver", fixed, "--json", "--budget", "0.5s")
+    words = ("explore", "--known-races", "--driver", fixed, "--json", "--budget", "5s")
     code, out, _err = said(capsys, *words)
     rows = {row["race"]: row["rule"] for row in json.loads(out)}
     assert code == 1

@@ -16,6 +16,7 @@ import pytest
 from softsgx.cdriver.tree import Tree
 from tests.cdriver import sources
 from tests.cdriver.patches import Patch, patched
+from tests.patience import LIMIT_S
 from tests.runner.programs import Workshop
 from tools.documents import ROOT
 
@@ -57,7 +58,7 @@ def run(command: Command, place: Path, tree: Path) -> None:
         cwd=place,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=LIMIT_S,
         check=False,
     )
     said = done.stdout + done.stderr

@@ -31,6 +31,7 @@ VALUES = {
     "explore": {
         "TARGET": "scenarios.py",
         "--driver": "sgx.drv",
+        "--coverage": "out.info",
         "--replay": "0.1.0/Counter/00000000/1:a",
         "--linux": "v2",
         "--order": "enarx",
@@ -100,6 +101,7 @@ VALUES = {
         "--epc": "8M",
         "--linux": "v2",
         "--driver": "sgx.drv",
+        "--coverage": "out.info",
         "--xfrm": "3",
         "--cpu-option": "cet=1",
         "--vendor": "GenuineIntel",

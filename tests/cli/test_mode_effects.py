@@ -36,6 +36,9 @@ SEARCH = {
     "--junit": ("", "--junit out.xml"),
     "--sarif": ("", "--sarif out.sarif"),
     "--html": ("", "--html out.html"),
+    # Without an object they are refused; what they do with one is in tests/cdriver.
+    "--coverage": ("", "--coverage out.info"),
+    "--data-races": ("", "--data-races"),
 }
 REPORTS = {name: SEARCH[name] for name in ("--json", "--junit", "--sarif", "--html")}
 EFFECTS = {
@@ -52,7 +55,7 @@ EFFECTS = {
     "explore --replay": {
         **{name: (f"{FILE} {a}", f"{FILE} {b}") for name, (a, b) in REPORTS.items()},
         "TARGET": ("", FILE),
-        "--driver": SEARCH["--driver"],
+        "--driver": (FILE, f"{FILE} --driver nowhere.drv"),
     },
     "explore --known-races": {
         **{n: SEARCH[n] for n in ("--driver", "--budget", "--jobs", "--cluster", "--progress")},

@@ -11,64 +11,32 @@ SIGBUS, SIGILL and SIGFPE, which leave faults of all other code to the handlers 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from softsgx.cdriver.elf import Elf, load
+from softsgx.cdriver.elf import load
 from softsgx.cdriver.errors import DriverError
+from softsgx.cdriver.mapping import (
+    NOTE_SIZE,
+    NOTES_MAX,
+    STACK_SIZE,
+    TASKS,
+    guard,
+    map_object,
+    words_at,
+)
 from softsgx.cdriver.operations import OPERATIONS, Operation
 from softsgx.cdriver.own_state import OwnState
-from softsgx.linux.process import SIGBUS, SIGFPE, SIGILL, SIGSEGV
-from softsgx.linux.uapi import (
-    MAP_ANONYMOUS,
-    MAP_FIXED_NOREPLACE,
-    MAP_NORESERVE,
-    MAP_PRIVATE,
-    PROT_EXEC,
-    PROT_READ,
-    PROT_WRITE,
-)
-from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SIZE
+from softsgx.spec.bits import MASK64
 
-TASKS: Final = 64
-STACK_SIZE: Final = 0x5000
-HEAP_SIZE: Final = 0x2_0000_0000
-
-_SIGNALS: Final = (SIGILL, SIGBUS, SIGFPE, SIGSEGV)
-_HANDLER_FLAGS: Final = 0x4800_0004  # SA_SIGINFO, SA_ONSTACK, SA_NODEFER
-_SS_DISABLE: Final = 2
-_ALTERNATE_STACK: Final = 0x1_0000
+NOTE: Final = struct.Struct("<QQIHH")
 
 # The first words of a task; c/runtime.h.
 SP, OPERATION, ARGUMENTS, ANSWER, SECOND, FRAME, WORDS = 0, 1, 2, 8, 9, 10, 11
-
-_libc: Final = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = (
-    *(ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long),
-)  # fmt: skip
-_libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-
-
-class _Sigaction(ctypes.Structure):
-    _fields_: ClassVar = [
-        ("handler", ctypes.c_void_p),
-        ("mask", ctypes.c_ubyte * 128),
-        ("flags", ctypes.c_int),
-        ("restorer", ctypes.c_void_p),
-    ]
-
-
-class _Stack(ctypes.Structure):
-    _fields_: ClassVar = [
-        ("address", ctypes.c_void_p),
-        ("flags", ctypes.c_int),
-        ("size", ctypes.c_size_t),
-    ]
 
 
 class State(NamedTuple):
@@ -81,12 +49,9 @@ class State(NamedTuple):
 
 
 class _Process:
-    """What this process has at the addresses of the arena."""
+    """Which arena is at the addresses."""
 
     resident: Arena | None = None
-    image: Elf | None = None
-    # The handlers that were there, by signal.
-    handlers: ClassVar[dict[int, int]] = {}
 
 
 class Arena(OwnState):
@@ -102,9 +67,10 @@ class Arena(OwnState):
         self._functions: dict[str, Callable[..., int]] = {}
         self._task_size = self._symbols["k_tasks"].size // TASKS
         self._tasks = self._symbols["k_tasks"].address
-        self._views = [_words(self._task(n), WORDS) for n in range(TASKS)]
-        self._brk = _words(self._symbols["k_brk"].address, 1)
+        self._views = [words_at(self._task(n), WORDS) for n in range(TASKS)]
+        self._brk = words_at(self._symbols["k_brk"].address, 1)
         self._resume: Callable[[int], int] | None = None
+        self.noting = False
 
     # Memory
 
@@ -145,7 +111,7 @@ class Arena(OwnState):
     def set_word(self, name: str, value: int) -> None:
         """Assign to a variable of 8 bytes."""
         self.activate()
-        _words(self._symbols[name].address, 1)[0] = value
+        words_at(self._symbols[name].address, 1)[0] = value
 
     def call(self, name: str, *arguments: int) -> int:
         """Call a function that makes no request, on the stack of the caller."""
@@ -169,18 +135,20 @@ class Arena(OwnState):
         thread: int = 0,
         mm: int = 0,
         personality: int = 0,
+        who: int = 0,
     ) -> None:
         """Let a task begin with a function at the first `resume`.
 
         `thread` is the task_struct that `current` is; 0 for the task's own, which has `mm` and
-        `personality`.
+        `personality`. `who` is the number that notes have.
         """
         self.activate()
         address = self._task(number)
         self._function("k_prepare", 5)(address, self.symbol(function), thread, mm, personality)
-        words = _words(address + 8 * (WORDS + 1), 5)
+        words = words_at(address + 8 * WORDS, 7)
+        words[0] = who
         for n, argument in enumerate(arguments):
-            words[n] = argument & MASK64
+            words[2 + n] = argument & MASK64
 
     def caller_area(self, number: int) -> int:
         """Where a task's caller puts the area that it passes."""
@@ -221,6 +189,34 @@ class Arena(OwnState):
             kind = _function_type(arguments)
             found = self._functions[name] = kind(self._symbols[name].address)
         return found
+
+    # What the compiler has the driver tell: c/notes.c
+
+    def take_notes(self, on: bool) -> None:
+        """Begin with no notes, or take no more."""
+        self.activate()
+        self.noting = on
+        words = words_at(self.symbol("k_notes"), 2)
+        words[0], words[1] = int(on), 0
+
+    def note(self, kind: int, address: int, who: int) -> None:
+        """Add a note without an instruction."""
+        self.activate()
+        words = words_at(self.symbol("k_notes"), 2)
+        if words[0]:
+            at = self.symbol("k_notes") + 16 + NOTE_SIZE * int(words[1])
+            data = NOTE.pack(0, address, 0, kind, who)
+            if words[1] < NOTES_MAX:
+                ctypes.memmove(at, data, NOTE_SIZE)
+            words[1] += 1
+
+    def notes(self) -> Iterator[tuple[int, int, int, int, int]]:
+        """Instruction, address, size, kind, thread of each note. DriverError if some are lost."""
+        start = self.symbol("k_notes")
+        count = int(words_at(start, 2)[1])
+        if count > NOTES_MAX:
+            raise DriverError(f"driver: more than {NOTES_MAX} accesses to memory in an execution")
+        return NOTE.iter_unpack(ctypes.string_at(start + 16, NOTE_SIZE * count))
 
     # Snapshots
 
@@ -276,15 +272,14 @@ class Arena(OwnState):
             return
         if resident is not None:
             resident._state = resident.save()
-        if _Process.image is not self.elf:
-            _map(self.elf)
+        map_object(self.elf)
         _Process.resident = self
         if self._state is None:
             self._fresh()
         else:
             self._put(self._state)
             self._state = None
-        _guard(self)
+        guard(self.symbol("k_on_signal"), self.symbol("k_old_handler"))
 
     def _fresh(self) -> None:
         elf = self.elf
@@ -299,68 +294,7 @@ class WildPointer(Exception):
         super().__init__(f"{size} bytes at {address:#x}")
 
 
-def _words(address: int, count: int) -> Any:
-    return (ctypes.c_uint64 * count).from_address(address)
-
-
 @cache
 def _function_type(arguments: int) -> Any:
     # With the lock of the interpreter held: nothing in the object calls back, or waits.
     return ctypes.PYFUNCTYPE(ctypes.c_uint64, *[ctypes.c_uint64] * arguments)
-
-
-def _map(elf: Elf) -> None:
-    """Put an object at its addresses, in the place of another one."""
-    areas = [
-        (elf.start, _pages(elf.end - elf.start)),
-        (elf.stacks, TASKS * STACK_SIZE),
-        (elf.heap, HEAP_SIZE),
-    ]
-    flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
-    if _Process.image is not None:
-        former = _Process.image
-        _libc.munmap(former.start, _pages(former.end - former.start))
-        areas = areas[:1]
-    for start, size in areas:
-        prot = PROT_READ | PROT_WRITE
-        got = _libc.mmap(start, size, prot, flags | MAP_FIXED_NOREPLACE, -1, 0)
-        if got != start:
-            raise DriverError(f"driver: no room at {start:#x} in this process")
-    for number in range(TASKS):
-        # The lowest page of each stack: what runs over its end faults.
-        _libc.mprotect(elf.stacks + number * STACK_SIZE, PAGE_SIZE, 0)
-    for address, data in elf.segments:
-        ctypes.memmove(address, data, len(data))
-    if _libc.mprotect(elf.start, elf.data - elf.start, PROT_READ | PROT_EXEC):
-        raise DriverError("driver: this system forbids executable memory")
-    _Process.image = elf
-
-
-def _pages(size: int) -> int:
-    return (size + PAGE_MASK) & ~PAGE_MASK
-
-
-def _guard(arena: Arena) -> None:
-    """Handle faults of the resident object's tasks."""
-    stack = _Stack()
-    _libc.sigaltstack(None, ctypes.byref(stack))
-    if stack.flags & _SS_DISABLE:
-        size = _ALTERNATE_STACK
-        prot, flags = PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS
-        stack = _Stack(_libc.mmap(None, size, prot, flags, -1, 0), 0, size)
-        _libc.sigaltstack(ctypes.byref(stack), None)
-    handler = arena.symbol("k_on_signal")
-    new = _Sigaction(handler=handler, flags=_HANDLER_FLAGS)
-    old_handlers = _words(arena.symbol("k_old_handler"), 32)
-    for number in _SIGNALS:
-        old = _Sigaction()
-        _libc.sigaction(number, ctypes.byref(new), ctypes.byref(old))
-        former = int(old.handler or 0)
-        # What is there since the object before this one is ours as well.
-        if former not in _OURS:
-            _Process.handlers[number] = former
-        old_handlers[number] = _Process.handlers[number]
-    _OURS[handler] = None
-
-
-_OURS: Final[dict[int, None]] = {}

@@ -24,7 +24,7 @@ from softsgx.cdriver.tree import ARCH, SOURCES, Tree
 
 INCLUDE: Final = m.C / "include"
 # entries.c and the others know nothing of the tree; view.c reads its structures.
-RUNTIME: Final = ("runtime.c", "heap.c", "print.c", "shim.c", "entries.c", "view.c")
+RUNTIME: Final = ("runtime.c", "notes.c", "heap.c", "print.c", "shim.c", "entries.c", "view.c")
 
 _FLAGS: Final = (
     *("-std=gnu11", "-O1", "-g", "-fPIE", "-ffreestanding", "-nostdinc"),
@@ -36,8 +36,11 @@ _FLAGS: Final = (
     *("-fdiagnostics-color=never", "-Wall"),
     *("-Werror=implicit-function-declaration", "-Werror=implicit-int"),
 )  # fmt: skip
-# A call in every basic block: what never comes to a request is noticed.
-_COUNTED: Final = ("-fsanitize-coverage=trace-pc",)
+# A call in every basic block and at each access to memory: c/notes.c.
+_TOLD: Final = (
+    *("-fsanitize-coverage=trace-pc", "-fsanitize=thread", "-Wno-tsan"),
+    *("--param=tsan-distinguish-volatile=1", "--param=tsan-instrument-func-entry-exit=0"),
+)  # fmt: skip
 
 ENCLS_BYTES: Final = re.compile(r"\.byte 0x0f, ?0x01, ?0xcf")
 ENCLS_CALL: Final = "call k_encls"
@@ -164,7 +167,7 @@ class _Build:
     def _compile_driver(self, name: str) -> None:
         source = str(self.tree.driver.resolve() / name)
         listing = self.place / f"{name}.s"
-        self._gcc([*self.flags, *_COUNTED, "-S", source, "-o", str(listing)], name)
+        self._gcc([*self.flags, *_TOLD, "-S", source, "-o", str(listing)], name)
         text = listing.read_text()
         if self.encls == m.CALL:
             text = ENCLS_BYTES.sub(ENCLS_CALL, text)

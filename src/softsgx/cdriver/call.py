@@ -7,6 +7,7 @@ from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
 from softsgx.cdriver.arena import ARGUMENTS, FRAME, OPERATION, SP, WildPointer
+from softsgx.cdriver.notes import ACQUIRE, RELEASE
 from softsgx.cdriver.operations import BY_NAME, OPERATIONS, Operation
 from softsgx.cdriver.requests import HANDLERS
 from softsgx.linux.bug import KernelBug
@@ -57,7 +58,10 @@ class Call:
             thread=thread,
             mm=mm,
             personality=_READ_IMPLIES_EXEC if implies else 0,
+            who=self.driver.number_of(self.current),
         )
+        if self.arena.noting:
+            self._note_mmap_lock(ACQUIRE)
         # No local is the memory of the arena: a frame is part of a state that is compared.
         done = False
         try:
@@ -76,10 +80,26 @@ class Call:
         finally:
             if not done:
                 self._unwind()
+            if self.arena.noting:
+                self._note_mmap_lock(RELEASE)
             self.arena.end(self.number)
         if self.held:
             raise self.bug(f"{function} returns with {_names(self.held)} held")
         return value - 2 * _SIGN if value & _SIGN else value
+
+    def _note_mmap_lock(self, kind: int) -> None:
+        """A caller that holds mmap_lock has acquired it before the call, and releases it after."""
+        if self.current.process is None:
+            return
+        driver, mm = self.driver, self.current.mm
+        lock, address, who = mm.mmap_lock, driver.mm_address(mm), driver.number_of(self.current)
+        if not any(holder is holder.execution.current for holder in lock.holders()):
+            return
+        if kind == ACQUIRE or lock.writer is not None:
+            self.arena.note(kind, address, who)
+        # A writer comes after all readers; what a reader releases is the second address.
+        if (kind == ACQUIRE) == (lock.writer is not None):
+            self.arena.note(kind, address + 1, who)
 
     def _serve(self, operation: Operation, arguments: Sequence[int]) -> int | Steps[int]:
         answer: int | Steps[int] = HANDLERS[operation.name](self, *arguments)

@@ -166,6 +166,7 @@ class CDriver:
         self._mms: dict[int, Mm] = {}
         self._mm_addresses: dict[Mm, int] = {}
         self._encls: dict[int, CEncl] = {}
+        self._threads: dict[Thread, int] = {}
         self.vm_ops = 0
         self._inject = False
 
@@ -182,6 +183,14 @@ class CDriver:
             address = self._mm_addresses[found] = self.arena.call("k_new_mm")
             self._mms[address] = found
         return address
+
+    def number_of(self, thread: Thread) -> int:
+        """The number of a thread in notes."""
+        return self._threads.setdefault(thread, len(self._threads))
+
+    def thread_name(self, number: int) -> str:
+        """The name of the thread with a number."""
+        return next(thread.name for thread, n in self._threads.items() if n == number)
 
     def file_address(self, file: File) -> int:
         """Its struct file; 0 if it is not a file of this driver."""

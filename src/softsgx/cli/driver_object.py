@@ -1,12 +1,15 @@
-"""--driver FILE: a driver object that takes the place of the driver in Python."""
+"""--driver FILE: a driver object that takes the place of the driver in Python; what it can tell."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from softsgx.cli import files
 from softsgx.cli.errors import UsageError
-from softsgx.cli.modes import Option
+from softsgx.cli.modes import GIVEN, Option
+from softsgx.cli.outputs import file_output, output
 
 if TYPE_CHECKING:
     from softsgx.cdriver.manifest import Manifest
@@ -15,6 +18,26 @@ DRIVER: Final = Option(
     name="--driver",
     metavar="FILE",
     help="the kernel's own driver: a driver object, from softsgx driver build",
+)
+_COVERAGE: Final = "write which lines of the driver were executed, as lcov"
+COVERAGE: Final = Option(
+    name="--coverage",
+    metavar="FILE",
+    type=output,
+    help=f"{_COVERAGE}; -: to stdout",
+    only=("--driver", GIVEN),
+)
+RUN_COVERAGE: Final = Option(
+    name="--coverage",
+    metavar="FILE",
+    type=file_output,
+    help=_COVERAGE,
+    only=("--driver", GIVEN),
+)
+DATA_RACES: Final = Option(
+    name="--data-races",
+    help="list accesses of the driver that nothing orders, one of them a write, one plain",
+    only=("--driver", GIVEN),
 )
 
 
@@ -27,3 +50,25 @@ def driver_manifest(file: str) -> Manifest:
         return fitting(Path(file))
     except DriverError as error:
         raise UsageError(f"--driver: {error}") from None
+
+
+def expect_told(args: argparse.Namespace) -> None:
+    """Refuse what only the process that runs the driver could tell, before the work."""
+    for name, asked in (
+        ("--coverage", args.coverage is not None),
+        ("--data-races", getattr(args, "data_races", False)),
+    ):
+        if asked and (args.jobs is not None or args.cluster is not None):
+            raise UsageError(f"{name}: not with --jobs or --cluster: other processes do not tell")
+    if args.coverage is not None:
+        files.refuse_same([args.driver], [args.coverage])
+        files.expect_write(args.coverage)
+
+
+def write_coverage(args: argparse.Namespace) -> None:
+    """Write what was executed in this process, if that was asked for."""
+    if args.coverage is None:
+        return
+    from softsgx.cdriver.coverage import lcov
+
+    files.write(args.coverage, lcov(Path(args.driver)).encode())

@@ -8,7 +8,7 @@ twice and an empty value.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from textwrap import wrap
@@ -17,6 +17,20 @@ from typing import Any, Final
 from softsgx.cli.errors import Codes, UsageError, epilog
 
 WIDTH: Final = 80
+
+
+class _AnyValue:
+    """The values of an option that is given."""
+
+    def __contains__(self, value: object) -> bool:
+        return value is not None
+
+    def __iter__(self) -> Iterator[object]:
+        return iter(())
+
+
+GIVEN: Final = _AnyValue()
+"""For `Option.only`: with any value of the other option."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +60,7 @@ class Option:
     rest: bool = False
     default: Any = None
     shown: str = ""
-    only: tuple[str, tuple[Any, ...]] | None = None
+    only: tuple[str, tuple[Any, ...] | _AnyValue] | None = None
     dest: str = ""
 
     @property
@@ -323,10 +337,11 @@ def _names(option: Option) -> tuple[str, ...]:
     return (option.key,) if option.positional else (option.name,)
 
 
-def _condition(other: str, values: tuple[Any, ...]) -> str:
+def _condition(other: str, values: tuple[Any, ...] | _AnyValue) -> str:
     if values in ((False,), (None,)):
         return f"not with {other}"
-    return f"only with {other} {' or '.join(str(value) for value in values if value is not None)}"
+    named = " or ".join(str(value) for value in values if value is not None)
+    return f"only with {other} {named}".rstrip()
 
 
 def _wrapped(start: str, words: Sequence[str]) -> list[str]:

@@ -31,6 +31,7 @@ class Options:
     epc: str = "256M"
     linux: str = VERSION_DEFAULT
     driver: str | None = None
+    coverage: str | None = None
     engine: str = UNICORN
     supervisor: str = AUTO
     sgx1: bool = False

@@ -74,6 +74,7 @@ u64 k_call_notifier_release(struct mmu_notifier *n, struct mm_struct *m)
 {
 	if (n->ops->release)
 		n->ops->release(n, m);
+	k_release(n);
 	return 0;
 }
 

@@ -68,6 +68,7 @@ void *k_new(size_t size, size_t align, bool zero)
 	k_live_blocks++;
 	memset(b + 1, zero ? 0 : 0xa5, size);
 	memset((char *)(b + 1) + size, SLACK, (1UL << class) - size);
+	k_note(0, K_ALLOCATED, b + 1, size);
 	return b + 1;
 }
 
@@ -89,6 +90,7 @@ void kfree(const void *p)
 	if (b->state != LIVE)
 		k_bug("heap", 0);
 	check(b, (u8 *)p + b->size, (1UL << b->class) - b->size, SLACK, "written behind its end");
+	k_note((u64)__builtin_return_address(0), K_FREED, p, b->size);
 	b->state = FREED;
 	k_live_blocks--;
 	memset((void *)p, POISON, 1UL << b->class);

@@ -102,9 +102,6 @@ struct vm_area_struct *k_caller_area(struct k_task *t)
 	return &t->areas[0];
 }
 
-static u64 blocks;
-#define BLOCKS_MAX 50000000
-
 long k_request(enum k_operation op, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
 {
 	struct k_task *t = k_running;
@@ -119,16 +116,9 @@ long k_request(enum k_operation op, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
 	t->argument[4] = e;
 	t->argument[5] = f;
 	t->frame = (u64)__builtin_frame_address(0);
-	blocks = 0;
+	k_at_request();
 	k_switch(&t->sp, k_host_sp);
 	return t->answer;
-}
-
-/* The compiler calls it in every basic block of the driver. */
-void __sanitizer_cov_trace_pc(void)
-{
-	if (++blocks > BLOCKS_MAX && k_running)
-		k_ask(K_HANG);
 }
 
 void *k_me(void) { return k_running; }

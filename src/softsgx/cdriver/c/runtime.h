@@ -17,6 +17,7 @@ struct k_task {
 	u64 argument[K_ARGUMENTS];
 	u64 answer, second;
 	u64 frame;			/* the frame pointer where it made its request */
+	u64 who;			/* the thread, for notes */
 	u64 (*function)(u64, u64, u64, u64, u64);
 	u64 call[5];
 	struct task_struct *thread, own;
@@ -26,5 +27,21 @@ struct k_task {
 };
 extern struct k_task k_tasks[K_TASKS], *k_running;
 extern u64 k_inject;
+
+/* Accesses, and what orders them: whoever acquires an address comes after all that released it. */
+enum k_note {
+	K_READ, K_WRITE, K_READ_ONCE, K_WRITE_ONCE, K_ATOMIC,
+	K_ACQUIRE, K_RELEASE, K_ALLOCATED, K_FREED,
+};
+struct k_noted { u64 pc, address; u32 size; u16 kind, who; };
+#define K_NOTES_MAX 0x100000
+struct k_notes { u64 on, count; struct k_noted note[]; };
+void k_note(u64 pc, enum k_note, const volatile void *, u64 size);
+void k_accessed(u64 pc, const volatile void *, u64 size, bool write);
+#define k_acquire(a) k_note(0, K_ACQUIRE, a, 0)
+#define k_release(a) k_note(0, K_RELEASE, a, 0)
+/* A second address of an object, for what readers release. */
+#define K_READERS(a) ((char *)(a) + 1)
+void k_at_request(void);
 void *k_new(size_t, size_t align, bool zero);
 #endif

@@ -16,6 +16,7 @@ void k_mutex_init(struct mutex *m, const char *name)
 void mutex_lock(struct mutex *m)
 {
 	k_ask(K_MUTEX_LOCK, m, m->name);
+	k_acquire(m);
 	m->owner = ME;
 	ME->mutexes++;
 }
@@ -24,6 +25,7 @@ int mutex_trylock(struct mutex *m)
 {
 	if (!k_ask(K_MUTEX_TRYLOCK, m, m->name))
 		return 0;
+	k_acquire(m);
 	m->owner = ME;
 	ME->mutexes++;
 	return 1;
@@ -35,6 +37,7 @@ void mutex_unlock(struct mutex *m)
 		return;
 	m->owner = NULL;
 	ME->mutexes--;
+	k_release(m);
 	k_ask(K_MUTEX_UNLOCK, m);
 }
 
@@ -45,20 +48,40 @@ void spin_lock(spinlock_t *l)
 	k_ask(K_SPIN_POINT, l, l->name);
 	while (l->owner)
 		k_ask(K_SPIN_WAIT, l, l->name);
+	k_acquire(l);
 	l->owner = ME;
 }
 
 void spin_unlock(spinlock_t *l)
 {
 	WARN(l->owner != ME, "%s is unlocked by another than its owner", l->name);
+	k_release(l);
 	l->owner = NULL;
 }
 
 int k_init_srcu(struct srcu_struct *s, const char *name) { return k_ask(K_SRCU_INIT, s, name); }
 void cleanup_srcu_struct(struct srcu_struct *s) { k_ask(K_SRCU_CLEANUP, s); }
-int srcu_read_lock(struct srcu_struct *s) { return k_ask(K_SRCU_READ_LOCK, s); }
-void srcu_read_unlock(struct srcu_struct *s, int reader) { k_ask(K_SRCU_READ_UNLOCK, s, reader); }
-void synchronize_srcu(struct srcu_struct *s) { k_ask(K_SRCU_SYNCHRONIZE, s); }
+
+int srcu_read_lock(struct srcu_struct *s)
+{
+	int reader = k_ask(K_SRCU_READ_LOCK, s);
+
+	k_acquire(s);
+	return reader;
+}
+
+void srcu_read_unlock(struct srcu_struct *s, int reader)
+{
+	k_release(K_READERS(s));
+	k_ask(K_SRCU_READ_UNLOCK, s, reader);
+}
+
+void synchronize_srcu(struct srcu_struct *s)
+{
+	k_release(s);
+	k_ask(K_SRCU_SYNCHRONIZE, s);
+	k_acquire(K_READERS(s));
+}
 
 void preempt_disable(void)
 {
@@ -178,10 +201,32 @@ static struct vm_area_struct *look_up(enum k_operation op, struct mm_struct *m, 
 
 struct vm_area_struct *find_vma(struct mm_struct *m, unsigned long a) { return look_up(K_FIND_VMA, m, a); }
 struct vm_area_struct *vma_lookup(struct mm_struct *m, unsigned long a) { return look_up(K_VMA_LOOKUP, m, a); }
-void mmap_read_lock(struct mm_struct *m) { k_ask(K_MMAP_READ_LOCK, m); }
-void mmap_read_unlock(struct mm_struct *m) { k_ask(K_MMAP_READ_UNLOCK, m); }
-void mmap_write_lock(struct mm_struct *m) { k_ask(K_MMAP_WRITE_LOCK, m); }
-void mmap_write_unlock(struct mm_struct *m) { k_ask(K_MMAP_WRITE_UNLOCK, m); }
+
+void mmap_read_lock(struct mm_struct *m)
+{
+	k_ask(K_MMAP_READ_LOCK, m);
+	k_acquire(m);
+}
+
+void mmap_read_unlock(struct mm_struct *m)
+{
+	k_release(K_READERS(m));
+	k_ask(K_MMAP_READ_UNLOCK, m);
+}
+
+void mmap_write_lock(struct mm_struct *m)
+{
+	k_ask(K_MMAP_WRITE_LOCK, m);
+	k_acquire(m);
+	k_acquire(K_READERS(m));
+}
+
+void mmap_write_unlock(struct mm_struct *m)
+{
+	k_release(m);
+	k_ask(K_MMAP_WRITE_UNLOCK, m);
+}
+
 void mmap_assert_write_locked(struct mm_struct *m)
 {
 	WARN(!k_ask(K_MMAP_WRITE_HELD, m), "mmap_lock is not held for writing");
@@ -264,7 +309,10 @@ int __mmu_notifier_register(struct mmu_notifier *n, struct mm_struct *m)
 /* The answer: whether its release is still to be called. */
 void mmu_notifier_unregister(struct mmu_notifier *n, struct mm_struct *m)
 {
-	if (k_ask(K_NOTIFIER_UNREGISTER, n, m) && n->ops->release)
+	bool own = k_ask(K_NOTIFIER_UNREGISTER, n, m);
+
+	k_acquire(n);
+	if (own && n->ops->release)
 		n->ops->release(n, m);
 }
 
@@ -330,6 +378,7 @@ void *xa_load(struct xarray *x, unsigned long i)
 
 	if (ME && !ME->mutexes)
 		k_ask(K_XA_POINT, x, i);
+	k_acquire(x);
 	found = slot(x, i);
 	if (found)
 		return *found;
@@ -375,6 +424,7 @@ int xa_insert(struct xarray *x, unsigned long i, void *e, gfp_t flags)
 
 	(void)flags;
 	xa_lock(x);
+	k_release(x);
 	if (slot(x, i))
 		ret = -EBUSY;
 	else if (k_inject && k_ask(K_FAIL, "xa_insert"))
@@ -391,6 +441,7 @@ void *xa_erase(struct xarray *x, unsigned long i)
 	unsigned long k;
 
 	xa_lock(x);
+	k_release(x);
 	found = slot(x, i);
 	if (found) {
 		k = found - x->entry;
@@ -411,6 +462,7 @@ void *xa_store(struct xarray *x, unsigned long i, void *e, gfp_t flags)
 		return xa_erase(x, i);
 	(void)flags;
 	xa_lock(x);
+	k_release(x);
 	found = slot(x, i);
 	if (found) {
 		old = *found;
@@ -433,7 +485,10 @@ void xa_destroy(struct xarray *x)
 
 void *k_xas_next(struct xa_state *s, unsigned long max, bool first)
 {
-	unsigned long k = position(s->xa, first ? s->xa_index : s->xa_index + 1);
+	unsigned long k;
+
+	k_acquire(s->xa);
+	k = position(s->xa, first ? s->xa_index : s->xa_index + 1);
 
 	if (k >= s->xa->used || s->xa->at[k] > max)
 		return NULL;
@@ -534,7 +589,17 @@ int kthread_stop(struct task_struct *t)
 	return 0;
 }
 
-void wake_up(struct wait_queue_head *q) { k_ask(K_WAKE_UP, q, q->name); }
+void wake_up(struct wait_queue_head *q)
+{
+	k_release(q);
+	k_ask(K_WAKE_UP, q, q->name);
+}
+
+void k_wait(struct wait_queue_head *q)
+{
+	k_ask(K_WAIT, q, q->name);
+	k_acquire(q);
+}
 
 /* The machine */
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from softsgx.cli.driver_object import DRIVER
+from softsgx.cli.driver_object import COVERAGE, DATA_RACES, DRIVER
 from softsgx.cli.errors import codes
 from softsgx.cli.modes import Mode, Option, Table
 from softsgx.cli.options import number
@@ -102,6 +102,7 @@ SEARCH: Final = (
     ),
     Option(name="--progress", help="show rate and coverage on standard error"),
 )
+TOLD: Final = (COVERAGE, DATA_RACES)
 REPORTS: Final = (
     Option(name="--json", help="print JSON instead of text"),
     Option(name="--junit", type=output, metavar="FILE", help="write a JUnit report; -: to stdout"),
@@ -117,8 +118,10 @@ REPORTS: Final = (
 _HOW: Final = ("--strategy", "--preemptions", "--executions", "--depth", "--budget", "--seed")
 _WHO: Final = ("--jobs", "--cluster", "--progress")
 _REPORTS: Final = tuple(option.name for option in REPORTS)
+_TOLD: Final = tuple(option.name for option in TOLD)
 _BROKEN: Final = "or a scenario that is itself broken"
 _FOUND: Final = "a violation, a deadlock or a failed assertion"
+_OR_RACE: Final = f"{_FOUND}, or with --data-races a data race"
 _STOPPED: Final = "interrupted with nothing found so far"
 
 TABLE: Final = Table(
@@ -128,20 +131,21 @@ TABLE: Final = Table(
         "instead of searching the scenarios of TARGET": MODES,
         "how to search": SEARCH,
         "reports": REPORTS,
+        "what a driver object tells": TOLD,
     },
     (
         Mode(
             about="search the schedules of its scenarios",
             needs=("TARGET",),
-            options=("--driver", *_HOW, *_WHO, *_REPORTS),
-            codes=codes("nothing found", _FOUND, _BROKEN, _STOPPED),
+            options=("--driver", *_HOW, *_WHO, *_REPORTS, *_TOLD),
+            codes=codes("nothing found", _OR_RACE, _BROKEN, _STOPPED),
             module=f"{_MODULE}.search",
         ),
         Mode(
             chosen="--shipped",
             about="search every shipped scenario, a line for each",
-            options=("--driver", "--linux", "--order", *_HOW, *_WHO, *_REPORTS),
-            codes=codes("nothing found", _FOUND, _BROKEN, _STOPPED),
+            options=("--driver", "--linux", "--order", *_HOW, *_WHO, *_REPORTS, *_TOLD),
+            codes=codes("nothing found", _OR_RACE, _BROKEN, _STOPPED),
             module=f"{_MODULE}.shipped",
             defaults={"--strategy": STATES, "--executions": 5_000},
         ),

@@ -24,6 +24,12 @@ class Finished(NamedTuple):
     """Until when the failure may be executed to show it."""
     choices: Sequence[Choice] | None = None
 
+    @property
+    def data_races(self) -> list[str]:
+        """The data races that were found, if they were looked for, as text."""
+        found = getattr(self.scenario, "data_races", None)
+        return [] if found is None else [str(race) for race in found.found]
+
     def json(self) -> dict[str, Any]:
         """The search as plain data, for --json."""
         outcome, failure = self.outcome, self.outcome.failure
@@ -43,6 +49,7 @@ class Finished(NamedTuple):
             "schedules_estimated": outcome.schedules,
             "pairs": outcome.orders.pairs if outcome.orders is not None else 0,
             "pairs_in_both_orders": outcome.orders.both if outcome.orders is not None else 0,
+            "data_races": self.data_races,
             "failure": None,
         }
         if failure is not None:

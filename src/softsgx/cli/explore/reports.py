@@ -22,8 +22,10 @@ def story(done: Finished) -> str:
     """An outcome as text; with the schedule as a table if it is a finding and there is time."""
     outcome, failure = done.outcome, done.outcome.failure
     counted = f"{outcome.executions} executions, {done.seconds:.1f} s; {outcome.covered}"
+    races = "".join(f"  data race: {race}\n" for race in done.data_races)
     if failure is None:
-        return f"{outcome.scenario}: nothing found in {counted}\n"
+        found = "no failure" if races else "nothing"
+        return f"{outcome.scenario}: {found} found in {counted}\n{races}"
     lines = [
         failure.headline,
         f"  in {outcome.scenario}, {failure.where}",
@@ -41,7 +43,7 @@ def story(done: Finished) -> str:
         except LimitReached:
             shown = "  the time was up; the replay shows the schedule"
         lines.append(shown.rstrip("\n"))
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + f"\n{races}"
 
 
 def _page(finished: Sequence[Finished]) -> str:
@@ -77,6 +79,7 @@ def exit_code(finished: Sequence[Finished]) -> int:
     """1 for a finding, 2 if a scenario is broken, 130 if it was interrupted, else 0."""
     failures = [done.outcome.failure for done in finished]
     found = [failure.finding for failure in failures if failure is not None]
+    found += [True for done in finished if done.data_races]
     if found:
         return EXIT_FINDING if any(found) else EXIT_BAD_INPUT
     return EXIT_INTERRUPTED if any(done.interrupted for done in finished) else EXIT_OK

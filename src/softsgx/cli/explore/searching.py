@@ -29,6 +29,16 @@ def plan_of(args: argparse.Namespace) -> Plan:
     )
 
 
+def look_for_races(scenarios: Sequence[Scenario]) -> None:
+    """Collect the data races of the driver object on which scenarios run."""
+    from softsgx.cdriver.data_races import DataRaces
+    from softsgx.system.scenarios.scenario import MachineScenario
+
+    for scenario in scenarios:
+        if isinstance(scenario, MachineScenario):
+            scenario.data_races = DataRaces()
+
+
 def search_all(
     args: argparse.Namespace,
     targets: Sequence[tuple[str, Scenario]],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from softsgx.cli.driver_object import DRIVER
+from softsgx.cli.driver_object import DRIVER, RUN_COVERAGE
 from softsgx.cli.errors import (
     DEBUG,
     EXIT_RUN_FAILED,
@@ -90,6 +90,7 @@ MACHINE: Final = (
     ),
 )
 REPORTS: Final = (
+    RUN_COVERAGE,
     Option(name="--explain", help="explain why an access, leaf or call was refused"),
     Option(
         name="--stats",

@@ -34,6 +34,7 @@ def run(args: argparse.Namespace, caller: Inherited, front: ToFront) -> int:
         epc=args.epc,
         linux=args.linux,
         driver=args.driver,
+        coverage=args.coverage,
         engine=args.engine,
         supervisor=args.supervisor,
         sgx1=args.sgx1,
@@ -74,7 +75,9 @@ def _run(argv: list[str], options: Options, caller: Inherited, front: ToFront) -
 def _refuse_same(argv: list[str], facts: ProgramFacts, options: Options) -> None:
     """Refuse to write over the program's files, its standard streams, or another output."""
     trace, sgxs_out, junit = options.trace, options.sgxs_out, options.junit
-    name = overwritten([*facts.files(argv), 0, 1, 2], filter(None, (trace, sgxs_out, junit)))
+    outputs = (trace, sgxs_out, junit, options.coverage)
+    objects = [] if options.driver is None else [options.driver]
+    name = overwritten([*facts.files(argv), *objects, 0, 1, 2], filter(None, outputs))
     if name is not None:
         raise UsageError(f"{name}: the program uses this file, too: choose another name")
     later = [f"{sgxs_out}.{number}" for number in range(2, FILES_MAX + 1)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from softsgx import __version__
+from softsgx.cdriver.coverage import lcov
 from softsgx.cdriver.errors import DriverError
 from softsgx.cdriver.manifest import fitting
 from softsgx.cpu import Readings
@@ -90,7 +91,7 @@ def _trace_header(argv: Sequence[str], options: Options) -> dict[str, Any]:
     """What the first line of a trace says about the run."""
     asked = {f.name: getattr(options, f.name) for f in fields(options)}
     asked["cpu_options"] = list(options.cpu_options)
-    for name in ("stats", "trace", "explain", "sgxs_out", "junit"):
+    for name in ("stats", "trace", "explain", "sgxs_out", "junit", "coverage"):
         del asked[name]
     return {"version": __version__, "program": list(argv), **asked}
 
@@ -151,6 +152,8 @@ def run_program(
     code = _exit_code(status)
     if options.junit is not None:
         write_junit(options.junit, argv, code, began, listeners.explanations)
+    if options.driver is not None and options.coverage is not None:
+        Path(options.coverage).write_text(lcov(Path(options.driver)), encoding="utf-8")
     return code
 
 

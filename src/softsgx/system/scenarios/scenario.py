@@ -17,7 +17,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, cast
 
 from softsgx.explore import Scenario, Violation
 from softsgx.explore.footprint import Footprint, key_of
@@ -36,6 +36,10 @@ from softsgx.system.scenarios.words import page_parts, page_words, point_words
 from softsgx.system.scene import Scene
 from softsgx.system.snapshot import Snapshot
 
+if TYPE_CHECKING:
+    from softsgx.cdriver.data_races import DataRaces
+    from softsgx.cdriver.driver import CDriver
+
 Cast = tuple[str, int, Steps[Any]]
 """A task: its name, its processor (1 and up), its body."""
 
@@ -45,6 +49,7 @@ DRIVER: Final = "driver"
 """The switch in a scenario's name that says on which driver object it runs."""
 ONLY: Final = "only"
 """The switch that says which rule alone can be violated."""
+_NO_STATE: Final = frozenset({"_snapshot", "data_races"})
 _ACCESSES: Final = frozenset({"load", "store", "fetch"})
 
 
@@ -64,6 +69,8 @@ class MachineScenario(Scenario):
         self.races = races
         self.driver: str | PathLike[str] | None = None
         self.rule = ""
+        self.data_races: DataRaces | None = None
+        """Where those of the driver in C are collected, if they are looked for."""
         self._scene: Scene | None = None
         self._snapshot: Snapshot | None = None
         # Attributes that `build` has set; they are part of the snapshot.
@@ -160,8 +167,13 @@ class MachineScenario(Scenario):
         """Restore, and spawn the tasks; the reclaim daemon is the last one."""
         scene = self.scene
         assert self._snapshot is not None
+        if self.data_races is not None:
+            # An execution that failed was not checked.
+            self.data_races.end(cast("CDriver", scene.kernel.driver))
         self._snapshot.restore()
         vars(self).update(self._own)
+        if self.data_races is not None:
+            self.data_races.begin(cast("CDriver", scene.kernel.driver))
         for checker in self._checkers:
             checker.start(scene)
         self.begin(execution, scene)
@@ -176,6 +188,8 @@ class MachineScenario(Scenario):
         """The scenario's own check, then every checker."""
         scene = self.scene
         scene.kernel.inject = None
+        if self.data_races is not None:
+            self.data_races.end(cast("CDriver", scene.kernel.driver))
         for check in (self.verify, *(checker.check for checker in self._checkers)):
             try:
                 check(scene)
@@ -247,7 +261,7 @@ class MachineScenario(Scenario):
     def state_roots(self) -> Mapping[str, object]:
         """The processor, the scene, and whatever else the scenario or its checkers remember."""
         roots = {"processor": self.scene.machine.processor, "scene": self._scene}
-        roots.update([(name, each) for name, each in vars(self).items() if name != "_snapshot"])
+        roots.update([(name, each) for name, each in vars(self).items() if name not in _NO_STATE])
         return roots
 
     def fingerprint(self) -> Hashable:

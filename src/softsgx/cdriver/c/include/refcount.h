@@ -7,11 +7,16 @@
 
 struct kref { refcount_t refcount; };
 
-static inline void refcount_set(refcount_t *r, int n) { r->v = n; }
-static inline unsigned int refcount_read(const refcount_t *r) { return r->v; }
-static inline void refcount_inc(refcount_t *r) { WARN_ON(r->v <= 0); r->v++; }
-static inline bool refcount_inc_not_zero(refcount_t *r) { return r->v ? r->v++, true : false; }
-static inline bool refcount_dec_and_test(refcount_t *r) { WARN_ON(r->v <= 0); return --r->v == 0; }
+static inline void refcount_set(refcount_t *r, int n) { atomic_set(r, n); }
+static inline unsigned int refcount_read(const refcount_t *r) { return K_LOAD(r); }
+static inline void refcount_inc(refcount_t *r) { WARN_ON(K_LOAD(r) <= 0); atomic_inc(r); }
+static inline bool refcount_inc_not_zero(refcount_t *r) { return K_LOAD(r) ? atomic_inc(r), true : false; }
+
+static inline bool refcount_dec_and_test(refcount_t *r)
+{
+	WARN_ON(K_LOAD(r) <= 0);
+	return __atomic_fetch_sub(&r->v, 1, __ATOMIC_ACQ_REL) == 1;
+}
 
 static inline void kref_init(struct kref *k) { refcount_set(&k->refcount, 1); }
 static inline unsigned int kref_read(const struct kref *k) { return refcount_read(&k->refcount); }

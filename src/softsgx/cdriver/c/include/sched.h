@@ -34,8 +34,9 @@ typedef struct wait_queue_head wait_queue_head_t;
 #define DECLARE_WAIT_QUEUE_HEAD(n) struct wait_queue_head n = { #n }
 #define init_waitqueue_head(q) ((q)->name = #q)
 void wake_up(struct wait_queue_head *);
+void k_wait(struct wait_queue_head *);
 #define wake_up_all(q) wake_up(q)
-#define wait_event_freezable(q, c) ({ while (!(c)) k_ask(K_WAIT, &(q), (q).name); 0; })
+#define wait_event_freezable(q, c) ({ while (!(c)) k_wait(&(q)); 0; })
 #define wait_event_interruptible(q, c) wait_event_freezable(q, c)
 #define wait_event(q, c) ((void)wait_event_freezable(q, c))
 
