@@ -24,7 +24,7 @@ from softsgx.sim.locks import Mutex
 from softsgx.sim.srcu import Srcu
 from softsgx.spec import leaves
 from softsgx.spec.bits import MASK64, PAGE_MASK, PAGE_SHIFT
-from softsgx.spec.epcm import PT_REG, PT_SECS, PT_VA, W
+from softsgx.spec.epcm import PT_REG, PT_VA, W
 from softsgx.spec.paging import PAGEINFO, VA_SLOTS
 
 if TYPE_CHECKING:
@@ -80,9 +80,10 @@ class SgxVaPage:
 class SgxEnclPage:
     """struct sgx_encl_page: the kernel's record of one enclave page. Protected by encl.lock.
 
-    `epc_page` is None while the page is swapped out. Its version is then in slot `va_slot` of
-    `va_page`. If EWB failed, both are stale: the VA page of the last reload, and slot 0.
-    `vm_run_prot_bits` is used by the V2 series only, `busy` only by the fixes of K2 and K3.
+    `type` is 0 until the page has been added. `epc_page` is None while the page is swapped out. Its
+    version is then in slot `va_slot` of `va_page`. If EWB failed, both are stale: the VA page of
+    the last reload, and slot 0. `vm_run_prot_bits` is used by the V2 series only, `busy` only by
+    the fixes of K2 and K3.
     """
 
     __slots__ = (
@@ -90,12 +91,12 @@ class SgxEnclPage:
         *("vm_max_prot_bits", "vm_run_prot_bits"),
     )
 
-    def __init__(self, encl: SgxEncl, address: int, prot: int, page_type: int = PT_REG) -> None:
+    def __init__(self, encl: SgxEncl, address: int, prot: int) -> None:
         self.encl = encl
         self.address = address
         self.vm_max_prot_bits = prot
         self.vm_run_prot_bits = prot
-        self.type = page_type
+        self.type = 0
         self.epc_page: SgxEpcPage | None = None
         self.va_page: SgxVaPage | None = None
         self.va_slot = 0
@@ -137,7 +138,7 @@ class SgxEncl:
         self.page_cnt = 0
         self.secs_child_cnt = 0
         self.page_array: dict[int, SgxEnclPage] = {}
-        self.secs = SgxEnclPage(self, 0, 0, PT_SECS)
+        self.secs = SgxEnclPage(self, 0, 0)
         self.va_pages: list[SgxVaPage] = []
         self.backing = Shmem(kernel)
         # Protected by mm_lock, a spinlock (no point divides its sections); walked under SRCU.
@@ -655,5 +656,7 @@ def sgx_encl_release(current: Thread, encl: SgxEncl) -> Steps[None]:
     encl.backing.close()
     if encl.mm_list:
         kernel.warn(f"{encl.name}: an address space is left at release")
-    if encl.secs_child_cnt or encl.secs.epc_page is not None:
-        kernel.warn(f"{encl.name}: {encl.secs_child_cnt} children or the SECS left at release")
+    if encl.secs_child_cnt:
+        kernel.warn(f"{encl.name}: {encl.secs_child_cnt} children left at release")
+    if encl.secs.epc_page is not None:
+        kernel.warn(f"{encl.name}: the SECS is left at release")

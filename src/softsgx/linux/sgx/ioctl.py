@@ -159,6 +159,7 @@ def sgx_encl_create(current: Thread, encl: SgxEncl, raw: bytes) -> Steps[int]:
     if isinstance(secs_epc, int):
         yield from e.sgx_encl_shrink(current, encl, va_page)
         return secs_epc
+    encl.secs.epc_page = secs_epc
     block = kernel.get_operands()
     page = kernel.alloc_page()
     memory = kernel.processor.memory
@@ -170,9 +171,9 @@ def sgx_encl_create(current: Thread, encl: SgxEncl, raw: bytes) -> Steps[int]:
     kernel.put_operands(block)
     if ret:
         yield from e.sgx_encl_free_epc_page(current, secs_epc)
+        encl.secs.epc_page = None
         yield from e.sgx_encl_shrink(current, encl, va_page)
         return refused(current, EIO, "sgx_encl_create.ECREATE")
-    encl.secs.epc_page = secs_epc
     encl.base, encl.size = secs.BASEADDR, size
     encl.attributes = secs.ATTRIBUTES
     encl.attributes_mask = _allowed_attributes(kernel)
@@ -263,7 +264,7 @@ def sgx_encl_add_page(
     if kernel.fail("sgx_encl_page_alloc"):
         return refused(current, ENOMEM, "kmalloc.memory")
     # K11: the sum wraps as in C; EADD refuses an address outside the enclave.
-    encl_page = SgxEnclPage(encl, (encl.base + offset) & MASK64, prot, page_type)
+    encl_page = SgxEnclPage(encl, (encl.base + offset) & MASK64, prot)
     epc_page = yield from m.sgx_alloc_epc_page(current, encl_page, True)
     if isinstance(epc_page, int):
         return epc_page
@@ -303,6 +304,7 @@ def _add_locked(
         del encl.page_array[index]
         return ret
     encl_page.epc_page = epc_page
+    encl_page.type = flags >> 8 & 0xFF
     encl.secs_child_cnt += 1
     if measure:
         ret = yield from __sgx_encl_extend(current, encl, epc_page)
