@@ -33,6 +33,8 @@ class Call:
     label     the name of the enclave that is being opened
     inserted  whether it has inserted a PTE
     fails_again  whether a leaf that a test has let fail will do so when it is repeated
+    trail     the numbers of its last two requests, 8 bits each
+    unlocked  the mutex that it has unlocked last
     """
 
     def __init__(self, driver: CDriver, current: Thread, label: str = "") -> None:
@@ -46,6 +48,8 @@ class Call:
         self.me: Task | None = None
         self.inserted = False
         self.fails_again = False
+        self.trail = 0
+        self.unlocked = 0
 
     def run(self, function: str, *arguments: int, thread: int = 0, mm: int = 0) -> Steps[int]:
         """Call a function of the driver; its return value, signed. KernelBug, Unmodelled."""
@@ -74,6 +78,7 @@ class Call:
                 except WildPointer as wild:
                     what = f"{operation.name} of {wild}, which is not its memory"
                     raise self.bug(what) from None
+                self.trail = (self.trail << 8 | operation.number) & 0xFFFF
                 operation = self.arena.resume(self.number, answer)
             done = True
             value = self.arena.arguments(self.number)[0]

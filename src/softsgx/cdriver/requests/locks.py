@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from softsgx.cdriver.operations import BY_NAME
 from softsgx.linux.smp import preempt_disabled
 from softsgx.sim.locks import Mutex
-from softsgx.sim.point import WAIT
+from softsgx.sim.point import RETRY, WAIT
 from softsgx.sim.srcu import Srcu
 
 if TYPE_CHECKING:
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from softsgx.cdriver.requests.handlers import Handlers
     from softsgx.linux.mm import Mm
     from softsgx.sim import Steps, Task
+
+
+# The last two requests of a task that has taken a mutex and dropped it, and done nothing else.
+_LOCKED_IN_VAIN: Final = BY_NAME["MUTEX_LOCK"].number << 8 | BY_NAME["MUTEX_UNLOCK"].number
 
 
 def _name(call: Call, text: int) -> str:
@@ -43,6 +48,8 @@ def _mutex_lock(call: Call, mutex: int, name: int, *_: int) -> Steps[int]:
     lock = _mutex(call, mutex, name)
     if lock in call.held:
         raise call.bug(f"{lock.name} is taken by a task that holds it")
+    if call.trail == _LOCKED_IN_VAIN and call.unlocked == mutex:
+        yield (RETRY, lock.name, False)  # a loop that waits for what another task does
     yield from lock.acquire()
     call.me = lock.owner
     call.hold(lock, lock.release)
@@ -60,6 +67,7 @@ def _mutex_trylock(call: Call, mutex: int, name: int, *_: int) -> Steps[int]:
 
 def _mutex_unlock(call: Call, mutex: int, *_: int) -> int:
     call.drop(call.driver.mutexes[mutex])
+    call.unlocked = mutex
     return 0
 
 
