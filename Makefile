@@ -15,7 +15,7 @@ EXTRA  := $(wildcard bench) $(wildcard tools/*.py)
 # For example: make test PYTEST_ARGS='-k tidy'
 PYTEST_ARGS ?=
 
-.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain fuzz-explore signal-storm mutants demo explored conformance bench docs asm lock lowest driver-programs clean
+.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain fuzz-explore signal-storm mutants demo explored conformance bench docs asm lock lowest driver-programs differential plants clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -67,11 +67,21 @@ SECONDS ?= 3600
 signal-storm: setup  ## signals for SECONDS over threads in an enclave: is one lost? (an hour; needs gcc)
 	@$(BIN)/python -m tests.signals.storm --seconds $(SECONDS) --seed $(SEED)
 
+# For example: make differential OPERATIONS=1000000 LINUX=6.12 SEED=3 JOBS=2; a stream alone: FIRST=417
+LINUX ?= 6.12
+JOBS ?= 1
+differential: setup  ## OPERATIONS random operations: do the kernel's driver, in C, and ours agree? (needs gcc)
+	@$(BIN)/python -m tests.differential --linux $(LINUX) --operations $(OPERATIONS) --seed $(SEED) \
+		--first $(FIRST) --jobs $(JOBS)
+
+# For example: make plants LINUX=6.1
+plants: setup  ## bugs planted in the kernel's driver: is each found, and how soon? (minutes; needs gcc)
+	@$(BIN)/python -m tests.differential.plants --linux $(LINUX) --seed $(SEED) --shrink
+
 # For example: make mutants SAMPLE=50 SEED=7 ROOMS='cpu linux'; make mutants MUTANTS=named
 SAMPLE ?= 200
 ROOMS ?= cpu linux explore system cli
 MUTANTS ?= all
-JOBS ?= 1
 mutants: setup  ## change SAMPLE places of ROOMS one at a time: does a test notice? (hours; JOBS at once)
 	@$(BIN)/python -m tools.mutants --sample $(SAMPLE) --seed $(SEED) --rooms $(ROOMS) \
 		--mutants $(MUTANTS) --jobs $(JOBS)

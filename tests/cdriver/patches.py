@@ -13,24 +13,26 @@ from softsgx.cdriver.tree import DRIVER, Tree, find
 
 
 class Patch(NamedTuple):
-    """`text` is put before or after what the pattern finds in a function of a file."""
+    """`text` is put before, after or in the place of what the pattern finds in a function."""
 
     file: str
     function: str
     pattern: str
     text: str
     after: bool = False
+    instead: bool = False
 
     def apply(self, tree: Tree) -> None:
         """Change the file. AssertionError if the place is not there."""
         path = tree.driver / self.file
         source = path.read_text(encoding="utf-8")
-        start = re.search(rf"^\w[^;]*?\b{self.function}\([^;]*?\)\n\{{", source, re.MULTILINE)
-        assert start is not None, f"{self.file}: no {self.function}"
-        found = re.compile(self.pattern).search(source, start.end())
+        begins = re.search(rf"^\w[^;]*?\b{self.function}\([^;]*?\)\n\{{", source, re.MULTILINE)
+        assert begins is not None, f"{self.file}: no {self.function}"
+        found = re.compile(self.pattern).search(source, begins.end())
         assert found is not None, f"{self.function}: no {self.pattern}"
-        at = found.end() if self.after else found.start()
-        path.write_text(source[:at] + self.text + source[at:], encoding="utf-8")
+        start = found.end() if self.after else found.start()
+        end = found.end() if self.instead else start
+        path.write_text(source[:start] + self.text + source[end:], encoding="utf-8")
 
 
 def patched(tree: Tree, place: Path, *patches: Patch) -> Tree:
