@@ -234,12 +234,15 @@ def _add(stage: Stage, slot: Slot, e: int, page: int, count: int, spoil: int) ->
     )
     if 0 < spoil < 13:
         setattr(argument, *_ADD_SPOILT[spoil - 1])
+        if spoil == 1:
+            argument.src = place.base + page * PAGE_SIZE
     where = _where(spoil, 13, 14)
     return ioctl(stage, slot, place, uapi.SGX_IOC_ENCLAVE_ADD_PAGES, argument, where)
 
 
+# Of each, what is wrong; the first is a page of the enclave itself.
 _ADD_SPOILT: Final = (
-    *(("src", SOURCE + 8), ("src", ABSENT), ("src", NOTHING), ("src", CONST - PAGE_SIZE)),
+    *(("src", 0), ("src", ABSENT), ("src", NOTHING), ("src", SOURCE + 8)),
     *(("offset", 8), ("offset", SIZE), ("offset", _HUGE), ("length", 0), ("length", _HUGE)),
     *(("secinfo", 8), ("flags", 0xFFFF_FFFE), ("count", 77)),
 )

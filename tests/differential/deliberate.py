@@ -75,7 +75,7 @@ WORD: Final = Deliberate(
     _no_word,
 )
 
-_COMMON: Final = frozenset({LOCK, "pte", "load", "store", "fetch", "pause"}).union(
+_COMMON: Final = frozenset({LOCK, "pte", "sleep", "load", "store", "fetch", "pause"}).union(
     name for table in (ENCLS_LEAVES, ENCLU_LEAVES) for name, _ in table.values()
 )
 

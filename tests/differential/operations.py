@@ -10,6 +10,8 @@ from __future__ import annotations
 from random import Random
 from typing import Final, NamedTuple
 
+from softsgx.spec.status import SGX_UNMASKED_EVENT
+
 CPUS: Final = 3
 ENCLAVES: Final = 2  # at a time; mostly the first is worked with
 PAGES: Final = 32
@@ -108,6 +110,7 @@ _DRAWN: Final[dict[str, tuple[int, str]]] = {
     "age": (5, ""),
     "limit": (1, "v"),
     "persona": (1, "v"),
+    "noexec": (1, "v"),
 }
 NAMES: Final = tuple(_DRAWN)
 _WEIGHTS: Final = tuple(weight for weight, _ in _DRAWN.values())
@@ -135,10 +138,11 @@ _FAILING: Final[dict[str, str]] = {
     **dict.fromkeys(("reclaim", "ksgxd"), _RECLAIM),
     "go": f"EMODPR EMODT ETRACK EREMOVE {_FAULT} {_RECLAIM}",
 }
+_UNMASKED_EVENT: Final = str(SGX_UNMASKED_EVENT)
 # How a leaf can fail. A status only where the leaf writes RAX.
 _LEAVES: Final[dict[str, tuple[str, ...]]] = {
     **dict.fromkeys("ECREATE EADD EEXTEND EPA EAUG EDBGWR".split(), ("#GP", "#PF")),
-    "EINIT": ("#GP", "#PF", "8", "16", "128"),
+    "EINIT": ("#GP", "#PF", "8", "16", _UNMASKED_EVENT, _UNMASKED_EVENT),
     "EREMOVE": ("#GP", "#PF", "7", "13", "14"),
     "EBLOCK": ("#GP", "#PF", "7", "10"),
     "EWB": ("#GP", "#PF", "7", "11"),
@@ -188,12 +192,14 @@ def _failure(random: Random, name: str) -> Failure:
     nth = random.choice((0, 0, 0, 0, 1, 1, 2, 3, 5, 8, 13, 20))
     times = random.choice((1, 2, 2, 3) if site == "ETRACK" else (1, 1, 1, 1, 2, 3))
     how = random.choice(_LEAVES[site]) if site in _LEAVES else ""
+    if how == _UNMASKED_EVENT:  # EINIT is tried 20 times, 50 times over, with a sleep in between
+        times = random.choice((1, 19, 20, 21, 60, 1000))
     return Failure(site, how, nth, times)
 
 
 def draw_setting(random: Random) -> Setting:
-    """The machine of a stream: EPC between one enclave and plenty."""
-    epc = random.choice((40, 44, 48, 56, 72, 72, 96, 160))
+    """The machine of a stream: EPC between little more than one enclave and plenty."""
+    epc = random.choice((20, 28, 40, 44, 48, 56, 72, 72, 96, 160))
     return Setting(epc, sgx2=random.random() < 0.97, big=random.random() < 0.03)
 
 

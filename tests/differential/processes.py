@@ -116,6 +116,13 @@ def _persona(_stage: Stage, slot: Slot, _e: int, v: int) -> Steps[Any]:
     yield
 
 
+def _noexec(stage: Stage, _slot: Slot, _e: int, v: int) -> Steps[Any]:
+    """/dev is mounted noexec, mostly not."""
+    stage.kernel.dev_noexec = v % 4 == 0
+    return None
+    yield
+
+
 OPERATIONS: Final[dict[str, Any]] = {
     "process": _process,
     "fork": _fork,
@@ -126,4 +133,5 @@ OPERATIONS: Final[dict[str, Any]] = {
     "reclaim": _reclaim,
     "limit": _limit,
     "persona": _persona,
+    "noexec": _noexec,
 }
