@@ -77,17 +77,19 @@ def _simplified(op: Op) -> Iterator[Op]:
         yield op._replace(args=op.args[:-3])
         yield op._replace(args=(*op.args[:2], *op.args[5:]))
     for n, number in enumerate(op.args):
-        if number:
-            yield op._replace(args=(*op.args[:n], 0, *op.args[n + 1 :]))
+        for less in dict.fromkeys((0, 1, number // 2)):
+            if less < number:
+                yield op._replace(args=(*op.args[:n], less, *op.args[n + 1 :]))
 
 
 def story(linux: str, setting: Setting, ops: Stream) -> str:
     """A test module that tells the stream."""
     lines = "".join(f"    {op!r},\n" for op in ops)
+    names = "Failure, Op, Setting" if any(op.fail for op in ops) else "Op, Setting"
     return (
         "import pytest\n\n"
         "from tests.differential.agree import agree\n"
-        "from tests.differential.operations import Failure, Op, Setting\n\n"
+        f"from tests.differential.operations import {names}\n\n"
         f"OPS = (\n{lines})\n\n\n"
         "def test_both_drivers_agree(tmp_path_factory: pytest.TempPathFactory) -> None:\n"
         f"    agree({linux!r}, tmp_path_factory, {setting!r}, OPS)\n"
