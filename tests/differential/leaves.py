@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from softsgx.cpu.fault import GP, PF, Fault, Status, refuse
 from softsgx.spec.leaves import EDBGRD, ELDU, ENCLS_LEAVES, EWB
 from softsgx.spec.registers import RBX
+from tests.differential.armed import Armed
 from tests.differential.deliberate import OPERANDS, WORD
-from tests.differential.operations import Failure
 
 if TYPE_CHECKING:
     from softsgx.cpu import Processor
@@ -34,8 +34,7 @@ class Leaves:
 
     def __init__(self, processor: Processor) -> None:
         self.seen: list[Seen] = []
-        self.armed: Failure | None = None
-        self._how = ""
+        self.armed = Armed()
         for instruction in ("encls_leaves", "enclu_leaves"):
             table = getattr(processor, instruction)
             wrapped = {n: (name, self._wrap(name, body)) for n, (name, body) in table.items()}
@@ -48,10 +47,8 @@ class Leaves:
             operands = (name, lp.id, *OPERANDS.even((rbx, rcx, rdx), slot))
             status: Status | None
             try:
-                if self.armed is not None and self.armed.site == name and self._due():
-                    status = self._fail(self._how, rcx)
-                else:
-                    status = body(lp, rbx, rcx, rdx)
+                how = self.armed.due(name)
+                status = body(lp, rbx, rcx, rdx) if how is None else _fail(how, rcx)
             except Fault as fault:
                 self.seen.append((*operands, FAULT, fault.vector, fault.code, fault.address))
                 raise
@@ -62,20 +59,10 @@ class Leaves:
 
         return watched
 
-    def _due(self) -> bool:
-        """Count down: whether this execution fails."""
-        armed = self.armed
-        assert armed is not None
-        self._how = armed.how
-        if armed.nth:
-            self.armed = armed._replace(nth=armed.nth - 1)
-            return False
-        self.armed = armed._replace(times=armed.times - 1) if armed.times > 1 else None
-        return True
 
-    def _fail(self, how: str, rcx: int) -> Status:
-        if how == "#GP":
-            raise GP(_RULE)
-        if how == "#PF":
-            raise PF(rcx, _RULE, _PFEC)
-        return refuse(_RULE, int(how))
+def _fail(how: str, rcx: int) -> Status:
+    if how == "#GP":
+        raise GP(_RULE)
+    if how == "#PF":
+        raise PF(rcx, _RULE, _PFEC)
+    return refuse(_RULE, int(how))

@@ -135,6 +135,13 @@ PLANTS: Final[dict[str, Plant]] = {
         "REMOVE does not free the record of the page",
         (_cut(_IOCTL, "sgx_encl_remove_pages", r"kfree\(entry\);"),),
     ),
+    "freed too early": Plant(
+        "REMOVE frees the record of the page, and then reads it",
+        (
+            _cut(_IOCTL, "sgx_encl_remove_pages", r"kfree\(entry\);"),
+            Patch(_IOCTL, "sgx_encl_remove_pages", r"encl->secs_child_cnt--;", "kfree(entry);"),
+        ),
+    ),
     "marked too early": Plant(
         "the reclaimer marks a page before it has the mutex",
         (

@@ -15,6 +15,7 @@ from softsgx.spec.bits import PAGE_SIZE
 from softsgx.system import HostThread, SignalRaised
 from softsgx.system.host import EnclaveEntry
 from tests.differential import calls, debugging, inside, mappings, processes
+from tests.differential.armed import Armed
 from tests.differential.deliberate import BACKING
 from tests.differential.leaves import Leaves, Seen
 from tests.differential.operations import CPUS, ENCLAVES, Failure, Op, Setting
@@ -80,7 +81,7 @@ class Stage:
         self.files: list[File] = []  # of enclaves, ever
         self.mms: list[Any] = []
         self._blocks = self._live_blocks()
-        self.armed: Failure | None = None
+        self.armed = Armed()
         # Always set: a call that is in flight would not notice a change.
         self.kernel.inject = self._inject
         self.broken = ""  # a bug of the kernel, or what the model does not have: the end
@@ -134,10 +135,21 @@ class Stage:
         return slot.result
 
     def _turn(self, task: Task, pause: int) -> Any:
-        self.turns.give(self.execution, task, pause)
+        try:
+            self.turns.give(self.execution, task, pause)
+        except Exception as raised:  # of the daemon: that of a thread is caught by `_guarded`
+            return self._end(raised)
         if self.turns.looped:
             self.wrong = self.broken = "a loop"
         return ("stands at", task.point[0])
+
+    def _end(self, raised: Exception) -> str:
+        """The stream ends here, as both machines must; what is no bug of the kernel is wrong."""
+        self.broken = f"{type(raised).__name__}: {raised}"
+        if isinstance(raised, KernelBug | Unmodelled):
+            return type(raised).__name__
+        self.wrong = self.broken
+        return self.broken
 
     def _guarded(self, slot: Slot, body: Any) -> Steps[None]:
         yield ("begin", slot.cpu, False)
@@ -145,35 +157,22 @@ class Stage:
             slot.result = (yield from body) if isinstance(body, GeneratorType) else body
         except SignalRaised as raised:
             slot.result = ("signal", *raised.signal)
-        except (KernelBug, Unmodelled) as raised:
-            self.broken = f"{type(raised).__name__}: {raised}"
-            slot.result = type(raised).__name__
         except TaskExit:
             raise
         except Exception as raised:
-            self.wrong = self.broken = f"{type(raised).__name__}: {raised}"
-            slot.result = self.broken
+            slot.result = self._end(raised)
 
     # Failures
 
     def _arm(self, failure: Failure | None) -> None:
-        self.leaves.armed = self.armed = None
-        if failure is None:
-            return
-        if failure.how:
-            self.leaves.armed = failure
-            return
-        self.armed = BACKING.even(failure) if self.in_c else failure
+        at_leaf = failure is not None and failure.how != ""
+        self.leaves.armed.arm(failure if at_leaf else None)
+        if failure is not None and self.in_c:
+            failure = BACKING.even(failure)
+        self.armed.arm(None if at_leaf else failure)
 
     def _inject(self, site: str) -> bool:
-        armed = self.armed
-        if armed is None or armed.site != site:
-            return False
-        if armed.nth:
-            self.armed = armed._replace(nth=armed.nth - 1)
-            return False
-        self.armed = armed._replace(times=armed.times - 1) if armed.times > 1 else None
-        return True
+        return self.armed.due(site) is not None
 
     def _interrupt(self, lp: Any, vector: int) -> object:
         self.interrupts.append((lp.id, vector))
@@ -184,10 +183,6 @@ class Stage:
     def hosts(self) -> list[HostThread]:
         """The threads."""
         return [slot.host for slot in self.slots if slot.host is not None]
-
-    def slots_taken(self) -> list[bool]:
-        """Where a thread or a call is left."""
-        return [slot.host is not None or slot.task is not None for slot in self.slots]
 
     def mates(self, host: HostThread) -> list[Slot]:
         """The slots of the other threads of a process."""
@@ -230,6 +225,12 @@ class Stage:
     def kept(self) -> int:
         """Blocks of memory that the C code still has, but for address spaces: 0 in Python."""
         return self._live_blocks() - self._blocks
+
+    def empty(self) -> bool:
+        """Whether no thread is left, and no enclave."""
+        encls: list[Any] = [file.encl for file in self.files]
+        threads = any(slot.host is not None or slot.task is not None for slot in self.slots)
+        return not threads and not any(encl.refcount for encl in encls)
 
     def finish(self) -> list[Any]:
         """Let everything end, and every process exit: what that returned."""
