@@ -6,7 +6,6 @@ L7 is among the known races now.
 from __future__ import annotations
 
 from softsgx.explore import Plan, explore
-from softsgx.linux.sgx.main import SGX_NR_TO_SCAN
 from softsgx.linux.version import NO_RACES
 from softsgx.system.scenarios.va_shortage import VaShortage
 from softsgx.system.scene import Scene
@@ -19,7 +18,7 @@ class ShortList(VaShortage):
         super().build(scene)
         pages = list(scene.kernel.active_page_list)
         scene.kernel.active_page_list.clear()
-        scene.kernel.active_page_list.update(dict.fromkeys(pages[:SGX_NR_TO_SCAN]))
+        scene.kernel.active_page_list.update(dict.fromkeys(pages[: scene.kernel.nr_to_scan]))
 
 
 def test_l8_an_allocation_during_a_reclaim_pass_gives_up() -> None:

@@ -75,6 +75,7 @@ class Kernel:
         self.ksgxd_running = False
         self.low_watermark = 32
         self.high_watermark = 64
+        self.nr_to_scan = 16  # SGX_NR_TO_SCAN: how many pages a reclaim pass looks at
         # Logical processor -> the address space whose threads run there, one at a time.
         self.loaded: dict[int, Mm] = {}
         self.warnings: list[str] = []

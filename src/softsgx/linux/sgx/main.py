@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from softsgx.linux.kernel import Kernel
     from softsgx.linux.sgx.encl import SgxEnclPage
 
-SGX_NR_TO_SCAN: Final = 16
-
 # Flags of an EPC page.
 RECLAIMER_TRACKED: Final = 1 << 0
 IS_FREE: Final = 1 << 1
@@ -197,12 +195,12 @@ def ksgxd(current: Thread) -> Steps[None]:
 
 
 def sgx_reclaim_pages(current: Thread) -> Steps[None]:
-    """Evict up to 16 pages from the head of the list. No lock is held."""
+    """Evict up to `nr_to_scan` pages from the head of the list. No lock is held."""
     kernel = current.kernel
     chunk: list[SgxEpcPage] = []
     yield ("epc", "active_page_list", True)
     # One islice, since a dict finds its first entry by walking over the deleted ones.
-    for page in list(islice(kernel.active_page_list, SGX_NR_TO_SCAN)):
+    for page in list(islice(kernel.active_page_list, kernel.nr_to_scan)):
         del kernel.active_page_list[page]
         assert page.owner is not None
         if page.owner.encl.kref_get_unless_zero():

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from softsgx.linux.sgx.driver import encl_of
 from softsgx.linux.sgx.encl import SGX_VA_SLOT_COUNT
-from softsgx.linux.sgx.main import SGX_NR_TO_SCAN
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.system.loader import default_image, load
 from softsgx.system.machine import Machine
@@ -23,6 +22,9 @@ class VaShortage(MachineScenario):
 
     Another enclave takes one of them at the same time. The reclaimer can make room, so the one that
     comes too late must wait, not die.
+
+    A reclaim pass looks at 3 pages instead of 16: two that it evicts, and a young one that it puts
+    back. The driver does the same for each young page; 13 more only make the schedules longer.
     """
 
     cpus: ClassVar = 2  # of the process; its neighbour has one of its own
@@ -34,6 +36,7 @@ class VaShortage(MachineScenario):
         epc = (_BIG + _SMALL + 2) * PAGE_SIZE
         machine = Machine(cpus=self.cpus + 1, epc=epc, linux=self.linux, races=self.races)
         machine.kernel.low_watermark, machine.kernel.high_watermark = 2, 2
+        machine.kernel.nr_to_scan = 3
         return machine
 
     def build(self, scene: Scene) -> None:
@@ -46,10 +49,10 @@ class VaShortage(MachineScenario):
         scene.facts["neighbour"] = enclave.heap
         scene.others.append(encl_of(other.process.files[enclave.fd]))
         scene.holes.append(scene.enclave.heap)
-        # Two old pages among young ones keep a reclaim pass short. The list is longer than a pass
-        # takes: while it is empty, an allocation gives up for good (docs/kernel-races.md, L8).
+        # Two old pages, the others are young. The list is longer than a pass takes: while it is
+        # empty, an allocation gives up for good (docs/kernel-races.md, L8).
         scene.kernel.active_page_list.clear()
-        for place, address in enumerate(scene.enclave.data[: SGX_NR_TO_SCAN + 2]):
+        for place, address in enumerate(scene.enclave.data[: scene.kernel.nr_to_scan + 2]):
             page = scene.encl.page(address)
             assert page is not None
             assert page.epc_page is not None
