@@ -147,7 +147,7 @@ TABLE: Final = Table(
             options=("--driver", "--linux", "--order", *_HOW, *_WHO, *_REPORTS, *_TOLD),
             codes=codes("nothing found", _OR_RACE, _BROKEN, _STOPPED),
             module=f"{_MODULE}.shipped",
-            defaults={"--strategy": STATES, "--executions": 5_000},
+            defaults={"--strategy": STATES, "--executions": 20_000},
         ),
         Mode(
             chosen="--list",

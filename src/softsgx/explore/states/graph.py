@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from heapq import heappop, heappush
 from typing import Final, TypeAlias
 
 Label: TypeAlias = tuple[int, ...]
@@ -12,17 +13,28 @@ END: Final = -1
 """The number that stands for the end of an execution."""
 
 
+_NEAR: Final = 200
+"""How many states `Graph.near` looks at: about what it takes to begin another execution."""
+
+
 class State:
     """A state: `todo` are the steps that were never taken from it, `known` where the others lead.
 
     A label in `todo` has only its first draws; those that follow are 0 when it is first taken.
+    `came` and `by` are the state and the step that first led here, after `depth` such steps.
+    `closed`: nothing that can be reached from here has anything to do.
     """
 
-    __slots__ = ("closed", "digest", "known", "todo")
+    __slots__ = ("by", "came", "closed", "depth", "digest", "known", "todo")
 
-    def __init__(self, digest: bytes, todo: list[Label]) -> None:
+    def __init__(
+        self, digest: bytes, todo: list[Label], came: int = END, by: Label = (), depth: int = 0
+    ) -> None:
         self.digest = digest
         self.todo = todo
+        self.came = came
+        self.by = by
+        self.depth = depth
         self.known: dict[Label, int] = {}
         self.closed = False
 
@@ -34,15 +46,19 @@ class Graph:
         self.states: list[State] = [State(b"", [(0,)])]
         self.steps = 0
         self._numbers: dict[bytes, int] = {}
+        # States that may have something to do, the nearest first.
+        self._open: list[tuple[int, int]] = [(0, 0)]
 
     def number_of(self, digest: bytes) -> int:
         """The number of a state, -1 if it is new."""
         return self._numbers.get(digest, -1)
 
-    def add(self, digest: bytes, todo: list[Label]) -> int:
-        """A new state."""
+    def add(self, digest: bytes, todo: list[Label], came: int, by: Label) -> int:
+        """A new state, to which a step has led."""
         number = self._numbers[digest] = len(self.states)
-        self.states.append(State(digest, todo))
+        depth = self.states[came].depth + 1
+        self.states.append(State(digest, todo, came, by, depth))
+        heappush(self._open, (depth, number))
         return number
 
     def arrived(self, state: int, label: Label, at: int) -> None:
@@ -50,10 +66,36 @@ class Graph:
         self.states[state].known[label] = at
         self.steps += 1
 
-    def way(self, state: int) -> list[Label] | None:
-        """The shortest way of known steps to a state that has something to do; None: there is none.
+    def more(self, state: int, labels: list[Label]) -> None:
+        """Further steps from a state, found by a draw."""
+        known = self.states[state]
+        if not known.todo:
+            heappush(self._open, (known.depth, state))
+        known.todo += labels
 
-        States from which there is none are closed for good: all that they lead to is known.
+    def first(self) -> list[Label] | None:
+        """The way from the start to a state that has something to do; None: there is none.
+
+        The way by which it was first reached, and the state with the shortest of these.
+        """
+        while self._open:
+            _, at = self._open[0]
+            state = self.states[at]
+            if state.todo:
+                labels = []
+                while at:
+                    labels.append(state.by)
+                    at = state.came
+                    state = self.states[at]
+                labels.reverse()
+                return labels
+            heappop(self._open)
+        return None
+
+    def near(self, state: int) -> list[Label] | None:
+        """The shortest way of known steps to a state that has something to do; None: none is near.
+
+        States from which there is none at all are closed for good: all that they lead to is known.
         """
         states = self.states
         if states[state].todo:
@@ -63,6 +105,8 @@ class Graph:
         came: dict[int, tuple[int, Label]] = {state: (END, ())}
         queue = deque([state])
         while queue:
+            if len(came) > _NEAR:
+                return None
             at = queue.popleft()
             for label, to in states[at].known.items():
                 if to == END or to in came or states[to].closed:

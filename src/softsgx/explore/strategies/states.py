@@ -2,7 +2,7 @@
 
 Two points of an execution in one state have the same future, so it is enough to take each step from
 each state once. An execution goes over known steps to the nearest state that has something left to
-do, and so on from there; it is cut where nothing new can be reached. So a step that is known is
+do, and so on from there; it is cut where nothing new is near. So a step that is known is
 repeated only as a way to something new.
 
 The state that such a way ends in is compared with what it was the first time.
@@ -80,7 +80,7 @@ class States:
 
     def begin(self) -> bool:
         """Find a way to a step that was never taken."""
-        way = self.graph.way(0)
+        way = self.graph.first()
         if way is None:
             # Everything is known. What can go on for ever is shown: it ends by the step bound.
             loop = self.graph.loop() if not self._over else None
@@ -131,8 +131,7 @@ class States:
         label, place = self._label, self._drawn + 1
         self._drawn = place
         if place == len(label) and self._new:
-            todo = self.graph.states[self._at].todo
-            todo += [(*label, value) for value in range(n - 1, 0, -1)]
+            self.graph.more(self._at, [(*label, value) for value in range(n - 1, 0, -1)])
             self._label = (*label, 0)
             return 0
         if place >= len(label) or label[place] >= n:
@@ -179,14 +178,15 @@ class States:
             tasks = awake or enabled
             first = default_next(tasks, current, self._last)
             order = [*[task for task in reversed(tasks) if task is not first], first]
-            at = graph.add(digest, [(live.index(task),) for task in order])
+            todo: list[Label] = [(live.index(task),) for task in order]
+            at = graph.add(digest, todo, self._at, self._label)
         graph.arrived(self._at, self._label, at)
         return at
 
     def _goes_on(self, at: int) -> bool:
         """Whether there is something left to do from here on; plans the way to it."""
         if not self._way and not self.graph.states[at].todo:
-            way = self.graph.way(at)
+            way = self.graph.near(at)
             if way is None:
                 return False
             self._way = way[::-1]
