@@ -67,11 +67,9 @@ class Graph:
         self.steps += 1
 
     def more(self, state: int, labels: list[Label]) -> None:
-        """Further steps from a state, found by a draw."""
-        known = self.states[state]
-        if not known.todo:
-            heappush(self._open, (known.depth, state))
-        known.todo += labels
+        """Further steps from a state, found by a draw in one that is being taken."""
+        # It is still among the open ones: only `first`, between two executions, drops it.
+        self.states[state].todo += labels
 
     def first(self) -> list[Label] | None:
         """The way from the start to a state that has something to do; None: there is none.
