@@ -17,11 +17,11 @@ from softsgx.explore.cut import Cut
 from softsgx.explore.scenario import Scenario
 from softsgx.explore.states.digest import StateDigest
 from softsgx.explore.states.graph import END, Graph, Label
-from softsgx.explore.strategies.strategy import default_next
+from softsgx.explore.strategies.strategy import Trail, candidates, default_next, retried, spins
 from softsgx.sim import RETRY, ScheduleMismatch
 
 if TYPE_CHECKING:
-    from softsgx.sim import Point, Task
+    from softsgx.sim import Task
 
 
 class States:
@@ -44,11 +44,7 @@ class States:
         self._visited: dict[int, None] = {}
         self._steps = 0
         self._last = -1
-        # By index, tasks that would only see again what they saw, see `strategy.spins`; and for the
-        # retries since the last other step, the points before them. Both are part of the state.
-        self._spinning: dict[int, None] = {}
-        self._retried: dict[int, list[Point]] = {}
-        self._stepped: tuple[Task, Point] | None = None
+        self._trail: Trail = []
         # The step in progress: the state before it, its label as far as it is known, how many draws
         # it has made, whether it was never taken before. -1: the execution was cut.
         self._at = 0
@@ -106,7 +102,6 @@ class States:
         if not self._looked:
             self._look(enabled[0].execution.tasks)
         live = sorted(enabled[0].execution.tasks, key=_order)
-        self._wake()
         at = self._arrive(enabled, current, live)
         if self._round:
             self._way = self._way or self._round[::-1]
@@ -123,7 +118,7 @@ class States:
         self._steps += 1
         self._last = task.index
         self._digest.stepped(task)
-        self._stepped = task, task.point
+        self._trail.append((task.index, task.point))
         return task
 
     def draw(self, n: int, what: str) -> int:
@@ -146,23 +141,6 @@ class States:
             self._at = -1
             raise Cut
 
-    def _wake(self) -> None:
-        """A step has ended: whom does it let look again?"""
-        if self._stepped is None:
-            return
-        task, point = self._stepped
-        in_vain = False
-        if point[0] != RETRY:
-            self._retried.clear()
-        else:
-            before = self._retried.setdefault(task.index, [])
-            if point not in before:
-                before.append(point)
-            in_vain = not task.done and task.point[0] == RETRY and task.point in before
-        if not in_vain:
-            self._spinning.clear()
-        self._spinning[task.index] = None
-
     def _arrive(self, enabled: Sequence[Task], current: Task | None, live: list[Task]) -> int:
         """A step has ended: which state is this?"""
         graph = self.graph
@@ -174,8 +152,7 @@ class States:
         digest = self._digest_of(live)
         at = graph.number_of(digest)
         if at < 0:
-            awake = [t for t in enabled if t.point[0] != RETRY or t.index not in self._spinning]
-            tasks = awake or enabled
+            tasks = candidates(enabled, self._trail)
             first = default_next(tasks, current, self._last)
             order = [*[task for task in reversed(tasks) if task is not first], first]
             todo: list[Label] = [(live.index(task),) for task in order]
@@ -204,8 +181,12 @@ class States:
         return self.graph.states[at].digest
 
     def _digest_of(self, live: list[Task]) -> bytes:
-        spinning = [t.point[0] == RETRY and t.index in self._spinning for t in live]
-        return self._digest.digest(live, spinning, [self._retried.get(t.index, ()) for t in live])
+        # Which tasks would only see again what they saw is part of the state, and what decides for
+        # which others a retry is in vain.
+        trail = self._trail
+        spinning = [t.point[0] == RETRY and spins(t, trail) for t in live]
+        before = retried(trail)
+        return self._digest.digest(live, spinning, [before.get(t.index, ()) for t in live])
 
 
 def _order(task: Task) -> tuple[bool, int, int, str, int]:

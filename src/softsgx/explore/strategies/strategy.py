@@ -75,6 +75,19 @@ def _in_vain(step: int, trail: Trail, live: Sequence[Task]) -> bool:
     return False
 
 
+def retried(trail: Trail) -> dict[int, list[Point]]:
+    """By task, the points before its retries since the last other step."""
+    start = len(trail)
+    while start and trail[start - 1][1][0] == RETRY:
+        start -= 1
+    found: dict[int, list[Point]] = {}
+    for index, point in trail[start:]:
+        before = found.setdefault(index, [])
+        if point not in before:
+            before.append(point)
+    return found
+
+
 def candidates(enabled: Sequence[Task], trail: Trail) -> Sequence[Task]:
     """The enabled tasks except those that spin, unless all do."""
     for task in enabled:
