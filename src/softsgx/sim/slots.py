@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, Final
 
-POINTER: Final = tuple.__itemsize__
+_POINTER: Final = tuple.__itemsize__
 """Bytes that a slot takes in an object."""
 
 
@@ -23,6 +23,27 @@ def own_slots(kind: type) -> list[str]:
         for name in names
         if name not in ("__dict__", "__weakref__")
     ]
+
+
+def slots_of(kind: type) -> tuple[str, ...]:
+    """The attributes of a class and its bases that are slots, by the names they are read by."""
+    return tuple([name for base in kind.__mro__ for name in own_slots(base)])
+
+
+def hides_fields(kind: type, base: type) -> bool:
+    """Whether objects of a class hold more than those of `base`, their slots and a `__dict__`.
+
+    Such fields only C code knows. As pickling finds out: by the size of the object. CPython,
+    Objects/typeobject.c.
+    """
+    size = base.__basicsize__ + _POINTER * len(slots_of(kind))
+    # Of objects of any length the offset of the `__dict__` is negative: it is at their end.
+    at_end = kind.__dictoffset__ < 0 and base.__itemsize__ > 0
+    if (kind.__dictoffset__ > 0 or at_end) and not base.__dictoffset__:
+        size += _POINTER
+    if kind.__weakrefoffset__ > 0 and not base.__weakrefoffset__:
+        size += _POINTER
+    return kind.__basicsize__ > size or kind.__itemsize__ != base.__itemsize__
 
 
 def reader(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:

@@ -23,7 +23,7 @@ from types import (
 from typing import Any, Final
 
 from softsgx.sim import Log
-from softsgx.sim.slots import POINTER, own_slots, writer
+from softsgx.sim.slots import hides_fields, own_slots, writer
 
 PLAIN: Final = frozenset(
     {int, str, bytes, bool, float, complex, type(None), range, EllipsisType, NotImplementedType}
@@ -62,8 +62,7 @@ class Fields:
         }
         self.slots = tuple(self._members)
         self.in_dict = kind.__dictoffset__ != 0
-        number = sum(len(own_slots(each)) for each in own)
-        self.covered = bool(base.__itemsize__) or _size(kind, base, number) == kind.__basicsize__
+        self.covered = not hides_fields(kind, base)
         params = getattr(kind, "__dataclass_params__", None)
         self.frozen = (
             is_dataclass(kind)
@@ -113,15 +112,3 @@ class Fields:
 def fields_of(kind: type, base: type) -> Fields:
     """The attributes of a class that derives from the built-in type `base`."""
     return Fields(kind, base)
-
-
-def _size(kind: type, base: type, slots: int) -> int:
-    """The size that instances have if there is nothing but slots, dictionary and weak references.
-
-    As copyreg and pickle decide whether an object has state that they cannot see. A negative offset
-    is that of a field before the object, which does not count.
-    """
-    fields = slots
-    for offset in ("__dictoffset__", "__weakrefoffset__"):
-        fields += getattr(kind, offset) > 0 and getattr(base, offset) <= 0
-    return base.__basicsize__ + fields * POINTER

@@ -10,9 +10,10 @@ from re import Pattern
 from types import BuiltinFunctionType, CodeType, MethodType
 from typing import Any, Final
 
-from softsgx.explore.states.kinds import CONSTANTS, NAMED, PLAIN, has_c_state, name_of, slots_of
+from softsgx.explore.states.kinds import CONSTANTS, NAMED, PLAIN, name_of
 from softsgx.explore.states.plan import Out, Plan, Token, Uncovered, Write
 from softsgx.explore.states.writers import BASES, ITEMS, WRITERS, write_keyed
+from softsgx.sim.slots import hides_fields, slots_of
 
 PLANS: Final[dict[type, Plan]] = {}
 """Made for each class when its first object is met."""
@@ -51,7 +52,7 @@ def _writer(thing: Any, kind: type) -> Write:
             return write
     base: type = next((each for each in _BUILTIN if isinstance(thing, each)), object)
     solid = next(each for each in kind.__mro__ if not each.__flags__ & _HEAP_TYPE)
-    if (base is object and solid is not object) or has_c_state(kind, solid):
+    if (base is object and solid is not object) or hides_fields(kind, solid):
         raise Uncovered(thing, f"a {name_of(kind)}, whose class is written in C")
     return _instance_writer(kind, base)
 

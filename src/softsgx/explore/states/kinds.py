@@ -24,8 +24,6 @@ from types import (
 )
 from typing import Any, Final, TypeVar
 
-from softsgx.sim.slots import POINTER, own_slots
-
 MARSHAL: Final = 2
 """The version of `marshal` without references, so that equal lists give equal bytes."""
 
@@ -46,26 +44,6 @@ def name_of(kind: Any) -> str:
     """Module and qualified name of a class, a function or a module."""
     name = getattr(kind, "__qualname__", None) or getattr(kind, "__name__", None) or repr(kind)
     return f"{getattr(kind, '__module__', None) or ''}.{name}"
-
-
-def slots_of(kind: type) -> tuple[str, ...]:
-    """The attributes of a class and its bases that are slots, by the names they are read by."""
-    return tuple([name for base in kind.__mro__ for name in own_slots(base)])
-
-
-def has_c_state(kind: type, base: type) -> bool:
-    """Whether objects of a class hold more than those of `base`, their slots and a `__dict__`.
-
-    As pickling does it: by the size of the object. CPython, Objects/typeobject.c.
-    """
-    size = base.__basicsize__ + POINTER * len(slots_of(kind))
-    # Of objects of any length the offset of the `__dict__` is negative: it is at their end.
-    at_end = kind.__dictoffset__ < 0 and base.__itemsize__ > 0
-    if (kind.__dictoffset__ > 0 or at_end) and not base.__dictoffset__:
-        size += POINTER
-    if kind.__weakrefoffset__ > 0 and not base.__weakrefoffset__:
-        size += POINTER
-    return kind.__basicsize__ > size or kind.__itemsize__ != base.__itemsize__
 
 
 def code_token(code: CodeType) -> tuple[str, bytes]:

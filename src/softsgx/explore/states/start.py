@@ -17,9 +17,10 @@ from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodT
 from typing import Any, Final
 
 from softsgx.explore.states.instances import attributes_of, plan_of
-from softsgx.explore.states.kinds import NAMED, PLAIN, slots_of
+from softsgx.explore.states.kinds import NAMED, PLAIN
 from softsgx.explore.states.plan import Out, Token
 from softsgx.sim import Log
+from softsgx.sim.slots import slots_of
 
 SCENARIO: Final[Token] = ("scenario",)
 
