@@ -27,6 +27,7 @@ from softsgx.runner.native.lp import NativeLp
 from softsgx.runner.native.switch import Switch, give_up
 from softsgx.runner.native.tick import NativeTick
 from softsgx.runner.process import forced
+from softsgx.runner.process.tick import TIMER_VECTOR
 from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32, PAGE_SHIFT
 from softsgx.spec.faults import PFEC_U, PFEC_W
@@ -178,6 +179,8 @@ class NativeEngine:
         self.armed.look(t)
         if number == p.SYSCALL_STOP:
             return False
+        if event == p.EVENT_STOP and state.asked:
+            return self._ticked(state, number)
         if event:
             return event == p.EVENT_SECCOMP and self._syscall(t, state)
         if self.armed.claimed(t):
@@ -230,6 +233,18 @@ class NativeEngine:
         self._fault(state, UD("CODE.02") if inside else GP("ACCESS.01"))
         self._resume_inside(state)
         return True
+
+    def _ticked(self, state: Inside, number: int) -> bool:
+        """A thread has stopped for its tick; False if it is outside, and has taken it there."""
+        t = state.t
+        state.asked = False
+        if self.armed.claimed(t):
+            self.armed.adopt(t, state)
+        if state.running:
+            self._caught(state, number, p.EVENT_STOP)
+            t.lp.interrupt(TIMER_VECTOR)
+            return True
+        return False
 
     def on_the_way(self, t: Tracee, regs: list[int]) -> bool:
         """As Engine.on_the_way, for a thread in native.s."""

@@ -52,7 +52,7 @@ class Inside:
     """
 
     __slots__ = (
-        *("again", "arm", "arms", "bases", "blocked", "catch", "filled", "held", "kept"),
+        *("again", "arm", "arms", "asked", "bases", "blocked", "catch", "filled", "held", "kept"),
         *("operations", "quiet", "real", "running", "served", "served_exits", "slot", "stops"),
         *("stops_at_tick", "stayed", "t", "ticked", "turn", "user"),
         *("within", "yields"),
@@ -85,6 +85,7 @@ class Inside:
         self.served_exits = 0  # SERVED of its slot when it could first leave by itself
         self.stops = 0
         self.stops_at_tick = 0
+        self.asked = False  # to stop for its tick
         self.ticked = 0.0  # processor time used at its last tick
         self.turn = 0
         self.quiet = (

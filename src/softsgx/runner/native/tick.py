@@ -3,14 +3,19 @@
 While threads may be inside, a timer of the supervisor rings the doorbell. A thread that has used a
 period of processor time since its last tick, and is inside an enclave, is interrupted: AEX, and the
 ERESUME at its AEP. A thread that is outside at that moment has taken its tick there.
+
+A thread that waits for a processor stops only when it gets one. A thread that is not traced is just
+asked to, and takes its tick when it reports; for one that is traced the supervisor waits.
 """
 
 from __future__ import annotations
 
 import signal
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from softsgx.runner.host import ptrace as p
 from softsgx.runner.native.parking import Parking
 from softsgx.runner.process.tick import TIMER_VECTOR, processor_time
 
@@ -100,4 +105,9 @@ class NativeTick:
             if not state.quiet:
                 state.turn = 0
             state.stops_at_tick = state.stops
-            t.lp.interrupt(TIMER_VECTOR)
+            if t.tid in p.HELD:
+                state.asked = True
+                with suppress(*p.GONE):  # killed meanwhile: its end comes next
+                    p.request(p.PTRACE_INTERRUPT, t.tid)
+            else:
+                t.lp.interrupt(TIMER_VECTOR)
