@@ -144,9 +144,11 @@ def remade(path: str, text: str, makers: Mapping[str, Callable[[], str]]) -> str
 def main() -> int:
     """Write all of them."""
     from tools.document_blocks import MAKERS  # which runs programs: only when asked for
+    from tools.man_page import main as write_man_page
     from tools.spec_map import main as write_the_rest
 
     write_the_rest()
+    write_man_page()
     for path in documents():
         if path not in WHOLE:
             old = (ROOT / path).read_text(encoding="utf-8")

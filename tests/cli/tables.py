@@ -65,6 +65,7 @@ VALUES = {
     "measure": {"FILE": "app", **LAYOUT},
     "show": {"FILE": "app", **LAYOUT},
     "doctor": {},
+    "completion": {"SHELL": "bash"},
     "driver": {
         "ACTION": "build",
         "--source": "linux",

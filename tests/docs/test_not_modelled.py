@@ -52,8 +52,8 @@ RAISED = {
     ),
     "no price for points of kind ..., and no default price": "tests/sim/test_virtual_time.py::",
     "driver: ...": ("tests/cdriver/test_misdeeds.py::test_what_the_headers_do_not_model_is_said"),
-    "VaShortage on a driver object, whose watermarks are constants": (
-        "tests/cdriver/test_exploring.py::test_a_scenario_that_sets_watermarks_does_not_run_on_it"
+    "...: its machine is made without the driver object": (
+        "tests/cdriver/test_exploring.py::test_a_scenario_that_makes_its_own_machine_is_refused"
     ),
     "the state of ...: ...": (
         "tests/explore/test_states.py::test_what_cannot_be_covered_is_named_with_its_path"
@@ -89,6 +89,9 @@ ROWS = {
     ),
     # Both engines
     "the device by any path": f"{_PROGRAMS}/not_served.c::chmod",
+    "a signal of the process goes to any thread": (
+        "tests/signals/test_signals.py::test_signals_inside_an_enclave"
+    ),
     "gdb or strace can attach": f"{_PROGRAMS}/not_served.c::PTRACE_TRACEME",
     "pkey_mprotect gives enclave memory": f"{_PROGRAMS}/advice_table.c::pkey_mprotect: 15",
     "a program's own seccomp filter is all": f"{_PROGRAMS}/filters_int80.c::one listener",

@@ -74,6 +74,19 @@ def test_the_document_has_every_attribute() -> None:
     assert set(named) == {field.name for field in fields(RunResult)}
 
 
+def test_the_document_has_every_fixture_and_mark(pytester: pytest.Pytester) -> None:
+    text = (ROOT / "docs" / "pytest.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.*?) \|", text[: text.index("## Programs")], re.MULTILINE)[2:]
+    named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    plugin = ("-p", "softsgx_pytest", "-p", "no:cacheprovider")
+    shown = pytester.runpytest_inprocess(*plugin, "--fixtures").stdout.str()
+    ours = shown[shown.index("fixtures defined from softsgx_pytest") :]
+    fixtures = set(re.findall(r"^(\w+) -- ", ours, re.MULTILINE))
+    marks = pytester.runpytest_inprocess(*plugin, "--markers").stdout.str()
+    assert named == fixtures | {"explore", "softsgx_run"}
+    assert all(f"@pytest.mark.{mark}(" in marks for mark in ("explore", "softsgx_run"))
+
+
 def test_the_example_of_the_document() -> None:
     """It is the one of the example project."""
     text = (ROOT / "docs" / "pytest.md").read_text(encoding="utf-8")

@@ -46,6 +46,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "compare": Command("softsgx.cli.compare", "compare designs of restricting page permissions"),
     "driver": Command("softsgx.cli.driver", "build the kernel's own SGX driver for the model"),
     "doctor": Command("softsgx.cli.doctor", "whether this machine can run SGX programs"),
+    "completion": Command("softsgx.cli.completion", "what bash, zsh and fish complete"),
 }
 
 

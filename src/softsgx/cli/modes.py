@@ -41,6 +41,7 @@ class Option:
     metavar  the name of its value in the help; "" for an option without a value
     bare     the value if it is given without one; None: it needs a value
     joined   with `bare`: its value only follows after "=", so that no other word is taken for it
+    words    values that a shell offers, where `choices` would refuse too much or too soon
     many     may be given several times: the value is a list
     rest     takes all remaining words, as a list
     default  the value if it is not given; a mode may have another one
@@ -56,6 +57,7 @@ class Option:
     choices: Sequence[str] = ()
     bare: Any = None
     joined: bool = False
+    words: Sequence[str] = ()
     many: bool = False
     rest: bool = False
     default: Any = None

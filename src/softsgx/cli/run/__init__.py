@@ -17,10 +17,13 @@ from softsgx.cli.outputs import file_output
 from softsgx.linux.version import VERSIONS
 from softsgx.runner.options import (
     AUTO,
+    CPUID_CHOICES,
+    ENGINES,
     FORMATS,
     JSON,
     NATIVE,
     PTRACE,
+    SUPERVISORS,
     SYSTRAP,
     TEXT,
     UNICORN,
@@ -33,12 +36,14 @@ _KERNELS: Final = ", ".join(VERSIONS)
 MACHINE: Final = (
     Option(
         name="--engine",
+        words=ENGINES,
         metavar="ENGINE",
         default=_DEFAULT.engine,
         help=f"what executes enclave code: {UNICORN} (the reference) or {NATIVE} (the real CPU)",
     ),
     Option(
         name="--supervisor",
+        words=(AUTO, *SUPERVISORS),
         metavar="HOW",
         default=_DEFAULT.supervisor,
         help=f"how programs are supervised: {SYSTRAP} (without tracing them), {PTRACE}, or {AUTO}: "
@@ -47,6 +52,7 @@ MACHINE: Final = (
     Option(name="--epc", metavar="SIZE", default=_DEFAULT.epc, help="size of EPC, for example 8M"),
     Option(
         name="--linux",
+        words=tuple(VERSIONS),
         metavar="VERSION",
         default=_DEFAULT.linux,
         help=f"the kernel: {' or '.join(_KERNELS.rsplit(', ', 1))}",
@@ -83,6 +89,7 @@ MACHINE: Final = (
     ),
     Option(
         name="--cpuid",
+        words=CPUID_CHOICES,
         metavar="HOW",
         default=_DEFAULT.cpuid,
         help="trap: every CPUID, by CPUID faulting; until-entry: until a thread enters an enclave; "
