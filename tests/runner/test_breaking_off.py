@@ -6,6 +6,7 @@ program's; a supervisor that was killed early left a process stopped forever.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -147,7 +148,9 @@ def test_a_library_that_ends_the_process_is_no_finding(served: int, tmp_path: Pa
         check=False,
     )
     assert done.returncode == EXIT_RUN_FAILED, done
-    assert done.stderr == f"softsgx: run: {library_exit.LINE}\n"
+    # Without a tracer calls fail until the program is killed, which it may say.
+    said = [line for line in done.stderr.splitlines() if os.strerror(errno.ENOSYS) not in line]
+    assert said == [f"softsgx: run: {library_exit.LINE}"]
     until(lambda: not marked(str(tmp_path)), "the end of the program")
 
 

@@ -44,6 +44,7 @@ _FOREVER_S: Final = 3600.0
 _NOTHING: Final = frozenset({signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH})
 _STOP: Final = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 _ENDS: Final = frozenset({signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT})
+_KILLED_S: Final = 5.0  # so long the front waits for the keeper
 _DEATH_S: Final = 0.2  # so long a process may take to die
 _STARTED, _STOPPED, _CONTINUED, _ENDED = "started", "stopped", "continued", "ended"
 _KEEP: Final = "keep"
@@ -183,6 +184,7 @@ class _Front:
         self._news = news
         self._shared = shared
         self._supervisor = child
+        self._keeper = 0
         self._first = 0
         self._halt = 0  # the signal that has stopped the first process
         self._early: list[int] = []  # signals that came before the program was there
@@ -201,6 +203,7 @@ class _Front:
             status = self._reap()
             self._read()
             if status is not None:
+                self._until_all_are_killed()
                 return self._over(status)
             if self._halt:
                 self._stop()
@@ -215,9 +218,18 @@ class _Front:
         """The wait status of the supervisor, once it has ended. There may be other children."""
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                if ended[0] == self._keeper:
+                    self._keeper = 0
                 if ended[0] == self._supervisor:
                     return ended[1]
         return None
+
+    def _until_all_are_killed(self) -> None:
+        """The caller is to find nothing of the run left: the keeper ends when it has killed all."""
+        end = time.monotonic() + _KILLED_S
+        while self._keeper and not self._shared[_OVER] and time.monotonic() < end:
+            self._reap()
+            time.sleep(0.001)
 
     def _read(self) -> None:
         try:
@@ -238,7 +250,8 @@ class _Front:
         elif what == _CONTINUED:
             self._halt = 0
         elif what == _KEEP:
-            if not os.fork():
+            self._keeper = os.fork()
+            if not self._keeper:
                 be_keeper(self._supervisor, numbers[0], self._shared, _KEPT, _OVER)
         else:
             assert what == _ENDED
