@@ -70,6 +70,10 @@ class Block(NamedTuple):
 
 def documents() -> list[str]:
     """Paths of all Markdown files that are, or would be, committed."""
+    if not (ROOT / ".git").exists():  # an unpacked archive
+        made = (".venv", "build", "dist", ".pytest_cache")
+        paths = (path.relative_to(ROOT) for path in ROOT.rglob("*.md"))
+        return sorted(path.as_posix() for path in paths if path.parts[0] not in made)
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "*.md"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return sorted(name for name in done.stdout.split("\0") if name and (ROOT / name).exists())
