@@ -15,7 +15,7 @@ EXTRA  := $(wildcard bench) $(wildcard tools/*.py)
 # For example: make test PYTEST_ARGS='-k tidy'
 PYTEST_ARGS ?=
 
-.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain fuzz-explore signal-storm mutants demo explored conformance bench docs asm lock lowest driver-programs differential plants clean release-check
+.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain fuzz-explore signal-storm mutants demo explored conformance bench docs asm lock lowest driver-programs differential plants clean driver-plants release-check
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -143,6 +143,9 @@ driver-programs: setup  ## the programs of tests/programs on the kernel's own dr
 	@$(BIN)/softsgx driver build --debian $(LINUX) -o build/$(LINUX).drv
 	@SOFTSGX_TESTED_DRIVER=$(CURDIR)/build/$(LINUX).drv $(BIN)/python -m pytest -n 2 -q \
 		tests/runner/test_programs.py $(PYTEST_ARGS)
+
+driver-plants: setup  ## bugs planted in copies of Linux's driver: what finds each?
+	@$(BIN)/python -m tests.cdriver.plants
 
 bench: setup  ## measure; the table goes to stdout and bench/README.md
 	@test -d bench || { echo 'softsgx: bench: bench/: not there yet' >&2; exit 2; }

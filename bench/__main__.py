@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 
-from bench import cpu, engine, explore, lab, linux, run
+from bench import cpu, driver, engine, explore, lab, linux, run
 
 
 def main() -> None:
@@ -22,6 +22,7 @@ def main() -> None:
     show(f"Python {platform.python_version()}, {platform.machine()}.\n")
     cpu.main(show)
     linux.main(show)
+    driver.main(show)
     explore.main(show)
     lab.main(show)
     engine.main(show)

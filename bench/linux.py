@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 from bench.measure import Figure
@@ -26,8 +27,8 @@ MICROSECONDS = 1e6
 
 def figures() -> list[Figure]:
     """All figures of this module."""
-    restricts = [_restrict(pages) for pages in SIZES]
-    return [*restricts, _augment(), *_evict(), _build(), _add_unmeasured()]
+    restricts = [restrict(pages) for pages in SIZES]
+    return [*restricts, augment(), evict(), _build(), _add_unmeasured()]
 
 
 def _timed(machine: Machine, body: Callable[[], Steps[object]], pages: int) -> float:
@@ -55,8 +56,9 @@ def _occupy(machine: Machine, enclave: Enclave, second: HostThread) -> None:
     machine.run(start())
 
 
-def _restrict(pages: int) -> Figure:
-    machine = Machine(epc=(pages + pages // 256 + 1024) * PAGE_SIZE)
+def restrict(pages: int, driver: Path | None = None) -> Figure:
+    """RESTRICT_PERMISSIONS of so many pages, on the driver in Python or on an object."""
+    machine = Machine(epc=(pages + pages // 256 + 1024) * PAGE_SIZE, driver=driver)
     host = machine.thread()
     enclave = machine.run(load(host, pages=pages, threads=2))
     _occupy(machine, enclave, machine.thread(host.process, 1, "second"))
@@ -69,10 +71,11 @@ def _restrict(pages: int) -> Figure:
     return Figure(what, median(times), min(times), "us", 20)
 
 
-def _augment() -> Figure:
+def augment(driver: Path | None = None) -> Figure:
+    """Pages that are added when they are accepted."""
     pages, times = 2_000, []
     for _ in range(3):
-        machine = Machine(epc=(pages + 1024) * PAGE_SIZE)
+        machine = Machine(epc=(pages + 1024) * PAGE_SIZE, driver=driver)
         host = machine.thread()
         enclave = machine.run(load(host, pages=1, hole=pages))
 
@@ -87,10 +90,10 @@ def _augment() -> Figure:
     return Figure(what, median(times), min(times), "us", 40)
 
 
-def _evict() -> list[Figure]:
+def evict(driver: Path | None = None) -> Figure:
     """A 64 MiB enclave in 4 MiB of EPC: every touch evicts one page and reloads another."""
     pages = 64 * MIB // PAGE_SIZE
-    machine = Machine(epc="4M")
+    machine = Machine(epc="4M", driver=driver)
     host = machine.thread()
     enclave = machine.run(load(host, pages=pages))
 
@@ -111,7 +114,7 @@ def _evict() -> list[Figure]:
     assert wrong == 0, f"{wrong} pages lost their contents"
     times = [first, second]
     what = "64 MiB enclave in 4 MiB of EPC: evict and reload, per page"
-    return [Figure(what, median(times), min(times), "us", 80, "no byte lost")]
+    return Figure(what, median(times), min(times), "us", 80, "no byte lost")
 
 
 def _build() -> Figure:

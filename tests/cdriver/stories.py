@@ -293,6 +293,17 @@ def exited(stage: Stage) -> None:
     host.thread.mm.exited = False
 
 
+def evict_and_exit(stage: Stage) -> None:
+    """A page is young and stays, then it goes; when the process exits, nothing is left."""
+    enclave, host = stage.load(pages=2), stage.host
+    driver = stage.machine.kernel.driver
+    stage.do(host.load(enclave.data[0], 1))
+    for _ in range(2):
+        stage.do(driver.reclaim(host.thread))
+    stage.do(host.close(enclave.fd))
+    stage.do(host.exit())
+
+
 def debugger(stage: Stage) -> None:
     """Peek and poke of a debug enclave."""
     enclave, host = stage.load(pages=1), stage.host
@@ -316,6 +327,7 @@ STORIES: dict[str, tuple[Callable[[Stage], None], dict[str, Any]]] = {
         (evict_two_reload_two, {}),
         (kicked_out, {}),
         (exited, {}),
+        (evict_and_exit, {}),
         (debugger, {}),
     )
 }

@@ -93,9 +93,15 @@ def test_two_processes_find_the_same(driver: str, capsys: pytest.CaptureFixture[
     assert alone == pair
 
 
-def test_a_search_by_states_is_complete(driver: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The arena is a part of the state: schedules meet again, and the search ends."""
-    words = ("explore", "PcmdSharing", "--driver", driver, "--strategy", "states", "--json")
+@pytest.mark.parametrize("scenario", ["PcmdSharing", "TwoProtects"])
+def test_a_search_by_states_is_complete(
+    scenario: str, driver: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The arena is a part of the state: schedules meet again, and the search ends.
+
+    In TwoProtects a call once began in the words that another one had left in its task.
+    """
+    words = ("explore", scenario, "--driver", driver, "--strategy", "states", "--json")
     code, out, err = said(capsys, *words)
     assert code == 0, err
     (found,) = json.loads(out)

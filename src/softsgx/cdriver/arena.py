@@ -21,6 +21,9 @@ from typing import Any, Final, NamedTuple
 from softsgx.cdriver.elf import load
 from softsgx.cdriver.errors import DriverError
 from softsgx.cdriver.mapping import (
+    COPY_HEAP,
+    LINE,
+    LINE_SIZE,
     NOTE_SIZE,
     NOTES_MAX,
     STACK_SIZE,
@@ -29,7 +32,6 @@ from softsgx.cdriver.mapping import (
     map_object,
     words_at,
 )
-from softsgx.cdriver.operations import OPERATIONS, Operation
 from softsgx.cdriver.own_state import OwnState
 from softsgx.spec.bits import MASK64
 
@@ -69,7 +71,13 @@ class Arena(OwnState):
         self._tasks = self._symbols["k_tasks"].address
         self._views = [words_at(self._task(n), WORDS) for n in range(TASKS)]
         self._brk = words_at(self._symbols["k_brk"].address, 1)
-        self._resume: Callable[[int], int] | None = None
+        self._arguments = [
+            words_at(self._task(n) + 8 * ARGUMENTS, ANSWER - ARGUMENTS) for n in range(TASKS)
+        ]
+        self._resume = self._function("k_resume", 2)
+        # The state that was restored last; and the one whose copy is there, with its digest.
+        self._restored: State | None = None
+        self._copied: tuple[State, bytes] | None = None
         self.noting = False
 
     # Memory
@@ -136,32 +144,30 @@ class Arena(OwnState):
         mm: int = 0,
         personality: int = 0,
         who: int = 0,
+        live: bool = False,
     ) -> None:
         """Let a task begin with a function at the first `resume`.
 
         `thread` is the task_struct that `current` is; 0 for the task's own, which has `mm` and
-        `personality`. `who` is the number that notes have.
+        `personality`. `who` is the number that notes have. `live`: as for `set_live`.
         """
         self.activate()
         address = self._task(number)
         self._function("k_prepare", 5)(address, self.symbol(function), thread, mm, personality)
-        words = words_at(address + 8 * WORDS, 7)
-        words[0] = who
+        words = words_at(address + 8 * WORDS, 8)
+        words[0], words[1] = who, int(live)
         for n, argument in enumerate(arguments):
-            words[2 + n] = argument & MASK64
+            words[3 + n] = argument & MASK64
 
     def caller_area(self, number: int) -> int:
         """Where a task's caller puts the area that it passes."""
         return self.call("k_caller_area", self._task(number))
 
-    def resume(self, number: int, answer: int = 0) -> Operation:
-        """Run a task until its next request, whose arguments are then in `words(number)`."""
-        if _Process.resident is not self or self._resume is None:
+    def resume(self, number: int, answer: int = 0) -> int:
+        """Run a task until its next request: the number of the operation."""
+        if _Process.resident is not self:
             self.activate()
-            self._resume = self._function("k_resume", 1)
-        view = self._views[number]
-        view[ANSWER] = answer & MASK64
-        return OPERATIONS[self._resume(self._task(number))]
+        return self._resume(self._tasks + number * self._task_size, answer & MASK64)
 
     def words(self, number: int) -> Any:
         """The words of a task, to be indexed by SP to FRAME."""
@@ -169,12 +175,16 @@ class Arena(OwnState):
 
     def arguments(self, number: int) -> list[int]:
         """What a task asks for; or in the first place, what its function has returned."""
-        found: list[int] = self._views[number][ARGUMENTS:ANSWER]
+        found: list[int] = self._arguments[number][:]
         return found
 
     def set_second(self, number: int, value: int) -> None:
         """The second word of the answer to the next `resume`."""
         self._views[number][SECOND] = value & MASK64
+
+    def set_live(self, number: int, live: bool) -> None:
+        """Whether no other task gets in at a point, so that spinlocks and look-ups need none."""
+        words_at(self._task(number) + 8 * (WORDS + 1), 1)[0] = int(live)
 
     def end(self, number: int) -> None:
         """Give a task back, wherever it stands."""
@@ -236,17 +246,44 @@ class Arena(OwnState):
     def state_key(self) -> tuple[object, Sequence[object], Sequence[object]]:
         """For `explore.states`: all that a step could read. Tasks not in use are left out."""
         self.activate()
-        elf, size = self.elf, self._task_size
-        total = blake2b(digest_size=16)
-        after = self._tasks + TASKS * size
-        for start, end in ((elf.data, self._tasks), (after, elf.end), (elf.heap, self._brk[0])):
-            total.update(ctypes.string_at(start, end - start))
+        size = self._task_size
+        total = blake2b(self._base_digest(), digest_size=16)
+        for start, length in self._changed():
+            total.update(ctypes.string_at(start, length))
         for number in range(TASKS):
             if number not in self.free:
                 low, high = self._stack(number)
                 total.update(ctypes.string_at(self._task(number), size))
                 total.update(ctypes.string_at(low, high - low))
         return (total.digest(), tuple(self.free)), (), ()
+
+    def _base_digest(self) -> bytes:
+        """Copy the state that was restored last, with which states are compared; its digest."""
+        state = self._restored
+        if state is None:
+            return b""
+        if self._copied is None or self._copied[0] is not state:
+            copy = self.symbol("k_copy")
+            ctypes.memmove(copy, state.data, len(state.data))
+            ctypes.memmove(copy + COPY_HEAP, state.heap, len(state.heap))
+            self._copied = state, blake2b(state.data + state.heap, digest_size=16).digest()
+        return self._copied[1]
+
+    def _changed(self) -> list[tuple[int, int]]:
+        """Where all that differs from the state restored last is now: addresses and sizes."""
+        elf, brk, state = self.elf, int(self._brk[0]), self._restored
+        after = self._tasks + TASKS * self._task_size
+        data = [(elf.data, self._tasks), (after, elf.end)]
+        if state is None:
+            return [(start, end - start) for start, end in (*data, (elf.heap, brk))]
+        copy, found = self.symbol("k_copy"), 0
+        changed = self._function("k_changed", 4)
+        for start, end in data:
+            found = changed(start, copy + start - elf.data, (end - start) // LINE, found)
+        lines = min(len(state.heap), brk - elf.heap) // LINE
+        found = changed(elf.heap, copy + COPY_HEAP, lines, found)
+        rest = elf.heap + lines * LINE
+        return [(self.symbol("k_lines"), found * LINE_SIZE), (rest, brk - rest)]
 
     def _stack(self, number: int) -> tuple[int, int]:
         """The part of a task's stack that is in use."""
@@ -256,6 +293,7 @@ class Arena(OwnState):
         """Go back to a copy, any number of times."""
         self.activate()
         self._put(state)
+        self._restored = state
         self.free[:] = state.free
 
     def _put(self, state: State) -> None:
@@ -274,6 +312,7 @@ class Arena(OwnState):
             resident._state = resident.save()
         map_object(self.elf)
         _Process.resident = self
+        self._copied = None
         if self._state is None:
             self._fresh()
         else:

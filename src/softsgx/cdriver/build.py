@@ -24,7 +24,16 @@ from softsgx.cdriver.tree import ARCH, SOURCES, Tree
 
 INCLUDE: Final = m.C / "include"
 # entries.c and the others know nothing of the tree; view.c reads its structures.
-RUNTIME: Final = ("runtime.c", "notes.c", "heap.c", "print.c", "shim.c", "entries.c", "view.c")
+RUNTIME: Final = (
+    "runtime.c",
+    "notes.c",
+    "changed.c",
+    "heap.c",
+    "print.c",
+    "shim.c",
+    "entries.c",
+    "view.c",
+)
 
 _FLAGS: Final = (
     *("-std=gnu11", "-O1", "-g", "-fPIE", "-ffreestanding", "-nostdinc"),

@@ -8,18 +8,27 @@ from typing import TYPE_CHECKING, Any, Final
 
 from softsgx.cdriver.arena import ARGUMENTS, FRAME, OPERATION, SP, WildPointer
 from softsgx.cdriver.notes import ACQUIRE, RELEASE
-from softsgx.cdriver.operations import BY_NAME, OPERATIONS, Operation
+from softsgx.cdriver.operations import OPERATIONS
 from softsgx.cdriver.requests import HANDLERS
 from softsgx.linux.bug import KernelBug
 from softsgx.sim import Task
+from softsgx.sim.live import LIVE
 
 if TYPE_CHECKING:
     from softsgx.cdriver.driver import CDriver
     from softsgx.linux.process import Thread
     from softsgx.sim import Steps
 
-RETURNED: Final = BY_NAME["RETURNED"]
-ENCLS: Final = BY_NAME["ENCLS"]
+RETURNED: Final = OPERATIONS.index("RETURNED")
+ENCLS: Final = OPERATIONS.index("ENCLS")
+
+
+def _unserved(call: Call, *_: int) -> int:
+    raise AssertionError(f"a request that nothing serves: {call.backtrace()}")
+
+
+SERVE: Final[Sequence[Callable[..., Any]]] = [HANDLERS.get(name, _unserved) for name in OPERATIONS]
+"""What serves a request, by its number."""
 _ENCLS_AT: Final = 4  # the argument that says where it is
 _SIGN: Final = 1 << 63
 _FRAMES_MAX: Final = 32
@@ -63,25 +72,26 @@ class Call:
             mm=mm,
             personality=_READ_IMPLIES_EXEC if implies else 0,
             who=self.driver.number_of(self.current),
+            live=LIVE.execution is not None,
         )
         if self.arena.noting:
             self._note_mmap_lock(ACQUIRE)
         # No local is the memory of the arena: a frame is part of a state that is compared.
         done = False
         try:
-            operation = self.arena.resume(self.number)
-            while operation is not RETURNED:
-                try:
-                    answer = self._serve(operation, self.arena.arguments(self.number))
-                    if not isinstance(answer, int):
-                        answer = yield from answer
-                except WildPointer as wild:
-                    what = f"{operation.name} of {wild}, which is not its memory"
-                    raise self.bug(what) from None
-                self.trail = (self.trail << 8 | operation.number) & 0xFFFF
-                operation = self.arena.resume(self.number, answer)
+            arena, number = self.arena, self.number
+            operation = arena.resume(number)
+            while operation != RETURNED:
+                answer = SERVE[operation](self, *arena.arguments(number))
+                if type(answer) is GeneratorType:
+                    answer = yield from answer
+                self.trail = (self.trail << 8 | operation) & 0xFFFF
+                operation = arena.resume(number, answer)
             done = True
-            value = self.arena.arguments(self.number)[0]
+            value = arena.arguments(number)[0]
+        except WildPointer as wild:
+            what = f"{OPERATIONS[operation]} of {wild}, which is not its memory"
+            raise self.bug(what) from None
         finally:
             if not done:
                 self._unwind()
@@ -105,10 +115,6 @@ class Call:
         # A writer comes after all readers; what a reader releases is the second address.
         if (kind == ACQUIRE) == (lock.writer is not None):
             self.arena.note(kind, address + 1, who)
-
-    def _serve(self, operation: Operation, arguments: Sequence[int]) -> int | Steps[int]:
-        answer: int | Steps[int] = HANDLERS[operation.name](self, *arguments)
-        return answer
 
     def _unwind(self) -> None:
         """Release what the task holds, the latest first; its stack is given up."""
@@ -152,7 +158,7 @@ class Call:
         """The instruction that each frame of the task is in, the innermost first."""
         arena, words = self.arena, self.arena.words(self.number)
         frame = int(words[FRAME])
-        if OPERATIONS[words[OPERATION]] is ENCLS:
+        if words[OPERATION] == ENCLS:
             # The code that stands for ENCLS keeps no frame of its caller's.
             yield int(words[ARGUMENTS + _ENCLS_AT])
         for _ in range(_FRAMES_MAX):

@@ -26,6 +26,11 @@ HEAP_SIZE: Final = 0x2_0000_0000
 _COUNTS_SIZE: Final = 0x400_0000
 NOTES_MAX: Final = 0x10_0000
 NOTE_SIZE: Final = 24
+LINES_MAX: Final = 0x8_0000
+LINE_SIZE: Final = 72
+LINE: Final = 64
+COPY_HEAP: Final = 0x1000_0000
+"""Where the copy of the heap begins, behind that of the data."""
 
 _SIGNALS: Final = (SIGILL, SIGBUS, SIGFPE, SIGSEGV)
 _HANDLER_FLAGS: Final = 0x4800_0004  # SA_SIGINFO, SA_ONSTACK, SA_NODEFER
@@ -88,7 +93,9 @@ def map_object(elf: Elf) -> None:
         (elf.stacks, TASKS * STACK_SIZE),
         (elf.heap, HEAP_SIZE),
         (elf.symbols["k_counts"].address, _COUNTS_SIZE),
+        (elf.symbols["k_lines"].address, _pages(LINES_MAX * LINE_SIZE)),
         (elf.symbols["k_notes"].address, _pages(16 + NOTES_MAX * NOTE_SIZE)),
+        (elf.symbols["k_copy"].address, COPY_HEAP + HEAP_SIZE),
     ]
     flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
     if _Process.image is not None:

@@ -18,20 +18,5 @@ def _names() -> list[str]:
     return re.findall(r"\bK_(\w+)", _COMMENT.sub("", found[1]))
 
 
-class Operation:
-    """One operation; there is one object of each."""
-
-    __slots__ = ("name", "number")
-
-    def __init__(self, number: int, name: str) -> None:
-        self.number = number
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f"K_{self.name}"
-
-
-OPERATIONS: Final = tuple(Operation(number, name) for number, name in enumerate(_names()))
+OPERATIONS: Final = _names()
 """By number."""
-
-BY_NAME: Final = {operation.name: operation for operation in OPERATIONS}

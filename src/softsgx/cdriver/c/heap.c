@@ -18,9 +18,12 @@ static u64 quarantined;
 
 static void check(struct block *b, u8 *p, u64 n, u8 fill, const char *what)
 {
-	u64 i;
+	u64 i = 0, word = fill * 0x0101010101010101UL;
 
-	for (i = 0; i < n; i++)
+	if (!((u64)p % 8))
+		while (i + 8 <= n && *(u64 *)(p + i) == word)
+			i += 8;
+	for (; i < n; i++)
 		if (p[i] != fill) {
 			k_warn("heap", 0, "%s: byte %lu of a block of %lu at %p", what, (unsigned long)i,
 			       (unsigned long)b->size, (void *)(b + 1));

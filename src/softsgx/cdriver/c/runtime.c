@@ -62,8 +62,9 @@ void k_main(void)
 }
 
 /* Run a task until its next request; what it asks for is in its first words. */
-u64 k_resume(struct k_task *t)
+u64 k_resume(struct k_task *t, u64 answer)
 {
+	t->answer = answer;
 	k_running = t;
 	k_switch(&k_host_sp, t->sp);
 	k_running = NULL;
@@ -76,18 +77,18 @@ void k_prepare(struct k_task *t, void *function, struct task_struct *thread, str
 	       unsigned int personality)
 {
 	u64 *top = (u64 *)(k_stacks + (t - k_tasks + 1) * K_STACK_SIZE);
+	struct vm_area_struct area = { 0 };
 
-	/* Slots that a task has not written yet must not hold what the one before it has left. */
+	/* What a task has not written yet must not be what the one before it has left. */
 	memset((char *)top - K_STACK_SIZE + PAGE_SIZE, 0, K_STACK_SIZE - PAGE_SIZE);
+	if (t->called_with_area)
+		area = t->areas[0];
+	memset(t, 0, sizeof(*t));
+	t->areas[0] = area;
 	t->function = function;
-	memset(&t->own, 0, sizeof(t->own));
 	t->own.mm = mm;
 	t->own.personality = personality;
 	t->thread = thread ? thread : &t->own;
-	t->preempt = t->mutexes = t->area = t->maps = 0;
-	memset(t->areas + t->called_with_area, 0, (K_AREAS - t->called_with_area) * sizeof(*t->areas));
-	t->called_with_area = 0;
-	memset(t->map, 0, sizeof(t->map));
 	*--top = 0;
 	*--top = (u64)k_entry;
 	top -= 6;

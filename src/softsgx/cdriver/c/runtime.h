@@ -18,13 +18,14 @@ struct k_task {
 	u64 answer, second;
 	u64 frame;			/* the frame pointer where it made its request */
 	u64 who;			/* the thread, for notes */
+	u64 live;			/* nobody gets in at a point */
 	u64 (*function)(u64, u64, u64, u64, u64);
 	u64 call[5];
 	struct task_struct *thread, own;
 	int preempt, mutexes, area, maps, called_with_area;
 	struct vm_area_struct areas[K_AREAS];	/* views that look-ups return, and of the caller */
 	struct page *map[K_MAPS];
-};
+} __aligned(64);	/* k_changed() compares lines */
 extern struct k_task k_tasks[K_TASKS], *k_running;
 extern u64 k_inject;
 

@@ -45,7 +45,8 @@ void mutex_unlock(struct mutex *m)
 void spin_lock(spinlock_t *l)
 {
 	BUG_ON(l->owner == ME);
-	k_ask(K_SPIN_POINT, l, l->name);
+	if (!ME->live)
+		k_ask(K_SPIN_POINT, l, l->name);
 	while (l->owner)
 		k_ask(K_SPIN_WAIT, l, l->name);
 	k_acquire(l);
@@ -234,7 +235,8 @@ void mmap_assert_write_locked(struct mm_struct *m)
 bool mmget_not_zero(struct mm_struct *m) { return k_ask(K_MMGET, m); }
 const struct cpumask *k_mm_cpumask(struct mm_struct *m)
 {
-	k_ask(K_MM_CPUMASK, m, &m->mask);
+	/* The other words are stored by whoever answers, if there are so many processors. */
+	m->mask.bits[0] = k_ask(K_MM_CPUMASK, m, &m->mask.bits[1]);
 	return &m->mask;
 }
 
@@ -296,7 +298,7 @@ void on_each_cpu_mask(const struct cpumask *m, void (*f)(void *), void *info, bo
 
 	if (f != sgx_ipi_cb || info || !wait)
 		k_unmodelled("an interprocessor interrupt with a handler of its own");
-	k_ask(K_IPI, m);
+	k_ask(K_IPI, m->bits[0], m->bits[1], m->bits[2], m->bits[3]);
 }
 
 int __mmu_notifier_register(struct mmu_notifier *n, struct mm_struct *m)
@@ -376,7 +378,7 @@ void *xa_load(struct xarray *x, unsigned long i)
 {
 	void **found;
 
-	if (ME && !ME->mutexes)
+	if (ME && !ME->mutexes && !ME->live)
 		k_ask(K_XA_POINT, x, i);
 	k_acquire(x);
 	found = slot(x, i);

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from softsgx.cdriver.operations import BY_NAME
+from softsgx.cdriver.operations import OPERATIONS
 from softsgx.linux.smp import preempt_disabled
 from softsgx.sim.locks import Mutex
 from softsgx.sim.point import RETRY, WAIT
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 # The last two requests of a task that has taken a mutex and dropped it, and done nothing else.
-_LOCKED_IN_VAIN: Final = BY_NAME["MUTEX_LOCK"].number << 8 | BY_NAME["MUTEX_UNLOCK"].number
+_LOCKED_IN_VAIN: Final = OPERATIONS.index("MUTEX_LOCK") << 8 | OPERATIONS.index("MUTEX_UNLOCK")
 
 
 def _name(call: Call, text: int) -> str:

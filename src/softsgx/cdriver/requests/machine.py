@@ -29,6 +29,7 @@ _PAGEINFO_LEAVES: Final = frozenset(
 )
 _PCMD_LEAVES: Final = frozenset({leaves.EWB, leaves.ELDU, leaves.ELDB})
 _SECINFO_LEAVES: Final = frozenset({leaves.EMODPR, leaves.EMODT})
+_WITH_OPERANDS: Final = _PAGEINFO_LEAVES | _SECINFO_LEAVES | {leaves.EINIT}
 # Leaves that a test can make fail as if another leaf were in its way.
 _FAILING: Final = {
     leaves.EMODPR: ("EMODPR", SGX_EPC_PAGE_CONFLICT),
@@ -150,13 +151,15 @@ def _encls(call: Call, leaf: int, rbx: int, rcx: int, rdx: int, at: int, _: int)
     call.arena.set_second(call.number, rbx)
     if leaf in _FAILING and _fails(call, leaf):
         return _FAILING[leaf][1]
-    operand = Operand(call)
-    if leaf in _PAGEINFO_LEAVES:
-        rbx = operand.pageinfo(rbx, leaf)
-    elif leaf in _SECINFO_LEAVES:
-        rbx = operand.structure(rbx, SECINFO.SIZE, SECINFO.ALIGN)
-    elif leaf == leaves.EINIT:
-        rbx, rdx = operand.page(rbx), operand.page(rdx)
+    operand: Operand | None = None
+    if leaf in _WITH_OPERANDS:
+        operand = Operand(call)
+        if leaf in _PAGEINFO_LEAVES:
+            rbx = operand.pageinfo(rbx, leaf)
+        elif leaf in _SECINFO_LEAVES:
+            rbx = operand.structure(rbx, SECINFO.SIZE, SECINFO.ALIGN)
+        else:
+            rbx, rdx = operand.page(rbx), operand.page(rdx)
     lp = kernel.lp(call.current)
     assert not lp.enclave_mode, f"{call.current.name}: ENCLS while a thread is inside an enclave"
     regs = lp.regs
@@ -169,7 +172,8 @@ def _encls(call: Call, leaf: int, rbx: int, rcx: int, rdx: int, at: int, _: int)
         return _EXCEPTION | ENCLS_FAULT_FLAG | fault.vector
     finally:
         regs[:4], regs[RFLAGS] = saved
-        operand.done()
+        if operand is not None:
+            operand.done()
     return 0 if status is None else int(status)
 
 

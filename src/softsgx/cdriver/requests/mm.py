@@ -9,6 +9,7 @@ from softsgx.linux.errno import EINTR, ENOMEM
 from softsgx.linux.mm import VM_RWX
 from softsgx.linux.smp import flush_tlb_mm, on_each_cpu_mask
 from softsgx.mem.pagetable import PTE_A
+from softsgx.spec.bits import MASK64
 
 if TYPE_CHECKING:
     from softsgx.cdriver.call import Call
@@ -23,6 +24,7 @@ _VM_SHARED, _VM_MAYREAD, _VM_MAYSHARE, _VM_PFNMAP, _VM_IO = 0x8, 0x10, 0x80, 0x4
 _VM_DONTEXPAND, _VM_DONTDUMP = 0x4_0000, 0x400_0000
 _SGX_FLAGS: Final = _VM_PFNMAP | _VM_IO | _VM_DONTEXPAND | _VM_DONTDUMP
 _MASK_WORDS: Final = 4
+_WORD: Final = 64
 
 
 def area(driver: CDriver, mm: Mm, vma: Vma, *, mapped: bool = True) -> bytes:
@@ -69,9 +71,12 @@ def _mmget(call: Call, mm: int, *_: int) -> int:
 
 
 def _mm_cpumask(call: Call, mm: int, mask: int, *_: int) -> int:
-    bits = sum(1 << cpu for cpu in call.driver.mm(mm).cpumask)
-    call.arena.write(mask, bits.to_bytes(8 * _MASK_WORDS, "little"))
-    return 0
+    bits = 0
+    for cpu in call.driver.mm(mm).cpumask:
+        bits |= 1 << cpu
+    if len(call.kernel.processor.lps) > _WORD:
+        call.arena.write(mask, (bits >> _WORD).to_bytes(8 * (_MASK_WORDS - 1), "little"))
+    return bits & MASK64
 
 
 def _unmapped_area(call: Call, mm: int, address: int, length: int, *_: int) -> int:
@@ -109,9 +114,13 @@ def _set_pte(call: Call, mm: int, address: int, pte: int, *_: int) -> int:
     return 0
 
 
-def _ipi(call: Call, mask: int, *_: int) -> Steps[int]:
-    bits = int.from_bytes(call.arena.read(mask, 8 * _MASK_WORDS), "little")
-    cpus = [cpu for cpu in range(bits.bit_length()) if bits >> cpu & 1]
+def _ipi(call: Call, *words: int) -> Steps[int]:
+    cpus = [
+        _WORD * n + cpu
+        for n, word in enumerate(words[:_MASK_WORDS])
+        for cpu in range(word.bit_length())
+        if word >> cpu & 1
+    ]
     yield from on_each_cpu_mask(call.current, cpus)
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from softsgx.linux.errno import ENOMEM
+from softsgx.sim.live import LIVE
 from softsgx.sim.waits import WaitQueue
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def _wait(call: Call, queue: int, name: int, *_: int) -> Steps[int]:
     if kthread:
         call.kernel.ksgxd_running = False
     yield from _queue(call, queue, name).wait_event(lambda: next(answers))
+    call.arena.set_live(call.number, LIVE.execution is not None)
     if kthread:
         call.kernel.ksgxd_running = True
     return 0
