@@ -109,6 +109,20 @@ def test_a_search_by_states_is_complete(
     assert found["schedules_estimated"] > 100 * found["executions"]
 
 
+def test_points_at_accesses(driver: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """K1 with a point at each access; its replay has them, too."""
+    words = ("explore", "FirstTouch", "--driver", driver, "--points", "accesses")
+    code, out, _err = said(capsys, *words)
+    assert code == 1
+    assert re.search(r"(read|write) memory\n +at encl\.c:\d+ sgx_", out)
+    found = re.search(r"replay: softsgx (.*)", out)
+    assert found is not None
+    assert ",points=accesses," in found[1]
+    code, again, _err = said(capsys, *shlex.split(found[1]))
+    assert code == 1
+    assert again.splitlines()[-1] == out.splitlines()[-1]
+
+
 def test_it_is_a_design_that_costs_what_ours_does(
     driver: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

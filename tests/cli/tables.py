@@ -32,6 +32,7 @@ VALUES = {
         "TARGET": "scenarios.py",
         "--driver": "sgx.drv",
         "--coverage": "out.info",
+        "--points": "accesses",
         "--replay": "0.1.0/Counter/00000000/1:a",
         "--linux": "v2",
         "--order": "enarx",

@@ -39,6 +39,7 @@ SEARCH = {
     # Without an object they are refused; what they do with one is in tests/cdriver.
     "--coverage": ("", "--coverage out.info"),
     "--data-races": ("", "--data-races"),
+    "--points": ("", "--points accesses"),
 }
 REPORTS = {name: SEARCH[name] for name in ("--json", "--junit", "--sarif", "--html")}
 EFFECTS = {

@@ -256,6 +256,10 @@ class CDriver:
 
     # linux/sgx/face.py
 
+    def point_at_accesses(self) -> None:
+        """From now on each access of the C code to shared memory is a point."""
+        self.arena.set_word("k_access_points", 1)
+
     def call(self, current: Thread, label: str = "") -> Call:
         """A call that is about to be made. KernelBug if the driver is broken."""
         if self.broken:

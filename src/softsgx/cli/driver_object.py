@@ -34,6 +34,16 @@ RUN_COVERAGE: Final = Option(
     help=_COVERAGE,
     only=("--driver", GIVEN),
 )
+LOCKS: Final = "locks"
+ACCESSES: Final = "accesses"
+POINTS: Final = Option(
+    name="--points",
+    choices=(LOCKS, ACCESSES),
+    default=LOCKS,
+    help="where other tasks get in: at locks, leaves and what races by design, or also before each "
+    "access of the driver to shared memory",
+    only=("--driver", GIVEN),
+)
 DATA_RACES: Final = Option(
     name="--data-races",
     help="list accesses of the driver that nothing orders, one of them a write, one plain",

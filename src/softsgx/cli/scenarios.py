@@ -14,16 +14,16 @@ from softsgx.explore import Scenario
 from softsgx.image.elf_format import MAGIC
 
 
-def find(target: str, driver: str | None = None) -> list[Scenario]:
+def find(target: str, driver: str | None = None, *, accesses: bool = False) -> list[Scenario]:
     """The scenarios that a target names, at least one, in the order of the file.
 
     A target is a Python file, or the name of a shipped scenario (`system.scenarios.names`). With
-    `driver` they run on that driver object.
+    `driver` they run on that driver object, and if so asked with points at its accesses.
     """
-    return [on_driver(scenario, driver) for scenario in _found(target)]
+    return [on_driver(scenario, driver, accesses=accesses) for scenario in _found(target)]
 
 
-def on_driver(scenario: Scenario, driver: str | None) -> Scenario:
+def on_driver(scenario: Scenario, driver: str | None, *, accesses: bool = False) -> Scenario:
     """A scenario on a driver object, if there is one. UsageError if it cannot run there."""
     if driver is None:
         return scenario
@@ -33,7 +33,7 @@ def on_driver(scenario: Scenario, driver: str | None) -> Scenario:
     if not isinstance(scenario, MachineScenario):
         raise UsageError(f"--driver: {scenario.name}: has no machine: not a MachineScenario")
     try:
-        return scenario.on(driver)
+        return scenario.on(driver, accesses=accesses)
     except (DriverError, ValueError) as error:
         raise UsageError(f"--driver: {error}") from None
 

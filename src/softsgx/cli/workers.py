@@ -50,6 +50,7 @@ class SearchSpec(NamedTuple):
     text          the file, if the target is one: a worker on another machine may not have it
     identity      what the worker's `worker_identity` must be; None: not checked
     driver        the driver object on which it runs, which the worker's machine must have
+    accesses      whether its accesses are points
     """
 
     target: str
@@ -57,6 +58,7 @@ class SearchSpec(NamedTuple):
     text: bytes | None
     identity: tuple[str, str, int] | None = None
     driver: str | None = None
+    accesses: bool = False
 
 
 _Taken = tuple[Any, Unit]
@@ -112,7 +114,9 @@ def explore_with(
 
 def spec_of(target: str, scenario: Scenario) -> SearchSpec:
     """What workers need of a search."""
-    return SearchSpec(target, scenario.name, text_of(target), driver=driver_of(scenario))
+    accesses = bool(getattr(scenario, "point_at_accesses", False))
+    driver = driver_of(scenario)
+    return SearchSpec(target, scenario.name, text_of(target), driver=driver, accesses=accesses)
 
 
 def text_of(target: str) -> bytes | None:
@@ -229,7 +233,7 @@ def work_on(
                 raise UsageError(
                     f"a worker differs from the others: {worker_identity()}, {spec.identity}"
                 )
-            found = find(_local_target(spec), spec.driver)
+            found = find(_local_target(spec), spec.driver, accesses=spec.accesses)
             named = [made for made in found if made.name == spec.name]
             if not named:
                 has = ", ".join(made.name for made in found)

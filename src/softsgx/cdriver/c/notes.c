@@ -6,6 +6,8 @@
  */
 #include "runtime.h"
 
+u64 k_access_points;		/* whether each access is a point: others get in before it */
+
 #define PC ((u64)__builtin_return_address(0))
 extern char k_stacks[], k_text[], k_text_end[];
 extern struct k_notes k_notes;
@@ -27,6 +29,8 @@ static void access(u64 pc, const volatile void *a, u64 size, enum k_note kind)
 	/* A stack belongs to its task: what others reach there is handed to them and waited for. */
 	if ((u64)a - (u64)k_stacks < K_TASKS * K_STACK_SIZE)
 		return;
+	if (k_access_points && k_running && !k_running->live)
+		k_ask(K_ACCESS_POINT, a, kind != K_READ && kind != K_READ_ONCE);
 	k_note(pc, kind, a, size);
 }
 

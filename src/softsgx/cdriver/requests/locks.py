@@ -111,6 +111,11 @@ def _xa_point(_call: Call, array: int, index: int, *_: int) -> Steps[int]:
     return 0
 
 
+def _access_point(_call: Call, address: int, write: int, *_: int) -> Steps[int]:
+    yield ("memory", (address,), bool(write))
+    return 0
+
+
 # mmap_lock
 
 
@@ -220,6 +225,7 @@ HANDLERS: Final[Handlers] = {
     "SPIN_WAIT": _spin_wait,
     "BIT_POINT": _bit_point,
     "XA_POINT": _xa_point,
+    "ACCESS_POINT": _access_point,
     "MMAP_READ_LOCK": _mmap_read_lock,
     "MMAP_READ_UNLOCK": _mmap_read_unlock,
     "MMAP_WRITE_LOCK": _mmap_write_lock,

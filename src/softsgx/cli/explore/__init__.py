@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from softsgx.cli.driver_object import COVERAGE, DATA_RACES, DRIVER
+from softsgx.cli.driver_object import COVERAGE, DATA_RACES, DRIVER, POINTS
 from softsgx.cli.errors import codes
 from softsgx.cli.modes import Mode, Option, Table
 from softsgx.cli.options import number
@@ -102,7 +102,7 @@ SEARCH: Final = (
     ),
     Option(name="--progress", help="show rate and coverage on standard error"),
 )
-TOLD: Final = (COVERAGE, DATA_RACES)
+TOLD: Final = (COVERAGE, DATA_RACES, POINTS)
 REPORTS: Final = (
     Option(name="--json", help="print JSON instead of text"),
     Option(name="--junit", type=output, metavar="FILE", help="write a JUnit report; -: to stdout"),
@@ -131,7 +131,7 @@ TABLE: Final = Table(
         "instead of searching the scenarios of TARGET": MODES,
         "how to search": SEARCH,
         "reports": REPORTS,
-        "what a driver object tells": TOLD,
+        "of a driver object": TOLD,
     },
     (
         Mode(

@@ -13,7 +13,7 @@ from softsgx.explore import Outcome, ReplayRefused, Scenario, replayed, scenario
 from softsgx.explore.table import table
 from softsgx.sim import ScheduleError
 from softsgx.system.scenarios.names import is_shipped
-from softsgx.system.scenarios.scenario import DRIVER
+from softsgx.system.scenarios.scenario import AT_ACCESSES, DRIVER
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,7 +57,7 @@ def _scenario(target: str | None, driver: str | None, name: str) -> tuple[str, S
         target = name
     if driver is None and f",{DRIVER}=" in name:
         raise ReplayRefused(f"the string is for {name}: give that driver object with --driver")
-    scenarios = find(target, driver)
+    scenarios = find(target, driver, accesses=AT_ACCESSES in name.split(","))
     for scenario in scenarios:
         if scenario.name == name:
             return target, scenario

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from softsgx.cli.driver_object import expect_told, write_coverage
+from softsgx.cli.driver_object import ACCESSES, expect_told, write_coverage
 from softsgx.cli.explore.finished import Finished
 from softsgx.cli.explore.reports import exit_code, expect_reports, report, story
 from softsgx.cli.explore.searching import look_for_races, search_all
@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
         # At once, while there is time to execute the failure.
         stories.append("" if args.json else story(done))
 
-    scenarios = find(args.target, args.driver)
+    scenarios = find(args.target, args.driver, accesses=args.points == ACCESSES)
     if args.data_races:
         look_for_races(scenarios)
     finished = search_all(args, [(args.target, scenario) for scenario in scenarios], show)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from softsgx.cli.driver_object import driver_manifest, expect_told, write_coverage
+from softsgx.cli.driver_object import ACCESSES, driver_manifest, expect_told, write_coverage
 from softsgx.cli.ends import print_stderr, print_stdout
 from softsgx.cli.errors import ReaderGone
 from softsgx.cli.explore.finished import Finished
@@ -60,7 +60,7 @@ def _scenarios(args: argparse.Namespace) -> list[Scenario]:
         if scenario.needs_python:
             print_stderr(f"softsgx: explore: {scenario.name} is left out: {scenario.needs_python}")
         else:
-            found.append(on_driver(scenario, args.driver))
+            found.append(on_driver(scenario, args.driver, accesses=args.points == ACCESSES))
     return found
 
 

@@ -13,7 +13,7 @@ from softsgx.linux.version import VERSION_DEFAULT, VERSIONS, Races
 from softsgx.system.runtimes import ORDERS
 from softsgx.system.scenarios.catalogue import SCENARIOS
 from softsgx.system.scenarios.protect import Managed
-from softsgx.system.scenarios.scenario import DRIVER, ONLY, MachineScenario
+from softsgx.system.scenarios.scenario import AT_ACCESSES, DRIVER, ONLY, MachineScenario
 
 KINDS: dict[str, type[MachineScenario]] = {kind.__name__: kind for kind in SCENARIOS}
 
@@ -34,8 +34,12 @@ def scenario_named(name: str) -> MachineScenario:
     races: dict[str, bool] = {}
     options: dict[str, Any] = {}
     rule = ""
-    # On which driver object it ran; the caller has that object, or has not.
-    switches = [switch for switch in switches if not switch.startswith(f"{DRIVER}=")]
+    # On which driver object it ran, and how: the caller has that object, or has not.
+    switches = [
+        switch
+        for switch in switches
+        if not switch.startswith(f"{DRIVER}=") and switch != AT_ACCESSES
+    ]
     for switch in switches:
         key, _, value = switch.partition("=")
         if key in races or key in options:

@@ -47,6 +47,8 @@ MACHINE: Final = ("machine",)
 """What a step touches that may touch anything of the machine."""
 DRIVER: Final = "driver"
 """The switch in a scenario's name that says on which driver object it runs."""
+AT_ACCESSES: Final = "points=accesses"
+"""The switch that says that accesses of the C code are points."""
 ONLY: Final = "only"
 """The switch that says which rule alone can be violated."""
 _NO_STATE: Final = frozenset({"_snapshot", "data_races"})
@@ -68,6 +70,7 @@ class MachineScenario(Scenario):
         self.linux = linux
         self.races = races
         self.driver: str | PathLike[str] | None = None
+        self.point_at_accesses = False
         self.rule = ""
         self.data_races: DataRaces | None = None
         """Where those of the driver in C are collected, if they are looked for."""
@@ -79,11 +82,12 @@ class MachineScenario(Scenario):
         switched = [f"{race}={int(on)}" for race, on in sorted((races or {}).items())]
         self.name = ",".join([type(self).name, linux, *switched])
 
-    def on(self, driver: str | PathLike[str]) -> Self:
+    def on(self, driver: str | PathLike[str], *, accesses: bool = False) -> Self:
         """The scenario, to be run on a driver object (`softsgx driver build`).
 
-        Its kernel is then that of the object, and its name says which object it is. ValueError if
-        it switches races; DriverError if it is no object that fits this softsgx.
+        With `accesses` every access of the C code to shared memory is a point. Its kernel is then
+        that of the object, and its name says which object it is. ValueError if it switches races;
+        DriverError if it is no object that fits this softsgx.
         """
         from softsgx.cdriver.manifest import fitting
 
@@ -95,6 +99,9 @@ class MachineScenario(Scenario):
         made = fitting(Path(driver))
         first, _linux, *switches = self.name.split(",")
         self.driver, self.linux = driver, made.kernel
+        if accesses:
+            self.point_at_accesses = True
+            switches.append(AT_ACCESSES)
         self.name = ",".join([first, made.kernel, *switches, f"{DRIVER}={made.identity}"])
         return self
 
@@ -172,6 +179,8 @@ class MachineScenario(Scenario):
             self.data_races.end(cast("CDriver", scene.kernel.driver))
         self._snapshot.restore()
         vars(self).update(self._own)
+        if self.point_at_accesses:
+            cast("CDriver", scene.kernel.driver).point_at_accesses()
         if self.data_races is not None:
             self.data_races.begin(cast("CDriver", scene.kernel.driver))
         for checker in self._checkers:

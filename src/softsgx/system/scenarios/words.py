@@ -34,6 +34,8 @@ def point_words(point: Point) -> str:
         return f"#PF: xa_load {touched[1]:#x}"
     if kind == "spin" and isinstance(touched, tuple):
         return f"spin_lock {touched[0].removeprefix('&')}"
+    if kind == "memory" and isinstance(touched, tuple):
+        return f"{'write' if write else 'read'} memory"
     if kind == "bit" and isinstance(touched, tuple):
         return f"change bit {touched[1]} of a word"
     if kind in (LOCK, TRYLOCK):
