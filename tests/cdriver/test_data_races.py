@@ -117,6 +117,24 @@ def test_the_version_of_the_list_of_address_spaces_is_read_without_a_mark(
     assert races(capsys, "PcmdSharing", "--driver", driver, *SAMPLED) == (0, [])
 
 
+def test_one_scenario_after_another(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The notes that the first one's failure leaves are not the second one's."""
+    driver = str(sources.driver_object("6.12", tmp_path_factory))
+    path = tmp_path / "two.py"
+    path.write_text(
+        "from softsgx.system.scenarios.fork_share import ForkShare as F\n"
+        "from softsgx.system.scenarios.first_touch import FirstTouch as T\n"
+        "class First(T): pass\nclass Second(F): pass\n"
+    )
+    main(["explore", str(path), "--driver", driver, *SAMPLED, "--data-races", "--json"])
+    first, second = json.loads(capsys.readouterr().out)
+    assert first["failure"]["kind"] == "violation"
+    assert second["failure"] is None
+    assert second["data_races"]
+
+
 def test_a_planted_access_without_a_lock_is_found(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

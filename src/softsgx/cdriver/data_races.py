@@ -131,13 +131,18 @@ class DataRaces:
 
     def __init__(self) -> None:
         self.found: dict[Race, None] = {}
+        self._begun = False
 
     def begin(self, driver: CDriver) -> None:
         """An execution begins."""
         driver.arena.take_notes(on=True)
+        self._begun = True
 
     def end(self, driver: CDriver) -> None:
-        """It is over, or none was begun."""
+        """It is over; if none was begun, the notes are another scenario's."""
+        if not self._begun:
+            return
+        self._begun = False
         for pair in unordered(driver.arena.notes()):
             self.found[Race(*sorted(_text(driver, access) for access in pair))] = None
         driver.arena.take_notes(on=False)
