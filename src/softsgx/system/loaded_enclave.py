@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Final
 
 from softsgx.image.image import EnclaveImage
 from softsgx.linux import uapi
+from softsgx.linux.bug import KernelBug
 from softsgx.linux.uapi import SgxEnclaveRun
 from softsgx.sim import Steps
 from softsgx.spec import leaves
@@ -75,8 +76,8 @@ class Enclave:
                 raise EnclaveFault(run)
             try:
                 called_out = yield from entry.serve(host, run.tcs)
-            except GeneratorExit:
-                entry.abandon(run.tcs)  # as in HostThread.enter
+            except (GeneratorExit, KernelBug):
+                entry.abandon(run.tcs)  # as in HostThread.enter; a call may have ended the kernel
                 raise
             if not called_out:
                 if isinstance(entry.result, EnclaveAbort):
