@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from softsgx.system.loaded_enclave import ioctl
 from softsgx.system.loader import load
 from tests.cdriver import sources
 from tests.cdriver.patches import MISBEHAVING, MISDEEDS, patched_object
+from tests.runner.programs import supervised
 
 AT = r"\n  ioctl\.c:\d+ sgx_ioc_enclave_provision"
 FOUND = {
@@ -76,6 +78,29 @@ def test_a_misdeed_is_warned_of(fd: int, misbehaving: Path) -> None:
         assert fd in FOUND
     (warning,) = machine.kernel.warnings
     assert WARNED[fd] in warning
+
+
+PROVISION = """
+#include <fcntl.h>
+#include <sys/ioctl.h>
+
+int main(void)
+{
+	unsigned long fd = 1001;
+
+	return ioctl(open("/dev/sgx_enclave", O_RDWR), _IOW(0xa4, 3, unsigned long), &fd);
+}
+"""
+
+
+def test_a_program_that_meets_it_ends_with_its_backtrace(misbehaving: Path, tmp_path: Path) -> None:
+    source = tmp_path / "provision.c"
+    source.write_text(PROVISION)
+    subprocess.run(["gcc", str(source), "-o", str(tmp_path / "provision")], check=True)
+    done = supervised([str(tmp_path / "provision")], "--driver", str(misbehaving))
+    assert done.returncode == 125
+    said = r"softsgx: run: a bug of the kernel: SIGSEGV at 0x8; ioctl\.c:\d+ sgx_ioc_enclave_prov"
+    assert re.match(said, done.stderr), done.stderr
 
 
 def points(body: Any) -> list[Any]:

@@ -117,6 +117,10 @@ def _failure(error: BaseException) -> str | None:
     sim = sys.modules.get("softsgx.sim")
     if sim is not None and isinstance(error, sim.Unmodelled):
         return f"not modelled: {error}"
+    # That of the kernel that runs, in C or one that is modelled; of the C code with a backtrace.
+    bug = sys.modules.get("softsgx.linux.bug")
+    if bug is not None and isinstance(error, bug.KernelBug):
+        return f"a bug of the kernel: {error}".replace("\n", ";")
     return None
 
 
