@@ -33,7 +33,7 @@ def figures(tree: Tree, place: Path) -> list[Figure]:
     driver = place / "sgx.drv"
     driver.write_bytes(data)
     return [
-        Figure("`softsgx driver build` of Linux " + VERSION, took, took, "s", 5, "elapsed"),
+        Figure(f"`softsgx driver build` of Linux {tree.release}", took, took, "s", 5, "elapsed"),
         *_per_page(driver),
         *_explored(driver),
         *_snapshots(driver),
@@ -109,4 +109,4 @@ def main(show: Callable[[str], None]) -> None:
         show(f"## The kernel's own driver\n\nNot measured: {error}.\n")
         return
     with tempfile.TemporaryDirectory() as place:
-        show(table(f"The kernel's own driver, Linux {tree.release}", figures(tree, Path(place))))
+        show(table("The kernel's own driver", figures(tree, Path(place))))

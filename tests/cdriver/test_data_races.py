@@ -93,6 +93,7 @@ def test_a_pair_is_named_once() -> None:
 
 
 SAMPLED = ("--strategy", "random", "--executions", "60")
+DEEP = ("--strategy", "pct", "--depth", "3", "--executions", "60")
 
 
 def races(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[str]]:
@@ -115,6 +116,10 @@ def test_the_version_of_the_list_of_address_spaces_is_read_without_a_mark(
     assert found
     assert all(re.fullmatch(pair, race) for race in found)
     assert races(capsys, "PcmdSharing", "--driver", driver, *SAMPLED) == (0, [])
+    # With points between accesses as well: an address is released before the pointer can be read.
+    found = races(capsys, "ForkShare", "--driver", driver, *DEEP, "--points", "accesses")[1]
+    assert found
+    assert all(re.fullmatch(pair, race) for race in found)
 
 
 def test_one_scenario_after_another(

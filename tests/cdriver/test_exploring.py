@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from softsgx import Machine
 from softsgx.explore import Outcome, Plan, explore
 from softsgx.sim import Unmodelled
-from softsgx.system.machine import Machine
 from softsgx.system.scenarios.catalogue import SCENARIOS
 from softsgx.system.scenarios.first_touch import FirstTouch
 from softsgx.system.scenarios.remove_touch import RemoveTouch
@@ -85,20 +85,21 @@ def test_the_example_of_the_document(
     assert rule(space["outcome"]) == "spurious fault"
 
 
+class Own(FirstTouch):
+    """Makes its machine itself, as if there were no driver object."""
+
+    def machine(self) -> Machine:
+        return Machine(cpus=self.cpus, epc=self.epc)
+
+
+def test_a_machine_of_its_own_without_the_object_is_refused(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    scenario = Own().on(sources.driver_object("6.12", tmp_path_factory))
+    with pytest.raises(Unmodelled, match=r"Own.*: its machine is made without the driver object"):
+        _ = scenario.scene
+
+
 def test_a_scenario_that_sets_watermarks_does_not_run_on_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the watermarks of a driver object are constants"):
         VaShortage().on(tmp_path / "sgx.drv")
-
-
-def test_a_scenario_that_makes_its_own_machine_is_refused(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    """Otherwise it would be explored on our driver, and the result would name the object."""
-
-    class Own(FirstTouch):
-        def machine(self) -> Machine:
-            return Machine(cpus=self.cpus, linux=self.linux)
-
-    scenario = Own().on(sources.driver_object("6.12", tmp_path_factory))
-    with pytest.raises(Unmodelled, match="its machine is made without the driver object"):
-        _ = scenario.scene

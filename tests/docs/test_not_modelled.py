@@ -53,7 +53,7 @@ RAISED = {
     "no price for points of kind ..., and no default price": "tests/sim/test_virtual_time.py::",
     "driver: ...": ("tests/cdriver/test_misdeeds.py::test_what_the_headers_do_not_model_is_said"),
     "...: its machine is made without the driver object": (
-        "tests/cdriver/test_exploring.py::test_a_scenario_that_makes_its_own_machine_is_refused"
+        "tests/cdriver/test_exploring.py::test_a_machine_of_its_own_without_the_object_is_refused"
     ),
     "the state of ...: ...": (
         "tests/explore/test_states.py::test_what_cannot_be_covered_is_named_with_its_path"

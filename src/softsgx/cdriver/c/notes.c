@@ -60,14 +60,18 @@ void __tsan_func_exit(void) { }
 void __tsan_atomic_thread_fence(int order) { (void)order; }
 void __tsan_atomic_signal_fence(int order) { (void)order; }
 
-/* An operation that changes memory orders what is before it and what is after it. */
+/*
+ * An operation that changes memory orders what is before it and what is after it. It is told before it
+ * is done, as a plain access is: where that is a point, others get in before both.
+ */
 #define CHANGE(bits, name, expression) \
 	u##bits __tsan_atomic##bits##_##name(volatile u##bits *a, u##bits v, int order) \
 	{ \
-		u##bits old = *a; \
+		u##bits old; \
 		(void)order; \
-		*a = expression; \
 		access(PC, a, bits / 8, K_ATOMIC); \
+		old = *a; \
+		*a = expression; \
 		return old; \
 	}
 #define ATOMIC(bits) \
@@ -80,16 +84,17 @@ void __tsan_atomic_signal_fence(int order) { (void)order; }
 	void __tsan_atomic##bits##_store(volatile u##bits *a, u##bits v, int order) \
 	{ \
 		(void)order; \
-		*a = v; \
 		access(PC, a, bits / 8, K_WRITE_ONCE); \
+		*a = v; \
 	} \
 	int __tsan_atomic##bits##_compare_exchange_strong(volatile u##bits *a, u##bits *e, u##bits v, \
 							  int order, int failed) \
 	{ \
-		u##bits old = *a; \
+		u##bits old; \
 		(void)order; \
 		(void)failed; \
 		access(PC, a, bits / 8, K_ATOMIC); \
+		old = *a; \
 		if (old == *e) { \
 			*a = v; \
 			return 1; \
