@@ -94,7 +94,7 @@ def test_a_worker_stops_within_an_execution(
 ) -> None:
     """It looked at the time only between executions, however long they were."""
     (scenario,) = find(written(tmp_path, LONG))
-    monkeypatch.setattr(workers, "find", lambda target: [scenario])
+    monkeypatch.setattr(workers, "find", lambda *_target, **_how: [scenario])
     clock = Clock(0.01)
     monkeypatch.setattr(stopping, "time", clock)
     spec = workers.SearchSpec(f"{limit}.py", "Correct", None)
@@ -216,7 +216,7 @@ def test_schedules_are_executed_again_as_often_whatever_the_units(
         start(execution)
 
     monkeypatch.setattr(scenario, "start", counting)
-    monkeypatch.setattr(workers, "find", lambda target: [scenario])
+    monkeypatch.setattr(workers, "find", lambda *_target, **_how: [scenario])
     spec = workers.SearchSpec(f"{size}.py", "Correct", None)
     units = [Unit("random", seed=1, first=first, number=size) for first in range(0, 20, size)]
     parts = workers.work_on(spec, units, 3600.0)
