@@ -126,7 +126,11 @@ def _rooms_of_floor(floor: tuple[str, ...], node: ast.AST, name: tuple[str, ...]
 
 # Elsewhere a test of it would leave out points for a gain that was measured, and is none.
 SHORT_CUT: Final = (PACKAGE, "sim", "live")
-SHORT_CUT_USERS: Final = ("src/softsgx/sim/", "src/softsgx/cpu/execute.py")
+SHORT_CUT_USERS: Final = (
+    *("src/softsgx/sim/", "src/softsgx/cpu/execute.py"),
+    # Spinlocks of the C code.
+    *("src/softsgx/cdriver/call.py", "src/softsgx/cdriver/requests/tasks.py"),
+)
 
 
 def live_short_cut(source: Source) -> Iterator[str]:

@@ -183,7 +183,7 @@ class Arena(OwnState):
         self._views[number][SECOND] = value & MASK64
 
     def set_live(self, number: int, live: bool) -> None:
-        """Whether no other task gets in at a point, so that spinlocks and look-ups need none."""
+        """Whether no other task gets in at a point, so that spinlocks need none."""
         words_at(self._task(number) + 8 * (WORDS + 1), 1)[0] = int(live)
 
     def end(self, number: int) -> None:

@@ -18,7 +18,7 @@ struct k_task {
 	u64 answer, second;
 	u64 frame;			/* the frame pointer where it made its request */
 	u64 who;			/* the thread, for notes */
-	u64 live;			/* nobody gets in at a point */
+	u64 live;			/* nobody gets in: spinlocks have no point */
 	u64 (*function)(u64, u64, u64, u64, u64);
 	u64 call[5];
 	struct task_struct *thread, own;

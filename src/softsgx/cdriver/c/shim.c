@@ -378,7 +378,7 @@ void *xa_load(struct xarray *x, unsigned long i)
 {
 	void **found;
 
-	if (ME && !ME->mutexes && !ME->live)
+	if (ME && !ME->mutexes)
 		k_ask(K_XA_POINT, x, i);
 	k_acquire(x);
 	found = slot(x, i);
