@@ -252,14 +252,18 @@ def _init(stage: Stage, slot: Slot, e: int, spoil: int) -> Steps[Any]:
     place, host = stage.places[e], host_of(slot)
     data = bytearray(sigstruct(place.big))
     if 0 < spoil <= len(_SIGSTRUCT_SPOILT):
-        data[_SIGSTRUCT_SPOILT[spoil - 1]] ^= 1 << spoil % 8
+        for at in _SIGSTRUCT_SPOILT[spoil - 1]:
+            data[at] ^= 0x80
     put(host.thread.mm, SECRET, bytes(data))
     argument = uapi.SgxEnclaveInit(sigstruct=SECRET if spoil != 11 else NOTHING)
     return ioctl(stage, slot, place, uapi.SGX_IOC_ENCLAVE_INIT, argument, _where(spoil, 12, 15))
 
 
-# Bytes of a SIGSTRUCT that are changed: vendor, modulus, signature, masks, attributes, ...
-_SIGSTRUCT_SPOILT: Final = (16, 128, 600, 900, 904, 928, 936, 944, 952, 960)
+# Bytes of a SIGSTRUCT that are changed: vendor, modulus, signature; MISCSELECT, ATTRIBUTES, XFRM,
+# each with its mask and without; MRENCLAVE.
+_SIGSTRUCT_SPOILT: Final = (
+    *((16,), (128,), (600,), (903, 907), (935, 951), (943, 959), (903,), (935,), (943,), (960,)),
+)
 
 
 def _provision(stage: Stage, slot: Slot, e: int, v: int) -> Steps[Any]:

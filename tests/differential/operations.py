@@ -114,6 +114,12 @@ _DRAWN: Final[dict[str, tuple[int, str]]] = {
 }
 NAMES: Final = tuple(_DRAWN)
 _WEIGHTS: Final = tuple(weight for weight, _ in _DRAWN.values())
+# In a stream about building these are more frequent.
+_BUILDING: Final = {
+    **dict.fromkeys(("build", "create", "add", "init", "load"), 8),
+    **dict.fromkeys(("open", "close", "open_provision", "provision", "noexec", "signal"), 5),
+}
+_BUILDING_WEIGHTS: Final = tuple(_DRAWN[name][0] * _BUILDING.get(name, 1) for name in NAMES)
 
 # What an operation can be made to fail at.
 _RECLAIM: Final = "EBLOCK EWB ETRACK EREMOVE sgx_encl_get_backing"
@@ -154,9 +160,9 @@ _LEAVES: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
-def draw(random: Random, often: int) -> Op:
+def draw(random: Random, often: int, building: bool) -> Op:
     """One operation, mostly on the enclave with number `often`."""
-    name = random.choices(NAMES, _WEIGHTS)[0]
+    name = random.choices(NAMES, _BUILDING_WEIGHTS if building else _WEIGHTS)[0]
     enclave = often if random.random() < 0.75 else 1 - often
     args = [enclave]
     for kind in _DRAWN[name][1]:
@@ -207,12 +213,13 @@ def episode(seed: int, number: int, length: int) -> tuple[Setting, list[Op]]:
     """The stream with a number, of a seed: it begins with a process, mostly with an enclave."""
     random = Random(f"differential {seed}/{number}")
     setting = draw_setting(random)
+    building = random.random() < 0.2
     ops = [Op("process", 0)]
-    if random.random() < 0.9:
+    if not building and random.random() < 0.9:
         ops += [Op("open"), Op("load", 0, (0, 0))]
-    if setting.big or random.random() < 0.4:
+    if setting.big or (not building and random.random() < 0.4):
         ops += [Op("open", 0, (1,)), Op("load", 0, (1, 0))]
     if random.random() < 0.5:
         ops.append(random.choice((Op("thread", 0, (0, 1)), Op("fork", 0, (0, 1)))))
-    ops += [draw(random, int(setting.big)) for _ in range(length - len(ops))]
+    ops += [draw(random, int(setting.big), building) for _ in range(length - len(ops))]
     return setting, ops
