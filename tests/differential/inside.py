@@ -61,8 +61,6 @@ def _enter(stage: Stage, slot: Slot, e: int, tcs: int, *todo: int) -> Steps[Any]
     """EENTER; mostly ERESUME where no SSA frame is left."""
     place = stage.known(host_of(slot), e)
     at = _tcs(place, tcs)
-    if at in place.busy:
-        return "busy"
     entry, value = place.entries.get(at), sum(todo)
     if entry is not None and len(entry.stacks.get(at, ())) == _FRAMES and value % 8:
         return (yield from _resume(stage, slot, e, tcs, *todo))
@@ -89,6 +87,8 @@ def _resume(stage: Stage, slot: Slot, e: int, tcs: int, *todo: int) -> Steps[Any
 
 def _stay(stage: Stage, slot: Slot, place: Place, tcs: int, leaf: int, todo: Todo) -> Steps[Any]:
     """One call of the vDSO function: the run structure, and what the program found."""
+    if tcs in place.busy:  # the program of a TCS belongs to the thread that runs it
+        return "busy"
     host = host_of(slot)
     slots = place.base + SCRATCH * PAGE_SIZE
     entry = place.entries.get(tcs)
@@ -96,11 +96,12 @@ def _stay(stage: Stage, slot: Slot, place: Place, tcs: int, leaf: int, todo: Tod
         entry = EnclaveEntry(_program, lambda at: slots + (at >> 12) % 64 * 64)
         place.entries[tcs] = entry
     run, found = SgxEnclaveRun(tcs=tcs), list[Any]()
-    place.busy.add(tcs)
+    busy = place.busy  # which is another one when the place has a new enclave
+    busy.add(tcs)
     try:
         ret = yield from host.enter(entry, run, leaf, args=(stage, place, todo, found))
     finally:
-        place.busy.discard(tcs)
+        busy.discard(tcs)
     return ret, run.pack()[:24], found
 
 
@@ -192,8 +193,6 @@ def _cycle(stage: Stage, slot: Slot, e: int, page: int, v: int) -> Steps[Any]:
     place, kind = stage.known(host_of(slot), e), v % 4
     at, offset = place.base + page * PAGE_SIZE, page * PAGE_SIZE
     tcs = _tcs(place, v // 4 % 2)
-    if tcs in place.busy:
-        return "busy"
     found: list[Any] = []
 
     def stay(*todo: str) -> Steps[None]:

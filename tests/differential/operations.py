@@ -193,9 +193,15 @@ def _argument(random: Random, kind: str) -> int:
     return random.randrange(64)
 
 
+# At which use a failure comes: operations that use a site often can fail later.
+_EARLY: Final = (0, 0, 0, 0, 0, 1, 1, 2, 3, 8)
+_LATE: Final = (0, 0, 0, 0, 1, 1, 2, 3, 5, 8, 13, 20)
+_LONG: Final = ("load", "build", "add", "go", "reclaim", "ksgxd")
+
+
 def _failure(random: Random, name: str) -> Failure:
     site = random.choice(_FAILING[name].split())
-    nth = random.choice((0, 0, 0, 0, 1, 1, 2, 3, 5, 8, 13, 20))
+    nth = random.choice(_LATE if name in _LONG else _EARLY)
     times = random.choice((1, 2, 2, 3) if site == "ETRACK" else (1, 1, 1, 1, 2, 3))
     how = random.choice(_LEAVES[site]) if site in _LEAVES else ""
     if how == _UNMASKED_EVENT:  # EINIT is tried 20 times, 50 times over, with a sleep in between
