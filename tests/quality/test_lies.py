@@ -11,7 +11,7 @@ import pytest
 from softsgx.cpu import Status, access
 from softsgx.explore import Kind, Outcome, Plan, explore
 from softsgx.linux.errno import EFAULT
-from softsgx.linux.version import NO_RACES
+from softsgx.linux.version import NO_RACES, VERSION_DEFAULT, VERSIONS
 from softsgx.mem.tlb import READ, WRITE
 from softsgx.sim import Mutex, Steps
 from softsgx.sim.locks import Guard
@@ -117,6 +117,7 @@ def search(
     calls: Sequence[str] = ALL,
     order: str = "gramine",
     executions: int = 3000,
+    linux: str = VERSION_DEFAULT,
 ) -> Outcome:
     """Every step from every state: the owner's calls beside other tasks, with so many lies."""
     members = {
@@ -126,7 +127,7 @@ def search(
         "others": others,
         "calls": calls,
     }
-    scenario = type("Runs", (HostileRuns,), members)(races=NO_RACES, order=order)
+    scenario = type("Runs", (HostileRuns,), members)(linux, NO_RACES, order=order)
     return explore(scenario, Plan(strategy="states", executions=executions, minimise=False))
 
 
@@ -173,7 +174,8 @@ def test_what_the_processor_and_the_other_checks_answer_as_well(
 
 @pytest.mark.parametrize("order", sorted(ORDERS))
 def test_the_published_orders_survive_runs_of_lies(order: str) -> None:
-    assert decided_clean(search(TrustedManager, 3, order=order))
+    for linux in VERSIONS:
+        assert decided_clean(search(TrustedManager, 3, order=order, linux=linux)), linux
     assert decided_clean(search(TrustedManager, 1, ("kernel",), ("protect",), order))
 
 
