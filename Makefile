@@ -15,7 +15,7 @@ EXTRA  := $(wildcard bench) $(wildcard tools/*.py)
 # For example: make test PYTEST_ARGS='-k tidy'
 PYTEST_ARGS ?=
 
-.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain fuzz-explore signal-storm mutants demo explored conformance bench docs asm lock lowest driver-programs differential plants clean driver-plants release-check
+.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain fuzz-explore signal-storm mutants demo explored conformance bench docs asm lock lowest driver-programs differential plants clean driver-plants decided release-check
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -131,6 +131,9 @@ $(BUILT)/attacks-repaired $(BUILT)/attacks $(BUILT)/enclave: $(EXPLORED)/entry.h
 	@mkdir -p $(BUILT)
 	@$(CC) $(CCWARN) -nostdlib -static-pie -fpie -fno-stack-protector -fcf-protection=none $(REPAIRED) \
 		-Wl,-z,max-page-size=4096,-z,noexecstack -o $@ $(filter %.c,$^)
+
+decided: setup  ## search every shipped scenario with two processes; the table of docs/explore.md
+	@$(BIN)/python -m tools.decided
 
 # For example: make conformance CONFORMANCE='--linux 6.1 --engine native'
 conformance: setup  ## the kernel's own SGX selftests of Linux 6.1 and 6.12, unmodified

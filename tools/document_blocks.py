@@ -115,7 +115,7 @@ def counter() -> str:
 
 
 def known_races() -> str:
-    """`softsgx explore --known-races`, with a shorter limit for the search that never ends."""
+    """`softsgx explore --known-races`, with a shorter limit for each search."""
     return softsgx("explore", "--known-races", "--budget", "20s", cwd=ROOT, code=0).stdout
 
 
