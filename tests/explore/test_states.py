@@ -6,6 +6,7 @@ import functools
 import gc
 import io
 import os
+import struct
 import subprocess
 import sys
 from array import array
@@ -375,6 +376,7 @@ class Refused(Scenario):
     ("thing", "why"),
     [
         (io.StringIO(), "a _io.StringIO, whose class is written in C"),
+        (struct.Struct("I"), "a _struct.Struct, whose class is written in C"),
         (memoryview(b"abc")[1:], "a memoryview of a part"),
         ({Refused, *map(Refused, "aa")}, "a set of objects that are alike"),
         (iter({1, 2}), "a builtins.set_iterator, whose class is written in C"),
