@@ -97,11 +97,15 @@ class Actor:
     def perform(self, ops: Ops) -> Steps[None]:
         """The operations, one after the other; what is held at the end is released."""
         for op, which in ops:
-            self.place += 1
-            self.state.begun[self.name] = self.place
+            self.begin()
             yield from OPERATIONS[op](self, which)
         while self.held:
             self.held.pop().release()
+
+    def begin(self) -> None:
+        """Another operation begins, at a place of its own."""
+        self.place += 1
+        self.state.begun[self.name] = self.place
 
     def pause(self) -> Steps[None]:
         """A point that no other task has to do with."""
@@ -383,6 +387,7 @@ def join(me: Actor, which: int) -> Steps[None]:
 def nest(me: Actor, which: int) -> Steps[None]:
     """What children do, as a part of this task."""
     for op, other in me.state.child:
+        me.begin()
         yield from OPERATIONS[op](me, other)
 
 

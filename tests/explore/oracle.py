@@ -144,9 +144,9 @@ class Judged:
     def explored(self, name: str, seed: int) -> None:
         """What explore() says: the failure of fewest preemptions, or that there is none."""
         run = run_of(self.subject)
-        outcome = explore(
-            run, Plan(strategy=name, executions=SAMPLES if name in SAMPLED else 2_000, seed=seed)
-        )
+        # Deepening repeats what has fewer preemptions for each bound.
+        executions = SAMPLES if name in SAMPLED else max(2_000, 20 * len(self.known))
+        outcome = explore(run, Plan(strategy=name, executions=executions, seed=seed))
         who = f"explore, {name}"
         failing = [each for each in self.known if each.how != ENDED]
         if outcome.failure is None:

@@ -116,3 +116,12 @@ def test_a_task_goes_from_one_retry_to_another_and_lets_others_look_again() -> N
     judge = program(1, 8719, states=True)
     assert judge is not None
     assert not judge.wrong
+
+
+@pytest.mark.parametrize("number", [331, 5218])
+def test_what_the_campaign_itself_was_wrong_about(number: int) -> None:
+    """It allowed deepening 2,000 executions for 498 schedules and a dozen bounds; and brute force
+    did not see that a task had gone on within `nest`."""
+    judge = program(16, number, 600)
+    assert judge is not None
+    assert not judge.wrong
