@@ -62,6 +62,21 @@ static void grow(struct call *call)
     }
 }
 
+static void accept_each(struct call *call)
+{
+    uint64_t refused = 0, sum = 0, at = call->a, flags = call->b, end = at + call->c * PAGE_SIZE;
+
+    for (; at < end; at += PAGE_SIZE) {
+        struct sgx_secinfo secinfo = {.flags = flags};
+        uint64_t status = enclu(EACCEPT, &secinfo, at, 0);
+
+        refused += status != 0;
+        sum += status;
+    }
+    call->c = refused;
+    call->result = sum;
+}
+
 static void answer(volatile uint64_t *word, uint64_t times)
 {
     while (times--) {
@@ -143,6 +158,9 @@ static void work(struct call *call)
         break;
     case OP_GROW:
         grow(call);
+        break;
+    case OP_ACCEPT_EACH:
+        accept_each(call);
         break;
     case OP_ANSWER:
         answer((volatile uint64_t *)call->a, call->b);

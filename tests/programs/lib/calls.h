@@ -31,6 +31,7 @@ enum {
     OP_MXCSR,      /* result = MXCSR */
     OP_BASES,      /* a = 8 bytes at FS:0, b = FS base by RDFSBASE, c = GS base */
     OP_GROW,       /* c times: take the unfair lock, EACCEPT the next page from a on, flags b */
+    OP_ACCEPT_EACH, /* EACCEPT of c pages from a on, flags b; c = refused, result = sum of status */
     OP_ANSWER,     /* b times: wait for an odd number in the 8 bytes at a, and add 1 */
     OP_STACK,      /* result = URSP of the first SSA frame of the TCS at a, where 0 is written then */
 };

@@ -22,6 +22,7 @@ from softsgx.runner.enclaves.threads import EnclaveThreads, enclu_inside
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import SYSCALL_LENGTH
 from softsgx.runner.native import faults as nf
+from softsgx.runner.native.ahead import ENCLUS, Ahead
 from softsgx.runner.native.armed import Armed
 from softsgx.runner.native.lp import NativeLp
 from softsgx.runner.native.switch import Switch, give_up
@@ -75,6 +76,7 @@ class NativeEngine:
         self.switch = Switch(world, mailboxes)
         self.armed = Armed(self.switch.slots, vdso.enclu)
         self.switch.let_leave = self.armed.let_leave
+        self.ahead = Ahead(world.memory)
         self._ready: deque[Inside] = deque()  # interrupted threads that may go on
         self.ticks = NativeTick(world.tick, doorbell, self.armed, self._ready.append)
 
@@ -118,7 +120,11 @@ class NativeEngine:
     def _go(self, state: Inside) -> None:
         state.real = state.t.lp.x
         state.within = False
-        if self.threads.enclu_outside(state.t):
+        if not self.threads.enclu_outside(state.t):
+            return
+        if state.refused == state.t.lp.regs[RIP]:
+            self._go_on(state)
+        else:
             self._enter(state)
 
     def _enter(self, state: Inside, *maps: tuple[int, int]) -> None:
@@ -301,32 +307,49 @@ class NativeEngine:
         if not exits:
             self.settle()
         fault = enclu_inside(lp)
-        if fault is not None:
-            self._fault(state, fault)
-            self._enclu_again(state, rip)
-        elif exits:
+        if exits and fault is None:
             self._arm(t, state, tcs, lp.regs[RCX], rip)
             self.threads.leave(t)
-        else:
+        elif fault is None or self._repaired(state, fault, rip):
             lp.regs[RIP] += len(ENCLU)
-            self._enter(state)
+            self._go_on(state)
 
-    def _enclu_again(self, state: Inside, rip: int) -> None:
-        """Continue a thread after a fault of its ENCLU at `rip`.
+    def _repaired(self, state: Inside, fault: Fault, rip: int) -> bool:
+        """After a fault of the ENCLU at `rip`: True if it has been executed meanwhile.
 
         If the kernel has repaired the cause, the thread would come back with the same ENCLU. It is
         executed at once, but not while pages are to be hidden: that of the code may be one of them.
+        If there is more at the AEP than an ENCLU, it is executed once the thread comes from there.
         """
         t = state.t
-        if not t.inside or not self.threads.resumed(t):
-            return
+        self._fault(state, fault)
+        if not t.inside:
+            return False
+        state.refused = rip
+        if not self.threads.resumed(t):
+            return False
         lp = t.lp
-        if lp.regs[RIP] == rip and not self.switch.map_of(t.space).unsettled:
+        if lp.regs[RIP] != rip or self.switch.map_of(t.space).unsettled:
+            self._enter(state)
+            return False
+        lp.regs[RFLAGS] &= ~RFLAGS_RF
+        again = enclu_inside(lp)
+        if again is not None:
+            self._fault(state, again)
+            self._resume_inside(state)
+        return again is None
+
+    def _go_on(self, state: Inside) -> None:
+        """Continue a thread that is before or behind an ENCLU, with those that it comes to."""
+        lp = state.t.lp
+        extended = partial(self.switch.load_extended, state)
+        for _ in range(ENCLUS):
+            if not self.ahead.to_enclu(lp, extended):
+                break
+            rip = lp.regs[RIP]
             lp.regs[RFLAGS] &= ~RFLAGS_RF
             fault = enclu_inside(lp)
-            if fault is not None:
-                self._fault(state, fault)
-                self._resume_inside(state)
+            if fault is not None and not self._repaired(state, fault, rip):
                 return
             lp.regs[RIP] += len(ENCLU)
         self._enter(state)

@@ -53,8 +53,8 @@ class Inside:
 
     __slots__ = (
         *("again", "arm", "arms", "asked", "bases", "blocked", "catch", "filled", "held", "kept"),
-        *("operations", "quiet", "real", "running", "served", "served_exits", "slot", "stops"),
-        *("stops_at_tick", "stayed", "t", "ticked", "turn", "user"),
+        *("operations", "quiet", "real", "refused", "running", "served", "served_exits"),
+        *("slot", "stops", "stops_at_tick", "stayed", "t", "ticked", "turn", "user"),
         *("within", "yields"),
     )
 
@@ -79,6 +79,7 @@ class Inside:
         self.held: tuple[int, bytes] | None = None
         self.real: XState | None = None
         self.operations = 0
+        self.refused = -1  # RIP of its last ENCLU that raised an exception
         self.served: tuple[int, int] = (0, 0)  # the last page fault: RIP, address
         # It could have left by itself, and stopped inside instead: it does other things for now.
         self.stayed = False
