@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from softsgx.cpu.fault import Fault
 from softsgx.mem.pagetable import PTE_PFN_MASK
 from softsgx.mem.tlb import ABORT, FETCH, READ, WRITE
+from softsgx.runner.code.encoding import LONGEST
 from softsgx.runner.code.trapped import ENCLU
-from softsgx.runner.native.instructions import LONGEST, Act, decode
+from softsgx.runner.native.instructions import Act, decode
 from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.msr import RFLAGS_AC, RFLAGS_TF
@@ -36,7 +37,7 @@ _INSTRUCTIONS: Final = 32  # of a block
 _MISSES: Final = 8  # in a row, after which a place is tried once in as many times
 _REMEMBERED: Final = 256
 _FS: Final = 0x64
-_XMM_AT, _XMM_SIZE = 160, 16  # in the FXSAVE image. SDM 1, 10.5.1
+_XMM_AT, _XMM_SIZE = 160, 16  # in the legacy region of XSAVE
 
 
 class _UnableError(Exception):

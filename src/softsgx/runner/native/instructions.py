@@ -2,7 +2,7 @@
 
 MOV, CMOVcc, LEA, PUSH, POP, the arithmetic of 32 and 64 bits with a register as destination, jumps,
 CALL and RET, NOP, and stores of XMM registers. Anything else is left to the processor.
-SDM 2, "Instruction Format", "Opcode Map"; SDM 1, 3.4.3 "EFLAGS Register".
+`tests/runner/native/test_instructions.py` holds them against the emulator.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from softsgx.spec.msr import (
 )
 from softsgx.spec.registers import RBP, RFLAGS, RSP
 
-LONGEST: Final = 15
 _ADD, _OR, _ADC, _SBB, _AND, _SUB, _XOR, _CMP, _TEST, _INC, _DEC = range(11)
 _LOGIC: Final = (_OR, _AND, _XOR, _TEST)
 _ADDS: Final = (_ADD, _ADC, _INC)
