@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from softsgx.runner.host import ptrace as p
 from softsgx.runner.native import parking as native_parking
 from softsgx.runner.native.parking import Parking
+from softsgx.runner.native.state import Inside
 
 
 class Lot:
@@ -139,3 +141,34 @@ def test_the_dead_are_forgotten(lot: Lot) -> None:
     lot.running = 0
     lot.parking.fill()
     assert lot.gone_on() == ["b"]
+
+
+def test_a_parked_thread_that_is_gone_goes_on_to_its_end(
+    lot: Lot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/proc has it no more: the whole run ended with that error."""
+
+    def gone(t: Any) -> bool:
+        raise FileNotFoundError
+
+    lot.running = 2
+    lot.park("a")
+    monkeypatch.setattr(native_parking, "signal_pending", gone)
+    lot.parking.rung()
+    assert lot.gone_on() == ["a"]
+
+
+def test_who_spins_is_found_in_the_same_place_again() -> None:
+    """Whoever has just got the lock was parked with it, for a second."""
+    thread: Any = None
+    state = Inside(thread, 0, lambda state: None)
+    rip = state.user = [0] * 32
+    rip[p.RIP] = 0x1000
+    assert not state.goes_round()
+    rip[p.RIP] = 0x1010
+    assert state.goes_round()
+    rip[p.RIP] = 0x5000  # behind the lock
+    assert not state.goes_round()
+    state.served_once()
+    rip[p.RIP] = 0x1000
+    assert not state.goes_round()

@@ -142,11 +142,11 @@ class NativeEngine:
         if not self._ready:
             return False
         state = self._ready.popleft()
+        parks, state.yields = state.yields, False
         if state.held is not None:
             (number, info), state.held = state.held, None
             self._deliver(state, number, info)
-        elif state.yields:
-            state.yields = False
+        elif parks and state.goes_round():
             self.ticks.parking.park(state)
         else:
             self._resume_inside(state)

@@ -2,8 +2,9 @@
 
 A thread that holds a lock and needs the supervisor (a page fault, an EACCEPT) would wait, at each
 stop, until the kernel's scheduler has run all threads that spin for the lock. So a thread that has
-used a whole period of the tick without a stop of its own is parked at its AEP once such threads run
-on all processors, and the thread that was parked first goes on. While other threads have stops, one
+used a whole period of the tick without a stop of its own, and that stands where a tick has found it
+before, is parked at its AEP once such threads run on all processors, and the thread that was parked
+first goes on. One that has just got the lock stands elsewhere. While other threads have stops, one
 processor is left to them and to the supervisor.
 """
 
@@ -14,6 +15,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from softsgx.runner.host import ptrace as p
 from softsgx.runner.process.interruption import signal_pending
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ class Parking:
         now = time.monotonic()
         for _ in range(min(_LOOKS, len(self._parked))):
             state, until = self._parked.popleft()
-            if now >= until or signal_pending(state.t):
+            if now >= until or _wanted(state):
                 self._ready(state)
             else:
                 self._parked.append((state, until))
@@ -80,3 +82,11 @@ class Parking:
     def forget(self, state: Inside) -> None:
         """Forget a thread that is gone."""
         self._parked = deque(one for one in self._parked if one[0] is not state)
+
+
+def _wanted(state: Inside) -> bool:
+    """Whether a thread has a signal, or is gone: then it is noticed where it would go on."""
+    try:
+        return signal_pending(state.t)
+    except p.GONE:
+        return True

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from softsgx.runner.host import ptrace as p
 from softsgx.runner.native.slots import Again
 from softsgx.runner.process.signals import bit
 from softsgx.spec.bits import PAGE_SIZE
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from softsgx.cpu.state import LastEntry
     from softsgx.cpu.xstate import XState
     from softsgx.runner.process.tracee import Tracee
+
+_PLACE_SHIFT: Final = 7  # the code of a loop around a lock, or of a part of it
 
 
 class Arm:
@@ -53,7 +56,7 @@ class Inside:
 
     __slots__ = (
         *("again", "arm", "arms", "asked", "bases", "blocked", "catch", "filled", "held", "kept"),
-        *("operations", "quiet", "real", "refused", "running", "served", "served_exits"),
+        *("operations", "places", "quiet", "real", "refused", "running", "served", "served_exits"),
         *("slot", "stops", "stops_at_tick", "stayed", "t", "ticked", "turn", "user"),
         *("within", "yields"),
     )
@@ -93,6 +96,7 @@ class Inside:
             False  # its last period passed without a stop of its own, and there was none since
         )
         self.yields = False  # is to be parked if too many threads compute
+        self.places: set[int] = set()  # where ticks have found it since its last stop of its own
         self.again = 0  # how often that was repeated
 
     def keeps(self, number: int, info: bytes) -> bool:
@@ -106,3 +110,12 @@ class Inside:
         """Count a stop for a reason of its own, not an interruption."""
         self.stops += 1
         self.quiet = False
+        self.places.clear()
+
+    def goes_round(self) -> bool:
+        """At a tick: whether an earlier one has found it here, as one that spins."""
+        assert self.user is not None
+        place = self.user[p.RIP] >> _PLACE_SHIFT
+        known = place in self.places
+        self.places.add(place)
+        return known
