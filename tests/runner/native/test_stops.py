@@ -46,9 +46,9 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 def counts(workshop: Workshop, name: str, supervisor: str, file: Path) -> tuple[int, int]:
     """Run a program of the benchmark: how many stops and requests were served."""
-    source = PROGRAMS / f"{name}.c"
+    source = ROOT / "bench" / "programs" / f"{name}.c"
     if not source.exists():
-        source = ROOT / "bench" / "programs" / source.name
+        source = PROGRAMS / source.name
     command = workshop.command(Program.read(source))
     options = ["run", "--engine", "native", "--supervisor", supervisor, "--tick", "0"]
     file.write_bytes(b"")
