@@ -24,7 +24,7 @@ def test_pages_come_and_go(softsgx_run):
 
 
 def test_every_restriction_is_accepted(softsgx_run):
-    """After EMODPR a page is unusable until the enclave has accepted it (SDM, EACCEPT)."""
+    """After EMODPR a page is unusable until the enclave has accepted it."""
     result = softsgx_run(PROGRAM, trace=True)
     leaves = [e["leaf"] for e in result.events if e["what"] == "LeafDone"]
     assert leaves.index("EMODPR") < len(leaves) - leaves[::-1].index("EACCEPT")

@@ -57,7 +57,7 @@ def room_order(source: Source) -> Iterator[str]:
 
 # The rooms inside `runner`, and its own files, from the bottom up.
 RUNNER_LINES: Final = (
-    {"errors", "options", "say", "ways"},
+    {"errors", "options", "run_result", "say", "ways"},
     {"host"},
     {"code"},
     {"cpuid"},

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import socket
-import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
@@ -30,13 +30,11 @@ class Case(NamedTuple):
     text: str = ""
 
 
-def junit(
-    suite: str, cases: Sequence[Case], properties: Mapping[str, str], began: float = 0.0
-) -> str:
-    """The document. `began`: when the run began, in seconds since the epoch; 0: now."""
+def junit(suite: str, cases: Sequence[Case], properties: Mapping[str, str], began: datetime) -> str:
+    """The document. `began`: when the run began."""
     failures = sum(case.outcome == "failure" for case in cases)
     errors = sum(case.outcome == "error" for case in cases)
-    at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(began or time.time()))
+    at = began.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S")
     counts = f'tests="{len(cases)}" failures="{failures}" errors="{errors}" skipped="0"'
     took = f'time="{sum(case.seconds for case in cases):.3f}"'
     name = f"name={_attribute(suite)}"

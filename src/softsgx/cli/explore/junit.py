@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 from softsgx import __version__
 from softsgx.cli.explore.finished import Finished
@@ -12,9 +13,9 @@ from softsgx.report.junit import Case
 
 def junit(finished: Sequence[Finished]) -> str:
     """The document; a finding is a failure, a broken scenario an error."""
-    return report.junit(
-        "softsgx explore", [_case(done) for done in finished], {"softsgx": __version__}
-    )
+    cases = [_case(done) for done in finished]
+    began = datetime.now(UTC) - timedelta(seconds=sum(case.seconds for case in cases))
+    return report.junit("softsgx explore", cases, {"softsgx": __version__}, began)
 
 
 def _case(done: Finished) -> Case:

@@ -6,6 +6,7 @@ import shlex
 import signal
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from softsgx import __version__
 from softsgx.report.junit import Case, junit
@@ -25,7 +26,11 @@ def write_junit(
     if code:
         text = "".join(explanations) or "no refusal was explained: see --explain\n"
         case = case._replace(outcome="failure", kind="program", message=_how(code), text=text)
-    _write(path, junit("softsgx run", [case], {"softsgx": __version__}, began), "w")
+    _write(
+        path,
+        junit("softsgx run", [case], {"softsgx": __version__}, datetime.fromtimestamp(began, UTC)),
+        "w",
+    )
 
 
 def _write(path: str, text: str, mode: str) -> None:
