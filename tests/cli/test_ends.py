@@ -50,6 +50,7 @@ ARGUMENTS = {
     "run": ["--", "/bin/true"],
     "compare": ["--n", "1"],
     "doctor": [],
+    "completion": ["bash"],
     "driver": ["build", "--source", "linux", "-o", "sgx.drv"],
 }
 FAILED, BUG = "failed", "bug"
