@@ -49,6 +49,9 @@ class Held(Protocol):
     def untold(self) -> bool:
         """Whether the last signal that its process took by default was not continued with."""
 
+    def senseless(self) -> ProcessLookupError:
+        """Kill its process, which does not do what the stub does; what a request then raises."""
+
     def stopped(self) -> bool:
         """Whether it is stopped, or will report without having executed anything more."""
 

@@ -185,7 +185,7 @@ class NativeEngine:
         self.armed.look(t)
         if number == p.SYSCALL_STOP:
             return False
-        if event == p.EVENT_STOP and state.asked:
+        if event == p.EVENT_STOP and state.asked is not None:
             return self._ticked(state, number)
         if event:
             return event == p.EVENT_SECCOMP and self._syscall(t, state)
@@ -243,7 +243,7 @@ class NativeEngine:
     def _ticked(self, state: Inside, number: int) -> bool:
         """A thread has stopped for its tick; False if it is outside, and has taken it there."""
         t = state.t
-        state.asked = False
+        state.asked = None
         if self.armed.claimed(t):
             self.armed.adopt(t, state)
         if state.running:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from softsgx.cpu.state import LastEntry
     from softsgx.cpu.xstate import XState
+    from softsgx.runner.process.overdue import Overdue
     from softsgx.runner.process.tracee import Tracee
 
 _PLACE_SHIFT: Final = 7  # the code of a loop around a lock, or of a part of it
@@ -89,7 +90,7 @@ class Inside:
         self.served_exits = 0  # SERVED of its slot when it could first leave by itself
         self.stops = 0
         self.stops_at_tick = 0
-        self.asked = False  # to stop for its tick
+        self.asked: Overdue | None = None  # to stop for its tick
         self.ticked = 0.0  # processor time used at its last tick
         self.turn = 0
         self.quiet = (

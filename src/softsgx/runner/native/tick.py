@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.native.parking import Parking
+from softsgx.runner.process.overdue import Overdue
 from softsgx.runner.process.tick import TIMER_VECTOR, processor_time
 
 if TYPE_CHECKING:
@@ -105,9 +106,18 @@ class NativeTick:
             if not state.quiet:
                 state.turn = 0
             state.stops_at_tick = state.stops
-            if t.tid in p.HELD:
-                state.asked = True
-                with suppress(*p.GONE):  # killed meanwhile: its end comes next
-                    p.request(p.PTRACE_INTERRUPT, t.tid)
+            held = p.HELD.get(t.tid)
+            if held is not None:
+                self._ask(state, held)
             else:
                 t.lp.interrupt(TIMER_VECTOR)
+
+    def _ask(self, state: Inside, held: p.Held) -> None:
+        """Have a thread stop by itself; one that runs on and on without doing so is killed."""
+        if state.asked is None:
+            state.asked = Overdue(state.t.tid)
+        if state.asked.look():
+            held.senseless()
+            return
+        with suppress(*p.GONE):  # killed meanwhile: its end comes next
+            p.request(p.PTRACE_INTERRUPT, state.t.tid)
