@@ -10,6 +10,7 @@ import pytest
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.native import tick as native_tick
 from softsgx.runner.native.tick import NativeTick
+from softsgx.runner.process.overdue import Overdue
 from softsgx.runner.process.tick import TIMER_VECTOR, Tick
 
 TID = 7
@@ -20,6 +21,11 @@ class Asked:
 
     def __init__(self) -> None:
         self.requests: list[int] = []
+        self.killed = False
+
+    def senseless(self) -> ProcessLookupError:
+        self.killed = True
+        return ProcessLookupError()
 
     def request(self, what: int, data: int) -> int:
         self.requests.append(what)
@@ -34,7 +40,7 @@ def thread(monkeypatch: pytest.MonkeyPatch) -> Any:
     lp = SimpleNamespace(interrupt=interrupts.append, interrupts=interrupts)
     t = SimpleNamespace(tid=TID, lp=lp)
     return SimpleNamespace(
-        t=t, running=True, ticked=0.0, stops=0, stops_at_tick=0, turn=0, asked=False
+        t=t, running=True, ticked=0.0, stops=0, stops_at_tick=0, turn=0, asked=None
     )
 
 
@@ -56,8 +62,21 @@ def test_the_supervisor_does_not_wait_for_a_thread_that_has_no_processor(
     ticks.add(thread)
     ticks.rung()
     assert held.requests == [p.PTRACE_INTERRUPT]
-    assert thread.asked
+    assert thread.asked is not None
     assert thread.t.lp.interrupts == []  # it takes the tick when it reports
+
+
+def test_a_thread_that_runs_on_without_stopping_is_found(
+    thread: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for it any more, so nobody noticed that it cannot be interrupted."""
+    held = Asked()
+    monkeypatch.setitem(p.HELD, TID, held)
+    monkeypatch.setattr(Overdue, "look", lambda _: True)
+    ticks = tick()
+    ticks.add(thread)
+    ticks.rung()
+    assert (held.killed, held.requests) == (True, [])
 
 
 def test_a_traced_thread_is_stopped_for_its_tick(thread: Any) -> None:
@@ -65,4 +84,4 @@ def test_a_traced_thread_is_stopped_for_its_tick(thread: Any) -> None:
     ticks.add(thread)
     ticks.rung()
     assert thread.t.lp.interrupts == [TIMER_VECTOR]
-    assert not thread.asked
+    assert thread.asked is None
