@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from softsgx.cli import files
 from softsgx.cli.errors import UsageError
 from softsgx.cli.modes import GIVEN, Option
 from softsgx.cli.outputs import file_output, output
@@ -71,14 +70,17 @@ def expect_told(args: argparse.Namespace) -> None:
         if asked and (args.jobs is not None or args.cluster is not None):
             raise UsageError(f"{name}: not with --jobs or --cluster: other processes do not tell")
     if args.coverage is not None:
+        from softsgx.cli import files  # not at the top: `run` has these options, too
+
         files.refuse_same([args.driver], [args.coverage])
         files.expect_write(args.coverage)
 
 
-def write_coverage(args: argparse.Namespace) -> None:
+def write_coverage(driver: str | None, coverage: str | None) -> None:
     """Write what was executed in this process, if that was asked for."""
-    if args.coverage is None:
+    if driver is None or coverage is None:
         return
     from softsgx.cdriver.coverage import lcov
+    from softsgx.cli import files
 
-    files.write(args.coverage, lcov(Path(args.driver)).encode())
+    files.write(coverage, lcov(Path(driver)).encode())

@@ -26,5 +26,5 @@ def run(args: argparse.Namespace) -> int:
         look_for_races(scenarios)
     finished = search_all(args, [(args.target, scenario) for scenario in scenarios], show)
     report(args, finished, "".join(stories))
-    write_coverage(args)
+    write_coverage(args.driver, args.coverage)
     return exit_code(finished)

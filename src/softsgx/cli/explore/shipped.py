@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         f"{len(finished)} of {len(scenarios)} scenarios, {found} with a finding, which "
         "softsgx explore SCENARIO shows\n",
     )
-    write_coverage(args)
+    write_coverage(args.driver, args.coverage)
     if gone:
         raise gone[0]
     return exit_code(finished)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from softsgx.cli.ends import print_stdout
 from softsgx.cli.errors import (
@@ -69,7 +70,13 @@ def _run(argv: list[str], options: Options, caller: Inherited, front: ToFront) -
     kernel_of(options)
     facts = find_program(argv, caller)
     _refuse_same(argv, facts, options)
-    return run_program(argv, options, caller, facts, front)
+    start = partial(run_program, argv, options, caller, facts, front)
+    if options.junit is None and options.coverage is None:
+        return start()
+    # Not at the top: every start would wait for what it imports.
+    from softsgx.cli.run.reports import run_reported
+
+    return run_reported(argv, options, start)
 
 
 def _refuse_same(argv: list[str], facts: ProgramFacts, options: Options) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
@@ -11,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from softsgx import __version__
-from softsgx.cdriver.coverage import lcov
-from softsgx.cdriver.errors import DriverError
-from softsgx.cdriver.manifest import fitting
 from softsgx.cpu import Readings
 from softsgx.cpu.part import Part
 from softsgx.linux.version import VERSIONS
@@ -29,7 +25,6 @@ from softsgx.runner.native.load import announce
 from softsgx.runner.options import AUTO, ENGINES, HZ_MAX, NATIVE, PTRACE, SUPERVISORS, Options
 from softsgx.runner.process.exec_chain import ProgramFacts, check_program
 from softsgx.runner.process.world import World
-from softsgx.runner.session.junit_file import check_junit, write_junit
 from softsgx.runner.session.listeners import Listeners
 from softsgx.runner.supervisor.engines import hardware
 from softsgx.runner.supervisor.loading import Loader
@@ -61,6 +56,10 @@ def kernel_of(options: Options) -> str:
     """The kernel of all code but the driver. RunnerError if the driver object cannot be used."""
     if options.driver is None:
         return options.linux
+    # Not at the top: few runs have one, and every run would wait for it.
+    from softsgx.cdriver.errors import DriverError
+    from softsgx.cdriver.manifest import fitting
+
     try:
         return fitting(Path(options.driver)).kernel
     except DriverError as error:
@@ -68,6 +67,8 @@ def kernel_of(options: Options) -> str:
 
 
 def _world(options: Options, part: Part, readings: Readings) -> World:
+    from softsgx.cdriver.errors import DriverError
+
     linux = kernel_of(options)
     try:
         return World(
@@ -108,14 +109,16 @@ def run_program(
     inherited: Inherited,
     facts: ProgramFacts,
     front: ToFront,
+    explanations: list[str] | None = None,
 ) -> int:
     """Run a program to its end. Returns its exit code, or 128 + the signal that killed it.
+
+    `explanations` gets those that were printed.
 
     After the end of the first process SIGTERM and SIGHUP kill the others; what was recorded is
     still written. RunnerError if the program cannot be started. When an exception is raised, it
     has ended.
     """
-    began = time.time()
     part, readings = part_of(options)
     native = options.engine == NATIVE
     meet(native)
@@ -133,8 +136,6 @@ def run_program(
         raise RunnerError("--vendor", str(error)) from None
     supervisor = Supervisor(world, Loader(policy, traps), options.engine)
     inputs = [*facts.files(argv), *([] if options.trace is None else [options.trace])]
-    if options.junit is not None:
-        check_junit(options.junit)
     listeners = Listeners(world, supervisor, _trace_header(argv, options), options, inputs)
     doorbell = supervisor.doorbell
     supervisor.front = front
@@ -149,12 +150,9 @@ def run_program(
         listeners.close()
         supervisor.calls.cpu_time.timers.close()
         doorbell.close()
-    code = _exit_code(status)
-    if options.junit is not None:
-        write_junit(options.junit, argv, code, began, listeners.explanations)
-    if options.driver is not None and options.coverage is not None:
-        Path(options.coverage).write_text(lcov(Path(options.driver)), encoding="utf-8")
-    return code
+    if explanations is not None:
+        explanations += listeners.explanations
+    return _exit_code(status)
 
 
 def _traced(supervisor: str, placed: bool) -> bool:
