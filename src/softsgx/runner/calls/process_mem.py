@@ -19,7 +19,7 @@ from softsgx.linux.vfs import O_ACCMODE, O_RDONLY, O_WRONLY
 from softsgx.runner.calls.paths import MEM
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.process.families import alive
+from softsgx.runner.host.proc import alive
 from softsgx.runner.process.stops import answer, run_changed, signed32
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from softsgx.runner.host.inherited import (
     occupy_streams,
 )
 from softsgx.runner.host.keeper import be_keeper
-from softsgx.runner.host.proc import caught, stat_fields
+from softsgx.runner.host.proc import alive, signal_masks
 from softsgx.runner.host.signal_counts import COUNTED, SignalCounts
 from softsgx.runner.say import say
 
@@ -299,11 +299,15 @@ class _Front:
         Whoever signals softsgx by its name (pkill) signals front and supervisor, which looks like
         the process group, and spares the program.
         """
-        if number not in _ENDS or not self._first or caught(self._first, number):
+        if number not in _ENDS or not self._first:
             return False
+        with suppress(OSError):  # it has died already
+            masks = signal_masks(self._first)
+            if any(masks[name] >> (number - 1) & 1 for name in ("SigBlk", "SigIgn", "SigCgt")):
+                return False
         end = time.monotonic() + _DEATH_S
         while time.monotonic() < end:
-            if stat_fields(self._first)[:1] in ([], ["Z"], ["X"]):
+            if not alive(self._first):
                 return False
             time.sleep(_DEATH_S / 100)
         return True

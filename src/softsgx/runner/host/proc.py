@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Final
 
+_MASKS: Final = ("SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt")
 _NUMBERS: Final = ("Tgid", "PPid", "NSpid", "TracerPid")
 
 
@@ -18,12 +19,25 @@ def stat_fields(tid: int) -> list[str]:
     return []
 
 
-def caught(pid: int, number: int) -> bool:
-    """Whether a process handles, ignores or blocks a signal; no if it is gone."""
-    with suppress(OSError), open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as of:
-        masks = [line.split()[1] for line in of if line.startswith(("SigBlk", "SigIgn", "SigCgt"))]
-        return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
-    return False
+def state_of(tid: int) -> str:
+    """The letter of /proc/<tid>/stat; X if the thread is gone."""
+    fields = stat_fields(tid)
+    return fields[0] if fields else "X"
+
+
+def alive(tid: int) -> bool:
+    """Whether a thread has not ended yet."""
+    return state_of(tid) not in ("X", "Z")
+
+
+def signal_masks(tid: int) -> dict[str, int]:
+    """SigPnd, ShdPnd, SigBlk, SigIgn and SigCgt of /proc/<tid>/status.
+
+    FileNotFoundError or ProcessLookupError if it is gone.
+    """
+    with open(f"/proc/{tid}/status", encoding="ascii", errors="replace") as status:
+        fields = (line.split() for line in status if line.startswith(_MASKS))
+        return {name[:-1]: int(mask, 16) for name, mask in fields}
 
 
 def status_numbers(tid: int | str) -> dict[str, list[int]]:

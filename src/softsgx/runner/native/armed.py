@@ -20,6 +20,7 @@ from softsgx.runner.code.trapped import ENCLU, trapped
 from softsgx.runner.host import nr
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import PROT_RW, USER_RFLAGS
+from softsgx.runner.host.proc import state_of
 from softsgx.runner.inserted.assembled import labels_of
 from softsgx.runner.inserted.layout import NATIVE_CODE, NATIVE_EPC
 from softsgx.runner.inserted.machine_code import NATIVE_CODE as _PARTS
@@ -27,7 +28,6 @@ from softsgx.runner.native.faults import UNBLOCK
 from softsgx.runner.native.slots import CLAIMED, Slots
 from softsgx.runner.native.state import Arm, Inside
 from softsgx.runner.process import forced
-from softsgx.runner.process.families import state_of
 from softsgx.spec import leaves
 from softsgx.spec.bits import MASK32, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from softsgx.spec.msr import RFLAGS_RF

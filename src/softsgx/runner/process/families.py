@@ -13,7 +13,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.host.proc import stat_fields, status_numbers
+from softsgx.runner.host.proc import status_numbers
 from softsgx.runner.inserted.layout import GATE_WORD
 
 if TYPE_CHECKING:
@@ -31,17 +31,6 @@ def thread_group(tid: int) -> int:
             if line.startswith("Tgid:"):
                 return int(line.split()[1])
     raise OSError(f"/proc/{tid}/status without Tgid")
-
-
-def state_of(tid: int) -> str:
-    """The letter of /proc/<tid>/stat; X if the thread is gone."""
-    fields = stat_fields(tid)
-    return fields[0] if fields else "X"
-
-
-def alive(tid: int) -> bool:
-    """Whether a thread has not ended yet."""
-    return state_of(tid) not in ("X", "Z")
 
 
 def shares_memory(parent: Tracee, tid: int) -> bool:

@@ -16,10 +16,10 @@ from typing import Final
 from softsgx.linux.errno import ERESTARTSYS
 from softsgx.runner.host import futex
 from softsgx.runner.host import ptrace as p
+from softsgx.runner.host.proc import alive
 from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.box import REPLY, REQUEST, TAKEN
 from softsgx.runner.process.by_stub import BY_STUB
-from softsgx.runner.process.families import alive
 from softsgx.runner.process.held_state import Gone, HeldState
 from softsgx.runner.process.overdue import Overdue
 from softsgx.spec.bits import MASK64

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.abi import SI_TKILL
+from softsgx.runner.host.proc import signal_masks
 from softsgx.spec import faults
 
 if TYPE_CHECKING:
@@ -71,14 +72,9 @@ class SignalState(NamedTuple):
 
 def signal_state(tid: int) -> SignalState:
     """The signals of a thread. FileNotFoundError or ProcessLookupError if it is gone."""
-    words: dict[str, int] = {}
-    with open(f"/proc/{tid}/status", encoding="ascii", errors="replace") as status:
-        for line in status:
-            if line.startswith(("Sig", "ShdPnd")):
-                name, value = line.split()
-                words[name] = int(value, 16) if name != "SigQ:" else 0
-    pending = words["SigPnd:"] | words["ShdPnd:"]
-    blocked, ignored, caught = words["SigBlk:"], words["SigIgn:"], words["SigCgt:"]
+    masks = signal_masks(tid)
+    pending = masks["SigPnd"] | masks["ShdPnd"]
+    blocked, ignored, caught = masks["SigBlk"], masks["SigIgn"], masks["SigCgt"]
     held = p.HELD.get(tid)
     if held is not None:
         blocked, ignored, caught = held.masks(blocked, ignored, caught)

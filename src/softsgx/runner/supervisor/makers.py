@@ -6,7 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from softsgx.runner.host.abi import CLONE_VM
-from softsgx.runner.process.families import alive, thread_group
+from softsgx.runner.host.proc import alive
+from softsgx.runner.process.families import thread_group
 from softsgx.runner.process.held import HeldThread
 
 if TYPE_CHECKING:
