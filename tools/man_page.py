@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from importlib import import_module
 from pathlib import Path
 from typing import Final
 
 from softsgx import __version__
-from softsgx.cli.main import COMMANDS
-from softsgx.cli.modes import Option, Table
+from softsgx.cli.completion.scripts import tables
+from softsgx.cli.modes import Option
 
 PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "softsgx.1"
 _HEAD: Final = rf""".\" Written by `make docs`.
@@ -47,14 +46,13 @@ No colours.
 def page() -> str:
     """The page, in the macros of man(7)."""
     sections = []
-    for name, command in COMMANDS.items():
-        table: Table = import_module(command.module).TABLE
-        sections.append(f".SS softsgx {name}\n{_text(command.help)}.\n.PP\n.nf\n")
+    for name, about, table in tables():
+        sections.append(f".SS softsgx {name}\n{_text(about)}.\n.PP\n.nf\n")
         sections.append("".join(f"{_text(line)}\n" for line in table.usage().splitlines()))
         sections.append(".fi\n")
         if len(table.modes) > 1:
             modes = ((table.name(mode), mode.about) for mode in table.modes)
-            sections += [f".TP\n.B {_text(what)}\n{_text(about)}\n" for what, about in modes]
+            sections += [f".TP\n.B {_text(what)}\n{_text(does)}\n" for what, does in modes]
         sections += [_option(option) for option in table.options.values()]
         sections.append(".PP\nExit codes:\n")
         sections += [f".TP\n.B {code}\n{_text(means)}\n" for code, means in table.codes.items()]

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import import_module
 
-from softsgx.cli.main import COMMANDS
-from softsgx.cli.modes import Mode, Option, Table
+from softsgx.cli.completion.scripts import tables
+from softsgx.cli.modes import Mode, Option
 
-TABLES = {
-    name: table
-    for name, command in COMMANDS.items()
-    if isinstance(table := getattr(import_module(command.module), "TABLE", None), Table)
-}
+TABLES = {name: table for name, _, table in tables()}
 
 LAYOUT = {
     "--layout": "selftest",

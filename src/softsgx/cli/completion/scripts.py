@@ -41,7 +41,7 @@ def _options(table: Table) -> list[Option]:
 
 def _values(option: Option) -> list[str]:
     """What its value may be, as far as that is a list; empty if it is joined to its name."""
-    return [] if option.joined else list(map(str, option.choices or option.words))
+    return [] if option.joined else [*(option.choices or option.words)]
 
 
 def _words(table: Table) -> list[str]:
@@ -147,17 +147,7 @@ def _zsh() -> str:
         commands.append(f"        {shlex.quote(f'{name}:{about}')}")
         lines = [f"        {name}) _arguments -s \\"]
         for option in _options(table):
-            star = "*" if option.many else ""
-            value = ""
-            if option.choices or option.words:
-                value = f":{option.key}:({' '.join(map(str, option.choices or option.words))})"
-            elif not option.flag:
-                value = f":{option.metavar or option.key}:_files"
-            joined = "=-" if option.joined else "" if option.flag else "+"
-            joined = joined if option.name.startswith("--") or option.joined else ""
-            joined = "=" if joined == "+" else joined
-            spec = f"{star}{option.name}{joined}[{_brackets(option.help)}]{value}"
-            lines.append(f"            {shlex.quote(spec)} \\")
+            lines.append(f"            {shlex.quote(_specification(option))} \\")
         if name == "run":
             lines.append("            '*::program:_normal' ;;")
         elif _words(table):
@@ -166,6 +156,18 @@ def _zsh() -> str:
             lines.append("            '*:file:_files' ;;")
         cases += lines
     return _ZSH.replace("@COMMANDS@", "\n".join(commands)).replace("@CASES@", "\n".join(cases))
+
+
+def _specification(option: Option) -> str:
+    """An option as _arguments of zsh takes it; "=" says that its value may follow that."""
+    value = after = ""
+    if offered := option.choices or option.words:
+        value = f":{option.key}:({' '.join(offered)})"
+    elif not option.flag:
+        value = f":{option.metavar or option.key}:_files"
+    if value and option.name.startswith("--"):
+        after = "=-" if option.joined else "="
+    return f"{'*' * option.many}{option.name}{after}[{_brackets(option.help)}]{value}"
 
 
 def _brackets(text: str) -> str:
