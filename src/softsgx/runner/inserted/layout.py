@@ -54,11 +54,13 @@ SLOTS_SIZE: Final = SLOTS * SLOT_STRIDE
 # Up to the end of the records of systrap_layout.py.
 END: Final = BASE + 0x3000_0000
 
-# All of EPC, PROT_NONE; single pages are duplicated from here into enclave areas.
+# All of EPC, PROT_NONE; single pages are duplicated from here into enclave areas, by way of a place
+# of its own for each slot.
 NATIVE_EPC: Final = BASE + (1 << 36)
+NATIVE_STAGING: Final = NATIVE_EPC - SLOTS * PAGE_SIZE
 
 assert VDSO + VDSO_SIZE_MAX <= STUB
 assert STUB + STUB_SIZE <= BOX
 assert not SCRATCH % PAGE_SIZE
 assert BOX + BOX_SIZE <= NATIVE_CODE
-assert NATIVE_SLOTS + SLOTS_SIZE <= END <= NATIVE_EPC
+assert NATIVE_SLOTS + SLOTS_SIZE <= END <= NATIVE_STAGING

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from softsgx.linux.mm import Mm
     from softsgx.runner.process.arena import ArenaMemory
 
+_THERE: Final = MREMAP_MAYMOVE | MREMAP_FIXED
 # MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE
 _NOTHING: Final = MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS | MAP_NORESERVE
 
@@ -83,8 +84,13 @@ class NativeMap:
 
     # Widening
 
-    def map(self, page: int, word: int) -> list[Operation]:
-        """The calls that map a linear page as the TLB entry `word` says, whatever is there now."""
+    def map(self, page: int, word: int, staging: int) -> list[Operation]:
+        """The calls that map a linear page as the TLB entry `word` says, whatever is there now.
+
+        Calls of other threads come in between. So the page gets its rights at `staging`, an address
+        that only this thread uses, and is moved to its place with them: whoever puts something else
+        there does it before or after, and never gives rights to what another has put there.
+        """
         self.forget(page)
         source = NATIVE_EPC + (self._number(word) << PAGE_SHIFT)
         address = page << PAGE_SHIFT
@@ -93,8 +99,9 @@ class NativeMap:
             self.memory.touched[self._number(word)] = 1
         # R, W, X of a TLB entry are PROT_*; W and X bring R along, as in a page table.
         return [
-            Operation(nr.MREMAP, (source, 0, PAGE_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, address, 0)),
-            Operation(nr.MPROTECT, (address, PAGE_SIZE, word & RIGHTS, 0, 0, 0)),
+            Operation(nr.MREMAP, (source, 0, PAGE_SIZE, _THERE, staging, 0)),
+            Operation(nr.MPROTECT, (staging, PAGE_SIZE, word & RIGHTS, 0, 0, 0)),
+            Operation(nr.MREMAP, (staging, PAGE_SIZE, PAGE_SIZE, _THERE, address, 0)),
         ]
 
     def _number(self, word: int) -> int:
@@ -155,13 +162,16 @@ class NativeMap:
             runs = [[v.start >> PAGE_SHIFT, v.end >> PAGE_SHIFT] for v in self.mm.vmas if v.sgx]
         return [nothing(at << PAGE_SHIFT, (end - at) << PAGE_SHIFT) for at, end in runs]
 
-    def enter(self, tid: int, maps: Iterable[tuple[int, int]]) -> list[Operation]:
-        """The calls that a thread must make before it enters: hide what is due, map these pages."""
+    def enter(self, tid: int, maps: Iterable[tuple[int, int]], staging: int) -> list[Operation]:
+        """The calls that a thread must make before it enters: hide what is due, map these pages.
+
+        `staging` as in `map`.
+        """
         operations = self.pending()
         pages: dict[int, None] = {}
         hidden = dict(self.hidden)
         for page, word in maps:
-            operations += self.map(page, word)
+            operations += self.map(page, word, staging)
             pages[page] = None
         if operations:
             self.entries[tid] = Entry(pages, hidden)

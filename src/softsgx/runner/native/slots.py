@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from softsgx.runner.host.abi import USER_CS, USER_DS
 from softsgx.runner.host.memory_file import memory_file
 from softsgx.runner.host.native_code import compare_and_swap
-from softsgx.runner.inserted.layout import NATIVE_SLOTS, SLOT_STRIDE, SLOTS, SLOTS_SIZE
+from softsgx.runner.inserted.layout import (
+    NATIVE_SLOTS,
+    NATIVE_STAGING,
+    SLOT_STRIDE,
+    SLOTS,
+    SLOTS_SIZE,
+)
 from softsgx.runner.inserted.systrap_layout import SPACE_SLOTS_AT
 from softsgx.runner.ways import WAYS
 from softsgx.spec.bits import PAGE_SIZE
@@ -176,6 +182,11 @@ class Slots:
     def address(slot: int) -> int:
         """The address of a slot in a process."""
         return NATIVE_SLOTS + slot % SLOTS * SLOT_STRIDE
+
+    @staticmethod
+    def staging(slot: int) -> int:
+        """Where in a process its thread prepares a page of the enclave."""
+        return NATIVE_STAGING + slot % SLOTS * PAGE_SIZE
 
     def _place(self, slot: int) -> tuple[memoryview, int]:
         """The memory of its file, and its offset there."""

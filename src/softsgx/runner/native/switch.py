@@ -87,7 +87,7 @@ class Switch:
         t = state.t
         native = self.settled(t)
         lp = t.lp
-        operations = native.enter(t.tid, maps)
+        operations = native.enter(t.tid, maps, self.slots.staging(state.slot))
         if lp.x is not state.real and state.within and same_state(lp.x, state.real):
             state.real = lp.x  # it went to the SSA frame and came back
         if state.within and not operations and lp.x is state.real:
