@@ -189,6 +189,30 @@ def test_a_terminal_that_goes_leaves_the_reports(number: int, tmp_path: Path) ->
     assert not marked(str(tmp_path))
 
 
+# Kills whoever executes a program while that is prepared for it.
+KILLED_AT_EXEC = """
+import os, signal, sys
+from softsgx.cli.main import main
+from softsgx.runner.host.notifications import Listener
+real, left = Listener.give, [4]
+def give(self, held, fd, flags=0):
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(held.tid, signal.SIGKILL)
+    return real(self, held, fd, flags)
+Listener.give = give
+sys.exit(main(["run", "--supervisor", "systrap", "--", "/bin/sh", "-c", "/bin/true; echo $?"]))
+"""
+
+
+def test_a_process_killed_in_exec_is_no_news() -> None:
+    """exec of a process that had just been killed was called one that cannot be followed."""
+    command = [sys.executable, "-c", KILLED_AT_EXEC]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{128 + signal.SIGKILL}\n")
+    assert done.stderr in ("", "Killed\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_what_the_terminal_sends_is_the_program_s(number: int) -> None:
     """The program ends by its own handler, and the supervisor goes on until then."""

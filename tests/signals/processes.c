@@ -368,6 +368,10 @@ static void children_told(unsigned long flags)
         if (i == 3) {
             until_waits(pid, pid, SYS_pause);
             kill(pid, SIGSTOP);
+            /* Whoever waits before SIGCHLD is sent may take the status from it (Linux 6.12,
+             * kernel/exit.c, wait_task_stopped). */
+            while (stops && !(pending_now() & BIT(SIGCHLD)))
+                nap(100);
             waitpid(pid, &status, WUNTRACED);
             ended("child", status);
             let_in(expected += stops);

@@ -12,11 +12,12 @@ import signal
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.runner.errors import LoadError
 from softsgx.runner.host import ptrace as p
 from softsgx.runner.host.notifications import Listener, Notification
+from softsgx.runner.host.proc import alive
 from softsgx.runner.inserted import systrap_layout as lay
 from softsgx.runner.inserted.systrap import address
 from softsgx.runner.process.families import tracer_of
@@ -32,6 +33,15 @@ if TYPE_CHECKING:
     from softsgx.runner.supervisor.known import Known
 
 _OPTIONS: Final = p.PTRACE_O_TRACESYSGOOD | p.PTRACE_O_TRACEEXEC
+_INTERRUPTED: Final = (errno.ENOENT, errno.ESRCH)  # also while it is given a descriptor
+
+
+class _Begun(NamedTuple):
+    """An exec of a process: the file of its new program, and the descriptors that it was given."""
+
+    pid: int
+    family: Family
+    given: dict[int, int]
 
 
 class Execs:
@@ -58,6 +68,13 @@ class Execs:
         self._shared = shared
         self._meanwhile = meanwhile
         self.notes: deque[Notification] = deque()  # calls that wait
+        # By thread: what one has been given whose call a signal has interrupted. It is made again.
+        self._begun: dict[int, _Begun] = {}
+
+    def forget(self, pid: int) -> None:
+        """A process is gone."""
+        for tid in [tid for tid, begun in self._begun.items() if begun.pid == pid]:
+            self._known.records.drop(self._begun.pop(tid).family)
 
     def serve(self, listener: Listener, note: Notification, t: Tracee | None) -> None:
         """A thread waits at exec: let it, and if that succeeds, prepare the new program."""
@@ -71,20 +88,29 @@ class Execs:
             listener.refuse(note, errno.ENOSYS)
             return
         records = self._known.records
-        family = None
+        begun = self._begun.pop(tid, None)
         try:
-            family = records.new_family()
-            given = {fd: listener.give(note, fd) for fd in (*self._shared, family.fd)}
+            if begun is None:
+                begun = _Begun(t.pid, records.new_family(), {})
+            family, given = begun.family, begun.given
+            for fd in (*self._shared, family.fd):
+                if fd not in given:
+                    given[fd] = listener.give(note, fd)
             p.HELD.pop(tid, None)
             p.request(p.PTRACE_SEIZE, tid, 0, _OPTIONS)
         except OSError as error:
-            if family is not None:
-                records.drop(family)
-            say(f"softsgx: run: process {t.pid}: exec cannot be followed: {error.strerror}\n")
-            listener.refuse(note, errno.EPERM)
+            if begun is not None and error.errno in _INTERRUPTED and alive(tid):
+                self._begun[tid] = begun
+                return
+            if begun is not None:
+                records.drop(begun.family)
+            if alive(tid):
+                say(f"softsgx: run: process {t.pid}: exec cannot be followed: {error.strerror}\n")
+                listener.refuse(note, errno.EPERM)
             return
-        listener.go_on(note)
         try:
+            with suppress(FileNotFoundError):  # interrupted: as one that fails
+                listener.go_on(note)
             with suppress(p.NoSuchTracee):  # the program is there already, as the thread `t.pid`
                 p.request(p.PTRACE_INTERRUPT, tid)
             self._follow(t, given, family, note.ip)

@@ -152,6 +152,7 @@ class Systrap:
     def _ended(self, pid: int, fd: int) -> None:
         """A process has ended: so have its threads, with its status."""
         self.forks.forget(pid)
+        self.execs.forget(pid)
         self._ended_processes += 1
         if self._ended_processes % _SWEEP == 0:
             self._sweep()
