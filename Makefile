@@ -15,7 +15,7 @@ EXTRA  := $(wildcard bench) $(wildcard tools/*.py)
 # For example: make test PYTEST_ARGS='-k tidy'
 PYTEST_ARGS ?=
 
-.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain fuzz-explore signal-storm mutants demo explored conformance bench docs asm lock lowest driver-programs differential plants clean driver-plants decided release-check
+.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain fuzz-explore signal-storm mutants demo explored conformance driver bench docs asm lock lowest driver-programs differential plants clean driver-plants decided release-check
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -36,7 +36,7 @@ lint: setup  ## formatting, ruff, mypy --strict, dead code
 	@$(BIN)/python -m tools.dead_code
 
 test: lint  ## everything CI runs: setup, lint, the whole suite
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -q $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -q -rfEs $(PYTEST_ARGS)
 
 format: setup  ## rewrite the sources in the project's format
 	@$(BIN)/ruff format --quiet .
@@ -73,6 +73,13 @@ JOBS ?= 1
 differential: setup  ## OPERATIONS random operations: do the kernel's driver, in C, and ours agree? (needs gcc)
 	@$(BIN)/python -m tests.differential --linux $(LINUX) --operations $(OPERATIONS) --seed $(SEED) \
 		--first $(FIRST) --jobs $(JOBS)
+
+# Where a package is not installed, the message says so and the tests of that version are skipped.
+driver: setup  ## Linux's own driver, of the installed Debian packages, in build/driver (needs gcc)
+	@mkdir -p build/driver
+	@for version in 6.12 6.1; do \
+		$(BIN)/softsgx driver build --debian $$version -o build/driver/$$version.drv || \
+			echo "softsgx: driver: Linux $$version: not built: its tests are skipped" >&2; done
 
 # For example: make plants LINUX=6.1
 plants: setup  ## bugs planted in the kernel's driver: is each found, and how soon? (minutes; needs gcc)
