@@ -79,7 +79,7 @@ class Systrap:
         self.forks = Forks(self.known, self._register, self._watch_process)
         self._dead: list[int] = []  # processes that had ended before they could be watched
         self._ended_processes = 0
-        control.spin = 200
+        control.spin = 0  # an answer takes longer than any spinning that pays: docs/decisions.md
         control.set_word("SUPERVISOR", os.getpid())
         mark_death(control.address("OWNER"), threading.get_native_id())
 
