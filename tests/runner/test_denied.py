@@ -16,7 +16,6 @@ import pytest
 
 from softsgx.runner.host.abi import (
     SECCOMP_FILTER_FLAG_NEW_LISTENER,
-    SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
     SECCOMP_IOCTL_NOTIF_ADDFD,
     SECCOMP_IOCTL_NOTIF_SEND,
 )
@@ -44,7 +43,6 @@ AROUND = {
     "pidfd": denied("pidfd_open"),
     "pidfd-kill": denied("pidfd_open", as_=KILL),
     "no listener": Denied(seccomp_flags=SECCOMP_FILTER_FLAG_NEW_LISTENER),  # before 5.0
-    "not killable": Denied(seccomp_flags=SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV),  # before 5.19
     "no continue": Denied(requests={SECCOMP_IOCTL_NOTIF_SEND: errno.EINVAL}),  # before 5.5
     "no addfd": Denied(requests={SECCOMP_IOCTL_NOTIF_ADDFD: errno.EINVAL}),  # before 5.14
     "addfd-kill": Denied(requests={SECCOMP_IOCTL_NOTIF_ADDFD: KILL}),
@@ -119,7 +117,6 @@ def refused(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 RUNS = [
-    ("not killable", "exec_signals"),
     ("memfd", "descriptors"),
     ("memfd", "epc_freed"),
     ("memfd-kill", "device_nodes"),

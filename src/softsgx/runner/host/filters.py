@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 
 from softsgx.runner.host import nr
@@ -12,8 +11,6 @@ from softsgx.runner.host.abi import (
     PR_GET_SECCOMP,
     PR_SET_NO_NEW_PRIVS,
     PR_SET_SECCOMP,
-    SECCOMP_FILTER_FLAG_NEW_LISTENER,
-    SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
     SECCOMP_MODE_FILTER,
     SECCOMP_SET_MODE_FILTER,
 )
@@ -44,21 +41,6 @@ def install(code: bytes, by_prctl: bool, flags: int = 0) -> int:
     if result < 0:
         raise _error("seccomp(2)")
     return int(result)
-
-
-def install_with_listener(code: bytes) -> int:
-    """As `install`, by seccomp(2) and with a listener; its descriptor.
-
-    From Linux 5.19 on, once the listener has a call, only a signal that kills interrupts it.
-    """
-    flags = SECCOMP_FILTER_FLAG_NEW_LISTENER
-    try:
-        killable = flags | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
-        return install(code, by_prctl=False, flags=killable)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-    return install(code, by_prctl=False, flags=flags)
 
 
 def _libc() -> ctypes.PyDLL:

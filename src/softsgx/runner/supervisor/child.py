@@ -13,9 +13,9 @@ from typing import Any, Final, NoReturn
 from softsgx.runner.doctor.needs import refusal
 from softsgx.runner.errors import ProgramError, RunnerError
 from softsgx.runner.host import ptrace as p
-from softsgx.runner.host.abi import PR_SET_PDEATHSIG
+from softsgx.runner.host.abi import PR_SET_PDEATHSIG, SECCOMP_FILTER_FLAG_NEW_LISTENER
 from softsgx.runner.host.debugged import Place
-from softsgx.runner.host.filters import inherited_confinement, install, install_with_listener
+from softsgx.runner.host.filters import inherited_confinement, install
 from softsgx.runner.host.inherited import Inherited
 from softsgx.runner.process.exec_chain import SHELL
 from softsgx.runner.process.own_filters import Seccomp
@@ -147,7 +147,7 @@ def become(
         if listener_to is None:
             install(fprog, WAYS.filter_by_prctl)
         else:
-            listener = install_with_listener(fprog)
+            listener = install(fprog, by_prctl=False, flags=SECCOMP_FILTER_FLAG_NEW_LISTENER)
             socket.send_fds(listener_to, [b"."], [listener])
             os.close(listener)
         step = path
