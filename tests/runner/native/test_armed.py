@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from threading import Timer
 from types import SimpleNamespace
 from typing import cast
@@ -190,14 +192,23 @@ def test_it_is_not_armed_while_anyone_listens(armable: Armable) -> None:
 
 
 class Held:
-    """In place of a `HeldThread`."""
+    """In place of a `HeldThread`; `asked` are its requests."""
+
+    def __init__(self, *, reports: bool = True) -> None:
+        self.reports = reports
+        self.asked: list[int] = []
+
+    def request(self, what: int, _data: int) -> int:
+        """As Held.request."""
+        self.asked.append(what)
+        return 0
 
     def runs_inside(self, inside: bool) -> None:
         """As Held.runs_inside."""
 
     def stopped(self) -> bool:
         """As Held.stopped."""
-        return True
+        return self.reports
 
 
 @pytest.fixture
@@ -259,6 +270,37 @@ def test_a_thread_that_has_left_and_entered_is_inside_by_its_new_entry(inside: A
     assert inside.state.running
     assert inside.thread.lp.regs[RDI] == 0  # HOST of the slot
     assert inside.thread.lp.regs[RIP] == before[RIP]
+
+
+@pytest.mark.parametrize("way", ["killed", "stopped"])
+def test_a_thread_that_enters_no_further_is_not_waited_for(
+    inside: Armable, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """It had claimed its slot and kept nothing there, when it was killed, or stopped by SIGSTOP.
+
+    The supervisor waited long, and then killed its process. One that was gone by then was an error,
+    which left another thread, whose stop was being served, where it was.
+    """
+    child = os.fork()
+    if not child:
+        os.kill(os.getpid(), signal.SIGSTOP if way == "stopped" else signal.SIGKILL)
+        os._exit(0)
+    os.waitpid(child, os.WUNTRACED)
+    inside.t.tid = inside.t.pid = child
+    held = Held(reports=False)
+    monkeypatch.setitem(p.HELD, child, cast(p.Held, held))
+    exits(inside.slots, inside.state.slot, enters=True)
+    at = inside.state.slot * SLOT_STRIDE + SLOT_AT["KEPT"]
+    inside.slots._files[0].words[at // 4] = 0
+    yields: list[None] = []
+    monkeypatch.setattr("os.sched_yield", lambda: yields.append(None))
+    inside.armed.settle()
+    assert not inside.state.running
+    assert not yields
+    assert held.asked == [p.PTRACE_INTERRUPT]  # before its next instruction, if there is one
+    if way == "stopped":
+        os.kill(child, signal.SIGCONT)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize("bases", [(1, 2), None])

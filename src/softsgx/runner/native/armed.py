@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from softsgx.cpu.reentry import same_after_exit, same_entry, tcs_fields
@@ -44,6 +45,7 @@ LABELS: Final = labels_of(_PARTS, NATIVE_CODE)
 ARRIVE: Final = LABELS["arrive"]
 _ASKED, _SAVED, _END = LABELS["asked"], LABELS["saved"], LABELS["end"]
 _PATIENCE: Final = 100_000
+_LOOK: Final = 100
 
 
 class Armed:
@@ -250,14 +252,25 @@ class Armed:
                 self._drop(t, state)
 
     def _on(self, t: Tracee, state: Inside) -> bool:
-        """Whether a running thread that has claimed will enter; False if it is stopped first."""
-        for _ in range(_PATIENCE):
+        """Whether a running thread that has claimed will enter; False if it is stopped first.
+
+        Without a tracer it may have been stopped by SIGSTOP or a debugger. Then it is interrupted
+        before its next instruction, and goes back to its ENCLU.
+        """
+        held = p.HELD.get(t.tid)
+        for n in range(_PATIENCE):
             if self.slots.kept(state.slot):
                 return True
-            if p.HELD[t.tid].stopped() if t.tid in p.HELD else _stopped(t.tid):
+            if held is not None and held.stopped():
+                return self.slots.kept(state.slot)
+            if (held is None or n % _LOOK == 0) and _stopped(t.tid):  # or it was killed
+                if held is not None:
+                    with suppress(*p.GONE):
+                        p.request(p.PTRACE_INTERRUPT, t.tid)
                 return self.slots.kept(state.slot)
             os.sched_yield()
-        os.kill(t.pid, signal.SIGKILL)  # the program has written to the slot
+        with suppress(ProcessLookupError):  # of another thread than the one that is served
+            os.kill(t.pid, signal.SIGKILL)  # the program has written to the slot
         return False
 
     def forget(self, t: Tracee) -> None:
