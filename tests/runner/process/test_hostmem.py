@@ -6,6 +6,8 @@ import ctypes
 import mmap
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -59,6 +61,31 @@ def test_an_area_without_rights_is_an_area(host: HostMemory, area: Area, rights:
     address = area(rights)
     assert host.rights(address + 0xFFF) == rights
     assert host.area(address) == rights
+
+
+def test_a_file_of_a_file_system_mounted_noexec_is_known(
+    host: HostMemory, area: Area, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its name has blanks, and was removed. Other memory has no such file."""
+    asked = []
+
+    def statvfs(path: str) -> SimpleNamespace:
+        asked.append(path)
+        return SimpleNamespace(f_flag=os.ST_NOEXEC)
+
+    monkeypatch.setattr("os.statvfs", statvfs)
+    path = tmp_path / "an image"
+    path.write_bytes(bytes(PAGE_SIZE))
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE) as memory:
+        view = ctypes.c_char.from_buffer(memory)
+        address = ctypes.addressof(view)
+        assert host.noexec(address + 0xFFF)
+        path.unlink()
+        assert host.noexec(address)
+        del view
+    assert asked == [str(path), f"{path} (deleted)"]
+    assert not host.noexec(area(RW))
+    assert not host.noexec(0)
 
 
 def test_no_area(host: HostMemory) -> None:

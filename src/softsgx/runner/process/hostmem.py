@@ -16,6 +16,7 @@ import mmap
 import os
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from typing import Final
 
@@ -23,7 +24,7 @@ from softsgx.cpu.fault import PF, Fault
 from softsgx.linux.mm import VM_EXEC, VM_WRITE
 from softsgx.mem.pagetable import PTE_A, PTE_D, PTE_NX, PTE_P, PTE_U, PTE_W, USER_TOP
 from softsgx.runner.host import ptrace
-from softsgx.runner.host.abi import PROCMAP_QUERY
+from softsgx.runner.host.abi import PATH_MAX, PROCMAP_QUERY
 from softsgx.runner.host.process_memory import PageReads, page_reads, read_pages_into
 from softsgx.runner.ways import WAYS
 from softsgx.spec.bits import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
@@ -33,6 +34,7 @@ SHADOWS: Final = 1024
 _REFRESHED_MAX: Final = 16
 
 _QUERY: Final = struct.Struct("<8QQIIIIQQ")
+_QUERY_FLAGS, _QUERY_NAME_SIZE, _QUERY_NAME = 5, 11, 13
 
 
 class Stored(Enum):
@@ -247,16 +249,22 @@ class HostMemory:
     def rights(self, address: int) -> int | None:
         """VM_READ, VM_WRITE, VM_EXEC of the area at `address`; None if there is none."""
         if self._query_works:
-            block = bytearray(_QUERY.pack(_QUERY.size, 0, address, *(0,) * 12))
             try:
-                fcntl.ioctl(self._maps, PROCMAP_QUERY, block)
+                return self._query(address)[_QUERY_FLAGS] & 7
             except FileNotFoundError:
                 return None
             except OSError:
                 self._query_works = False
-            else:
-                return int(_QUERY.unpack(block)[5]) & 7
         return self._rights_from_text(address)
+
+    def _query(self, address: int, name: ctypes.Array[ctypes.c_char] | None = None) -> list[int]:
+        """Ask the kernel, 6.11 and newer, of an area. OSError; FileNotFoundError: there is none."""
+        fields = [_QUERY.size, 0, address, *(0,) * 12]
+        if name is not None:
+            fields[_QUERY_NAME_SIZE], fields[_QUERY_NAME] = len(name), ctypes.addressof(name)
+        block = bytearray(_QUERY.pack(*fields))
+        fcntl.ioctl(self._maps, PROCMAP_QUERY, block)
+        return list(_QUERY.unpack(block))
 
     def _rights_from_text(self, address: int) -> int | None:
         """As `rights`, for kernels before 6.11."""
@@ -297,13 +305,23 @@ class HostMemory:
 
     def noexec(self, address: int) -> bool:
         """Whether the page is of a file on a file system mounted noexec, so never executable."""
+        path = self._path(address)
+        return path.startswith("/") and _noexec(path)
+
+    def _path(self, address: int) -> str:
+        """What the kernel calls the area at `address`; empty if it has no name or there is none."""
+        if self._query_works:
+            name = ctypes.create_string_buffer(PATH_MAX)
+            with suppress(OSError):
+                size = self._query(address, name)[_QUERY_NAME_SIZE]
+                return os.fsdecode(name.value) if size else ""
         with open(f"/proc/{self.pid}/maps", encoding="utf-8", errors="surrogateescape") as maps:
             for line in maps:
                 fields = line.rstrip("\n").split(None, 5)
                 start, end = (int(x, 16) for x in fields[0].split("-"))
                 if start <= address < end:
-                    return len(fields) > 5 and fields[5].startswith("/") and _noexec(fields[5])
-        return False
+                    return fields[5] if len(fields) > 5 else ""
+        return ""
 
     def _readable(self, address: int) -> bool:
         return ptrace.read_memory(self.pid, address & ~PAGE_MASK, 1) is not None
