@@ -31,6 +31,18 @@ from tests.cli.test_explore import CORRECT, COUNTER
 FILE = "scenarios.py"
 
 
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for what is kept between runs."""
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch, kept: Path) -> None:
+    """Every mode is run here, also the one that removes the cache: not the user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kept))
+
+
 @pytest.fixture(autouse=True)
 def _no_front(monkeypatch: pytest.MonkeyPatch) -> None:
     no_front(monkeypatch)

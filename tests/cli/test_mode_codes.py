@@ -58,6 +58,7 @@ CODES = {
     "show": {0: "app", 1: "bad.sig", 2: "key.pem", 130: "app"},
     "show --diff": {0: "app app", 1: "app exec", 2: "app nowhere", 130: "app app"},
     "doctor": {0: "", 1: "", 2: "--nothing", 130: ""},
+    "doctor --clean": {0: "", 2: "--nothing", 130: ""},
     "completion": {0: "bash", 2: "ksh", 130: "bash"},
     "driver": {
         0: "build --source linux -o sgx.drv",

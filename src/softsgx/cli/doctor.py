@@ -1,4 +1,7 @@
-"""`softsgx doctor`: can this machine run SGX programs, and what to do about each 'no'."""
+"""`softsgx doctor`: can this machine run SGX programs, and what to do about each 'no'.
+
+With --clean it removes what softsgx keeps between runs (`clean.py`).
+"""
 
 import argparse
 import json
@@ -14,7 +17,12 @@ NOT_READY: Final = "programs cannot run here"
 
 TABLE: Final = Table(
     "doctor",
-    {"": (Option(name="--json", help="print one JSON object"),)},
+    {
+        "": (
+            Option(name="--json", help="print one JSON object"),
+            Option(name="--clean", help="remove the cache, $XDG_CACHE_HOME/softsgx"),
+        )
+    },
     (
         Mode(
             about="examine this machine",
@@ -22,6 +30,13 @@ TABLE: Final = Table(
             codes=codes(READY, NOT_READY),
             module=__name__,
             function="show",
+        ),
+        Mode(
+            chosen="--clean",
+            about="remove what is kept between runs: found CPUID and ENCLU, sources of drivers",
+            options=("--json",),
+            codes=codes("removed, or nothing was there"),
+            module="softsgx.cli.clean",
         ),
     ),
 )

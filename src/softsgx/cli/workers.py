@@ -10,7 +10,7 @@ import platform
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -206,6 +206,7 @@ class _Dispatcher:
 
 # In a worker: its scenario, made at the first unit, and the executions so far. A scenario has one
 # state, so threads of one worker take turns.
+_copies: list[TemporaryDirectory[str]] = []  # removed at the end of the worker
 _made: dict[SearchSpec, Scenario] = {}
 _done: dict[SearchSpec, int] = {}
 _turn = Lock()
@@ -257,7 +258,9 @@ def _local_target(spec: SearchSpec) -> str:
     path = Path(spec.target)
     if path.is_file() and path.read_bytes() == spec.text:
         return spec.target
-    copy = Path(mkdtemp(prefix="softsgx-")) / path.name
+    copies = TemporaryDirectory(prefix="softsgx-")
+    _copies.append(copies)
+    copy = Path(copies.name) / path.name
     copy.write_bytes(spec.text)
     return str(copy)
 
