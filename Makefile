@@ -15,7 +15,7 @@ EXTRA  := $(wildcard bench) $(wildcard tools/*.py)
 # For example: make test PYTEST_ARGS='-k tidy'
 PYTEST_ARGS ?=
 
-.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain fuzz-explore signal-storm mutants demo explored conformance driver bench docs asm lock lowest driver-programs differential plants clean driver-plants decided release-check
+.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain fuzz-explore signal-storm mutants demo explored conformance driver bench docs asm lock lowest driver-programs differential plants clean driver-plants decided release-check image
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -195,6 +195,15 @@ $(LOWEST)/.stamp: pyproject.toml requirements/dev.txt tools/make-venv tools/pins
 
 release-check: setup  ## wheel and sdist: built, checked by twine, tested from the unpacked sdist
 	@tools/release-check "$(PYTHON)"
+
+# For example: make image ENGINE=docker WITH=pytest
+ENGINE ?= podman
+WITH ?=
+image:  ## the image softsgx of the Dockerfile, built with ENGINE; its demo and doctor, run in it
+	@command -v $(ENGINE) >/dev/null || { echo 'softsgx: image: $(ENGINE) is not installed' >&2; exit 2; }
+	@$(ENGINE) build --build-arg WITH="$(WITH)" -t softsgx .
+	@$(ENGINE) run --rm --network none softsgx
+	@$(ENGINE) run --rm --network none softsgx softsgx doctor
 
 clean:  ## remove everything that can be made again
 	@rm -rf $(VENV) build dist src/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
