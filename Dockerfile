@@ -19,13 +19,13 @@ WORKDIR /src
 COPY . .
 # The versions of the lock, also for what builds the wheel.
 ENV PIP_CONSTRAINT=/src/requirements/dev.txt PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python3 -m venv /opt/build \
-    && /opt/build/bin/pip install setuptools \
-    && /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
+RUN python3 -m venv /opt/softsgx \
+    && /opt/softsgx/bin/pip install setuptools \
+    && /opt/softsgx/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 # What else the image is to have, for example: docker build --build-arg WITH=pytest -t softsgx .
 ARG WITH=""
-RUN python3 -m venv /opt/softsgx \
-    && /opt/softsgx/bin/pip install /wheels/softsgx-*.whl ${WITH}
+RUN /opt/softsgx/bin/pip install /wheels/softsgx-*.whl ${WITH} \
+    && /opt/softsgx/bin/pip uninstall --yes setuptools
 # The rules of `make demo`, with the environment that is there already.
 RUN make VENV=/opt/softsgx DEMO=/opt/demo --old-file=/opt/softsgx/.stamp \
     /opt/demo/host /opt/demo/enclave.sig \
