@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -73,6 +74,8 @@ SLOWER = {  # what doctor names as refused
     "no addfd": ["SECCOMP_ADDFD", "supervisor"],
     "addfd-kill": ["SECCOMP_ADDFD", "supervisor"],
 }
+# An option of a container's engine that allows what a filter refuses.
+FLAG = re.compile(r"in a container: --(?:cap-add SYS_PTRACE|security-opt seccomp=unconfined)")
 # No file in memory is large enough, as with ulimit -f.
 NO_FILES = denied("ftruncate", as_=errno.EFBIG)
 NEVER = {
@@ -214,6 +217,9 @@ def test_doctor_names_what_is_refused_and_goes_on(case: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert refused(done) == SLOWER.get(case, [])
     assert json.loads(done.stdout)["ready"] is True
+    rows = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    for name in {*refused(done)} - {"supervisor"}:  # which names another row
+        assert FLAG.search(rows[name]["remedy"]), name
 
 
 @pytest.mark.parametrize("case", NEVER)
@@ -226,6 +232,7 @@ def test_where_nothing_can_run_both_say_the_same(case: str) -> None:
     assert (done.returncode, done.stderr) == (1, "")
     assert lines[-1].startswith("programs cannot run here")
     assert remedy
+    assert FLAG.search(remedy)
     done = under(what, "run", "--", "true")
     assert done.returncode == 125, done.stderr
     assert done.stderr.startswith(f"softsgx: run: {name}: ")

@@ -48,7 +48,8 @@ def test_epc_has_no_room() -> None:
 def test_descriptors_do_not_suffice() -> None:
     """The story: a module imported in the middle of an ioctl could not be opened: a traceback."""
     done = limited(resource.RLIMIT_NOFILE, 40, "run", "--", "/bin/true")
-    said = "softsgx: run: descriptors: Too many open files: ulimit -n 1024\n"
+    said = "softsgx: run: descriptors: Too many open files: ulimit -n 1024"
+    said += "; in a container: --ulimit nofile=1024\n"
     assert (done.returncode, done.stderr) == (125, said)
     found = limited(resource.RLIMIT_NOFILE, 40, "doctor")
     assert found.returncode == 1

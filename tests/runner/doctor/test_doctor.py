@@ -134,6 +134,9 @@ def test_remedy_for_ptrace_names_other_causes(tmp_path: Path) -> None:
     assert "security module" not in needs._ptrace_remedy(where)
     proc(tmp_path, self__attr__current="docker-default (enforce)\n")
     assert "runs this process as docker-default (enforce)" in needs._ptrace_remedy(where)
+    assert needs._ptrace_remedy(where).endswith(": --security-opt apparmor=unconfined")
+    proc(tmp_path, self__attr__current="system_u:system_r:container_t:s0:c1,c2\0")
+    assert needs._ptrace_remedy(where).endswith(": --security-opt label=disable")
     proc(tmp_path, self__status="Name:\tx\nTracerPid:\t42\nUid:\t0\n")
     assert needs._ptrace_remedy(where).startswith("process 42 traces this one already")
 

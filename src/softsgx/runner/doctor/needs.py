@@ -20,7 +20,10 @@ from softsgx.runner.host import probes
 from softsgx.runner.host.process_memory import try_vm_calls
 from softsgx.runner.ways import UD2, WAYS
 
-_PROFILE: Final = "in a container: a seccomp profile that allows"
+_CONTAINER: Final = "in a container: --security-opt seccomp=unconfined, or seccomp=FILE with"
+_PROFILE: Final = f"{_CONTAINER} a profile that allows"
+# With this capability the default profiles allow ptrace and process_vm_*, whatever the kernel.
+_CAPABILITY: Final = "in a container: --cap-add SYS_PTRACE, or --security-opt seccomp=unconfined"
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,12 @@ def _ptrace_remedy(proc: Path = Path("/proc")) -> str:
     tracer = re.search(r"^TracerPid:\s*([1-9]\d*)$", _read(proc / "self/status"), re.MULTILINE)
     if tracer is not None:
         return f"process {tracer[1]} traces this one already: run without strace -f and the like"
-    remedy = f"{_PROFILE} ptrace, or --cap-add SYS_PTRACE"
     label = _read(proc / "self/attr/current").rstrip("\0")
-    if label and not label.startswith("unconfined"):
-        remedy += f"; the security module runs this process as {label}, and may be what refuses"
-    return remedy
+    if not label or label.startswith("unconfined"):
+        return _CAPABILITY
+    option = "label=disable" if ":" in label else "apparmor=unconfined"
+    module = f"the security module runs this process as {label}, and may be what refuses"
+    return f"{_CAPABILITY}; {module}: --security-opt {option}"
 
 
 def _read(path: Path) -> str:
@@ -67,7 +71,7 @@ def _read(path: Path) -> str:
 
 def _file_remedy() -> str:
     if resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
-        return "ulimit -f unlimited"
+        return "ulimit -f unlimited; in a container: --ulimit fsize=-1"
     return f"{_PROFILE} memfd_create, or a /dev/shm that can be written"
 
 
@@ -79,7 +83,7 @@ def _listener_remedy(proc: Path = Path("/proc")) -> str:
 
 def _memfd_remedy() -> str:
     if resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY:
-        return "ulimit -f unlimited"
+        return "ulimit -f unlimited; in a container: --ulimit fsize=-1"
     return f"{_PROFILE} memfd_create"
 
 
@@ -146,7 +150,8 @@ NEEDS: Final = (
         "stops at ENCLU of the program, and in the stub",
         attempts.try_int80_enclu,
         "stops for the tracer",
-        "boot without ia32_emulation=off, with CONFIG_IA32_EMULATION; a filter that allows i386",
+        "boot without ia32_emulation=off, with CONFIG_IA32_EMULATION; "
+        f"{_CONTAINER} a profile for i386, too",
         "UD2 is used: SIGILL instead of a stop at a filter",
         _ud2_for_enclu,
     ),
@@ -155,7 +160,7 @@ NEEDS: Final = (
         "stops at CPUID of the program",
         attempts.try_int80_cpuid,
         "stops for the tracer",
-        "a filter that passes every number of i386: the number is the leaf of CPUID",
+        f"{_CONTAINER} a profile that passes every number of i386: the number is the leaf of CPUID",
         "UD2 is used: SIGILL instead of a stop at a filter",
         _ud2_for_cpuid,
     ),
@@ -164,7 +169,7 @@ NEEDS: Final = (
         "arguments and buffers of the program, memory that enclaves share with it",
         try_vm_calls,
         "read and written",
-        f"{_PROFILE} process_vm_readv and process_vm_writev",
+        _CAPABILITY,
         "/proc/PID/mem, with the rights of each area looked up: slower",
         _by_file,
     ),
@@ -197,7 +202,7 @@ NEEDS: Final = (
         attempts.try_writable_code,
         "mapped",
         "a security module forbids it: SELinux boolean deny_execmem, or systemd's "
-        "MemoryDenyWriteExecute",
+        "MemoryDenyWriteExecute; in a container: --security-opt label=disable",
     ),
     Need(
         "address space",
@@ -211,7 +216,7 @@ NEEDS: Final = (
         "memory files, files in /proc of each process, libraries",
         attempts.try_descriptors,
         "enough of them",
-        "ulimit -n 1024",
+        "ulimit -n 1024; in a container: --ulimit nofile=1024",
     ),
     Need(
         "vDSO",
@@ -246,7 +251,7 @@ UNTRACED: Final = (
         "descriptors of devices, given to the process",
         untraced.try_add_descriptor,
         "a descriptor arrived",
-        "Linux 5.14 or newer",
+        f"Linux 5.14 or newer; {_PROFILE} seccomp",
         _TRACED,
     ),
     Need(
