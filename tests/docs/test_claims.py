@@ -38,6 +38,10 @@ CLAIMS = {
         "tests/runner/test_container.py::test_demo_runs_under_the_default_profile",
         "tests/runner/test_denied.py::test_demo_runs_as_another_user",
     ),
+    "makes an image that runs the demo": (
+        "tests/container/test_dockerfile.py::"
+        "test_the_image_runs_the_demo_under_the_default_profile",
+    ),
     "What `explore` finds is a schedule string; `--replay` brings it back": (
         "tests/cli/test_explore.py::test_a_violation_is_exit_code_1_and_its_replay_shows_it_again",
     ),
