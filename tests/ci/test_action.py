@@ -171,9 +171,6 @@ def test_options_that_are_wrong_say_so_in_the_summary(tmp_path: Path) -> None:
 
 
 def test_findings_of_explore(tmp_path: Path) -> None:
-    stale = tmp_path / "softsgx-reports" / "softsgx.xml"
-    stale.parent.mkdir()
-    stale.write_text("of an earlier step")
     done, summary, outputs = use(tmp_path, command="explore", program="FirstTouch")
     assert (done.returncode, outputs["exit-code"]) == (1, "1")
     assert "| FirstTouch,6.12 | violation: spurious fault | " in summary
@@ -183,9 +180,17 @@ def test_findings_of_explore(tmp_path: Path) -> None:
 
 
 def test_a_search_that_cannot_begin_leaves_no_reports(tmp_path: Path) -> None:
+    """Nor those of an earlier step, which would be uploaded as if they were its own."""
+    for name in ("softsgx.xml", "softsgx.sarif"):
+        (tmp_path / "softsgx-reports").mkdir(exist_ok=True)
+        (tmp_path / "softsgx-reports" / name).write_text("of an earlier step")
     done, summary, outputs = use(tmp_path, command="explore", program="none.py")
     assert (done.returncode, outputs["junit"], outputs["sarif"]) == (2, "", "")
     assert "softsgx: explore: none.py" in summary
+
+
+def test_a_command_that_is_killed_has_the_code_of_a_shell() -> None:
+    assert script.execute(["/bin/sh", "-c", "echo last >&2; kill -9 $$"]) == (137, "last", {})
 
 
 @pytest.mark.parametrize(
