@@ -139,6 +139,9 @@ $(BUILT)/attacks-repaired $(BUILT)/attacks $(BUILT)/enclave: $(EXPLORED)/entry.h
 	@$(CC) $(CCWARN) -nostdlib -static-pie -fpie -fno-stack-protector -fcf-protection=none $(REPAIRED) \
 		-Wl,-z,max-page-size=4096,-z,noexecstack -o $@ $(filter %.c,$^)
 
+expected: setup  ## measure the searches by which explore tells how much of one is done (10 minutes)
+	@$(BIN)/python -m tools.expected
+
 decided: setup  ## search every shipped scenario with two processes; the table of docs/explore.md
 	@$(BIN)/python -m tools.decided
 

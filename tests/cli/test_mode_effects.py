@@ -32,6 +32,8 @@ SEARCH = {
     "--jobs": ("", "--jobs 2"),
     "--cluster": ("", "--cluster"),
     "--progress": ("", "--progress"),
+    # On a terminal it is the default: test_progress.py.
+    "--no-progress": ("--progress", "--no-progress"),
     "--json": ("", "--json"),
     "--junit": ("", "--junit out.xml"),
     "--sarif": ("", "--sarif out.sarif"),
@@ -59,7 +61,8 @@ EFFECTS = {
         "--driver": (FILE, f"{FILE} --driver nowhere.drv"),
     },
     "explore --known-races": {
-        **{n: SEARCH[n] for n in ("--driver", "--budget", "--jobs", "--cluster", "--progress")},
+        **{n: SEARCH[n] for n in ("--driver", "--budget", "--jobs", "--cluster")},
+        **{n: SEARCH[n] for n in ("--progress", "--no-progress")},
         "--json": SEARCH["--json"],
         "--seed": ("--json", "--json --seed 3"),
     },
@@ -73,6 +76,8 @@ EFFECTS = {
         "--prices": (SMALL, SMALL.replace("default", "low")),
         "--seed": (SERVER, f"{SERVER} --seed 5"),
         "--jobs": (SMALL, SMALL.replace("--jobs 1", "--jobs 2")),
+        "--progress": (SMALL, f"{SMALL} --progress"),
+        "--no-progress": (f"{SMALL} --progress", f"{SMALL} --no-progress"),
         "--all": (SMALL, f"{SMALL} --all"),
         "--json": (SMALL, f"{SMALL} --json"),
         "--html": (SMALL, f"{SMALL} --html out.html"),

@@ -46,6 +46,11 @@ class Stopping:
         end = self.end
         return end is not None and time.time() >= end
 
+    @property
+    def left(self) -> float | None:
+        """Seconds until the time is up; None without a limit."""
+        return None if self.end is None else max(0.0, self.end - time.time())
+
     def finishing(self) -> Deadline:
         """When to stop what follows a search: FINISH later, or at Ctrl-C."""
         late = self._later(FINISH)
@@ -63,13 +68,13 @@ class Stopping:
 
     def share(self, parts: int) -> Stopping:
         """This deadline for one of `parts` equal shares of the remaining time."""
-        left = None if self.end is None else max(0.0, self.end - time.time()) / parts
-        return self._share(left)
+        left = self.left
+        return self._share(None if left is None else left / parts)
 
     def within(self, seconds: float) -> Stopping:
         """This deadline, but at most `seconds` from now."""
-        left = seconds if self.end is None else min(seconds, max(0.0, self.end - time.time()))
-        return self._share(left)
+        left = self.left
+        return self._share(seconds if left is None else min(seconds, left))
 
     def _share(self, seconds: float | None) -> Stopping:
         share = Stopping(seconds)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from softsgx.cli import progress
 from softsgx.cli.compare.arguments import failure, jobs, names, processors, profiles, workloads
 from softsgx.cli.driver_object import DRIVER
 from softsgx.cli.errors import codes
@@ -84,6 +85,7 @@ WHAT: Final = (
 )
 HOW: Final = (
     Option(name="--jobs", type=jobs, metavar="N", shown="all cores", help="number of processes"),
+    *progress.OPTIONS,
     Option(
         name="--all",
         help="show every N in the table, not only the largest",
@@ -116,7 +118,8 @@ TABLE: Final = Table(
             about="compare costs, and play every failure",
             options=(
                 "--designs", "--driver", "--driver-mprotect", "--runtimes", "--workloads", "--n",
-                "--prices", "--seed", "--jobs", "--all", "--json", "--html", "--plots",
+                "--prices", "--seed", "--jobs", *progress.NAMES, "--all", "--json",
+                "--html", "--plots",
             ),
             codes=codes("compared", interrupted="interrupted; finished runs are shown"),
             module=f"{_MODULE}.costs",

@@ -13,9 +13,11 @@ from shlex import quote
 
 from softsgx.cli import files
 from softsgx.cli.driver_object import driver_manifest
-from softsgx.cli.ends import on_terminal, print_stderr, print_stdout
+from softsgx.cli.ends import print_stderr, print_stdout
 from softsgx.cli.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
+from softsgx.cli.progress import Estimate, Line
 from softsgx.cli.stopping import leave_interrupts_to_parent
+from softsgx.lab.bench import Combination
 from softsgx.lab.compare import Cell, Comparison, Plan, run_cell
 from softsgx.lab.designs.driver_object import driver_of, named
 from softsgx.lab.failures.matrix import matrix
@@ -34,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
         _expect_reports(args)
     designs = _designs(args)
     plan = Plan(designs, args.runtimes, args.workloads, args.n, args.prices, args.seed)
-    measured, whole = measure_all(plan.cells(), args.jobs or os.cpu_count() or 1)
+    measured, whole = measure_all(plan.cells(), args.jobs or os.cpu_count() or 1, Line.of(args))
     comparison = Comparison(plan, measured)
     # How a failure is played needs the driver in Python.
     outcomes = matrix([name for name in designs if driver_of(name) is None]) if whole else []
@@ -117,12 +119,13 @@ def _command(plan: Plan) -> str:
     return f"softsgx compare {options} --seed {plan.seed} --html FILE"
 
 
-def measure_all(cells: Sequence[Cell], jobs: int) -> tuple[list[Measurement], bool]:
+def measure_all(cells: Sequence[Cell], jobs: int, line: Line) -> tuple[list[Measurement], bool]:
     """Measure all cells in `jobs` processes; the finished ones, and whether these are all."""
     done: list[Measurement] = []
     try:
-        for m in _progress(_results(cells, jobs), len(cells)):
-            done.append(m)
+        with line:
+            for m in _watched(_results(cells, jobs), cells, line):
+                done.append(m)
     except KeyboardInterrupt:
         return done, False
     return done, True
@@ -138,13 +141,22 @@ def _results(cells: Sequence[Cell], jobs: int) -> Iterator[Measurement]:
         yield from pool.imap_unordered(run_cell, cells)
 
 
-def _progress(results: Iterator[Measurement], total: int) -> Iterator[Measurement]:
-    """Pass results through; on a terminal, show how many are done."""
-    shown = on_terminal()
+def _watched(
+    results: Iterator[Measurement], cells: Sequence[Cell], line: Line
+) -> Iterator[Measurement]:
+    """Pass results through, and show how many there are and how long the others will take."""
+    total = len(cells)
+    sizes = {(cell.combination, cell.profile.name): cell.size for cell in cells}
+    estimate = Estimate(sum(sizes.values()), line.clock)
+    done = 0
+    line.begin(f"0 of {total} runs")
     for number, m in enumerate(results, 1):
-        if shown:
-            text = f"{number} of {total}: {m.workload}, {m.n} processors, {m.design}, {m.runtime}"
-            print_stderr(f"\r{text:<78.78}", "")
+        combination = Combination(m.design, m.runtime, m.workload, m.n)
+        done += sizes[combination, m.profile]
+
+        def text(number: int = number, done: int = done, m: Measurement = m) -> str:
+            what = f"{m.workload}, {m.n} processors, {m.design}, {m.runtime}"
+            return f"{number} of {total} runs, {estimate.text(done)}; {what}"
+
+        line.show(text)
         yield m
-    if shown:
-        print_stderr(f"\r{'':<78}\r", "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
+from softsgx.cli import progress
 from softsgx.cli.driver_object import COVERAGE, DATA_RACES, DRIVER, POINTS
 from softsgx.cli.errors import codes
 from softsgx.cli.modes import Mode, Option, Table
@@ -100,7 +101,7 @@ SEARCH: Final = (
         help="search with the workers of a Dask scheduler; without ADDRESS with a cluster on this "
         "machine, of --jobs workers",
     ),
-    Option(name="--progress", help="show rate and coverage on standard error"),
+    *progress.OPTIONS,
 )
 TOLD: Final = (COVERAGE, DATA_RACES, POINTS)
 REPORTS: Final = (
@@ -116,7 +117,7 @@ REPORTS: Final = (
 )
 
 _HOW: Final = ("--strategy", "--preemptions", "--executions", "--depth", "--budget", "--seed")
-_WHO: Final = ("--jobs", "--cluster", "--progress")
+_WHO: Final = ("--jobs", "--cluster", *progress.NAMES)
 _REPORTS: Final = tuple(option.name for option in REPORTS)
 _TOLD: Final = tuple(option.name for option in TOLD)
 _BROKEN: Final = "or a scenario that is itself broken"

@@ -11,9 +11,9 @@ from softsgx.cli.driver_object import driver_manifest
 from softsgx.cli.ends import print_stdout
 from softsgx.cli.errors import EXIT_FINDING, EXIT_INTERRUPTED, EXIT_OK
 from softsgx.cli.explore.finished import Finished
+from softsgx.cli.explore.search_progress import SearchProgress
 from softsgx.cli.explore.searching import say_interrupted, search_one, workers_of
 from softsgx.cli.stopping import Stopping
-from softsgx.cli.workers import Workers
 from softsgx.explore import Plan
 from softsgx.explore.failure import preemptions_text
 from softsgx.explore.record import record
@@ -39,11 +39,22 @@ def run(args: argparse.Namespace) -> int:
     if args.driver is not None:
         return _on_driver(args)
     rows = []
-    with Stopping() as stopping, workers_of(args) as workers:
-        for race in KNOWN_RACES:
-            found = row(
-                race, *(_searched(args, race, on, workers, stopping) for on in (True, False))
-            )
+    plan = Plan(preemptions=PREEMPTIONS, seed=args.seed)
+    pairs = [(race.alone(True), race.alone(False)) for race in KNOWN_RACES]
+    names = [scenario.name for pair in pairs for scenario in pair]
+    with (
+        Stopping() as stopping,
+        SearchProgress.of(args, names, plan, stopping) as progress,
+        workers_of(args) as workers,
+    ):
+        for race, pair in zip(KNOWN_RACES, pairs, strict=True):
+            searched = []
+            for scenario in pair:
+                within = stopping.within(args.budget)
+                searched.append(
+                    search_one(scenario.name, scenario, plan, workers, within, progress)
+                )
+            found = row(race, *searched)
             if stopping.interrupted:
                 say_interrupted()
                 break
@@ -58,14 +69,18 @@ def _on_driver(args: argparse.Namespace) -> int:
     """The races of mainline, in a driver object; nothing is switched."""
     rows = []
     driver_manifest(args.driver)
-    with Stopping() as stopping, workers_of(args) as workers:
-        for race in KNOWN_RACES:
-            if not race.rule:
-                continue
-            scenario = race.on(args.driver)
-            plan = Plan(preemptions=PREEMPTIONS, seed=args.seed)
+    plan = Plan(preemptions=PREEMPTIONS, seed=args.seed)
+    races = [race for race in KNOWN_RACES if race.rule]
+    scenarios = [race.on(args.driver) for race in races]
+    names = [scenario.name for scenario in scenarios]
+    with (
+        Stopping() as stopping,
+        SearchProgress.of(args, names, plan, stopping) as progress,
+        workers_of(args) as workers,
+    ):
+        for race, scenario in zip(races, scenarios, strict=True):
             within = stopping.within(args.budget)
-            done = search_one(args, scenario.name, scenario, plan, workers, within)
+            done = search_one(scenario.name, scenario, plan, workers, within, progress)
             if stopping.interrupted:
                 say_interrupted()
                 break
@@ -114,15 +129,6 @@ def driver_markdown(rows: list[dict[str, Any]]) -> str:
 
 def _line(cells: Iterable[object]) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
-
-
-def _searched(
-    args: argparse.Namespace, race: KnownRace, on: bool, workers: Workers | None, stopping: Stopping
-) -> Finished:
-    scenario = race.alone(on)
-    plan = Plan(preemptions=PREEMPTIONS, seed=args.seed)
-    within = stopping.within(args.budget)
-    return search_one(args, scenario.name, scenario, plan, workers, within)
 
 
 def row(race: KnownRace, present: Finished, absent: Finished) -> dict[str, Any]:

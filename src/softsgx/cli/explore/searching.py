@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 from softsgx.cli.ends import print_stderr
 from softsgx.cli.explore.finished import Finished
+from softsgx.cli.explore.search_progress import SearchProgress
 from softsgx.cli.explore.whole import search_whole
 from softsgx.cli.jobs import Processes
-from softsgx.cli.progress import ProgressLine
 from softsgx.cli.stopping import Stopping
 from softsgx.cli.workers import Workers, explore_with
 from softsgx.explore import Plan, Scenario, explore
@@ -46,15 +46,21 @@ def search_all(
 ) -> list[Finished]:
     """Search one scenario after another and `show` each; stop after Ctrl-C."""
     finished: list[Finished] = []
-    with Stopping(args.budget) as stopping, workers_of(args) as workers:
+    plan = plan_of(args)
+    names = [scenario.name for _target, scenario in targets]
+    with (
+        Stopping(args.budget) as stopping,
+        SearchProgress.of(args, names, plan, stopping) as progress,
+        workers_of(args) as workers,
+    ):
         if workers is not None and args.strategy in WHOLE:
-            search_whole(targets, plan_of(args), workers, stopping, finished, show)
+            search_whole(targets, plan, workers, stopping, finished, show, progress)
             if stopping.interrupted:
                 say_interrupted()
             return finished
         for number, (target, scenario) in enumerate(targets):
             part = stopping.share(len(targets) - number)
-            done = search_one(args, target, scenario, plan_of(args), workers, part)
+            done = search_one(target, scenario, plan, workers, part, progress)
             finished.append(done)
             show(done)
             if stopping.interrupted:
@@ -64,24 +70,22 @@ def search_all(
 
 
 def search_one(
-    args: argparse.Namespace,
     target: str,
     scenario: Scenario,
     plan: Plan,
     workers: Workers | None,
     stopping: Stopping,
+    progress: SearchProgress,
 ) -> Finished:
-    """Search one scenario; workers load it from `target`."""
+    """Search one scenario, the next one of `progress`; workers load it from `target`."""
     start = time.time()
-    bar = ProgressLine(plan.executions) if args.progress else None
+    progress.begin(scenario.name)
     if workers is not None:
-        outcome = explore_with(workers, target, scenario, plan, stopping, bar)
+        outcome = explore_with(workers, target, scenario, plan, stopping, progress)
     else:
-        outcome = explore(
-            scenario, plan, deadline=stopping, late=stopping.finishing(), progress=bar
-        )
-    if bar is not None:
-        bar.close()
+        late = stopping.finishing()
+        outcome = explore(scenario, plan, deadline=stopping, late=late, progress=progress)
+    progress.end()
     return Finished(
         target, scenario, outcome, time.time() - start, stopping.interrupted, stopping.showing()
     )

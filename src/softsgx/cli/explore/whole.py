@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from softsgx.cli.errors import UsageError
 from softsgx.cli.explore.finished import Finished
+from softsgx.cli.explore.search_progress import SearchProgress
 from softsgx.cli.stopping import Stopping
 from softsgx.cli.workers import POLL_S, RENEWALS_MAX, Workers, spec_of
 from softsgx.explore import Plan, Scenario
@@ -58,6 +59,7 @@ def search_whole(
     stopping: Stopping,
     finished: list[Finished],
     show: Callable[[Finished], None],
+    progress: SearchProgress,
 ) -> None:
     """Search scenarios and `show` them in their order; after Ctrl-C up to the first not done."""
     wholes = [_Whole(target, scenario, plan) for target, scenario in targets]
@@ -72,7 +74,9 @@ def search_whole(
                 waiting[future] = left.pop(0)
             for future in wait(waiting, POLL_S, FIRST_COMPLETED)[0]:
                 (result,) = future.result()
-                waiting.pop(future).finish(result)
+                whole = waiting.pop(future)
+                whole.finish(result)
+                progress.end(wholes.index(whole))
         except workers.lost as lost:
             renewals += 1
             if renewals > RENEWALS_MAX:
@@ -83,6 +87,9 @@ def search_whole(
         while len(finished) < len(wholes) and (done := wholes[len(finished)].done) is not None:
             finished.append(done)
             show(done)
+        if waiting:
+            progress.waiting([whole.scenario.name for whole in waiting.values()])
+    progress.clear()
     if stopping.interrupted and len(finished) < len(wholes):
         finished.append(wholes[len(finished)].interrupted())
         show(finished[-1])
