@@ -57,7 +57,21 @@ def test_the_profile_is_named_with_every_result(capsys: pytest.CaptureFixture[st
     text = out(capsys, *SMALL, "--prices", "high,low")
     assert "prices: high (corners: high, low)" in text
     assert "stacks, 2 processors, prices high" in text
-    assert "HOLDS at all corners (high, low)" in text
+    told = "The mark is what holds at all 2 corners (high, low): HOLDS: in all"
+    assert told in text.replace("\n", " ")
+
+
+def test_failures_are_marks_unless_the_evidence_is_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    text = out(capsys, *SMALL)
+    assert re.search(r"^two-processes +ok +UL +ok$|^two-processes +ok +ok +UL$", text, re.M)
+    assert "schedule 1:" not in text
+    assert "EMODPR  ETRACK" in text, "there is room for every column"
+    text = out(capsys, *SMALL, "--failures")
+    assert "schedule 1:egik" in text
+    assert "U   an access" not in text
 
 
 def test_more_processes_change_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,6 +79,7 @@ EFFECTS = {
         "--progress": (SMALL, f"{SMALL} --progress"),
         "--no-progress": (f"{SMALL} --progress", f"{SMALL} --no-progress"),
         "--all": (SMALL, f"{SMALL} --all"),
+        "--failures": (SMALL, f"{SMALL} --failures"),
         "--json": (SMALL, f"{SMALL} --json"),
         "--html": (SMALL, f"{SMALL} --html out.html"),
         "--plots": (SMALL, f"{SMALL} --plots plots"),

@@ -121,12 +121,16 @@ class Conclusion(NamedTuple):
         return self.corners == self.rows and self.wins > 0
 
     def mark(self) -> str:
-        """How far it holds, as text."""
+        """How far it holds at all corners, as text; see MARKS."""
         if self.holds:
-            return "HOLDS at all corners"
+            return "HOLDS"
         if self.corners == self.rows:
-            return "equal at all corners"
-        return f"at all corners in {self.corners}"
+            return "equal"
+        return f"not in {self.rows - self.corners}"
+
+
+MARKS: Final = "HOLDS: in all combinations; equal: the same in all; not in K: but for K of them"
+"""What the marks of conclusions mean; all of them at every corner."""
 
 
 class Comparison:
@@ -211,13 +215,14 @@ class Comparison:
         )
 
 
-# A smaller relative difference counts as none.
-_EQUAL: Final = 0.005
+EQUAL: Final = 0.005
+"""A smaller relative difference counts as none."""
+
 _Value = Callable[[Figures], float | None]
 
 
 def _sign(x: float, y: float) -> int:
-    if abs(x - y) <= _EQUAL * max(abs(x), abs(y)):
+    if abs(x - y) <= EQUAL * max(abs(x), abs(y)):
         return 0
     return -1 if x < y else 1
 

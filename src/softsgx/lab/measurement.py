@@ -57,8 +57,26 @@ class Measurement:
         return self.counts.get(kind, 0) / self.changes if self.changes else 0.0
 
     def latency_at(self, per_mille: int) -> int | None:
-        """Latency at one of QUANTILES; None if no innocent faulted."""
-        return self.latency[QUANTILES.index(per_mille)] if self.latency else None
+        """Latency at one of QUANTILES; None if there were too few faults for it."""
+        return self.latencies[QUANTILES.index(per_mille)] if self.latency else None
+
+    @property
+    def latencies(self) -> list[int | None]:
+        """The latency at each of QUANTILES, None where there were too few faults for it."""
+        return [
+            cycles if supported(per_mille, self.faults) else None
+            for per_mille, cycles in zip(QUANTILES, self.latency, strict=False)
+        ]
+
+
+def supported(per_mille: int, samples: int) -> bool:
+    """Whether at least one of the samples lies on either side of a quantile.
+
+    The least and the greatest are no estimates: a single sample has them.
+    """
+    if per_mille in (0, 1000):
+        return samples > 0
+    return min(per_mille, 1000 - per_mille) * samples >= 1000
 
 
 def quantile(ordered: list[int], per_mille: int) -> int:

@@ -7,6 +7,8 @@ dependency (`softsgx[plots]`) and is imported when a plot is drawn.
 from __future__ import annotations
 
 import io
+import math
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -15,6 +17,7 @@ from softsgx.lab.measurement import QUANTILES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 # Okabe and Ito: distinguishable with colour blindness.
@@ -34,6 +37,9 @@ _SETTINGS: Final[Any] = {
     "savefig.dpi": 120,
 }
 
+_NEXT: Final = 1000 - QUANTILES[-2]
+_LABELS_MAX: Final = 8  # of processors, on the axis of a panel
+_DECADES_FEW: Final = 2.5
 
 KINDS: Final = ("svg", "png")
 
@@ -80,9 +86,15 @@ def plots(comparison: Comparison) -> Iterator[Plot]:
             if any(row.figures[first].m.latency for row in at_largest):
                 caption = (
                     f"{name}, {largest} processors: latency of an innocent's page fault, "
-                    f"{first} prices"
+                    f"{first} prices, from {_samples(at_largest, first)} faults each; a curve ends "
+                    "where there are too few of them"
                 )
                 yield _saved(faults, caption, _latency(comparison, at_largest))
+
+
+def _samples(rows: Sequence[Row], profile: str) -> str:
+    faults = [row.figures[profile].m.faults for row in rows]
+    return f"{min(faults)} to {max(faults)}"
 
 
 def _names(comparison: Comparison) -> str:
@@ -101,7 +113,7 @@ def _panels(comparison: Comparison, x: str, y: str) -> tuple[Figure, dict[str, A
     from matplotlib.figure import Figure
 
     runtimes = comparison.plan.runtimes
-    figure = Figure(figsize=(3.4 * len(runtimes) + 1.6, 3.4), layout="constrained")
+    figure = Figure(figsize=(3.7 * len(runtimes) + 0.4, 3.9), layout="constrained")
     axes = figure.subplots(1, len(runtimes), sharey=True, squeeze=False)[0]
     for ax, runtime in zip(axes, runtimes, strict=True):
         ax.set_title(runtime)
@@ -117,7 +129,15 @@ def _legend(figure: Figure, axes: dict[str, Axes]) -> None:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
     if handles:
-        figure.legend([*handles.values()], [*handles], loc="outside right center")
+        figure.legend(
+            [*handles.values()], [*handles], loc="outside upper center", ncols=len(handles)
+        )
+
+
+def look(comparison: Comparison, design: str) -> tuple[str, bool]:
+    """The colour of a design in every plot, and whether its line is dashed."""
+    at = comparison.plan.designs.index(design)
+    return _COLOURS[at % len(_COLOURS)], at % len(_COLOURS) % 2 == 1
 
 
 def _style(comparison: Comparison, design: str) -> dict[str, Any]:
@@ -137,7 +157,10 @@ def _lost(comparison: Comparison, rows: Sequence[Row]) -> Figure:
     for runtime, ax in axes.items():
         ax.set_xscale("log", base=2)
         ax.set_yscale("log")
-        ax.set_xticks(plan.ns, [str(n) for n in plan.ns])
+        ticks = apart(plan.ns)
+        ax.set_xticks(ticks, [str(n) for n in ticks])
+        ax.minorticks_off()
+        missing = []
         for design in plan.designs:
             line = [
                 row
@@ -145,6 +168,7 @@ def _lost(comparison: Comparison, rows: Sequence[Row]) -> Figure:
                 if (row.combination.runtime, row.combination.design) == (runtime, design)
             ]
             if not line:
+                missing.append(design)
                 continue
             ns = [row.combination.n for row in line]
             bands = [[_us(comparison, f) for f in row.figures.values()] for row in line]
@@ -152,8 +176,39 @@ def _lost(comparison: Comparison, rows: Sequence[Row]) -> Figure:
             ax.plot(ns, [band[0] for band in bands], **style)
             low, high = [min(band) for band in bands], [max(band) for band in bands]
             ax.fill_between(ns, low, high, color=style["color"], alpha=0.08, linewidth=0)
+        _say(ax, "cannot work", missing)
+    _decades(next(iter(axes.values())).yaxis)
     _legend(figure, axes)
     return figure
+
+
+def apart(ns: Sequence[int]) -> list[int]:
+    """Those of the numbers, ascending, whose labels do not collide on a logarithmic axis."""
+    least = (ns[-1] / ns[0]) ** (1 / _LABELS_MAX)
+    found = [ns[-1]]
+    for n in reversed(ns[:-1]):
+        if found[-1] >= n * max(least, 1.01):
+            found.append(n)
+    return found[::-1]
+
+
+def _decades(axis: Axis) -> None:
+    """Labels of a logarithmic axis: the more, the fewer decades there are; none between them."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    low, high = sorted(axis.get_view_interval())
+    decades = math.log10(high / low)
+    subs = (1.0, 2.0, 5.0) if decades < _DECADES_FEW else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter("{x:g}")
+
+
+def _say(ax: Axes, what: str, designs: Sequence[str]) -> None:
+    """Name designs that a panel does not show, under its axis."""
+    if designs:
+        names = textwrap.fill(", ".join(designs), 44, break_on_hyphens=False)
+        ax.set_xlabel(f"{ax.get_xlabel()}\n{what}: {names}", fontsize=8)
 
 
 def _us(comparison: Comparison, f: Figures) -> float:
@@ -167,17 +222,22 @@ def _latency(comparison: Comparison, rows: Sequence[Row]) -> Figure:
     profile = comparison.plan.profiles[0]
     for row in rows:
         ax = axes[row.combination.runtime]
-        latency = row.figures[profile.name].m.latency
-        if latency:
-            longer = [max(1 - q / 1000, 0.5e-3) for q in QUANTILES]
+        latencies = row.figures[profile.name].m.latencies
+        known = [(q, c) for q, c in zip(QUANTILES, latencies, strict=False) if c is not None]
+        if 1000 - _NEXT not in dict(known):
+            known = known[:-1]  # the greatest of so few says nothing about one in a thousand
+        if known:
+            longer = [max(1 - q / 1000, 0.5e-3) for q, _ in known]
             style = {**_style(comparison, row.combination.design), "marker": ""}
-            ax.plot([profile.us(c) for c in latency], longer, drawstyle="steps-post", **style)
-    for ax in axes.values():
+            us = [profile.us(c) for _, c in known]
+            ax.plot(us, longer, drawstyle="steps-post", **style)
+    for runtime, ax in axes.items():
         ax.set_xscale("log")
         ax.set_yscale("log")
         ax.set_ylim(0.5e-3, 1.1)
-        for axis_format in (ax.xaxis.set_major_formatter, ax.xaxis.set_minor_formatter):
-            axis_format("{x:g}")
-        ax.tick_params(axis="x", which="both", labelsize=7)
+        _decades(ax.xaxis)
+        _decades(ax.yaxis)
+        works = {r.combination.design for r in rows if r.combination.runtime == runtime}
+        _say(ax, "cannot work", [name for name in comparison.plan.designs if name not in works])
     _legend(figure, axes)
     return figure

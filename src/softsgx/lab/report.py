@@ -12,6 +12,7 @@ from softsgx.lab.failures.catalogue import FAILURES
 from softsgx.lab.failures.matrix import failure_named, verdicts
 from softsgx.lab.failures.outcome import Outcome
 from softsgx.lab.measurement import QUANTILES
+from softsgx.lab.verdict import verdict
 from softsgx.lab.workloads import workload
 
 FORMAT: Final = 1
@@ -24,6 +25,7 @@ def as_json(comparison: Comparison, outcomes: Sequence[Outcome]) -> dict[str, An
         "softsgx": __version__,
         "format": FORMAT,
         "seed": plan.seed,
+        "verdict": verdict(comparison, outcomes),
         "runs": {"finished": comparison.finished, "wanted": comparison.wanted},
         "profiles": {p.name: dict(p.cycles) for p in plan.profiles},
         "designs": {name: design_named(name).about for name in plan.designs},
@@ -61,7 +63,7 @@ def _figures(f: Figures) -> dict[str, Any]:
         "lost_by_others": f.others,
         "work_lost": f.throughput,
         "faults": m.faults,
-        "fault_latency": list(m.latency),
+        "fault_latency": m.latencies,
         "counts": m.counts,
         "blast": m.per_change("irq"),
         "areas": m.vmas,

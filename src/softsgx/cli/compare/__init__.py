@@ -91,6 +91,11 @@ HOW: Final = (
         help="show every N in the table, not only the largest",
         only=("--json", (False,)),
     ),
+    Option(
+        name="--failures",
+        help="show what was told and left in each failure, instead of marks",
+        only=("--json", (False,)),
+    ),
     Option(name="--json", help="print one JSON object"),
     Option(
         name="--html",
@@ -118,8 +123,8 @@ TABLE: Final = Table(
             about="compare costs, and play every failure",
             options=(
                 "--designs", "--driver", "--driver-mprotect", "--runtimes", "--workloads", "--n",
-                "--prices", "--seed", "--jobs", *progress.NAMES, "--all", "--json",
-                "--html", "--plots",
+                "--prices", "--seed", "--jobs", *progress.NAMES, "--all", "--failures",
+                "--json", "--html", "--plots",
             ),
             codes=codes("compared", interrupted="interrupted; finished runs are shown"),
             module=f"{_MODULE}.costs",

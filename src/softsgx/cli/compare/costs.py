@@ -7,6 +7,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from shlex import quote
@@ -22,11 +23,13 @@ from softsgx.lab.compare import Cell, Comparison, Plan, run_cell
 from softsgx.lab.designs.driver_object import driver_of, named
 from softsgx.lab.failures.matrix import matrix
 from softsgx.lab.failures.outcome import Outcome
+from softsgx.lab.failures.table import marks_text, matrix_text
 from softsgx.lab.html import page
 from softsgx.lab.measurement import Measurement
 from softsgx.lab.plots import KINDS, names, plots
 from softsgx.lab.report import as_json
-from softsgx.lab.table import conclusions_text, matrix_text, table
+from softsgx.lab.table import conclusions_text, table, wrapped
+from softsgx.lab.verdict import verdict
 from softsgx.lab.workloads.recorded import RECORDED
 
 
@@ -45,16 +48,27 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_stdout(json.dumps(as_json(comparison, outcomes), indent=1) + "\n")
     else:
-        print_stdout(table(comparison, plan.ns if args.all else (max(plan.ns),)))
-        print_stdout(conclusions_text(comparison.conclusions(), args.prices))
-        if outcomes:
-            print_stdout(matrix_text(outcomes))
+        print_stdout(_text(args, comparison, outcomes))
     if not whole:
         print_stderr(
             f"softsgx: compare: interrupted: {comparison.finished} of {comparison.wanted} runs"
         )
         return EXIT_INTERRUPTED
     return EXIT_OK
+
+
+def _text(args: argparse.Namespace, comparison: Comparison, outcomes: list[Outcome]) -> str:
+    """The verdict, the table, the conclusions and the failures, as wide as the terminal."""
+    width = shutil.get_terminal_size().columns
+    ns = comparison.plan.ns
+    parts = ["\n".join(wrapped(f"verdict: {verdict(comparison, outcomes)}", width)) + "\n\n"]
+    parts.append(table(comparison, ns if args.all else (max(ns),), width))
+    parts.append(conclusions_text(comparison.conclusions(), args.prices, width))
+    if outcomes and args.failures:
+        parts.append(matrix_text(outcomes, width=width))
+    elif outcomes:
+        parts.append(marks_text(outcomes, width))
+    return "".join(parts)
 
 
 def _designs(args: argparse.Namespace) -> tuple[str, ...]:

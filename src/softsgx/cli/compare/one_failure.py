@@ -9,8 +9,8 @@ from softsgx.cli.ends import print_stdout
 from softsgx.cli.errors import EXIT_FINDING, EXIT_OK, UsageError
 from softsgx.lab.failures.catalogue import FAILURES
 from softsgx.lab.failures.outcome import play, story
+from softsgx.lab.failures.table import matrix_text
 from softsgx.lab.report import outcome_json
-from softsgx.lab.table import matrix_text
 from softsgx.sim import ScheduleError, ScheduleMismatch
 
 
