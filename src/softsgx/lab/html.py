@@ -26,7 +26,7 @@ _STYLE: Final = """
   --line: #444; --head: #24272b; --bad: #5a2320; --good: #1e3d22; --link: #7db8ff;
   --yes: #7fd48a } }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1.5em auto; max-width: 76em; padding: 0 1em;
-  color: var(--text); background: var(--back); overflow-wrap: anywhere }
+  color: var(--text); background: var(--back); overflow-wrap: break-word }
 h1 { font-size: 1.5em; line-height: 1.2 }
 h2 { margin-top: 2em; font-size: 1.2em; border-bottom: 1px solid var(--line) }
 .verdict { font-size: 1.15em; padding: .6em .8em; border-left: 4px solid var(--link);
@@ -35,7 +35,7 @@ table { border-collapse: collapse; font-size: 13px } th, td { padding: .3em .5em
   vertical-align: top; border: 1px solid var(--line) } th { background: var(--head) }
 td.number { text-align: right } .soft { color: var(--soft) }
 td.bad { background: var(--bad) } td.good { background: var(--good) } td.none { color: var(--soft) }
-.marks td { text-align: center; font-weight: 600 }
+.marks td { text-align: center; font-weight: 600 } .marks th { white-space: nowrap }
 dl.legend { display: grid; grid-template-columns: max-content 1fr; gap: .15em .8em; margin: .8em 0;
   font-size: 13px } dl.legend dt { font-weight: 600 } dl.legend dd { margin: 0 }
 ul.legend { list-style: none; padding: .4em 0; margin: 0; display: flex; flex-wrap: wrap;
@@ -47,9 +47,10 @@ figcaption { color: var(--soft); font-size: 13px; position: sticky; left: 0 }
 pre { font-size: 12px; overflow-x: auto; background: var(--head); padding: .6em }
 summary { cursor: pointer; color: var(--link) } .scroll { overflow-x: auto }
 code { font-size: 12px } .yes { color: var(--yes); font-weight: 600 }
+@media (max-width: 860px) { .marks thead th:not(:first-child) { writing-mode: vertical-rl;
+  padding: .4em .1em } }
 @media (max-width: 700px) { body { padding: 0 .7em; margin: .7em auto } table { font-size: 12px }
-  th, td { padding: .25em .3em } .marks thead th:not(:first-child) { writing-mode: vertical-rl;
-  white-space: nowrap; padding: .4em .1em } }
+  th, td { padding: .25em .3em } }
 """
 
 
