@@ -107,7 +107,7 @@ def test_a_mark_is_in_capitals_where_the_outcome_is_bad(outcomes: list[Outcome])
 @pytest.mark.parametrize("width", [40, 60, 80])
 def test_the_failures_fit(width: int, outcomes: list[Outcome]) -> None:
     text = marks_text(outcomes, width)
-    assert max(map(len, text.splitlines())) <= max(width, 74)
+    assert max(map(len, text.splitlines())) <= width
     for design in ("ioctl", "fault", "mprotect"):
         assert f"  {design}" in text
     assert "  U   an access that is permitted faults\n" in marks_text(outcomes)

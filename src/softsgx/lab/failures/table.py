@@ -56,7 +56,8 @@ def marks_text(outcomes: Sequence[Outcome], width: int | None = None) -> str:
         design: max(len(text) for text in [*design.split("-"), *_column(cells, design)])
         for design in designs
     }
-    lines = ["", "failures: what goes wrong in each design; --failures shows the evidence"]
+    title = "failures: what goes wrong in each design; --failures shows the evidence"
+    lines = ["", *wrapped(title, width)]
     while designs:
         now = designs[:1]
         for design in designs[1:]:
