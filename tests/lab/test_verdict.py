@@ -104,7 +104,7 @@ def test_a_mark_is_in_capitals_where_the_outcome_is_bad(outcomes: list[Outcome])
     assert marks(play("fault-once", "in-use"), []) == "-"
 
 
-@pytest.mark.parametrize("width", [40, 60, 80])
+@pytest.mark.parametrize("width", [30, 60, 80])
 def test_the_failures_fit(width: int, outcomes: list[Outcome]) -> None:
     text = marks_text(outcomes, width)
     assert max(map(len, text.splitlines())) <= width
