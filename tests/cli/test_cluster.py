@@ -189,5 +189,5 @@ def test_without_the_extra(
 ) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert main(["explore", "FirstTouch", "--cluster"]) == 2
-    line = "softsgx: explore: --cluster: needs Dask: pip install 'softsgx[cluster]'\n"
+    line = "softsgx: explore: --cluster: needs Dask: in the checkout: pip install '.[cluster]'\n"
     assert capsys.readouterr().err == line

@@ -206,7 +206,7 @@ def test_without_matplotlib_the_remedy_comes_before_the_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert "pip install 'softsgx[plots]'" in refused(capsys, "--html", "r.html")
+    assert "in the checkout: pip install '.[plots]'" in refused(capsys, "--html", "r.html")
 
 
 def test_an_interrupt_keeps_what_was_finished(

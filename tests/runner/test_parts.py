@@ -445,7 +445,12 @@ def test_xfrm_has_an_option_of_its_own(probe: list[str]) -> None:
         ("unicorn", {"cpu_options": ["cpusvn=00"]}, r"cpusvn=00: .* 1 bytes given, 16 needed"),
         ("unicorn", {"cpu_options": ["max_size_64=99"]}, r"max_size_64=99: .* not in 14\.\.64"),
         ("unicorn", {"cpu_options": ["max_size_64=x"]}, r"max_size_64=x: a number is needed"),
-        ("unicorn", {"cpu_options": ["sgx3=1"]}, r"'sgx3': no such name: --cpu-option help lists"),
+        ("unicorn", {"cpu_options": ["zzz=1"]}, r"'zzz': no such name: --cpu-option help lists"),
+        (
+            "unicorn",
+            {"cpu_options": ["aexnotfy=1"]},
+            r"'aexnotfy': no such name, did you mean aexnotify\?: --cpu-option help lists",
+        ),
         ("unicorn", {"cpu_options": ["sgx2"]}, r"--cpu-option: 'sgx2': NAME=VALUE is needed"),
     ],
     ids=str,

@@ -28,7 +28,9 @@ class Cluster:
         try:
             distributed: Any = import_module("distributed")
         except ImportError:
-            raise UsageError("--cluster: needs Dask: pip install 'softsgx[cluster]'") from None
+            raise UsageError(
+                "--cluster: needs Dask: in the checkout: pip install '.[cluster]'"
+            ) from None
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         self.lost = (CancelledError, distributed.scheduler.KilledWorker)
         self._name = f"--cluster {address}".strip()

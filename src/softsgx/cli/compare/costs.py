@@ -91,7 +91,9 @@ def _inputs(args: argparse.Namespace) -> list[str]:
 def _expect_reports(args: argparse.Namespace) -> None:
     """Check that the reports can be written, before the long run instead of after it."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError("--html and --plots need matplotlib: pip install 'softsgx[plots]'")
+        raise UsageError(
+            "--html and --plots need matplotlib: in the checkout: pip install '.[plots]'"
+        )
     outputs = [] if args.html is None else [args.html]
     if args.plots is not None:
         outputs += [_picture(args, name, k) for name in names(args.workloads) for k in KINDS]

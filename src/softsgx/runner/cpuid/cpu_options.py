@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from difflib import get_close_matches
 from typing import Any, Final
 
 from softsgx.cpu import Readings
@@ -36,7 +37,10 @@ def chosen(
         elif any(f.name == name for f in fields(Part)):
             features[name] = text
         else:
-            why = f"{name!r}: no such name: --cpu-option {HELP} lists all"
+            names = [f.name for kind in (Part, Readings) for f in fields(kind)]
+            near = get_close_matches(name, names, 1)
+            meant = f", did you mean {near[0]}?" if near else ""
+            why = f"{name!r}: no such name{meant}: --cpu-option {HELP} lists all"
             raise RunnerError("--cpu-option", why)
     part = _replaced(part, "--cpu-option", features)
     _refuse_xfrm(engine, "--cpu-option", part.xfrm)

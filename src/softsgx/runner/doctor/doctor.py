@@ -102,7 +102,7 @@ def emulator_check() -> Check:
         disassembler.load()
         versions = [f"{name} {version(name)}" for name in ("unicorn", "capstone")]
     except (ImportError, OSError, RunnerError) as error:
-        return Check("emulator", False, str(error), "pip install softsgx, for this Python")
+        return Check("emulator", False, str(error), "pip install unicorn capstone, for this Python")
     return Check("emulator", True, ", ".join(versions))
 
 
