@@ -1681,10 +1681,65 @@ static void arrives(record *r, struct ucontext *u, int sig, struct info *in, int
         deliver(r, u, sig, in, 0);
 }
 
+/* Calls that every program makes here, and whose result is never their own number. */
+static int returns_another(u64 nr)
+{
+    switch (nr) {
+    case SYS_RT_SIGACTION:
+    case SYS_RT_SIGPROCMASK:
+    case SYS_RT_SIGRETURN:
+    case SYS_SIGALTSTACK:
+    case SYS_RT_SIGSUSPEND:
+    case SYS_RT_SIGPENDING:
+    case SYS_RT_SIGTIMEDWAIT:
+    case SYS_CLONE:
+    case SYS_FORK:
+    case SYS_VFORK:
+    case SYS_CLONE3:
+    case SYS_EXIT:
+    case SYS_EXIT_GROUP:
+        return 1;
+    }
+    return 0;
+}
+
+/* Whether a call was skipped. The kernel keeps one pending SIGSYS of a thread: if one that was sent
+ * has come since the call began, its own is dropped (Linux 6.12, kernel/signal.c, legacy_queue), and
+ * RAX still has the number. It is known if it is loaded right before the call, as in the code that
+ * ends handlers: after a lost rt_sigreturn a thread would run on into whatever lies behind. */
+static int is_skipped(const struct ucontext *u)
+{
+    enum { LOAD = 7 }; /* mov rax, imm32; mov eax, imm32 are its last five bytes. */
+    const u64 *g = u->g;
+    u8 code[LOAD + SYSCALL_LENGTH];
+    u32 nr;
+    if (!returns_another(g[RAX]) || g[RCX] != g[RIP] ||
+        get(code, g[RIP] - sizeof code, sizeof code) || code[LOAD] != 0x0f || code[LOAD + 1] != 0x05)
+        return 0;
+    move(&nr, code + LOAD - sizeof nr, sizeof nr);
+    return nr == g[RAX] &&
+           (code[2] == 0xb8 || (code[0] == 0x48 && code[1] == 0xc7 && code[2] == 0xc0));
+}
+
+static void skipped(record *r, struct ucontext *u)
+{
+    struct info in = {.sig = SIGSYS, .err = TRAP_DATA, .code = SI_CODE_SECCOMP};
+    struct seccomp_info *call = (struct seccomp_info *)&in;
+    call->call_addr = u->g[RIP];
+    call->nr = (int)u->g[RAX];
+    call->arch = AUDIT_ARCH_X86_64;
+    trapped(r, u, &in);
+}
+
 static void arrived(record *r, struct ucontext *u, int sig, struct info *in)
 {
     int real = is_exception(u, sig, in), stepping = r_STEPPING(r);
     int seccomp = real && sig == SIGSYS && in->code == SI_CODE_SECCOMP;
+    if (sig == SIGSYS && !real && !stepping && !is_ours(in) && !is_inside(r, u) && is_skipped(u)) {
+        note(r, sig, in);
+        skipped(r, u);
+        return;
+    }
     if (stepping)
         stopped_stepping(r, u);
     if (seccomp && in->err == TRAP_DATA) {
