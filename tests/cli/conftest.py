@@ -13,7 +13,8 @@ from softsgx.cdriver.build import Built
 from softsgx.cdriver.errors import DriverError
 from softsgx.cdriver.manifest import Manifest
 from softsgx.cdriver.tree import Tree
-from softsgx.cli import cluster, doctor, progress
+from softsgx.cli import cluster, progress
+from softsgx.cli.doctor import machine
 from softsgx.cli.driver import making
 from softsgx.cli.errors import UsageError
 from softsgx.cli.explore import known_races, searching, shipped
@@ -149,7 +150,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(validate, "targets", figures)
     monkeypatch.setattr(program, "run_program", told)
     monkeypatch.setattr(
-        doctor, "examine", lambda: [Check("check", ok=True, detail="", remedy="", needed=True)]
+        machine, "examine", lambda: [Check("check", ok=True, detail="", remedy="", needed=True)]
     )
     no_compiler(monkeypatch)
     write_all(tmp_path)

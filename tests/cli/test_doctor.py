@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from softsgx.cli import doctor
+from softsgx.cli.doctor import machine
 from softsgx.cli.main import main
 from softsgx.runner.doctor.doctor import Check
 from tests.cli import snapshots
@@ -40,7 +40,7 @@ def test_exit_code_is_a_finding_where_something_needed_is_missing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(doctor, "examine", lambda: checks)
+    monkeypatch.setattr(machine, "examine", lambda: checks)
     assert main(["doctor"]) == code
     out, err = capsys.readouterr()
     assert err == ""
@@ -52,13 +52,13 @@ def test_exit_code_is_a_finding_where_something_needed_is_missing(
 
 
 def test_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(doctor, "examine", lambda: [GOOD, HINT, BAD])
+    monkeypatch.setattr(machine, "examine", lambda: [GOOD, HINT, BAD])
     main(["doctor"])
     snapshots.check("doctor.txt", capsys.readouterr().out)
 
 
 def test_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(doctor, "examine", lambda: [GOOD, BAD])
+    monkeypatch.setattr(machine, "examine", lambda: [GOOD, BAD])
     main(["doctor", "--json"])
     snapshots.check("doctor.json", capsys.readouterr().out)
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from softsgx.cli import doctor
 from softsgx.cli.cluster import Cluster
+from softsgx.cli.doctor import machine
 from softsgx.cli.errors import EXIT_BAD_INPUT, EXIT_FINDING, EXIT_INTERRUPTED, EXIT_OK
 from softsgx.cli.explore import known_races, shipped
 from softsgx.cli.explore.finished import Finished
@@ -109,7 +109,9 @@ def test_a_mode_ends_with_its_codes(
         monkeypatch.setattr("softsgx.cli.cluster.Cluster", Cluster)
     if (name, code) == ("doctor", 1):
         monkeypatch.setattr(
-            doctor, "examine", lambda: [Check("check", ok=False, detail="", remedy="", needed=True)]
+            machine,
+            "examine",
+            lambda: [Check("check", ok=False, detail="", remedy="", needed=True)],
         )
     if (name, code) == ("compare --validate", 1):
         monkeypatch.setattr(validate, "targets", lambda prices: [figure(1.0), figure(9.0)])

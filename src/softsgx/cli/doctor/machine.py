@@ -1,51 +1,15 @@
-"""`softsgx doctor`: can this machine run SGX programs, and what to do about each 'no'.
-
-With --clean it removes what softsgx keeps between runs (`clean.py`).
-"""
+"""`softsgx doctor`: examine this machine."""
 
 import argparse
 import json
-from typing import Final
 
+from softsgx.cli.doctor import NOT_READY, READY
 from softsgx.cli.ends import print_stdout
-from softsgx.cli.errors import EXIT_FINDING, EXIT_OK, codes
-from softsgx.cli.modes import Mode, Option, Table
+from softsgx.cli.errors import EXIT_FINDING, EXIT_OK
 from softsgx.runner.doctor.doctor import Check, examine
 
-READY: Final = "programs can run here"
-NOT_READY: Final = "programs cannot run here"
 
-TABLE: Final = Table(
-    "doctor",
-    {
-        "": (
-            Option(name="--json", help="print one JSON object"),
-            Option(name="--clean", help="remove the cache, $XDG_CACHE_HOME/softsgx"),
-        )
-    },
-    (
-        Mode(
-            about="examine this machine",
-            options=("--json",),
-            codes=codes(READY, NOT_READY),
-            module=__name__,
-            function="show",
-        ),
-        Mode(
-            chosen="--clean",
-            about="remove what is kept between runs: found CPUID and ENCLU, sources of drivers",
-            options=("--json",),
-            codes=codes("removed, or nothing was there"),
-            module="softsgx.cli.clean",
-        ),
-    ),
-)
-
-register = TABLE.register
-run = TABLE.run
-
-
-def show(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """Print every check; a required check that fails is a finding."""
     checks = examine()
     ready = all(check.ok or not check.needed for check in checks)
