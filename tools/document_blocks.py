@@ -105,13 +105,14 @@ def trace_line() -> str:
     return next(x for x in demo().trace if '"EpcmChanged"' in x and '"EAUG"' in x) + "\n"
 
 
-def counter() -> str:
-    """What `softsgx explore` says of the first scenario of docs/explore.md."""
-    text = (ROOT / "docs" / "explore.md").read_text(encoding="utf-8")
-    source = next(b.text for b in blocks("docs/explore.md", text) if b.kind == "fenced python")
+def explored(path: str, file: str) -> str:
+    """What `softsgx explore` says of the first scenario of a document, saved as `file`."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    python = (block.text for block in blocks(path, text) if block.kind == "fenced python")
+    source = next(text for text in python if "Scenario):" in text)
     with tempfile.TemporaryDirectory() as name:
-        (Path(name) / "scenarios.py").write_text(source, encoding="utf-8")
-        return softsgx("explore", "scenarios.py", cwd=Path(name), code=1).stdout
+        (Path(name) / file).write_text(source, encoding="utf-8")
+        return softsgx("explore", file, cwd=Path(name), code=1).stdout
 
 
 def known_races() -> str:
@@ -189,7 +190,8 @@ MAKERS: Final[Mapping[str, Callable[[], str]]] = {
     "an ECREATE that is refused": refused_create,
     "stats of examples/edmm": stats,
     "an event of examples/edmm": trace_line,
-    "softsgx explore scenarios.py": counter,
+    "softsgx explore scenarios.py": partial(explored, "docs/explore.md", "scenarios.py"),
+    "softsgx explore commit.py": partial(explored, "docs/tutorial.md", "commit.py"),
     "softsgx explore --known-races": known_races,
     "races by kernel": races,
     "needs": needs,

@@ -18,6 +18,9 @@ BASES = ("", "src/softsgx")
 OTHERS = {
     "arch/x86/kernel/cpu/sgx/": "of the kernel",
     "sgx/": "of the kernel, shortened",
+    "page.py": "what the reader of the tutorial writes",
+    "commit.py": "likewise",
+    "locked.py": "likewise",
     "build/mutants": "made",
     "build/mutants/survivors.txt": "made",
 }
