@@ -149,10 +149,12 @@ def main() -> int:
     """Write all of them."""
     from tools.document_blocks import MAKERS  # which runs programs: only when asked for
     from tools.man_page import main as write_man_page
+    from tools.notebook import main as write_notebook
     from tools.spec_map import main as write_the_rest
 
     write_the_rest()
     write_man_page()
+    write_notebook()
     for path in documents():
         if path not in WHOLE:
             old = (ROOT / path).read_text(encoding="utf-8")
