@@ -15,7 +15,7 @@ EXTRA  := $(wildcard bench) $(wildcard tools/*.py)
 # For example: make test PYTEST_ARGS='-k tidy'
 PYTEST_ARGS ?=
 
-.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain fuzz-explore signal-storm mutants demo explored conformance driver bench docs asm lock lowest driver-programs differential plants clean driver-plants decided release-check image
+.PHONY: help setup lint test format fuzz fuzz-run fuzz-explain fuzz-explore signal-storm mutants demo explored conformance driver bench docs asm lock lowest driver-programs differential plants clean driver-plants decided release-check image site site-lock
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -168,6 +168,23 @@ bench: setup  ## measure; the table goes to stdout and bench/README.md
 docs: setup  ## make anew what the documents quote (needs gcc; minutes)
 	@$(BIN)/python -m tools.documents
 
+# Sphinx has an environment of its own: it is no part of what tests need. -W: a warning is an error.
+SITE := build/site-environment
+SPHINX := -q -W --keep-going -E -n -C -b html \
+	-D project=softsgx -D html_title=softsgx -D html_theme=furo -D html_copy_source=0 \
+	-D html_show_copyright=0 -D extensions=myst_parser -D myst_heading_anchors=4
+
+site: setup $(SITE)/.stamp  ## the documents and the reference as pages, in build/site
+	@$(BIN)/python -m tools.site build/site-source
+	@rm -rf build/site
+	@$(SITE)/bin/python -m sphinx $(SPHINX) build/site-source build/site
+	@echo build/site/index.html
+
+$(SITE)/.stamp: requirements/site.txt tools/make-venv
+	@tools/make-venv "$(PYTHON)" $(SITE)
+	@$(SITE)/bin/python -m pip --quiet --disable-pip-version-check install --no-deps -r requirements/site.txt
+	@touch $@
+
 asm: setup  ## assemble the runner's stub and vDSO function anew (needs binutils)
 	@$(BIN)/python -m tools.assemble
 
@@ -179,6 +196,15 @@ lock:  ## rewrite requirements/dev.txt from the pins of pyproject.toml
 	@{ echo '# Written by `make lock`: every package, direct or not, that `make setup` installs.'; \
 		build/lock/bin/python -m pip freeze --all --exclude pip; } > build/lock.txt
 	@mv build/lock.txt requirements/dev.txt
+	@rm -rf build/lock
+
+site-lock:  ## rewrite requirements/site.txt from the extra `site` of pyproject.toml
+	@tools/make-venv "$(PYTHON)" build/lock
+	@build/lock/bin/python -m pip --quiet --disable-pip-version-check install --upgrade \
+		$$(build/lock/bin/python tools/pins.py --site)
+	@{ echo '# Written by `make site-lock`: every package, direct or not, that `make site` installs.'; \
+		build/lock/bin/python -m pip freeze --exclude setuptools; } > build/lock.txt
+	@mv build/lock.txt requirements/site.txt
 	@rm -rf build/lock
 
 # What users may have: the lowest versions that pyproject.toml allows, with the tools of the lock.

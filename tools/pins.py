@@ -1,6 +1,7 @@
 """Print the requirements of pyproject.toml, one a line: build backend, softsgx, extras.
 
-With --lowest, the lowest versions of what users install: the dependencies and their extras.
+Without those of `site`, which has a lock of its own: with --site, these alone. With --lowest, the
+lowest versions of what users install: the dependencies and their extras.
 """
 
 import sys
@@ -15,18 +16,25 @@ def pins(pyproject: str) -> list[str]:
     """All direct requirements of the text of a pyproject.toml, in its order."""
     config = tomllib.loads(pyproject)
     project = config["project"]
-    extras = project.get("optional-dependencies", {}).values()
-    return list(chain(config["build-system"]["requires"], project["dependencies"], *extras))
+    extras = project.get("optional-dependencies", {})
+    wanted = [extra for name, extra in extras.items() if name != "site"]
+    return list(chain(config["build-system"]["requires"], project["dependencies"], *wanted))
+
+
+def site(pyproject: str) -> list[str]:
+    """The requirements of the extra `site`."""
+    return list(tomllib.loads(pyproject)["project"]["optional-dependencies"]["site"])
 
 
 def lowest(pyproject: str) -> list[str]:
     """The lowest version of each dependency, and of each extra but dev, as exact pins."""
     project = tomllib.loads(pyproject)["project"]
     extras = project.get("optional-dependencies", {})
-    wanted = [project["dependencies"], *(extra for name, extra in extras.items() if name != "dev")]
+    users = [extra for name, extra in extras.items() if name not in ("dev", "site")]
+    wanted = [project["dependencies"], *users]
     return [pin.partition(",")[0].replace(">=", "==") for pin in chain(*wanted)]
 
 
 if __name__ == "__main__":
-    what = lowest if sys.argv[1:] == ["--lowest"] else pins
+    what = {"--lowest": lowest, "--site": site}.get("".join(sys.argv[1:]), pins)
     print("\n".join(what(PYPROJECT.read_text(encoding="utf-8"))))
