@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from softsgx.runner.host import keeper
 from tests.patience import LIMIT_S, until
 
 # A supervisor that traces nobody, and a program: one process that maps the file, one that only
@@ -85,7 +87,7 @@ def test_what_is_left_is_killed(killed: str) -> None:
         assert run.stdout is not None
         *pids, supervisor = (int(word) for word in run.stdout.readline().split())
         assert len(pids) == 3
-        keeper = keeper_of(run.pid)
+        kept_by = keeper_of(run.pid)
         if killed == "nobody":
             assert run.stdin is not None
             run.stdin.write(b"\n")
@@ -95,10 +97,28 @@ def test_what_is_left_is_killed(killed: str) -> None:
         else:
             os.kill(supervisor if killed == "supervisor" else run.pid, signal.SIGKILL)
         code = run.wait(LIMIT_S)
-        until(lambda: is_gone(keeper), "the end of the keeper")
+        until(lambda: is_gone(kept_by), "the end of the keeper")
         left = [pid for pid in pids if not is_gone(pid)]
         for pid in left:
             os.kill(pid, signal.SIGKILL)
     assert len(left) == (3 if killed == "nobody" else 0)
     assert is_gone(supervisor)
     assert code == {"nobody": 6, "supervisor": 125}.get(killed, -signal.SIGKILL)
+
+
+def test_those_that_die_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies loses its memory first: it maps the file no more, and is still there."""
+    child = os.fork()
+    if not child:
+        time.sleep(0.2)
+        os._exit(0)
+    answers = [{child}]
+    monkeypatch.setattr(
+        keeper, "_with_descendants", lambda mark: answers.pop() if answers else set()
+    )
+    monkeypatch.setattr("os.kill", lambda pid, number: None)
+    file = os.memfd_create("the run")
+    keeper.kill_users(file)
+    os.close(file)
+    assert is_gone(child)
+    os.waitpid(child, 0)

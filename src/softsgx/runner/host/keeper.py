@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Final, NoReturn
 
 _ROUND_S: Final = 0.01
+_ROUNDS_MAX: Final = 100
 _POLL_S: Final = 0.02
 
 
@@ -61,19 +62,30 @@ class _Waiting:
 
 
 def kill_users(file: int) -> None:
-    """SIGKILL to all processes that map the file, and to their descendants, until none is left."""
+    """SIGKILL to all processes that map the file, and to their descendants, until none is left.
+
+    One that does not die, as the kernel waits for a device on its behalf, is waited for a second.
+    """
     status = os.fstat(file)
     device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
     mark = f" {device} {status.st_ino} ".encode()
     spared = {os.getpid()}
-    while found := _with_descendants(mark) - spared:
+    killed: set[int] = set()
+    quiet = 0
+    while quiet < _ROUNDS_MAX:
+        found = _with_descendants(mark) - spared
         for pid in found:
             try:
                 os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
             except ProcessLookupError:
                 continue
             except PermissionError:
                 spared.add(pid)  # it has other credentials than we
+        # One that dies loses its memory first, so it maps no file any more.
+        if not found and not killed & _parents().keys():
+            return
+        quiet = 0 if found else quiet + 1
         time.sleep(_ROUND_S)
 
 
