@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -108,17 +107,28 @@ def test_what_is_left_is_killed(killed: str) -> None:
 
 def test_those_that_die_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that dies loses its memory first: it maps the file no more, and is still there."""
+    told, into = os.pipe()
     child = os.fork()
     if not child:
-        time.sleep(0.2)
+        os.read(told, 1)
         os._exit(0)
     answers = [{child}]
+    rounds: list[float] = []
+
+    def later(seconds: float) -> None:
+        rounds.append(seconds)
+        if len(rounds) == 3:
+            os.write(into, b"x")
+            os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+
     monkeypatch.setattr(
         keeper, "_with_descendants", lambda mark: answers.pop() if answers else set()
     )
     monkeypatch.setattr("os.kill", lambda pid, number: None)
+    monkeypatch.setattr("time.sleep", later)
     file = os.memfd_create("the run")
     keeper.kill_users(file)
     os.close(file)
     assert is_gone(child)
+    assert len(rounds) == 3
     os.waitpid(child, 0)
