@@ -268,13 +268,20 @@ class HostMemory:
 
     def _rights_from_text(self, address: int) -> int | None:
         """As `rights`, for kernels before 6.11."""
-        with open(f"/proc/{self.pid}/maps", encoding="ascii", errors="replace") as maps:
+        fields = self._text(address)
+        if not fields:
+            return None
+        return sum(bit for bit, c in ((1, "r"), (2, "w"), (4, "x")) if c in fields[1])
+
+    def _text(self, address: int) -> list[str]:
+        """The fields of the line of /proc/PID/maps for the area at `address`; none without one."""
+        with open(f"/proc/{self.pid}/maps", encoding="utf-8", errors="surrogateescape") as maps:
             for line in maps:
-                start, end = (int(x, 16) for x in line.split(" ", 1)[0].split("-"))
+                fields = line.rstrip("\n").split(None, 5)
+                start, end = (int(x, 16) for x in fields[0].split("-"))
                 if start <= address < end:
-                    rights = line.split(" ", 2)[1]
-                    return sum(bit for bit, c in ((1, "r"), (2, "w"), (4, "x")) if c in rights)
-        return None
+                    return fields
+        return []
 
     def page_table_entry(self, address: int) -> int:
         """What the page tables of the process hold for ordinary memory, with A and D set.
@@ -315,13 +322,8 @@ class HostMemory:
             with suppress(OSError):
                 size = self._query(address, name)[_QUERY_NAME_SIZE]
                 return os.fsdecode(name.value) if size else ""
-        with open(f"/proc/{self.pid}/maps", encoding="utf-8", errors="surrogateescape") as maps:
-            for line in maps:
-                fields = line.rstrip("\n").split(None, 5)
-                start, end = (int(x, 16) for x in fields[0].split("-"))
-                if start <= address < end:
-                    return fields[5] if len(fields) > 5 else ""
-        return ""
+        fields = self._text(address)
+        return fields[5] if len(fields) > 5 else ""
 
     def _readable(self, address: int) -> bool:
         return ptrace.read_memory(self.pid, address & ~PAGE_MASK, 1) is not None
