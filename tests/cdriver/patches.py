@@ -100,3 +100,40 @@ MISBEHAVING: Final = Patch(
     r"return sgx_set_attribute",
     f"switch (params.fd) {{\n{_CASES}\n\t}}\n\n\t",
 )
+
+# Fixes that Linux 6.12 has, taken out again, by the race that then comes back.
+UNFIXED: Final[dict[str, tuple[Patch, ...]]] = {
+    "K5": (
+        Patch("encl.c", "sgx_encl_eaug_page", r"sgx_encl_load_secs\(encl\)", "NULL", instead=True),
+    ),
+    "K6": (
+        Patch(
+            "encl.c", "sgx_encl_eaug_page", r"PTR_ERR\(va_page\) == -EBUSY", "0", instead=True
+        ),
+    ),
+    "K9": (
+        Patch(
+            "encl.c", "__sgx_encl_eldu", r" && !reclaimer_writing_to_pcmd\(encl, pcmd_first_page\)",
+            "", instead=True,
+        ),
+    ),
+    "K10": (
+        Patch(
+            "main.c", "sgx_reclaim_pages", r"mutex_lock\(&encl_page->encl->lock\);", "",
+            instead=True,
+        ),
+        Patch(
+            "main.c", "sgx_reclaim_pages", r"mutex_unlock\(&encl_page->encl->lock\);", "",
+            instead=True,
+        ),
+        Patch(
+            "main.c", "sgx_reclaim_pages", r"encl_page->desc \|= SGX_ENCL_PAGE_BEING_RECLAIMED;",
+            "mutex_lock(&encl_page->encl->lock);\n\t\t",
+        ),
+    ),
+    "K11": (
+        Patch(
+            "ioctl.c", "sgx_validate_offset_length", r"offset \+ length < offset", "0", instead=True
+        ),
+    ),
+}  # fmt: skip

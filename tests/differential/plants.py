@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from softsgx.cdriver import debian
 from softsgx.cdriver.errors import DriverError
 from softsgx.cdriver.tree import Tree, find
-from tests.cdriver.patches import Patch, patched_object
+from tests.cdriver.patches import UNFIXED, Patch, patched_object
 from tests.differential.campaign import LENGTH, Found, campaign, shrunk
 
 OPERATIONS_MAX: Final = 100_000
@@ -154,6 +154,8 @@ PLANTS: Final[dict[str, Plant]] = {
             ),
         ),
     ),
+    "K6": Plant("a fault that finds no room for a VA page gives SIGBUS", UNFIXED["K6"]),
+    "K11": Plant("offset + length may wrap around 64 bits", UNFIXED["K11"]),
 }
 
 
