@@ -27,7 +27,7 @@ ARG WITH=""
 RUN /opt/softsgx/bin/pip install /wheels/softsgx-*.whl ${WITH} \
     && /opt/softsgx/bin/pip uninstall --yes setuptools
 # The rules of `make demo`, with the environment that is there already.
-RUN make VENV=/opt/softsgx DEMO=/opt/demo --old-file=/opt/softsgx/.stamp \
+RUN make RUN=/opt/softsgx/.stamp DEMO=/opt/demo --old-file=/opt/softsgx/.stamp \
     /opt/demo/host /opt/demo/enclave.sig \
     && rm /opt/demo/key.pem
 

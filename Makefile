@@ -100,9 +100,21 @@ endif
 CCWARN := -std=gnu11 -O2 -Wall -Wextra -Werror
 EDMM   := examples/edmm
 DEMO   := build/demo
+# The environment of `make setup` if that was made, or one with nothing but what softsgx itself needs.
+RUN    := $(if $(wildcard $(STAMP)),$(STAMP),$(DEMO)/environment/.stamp)
+RUNNER := PYTHONPATH=$(CURDIR)/src$${PYTHONPATH:+:$$PYTHONPATH} $(dir $(RUN))bin/python
 
-demo: setup $(DEMO)/host $(DEMO)/enclave.sig  ## build examples/edmm with gcc and run it under softsgx
-	@$(BIN)/softsgx run --explain --stats -- $(DEMO)/host $(DEMO)/enclave.sgxs $(DEMO)/enclave.sig
+demo: $(RUN) $(DEMO)/host $(DEMO)/enclave.sig  ## build examples/edmm with gcc and run it under softsgx
+	@$(RUNNER) -m softsgx run --explain --stats -- $(DEMO)/host $(DEMO)/enclave.sgxs $(DEMO)/enclave.sig
+
+# What static libraries of wheels are for, nothing here does: they are half of it all.
+$(DEMO)/environment/.stamp: pyproject.toml requirements/dev.txt tools/make-venv tools/pins.py
+	@echo 'softsgx: demo: an environment with what softsgx needs to run, in $(@D): 70 MB' >&2
+	@tools/make-venv "$(PYTHON)" $(@D)
+	@$(@D)/bin/python -m pip --quiet --disable-pip-version-check install \
+		--constraint requirements/dev.txt $$($(@D)/bin/python tools/pins.py --run)
+	@find $(@D)/lib -name '*.a' -delete
+	@touch $@
 
 $(DEMO)/host: $(EDMM)/host.c $(wildcard $(EDMM)/*.h)
 	@command -v $(CC) >/dev/null || { echo 'softsgx: demo: $(CC) is not installed' >&2; exit 2; }
@@ -115,12 +127,12 @@ $(DEMO)/enclave: $(EDMM)/enclave.c $(wildcard $(EDMM)/*.h)
 	@$(CC) $(CCWARN) -nostdlib -static-pie -fpie -fno-stack-protector -fcf-protection=none \
 		-Wl,-z,max-page-size=4096,-z,noexecstack -o $@ $<
 
-$(DEMO)/key.pem: $(STAMP)
+$(DEMO)/key.pem: $(RUN)
 	@mkdir -p $(DEMO)
-	@$(BIN)/python -m tools.make_key $@
+	@$(RUNNER) -m tools.make_key $@
 
 $(DEMO)/enclave.sig: $(DEMO)/enclave $(DEMO)/key.pem
-	@$(BIN)/softsgx sign $< --key $(DEMO)/key.pem --threads 2 -o $@ --sgxs $(DEMO)/enclave.sgxs
+	@$(RUNNER) -m softsgx sign $< --key $(DEMO)/key.pem --threads 2 -o $@ --sgxs $(DEMO)/enclave.sgxs
 
 # examples/explored: enclaves to be explored, one of them twice, with its mistakes and without.
 EXPLORED := examples/explored

@@ -1,7 +1,8 @@
 """Print the requirements of pyproject.toml, one a line: build backend, softsgx, extras.
 
-Without those of `site`, which has a lock of its own: with --site, these alone. With --lowest, the
-lowest versions of what users install: the dependencies and their extras.
+Without those of `site`, which has a lock of its own: with --site, these alone. With --run, what
+softsgx itself needs to run. With --lowest, the lowest versions of what users install: the
+dependencies and their extras.
 """
 
 import sys
@@ -26,6 +27,11 @@ def site(pyproject: str) -> list[str]:
     return list(tomllib.loads(pyproject)["project"]["optional-dependencies"]["site"])
 
 
+def run(pyproject: str) -> list[str]:
+    """The dependencies alone."""
+    return list(tomllib.loads(pyproject)["project"]["dependencies"])
+
+
 def lowest(pyproject: str) -> list[str]:
     """The lowest version of each dependency, and of each extra but dev, as exact pins."""
     project = tomllib.loads(pyproject)["project"]
@@ -36,5 +42,5 @@ def lowest(pyproject: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    what = {"--lowest": lowest, "--site": site}.get("".join(sys.argv[1:]), pins)
+    what = {"--lowest": lowest, "--run": run, "--site": site}.get("".join(sys.argv[1:]), pins)
     print("\n".join(what(PYPROJECT.read_text(encoding="utf-8"))))
