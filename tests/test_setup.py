@@ -1,4 +1,4 @@
-"""What `make demo` installs: what softsgx needs to run, or nothing if `make setup` has been there."""
+"""What `make demo` installs: what softsgx needs to run, or nothing if there is an environment."""
 
 from __future__ import annotations
 
