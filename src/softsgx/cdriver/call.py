@@ -42,7 +42,7 @@ class Call:
     label     the name of the enclave that is being opened
     inserted  whether it has inserted a PTE
     fails_again  whether a leaf that a test has let fail will do so when it is repeated
-    trail     the numbers of its last two requests, 8 bits each
+    trail     the numbers of its last four requests, 8 bits each
     unlocked  the mutex that it has unlocked last
     """
 
@@ -85,7 +85,7 @@ class Call:
                 answer = SERVE[operation](self, *arena.arguments(number))
                 if type(answer) is GeneratorType:
                     answer = yield from answer
-                self.trail = (self.trail << 8 | operation) & 0xFFFF
+                self.trail = (self.trail << 8 | operation) & 0xFFFF_FFFF
                 operation = arena.resume(number, answer)
             done = True
             value = arena.arguments(number)[0]

@@ -19,8 +19,19 @@ if TYPE_CHECKING:
     from softsgx.sim import Steps, Task
 
 
-# The last two requests of a task that has taken a mutex and dropped it, and done nothing else.
-_LOCKED_IN_VAIN: Final = OPERATIONS.index("MUTEX_LOCK") << 8 | OPERATIONS.index("MUTEX_UNLOCK")
+def _in_vain(*between: str) -> tuple[int, int]:
+    """The last requests of a task, as its trail has them, and which bits of the trail they are."""
+    names = ("MUTEX_LOCK", *between, "MUTEX_UNLOCK")
+    numbers = [OPERATIONS.index(name) for name in names]
+    return int.from_bytes(bytes(numbers), "big"), (1 << 8 * len(names)) - 1
+
+
+# What a task has done between two times that it takes a mutex, if it waits for another task.
+_IN_VAIN: Final = (
+    _in_vain(),  # somebody holds the page
+    _in_vain("WAKE_UP"),  # no page of EPC is free, and ksgxd is woken
+    _in_vain("SPIN_POINT", "WAKE_UP"),  # the same, where taking a spinlock is a point
+)
 
 
 def _name(call: Call, text: int) -> str:
@@ -48,7 +59,7 @@ def _mutex_lock(call: Call, mutex: int, name: int, *_: int) -> Steps[int]:
     lock = _mutex(call, mutex, name)
     if lock in call.held:
         raise call.bug(f"{lock.name} is taken by a task that holds it")
-    if call.trail == _LOCKED_IN_VAIN and call.unlocked == mutex:
+    if call.unlocked == mutex and any(call.trail & mask == vain for vain, mask in _IN_VAIN):
         yield (RETRY, lock.name, False)  # a loop that waits for what another task does
     yield from lock.acquire()
     call.me = lock.owner
