@@ -9,7 +9,9 @@ HERE = Path(__file__).resolve().parent
 
 
 def absolute(text: str, home: str) -> str:
-    """A Markdown text with relative links made absolute below `home`."""
+    """A Markdown text with relative links made absolute below `home`; pictures are raw files."""
+    raw = home.replace("/blob/", "/raw/")
+    text = re.sub(r"(!\[[^\]]*\]\()(?!\w+:)([^)\s]+)", rf"\g<1>{raw}/\2", text)
     return re.sub(r"\]\((?!\w+:|#)([^)\s]+)\)", rf"]({home}/\1)", text)
 
 

@@ -7,7 +7,7 @@ of the same kernel in C (`softsgx driver build`). The native engine also runs as
 the kind of processor that this one is not (ENCLU is #UD without SGX, #GP with it), "played". Every
 run has to pass all of its tests and skip none, and has to evict pages: two tests make an enclave as
 large as the EPC.
-`--readme` writes the table, with the processor that it was made on, into README.md.
+`--document` writes the table, with the processor that it was made on, into docs/run.md.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PYTHON: Final = "Python"
 C: Final = "C"
 DRIVERS: Final = (PYTHON, C)
 ROOT: Final = Path(__file__).resolve().parents[1]
-README: Final = ROOT / "README.md"
+DOCUMENT: Final = ROOT / "docs" / "run.md"
 TESTS: Final = 16
 # Two tests need more than this, and build and remove that many pages one by one.
 EPC: Final = "8M"
@@ -54,7 +54,7 @@ _NEEDED: Final = (
 EMULATED: Final = "the model's"
 UD: Final = "#UD"
 GP: Final = "#GP or #PF"
-BEGIN: Final = "<!-- make conformance CONFORMANCE=--readme -->"
+BEGIN: Final = "<!-- make conformance CONFORMANCE=--document -->"
 END: Final = "<!-- end of what make conformance wrote -->"
 _TOTALS: Final = re.compile(r"^# Totals: (.*)$", re.MULTILINE)
 _EVICTIONS: Final = re.compile(r"evict\w*[:=\s]+(\d+)|(\d+)[ \t]+(?:pages )?evict", re.IGNORECASE)
@@ -265,7 +265,7 @@ def table(outcomes: list[Outcome]) -> str:
 
 
 def markdown(outcomes: list[Outcome], processor: str) -> str:
-    """The table for README.md, between its marks."""
+    """The table for docs/run.md, between its marks."""
     lines = [
         BEGIN,
         "| selftests of | driver | engine | ENCLU is | passed | failed | skipped | evicted |",
@@ -292,13 +292,13 @@ def processor() -> str:
     return f"{found.get(names[0], '?')} ({numbers}), Linux {kernel}"
 
 
-def write_readme(text: str, readme: Path = README) -> None:
-    """Replace the table in README.md."""
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+def write_document(text: str, document: Path = DOCUMENT) -> None:
+    """Replace the table in docs/run.md."""
+    before, _, rest = document.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
     if not after:
-        raise CannotRunError(f"{readme}: no {BEGIN} and {END}")
-    readme.write_text(f"{before}{text}{after}", encoding="utf-8")
+        raise CannotRunError(f"{document}: no {BEGIN} and {END}")
+    document.write_text(f"{before}{text}{after}", encoding="utf-8")
 
 
 def arguments() -> argparse.Namespace:
@@ -308,7 +308,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--engine", choices=ENGINES, action="append", help="default: all")
     parser.add_argument("--driver", choices=DRIVERS, action="append", help="default: both")
     parser.add_argument("--epc", default=EPC, metavar="SIZE", help=f"default: {EPC}")
-    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
+    parser.add_argument("--document", action="store_true", help="put the table into docs/run.md")
     parser.add_argument("--build-only", action="store_true", help="do not run anything")
     return parser.parse_args()
 
@@ -327,8 +327,8 @@ def main() -> int:
             for driver in args.driver or DRIVERS:
                 for way in ways(args.engine or list(ENGINES)):
                     outcomes.append(run(version, driver, way, args.epc, directory))
-        if outcomes and args.readme:
-            write_readme(markdown(outcomes, processor()))
+        if outcomes and args.document:
+            write_document(markdown(outcomes, processor()))
     except (CannotRunError, DriverError) as error:
         print(f"softsgx: conformance: {error}", file=sys.stderr)
         return 2

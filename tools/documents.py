@@ -31,7 +31,7 @@ WHOLE: Final[Mapping[str, str]] = {
 # Tables of decisions and audiences, by their first row: no command prints them.
 EXCUSED: Final[Mapping[str, str]] = {
     "| choice | because |": "decisions and their grounds",
-    "| you | ask |": "who reads it",
+    "| you | ask | then |": "who reads it",
     "| not measured | what happens |": "what a comparison leaves out",
     "| what | how |": "the words for kinds of errors, which tests/tidy enforces",
 }

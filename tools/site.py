@@ -26,7 +26,7 @@ REFERENCE: Final = "reference"
 # Pages by what one comes for, each once: a page that is missing here is an error of Sphinx.
 ORDER: Final[Mapping[str, Sequence[str]]] = {
     "Begin": ("tutorial", "troubleshooting", "glossary"),
-    "Programs and runtimes": ("run", "image", "pytest"),
+    "Programs and runtimes": ("run", "image", "python", "pytest"),
     "Pipelines": ("ci", "exit-codes"),
     "The kernel's driver": ("testing-a-driver-patch", "driver", "kernel-races"),
     "Schedules, attacks, designs": ("explore", "permission-designs"),

@@ -106,11 +106,6 @@ UNFIXED: Final[dict[str, tuple[Patch, ...]]] = {
     "K5": (
         Patch("encl.c", "sgx_encl_eaug_page", r"sgx_encl_load_secs\(encl\)", "NULL", instead=True),
     ),
-    "K6": (
-        Patch(
-            "encl.c", "sgx_encl_eaug_page", r"PTR_ERR\(va_page\) == -EBUSY", "0", instead=True
-        ),
-    ),
     "K9": (
         Patch(
             "encl.c", "__sgx_encl_eldu", r" && !reclaimer_writing_to_pcmd\(encl, pcmd_first_page\)",

@@ -47,7 +47,7 @@ FOUND_AGAIN: dict[str, tuple[type[MachineScenario], str]] = {
 
 @pytest.mark.parametrize("race", FOUND_AGAIN)
 def test_a_race_comes_back_without_its_fix(race: str, tmp_path: Path) -> None:
-    """In Linux 6.12 it is fixed; K6 and K11: tests/differential/plants.py."""
+    """In Linux 6.12 it is fixed. K11 is no race: tests/differential/plants.py."""
 
     tree = sources.kernel_or_skip("6.12")
     scenario, rule = FOUND_AGAIN[race]

@@ -154,7 +154,6 @@ PLANTS: Final[dict[str, Plant]] = {
             ),
         ),
     ),
-    "K6": Plant("a fault that finds no room for a VA page gives SIGBUS", UNFIXED["K6"]),
     "K11": Plant("offset + length may wrap around 64 bits", UNFIXED["K11"]),
 }
 

@@ -11,10 +11,10 @@ from tests.tidy.source import ROOT
 
 
 def test_relative_links_become_absolute() -> None:
-    text = "[a](docs/a.md#x), [b](https://b.org), [c](#c), [d](LICENSE)"
+    text = "[a](docs/a.md#x), [b](https://b.org), [c](#c), [d](LICENSE), ![e](docs/e.png)"
     assert absolute(text, "https://h/blob/main") == (
         "[a](https://h/blob/main/docs/a.md#x), [b](https://b.org), [c](#c),"
-        " [d](https://h/blob/main/LICENSE)"
+        " [d](https://h/blob/main/LICENSE), ![e](https://h/raw/main/docs/e.png)"
     )
 
 
@@ -27,3 +27,4 @@ def test_the_wheel_has_readme_with_links_that_work(wheel: zipfile.ZipFile) -> No
     assert all(re.match(r"https?://|#", link) for link in links)
     for link in inside:
         assert (ROOT / link.partition("/blob/main/")[2].partition("#")[0]).exists(), link
+    assert any("/raw/main/docs/first-touch.png" in link for link in links)

@@ -24,7 +24,7 @@ from tools.conformance import (
     totals,
     verdict,
     ways,
-    write_readme,
+    write_document,
 )
 
 GOOD = {"pass": TESTS, "fail": 0, "xfail": 0, "xpass": 0, "skip": 0, "error": 0}
@@ -99,10 +99,10 @@ def test_native_runs_are_on_both_kinds_of_processor(
     assert found == [("unicorn", EMULATED, ""), *(("native", *way) for way in expected)]
 
 
-def test_readme_has_the_table_of_a_run() -> None:
+def test_the_document_has_the_table_of_a_run() -> None:
     """Every selftest passes with each engine, natively on both kinds, and says on which machine."""
-    readme = conformance.README.read_text(encoding="utf-8")
-    written = conformance.BEGIN + readme.partition(conformance.BEGIN)[2]
+    document = conformance.DOCUMENT.read_text(encoding="utf-8")
+    written = conformance.BEGIN + document.partition(conformance.BEGIN)[2]
     written = written.partition(conformance.END)[0] + conformance.END
     rows = [line.split(" | ") for line in written.splitlines() if line.startswith("| Linux")]
     outcomes = []
@@ -126,13 +126,13 @@ def test_readme_has_the_table_of_a_run() -> None:
             assert not any(o.totals["fail"] or o.totals["skip"] for o in ours)
 
 
-def test_the_table_of_readme_is_replaced_and_nothing_else(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{conformance.BEGIN}\nold\n{conformance.END}\nafter\n")
+def test_the_table_of_the_document_is_replaced_and_nothing_else(tmp_path: Path) -> None:
+    document = tmp_path / "run.md"
+    document.write_text(f"before\n{conformance.BEGIN}\nold\n{conformance.END}\nafter\n")
     new = markdown([Outcome("6.1", "C", "unicorn", EMULATED, GOOD, 7, 1.0, "")], "Z80 (family 1)")
-    write_readme(new, readme)
-    assert readme.read_text() == f"before\n{new}\nafter\n"
-    readme.write_text("no marks\n")
+    write_document(new, document)
+    assert document.read_text() == f"before\n{new}\nafter\n"
+    document.write_text("no marks\n")
     with pytest.raises(CannotRunError, match="no <!--"):
-        write_readme(new, readme)
-    assert readme.read_text() == "no marks\n"
+        write_document(new, document)
+    assert document.read_text() == "no marks\n"

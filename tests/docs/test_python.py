@@ -1,4 +1,4 @@
-"""The README's Python runs, and prints what its comments say."""
+"""The Python of docs/python.md runs, and prints what its comments say."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+PAGE = Path(__file__).parents[2] / "docs" / "python.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=["processor", "machine"])
-def test_readme_block_prints_what_its_comments_say(block: str) -> None:
+def test_block_prints_what_its_comments_say(block: str) -> None:
     said = [text.strip() for text in re.findall(r"print\(.*\)  # (.*)", block)]
     assert said, "the block prints nothing"
     done = subprocess.run(
