@@ -32,6 +32,7 @@ from softsgx.runner.process.world import LiveProcess, World
 from softsgx.runner.say import say
 from softsgx.runner.supervisor import engines
 from softsgx.runner.supervisor.child import First
+from softsgx.runner.supervisor.early import Early, orphans
 from softsgx.runner.supervisor.inside_stub import InsertedCode
 from softsgx.runner.supervisor.loading import Loader
 from softsgx.runner.traps import ud2
@@ -87,7 +88,7 @@ class Supervisor:
         )
         self.engine.worked = self.calls.cpu_time.worked
         self.calls.served = self.engine.served
-        self._early: dict[int, int] = {}  # statuses of children whose parent has not reported them
+        self._early = Early()
         self.first = 0
         self.exit_status: int | None = None
         self.systrap = self._untraced() if isinstance(self.mailboxes, Records) else None
@@ -232,7 +233,7 @@ class Supervisor:
                 continue
             t = self.tracees.get(tid)
             if t is None:
-                self._early[tid] = status
+                self._early.keep(tid, status)
                 continue
             try:
                 self._event(t, status)
@@ -261,6 +262,8 @@ class Supervisor:
             if t.tid == self.first:
                 self.exit_status = status
             emit_end(t, status)
+            if os.WIFSIGNALED(status):
+                self._adopt(t)
             self._gone(t)
             return
         number, event = os.WSTOPSIG(status), status >> 16
@@ -387,7 +390,7 @@ class Supervisor:
     # Processes
 
     def _child_of(self, parent: Tracee, tid: int) -> None:
-        early = self._early.pop(tid, None)
+        early = self._early.take(tid)
         if early is not None and not os.WIFSTOPPED(early):
             return  # it has ended already
         try:
@@ -406,6 +409,13 @@ class Supervisor:
                 self._event(child, early)
         except p.GONE:
             return  # killed already: its end comes next, and its parent goes on
+
+    def _adopt(self, parent: Tracee) -> None:
+        """Children of a process that was killed, before it reported them."""
+        others = {t.pid for t in self.tracees.values() if t is not parent}
+        if self.systrap is None and parent.pid not in others:
+            for tid in orphans(self.tracees, others):
+                self._child_of(parent, tid)
 
     def _born(self, parent: Tracee, pid: int, tid: int, space: Space) -> Tracee:
         """A new thread, of the same process or of another."""
