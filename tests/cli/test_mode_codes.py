@@ -191,10 +191,10 @@ def test_executions_are_counted_only_where_they_are_no_matter_of_the_machine(
 
 @pytest.mark.parametrize(
     ("model", "tolerance", "code"),
-    [(1.0, 1.0, EXIT_OK), (1.1, 1.0, EXIT_FINDING), (1.1, 1.2, EXIT_OK), (None, None, EXIT_OK)],
+    [(1.0, 1.0, EXIT_OK), (1.1, 1.0, EXIT_FINDING), (1.1, 1.2, EXIT_OK)],
 )
 def test_a_missed_figure_is_a_finding_at_whatever_prices(
-    model: float | None, tolerance: float | None, code: int, monkeypatch: pytest.MonkeyPatch
+    model: float, tolerance: float, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fine = Target("fine", "source", "s", 1.0, 1.0, 1.0)
     other = Target("other", "source", "s", 1.0, model, tolerance)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from softsgx.lab.prices import ENTRIES, PROFILES, PriceError, Profile, checked, profile
+from softsgx.lab.prices import ENTRIES, PROFILES, PriceError, Profile, checked, corners, profile
 from softsgx.sim import Execution, Steps, Unmodelled, VirtualTime
 from softsgx.system import Machine
 
@@ -75,3 +75,10 @@ def test_a_kind_of_point_that_has_no_price_is_unmodelled() -> None:
     execution.spawn(body(), "T", 0)
     with pytest.raises(Unmodelled, match="no price for points of kind 'EWBX'"):
         execution.run()
+
+
+def test_corners_lie_as_far_from_prices_as_low_and_high_from_default() -> None:
+    low, high = corners(PROFILES["default"])
+    assert (low.cycles, high.cycles) == (PROFILES["low"].cycles, PROFILES["high"].cycles)
+    twice = Profile("twice", {name: 2 * price for name, price in DEFAULT.items()})
+    assert corners(twice)[1].cycles == {n: 2 * c for n, c in PROFILES["high"].cycles.items()}

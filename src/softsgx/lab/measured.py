@@ -169,11 +169,11 @@ def resume_at_once(
 
 
 def run_timed(
-    machine: Machine, time: VirtualTime, bodies: Iterable[tuple[Steps[Any], int]]
+    machine: Machine, time: VirtualTime, bodies: Iterable[tuple[Steps[Any], int | None]]
 ) -> None:
-    """Run tasks, each on its processor, in virtual time to the end of all."""
+    """Run tasks, each on its processor or on none, in virtual time to the end of all."""
     execution = machine.execution(time, record=False, max_steps=_POINTS_MAX)
     for body, cpu in bodies:
-        execution.spawn(body, f"thread {cpu}", cpu)
+        execution.spawn(body, "timer" if cpu is None else f"thread {cpu}", cpu)
     execution.run()
     execution.close()

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from softsgx.cpu import Processor
     from softsgx.sim import Task
 
+# wakeup: to leave C1E takes 4 us on Ice Lake, C1 1 us, Skylake's C1E 10 us (Linux 6.12,
+# drivers/idle/intel_idle.c); to switch to a thread of the same process takes 1.3 us
+# (albertnetymk.github.io, "Context Switch on Linux", 2022).
+
 # entry: default, low, high; what it is, and the grade of its source: A read, B secondary,
 # C derived, D remembered, E assumed.
 ENTRIES: Final[dict[str, tuple[int, int, int, str]]] = {
@@ -36,6 +40,8 @@ ENTRIES: Final[dict[str, tuple[int, int, int, str]]] = {
     "ioctl": (1_500, 500, 3_000, "body of an ioctl without its leaves; E"),
     "mprotect": (3_000, 1_200, 7_000, "one page, nobody to interrupt; E"),
     "ocall": (12_500, 8_000, 17_000, "a call out of the Intel SDK, EEXIT and EENTER included; A/B"),
+    "wakeup": (15_400, 6_700, 32_800, "of a futex: an idle processor, a thread switch; A/B"),
+    "exitless": (2_100, 1_700, 2_400, "a call out that does not exit, 0.6 to 0.83 us; B"),
     "EACCEPT": (5_100, 2_000, 10_000, "PIE, scaled; D/E"),
     "EACCEPTCOPY": (6_200, 3_000, 12_000, "EACCEPT and a copy of 4 KiB; E"),
     "EMODPE": (4_600, 2_000, 9_000, "PIE, scaled; D/E"),
@@ -120,6 +126,7 @@ class Profile:
             "sleep": _EINIT_SLEEP_MS * 1000 * c["clock_mhz"],
             # Of the lab: see measured.py.
             "fault": c["AEX"] + c["fault"],
+            "wakeup": c["wakeup"],
             "ocall": max(0, c["ocall"] - c["EENTER"] - c["EEXIT"]),
             "irq": irq,
             "ipi": broadcast,
@@ -133,6 +140,20 @@ PROFILES: Final = {
     column: Profile(column, {name: int(row[at]) for name, row in ENTRIES.items()})
     for at, column in enumerate(COLUMNS)
 }
+
+
+def corners(profile: Profile) -> tuple[Profile, Profile]:
+    """These prices, as far below and above as `low` and `high` are from `default`."""
+
+    def scaled(column: str) -> Profile:
+        scale = PROFILES[column].cycles
+        cycles = {
+            name: price * scale[name] // PROFILES["default"].cycles[name]
+            for name, price in profile.cycles.items()
+        }
+        return Profile(f"{profile.name}, {column}", cycles, profile.file)
+
+    return scaled("low"), scaled("high")
 
 
 def profile(name: str) -> Profile:
