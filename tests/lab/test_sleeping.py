@@ -4,6 +4,7 @@ from itertools import pairwise
 
 from softsgx.lab.enclaves import with_hole
 from softsgx.lab.heaps import grow, heap_touched
+from softsgx.lab.join import THREADS, put_tasks, take_tasks
 from softsgx.lab.measured import MeasuredThread
 from softsgx.lab.prices import PROFILES
 from softsgx.lab.sleeping import Event, SleepingMutex
@@ -69,6 +70,12 @@ def test_a_wake_that_comes_first_is_remembered() -> None:
     # It is used up: the next wait goes to sleep.
     waiting = event.wait(None)
     assert [next(waiting)[0], next(waiting)[0]] == ["syscall", "wait"]
+
+
+def test_each_task_takes_one_mutex_out_of_the_queue_and_two_into_it() -> None:
+    """A mutex is held once for each point of computing that is not the task's own."""
+    assert take_tasks(DEFAULT, 40, 1000).counts["compute"] == 40 + 40 + THREADS
+    assert put_tasks(DEFAULT, 5, 1000).counts["compute"] == THREADS * (1 + 2 * 5)
 
 
 def test_the_timer_interrupts_hz_times_a_second_and_delays_the_work() -> None:

@@ -42,6 +42,20 @@ def test_only_the_v2_series_makes_accept_fault(design: str, faults: int) -> None
     assert measured.accepting == 64 * per_page
 
 
+@pytest.mark.parametrize(("n", "mapped"), [(1, 0.1), (2, 4.0)])
+def test_relax_of_4_gib_takes_a_second_only_if_there_is_nothing_to_zap(
+    n: int, mapped: float
+) -> None:
+    """It took less in 2022: so the pages were not mapped, or only one processor had run them."""
+    first, second = (
+        DEFAULT.us(cycles / 64 * 2**20) / 1e6 for cycles in law(DEFAULT, n, 64, "ioctl-v2").relaxing
+    )
+    assert second < 1
+    assert (first < mapped) == (n == 1)
+    measured = law(DEFAULT, n, 64, "ioctl-v2").ioctl / 64
+    assert measured == pytest.approx(closed_form(n), rel=0.2)
+
+
 def test_no_figure_is_missed_and_the_table_fits() -> None:
     found = targets(DEFAULT)
     assert [t.what for t in found if t.missed] == []
@@ -52,6 +66,8 @@ def test_no_figure_is_missed_and_the_table_fits() -> None:
     table = text(found, DEFAULT)
     assert all(t.what in table for t in found)
     assert max(map(len, table.splitlines())) <= WIDTH
+    notes = {t.note for t in found if t.note}
+    assert sum(line.startswith("[") for line in table.splitlines()) == len(notes)
 
 
 @pytest.mark.parametrize("prices", ["low", "high"])
@@ -91,6 +107,14 @@ def test_a_wrong_price_misses_the_figure(
     if (price, factor) == ("ipi", 0):
         cycles.update(ipi_receiver=0, AEX=0, EMODPR=100)
     assert what in [t.what for t in check(Profile("wrong", cycles)) if t.missed]
+
+
+def test_the_share_of_the_timer_is_what_hz_and_user_time_say() -> None:
+    timer = memory.preheating(DEFAULT)[-1]
+    few, many = (hz * 29.4 for hz in (250, 1000))
+    faults = 1_026_071 - 16_260
+    assert timer.model == pytest.approx(100 * few / (few + faults), rel=0.01)
+    assert timer.model_to == pytest.approx(100 * many / (many + faults), rel=0.01)
 
 
 def test_a_timer_of_another_frequency_misses_the_figure(monkeypatch: pytest.MonkeyPatch) -> None:

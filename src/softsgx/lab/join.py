@@ -15,7 +15,7 @@ from softsgx.lab.measured import MeasuredThread
 from softsgx.lab.prices import Profile
 from softsgx.lab.sleeping import Event, SleepingMutex
 from softsgx.lab.threads import EnclaveBody, Threads
-from softsgx.sim import Steps
+from softsgx.sim import Steps, VirtualTime
 
 THREADS: Final = 16
 # How long a mutex of the queue is held: some lines of cache come from another core. Without any
@@ -24,8 +24,8 @@ HELD: Final = 200
 _EPC_PAGES: Final = 512
 
 
-def take_tasks(profile: Profile, tasks: int, cycles: int) -> int:
-    """Cycles until all tasks of the join, of `cycles` each, have been taken out and done."""
+def take_tasks(profile: Profile, tasks: int, cycles: int) -> VirtualTime:
+    """The time until all tasks of the join, of `cycles` each, have been taken out and done."""
     queue = SleepingMutex(_events())
     left = tasks
 
@@ -40,11 +40,11 @@ def take_tasks(profile: Profile, tasks: int, cycles: int) -> int:
                 return
             yield from t.compute(cycles)
 
-    return _elapsed(profile, program)
+    return _run(profile, program)
 
 
-def put_tasks(profile: Profile, tasks: int, cycles: int) -> int:
-    """Cycles until every thread has computed `cycles` and then put so many tasks into the queue.
+def put_tasks(profile: Profile, tasks: int, cycles: int) -> VirtualTime:
+    """The time until every thread has computed `cycles` and then put so many tasks into the queue.
 
     All begin at once and compute for the same time, so that they meet at the mutexes.
     """
@@ -59,14 +59,14 @@ def put_tasks(profile: Profile, tasks: int, cycles: int) -> int:
                 yield from t.compute(HELD)
                 yield from mutex.unlock(t)
 
-    return _elapsed(profile, program)
+    return _run(profile, program)
 
 
 def _events() -> dict[int, Event]:
     return {number: Event(f"thread {number}") for number in range(THREADS)}
 
 
-def _elapsed(profile: Profile, program: EnclaveBody) -> int:
+def _run(profile: Profile, program: EnclaveBody) -> VirtualTime:
     threads = Threads(profile, with_hole(THREADS, 0), THREADS, _EPC_PAGES)
     threads.warm()
-    return threads.run(program).elapsed
+    return threads.run(program)

@@ -1,13 +1,18 @@
-"""RESTRICT_PERMISSIONS over many pages, then EACCEPT of each, timed: cost by page and processor."""
+"""RESTRICT_PERMISSIONS over many pages, then EACCEPT of each, timed: cost by page and processor.
+
+The V2 series has RELAX_PERMISSIONS as well. It zaps the PTEs, so a second one finds none, and
+neither does RESTRICT after it.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from softsgx.lab.bench import Bench, Combination
+from softsgx.lab.designs.ioctl_v2 import IoctlV2
 from softsgx.lab.workloads.base import Workload
 from softsgx.spec.bits import PAGE_SIZE
-from softsgx.spec.epcm import R
+from softsgx.spec.epcm import R, W
 from softsgx.system.enclave import EnclaveThread
 
 if TYPE_CHECKING:
@@ -19,7 +24,8 @@ if TYPE_CHECKING:
 class Law(Workload):
     """One thread restricts and accepts; the others are inside, and compute.
 
-    `ioctl` and `accepting` are the cycles of the ioctl alone, and of all EACCEPT.
+    `ioctl` and `accepting` are the cycles of RESTRICT alone, and of all EACCEPT; `relaxing` those
+    of RELAX of mapped pages, and of pages that it has zapped. V2 restricts these.
     """
 
     name = "law"
@@ -30,11 +36,15 @@ class Law(Workload):
         self.pages = pages
         self.ioctl = 0
         self.accepting = 0
+        self.relaxing: list[int] = []
 
     def changer(self, t: MeasuredThread, bench: Bench, rng: Rng) -> Steps[None]:
         """Call out, then enter once for each page and accept it."""
         # All threads must be inside before the call.
         yield from t.wait(1_000_000)
+        if isinstance(bench.design, IoctlV2):
+            for _ in range(2):
+                yield from t.ocall(self._relax, t, bench, bench.design)
         self.before = dict(bench.time.counts)
         yield from t.ocall(self._restrict, t, bench)
         start = t.seat.now()
@@ -45,6 +55,15 @@ class Law(Workload):
             assert status == 0
         self.accepting = t.seat.now() - start
         self.after = dict(bench.time.counts)
+
+    def _relax(
+        self, _host: object, t: MeasuredThread, bench: Bench, design: IoctlV2
+    ) -> Steps[None]:
+        start, host = t.seat.now(), t.seat.host
+        length = self.pages * PAGE_SIZE
+        errno, block = yield from design.relax(host, bench.enclave, bench.address(0), length, R | W)
+        assert (errno, block.count) == (0, length)
+        self.relaxing.append(t.seat.now() - start)
 
     def _restrict(self, _host: object, t: MeasuredThread, bench: Bench) -> Steps[None]:
         start, host = t.seat.now(), t.seat.host

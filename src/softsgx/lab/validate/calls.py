@@ -49,10 +49,10 @@ def mutex(profile: Profile) -> list[Target]:
     """A queue of tasks behind the SDK's mutex, against one without a lock."""
     tasks = _TASKS * _TASKS
     free = _JOIN_FREE * THREADS // tasks
-    few, many = (take_tasks(profile, taken, free) for taken in _TAKEN)
+    few, many = (take_tasks(profile, taken, free).elapsed for taken in _TAKEN)
     task = (many - few) / (_TAKEN[1] - _TAKEN[0])
     each = _PARTITION_2_FREE * THREADS // _TASKS
-    added = put_tasks(profile, _ADDED, each) - each
+    added = put_tasks(profile, _ADDED, each).elapsed - each
     apart = _PARTITION_1 + _PARTITION_2_FREE + task * tasks
     # All threads add at the same time, as often as each has tasks.
     meeting = apart + added * (_TASKS / _ADDED) * (_TASKS / THREADS)
