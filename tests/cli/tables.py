@@ -101,6 +101,7 @@ VALUES = {
         "--coverage": "out.info",
         "--xfrm": "3",
         "--cpu-option": "cet=1",
+        "--inject": "EMODPR:when=3",
         "--vendor": "GenuineIntel",
         "--seed": "1",
         "--tick": "0",

@@ -119,12 +119,13 @@ class WatchedWorld(World):
         super().__init__(**options)
         self.ever: list[File] = []
 
-    def opened(self, path: str, stand_in: Identity, mode: int = O_RDWR) -> File:
+    def opened(self, path: str, stand_in: Identity, mode: int = O_RDWR) -> int:
         """As World.opened."""
-        file = super().opened(path, stand_in, mode)
+        error = super().opened(path, stand_in, mode)
+        assert not error, error
         self.ever = [x for x in self.ever if isinstance(x.encl, SgxEncl) and x.encl.refcount]
-        self.ever.append(file)
-        return file
+        self.ever.append(self.files[stand_in])
+        return 0
 
 
 @dataclass

@@ -105,6 +105,13 @@ class VdsoReturned(NamedTuple):
     address: int
 
 
+class FailureInjected(NamedTuple):
+    """The kernel fails at a site of `linux.failures`, because the run asks for it: the `time`th."""
+
+    site: str
+    time: int
+
+
 class ProcessStarted(NamedTuple):
     """A process executes a program (`path`), or is the copy that fork made of `parent`."""
 

@@ -32,7 +32,8 @@ LEGEND: Final = """\
 #   epcm     an EPCM entry changed              pte      a page-table entry changed
 #   ipi      interrupts sent or taken           signal   to the program
 #   vdso     an exception for the caller        thread   a thread runs on this processor
-#   process  one begins or ends                 other    locks, steps and draws of the scheduler
+#   process  one begins or ends                 injected a failure that was asked for
+#   other    locks, steps and draws of the scheduler
 """
 HEADING: Final = f"# {'event':>6} {'ms':>12} {'lp':>4}  {'what':8} details\n"
 
@@ -155,6 +156,7 @@ _TEXTS: Final[dict[type, Callable[[Any], Text]]] = {
         e.cpu,
         f"{exception_text(e.vector, e.code)} address={e.address:#x} thread {e.thread}",
     ),
+    k.FailureInjected: lambda e: ("injected", None, f"{e.site} fails, time {e.time}"),
     k.ProcessStarted: lambda e: (
         "process",
         None,

@@ -33,6 +33,7 @@ class Stats:
         self.accesses: Counter[str] = Counter()
         self.exits: Counter[str] = Counter()
         self.signals: Counter[str] = Counter()
+        self.injected: Counter[str] = Counter()
         self.entries = 0
         self.resumed = 0
         self.fills = 0
@@ -53,6 +54,7 @@ class Stats:
             k.PageFaultEnded: self._fault,
             k.SignalSent: self._signal,
             k.VdsoReturned: self._vdso,
+            k.FailureInjected: self._injected,
             IpiSent: self._ipi,
         }
 
@@ -115,15 +117,19 @@ class Stats:
     def _vdso(self, e: k.VdsoReturned) -> None:
         self.signals[f"{vector_text(e.vector)} returned by the vDSO"] += 1
 
+    def _injected(self, e: k.FailureInjected) -> None:
+        self.injected[e.site] += 1
+
     def _ipi(self, e: IpiSent) -> None:
         self.ipis += len(e.cpus)
 
     def json(self) -> dict[str, dict[str, int]]:
         """All counts as plain data: a section, and in it what was counted, the most frequent first.
 
-        Sections: leaves, refused, calls, failed, accesses, faults, exits, signals, and numbers.
+        Sections: leaves, refused, calls, failed, accesses, faults, exits, signals, injected, and
+        numbers.
         """
-        counted = ("leaves", "refused", "calls", "failed", "accesses", "faults", "exits", "signals")
+        counted = "leaves refused calls failed accesses faults exits signals injected".split()
         numbers = ("entries", "resumed", "fills", "flushes", "ipis", "evicted", "loaded")
         found = {name: dict(getattr(self, name).most_common()) for name in counted}
         return found | {"numbers": {name: getattr(self, name) for name in numbers}}
@@ -144,6 +150,7 @@ class Stats:
             ("accesses", {f"refused {what}": n for what, n in self.accesses.items()}),
             ("page faults", self.faults),
             ("signals", self.signals),
+            ("injected", self.injected),
             ("EPC pages", pages),
             ("entries", entries),
             ("exits", self.exits),

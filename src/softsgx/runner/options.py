@@ -41,6 +41,7 @@ class Options:
     vendor: str | None = None
     cpuid: str = AUTO
     cpu_options: Sequence[str] = ()
+    inject: Sequence[str] = ()
     stats: str | None = None
     trace: str | None = None
     explain: bool = False

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 _STATS: Final = re.compile(r'^(.*?)(\{"softsgx": "stats", .*\})$', re.MULTILINE)
+_IN_VAIN: Final = re.compile(r"^softsgx: run: (--inject .*)$", re.MULTILINE)
 _TAIL: Final = 4000  # characters of output that a report shows
 
 
@@ -33,6 +34,7 @@ class RunResult:
     calls         calls of the driver and of memory management, by name; `failed` with their errno
     accesses      accesses refused, by rule; `faults` page faults, by outcome
     exits         EEXIT, and AEX by cause; `signals` by name and si_code
+    injected      failures that were asked for, and happened, by site
     numbers       entries, resumed, fills, flushes (of the TLB), ipis, evicted, loaded (pages)
     explanations  why something was refused, as `--explain` prints it
     seconds       wall-clock time
@@ -50,6 +52,7 @@ class RunResult:
     faults: Counter[str] = field(default_factory=Counter)
     exits: Counter[str] = field(default_factory=Counter)
     signals: Counter[str] = field(default_factory=Counter)
+    injected: Counter[str] = field(default_factory=Counter)
     numbers: Counter[str] = field(default_factory=Counter)
     explanations: list[str] = field(default_factory=list)
     seconds: float = 0.0
@@ -63,6 +66,7 @@ def run_program(
     linux: str = "",
     epc: str = "",
     supervisor: str = "",
+    inject: str | Sequence[str] = (),
     options: Sequence[str] = (),
     trace: bool = False,
     trace_in: Path | None = None,
@@ -74,11 +78,13 @@ def run_program(
 ) -> RunResult:
     """Run a program to its end. ProgramFailed if it does not end with `code`, unless that is None.
 
-    `engine` to `supervisor` and `options` are those of `softsgx run`; `timeout` is in seconds, and
-    subprocess.TimeoutExpired is raised when they are over. `trace` keeps every event.
+    `engine` to `inject` and `options` are those of `softsgx run`; `timeout` is in seconds, and
+    subprocess.TimeoutExpired is raised when they are over. `trace` keeps every event. ProgramFailed
+    as well if a failure of `inject` did not happen.
     """
     asked = {"engine": engine, "linux": linux, "epc": epc, "supervisor": supervisor}
     words = [f"--{name}={value}" for name, value in asked.items() if value]
+    words += [f"--inject={each}" for each in ([inject] if isinstance(inject, str) else inject)]
     with tempfile.TemporaryDirectory(dir=trace_in) as directory:
         file = Path(directory, "trace.jsonl")
         done = subprocess.run(
@@ -100,7 +106,10 @@ def run_program(
         events = _events(file) if trace and file.exists() else []
     result = _result(done, events)
     if code is not None and result.code != code:
-        raise ProgramFailed(_report(command, result, code))
+        raise ProgramFailed(_report(command, result, f"exit code {result.code}, to be {code}"))
+    in_vain = _IN_VAIN.findall(result.err)
+    if in_vain:
+        raise ProgramFailed(_report(command, result, "; ".join(in_vain)))
     return result
 
 
@@ -129,8 +138,8 @@ def _result(done: subprocess.CompletedProcess[str], events: list[dict[str, Any]]
     )
 
 
-def _report(command: Sequence[object], result: RunResult, code: int) -> str:
-    lines = [f"{command[0]}: exit code {result.code}, to be {code}"]
+def _report(command: Sequence[object], result: RunResult, why: str) -> str:
+    lines = [f"{command[0]}: {why}"]
     lines += [text.rstrip("\n") for text in result.explanations]
     for name, text in (("standard error", result.err), ("standard output", result.out)):
         if text.strip():

@@ -72,6 +72,13 @@ MACHINE: Final = (
         many=True,
         help="a feature of the processor or a reading of the manual; help lists all",
     ),
+    Option(
+        name="--inject",
+        metavar="SITE[:when=WHEN]",
+        many=True,
+        help="let the kernel fail at SITE, always or as strace counts: FIRST[..LAST][+[STEP]]; "
+        "help lists all",
+    ),
     Option(name="--vendor", metavar="TEXT", help="vendor string of CPUID leaf 0, 12 characters"),
     Option(
         name="--seed",

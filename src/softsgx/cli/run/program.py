@@ -1,4 +1,4 @@
-"""`softsgx run -- PROGRAM`: run it under supervision, or list what --cpu-option takes."""
+"""`softsgx run -- PROGRAM`: run it, or list what --cpu-option or --inject takes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from softsgx.cli.errors import (
     EXIT_RUN_NOT_FOUND,
     UsageError,
 )
+from softsgx.linux import failures
 from softsgx.report.same_file import overwritten
 from softsgx.runner.cpuid.cpu_options import HELP, listing
 from softsgx.runner.errors import ProgramError, RunnerError
@@ -21,14 +22,20 @@ from softsgx.runner.host.front import ToFront
 from softsgx.runner.host.inherited import Inherited
 from softsgx.runner.options import Options
 from softsgx.runner.process.exec_chain import ProgramFacts
-from softsgx.runner.session.session import find_program, kernel_of, part_of, run_program
+from softsgx.runner.session.session import (
+    failures_of,
+    find_program,
+    kernel_of,
+    part_of,
+    run_program,
+)
 from softsgx.runner.session.sgxs_files import FILES_MAX
 
 
 def run(args: argparse.Namespace, caller: Inherited, front: ToFront) -> int:
     """Run the program for its caller; returns its exit code, or 128 + the signal that killed it."""
     argv = args.program[1:] if args.program[:1] == ["--"] else args.program
-    list_only = HELP in args.cpu_option
+    list_only = HELP in (*args.cpu_option, *args.inject)
     if not argv and not list_only:
         raise UsageError("no program: softsgx run [options] -- PROGRAM [ARGS ...]")
     options = Options(
@@ -45,6 +52,7 @@ def run(args: argparse.Namespace, caller: Inherited, front: ToFront) -> int:
         vendor=args.vendor,
         cpuid=args.cpuid,
         cpu_options=[text for text in args.cpu_option if text != HELP],
+        inject=[text for text in args.inject if text != HELP],
         stats=args.stats,
         trace=args.trace,
         explain=args.explain,
@@ -53,7 +61,10 @@ def run(args: argparse.Namespace, caller: Inherited, front: ToFront) -> int:
     )
     try:
         if list_only:
-            print_stdout(listing(*part_of(options)))
+            if HELP in args.cpu_option:
+                print_stdout(listing(*part_of(options)))
+            if HELP in args.inject:
+                print_stdout(failures.listing())
             return EXIT_OK
         return _run(argv, options, caller, front)
     except ProgramError as error:
@@ -68,6 +79,7 @@ def _run(argv: list[str], options: Options, caller: Inherited, front: ToFront) -
     library_exit.ends_with("softsgx: run", EXIT_RUN_FAILED)
     part_of(options)
     kernel_of(options)
+    failures_of(options)
     facts = find_program(argv, caller)
     _refuse_same(argv, facts, options)
     start = partial(run_program, argv, options, caller, facts, front)

@@ -178,7 +178,10 @@ class Nodes:
             os.truncate(path, _DEVICE_SIZE)
         stand_in = identity(path)
         self._releases.await_end(path, stand_in)
-        self.world.opened(NODES[name], stand_in, flags)
+        error = self.world.opened(NODES[name], stand_in, flags)
+        if error:
+            t.inject(nr.CLOSE, fd)
+            return error
         watch(t, fd)
         return None
 

@@ -12,6 +12,7 @@ from typing import Any
 from softsgx import __version__
 from softsgx.cpu import Readings
 from softsgx.cpu.part import Part
+from softsgx.linux.failures import Failures, Rule, rule
 from softsgx.linux.version import VERSIONS
 from softsgx.runner.cpuid.cpu_options import chosen
 from softsgx.runner.cpuid.cpuid import CpuidPolicy
@@ -25,6 +26,7 @@ from softsgx.runner.native.load import announce
 from softsgx.runner.options import AUTO, ENGINES, HZ_MAX, NATIVE, PTRACE, SUPERVISORS, Options
 from softsgx.runner.process.exec_chain import ProgramFacts, check_program
 from softsgx.runner.process.world import World
+from softsgx.runner.say import say
 from softsgx.runner.session.listeners import Listeners
 from softsgx.runner.supervisor.engines import hardware
 from softsgx.runner.supervisor.loading import Loader
@@ -66,6 +68,14 @@ def kernel_of(options: Options) -> str:
         raise RunnerError("--driver", str(error)) from None
 
 
+def failures_of(options: Options) -> list[Rule]:
+    """The failures that the options ask for. RunnerError if one of them is not valid."""
+    try:
+        return [rule(text) for text in options.inject]
+    except ValueError as error:
+        raise RunnerError("--inject", f"{error}: --inject help lists all") from None
+
+
 def _world(options: Options, part: Part, readings: Readings) -> World:
     from softsgx.cdriver.errors import DriverError
 
@@ -91,7 +101,7 @@ def _world(options: Options, part: Part, readings: Readings) -> World:
 def _trace_header(argv: Sequence[str], options: Options) -> dict[str, Any]:
     """What the first line of a trace says about the run."""
     asked = {f.name: getattr(options, f.name) for f in fields(options)}
-    asked["cpu_options"] = list(options.cpu_options)
+    asked["cpu_options"], asked["inject"] = list(options.cpu_options), list(options.inject)
     for name in ("stats", "trace", "explain", "sgxs_out", "junit", "coverage"):
         del asked[name]
     return {"version": __version__, "program": list(argv), **asked}
@@ -127,6 +137,9 @@ def run_program(
     if native:
         announce(traps is CpuidTraps.ALWAYS)
     world = _world(options, part, readings)
+    failures = Failures(failures_of(options), world.log)
+    if options.inject:
+        world.kernel.inject = failures
     vendor = None if options.vendor is None else options.vendor.encode("ascii", "replace")
     engine: Any = options.engine
     sections = world.machine.processor.epc.cpuid_sections()
@@ -147,6 +160,8 @@ def run_program(
         supervisor.end()
         raise
     finally:
+        for sentence in failures.in_vain():
+            say(f"softsgx: run: --inject {sentence}\n")
         listeners.close()
         supervisor.calls.cpu_time.timers.close()
         doorbell.close()

@@ -50,12 +50,14 @@ class RefusedLeaf(NamedTuple):
 class Context:
     """A call or page fault that a processor is handling.
 
-    `refusal` is the kernel's latest, `leaves` has the latest refusal of each leaf. `sigstruct` is
-    what the kernel had copied when it refused; `span` is the range, start and end, of a call that
-    changed areas.
+    `refusal` is the kernel's latest, `injected` a failure that the run asked for, `leaves` has the
+    latest refusal of each leaf. `sigstruct` is what the kernel had copied when it refused; `span`
+    is the range, start and end, of a call that changed areas.
     """
 
-    __slots__ = ("fields", "leaves", "name", "refusal", "seq", "sigstruct", "span", "thread")
+    __slots__ = (
+        *("fields", "injected", "leaves", "name", "refusal", "seq", "sigstruct", "span", "thread"),
+    )
 
     def __init__(self, name: str, thread: str, fields: k.Fields, seq: int) -> None:
         self.name = name
@@ -63,6 +65,7 @@ class Context:
         self.fields = fields
         self.seq = seq
         self.refusal: k.CallRefused | None = None
+        self.injected: k.FailureInjected | None = None
         self.leaves: dict[str, RefusedLeaf] | None = None  # made when first needed
         self.sigstruct = b""
         self.span = (0, 0)
@@ -131,6 +134,7 @@ class History:
             k.CallBegun: self._begun,
             k.IoctlArguments: self._arguments,
             k.CallRefused: self._refused,
+            k.FailureInjected: self._injected,
             k.CallEnded: self._ended,
             k.PageFaultBegun: self._fault_begun,
             k.PageFaultEnded: self._fault_ended,
@@ -199,6 +203,12 @@ class History:
             if "secs" in fields:  # EINIT was not even tried
                 sig = self.processor.memory.read(fields["sigstruct"], SIGSTRUCT.SIZE)
                 busy.sigstruct = sig
+
+    def _injected(self, e: k.FailureInjected) -> None:
+        """It happens in the call that has begun last: a live run interrupts none."""
+        under_way = [stack[-1] for stack in self._busy.values() if stack]
+        if under_way:
+            max(under_way, key=lambda context: context.seq).injected = e
 
     def _begun(self, e: k.CallBegun) -> None:
         context = Context(e.name, e.thread, e.fields, self.log.seq)

@@ -51,6 +51,9 @@ def _kernel(call: RefusedCall) -> Explanation:
     else:
         found = ADVICE[rule]
         way = found if isinstance(found, str) else found(call)
+    injected = call.context.injected
+    if injected is not None:
+        way = f"leave out --inject {injected.site}, which made it fail"
     return Explanation(
         event=call.history.log.seq,
         headline=f"{call.context} refused by {by}: {errno}",
