@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from softsgx.cdriver import debian
+from softsgx.cdriver.errors import DriverError
 from softsgx.cli.main import main
-from softsgx.runner.code.site_cache import directory
+from softsgx.report.cache import directory
 
 
 @pytest.fixture
@@ -20,11 +22,20 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_everything_that_is_kept_is_in_one_directory(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert directory(os.environ) == cache == debian.cache().parent
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert directory(os.environ) == debian.cache().parent
+    """Trees of kernels too, which had a rule of their own: a relative path was one of theirs."""
+    monkeypatch.setattr(debian, "SOURCES", tmp_path)
+    with tarfile.open(tmp_path / "linux-source-6.12.tar.xz", "w:xz") as tar:
+        tar.add(__file__, "linux-source-6.12/Makefile")
+    assert directory(os.environ) == cache
+    assert debian.source("6.12").parent == cache / "driver"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert debian.source("6.12").parent == tmp_path / "home" / ".cache" / "softsgx" / "driver"
+    monkeypatch.delenv("HOME")
+    with pytest.raises(DriverError, match="no place"):
+        debian.source("6.12")
 
 
 def test_the_cache_is_removed_and_nothing_else(

@@ -11,17 +11,12 @@ from typing import Final
 
 from softsgx.cdriver.errors import DriverError
 from softsgx.cdriver.tree import ARCH, BROUGHT, DRIVER
+from softsgx.report.cache import directory
 
 VERSIONS: Final = ("6.1", "6.12")
 SOURCES: Final = Path("/usr/src")
 _NEEDED: Final = ("Makefile", *(f"{ARCH}/{name}" for name in BROUGHT), f"{DRIVER}/")
 _LAST: Final = f"{DRIVER}/"
-
-
-def cache() -> Path:
-    """Where sources are unpacked."""
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(home) / "softsgx" / "driver"
 
 
 def source(version: str) -> Path:
@@ -34,7 +29,10 @@ def source(version: str) -> Path:
         raise DriverError(
             f"{archive}: not there: install Debian's package: apt-get install {package}"
         ) from None
-    place = cache() / f"{version}-{int(found.st_mtime)}-{found.st_size}"
+    cache = directory(os.environ)
+    if cache is None:
+        raise DriverError("neither XDG_CACHE_HOME nor HOME is an absolute path: no place for it")
+    place = cache / "driver" / f"{version}-{int(found.st_mtime)}-{found.st_size}"
     try:
         if not place.exists():
             _unpack(archive, place)

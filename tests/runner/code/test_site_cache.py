@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from softsgx.runner.code import site_cache
-from softsgx.runner.code.site_cache import directory, find_sites
+from softsgx.runner.code.site_cache import find_sites
 from softsgx.runner.code.sites import Sites
 from tests.runner.code.small_elfs import bare
 
@@ -117,10 +117,3 @@ def test_missing_file_is_a_reason(environ: dict[str, str], tmp_path: Path) -> No
     assert find_sites(missing, environ) == Sites(reason="No such file or directory")
     assert find_sites("a\0b", environ).reason == "embedded null byte"
     assert find_sites(str(tmp_path), environ) == Sites(reason="Is a directory")
-
-
-def test_where_results_are_kept() -> None:
-    assert directory({"XDG_CACHE_HOME": "/x", "HOME": "/h"}) == Path("/x/softsgx")
-    assert directory({"XDG_CACHE_HOME": "", "HOME": "/h"}) == Path("/h/.cache/softsgx")
-    assert directory({"XDG_CACHE_HOME": "x", "HOME": "/h"}) == Path("/h/.cache/softsgx")
-    assert directory({}) is None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from softsgx.cli.ends import print_stdout
 from softsgx.cli.errors import EXIT_OK, UsageError
-from softsgx.runner.code.site_cache import directory
+from softsgx.report.cache import directory
 
 
 def run(args: argparse.Namespace) -> int:

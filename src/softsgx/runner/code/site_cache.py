@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+from softsgx.report.cache import directory
 from softsgx.runner.code.sites import PATTERNS, Site, Sites, Unproven, scan
 
 # To be increased whenever the search of `sites` or the format below changes.
@@ -40,17 +41,6 @@ def find_sites(path: str, environ: Mapping[str, str] = os.environ) -> Sites:
     if entry is not None and (found.patch or found.unproven or stat.st_size >= _WORTH_BYTES):
         _store(entry, key, found)
     return found
-
-
-def directory(environ: Mapping[str, str]) -> Path | None:
-    """Where results are kept, by the XDG Base Directory Specification; None if unknown."""
-    base = environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):
-        home = environ.get("HOME", "")
-        if not os.path.isabs(home):
-            return None
-        base = os.path.join(home, ".cache")
-    return Path(base) / "softsgx"
 
 
 def _entry(path: str, environ: Mapping[str, str]) -> Path | None:
