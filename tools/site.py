@@ -25,7 +25,7 @@ INDEX: Final = "README.md"
 REFERENCE: Final = "reference"
 # Pages by what one comes for, each once: a page that is missing here is an error of Sphinx.
 ORDER: Final[Mapping[str, Sequence[str]]] = {
-    "Begin": ("tutorial", "troubleshooting", "glossary"),
+    "Begin": ("tutorial", "ten-minutes", "troubleshooting", "glossary"),
     "Programs and runtimes": ("run", "image", "python", "pytest"),
     "Pipelines": ("ci", "exit-codes"),
     "The kernel's driver": ("testing-a-driver-patch", "driver", "kernel-races"),
@@ -33,7 +33,7 @@ ORDER: Final[Mapping[str, Sequence[str]]] = {
     "Reference": tuple(f"{REFERENCE}/{page.removesuffix('.md')}" for page in reference.NAMES),
     "The model": (
         *("spec-map", "readings", "not-modelled", "invariants"),
-        *("sources", "decisions", "releases"),
+        *("sources", "decisions", "releases", "citing"),
     ),
 }
 _MARK: Final = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)

@@ -254,6 +254,45 @@ def test_a_file_that_cannot_be_read_is_refused_with_its_line(
     assert "no class in it derives from Scenario" in capsys.readouterr().err
 
 
+TWO = """
+from softsgx.explore import Scenario
+
+class First(Scenario):
+    def start(self, execution): raise ValueError("the wrong one")
+
+class Second(Scenario):
+    def start(self, execution): execution.spawn(self.idle(), "idle")
+
+    def idle(self):
+        yield ("step", "x", True)
+"""
+
+
+def test_one_class_of_a_file_is_searched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = written(tmp_path, TWO)
+    assert main(["explore", f"{file}::Second"]) == 0
+    assert capsys.readouterr().out.startswith("Second: nothing found")
+    assert main(["explore", "--list", f"{file}::Second"]) == 0
+    assert capsys.readouterr().out.split() == ["Second"]
+    assert main(["explore", f"{file}::Secnd"]) == 2
+    assert "has no scenario Secnd: did you mean Second?" in capsys.readouterr().err
+    assert main(["explore", f"{file}::Other"]) == 2
+    assert "has no scenario Other: it has First, Second" in capsys.readouterr().err
+
+
+def test_a_schedule_of_one_class_is_replayed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = written(tmp_path, COUNTER)
+    assert main(["explore", f"{file}::Counter", "--json"]) == 1
+    (found,) = json.loads(capsys.readouterr().out)
+    replay = found["failure"]["replay"].split()[-1]
+    for target in (file, f"{file}::Counter"):
+        assert main(["explore", target, "--replay", replay]) == 1
+
+
 def test_trouble_with_a_scenario_is_exit_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

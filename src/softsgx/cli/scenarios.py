@@ -23,6 +23,25 @@ def find(target: str, driver: str | None = None, *, accesses: bool = False) -> l
     return [on_driver(scenario, driver, accesses=accesses) for scenario in _found(target)]
 
 
+def split(target: str) -> tuple[str, str]:
+    """A target as FILE.py::CLASS, as in pytest: the file and the class; "" if none is named."""
+    file, _, kind = target.partition("::")
+    return (file, kind) if file.endswith(".py") else (target, "")
+
+
+def of_class(found: list[Scenario], kind: str, file: str) -> list[Scenario]:
+    """The scenarios of a class; all of them if none is named. UsageError if there is none."""
+    if not kind:
+        return found
+    named = [scenario for scenario in found if type(scenario).__name__ == kind]
+    if not named:
+        has = [type(scenario).__name__ for scenario in found]
+        near = get_close_matches(kind, has, 1)
+        meant = f"did you mean {near[0]}?" if near else f"it has {', '.join(has)}"
+        raise UsageError(f"{file}: has no scenario {kind}: {meant}")
+    return named
+
+
 def on_driver(scenario: Scenario, driver: str | None, *, accesses: bool = False) -> Scenario:
     """A scenario on a driver object, if there is one. UsageError if it cannot run there."""
     if driver is None:

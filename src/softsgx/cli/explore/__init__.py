@@ -32,7 +32,11 @@ def _seconds(text: str) -> float:
 
 
 TARGET: Final = (
-    Option(name="TARGET", help="a Python file with scenarios, or the name of a shipped scenario"),
+    Option(
+        name="TARGET",
+        help="a Python file with scenarios, one of its classes (FILE.py::CLASS), or the name of a "
+        "shipped scenario",
+    ),
     DRIVER,
 )
 MODES: Final = (

@@ -8,7 +8,7 @@ import time
 from softsgx.cli.errors import UsageError
 from softsgx.cli.explore.finished import Finished
 from softsgx.cli.explore.reports import exit_code, expect_reports, report
-from softsgx.cli.scenarios import find
+from softsgx.cli.scenarios import find, split
 from softsgx.explore import Outcome, ReplayRefused, Scenario, replayed, scenario_of
 from softsgx.explore.table import table
 from softsgx.sim import ScheduleError
@@ -18,6 +18,8 @@ from softsgx.system.scenarios.scenario import AT_ACCESSES, DRIVER
 
 def run(args: argparse.Namespace) -> int:
     """Execute and report."""
+    if args.target is not None:
+        args.target, _ = split(args.target)  # the string names the scenario
     expect_reports(args)
     try:
         target, scenario = _scenario(args.target, args.driver, scenario_of(args.replay))

@@ -8,11 +8,12 @@ from softsgx.cli.driver_object import ACCESSES, expect_told, write_coverage
 from softsgx.cli.explore.finished import Finished
 from softsgx.cli.explore.reports import exit_code, expect_reports, report, story
 from softsgx.cli.explore.searching import look_for_races, search_all
-from softsgx.cli.scenarios import find
+from softsgx.cli.scenarios import find, of_class, split
 
 
 def run(args: argparse.Namespace) -> int:
     """Search and report."""
+    args.target, kind = split(args.target)
     expect_reports(args)
     expect_told(args)
     stories: list[str] = []
@@ -22,6 +23,7 @@ def run(args: argparse.Namespace) -> int:
         stories.append("" if args.json else story(done))
 
     scenarios = find(args.target, args.driver, accesses=args.points == ACCESSES)
+    scenarios = of_class(scenarios, kind, args.target)
     if args.data_races:
         look_for_races(scenarios)
     finished = search_all(args, [(args.target, scenario) for scenario in scenarios], show)
