@@ -137,7 +137,7 @@ def test_every_listed_source_is_cited() -> None:
         "DWARF 4, 6.4",
         "LSB Desktop",
         "FIPS 140",
-        "Linux 6.13, mm/mmap.c",
+        "Linux 6.14, mm/mmap.c",
         "Linux 6.12, asm/sgx.h",
     ],
 )

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from softsgx.linux.version import VERSIONS
+from softsgx.linux.version import EXPLORED
 from softsgx.system.scenarios.catalogue import SCENARIOS
 from tools.documents import ROOT
 
@@ -45,10 +45,10 @@ def table(results: Iterable[Mapping[str, Any]]) -> str:
     for each in results:
         name, linux, *_ = each["scenario"].split(",")
         cells.setdefault((name, linux), []).append(each)
-    rows = [["scenario", *VERSIONS], ["---"] * (1 + len(VERSIONS))]
+    rows = [["scenario", *EXPLORED], ["---"] * (1 + len(EXPLORED))]
     for scenario in SCENARIOS:
         name = scenario.__name__
-        rows.append([name, *[cell(cells.get((name, linux), [])) for linux in VERSIONS]])
+        rows.append([name, *[cell(cells.get((name, linux), [])) for linux in EXPLORED]])
     return "".join([f"| {' | '.join(row)} |\n" for row in rows])
 
 

@@ -90,6 +90,38 @@ def test_what_the_headers_lack_is_named_with_its_place(
     assert any(": error: " in line for line in lines[:-1])  # the compiler's own lines come first
 
 
+def test_what_a_tree_of_6_18_calls_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of Linux 6.18, sgx/main.c and sgx/ioctl.c, that 6.12 does not use."""
+    text = """#include <linux/vmalloc.h>
+#include <asm/msr.h>
+#include <crypto/sha2.h>
+void *f(const u8 *key, u8 *hash);
+void *f(const u8 *key, u8 *hash)
+{
+	sha256(key, 384, hash);
+	wrmsrq(MSR_IA32_SGXLEPUBKEYHASH0, 1);
+	return vmalloc_array(3, 5);
+}
+"""
+    tree = find(sources.small_tree(tmp_path / "linux", "6.18.0", encl_c=text))
+    # Without the file that reads the structures of a whole driver.
+    monkeypatch.setattr(build_module, "RUNTIME", build_module.RUNTIME[:-1])
+    # The first thing that is missing is what a whole driver would have brought.
+    with pytest.raises(CompileError, match=r"^shim\.c:\d+: sgx_ipi_cb\(\)"):
+        build(tree)
+
+
+@pytest.mark.parametrize(
+    ("release", "nearest"),
+    [("6.1.192", "6.1"), ("6.12.117", "6.12"), ("6.17.9", "6.12"), ("6.18.0", "6.18")],
+)
+def test_the_kernel_around_a_driver(release: str, nearest: str) -> None:
+    made = manifest.Manifest("", release, manifest.CALL, {}, "gcc")
+    assert made.kernel == nearest
+
+
 def test_a_file_that_does_not_compile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = refused(sources.small_tree(tmp_path / "linux", encl_c="int f(void) { oops\n"), capsys)
     assert any("encl.c:1:" in line for line in lines[:-1])

@@ -38,6 +38,7 @@ FAILURES = {
     "sgx_encl_page_alloc": (0, 3, 8),
     "xa_insert": (0, 4, 8),
     "init_page": (0,),
+    "crypto_alloc_shash": (0,),
     "sgx_encl_mm_add": (0,),
     "mmu_notifier_register": (0,),
     "vmf_insert_pfn": (0, 4),

@@ -208,7 +208,7 @@ REFUSED = {
     "no file": (["nowhere.py"], "nowhere.py: no such file"),
     "no scenario": (["Nothing"], "Nothing: neither a file nor a scenario"),
     "no target": ([], "TARGET or one of --shipped, --list, --replay, --known-races is needed"),
-    "no kernel": (["FirstTouch,5.4"], "kernel 5.4: known are 6.12"),
+    "no kernel": (["FirstTouch,5.4"], "kernel 5.4: known are 6.18, 6.12"),
     "no race": (["FirstTouch,6.12,luck=1"], "luck=1: not RACE=0 or RACE=1"),
     "no order": (["TwoProtects,6.12,order=mine"], "order mine: known are intel-emm"),
     "no runtime": (["FirstTouch,6.12,order=enarx"], "order=enarx: not RACE=0 or RACE=1"),

@@ -126,7 +126,10 @@ _RECLAIM: Final = "EBLOCK EWB ETRACK EREMOVE sgx_encl_get_backing"
 _BUILD: Final = (
     "ECREATE EADD EEXTEND EINIT EPA EREMOVE create_buffer shmem_file_setup sgx_encl_grow"
 )
-_BUILD_TOO: Final = "init_page sgx_encl_page_alloc xa_insert sgx_encl_mm_add mmu_notifier_register"
+_BUILD_TOO: Final = (
+    "init_page crypto_alloc_shash sgx_encl_page_alloc xa_insert sgx_encl_mm_add "
+    "mmu_notifier_register"
+)
 _FAULT: Final = "EAUG ELDU EPA sgx_encl_page_alloc xa_insert sgx_encl_grow vmf_insert_pfn EREMOVE"
 _MAP: Final = "sgx_encl_mm_add mmu_notifier_register split_vma"
 _FAILING: Final[dict[str, str]] = {

@@ -42,6 +42,9 @@ RAISED = {
     "mremap of anonymous memory that grows it or leaves it mapped": (
         "tests/linux/test_mremap.py::test_anonymous_memory_that_would_grow_is_not_modelled"
     ),
+    "mremap to a fixed address, of several areas or refused, on Linux 6.18": (
+        "tests/linux/test_mremap.py::test_6_18_checks_before_it_unmaps"
+    ),
     "a signal for a thread whose call has no handler: cpu ...": (
         "tests/runner/explored/test_points.py::test_a_signal_without_a_handler_is_not_modelled"
     ),
@@ -79,6 +82,10 @@ ROWS = {
     "signals": "tests/linux/test_add_pages.py::",
     "CET of programs and of enclaves": "tests/linux/test_cet.py::test_init_allows_no_enclave_cet",
     "anonymous memory that mremap grows": RAISED["mlock of anonymous memory"],
+    "Linux 6.18: mremap to a fixed address": (
+        "tests/linux/test_mremap.py::test_6_18_checks_before_it_unmaps"
+    ),
+    "EUPDATESVN by the driver": RAISED["...[...]"],
     "V2: an entry with no rights": RAISED["V2: an entry with no rights in an area that has some"],
     "machines of real programs": f"{HERE}::test_a_live_machine_is_no_state",
     # docs/run.md: the reference engine

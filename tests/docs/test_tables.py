@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from softsgx.explore import FINDINGS, STRATEGIES, Kind
 from softsgx.explore.outcome import LeftOut
 from softsgx.explore.plan import Plan
 from softsgx.image.layout import ThreadLayout
+from softsgx.linux.version import VERSIONS, Races
 from softsgx.report.jsonl import JsonLines
 from softsgx.report.lines import Lines
 from softsgx.report.perfetto import Perfetto
@@ -44,6 +46,19 @@ def rows(path: str, head: str) -> list[list[str]]:
 def words(cell: str) -> list[str]:
     """What stands between backticks."""
     return re.findall(r"`([^`]+)`", cell)
+
+
+def test_what_changed_from_6_12_to_6_18() -> None:
+    """Each field in which the kernels differ has a row, with a release between the two."""
+    new, old = VERSIONS["6.18"], VERSIONS["6.12"]
+    differ = {f.name for f in fields(new) if getattr(new, f.name) != getattr(old, f.name)}
+    found = {
+        word: row[1] for row in rows("docs/sources.md", "| commit |") for word in words(row[4])
+    }
+    named = [word for word in found if hasattr(new, word)]
+    assert differ - {"name", "interface"} == set(named)
+    assert all(12 < int(found[word].partition(".")[2]) <= 18 for word in named)
+    assert [word for word in found if hasattr(Races(), word)] == ["poisoned_reclaimed"]
 
 
 def test_the_rooms_are_those_of_the_rule() -> None:

@@ -52,6 +52,18 @@ def test_no_memory_for_the_operands() -> None:
     assert b.init() == 0
 
 
+@pytest.mark.parametrize(("linux", "ret"), [("6.12", -ENOMEM), ("6.1", -ENOMEM), ("6.18", 0)])
+def test_no_memory_for_the_hash_of_the_key(linux: str, ret: int) -> None:
+    """Linux 6.18 hashes without an allocation: sgx/ioctl.c, sgx_encl_init."""
+    b = filled(Machine(cpus=2, epc="1M", linux=linux))
+    b.machine.kernel.inject = lambda site: site == "crypto_alloc_shash"
+    assert b.init() == ret
+    b.machine.kernel.inject = None
+    if ret:
+        assert not b.encl.flags & SGX_ENCL_INITIALIZED
+        assert b.init() == 0
+
+
 @pytest.mark.parametrize(("vendor", "errno"), [(1, EINVAL), (0x8087, EINVAL), (0x8086, EPERM)])
 def test_vendor(vendor: int, errno: int) -> None:
     # 0x8086 is let through; the signature does not cover it.

@@ -16,7 +16,10 @@ from softsgx.linux.uapi import MAP_SHARED, PROT_READ, PROT_WRITE
 from softsgx.linux.vfs import O_RDONLY
 from softsgx.sim import Unmodelled
 from softsgx.spec.bits import PAGE_SIZE
+from softsgx.system import Machine
 from tests.linux.world import world
+
+FREE = 0x2000_0000  # nothing is mapped there
 
 # Advice -> errno, and whether the page becomes an area of its own. Numbers are those of
 # asm-generic/mman-common.h, written out here.
@@ -73,6 +76,25 @@ def test_each_advice(advice: int) -> None:
     assert w.do(sys_madvise(w.host.thread, second, PAGE_SIZE, advice)) == -error
     assert len(w.mm.vmas) - before == 2 * splits
     assert first != second
+
+
+@pytest.mark.parametrize("advice", [102, 103])  # MADV_GUARD_INSTALL, MADV_GUARD_REMOVE
+@pytest.mark.parametrize(
+    ("linux", "nothing", "hole"), [("6.12", -EINVAL, -EINVAL), ("6.18", 0, -ENOMEM)]
+)
+def test_guard_pages_are_known_from_6_13_on(
+    linux: str, nothing: int, hole: int, advice: int
+) -> None:
+    """Never in an SGX area. Linux 6.18, mm/madvise.c, is_valid_guard_vma."""
+    w = world(Machine(epc="1M", linux=linux), pages=4)
+    data = w.enclave.data[1]
+    assert w.do(sys_madvise(w.host.thread, data, PAGE_SIZE, advice)) == -EINVAL
+    assert w.do(sys_madvise(w.host.thread, data, 0, advice)) == nothing
+    assert w.do(sys_madvise(w.host.thread, FREE, PAGE_SIZE, advice)) == hole
+    own = w.do(w.host.alloc(PAGE_SIZE))
+    if linux == "6.18":
+        with pytest.raises(Unmodelled, match=f"madvise with advice {advice} of anonymous memory"):
+            w.do(sys_madvise(w.host.thread, own, PAGE_SIZE, advice))
 
 
 def test_areas_of_equal_advice_are_not_merged() -> None:

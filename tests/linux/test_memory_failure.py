@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
+from softsgx.linux.bug import KernelBug
 from softsgx.linux.errno import ENOMEM, ENXIO
 from softsgx.linux.sgx.main import SgxEpcPage, arch_memory_failure, sgx_reclaim_pages
+from softsgx.linux.version import VERSIONS
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.system import Machine
 from tests.linux.building import created
@@ -43,6 +47,37 @@ def test_page_in_use_stays_usable_until_it_is_freed() -> None:
     assert page not in w.kernel.free_pages
     # The count says that all is free.
     assert w.kernel.nr_free == w.machine.processor.epc.pages
+
+
+def poisoned_and_old(machine: Machine) -> tuple[World, SgxEpcPage]:
+    """A world with a page that has an error and was not accessed lately."""
+    w = world(machine, pages=2)
+    page = resident(w, w.enclave.data[0])
+    assert failure(w, page) == 0
+    for index in w.encl.page_array:
+        w.mm.space.test_and_clear_accessed(index * PAGE_SIZE)
+    return w, page
+
+
+@pytest.mark.parametrize("linux", ["6.18", "6.12", "6.1"])
+def test_poisoned_page_is_not_reclaimed(linux: str) -> None:
+    """Linux 6.18, sgx/main.c, arch_memory_failure, and the stable kernels of Debian."""
+    w, page = poisoned_and_old(Machine(epc="1M", linux=linux))
+    w.do(sgx_reclaim_pages(w.host.thread))
+    assert resident(w, w.enclave.data[0]) is page
+    assert page not in w.kernel.active_page_list
+
+
+@pytest.mark.parametrize("linux", ["v2", "6.12"])
+def test_k15_poisoned_page_is_evicted_which_ends_the_machine(linux: str) -> None:
+    w, page = poisoned_and_old(Machine(epc="1M", linux=linux, races={"poisoned_reclaimed": True}))
+    assert page in w.kernel.active_page_list
+    with pytest.raises(KernelBug, match=r"EWB of the poisoned <EPC page \d+>: machine check"):
+        w.do(sgx_reclaim_pages(w.host.thread))
+
+
+def test_only_v2_has_k15() -> None:
+    assert [name for name, each in VERSIONS.items() if each.races.poisoned_reclaimed] == ["v2"]
 
 
 def test_free_page_is_taken_off_the_list() -> None:

@@ -7,7 +7,7 @@ from softsgx.linux.uapi import MREMAP_DONTUNMAP, MREMAP_FIXED, MREMAP_MAYMOVE
 from softsgx.sim import Steps, Unmodelled
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import R, W
-from softsgx.system import EnclaveThread
+from softsgx.system import EnclaveThread, Machine
 from tests.linux.world import World, world
 
 FAR = 0x2000_0000
@@ -42,6 +42,22 @@ def test_growing_to_a_fixed_place_destroys_what_was_there() -> None:
     assert mremap(w, data, 3, 4, MOVE, target) == -EFAULT
     assert w.mm.vma_lookup(target) is None
     assert layout(w) == [(3, R | W)]
+
+
+def test_6_18_checks_before_it_unmaps() -> None:
+    """Linux 6.18, mm/mremap.c, remap_move: as 6.12 if it is one area and nothing is refused."""
+    w = world(Machine(epc="1M", linux="6.18"), pages=3)
+    data = w.enclave.data[0]
+    target = w.do(w.host.alloc(4 * PAGE_SIZE))
+    said = "mremap to a fixed address, of several areas or refused, on Linux 6.18"
+    with pytest.raises(Unmodelled, match=said):
+        mremap(w, data, 3, 4, MOVE, target)
+    assert w.mm.vma_lookup(target) is not None
+    w.do(w.host.mprotect(data, PAGE_SIZE, R))
+    with pytest.raises(Unmodelled, match=said):
+        mremap(w, data, 3, 3, MOVE, target)
+    assert mremap(w, data, 1, 1, MOVE, target) == target
+    assert mremap(w, data + PAGE_SIZE, 2, 3, MREMAP_MAYMOVE) == -EFAULT
 
 
 def test_dontunmap_is_einval() -> None:

@@ -1,9 +1,12 @@
 """Kernel versions: where 6.1 and the V2 series differ, and unknown names."""
 
+from dataclasses import fields
+
 import pytest
 
 from softsgx.linux import uapi
 from softsgx.linux.errno import EACCES, EFAULT, EINVAL, EPERM
+from softsgx.linux.version import EXPLORED, VERSION_DEFAULT, VERSIONS
 from softsgx.spec.attributes import ATTR_AEXNOTIFY, ATTR_MODE64BIT
 from softsgx.spec.bits import PAGE_SIZE
 from softsgx.spec.epcm import RWX, R, W, X
@@ -46,7 +49,9 @@ def run_bits(w: World) -> int:
 
 
 def test_unknown_version_lists_the_known() -> None:
-    with pytest.raises(ValueError, match=r"linux='5\.19': known versions are 6\.12, 6\.1, v2"):
+    with pytest.raises(
+        ValueError, match=r"linux='5\.19': known versions are 6\.18, 6\.12, 6\.1, v2"
+    ):
         Machine(linux="5.19")
 
 
@@ -55,12 +60,14 @@ def test_unknown_race_lists_the_known() -> None:
         Machine(races={"k99": True})
 
 
-@pytest.mark.parametrize(("linux", "mask"), [("6.12", 0x486), ("6.1", 0x086), ("v2", 0x086)])
+@pytest.mark.parametrize(
+    ("linux", "mask"), [("6.18", 0x486), ("6.12", 0x486), ("6.1", 0x086), ("v2", 0x086)]
+)
 def test_allowed_attributes(linux: str, mask: int) -> None:
     assert created(Machine(epc="1M", linux=linux)).encl.attributes_mask == mask
 
 
-@pytest.mark.parametrize(("linux", "ret"), [("6.12", 0), ("6.1", -EACCES)])
+@pytest.mark.parametrize(("linux", "ret"), [("6.18", 0), ("6.12", 0), ("6.1", -EACCES)])
 def test_aexnotify(linux: str, ret: int) -> None:
     machine = Machine(epc="1M", linux=linux)
     assert filled(machine, attributes=ATTR_MODE64BIT | ATTR_AEXNOTIFY).init() == ret
@@ -116,3 +123,19 @@ def test_v2_zaps_the_pte(cmd: int) -> None:
 @pytest.mark.parametrize(("linux", "cap"), [("6.12", RWX), ("6.1", RWX), ("v2", R | W)])
 def test_cap_of_eaug(linux: str, cap: int) -> None:
     assert Machine(epc="1M", linux=linux).kernel.version.eaug_cap == cap
+
+
+def test_where_6_18_differs_from_6_12() -> None:
+    """In nothing that a shipped scenario does, so `explore --shipped` leaves it out.
+
+    None fails an allocation, advises, or moves an area: test_init.py, test_madvise.py and
+    test_mremap.py have the differences. Another field here needs another look at EXPLORED.
+    """
+    new, old = VERSIONS["6.18"], VERSIONS["6.12"]
+    assert type(new.interface) is type(old.interface)
+    differ = {f.name for f in fields(new) if getattr(new, f.name) != getattr(old, f.name)}
+    assert differ - {"interface"} == {
+        *("name", "key_hash_allocates", "guard_advice", "mremap_checks_first")
+    }
+    assert tuple(name for name in VERSIONS if name != "6.18") == EXPLORED
+    assert VERSION_DEFAULT == "6.12"

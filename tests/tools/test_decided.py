@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from softsgx.explore import Plan, explore
-from softsgx.linux.version import VERSIONS
+from softsgx.linux.version import EXPLORED
 from softsgx.system.scenarios.catalogue import SCENARIOS
 from softsgx.system.scenarios.names import all_shipped, scenario_named
 from tests.system.test_shipped import FOUND
@@ -18,7 +18,7 @@ def rows() -> dict[str, dict[str, str]]:
     """The cells of the table of docs/explore.md, by scenario and kernel."""
     written = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
     cells = [line.strip("| ").split(" | ") for line in written.splitlines()[2:]]
-    return {name: dict(zip(VERSIONS, each, strict=True)) for name, *each in cells}
+    return {name: dict(zip(EXPLORED, each, strict=True)) for name, *each in cells}
 
 
 def found(states: int, *, rule: str = "", complete: bool = True) -> dict[str, Any]:

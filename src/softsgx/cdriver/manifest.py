@@ -20,6 +20,7 @@ C: Final = Path(__file__).with_name("c")
 CALL: Final = "call"
 TRAP: Final = "trap"
 _LATER: Final = (6, 2)
+_LATEST: Final = (6, 18)
 ENCLS: Final = (CALL, TRAP)
 """How ENCLS is served: a call in its place, or the instruction itself, which is #UD."""
 
@@ -52,6 +53,8 @@ class Manifest:
     def kernel(self) -> str:
         """The kernel of `linux.version` that is nearest: of all code but the driver."""
         major, minor = (int(part) for part in self.linux.split(".")[:2])
+        if (major, minor) >= _LATEST:
+            return "6.18"
         return "6.1" if (major, minor) < _LATER else VERSION_DEFAULT
 
 

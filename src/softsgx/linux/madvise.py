@@ -55,15 +55,19 @@ MADV_DONTNEED_LOCKED: Final = 24
 MADV_COLLAPSE: Final = 25
 MADV_HWPOISON: Final = 100
 MADV_SOFT_OFFLINE: Final = 101
+# Linux 6.18, mm/madvise.c
+MADV_GUARD_INSTALL: Final = 102
+MADV_GUARD_REMOVE: Final = 103
 
 _POPULATE: Final = (MADV_POPULATE_READ, MADV_POPULATE_WRITE)
 _INJECT: Final = (MADV_HWPOISON, MADV_SOFT_OFFLINE)
+_GUARD: Final = (MADV_GUARD_INSTALL, MADV_GUARD_REMOVE)
 # These stop at the first hole; the others go on after it and return the error at the end.
 PAGE_BY_PAGE: Final = _POPULATE + _INJECT
 # madvise_need_mmap_write: all but these.
 _READERS: Final = (
     *(MADV_REMOVE, MADV_WILLNEED, MADV_DONTNEED, MADV_DONTNEED_LOCKED, MADV_COLD, MADV_PAGEOUT),
-    *(MADV_FREE, MADV_COLLAPSE, *_POPULATE),
+    *(MADV_FREE, MADV_COLLAPSE, *_POPULATE, *_GUARD),
 )
 
 
@@ -105,6 +109,8 @@ _SGX: Final = MappingProxyType(
         MADV_COLLAPSE: _REFUSED,  # VM_NO_KHUGEPAGED
         MADV_HWPOISON: Advice(EFAULT),  # VM_PFNMAP, in check_vma_flags; needs CAP_SYS_ADMIN
         MADV_SOFT_OFFLINE: Advice(EFAULT),
+        MADV_GUARD_INSTALL: _REFUSED,  # VM_SPECIAL, in is_valid_guard_vma
+        MADV_GUARD_REMOVE: _REFUSED,
     }
 )
 
@@ -113,7 +119,7 @@ _SGX: Final = MappingProxyType(
 @traced
 def sys_madvise(current: Thread, address: int, length: int, advice: int) -> Steps[int]:
     """madvise(2). A hole is -ENOMEM; all but PAGE_BY_PAGE advise the areas after it first."""
-    if advice not in _SGX:
+    if advice not in _SGX or (advice in _GUARD and not current.kernel.version.guard_advice):
         return refused(current, EINVAL, "do_madvise.advice", advice=advice)
     if address & PAGE_MASK:
         return refused(current, EINVAL, "do_madvise.aligned", address=address)

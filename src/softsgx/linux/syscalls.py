@@ -498,6 +498,11 @@ def _mremap_to(
         return refused(current, EINVAL, "mremap_to.overlap", address=new), []
     if len(mm.vmas) + 2 >= mm.max_map_count - 3:
         return refused(current, ENOMEM, "mremap_to.map_count", limit=mm.max_map_count), []
+    if mm.kernel.version.mremap_checks_first and flags & MREMAP_FIXED:
+        if _vma_to_resize(current, old, old_length, new_length, flags):
+            raise Unmodelled(
+                "mremap to a fixed address, of several areas or refused, on Linux 6.18"
+            )
     gone: list[File] = []
     cleared = [(new, new + new_length)] if flags & MREMAP_FIXED else []
     if new_length < old_length:

@@ -63,6 +63,11 @@ class Races:
         "K11",
         "offset + length may wrap around 64 bits in the range check of every ioctl.",
     )
+    poisoned_reclaimed: bool = _race(
+        "K15",
+        "A page with a hardware error stays on the reclaimer's list: EWB reads it, the processor "
+        "shuts down. Fixed in Linux 6.16, and in 6.1 and 6.12 as Debian has them; 6.12.0 has it.",
+    )
     etrack_failure_uncounted: bool = _race(
         "L4",
         "ETRACK fails after a good EMODPR: count leaves out a page whose EPCM entry has changed. "
@@ -86,7 +91,14 @@ class KernelVersion:
 
     `aexnotify`: ATTRIBUTES.AEXNOTIFY is allowed. `restrict_requires_read`: RESTRICT_PERMISSIONS
     without R is -EINVAL, the rule of the V3 and V4 series. `eaug_cap` is the upper bound of VMA
-    permissions for pages added by EAUG.
+    permissions for pages added by EAUG. `key_hash_allocates`: INIT allocates to hash the signer's
+    key. `guard_advice`: madvise() knows MADV_GUARD_INSTALL and MADV_GUARD_REMOVE.
+    `mremap_checks_first`: a move to a fixed address is refused before anything is unmapped there,
+    and may concern several areas.
+
+    What `--linux 6.18` has since 6.12 is of Linux 6.13 (guard pages), Linux 6.16 (the key's hash)
+    and Linux 6.17 (mremap); docs/sources.md has the commits. The open of a node executes EUPDATESVN
+    from Linux 6.19 on only.
     """
 
     name: str
@@ -94,10 +106,14 @@ class KernelVersion:
     aexnotify: bool = True
     restrict_requires_read: bool = False
     eaug_cap: int = 0b111
+    key_hash_allocates: bool = True
+    guard_advice: bool = False
+    mremap_checks_first: bool = False
     races: Races = Races()
 
 
-# Reported in 2024 with patches that were not merged; the windows are still there in 6.12.117.
+# Reported in 2024 with patches that were not merged; the windows are still there in 6.12.117, and
+# no commit of the driver up to 6.18 closes them (docs/sources.md).
 _OPEN = Races(
     eaug_double_fault=True,
     remove_vs_fault=True,
@@ -110,6 +126,13 @@ VERSION_DEFAULT: Final = "6.12"
 """The kernel that is modelled where none is named."""
 
 VERSIONS: dict[str, KernelVersion] = {
+    "6.18": KernelVersion(
+        name="6.18",
+        key_hash_allocates=False,
+        guard_advice=True,
+        mremap_checks_first=True,
+        races=_OPEN,
+    ),
     VERSION_DEFAULT: KernelVersion(
         name=VERSION_DEFAULT,
         races=_OPEN,
@@ -131,9 +154,15 @@ VERSIONS: dict[str, KernelVersion] = {
             pcmd_truncated=True,
             backing_without_lock=True,
             range_overflow=True,
+            poisoned_reclaimed=True,
         ),
     ),
 }
+
+EXPLORED: Final = ("6.12", "6.1", "v2")
+"""Kernels of `explore --shipped` where none is named.
+
+6.18 differs from 6.12 only in calls that no shipped scenario makes: `KernelVersion`."""
 
 
 def kernel_version(

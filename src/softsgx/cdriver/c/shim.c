@@ -625,6 +625,8 @@ struct crypto_shash *crypto_alloc_shash(const char *name, u32 type, u32 mask)
 	(void)mask;
 	if (strcmp(name, "sha256"))
 		k_unmodelled("a hash other than sha256");
+	if (k_inject && k_ask(K_FAIL, "crypto_alloc_shash"))
+		return ERR_PTR(-ENOMEM);
 	return &hash;
 }
 

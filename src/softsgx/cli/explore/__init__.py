@@ -12,7 +12,7 @@ from softsgx.cli.modes import Mode, Option, Table
 from softsgx.cli.options import number
 from softsgx.cli.outputs import output
 from softsgx.explore.plan import BOUNDED, DEEP, STATES, STRATEGIES, Plan
-from softsgx.linux.version import VERSIONS
+from softsgx.linux.version import EXPLORED, VERSIONS
 from softsgx.system.runtimes import ORDERS
 
 _MODULE: Final = "softsgx.cli.explore"
@@ -49,7 +49,7 @@ SEARCH: Final = (
     Option(
         name="--linux",
         choices=tuple(VERSIONS),
-        help="with --shipped: only this kernel",
+        help=f"with --shipped: only this kernel (default: {', '.join(EXPLORED)})",
         only=("--driver", (None,)),
     ),
     Option(

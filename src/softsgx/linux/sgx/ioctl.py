@@ -404,6 +404,8 @@ def sgx_encl_init(current: Thread, encl: SgxEncl, sig: SIGSTRUCT, page: int) -> 
     excess = sig.XFRM & sig.XFRMMASK & xfrm_reserved
     if excess:
         return refused(current, EINVAL, "sgx_encl_init.signed_xfrm", xfrm=excess, **given)
+    if kernel.version.key_hash_allocates and kernel.fail("crypto_alloc_shash"):
+        return refused(current, ENOMEM, "kmalloc.memory")
     signer = sha256(sig.MODULUS).digest()
     sigstruct = direct(page << PAGE_SHIFT)
     with (yield from encl.lock.acquire()):

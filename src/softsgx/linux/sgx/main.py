@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from softsgx.linux.bug import KernelBug
 from softsgx.linux.errno import EBUSY, ENOMEM, ENXIO, ERESTARTSYS
 from softsgx.linux.process import Thread
 from softsgx.linux.sgx import encl as e  # and encl imports main, as the kernel's files do
@@ -85,9 +86,10 @@ def _first_use(kernel: Kernel) -> SgxEpcPage:
 def arch_memory_failure(kernel: Kernel, pfn: int, consumer: Thread | None = None) -> int:
     """A hardware error in an EPC page: it is never handed out again once it is free.
 
-    `consumer` is the thread that consumed the error (MF_ACTION_REQUIRED); it gets SIGBUS. The count
-    of free pages is not corrected, so the watermarks count EPC that cannot be allocated. -ENXIO if
-    the pfn is not in EPC.
+    In use, it leaves the reclaimer's list, except with the race K15. `consumer` is the thread that
+    consumed the error (MF_ACTION_REQUIRED); it gets SIGBUS. The count of free pages is not
+    corrected, so the watermarks count EPC that cannot be allocated. -ENXIO if the pfn is not in
+    EPC.
     """
     number = kernel.processor.epc.index(pfn)
     if number < 0:
@@ -103,7 +105,7 @@ def arch_memory_failure(kernel: Kernel, pfn: int, consumer: Thread | None = None
     page.poison = True
     if page.flags & IS_FREE:
         kernel.free_pages.remove(page)
-    else:
+    elif not kernel.races.poisoned_reclaimed:
         sgx_unmark_page_reclaimable(kernel, page)
     return 0
 
@@ -305,8 +307,14 @@ def sgx_reclaimer_write(current: Thread, page: SgxEpcPage, backing: SgxBacking) 
 
 
 def sgx_encl_ewb(current: Thread, page: SgxEpcPage, backing: SgxBacking) -> Steps[None]:
-    """EWB in up to three attempts: as it is, after ETRACK, after ETRACK and IPIs. Mutex held."""
+    """EWB in up to three attempts: as it is, after ETRACK, after ETRACK and IPIs. Mutex held.
+
+    EWB cannot take a machine check: if the page has a hardware error, the processor shuts down, and
+    the kernel panics. K15, or a page that a pass had already taken: commit ed16618c380c.
+    """
     kernel = current.kernel
+    if page.poison:
+        raise KernelBug(f"sgx_encl_ewb: EWB of the poisoned {page!r}: machine check, panic")
     owner = page.owner
     assert owner is not None
     encl = owner.encl

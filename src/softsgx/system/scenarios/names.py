@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from softsgx.linux.version import VERSION_DEFAULT, VERSIONS, Races
+from softsgx.linux.version import EXPLORED, VERSION_DEFAULT, VERSIONS, Races
 from softsgx.system.runtimes import ORDERS
 from softsgx.system.scenarios.catalogue import SCENARIOS
 from softsgx.system.scenarios.protect import Managed
@@ -59,10 +59,13 @@ def scenario_named(name: str) -> MachineScenario:
 
 
 def all_shipped(linux: str | None = None, order: str | None = None) -> list[MachineScenario]:
-    """Every scenario on every kernel, and with every order if it has a manager; or only these."""
+    """Every scenario on every kernel of EXPLORED, and with every order if it has a manager.
+
+    Or only on the kernel, or with the order, that is named.
+    """
     found: list[MachineScenario] = []
     for kind in SCENARIOS:
-        for version in [linux] if linux else VERSIONS:
+        for version in [linux] if linux else EXPLORED:
             if issubclass(kind, Managed):
                 found += [kind(version, None, each) for each in ([order] if order else ORDERS)]
             else:

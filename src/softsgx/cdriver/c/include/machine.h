@@ -24,6 +24,7 @@ extern unsigned long k_features;
 #define boot_cpu_has(f) cpu_feature_enabled(f)
 #define MSR_IA32_SGXLEPUBKEYHASH0 0x8c
 void wrmsrl(unsigned int, u64);
+#define wrmsrq(msr, value) wrmsrl(msr, value) /* its name from 6.16 on */
 
 #define X86_TRAP_UD 6
 #define X86_TRAP_GP 13

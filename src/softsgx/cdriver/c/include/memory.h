@@ -21,6 +21,7 @@
 #define kmalloc_array(n, s, g) k_alloc((size_t)(n) * (s), g, __func__)
 #define kcalloc(n, s, g) k_alloc((size_t)(n) * (s), (g) | __GFP_ZERO, __func__)
 #define vmalloc(n) k_alloc(n, GFP_KERNEL, __func__)
+#define vmalloc_array(n, s) k_alloc((size_t)(n) * (s), GFP_KERNEL, __func__)
 #define vzalloc(n) k_alloc(n, GFP_KERNEL | __GFP_ZERO, __func__)
 #define kvfree(p) kfree(p)
 #define vfree(p) kfree(p)
