@@ -22,13 +22,14 @@
 An explored test is called once for each schedule; what it returns is called when its tasks have
 ended. An assertion that fails, in the test or in the tested code, is a finding; any other exception
 means that the test itself is broken, and the report says so. The arguments of the mark are those of
-`softsgx.explore.Plan`; `executions` is 10,000 by default. This file is outside the package, and
+`softsgx.explore.Plan`; `executions` is 10,000 by default. [tool.softsgx.pytest] of pyproject.toml,
+in pytest's rootdir, has defaults for both (docs/pytest.md). This file is outside the package, and
 imports it only when used, so that pytest starts no slower.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,17 @@ import pytest
 
 EXECUTIONS = 10_000
 OPTIONS = ("engine", "linux", "epc", "supervisor")  # those that the mark softsgx_run may vary
+PLAN = ("strategy", "seed", "executions", "preemptions", "depth", "minimise")
+# What [tool.softsgx.pytest] may have, with the types of TOML.
+TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(OPTIONS, (str, list)),
+    "options": (list,),
+    "timeout": (int, float),
+    **dict.fromkeys(PLAN, (int,)),
+    "strategy": (str,),
+    "minimise": (bool,),
+}
+DEFAULTS = pytest.StashKey[dict[str, Any]]()
 BROKEN = "  the test itself is broken; this says nothing about the tested code"
 
 
@@ -48,25 +60,71 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The marks."""
+    """The marks, and the project's defaults."""
     config.addinivalue_line("markers", "explore(...): run the test over schedules of its tasks")
     text = "softsgx_run(engine=[...], linux=[...], epc=[...]): run the test with each of them"
     config.addinivalue_line("markers", text)
+    config.stash[DEFAULTS] = _defaults(config.rootpath / "pyproject.toml")
+
+
+def _defaults(file: Path) -> dict[str, Any]:
+    """[tool.softsgx.pytest] of the file. pytest.UsageError."""
+    try:
+        if b"softsgx" not in file.read_bytes():
+            return {}
+    except OSError:
+        return {}
+    from softsgx.project.file import ProjectError, read
+
+    try:
+        found = read(file, "pytest", TYPES)
+        if found:
+            _check(file, found)
+    except ProjectError as error:
+        raise pytest.UsageError(f"softsgx: {error}") from None
+    return found
+
+
+def _check(file: Path, found: dict[str, Any]) -> None:
+    """Whether the values are known ones. ProjectError."""
+    from softsgx.explore import Plan
+    from softsgx.linux.version import VERSIONS
+    from softsgx.project.file import ProjectError, nearest_of, where
+    from softsgx.runner.options import AUTO, ENGINES, SUPERVISORS
+
+    known = {"engine": ENGINES, "linux": tuple(VERSIONS), "supervisor": (*SUPERVISORS, AUTO)}
+    for key in OPTIONS:
+        start = where(file, "pytest", key)
+        if found.get(key) == []:
+            raise ProjectError(f"{start}: an empty array would leave out every test")
+        for word in _listed(found.get(key, [])):
+            if key in known and word not in known[key]:
+                raise ProjectError(f"{start}: {word}: unknown{nearest_of(word, known[key])}")
+    try:
+        Plan(**{key: value for key, value in found.items() if key in PLAN})
+    except ValueError as error:
+        raise ProjectError(f"{file}: [tool.softsgx.pytest]: {error}") from None
+
+
+def _listed(values: Any) -> list[Any]:
+    return [values] if isinstance(values, str) else list(values)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test for each combination of a mark softsgx_run."""
-    mark = metafunc.definition.get_closest_marker("softsgx_run")
-    if mark is None or "softsgx_run" not in metafunc.fixturenames:
+    """One test for each combination of a mark softsgx_run, and of the project's lists."""
+    if "softsgx_run" not in metafunc.fixturenames:
         return
-    if mark.args or not set(mark.kwargs) <= set(OPTIONS):
+    mark = metafunc.definition.get_closest_marker("softsgx_run")
+    if mark is not None and (mark.args or not set(mark.kwargs) <= set(OPTIONS)):
         raise pytest.UsageError(
             f"{metafunc.definition.nodeid}: the mark softsgx_run takes {', '.join(OPTIONS)}"
         )
-    choices = {
-        name: [values] if isinstance(values, str) else list(values)
-        for name, values in mark.kwargs.items()
-    }
+    defaults = metafunc.config.stash[DEFAULTS]
+    lists = {name: defaults[name] for name in OPTIONS if isinstance(defaults.get(name), list)}
+    asked = {**lists, **(mark.kwargs if mark is not None else {})}
+    if not asked:
+        return
+    choices = {name: _listed(values) for name, values in asked.items()}
     combined = [dict(zip(choices, each, strict=True)) for each in product(*choices.values())]
     ids = ["-".join(map(str, each.values())) for each in combined]
     metafunc.parametrize("softsgx_run", combined, ids=ids, indirect=True)
@@ -89,7 +147,13 @@ def softsgx_run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[...,
     """
     from softsgx.runner.run_result import ProgramFailed, run_program
 
-    chosen: dict[str, Any] = getattr(request, "param", {})
+    defaults = request.config.stash[DEFAULTS]
+    always = {
+        name: value
+        for name, value in defaults.items()
+        if name in ("options", "timeout") or (name in OPTIONS and isinstance(value, str))
+    }
+    chosen: dict[str, Any] = {**always, **getattr(request, "param", {})}
 
     def run(command: Sequence[str], **options: Any) -> Any:
         try:
@@ -115,13 +179,25 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     given = {name: pyfuncitem.funcargs[name] for name in names if name != "execution"}
     if "execution" not in names:
         pytest.fail("an explored test takes the argument `execution`", pytrace=False)
-    options = {"executions": EXECUTIONS, **mark.kwargs}
+    options = _plan(pyfuncitem.config.stash[DEFAULTS], mark.kwargs)
     replay: str | None = pyfuncitem.config.getoption("--explore-replay")
     report = _explored(pyfuncitem.name, pyfuncitem.obj, given, options, replay)
     if report is not None:
         text = report.replace("REPLAY", f"pytest {pyfuncitem.nodeid!r} --explore-replay")
         pytest.fail(text, pytrace=False)
     return True
+
+
+def _plan(defaults: dict[str, Any], marked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a mark explore asks for, with the project's defaults where they do not contradict it."""
+    from softsgx.explore.plan import BOUNDED
+
+    project = {name: defaults[name] for name in PLAN if name in defaults}
+    if marked.get("strategy", BOUNDED[0]) not in BOUNDED:
+        project.pop("preemptions", None)
+    if "preemptions" in marked and project.get("strategy", BOUNDED[0]) not in BOUNDED:
+        project.pop("strategy")
+    return {"executions": EXECUTIONS, **project, **marked}
 
 
 def _explored(

@@ -8,7 +8,7 @@ from typing import Final
 
 from softsgx import __version__
 from softsgx.cli.completion.scripts import tables
-from softsgx.cli.modes import Option
+from softsgx.cli.declared import Option
 
 PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "softsgx.1"
 _HEAD: Final = rf""".\" Written by `make docs`.
@@ -54,6 +54,9 @@ def page() -> str:
             modes = ((table.name(mode), mode.about) for mode in table.modes)
             sections += [f".TP\n.B {_text(what)}\n{_text(does)}\n" for what, does in modes]
         sections += [_option(option) for option in table.options.values()]
+        if table.in_file:
+            text = f"A project's defaults: [tool.softsgx.{name}] of pyproject.toml."
+            sections.append(f".PP\n{_text(text)}\n")
         sections.append(".PP\nExit codes:\n")
         sections += [f".TP\n.B {code}\n{_text(means)}\n" for code, means in table.codes.items()]
     return _HEAD + "".join(sections) + _TAIL

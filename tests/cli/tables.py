@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from softsgx.cli.completion.scripts import tables
-from softsgx.cli.modes import Mode, Option
+from softsgx.cli.declared import Mode, Option
 
 TABLES = {name: table for name, _, table in tables()}
 

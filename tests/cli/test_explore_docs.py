@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from softsgx.cli.explore import TABLE
 from softsgx.cli.main import main
 from softsgx.linux.version import VERSIONS
 from softsgx.system.checkers import CHECKERS
@@ -79,3 +81,17 @@ def test_the_table_of_races_is_that_of_the_program() -> None:
         assert cells[1] == race.scenario.__name__
         assert cells[-1] == race.mainline
     assert VERSIONS["6.12"].races.lookup_before_removal
+
+
+def test_the_table_of_a_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is taken, and with its comments it names every key."""
+    (table,) = re.findall(
+        r"^```toml\n(.*?)^```", (DOCS / "explore.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert all(re.search(rf"\b{key}\b", table) for key in TABLE.in_file)
+    (tmp_path / "pyproject.toml").write_text(table)
+    monkeypatch.chdir(tmp_path)
+    args = argparse.Namespace(shipped=True)
+    TABLE.mode(args)
+    found = (args.strategy, args.preemptions, args.budget, args.linux, args.no_progress)
+    assert found == ("deepening", 2, 300, "6.12", True)

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from softsgx.cli.cluster import Cluster
+from softsgx.cli.declared import Mode
 from softsgx.cli.doctor import machine
 from softsgx.cli.errors import EXIT_BAD_INPUT, EXIT_FINDING, EXIT_INTERRUPTED, EXIT_OK
 from softsgx.cli.explore import known_races, shipped
 from softsgx.cli.explore.finished import Finished
 from softsgx.cli.explore.reports import exit_code
 from softsgx.cli.main import main
-from softsgx.cli.modes import Mode
 from softsgx.cli.run import program
 from softsgx.cli.stopping import Stopping
 from softsgx.explore import Failure, Kind, Outcome

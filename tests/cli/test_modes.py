@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from softsgx.cli import modes
+from softsgx.cli.declared import Mode, Option
 from softsgx.cli.errors import codes
 from softsgx.cli.main import COMMANDS, main
-from softsgx.cli.modes import Mode, Option, Table
+from softsgx.cli.modes import Table
 from tests.cli import tables
 from tests.cli.tables import TABLES
 

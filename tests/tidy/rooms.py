@@ -17,7 +17,7 @@ LINES: Final = (
     {"linux", "image", "explore", "report"},
     {"cdriver"},
     {"system"},
-    {"lab", "runner"},
+    {"lab", "project", "runner"},
     {"cli"},
 )
 

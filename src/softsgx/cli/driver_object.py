@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from softsgx.cli.declared import GIVEN, Option
 from softsgx.cli.errors import UsageError
-from softsgx.cli.modes import GIVEN, Option
 from softsgx.cli.outputs import file_output, output
 
 if TYPE_CHECKING:

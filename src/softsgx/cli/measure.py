@@ -5,9 +5,10 @@ import json
 from typing import Final
 
 from softsgx.cli import options
+from softsgx.cli.declared import Mode, Option
 from softsgx.cli.ends import print_stdout
 from softsgx.cli.errors import EXIT_OK, codes
-from softsgx.cli.modes import Mode, Option, Table
+from softsgx.cli.modes import Table
 
 TABLE: Final = Table(
     "measure",

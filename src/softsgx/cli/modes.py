@@ -8,137 +8,35 @@ twice and an empty value.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from textwrap import wrap
+from types import MappingProxyType
 from typing import Any, Final
 
+from softsgx.cli.declared import Mode, Option
 from softsgx.cli.errors import Codes, UsageError, epilog
+from softsgx.cli.project_defaults import fill_in
 
 WIDTH: Final = 80
 
 
-class _AnyValue:
-    """The values of an option that is given."""
-
-    def __contains__(self, value: object) -> bool:
-        return value is not None
-
-    def __iter__(self) -> Iterator[object]:
-        return iter(())
-
-
-GIVEN: Final = _AnyValue()
-"""For `Option.only`: with any value of the other option."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Option:
-    """An option; or a positional argument, if its name is in capitals.
-
-    name     "--json", "-o", "TARGET"
-    metavar  the name of its value in the help; "" for an option without a value
-    bare     the value if it is given without one; None: it needs a value
-    joined   with `bare`: its value only follows after "=", so that no other word is taken for it
-    words    values that a shell offers, where `choices` would refuse too much or too soon
-    many     may be given several times: the value is a list
-    rest     takes all remaining words, as a list
-    default  the value if it is not given; a mode may have another one
-    shown    the default in the help, if not `default` itself
-    only     another option, and its values with which this option has an effect
-    dest     the attribute of the parsed arguments; derived from `name` if empty
-    """
-
-    name: str
-    help: str
-    metavar: str = ""
-    type: Callable[[str], Any] = str
-    choices: Sequence[str] = ()
-    bare: Any = None
-    joined: bool = False
-    words: Sequence[str] = ()
-    many: bool = False
-    rest: bool = False
-    default: Any = None
-    shown: str = ""
-    only: tuple[str, tuple[Any, ...] | _AnyValue] | None = None
-    dest: str = ""
-
-    @property
-    def key(self) -> str:
-        """The attribute of the parsed arguments."""
-        return self.dest or self.name.lstrip("-").replace("-", "_").lower()
-
-    @property
-    def positional(self) -> bool:
-        """Whether it is a positional argument."""
-        return not self.name.startswith("-")
-
-    @property
-    def flag(self) -> bool:
-        """Whether it has no value."""
-        return not (self.positional or self.metavar or self.choices)
-
-    @property
-    def usage(self) -> str:
-        """The option with its value, as in the usage lines of the help."""
-        if self.positional:
-            return self.metavar or self.name
-        value = self.metavar or (f"{{{','.join(self.choices)}}}" if self.choices else "")
-        if self.joined:
-            return f"{self.name}[={value}]"
-        if value and self.bare is not None:
-            value = f"[{value}]"
-        return f"{self.name} {value}".strip()
-
-    @property
-    def default_text(self) -> str:
-        """The default in the help; empty if there is none to show."""
-        if self.shown or self.default is None or self.default is False:
-            return self.shown
-        return str(self.default)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mode:
-    """One of the things that a command does.
-
-    chosen    the option that chooses it; "" for the mode without such an option
-    options   names of the options that may be given
-    needs     names of those that must be given
-    codes     its exit codes; if a key is a word, the mode may end with any code
-    module    has `function(args) -> int`; imported when the mode is chosen
-    defaults  of options whose default differs in this mode
-    takes     for an argument that may be given several times: the names of its values
-    """
-
-    chosen: str = ""
-    about: str
-    options: Sequence[str] = ()
-    needs: Sequence[str] = ()
-    codes: Codes
-    module: str
-    function: str = "run"
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-    takes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All options and arguments of the mode."""
-        return (*filter(None, (self.chosen,)), *self.needs, *self.options)
-
-
 class Table:
-    """The modes of a command, first the mode without an option; and the options in help groups."""
+    """The modes of a command, first the mode without an option; and the options in help groups.
+
+    `in_file` has the options whose defaults a project may set in [tool.softsgx.COMMAND] of its
+    pyproject.toml, by their names without dashes, with the types of TOML that the values may have.
+    """
 
     def __init__(
         self,
         command: str,
         groups: Mapping[str, Sequence[Option]],
         modes: Sequence[Mode],
+        in_file: Mapping[str, tuple[type, ...]] = MappingProxyType({}),
     ) -> None:
         self.command = command
+        self.in_file = in_file
         self.groups = groups
         self.modes = modes
         self.options = {option.name: option for group in groups.values() for option in group}
@@ -192,8 +90,8 @@ class Table:
 
     def _help(self, option: Option) -> str:
         remarks = [f"default: {option.default_text}"] if option.default_text else []
-        if option.only is not None:
-            remarks.insert(0, _condition(*option.only))
+        if option.condition:
+            remarks.insert(0, option.condition)
         for mode in self.modes:
             if option.name in mode.defaults and not option.shown:
                 default = mode.defaults[option.name]
@@ -220,13 +118,15 @@ class Table:
         return "\n".join(lines)
 
     def epilog(self) -> str:
-        """What each mode does, and the exit codes of all."""
+        """What each mode does, where defaults may be, and the exit codes of all."""
         if len(self.modes) == 1:
             return epilog(self.codes)
         lines = ["modes:"]
         for mode in self.modes:
             start = f"  {self.name(mode):<15} "
             lines += wrap(mode.about, WIDTH, initial_indent=start, subsequent_indent=" " * 18)
+        if self.in_file:
+            lines += ["", f"A project's defaults: [tool.softsgx.{self.command}] of pyproject.toml."]
         return "\n".join([*lines, "", epilog(self.codes)])
 
     def name(self, mode: Mode) -> str:
@@ -276,14 +176,15 @@ class Table:
             raise UsageError(f"{what} {'is' if len(missing) == 1 else 'are'} needed: {self._see()}")
         for option in self.options.values():
             if option not in given:
-                default = [] if option.many or option.rest else option.default
-                default = False if option.flag else default
-                setattr(args, option.key, mode.defaults.get(option.name, default))
+                setattr(args, option.key, mode.default(option))
+        if self.in_file:
+            on_line = {option.name for option in given}
+            fill_in(self.command, self.in_file, self.options, mode, on_line, args)
         for option in given:
             if option.only is not None:
                 other, values = option.only
                 if getattr(args, self.options[other].key) not in values:
-                    raise UsageError(f"{option.name}: {_condition(other, values)}: {self._see()}")
+                    raise UsageError(f"{option.name}: {option.condition}: {self._see()}")
         return mode
 
     def _see(self) -> str:
@@ -337,13 +238,6 @@ def _place(code: int | str) -> tuple[bool, int]:
 
 def _names(option: Option) -> tuple[str, ...]:
     return (option.key,) if option.positional else (option.name,)
-
-
-def _condition(other: str, values: tuple[Any, ...] | _AnyValue) -> str:
-    if values in ((False,), (None,)):
-        return f"not with {other}"
-    named = " or ".join(str(value) for value in values if value is not None)
-    return f"only with {other} {named}".rstrip()
 
 
 def _wrapped(start: str, words: Sequence[str]) -> list[str]:

@@ -6,8 +6,8 @@ from dataclasses import fields
 from typing import Any, Final
 
 from softsgx.cli import files
+from softsgx.cli.declared import Option
 from softsgx.cli.errors import UsageError
-from softsgx.cli.modes import Option
 from softsgx.image.errors import ImageError
 from softsgx.image.file import load
 from softsgx.image.image import EnclaveImage

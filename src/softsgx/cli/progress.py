@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Final, Self
 
+from softsgx.cli.declared import Option
 from softsgx.cli.ends import on_terminal, print_stderr
-from softsgx.cli.modes import Option
 
 EVERY_S: Final = 0.5
 EVERY_LINE_S: Final = 5.0

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from softsgx.cli import files, options
+from softsgx.cli.declared import Mode, Option
 from softsgx.cli.ends import print_stderr, print_stdout
 from softsgx.cli.errors import EXIT_OK, UsageError, codes
-from softsgx.cli.modes import Mode, Option, Table
+from softsgx.cli.modes import Table
 from softsgx.cli.outputs import output
 from softsgx.image import sgxs
 from softsgx.image.entering import not_entered

@@ -9,9 +9,10 @@ from typing import Final
 
 from softsgx.cli import progress
 from softsgx.cli.compare.arguments import failure, jobs, names, processors, profiles, workloads
+from softsgx.cli.declared import Mode, Option
 from softsgx.cli.driver_object import DRIVER
 from softsgx.cli.errors import codes
-from softsgx.cli.modes import Mode, Option, Table
+from softsgx.cli.modes import Table
 from softsgx.cli.options import number
 from softsgx.cli.outputs import output
 from softsgx.lab.compare import N_MAX, NS_DEFAULT

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Final
 
+from softsgx.cli.declared import Option
 from softsgx.cli.ends import print_stdout
 from softsgx.cli.errors import EXIT_OK
 from softsgx.cli.main import COMMANDS
-from softsgx.cli.modes import Option, Table
+from softsgx.cli.modes import Table
 
 
 def run(args: argparse.Namespace) -> int:

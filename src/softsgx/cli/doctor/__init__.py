@@ -5,8 +5,9 @@ With --clean it removes what softsgx keeps between runs.
 
 from typing import Final
 
+from softsgx.cli.declared import Mode, Option
 from softsgx.cli.errors import codes
-from softsgx.cli.modes import Mode, Option, Table
+from softsgx.cli.modes import Table
 
 READY: Final = "programs can run here"
 NOT_READY: Final = "programs cannot run here"

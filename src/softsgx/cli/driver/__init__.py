@@ -3,8 +3,9 @@
 from typing import Final
 
 from softsgx.cdriver import debian, manifest
+from softsgx.cli.declared import Mode, Option
 from softsgx.cli.errors import codes
-from softsgx.cli.modes import Mode, Option, Table
+from softsgx.cli.modes import Table
 from softsgx.cli.outputs import output
 
 _CODES: Final = codes("there, built or up to date", failed="or the tree does not compile")

@@ -6,9 +6,10 @@ import argparse
 from typing import Final
 
 from softsgx.cli import progress
+from softsgx.cli.declared import Mode, Option
 from softsgx.cli.driver_object import COVERAGE, DATA_RACES, DRIVER, POINTS
 from softsgx.cli.errors import codes
-from softsgx.cli.modes import Mode, Option, Table
+from softsgx.cli.modes import Table
 from softsgx.cli.options import number
 from softsgx.cli.outputs import output
 from softsgx.explore.plan import BOUNDED, DEEP, STATES, STRATEGIES, Plan
@@ -182,6 +183,12 @@ TABLE: Final = Table(
             defaults={"--budget": 60},
         ),
     ),
+    in_file={
+        **dict.fromkeys(("linux", "order", "strategy"), (str,)),
+        **dict.fromkeys(("preemptions", "executions", "depth", "seed", "jobs"), (int,)),
+        "budget": (str, int, float),
+        "no-progress": (bool,),
+    },
 )
 
 register = TABLE.register

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from softsgx.cli.declared import Mode, Option
 from softsgx.cli.driver_object import DRIVER, RUN_COVERAGE
 from softsgx.cli.errors import (
     DEBUG,
@@ -11,7 +12,7 @@ from softsgx.cli.errors import (
     EXIT_RUN_NOT_EXECUTABLE,
     EXIT_RUN_NOT_FOUND,
 )
-from softsgx.cli.modes import Mode, Option, Table
+from softsgx.cli.modes import Table
 from softsgx.cli.options import number
 from softsgx.cli.outputs import file_output
 from softsgx.linux.version import VERSIONS

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from softsgx.cli import options
+from softsgx.cli.declared import Mode, Option
 from softsgx.cli.errors import codes
-from softsgx.cli.modes import Mode, Option, Table
+from softsgx.cli.modes import Table
 
 TABLE: Final = Table(
     "show",

@@ -1,0 +1,1 @@
+"""What a user's project says for all runs in it."""
