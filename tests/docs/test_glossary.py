@@ -61,7 +61,7 @@ def test_rows_that_are_wrong_are_noticed() -> None:
         ["EPC", "x" * 111, good[2]],
         ["EPC", "memory", "the manual"],
         ["EPC", "memory", good[2].replace("7.5", "7.9")],
-        ["EPC", "memory", "Linux " + "6.13, mm/mmap.c"],
+        ["EPC", "memory", "Linux " + "6.14, mm/mmap.c"],
         ["ZQXJ", "memory", "here, [run.md](run.md)"],
     ):
         assert faults(row, text + " ZQXJ" * (row[0] == "ZQXJ")), row
