@@ -28,6 +28,7 @@ SITES: Final[Mapping[str, str]] = {
     "create_buffer": "memory for the SECS in CREATE: ENOMEM",
     "shmem_file_setup": "the backing file in CREATE: ENOMEM",
     "init_page": "memory for the SIGSTRUCT in INIT: ENOMEM",
+    "crypto_alloc_shash": "memory to hash the signer's key in INIT: ENOMEM; not in Linux 6.18",
     "sgx_encl_page_alloc": "the record of a page, in ADD_PAGES (ENOMEM) or in a page fault",
     "sgx_encl_grow": "the record of a version array: ENOMEM, or SIGBUS in a page fault",
     "sgx_alloc_epc_page": "a free EPC page; there is none, so pages are reclaimed, or ENOMEM",

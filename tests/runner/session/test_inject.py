@@ -24,6 +24,7 @@ SAYS = {
     "sgx_encl_page_alloc": "edmm: ADD_PAGES: Cannot allocate memory",
     "xa_insert": "edmm: ADD_PAGES: Cannot allocate memory",
     "init_page": "edmm: INIT: Cannot allocate memory",
+    "crypto_alloc_shash": "edmm: INIT: Cannot allocate memory",
     "sgx_encl_mm_add": "edmm: mmap: Cannot allocate memory",
     "mmu_notifier_register": "edmm: mmap: Cannot allocate memory",
     "vmf_insert_pfn": "edmm: step 2: not what the manual and the kernel say",
@@ -73,6 +74,12 @@ def test_the_explanation_names_it_instead_of_an_advice(example: list[str]) -> No
 def test_a_failure_that_does_not_happen_is_told(example: list[str]) -> None:
     with pytest.raises(ProgramFailed, match=r"EMODPR:when=7: nothing failed.* reached once"):
         run_program(example, inject=["EMODPR:when=7"])
+
+
+@needs_gcc
+def test_linux_6_18_hashes_the_key_without_an_allocation(example: list[str]) -> None:
+    with pytest.raises(ProgramFailed, match="crypto_alloc_shash: nothing failed"):
+        run_program(example, linux="6.18", inject="crypto_alloc_shash")
 
 
 def test_no_device_where_opening_it_fails(tmp_path: Path) -> None:
