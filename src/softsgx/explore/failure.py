@@ -85,8 +85,8 @@ def classify(
     scenario: Scenario, exception: BaseException, choices: Sequence[Choice], steps: int
 ) -> Failure:
     """The failure that corresponds to an exception that ended an execution."""
-    frames = traceback.extract_tb(exception.__traceback__)
-    own = [frame for frame in frames if frame.filename == scenario.file]
+    frames, file = traceback.extract_tb(exception.__traceback__), scenario.file
+    own = [frame for frame in frames if frame.filename == file]
     innermost = frames[-1] if frames else None
     place = own[-1] if own else _cause(scenario, exception) or innermost
     rule, text = type(exception).__name__, str(exception)
@@ -113,15 +113,19 @@ def classify(
 
 def innermost_line(scenario: Scenario, lines: Sequence[tuple[str, int]]) -> str:
     """The innermost line of a task, as "file:line"; if possible one in the scenario's file."""
-    own = [line for line in lines if line[0] == scenario.file]
+    here = scenario.file
+    own = [line for line in lines if line[0] == here]
     return "".join(f"{Path(file).name}:{line}" for file, line in (own or lines)[-1:])
 
 
 def _cause(scenario: Scenario, exception: BaseException) -> traceback.FrameSummary | None:
     """The line of the scenario whose exception a wrapper turned into another one."""
     cause = exception.__cause__
-    frames = traceback.extract_tb(cause.__traceback__) if cause is not None else []
-    own = [frame for frame in frames if frame.filename == scenario.file]
+    frames, file = (
+        traceback.extract_tb(cause.__traceback__) if cause is not None else [],
+        scenario.file,
+    )
+    own = [frame for frame in frames if frame.filename == file]
     return own[-1] if own else None
 
 
