@@ -17,12 +17,16 @@ from softsgx.cdriver.errors import DriverError
 from softsgx.cdriver.tree import Tree, find
 from softsgx.explore import Plan, explore
 from softsgx.system.scenarios.catalogue import KNOWN_RACES
+from softsgx.system.scenarios.pcmd_sharing import PcmdSharing
+from softsgx.system.scenarios.protect import ProtectAccess
 from softsgx.system.scenarios.secs_eviction import SecsEviction
 
 VERSION = "6.12"
 EXECUTIONS = 300
 # Half of what the driver in Python costs, in the same run.
 SHARE = 0.5
+# Schedules a second.
+RATE = 20_000
 
 
 def figures(tree: Tree, place: Path) -> list[Figure]:
@@ -36,6 +40,7 @@ def figures(tree: Tree, place: Path) -> list[Figure]:
         Figure(f"`softsgx driver build` of Linux {tree.release}", took, took, "s", 5, "elapsed"),
         *_per_page(driver),
         *_explored(driver),
+        *_decided(driver),
         *_snapshots(driver),
         *_races(driver),
     ]
@@ -70,6 +75,22 @@ def _explored(driver: Path) -> list[Figure]:
         what = f"{name}: an execution of SecsEviction under `random`"
         target = 1e3 if name == "C" else 0.0
         found.append(Figure(what, median(times), min(times), "us", target, rate))
+    return found
+
+
+def _decided(driver: Path) -> list[Figure]:
+    """Schedules that one process decides in a second, by states: more than it executes."""
+    found = []
+    for scenario in (PcmdSharing(), SecsEviction(), ProtectAccess()):
+        start = time.process_time()
+        outcome = explore(scenario.on(driver), Plan(strategy="states"))
+        took = time.process_time() - start
+        assert outcome.complete, scenario.name
+        rate = outcome.schedules / took
+        what = f"C: {type(scenario).__name__} decided by states"
+        remark = f"{outcome.schedules:.2g} schedules, {rate:.2g} a second (target {RATE:,})"
+        target = round(outcome.schedules / RATE, 1)
+        found.append(Figure(what, took, took, "s", target, remark))
     return found
 
 
