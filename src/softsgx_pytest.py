@@ -148,6 +148,13 @@ def softsgx_run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[...,
     from softsgx.runner.run_result import ProgramFailed, run_program
 
     defaults = request.config.stash[DEFAULTS]
+    lists = [name for name in OPTIONS if isinstance(defaults.get(name), list)]
+    if lists and not hasattr(request, "param"):
+        pytest.fail(
+            f"softsgx_run is asked for too late to be called for each {lists[0]} of "
+            "pyproject.toml: make it an argument of the test",
+            pytrace=False,
+        )
     always = {
         name: value
         for name, value in defaults.items()

@@ -258,7 +258,7 @@ TWO = """
 from softsgx.explore import Scenario
 
 class First(Scenario):
-    def start(self, execution): raise ValueError("the wrong one")
+    def __init__(self): raise ValueError("the wrong one")
 
 class Second(Scenario):
     def start(self, execution): execution.spawn(self.idle(), "idle")
@@ -276,6 +276,8 @@ def test_one_class_of_a_file_is_searched(
     assert capsys.readouterr().out.startswith("Second: nothing found")
     assert main(["explore", "--list", f"{file}::Second"]) == 0
     assert capsys.readouterr().out.split() == ["Second"]
+    assert main(["explore", file]) == 2
+    assert "the wrong one" in capsys.readouterr().err
     assert main(["explore", f"{file}::Secnd"]) == 2
     assert "has no scenario Secnd: did you mean Second?" in capsys.readouterr().err
     assert main(["explore", f"{file}::Other"]) == 2
@@ -291,6 +293,8 @@ def test_a_schedule_of_one_class_is_replayed(
     replay = found["failure"]["replay"].split()[-1]
     for target in (file, f"{file}::Counter"):
         assert main(["explore", target, "--replay", replay]) == 1
+    assert main(["explore", f"{file}::Other", "--replay", replay]) == 2
+    assert "has no scenario Other" in capsys.readouterr().err
 
 
 def test_trouble_with_a_scenario_is_exit_code_2(

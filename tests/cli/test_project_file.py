@@ -89,6 +89,24 @@ def test_the_command_line_can_make_a_default_pointless(project: Path) -> None:
     assert parsed("--shipped", "--driver", "sgx.drv").linux is None
 
 
+@pytest.mark.parametrize(
+    ("words", "jobs"),
+    [
+        ("--driver x.drv --coverage lines.info", None),
+        ("--driver x.drv --data-races", None),
+        ("--cluster tcp://host:1", None),
+        ("--cluster", 2),
+        ("", 2),
+    ],
+)
+def test_what_takes_one_process_or_workers_of_others(
+    words: str, jobs: int | None, project: Path
+) -> None:
+    """The file's jobs made each of these an error, and no option could undo it."""
+    write(project, EXPLORE + "jobs = 2\n")
+    assert parsed("FirstTouch", *words.split()).jobs == jobs
+
+
 def test_the_nearest_file_counts_even_without_the_table(project: Path) -> None:
     write(project, EXPLORE + "executions = 50\n")
     assert nearest() == project / "pyproject.toml"

@@ -15,6 +15,8 @@ from softsgx.sim import Log
 SOURCE = Path(__file__).parents[2] / "src" / "softsgx"
 # Only while the driver object starts, before a program does.
 AT_START = {"kthread_run", "init_srcu_struct"}
+# Under `run` the host's kernel has divided the area before the model does.
+OF_THE_HOST = {"split_vma"}
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,9 @@ def test_which_times_fail(when: str, times: list[int]) -> None:
         ("EMODPR:when=1+0", "counted from 1"),
         ("EMODPR:when=3..2", "counted from 1"),
         ("EMODPR:when=3..0", "counted from 1"),
+        ("sgx_encl_get_backing", "try for ever"),
+        ("sgx_encl_get_backing:when=2+", "try for ever"),
+        ("sgx_encl_get_backing:when=2+3", "try for ever"),
     ],
 )
 def test_what_makes_no_sense_is_refused(text: str, why: str) -> None:
@@ -75,4 +80,4 @@ def test_every_place_that_can_fail_is_a_site() -> None:
         for path in SOURCE.rglob("*.py")
         for site in re.findall(r"\.fail\(\"(\w+)\"\)", path.read_text(encoding="utf-8"))
     }
-    assert asked - AT_START == set(SITES)
+    assert asked - AT_START - OF_THE_HOST == set(SITES)

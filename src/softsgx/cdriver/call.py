@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 RETURNED: Final = OPERATIONS.index("RETURNED")
 ENCLS: Final = OPERATIONS.index("ENCLS")
+# What says nothing about why a task takes a mutex again.
+_UNTRACED: Final = frozenset(map(OPERATIONS.index, ("ACCESS_POINT", "SPIN_WAIT")))
 
 
 def _unserved(call: Call, *_: int) -> int:
@@ -85,7 +87,8 @@ class Call:
                 answer = SERVE[operation](self, *arena.arguments(number))
                 if type(answer) is GeneratorType:
                     answer = yield from answer
-                self.trail = (self.trail << 8 | operation) & 0xFFFF_FFFF
+                if operation not in _UNTRACED:
+                    self.trail = (self.trail << 8 | operation) & 0xFFFF_FFFF
                 operation = arena.resume(number, answer)
             done = True
             value = arena.arguments(number)[0]

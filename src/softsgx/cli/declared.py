@@ -38,6 +38,8 @@ class Option:
     shown    the default in the help, if not `default` itself
     only     another option, and its values with which this option has an effect
     dest     the attribute of the parsed arguments; derived from `name` if empty
+    instead  options that a project's file does not set beside this one, if it has another value
+             than `bare`
     """
 
     name: str
@@ -54,6 +56,7 @@ class Option:
     shown: str = ""
     only: tuple[str, tuple[Any, ...] | _AnyValue] | None = None
     dest: str = ""
+    instead: Sequence[str] = ()
 
     @property
     def key(self) -> str:

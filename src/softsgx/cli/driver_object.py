@@ -25,6 +25,7 @@ COVERAGE: Final = Option(
     type=output,
     help=f"{_COVERAGE}; -: to stdout",
     only=("--driver", GIVEN),
+    instead=("--jobs",),
 )
 RUN_COVERAGE: Final = Option(
     name="--coverage",
@@ -47,6 +48,7 @@ DATA_RACES: Final = Option(
     name="--data-races",
     help="list accesses of the driver that nothing orders, one of them a write, one plain",
     only=("--driver", GIVEN),
+    instead=("--jobs",),
 )
 
 

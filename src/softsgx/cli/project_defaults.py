@@ -45,6 +45,9 @@ def fill_in(
         other, possible = options[name].only or ("", ())
         if other in values and values[other] not in possible:
             del values[other]
+        if getattr(args, options[name].key) != options[name].bare:
+            for instead in options[name].instead:
+                values.pop(instead, None)
     for name, value in values.items():
         setattr(args, options[name].key, value)
     for name in values:

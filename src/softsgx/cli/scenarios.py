@@ -14,32 +14,22 @@ from softsgx.explore import Scenario
 from softsgx.image.elf_format import MAGIC
 
 
-def find(target: str, driver: str | None = None, *, accesses: bool = False) -> list[Scenario]:
+def find(
+    target: str, driver: str | None = None, *, accesses: bool = False, kind: str = ""
+) -> list[Scenario]:
     """The scenarios that a target names, at least one, in the order of the file.
 
-    A target is a Python file, or the name of a shipped scenario (`system.scenarios.names`). With
-    `driver` they run on that driver object, and if so asked with points at its accesses.
+    A target is a Python file, or the name of a shipped scenario (`system.scenarios.names`); with
+    `kind` only that class of the file. With `driver` they run on that driver object, and if so
+    asked with points at its accesses.
     """
-    return [on_driver(scenario, driver, accesses=accesses) for scenario in _found(target)]
+    return [on_driver(scenario, driver, accesses=accesses) for scenario in _found(target, kind)]
 
 
 def split(target: str) -> tuple[str, str]:
     """A target as FILE.py::CLASS, as in pytest: the file and the class; "" if none is named."""
     file, _, kind = target.partition("::")
     return (file, kind) if file.endswith(".py") else (target, "")
-
-
-def of_class(found: list[Scenario], kind: str, file: str) -> list[Scenario]:
-    """The scenarios of a class; all of them if none is named. UsageError if there is none."""
-    if not kind:
-        return found
-    named = [scenario for scenario in found if type(scenario).__name__ == kind]
-    if not named:
-        has = [type(scenario).__name__ for scenario in found]
-        near = get_close_matches(kind, has, 1)
-        meant = f"did you mean {near[0]}?" if near else f"it has {', '.join(has)}"
-        raise UsageError(f"{file}: has no scenario {kind}: {meant}")
-    return named
 
 
 def on_driver(scenario: Scenario, driver: str | None, *, accesses: bool = False) -> Scenario:
@@ -63,9 +53,9 @@ def driver_of(scenario: Scenario) -> str | None:
     return None if driver is None else os.fspath(driver)
 
 
-def _found(target: str) -> list[Scenario]:
+def _found(target: str, kind: str) -> list[Scenario]:
     if target.endswith(".py"):
-        return in_file(Path(target))
+        return in_file(Path(target), kind)
     # Not at the top: a user's file may not need the shipped scenarios.
     from softsgx.system.scenarios.names import KINDS, is_shipped, scenario_named
 
@@ -100,8 +90,8 @@ def _no_scenarios(path: str) -> str:
     return "is not a Python file: the name of a file with scenarios ends in .py"
 
 
-def in_file(path: Path) -> list[Scenario]:
-    """An instance of every scenario class in a Python file."""
+def in_file(path: Path, kind: str = "") -> list[Scenario]:
+    """An instance of every scenario class in a Python file, or of the one that is named."""
     if not path.is_file():
         raise UsageError(f"{path}: {_no_scenarios(str(path))}")
     spec = spec_from_file_location(f"scenarios_{path.stem}", path)
@@ -124,7 +114,18 @@ def in_file(path: Path) -> list[Scenario]:
     ]
     if not found:
         raise UsageError(f"{path}: no class in it derives from Scenario")
-    return [_made(kind, path) for kind in found]
+    return [_made(each, path) for each in _named(found, kind, path)]
+
+
+def _named(found: list[type[Scenario]], kind: str, path: Path) -> list[type[Scenario]]:
+    if not kind:
+        return found
+    has = [each.__name__ for each in found]
+    if kind not in has:
+        near = get_close_matches(kind, has, 1)
+        meant = f"did you mean {near[0]}?" if near else f"it has {', '.join(has)}"
+        raise UsageError(f"{path}: has no scenario {kind}: {meant}")
+    return [found[has.index(kind)]]
 
 
 def _made(kind: type[Scenario], path: Path) -> Scenario:

@@ -29,19 +29,25 @@ SITES: Final[Mapping[str, str]] = {
     "shmem_file_setup": "the backing file in CREATE: ENOMEM",
     "init_page": "memory for the SIGSTRUCT in INIT: ENOMEM",
     "crypto_alloc_shash": "memory to hash the signer's key in INIT: ENOMEM; not in Linux 6.18",
-    "sgx_encl_page_alloc": "the record of a page, in ADD_PAGES (ENOMEM) or in a page fault",
+    "sgx_encl_page_alloc": "the record of a page, in ADD_PAGES (ENOMEM) or in a page fault, which "
+    "is tried again",
     "sgx_encl_grow": "the record of a version array: ENOMEM, or SIGBUS in a page fault",
-    "sgx_alloc_epc_page": "a free EPC page; there is none, so pages are reclaimed, or ENOMEM",
-    "sgx_encl_get_backing": "backing memory of a page that is evicted or loaded",
+    "sgx_alloc_epc_page": "a free EPC page: others are reclaimed, or ENOMEM; a page fault is tried "
+    "again",
+    "sgx_encl_get_backing": "backing memory of a page that is evicted or loaded; tried again until "
+    "there is some, so WHEN has to end",
     "xa_insert": "the array of pages, in ADD_PAGES (ENOMEM) or in a page fault (SIGBUS)",
     "sgx_encl_mm_add": "mmap of an enclave by a process that is new to it: ENOMEM",
     "mmu_notifier_register": "the same, a step later: ENOMEM",
-    "split_vma": "an area that mprotect, munmap and the like divide: ENOMEM",
     "vmf_insert_pfn": "a PTE in a page fault: SIGBUS",
     "EMODPR": "EMODPR finds the page in use: SGX_EPC_PAGE_CONFLICT, EFAULT",
     "ETRACK": "ETRACK fails twice: EFAULT",
 }
 """Where a failure can be asked for, and what the program then sees."""
+
+PYTHON_ONLY: Final = frozenset({"sgx_open", "sgx_alloc_epc_page"})
+"""Sites that a driver object does not ask for."""
+_ENDLESS: Final = frozenset({"sgx_encl_get_backing"})  # the kernel tries for ever
 
 _RULE: Final = re.compile(r"\w+(?::when=(\d+)(?:\.\.(\d+))?(?:(\+)(\d+)?)?)?")
 
@@ -75,13 +81,20 @@ def rule(text: str) -> Rule:
     if found is None:
         raise ValueError(f"{text!r}: SITE[:when=FIRST[..LAST][+[STEP]]] is needed")
     if not colon:
-        return Rule(site, 1, 0, 1, text)
+        return _ending(Rule(site, 1, 0, 1, text))
     begin, end, plus, step = found.groups()
     first = int(begin)
     last = int(end) if end else 0 if plus else first
     made = Rule(site, first, last, int(step) if step else 1, text)
     if first < 1 or made.step < 1 or (end and last < first):
         raise ValueError(f"{text!r}: times are counted from 1, upwards")
+    return _ending(made)
+
+
+def _ending(made: Rule) -> Rule:
+    """The rule. ValueError if the kernel would never get on."""
+    if made.site in _ENDLESS and not made.last:
+        raise ValueError(f"{made.text!r}: the kernel would try for ever: :when=1..8 for example")
     return made
 
 

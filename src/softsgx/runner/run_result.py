@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 _STATS: Final = re.compile(r'^(.*?)(\{"softsgx": "stats", .*\})$', re.MULTILINE)
-_IN_VAIN: Final = re.compile(r"^softsgx: run: (--inject .*)$", re.MULTILINE)
+_IN_VAIN: Final = re.compile(r"softsgx: run: (--inject .*: nothing failed: .*)$", re.MULTILINE)
 _TAIL: Final = 4000  # characters of output that a report shows
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from softsgx.linux.failures import SITES
+from softsgx.linux.failures import PYTHON_ONLY, SITES
 from softsgx.runner.run_result import ProgramFailed, run_program
 from tests.cdriver import sources
 from tests.patience import LIMIT_S
@@ -31,7 +31,7 @@ SAYS = {
     "EMODPR": "RESTRICT_PERMISSIONS(r-x): errno 14, result 7, count 0",
     "ETRACK": "RESTRICT_PERMISSIONS(r-x): errno 14, result 0, count 0",
 }
-NEVER = {"sgx_encl_get_backing", "split_vma"}
+EVICTED = {"sgx_encl_get_backing"}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_every_site_is_here() -> None:
-    assert {*SAYS, *NEVER, "sgx_open"} == set(SITES)
+    assert {*SAYS, *EVICTED, "sgx_open"} == set(SITES)
 
 
 @needs_gcc
@@ -52,7 +52,7 @@ def test_the_program_meets_the_failure(site: str, example: list[str]) -> None:
 
 
 @needs_gcc
-@pytest.mark.parametrize("site", ["shmem_file_setup", "sgx_encl_page_alloc", "EMODPR"])
+@pytest.mark.parametrize("site", sorted({*SAYS} - PYTHON_ONLY))
 def test_the_kernels_own_driver_fails_alike(
     site: str, example: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -62,12 +62,39 @@ def test_the_kernels_own_driver_fails_alike(
     assert result.injected == {site: 1}
 
 
+def test_a_site_that_the_kernels_driver_does_not_ask_for_is_refused(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    driver = sources.driver_object("6.12", tmp_path_factory)
+    done = run("--driver", str(driver), "--inject", "sgx_alloc_epc_page")
+    assert done.returncode == 125
+    assert done.stderr == "softsgx: run: --inject: sgx_alloc_epc_page: not with --driver\n"
+
+
+@needs_gcc
+def test_pages_are_evicted_in_the_end(example: list[str]) -> None:
+    """Without backing memory ksgxd tries again; for ever, a run hung: WHEN has to end."""
+    result = run_program(example, epc="256K", inject="sgx_encl_get_backing:when=1..40")
+    assert result.injected["sgx_encl_get_backing"] == 40
+    assert result.numbers["evicted"] > 0
+
+
 @needs_gcc
 def test_the_explanation_names_it_instead_of_an_advice(example: list[str]) -> None:
     result = run_program(example, inject="EMODPR", code=1)
     (said,) = [text for text in result.explanations if "RESTRICT_PERMISSIONS" in text]
     assert "leave out --inject EMODPR, which made it fail" in said
     assert "try again" not in said
+
+
+@needs_gcc
+def test_the_explanation_names_it_with_the_kernels_driver(
+    example: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    driver = sources.driver_object("6.12", tmp_path_factory)
+    result = run_program(example, inject="EMODPR", options=["--driver", str(driver)], code=1)
+    (said,) = [text for text in result.explanations if "RESTRICT_PERMISSIONS" in text]
+    assert "leave out --inject EMODPR, which made it fail" in said
 
 
 @needs_gcc
@@ -80,6 +107,11 @@ def test_a_failure_that_does_not_happen_is_told(example: list[str]) -> None:
 def test_linux_6_18_hashes_the_key_without_an_allocation(example: list[str]) -> None:
     with pytest.raises(ProgramFailed, match="crypto_alloc_shash: nothing failed"):
         run_program(example, linux="6.18", inject="crypto_alloc_shash")
+
+
+def test_a_failure_that_does_not_happen_is_told_after_half_a_line() -> None:
+    with pytest.raises(ProgramFailed, match="reached never"):
+        run_program(["/bin/sh", "-c", "printf x >&2"], inject="EMODPR")
 
 
 def test_no_device_where_opening_it_fails(tmp_path: Path) -> None:

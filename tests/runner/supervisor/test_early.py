@@ -20,25 +20,26 @@ from tests.patience import LIMIT_S
 
 KILLED = signal.SIGSEGV  # a wait status: ended by that signal
 
-# Kill the parent that stops to report its child, the second one of the run, and lose the report.
+# Send a signal to the parent that stops to report its child, the n-th of the run, and lose that.
 SCRIPT = """
 import os, signal, sys
 from softsgx.runner.host import ptrace as p
 from softsgx.cli.main import main
 
+number, which = int(sys.argv[1]), int(sys.argv[2])
 waitpid, births = os.waitpid, []
 
 def losing(pid, options):
     tid, status = waitpid(pid, options)
     if tid and status >> 16 in (p.EVENT_FORK, p.EVENT_VFORK):
         births.append(tid)
-        if len(births) == 2:
-            os.kill(tid, signal.SIGKILL)
+        if len(births) == which:
+            os.kill(tid, number)
             return losing(pid, options)
     return tid, status
 
 os.waitpid = losing
-sys.exit(main(["run", "--supervisor", "ptrace", "--", *sys.argv[1:]]))
+sys.exit(main(["run", "--supervisor", "ptrace", "--", *sys.argv[3:]]))
 """
 
 
@@ -87,7 +88,37 @@ def test_only_traced_processes_without_a_living_parent_are_orphans() -> None:
 def test_a_child_goes_on_when_its_parent_is_killed_while_it_forks() -> None:
     """As in Linux: it stood at its first stop until the end of the run, and was killed then."""
     command = "(sh -c 'echo inner'; echo never); echo after"
-    line = [sys.executable, "-c", SCRIPT, "sh", "-c", command]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    done = run(signal.SIGKILL, 2, "sh", "-c", command)
     assert sorted(done.stdout.split()) == ["after", "inner"], done.stdout + done.stderr
     assert done.returncode == 0, done.stderr
+
+
+# The thread that forks does not go on: it stands at its stop until the other one ends them both.
+# By ctypes, which holds no lock of the interpreter meanwhile.
+THREADED = """
+import ctypes, os, signal, threading
+signal.signal(signal.SIGUSR1, lambda *_: os._exit(0))
+libc = ctypes.CDLL(None)
+
+def fork():
+    if libc.fork() == 0:
+        libc.write(1, b"inner\\n", 6)
+        libc._exit(0)
+
+threading.Thread(target=fork).start()
+while True:
+    signal.pause()
+"""
+
+
+def test_a_child_goes_on_when_another_thread_ends_the_process() -> None:
+    """exit_group: the thread that forks has an exit code, and no signal."""
+    done = run(signal.SIGUSR1, 1, sys.executable, "-c", THREADED)
+    assert done.stdout.split() == ["inner"], done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def run(number: int, which: int, *command: str) -> subprocess.CompletedProcess[str]:
+    """The command under softsgx, whose `which`-th fork is not reported but meets a signal."""
+    line = [sys.executable, "-c", SCRIPT, str(int(number)), str(which), *command]
+    return subprocess.run(line, capture_output=True, text=True, timeout=LIMIT_S, check=False)

@@ -105,6 +105,7 @@ SEARCH: Final = (
         bare=True,
         help="search with the workers of a Dask scheduler; without ADDRESS with a cluster on this "
         "machine, of --jobs workers",
+        instead=("--jobs",),
     ),
     *progress.OPTIONS,
 )

@@ -7,7 +7,7 @@ import json
 
 from softsgx.cli.ends import print_stdout
 from softsgx.cli.errors import EXIT_OK
-from softsgx.cli.scenarios import find, of_class, split
+from softsgx.cli.scenarios import find, split
 from softsgx.system.scenarios.catalogue import SCENARIOS
 
 
@@ -15,7 +15,7 @@ def run(args: argparse.Namespace) -> int:
     """Print a line for each scenario, with the first line of its docstring."""
     if args.target is not None:
         file, kind = split(args.target)
-        found = [(made.name, type(made)) for made in of_class(find(file), kind, file)]
+        found = [(made.name, type(made)) for made in find(file, kind=kind)]
     else:
         found = [(kind.__name__, kind) for kind in SCENARIOS]
     # Only its own docstring: an inherited one is about another scenario.

@@ -18,11 +18,12 @@ from softsgx.system.scenarios.scenario import AT_ACCESSES, DRIVER
 
 def run(args: argparse.Namespace) -> int:
     """Execute and report."""
+    kind = ""
     if args.target is not None:
-        args.target, _ = split(args.target)  # the string names the scenario
+        args.target, kind = split(args.target)
     expect_reports(args)
     try:
-        target, scenario = _scenario(args.target, args.driver, scenario_of(args.replay))
+        target, scenario = _scenario(args.target, args.driver, scenario_of(args.replay), kind)
         start = time.time()
         found = replayed(args.replay, scenario)
     except (ReplayRefused, ScheduleError) as error:
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     return exit_code([done])
 
 
-def _scenario(target: str | None, driver: str | None, name: str) -> tuple[str, Scenario]:
+def _scenario(target: str | None, driver: str | None, name: str, kind: str) -> tuple[str, Scenario]:
     """The target that contains the scenario of a replay string, and the scenario."""
     if target is None:
         if not is_shipped(name):
@@ -59,7 +60,7 @@ def _scenario(target: str | None, driver: str | None, name: str) -> tuple[str, S
         target = name
     if driver is None and f",{DRIVER}=" in name:
         raise ReplayRefused(f"the string is for {name}: give that driver object with --driver")
-    scenarios = find(target, driver, accesses=AT_ACCESSES in name.split(","))
+    scenarios = find(target, driver, accesses=AT_ACCESSES in name.split(","), kind=kind)
     for scenario in scenarios:
         if scenario.name == name:
             return target, scenario

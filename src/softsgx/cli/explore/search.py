@@ -8,7 +8,7 @@ from softsgx.cli.driver_object import ACCESSES, expect_told, write_coverage
 from softsgx.cli.explore.finished import Finished
 from softsgx.cli.explore.reports import exit_code, expect_reports, report, story
 from softsgx.cli.explore.searching import look_for_races, search_all
-from softsgx.cli.scenarios import find, of_class, split
+from softsgx.cli.scenarios import find, split
 
 
 def run(args: argparse.Namespace) -> int:
@@ -22,8 +22,7 @@ def run(args: argparse.Namespace) -> int:
         # At once, while there is time to execute the failure.
         stories.append("" if args.json else story(done))
 
-    scenarios = find(args.target, args.driver, accesses=args.points == ACCESSES)
-    scenarios = of_class(scenarios, kind, args.target)
+    scenarios = find(args.target, args.driver, accesses=args.points == ACCESSES, kind=kind)
     if args.data_races:
         look_for_races(scenarios)
     finished = search_all(args, [(args.target, scenario) for scenario in scenarios], show)

@@ -47,7 +47,7 @@ def gib4(profile: Profile) -> list[Target]:
             note=f"V2 series, on {_PROCESSORS[0]} to {_PROCESSORS[2]} processors, all in the "
             "enclave: the message tells neither the machine nor on how many processors the "
             f"process had run. On {_PROCESSORS[1]} the model takes {some:.1f} s. The pages have no "
-            "PTE: to zap it, RELAX would have taken more than the 1 s that it took at most.",
+            "PTE: from 2 processors on, RELAX would have taken more than its 1 s to zap them.",
         ),
         Target(
             "EACCEPT of 4 GiB, an entry each", source, "s", 20.0, least, model_to=most,

@@ -12,7 +12,7 @@ from typing import Any
 from softsgx import __version__
 from softsgx.cpu import Readings
 from softsgx.cpu.part import Part
-from softsgx.linux.failures import Failures, Rule, rule
+from softsgx.linux.failures import PYTHON_ONLY, Failures, Rule, rule
 from softsgx.linux.version import VERSIONS
 from softsgx.runner.cpuid.cpu_options import chosen
 from softsgx.runner.cpuid.cpuid import CpuidPolicy
@@ -71,9 +71,12 @@ def kernel_of(options: Options) -> str:
 def failures_of(options: Options) -> list[Rule]:
     """The failures that the options ask for. RunnerError if one of them is not valid."""
     try:
-        return [rule(text) for text in options.inject]
+        rules = [rule(text) for text in options.inject]
     except ValueError as error:
         raise RunnerError("--inject", f"{error}: --inject help lists all") from None
+    if options.driver is not None and (absent := {r.site for r in rules} & PYTHON_ONLY):
+        raise RunnerError("--inject", f"{min(absent)}: not with --driver")
+    return rules
 
 
 def _world(options: Options, part: Part, readings: Readings) -> World:
@@ -160,7 +163,7 @@ def run_program(
         supervisor.end()
         raise
     finally:
-        for sentence in failures.in_vain():
+        for sentence in failures.in_vain() if supervisor.started else ():
             say(f"softsgx: run: --inject {sentence}\n")
         listeners.close()
         supervisor.calls.cpu_time.timers.close()

@@ -38,7 +38,8 @@ class Early:
 def orphans(known: Collection[int], processes: Collection[int]) -> list[int]:
     """Processes that this one traces, are not `known`, and have none of `processes` as a parent.
 
-    The parent of such a one is dead: it was killed while it forked.
+    The parent of such a one is dead: it was killed while it forked. Not found are children of a
+    subreaper, which could also be about to report them.
     """
     found = []
     for name in os.listdir("/proc"):

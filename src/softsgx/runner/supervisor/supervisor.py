@@ -89,6 +89,7 @@ class Supervisor:
         self.engine.worked = self.calls.cpu_time.worked
         self.calls.served = self.engine.served
         self._early = Early()
+        self._threaded: set[int] = set()  # processes that have had more than one thread
         self.first = 0
         self.exit_status: int | None = None
         self.systrap = self._untraced() if isinstance(self.mailboxes, Records) else None
@@ -262,7 +263,7 @@ class Supervisor:
             if t.tid == self.first:
                 self.exit_status = status
             emit_end(t, status)
-            if os.WIFSIGNALED(status):
+            if os.WIFSIGNALED(status) or t.pid in self._threaded:
                 self._adopt(t)
             self._gone(t)
             return
@@ -390,6 +391,8 @@ class Supervisor:
     # Processes
 
     def _child_of(self, parent: Tracee, tid: int) -> None:
+        if tid in self.tracees:
+            return  # it was taken for an orphan
         early = self._early.take(tid)
         if early is not None and not os.WIFSTOPPED(early):
             return  # it has ended already
@@ -401,6 +404,8 @@ class Supervisor:
         space = parent.space if shared else parent.space.forked(tid, None)
         child = self._born(parent, pid, tid, space)
         child.starting = True
+        if pid == parent.pid:
+            self._threaded.add(pid)
         try:
             if space is not parent.space and parent.space.mm.vmas:
                 self._fork_model(parent, child)
@@ -414,6 +419,7 @@ class Supervisor:
         """Children of a process that was killed, before it reported them."""
         others = {t.pid for t in self.tracees.values() if t is not parent}
         if self.systrap is None and parent.pid not in others:
+            self._threaded.discard(parent.pid)
             for tid in orphans(self.tracees, others):
                 self._child_of(parent, tid)
 

@@ -34,6 +34,13 @@ MORE_XFRM: Final = (_ALL_XFRM, "Part(xfrm={xfrm:#x})")
 _SRCPGE: Final = 8  # in PAGEINFO
 _OPERANDS: Final = {"ECREATE": PAGE_SIZE, "EADD": PAGE_SIZE, "EINIT": SIGSTRUCT.SIZE}
 
+# What a failure that is asked for leads to, where the kernel does not get on.
+_OF_FAILURES: Final = frozenset(
+    {
+        *("kmalloc.memory", "sgx_alloc_epc_page.full", "sgx_alloc_epc_page.short"),
+        *("sgx_enclave_restrict_permissions.EMODPR", "sgx_enclave_etrack.ETRACK"),
+    }
+)
 _MAPPING: Final = frozenset({"mmap", "mprotect", "mremap", "munmap"})
 _SHOWN: Final = frozenset("address length prot old old_length new_length new advice fd".split())
 # The arguments of an ioctl that say what it should do; the others are host addresses.
@@ -199,6 +206,8 @@ class History:
         busy = self.busy(e.cpu)
         if busy is not None:
             busy.refusal = e
+            if e.rule not in _OF_FAILURES:
+                busy.injected = None  # the kernel got on after it
             fields = dict(e.fields)
             if "secs" in fields:  # EINIT was not even tried
                 sig = self.processor.memory.read(fields["sigstruct"], SIGSTRUCT.SIZE)

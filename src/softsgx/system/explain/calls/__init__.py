@@ -51,9 +51,7 @@ def _kernel(call: RefusedCall) -> Explanation:
     else:
         found = ADVICE[rule]
         way = found if isinstance(found, str) else found(call)
-    injected = call.context.injected
-    if injected is not None:
-        way = f"leave out --inject {injected.site}, which made it fail"
+    way = _not_injected(call.context) or way
     return Explanation(
         event=call.history.log.seq,
         headline=f"{call.context} refused by {by}: {errno}",
@@ -63,6 +61,12 @@ def _kernel(call: RefusedCall) -> Explanation:
         layers=layers,
         advice=call.to_succeed(way),
     )
+
+
+def _not_injected(context: Context) -> str:
+    """Advice, if the call was made to fail."""
+    found = context.injected
+    return "" if found is None else f"leave out --inject {found.site}, which made it fail"
 
 
 def _layers(call: RefusedCall) -> list[Layer]:
@@ -95,4 +99,5 @@ def _unnamed(history: History, e: k.CallEnded, context: Context) -> Explanation:
         rule=name,
         rule_text=f"{name} failed, and no rule of Linux 6.12 was named",
         key=(name, e.result),
+        advice=_not_injected(context),
     )
