@@ -112,6 +112,8 @@ class Inside:
         self.stops += 1
         self.quiet = False
         self.places.clear()
+        if self.asked is not None:
+            self.asked.reported()
 
     def goes_round(self) -> bool:
         """At a tick: whether an earlier one has found it here, as one that spins."""

@@ -25,6 +25,10 @@ class Overdue:
         self._asleep = 0
         self._began_s: float | None = None
 
+    def reported(self) -> None:
+        """It has reported something else, so it still does: wait anew."""
+        self._asleep, self._began_s = 0, None
+
     def look(self) -> bool:
         """Whether it has slept through all looks of late, or has run without reporting."""
         fields = stat_fields(self._tid)
