@@ -416,9 +416,11 @@ class Supervisor:
             return  # killed already: its end comes next, and its parent goes on
 
     def _adopt(self, parent: Tracee) -> None:
-        """Children of a process that was killed, before it reported them."""
+        """Children of a process that has ended before it reported them."""
+        if self.systrap is not None:
+            return  # births are calls there, and wait for an answer
         others = {t.pid for t in self.tracees.values() if t is not parent}
-        if self.systrap is None and parent.pid not in others:
+        if parent.pid not in others:
             self._threaded.discard(parent.pid)
             for tid in orphans(self.tracees, others):
                 self._child_of(parent, tid)
