@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from softsgx.events.kernel import FailureInjected
-from softsgx.linux.failures import SITES, Failures, rule
+from softsgx.linux.failures import SITES, Failures
+from softsgx.runner.session.inject import rule
 from softsgx.sim import Log
 
 SOURCE = Path(__file__).parents[2] / "src" / "softsgx"

@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -99,9 +98,10 @@ def _unknown(argv: Sequence[str], chosen: str, commands: Mapping[str, Command]) 
     later = next((word for word in argv if word in commands), None)
     if later is not None and argv[0] != chosen:
         return f"unknown command: options go after the command: see softsgx {later} --help"
-    near = get_close_matches(chosen, commands, 1)
-    meant = f", did you mean {near[0]}?" if near else ""
-    return f"unknown command{meant}: see softsgx --help"
+    # Not at the top: every start would wait for it.
+    from softsgx.report.near import meant
+
+    return f"unknown command{meant(chosen, commands)}: see softsgx --help"
 
 
 def _unrecognized(argv: Sequence[str], unknown: Sequence[str], chosen: str | None) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from difflib import get_close_matches
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from softsgx.cli.errors import UsageError
 from softsgx.explore import Scenario
 from softsgx.image.elf_format import MAGIC
+from softsgx.report.near import meant
 
 
 def find(
@@ -67,9 +67,8 @@ def _found(target: str, kind: str) -> list[Scenario]:
     if os.sep in target or os.path.lexists(target):
         raise UsageError(f"{target}: {_no_scenarios(target)}")
     name = target.split(",")[0]
-    near = get_close_matches(name, KINDS, 1)
-    meant = f", did you mean {near[0]}?" if near else ""
-    raise UsageError(f"{name}: neither a file nor a scenario{meant}; known are {', '.join(KINDS)}")
+    near, known = meant(name, KINDS), ", ".join(KINDS)
+    raise UsageError(f"{name}: neither a file nor a scenario{near}; known are {known}")
 
 
 def _no_scenarios(path: str) -> str:
@@ -122,9 +121,8 @@ def _named(found: list[type[Scenario]], kind: str, path: Path) -> list[type[Scen
         return found
     has = [each.__name__ for each in found]
     if kind not in has:
-        near = get_close_matches(kind, has, 1)
-        meant = f"did you mean {near[0]}?" if near else f"it has {', '.join(has)}"
-        raise UsageError(f"{path}: has no scenario {kind}: {meant}")
+        said = meant(kind, has).removeprefix(", ") or f"it has {', '.join(has)}"
+        raise UsageError(f"{path}: has no scenario {kind}: {said}")
     return [found[has.index(kind)]]
 
 

@@ -1,21 +1,13 @@
-"""Failures that a run asks for: `softsgx run --inject`. As strace --inject counts calls.
-
-    SITE                     every time
-    SITE:when=3              the third time
-    SITE:when=3+             from the third time on
-    SITE:when=1..4           the first four times
-    SITE:when=2+3            the second time, and every third after it
-    SITE:when=2..9+3         the same, up to the ninth time
+"""Failures that a run asks for: where the kernel can fail, and which times it does.
 
 A site is a place where the driver or memory management of the model can fail for want of something.
+`runner/session/inject.py` reads what `softsgx run --inject` asks for.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from softsgx.events.kernel import FailureInjected
@@ -47,9 +39,8 @@ SITES: Final[Mapping[str, str]] = {
 
 PYTHON_ONLY: Final = frozenset({"sgx_open", "sgx_alloc_epc_page"})
 """Sites that a driver object does not ask for."""
-_ENDLESS: Final = frozenset({"sgx_encl_get_backing"})  # the kernel tries for ever
-
-_RULE: Final = re.compile(r"\w+(?::when=(\d+)(?:\.\.(\d+))?(?:(\+)(\d+)?)?)?")
+ENDLESS: Final = frozenset({"sgx_encl_get_backing"})
+"""Sites at which the kernel tries for ever."""
 
 
 class Rule(NamedTuple):
@@ -68,34 +59,6 @@ class Rule(NamedTuple):
         """Whether this time, counted from 1, fails."""
         late = self.last and time > self.last
         return time >= self.first and not late and not (time - self.first) % self.step
-
-
-def rule(text: str) -> Rule:
-    """What SITE[:when=...] means. ValueError says what is wrong."""
-    site, colon, _ = text.partition(":")
-    if site not in SITES:
-        near = get_close_matches(site, SITES, 1)
-        meant = f", did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{site!r}: no such site{meant}")
-    found = _RULE.fullmatch(text)
-    if found is None:
-        raise ValueError(f"{text!r}: SITE[:when=FIRST[..LAST][+[STEP]]] is needed")
-    if not colon:
-        return _ending(Rule(site, 1, 0, 1, text))
-    begin, end, plus, step = found.groups()
-    first = int(begin)
-    last = int(end) if end else 0 if plus else first
-    made = Rule(site, first, last, int(step) if step else 1, text)
-    if first < 1 or made.step < 1 or (end and last < first):
-        raise ValueError(f"{text!r}: times are counted from 1, upwards")
-    return _ending(made)
-
-
-def _ending(made: Rule) -> Rule:
-    """The rule. ValueError if the kernel would never get on."""
-    if made.site in _ENDLESS and not made.last:
-        raise ValueError(f"{made.text!r}: the kernel would try for ever: :when=1..8 for example")
-    return made
 
 
 class Failures:
@@ -129,8 +92,3 @@ class Failures:
 
 def _times(count: int) -> str:
     return {0: "never", 1: "once"}.get(count, f"{count} times")
-
-
-def listing() -> str:
-    """Every site, one a line, and what a failure there does."""
-    return "".join(f"{site:<22}  {what}\n" for site, what in SITES.items())

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
+
+from softsgx.report.near import meant
 
 NAME: Final = "pyproject.toml"
 TABLES: Final = ("explore", "pytest")
@@ -70,8 +71,7 @@ def where(file: Path, table: str, key: str) -> str:
 
 def nearest_of(word: str, known: Sequence[str]) -> str:
     """The end of a message about an unknown word: the nearest known one, or all of them."""
-    near = get_close_matches(word, known, 1)
-    return f", did you mean {near[0]}?" if near else f": known are {', '.join(known)}"
+    return meant(word, known) or f": known are {', '.join(known)}"
 
 
 def _table(file: Path, name: str, found: Any) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from softsgx.cli.errors import (
     EXIT_RUN_NOT_FOUND,
     UsageError,
 )
-from softsgx.linux import failures
 from softsgx.report.same_file import overwritten
 from softsgx.runner.cpuid.cpu_options import HELP, listing
 from softsgx.runner.errors import ProgramError, RunnerError
@@ -22,6 +21,7 @@ from softsgx.runner.host.front import ToFront
 from softsgx.runner.host.inherited import Inherited
 from softsgx.runner.options import Options
 from softsgx.runner.process.exec_chain import ProgramFacts
+from softsgx.runner.session import inject
 from softsgx.runner.session.session import (
     failures_of,
     find_program,
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace, caller: Inherited, front: ToFront) -> int:
             if HELP in args.cpu_option:
                 print_stdout(listing(*part_of(options)))
             if HELP in args.inject:
-                print_stdout(failures.listing())
+                print_stdout(inject.listing())
             return EXIT_OK
         return _run(argv, options, caller, front)
     except ProgramError as error:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from difflib import get_close_matches
 from typing import Any, Final
 
 from softsgx.cpu import Readings
 from softsgx.cpu.part import Part
+from softsgx.report.near import meant
 from softsgx.runner.cpuid.cpuid import Engine, native_xfrm, part_for
 from softsgx.runner.errors import RunnerError
 from softsgx.sim import Unmodelled
@@ -38,9 +38,7 @@ def chosen(
             features[name] = text
         else:
             names = [f.name for kind in (Part, Readings) for f in fields(kind)]
-            near = get_close_matches(name, names, 1)
-            meant = f", did you mean {near[0]}?" if near else ""
-            why = f"{name!r}: no such name{meant}: --cpu-option {HELP} lists all"
+            why = f"{name!r}: no such name{meant(name, names)}: --cpu-option {HELP} lists all"
             raise RunnerError("--cpu-option", why)
     part = _replaced(part, "--cpu-option", features)
     _refuse_xfrm(engine, "--cpu-option", part.xfrm)

@@ -12,7 +12,7 @@ from typing import Any
 from softsgx import __version__
 from softsgx.cpu import Readings
 from softsgx.cpu.part import Part
-from softsgx.linux.failures import PYTHON_ONLY, Failures, Rule, rule
+from softsgx.linux.failures import Failures, Rule
 from softsgx.linux.version import VERSIONS
 from softsgx.runner.cpuid.cpu_options import chosen
 from softsgx.runner.cpuid.cpuid import CpuidPolicy
@@ -27,6 +27,7 @@ from softsgx.runner.options import AUTO, ENGINES, HZ_MAX, NATIVE, PTRACE, SUPERV
 from softsgx.runner.process.exec_chain import ProgramFacts, check_program
 from softsgx.runner.process.world import World
 from softsgx.runner.say import say
+from softsgx.runner.session.inject import asked
 from softsgx.runner.session.listeners import Listeners
 from softsgx.runner.supervisor.engines import hardware
 from softsgx.runner.supervisor.loading import Loader
@@ -70,13 +71,7 @@ def kernel_of(options: Options) -> str:
 
 def failures_of(options: Options) -> list[Rule]:
     """The failures that the options ask for. RunnerError if one of them is not valid."""
-    try:
-        rules = [rule(text) for text in options.inject]
-    except ValueError as error:
-        raise RunnerError("--inject", f"{error}: --inject help lists all") from None
-    if options.driver is not None and (absent := {r.site for r in rules} & PYTHON_ONLY):
-        raise RunnerError("--inject", f"{min(absent)}: not with --driver")
-    return rules
+    return asked(options.inject, object_driver=options.driver is not None)
 
 
 def _world(options: Options, part: Part, readings: Readings) -> World:
