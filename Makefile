@@ -109,7 +109,7 @@ demo: $(RUN) $(DEMO)/host $(DEMO)/enclave.sig  ## build examples/edmm with gcc a
 
 # What static libraries of wheels are for, nothing here does: they are half of it all.
 $(DEMO)/environment/.stamp: pyproject.toml requirements/dev.txt tools/make-venv tools/pins.py
-	@echo 'softsgx: demo: an environment with what softsgx needs to run, in $(@D): 70 MB' >&2
+	@echo 'softsgx: demo: an environment with what softsgx needs to run, in $(@D): 80 MB' >&2
 	@tools/make-venv "$(PYTHON)" $(@D)
 	@$(@D)/bin/python -m pip --quiet --disable-pip-version-check install \
 		--constraint requirements/dev.txt $$($(@D)/bin/python tools/pins.py --run)
