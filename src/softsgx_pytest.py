@@ -106,6 +106,11 @@ def _check(file: Path, found: dict[str, Any]) -> None:
         raise ProjectError(f"{file}: [tool.softsgx.pytest]: {error}") from None
 
 
+def _lists(defaults: dict[str, Any]) -> dict[str, Any]:
+    """The options for which the project has a list: a test for each value."""
+    return {name: defaults[name] for name in OPTIONS if isinstance(defaults.get(name), list)}
+
+
 def _listed(values: Any) -> list[Any]:
     return [values] if isinstance(values, str) else list(values)
 
@@ -120,8 +125,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             f"{metafunc.definition.nodeid}: the mark softsgx_run takes {', '.join(OPTIONS)}"
         )
     defaults = metafunc.config.stash[DEFAULTS]
-    lists = {name: defaults[name] for name in OPTIONS if isinstance(defaults.get(name), list)}
-    asked = {**lists, **(mark.kwargs if mark is not None else {})}
+    asked = {**_lists(defaults), **(mark.kwargs if mark is not None else {})}
     if not asked:
         return
     choices = {name: _listed(values) for name, values in asked.items()}
@@ -148,7 +152,7 @@ def softsgx_run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[...,
     from softsgx.runner.run_result import ProgramFailed, run_program
 
     defaults = request.config.stash[DEFAULTS]
-    lists = [name for name in OPTIONS if isinstance(defaults.get(name), list)]
+    lists = [*_lists(defaults)]
     if lists and not hasattr(request, "param"):
         pytest.fail(
             f"softsgx_run is asked for too late to be called for each {lists[0]} of "

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 _STATS: Final = re.compile(r'^(.*?)(\{"softsgx": "stats", .*\})$', re.MULTILINE)
-_IN_VAIN: Final = re.compile(r"softsgx: run: (--inject .*: nothing failed: .*)$", re.MULTILINE)
 _TAIL: Final = 4000  # characters of output that a report shows
 
 
@@ -104,12 +103,11 @@ def run_program(
             check=False,
         )
         events = _events(file) if trace and file.exists() else []
-    result = _result(done, events)
+    result, in_vain = _result(done, events)
     if code is not None and result.code != code:
         raise ProgramFailed(_report(command, result, f"exit code {result.code}, to be {code}"))
-    in_vain = _IN_VAIN.findall(result.err)
     if in_vain:
-        raise ProgramFailed(_report(command, result, "; ".join(in_vain)))
+        raise ProgramFailed(_report(command, result, f"--inject {'; '.join(in_vain)}"))
     return result
 
 
@@ -118,16 +116,20 @@ def _events(file: Path) -> list[dict[str, Any]]:
         return [event for event in map(json.loads, lines) if "what" in event]
 
 
-def _result(done: subprocess.CompletedProcess[str], events: list[dict[str, Any]]) -> RunResult:
+def _result(
+    done: subprocess.CompletedProcess[str], events: list[dict[str, Any]]
+) -> tuple[RunResult, list[str]]:
+    """The result; and a sentence for each failure that was asked for and did not happen."""
     found = list(_STATS.finditer(done.stderr))
     if not found:  # softsgx could not start the program
-        return RunResult(done.returncode, done.stdout, done.stderr, events=events)
+        return RunResult(done.returncode, done.stdout, done.stderr, events=events), []
     said = found[-1]
     counts = json.loads(said[2])
     del counts["softsgx"]
     explanations, seconds = counts.pop("explanations"), counts.pop("seconds")
+    in_vain = counts.pop("in_vain", [])
     err = done.stderr[: said.start(2)] + done.stderr[said.end() :].removeprefix("\n")
-    return RunResult(
+    result = RunResult(
         done.returncode,
         done.stdout,
         err,
@@ -136,6 +138,7 @@ def _result(done: subprocess.CompletedProcess[str], events: list[dict[str, Any]]
         seconds=seconds,
         events=events,
     )
+    return result, in_vain
 
 
 def _report(command: Sequence[object], result: RunResult, why: str) -> str:

@@ -81,8 +81,13 @@ class Listeners:
         """Whether there is anything to print or write at the end."""
         return any((self._trace, self._stats, self._explanations, self._sgxs))
 
-    def close(self) -> None:
-        """Print and write what is due at the end of a run, however it ended."""
+    def close(self, in_vain: Sequence[str] = ()) -> None:
+        """Print and write what is due at the end of a run, however it ended.
+
+        `in_vain` tells of failures that were asked for and did not happen.
+        """
+        for sentence in in_vain:
+            say(f"softsgx: run: --inject {sentence}\n")
         if self._trace is not None:
             self._trace.close()
             if self._trace.trouble:
@@ -95,6 +100,8 @@ class Listeners:
             say(f"softsgx: unfinished: {line}\n")
         if self._stats is not None and self._as_json:
             found: dict[str, Any] = {"seconds": round(time.perf_counter() - self._began, 3)}
+            if in_vain:
+                found["in_vain"] = list(in_vain)
             if self._explanations is not None:
                 found["explanations"] = self.explanations
             say(json.dumps({"softsgx": "stats", **self._stats.json(), **found}) + "\n")

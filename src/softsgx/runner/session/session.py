@@ -26,7 +26,6 @@ from softsgx.runner.native.load import announce
 from softsgx.runner.options import AUTO, ENGINES, HZ_MAX, NATIVE, PTRACE, SUPERVISORS, Options
 from softsgx.runner.process.exec_chain import ProgramFacts, check_program
 from softsgx.runner.process.world import World
-from softsgx.runner.say import say
 from softsgx.runner.session.inject import asked
 from softsgx.runner.session.listeners import Listeners
 from softsgx.runner.supervisor.engines import hardware
@@ -158,9 +157,7 @@ def run_program(
         supervisor.end()
         raise
     finally:
-        for sentence in failures.in_vain() if supervisor.started else ():
-            say(f"softsgx: run: --inject {sentence}\n")
-        listeners.close()
+        listeners.close(failures.in_vain() if supervisor.started else ())
         supervisor.calls.cpu_time.timers.close()
         doorbell.close()
     if explanations is not None:
